@@ -1,0 +1,306 @@
+//! What a peer may do, and below which paths.
+
+use shiplane_wire::{PathRefused, RelPath};
+
+/// A direction of access, seen from the server's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Right {
+    /// The peer may list and fetch.
+    Read,
+    /// The peer may put files there.
+    Write,
+}
+
+/// The rights of one ticket or of one line of the peers file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// May list and fetch.
+    pub read: bool,
+    /// May put files there.
+    pub write: bool,
+    /// Where both hold.
+    pub roots: Scope,
+}
+
+/// A set of paths, each with all that lies below it, relative to what is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope(Roots);
+
+/// Why a request is refused. The texts are fit for the peer: they name no other peer, and no path
+/// but those of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The server cannot read its own rules, so it refuses everyone. Its owner must mend the file.
+    #[error("the server cannot read its list of peers and refuses everyone")]
+    RulesBroken,
+    /// The key has neither a live ticket nor a line in the peers file.
+    #[error("this key has no rights here (any more)")]
+    NoGrant,
+    /// The key is known, but not for this direction.
+    #[error("this key may not {}", match .right { Right::Read => "read here", Right::Write => "write here" })]
+    WrongDirection {
+        /// What was asked for.
+        right: Right,
+    },
+    /// The key may do that, but elsewhere.
+    #[error("this path is outside of what this key was granted")]
+    OutsideScope,
+}
+
+impl Grant {
+    /// Read access to `roots` and nothing else.
+    #[must_use]
+    pub fn read_only(roots: Scope) -> Self {
+        Self {
+            read: true,
+            write: false,
+            roots,
+        }
+    }
+
+    /// No right at all: a key that merely has a name.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            read: false,
+            write: false,
+            roots: Scope::nothing(),
+        }
+    }
+
+    /// Whether there is nothing that this grant allows.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        !(self.read || self.write)
+    }
+
+    /// Whether everything that `other` allows is allowed by this one too.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.is_none()
+            || ((self.read || !other.read)
+                && (self.write || !other.write)
+                && self.roots.covers(&other.roots))
+    }
+
+    fn has(&self, right: Right) -> bool {
+        match right {
+            Right::Read => self.read,
+            Right::Write => self.write,
+        }
+    }
+}
+
+impl Scope {
+    /// Everything that is served.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self(Roots::Everything)
+    }
+
+    /// No path at all.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self(Roots::Below(Vec::new()))
+    }
+
+    /// One path and what lies below it; the empty path is everything.
+    ///
+    /// # Errors
+    /// [`PathRefused`] for a path that could not stand on the wire (SPEC 4.5).
+    pub fn below(path: &[u8]) -> Result<Self, PathRefused> {
+        if path.is_empty() {
+            return Ok(Self::everything());
+        }
+        Ok(Self(Roots::Below(vec![RelPath::parse(path)?])))
+    }
+
+    /// This scope and the other together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Roots::Below(mut paths), Roots::Below(more)) => {
+                paths.extend(more);
+                Self(Roots::Below(paths))
+            }
+            (Roots::Everything, _) | (_, Roots::Everything) => Self::everything(),
+        }
+    }
+
+    /// Whether `path` is one of the roots or lies below one, component by component: `photos` has
+    /// `photos/a` in it, and `photos2` not. The empty path, all that is served, is only in a scope
+    /// of everything. A path that could not stand on the wire is in no scope.
+    #[must_use]
+    pub fn contains(&self, path: &[u8]) -> bool {
+        match &self.0 {
+            // `..` is refused even here: no later mistake shall turn it into a way out.
+            Roots::Everything => path.is_empty() || RelPath::parse(path).is_ok(),
+            Roots::Below(roots) => RelPath::parse(path)
+                .is_ok_and(|path| roots.iter().any(|root| is_at_or_below(&path, root))),
+        }
+    }
+
+    /// The roots, or `None` for everything.
+    #[must_use]
+    pub fn roots(&self) -> Option<&[RelPath]> {
+        match &self.0 {
+            Roots::Everything => None,
+            Roots::Below(paths) => Some(paths),
+        }
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        match &other.0 {
+            Roots::Everything => self.0 == Roots::Everything,
+            Roots::Below(paths) => paths.iter().all(|path| self.contains(path.as_bytes())),
+        }
+    }
+}
+
+/// Asks several grants at once and gives the answer that says most when all refuse.
+///
+/// Grants are never merged: a ticket that reads `a` and another that writes `b` do not together
+/// write `a`.
+pub(super) fn decide(grants: &[Grant], right: Right, path: &[u8]) -> Result<(), Denied> {
+    if grants.iter().all(Grant::is_none) {
+        return Err(Denied::NoGrant);
+    }
+    let mut in_this_direction = grants.iter().filter(|grant| grant.has(right)).peekable();
+    if in_this_direction.peek().is_none() {
+        return Err(Denied::WrongDirection { right });
+    }
+    if in_this_direction.any(|grant| grant.roots.contains(path)) {
+        Ok(())
+    } else {
+        Err(Denied::OutsideScope)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Roots {
+    Everything,
+    Below(Vec<RelPath>),
+}
+
+fn is_at_or_below(path: &RelPath, root: &RelPath) -> bool {
+    let mut components = path.components();
+    root.components()
+        .all(|expected| components.next() == Some(expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn below(path: &str) -> Scope {
+        Scope::below(path.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_scope_ends_at_a_component() {
+        let photos = below("a/photos");
+        for inside in ["a/photos", "a/photos/x", "a/photos/x/y"] {
+            assert!(photos.contains(inside.as_bytes()), "{inside}");
+        }
+        for outside in [
+            "",
+            "a",
+            "a/photos2",
+            "a/photo",
+            "A/photos",
+            "b/photos",
+            "photos",
+            "x/a/photos",
+        ] {
+            assert!(!photos.contains(outside.as_bytes()), "{outside}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_climbs_or_starts_at_the_root_is_in_no_scope() {
+        for scope in [Scope::everything(), below("a")] {
+            for path in ["..", "a/..", "a/../b", "/a", "a//b", "a/", "a/./b", "a/\0"] {
+                assert!(!scope.contains(path.as_bytes()), "{path:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_is_everything_and_nothing_is_nothing() {
+        assert!(Scope::everything().contains(b""));
+        assert!(Scope::everything().contains(b"a/b"));
+        assert!(below("").contains(b""));
+        assert!(!Scope::nothing().contains(b""));
+        assert!(!Scope::nothing().contains(b"a"));
+        assert_eq!(below("a").and(Scope::everything()), Scope::everything());
+        assert!(below("a").and(below("b")).contains(b"b/c"));
+    }
+
+    #[test]
+    fn grants_do_not_add_up() {
+        let reads_a = Grant::read_only(below("a"));
+        let writes_b = Grant {
+            read: false,
+            write: true,
+            roots: below("b"),
+        };
+        let both = [reads_a.clone(), writes_b];
+        assert_eq!(decide(&both, Right::Read, b"a/x"), Ok(()));
+        assert_eq!(decide(&both, Right::Write, b"b/x"), Ok(()));
+        assert_eq!(
+            decide(&both, Right::Write, b"a/x"),
+            Err(Denied::OutsideScope)
+        );
+        assert_eq!(
+            decide(&both, Right::Read, b"b/x"),
+            Err(Denied::OutsideScope)
+        );
+        let right = Right::Write;
+        assert_eq!(
+            decide(&[reads_a], right, b"a"),
+            Err(Denied::WrongDirection { right })
+        );
+        assert_eq!(decide(&[], Right::Read, b""), Err(Denied::NoGrant));
+        assert_eq!(
+            decide(&[Grant::none()], Right::Read, b""),
+            Err(Denied::NoGrant)
+        );
+    }
+
+    #[test]
+    fn covering_notices_every_kind_of_loss() {
+        let wide = Grant {
+            read: true,
+            write: true,
+            roots: Scope::everything(),
+        };
+        let narrow = Grant::read_only(below("a/b"));
+        assert!(wide.covers(&narrow));
+        assert!(wide.covers(&wide));
+        assert!(!narrow.covers(&wide));
+        assert!(!Grant::read_only(below("a/c")).covers(&narrow));
+        assert!(
+            !Grant {
+                read: false,
+                write: true,
+                roots: below("a/b")
+            }
+            .covers(&narrow)
+        );
+        assert!(Grant::none().covers(&Grant::none()));
+        assert!(!Grant::none().covers(&narrow));
+    }
+
+    proptest! {
+        #[test]
+        fn containing_is_having_the_same_first_components(
+            root in proptest::collection::vec("[ab]{1,2}", 1..4),
+            path in proptest::collection::vec("[ab]{1,2}", 1..5),
+        ) {
+            let scope = below(&root.join("/"));
+            prop_assert_eq!(scope.contains(path.join("/").as_bytes()), path.starts_with(&root));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The file-system side of the peers file: read whole within bounds, replaced whole, one writer at
+//! a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// What stands in the file, and whether others may write to it.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) bytes: Vec<u8>,
+    /// The permission bits, if group or others may write.
+    pub(super) writable_by_others: Option<u32>,
+}
+
+/// Reads at most `max_bytes + 1` bytes, so that the caller can tell a file that is too long from
+/// one that just fits. `None` if there is no file.
+pub(super) fn read(path: &Path, max_bytes: usize) -> io::Result<Option<Content>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    // Of the open file, not of the path: both must be of the same one.
+    let writable_by_others = writable_by_others(&file.metadata()?);
+    let mut bytes = Vec::new();
+    file.take(max_bytes as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some(Content {
+        bytes,
+        writable_by_others,
+    }))
+}
+
+/// Keeps other writers out until it is dropped. The lock is on a file of its own, because the
+/// peers file itself is replaced by every edit.
+#[derive(Debug)]
+pub(super) struct WriteLock {
+    _file: File,
+}
+
+impl WriteLock {
+    /// Waits until no other process edits the file; an edit takes milliseconds.
+    pub(super) fn take(path: &Path) -> io::Result<Self> {
+        create_private_dir(parent(path))?;
+        let file = private_file()
+            .create(true)
+            .truncate(false)
+            .open(beside(path, ".lock"))?;
+        lock(&file)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Replaces the file: temporary name, fsync, rename, fsync of the directory. Whoever reads sees
+/// the old content or the new one. The lock says that the temporary name is ours.
+pub(super) fn replace(path: &Path, bytes: &[u8], _lock: &WriteLock) -> io::Result<()> {
+    let temporary = beside(path, ".tmp");
+    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to report; a left-over is removed by the next edit.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    sync_dir(parent(path))
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = private_file().create_new(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(unix)]
+fn private_file() -> OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+#[cfg(unix)]
+fn create_private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+#[cfg(unix)]
+fn writable_by_others(metadata: &fs::Metadata) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = metadata.permissions().mode() & 0o7777;
+    (mode & 0o022 != 0).then_some(mode)
+}
+
+#[cfg(unix)]
+fn lock(file: &File) -> io::Result<()> {
+    use rustix::fs::FlockOperation::LockExclusive;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(file, LockExclusive)).map_err(io::Error::from)
+}
+
+#[cfg(unix)]
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    options
+}
+
+#[cfg(not(unix))]
+fn create_private_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+#[cfg(not(unix))]
+fn writable_by_others(_metadata: &fs::Metadata) -> Option<u32> {
+    None
+}
+
+// `File::lock` of the standard library does it everywhere, once 1.89 is the oldest compiler.
+#[cfg(not(unix))]
+fn lock(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+// Directories cannot be synced there.
+#[cfg(not(unix))]
+fn sync_dir(_path: &Path) -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Peer-supplied bytes made safe to print.
+
+use alloc::string::{String, ToString};
+use core::fmt::{self, Write};
+
+use crate::limits::MAX_ESCAPED_PATH_LEN_BYTES;
+
+/// Shows any bytes of a peer so that they can neither drive a terminal nor pass for other text.
+///
+/// Text stays as it is, except: control characters (ESC and the C1 range among them) and characters that
+/// reorder or hide text become `\xNN` or `\u{..}`, a backslash is doubled, and bytes that are not UTF-8
+/// become `\xNN`. So two different inputs never look alike because of the escaping.
+///
+/// ```
+/// # use shiplane_wire::escape;
+/// assert_eq!(escape(b"a\x1b[2J\xff\\").to_string(), r"a\x1b[2J\xff\\");
+/// ```
+pub fn escape(bytes: &[u8]) -> impl fmt::Display + '_ {
+    Escaped {
+        bytes,
+        max_len_bytes: usize::MAX,
+    }
+}
+
+/// Like [`escape`], but what is printed is at most `max_len_bytes` long.
+///
+/// Text that is cut ends in `…` and never within an escape sequence.
+pub fn escape_truncated(bytes: &[u8], max_len_bytes: usize) -> impl fmt::Display + '_ {
+    Escaped {
+        bytes,
+        max_len_bytes,
+    }
+}
+
+/// A path for people to read, escaped already: of a file that was skipped, whose name may break every
+/// rule of [`RelPath`](crate::RelPath).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EscapedPath(String);
+
+impl EscapedPath {
+    /// Escapes a path of the file system, cut at
+    /// [`MAX_ESCAPED_PATH_LEN_BYTES`](crate::limits::MAX_ESCAPED_PATH_LEN_BYTES).
+    pub fn new(path: &[u8]) -> Self {
+        Self(escape_truncated(path, MAX_ESCAPED_PATH_LEN_BYTES).to_string())
+    }
+
+    /// The escaped text, safe to print.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Takes what a peer says is escaped; `None` if it is not.
+    pub(crate) fn from_wire(text: &[u8]) -> Option<Self> {
+        let text = core::str::from_utf8(text).ok()?;
+        text.chars().all(is_printable).then(|| Self(text.into()))
+    }
+}
+
+impl fmt::Display for EscapedPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+struct Escaped<'a> {
+    bytes: &'a [u8],
+    max_len_bytes: usize,
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = fits(self.bytes, self.max_len_bytes);
+        let room_bytes = if fits {
+            usize::MAX
+        } else {
+            self.max_len_bytes.saturating_sub(ELLIPSIS.len_utf8())
+        };
+        let mut used_bytes = 0;
+        for unit in units(self.bytes) {
+            used_bytes += unit.len_bytes();
+            if used_bytes > room_bytes {
+                break;
+            }
+            unit.write(f)?;
+        }
+        if !fits && self.max_len_bytes >= ELLIPSIS.len_utf8() {
+            f.write_char(ELLIPSIS)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether all of `bytes` fits, without looking at more of them than fit.
+fn fits(bytes: &[u8], max_len_bytes: usize) -> bool {
+    let mut used_bytes = 0;
+    units(bytes).all(|unit| {
+        used_bytes += unit.len_bytes();
+        used_bytes <= max_len_bytes
+    })
+}
+
+/// What is printed or cut as a whole.
+enum Unit {
+    Plain(char),
+    Backslash,
+    Byte(u8),
+    Char(char),
+}
+
+impl Unit {
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::Plain(c) => c.len_utf8(),
+            Self::Backslash => r"\\".len(),
+            Self::Byte(_) => r"\xNN".len(),
+            Self::Char(c) => c.escape_unicode().len(),
+        }
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(c) => f.write_char(*c),
+            Self::Backslash => f.write_str(r"\\"),
+            Self::Byte(byte) => write!(f, r"\x{byte:02x}"),
+            Self::Char(c) => write!(f, "{}", c.escape_unicode()),
+        }
+    }
+}
+
+fn units(bytes: &[u8]) -> impl Iterator<Item = Unit> + '_ {
+    bytes.utf8_chunks().flat_map(|chunk| {
+        let text = chunk.valid().chars().map(unit_of);
+        text.chain(chunk.invalid().iter().map(|byte| Unit::Byte(*byte)))
+    })
+}
+
+fn unit_of(c: char) -> Unit {
+    match c {
+        '\\' => Unit::Backslash,
+        c if is_printable(c) => Unit::Plain(c),
+        c => u8::try_from(c)
+            .ok()
+            .filter(u8::is_ascii)
+            .map_or(Unit::Char(c), Unit::Byte),
+    }
+}
+
+/// Whether a character may reach a terminal or a log as it is.
+pub(crate) fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !UNPRINTABLE
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&c))
+}
+
+/// Characters outside the control range that reorder the text around them, break lines, or show nothing.
+/// The joiners U+200C and U+200D are not among them: names in several scripts need them.
+const UNPRINTABLE: [(char, char); 10] = [
+    ('\u{061c}', '\u{061c}'),   // Arabic letter mark
+    ('\u{180e}', '\u{180e}'),   // Mongolian vowel separator
+    ('\u{200b}', '\u{200b}'),   // zero width space
+    ('\u{200e}', '\u{200f}'),   // left-to-right and right-to-left mark
+    ('\u{2028}', '\u{202e}'),   // line and paragraph separator, bidi embeddings and overrides
+    ('\u{2060}', '\u{2064}'),   // word joiner, invisible operators
+    ('\u{2066}', '\u{206f}'),   // bidi isolates, deprecated format characters
+    ('\u{feff}', '\u{feff}'),   // byte order mark
+    ('\u{fff9}', '\u{fffb}'),   // interlinear annotation
+    ('\u{e0000}', '\u{e007f}'), // tags: hidden ASCII
+];
+
+const ELLIPSIS: char = '…';

@@ -1,0 +1,94 @@
+//! Every bound of the protocol, with its reason (SPEC 7).
+//!
+//! A bound is checked on the few bytes that announce a length, before anything is allocated for it, and
+//! travels in the error that reports it.
+
+/// Longest size field a chunk frame can carry: 2^62 - 1 bytes.
+///
+/// A QUIC stream carries less than 2^62 bytes, so the two top bits of the field are free; they tell a
+/// bare chunk from a stream header (SPEC 2.1).
+pub const MAX_FRAME_LEN_BYTES: u64 = (1 << 62) - 1;
+
+/// Longest input SHA-256 is defined for: 2^61 - 1 bytes.
+///
+/// FIPS 180-4 counts the message in 64 bits of *bits*. A longer chunk could be announced but never
+/// verified, so it is refused with the size, not after two exabytes.
+pub const MAX_HASHED_LEN_BYTES: u64 = (1 << 61) - 1;
+
+/// Longest bare chunk that is taken into memory by default: 1 GiB.
+///
+/// The receiver of a bare chunk has agreed to nothing beforehand; above this it would have to hold more
+/// than a peer may make it hold.
+pub const MAX_CHUNK_LEN_BYTES: u64 = 1 << 30;
+
+/// Size a transfer cuts its payload into by default: 4 MiB.
+///
+/// Small enough that a few chunks in flight stay within the memory budget and that a cut transfer loses
+/// little; large enough that one stream and one status byte for each cost nothing.
+pub const DEFAULT_PAYLOAD_CHUNK_LEN_BYTES: u64 = 4 << 20;
+
+/// Longest chunk a receiver may ask for in a transfer: 16 MiB.
+///
+/// The provider holds what it sends only in buffers, but each chunk is a stream it must serve to the
+/// end: this bounds the work that one record of the peer can order.
+pub const MAX_PAYLOAD_CHUNK_LEN_BYTES: u64 = 16 << 20;
+
+/// Most spans in one chunk: 1,024.
+///
+/// 24 bytes each, so that a want fits in one record; ten thousand tiny files are still ten chunks.
+pub const MAX_SPANS_PER_CHUNK: usize = 1024;
+
+/// Longest body of a record: 32 KiB.
+///
+/// The largest honest one is a want of 1,024 spans (24,586 bytes). It is also all that a record reader
+/// ever holds back.
+pub const MAX_RECORD_LEN_BYTES: u32 = 32 << 10;
+
+/// Longest RPC envelope: 1 MiB.
+///
+/// An envelope is decoded from memory, so its size is memory the peer makes us hold; anything larger
+/// belongs in a chunk.
+pub const MAX_RPC_FRAME_LEN_BYTES: u32 = 1 << 20;
+
+/// Longest body of a message stream: 1 MiB, for the reason of [`MAX_RPC_FRAME_LEN_BYTES`].
+pub const MAX_MESSAGE_LEN_BYTES: u32 = 1 << 20;
+
+/// Longest component of a path: 255 bytes, what the usual file systems hold (`NAME_MAX`).
+pub const MAX_COMPONENT_LEN_BYTES: usize = 255;
+
+/// Longest path: 4,096 bytes, Linux's `PATH_MAX`; a longer one could not be opened in one call.
+pub const MAX_PATH_LEN_BYTES: usize = 4096;
+
+/// Most components in a path: 64.
+///
+/// A receiver holds a directory handle for each level while it descends; deeper trees are rare and a
+/// cheap way to exhaust handles.
+pub const MAX_PATH_DEPTH: usize = 64;
+
+/// Longest escaped path in a *skipped* record: 16 KiB.
+///
+/// Every byte of a path of [`MAX_PATH_LEN_BYTES`] may need four characters.
+pub const MAX_ESCAPED_PATH_LEN_BYTES: usize = 4 * MAX_PATH_LEN_BYTES;
+
+/// Most entries a provider keeps that the receiver has not released: 65,536.
+///
+/// At a few hundred bytes each, some 16 MiB: within the memory budget of a side. The provider stops
+/// scanning there, whatever the size of the tree.
+pub const MAX_UNRELEASED_ENTRIES: u64 = 65_536;
+
+/// Most streams of a connection that wait for their transfer to be claimed: 64.
+///
+/// As many as a peer may have open at once, so that an honest burst ahead of the claim never loses one.
+pub const MAX_PARKED_STREAMS: usize = 64;
+
+/// Most digests a [`RootHasher`](crate::RootHasher) holds back while an earlier one is missing: 4,096.
+///
+/// A chunk that is retried lets the others run ahead; sixty-four streams that each finish sixty-four
+/// chunks meanwhile still fit, in about 200 KiB.
+pub const MAX_ROOT_GAP: usize = 4096;
+
+/// Longest piece of payload that one step hands out: 256 KiB.
+///
+/// A step hashes what it hands out. At this size the bytes are still in the cache when the caller
+/// writes them, and a step on an async thread takes well under a millisecond.
+pub const MAX_STEP_LEN_BYTES: usize = 256 << 10;

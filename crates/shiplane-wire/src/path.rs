@@ -1,0 +1,182 @@
+//! Relative paths as peers name them, checked once where they enter.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+
+use thiserror::Error;
+
+use crate::escape::escape;
+use crate::limits::{MAX_COMPONENT_LEN_BYTES, MAX_PATH_DEPTH, MAX_PATH_LEN_BYTES};
+
+/// A path below some root, that keeps the rules of SPEC 4.5: relative, `/`-separated, within the limits
+/// of length and depth, no component empty, `.` or `..`, no NUL, CR or LF.
+///
+/// It is bytes, not text: a name that is not UTF-8 goes through unchanged. What a platform refuses beyond
+/// these rules (reserved names, colons) is for the side that writes the file to check. [`Display`] and
+/// [`Debug`] are escaped and safe to print; [`as_bytes`](Self::as_bytes) is not.
+///
+/// The order is that of the bytes, in which a parent comes before its children.
+///
+/// [`Display`]: fmt::Display
+/// [`Debug`]: fmt::Debug
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelPath(Box<[u8]>);
+
+impl RelPath {
+    /// Checks `path` against the rules.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is broken, from the front. Of a peer's path: refuse the entry before anything
+    /// is created for it.
+    pub fn parse(path: &[u8]) -> Result<Self, PathRefused> {
+        if path.is_empty() {
+            return Err(PathRefused::Empty);
+        }
+        if path.len() > MAX_PATH_LEN_BYTES {
+            return Err(PathRefused::TooLong {
+                len_bytes: path.len(),
+                max_bytes: MAX_PATH_LEN_BYTES,
+            });
+        }
+        if path.starts_with(b"/") {
+            return Err(PathRefused::Absolute);
+        }
+        for (depth, component) in path.split(|byte| *byte == SEPARATOR).enumerate() {
+            if depth >= MAX_PATH_DEPTH {
+                return Err(PathRefused::TooDeep {
+                    max_components: MAX_PATH_DEPTH,
+                });
+            }
+            check_component(component)?;
+        }
+        Ok(Self(path.into()))
+    }
+
+    /// The path as it goes on the wire and to the file system.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The components, outermost first; there is at least one.
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.split(|byte| *byte == SEPARATOR)
+    }
+
+    /// The last component.
+    pub fn file_name(&self) -> &[u8] {
+        self.last_separator()
+            .map_or(&self.0, |at| &self.0[at + 1..])
+    }
+
+    /// The path without its last component; `None` for a path of one component, whose parent is the root.
+    pub fn parent(&self) -> Option<Self> {
+        let at = self.last_separator()?;
+        Some(Self(self.0[..at].into()))
+    }
+
+    /// The path of `component` in the directory `self`.
+    ///
+    /// # Errors
+    ///
+    /// If `component` is not a single legal component, or the whole breaks a limit.
+    pub fn join(&self, component: &[u8]) -> Result<Self, PathRefused> {
+        if component.contains(&SEPARATOR) {
+            return Err(PathRefused::ForbiddenByte { byte: SEPARATOR });
+        }
+        let mut path = Vec::with_capacity(self.0.len() + 1 + component.len());
+        path.extend_from_slice(&self.0);
+        path.push(SEPARATOR);
+        path.extend_from_slice(component);
+        Self::parse(&path)
+    }
+
+    fn last_separator(&self) -> Option<usize> {
+        self.0.iter().rposition(|byte| *byte == SEPARATOR)
+    }
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", escape(&self.0))
+    }
+}
+
+/// Which rule of SPEC 4.5 a path breaks. Answer a peer with
+/// [`Code::PathRefused`](crate::Code::PathRefused).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PathRefused {
+    /// There is no path at all.
+    #[error("the path is empty")]
+    Empty,
+    /// The path starts at the root of the file system.
+    #[error("the path is absolute")]
+    Absolute,
+    /// Two separators in a row, or one at the end.
+    #[error("the path has an empty component")]
+    EmptyComponent,
+    /// A component is `.` or `..`.
+    #[error("the path has a component `.` or `..`")]
+    DotComponent,
+    /// A byte that no component may have.
+    #[error("the path has the byte 0x{byte:02x}")]
+    ForbiddenByte {
+        /// NUL, CR or LF; a separator where a single component was due.
+        byte: u8,
+    },
+    /// A component is longer than file systems hold.
+    #[error("a component of the path is {len_bytes} bytes long, the limit is {max_bytes}")]
+    ComponentTooLong {
+        /// Length of the component.
+        len_bytes: usize,
+        /// [`MAX_COMPONENT_LEN_BYTES`].
+        max_bytes: usize,
+    },
+    /// The path is too long as a whole.
+    #[error("the path is {len_bytes} bytes long, the limit is {max_bytes}")]
+    TooLong {
+        /// Length of the path.
+        len_bytes: usize,
+        /// [`MAX_PATH_LEN_BYTES`].
+        max_bytes: usize,
+    },
+    /// The path has too many components.
+    #[error("the path is deeper than {max_components} components")]
+    TooDeep {
+        /// [`MAX_PATH_DEPTH`].
+        max_components: usize,
+    },
+}
+
+const SEPARATOR: u8 = b'/';
+
+fn check_component(component: &[u8]) -> Result<(), PathRefused> {
+    if component.is_empty() {
+        return Err(PathRefused::EmptyComponent);
+    }
+    if component == b"." || component == b".." {
+        return Err(PathRefused::DotComponent);
+    }
+    if component.len() > MAX_COMPONENT_LEN_BYTES {
+        let len_bytes = component.len();
+        return Err(PathRefused::ComponentTooLong {
+            len_bytes,
+            max_bytes: MAX_COMPONENT_LEN_BYTES,
+        });
+    }
+    // A NUL ends a path for the system; CR and LF forge lines in every list of names.
+    match component
+        .iter()
+        .find(|byte| matches!(byte, 0 | b'\r' | b'\n'))
+    {
+        Some(&byte) => Err(PathRefused::ForbiddenByte { byte }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,129 @@
+//! Why a record is refused, by its reader or before it is sent.
+
+use thiserror::Error;
+
+use crate::{Code, PathRefused};
+
+/// What is wrong with a record.
+///
+/// From a [`RecordReader`](crate::RecordReader) it is the peer's fault and ends the transfer: reset the
+/// stream with [`code`](Self::code). From `encode` it is the caller's: the record was not written, and the
+/// peer would have refused it for the same reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// The stream ended within a record.
+    #[error("the stream ended {received_bytes} bytes into a record")]
+    Truncated {
+        /// What arrived of the record, its header included.
+        received_bytes: usize,
+    },
+    /// No record of this direction has the type: the peer is newer than we are, or broken.
+    #[error("the record type {tag} is unknown")]
+    UnknownType {
+        /// The type byte.
+        tag: u8,
+    },
+    /// The fields and the length of the body contradict each other.
+    #[error("the body of a record of type {tag} cannot be {len_bytes} bytes long")]
+    WrongBodyLen {
+        /// The type byte.
+        tag: u8,
+        /// The length in the record's header.
+        len_bytes: u32,
+    },
+    /// An enumerated field has a value that means nothing.
+    #[error("the {field} {value} is unknown")]
+    UnknownValue {
+        /// The name of the field in SPEC 4.3.
+        field: &'static str,
+        /// Its value.
+        value: u8,
+    },
+    /// A time has a second or more of nanoseconds.
+    #[error("a modification time has {nanos} nanoseconds, a second has 1000000000")]
+    NanosOutOfRange {
+        /// The nanoseconds.
+        nanos: u32,
+    },
+    /// A path that is there to be printed has characters that must not be.
+    #[error("the path of a skipped file is not escaped")]
+    NotEscaped,
+    /// A chunk without spans.
+    #[error("a chunk has no spans")]
+    NoSpans,
+    /// A span without bytes.
+    #[error("a span of entry {entry} is empty")]
+    EmptySpan {
+        /// The entry.
+        entry: u64,
+    },
+    /// A span ends where no file can reach.
+    #[error(
+        "a span of entry {entry}, {len_bytes} bytes from {offset_bytes} on, reaches beyond 2^62 bytes"
+    )]
+    SpanOverflow {
+        /// The entry.
+        entry: u64,
+        /// Where it starts.
+        offset_bytes: u64,
+        /// How long it is.
+        len_bytes: u64,
+    },
+    /// A record is too long; checked on its header.
+    #[error("a record of {len_bytes} bytes is over the limit of {max_bytes}")]
+    TooLarge {
+        /// The length in the record's header.
+        len_bytes: u32,
+        /// [`MAX_RECORD_LEN_BYTES`](crate::limits::MAX_RECORD_LEN_BYTES).
+        max_bytes: u32,
+    },
+    /// A file is larger than a stream can carry.
+    #[error("a file of {size_bytes} bytes is over the limit of {max_bytes}")]
+    FileTooLarge {
+        /// The size in the entry.
+        size_bytes: u64,
+        /// [`MAX_FRAME_LEN_BYTES`](crate::limits::MAX_FRAME_LEN_BYTES).
+        max_bytes: u64,
+    },
+    /// A chunk has too many spans.
+    #[error("a chunk of {spans} spans is over the limit of {max_spans}")]
+    TooManySpans {
+        /// How many it has.
+        spans: usize,
+        /// [`MAX_SPANS_PER_CHUNK`](crate::limits::MAX_SPANS_PER_CHUNK).
+        max_spans: usize,
+    },
+    /// The spans of a chunk are too long together.
+    #[error("a chunk of {len_bytes} bytes is over the limit of {max_bytes}")]
+    ChunkTooLarge {
+        /// The sum of the spans; `u64::MAX` if it is larger still.
+        len_bytes: u64,
+        /// [`MAX_PAYLOAD_CHUNK_LEN_BYTES`](crate::limits::MAX_PAYLOAD_CHUNK_LEN_BYTES).
+        max_bytes: u64,
+    },
+    /// An entry has a path that breaks the rules.
+    #[error("the path of an entry is refused")]
+    Path(#[from] PathRefused),
+}
+
+impl RecordError {
+    /// The code to reset the stream with.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Truncated { .. }
+            | Self::UnknownType { .. }
+            | Self::WrongBodyLen { .. }
+            | Self::UnknownValue { .. }
+            | Self::NanosOutOfRange { .. }
+            | Self::NotEscaped
+            | Self::NoSpans
+            | Self::EmptySpan { .. }
+            | Self::SpanOverflow { .. } => Code::Protocol,
+            Self::TooLarge { .. }
+            | Self::FileTooLarge { .. }
+            | Self::TooManySpans { .. }
+            | Self::ChunkTooLarge { .. } => Code::TooLarge,
+            Self::Path(_) => Code::PathRefused,
+        }
+    }
+}

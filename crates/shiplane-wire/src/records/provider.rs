@@ -1,0 +1,352 @@
+//! Records of the side that has the files (SPEC 4.3).
+
+use bytes::{BufMut, BytesMut};
+use core::fmt;
+
+use super::fields::{Fields, put_record};
+use super::{RecordError, sealed};
+use crate::limits::MAX_FRAME_LEN_BYTES;
+use crate::{Digest, EscapedPath, RelPath, hex};
+
+/// What the provider of a transfer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderRecord {
+    /// A file or directory there is. Entries are numbered from 0 in the order sent.
+    Entry(Entry),
+    /// A file that will not be offered.
+    Skipped {
+        /// Why.
+        reason: SkipReason,
+        /// Which, in a form to print.
+        path: EscapedPath,
+    },
+    /// The last entry was sent.
+    End {
+        /// How many there were.
+        entries: u64,
+        /// The sum of their sizes.
+        total_bytes: u64,
+    },
+    /// The digest of a whole file, as asked for.
+    Digest {
+        /// Index of the entry.
+        entry: u64,
+        /// SHA-256 of its content.
+        digest: Digest,
+    },
+    /// A file that was offered cannot be sent; ask again for what shared its chunks.
+    Failed {
+        /// Index of the entry.
+        entry: u64,
+        /// Why.
+        reason: FailReason,
+    },
+    /// A chunk that was asked for will not be sent, because of a failed entry.
+    ChunkVoid {
+        /// Index of the chunk.
+        index: u64,
+    },
+    /// Still working.
+    Alive,
+}
+
+impl ProviderRecord {
+    /// Appends the record to `out`.
+    ///
+    /// # Errors
+    ///
+    /// If the record breaks a rule; nothing is appended then.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), RecordError> {
+        self.check()?;
+        match self {
+            Self::Entry(entry) => put_record(out, ENTRY, |out| entry.put(out)),
+            Self::Skipped { reason, path } => put_record(out, SKIPPED, |out| {
+                out.put_u8(*reason as u8);
+                put_text(out, path.as_str().as_bytes());
+            }),
+            Self::End {
+                entries,
+                total_bytes,
+            } => put_record(out, END, |out| {
+                out.put_u64_le(*entries);
+                out.put_u64_le(*total_bytes);
+            }),
+            Self::Digest { entry, digest } => put_record(out, DIGEST, |out| {
+                out.put_u64_le(*entry);
+                out.put_slice(digest.as_bytes());
+            }),
+            Self::Failed { entry, reason } => put_record(out, FAILED, |out| {
+                out.put_u64_le(*entry);
+                out.put_u8(*reason as u8);
+            }),
+            Self::ChunkVoid { index } => put_record(out, CHUNK_VOID, |out| out.put_u64_le(*index)),
+            Self::Alive => put_record(out, ALIVE, |_| ()),
+        }
+        Ok(())
+    }
+
+    fn read(tag: u8, fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        Ok(match tag {
+            ENTRY => Self::Entry(Entry::read(fields)?),
+            SKIPPED => {
+                let reason = SkipReason::read(fields)?;
+                let path =
+                    EscapedPath::from_wire(read_text(fields)?).ok_or(RecordError::NotEscaped)?;
+                Self::Skipped { reason, path }
+            }
+            END => Self::End {
+                entries: fields.u64()?,
+                total_bytes: fields.u64()?,
+            },
+            DIGEST => Self::Digest {
+                entry: fields.u64()?,
+                digest: Digest::from_bytes(fields.array()?),
+            },
+            FAILED => Self::Failed {
+                entry: fields.u64()?,
+                reason: FailReason::read(fields)?,
+            },
+            CHUNK_VOID => Self::ChunkVoid {
+                index: fields.u64()?,
+            },
+            ALIVE => Self::Alive,
+            _ => return Err(RecordError::UnknownType { tag }),
+        })
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        match self {
+            Self::Entry(entry) => entry.check(),
+            Self::Skipped { .. }
+            | Self::End { .. }
+            | Self::Digest { .. }
+            | Self::Failed { .. }
+            | Self::ChunkVoid { .. }
+            | Self::Alive => Ok(()),
+        }
+    }
+}
+
+impl sealed::Decode for ProviderRecord {
+    fn knows(tag: u8) -> bool {
+        matches!(tag, ENTRY..=ALIVE)
+    }
+
+    fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
+        let record = Fields::read_whole(tag, body, |fields| Self::read(tag, fields))?;
+        record.check()?;
+        Ok(record)
+    }
+}
+
+/// A file or directory of the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Which of the two.
+    pub kind: EntryKind,
+    /// The permission bits at the provider; the receiver masks them.
+    pub mode: u32,
+    /// Size of the file, below 2^62.
+    pub size_bytes: u64,
+    /// When the file was modified. Any value of a peer is possible; the receiver clamps it.
+    pub mtime: Mtime,
+    /// The state of the file.
+    pub version: Version,
+    /// Its path below the root of the transfer.
+    pub path: RelPath,
+}
+
+impl Entry {
+    fn put(&self, out: &mut BytesMut) {
+        out.put_u8(self.kind as u8);
+        out.put_u32_le(self.mode);
+        out.put_u64_le(self.size_bytes);
+        out.put_i64_le(self.mtime.secs);
+        out.put_u32_le(self.mtime.nanos);
+        out.put_slice(&self.version.0);
+        put_text(out, self.path.as_bytes());
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        Ok(Self {
+            kind: EntryKind::read(fields)?,
+            mode: fields.u32()?,
+            size_bytes: fields.u64()?,
+            mtime: Mtime {
+                secs: fields.i64()?,
+                nanos: fields.u32()?,
+            },
+            version: Version(fields.array()?),
+            path: RelPath::parse(read_text(fields)?)?,
+        })
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        let (size_bytes, nanos) = (self.size_bytes, self.mtime.nanos);
+        if size_bytes > MAX_FRAME_LEN_BYTES {
+            return Err(RecordError::FileTooLarge {
+                size_bytes,
+                max_bytes: MAX_FRAME_LEN_BYTES,
+            });
+        }
+        if nanos >= NANOS_PER_SEC {
+            return Err(RecordError::NanosOutOfRange { nanos });
+        }
+        Ok(())
+    }
+}
+
+/// What an entry is. Nothing else is ever created from a peer's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// A regular file.
+    File = 0,
+    /// A directory.
+    Directory = 1,
+}
+
+impl EntryKind {
+    fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        match fields.u8()? {
+            0 => Ok(Self::File),
+            1 => Ok(Self::Directory),
+            value => Err(RecordError::UnknownValue {
+                field: "entry kind",
+                value,
+            }),
+        }
+    }
+}
+
+/// A modification time, since the beginning of 1970 in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mtime {
+    /// Whole seconds, rounded towards the past.
+    pub secs: i64,
+    /// Nanoseconds after `secs`, below 1,000,000,000.
+    pub nanos: u32,
+}
+
+/// Names one state of a source file: under the same version a receiver keeps what it has of a file
+/// (SPEC 4.6).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Version([u8; Self::LEN_BYTES]);
+
+impl Version {
+    /// Length of a version on the wire.
+    pub const LEN_BYTES: usize = 16;
+
+    /// Takes 16 bytes that change whenever the file does.
+    pub const fn from_bytes(bytes: [u8; Self::LEN_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The version as it goes on the wire.
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex::write(&self.0, f)
+    }
+}
+
+/// Why the provider does not offer a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum SkipReason {
+    /// It is a symbolic link.
+    Symlink = 0,
+    /// It is a device, a FIFO or a socket.
+    SpecialFile = 1,
+    /// Its path breaks the rules of SPEC 4.5.
+    UnsafeName = 2,
+    /// The provider may not or cannot read it.
+    Unreadable = 3,
+}
+
+impl SkipReason {
+    fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        match fields.u8()? {
+            0 => Ok(Self::Symlink),
+            1 => Ok(Self::SpecialFile),
+            2 => Ok(Self::UnsafeName),
+            3 => Ok(Self::Unreadable),
+            value => Err(RecordError::UnknownValue {
+                field: "skip reason",
+                value,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Symlink => "symbolic link",
+            Self::SpecialFile => "special file",
+            Self::UnsafeName => "unsafe name",
+            Self::Unreadable => "unreadable",
+        })
+    }
+}
+
+/// Why an offered file cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FailReason {
+    /// It is not what was offered any more.
+    Changed = 0,
+    /// It is gone.
+    Vanished = 1,
+    /// It cannot be read.
+    Unreadable = 2,
+}
+
+impl FailReason {
+    fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        match fields.u8()? {
+            0 => Ok(Self::Changed),
+            1 => Ok(Self::Vanished),
+            2 => Ok(Self::Unreadable),
+            value => Err(RecordError::UnknownValue {
+                field: "fail reason",
+                value,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for FailReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changed => "changed",
+            Self::Vanished => "vanished",
+            Self::Unreadable => "unreadable",
+        })
+    }
+}
+
+/// Paths have at most 4,096 bytes, escaped ones at most 32 KiB.
+fn put_text(out: &mut BytesMut, text: &[u8]) {
+    out.put_u16_le(text.len() as u16);
+    out.put_slice(text);
+}
+
+fn read_text<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], RecordError> {
+    let len_bytes = fields.u16()?;
+    fields.bytes(usize::from(len_bytes))
+}
+
+const ENTRY: u8 = 1;
+const SKIPPED: u8 = 2;
+const END: u8 = 3;
+const DIGEST: u8 = 4;
+const FAILED: u8 = 5;
+const CHUNK_VOID: u8 = 6;
+const ALIVE: u8 = 7;
+
+const NANOS_PER_SEC: u32 = 1_000_000_000;

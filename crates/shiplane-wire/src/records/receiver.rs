@@ -1,0 +1,194 @@
+//! Records of the side that wants the files (SPEC 4.4).
+
+use alloc::vec::Vec;
+
+use bytes::{BufMut, BytesMut};
+
+use super::fields::{Fields, put_record};
+use super::{RecordError, sealed};
+use crate::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK};
+
+/// What the receiver of a transfer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiverRecord {
+    /// Send this chunk. Chunks are numbered from 0 without gaps.
+    WantChunk {
+        /// Index of the chunk.
+        index: u64,
+        /// What it is made of: at least one span and at most
+        /// [`MAX_SPANS_PER_CHUNK`], together at most [`MAX_PAYLOAD_CHUNK_LEN_BYTES`].
+        spans: Vec<Span>,
+    },
+    /// Compute the digest of a whole file.
+    WantDigest {
+        /// Index of the entry.
+        entry: u64,
+    },
+    /// No entry below this one will be wanted again.
+    Release {
+        /// Index of the first entry to keep.
+        below: u64,
+    },
+    /// Everything wanted was asked for.
+    Done {
+        /// How many chunks that is.
+        chunks: u64,
+    },
+    /// Still working.
+    Alive,
+}
+
+impl ReceiverRecord {
+    /// Appends the record to `out`.
+    ///
+    /// # Errors
+    ///
+    /// If the record breaks a rule; nothing is appended then.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), RecordError> {
+        self.check()?;
+        match self {
+            Self::WantChunk { index, spans } => put_record(out, WANT_CHUNK, |out| {
+                out.put_u64_le(*index);
+                out.put_u16_le(spans.len() as u16);
+                spans.iter().for_each(|span| span.put(out));
+            }),
+            Self::WantDigest { entry } => {
+                put_record(out, WANT_DIGEST, |out| out.put_u64_le(*entry))
+            }
+            Self::Release { below } => put_record(out, RELEASE, |out| out.put_u64_le(*below)),
+            Self::Done { chunks } => put_record(out, DONE, |out| out.put_u64_le(*chunks)),
+            Self::Alive => put_record(out, ALIVE, |_| ()),
+        }
+        Ok(())
+    }
+
+    fn read(tag: u8, fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        Ok(match tag {
+            WANT_CHUNK => Self::WantChunk {
+                index: fields.u64()?,
+                spans: read_spans(fields)?,
+            },
+            WANT_DIGEST => Self::WantDigest {
+                entry: fields.u64()?,
+            },
+            RELEASE => Self::Release {
+                below: fields.u64()?,
+            },
+            DONE => Self::Done {
+                chunks: fields.u64()?,
+            },
+            ALIVE => Self::Alive,
+            _ => return Err(RecordError::UnknownType { tag }),
+        })
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        match self {
+            Self::WantChunk { spans, .. } => check_spans(spans),
+            Self::WantDigest { .. } | Self::Release { .. } | Self::Done { .. } | Self::Alive => {
+                Ok(())
+            }
+        }
+    }
+}
+
+impl sealed::Decode for ReceiverRecord {
+    fn knows(tag: u8) -> bool {
+        matches!(tag, WANT_CHUNK..=ALIVE)
+    }
+
+    fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
+        let record = Fields::read_whole(tag, body, |fields| Self::read(tag, fields))?;
+        record.check()?;
+        Ok(record)
+    }
+}
+
+/// A piece of a file: never empty, and it ends below 2^62. Whether it lies within its file, the provider
+/// checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// Index of the entry.
+    pub entry: u64,
+    /// Where in the file it starts.
+    pub offset_bytes: u64,
+    /// How long it is.
+    pub len_bytes: u64,
+}
+
+impl Span {
+    const LEN_ON_WIRE_BYTES: usize = 24;
+
+    fn put(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.entry);
+        out.put_u64_le(self.offset_bytes);
+        out.put_u64_le(self.len_bytes);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        Ok(Self {
+            entry: fields.u64()?,
+            offset_bytes: fields.u64()?,
+            len_bytes: fields.u64()?,
+        })
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        let &Self {
+            entry,
+            offset_bytes,
+            len_bytes,
+        } = self;
+        if len_bytes == 0 {
+            return Err(RecordError::EmptySpan { entry });
+        }
+        match offset_bytes.checked_add(len_bytes) {
+            Some(end) if end <= MAX_FRAME_LEN_BYTES => Ok(()),
+            Some(_) | None => Err(RecordError::SpanOverflow {
+                entry,
+                offset_bytes,
+                len_bytes,
+            }),
+        }
+    }
+}
+
+fn check_spans(spans: &[Span]) -> Result<(), RecordError> {
+    check_count(spans.len())?;
+    spans.iter().try_for_each(Span::check)?;
+    let len_bytes = spans
+        .iter()
+        .fold(0, |sum: u64, span| sum.saturating_add(span.len_bytes));
+    if len_bytes > MAX_PAYLOAD_CHUNK_LEN_BYTES {
+        return Err(RecordError::ChunkTooLarge {
+            len_bytes,
+            max_bytes: MAX_PAYLOAD_CHUNK_LEN_BYTES,
+        });
+    }
+    Ok(())
+}
+
+fn check_count(spans: usize) -> Result<(), RecordError> {
+    match spans {
+        0 => Err(RecordError::NoSpans),
+        1..=MAX_SPANS_PER_CHUNK => Ok(()),
+        _ => Err(RecordError::TooManySpans {
+            spans,
+            max_spans: MAX_SPANS_PER_CHUNK,
+        }),
+    }
+}
+
+fn read_spans(fields: &mut Fields<'_>) -> Result<Vec<Span>, RecordError> {
+    let count = usize::from(fields.u16()?);
+    check_count(count)?;
+    // The bytes are there before room for the spans is made, so a large count costs nothing.
+    let mut bytes = fields.part(count * Span::LEN_ON_WIRE_BYTES)?;
+    (0..count).map(|_| Span::read(&mut bytes)).collect()
+}
+
+const WANT_CHUNK: u8 = 17;
+const WANT_DIGEST: u8 = 18;
+const RELEASE: u8 = 19;
+const DONE: u8 = 20;
+const ALIVE: u8 = 21;

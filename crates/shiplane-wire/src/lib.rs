@@ -8,6 +8,7 @@ extern crate alloc;
 mod code;
 mod digest;
 mod escape;
+mod frame;
 mod header;
 mod hex;
 pub mod limits;
@@ -17,6 +18,10 @@ mod records;
 pub use code::Code;
 pub use digest::{Digest, Hasher, RootError, RootHasher};
 pub use escape::{EscapedPath, escape, escape_truncated};
+pub use frame::{
+    ChunkReceiver, ChunkSender, FrameError, Offer, Promise, RecvError, RecvStep, Refusal, Reply,
+    SendError, SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified,
+};
 pub use header::{
     OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, StreamHeader, StreamKind,
     TaggedChunk, TransferId, records_opening,

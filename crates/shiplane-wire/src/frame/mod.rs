@@ -1,0 +1,13 @@
+//! The chunk frame and its status byte (SPEC 3).
+
+mod error;
+mod offer;
+mod recv;
+mod send;
+mod status;
+
+pub use error::{FrameError, RecvError, SendError, StatusError};
+pub use offer::{Offer, SizeReader};
+pub use recv::{ChunkReceiver, Promise, RecvStep, Stored, Verified};
+pub use send::{ChunkSender, SendStep};
+pub use status::{Refusal, Reply, Status, StatusReader};

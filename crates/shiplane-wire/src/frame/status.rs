@@ -1,0 +1,156 @@
+//! The one byte that answers a chunk.
+
+use super::{StatusError, Stored};
+
+/// The answer to a chunk, for its receiver to write before FIN.
+///
+/// Success needs a [`Stored`], which needs a [`Verified`](crate::Verified).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the sender waits for the answer"]
+pub struct Reply(u8);
+
+impl Reply {
+    /// Status 0: the receiver kept its promise.
+    ///
+    /// If a durable store was agreed, check [`Stored::promise`] first.
+    pub const fn stored(_proof: &Stored) -> Self {
+        Self(STORED)
+    }
+
+    /// Status 1 or 2.
+    pub const fn refused(refusal: Refusal) -> Self {
+        Self(refusal.byte())
+    }
+
+    /// The status byte.
+    pub const fn byte(self) -> u8 {
+        self.0
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self::refused(refusal)
+    }
+}
+
+/// The ways for a receiver to refuse a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Status 1: the digest did not match.
+    ChecksumFailed,
+    /// Status 2: any other failure at the receiver.
+    Error,
+}
+
+impl Refusal {
+    /// The status byte.
+    pub const fn byte(self) -> u8 {
+        match self {
+            Self::ChecksumFailed => CHECKSUM_FAILED,
+            Self::Error => ERROR,
+        }
+    }
+}
+
+/// What the receiver of a chunk answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// The chunk is stored as was promised at negotiation.
+    Stored,
+    /// It arrived with another digest. Send it again, at most a few times.
+    ChecksumFailed,
+    /// The receiver failed; it has nothing of the chunk.
+    Error,
+}
+
+/// Reads the receiver's answer, from pieces of any size, and insists on exactly one byte.
+///
+/// If the answer is read while the chunk is still being sent (it should be: a receiver may give up early),
+/// start with [`while_sending`](Self::while_sending) and call [`all_sent`](Self::all_sent) at
+/// [`SendStep::Finish`](crate::SendStep::Finish). If it is read afterwards only, start with
+/// [`new`](Self::new). The answer is [`end`](Self::end)'s; there is none before the peer's FIN.
+#[derive(Clone, Debug)]
+pub struct StatusReader {
+    all_sent: bool,
+    outcome: Result<Status, StatusError>,
+}
+
+impl StatusReader {
+    /// Waits for the status of a chunk that was sent whole.
+    pub const fn new() -> Self {
+        Self {
+            all_sent: true,
+            outcome: Err(StatusError::Missing),
+        }
+    }
+
+    /// Waits for the status of a chunk that is being sent. Until [`all_sent`](Self::all_sent), success is
+    /// an error (SPEC 3.5).
+    pub const fn while_sending() -> Self {
+        Self {
+            all_sent: false,
+            outcome: Err(StatusError::Missing),
+        }
+    }
+
+    /// Says that the digest was sent, before what arrives from now on is pushed.
+    pub const fn all_sent(&mut self) {
+        self.all_sent = true;
+    }
+
+    /// Takes the next bytes of the answer.
+    ///
+    /// # Errors
+    ///
+    /// As soon as the answer cannot be right, without waiting for its end; every later call gives the same
+    /// error.
+    pub fn push(&mut self, input: &[u8]) -> Result<(), StatusError> {
+        for &byte in input {
+            self.outcome = match self.outcome {
+                Err(StatusError::Missing) => self.read(byte),
+                Ok(_) => Err(StatusError::Extra),
+                Err(error) => Err(error),
+            };
+        }
+        match self.outcome {
+            Ok(_) | Err(StatusError::Missing) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The status that has arrived, before the peer's FIN has confirmed it: a refusal is reason enough to
+    /// stop sending. Success counts at the [`end`](Self::end) only.
+    pub fn arrived(&self) -> Option<Status> {
+        self.outcome.ok()
+    }
+
+    /// Says that the peer finished its half, and gives the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`StatusError::Missing`] if there was no status, or the error that [`push`](Self::push) gave.
+    pub const fn end(&self) -> Result<Status, StatusError> {
+        self.outcome
+    }
+
+    const fn read(&self, byte: u8) -> Result<Status, StatusError> {
+        match byte {
+            STORED if self.all_sent => Ok(Status::Stored),
+            STORED => Err(StatusError::Early),
+            CHECKSUM_FAILED => Ok(Status::ChecksumFailed),
+            ERROR => Ok(Status::Error),
+            byte => Err(StatusError::Unknown { byte }),
+        }
+    }
+}
+
+impl Default for StatusReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const STORED: u8 = 0;
+const CHECKSUM_FAILED: u8 = 1;
+const ERROR: u8 = 2;

@@ -329,13 +329,11 @@ mod tests {
     fn a_file_that_is_no_key_stays_as_it_is() {
         let home = Home::created();
         let whole = home.text();
-        let oversized = format!("{}{whole}", "# padding\n".repeat(500));
-        for text in [
-            "",
-            "hello\n",
-            whole.as_str().trim_start_matches('#'),
-            &oversized,
-        ] {
+        let no_comment = whole.trim_start_matches('#');
+        let padded = format!("{}{whole}", "# padding\n".repeat(500));
+        let trailed = format!("{whole}{}", "\n".repeat(5000));
+        let doubled = whole.repeat(2);
+        for text in ["", "hello\n", no_comment, &padded, &trailed, &doubled] {
             home.overwrite(text);
             assert!(
                 matches!(home.load(), Err(IdentityError::Malformed { .. })),

@@ -1,9 +1,86 @@
-//! Placeholder.
+//! Verified chunks over authenticated QUIC.
+//!
+//! This crate drives the state machines of [`shiplane_wire`] over [quinn], and keeps quinn to itself:
+//! the layers above see peers, streams and chunks. In reading order:
+//!
+//! 1. [`identity`](Identity): a peer is an Ed25519 key. [`Trust`] says whom we dial and accept; `tls`
+//!    is the one place where certificates, or rather raw keys, are verified.
+//! 2. [`QuicTransport`]: one socket; `pool` keeps one connection a peer, `socket` makes it fast.
+//! 3. [`PeerConnection`]: chunks, messages and streams to one peer; `router` tells incoming streams
+//!    apart; [`BiStream`] halves never end by accident.
+//! 4. `lane`: a chunk from a source ([`ChunkRead`]) or into a sink ([`ChunkSink`]), hashed on a
+//!    blocking thread, answered by a status that only a stored chunk can earn.
+//! 5. [`TransportConfig`] and the errors, one enum an operation.
+//!
+//! Two programs that know each other's ids:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use bytes::Bytes;
+//! use shiplane_transport::{ChunkSource, Identity, PeerAddr, QuicTransport, Trust};
+//!
+//! let (alice, bob) = (Identity::generate()?, Identity::generate()?);
+//! let (alice_id, bob_id) = (alice.peer_id(), bob.peer_id());
+//! let localhost = "127.0.0.1:0".parse()?;
+//! let alice = QuicTransport::builder().identity(alice).trust(Trust::only([bob_id])).bind(localhost)?;
+//! let bob = QuicTransport::builder().identity(bob).trust(Trust::only([alice_id])).bind(localhost)?;
+//!
+//! let sender = async {
+//!     let peer = alice.connect_to(PeerAddr { id: bob_id, addr: bob.local_addr()? }).await?;
+//!     peer.send_chunk_verified(&ChunkSource::Memory(Bytes::from_static(b"hello"))).await?;
+//!     Ok::<_, Box<dyn std::error::Error>>(())
+//! };
+//! let receiver = async {
+//!     let (_addr, peer) = bob.accept().await?;
+//!     let data = peer.recv_chunk_verified().await?;
+//!     assert_eq!(data.as_deref(), Some(&b"hello"[..]));
+//!     Ok::<_, Box<dyn std::error::Error>>(())
+//! };
+//! tokio::try_join!(sender, receiver)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Not here: what requests and messages mean, file trees, journals, the terminal.
 
+#![forbid(unsafe_code)]
+
+mod config;
+mod connection;
+mod endpoint;
+mod error;
 mod identity;
+mod lane;
+mod pool;
+mod router;
+mod sink;
+mod socket;
+mod source;
+mod stream;
 mod tls;
 mod trust;
 
+pub use config::{
+    BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT,
+    IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, LANE_PRIORITY, MAX_CONCURRENT_STREAMS,
+    MAX_DATAGRAM_LEN_BYTES, MAX_INCOMING_HANDSHAKES, PROGRESS_TIMEOUT, SEND_WINDOW_BYTES,
+    STREAM_RECEIVE_WINDOW_BYTES, TransportConfig, UDP_BUFFER_LEN_BYTES,
+};
+pub use connection::{
+    AlreadyClaimed, ChunkExpectation, Claim, ConnectionStats, InboundChunk, PathStats,
+    PeerConnection, TransferStream,
+};
+pub use endpoint::{QuicTransport, TransportBuilder};
+pub use error::{
+    BindError, ConnectError, ConnectionEnd, MessageError, RecvChunkError, SendChunkError,
+    SinkError, SourceError, StreamError,
+};
 pub use identity::{Identity, IdentityError, KeyFileStep, PeerAddr, PeerId, PeerIdError};
+pub use lane::{LaneOptions, ProgressFn, send::SentChunk};
+pub use router::{CallKind, InboundCall};
+pub use sink::ChunkSink;
+pub use source::{ChunkRead, ChunkSource};
+pub use stream::{BiStream, RecvHalf, SendHalf};
 pub use tls::TlsError;
 pub use trust::{Admission, Trust};

@@ -1,0 +1,120 @@
+//! Limits and defaults of a transport, each a named constant with its reason.
+
+use std::time::Duration;
+
+use shiplane_wire::limits;
+
+/// What a transport allows a peer, and how long it waits for one.
+///
+/// Every field has a default that suits a workstation and a server alike; change what you must:
+///
+/// ```
+/// use shiplane_transport::TransportConfig;
+/// let config = TransportConfig { buffer_len_bytes: 256 * 1024, ..TransportConfig::default() };
+/// assert!(config.buffer_len_bytes > TransportConfig::default().buffer_len_bytes);
+/// ```
+#[derive(Debug, Clone)]
+pub struct TransportConfig {
+    /// Bytes read from a source, hashed and written at a time. Default [`BUFFER_LEN_BYTES`].
+    pub buffer_len_bytes: usize,
+    /// The largest bare chunk that is received into memory. Default 1 GiB.
+    pub max_chunk_len_bytes: u64,
+    /// What a peer may send on one stream before we read. Default [`STREAM_RECEIVE_WINDOW_BYTES`].
+    pub stream_receive_window_bytes: u32,
+    /// What a peer may send on one connection before we read. Default [`CONNECTION_RECEIVE_WINDOW_BYTES`].
+    pub connection_receive_window_bytes: u32,
+    /// What we keep in memory until the peer has acknowledged it. Default [`SEND_WINDOW_BYTES`].
+    pub send_window_bytes: u64,
+    /// Streams that a peer may have open at a time. Default [`MAX_CONCURRENT_STREAMS`].
+    pub max_concurrent_streams: u32,
+    /// Handshakes in progress at a time; more are dropped. Default [`MAX_INCOMING_HANDSHAKES`].
+    pub max_incoming_handshakes: usize,
+    /// The whole of dialling and the handshake. Default [`HANDSHAKE_TIMEOUT`].
+    pub handshake_timeout: Duration,
+    /// The first bytes of a stream, and the body of its header. Default [`HEADER_TIMEOUT`].
+    pub header_timeout: Duration,
+    /// The longest wait without a single byte of progress in a transfer. Default [`PROGRESS_TIMEOUT`].
+    pub progress_timeout: Duration,
+    /// Silence after which a connection is dead. Default [`IDLE_TIMEOUT`].
+    pub idle_timeout: Duration,
+    /// How often a quiet connection shows that it lives. Default [`KEEP_ALIVE_INTERVAL`].
+    pub keep_alive_interval: Duration,
+    /// Asked of the kernel for the UDP socket, each direction. Default [`UDP_BUFFER_LEN_BYTES`].
+    pub udp_buffer_len_bytes: usize,
+    /// The largest UDP payload that path MTU discovery tries. Default [`MAX_DATAGRAM_LEN_BYTES`].
+    pub max_datagram_len_bytes: u16,
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self {
+            buffer_len_bytes: BUFFER_LEN_BYTES,
+            max_chunk_len_bytes: limits::MAX_CHUNK_LEN_BYTES,
+            stream_receive_window_bytes: STREAM_RECEIVE_WINDOW_BYTES,
+            connection_receive_window_bytes: CONNECTION_RECEIVE_WINDOW_BYTES,
+            send_window_bytes: SEND_WINDOW_BYTES,
+            max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+            max_incoming_handshakes: MAX_INCOMING_HANDSHAKES,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            header_timeout: HEADER_TIMEOUT,
+            progress_timeout: PROGRESS_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            keep_alive_interval: KEEP_ALIVE_INTERVAL,
+            udp_buffer_len_bytes: UDP_BUFFER_LEN_BYTES,
+            max_datagram_len_bytes: MAX_DATAGRAM_LEN_BYTES,
+        }
+    }
+}
+
+/// 64 KiB, the source document's buffer: small enough for any machine, warm in every cache.
+pub const BUFFER_LEN_BYTES: usize = 64 * 1024;
+
+/// 2 MiB. quinn closes a connection whose stream buffer has more than 1,024 gaps; with a much larger
+/// window real loss reaches that. Bandwidth comes from parallel streams.
+pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// 32 MiB: the bandwidth-delay product of 1 Gbit/s at 250 ms, and half of a process's memory cap.
+pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+
+/// 16 MiB: the bandwidth-delay product of 640 Mbit/s at 200 ms, a quarter of a process's memory cap.
+pub const SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+
+/// 64: enough for sixteen lanes, their records and a burst of calls.
+pub const MAX_CONCURRENT_STREAMS: u32 = 64;
+
+/// One stream: a guest has one thing to say.
+pub(crate) const GUEST_MAX_CONCURRENT_STREAMS: u32 = 1;
+
+/// 64 KiB: a guest's one request fits many times over.
+pub(crate) const GUEST_RECEIVE_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// 1,024 handshakes: a flood of half-open ones costs a bounded amount of memory.
+pub const MAX_INCOMING_HANDSHAKES: usize = 1024;
+
+/// From this many handshakes in progress on, an address must prove itself (RFC 9000 section 8.1.2).
+pub(crate) const RETRY_ABOVE_HANDSHAKES: usize = 128;
+
+/// 5 s: several round trips to the far side of the earth, with a lost packet.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// 10 s for at most 40 bytes.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// 30 s: as long as the idle timeout; a peer that lives but does not move gets no longer.
+pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// 30 s, as RFC 9308 section 3.2 recommends.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// 10 s: two may be lost before the idle timeout; also holds most NAT bindings open.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// 4 MiB: with it the thousands of drops on a fast loopback become none.
+pub const UDP_BUFFER_LEN_BYTES: usize = 4 * 1024 * 1024;
+
+/// 8,952 bytes: a jumbo Ethernet frame of 9,000 less IPv6 and UDP headers. Where the path is
+/// narrower the discovery finds what fits.
+pub const MAX_DATAGRAM_LEN_BYTES: u16 = 8952;
+
+/// Send priority of lane streams; calls and messages stay at quinn's default of 0, above them.
+pub const LANE_PRIORITY: i32 = -1;

@@ -1,0 +1,686 @@
+//! One live connection to one authenticated peer.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use shiplane_wire::{
+    Code, Offer, StreamHeader, StreamKind, TaggedChunk, TransferId, limits, records_opening,
+};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    config::{LANE_PRIORITY, TransportConfig},
+    error::{
+        ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError, SourceError,
+        StreamError,
+    },
+    identity::PeerId,
+    lane::{LaneOptions, recv::recv_chunk, recv::refuse_chunk, send::SentChunk, send::send_chunk},
+    router::{self, InboundCall, Inboxes, Tagged, Transfers},
+    sink::{ChunkSink, FileSink, MemorySink, WriterSink},
+    source::{ChunkRead, ChunkSource, FileSource, MemorySource},
+    stream::{BiStream, varint},
+    trust::Admission,
+};
+
+/// A connection to a peer: chunks down the lane, messages, and streams for the layers above.
+///
+/// Kept alive by the transport's pool and by whoever holds it; dropped by all, it closes in order.
+#[derive(Debug)]
+pub struct PeerConnection {
+    connection: quinn::Connection,
+    peer_id: PeerId,
+    dialled_here: bool,
+    /// The stream that proved our admission, kept for the first use.
+    first: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
+    guest: AtomicBool,
+    inboxes: Arc<Inboxes>,
+    in_use: TaskTracker,
+    config: Arc<TransportConfig>,
+}
+
+/// What a connection has done so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionStats {
+    /// The path below the connection.
+    pub path: PathStats,
+    /// UDP payload bytes sent, retransmissions and acknowledgements included.
+    pub sent_bytes: u64,
+    /// UDP payload bytes received.
+    pub received_bytes: u64,
+}
+
+/// What is known of the path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathStats {
+    /// The smoothed round-trip time.
+    pub rtt: std::time::Duration,
+    /// The congestion window, in bytes.
+    pub congestion_window_bytes: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Packets of ours that were lost and sent again.
+    pub lost_packets: u64,
+    /// The largest UDP payload that the path is known to carry.
+    pub datagram_len_bytes: u16,
+}
+
+impl PeerConnection {
+    pub(crate) fn new(
+        connection: quinn::Connection,
+        peer_id: PeerId,
+        first: Option<(quinn::SendStream, quinn::RecvStream)>,
+        admission: Admission,
+        inboxes: Arc<Inboxes>,
+        config: Arc<TransportConfig>,
+    ) -> Self {
+        Self {
+            connection,
+            peer_id,
+            dialled_here: first.is_some(),
+            first: Mutex::new(first),
+            guest: AtomicBool::new(admission != Admission::Trusted),
+            inboxes,
+            in_use: TaskTracker::new(),
+            config,
+        }
+    }
+
+    /// Starts to accept the peer's streams.
+    pub(crate) fn route(&self, outlets: router::Outlets) {
+        let header_timeout = self.config.header_timeout;
+        router::start(
+            self.connection.clone(),
+            self.in_use.clone(),
+            outlets,
+            header_timeout,
+        );
+    }
+
+    /// Who is on the other side; proven by the handshake.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// Where the peer is now; it may change when the peer's network does.
+    #[must_use]
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// Whether this side dialled.
+    #[must_use]
+    pub fn is_dialled_here(&self) -> bool {
+        self.dialled_here
+    }
+
+    /// Whether the peer has been admitted as a guest only (SPEC 1.7).
+    #[must_use]
+    pub fn is_guest(&self) -> bool {
+        self.guest.load(Ordering::Acquire)
+    }
+
+    /// Lifts a guest's limits, once it is authorised.
+    pub fn promote(&self) {
+        self.connection
+            .set_max_concurrent_bi_streams(self.config.max_concurrent_streams.into());
+        self.connection
+            .set_receive_window(self.config.connection_receive_window_bytes.into());
+        self.guest.store(false, Ordering::Release);
+    }
+
+    /// The transport's settings, which hold for this connection.
+    #[must_use]
+    pub fn config(&self) -> &TransportConfig {
+        &self.config
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
+    /// Waits for the end and says why it came. Cancel-safe.
+    pub async fn closed(&self) -> ConnectionEnd {
+        self.connection.closed().await.into()
+    }
+
+    /// Ends the connection at once; what is under way fails on both sides. [`Code::NoError`] is an
+    /// orderly end. Let transfers finish before.
+    pub fn close(&self, code: Code) {
+        self.connection.close(varint(code), b"");
+    }
+
+    /// Counters since the handshake.
+    #[must_use]
+    pub fn stats(&self) -> ConnectionStats {
+        let stats = self.connection.stats();
+        ConnectionStats {
+            path: PathStats {
+                rtt: stats.path.rtt,
+                congestion_window_bytes: stats.path.cwnd,
+                sent_packets: stats.path.sent_packets,
+                lost_packets: stats.path.lost_packets,
+                datagram_len_bytes: stats.path.current_mtu,
+            },
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+        }
+    }
+
+    /// Sends a bare chunk and waits until the receiver has verified it. Returns its size in bytes.
+    ///
+    /// Not cancel-safe: dropping resets the stream, and the receiver keeps nothing.
+    ///
+    /// # Errors
+    /// See [`SendChunkError`]; each variant says whether another try may help.
+    pub async fn send_chunk_verified(&self, chunk: &ChunkSource) -> Result<u64, SendChunkError> {
+        self.send_chunk_with(chunk, &LaneOptions::default()).await
+    }
+
+    /// As [`send_chunk_verified`](Self::send_chunk_verified), with progress.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_chunk_with(
+        &self,
+        chunk: &ChunkSource,
+        options: &LaneOptions,
+    ) -> Result<u64, SendChunkError> {
+        let sent = match chunk {
+            ChunkSource::Memory(data) => {
+                self.send_bare(MemorySource::new(data.clone()), options)
+                    .await?
+            }
+            ChunkSource::File(path) => {
+                let path = path.clone();
+                let source = tokio::task::spawn_blocking(move || FileSource::open(&path))
+                    .await
+                    .map_err(|_| SourceError::Abandoned)??;
+                self.send_bare(source, options).await?
+            }
+        };
+        Ok(sent.len_bytes)
+    }
+
+    /// Receives the next bare chunk into memory; `None` after the connection's orderly end.
+    ///
+    /// Cancel-safe until a chunk has begun to arrive; dropping later rejects that chunk.
+    ///
+    /// # Errors
+    /// See [`RecvChunkError`]. The connection remains usable unless it says otherwise.
+    pub async fn recv_chunk_verified(&self) -> Result<Option<Bytes>, RecvChunkError> {
+        self.recv_chunk_expecting(&ChunkExpectation::default())
+            .await
+    }
+
+    /// As [`recv_chunk_verified`](Self::recv_chunk_verified), but refuses a chunk of another size or
+    /// digest than was agreed on, *before* the sender sees success.
+    ///
+    /// # Errors
+    /// [`RecvChunkError::Frame`] for the size, [`SinkError::WrongDigest`] inside [`RecvChunkError::Sink`],
+    /// and as there.
+    pub async fn recv_chunk_expecting(
+        &self,
+        expected: &ChunkExpectation,
+    ) -> Result<Option<Bytes>, RecvChunkError> {
+        let sink = ExpectDigest {
+            inner: MemorySink::default(),
+            expected: expected.clone(),
+        };
+        self.recv_bare(expected, || Ok(sink)).await
+    }
+
+    /// Receives the next bare chunk into a new file at `path`, in bounded memory; `false` after the
+    /// connection's orderly end. The file appears whole, verified and synced, or not at all.
+    ///
+    /// # Errors
+    /// [`SinkError::Exists`] inside [`RecvChunkError::Sink`] when the name is taken, and as
+    /// [`recv_chunk_verified`](Self::recv_chunk_verified).
+    pub async fn recv_chunk_to_path(&self, path: &Path) -> Result<bool, RecvChunkError> {
+        let path = path.to_owned();
+        let received = self
+            .recv_bare(&ChunkExpectation::any_size(), move || {
+                FileSink::create(&path)
+            })
+            .await?;
+        Ok(received.is_some())
+    }
+
+    /// Receives the next bare chunk into `writer`, in bounded memory, and gives it back; `None` after
+    /// the connection's orderly end. What was written counts only once this returns `Ok`.
+    ///
+    /// # Errors
+    /// As [`recv_chunk_verified`](Self::recv_chunk_verified).
+    pub async fn recv_chunk_to_writer<W: std::io::Write + Send + 'static>(
+        &self,
+        writer: W,
+    ) -> Result<Option<W>, RecvChunkError> {
+        self.recv_bare(&ChunkExpectation::any_size(), || Ok(WriterSink(writer)))
+            .await
+    }
+
+    /// Sends a message of at most 1 MiB and waits until the peer's [`recv`](Self::recv) has taken it.
+    ///
+    /// Not cancel-safe: dropped midway, whether the peer gets it is unknown.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLarge`] names the lane, where larger things go.
+    pub async fn send(&self, data: Bytes) -> Result<(), MessageError> {
+        let too_large = |_| MessageError::TooLarge {
+            len_bytes: data.len(),
+            max_bytes: limits::MAX_MESSAGE_LEN_BYTES as usize,
+        };
+        let header =
+            StreamHeader::new(StreamKind::Message, data.len() as u64).map_err(too_large)?;
+        let mut stream = self
+            .open_stream(Bytes::copy_from_slice(&header.encode()))
+            .await?;
+        let progress_timeout = self.config.progress_timeout;
+        stream.send.write_within(data, progress_timeout).await?;
+        stream.send.finish()?;
+        match stream.recv.read_within(progress_timeout).await? {
+            None => Ok(()),
+            Some(_) => Err(StreamError::TooLong { max_bytes: 0 }.into()),
+        }
+    }
+
+    /// The peer's next message; `None` after the connection's orderly end.
+    ///
+    /// Cancel-safe until a message has begun to arrive.
+    ///
+    /// # Errors
+    /// [`MessageError::Stream`] when the message did not arrive whole.
+    pub async fn recv(&self) -> Result<Option<Bytes>, MessageError> {
+        let next = self.inboxes.messages.lock().await.recv().await;
+        let Some((len_bytes, mut stream)) = next else {
+            return self
+                .orderly_end()
+                .await
+                .map(|()| None)
+                .map_err(MessageError::Stream);
+        };
+        let whole = async {
+            let data = stream.recv.read_to_end(len_bytes as usize).await?;
+            if data.len() < len_bytes as usize {
+                return Err(StreamError::Reset(Code::Protocol));
+            }
+            Ok(data)
+        };
+        let timeout = self.config.progress_timeout;
+        let data = tokio::time::timeout(timeout, whole)
+            .await
+            .map_err(|_| StreamError::TimedOut { timeout })??;
+        stream.send.finish()?;
+        stream.send.linger(timeout);
+        Ok(Some(data))
+    }
+
+    /// Opens a stream and writes its first bytes: an opening that the wire crate made, and what
+    /// belongs right behind it.
+    ///
+    /// Waits while the peer allows no more streams. Cancel-safe: dropping leaves nothing open.
+    ///
+    /// # Errors
+    /// [`StreamError::ConnectionLost`], or `Stopped` by the peer.
+    pub async fn open_stream(&self, opening: Bytes) -> Result<BiStream, StreamError> {
+        let first = self
+            .first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let (send, recv) = match first {
+            Some(first) => first,
+            None => self.connection.open_bi().await?,
+        };
+        let mut stream = BiStream::new(send, recv, &self.in_use);
+        if !opening.is_empty() {
+            stream.send.write(opening).await?;
+        }
+        Ok(stream)
+    }
+
+    /// The peer's next request; `None` once the connection has ended. One consumer; cancel-safe.
+    pub async fn next_call(&self) -> Option<InboundCall> {
+        self.inboxes.calls.lock().await.recv().await
+    }
+
+    /// Claims the streams of a transfer, those that came already included.
+    ///
+    /// # Errors
+    /// [`AlreadyClaimed`] while another claim of the same id lives.
+    pub fn claim(self: &Arc<Self>, transfer: TransferId) -> Result<Claim, AlreadyClaimed> {
+        let inbox = self
+            .inboxes
+            .transfers
+            .claim(transfer)
+            .ok_or(AlreadyClaimed)?;
+        Ok(Claim {
+            transfer,
+            inbox,
+            transfers: Arc::clone(&self.inboxes.transfers),
+            config: Arc::clone(&self.config),
+        })
+    }
+
+    /// Opens the stream that carries a transfer's records.
+    ///
+    /// # Errors
+    /// As [`open_stream`](Self::open_stream).
+    pub async fn open_records(&self, transfer: TransferId) -> Result<BiStream, StreamError> {
+        self.open_stream(Bytes::copy_from_slice(&records_opening(transfer)))
+            .await
+    }
+
+    /// Sends one chunk of a transfer and waits for the receiver's status.
+    ///
+    /// Not cancel-safe: dropping resets the stream, and the receiver keeps nothing of the chunk.
+    ///
+    /// # Errors
+    /// As [`send_chunk_verified`](Self::send_chunk_verified).
+    pub async fn send_tagged_chunk(
+        &self,
+        tag: TaggedChunk,
+        source: impl ChunkRead,
+        options: &LaneOptions,
+    ) -> Result<SentChunk, SendChunkError> {
+        self.send_frame(Bytes::copy_from_slice(&tag.encode()), source, options)
+            .await
+    }
+
+    /// Waits until no stream is open, so that a close loses nothing.
+    pub async fn drained(&self) {
+        self.in_use.close();
+        self.in_use.wait().await;
+    }
+
+    pub(crate) fn is_unused(&self) -> bool {
+        self.in_use.is_empty()
+    }
+
+    pub(crate) fn stable_id(&self) -> usize {
+        self.connection.stable_id()
+    }
+
+    pub(crate) fn expire_parked(&self) {
+        self.inboxes.transfers.expire_parked();
+    }
+
+    pub(crate) fn watch_end(&self) -> impl Future<Output = ()> + Send + 'static {
+        let connection = self.connection.clone();
+        async move {
+            connection.closed().await;
+        }
+    }
+
+    async fn send_bare(
+        &self,
+        source: impl ChunkRead,
+        options: &LaneOptions,
+    ) -> Result<SentChunk, SendChunkError> {
+        self.send_frame(Bytes::new(), source, options).await
+    }
+
+    async fn send_frame(
+        &self,
+        opening: Bytes,
+        source: impl ChunkRead,
+        options: &LaneOptions,
+    ) -> Result<SentChunk, SendChunkError> {
+        let mut stream = self.open_stream(opening).await?;
+        stream.send.set_priority(LANE_PRIORITY);
+        let buffer_len_bytes = self.config.buffer_len_bytes;
+        send_chunk(
+            stream,
+            source,
+            buffer_len_bytes,
+            self.config.progress_timeout,
+            options,
+        )
+        .await
+    }
+
+    async fn recv_bare<S: ChunkSink<Error = SinkError>>(
+        &self,
+        expected: &ChunkExpectation,
+        make_sink: impl FnOnce() -> Result<S, SinkError> + Send + 'static,
+    ) -> Result<Option<S::Output>, RecvChunkError> {
+        let next = self.inboxes.bare.lock().await.recv().await;
+        let Some((len_bytes, stream)) = next else {
+            return Ok(self.orderly_end().await.map(|()| None)?);
+        };
+        let progress_timeout = self.config.progress_timeout;
+        let max_bytes = expected
+            .max_len_bytes
+            .unwrap_or(self.config.max_chunk_len_bytes);
+        let admitted = match expected.len_bytes {
+            Some(agreed_bytes) => Offer::exactly(len_bytes, agreed_bytes)
+                .and_then(|offer| Offer::new(offer.len_bytes(), max_bytes)),
+            None => Offer::new(len_bytes, max_bytes),
+        };
+        let sink = tokio::task::spawn_blocking(make_sink);
+        let sink = sink.await.map_err(|_| RecvChunkError::Abandoned)?;
+        match (
+            admitted.map_err(RecvChunkError::Frame),
+            sink.map_err(RecvChunkError::Sink),
+        ) {
+            (Ok(offer), Ok(sink)) => {
+                let buffer_len_bytes = self.config.buffer_len_bytes;
+                let options = LaneOptions::default();
+                recv_chunk(
+                    stream,
+                    offer,
+                    sink,
+                    buffer_len_bytes,
+                    progress_timeout,
+                    &options,
+                )
+                .await
+                .map(Some)
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                refuse_chunk(stream, error.code(), progress_timeout).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// `Ok` when the connection ended on purpose.
+    async fn orderly_end(&self) -> Result<(), StreamError> {
+        let end = self.closed().await;
+        if end.is_orderly() {
+            Ok(())
+        } else {
+            Err(end.into())
+        }
+    }
+}
+
+impl Drop for PeerConnection {
+    fn drop(&mut self) {
+        // The router and quinn hold the connection too: say that nobody uses it any more. What was
+        // sent last must still arrive: a close discards what has not been acknowledged.
+        let connection = self.connection.clone();
+        let close = move || connection.close(varint(Code::NoError), b"");
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if !self.in_use.is_empty() && !self.is_closed() => {
+                let (in_use, timeout) = (self.in_use.clone(), self.config.progress_timeout);
+                runtime.spawn(async move {
+                    in_use.close();
+                    let _ = tokio::time::timeout(timeout, in_use.wait()).await;
+                    close();
+                });
+            }
+            _ => close(),
+        }
+    }
+}
+
+/// What was agreed on about a bare chunk before it comes.
+#[derive(Debug, Clone, Default)]
+pub struct ChunkExpectation {
+    /// Its exact size.
+    pub len_bytes: Option<u64>,
+    /// Its digest.
+    pub digest: Option<shiplane_wire::Digest>,
+    /// A limit other than the transport's.
+    pub max_len_bytes: Option<u64>,
+}
+
+impl ChunkExpectation {
+    /// Anything that a frame can carry: for sinks that do not keep it in memory.
+    fn any_size() -> Self {
+        Self {
+            max_len_bytes: Some(limits::MAX_FRAME_LEN_BYTES),
+            ..Self::default()
+        }
+    }
+}
+
+/// A transfer's streams, as they come. Dropped, further ones are refused.
+#[derive(Debug)]
+pub struct Claim {
+    transfer: TransferId,
+    inbox: mpsc::Receiver<Tagged>,
+    transfers: Arc<Transfers>,
+    config: Arc<TransportConfig>,
+}
+
+impl Claim {
+    /// The transfer's id.
+    #[must_use]
+    pub fn transfer(&self) -> TransferId {
+        self.transfer
+    }
+
+    /// The next stream; `None` once the connection has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<TransferStream> {
+        Some(match self.inbox.recv().await? {
+            Tagged::Records(stream) => TransferStream::Records(stream),
+            Tagged::Chunk {
+                index,
+                len_bytes,
+                stream,
+            } => {
+                let config = Arc::clone(&self.config);
+                TransferStream::Chunk(InboundChunk {
+                    index,
+                    len_bytes,
+                    stream,
+                    config,
+                })
+            }
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.transfers.release(self.transfer);
+    }
+}
+
+/// Another claim of the same transfer lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the transfer is already claimed on this connection")]
+pub struct AlreadyClaimed;
+
+/// A stream of a claimed transfer.
+#[derive(Debug)]
+pub enum TransferStream {
+    /// The records, both ways.
+    Records(BiStream),
+    /// A chunk.
+    Chunk(InboundChunk),
+}
+
+/// A tagged chunk whose size is known and whose data has not been read. Dropped, it is refused.
+#[derive(Debug)]
+pub struct InboundChunk {
+    index: u64,
+    len_bytes: u64,
+    stream: BiStream,
+    config: Arc<TransportConfig>,
+}
+
+impl InboundChunk {
+    /// Its index in the transfer: the sender's word.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Receives it into `sink`. The size must be exactly `expected_bytes` (SPEC 4.8).
+    ///
+    /// Not cancel-safe: dropping refuses the chunk.
+    ///
+    /// # Errors
+    /// See [`RecvChunkError`]. The sender has then been told, with status 1 or 2.
+    pub async fn receive<S: ChunkSink>(
+        self,
+        expected_bytes: u64,
+        sink: S,
+        options: &LaneOptions,
+    ) -> Result<S::Output, RecvChunkError<S::Error>> {
+        let progress_timeout = self.config.progress_timeout;
+        match Offer::exactly(self.len_bytes, expected_bytes).map_err(RecvChunkError::Frame) {
+            Ok(offer) => {
+                let buffer_len_bytes = self.config.buffer_len_bytes;
+                recv_chunk(
+                    self.stream,
+                    offer,
+                    sink,
+                    buffer_len_bytes,
+                    progress_timeout,
+                    options,
+                )
+                .await
+            }
+            Err(error) => {
+                refuse_chunk(self.stream, error.code(), progress_timeout).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses it with status 2 and `code`.
+    pub async fn refuse(self, code: Code) {
+        refuse_chunk(self.stream, code, self.config.progress_timeout).await;
+    }
+}
+
+/// Checks the agreed digest between verification and commit.
+#[derive(Debug)]
+struct ExpectDigest<S> {
+    inner: S,
+    expected: ChunkExpectation,
+}
+
+impl<S: ChunkSink<Error = SinkError>> ChunkSink for ExpectDigest<S> {
+    type Output = S::Output;
+    type Error = SinkError;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
+        self.inner.write(data)
+    }
+
+    fn commit(
+        self,
+        verified: shiplane_wire::Verified,
+    ) -> Result<(shiplane_wire::Stored, S::Output), SinkError> {
+        match self.expected.digest {
+            Some(expected) if expected != verified.digest() => Err(SinkError::WrongDigest),
+            _ => self.inner.commit(verified),
+        }
+    }
+}

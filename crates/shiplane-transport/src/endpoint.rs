@@ -1,0 +1,517 @@
+//! A transport: one UDP socket, one identity, many peers.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak, atomic::AtomicUsize, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use shiplane_wire::Code;
+use tokio::sync::{Mutex, mpsc};
+
+use crate::{
+    config::{
+        GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES,
+        TransportConfig,
+    },
+    connection::PeerConnection,
+    error::{BindError, ConnectError, ConnectionEnd, MessageError},
+    identity::{Identity, PeerAddr, PeerId},
+    pool::{DialKey, DialResult, Pool},
+    router, socket,
+    stream::varint,
+    tls::{self, HandshakeFault},
+    trust::{Admission, Trust},
+};
+
+/// Dials and accepts connections to authenticated peers over one UDP socket.
+///
+/// Share it in an [`Arc`]. It needs a tokio runtime; on few cores a `current_thread` one is by far the
+/// fastest, since a connection is driven by one task at a time.
+#[derive(Debug)]
+pub struct QuicTransport {
+    inner: Arc<Inner>,
+    accepted: Mutex<mpsc::Receiver<Arc<PeerConnection>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    endpoint: quinn::Endpoint,
+    identity: Identity,
+    trust: Trust,
+    config: Arc<TransportConfig>,
+    quic: Arc<quinn::TransportConfig>,
+    pool: Arc<Pool>,
+    handshakes: AtomicUsize,
+}
+
+/// Makes a [`QuicTransport`] with an identity, a trust and settings of your own.
+#[derive(Debug)]
+pub struct TransportBuilder {
+    identity: Option<Identity>,
+    trust: Trust,
+    config: TransportConfig,
+    seams: Seams,
+}
+
+/// What a simulation replaces: the socket, the clock with the timers, and randomness.
+#[derive(Debug, Default)]
+struct Seams {
+    socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
+    runtime: Option<Arc<dyn quinn::Runtime>>,
+    rng_seed: Option<[u8; 32]>,
+}
+
+impl TransportBuilder {
+    /// This key instead of a fresh one.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Whom to dial and to accept. The default is nobody.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Limits, windows and deadlines.
+    #[must_use]
+    pub fn config(mut self, config: TransportConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// A socket of your own in place of UDP, as a simulated network has; the address given to
+    /// [`bind`](Self::bind) is then ignored.
+    #[must_use]
+    pub fn socket(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
+        self.seams.socket = Some(socket);
+        self
+    }
+
+    /// A clock and timers of your own in place of tokio's.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Arc<dyn quinn::Runtime>) -> Self {
+        self.seams.runtime = Some(runtime);
+        self
+    }
+
+    /// Makes QUIC's own random choices repeatable. Never outside tests.
+    #[must_use]
+    pub fn rng_seed(mut self, seed: [u8; 32]) -> Self {
+        self.seams.rng_seed = Some(seed);
+        self
+    }
+
+    /// Binds the socket and begins to accept.
+    ///
+    /// # Errors
+    /// [`BindError`]: the address is taken, or the identity or TLS set-up failed.
+    pub fn bind(self, addr: SocketAddr) -> Result<QuicTransport, BindError> {
+        let Self {
+            identity,
+            trust,
+            config,
+            seams,
+        } = self;
+        let identity = match identity {
+            Some(identity) => identity,
+            None => Identity::generate()?,
+        };
+        let endpoint = bind_endpoint(addr, &config, seams)
+            .map_err(|source| BindError::Socket { addr, source })?;
+        endpoint.set_server_config(Some(server_config(&identity, &trust, &config)?));
+        let pool = Arc::new(Pool::new(identity.peer_id()));
+        let quic = Arc::new(quic_config(&config));
+        let handshakes = AtomicUsize::new(0);
+        let config = Arc::new(config);
+        let inner = Arc::new(Inner {
+            endpoint,
+            identity,
+            trust,
+            config,
+            quic,
+            pool,
+            handshakes,
+        });
+        let (outlet, accepted) = mpsc::channel(ACCEPTED_LEN);
+        tokio::spawn(accept_loop(
+            inner.endpoint.clone(),
+            Arc::downgrade(&inner),
+            outlet,
+        ));
+        tokio::spawn(upkeep(Arc::downgrade(&inner)));
+        Ok(QuicTransport {
+            inner,
+            accepted: accepted.into(),
+        })
+    }
+}
+
+impl QuicTransport {
+    /// A transport with a fresh identity that trusts nobody: it can be reached by no one, and reach
+    /// only peers whose key is named ([`connect_to`](Self::connect_to)). See
+    /// [`builder`](Self::builder) for more.
+    ///
+    /// # Errors
+    /// As [`TransportBuilder::bind`].
+    #[expect(clippy::unused_async, reason = "the source document's signature")]
+    pub async fn new(bind_addr: SocketAddr) -> Result<Self, BindError> {
+        Self::builder().bind(bind_addr)
+    }
+
+    /// Chooses identity, trust and settings.
+    #[must_use]
+    pub fn builder() -> TransportBuilder {
+        TransportBuilder {
+            identity: None,
+            trust: Trust::nobody(),
+            config: TransportConfig::default(),
+            seams: Seams::default(),
+        }
+    }
+
+    /// This transport's own id.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.identity.peer_id()
+    }
+
+    /// The live connection to the peer at `addr`, dialled if there is none. Any key that [`Trust`]
+    /// holds will do.
+    ///
+    /// Cancel-safe; concurrent calls share one handshake. Returns within the handshake timeout.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; only a live connection is ever returned.
+    pub async fn connect(&self, addr: SocketAddr) -> Result<Arc<PeerConnection>, ConnectError> {
+        self.connect_key(DialKey { addr, pin: None }).await
+    }
+
+    /// The live connection to exactly this peer, dialled at its address if there is none.
+    ///
+    /// # Errors
+    /// [`ConnectError::WrongKey`] when another key answers there, and as [`connect`](Self::connect).
+    pub async fn connect_to(&self, peer: PeerAddr) -> Result<Arc<PeerConnection>, ConnectError> {
+        self.connect_key(DialKey {
+            addr: peer.addr,
+            pin: Some(peer.id),
+        })
+        .await
+    }
+
+    /// The next connection that a peer has made to us. Cancel-safe; never ends with an error of one
+    /// peer. Pending for ever once the transport is closed.
+    ///
+    /// # Errors
+    /// [`ConnectError::Abandoned`] once the transport is closed.
+    pub async fn accept(&self) -> Result<(SocketAddr, Arc<PeerConnection>), ConnectError> {
+        let next = self.accepted.lock().await.recv().await;
+        let connection = next.ok_or(ConnectError::Abandoned)?;
+        Ok((connection.remote_addr(), connection))
+    }
+
+    /// Sends a message to the peer at `addr` and waits until it has been taken.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect) and [`PeerConnection::send`].
+    pub async fn send(&self, addr: SocketAddr, data: Bytes) -> Result<(), MessageError> {
+        self.connect(addr).await?.send(data).await
+    }
+
+    /// Where this transport listens.
+    ///
+    /// # Errors
+    /// The system's, which is not expected of a bound socket.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.inner.endpoint.local_addr()
+    }
+
+    /// Whether a live connection to the peer at `addr` is at hand.
+    #[expect(clippy::unused_async, reason = "the source document's signature")]
+    pub async fn has_active_peer(&self, addr: SocketAddr) -> bool {
+        self.inner.pool.has(addr)
+    }
+
+    /// How many connections are open, pooled or not.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.inner.endpoint.open_connections()
+    }
+
+    /// Closes every connection to this peer at once, as when its rights are withdrawn.
+    pub fn close_peer(&self, peer: PeerId, code: Code) {
+        for connection in self.inner.pool.live() {
+            if connection.peer_id() == peer {
+                connection.close(code);
+            }
+        }
+    }
+
+    /// Closes everything at once, in order; what is under way fails. Idempotent. See
+    /// [`shutdown`](Self::shutdown) for the gentle way.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    /// Accepts no more connections, lets open streams finish for at most `timeout`, then closes and
+    /// waits until peers have been told.
+    ///
+    /// Not cancel-safe: dropped midway, call it again or [`close`](Self::close).
+    pub async fn shutdown(&self, timeout: Duration) {
+        self.inner.endpoint.set_server_config(None);
+        let connections = self.inner.pool.live();
+        let drained = async {
+            for connection in &connections {
+                connection.drained().await;
+            }
+        };
+        // Whoever has not finished by then is cut off.
+        let _ = tokio::time::timeout(timeout, drained).await;
+        self.close();
+        // quinn forgets a closed connection after three probe timeouts, which a dead path makes long.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.inner.endpoint.wait_idle()).await;
+    }
+
+    async fn connect_key(&self, key: DialKey) -> DialResult {
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .pool
+            .get_or_dial(key, move || async move { inner.dial(key).await })
+            .await
+    }
+}
+
+impl Inner {
+    async fn dial(&self, key: DialKey) -> DialResult {
+        let (addr, timeout) = (key.addr, self.config.handshake_timeout);
+        let crypto = tls::client_crypto(&self.identity, &self.trust, key.pin)
+            .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
+        let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+        client.transport_config(Arc::clone(&self.quic));
+        let failed = |error: quinn::ConnectionError| connect_error(key, error);
+        let handshake = async {
+            let connecting = self
+                .endpoint
+                .connect_with(client, addr, tls::SERVER_NAME)
+                .map_err(|reason| ConnectError::CannotDial {
+                    addr,
+                    reason: Arc::new(reason),
+                })?;
+            let connection = connecting.await.map_err(failed)?;
+            // A TLS 1.3 client is done before the server has judged its key. The server allows the
+            // first stream only after that, so that having one is the proof of admission.
+            let first = connection.open_bi().await.map_err(failed)?;
+            Ok((connection, first))
+        };
+        let (connection, first) = tokio::time::timeout(timeout, handshake)
+            .await
+            .map_err(|_| ConnectError::TimedOut { addr, timeout })??;
+        let peer = tls::peer_id_of_connection(&connection).ok_or(ConnectError::WrongKey {
+            addr,
+            expected: key.pin,
+        })?;
+        Ok(self.establish(connection, peer, Some(first), Admission::Trusted))
+    }
+
+    /// Wraps a connection whose handshake is complete and starts its router.
+    fn establish(
+        &self,
+        connection: quinn::Connection,
+        peer: PeerId,
+        first: Option<(quinn::SendStream, quinn::RecvStream)>,
+        admission: Admission,
+    ) -> Arc<PeerConnection> {
+        let header_timeout = self.config.header_timeout;
+        let (inboxes, outlets) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
+        let config = Arc::clone(&self.config);
+        let new = PeerConnection::new(connection, peer, first, admission, inboxes, config);
+        new.route(outlets);
+        Arc::new(new)
+    }
+
+    /// A peer's handshake has begun.
+    async fn answer(&self, connecting: quinn::Connecting) -> Option<Arc<PeerConnection>> {
+        let connection = tokio::time::timeout(self.config.handshake_timeout, connecting)
+            .await
+            .ok()? // Dropped, the handshake is abandoned.
+            .map_err(
+                |error| tracing::debug!(error = %ConnectionEnd::from(error), "handshake failed"),
+            )
+            .ok()?;
+        let peer = tls::peer_id_of_connection(&connection)?;
+        // Asked again: the answer may have changed since the handshake began.
+        let admission = self.trust.admit(&peer);
+        let (streams, window_bytes) = match admission {
+            Admission::Trusted => (
+                self.config.max_concurrent_streams,
+                self.config.connection_receive_window_bytes,
+            ),
+            Admission::Guest => (GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES),
+            Admission::Refused => {
+                connection.close(varint(Code::Unauthorised), b"");
+                return None;
+            }
+        };
+        let addr = connection.remote_address();
+        let new = self.establish(connection.clone(), peer, None, admission);
+        self.pool.admit(Arc::clone(&new), addr);
+        connection.set_receive_window(window_bytes.into());
+        connection.set_max_concurrent_bi_streams(streams.into());
+        tracing::debug!(peer = %peer.short(), %addr, ?admission, "connection accepted");
+        Some(new)
+    }
+
+    fn close(&self) {
+        self.endpoint.set_server_config(None);
+        self.endpoint.close(varint(Code::NoError), b"");
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Takes handshakes as they come, each in a task of its own, until the transport is closed.
+async fn accept_loop(
+    endpoint: quinn::Endpoint,
+    inner: Weak<Inner>,
+    accepted: mpsc::Sender<Arc<PeerConnection>>,
+) {
+    while let Some(incoming) = endpoint.accept().await {
+        let Some(inner) = inner.upgrade() else { return };
+        let under_way = inner.handshakes.load(Ordering::Relaxed);
+        if under_way >= inner.config.max_incoming_handshakes {
+            incoming.ignore();
+            continue;
+        }
+        if under_way >= RETRY_ABOVE_HANDSHAKES && incoming.may_retry() {
+            // An error means that it was validated meanwhile; the client tries again by itself.
+            let _ = incoming.retry();
+            continue;
+        }
+        let Ok(connecting) = incoming.accept() else {
+            continue;
+        };
+        inner.handshakes.fetch_add(1, Ordering::Relaxed);
+        let accepted = accepted.clone();
+        tokio::spawn(async move {
+            let connection = inner.answer(connecting).await;
+            inner.handshakes.fetch_sub(1, Ordering::Relaxed);
+            if let Some(connection) = connection {
+                // Full: nobody accepts. The connection stays reachable through the pool.
+                let _ = accepted.try_send(connection);
+            }
+        });
+    }
+}
+
+/// Drops what nobody claims or uses.
+async fn upkeep(inner: Weak<Inner>) {
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.pool.drop_idle(POOL_IDLE_TIMEOUT);
+        for connection in inner.pool.live() {
+            connection.expire_parked();
+        }
+    }
+}
+
+fn bind_endpoint(
+    addr: SocketAddr,
+    config: &TransportConfig,
+    seams: Seams,
+) -> std::io::Result<quinn::Endpoint> {
+    let runtime = seams
+        .runtime
+        .unwrap_or_else(|| Arc::new(quinn::TokioRuntime));
+    let socket = match seams.socket {
+        Some(socket) => socket,
+        None => {
+            let socket = socket::bind(addr, config.udp_buffer_len_bytes)?;
+            runtime.wrap_udp_socket(socket)?
+        }
+    };
+    let socket = socket::TunedSocket::new(socket, config.max_datagram_len_bytes);
+    let mut endpoint = quinn::EndpointConfig::default();
+    endpoint
+        .max_udp_payload_size(config.max_datagram_len_bytes)
+        .map_err(std::io::Error::other)?
+        .rng_seed(seams.rng_seed);
+    quinn::Endpoint::new_with_abstract_socket(endpoint, None, Arc::new(socket), runtime)
+}
+
+fn server_config(
+    identity: &Identity,
+    trust: &Trust,
+    config: &TransportConfig,
+) -> Result<quinn::ServerConfig, BindError> {
+    let crypto = tls::server_crypto(identity, trust)?;
+    let mut quic = quic_config(config);
+    // Nothing before the handshake is judged: `answer` opens both once the key is admitted.
+    quic.max_concurrent_bidi_streams(0u32.into());
+    quic.receive_window(GUEST_RECEIVE_WINDOW_BYTES.into());
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server
+        .transport_config(Arc::new(quic))
+        .max_incoming(config.max_incoming_handshakes);
+    Ok(server)
+}
+
+fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
+    let mut mtu_discovery = quinn::MtuDiscoveryConfig::default();
+    mtu_discovery.upper_bound(config.max_datagram_len_bytes);
+    let idle_timeout = quinn::IdleTimeout::try_from(config.idle_timeout)
+        .unwrap_or_else(|_| quinn::VarInt::MAX.into());
+    let mut quic = quinn::TransportConfig::default();
+    quic.max_concurrent_bidi_streams(config.max_concurrent_streams.into())
+        .max_concurrent_uni_streams(0u32.into())
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(config.stream_receive_window_bytes.into())
+        .receive_window(config.connection_receive_window_bytes.into())
+        .send_window(config.send_window_bytes)
+        .max_idle_timeout(Some(idle_timeout))
+        .keep_alive_interval(Some(config.keep_alive_interval))
+        .mtu_discovery_config(Some(mtu_discovery));
+    quic
+}
+
+/// What the end of a handshake means to the one who dialled.
+fn connect_error(key: DialKey, error: quinn::ConnectionError) -> ConnectError {
+    let addr = key.addr;
+    match tls::classify(&error) {
+        HandshakeFault::WrongKey => ConnectError::WrongKey {
+            addr,
+            expected: key.pin,
+        },
+        HandshakeFault::UntrustedKey => ConnectError::Untrusted { addr },
+        HandshakeFault::RefusedByPeer => ConnectError::Refused { addr },
+        HandshakeFault::WrongProtocol => ConnectError::WrongProtocol { addr },
+        HandshakeFault::Other => match ConnectionEnd::from(error) {
+            ConnectionEnd::ClosedByPeer {
+                code: Code::Unauthorised,
+            } => ConnectError::Refused { addr },
+            end => ConnectError::Failed { addr, end },
+        },
+    }
+}
+
+/// Accepted connections that wait for `accept`; more stay reachable through the pool.
+const ACCEPTED_LEN: usize = 1024;
+
+/// How long peers may take to hear of a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Frequent enough for what lives ten seconds, rare enough to cost nothing.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Five minutes: dialling anew costs two round trips.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);

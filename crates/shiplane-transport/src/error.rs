@@ -1,0 +1,336 @@
+//! Errors, one enum an operation, sorted by whose fault it is.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use shiplane_wire::{Code, FrameError, RecvError, Refusal, SendError, StatusError};
+use thiserror::Error;
+
+use crate::{identity::PeerId, tls};
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConnectionEnd {
+    /// The peer closed it with this code; `Code::NoError` is an orderly end.
+    #[error("the peer closed the connection ({code})")]
+    ClosedByPeer {
+        /// The peer's reason.
+        code: Code,
+    },
+    /// This side closed it.
+    #[error("the connection was closed on this side")]
+    ClosedHere,
+    /// Nothing was heard for the idle timeout: the peer or the path is gone. Dial again.
+    #[error("nothing was heard from the peer any more")]
+    TimedOut,
+    /// The peer has lost its state, as after a restart. Dial again.
+    #[error("the peer no longer knows this connection")]
+    Reset,
+    /// The peer broke QUIC or TLS, or said that we did. The reason is escaped.
+    #[error("the transport failed: {reason}")]
+    Transport {
+        /// Escaped and cut to 256 bytes.
+        reason: String,
+    },
+}
+
+impl ConnectionEnd {
+    /// Whether either side ended it on purpose, with nothing wrong.
+    #[must_use]
+    pub fn is_orderly(&self) -> bool {
+        matches!(
+            self,
+            Self::ClosedHere
+                | Self::ClosedByPeer {
+                    code: Code::NoError
+                }
+        )
+    }
+}
+
+impl From<quinn::ConnectionError> for ConnectionEnd {
+    fn from(error: quinn::ConnectionError) -> Self {
+        match error {
+            quinn::ConnectionError::ApplicationClosed(close) => Self::ClosedByPeer {
+                code: Code::from_u64(close.error_code.into_inner()),
+            },
+            quinn::ConnectionError::LocallyClosed => Self::ClosedHere,
+            quinn::ConnectionError::TimedOut => Self::TimedOut,
+            quinn::ConnectionError::Reset => Self::Reset,
+            other @ (quinn::ConnectionError::VersionMismatch
+            | quinn::ConnectionError::TransportError(_)
+            | quinn::ConnectionError::ConnectionClosed(_)
+            | quinn::ConnectionError::CidsExhausted) => Self::Transport {
+                reason: shiplane_wire::escape_truncated(
+                    other.to_string().as_bytes(),
+                    MAX_REASON_LEN_BYTES,
+                )
+                .to_string(),
+            },
+        }
+    }
+}
+
+/// Why `connect` gave no connection.
+#[derive(Debug, Clone, Error)]
+pub enum ConnectError {
+    /// No answer within the handshake timeout: nobody listens there, or a firewall drops UDP.
+    #[error("no answer from {addr} within {timeout:?}")]
+    TimedOut {
+        /// Where we dialled.
+        addr: SocketAddr,
+        /// How long we waited.
+        timeout: Duration,
+    },
+    /// The peer at this address holds another key than the one asked for. Never retried: check the
+    /// id with the peer's owner.
+    #[error("{addr} answered with another key than {expected:?}")]
+    WrongKey {
+        /// Where we dialled.
+        addr: SocketAddr,
+        /// The key we asked for; none when any key that `Trust` holds would have done.
+        expected: Option<PeerId>,
+    },
+    /// The peer proved its key, but our `Trust` does not hold it. Name the key, or add it.
+    #[error("{addr} holds a key that is not trusted here")]
+    Untrusted {
+        /// Where we dialled.
+        addr: SocketAddr,
+    },
+    /// The peer refused our key.
+    #[error("{addr} does not admit this key")]
+    Refused {
+        /// Where we dialled.
+        addr: SocketAddr,
+    },
+    /// What answers there does not speak `shiplane/1`.
+    #[error("{addr} does not speak shiplane/1")]
+    WrongProtocol {
+        /// Where we dialled.
+        addr: SocketAddr,
+    },
+    /// The connection ended during the handshake.
+    #[error("the handshake with {addr} failed: {end}")]
+    Failed {
+        /// Where we dialled.
+        addr: SocketAddr,
+        /// What ended it.
+        end: ConnectionEnd,
+    },
+    /// This address cannot be dialled from here, or this transport is closed.
+    #[error("cannot dial {addr} from here: {reason}")]
+    CannotDial {
+        /// Where we should have dialled.
+        addr: SocketAddr,
+        /// quinn's word.
+        reason: Arc<quinn::ConnectError>,
+    },
+    /// Our own key or its TLS set-up failed.
+    #[error("the TLS set-up failed: {0}")]
+    Tls(#[source] Arc<tls::TlsError>),
+    /// The dialling task died, as when the runtime shuts down.
+    #[error("the dial was given up")]
+    Abandoned,
+}
+
+/// Why a transport could not be made.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// The socket could not be bound: the address is taken or not ours.
+    #[error("cannot listen on {addr}: {source}")]
+    Socket {
+        /// What was asked for.
+        addr: SocketAddr,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A fresh identity could not be made.
+    #[error(transparent)]
+    Identity(#[from] crate::identity::IdentityError),
+    /// The TLS set-up failed.
+    #[error("the TLS set-up failed: {0}")]
+    Tls(#[from] tls::TlsError),
+}
+
+/// What went wrong on one stream.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StreamError {
+    /// The peer abandoned what it was sending.
+    #[error("the peer gave up sending ({0})")]
+    Reset(Code),
+    /// The peer does not want what we send.
+    #[error("the peer stopped reading ({0})")]
+    Stopped(Code),
+    /// The peer sent more than it may.
+    #[error("the peer sent more than {max_bytes} bytes")]
+    TooLong {
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// The peer made no progress for this long.
+    #[error("the peer made no progress for {timeout:?}")]
+    TimedOut {
+        /// How long we waited.
+        timeout: Duration,
+    },
+    /// The connection under the stream ended.
+    #[error("connection lost: {0}")]
+    ConnectionLost(#[from] ConnectionEnd),
+    /// The caller's misuse: this half was already finished, reset or stopped.
+    #[error("the stream was already closed on this side")]
+    Closed,
+}
+
+impl StreamError {
+    /// Whether the connection under the stream is gone, so that another dial may help.
+    #[must_use]
+    pub fn is_connection_loss(&self) -> bool {
+        matches!(self, Self::ConnectionLost(_))
+    }
+}
+
+impl From<quinn::WriteError> for StreamError {
+    fn from(error: quinn::WriteError) -> Self {
+        match error {
+            quinn::WriteError::Stopped(code) => Self::Stopped(Code::from_u64(code.into_inner())),
+            quinn::WriteError::ConnectionLost(end) => Self::ConnectionLost(end.into()),
+            quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => Self::Closed,
+        }
+    }
+}
+
+impl From<quinn::ReadError> for StreamError {
+    fn from(error: quinn::ReadError) -> Self {
+        match error {
+            quinn::ReadError::Reset(code) => Self::Reset(Code::from_u64(code.into_inner())),
+            quinn::ReadError::ConnectionLost(end) => Self::ConnectionLost(end.into()),
+            quinn::ReadError::ClosedStream
+            | quinn::ReadError::IllegalOrderedRead
+            | quinn::ReadError::ZeroRttRejected => Self::Closed,
+        }
+    }
+}
+
+impl From<quinn::ConnectionError> for StreamError {
+    fn from(error: quinn::ConnectionError) -> Self {
+        Self::ConnectionLost(error.into())
+    }
+}
+
+/// Why a chunk was not delivered.
+#[derive(Debug, Error)]
+pub enum SendChunkError {
+    /// The source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The receiver found another digest than the one sent: corruption past the reach of TLS. Retry.
+    #[error("the receiver found another digest")]
+    ChecksumFailed,
+    /// The receiver could not take it (its limit, its disk, its user).
+    #[error("the receiver refused the chunk")]
+    Rejected,
+    /// The receiver's answer was no valid status. Whether it kept the chunk is unknown.
+    #[error("the receiver's status is invalid: {0}")]
+    Status(#[from] StatusError),
+    /// The stream failed. Whether the receiver kept the chunk is unknown.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The size cannot be framed.
+    #[error(transparent)]
+    Frame(SendError),
+}
+
+/// Why a source could not be sent.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// It is not what it was when the transfer began. Nothing of it is kept; send it again.
+    #[error("the source changed while it was being sent")]
+    Changed,
+    /// It cannot be opened or read.
+    #[error("cannot read the source: {0}")]
+    Io(#[from] io::Error),
+    /// The reading thread died, as when the runtime shuts down.
+    #[error("the reading thread was given up")]
+    Abandoned,
+}
+
+/// Why a chunk was not received. `E` is the sink's error.
+#[derive(Debug, Error)]
+pub enum RecvChunkError<E: std::error::Error + 'static = SinkError> {
+    /// The sender announced more than the limit, or another size than was agreed on; nothing was
+    /// allocated.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The sender broke the frame: wrong digest, too short, bytes after the digest.
+    #[error(transparent)]
+    Recv(#[from] RecvError),
+    /// The stream failed or made no progress.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The sink failed; see its error.
+    #[error(transparent)]
+    Sink(E),
+    /// The writing thread died, as when the runtime shuts down.
+    #[error("the writing thread was given up")]
+    Abandoned,
+}
+
+impl<E: std::error::Error + 'static> RecvChunkError<E> {
+    /// The status that the sender gets.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Frame(error) => error.refusal(),
+            Self::Recv(error) => error.refusal(),
+            Self::Stream(_) | Self::Sink(_) | Self::Abandoned => Refusal::Error,
+        }
+    }
+
+    /// The code with which the sender's stream is stopped.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Frame(error) => error.code(),
+            Self::Recv(error) => error.code(),
+            Self::Stream(StreamError::TimedOut { .. }) => Code::Timeout,
+            Self::Stream(_) | Self::Abandoned => Code::Cancelled,
+            Self::Sink(_) => Code::SinkFailed,
+        }
+    }
+}
+
+/// Why one of this crate's own sinks failed.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// A file of that name exists already; nothing was written over it.
+    #[error("{path:?} exists already")]
+    Exists {
+        /// The final name.
+        path: std::path::PathBuf,
+    },
+    /// The data is whole, but not what was agreed on before.
+    #[error("the data is not what was agreed on")]
+    WrongDigest,
+    /// The disk or the writer failed.
+    #[error("cannot write: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Why a message was not sent or received.
+#[derive(Debug, Error)]
+pub enum MessageError {
+    /// Over the limit for messages; send it as a chunk down the lane.
+    #[error("a message of {len_bytes} bytes is over the limit of {max_bytes}: send it as a chunk")]
+    TooLarge {
+        /// The message's length.
+        len_bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// The dial failed.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The stream failed. Whether the peer took the message is unknown.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+/// What of a peer's close reason is kept: enough to read, too little to flood a log.
+const MAX_REASON_LEN_BYTES: usize = 256;

@@ -1,0 +1,38 @@
+//! The lane: chunks, verified and acknowledged, each on a stream of its own.
+//!
+//! Both directions have the same shape. A blocking thread owns the wire's state machine together with
+//! the source or the sink, so that reading, hashing and writing never delay the connection; an async
+//! task moves bytes between that thread and the stream, and applies the deadlines.
+
+pub(crate) mod recv;
+pub(crate) mod send;
+
+/// How many buffers may lie between the disk thread and the stream: one being filled, one being sent.
+const PIPELINE_DEPTH: usize = 2;
+
+/// Tells a caller how a chunk moves.
+pub type ProgressFn = std::sync::Arc<dyn Fn(u64) + Send + Sync>;
+
+/// How a chunk is moved, beyond the transport's configuration.
+#[derive(Clone, Default)]
+pub struct LaneOptions {
+    /// Called with the number of payload bytes since the last call, as they are sent or written; on
+    /// whatever thread moves them, so it must be quick.
+    pub progress: Option<ProgressFn>,
+}
+
+impl std::fmt::Debug for LaneOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneOptions")
+            .field("progress", &self.progress.is_some())
+            .finish()
+    }
+}
+
+impl LaneOptions {
+    fn advance(&self, len_bytes: usize) {
+        if let Some(progress) = &self.progress {
+            progress(len_bytes as u64);
+        }
+    }
+}

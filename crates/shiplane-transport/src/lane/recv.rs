@@ -1,0 +1,215 @@
+//! Receiving a chunk: stream → hash → sink, then our status.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use shiplane_wire::{
+    ChunkReceiver, Code, Digest, Offer, RecvError, RecvStep, Refusal, Reply, Stored,
+};
+use tokio::sync::mpsc;
+
+use super::{LaneOptions, PIPELINE_DEPTH};
+use crate::{
+    error::{RecvChunkError, StreamError},
+    sink::ChunkSink,
+    stream::{BiStream, RecvHalf, SendHalf},
+};
+
+/// Receives one chunk whose size has passed the limits, answers with a status, and yields what the
+/// sink's commit yielded.
+///
+/// Not cancel-safe; dropping stops the stream with `Cancelled`.
+pub(crate) async fn recv_chunk<S: ChunkSink>(
+    stream: BiStream,
+    offer: Offer,
+    sink: S,
+    buffer_len_bytes: usize,
+    progress_timeout: Duration,
+    options: &LaneOptions,
+) -> Result<S::Output, RecvChunkError<S::Error>> {
+    let BiStream { mut send, mut recv } = stream;
+    let len_bytes = offer.len_bytes();
+    let frame_len_bytes = len_bytes + Digest::LEN_BYTES as u64;
+    let (batches, pipeline) = mpsc::channel(PIPELINE_DEPTH);
+    let writer_options = options.clone();
+    let writer = tokio::task::spawn_blocking(move || {
+        drain(
+            offer.accept(),
+            sink,
+            pipeline,
+            buffer_len_bytes,
+            &writer_options,
+        )
+    });
+    let fed = feed(
+        &mut recv,
+        batches,
+        frame_len_bytes,
+        buffer_len_bytes,
+        progress_timeout,
+    )
+    .await;
+    let written = writer.await.unwrap_or(Err(RecvChunkError::Abandoned));
+    let result = match (fed, written) {
+        // A failing stream ends the writer early as well; the stream says why.
+        (Err(error), Err(RecvChunkError::Recv(RecvError::Truncated { .. })))
+        | (Err(error), Ok(_)) => Err(error.into()),
+        (_, written) => written,
+    };
+    match result {
+        Ok((stored, output)) => {
+            accept(&mut send, &stored, progress_timeout).await?;
+            send.linger(progress_timeout);
+            expect_end(&mut recv, len_bytes, progress_timeout).await?;
+            Ok(output)
+        }
+        Err(error) => {
+            refuse(send, recv, &error, progress_timeout).await;
+            Err(error)
+        }
+    }
+}
+
+/// Answers a chunk that will not be received at all.
+pub(crate) async fn refuse_chunk(stream: BiStream, code: Code, progress_timeout: Duration) {
+    let BiStream { mut send, recv } = stream;
+    answer(&mut send, Refusal::Error.into(), progress_timeout)
+        .await
+        .ok();
+    recv.stop(code);
+    send.linger(progress_timeout);
+}
+
+/// Gathers what arrives into batches of about `buffer_len_bytes` for the writing thread, up to the
+/// frame's end. A thread hand-over for every packet would cost more than hashing it.
+async fn feed(
+    recv: &mut RecvHalf,
+    batches: mpsc::Sender<Batch>,
+    frame_len_bytes: u64,
+    buffer_len_bytes: usize,
+    progress_timeout: Duration,
+) -> Result<(), StreamError> {
+    let mut missing_bytes = frame_len_bytes;
+    let mut batch = Vec::new();
+    let mut batch_len_bytes = 0;
+    let mut pieces: [Bytes; PIECES_PER_READ] = std::array::from_fn(|_| Bytes::new());
+    while missing_bytes > 0 {
+        let count = tokio::time::timeout(progress_timeout, recv.read_many(&mut pieces))
+            .await
+            .map_err(|_| StreamError::TimedOut {
+                timeout: progress_timeout,
+            })??;
+        let Some(count) = count else { break };
+        for piece in &mut pieces[..count] {
+            batch_len_bytes += piece.len();
+            missing_bytes = missing_bytes.saturating_sub(piece.len() as u64);
+            batch.push(std::mem::take(piece));
+        }
+        if batch_len_bytes >= buffer_len_bytes || missing_bytes == 0 {
+            batch_len_bytes = 0;
+            if batches.send(std::mem::take(&mut batch)).await.is_err() {
+                return Ok(()); // The writer has ended and says why.
+            }
+        }
+    }
+    // A short batch is the writer's to judge: the stream has ended early.
+    batches.send(batch).await.ok();
+    Ok(())
+}
+
+/// Verifies and writes on a blocking thread.
+fn drain<S: ChunkSink>(
+    mut receiver: ChunkReceiver,
+    mut sink: S,
+    mut pipeline: mpsc::Receiver<Batch>,
+    buffer_len_bytes: usize,
+    options: &LaneOptions,
+) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
+    let mut buffer = Vec::with_capacity(buffer_len_bytes);
+    loop {
+        match receiver.poll()? {
+            RecvStep::NeedInput => match pipeline.blocking_recv() {
+                Some(batch) => batch.into_iter().for_each(|piece| receiver.push(piece)),
+                None => receiver.end(),
+            },
+            RecvStep::Payload { offset: _, data } => {
+                // Hashed just now, so still in cache: one copy makes few large writes of many packets.
+                if buffer.len() + data.len() > buffer_len_bytes {
+                    flush(&mut buffer, &mut sink, options)?;
+                }
+                buffer.extend_from_slice(&data);
+            }
+            RecvStep::Verified(verified) => {
+                flush(&mut buffer, &mut sink, options)?;
+                return sink.commit(verified).map_err(RecvChunkError::Sink);
+            }
+            // The receiver ends in `Verified` or in an error; nothing else can follow.
+            RecvStep::Ended => return Err(RecvChunkError::Abandoned),
+        }
+    }
+}
+
+fn flush<S: ChunkSink>(
+    buffer: &mut Vec<u8>,
+    sink: &mut S,
+    options: &LaneOptions,
+) -> Result<(), RecvChunkError<S::Error>> {
+    for step in buffer.chunks(buffer.capacity().max(1)) {
+        sink.write(step).map_err(RecvChunkError::Sink)?;
+        options.advance(step.len());
+    }
+    buffer.clear();
+    Ok(())
+}
+
+/// SPEC 3.4: the success byte can only be made from what a sink has stored.
+async fn accept(
+    send: &mut SendHalf,
+    stored: &Stored,
+    progress_timeout: Duration,
+) -> Result<(), StreamError> {
+    answer(send, Reply::stored(stored), progress_timeout).await
+}
+
+/// SPEC 3.3: nothing follows the digest.
+async fn expect_end<E: std::error::Error + 'static>(
+    recv: &mut RecvHalf,
+    len_bytes: u64,
+    progress_timeout: Duration,
+) -> Result<(), RecvChunkError<E>> {
+    match recv.read_within(progress_timeout).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(RecvChunkError::Recv(RecvError::TrailingBytes { len_bytes })),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// SPEC 3.6: status first, then stop. Best effort: the original error wins.
+async fn refuse<E: std::error::Error + 'static>(
+    mut send: SendHalf,
+    recv: RecvHalf,
+    error: &RecvChunkError<E>,
+    progress_timeout: Duration,
+) {
+    answer(&mut send, error.refusal().into(), progress_timeout)
+        .await
+        .ok();
+    recv.stop(error.code());
+    send.linger(progress_timeout);
+}
+
+async fn answer(
+    send: &mut SendHalf,
+    reply: Reply,
+    progress_timeout: Duration,
+) -> Result<(), StreamError> {
+    send.write_within(Bytes::copy_from_slice(&[reply.byte()]), progress_timeout)
+        .await?;
+    send.finish()
+}
+
+/// Pieces of the stream, in order.
+type Batch = Vec<Bytes>;
+
+/// Pieces taken from quinn at a time: about a buffer's worth of ordinary packets.
+const PIECES_PER_READ: usize = 32;

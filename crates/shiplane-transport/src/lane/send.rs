@@ -1,0 +1,207 @@
+//! Sending a chunk: source → hash → stream, then the receiver's status.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use shiplane_wire::{
+    ChunkSender, Code, Digest, SendError, SendStep, Status, StatusError, StatusReader,
+};
+use tokio::sync::mpsc;
+
+use super::{LaneOptions, PIPELINE_DEPTH};
+use crate::{
+    error::{SendChunkError, SourceError, StreamError},
+    source::ChunkRead,
+    stream::{BiStream, RecvHalf, SendHalf},
+};
+
+/// A chunk that the receiver has acknowledged with status 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentChunk {
+    /// Payload bytes.
+    pub len_bytes: u64,
+    /// SHA-256 of the payload.
+    pub digest: Digest,
+}
+
+/// Sends one chunk frame on a stream whose header, if any, has been written.
+///
+/// Not cancel-safe; dropping resets the stream with `Cancelled`.
+pub(crate) async fn send_chunk<R: ChunkRead>(
+    stream: BiStream,
+    source: R,
+    buffer_len_bytes: usize,
+    progress_timeout: Duration,
+    options: &LaneOptions,
+) -> Result<SentChunk, SendChunkError> {
+    let BiStream { mut send, mut recv } = stream;
+    let len_bytes = source.len_bytes();
+    let (frames, pipeline) = mpsc::channel(PIPELINE_DEPTH);
+    let reader = tokio::task::spawn_blocking(move || pump(source, buffer_len_bytes, &frames));
+
+    let mut status = StatusReader::while_sending();
+    let written = {
+        let mut forward = std::pin::pin!(forward(pipeline, &mut send, progress_timeout, options));
+        loop {
+            tokio::select! {
+                biased;
+                written = &mut forward => break written.map_err(Unsent::Failed),
+                piece = recv.read() => if let Some(answer) = take_status(piece, &mut status) {
+                    break Err(answer.map_or_else(Unsent::Failed, Unsent::Answered));
+                },
+            }
+        }
+    };
+    let read = reader
+        .await
+        .unwrap_or(Err(PumpError::Source(SourceError::Abandoned)));
+    match (written, read) {
+        (Ok(()), Ok(digest)) => {
+            send.finish()?;
+            status.all_sent();
+            match read_status(&mut recv, &mut status, progress_timeout).await? {
+                Status::Stored => Ok(SentChunk { len_bytes, digest }),
+                refused => Err(refusal(refused)),
+            }
+        }
+        // The source's own failure outranks what it did to the stream.
+        (_, Err(PumpError::Source(error))) => {
+            send.reset(match error {
+                SourceError::Changed => Code::SourceChanged,
+                SourceError::Io(_) | SourceError::Abandoned => Code::SourceFailed,
+            });
+            Err(error.into())
+        }
+        (_, Err(PumpError::Frame(error))) => {
+            send.reset(error.code());
+            Err(SendChunkError::Frame(error))
+        }
+        (Err(Unsent::Answered(status)), _) => Err(refusal(status)),
+        // SPEC 3.6: a sender whose write was stopped reads the status before it reports.
+        (Err(Unsent::Failed(SendChunkError::Stream(StreamError::Stopped(code)))), _) => {
+            match read_status(&mut recv, &mut status, progress_timeout).await {
+                Ok(status) => Err(refusal(status)),
+                Err(_) => Err(StreamError::Stopped(code).into()),
+            }
+        }
+        (Err(Unsent::Failed(error)), _) => Err(error),
+        // The reader only ends early without an error of its own when the writer failed first.
+        (Ok(()), Err(PumpError::WriterGone)) => Err(SourceError::Abandoned.into()),
+    }
+}
+
+/// Why the frame was not written whole.
+enum Unsent {
+    /// The receiver has given up early and said how.
+    Answered(Status),
+    Failed(SendChunkError),
+}
+
+/// What goes on the stream next, and how much of it is payload.
+struct Frame {
+    bytes: Bytes,
+    payload_len_bytes: usize,
+}
+
+/// Why the reading thread ended early.
+enum PumpError {
+    Source(SourceError),
+    Frame(SendError),
+    /// The async side failed first and says why.
+    WriterGone,
+}
+
+/// Reads and hashes on a blocking thread; what is to be transmitted goes into `frames`.
+fn pump<R: ChunkRead>(
+    mut source: R,
+    buffer_len_bytes: usize,
+    frames: &mpsc::Sender<Frame>,
+) -> Result<Digest, PumpError> {
+    let mut sender = ChunkSender::new(source.len_bytes()).map_err(PumpError::Frame)?;
+    if source.len_bytes() == 0 {
+        source.check_unchanged().map_err(PumpError::Source)?;
+    }
+    let mut supplied_bytes = 0;
+    loop {
+        match sender.poll().map_err(PumpError::Frame)? {
+            SendStep::Transmit(bytes) => {
+                let payload_len_bytes = std::mem::take(&mut supplied_bytes);
+                frames
+                    .blocking_send(Frame {
+                        bytes,
+                        payload_len_bytes,
+                    })
+                    .map_err(|_| PumpError::WriterGone)?;
+            }
+            SendStep::NeedPayload { remaining_bytes } => {
+                let max = usize::try_from(remaining_bytes).map_or(buffer_len_bytes, |remaining| {
+                    remaining.min(buffer_len_bytes)
+                });
+                let data = source.read(max).map_err(PumpError::Source)?;
+                if data.is_empty() {
+                    return Err(PumpError::Source(SourceError::Changed));
+                }
+                let last = data.len() as u64 >= remaining_bytes;
+                if last {
+                    // Before the digest can leave: a receiver must never verify a torn read.
+                    source.check_unchanged().map_err(PumpError::Source)?;
+                }
+                supplied_bytes = data.len();
+                sender.supply(data).map_err(PumpError::Frame)?;
+            }
+            SendStep::Finish => {
+                return sender
+                    .digest()
+                    .ok_or(PumpError::Source(SourceError::Abandoned));
+            }
+        }
+    }
+}
+
+/// Moves frames from the reading thread to the stream. Ending, it unblocks that thread.
+async fn forward(
+    mut pipeline: mpsc::Receiver<Frame>,
+    send: &mut SendHalf,
+    progress_timeout: Duration,
+    options: &LaneOptions,
+) -> Result<(), SendChunkError> {
+    while let Some(frame) = pipeline.recv().await {
+        send.write_within(frame.bytes, progress_timeout).await?;
+        options.advance(frame.payload_len_bytes);
+    }
+    Ok(())
+}
+
+/// The receiver's status, which must come within `timeout`.
+async fn read_status(
+    recv: &mut RecvHalf,
+    status: &mut StatusReader,
+    timeout: Duration,
+) -> Result<Status, SendChunkError> {
+    loop {
+        if let Some(answer) = take_status(recv.read_within(timeout).await, status) {
+            return answer;
+        }
+    }
+}
+
+/// One piece of the receiver's half; `Some` once that decides.
+fn take_status(
+    piece: Result<Option<Bytes>, StreamError>,
+    status: &mut StatusReader,
+) -> Option<Result<Status, SendChunkError>> {
+    match piece {
+        Ok(Some(bytes)) => status.push(&bytes).err().map(|error| Err(error.into())),
+        Ok(None) => Some(status.end().map_err(SendChunkError::from)),
+        Err(error) => Some(Err(error.into())),
+    }
+}
+
+fn refusal(status: Status) -> SendChunkError {
+    match status {
+        Status::ChecksumFailed => SendChunkError::ChecksumFailed,
+        Status::Error => SendChunkError::Rejected,
+        // `while_sending` refuses an early success by itself.
+        Status::Stored => SendChunkError::Status(StatusError::Early),
+    }
+}

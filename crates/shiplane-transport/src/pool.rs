@@ -1,0 +1,271 @@
+//! Live connections by peer: one a peer, whoever dialled.
+//!
+//! The key is the peer's identity; addresses are aliases. A dial runs in a task of its own, shared by
+//! all who wait for it, and no lock is held while it does, so that a dead peer delays nobody else.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    connection::PeerConnection,
+    error::ConnectError,
+    identity::PeerId,
+    router::{Inboxes, Outlets, WeakOutlets},
+};
+
+/// The pool of one transport.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    me: PeerId,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    peers: HashMap<PeerId, Pooled>,
+    aliases: HashMap<SocketAddr, PeerId>,
+    dials: HashMap<DialKey, watch::Receiver<Option<DialResult>>>,
+    /// Every connection that has not ended, pooled or not.
+    live: HashMap<usize, Weak<PeerConnection>>,
+    /// Lost a tie while the peer may still use them; the peer, who dialled, closes them.
+    retired: HashMap<usize, Arc<PeerConnection>>,
+    /// A peer's inboxes, shared by all of its connections.
+    inboxes: HashMap<PeerId, (Weak<Inboxes>, WeakOutlets)>,
+}
+
+#[derive(Debug)]
+struct Pooled {
+    connection: Arc<PeerConnection>,
+    established: Instant,
+    used: Instant,
+}
+
+/// Dials with the same key are one dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct DialKey {
+    pub(crate) addr: SocketAddr,
+    pub(crate) pin: Option<PeerId>,
+}
+
+pub(crate) type DialResult = Result<Arc<PeerConnection>, ConnectError>;
+
+impl Pool {
+    pub(crate) fn new(me: PeerId) -> Self {
+        Self {
+            me,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The live connection for `key`, or the result of the one dial that `dial` starts for it.
+    ///
+    /// Cancel-safe: the dial goes on for those who still wait.
+    pub(crate) async fn get_or_dial<F>(
+        self: &Arc<Self>,
+        key: DialKey,
+        dial: impl FnOnce() -> F,
+    ) -> DialResult
+    where
+        F: Future<Output = DialResult> + Send + 'static,
+    {
+        let mut result = {
+            let mut state = self.lock();
+            if let Some(connection) = state.find(key) {
+                return Ok(connection);
+            }
+            match state.dials.get(&key) {
+                Some(result) => result.clone(),
+                None => {
+                    let (done, result) = watch::channel(None);
+                    state.dials.insert(key, result.clone());
+                    let (pool, dial) = (Arc::clone(self), dial());
+                    tokio::spawn(async move {
+                        let _unlist = Unlist { pool: &pool, key };
+                        let connection = dial.await.map(|new| pool.admit(new, key.addr));
+                        done.send_replace(Some(connection));
+                    });
+                    result
+                }
+            }
+        };
+        let settled = result.wait_for(Option::is_some).await;
+        settled
+            .ok()
+            .and_then(|r| r.clone())
+            .unwrap_or(Err(ConnectError::Abandoned))
+    }
+
+    /// Takes in a new connection that was dialled at, or came from, `addr`; returns the one that the
+    /// peer is to be reached by from now on.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        new: Arc<PeerConnection>,
+        addr: SocketAddr,
+    ) -> Arc<PeerConnection> {
+        let peer = new.peer_id();
+        let mut state = self.lock();
+        state.live.insert(new.stable_id(), Arc::downgrade(&new));
+        state.aliases.insert(addr, peer);
+        let now = Instant::now();
+        let winner = match state.peers.get(&peer) {
+            Some(old) if !old.connection.is_closed() && !self.prefers(&new, old, now) => {
+                let winner = Arc::clone(&old.connection);
+                state.retire(Arc::clone(&new));
+                winner
+            }
+            _ => {
+                let pooled = Pooled {
+                    connection: Arc::clone(&new),
+                    established: now,
+                    used: now,
+                };
+                if let Some(old) = state.peers.insert(peer, pooled) {
+                    state.retire(old.connection);
+                }
+                Arc::clone(&new)
+            }
+        };
+        drop(state);
+        self.forget_when_closed(&new);
+        winner
+    }
+
+    /// The inboxes for a new connection to `peer`: those of its other live connections, if any, so
+    /// that what arrives on either is found on both.
+    pub(crate) fn inboxes(
+        &self,
+        peer: PeerId,
+        make: impl FnOnce() -> (Arc<Inboxes>, Outlets),
+    ) -> (Arc<Inboxes>, Outlets) {
+        let mut state = self.lock();
+        if let Some((inboxes, outlets)) = state.inboxes.get(&peer)
+            && let (Some(inboxes), Some(outlets)) = (inboxes.upgrade(), outlets.upgrade())
+        {
+            return (inboxes, outlets);
+        }
+        let (inboxes, outlets) = make();
+        state
+            .inboxes
+            .insert(peer, (Arc::downgrade(&inboxes), outlets.downgrade()));
+        (inboxes, outlets)
+    }
+
+    /// Whether a live connection to the peer last seen at `addr` is pooled.
+    pub(crate) fn has(&self, addr: SocketAddr) -> bool {
+        self.lock().find(DialKey { addr, pin: None }).is_some()
+    }
+
+    /// Every connection that has not ended.
+    pub(crate) fn live(&self) -> Vec<Arc<PeerConnection>> {
+        self.lock()
+            .live
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// Lets go of connections that nobody has used for `idle`. What nobody holds then closes.
+    pub(crate) fn drop_idle(&self, idle: Duration) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let mut gone = Vec::new();
+        state.peers.retain(|_, pooled| {
+            let held = Arc::strong_count(&pooled.connection) > 1 || !pooled.connection.is_unused();
+            if held {
+                pooled.used = now;
+            }
+            let keep = now.duration_since(pooled.used) < idle;
+            if !keep {
+                gone.push(Arc::clone(&pooled.connection));
+            }
+            keep
+        });
+        drop(state); // Dropping a connection takes this lock again, when its end is noticed.
+    }
+
+    /// Simultaneous dials settle on the one dialled by the smaller id, so that both sides choose the
+    /// same. Otherwise the newer one wins: a peer that dials again has lost the older.
+    fn prefers(&self, new: &PeerConnection, old: &Pooled, now: Instant) -> bool {
+        let simultaneous = now.duration_since(old.established) < SIMULTANEOUS_DIAL_WINDOW
+            && new.is_dialled_here() != old.connection.is_dialled_here();
+        !simultaneous || (new.is_dialled_here() == (self.me < new.peer_id()))
+    }
+
+    fn forget_when_closed(self: &Arc<Self>, connection: &Arc<PeerConnection>) {
+        let (peer, stable_id) = (connection.peer_id(), connection.stable_id());
+        let end = connection.watch_end();
+        let pool = Arc::downgrade(self);
+        tokio::spawn(async move {
+            end.await;
+            let Some(pool) = pool.upgrade() else { return };
+            let gone = pool.lock().forget(peer, stable_id);
+            drop(gone); // Outside the lock.
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No step under the lock can leave it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn find(&mut self, key: DialKey) -> Option<Arc<PeerConnection>> {
+        let peer = key.pin.or_else(|| self.aliases.get(&key.addr).copied())?;
+        let pooled = self.peers.get_mut(&peer)?;
+        if pooled.connection.is_closed() {
+            return None;
+        }
+        pooled.used = Instant::now();
+        Some(Arc::clone(&pooled.connection))
+    }
+
+    /// Who dialled closes it, once the last user lets go; until then the other side keeps it.
+    fn retire(&mut self, connection: Arc<PeerConnection>) {
+        if !connection.is_dialled_here() && !connection.is_closed() {
+            self.retired.insert(connection.stable_id(), connection);
+        }
+    }
+
+    fn forget(&mut self, peer: PeerId, stable_id: usize) -> Vec<Arc<PeerConnection>> {
+        self.live.remove(&stable_id);
+        let mut gone: Vec<_> = self.retired.remove(&stable_id).into_iter().collect();
+        if self
+            .peers
+            .get(&peer)
+            .is_some_and(|p| p.connection.stable_id() == stable_id)
+        {
+            gone.extend(self.peers.remove(&peer).map(|p| p.connection));
+            self.aliases.retain(|_, id| *id != peer);
+        }
+        if !self
+            .live
+            .values()
+            .any(|c| c.upgrade().is_some_and(|c| c.peer_id() == peer))
+        {
+            self.inboxes.remove(&peer);
+        }
+        gone
+    }
+}
+
+/// Takes a dial off the list however its task ends, so that the next `connect` dials anew.
+struct Unlist<'a> {
+    pool: &'a Pool,
+    key: DialKey,
+}
+
+impl Drop for Unlist<'_> {
+    fn drop(&mut self) {
+        self.pool.lock().dials.remove(&self.key);
+    }
+}
+
+/// Two dials that cross are at most a handshake apart.
+const SIMULTANEOUS_DIAL_WINDOW: Duration = crate::config::HANDSHAKE_TIMEOUT;

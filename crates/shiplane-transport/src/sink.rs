@@ -1,0 +1,155 @@
+//! Where a chunk's bytes go.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use bytes::{Bytes, BytesMut};
+use shiplane_wire::{Promise, Stored, Verified};
+
+use crate::error::SinkError;
+
+/// Takes a chunk's bytes in order, on a blocking thread, and keeps them once they are verified.
+///
+/// A sink that is dropped without a commit keeps nothing under a final name.
+pub trait ChunkSink: Send + 'static {
+    /// What a commit yields beside the proof that the chunk is stored.
+    type Output: Send + 'static;
+    /// The sink's own failures.
+    type Error: std::error::Error + Send + 'static;
+
+    /// The next bytes. They are *not verified yet*: they must not become visible under a final name.
+    ///
+    /// # Errors
+    /// The receiver then answers with status 2.
+    fn write(&mut self, data: &[u8]) -> Result<(), Self::Error>;
+
+    /// All bytes have been written and their digest matched: keep them.
+    ///
+    /// # Errors
+    /// The receiver then answers with status 2; success can only be sent with the [`Stored`].
+    fn commit(self, verified: Verified) -> Result<(Stored, Self::Output), Self::Error>;
+}
+
+/// Collects a chunk in memory.
+#[derive(Debug, Default)]
+pub(crate) struct MemorySink {
+    data: BytesMut,
+}
+
+impl ChunkSink for MemorySink {
+    type Output = Bytes;
+    type Error = SinkError;
+
+    /// Grows with what arrives, never with what was announced.
+    fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
+        self.data.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn commit(self, verified: Verified) -> Result<(Stored, Bytes), SinkError> {
+        Ok((verified.stored(Promise::Verified), self.data.freeze()))
+    }
+}
+
+/// Hands a chunk on to a writer as it arrives: its user sees bytes before they are verified, and must
+/// wait for the result before it acts on them.
+#[derive(Debug)]
+pub(crate) struct WriterSink<W>(pub(crate) W);
+
+impl<W: Write + Send + 'static> ChunkSink for WriterSink<W> {
+    type Output = W;
+    type Error = SinkError;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
+        Ok(self.0.write_all(data)?)
+    }
+
+    fn commit(mut self, verified: Verified) -> Result<(Stored, W), SinkError> {
+        self.0.flush()?;
+        Ok((verified.stored(Promise::Verified), self.0))
+    }
+}
+
+/// Writes a chunk to a new file: under a temporary name, verified, synced, then linked to its final
+/// name, which must not exist.
+#[derive(Debug)]
+pub(crate) struct FileSink {
+    file: File,
+    temporary: TemporaryName,
+    path: PathBuf,
+}
+
+impl FileSink {
+    /// Blocking. Fails at once when the final name exists.
+    pub(crate) fn create(path: &Path) -> Result<Self, SinkError> {
+        if path.symlink_metadata().is_ok() {
+            return Err(SinkError::Exists {
+                path: path.to_owned(),
+            });
+        }
+        let mut name = std::ffi::OsString::from(".shiplane-");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{:x}.part", random_u64()?));
+        let temporary = path.with_file_name(name);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&temporary)?;
+        Ok(Self {
+            file,
+            temporary: TemporaryName(temporary),
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl ChunkSink for FileSink {
+    type Output = ();
+    type Error = SinkError;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
+        Ok(self.file.write_all(data)?)
+    }
+
+    fn commit(self, verified: Verified) -> Result<(Stored, ()), SinkError> {
+        self.file.sync_all()?;
+        // A hard link, unlike a rename, never replaces what appeared meanwhile; the temporary name
+        // goes when `temporary` is dropped.
+        match std::fs::hard_link(&self.temporary.0, &self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(SinkError::Exists { path: self.path });
+            }
+            other => other?,
+        }
+        if let Some(parent) = self.path.parent() {
+            let parent = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
+            File::open(parent)?.sync_all()?;
+        }
+        Ok((verified.stored(Promise::Durable), ()))
+    }
+}
+
+/// Removed when dropped.
+#[derive(Debug)]
+struct TemporaryName(PathBuf);
+
+impl Drop for TemporaryName {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(path = ?self.0, %error, "temporary file left behind");
+        }
+    }
+}
+
+fn random_u64() -> Result<u64, SinkError> {
+    let random = ring::rand::generate::<[u8; 8]>(&ring::rand::SystemRandom::new())
+        .map_err(|_| SinkError::Io(io::Error::other("the system's random source failed")))?;
+    Ok(u64::from_le_bytes(random.expose()))
+}

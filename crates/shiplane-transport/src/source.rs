@@ -1,0 +1,137 @@
+//! Where a chunk's bytes come from.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use crate::error::SourceError;
+
+/// What [`send_chunk_verified`](crate::PeerConnection::send_chunk_verified) sends.
+#[derive(Debug, Clone)]
+pub enum ChunkSource {
+    /// Read from a file on disk, once, as it is sent.
+    File(PathBuf),
+
+    /// Data already in memory.
+    Memory(Bytes),
+}
+
+/// A source of exactly [`len_bytes`](Self::len_bytes) bytes, read once, on a blocking thread.
+pub trait ChunkRead: Send + 'static {
+    /// The size that goes into the frame's header; fixed from the start.
+    fn len_bytes(&self) -> u64;
+
+    /// The next bytes, at most `max_len_bytes` of them; empty at the end.
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`] when it is no longer what it was.
+    fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError>;
+
+    /// Called after the last byte and before the digest is sent: the last chance to say that what
+    /// was read is no consistent whole.
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`]; the receiver then never sees a digest.
+    fn check_unchanged(&mut self) -> Result<(), SourceError>;
+}
+
+/// Memory as a source: slices, no copy.
+#[derive(Debug)]
+pub(crate) struct MemorySource {
+    rest: Bytes,
+    len_bytes: u64,
+}
+
+impl MemorySource {
+    pub(crate) fn new(data: Bytes) -> Self {
+        Self {
+            len_bytes: data.len() as u64,
+            rest: data,
+        }
+    }
+}
+
+impl ChunkRead for MemorySource {
+    fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError> {
+        Ok(self.rest.split_to(max_len_bytes.min(self.rest.len())))
+    }
+
+    fn check_unchanged(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+/// One whole file as a source. It is opened once; size and modification time must hold to the end.
+#[derive(Debug)]
+pub(crate) struct FileSource {
+    file: File,
+    before: State,
+}
+
+impl FileSource {
+    /// Blocking.
+    pub(crate) fn open(path: &Path) -> Result<Self, SourceError> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(SourceError::Io(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            )));
+        }
+        Ok(Self {
+            before: State::of(&metadata),
+            file,
+        })
+    }
+}
+
+impl ChunkRead for FileSource {
+    fn len_bytes(&self) -> u64 {
+        self.before.len_bytes
+    }
+
+    fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError> {
+        let mut buf = vec![0; max_len_bytes];
+        let count = loop {
+            match self.file.read(&mut buf) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        buf.truncate(count);
+        Ok(buf.into())
+    }
+
+    fn check_unchanged(&mut self) -> Result<(), SourceError> {
+        if State::of(&self.file.metadata()?) == self.before {
+            Ok(())
+        } else {
+            Err(SourceError::Changed)
+        }
+    }
+}
+
+/// What must not change while a file is sent.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    len_bytes: u64,
+    modified: Option<std::time::SystemTime>,
+}
+
+impl State {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            len_bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+        }
+    }
+}

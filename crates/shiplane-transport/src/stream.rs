@@ -1,0 +1,225 @@
+//! Halves of a bidirectional stream that never end by accident.
+//!
+//! quinn *finishes* a send stream that is dropped, which a peer cannot tell from an orderly end. Here a
+//! dropped half resets (or stops) with [`Code::Cancelled`] instead; only [`SendHalf::finish`] ends in order.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use shiplane_wire::Code;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::error::StreamError;
+
+/// Both halves of a stream. Take them apart to use them in different tasks.
+#[derive(Debug)]
+pub struct BiStream {
+    /// What we send.
+    pub send: SendHalf,
+    /// What the peer sends.
+    pub recv: RecvHalf,
+}
+
+impl BiStream {
+    pub(crate) fn new(
+        send: quinn::SendStream,
+        recv: quinn::RecvStream,
+        in_use: &tokio_util::task::TaskTracker,
+    ) -> Self {
+        Self {
+            send: SendHalf {
+                stream: send,
+                finished: false,
+                _in_use: in_use.token(),
+            },
+            recv: RecvHalf {
+                stream: recv,
+                ended: false,
+                _in_use: in_use.token(),
+            },
+        }
+    }
+}
+
+/// The half that we send on. Dropped unfinished, it resets with [`Code::Cancelled`].
+#[derive(Debug)]
+pub struct SendHalf {
+    stream: quinn::SendStream,
+    finished: bool,
+    _in_use: TaskTrackerToken,
+}
+
+impl SendHalf {
+    /// Queues all of `data`, waiting for flow control where it must.
+    ///
+    /// Not cancel-safe: dropped midway, part of `data` is queued; drop the half as well.
+    ///
+    /// # Errors
+    /// [`StreamError::Stopped`] when the peer wants no more.
+    pub async fn write(&mut self, data: Bytes) -> Result<(), StreamError> {
+        Ok(self.stream.write_chunk(data).await?)
+    }
+
+    /// As [`write`](Self::write), but gives up with [`StreamError::TimedOut`] when flow control opens
+    /// for no byte within `timeout`. A long buffer may take longer, as long as it moves.
+    pub(crate) async fn write_within(
+        &mut self,
+        data: Bytes,
+        timeout: Duration,
+    ) -> Result<(), StreamError> {
+        let mut rest = [data];
+        while !rest[0].is_empty() {
+            tokio::time::timeout(timeout, self.stream.write_chunks(&mut rest))
+                .await
+                .map_err(|_| StreamError::TimedOut { timeout })??;
+        }
+        Ok(())
+    }
+
+    /// Ends this half in order: the peer reads to the end.
+    ///
+    /// # Errors
+    /// [`StreamError::Closed`] when it was finished before.
+    pub fn finish(&mut self) -> Result<(), StreamError> {
+        self.finished = true;
+        self.stream.finish().map_err(|_| StreamError::Closed)
+    }
+
+    /// Abandons this half; what the peer has not read yet is lost.
+    pub fn reset(mut self, code: Code) {
+        self.abandon(code);
+    }
+
+    /// Waits until the peer has stopped this half, or until it has acknowledged all of a finished one
+    /// (then [`Code::NoError`]), or the connection ends (then [`Code::Cancelled`]). Cancel-safe.
+    pub async fn stopped(&mut self) -> Code {
+        match self.stream.stopped().await {
+            Ok(Some(code)) => Code::from_u64(code.into_inner()),
+            Ok(None) => Code::NoError,
+            Err(_) => Code::Cancelled,
+        }
+    }
+
+    /// Data of streams with a higher priority goes first; the default is 0.
+    pub fn set_priority(&mut self, priority: i32) {
+        // A closed stream has nothing left to order.
+        let _ = self.stream.set_priority(priority);
+    }
+
+    /// Keeps a finished half in use until the peer has acknowledged all of it, so that a drain waits
+    /// for it: closing a connection discards what is still under way.
+    pub(crate) fn linger(mut self, timeout: Duration) {
+        tokio::spawn(async move {
+            // Either way there is nothing more to do for the peer.
+            let _ = tokio::time::timeout(timeout, self.stopped()).await;
+        });
+    }
+
+    fn abandon(&mut self, code: Code) {
+        if !self.finished {
+            self.finished = true;
+            // Already closed by the peer's stop or the connection's end: nothing left to say.
+            let _ = self.stream.reset(varint(code));
+        }
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        self.abandon(Code::Cancelled);
+    }
+}
+
+/// The half that the peer sends on. Dropped before its end, it stops the peer with [`Code::Cancelled`].
+#[derive(Debug)]
+pub struct RecvHalf {
+    stream: quinn::RecvStream,
+    ended: bool,
+    _in_use: TaskTrackerToken,
+}
+
+impl RecvHalf {
+    /// The next bytes, at least one; `None` at the end of the stream. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`StreamError::Reset`] when the peer gave up.
+    pub async fn read(&mut self) -> Result<Option<Bytes>, StreamError> {
+        let chunk = self.stream.read_chunk(usize::MAX, true).await?;
+        self.ended |= chunk.is_none();
+        Ok(chunk.map(|c| c.bytes))
+    }
+
+    /// As [`read`](Self::read), with [`StreamError::TimedOut`] when nothing comes within `timeout`.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub async fn read_within(&mut self, timeout: Duration) -> Result<Option<Bytes>, StreamError> {
+        tokio::time::timeout(timeout, self.read())
+            .await
+            .map_err(|_| StreamError::TimedOut { timeout })?
+    }
+
+    /// What has arrived, up to `bufs.len()` pieces: their number, `None` at the end. Cancel-safe.
+    pub(crate) async fn read_many(
+        &mut self,
+        bufs: &mut [Bytes],
+    ) -> Result<Option<usize>, StreamError> {
+        let count = self.stream.read_chunks(bufs).await?;
+        self.ended |= count.is_none();
+        Ok(count)
+    }
+
+    /// Reads exactly `buf.len()` bytes; `false` when the stream ends before. Not cancel-safe.
+    pub(crate) async fn read_exact(&mut self, buf: &mut [u8]) -> Result<bool, StreamError> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.stream.read(&mut buf[filled..]).await? {
+                Some(count) => filled += count,
+                None => {
+                    self.ended = true;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// All the bytes up to the end. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`StreamError::TooLong`] as soon as there are more than `max_bytes`; no more than that is kept.
+    pub async fn read_to_end(&mut self, max_bytes: usize) -> Result<Bytes, StreamError> {
+        let mut whole = bytes::BytesMut::new();
+        while let Some(piece) = self.read().await? {
+            if whole.len() + piece.len() > max_bytes {
+                return Err(StreamError::TooLong { max_bytes });
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Tells the peer that we read no further.
+    pub fn stop(mut self, code: Code) {
+        self.abandon(code);
+    }
+
+    fn abandon(&mut self, code: Code) {
+        if !self.ended {
+            self.ended = true;
+            // Already ended: nothing left to stop.
+            let _ = self.stream.stop(varint(code));
+        }
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        self.abandon(Code::Cancelled);
+    }
+}
+
+/// A code as QUIC carries it.
+pub(crate) fn varint(code: Code) -> quinn::VarInt {
+    quinn::VarInt::try_from(code.as_u64()).unwrap_or(quinn::VarInt::MAX)
+}

@@ -276,19 +276,13 @@ fn parse_peer<'a>(
             });
         }
     };
-    let mut roots = None;
-    for word in words {
-        let root = parse_root(word)?;
-        roots = Some(match roots {
-            None => root,
-            Some(scope) => root.and(scope),
-        });
-    }
-    let grant = match (read || write, roots) {
-        (true, None) => return Err(LineFault::RootsMissing),
-        (false, Some(_)) => return Err(LineFault::RootsWithoutRights),
-        (false, None) => Grant::none(),
-        (true, Some(roots)) => Grant { read, write, roots },
+    let roots = words.try_fold(Scope::nothing(), |roots, word| {
+        Ok(roots.and(parse_root(word)?))
+    })?;
+    let grant = match (read || write, roots == Scope::nothing()) {
+        (true, true) => return Err(LineFault::RootsMissing),
+        (false, false) => return Err(LineFault::RootsWithoutRights),
+        _ => Grant { read, write, roots },
     };
     Ok(StandingPeer { name, id, grant })
 }
@@ -383,7 +377,7 @@ mod tests {
              friend {three} none"
         );
         let photos = Scope::below(b"photos").unwrap();
-        let roots = Scope::below(b"a b/c").unwrap().and(photos);
+        let roots = photos.and(Scope::below(b"a b/c").unwrap());
         assert_eq!(
             parse(&text).unwrap(),
             [

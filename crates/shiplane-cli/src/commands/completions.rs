@@ -1,0 +1,16 @@
+//! `shiplane completions SHELL`
+
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::args::Cli;
+use crate::exit::Failure;
+
+pub(super) fn run(shell: Shell) -> Result<(), Failure> {
+    // Made in memory first: the generator panics when its output fails.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "shiplane", &mut script);
+    io::stdout().write_all(&script).map_err(Failure::Stdout)
+}

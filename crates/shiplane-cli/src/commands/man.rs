@@ -1,0 +1,30 @@
+//! `shiplane man [COMMAND]`
+
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+use clap_mangen::Man;
+
+use crate::args::Cli;
+use crate::exit::Failure;
+
+/// Prints the page of the command that these words lead to, in roff.
+pub(super) fn run(words: &[String]) -> Result<(), Failure> {
+    let mut program = Cli::command();
+    // Gives the commands the names that their pages have: shiplane-peers-add.
+    program.build();
+    let mut command = &program;
+    for word in words {
+        command = command
+            .find_subcommand(word)
+            .ok_or_else(|| Failure::NoSuchCommand {
+                name: words.join(" "),
+            })?;
+    }
+    // Made in memory first, so that an output that fails is told from a page that does.
+    let mut page = Vec::new();
+    Man::new(command.clone())
+        .render(&mut page)
+        .map_err(Failure::Stdout)?;
+    io::stdout().write_all(&page).map_err(Failure::Stdout)
+}

@@ -1,0 +1,104 @@
+//! Raw quinn, memory to memory: what the transport could do at best.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::{Contender, Course, Sample, Used};
+use crate::cargo;
+use crate::process::{Lines, Running};
+
+/// The bench program.
+#[derive(Debug)]
+pub(super) struct Raw {
+    binary: PathBuf,
+    mtu: Option<u16>,
+}
+
+impl Raw {
+    /// Builds it. The inner error says that the benches have no such program.
+    pub(super) fn build(mtu: Option<u16>) -> Result<Result<Self, String>> {
+        if !cargo::has_binary(PACKAGE, BINARY)? {
+            return Ok(Err(format!(
+                "raw quinn: {PACKAGE} has no binary `{BINARY}`"
+            )));
+        }
+        println!("building raw quinn in release");
+        Ok(Ok(Self {
+            binary: cargo::build_release(PACKAGE, BINARY)?,
+            mtu,
+        }))
+    }
+}
+
+impl Contender for Raw {
+    fn name(&self) -> &'static str {
+        "raw quinn"
+    }
+
+    fn is_optional(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, course: &Course) -> Result<Sample> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--mib").arg((course.bytes >> 20).to_string());
+        if let Some(mtu) = self.mtu {
+            command.arg("--mtu").arg(mtu.to_string());
+        }
+        let mut running = Running::start(BINARY, command.stdout(Stdio::piped()))?;
+        let stdout = Lines::of(
+            running
+                .take_stdout()
+                .context("raw quinn has no standard output")?,
+        );
+        let exit = running.wait(LIMIT)?.expect_success(BINARY)?;
+        let lines = stdout.rest();
+        let time = said_seconds(&lines).with_context(|| format!("it printed {lines:?}"))?;
+        Ok(Sample {
+            time,
+            used: Used::Together(exit.used),
+        })
+    }
+}
+
+/// The transfer's own time: the program starts and ends around it.
+fn said_seconds(lines: &[String]) -> Result<Duration> {
+    let last = lines.last().context("raw quinn printed nothing")?;
+    let said: Value = serde_json::from_str(last).context("raw quinn printed no JSON")?;
+    let seconds = said["seconds"]
+        .as_f64()
+        .context("raw quinn named no `seconds`")?;
+    Duration::try_from_secs_f64(seconds).context("raw quinn's `seconds` is no time")
+}
+
+const PACKAGE: &str = "shiplane-benches";
+const BINARY: &str = "raw_quinn";
+
+/// Only against a hang.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_names_the_seconds() {
+        let lines = [
+            "warming up".to_owned(),
+            r#"{"seconds":1.25,"bytes":7}"#.to_owned(),
+        ];
+        assert_eq!(said_seconds(&lines).unwrap(), Duration::from_millis(1250));
+    }
+
+    #[test]
+    fn anything_else_is_no_measurement() {
+        for line in ["", "1.25", r#"{"bytes":7}"#, r#"{"seconds":-1.0}"#] {
+            assert!(said_seconds(&[line.to_owned()]).is_err(), "{line}");
+        }
+        assert!(said_seconds(&[]).is_err());
+    }
+}

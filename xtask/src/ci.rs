@@ -1,0 +1,163 @@
+//! `cargo xtask ci`: everything that must be green before a change goes in, step by step, with the
+//! time each took.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::{cargo, demo, interrupt, process, tidy, units};
+
+/// Runs all steps in order and stops at the first that fails. Cheap ones come first.
+pub(crate) fn run() -> Result<()> {
+    let started = Instant::now();
+    let mut rows = Vec::new();
+    for step in STEPS {
+        interrupt::check()?;
+        println!("\n== {}", step.name);
+        let began = Instant::now();
+        let note = (step.run)().with_context(|| format!("ci: `{}` failed", step.name))?;
+        rows.push(row(step.name, note, began.elapsed()));
+    }
+    rows.push(row("all", Note::Passed, started.elapsed()));
+    println!("\n{}", units::table(&rows));
+    Ok(())
+}
+
+struct Step {
+    name: &'static str,
+    run: fn() -> Result<Note>,
+}
+
+/// What a step has to say when it did not fail.
+enum Note {
+    Passed,
+    /// Not run, and why.
+    Left(&'static str),
+}
+
+fn row(name: &str, note: Note, time: Duration) -> Vec<String> {
+    let note = match note {
+        Note::Passed => "passed".to_owned(),
+        Note::Left(why) => why.to_owned(),
+    };
+    vec![name.to_owned(), units::seconds(time), note]
+}
+
+const STEPS: [Step; 8] = [
+    Step {
+        name: "format",
+        run: format,
+    },
+    Step {
+        name: "tidy",
+        run: house_rules,
+    },
+    Step {
+        name: "clippy",
+        run: clippy,
+    },
+    Step {
+        name: "each crate alone",
+        run: each_alone,
+    },
+    Step {
+        name: "docs",
+        run: docs,
+    },
+    Step {
+        name: "test",
+        run: test,
+    },
+    Step {
+        name: "dependencies",
+        run: dependencies,
+    },
+    Step {
+        name: "demo, small",
+        run: small_demo,
+    },
+];
+
+fn format() -> Result<Note> {
+    run_cargo(&mut cargo_with(&["fmt", "--all", "--check"]))
+}
+
+fn house_rules() -> Result<Note> {
+    tidy::run()?;
+    Ok(Note::Passed)
+}
+
+fn clippy() -> Result<Note> {
+    let mut command = cargo_with(&["clippy", "--workspace", "--all-targets", "--locked"]);
+    run_cargo(command.args(["--", "--deny", "warnings"]))
+}
+
+/// A crate that builds only beside its neighbours lacks a dependency or a feature of its own.
+fn each_alone() -> Result<Note> {
+    for package in LIBRARIES {
+        run_cargo(&mut cargo_with(&[
+            "check",
+            "--locked",
+            "--package",
+            package,
+        ]))?;
+    }
+    Ok(Note::Passed)
+}
+
+fn docs() -> Result<Note> {
+    let mut command = cargo_with(&["doc", "--workspace", "--no-deps", "--locked"]);
+    run_cargo(command.env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+fn test() -> Result<Note> {
+    run_cargo(&mut cargo_with(&["test", "--workspace", "--locked"]))
+}
+
+fn dependencies() -> Result<Note> {
+    if !is_installed("deny") {
+        return Ok(Note::Left(
+            "left out: `cargo install cargo-deny --locked` first",
+        ));
+    }
+    // Advisories need a database from the network: `cargo deny check advisories` by hand.
+    run_cargo(&mut cargo_with(&[
+        "deny", "check", "bans", "licenses", "sources",
+    ]))
+}
+
+fn small_demo() -> Result<Note> {
+    demo::run(&demo::Args::small())?;
+    Ok(Note::Passed)
+}
+
+fn cargo_with(arguments: &[&str]) -> Command {
+    let mut command = cargo::cargo();
+    command.args(arguments);
+    command
+}
+
+fn run_cargo(command: &mut Command) -> Result<Note> {
+    let arguments: Vec<_> = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy())
+        .collect();
+    let name = format!("cargo {}", arguments.join(" "));
+    process::run(&name, command)?;
+    Ok(Note::Passed)
+}
+
+fn is_installed(subcommand: &str) -> bool {
+    let mut command = cargo_with(&[subcommand, "--version"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+const LIBRARIES: [&str; 5] = [
+    "shiplane-wire",
+    "shiplane-transport",
+    "shiplane-rpc",
+    "shiplane-protocols",
+    "shiplane-cli",
+];

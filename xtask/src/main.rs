@@ -1,0 +1,67 @@
+//! The project's own chores: `cargo xtask demo | ci | tidy | bench`.
+//!
+//! Reading order: `demo` is what a newcomer runs; `ci` is what must be green; `tidy` holds the house
+//! rules as failing checks; `bench` compares whole programs. Beneath them: `process` (children that
+//! cannot outlive us), `dataset` (what is sent), `compare` (whether it arrived), `shiplane` (the
+//! program under trial, driven by its command-line contract only).
+
+mod bench;
+mod cargo;
+mod ci;
+mod compare;
+mod dataset;
+mod demo;
+mod interrupt;
+mod process;
+mod scratch;
+mod shiplane;
+mod tidy;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::interrupt::Interrupted;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Shiplane's chores"
+)]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Send a tree over loopback, compare it, kill a second run half-way and resume it
+    Demo(demo::Args),
+    /// Everything that must be green before a change goes in
+    Ci,
+    /// The house rules: docs, layers, lengths, words that must not stand in the code
+    Tidy,
+    /// One large file beside scp and raw quinn, as ratios
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let outcome = interrupt::install().and_then(|()| match args.chore {
+        Chore::Demo(args) => demo::run(&args),
+        Chore::Ci => ci::run(),
+        Chore::Tidy => tidy::run(),
+        Chore::Bench(args) => bench::run(&args),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure:#}");
+            // A child that died of the same Ctrl-C reports its own failure first, so ask the flag too.
+            let interrupted = failure.is::<Interrupted>() || interrupt::check().is_err();
+            ExitCode::from(if interrupted { 130 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The program under trial, driven as a script would drive it: by its command-line contract only.
+
+mod events;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+pub(crate) use self::events::{Outcome, outcome};
+use crate::cargo;
+use crate::process::{Exit, Lines, Running, Signal};
+
+/// The built binary.
+#[derive(Clone, Debug)]
+pub(crate) struct Shiplane {
+    binary: PathBuf,
+}
+
+impl Shiplane {
+    /// Builds it in release.
+    pub(crate) fn build() -> Result<Self> {
+        Ok(Self {
+            binary: cargo::build_release("shiplane-cli", "shiplane")?,
+        })
+    }
+
+    /// Serves `directory` on loopback. `state` is a directory for its identity and its log.
+    pub(crate) fn serve(&self, directory: &Path, state: &Path) -> Result<Server> {
+        let log = state.join("serve.log");
+        let stderr =
+            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = self.command(state);
+        command
+            .arg("serve")
+            .arg(directory)
+            .args(["--listen", "127.0.0.1:0"]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr);
+        let mut running = Running::start("shiplane serve", &mut command)?;
+        let stdout = Lines::of(
+            running
+                .take_stdout()
+                .context("the server has no standard output")?,
+        );
+        let first = stdout.next_within(START_LIMIT)?;
+        let server = Server {
+            running,
+            stdout,
+            log,
+            ticket: first.unwrap_or_default(),
+        };
+        if !server.ticket.starts_with("shiplane://") {
+            let said = format!("the server's first line is no ticket: {:?}", server.ticket);
+            return Err(server.with_log(said));
+        }
+        Ok(server)
+    }
+
+    /// `shiplane get TICKET DEST`, not yet started. `state` is the receiver's own directory.
+    pub(crate) fn get(&self, server: &Server, destination: &Path, state: &Path) -> Command {
+        let mut command = self.command(state);
+        command.arg("get").arg(&server.ticket).arg(destination);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn command(&self, state: &Path) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .env("SHIPLANE_HOME", state)
+            .env_remove("SHIPLANE_TICKET");
+        command
+    }
+}
+
+/// `shiplane serve`, listening. Killed when dropped; [`stop`](Self::stop) ends it in order.
+#[derive(Debug)]
+pub(crate) struct Server {
+    running: Running,
+    stdout: Lines,
+    log: PathBuf,
+    ticket: String,
+}
+
+impl Server {
+    /// Ctrl-C: it drains and ends with code 0, and its standard output held the ticket and nothing
+    /// else; anything else is an error that shows its log.
+    pub(crate) fn stop(self) -> Result<Exit> {
+        let Self {
+            running,
+            stdout,
+            log,
+            ticket: _,
+        } = self;
+        running.signal(Signal::Interrupt)?;
+        let ended = running
+            .wait(STOP_LIMIT)
+            .and_then(|exit| exit.expect_success("shiplane serve"));
+        let exit = ended.with_context(|| log_text(&log))?;
+        let more = stdout.rest();
+        if !more.is_empty() {
+            bail!("the server printed more than its ticket: {more:?}");
+        }
+        Ok(exit)
+    }
+
+    /// A failure of the whole run, with what the server has to say about it.
+    pub(crate) fn with_log(&self, failure: impl Into<String>) -> anyhow::Error {
+        anyhow::anyhow!("{}\n{}", failure.into(), log_text(&self.log))
+    }
+}
+
+fn log_text(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    match shown {
+        [] => "the server logged nothing".to_owned(),
+        _ => format!("the server's log ends:\n  {}", shown.join("\n  ")),
+    }
+}
+
+/// It only binds a socket; a cold disk and a busy machine are allowed for.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Draining waits for running transfers, of which there are none by then.
+const STOP_LIMIT: Duration = Duration::from_secs(40);
+
+/// Enough to see the cause.
+const LOG_LINES: usize = 20;

@@ -1,0 +1,60 @@
+//! The house rules, as a check that fails.
+//!
+//! Each rule is a small scanner over text that `cargo fmt` has laid out; none of them parses Rust.
+//! Where a rule and good code disagree, change the rule here, with its reason, not the code around it.
+
+mod layers;
+mod shape;
+mod source;
+mod spec;
+mod words;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::cargo;
+
+/// Checks the workspace and prints every violation.
+pub(crate) fn run() -> Result<()> {
+    let root = cargo::workspace_root();
+    let files = source::load(root)?;
+    let spec = spec::Rules::load(root)?;
+    let mut violations = Vec::new();
+    for file in &files {
+        violations.extend(shape::check(file));
+        violations.extend(words::check(file));
+        violations.extend(spec.check(file));
+    }
+    violations.extend(words::check_all(&files));
+    violations.extend(layers::check(root)?);
+    for violation in &violations {
+        eprintln!("{violation}");
+    }
+    match violations.len() {
+        0 => {
+            println!("tidy: {} files follow the house rules", files.len());
+            Ok(())
+        }
+        count => bail!("{count} violations of the house rules"),
+    }
+}
+
+/// One place that breaks a rule.
+#[derive(Debug, PartialEq, Eq)]
+struct Violation {
+    path: PathBuf,
+    /// From 1; 0 for the file as a whole.
+    line: usize,
+    what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.path.display(), self.what),
+            line => write!(f, "{}:{line}: {}", self.path.display(), self.what),
+        }
+    }
+}

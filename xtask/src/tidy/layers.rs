@@ -1,0 +1,295 @@
+//! The layers: which crate may know which, asked of cargo itself.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::Violation;
+use crate::cargo;
+
+/// Everything that looks upwards.
+pub(super) fn check(root: &Path) -> Result<Vec<Violation>> {
+    let packages = packages(root)?;
+    let mut violations = Vec::new();
+    for package in &packages {
+        match LAYERS.iter().find(|layer| layer.name == package.name) {
+            Some(layer) => violations.extend(judge(layer, package, &closure(layer.name)?)),
+            None => violations.extend(judge_outsider(package)),
+        }
+    }
+    Ok(violations)
+}
+
+/// What one crate may know.
+#[derive(Debug)]
+struct Layer {
+    name: &'static str,
+    /// The crates of ours beneath it.
+    may_use: &'static [&'static str],
+    /// What it must not reach by any way.
+    never: &'static [&'static str],
+    /// What it must not name itself; a lower layer may bring it.
+    not_directly: &'static [&'static str],
+}
+
+/// One member of the workspace.
+#[derive(Debug)]
+struct Package {
+    name: String,
+    manifest: PathBuf,
+    /// All it names, for the build and for tests too.
+    direct: BTreeSet<String>,
+    /// Whether it stands in `crates/`, where every crate has a layer.
+    is_layered: bool,
+}
+
+fn judge(layer: &Layer, package: &Package, closure: &BTreeSet<String>) -> Vec<Violation> {
+    let mut what = Vec::new();
+    for name in package.direct.iter().filter(|name| is_ours(name)) {
+        if !layer.may_use.contains(&name.as_str()) {
+            what.push(format!(
+                "{} must not use {name}: it is not beneath it",
+                layer.name
+            ));
+        }
+    }
+    for name in layer
+        .not_directly
+        .iter()
+        .filter(|name| package.direct.contains(**name))
+    {
+        what.push(format!("{} must not name {name}", layer.name));
+    }
+    for name in layer.never.iter().filter(|name| closure.contains(**name)) {
+        what.push(format!(
+            "{} must not reach {name}: see `cargo tree -p {0} -i {name}`",
+            layer.name
+        ));
+    }
+    let violation = |what| Violation {
+        path: package.manifest.clone(),
+        line: 0,
+        what,
+    };
+    what.into_iter().map(violation).collect()
+}
+
+/// A member that is no layer: benches and chores may use everything but the top.
+fn judge_outsider(package: &Package) -> Vec<Violation> {
+    let mut what = Vec::new();
+    if package.is_layered {
+        what.push(format!(
+            "{} has no layer: give it one in xtask/src/tidy/layers.rs",
+            package.name
+        ));
+    }
+    if package.direct.contains(TOP) {
+        what.push(format!(
+            "{} depends on {TOP}, on which nothing may depend",
+            package.name
+        ));
+    }
+    let violation = |what| Violation {
+        path: package.manifest.clone(),
+        line: 0,
+        what,
+    };
+    what.into_iter().map(violation).collect()
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with("shiplane-")
+}
+
+fn packages(root: &Path) -> Result<Vec<Package>> {
+    let metadata = cargo::metadata()?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata names no packages")?;
+    packages
+        .iter()
+        .map(|package| read_package(package, root))
+        .collect()
+}
+
+fn read_package(package: &Value, root: &Path) -> Result<Package> {
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map(str::to_owned)
+            .context("cargo metadata is unreadable")
+    };
+    let manifest = PathBuf::from(text(&package["manifest_path"])?);
+    let manifest = manifest
+        .strip_prefix(root)
+        .unwrap_or(&manifest)
+        .to_path_buf();
+    let dependencies = package["dependencies"]
+        .as_array()
+        .context("a package without dependencies")?;
+    let direct = dependencies
+        .iter()
+        .map(|dependency| text(&dependency["name"]));
+    Ok(Package {
+        name: text(&package["name"])?,
+        is_layered: manifest.starts_with("crates"),
+        manifest,
+        direct: direct.collect::<Result<_>>()?,
+    })
+}
+
+/// All that a build of the crate pulls in, itself left out.
+fn closure(name: &str) -> Result<BTreeSet<String>> {
+    let mut command = cargo::cargo();
+    command.args([
+        "tree",
+        "--package",
+        name,
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+    ]);
+    let text = cargo::output(&mut command)?;
+    let first_word = |line: &str| line.split(' ').next().map(str::to_owned);
+    Ok(text
+        .lines()
+        .filter_map(first_word)
+        .filter(|found| found != name)
+        .collect())
+}
+
+const TOP: &str = "shiplane-cli";
+
+const QUINN: [&str; 3] = ["quinn", "quinn-proto", "quinn-udp"];
+
+/// From the bottom up.
+const LAYERS: [Layer; 5] = [
+    Layer {
+        name: "shiplane-wire",
+        may_use: &[],
+        // No clock, no IO, no logging: what it does can be replayed byte by byte.
+        never: &[
+            "tokio",
+            "quinn",
+            "quinn-proto",
+            "rustls",
+            "serde",
+            "bincode",
+            "tracing",
+        ],
+        not_directly: &[],
+    },
+    Layer {
+        name: "shiplane-transport",
+        may_use: &["shiplane-wire"],
+        // Messages are bytes here; what they mean is decided above.
+        never: &["shiplane-rpc", "shiplane-protocols", "serde", "bincode"],
+        not_directly: &[],
+    },
+    Layer {
+        name: "shiplane-rpc",
+        may_use: &["shiplane-wire", "shiplane-transport"],
+        never: &["shiplane-protocols"],
+        not_directly: &QUINN,
+    },
+    Layer {
+        name: "shiplane-protocols",
+        may_use: &["shiplane-wire", "shiplane-transport", "shiplane-rpc"],
+        // The terminal belongs to the command line.
+        never: &["clap", "indicatif"],
+        not_directly: &["quinn", "quinn-proto", "quinn-udp", "bincode"],
+    },
+    Layer {
+        name: TOP,
+        may_use: &[
+            "shiplane-wire",
+            "shiplane-transport",
+            "shiplane-rpc",
+            "shiplane-protocols",
+        ],
+        never: &[],
+        not_directly: &["quinn", "quinn-proto", "quinn-udp", "bincode"],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str, direct: &[&str]) -> Package {
+        Package {
+            name: name.to_owned(),
+            manifest: PathBuf::from(format!("crates/{name}/Cargo.toml")),
+            direct: set(direct),
+            is_layered: true,
+        }
+    }
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn judged(name: &str, direct: &[&str], closure: &[&str]) -> usize {
+        let layer = LAYERS.iter().find(|layer| layer.name == name).unwrap();
+        judge(layer, &package(name, direct), &set(closure)).len()
+    }
+
+    #[test]
+    fn a_crate_uses_what_is_beneath_it() {
+        assert_eq!(
+            judged(
+                "shiplane-transport",
+                &["shiplane-wire", "quinn"],
+                &["quinn", "tokio"]
+            ),
+            0
+        );
+        assert_eq!(
+            judged(
+                "shiplane-rpc",
+                &["shiplane-transport"],
+                &["shiplane-transport", "quinn"]
+            ),
+            0
+        );
+    }
+
+    #[test]
+    fn looking_upwards_is_found() {
+        assert_eq!(judged("shiplane-wire", &["shiplane-transport"], &[]), 1);
+        assert_eq!(
+            judged("shiplane-transport", &["shiplane-rpc"], &["shiplane-rpc"]),
+            2
+        );
+        assert_eq!(judged("shiplane-protocols", &["shiplane-cli"], &[]), 1);
+    }
+
+    #[test]
+    fn what_is_forbidden_is_found_by_whatever_way_it_comes() {
+        assert_eq!(
+            judged("shiplane-wire", &["harmless"], &["harmless", "tokio"]),
+            1
+        );
+        assert_eq!(judged("shiplane-rpc", &["quinn"], &["quinn"]), 1);
+        assert_eq!(judged("shiplane-protocols", &["bincode"], &["bincode"]), 1);
+    }
+
+    #[test]
+    fn nothing_depends_on_the_command_line_and_every_crate_has_a_layer() {
+        let mut benches = package("shiplane-benches", &["shiplane-cli"]);
+        benches.is_layered = false;
+        assert_eq!(judge_outsider(&benches).len(), 1);
+        assert_eq!(judge_outsider(&package("shiplane-new", &[])).len(), 1);
+    }
+
+    #[test]
+    fn the_layers_stand_from_the_bottom_up() {
+        for (i, layer) in LAYERS.iter().enumerate() {
+            let beneath: Vec<&str> = LAYERS[..i].iter().map(|layer| layer.name).collect();
+            assert_eq!(layer.may_use, beneath, "{}", layer.name);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Words that must not stand in the code, or only in one place.
+
+use std::path::Path;
+
+use super::Violation;
+use super::source::{SourceFile, code};
+
+/// What is wrong with the words of one file.
+pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (number, line) in file.lines.iter().enumerate() {
+        for word in UNFINISHED.iter().filter(|word| line.contains(**word)) {
+            violations
+                .push(file.violation(number, format!("`{word}`: finish it, or leave it out")));
+        }
+        if file.is_test(number) && sleeps(code(line)) {
+            let what = "a sleep in a test: wait for the event, or pause the clock";
+            violations.push(file.violation(number, what));
+        }
+        if line.contains(QUINN) && !may_name_quinn(&file.path) {
+            let what =
+                format!("`{QUINN}` above the transport: only shiplane-transport knows quinn");
+            violations.push(file.violation(number, what));
+        }
+    }
+    violations
+}
+
+/// What is wrong with the words of all files together.
+pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let with_bincode: Vec<&SourceFile> = files
+        .iter()
+        .filter(|file| in_crates(file) && has_code(file, BINCODE))
+        .collect();
+    for file in &with_bincode {
+        if !file.path.starts_with("crates/shiplane-rpc/src") {
+            violations.push(file.violation_of_all("bincode outside shiplane-rpc"));
+        }
+    }
+    if with_bincode.len() > 1 {
+        let what = "bincode in more than one file: it stays replaceable behind one private module";
+        violations.extend(with_bincode.iter().map(|file| file.violation_of_all(what)));
+    }
+    let dangerous: Vec<&SourceFile> = files
+        .iter()
+        .filter(|file| in_crates(file) && has_code(file, DANGEROUS))
+        .collect();
+    if dangerous.len() > 1 {
+        let what =
+            format!("`{DANGEROUS}` in more than one file: certificates are judged in one place");
+        violations.extend(
+            dangerous
+                .iter()
+                .map(|file| file.violation_of_all(what.as_str())),
+        );
+    }
+    violations
+}
+
+fn may_name_quinn(path: &Path) -> bool {
+    path.starts_with("crates/shiplane-transport") || path.starts_with("benches")
+}
+
+fn in_crates(file: &SourceFile) -> bool {
+    file.crate_name().is_some()
+}
+
+/// Whether the code says the word; comments may name what they explain.
+fn has_code(file: &SourceFile, word: &str) -> bool {
+    file.lines.iter().any(|line| code(line).contains(word))
+}
+
+/// Whether this code calls a `sleep` function, by whatever path it was imported. A method of that
+/// name belongs to a simulated clock.
+fn sleeps(code: &str) -> bool {
+    code.match_indices(SLEEP).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '.')
+    })
+}
+
+// Put together from two halves, or this file would break its own rules.
+const UNFINISHED: [&str; 3] = [
+    concat!("to", "do!"),
+    concat!("un", "implemented!"),
+    concat!("FIX", "ME"),
+];
+const QUINN: &str = concat!("quinn", "::");
+const BINCODE: &str = "bincode";
+const DANGEROUS: &str = concat!(".dan", "gerous()");
+const SLEEP: &str = concat!("sle", "ep(");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> SourceFile {
+        SourceFile::new(path, text)
+    }
+
+    fn count(path: &str, text: &str) -> usize {
+        check(&file(path, text)).len()
+    }
+
+    #[test]
+    fn unfinished_work_is_found_anywhere() {
+        for word in UNFINISHED {
+            assert_eq!(
+                count("xtask/src/a.rs", &format!("fn a() {{ {word}(); }}")),
+                1,
+                "{word}"
+            );
+        }
+        assert_eq!(count("xtask/src/a.rs", "fn a() { done(); }"), 0);
+    }
+
+    #[test]
+    fn a_sleep_is_refused_in_tests_only() {
+        let call = format!("    tokio::time::{SLEEP}A_WHILE).await;");
+        assert_eq!(count("crates/x/tests/it/a.rs", &call), 1);
+        assert_eq!(count("crates/x/src/a.rs", &call), 0);
+        let inside = format!("#[cfg(test)]\nmod tests {{\n{call}\n}}\n");
+        assert_eq!(count("crates/x/src/a.rs", &inside), 1);
+    }
+
+    #[test]
+    fn only_a_call_of_a_function_sleeps() {
+        assert!(sleeps(&format!("{SLEEP}x)")));
+        assert!(sleeps(&format!("std::thread::{SLEEP}x)")));
+        assert!(!sleeps(&format!("clock.{SLEEP}x)")));
+        assert!(!sleeps(&format!("no_{SLEEP}x)")));
+    }
+
+    #[test]
+    fn quinn_is_named_by_the_transport_and_the_benches() {
+        let line = format!("use {QUINN}Connection;");
+        assert_eq!(count("crates/shiplane-transport/src/a.rs", &line), 0);
+        assert_eq!(count("benches/bin/a.rs", &line), 0);
+        assert_eq!(count("crates/shiplane-protocols/src/a.rs", &line), 1);
+        assert_eq!(count("crates/shiplane-cli/src/a.rs", &line), 1);
+    }
+
+    #[test]
+    fn bincode_has_one_home() {
+        let codec = || file("crates/shiplane-rpc/src/codec.rs", "use bincode::Options;");
+        let docs = file(
+            "crates/shiplane-rpc/src/lib.rs",
+            "//! Envelopes are bincode.",
+        );
+        assert_eq!(check_all(&[codec(), docs]), []);
+        let second = file("crates/shiplane-rpc/src/calls.rs", "bincode::serialize(x)");
+        assert_eq!(check_all(&[codec(), second]).len(), 2);
+        let elsewhere = file("crates/shiplane-cli/src/a.rs", "bincode::serialize(x)");
+        assert_eq!(check_all(&[elsewhere]).len(), 1);
+    }
+
+    #[test]
+    fn certificates_are_judged_in_one_file() {
+        let text = format!("    .with{DANGEROUS}\n    .again{DANGEROUS}");
+        let one = || file("crates/shiplane-transport/src/tls.rs", &text);
+        assert_eq!(check_all(&[one()]), []);
+        let two = file("crates/shiplane-transport/src/compat.rs", &text);
+        assert_eq!(check_all(&[one(), two]).len(), 2);
+    }
+}

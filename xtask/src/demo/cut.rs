@@ -1,6 +1,7 @@
 //! A receiver that is killed half-way, and the run that finishes its work.
 
-use std::fs::{self, Metadata};
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -106,21 +107,28 @@ fn landed_bytes(root: &Path) -> u64 {
     let entries = WalkDir::new(root).into_iter().filter_map(Result::ok);
     let files = entries.filter(|entry| entry.file_type().is_file());
     files
-        .filter_map(|file| fs::symlink_metadata(file.path()).ok())
-        .map(|found| on_disk(&found))
+        .filter_map(|file| written_bytes(file.path()).ok())
         .sum()
 }
 
-/// A file that was made at its full size but not yet filled occupies less than that.
-#[cfg(unix)]
-fn on_disk(metadata: &Metadata) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    metadata.len().min(metadata.blocks() * 512)
+/// How much of a file has been written: one that was allocated at its full size holds nothing yet.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn written_bytes(path: &Path) -> io::Result<u64> {
+    use rustix::fs::{SeekFrom, seek};
+    let file = File::open(path)?;
+    let mut written_bytes = 0;
+    let mut at = 0;
+    // NXIO: nothing but a hole from here to the end.
+    while let Ok(data) = seek(&file, SeekFrom::Data(at)) {
+        at = seek(&file, SeekFrom::Hole(data))?;
+        written_bytes += at - data;
+    }
+    Ok(written_bytes)
 }
 
-#[cfg(not(unix))]
-fn on_disk(metadata: &Metadata) -> u64 {
-    metadata.len()
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn written_bytes(path: &Path) -> io::Result<u64> {
+    Ok(File::open(path)?.metadata()?.len())
 }
 
 /// Half of the smallest tree takes some tens of milliseconds.
@@ -128,19 +136,40 @@ const WATCH: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
-    fn a_file_of_holes_has_not_landed() {
+    fn only_what_was_written_has_landed() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(landed_bytes(&root.path().join("absent")), 0);
         fs::create_dir(root.path().join("d")).unwrap();
         fs::write(root.path().join("d/full"), vec![1; 100_000]).unwrap();
-        let holes = fs::File::create(root.path().join("holes")).unwrap();
-        holes.set_len(10_000_000).unwrap();
-        assert_eq!(
-            landed_bytes(root.path()),
-            if cfg!(unix) { 100_000 } else { 10_100_000 }
-        );
+        let half = File::create(root.path().join("half")).unwrap();
+        half.set_len(10_000_000).unwrap();
+        (&half).write_all(&[1; 1 << 20]).unwrap();
+        let landed = landed_bytes(root.path());
+        if cfg!(any(target_os = "linux", target_os = "macos")) {
+            assert_eq!(landed, 100_000 + (1 << 20));
+        } else {
+            assert_eq!(landed, 10_100_000);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_only_allocated_has_not_landed() {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let root = tempfile::tempdir().unwrap();
+        let mut file = File::create(root.path().join("f")).unwrap();
+        if fallocate(&file, FallocateFlags::empty(), 0, 10_000_000).is_err() {
+            // This file system allocates nothing in advance.
+            return;
+        }
+        assert_eq!(landed_bytes(root.path()), 0);
+        file.write_all(&[1; 1 << 20]).unwrap();
+        assert_eq!(landed_bytes(root.path()), 1 << 20);
     }
 }

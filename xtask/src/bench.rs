@@ -105,20 +105,13 @@ impl Course {
         println!("making a file of {}", units::bytes(bytes));
         dataset::large_file(&file, bytes)?;
         let destination = scratch.path().join("copy");
-        Ok(Self {
-            source,
-            file,
-            destination,
-            state: scratch.directory("state")?,
-            bytes,
-        })
+        Ok(Self { source, file, destination, state: scratch.directory("state")?, bytes })
     }
 
     /// Where a program's own directory lies; made if it is absent.
     fn state(&self, name: &str) -> Result<PathBuf> {
         let path = self.state.join(name);
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(path)
     }
 
@@ -136,14 +129,9 @@ struct Field {
 
 impl Field {
     fn gather(args: &Args, course: &Course, shiplane: &Shiplane) -> Result<Self> {
-        let mut field = Self {
-            contenders: Vec::new(),
-            missing: Vec::new(),
-        };
+        let mut field = Self { contenders: Vec::new(), missing: Vec::new() };
         for durability in [Durability::Verified, Durability::Durable] {
-            field
-                .contenders
-                .push(Box::new(Ours::new(shiplane.clone(), durability)));
+            field.contenders.push(Box::new(Ours::new(shiplane.clone(), durability)));
         }
         match Scp::prepare(&course.state("ssh")?)? {
             Ok(scp) => field.contenders.push(Box::new(scp)),
@@ -179,23 +167,15 @@ impl Field {
 
     /// Rounds in which every program has its turn, so that a slow minute of the machine hits all.
     fn measure(&mut self, runs: u32, course: &Course) -> Result<Vec<Measured>> {
-        let mut measured: Vec<Measured> = self
-            .contenders
-            .iter()
-            .map(|contender| Measured::new(contender.name()))
-            .collect();
+        let mut measured: Vec<Measured> =
+            self.contenders.iter().map(|contender| Measured::new(contender.name())).collect();
         for round in 1..=runs {
             for (contender, measured) in self.contenders.iter_mut().zip(&mut measured) {
                 interrupt::check()?;
                 let name = measured.name;
-                let sample = contender
-                    .run(course)
-                    .with_context(|| format!("{name} failed"))?;
+                let sample = contender.run(course).with_context(|| format!("{name} failed"))?;
                 judge_copy(course, false)?;
-                println!(
-                    "  run {round} of {runs}  {name:20} {}",
-                    units::seconds(sample.time)
-                );
+                println!("  run {round} of {runs}  {name:20} {}", units::seconds(sample.time));
                 measured.samples.push(sample);
             }
         }
@@ -231,20 +211,13 @@ fn room_bytes(bytes: u64) -> u64 {
 }
 
 fn heading(args: &Args, scratch: &Scratch, bytes: u64) -> String {
-    let mtu = args.raw_mtu.map_or_else(
-        || "quinn's default".to_owned(),
-        |mtu| format!("{mtu} bytes"),
-    );
+    let mtu = args.raw_mtu.map_or_else(|| "quinn's default".to_owned(), |mtu| format!("{mtu} bytes"));
     format!(
         "One file of {}, loopback, from and to {}; {} interleaved runs, medians.\n\
          shiplane and scp: from the start of the receiving program to its end, aes-128-gcm.\n\
          raw quinn: memory to memory, no hashing, one process, packets: {mtu}.\n",
         units::bytes(bytes),
-        scratch
-            .path()
-            .parent()
-            .unwrap_or_else(|| scratch.path())
-            .display(),
+        scratch.path().parent().unwrap_or_else(|| scratch.path()).display(),
         args.runs,
     )
 }

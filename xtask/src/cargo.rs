@@ -33,19 +33,14 @@ pub(crate) fn metadata() -> Result<Value> {
 pub(crate) fn has_binary(package: &str, binary: &str) -> Result<bool> {
     let metadata = metadata()?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
-    let targets = packages
-        .filter(|found| found["name"] == package)
-        .map(|found| &found["targets"]);
+    let targets = packages.filter(|found| found["name"] == package).map(|found| &found["targets"]);
     let mut targets = targets.filter_map(Value::as_array).flatten();
     Ok(targets.any(|target| target["name"] == binary && target["kind"][0] == "bin"))
 }
 
 /// What a command prints; an error unless it succeeds.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
+    let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
         bail!("{command:?} ended with {}", output.status);
     }
@@ -57,13 +52,9 @@ pub(crate) fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
     let name = format!("building {binary}");
     let mut command = cargo();
     command.args(["build", "--release", "--package", package, "--bin", binary]);
-    command
-        .arg("--message-format=json-render-diagnostics")
-        .stdout(Stdio::piped());
+    command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     let mut running = Running::start(&name, &mut command)?;
-    let stdout = running
-        .take_stdout()
-        .context("cargo has no standard output")?;
+    let stdout = running.take_stdout().context("cargo has no standard output")?;
     // Read here, not after the wait: cargo blocks once the pipe is full.
     let mut executable = None;
     for line in BufReader::new(stdout).lines() {

@@ -45,38 +45,14 @@ fn row(name: &str, note: Note, time: Duration) -> Vec<String> {
 }
 
 const STEPS: [Step; 8] = [
-    Step {
-        name: "format",
-        run: format,
-    },
-    Step {
-        name: "tidy",
-        run: house_rules,
-    },
-    Step {
-        name: "clippy",
-        run: clippy,
-    },
-    Step {
-        name: "each crate alone",
-        run: each_alone,
-    },
-    Step {
-        name: "docs",
-        run: docs,
-    },
-    Step {
-        name: "test",
-        run: test,
-    },
-    Step {
-        name: "dependencies",
-        run: dependencies,
-    },
-    Step {
-        name: "demo, small",
-        run: small_demo,
-    },
+    Step { name: "format", run: format },
+    Step { name: "tidy", run: house_rules },
+    Step { name: "clippy", run: clippy },
+    Step { name: "each crate alone", run: each_alone },
+    Step { name: "docs", run: docs },
+    Step { name: "test", run: test },
+    Step { name: "dependencies", run: dependencies },
+    Step { name: "demo, small", run: small_demo },
 ];
 
 fn format() -> Result<Note> {
@@ -96,12 +72,7 @@ fn clippy() -> Result<Note> {
 /// A crate that builds only beside its neighbours lacks a dependency or a feature of its own.
 fn each_alone() -> Result<Note> {
     for package in LIBRARIES {
-        run_cargo(&mut cargo_with(&[
-            "check",
-            "--locked",
-            "--package",
-            package,
-        ]))?;
+        run_cargo(&mut cargo_with(&["check", "--locked", "--package", package]))?;
     }
     Ok(Note::Passed)
 }
@@ -117,14 +88,10 @@ fn test() -> Result<Note> {
 
 fn dependencies() -> Result<Note> {
     if !is_installed("deny") {
-        return Ok(Note::Left(
-            "left out: `cargo install cargo-deny --locked` first",
-        ));
+        return Ok(Note::Left("left out: `cargo install cargo-deny --locked` first"));
     }
     // Advisories need a database from the network: `cargo deny check advisories` by hand.
-    run_cargo(&mut cargo_with(&[
-        "deny", "check", "bans", "licenses", "sources",
-    ]))
+    run_cargo(&mut cargo_with(&["deny", "check", "bans", "licenses", "sources"]))
 }
 
 fn small_demo() -> Result<Note> {
@@ -139,10 +106,7 @@ fn cargo_with(arguments: &[&str]) -> Command {
 }
 
 fn run_cargo(command: &mut Command) -> Result<Note> {
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(|argument| argument.to_string_lossy())
-        .collect();
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
     let name = format!("cargo {}", arguments.join(" "));
     process::run(&name, command)?;
     Ok(Note::Passed)
@@ -154,10 +118,5 @@ fn is_installed(subcommand: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-const LIBRARIES: [&str; 5] = [
-    "shiplane-wire",
-    "shiplane-transport",
-    "shiplane-rpc",
-    "shiplane-protocols",
-    "shiplane-cli",
-];
+const LIBRARIES: [&str; 5] =
+    ["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-protocols", "shiplane-cli"];

@@ -81,10 +81,7 @@ pub(crate) fn trees(original: &Path, copy: &Path) -> Result<Vec<Found>> {
         };
         found.extend(difference.map(|difference| Found { path, difference }));
     }
-    let extra = |path| Found {
-        path,
-        difference: Difference::Extra,
-    };
+    let extra = |path| Found { path, difference: Difference::Extra };
     found.extend(copies.into_keys().map(extra));
     Ok(found)
 }
@@ -95,16 +92,8 @@ pub(crate) fn expect_equal(original: &Path, copy: &Path) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
-    let shown: Vec<String> = found
-        .iter()
-        .take(SHOWN)
-        .map(|found| format!("  {found}"))
-        .collect();
-    bail!(
-        "the copy differs in {} places:\n{}",
-        found.len(),
-        shown.join("\n")
-    );
+    let shown: Vec<String> = found.iter().take(SHOWN).map(|found| format!("  {found}")).collect();
+    bail!("the copy differs in {} places:\n{}", found.len(), shown.join("\n"));
 }
 
 /// Fails unless two files hold the same bytes.
@@ -123,10 +112,7 @@ impl fmt::Display for Found {
             Difference::Missing => f.write_str("is missing"),
             Difference::Extra => f.write_str("is not in the original"),
             Difference::Kind => f.write_str("is of another kind"),
-            Difference::Size {
-                original_bytes,
-                copy_bytes,
-            } => {
+            Difference::Size { original_bytes, copy_bytes } => {
                 write!(f, "has {copy_bytes} bytes instead of {original_bytes}")
             }
             Difference::Content { offset_bytes } => {
@@ -163,19 +149,9 @@ fn entries(root: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
             kind if kind.is_dir() => Kind::Directory,
             _ => Kind::Other,
         };
-        let relative = entry
-            .path()
-            .strip_prefix(root)
-            .context("walked out of the tree")?;
+        let relative = entry.path().strip_prefix(root).context("walked out of the tree")?;
         let relative = relative.to_path_buf();
-        entries.insert(
-            relative,
-            Entry {
-                path: entry.into_path(),
-                kind,
-                metadata,
-            },
-        );
+        entries.insert(relative, Entry { path: entry.into_path(), kind, metadata });
     }
     Ok(entries)
 }
@@ -190,10 +166,7 @@ fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
     }
     let (original_bytes, copy_bytes) = (original.metadata.len(), copy.metadata.len());
     if original_bytes != copy_bytes {
-        return Ok(Some(Difference::Size {
-            original_bytes,
-            copy_bytes,
-        }));
+        return Ok(Some(Difference::Size { original_bytes, copy_bytes }));
     }
     if let Some(offset_bytes) = first_different_byte(&original.path, &copy.path)? {
         return Ok(Some(Difference::Content { offset_bytes }));
@@ -201,12 +174,7 @@ fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
     if is_executable(&original.metadata) != is_executable(&copy.metadata) {
         return Ok(Some(Difference::Executable));
     }
-    let time = |entry: &Entry| {
-        entry
-            .metadata
-            .modified()
-            .context("this system keeps no times")
-    };
+    let time = |entry: &Entry| entry.metadata.modified().context("this system keeps no times");
     Ok((time(original)? != time(copy)?).then_some(Difference::Time))
 }
 
@@ -220,11 +188,7 @@ fn first_different_byte(original: &Path, copy: &Path) -> Result<Option<u64>> {
         let len = fill(&mut original, &mut left)?;
         let copied_len = fill(&mut copy, &mut right)?;
         if left[..len] != right[..copied_len] {
-            let same = left[..len]
-                .iter()
-                .zip(&right[..copied_len])
-                .take_while(|(a, b)| a == b)
-                .count();
+            let same = left[..len].iter().zip(&right[..copied_len]).take_while(|(a, b)| a == b).count();
             return Ok(Some(offset_bytes + same as u64));
         }
         if len == 0 {
@@ -238,10 +202,7 @@ fn first_different_byte(original: &Path, copy: &Path) -> Result<Option<u64>> {
 fn fill(file: &mut File, buffer: &mut [u8]) -> Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file
-            .read(&mut buffer[filled..])
-            .context("cannot read a file that is compared")?
-        {
+        match file.read(&mut buffer[filled..]).context("cannot read a file that is compared")? {
             0 => break,
             len => filled += len,
         }
@@ -282,16 +243,12 @@ mod tests {
 
     impl Pair {
         fn new() -> Self {
-            let pair = Self {
-                original: tempfile::tempdir().unwrap(),
-                copy: tempfile::tempdir().unwrap(),
-            };
+            let pair = Self { original: tempfile::tempdir().unwrap(), copy: tempfile::tempdir().unwrap() };
             for root in [pair.original.path(), pair.copy.path()] {
                 fs::create_dir(root.join("d")).unwrap();
                 fs::write(root.join("d/f"), vec![7; 600_000]).unwrap();
                 let file = File::options().write(true).open(root.join("d/f")).unwrap();
-                file.set_modified(SystemTime::UNIX_EPOCH + Duration::new(1_000_000, 123_456_700))
-                    .unwrap();
+                file.set_modified(SystemTime::UNIX_EPOCH + Duration::new(1_000_000, 123_456_700)).unwrap();
             }
             pair
         }
@@ -302,10 +259,7 @@ mod tests {
 
         fn differences(&self) -> Vec<(String, Difference)> {
             let found = trees(self.original.path(), self.copy.path()).unwrap();
-            found
-                .into_iter()
-                .map(|found| (found.path.display().to_string(), found.difference))
-                .collect()
+            found.into_iter().map(|found| (found.path.display().to_string(), found.difference)).collect()
         }
     }
 
@@ -314,12 +268,7 @@ mod tests {
         let pair = Pair::new();
         assert_eq!(pair.differences(), []);
         expect_equal(pair.original.path(), pair.copy.path()).unwrap();
-        let counted = Survey {
-            files: 1,
-            directories: 1,
-            others: 0,
-            bytes: 600_000,
-        };
+        let counted = Survey { files: 1, directories: 1, others: 0, bytes: 600_000 };
         assert_eq!(survey(pair.copy.path()).unwrap(), counted);
     }
 
@@ -329,31 +278,20 @@ mod tests {
         let mut bytes = vec![7; 600_000];
         bytes[500_001] = 6;
         fs::write(pair.copied("d/f"), bytes).unwrap();
-        let content = Difference::Content {
-            offset_bytes: 500_001,
-        };
+        let content = Difference::Content { offset_bytes: 500_001 };
         assert_eq!(pair.differences(), [("d/f".to_owned(), content)]);
-        let told = expect_equal(pair.original.path(), pair.copy.path())
-            .unwrap_err()
-            .to_string();
+        let told = expect_equal(pair.original.path(), pair.copy.path()).unwrap_err().to_string();
         assert!(told.contains("from byte 500001"), "{told}");
     }
 
     #[test]
     fn sizes_and_times_are_compared() {
         let pair = Pair::new();
-        let file = File::options()
-            .write(true)
-            .open(pair.copied("d/f"))
-            .unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::new(1_000_000, 123_456_800))
-            .unwrap();
+        let file = File::options().write(true).open(pair.copied("d/f")).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::new(1_000_000, 123_456_800)).unwrap();
         assert_eq!(pair.differences(), [("d/f".to_owned(), Difference::Time)]);
         file.set_len(9).unwrap();
-        let size = Difference::Size {
-            original_bytes: 600_000,
-            copy_bytes: 9,
-        };
+        let size = Difference::Size { original_bytes: 600_000, copy_bytes: 9 };
         assert_eq!(pair.differences(), [("d/f".to_owned(), size)]);
     }
 
@@ -362,10 +300,8 @@ mod tests {
         let pair = Pair::new();
         fs::remove_file(pair.copied("d/f")).unwrap();
         fs::write(pair.copied("d/.f.partial"), b"half").unwrap();
-        let expected = [
-            ("d/f".to_owned(), Difference::Missing),
-            ("d/.f.partial".to_owned(), Difference::Extra),
-        ];
+        let expected =
+            [("d/f".to_owned(), Difference::Missing), ("d/.f.partial".to_owned(), Difference::Extra)];
         assert_eq!(pair.differences(), expected);
     }
 
@@ -384,14 +320,8 @@ mod tests {
         let pair = Pair::new();
         fs::set_permissions(pair.copied("d/f"), fs::Permissions::from_mode(0o755)).unwrap();
         symlink("d", pair.original.path().join("link")).unwrap();
-        assert_eq!(
-            pair.differences(),
-            [("d/f".to_owned(), Difference::Executable)]
-        );
+        assert_eq!(pair.differences(), [("d/f".to_owned(), Difference::Executable)]);
         symlink("d", pair.copied("link")).unwrap();
-        assert!(
-            pair.differences()
-                .contains(&("link".to_owned(), Difference::Extra))
-        );
+        assert!(pair.differences().contains(&("link".to_owned(), Difference::Extra)));
     }
 }

@@ -27,18 +27,10 @@ pub(crate) struct Size {
 
 impl Size {
     /// What the demo shows.
-    pub(crate) const FULL: Self = Self {
-        large_bytes: 512 << 20,
-        small_files: 2000,
-        directories: 50,
-    };
+    pub(crate) const FULL: Self = Self { large_bytes: 512 << 20, small_files: 2000, directories: 50 };
 
     /// A taste, for a quick look and for CI.
-    pub(crate) const SMALL: Self = Self {
-        large_bytes: 32 << 20,
-        small_files: 200,
-        directories: 8,
-    };
+    pub(crate) const SMALL: Self = Self { large_bytes: 32 << 20, small_files: 200, directories: 8 };
 
     /// More than the tree will ever take on disk, blocks and all.
     pub(crate) fn room_bytes(self) -> u64 {
@@ -66,16 +58,11 @@ fn small_files(root: &Path, size: Size, noise: &mut Noise) -> Result<()> {
     let directories: Vec<PathBuf> = directory_names(root, size.directories).collect();
     for (i, directory) in (0..size.small_files).zip(directories.iter().cycle()) {
         let path = directory.join(format!("{i:05}.dat"));
-        let len_bytes = noise
-            .log_normal(MEDIAN_SMALL_BYTES, SPREAD)
-            .min(MAX_SMALL_BYTES as f64) as u64;
+        let len_bytes = noise.log_normal(MEDIAN_SMALL_BYTES, SPREAD).min(MAX_SMALL_BYTES as f64) as u64;
         write_noise(&path, len_bytes, noise)?;
         // Some are old, to the nanosecond, so that times that were not carried over show.
         if i % 3 == 0 {
-            let age = Duration::new(
-                noise.below(400_000_000),
-                (noise.below(1_000_000_000)) as u32,
-            );
+            let age = Duration::new(noise.below(400_000_000), (noise.below(1_000_000_000)) as u32);
             age_file(&path, age)?;
         }
     }
@@ -87,11 +74,7 @@ fn directory_names(root: &Path, count: usize) -> impl Iterator<Item = PathBuf> {
     let root = root.join("small");
     (0..count).map(move |i| {
         let top = root.join(format!("d{:02}", i / 5 * 5));
-        if i % 5 == 0 {
-            top
-        } else {
-            top.join(format!("d{i:02}"))
-        }
+        if i % 5 == 0 { top } else { top.join(format!("d{i:02}")) }
     })
 }
 
@@ -135,9 +118,7 @@ fn write_noise(path: &Path, len_bytes: u64, noise: &mut Noise) -> Result<()> {
     let mut buffer = vec![0; BUFFER_LEN_BYTES.min(usize::try_from(left).unwrap_or(usize::MAX))];
     while left > 0 {
         interrupt::check()?;
-        let take = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let take = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         noise.fill(&mut buffer[..take]);
         file.write_all(&buffer[..take]).with_context(cannot)?;
         left -= take as u64;
@@ -147,12 +128,8 @@ fn write_noise(path: &Path, len_bytes: u64, noise: &mut Noise) -> Result<()> {
 
 fn age_file(path: &Path, age: Duration) -> Result<()> {
     let cannot = || format!("cannot set the time of {path:?}");
-    let file = File::options()
-        .write(true)
-        .open(path)
-        .with_context(cannot)?;
-    file.set_modified(SystemTime::now() - age)
-        .with_context(cannot)
+    let file = File::options().write(true).open(path).with_context(cannot)?;
+    file.set_modified(SystemTime::now() - age).with_context(cannot)
 }
 
 #[cfg(unix)]
@@ -191,11 +168,7 @@ mod tests {
     use super::*;
     use crate::compare;
 
-    const TINY: Size = Size {
-        large_bytes: 300_000,
-        small_files: 30,
-        directories: 7,
-    };
+    const TINY: Size = Size { large_bytes: 300_000, small_files: 30, directories: 7 };
 
     #[test]
     fn the_tree_holds_what_it_promises() {
@@ -205,16 +178,8 @@ mod tests {
         let odd = names::odd().len() + names::odd_directories().len();
         // The large one, the empty one, the program and the one at the bottom.
         assert_eq!(tree.files, 30 + 4 + odd as u64);
-        assert_eq!(
-            fs::metadata(root.path().join("large.bin")).unwrap().len(),
-            300_000
-        );
-        assert!(
-            fs::read_dir(root.path().join("empty directory"))
-                .unwrap()
-                .next()
-                .is_none()
-        );
+        assert_eq!(fs::metadata(root.path().join("large.bin")).unwrap().len(), 300_000);
+        assert!(fs::read_dir(root.path().join("empty directory")).unwrap().next().is_none());
         assert!(tree.bytes > 300_000 && tree.bytes < TINY.room_bytes());
     }
 
@@ -225,8 +190,7 @@ mod tests {
         make(two.path(), TINY).unwrap();
         // Times are relative to now, so only those may differ.
         let differences = compare::trees(one.path(), two.path()).unwrap();
-        let only_times =
-            |found: &compare::Found| matches!(found.difference, compare::Difference::Time);
+        let only_times = |found: &compare::Found| matches!(found.difference, compare::Difference::Time);
         assert!(differences.iter().all(only_times), "{differences:?}");
     }
 

@@ -35,11 +35,7 @@ pub(crate) struct Args {
 impl Args {
     /// `--small`.
     pub(crate) fn small() -> Self {
-        Self {
-            path: None,
-            keep: false,
-            small: true,
-        }
+        Self { path: None, keep: false, small: true }
     }
 }
 
@@ -71,7 +67,7 @@ fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
     };
     let acted = stage.act(args.path.is_none());
     // The log ends up in the scratch directory, which is about to go.
-    let (first_run, resumed) = acted.map_err(|failure| server.with_log(format!("{failure:#}")))?;
+    let (first_run, resumed) = acted.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
     server.stop()?;
     println!("{}", report::table(&survey, first_run, resumed.as_ref()));
     Ok(())
@@ -79,14 +75,9 @@ fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
 
 fn source(args: &Args, scratch: &Scratch) -> Result<PathBuf> {
     if let Some(path) = &args.path {
-        let source = path
-            .canonicalize()
-            .with_context(|| format!("cannot find {}", path.display()))?;
+        let source = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
         if !source.is_dir() {
-            bail!(
-                "{} is not a directory; give the one that holds it",
-                path.display()
-            );
+            bail!("{} is not a directory; give the one that holds it", path.display());
         }
         return Ok(source);
     }
@@ -122,10 +113,7 @@ impl Stage<'_> {
         println!("getting it again, into an empty directory, and killing the receiver half-way");
         let resumed = self.get_cut()?;
         if resumed.is_none() && must_cut {
-            bail!(
-                "the receiver ended before it could be killed, {} times",
-                cut::ATTEMPTS
-            );
+            bail!("the receiver ended before it could be killed, {} times", cut::ATTEMPTS);
         }
         Ok((first_run, resumed))
     }

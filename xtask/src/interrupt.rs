@@ -4,34 +4,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context as _, Result};
-
-/// The user asked us to stop.
-#[derive(Debug)]
-pub(crate) struct Interrupted;
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Interrupted {}
+use anyhow::{Context as _, Result, bail};
 
 /// Starts listening. From here on a long loop must call [`check`] or Ctrl-C goes unheard.
 pub(crate) fn install() -> Result<()> {
     let flag = FLAG.get_or_init(Arc::default);
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(flag))
-            .context("cannot listen for Ctrl-C")?;
+        signal_hook::flag::register(signal, Arc::clone(flag)).context("cannot listen for Ctrl-C")?;
     }
     Ok(())
 }
 
-/// Fails with [`Interrupted`] once the user has asked us to stop.
+/// Fails once the user has asked us to stop.
 pub(crate) fn check() -> Result<()> {
     match FLAG.get() {
-        Some(flag) if flag.load(Ordering::Relaxed) => Err(Interrupted.into()),
+        Some(flag) if flag.load(Ordering::Relaxed) => bail!("interrupted"),
         Some(_) | None => Ok(()),
     }
 }

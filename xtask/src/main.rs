@@ -22,14 +22,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::interrupt::Interrupted;
-
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    about = "Shiplane's chores"
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Shiplane's chores")]
 struct Args {
     #[command(subcommand)]
     chore: Chore,
@@ -59,9 +53,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure:#}");
-            // A child that died of the same Ctrl-C reports its own failure first, so ask the flag too.
-            let interrupted = failure.is::<Interrupted>() || interrupt::check().is_err();
-            ExitCode::from(if interrupted { 130 } else { 1 })
+            // Not told by the failure itself: a child that died of the same Ctrl-C may report first.
+            ExitCode::from(if interrupt::check().is_err() { 130 } else { 1 })
         }
     }
 }

@@ -37,11 +37,7 @@ impl Running {
             let program = command.get_program().to_string_lossy().into_owned();
             format!("cannot start {name} ({program})")
         })?;
-        Ok(Self {
-            name,
-            child,
-            exit: None,
-        })
+        Ok(Self { name, child, exit: None })
     }
 
     /// The process id, for `/proc`.
@@ -64,17 +60,13 @@ impl Running {
         if self.exit.is_some() {
             return Ok(());
         }
-        platform::signal(&self.child, signal)
-            .with_context(|| format!("cannot signal {}", self.name))
+        platform::signal(&self.child, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
     /// Whether the child has ended, and if so what it used.
     pub(crate) fn poll(&mut self) -> Result<Option<&Exit>> {
         if self.exit.is_none() && platform::has_exited(&self.child)? {
-            let used = self
-                .child
-                .wait4()
-                .with_context(|| format!("cannot wait for {}", self.name))?;
+            let used = self.child.wait4().with_context(|| format!("cannot wait for {}", self.name))?;
             self.exit = Some(Exit {
                 status: used.status,
                 used: Usage {
@@ -96,11 +88,7 @@ impl Running {
             }
             interrupt::check()?;
             if started.elapsed() > limit {
-                bail!(
-                    "{} did not end within {} s; killed",
-                    self.name,
-                    limit.as_secs()
-                );
+                bail!("{} did not end within {} s; killed", self.name, limit.as_secs());
             }
             std::thread::sleep(POLL);
         }
@@ -210,9 +198,7 @@ impl Lines {
 
 /// Runs `command` to its end, however long that takes, and fails unless it succeeds.
 pub(crate) fn run(name: &str, command: &mut Command) -> Result<()> {
-    Running::start(name, command)?
-        .wait(Duration::MAX)?
-        .expect_success(name)?;
+    Running::start(name, command)?.wait(Duration::MAX)?.expect_success(name)?;
     Ok(())
 }
 
@@ -222,9 +208,7 @@ pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     let daemons = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
     let mut directories = std::env::split_paths(OsStr::new(&path)).chain(daemons);
     directories.find_map(|directory| {
-        let candidate = directory
-            .join(program)
-            .with_extension(std::env::consts::EXE_EXTENSION);
+        let candidate = directory.join(program).with_extension(std::env::consts::EXE_EXTENSION);
         candidate.is_file().then_some(candidate)
     })
 }
@@ -274,10 +258,7 @@ mod platform {
     use super::Signal;
 
     pub(super) fn signal(_child: &Child, _signal: Signal) -> io::Result<()> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this chore needs Unix signals",
-        ))
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this chore needs Unix signals"))
     }
 
     pub(super) fn has_exited(_child: &Child) -> io::Result<bool> {
@@ -301,16 +282,9 @@ mod tests {
 
     #[test]
     fn a_child_reports_its_end_and_what_it_used() {
-        let exit = Running::start("sh", &mut shell("exit 3"))
-            .unwrap()
-            .wait(LIMIT)
-            .unwrap();
+        let exit = Running::start("sh", &mut shell("exit 3")).unwrap().wait(LIMIT).unwrap();
         assert_eq!(exit.status.code(), Some(3));
-        assert!(
-            exit.used.peak_rss_bytes > 100_000,
-            "a shell needs more: {:?}",
-            exit.used
-        );
+        assert!(exit.used.peak_rss_bytes > 100_000, "a shell needs more: {:?}", exit.used);
         let refused = exit.expect_success("the shell").unwrap_err();
         assert!(refused.to_string().contains("the shell"), "{refused}");
     }

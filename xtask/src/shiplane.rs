@@ -22,41 +22,23 @@ pub(crate) struct Shiplane {
 impl Shiplane {
     /// Builds it in release.
     pub(crate) fn build() -> Result<Self> {
-        Ok(Self {
-            binary: cargo::build_release("shiplane-cli", "shiplane")?,
-        })
+        Ok(Self { binary: cargo::build_release("shiplane-cli", "shiplane")? })
     }
 
     /// Serves `directory` on loopback. `state` is a directory for its identity and its log.
     pub(crate) fn serve(&self, directory: &Path, state: &Path) -> Result<Server> {
         let log = state.join("serve.log");
-        let stderr =
-            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let stderr = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = self.command(state);
-        command
-            .arg("serve")
-            .arg(directory)
-            .args(["--listen", "127.0.0.1:0"]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr);
+        command.arg("serve").arg(directory).args(["--listen", "127.0.0.1:0"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut running = Running::start("shiplane serve", &mut command)?;
-        let stdout = Lines::of(
-            running
-                .take_stdout()
-                .context("the server has no standard output")?,
-        );
+        let stdout = Lines::of(running.take_stdout().context("the server has no standard output")?);
         let first = stdout.next_within(START_LIMIT)?;
-        let server = Server {
-            running,
-            stdout,
-            log,
-            ticket: first.unwrap_or_default(),
-        };
+        let server = Server { running, stdout, log, ticket: first.unwrap_or_default() };
         if !server.ticket.starts_with("shiplane://") {
             let said = format!("the server's first line is no ticket: {:?}", server.ticket);
-            return Err(server.with_log(said));
+            return Err(server.with_log(&said));
         }
         Ok(server)
     }
@@ -71,9 +53,7 @@ impl Shiplane {
 
     fn command(&self, state: &Path) -> Command {
         let mut command = Command::new(&self.binary);
-        command
-            .env("SHIPLANE_HOME", state)
-            .env_remove("SHIPLANE_TICKET");
+        command.env("SHIPLANE_HOME", state).env_remove("SHIPLANE_TICKET");
         command
     }
 }
@@ -91,17 +71,10 @@ impl Server {
     /// Ctrl-C: it drains and ends with code 0, and its standard output held the ticket and nothing
     /// else; anything else is an error that shows its log.
     pub(crate) fn stop(self) -> Result<Exit> {
-        let Self {
-            running,
-            stdout,
-            log,
-            ticket: _,
-        } = self;
+        let Self { running, stdout, log, ticket: _ } = self;
         running.signal(Signal::Interrupt)?;
-        let ended = running
-            .wait(STOP_LIMIT)
-            .and_then(|exit| exit.expect_success("shiplane serve"));
-        let exit = ended.with_context(|| log_text(&log))?;
+        let ended = running.wait(STOP_LIMIT).and_then(|exit| exit.expect_success("shiplane serve"));
+        let exit = ended.map_err(|failure| with_log(&format!("{failure:#}"), &log))?;
         let more = stdout.rest();
         if !more.is_empty() {
             bail!("the server printed more than its ticket: {more:?}");
@@ -110,9 +83,13 @@ impl Server {
     }
 
     /// A failure of the whole run, with what the server has to say about it.
-    pub(crate) fn with_log(&self, failure: impl Into<String>) -> anyhow::Error {
-        anyhow::anyhow!("{}\n{}", failure.into(), log_text(&self.log))
+    pub(crate) fn with_log(&self, failure: &str) -> anyhow::Error {
+        with_log(failure, &self.log)
     }
+}
+
+fn with_log(failure: &str, log: &Path) -> anyhow::Error {
+    anyhow::anyhow!("{failure}\n{}", log_text(log))
 }
 
 fn log_text(log: &Path) -> String {

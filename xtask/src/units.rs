@@ -110,10 +110,7 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [
-            vec!["a".to_owned(), "10".to_owned()],
-            vec!["long".to_owned(), "5".to_owned()],
-        ];
+        let rows = [vec!["a".to_owned(), "10".to_owned()], vec!["long".to_owned(), "5".to_owned()]];
         assert_eq!(table(&rows), "  a     10\n  long   5\n");
     }
 }

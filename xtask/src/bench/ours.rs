@@ -27,10 +27,7 @@ pub(super) struct Ours {
 
 impl Ours {
     pub(super) fn new(shiplane: Shiplane, durability: Durability) -> Self {
-        Self {
-            shiplane,
-            durability,
-        }
+        Self { shiplane, durability }
     }
 }
 
@@ -48,12 +45,8 @@ impl Contender for Ours {
 
     fn run(&mut self, course: &Course) -> Result<Sample> {
         // A server a run: what it used can only be asked once it has ended.
-        let server = self
-            .shiplane
-            .serve(&course.source, &course.state("server")?)?;
-        let mut command =
-            self.shiplane
-                .get(&server, &course.destination, &course.state("receiver")?);
+        let server = self.shiplane.serve(&course.source, &course.state("server")?)?;
+        let mut command = self.shiplane.get(&server, &course.destination, &course.state("receiver")?);
         command.arg("--quiet").stdout(Stdio::null());
         match self.durability {
             Durability::Verified => command.args(["--durability", "verified"]),
@@ -62,17 +55,9 @@ impl Contender for Ours {
         let started = Instant::now();
         let receiver = Running::start("shiplane get", &mut command)?.wait(LIMIT)?;
         let time = started.elapsed();
-        receiver
-            .expect_success("shiplane get")
-            .map_err(|failure| server.with_log(failure.to_string()))?;
+        receiver.expect_success("shiplane get").map_err(|failure| server.with_log(&failure.to_string()))?;
         let sender = server.stop()?;
-        Ok(Sample {
-            time,
-            used: Used::Apart {
-                sender: sender.used,
-                receiver: receiver.used,
-            },
-        })
+        Ok(Sample { time, used: Used::Apart { sender: sender.used, receiver: receiver.used } })
     }
 }
 

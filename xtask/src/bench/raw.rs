@@ -22,15 +22,10 @@ impl Raw {
     /// Builds it. The inner error says that the benches have no such program.
     pub(super) fn build(mtu: Option<u16>) -> Result<Result<Self, String>> {
         if !cargo::has_binary(PACKAGE, BINARY)? {
-            return Ok(Err(format!(
-                "raw quinn: {PACKAGE} has no binary `{BINARY}`"
-            )));
+            return Ok(Err(format!("raw quinn: {PACKAGE} has no binary `{BINARY}`")));
         }
         println!("building raw quinn in release");
-        Ok(Ok(Self {
-            binary: cargo::build_release(PACKAGE, BINARY)?,
-            mtu,
-        }))
+        Ok(Ok(Self { binary: cargo::build_release(PACKAGE, BINARY)?, mtu }))
     }
 }
 
@@ -50,18 +45,11 @@ impl Contender for Raw {
             command.arg("--mtu").arg(mtu.to_string());
         }
         let mut running = Running::start(BINARY, command.stdout(Stdio::piped()))?;
-        let stdout = Lines::of(
-            running
-                .take_stdout()
-                .context("raw quinn has no standard output")?,
-        );
+        let stdout = Lines::of(running.take_stdout().context("raw quinn has no standard output")?);
         let exit = running.wait(LIMIT)?.expect_success(BINARY)?;
         let lines = stdout.rest();
         let time = said_seconds(&lines).with_context(|| format!("it printed {lines:?}"))?;
-        Ok(Sample {
-            time,
-            used: Used::Together(exit.used),
-        })
+        Ok(Sample { time, used: Used::Together(exit.used) })
     }
 }
 
@@ -69,9 +57,7 @@ impl Contender for Raw {
 fn said_seconds(lines: &[String]) -> Result<Duration> {
     let last = lines.last().context("raw quinn printed nothing")?;
     let said: Value = serde_json::from_str(last).context("raw quinn printed no JSON")?;
-    let seconds = said["seconds"]
-        .as_f64()
-        .context("raw quinn named no `seconds`")?;
+    let seconds = said["seconds"].as_f64().context("raw quinn named no `seconds`")?;
     Duration::try_from_secs_f64(seconds).context("raw quinn's `seconds` is no time")
 }
 
@@ -87,10 +73,7 @@ mod tests {
 
     #[test]
     fn the_last_line_names_the_seconds() {
-        let lines = [
-            "warming up".to_owned(),
-            r#"{"seconds":1.25,"bytes":7}"#.to_owned(),
-        ];
+        let lines = ["warming up".to_owned(), r#"{"seconds":1.25,"bytes":7}"#.to_owned()];
         assert_eq!(said_seconds(&lines).unwrap(), Duration::from_millis(1250));
     }
 

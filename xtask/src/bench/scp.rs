@@ -28,9 +28,7 @@ impl Scp {
     pub(super) fn prepare(directory: &Path) -> Result<Result<Self, String>> {
         let programs = ["scp", "ssh-keygen", "sshd"].map(process::find_program);
         let [Some(scp), Some(keygen), Some(sshd)] = programs else {
-            return Ok(Err(
-                "scp: install openssh-client and openssh-server".to_owned()
-            ));
+            return Ok(Err("scp: install openssh-client and openssh-server".to_owned()));
         };
         let separation = match Separation::ensure() {
             Ok(separation) => separation,
@@ -38,25 +36,17 @@ impl Scp {
         };
         for key in ["host", "user"] {
             let mut command = Command::new(&keygen);
-            command
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(directory.join(key));
+            command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(directory.join(key));
             process::run("ssh-keygen", command.stdin(Stdio::null()))?;
         }
-        let text =
-            |name: &str| fs::read_to_string(directory.join(name)).context("cannot read a key");
+        let text = |name: &str| fs::read_to_string(directory.join(name)).context("cannot read a key");
         let write = |name: &str, text: String| {
             fs::write(directory.join(name), text).context("cannot write sshd's configuration")
         };
         write("authorized_keys", text("user.pub")?)?;
         write("known_hosts", format!("{HOST_ALIAS} {}", text("host.pub")?))?;
         let directory = directory.to_path_buf();
-        Ok(Ok(Self {
-            scp,
-            sshd,
-            directory,
-            _separation: separation,
-        }))
+        Ok(Ok(Self { scp, sshd, directory, _separation: separation }))
     }
 
     fn start_server(&self) -> Result<(Running, u16)> {
@@ -69,14 +59,9 @@ impl Scp {
         // In the foreground, logging to standard error.
         let mut command = Command::new(&self.sshd);
         command.args(["-D", "-e", "-f"]).arg(&config);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut running = Running::start("sshd", &mut command)?;
-        let log = running
-            .take_stderr()
-            .context("sshd has no standard error")?;
+        let log = running.take_stderr().context("sshd has no standard error")?;
         let log = Lines::of(log);
         let mut said = Vec::new();
         while let Some(line) = log.next_within(START_LIMIT)? {
@@ -104,16 +89,7 @@ impl Scp {
         let option = |name: &str, value: &str| format!("{name}={value}");
         let path = |name: &str| self.directory.join(name).display().to_string();
         let mut command = Command::new(&self.scp);
-        command.args([
-            "-q",
-            "-B",
-            "-F",
-            "none",
-            "-c",
-            CIPHER,
-            "-P",
-            &port.to_string(),
-        ]);
+        command.args(["-q", "-B", "-F", "none", "-c", CIPHER, "-P", &port.to_string()]);
         for option in [
             option("IdentityFile", &path("user")),
             option("IdentitiesOnly", "yes"),
@@ -125,9 +101,7 @@ impl Scp {
         ] {
             command.arg("-o").arg(option);
         }
-        command
-            .arg(format!("127.0.0.1:{}", course.file.display()))
-            .arg(course.copy());
+        command.arg(format!("127.0.0.1:{}", course.file.display())).arg(course.copy());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
@@ -151,13 +125,7 @@ impl Contender for Scp {
         let time = started.elapsed();
         receiver.expect_success("scp")?;
         let sender = stop_server(server)?;
-        Ok(Sample {
-            time,
-            used: Used::Apart {
-                sender: sender.used,
-                receiver: receiver.used,
-            },
-        })
+        Ok(Sample { time, used: Used::Apart { sender: sender.used, receiver: receiver.used } })
     }
 }
 
@@ -193,9 +161,7 @@ impl Separation {
             return Ok(Self { made: None });
         }
         fs::create_dir(directory).context("sshd needs /run/sshd")?;
-        Ok(Self {
-            made: Some(directory.to_path_buf()),
-        })
+        Ok(Self { made: Some(directory.to_path_buf()) })
     }
 }
 
@@ -241,16 +207,10 @@ mod tests {
         let mut command = Command::new("sh");
         // A background job's standard input is /dev/null unless it is given another.
         let script = "exec 3<&0; sh -c 'read line <&3' & echo ready; wait";
-        command
-            .args(["-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = Running::start("sh", &mut command).unwrap();
         let lines = Lines::of(shell.take_stdout().unwrap());
-        assert_eq!(
-            lines.next_within(START_LIMIT).unwrap().as_deref(),
-            Some("ready")
-        );
+        assert_eq!(lines.next_within(START_LIMIT).unwrap().as_deref(), Some("ready"));
         let pid = shell.pid();
         assert!(has_children(pid));
         drop(shell);

@@ -15,10 +15,7 @@ pub(super) struct Measured {
 
 impl Measured {
     pub(super) fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            samples: Vec::new(),
-        }
+        Self { name, samples: Vec::new() }
     }
 
     fn seconds(&self) -> f64 {
@@ -31,21 +28,13 @@ impl Measured {
 
     /// Median CPU-seconds of a side, by the whole file.
     fn cpu(&self, side: fn(&Used) -> Option<Usage>) -> Option<f64> {
-        let used: Option<Vec<Usage>> = self
-            .samples
-            .iter()
-            .map(|sample| side(&sample.used))
-            .collect();
+        let used: Option<Vec<Usage>> = self.samples.iter().map(|sample| side(&sample.used)).collect();
         Some(median(used?.iter().map(|used| used.cpu.as_secs_f64())))
     }
 
     /// The largest peak of a side in any run.
     fn peak_bytes(&self, side: fn(&Used) -> Option<Usage>) -> Option<u64> {
-        self.samples
-            .iter()
-            .filter_map(|sample| side(&sample.used))
-            .map(|used| used.peak_rss_bytes)
-            .max()
+        self.samples.iter().filter_map(|sample| side(&sample.used)).map(|used| used.peak_rss_bytes).max()
     }
 }
 
@@ -53,9 +42,7 @@ impl Measured {
 pub(super) fn table(measured: &[Measured], bytes: u64) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
     let rate_of = |word: &str| {
-        let found = measured
-            .iter()
-            .find(|measured| measured.name.starts_with(word));
+        let found = measured.iter().find(|measured| measured.name.starts_with(word));
         found.map(|measured| measured.gigabytes_a_second(bytes))
     };
     let (scp, raw) = (rate_of("scp"), rate_of("raw"));
@@ -80,11 +67,7 @@ pub(super) fn table(measured: &[Measured], bytes: u64) -> String {
     let mut text = units::table(&rows);
     for program in measured {
         if let Some(peak) = program.peak_bytes(together) {
-            text.push_str(&format!(
-                "  {}: both sides at once, peak {}\n",
-                program.name,
-                units::bytes(peak)
-            ));
+            text.push_str(&format!("  {}: both sides at once, peak {}\n", program.name, units::bytes(peak)));
         }
     }
     text
@@ -124,10 +107,7 @@ fn together(used: &Used) -> Option<Usage> {
 /// The quickest and the slowest run.
 fn spread(samples: &[Sample]) -> String {
     let times = || samples.iter().map(|sample| sample.time);
-    let (low, high) = (
-        times().min().unwrap_or(Duration::ZERO),
-        times().max().unwrap_or(Duration::ZERO),
-    );
+    let (low, high) = (times().min().unwrap_or(Duration::ZERO), times().max().unwrap_or(Duration::ZERO));
     format!("{:.2}–{:.2} s", low.as_secs_f64(), high.as_secs_f64())
 }
 
@@ -168,21 +148,12 @@ mod tests {
     use super::*;
 
     fn usage(cpu_ms: u64, peak_rss_bytes: u64) -> Usage {
-        Usage {
-            cpu: Duration::from_millis(cpu_ms),
-            peak_rss_bytes,
-        }
+        Usage { cpu: Duration::from_millis(cpu_ms), peak_rss_bytes }
     }
 
     fn program(name: &'static str, times_ms: &[u64], used: Used) -> Measured {
-        let sample = |&ms: &u64| Sample {
-            time: Duration::from_millis(ms),
-            used,
-        };
-        Measured {
-            name,
-            samples: times_ms.iter().map(sample).collect(),
-        }
+        let sample = |&ms: &u64| Sample { time: Duration::from_millis(ms), used };
+        Measured { name, samples: times_ms.iter().map(sample).collect() }
     }
 
     #[test]
@@ -193,10 +164,7 @@ mod tests {
 
     #[test]
     fn rates_stand_beside_scp_and_raw_quinn() {
-        let apart = Used::Apart {
-            sender: usage(600, 20_000_000),
-            receiver: usage(900, 30_000_000),
-        };
+        let apart = Used::Apart { sender: usage(600, 20_000_000), receiver: usage(900, 30_000_000) };
         let measured = [
             program("shiplane, verified", &[900, 1000, 1500], apart),
             program("scp, aes128-gcm", &[2000], apart),
@@ -211,14 +179,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_has_no_ratio() {
-        let apart = Used::Apart {
-            sender: usage(1, 1),
-            receiver: usage(1, 1),
-        };
-        let text = table(
-            &[program("shiplane, verified", &[1000], apart)],
-            1_000_000_000,
-        );
+        let apart = Used::Apart { sender: usage(1, 1), receiver: usage(1, 1) };
+        let text = table(&[program("shiplane, verified", &[1000], apart)], 1_000_000_000);
         assert!(text.lines().nth(1).unwrap().contains('–'), "{text}");
     }
 }

@@ -38,10 +38,7 @@ fn linux_only() -> Vec<OsString> {
         b"Case",
         b"case",
     ];
-    bytes
-        .iter()
-        .map(|name| OsString::from_vec(name.to_vec()))
-        .collect()
+    bytes.iter().map(|name| OsString::from_vec(name.to_vec())).collect()
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -89,12 +86,7 @@ mod tests {
         for name in names {
             let bytes = name.as_encoded_bytes();
             assert!(!bytes.is_empty() && bytes.len() <= 255, "{name:?}");
-            assert!(
-                !bytes
-                    .iter()
-                    .any(|byte| matches!(byte, 0 | b'\r' | b'\n' | b'/')),
-                "{name:?}"
-            );
+            assert!(!bytes.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n' | b'/')), "{name:?}");
             assert!(seen.insert(name.clone()), "{name:?} twice");
         }
         assert!(seen.iter().any(|name| name.len() == 255));

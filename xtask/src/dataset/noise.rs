@@ -51,9 +51,7 @@ mod tests {
     fn half_of_the_sizes_lie_below_the_median() {
         let mut noise = Noise::seeded(1);
         let draws = 20_000;
-        let below = (0..draws)
-            .filter(|_| noise.log_normal(4000.0, 1.4) < 4000.0)
-            .count();
+        let below = (0..draws).filter(|_| noise.log_normal(4000.0, 1.4) < 4000.0).count();
         let share = below as f64 / f64::from(draws);
         assert!((0.48..0.52).contains(&share), "{share}");
     }

@@ -60,10 +60,7 @@ impl Stage<'_> {
                 return Ok(None);
             }
             if started.elapsed() > GET_LIMIT {
-                bail!(
-                    "half of the tree has not landed within {} s",
-                    GET_LIMIT.as_secs()
-                );
+                bail!("half of the tree has not landed within {} s", GET_LIMIT.as_secs());
             }
             std::thread::sleep(WATCH);
         }
@@ -76,11 +73,7 @@ impl Stage<'_> {
         let mut command = self.shiplane.get(self.server, destination, &self.receiver);
         let started = Instant::now();
         let mut running = Running::start(GET, command.arg("--json").stdout(Stdio::piped()))?;
-        let stdout = Lines::of(
-            running
-                .take_stdout()
-                .context("the receiver has no standard output")?,
-        );
+        let stdout = Lines::of(running.take_stdout().context("the receiver has no standard output")?);
         running.wait(GET_LIMIT)?.expect_success(GET)?;
         let time = started.elapsed();
         let outcome = shiplane::outcome(&stdout.rest())?;
@@ -88,16 +81,9 @@ impl Stage<'_> {
             bail!("nothing was resumed, though {had_bytes} bytes had landed");
         }
         if outcome.sent_bytes + outcome.resumed_bytes != self.survey.bytes {
-            bail!(
-                "{outcome:?} does not add up to the {} bytes of the tree",
-                self.survey.bytes
-            );
+            bail!("{outcome:?} does not add up to the {} bytes of the tree", self.survey.bytes);
         }
-        Ok(Resumed {
-            had_bytes,
-            outcome,
-            time,
-        })
+        Ok(Resumed { had_bytes, outcome, time })
     }
 }
 
@@ -106,9 +92,7 @@ impl Stage<'_> {
 fn landed_bytes(root: &Path) -> u64 {
     let entries = WalkDir::new(root).into_iter().filter_map(Result::ok);
     let files = entries.filter(|entry| entry.file_type().is_file());
-    files
-        .filter_map(|file| written_bytes(file.path()).ok())
-        .sum()
+    files.filter_map(|file| written_bytes(file.path()).ok()).sum()
 }
 
 /// How much of a file has been written: one that was allocated at its full size holds nothing yet.

@@ -19,26 +19,12 @@ pub(super) fn table(survey: &Survey, first_run: Duration, resumed: Option<&Resum
         ]),
     ];
     if let Some(resumed) = resumed {
-        let had = format!(
-            "{} ({})",
-            units::bytes(resumed.had_bytes),
-            share(survey, resumed.had_bytes)
-        );
+        let had = format!("{} ({})", units::bytes(resumed.had_bytes), share(survey, resumed.had_bytes));
         rows.push(row(["killed with", "", &had, "", ""]));
         let sent_bytes = resumed.outcome.sent_bytes;
-        let sent = format!(
-            "{} ({})",
-            units::bytes(sent_bytes),
-            share(survey, sent_bytes)
-        );
+        let sent = format!("{} ({})", units::bytes(sent_bytes), share(survey, sent_bytes));
         let rate = units::rate(sent_bytes, resumed.time);
-        rows.push(row([
-            "resumed run sent",
-            "",
-            &sent,
-            &units::seconds(resumed.time),
-            &rate,
-        ]));
+        rows.push(row(["resumed run sent", "", &sent, &units::seconds(resumed.time), &rate]));
     }
     let mut text = format!("\n{}\n", units::table(&rows));
     text.push_str(&format!(
@@ -47,10 +33,7 @@ pub(super) fn table(survey: &Survey, first_run: Duration, resumed: Option<&Resum
         units::count(survey.directories),
     ));
     if survey.others > 0 {
-        text.push_str(&format!(
-            "\nLeft out: {} links or special files.",
-            units::count(survey.others)
-        ));
+        text.push_str(&format!("\nLeft out: {} links or special files.", units::count(survey.others)));
     }
     if resumed.is_none() {
         text.push_str("\nToo small to be killed half-way, so nothing was resumed.");
@@ -71,41 +54,20 @@ mod tests {
     use super::*;
     use crate::shiplane::Outcome;
 
-    const SURVEY: Survey = Survey {
-        files: 2053,
-        directories: 60,
-        others: 0,
-        bytes: 1_000_000_000,
-    };
+    const SURVEY: Survey = Survey { files: 2053, directories: 60, others: 0, bytes: 1_000_000_000 };
 
     #[test]
     fn a_resumed_run_is_told_with_its_share() {
-        let outcome = Outcome {
-            sent_bytes: 480_000_000,
-            resumed_bytes: 520_000_000,
-        };
-        let resumed = Resumed {
-            had_bytes: 530_000_000,
-            outcome,
-            time: Duration::from_secs(1),
-        };
+        let outcome = Outcome { sent_bytes: 480_000_000, resumed_bytes: 520_000_000 };
+        let resumed = Resumed { had_bytes: 530_000_000, outcome, time: Duration::from_secs(1) };
         let text = table(&SURVEY, Duration::from_secs(2), Some(&resumed));
-        assert!(
-            text.contains("500 MB/s") && text.contains("480.0 MB (48 %)"),
-            "{text}"
-        );
-        assert!(
-            text.contains("530.0 MB (53 %)") && text.contains("2,053 files"),
-            "{text}"
-        );
+        assert!(text.contains("500 MB/s") && text.contains("480.0 MB (48 %)"), "{text}");
+        assert!(text.contains("530.0 MB (53 %)") && text.contains("2,053 files"), "{text}");
     }
 
     #[test]
     fn a_tree_that_was_not_cut_does_not_claim_it() {
         let text = table(&SURVEY, Duration::from_secs(2), None);
-        assert!(
-            text.contains("nothing was resumed") && !text.contains("killed with"),
-            "{text}"
-        );
+        assert!(text.contains("nothing was resumed") && !text.contains("killed with"), "{text}");
     }
 }

@@ -16,8 +16,8 @@ pub(crate) struct Outcome {
 pub(crate) fn outcome(lines: &[String]) -> Result<Outcome> {
     let mut last = None;
     for line in lines {
-        let event: Value = serde_json::from_str(line)
-            .with_context(|| format!("this event is no JSON: {line:?}"))?;
+        let event: Value =
+            serde_json::from_str(line).with_context(|| format!("this event is no JSON: {line:?}"))?;
         last = Some(event);
     }
     let done = last.context("the receiver printed no event")?;
@@ -25,14 +25,9 @@ pub(crate) fn outcome(lines: &[String]) -> Result<Outcome> {
         bail!("the receiver's last event is not `done` but {done}");
     }
     let number = |field: &str| {
-        done[field]
-            .as_u64()
-            .with_context(|| format!("the event `done` has no number `{field}`: {done}"))
+        done[field].as_u64().with_context(|| format!("the event `done` has no number `{field}`: {done}"))
     };
-    Ok(Outcome {
-        sent_bytes: number("sent_bytes")?,
-        resumed_bytes: number("resumed_bytes")?,
-    })
+    Ok(Outcome { sent_bytes: number("sent_bytes")?, resumed_bytes: number("resumed_bytes")? })
 }
 
 #[cfg(test)]
@@ -50,13 +45,7 @@ mod tests {
             r#"{"event":"progress","bytes":5}"#,
             r#"{"event":"done","sent_bytes":7,"resumed_bytes":9,"more":true}"#,
         ];
-        assert_eq!(
-            outcome_of(&lines).unwrap(),
-            Outcome {
-                sent_bytes: 7,
-                resumed_bytes: 9
-            }
-        );
+        assert_eq!(outcome_of(&lines).unwrap(), Outcome { sent_bytes: 7, resumed_bytes: 9 });
     }
 
     #[test]

@@ -49,30 +49,16 @@ fn judge(layer: &Layer, package: &Package, closure: &BTreeSet<String>) -> Vec<Vi
     let mut what = Vec::new();
     for name in package.direct.iter().filter(|name| is_ours(name)) {
         if !layer.may_use.contains(&name.as_str()) {
-            what.push(format!(
-                "{} must not use {name}: it is not beneath it",
-                layer.name
-            ));
+            what.push(format!("{} must not use {name}: it is not beneath it", layer.name));
         }
     }
-    for name in layer
-        .not_directly
-        .iter()
-        .filter(|name| package.direct.contains(**name))
-    {
+    for name in layer.not_directly.iter().filter(|name| package.direct.contains(**name)) {
         what.push(format!("{} must not name {name}", layer.name));
     }
     for name in layer.never.iter().filter(|name| closure.contains(**name)) {
-        what.push(format!(
-            "{} must not reach {name}: see `cargo tree -p {0} -i {name}`",
-            layer.name
-        ));
+        what.push(format!("{} must not reach {name}: see `cargo tree -p {0} -i {name}`", layer.name));
     }
-    let violation = |what| Violation {
-        path: package.manifest.clone(),
-        line: 0,
-        what,
-    };
+    let violation = |what| Violation { path: package.manifest.clone(), line: 0, what };
     what.into_iter().map(violation).collect()
 }
 
@@ -80,22 +66,12 @@ fn judge(layer: &Layer, package: &Package, closure: &BTreeSet<String>) -> Vec<Vi
 fn judge_outsider(package: &Package) -> Vec<Violation> {
     let mut what = Vec::new();
     if package.is_layered {
-        what.push(format!(
-            "{} has no layer: give it one in xtask/src/tidy/layers.rs",
-            package.name
-        ));
+        what.push(format!("{} has no layer: give it one in xtask/src/tidy/layers.rs", package.name));
     }
     if package.direct.contains(TOP) {
-        what.push(format!(
-            "{} depends on {TOP}, on which nothing may depend",
-            package.name
-        ));
+        what.push(format!("{} depends on {TOP}, on which nothing may depend", package.name));
     }
-    let violation = |what| Violation {
-        path: package.manifest.clone(),
-        line: 0,
-        what,
-    };
+    let violation = |what| Violation { path: package.manifest.clone(), line: 0, what };
     what.into_iter().map(violation).collect()
 }
 
@@ -105,33 +81,16 @@ fn is_ours(name: &str) -> bool {
 
 fn packages(root: &Path) -> Result<Vec<Package>> {
     let metadata = cargo::metadata()?;
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata names no packages")?;
-    packages
-        .iter()
-        .map(|package| read_package(package, root))
-        .collect()
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    packages.iter().map(|package| read_package(package, root)).collect()
 }
 
 fn read_package(package: &Value, root: &Path) -> Result<Package> {
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map(str::to_owned)
-            .context("cargo metadata is unreadable")
-    };
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("cargo metadata is unreadable");
     let manifest = PathBuf::from(text(&package["manifest_path"])?);
-    let manifest = manifest
-        .strip_prefix(root)
-        .unwrap_or(&manifest)
-        .to_path_buf();
-    let dependencies = package["dependencies"]
-        .as_array()
-        .context("a package without dependencies")?;
-    let direct = dependencies
-        .iter()
-        .map(|dependency| text(&dependency["name"]));
+    let manifest = manifest.strip_prefix(root).unwrap_or(&manifest).to_path_buf();
+    let dependencies = package["dependencies"].as_array().context("a package without dependencies")?;
+    let direct = dependencies.iter().map(|dependency| text(&dependency["name"]));
     Ok(Package {
         name: text(&package["name"])?,
         is_layered: manifest.starts_with("crates"),
@@ -143,22 +102,10 @@ fn read_package(package: &Value, root: &Path) -> Result<Package> {
 /// All that a build of the crate pulls in, itself left out.
 fn closure(name: &str) -> Result<BTreeSet<String>> {
     let mut command = cargo::cargo();
-    command.args([
-        "tree",
-        "--package",
-        name,
-        "--edges",
-        "normal",
-        "--prefix",
-        "none",
-    ]);
+    command.args(["tree", "--package", name, "--edges", "normal", "--prefix", "none"]);
     let text = cargo::output(&mut command)?;
     let first_word = |line: &str| line.split(' ').next().map(str::to_owned);
-    Ok(text
-        .lines()
-        .filter_map(first_word)
-        .filter(|found| found != name)
-        .collect())
+    Ok(text.lines().filter_map(first_word).filter(|found| found != name).collect())
 }
 
 const TOP: &str = "shiplane-cli";
@@ -171,15 +118,7 @@ const LAYERS: [Layer; 5] = [
         name: "shiplane-wire",
         may_use: &[],
         // No clock, no IO, no logging: what it does can be replayed byte by byte.
-        never: &[
-            "tokio",
-            "quinn",
-            "quinn-proto",
-            "rustls",
-            "serde",
-            "bincode",
-            "tracing",
-        ],
+        never: &["tokio", "quinn", "quinn-proto", "rustls", "serde", "bincode", "tracing"],
         not_directly: &[],
     },
     Layer {
@@ -204,12 +143,7 @@ const LAYERS: [Layer; 5] = [
     },
     Layer {
         name: TOP,
-        may_use: &[
-            "shiplane-wire",
-            "shiplane-transport",
-            "shiplane-rpc",
-            "shiplane-protocols",
-        ],
+        may_use: &["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-protocols"],
         never: &[],
         not_directly: &["quinn", "quinn-proto", "quinn-udp", "bincode"],
     },
@@ -239,40 +173,20 @@ mod tests {
 
     #[test]
     fn a_crate_uses_what_is_beneath_it() {
-        assert_eq!(
-            judged(
-                "shiplane-transport",
-                &["shiplane-wire", "quinn"],
-                &["quinn", "tokio"]
-            ),
-            0
-        );
-        assert_eq!(
-            judged(
-                "shiplane-rpc",
-                &["shiplane-transport"],
-                &["shiplane-transport", "quinn"]
-            ),
-            0
-        );
+        assert_eq!(judged("shiplane-transport", &["shiplane-wire", "quinn"], &["quinn", "tokio"]), 0);
+        assert_eq!(judged("shiplane-rpc", &["shiplane-transport"], &["shiplane-transport", "quinn"]), 0);
     }
 
     #[test]
     fn looking_upwards_is_found() {
         assert_eq!(judged("shiplane-wire", &["shiplane-transport"], &[]), 1);
-        assert_eq!(
-            judged("shiplane-transport", &["shiplane-rpc"], &["shiplane-rpc"]),
-            2
-        );
+        assert_eq!(judged("shiplane-transport", &["shiplane-rpc"], &["shiplane-rpc"]), 2);
         assert_eq!(judged("shiplane-protocols", &["shiplane-cli"], &[]), 1);
     }
 
     #[test]
     fn what_is_forbidden_is_found_by_whatever_way_it_comes() {
-        assert_eq!(
-            judged("shiplane-wire", &["harmless"], &["harmless", "tokio"]),
-            1
-        );
+        assert_eq!(judged("shiplane-wire", &["harmless"], &["harmless", "tokio"]), 1);
         assert_eq!(judged("shiplane-rpc", &["quinn"], &["quinn"]), 1);
         assert_eq!(judged("shiplane-protocols", &["bincode"], &["bincode"]), 1);
     }

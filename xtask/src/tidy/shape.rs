@@ -7,11 +7,7 @@ use super::source::{SourceFile, block_end, code};
 /// Everything wrong with the shape of one file.
 pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
     let mut violations = Vec::new();
-    if !file
-        .lines
-        .first()
-        .is_some_and(|line| line.starts_with("//! "))
-    {
+    if !file.lines.first().is_some_and(|line| line.starts_with("//! ")) {
         let what = "begins without `//!`: say in the first line what the file is for";
         violations.push(file.violation_of_all(what));
     }
@@ -55,9 +51,7 @@ fn function_name(line: &str) -> Option<&str> {
         }
     }
     let name = rest.strip_prefix("fn ")?;
-    name.split(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .next()
-        .filter(|name| !name.is_empty())
+    name.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().filter(|name| !name.is_empty())
 }
 
 const QUALIFIERS: [&str; 6] = ["pub", "default ", "const ", "async ", "unsafe ", "extern "];
@@ -74,17 +68,11 @@ mod tests {
 
     fn checked(text: &str) -> Vec<String> {
         let file = SourceFile::new("crates/x/src/a.rs", text);
-        check(&file)
-            .into_iter()
-            .map(|violation| violation.to_string())
-            .collect()
+        check(&file).into_iter().map(|violation| violation.to_string()).collect()
     }
 
     fn function_of(lines: usize, signature: &str) -> String {
-        format!(
-            "//! Docs.\n{signature} {{\n{}}}\n",
-            "    a();\n".repeat(lines - 2)
-        )
+        format!("//! Docs.\n{signature} {{\n{}}}\n", "    a();\n".repeat(lines - 2))
     }
 
     #[test]
@@ -96,20 +84,13 @@ mod tests {
 
     #[test]
     fn a_long_file_is_named_with_its_length() {
-        assert_eq!(
-            checked(&format!("//! Docs.\n{}", "\n".repeat(599))),
-            [""; 0]
-        );
+        assert_eq!(checked(&format!("//! Docs.\n{}", "\n".repeat(599))), [""; 0]);
         assert!(checked(&format!("//! Docs.\n{}", "\n".repeat(600)))[0].contains("601 lines"));
     }
 
     #[test]
     fn a_function_may_have_seventy_lines_and_no_more() {
-        for signature in [
-            "fn a()",
-            "pub(crate) const fn a()",
-            "pub async unsafe extern \"C\" fn a()",
-        ] {
+        for signature in ["fn a()", "pub(crate) const fn a()", "pub async unsafe extern \"C\" fn a()"] {
             assert_eq!(checked(&function_of(70, signature)), [""; 0]);
             let found = checked(&function_of(71, signature));
             assert_eq!(found, ["crates/x/src/a.rs:2: `a` has 71 lines, at most 70"]);
@@ -138,10 +119,7 @@ mod tests {
 
     #[test]
     fn only_a_function_is_a_function() {
-        assert_eq!(
-            function_name("    pub(in crate::a) async fn go<T>(t: T) {"),
-            Some("go")
-        );
+        assert_eq!(function_name("    pub(in crate::a) async fn go<T>(t: T) {"), Some("go"));
         assert_eq!(function_name("let f: fn (u8) = g;"), None);
         assert_eq!(function_name("// fn a() {"), None);
         assert_eq!(function_name("fn_name();"), None);

@@ -45,20 +45,12 @@ impl SourceFile {
 
     /// A violation at a line (from 0).
     pub(super) fn violation(&self, line: usize, what: impl Into<String>) -> Violation {
-        Violation {
-            path: self.path.clone(),
-            line: line + 1,
-            what: what.into(),
-        }
+        Violation { path: self.path.clone(), line: line + 1, what: what.into() }
     }
 
     /// A violation of the file as a whole.
     pub(super) fn violation_of_all(&self, what: impl Into<String>) -> Violation {
-        Violation {
-            path: self.path.clone(),
-            line: 0,
-            what: what.into(),
-        }
+        Violation { path: self.path.clone(), line: 0, what: what.into() }
     }
 }
 
@@ -69,25 +61,14 @@ pub(super) fn load(root: &Path) -> Result<Vec<SourceFile>> {
         let name = entry.file_name().to_string_lossy();
         entry.depth() == 0 || !(name.starts_with('.') || name == "target")
     };
-    for entry in WalkDir::new(root)
-        .sort_by_file_name()
-        .into_iter()
-        .filter_entry(ours)
-    {
+    for entry in WalkDir::new(root).sort_by_file_name().into_iter().filter_entry(ours) {
         let entry = entry.context("cannot walk the workspace")?;
-        if entry
-            .path()
-            .extension()
-            .is_none_or(|extension| extension != "rs")
-        {
+        if entry.path().extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
         let text = fs::read_to_string(entry.path())
             .with_context(|| format!("cannot read {}", entry.path().display()))?;
-        let relative = entry
-            .path()
-            .strip_prefix(root)
-            .context("walked out of the workspace")?;
+        let relative = entry.path().strip_prefix(root).context("walked out of the workspace")?;
         files.push(SourceFile::new(relative, &text));
     }
     Ok(files)
@@ -139,10 +120,7 @@ fn indent(line: &str) -> usize {
 
 fn is_test_file(path: &Path) -> bool {
     let in_tests = path.components().any(|part| part.as_os_str() == "tests");
-    let stem = path
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .unwrap_or_default();
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     in_tests || stem == "tests" || stem.ends_with("_tests")
 }
 
@@ -153,8 +131,7 @@ fn test_modules(lines: &[String]) -> Vec<Range<usize>> {
     };
     let mut found = Vec::new();
     for (i, _) in lines.iter().enumerate().filter(|(_, line)| marked(line)) {
-        let opens =
-            |line: &String| line.trim().starts_with("mod ") || line.trim().starts_with("pub");
+        let opens = |line: &String| line.trim().starts_with("mod ") || line.trim().starts_with("pub");
         let module = (i + 1..lines.len().min(i + 4)).find(|&at| opens(&lines[at]));
         if let Some(end) = module.and_then(|at| block_end(lines, at)) {
             found.push(i..end + 1);
@@ -171,38 +148,22 @@ mod tests {
     fn a_comment_is_no_code() {
         assert_eq!(code("let a = 1; // one"), "let a = 1; ");
         assert_eq!(code("/// docs"), "");
-        assert_eq!(
-            code(r#"let a = "http://x"; // url"#),
-            r#"let a = "http://x"; "#
-        );
-        assert_eq!(
-            code(r#"let a = "say \"//\""; // x"#),
-            r#"let a = "say \"//\""; "#
-        );
-        assert_eq!(
-            code("if c == '\"' { a / b } // x"),
-            "if c == '\"' { a / b } "
-        );
+        assert_eq!(code(r#"let a = "http://x"; // url"#), r#"let a = "http://x"; "#);
+        assert_eq!(code(r#"let a = "say \"//\""; // x"#), r#"let a = "say \"//\""; "#);
+        assert_eq!(code("if c == '\"' { a / b } // x"), "if c == '\"' { a / b } ");
     }
 
     #[test]
     fn the_lines_of_a_test_module_are_tests() {
-        let text =
-            "//! Docs\nfn a() {}\n\n#[cfg(test)]\nmod tests {\n    fn b() {\n    }\n}\nfn c() {}\n";
+        let text = "//! Docs\nfn a() {}\n\n#[cfg(test)]\nmod tests {\n    fn b() {\n    }\n}\nfn c() {}\n";
         let file = SourceFile::new("crates/x/src/a.rs", text);
-        let tests: Vec<usize> = (0..file.lines.len())
-            .filter(|&line| file.is_test(line))
-            .collect();
+        let tests: Vec<usize> = (0..file.lines.len()).filter(|&line| file.is_test(line)).collect();
         assert_eq!(tests, [3, 4, 5, 6, 7]);
     }
 
     #[test]
     fn a_file_of_tests_is_all_test() {
-        for path in [
-            "crates/x/tests/it/main.rs",
-            "crates/x/src/tests.rs",
-            "crates/x/src/tests/a.rs",
-        ] {
+        for path in ["crates/x/tests/it/main.rs", "crates/x/src/tests.rs", "crates/x/src/tests/a.rs"] {
             assert!(SourceFile::new(path, "fn a() {}").is_test(0), "{path}");
         }
         assert!(!SourceFile::new("crates/x/src/latest.rs", "fn a() {}").is_test(0));
@@ -210,10 +171,7 @@ mod tests {
 
     #[test]
     fn a_crate_is_the_directory_below_crates() {
-        assert_eq!(
-            SourceFile::new("crates/shiplane-rpc/src/a.rs", "").crate_name(),
-            Some("shiplane-rpc")
-        );
+        assert_eq!(SourceFile::new("crates/shiplane-rpc/src/a.rs", "").crate_name(), Some("shiplane-rpc"));
         assert_eq!(SourceFile::new("xtask/src/a.rs", "").crate_name(), None);
     }
 }

@@ -31,21 +31,15 @@ impl Rules {
             let line = line.trim_start_matches('#').trim_start();
             number_at_start(line).map(|number| number.to_owned())
         };
-        Self {
-            numbers: text.lines().filter_map(numbered).collect(),
-        }
+        Self { numbers: text.lines().filter_map(numbered).collect() }
     }
 
     /// The citations of one file that lead nowhere.
     pub(super) fn check(&self, file: &SourceFile) -> Vec<Violation> {
         let mut violations = Vec::new();
         for (line, text) in file.lines.iter().enumerate() {
-            for number in cited(text)
-                .into_iter()
-                .filter(|number| !self.numbers.contains(*number))
-            {
-                violations
-                    .push(file.violation(line, format!("{CITATION}{number} is not in SPEC.md")));
+            for number in cited(text).into_iter().filter(|number| !self.numbers.contains(*number)) {
+                violations.push(file.violation(line, format!("{CITATION}{number} is not in SPEC.md")));
             }
         }
         violations
@@ -60,9 +54,7 @@ fn cited(line: &str) -> Vec<&str> {
         while let Some(number) = number_at_start(rest) {
             numbers.push(number);
             rest = &rest[number.len()..];
-            let next = [", ", " and ", "–", "-"]
-                .iter()
-                .find_map(|link| rest.strip_prefix(link));
+            let next = [", ", " and ", "–", "-"].iter().find_map(|link| rest.strip_prefix(link));
             rest = next.unwrap_or_default();
         }
     }
@@ -80,10 +72,7 @@ fn number_at_start(text: &str) -> Option<&str> {
         None | Some(0) => section,
         Some(rule) => section + 1 + rule,
     };
-    let ends = text[end..]
-        .chars()
-        .next()
-        .is_none_or(|c| !c.is_alphanumeric());
+    let ends = text[end..].chars().next().is_none_or(|c| !c.is_alphanumeric());
     ends.then_some(&text[..end])
 }
 
@@ -93,32 +82,23 @@ const CITATION: &str = "SPEC ";
 mod tests {
     use super::*;
 
-    const SPEC: &str = "# Title\n\n## 3 The frame\n\n3.1 A rule\nthat goes on.\n\n3.12 Another.\n\n| 4 | a row |\n";
+    const SPEC: &str =
+        "# Title\n\n## 3 The frame\n\n3.1 A rule\nthat goes on.\n\n3.12 Another.\n\n| 4 | a row |\n";
 
     /// `§` stands for the citing word, or this file would cite what its own SPEC.md has not.
     fn wrong(text: &str) -> Vec<String> {
         let file = SourceFile::new("a.rs", &text.replace("§ ", CITATION));
-        Rules::parse(SPEC)
-            .check(&file)
-            .into_iter()
-            .map(|violation| violation.what)
-            .collect()
+        Rules::parse(SPEC).check(&file).into_iter().map(|violation| violation.what).collect()
     }
 
     #[test]
     fn rules_and_sections_may_be_cited() {
-        assert_eq!(
-            wrong("// § 3.1\n// § 3: all of it\n// as § 3.12, 3.1 and 3.12 say."),
-            [""; 0]
-        );
+        assert_eq!(wrong("// § 3.1\n// § 3: all of it\n// as § 3.12, 3.1 and 3.12 say."), [""; 0]);
     }
 
     #[test]
     fn a_citation_that_leads_nowhere_is_found() {
-        assert_eq!(
-            wrong("// § 3.2"),
-            [format!("{CITATION}3.2 is not in SPEC.md")]
-        );
+        assert_eq!(wrong("// § 3.2"), [format!("{CITATION}3.2 is not in SPEC.md")]);
         assert_eq!(wrong("// § 3.1, 9.9").len(), 1);
         assert_eq!(wrong("// § 4").len(), 1, "a table's number is no rule");
     }

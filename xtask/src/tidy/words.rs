@@ -10,16 +10,14 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (number, line) in file.lines.iter().enumerate() {
         for word in UNFINISHED.iter().filter(|word| line.contains(**word)) {
-            violations
-                .push(file.violation(number, format!("`{word}`: finish it, or leave it out")));
+            violations.push(file.violation(number, format!("`{word}`: finish it, or leave it out")));
         }
         if file.is_test(number) && sleeps(code(line)) {
             let what = "a sleep in a test: wait for the event, or pause the clock";
             violations.push(file.violation(number, what));
         }
         if line.contains(QUINN) && !may_name_quinn(&file.path) {
-            let what =
-                format!("`{QUINN}` above the transport: only shiplane-transport knows quinn");
+            let what = format!("`{QUINN}` above the transport: only shiplane-transport knows quinn");
             violations.push(file.violation(number, what));
         }
     }
@@ -29,10 +27,8 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
 /// What is wrong with the words of all files together.
 pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let with_bincode: Vec<&SourceFile> = files
-        .iter()
-        .filter(|file| in_crates(file) && has_code(file, BINCODE))
-        .collect();
+    let with_bincode: Vec<&SourceFile> =
+        files.iter().filter(|file| in_crates(file) && has_code(file, BINCODE)).collect();
     for file in &with_bincode {
         if !file.path.starts_with("crates/shiplane-rpc/src") {
             violations.push(file.violation_of_all("bincode outside shiplane-rpc"));
@@ -42,18 +38,11 @@ pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
         let what = "bincode in more than one file: it stays replaceable behind one private module";
         violations.extend(with_bincode.iter().map(|file| file.violation_of_all(what)));
     }
-    let dangerous: Vec<&SourceFile> = files
-        .iter()
-        .filter(|file| in_crates(file) && has_code(file, DANGEROUS))
-        .collect();
+    let dangerous: Vec<&SourceFile> =
+        files.iter().filter(|file| in_crates(file) && has_code(file, DANGEROUS)).collect();
     if dangerous.len() > 1 {
-        let what =
-            format!("`{DANGEROUS}` in more than one file: certificates are judged in one place");
-        violations.extend(
-            dangerous
-                .iter()
-                .map(|file| file.violation_of_all(what.as_str())),
-        );
+        let what = format!("`{DANGEROUS}` in more than one file: certificates are judged in one place");
+        violations.extend(dangerous.iter().map(|file| file.violation_of_all(what.as_str())));
     }
     violations
 }
@@ -81,11 +70,7 @@ fn sleeps(code: &str) -> bool {
 }
 
 // Put together from two halves, or this file would break its own rules.
-const UNFINISHED: [&str; 3] = [
-    concat!("to", "do!"),
-    concat!("un", "implemented!"),
-    concat!("FIX", "ME"),
-];
+const UNFINISHED: [&str; 3] = [concat!("to", "do!"), concat!("un", "implemented!"), concat!("FIX", "ME")];
 const QUINN: &str = concat!("quinn", "::");
 const BINCODE: &str = "bincode";
 const DANGEROUS: &str = concat!(".dan", "gerous()");
@@ -106,11 +91,7 @@ mod tests {
     #[test]
     fn unfinished_work_is_found_anywhere() {
         for word in UNFINISHED {
-            assert_eq!(
-                count("xtask/src/a.rs", &format!("fn a() {{ {word}(); }}")),
-                1,
-                "{word}"
-            );
+            assert_eq!(count("xtask/src/a.rs", &format!("fn a() {{ {word}(); }}")), 1, "{word}");
         }
         assert_eq!(count("xtask/src/a.rs", "fn a() { done(); }"), 0);
     }
@@ -144,10 +125,7 @@ mod tests {
     #[test]
     fn bincode_has_one_home() {
         let codec = || file("crates/shiplane-rpc/src/codec.rs", "use bincode::Options;");
-        let docs = file(
-            "crates/shiplane-rpc/src/lib.rs",
-            "//! Envelopes are bincode.",
-        );
+        let docs = file("crates/shiplane-rpc/src/lib.rs", "//! Envelopes are bincode.");
         assert_eq!(check_all(&[codec(), docs]), []);
         let second = file("crates/shiplane-rpc/src/calls.rs", "bincode::serialize(x)");
         assert_eq!(check_all(&[codec(), second]).len(), 2);

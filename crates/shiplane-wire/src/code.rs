@@ -75,9 +75,7 @@ impl Code {
     /// Reads a peer's code. An unknown one is [`Code::Protocol`] (SPEC 8): a newer peer's reason is not
     /// ours to guess, and it must not look like a known one that invites a retry.
     pub fn from_u64(code: u64) -> Self {
-        let known = usize::try_from(code)
-            .ok()
-            .and_then(|index| Self::ALL.get(index));
+        let known = usize::try_from(code).ok().and_then(|index| Self::ALL.get(index));
         known.copied().unwrap_or(Self::Protocol)
     }
 }

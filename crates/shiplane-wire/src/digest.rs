@@ -148,10 +148,7 @@ impl RootHasher {
         }
         if index != self.next {
             if self.held.len() >= MAX_ROOT_GAP {
-                return Err(RootError::GapTooWide {
-                    missing: self.next,
-                    max_held: MAX_ROOT_GAP,
-                });
+                return Err(RootError::GapTooWide { missing: self.next, max_held: MAX_ROOT_GAP });
             }
             self.held.insert(index, digest);
             return Ok(());

@@ -16,20 +16,14 @@ use crate::limits::MAX_ESCAPED_PATH_LEN_BYTES;
 /// assert_eq!(escape(b"a\x1b[2J\xff\\").to_string(), r"a\x1b[2J\xff\\");
 /// ```
 pub fn escape(bytes: &[u8]) -> impl fmt::Display + '_ {
-    Escaped {
-        bytes,
-        max_len_bytes: usize::MAX,
-    }
+    Escaped { bytes, max_len_bytes: usize::MAX }
 }
 
 /// Like [`escape`], but what is printed is at most `max_len_bytes` long.
 ///
 /// Text that is cut ends in `…` and never within an escape sequence.
 pub fn escape_truncated(bytes: &[u8], max_len_bytes: usize) -> impl fmt::Display + '_ {
-    Escaped {
-        bytes,
-        max_len_bytes,
-    }
+    Escaped { bytes, max_len_bytes }
 }
 
 /// A path for people to read, escaped already: of a file that was skipped, whose name may break every
@@ -70,11 +64,8 @@ struct Escaped<'a> {
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fits = fits(self.bytes, self.max_len_bytes);
-        let room_bytes = if fits {
-            usize::MAX
-        } else {
-            self.max_len_bytes.saturating_sub(ELLIPSIS.len_utf8())
-        };
+        let room_bytes =
+            if fits { usize::MAX } else { self.max_len_bytes.saturating_sub(ELLIPSIS.len_utf8()) };
         let mut used_bytes = 0;
         for unit in units(self.bytes) {
             used_bytes += unit.len_bytes();
@@ -138,19 +129,13 @@ fn unit_of(c: char) -> Unit {
     match c {
         '\\' => Unit::Backslash,
         c if is_printable(c) => Unit::Plain(c),
-        c => u8::try_from(c)
-            .ok()
-            .filter(u8::is_ascii)
-            .map_or(Unit::Char(c), Unit::Byte),
+        c => u8::try_from(c).ok().filter(u8::is_ascii).map_or(Unit::Char(c), Unit::Byte),
     }
 }
 
 /// Whether a character may reach a terminal or a log as it is.
 pub(crate) fn is_printable(c: char) -> bool {
-    !c.is_control()
-        && !UNPRINTABLE
-            .iter()
-            .any(|(first, last)| (*first..=*last).contains(&c))
+    !c.is_control() && !UNPRINTABLE.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 
 /// Characters outside the control range that reorder the text around them, break lines, or show nothing.

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 use thiserror::Error;
 
 use crate::limits::{MAX_FRAME_LEN_BYTES, MAX_MESSAGE_LEN_BYTES, MAX_RPC_FRAME_LEN_BYTES};
-use crate::{Code, hex};
+use crate::{Code, fuzz, hex};
 
 /// Every stream opens with this many bytes, which tell the kinds of stream apart.
 pub const OPENING_LEN_BYTES: usize = 8;
@@ -40,12 +40,7 @@ pub struct OpeningReader {
 impl OpeningReader {
     /// Waits for the first byte.
     pub fn new() -> Self {
-        Self {
-            held: [0; TaggedChunk::LEN_BYTES],
-            filled: 0,
-            due: OPENING_LEN_BYTES,
-            outcome: None,
-        }
+        Self { held: [0; TaggedChunk::LEN_BYTES], filled: 0, due: OPENING_LEN_BYTES, outcome: None }
     }
 
     /// Takes from `input` what belongs to the opening; `None` asks for more input.
@@ -78,10 +73,7 @@ impl OpeningReader {
     /// [`OpeningError::Truncated`] if the opening was not complete, or the error that refused it.
     pub fn end(&mut self) -> Result<(), OpeningError> {
         let (received_bytes, expected_bytes) = (self.filled, self.due);
-        let truncated = OpeningError::Truncated {
-            received_bytes,
-            expected_bytes,
-        };
+        let truncated = OpeningError::Truncated { received_bytes, expected_bytes };
         self.outcome.get_or_insert(Err(truncated)).map(|_| ())
     }
 
@@ -179,10 +171,7 @@ impl Opening {
     }
 
     fn with_body(self, held: &[u8; TaggedChunk::LEN_BYTES]) -> Opened {
-        let StreamHeader {
-            kind,
-            body_len_bytes,
-        } = match self {
+        let StreamHeader { kind, body_len_bytes } = match self {
             Self::BareChunk { len_bytes } => return Opened::Bare { len_bytes },
             Self::Header(header) => header,
         };
@@ -215,20 +204,13 @@ impl StreamHeader {
     pub fn new(kind: StreamKind, body_len_bytes: u64) -> Result<Self, OpeningError> {
         let (min_bytes, max_bytes) = kind.body_bounds();
         match u32::try_from(body_len_bytes) {
-            Ok(len_bytes) if (min_bytes..=max_bytes).contains(&len_bytes) => Ok(Self {
-                kind,
-                body_len_bytes: len_bytes,
-            }),
-            Ok(_) | Err(_) if min_bytes == max_bytes => Err(OpeningError::WrongBodyLen {
-                kind,
-                len_bytes: body_len_bytes,
-                expected_bytes: max_bytes,
-            }),
-            Ok(_) | Err(_) => Err(OpeningError::TooLarge {
-                kind,
-                len_bytes: body_len_bytes,
-                max_bytes,
-            }),
+            Ok(len_bytes) if (min_bytes..=max_bytes).contains(&len_bytes) => {
+                Ok(Self { kind, body_len_bytes: len_bytes })
+            }
+            Ok(_) | Err(_) if min_bytes == max_bytes => {
+                Err(OpeningError::WrongBodyLen { kind, len_bytes: body_len_bytes, expected_bytes: max_bytes })
+            }
+            Ok(_) | Err(_) => Err(OpeningError::TooLarge { kind, len_bytes: body_len_bytes, max_bytes }),
         }
     }
 
@@ -292,10 +274,7 @@ impl StreamKind {
         match self {
             Self::RpcCall | Self::OneWay => (0, MAX_RPC_FRAME_LEN_BYTES),
             Self::Message => (0, MAX_MESSAGE_LEN_BYTES),
-            Self::TaggedChunk => (
-                TaggedChunk::BODY_LEN_BYTES as u32,
-                TaggedChunk::BODY_LEN_BYTES as u32,
-            ),
+            Self::TaggedChunk => (TaggedChunk::BODY_LEN_BYTES as u32, TaggedChunk::BODY_LEN_BYTES as u32),
             Self::Records => (TransferId::LEN_BYTES as u32, TransferId::LEN_BYTES as u32),
         }
     }
@@ -361,34 +340,25 @@ impl TaggedChunk {
 
     /// Everything that comes before the chunk frame.
     pub fn encode(&self) -> [u8; Self::LEN_BYTES] {
-        let header = StreamHeader {
-            kind: StreamKind::TaggedChunk,
-            body_len_bytes: Self::BODY_LEN_BYTES as u32,
-        };
+        let header =
+            StreamHeader { kind: StreamKind::TaggedChunk, body_len_bytes: Self::BODY_LEN_BYTES as u32 };
         let mut bytes = [0; Self::LEN_BYTES];
         bytes[..OPENING_LEN_BYTES].copy_from_slice(&header.encode());
         bytes[OPENING_LEN_BYTES..][..TransferId::LEN_BYTES].copy_from_slice(&self.transfer.0);
-        bytes[OPENING_LEN_BYTES + TransferId::LEN_BYTES..]
-            .copy_from_slice(&self.index.to_le_bytes());
+        bytes[OPENING_LEN_BYTES + TransferId::LEN_BYTES..].copy_from_slice(&self.index.to_le_bytes());
         bytes
     }
 
     /// Reads the body; every 24 bytes are a tag.
     pub fn decode_body(body: [u8; Self::BODY_LEN_BYTES]) -> Self {
         let index = u64::from_le_bytes(array_at(&body, TransferId::LEN_BYTES));
-        Self {
-            transfer: TransferId(array_at(&body, 0)),
-            index,
-        }
+        Self { transfer: TransferId(array_at(&body, 0)), index }
     }
 }
 
 /// What the stream with the records of `transfer` opens with.
 pub fn records_opening(transfer: TransferId) -> [u8; OPENING_LEN_BYTES + TransferId::LEN_BYTES] {
-    let header = StreamHeader {
-        kind: StreamKind::Records,
-        body_len_bytes: TransferId::LEN_BYTES as u32,
-    };
+    let header = StreamHeader { kind: StreamKind::Records, body_len_bytes: TransferId::LEN_BYTES as u32 };
     let mut bytes = [0; OPENING_LEN_BYTES + TransferId::LEN_BYTES];
     bytes[..OPENING_LEN_BYTES].copy_from_slice(&header.encode());
     bytes[OPENING_LEN_BYTES..].copy_from_slice(&transfer.0);
@@ -419,9 +389,7 @@ pub enum OpeningError {
         bits: u64,
     },
     /// The body of the header must have one length, and the peer gave another.
-    #[error(
-        "the body of a {kind} stream header is {len_bytes} bytes long instead of {expected_bytes}"
-    )]
+    #[error("the body of a {kind} stream header is {len_bytes} bytes long instead of {expected_bytes}")]
     WrongBodyLen {
         /// What the stream would be.
         kind: StreamKind,
@@ -473,13 +441,17 @@ const RESERVED_MASK: u64 = 0xff_ffff;
 const BODY_LEN_MASK: u64 = 0xffff_ffff;
 
 // A size with its top bits clear is within the limit of a frame, so telling the two apart checks it.
-const _: () = assert!(
-    MAX_FRAME_LEN_BYTES >> TOP_BITS_SHIFT == 0 && (MAX_FRAME_LEN_BYTES + 1) >> TOP_BITS_SHIFT == 1
-);
+const _: () =
+    assert!(MAX_FRAME_LEN_BYTES >> TOP_BITS_SHIFT == 0 && (MAX_FRAME_LEN_BYTES + 1) >> TOP_BITS_SHIFT == 1);
 
 /// `bytes` from `at` on, where the caller knows that there are `N`.
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[at..at + N]);
     array
+}
+
+/// Fuzz entry: a cut of a stream, then the stream.
+pub fn fuzz_opening(data: &[u8]) {
+    fuzz::any_split(data, fuzz::open);
 }

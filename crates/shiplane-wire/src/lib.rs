@@ -1,14 +1,104 @@
-//! Sans-IO codec and state machines of the shiplane protocol.
+//! What shiplane says on a QUIC stream, byte for byte, as state machines without IO.
+//!
+//! Two peers share one connection. Small calls and bulk data travel on streams of it, and everything
+//! bulky travels in *chunks*: a size, the data, its SHA-256, and one byte of answer (SPEC.md in the
+//! root of the repository has the rules; comments here cite it by number). In reading order:
+//!
+//! 1. [`limits`]: every bound, with its reason. Whatever a peer announces is checked against one of
+//!    these before anything is allocated for it.
+//! 2. [`OpeningReader`]: the first bytes of a stream say what the stream is: a bare chunk, a
+//!    [`TaggedChunk`] of a transfer, the records of a transfer, an RPC call or a message.
+//! 3. [`ChunkSender`] and [`ChunkReceiver`]: the frame. The law of the crate is in their types: an
+//!    [`Offer`] is a size that passed the limit, [`Verified`] exists only for a matching digest,
+//!    [`Stored`] is made of it by the commit of a sink, and only [`Stored`] makes the success status of
+//!    a [`Reply`]. The sender's [`StatusReader`] takes nothing else for success.
+//! 4. [`ProviderRecord`] and [`ReceiverRecord`]: what the two sides of a transfer of files tell each
+//!    other, cut out of a stream by a [`RecordReader`]. Their paths are [`RelPath`]s.
+//! 5. [`Digest`], [`RootHasher`], [`Code`], [`escape`]: what the others are made of.
+//!
+//! # Both loops
+//!
+//! A caller owns the stream and asks the machine what to do next. This sends a chunk and receives it,
+//! with a `Vec` for each direction of the stream:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use shiplane_wire::{
+//!     ChunkSender, Offer, Opened, OpeningReader, Promise, RecvStep, Reply, SendStep, Status, StatusReader, limits,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // The sender: reads the source when asked to, and writes what it is given.
+//! let mut source = [Bytes::from("hel"), Bytes::from("lo")].into_iter();
+//! let mut stream = Vec::new();
+//! let mut sender = ChunkSender::new(5)?;
+//! loop {
+//!     match sender.poll()? {
+//!         SendStep::Transmit(bytes) => stream.extend_from_slice(&bytes),
+//!         SendStep::NeedPayload { .. } => match source.next() {
+//!             Some(data) => sender.supply(data)?,
+//!             None => sender.source_ended()?,
+//!         },
+//!         SendStep::Finish => break, // finish the stream, then read the answer
+//!     }
+//! }
+//! assert_eq!(stream.len(), 8 + 5 + 32);
+//!
+//! // The receiver: the opening says that it is a bare chunk, and of what size.
+//! let mut input = Bytes::from(stream);
+//! let Some(Opened::Bare { len_bytes }) = OpeningReader::new().push(&mut input)? else { unreachable!() };
+//! let mut receiver = Offer::new(len_bytes, limits::MAX_CHUNK_LEN_BYTES)?.accept();
+//! let (mut pieces, mut sink, mut answer) = (input.chunks(7), Vec::new(), Vec::new());
+//! loop {
+//!     match receiver.poll() {
+//!         Ok(RecvStep::NeedInput) => match pieces.next() {
+//!             Some(piece) => receiver.push(Bytes::copy_from_slice(piece)),
+//!             None => receiver.end(),
+//!         },
+//!         Ok(RecvStep::Payload { data, .. }) => sink.extend_from_slice(&data),
+//!         Ok(RecvStep::Verified(verified)) => {
+//!             let stored = verified.stored(Promise::Verified); // the sink's commit says so
+//!             answer.push(Reply::stored(&stored).byte());
+//!         }
+//!         Ok(RecvStep::Ended) => break,
+//!         Err(error) => {
+//!             answer.push(Reply::refused(error.refusal()).byte()); // and discard the sink
+//!             break;
+//!         }
+//!     }
+//! }
+//! assert_eq!(sink, b"hello");
+//!
+//! // The sender again: exactly one byte, and then the end, is an answer.
+//! let mut status = StatusReader::new();
+//! status.push(&answer)?;
+//! assert_eq!(status.end()?, Status::Stored);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is not here
+//!
+//! No clock, so no deadline: whoever reads the stream has one. No window and no retransmission: QUIC has
+//! them. No IO, no async, no logging, no serde, no `unsafe`, no `std`. Nothing holds back more than one
+//! partial header or record, besides what the caller pushed and has not polled yet.
+//!
+//! Any split of the input gives the same events, an error is final and comes again from every later
+//! call, and no input makes a decoder panic.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod code;
 mod digest;
 mod escape;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod header;
 mod hex;
 pub mod limits;
@@ -19,15 +109,15 @@ pub use code::Code;
 pub use digest::{Digest, Hasher, RootError, RootHasher};
 pub use escape::{EscapedPath, escape, escape_truncated};
 pub use frame::{
-    ChunkReceiver, ChunkSender, FrameError, Offer, Promise, RecvError, RecvStep, Refusal, Reply,
-    SendError, SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified,
+    ChunkReceiver, ChunkSender, FrameError, Offer, Promise, RecvError, RecvStep, Refusal, Reply, SendError,
+    SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified,
 };
 pub use header::{
-    OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, StreamHeader, StreamKind,
-    TaggedChunk, TransferId, records_opening,
+    OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk,
+    TransferId, records_opening,
 };
 pub use path::{PathRefused, RelPath};
 pub use records::{
-    Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord, Record, RecordError,
-    RecordReader, SkipReason, Span, Version,
+    Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord, Record, RecordError, RecordReader,
+    SkipReason, Span, Version,
 };

@@ -7,6 +7,7 @@ use core::fmt;
 use thiserror::Error;
 
 use crate::escape::escape;
+use crate::fuzz;
 use crate::limits::{MAX_COMPONENT_LEN_BYTES, MAX_PATH_DEPTH, MAX_PATH_LEN_BYTES};
 
 /// A path below some root, that keeps the rules of SPEC 4.5: relative, `/`-separated, within the limits
@@ -35,19 +36,14 @@ impl RelPath {
             return Err(PathRefused::Empty);
         }
         if path.len() > MAX_PATH_LEN_BYTES {
-            return Err(PathRefused::TooLong {
-                len_bytes: path.len(),
-                max_bytes: MAX_PATH_LEN_BYTES,
-            });
+            return Err(PathRefused::TooLong { len_bytes: path.len(), max_bytes: MAX_PATH_LEN_BYTES });
         }
         if path.starts_with(b"/") {
             return Err(PathRefused::Absolute);
         }
         for (depth, component) in path.split(|byte| *byte == SEPARATOR).enumerate() {
             if depth >= MAX_PATH_DEPTH {
-                return Err(PathRefused::TooDeep {
-                    max_components: MAX_PATH_DEPTH,
-                });
+                return Err(PathRefused::TooDeep { max_components: MAX_PATH_DEPTH });
             }
             check_component(component)?;
         }
@@ -66,8 +62,7 @@ impl RelPath {
 
     /// The last component.
     pub fn file_name(&self) -> &[u8] {
-        self.last_separator()
-            .map_or(&self.0, |at| &self.0[at + 1..])
+        self.last_separator().map_or(&self.0, |at| &self.0[at + 1..])
     }
 
     /// The path without its last component; `None` for a path of one component, whose parent is the root.
@@ -166,17 +161,16 @@ fn check_component(component: &[u8]) -> Result<(), PathRefused> {
     }
     if component.len() > MAX_COMPONENT_LEN_BYTES {
         let len_bytes = component.len();
-        return Err(PathRefused::ComponentTooLong {
-            len_bytes,
-            max_bytes: MAX_COMPONENT_LEN_BYTES,
-        });
+        return Err(PathRefused::ComponentTooLong { len_bytes, max_bytes: MAX_COMPONENT_LEN_BYTES });
     }
     // A NUL ends a path for the system; CR and LF forge lines in every list of names.
-    match component
-        .iter()
-        .find(|byte| matches!(byte, 0 | b'\r' | b'\n'))
-    {
+    match component.iter().find(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
         Some(&byte) => Err(PathRefused::ForbiddenByte { byte }),
         None => Ok(()),
     }
+}
+
+/// Fuzz entry: a path.
+pub fn fuzz_path(data: &[u8]) {
+    fuzz::path(data);
 }

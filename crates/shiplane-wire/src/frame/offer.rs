@@ -62,10 +62,7 @@ impl Offer {
     pub fn new(len_bytes: u64, max_len_bytes: u64) -> Result<Self, FrameError> {
         let max_bytes = max_len_bytes.min(MAX_HASHED_LEN_BYTES);
         if len_bytes > max_bytes {
-            return Err(FrameError::TooLarge {
-                len_bytes,
-                max_bytes,
-            });
+            return Err(FrameError::TooLarge { len_bytes, max_bytes });
         }
         Ok(Self { len_bytes })
     }
@@ -78,10 +75,7 @@ impl Offer {
     /// [`FrameError::WrongLen`], or [`FrameError::TooLarge`] if what was agreed is itself impossible.
     pub fn exactly(len_bytes: u64, agreed_bytes: u64) -> Result<Self, FrameError> {
         if len_bytes != agreed_bytes {
-            return Err(FrameError::WrongLen {
-                len_bytes,
-                agreed_bytes,
-            });
+            return Err(FrameError::WrongLen { len_bytes, agreed_bytes });
         }
         Self::new(len_bytes, agreed_bytes)
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::RecvError;
 use crate::limits::MAX_STEP_LEN_BYTES;
-use crate::{Digest, Hasher};
+use crate::{Digest, Hasher, fuzz};
 
 /// Receives one chunk: gives its data out as it arrives, and a [`Verified`] once the digest matches.
 ///
@@ -122,18 +122,12 @@ impl ChunkReceiver {
             self.fill_digest();
         }
         if self.digest_filled == Digest::LEN_BYTES {
-            return self
-                .verify()
-                .map(RecvStep::Verified)
-                .map_err(|error| self.fail(error));
+            return self.verify().map(RecvStep::Verified).map_err(|error| self.fail(error));
         }
         if self.ended {
             let received_bytes = self.given_bytes + self.digest_filled as u64;
             let expected_bytes = self.frame_len_bytes();
-            return Err(self.fail(RecvError::Truncated {
-                received_bytes,
-                expected_bytes,
-            }));
+            return Err(self.fail(RecvError::Truncated { received_bytes, expected_bytes }));
         }
         Ok(RecvStep::NeedInput)
     }
@@ -157,10 +151,7 @@ impl ChunkReceiver {
             return Err(self.trailing_bytes());
         }
         self.state = State::Verified;
-        Ok(Verified {
-            len_bytes: self.len_bytes,
-            digest: actual,
-        })
+        Ok(Verified { len_bytes: self.len_bytes, digest: actual })
     }
 
     /// Up to `max_bytes` of the input, from its front; `None` if there is none, or none is wanted.
@@ -186,9 +177,7 @@ impl ChunkReceiver {
     }
 
     const fn trailing_bytes(&self) -> RecvError {
-        RecvError::TrailingBytes {
-            len_bytes: self.len_bytes,
-        }
+        RecvError::TrailingBytes { len_bytes: self.len_bytes }
     }
 }
 
@@ -245,10 +234,7 @@ impl Verified {
     ///
     /// Only the commit of a sink calls this, after it has done so: the success status is sent on its word.
     pub fn stored(self, promise: Promise) -> Stored {
-        Stored {
-            promise,
-            verified: self,
-        }
+        Stored { promise, verified: self }
     }
 }
 
@@ -285,4 +271,12 @@ pub enum Promise {
     Verified,
     /// Besides, it is fsynced and published under its name.
     Durable,
+}
+
+/// Fuzz entry: a cut of a frame of at most 64 KiB, then the frame.
+pub fn fuzz_recv(data: &[u8]) {
+    fuzz::any_split(data, |pieces| {
+        let received = fuzz::receive(pieces, 64 << 10);
+        (received.payload, received.error)
+    });
 }

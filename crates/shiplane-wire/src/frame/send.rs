@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::SendError;
 use crate::limits::{MAX_HASHED_LEN_BYTES, MAX_STEP_LEN_BYTES};
-use crate::{Digest, Hasher};
+use crate::{Digest, Hasher, fuzz};
 
 /// Sends one chunk: its size, its data as the source gives it, and the digest of exactly that data.
 ///
@@ -50,10 +50,7 @@ impl ChunkSender {
     /// [`SendError::TooLarge`].
     pub fn new(len_bytes: u64) -> Result<Self, SendError> {
         if len_bytes > MAX_HASHED_LEN_BYTES {
-            return Err(SendError::TooLarge {
-                len_bytes,
-                max_bytes: MAX_HASHED_LEN_BYTES,
-            });
+            return Err(SendError::TooLarge { len_bytes, max_bytes: MAX_HASHED_LEN_BYTES });
         }
         Ok(Self {
             len_bytes,
@@ -74,9 +71,7 @@ impl ChunkSender {
         match self.state {
             State::Size => {
                 self.state = State::Payload;
-                Ok(SendStep::Transmit(Bytes::copy_from_slice(
-                    &self.len_bytes.to_le_bytes(),
-                )))
+                Ok(SendStep::Transmit(Bytes::copy_from_slice(&self.len_bytes.to_le_bytes())))
             }
             State::Payload => Ok(self.next_payload()),
             State::Finished(_) => Ok(SendStep::Finish),
@@ -97,10 +92,7 @@ impl ChunkSender {
         self.supplied_bytes = self.supplied_bytes.saturating_add(data.len() as u64);
         let (supplied_bytes, len_bytes) = (self.supplied_bytes, self.len_bytes);
         if supplied_bytes > len_bytes {
-            return Err(self.fail(SendError::SourceLong {
-                supplied_bytes,
-                len_bytes,
-            }));
+            return Err(self.fail(SendError::SourceLong { supplied_bytes, len_bytes }));
         }
         if !data.is_empty() {
             self.input.push_back(data);
@@ -119,10 +111,7 @@ impl ChunkSender {
         match self.state {
             State::Failed(error) => Err(error),
             State::Size | State::Payload | State::Finished(_) if supplied_bytes < len_bytes => {
-                Err(self.fail(SendError::SourceShort {
-                    supplied_bytes,
-                    len_bytes,
-                }))
+                Err(self.fail(SendError::SourceShort { supplied_bytes, len_bytes }))
             }
             State::Size | State::Payload | State::Finished(_) => Ok(()),
         }
@@ -148,9 +137,7 @@ impl ChunkSender {
             return SendStep::Transmit(data);
         }
         if self.sent_bytes < self.len_bytes {
-            return SendStep::NeedPayload {
-                remaining_bytes: self.len_bytes - self.sent_bytes,
-            };
+            return SendStep::NeedPayload { remaining_bytes: self.len_bytes - self.sent_bytes };
         }
         let digest = mem::take(&mut self.hasher).finish();
         self.state = State::Finished(digest);
@@ -194,4 +181,9 @@ pub enum SendStep {
     },
     /// All was given out: finish the stream, then read the answer.
     Finish,
+}
+
+/// Fuzz entry: a cut of a source, then the source, of which 7 bytes are announced.
+pub fn fuzz_send(data: &[u8]) {
+    fuzz::any_split(data, |pieces| fuzz::send(7, pieces).ok());
 }

@@ -1,6 +1,7 @@
 //! The one byte that answers a chunk.
 
 use super::{StatusError, Stored};
+use crate::fuzz;
 
 /// The answer to a chunk, for its receiver to write before FIN.
 ///
@@ -79,19 +80,13 @@ pub struct StatusReader {
 impl StatusReader {
     /// Waits for the status of a chunk that was sent whole.
     pub const fn new() -> Self {
-        Self {
-            all_sent: true,
-            outcome: Err(StatusError::Missing),
-        }
+        Self { all_sent: true, outcome: Err(StatusError::Missing) }
     }
 
     /// Waits for the status of a chunk that is being sent. Until [`all_sent`](Self::all_sent), success is
     /// an error (SPEC 3.5).
     pub const fn while_sending() -> Self {
-        Self {
-            all_sent: false,
-            outcome: Err(StatusError::Missing),
-        }
+        Self { all_sent: false, outcome: Err(StatusError::Missing) }
     }
 
     /// Says that the digest was sent, before what arrives from now on is pushed.
@@ -154,3 +149,8 @@ impl Default for StatusReader {
 const STORED: u8 = 0;
 const CHECKSUM_FAILED: u8 = 1;
 const ERROR: u8 = 2;
+
+/// Fuzz entry: a cut of an answer, then the answer.
+pub fn fuzz_status(data: &[u8]) {
+    fuzz::any_split(data, fuzz::answer);
+}

@@ -58,9 +58,7 @@ pub enum RecordError {
         entry: u64,
     },
     /// A span ends where no file can reach.
-    #[error(
-        "a span of entry {entry}, {len_bytes} bytes from {offset_bytes} on, reaches beyond 2^62 bytes"
-    )]
+    #[error("a span of entry {entry}, {len_bytes} bytes from {offset_bytes} on, reaches beyond 2^62 bytes")]
     SpanOverflow {
         /// The entry.
         entry: u64,

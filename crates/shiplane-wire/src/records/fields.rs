@@ -20,24 +20,13 @@ impl<'a> Fields<'a> {
         read: impl FnOnce(&mut Self) -> Result<T, RecordError>,
     ) -> Result<T, RecordError> {
         // A body is at most 32 KiB long.
-        let mut fields = Self {
-            tag,
-            len_bytes: body.len() as u32,
-            rest: body,
-        };
+        let mut fields = Self { tag, len_bytes: body.len() as u32, rest: body };
         let value = read(&mut fields)?;
-        if fields.rest.is_empty() {
-            Ok(value)
-        } else {
-            Err(fields.wrong_len())
-        }
+        if fields.rest.is_empty() { Ok(value) } else { Err(fields.wrong_len()) }
     }
 
     pub(super) fn bytes(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
-        let (bytes, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or_else(|| self.wrong_len())?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or_else(|| self.wrong_len())?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -49,10 +38,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
-        let (array, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or_else(|| self.wrong_len())?;
+        let (array, rest) = self.rest.split_first_chunk().ok_or_else(|| self.wrong_len())?;
         self.rest = rest;
         Ok(*array)
     }
@@ -78,10 +64,7 @@ impl<'a> Fields<'a> {
     }
 
     fn wrong_len(&self) -> RecordError {
-        RecordError::WrongBodyLen {
-            tag: self.tag,
-            len_bytes: self.len_bytes,
-        }
+        RecordError::WrongBodyLen { tag: self.tag, len_bytes: self.len_bytes }
     }
 }
 

@@ -11,4 +11,7 @@ pub use provider::{Entry, EntryKind, FailReason, Mtime, ProviderRecord, SkipReas
 pub use reader::{Record, RecordReader};
 pub use receiver::{ReceiverRecord, Span};
 
+pub use provider::fuzz_records_provider;
+pub use receiver::fuzz_records_receiver;
+
 pub(crate) use reader::sealed;

@@ -6,7 +6,7 @@ use core::fmt;
 use super::fields::{Fields, put_record};
 use super::{RecordError, sealed};
 use crate::limits::MAX_FRAME_LEN_BYTES;
-use crate::{Digest, EscapedPath, RelPath, hex};
+use crate::{Digest, EscapedPath, RelPath, fuzz, hex};
 
 /// What the provider of a transfer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +64,7 @@ impl ProviderRecord {
                 out.put_u8(*reason as u8);
                 put_text(out, path.as_str().as_bytes());
             }),
-            Self::End {
-                entries,
-                total_bytes,
-            } => put_record(out, END, |out| {
+            Self::End { entries, total_bytes } => put_record(out, END, |out| {
                 out.put_u64_le(*entries);
                 out.put_u64_le(*total_bytes);
             }),
@@ -90,25 +87,13 @@ impl ProviderRecord {
             ENTRY => Self::Entry(Entry::read(fields)?),
             SKIPPED => {
                 let reason = SkipReason::read(fields)?;
-                let path =
-                    EscapedPath::from_wire(read_text(fields)?).ok_or(RecordError::NotEscaped)?;
+                let path = EscapedPath::from_wire(read_text(fields)?).ok_or(RecordError::NotEscaped)?;
                 Self::Skipped { reason, path }
             }
-            END => Self::End {
-                entries: fields.u64()?,
-                total_bytes: fields.u64()?,
-            },
-            DIGEST => Self::Digest {
-                entry: fields.u64()?,
-                digest: Digest::from_bytes(fields.array()?),
-            },
-            FAILED => Self::Failed {
-                entry: fields.u64()?,
-                reason: FailReason::read(fields)?,
-            },
-            CHUNK_VOID => Self::ChunkVoid {
-                index: fields.u64()?,
-            },
+            END => Self::End { entries: fields.u64()?, total_bytes: fields.u64()? },
+            DIGEST => Self::Digest { entry: fields.u64()?, digest: Digest::from_bytes(fields.array()?) },
+            FAILED => Self::Failed { entry: fields.u64()?, reason: FailReason::read(fields)? },
+            CHUNK_VOID => Self::ChunkVoid { index: fields.u64()? },
             ALIVE => Self::Alive,
             _ => return Err(RecordError::UnknownType { tag }),
         })
@@ -172,10 +157,7 @@ impl Entry {
             kind: EntryKind::read(fields)?,
             mode: fields.u32()?,
             size_bytes: fields.u64()?,
-            mtime: Mtime {
-                secs: fields.i64()?,
-                nanos: fields.u32()?,
-            },
+            mtime: Mtime { secs: fields.i64()?, nanos: fields.u32()? },
             version: Version(fields.array()?),
             path: RelPath::parse(read_text(fields)?)?,
         })
@@ -184,10 +166,7 @@ impl Entry {
     fn check(&self) -> Result<(), RecordError> {
         let (size_bytes, nanos) = (self.size_bytes, self.mtime.nanos);
         if size_bytes > MAX_FRAME_LEN_BYTES {
-            return Err(RecordError::FileTooLarge {
-                size_bytes,
-                max_bytes: MAX_FRAME_LEN_BYTES,
-            });
+            return Err(RecordError::FileTooLarge { size_bytes, max_bytes: MAX_FRAME_LEN_BYTES });
         }
         if nanos >= NANOS_PER_SEC {
             return Err(RecordError::NanosOutOfRange { nanos });
@@ -211,10 +190,7 @@ impl EntryKind {
         match fields.u8()? {
             0 => Ok(Self::File),
             1 => Ok(Self::Directory),
-            value => Err(RecordError::UnknownValue {
-                field: "entry kind",
-                value,
-            }),
+            value => Err(RecordError::UnknownValue { field: "entry kind", value }),
         }
     }
 }
@@ -275,10 +251,7 @@ impl SkipReason {
             1 => Ok(Self::SpecialFile),
             2 => Ok(Self::UnsafeName),
             3 => Ok(Self::Unreadable),
-            value => Err(RecordError::UnknownValue {
-                field: "skip reason",
-                value,
-            }),
+            value => Err(RecordError::UnknownValue { field: "skip reason", value }),
         }
     }
 }
@@ -312,10 +285,7 @@ impl FailReason {
             0 => Ok(Self::Changed),
             1 => Ok(Self::Vanished),
             2 => Ok(Self::Unreadable),
-            value => Err(RecordError::UnknownValue {
-                field: "fail reason",
-                value,
-            }),
+            value => Err(RecordError::UnknownValue { field: "fail reason", value }),
         }
     }
 }
@@ -350,3 +320,8 @@ const CHUNK_VOID: u8 = 6;
 const ALIVE: u8 = 7;
 
 const NANOS_PER_SEC: u32 = 1_000_000_000;
+
+/// Fuzz entry: a cut of a stream, then the stream.
+pub fn fuzz_records_provider(data: &[u8]) {
+    fuzz::any_split(data, |pieces| fuzz::records(pieces, ProviderRecord::encode));
+}

@@ -46,13 +46,7 @@ pub struct RecordReader<R> {
 impl<R: Record> RecordReader<R> {
     /// Waits for the first record.
     pub fn new() -> Self {
-        Self {
-            input: VecDeque::new(),
-            partial: Vec::new(),
-            ended: false,
-            failed: None,
-            record: PhantomData,
-        }
+        Self { input: VecDeque::new(), partial: Vec::new(), ended: false, failed: None, record: PhantomData }
     }
 
     /// Takes the next bytes of the stream. They are held, not copied, until [`poll`](Self::poll) has used
@@ -121,11 +115,7 @@ impl<R: Record> RecordReader<R> {
                 return Ok(Some(record));
             }
         }
-        if self.ended {
-            self.check_end().map(|()| None)
-        } else {
-            Ok(None)
-        }
+        if self.ended { self.check_end().map(|()| None) } else { Ok(None) }
     }
 
     fn drop_used(&mut self) {
@@ -203,10 +193,7 @@ fn body_len<R: Record>(header: &[u8; HEADER_LEN_BYTES]) -> Result<usize, RecordE
         return Err(RecordError::UnknownType { tag });
     }
     if len_bytes > MAX_RECORD_LEN_BYTES {
-        return Err(RecordError::TooLarge {
-            len_bytes,
-            max_bytes: MAX_RECORD_LEN_BYTES,
-        });
+        return Err(RecordError::TooLarge { len_bytes, max_bytes: MAX_RECORD_LEN_BYTES });
     }
     Ok(len_bytes as usize)
 }

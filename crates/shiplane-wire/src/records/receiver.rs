@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::fields::{Fields, put_record};
 use super::{RecordError, sealed};
+use crate::fuzz;
 use crate::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK};
 
 /// What the receiver of a transfer says.
@@ -52,9 +53,7 @@ impl ReceiverRecord {
                 out.put_u16_le(spans.len() as u16);
                 spans.iter().for_each(|span| span.put(out));
             }),
-            Self::WantDigest { entry } => {
-                put_record(out, WANT_DIGEST, |out| out.put_u64_le(*entry))
-            }
+            Self::WantDigest { entry } => put_record(out, WANT_DIGEST, |out| out.put_u64_le(*entry)),
             Self::Release { below } => put_record(out, RELEASE, |out| out.put_u64_le(*below)),
             Self::Done { chunks } => put_record(out, DONE, |out| out.put_u64_le(*chunks)),
             Self::Alive => put_record(out, ALIVE, |_| ()),
@@ -64,19 +63,10 @@ impl ReceiverRecord {
 
     fn read(tag: u8, fields: &mut Fields<'_>) -> Result<Self, RecordError> {
         Ok(match tag {
-            WANT_CHUNK => Self::WantChunk {
-                index: fields.u64()?,
-                spans: read_spans(fields)?,
-            },
-            WANT_DIGEST => Self::WantDigest {
-                entry: fields.u64()?,
-            },
-            RELEASE => Self::Release {
-                below: fields.u64()?,
-            },
-            DONE => Self::Done {
-                chunks: fields.u64()?,
-            },
+            WANT_CHUNK => Self::WantChunk { index: fields.u64()?, spans: read_spans(fields)? },
+            WANT_DIGEST => Self::WantDigest { entry: fields.u64()? },
+            RELEASE => Self::Release { below: fields.u64()? },
+            DONE => Self::Done { chunks: fields.u64()? },
             ALIVE => Self::Alive,
             _ => return Err(RecordError::UnknownType { tag }),
         })
@@ -85,9 +75,7 @@ impl ReceiverRecord {
     fn check(&self) -> Result<(), RecordError> {
         match self {
             Self::WantChunk { spans, .. } => check_spans(spans),
-            Self::WantDigest { .. } | Self::Release { .. } | Self::Done { .. } | Self::Alive => {
-                Ok(())
-            }
+            Self::WantDigest { .. } | Self::Release { .. } | Self::Done { .. } | Self::Alive => Ok(()),
         }
     }
 }
@@ -126,29 +114,17 @@ impl Span {
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
-        Ok(Self {
-            entry: fields.u64()?,
-            offset_bytes: fields.u64()?,
-            len_bytes: fields.u64()?,
-        })
+        Ok(Self { entry: fields.u64()?, offset_bytes: fields.u64()?, len_bytes: fields.u64()? })
     }
 
     fn check(&self) -> Result<(), RecordError> {
-        let &Self {
-            entry,
-            offset_bytes,
-            len_bytes,
-        } = self;
+        let &Self { entry, offset_bytes, len_bytes } = self;
         if len_bytes == 0 {
             return Err(RecordError::EmptySpan { entry });
         }
         match offset_bytes.checked_add(len_bytes) {
             Some(end) if end <= MAX_FRAME_LEN_BYTES => Ok(()),
-            Some(_) | None => Err(RecordError::SpanOverflow {
-                entry,
-                offset_bytes,
-                len_bytes,
-            }),
+            Some(_) | None => Err(RecordError::SpanOverflow { entry, offset_bytes, len_bytes }),
         }
     }
 }
@@ -156,14 +132,9 @@ impl Span {
 fn check_spans(spans: &[Span]) -> Result<(), RecordError> {
     check_count(spans.len())?;
     spans.iter().try_for_each(Span::check)?;
-    let len_bytes = spans
-        .iter()
-        .fold(0, |sum: u64, span| sum.saturating_add(span.len_bytes));
+    let len_bytes = spans.iter().fold(0, |sum: u64, span| sum.saturating_add(span.len_bytes));
     if len_bytes > MAX_PAYLOAD_CHUNK_LEN_BYTES {
-        return Err(RecordError::ChunkTooLarge {
-            len_bytes,
-            max_bytes: MAX_PAYLOAD_CHUNK_LEN_BYTES,
-        });
+        return Err(RecordError::ChunkTooLarge { len_bytes, max_bytes: MAX_PAYLOAD_CHUNK_LEN_BYTES });
     }
     Ok(())
 }
@@ -172,10 +143,7 @@ fn check_count(spans: usize) -> Result<(), RecordError> {
     match spans {
         0 => Err(RecordError::NoSpans),
         1..=MAX_SPANS_PER_CHUNK => Ok(()),
-        _ => Err(RecordError::TooManySpans {
-            spans,
-            max_spans: MAX_SPANS_PER_CHUNK,
-        }),
+        _ => Err(RecordError::TooManySpans { spans, max_spans: MAX_SPANS_PER_CHUNK }),
     }
 }
 
@@ -192,3 +160,8 @@ const WANT_DIGEST: u8 = 18;
 const RELEASE: u8 = 19;
 const DONE: u8 = 20;
 const ALIVE: u8 = 21;
+
+/// Fuzz entry: a cut of a stream, then the stream.
+pub fn fuzz_records_receiver(data: &[u8]) {
+    fuzz::any_split(data, |pieces| fuzz::records(pieces, ReceiverRecord::encode));
+}

@@ -1,0 +1,221 @@
+//! The committed corpus: seeds for fuzzers, and every input that once broke a law.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::BytesMut;
+use shiplane_wire::{
+    Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime, ProviderRecord, ReceiverRecord, RelPath,
+    SkipReason, Span, StreamHeader, StreamKind, TaggedChunk, TransferId, Version, fuzz, records_opening,
+};
+
+#[test]
+fn no_file_of_the_corpus_breaks_a_law() {
+    let mut replayed = 0;
+    for dir in fs::read_dir(root()).unwrap() {
+        let dir = dir.unwrap().path();
+        let entry = name(&dir);
+        let (_, run) = ENTRIES.iter().find(|(known, _)| *known == entry).unwrap();
+        for file in fs::read_dir(dir).unwrap() {
+            run(&fs::read(file.unwrap().path()).unwrap());
+            replayed += 1;
+        }
+    }
+    assert!(replayed >= seeds().values().map(Vec::len).sum::<usize>());
+}
+
+#[test]
+fn the_seeds_are_in_the_corpus() {
+    let seeds = seeds();
+    assert!(ENTRIES.iter().map(|(entry, _)| *entry).eq(seeds.keys().copied()), "seeds for every entry");
+    for (entry, seeds) in seeds {
+        for (name, bytes) in seeds {
+            let path = root().join(entry).join(name);
+            let committed = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert_eq!(committed, bytes, "{}: run `write_the_seeds`", path.display());
+        }
+    }
+}
+
+#[test]
+#[ignore = "writes the seeds into the source tree, after they were changed here"]
+fn write_the_seeds() {
+    for (entry, seeds) in seeds() {
+        fs::create_dir_all(root().join(entry)).unwrap();
+        for (name, bytes) in seeds {
+            fs::write(root().join(entry).join(name), bytes).unwrap();
+        }
+    }
+}
+
+type FuzzEntry = fn(&[u8]);
+
+/// In order of their names.
+const ENTRIES: [(&str, FuzzEntry); 7] = [
+    ("opening", fuzz::fuzz_opening),
+    ("path", fuzz::fuzz_path),
+    ("records_provider", fuzz::fuzz_records_provider),
+    ("records_receiver", fuzz::fuzz_records_receiver),
+    ("recv", fuzz::fuzz_recv),
+    ("send", fuzz::fuzz_send),
+    ("status", fuzz::fuzz_status),
+];
+
+type Seeds = Vec<(&'static str, Vec<u8>)>;
+
+fn seeds() -> BTreeMap<&'static str, Seeds> {
+    BTreeMap::from([
+        ("opening", cut_by(2, openings())),
+        ("path", paths()),
+        ("records_provider", cut_by(6, provider_records())),
+        ("records_receiver", cut_by(6, receiver_records())),
+        ("recv", cut_by(4, frames())),
+        ("send", cut_by(2, sources())),
+        ("status", cut_by(0, answers())),
+    ])
+}
+
+fn openings() -> Seeds {
+    let id = TransferId::from_bytes([7; 16]);
+    let rpc = StreamHeader::new(StreamKind::RpcCall, 3).unwrap();
+    let message = StreamHeader::new(StreamKind::Message, 1 << 20).unwrap();
+    vec![
+        ("bare", b"\x05\0\0\0\0\0\0\0hello".to_vec()),
+        ("rpc", [&rpc.encode()[..], b"abc"].concat()),
+        ("message", message.encode().to_vec()),
+        ("tagged", [&TaggedChunk { transfer: id, index: 1 }.encode()[..], b"frame"].concat()),
+        ("records", records_opening(id).to_vec()),
+        ("tagged-cut", records_opening(id)[..20].to_vec()),
+        ("all-ones", vec![0xff; 8]),
+        ("reserved-top", vec![0, 0, 0, 0, 0, 0, 0, 0x80]),
+        ("reserved-bit", vec![3, 0, 0, 0, 1, 0, 0, 0xc1]),
+        ("message-too-large", vec![1, 0, 16, 0, 0, 0, 0, 0xc3]),
+        ("tagged-wrong-length", vec![23, 0, 0, 0, 0, 0, 0, 0xc4]),
+    ]
+}
+
+fn paths() -> Seeds {
+    vec![
+        ("plain", b"a/b c/d.txt".to_vec()),
+        ("dot-dot", b"a/../../x".to_vec()),
+        ("absolute", b"/etc/x".to_vec()),
+        ("trailing", b"a/".to_vec()),
+        ("escape", b"\x1b]52;c;x\x07\xc2\x9b2J\x9b".to_vec()),
+        ("bidi", "a\u{202e}txt.exe\u{2066}".into()),
+        ("not-utf-8", b"caf\xe9/\xff\xc3".to_vec()),
+        ("line-feed", b"a\nb".to_vec()),
+        ("component-255", vec![b'x'; 255]),
+        ("component-256", vec![b'x'; 256]),
+        ("deep-65", b"a/".repeat(64).into_iter().chain([b'a']).collect()),
+    ]
+}
+
+fn provider_records() -> Seeds {
+    let entry = Entry {
+        kind: EntryKind::File,
+        mode: 0o644,
+        size_bytes: 5,
+        mtime: Mtime { secs: -1, nanos: 999_999_999 },
+        version: Version::from_bytes([9; 16]),
+        path: RelPath::parse(b"a/b").unwrap(),
+    };
+    let all = [
+        ProviderRecord::Entry(entry),
+        ProviderRecord::Skipped { reason: SkipReason::Symlink, path: EscapedPath::new(b"\x1bx") },
+        ProviderRecord::End { entries: 1, total_bytes: 5 },
+        ProviderRecord::Digest { entry: 0, digest: Digest::of(b"hello") },
+        ProviderRecord::Failed { entry: 0, reason: FailReason::Vanished },
+        ProviderRecord::ChunkVoid { index: 0 },
+        ProviderRecord::Alive,
+    ];
+    let mut stream = BytesMut::new();
+    all.iter().for_each(|record| record.encode(&mut stream).unwrap());
+    let all = stream.to_vec();
+    // The file's path, the last bytes of the first record, climbs out.
+    let mut climbing = all[..51].to_vec();
+    climbing[48..].copy_from_slice(b"../");
+    vec![
+        ("all", all.clone()),
+        ("cut", all[..all.len() - 7].to_vec()),
+        ("path-refused", climbing),
+        ("not-escaped", b"\x02\x04\0\0\0\0\x01\0\x1b".to_vec()),
+        ("unknown-type", vec![8, 0, 0, 0, 0]),
+        ("too-large", vec![1, 1, 0x80, 0, 0]),
+    ]
+}
+
+fn receiver_records() -> Seeds {
+    let span = |entry, offset_bytes, len_bytes| Span { entry, offset_bytes, len_bytes };
+    let all = [
+        ReceiverRecord::WantChunk { index: 0, spans: vec![span(0, 0, 5), span(1, 1 << 40, 7)] },
+        ReceiverRecord::WantDigest { entry: 3 },
+        ReceiverRecord::Release { below: 2 },
+        ReceiverRecord::Done { chunks: 1 },
+        ReceiverRecord::Alive,
+    ];
+    let mut stream = BytesMut::new();
+    all.iter().for_each(|record| record.encode(&mut stream).unwrap());
+    let all = stream.to_vec();
+    let want = all[..5 + 10 + 48].to_vec();
+    let with = |at: usize, bytes: &[u8]| {
+        let mut want = want.clone();
+        want[at..at + bytes.len()].copy_from_slice(bytes);
+        want
+    };
+    vec![
+        ("all", all.clone()),
+        ("count-of-spans-too-large", with(13, &[0xff, 0xff])),
+        ("count-of-spans-wrong", with(13, &[1, 0])),
+        ("no-spans", [&[17, 10, 0, 0, 0][..], &[0; 10]].concat()),
+        ("span-empty", with(31, &[0; 8])),
+        ("span-overflow", with(23, &[0xff; 8])),
+        ("chunk-too-large", with(31, &[1, 0, 0, 1])),
+        ("length-of-4-gib", vec![17, 0xff, 0xff, 0xff, 0xff]),
+    ]
+}
+
+fn frames() -> Seeds {
+    let hello = [&b"\x05\0\0\0\0\0\0\0hello"[..], Digest::of(b"hello").as_bytes()].concat();
+    let mut flipped = hello.clone();
+    flipped[9] ^= 4;
+    vec![
+        ("hello", hello.clone()),
+        ("empty", [&[0; 8], &Digest::of(b"").as_bytes()[..]].concat()),
+        ("flipped", flipped),
+        ("cut-in-size", hello[..3].to_vec()),
+        ("cut-in-data", hello[..10].to_vec()),
+        ("cut-in-digest", hello[..40].to_vec()),
+        ("trailing", [&hello[..], b"!"].concat()),
+        ("all-ones", vec![0xff; 48]),
+    ]
+}
+
+fn sources() -> Seeds {
+    vec![("exact", b"exactly".to_vec()), ("short", b"short".to_vec()), ("long", b"too long".to_vec())]
+}
+
+fn answers() -> Seeds {
+    vec![
+        ("stored", vec![0]),
+        ("checksum-failed", vec![1]),
+        ("error", vec![2]),
+        ("unknown", vec![7]),
+        ("two", vec![0, 0]),
+        ("none", vec![]),
+    ]
+}
+
+/// Puts before each input the byte that says how long its pieces are, less one.
+fn cut_by(len: u8, seeds: Seeds) -> Seeds {
+    let cut = |(name, bytes): (&'static str, Vec<u8>)| (name, [&[len][..], &bytes].concat());
+    seeds.into_iter().map(cut).collect()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}

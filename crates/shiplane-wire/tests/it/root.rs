@@ -1,0 +1,72 @@
+//! The root of a transfer.
+
+use proptest::prelude::*;
+use shiplane_wire::limits::MAX_ROOT_GAP;
+use shiplane_wire::{Digest, RootError, RootHasher};
+
+proptest! {
+    #[test]
+    fn the_order_of_arrival_does_not_matter(chunks in shuffled()) {
+        let mut root = RootHasher::new();
+        for (index, delivered) in &chunks {
+            match delivered {
+                true => root.add(*index, digest(*index)).unwrap(),
+                false => root.skip(*index).unwrap(),
+            }
+            prop_assert_eq!(root.add(*index, digest(*index)), Err(RootError::Duplicate { index: *index }));
+        }
+        let mut in_order = chunks.clone();
+        in_order.sort();
+        let delivered = in_order.iter().filter(|(_, delivered)| *delivered);
+        let digests: Vec<u8> = delivered.flat_map(|(index, _)| *digest(*index).as_bytes()).collect();
+        prop_assert_eq!(root.finish(chunks.len() as u64), Ok(Digest::of(&digests)));
+    }
+
+    #[test]
+    fn a_missing_chunk_is_noticed(chunks in shuffled(), missing in any::<prop::sample::Index>()) {
+        prop_assume!(!chunks.is_empty());
+        let missing = missing.index(chunks.len()) as u64;
+        let mut root = RootHasher::new();
+        for (index, _) in chunks.iter().filter(|(index, _)| *index != missing) {
+            root.add(*index, digest(*index)).unwrap();
+        }
+        prop_assert_eq!(root.finish(chunks.len() as u64), Err(RootError::Missing { index: missing }));
+    }
+}
+
+#[test]
+fn what_runs_ahead_is_bounded() {
+    let mut root = RootHasher::new();
+    let ahead = 1..=MAX_ROOT_GAP as u64;
+    ahead.clone().for_each(|index| root.add(u64::MAX - index, digest(0)).unwrap());
+    let full = RootError::GapTooWide { missing: 0, max_held: MAX_ROOT_GAP };
+    assert_eq!(root.add(7, digest(7)), Err(full));
+    assert_eq!(root.skip(7), Err(full));
+    // The missing one itself is always taken.
+    root.add(0, digest(0)).unwrap();
+}
+
+#[test]
+fn a_chunk_too_many_is_noticed() {
+    let mut root = RootHasher::new();
+    root.add(0, digest(0)).unwrap();
+    assert_eq!(root.clone().finish(0), Err(RootError::Surplus { index: 0, chunks: 0 }));
+    root.add(u64::MAX, digest(1)).unwrap();
+    assert_eq!(root.finish(1), Err(RootError::Surplus { index: u64::MAX, chunks: 1 }));
+}
+
+#[test]
+fn the_root_of_no_chunks_is_the_digest_of_nothing() {
+    assert_eq!(RootHasher::new().finish(0), Ok(Digest::of(b"")));
+}
+
+/// The chunks of a transfer in some order, each with whether it was delivered.
+fn shuffled() -> impl Strategy<Value = Vec<(u64, bool)>> {
+    prop::collection::vec(prop::bool::weighted(0.8), 0..60)
+        .prop_map(|delivered| (0..).zip(delivered).collect::<Vec<_>>())
+        .prop_shuffle()
+}
+
+fn digest(index: u64) -> Digest {
+    Digest::of(&index.to_le_bytes())
+}

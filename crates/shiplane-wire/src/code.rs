@@ -103,3 +103,25 @@ impl fmt::Display for Code {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_the_numbers_of_the_specification() {
+        for (number, code) in (0..).zip(Code::ALL) {
+            assert_eq!(code.as_u64(), number);
+            assert_eq!(Code::from_u64(number), code);
+        }
+        assert_eq!(Code::SourceChanged.as_u64(), 6);
+        assert_eq!(Code::PathRefused.as_u64(), 16);
+    }
+
+    #[test]
+    fn an_unknown_code_is_a_violation() {
+        for number in [17, 256, u64::MAX] {
+            assert_eq!(Code::from_u64(number), Code::Protocol);
+        }
+    }
+}

@@ -203,3 +203,29 @@ pub enum RootError {
         chunks: u64,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn digests_are_those_of_the_standard() {
+        let hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(Digest::of(b"hello").to_string(), hello);
+        assert_eq!(std::format!("{:?}", Digest::of(b"")), empty);
+    }
+
+    #[test]
+    fn the_root_is_the_digest_of_the_digests() {
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let mut root = RootHasher::new();
+        root.add(2, b).unwrap();
+        root.add(0, a).unwrap();
+        root.skip(1).unwrap();
+        let both = [*a.as_bytes(), *b.as_bytes()].concat();
+        assert_eq!(root.finish(3), Ok(Digest::of(&both)));
+    }
+}

@@ -154,3 +154,55 @@ const UNPRINTABLE: [(char, char); 10] = [
 ];
 
 const ELLIPSIS: char = '…';
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::vec;
+
+    use super::*;
+
+    #[test]
+    fn what_could_drive_a_terminal_is_escaped() {
+        let cases: [(&[u8], &str); 9] = [
+            ("Zoë 日本 🙂".as_bytes(), "Zoë 日本 🙂"),
+            (b"\x1b]52;c;eA==\x07", r"\x1b]52;c;eA==\x07"),
+            (b"a\r\nb\0\x7f", r"a\x0d\x0ab\x00\x7f"),
+            ("\u{9b}2J".as_bytes(), r"\u{9b}2J"),
+            (b"\x9b2J", r"\x9b2J"),
+            ("a\u{202e}b\u{2066}c\u{200f}".as_bytes(), r"a\u{202e}b\u{2066}c\u{200f}"),
+            ("a\u{2028}b\u{feff}\u{e0041}".as_bytes(), r"a\u{2028}b\u{feff}\u{e0041}"),
+            (b"caf\xe9 \xe2\x82", r"caf\xe9 \xe2\x82"),
+            (br"\x1b", r"\\x1b"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(format!("{}", escape(bytes)), text);
+        }
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        let cut = |bytes: &[u8], max_len_bytes| format!("{}", escape_truncated(bytes, max_len_bytes));
+        assert_eq!(cut(b"abcdef", 6), "abcdef");
+        assert_eq!(cut(b"abcdefg", 6), "abc…");
+        assert_eq!(cut(b"ab\x1bc", 6), "ab…");
+        assert_eq!(cut("ééé".as_bytes(), 5), "é…");
+        assert_eq!(cut(b"abc", 2), "");
+        assert_eq!(cut(&[0x1b; 1024], 256).len(), 63 * 4 + 3);
+    }
+
+    #[test]
+    fn only_printable_text_is_taken_for_escaped() {
+        let own = EscapedPath::new(b"a\x1b/\xff");
+        assert_eq!(EscapedPath::from_wire(own.as_str().as_bytes()), Some(own));
+        assert_eq!(EscapedPath::from_wire(b"a\x1b"), None);
+        assert_eq!(EscapedPath::from_wire("\u{202e}".as_bytes()), None);
+        assert_eq!(EscapedPath::from_wire(b"\xff"), None);
+    }
+
+    #[test]
+    fn a_path_of_control_characters_fits_its_record() {
+        let path = vec![0x1b; 5000];
+        assert!(EscapedPath::new(&path).as_str().len() <= MAX_ESCAPED_PATH_LEN_BYTES);
+    }
+}

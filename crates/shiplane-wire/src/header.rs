@@ -455,3 +455,66 @@ fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 pub fn fuzz_opening(data: &[u8]) {
     fuzz::any_split(data, fuzz::open);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_have_these_bytes() {
+        let header = |kind, len| StreamHeader::new(kind, len).map(StreamHeader::encode);
+        assert_eq!(header(StreamKind::RpcCall, 0x0102), Ok([2, 1, 0, 0, 0, 0, 0, 0xc1]));
+        assert_eq!(header(StreamKind::OneWay, 0), Ok([0, 0, 0, 0, 0, 0, 0, 0xc2]));
+        assert_eq!(header(StreamKind::Message, 1 << 20), Ok([0, 0, 16, 0, 0, 0, 0, 0xc3]));
+        assert_eq!(header(StreamKind::TaggedChunk, 24), Ok([24, 0, 0, 0, 0, 0, 0, 0xc4]));
+        assert_eq!(header(StreamKind::Records, 16), Ok([16, 0, 0, 0, 0, 0, 0, 0xc5]));
+    }
+
+    #[test]
+    fn a_tag_has_these_bytes() {
+        let transfer = TransferId::from_bytes(*b"0123456789abcdef");
+        let bytes = TaggedChunk { transfer, index: 0x0102 }.encode();
+        let expected = b"\x18\0\0\0\0\0\0\xc40123456789abcdef\x02\x01\0\0\0\0\0\0";
+        assert_eq!(&bytes, expected);
+        assert_eq!(&records_opening(transfer), b"\x10\0\0\0\0\0\0\xc50123456789abcdef");
+    }
+
+    #[test]
+    fn the_top_bits_tell_streams_apart() {
+        let decode = |word: u64| Opening::decode(word.to_le_bytes());
+        assert_eq!(decode(5), Ok(Opening::BareChunk { len_bytes: 5 }));
+        let most = MAX_FRAME_LEN_BYTES;
+        assert_eq!(decode(most), Ok(Opening::BareChunk { len_bytes: most }));
+        for word in [1 << 62, 1 << 63, (1 << 63) | 5] {
+            assert_eq!(decode(word), Err(OpeningError::ReservedTopBits { word }));
+        }
+        assert_eq!(decode(u64::MAX), Err(OpeningError::UnknownKind { kind: 63 }));
+    }
+
+    #[test]
+    fn a_header_that_breaks_a_rule_is_refused_with_its_code() {
+        let refused = |bytes, error: OpeningError, code| {
+            assert_eq!(Opening::decode(bytes), Err(error));
+            assert_eq!(error.code(), code);
+        };
+        let unknown = OpeningError::UnknownKind { kind: 6 };
+        refused([0, 0, 0, 0, 0, 0, 0, 0xc6], unknown, Code::UnknownKind);
+        let reserved = OpeningError::ReservedBits { bits: 0x80_0000 };
+        refused([0, 0, 0, 0, 0, 0, 0x80, 0xc1], reserved, Code::Protocol);
+        let kind = StreamKind::RpcCall;
+        let (len_bytes, max_bytes) = (u64::from(u32::MAX), 1 << 20);
+        let too_large = OpeningError::TooLarge { kind, len_bytes, max_bytes };
+        refused([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xc1], too_large, Code::TooLarge);
+        let kind = StreamKind::TaggedChunk;
+        let wrong = OpeningError::WrongBodyLen { kind, len_bytes: 25, expected_bytes: 24 };
+        refused([25, 0, 0, 0, 0, 0, 0, 0xc4], wrong, Code::Protocol);
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_not_sent() {
+        let (kind, len_bytes) = (StreamKind::Message, (1 << 20) + 1);
+        let error = OpeningError::TooLarge { kind, len_bytes, max_bytes: 1 << 20 };
+        assert_eq!(StreamHeader::new(kind, len_bytes), Err(error));
+        assert!(StreamHeader::new(kind, u64::MAX).is_err());
+    }
+}

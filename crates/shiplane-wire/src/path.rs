@@ -174,3 +174,93 @@ fn check_component(component: &[u8]) -> Result<(), PathRefused> {
 pub fn fuzz_path(data: &[u8]) {
     fuzz::path(data);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::vec;
+
+    use super::*;
+
+    #[test]
+    fn paths_that_climb_out_or_hide_are_refused() {
+        let cases: [(&[u8], PathRefused); 16] = [
+            (b"", PathRefused::Empty),
+            (b"/", PathRefused::Absolute),
+            (b"/etc/x", PathRefused::Absolute),
+            (b"//x", PathRefused::Absolute),
+            (b".", PathRefused::DotComponent),
+            (b"..", PathRefused::DotComponent),
+            (b"../x", PathRefused::DotComponent),
+            (b"a/../../x", PathRefused::DotComponent),
+            (b"a/./x", PathRefused::DotComponent),
+            (b"a/..", PathRefused::DotComponent),
+            (b"a//b", PathRefused::EmptyComponent),
+            (b"a/", PathRefused::EmptyComponent),
+            (b"a\nb", PathRefused::ForbiddenByte { byte: b'\n' }),
+            (b"a/b\r", PathRefused::ForbiddenByte { byte: b'\r' }),
+            (b"a\0b", PathRefused::ForbiddenByte { byte: 0 }),
+            (b"ok/\0", PathRefused::ForbiddenByte { byte: 0 }),
+        ];
+        for (path, error) in cases {
+            assert_eq!(RelPath::parse(path), Err(error), "{}", escape(path));
+        }
+    }
+
+    #[test]
+    fn odd_names_are_ordinary_here() {
+        for path in [&b"..."[..], b"..a", b".ssh/authorized_keys", b"x:ads", b"CON", b"a\\b", b"\xff\xfe"] {
+            assert_eq!(RelPath::parse(path).unwrap().as_bytes(), path);
+        }
+    }
+
+    #[test]
+    fn the_limits_are_these() {
+        let component = vec![b'x'; 255];
+        assert!(RelPath::parse(&component).is_ok());
+        let too_long = PathRefused::ComponentTooLong { len_bytes: 256, max_bytes: 255 };
+        assert_eq!(RelPath::parse(&[b'x'; 256]), Err(too_long));
+
+        let deepest = vec![&b"a"[..]; 64].join(&b'/');
+        assert!(RelPath::parse(&deepest).is_ok());
+        let too_deep = PathRefused::TooDeep { max_components: 64 };
+        assert_eq!(RelPath::parse(&vec![&b"a"[..]; 65].join(&b'/')), Err(too_deep));
+
+        let longest = vec![&component[..]; 16].join(&b'/');
+        assert_eq!(longest.len(), 4095);
+        assert!(RelPath::parse(&longest).is_ok());
+        let longer = vec![&component[..]; 17].join(&b'/');
+        let too_long = PathRefused::TooLong { len_bytes: longer.len(), max_bytes: 4096 };
+        assert_eq!(RelPath::parse(&longer), Err(too_long));
+    }
+
+    #[test]
+    fn a_path_comes_apart_and_together() {
+        let path = RelPath::parse(b"a/b/c").unwrap();
+        assert!(path.components().eq([b"a", b"b", b"c"]));
+        assert_eq!(path.file_name(), b"c");
+        let parent = path.parent().unwrap();
+        assert_eq!(parent.as_bytes(), b"a/b");
+        assert_eq!(parent.join(b"c").unwrap(), path);
+        let top = RelPath::parse(b"a").unwrap();
+        assert_eq!(top.parent(), None);
+        assert_eq!(top.file_name(), b"a");
+    }
+
+    #[test]
+    fn a_joined_component_is_one_component() {
+        let dir = RelPath::parse(b"a").unwrap();
+        let separator = PathRefused::ForbiddenByte { byte: b'/' };
+        assert_eq!(dir.join(b"b/c"), Err(separator));
+        assert_eq!(dir.join(b"/etc"), Err(separator));
+        assert_eq!(dir.join(b".."), Err(PathRefused::DotComponent));
+        assert_eq!(dir.join(b""), Err(PathRefused::EmptyComponent));
+    }
+
+    #[test]
+    fn a_path_prints_escaped() {
+        let path = RelPath::parse(b"a\x1b[2J").unwrap();
+        assert_eq!(format!("{path}"), r"a\x1b[2J");
+        assert_eq!(format!("{path:?}"), r#""a\x1b[2J""#);
+    }
+}

@@ -280,3 +280,58 @@ pub fn fuzz_recv(data: &[u8]) {
         (received.payload, received.error)
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_HASHED_LEN_BYTES;
+    use crate::{Offer, Refusal};
+
+    #[test]
+    fn hello_has_the_golden_bytes() {
+        let frame = b"hello\x2c\xf2\x4d\xba\x5f\xb0\xa3\x0e\x26\xe8\x3b\x2a\xc5\xb9\xe2\x9e\
+                      \x1b\x16\x1e\x5c\x1f\xa7\x42\x5e\x73\x04\x33\x62\x93\x8b\x98\x24";
+        let mut receiver = ChunkReceiver::new(5);
+        receiver.push(Bytes::from_static(frame));
+        let Ok(RecvStep::Payload { offset: 0, data }) = receiver.poll() else {
+            panic!("{receiver:?}");
+        };
+        assert_eq!(data, "hello");
+        let Ok(RecvStep::Verified(verified)) = receiver.poll() else {
+            panic!("{receiver:?}");
+        };
+        let stored = verified.stored(Promise::Durable);
+        assert_eq!(stored.promise(), Promise::Durable);
+        assert_eq!(stored.len_bytes(), 5);
+        assert_eq!(stored.digest(), Digest::of(b"hello"));
+    }
+
+    #[test]
+    fn a_size_of_exabytes_costs_nothing() {
+        let mut receiver = Offer::new(MAX_HASHED_LEN_BYTES, u64::MAX).unwrap().accept();
+        assert_eq!(receiver.input.capacity(), 0);
+        assert!(matches!(receiver.poll(), Ok(RecvStep::NeedInput)));
+        receiver.end();
+        let expected_bytes = MAX_HASHED_LEN_BYTES + 32;
+        let truncated = RecvError::Truncated { received_bytes: 0, expected_bytes };
+        assert_eq!(receiver.poll().unwrap_err(), truncated);
+    }
+
+    #[test]
+    fn only_a_wrong_digest_is_answered_by_its_own_status() {
+        let digest = Digest::of(b"");
+        let mismatch = RecvError::ChecksumMismatch { expected: digest, actual: digest };
+        assert_eq!(mismatch.refusal(), Refusal::ChecksumFailed);
+        let truncated = RecvError::Truncated { received_bytes: 0, expected_bytes: 32 };
+        assert_eq!(truncated.refusal(), Refusal::Error);
+        assert_eq!(RecvError::TrailingBytes { len_bytes: 0 }.refusal(), Refusal::Error);
+    }
+
+    #[test]
+    fn it_can_run_on_another_thread() {
+        fn assert_send<T: Send + 'static>() {}
+        assert_send::<ChunkReceiver>();
+        assert_send::<RecvStep>();
+        assert_send::<Stored>();
+    }
+}

@@ -187,3 +187,60 @@ pub enum SendStep {
 pub fn fuzz_send(data: &[u8]) {
     fuzz::any_split(data, |pieces| fuzz::send(7, pieces).ok());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn hello_has_the_golden_bytes() {
+        let mut sender = ChunkSender::new(5).unwrap();
+        sender.supply(Bytes::from_static(b"hello")).unwrap();
+        assert_eq!(sender.digest(), None);
+        let frame =
+            b"\x05\0\0\0\0\0\0\0hello\x2c\xf2\x4d\xba\x5f\xb0\xa3\x0e\x26\xe8\x3b\x2a\xc5\xb9\xe2\x9e\
+                      \x1b\x16\x1e\x5c\x1f\xa7\x42\x5e\x73\x04\x33\x62\x93\x8b\x98\x24";
+        assert_eq!(drain(&mut sender), frame);
+        assert_eq!(sender.digest(), Some(Digest::of(b"hello")));
+    }
+
+    #[test]
+    fn the_empty_chunk_has_40_bytes() {
+        let mut sender = ChunkSender::new(0).unwrap();
+        sender.source_ended().unwrap();
+        let frame = drain(&mut sender);
+        assert_eq!(frame.len(), 40);
+        assert_eq!(frame[..8], [0; 8]);
+        assert_eq!(frame[8..], *Digest::of(b"").as_bytes());
+    }
+
+    #[test]
+    fn a_source_that_grew_fails_before_the_digest_is_out() {
+        let mut sender = ChunkSender::new(5).unwrap();
+        let error = SendError::SourceLong { supplied_bytes: 6, len_bytes: 5 };
+        assert_eq!(sender.supply(Bytes::from_static(b"hello!")), Err(error));
+        assert_eq!(sender.poll().unwrap_err(), error);
+        assert_eq!(sender.source_ended(), Err(error));
+        assert_eq!(error.code(), crate::Code::SourceChanged);
+    }
+
+    #[test]
+    fn it_can_run_on_another_thread() {
+        fn assert_send<T: Send + 'static>() {}
+        assert_send::<ChunkSender>();
+        assert_send::<SendStep>();
+    }
+
+    fn drain(sender: &mut ChunkSender) -> Vec<u8> {
+        let mut frame = Vec::new();
+        loop {
+            match sender.poll().unwrap() {
+                SendStep::Transmit(bytes) => frame.extend_from_slice(&bytes),
+                SendStep::NeedPayload { .. } => panic!("the source has given all"),
+                SendStep::Finish => return frame,
+            }
+        }
+    }
+}

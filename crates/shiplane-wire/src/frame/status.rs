@@ -154,3 +154,44 @@ const ERROR: u8 = 2;
 pub fn fuzz_status(data: &[u8]) {
     fuzz::any_split(data, fuzz::answer);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Promise, fuzz};
+    use bytes::Bytes;
+
+    #[test]
+    fn success_comes_from_a_stored_chunk() {
+        let mut receiver = crate::Offer::new(0, 0).unwrap().accept();
+        receiver.push(Bytes::copy_from_slice(crate::Digest::of(b"").as_bytes()));
+        let Ok(crate::RecvStep::Verified(verified)) = receiver.poll() else {
+            panic!("{receiver:?}");
+        };
+        let stored = verified.stored(Promise::Verified);
+        assert_eq!(Reply::stored(&stored).byte(), 0);
+    }
+
+    #[test]
+    fn refusals_have_these_bytes() {
+        assert_eq!(Reply::refused(Refusal::ChecksumFailed).byte(), 1);
+        assert_eq!(Reply::from(Refusal::Error).byte(), 2);
+    }
+
+    #[test]
+    fn anything_but_one_known_byte_is_no_answer() {
+        let answer = |bytes: &'static [u8]| fuzz::answer([Bytes::from_static(bytes)].into());
+        assert_eq!(answer(&[]), Err(StatusError::Missing));
+        assert_eq!(answer(&[7]), Err(StatusError::Unknown { byte: 7 }));
+        assert_eq!(answer(&[0, 0]), Err(StatusError::Extra));
+        assert_eq!(answer(&[1, 0]), Err(StatusError::Extra));
+        assert_eq!(answer(&[0]), Ok(Status::Stored));
+    }
+
+    #[test]
+    fn two_bytes_are_refused_before_the_end() {
+        let mut reader = StatusReader::new();
+        assert_eq!(reader.push(&[0]), Ok(()));
+        assert_eq!(reader.push(&[0]), Err(StatusError::Extra));
+    }
+}

@@ -325,3 +325,144 @@ const NANOS_PER_SEC: u32 = 1_000_000_000;
 pub fn fuzz_records_provider(data: &[u8]) {
     fuzz::any_split(data, |pieces| fuzz::records(pieces, ProviderRecord::encode));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::{PathRefused, RecordReader};
+
+    #[test]
+    fn records_have_these_bytes() {
+        let digest = Digest::from_bytes([0xdd; 32]);
+        let path = EscapedPath::new(b"x\x1b");
+        let cases: [(ProviderRecord, &[u8]); 7] = [
+            (
+                ProviderRecord::Entry(entry()),
+                b"\x01\x2e\0\0\0\0\xa4\x81\0\0\x05\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
+                  \x01\0\0\0vvvvvvvvvvvvvvvv\x03\0a/b",
+            ),
+            (
+                ProviderRecord::Skipped { reason: SkipReason::UnsafeName, path },
+                b"\x02\x08\0\0\0\x02\x05\0x\\x1b",
+            ),
+            (
+                ProviderRecord::End { entries: 2, total_bytes: 0x0102 },
+                b"\x03\x10\0\0\0\x02\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0",
+            ),
+            (
+                ProviderRecord::Digest { entry: 3, digest },
+                &[&b"\x04\x28\0\0\0\x03\0\0\0\0\0\0\0"[..], &[0xdd; 32]].concat(),
+            ),
+            (
+                ProviderRecord::Failed { entry: 4, reason: FailReason::Vanished },
+                b"\x05\x09\0\0\0\x04\0\0\0\0\0\0\0\x01",
+            ),
+            (ProviderRecord::ChunkVoid { index: 5 }, b"\x06\x08\0\0\0\x05\0\0\0\0\0\0\0"),
+            (ProviderRecord::Alive, b"\x07\0\0\0\0"),
+        ];
+        for (record, bytes) in cases {
+            assert_eq!(encode(&record).unwrap(), bytes, "{record:?}");
+            assert_eq!(decode(bytes), Ok(Some(record)));
+        }
+    }
+
+    #[test]
+    fn an_entry_that_breaks_a_rule_is_neither_sent_nor_taken() {
+        let nanos = 1_000_000_000;
+        let mtime = Mtime { secs: 0, nanos };
+        let size_bytes = MAX_FRAME_LEN_BYTES + 1;
+        let too_large = RecordError::FileTooLarge { size_bytes, max_bytes: MAX_FRAME_LEN_BYTES };
+        let bad = [
+            (
+                Entry { mtime, ..entry() },
+                27,
+                &nanos.to_le_bytes()[..],
+                RecordError::NanosOutOfRange { nanos },
+            ),
+            (Entry { size_bytes, ..entry() }, 10, &size_bytes.to_le_bytes()[..], too_large),
+        ];
+        for (entry, at, field, error) in bad {
+            assert_eq!(encode(&ProviderRecord::Entry(entry)), Err(error));
+            assert_eq!(decode(&patched(at, field)), Err(error));
+        }
+    }
+
+    #[test]
+    fn an_entry_with_a_refused_path_has_that_code() {
+        // The last three bytes of the record are the path.
+        let error = decode(&patched(48, b"../")).unwrap_err();
+        assert_eq!(error, RecordError::Path(PathRefused::DotComponent));
+        assert_eq!(error.code(), crate::Code::PathRefused);
+    }
+
+    #[test]
+    fn lengths_that_contradict_each_other_are_refused() {
+        // The path's length is at 46, the body's at 1.
+        let wrong = RecordError::WrongBodyLen { tag: ENTRY, len_bytes: 46 };
+        assert_eq!(decode(&patched(46, &[1, 0])), Err(wrong));
+        assert_eq!(decode(&patched(46, &[4, 0])), Err(wrong));
+        assert_eq!(decode(&patched(46, &[0xff, 0xff])), Err(wrong));
+        let wrong = RecordError::WrongBodyLen { tag: ALIVE, len_bytes: 1 };
+        assert_eq!(decode(b"\x07\x01\0\0\0!"), Err(wrong));
+        let wrong = RecordError::WrongBodyLen { tag: END, len_bytes: 15 };
+        assert_eq!(decode(b"\x03\x0f\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), Err(wrong));
+    }
+
+    #[test]
+    fn unknown_values_are_refused() {
+        let unknown = |field, value| Err(RecordError::UnknownValue { field, value });
+        assert_eq!(decode(&patched(5, &[2])), unknown("entry kind", 2));
+        assert_eq!(decode(b"\x02\x03\0\0\0\x04\0\0"), unknown("skip reason", 4));
+        assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x03"), unknown("fail reason", 3));
+        assert_eq!(decode(b"\x08\0\0\0\0"), Err(RecordError::UnknownType { tag: 8 }));
+        assert_eq!(decode(b"\0\0\0\0\0"), Err(RecordError::UnknownType { tag: 0 }));
+        assert_eq!(decode(b"\x02\x04\0\0\0\0\x01\0\x1b"), Err(RecordError::NotEscaped));
+    }
+
+    #[test]
+    fn a_record_that_is_refused_leaves_no_bytes_behind() {
+        let mut out = BytesMut::new();
+        let too_large = Entry { size_bytes: u64::MAX, ..entry() };
+        assert!(ProviderRecord::Entry(too_large).encode(&mut out).is_err());
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn reasons_are_told_in_words() {
+        assert_eq!(SkipReason::Symlink.to_string(), "symbolic link");
+        assert_eq!(FailReason::Changed.to_string(), "changed");
+    }
+
+    fn entry() -> Entry {
+        Entry {
+            kind: EntryKind::File,
+            mode: 0o100_644,
+            size_bytes: 5,
+            mtime: Mtime { secs: -1, nanos: 1 },
+            version: Version::from_bytes([b'v'; 16]),
+            path: RelPath::parse(b"a/b").unwrap(),
+        }
+    }
+
+    fn encode(record: &ProviderRecord) -> Result<Vec<u8>, RecordError> {
+        let mut out = BytesMut::new();
+        record.encode(&mut out)?;
+        Ok(out.to_vec())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Option<ProviderRecord>, RecordError> {
+        let mut reader = RecordReader::new();
+        reader.push(bytes.to_vec().into());
+        reader.poll()
+    }
+
+    /// The record of `entry` with other bytes in one place.
+    fn patched(at: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut record = encode(&ProviderRecord::Entry(entry())).unwrap();
+        record[at..at + bytes.len()].copy_from_slice(bytes);
+        record
+    }
+}

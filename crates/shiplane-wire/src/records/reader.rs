@@ -202,3 +202,29 @@ fn body_len<R: Record>(header: &[u8; HEADER_LEN_BYTES]) -> Result<usize, RecordE
 fn decode<R: Record>(record: &[u8]) -> Result<R, RecordError> {
     R::decode(record[0], &record[HEADER_LEN_BYTES..])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+
+    #[test]
+    fn it_holds_no_more_than_one_record() {
+        let most = HEADER_LEN_BYTES + MAX_RECORD_LEN_BYTES as usize;
+        let mut header = vec![17];
+        header.extend_from_slice(&MAX_RECORD_LEN_BYTES.to_le_bytes());
+        let mut reader = RecordReader::<ReceiverRecord>::new();
+        reader.push(header.into());
+        assert_eq!(reader.poll(), Ok(None));
+        assert!(reader.partial.capacity() <= 64, "nothing is set aside for what was announced");
+        for _ in 1..MAX_RECORD_LEN_BYTES {
+            reader.push(Bytes::from_static(b"!"));
+            assert_eq!(reader.poll(), Ok(None));
+            assert!(reader.partial.len() < most && reader.input.is_empty());
+        }
+        reader.push(Bytes::from(vec![b'!'; 1 << 20]));
+        assert!(reader.poll().is_err());
+        assert!(reader.partial.capacity() == 0 && reader.input.is_empty());
+    }
+}

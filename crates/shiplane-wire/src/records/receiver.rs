@@ -165,3 +165,108 @@ const ALIVE: u8 = 21;
 pub fn fuzz_records_receiver(data: &[u8]) {
     fuzz::any_split(data, |pieces| fuzz::records(pieces, ReceiverRecord::encode));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+    use crate::limits::MAX_RECORD_LEN_BYTES;
+    use crate::{Code, RecordReader};
+
+    #[test]
+    fn records_have_these_bytes() {
+        let spans = vec![span(1, 2, 3), span(4, 0x0102, 5)];
+        let cases: [(ReceiverRecord, &[u8]); 5] = [
+            (
+                ReceiverRecord::WantChunk { index: 9, spans },
+                b"\x11\x3a\0\0\0\x09\0\0\0\0\0\0\0\x02\0\
+                  \x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\
+                  \x04\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0\x05\0\0\0\0\0\0\0",
+            ),
+            (ReceiverRecord::WantDigest { entry: 7 }, b"\x12\x08\0\0\0\x07\0\0\0\0\0\0\0"),
+            (ReceiverRecord::Release { below: 8 }, b"\x13\x08\0\0\0\x08\0\0\0\0\0\0\0"),
+            (ReceiverRecord::Done { chunks: 9 }, b"\x14\x08\0\0\0\x09\0\0\0\0\0\0\0"),
+            (ReceiverRecord::Alive, b"\x15\0\0\0\0"),
+        ];
+        for (record, bytes) in cases {
+            let mut out = BytesMut::new();
+            record.encode(&mut out).unwrap();
+            assert_eq!(out, bytes, "{record:?}");
+            assert_eq!(decode(out), Ok(Some(record)));
+        }
+    }
+
+    #[test]
+    fn the_largest_want_fits_in_a_record() {
+        let len_bytes = MAX_PAYLOAD_CHUNK_LEN_BYTES / 1024;
+        let spans = vec![span(u64::MAX, 1 << 61, len_bytes); 1024];
+        let want = ReceiverRecord::WantChunk { index: u64::MAX, spans };
+        let mut out = BytesMut::new();
+        want.encode(&mut out).unwrap();
+        assert!(out.len() - 5 <= MAX_RECORD_LEN_BYTES as usize);
+        assert_eq!(decode(out), Ok(Some(want)));
+    }
+
+    #[test]
+    fn a_want_that_breaks_a_rule_is_neither_sent_nor_taken() {
+        let most = MAX_PAYLOAD_CHUNK_LEN_BYTES;
+        let beyond = span(7, MAX_FRAME_LEN_BYTES, 1);
+        let overflow = span(7, u64::MAX, 1);
+        let overflow_of = |Span { entry, offset_bytes, len_bytes }| RecordError::SpanOverflow {
+            entry,
+            offset_bytes,
+            len_bytes,
+        };
+        let too_large = |len_bytes| RecordError::ChunkTooLarge { len_bytes, max_bytes: most };
+        let too_many = RecordError::TooManySpans { spans: 1025, max_spans: 1024 };
+        let bad = [
+            (vec![], RecordError::NoSpans, Code::Protocol),
+            (vec![span(0, 0, 1), span(7, 5, 0)], RecordError::EmptySpan { entry: 7 }, Code::Protocol),
+            (vec![beyond], overflow_of(beyond), Code::Protocol),
+            (vec![overflow], overflow_of(overflow), Code::Protocol),
+            (vec![span(0, 0, most), span(1, 0, 1)], too_large(most + 1), Code::TooLarge),
+            (vec![span(0, 0, 1 << 61); 9], too_large(u64::MAX), Code::TooLarge),
+            (vec![span(0, 0, 1); 1025], too_many, Code::TooLarge),
+        ];
+        for (spans, error, code) in bad {
+            let want = ReceiverRecord::WantChunk { index: 0, spans: spans.clone() };
+            let mut out = BytesMut::new();
+            assert_eq!(want.encode(&mut out), Err(error));
+            assert!(out.is_empty());
+            assert_eq!(decode(unchecked(&spans)), Err(error));
+            assert_eq!(error.code(), code);
+        }
+        assert!(span(0, MAX_FRAME_LEN_BYTES - 1, 1).check().is_ok());
+    }
+
+    #[test]
+    fn a_count_that_contradicts_the_length_is_refused() {
+        let mut want = unchecked(&[span(0, 0, 1), span(0, 1, 1)]);
+        let wrong = RecordError::WrongBodyLen { tag: WANT_CHUNK, len_bytes: 58 };
+        for count in [1, 3, 4] {
+            want[13] = count;
+            assert_eq!(decode(want.clone()), Err(wrong));
+        }
+    }
+
+    fn span(entry: u64, offset_bytes: u64, len_bytes: u64) -> Span {
+        Span { entry, offset_bytes, len_bytes }
+    }
+
+    fn unchecked(spans: &[Span]) -> BytesMut {
+        let mut out = BytesMut::new();
+        put_record(&mut out, WANT_CHUNK, |out| {
+            out.put_u64_le(0);
+            out.put_u16_le(spans.len() as u16);
+            spans.iter().for_each(|span| span.put(out));
+        });
+        out
+    }
+
+    fn decode(bytes: BytesMut) -> Result<Option<ReceiverRecord>, RecordError> {
+        let mut reader = RecordReader::new();
+        reader.push(bytes.freeze());
+        reader.poll()
+    }
+}

@@ -86,7 +86,7 @@ fn openings() -> Seeds {
         ("message", message.encode().to_vec()),
         ("tagged", [&TaggedChunk { transfer: id, index: 1 }.encode()[..], b"frame"].concat()),
         ("records", records_opening(id).to_vec()),
-        ("tagged-cut", records_opening(id)[..20].to_vec()),
+        ("records-cut", records_opening(id)[..20].to_vec()),
         ("all-ones", vec![0xff; 8]),
         ("reserved-top", vec![0, 0, 0, 0, 0, 0, 0, 0x80]),
         ("reserved-bit", vec![3, 0, 0, 0, 1, 0, 0, 0xc1]),

@@ -378,7 +378,7 @@ mod tests {
         let bad = [
             (
                 Entry { mtime, ..entry() },
-                27,
+                26,
                 &nanos.to_le_bytes()[..],
                 RecordError::NanosOutOfRange { nanos },
             ),

@@ -62,9 +62,7 @@ impl FromStr for Host {
         if text.is_empty() {
             return Err(AddressError::HostMissing);
         }
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         if let Some(inside) = bare {
             return Ipv6Addr::from_str(inside)
                 .map(|ip| Self::Ip(ip.into()))
@@ -73,9 +71,7 @@ impl FromStr for Host {
         if let Ok(ip) = IpAddr::from_str(text) {
             return Ok(Self::Ip(ip));
         }
-        is_name(text)
-            .then(|| Self::Name(HostName(text.into())))
-            .ok_or(AddressError::HostMalformed)
+        is_name(text).then(|| Self::Name(HostName(text.into()))).ok_or(AddressError::HostMalformed)
     }
 }
 
@@ -145,21 +141,13 @@ fn parse_port(text: &str) -> Result<u16, AddressError> {
 
 fn is_name(text: &str) -> bool {
     let well_formed = text.len() <= MAX_NAME_LEN_BYTES
-        && text
-            .strip_suffix('.')
-            .unwrap_or(text)
-            .split('.')
-            .all(|label| {
-                (1..=MAX_LABEL_LEN_BYTES).contains(&label.len())
-                    && !label.starts_with('-')
-                    && label
-                        .bytes()
-                        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-            });
+        && text.strip_suffix('.').unwrap_or(text).split('.').all(|label| {
+            (1..=MAX_LABEL_LEN_BYTES).contains(&label.len())
+                && !label.starts_with('-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        });
     // "10.0.0" or "300.1.1.1" is a mistyped address, not a name that anybody could register.
-    let only_digits = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let only_digits = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     well_formed && !only_digits
 }
 
@@ -182,14 +170,8 @@ mod tests {
         let name = parse("files.example_1.org:7514").unwrap();
         assert!(matches!(name.host, Host::Name(_)));
         assert_eq!(name.port, 7514);
-        assert_eq!(
-            parse("10.0.0.5:1").unwrap().host,
-            Host::Ip(Ipv4Addr::new(10, 0, 0, 5).into())
-        );
-        assert_eq!(
-            parse("[::1]:1").unwrap().host,
-            Host::Ip(Ipv6Addr::LOCALHOST.into())
-        );
+        assert_eq!(parse("10.0.0.5:1").unwrap().host, Host::Ip(Ipv4Addr::new(10, 0, 0, 5).into()));
+        assert_eq!(parse("[::1]:1").unwrap().host, Host::Ip(Ipv6Addr::LOCALHOST.into()));
         for text in ["files.example.org:7514", "10.0.0.5:1", "[fe80::1]:65535"] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
@@ -227,13 +209,7 @@ mod tests {
         let label = "a".repeat(63);
         let longest = [label.as_str(); 4].join(".")[..253].to_owned();
         assert!(longest.parse::<Host>().is_ok());
-        assert_eq!(
-            format!("{longest}a").parse::<Host>(),
-            Err(AddressError::HostMalformed)
-        );
-        assert_eq!(
-            "a".repeat(64).parse::<Host>(),
-            Err(AddressError::HostMalformed)
-        );
+        assert_eq!(format!("{longest}a").parse::<Host>(), Err(AddressError::HostMalformed));
+        assert_eq!("a".repeat(64).parse::<Host>(), Err(AddressError::HostMalformed));
     }
 }

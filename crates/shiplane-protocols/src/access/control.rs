@@ -55,11 +55,7 @@ impl AccessControl {
     #[must_use]
     pub fn open(path: &Path) -> Self {
         let list = RwLock::new(Arc::new(AccessList::load(path)));
-        Self {
-            path: path.to_owned(),
-            list,
-            tickets: TicketBook::new(),
-        }
+        Self { path: path.to_owned(), list, tickets: TicketBook::new() }
     }
 
     /// The tickets, to issue and to redeem.
@@ -133,11 +129,7 @@ impl AccessControl {
         let mut revoked: Vec<PeerId> = old
             .peers()
             .iter()
-            .filter(|peer| {
-                !fresh
-                    .find(&peer.id)
-                    .is_some_and(|now| now.grant.covers(&peer.grant))
-            })
+            .filter(|peer| !fresh.find(&peer.id).is_some_and(|now| now.grant.covers(&peer.grant)))
             .map(|peer| peer.id)
             .collect();
         if is_broken.is_some() && was_broken.is_none() {
@@ -146,11 +138,7 @@ impl AccessControl {
             revoked.dedup();
         }
         let broken = is_broken.filter(|_| changed);
-        Reload {
-            changed,
-            revoked,
-            broken,
-        }
+        Reload { changed, revoked, broken }
     }
 
     fn may(&self, right: Right, peer: &PeerId, path: &[u8], now: Instant) -> Result<(), Denied> {
@@ -206,31 +194,17 @@ mod tests {
             let path = dir.path().join("peers");
             let file = PeersFile::at(&path);
             let access = AccessControl::open(&path);
-            Self {
-                _dir: dir,
-                file,
-                path,
-                access,
-                now: Instant::now(),
-            }
+            Self { _dir: dir, file, path, access, now: Instant::now() }
         }
 
         fn allow(&self, byte: u8, path: &str) {
             let name = format!("peer{byte}").parse().unwrap();
             let grant = Grant::read_only(Scope::below(path.as_bytes()).unwrap());
-            self.file
-                .add(&StandingPeer {
-                    name,
-                    id: key(byte),
-                    grant,
-                })
-                .unwrap();
+            self.file.add(&StandingPeer { name, id: key(byte), grant }).unwrap();
         }
 
         fn forget(&self, byte: u8) {
-            self.file
-                .remove(&format!("peer{byte}").parse().unwrap())
-                .unwrap();
+            self.file.remove(&format!("peer{byte}").parse().unwrap()).unwrap();
         }
 
         fn reload(&self) -> Reload {
@@ -248,10 +222,7 @@ mod tests {
         fn redeem(&self, byte: u8, path: &str) {
             let grant = Grant::read_only(Scope::below(path.as_bytes()).unwrap());
             let secret = self.access.tickets().issue(grant, HOUR, self.now).unwrap();
-            self.access
-                .tickets()
-                .redeem(&secret, key(byte), self.now)
-                .unwrap();
+            self.access.tickets().redeem(&secret, key(byte), self.now).unwrap();
         }
     }
 
@@ -270,19 +241,11 @@ mod tests {
     fn a_stranger_is_a_guest_until_the_ticket_is_taken_or_expires() {
         let mut server = Server::new();
         let grant = Grant::read_only(Scope::below(b"a").unwrap());
-        let secret = server
-            .access
-            .tickets()
-            .issue(grant, HOUR, server.now)
-            .unwrap();
+        let secret = server.access.tickets().issue(grant, HOUR, server.now).unwrap();
         assert_eq!(server.admit(1), Admission::Guest);
         assert_eq!(server.reads(1, "a"), Err(Denied::NoGrant));
 
-        server
-            .access
-            .tickets()
-            .redeem(&secret, key(1), server.now)
-            .unwrap();
+        server.access.tickets().redeem(&secret, key(1), server.now).unwrap();
         assert_eq!(server.admit(1), Admission::Trusted);
         assert_eq!(server.admit(2), Admission::Refused);
         assert_eq!(server.reads(1, "a/b"), Ok(()));
@@ -302,21 +265,8 @@ mod tests {
         server.allow(1, "a");
         let grant = Grant::none();
         let name = "nobody".parse().unwrap();
-        server
-            .file
-            .add(&StandingPeer {
-                name,
-                id: key(2),
-                grant,
-            })
-            .unwrap();
-        assert_eq!(
-            server.reload(),
-            Reload {
-                changed: true,
-                ..Reload::default()
-            }
-        );
+        server.file.add(&StandingPeer { name, id: key(2), grant }).unwrap();
+        assert_eq!(server.reload(), Reload { changed: true, ..Reload::default() });
         assert_eq!(server.admit(1), Admission::Trusted);
         assert_eq!(server.reads(1, "a"), Ok(()));
         assert_eq!(server.reads(1, "b"), Err(Denied::OutsideScope));
@@ -335,10 +285,7 @@ mod tests {
         server.allow(2, "a/b"); // less than before
         server.allow(3, ""); // more than before
         let reload = server.reload();
-        assert_eq!(
-            (reload.revoked, reload.broken),
-            (vec![key(1), key(2)], None)
-        );
+        assert_eq!((reload.revoked, reload.broken), (vec![key(1), key(2)], None));
         assert_eq!(server.admit(1), Admission::Refused);
         assert_eq!(server.reads(2, "a"), Err(Denied::OutsideScope));
         assert_eq!(server.reads(3, "x"), Ok(()));
@@ -364,13 +311,7 @@ mod tests {
         assert!(server.access.broken_list().is_some());
 
         fs::write(&server.path, good).unwrap();
-        assert_eq!(
-            server.reload(),
-            Reload {
-                changed: true,
-                ..Reload::default()
-            }
-        );
+        assert_eq!(server.reload(), Reload { changed: true, ..Reload::default() });
         assert_eq!(server.admit(1), Admission::Trusted);
         assert_eq!(server.admit(2), Admission::Trusted);
     }

@@ -51,21 +51,13 @@ impl Grant {
     /// Read access to `roots` and nothing else.
     #[must_use]
     pub fn read_only(roots: Scope) -> Self {
-        Self {
-            read: true,
-            write: false,
-            roots,
-        }
+        Self { read: true, write: false, roots }
     }
 
     /// No right at all: a key that merely has a name.
     #[must_use]
     pub fn none() -> Self {
-        Self {
-            read: false,
-            write: false,
-            roots: Scope::nothing(),
-        }
+        Self { read: false, write: false, roots: Scope::nothing() }
     }
 
     /// Whether there is nothing that this grant allows.
@@ -78,9 +70,7 @@ impl Grant {
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         other.is_none()
-            || ((self.read || !other.read)
-                && (self.write || !other.write)
-                && self.roots.covers(&other.roots))
+            || ((self.read || !other.read) && (self.write || !other.write) && self.roots.covers(&other.roots))
     }
 
     fn has(&self, right: Right) -> bool {
@@ -135,8 +125,9 @@ impl Scope {
         match &self.0 {
             // `..` is refused even here: no later mistake shall turn it into a way out.
             Roots::Everything => path.is_empty() || RelPath::parse(path).is_ok(),
-            Roots::Below(roots) => RelPath::parse(path)
-                .is_ok_and(|path| roots.iter().any(|root| is_at_or_below(&path, root))),
+            Roots::Below(roots) => {
+                RelPath::parse(path).is_ok_and(|path| roots.iter().any(|root| is_at_or_below(&path, root)))
+            }
         }
     }
 
@@ -169,11 +160,7 @@ pub(super) fn decide(grants: &[Grant], right: Right, path: &[u8]) -> Result<(), 
     if in_this_direction.peek().is_none() {
         return Err(Denied::WrongDirection { right });
     }
-    if in_this_direction.any(|grant| grant.roots.contains(path)) {
-        Ok(())
-    } else {
-        Err(Denied::OutsideScope)
-    }
+    if in_this_direction.any(|grant| grant.roots.contains(path)) { Ok(()) } else { Err(Denied::OutsideScope) }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,8 +171,7 @@ enum Roots {
 
 fn is_at_or_below(path: &RelPath, root: &RelPath) -> bool {
     let mut components = path.components();
-    root.components()
-        .all(|expected| components.next() == Some(expected))
+    root.components().all(|expected| components.next() == Some(expected))
 }
 
 #[cfg(test)]
@@ -204,16 +190,7 @@ mod tests {
         for inside in ["a/photos", "a/photos/x", "a/photos/x/y"] {
             assert!(photos.contains(inside.as_bytes()), "{inside}");
         }
-        for outside in [
-            "",
-            "a",
-            "a/photos2",
-            "a/photo",
-            "A/photos",
-            "b/photos",
-            "photos",
-            "x/a/photos",
-        ] {
+        for outside in ["", "a", "a/photos2", "a/photo", "A/photos", "b/photos", "photos", "x/a/photos"] {
             assert!(!photos.contains(outside.as_bytes()), "{outside}");
         }
     }
@@ -241,54 +218,27 @@ mod tests {
     #[test]
     fn grants_do_not_add_up() {
         let reads_a = Grant::read_only(below("a"));
-        let writes_b = Grant {
-            read: false,
-            write: true,
-            roots: below("b"),
-        };
+        let writes_b = Grant { read: false, write: true, roots: below("b") };
         let both = [reads_a.clone(), writes_b];
         assert_eq!(decide(&both, Right::Read, b"a/x"), Ok(()));
         assert_eq!(decide(&both, Right::Write, b"b/x"), Ok(()));
-        assert_eq!(
-            decide(&both, Right::Write, b"a/x"),
-            Err(Denied::OutsideScope)
-        );
-        assert_eq!(
-            decide(&both, Right::Read, b"b/x"),
-            Err(Denied::OutsideScope)
-        );
+        assert_eq!(decide(&both, Right::Write, b"a/x"), Err(Denied::OutsideScope));
+        assert_eq!(decide(&both, Right::Read, b"b/x"), Err(Denied::OutsideScope));
         let right = Right::Write;
-        assert_eq!(
-            decide(&[reads_a], right, b"a"),
-            Err(Denied::WrongDirection { right })
-        );
+        assert_eq!(decide(&[reads_a], right, b"a"), Err(Denied::WrongDirection { right }));
         assert_eq!(decide(&[], Right::Read, b""), Err(Denied::NoGrant));
-        assert_eq!(
-            decide(&[Grant::none()], Right::Read, b""),
-            Err(Denied::NoGrant)
-        );
+        assert_eq!(decide(&[Grant::none()], Right::Read, b""), Err(Denied::NoGrant));
     }
 
     #[test]
     fn covering_notices_every_kind_of_loss() {
-        let wide = Grant {
-            read: true,
-            write: true,
-            roots: Scope::everything(),
-        };
+        let wide = Grant { read: true, write: true, roots: Scope::everything() };
         let narrow = Grant::read_only(below("a/b"));
         assert!(wide.covers(&narrow));
         assert!(wide.covers(&wide));
         assert!(!narrow.covers(&wide));
         assert!(!Grant::read_only(below("a/c")).covers(&narrow));
-        assert!(
-            !Grant {
-                read: false,
-                write: true,
-                roots: below("a/b")
-            }
-            .covers(&narrow)
-        );
+        assert!(!Grant { read: false, write: true, roots: below("a/b") }.covers(&narrow));
         assert!(Grant::none().covers(&Grant::none()));
         assert!(!Grant::none().covers(&narrow));
     }

@@ -141,9 +141,7 @@ impl PeersFile {
                     return Err(EditError::NameTaken { name, known });
                 }
                 (false, true) => {
-                    return Err(EditError::IdTaken {
-                        name: known.name.clone(),
-                    });
+                    return Err(EditError::IdTaken { name: known.name.clone() });
                 }
                 (true, true) | (false, false) => {}
             }
@@ -160,9 +158,7 @@ impl PeersFile {
     /// See [`EditError`]; the file is unchanged then.
     pub fn remove(&self, name: &PeerName) -> Result<StandingPeer, EditError> {
         let (lock, mut text) = self.edit()?;
-        let peer = text
-            .take(name)
-            .ok_or_else(|| EditError::NoSuchPeer { name: name.clone() })?;
+        let peer = text.take(name).ok_or_else(|| EditError::NoSuchPeer { name: name.clone() })?;
         self.replace(&text, &lock)?;
         Ok(peer)
     }
@@ -178,30 +174,20 @@ impl PeersFile {
     }
 
     fn unwritable(&self, source: io::Error) -> EditError {
-        EditError::Unwritable {
-            path: self.path.clone(),
-            source,
-        }
+        EditError::Unwritable { path: self.path.clone(), source }
     }
 
     fn text(&self) -> Result<PeersText, PeersError> {
         let path = || self.path.clone();
         let read = store::read(&self.path, MAX_FILE_LEN_BYTES);
-        let Some(content) = read.map_err(|source| PeersError::Unreadable {
-            path: path(),
-            source,
-        })?
-        else {
+        let Some(content) = read.map_err(|source| PeersError::Unreadable { path: path(), source })? else {
             return Ok(PeersText::default());
         };
         if let Some(mode) = content.writable_by_others {
             return Err(PeersError::WritableByOthers { path: path(), mode });
         }
         if content.bytes.len() > MAX_FILE_LEN_BYTES {
-            return Err(PeersError::TooLong {
-                path: path(),
-                max_bytes: MAX_FILE_LEN_BYTES,
-            });
+            return Err(PeersError::TooLong { path: path(), max_bytes: MAX_FILE_LEN_BYTES });
         }
         PeersText::parse(&content.bytes).map_err(|(line, fault)| PeersError::Malformed {
             path: path(),
@@ -215,9 +201,7 @@ impl AccessList {
     /// Loads the file; what is wrong with it is in [`error`](Self::error).
     #[must_use]
     pub fn load(path: &Path) -> Self {
-        Self {
-            peers: PeersFile::at(path).read(),
-        }
+        Self { peers: PeersFile::at(path).read() }
     }
 
     /// Why this list refuses everyone, if it does.
@@ -271,11 +255,7 @@ mod tests {
 
     fn peer(name: &str, byte: u8) -> StandingPeer {
         let (name, id) = (name.parse().unwrap(), PeerId::from_bytes([byte; 32]));
-        StandingPeer {
-            name,
-            id,
-            grant: Grant::read_only(Scope::everything()),
-        }
+        StandingPeer { name, id, grant: Grant::read_only(Scope::everything()) }
     }
 
     #[test]
@@ -285,22 +265,13 @@ mod tests {
         assert_eq!(home.file.add(&peer("a", 1)).unwrap(), Added::New);
         assert_eq!(home.file.add(&peer("b", 2)).unwrap(), Added::New);
         assert_eq!(home.file.add(&peer("a", 1)).unwrap(), Added::Unchanged);
-        let mute = StandingPeer {
-            grant: Grant::none(),
-            ..peer("a", 1)
-        };
+        let mute = StandingPeer { grant: Grant::none(), ..peer("a", 1) };
         assert_eq!(home.file.add(&mute).unwrap(), Added::Changed);
         assert_eq!(home.file.read().unwrap(), [mute, peer("b", 2)]);
 
-        assert_eq!(
-            home.file.remove(&"b".parse().unwrap()).unwrap(),
-            peer("b", 2)
-        );
+        assert_eq!(home.file.remove(&"b".parse().unwrap()).unwrap(), peer("b", 2));
         let gone = home.file.remove(&"b".parse().unwrap());
-        assert!(
-            matches!(gone, Err(EditError::NoSuchPeer { .. })),
-            "{gone:?}"
-        );
+        assert!(matches!(gone, Err(EditError::NoSuchPeer { .. })), "{gone:?}");
         assert_eq!(home.file.read().unwrap().len(), 1);
     }
 
@@ -311,9 +282,7 @@ mod tests {
         let before = fs::read(home.path()).unwrap();
 
         let changed = home.file.add(&peer("a", 2)).unwrap_err();
-        assert!(
-            matches!(&changed, EditError::NameTaken { known, .. } if *known == peer("a", 1).id)
-        );
+        assert!(matches!(&changed, EditError::NameTaken { known, .. } if *known == peer("a", 1).id));
         let renamed = home.file.add(&peer("b", 1)).unwrap_err();
         assert!(matches!(&renamed, EditError::IdTaken { name } if name.as_str() == "a"));
         assert_eq!(fs::read(home.path()).unwrap(), before);
@@ -328,10 +297,7 @@ mod tests {
         fs::write(home.path(), &text).unwrap();
 
         let refused = home.file.add(&peer("b", 2));
-        assert!(matches!(
-            refused,
-            Err(EditError::List(PeersError::Malformed { line: 5, .. }))
-        ));
+        assert!(matches!(refused, Err(EditError::List(PeersError::Malformed { line: 5, .. }))));
         assert_eq!(fs::read_to_string(home.path()).unwrap(), text);
 
         let list = AccessList::load(&home.path());
@@ -408,18 +374,11 @@ mod tests {
             for others in [0o620, 0o602, 0o666] {
                 fs::set_permissions(home.path(), fs::Permissions::from_mode(others)).unwrap();
                 let list = AccessList::load(&home.path());
-                assert!(matches!(
-                    list.error(),
-                    Some(PeersError::WritableByOthers { .. })
-                ));
+                assert!(matches!(list.error(), Some(PeersError::WritableByOthers { .. })));
                 assert_eq!(list.find(&peer("a", 1).id), None);
             }
             fs::set_permissions(home.path(), fs::Permissions::from_mode(0o644)).unwrap();
-            assert!(
-                AccessList::load(&home.path())
-                    .find(&peer("a", 1).id)
-                    .is_some()
-            );
+            assert!(AccessList::load(&home.path()).find(&peer("a", 1).id).is_some());
         }
     }
 }

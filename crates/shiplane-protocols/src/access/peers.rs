@@ -126,13 +126,9 @@ impl FromStr for PeerName {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let well_formed = (1..=MAX_NAME_LEN_BYTES).contains(&text.len())
             && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
         if !well_formed {
-            return Err(NameError::Malformed {
-                max_bytes: MAX_NAME_LEN_BYTES,
-            });
+            return Err(NameError::Malformed { max_bytes: MAX_NAME_LEN_BYTES });
         }
         if text.as_bytes()[..text.len().min(3)].eq_ignore_ascii_case(b"sl1") {
             return Err(NameError::LikeAnId);
@@ -153,9 +149,9 @@ impl fmt::Display for StandingPeer {
         write!(f, "{} {} {}", self.name, self.id, rights_word(&self.grant))?;
         match self.grant.roots.roots() {
             None => f.write_str(" /"),
-            Some(roots) => roots
-                .iter()
-                .try_for_each(|root| write!(f, " /{}", percent_encode(root.as_bytes(), ESCAPED))),
+            Some(roots) => {
+                roots.iter().try_for_each(|root| write!(f, " /{}", percent_encode(root.as_bytes(), ESCAPED)))
+            }
         }
     }
 }
@@ -192,24 +188,17 @@ impl PeersText {
     /// sure that the key stands nowhere else.
     pub(super) fn put(&mut self, peer: &StandingPeer) {
         if self.lines.is_empty() {
-            self.lines.extend(HEADER.lines().map(|line| Line {
-                raw: line.into(),
-                peer: None,
-            }));
+            self.lines.extend(HEADER.lines().map(|line| Line { raw: line.into(), peer: None }));
         }
-        let existing = self.lines.iter_mut().find(|line| {
-            line.peer
-                .as_ref()
-                .is_some_and(|other| other.name == peer.name)
-        });
+        let existing = self
+            .lines
+            .iter_mut()
+            .find(|line| line.peer.as_ref().is_some_and(|other| other.name == peer.name));
         let comment = existing
             .as_ref()
             .and_then(|line| line.raw.split_once('#'))
             .map_or_else(String::new, |(_, comment)| format!(" #{comment}"));
-        let line = Line {
-            raw: format!("{peer}{comment}"),
-            peer: Some(peer.clone()),
-        };
+        let line = Line { raw: format!("{peer}{comment}"), peer: Some(peer.clone()) };
         match existing {
             Some(existing) => *existing = line,
             None => self.lines.push(line),
@@ -218,18 +207,14 @@ impl PeersText {
 
     /// Takes the line with this name out.
     pub(super) fn take(&mut self, name: &PeerName) -> Option<StandingPeer> {
-        let at = self
-            .lines
-            .iter()
-            .position(|line| line.peer.as_ref().is_some_and(|peer| peer.name == *name))?;
+        let at =
+            self.lines.iter().position(|line| line.peer.as_ref().is_some_and(|peer| peer.name == *name))?;
         self.lines.remove(at).peer
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let lines = self.lines.iter();
-        lines
-            .flat_map(|line| line.raw.bytes().chain(std::iter::once(b'\n')))
-            .collect()
+        lines.flat_map(|line| line.raw.bytes().chain(std::iter::once(b'\n'))).collect()
     }
 }
 
@@ -248,37 +233,23 @@ impl Line {
             None => None,
             Some(name) => Some(parse_peer(name, words)?),
         };
-        Ok(Self {
-            raw: raw.to_owned(),
-            peer,
-        })
+        Ok(Self { raw: raw.to_owned(), peer })
     }
 }
 
-fn parse_peer<'a>(
-    name: &str,
-    mut words: impl Iterator<Item = &'a str>,
-) -> Result<StandingPeer, LineFault> {
+fn parse_peer<'a>(name: &str, mut words: impl Iterator<Item = &'a str>) -> Result<StandingPeer, LineFault> {
     let name = name.parse().map_err(LineFault::Name)?;
-    let id = words
-        .next()
-        .ok_or(LineFault::IdMissing)?
-        .parse()
-        .map_err(LineFault::Id)?;
+    let id = words.next().ok_or(LineFault::IdMissing)?.parse().map_err(LineFault::Id)?;
     let (read, write) = match words.next().ok_or(LineFault::RightsMissing)? {
         "read" => (true, false),
         "write" => (false, true),
         "read,write" => (true, true),
         "none" => (false, false),
         other => {
-            return Err(LineFault::RightsUnknown {
-                word: other.to_owned(),
-            });
+            return Err(LineFault::RightsUnknown { word: other.to_owned() });
         }
     };
-    let roots = words.try_fold(Scope::nothing(), |roots, word| {
-        Ok(roots.and(parse_root(word)?))
-    })?;
+    let roots = words.try_fold(Scope::nothing(), |roots, word| Ok(roots.and(parse_root(word)?)))?;
     let grant = match (read || write, roots == Scope::nothing()) {
         (true, true) => return Err(LineFault::RootsMissing),
         (false, false) => return Err(LineFault::RootsWithoutRights),
@@ -289,13 +260,9 @@ fn parse_peer<'a>(
 
 fn parse_root(word: &str) -> Result<Scope, LineFault> {
     let Some(path) = word.strip_prefix('/') else {
-        return Err(LineFault::RootNotAbsolute {
-            word: word.to_owned(),
-        });
+        return Err(LineFault::RootNotAbsolute { word: word.to_owned() });
     };
-    let path = decode_path(path).map_err(|_| LineFault::RootEncoding {
-        word: word.to_owned(),
-    })?;
+    let path = decode_path(path).map_err(|_| LineFault::RootEncoding { word: word.to_owned() })?;
     Scope::below(&path).map_err(LineFault::Root)
 }
 
@@ -334,12 +301,7 @@ const MAX_NAME_LEN_BYTES: usize = 64;
 const MAX_SHOWN_BYTES: usize = 64;
 
 /// What the words are separated by, what starts a comment, and what a terminal would obey.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'/');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 const HEADER: &str = "\
 # Peers of shiplane, one a line: NAME PEERID RIGHTS ROOT...
@@ -358,11 +320,7 @@ mod tests {
     }
 
     fn peer(name: &str, byte: u8, grant: Grant) -> StandingPeer {
-        StandingPeer {
-            name: name.parse().unwrap(),
-            id: key(byte),
-            grant,
-        }
+        StandingPeer { name: name.parse().unwrap(), id: key(byte), grant }
     }
 
     fn parse(text: &str) -> Result<Vec<StandingPeer>, (usize, LineFault)> {
@@ -382,15 +340,7 @@ mod tests {
             parse(&text).unwrap(),
             [
                 peer("laptop", 1, Grant::read_only(Scope::everything())),
-                peer(
-                    "nas",
-                    2,
-                    Grant {
-                        read: true,
-                        write: true,
-                        roots
-                    }
-                ),
+                peer("nas", 2, Grant { read: true, write: true, roots }),
                 peer("friend", 3, Grant::none()),
             ]
         );
@@ -406,35 +356,17 @@ mod tests {
         let malformed = NameError::Malformed { max_bytes: 64 };
         for (line, fault) in [
             (format!("-x {id} read /"), LineFault::Name(malformed)),
-            (
-                format!("{id} {id} read /"),
-                LineFault::Name(NameError::LikeAnId),
-            ),
+            (format!("{id} {id} read /"), LineFault::Name(NameError::LikeAnId)),
             (word("x"), LineFault::IdMissing),
             (word("x # no more"), LineFault::IdMissing),
             (format!("x {id}"), LineFault::RightsMissing),
-            (
-                format!("x {id} all /"),
-                LineFault::RightsUnknown { word: word("all") },
-            ),
-            (
-                format!("x {id} READ /"),
-                LineFault::RightsUnknown { word: word("READ") },
-            ),
+            (format!("x {id} all /"), LineFault::RightsUnknown { word: word("all") }),
+            (format!("x {id} READ /"), LineFault::RightsUnknown { word: word("READ") }),
             (format!("x {id} read"), LineFault::RootsMissing),
             (format!("x {id} none /"), LineFault::RootsWithoutRights),
-            (
-                format!("x {id} read a"),
-                LineFault::RootNotAbsolute { word: word("a") },
-            ),
-            (
-                format!("x {id} read /%"),
-                LineFault::RootEncoding { word: word("/%") },
-            ),
-            (
-                format!("first {id} read /"),
-                LineFault::NameTwice { first: 2 },
-            ),
+            (format!("x {id} read a"), LineFault::RootNotAbsolute { word: word("a") }),
+            (format!("x {id} read /%"), LineFault::RootEncoding { word: word("/%") }),
+            (format!("first {id} read /"), LineFault::NameTwice { first: 2 }),
             (format!("x {other} read /"), LineFault::IdTwice { first: 2 }),
         ] {
             let text = format!("# one\nfirst {other} read /\n{line}\n");
@@ -443,19 +375,14 @@ mod tests {
         let climbs = parse(&format!("x {id} read /a/../b"));
         assert!(matches!(climbs, Err((1, LineFault::Root(_)))), "{climbs:?}");
         let mistyped = parse("x sl1abc read /");
-        assert!(
-            matches!(mistyped, Err((1, LineFault::Id(_)))),
-            "{mistyped:?}"
-        );
+        assert!(matches!(mistyped, Err((1, LineFault::Id(_)))), "{mistyped:?}");
         let no_text = PeersText::parse(b"# ok\n\xff\n").unwrap_err();
         assert_eq!(no_text, (2, LineFault::NotText));
     }
 
     #[test]
     fn a_fault_never_obeys_the_file() {
-        let fault = parse(&format!("x {} \u{1b}]52;c;x\u{7} /", key(1)))
-            .unwrap_err()
-            .1;
+        let fault = parse(&format!("x {} \u{1b}]52;c;x\u{7} /", key(1))).unwrap_err().1;
         assert!(!fault.to_string().contains('\u{1b}'), "{fault}");
     }
 
@@ -467,9 +394,8 @@ mod tests {
         file.put(&peer("laptop", 1, Grant::read_only(Scope::everything())));
         file.put(&peer("new", 3, Grant::none()));
         let three = key(3);
-        let expected = format!(
-            "# top\n\nlaptop {one} read / # old one\n  nas {two} read /\n# end\nnew {three} none\n"
-        );
+        let expected =
+            format!("# top\n\nlaptop {one} read / # old one\n  nas {two} read /\n# end\nnew {three} none\n");
         assert_eq!(String::from_utf8(file.to_bytes()).unwrap(), expected);
 
         assert_eq!(file.take(&"nas".parse().unwrap()).unwrap().id, two);

@@ -24,10 +24,7 @@ pub(super) fn read(path: &Path, max_bytes: usize) -> io::Result<Option<Content>>
     let writable_by_others = writable_by_others(&file.metadata()?);
     let mut bytes = Vec::new();
     file.take(max_bytes as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(Some(Content {
-        bytes,
-        writable_by_others,
-    }))
+    Ok(Some(Content { bytes, writable_by_others }))
 }
 
 /// Keeps other writers out until it is dropped. The lock is on a file of its own, because the
@@ -41,10 +38,7 @@ impl WriteLock {
     /// Waits until no other process edits the file; an edit takes milliseconds.
     pub(super) fn take(path: &Path) -> io::Result<Self> {
         create_private_dir(parent(path))?;
-        let file = private_file()
-            .create(true)
-            .truncate(false)
-            .open(beside(path, ".lock"))?;
+        let file = private_file().create(true).truncate(false).open(beside(path, ".lock"))?;
         lock(&file)?;
         Ok(Self { _file: file })
     }
@@ -74,9 +68,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn parent(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or_else(|| Path::new("."))
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -96,10 +88,7 @@ fn private_file() -> OpenOptions {
 #[cfg(unix)]
 fn create_private_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 #[cfg(unix)]

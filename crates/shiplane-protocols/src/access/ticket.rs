@@ -114,21 +114,17 @@ impl Ticket {
     ///
     /// # Errors
     /// [`TicketError::Path`] if the path could not stand on the wire (SPEC 4.5).
-    pub fn new(
-        server: PeerId,
-        at: HostPort,
-        path: &[u8],
-        secret: TicketSecret,
-    ) -> Result<Self, TicketError> {
+    pub fn new(server: PeerId, at: HostPort, path: &[u8], secret: TicketSecret) -> Result<Self, TicketError> {
         if !path.is_empty() {
             RelPath::parse(path).map_err(TicketError::Path)?;
         }
-        Ok(Self {
-            server,
-            at,
-            path: path.to_vec(),
-            secret,
-        })
+        Ok(Self { server, at, path: path.to_vec(), secret })
+    }
+
+    /// A ticket for all that is served, which needs no path.
+    #[must_use]
+    pub fn for_everything(server: PeerId, at: HostPort, secret: TicketSecret) -> Self {
+        Self { server, at, path: Vec::new(), secret }
     }
 
     /// The key the server must prove to hold.
@@ -176,19 +172,13 @@ impl FromStr for Ticket {
         let text = text.trim();
         if text.len() > MAX_TICKET_LEN_BYTES {
             let (len_bytes, max_bytes) = (text.len(), MAX_TICKET_LEN_BYTES);
-            return Err(TicketError::TooLong {
-                len_bytes,
-                max_bytes,
-            });
+            return Err(TicketError::TooLong { len_bytes, max_bytes });
         }
         let rest = text.strip_prefix(SCHEME).ok_or(TicketError::WrongScheme)?;
-        let (public, secret) = rest
-            .split_once('#')
-            .map_or((rest, None), |(public, secret)| (public, Some(secret)));
+        let (public, secret) =
+            rest.split_once('#').map_or((rest, None), |(public, secret)| (public, Some(secret)));
         let (authority, path) = public.split_once('/').unwrap_or((public, ""));
-        let (peer, at) = authority
-            .split_once('@')
-            .ok_or(TicketError::PeerIdMissing)?;
+        let (peer, at) = authority.split_once('@').ok_or(TicketError::PeerIdMissing)?;
         if peer.is_empty() {
             return Err(TicketError::PeerIdMissing);
         }
@@ -221,15 +211,25 @@ impl fmt::Display for Redacted<'_> {
 }
 
 impl TicketSecret {
+    /// The secret that travelled.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The secret itself, for sending it to the server that issued it and nowhere else.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// 128 bits from the system's generator.
     ///
     /// # Errors
     /// [`NoRandomness`]; there is nothing to do but to give up.
     pub fn random() -> Result<Self, NoRandomness> {
         let mut secret = Self([0; SECRET_LEN_BYTES]);
-        SystemRandom::new()
-            .fill(&mut secret.0)
-            .map_err(|_| NoRandomness)?;
+        SystemRandom::new().fill(&mut secret.0).map_err(|_| NoRandomness)?;
         Ok(secret)
     }
 
@@ -249,16 +249,10 @@ impl FromStr for TicketSecret {
         match chars {
             0 => return Err(SecretError::Missing),
             few if few < expected_chars => {
-                return Err(SecretError::CutOff {
-                    chars,
-                    expected_chars,
-                });
+                return Err(SecretError::CutOff { chars, expected_chars });
             }
             many if many > expected_chars => {
-                return Err(SecretError::TooLong {
-                    chars,
-                    expected_chars,
-                });
+                return Err(SecretError::TooLong { chars, expected_chars });
             }
             _ => {}
         }
@@ -269,9 +263,7 @@ impl FromStr for TicketSecret {
         // 22 symbols hold 132 bits; that the last four are zero is checked here.
         BASE64URL_NOPAD
             .decode_mut(text.as_bytes(), &mut secret.0)
-            .map_err(|_| SecretError::Mistyped {
-                position: expected_chars,
-            })?;
+            .map_err(|_| SecretError::Mistyped { position: expected_chars })?;
         Ok(secret)
     }
 }
@@ -311,11 +303,8 @@ pub(super) fn decode_path(text: &str) -> Result<Vec<u8>, TicketError> {
     }
     let mut after_percent = text.split('%');
     after_percent.next();
-    let well_formed = after_percent.all(|part| {
-        part.as_bytes()
-            .get(..2)
-            .is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit))
-    });
+    let well_formed = after_percent
+        .all(|part| part.as_bytes().get(..2).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit)));
     if !well_formed {
         return Err(TicketError::PathEscape);
     }
@@ -338,12 +327,8 @@ const SECRET_LEN_CHARS: usize = 22;
 const MAX_TICKET_LEN_BYTES: usize = 3 * 4096 + 1024;
 
 /// All that a shell, a chat program or a URL parser might take for something else.
-const ESCAPED_IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'/');
+const ESCAPED_IN_PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 #[cfg(test)]
 mod tests {
@@ -354,13 +339,7 @@ mod tests {
     fn golden() -> Ticket {
         let secret = TicketSecret(*b"0123456789abcdef");
         let at = "10.0.0.5:7514".parse().unwrap();
-        Ticket::new(
-            PeerId::from_bytes([7; 32]),
-            at,
-            b"photos/sommer \xf6?#%",
-            secret,
-        )
-        .unwrap()
+        Ticket::new(PeerId::from_bytes([7; 32]), at, b"photos/sommer \xf6?#%", secret).unwrap()
     }
 
     fn error(text: &str) -> TicketError {
@@ -371,9 +350,8 @@ mod tests {
     fn the_text_form_is_the_documented_one() {
         let ticket = golden();
         let server = ticket.server();
-        let text = format!(
-            "shiplane://{server}@10.0.0.5:7514/photos/sommer%20%F6%3F%23%25#MDEyMzQ1Njc4OWFiY2RlZg"
-        );
+        let text =
+            format!("shiplane://{server}@10.0.0.5:7514/photos/sommer%20%F6%3F%23%25#MDEyMzQ1Njc4OWFiY2RlZg");
         assert_eq!(ticket.to_string(), text);
         assert_eq!(text.parse::<Ticket>().unwrap(), ticket);
     }
@@ -382,16 +360,13 @@ mod tests {
     fn what_hands_do_to_a_ticket_is_forgiven() {
         let id = PeerId::from_bytes([7; 32]);
         let secret = "MDEyMzQ1Njc4OWFiY2RlZg";
-        for (path, means) in [
-            ("", &b""[..]),
-            ("/", b""),
-            ("/a/b/", b"a/b"),
-            ("/é", "é".as_bytes()),
-            ("/%41", b"A"),
-        ] {
-            let ticket: Ticket = format!(" shiplane://{id}@h:1{path}#{secret}\r\n")
-                .parse()
-                .unwrap();
+        let for_everything = Ticket::for_everything(id, "h:1".parse().unwrap(), secret.parse().unwrap());
+        let url = format!("shiplane://{id}@h:1/#{secret}");
+        assert_eq!(for_everything.to_string(), url);
+        for (path, means) in
+            [("", &b""[..]), ("/", b""), ("/a/b/", b"a/b"), ("/é", "é".as_bytes()), ("/%41", b"A")]
+        {
+            let ticket: Ticket = format!(" shiplane://{id}@h:1{path}#{secret}\r\n").parse().unwrap();
             assert_eq!(ticket.path(), means);
         }
     }
@@ -402,51 +377,26 @@ mod tests {
         let tail = "#MDEyMzQ1Njc4OWFiY2RlZg";
         let wrong_id = format!("{}q", &id[..id.len() - 1]);
         let other_id = format!("{}p", &id[..id.len() - 1]);
-        let mistyped = if id.ends_with('q') {
-            other_id
-        } else {
-            wrong_id
-        };
+        let mistyped = if id.ends_with('q') { other_id } else { wrong_id };
 
         assert_eq!(error("https://example.org/"), TicketError::WrongScheme);
         assert_eq!(error(""), TicketError::WrongScheme);
-        assert_eq!(
-            error(&format!("shiplane://h:1/{tail}")),
-            TicketError::PeerIdMissing
-        );
-        assert_eq!(
-            error(&format!("shiplane://@h:1/{tail}")),
-            TicketError::PeerIdMissing
-        );
+        assert_eq!(error(&format!("shiplane://h:1/{tail}")), TicketError::PeerIdMissing);
+        assert_eq!(error(&format!("shiplane://@h:1/{tail}")), TicketError::PeerIdMissing);
         let refused = error(&format!("shiplane://{mistyped}@h:1/{tail}"));
         assert!(matches!(refused, TicketError::PeerId(_)));
         let address = |error| TicketError::Address(error);
-        assert_eq!(
-            error(&format!("shiplane://{id}@h/{tail}")),
-            address(AddressError::PortMissing)
-        );
-        assert_eq!(
-            error(&format!("shiplane://{id}@::1:1/{tail}")),
-            address(AddressError::BracketsMissing)
-        );
+        assert_eq!(error(&format!("shiplane://{id}@h/{tail}")), address(AddressError::PortMissing));
+        assert_eq!(error(&format!("shiplane://{id}@::1:1/{tail}")), address(AddressError::BracketsMissing));
         for path in ["%", "a%4", "%zz", "%é"] {
-            assert_eq!(
-                error(&format!("shiplane://{id}@h:1/{path}{tail}")),
-                TicketError::PathEscape
-            );
+            assert_eq!(error(&format!("shiplane://{id}@h:1/{path}{tail}")), TicketError::PathEscape);
         }
-        assert_eq!(
-            error(&format!("shiplane://{id}@h:1/a?b{tail}")),
-            TicketError::Query
-        );
+        assert_eq!(error(&format!("shiplane://{id}@h:1/a?b{tail}")), TicketError::Query);
         for path in ["../x", "a/%2e%2e/x", "/x", "a//b", "%00", "a%0Ab"] {
             let refused = error(&format!("shiplane://{id}@h:1/{path}{tail}"));
             assert!(matches!(refused, TicketError::Path(_)), "{path}: {refused}");
         }
-        let long = format!(
-            "shiplane://{id}@h:1/{}{tail}",
-            "a".repeat(MAX_TICKET_LEN_BYTES)
-        );
+        let long = format!("shiplane://{id}@h:1/{}{tail}", "a".repeat(MAX_TICKET_LEN_BYTES));
         assert!(matches!(error(&long), TicketError::TooLong { .. }));
     }
 
@@ -460,29 +410,14 @@ mod tests {
         let expected_chars = 22;
         assert_eq!(secret_error(""), SecretError::Missing);
         assert_eq!(secret_error("#"), SecretError::Missing);
-        assert_eq!(
-            secret_error("#MDEyMzQ1Njc4OWFiY2Rl"),
-            SecretError::CutOff {
-                chars: 20,
-                expected_chars
-            }
-        );
+        assert_eq!(secret_error("#MDEyMzQ1Njc4OWFiY2Rl"), SecretError::CutOff { chars: 20, expected_chars });
         assert_eq!(
             secret_error("#MDEyMzQ1Njc4OWFiY2RlZg=="),
-            SecretError::TooLong {
-                chars: 24,
-                expected_chars
-            }
+            SecretError::TooLong { chars: 24, expected_chars }
         );
-        assert_eq!(
-            secret_error("#MD+yMzQ1Njc4OWFiY2RlZg"),
-            SecretError::Mistyped { position: 3 }
-        );
+        assert_eq!(secret_error("#MD+yMzQ1Njc4OWFiY2RlZg"), SecretError::Mistyped { position: 3 });
         // A last symbol with bits that 128 have no room for.
-        assert_eq!(
-            secret_error("#MDEyMzQ1Njc4OWFiY2RlZh"),
-            SecretError::Mistyped { position: 22 }
-        );
+        assert_eq!(secret_error("#MDEyMzQ1Njc4OWFiY2RlZh"), SecretError::Mistyped { position: 22 });
     }
 
     #[test]
@@ -497,10 +432,7 @@ mod tests {
 
     #[test]
     fn two_secrets_differ() {
-        let (one, other) = (
-            TicketSecret::random().unwrap(),
-            TicketSecret::random().unwrap(),
-        );
+        let (one, other) = (TicketSecret::random().unwrap(), TicketSecret::random().unwrap());
         assert_ne!(one, other);
         assert_eq!(one, one.clone());
     }

@@ -63,12 +63,7 @@ impl TicketBook {
     ///
     /// # Errors
     /// See [`IssueError`]; nothing has been issued then.
-    pub fn issue(
-        &self,
-        grant: Grant,
-        ttl: Duration,
-        now: Instant,
-    ) -> Result<TicketSecret, IssueError> {
+    pub fn issue(&self, grant: Grant, ttl: Duration, now: Instant) -> Result<TicketSecret, IssueError> {
         let expires_at = now.checked_add(ttl).ok_or(IssueError::TtlTooLong)?;
         let mut tickets = self.lock();
         if tickets.len() >= MAX_TICKETS {
@@ -79,12 +74,7 @@ impl TicketBook {
             return Err(IssueError::Full { max: MAX_TICKETS });
         }
         let secret = TicketSecret::random()?;
-        tickets.push(Issued {
-            secret: secret.clone(),
-            grant,
-            expires_at,
-            owner: None,
-        });
+        tickets.push(Issued { secret: secret.clone(), grant, expires_at, owner: None });
         Ok(secret)
     }
 
@@ -93,20 +83,11 @@ impl TicketBook {
     ///
     /// # Errors
     /// See [`RedeemError`]; nothing has changed then.
-    pub fn redeem(
-        &self,
-        secret: &TicketSecret,
-        peer: PeerId,
-        now: Instant,
-    ) -> Result<Grant, RedeemError> {
+    pub fn redeem(&self, secret: &TicketSecret, peer: PeerId, now: Instant) -> Result<Grant, RedeemError> {
         let mut tickets = self.lock();
         // SPEC 6.2: every secret is compared whole, with no early end.
         let found = tickets.iter_mut().fold(None, |found, ticket| {
-            if bool::from(ticket.secret.ct_eq(secret)) {
-                Some(ticket)
-            } else {
-                found
-            }
+            if bool::from(ticket.secret.ct_eq(secret)) { Some(ticket) } else { found }
         });
         let ticket = found.ok_or(RedeemError::Unknown)?;
         if !ticket.is_live(now) {
@@ -122,9 +103,7 @@ impl TicketBook {
     /// guests (SPEC 6.2).
     #[must_use]
     pub fn open_for_strangers(&self, now: Instant) -> bool {
-        self.lock()
-            .iter()
-            .any(|ticket| ticket.owner.is_none() && ticket.is_live(now))
+        self.lock().iter().any(|ticket| ticket.owner.is_none() && ticket.is_live(now))
     }
 
     /// What the live tickets of this key grant; empty if it owns none.
@@ -140,9 +119,7 @@ impl TicketBook {
     /// Whether this key owns a live ticket.
     #[must_use]
     pub fn is_owner(&self, peer: &PeerId, now: Instant) -> bool {
-        self.lock()
-            .iter()
-            .any(|ticket| ticket.owner.as_ref() == Some(peer) && ticket.is_live(now))
+        self.lock().iter().any(|ticket| ticket.owner.as_ref() == Some(peer) && ticket.is_live(now))
     }
 
     /// The keys that own a live ticket, each once.
@@ -205,23 +182,14 @@ mod tests {
 
         assert_eq!(book.redeem(&secret, key(1), now), Ok(grant("a")));
         assert!(!book.open_for_strangers(now));
-        assert_eq!(
-            book.redeem(&secret, key(2), now),
-            Err(RedeemError::OwnedByAnother)
-        );
-        assert_eq!(
-            book.redeem(&secret, key(1), now + HOUR - SECOND),
-            Ok(grant("a"))
-        );
+        assert_eq!(book.redeem(&secret, key(2), now), Err(RedeemError::OwnedByAnother));
+        assert_eq!(book.redeem(&secret, key(1), now + HOUR - SECOND), Ok(grant("a")));
         assert_eq!(book.grants_of(&key(1), now), [grant("a")]);
         assert_eq!(book.grants_of(&key(2), now), []);
         assert_eq!(book.owners(now), [key(1)]);
 
         let later = now + HOUR;
-        assert_eq!(
-            book.redeem(&secret, key(1), later),
-            Err(RedeemError::Expired)
-        );
+        assert_eq!(book.redeem(&secret, key(1), later), Err(RedeemError::Expired));
         assert_eq!(book.grants_of(&key(1), later), []);
         assert!(!book.is_owner(&key(1), later));
         assert_eq!(book.owners(later), []);
@@ -233,10 +201,7 @@ mod tests {
         let secret = book.issue(grant(""), SECOND, now).unwrap();
         assert!(book.open_for_strangers(now));
         assert!(!book.open_for_strangers(now + SECOND));
-        assert_eq!(
-            book.redeem(&secret, key(1), now + SECOND),
-            Err(RedeemError::Expired)
-        );
+        assert_eq!(book.redeem(&secret, key(1), now + SECOND), Err(RedeemError::Expired));
         assert!(!book.is_owner(&key(1), now));
     }
 
@@ -271,15 +236,9 @@ mod tests {
         }
         let full = IssueError::Full { max: MAX_TICKETS };
         assert_eq!(book.issue(grant(""), HOUR, now), Err(full));
-        assert_eq!(
-            book.redeem(&old, key(1), now + SECOND),
-            Err(RedeemError::Expired)
-        );
+        assert_eq!(book.redeem(&old, key(1), now + SECOND), Err(RedeemError::Expired));
         assert!(book.issue(grant(""), HOUR, now + SECOND).is_ok());
-        assert_eq!(
-            book.redeem(&old, key(1), now + SECOND),
-            Err(RedeemError::Unknown)
-        );
+        assert_eq!(book.redeem(&old, key(1), now + SECOND), Err(RedeemError::Unknown));
     }
 
     #[test]

@@ -62,29 +62,23 @@ impl Failure {
         let (class, hint) = match self {
             Self::Home(_) => (Usage, "set SHIPLANE_HOME to a directory of your own"),
             Self::Identity(error) => match error {
-                IdentityError::Io { .. } | IdentityError::NoRandomness => (
-                    LocalIo,
-                    "see to the file, or set SHIPLANE_HOME to another directory",
-                ),
+                IdentityError::Io { .. } | IdentityError::NoRandomness => {
+                    (LocalIo, "see to the file, or set SHIPLANE_HOME to another directory")
+                }
                 IdentityError::NotPrivate { .. }
                 | IdentityError::Malformed { .. }
-                | IdentityError::Damaged { .. } => (
-                    Identity,
-                    "see to the key file; without its old key this machine is a stranger",
-                ),
+                | IdentityError::Damaged { .. } => {
+                    (Identity, "see to the key file; without its old key this machine is a stranger")
+                }
             },
             Self::Peers(error) | Self::Edit(EditError::List(error)) => match error {
-                PeersError::Unreadable { .. } => {
-                    (LocalIo, "see to the file; until then nobody is let in")
+                PeersError::Unreadable { .. } => (LocalIo, "see to the file; until then nobody is let in"),
+                PeersError::WritableByOthers { .. } => {
+                    (Identity, "look through it, then chmod 600 it; until then nobody is let in")
                 }
-                PeersError::WritableByOthers { .. } => (
-                    Identity,
-                    "look through it, then chmod 600 it; until then nobody is let in",
-                ),
-                PeersError::TooLong { .. } | PeersError::Malformed { .. } => (
-                    Identity,
-                    "mend the file by hand; until then nobody is let in",
-                ),
+                PeersError::TooLong { .. } | PeersError::Malformed { .. } => {
+                    (Identity, "mend the file by hand; until then nobody is let in")
+                }
             },
             Self::Edit(EditError::NameTaken { .. }) => (
                 Identity,
@@ -94,25 +88,15 @@ impl Failure {
             Self::Edit(EditError::IdTaken { .. }) => {
                 (Usage, "use that name, or shiplane peers remove it first")
             }
-            Self::Edit(EditError::NoSuchPeer { .. }) => {
-                (Usage, "shiplane peers list shows the names")
+            Self::Edit(EditError::NoSuchPeer { .. }) => (Usage, "shiplane peers list shows the names"),
+            Self::Edit(EditError::Unwritable { .. }) => {
+                (LocalIo, "see to the space and the permissions there; the list is as it was")
             }
-            Self::Edit(EditError::Unwritable { .. }) => (
-                LocalIo,
-                "see to the space and the permissions there; the list is as it was",
-            ),
-            Self::Root(_) => (
-                Usage,
-                "give a path relative to what is served, as in photos/2024",
-            ),
+            Self::Root(_) => (Usage, "give a path relative to what is served, as in photos/2024"),
             Self::NoSuchCommand { .. } => (Usage, "shiplane --help lists the commands"),
             Self::Stdout(_) => (LocalIo, "see to whatever reads the output"),
         };
-        Verdict {
-            class,
-            side: Side::ThisMachine,
-            hint,
-        }
+        Verdict { class, side: Side::ThisMachine, hint }
     }
 }
 
@@ -127,11 +111,7 @@ impl Side {
 /// Tells the person what happened, and the script by the exit code.
 pub(crate) fn report(failure: &Failure) -> ExitCode {
     let verdict = failure.verdict();
-    print_line(&format!(
-        "error: {} ({})",
-        printable(&failure.to_string()),
-        verdict.side.name()
-    ));
+    print_line(&format!("error: {} ({})", printable(&failure.to_string()), verdict.side.name()));
     print_line(&format!("hint: {}", verdict.hint));
     ExitCode::from(verdict.class as u8)
 }
@@ -146,15 +126,8 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         };
     }
     let message = error.render();
-    let text = if io::stderr().is_terminal() {
-        message.ansi().to_string()
-    } else {
-        message.to_string()
-    };
-    let kept: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.starts_with("For more information"))
-        .collect();
+    let text = if io::stderr().is_terminal() { message.ansi().to_string() } else { message.to_string() };
+    let kept: Vec<&str> = text.lines().take_while(|line| !line.starts_with("For more information")).collect();
     print_line(kept.join("\n").trim_end());
     // Where the help was all there was to say, it is no use to point to it.
     if error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -181,11 +154,7 @@ fn help_command() -> String {
 /// stays as it is: what was escaped already is not escaped again.
 fn printable(message: &str) -> String {
     let escaped = escape(message.as_bytes()).to_string();
-    if escaped.replace("\\\\", "\\") == message {
-        message.to_owned()
-    } else {
-        escaped
-    }
+    if escaped.replace("\\\\", "\\") == message { message.to_owned() } else { escaped }
 }
 
 #[cfg(test)]

@@ -28,10 +28,7 @@ impl Home {
     pub(crate) fn locate(shiplane_home: Option<OsString>) -> Result<Self, HomeError> {
         if let Some(dir) = shiplane_home.filter(|dir| !dir.is_empty()) {
             let dir = path::absolute(PathBuf::from(dir)).map_err(HomeError::NoCurrentDirectory)?;
-            return Ok(Self {
-                config: dir.clone(),
-                data: dir,
-            });
+            return Ok(Self { config: dir.clone(), data: dir });
         }
         let strategy = etcetera::choose_app_strategy(AppStrategyArgs {
             top_level_domain: String::new(),
@@ -39,10 +36,7 @@ impl Home {
             app_name: "shiplane".to_owned(),
         })
         .map_err(|_| HomeError::NoHomeDirectory)?;
-        Ok(Self {
-            config: strategy.config_dir(),
-            data: strategy.data_dir(),
-        })
+        Ok(Self { config: strategy.config_dir(), data: strategy.data_dir() })
     }
 
     /// The file of this machine's private key.

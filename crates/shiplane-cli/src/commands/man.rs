@@ -15,16 +15,11 @@ pub(super) fn run(words: &[String]) -> Result<(), Failure> {
     program.build();
     let mut command = &program;
     for word in words {
-        command = command
-            .find_subcommand(word)
-            .ok_or_else(|| Failure::NoSuchCommand {
-                name: words.join(" "),
-            })?;
+        command =
+            command.find_subcommand(word).ok_or_else(|| Failure::NoSuchCommand { name: words.join(" ") })?;
     }
     // Made in memory first, so that an output that fails is told from a page that does.
     let mut page = Vec::new();
-    Man::new(command.clone())
-        .render(&mut page)
-        .map_err(Failure::Stdout)?;
+    Man::new(command.clone()).render(&mut page).map_err(Failure::Stdout)?;
     io::stdout().write_all(&page).map_err(Failure::Stdout)
 }

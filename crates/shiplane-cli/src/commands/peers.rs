@@ -19,11 +19,7 @@ pub(super) fn run(command: PeersCommand, home: &Home) -> Result<(), Failure> {
 }
 
 fn add(file: &PeersFile, args: PeersAdd) -> Result<(), Failure> {
-    let peer = StandingPeer {
-        grant: grant(&args)?,
-        name: args.name,
-        id: args.id,
-    };
+    let peer = StandingPeer { grant: grant(&args)?, name: args.name, id: args.id };
     let added = file.add(&peer)?;
     let name = &peer.name;
     match added {
@@ -47,16 +43,13 @@ fn grant(args: &PeersAdd) -> Result<Grant, Failure> {
     if args.roots.is_empty() {
         return Ok(Grant::read_only(Scope::everything()));
     }
-    let roots = args
-        .roots
-        .iter()
-        .try_fold(Scope::nothing(), |roots, typed| {
-            // `/photos/`, `photos` and `/photos` are one thing to a person.
-            let path = typed.as_encoded_bytes();
-            let path = path.strip_prefix(b"/").unwrap_or(path);
-            let path = path.strip_suffix(b"/").unwrap_or(path);
-            Ok(roots.and(Scope::below(path).map_err(Failure::Root)?))
-        });
+    let roots = args.roots.iter().try_fold(Scope::nothing(), |roots, typed| {
+        // `/photos/`, `photos` and `/photos` are one thing to a person.
+        let path = typed.as_encoded_bytes();
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        Ok(roots.and(Scope::below(path).map_err(Failure::Root)?))
+    });
     roots.map(Grant::read_only)
 }
 

@@ -24,10 +24,7 @@ fn a_wrong_argument_is_a_usage_error_with_a_hint() {
     let run = machine.run(&["teleport"]).failed(2, "'teleport'");
     assert!(run.err.contains("hint: shiplane --help"), "{run:?}");
     let run = machine.run(&["peers", "add", "x"]).failed(2, "<PEERID>");
-    assert!(
-        run.err.contains("hint: shiplane peers add --help"),
-        "{run:?}"
-    );
+    assert!(run.err.contains("hint: shiplane peers add --help"), "{run:?}");
     // Without arguments there is nothing wrong and nothing to do: the help, as an error.
     let run = machine.run(&[]);
     assert_eq!((run.code, run.out.as_str()), (Some(2), ""));
@@ -44,10 +41,7 @@ fn the_key_is_made_once_and_for_nobody_else() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(machine.path("identity"))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(machine.path("identity")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         fs::set_permissions(machine.path("identity"), fs::Permissions::from_mode(0o644)).unwrap();
         machine.run(&["id"]).failed(4, "others may read");
@@ -69,53 +63,29 @@ fn peers_are_added_listed_and_removed() {
     let (one, two) = (Machine::new().id(), Machine::new().id());
     assert_eq!(machine.run(&["peers", "list"]).done().out, "");
 
-    let added = machine
-        .run(&["peers", "add", "laptop", &one, "--read"])
-        .done();
-    assert_eq!(
-        (added.out.as_str(), added.err.as_str()),
-        ("", "added laptop\n")
-    );
+    let added = machine.run(&["peers", "add", "laptop", &one, "--read"]).done();
+    assert_eq!((added.out.as_str(), added.err.as_str()), ("", "added laptop\n"));
     let roots = ["--read", "--root", "/photos/", "--root", "a b"];
-    machine
-        .run(&[&["peers", "add", "nas", &two][..], &roots].concat())
-        .done();
+    machine.run(&[&["peers", "add", "nas", &two][..], &roots].concat()).done();
     let expected = format!("laptop {one} read /\nnas {two} read /photos /a%20b\n");
     assert_eq!(machine.run(&["peers", "list"]).done().out, expected);
 
     let changed = machine.run(&["peers", "add", "laptop", &one]).done();
-    assert!(
-        changed.err.contains("changed the rights of laptop"),
-        "{changed:?}"
-    );
+    assert!(changed.err.contains("changed the rights of laptop"), "{changed:?}");
     assert!(changed.err.contains("hint: "), "{changed:?}");
     machine.run(&["peers", "remove", "nas"]).done();
-    assert_eq!(
-        machine.run(&["peers", "list"]).done().out,
-        format!("laptop {one} none\n")
-    );
-    machine
-        .run(&["peers", "remove", "nas"])
-        .failed(2, "no peer nas");
+    assert_eq!(machine.run(&["peers", "list"]).done().out, format!("laptop {one} none\n"));
+    machine.run(&["peers", "remove", "nas"]).failed(2, "no peer nas");
 }
 
 #[test]
 fn another_key_for_a_name_is_an_identity_error_and_never_a_question() {
     let machine = Machine::new();
     let (one, two) = (Machine::new().id(), Machine::new().id());
-    machine
-        .run(&["peers", "add", "laptop", &one, "--read"])
-        .done();
-    machine
-        .run(&["peers", "add", "laptop", &two, "--read"])
-        .failed(4, &one);
-    machine
-        .run(&["peers", "add", "other", &one, "--read"])
-        .failed(2, "has a name already");
-    assert_eq!(
-        machine.run(&["peers", "list"]).done().out,
-        format!("laptop {one} read /\n")
-    );
+    machine.run(&["peers", "add", "laptop", &one, "--read"]).done();
+    machine.run(&["peers", "add", "laptop", &two, "--read"]).failed(4, &one);
+    machine.run(&["peers", "add", "other", &one, "--read"]).failed(2, "has a name already");
+    assert_eq!(machine.run(&["peers", "list"]).done().out, format!("laptop {one} read /\n"));
 }
 
 #[test]
@@ -124,18 +94,10 @@ fn what_is_mistyped_is_caught_here() {
     let id = machine.id();
     let last = if id.ends_with('q') { 'p' } else { 'q' };
     let mistyped = format!("{}{last}", &id[..60]);
-    machine
-        .run(&["peers", "add", "laptop", &mistyped, "--read"])
-        .failed(2, "mistyped");
-    machine
-        .run(&["peers", "add", "laptop", &id[..59], "--read"])
-        .failed(2, "61 characters");
-    machine
-        .run(&["peers", "add", "lap top", &id, "--read"])
-        .failed(2, "name");
-    machine
-        .run(&["peers", "add", "laptop", &id, "--root", "x"])
-        .failed(2, "--read");
+    machine.run(&["peers", "add", "laptop", &mistyped, "--read"]).failed(2, "mistyped");
+    machine.run(&["peers", "add", "laptop", &id[..59], "--read"]).failed(2, "61 characters");
+    machine.run(&["peers", "add", "lap top", &id, "--read"]).failed(2, "name");
+    machine.run(&["peers", "add", "laptop", &id, "--root", "x"]).failed(2, "--read");
     let climbs = ["peers", "add", "laptop", &id, "--read", "--root", "../x"];
     machine.run(&climbs).failed(2, "the root is refused");
     assert!(!machine.path("peers").exists());
@@ -145,41 +107,28 @@ fn what_is_mistyped_is_caught_here() {
 fn a_broken_list_of_peers_is_shown_with_its_line_and_left_alone() {
     let machine = Machine::new();
     let id = machine.id();
-    machine
-        .run(&["peers", "add", "laptop", &id, "--read"])
-        .done();
+    machine.run(&["peers", "add", "laptop", &id, "--read"]).done();
     let broken = format!("laptop {id} read /\nnas \u{1b}[2J oops\n");
     fs::write(machine.path("peers"), &broken).unwrap();
     machine.run(&["peers", "list"]).failed(4, "line 2");
-    machine
-        .run(&["peers", "add", "nas", &id])
-        .failed(4, "line 2");
-    machine
-        .run(&["peers", "remove", "laptop"])
-        .failed(4, "line 2");
+    machine.run(&["peers", "add", "nas", &id]).failed(4, "line 2");
+    machine.run(&["peers", "remove", "laptop"]).failed(4, "line 2");
     assert_eq!(fs::read_to_string(machine.path("peers")).unwrap(), broken);
 }
 
 #[test]
 fn completions_and_manual_pages_are_made() {
     let machine = Machine::new();
-    for (shell, mark) in [
-        ("bash", "complete -F"),
-        ("zsh", "#compdef shiplane"),
-        ("fish", "complete -c shiplane"),
-    ] {
+    for (shell, mark) in
+        [("bash", "complete -F"), ("zsh", "#compdef shiplane"), ("fish", "complete -c shiplane")]
+    {
         let script = machine.run(&["completions", shell]).done().out;
         assert!(script.contains(mark) && script.contains("peers"), "{shell}");
     }
-    machine
-        .run(&["completions", "cmd.exe"])
-        .failed(2, "cmd.exe");
+    machine.run(&["completions", "cmd.exe"]).failed(2, "cmd.exe");
 
     let page = machine.run(&["man"]).done().out;
-    assert!(
-        page.contains(".TH shiplane 1") && page.contains("EXTRA"),
-        "{page}"
-    );
+    assert!(page.contains(".TH shiplane 1") && page.contains("EXTRA"), "{page}");
     let page = machine.run(&["man", "peers"]).done().out;
     assert!(page.contains(".TH shiplane-peers 1"), "{page}");
     let page = machine.run(&["man", "peers", "add"]).done().out;

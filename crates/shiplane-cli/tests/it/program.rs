@@ -20,9 +20,7 @@ pub(crate) struct Run {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self {
-            home: TempDir::new().expect("a temporary directory"),
-        }
+        Self { home: TempDir::new().expect("a temporary directory") }
     }
 
     /// The program, with this machine's home and nothing of the tester's environment.
@@ -66,18 +64,9 @@ impl Run {
     #[track_caller]
     pub(crate) fn failed(self, code: i32, cause: &str) -> Self {
         let run = self.failed_or_done(code);
-        assert!(
-            run.err.contains("error: ") && run.err.contains(cause),
-            "{run:?}"
-        );
-        assert!(
-            run.err.lines().any(|line| line.starts_with("hint: ")),
-            "{run:?}"
-        );
-        assert!(
-            !run.err.contains("panicked") && !run.err.contains('\u{1b}'),
-            "{run:?}"
-        );
+        assert!(run.err.contains("error: ") && run.err.contains(cause), "{run:?}");
+        assert!(run.err.lines().any(|line| line.starts_with("hint: ")), "{run:?}");
+        assert!(!run.err.contains("panicked") && !run.err.contains('\u{1b}'), "{run:?}");
         assert_eq!(run.out, "");
         run
     }

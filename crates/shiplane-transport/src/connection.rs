@@ -19,8 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     config::{LANE_PRIORITY, TransportConfig},
     error::{
-        ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError, SourceError,
-        StreamError,
+        ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError, SourceError, StreamError,
     },
     identity::PeerId,
     lane::{LaneOptions, recv::recv_chunk, recv::refuse_chunk, send::SentChunk, send::send_chunk},
@@ -97,12 +96,7 @@ impl PeerConnection {
     /// Starts to accept the peer's streams.
     pub(crate) fn route(&self, outlets: router::Outlets) {
         let header_timeout = self.config.header_timeout;
-        router::start(
-            self.connection.clone(),
-            self.in_use.clone(),
-            outlets,
-            header_timeout,
-        );
+        router::start(self.connection.clone(), self.in_use.clone(), outlets, header_timeout);
     }
 
     /// Who is on the other side; proven by the handshake.
@@ -131,10 +125,8 @@ impl PeerConnection {
 
     /// Lifts a guest's limits, once it is authorised.
     pub fn promote(&self) {
-        self.connection
-            .set_max_concurrent_bi_streams(self.config.max_concurrent_streams.into());
-        self.connection
-            .set_receive_window(self.config.connection_receive_window_bytes.into());
+        self.connection.set_max_concurrent_bi_streams(self.config.max_concurrent_streams.into());
+        self.connection.set_receive_window(self.config.connection_receive_window_bytes.into());
         self.guest.store(false, Ordering::Release);
     }
 
@@ -148,6 +140,12 @@ impl PeerConnection {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.connection.close_reason().is_some()
+    }
+
+    /// Why the connection has ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<ConnectionEnd> {
+        self.connection.close_reason().map(ConnectionEnd::from)
     }
 
     /// Waits for the end and says why it came. Cancel-safe.
@@ -198,10 +196,7 @@ impl PeerConnection {
         options: &LaneOptions,
     ) -> Result<u64, SendChunkError> {
         let sent = match chunk {
-            ChunkSource::Memory(data) => {
-                self.send_bare(MemorySource::new(data.clone()), options)
-                    .await?
-            }
+            ChunkSource::Memory(data) => self.send_bare(MemorySource::new(data.clone()), options).await?,
             ChunkSource::File(path) => {
                 let path = path.clone();
                 let source = tokio::task::spawn_blocking(move || FileSource::open(&path))
@@ -220,8 +215,7 @@ impl PeerConnection {
     /// # Errors
     /// See [`RecvChunkError`]. The connection remains usable unless it says otherwise.
     pub async fn recv_chunk_verified(&self) -> Result<Option<Bytes>, RecvChunkError> {
-        self.recv_chunk_expecting(&ChunkExpectation::default())
-            .await
+        self.recv_chunk_expecting(&ChunkExpectation::default()).await
     }
 
     /// As [`recv_chunk_verified`](Self::recv_chunk_verified), but refuses a chunk of another size or
@@ -234,10 +228,7 @@ impl PeerConnection {
         &self,
         expected: &ChunkExpectation,
     ) -> Result<Option<Bytes>, RecvChunkError> {
-        let sink = ExpectDigest {
-            inner: MemorySink::default(),
-            expected: expected.clone(),
-        };
+        let sink = ExpectDigest { inner: MemorySink::default(), expected: expected.clone() };
         self.recv_bare(expected, || Ok(sink)).await
     }
 
@@ -249,11 +240,7 @@ impl PeerConnection {
     /// [`recv_chunk_verified`](Self::recv_chunk_verified).
     pub async fn recv_chunk_to_path(&self, path: &Path) -> Result<bool, RecvChunkError> {
         let path = path.to_owned();
-        let received = self
-            .recv_bare(&ChunkExpectation::any_size(), move || {
-                FileSink::create(&path)
-            })
-            .await?;
+        let received = self.recv_bare(&ChunkExpectation::any_size(), move || FileSink::create(&path)).await?;
         Ok(received.is_some())
     }
 
@@ -266,8 +253,7 @@ impl PeerConnection {
         &self,
         writer: W,
     ) -> Result<Option<W>, RecvChunkError> {
-        self.recv_bare(&ChunkExpectation::any_size(), || Ok(WriterSink(writer)))
-            .await
+        self.recv_bare(&ChunkExpectation::any_size(), || Ok(WriterSink(writer))).await
     }
 
     /// Sends a message of at most 1 MiB and waits until the peer's [`recv`](Self::recv) has taken it.
@@ -281,11 +267,8 @@ impl PeerConnection {
             len_bytes: data.len(),
             max_bytes: limits::MAX_MESSAGE_LEN_BYTES as usize,
         };
-        let header =
-            StreamHeader::new(StreamKind::Message, data.len() as u64).map_err(too_large)?;
-        let mut stream = self
-            .open_stream(Bytes::copy_from_slice(&header.encode()))
-            .await?;
+        let header = StreamHeader::new(StreamKind::Message, data.len() as u64).map_err(too_large)?;
+        let mut stream = self.open_stream(Bytes::copy_from_slice(&header.encode())).await?;
         let progress_timeout = self.config.progress_timeout;
         stream.send.write_within(data, progress_timeout).await?;
         stream.send.finish()?;
@@ -304,11 +287,7 @@ impl PeerConnection {
     pub async fn recv(&self) -> Result<Option<Bytes>, MessageError> {
         let next = self.inboxes.messages.lock().await.recv().await;
         let Some((len_bytes, mut stream)) = next else {
-            return self
-                .orderly_end()
-                .await
-                .map(|()| None)
-                .map_err(MessageError::Stream);
+            return self.orderly_end().await.map(|()| None).map_err(MessageError::Stream);
         };
         let whole = async {
             let data = stream.recv.read_to_end(len_bytes as usize).await?;
@@ -318,9 +297,8 @@ impl PeerConnection {
             Ok(data)
         };
         let timeout = self.config.progress_timeout;
-        let data = tokio::time::timeout(timeout, whole)
-            .await
-            .map_err(|_| StreamError::TimedOut { timeout })??;
+        let data =
+            tokio::time::timeout(timeout, whole).await.map_err(|_| StreamError::TimedOut { timeout })??;
         stream.send.finish()?;
         stream.send.linger(timeout);
         Ok(Some(data))
@@ -334,11 +312,7 @@ impl PeerConnection {
     /// # Errors
     /// [`StreamError::ConnectionLost`], or `Stopped` by the peer.
     pub async fn open_stream(&self, opening: Bytes) -> Result<BiStream, StreamError> {
-        let first = self
-            .first
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (send, recv) = match first {
             Some(first) => first,
             None => self.connection.open_bi().await?,
@@ -360,11 +334,7 @@ impl PeerConnection {
     /// # Errors
     /// [`AlreadyClaimed`] while another claim of the same id lives.
     pub fn claim(self: &Arc<Self>, transfer: TransferId) -> Result<Claim, AlreadyClaimed> {
-        let inbox = self
-            .inboxes
-            .transfers
-            .claim(transfer)
-            .ok_or(AlreadyClaimed)?;
+        let inbox = self.inboxes.transfers.claim(transfer).ok_or(AlreadyClaimed)?;
         Ok(Claim {
             transfer,
             inbox,
@@ -378,8 +348,7 @@ impl PeerConnection {
     /// # Errors
     /// As [`open_stream`](Self::open_stream).
     pub async fn open_records(&self, transfer: TransferId) -> Result<BiStream, StreamError> {
-        self.open_stream(Bytes::copy_from_slice(&records_opening(transfer)))
-            .await
+        self.open_stream(Bytes::copy_from_slice(&records_opening(transfer))).await
     }
 
     /// Sends one chunk of a transfer and waits for the receiver's status.
@@ -394,8 +363,7 @@ impl PeerConnection {
         source: impl ChunkRead,
         options: &LaneOptions,
     ) -> Result<SentChunk, SendChunkError> {
-        self.send_frame(Bytes::copy_from_slice(&tag.encode()), source, options)
-            .await
+        self.send_frame(Bytes::copy_from_slice(&tag.encode()), source, options).await
     }
 
     /// Waits until no stream is open, so that a close loses nothing.
@@ -440,14 +408,7 @@ impl PeerConnection {
         let mut stream = self.open_stream(opening).await?;
         stream.send.set_priority(LANE_PRIORITY);
         let buffer_len_bytes = self.config.buffer_len_bytes;
-        send_chunk(
-            stream,
-            source,
-            buffer_len_bytes,
-            self.config.progress_timeout,
-            options,
-        )
-        .await
+        send_chunk(stream, source, buffer_len_bytes, self.config.progress_timeout, options).await
     }
 
     async fn recv_bare<S: ChunkSink<Error = SinkError>>(
@@ -460,9 +421,7 @@ impl PeerConnection {
             return Ok(self.orderly_end().await.map(|()| None)?);
         };
         let progress_timeout = self.config.progress_timeout;
-        let max_bytes = expected
-            .max_len_bytes
-            .unwrap_or(self.config.max_chunk_len_bytes);
+        let max_bytes = expected.max_len_bytes.unwrap_or(self.config.max_chunk_len_bytes);
         let admitted = match expected.len_bytes {
             Some(agreed_bytes) => Offer::exactly(len_bytes, agreed_bytes)
                 .and_then(|offer| Offer::new(offer.len_bytes(), max_bytes)),
@@ -470,23 +429,11 @@ impl PeerConnection {
         };
         let sink = tokio::task::spawn_blocking(make_sink);
         let sink = sink.await.map_err(|_| RecvChunkError::Abandoned)?;
-        match (
-            admitted.map_err(RecvChunkError::Frame),
-            sink.map_err(RecvChunkError::Sink),
-        ) {
+        match (admitted.map_err(RecvChunkError::Frame), sink.map_err(RecvChunkError::Sink)) {
             (Ok(offer), Ok(sink)) => {
                 let buffer_len_bytes = self.config.buffer_len_bytes;
                 let options = LaneOptions::default();
-                recv_chunk(
-                    stream,
-                    offer,
-                    sink,
-                    buffer_len_bytes,
-                    progress_timeout,
-                    &options,
-                )
-                .await
-                .map(Some)
+                recv_chunk(stream, offer, sink, buffer_len_bytes, progress_timeout, &options).await.map(Some)
             }
             (Err(error), _) | (_, Err(error)) => {
                 refuse_chunk(stream, error.code(), progress_timeout).await;
@@ -498,11 +445,7 @@ impl PeerConnection {
     /// `Ok` when the connection ended on purpose.
     async fn orderly_end(&self) -> Result<(), StreamError> {
         let end = self.closed().await;
-        if end.is_orderly() {
-            Ok(())
-        } else {
-            Err(end.into())
-        }
+        if end.is_orderly() { Ok(()) } else { Err(end.into()) }
     }
 }
 
@@ -540,10 +483,7 @@ pub struct ChunkExpectation {
 impl ChunkExpectation {
     /// Anything that a frame can carry: for sinks that do not keep it in memory.
     fn any_size() -> Self {
-        Self {
-            max_len_bytes: Some(limits::MAX_FRAME_LEN_BYTES),
-            ..Self::default()
-        }
+        Self { max_len_bytes: Some(limits::MAX_FRAME_LEN_BYTES), ..Self::default() }
     }
 }
 
@@ -567,18 +507,9 @@ impl Claim {
     pub async fn next(&mut self) -> Option<TransferStream> {
         Some(match self.inbox.recv().await? {
             Tagged::Records(stream) => TransferStream::Records(stream),
-            Tagged::Chunk {
-                index,
-                len_bytes,
-                stream,
-            } => {
+            Tagged::Chunk { index, len_bytes, stream } => {
                 let config = Arc::clone(&self.config);
-                TransferStream::Chunk(InboundChunk {
-                    index,
-                    len_bytes,
-                    stream,
-                    config,
-                })
+                TransferStream::Chunk(InboundChunk { index, len_bytes, stream, config })
             }
         })
     }
@@ -636,15 +567,7 @@ impl InboundChunk {
         match Offer::exactly(self.len_bytes, expected_bytes).map_err(RecvChunkError::Frame) {
             Ok(offer) => {
                 let buffer_len_bytes = self.config.buffer_len_bytes;
-                recv_chunk(
-                    self.stream,
-                    offer,
-                    sink,
-                    buffer_len_bytes,
-                    progress_timeout,
-                    options,
-                )
-                .await
+                recv_chunk(self.stream, offer, sink, buffer_len_bytes, progress_timeout, options).await
             }
             Err(error) => {
                 refuse_chunk(self.stream, error.code(), progress_timeout).await;

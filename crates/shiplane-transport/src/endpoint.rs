@@ -12,8 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::{
     config::{
-        GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES,
-        TransportConfig,
+        GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES, TransportConfig,
     },
     connection::PeerConnection,
     error::{BindError, ConnectError, ConnectionEnd, MessageError},
@@ -112,43 +111,23 @@ impl TransportBuilder {
     /// # Errors
     /// [`BindError`]: the address is taken, or the identity or TLS set-up failed.
     pub fn bind(self, addr: SocketAddr) -> Result<QuicTransport, BindError> {
-        let Self {
-            identity,
-            trust,
-            config,
-            seams,
-        } = self;
+        let Self { identity, trust, config, seams } = self;
         let identity = match identity {
             Some(identity) => identity,
             None => Identity::generate()?,
         };
-        let endpoint = bind_endpoint(addr, &config, seams)
-            .map_err(|source| BindError::Socket { addr, source })?;
+        let endpoint =
+            bind_endpoint(addr, &config, seams).map_err(|source| BindError::Socket { addr, source })?;
         endpoint.set_server_config(Some(server_config(&identity, &trust, &config)?));
         let pool = Arc::new(Pool::new(identity.peer_id()));
         let quic = Arc::new(quic_config(&config));
         let handshakes = AtomicUsize::new(0);
         let config = Arc::new(config);
-        let inner = Arc::new(Inner {
-            endpoint,
-            identity,
-            trust,
-            config,
-            quic,
-            pool,
-            handshakes,
-        });
+        let inner = Arc::new(Inner { endpoint, identity, trust, config, quic, pool, handshakes });
         let (outlet, accepted) = mpsc::channel(ACCEPTED_LEN);
-        tokio::spawn(accept_loop(
-            inner.endpoint.clone(),
-            Arc::downgrade(&inner),
-            outlet,
-        ));
+        tokio::spawn(accept_loop(inner.endpoint.clone(), Arc::downgrade(&inner), outlet));
         tokio::spawn(upkeep(Arc::downgrade(&inner)));
-        Ok(QuicTransport {
-            inner,
-            accepted: accepted.into(),
-        })
+        Ok(QuicTransport { inner, accepted: accepted.into() })
     }
 }
 
@@ -197,11 +176,7 @@ impl QuicTransport {
     /// # Errors
     /// [`ConnectError::WrongKey`] when another key answers there, and as [`connect`](Self::connect).
     pub async fn connect_to(&self, peer: PeerAddr) -> Result<Arc<PeerConnection>, ConnectError> {
-        self.connect_key(DialKey {
-            addr: peer.addr,
-            pin: Some(peer.id),
-        })
-        .await
+        self.connect_key(DialKey { addr: peer.addr, pin: Some(peer.id) }).await
     }
 
     /// The next connection that a peer has made to us. Cancel-safe; never ends with an error of one
@@ -279,10 +254,7 @@ impl QuicTransport {
 
     async fn connect_key(&self, key: DialKey) -> DialResult {
         let inner = Arc::clone(&self.inner);
-        self.inner
-            .pool
-            .get_or_dial(key, move || async move { inner.dial(key).await })
-            .await
+        self.inner.pool.get_or_dial(key, move || async move { inner.dial(key).await }).await
     }
 }
 
@@ -298,10 +270,7 @@ impl Inner {
             let connecting = self
                 .endpoint
                 .connect_with(client, addr, tls::SERVER_NAME)
-                .map_err(|reason| ConnectError::CannotDial {
-                    addr,
-                    reason: Arc::new(reason),
-                })?;
+                .map_err(|reason| ConnectError::CannotDial { addr, reason: Arc::new(reason) })?;
             let connection = connecting.await.map_err(failed)?;
             // A TLS 1.3 client is done before the server has judged its key. The server allows the
             // first stream only after that, so that having one is the proof of admission.
@@ -311,10 +280,8 @@ impl Inner {
         let (connection, first) = tokio::time::timeout(timeout, handshake)
             .await
             .map_err(|_| ConnectError::TimedOut { addr, timeout })??;
-        let peer = tls::peer_id_of_connection(&connection).ok_or(ConnectError::WrongKey {
-            addr,
-            expected: key.pin,
-        })?;
+        let peer = tls::peer_id_of_connection(&connection)
+            .ok_or(ConnectError::WrongKey { addr, expected: key.pin })?;
         Ok(self.establish(connection, peer, Some(first), Admission::Trusted))
     }
 
@@ -339,18 +306,15 @@ impl Inner {
         let connection = tokio::time::timeout(self.config.handshake_timeout, connecting)
             .await
             .ok()? // Dropped, the handshake is abandoned.
-            .map_err(
-                |error| tracing::debug!(error = %ConnectionEnd::from(error), "handshake failed"),
-            )
+            .map_err(|error| tracing::debug!(error = %ConnectionEnd::from(error), "handshake failed"))
             .ok()?;
         let peer = tls::peer_id_of_connection(&connection)?;
         // Asked again: the answer may have changed since the handshake began.
         let admission = self.trust.admit(&peer);
         let (streams, window_bytes) = match admission {
-            Admission::Trusted => (
-                self.config.max_concurrent_streams,
-                self.config.connection_receive_window_bytes,
-            ),
+            Admission::Trusted => {
+                (self.config.max_concurrent_streams, self.config.connection_receive_window_bytes)
+            }
             Admission::Guest => (GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES),
             Admission::Refused => {
                 connection.close(varint(Code::Unauthorised), b"");
@@ -430,9 +394,7 @@ fn bind_endpoint(
     config: &TransportConfig,
     seams: Seams,
 ) -> std::io::Result<quinn::Endpoint> {
-    let runtime = seams
-        .runtime
-        .unwrap_or_else(|| Arc::new(quinn::TokioRuntime));
+    let runtime = seams.runtime.unwrap_or_else(|| Arc::new(quinn::TokioRuntime));
     let socket = match seams.socket {
         Some(socket) => socket,
         None => {
@@ -460,17 +422,15 @@ fn server_config(
     quic.max_concurrent_bidi_streams(0u32.into());
     quic.receive_window(GUEST_RECEIVE_WINDOW_BYTES.into());
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server
-        .transport_config(Arc::new(quic))
-        .max_incoming(config.max_incoming_handshakes);
+    server.transport_config(Arc::new(quic)).max_incoming(config.max_incoming_handshakes);
     Ok(server)
 }
 
 fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
     let mut mtu_discovery = quinn::MtuDiscoveryConfig::default();
     mtu_discovery.upper_bound(config.max_datagram_len_bytes);
-    let idle_timeout = quinn::IdleTimeout::try_from(config.idle_timeout)
-        .unwrap_or_else(|_| quinn::VarInt::MAX.into());
+    let idle_timeout =
+        quinn::IdleTimeout::try_from(config.idle_timeout).unwrap_or_else(|_| quinn::VarInt::MAX.into());
     let mut quic = quinn::TransportConfig::default();
     quic.max_concurrent_bidi_streams(config.max_concurrent_streams.into())
         .max_concurrent_uni_streams(0u32.into())
@@ -488,17 +448,12 @@ fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
 fn connect_error(key: DialKey, error: quinn::ConnectionError) -> ConnectError {
     let addr = key.addr;
     match tls::classify(&error) {
-        HandshakeFault::WrongKey => ConnectError::WrongKey {
-            addr,
-            expected: key.pin,
-        },
+        HandshakeFault::WrongKey => ConnectError::WrongKey { addr, expected: key.pin },
         HandshakeFault::UntrustedKey => ConnectError::Untrusted { addr },
         HandshakeFault::RefusedByPeer => ConnectError::Refused { addr },
         HandshakeFault::WrongProtocol => ConnectError::WrongProtocol { addr },
         HandshakeFault::Other => match ConnectionEnd::from(error) {
-            ConnectionEnd::ClosedByPeer {
-                code: Code::Unauthorised,
-            } => ConnectError::Refused { addr },
+            ConnectionEnd::ClosedByPeer { code: Code::Unauthorised } => ConnectError::Refused { addr },
             end => ConnectError::Failed { addr, end },
         },
     }

@@ -37,22 +37,16 @@ impl ConnectionEnd {
     /// Whether either side ended it on purpose, with nothing wrong.
     #[must_use]
     pub fn is_orderly(&self) -> bool {
-        matches!(
-            self,
-            Self::ClosedHere
-                | Self::ClosedByPeer {
-                    code: Code::NoError
-                }
-        )
+        matches!(self, Self::ClosedHere | Self::ClosedByPeer { code: Code::NoError })
     }
 }
 
 impl From<quinn::ConnectionError> for ConnectionEnd {
     fn from(error: quinn::ConnectionError) -> Self {
         match error {
-            quinn::ConnectionError::ApplicationClosed(close) => Self::ClosedByPeer {
-                code: Code::from_u64(close.error_code.into_inner()),
-            },
+            quinn::ConnectionError::ApplicationClosed(close) => {
+                Self::ClosedByPeer { code: Code::from_u64(close.error_code.into_inner()) }
+            }
             quinn::ConnectionError::LocallyClosed => Self::ClosedHere,
             quinn::ConnectionError::TimedOut => Self::TimedOut,
             quinn::ConnectionError::Reset => Self::Reset,
@@ -60,11 +54,8 @@ impl From<quinn::ConnectionError> for ConnectionEnd {
             | quinn::ConnectionError::TransportError(_)
             | quinn::ConnectionError::ConnectionClosed(_)
             | quinn::ConnectionError::CidsExhausted) => Self::Transport {
-                reason: shiplane_wire::escape_truncated(
-                    other.to_string().as_bytes(),
-                    MAX_REASON_LEN_BYTES,
-                )
-                .to_string(),
+                reason: shiplane_wire::escape_truncated(other.to_string().as_bytes(), MAX_REASON_LEN_BYTES)
+                    .to_string(),
             },
         }
     }

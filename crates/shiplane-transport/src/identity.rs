@@ -33,9 +33,7 @@ impl Identity {
     /// again later.
     pub fn generate() -> Result<Self, IdentityError> {
         let mut private = PrivateKey::blank();
-        SystemRandom::new()
-            .fill(private.seed_mut())
-            .map_err(|_| IdentityError::NoRandomness)?;
+        SystemRandom::new().fill(private.seed_mut()).map_err(|_| IdentityError::NoRandomness)?;
         Ok(Self::from_private(private))
     }
 
@@ -80,9 +78,7 @@ impl Identity {
         let (private, stated) = key_file::read(path)?;
         let identity = Self::from_private(private);
         if stated.is_some_and(|stated| stated != identity.id) {
-            return Err(IdentityError::Damaged {
-                path: path.to_owned(),
-            });
+            return Err(IdentityError::Damaged { path: path.to_owned() });
         }
         Ok(identity)
     }
@@ -220,8 +216,8 @@ impl PrivateKey {
         reason = "any 32 bytes are an Ed25519 seed, and its public key has 32 bytes"
     )]
     fn peer_id(&self) -> PeerId {
-        let pair = Ed25519KeyPair::from_seed_unchecked(&self.0[PKCS8_PREFIX.len()..])
-            .expect("a seed has 32 bytes");
+        let pair =
+            Ed25519KeyPair::from_seed_unchecked(&self.0[PKCS8_PREFIX.len()..]).expect("a seed has 32 bytes");
         let public = pair.public_key().as_ref().try_into();
         PeerId::from_bytes(public.expect("a public key has 32 bytes"))
     }
@@ -231,9 +227,8 @@ const SEED_LEN_BYTES: usize = 32;
 
 /// Everything of the document before the 32 bytes of the key (RFC 8410 section 7, the first
 /// example). Nothing in it varies: optional attributes are not accepted.
-const PKCS8_PREFIX: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 const PKCS8_LEN_BYTES: usize = PKCS8_PREFIX.len() + SEED_LEN_BYTES;
 
@@ -284,10 +279,7 @@ mod tests {
         let second = home.load().expect("loads it");
         assert_eq!(first.peer_id(), second.peer_id());
         assert_eq!(first.pkcs8(), second.pkcs8());
-        assert_ne!(
-            first.peer_id(),
-            Identity::generate().expect("random").peer_id()
-        );
+        assert_ne!(first.peer_id(), Identity::generate().expect("random").peer_id());
     }
 
     #[test]
@@ -335,10 +327,7 @@ mod tests {
         let doubled = whole.repeat(2);
         for text in ["", "hello\n", no_comment, &padded, &trailed, &doubled] {
             home.overwrite(text);
-            assert!(
-                matches!(home.load(), Err(IdentityError::Malformed { .. })),
-                "{text}"
-            );
+            assert!(matches!(home.load(), Err(IdentityError::Malformed { .. })), "{text}");
             assert_eq!(home.text(), text);
         }
     }
@@ -377,18 +366,11 @@ mod tests {
                     })
                 })
                 .collect();
-            racers
-                .into_iter()
-                .map(|racer| racer.join().expect("no panic"))
-                .collect()
+            racers.into_iter().map(|racer| racer.join().expect("no panic")).collect()
         });
         assert!(ids.iter().all(|id| *id == ids[0]));
         let directory = home.key().parent().expect("a parent").to_owned();
-        assert_eq!(
-            fs::read_dir(directory).expect("lists").count(),
-            1,
-            "no temporary is left"
-        );
+        assert_eq!(fs::read_dir(directory).expect("lists").count(), 1, "no temporary is left");
     }
 
     #[cfg(unix)]
@@ -436,20 +418,14 @@ mod tests {
     #[test]
     fn debug_shows_no_key() {
         let identity = Identity::generate().expect("random");
-        assert_eq!(
-            format!("{identity:?}"),
-            format!("Identity({})", identity.peer_id())
-        );
+        assert_eq!(format!("{identity:?}"), format!("Identity({})", identity.peer_id()));
     }
 
     #[test]
     fn an_address_is_shown_with_the_whole_id() {
         let id = PeerId::from_bytes([7; 32]);
         let addr = "[::1]:4433".parse().expect("an address");
-        assert_eq!(
-            PeerAddr { id, addr }.to_string(),
-            format!("{id}@[::1]:4433")
-        );
+        assert_eq!(PeerAddr { id, addr }.to_string(), format!("{id}@[::1]:4433"));
     }
 
     proptest! {

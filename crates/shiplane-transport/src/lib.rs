@@ -62,19 +62,19 @@ mod tls;
 mod trust;
 
 pub use config::{
-    BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT,
-    IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, LANE_PRIORITY, MAX_CONCURRENT_STREAMS,
-    MAX_DATAGRAM_LEN_BYTES, MAX_INCOMING_HANDSHAKES, PROGRESS_TIMEOUT, SEND_WINDOW_BYTES,
-    STREAM_RECEIVE_WINDOW_BYTES, TransportConfig, UDP_BUFFER_LEN_BYTES,
+    BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, IDLE_TIMEOUT,
+    KEEP_ALIVE_INTERVAL, LANE_PRIORITY, MAX_CONCURRENT_STREAMS, MAX_DATAGRAM_LEN_BYTES,
+    MAX_INCOMING_HANDSHAKES, PROGRESS_TIMEOUT, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES,
+    TransportConfig, UDP_BUFFER_LEN_BYTES,
 };
 pub use connection::{
-    AlreadyClaimed, ChunkExpectation, Claim, ConnectionStats, InboundChunk, PathStats,
-    PeerConnection, TransferStream,
+    AlreadyClaimed, ChunkExpectation, Claim, ConnectionStats, InboundChunk, PathStats, PeerConnection,
+    TransferStream,
 };
 pub use endpoint::{QuicTransport, TransportBuilder};
 pub use error::{
-    BindError, ConnectError, ConnectionEnd, MessageError, RecvChunkError, SendChunkError,
-    SinkError, SourceError, StreamError,
+    BindError, ConnectError, ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError,
+    SourceError, StreamError,
 };
 pub use identity::{Identity, IdentityError, KeyFileStep, PeerAddr, PeerId, PeerIdError};
 pub use lane::{LaneOptions, ProgressFn, send::SentChunk};

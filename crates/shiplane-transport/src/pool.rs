@@ -57,20 +57,13 @@ pub(crate) type DialResult = Result<Arc<PeerConnection>, ConnectError>;
 
 impl Pool {
     pub(crate) fn new(me: PeerId) -> Self {
-        Self {
-            me,
-            state: Mutex::default(),
-        }
+        Self { me, state: Mutex::default() }
     }
 
     /// The live connection for `key`, or the result of the one dial that `dial` starts for it.
     ///
     /// Cancel-safe: the dial goes on for those who still wait.
-    pub(crate) async fn get_or_dial<F>(
-        self: &Arc<Self>,
-        key: DialKey,
-        dial: impl FnOnce() -> F,
-    ) -> DialResult
+    pub(crate) async fn get_or_dial<F>(self: &Arc<Self>, key: DialKey, dial: impl FnOnce() -> F) -> DialResult
     where
         F: Future<Output = DialResult> + Send + 'static,
     {
@@ -95,19 +88,12 @@ impl Pool {
             }
         };
         let settled = result.wait_for(Option::is_some).await;
-        settled
-            .ok()
-            .and_then(|r| r.clone())
-            .unwrap_or(Err(ConnectError::Abandoned))
+        settled.ok().and_then(|r| r.clone()).unwrap_or(Err(ConnectError::Abandoned))
     }
 
     /// Takes in a new connection that was dialled at, or came from, `addr`; returns the one that the
     /// peer is to be reached by from now on.
-    pub(crate) fn admit(
-        self: &Arc<Self>,
-        new: Arc<PeerConnection>,
-        addr: SocketAddr,
-    ) -> Arc<PeerConnection> {
+    pub(crate) fn admit(self: &Arc<Self>, new: Arc<PeerConnection>, addr: SocketAddr) -> Arc<PeerConnection> {
         let peer = new.peer_id();
         let mut state = self.lock();
         state.live.insert(new.stable_id(), Arc::downgrade(&new));
@@ -120,11 +106,7 @@ impl Pool {
                 winner
             }
             _ => {
-                let pooled = Pooled {
-                    connection: Arc::clone(&new),
-                    established: now,
-                    used: now,
-                };
+                let pooled = Pooled { connection: Arc::clone(&new), established: now, used: now };
                 if let Some(old) = state.peers.insert(peer, pooled) {
                     state.retire(old.connection);
                 }
@@ -150,9 +132,7 @@ impl Pool {
             return (inboxes, outlets);
         }
         let (inboxes, outlets) = make();
-        state
-            .inboxes
-            .insert(peer, (Arc::downgrade(&inboxes), outlets.downgrade()));
+        state.inboxes.insert(peer, (Arc::downgrade(&inboxes), outlets.downgrade()));
         (inboxes, outlets)
     }
 
@@ -163,11 +143,7 @@ impl Pool {
 
     /// Every connection that has not ended.
     pub(crate) fn live(&self) -> Vec<Arc<PeerConnection>> {
-        self.lock()
-            .live
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect()
+        self.lock().live.values().filter_map(Weak::upgrade).collect()
     }
 
     /// Lets go of connections that nobody has used for `idle`. What nobody holds then closes.
@@ -236,19 +212,11 @@ impl State {
     fn forget(&mut self, peer: PeerId, stable_id: usize) -> Vec<Arc<PeerConnection>> {
         self.live.remove(&stable_id);
         let mut gone: Vec<_> = self.retired.remove(&stable_id).into_iter().collect();
-        if self
-            .peers
-            .get(&peer)
-            .is_some_and(|p| p.connection.stable_id() == stable_id)
-        {
+        if self.peers.get(&peer).is_some_and(|p| p.connection.stable_id() == stable_id) {
             gone.extend(self.peers.remove(&peer).map(|p| p.connection));
             self.aliases.retain(|_, id| *id != peer);
         }
-        if !self
-            .live
-            .values()
-            .any(|c| c.upgrade().is_some_and(|c| c.peer_id() == peer))
-        {
+        if !self.live.values().any(|c| c.upgrade().is_some_and(|c| c.peer_id() == peer)) {
             self.inboxes.remove(&peer);
         }
         gone

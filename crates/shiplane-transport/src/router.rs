@@ -45,11 +45,7 @@ pub enum CallKind {
 #[derive(Debug)]
 pub(crate) enum Tagged {
     Records(BiStream),
-    Chunk {
-        index: u64,
-        len_bytes: u64,
-        stream: BiStream,
-    },
+    Chunk { index: u64, len_bytes: u64, stream: BiStream },
 }
 
 /// Where classified streams wait for their takers. One of each kind a peer: when two dials have
@@ -99,10 +95,7 @@ impl WeakOutlets {
             bare: self.bare.upgrade()?,
             messages: self.messages.upgrade()?,
             calls: self.calls.upgrade()?,
-            transfers: self
-                .transfers
-                .upgrade()
-                .filter(|transfers| !transfers.lock().closed)?,
+            transfers: self.transfers.upgrade().filter(|transfers| !transfers.lock().closed)?,
         })
     }
 }
@@ -112,23 +105,11 @@ pub(crate) fn inboxes(header_timeout: Duration) -> (Arc<Inboxes>, Outlets) {
     let (bare, bare_in) = mpsc::channel(INBOX_LEN);
     let (messages, messages_in) = mpsc::channel(INBOX_LEN);
     let (calls, calls_in) = mpsc::channel(INBOX_LEN);
-    let transfers = Arc::new(Transfers {
-        state: Mutex::default(),
-        routers: AtomicUsize::new(0),
-        header_timeout,
-    });
-    let outlets = Outlets {
-        bare,
-        messages,
-        calls,
-        transfers: Arc::clone(&transfers),
-    };
-    let inboxes = Inboxes {
-        bare: bare_in.into(),
-        messages: messages_in.into(),
-        calls: calls_in.into(),
-        transfers,
-    };
+    let transfers =
+        Arc::new(Transfers { state: Mutex::default(), routers: AtomicUsize::new(0), header_timeout });
+    let outlets = Outlets { bare, messages, calls, transfers: Arc::clone(&transfers) };
+    let inboxes =
+        Inboxes { bare: bare_in.into(), messages: messages_in.into(), calls: calls_in.into(), transfers };
     (Arc::new(inboxes), outlets)
 }
 
@@ -196,30 +177,14 @@ impl Outlets {
             }
             Opened::Rpc { body_len_bytes } => {
                 let kind = CallKind::Call;
-                self.calls
-                    .send(InboundCall {
-                        kind,
-                        body_len_bytes,
-                        stream,
-                    })
-                    .await
-                    .ok();
+                self.calls.send(InboundCall { kind, body_len_bytes, stream }).await.ok();
             }
             Opened::OneWay { body_len_bytes } => {
                 let kind = CallKind::OneWay;
-                self.calls
-                    .send(InboundCall {
-                        kind,
-                        body_len_bytes,
-                        stream,
-                    })
-                    .await
-                    .ok();
+                self.calls.send(InboundCall { kind, body_len_bytes, stream }).await.ok();
             }
             Opened::Records(transfer) => {
-                self.transfers
-                    .deliver(transfer, Tagged::Records(stream))
-                    .await;
+                self.transfers.deliver(transfer, Tagged::Records(stream)).await;
             }
             Opened::Tagged(tag) => self.deliver_chunk(tag, stream).await,
         }
@@ -232,11 +197,7 @@ impl Outlets {
         match tokio::time::timeout(self.transfers.header_timeout, read).await {
             Ok(Ok(true)) => {
                 let len_bytes = u64::from_le_bytes(size);
-                let chunk = Tagged::Chunk {
-                    index: tag.index,
-                    len_bytes,
-                    stream,
-                };
+                let chunk = Tagged::Chunk { index: tag.index, len_bytes, stream };
                 self.transfers.deliver(tag.transfer, chunk).await;
             }
             Ok(Ok(false) | Err(_)) => {}
@@ -271,9 +232,8 @@ impl Transfers {
         }
         // Room for everything that can be parked, so that `try_send` below cannot fail.
         let (outlet, inbox) = mpsc::channel(limits::MAX_PARKED_STREAMS + INBOX_LEN);
-        let (mine, others) = std::mem::take(&mut state.parked)
-            .into_iter()
-            .partition(|(_, id, _)| *id == transfer);
+        let (mine, others) =
+            std::mem::take(&mut state.parked).into_iter().partition(|(_, id, _)| *id == transfer);
         state.parked = others;
         let mine: VecDeque<(Instant, TransferId, Tagged)> = mine;
         for (_, _, stream) in mine {
@@ -309,8 +269,9 @@ impl Transfers {
         if let Some(claim) = state.claims.get(&transfer) {
             if let Err(error) = claim.try_send(stream) {
                 match error {
-                    mpsc::error::TrySendError::Full(stream)
-                    | mpsc::error::TrySendError::Closed(stream) => stream.reject(Code::Busy),
+                    mpsc::error::TrySendError::Full(stream) | mpsc::error::TrySendError::Closed(stream) => {
+                        stream.reject(Code::Busy)
+                    }
                 }
             }
             return;

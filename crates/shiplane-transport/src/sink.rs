@@ -86,23 +86,14 @@ impl FileSink {
     /// Blocking. Fails at once when the final name exists.
     pub(crate) fn create(path: &Path) -> Result<Self, SinkError> {
         if path.symlink_metadata().is_ok() {
-            return Err(SinkError::Exists {
-                path: path.to_owned(),
-            });
+            return Err(SinkError::Exists { path: path.to_owned() });
         }
         let mut name = std::ffi::OsString::from(".shiplane-");
         name.push(path.file_name().unwrap_or_default());
         name.push(format!(".{:x}.part", random_u64()?));
         let temporary = path.with_file_name(name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&temporary)?;
-        Ok(Self {
-            file,
-            temporary: TemporaryName(temporary),
-            path: path.to_owned(),
-        })
+        let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        Ok(Self { file, temporary: TemporaryName(temporary), path: path.to_owned() })
     }
 }
 
@@ -125,11 +116,7 @@ impl ChunkSink for FileSink {
             other => other?,
         }
         if let Some(parent) = self.path.parent() {
-            let parent = if parent.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                parent
-            };
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             File::open(parent)?.sync_all()?;
         }
         Ok((verified.stored(Promise::Durable), ()))

@@ -124,8 +124,7 @@ impl AsyncUdpSocket for TunedSocket {
         let Some(segment_len_bytes) = transmit.segment_size else {
             return self.inner.try_send(transmit);
         };
-        self.segment_len_bytes
-            .store(segment_len_bytes, Ordering::Relaxed);
+        self.segment_len_bytes.store(segment_len_bytes, Ordering::Relaxed);
         if transmit.contents.len() <= MAX_UDP_PAYLOAD_LEN_BYTES {
             self.inner.try_send(transmit)
         } else {
@@ -194,10 +193,7 @@ mod tests {
             if transmit.contents.len() > MAX_UDP_PAYLOAD_LEN_BYTES {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            self.sent_lens_bytes
-                .lock()
-                .unwrap()
-                .push(transmit.contents.len());
+            self.sent_lens_bytes.lock().unwrap().push(transmit.contents.len());
             Ok(())
         }
         fn poll_recv(
@@ -237,15 +233,8 @@ mod tests {
         let kernel = Arc::new(Kernel::default());
         let socket = TunedSocket::new(Arc::clone(&kernel) as Arc<dyn AsyncUdpSocket>, 8952);
         send(&socket, 8952, 10);
-        assert_eq!(
-            *kernel.sent_lens_bytes.lock().unwrap(),
-            [7 * 8952, 3 * 8952]
-        );
-        assert_eq!(
-            socket.max_transmit_segments(),
-            7,
-            "the next batch fits at once"
-        );
+        assert_eq!(*kernel.sent_lens_bytes.lock().unwrap(), [7 * 8952, 3 * 8952]);
+        assert_eq!(socket.max_transmit_segments(), 7, "the next batch fits at once");
     }
 
     #[test]

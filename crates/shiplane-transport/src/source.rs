@@ -48,10 +48,7 @@ pub(crate) struct MemorySource {
 
 impl MemorySource {
     pub(crate) fn new(data: Bytes) -> Self {
-        Self {
-            len_bytes: data.len() as u64,
-            rest: data,
-        }
+        Self { len_bytes: data.len() as u64, rest: data }
     }
 }
 
@@ -82,15 +79,9 @@ impl FileSource {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(SourceError::Io(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            )));
+            return Err(SourceError::Io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
-        Ok(Self {
-            before: State::of(&metadata),
-            file,
-        })
+        Ok(Self { before: State::of(&metadata), file })
     }
 }
 
@@ -112,11 +103,7 @@ impl ChunkRead for FileSource {
     }
 
     fn check_unchanged(&mut self) -> Result<(), SourceError> {
-        if State::of(&self.file.metadata()?) == self.before {
-            Ok(())
-        } else {
-            Err(SourceError::Changed)
-        }
+        if State::of(&self.file.metadata()?) == self.before { Ok(()) } else { Err(SourceError::Changed) }
     }
 }
 
@@ -129,9 +116,6 @@ struct State {
 
 impl State {
     fn of(metadata: &std::fs::Metadata) -> Self {
-        Self {
-            len_bytes: metadata.len(),
-            modified: metadata.modified().ok(),
-        }
+        Self { len_bytes: metadata.len(), modified: metadata.modified().ok() }
     }
 }

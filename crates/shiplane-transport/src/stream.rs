@@ -27,16 +27,8 @@ impl BiStream {
         in_use: &tokio_util::task::TaskTracker,
     ) -> Self {
         Self {
-            send: SendHalf {
-                stream: send,
-                finished: false,
-                _in_use: in_use.token(),
-            },
-            recv: RecvHalf {
-                stream: recv,
-                ended: false,
-                _in_use: in_use.token(),
-            },
+            send: SendHalf { stream: send, finished: false, _in_use: in_use.token() },
+            recv: RecvHalf { stream: recv, ended: false, _in_use: in_use.token() },
         }
     }
 }
@@ -62,11 +54,7 @@ impl SendHalf {
 
     /// As [`write`](Self::write), but gives up with [`StreamError::TimedOut`] when flow control opens
     /// for no byte within `timeout`. A long buffer may take longer, as long as it moves.
-    pub(crate) async fn write_within(
-        &mut self,
-        data: Bytes,
-        timeout: Duration,
-    ) -> Result<(), StreamError> {
+    pub async fn write_within(&mut self, data: Bytes, timeout: Duration) -> Result<(), StreamError> {
         let mut rest = [data];
         while !rest[0].is_empty() {
             tokio::time::timeout(timeout, self.stream.write_chunks(&mut rest))
@@ -154,16 +142,11 @@ impl RecvHalf {
     /// # Errors
     /// As `read`.
     pub async fn read_within(&mut self, timeout: Duration) -> Result<Option<Bytes>, StreamError> {
-        tokio::time::timeout(timeout, self.read())
-            .await
-            .map_err(|_| StreamError::TimedOut { timeout })?
+        tokio::time::timeout(timeout, self.read()).await.map_err(|_| StreamError::TimedOut { timeout })?
     }
 
     /// What has arrived, up to `bufs.len()` pieces: their number, `None` at the end. Cancel-safe.
-    pub(crate) async fn read_many(
-        &mut self,
-        bufs: &mut [Bytes],
-    ) -> Result<Option<usize>, StreamError> {
+    pub(crate) async fn read_many(&mut self, bufs: &mut [Bytes]) -> Result<Option<usize>, StreamError> {
         let count = self.stream.read_chunks(bufs).await?;
         self.ended |= count.is_none();
         Ok(count)

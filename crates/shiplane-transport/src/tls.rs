@@ -23,8 +23,8 @@ use quinn::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
-    Error, OtherError, PeerIncompatible, PeerMisbehaved, ServerConfig, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    OtherError, PeerIncompatible, PeerMisbehaved, ServerConfig, SignatureScheme,
     client::{
         AlwaysResolvesClientRawPublicKeys, ResolvesClientCert, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -34,9 +34,7 @@ use rustls::{
         ring::{cipher_suite, default_provider, sign::any_eddsa_type},
         verify_tls13_signature_with_raw_key,
     },
-    pki_types::{
-        CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
-    },
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
     server::{
         AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -57,10 +55,7 @@ pub(crate) const SERVER_NAME: &str = "shiplane";
 
 /// The TLS side of a quinn server that shows `identity` and admits whom `trust` calls trusted or a
 /// guest.
-pub(crate) fn server_crypto(
-    identity: &Identity,
-    trust: &Trust,
-) -> Result<QuicServerConfig, TlsError> {
+pub(crate) fn server_crypto(identity: &Identity, trust: &Trust) -> Result<QuicServerConfig, TlsError> {
     let verifier = RawKeyVerifier::new(Policy::Clients(trust.clone()));
     let key = AlwaysResolvesServerRawPublicKeys::new(certified_key(identity)?);
     let config = server_config(Arc::new(verifier), Arc::new(key))?;
@@ -86,10 +81,7 @@ pub(crate) fn client_crypto(
 /// The id of the peer at the other end; `None` before the handshake is over.
 pub(crate) fn peer_id_of_connection(connection: &quinn::Connection) -> Option<PeerId> {
     let identity = connection.peer_identity()?;
-    match identity
-        .downcast_ref::<Vec<CertificateDer<'static>>>()?
-        .as_slice()
-    {
+    match identity.downcast_ref::<Vec<CertificateDer<'static>>>()?.as_slice() {
         [key] => peer_id_of(key),
         _ => None,
     }
@@ -241,10 +233,7 @@ enum Policy {
 
 impl RawKeyVerifier {
     fn new(policy: Policy) -> Self {
-        Self {
-            policy,
-            provider: provider(),
-        }
+        Self { policy, provider: provider() }
     }
 
     /// The first of two calls that rustls makes: with the key, before its signature has come.
@@ -404,9 +393,7 @@ const ALERT_WRONG_KEY: AlertDescription = AlertDescription::CertificateUnknown;
 const ALERT_REFUSED: AlertDescription = AlertDescription::AccessDenied;
 
 /// Everything of an Ed25519 SubjectPublicKeyInfo before the key (RFC 8410 section 4).
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 #[cfg(test)]
 mod tests;

@@ -108,9 +108,6 @@ mod tests {
 
     #[test]
     fn debug_lists_no_keys() {
-        assert_eq!(
-            format!("{:?}", Trust::only([ALICE, BOB])),
-            "Trust::only(2 keys)"
-        );
+        assert_eq!(format!("{:?}", Trust::only([ALICE, BOB])), "Trust::only(2 keys)");
     }
 }

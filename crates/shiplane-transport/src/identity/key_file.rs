@@ -15,9 +15,7 @@ use super::{Identity, IdentityError, KeyFileStep, PKCS8_PREFIX, PeerId, PrivateK
 /// Reads the key, and the id that the comment line states if there is one.
 pub(super) fn read(path: &Path) -> Result<(PrivateKey, Option<PeerId>), IdentityError> {
     let failed = |source| io_error(KeyFileStep::Read, path, source);
-    let malformed = || IdentityError::Malformed {
-        path: path.to_owned(),
-    };
+    let malformed = || IdentityError::Malformed { path: path.to_owned() };
     let file = File::open(path).map_err(failed)?;
     // The open file's mode, not the path's, which may have changed hands since.
     let metadata = file.metadata().map_err(failed)?;
@@ -27,9 +25,7 @@ pub(super) fn read(path: &Path) -> Result<(PrivateKey, Option<PeerId>), Identity
     refuse_if_shared(path, &metadata)?;
     // Room for all that is read: a buffer that grew would leave a copy behind.
     let mut text = Zeroizing::new(Vec::with_capacity(2 * MAX_LEN_BYTES));
-    file.take(MAX_LEN_BYTES as u64 + 1)
-        .read_to_end(&mut text)
-        .map_err(failed)?;
+    file.take(MAX_LEN_BYTES as u64 + 1).read_to_end(&mut text).map_err(failed)?;
     parse(&text).ok_or_else(malformed)
 }
 
@@ -40,11 +36,7 @@ pub(super) fn create(path: &Path, fresh: &Identity) -> Result<bool, IdentityErro
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let existing = directory
-        .ancestors()
-        .find(|ancestor| ancestor.is_dir())
-        .unwrap_or(directory)
-        .to_owned();
+    let existing = directory.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(directory).to_owned();
     create_private_directories(directory).map_err(at(KeyFileStep::CreateDirectory))?;
 
     let temporary = Temporary::beside(path, directory)?;
@@ -67,17 +59,7 @@ fn render(identity: &Identity) -> Zeroizing<Vec<u8>> {
     let mut base64 = Zeroizing::new([0; BASE64_LEN_BYTES]);
     BASE64.encode_mut(identity.pkcs8(), base64.as_mut_slice());
     let id = identity.peer_id().to_string();
-    let parts = [
-        COMMENT_START,
-        id.as_bytes(),
-        b"\n",
-        BEGIN,
-        b"\n",
-        base64.as_slice(),
-        b"\n",
-        END,
-        b"\n",
-    ];
+    let parts = [COMMENT_START, id.as_bytes(), b"\n", BEGIN, b"\n", base64.as_slice(), b"\n", END, b"\n"];
     // One allocation of the right size; see `read`.
     Zeroizing::new(parts.concat())
 }
@@ -87,9 +69,7 @@ fn parse(text: &[u8]) -> Option<(PrivateKey, Option<PeerId>)> {
     if text.len() > MAX_LEN_BYTES {
         return None;
     }
-    let mut lines = text
-        .split(|&byte| byte == b'\n')
-        .map(<[u8]>::trim_ascii_end);
+    let mut lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end);
     let mut stated = None;
     loop {
         let line = lines.next()?;
@@ -109,10 +89,7 @@ fn parse(text: &[u8]) -> Option<(PrivateKey, Option<PeerId>)> {
     }
     let mut private = PrivateKey::blank();
     BASE64.decode_mut(base64, private.0.as_mut_slice()).ok()?;
-    private
-        .pkcs8()
-        .starts_with(&PKCS8_PREFIX)
-        .then_some((private, stated))
+    private.pkcs8().starts_with(&PKCS8_PREFIX).then_some((private, stated))
 }
 
 /// A name beside the file that nobody else uses. What is there is removed on drop.
@@ -121,9 +98,7 @@ struct Temporary(PathBuf);
 impl Temporary {
     fn beside(path: &Path, directory: &Path) -> Result<Self, IdentityError> {
         let mut random = [0; 8];
-        SystemRandom::new()
-            .fill(&mut random)
-            .map_err(|_| IdentityError::NoRandomness)?;
+        SystemRandom::new().fill(&mut random).map_err(|_| IdentityError::NoRandomness)?;
         let Some(name) = path.file_name() else {
             let source = io::ErrorKind::InvalidInput.into();
             return Err(io_error(KeyFileStep::Write, path, source));
@@ -180,11 +155,7 @@ fn publish(temporary: &Path, path: &Path) -> io::Result<()> {
 #[cfg(unix)]
 fn sync_directory(directory: &Path) -> io::Result<()> {
     // The parent of a one-component relative path is the empty path.
-    let directory = if directory.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        directory
-    };
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory)?.sync_all()
 }
 
@@ -197,10 +168,7 @@ fn sync_directory(_: &Path) -> io::Result<()> {
 fn refuse_if_shared(path: &Path, metadata: &fs::Metadata) -> Result<(), IdentityError> {
     let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(IdentityError::NotPrivate {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(IdentityError::NotPrivate { path: path.to_owned(), mode });
     }
     Ok(())
 }
@@ -211,11 +179,7 @@ fn refuse_if_shared(_: &Path, _: &fs::Metadata) -> Result<(), IdentityError> {
 }
 
 fn io_error(step: KeyFileStep, path: &Path, source: io::Error) -> IdentityError {
-    IdentityError::Io {
-        step,
-        path: path.to_owned(),
-        source,
-    }
+    IdentityError::Io { step, path: path.to_owned(), source }
 }
 
 /// What precedes the peer id in the first line. Its claim is checked against the key: it costs a

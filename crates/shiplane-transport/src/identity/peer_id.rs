@@ -43,12 +43,7 @@ impl PeerId {
     }
 
     fn chars(&self) -> impl Iterator<Item = char> {
-        self.0
-            .iter()
-            .copied()
-            .bytes_to_fes()
-            .with_checksum::<Bech32m>(&PREFIX)
-            .chars()
+        self.0.iter().copied().bytes_to_fes().with_checksum::<Bech32m>(&PREFIX).chars()
     }
 }
 
@@ -68,9 +63,8 @@ impl FromStr for PeerId {
     type Err = PeerIdError;
 
     fn from_str(text: &str) -> Result<Self, PeerIdError> {
-        let has_prefix = text
-            .get(..TEXT_START.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(TEXT_START));
+        let has_prefix =
+            text.get(..TEXT_START.len()).is_some_and(|start| start.eq_ignore_ascii_case(TEXT_START));
         if !has_prefix {
             return Err(PeerIdError::WrongPrefix);
         }
@@ -89,10 +83,7 @@ impl FromStr for PeerId {
         }
         // The last character carries 4 bits of padding. A text in which they are set has a right
         // checksum too, but then one key would have sixteen names.
-        if !Self(bytes)
-            .chars()
-            .eq(text.chars().map(|c| c.to_ascii_lowercase()))
-        {
+        if !Self(bytes).chars().eq(text.chars().map(|c| c.to_ascii_lowercase())) {
             return Err(PeerIdError::Mistyped);
         }
         Ok(Self(bytes))
@@ -173,45 +164,24 @@ mod tests {
         assert_eq!(fault(""), PeerIdError::WrongPrefix);
         assert_eq!(fault("é1"), PeerIdError::WrongPrefix);
         assert_eq!(fault(&GOLDEN[1..]), PeerIdError::WrongPrefix);
-        assert_eq!(
-            fault(&GOLDEN.replacen("sl1", "bc1", 1)),
-            PeerIdError::WrongPrefix
-        );
+        assert_eq!(fault(&GOLDEN.replacen("sl1", "bc1", 1)), PeerIdError::WrongPrefix);
         assert_eq!(fault("sl1"), PeerIdError::WrongLength { len_chars: 3 });
-        assert_eq!(
-            fault(&GOLDEN[..60]),
-            PeerIdError::WrongLength { len_chars: 60 }
-        );
-        assert_eq!(
-            fault(&format!("{GOLDEN} ")),
-            PeerIdError::WrongLength { len_chars: 62 }
-        );
+        assert_eq!(fault(&GOLDEN[..60]), PeerIdError::WrongLength { len_chars: 60 });
+        assert_eq!(fault(&format!("{GOLDEN} ")), PeerIdError::WrongLength { len_chars: 62 });
         assert_eq!(fault(&format!("{}é", &GOLDEN[..60])), PeerIdError::Mistyped);
     }
 
     #[test]
     fn a_checksum_of_the_older_bech32_is_refused() {
         let text = bech32::encode::<bech32::Bech32>(PREFIX, counting().as_bytes());
-        assert_eq!(
-            text.expect("encodes").parse::<PeerId>(),
-            Err(PeerIdError::Mistyped)
-        );
+        assert_eq!(text.expect("encodes").parse::<PeerId>(), Err(PeerIdError::Mistyped));
     }
 
     #[test]
     fn set_padding_bits_are_refused_though_the_checksum_is_right() {
-        let mut digits: Vec<_> = counting()
-            .as_bytes()
-            .iter()
-            .copied()
-            .bytes_to_fes()
-            .collect();
+        let mut digits: Vec<_> = counting().as_bytes().iter().copied().bytes_to_fes().collect();
         *digits.last_mut().expect("has digits") = bech32::Fe32::L;
-        let text: String = digits
-            .into_iter()
-            .with_checksum::<Bech32m>(&PREFIX)
-            .chars()
-            .collect();
+        let text: String = digits.into_iter().with_checksum::<Bech32m>(&PREFIX).chars().collect();
         assert!(CheckedHrpstring::new::<Bech32m>(&text).is_ok());
         assert_eq!(text.parse::<PeerId>(), Err(PeerIdError::Mistyped));
     }

@@ -23,9 +23,7 @@ pub struct LaneOptions {
 
 impl std::fmt::Debug for LaneOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LaneOptions")
-            .field("progress", &self.progress.is_some())
-            .finish()
+        f.debug_struct("LaneOptions").field("progress", &self.progress.is_some()).finish()
     }
 }
 

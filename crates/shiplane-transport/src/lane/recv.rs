@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shiplane_wire::{
-    ChunkReceiver, Code, Digest, Offer, RecvError, RecvStep, Refusal, Reply, Stored,
-};
+use shiplane_wire::{ChunkReceiver, Code, Digest, Offer, RecvError, RecvStep, Refusal, Reply, Stored};
 use tokio::sync::mpsc;
 
 use super::{LaneOptions, PIPELINE_DEPTH};
@@ -33,27 +31,15 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
     let (batches, pipeline) = mpsc::channel(PIPELINE_DEPTH);
     let writer_options = options.clone();
     let writer = tokio::task::spawn_blocking(move || {
-        drain(
-            offer.accept(),
-            sink,
-            pipeline,
-            buffer_len_bytes,
-            &writer_options,
-        )
+        drain(offer.accept(), sink, pipeline, buffer_len_bytes, &writer_options)
     });
-    let fed = feed(
-        &mut recv,
-        batches,
-        frame_len_bytes,
-        buffer_len_bytes,
-        progress_timeout,
-    )
-    .await;
+    let fed = feed(&mut recv, batches, frame_len_bytes, buffer_len_bytes, progress_timeout).await;
     let written = writer.await.unwrap_or(Err(RecvChunkError::Abandoned));
     let result = match (fed, written) {
         // A failing stream ends the writer early as well; the stream says why.
-        (Err(error), Err(RecvChunkError::Recv(RecvError::Truncated { .. })))
-        | (Err(error), Ok(_)) => Err(error.into()),
+        (Err(error), Err(RecvChunkError::Recv(RecvError::Truncated { .. }))) | (Err(error), Ok(_)) => {
+            Err(error.into())
+        }
         (_, written) => written,
     };
     match result {
@@ -73,9 +59,7 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
 /// Answers a chunk that will not be received at all.
 pub(crate) async fn refuse_chunk(stream: BiStream, code: Code, progress_timeout: Duration) {
     let BiStream { mut send, recv } = stream;
-    answer(&mut send, Refusal::Error.into(), progress_timeout)
-        .await
-        .ok();
+    answer(&mut send, Refusal::Error.into(), progress_timeout).await.ok();
     recv.stop(code);
     send.linger(progress_timeout);
 }
@@ -96,9 +80,7 @@ async fn feed(
     while missing_bytes > 0 {
         let count = tokio::time::timeout(progress_timeout, recv.read_many(&mut pieces))
             .await
-            .map_err(|_| StreamError::TimedOut {
-                timeout: progress_timeout,
-            })??;
+            .map_err(|_| StreamError::TimedOut { timeout: progress_timeout })??;
         let Some(count) = count else { break };
         for piece in &mut pieces[..count] {
             batch_len_bytes += piece.len();
@@ -163,11 +145,7 @@ fn flush<S: ChunkSink>(
 }
 
 /// SPEC 3.4: the success byte can only be made from what a sink has stored.
-async fn accept(
-    send: &mut SendHalf,
-    stored: &Stored,
-    progress_timeout: Duration,
-) -> Result<(), StreamError> {
+async fn accept(send: &mut SendHalf, stored: &Stored, progress_timeout: Duration) -> Result<(), StreamError> {
     answer(send, Reply::stored(stored), progress_timeout).await
 }
 
@@ -191,20 +169,13 @@ async fn refuse<E: std::error::Error + 'static>(
     error: &RecvChunkError<E>,
     progress_timeout: Duration,
 ) {
-    answer(&mut send, error.refusal().into(), progress_timeout)
-        .await
-        .ok();
+    answer(&mut send, error.refusal().into(), progress_timeout).await.ok();
     recv.stop(error.code());
     send.linger(progress_timeout);
 }
 
-async fn answer(
-    send: &mut SendHalf,
-    reply: Reply,
-    progress_timeout: Duration,
-) -> Result<(), StreamError> {
-    send.write_within(Bytes::copy_from_slice(&[reply.byte()]), progress_timeout)
-        .await?;
+async fn answer(send: &mut SendHalf, reply: Reply, progress_timeout: Duration) -> Result<(), StreamError> {
+    send.write_within(Bytes::copy_from_slice(&[reply.byte()]), progress_timeout).await?;
     send.finish()
 }
 

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shiplane_wire::{
-    ChunkSender, Code, Digest, SendError, SendStep, Status, StatusError, StatusReader,
-};
+use shiplane_wire::{ChunkSender, Code, Digest, SendError, SendStep, Status, StatusError, StatusReader};
 use tokio::sync::mpsc;
 
 use super::{LaneOptions, PIPELINE_DEPTH};
@@ -52,9 +50,7 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
             }
         }
     };
-    let read = reader
-        .await
-        .unwrap_or(Err(PumpError::Source(SourceError::Abandoned)));
+    let read = reader.await.unwrap_or(Err(PumpError::Source(SourceError::Abandoned)));
     match (written, read) {
         (Ok(()), Ok(digest)) => {
             send.finish()?;
@@ -127,16 +123,12 @@ fn pump<R: ChunkRead>(
             SendStep::Transmit(bytes) => {
                 let payload_len_bytes = std::mem::take(&mut supplied_bytes);
                 frames
-                    .blocking_send(Frame {
-                        bytes,
-                        payload_len_bytes,
-                    })
+                    .blocking_send(Frame { bytes, payload_len_bytes })
                     .map_err(|_| PumpError::WriterGone)?;
             }
             SendStep::NeedPayload { remaining_bytes } => {
-                let max = usize::try_from(remaining_bytes).map_or(buffer_len_bytes, |remaining| {
-                    remaining.min(buffer_len_bytes)
-                });
+                let max = usize::try_from(remaining_bytes)
+                    .map_or(buffer_len_bytes, |remaining| remaining.min(buffer_len_bytes));
                 let data = source.read(max).map_err(PumpError::Source)?;
                 if data.is_empty() {
                     return Err(PumpError::Source(SourceError::Changed));
@@ -150,9 +142,7 @@ fn pump<R: ChunkRead>(
                 sender.supply(data).map_err(PumpError::Frame)?;
             }
             SendStep::Finish => {
-                return sender
-                    .digest()
-                    .ok_or(PumpError::Source(SourceError::Abandoned));
+                return sender.digest().ok_or(PumpError::Source(SourceError::Abandoned));
             }
         }
     }

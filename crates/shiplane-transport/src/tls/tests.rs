@@ -36,16 +36,13 @@ impl Met {
         let server = Arc::new(server.try_into().expect("a QUIC server"));
         let client = Arc::new(client.try_into().expect("a QUIC client"));
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = Endpoint::server(quinn::ServerConfig::with_crypto(server), local)
-            .expect("a server socket");
+        let listener =
+            Endpoint::server(quinn::ServerConfig::with_crypto(server), local).expect("a server socket");
         let dialler = Endpoint::client(local).expect("a client socket");
         let addr = listener.local_addr().expect("an address");
         let dial = async {
             let config = quinn::ClientConfig::new(client);
-            dialler
-                .connect_with(config, addr, SERVER_NAME)
-                .expect("dials")
-                .await
+            dialler.connect_with(config, addr, SERVER_NAME).expect("dials").await
         };
         let accept = async { listener.accept().await.expect("is open").await };
         let both = async {
@@ -55,14 +52,8 @@ impl Met {
                 both => both,
             }
         };
-        let (client, server) = tokio::time::timeout(DEADLINE, both)
-            .await
-            .expect("the handshake ends");
-        Self {
-            client,
-            server,
-            _endpoints: [listener, dialler],
-        }
+        let (client, server) = tokio::time::timeout(DEADLINE, both).await.expect("the handshake ends");
+        Self { client, server, _endpoints: [listener, dialler] }
     }
 
     #[track_caller]
@@ -198,11 +189,7 @@ async fn each_side_learns_the_others_id() {
 #[tokio::test]
 async fn the_protocol_is_negotiated_and_no_name_is_sent() {
     let (alice, bob) = (identity(), identity());
-    let met = Met::over(
-        server(&bob, &everybody()),
-        client(&alice, &everybody(), None),
-    )
-    .await;
+    let met = Met::over(server(&bob, &everybody()), client(&alice, &everybody(), None)).await;
     let (at_client, at_server) = met.expect_connected();
     for connection in [at_client, at_server] {
         let data = connection.handshake_data().expect("is over");
@@ -217,16 +204,9 @@ async fn another_key_than_the_pinned_one_is_a_wrong_key() {
     let (alice, bob, carol) = (identity(), identity(), identity());
     let (trust, asked) = asked();
     // Even though the key is trusted.
-    let met = Met::over(
-        server(&bob, &everybody()),
-        client(&alice, &trust, Some(&carol)),
-    )
-    .await;
+    let met = Met::over(server(&bob, &everybody()), client(&alice, &trust, Some(&carol))).await;
     let faults = met.expect_failed(AlertDescription::CertificateUnknown);
-    assert_eq!(
-        faults,
-        (HandshakeFault::WrongKey, HandshakeFault::RefusedByPeer)
-    );
+    assert_eq!(faults, (HandshakeFault::WrongKey, HandshakeFault::RefusedByPeer));
     assert!(asked.lock().expect("no panic").is_empty());
     // The wrong server is not told whom the client was looking for.
     let told = met.server.expect_err("failed").to_string();
@@ -237,17 +217,12 @@ async fn another_key_than_the_pinned_one_is_a_wrong_key() {
 async fn without_a_pin_trust_decides_about_the_server() {
     let (alice, bob) = (identity(), identity());
     let trusting = client(&alice, &Trust::only([bob.peer_id()]), None);
-    Met::over(server(&bob, &everybody()), trusting)
-        .await
-        .expect_connected();
+    Met::over(server(&bob, &everybody()), trusting).await.expect_connected();
 
     for wary in [Trust::nobody(), Trust::ask(|_| Admission::Guest)] {
         let met = Met::over(server(&bob, &everybody()), client(&alice, &wary, None)).await;
         let faults = met.expect_failed(AlertDescription::AccessDenied);
-        assert_eq!(
-            faults,
-            (HandshakeFault::UntrustedKey, HandshakeFault::RefusedByPeer)
-        );
+        assert_eq!(faults, (HandshakeFault::UntrustedKey, HandshakeFault::RefusedByPeer));
     }
 }
 
@@ -255,16 +230,9 @@ async fn without_a_pin_trust_decides_about_the_server() {
 async fn a_client_that_the_server_does_not_know_is_refused() {
     let (alice, bob, carol) = (identity(), identity(), identity());
     for trust in [Trust::only([carol.peer_id()]), Trust::nobody()] {
-        let met = Met::over(
-            server(&bob, &trust),
-            client(&alice, &Trust::nobody(), Some(&bob)),
-        )
-        .await;
+        let met = Met::over(server(&bob, &trust), client(&alice, &Trust::nobody(), Some(&bob))).await;
         let faults = met.expect_failed(AlertDescription::AccessDenied);
-        assert_eq!(
-            faults,
-            (HandshakeFault::RefusedByPeer, HandshakeFault::UntrustedKey)
-        );
+        assert_eq!(faults, (HandshakeFault::RefusedByPeer, HandshakeFault::UntrustedKey));
     }
 }
 
@@ -295,9 +263,7 @@ async fn a_revoked_key_does_not_get_in_again() {
     let key = AlwaysResolvesClientRawPublicKeys::new(certified_key(&alice).expect("a key"));
     let client = client_with(key);
 
-    Met::over(server.clone(), client.clone())
-        .await
-        .expect_connected();
+    Met::over(server.clone(), client.clone()).await.expect_connected();
     revoked.store(true, Ordering::Relaxed);
     let met = Met::over(server, client).await;
     let (fault, _) = met.expect_failed(AlertDescription::AccessDenied);
@@ -313,9 +279,7 @@ async fn a_client_without_a_key_is_refused() {
     assert_eq!(fault, HandshakeFault::RefusedByPeer);
 
     let silent = client_with(NoKey { offers_raw: false });
-    Met::over(server(&bob, &everybody()), silent)
-        .await
-        .expect_failed(AlertDescription::HandshakeFailure);
+    Met::over(server(&bob, &everybody()), silent).await.expect_failed(AlertDescription::HandshakeFailure);
 }
 
 #[tokio::test]
@@ -323,12 +287,9 @@ async fn a_server_that_asks_for_no_key_is_refused() {
     let (alice, bob) = (identity(), identity());
     let key = AlwaysResolvesServerRawPublicKeys::new(certified_key(&bob).expect("a key"));
     let server = server_config(WebPkiClientVerifier::no_client_auth(), Arc::new(key));
-    Met::over(
-        server.expect("a server"),
-        client(&alice, &everybody(), None),
-    )
-    .await
-    .expect_failed(AlertDescription::HandshakeFailure);
+    Met::over(server.expect("a server"), client(&alice, &everybody(), None))
+        .await
+        .expect_failed(AlertDescription::HandshakeFailure);
 }
 
 #[tokio::test]
@@ -341,9 +302,7 @@ async fn x509_is_refused_both_ways() {
         .expect_failed(AlertDescription::HandshakeFailure);
 
     let theirs = client_with(SingleCertAndKey::from(x509));
-    Met::over(server(&alice, &everybody()), theirs)
-        .await
-        .expect_failed(AlertDescription::HandshakeFailure);
+    Met::over(server(&alice, &everybody()), theirs).await.expect_failed(AlertDescription::HandshakeFailure);
 }
 
 #[tokio::test]
@@ -384,14 +343,10 @@ async fn a_key_that_is_not_the_peers_own_is_not_even_asked_about() {
     let stolen = shown(&[&spki_of(&victim.peer_id())], signing_key(&mallory));
     let (trust, asked) = asked();
     let thief = client_with(AlwaysResolvesClientRawPublicKeys::new(Arc::clone(&stolen)));
-    Met::over(server(&alice, &trust), thief)
-        .await
-        .expect_failed(AlertDescription::DecryptError);
+    Met::over(server(&alice, &trust), thief).await.expect_failed(AlertDescription::DecryptError);
 
     let thief = || server_with(AlwaysResolvesServerRawPublicKeys::new(Arc::clone(&stolen)));
-    Met::over(thief(), client(&alice, &trust, None))
-        .await
-        .expect_failed(AlertDescription::DecryptError);
+    Met::over(thief(), client(&alice, &trust, None)).await.expect_failed(AlertDescription::DecryptError);
     Met::over(thief(), client(&alice, &trust, Some(&victim)))
         .await
         .expect_failed(AlertDescription::DecryptError);
@@ -431,9 +386,7 @@ async fn a_signature_of_another_scheme_is_refused() {
     let signer = Arc::new(Mislabelled(signing_key(&mallory)));
     let key = shown(&[&spki_of(&mallory.peer_id())], signer);
     let theirs = client_with(AlwaysResolvesClientRawPublicKeys::new(Arc::clone(&key)));
-    Met::over(server(&alice, &everybody()), theirs)
-        .await
-        .expect_failed(AlertDescription::IllegalParameter);
+    Met::over(server(&alice, &everybody()), theirs).await.expect_failed(AlertDescription::IllegalParameter);
     let theirs = server_with(AlwaysResolvesServerRawPublicKeys::new(key));
     Met::over(theirs, client(&alice, &everybody(), None))
         .await
@@ -443,14 +396,8 @@ async fn a_signature_of_another_scheme_is_refused() {
 #[tokio::test]
 async fn another_protocol_or_none_is_refused() {
     let (alice, bob) = (identity(), identity());
-    let wrong: [&[&[u8]]; 6] = [
-        &[],
-        &[b"octopii"],
-        &[b"shiplane/2"],
-        &[b"shiplane/1 "],
-        &[b"Shiplane/1"],
-        &[b"shiplane/", b"1"],
-    ];
+    let wrong: [&[&[u8]]; 6] =
+        [&[], &[b"octopii"], &[b"shiplane/2"], &[b"shiplane/1 "], &[b"Shiplane/1"], &[b"shiplane/", b"1"]];
     for protocols in wrong {
         let offered: Vec<_> = protocols.iter().map(|name| name.to_vec()).collect();
         let key = certified_key(&alice).expect("a key");
@@ -458,10 +405,7 @@ async fn another_protocol_or_none_is_refused() {
         theirs.alpn_protocols = offered.clone();
         let met = Met::over(server(&bob, &everybody()), theirs).await;
         let faults = met.expect_failed(AlertDescription::NoApplicationProtocol);
-        assert_eq!(
-            faults,
-            (HandshakeFault::WrongProtocol, HandshakeFault::WrongProtocol)
-        );
+        assert_eq!(faults, (HandshakeFault::WrongProtocol, HandshakeFault::WrongProtocol));
 
         let mut theirs = server_with(AlwaysResolvesServerRawPublicKeys::new(key));
         theirs.alpn_protocols = offered;
@@ -477,10 +421,9 @@ fn aes_128_is_negotiated_and_no_session_can_be_resumed() {
     let client = client_with(AlwaysResolvesClientRawPublicKeys::new(Arc::clone(&key)));
     let server = server_with(AlwaysResolvesServerRawPublicKeys::new(key));
     let name = SERVER_NAME.try_into().expect("a name");
-    let mut client = ClientConnection::new(Arc::new(client), Version::V1, name, Vec::new())
-        .expect("a connection");
-    let mut server =
-        ServerConnection::new(Arc::new(server), Version::V1, Vec::new()).expect("a connection");
+    let mut client =
+        ClientConnection::new(Arc::new(client), Version::V1, name, Vec::new()).expect("a connection");
+    let mut server = ServerConnection::new(Arc::new(server), Version::V1, Vec::new()).expect("a connection");
     // Level by level, as QUIC has it. There are four; a ticket would come in the last one.
     for _ in 0..4 {
         let mut level = Vec::new();

@@ -1,0 +1,185 @@
+//! Fetch, the request-transfer-confirm pattern: ask for a path, receive it down the lane, confirm.
+
+use std::{sync::Arc, time::Duration};
+
+use shiplane_rpc::{CallError, RpcClient};
+use shiplane_transport::{Claim, StreamError};
+use shiplane_wire::{Digest, Promise, TransferId};
+use thiserror::Error;
+
+use crate::{
+    access::TicketSecret,
+    files::{JobKey, Shape, Summary},
+    methods::{CALL_BUDGET, CONFIRM, Confirm, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, random_transfer_id},
+    transfer::{
+        EventFn, Target, TransferError, TransferOptions,
+        receiver::{Received, receive},
+    },
+};
+
+/// Shows a ticket's secret to the peer that issued it, so that this key owns the ticket.
+///
+/// Owning it already is no error. Cancel-safe: whether the peer has taken it is then unknown; try again.
+///
+/// # Errors
+/// [`CallError::Fault`] with `Unauthorised` when the ticket is spent, expired or unknown.
+pub async fn redeem(client: &RpcClient, secret: &TicketSecret) -> Result<(), CallError> {
+    let request = RedeemRequest { secret: *secret.expose() };
+    client.call_typed(REDEEM, &request, CALL_BUDGET).await
+}
+
+/// A transfer that the peer is ready to provide.
+///
+/// ```no_run
+/// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
+/// use shiplane_protocols::{Fetch, files::{Destination, ReceiveOptions}, transfer::TransferOptions};
+/// use shiplane_wire::Promise;
+///
+/// let fetch = Fetch::open(&client, b"photos/2026").await?;
+/// let (shape, job) = (fetch.shape().clone(), fetch.job());
+/// let options = TransferOptions::default();
+/// let receive = ReceiveOptions {
+///     overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes: options.chunk_len_bytes,
+/// };
+/// let target = tokio::task::spawn_blocking(move || {
+///     Destination::open("backup".as_ref(), &shape, job, receive)
+/// }).await??;
+/// let report = fetch.receive(target, Promise::Durable, &options, std::sync::Arc::new(|_| ())).await?;
+/// println!("{} files", report.summary.published_files);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Fetch {
+    client: RpcClient,
+    transfer: TransferId,
+    path: Vec<u8>,
+    shape: Shape,
+    claim: Claim,
+}
+
+/// What a fetch came to. Everything is verified, and durable if that was asked for.
+#[derive(Debug, Clone)]
+pub struct FetchReport {
+    /// The peer's files and directories.
+    pub entries: u64,
+    /// The sum of the files' sizes.
+    pub total_bytes: u64,
+    /// Payload bytes that were sent for it.
+    pub received_bytes: u64,
+    /// What has become of the files here.
+    pub summary: Summary,
+    /// SHA-256 of the content, when it all came in one chunk.
+    pub digest: Option<Digest>,
+}
+
+/// Why a fetch failed.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// The peer does not provide it; the fault in it says why.
+    #[error(transparent)]
+    Open(CallError),
+    /// The transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// Everything has arrived, but the peer did not confirm that it is what it sent.
+    #[error("the transfer was not confirmed: {0}")]
+    Confirm(CallError),
+    /// The system has no randomness.
+    #[error("the system's random source failed")]
+    NoRandomness,
+}
+
+impl Fetch {
+    /// Asks the peer for `path` below what it serves; empty for all of it.
+    ///
+    /// Cancel-safe: the peer forgets a transfer that is not begun.
+    ///
+    /// # Errors
+    /// [`FetchError::Open`]: not found, refused, not authorised, or the call failed.
+    pub async fn open(client: &RpcClient, path: &[u8]) -> Result<Self, FetchError> {
+        let transfer = random_transfer_id().ok_or(FetchError::NoRandomness)?;
+        // Claimed before it is asked for: no chunk can be early.
+        let claim = client.connection().claim(transfer).map_err(|_| FetchError::NoRandomness)?;
+        let request = FetchOpen { transfer: *transfer.as_bytes(), path: path.to_vec() };
+        let opened = client.call_typed(FETCH_OPEN, &request, CALL_BUDGET).await;
+        let shape = Shape::from(opened.map_err(FetchError::Open)?);
+        Ok(Self { client: client.clone(), transfer, path: path.to_vec(), shape, claim })
+    }
+
+    /// What it consists of, which decides where it lands.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Names this job for the journal: the same peer and path again resume it.
+    #[must_use]
+    pub fn job(&self) -> JobKey {
+        JobKey::new(self.client.connection().peer_id().as_bytes(), &self.path)
+    }
+
+    /// Receives it all into `target`, and confirms.
+    ///
+    /// Not cancel-safe: dropping it ends the transfer; what was verified is kept for the next run.
+    ///
+    /// # Errors
+    /// [`TransferError::Incomplete`] when all but some files have arrived, and the rest of [`FetchError`].
+    pub async fn receive<T: Target>(
+        self,
+        target: T,
+        promise: Promise,
+        options: &TransferOptions,
+        events: EventFn,
+    ) -> Result<FetchReport, FetchError> {
+        let connection = Arc::clone(self.client.connection());
+        let timeout = connection.config().progress_timeout;
+        let records = connection.open_records(self.transfer).await.map_err(TransferError::from)?;
+        let received = receive(self.claim, records, timeout, target, options, events)
+            .await
+            .map_err(|error| explain(error, &connection))?;
+        let durable = promise == Promise::Durable;
+        confirm(&self.client, self.transfer, &received, durable, timeout).await?;
+        if received.failed_count > 0 {
+            let Received { failed, failed_count: count, .. } = received;
+            return Err(TransferError::Incomplete { failed, count }.into());
+        }
+        Ok(FetchReport {
+            entries: received.entries,
+            total_bytes: received.total_bytes,
+            received_bytes: received.received_bytes,
+            summary: received.summary,
+            digest: received.only_chunk,
+        })
+    }
+}
+
+/// The provider compares the root with its own, and only then is the transfer complete.
+async fn confirm(
+    client: &RpcClient,
+    transfer: TransferId,
+    received: &Received,
+    durable: bool,
+    budget: Duration,
+) -> Result<(), FetchError> {
+    let request = Confirm {
+        transfer: *transfer.as_bytes(),
+        root: *received.root.as_bytes(),
+        chunks: received.chunks,
+        durable,
+    };
+    let confirmed = client.call_typed(CONFIRM, &request, budget).await.map_err(FetchError::Confirm)?;
+    if confirmed.failed_entries == received.failed_count {
+        Ok(())
+    } else {
+        Err(TransferError::RootMismatch.into())
+    }
+}
+
+/// A stream that failed because the connection did is better told as that.
+fn explain(error: TransferError, connection: &shiplane_transport::PeerConnection) -> TransferError {
+    match (error, connection.end()) {
+        (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
+        (error, _) => error,
+    }
+}

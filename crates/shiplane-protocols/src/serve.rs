@@ -1,0 +1,227 @@
+//! The serving side: who may ask for what, and the transfers under way.
+
+mod registry;
+
+use std::{sync::Arc, time::{Duration, Instant}};
+
+use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
+use shiplane_transport::{PeerConnection, PeerId, QuicTransport, TransferStream};
+use shiplane_wire::{Code, TransferId, escape};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::registry::{Registry, Settle};
+use crate::{
+    access::{AccessControl, TicketSecret},
+    files::{Source, SourceRoot},
+    methods::{
+        CONFIRM, Confirm, Confirmed, FETCH_OPEN, FetchOpen, FetchOpened, REDEEM, RedeemRequest, denied,
+        not_redeemed, not_served,
+    },
+    transfer::{EventFn, TransferError, TransferEvent, TransferOptions, provider::provide},
+};
+
+/// Serves a directory or a file to the peers that [`AccessControl`] admits.
+#[derive(Debug)]
+pub struct FileServer {
+    root: SourceRoot,
+    access: Arc<AccessControl>,
+    options: TransferOptions,
+    transfers: Registry,
+    /// Transfers and calls that a shutdown waits for.
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl FileServer {
+    /// Serves `root` under the rules of `access`.
+    #[must_use]
+    pub fn new(root: SourceRoot, access: Arc<AccessControl>, options: TransferOptions) -> Arc<Self> {
+        Arc::new(Self {
+            root,
+            access,
+            options,
+            transfers: Registry::default(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        })
+    }
+
+    /// Accepts peers on `transport` until `shutdown` is cancelled; then refuses new transfers, lets those
+    /// under way finish, and closes the transport. Dropped, it stops at once.
+    ///
+    /// The transport's trust must be [`AccessControl::trust`] of the same rules.
+    pub async fn run(self: Arc<Self>, transport: Arc<QuicTransport>, shutdown: CancellationToken) {
+        let methods = Arc::new(Arc::clone(&self).methods());
+        let mut reload = tokio::time::interval(RELOAD_INTERVAL);
+        loop {
+            tokio::select! {
+                accepted = transport.accept() => match accepted {
+                    Ok((addr, connection)) => {
+                        tracing::info!(peer = %connection.peer_id().short(), %addr, "connected");
+                        tokio::spawn(Arc::clone(&methods).serve(connection));
+                    }
+                    Err(_) => break, // The transport is closed.
+                },
+                _ = reload.tick() => self.reload(&transport).await,
+                () = shutdown.cancelled() => break,
+            }
+        }
+        self.closing.cancel();
+        self.tasks.close();
+        let drained = async {
+            loop {
+                tokio::select! {
+                    () = self.tasks.wait() => break,
+                    _ = reload.tick() => self.reload(&transport).await,
+                }
+            }
+        };
+        drained.await;
+        transport.shutdown(CLOSE_TIMEOUT).await;
+    }
+
+    /// The transfers under way.
+    #[must_use]
+    pub fn active_transfers(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The methods that peers may call.
+    fn methods(self: Arc<Self>) -> Router {
+        let (redeem, open, confirm) = (Arc::clone(&self), Arc::clone(&self), self);
+        Router::new()
+            .guard(|context, method| {
+                if context.connection.is_guest() && method != REDEEM.name() {
+                    return Err(Fault::new(FaultCode::Unauthorised, "redeem your ticket first"));
+                }
+                Ok(())
+            })
+            .typed(REDEEM, move |context, request| {
+                let answer = redeem.redeem(&context, request);
+                async move { answer }
+            })
+            .typed(FETCH_OPEN, move |context, request| {
+                let server = Arc::clone(&open);
+                async move { server.open(context, request).await }
+            })
+            .typed(CONFIRM, move |context, request| {
+                let server = Arc::clone(&confirm);
+                async move { server.confirm(&context, request).await }
+            })
+    }
+
+    fn redeem(&self, context: &RequestContext, request: RedeemRequest) -> Result<(), Fault> {
+        let secret = TicketSecret::from_bytes(request.secret);
+        let redeemed = self.access.tickets().redeem(&secret, context.peer, Instant::now());
+        redeemed.map_err(|error| {
+            tracing::warn!(peer = %context.peer.short(), %error, "ticket refused");
+            not_redeemed(&error)
+        })?;
+        context.connection.promote();
+        tracing::info!(peer = %context.peer.short(), "ticket redeemed");
+        Ok(())
+    }
+
+    async fn open(self: Arc<Self>, context: RequestContext, request: FetchOpen) -> Result<FetchOpened, Fault> {
+        if self.closing.is_cancelled() {
+            return Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"));
+        }
+        // The scope before the disk: what is outside of it must not even be told to exist.
+        let allowed = self.access.may_read(&context.peer, &request.path, Instant::now());
+        allowed.map_err(|error| denied(&error))?;
+        let root = self.root.clone();
+        let path = request.path;
+        let shown = escape(&path).to_string();
+        let resolved = tokio::task::spawn_blocking(move || root.resolve(&path)).await;
+        let resolved = resolved.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
+        let source = resolved.map_err(|error| not_served(&error))?;
+        let transfer = TransferId::from_bytes(request.transfer);
+        let settle = self.transfers.begin(context.peer, transfer).map_err(|refused| refused.fault())?;
+        let claim = context.connection.claim(transfer);
+        let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))?;
+        tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "transfer opened");
+        let opened = FetchOpened::from(source.shape());
+        let run = Arc::clone(&self).run_transfer(context.connection, context.peer, claim, source, settle);
+        self.tasks.spawn(run);
+        Ok(opened)
+    }
+
+    /// Waits for the receiver's records stream, then provides.
+    async fn run_transfer(
+        self: Arc<Self>,
+        connection: Arc<PeerConnection>,
+        peer: PeerId,
+        mut claim: shiplane_transport::Claim,
+        source: Source,
+        settle: Settle,
+    ) {
+        let transfer = claim.transfer();
+        let header_timeout = connection.config().header_timeout;
+        let first = tokio::time::timeout(header_timeout, claim.next()).await;
+        let records = match first {
+            Ok(Some(TransferStream::Records(records))) => records,
+            Ok(Some(TransferStream::Chunk(chunk))) => {
+                chunk.refuse(Code::Protocol).await;
+                return;
+            }
+            Ok(None) | Err(_) => return, // The receiver went away before it began.
+        };
+        let events: EventFn = Arc::new(|_: TransferEvent| ());
+        let provided =
+            provide(connection, transfer, records, Arc::new(source), &self.options, events).await;
+        match &provided {
+            Ok(done) => {
+                tracing::info!(peer = %peer.short(), %transfer, sent_bytes = done.sent_bytes, "all sent");
+            }
+            Err(error) => tracing::warn!(peer = %peer.short(), %transfer, %error, "transfer failed"),
+        }
+        let confirmed = settle.settle(provided.map_err(|error| failed(&error)));
+        // What the receiver makes of it is part of the transfer: a shutdown waits for its word.
+        let _ = tokio::time::timeout(CONFIRM_TIMEOUT, confirmed.cancelled()).await;
+    }
+
+    /// The receiver says what it has; only the same as ours is complete (SPEC 4.11).
+    async fn confirm(&self, context: &RequestContext, request: Confirm) -> Result<Confirmed, Fault> {
+        let transfer = TransferId::from_bytes(request.transfer);
+        let provided = self.transfers.outcome(context.peer, transfer).await?;
+        let same = provided.root.as_bytes() == &request.root && provided.chunks == request.chunks;
+        if !same {
+            tracing::warn!(peer = %context.peer.short(), %transfer, "the receiver has something else");
+            return Err(Fault::new(FaultCode::Integrity, "the root is another one here"));
+        }
+        self.transfers.confirmed(context.peer, transfer);
+        tracing::info!(peer = %context.peer.short(), %transfer, durable = request.durable, "complete");
+        Ok(Confirmed { sent_bytes: provided.sent_bytes, failed_entries: provided.failed_entries })
+    }
+
+    /// Rights that were withdrawn end the sessions that had them.
+    async fn reload(&self, transport: &QuicTransport) {
+        let access = Arc::clone(&self.access);
+        let reloaded = tokio::task::spawn_blocking(move || access.reload_if_changed(Instant::now())).await;
+        let Ok(reload) = reloaded else { return };
+        if let Some(broken) = reload.broken {
+            tracing::error!(%broken, "the peers file is unreadable: everyone is refused");
+        }
+        for peer in reload.revoked {
+            tracing::info!(peer = %peer.short(), "rights withdrawn");
+            transport.close_peer(peer, Code::Revoked);
+        }
+    }
+}
+
+/// What a receiver that asks is told of a failed transfer.
+fn failed(error: &TransferError) -> Fault {
+    match error {
+        TransferError::Source(error) => not_served(error),
+        _ => Fault::new(FaultCode::Gone, "the transfer has failed"),
+    }
+}
+
+/// A withdrawn right ends sessions within a second.
+const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long peers may take to hear of the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a shutdown waits for a receiver that has everything to make it durable.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,0 +1,167 @@
+//! Why a transfer failed, sorted by whose fault it is.
+
+use std::time::Duration;
+
+use shiplane_rpc::CallError;
+use shiplane_transport::{RecvChunkError, SendChunkError, StreamError};
+use shiplane_wire::{Code, FailReason, RecordError};
+use thiserror::Error;
+
+use crate::files::{DestinationError, SourceError};
+
+/// Why a transfer failed. What was published stays; what was kept is resumed by the next run.
+#[derive(Debug, Error)]
+pub enum TransferError {
+    /// The peer broke the protocol.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(#[from] ProtocolFault),
+    /// The peer's records cannot be understood.
+    #[error("the peer's records cannot be understood: {0}")]
+    Records(#[from] RecordError),
+    /// The peer made no progress.
+    #[error("the peer made no progress for {timeout:?}")]
+    Silent {
+        /// How long we waited.
+        timeout: Duration,
+    },
+    /// A stream or the connection failed. Run it again: what is verified is kept.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A chunk came wrong again and again.
+    #[error("chunk {index} came wrong {attempts} times: {last}")]
+    Corrupt {
+        /// Which.
+        index: u64,
+        /// How often it was tried.
+        attempts: u32,
+        /// The last failure.
+        last: Box<RecvChunkError<DestinationError>>,
+    },
+    /// Both sides are done, but not with the same bytes.
+    #[error("the two sides do not agree on what was transferred")]
+    RootMismatch,
+    /// Some files could not be sent; all others have arrived.
+    #[error("{} could not be sent", list(failed))]
+    Incomplete {
+        /// The first of them.
+        failed: Vec<FailedEntry>,
+        /// How many in all.
+        count: u64,
+    },
+    /// This side's disk.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// This side's files.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A chunk could not be delivered.
+    #[error("chunk {index} was not delivered: {source}")]
+    Undelivered {
+        /// Which.
+        index: u64,
+        /// Why.
+        source: SendChunkError,
+    },
+    /// A worker thread died, as when the runtime shuts down.
+    #[error("the transfer was given up")]
+    Abandoned,
+}
+
+/// A file that the provider could not send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedEntry {
+    /// Escaped: safe to print.
+    pub path: String,
+    /// Why.
+    pub reason: FailReason,
+}
+
+/// What the peer did that a peer must not.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ProtocolFault {
+    /// It sent a chunk that nobody asked for, or one twice.
+    #[error("chunk {index} was not asked for")]
+    UnwantedChunk {
+        /// Its index.
+        index: u64,
+    },
+    /// It will not send a chunk, and names no file as the reason.
+    #[error("chunk {index} was withheld for no reason")]
+    VoidWithoutFailure {
+        /// Its index.
+        index: u64,
+    },
+    /// It named an entry that it has not sent, that is no file, or that was released.
+    #[error("entry {entry} is not known here")]
+    UnknownEntry {
+        /// Its index.
+        entry: u64,
+    },
+    /// It wants bytes beyond a file's end, or the digest of a directory.
+    #[error("entry {entry} has no such bytes")]
+    OutsideEntry {
+        /// Its index.
+        entry: u64,
+    },
+    /// It numbered its chunks with gaps.
+    #[error("chunk {index} was wanted where {expected} was due")]
+    ChunkOutOfOrder {
+        /// Its index.
+        index: u64,
+        /// The next index.
+        expected: u64,
+    },
+    /// It sent more entries than may be unreleased.
+    #[error("it sent more entries than the window allows")]
+    TooManyEntries,
+    /// It wants more chunks at a time than anybody needs.
+    #[error("it wants too many chunks at a time")]
+    TooManyWants,
+    /// Its totals are not those of its entries.
+    #[error("its totals do not fit its entries")]
+    WrongTotals,
+    /// It sent a digest that nobody asked for.
+    #[error("an unwanted digest of entry {entry}")]
+    UnwantedDigest {
+        /// The entry's index.
+        entry: u64,
+    },
+    /// It went on after the end, or ended in the middle.
+    #[error("its records end in the wrong place")]
+    WrongEnd,
+    /// It opened a second stream of records.
+    #[error("it opened a second stream of records")]
+    SecondRecords,
+}
+
+impl TransferError {
+    /// What to reset the transfer's streams with.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Protocol(_) => Code::Protocol,
+            Self::Records(error) => error.code(),
+            Self::Silent { .. } => Code::Timeout,
+            Self::Corrupt { .. } | Self::RootMismatch => Code::Integrity,
+            Self::Destination(DestinationError::NameRefused { .. }) => Code::PathRefused,
+            Self::Destination(_) => Code::SinkFailed,
+            Self::Source(SourceError::Changed { .. }) => Code::SourceChanged,
+            Self::Source(_) => Code::SourceFailed,
+            Self::Stream(_)
+            | Self::Call(_)
+            | Self::Incomplete { .. }
+            | Self::Undelivered { .. }
+            | Self::Abandoned => Code::Cancelled,
+        }
+    }
+}
+
+fn list(failed: &[FailedEntry]) -> String {
+    match failed {
+        [] => "some files".to_owned(),
+        [one] => format!("{} ({})", one.path, one.reason),
+        [first, ..] => format!("{} and other files ({})", first.path, first.reason),
+    }
+}

@@ -1,0 +1,60 @@
+//! What a transfer tells whoever watches it.
+
+use std::sync::Arc;
+
+use shiplane_wire::{FailReason, SkipReason};
+
+/// Called from any thread of the transfer, so it must be quick.
+pub type EventFn = Arc<dyn Fn(TransferEvent) + Send + Sync>;
+
+/// One step of a transfer. Paths are escaped: safe to print.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransferEvent {
+    /// This many entries and bytes have been listed so far.
+    Scanned {
+        /// Files and directories.
+        entries: u64,
+        /// The sum of the files' sizes.
+        total_bytes: u64,
+    },
+    /// The whole list is known.
+    ScanComplete {
+        /// Files and directories.
+        entries: u64,
+        /// The sum of the files' sizes.
+        total_bytes: u64,
+    },
+    /// So many bytes in all, as far as is known, need not be sent: they are at the receiver already.
+    Present {
+        /// Bytes of files that are there already.
+        identical_bytes: u64,
+        /// Bytes kept from an interrupted run.
+        resumed_bytes: u64,
+    },
+    /// This many payload bytes have moved since the last such event; not verified yet.
+    Moved {
+        /// Payload bytes.
+        len_bytes: u64,
+    },
+    /// Files are whole, durable if that was asked for, and under their final names.
+    Published {
+        /// How many since the last such event.
+        files: u64,
+    },
+    /// The provider leaves this out.
+    Skipped {
+        /// Why.
+        reason: SkipReason,
+        /// Escaped.
+        path: String,
+    },
+    /// The provider could not send this file.
+    Failed {
+        /// Why.
+        reason: FailReason,
+        /// Escaped.
+        path: String,
+    },
+    /// All bytes have come; the rest is the disk's.
+    Finishing,
+}

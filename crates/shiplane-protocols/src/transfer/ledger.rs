@@ -1,0 +1,289 @@
+//! The receiver's books: what is wanted, under way and done. Pure, so that its rules can be tested.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use shiplane_wire::{Span, limits};
+
+use super::error::ProtocolFault;
+
+/// Chunks by state, and which entries the provider must still keep.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// Wanted chunks at a time, and how far their indices may spread.
+    lanes: usize,
+    queued: VecDeque<Vec<Span>>,
+    wanted: BTreeMap<u64, Wanted>,
+    next_index: u64,
+    /// Entries received so far.
+    entries: u64,
+    /// Entries below the newest of which something is still to come, with the number of their chunks.
+    open: BTreeMap<u64, usize>,
+    /// Entries that are not planned yet.
+    unplanned: BTreeSet<u64>,
+    released: u64,
+    /// Failed at the source: their spans are not wanted again.
+    failed: BTreeSet<u64>,
+}
+
+/// A chunk that the provider has been asked for.
+#[derive(Debug)]
+struct Wanted {
+    spans: Vec<Span>,
+    attempts: u32,
+    receiving: bool,
+}
+
+impl Ledger {
+    pub(super) fn new(lanes: usize) -> Self {
+        Self {
+            lanes: lanes.max(1),
+            queued: VecDeque::new(),
+            wanted: BTreeMap::new(),
+            next_index: 0,
+            entries: 0,
+            open: BTreeMap::new(),
+            unplanned: BTreeSet::new(),
+            released: 0,
+            failed: BTreeSet::new(),
+        }
+    }
+
+    /// An entry has come; returns its index.
+    pub(super) fn entry_came(&mut self) -> Result<u64, ProtocolFault> {
+        if self.entries - self.released >= limits::MAX_UNRELEASED_ENTRIES as u64 + RELEASE_SLACK {
+            return Err(ProtocolFault::TooManyEntries);
+        }
+        let index = self.entries;
+        self.entries += 1;
+        self.unplanned.insert(index);
+        Ok(index)
+    }
+
+    /// How many entries have come.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// It is decided what is wanted of the entry; its chunks have been queued.
+    pub(super) fn planned(&mut self, entry: u64) {
+        self.unplanned.remove(&entry);
+    }
+
+    pub(super) fn queue(&mut self, spans: Vec<Span>) {
+        for span in &spans {
+            *self.open.entry(span.entry).or_default() += 1;
+        }
+        self.queued.push_back(spans);
+    }
+
+    /// The next chunk to ask for, while lanes are free.
+    pub(super) fn next_want(&mut self) -> Option<(u64, Vec<Span>)> {
+        let lowest = self.wanted.keys().next().copied().unwrap_or(self.next_index);
+        let spread = self.next_index - lowest;
+        if self.wanted.len() >= self.lanes || spread >= 2 * self.lanes as u64 {
+            return None;
+        }
+        let spans = self.queued.pop_front()?;
+        let index = self.next_index;
+        self.next_index += 1;
+        self.wanted.insert(index, Wanted { spans: spans.clone(), attempts: 0, receiving: false });
+        Some((index, spans))
+    }
+
+    /// The provider opens the stream of a chunk.
+    pub(super) fn chunk_opens(&mut self, index: u64) -> Result<Vec<Span>, ProtocolFault> {
+        let wanted = self.wanted.get_mut(&index).ok_or(ProtocolFault::UnwantedChunk { index })?;
+        if wanted.receiving {
+            return Err(ProtocolFault::UnwantedChunk { index });
+        }
+        wanted.receiving = true;
+        wanted.attempts += 1;
+        Ok(wanted.spans.clone())
+    }
+
+    /// An attempt has failed; the provider may send the chunk again. Returns the attempts so far.
+    pub(super) fn chunk_failed(&mut self, index: u64) -> u32 {
+        let Some(wanted) = self.wanted.get_mut(&index) else { return 0 };
+        wanted.receiving = false;
+        wanted.attempts
+    }
+
+    /// The chunk is stored.
+    pub(super) fn chunk_stored(&mut self, index: u64) {
+        if let Some(wanted) = self.wanted.remove(&index) {
+            self.close(&wanted.spans);
+        }
+    }
+
+    /// The source failed for an entry.
+    pub(super) fn entry_failed(&mut self, entry: u64) -> Result<(), ProtocolFault> {
+        if entry < self.released || entry >= self.entries {
+            return Err(ProtocolFault::UnknownEntry { entry });
+        }
+        self.failed.insert(entry);
+        Ok(())
+    }
+
+    /// The chunk will not come (SPEC 4.9): what it shared with failed entries is queued again.
+    pub(super) fn chunk_void(&mut self, index: u64) -> Result<(), ProtocolFault> {
+        let wanted = self.wanted.remove(&index).ok_or(ProtocolFault::UnwantedChunk { index })?;
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            wanted.spans.iter().partition(|span| self.failed.contains(&span.entry));
+        if dead.is_empty() {
+            // Without a failed entry the same chunk would be void for ever.
+            return Err(ProtocolFault::VoidWithoutFailure { index });
+        }
+        if !alive.is_empty() {
+            self.queue(alive);
+        }
+        self.close(&wanted.spans);
+        Ok(())
+    }
+
+    /// The lowest entry that is still needed, if that has moved far enough to be worth a record.
+    pub(super) fn release(&mut self) -> Option<u64> {
+        let open = self.open.keys().next().copied().unwrap_or(self.entries);
+        let unplanned = self.unplanned.first().copied().unwrap_or(self.entries);
+        let below = open.min(unplanned);
+        if below < self.released + RELEASE_STEP {
+            return None;
+        }
+        self.released = below;
+        self.failed = self.failed.split_off(&below);
+        Some(below)
+    }
+
+    /// Whether every entry is planned and every chunk stored.
+    pub(super) fn is_settled(&self) -> bool {
+        self.queued.is_empty() && self.wanted.is_empty() && self.unplanned.is_empty()
+    }
+
+    /// Whether nothing more will be queued for the entries that have come.
+    pub(super) fn all_planned(&self) -> bool {
+        self.unplanned.is_empty()
+    }
+
+    /// Whether the provider owes us a chunk that it has not begun.
+    pub(super) fn awaits_provider(&self) -> bool {
+        self.wanted.values().any(|wanted| !wanted.receiving)
+    }
+
+    /// How many chunks have been asked for in all.
+    pub(super) fn chunks(&self) -> u64 {
+        self.next_index
+    }
+
+    fn close(&mut self, spans: &[Span]) {
+        for span in spans {
+            if let Some(chunks) = self.open.get_mut(&span.entry) {
+                *chunks -= 1;
+                if *chunks == 0 {
+                    self.open.remove(&span.entry);
+                }
+            }
+        }
+    }
+}
+
+/// Releases are told in steps: a record for every entry would be as long as the manifest.
+const RELEASE_STEP: u64 = 1024;
+
+/// The provider counts what it has been told is released, which lags behind by a step and what is under
+/// way.
+const RELEASE_SLACK: u64 = RELEASE_STEP;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(entry: u64) -> Span {
+        Span { entry, offset_bytes: 0, len_bytes: 1 }
+    }
+
+    fn with_entries(lanes: usize, entries: u64) -> Ledger {
+        let mut ledger = Ledger::new(lanes);
+        for _ in 0..entries {
+            let entry = ledger.entry_came().unwrap();
+            ledger.planned(entry);
+        }
+        ledger
+    }
+
+    #[test]
+    fn no_more_chunks_are_wanted_than_there_are_lanes() {
+        let mut ledger = with_entries(2, 3);
+        (0..3).for_each(|entry| ledger.queue(vec![span(entry)]));
+        assert_eq!(ledger.next_want(), Some((0, vec![span(0)])));
+        assert_eq!(ledger.next_want(), Some((1, vec![span(1)])));
+        assert_eq!(ledger.next_want(), None);
+        ledger.chunk_stored(1);
+        assert_eq!(ledger.next_want(), Some((2, vec![span(2)])));
+    }
+
+    #[test]
+    fn a_stuck_chunk_holds_back_what_would_run_far_ahead() {
+        let mut ledger = with_entries(2, 10);
+        (0..10).for_each(|entry| ledger.queue(vec![span(entry)]));
+        ledger.next_want().unwrap();
+        let mut ahead = 0;
+        while let Some((index, _)) = ledger.next_want() {
+            ahead = index;
+            ledger.chunk_stored(index);
+        }
+        assert_eq!(ahead, 3, "twice the lanes, the stuck one included");
+    }
+
+    #[test]
+    fn a_chunk_nobody_asked_for_or_twice_at_once_is_refused() {
+        let mut ledger = with_entries(1, 1);
+        ledger.queue(vec![span(0)]);
+        ledger.next_want().unwrap();
+        assert_eq!(ledger.chunk_opens(7), Err(ProtocolFault::UnwantedChunk { index: 7 }));
+        assert_eq!(ledger.chunk_opens(0), Ok(vec![span(0)]));
+        assert_eq!(ledger.chunk_opens(0), Err(ProtocolFault::UnwantedChunk { index: 0 }));
+        assert_eq!(ledger.chunk_failed(0), 1);
+        assert_eq!(ledger.chunk_opens(0), Ok(vec![span(0)]), "a failed attempt may be repeated");
+        ledger.chunk_stored(0);
+        assert_eq!(ledger.chunk_opens(0), Err(ProtocolFault::UnwantedChunk { index: 0 }));
+    }
+
+    #[test]
+    fn the_rest_of_a_void_pack_is_wanted_again() {
+        let mut ledger = with_entries(4, 3);
+        ledger.queue(vec![span(0), span(1), span(2)]);
+        ledger.next_want().unwrap();
+        ledger.entry_failed(1).unwrap();
+        ledger.chunk_void(0).unwrap();
+        assert_eq!(ledger.next_want(), Some((1, vec![span(0), span(2)])));
+        assert!(!ledger.is_settled());
+        ledger.chunk_stored(1);
+        assert!(ledger.is_settled());
+    }
+
+    #[test]
+    fn a_void_chunk_without_a_failed_entry_is_the_peers_fault() {
+        let mut ledger = with_entries(4, 1);
+        ledger.queue(vec![span(0)]);
+        ledger.next_want().unwrap();
+        assert_eq!(ledger.chunk_void(0), Err(ProtocolFault::VoidWithoutFailure { index: 0 }));
+    }
+
+    #[test]
+    fn entries_are_released_once_nothing_below_is_needed() {
+        let mut ledger = with_entries(4, 5000);
+        ledger.queue(vec![span(3000)]);
+        assert_eq!(ledger.release(), Some(3000));
+        assert_eq!(ledger.release(), None, "told already");
+        ledger.next_want().unwrap();
+        ledger.chunk_stored(0);
+        assert_eq!(ledger.release(), Some(5000));
+        assert_eq!(ledger.entry_failed(10), Err(ProtocolFault::UnknownEntry { entry: 10 }));
+    }
+
+    #[test]
+    fn a_provider_that_ignores_the_window_is_stopped() {
+        let mut ledger = Ledger::new(1);
+        let sent = (0..200_000).take_while(|_| ledger.entry_came().is_ok()).count();
+        assert_eq!(sent as u64, limits::MAX_UNRELEASED_ENTRIES as u64 + RELEASE_SLACK);
+    }
+}

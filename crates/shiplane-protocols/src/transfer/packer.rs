@@ -1,0 +1,136 @@
+//! Cuts what is wanted into chunks (SPEC 4.7).
+
+use std::ops::Range;
+
+use shiplane_wire::{Span, limits};
+
+/// Collects wanted ranges and yields chunks: slices of one large file, or packs of whole small ones.
+#[derive(Debug)]
+pub(super) struct Packer {
+    chunk_len_bytes: u64,
+    pack: Vec<Span>,
+    pack_len_bytes: u64,
+}
+
+impl Packer {
+    pub(super) fn new(chunk_len_bytes: u64) -> Self {
+        let chunk_len_bytes = chunk_len_bytes.clamp(1, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
+        Self { chunk_len_bytes, pack: Vec::new(), pack_len_bytes: 0 }
+    }
+
+    /// Wants these ranges of an entry of `size_bytes`; `emit` gets every chunk that is full by that.
+    pub(super) fn add(
+        &mut self,
+        entry: u64,
+        size_bytes: u64,
+        missing: &[Range<u64>],
+        mut emit: impl FnMut(Vec<Span>),
+    ) {
+        let missing = missing.iter().filter(|range| !range.is_empty());
+        if size_bytes >= self.chunk_len_bytes {
+            for range in missing {
+                let mut offset_bytes = range.start;
+                while offset_bytes < range.end {
+                    let len_bytes = self.chunk_len_bytes.min(range.end - offset_bytes);
+                    emit(vec![Span { entry, offset_bytes, len_bytes }]);
+                    offset_bytes += len_bytes;
+                }
+            }
+            return;
+        }
+        let spans: Vec<_> = missing
+            .map(|range| Span { entry, offset_bytes: range.start, len_bytes: range.end - range.start })
+            .collect();
+        let len_bytes: u64 = spans.iter().map(|span| span.len_bytes).sum();
+        let fits = self.pack_len_bytes + len_bytes <= self.chunk_len_bytes
+            && self.pack.len() + spans.len() <= limits::MAX_SPANS_PER_CHUNK;
+        if !fits {
+            self.flush(&mut emit);
+        }
+        self.pack_len_bytes += len_bytes;
+        self.pack.extend(spans);
+    }
+
+    /// Emits the pack that is not full yet, if any.
+    pub(super) fn flush(&mut self, mut emit: impl FnMut(Vec<Span>)) {
+        if !self.pack.is_empty() {
+            self.pack_len_bytes = 0;
+            emit(std::mem::take(&mut self.pack));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pack(chunk_len_bytes: u64, files: &[(u64, Vec<Range<u64>>)]) -> Vec<Vec<Span>> {
+        let mut packer = Packer::new(chunk_len_bytes);
+        let mut chunks = Vec::new();
+        for (entry, (size_bytes, missing)) in files.iter().enumerate() {
+            packer.add(entry as u64, *size_bytes, missing, |chunk| chunks.push(chunk));
+        }
+        packer.flush(|chunk| chunks.push(chunk));
+        chunks
+    }
+
+    fn span(entry: u64, offset_bytes: u64, len_bytes: u64) -> Span {
+        Span { entry, offset_bytes, len_bytes }
+    }
+
+    #[test]
+    fn small_files_share_a_chunk_and_large_ones_do_not() {
+        let whole = |len| (len, vec![0..len]);
+        let chunks = pack(10, &[whole(4), whole(25), whole(5), whole(3), whole(0)]);
+        assert_eq!(
+            chunks,
+            [
+                vec![span(1, 0, 10)],
+                vec![span(1, 10, 10)],
+                vec![span(1, 20, 5)],
+                vec![span(0, 0, 4), span(2, 0, 5)],
+                vec![span(3, 0, 3)],
+            ]
+        );
+    }
+
+    #[test]
+    fn a_resumed_file_wants_its_gaps_only() {
+        let chunks = pack(10, &[(40, vec![5..12, 30..40])]);
+        assert_eq!(chunks, [vec![span(0, 5, 7)], vec![span(0, 30, 10)]]);
+    }
+
+    #[test]
+    fn no_chunk_has_too_many_spans() {
+        let one_byte = (1, vec![0..1]);
+        let chunks = pack(1 << 20, &vec![one_byte; limits::MAX_SPANS_PER_CHUNK + 1]);
+        assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [limits::MAX_SPANS_PER_CHUNK, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_wanted_byte_is_in_exactly_one_chunk_and_files_stay_whole(
+            chunk_len_bytes in 1u64..50,
+            sizes in prop::collection::vec(0u64..120, 0..40),
+        ) {
+            let files: Vec<_> = sizes.iter().map(|&len| (len, vec![0..len])).collect();
+            let chunks = pack(chunk_len_bytes, &files);
+            for chunk in &chunks {
+                prop_assert!(!chunk.is_empty());
+                prop_assert!(chunk.iter().map(|s| s.len_bytes).sum::<u64>() <= chunk_len_bytes);
+                let large = chunk.iter().any(|s| sizes[s.entry as usize] >= chunk_len_bytes);
+                prop_assert!(!large || chunk.len() == 1, "a large file shares no chunk");
+            }
+            for (entry, &len) in sizes.iter().enumerate() {
+                let mut next = 0;
+                for span in chunks.iter().flatten().filter(|s| s.entry == entry as u64) {
+                    prop_assert_eq!(span.offset_bytes, next);
+                    next += span.len_bytes;
+                }
+                prop_assert_eq!(next, len);
+            }
+        }
+    }
+}

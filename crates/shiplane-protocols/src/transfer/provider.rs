@@ -1,0 +1,370 @@
+//! The side that has the files.
+
+mod entries;
+mod spans;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use shiplane_transport::{
+    BiStream, LaneOptions, PeerConnection, SendChunkError, SentChunk, SourceError as LaneError, StreamError,
+};
+use shiplane_wire::{
+    Digest, Hasher, ProviderRecord, ReceiverRecord, RootHasher, Span, TaggedChunk, TransferId,
+};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+use self::{entries::Entries, spans::SpanSource};
+use super::{
+    ALIVE_INTERVAL, TransferOptions,
+    error::{ProtocolFault, TransferError},
+    event::{EventFn, TransferEvent},
+    records::{RecordSender, RecordStream},
+};
+use crate::files::{Scanned, Source, SourceError};
+
+/// What a provider has delivered; the receiver's confirmation must agree with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Provided {
+    /// SPEC 4.11.
+    pub(crate) root: Digest,
+    /// Chunks asked for, void ones included.
+    pub(crate) chunks: u64,
+    /// Payload bytes delivered.
+    pub(crate) sent_bytes: u64,
+    /// Files that could not be sent.
+    pub(crate) failed_entries: u64,
+}
+
+/// Serves one transfer over its records stream until the receiver is done.
+///
+/// Not cancel-safe: dropping it resets the transfer's streams, and the receiver keeps what it has verified.
+pub(crate) async fn provide(
+    connection: Arc<PeerConnection>,
+    transfer: TransferId,
+    records: BiStream,
+    source: Arc<Source>,
+    options: &TransferOptions,
+    events: EventFn,
+) -> Result<Provided, TransferError> {
+    let timeout = connection.config().progress_timeout;
+    let mut wants = RecordStream::new(records.recv);
+    let mut provider = Provider {
+        records: RecordSender::new(records.send, timeout),
+        scan: Some(start_scan(Arc::clone(&source))),
+        entries: Entries::default(),
+        total_bytes: 0,
+        queued: VecDeque::new(),
+        next_chunk: 0,
+        lanes: JoinSet::new(),
+        max_lanes: options.lanes.max(1),
+        digests: JoinSet::new(),
+        root: RootHasher::new(),
+        sent_bytes: 0,
+        failed: std::collections::HashSet::new(),
+        done: None,
+        connection,
+        transfer,
+        source,
+        events,
+    };
+    let result = provider.run(&mut wants, timeout).await;
+    match result {
+        Ok(()) => {
+            provider.records.finish()?;
+            provider.provided()
+        }
+        Err(error) => {
+            provider.records.reset(error.code());
+            wants.stop(error.code());
+            Err(error)
+        }
+    }
+}
+
+/// The state of one transfer, owned by one task.
+struct Provider {
+    connection: Arc<PeerConnection>,
+    transfer: TransferId,
+    source: Arc<Source>,
+    events: EventFn,
+    records: RecordSender,
+    /// Batches from the scanning thread, until the scan is complete.
+    scan: Option<mpsc::Receiver<ScanBatch>>,
+    entries: Entries,
+    total_bytes: u64,
+    /// Wanted chunks that wait for a lane.
+    queued: VecDeque<(u64, Vec<Span>)>,
+    next_chunk: u64,
+    lanes: JoinSet<(u64, Result<SentChunk, ChunkFailure>)>,
+    max_lanes: usize,
+    digests: JoinSet<(u64, Result<Digest, SourceError>)>,
+    root: RootHasher,
+    sent_bytes: u64,
+    /// Entries whose failure has been told.
+    failed: std::collections::HashSet<u64>,
+    /// The receiver's count of chunks, once it wants no more.
+    done: Option<u64>,
+}
+
+type ScanBatch = Result<Vec<Scanned>, SourceError>;
+
+/// Why a chunk was not sent.
+enum ChunkFailure {
+    /// A file of it failed; the receiver is told and asks for the rest again.
+    Entry { entry: u64, error: SourceError },
+    /// The stream or the receiver failed: so does the transfer.
+    Lane(SendChunkError),
+}
+
+impl Provider {
+    async fn run(
+        &mut self,
+        wants: &mut RecordStream<ReceiverRecord>,
+        timeout: Duration,
+    ) -> Result<(), TransferError> {
+        let mut alive = tokio::time::interval(ALIVE_INTERVAL);
+        let mut heard = Instant::now();
+        while !self.is_finished() {
+            let more_wants = self.done.is_none() && self.queued.len() < self.max_lanes;
+            let has_room = self.entries.has_room();
+            tokio::select! {
+                record = wants.next(), if more_wants => {
+                    heard = Instant::now();
+                    self.on_record(record?)?;
+                }
+                batch = next_batch(&mut self.scan), if self.scan.is_some() && has_room => {
+                    self.on_scanned(batch)?;
+                }
+                Some(sent) = self.lanes.join_next() => {
+                    heard = Instant::now();
+                    self.on_sent(sent.map_err(|_| TransferError::Abandoned)?)?;
+                }
+                Some(hashed) = self.digests.join_next() => {
+                    self.on_hashed(hashed.map_err(|_| TransferError::Abandoned)?)?;
+                }
+                _ = alive.tick() => {
+                    self.records.push(&ProviderRecord::Alive)?;
+                    if self.lanes.is_empty() && heard.elapsed() > timeout {
+                        return Err(TransferError::Silent { timeout });
+                    }
+                }
+            }
+            self.fill_lanes();
+            self.records.flush().await?;
+        }
+        Ok(())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.done.is_some() && self.lanes.is_empty() && self.queued.is_empty()
+    }
+
+    fn on_record(&mut self, record: Option<ReceiverRecord>) -> Result<(), TransferError> {
+        match record {
+            Some(ReceiverRecord::WantChunk { index, spans }) => self.on_want(index, spans),
+            Some(ReceiverRecord::WantDigest { entry }) => self.on_want_digest(entry),
+            Some(ReceiverRecord::Release { below }) => Ok(self.entries.release(below)?),
+            Some(ReceiverRecord::Done { chunks }) if chunks == self.next_chunk => {
+                self.done = Some(chunks);
+                Ok(())
+            }
+            Some(ReceiverRecord::Done { .. }) => Err(ProtocolFault::WrongTotals.into()),
+            Some(ReceiverRecord::Alive) => Ok(()),
+            None => Err(ProtocolFault::WrongEnd.into()),
+        }
+    }
+
+    fn on_want(&mut self, index: u64, spans: Vec<Span>) -> Result<(), TransferError> {
+        if index != self.next_chunk {
+            return Err(ProtocolFault::ChunkOutOfOrder { index, expected: self.next_chunk }.into());
+        }
+        for span in &spans {
+            self.entries.check(span)?;
+        }
+        self.next_chunk += 1;
+        self.queued.push_back((index, spans));
+        Ok(())
+    }
+
+    fn on_want_digest(&mut self, entry: u64) -> Result<(), TransferError> {
+        if self.digests.len() >= MAX_DIGESTS_UNDER_WAY {
+            return Err(ProtocolFault::TooManyWants.into());
+        }
+        let wanted = self.entries.file(entry)?.clone();
+        let source = Arc::clone(&self.source);
+        self.digests.spawn_blocking(move || (entry, digest_of(&source, &wanted)));
+        Ok(())
+    }
+
+    fn on_scanned(&mut self, batch: Option<ScanBatch>) -> Result<(), TransferError> {
+        let Some(batch) = batch else {
+            self.scan = None;
+            let entries = self.entries.count();
+            let total_bytes = self.total_bytes;
+            (self.events)(TransferEvent::ScanComplete { entries, total_bytes });
+            return self.records.push(&ProviderRecord::End { entries, total_bytes });
+        };
+        for scanned in batch? {
+            match scanned {
+                Scanned::Entry(entry) => {
+                    self.total_bytes += entry.size_bytes;
+                    let record = ProviderRecord::Entry(entry);
+                    self.records.push(&record)?;
+                    if let ProviderRecord::Entry(entry) = record {
+                        self.entries.add(entry);
+                    }
+                }
+                Scanned::Skipped { reason, path } => {
+                    self.records.push(&ProviderRecord::Skipped { reason, path })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_hashed(&mut self, hashed: (u64, Result<Digest, SourceError>)) -> Result<(), TransferError> {
+        match hashed {
+            (entry, Ok(digest)) => self.records.push(&ProviderRecord::Digest { entry, digest }),
+            (entry, Err(error)) => self.tell_failed(entry, &error),
+        }
+    }
+
+    fn on_sent(&mut self, sent: (u64, Result<SentChunk, ChunkFailure>)) -> Result<(), TransferError> {
+        match sent {
+            (index, Ok(chunk)) => {
+                self.sent_bytes += chunk.len_bytes;
+                self.root.add(index, chunk.digest).map_err(|_| TransferError::Abandoned)
+            }
+            (index, Err(ChunkFailure::Entry { entry, error })) => {
+                self.tell_failed(entry, &error)?;
+                self.root.skip(index).map_err(|_| TransferError::Abandoned)?;
+                self.records.push(&ProviderRecord::ChunkVoid { index })
+            }
+            (_, Err(ChunkFailure::Lane(SendChunkError::Stream(error @ StreamError::ConnectionLost(_))))) => {
+                Err(error.into())
+            }
+            (index, Err(ChunkFailure::Lane(source))) => Err(TransferError::Undelivered { index, source }),
+        }
+    }
+
+    /// The order matters: an entry's failure is told before the chunks that it makes void.
+    fn tell_failed(&mut self, entry: u64, error: &SourceError) -> Result<(), TransferError> {
+        if !self.failed.insert(entry) {
+            return Ok(());
+        }
+        let reason = error.fail_reason();
+        tracing::warn!(%error, "a file could not be sent");
+        (self.events)(TransferEvent::Failed { reason, path: self.entries.path(entry) });
+        self.records.push(&ProviderRecord::Failed { entry, reason })
+    }
+
+    fn fill_lanes(&mut self) {
+        while self.lanes.len() < self.max_lanes
+            && let Some((index, spans)) = self.queued.pop_front()
+        {
+            let spans = spans.iter().filter_map(|span| self.entries.resolve(span)).collect();
+            let source = Arc::clone(&self.source);
+            let (connection, events) = (Arc::clone(&self.connection), Arc::clone(&self.events));
+            let tag = TaggedChunk { transfer: self.transfer, index };
+            self.lanes.spawn(async move {
+                (index, send_with_retry(&connection, tag, source, spans, events).await)
+            });
+        }
+    }
+
+    fn provided(self) -> Result<Provided, TransferError> {
+        let root = self.root.finish(self.next_chunk).map_err(|_| TransferError::Abandoned)?;
+        Ok(Provided {
+            root,
+            chunks: self.next_chunk,
+            sent_bytes: self.sent_bytes,
+            failed_entries: self.failed.len() as u64,
+        })
+    }
+}
+
+/// A digest mismatch past TLS is a fault of memory or disk on either side: worth a few more tries.
+async fn send_with_retry(
+    connection: &PeerConnection,
+    tag: TaggedChunk,
+    source: Arc<Source>,
+    spans: Vec<spans::FileSpan>,
+    events: EventFn,
+) -> Result<SentChunk, ChunkFailure> {
+    let moved = Arc::clone(&events);
+    let options = LaneOptions {
+        progress: Some(Arc::new(move |len_bytes| moved(TransferEvent::Moved { len_bytes }))),
+    };
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let (reader, failure) = SpanSource::new(Arc::clone(&source), spans.clone());
+        match connection.send_tagged_chunk(tag, reader, &options).await {
+            Ok(sent) => return Ok(sent),
+            Err(SendChunkError::Source(error)) => {
+                return Err(match failure.take() {
+                    Some((entry, error)) => ChunkFailure::Entry { entry, error },
+                    None => ChunkFailure::Lane(LaneError::into(error)),
+                });
+            }
+            Err(SendChunkError::ChecksumFailed) if attempts < MAX_CHUNK_ATTEMPTS => {
+                tracing::warn!(index = tag.index, attempts, "the receiver found another digest: sending again");
+            }
+            Err(error) => return Err(ChunkFailure::Lane(error)),
+        }
+    }
+}
+
+/// Lists the source on a blocking thread, in batches.
+fn start_scan(source: Arc<Source>) -> mpsc::Receiver<ScanBatch> {
+    let (outlet, batches) = mpsc::channel(SCAN_BATCHES_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let mut scan = source.scan();
+        loop {
+            let batch: ScanBatch = scan.by_ref().take(SCAN_BATCH_LEN).collect();
+            let last = !matches!(&batch, Ok(entries) if !entries.is_empty());
+            let failed = batch.is_err();
+            if (!last || failed) && outlet.blocking_send(batch).is_err() {
+                return; // The transfer is over.
+            }
+            if last {
+                return;
+            }
+        }
+    });
+    batches
+}
+
+async fn next_batch(scan: &mut Option<mpsc::Receiver<ScanBatch>>) -> Option<ScanBatch> {
+    scan.as_mut()?.recv().await
+}
+
+/// Blocking: reads a whole file.
+fn digest_of(source: &Source, entry: &shiplane_wire::Entry) -> Result<Digest, SourceError> {
+    let file = source.open(entry)?;
+    let mut hasher = Hasher::new();
+    let mut buf = vec![0; DIGEST_BUFFER_LEN_BYTES];
+    let mut offset_bytes = 0;
+    while offset_bytes < entry.size_bytes {
+        let len = usize::try_from(entry.size_bytes - offset_bytes).map_or(buf.len(), |n| n.min(buf.len()));
+        file.read_at(offset_bytes, &mut buf[..len])?;
+        hasher.update(&buf[..len]);
+        offset_bytes += len as u64;
+    }
+    file.check_unchanged()?;
+    Ok(hasher.finish())
+}
+
+/// A chunk is sent at most three times.
+pub(super) const MAX_CHUNK_ATTEMPTS: u32 = 3;
+
+/// Whole files hashed on request at a time; the receiver asks for no more than half of this.
+pub(super) const MAX_DIGESTS_UNDER_WAY: usize = 64;
+
+/// Large enough that a batch's hand-over costs nothing, small enough to start sending at once.
+const SCAN_BATCH_LEN: usize = 256;
+
+/// Batches that the scan may be ahead of the records stream.
+const SCAN_BATCHES_AHEAD: usize = 4;
+
+const DIGEST_BUFFER_LEN_BYTES: usize = 256 * 1024;

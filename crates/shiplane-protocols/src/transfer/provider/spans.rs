@@ -1,0 +1,109 @@
+//! A chunk's spans as one source for a lane.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use shiplane_transport::{ChunkRead, SourceError as LaneError};
+use shiplane_wire::{Entry, Span};
+
+use crate::files::{Source, SourceError, SourceFile};
+
+/// A span with what is known of its file.
+#[derive(Debug, Clone)]
+pub(super) struct FileSpan {
+    pub(super) span: Span,
+    pub(super) entry: Entry,
+}
+
+/// Reads spans one after another, on a blocking thread.
+pub(super) struct SpanSource {
+    source: Arc<Source>,
+    spans: std::vec::IntoIter<FileSpan>,
+    current: Option<Current>,
+    len_bytes: u64,
+    failure: FailedSpan,
+}
+
+struct Current {
+    file: SourceFile,
+    entry: u64,
+    offset_bytes: u64,
+    left_bytes: u64,
+}
+
+/// Which entry failed, and how: the lane only knows that its source did.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FailedSpan(Arc<Mutex<Option<(u64, SourceError)>>>);
+
+impl FailedSpan {
+    pub(super) fn take(&self) -> Option<(u64, SourceError)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, entry: u64, error: SourceError) -> LaneError {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((entry, error));
+        LaneError::Changed
+    }
+}
+
+impl SpanSource {
+    pub(super) fn new(source: Arc<Source>, spans: Vec<FileSpan>) -> (Self, FailedSpan) {
+        let len_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
+        let failure = FailedSpan::default();
+        let spans = spans.into_iter();
+        (Self { source, spans, current: None, len_bytes, failure: failure.clone() }, failure)
+    }
+
+    /// The span that is being read, the next one opened if need be; `None` after the last.
+    fn current(&mut self) -> Result<Option<&mut Current>, LaneError> {
+        if self.current.is_none()
+            && let Some(FileSpan { span, entry }) = self.spans.next()
+        {
+            let file = self.source.open(&entry).map_err(|error| self.failure.set(span.entry, error))?;
+            self.current = Some(Current {
+                file,
+                entry: span.entry,
+                offset_bytes: span.offset_bytes,
+                left_bytes: span.len_bytes,
+            });
+        }
+        Ok(self.current.as_mut())
+    }
+}
+
+impl ChunkRead for SpanSource {
+    fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Fills a buffer across spans: small files travel in buffers of full size.
+    fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, LaneError> {
+        let mut buf = vec![0; max_len_bytes];
+        let mut filled = 0;
+        while filled < max_len_bytes {
+            let failure = self.failure.clone();
+            let Some(current) = self.current()? else { break };
+            let room = max_len_bytes - filled;
+            let len = usize::try_from(current.left_bytes).map_or(room, |left| left.min(room));
+            let part = &mut buf[filled..filled + len];
+            let read = current.file.read_at(current.offset_bytes, part);
+            read.map_err(|error| failure.set(current.entry, error))?;
+            filled += len;
+            current.offset_bytes += len as u64;
+            current.left_bytes -= len as u64;
+            if current.left_bytes == 0 {
+                // SPEC 4.9: before anything that this span completes can be sent.
+                let unchanged = current.file.check_unchanged();
+                unchanged.map_err(|error| failure.set(current.entry, error))?;
+                self.current = None;
+            }
+        }
+        buf.truncate(filled);
+        Ok(buf.into())
+    }
+
+    /// Every span has been checked at its own end.
+    fn check_unchanged(&mut self) -> Result<(), LaneError> {
+        Ok(())
+    }
+}

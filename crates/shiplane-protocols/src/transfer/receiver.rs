@@ -1,0 +1,463 @@
+//! The side that wants the files.
+
+mod workers;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use shiplane_transport::{
+    BiStream, Claim, InboundChunk, LaneOptions, RecvChunkError, StreamError, TransferStream,
+};
+use shiplane_wire::{
+    Code, Digest, Entry, ProviderRecord, ReceiverRecord, RootHasher, Span, Stored, Verified,
+};
+use tokio::{task::JoinSet, time::Instant};
+
+use self::workers::{PlanJob, Planned, Planner, Publisher};
+use super::{
+    ALIVE_INTERVAL, TransferOptions,
+    error::{FailedEntry, ProtocolFault, TransferError},
+    event::{EventFn, TransferEvent},
+    ledger::Ledger,
+    packer::Packer,
+    provider::{MAX_CHUNK_ATTEMPTS, MAX_DIGESTS_UNDER_WAY},
+    records::{RecordSender, RecordStream},
+    target::Target,
+};
+use crate::files::{DestinationError, Plan, Summary};
+
+/// What a receiver has got; to be confirmed with the provider.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    /// SPEC 4.11.
+    pub(crate) root: Digest,
+    /// Chunks asked for, void ones included.
+    pub(crate) chunks: u64,
+    /// Payload bytes of the chunks that were stored.
+    pub(crate) received_bytes: u64,
+    /// The manifest's files and directories, and the sum of sizes.
+    pub(crate) entries: u64,
+    pub(crate) total_bytes: u64,
+    /// What has become of them here.
+    pub(crate) summary: Summary,
+    /// The first files that could not be sent, and how many in all.
+    pub(crate) failed: Vec<FailedEntry>,
+    pub(crate) failed_count: u64,
+    /// SHA-256 of the one chunk, when there was exactly one.
+    pub(crate) only_chunk: Option<Digest>,
+}
+
+/// Receives one transfer into `target`.
+///
+/// Not cancel-safe: dropping it resets the transfer's streams; what was verified is kept for the next run.
+pub(crate) async fn receive<T: Target>(
+    claim: Claim,
+    records: BiStream,
+    timeout: Duration,
+    target: T,
+    options: &TransferOptions,
+    events: EventFn,
+) -> Result<Received, TransferError> {
+    let mut provider = RecordStream::new(records.recv);
+    let mut receiver = Receiver {
+        claim,
+        records: RecordSender::new(records.send, timeout),
+        planner: Planner::start(target.clone()),
+        publisher: Publisher::start(target.clone()),
+        ledger: Ledger::new(options.lanes),
+        packer: Packer::new(options.chunk_len_bytes),
+        ahead: Some(Vec::new()),
+        chunks: JoinSet::new(),
+        comparing: HashMap::new(),
+        to_compare: Vec::new(),
+        paths: HashMap::new(),
+        totals: Totals::default(),
+        ended: false,
+        root: RootHasher::new(),
+        failed: Vec::new(),
+        target,
+        timeout,
+        events,
+    };
+    match receiver.run(&mut provider).await {
+        Ok(summary) => receiver.received(summary),
+        Err(error) => {
+            receiver.records.reset(error.code());
+            provider.stop(error.code());
+            Err(error)
+        }
+    }
+}
+
+/// The state of one transfer, owned by one task.
+struct Receiver<T: Target> {
+    claim: Claim,
+    records: RecordSender,
+    target: T,
+    timeout: Duration,
+    events: EventFn,
+    planner: Planner,
+    publisher: Publisher,
+    ledger: Ledger,
+    packer: Packer,
+    /// Plans that wait until enough is known to check space and collisions before the first byte.
+    ahead: Option<Vec<(u64, Entry, Plan)>>,
+    chunks: JoinSet<(u64, ChunkResult)>,
+    /// Entries whose digest was asked for.
+    comparing: HashMap<u64, Entry>,
+    /// Entries whose digest is still to be asked for.
+    to_compare: Vec<(u64, Entry)>,
+    /// Of files that are wanted and not published yet, for messages.
+    paths: HashMap<u64, String>,
+    totals: Totals,
+    /// The manifest is complete.
+    ended: bool,
+    root: RootHasher,
+    failed: Vec<FailedEntry>,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    entry_bytes: u64,
+    missing_bytes: u64,
+    identical_bytes: u64,
+    resumed_bytes: u64,
+    received_bytes: u64,
+    failed: u64,
+    only_chunk: Option<Digest>,
+}
+
+/// What a lane brought: its digest, size and the entries that it completed.
+type ChunkResult = Result<(Digest, u64, Vec<u64>), RecvChunkError<DestinationError>>;
+
+impl<T: Target> Receiver<T> {
+    async fn run(&mut self, provider: &mut RecordStream<ProviderRecord>) -> Result<Summary, TransferError> {
+        let mut alive = tokio::time::interval(ALIVE_INTERVAL);
+        let mut heard = Instant::now();
+        while !self.is_complete() {
+            tokio::select! {
+                record = provider.next() => {
+                    heard = Instant::now();
+                    self.on_record(record?)?;
+                }
+                stream = self.claim.next() => {
+                    heard = Instant::now();
+                    self.on_stream(stream).await?;
+                }
+                Some(chunk) = self.chunks.join_next() => {
+                    heard = Instant::now();
+                    let (index, result) = chunk.map_err(|_| TransferError::Abandoned)?;
+                    self.on_chunk(index, result)?;
+                }
+                planned = self.planner.next() => {
+                    for planned in planned? {
+                        self.on_planned(planned)?;
+                    }
+                    self.after_planning()?;
+                }
+                published = self.publisher.next(), if !self.publisher.is_idle() => {
+                    self.on_published(published?);
+                }
+                _ = alive.tick() => {
+                    self.records.push(&ReceiverRecord::Alive)?;
+                    let waits = !self.ended || !self.comparing.is_empty() || self.ledger.awaits_provider();
+                    if waits && self.chunks.is_empty() && heard.elapsed() > self.timeout {
+                        return Err(TransferError::Silent { timeout: self.timeout });
+                    }
+                }
+            }
+            self.ask()?;
+            self.records.flush().await?;
+        }
+        self.finish().await
+    }
+
+    /// All is planned, has come and is published.
+    fn is_complete(&self) -> bool {
+        self.ended
+            && self.ahead.is_none()
+            && self.comparing.is_empty()
+            && self.to_compare.is_empty()
+            && self.ledger.is_settled()
+            && self.chunks.is_empty()
+            && self.publisher.is_idle()
+    }
+
+    async fn finish(&mut self) -> Result<Summary, TransferError> {
+        self.records.push(&ReceiverRecord::Done { chunks: self.ledger.chunks() })?;
+        self.records.flush().await?;
+        (self.events)(TransferEvent::Finishing);
+        let target = self.target.clone();
+        let mut finished = tokio::task::spawn_blocking(move || target.finish());
+        let mut alive = tokio::time::interval(ALIVE_INTERVAL);
+        let summary = loop {
+            tokio::select! {
+                finished = &mut finished => break finished.map_err(|_| TransferError::Abandoned)??,
+                _ = alive.tick() => {
+                    self.records.push(&ReceiverRecord::Alive)?;
+                    // The provider may be done with us already.
+                    let _ = self.records.flush().await;
+                }
+            }
+        };
+        // Likewise: it has read `done`.
+        let _ = self.records.finish();
+        Ok(summary)
+    }
+
+    fn on_record(&mut self, record: Option<ProviderRecord>) -> Result<(), TransferError> {
+        match record.ok_or(ProtocolFault::WrongEnd)? {
+            ProviderRecord::Entry(entry) => self.on_entry(entry)?,
+            ProviderRecord::Skipped { reason, path } => {
+                (self.events)(TransferEvent::Skipped { reason, path: path.to_string() });
+            }
+            ProviderRecord::End { entries, total_bytes } => {
+                let ours = (self.ledger.entries(), self.totals.entry_bytes);
+                if self.ended || (entries, total_bytes) != ours {
+                    return Err(ProtocolFault::WrongTotals.into());
+                }
+                self.ended = true;
+                (self.events)(TransferEvent::ScanComplete { entries, total_bytes });
+                self.after_planning()?;
+            }
+            ProviderRecord::Digest { entry: index, digest } => {
+                let entry = self.comparing.remove(&index).ok_or(ProtocolFault::UnwantedDigest { entry: index })?;
+                self.planner.send(PlanJob::Compare { index, entry, theirs: digest })?;
+            }
+            ProviderRecord::Failed { entry, reason } => self.on_failed(entry, reason)?,
+            ProviderRecord::ChunkVoid { index } => {
+                self.ledger.chunk_void(index)?;
+                self.root.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
+            }
+            ProviderRecord::Alive => {}
+        }
+        Ok(())
+    }
+
+    fn on_entry(&mut self, entry: Entry) -> Result<(), TransferError> {
+        if self.ended {
+            return Err(ProtocolFault::WrongEnd.into());
+        }
+        self.totals.entry_bytes =
+            self.totals.entry_bytes.checked_add(entry.size_bytes).ok_or(ProtocolFault::WrongTotals)?;
+        let index = self.ledger.entry_came()?;
+        let (entries, total_bytes) = (index + 1, self.totals.entry_bytes);
+        if entries % SCAN_EVENT_STEP == 0 {
+            (self.events)(TransferEvent::Scanned { entries, total_bytes });
+        }
+        self.planner.send(PlanJob::Plan { index, entry })
+    }
+
+    fn on_failed(&mut self, entry: u64, reason: shiplane_wire::FailReason) -> Result<(), TransferError> {
+        self.ledger.entry_failed(entry)?;
+        if let Some(compared) = self.comparing.remove(&entry) {
+            self.paths.insert(entry, compared.path.to_string());
+            self.ledger.planned(entry);
+        } else {
+            self.publisher.discard(entry)?;
+        }
+        let path = self.paths.remove(&entry).unwrap_or_default();
+        (self.events)(TransferEvent::Failed { reason, path: path.clone() });
+        self.totals.failed += 1;
+        if self.failed.len() < MAX_NAMED_FAILURES {
+            self.failed.push(FailedEntry { path, reason });
+        }
+        Ok(())
+    }
+
+    fn on_planned(&mut self, planned: Planned) -> Result<(), TransferError> {
+        let Planned { index, entry, plan } = planned;
+        match &mut self.ahead {
+            Some(ahead) => {
+                ahead.push((index, entry, plan));
+                Ok(())
+            }
+            None => self.apply(index, entry, plan),
+        }
+    }
+
+    /// What stands in the way has ended the transfer by now; check the space, then want.
+    fn after_planning(&mut self) -> Result<(), TransferError> {
+        if let Some(ahead) = &self.ahead {
+            let all_planned = self.ended && ahead.len() as u64 == self.ledger.entries();
+            if !all_planned && ahead.len() < LOOK_AHEAD_ENTRIES {
+                return Ok(());
+            }
+        }
+        for (index, entry, plan) in self.ahead.take().unwrap_or_default() {
+            self.apply(index, entry, plan)?;
+        }
+        let Totals { missing_bytes, received_bytes, identical_bytes, resumed_bytes, .. } = self.totals;
+        self.target.reserve(missing_bytes.saturating_sub(received_bytes))?;
+        (self.events)(TransferEvent::Present { identical_bytes, resumed_bytes });
+        Ok(())
+    }
+
+    fn apply(&mut self, index: u64, entry: Entry, plan: Plan) -> Result<(), TransferError> {
+        match plan {
+            Plan::Compare => {
+                self.to_compare.push((index, entry));
+                return Ok(());
+            }
+            Plan::Done => self.totals.identical_bytes += entry.size_bytes,
+            Plan::Want { missing, .. } if missing.is_empty() => {
+                self.totals.resumed_bytes += entry.size_bytes;
+                self.publisher.publish(vec![index])?;
+            }
+            Plan::Want { missing, resumed_bytes } => {
+                self.totals.resumed_bytes += resumed_bytes;
+                self.totals.missing_bytes += missing.iter().map(|range| range.end - range.start).sum::<u64>();
+                self.paths.insert(index, entry.path.to_string());
+                let ledger = &mut self.ledger;
+                self.packer.add(index, entry.size_bytes, &missing, |chunk| ledger.queue(chunk));
+            }
+        }
+        self.ledger.planned(index);
+        Ok(())
+    }
+
+    async fn on_stream(&mut self, stream: Option<TransferStream>) -> Result<(), TransferError> {
+        match stream {
+            Some(TransferStream::Chunk(chunk)) => self.on_chunk_opens(chunk).await,
+            Some(TransferStream::Records(_)) => Err(ProtocolFault::SecondRecords.into()),
+            None => Err(TransferError::Stream(StreamError::Reset(Code::Cancelled))),
+        }
+    }
+
+    async fn on_chunk_opens(&mut self, chunk: InboundChunk) -> Result<(), TransferError> {
+        let index = chunk.index();
+        let spans = match self.ledger.chunk_opens(index) {
+            Ok(spans) => spans,
+            Err(fault) => {
+                chunk.refuse(Code::Protocol).await;
+                return Err(fault.into());
+            }
+        };
+        let (target, events) = (self.target.clone(), Arc::clone(&self.events));
+        self.chunks.spawn(async move { (index, receive_chunk(chunk, target, spans, events).await) });
+        Ok(())
+    }
+
+    fn on_chunk(&mut self, index: u64, result: ChunkResult) -> Result<(), TransferError> {
+        match result {
+            Ok((digest, len_bytes, complete)) => {
+                self.ledger.chunk_stored(index);
+                self.root.add(index, digest).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
+                self.totals.received_bytes += len_bytes;
+                self.totals.only_chunk = (index == 0).then_some(digest);
+                self.publisher.publish(complete)
+            }
+            Err(RecvChunkError::Sink(error)) => Err(error.into()),
+            Err(RecvChunkError::Stream(error @ StreamError::ConnectionLost(_))) => Err(error.into()),
+            // The provider may try again, or say why it does not.
+            Err(last) => match self.ledger.chunk_failed(index) {
+                attempts if attempts >= MAX_CHUNK_ATTEMPTS => {
+                    Err(TransferError::Corrupt { index, attempts, last: Box::new(last) })
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn on_published(&mut self, published: Vec<u64>) {
+        for entry in &published {
+            self.paths.remove(entry);
+        }
+        (self.events)(TransferEvent::Published { files: published.len() as u64 });
+    }
+
+    /// Asks for what there is room for.
+    fn ask(&mut self) -> Result<(), TransferError> {
+        while self.comparing.len() < MAX_DIGESTS_UNDER_WAY / 2
+            && let Some((index, entry)) = self.to_compare.pop()
+        {
+            self.records.push(&ReceiverRecord::WantDigest { entry: index })?;
+            self.comparing.insert(index, entry);
+        }
+        let planned_all = self.ended && self.ahead.is_none() && self.ledger.all_planned();
+        if planned_all {
+            let ledger = &mut self.ledger;
+            self.packer.flush(|chunk| ledger.queue(chunk));
+        }
+        while let Some((index, spans)) = self.ledger.next_want() {
+            self.records.push(&ReceiverRecord::WantChunk { index, spans })?;
+        }
+        if let Some(below) = self.ledger.release() {
+            self.records.push(&ReceiverRecord::Release { below })?;
+        }
+        Ok(())
+    }
+
+    fn received(self, summary: Summary) -> Result<Received, TransferError> {
+        let chunks = self.ledger.chunks();
+        let root = self.root.finish(chunks).map_err(|_| TransferError::Abandoned)?;
+        Ok(Received {
+            root,
+            chunks,
+            received_bytes: self.totals.received_bytes,
+            entries: self.ledger.entries(),
+            total_bytes: self.totals.entry_bytes,
+            summary,
+            failed: self.failed,
+            failed_count: self.totals.failed,
+            only_chunk: self.totals.only_chunk.filter(|_| chunks == 1),
+        })
+    }
+}
+
+/// One chunk into the target, in a task of its own.
+async fn receive_chunk<T: Target>(
+    chunk: InboundChunk,
+    target: T,
+    spans: Vec<Span>,
+    events: EventFn,
+) -> ChunkResult {
+    let index = chunk.index();
+    let len_bytes = spans.iter().map(|span| span.len_bytes).sum();
+    let sink = LazySink { target, index, spans, writer: None };
+    let options = LaneOptions {
+        progress: Some(Arc::new(move |len_bytes| events(TransferEvent::Moved { len_bytes }))),
+    };
+    let (digest, complete) = chunk.receive(len_bytes, sink, &options).await?;
+    Ok((digest, len_bytes, complete))
+}
+
+/// Opens the target's writer on the blocking thread, when the first byte is there, and notes the digest.
+struct LazySink<T: Target> {
+    target: T,
+    index: u64,
+    spans: Vec<Span>,
+    writer: Option<T::Writer>,
+}
+
+impl<T: Target> shiplane_transport::ChunkSink for LazySink<T> {
+    type Output = (Digest, Vec<u64>);
+    type Error = DestinationError;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(self.target.writer(self.index, &self.spans)?),
+        };
+        writer.write(data)
+    }
+
+    fn commit(mut self, verified: Verified) -> Result<(Stored, (Digest, Vec<u64>)), DestinationError> {
+        let digest = verified.digest();
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.target.writer(self.index, &self.spans)?,
+        };
+        let (stored, complete) = writer.commit(verified)?;
+        Ok((stored, (digest, complete)))
+    }
+}
+
+/// Entries planned before the first byte is asked for, so that what stands in the way is known by then; of
+/// longer manifests it is the first part that is.
+const LOOK_AHEAD_ENTRIES: usize = 4096;
+
+/// Failed files that an error names.
+const MAX_NAMED_FAILURES: usize = 100;
+
+/// Entries between two events of a growing list.
+const SCAN_EVENT_STEP: u64 = 256;

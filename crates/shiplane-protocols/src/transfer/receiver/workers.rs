@@ -1,0 +1,157 @@
+//! The two threads that do the receiver's disk work beside the lanes: one plans, one publishes.
+
+use shiplane_wire::{Digest, Entry};
+use tokio::sync::mpsc;
+
+use super::{super::target::Target, TransferError};
+use crate::files::{DestinationError, Plan};
+
+/// Decides about entries, in the order in which they come.
+pub(super) struct Planner {
+    jobs: mpsc::UnboundedSender<PlanJob>,
+    plans: mpsc::Receiver<Result<Vec<Planned>, DestinationError>>,
+}
+
+/// The number of entries under way is bounded by the transfer's window (SPEC 4.10).
+pub(super) enum PlanJob {
+    Plan { index: u64, entry: Entry },
+    Compare { index: u64, entry: Entry, theirs: Digest },
+}
+
+pub(super) struct Planned {
+    pub(super) index: u64,
+    pub(super) entry: Entry,
+    pub(super) plan: Plan,
+}
+
+impl Planner {
+    pub(super) fn start<T: Target>(target: T) -> Self {
+        let (jobs, mut queue) = mpsc::unbounded_channel();
+        let (outlet, plans) = mpsc::channel(1);
+        tokio::task::spawn_blocking(move || {
+            while let Some(first) = queue.blocking_recv() {
+                let mut batch = Vec::new();
+                let mut next = Some(first);
+                let result = loop {
+                    let Some(job) = next else { break Ok(()) };
+                    match plan(&target, job) {
+                        Ok(planned) => batch.push(planned),
+                        Err(error) => break Err(error),
+                    }
+                    next = if batch.len() < PLAN_BATCH_LEN { queue.try_recv().ok() } else { None };
+                };
+                let failed = result.is_err();
+                if outlet.blocking_send(result.map(|()| batch)).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { jobs, plans }
+    }
+
+    pub(super) fn send(&self, job: PlanJob) -> Result<(), TransferError> {
+        // Closed only after an error, which `next` reports.
+        let _ = self.jobs.send(job);
+        Ok(())
+    }
+
+    /// Pending while nothing is to be planned. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Vec<Planned>, TransferError> {
+        Ok(self.plans.recv().await.ok_or(TransferError::Abandoned)??)
+    }
+}
+
+fn plan<T: Target>(target: &T, job: PlanJob) -> Result<Planned, DestinationError> {
+    let (index, entry, plan) = match job {
+        PlanJob::Plan { index, entry } => {
+            let plan = target.plan(index, &entry)?;
+            (index, entry, plan)
+        }
+        PlanJob::Compare { index, entry, theirs } => {
+            let plan = target.compare(index, &entry, theirs)?;
+            (index, entry, plan)
+        }
+    };
+    Ok(Planned { index, entry, plan })
+}
+
+/// Publishes complete files: all that are waiting at once, which share their waits for the disk.
+pub(super) struct Publisher {
+    jobs: mpsc::UnboundedSender<PublishJob>,
+    done: mpsc::Receiver<Result<Done, DestinationError>>,
+    /// Jobs sent and not reported yet.
+    under_way: usize,
+}
+
+/// What was done together: this many jobs, which published these entries.
+struct Done {
+    jobs: usize,
+    entries: Vec<u64>,
+}
+
+enum PublishJob {
+    Publish(Vec<u64>),
+    Discard(u64),
+}
+
+impl Publisher {
+    pub(super) fn start<T: Target>(target: T) -> Self {
+        let (jobs, mut queue) = mpsc::unbounded_channel();
+        let (outlet, done) = mpsc::channel(1);
+        tokio::task::spawn_blocking(move || {
+            while let Some(first) = queue.blocking_recv() {
+                let (mut jobs, mut entries) = (0, Vec::new());
+                let mut next = Some(first);
+                let mut result = Ok(());
+                while let Some(job) = next.take() {
+                    jobs += 1;
+                    match job {
+                        PublishJob::Publish(more) => entries.extend(more),
+                        PublishJob::Discard(entry) => result = result.and(target.discard(entry)),
+                    }
+                    next = queue.try_recv().ok();
+                }
+                if !entries.is_empty() {
+                    result = result.and_then(|()| target.publish(&entries));
+                }
+                let failed = result.is_err();
+                if outlet.blocking_send(result.map(|()| Done { jobs, entries })).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { jobs, done, under_way: 0 }
+    }
+
+    pub(super) fn publish(&mut self, entries: Vec<u64>) -> Result<(), TransferError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.send(PublishJob::Publish(entries))
+    }
+
+    pub(super) fn discard(&mut self, entry: u64) -> Result<(), TransferError> {
+        self.send(PublishJob::Discard(entry))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way == 0
+    }
+
+    /// What has been published together. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Vec<u64>, TransferError> {
+        let done = self.done.recv().await.ok_or(TransferError::Abandoned)??;
+        self.under_way -= done.jobs;
+        Ok(done.entries)
+    }
+
+    fn send(&mut self, job: PublishJob) -> Result<(), TransferError> {
+        // Closed only after an error, which `next` reports.
+        let _ = self.jobs.send(job);
+        self.under_way += 1;
+        Ok(())
+    }
+}
+
+/// Entries planned before the results are handed over.
+const PLAN_BATCH_LEN: usize = 256;

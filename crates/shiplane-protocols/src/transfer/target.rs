@@ -1,0 +1,108 @@
+//! Where a transfer lands.
+
+mod stream;
+
+use shiplane_transport::ChunkSink;
+use shiplane_wire::{Digest, Entry, Span, Stored, Verified};
+
+pub use self::stream::StreamTarget;
+use crate::files::{ChunkWriter, Destination, DestinationError, Plan, Summary};
+
+/// The receiver's half of the disk, or what stands for it. All of it blocks and runs on blocking threads.
+///
+/// The order of calls is that of [`Destination`], which is the usual target.
+pub trait Target: Clone + Send + Sync + 'static {
+    /// Takes one chunk; its commit yields the entries that are complete now.
+    type Writer: ChunkSink<Output = Vec<u64>, Error = DestinationError>;
+
+    /// Decides what is to be done for an entry.
+    ///
+    /// # Errors
+    /// Ends the transfer.
+    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError>;
+
+    /// Goes on after [`Plan::Compare`].
+    ///
+    /// # Errors
+    /// Ends the transfer.
+    fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError>;
+
+    /// Checks that so many bytes fit.
+    ///
+    /// # Errors
+    /// Ends the transfer.
+    fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError>;
+
+    /// Begins a chunk.
+    ///
+    /// # Errors
+    /// Ends the transfer.
+    fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Self::Writer, DestinationError>;
+
+    /// Makes complete entries visible, and durable if that was promised.
+    ///
+    /// # Errors
+    /// Ends the transfer.
+    fn publish(&self, entries: &[u64]) -> Result<(), DestinationError>;
+
+    /// Gives up an entry that the provider cannot send.
+    ///
+    /// # Errors
+    /// Ends the transfer.
+    fn discard(&self, entry: u64) -> Result<(), DestinationError>;
+
+    /// Everything has come.
+    ///
+    /// # Errors
+    /// Ends the transfer.
+    fn finish(self) -> Result<Summary, DestinationError>;
+}
+
+impl Target for Destination {
+    type Writer = FileWriter;
+
+    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        Self::plan(self, index, entry)
+    }
+
+    fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
+        Self::compare(self, index, entry, theirs)
+    }
+
+    fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
+        Self::reserve(self, missing_bytes)
+    }
+
+    fn writer(&self, chunk: u64, spans: &[Span]) -> Result<FileWriter, DestinationError> {
+        self.chunk_writer(chunk, spans).map(FileWriter)
+    }
+
+    fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
+        Self::publish(self, entries)
+    }
+
+    fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+        Self::discard(self, entry)
+    }
+
+    fn finish(self) -> Result<Summary, DestinationError> {
+        Self::finish(self)
+    }
+}
+
+/// A [`ChunkWriter`] as a lane's sink.
+#[derive(Debug)]
+pub struct FileWriter(ChunkWriter);
+
+impl ChunkSink for FileWriter {
+    type Output = Vec<u64>;
+    type Error = DestinationError;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
+        self.0.write(data)
+    }
+
+    fn commit(self, verified: Verified) -> Result<(Stored, Vec<u64>), DestinationError> {
+        self.0.commit(verified)
+    }
+}

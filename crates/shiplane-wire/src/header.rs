@@ -511,10 +511,15 @@ mod tests {
     }
 
     #[test]
-    fn a_body_over_the_limit_is_not_sent() {
+    fn a_body_of_a_wrong_length_is_not_sent() {
         let (kind, len_bytes) = (StreamKind::Message, (1 << 20) + 1);
         let error = OpeningError::TooLarge { kind, len_bytes, max_bytes: 1 << 20 };
         assert_eq!(StreamHeader::new(kind, len_bytes), Err(error));
+        let (kind, expected_bytes) = (StreamKind::Records, 16);
+        for len_bytes in [0, 15, 17, u64::MAX] {
+            let error = OpeningError::WrongBodyLen { kind, len_bytes, expected_bytes };
+            assert_eq!(StreamHeader::new(kind, len_bytes), Err(error));
+        }
         assert!(StreamHeader::new(kind, u64::MAX).is_err());
     }
 }

@@ -28,7 +28,7 @@ use crate::{Digest, Hasher, fuzz};
 /// [`MAX_STEP_LEN_BYTES`].
 pub struct ChunkReceiver {
     len_bytes: u64,
-    /// What was pushed and belongs to the frame.
+    /// What was pushed and belongs to the frame. No error comes before it was all given out.
     input: VecDeque<Bytes>,
     /// How much of the frame, size field excluded, was pushed.
     pushed_bytes: u64,
@@ -167,7 +167,6 @@ impl ChunkReceiver {
 
     fn fail(&mut self, error: RecvError) -> RecvError {
         self.state = State::Failed(error);
-        self.input = VecDeque::new();
         error
     }
 

@@ -220,7 +220,10 @@ mod tests {
     fn a_source_that_grew_fails_before_the_digest_is_out() {
         let mut sender = ChunkSender::new(5).unwrap();
         let error = SendError::SourceLong { supplied_bytes: 6, len_bytes: 5 };
-        assert_eq!(sender.supply(Bytes::from_static(b"hello!")), Err(error));
+        let good = Bytes::from(Vec::from(b"hello"));
+        sender.supply(good.clone()).unwrap();
+        assert_eq!(sender.supply(Bytes::from_static(b"!")), Err(error));
+        assert!(good.is_unique(), "what will not be sent is not held");
         assert_eq!(sender.poll().unwrap_err(), error);
         assert_eq!(sender.source_ended(), Err(error));
         assert_eq!(error.code(), crate::Code::SourceChanged);

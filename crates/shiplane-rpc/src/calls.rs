@@ -16,7 +16,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     fmt,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
@@ -101,9 +101,7 @@ impl Calls {
             return Err(BeginError::DeadlinePassed);
         }
         if self.in_flight.len() >= self.max_in_flight {
-            return Err(BeginError::Busy {
-                max_in_flight: self.max_in_flight,
-            });
+            return Err(BeginError::Busy { max_in_flight: self.max_in_flight });
         }
         let id = CallId(self.first.0.wrapping_add(self.begun));
         self.begun += 1;
@@ -186,10 +184,7 @@ pub(crate) enum AdmitError {
 
 impl Inbound {
     pub(crate) fn new(max_in_flight: usize) -> Self {
-        Self {
-            ids: HashSet::new(),
-            max_in_flight,
-        }
+        Self { ids: HashSet::new(), max_in_flight }
     }
 
     /// Takes a call; it stays in flight until [`finish`](Self::finish).
@@ -199,9 +194,7 @@ impl Inbound {
             return Err(AdmitError::InFlight);
         }
         if self.ids.len() >= self.max_in_flight {
-            return Err(AdmitError::Busy {
-                max_in_flight: self.max_in_flight,
-            });
+            return Err(AdmitError::Busy { max_in_flight: self.max_in_flight });
         }
         self.ids.insert(id);
         Ok(())
@@ -242,6 +235,10 @@ impl History {
     }
 }
 
+/// A day: longer than anything that one waits for by a call. A longer budget, a peer's included, is cut
+/// to this, so that no number makes a point in time that the clock cannot hold.
+pub const MAX_BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// 1,024 calls in flight of one connection: sixteen times the streams that a peer may have open, so
 /// that a burst queues here rather than fails, and little memory even when each waits with a body.
 pub const MAX_IN_FLIGHT: usize = 1024;
@@ -251,7 +248,7 @@ const MAX_REMEMBERED: usize = MAX_IN_FLIGHT;
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
@@ -269,11 +266,7 @@ mod tests {
         let id = calls.begin(now, now + SECOND).unwrap();
         assert_eq!(calls.answer(id, now + SECOND / 2), Ok(()));
         assert_eq!(calls.in_flight(), 0);
-        assert_eq!(
-            calls.expire(now + SECOND * 2),
-            [],
-            "an answered call has no deadline left"
-        );
+        assert_eq!(calls.expire(now + SECOND * 2), [], "an answered call has no deadline left");
     }
 
     #[test]
@@ -293,11 +286,7 @@ mod tests {
         assert_eq!(calls.answer(cancelled, now), Err(AnswerError::Late));
         assert_eq!(calls.answer(CallId(6), now), Err(AnswerError::Unknown));
         assert_eq!(calls.answer(CallId(11), now), Err(AnswerError::Unknown));
-        assert_eq!(
-            calls.in_flight(),
-            1,
-            "none of them disturbs the one that waits"
-        );
+        assert_eq!(calls.in_flight(), 1, "none of them disturbs the one that waits");
         assert_eq!(calls.answer(waiting, now), Ok(()));
     }
 
@@ -351,10 +340,7 @@ mod tests {
         inbound.admit(CallId(1)).unwrap();
         inbound.admit(CallId(2)).unwrap();
         assert_eq!(inbound.admit(CallId(1)), Err(AdmitError::InFlight));
-        assert_eq!(
-            inbound.admit(CallId(3)),
-            Err(AdmitError::Busy { max_in_flight: 2 })
-        );
+        assert_eq!(inbound.admit(CallId(3)), Err(AdmitError::Busy { max_in_flight: 2 }));
         inbound.finish(CallId(1));
         assert_eq!(inbound.admit(CallId(1)), Ok(()));
     }

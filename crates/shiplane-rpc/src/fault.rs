@@ -28,10 +28,7 @@ impl Fault {
         let mut message = message.into();
         if message.len() > MAX_FAULT_MESSAGE_LEN_BYTES {
             let fits = |end: &usize| message.is_char_boundary(*end);
-            let end = (0..=MAX_FAULT_MESSAGE_LEN_BYTES)
-                .rev()
-                .find(fits)
-                .unwrap_or(0);
+            let end = (0..=MAX_FAULT_MESSAGE_LEN_BYTES).rev().find(fits).unwrap_or(0);
             message.truncate(end);
             // A peer's message may have come with a buffer of a whole frame.
             message.shrink_to_fit();
@@ -51,11 +48,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
         if !self.message.is_empty() {
-            write!(
-                f,
-                ": {}",
-                escape_truncated(self.message.as_bytes(), MAX_SHOWN_LEN_BYTES)
-            )?;
+            write!(f, ": {}", escape_truncated(self.message.as_bytes(), MAX_SHOWN_LEN_BYTES))?;
         }
         Ok(())
     }
@@ -162,11 +155,7 @@ mod tests {
     #[test]
     fn every_code_comes_back_from_its_number() {
         for (number, code) in FaultCode::ALL.iter().enumerate() {
-            assert_eq!(
-                code.as_u32() as usize,
-                number,
-                "numbers are dense and never reused"
-            );
+            assert_eq!(code.as_u32() as usize, number, "numbers are dense and never reused");
             assert_eq!(FaultCode::from_u32(code.as_u32()), *code);
         }
     }

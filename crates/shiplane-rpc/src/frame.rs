@@ -38,16 +38,12 @@ pub enum FrameError {
 impl EnvelopeReader {
     /// For an answer: its header comes first.
     pub(crate) fn answer() -> Self {
-        Self {
-            state: State::Opening(OpeningReader::new()),
-        }
+        Self { state: State::Opening(OpeningReader::new()) }
     }
 
     /// For a request whose header was read before and announced so many bytes.
     pub(crate) fn request(envelope_len_bytes: u32) -> Self {
-        Self {
-            state: State::of_body(envelope_len_bytes),
-        }
+        Self { state: State::of_body(envelope_len_bytes) }
     }
 
     /// Takes the next bytes of the stream.
@@ -64,61 +60,63 @@ impl EnvelopeReader {
             };
             self.state = State::of_body(body_len_bytes);
         }
-        if let State::Body {
-            gathered,
-            len_bytes,
-        } = &mut self.state
-        {
+        if let State::Body { gathered, len_bytes } = &mut self.state {
             let part = piece.split_to(piece.len().min(*len_bytes - gathered.len()));
             if part.len() == *len_bytes {
                 // Nearly always: all of it in one piece, which needs no copy.
-                self.state = State::Whole(part);
+                self.state = State::Whole(Some(part));
             } else {
                 gathered.extend_from_slice(&part);
                 if gathered.len() == *len_bytes {
-                    self.state = State::Whole(gathered.split().freeze());
+                    self.state = State::Whole(Some(gathered.split().freeze()));
                 }
             }
         }
-        if piece.is_empty() {
-            Ok(())
-        } else {
-            Err(FrameError::Excess)
-        }
+        if piece.is_empty() { Ok(()) } else { Err(FrameError::Excess) }
     }
 
     /// The envelope, once, as soon as it is whole.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         match &mut self.state {
-            State::Whole(envelope) => Some(std::mem::take(envelope)),
+            State::Whole(envelope) => envelope.take(),
             State::Opening(_) | State::Body { .. } => None,
         }
     }
 
-    /// Whether the envelope is whole.
-    pub(crate) fn is_whole(&self) -> bool {
-        matches!(self.state, State::Whole(_))
-    }
-
-    /// The stream ended.
+    /// The stream has ended; all of the envelope that there will be is here.
     ///
     /// # Errors
     /// [`FrameError::Truncated`] if that was too early.
-    pub(crate) fn end(&mut self) -> Result<Bytes, FrameError> {
+    pub(crate) fn end(&mut self) -> Result<(), FrameError> {
         match &mut self.state {
-            State::Opening(reader) => {
-                reader.end()?;
-                Err(FrameError::NotAnAnswer)
+            State::Opening(reader) => reader.end().map_err(FrameError::Opening),
+            State::Body { gathered, len_bytes } => {
+                Err(FrameError::Truncated { received_bytes: gathered.len(), expected_bytes: *len_bytes })
             }
-            State::Body {
-                gathered,
-                len_bytes,
-            } => Err(FrameError::Truncated {
-                received_bytes: gathered.len(),
-                expected_bytes: *len_bytes,
-            }),
-            State::Whole(envelope) => Ok(std::mem::take(envelope)),
+            State::Whole(_) => Ok(()),
         }
+    }
+}
+
+/// For the fuzzer: an answer's stream, in pieces whose length the first byte says. It ends in an error
+/// or in the envelope that was announced, the same for every split.
+#[doc(hidden)]
+pub fn fuzz_answer_stream(data: &[u8]) {
+    let Some((&cut, data)) = data.split_first() else {
+        return;
+    };
+    let run = |piece_len_bytes: usize| {
+        let mut reader = EnvelopeReader::answer();
+        let mut pieces = data.chunks(piece_len_bytes).map(Bytes::copy_from_slice);
+        let pushed = pieces.try_for_each(|piece| reader.push(piece));
+        let ended = pushed.and_then(|()| reader.end());
+        (ended, reader.take())
+    };
+    let (ended, envelope) = run(usize::from(cut) + 1);
+    assert_eq!((ended, envelope.clone()), run(data.len().max(1)));
+    if let Some(envelope) = envelope {
+        let rest = data.get(shiplane_wire::OPENING_LEN_BYTES..).unwrap_or_default();
+        assert!(rest.starts_with(&envelope));
     }
 }
 
@@ -129,17 +127,15 @@ enum State {
         gathered: BytesMut,
         len_bytes: usize,
     },
-    Whole(Bytes),
+    /// None: it was taken.
+    Whole(Option<Bytes>),
 }
 
 impl State {
     fn of_body(len_bytes: u32) -> Self {
         match len_bytes {
-            0 => Self::Whole(Bytes::new()),
-            len => Self::Body {
-                gathered: BytesMut::new(),
-                len_bytes: len as usize,
-            },
+            0 => Self::Whole(Some(Bytes::new())),
+            len => Self::Body { gathered: BytesMut::new(), len_bytes: len as usize },
         }
     }
 }
@@ -161,7 +157,8 @@ mod tests {
         let piece = Bytes::from(framed(StreamKind::RpcCall, b"envelope"));
         let mut reader = EnvelopeReader::answer();
         reader.push(piece.clone()).unwrap();
-        let envelope = reader.end().unwrap();
+        reader.end().unwrap();
+        let envelope = reader.take().unwrap();
         assert_eq!(&envelope[..], b"envelope");
         assert_eq!(envelope.as_ptr(), piece[8..].as_ptr());
     }
@@ -175,26 +172,17 @@ mod tests {
         let FrameError::Opening(refused @ OpeningError::TooLarge { len_bytes, .. }) = error else {
             panic!("{error:?}");
         };
-        assert_eq!(
-            (len_bytes, refused.code()),
-            (u64::from(u32::MAX), Code::TooLarge)
-        );
+        assert_eq!((len_bytes, refused.code()), (u64::from(u32::MAX), Code::TooLarge));
     }
 
     #[test]
     fn another_kind_is_not_an_answer() {
         for kind in [StreamKind::OneWay, StreamKind::Message] {
             let mut reader = EnvelopeReader::answer();
-            assert_eq!(
-                reader.push(framed(kind, b"x").into()),
-                Err(FrameError::NotAnAnswer)
-            );
+            assert_eq!(reader.push(framed(kind, b"x").into()), Err(FrameError::NotAnAnswer));
         }
         let mut chunk = EnvelopeReader::answer();
-        assert_eq!(
-            chunk.push(Bytes::from(vec![5; 8])),
-            Err(FrameError::NotAnAnswer)
-        );
+        assert_eq!(chunk.push(Bytes::from(vec![5; 8])), Err(FrameError::NotAnAnswer));
     }
 
     #[test]
@@ -203,6 +191,7 @@ mod tests {
         let twice = framed(StreamKind::RpcCall, b"first").repeat(2);
         assert_eq!(reader.push(twice.into()), Err(FrameError::Excess));
         assert_eq!(reader.take().as_deref(), Some(&b"first"[..]));
+        assert_eq!(reader.take(), None);
     }
 
     proptest! {
@@ -222,13 +211,13 @@ mod tests {
                 if rest.is_empty() {
                     break;
                 }
-                prop_assert!(!reader.is_whole());
+                prop_assert!(reader.take().is_none());
                 let (piece, after) = rest.split_at((*size).min(rest.len()));
                 reader.push(Bytes::copy_from_slice(piece)).unwrap();
                 rest = after;
             }
-            prop_assert!(reader.is_whole());
-            prop_assert_eq!(reader.end().unwrap(), body);
+            reader.end().unwrap();
+            prop_assert_eq!(reader.take().unwrap(), body);
         }
 
         #[test]

@@ -12,9 +12,7 @@
 
 use std::{cell::Cell, fmt};
 
-use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 /// What one input may still cost; shared by all the levels of one decoding.
 #[derive(Debug)]
@@ -35,10 +33,7 @@ pub(crate) enum Refusal {
 impl Budget {
     /// For an input of so many bytes.
     pub(crate) fn new(input_len_bytes: usize) -> Self {
-        Self {
-            elements_left: Cell::new(input_len_bytes as u64),
-            refusal: Cell::new(None),
-        }
+        Self { elements_left: Cell::new(input_len_bytes as u64), refusal: Cell::new(None) }
     }
 
     /// Why the decoding was stopped, if the fence was what stopped it.
@@ -48,11 +43,7 @@ impl Budget {
 
     /// The seed `seed`, fenced.
     pub(crate) fn fence<S>(&self, seed: S) -> Fenced<'_, S> {
-        Fenced {
-            inner: seed,
-            budget: self,
-            depth_left: MAX_DEPTH,
-        }
+        Fenced { inner: seed, budget: self, depth_left: MAX_DEPTH }
     }
 
     fn spend(&self, claimed: Option<usize>) -> Result<(), Refusal> {
@@ -83,21 +74,13 @@ pub(crate) struct Fenced<'b, T> {
 
 impl<'b, T> Fenced<'b, T> {
     fn around<U>(&self, inner: U) -> Fenced<'b, U> {
-        Fenced {
-            inner,
-            budget: self.budget,
-            depth_left: self.depth_left,
-        }
+        Fenced { inner, budget: self.budget, depth_left: self.depth_left }
     }
 
     /// `visitor` for a value one level further in.
     fn inward<V, E: serde::de::Error>(&self, visitor: V) -> Result<Fenced<'b, V>, E> {
         match self.depth_left.checked_sub(1) {
-            Some(depth_left) => Ok(Fenced {
-                inner: visitor,
-                budget: self.budget,
-                depth_left,
-            }),
+            Some(depth_left) => Ok(Fenced { inner: visitor, budget: self.budget, depth_left }),
             None => Err(self.budget.refuse(Refusal::TooDeep)),
         }
     }
@@ -162,11 +145,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Fenced<'_, D> {
         self.inner.deserialize_seq(visitor)
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(
-        self,
-        len: usize,
-        visitor: V,
-    ) -> Result<V::Value, D::Error> {
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, D::Error> {
         let visitor = self.inward(visitor)?;
         self.inner.deserialize_tuple(len, visitor)
     }
@@ -255,10 +234,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Fenced<'_, V> {
         self.inner.visit_some(deserializer)
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<V::Value, D::Error> {
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
         let deserializer = self.around(deserializer);
         self.inner.visit_newtype_struct(deserializer)
     }
@@ -277,10 +253,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Fenced<'_, V> {
 impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Fenced<'_, A> {
     type Error = A::Error;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, A::Error> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
         let seed = self.around(seed);
         self.inner.next_element_seed(seed)
     }
@@ -293,10 +266,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Fenced<'_, A> {
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fenced<'_, A> {
     type Error = A::Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, A::Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
         let seed = self.around(seed);
         self.inner.next_key_seed(seed)
     }
@@ -315,24 +285,10 @@ impl<'b, 'de, A: EnumAccess<'de>> EnumAccess<'de> for Fenced<'b, A> {
     type Error = A::Error;
     type Variant = Fenced<'b, A::Variant>;
 
-    fn variant_seed<S: DeserializeSeed<'de>>(
-        self,
-        seed: S,
-    ) -> Result<(S::Value, Self::Variant), A::Error> {
-        let Self {
-            inner,
-            budget,
-            depth_left,
-        } = self;
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
+        let Self { inner, budget, depth_left } = self;
         let (value, variant) = inner.variant_seed(seed)?;
-        Ok((
-            value,
-            Fenced {
-                inner: variant,
-                budget,
-                depth_left,
-            },
-        ))
+        Ok((value, Fenced { inner: variant, budget, depth_left }))
     }
 }
 

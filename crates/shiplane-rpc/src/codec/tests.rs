@@ -1,15 +1,11 @@
 //! Golden bytes, round trips and hostile input for the codec.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use serde::de::{SeqAccess, Visitor};
 
 use super::*;
-use crate::fault::MAX_FAULT_MESSAGE_LEN_BYTES;
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
@@ -31,10 +27,7 @@ fn golden_request() {
          8813000000000000
          0200000000000000 cafe");
     assert_eq!(request.encode(StreamKind::RpcCall).unwrap(), framed);
-    assert_eq!(
-        Request::decode(&Bytes::copy_from_slice(&framed[8..])),
-        Ok(request.clone())
-    );
+    assert_eq!(Request::decode(&Bytes::copy_from_slice(&framed[8..])), Ok(request.clone()));
 
     let one_way = request.encode(StreamKind::OneWay).unwrap();
     assert_eq!(one_way[..8], hex("2c000000 000000c2"));
@@ -52,10 +45,7 @@ fn golden_answer() {
          00000000
          0300000000000000 cafe00");
     assert_eq!(answer.encode().unwrap(), framed);
-    assert_eq!(
-        Answer::decode(&Bytes::copy_from_slice(&framed[8..])),
-        Ok(answer)
-    );
+    assert_eq!(Answer::decode(&Bytes::copy_from_slice(&framed[8..])), Ok(answer));
 }
 
 #[test]
@@ -70,10 +60,7 @@ fn golden_fault() {
          06000000
          0c00000000000000 6e6f20737563682066696c65");
     assert_eq!(answer.encode().unwrap(), framed);
-    assert_eq!(
-        Answer::decode(&Bytes::copy_from_slice(&framed[8..])),
-        Ok(answer)
-    );
+    assert_eq!(Answer::decode(&Bytes::copy_from_slice(&framed[8..])), Ok(answer));
 }
 
 #[test]
@@ -103,32 +90,20 @@ fn the_limit_is_exact_and_names_the_lane() {
     assert_eq!(Request::decode(&framed.slice(8..)), Ok(request(fits)));
 
     let error = request(fits + 1).encode(StreamKind::RpcCall).unwrap_err();
-    let expected = EncodeError::TooLarge {
-        len_bytes: MAX_LEN_BYTES + 1,
-        max_bytes: MAX_LEN_BYTES,
-    };
+    let expected = EncodeError::TooLarge { len_bytes: MAX_LEN_BYTES + 1, max_bytes: MAX_LEN_BYTES };
     assert_eq!(error, expected);
     assert!(error.to_string().contains("lane"), "{error}");
 
     assert!(encode(&vec![0_u8; fits + 24]).is_ok());
-    assert!(matches!(
-        encode(&vec![0_u8; fits + 25]),
-        Err(EncodeError::TooLarge { .. })
-    ));
+    assert!(matches!(encode(&vec![0_u8; fits + 25]), Err(EncodeError::TooLarge { .. })));
     let too_long = vec![0_u8; MAX_LEN_BYTES as usize + 1];
-    assert!(matches!(
-        decode::<Vec<u8>>(&too_long),
-        Err(DecodeError::TooLarge { .. })
-    ));
+    assert!(matches!(decode::<Vec<u8>>(&too_long), Err(DecodeError::TooLarge { .. })));
 }
 
 #[test]
 fn a_peers_endless_message_is_cut() {
     let message = "x".repeat(MAX_LEN_BYTES as usize - 64);
-    let raw = RawAnswer {
-        call_id: 1,
-        outcome: RawOutcome::Fault(9, &message),
-    };
+    let raw = RawAnswer { call_id: 1, outcome: RawOutcome::Fault(9, &message) };
     let envelope = encode(&raw).unwrap();
     let fault = Answer::decode(&envelope).unwrap().outcome.unwrap_err();
     assert_eq!(fault.code, FaultCode::Gone);
@@ -138,31 +113,13 @@ fn a_peers_endless_message_is_cut() {
 #[test]
 fn each_malformed_value_has_its_error() {
     assert_eq!(decode::<u32>(&[1, 2, 3]), Err(DecodeError::Truncated));
-    assert_eq!(
-        decode::<u32>(&[1, 2, 3, 4, 5]),
-        Err(DecodeError::TrailingBytes)
-    );
-    assert_eq!(
-        decode::<bool>(&[2]),
-        Err(DecodeError::InvalidTag { tag: 2 })
-    );
-    assert_eq!(
-        decode::<Option<u8>>(&[7, 0]),
-        Err(DecodeError::InvalidTag { tag: 7 })
-    );
+    assert_eq!(decode::<u32>(&[1, 2, 3, 4, 5]), Err(DecodeError::TrailingBytes));
+    assert_eq!(decode::<bool>(&[2]), Err(DecodeError::InvalidTag { tag: 2 }));
+    assert_eq!(decode::<Option<u8>>(&[7, 0]), Err(DecodeError::InvalidTag { tag: 7 }));
     assert_eq!(decode::<char>(&[0xff]), Err(DecodeError::InvalidValue));
-    assert_eq!(
-        decode::<Result<u8, u8>>(&[2, 0, 0, 0, 0]),
-        Err(DecodeError::InvalidValue)
-    );
-    assert_eq!(
-        decode::<String>(b"\x01\0\0\0\0\0\0\0\xff"),
-        Err(DecodeError::InvalidText)
-    );
-    assert_eq!(
-        decode::<String>(b"\x02\0\0\0\0\0\0\0a"),
-        Err(DecodeError::Truncated)
-    );
+    assert_eq!(decode::<Result<u8, u8>>(&[2, 0, 0, 0, 0]), Err(DecodeError::InvalidValue));
+    assert_eq!(decode::<String>(b"\x01\0\0\0\0\0\0\0\xff"), Err(DecodeError::InvalidText));
+    assert_eq!(decode::<String>(b"\x02\0\0\0\0\0\0\0a"), Err(DecodeError::Truncated));
 }
 
 /// 2^62, as a length prefix.
@@ -170,10 +127,7 @@ const ENDLESS: [u8; 8] = (1_u64 << 62).to_le_bytes();
 
 #[test]
 fn an_endless_length_is_refused_whatever_it_counts() {
-    let claimed = |possible| DecodeError::TooManyElements {
-        claimed: 1 << 62,
-        possible,
-    };
+    let claimed = |possible| DecodeError::TooManyElements { claimed: 1 << 62, possible };
     assert_eq!(decode::<Vec<u64>>(&ENDLESS), Err(claimed(8)));
     assert_eq!(decode::<BTreeMap<u64, u64>>(&ENDLESS), Err(claimed(8)));
     assert_eq!(decode::<String>(&ENDLESS), Err(DecodeError::Truncated));
@@ -215,11 +169,7 @@ fn no_container_is_ever_told_to_expect_more_than_the_input_has() {
         let input = [&claimed.to_le_bytes()[..], &[0; 8]].concat();
         let _ = decode::<Probe>(&input);
     }
-    assert_eq!(
-        LARGEST_HINT.load(Ordering::Relaxed),
-        9,
-        "9 of 16 bytes could be, 2^20 could not"
-    );
+    assert_eq!(LARGEST_HINT.load(Ordering::Relaxed), 9, "9 of 16 bytes could be, 2^20 could not");
 }
 
 #[test]
@@ -228,42 +178,26 @@ fn many_small_lies_do_not_add_up() {
     let inner = 500_u64.to_le_bytes();
     let input = [&100_u64.to_le_bytes()[..], &inner.repeat(100)].concat();
     let error = decode::<Vec<Vec<()>>>(&input).unwrap_err();
-    assert_eq!(
-        error,
-        DecodeError::TooManyElements {
-            claimed: 500,
-            possible: 208
-        }
-    );
+    assert_eq!(error, DecodeError::TooManyElements { claimed: 500, possible: 208 });
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Tree {
     Leaf(u8),
-    Node(Box<Tree>),
+    Node(Box<Self>),
 }
 
 #[test]
 fn bottomless_nesting_ends_in_an_error_not_in_the_stack() {
     let deep = 1_u32.to_le_bytes().repeat(1 << 18);
     let error = decode::<Tree>(&deep).unwrap_err();
-    assert_eq!(
-        error,
-        DecodeError::TooDeep {
-            max_depth: MAX_DEPTH
-        }
-    );
+    assert_eq!(error, DecodeError::TooDeep { max_depth: MAX_DEPTH });
 
     let nest = |depth| (1..depth).fold(Tree::Leaf(1), |inner, _| Tree::Node(Box::new(inner)));
     let deepest = nest(MAX_DEPTH);
     assert_eq!(decode::<Tree>(&encode(&deepest).unwrap()), Ok(deepest));
     let deeper = encode(&nest(MAX_DEPTH + 1)).unwrap();
-    assert_eq!(
-        decode::<Tree>(&deeper),
-        Err(DecodeError::TooDeep {
-            max_depth: MAX_DEPTH
-        })
-    );
+    assert_eq!(decode::<Tree>(&deeper), Err(DecodeError::TooDeep { max_depth: MAX_DEPTH }));
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -293,46 +227,27 @@ fn kind() -> impl Strategy<Value = Kind> {
         Just(Kind::Unit),
         any::<i128>().prop_map(|n| Kind::New(Wrapped(n))),
         any::<(u8, String)>().prop_map(|(n, s)| Kind::Pair(n, s)),
-        (
-            any::<u64>(),
-            proptest::collection::vec(any::<String>(), 0..3)
-        )
+        (any::<u64>(), proptest::collection::vec(any::<String>(), 0..3))
             .prop_map(|(id, tags)| Kind::Named { id, tags }),
     ]
 }
 
 fn everything() -> impl Strategy<Value = Everything> {
-    let numbers = (
-        any::<u8>(),
-        any::<i16>(),
-        any::<u32>(),
-        any::<i64>(),
-        any::<u128>(),
-        -1e9..1e9,
-    );
+    let numbers = (any::<u8>(), any::<i16>(), any::<u32>(), any::<i64>(), any::<u128>(), -1e9..1e9);
     let list = proptest::collection::vec(proptest::collection::vec(any::<u16>(), 0..5), 0..5);
     let map = proptest::collection::btree_map(any::<String>(), kind(), 0..4);
     let maybe = proptest::option::of(any::<bool>().prop_map(|b| Box::new((b, ()))));
-    (
-        numbers,
-        any::<String>(),
-        any::<char>(),
-        maybe,
-        list,
-        map,
-        any::<[u8; 32]>(),
+    (numbers, any::<String>(), any::<char>(), maybe, list, map, any::<[u8; 32]>()).prop_map(
+        |(numbers, text, letter, maybe, list, map, digest)| Everything {
+            numbers,
+            text,
+            letter,
+            maybe,
+            list,
+            map,
+            digest,
+        },
     )
-        .prop_map(
-            |(numbers, text, letter, maybe, list, map, digest)| Everything {
-                numbers,
-                text,
-                letter,
-                maybe,
-                list,
-                map,
-                digest,
-            },
-        )
 }
 
 fn outcome() -> impl Strategy<Value = Result<Bytes, Fault>> {
@@ -381,6 +296,7 @@ proptest! {
     #[test]
     fn byte_soup_is_survived(soup in proptest::collection::vec(any::<u8>(), 0..300)) {
         fuzz_envelopes(&soup);
+        fuzz_body(&soup);
         let _ = decode::<Everything>(&soup);
         let _ = decode::<Tree>(&soup);
     }
@@ -390,6 +306,7 @@ proptest! {
     fn plausible_soup_is_survived(words in proptest::collection::vec(0..9_u64, 0..60)) {
         let soup: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         fuzz_envelopes(&soup);
+        fuzz_body(&soup);
         let _ = decode::<Everything>(&soup);
         let _ = decode::<Vec<Tree>>(&soup);
     }

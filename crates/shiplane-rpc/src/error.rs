@@ -1,0 +1,123 @@
+//! Why a call failed, sorted by whose fault it is.
+
+use std::time::Duration;
+
+use shiplane_transport::{ConnectionEnd, StreamError};
+use shiplane_wire::Code;
+use thiserror::Error;
+
+use crate::{
+    calls::{BeginError, CallId},
+    codec::{DecodeError, EncodeError},
+    fault::Fault,
+    frame::FrameError,
+};
+
+/// Why a call has no answer.
+///
+/// Unless said otherwise it is not known whether the peer did what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CallError {
+    /// Our request does not fit a frame; nothing was sent. Send the data down the lane, as a chunk.
+    #[error(
+        "a request of {len_bytes} bytes does not fit a call (at most {max_bytes}): send it down the lane"
+    )]
+    TooLarge {
+        /// The length of the request.
+        len_bytes: u64,
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The caller's misuse: the request's type has no encoding. Nothing was sent.
+    #[error("the request cannot be encoded")]
+    Unencodable,
+    /// Too many calls wait on this side already; nothing was sent. Try again when some have ended.
+    #[error("{max_in_flight} calls to this peer are in flight already")]
+    Busy {
+        /// The limit.
+        max_in_flight: usize,
+    },
+    /// The budget was used up before the answer came. The peer was told to stop.
+    #[error("no answer within {budget:?}")]
+    DeadlineExceeded {
+        /// What the caller had given the call.
+        budget: Duration,
+    },
+    /// The peer took the request and answered that it failed. See the code.
+    #[error("the peer answered: {0}")]
+    Fault(#[from] Fault),
+    /// The peer gave the call up without an answer. The code says why.
+    #[error("the peer refused the call ({code})")]
+    Refused {
+        /// The peer's reason.
+        code: Code,
+    },
+    /// The connection ended. Dial again.
+    #[error("connection lost during the call: {0}")]
+    ConnectionLost(ConnectionEnd),
+    /// The peer's answer is none. Retrying does not help.
+    #[error("the peer broke the protocol: {0}")]
+    PeerProtocol(#[from] AnswerFault),
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AnswerFault {
+    /// It is not one whole envelope, or one over the limit.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The envelope cannot be decoded.
+    #[error("its answer cannot be read: {0}")]
+    Envelope(DecodeError),
+    /// It answers another call.
+    #[error("it answered call {actual} where {expected} was asked")]
+    WrongId {
+        /// The call that was made.
+        expected: CallId,
+        /// The call that was answered.
+        actual: CallId,
+    },
+    /// The body is not what the method returns.
+    #[error("its answer is not what the method returns: {0}")]
+    Body(DecodeError),
+}
+
+impl AnswerFault {
+    /// The code with which the answer's stream is stopped.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Frame(FrameError::Opening(refused)) => refused.code(),
+            Self::Frame(_) | Self::Envelope(_) | Self::WrongId { .. } | Self::Body(_) => Code::Protocol,
+        }
+    }
+}
+
+impl CallError {
+    /// The error of a call whose stream failed; its whole budget was `budget`.
+    pub(crate) fn from_stream(error: StreamError, budget: Duration) -> Self {
+        match error {
+            StreamError::Reset(code) | StreamError::Stopped(code) => Self::Refused { code },
+            StreamError::ConnectionLost(end) => Self::ConnectionLost(end),
+            StreamError::TimedOut { .. } => Self::DeadlineExceeded { budget },
+            // Both come from reading on after an end, which the client does not do.
+            StreamError::TooLong { .. } => Self::Refused { code: Code::TooLarge },
+            StreamError::Closed => Self::Refused { code: Code::Cancelled },
+        }
+    }
+
+    pub(crate) fn from_begin(error: BeginError, budget: Duration) -> Self {
+        match error {
+            BeginError::Busy { max_in_flight } => Self::Busy { max_in_flight },
+            BeginError::DeadlinePassed => Self::DeadlineExceeded { budget },
+        }
+    }
+}
+
+impl From<EncodeError> for CallError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge { len_bytes, max_bytes } => Self::TooLarge { len_bytes, max_bytes },
+            EncodeError::Unsupported => Self::Unencodable,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The callee's side: which method is handled by what, for which caller.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use serde::{Serialize, de::DeserializeOwned};
+use shiplane_transport::PeerConnection;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    calls::MAX_IN_FLIGHT,
+    codec::{self, EncodeError},
+    context::RequestContext,
+    fault::{Fault, FaultCode},
+    method::Method,
+};
+
+mod session;
+
+/// The methods that are offered to peers. Build it once, then [`serve`](Self::serve) each connection.
+///
+/// ```
+/// use shiplane_rpc::{Fault, FaultCode, Method, Router};
+///
+/// const HALVE: Method<u64, u64> = Method::new("demo.halve");
+///
+/// let router = Router::new()
+///     .method("demo.echo", |_context, body| async move { Ok(body) })
+///     .typed(HALVE, |_context, number| async move {
+///         match number % 2 {
+///             0 => Ok(number / 2),
+///             _ => Err(Fault::new(FaultCode::InvalidRequest, "odd")),
+///         }
+///     });
+/// assert_eq!(router.methods().count(), 2);
+/// ```
+pub struct Router {
+    handlers: HashMap<String, Handler>,
+    guards: Vec<Guard>,
+    max_in_flight: usize,
+}
+
+impl Router {
+    /// Offers nothing yet: every call is answered with [`FaultCode::UnknownMethod`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self { handlers: HashMap::new(), guards: Vec::new(), max_in_flight: MAX_IN_FLIGHT }
+    }
+
+    /// Handles calls of `name` by `handler`, in place of an earlier one of that name.
+    ///
+    /// The handler's future is dropped at its next `await` when the caller gives up, the deadline
+    /// passes or the connection ends. If it panics, the caller gets [`FaultCode::Internal`]. It runs on
+    /// the runtime's threads: what blocks belongs on `spawn_blocking`.
+    #[must_use]
+    pub fn method<H, F>(mut self, name: impl Into<String>, handler: H) -> Self
+    where
+        H: Fn(RequestContext, Bytes) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Bytes, Fault>> + Send + 'static,
+    {
+        let handler = move |context, body| handler(context, body).boxed();
+        self.handlers.insert(name.into(), Box::new(handler));
+        self
+    }
+
+    /// As [`method`](Self::method), with the types of the method. A body that is none is answered with
+    /// [`FaultCode::InvalidRequest`], and the handler is not asked.
+    #[must_use]
+    pub fn typed<Req, Resp, H, F>(self, method: Method<Req, Resp>, handler: H) -> Self
+    where
+        Req: DeserializeOwned + Send + 'static,
+        Resp: Serialize + Send + 'static,
+        H: Fn(RequestContext, Req) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Resp, Fault>> + Send + 'static,
+    {
+        self.method(method.name(), move |context, body| {
+            let response = codec::decode(&body).map(|request| handler(context, request));
+            async move {
+                let response =
+                    response.map_err(|error| Fault::new(FaultCode::InvalidRequest, error.to_string()))?;
+                codec::encode(&response.await?).map_err(|error| unsendable(&error))
+            }
+        })
+    }
+
+    /// Asks `guard` before every handler, and before it is known whether there is one: with the call's
+    /// context and the method's name. A fault is the answer; the handler never sees the call.
+    ///
+    /// Several guards are asked in the order they were given; all must agree. A guard that panics
+    /// refuses.
+    #[must_use]
+    pub fn guard<G>(mut self, guard: G) -> Self
+    where
+        G: Fn(&RequestContext, &str) -> Result<(), Fault> + Send + Sync + 'static,
+    {
+        self.guards.push(Box::new(guard));
+        self
+    }
+
+    /// Handles at most so many calls of a peer at a time; the others get [`FaultCode::Busy`]. The
+    /// default is [`MAX_IN_FLIGHT`].
+    #[must_use]
+    pub fn max_in_flight(mut self, calls: usize) -> Self {
+        self.max_in_flight = calls;
+        self
+    }
+
+    /// The names of the methods, in no order.
+    pub fn methods(&self) -> impl Iterator<Item = &str> {
+        self.handlers.keys().map(String::as_str)
+    }
+
+    /// Handles the peer's calls until the connection has ended and its last handler is gone. Nobody
+    /// else may take calls from the connection meanwhile.
+    ///
+    /// Dropping the future cancels the handlers that run and takes no more calls.
+    pub async fn serve(self: Arc<Self>, connection: Arc<PeerConnection>) {
+        let session = Arc::new(session::Session::new(self, Arc::clone(&connection)));
+        let ended = session.ended().clone().drop_guard();
+        let tasks = TaskTracker::new();
+        while let Some(call) = connection.next_call().await {
+            tasks.spawn(Arc::clone(&session).handle(call));
+        }
+        drop(ended);
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn dispatch(&self, context: RequestContext, method: &str, body: Bytes) -> Result<Bytes, Fault> {
+        for guard in &self.guards {
+            guard(&context, method)?;
+        }
+        match self.handlers.get(method) {
+            Some(handler) => handler(context, body).await,
+            None => Err(unknown_method(method)),
+        }
+    }
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("methods", &self.handlers.keys())
+            .field("guards", &self.guards.len())
+            .field("max_in_flight", &self.max_in_flight)
+            .finish()
+    }
+}
+
+type Handler = Box<dyn Fn(RequestContext, Bytes) -> BoxFuture<'static, Result<Bytes, Fault>> + Send + Sync>;
+
+type Guard = Box<dyn Fn(&RequestContext, &str) -> Result<(), Fault> + Send + Sync>;
+
+fn unknown_method(method: &str) -> Fault {
+    let shown = shiplane_wire::escape_truncated(method.as_bytes(), MAX_SHOWN_METHOD_LEN_BYTES);
+    Fault::new(FaultCode::UnknownMethod, shown.to_string())
+}
+
+/// The answer in place of one that cannot be encoded.
+fn unsendable(error: &EncodeError) -> Fault {
+    let code = match error {
+        EncodeError::TooLarge { .. } => FaultCode::TooLarge,
+        EncodeError::Unsupported => FaultCode::Internal,
+    };
+    Fault::new(code, error.to_string())
+}
+
+/// 64 bytes: longer than any honest name; a hostile one may have a whole frame.
+const MAX_SHOWN_METHOD_LEN_BYTES: usize = 64;

@@ -1,0 +1,251 @@
+//! The calls of one peer, from the first byte of the body to the last of the answer.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::FutureExt;
+use shiplane_transport::{BiStream, CallKind, InboundCall, PeerConnection, RecvHalf, SendHalf, StreamError};
+use shiplane_wire::Code;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Router, unsendable};
+use crate::{
+    calls::{AdmitError, CallId, Inbound, MAX_BUDGET},
+    client::RpcClient,
+    codec::{Answer, Request},
+    context::RequestContext,
+    fault::{Fault, FaultCode},
+    frame::EnvelopeReader,
+};
+
+/// What the calls of one connection share.
+pub(super) struct Session {
+    router: Arc<Router>,
+    connection: Arc<PeerConnection>,
+    client: RpcClient,
+    inbound: Mutex<Inbound>,
+    body_bytes: Arc<Semaphore>,
+    ended: CancellationToken,
+}
+
+impl Session {
+    pub(super) fn new(router: Arc<Router>, connection: Arc<PeerConnection>) -> Self {
+        Self {
+            client: RpcClient::nested(Arc::clone(&connection)),
+            inbound: Mutex::new(Inbound::new(router.max_in_flight)),
+            body_bytes: Arc::new(Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT)),
+            ended: CancellationToken::new(),
+            router,
+            connection,
+        }
+    }
+
+    /// Triggered to end all the calls.
+    pub(super) fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// One call, whatever becomes of it.
+    pub(super) async fn handle(self: Arc<Self>, call: InboundCall) {
+        let arrived = Instant::now();
+        let InboundCall { kind, body_len_bytes, stream: BiStream { mut send, mut recv } } = call;
+        let taken = tokio::select! {
+            biased;
+            taken = self.take(&mut recv, body_len_bytes, arrived) => taken,
+            _ = send.stopped() => Err(Code::Cancelled),
+            () = self.ended.cancelled() => Err(Code::ShuttingDown),
+        };
+        let outcome = match taken {
+            Ok(taken) => {
+                let call_id = taken.request.call_id;
+                let outcome = self.run(taken, &mut send, arrived).await;
+                outcome.map(|outcome| (call_id, outcome))
+            }
+            Err(code) => {
+                tracing::debug!(peer = %self.connection.peer_id(), %code, "a call was not taken");
+                recv.stop(code);
+                send.reset(code);
+                return;
+            }
+        };
+        match outcome {
+            Ok((call_id, outcome)) => answer(kind, send, call_id, outcome).await,
+            Err(code) => send.reset(code),
+        }
+    }
+
+    /// Reads the request, in bounded memory and time.
+    async fn take(&self, recv: &mut RecvHalf, body_len_bytes: u32, arrived: Instant) -> Result<Taken, Code> {
+        let deadline = arrived + self.connection.config().header_timeout;
+        let room = Arc::clone(&self.body_bytes).acquire_many_owned(body_len_bytes);
+        let room = timeout_at(deadline, room).await.map_err(|_| Code::Busy)?;
+        let room = room.map_err(|_| Code::ShuttingDown)?;
+        let envelope =
+            timeout_at(deadline, read_envelope(recv, body_len_bytes)).await.map_err(|_| Code::Timeout)??;
+        let request = Request::decode(&envelope).map_err(|_| Code::Protocol)?;
+        Ok(Taken { request, _room: room })
+    }
+
+    /// The handler's outcome, or the code for a caller that waits no more or must not be answered.
+    async fn run(
+        &self,
+        taken: Taken,
+        send: &mut SendHalf,
+        arrived: Instant,
+    ) -> Result<Result<Bytes, Fault>, Code> {
+        let Taken { request, _room } = taken;
+        let _in_flight = match self.inbound().admit(request.call_id) {
+            Ok(()) => InFlight { session: self, id: request.call_id },
+            // SPEC 5.3: to answer would be taken for the answer to the other call.
+            Err(AdmitError::InFlight) => return Err(Code::Protocol),
+            Err(busy @ AdmitError::Busy { .. }) => {
+                return Ok(Err(Fault::new(FaultCode::Busy, busy.to_string())));
+            }
+        };
+        // SPEC 5.4
+        let budget = Duration::from_millis(request.remaining_ms).min(MAX_BUDGET);
+        let context = self.context(request.call_id, arrived + budget);
+        let (cancelled, deadline) = (context.cancelled.clone(), context.deadline);
+        let handled = self.router.dispatch(context, &request.method, request.body);
+        let mut handled = std::pin::pin!(AssertUnwindSafe(handled).catch_unwind());
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut handled => return Ok(outcome.unwrap_or_else(|_| Err(panicked()))),
+            () = sleep_until(deadline) => Ok(Err(Fault::new(FaultCode::DeadlineExceeded, ""))),
+            _ = send.stopped() => Err(Code::Cancelled),
+            () = self.ended.cancelled() => Err(Code::ShuttingDown),
+        };
+        // First the token, for what the handler started elsewhere; the future is dropped on return.
+        cancelled.cancel();
+        outcome
+    }
+
+    fn context(&self, call_id: CallId, deadline: Instant) -> RequestContext {
+        RequestContext {
+            peer: self.connection.peer_id(),
+            remote_addr: self.connection.remote_addr(),
+            call_id,
+            deadline,
+            cancelled: self.ended.child_token(),
+            connection: Arc::clone(&self.connection),
+            client: self.client.clone(),
+        }
+    }
+
+    fn inbound(&self) -> MutexGuard<'_, Inbound> {
+        // The set keeps its own order even if a holder panicked between two calls to it.
+        self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Taken {
+    request: Request,
+    /// The body's part of what one peer may have in memory here.
+    _room: OwnedSemaphorePermit,
+}
+
+/// A place in the table, given back however the call ends.
+struct InFlight<'a> {
+    session: &'a Session,
+    id: CallId,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.session.inbound().finish(self.id);
+    }
+}
+
+/// Exactly the announced bytes, then the end of the stream.
+async fn read_envelope(recv: &mut RecvHalf, len_bytes: u32) -> Result<Bytes, Code> {
+    let mut reader = EnvelopeReader::request(len_bytes);
+    loop {
+        match recv.read().await {
+            Ok(Some(piece)) => reader.push(piece).map_err(|_| Code::Protocol)?,
+            Ok(None) => return reader.take().ok_or(Code::Protocol),
+            Err(StreamError::Reset(_) | StreamError::ConnectionLost(_)) => {
+                return Err(Code::Cancelled);
+            }
+            Err(
+                StreamError::Stopped(_)
+                | StreamError::TooLong { .. }
+                | StreamError::TimedOut { .. }
+                | StreamError::Closed,
+            ) => return Err(Code::Protocol),
+        }
+    }
+}
+
+async fn answer(kind: CallKind, mut send: SendHalf, call_id: CallId, outcome: Result<Bytes, Fault>) {
+    let opening = match (kind, outcome) {
+        (CallKind::Call, outcome) => encoded(call_id, outcome),
+        (CallKind::OneWay, Ok(_)) => Bytes::new(),
+        (CallKind::OneWay, Err(fault)) => return send.reset(reset_code(fault.code)),
+    };
+    let sent = async {
+        if !opening.is_empty() {
+            send.write(opening).await?;
+        }
+        send.finish()
+    };
+    match timeout(ANSWER_TIMEOUT, sent).await {
+        // Stays until the peer has it: a connection that is closed meanwhile would lose it.
+        Ok(Ok(())) => drop(timeout(ANSWER_TIMEOUT, send.stopped()).await),
+        Ok(Err(error)) => tracing::debug!(call = %call_id, %error, "the answer was not wanted"),
+        Err(_) => send.reset(Code::Timeout),
+    }
+}
+
+/// The answer, or a fault that says why it cannot be sent.
+fn encoded(call_id: CallId, outcome: Result<Bytes, Fault>) -> Bytes {
+    let answer = Answer { call_id, outcome };
+    answer.encode().unwrap_or_else(|error| {
+        let apology = Answer { call_id, outcome: Err(unsendable(&error)) };
+        // A fault's message is far below the limit, so this one can be encoded.
+        apology.encode().unwrap_or_default()
+    })
+}
+
+/// How a one-way request's failure is told: by the reset of a stream that carries no answer.
+fn reset_code(fault: FaultCode) -> Code {
+    match fault {
+        FaultCode::Busy => Code::Busy,
+        FaultCode::Unauthorised => Code::Unauthorised,
+        FaultCode::TooLarge => Code::TooLarge,
+        FaultCode::DeadlineExceeded => Code::Timeout,
+        FaultCode::PathRefused => Code::PathRefused,
+        FaultCode::Integrity => Code::Integrity,
+        FaultCode::ShuttingDown => Code::ShuttingDown,
+        FaultCode::SourceChanged => Code::SourceChanged,
+        FaultCode::SourceIo => Code::SourceFailed,
+        FaultCode::SinkIo | FaultCode::NoSpace => Code::SinkFailed,
+        FaultCode::UnknownMethod | FaultCode::InvalidRequest => Code::Protocol,
+        FaultCode::Internal
+        | FaultCode::NotFound
+        | FaultCode::Gone
+        | FaultCode::Exists
+        | FaultCode::ReadOnly
+        | FaultCode::Other(_) => Code::Cancelled,
+    }
+}
+
+/// The panic's own words stay here: the panic hook has printed them, and they may name local things.
+fn panicked() -> Fault {
+    tracing::error!("a handler panicked; its caller got a fault");
+    Fault::new(FaultCode::Internal, "the handler failed")
+}
+
+/// 8 MiB of requests that one peer has in memory here, eight of the largest. More wait for room, and
+/// then give up as busy: 64 streams of 1 MiB each would fill the whole of a process's budget.
+const MAX_BODY_BYTES_IN_FLIGHT: usize = 8 << 20;
+
+/// 10 s without the caller taking the answer it waits for: as long as a header may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

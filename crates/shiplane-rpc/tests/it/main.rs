@@ -1,0 +1,11 @@
+//! Stories of calls between two peers on loopback, in virtual time.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod calls;
+mod endings;
+mod fuzz_corpus;
+mod hostile_callee;
+mod hostile_caller;
+mod pair;
+mod serving;

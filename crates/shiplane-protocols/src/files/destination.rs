@@ -1,0 +1,334 @@
+//! The receiving side: where a transfer lands, and what it holds on to while it runs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use shiplane_wire::{Digest, Entry, Promise, RelPath, Span, escape};
+
+use super::dirs::{DirHandle, Dirs};
+use super::error::{DestinationError, Operation};
+use super::handles::Handles;
+use super::journal::{Batch, Journal};
+use super::landing::{Created, Landing};
+use super::leftovers::Leftovers;
+use super::names::JobKey;
+use super::plan::Plan;
+use super::state::{State, Summary};
+use super::writer::ChunkWriter;
+use super::{Shape, lock, platform};
+
+/// How to receive.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiveOptions {
+    /// Whether different files that exist are replaced. Directories never are.
+    pub overwrite: bool,
+    /// What [`Destination::publish`] and [`Destination::finish`] promise: with [`Promise::Verified`]
+    /// nothing is synced.
+    pub promise: Promise,
+    /// Whether files that look equal by size and time are compared by content.
+    pub verify: bool,
+    /// The size from which a file has chunks of its own; its space is allocated when it is begun.
+    pub chunk_len_bytes: u64,
+}
+
+/// Where a transfer lands. A handle: clones are the same destination.
+///
+/// The caller, on blocking threads:
+///
+/// 1. [`open`](Self::open), then [`plan`](Self::plan) each entry as it arrives. For [`Plan::Compare`] ask
+///    the peer for the digest and [`compare`](Self::compare); for [`Plan::Want`] cut what is missing into
+///    chunks, or publish at once if nothing is.
+/// 2. [`reserve`](Self::reserve) what is missing before the first byte.
+/// 3. For each chunk [`chunk_writer`](Self::chunk_writer), write, and [`commit`](ChunkWriter::commit) when
+///    it is verified; a writer that is dropped leaves nothing that counts.
+/// 4. [`publish`](Self::publish) what a commit says is complete, many at a time;
+///    [`discard`](Self::discard) what the peer cannot send after all.
+/// 5. [`finish`](Self::finish).
+///
+/// Dropped before that, it leaves what the same job needs to go on, under temporary names. Nothing outside
+/// of the landing root is ever touched and no link beneath it is followed.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    inner: Arc<Inner>,
+}
+
+impl Destination {
+    /// Finds where `shape` lands when the user says `dest`, as with `cp -r`, creates the directory if need
+    /// be and takes up what an earlier run of the same `job` left.
+    ///
+    /// A file lands in `dest` if that is a directory, else as `dest`; a directory likewise; the content of
+    /// a served root lands in `dest`.
+    ///
+    /// # Errors
+    ///
+    /// [`DestinationError::Busy`] if another run of the job is at work, and what can be wrong with `dest`.
+    pub fn open(
+        dest: &Path,
+        shape: &Shape,
+        job: JobKey,
+        options: ReceiveOptions,
+    ) -> Result<Self, DestinationError> {
+        let landing = Landing::find(dest, shape, job)?;
+        let opened = Journal::open(&landing.root, landing.key)
+            .inspect_err(|_| landing.created.iter().for_each(Created::undo))?;
+        let requested = match shape {
+            Shape::File { name } => Some(name.clone()),
+            Shape::Directory { .. } | Shape::Root => None,
+        };
+        let folds = folds_names(&landing.root, &opened.journal);
+        let was_resumed = !opened.journal.is_pristine();
+        let state = State { has_strays: opened.is_damaged, ..State::default() };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                dirs: Dirs::new(landing.root),
+                shown: landing.shown,
+                file: landing.file.zip(requested),
+                key: landing.key,
+                created: landing.created,
+                options,
+                was_resumed,
+                folds,
+                state: Mutex::new(state),
+                journal: Mutex::new(opened.journal),
+                leftovers: Mutex::new(opened.leftovers),
+                handles: Handles::default(),
+            }),
+        })
+    }
+
+    /// The directory that everything lands beneath.
+    pub fn root(&self) -> &Path {
+        &self.inner.shown
+    }
+
+    /// Decides what is to be done for entry number `index`; a directory is created at once.
+    ///
+    /// What an earlier run kept of the file is read and hashed here, which takes its time with large ones.
+    ///
+    /// # Errors
+    ///
+    /// Of class [`Protocol`](super::FaultClass::Protocol) if the peer may not send this entry here,
+    /// [`Refused`](super::FaultClass::Refused) if something is in the way or the name cannot be used,
+    /// else what the system says. Only this entry is affected.
+    pub fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        self.inner.plan(index, entry)
+    }
+
+    /// Goes on after [`Plan::Compare`], now that the peer's digest of the whole file is known: reads the
+    /// local file and gives [`Plan::Done`] or [`Plan::Want`].
+    ///
+    /// # Errors
+    ///
+    /// [`DestinationError::Exists`] if the content differs and may not be overwritten, else as for
+    /// [`plan`](Self::plan).
+    pub fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
+        self.inner.compare(index, entry, theirs)
+    }
+
+    /// The digest of the local file that `entry` stands for.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn digest_of(&self, entry: &Entry) -> Result<Digest, DestinationError> {
+        self.inner.digest_of(entry)
+    }
+
+    /// Checks that `missing_bytes` more fit, beyond what files resumed by this run occupy already.
+    ///
+    /// # Errors
+    ///
+    /// [`DestinationError::NoSpace`] with what is needed and available.
+    pub fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
+        let inner = &self.inner;
+        let needed_bytes = missing_bytes.saturating_sub(lock(&inner.state).preallocated_bytes);
+        let available_bytes = platform::available_bytes(&inner.root().dir)
+            .map_err(|error| inner.failed_at_root(Operation::Examine, error))?;
+        if needed_bytes > available_bytes {
+            let path = escape(inner.shown.as_os_str().as_encoded_bytes()).to_string();
+            return Err(DestinationError::NoSpace { path, needed_bytes, available_bytes });
+        }
+        Ok(())
+    }
+
+    /// Starts to write chunk number `chunk`, whose bytes are those of `spans`, one after another.
+    ///
+    /// # Errors
+    ///
+    /// [`DestinationError::NotWanted`] and [`DestinationError::SpanOutside`] if the spans are not of files
+    /// that are being received, else what the system says of the journal.
+    pub fn chunk_writer(&self, chunk: u64, spans: &[Span]) -> Result<ChunkWriter, DestinationError> {
+        ChunkWriter::new(&self.inner, chunk, spans)
+    }
+
+    /// Gives complete files their final names: those a [`commit`](ChunkWriter::commit) reported, and those
+    /// planned with nothing missing. With [`Promise::Durable`] they are durable first, and their names
+    /// after; that costs a few waits for the disk however many files there are, so call it with many.
+    ///
+    /// After an error, those of the files that could be published are; the others stay as they were.
+    ///
+    /// # Errors
+    ///
+    /// The first of: [`DestinationError::NotWanted`] if one is not complete,
+    /// [`DestinationError::Poisoned`] if the system could not make one durable (nothing is renamed then),
+    /// [`DestinationError::Exists`] if something took a name meanwhile, or what the system says.
+    pub fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
+        self.inner.publish(entries)
+    }
+
+    /// Gives up a file that was wanted: the peer cannot send it any more. What there is of it is removed.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it is removed.
+    pub fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+        self.inner.discard(entry)
+    }
+
+    /// Ends the transfer: sets the times of directories, removes what this and earlier runs of the job left
+    /// under temporary names, and the journal. With [`Promise::Durable`], everything is durable then, also
+    /// the files that were found identical.
+    ///
+    /// # Errors
+    ///
+    /// [`DestinationError::Unfinished`] if a wanted file was neither published nor discarded,
+    /// [`DestinationError::Poisoned`] if something could not be made durable, else what the system says.
+    /// The journal stays then, and the same job can be run again.
+    pub fn finish(self) -> Result<Summary, DestinationError> {
+        self.inner.finish()
+    }
+}
+
+/// What the clones of a [`Destination`] and its writers share.
+///
+/// Locks are held for a look, never while a file is read, written or synced; only the journal's is held
+/// while a record is appended. Whoever needs two takes the journal's first.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) dirs: Dirs,
+    pub(super) shown: PathBuf,
+    /// For a transfer of one file: the name it gets, and the one it was requested by.
+    pub(super) file: Option<(RelPath, Vec<u8>)>,
+    pub(super) key: JobKey,
+    pub(super) created: Option<Created>,
+    pub(super) options: ReceiveOptions,
+    /// An earlier run may have published files whose names are not durable yet.
+    pub(super) was_resumed: bool,
+    /// Names that differ only in case are the same here.
+    pub(super) folds: bool,
+    pub(super) state: Mutex<State>,
+    pub(super) journal: Mutex<Journal>,
+    pub(super) leftovers: Mutex<Leftovers>,
+    pub(super) handles: Handles,
+}
+
+impl Inner {
+    pub(super) fn root(&self) -> &DirHandle {
+        self.dirs.root()
+    }
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.options.promise == Promise::Durable
+    }
+
+    pub(super) fn record(&self, batch: &Batch) -> Result<(), DestinationError> {
+        lock(&self.journal).append(batch).map_err(|error| self.with_space(error, 0))
+    }
+
+    pub(super) fn parent_of(&self, path: &RelPath) -> Result<Arc<DirHandle>, DestinationError> {
+        self.dirs.parent_of(path).map_err(|error| {
+            let in_the_way =
+                platform::is_symlink_refused(&error) || error.kind() == io::ErrorKind::NotADirectory;
+            match path.parent() {
+                Some(parent) if in_the_way => {
+                    self.wrong_kind(&parent, platform::Kind::Symlink, platform::Kind::Directory)
+                }
+                Some(parent) => self.failed(Operation::Open, &parent, error),
+                None => self.failed_at_root(Operation::Open, error),
+            }
+        })
+    }
+
+    /// `path` as the user knows it, safe to print.
+    pub(super) fn show(&self, path: &RelPath) -> String {
+        escape(&self.path_of(path)).to_string()
+    }
+
+    pub(super) fn exists(&self, path: &RelPath) -> DestinationError {
+        DestinationError::Exists { path: self.show(path) }
+    }
+
+    pub(super) fn wrong_kind(
+        &self,
+        path: &RelPath,
+        found: platform::Kind,
+        wanted: platform::Kind,
+    ) -> DestinationError {
+        DestinationError::WrongKind { path: self.show(path), found, wanted }
+    }
+
+    pub(super) fn failed(&self, operation: Operation, path: &RelPath, error: io::Error) -> DestinationError {
+        self.failed_writing(operation, path, 0, error)
+    }
+
+    /// Like [`failed`](Self::failed), for something that needed `needed_bytes` of space.
+    pub(super) fn failed_writing(
+        &self,
+        operation: Operation,
+        path: &RelPath,
+        needed_bytes: u64,
+        error: io::Error,
+    ) -> DestinationError {
+        self.with_space(DestinationError::io(operation, &self.path_of(path), error), needed_bytes)
+    }
+
+    pub(super) fn failed_at_root(&self, operation: Operation, error: io::Error) -> DestinationError {
+        DestinationError::io(operation, self.shown.as_os_str().as_encoded_bytes(), error)
+    }
+
+    fn path_of(&self, path: &RelPath) -> Vec<u8> {
+        let mut bytes = self.shown.as_os_str().as_encoded_bytes().to_vec();
+        if bytes.last().is_some_and(|last| *last != b'/') {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(path.as_bytes());
+        bytes
+    }
+
+    pub(super) fn with_space(&self, error: DestinationError, needed_bytes: u64) -> DestinationError {
+        match error {
+            DestinationError::NoSpace { path, .. } => {
+                let available_bytes = platform::available_bytes(&self.root().dir).unwrap_or_default();
+                DestinationError::NoSpace { path, needed_bytes, available_bytes }
+            }
+            other => other,
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// A run that changed nothing leaves nothing: neither its journal nor the directory it created.
+    fn drop(&mut self) {
+        let journal = lock(&self.journal);
+        let state = lock(&self.state);
+        if state.is_finished || state.has_changes || !journal.is_pristine() {
+            return;
+        }
+        // Nobody is left to tell if this fails, and the next run of the job does it again.
+        let removed = journal.remove();
+        if removed.is_ok() {
+            self.created.iter().for_each(Created::undo);
+        }
+    }
+}
+
+/// Whether a name in another case finds the same file.
+fn folds_names(root: &DirHandle, journal: &Journal) -> bool {
+    let name = journal.name();
+    let same = |name: &str| platform::stat(&root.dir, name.as_bytes()).map(|stat| (stat.device, stat.inode));
+    match (same(name), same(&name.to_ascii_uppercase())) {
+        (Ok(own), Ok(other)) => own == other,
+        _ => false,
+    }
+}

@@ -1,0 +1,125 @@
+//! The end of a transfer.
+
+use std::cmp::Reverse;
+use std::io;
+
+use cap_std::fs::Dir;
+use shiplane_wire::{RelPath, escape};
+
+use super::destination::Inner;
+use super::error::{DestinationError, Operation};
+use super::lock;
+use super::platform::{self, Names};
+use super::state::{Directory, Summary};
+
+impl Inner {
+    pub(super) fn finish(&self) -> Result<Summary, DestinationError> {
+        let (mut directories, has_strays) = self.check_complete()?;
+        self.remove_unsettled()?;
+        if has_strays {
+            self.remove_strays_in(&self.root().dir)?;
+            for (path, _) in &directories {
+                let dir =
+                    self.dirs.open(Some(path)).map_err(|error| self.failed(Operation::Open, path, error))?;
+                self.remove_strays_in(&dir.dir)?;
+            }
+        }
+        // Deepest first: a directory may lose the right to be entered.
+        directories.sort_unstable_by_key(|(path, _)| Reverse(path.as_bytes().len()));
+        for (path, directory) in &directories {
+            self.settle_directory(path, directory)?;
+        }
+        if self.is_durable() {
+            self.make_all_durable()?;
+        }
+        let mut state = lock(&self.state);
+        state.is_finished = true;
+        let summary = state.summary;
+        drop(state);
+        lock(&self.journal).remove()?;
+        if self.is_durable() {
+            // A journal that comes back after a power cut would only cost time, but it is ours to clear.
+            platform::sync_dir(&self.root().dir)
+                .map_err(|error| self.failed_at_root(Operation::Sync, error))?;
+        }
+        Ok(summary)
+    }
+
+    fn check_complete(&self) -> Result<(Vec<(RelPath, Directory)>, bool), DestinationError> {
+        let mut state = lock(&self.state);
+        if state.is_poisoned {
+            let path = escape(self.shown.as_os_str().as_encoded_bytes()).to_string();
+            return Err(DestinationError::Poisoned { path, source: None });
+        }
+        if !state.files.is_empty() {
+            return Err(DestinationError::Unfinished { files: state.files.len() });
+        }
+        let directories = std::mem::take(&mut state.directories);
+        Ok((directories.into_iter().collect(), state.has_strays))
+    }
+
+    /// Removes what earlier runs left of files that the peer did not mention this time.
+    fn remove_unsettled(&self) -> Result<(), DestinationError> {
+        let unsettled = lock(&self.leftovers).take_unsettled();
+        unsettled.iter().try_for_each(|(id, path)| self.remove_temp(*id, path))
+    }
+
+    /// Removes temporary files of this job that its journal does not know.
+    fn remove_strays_in(&self, dir: &Dir) -> Result<(), DestinationError> {
+        let prefix = self.key.temp_prefix();
+        let failed = |operation| move |error| self.failed_at_root(operation, error);
+        let mut names = Names::of(dir).map_err(failed(Operation::Read))?;
+        let mut strays = Vec::new();
+        let own = |name: &[u8]| {
+            (name.starts_with(prefix.as_bytes()) && super::names::is_own(name)).then(|| name.to_vec())
+        };
+        while let Some(name) = names.next(own) {
+            strays.extend(name.map_err(failed(Operation::Read))?);
+        }
+        for name in strays {
+            match platform::remove_file(dir, &name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(Operation::Remove)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a directory's time, and takes away from a new one's mode what was added to fill it.
+    fn settle_directory(&self, path: &RelPath, directory: &Directory) -> Result<(), DestinationError> {
+        let failed = |error| self.failed(Operation::SetMetadata, path, error);
+        let handle = self.dirs.open(Some(path)).map_err(|error| self.failed(Operation::Open, path, error))?;
+        // One that an interrupted run created is not new any more, but ours all the same.
+        if (directory.is_new || self.was_resumed) && directory.mode & 0o700 != 0o700 {
+            let mode = platform::stat_open(&handle.dir).map_err(failed)?.mode & directory.mode;
+            platform::set_mode(&handle.dir, mode).map_err(failed)?;
+        }
+        platform::set_mtime(&handle.dir, directory.mtime).map_err(failed)?;
+        lock(&self.state).unsynced.insert(Some(path.clone()), handle.device);
+        Ok(())
+    }
+
+    fn make_all_durable(&self) -> Result<(), DestinationError> {
+        self.sync_dirs()?;
+        let relies_on_others = self.was_resumed || lock(&self.state).summary.identical_files > 0;
+        if relies_on_others {
+            // Found, not written by this run: whoever wrote them may not have synced them.
+            platform::sync_filesystem(&self.root().dir)
+                .map_err(|error| self.failed_at_root(Operation::Sync, error))?;
+        }
+        let parent = match &self.created {
+            Some(created) => Some(
+                created.parent.try_clone().map_err(|error| self.failed_at_root(Operation::Open, error))?,
+            ),
+            // An interrupted run may have created it; if the parent cannot be opened, it was not us.
+            None if self.was_resumed => platform::open_ambient_dir(&self.shown.join("..")).ok(),
+            None => None,
+        };
+        if let Some(parent) = parent {
+            platform::sync_dir(&parent).map_err(|error| self.failed_at_root(Operation::Sync, error))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! The journal of a job: what a run that was cut off has kept.
+//!
+//! A file in the landing root, appended to and locked for as long as the run lasts. It is a hint, not a
+//! promise: it is never synced, a torn end is cut away, and whatever it says is kept is read and hashed
+//! again before it counts. So nothing but time is lost when it is wrong.
+
+mod record;
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use shiplane_wire::escape;
+
+pub(super) use record::{Batch, JournalRecord, KeptChunk, KeptSpan};
+use record::{Next, read_next};
+
+use super::dirs::DirHandle;
+use super::error::{DestinationError, Operation};
+use super::leftovers::Leftovers;
+use super::names::JobKey;
+use super::platform::{self, Kind};
+
+/// The open and locked journal.
+#[derive(Debug)]
+pub(super) struct Journal {
+    root: Arc<DirHandle>,
+    file: File,
+    name: String,
+    /// Where the next record goes; what may be behind it is of a write that failed.
+    len_bytes: u64,
+}
+
+/// A journal as it was found.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) journal: Journal,
+    pub(super) leftovers: Leftovers,
+    /// Something of it was lost, so that there may be temporary files that nobody knows of.
+    pub(super) is_damaged: bool,
+}
+
+impl Journal {
+    /// Opens or creates the journal of `key` in `dir`, locks it and reads what is there. One that is
+    /// malformed, or that somebody else put there, is moved aside.
+    pub(super) fn open(root: &Arc<DirHandle>, key: JobKey) -> Result<Opened, DestinationError> {
+        let name = key.journal_name();
+        let fail =
+            |operation| move |error| DestinationError::io(operation, key.journal_name().as_bytes(), error);
+        let mut is_damaged = false;
+        for _ in 0..OPEN_ATTEMPTS {
+            match try_open(root, key, &name).map_err(fail(Operation::Open))? {
+                Attempt::Opened(mut opened) => {
+                    opened.is_damaged |= is_damaged;
+                    return Ok(*opened);
+                }
+                Attempt::Locked => {
+                    return Err(DestinationError::Busy { journal: escape(name.as_bytes()).to_string() });
+                }
+                Attempt::Gone => {}
+                Attempt::Foreign => {
+                    set_aside(&root.dir, key, &name).map_err(fail(Operation::Rename))?;
+                    is_damaged = true;
+                }
+            }
+        }
+        Err(fail(Operation::Lock)(io::ErrorKind::ResourceBusy.into()))
+    }
+
+    /// Whether nothing was ever recorded.
+    pub(super) fn is_pristine(&self) -> bool {
+        self.len_bytes == HEADER_LEN_BYTES
+    }
+
+    /// Appends `batch` in one write. After an error nothing of it counts, and appending may go on.
+    pub(super) fn append(&mut self, batch: &Batch) -> Result<(), DestinationError> {
+        let bytes = batch.as_bytes();
+        platform::write_all_at(&self.file, self.len_bytes, bytes)
+            .map_err(|error| DestinationError::io(Operation::Write, self.name.as_bytes(), error))?;
+        self.len_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Removes the journal: the job is done, or never began.
+    pub(super) fn remove(&self) -> Result<(), DestinationError> {
+        platform::remove_file(&self.root.dir, self.name.as_bytes())
+            .map_err(|error| DestinationError::io(Operation::Remove, self.name.as_bytes(), error))
+    }
+
+    /// Name of the file in the landing root.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+enum Attempt {
+    Opened(Box<Opened>),
+    /// Another process has it.
+    Locked,
+    /// Its owner removed it between our opening and locking it.
+    Gone,
+    /// Not one that this program wrote.
+    Foreign,
+}
+
+fn try_open(root: &Arc<DirHandle>, key: JobKey, name: &str) -> io::Result<Attempt> {
+    let dir = &root.dir;
+    let file = match platform::open_locked(dir, name.as_bytes()) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(Attempt::Locked),
+        Err(error) => {
+            // A link, directory or socket in its place fails to open.
+            let found = platform::stat(dir, name.as_bytes());
+            return if found.is_ok_and(|stat| stat.kind != Kind::File) {
+                Ok(Attempt::Foreign)
+            } else {
+                Err(error)
+            };
+        }
+    };
+    let opened = platform::stat_open(&file)?;
+    match platform::stat(dir, name.as_bytes()) {
+        Ok(named) if (named.device, named.inode) == (opened.device, opened.inode) => {}
+        Ok(_) => return Ok(Attempt::Gone),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
+        Err(error) => return Err(error),
+    }
+    // Another name for the file would let our writes appear elsewhere.
+    if opened.kind != Kind::File || opened.links > 1 {
+        return Ok(Attempt::Foreign);
+    }
+    match read_header(&file, key)? {
+        Header::Ours => {}
+        Header::Foreign => return Ok(Attempt::Foreign),
+        Header::New => {
+            file.set_len(0)?;
+            platform::write_all_at(&file, 0, &header_of(key))?;
+        }
+    }
+    let Some(replayed) = replay(&file)? else {
+        return Ok(Attempt::Foreign);
+    };
+    let end = file.metadata()?.len();
+    file.set_len(replayed.len_bytes)?;
+    let is_damaged = end > replayed.len_bytes;
+    let journal =
+        Journal { root: Arc::clone(root), file, name: name.to_owned(), len_bytes: replayed.len_bytes };
+    Ok(Attempt::Opened(Box::new(Opened { journal, leftovers: replayed.leftovers, is_damaged })))
+}
+
+enum Header {
+    Ours,
+    Foreign,
+    /// Nothing yet, or cut off while it was created.
+    New,
+}
+
+fn read_header(file: &File, key: JobKey) -> io::Result<Header> {
+    let mut found = Vec::new();
+    file.take(HEADER_LEN_BYTES).read_to_end(&mut found)?;
+    let expected = header_of(key);
+    Ok(if found == expected {
+        Header::Ours
+    } else if expected.starts_with(&found) {
+        Header::New
+    } else {
+        Header::Foreign
+    })
+}
+
+struct Replayed {
+    leftovers: Leftovers,
+    len_bytes: u64,
+}
+
+/// Reads the records behind the header; `None` if they are not ours.
+fn replay(file: &File) -> io::Result<Option<Replayed>> {
+    let mut input = BufReader::with_capacity(READ_BUFFER_LEN_BYTES, file);
+    input.seek(io::SeekFrom::Start(HEADER_LEN_BYTES))?;
+    let mut replayed = Replayed { leftovers: Leftovers::default(), len_bytes: HEADER_LEN_BYTES };
+    let mut body = Vec::new();
+    loop {
+        match read_next(&mut input, &mut body)? {
+            Next::Record { record, len_bytes } => {
+                if replayed.leftovers.apply(record).is_none() {
+                    return Ok(None);
+                }
+                replayed.len_bytes += len_bytes;
+            }
+            Next::End => return Ok(Some(replayed)),
+            Next::Malformed => return Ok(None),
+        }
+    }
+}
+
+fn set_aside(dir: &Dir, key: JobKey, name: &str) -> io::Result<()> {
+    for attempt in 0..ASIDE_ATTEMPTS {
+        match platform::rename_new(dir, name.as_bytes(), key.aside_name(attempt).as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result,
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn header_of(key: JobKey) -> Vec<u8> {
+    [MAGIC.as_slice(), key.as_bytes()].concat()
+}
+
+const MAGIC: &[u8; 16] = b"shiplane-jrnl 1\n";
+const HEADER_LEN_BYTES: u64 = 16 + 32;
+
+/// How often to begin again when the journal is moved aside or removed by its owner meanwhile.
+const OPEN_ATTEMPTS: u32 = 8;
+
+/// More journals than this were never set aside in one place by accident.
+const ASIDE_ATTEMPTS: u32 = 100;
+
+/// A journal of a large file has thousands of small records.
+const READ_BUFFER_LEN_BYTES: usize = 64 << 10;

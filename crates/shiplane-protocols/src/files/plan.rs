@@ -1,0 +1,268 @@
+//! What is to be done for each entry, given what is there.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath};
+
+use super::destination::Inner;
+use super::error::{DestinationError, Operation};
+use super::lock;
+use super::names;
+use super::platform::{self, Kind, Stat};
+use super::state::{ActiveFile, Directory, Stage};
+
+/// What is to be done for an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing: the directory is there, or the file is, with the same content.
+    Done,
+    /// A file of the same size is there: ask the peer for the digest of its file and call
+    /// [`Destination::compare`](super::Destination::compare).
+    Compare,
+    /// The file is to be received.
+    Want {
+        /// The bytes to ask for, in order. If there are none (the file is empty, or an earlier run has
+        /// kept all of it) it is ready for [`Destination::publish`](super::Destination::publish).
+        missing: Vec<Range<u64>>,
+        /// What of it an earlier run has kept, verified again.
+        resumed_bytes: u64,
+    },
+}
+
+impl Inner {
+    pub(super) fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        let target = self.admit(index, entry)?;
+        match entry.kind {
+            EntryKind::Directory => self.plan_directory(entry, target),
+            EntryKind::File => self.plan_file(index, entry, target),
+        }
+    }
+
+    pub(super) fn compare(
+        &self,
+        index: u64,
+        entry: &Entry,
+        theirs: Digest,
+    ) -> Result<Plan, DestinationError> {
+        let target = self.target_of(entry);
+        match self.open_same_size(entry, &target)? {
+            Existing::Gone => self.want(index, entry, target),
+            Existing::Different => self.replace(index, entry, target),
+            Existing::SameSize(file) => {
+                let ours = hash(&file).map_err(|error| self.failed(Operation::Read, &target, error))?;
+                if ours != theirs {
+                    return self.replace(index, entry, target);
+                }
+                self.touch(entry, &target, &file)?;
+                Ok(self.identical())
+            }
+        }
+    }
+
+    pub(super) fn digest_of(&self, entry: &Entry) -> Result<Digest, DestinationError> {
+        let target = self.target_of(entry);
+        let parent = self.parent_of(&target)?;
+        let file = platform::open_file(&parent.dir, target.file_name());
+        file.and_then(|file| hash(&file)).map_err(|error| self.failed(Operation::Read, &target, error))
+    }
+
+    /// Checks the entry against those before it (SPEC 4.5) and gives the path it lands under.
+    fn admit(&self, index: u64, entry: &Entry) -> Result<RelPath, DestinationError> {
+        let path = &entry.path;
+        // Its parents were entries, and so were checked.
+        names::check_component(path.file_name())
+            .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
+        let mut state = lock(&self.state);
+        if state.is_finished {
+            return Err(DestinationError::NotWanted { entry: index });
+        }
+        if let Some((target, requested)) = &self.file {
+            let is_it =
+                entry.kind == EntryKind::File && path.as_bytes() == requested && state.seen.is_empty();
+            if !is_it {
+                return Err(DestinationError::NotRequested { path: path.to_string() });
+            }
+            state.seen.insert(path.as_bytes());
+            return Ok(target.clone());
+        }
+        if path.parent().is_some_and(|parent| !state.directories.contains_key(&parent)) {
+            return Err(DestinationError::NoParent { path: path.to_string() });
+        }
+        if !state.seen.insert(path.as_bytes()) {
+            return Err(DestinationError::Duplicate { path: path.to_string() });
+        }
+        if self.folds && !state.seen_folded.insert(fold(path).as_bytes()) {
+            return Err(DestinationError::NameCollision { path: path.to_string() });
+        }
+        Ok(path.clone())
+    }
+
+    fn target_of(&self, entry: &Entry) -> RelPath {
+        self.file.as_ref().map_or(&entry.path, |(target, _)| target).clone()
+    }
+
+    fn plan_directory(&self, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        let parent = self.parent_of(&target)?;
+        // However little its owner may do at the source, we must be able to fill it.
+        let mode = (entry.mode & 0o777) | 0o700;
+        let is_new = match platform::make_dir(&parent.dir, target.file_name(), mode) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(self.failed(Operation::Create, &target, error)),
+        };
+        if !is_new || self.folds {
+            let found = self.examine(&target)?;
+            if let Some(found) = found.filter(|found| found.kind != Kind::Directory) {
+                return Err(self.wrong_kind(&target, found.kind, Kind::Directory));
+            }
+            if let Some(found) = found {
+                self.check_collision(&target, &found, !is_new)?;
+            }
+        }
+        let mut state = lock(&self.state);
+        if is_new {
+            state.has_changes = true;
+            state.unsynced.insert(target.parent(), parent.device);
+            state.unsynced.insert(Some(target.clone()), parent.device);
+        }
+        state.summary.directories += 1;
+        let directory = Directory { mode: entry.mode & 0o777, mtime: entry.mtime, is_new };
+        state.directories.insert(target, directory);
+        Ok(Plan::Done)
+    }
+
+    fn plan_file(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        let Some(found) = self.examine(&target)? else {
+            return self.want(index, entry, target);
+        };
+        self.check_collision(&target, &found, true)?;
+        match found.kind {
+            Kind::Directory => Err(self.wrong_kind(&target, found.kind, Kind::File)),
+            Kind::File if found.size_bytes == entry.size_bytes => {
+                if found.mtime == entry.mtime && !self.options.verify {
+                    return Ok(self.identical());
+                }
+                if entry.size_bytes > 0 {
+                    return Ok(Plan::Compare);
+                }
+                // There is nothing to compare in two empty files.
+                match self.open_same_size(entry, &target)? {
+                    Existing::SameSize(file) => self.touch(entry, &target, &file).map(|()| self.identical()),
+                    Existing::Gone | Existing::Different => self.replace(index, entry, target),
+                }
+            }
+            Kind::File | Kind::Symlink | Kind::Special => self.replace(index, entry, target),
+        }
+    }
+
+    fn replace(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        if !self.options.overwrite {
+            return Err(self.exists(&target));
+        }
+        self.want(index, entry, target)
+    }
+
+    fn want(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        let mut file = ActiveFile::new(entry, target, 0);
+        self.resume(&mut file)?;
+        let missing = file.kept.missing(file.size_bytes);
+        let resumed_bytes = file.kept.len_bytes();
+        if missing.is_empty() {
+            file.stage = Stage::Complete;
+        }
+        let mut state = lock(&self.state);
+        if state.files.contains_key(&index) {
+            return Err(DestinationError::NotWanted { entry: index });
+        }
+        state.files.insert(index, file);
+        state.summary.resumed_bytes += resumed_bytes;
+        Ok(Plan::Want { missing, resumed_bytes })
+    }
+
+    /// What has the name now; a link is told as such.
+    pub(super) fn examine(&self, target: &RelPath) -> Result<Option<Stat>, DestinationError> {
+        let parent = self.parent_of(target)?;
+        match platform::stat(&parent.dir, target.file_name()) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(Operation::Examine, target, error)),
+        }
+    }
+
+    /// On a file system that folds names: whether what is there was put there by this very run, under
+    /// another spelling of the name. Catches what [`fold`] does not know, such as normal forms.
+    pub(super) fn check_collision(
+        &self,
+        target: &RelPath,
+        found: &Stat,
+        was_there: bool,
+    ) -> Result<(), DestinationError> {
+        if !self.folds || found.inode == 0 {
+            return Ok(());
+        }
+        let inode = (found.device, found.inode);
+        let mut state = lock(&self.state);
+        if was_there && state.own_inodes.contains(&inode) {
+            return Err(DestinationError::NameCollision { path: self.show(target) });
+        }
+        if !was_there {
+            state.own_inodes.insert(inode);
+        }
+        Ok(())
+    }
+
+    fn open_same_size(&self, entry: &Entry, target: &RelPath) -> Result<Existing, DestinationError> {
+        let parent = self.parent_of(target)?;
+        let file = match platform::open_file(&parent.dir, target.file_name()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Existing::Gone),
+            Err(error) if platform::is_symlink_refused(&error) => return Ok(Existing::Different),
+            Err(error) => return Err(self.failed(Operation::Open, target, error)),
+        };
+        let found =
+            platform::stat_open(&file).map_err(|error| self.failed(Operation::Examine, target, error))?;
+        let is_same = found.kind == Kind::File && found.size_bytes == entry.size_bytes;
+        Ok(if is_same { Existing::SameSize(file) } else { Existing::Different })
+    }
+
+    fn touch(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
+        platform::set_mtime(file, entry.mtime)
+            .map_err(|error| self.failed(Operation::SetMetadata, target, error))
+    }
+
+    fn identical(&self) -> Plan {
+        lock(&self.state).summary.identical_files += 1;
+        Plan::Done
+    }
+}
+
+enum Existing {
+    Gone,
+    SameSize(File),
+    Different,
+}
+
+/// The spelling that folding file systems take for the same, in most cases.
+fn fold(path: &RelPath) -> String {
+    String::from_utf8_lossy(path.as_bytes()).to_lowercase()
+}
+
+/// Enough to read ahead of the hash; each of a few threads has one.
+pub(super) const READ_LEN_BYTES: usize = 256 << 10;
+
+fn hash(file: &File) -> io::Result<Digest> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; READ_LEN_BYTES];
+    let mut at = 0;
+    loop {
+        match platform::read_at(file, at, &mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            read => {
+                hasher.update(&buffer[..read]);
+                at += read as u64;
+            }
+        }
+    }
+}

@@ -10,7 +10,9 @@ use thiserror::Error;
 use crate::{
     access::TicketSecret,
     files::{JobKey, Shape, Summary},
-    methods::{CALL_BUDGET, CONFIRM, Confirm, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, random_transfer_id},
+    methods::{
+        CALL_BUDGET, CONFIRM, Confirm, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, random_transfer_id,
+    },
     transfer::{
         EventFn, Target, TransferError, TransferOptions,
         receiver::{Received, receive},

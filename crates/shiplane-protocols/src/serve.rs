@@ -2,17 +2,20 @@
 
 mod registry;
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
 use shiplane_transport::{PeerConnection, PeerId, QuicTransport, TransferStream};
-use shiplane_wire::{Code, TransferId, escape};
+use shiplane_wire::{Code, RelPath, TransferId, escape};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::registry::{Registry, Settle};
 use crate::{
     access::{AccessControl, TicketSecret},
-    files::{Source, SourceRoot},
+    files::{Source, SourceError, SourceRoot},
     methods::{
         CONFIRM, Confirm, Confirmed, FETCH_OPEN, FetchOpen, FetchOpened, REDEEM, RedeemRequest, denied,
         not_redeemed, not_served,
@@ -122,9 +125,17 @@ impl FileServer {
         Ok(())
     }
 
-    async fn open(self: Arc<Self>, context: RequestContext, request: FetchOpen) -> Result<FetchOpened, Fault> {
+    async fn open(
+        self: Arc<Self>,
+        context: RequestContext,
+        request: FetchOpen,
+    ) -> Result<FetchOpened, Fault> {
         if self.closing.is_cancelled() {
             return Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"));
+        }
+        if !request.path.is_empty() {
+            let checked = RelPath::parse(&request.path);
+            checked.map_err(|reason| not_served(&SourceError::PathRefused { reason }))?;
         }
         // The scope before the disk: what is outside of it must not even be told to exist.
         let allowed = self.access.may_read(&context.peer, &request.path, Instant::now());
@@ -167,8 +178,7 @@ impl FileServer {
             Ok(None) | Err(_) => return, // The receiver went away before it began.
         };
         let events: EventFn = Arc::new(|_: TransferEvent| ());
-        let provided =
-            provide(connection, transfer, records, Arc::new(source), &self.options, events).await;
+        let provided = provide(connection, transfer, records, Arc::new(source), &self.options, events).await;
         match &provided {
             Ok(done) => {
                 tracing::info!(peer = %peer.short(), %transfer, sent_bytes = done.sent_bytes, "all sent");

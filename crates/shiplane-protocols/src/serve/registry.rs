@@ -189,7 +189,8 @@ mod tests {
     async fn a_confirmation_that_is_early_waits_for_the_end() {
         let registry = Registry::default();
         let settle = registry.begin(ALICE, id(1)).unwrap();
-        let (outcome, _) = tokio::join!(registry.outcome(ALICE, id(1)), async { settle.settle(Ok(provided())) });
+        let (outcome, _) =
+            tokio::join!(registry.outcome(ALICE, id(1)), async { settle.settle(Ok(provided())) });
         assert_eq!(outcome, Ok(provided()));
     }
 

@@ -292,9 +292,8 @@ async fn send_with_retry(
     events: EventFn,
 ) -> Result<SentChunk, ChunkFailure> {
     let moved = Arc::clone(&events);
-    let options = LaneOptions {
-        progress: Some(Arc::new(move |len_bytes| moved(TransferEvent::Moved { len_bytes }))),
-    };
+    let options =
+        LaneOptions { progress: Some(Arc::new(move |len_bytes| moved(TransferEvent::Moved { len_bytes }))) };
     let mut attempts = 0;
     loop {
         attempts += 1;
@@ -308,7 +307,11 @@ async fn send_with_retry(
                 });
             }
             Err(SendChunkError::ChecksumFailed) if attempts < MAX_CHUNK_ATTEMPTS => {
-                tracing::warn!(index = tag.index, attempts, "the receiver found another digest: sending again");
+                tracing::warn!(
+                    index = tag.index,
+                    attempts,
+                    "the receiver found another digest: sending again"
+                );
             }
             Err(error) => return Err(ChunkFailure::Lane(error)),
         }

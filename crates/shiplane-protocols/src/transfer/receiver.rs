@@ -220,7 +220,8 @@ impl<T: Target> Receiver<T> {
                 self.after_planning()?;
             }
             ProviderRecord::Digest { entry: index, digest } => {
-                let entry = self.comparing.remove(&index).ok_or(ProtocolFault::UnwantedDigest { entry: index })?;
+                let entry =
+                    self.comparing.remove(&index).ok_or(ProtocolFault::UnwantedDigest { entry: index })?;
                 self.planner.send(PlanJob::Compare { index, entry, theirs: digest })?;
             }
             ProviderRecord::Failed { entry, reason } => self.on_failed(entry, reason)?,
@@ -414,9 +415,8 @@ async fn receive_chunk<T: Target>(
     let index = chunk.index();
     let len_bytes = spans.iter().map(|span| span.len_bytes).sum();
     let sink = LazySink { target, index, spans, writer: None };
-    let options = LaneOptions {
-        progress: Some(Arc::new(move |len_bytes| events(TransferEvent::Moved { len_bytes }))),
-    };
+    let options =
+        LaneOptions { progress: Some(Arc::new(move |len_bytes| events(TransferEvent::Moved { len_bytes }))) };
     let (digest, complete) = chunk.receive(len_bytes, sink, &options).await?;
     Ok((digest, len_bytes, complete))
 }

@@ -1,0 +1,195 @@
+//! Fetch: what arrives, what is refused, and what is left behind.
+
+use std::{fs, path::Path};
+
+use shiplane_protocols::{FetchError, redeem, transfer::TransferError};
+use shiplane_rpc::{CallError, FaultCode};
+
+use crate::harness::{Events, World, fault, noise, tree};
+
+fn small_tree(source: &Path) {
+    fs::write(source.join("empty"), b"").unwrap();
+    fs::write(source.join("hello"), b"hello").unwrap();
+    fs::create_dir_all(source.join("a/b/void")).unwrap();
+    fs::write(source.join("a/large"), noise(1, 300_000)).unwrap();
+    for i in 0..200 {
+        fs::write(source.join(format!("a/b/{i}")), noise(i, 17 * i as usize)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_tree_arrives_equal_and_a_second_run_sends_nothing() {
+    let world = World::new(small_tree);
+    let client = world.admitted().await;
+    let report = world.fetch(&client, "").await.unwrap();
+    assert_eq!(tree(&world.dest()), tree(&world.source()));
+    assert_eq!(report.summary.published_files, 203);
+    assert_eq!(report.received_bytes, report.total_bytes);
+
+    let again = world.fetch(&client, "").await.unwrap();
+    assert_eq!((again.received_bytes, again.summary.identical_files), (0, 203));
+}
+
+#[tokio::test]
+async fn one_file_lands_under_its_name_with_its_digest() {
+    let world = World::new(small_tree);
+    let client = world.admitted().await;
+    let report = world.fetch(&client, "hello").await.unwrap();
+    assert_eq!(fs::read(world.dest().join("hello")).unwrap(), b"hello");
+    let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    assert_eq!(report.digest.unwrap().to_string(), sha256);
+}
+
+#[tokio::test]
+async fn a_directory_lands_under_its_name() {
+    let world = World::new(small_tree);
+    let client = world.admitted().await;
+    world.fetch(&client, "a").await.unwrap();
+    assert_eq!(tree(&world.dest().join("a")), tree(&world.source().join("a")));
+}
+
+#[tokio::test]
+async fn what_is_missing_or_outside_is_a_typed_refusal() {
+    let world = World::new(small_tree);
+    std::os::unix::fs::symlink("/etc", world.source().join("leads-out")).unwrap();
+    let client = world.admitted().await;
+    for (path, code) in [
+        ("nothing", FaultCode::NotFound),
+        ("../x", FaultCode::PathRefused),
+        ("/etc/passwd", FaultCode::PathRefused),
+        ("a/../hello", FaultCode::PathRefused),
+        ("leads-out/passwd", FaultCode::PathRefused),
+    ] {
+        let error = world.fetch(&client, path).await.unwrap_err();
+        assert_eq!(fault(&error), code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_for_its_path_and_its_first_key_only() {
+    let world = World::new(small_tree);
+    let ticket = world.ticket_below("a");
+    let first = world.client();
+    let second = world.client();
+    let rpc = first.connect().await.unwrap();
+    assert_eq!(fault(&world.fetch(&rpc, "a").await.unwrap_err()), FaultCode::Unauthorised, "a guest may not");
+    let other = second.connect().await.unwrap();
+    redeem(&rpc, &ticket).await.unwrap();
+    let spent = redeem(&other, &ticket).await.unwrap_err();
+    assert!(matches!(spent, CallError::Fault(fault) if fault.code == FaultCode::Unauthorised));
+
+    assert_eq!(fault(&world.fetch(&rpc, "hello").await.unwrap_err()), FaultCode::Unauthorised);
+    world.fetch(&rpc, "a/large").await.unwrap();
+    redeem(&rpc, &ticket).await.expect("the owner may redeem again");
+}
+
+#[tokio::test]
+async fn without_an_open_ticket_a_stranger_is_refused_in_the_handshake() {
+    let world = World::new(small_tree);
+    let error = world.client().connect().await.unwrap_err();
+    assert!(matches!(error, shiplane_transport::ConnectError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_different_file_is_not_overwritten_unless_asked() {
+    let mut world = World::new(small_tree);
+    let client = world.admitted().await;
+    fs::write(world.dest().join("hello"), b"mine").unwrap();
+    let error = world.fetch(&client, "").await.unwrap_err();
+    assert!(matches!(error, FetchError::Transfer(TransferError::Destination(_))), "{error}");
+    assert_eq!(fs::read(world.dest().join("hello")).unwrap(), b"mine");
+    assert!(!world.dest().join("a/large").exists(), "nothing was sent");
+
+    world.receive.overwrite = true;
+    world.fetch(&client, "").await.unwrap();
+    assert_eq!(tree(&world.dest()), tree(&world.source()));
+}
+
+#[tokio::test]
+async fn a_file_that_differs_in_time_only_is_compared_and_kept() {
+    let world = World::new(small_tree);
+    let client = world.admitted().await;
+    fs::write(world.dest().join("hello"), b"hello").unwrap();
+    let report = world.fetch(&client, "").await.unwrap();
+    assert_eq!(report.summary.identical_files, 1);
+    assert_eq!(tree(&world.dest()), tree(&world.source()));
+}
+
+#[tokio::test]
+async fn an_interrupted_run_goes_on_where_it_was() {
+    let world = World::new(|source| fs::write(source.join("large"), noise(7, 4_000_000)).unwrap());
+    let client = world.admitted().await;
+    let (half, reached) = tokio::sync::oneshot::channel();
+    let half = std::sync::Mutex::new((0, Some(half)));
+    let first = Events::default();
+    let watch = first.watch();
+    let run = world.fetch_watched(
+        &client,
+        "large",
+        std::sync::Arc::new(move |event| {
+            if let shiplane_protocols::transfer::TransferEvent::Moved { len_bytes } = &event {
+                let mut half = half.lock().unwrap();
+                half.0 += len_bytes;
+                if half.0 > 2_000_000
+                    && let Some(tell) = half.1.take()
+                {
+                    tell.send(()).unwrap();
+                }
+            }
+            watch(event);
+        }),
+    );
+    tokio::select! {
+        result = run => panic!("it was to be interrupted: {result:?}"),
+        _ = reached => {}
+    }
+    assert!(!world.dest().join("large").exists(), "nothing under the final name");
+
+    let second = Events::default();
+    let report = loop {
+        // The first run's threads may hold the journal a moment longer.
+        match world.fetch_watched(&client, "large", second.watch()).await {
+            Err(FetchError::Transfer(TransferError::Destination(
+                shiplane_protocols::files::DestinationError::Busy { .. },
+            ))) => tokio::task::yield_now().await,
+            other => break other.unwrap(),
+        }
+    };
+    assert_eq!(tree(&world.dest()), tree(&world.source()));
+    let in_flight = world.options.lanes as u64 * world.options.chunk_len_bytes;
+    assert!(report.received_bytes <= 4_000_000 - 2_000_000 + 2 * in_flight, "{report:?}");
+    assert_eq!(second.moved_bytes(), report.received_bytes);
+    assert!(report.summary.resumed_bytes > 0, "{report:?}");
+}
+
+#[tokio::test]
+async fn fifty_fetches_at_once_on_one_connection_each_get_their_own() {
+    let world = World::new(|source| {
+        for i in 0..50 {
+            fs::write(source.join(format!("f{i}")), noise(i, 100_000 + i as usize)).unwrap();
+        }
+    });
+    let client = world.admitted().await;
+    let names: Vec<_> = (0..50).map(|i| format!("f{i}")).collect();
+    let fetches = names.iter().map(|name| world.fetch(&client, name));
+    for result in futures::future::join_all(fetches).await {
+        result.unwrap();
+    }
+    assert_eq!(tree(&world.dest()), tree(&world.source()));
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_transfers_finish() {
+    let mut world = World::new(small_tree);
+    let client = world.admitted().await;
+    let fetch = shiplane_protocols::Fetch::open(&client, b"").await.unwrap();
+    let target = world.destination(&fetch).unwrap();
+    let options = world.options.clone();
+    let promise = world.receive.promise;
+    let (fetched, ()) = tokio::join!(
+        fetch.receive(target, promise, &options, std::sync::Arc::new(|_| ())),
+        world.shut_down()
+    );
+    fetched.unwrap();
+    assert_eq!(tree(&world.dest()), tree(&world.source()));
+}

@@ -1,0 +1,214 @@
+//! Two peers on loopback, one of them serving a directory.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use shiplane_protocols::{
+    Fetch, FetchError, FetchReport, FileServer,
+    access::{AccessControl, Grant, Scope, TicketSecret},
+    files::{Destination, DestinationError, ReceiveOptions, SourceRoot},
+    redeem,
+    transfer::{TransferEvent, TransferOptions},
+};
+use shiplane_rpc::{CallError, RpcClient};
+use shiplane_transport::{ConnectError, Identity, PeerAddr, QuicTransport, TransportConfig, Trust};
+use shiplane_wire::Promise;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// A served directory, a destination, and the ticket between them.
+pub(crate) struct World {
+    dir: TempDir,
+    server: Arc<QuicTransport>,
+    pub(crate) access: Arc<AccessControl>,
+    shutdown: CancellationToken,
+    pub(crate) running: tokio::task::JoinHandle<()>,
+    pub(crate) options: TransferOptions,
+    pub(crate) receive: ReceiveOptions,
+}
+
+/// A peer that wants something.
+pub(crate) struct Client {
+    pub(crate) transport: QuicTransport,
+    server: PeerAddr,
+}
+
+impl World {
+    /// Serves what `fill` puts into the source directory.
+    pub(crate) fn new(fill: impl FnOnce(&Path)) -> Self {
+        Self::with_chunks(64 * 1024, fill)
+    }
+
+    pub(crate) fn with_chunks(chunk_len_bytes: u64, fill: impl FnOnce(&Path)) -> Self {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("source")).unwrap();
+        fs::create_dir(dir.path().join("dest")).unwrap();
+        fill(&dir.path().join("source"));
+        let access = Arc::new(AccessControl::open(&dir.path().join("peers")));
+        let server = Arc::new(
+            QuicTransport::builder()
+                .trust(AccessControl::trust(&access))
+                .config(quick())
+                .bind(localhost())
+                .unwrap(),
+        );
+        let root = SourceRoot::open(&dir.path().join("source")).unwrap();
+        let options = TransferOptions { lanes: 4, chunk_len_bytes };
+        let shutdown = CancellationToken::new();
+        let files = FileServer::new(root, Arc::clone(&access), options.clone());
+        let running = tokio::spawn(files.run(Arc::clone(&server), shutdown.clone()));
+        let receive =
+            ReceiveOptions { overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes };
+        Self { dir, server, access, shutdown, running, options, receive }
+    }
+
+    pub(crate) fn source(&self) -> PathBuf {
+        self.dir.path().join("source")
+    }
+
+    pub(crate) fn dest(&self) -> PathBuf {
+        self.dir.path().join("dest")
+    }
+
+    /// A ticket for all that is served.
+    pub(crate) fn ticket(&self) -> TicketSecret {
+        self.ticket_below("")
+    }
+
+    pub(crate) fn ticket_below(&self, path: &str) -> TicketSecret {
+        let grant = Grant::read_only(Scope::below(path.as_bytes()).unwrap());
+        self.access.tickets().issue(grant, Duration::from_secs(3600), Instant::now()).unwrap()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client_as(Identity::generate().unwrap())
+    }
+
+    pub(crate) fn client_as(&self, identity: Identity) -> Client {
+        let transport = QuicTransport::builder().identity(identity).trust(Trust::nobody()).config(quick());
+        let server = PeerAddr { id: self.server.peer_id(), addr: self.server.local_addr().unwrap() };
+        Client { transport: transport.bind(localhost()).unwrap(), server }
+    }
+
+    /// A client that owns a ticket for everything.
+    pub(crate) async fn admitted(&self) -> RpcClient {
+        let ticket = self.ticket();
+        let client = self.client();
+        let rpc = client.connect().await.unwrap();
+        redeem(&rpc, &ticket).await.unwrap();
+        // The transport closes with its last handle; the test's end is soon enough.
+        std::mem::forget(client.transport);
+        rpc
+    }
+
+    /// Fetches `path` into the destination directory.
+    pub(crate) async fn fetch(&self, client: &RpcClient, path: &str) -> Result<FetchReport, FetchError> {
+        self.fetch_watched(client, path, Arc::new(|_| ())).await
+    }
+
+    pub(crate) async fn fetch_watched(
+        &self,
+        client: &RpcClient,
+        path: &str,
+        events: shiplane_protocols::transfer::EventFn,
+    ) -> Result<FetchReport, FetchError> {
+        let fetch = Fetch::open(client, path.as_bytes()).await?;
+        let target = self.destination(&fetch).map_err(shiplane_protocols::transfer::TransferError::from)?;
+        fetch.receive(target, self.receive.promise, &self.options, events).await
+    }
+
+    pub(crate) fn destination(&self, fetch: &Fetch) -> Result<Destination, DestinationError> {
+        Destination::open(&self.dest(), fetch.shape(), fetch.job(), self.receive)
+    }
+
+    /// Ends the server in order.
+    pub(crate) async fn shut_down(&mut self) {
+        self.shutdown.cancel();
+        (&mut self.running).await.unwrap();
+    }
+}
+
+impl Client {
+    pub(crate) async fn connect(&self) -> Result<RpcClient, ConnectError> {
+        Ok(RpcClient::new(self.transport.connect_to(self.server).await?))
+    }
+}
+
+/// Collects events.
+#[derive(Clone, Default)]
+pub(crate) struct Events(Arc<Mutex<Vec<TransferEvent>>>);
+
+impl Events {
+    pub(crate) fn watch(&self) -> shiplane_protocols::transfer::EventFn {
+        let events = self.clone();
+        Arc::new(move |event| events.0.lock().unwrap().push(event))
+    }
+
+    pub(crate) fn moved_bytes(&self) -> u64 {
+        let moved = |event: &TransferEvent| match event {
+            TransferEvent::Moved { len_bytes } => *len_bytes,
+            _ => 0,
+        };
+        self.0.lock().unwrap().iter().map(moved).sum()
+    }
+
+    pub(crate) fn all(&self) -> Vec<TransferEvent> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// Every file beneath `root` with its content, and every directory.
+pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            if path.is_dir() {
+                found.insert(name, None);
+                open.push(path);
+            } else {
+                found.insert(name, Some(fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+/// The same bytes every time, different for each seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut data: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
+    data.truncate(len);
+    data
+}
+
+pub(crate) fn fault(error: &FetchError) -> shiplane_rpc::FaultCode {
+    match error {
+        FetchError::Open(CallError::Fault(fault)) | FetchError::Confirm(CallError::Fault(fault)) => {
+            fault.code
+        }
+        other => panic!("not a fault: {other}"),
+    }
+}
+
+fn quick() -> TransportConfig {
+    TransportConfig { handshake_timeout: Duration::from_secs(3), ..TransportConfig::default() }
+}
+
+fn localhost() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}

@@ -1,0 +1,6 @@
+//! Stories of whole transfers between two peers on loopback.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
+
+mod fetch;
+mod harness;

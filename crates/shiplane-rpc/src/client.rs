@@ -21,7 +21,7 @@ use crate::{
     codec::{self, Answer, Request},
     error::{AnswerFault, CallError},
     fault::Fault,
-    frame::{EnvelopeReader, FrameError},
+    frame::{EnvelopeError, EnvelopeReader},
     method::Method,
 };
 
@@ -209,7 +209,7 @@ impl Exchange {
             match pushed {
                 Ok(()) => {}
                 // A second answer. The first one stands; the peer learns that it broke the protocol.
-                Err(FrameError::Excess) => {
+                Err(EnvelopeError::Excess) => {
                     tracing::warn!(peer = %shared.connection.peer_id(), call = %self.request.call_id,
                         "the peer sent more than one answer");
                     self.stop(Code::Protocol);

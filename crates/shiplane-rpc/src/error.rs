@@ -10,7 +10,7 @@ use crate::{
     calls::{BeginError, CallId},
     codec::{DecodeError, EncodeError},
     fault::Fault,
-    frame::FrameError,
+    frame::EnvelopeError,
 };
 
 /// Why a call has no answer.
@@ -65,7 +65,7 @@ pub enum CallError {
 pub enum AnswerFault {
     /// It is not one whole envelope, or one over the limit.
     #[error(transparent)]
-    Frame(#[from] FrameError),
+    Frame(#[from] EnvelopeError),
     /// The envelope cannot be decoded.
     #[error("its answer cannot be read: {0}")]
     Envelope(DecodeError),
@@ -86,7 +86,7 @@ impl AnswerFault {
     /// The code with which the answer's stream is stopped.
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::Frame(FrameError::Opening(refused)) => refused.code(),
+            Self::Frame(EnvelopeError::Opening(refused)) => refused.code(),
             Self::Frame(_) | Self::Envelope(_) | Self::WrongId { .. } | Self::Body(_) => Code::Protocol,
         }
     }

@@ -15,7 +15,7 @@ pub(crate) struct EnvelopeReader {
 
 /// The peer did not send one whole envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum FrameError {
+pub enum EnvelopeError {
     /// The first 8 bytes announce nothing that can be here, or too much.
     #[error(transparent)]
     Opening(#[from] OpeningError),
@@ -51,12 +51,12 @@ impl EnvelopeReader {
     /// # Errors
     /// The peer broke the frame; give the stream up. `Excess` comes only after the envelope is whole,
     /// and [`take`](Self::take) still has it then.
-    pub(crate) fn push(&mut self, mut piece: Bytes) -> Result<(), FrameError> {
+    pub(crate) fn push(&mut self, mut piece: Bytes) -> Result<(), EnvelopeError> {
         if let State::Opening(reader) = &mut self.state {
             let body_len_bytes = match reader.push(&mut piece)? {
                 None => return Ok(()),
                 Some(Opened::Rpc { body_len_bytes }) => body_len_bytes,
-                Some(_) => return Err(FrameError::NotAnAnswer),
+                Some(_) => return Err(EnvelopeError::NotAnAnswer),
             };
             self.state = State::of_body(body_len_bytes);
         }
@@ -72,7 +72,7 @@ impl EnvelopeReader {
                 }
             }
         }
-        if piece.is_empty() { Ok(()) } else { Err(FrameError::Excess) }
+        if piece.is_empty() { Ok(()) } else { Err(EnvelopeError::Excess) }
     }
 
     /// The envelope, once, as soon as it is whole.
@@ -86,12 +86,12 @@ impl EnvelopeReader {
     /// The stream has ended; all of the envelope that there will be is here.
     ///
     /// # Errors
-    /// [`FrameError::Truncated`] if that was too early.
-    pub(crate) fn end(&mut self) -> Result<(), FrameError> {
+    /// [`EnvelopeError::Truncated`] if that was too early.
+    pub(crate) fn end(&mut self) -> Result<(), EnvelopeError> {
         match &mut self.state {
-            State::Opening(reader) => reader.end().map_err(FrameError::Opening),
+            State::Opening(reader) => reader.end().map_err(EnvelopeError::Opening),
             State::Body { gathered, len_bytes } => {
-                Err(FrameError::Truncated { received_bytes: gathered.len(), expected_bytes: *len_bytes })
+                Err(EnvelopeError::Truncated { received_bytes: gathered.len(), expected_bytes: *len_bytes })
             }
             State::Whole(_) => Ok(()),
         }
@@ -169,7 +169,7 @@ mod tests {
         let mut header = framed(StreamKind::RpcCall, b"");
         header[..4].fill(0xff);
         let error = reader.push(header.into()).unwrap_err();
-        let FrameError::Opening(refused @ OpeningError::TooLarge { len_bytes, .. }) = error else {
+        let EnvelopeError::Opening(refused @ OpeningError::TooLarge { len_bytes, .. }) = error else {
             panic!("{error:?}");
         };
         assert_eq!((len_bytes, refused.code()), (u64::from(u32::MAX), Code::TooLarge));
@@ -179,17 +179,17 @@ mod tests {
     fn another_kind_is_not_an_answer() {
         for kind in [StreamKind::OneWay, StreamKind::Message] {
             let mut reader = EnvelopeReader::answer();
-            assert_eq!(reader.push(framed(kind, b"x").into()), Err(FrameError::NotAnAnswer));
+            assert_eq!(reader.push(framed(kind, b"x").into()), Err(EnvelopeError::NotAnAnswer));
         }
         let mut chunk = EnvelopeReader::answer();
-        assert_eq!(chunk.push(Bytes::from(vec![5; 8])), Err(FrameError::NotAnAnswer));
+        assert_eq!(chunk.push(Bytes::from(vec![5; 8])), Err(EnvelopeError::NotAnAnswer));
     }
 
     #[test]
     fn a_second_envelope_is_an_error_and_the_first_one_is_kept() {
         let mut reader = EnvelopeReader::answer();
         let twice = framed(StreamKind::RpcCall, b"first").repeat(2);
-        assert_eq!(reader.push(twice.into()), Err(FrameError::Excess));
+        assert_eq!(reader.push(twice.into()), Err(EnvelopeError::Excess));
         assert_eq!(reader.take().as_deref(), Some(&b"first"[..]));
         assert_eq!(reader.take(), None);
     }
@@ -232,7 +232,7 @@ mod tests {
             let error = reader.end().unwrap_err();
             let is_truncated = matches!(
                 error,
-                FrameError::Truncated { .. } | FrameError::Opening(OpeningError::Truncated { .. })
+                EnvelopeError::Truncated { .. } | EnvelopeError::Opening(OpeningError::Truncated { .. })
             );
             prop_assert!(is_truncated, "{error:?}");
         }

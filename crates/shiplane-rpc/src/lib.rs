@@ -68,7 +68,7 @@ pub use codec::{DecodeError, EncodeError, decode, encode};
 pub use context::RequestContext;
 pub use error::{AnswerFault, CallError};
 pub use fault::{Fault, FaultCode, MAX_FAULT_MESSAGE_LEN_BYTES};
-pub use frame::FrameError;
+pub use frame::EnvelopeError;
 pub use method::Method;
 pub use server::Router;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shiplane_rpc::{AnswerFault, CallError, DecodeError, FrameError, Method, RpcClient};
+use shiplane_rpc::{AnswerFault, CallError, DecodeError, EnvelopeError, Method, RpcClient};
 use shiplane_transport::BiStream;
 use shiplane_wire::{Code, OpeningError, StreamHeader, StreamKind};
 use tokio::time::Instant;
@@ -62,7 +62,7 @@ async fn an_answer_of_4_gib_is_refused_by_its_header() {
     .await;
     let is_too_large = matches!(
         outcome,
-        Err(CallError::PeerProtocol(AnswerFault::Frame(FrameError::Opening(OpeningError::TooLarge {
+        Err(CallError::PeerProtocol(AnswerFault::Frame(EnvelopeError::Opening(OpeningError::TooLarge {
             len_bytes: 0xffff_ffff,
             ..
         }))))
@@ -74,9 +74,9 @@ async fn an_answer_of_4_gib_is_refused_by_its_header() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_another_kind_is_refused() {
     let (outcome, code) = answered(false, |id| framed(StreamKind::OneWay, &answer(id, b"no")).into()).await;
-    assert_eq!((outcome, code), (protocol(FrameError::NotAnAnswer), Code::Protocol));
+    assert_eq!((outcome, code), (protocol(EnvelopeError::NotAnAnswer), Code::Protocol));
     let (outcome, _) = answered(false, |_| vec![0; 64]).await;
-    assert_eq!(outcome, protocol(FrameError::NotAnAnswer), "a chunk");
+    assert_eq!(outcome, protocol(EnvelopeError::NotAnAnswer), "a chunk");
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,12 +106,12 @@ async fn an_answer_that_ends_early_or_never_came_is_refused() {
         whole
     })
     .await;
-    let truncated = FrameError::Truncated { received_bytes: 22, expected_bytes: 23 };
+    let truncated = EnvelopeError::Truncated { received_bytes: 22, expected_bytes: 23 };
     assert_eq!(outcome, protocol(truncated));
 
     let (outcome, _) = answered(true, |_| Vec::new()).await;
     let nothing = OpeningError::Truncated { received_bytes: 0, expected_bytes: 8 };
-    assert_eq!(outcome, protocol(FrameError::Opening(nothing)));
+    assert_eq!(outcome, protocol(EnvelopeError::Opening(nothing)));
 }
 
 #[tokio::test(start_paused = true)]

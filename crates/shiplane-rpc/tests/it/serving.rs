@@ -133,3 +133,22 @@ async fn a_one_way_request_is_handled_and_answered_by_the_end_of_the_stream() {
     assert_eq!(handled.get(), 1);
     assert_eq!(send("demo.none").await, Err(StreamError::Reset(Code::Protocol)));
 }
+
+/// A close discards what the peer has not acknowledged, so an answer counts as open until then.
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_the_last_answer() {
+    let body = Bytes::from(vec![7; 900_000]);
+    let (answering, mut answered) = tokio::sync::mpsc::unbounded_channel();
+    let router = Router::new().method("demo.echo", move |context, body| {
+        answering.send(()).unwrap();
+        echo(context, body)
+    });
+    let (pair, client) = Pair::serving(router).await;
+    let closing = async {
+        answered.recv().await.unwrap();
+        pair.bob.drained().await;
+        pair.bob.close(Code::NoError);
+    };
+    let (outcome, ()) = tokio::join!(client.call("demo.echo", body.clone(), AMPLE), closing);
+    assert_eq!(outcome, Ok(body));
+}

@@ -1,11 +1,17 @@
 //! The command line as it is typed. What it means is settled in `settings`.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use shiplane_protocols::access::PeerName;
+use shiplane_protocols::access::{Host, PeerName};
 use shiplane_transport::PeerId;
+use shiplane_wire::limits::MAX_PAYLOAD_CHUNK_LEN_BYTES;
+
+use crate::units::{UnitError, parse_duration, parse_size};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -27,6 +33,10 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Serve a directory and print the ticket URL that fetches it
+    Serve(ServeArgs),
+    /// Fetch a file or a tree: verified, durable, resumed if it was cut
+    Get(GetArgs),
     /// Print the peer id of this machine, and make its key if there is none yet
     Id,
     /// Give keys names, and rights on what this machine serves
@@ -42,6 +52,89 @@ pub(crate) enum Command {
         /// A command, as in `shiplane man peers add`
         command: Vec<String>,
     },
+}
+
+impl Command {
+    /// Whether a program reads the output, and a failure should be an event too.
+    pub(crate) fn is_json(&self) -> bool {
+        match self {
+            Self::Serve(args) => args.json,
+            Self::Get(args) => args.json,
+            Self::Id | Self::Peers(_) | Self::Completions { .. } | Self::Man { .. } => false,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The directory to serve, read-only
+    #[arg(value_name = "DIR")]
+    pub(crate) root: PathBuf,
+    /// Where to listen [default: 0.0.0.0:7514, or any free port if that is taken]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The host that the ticket names [default: the first address others can reach]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) advertise: Option<Host>,
+    /// How long the ticket is good for, as in 90s, 1h or 7d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+    pub(crate) ticket_ttl: Duration,
+    /// Write the ticket to this file too, readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ticket_file: Option<PathBuf>,
+    /// Print events as lines of JSON; the first one carries the ticket
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = GET_HELP)]
+pub(crate) struct GetArgs {
+    /// A ticket URL, or NAME|PEERID@HOST:PORT[/PATH]; DEST alone if the ticket comes from elsewhere
+    #[arg(value_name = "SOURCE")]
+    pub(crate) first: Option<OsString>,
+    /// Where to put it, as with `cp -r`; `-` writes one file to standard output [default: .]
+    #[arg(value_name = "DEST")]
+    pub(crate) second: Option<OsString>,
+    /// Read the ticket from this file, or from standard input if it is `-`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ticket_file: Option<PathBuf>,
+    /// Replace files that are there already with other content
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Compare files that are there already by content, not just by size and time
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Print the SHA-256 of each file, as `sha256sum` does
+    #[arg(long)]
+    pub(crate) sha256: bool,
+    /// What to wait for: on the disk for good, or received and verified
+    #[arg(long, value_enum, default_value_t = Durability::Durable)]
+    pub(crate) durability: Durability,
+    /// Chunks on their way at a time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub(crate) jobs: u16,
+    /// Bytes written at a time
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
+    pub(crate) buffer: usize,
+    /// Bytes verified, kept and resumed as one
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_chunk_size)]
+    pub(crate) chunk: u64,
+    /// Print events as lines of JSON on standard output
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// What `get` waits for before it says that it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// Every byte is verified and on the disk for good
+    Durable,
+    /// Every byte is verified; the system may still hold some in memory
+    Verified,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,6 +164,45 @@ pub(crate) struct PeersAdd {
     #[arg(long = "root", value_name = "PATH", requires = "read")]
     pub(crate) roots: Vec<OsString>,
 }
+
+fn parse_buffer_size(text: &str) -> Result<usize, SizeError> {
+    let size = sized(text, MIN_BUFFER_LEN_BYTES, MAX_BUFFER_LEN_BYTES)?;
+    usize::try_from(size).map_err(|_| SizeError::Unit(UnitError::TooLarge))
+}
+
+fn parse_chunk_size(text: &str) -> Result<u64, SizeError> {
+    sized(text, MIN_CHUNK_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES)
+}
+
+fn sized(text: &str, min_bytes: u64, max_bytes: u64) -> Result<u64, SizeError> {
+    let size = parse_size(text)?;
+    if !(min_bytes..=max_bytes).contains(&size) {
+        return Err(SizeError::OutOfRange { min_bytes, max_bytes });
+    }
+    Ok(size)
+}
+
+/// Why a size cannot be used for what it was given for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum SizeError {
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    #[error("this must be from {} KiB to {} KiB", .min_bytes / 1024, .max_bytes / 1024)]
+    OutOfRange { min_bytes: u64, max_bytes: u64 },
+}
+
+/// 4 KiB: a page; below it the system calls cost more than the copying.
+const MIN_BUFFER_LEN_BYTES: u64 = 4 << 10;
+
+/// 4 MiB: with the default of 16 jobs still all of the memory a process may take.
+const MAX_BUFFER_LEN_BYTES: u64 = 4 << 20;
+
+/// 64 KiB: below it every chunk is mostly its own overhead of a stream and a round trip.
+const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;
+
+const GET_HELP: &str = "\
+The ticket is SOURCE, or is read from --ticket-file, or from the variable SHIPLANE_TICKET; the
+last two keep it out of the list of processes. A run that was cut is resumed by the same command.";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, verified and durable · 1 other failure · 2 usage · 3 peer unreachable or silent

@@ -1,49 +1,35 @@
-//! What a failure means: its exit code, the side it is on, and what to do next. The one place where
-//! errors of the libraries become any of these.
+//! What each failure means: its exit code, the side it is on, and what to do next. Here and in
+//! [`transfer`], and nowhere else, errors of the libraries become any of these.
 
-use std::io::{self, IsTerminal};
-use std::process::ExitCode;
+mod transfer;
 
-use clap::CommandFactory;
-use clap::error::ErrorKind;
+use std::io;
+
 use shiplane_protocols::access::{EditError, PeersError};
-use shiplane_transport::IdentityError;
-use shiplane_wire::{PathRefused, escape};
+use shiplane_transport::{BindError, IdentityError};
 
-use crate::args::Cli;
-use crate::home::HomeError;
-use crate::logging::print_line;
+use crate::failure::Failure;
+use crate::settings::SettingsError;
+use crate::source_arg::SourceError;
 
-/// Everything that ends a command before it is done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error("the list of peers is broken: {0}")]
-    Peers(#[from] PeersError),
-    #[error(transparent)]
-    Edit(#[from] EditError),
-    #[error("the root is refused: {0}")]
-    Root(PathRefused),
-    #[error("there is no command {name}")]
-    NoSuchCommand { name: String },
-    #[error("cannot write to standard output: {0}")]
-    Stdout(io::Error),
-}
-
-/// The exit codes that scripts rely on.
+/// The exit codes that scripts rely on, and the class of a failure in `--json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
+    Other = 1,
     Usage = 2,
+    Unreachable = 3,
     Identity = 4,
+    Integrity = 5,
+    Refused = 6,
     LocalIo = 7,
+    Interrupted = 130,
 }
 
 /// Where the cause is, so that one knows where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
+    Peer,
+    Network,
     ThisMachine,
 }
 
@@ -55,116 +41,164 @@ pub(crate) struct Verdict {
     pub(crate) hint: &'static str,
 }
 
+/// What the second Ctrl-C ends with.
+pub(crate) const INTERRUPTED: u8 = Class::Interrupted as u8;
+
 impl Failure {
     /// What this failure means to a script and to a person.
     pub(crate) fn verdict(&self) -> Verdict {
-        use Class::{Identity, LocalIo, Usage};
-        let (class, hint) = match self {
-            Self::Home(_) => (Usage, "set SHIPLANE_HOME to a directory of your own"),
-            Self::Identity(error) => match error {
-                IdentityError::Io { .. } | IdentityError::NoRandomness => {
-                    (LocalIo, "see to the file, or set SHIPLANE_HOME to another directory")
-                }
-                IdentityError::NotPrivate { .. }
-                | IdentityError::Malformed { .. }
-                | IdentityError::Damaged { .. } => {
-                    (Identity, "see to the key file; without its old key this machine is a stranger")
-                }
-            },
-            Self::Peers(error) | Self::Edit(EditError::List(error)) => match error {
-                PeersError::Unreadable { .. } => (LocalIo, "see to the file; until then nobody is let in"),
-                PeersError::WritableByOthers { .. } => {
-                    (Identity, "look through it, then chmod 600 it; until then nobody is let in")
-                }
-                PeersError::TooLong { .. } | PeersError::Malformed { .. } => {
-                    (Identity, "mend the file by hand; until then nobody is let in")
-                }
-            },
-            Self::Edit(EditError::NameTaken { .. }) => (
-                Identity,
-                "if the peer really has a new key, check the id with its owner, \
-                 then shiplane peers remove the name and add it again",
-            ),
-            Self::Edit(EditError::IdTaken { .. }) => {
-                (Usage, "use that name, or shiplane peers remove it first")
+        use Class::{Interrupted, LocalIo, Other, Refused, Unreachable, Usage};
+        match self {
+            Self::Settings(error) => settings(error),
+            Self::Home(_) => here(Usage, "set SHIPLANE_HOME to a directory of your own"),
+            Self::Identity(error) => identity(error),
+            Self::Peers(error) => peers(error),
+            Self::Edit(error) => edit(error),
+            Self::Root(_) => here(Usage, "give a path relative to what is served, as in photos/2024"),
+            Self::NoSuchCommand { .. } => here(Usage, "shiplane --help lists the commands"),
+            Self::NoSuchName { .. } => {
+                here(Usage, "shiplane peers list shows the names; shiplane peers add adds one")
             }
-            Self::Edit(EditError::NoSuchPeer { .. }) => (Usage, "shiplane peers list shows the names"),
-            Self::Edit(EditError::Unwritable { .. }) => {
-                (LocalIo, "see to the space and the permissions there; the list is as it was")
+            Self::Stdout(_) => here(LocalIo, "see to whatever reads the output"),
+            Self::TicketFile { .. } => {
+                here(LocalIo, "see to the space and the permissions there, or leave --ticket-file out")
             }
-            Self::Root(_) => (Usage, "give a path relative to what is served, as in photos/2024"),
-            Self::NoSuchCommand { .. } => (Usage, "shiplane --help lists the commands"),
-            Self::Stdout(_) => (LocalIo, "see to whatever reads the output"),
-        };
-        Verdict { class, side: Side::ThisMachine, hint }
+            Self::Runtime(_) => here(LocalIo, "see to the limits of this user (ulimit -a)"),
+            Self::Serve(_) => {
+                here(LocalIo, "give a directory or a file that exists and that this user can read")
+            }
+            Self::Bind(error) => bind(error),
+            Self::Ticket(_) => here(Other, "try again, with a shorter --ticket-ttl"),
+            Self::Resolve { .. } => Verdict {
+                class: Unreachable,
+                side: Side::Network,
+                hint: "check the host's name, or use its address",
+            },
+            Self::ResolveSilent { .. } => Verdict {
+                class: Unreachable,
+                side: Side::Network,
+                hint: "check this machine's network, or use the host's address",
+            },
+            Self::Connect(error) => transfer::connect(error),
+            Self::Redeem(error) => transfer::redeem(error),
+            Self::Fetch(error) => transfer::fetch(error),
+            Self::Destination(error) => transfer::destination(error),
+            Self::NotOneFile => here(Refused, "give the path of one file, or a directory as DEST"),
+            Self::Interrupted => here(Interrupted, "run the same command again; it goes on where it was"),
+        }
+    }
+}
+
+fn here(class: Class, hint: &'static str) -> Verdict {
+    Verdict { class, side: Side::ThisMachine, hint }
+}
+
+fn settings(error: &SettingsError) -> Verdict {
+    here(
+        Class::Usage,
+        match error {
+            SettingsError::NoSource => {
+                "give a ticket URL or NAME@HOST:PORT/PATH, or put the ticket into SHIPLANE_TICKET"
+            }
+            SettingsError::TwoSources => "with --ticket-file, give DEST only",
+            SettingsError::Source(SourceError::Ticket(_)) => {
+                "copy the whole ticket again, in single quotes, from where shiplane serve printed it"
+            }
+            SettingsError::Source(SourceError::Id(_)) => "copy the id again; shiplane id prints it there",
+            SettingsError::Source(_) => {
+                "a source is a ticket URL, or a peer's name or id with its address: NAME@HOST:PORT/PATH"
+            }
+            SettingsError::TicketFile { .. } => "see to the file; shiplane serve --ticket-file writes it",
+            SettingsError::JsonAndContent => "leave --json out, or get into a file",
+            SettingsError::TicketTtl { .. } => "for longer, use shiplane peers add on the server",
+        },
+    )
+}
+
+fn identity(error: &IdentityError) -> Verdict {
+    match error {
+        IdentityError::Io { .. } | IdentityError::NoRandomness => {
+            here(Class::LocalIo, "see to the file, or set SHIPLANE_HOME to another directory")
+        }
+        IdentityError::NotPrivate { .. }
+        | IdentityError::Malformed { .. }
+        | IdentityError::Damaged { .. } => {
+            here(Class::Identity, "see to the key file; without its old key this machine is a stranger")
+        }
+    }
+}
+
+fn peers(error: &PeersError) -> Verdict {
+    match error {
+        PeersError::Unreadable { .. } => here(Class::LocalIo, "see to the file; until then nobody is let in"),
+        PeersError::WritableByOthers { .. } => {
+            here(Class::Identity, "look through it, then chmod 600 it; until then nobody is let in")
+        }
+        PeersError::TooLong { .. } | PeersError::Malformed { .. } => {
+            here(Class::Identity, "mend the file by hand; until then nobody is let in")
+        }
+    }
+}
+
+fn edit(error: &EditError) -> Verdict {
+    match error {
+        EditError::List(error) => peers(error),
+        EditError::NameTaken { .. } => here(
+            Class::Identity,
+            "if the peer really has a new key, check the id with its owner, \
+             then shiplane peers remove the name and add it again",
+        ),
+        EditError::IdTaken { .. } => here(Class::Usage, "use that name, or shiplane peers remove it first"),
+        EditError::NoSuchPeer { .. } => here(Class::Usage, "shiplane peers list shows the names"),
+        EditError::Unwritable { .. } => {
+            here(Class::LocalIo, "see to the space and the permissions there; the list is as it was")
+        }
+    }
+}
+
+fn bind(error: &BindError) -> Verdict {
+    match error {
+        BindError::Socket { source, .. } => here(
+            Class::LocalIo,
+            match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another program has that port; choose another one, or 0 for any, with --listen"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "this machine has no such address; --listen 0.0.0.0:7514 listens on all it has"
+                }
+                io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
+                _ => "see to this machine's network, or choose another address with --listen",
+            },
+        ),
+        BindError::Identity(error) => identity(error),
+        BindError::Tls(_) => here(Class::Other, "this is a fault of shiplane; please report it"),
+    }
+}
+
+impl Class {
+    /// As events name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Other => "failure",
+            Self::Usage => "usage",
+            Self::Unreachable => "unreachable",
+            Self::Identity => "identity",
+            Self::Integrity => "integrity",
+            Self::Refused => "refused",
+            Self::LocalIo => "local_io",
+            Self::Interrupted => "interrupted",
+        }
     }
 }
 
 impl Side {
-    fn name(self) -> &'static str {
+    /// As messages and events name it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Peer => "peer",
+            Self::Network => "network",
             Self::ThisMachine => "this machine",
         }
-    }
-}
-
-/// Tells the person what happened, and the script by the exit code.
-pub(crate) fn report(failure: &Failure) -> ExitCode {
-    let verdict = failure.verdict();
-    print_line(&format!("error: {} ({})", printable(&failure.to_string()), verdict.side.name()));
-    print_line(&format!("hint: {}", verdict.hint));
-    ExitCode::from(verdict.class as u8)
-}
-
-/// Prints what the argument parser has to say: help and version to standard output, anything else
-/// as a usage error.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        return match error.print() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report(&Failure::Stdout(error)),
-        };
-    }
-    let message = error.render();
-    let text = if io::stderr().is_terminal() { message.ansi().to_string() } else { message.to_string() };
-    let kept: Vec<&str> = text.lines().take_while(|line| !line.starts_with("For more information")).collect();
-    print_line(kept.join("\n").trim_end());
-    // Where the help was all there was to say, it is no use to point to it.
-    if error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        print_line(&format!("hint: {} tells what it takes", help_command()));
-    }
-    ExitCode::from(Class::Usage as u8)
-}
-
-/// The help that fits what was typed: that of the command, if one was named.
-fn help_command() -> String {
-    let program = Cli::command();
-    let mut command = &program;
-    let mut text = "shiplane".to_owned();
-    for word in std::env::args_os().skip(1) {
-        if let Some(named) = command.find_subcommand(word) {
-            command = named;
-            text = format!("{text} {}", named.get_name());
-        }
-    }
-    text + " --help"
-}
-
-/// A message that cannot drive a terminal, whatever a library has put into it. Text that is clean
-/// stays as it is: what was escaped already is not escaped again.
-fn printable(message: &str) -> String {
-    let escaped = escape(message.as_bytes()).to_string();
-    if escaped.replace("\\\\", "\\") == message { message.to_owned() } else { escaped }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_is_escaped_once() {
-        assert_eq!(printable(r"no file a\x1bb"), r"no file a\x1bb");
-        assert_eq!(printable("no file a\u{1b}b"), r"no file a\x1bb");
-        assert_eq!(printable("C:\\é"), "C:\\é");
     }
 }

@@ -1,13 +1,25 @@
 //! The `shiplane` program: a thin layer of arguments, messages and exit codes over the libraries.
 //!
-//! `args` is what was typed, `commands` what it does, `exit` what a failure means to a script and
-//! to a person.
+//! `args` is what was typed and `settings` what it means; `commands` do it; `failure` says what can
+//! end them, and `exit` what that means to a script and to a person.
 
+mod advertise;
 mod args;
 mod commands;
+mod dial;
+mod events;
 mod exit;
+mod failure;
 mod home;
 mod logging;
+mod progress;
+mod report;
+mod runtime;
+mod settings;
+mod signals;
+mod source_arg;
+mod units;
+mod watched;
 
 use std::process::ExitCode;
 
@@ -16,11 +28,12 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return report::usage(&error),
     };
     logging::init(cli.verbose);
+    let json = cli.command.is_json();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => exit::report(&failure),
+        Err(failure) => report::report(&failure, json),
     }
 }

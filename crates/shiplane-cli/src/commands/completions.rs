@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::args::Cli;
-use crate::exit::Failure;
+use crate::failure::Failure;
 
 pub(super) fn run(shell: Shell) -> Result<(), Failure> {
     // Made in memory first: the generator panics when its output fails.

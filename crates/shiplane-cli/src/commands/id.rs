@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use shiplane_transport::Identity;
 
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::home::Home;
 
 pub(super) fn run(home: &Home) -> Result<(), Failure> {

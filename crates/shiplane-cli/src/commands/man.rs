@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use clap_mangen::Man;
 
 use crate::args::Cli;
-use crate::exit::Failure;
+use crate::failure::Failure;
 
 /// Prints the page of the command that these words lead to, in roff.
 pub(super) fn run(words: &[String]) -> Result<(), Failure> {

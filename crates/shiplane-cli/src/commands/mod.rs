@@ -1,19 +1,27 @@
 //! One module a command.
 
 mod completions;
+mod get;
 mod id;
 mod man;
 mod peers;
+mod serve;
 
-use std::env;
+use std::{env, io};
 
 use crate::args::{Cli, Command};
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::home::Home;
+use crate::settings::{GetSettings, ServeSettings};
 
 /// Does what was asked.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Serve(args) => serve::run(ServeSettings::from_args(args)?, &home()?),
+        Command::Get(args) => {
+            let ticket = env::var_os("SHIPLANE_TICKET");
+            get::run(GetSettings::from_args(args, ticket, io::stdin())?, &home()?)
+        }
         Command::Id => id::run(&home()?),
         Command::Peers(command) => peers::run(command, &home()?),
         Command::Completions { shell } => completions::run(shell),

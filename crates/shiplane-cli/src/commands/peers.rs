@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use shiplane_protocols::access::{Added, Grant, PeerName, PeersFile, Scope, StandingPeer};
 
 use crate::args::{PeersAdd, PeersCommand};
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::home::Home;
 use crate::logging::print_line;
 

@@ -1,0 +1,264 @@
+//! `shiplane get SOURCE [DEST]`
+
+mod output;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, path};
+
+use shiplane_protocols::access::{HostPort, PeersFile, TicketSecret};
+use shiplane_protocols::files::{Destination, ReceiveOptions, Shape};
+use shiplane_protocols::transfer::{EventFn, StreamTarget, Target, TransferEvent, TransferOptions};
+use shiplane_protocols::{Fetch, FetchReport, redeem};
+use shiplane_rpc::RpcClient;
+use shiplane_transport::{Identity, PeerId, TransportConfig};
+use shiplane_wire::{Promise, escape};
+use tokio_util::sync::CancellationToken;
+
+use self::output::HashingOutput;
+use crate::args::Durability;
+use crate::dial::{Dialled, dial};
+use crate::events::{Event, Phase};
+use crate::failure::Failure;
+use crate::home::Home;
+use crate::progress::{Audience, Progress, Reporter, Tally, seconds};
+use crate::settings::{Dest, GetSettings};
+use crate::source_arg::{Server, SourceArg};
+use crate::watched::Watched;
+use crate::{runtime, signals};
+
+pub(super) fn run(settings: GetSettings, home: &Home) -> Result<(), Failure> {
+    let remote = Remote::of(&settings.source, home)?;
+    let stop = signals::watch("stopping; what has come is kept").map_err(Failure::Runtime)?;
+    runtime::run(get(settings, remote, home, stop))
+}
+
+/// Whom to ask, where, for what, and by what right.
+struct Remote {
+    server: PeerId,
+    at: HostPort,
+    path: Vec<u8>,
+    secret: Option<TicketSecret>,
+}
+
+impl Remote {
+    fn of(source: &SourceArg, home: &Home) -> Result<Self, Failure> {
+        Ok(match source {
+            SourceArg::Ticket(ticket) => Self {
+                server: ticket.server(),
+                at: ticket.at().clone(),
+                path: ticket.path().to_vec(),
+                secret: Some(ticket.secret().clone()),
+            },
+            SourceArg::Standing { server, at, path } => {
+                Self { server: known(server, home)?, at: at.clone(), path: path.clone(), secret: None }
+            }
+        })
+    }
+}
+
+/// The key that a name stands for here.
+fn known(server: &Server, home: &Home) -> Result<PeerId, Failure> {
+    let name = match server {
+        Server::Id(id) => return Ok(*id),
+        Server::Name(name) => name,
+    };
+    let peers = PeersFile::at(home.peers_path()).read()?;
+    let found = peers.into_iter().find(|peer| peer.name == *name);
+    found.map(|peer| peer.id).ok_or_else(|| Failure::NoSuchName { name: name.clone() })
+}
+
+/// Dials, fetches, and takes leave of the server whatever came of it.
+async fn get(
+    settings: GetSettings,
+    remote: Remote,
+    home: &Home,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let job = Arc::new(Job::new(&settings));
+    let config =
+        TransportConfig { buffer_len_bytes: settings.buffer_len_bytes, ..TransportConfig::default() };
+    let identity = || Ok(Identity::load_or_create(&home.identity_path())?);
+    job.phase(Phase::Connecting);
+    let dialled = tokio::select! {
+        dialled = dial(remote.server, &remote.at, &config, identity) => dialled?,
+        () = stop.cancelled() => return Err(Failure::Interrupted),
+    };
+    let fetched = tokio::select! {
+        fetched = fetch(&job, &settings, &remote, &dialled) => fetched,
+        () = watch_for_silence(&job) => Err(Failure::Interrupted), // It never ends.
+        () = stop.cancelled() => Err(Failure::Interrupted),
+    };
+    job.shown().reporter.end_bar();
+    dialled.transport.shutdown(Duration::ZERO).await;
+    fetched
+}
+
+async fn fetch(
+    job: &Arc<Job>,
+    settings: &GetSettings,
+    remote: &Remote,
+    dialled: &Dialled,
+) -> Result<(), Failure> {
+    let client = RpcClient::new(Arc::clone(&dialled.connection));
+    job.tell(&Event::Started {
+        peer_id: remote.server.to_string(),
+        address: dialled.connection.remote_addr().to_string(),
+        destination: settings.dest.to_string(),
+    });
+    if let Some(secret) = &remote.secret {
+        job.phase(Phase::Authorising);
+        redeem(&client, secret).await.map_err(Failure::Redeem)?;
+    }
+    job.phase(Phase::Listing);
+    let fetch = Fetch::open(&client, &remote.path).await?;
+    let report = match &settings.dest {
+        Dest::Stdout => to_stdout(job, settings, fetch).await?,
+        Dest::Path(dest) => to_disk(job, settings, fetch, dest.clone()).await?,
+    };
+    job.done(&report);
+    Ok(())
+}
+
+/// One file, in order, each chunk verified before a byte of it is printed.
+async fn to_stdout(job: &Arc<Job>, settings: &GetSettings, fetch: Fetch) -> Result<FetchReport, Failure> {
+    let Shape::File { name } = fetch.shape() else {
+        return Err(Failure::NotOneFile);
+    };
+    let name = escape(name).to_string();
+    let (output, digest) = HashingOutput::new(io::stdout(), settings.sha256);
+    let target = StreamTarget::new(output);
+    // Nothing is promised of what a pipe does with it.
+    let report = receive(job, settings, fetch, target, Promise::Verified).await?;
+    if let Some(sha256) = digest.finish() {
+        let bytes = report.total_bytes;
+        let sha256 = Some(sha256.to_string());
+        job.tell(&Event::File { path: name, bytes, received: true, sha256 });
+    }
+    Ok(report)
+}
+
+/// A file or a tree, where `cp -r` would put it.
+async fn to_disk(
+    job: &Arc<Job>,
+    settings: &GetSettings,
+    fetch: Fetch,
+    dest: path::PathBuf,
+) -> Result<FetchReport, Failure> {
+    let promise = match settings.durability {
+        Durability::Durable => Promise::Durable,
+        Durability::Verified => Promise::Verified,
+    };
+    let options = ReceiveOptions {
+        overwrite: settings.overwrite,
+        promise,
+        verify: settings.verify,
+        chunk_len_bytes: settings.chunk_len_bytes,
+    };
+    let (shape, key) = (fetch.shape().clone(), fetch.job());
+    let opening = tokio::task::spawn_blocking(move || Destination::open(&dest, &shape, key, options));
+    let destination = opening.await.map_err(|_| Failure::Interrupted)?.map_err(Failure::Destination)?;
+    // Each file costs a line, and with a digest a reading: only for those who asked.
+    if settings.sha256 || settings.audience == Audience::Program {
+        let told = Arc::clone(job);
+        let tell = Arc::new(move |event| told.tell(&event));
+        let target = Watched::new(destination, settings.sha256, tell);
+        receive(job, settings, fetch, target, promise).await
+    } else {
+        receive(job, settings, fetch, destination, promise).await
+    }
+}
+
+async fn receive<T: Target>(
+    job: &Arc<Job>,
+    settings: &GetSettings,
+    fetch: Fetch,
+    target: T,
+    promise: Promise,
+) -> Result<FetchReport, Failure> {
+    let options = TransferOptions { lanes: settings.jobs.into(), chunk_len_bytes: settings.chunk_len_bytes };
+    Ok(fetch.receive(target, promise, &options, job.events()).await?)
+}
+
+/// Lets the bar say what is being waited for. Never ends.
+async fn watch_for_silence(job: &Job) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        interval.tick().await;
+        job.shown().reporter.tick(Instant::now());
+    }
+}
+
+/// What the threads of one run share.
+struct Job {
+    began_at: Instant,
+    shown: Mutex<Shown>,
+}
+
+/// Under one lock, so that what is shown never goes backwards.
+struct Shown {
+    reporter: Output,
+    tally: Tally,
+}
+
+type Output = Reporter<Box<dyn io::Write + Send>>;
+
+impl Job {
+    fn new(settings: &GetSettings) -> Self {
+        let began_at = Instant::now();
+        // Where the file itself goes to standard output, digests go beside it.
+        let out: Box<dyn io::Write + Send> = match settings.dest {
+            Dest::Stdout => Box::new(io::stderr()),
+            Dest::Path(_) => Box::new(io::stdout()),
+        };
+        let reporter = Reporter::new(settings.audience, out, began_at);
+        Self { began_at, shown: Mutex::new(Shown { reporter, tally: Tally::new() }) }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: &Event) {
+        self.shown().reporter.event(event);
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.shown().reporter.progress(Progress::at(phase), Instant::now());
+    }
+
+    fn events(self: &Arc<Self>) -> EventFn {
+        let job = Arc::clone(self);
+        Arc::new(move |event| job.on_event(&event))
+    }
+
+    fn on_event(&self, event: &TransferEvent) {
+        let left_out = |path: &String, reason: String| Event::Skipped { path: path.clone(), reason };
+        match event {
+            TransferEvent::Skipped { reason, path } => self.tell(&left_out(path, reason.to_string())),
+            TransferEvent::Failed { reason, path } => self.tell(&left_out(path, reason.to_string())),
+            TransferEvent::Scanned { .. }
+            | TransferEvent::ScanComplete { .. }
+            | TransferEvent::Present { .. }
+            | TransferEvent::Moved { .. }
+            | TransferEvent::Published { .. }
+            | TransferEvent::Finishing => {
+                let mut shown = self.shown();
+                if let Some(progress) = shown.tally.add(event) {
+                    shown.reporter.progress(progress, Instant::now());
+                }
+            }
+        }
+    }
+
+    fn done(&self, report: &FetchReport) {
+        self.tell(&Event::Done {
+            files: report.summary.published_files + report.summary.identical_files,
+            bytes_total: report.total_bytes,
+            bytes_received: report.received_bytes,
+            bytes_resumed: report.total_bytes.saturating_sub(report.received_bytes),
+            seconds: seconds(self.began_at.elapsed()),
+            digest: report.digest.map(|digest| digest.to_string()),
+        });
+    }
+}

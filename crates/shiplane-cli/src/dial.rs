@@ -1,0 +1,122 @@
+//! From `HOST:PORT` and a key to a connection.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shiplane_protocols::access::{Host, HostPort};
+use shiplane_transport::{
+    ConnectError, Identity, PeerAddr, PeerConnection, PeerId, QuicTransport, TransportConfig, Trust,
+};
+
+use crate::failure::Failure;
+
+/// A connection, and the transport that lives as long as it does.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    pub(crate) transport: QuicTransport,
+    pub(crate) connection: Arc<PeerConnection>,
+}
+
+/// Dials the addresses of `at` one after another until `server` answers at one of them.
+///
+/// `identity` makes this machine's key anew for each family of addresses, since each needs a socket
+/// of its own.
+pub(crate) async fn dial(
+    server: PeerId,
+    at: &HostPort,
+    config: &TransportConfig,
+    identity: impl Fn() -> Result<Identity, Failure>,
+) -> Result<Dialled, Failure> {
+    let addresses = resolve(at).await?;
+    let mut transport: Option<(bool, QuicTransport)> = None;
+    let mut worst: Option<ConnectError> = None;
+    for addr in addresses {
+        let usable = transport.take().filter(|(is_ipv4, _)| *is_ipv4 == addr.is_ipv4());
+        let bound = match usable {
+            Some((_, bound)) => bound,
+            None => QuicTransport::builder()
+                .identity(identity()?)
+                // Whoever is dialled is pinned; nobody dials us.
+                .trust(Trust::nobody())
+                .config(config.clone())
+                .bind(any_port(addr))?,
+        };
+        tracing::info!(%addr, "dialling");
+        match bound.connect_to(PeerAddr { id: server, addr }).await {
+            Ok(connection) => return Ok(Dialled { transport: bound, connection }),
+            Err(error) => worst = Some(more_telling(worst, error)),
+        }
+        transport = Some((addr.is_ipv4(), bound));
+    }
+    Err(worst.map_or_else(|| no_address(&at.host), Failure::Connect))
+}
+
+async fn resolve(at: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
+    let name = match &at.host {
+        Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, at.port)]),
+        Host::Name(name) => name.as_str(),
+    };
+    let looking = tokio::net::lookup_host((name, at.port));
+    let found = tokio::time::timeout(RESOLVE_TIMEOUT, looking)
+        .await
+        .map_err(|_| Failure::ResolveSilent { host: at.host.clone() })?
+        .map_err(|source| Failure::Resolve { host: at.host.clone(), source })?;
+    Ok(found.take(MAX_ADDRESSES).collect())
+}
+
+fn no_address(host: &Host) -> Failure {
+    let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+    Failure::Resolve { host: host.clone(), source }
+}
+
+fn any_port(like: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match like {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(ip, 0)
+}
+
+/// Of two failures to reach one peer, the one to report: an answer says more than silence, and
+/// silence more than an address that cannot even be tried.
+fn more_telling(before: Option<ConnectError>, now: ConnectError) -> ConnectError {
+    fn rank(error: &ConnectError) -> u8 {
+        match error {
+            ConnectError::CannotDial { .. } => 0,
+            ConnectError::TimedOut { .. } => 1,
+            ConnectError::Failed { .. } | ConnectError::WrongProtocol { .. } => 2,
+            ConnectError::WrongKey { .. }
+            | ConnectError::Untrusted { .. }
+            | ConnectError::Refused { .. }
+            | ConnectError::Tls(_)
+            | ConnectError::Abandoned => 3,
+        }
+    }
+    match before {
+        Some(before) if rank(&before) >= rank(&now) => before,
+        _ => now,
+    }
+}
+
+/// Longer than the resolvers of common systems take to try a second name server.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Each may take the whole handshake timeout; nobody waits for more than these.
+const MAX_ADDRESSES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_reported_before_silence() {
+        let addr: SocketAddr = "192.0.2.1:1".parse().unwrap();
+        let silence = || ConnectError::TimedOut { addr, timeout: Duration::from_secs(5) };
+        let refused = || ConnectError::Refused { addr };
+        for (before, now) in [(Some(silence()), refused()), (Some(refused()), silence()), (None, refused())] {
+            assert!(matches!(more_telling(before, now), ConnectError::Refused { .. }));
+        }
+        assert!(matches!(more_telling(Some(silence()), silence()), ConnectError::TimedOut { .. }));
+    }
+}

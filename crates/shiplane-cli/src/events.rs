@@ -1,0 +1,136 @@
+//! What `--json` prints: one object a line. Scripts rely on the names; fields are only ever added.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// One line. Paths and texts are escaped, so that they are text even where a name is not.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// `serve` accepts connections from here on.
+    Listening { ticket: String, peer_id: String, address: String, ticket_seconds: u64 },
+    /// `get` sets out.
+    Started { peer_id: String, address: String, destination: String },
+    /// This much was here already when the last of it was found, and is not sent again.
+    Resumed { bytes_resumed: u64 },
+    /// How far it is; a few a second at most.
+    Progress {
+        phase: Phase,
+        files: u64,
+        /// Of the source's bytes, those that are here now, whether received or here before.
+        bytes_done: u64,
+        bytes_resumed: u64,
+        /// Unknown until the server has listed everything.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes_total: Option<u64>,
+        seconds: f64,
+    },
+    /// A file is at its place, verified.
+    File {
+        path: String,
+        bytes: u64,
+        /// Whether it came now, or was here already with the same content.
+        received: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
+    },
+    /// Something of the source is not taken along.
+    Skipped { path: String, reason: String },
+    /// All is there, with the promise that was asked for.
+    Done {
+        files: u64,
+        bytes_total: u64,
+        bytes_received: u64,
+        /// Were here already: kept by a run that was cut, or in files that are equal.
+        bytes_resumed: u64,
+        seconds: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
+    },
+    /// It ended otherwise.
+    Error { class: &'static str, side: &'static str, message: String, hint: String, exit_code: u8 },
+}
+
+/// What a transfer is at. The words are those of the bar and of the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    Connecting,
+    Authorising,
+    Listing,
+    Receiving,
+    Publishing,
+}
+
+impl Phase {
+    /// For a person.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Authorising => "redeeming the ticket",
+            Self::Listing => "waiting for the list of files",
+            Self::Receiving => "receiving",
+            Self::Publishing => "making it durable",
+        }
+    }
+}
+
+impl Event {
+    /// Writes it as one line, at once: whoever reads wants to know now.
+    pub(crate) fn write_line(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self).map_err(io::Error::other)?;
+        line.push(b'\n');
+        out.write_all(&line)?;
+        out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(event: &Event) -> String {
+        let mut out = Vec::new();
+        event.write_line(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_names_are_those_that_scripts_know() {
+        let done = Event::Done {
+            files: 2,
+            bytes_total: 30,
+            bytes_received: 20,
+            bytes_resumed: 10,
+            seconds: 0.5,
+            digest: None,
+        };
+        assert_eq!(
+            line(&done),
+            "{\"event\":\"done\",\"files\":2,\"bytes_total\":30,\"bytes_received\":20,\
+             \"bytes_resumed\":10,\"seconds\":0.5}\n"
+        );
+        let progress = Event::Progress {
+            phase: Phase::Receiving,
+            files: 1,
+            bytes_done: 2,
+            bytes_resumed: 0,
+            bytes_total: Some(3),
+            seconds: 1.0,
+        };
+        assert_eq!(
+            line(&progress),
+            "{\"event\":\"progress\",\"phase\":\"receiving\",\"files\":1,\"bytes_done\":2,\
+             \"bytes_resumed\":0,\"bytes_total\":3,\"seconds\":1.0}\n"
+        );
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_says() {
+        let skipped = Event::Skipped { path: "a\nb\u{1b}\"".to_owned(), reason: "x\r".to_owned() };
+        let text = line(&skipped);
+        assert_eq!(text.trim_end_matches('\n').lines().count(), 1);
+        assert!(!text.trim_end().contains(|symbol: char| symbol.is_control()), "{text:?}");
+    }
+}

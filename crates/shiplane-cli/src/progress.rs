@@ -1,0 +1,387 @@
+//! How a transfer shows itself: a bar on a terminal, events for scripts, or silence.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use shiplane_protocols::transfer::TransferEvent;
+
+use crate::events::{Event, Phase};
+use crate::logging::{print_line, set_bar};
+
+/// Who is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// A person: a bar if standard error is a terminal, and lines about what was left out.
+    Person,
+    /// A program: every event as a line of JSON on standard output.
+    Program,
+    /// Nobody; errors are still told.
+    Nobody,
+}
+
+/// How far a transfer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) phase: Phase,
+    pub(crate) files: u64,
+    /// Of the source's bytes, those that are here now, the resumed part included.
+    pub(crate) bytes_done: u64,
+    pub(crate) bytes_resumed: u64,
+    /// Unknown until the server has listed everything.
+    pub(crate) bytes_total: Option<u64>,
+}
+
+impl Progress {
+    /// Nothing has happened yet.
+    pub(crate) fn at(phase: Phase) -> Self {
+        Self { phase, files: 0, bytes_done: 0, bytes_resumed: 0, bytes_total: None }
+    }
+}
+
+/// Adds a transfer's events up to its progress.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    progress: Progress,
+    moved_bytes: u64,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self { progress: Progress::at(Phase::Listing), moved_bytes: 0 }
+    }
+
+    /// The progress after this event; `None` if it is about something else.
+    pub(crate) fn add(&mut self, event: &TransferEvent) -> Option<Progress> {
+        let progress = &mut self.progress;
+        match *event {
+            TransferEvent::Scanned { .. } => {}
+            TransferEvent::ScanComplete { total_bytes, .. } => progress.bytes_total = Some(total_bytes),
+            TransferEvent::Present { identical_bytes, resumed_bytes } => {
+                progress.bytes_resumed = identical_bytes.saturating_add(resumed_bytes);
+            }
+            TransferEvent::Moved { len_bytes } => {
+                progress.phase = Phase::Receiving;
+                self.moved_bytes = self.moved_bytes.saturating_add(len_bytes);
+            }
+            TransferEvent::Published { files } => progress.files += files,
+            TransferEvent::Finishing => progress.phase = Phase::Publishing,
+            TransferEvent::Skipped { .. } | TransferEvent::Failed { .. } => return None,
+        }
+        // A chunk that came wrong moves again; there is never more than all.
+        let done = progress.bytes_resumed.saturating_add(self.moved_bytes);
+        progress.bytes_done = progress.bytes_total.map_or(done, |total| done.min(total));
+        Some(*progress)
+    }
+}
+
+/// Tells the audience how a transfer goes. Time is handed in, so that what is shown can be tested.
+pub(crate) struct Reporter<W> {
+    audience: Audience,
+    /// Events and digests go here.
+    out: W,
+    /// The reader of `out` is gone; the transfer goes on without it.
+    out_failed: bool,
+    bar: Option<ProgressBar>,
+    began_at: Instant,
+    last: Option<Shown>,
+    /// What was here already as last told.
+    resumed_told: u64,
+}
+
+struct Shown {
+    progress: Progress,
+    /// When anything last moved.
+    moved_at: Instant,
+    /// When an event last said so.
+    told_at: Option<Instant>,
+}
+
+impl<W: Write> Reporter<W> {
+    /// Begins; draws a bar for a person who is there to see it.
+    pub(crate) fn new(audience: Audience, out: W, now: Instant) -> Self {
+        let bar = (audience == Audience::Person && io::stderr().is_terminal()).then(new_bar);
+        set_bar(bar.clone());
+        Self { audience, out, out_failed: false, bar, began_at: now, last: None, resumed_told: 0 }
+    }
+
+    /// Passes on how far the transfer is. Cheap enough for every buffer.
+    pub(crate) fn progress(&mut self, progress: Progress, now: Instant) {
+        let before = self.last.take();
+        let phase_is_new = before.as_ref().is_none_or(|last| last.progress.phase != progress.phase);
+        let moved_at = match &before {
+            Some(last) if last.progress == progress => last.moved_at,
+            _ => now,
+        };
+        if let Some(bar) = &self.bar {
+            draw(bar, &progress, phase_is_new);
+        }
+        if progress.phase == Phase::Receiving && progress.bytes_resumed != self.resumed_told {
+            self.resumed_told = progress.bytes_resumed;
+            self.emit(&Event::Resumed { bytes_resumed: progress.bytes_resumed });
+            if let Some(bar) = &self.bar {
+                // What was here before is no part of the rate.
+                bar.reset_eta();
+            }
+        }
+        let mut told_at = before.and_then(|last| last.told_at);
+        let is_due = told_at.is_none_or(|at| now.duration_since(at) >= EVENT_INTERVAL);
+        if phase_is_new || is_due {
+            self.emit(&self.progress_event(&progress, now));
+            told_at = Some(now);
+        }
+        self.last = Some(Shown { progress, moved_at, told_at });
+    }
+
+    /// Says what is being waited for, once nothing has moved for a while. To be called about once
+    /// a second.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let (Some(bar), Some(last)) = (&self.bar, &self.last) else { return };
+        let still = now.duration_since(last.moved_at);
+        if still >= STILL_AFTER {
+            let words = last.progress.phase.words();
+            bar.set_message(format!("{words}: nothing has come for {}", HumanDuration(still)));
+        }
+    }
+
+    /// Passes on anything else.
+    pub(crate) fn event(&mut self, event: &Event) {
+        self.emit(event);
+        match (self.audience, event) {
+            (Audience::Person, Event::Skipped { path, reason }) => {
+                print_line(&format!("skipped: {path}: {reason}"));
+            }
+            (Audience::Person | Audience::Nobody, Event::File { path, sha256: Some(sha256), .. }) => {
+                // As `sha256sum` prints it, so that `sha256sum --check` reads it.
+                // An escaped name has a backslash in it, and a line with one begins with another.
+                let mark = if path.contains('\\') { "\\" } else { "" };
+                self.write(|out| writeln!(out, "{mark}{sha256}  {path}"));
+            }
+            (Audience::Person, done @ Event::Done { .. }) if self.bar.is_some() => {
+                self.end_bar();
+                print_line(&summary(done));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the bar away, so that what is printed next stands alone.
+    pub(crate) fn end_bar(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            set_bar(None);
+        }
+    }
+
+    fn progress_event(&self, progress: &Progress, now: Instant) -> Event {
+        let Progress { phase, files, bytes_done, bytes_resumed, bytes_total } = *progress;
+        let seconds = seconds(now.duration_since(self.began_at));
+        Event::Progress { phase, files, bytes_done, bytes_resumed, bytes_total, seconds }
+    }
+
+    fn emit(&mut self, event: &Event) {
+        if self.audience == Audience::Program {
+            self.write(|out| event.write_line(out));
+        }
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut W) -> io::Result<()>) {
+        if !self.out_failed && write(&mut self.out).is_err() {
+            self.out_failed = true;
+            tracing::warn!("nobody reads standard output any more; the transfer goes on");
+        }
+    }
+}
+
+impl<W> Drop for Reporter<W> {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            set_bar(None);
+        }
+    }
+}
+
+/// For an event: to the millisecond.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1000.0
+}
+
+fn new_bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+fn draw(bar: &ProgressBar, progress: &Progress, phase_is_new: bool) {
+    if phase_is_new || bar.length() != progress.bytes_total {
+        bar.set_style(style(progress.bytes_total.is_some()));
+    }
+    match progress.bytes_total {
+        Some(total) => bar.set_length(total),
+        None => bar.unset_length(),
+    }
+    bar.set_position(progress.bytes_done);
+    let words = progress.phase.words();
+    bar.set_message(match progress.bytes_resumed {
+        0 => words.to_owned(),
+        resumed => format!("{words} ({} resumed)", BinaryBytes(resumed)),
+    });
+}
+
+fn style(has_total: bool) -> ProgressStyle {
+    // The templates are constants, checked by a test; a plain bar would do as well.
+    ProgressStyle::with_template(template(has_total))
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+/// With a known total, a bar and the time left; else how much there is so far.
+fn template(has_total: bool) -> &'static str {
+    if has_total {
+        "{msg} [{bar:24}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left"
+    } else {
+        "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec} {elapsed}"
+    }
+}
+
+fn summary(done: &Event) -> String {
+    let Event::Done { files, bytes_received, bytes_resumed, seconds, .. } = done else {
+        return String::new();
+    };
+    let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+    let rate = *bytes_received as f64 / seconds.max(MIN_RATE_SECONDS);
+    let resumed = match bytes_resumed {
+        0 => String::new(),
+        bytes => format!(", {} resumed", BinaryBytes(*bytes)),
+    };
+    let received = BinaryBytes(*bytes_received);
+    let rate = BinaryBytes(rate as u64);
+    format!("done: {files} files, {received} received in {took:.1?} ({rate}/s){resumed}")
+}
+
+/// Four a second: often enough for a script that draws, seldom enough for one that logs.
+const EVENT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Above any round trip and any retransmission on a path that works.
+const STILL_AFTER: Duration = Duration::from_secs(5);
+
+/// The bar's own clock: it shows life while nothing else happens.
+const TICK: Duration = Duration::from_millis(200);
+
+/// A transfer that took no time has no rate worth dividing for.
+const MIN_RATE_SECONDS: f64 = 0.001;
+
+#[cfg(test)]
+mod tests {
+    use shiplane_wire::SkipReason;
+
+    use super::*;
+
+    fn at(bytes_done: u64) -> Progress {
+        let phase = Phase::Receiving;
+        Progress { phase, files: 0, bytes_done, bytes_resumed: 0, bytes_total: Some(100) }
+    }
+
+    fn file(sha256: Option<&str>) -> Event {
+        Event::File { path: r"a\\b".to_owned(), bytes: 1, received: true, sha256: sha256.map(str::to_owned) }
+    }
+
+    /// The events that a script would have read.
+    fn told(out: &[u8]) -> Vec<serde_json::Value> {
+        let text = str::from_utf8(out).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_program_is_told_every_phase_and_not_every_buffer() {
+        let (mut out, now) = (Vec::new(), Instant::now());
+        let mut reporter = Reporter::new(Audience::Program, &mut out, now);
+        reporter.progress(Progress { phase: Phase::Listing, ..at(0) }, now);
+        for bytes in 0..50 {
+            reporter.progress(at(bytes), now + Duration::from_millis(bytes * 10));
+        }
+        drop(reporter);
+        let done: Vec<_> = told(&out).iter().map(|event| event["bytes_done"].as_u64().unwrap()).collect();
+        assert_eq!(done, [0, 0, 25]);
+    }
+
+    #[test]
+    fn nobody_is_told_nothing_but_the_digests_that_were_asked_for() {
+        for audience in [Audience::Nobody, Audience::Person] {
+            let (mut out, now) = (Vec::new(), Instant::now());
+            let mut reporter = Reporter::new(audience, &mut out, now);
+            reporter.progress(at(1), now);
+            reporter.event(&file(None));
+            reporter.event(&file(Some("abc")));
+            drop(reporter);
+            assert_eq!(out, b"\\abc  a\\\\b\n", "{audience:?}");
+        }
+    }
+
+    #[test]
+    fn events_add_up_to_never_more_than_all() {
+        let mut tally = Tally::new();
+        let mut add = |event| tally.add(&event);
+        let moved = |len_bytes| TransferEvent::Moved { len_bytes };
+        assert_eq!(
+            add(TransferEvent::Scanned { entries: 1, total_bytes: 9 }),
+            Some(Progress::at(Phase::Listing))
+        );
+        let (identical_bytes, resumed_bytes) = (10, 20);
+        let progress = add(TransferEvent::Present { identical_bytes, resumed_bytes }).unwrap();
+        assert_eq!((progress.bytes_done, progress.bytes_resumed, progress.bytes_total), (30, 30, None));
+        add(TransferEvent::ScanComplete { entries: 2, total_bytes: 100 });
+        let progress = add(moved(60)).unwrap();
+        assert_eq!((progress.bytes_done, progress.bytes_total), (90, Some(100)));
+        assert_eq!(progress.phase, Phase::Receiving);
+        assert_eq!(add(moved(60)).unwrap().bytes_done, 100);
+        assert_eq!(add(TransferEvent::Published { files: 2 }).unwrap().files, 2);
+        assert_eq!(add(TransferEvent::Finishing).unwrap().phase, Phase::Publishing);
+        let skipped = TransferEvent::Skipped { reason: SkipReason::Symlink, path: String::new() };
+        assert_eq!(add(skipped), None);
+    }
+
+    #[test]
+    fn a_reader_that_leaves_does_not_end_the_transfer() {
+        struct Gone(u32);
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut out, now) = (Gone(0), Instant::now());
+        let mut reporter = Reporter::new(Audience::Program, &mut out, now);
+        reporter.event(&file(None));
+        reporter.event(&file(None));
+        drop(reporter);
+        assert_eq!(out.0, 1);
+    }
+
+    #[test]
+    fn the_templates_are_valid() {
+        for has_total in [true, false] {
+            assert!(ProgressStyle::with_template(template(has_total)).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_summary_says_what_was_resumed() {
+        let done = |bytes_resumed| Event::Done {
+            files: 3,
+            bytes_total: 3 << 20,
+            bytes_received: 2 << 20,
+            bytes_resumed,
+            seconds: 2.0,
+            digest: None,
+        };
+        let plain = "done: 3 files, 2.00 MiB received in 2.0s (1.00 MiB/s)";
+        assert_eq!(summary(&done(0)), plain);
+        assert_eq!(summary(&done(1 << 20)), format!("{plain}, 1.00 MiB resumed"));
+    }
+}

@@ -1,0 +1,301 @@
+//! What the arguments mean: defaults filled in, sources taken apart, contradictions refused.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use shiplane_protocols::access::Host;
+use shiplane_wire::escape;
+
+use crate::args::{Durability, GetArgs, ServeArgs};
+use crate::progress::Audience;
+use crate::source_arg::{SourceArg, SourceError};
+
+/// `serve`, settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServeSettings {
+    pub(crate) root: PathBuf,
+    pub(crate) listen: SocketAddr,
+    /// Whether any free port will do if that one is taken: nobody has asked for it.
+    pub(crate) may_change_port: bool,
+    pub(crate) advertise: Option<Host>,
+    pub(crate) ticket_ttl: Duration,
+    pub(crate) ticket_file: Option<PathBuf>,
+    pub(crate) json: bool,
+}
+
+/// `get`, settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GetSettings {
+    pub(crate) source: SourceArg,
+    pub(crate) dest: Dest,
+    pub(crate) overwrite: bool,
+    pub(crate) verify: bool,
+    pub(crate) sha256: bool,
+    pub(crate) durability: Durability,
+    pub(crate) jobs: u16,
+    pub(crate) buffer_len_bytes: usize,
+    pub(crate) chunk_len_bytes: u64,
+    pub(crate) audience: Audience,
+}
+
+/// Where `get` puts things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Dest {
+    Stdout,
+    Path(PathBuf),
+}
+
+impl fmt::Display for Dest {
+    /// As typed, escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("-"),
+            Self::Path(path) => write!(f, "{}", escape(path.as_os_str().as_encoded_bytes())),
+        }
+    }
+}
+
+/// Why the arguments make no sense together, or not here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error("there is no source to get")]
+    NoSource,
+    #[error("there is a source and a ticket file, and only one can be meant")]
+    TwoSources,
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("cannot read the ticket from {from}: {source}")]
+    TicketFile { from: String, source: io::Error },
+    #[error("events and the file's content cannot both go to standard output")]
+    JsonAndContent,
+    #[error("a ticket is good for 1 second at least and {max_days} days at most")]
+    TicketTtl { max_days: u64 },
+}
+
+impl ServeSettings {
+    /// Settles what was typed.
+    pub(crate) fn from_args(args: ServeArgs) -> Result<Self, SettingsError> {
+        if !(MIN_TICKET_TTL..=MAX_TICKET_TTL).contains(&args.ticket_ttl) {
+            return Err(SettingsError::TicketTtl { max_days: MAX_TICKET_TTL.as_secs() / 86_400 });
+        }
+        Ok(Self {
+            root: args.root,
+            listen: args.listen.unwrap_or(DEFAULT_LISTEN),
+            may_change_port: args.listen.is_none(),
+            advertise: args.advertise,
+            ticket_ttl: args.ticket_ttl,
+            ticket_file: args.ticket_file,
+            json: args.json,
+        })
+    }
+}
+
+impl GetSettings {
+    /// Settles what was typed. `ticket_variable` is the value of `SHIPLANE_TICKET`; `stdin` is read
+    /// only for `--ticket-file -`.
+    pub(crate) fn from_args(
+        args: GetArgs,
+        ticket_variable: Option<OsString>,
+        stdin: impl Read,
+    ) -> Result<Self, SettingsError> {
+        let (source, dest) = match &args.ticket_file {
+            Some(_) if args.second.is_some() => return Err(SettingsError::TwoSources),
+            Some(file) => (read_ticket(file, stdin)?, args.first),
+            None => pick_source(args.first, args.second, ticket_variable)?,
+        };
+        let dest = match dest {
+            None => Dest::Path(PathBuf::from(".")),
+            Some(dest) if dest == "-" => Dest::Stdout,
+            Some(dest) => Dest::Path(dest.into()),
+        };
+        if args.json && dest == Dest::Stdout {
+            return Err(SettingsError::JsonAndContent);
+        }
+        let audience = match (args.json, args.quiet) {
+            (true, _) => Audience::Program,
+            (false, true) => Audience::Nobody,
+            (false, false) => Audience::Person,
+        };
+        Ok(Self {
+            source: SourceArg::parse(&source)?,
+            dest,
+            overwrite: args.overwrite,
+            verify: args.verify,
+            sha256: args.sha256,
+            durability: args.durability,
+            jobs: args.jobs,
+            buffer_len_bytes: args.buffer,
+            chunk_len_bytes: args.chunk,
+            audience,
+        })
+    }
+}
+
+/// With a ticket in the environment a single word may be either; one that looks like a source is
+/// one, so that the variable never overrides what was typed.
+fn pick_source(
+    first: Option<OsString>,
+    second: Option<OsString>,
+    ticket_variable: Option<OsString>,
+) -> Result<(OsString, Option<OsString>), SettingsError> {
+    let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
+    match (first, second, ticket_variable) {
+        (Some(dest), None, Some(ticket)) if !SourceArg::is_meant(&dest) => Ok((ticket, Some(dest))),
+        (Some(source), dest, _) => Ok((source, dest)),
+        (None, _, Some(ticket)) => Ok((ticket, None)),
+        (None, _, None) => Err(SettingsError::NoSource),
+    }
+}
+
+/// The first line of the file: what `serve --ticket-file` and `serve | tee` leave there.
+fn read_ticket(file: &Path, stdin: impl Read) -> Result<OsString, SettingsError> {
+    let is_stdin = file == OsStr::new("-");
+    let read = || {
+        let mut text = String::new();
+        let limited = |input: &mut dyn Read, text: &mut String| {
+            input.take(MAX_TICKET_FILE_LEN_BYTES).read_to_string(text)
+        };
+        if is_stdin {
+            let mut stdin = stdin;
+            limited(&mut stdin, &mut text)?;
+        } else {
+            limited(&mut File::open(file)?, &mut text)?;
+        }
+        Ok(text)
+    };
+    let text = read().map_err(|source| SettingsError::TicketFile {
+        from: if is_stdin { "standard input".to_owned() } else { file.display().to_string() },
+        source,
+    })?;
+    Ok(text.trim_start().lines().next().unwrap_or_default().into())
+}
+
+/// All of IPv4; the port is free of any registration at IANA and easily remembered.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7514);
+
+const MIN_TICKET_TTL: Duration = Duration::from_secs(1);
+
+/// 365 days. A ticket lives no longer than the server that made it anyway; a standing peer is the
+/// way to let somebody in for good.
+const MAX_TICKET_TTL: Duration = Duration::from_secs(365 * 86_400);
+
+/// Above the longest ticket, and little enough to be read from anything.
+const MAX_TICKET_FILE_LEN_BYTES: u64 = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    const ENV: &str = "env@h:1";
+
+    fn settle(args: &[&str], variable: Option<&str>, stdin: &str) -> Result<GetSettings, SettingsError> {
+        let cli = Cli::try_parse_from([&["shiplane", "get"], args].concat()).unwrap();
+        let Command::Get(args) = cli.command else { panic!("{args:?}") };
+        GetSettings::from_args(args, variable.map(Into::into), stdin.as_bytes())
+    }
+
+    /// The source's name and the destination.
+    fn picked(args: &[&str], variable: Option<&str>, stdin: &str) -> (String, Dest) {
+        let settings = settle(args, variable, stdin).unwrap();
+        let SourceArg::Standing { server, .. } = settings.source else { panic!("{args:?}") };
+        let crate::source_arg::Server::Name(name) = server else { panic!("{args:?}") };
+        (name.to_string(), settings.dest)
+    }
+
+    fn path(path: &str) -> Dest {
+        Dest::Path(path.into())
+    }
+
+    #[test]
+    fn source_and_destination_are_found_wherever_the_ticket_comes_from() {
+        for (args, variable, source, dest) in [
+            (&["a@h:1"][..], None, "a", path(".")),
+            (&["a@h:1", "out"], None, "a", path("out")),
+            (&["a@h:1", "-"], None, "a", Dest::Stdout),
+            (&["a@h:1", "b@c"], Some(ENV), "a", path("b@c")),
+            (&["a@h:1"], Some(ENV), "a", path(".")),
+            (&[], Some(ENV), "env", path(".")),
+            (&["out"], Some(ENV), "env", path("out")),
+            (&["./b@c"], Some(ENV), "env", path("./b@c")),
+            (&["-"], Some(ENV), "env", Dest::Stdout),
+            (&["--ticket-file", "-"], Some(ENV), "in", path(".")),
+            (&["--ticket-file", "-", "out"], None, "in", path("out")),
+        ] {
+            let picked = picked(args, variable, "\n  in@h:1\nmore\n");
+            assert_eq!(picked, (source.to_owned(), dest), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_ticket_file_is_read_and_bounded() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let file = dir.path().join("ticket");
+        std::fs::write(&file, "file@h:1\n").unwrap();
+        let args = ["--ticket-file", file.to_str().unwrap()];
+        assert_eq!(picked(&args, None, ""), ("file".to_owned(), path(".")));
+
+        std::fs::write(&file, vec![b'x'; 1 << 20]).unwrap();
+        assert!(matches!(settle(&args, None, ""), Err(SettingsError::Source(_))));
+        std::fs::remove_file(&file).unwrap();
+        assert!(matches!(settle(&args, None, ""), Err(SettingsError::TicketFile { .. })));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert!(matches!(settle(&[], None, ""), Err(SettingsError::NoSource)));
+        assert!(matches!(settle(&[], Some(""), ""), Err(SettingsError::NoSource)));
+        assert!(matches!(settle(&["out"], None, ""), Err(SettingsError::Source(_))));
+        let both = ["--ticket-file", "-", "a@h:1", "out"];
+        assert!(matches!(settle(&both, None, ""), Err(SettingsError::TwoSources)));
+        let json = ["a@h:1", "-", "--json"];
+        assert!(matches!(settle(&json, None, ""), Err(SettingsError::JsonAndContent)));
+        let empty = settle(&["--ticket-file", "-"], None, "");
+        assert!(matches!(empty, Err(SettingsError::Source(SourceError::Unknown))));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_and_defaults_are_those_of_the_design() {
+        let settings = settle(&["a@h:1"], None, "").unwrap();
+        assert_eq!((settings.buffer_len_bytes, settings.chunk_len_bytes), (64 << 10, 4 << 20));
+        assert_eq!(settings.durability, Durability::Durable);
+        for args in [
+            ["--buffer", "1K"],
+            ["--buffer", "5M"],
+            ["--chunk", "17M"],
+            ["--chunk", "1K"],
+            ["--chunk", "4"],
+            ["--jobs", "0"],
+            ["--jobs", "33"],
+            ["--durability", "maybe"],
+        ] {
+            let typed = [&["shiplane", "get", "a@h:1"][..], &args].concat();
+            assert!(Cli::try_parse_from(typed).is_err(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn serve_takes_another_port_only_if_none_was_asked_for() {
+        let settle = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["shiplane", "serve", "."], args].concat()).unwrap();
+            let Command::Serve(args) = cli.command else { panic!("{args:?}") };
+            ServeSettings::from_args(args)
+        };
+        let settings = settle(&[]).unwrap();
+        assert_eq!((settings.listen.port(), settings.may_change_port), (7514, true));
+        assert_eq!(settings.ticket_ttl, Duration::from_secs(3600));
+        let settings = settle(&["--listen", "[::1]:7514"]).unwrap();
+        assert!(!settings.may_change_port);
+        for ttl in ["0s", "366d"] {
+            let refused = settle(&["--ticket-ttl", ttl]);
+            assert!(matches!(refused, Err(SettingsError::TicketTtl { .. })), "{ttl}");
+        }
+    }
+}

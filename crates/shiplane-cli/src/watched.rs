@@ -1,0 +1,108 @@
+//! A destination that tells of each file as it gets its place.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shiplane_protocols::files::{Destination, DestinationError, Plan, Summary};
+use shiplane_protocols::transfer::Target;
+use shiplane_wire::{Digest, Entry, EntryKind, Span};
+
+use crate::events::Event;
+
+/// Called with [`Event::File`] from the threads of the destination.
+pub(crate) type FileFn = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// A [`Destination`], and who wants to know what becomes of its files.
+///
+/// It remembers the entries that are under way, of which there are no more than the transfer's
+/// window allows (SPEC 4.10).
+#[derive(Clone)]
+pub(crate) struct Watched {
+    destination: Destination,
+    /// Whether the digest of each file is wanted too; the file is then read once more, most likely
+    /// out of the system's memory.
+    sha256: bool,
+    tell: FileFn,
+    under_way: Arc<Mutex<HashMap<u64, Entry>>>,
+}
+
+impl Watched {
+    pub(crate) fn new(destination: Destination, sha256: bool, tell: FileFn) -> Self {
+        Self { destination, sha256, tell, under_way: Arc::default() }
+    }
+
+    fn planned(&self, index: u64, entry: &Entry, plan: &Plan) -> Result<(), DestinationError> {
+        match (entry.kind, plan) {
+            (EntryKind::Directory, _) | (EntryKind::File, Plan::Compare) => Ok(()),
+            (EntryKind::File, Plan::Done) => self.tell(entry, false),
+            (EntryKind::File, Plan::Want { .. }) => {
+                self.under_way().insert(index, entry.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn tell(&self, entry: &Entry, received: bool) -> Result<(), DestinationError> {
+        let sha256 = match self.sha256 {
+            true => Some(self.destination.digest_of(entry)?.to_string()),
+            false => None,
+        };
+        let (path, bytes) = (entry.path.to_string(), entry.size_bytes);
+        (self.tell)(Event::File { path, bytes, received, sha256 });
+        Ok(())
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Target for Watched {
+    type Writer = <Destination as Target>::Writer;
+
+    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        let plan = self.destination.plan(index, entry)?;
+        self.planned(index, entry, &plan)?;
+        Ok(plan)
+    }
+
+    fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
+        let plan = self.destination.compare(index, entry, theirs)?;
+        self.planned(index, entry, &plan)?;
+        Ok(plan)
+    }
+
+    fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
+        self.destination.reserve(missing_bytes)
+    }
+
+    fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Self::Writer, DestinationError> {
+        self.destination.writer(chunk, spans)
+    }
+
+    fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
+        self.destination.publish(entries)?;
+        for index in entries {
+            let entry = self.under_way().remove(index);
+            if let Some(entry) = entry {
+                self.tell(&entry, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+        self.under_way().remove(&entry);
+        self.destination.discard(entry)
+    }
+
+    fn finish(self) -> Result<Summary, DestinationError> {
+        self.destination.finish()
+    }
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").field("destination", &self.destination).finish_non_exhaustive()
+    }
+}

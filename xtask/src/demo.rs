@@ -6,7 +6,7 @@ mod report;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -62,6 +62,7 @@ fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
         server: &server,
         source: &source,
         survey,
+        chunk_bytes: if args.small { SMALL_CHUNK_BYTES } else { CHUNK_BYTES },
         scratch,
         receiver: scratch.directory("receiver")?,
     };
@@ -100,6 +101,8 @@ struct Stage<'a> {
     server: &'a Server,
     source: &'a Path,
     survey: Survey,
+    /// What is verified, kept and resumed as one.
+    chunk_bytes: u64,
     scratch: &'a Scratch,
     /// The receiver's own state, the same for all its runs, as a user's is.
     receiver: PathBuf,
@@ -121,7 +124,7 @@ impl Stage<'_> {
     /// One run from start to end; says how long it took.
     fn get_whole(&self) -> Result<Duration> {
         let destination = self.scratch.path().join("copy");
-        let mut command = self.shiplane.get(self.server, &destination, &self.receiver);
+        let mut command = self.get(&destination);
         let started = Instant::now();
         let running = Running::start(GET, command.stdout(Stdio::null()))?;
         running.wait(GET_LIMIT)?.expect_success(GET)?;
@@ -129,6 +132,13 @@ impl Stage<'_> {
         self.expect_equal(&destination)?;
         remove(&destination)?;
         Ok(time)
+    }
+
+    /// `shiplane get`, the same for every run: a run resumes what the same command left.
+    fn get(&self, destination: &Path) -> Command {
+        let mut command = self.shiplane.get(self.server, destination, &self.receiver);
+        command.arg("--chunk").arg(self.chunk_bytes.to_string());
+        command
     }
 
     fn expect_equal(&self, destination: &Path) -> Result<()> {
@@ -143,6 +153,12 @@ fn remove(directory: &Path) -> Result<()> {
 }
 
 const GET: &str = "shiplane get";
+
+/// The default of `get`.
+const CHUNK_BYTES: u64 = 4 << 20;
+
+/// With the default, all of the small tree would be on its way at once and nothing kept.
+const SMALL_CHUNK_BYTES: u64 = 256 << 10;
 
 /// Only against a hang: a tree that a user gives may be large.
 const GET_LIMIT: Duration = Duration::from_secs(3600);

@@ -50,7 +50,7 @@ impl Stage<'_> {
     /// Kills the receiver once `enough_bytes` have landed and says how many had. `None` if it ended
     /// first.
     fn get_until(&self, destination: &Path, enough_bytes: u64) -> Result<Option<u64>> {
-        let mut command = self.shiplane.get(self.server, destination, &self.receiver);
+        let mut command = self.get(destination);
         let mut running = Running::start(GET, command.stdout(Stdio::null()))?;
         let started = Instant::now();
         while landed_bytes(destination) < enough_bytes {
@@ -70,20 +70,28 @@ impl Stage<'_> {
     }
 
     fn resume(&self, destination: &Path, had_bytes: u64) -> Result<Resumed> {
-        let mut command = self.shiplane.get(self.server, destination, &self.receiver);
+        let mut command = self.get(destination);
         let started = Instant::now();
         let mut running = Running::start(GET, command.arg("--json").stdout(Stdio::piped()))?;
         let stdout = Lines::of(running.take_stdout().context("the receiver has no standard output")?);
         running.wait(GET_LIMIT)?.expect_success(GET)?;
         let time = started.elapsed();
         let outcome = shiplane::outcome(&stdout.rest())?;
-        if outcome.resumed_bytes == 0 {
-            bail!("nothing was resumed, though {had_bytes} bytes had landed");
-        }
-        if outcome.sent_bytes + outcome.resumed_bytes != self.survey.bytes {
-            bail!("{outcome:?} does not add up to the {} bytes of the tree", self.survey.bytes);
-        }
+        self.judge(outcome, had_bytes)?;
         Ok(Resumed { had_bytes, outcome, time })
+    }
+
+    /// Whether what was on the disk has been made use of.
+    fn judge(&self, outcome: Outcome, had_bytes: u64) -> Result<()> {
+        let Outcome { total_bytes, received_bytes, resumed_bytes } = outcome;
+        let tree_bytes = self.survey.bytes;
+        if total_bytes != tree_bytes || received_bytes + resumed_bytes != tree_bytes {
+            bail!("{outcome:?} does not add up to the {tree_bytes} bytes of the tree");
+        }
+        if resumed_bytes + CHUNKS_IN_FLIGHT * self.chunk_bytes < had_bytes {
+            bail!("{had_bytes} bytes had landed, but only {resumed_bytes} were made use of");
+        }
+        Ok(())
     }
 }
 
@@ -114,6 +122,9 @@ fn written_bytes(path: &Path) -> io::Result<u64> {
 fn written_bytes(path: &Path) -> io::Result<u64> {
     Ok(File::open(path)?.metadata()?.len())
 }
+
+/// The default of `get`: so many chunks may be on the disk without being known as kept.
+const CHUNKS_IN_FLIGHT: u64 = 16;
 
 /// Half of the smallest tree takes some tens of milliseconds.
 const WATCH: Duration = Duration::from_millis(1);

@@ -20,11 +20,11 @@ pub(super) fn table(survey: &Survey, first_run: Duration, resumed: Option<&Resum
     ];
     if let Some(resumed) = resumed {
         let had = format!("{} ({})", units::bytes(resumed.had_bytes), share(survey, resumed.had_bytes));
-        rows.push(row(["killed with", "", &had, "", ""]));
-        let sent_bytes = resumed.outcome.sent_bytes;
-        let sent = format!("{} ({})", units::bytes(sent_bytes), share(survey, sent_bytes));
-        let rate = units::rate(sent_bytes, resumed.time);
-        rows.push(row(["resumed run sent", "", &sent, &units::seconds(resumed.time), &rate]));
+        rows.push(row(["killed, having", "", &had, "", ""]));
+        let received_bytes = resumed.outcome.received_bytes;
+        let sent = format!("{} ({})", units::bytes(received_bytes), share(survey, received_bytes));
+        let rate = units::rate(received_bytes, resumed.time);
+        rows.push(row(["resumed, sending", "", &sent, &units::seconds(resumed.time), &rate]));
     }
     let mut text = format!("\n{}\n", units::table(&rows));
     text.push_str(&format!(
@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn a_resumed_run_is_told_with_its_share() {
-        let outcome = Outcome { sent_bytes: 480_000_000, resumed_bytes: 520_000_000 };
+        let outcome =
+            Outcome { total_bytes: 1_000_000_000, received_bytes: 480_000_000, resumed_bytes: 520_000_000 };
         let resumed = Resumed { had_bytes: 530_000_000, outcome, time: Duration::from_secs(1) };
         let text = table(&SURVEY, Duration::from_secs(2), Some(&resumed));
         assert!(text.contains("500 MB/s") && text.contains("480.0 MB (48 %)"), "{text}");
@@ -68,6 +69,6 @@ mod tests {
     #[test]
     fn a_tree_that_was_not_cut_does_not_claim_it() {
         let text = table(&SURVEY, Duration::from_secs(2), None);
-        assert!(text.contains("nothing was resumed") && !text.contains("killed with"), "{text}");
+        assert!(text.contains("nothing was resumed") && !text.contains("killed, having"), "{text}");
     }
 }

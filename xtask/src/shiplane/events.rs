@@ -6,9 +6,11 @@ use serde_json::Value;
 /// What a finished `get` says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// Payload that crossed the network in this run.
-    pub(crate) sent_bytes: u64,
-    /// Payload that was there from a run before.
+    /// Content of all files.
+    pub(crate) total_bytes: u64,
+    /// What of it crossed the network in this run.
+    pub(crate) received_bytes: u64,
+    /// What of it was there from a run before.
     pub(crate) resumed_bytes: u64,
 }
 
@@ -25,9 +27,14 @@ pub(crate) fn outcome(lines: &[String]) -> Result<Outcome> {
         bail!("the receiver's last event is not `done` but {done}");
     }
     let number = |field: &str| {
-        done[field].as_u64().with_context(|| format!("the event `done` has no number `{field}`: {done}"))
+        let number = done[field].as_u64();
+        number.with_context(|| format!("the event `done` has no number `{field}`: {done}"))
     };
-    Ok(Outcome { sent_bytes: number("sent_bytes")?, resumed_bytes: number("resumed_bytes")? })
+    Ok(Outcome {
+        total_bytes: number("bytes_total")?,
+        received_bytes: number("bytes_received")?,
+        resumed_bytes: number("bytes_resumed")?,
+    })
 }
 
 #[cfg(test)]
@@ -42,17 +49,18 @@ mod tests {
     #[test]
     fn the_last_event_tells_how_it_went() {
         let lines = [
-            r#"{"event":"progress","bytes":5}"#,
-            r#"{"event":"done","sent_bytes":7,"resumed_bytes":9,"more":true}"#,
+            r#"{"event":"progress","bytes_done":5}"#,
+            r#"{"event":"done","bytes_total":16,"bytes_received":7,"bytes_resumed":9,"seconds":0.5}"#,
         ];
-        assert_eq!(outcome_of(&lines).unwrap(), Outcome { sent_bytes: 7, resumed_bytes: 9 });
+        let told = Outcome { total_bytes: 16, received_bytes: 7, resumed_bytes: 9 };
+        assert_eq!(outcome_of(&lines).unwrap(), told);
     }
 
     #[test]
     fn no_end_no_number_and_no_json_are_errors() {
         assert!(outcome_of(&[]).is_err());
         assert!(outcome_of(&[r#"{"event":"progress"}"#]).is_err());
-        assert!(outcome_of(&[r#"{"event":"done","sent_bytes":7}"#]).is_err());
+        assert!(outcome_of(&[r#"{"event":"done","bytes_received":7}"#]).is_err());
         assert!(outcome_of(&["done"]).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! One live connection to one authenticated peer.
 
+mod inbound;
+
 use std::{
     net::SocketAddr,
     path::Path,
@@ -10,22 +12,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use shiplane_wire::{
-    Code, Offer, StreamHeader, StreamKind, TaggedChunk, TransferId, limits, records_opening,
-};
-use tokio::sync::mpsc;
+use shiplane_wire::{Code, StreamHeader, StreamKind, TaggedChunk, TransferId, limits, records_opening};
 use tokio_util::task::TaskTracker;
 
+pub use self::inbound::{AlreadyClaimed, ChunkExpectation, Claim, InboundChunk, TransferStream};
 use crate::{
     config::{LANE_PRIORITY, TransportConfig},
     error::{
         ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError, SourceError, StreamError,
     },
     identity::PeerId,
-    lane::{LaneOptions, recv::recv_chunk, recv::refuse_chunk, send::SentChunk, send::send_chunk},
-    router::{self, InboundCall, Inboxes, Tagged, Transfers},
+    lane::{LaneOptions, send::SentChunk, send::send_chunk},
+    router::{self, InboundCall, Inboxes},
     sink::{ChunkSink, FileSink, MemorySink, WriterSink},
-    source::{ChunkRead, ChunkSource, FileSource, MemorySource},
+    source::{ChunkRead, ChunkSource},
     stream::{BiStream, varint},
     trust::Admission,
 };
@@ -186,7 +186,7 @@ impl PeerConnection {
         self.send_chunk_with(chunk, &LaneOptions::default()).await
     }
 
-    /// As [`send_chunk_verified`](Self::send_chunk_verified), with progress.
+    /// As [`send_chunk_verified`](Self::send_chunk_verified), with progress or a rate limit.
     ///
     /// # Errors
     /// As there.
@@ -195,16 +195,10 @@ impl PeerConnection {
         chunk: &ChunkSource,
         options: &LaneOptions,
     ) -> Result<u64, SendChunkError> {
-        let sent = match chunk {
-            ChunkSource::Memory(data) => self.send_bare(MemorySource::new(data.clone()), options).await?,
-            ChunkSource::File(path) => {
-                let path = path.clone();
-                let source = tokio::task::spawn_blocking(move || FileSource::open(&path))
-                    .await
-                    .map_err(|_| SourceError::Abandoned)??;
-                self.send_bare(source, options).await?
-            }
-        };
+        let chunk = chunk.clone();
+        let opened = tokio::task::spawn_blocking(move || chunk.open()).await;
+        let source = opened.map_err(|_| SourceError::Abandoned)??;
+        let sent = self.send_frame(Bytes::new(), source, options).await?;
         Ok(sent.len_bytes)
     }
 
@@ -228,8 +222,24 @@ impl PeerConnection {
         &self,
         expected: &ChunkExpectation,
     ) -> Result<Option<Bytes>, RecvChunkError> {
-        let sink = ExpectDigest { inner: MemorySink::default(), expected: expected.clone() };
-        self.recv_bare(expected, || Ok(sink)).await
+        self.recv_bare(expected, || Ok(MemorySink::default())).await
+    }
+
+    /// The next bare chunk with its size known and its data unread, so that the caller decides where
+    /// it goes, and knows that a transfer has begun; `None` after the connection's orderly end.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`StreamError::ConnectionLost`] when the connection did not end in order.
+    pub async fn next_chunk(&self) -> Result<Option<InboundChunk>, StreamError> {
+        let next = self.inboxes.bare.lock().await.recv().await;
+        match next {
+            Some((len_bytes, stream)) => {
+                Ok(Some(InboundChunk::bare(len_bytes, stream, Arc::clone(&self.config))))
+            }
+            None => self.orderly_end().await.map(|()| None),
+        }
     }
 
     /// Receives the next bare chunk into a new file at `path`, in bounded memory; `false` after the
@@ -334,13 +344,7 @@ impl PeerConnection {
     /// # Errors
     /// [`AlreadyClaimed`] while another claim of the same id lives.
     pub fn claim(self: &Arc<Self>, transfer: TransferId) -> Result<Claim, AlreadyClaimed> {
-        let inbox = self.inboxes.transfers.claim(transfer).ok_or(AlreadyClaimed)?;
-        Ok(Claim {
-            transfer,
-            inbox,
-            transfers: Arc::clone(&self.inboxes.transfers),
-            config: Arc::clone(&self.config),
-        })
+        Claim::new(transfer, &self.inboxes.transfers, &self.config)
     }
 
     /// Opens the stream that carries a transfer's records.
@@ -391,14 +395,6 @@ impl PeerConnection {
         }
     }
 
-    async fn send_bare(
-        &self,
-        source: impl ChunkRead,
-        options: &LaneOptions,
-    ) -> Result<SentChunk, SendChunkError> {
-        self.send_frame(Bytes::new(), source, options).await
-    }
-
     async fn send_frame(
         &self,
         opening: Bytes,
@@ -416,29 +412,9 @@ impl PeerConnection {
         expected: &ChunkExpectation,
         make_sink: impl FnOnce() -> Result<S, SinkError> + Send + 'static,
     ) -> Result<Option<S::Output>, RecvChunkError> {
-        let next = self.inboxes.bare.lock().await.recv().await;
-        let Some((len_bytes, stream)) = next else {
-            return Ok(self.orderly_end().await.map(|()| None)?);
-        };
-        let progress_timeout = self.config.progress_timeout;
-        let max_bytes = expected.max_len_bytes.unwrap_or(self.config.max_chunk_len_bytes);
-        let admitted = match expected.len_bytes {
-            Some(agreed_bytes) => Offer::exactly(len_bytes, agreed_bytes)
-                .and_then(|offer| Offer::new(offer.len_bytes(), max_bytes)),
-            None => Offer::new(len_bytes, max_bytes),
-        };
-        let sink = tokio::task::spawn_blocking(make_sink);
-        let sink = sink.await.map_err(|_| RecvChunkError::Abandoned)?;
-        match (admitted.map_err(RecvChunkError::Frame), sink.map_err(RecvChunkError::Sink)) {
-            (Ok(offer), Ok(sink)) => {
-                let buffer_len_bytes = self.config.buffer_len_bytes;
-                let options = LaneOptions::default();
-                recv_chunk(stream, offer, sink, buffer_len_bytes, progress_timeout, &options).await.map(Some)
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                refuse_chunk(stream, error.code(), progress_timeout).await;
-                Err(error)
-            }
+        match self.next_chunk().await? {
+            Some(chunk) => chunk.receive_made(expected, make_sink, &LaneOptions::default()).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -465,145 +441,6 @@ impl Drop for PeerConnection {
                 });
             }
             _ => close(),
-        }
-    }
-}
-
-/// What was agreed on about a bare chunk before it comes.
-#[derive(Debug, Clone, Default)]
-pub struct ChunkExpectation {
-    /// Its exact size.
-    pub len_bytes: Option<u64>,
-    /// Its digest.
-    pub digest: Option<shiplane_wire::Digest>,
-    /// A limit other than the transport's.
-    pub max_len_bytes: Option<u64>,
-}
-
-impl ChunkExpectation {
-    /// Anything that a frame can carry: for sinks that do not keep it in memory.
-    fn any_size() -> Self {
-        Self { max_len_bytes: Some(limits::MAX_FRAME_LEN_BYTES), ..Self::default() }
-    }
-}
-
-/// A transfer's streams, as they come. Dropped, further ones are refused.
-#[derive(Debug)]
-pub struct Claim {
-    transfer: TransferId,
-    inbox: mpsc::Receiver<Tagged>,
-    transfers: Arc<Transfers>,
-    config: Arc<TransportConfig>,
-}
-
-impl Claim {
-    /// The transfer's id.
-    #[must_use]
-    pub fn transfer(&self) -> TransferId {
-        self.transfer
-    }
-
-    /// The next stream; `None` once the connection has ended. Cancel-safe.
-    pub async fn next(&mut self) -> Option<TransferStream> {
-        Some(match self.inbox.recv().await? {
-            Tagged::Records(stream) => TransferStream::Records(stream),
-            Tagged::Chunk { index, len_bytes, stream } => {
-                let config = Arc::clone(&self.config);
-                TransferStream::Chunk(InboundChunk { index, len_bytes, stream, config })
-            }
-        })
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.transfers.release(self.transfer);
-    }
-}
-
-/// Another claim of the same transfer lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the transfer is already claimed on this connection")]
-pub struct AlreadyClaimed;
-
-/// A stream of a claimed transfer.
-#[derive(Debug)]
-pub enum TransferStream {
-    /// The records, both ways.
-    Records(BiStream),
-    /// A chunk.
-    Chunk(InboundChunk),
-}
-
-/// A tagged chunk whose size is known and whose data has not been read. Dropped, it is refused.
-#[derive(Debug)]
-pub struct InboundChunk {
-    index: u64,
-    len_bytes: u64,
-    stream: BiStream,
-    config: Arc<TransportConfig>,
-}
-
-impl InboundChunk {
-    /// Its index in the transfer: the sender's word.
-    #[must_use]
-    pub fn index(&self) -> u64 {
-        self.index
-    }
-
-    /// Receives it into `sink`. The size must be exactly `expected_bytes` (SPEC 4.8).
-    ///
-    /// Not cancel-safe: dropping refuses the chunk.
-    ///
-    /// # Errors
-    /// See [`RecvChunkError`]. The sender has then been told, with status 1 or 2.
-    pub async fn receive<S: ChunkSink>(
-        self,
-        expected_bytes: u64,
-        sink: S,
-        options: &LaneOptions,
-    ) -> Result<S::Output, RecvChunkError<S::Error>> {
-        let progress_timeout = self.config.progress_timeout;
-        match Offer::exactly(self.len_bytes, expected_bytes).map_err(RecvChunkError::Frame) {
-            Ok(offer) => {
-                let buffer_len_bytes = self.config.buffer_len_bytes;
-                recv_chunk(self.stream, offer, sink, buffer_len_bytes, progress_timeout, options).await
-            }
-            Err(error) => {
-                refuse_chunk(self.stream, error.code(), progress_timeout).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Refuses it with status 2 and `code`.
-    pub async fn refuse(self, code: Code) {
-        refuse_chunk(self.stream, code, self.config.progress_timeout).await;
-    }
-}
-
-/// Checks the agreed digest between verification and commit.
-#[derive(Debug)]
-struct ExpectDigest<S> {
-    inner: S,
-    expected: ChunkExpectation,
-}
-
-impl<S: ChunkSink<Error = SinkError>> ChunkSink for ExpectDigest<S> {
-    type Output = S::Output;
-    type Error = SinkError;
-
-    fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
-        self.inner.write(data)
-    }
-
-    fn commit(
-        self,
-        verified: shiplane_wire::Verified,
-    ) -> Result<(shiplane_wire::Stored, S::Output), SinkError> {
-        match self.expected.digest {
-            Some(expected) if expected != verified.digest() => Err(SinkError::WrongDigest),
-            _ => self.inner.commit(verified),
         }
     }
 }

@@ -39,6 +39,17 @@ impl ConnectionEnd {
     pub fn is_orderly(&self) -> bool {
         matches!(self, Self::ClosedHere | Self::ClosedByPeer { code: Code::NoError })
     }
+
+    /// Whether another dial may help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::Reset | Self::Transport { .. } => true,
+            Self::ClosedByPeer { code } => *code == Code::NoError || may_pass(*code),
+            // On purpose, by this program.
+            Self::ClosedHere => false,
+        }
+    }
 }
 
 impl From<quinn::ConnectionError> for ConnectionEnd {
@@ -123,6 +134,25 @@ pub enum ConnectError {
     Abandoned,
 }
 
+impl ConnectError {
+    /// Whether another dial may help: the peer may have been restarting or out of reach. Who may dial
+    /// whom does not change by trying again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } => true,
+            Self::Failed { end, .. } => end.is_retryable(),
+            Self::WrongKey { .. }
+            | Self::Untrusted { .. }
+            | Self::Refused { .. }
+            | Self::WrongProtocol { .. }
+            | Self::CannotDial { .. }
+            | Self::Tls(_)
+            | Self::Abandoned => false,
+        }
+    }
+}
+
 /// Why a transport could not be made.
 #[derive(Debug, Error)]
 pub enum BindError {
@@ -177,6 +207,17 @@ impl StreamError {
     pub fn is_connection_loss(&self) -> bool {
         matches!(self, Self::ConnectionLost(_))
     }
+
+    /// Whether the same on another stream, or another connection, may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } => true,
+            Self::Reset(code) | Self::Stopped(code) => may_pass(*code),
+            Self::ConnectionLost(end) => end.is_retryable(),
+            Self::TooLong { .. } | Self::Closed => false,
+        }
+    }
 }
 
 impl From<quinn::WriteError> for StreamError {
@@ -228,6 +269,33 @@ pub enum SendChunkError {
     /// The size cannot be framed.
     #[error(transparent)]
     Frame(SendError),
+}
+
+impl SendChunkError {
+    /// Whether the same chunk, sent again, may be taken. The receiver may have it already: see
+    /// [`is_unknown`](Self::is_unknown).
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::ChecksumFailed | Self::Status(StatusError::Missing) => true,
+            Self::Stream(error) => error.is_retryable(),
+            // A file that changed is read anew; one that is missing stays so.
+            Self::Source(SourceError::Changed) => true,
+            Self::Source(SourceError::Io(_) | SourceError::Abandoned)
+            | Self::Rejected
+            | Self::Status(StatusError::Extra | StatusError::Early | StatusError::Unknown { .. })
+            | Self::Frame(_) => false,
+        }
+    }
+
+    /// Whether the receiver may have kept the chunk all the same: its answer was lost or is no answer.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Stream(_) => true,
+            Self::Source(_) | Self::ChecksumFailed | Self::Rejected | Self::Frame(_) => false,
+        }
+    }
 }
 
 /// Why a source could not be sent.
@@ -321,6 +389,29 @@ pub enum MessageError {
     /// The stream failed. Whether the peer took the message is unknown.
     #[error(transparent)]
     Stream(#[from] StreamError),
+}
+
+/// Whether a peer's reason is one that time mends.
+fn may_pass(code: Code) -> bool {
+    match code {
+        Code::Cancelled
+        | Code::Timeout
+        | Code::Busy
+        | Code::Unclaimed
+        | Code::ShuttingDown
+        | Code::DuplicateConnection
+        | Code::Integrity
+        | Code::SourceChanged => true,
+        Code::NoError
+        | Code::Protocol
+        | Code::TooLarge
+        | Code::Unauthorised
+        | Code::SourceFailed
+        | Code::SinkFailed
+        | Code::UnknownKind
+        | Code::Revoked
+        | Code::PathRefused => false,
+    }
 }
 
 /// What of a peer's close reason is kept: enough to read, too little to flood a log.

@@ -10,6 +10,7 @@
 //!    apart; [`BiStream`] halves never end by accident.
 //! 4. `lane`: a chunk from a source ([`ChunkRead`]) or into a sink ([`ChunkSink`]), hashed on a
 //!    blocking thread, answered by a status that only a stored chunk can earn.
+//!    A [`RateLimiter`] may hold it back.
 //! 5. [`TransportConfig`] and the errors, one enum an operation.
 //!
 //! Two programs that know each other's ids:
@@ -46,6 +47,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compat;
 mod config;
 mod connection;
 mod endpoint;
@@ -53,6 +55,7 @@ mod error;
 mod identity;
 mod lane;
 mod pool;
+mod rate;
 mod router;
 mod sink;
 mod socket;
@@ -78,6 +81,7 @@ pub use error::{
 };
 pub use identity::{Identity, IdentityError, KeyFileStep, PeerAddr, PeerId, PeerIdError};
 pub use lane::{LaneOptions, ProgressFn, send::SentChunk};
+pub use rate::{RateLimit, RateLimiter};
 pub use router::{CallKind, InboundCall};
 pub use sink::ChunkSink;
 pub use source::{ChunkRead, ChunkSource};

@@ -20,6 +20,19 @@ pub enum ChunkSource {
     Memory(Bytes),
 }
 
+impl ChunkSource {
+    /// Opens it for reading. Blocking; a file's size is fixed here, and a change of it noticed later.
+    ///
+    /// # Errors
+    /// [`SourceError::Io`] when the file is missing, unreadable or not a regular file.
+    pub fn open(&self) -> Result<Box<dyn ChunkRead>, SourceError> {
+        Ok(match self {
+            Self::Memory(data) => Box::new(MemorySource::new(data.clone())),
+            Self::File(path) => Box::new(FileSource::open(path)?),
+        })
+    }
+}
+
 /// A source of exactly [`len_bytes`](Self::len_bytes) bytes, read once, on a blocking thread.
 pub trait ChunkRead: Send + 'static {
     /// The size that goes into the frame's header; fixed from the start.
@@ -37,6 +50,20 @@ pub trait ChunkRead: Send + 'static {
     /// # Errors
     /// [`SourceError::Changed`]; the receiver then never sees a digest.
     fn check_unchanged(&mut self) -> Result<(), SourceError>;
+}
+
+impl<R: ChunkRead + ?Sized> ChunkRead for Box<R> {
+    fn len_bytes(&self) -> u64 {
+        (**self).len_bytes()
+    }
+
+    fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError> {
+        (**self).read(max_len_bytes)
+    }
+
+    fn check_unchanged(&mut self) -> Result<(), SourceError> {
+        (**self).check_unchanged()
+    }
 }
 
 /// Memory as a source: slices, no copy.

@@ -7,6 +7,8 @@
 pub(crate) mod recv;
 pub(crate) mod send;
 
+use crate::rate::RateLimiter;
+
 /// How many buffers may lie between the disk thread and the stream: one being filled, one being sent.
 const PIPELINE_DEPTH: usize = 2;
 
@@ -19,11 +21,17 @@ pub struct LaneOptions {
     /// Called with the number of payload bytes since the last call, as they are sent or written; on
     /// whatever thread moves them, so it must be quick.
     pub progress: Option<ProgressFn>,
+    /// How fast the bytes of the frame may move. Shared by as many chunks, in either direction, as
+    /// there are clones of the limiter; debited per buffer. None: as fast as the path allows.
+    pub rate: Option<RateLimiter>,
 }
 
 impl std::fmt::Debug for LaneOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LaneOptions").field("progress", &self.progress.is_some()).finish()
+        f.debug_struct("LaneOptions")
+            .field("progress", &self.progress.is_some())
+            .field("rate", &self.rate)
+            .finish()
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::{LaneOptions, PIPELINE_DEPTH};
 use crate::{
     error::{RecvChunkError, StreamError},
+    rate::RateLimiter,
     sink::ChunkSink,
     stream::{BiStream, RecvHalf, SendHalf},
 };
@@ -33,7 +34,8 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
     let writer = tokio::task::spawn_blocking(move || {
         drain(offer.accept(), sink, pipeline, buffer_len_bytes, &writer_options)
     });
-    let fed = feed(&mut recv, batches, frame_len_bytes, buffer_len_bytes, progress_timeout).await;
+    let rate = options.rate.as_ref();
+    let fed = feed(&mut recv, batches, frame_len_bytes, buffer_len_bytes, progress_timeout, rate).await;
     let written = writer.await.unwrap_or(Err(RecvChunkError::Abandoned));
     let result = match (fed, written) {
         // A failing stream ends the writer early as well; the stream says why.
@@ -72,7 +74,10 @@ async fn feed(
     frame_len_bytes: u64,
     buffer_len_bytes: usize,
     progress_timeout: Duration,
+    rate: Option<&RateLimiter>,
 ) -> Result<(), StreamError> {
+    // A long wait for credit must not look like a receiver that has died.
+    let batch_max_bytes = rate.map_or(buffer_len_bytes, |rate| rate.burst_bytes().min(buffer_len_bytes));
     let mut missing_bytes = frame_len_bytes;
     let mut batch = Vec::new();
     let mut batch_len_bytes = 0;
@@ -87,7 +92,11 @@ async fn feed(
             missing_bytes = missing_bytes.saturating_sub(piece.len() as u64);
             batch.push(std::mem::take(piece));
         }
-        if batch_len_bytes >= buffer_len_bytes || missing_bytes == 0 {
+        if batch_len_bytes >= batch_max_bytes || missing_bytes == 0 {
+            if let Some(rate) = rate {
+                // What is not read yet fills the stream's window, which slows the sender.
+                rate.take(batch_len_bytes).await;
+            }
             batch_len_bytes = 0;
             if batches.send(std::mem::take(&mut batch)).await.is_err() {
                 return Ok(()); // The writer has ended and says why.

@@ -155,7 +155,16 @@ async fn forward(
     progress_timeout: Duration,
     options: &LaneOptions,
 ) -> Result<(), SendChunkError> {
-    while let Some(frame) = pipeline.recv().await {
+    while let Some(mut frame) = pipeline.recv().await {
+        if let Some(rate) = &options.rate {
+            // A buffer may be longer than a burst: what must wait waits here, not in the path.
+            while frame.bytes.len() > rate.burst_bytes() {
+                let piece = frame.bytes.split_to(rate.burst_bytes());
+                rate.take(piece.len()).await;
+                send.write_within(piece, progress_timeout).await?;
+            }
+            rate.take(frame.bytes.len()).await;
+        }
         send.write_within(frame.bytes, progress_timeout).await?;
         options.advance(frame.payload_len_bytes);
     }

@@ -1,0 +1,249 @@
+//! What arrives on a connection and waits for its taker: a transfer's streams, and single chunks.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use shiplane_wire::{Code, Digest, Offer, Stored, TransferId, Verified, limits};
+use tokio::sync::mpsc;
+
+use crate::{
+    config::TransportConfig,
+    error::{RecvChunkError, SinkError},
+    lane::{LaneOptions, recv::recv_chunk, recv::refuse_chunk},
+    router::{Tagged, Transfers},
+    sink::{ChunkSink, FileSink, MemorySink},
+    stream::BiStream,
+};
+
+/// What was agreed on about a chunk before it comes.
+#[derive(Debug, Clone, Default)]
+pub struct ChunkExpectation {
+    /// Its exact size.
+    pub len_bytes: Option<u64>,
+    /// Its digest.
+    pub digest: Option<Digest>,
+    /// A limit other than the transport's.
+    pub max_len_bytes: Option<u64>,
+}
+
+impl ChunkExpectation {
+    /// Anything that a frame can carry: for sinks that do not keep it in memory.
+    pub(super) fn any_size() -> Self {
+        Self { max_len_bytes: Some(limits::MAX_FRAME_LEN_BYTES), ..Self::default() }
+    }
+}
+
+/// A transfer's streams, as they come. Dropped, further ones are refused.
+#[derive(Debug)]
+pub struct Claim {
+    transfer: TransferId,
+    inbox: mpsc::Receiver<Tagged>,
+    transfers: Arc<Transfers>,
+    config: Arc<TransportConfig>,
+}
+
+impl Claim {
+    pub(super) fn new(
+        transfer: TransferId,
+        transfers: &Arc<Transfers>,
+        config: &Arc<TransportConfig>,
+    ) -> Result<Self, AlreadyClaimed> {
+        let inbox = transfers.claim(transfer).ok_or(AlreadyClaimed)?;
+        Ok(Self { transfer, inbox, transfers: Arc::clone(transfers), config: Arc::clone(config) })
+    }
+
+    /// The transfer's id.
+    #[must_use]
+    pub fn transfer(&self) -> TransferId {
+        self.transfer
+    }
+
+    /// The next stream; `None` once the connection has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<TransferStream> {
+        Some(match self.inbox.recv().await? {
+            Tagged::Records(stream) => TransferStream::Records(stream),
+            Tagged::Chunk { index, len_bytes, stream } => {
+                let config = Arc::clone(&self.config);
+                TransferStream::Chunk(InboundChunk { index, len_bytes, stream, config })
+            }
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.transfers.release(self.transfer);
+    }
+}
+
+/// Another claim of the same transfer lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the transfer is already claimed on this connection")]
+pub struct AlreadyClaimed;
+
+/// A stream of a claimed transfer.
+#[derive(Debug)]
+pub enum TransferStream {
+    /// The records, both ways.
+    Records(BiStream),
+    /// A chunk.
+    Chunk(InboundChunk),
+}
+
+/// A chunk whose size is known and whose data has not been read. Dropped, it is refused.
+#[derive(Debug)]
+pub struct InboundChunk {
+    index: u64,
+    len_bytes: u64,
+    stream: BiStream,
+    config: Arc<TransportConfig>,
+}
+
+impl InboundChunk {
+    pub(super) fn bare(len_bytes: u64, stream: BiStream, config: Arc<TransportConfig>) -> Self {
+        Self { index: 0, len_bytes, stream, config }
+    }
+
+    /// Its index in the transfer: the sender's word. A bare chunk has index 0.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Its size in bytes: the sender's word, checked against no limit yet.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Receives it into `sink`. The size must be exactly `expected_bytes` (SPEC 4.8).
+    ///
+    /// Not cancel-safe: dropping refuses the chunk.
+    ///
+    /// # Errors
+    /// See [`RecvChunkError`]. The sender has then been told, with status 1 or 2.
+    pub async fn receive<S: ChunkSink>(
+        self,
+        expected_bytes: u64,
+        sink: S,
+        options: &LaneOptions,
+    ) -> Result<S::Output, RecvChunkError<S::Error>> {
+        match Offer::exactly(self.len_bytes, expected_bytes) {
+            Ok(offer) => self.receive_offer(offer, sink, options).await,
+            Err(error) => {
+                self.refuse(error.code()).await;
+                Err(RecvChunkError::Frame(error))
+            }
+        }
+    }
+
+    /// Receives it into memory, if it is as expected; that is known before the sender sees success.
+    ///
+    /// Not cancel-safe: dropping refuses the chunk.
+    ///
+    /// # Errors
+    /// [`RecvChunkError::Frame`] for another size, [`SinkError::WrongDigest`] inside
+    /// [`RecvChunkError::Sink`] for another digest.
+    pub async fn receive_to_memory(
+        self,
+        expected: &ChunkExpectation,
+        options: &LaneOptions,
+    ) -> Result<Bytes, RecvChunkError> {
+        self.receive_made(expected, || Ok(MemorySink::default()), options).await
+    }
+
+    /// Receives it into a new file at `path`, in bounded memory, if it is as expected. The file
+    /// appears whole, verified and synced, or not at all. Without a size or limit in `expected`, any
+    /// size will do.
+    ///
+    /// Not cancel-safe: dropping refuses the chunk, and nothing appears.
+    ///
+    /// # Errors
+    /// [`SinkError::Exists`] inside [`RecvChunkError::Sink`] when the name is taken, and as
+    /// [`receive_to_memory`](Self::receive_to_memory).
+    pub async fn receive_to_path(
+        self,
+        path: &Path,
+        expected: &ChunkExpectation,
+        options: &LaneOptions,
+    ) -> Result<(), RecvChunkError> {
+        let path = path.to_owned();
+        let mut expected = expected.clone();
+        expected.max_len_bytes.get_or_insert(limits::MAX_FRAME_LEN_BYTES);
+        self.receive_made(&expected, move || FileSink::create(&path), options).await
+    }
+
+    /// Refuses it with status 2 and `code`.
+    pub async fn refuse(self, code: Code) {
+        refuse_chunk(self.stream, code, self.config.progress_timeout).await;
+    }
+
+    /// Receives into the sink that `make_sink` makes on a blocking thread.
+    pub(super) async fn receive_made<S: ChunkSink<Error = SinkError>>(
+        self,
+        expected: &ChunkExpectation,
+        make_sink: impl FnOnce() -> Result<S, SinkError> + Send + 'static,
+        options: &LaneOptions,
+    ) -> Result<S::Output, RecvChunkError> {
+        let max_bytes = expected.max_len_bytes.unwrap_or(self.config.max_chunk_len_bytes);
+        let admitted = match expected.len_bytes {
+            Some(agreed_bytes) => Offer::exactly(self.len_bytes, agreed_bytes)
+                .and_then(|offer| Offer::new(offer.len_bytes(), max_bytes)),
+            None => Offer::new(self.len_bytes, max_bytes),
+        };
+        let sink = match &admitted {
+            Ok(_) => tokio::task::spawn_blocking(make_sink)
+                .await
+                .map_err(|_| RecvChunkError::Abandoned)
+                .and_then(|sink| sink.map_err(RecvChunkError::Sink)),
+            Err(error) => Err(RecvChunkError::Frame(*error)),
+        };
+        match (admitted, sink) {
+            (Ok(offer), Ok(inner)) => {
+                let sink = ExpectDigest { inner, expected: expected.digest };
+                self.receive_offer(offer, sink, options).await
+            }
+            (Err(error), _) => {
+                self.refuse(error.code()).await;
+                Err(RecvChunkError::Frame(error))
+            }
+            (Ok(_), Err(error)) => {
+                self.refuse(error.code()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn receive_offer<S: ChunkSink>(
+        self,
+        offer: Offer,
+        sink: S,
+        options: &LaneOptions,
+    ) -> Result<S::Output, RecvChunkError<S::Error>> {
+        let (buffer_len_bytes, timeout) = (self.config.buffer_len_bytes, self.config.progress_timeout);
+        recv_chunk(self.stream, offer, sink, buffer_len_bytes, timeout, options).await
+    }
+}
+
+/// Checks the agreed digest between verification and commit.
+#[derive(Debug)]
+struct ExpectDigest<S> {
+    inner: S,
+    expected: Option<Digest>,
+}
+
+impl<S: ChunkSink<Error = SinkError>> ChunkSink for ExpectDigest<S> {
+    type Output = S::Output;
+    type Error = SinkError;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
+        self.inner.write(data)
+    }
+
+    fn commit(self, verified: Verified) -> Result<(Stored, S::Output), SinkError> {
+        match self.expected {
+            Some(expected) if expected != verified.digest() => Err(SinkError::WrongDigest),
+            _ => self.inner.commit(verified),
+        }
+    }
+}

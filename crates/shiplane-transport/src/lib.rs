@@ -47,7 +47,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod compat;
 mod config;
 mod connection;
 mod endpoint;

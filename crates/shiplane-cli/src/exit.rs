@@ -84,7 +84,9 @@ impl Failure {
             Self::Fetch(error) => transfer::fetch(error),
             Self::Destination(error) => transfer::destination(error),
             Self::NotOneFile => here(Refused, "give the path of one file, or a directory as DEST"),
-            Self::Interrupted => here(Interrupted, "run the same command again; it goes on where it was"),
+            Self::Interrupted => {
+                here(Interrupted, "run the same command again; what was kept is not sent again")
+            }
         }
     }
 }

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use std::{io, path};
 
 use shiplane_protocols::access::{HostPort, PeersFile, TicketSecret};
-use shiplane_protocols::files::{Destination, ReceiveOptions, Shape};
-use shiplane_protocols::transfer::{EventFn, StreamTarget, Target, TransferEvent, TransferOptions};
-use shiplane_protocols::{Fetch, FetchReport, redeem};
+use shiplane_protocols::files::{Destination, DestinationError, ReceiveOptions, Shape};
+use shiplane_protocols::transfer::{
+    EventFn, StreamTarget, Target, TransferError, TransferEvent, TransferOptions,
+};
+use shiplane_protocols::{Fetch, FetchError, FetchReport, redeem};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{Identity, PeerId, TransportConfig};
 use shiplane_wire::{Promise, escape};
@@ -29,7 +31,7 @@ use crate::{runtime, signals};
 
 pub(super) fn run(settings: GetSettings, home: &Home) -> Result<(), Failure> {
     let remote = Remote::of(&settings.source, home)?;
-    let stop = signals::watch("stopping; what has come is kept").map_err(Failure::Runtime)?;
+    let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
     runtime::run(get(settings, remote, home, stop))
 }
 
@@ -129,13 +131,24 @@ async fn to_stdout(job: &Arc<Job>, settings: &GetSettings, fetch: Fetch) -> Resu
     let (output, digest) = HashingOutput::new(io::stdout(), settings.sha256);
     let target = StreamTarget::new(output);
     // Nothing is promised of what a pipe does with it.
-    let report = receive(job, settings, fetch, target, Promise::Verified).await?;
+    let report = receive(job, settings, fetch, target, Promise::Verified).await.map_err(of_stdout)?;
     if let Some(sha256) = digest.finish() {
         let bytes = report.total_bytes;
         let sha256 = Some(sha256.to_string());
         job.tell(&Event::File { path: name, bytes, received: true, sha256 });
     }
     Ok(report)
+}
+
+/// A disk that fails is told from a pipe that nobody reads.
+fn of_stdout(failure: Failure) -> Failure {
+    match failure {
+        Failure::Fetch(FetchError::Transfer(TransferError::Destination(DestinationError::Io {
+            source,
+            ..
+        }))) => Failure::Stdout(source),
+        other => other,
+    }
 }
 
 /// A file or a tree, where `cp -r` would put it.

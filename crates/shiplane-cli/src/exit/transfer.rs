@@ -56,14 +56,10 @@ fn connection_end(end: &ConnectionEnd) -> Verdict {
             (Identity, Peer, "ask the server's owner for a new ticket, or for this key's rights")
         }
         ConnectionEnd::ClosedByPeer { code: Code::Busy | Code::ShuttingDown } => {
-            (Unreachable, Peer, "try again in a while; what has come is kept")
+            (Unreachable, Peer, "try again in a while")
         }
-        ConnectionEnd::ClosedByPeer { .. } => {
-            (Other, Peer, "run the same command again; what has come is kept")
-        }
-        ConnectionEnd::ClosedHere => {
-            (Interrupted, ThisMachine, "run the same command again; it goes on where it was")
-        }
+        ConnectionEnd::ClosedByPeer { .. } => (Other, Peer, AGAIN),
+        ConnectionEnd::ClosedHere => (Interrupted, ThisMachine, AGAIN),
         ConnectionEnd::TimedOut | ConnectionEnd::Reset => (
             Unreachable,
             Network,
@@ -176,7 +172,7 @@ fn answered(code: FaultCode) -> Verdict {
         FaultCode::TooLarge | FaultCode::Exists | FaultCode::ReadOnly => (Refused, "ask the server's owner"),
         FaultCode::Integrity => (Integrity, "get it again with --verify"),
         FaultCode::Busy | FaultCode::ShuttingDown | FaultCode::DeadlineExceeded => {
-            (Unreachable, "try again in a while; what has come is kept")
+            (Unreachable, "try again in a while")
         }
         FaultCode::SourceChanged | FaultCode::Gone => (Other, AGAIN),
         FaultCode::SourceIo | FaultCode::SinkIo | FaultCode::NoSpace => {
@@ -240,7 +236,7 @@ pub(super) fn destination(error: &DestinationError) -> Verdict {
     Verdict { class, side, hint }
 }
 
-const AGAIN: &str = "run the same command again; what has come is kept";
+const AGAIN: &str = "run the same command again; what was kept is not sent again";
 
 const BROKEN_PEER: &str =
     "check that both sides have the same version of shiplane; if so, do not trust that peer";

@@ -38,7 +38,6 @@ fn the_key_is_made_once_and_for_nobody_else() {
     assert!(first.starts_with("sl1") && first.len() == 61, "{first}");
     assert_eq!(machine.id(), first);
     assert_ne!(Machine::new().id(), first);
-    #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let mode = fs::metadata(machine.path("identity")).unwrap().permissions().mode();
@@ -54,7 +53,7 @@ fn a_home_that_cannot_be_made_is_a_local_error() {
     fs::write(machine.path("file"), "").unwrap();
     let mut command = machine.command(&["id"]);
     command.env("SHIPLANE_HOME", machine.path("file/home"));
-    crate::program::Run::of(command.output().unwrap()).failed(7, "file/home");
+    crate::program::Run::of(&mut command).failed(7, "file/home");
 }
 
 #[test]

@@ -1,6 +1,12 @@
-//! The program as scripts and people meet it: its output, its exit codes, its files.
+//! The program as scripts and people meet it: its output, its exit codes, its files. Signals, modes and links make
+//! up much of that, so these stories are told on Unix.
+#![cfg(unix)]
 
+mod failures;
 mod local;
+mod sessions;
+mod transfers;
+
 // `cfg(test)` tells clippy that the harness may panic like the tests themselves.
 #[cfg(test)]
 mod program;

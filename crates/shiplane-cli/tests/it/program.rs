@@ -1,13 +1,20 @@
-//! A harness: the built program with a home directory of its own.
+//! A harness: the built program with a home directory of its own, and a server that is stopped
+//! when the story is over.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{fs, thread};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-/// A machine with nothing on it yet.
+/// A machine with nothing on it yet: a home, and a place for files.
 pub(crate) struct Machine {
     home: TempDir,
+    files: TempDir,
 }
 
 /// What one run printed, and how it ended.
@@ -18,62 +25,271 @@ pub(crate) struct Run {
     pub(crate) err: String,
 }
 
+/// `shiplane serve`, listening on loopback.
+pub(crate) struct Server {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    pub(crate) first_line: String,
+}
+
+/// A `shiplane` that runs while the story goes on. Killed if it is not waited for.
+pub(crate) struct Running(Child);
+
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { home: TempDir::new().expect("a temporary directory") }
+        let new = || TempDir::new().expect("a temporary directory");
+        Self { home: new(), files: new() }
     }
 
-    /// The program, with this machine's home and nothing of the tester's environment.
+    /// The program, with this machine's home and nothing of the tester's environment; relative
+    /// paths are in the place for files.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shiplane"));
-        command.args(args).env("SHIPLANE_HOME", self.home.path());
-        command.env_remove("SHIPLANE_TICKET").env_remove("RUST_LOG");
+        command.args(args).env("SHIPLANE_HOME", self.home.path()).current_dir(self.files.path());
+        command.env_remove("SHIPLANE_TICKET").env_remove("RUST_LOG").stdin(Stdio::null());
         command
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Run {
-        Run::of(self.command(args).output().expect("the program starts"))
+        Run::of(&mut self.command(args))
     }
 
+    /// Something in this machine's home.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
+    }
+
+    /// Something in the place for files.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// Makes a directory there, and those above it.
+    pub(crate) fn dir(&self, name: &str) {
+        fs::create_dir_all(self.file(name)).expect("a directory");
+    }
+
+    /// Writes a file there, and the directories above it.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.file(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        fs::write(&path, content).expect("a file");
+        path
     }
 
     /// This machine's peer id.
     pub(crate) fn id(&self) -> String {
         self.run(&["id"]).done().out.trim().to_owned()
     }
+
+    /// Serves the directory `root` of the place for files on any port of loopback.
+    pub(crate) fn serve(&self, root: &str) -> Server {
+        self.serve_with(root, &["--listen", "127.0.0.1:0"])
+    }
+
+    pub(crate) fn serve_with(&self, root: &str, args: &[&str]) -> Server {
+        self.dir(root);
+        let mut command = self.command(&[&["serve", root], args].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut first_line = String::new();
+        out.read_line(&mut first_line).expect("a line");
+        Server { child, out, first_line }
+    }
+}
+
+impl Server {
+    /// The ticket for everything.
+    pub(crate) fn ticket(&self) -> &str {
+        let ticket = self.first_line.trim_end();
+        assert!(ticket.starts_with("shiplane://sl1"), "{ticket:?}");
+        ticket
+    }
+
+    /// The ticket for one path of it, as a person would edit it.
+    pub(crate) fn ticket_for(&self, path: &str) -> String {
+        self.ticket().replace("/#", &format!("/{path}#"))
+    }
+
+    /// HOST:PORT.
+    pub(crate) fn address(&self) -> String {
+        let (_, rest) = self.ticket().split_once('@').expect("an address");
+        rest.split_once('/').expect("a path").0.to_owned()
+    }
+
+    /// Ctrl-C, and what came of it. Standard output must hold the first line and nothing else.
+    pub(crate) fn stop(mut self) -> Run {
+        self.signal();
+        let mut out = String::new();
+        self.out.read_to_string(&mut out).expect("text");
+        assert_eq!(out, "", "more than the first line");
+        let mut err = String::new();
+        self.stderr().read_to_string(&mut err).expect("text");
+        Run { code: wait(&mut self.child).code(), out, err }
+    }
+
+    pub(crate) fn signal(&self) {
+        interrupt(&self.child);
+    }
+
+    /// For reading what it says while it runs; once.
+    pub(crate) fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("taken once")
+    }
+
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command.spawn().expect("the program starts"))
+    }
+
+    /// Reads the first byte of its output, so that it is known to be at work, and no more.
+    pub(crate) fn first_byte(&mut self) {
+        let out = self.0.stdout.as_mut().expect("a pipe");
+        out.read_exact(&mut [0]).expect("one byte");
+    }
+
+    /// Closes the pipe that it writes to.
+    pub(crate) fn stop_reading(&mut self) {
+        self.0.stdout = None;
+    }
+
+    pub(crate) fn interrupt(&self) {
+        interrupt(&self.0);
+    }
+
+    /// Waits for the end without reading its output, so that a full pipe stays full.
+    pub(crate) fn end(mut self) -> Run {
+        let code = wait(&mut self.0).code();
+        let mut err = String::new();
+        self.0.stderr.take().expect("a pipe").read_to_string(&mut err).expect("text");
+        Run { code, out: String::new(), err }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Run {
-    pub(crate) fn of(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).expect("text"),
-            err: String::from_utf8(output.stderr).expect("text"),
-        }
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.expect("the program starts");
+        let output = within_limit(child.id(), move || child.wait_with_output().expect("it ends"));
+        let Output { status, stdout, stderr } = output;
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        Self { code: status.code(), out: text(stdout), err: text(stderr) }
     }
 
     /// It ended well.
     #[track_caller]
     pub(crate) fn done(self) -> Self {
-        self.failed_or_done(0)
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
     }
 
     /// It ended with this code, a cause and a hint, and printed nothing to standard output.
     #[track_caller]
     pub(crate) fn failed(self, code: i32, cause: &str) -> Self {
-        let run = self.failed_or_done(code);
-        assert!(run.err.contains("error: ") && run.err.contains(cause), "{run:?}");
-        assert!(run.err.lines().any(|line| line.starts_with("hint: ")), "{run:?}");
-        assert!(!run.err.contains("panicked") && !run.err.contains('\u{1b}'), "{run:?}");
-        assert_eq!(run.out, "");
-        run
+        assert_eq!(self.out, "");
+        self.told(code, cause)
     }
 
+    /// It ended with this code, a cause and a hint.
     #[track_caller]
-    fn failed_or_done(self, code: i32) -> Self {
+    pub(crate) fn told(self, code: i32, cause: &str) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(self.err.contains("error: ") && self.err.contains(cause), "{self:?}");
+        assert!(self.err.lines().any(|line| line.starts_with("hint: ")), "{self:?}");
+        assert!(!self.err.contains("panicked") && !self.err.contains('\u{1b}'), "{self:?}");
         self
     }
+
+    /// The events of a run with `--json`.
+    #[track_caller]
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).expect("one event a line")).collect()
+    }
+
+    /// The last event.
+    #[track_caller]
+    pub(crate) fn last_event(&self) -> Value {
+        self.events().pop().expect("an event")
+    }
 }
+
+/// Asserts that two trees hold the same names, kinds and bytes.
+#[track_caller]
+pub(crate) fn assert_same_tree(left: &Path, right: &Path) {
+    assert_eq!(listing(left), listing(right));
+}
+
+fn listing(root: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let entries = walkdir::WalkDir::new(root).sort_by_file_name();
+    let entry = |entry: walkdir::DirEntry| {
+        let name = entry.path().strip_prefix(root).expect("below the root").to_owned();
+        let content = entry.file_type().is_file().then(|| fs::read(entry.path()).expect("a file"));
+        (name, content)
+    };
+    entries.into_iter().map(|found| entry(found.expect("an entry"))).collect()
+}
+
+fn interrupt(child: &Child) {
+    signal(child.id(), rustix::process::Signal::INT);
+}
+
+fn signal(id: u32, signal: rustix::process::Signal) {
+    let id = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw).expect("an id");
+    // It may be gone already.
+    let _ = rustix::process::kill_process(id, signal);
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    thread::scope(|scope| {
+        let id = child.id();
+        let (done, ended) = mpsc::channel::<()>();
+        scope.spawn(move || kill_unless(id, &ended));
+        let status = child.wait().expect("it ends");
+        drop(done);
+        status
+    })
+}
+
+fn within_limit<T>(id: u32, work: impl FnOnce() -> T + Send) -> T
+where
+    T: Send,
+{
+    thread::scope(|scope| {
+        let (done, ended) = mpsc::channel::<()>();
+        scope.spawn(move || kill_unless(id, &ended));
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// A program that hangs must not hang the tests: it is killed, and its story fails.
+fn kill_unless(id: u32, ended: &mpsc::Receiver<()>) {
+    if ended.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+        signal(id, rustix::process::Signal::KILL);
+    }
+}
+
+/// Far above any deadline of the program.
+const LIMIT: Duration = Duration::from_secs(90);

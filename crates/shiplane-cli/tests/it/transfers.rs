@@ -1,0 +1,198 @@
+//! Serving and getting, when all goes well.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::program::{Machine, Run, assert_same_tree};
+
+/// What `printf hello | sha256sum` prints.
+const HELLO_SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+/// A tree with a bit of everything: a file of several chunks, small ones, an empty one, an empty
+/// directory, names that want escaping.
+fn tree(machine: &Machine) {
+    let big: Vec<u8> = (0..9_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    machine.write("src/big", big);
+    for at in 0..50 {
+        machine.write(&format!("src/small/{at}"), at.to_string());
+    }
+    machine.write("src/empty", "");
+    machine.dir("src/nothing/here");
+    machine.write("src/with space/ümläut \u{202e}#%?", "odd");
+}
+
+#[test]
+fn a_tree_arrives_whole_and_is_not_sent_twice() {
+    let (here, there) = (Machine::new(), Machine::new());
+    tree(&there);
+    let server = there.serve("src");
+
+    let run = here.run(&["get", server.ticket(), "copy"]).done();
+    assert_eq!((run.out.as_str(), run.err.as_str()), ("", ""), "silence on a pipe");
+    assert_same_tree(&there.file("src"), &here.file("copy"));
+
+    let again = here.run(&["get", server.ticket(), "copy", "--json"]).done().last_event();
+    assert_eq!(again["event"], "done");
+    assert_eq!(again["files"], 53);
+    assert_eq!(again["bytes_received"], 0);
+    assert_eq!(again["bytes_resumed"], again["bytes_total"]);
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn things_land_where_cp_would_put_them() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/d/e/f", "hello");
+    let server = there.serve("src");
+    let file = server.ticket_for("d/e/f");
+
+    here.run(&["get", &file]).done();
+    here.run(&["get", &file, "renamed"]).done();
+    here.dir("dir");
+    here.run(&["get", &file, "dir"]).done();
+    for place in ["f", "renamed", "dir/f"] {
+        assert_eq!(fs::read(here.file(place)).unwrap(), b"hello", "{place}");
+    }
+    here.run(&["get", &server.ticket_for("d"), "dir"]).done();
+    here.run(&["get", &server.ticket_for("d/"), "new"]).done();
+    assert_same_tree(&there.file("src/d"), &here.file("dir/d"));
+    assert_same_tree(&there.file("src/d"), &here.file("new"));
+}
+
+#[test]
+fn one_file_goes_to_standard_output_with_its_digest_beside_it() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/hello", "hello");
+    tree(&there);
+    let server = there.serve("src");
+    let run = here.run(&["get", &server.ticket_for("hello"), "-", "--sha256"]).done();
+    assert_eq!(run.out, "hello");
+    assert_eq!(run.err, format!("{HELLO_SHA256}  hello\n"));
+
+    let mut big = here.command(&["get", &server.ticket_for("big"), "-", "--chunk", "1M", "--jobs", "3"]);
+    let output = big.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success());
+    assert!(output.stdout == fs::read(there.file("src/big")).unwrap(), "other bytes");
+    let empty = here.run(&["get", &server.ticket_for("empty"), "-"]).done();
+    assert_eq!((empty.out.as_str(), empty.err.as_str()), ("", ""));
+}
+
+#[test]
+fn digests_are_printed_as_sha256sum_prints_them() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/d/hello", "hello");
+    there.write("src/back\\slash", "hello");
+    there.write("src/\u{1b}[2J", "hello");
+    let server = there.serve("src");
+    let expected = [
+        format!("{HELLO_SHA256}  d/hello"),
+        format!("\\{HELLO_SHA256}  \\x1b[2J"),
+        format!("\\{HELLO_SHA256}  back\\\\slash"),
+    ];
+    // In whatever order the files are done.
+    let expected = BTreeSet::from(expected.each_ref().map(String::as_str));
+    // The second time they are there already, and digested all the same.
+    for _ in 0..2 {
+        let out = here.run(&["get", server.ticket(), "copy", "--sha256"]).done().out;
+        assert_eq!(out.lines().collect::<BTreeSet<_>>(), expected);
+    }
+}
+
+#[test]
+fn events_tell_the_whole_story_and_nothing_a_terminal_would_obey() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/\u{1b}]0;x\u{7}", "hello");
+    std::os::unix::fs::symlink("nowhere", there.file("src/link")).unwrap();
+    let server = there.serve_with("src", &["--json", "--listen", "127.0.0.1:0"]);
+    let listening: serde_json::Value = serde_json::from_str(&server.first_line).unwrap();
+    assert_eq!(listening["event"], "listening");
+    assert_eq!(listening["ticket_seconds"], 3600);
+    let ticket = listening["ticket"].as_str().unwrap();
+
+    let run = here.run(&["get", ticket, "copy", "--json", "--sha256"]).done();
+    assert!(!run.out.contains(['\u{1b}', '\u{7}']), "{run:?}");
+    assert!(!run.out.contains(ticket.split_once('#').unwrap().1), "{run:?}");
+    let events = run.events();
+    let find = |name: &str| {
+        events.iter().find(|event| event["event"] == name).unwrap_or_else(|| panic!("no {name}: {run:?}"))
+    };
+    assert_eq!(find("started")["peer_id"], listening["peer_id"]);
+    let file = find("file");
+    assert_eq!(file["path"], r"\x1b]0;x\x07");
+    assert_eq!((&file["received"], &file["sha256"]), (&true.into(), &HELLO_SHA256.into()));
+    assert_eq!(find("skipped")["path"], "link");
+    let done = run.last_event();
+    assert_eq!((&done["bytes_total"], &done["bytes_received"]), (&5.into(), &5.into()));
+    assert_eq!(done["digest"], HELLO_SHA256);
+}
+
+#[test]
+fn what_is_left_out_is_said_unless_quiet() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/a", "a");
+    std::os::unix::fs::symlink("a", there.file("src/li\u{1b}nk")).unwrap();
+    let server = there.serve("src");
+    let run = here.run(&["get", server.ticket(), "copy"]).done();
+    assert_eq!(run.err, "skipped: li\\x1bnk: symbolic link\n");
+    let run = here.run(&["get", server.ticket(), "copy", "--quiet"]).done();
+    assert_eq!((run.out.as_str(), run.err.as_str()), ("", ""));
+}
+
+#[test]
+fn the_ticket_may_come_from_a_file_the_environment_or_standard_input() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/a", "a");
+    let ticket_file = there.file("ticket");
+    let file = ticket_file.to_str().unwrap();
+    let server = there.serve_with("src", &["--listen", "127.0.0.1:0", "--ticket-file", file]);
+    let text = fs::read_to_string(&ticket_file).unwrap();
+    assert_eq!(text, server.first_line);
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&ticket_file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    here.run(&["get", "--ticket-file", file, "one"]).done();
+    Run::of(here.command(&["get", "two"]).env("SHIPLANE_TICKET", server.ticket())).done();
+    let mut piped =
+        here.command(&["get", "--ticket-file", "-", "three"]).stdin(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(piped.wait().unwrap().success());
+    for copy in ["one", "two", "three"] {
+        assert_same_tree(&there.file("src"), &here.file(copy));
+    }
+}
+
+#[test]
+fn a_standing_peer_needs_no_ticket() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/public/a", "a");
+    there.write("src/public2/b", "b");
+    let add = ["peers", "add", "laptop", &here.id(), "--read", "--root", "public"];
+    there.run(&add).done();
+    here.run(&["peers", "add", "nas", &there.id()]).done();
+    let server = there.serve("src");
+    let source = |who: &str, path: &str| format!("{who}@{}/{path}", server.address());
+
+    here.run(&["get", &source("nas", "public"), "by name"]).done();
+    here.run(&["get", &source(&there.id(), "public/"), "by id"]).done();
+    for copy in ["by name", "by id"] {
+        assert_same_tree(&there.file("src/public"), &here.file(copy));
+    }
+    for path in ["", "public2", "public2/b"] {
+        here.run(&["get", &source("nas", path), "no"]).failed(4, "not authorised");
+    }
+    here.run(&["get", &source("other", "public"), "no"]).failed(2, "no peer named other");
+    assert!(!here.file("no").exists());
+}
+
+#[test]
+fn two_servers_on_the_default_port_do_not_collide() {
+    let (one, two) = (Machine::new(), Machine::new());
+    let serve = |machine: &Machine| machine.serve_with("src", &["--advertise", "localhost"]);
+    let (one, two) = (serve(&one), serve(&two));
+    assert!(one.address().starts_with("localhost:"), "{}", one.address());
+    assert_ne!(one.address(), two.address());
+}

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::error::DestinationError;
-use super::lock;
+use super::{lock, platform};
 
 /// Keeps the last files open, so that each chunk of a large file need not open it again.
 #[derive(Debug, Default)]
@@ -18,7 +19,32 @@ struct Slots {
 }
 
 /// Locked while its file is opened, so that two writers do not both create it, and others need not wait.
-type Slot = Arc<Mutex<Option<Arc<File>>>>;
+type Slot = Arc<Mutex<Option<Arc<SharedFile>>>>;
+
+/// An open file that several chunks are written to, one at a time: writers of one inode would only spin
+/// on its lock in the kernel, and burn the cores that the others need.
+#[derive(Debug)]
+pub(super) struct SharedFile {
+    file: File,
+    turn: Mutex<()>,
+}
+
+impl SharedFile {
+    pub(super) fn new(file: File) -> Self {
+        Self { file, turn: Mutex::new(()) }
+    }
+
+    /// For anything but writing.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Writes all of `data` at `offset_bytes`, when no other writer is at it.
+    pub(super) fn write_all_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
+        let _turn = lock(&self.turn);
+        platform::write_all_at(&self.file, offset_bytes, data)
+    }
+}
 
 impl Handles {
     /// The file `id`, opened by `open` if it is not.
@@ -26,13 +52,13 @@ impl Handles {
         &self,
         id: u64,
         open: impl FnOnce() -> Result<File, DestinationError>,
-    ) -> Result<Arc<File>, DestinationError> {
+    ) -> Result<Arc<SharedFile>, DestinationError> {
         let slot = lock(&self.0).slot(id);
         let mut held = lock(&slot);
         if let Some(file) = held.as_ref() {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(open()?);
+        let file = Arc::new(SharedFile::new(open()?));
         *held = Some(Arc::clone(&file));
         Ok(file)
     }

@@ -10,6 +10,7 @@ use shiplane_wire::RelPath;
 use super::destination::Inner;
 use super::dirs::DirHandle;
 use super::error::{DestinationError, Operation};
+use super::handles::SharedFile;
 use super::journal::Batch;
 use super::platform::{self, Kind};
 use super::state::{ActiveFile, Stage};
@@ -83,9 +84,9 @@ impl Inner {
         let synced = parallel::map(files, |(_, file)| {
             let open = match self.settle(file)? {
                 Some(open) => open,
-                None => Arc::new(self.open_sealed(file)?),
+                None => Arc::new(SharedFile::new(self.open_sealed(file)?)),
             };
-            open.sync_all().map_err(Failure::Sync)
+            open.file().sync_all().map_err(Failure::Sync)
         });
         let mut failures = files.iter().zip(synced).filter_map(|(file, result)| Some((file, result.err()?)));
         match failures.next() {
@@ -100,22 +101,22 @@ impl Inner {
 
     /// Creates the file if it is an empty one, and sets its mode and time unless the writer has. Gives the
     /// handle if it needed one.
-    fn settle(&self, file: &ActiveFile) -> Result<Option<Arc<File>>, DestinationError> {
+    fn settle(&self, file: &ActiveFile) -> Result<Option<Arc<SharedFile>>, DestinationError> {
         if file.is_sealed {
             return Ok(None);
         }
         let open = if file.size_bytes == 0 {
-            Arc::new(self.create_temp(file)?)
+            Arc::new(SharedFile::new(self.create_temp(file)?))
         } else {
             // The handle that was written through sees an error of writing back that a new one may miss.
             self.handles.get(file.id, || self.reopen_temp(file))?
         };
-        let found = platform::stat_open(&*open)
+        let found = platform::stat_open(open.file())
             .map_err(|error| self.failed(Operation::Examine, &file.target, error))?;
         if found.size_bytes != file.size_bytes {
             return Err(DestinationError::Altered { path: self.show(&file.target) });
         }
-        self.seal(file, &open)?;
+        self.seal(file, open.file())?;
         Ok(Some(open))
     }
 

@@ -8,6 +8,7 @@ use shiplane_wire::{Promise, Span, Stored, Verified};
 
 use super::destination::Inner;
 use super::error::{DestinationError, Operation};
+use super::handles::SharedFile;
 use super::journal::{Batch, KeptSpan};
 use super::lock;
 use super::platform::{self, Kind};
@@ -26,7 +27,7 @@ pub struct ChunkWriter {
     /// Where the next byte of `buffer` goes: in which piece, and how far into it.
     piece: usize,
     piece_at: u64,
-    open: Option<Arc<File>>,
+    open: Option<Arc<SharedFile>>,
     /// Bytes of the current piece that are not written yet; packets are small, writes should not be.
     buffer: Vec<u8>,
     written_bytes: u64,
@@ -156,7 +157,7 @@ impl ChunkWriter {
             Some(file) => file,
             None => self.inner.open_piece(piece)?,
         };
-        platform::write_all_at(&file, piece.offset_bytes + self.piece_at, data).map_err(|error| {
+        file.write_all_at(piece.offset_bytes + self.piece_at, data).map_err(|error| {
             let len_bytes = data.len() as u64;
             self.inner.failed_writing(Operation::Write, &piece.file.target, len_bytes, error)
         })?;
@@ -170,7 +171,7 @@ impl ChunkWriter {
             && piece.is_whole()
             && piece.file.keeps_creation_mode()
         {
-            self.inner.seal(&piece.file, &file)?;
+            self.inner.seal(&piece.file, file.file())?;
         }
         self.piece += 1;
         self.piece_at = 0;
@@ -238,9 +239,9 @@ impl Inner {
         })
     }
 
-    fn open_piece(&self, piece: &Piece) -> Result<Arc<File>, DestinationError> {
+    fn open_piece(&self, piece: &Piece) -> Result<Arc<SharedFile>, DestinationError> {
         if piece.is_whole() {
-            return self.create_temp(&piece.file).map(Arc::new);
+            return self.create_temp(&piece.file).map(|file| Arc::new(SharedFile::new(file)));
         }
         self.handles.get(piece.file.id, || {
             let is_created = lock(&self.state).files.get(&piece.entry).is_some_and(|file| file.is_created);

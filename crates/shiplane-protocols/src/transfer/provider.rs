@@ -293,7 +293,10 @@ async fn send_with_retry(
 ) -> Result<SentChunk, ChunkFailure> {
     let moved = Arc::clone(&events);
     let options =
-        LaneOptions { progress: Some(Arc::new(move |len_bytes| moved(TransferEvent::Moved { len_bytes }))) };
+        LaneOptions {
+        progress: Some(Arc::new(move |len_bytes| moved(TransferEvent::Moved { len_bytes }))),
+        ..LaneOptions::default()
+    };
     let mut attempts = 0;
     loop {
         attempts += 1;

@@ -416,7 +416,10 @@ async fn receive_chunk<T: Target>(
     let len_bytes = spans.iter().map(|span| span.len_bytes).sum();
     let sink = LazySink { target, index, spans, writer: None };
     let options =
-        LaneOptions { progress: Some(Arc::new(move |len_bytes| events(TransferEvent::Moved { len_bytes }))) };
+        LaneOptions {
+        progress: Some(Arc::new(move |len_bytes| events(TransferEvent::Moved { len_bytes }))),
+        ..LaneOptions::default()
+    };
     let (digest, complete) = chunk.receive(len_bytes, sink, &options).await?;
     Ok((digest, len_bytes, complete))
 }

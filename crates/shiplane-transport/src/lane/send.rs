@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shiplane_wire::{ChunkSender, Code, Digest, SendError, SendStep, Status, StatusError, StatusReader};
+use shiplane_wire::{ChunkSender, Code, Digest, OPENING_LEN_BYTES, SendError, SendStep, Status, StatusError, StatusReader};
 use tokio::sync::mpsc;
 
 use super::{LaneOptions, PIPELINE_DEPTH};
@@ -39,7 +39,8 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
 
     let mut status = StatusReader::while_sending();
     let written = {
-        let mut forward = std::pin::pin!(forward(pipeline, &mut send, progress_timeout, options));
+        let forward = forward(pipeline, len_bytes, &mut send, progress_timeout, options);
+        let mut forward = std::pin::pin!(forward);
         loop {
             tokio::select! {
                 biased;
@@ -149,13 +150,20 @@ fn pump<R: ChunkRead>(
 }
 
 /// Moves frames from the reading thread to the stream. Ending, it unblocks that thread.
+///
+/// It ends with the digest's last byte, not with the thread: from that byte on a status is not early.
 async fn forward(
     mut pipeline: mpsc::Receiver<Frame>,
+    len_bytes: u64,
     send: &mut SendHalf,
     progress_timeout: Duration,
     options: &LaneOptions,
 ) -> Result<(), SendChunkError> {
-    while let Some(mut frame) = pipeline.recv().await {
+    let mut left_bytes = OPENING_LEN_BYTES as u64 + len_bytes + Digest::LEN_BYTES as u64;
+    while left_bytes > 0
+        && let Some(mut frame) = pipeline.recv().await
+    {
+        left_bytes -= frame.bytes.len() as u64;
         if let Some(rate) = &options.rate {
             // A buffer may be longer than a burst: what must wait waits here, not in the path.
             while frame.bytes.len() > rate.burst_bytes() {

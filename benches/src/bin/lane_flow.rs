@@ -1,0 +1,206 @@
+//! One flow of shiplane's lane over a real link, memory to memory: what `cargo xtask wan` measures.
+//!
+//! `lane_flow receive` prints its address and serves one sender; `lane_flow send ADDR` keeps parallel
+//! chunk streams busy for so many bytes or seconds and prints one line of JSON. Both trust any key: the
+//! link is a test's own.
+
+use std::{
+    error::Error,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use clap::{Parser, Subcommand, ValueEnum};
+use shiplane_transport::{
+    Admission, ChunkSource, CongestionControl, PeerConnection, QuicTransport, TransportConfig, Trust,
+};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Take chunks from one sender until it has gone
+    Receive {
+        #[arg(long, default_value = "0.0.0.0:0")]
+        bind: SocketAddr,
+    },
+    /// Send, then print the figures
+    Send(SendArgs),
+}
+
+#[derive(clap::Args)]
+struct SendArgs {
+    addr: SocketAddr,
+    /// Stop after so many MiB
+    #[arg(long, default_value_t = 128)]
+    mib: u64,
+    /// Start no chunk after so many seconds
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+    #[arg(long, default_value_t = 16)]
+    streams: u64,
+    #[arg(long, default_value_t = 2048)]
+    chunk_kib: usize,
+    #[arg(long, value_enum, default_value_t = Control::Shiplane)]
+    control: Control,
+    /// For `--control fixed`
+    #[arg(long, default_value_t = 0)]
+    window_bytes: u64,
+    /// Print the state of the path every so many milliseconds, to stderr
+    #[arg(long)]
+    trace_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Control {
+    Shiplane,
+    Cubic,
+    Fixed,
+}
+
+fn main() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match Args::parse().role {
+        Role::Receive { bind } => runtime.block_on(receive(bind)),
+        Role::Send(args) => runtime.block_on(send(args)),
+    }
+}
+
+async fn receive(bind: SocketAddr) -> Result<(), Failure> {
+    let transport = QuicTransport::builder().trust(anyone()).bind(bind)?;
+    println!("{}", transport.local_addr()?);
+    let (_, peer) = transport.accept().await?;
+    let mut lanes = tokio::task::JoinSet::new();
+    for _ in 0..RECEIVERS {
+        let peer = Arc::clone(&peer);
+        lanes.spawn(async move { while peer.recv_chunk_to_writer(io::sink()).await.is_ok_and(|sink| sink.is_some()) {} });
+    }
+    lanes.join_all().await;
+    Ok(())
+}
+
+async fn send(args: SendArgs) -> Result<(), Failure> {
+    let congestion = match args.control {
+        Control::Shiplane => CongestionControl::Shiplane,
+        Control::Cubic => CongestionControl::Cubic,
+        Control::Fixed => CongestionControl::Fixed { window_bytes: args.window_bytes },
+    };
+    let config = TransportConfig { congestion, ..TransportConfig::default() };
+    let transport =
+        QuicTransport::builder().trust(anyone()).config(config).bind(([0, 0, 0, 0], 0).into())?;
+    let start = Instant::now();
+    let peer = transport.connect(args.addr).await?;
+    let idle_rtt = peer.stats().path.rtt;
+    let done = Arc::new(AtomicBool::new(false));
+    let watch = tokio::spawn(watch(Arc::clone(&peer), Arc::clone(&done), args.trace_ms, start));
+    let sent_bytes = send_lanes(&args, &peer, start).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    done.store(true, Ordering::Relaxed);
+    let rtt = watch.await?;
+    let stats = peer.stats();
+    println!(
+        "{{\"bytes\":{sent_bytes},\"seconds\":{seconds:.4},\"mbit_s\":{:.2},\"sent_packets\":{},\
+         \"lost_packets\":{},\"wire_bytes\":{},\"idle_rtt_ms\":{:.3},\"rtt_ms\":{:.3},\"max_rtt_ms\":{:.3},\
+         \"window_bytes\":{},\"datagram_len_bytes\":{}}}",
+        sent_bytes as f64 * 8e-6 / seconds,
+        stats.path.sent_packets,
+        stats.path.lost_packets,
+        stats.sent_bytes,
+        millis(idle_rtt),
+        millis(rtt.mean()),
+        millis(rtt.max),
+        stats.path.congestion_window_bytes,
+        stats.path.datagram_len_bytes,
+    );
+    transport.close();
+    Ok(())
+}
+
+/// Keeps `streams` chunks under way until the bytes or the time are used up.
+async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant) -> Result<u64, Failure> {
+    let chunk = Bytes::from(vec![7; args.chunk_kib * 1024]);
+    let chunks = args.mib * 1024 * 1024 / chunk.len() as u64;
+    let taken = Arc::new(AtomicU64::new(0));
+    let until = start + Duration::from_secs_f64(args.seconds);
+    let mut lanes = tokio::task::JoinSet::new();
+    for _ in 0..args.streams {
+        let (peer, taken, source) = (Arc::clone(peer), Arc::clone(&taken), ChunkSource::Memory(chunk.clone()));
+        lanes.spawn(async move {
+            let mut sent_bytes = 0;
+            while Instant::now() < until && taken.fetch_add(1, Ordering::Relaxed) < chunks {
+                sent_bytes += peer.send_chunk_verified(&source).await?;
+            }
+            Ok::<u64, Failure>(sent_bytes)
+        });
+    }
+    let mut total = 0;
+    while let Some(sent_bytes) = lanes.join_next().await {
+        total += sent_bytes??;
+    }
+    Ok(total)
+}
+
+#[derive(Default)]
+struct RttUnderLoad {
+    sum: Duration,
+    max: Duration,
+    samples: u32,
+}
+
+impl RttUnderLoad {
+    fn mean(&self) -> Duration {
+        self.sum / self.samples.max(1)
+    }
+}
+
+/// Looks at the smoothed RTT twenty times a second.
+async fn watch(
+    peer: Arc<PeerConnection>,
+    done: Arc<AtomicBool>,
+    trace_ms: Option<u64>,
+    start: Instant,
+) -> RttUnderLoad {
+    let mut rtt = RttUnderLoad::default();
+    let mut tick = tokio::time::interval(Duration::from_millis(trace_ms.unwrap_or(50)));
+    while !done.load(Ordering::Relaxed) {
+        tick.tick().await;
+        let path = peer.stats().path;
+        rtt.sum += path.rtt;
+        rtt.max = rtt.max.max(path.rtt);
+        rtt.samples += 1;
+        if trace_ms.is_some() {
+            eprintln!(
+                "{:.3} s  rtt {:.2} ms  window {} KiB  sent {}  lost {}",
+                start.elapsed().as_secs_f64(),
+                millis(path.rtt),
+                path.congestion_window_bytes / 1024,
+                path.sent_packets,
+                path.lost_packets,
+            );
+        }
+    }
+    rtt
+}
+
+fn anyone() -> Trust {
+    Trust::ask(|_| Admission::Trusted)
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// As many as the sender may have streams.
+const RECEIVERS: usize = 64;

@@ -73,8 +73,9 @@ pub const BUFFER_LEN_BYTES: usize = 64 * 1024;
 /// window real loss reaches that. Bandwidth comes from parallel streams.
 pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-/// 32 MiB: the bandwidth-delay product of 1 Gbit/s at 250 ms, and half of a process's memory cap.
-pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// 24 MiB: the bandwidth-delay product of 1 Gbit/s at 200 ms, and with what the lanes hold well within a
+/// process's memory cap of 64 MiB.
+pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
 
 /// 16 MiB: the bandwidth-delay product of 640 Mbit/s at 200 ms, a quarter of a process's memory cap.
 pub const SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -20,7 +20,8 @@ pub trait ChunkSink: Send + 'static {
     /// The sink's own failures.
     type Error: std::error::Error + Send + 'static;
 
-    /// The next bytes. They are *not verified yet*: they must not become visible under a final name.
+    /// The next bytes: as few as a packet has, so a sink that writes to a file should gather them. They
+    /// are *not verified yet*: they must not become visible under a final name.
     ///
     /// # Errors
     /// The receiver then answers with status 2.
@@ -77,7 +78,7 @@ impl<W: Write + Send + 'static> ChunkSink for WriterSink<W> {
 /// name, which must not exist.
 #[derive(Debug)]
 pub(crate) struct FileSink {
-    file: File,
+    file: BufWriter<File>,
     temporary: TemporaryName,
     path: PathBuf,
 }
@@ -93,6 +94,7 @@ impl FileSink {
         name.push(format!(".{:x}.part", random_u64()?));
         let temporary = path.with_file_name(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        let file = BufWriter::with_capacity(WRITE_LEN_BYTES, file);
         Ok(Self { file, temporary: TemporaryName(temporary), path: path.to_owned() })
     }
 }
@@ -105,8 +107,9 @@ impl ChunkSink for FileSink {
         Ok(self.file.write_all(data)?)
     }
 
-    fn commit(self, verified: Verified) -> Result<(Stored, ()), SinkError> {
-        self.file.sync_all()?;
+    fn commit(mut self, verified: Verified) -> Result<(Stored, ()), SinkError> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
         // A hard link, unlike a rename, never replaces what appeared meanwhile; the temporary name
         // goes when `temporary` is dropped.
         match std::fs::hard_link(&self.temporary.0, &self.path) {
@@ -140,3 +143,6 @@ fn random_u64() -> Result<u64, SinkError> {
         .map_err(|_| SinkError::Io(io::Error::other("the system's random source failed")))?;
     Ok(u64::from_le_bytes(random.expose()))
 }
+
+/// Writes of this size cost little more than their bytes.
+const WRITE_LEN_BYTES: usize = 128 * 1024;

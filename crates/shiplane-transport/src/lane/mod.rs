@@ -9,8 +9,8 @@ pub(crate) mod send;
 
 use crate::rate::RateLimiter;
 
-/// How many buffers may lie between the disk thread and the stream: one being filled, one being sent.
-const PIPELINE_DEPTH: usize = 2;
+/// How many buffers may lie between the disk thread and the stream, beside the one that either works on.
+const PIPELINE_DEPTH: usize = 1;
 
 /// Tells a caller how a chunk moves.
 pub type ProgressFn = std::sync::Arc<dyn Fn(u64) + Send + Sync>;

@@ -116,41 +116,24 @@ fn drain<S: ChunkSink>(
     buffer_len_bytes: usize,
     options: &LaneOptions,
 ) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
-    let mut buffer = Vec::with_capacity(buffer_len_bytes);
     loop {
         match receiver.poll()? {
             RecvStep::NeedInput => match pipeline.blocking_recv() {
                 Some(batch) => batch.into_iter().for_each(|piece| receiver.push(piece)),
                 None => receiver.end(),
             },
+            // Hashed just now, so still in cache.
             RecvStep::Payload { offset: _, data } => {
-                // Hashed just now, so still in cache: one copy makes few large writes of many packets.
-                if buffer.len() + data.len() > buffer_len_bytes {
-                    flush(&mut buffer, &mut sink, options)?;
+                for step in data.chunks(buffer_len_bytes.max(1)) {
+                    sink.write(step).map_err(RecvChunkError::Sink)?;
+                    options.advance(step.len());
                 }
-                buffer.extend_from_slice(&data);
             }
-            RecvStep::Verified(verified) => {
-                flush(&mut buffer, &mut sink, options)?;
-                return sink.commit(verified).map_err(RecvChunkError::Sink);
-            }
+            RecvStep::Verified(verified) => return sink.commit(verified).map_err(RecvChunkError::Sink),
             // The receiver ends in `Verified` or in an error; nothing else can follow.
             RecvStep::Ended => return Err(RecvChunkError::Abandoned),
         }
     }
-}
-
-fn flush<S: ChunkSink>(
-    buffer: &mut Vec<u8>,
-    sink: &mut S,
-    options: &LaneOptions,
-) -> Result<(), RecvChunkError<S::Error>> {
-    for step in buffer.chunks(buffer.capacity().max(1)) {
-        sink.write(step).map_err(RecvChunkError::Sink)?;
-        options.advance(step.len());
-    }
-    buffer.clear();
-    Ok(())
 }
 
 /// SPEC 3.4: the success byte can only be made from what a sink has stored.

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Where the file and its copies lie; /dev/shm if it has room, else the temporary directory
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Packet size of raw quinn, in bytes; its own default if not given
+    /// The largest packet that raw quinn may try, in bytes
     #[arg(long)]
     raw_mtu: Option<u16>,
 }
@@ -81,8 +81,8 @@ struct Sample {
 enum Used {
     /// Two programs.
     Apart { sender: Usage, receiver: Usage },
-    /// Both sides in one process.
-    Together(Usage),
+    /// Both sides in one process, which also says what size its packets reached.
+    Together { used: Usage, packet_bytes: u64 },
 }
 
 /// The file to carry and where to.
@@ -211,11 +211,10 @@ fn room_bytes(bytes: u64) -> u64 {
 }
 
 fn heading(args: &Args, scratch: &Scratch, bytes: u64) -> String {
-    let mtu = args.raw_mtu.map_or_else(|| "quinn's default".to_owned(), |mtu| format!("{mtu} bytes"));
     format!(
         "One file of {}, loopback, from and to {}; {} interleaved runs, medians.\n\
          shiplane and scp: from the start of the receiving program to its end, aes-128-gcm.\n\
-         raw quinn: memory to memory, no hashing, one process, packets: {mtu}.\n",
+         raw quinn: memory to memory, no hashing, no handshake, one process.\n",
         units::bytes(bytes),
         scratch.path().parent().unwrap_or_else(|| scratch.path()).display(),
         args.runs,

@@ -48,17 +48,18 @@ impl Contender for Raw {
         let stdout = Lines::of(running.take_stdout().context("raw quinn has no standard output")?);
         let exit = running.wait(LIMIT)?.expect_success(BINARY)?;
         let lines = stdout.rest();
-        let time = said_seconds(&lines).with_context(|| format!("it printed {lines:?}"))?;
-        Ok(Sample { time, used: Used::Together(exit.used) })
+        let (time, packet_bytes) = said(&lines).with_context(|| format!("it printed {lines:?}"))?;
+        Ok(Sample { time, used: Used::Together { used: exit.used, packet_bytes } })
     }
 }
 
-/// The transfer's own time: the program starts and ends around it.
-fn said_seconds(lines: &[String]) -> Result<Duration> {
+/// The transfer's own time, for the program starts and ends around it, and its packets' size.
+fn said(lines: &[String]) -> Result<(Duration, u64)> {
     let last = lines.last().context("raw quinn printed nothing")?;
     let said: Value = serde_json::from_str(last).context("raw quinn printed no JSON")?;
     let seconds = said["seconds"].as_f64().context("raw quinn named no `seconds`")?;
-    Duration::try_from_secs_f64(seconds).context("raw quinn's `seconds` is no time")
+    let time = Duration::try_from_secs_f64(seconds).context("raw quinn's `seconds` is no time")?;
+    Ok((time, said["mtu"].as_u64().context("raw quinn named no `mtu`")?))
 }
 
 const PACKAGE: &str = "shiplane-benches";
@@ -72,16 +73,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_line_names_the_seconds() {
-        let lines = ["warming up".to_owned(), r#"{"seconds":1.25,"bytes":7}"#.to_owned()];
-        assert_eq!(said_seconds(&lines).unwrap(), Duration::from_millis(1250));
+    fn the_last_line_names_seconds_and_packets() {
+        let line = r#"{"seconds":1.25,"bytes":7,"mtu":8952}"#;
+        let lines = ["warming up".to_owned(), line.to_owned()];
+        assert_eq!(said(&lines).unwrap(), (Duration::from_millis(1250), 8952));
     }
 
     #[test]
     fn anything_else_is_no_measurement() {
-        for line in ["", "1.25", r#"{"bytes":7}"#, r#"{"seconds":-1.0}"#] {
-            assert!(said_seconds(&[line.to_owned()]).is_err(), "{line}");
+        for line in ["", "1.25", r#"{"mtu":7}"#, r#"{"seconds":1.0}"#, r#"{"seconds":-1.0,"mtu":7}"#] {
+            assert!(said(&[line.to_owned()]).is_err(), "{line}");
         }
-        assert!(said_seconds(&[]).is_err());
+        assert!(said(&[]).is_err());
     }
 }

@@ -65,12 +65,16 @@ pub(super) fn table(measured: &[Measured], bytes: u64) -> String {
         ]);
     }
     let mut text = units::table(&rows);
-    for program in measured {
-        if let Some(peak) = program.peak_bytes(together) {
-            text.push_str(&format!("  {}: both sides at once, peak {}\n", program.name, units::bytes(peak)));
-        }
-    }
+    text.extend(measured.iter().filter_map(footnote));
     text
+}
+
+/// What has no column: a program that is both sides at once.
+fn footnote(program: &Measured) -> Option<String> {
+    let Used::Together { packet_bytes, .. } = program.samples.last()?.used else { return None };
+    let peak = units::bytes(program.peak_bytes(both)?);
+    let name = program.name;
+    Some(format!("  {name}: packets of {packet_bytes} bytes; peak of both sides {peak}\n"))
 }
 
 fn both(used: &Used) -> Option<Usage> {
@@ -79,28 +83,21 @@ fn both(used: &Used) -> Option<Usage> {
             cpu: sender.cpu + receiver.cpu,
             peak_rss_bytes: sender.peak_rss_bytes + receiver.peak_rss_bytes,
         },
-        Used::Together(used) => *used,
+        Used::Together { used, .. } => *used,
     })
 }
 
 fn sender(used: &Used) -> Option<Usage> {
     match used {
         Used::Apart { sender, .. } => Some(*sender),
-        Used::Together(_) => None,
+        Used::Together { .. } => None,
     }
 }
 
 fn receiver(used: &Used) -> Option<Usage> {
     match used {
         Used::Apart { receiver, .. } => Some(*receiver),
-        Used::Together(_) => None,
-    }
-}
-
-fn together(used: &Used) -> Option<Usage> {
-    match used {
-        Used::Apart { .. } => None,
-        Used::Together(used) => Some(*used),
+        Used::Together { .. } => None,
     }
 }
 
@@ -165,16 +162,17 @@ mod tests {
     #[test]
     fn rates_stand_beside_scp_and_raw_quinn() {
         let apart = Used::Apart { sender: usage(600, 20_000_000), receiver: usage(900, 30_000_000) };
+        let raw = Used::Together { used: usage(1700, 50_000_000), packet_bytes: 8952 };
         let measured = [
             program("shiplane, verified", &[900, 1000, 1500], apart),
             program("scp, aes128-gcm", &[2000], apart),
-            program("raw quinn", &[800], Used::Together(usage(1700, 50_000_000))),
+            program("raw quinn", &[800], raw),
         ];
         let text = table(&measured, 1_000_000_000);
         let ours: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         let told = "shiplane, verified 1.00 0.90–1.50 s 2.00 0.80 1.50 0.60 0.90 20.0 MB 30.0 MB";
         assert_eq!(ours, told.split_whitespace().collect::<Vec<_>>());
-        assert!(text.contains("both sides at once, peak 50.0 MB"), "{text}");
+        assert!(text.contains("packets of 8952 bytes; peak of both sides 50.0 MB"), "{text}");
     }
 
     #[test]

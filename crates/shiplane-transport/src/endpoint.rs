@@ -56,7 +56,7 @@ pub struct TransportBuilder {
 
 /// What a simulation replaces: the socket, the clock with the timers, and randomness.
 #[derive(Debug, Default)]
-struct Seams {
+pub(crate) struct Seams {
     socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
     runtime: Option<Arc<dyn quinn::Runtime>>,
     rng_seed: Option<[u8; 32]>,
@@ -389,7 +389,7 @@ async fn upkeep(inner: Weak<Inner>) {
     }
 }
 
-fn bind_endpoint(
+pub(crate) fn bind_endpoint(
     addr: SocketAddr,
     config: &TransportConfig,
     seams: Seams,
@@ -426,7 +426,7 @@ fn server_config(
     Ok(server)
 }
 
-fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
+pub(crate) fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
     let mut mtu_discovery = quinn::MtuDiscoveryConfig::default();
     mtu_discovery.upper_bound(config.max_datagram_len_bytes);
     let idle_timeout =

@@ -47,6 +47,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compat;
 mod config;
 mod connection;
 mod endpoint;

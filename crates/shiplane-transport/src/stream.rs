@@ -28,7 +28,7 @@ impl BiStream {
     ) -> Self {
         Self {
             send: SendHalf { stream: send, finished: false, _in_use: in_use.token() },
-            recv: RecvHalf { stream: recv, ended: false, _in_use: in_use.token() },
+            recv: RecvHalf { stream: recv, ended: false, wanted_bytes: None, _in_use: in_use.token() },
         }
     }
 }
@@ -123,6 +123,8 @@ impl Drop for SendHalf {
 pub struct RecvHalf {
     stream: quinn::RecvStream,
     ended: bool,
+    /// None: all there are.
+    wanted_bytes: Option<usize>,
     _in_use: TaskTrackerToken,
 }
 
@@ -132,9 +134,22 @@ impl RecvHalf {
     /// # Errors
     /// [`StreamError::Reset`] when the peer gave up.
     pub async fn read(&mut self) -> Result<Option<Bytes>, StreamError> {
-        let chunk = self.stream.read_chunk(usize::MAX, true).await?;
+        let max_len_bytes = self.wanted_bytes.unwrap_or(usize::MAX);
+        if max_len_bytes == 0 {
+            return Ok(None);
+        }
+        let chunk = self.stream.read_chunk(max_len_bytes, true).await?;
         self.ended |= chunk.is_none();
+        if let (Some(wanted), Some(chunk)) = (&mut self.wanted_bytes, &chunk) {
+            *wanted -= chunk.bytes.len();
+        }
         Ok(chunk.map(|c| c.bytes))
+    }
+
+    /// From here on [`read`](Self::read) gives `len_bytes` more bytes and then the end, whatever the
+    /// peer sends after them or leaves out. For dialects in which that end is not promised.
+    pub(crate) fn end_after(&mut self, len_bytes: usize) {
+        self.wanted_bytes = Some(len_bytes);
     }
 
     /// As [`read`](Self::read), with [`StreamError::TimedOut`] when nothing comes within `timeout`.

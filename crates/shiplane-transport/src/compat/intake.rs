@@ -1,0 +1,120 @@
+//! The first bytes of incoming streams, each read in a task of its own, so that a stream that is opened
+//! and stays silent holds up no other.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use shiplane_wire::Code;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::{TransportConfig, lane::recv::refuse_chunk, stream::BiStream};
+
+/// What the streams that come in on a connection are (SPEC 9.5). Either may be sent under both.
+pub trait Policy: sealed::Stream + Debug + Copy + Send + Sync + 'static {}
+
+/// Every incoming stream is a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane;
+
+/// Every incoming stream is a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Messages;
+
+impl Policy for Lane {}
+
+impl Policy for Messages {}
+
+/// A stream whose length prefix has been read.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    /// The peer's word; no limit has been applied.
+    pub(super) len_bytes: u64,
+    pub(super) stream: BiStream,
+}
+
+/// Starts to read the streams of `connection`; ends with it, and so does the returned inbox.
+pub(super) fn start<P: Policy>(
+    connection: quinn::Connection,
+    in_use: TaskTracker,
+    config: Arc<TransportConfig>,
+    _policy: P,
+) -> mpsc::Receiver<Inbound> {
+    let (outlet, inbox) = mpsc::channel(INBOX_LEN);
+    tokio::spawn(async move {
+        while let Ok((send, recv)) = connection.accept_bi().await {
+            let stream = BiStream::new(send, recv, &in_use);
+            // Bounded by the number of streams that the peer may have open.
+            tokio::spawn(read_prefix::<P>(stream, outlet.clone(), Arc::clone(&config)));
+        }
+    });
+    inbox
+}
+
+async fn read_prefix<P: Policy>(
+    mut stream: BiStream,
+    outlet: mpsc::Sender<Inbound>,
+    config: Arc<TransportConfig>,
+) {
+    let mut prefix = [0; 8];
+    let read = stream.recv.read_exact(&mut prefix[..P::PREFIX_LEN_BYTES]);
+    let code = match timeout(config.header_timeout, read).await {
+        Ok(Ok(true)) => {
+            // Little-endian: the bytes that a shorter prefix has not are zeros.
+            let inbound = Inbound { len_bytes: u64::from_le_bytes(prefix), stream };
+            // Fails when the connection's handle is gone; the stream is then reset by its drop.
+            outlet.send(inbound).await.ok();
+            return;
+        }
+        Ok(Ok(false)) => Code::Protocol,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a stream ended before its length");
+            return;
+        }
+        Err(_) => Code::Timeout,
+    };
+    tracing::debug!(%code, "a stream without a length was refused");
+    P::refuse(stream, code, config.progress_timeout).await;
+}
+
+mod sealed {
+    use super::{BiStream, Code, Duration};
+
+    /// How a policy's streams begin, and how one that cannot be taken is answered.
+    pub trait Stream {
+        /// The length prefix, an integer of so many bytes.
+        const PREFIX_LEN_BYTES: usize;
+
+        fn refuse(
+            stream: BiStream,
+            code: Code,
+            progress_timeout: Duration,
+        ) -> impl Future<Output = ()> + Send;
+    }
+}
+
+// SPEC 9.6
+impl sealed::Stream for Lane {
+    const PREFIX_LEN_BYTES: usize = 8;
+
+    async fn refuse(stream: BiStream, code: Code, progress_timeout: Duration) {
+        refuse_chunk(stream, code, progress_timeout).await;
+    }
+}
+
+// SPEC 9.8
+impl sealed::Stream for Messages {
+    const PREFIX_LEN_BYTES: usize = 4;
+
+    async fn refuse(stream: BiStream, code: Code, _: Duration) {
+        reject(stream, code);
+    }
+}
+
+/// Refuses a message: anything but the empty FIN that would accept it.
+pub(super) fn reject(stream: BiStream, code: Code) {
+    stream.send.reset(code);
+    stream.recv.stop(code);
+}
+
+/// As many as a peer may have open: with the stream limit at its default, the inbox never fills up.
+const INBOX_LEN: usize = 64;

@@ -1,0 +1,63 @@
+//! The octopii dialect (SPEC 9): bulk transfer and messages with nodes of the original program.
+//!
+//! **It authenticates nobody.** Whoever reaches the port is let in, and whoever answers a dial is
+//! believed; TLS only keeps out those who cannot change packets. So nothing of it is on by default:
+//! an [`InsecureOctopiiTransport`] has a socket and a certificate of its own, shares no connection and
+//! no key with a [`QuicTransport`](crate::QuicTransport), and is made only by who says
+//! [`AcceptAnyPeer`]. Use it on a network where everybody is trusted.
+//!
+//! In reading order:
+//!
+//! 1. [`InsecureOctopiiTransport`] dials and accepts.
+//! 2. [`InsecureOctopiiConnection`] sends chunks and messages. A stream's first bytes do not say which
+//!    of the two it carries, so the [`Policy`] of a connection says what comes in: chunks under
+//!    [`Lane`], messages under [`Messages`].
+//! 3. `intake` reads those first bytes; `certificate` makes what a server has to show.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use bytes::Bytes;
+//! use shiplane_transport::compat::{AcceptAnyPeer, InsecureOctopiiTransport, Lane, Messages};
+//! use shiplane_transport::{ChunkSource, TransportConfig};
+//!
+//! let bind = || {
+//!     let addr = "127.0.0.1:0".parse().unwrap();
+//!     InsecureOctopiiTransport::bind(addr, TransportConfig::default(), AcceptAnyPeer)
+//! };
+//! let (client, server) = (bind()?, bind()?);
+//!
+//! // The client asks with a message, and is answered with a chunk on the same connection.
+//! let server_addr = server.local_addr()?;
+//! let asking = async {
+//!     let peer = client.connect(server_addr, Lane).await?;
+//!     peer.send(Bytes::from_static(b"video.mp4")).await?;
+//!     let video = peer.recv_chunk_verified().await?;
+//!     assert_eq!(video.as_deref(), Some(&b"moving pictures"[..]));
+//!     Ok::<_, Box<dyn std::error::Error>>(())
+//! };
+//! let answering = async {
+//!     let peer = server.accept(Messages).await.ok_or("closed")?;
+//!     assert_eq!(peer.recv().await?.as_deref(), Some(&b"video.mp4"[..]));
+//!     let video = ChunkSource::Memory(Bytes::from_static(b"moving pictures"));
+//!     peer.send_chunk_verified(&video).await?;
+//!     Ok::<_, Box<dyn std::error::Error>>(())
+//! };
+//! tokio::try_join!(asking, answering)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod certificate;
+mod connection;
+mod endpoint;
+mod error;
+mod intake;
+
+pub use connection::InsecureOctopiiConnection;
+pub use endpoint::{AcceptAnyPeer, InsecureOctopiiTransport};
+pub use error::{OctopiiBindError, OctopiiConnectError, OctopiiMessageError};
+pub use intake::{Lane, Messages, Policy};
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,7 @@ impl RangeSet {
 
     /// Whether all of `0..size_bytes` is in the set.
     pub(super) fn covers(&self, size_bytes: u64) -> bool {
-        size_bytes == 0 || matches!(self.0.as_slice(), [all] if all.start == 0 && all.end >= size_bytes)
+        size_bytes == 0 || self.0.first().is_some_and(|first| first.start == 0 && first.end >= size_bytes)
     }
 }
 

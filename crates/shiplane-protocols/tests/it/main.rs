@@ -3,4 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
 mod fetch;
+#[cfg(unix)]
+mod files;
 mod harness;

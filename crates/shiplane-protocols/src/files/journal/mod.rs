@@ -94,6 +94,12 @@ impl Journal {
     }
 }
 
+impl Drop for Journal {
+    fn drop(&mut self) {
+        platform::unlock(&self.file);
+    }
+}
+
 enum Attempt {
     Opened(Box<Opened>),
     /// Another process has it.

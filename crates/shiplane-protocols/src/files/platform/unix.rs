@@ -70,6 +70,12 @@ pub(in super::super) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Option
     }
 }
 
+/// Gives up the lock that [`open_locked`] took. Closing the file would, too, but not while a process that
+/// was forked just now still has it open.
+pub(in super::super) fn unlock(file: &File) {
+    let _ = rustix::fs::flock(file, FlockOperation::Unlock);
+}
+
 /// Creates the directory `name`.
 pub(in super::super) fn make_dir(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
     Ok(rustix::fs::mkdirat(dir, name, mode_of(mode))?)
@@ -339,9 +345,12 @@ fn as_path(path: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(path))
 }
 
-#[expect(clippy::useless_conversion, reason = "the type of a mode differs between platforms")]
 fn mode_of(mode: u32) -> Mode {
-    Mode::from_raw_mode((mode & 0o777).try_into().unwrap_or_default())
+    /// The type of a mode differs between platforms; permission bits fit in all of them.
+    fn narrow<T: TryFrom<u32> + Default>(mode: u32) -> T {
+        mode.try_into().unwrap_or_default()
+    }
+    Mode::from_raw_mode(narrow(mode & 0o777))
 }
 
 /// The types of the fields differ between platforms; a value that does not fit is no honest one.

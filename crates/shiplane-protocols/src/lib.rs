@@ -8,6 +8,15 @@
 //! 4. [`files`]: the disk of either side: scanning and reading, or planning, writing, publishing, resuming.
 //! 5. [`access`]: tickets and standing peers: who may do what.
 //!
+//! Beside the files, for programs that embed the library:
+//!
+//! 6. [`transfer_batch`]: many chunks, so many at a time. [`TransferResult`], [`TransferReport`]: what a
+//!    transfer came to.
+//! 7. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials
+//!    and tries again, [`Compression`] makes it less to send; [`progress`] tells how far it is.
+//! 8. [`snapshot`]: immutable content by id. [`single`]: the step that custom protocols share.
+//! 9. [`TransferManager`]: ending in order. [`TransferMetrics`]: what there was.
+//!
 //! ```text
 //! client                                         server
 //!   ├── call fetch.open {transfer, path} ───────────►│ may it read that? does it exist?
@@ -24,11 +33,35 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod auto;
+mod batch;
+pub mod compress;
+mod deliver;
+mod dial;
 mod fetch;
 pub mod files;
+mod inbox;
 mod methods;
+mod metrics;
+mod progress;
+mod result;
+mod retry;
 mod serve;
+mod shutdown;
+pub mod single;
+pub mod snapshot;
 pub mod transfer;
 
+pub use auto::{AutoOptions, CALL_THRESHOLD_BYTES, Carried, Carrier, transfer_auto};
+pub use batch::{BatchOptions, BatchSource, InFlight, transfer_batch};
+pub use compress::Compression;
+pub use deliver::{DeliverError, SendOptions};
+pub use dial::Dial;
 pub use fetch::{Fetch, FetchError, FetchReport, redeem};
+pub use inbox::{Delivered, Deliveries, Inbox, InboxOptions, MAX_REMEMBERED};
+pub use metrics::{DirectionMetrics, DurationHistogram, MetricsSnapshot, TransferMetrics};
+pub use progress::{Progress, progress};
+pub use result::{Delivery, Direction, TransferReport, TransferResult};
+pub use retry::{GaveUp, Jitter, RetryPolicy, Retryable, SendFailed, Succeeded, send_again, send_with_retry};
 pub use serve::FileServer;
+pub use shutdown::{Drained, ManagedError, ShuttingDown, TransferAdmission, TransferManager};

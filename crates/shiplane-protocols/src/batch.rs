@@ -1,0 +1,191 @@
+//! Many chunks to one peer, so many at a time, each with its own result.
+
+use std::{
+    fmt::Display,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use shiplane_transport::{ChunkSource, LaneOptions, QuicTransport};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{Dial, TransferResult};
+
+/// Something that can be sent as a chunk, and named in an error.
+pub trait BatchSource: Clone + Send + Sync + 'static {
+    /// What to send.
+    fn chunk(&self) -> ChunkSource;
+
+    /// What a person calls it.
+    fn name(&self) -> String;
+}
+
+/// How a batch is run.
+#[derive(Debug, Clone)]
+pub struct BatchOptions {
+    /// Transfers under way at a time, at least 1. More than the peer's streams only wait for each other.
+    pub max_concurrent: usize,
+    /// How each chunk is sent; one rate limiter in it holds for all together.
+    pub lane: LaneOptions,
+    /// Shows how many are under way.
+    pub in_flight: InFlight,
+}
+
+impl Default for BatchOptions {
+    fn default() -> Self {
+        Self {
+            max_concurrent: DEFAULT_CONCURRENT,
+            lane: LaneOptions::default(),
+            in_flight: InFlight::default(),
+        }
+    }
+}
+
+/// How many are under way, now and at most so far. Clones show the same.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    now: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl InFlight {
+    /// Under way at this moment.
+    #[must_use]
+    pub fn now(&self) -> usize {
+        self.0.now.load(Ordering::SeqCst)
+    }
+
+    /// The most that ever were.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        self.0.peak.load(Ordering::SeqCst)
+    }
+
+    fn enter(&self) -> Entered {
+        let now = self.0.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.peak.fetch_max(now, Ordering::SeqCst);
+        Entered(Arc::clone(&self.0))
+    }
+}
+
+/// Counts until it is dropped, by a panic too.
+struct Entered(Arc<Counts>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Sends every source to `peer` as a bare chunk, at most `max_concurrent` at a time, and returns when
+/// all have ended: one result a source, in the sources' order.
+///
+/// One that fails, by a missing file or even a panic, fails alone; its error names it. The receiver
+/// takes the chunks in any order.
+///
+/// Not cancel-safe: dropping cancels what is under way, and the receiver keeps nothing of that.
+///
+/// ```no_run
+/// # async fn example(transport: std::sync::Arc<shiplane_transport::QuicTransport>) {
+/// use shiplane_protocols::{BatchOptions, transfer_batch};
+/// let peer: std::net::SocketAddr = ([192, 0, 2, 7], 4433).into();
+/// let files: Vec<std::path::PathBuf> = vec!["a.log".into(), "b.log".into()];
+/// for (file, result) in transfer_batch(&transport, peer, files, &BatchOptions::default()).await {
+///     println!("{}: {}", file.display(), result.error.as_deref().unwrap_or("sent"));
+/// }
+/// # }
+/// ```
+pub async fn transfer_batch<S: BatchSource>(
+    transport: &Arc<QuicTransport>,
+    peer: impl Into<Dial>,
+    sources: Vec<S>,
+    options: &BatchOptions,
+) -> Vec<(S, TransferResult)> {
+    let dial = peer.into();
+    let transfer = |(index, source): (usize, S)| {
+        let (transport, lane, in_flight) =
+            (Arc::clone(transport), options.lane.clone(), options.in_flight.clone());
+        let sent = source.clone();
+        async move {
+            // A task of its own, spawned when its turn has come: a panic ends no other.
+            let task = AbortOnDropHandle::new(tokio::spawn(async move {
+                let _entered = in_flight.enter();
+                send(&transport, dial, &sent, &lane).await
+            }));
+            let result = task.await.unwrap_or_else(|panicked| failure(dial, &source.name(), &panicked));
+            (index, source, result)
+        }
+    };
+    let under_way = stream::iter(sources.into_iter().enumerate())
+        .map(transfer)
+        .buffer_unordered(options.max_concurrent.max(1));
+    let mut results: Vec<_> = under_way.collect().await;
+    results.sort_unstable_by_key(|(index, ..)| *index);
+    results.into_iter().map(|(_, source, result)| (source, result)).collect()
+}
+
+async fn send<S: BatchSource>(
+    transport: &QuicTransport,
+    dial: Dial,
+    source: &S,
+    lane: &LaneOptions,
+) -> TransferResult {
+    let start = Instant::now();
+    let connection = match dial.connect(transport).await {
+        Ok(connection) => connection,
+        Err(error) => return failure(dial, &source.name(), &error),
+    };
+    match connection.send_chunk_with(&source.chunk(), lane).await {
+        Ok(bytes) => TransferResult::success(dial.addr(), bytes, start.elapsed()),
+        Err(error) => TransferResult { duration: start.elapsed(), ..failure(dial, &source.name(), &error) },
+    }
+}
+
+fn failure(dial: Dial, name: &str, error: &dyn Display) -> TransferResult {
+    TransferResult::failure(dial.addr(), format!("{name}: {error}"))
+}
+
+impl BatchSource for PathBuf {
+    fn chunk(&self) -> ChunkSource {
+        ChunkSource::File(self.clone())
+    }
+
+    fn name(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+impl BatchSource for Bytes {
+    fn chunk(&self) -> ChunkSource {
+        ChunkSource::Memory(self.clone())
+    }
+
+    fn name(&self) -> String {
+        format!("{} bytes in memory", self.len())
+    }
+}
+
+impl BatchSource for ChunkSource {
+    fn chunk(&self) -> ChunkSource {
+        self.clone()
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.name(),
+            Self::Memory(data) => data.name(),
+        }
+    }
+}
+
+/// 5, as in the source document: enough to hide the wait for each status.
+const DEFAULT_CONCURRENT: usize = 5;

@@ -1,0 +1,402 @@
+//! A chunk's content, compressed on the way: agreed on per transfer, checked after decoding.
+//!
+//! An encoded payload is what the chunk frame then carries and hashes as it would any other:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 1 | encoding of the body: 0 stored, 1 zstd |
+//! | 32 | SHA-256 of the content |
+//! | the rest | the content so encoded |
+//!
+//! The two sides agree by RPC that a transfer's chunks are encoded, and on the *decoded* size of each.
+//! Whether a chunk shrinks is the sender's to see: what does not is stored. [`EncodedSource`] goes where
+//! the plain source would, [`DecodingSink`] wraps the plain sink. The receiver's sink commits with the
+//! proof that the *content* has its digest: the decoded bytes pass through a chunk receiver of their own.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use shiplane_transport::{ChunkRead, ChunkSink, SourceError};
+use shiplane_wire::{
+    ChunkReceiver, Digest, FrameError, Offer, RecvError, RecvStep, Stored, Verified, limits,
+};
+use thiserror::Error;
+use zstd::stream::write::Decoder;
+
+/// Whether to compress what is sent, if the receiver agrees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Never.
+    #[default]
+    Off,
+    /// Where a sample of the content shrinks: costs little for media and archives.
+    Auto,
+    /// Try all of it; what does not shrink is stored.
+    Always,
+}
+
+/// Both sizes of an encoded chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodedSizes {
+    /// What the application sees.
+    pub content_bytes: u64,
+    /// What the frame carries.
+    pub wire_bytes: u64,
+}
+
+/// A source, read and encoded; send it in place of the plain one.
+#[derive(Debug)]
+pub struct EncodedSource {
+    rest: Bytes,
+    sizes: EncodedSizes,
+}
+
+/// Why a source was not encoded.
+#[derive(Debug, Error)]
+pub enum EncodeSourceError {
+    /// It is encoded in memory, so it must be small: cut it into chunks, or send it as it is.
+    #[error("{len_bytes} bytes are over the limit of {max_bytes} for an encoded chunk")]
+    TooLarge {
+        /// The source's size.
+        len_bytes: u64,
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// It cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+impl EncodedSource {
+    /// Reads and encodes all of `source`. Blocking, and busy: for a blocking thread.
+    ///
+    /// # Errors
+    /// [`EncodeSourceError::TooLarge`] over [`MAX_ENCODED_CONTENT_BYTES`], or the source failed.
+    pub fn encode<R: ChunkRead>(source: R, compression: Compression) -> Result<Self, EncodeSourceError> {
+        let (len_bytes, max_bytes) = (source.len_bytes(), MAX_ENCODED_CONTENT_BYTES);
+        if len_bytes > max_bytes {
+            return Err(EncodeSourceError::TooLarge { len_bytes, max_bytes });
+        }
+        let content = read_whole(source)?;
+        let compressed = match compression {
+            Compression::Off => None,
+            Compression::Auto if !sample_shrinks(&content)? => None,
+            Compression::Auto | Compression::Always => {
+                Some(compress(&content)?).filter(|c| shrinks(c, &content))
+            }
+        };
+        let mut payload = BytesMut::with_capacity(HEAD_LEN + compressed.as_ref().unwrap_or(&content).len());
+        payload.put_u8(if compressed.is_some() { ZSTD } else { STORED });
+        payload.put_slice(Digest::of(&content).as_bytes());
+        payload.put_slice(compressed.as_ref().unwrap_or(&content));
+        pad(&mut payload, len_bytes);
+        let sizes = EncodedSizes { content_bytes: len_bytes, wire_bytes: payload.len() as u64 };
+        Ok(Self { rest: payload.freeze(), sizes })
+    }
+
+    /// Both sizes.
+    #[must_use]
+    pub fn sizes(&self) -> EncodedSizes {
+        self.sizes
+    }
+}
+
+impl ChunkRead for EncodedSource {
+    fn len_bytes(&self) -> u64 {
+        self.sizes.wire_bytes
+    }
+
+    fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError> {
+        Ok(self.rest.split_to(max_len_bytes.min(self.rest.len())))
+    }
+
+    /// The content was checked when it was read.
+    fn check_unchanged(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+/// Decodes an encoded chunk into a sink that knows nothing of it.
+pub struct DecodingSink<S: ChunkSink> {
+    head: BytesMut,
+    body: Body<S>,
+    sizes: EncodedSizes,
+}
+
+/// Why an encoded chunk was refused. `E` is the inner sink's error.
+#[derive(Debug, Error)]
+pub enum DecodeSinkError<E: std::error::Error + 'static> {
+    /// The content would be more than [`MAX_RATIO`] times what was sent, or more than may be encoded at
+    /// all: a decompression bomb. Nothing was decoded.
+    #[error("{wire_bytes} bytes claim to hold {content_bytes}")]
+    Bomb {
+        /// The size of the content.
+        content_bytes: u64,
+        /// The size of the frame's payload.
+        wire_bytes: u64,
+    },
+    /// The body holds more than was agreed on; decoding stopped there.
+    #[error("the content is longer than the {content_bytes} bytes that were agreed on")]
+    TooLong {
+        /// What was agreed on.
+        content_bytes: u64,
+    },
+    /// The peer is newer than we are, or broken.
+    #[error("the encoding {byte} is unknown")]
+    UnknownEncoding {
+        /// What it said.
+        byte: u8,
+    },
+    /// The body is no zstd data.
+    #[error("cannot decode: {0}")]
+    Undecodable(io::Error),
+    /// The decoded content is short or has another digest than the sender's.
+    #[error("the decoded content: {0}")]
+    Content(#[from] RecvError),
+    /// The size that was agreed on is impossible.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The inner sink failed.
+    #[error(transparent)]
+    Sink(E),
+}
+
+impl<S: ChunkSink> DecodingSink<S> {
+    /// For a chunk of `wire_bytes` whose content is agreed to be `content_bytes`.
+    ///
+    /// # Errors
+    /// [`DecodeSinkError::Bomb`], before anything is read; refuse the chunk.
+    pub fn new(inner: S, content_bytes: u64, wire_bytes: u64) -> Result<Self, DecodeSinkError<S::Error>> {
+        let sizes = EncodedSizes { content_bytes, wire_bytes };
+        let too_dense = content_bytes > wire_bytes.saturating_mul(MAX_RATIO);
+        if too_dense || content_bytes > MAX_ENCODED_CONTENT_BYTES {
+            return Err(DecodeSinkError::Bomb { content_bytes, wire_bytes });
+        }
+        let receiver = Offer::new(content_bytes, MAX_ENCODED_CONTENT_BYTES)?.accept();
+        let content = Content { receiver, sink: inner, verified: None, written_bytes: 0, error: None };
+        Ok(Self { head: BytesMut::with_capacity(HEAD_LEN), body: Body::Undecided(content), sizes })
+    }
+
+    /// The largest payload that content of this size can have.
+    #[must_use]
+    pub fn max_wire_bytes(content_bytes: u64) -> u64 {
+        content_bytes.saturating_add(HEAD_LEN as u64)
+    }
+
+    /// The head is whole.
+    fn decide(&mut self) -> Result<(), DecodeSinkError<S::Error>> {
+        self.body = match (std::mem::replace(&mut self.body, Body::Broken), self.head[0]) {
+            (Body::Undecided(content), STORED) => Body::Stored(content),
+            (Body::Undecided(content), ZSTD) => Body::Zstd(decoder(content)?),
+            (Body::Undecided(_), byte) => return Err(DecodeSinkError::UnknownEncoding { byte }),
+            (decided @ (Body::Stored(_) | Body::Zstd(_) | Body::Broken), _) => decided,
+        };
+        Ok(())
+    }
+}
+
+impl<S: ChunkSink> ChunkSink for DecodingSink<S> {
+    type Output = (S::Output, EncodedSizes);
+    type Error = DecodeSinkError<S::Error>;
+
+    fn write(&mut self, mut data: &[u8]) -> Result<(), Self::Error> {
+        if self.head.len() < HEAD_LEN {
+            let part = data.len().min(HEAD_LEN - self.head.len());
+            self.head.extend_from_slice(&data[..part]);
+            data = &data[part..];
+            if self.head.len() == HEAD_LEN {
+                self.decide()?;
+            }
+        }
+        match &mut self.body {
+            _ if data.is_empty() => Ok(()),
+            Body::Stored(content) => content.write_decoded(data),
+            Body::Zstd(decoder) => match decoder.write_all(data) {
+                Ok(()) => Ok(()),
+                Err(error) => Err(decoder.get_mut().explain(error)),
+            },
+            // Data only comes after the head, and none after an error.
+            Body::Undecided(_) | Body::Broken => Err(undecodable("data out of turn")),
+        }
+    }
+
+    fn commit(self, _of_the_payload: Verified) -> Result<(Stored, Self::Output), Self::Error> {
+        let content = match self.body {
+            Body::Stored(content) => content,
+            Body::Zstd(mut decoder) => {
+                if let Err(error) = decoder.flush() {
+                    return Err(decoder.get_mut().explain(error));
+                }
+                decoder.into_inner()
+            }
+            Body::Undecided(_) | Body::Broken => return Err(undecodable("there is no whole head")),
+        };
+        let mut digest = [0; Digest::LEN_BYTES];
+        digest.copy_from_slice(&self.head[1..HEAD_LEN]);
+        let (stored, output) = content.commit(Digest::from_bytes(digest))?;
+        Ok((stored, (output, self.sizes)))
+    }
+}
+
+impl<S: ChunkSink> fmt::Debug for DecodingSink<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DecodingSink").field("sizes", &self.sizes).finish_non_exhaustive()
+    }
+}
+
+enum Body<S: ChunkSink> {
+    /// The head has not come whole.
+    Undecided(Content<S>),
+    Stored(Content<S>),
+    Zstd(Decoder<'static, Content<S>>),
+    Broken,
+}
+
+/// The decoded content on its way into the sink, verified like any chunk.
+struct Content<S: ChunkSink> {
+    receiver: ChunkReceiver,
+    sink: S,
+    verified: Option<Verified>,
+    written_bytes: u64,
+    /// What went wrong behind zstd's back.
+    error: Option<DecodeSinkError<S::Error>>,
+}
+
+impl<S: ChunkSink> Content<S> {
+    fn write_decoded(&mut self, data: &[u8]) -> Result<(), DecodeSinkError<S::Error>> {
+        self.written_bytes += data.len() as u64;
+        let content_bytes = self.receiver.len_bytes();
+        if self.written_bytes > content_bytes {
+            return Err(DecodeSinkError::TooLong { content_bytes });
+        }
+        self.receiver.push(Bytes::copy_from_slice(data));
+        self.poll()
+    }
+
+    fn commit(mut self, digest: Digest) -> Result<(Stored, S::Output), DecodeSinkError<S::Error>> {
+        if self.written_bytes == self.receiver.len_bytes() {
+            self.receiver.push(Bytes::copy_from_slice(digest.as_bytes()));
+        }
+        self.receiver.end();
+        self.poll()?;
+        match self.verified {
+            Some(verified) => self.sink.commit(verified).map_err(DecodeSinkError::Sink),
+            // `poll` gives the proof or an error once the end is known.
+            None => Err(undecodable("the content did not end")),
+        }
+    }
+
+    fn poll(&mut self) -> Result<(), DecodeSinkError<S::Error>> {
+        loop {
+            match self.receiver.poll()? {
+                RecvStep::Payload { offset: _, data } => {
+                    self.sink.write(&data).map_err(DecodeSinkError::Sink)?;
+                }
+                RecvStep::Verified(verified) => self.verified = Some(verified),
+                RecvStep::NeedInput | RecvStep::Ended => return Ok(()),
+            }
+        }
+    }
+
+    fn explain(&mut self, error: io::Error) -> DecodeSinkError<S::Error> {
+        self.error.take().unwrap_or(DecodeSinkError::Undecodable(error))
+    }
+}
+
+/// What zstd writes its output to.
+impl<S: ChunkSink> io::Write for Content<S> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.write_decoded(data).map(|()| data.len()).map_err(|error| {
+            self.error = Some(error);
+            io::Error::other("refused")
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn decoder<S: ChunkSink>(
+    content: Content<S>,
+) -> Result<Decoder<'static, Content<S>>, DecodeSinkError<S::Error>> {
+    let mut decoder = Decoder::new(content).map_err(DecodeSinkError::Undecodable)?;
+    decoder.window_log_max(WINDOW_LOG_MAX).map_err(DecodeSinkError::Undecodable)?;
+    Ok(decoder)
+}
+
+fn undecodable<E: std::error::Error>(what: &'static str) -> DecodeSinkError<E> {
+    DecodeSinkError::Undecodable(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+fn read_whole<R: ChunkRead>(mut source: R) -> Result<Vec<u8>, SourceError> {
+    let len_bytes = source.len_bytes();
+    let mut content = Vec::new();
+    while (content.len() as u64) < len_bytes {
+        let piece = source.read(READ_LEN)?;
+        if piece.is_empty() {
+            return Err(SourceError::Changed);
+        }
+        content.extend_from_slice(&piece);
+    }
+    source.check_unchanged()?;
+    if content.len() as u64 == len_bytes { Ok(content) } else { Err(SourceError::Changed) }
+}
+
+fn compress(content: &[u8]) -> Result<Vec<u8>, SourceError> {
+    zstd::bulk::compress(content, LEVEL).map_err(SourceError::Io)
+}
+
+/// From the middle: beginnings are headers, which compress even where the rest does not.
+fn sample_shrinks(content: &[u8]) -> Result<bool, SourceError> {
+    let from = content.len().saturating_sub(SAMPLE_LEN) / 2;
+    let sample = &content[from..content.len().min(from + SAMPLE_LEN)];
+    Ok(shrinks(&compress(sample)?, sample))
+}
+
+/// By enough to be worth decoding.
+fn shrinks(compressed: &[u8], content: &[u8]) -> bool {
+    compressed.len() < content.len() - content.len() / 20
+}
+
+/// Adds a frame that decoders skip, so that honest content of mere zeros is not taken for a bomb.
+fn pad(payload: &mut BytesMut, content_bytes: u64) {
+    let least_bytes = content_bytes.div_ceil(MAX_RATIO) as usize; // At most 16 KiB.
+    if payload.len() < least_bytes {
+        let fill = least_bytes - payload.len();
+        payload.put_u32_le(SKIPPABLE_MAGIC);
+        payload.put_u32_le(fill as u32);
+        payload.put_bytes(0, fill);
+    }
+}
+
+/// 16 MiB, the most that a chunk of a transfer holds: it is encoded in memory.
+pub const MAX_ENCODED_CONTENT_BYTES: u64 = limits::MAX_PAYLOAD_CHUNK_LEN_BYTES;
+
+/// 1,024: text and logs come to 3 to 30, and padding keeps mere zeros under it.
+pub const MAX_RATIO: u64 = 1024;
+
+const HEAD_LEN: usize = 1 + Digest::LEN_BYTES;
+
+const STORED: u8 = 0;
+const ZSTD: u8 = 1;
+
+/// zstd's own default: about as fast as a gigabit link, for text at a third of the size.
+const LEVEL: i32 = 3;
+
+/// 16 MiB, the largest content: a frame that asks for a larger window is refused unseen.
+const WINDOW_LOG_MAX: u32 = 24;
+
+/// RFC 8878 section 3.1.2.
+const SKIPPABLE_MAGIC: u32 = 0x184D_2A50;
+
+/// 64 KiB of 16 MiB cost nothing and tell media from text.
+const SAMPLE_LEN: usize = 64 * 1024;
+
+const READ_LEN: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! One attempt to deliver to a peer's [`Inbox`](crate::Inbox), and why it failed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use shiplane_rpc::{CallError, FaultCode, RpcClient};
+use shiplane_transport::{
+    ChunkRead, ChunkSource, ConnectError, LaneOptions, SendChunkError, SourceError, StreamError,
+};
+use shiplane_wire::{Digest, Hasher, TaggedChunk, TransferId};
+use thiserror::Error;
+
+use crate::{
+    compress::{Compression, EncodeSourceError, EncodedSource, MAX_ENCODED_CONTENT_BYTES},
+    inbox::{OFFER, Offer, Offered, PUT, Put},
+    methods::CALL_BUDGET,
+    result::Delivery,
+    retry::Retryable,
+};
+
+/// How a delivery is sent.
+#[derive(Debug, Clone)]
+pub struct SendOptions {
+    /// Progress and rate of the chunk, in bytes as they are sent: compressed, they are fewer.
+    pub lane: LaneOptions,
+    /// Whether to compress, if the receiver agrees. What is over [`MAX_ENCODED_CONTENT_BYTES`] is sent
+    /// as it is.
+    pub compression: Compression,
+    /// For the call that announces it, or that carries it.
+    pub call_budget: Duration,
+}
+
+impl Default for SendOptions {
+    fn default() -> Self {
+        Self { lane: LaneOptions::default(), compression: Compression::default(), call_budget: CALL_BUDGET }
+    }
+}
+
+/// Why a delivery failed.
+#[derive(Debug, Error)]
+pub enum DeliverError {
+    /// The peer cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The peer does not take it, or cannot be asked. A fault says why.
+    #[error("the inbox: {0}")]
+    Call(#[source] CallError),
+    /// A delivery in the call itself has no answer: it may have arrived.
+    #[error("the inbox: {0}")]
+    Put(#[source] CallError),
+    /// The chunk was not sent, not taken, or not answered.
+    #[error(transparent)]
+    Send(#[from] SendChunkError),
+    /// The peer has something else under this id from an earlier attempt: the source has changed
+    /// since. Deliver it under a new id.
+    #[error("an earlier attempt has delivered other content")]
+    Conflict,
+    /// The system has no randomness to make an id of.
+    #[error("the system's random source failed")]
+    NoRandomness,
+}
+
+impl DeliverError {
+    /// What this failure alone says of the receiver.
+    #[must_use]
+    pub fn delivery(&self) -> Delivery {
+        match self {
+            Self::Send(error) if error.is_unknown() => Delivery::Unknown,
+            Self::Put(
+                CallError::DeadlineExceeded { .. }
+                | CallError::ConnectionLost(_)
+                | CallError::Refused { .. }
+                | CallError::PeerProtocol(_),
+            ) => Delivery::Unknown,
+            Self::Connect(_)
+            | Self::Call(_)
+            | Self::Put(_)
+            | Self::Send(_)
+            | Self::Conflict
+            | Self::NoRandomness => Delivery::Rejected,
+        }
+    }
+}
+
+impl Retryable for DeliverError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_retryable(),
+            Self::Call(error) | Self::Put(error) => error.is_retryable(),
+            Self::Send(error) => error.is_retryable(),
+            Self::Conflict | Self::NoRandomness => false,
+        }
+    }
+}
+
+impl Retryable for CallError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::DeadlineExceeded { .. } | Self::Busy { .. } => true,
+            Self::ConnectionLost(end) => end.is_retryable(),
+            Self::Refused { code } => StreamError::Reset(*code).is_retryable(),
+            Self::Fault(fault) => {
+                matches!(fault.code, FaultCode::Busy | FaultCode::DeadlineExceeded | FaultCode::ShuttingDown)
+            }
+            Self::TooLarge { .. } | Self::Unencodable | Self::PeerProtocol(_) => false,
+        }
+    }
+}
+
+/// A delivery that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrived {
+    pub(crate) content_bytes: u64,
+    /// None if an earlier attempt had arrived.
+    pub(crate) wire_bytes: u64,
+}
+
+/// Opens a source on a blocking thread.
+pub(crate) async fn open(source: &ChunkSource) -> Result<Box<dyn ChunkRead>, SendChunkError> {
+    let source = source.clone();
+    let opened = tokio::task::spawn_blocking(move || source.open()).await;
+    Ok(opened.map_err(|_| SourceError::Abandoned)??)
+}
+
+/// Delivers by the lane: announce, then send the chunk, if that is still needed.
+pub(crate) async fn deliver_by_lane(
+    client: &RpcClient,
+    transfer: TransferId,
+    source: Box<dyn ChunkRead>,
+    options: &SendOptions,
+) -> Result<Arrived, DeliverError> {
+    let content_bytes = source.len_bytes();
+    let zstd = options.compression != Compression::Off && content_bytes <= MAX_ENCODED_CONTENT_BYTES;
+    let offer = Offer { transfer: *transfer.as_bytes(), len_bytes: content_bytes, zstd };
+    let offered = client.call_typed(OFFER, &offer, options.call_budget).await;
+    let tag = TaggedChunk { transfer, index: 0 };
+    let connection = client.connection();
+    let sent = match offered.map_err(DeliverError::Call)? {
+        Offered::Delivered { digest } => {
+            let here = blocking(move || digest_of(source)).await?;
+            let same = here == Digest::from_bytes(digest);
+            let arrived = Arrived { content_bytes, wire_bytes: 0 };
+            return if same { Ok(arrived) } else { Err(DeliverError::Conflict) };
+        }
+        Offered::Send { zstd: false } => connection.send_tagged_chunk(tag, source, &options.lane).await?,
+        Offered::Send { zstd: true } => {
+            let compression = options.compression;
+            let encoded = blocking(move || {
+                EncodedSource::encode(source, compression).map_err(|error| match error {
+                    EncodeSourceError::Source(error) => error,
+                    // The size was checked before zstd was offered; only a broken peer comes here.
+                    EncodeSourceError::TooLarge { .. } => SourceError::Abandoned,
+                })
+            });
+            connection.send_tagged_chunk(tag, encoded.await?, &options.lane).await?
+        }
+    };
+    Ok(Arrived { content_bytes, wire_bytes: sent.len_bytes })
+}
+
+/// Delivers in a call.
+pub(crate) async fn deliver_by_call(
+    client: &RpcClient,
+    transfer: TransferId,
+    source: Box<dyn ChunkRead>,
+    options: &SendOptions,
+) -> Result<Arrived, DeliverError> {
+    let data = blocking(move || read_whole(source)).await?;
+    let content_bytes = data.len() as u64;
+    let put = Put { transfer: *transfer.as_bytes(), data: data.into() };
+    match client.call_typed(PUT, &put, options.call_budget).await {
+        Ok(()) => Ok(Arrived { content_bytes, wire_bytes: content_bytes }),
+        Err(CallError::Fault(fault)) if fault.code == FaultCode::Integrity => Err(DeliverError::Conflict),
+        Err(error) => Err(DeliverError::Put(error)),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
+) -> Result<T, SendChunkError> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| SourceError::Abandoned)??)
+}
+
+fn digest_of(mut source: Box<dyn ChunkRead>) -> Result<Digest, SourceError> {
+    let mut hasher = Hasher::new();
+    let mut left_bytes = source.len_bytes();
+    while left_bytes > 0 {
+        let piece = next_piece(&mut source, left_bytes)?;
+        left_bytes -= piece.len() as u64;
+        hasher.update(&piece);
+    }
+    source.check_unchanged()?;
+    Ok(hasher.finish())
+}
+
+/// For sources that fit a call.
+fn read_whole(mut source: Box<dyn ChunkRead>) -> Result<Bytes, SourceError> {
+    let len_bytes = source.len_bytes();
+    let mut data = bytes::BytesMut::new();
+    while (data.len() as u64) < len_bytes {
+        let piece = next_piece(&mut source, len_bytes - data.len() as u64)?;
+        data.extend_from_slice(&piece);
+    }
+    source.check_unchanged()?;
+    Ok(data.freeze())
+}
+
+/// At least a byte: a source that ends early has changed.
+fn next_piece(source: &mut Box<dyn ChunkRead>, left_bytes: u64) -> Result<Bytes, SourceError> {
+    let piece = source.read(usize::try_from(left_bytes).map_or(READ_LEN, |left| left.min(READ_LEN)))?;
+    if piece.is_empty() { Err(SourceError::Changed) } else { Ok(piece) }
+}
+
+const READ_LEN: usize = 256 * 1024;

@@ -1,0 +1,314 @@
+//! A receiver to whom data is delivered exactly once, however often its sender had to try.
+//!
+//! ```text
+//! sender                                          inbox
+//!   ├── call inbox.offer {transfer, size, zstd?} ────►│ too large? delivered already? room?
+//!   │◄─────────────── send {zstd} | delivered {digest} ┤ claims the transfer
+//!   ├══ tagged chunk (transfer, 0) ══════════════════►│ verified, remembered and handed over in one step
+//!   │◄───────────────────────────────────── status 0 ─┤ … and if this is lost, the next offer says so
+//! ```
+//!
+//! What is small comes in the call itself (`inbox.put`). Either way the transfer's id names the delivery:
+//! a retry under the same id is answered as the first time was, and the application sees the data once.
+
+mod ledger;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use shiplane_rpc::{Fault, FaultCode, Method, RequestContext, Router};
+use shiplane_transport::{ChunkSink, Claim, LaneOptions, PeerId, RecvChunkError};
+use shiplane_wire::{Code, Digest, FrameError, Promise, Stored, TransferId, Verified, limits};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use self::ledger::{Attempt, Begun, Key, Ledger};
+use crate::{
+    compress::{DecodeSinkError, DecodingSink},
+    single::{NoChunk, only_chunk},
+};
+
+/// What an inbox takes.
+#[derive(Debug, Clone)]
+pub struct InboxOptions {
+    /// The largest delivery; a larger one is refused before its first byte. Default 16 MiB.
+    pub max_len_bytes: u64,
+    /// Deliveries under way and waiting for the application; more are told to try again later. Times
+    /// `max_len_bytes` this bounds the memory. Default 16.
+    pub max_waiting: usize,
+    /// How the chunks are received.
+    pub lane: LaneOptions,
+}
+
+impl Default for InboxOptions {
+    fn default() -> Self {
+        Self {
+            max_len_bytes: limits::MAX_PAYLOAD_CHUNK_LEN_BYTES,
+            max_waiting: DEFAULT_WAITING,
+            lane: LaneOptions::default(),
+        }
+    }
+}
+
+/// Takes deliveries from the peers whose connections its methods are served on.
+///
+/// It remembers the last [`MAX_REMEMBERED`] deliveries of a peer: a sender that retries later than that
+/// delivers twice.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    shared: Arc<Shared>,
+}
+
+/// What was delivered, for the application to take.
+#[derive(Debug)]
+pub struct Deliveries {
+    queue: mpsc::Receiver<Delivered>,
+}
+
+/// One delivery.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// Who sent it; proven by the handshake.
+    pub peer: PeerId,
+    /// The sender's name for it.
+    pub transfer: TransferId,
+    /// The data, verified.
+    pub data: Bytes,
+}
+
+impl Inbox {
+    /// An inbox and its application's end.
+    #[must_use]
+    pub fn new(options: InboxOptions) -> (Self, Deliveries) {
+        let (outlet, queue) = mpsc::channel(options.max_waiting.max(1));
+        let shared = Arc::new(Shared { options, outlet, ledger: Arc::default() });
+        (Self { shared }, Deliveries { queue })
+    }
+
+    /// Adds the inbox's methods to what is offered to peers.
+    #[must_use]
+    pub fn methods(&self, router: Router) -> Router {
+        let (offer, put) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        router
+            .typed(OFFER, move |context, request| Arc::clone(&offer).offer(context, request))
+            .typed(PUT, move |context, request| Arc::clone(&put).put(context, request))
+    }
+}
+
+impl Deliveries {
+    /// The next delivery; `None` once the inbox and its routers are gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Delivered> {
+        self.queue.recv().await
+    }
+}
+
+/// Announces a delivery by the lane.
+pub(crate) const OFFER: Method<Offer, Offered> = Method::new("inbox.offer");
+
+/// A delivery in the call itself.
+pub(crate) const PUT: Method<Put, ()> = Method::new("inbox.put");
+
+/// The body of [`OFFER`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Offer {
+    /// The same for every attempt.
+    pub(crate) transfer: [u8; 16],
+    /// Of the content.
+    pub(crate) len_bytes: u64,
+    /// Whether the sender can encode the chunk.
+    pub(crate) zstd: bool,
+}
+
+/// What to do about an offer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Offered {
+    /// Send the chunk; encoded, if that was offered and is accepted.
+    Send { zstd: bool },
+    /// An earlier attempt was delivered, with this digest.
+    Delivered { digest: [u8; 32] },
+}
+
+/// The body of [`PUT`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Put {
+    pub(crate) transfer: [u8; 16],
+    pub(crate) data: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: InboxOptions,
+    outlet: mpsc::Sender<Delivered>,
+    ledger: Arc<Ledger>,
+}
+
+impl Shared {
+    async fn offer(self: Arc<Self>, context: RequestContext, request: Offer) -> Result<Offered, Fault> {
+        self.check_len(request.len_bytes)?;
+        let key = Key { peer: context.peer, transfer: TransferId::from_bytes(request.transfer) };
+        let attempt = match self.begin(key).await {
+            Ok(attempt) => attempt,
+            Err(digest) => return Ok(Offered::Delivered { digest: *digest.as_bytes() }),
+        };
+        let room = self.room()?;
+        let in_use = |_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use");
+        let claim = context.connection.claim(key.transfer).map_err(in_use)?;
+        let expected = Expected { len_bytes: request.len_bytes, zstd: request.zstd };
+        tokio::spawn(async move {
+            let superseded = attempt.superseded();
+            let sink = Handover {
+                key: attempt.key(),
+                ledger: Arc::clone(&self.ledger),
+                data: BytesMut::new(),
+                room,
+            };
+            let received = tokio::select! {
+                biased;
+                () = superseded => return, // The sender has begun anew.
+                received = receive(claim, expected, sink, &context, &self.options.lane) => received,
+            };
+            if let Err(error) = received {
+                tracing::debug!(peer = %key.peer.short(), transfer = %key.transfer, %error, "not delivered");
+            }
+        });
+        Ok(Offered::Send { zstd: request.zstd })
+    }
+
+    async fn put(self: Arc<Self>, context: RequestContext, request: Put) -> Result<(), Fault> {
+        self.check_len(request.data.len() as u64)?;
+        let key = Key { peer: context.peer, transfer: TransferId::from_bytes(request.transfer) };
+        let digest = Digest::of(&request.data); // At most 1 MiB: well below a millisecond.
+        match self.begin(key).await {
+            Ok(attempt) => {
+                let room = self.room()?;
+                let delivered =
+                    Delivered { peer: key.peer, transfer: key.transfer, data: request.data.into() };
+                let hand_over = || drop(room.send(delivered));
+                match self.ledger.deliver(attempt.key(), digest, hand_over) {
+                    true => Ok(()),
+                    false => Err(Fault::new(FaultCode::Busy, "superseded by another attempt")),
+                }
+            }
+            Err(delivered) if delivered == digest => Ok(()),
+            Err(_) => Err(Fault::new(FaultCode::Integrity, "this id has delivered something else")),
+        }
+    }
+
+    /// A new attempt at `key`, once the one before it has ended; or the digest of what was delivered.
+    async fn begin(&self, key: Key) -> Result<Attempt, Digest> {
+        loop {
+            match self.ledger.begin(key) {
+                Begun::New(attempt) => return Ok(attempt),
+                Begun::Delivered(digest) => return Err(digest),
+                // Its sender tries again, so it has given that one up, whether we have heard or not.
+                Begun::UnderWay(earlier) => earlier.end().await,
+            }
+        }
+    }
+
+    fn room(&self) -> Result<mpsc::OwnedPermit<Delivered>, Fault> {
+        self.outlet.clone().try_reserve_owned().map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => Fault::new(FaultCode::Busy, "the inbox is full"),
+            mpsc::error::TrySendError::Closed(_) => Fault::new(FaultCode::Gone, "nobody takes deliveries"),
+        })
+    }
+
+    fn check_len(&self, len_bytes: u64) -> Result<(), Fault> {
+        let max_bytes = self.options.max_len_bytes;
+        if len_bytes <= max_bytes {
+            return Ok(());
+        }
+        let message = format!("{len_bytes} bytes are over the inbox's limit of {max_bytes}");
+        Err(Fault::new(FaultCode::TooLarge, message))
+    }
+}
+
+/// What was agreed on.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    len_bytes: u64,
+    zstd: bool,
+}
+
+async fn receive(
+    mut claim: Claim,
+    expected: Expected,
+    sink: Handover,
+    context: &RequestContext,
+    lane: &LaneOptions,
+) -> Result<(), InboxError> {
+    let chunk = only_chunk(&mut claim, context.connection.config().header_timeout).await?;
+    let Expected { len_bytes, zstd } = expected;
+    if !zstd {
+        return Ok(chunk.receive(len_bytes, sink, lane).await?);
+    }
+    let (wire_bytes, max_bytes) = (chunk.len_bytes(), DecodingSink::<Handover>::max_wire_bytes(len_bytes));
+    if wire_bytes > max_bytes {
+        chunk.refuse(Code::TooLarge).await;
+        let refused = FrameError::TooLarge { len_bytes: wire_bytes, max_bytes };
+        return Err(InboxError::Encoded(RecvChunkError::Frame(refused)));
+    }
+    match DecodingSink::new(sink, len_bytes, wire_bytes) {
+        Ok(sink) => {
+            chunk.receive(wire_bytes, sink, lane).await?;
+            Ok(())
+        }
+        Err(bomb) => {
+            chunk.refuse(Code::TooLarge).await;
+            Err(InboxError::Encoded(RecvChunkError::Sink(bomb)))
+        }
+    }
+}
+
+/// Why an announced delivery did not arrive: for the log. The sender has been told by status.
+#[derive(Debug, Error)]
+enum InboxError {
+    #[error(transparent)]
+    NoChunk(#[from] NoChunk),
+    #[error(transparent)]
+    Plain(#[from] RecvChunkError<Superseded>),
+    #[error(transparent)]
+    Encoded(#[from] RecvChunkError<DecodeSinkError<Superseded>>),
+}
+
+/// Another attempt has taken this one's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("superseded by another attempt")]
+struct Superseded;
+
+/// Collects a chunk and hands it over in its commit: remembered and delivered in one step, before the
+/// sender can learn of it.
+#[derive(Debug)]
+struct Handover {
+    key: (Key, u64),
+    ledger: Arc<Ledger>,
+    data: BytesMut,
+    room: mpsc::OwnedPermit<Delivered>,
+}
+
+impl ChunkSink for Handover {
+    type Output = ();
+    type Error = Superseded;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), Superseded> {
+        self.data.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn commit(self, verified: Verified) -> Result<(Stored, ()), Superseded> {
+        let Key { peer, transfer } = self.key.0;
+        let delivered = Delivered { peer, transfer, data: self.data.freeze() };
+        let hand_over = || drop(self.room.send(delivered));
+        match self.ledger.deliver(self.key, verified.digest(), hand_over) {
+            true => Ok((verified.stored(Promise::Verified), ())),
+            false => Err(Superseded),
+        }
+    }
+}
+
+/// 1,024 deliveries of one peer: far more than can be under way at a time, in under 100 KiB.
+pub const MAX_REMEMBERED: usize = 1024;
+
+/// 16 deliveries of 16 MiB: 256 MiB at the most.
+const DEFAULT_WAITING: usize = 16;

@@ -1,0 +1,185 @@
+//! Counters of finished transfers, exact and by direction, for this program and for its collectors.
+
+mod histogram;
+mod window;
+
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+pub use self::histogram::DurationHistogram;
+use self::window::Window;
+use crate::{Direction, TransferReport, TransferResult};
+
+/// Counts finished transfers. Share it in an [`Arc`](std::sync::Arc).
+///
+/// The same numbers go to the [`metrics`] facade, if the program has installed a recorder:
+/// `shiplane_transfers_total` (labels `direction` and `outcome`), `shiplane_transfer_bytes_total` and
+/// `shiplane_transfer_duration_seconds` (label `direction`).
+#[derive(Debug)]
+pub struct TransferMetrics {
+    origin: Instant,
+    /// One lock for all, so that no snapshot shows a transfer's bytes without its count.
+    state: Mutex<State>,
+}
+
+/// The counters at one moment. Printed, it is a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsSnapshot {
+    /// Since the metrics were made.
+    pub uptime: Duration,
+    /// What was sent.
+    pub sent: DirectionMetrics,
+    /// What was received.
+    pub received: DirectionMetrics,
+}
+
+/// The counters of one direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectionMetrics {
+    /// Transfers that succeeded.
+    pub completed: u64,
+    /// Transfers that failed.
+    pub failed: u64,
+    /// Payload bytes of those that succeeded.
+    pub bytes: u64,
+    /// How long those took.
+    pub durations: DurationHistogram,
+    /// Payload bytes a second of wall-clock time over the last ten seconds, transfers side by side
+    /// added up. A transfer counts once it has ended, spread over the time it took.
+    pub bytes_per_second: u64,
+}
+
+impl TransferMetrics {
+    /// All zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { origin: Instant::now(), state: Mutex::default() }
+    }
+
+    /// Counts a transfer that has just ended.
+    pub fn record_transfer(&self, direction: Direction, result: &TransferResult) {
+        let now = self.origin.elapsed();
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.side(direction).record(result, now);
+        }
+        tell_facade(direction, result);
+    }
+
+    /// Counts a transfer that has just ended, in the direction that its report says.
+    pub fn record(&self, report: &TransferReport) {
+        self.record_transfer(report.direction, &report.result);
+    }
+
+    /// All counters at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> MetricsSnapshot {
+        let uptime = self.origin.elapsed();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        MetricsSnapshot {
+            uptime,
+            sent: state.side(Direction::Sent).snapshot(uptime),
+            received: state.side(Direction::Received).snapshot(uptime),
+        }
+    }
+
+    /// The counters as text, several lines of it.
+    #[must_use]
+    pub fn report(&self) -> String {
+        self.snapshot().to_string()
+    }
+}
+
+impl Default for TransferMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for MetricsSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Transfer statistics of {:.1} s:", self.uptime.as_secs_f64())?;
+        for (direction, side) in [(Direction::Sent, &self.sent), (Direction::Received, &self.received)] {
+            let DirectionMetrics { completed, failed, bytes, durations, bytes_per_second } = side;
+            writeln!(
+                f,
+                "  {:<8}  {completed} completed, {failed} failed, {bytes} bytes",
+                direction.as_str()
+            )?;
+            let rate = *bytes_per_second as f64 / BYTES_PER_MB;
+            write!(f, "            {rate:.2} MB/s of late")?;
+            if let (Some(median), Some(slow)) = (durations.quantile(0.5), durations.quantile(0.99)) {
+                write!(f, "; half took at most {median:?}, 99 % at most {slow:?}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sent: Side,
+    received: Side,
+}
+
+impl State {
+    fn side(&mut self, direction: Direction) -> &mut Side {
+        match direction {
+            Direction::Sent => &mut self.sent,
+            Direction::Received => &mut self.received,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Side {
+    completed: u64,
+    failed: u64,
+    bytes: u64,
+    durations: DurationHistogram,
+    window: Window,
+}
+
+impl Side {
+    fn record(&mut self, result: &TransferResult, now: Duration) {
+        if !result.success {
+            self.failed += 1;
+            return;
+        }
+        self.completed += 1;
+        self.bytes += result.bytes_transferred;
+        self.durations.record(result.duration);
+        self.window.add(now.saturating_sub(result.duration), now, result.bytes_transferred);
+    }
+
+    fn snapshot(&mut self, now: Duration) -> DirectionMetrics {
+        DirectionMetrics {
+            completed: self.completed,
+            failed: self.failed,
+            bytes: self.bytes,
+            durations: self.durations.clone(),
+            bytes_per_second: self.window.bytes_per_second(now),
+        }
+    }
+}
+
+fn tell_facade(direction: Direction, result: &TransferResult) {
+    let direction = direction.as_str();
+    let outcome = if result.success { "completed" } else { "failed" };
+    metrics::counter!("shiplane_transfers_total", "direction" => direction, "outcome" => outcome)
+        .increment(1);
+    if result.success {
+        metrics::counter!("shiplane_transfer_bytes_total", "direction" => direction)
+            .increment(result.bytes_transferred);
+        metrics::histogram!("shiplane_transfer_duration_seconds", "direction" => direction)
+            .record(result.duration.as_secs_f64());
+    }
+}
+
+const BYTES_PER_MB: f64 = 1_000_000.0;

@@ -1,0 +1,81 @@
+//! A transfer of one chunk, the step that custom protocols share: agree by RPC, send down the lane.
+//!
+//! Who wants the data makes an id and claims it *before* it asks, so that no chunk can be early and two
+//! concurrent transfers can never be mixed up. Who has it sends the chunk with index 0 of that id, on
+//! the connection that the request came by.
+
+use std::{sync::Arc, time::Duration};
+
+use shiplane_transport::{
+    ChunkSource, Claim, InboundChunk, LaneOptions, PeerConnection, SendChunkError, SentChunk, SourceError,
+    TransferStream,
+};
+use shiplane_wire::{Code, TaggedChunk, TransferId};
+use thiserror::Error;
+
+use crate::methods::random_transfer_id;
+
+/// Why a claimed chunk did not come.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoChunk {
+    /// The sender did not begin within this time.
+    #[error("the chunk did not begin to come within {timeout:?}")]
+    TimedOut {
+        /// How long we waited.
+        timeout: Duration,
+    },
+    /// The connection ended first. Dial again.
+    #[error("the connection ended before the chunk came")]
+    ConnectionEnded,
+    /// The sender opened something else under this id. It was refused.
+    #[error("the peer sent something else than the one chunk")]
+    NotTheChunk,
+    /// The system has no randomness to make an id of.
+    #[error("the system's random source failed")]
+    NoRandomness,
+}
+
+/// Makes an id and claims it. Send it to the peer, then await [`only_chunk`].
+///
+/// # Errors
+/// [`NoChunk::NoRandomness`].
+pub fn claim_new(connection: &Arc<PeerConnection>) -> Result<Claim, NoChunk> {
+    let transfer = random_transfer_id().ok_or(NoChunk::NoRandomness)?;
+    // Of 128 random bits, none is claimed already.
+    connection.claim(transfer).map_err(|_| NoChunk::NoRandomness)
+}
+
+/// Waits for the chunk of a transfer that has one. Cancel-safe until it returns.
+///
+/// # Errors
+/// See [`NoChunk`].
+pub async fn only_chunk(claim: &mut Claim, timeout: Duration) -> Result<InboundChunk, NoChunk> {
+    match tokio::time::timeout(timeout, claim.next()).await {
+        Err(_) => Err(NoChunk::TimedOut { timeout }),
+        Ok(None) => Err(NoChunk::ConnectionEnded),
+        Ok(Some(TransferStream::Chunk(chunk))) if chunk.index() == 0 => Ok(chunk),
+        Ok(Some(TransferStream::Chunk(chunk))) => {
+            chunk.refuse(Code::Protocol).await;
+            Err(NoChunk::NotTheChunk)
+        }
+        Ok(Some(TransferStream::Records(_))) => Err(NoChunk::NotTheChunk), // Reset by its drop.
+    }
+}
+
+/// Sends `source` as the one chunk of `transfer` and waits for the receiver's status.
+///
+/// Not cancel-safe: dropping resets the stream, and the receiver keeps nothing.
+///
+/// # Errors
+/// As [`PeerConnection::send_tagged_chunk`].
+pub async fn send_only_chunk(
+    connection: &PeerConnection,
+    transfer: TransferId,
+    source: &ChunkSource,
+    options: &LaneOptions,
+) -> Result<SentChunk, SendChunkError> {
+    let source = source.clone();
+    let opened = tokio::task::spawn_blocking(move || source.open()).await;
+    let source = opened.map_err(|_| SourceError::Abandoned)??;
+    connection.send_tagged_chunk(TaggedChunk { transfer, index: 0 }, source, options).await
+}

@@ -1,0 +1,112 @@
+//! The side that wants a snapshot.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use shiplane_rpc::{CallError, RpcClient};
+use shiplane_transport::{ChunkExpectation, InboundChunk, LaneOptions, RecvChunkError};
+use shiplane_wire::{Digest, limits};
+use thiserror::Error;
+
+use super::{OPEN, Open, SnapshotInfo};
+use crate::{
+    methods::CALL_BUDGET,
+    single::{NoChunk, claim_new, only_chunk},
+};
+
+/// How a snapshot is received.
+#[derive(Debug, Clone)]
+pub struct SnapshotOptions {
+    /// The largest that is taken; a larger one is refused before its first byte. Default 1 GiB.
+    pub max_len_bytes: u64,
+    /// Progress and rate.
+    pub lane: LaneOptions,
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> Self {
+        Self { max_len_bytes: limits::MAX_CHUNK_LEN_BYTES, lane: LaneOptions::default() }
+    }
+}
+
+/// Why a snapshot was not received.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// The peer does not send it; a fault says why.
+    #[error(transparent)]
+    Open(#[from] CallError),
+    /// It is larger than the options allow.
+    #[error("the snapshot is {len_bytes} bytes long, the limit is {max_bytes}")]
+    TooLarge {
+        /// The announced size.
+        len_bytes: u64,
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The peer announced it, but nothing came.
+    #[error(transparent)]
+    NoChunk(#[from] NoChunk),
+    /// It is not what was announced, or did not arrive; the peer knows by its status.
+    #[error(transparent)]
+    Receive(#[from] RecvChunkError),
+}
+
+/// Asks the peer for the snapshot `id` and receives it into memory.
+///
+/// Not cancel-safe: dropping refuses the snapshot; ask again.
+///
+/// # Errors
+/// See [`SnapshotError`].
+pub async fn request_snapshot(
+    client: &RpcClient,
+    id: &str,
+    options: &SnapshotOptions,
+) -> Result<Bytes, SnapshotError> {
+    let (chunk, info) = open(client, id, options).await?;
+    Ok(chunk.receive_to_memory(&expectation(info), &options.lane).await?)
+}
+
+/// Asks the peer for the snapshot `id` and receives it into a new file at `path`, in bounded memory.
+/// The file appears whole, verified and synced, or not at all.
+///
+/// Not cancel-safe: dropping refuses the snapshot, and nothing appears; ask again.
+///
+/// # Errors
+/// See [`SnapshotError`]; [`SinkError::Exists`](shiplane_transport::SinkError) inside if the name is
+/// taken.
+pub async fn request_snapshot_to_path(
+    client: &RpcClient,
+    id: &str,
+    path: &Path,
+    options: &SnapshotOptions,
+) -> Result<SnapshotInfo, SnapshotError> {
+    let (chunk, info) = open(client, id, options).await?;
+    chunk.receive_to_path(path, &expectation(info), &options.lane).await?;
+    Ok(info)
+}
+
+async fn open(
+    client: &RpcClient,
+    id: &str,
+    options: &SnapshotOptions,
+) -> Result<(InboundChunk, SnapshotInfo), SnapshotError> {
+    let mut claim = claim_new(client.connection())?;
+    let request = Open { transfer: *claim.transfer().as_bytes(), id: id.to_owned() };
+    let opened = client.call_typed(OPEN, &request, CALL_BUDGET).await?;
+    let info = SnapshotInfo { len_bytes: opened.len_bytes, digest: Digest::from_bytes(opened.digest) };
+    let (len_bytes, max_bytes) = (info.len_bytes, options.max_len_bytes);
+    if len_bytes > max_bytes {
+        return Err(SnapshotError::TooLarge { len_bytes, max_bytes });
+    }
+    let timeout = client.connection().config().progress_timeout;
+    Ok((only_chunk(&mut claim, timeout).await?, info))
+}
+
+/// Compared before the status is sent.
+fn expectation(info: SnapshotInfo) -> ChunkExpectation {
+    ChunkExpectation {
+        len_bytes: Some(info.len_bytes),
+        digest: Some(info.digest),
+        max_len_bytes: Some(info.len_bytes),
+    }
+}

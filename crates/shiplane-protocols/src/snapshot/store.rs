@@ -1,0 +1,120 @@
+//! Content under ids that never change their meaning.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+};
+
+use shiplane_transport::{ChunkRead, ChunkSource, SourceError};
+use shiplane_wire::{Digest, Hasher};
+use thiserror::Error;
+
+/// Snapshots by id. Share it in an [`Arc`](std::sync::Arc).
+///
+/// A snapshot is hashed when it is added. A file must stay as it is from then on: if it does not, a
+/// receiver notices by size or digest and keeps nothing of it.
+#[derive(Debug, Default)]
+pub struct SnapshotStore {
+    snapshots: RwLock<HashMap<String, Snapshot>>,
+}
+
+/// What a snapshot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Its size.
+    pub len_bytes: u64,
+    /// SHA-256 of it.
+    pub digest: Digest,
+}
+
+/// Why a snapshot was not added.
+#[derive(Debug, Error)]
+pub enum AddSnapshotError {
+    /// The id is empty or longer than [`MAX_ID_LEN_BYTES`].
+    #[error("an id of {len_bytes} bytes; 1 to {MAX_ID_LEN_BYTES} are allowed")]
+    BadId {
+        /// The id's length.
+        len_bytes: usize,
+    },
+    /// There is other content under this id. Remove it first, or choose another id.
+    #[error("there is another snapshot under this id")]
+    Exists,
+    /// The content cannot be read, or changed meanwhile.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    pub(super) source: ChunkSource,
+    pub(super) info: SnapshotInfo,
+}
+
+impl SnapshotStore {
+    /// Empty.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads and hashes `source` on a blocking thread and offers it as `id`. To add the same content
+    /// again is no error.
+    ///
+    /// Cancel-safe: dropped, it is not added.
+    ///
+    /// # Errors
+    /// See [`AddSnapshotError`].
+    pub async fn add(&self, id: &str, source: ChunkSource) -> Result<SnapshotInfo, AddSnapshotError> {
+        if id.is_empty() || id.len() > MAX_ID_LEN_BYTES {
+            return Err(AddSnapshotError::BadId { len_bytes: id.len() });
+        }
+        let read = source.clone();
+        let hashed = tokio::task::spawn_blocking(move || hash(read.open()?)).await;
+        let info = hashed.map_err(|_| SourceError::Abandoned)??;
+        let mut snapshots = self.snapshots.write().unwrap_or_else(PoisonError::into_inner);
+        match snapshots.get(id) {
+            Some(present) if present.info != info => Err(AddSnapshotError::Exists),
+            Some(_) => Ok(info),
+            None => {
+                snapshots.insert(id.to_owned(), Snapshot { source, info });
+                Ok(info)
+            }
+        }
+    }
+
+    /// Offers `id` no more; transfers under way go on. A file is left where it is. `false` if there was
+    /// none.
+    pub fn remove(&self, id: &str) -> bool {
+        self.snapshots.write().unwrap_or_else(PoisonError::into_inner).remove(id).is_some()
+    }
+
+    /// What there is under `id`.
+    #[must_use]
+    pub fn info(&self, id: &str) -> Option<SnapshotInfo> {
+        self.get(id).map(|snapshot| snapshot.info)
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<Snapshot> {
+        self.snapshots.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+}
+
+fn hash(mut source: Box<dyn ChunkRead>) -> Result<SnapshotInfo, SourceError> {
+    let len_bytes = source.len_bytes();
+    let (mut hasher, mut read_bytes) = (Hasher::new(), 0);
+    while read_bytes < len_bytes {
+        let piece = source.read(READ_LEN)?;
+        if piece.is_empty() {
+            return Err(SourceError::Changed);
+        }
+        read_bytes += piece.len() as u64;
+        hasher.update(&piece);
+    }
+    source.check_unchanged()?;
+    Ok(SnapshotInfo { len_bytes, digest: hasher.finish() })
+}
+
+/// 255 bytes, a file name's length.
+pub const MAX_ID_LEN_BYTES: usize = 255;
+
+const READ_LEN: usize = 256 * 1024;

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::error::SourceError;
+use crate::{buffer::BufferPool, error::SourceError};
 
 /// What [`send_chunk_verified`](crate::PeerConnection::send_chunk_verified) sends.
 #[derive(Debug, Clone)]
@@ -97,6 +97,7 @@ impl ChunkRead for MemorySource {
 #[derive(Debug)]
 pub(crate) struct FileSource {
     file: File,
+    buffers: BufferPool,
     before: State,
 }
 
@@ -108,7 +109,7 @@ impl FileSource {
         if !metadata.is_file() {
             return Err(SourceError::Io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
-        Ok(Self { before: State::of(&metadata), file })
+        Ok(Self { before: State::of(&metadata), file, buffers: BufferPool::default() })
     }
 }
 
@@ -118,15 +119,15 @@ impl ChunkRead for FileSource {
     }
 
     fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError> {
-        let mut buf = vec![0; max_len_bytes];
-        let count = loop {
-            match self.file.read(&mut buf) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other?,
+        let Self { file, buffers, .. } = self;
+        Ok(buffers.filled(max_len_bytes, |buffer| {
+            loop {
+                match file.read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    other => return other,
+                }
             }
-        };
-        buf.truncate(count);
-        Ok(buf.into())
+        })?)
     }
 
     fn check_unchanged(&mut self) -> Result<(), SourceError> {

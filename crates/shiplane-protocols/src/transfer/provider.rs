@@ -6,7 +6,7 @@ mod spans;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use shiplane_transport::{
-    BiStream, LaneOptions, PeerConnection, SendChunkError, SentChunk, SourceError as LaneError, StreamError,
+    BiStream, BufferPool, LaneOptions, PeerConnection, SendChunkError, SentChunk, SourceError as LaneError, StreamError,
 };
 use shiplane_wire::{
     Digest, Hasher, ProviderRecord, ReceiverRecord, RootHasher, Span, TaggedChunk, TransferId,
@@ -65,6 +65,7 @@ pub(crate) async fn provide(
         connection,
         transfer,
         source,
+        buffers: BufferPool::default(),
         events,
     };
     let result = provider.run(&mut wants, timeout).await;
@@ -86,6 +87,7 @@ struct Provider {
     connection: Arc<PeerConnection>,
     transfer: TransferId,
     source: Arc<Source>,
+    buffers: BufferPool,
     events: EventFn,
     records: RecordSender,
     /// Batches from the scanning thread, until the scan is complete.
@@ -265,9 +267,10 @@ impl Provider {
             let spans = spans.iter().filter_map(|span| self.entries.resolve(span)).collect();
             let source = Arc::clone(&self.source);
             let (connection, events) = (Arc::clone(&self.connection), Arc::clone(&self.events));
+            let buffers = self.buffers.clone();
             let tag = TaggedChunk { transfer: self.transfer, index };
             self.lanes.spawn(async move {
-                (index, send_with_retry(&connection, tag, source, spans, events).await)
+                (index, send_with_retry(&connection, tag, source, spans, buffers, events).await)
             });
         }
     }
@@ -289,6 +292,7 @@ async fn send_with_retry(
     tag: TaggedChunk,
     source: Arc<Source>,
     spans: Vec<spans::FileSpan>,
+    buffers: BufferPool,
     events: EventFn,
 ) -> Result<SentChunk, ChunkFailure> {
     let moved = Arc::clone(&events);
@@ -300,7 +304,7 @@ async fn send_with_retry(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let (reader, failure) = SpanSource::new(Arc::clone(&source), spans.clone());
+        let (reader, failure) = SpanSource::new(Arc::clone(&source), spans.clone(), buffers.clone());
         match connection.send_tagged_chunk(tag, reader, &options).await {
             Ok(sent) => return Ok(sent),
             Err(SendChunkError::Source(error)) => {

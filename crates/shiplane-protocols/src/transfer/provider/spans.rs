@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use shiplane_transport::{ChunkRead, SourceError as LaneError};
+use shiplane_transport::{BufferPool, ChunkRead, SourceError as LaneError};
 use shiplane_wire::{Entry, Span};
 
 use crate::files::{Source, SourceError, SourceFile};
@@ -22,6 +22,7 @@ pub(super) struct SpanSource {
     current: Option<Current>,
     len_bytes: u64,
     failure: FailedSpan,
+    buffers: BufferPool,
 }
 
 struct Current {
@@ -47,11 +48,15 @@ impl FailedSpan {
 }
 
 impl SpanSource {
-    pub(super) fn new(source: Arc<Source>, spans: Vec<FileSpan>) -> (Self, FailedSpan) {
+    pub(super) fn new(
+        source: Arc<Source>,
+        spans: Vec<FileSpan>,
+        buffers: BufferPool,
+    ) -> (Self, FailedSpan) {
         let len_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let failure = FailedSpan::default();
         let spans = spans.into_iter();
-        (Self { source, spans, current: None, len_bytes, failure: failure.clone() }, failure)
+        (Self { source, spans, current: None, len_bytes, failure: failure.clone(), buffers }, failure)
     }
 
     /// The span that is being read, the next one opened if need be; `None` after the last.
@@ -69,6 +74,24 @@ impl SpanSource {
         }
         Ok(self.current.as_mut())
     }
+
+    /// Reads on in the current span, to its end at most; 0 after the last.
+    fn read_part(&mut self, buf: &mut [u8]) -> Result<usize, LaneError> {
+        let failure = self.failure.clone();
+        let Some(current) = self.current()? else { return Ok(0) };
+        let len = usize::try_from(current.left_bytes).map_or(buf.len(), |left| left.min(buf.len()));
+        let read = current.file.read_at(current.offset_bytes, &mut buf[..len]);
+        read.map_err(|error| failure.set(current.entry, error))?;
+        current.offset_bytes += len as u64;
+        current.left_bytes -= len as u64;
+        if current.left_bytes == 0 {
+            // SPEC 4.9: before anything that this span completes can be sent.
+            let unchanged = current.file.check_unchanged();
+            unchanged.map_err(|error| failure.set(current.entry, error))?;
+            self.current = None;
+        }
+        Ok(len)
+    }
 }
 
 impl ChunkRead for SpanSource {
@@ -78,28 +101,18 @@ impl ChunkRead for SpanSource {
 
     /// Fills a buffer across spans: small files travel in buffers of full size.
     fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, LaneError> {
-        let mut buf = vec![0; max_len_bytes];
-        let mut filled = 0;
-        while filled < max_len_bytes {
-            let failure = self.failure.clone();
-            let Some(current) = self.current()? else { break };
-            let room = max_len_bytes - filled;
-            let len = usize::try_from(current.left_bytes).map_or(room, |left| left.min(room));
-            let part = &mut buf[filled..filled + len];
-            let read = current.file.read_at(current.offset_bytes, part);
-            read.map_err(|error| failure.set(current.entry, error))?;
-            filled += len;
-            current.offset_bytes += len as u64;
-            current.left_bytes -= len as u64;
-            if current.left_bytes == 0 {
-                // SPEC 4.9: before anything that this span completes can be sent.
-                let unchanged = current.file.check_unchanged();
-                unchanged.map_err(|error| failure.set(current.entry, error))?;
-                self.current = None;
+        let buffers = self.buffers.clone();
+        buffers.filled(max_len_bytes, |buf| {
+            let mut filled = 0;
+            while filled < buf.len() {
+                let read = self.read_part(&mut buf[filled..])?;
+                if read == 0 {
+                    break;
+                }
+                filled += read;
             }
-        }
-        buf.truncate(filled);
-        Ok(buf.into())
+            Ok(filled)
+        })
     }
 
     /// Every span has been checked at its own end.

@@ -48,6 +48,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compat;
+mod buffer;
 mod config;
 mod connection;
 mod endpoint;
@@ -64,6 +65,7 @@ mod stream;
 mod tls;
 mod trust;
 
+pub use buffer::BufferPool;
 pub use config::{
     BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, IDLE_TIMEOUT,
     KEEP_ALIVE_INTERVAL, LANE_PRIORITY, MAX_CONCURRENT_STREAMS, MAX_DATAGRAM_LEN_BYTES,

@@ -94,9 +94,9 @@ impl PeerConnection {
     }
 
     /// Starts to accept the peer's streams.
-    pub(crate) fn route(&self, outlets: router::Outlets) {
-        let header_timeout = self.config.header_timeout;
-        router::start(self.connection.clone(), self.in_use.clone(), outlets, header_timeout);
+    pub(crate) fn route(self: &Arc<Self>, outlets: router::Outlets) {
+        let (owner, header_timeout) = (Arc::downgrade(self), self.config.header_timeout);
+        router::start(self.connection.clone(), owner, self.in_use.clone(), outlets, header_timeout);
     }
 
     /// Who is on the other side; proven by the handshake.

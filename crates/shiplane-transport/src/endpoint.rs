@@ -296,9 +296,9 @@ impl Inner {
         let header_timeout = self.config.header_timeout;
         let (inboxes, outlets) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
         let config = Arc::clone(&self.config);
-        let new = PeerConnection::new(connection, peer, first, admission, inboxes, config);
+        let new = Arc::new(PeerConnection::new(connection, peer, first, admission, inboxes, config));
         new.route(outlets);
-        Arc::new(new)
+        new
     }
 
     /// A peer's handshake has begun.

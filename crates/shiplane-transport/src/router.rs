@@ -19,7 +19,7 @@ use shiplane_wire::{
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use crate::stream::BiStream;
+use crate::{connection::PeerConnection, stream::BiStream};
 
 /// A request for somebody above this crate: its header has been read, its body has not.
 #[derive(Debug)]
@@ -30,6 +30,17 @@ pub struct InboundCall {
     pub body_len_bytes: u32,
     /// Body and answer.
     pub stream: BiStream,
+    /// Weak: a call that nobody takes must not keep its own connection alive.
+    pub(crate) connection: Weak<PeerConnection>,
+}
+
+impl InboundCall {
+    /// The connection that it came on; `None` if nobody holds that any more. A peer may have several,
+    /// as when it runs two programs with one key, and their calls are taken from one queue.
+    #[must_use]
+    pub fn connection(&self) -> Option<Arc<PeerConnection>> {
+        self.connection.upgrade()
+    }
 }
 
 /// The two kinds of request.
@@ -113,9 +124,10 @@ pub(crate) fn inboxes(header_timeout: Duration) -> (Arc<Inboxes>, Outlets) {
     (Arc::new(inboxes), outlets)
 }
 
-/// Starts the router of `connection`; it ends with the connection.
+/// Starts the router of `connection`, which is that of `owner`; it ends with the connection.
 pub(crate) fn start(
     connection: quinn::Connection,
+    owner: Weak<PeerConnection>,
     in_use: TaskTracker,
     outlets: Outlets,
     header_timeout: Duration,
@@ -125,7 +137,7 @@ pub(crate) fn start(
         while let Ok((send, recv)) = connection.accept_bi().await {
             let stream = BiStream::new(send, recv, &in_use);
             // Bounded by the number of streams that the peer may have open.
-            tokio::spawn(classify(stream, outlets.clone(), header_timeout));
+            tokio::spawn(classify(stream, owner.clone(), outlets.clone(), header_timeout));
         }
         if outlets.transfers.routers.fetch_sub(1, Ordering::Relaxed) == 1 {
             outlets.transfers.close();
@@ -134,9 +146,14 @@ pub(crate) fn start(
 }
 
 /// Reads a stream's first bytes within the header deadline and hands the stream on.
-async fn classify(mut stream: BiStream, outlets: Outlets, header_timeout: Duration) {
+async fn classify(
+    mut stream: BiStream,
+    owner: Weak<PeerConnection>,
+    outlets: Outlets,
+    header_timeout: Duration,
+) {
     match tokio::time::timeout(header_timeout, read_opening(&mut stream)).await {
-        Ok(Ok(Some(opened))) => outlets.hand_on(opened, stream).await,
+        Ok(Ok(Some(opened))) => outlets.hand_on(opened, stream, owner).await,
         Ok(Ok(None)) => {} // Ended before its opening: dropping it answers.
         Ok(Err(error)) => reject(stream, error.code()),
         Err(_) => reject(stream, Code::Timeout),
@@ -166,7 +183,7 @@ async fn read_opening(stream: &mut BiStream) -> Result<Option<Opened>, OpeningEr
 }
 
 impl Outlets {
-    async fn hand_on(&self, opened: Opened, stream: BiStream) {
+    async fn hand_on(&self, opened: Opened, stream: BiStream, connection: Weak<PeerConnection>) {
         // A send fails only when the connection's handle is gone; the stream is then reset by its drop.
         match opened {
             Opened::Bare { len_bytes } => {
@@ -177,11 +194,11 @@ impl Outlets {
             }
             Opened::Rpc { body_len_bytes } => {
                 let kind = CallKind::Call;
-                self.calls.send(InboundCall { kind, body_len_bytes, stream }).await.ok();
+                self.calls.send(InboundCall { kind, body_len_bytes, stream, connection }).await.ok();
             }
             Opened::OneWay { body_len_bytes } => {
                 let kind = CallKind::OneWay;
-                self.calls.send(InboundCall { kind, body_len_bytes, stream }).await.ok();
+                self.calls.send(InboundCall { kind, body_len_bytes, stream, connection }).await.ok();
             }
             Opened::Records(transfer) => {
                 self.transfers.deliver(transfer, Tagged::Records(stream)).await;

@@ -56,7 +56,8 @@ impl Session {
     /// One call, whatever becomes of it.
     pub(super) async fn handle(self: Arc<Self>, call: InboundCall) {
         let arrived = Instant::now();
-        let InboundCall { kind, body_len_bytes, stream: BiStream { mut send, mut recv } } = call;
+        let connection = call.connection();
+        let InboundCall { kind, body_len_bytes, stream: BiStream { mut send, mut recv }, .. } = call;
         let taken = tokio::select! {
             biased;
             taken = self.take(&mut recv, body_len_bytes, arrived) => taken,
@@ -66,7 +67,7 @@ impl Session {
         let outcome = match taken {
             Ok(taken) => {
                 let call_id = taken.request.call_id;
-                let outcome = self.run(taken, &mut send, arrived).await;
+                let outcome = self.run(taken, connection, &mut send, arrived).await;
                 outcome.map(|outcome| (call_id, outcome))
             }
             Err(code) => {
@@ -98,6 +99,7 @@ impl Session {
     async fn run(
         &self,
         taken: Taken,
+        connection: Option<Arc<PeerConnection>>,
         send: &mut SendHalf,
         arrived: Instant,
     ) -> Result<Result<Bytes, Fault>, Code> {
@@ -112,7 +114,7 @@ impl Session {
         };
         // SPEC 5.4
         let budget = Duration::from_millis(request.remaining_ms).min(MAX_BUDGET);
-        let context = self.context(request.call_id, arrived + budget);
+        let context = self.context(request.call_id, connection, arrived + budget);
         let (cancelled, deadline) = (context.cancelled.clone(), context.deadline);
         let handled = self.router.dispatch(context, &request.method, request.body);
         let mut handled = std::pin::pin!(AssertUnwindSafe(handled).catch_unwind());
@@ -128,15 +130,27 @@ impl Session {
         outcome
     }
 
-    fn context(&self, call_id: CallId, deadline: Instant) -> RequestContext {
+    /// The connection is the one that the call came on, which may be another of the same peer's.
+    fn context(
+        &self,
+        call_id: CallId,
+        connection: Option<Arc<PeerConnection>>,
+        deadline: Instant,
+    ) -> RequestContext {
+        let connection = connection.unwrap_or_else(|| Arc::clone(&self.connection));
+        let client = if Arc::ptr_eq(&connection, &self.connection) {
+            self.client.clone()
+        } else {
+            RpcClient::nested(Arc::clone(&connection))
+        };
         RequestContext {
-            peer: self.connection.peer_id(),
-            remote_addr: self.connection.remote_addr(),
+            peer: connection.peer_id(),
+            remote_addr: connection.remote_addr(),
             call_id,
             deadline,
             cancelled: self.ended.child_token(),
-            connection: Arc::clone(&self.connection),
-            client: self.client.clone(),
+            connection,
+            client,
         }
     }
 

@@ -25,6 +25,17 @@ pub(super) struct Ledger {
     failed: BTreeSet<u64>,
 }
 
+/// What to do with a chunk's stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Opens {
+    /// Receive it into these spans.
+    Next(Vec<Span>),
+    /// An attempt at it has not ended here yet, though the provider may have heard of its end: wait for that.
+    Again,
+    /// It is stored, or void: a repetition that changes nothing.
+    Stale,
+}
+
 /// A chunk that the provider has been asked for.
 #[derive(Debug)]
 struct Wanted {
@@ -91,14 +102,17 @@ impl Ledger {
     }
 
     /// The provider opens the stream of a chunk.
-    pub(super) fn chunk_opens(&mut self, index: u64) -> Result<Vec<Span>, ProtocolFault> {
-        let wanted = self.wanted.get_mut(&index).ok_or(ProtocolFault::UnwantedChunk { index })?;
+    pub(super) fn chunk_opens(&mut self, index: u64) -> Result<Opens, ProtocolFault> {
+        let Some(wanted) = self.wanted.get_mut(&index) else {
+            let was_wanted = index < self.next_index;
+            return if was_wanted { Ok(Opens::Stale) } else { Err(ProtocolFault::UnwantedChunk { index }) };
+        };
         if wanted.receiving {
-            return Err(ProtocolFault::UnwantedChunk { index });
+            return Ok(Opens::Again);
         }
         wanted.receiving = true;
         wanted.attempts += 1;
-        Ok(wanted.spans.clone())
+        Ok(Opens::Next(wanted.spans.clone()))
     }
 
     /// An attempt has failed; the provider may send the chunk again. Returns the attempts so far.
@@ -234,17 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_nobody_asked_for_or_twice_at_once_is_refused() {
+    fn a_chunk_is_received_once_at_a_time_and_only_if_wanted() {
         let mut ledger = with_entries(1, 1);
         ledger.queue(vec![span(0)]);
         ledger.next_want().unwrap();
         assert_eq!(ledger.chunk_opens(7), Err(ProtocolFault::UnwantedChunk { index: 7 }));
-        assert_eq!(ledger.chunk_opens(0), Ok(vec![span(0)]));
-        assert_eq!(ledger.chunk_opens(0), Err(ProtocolFault::UnwantedChunk { index: 0 }));
+        assert_eq!(ledger.chunk_opens(0), Ok(Opens::Next(vec![span(0)])));
+        assert_eq!(ledger.chunk_opens(0), Ok(Opens::Again));
         assert_eq!(ledger.chunk_failed(0), 1);
-        assert_eq!(ledger.chunk_opens(0), Ok(vec![span(0)]), "a failed attempt may be repeated");
+        assert_eq!(ledger.chunk_opens(0), Ok(Opens::Next(vec![span(0)])), "a failed attempt may be repeated");
         ledger.chunk_stored(0);
-        assert_eq!(ledger.chunk_opens(0), Err(ProtocolFault::UnwantedChunk { index: 0 }));
+        assert_eq!(ledger.chunk_opens(0), Ok(Opens::Stale));
     }
 
     #[test]

@@ -34,8 +34,11 @@ pub use target::{StreamTarget, Target};
 
 use std::time::Duration;
 
-/// How often a side that is busy with its disk says that it lives: six times within the peer's deadline.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a side that is busy with its disk says that it lives: six times within the peer's deadline,
+/// which is taken to be our own.
+const fn alive_interval(progress_timeout: Duration) -> Duration {
+    Duration::from_nanos((progress_timeout.as_nanos() / 6) as u64 + 1)
+}
 
 /// How a transfer is run.
 #[derive(Debug, Clone)]

@@ -6,7 +6,8 @@ mod spans;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use shiplane_transport::{
-    BiStream, BufferPool, LaneOptions, PeerConnection, SendChunkError, SentChunk, SourceError as LaneError, StreamError,
+    BiStream, BufferPool, LaneOptions, PeerConnection, SendChunkError, SentChunk, SourceError as LaneError,
+    StreamError,
 };
 use shiplane_wire::{
     Digest, Hasher, ProviderRecord, ReceiverRecord, RootHasher, Span, TaggedChunk, TransferId,
@@ -15,7 +16,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use self::{entries::Entries, spans::SpanSource};
 use super::{
-    ALIVE_INTERVAL, TransferOptions,
+    TransferOptions, alive_interval,
     error::{ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     records::{RecordSender, RecordStream},
@@ -124,7 +125,7 @@ impl Provider {
         wants: &mut RecordStream<ReceiverRecord>,
         timeout: Duration,
     ) -> Result<(), TransferError> {
-        let mut alive = tokio::time::interval(ALIVE_INTERVAL);
+        let mut alive = tokio::time::interval(alive_interval(timeout));
         let mut heard = Instant::now();
         while !self.is_finished() {
             let more_wants = self.done.is_none() && self.queued.len() < self.max_lanes;
@@ -296,8 +297,7 @@ async fn send_with_retry(
     events: EventFn,
 ) -> Result<SentChunk, ChunkFailure> {
     let moved = Arc::clone(&events);
-    let options =
-        LaneOptions {
+    let options = LaneOptions {
         progress: Some(Arc::new(move |len_bytes| moved(TransferEvent::Moved { len_bytes }))),
         ..LaneOptions::default()
     };

@@ -14,10 +14,10 @@ use tokio::{task::JoinSet, time::Instant};
 
 use self::workers::{PlanJob, Planned, Planner, Publisher};
 use super::{
-    ALIVE_INTERVAL, TransferOptions,
+    TransferOptions, alive_interval,
     error::{FailedEntry, ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
-    ledger::Ledger,
+    ledger::{Ledger, Opens},
     packer::Packer,
     provider::{MAX_CHUNK_ATTEMPTS, MAX_DIGESTS_UNDER_WAY},
     records::{RecordSender, RecordStream},
@@ -67,6 +67,7 @@ pub(crate) async fn receive<T: Target>(
         packer: Packer::new(options.chunk_len_bytes),
         ahead: Some(Vec::new()),
         chunks: JoinSet::new(),
+        repeated: HashMap::new(),
         comparing: HashMap::new(),
         to_compare: Vec::new(),
         paths: HashMap::new(),
@@ -102,6 +103,8 @@ struct Receiver<T: Target> {
     /// Plans that wait until enough is known to check space and collisions before the first byte.
     ahead: Option<Vec<(u64, Entry, Plan)>>,
     chunks: JoinSet<(u64, ChunkResult)>,
+    /// Chunks that the provider repeats before the failed attempt has ended here.
+    repeated: HashMap<u64, InboundChunk>,
     /// Entries whose digest was asked for.
     comparing: HashMap<u64, Entry>,
     /// Entries whose digest is still to be asked for.
@@ -131,7 +134,7 @@ type ChunkResult = Result<(Digest, u64, Vec<u64>), RecvChunkError<DestinationErr
 
 impl<T: Target> Receiver<T> {
     async fn run(&mut self, provider: &mut RecordStream<ProviderRecord>) -> Result<Summary, TransferError> {
-        let mut alive = tokio::time::interval(ALIVE_INTERVAL);
+        let mut alive = tokio::time::interval(alive_interval(self.timeout));
         let mut heard = Instant::now();
         while !self.is_complete() {
             tokio::select! {
@@ -147,6 +150,9 @@ impl<T: Target> Receiver<T> {
                     heard = Instant::now();
                     let (index, result) = chunk.map_err(|_| TransferError::Abandoned)?;
                     self.on_chunk(index, result)?;
+                    if let Some(repeated) = self.repeated.remove(&index) {
+                        self.on_chunk_opens(repeated).await?;
+                    }
                 }
                 planned = self.planner.next() => {
                     for planned in planned? {
@@ -188,7 +194,7 @@ impl<T: Target> Receiver<T> {
         (self.events)(TransferEvent::Finishing);
         let target = self.target.clone();
         let mut finished = tokio::task::spawn_blocking(move || target.finish());
-        let mut alive = tokio::time::interval(ALIVE_INTERVAL);
+        let mut alive = tokio::time::interval(alive_interval(self.timeout));
         let summary = loop {
             tokio::select! {
                 finished = &mut finished => break finished.map_err(|_| TransferError::Abandoned)??,
@@ -326,16 +332,26 @@ impl<T: Target> Receiver<T> {
 
     async fn on_chunk_opens(&mut self, chunk: InboundChunk) -> Result<(), TransferError> {
         let index = chunk.index();
-        let spans = match self.ledger.chunk_opens(index) {
-            Ok(spans) => spans,
+        match self.ledger.chunk_opens(index) {
+            Ok(Opens::Next(spans)) => {
+                let (target, events) = (self.target.clone(), Arc::clone(&self.events));
+                self.chunks.spawn(async move { (index, receive_chunk(chunk, target, spans, events).await) });
+                Ok(())
+            }
+            // One at most: an honest provider repeats what it has been refused.
+            Ok(Opens::Again) if !self.repeated.contains_key(&index) => {
+                self.repeated.insert(index, chunk);
+                Ok(())
+            }
+            Ok(Opens::Again | Opens::Stale) => {
+                chunk.refuse(Code::Protocol).await;
+                Ok(())
+            }
             Err(fault) => {
                 chunk.refuse(Code::Protocol).await;
-                return Err(fault.into());
+                Err(fault.into())
             }
-        };
-        let (target, events) = (self.target.clone(), Arc::clone(&self.events));
-        self.chunks.spawn(async move { (index, receive_chunk(chunk, target, spans, events).await) });
-        Ok(())
+        }
     }
 
     fn on_chunk(&mut self, index: u64, result: ChunkResult) -> Result<(), TransferError> {
@@ -415,8 +431,7 @@ async fn receive_chunk<T: Target>(
     let index = chunk.index();
     let len_bytes = spans.iter().map(|span| span.len_bytes).sum();
     let sink = LazySink { target, index, spans, writer: None };
-    let options =
-        LaneOptions {
+    let options = LaneOptions {
         progress: Some(Arc::new(move |len_bytes| events(TransferEvent::Moved { len_bytes }))),
         ..LaneOptions::default()
     };

@@ -64,7 +64,7 @@ fn enlarge(socket: &socket2::Socket, wanted_bytes: usize) {
             tracing::debug!(direction, %error, "UDP buffer not enlarged");
         }
         match get(socket) {
-            Ok(granted_bytes) if granted_bytes < wanted_bytes => tracing::info!(
+            Ok(granted_bytes) if granted_bytes < wanted_bytes => tracing::warn!(
                 direction,
                 granted_bytes,
                 wanted_bytes,

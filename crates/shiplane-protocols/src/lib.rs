@@ -3,19 +3,20 @@
 //! Small things are negotiated by RPC; big ones travel down the lane beside it. In reading order:
 //!
 //! 1. [`fetch`](Fetch): request, transfer, confirm. The caller gets what the peer has.
-//! 2. [`serve`](FileServer): the other side of it.
-//! 3. [`transfer`]: the engine under both, which any pattern drives: one side provides, one receives.
-//! 4. [`files`]: the disk of either side: scanning and reading, or planning, writing, publishing, resuming.
-//! 5. [`access`]: tickets and standing peers: who may do what.
+//! 2. [`push`](Push): notify, transfer, acknowledge. The peer gets what the caller has.
+//! 3. [`serve`](FileServer): the other side of both.
+//! 4. [`transfer`]: the engine under all, which any pattern drives: one side provides, one receives.
+//! 5. [`files`]: the disk of either side: scanning and reading, or planning, writing, publishing, resuming.
+//! 6. [`access`]: tickets and standing peers: who may do what.
 //!
 //! Beside the files, for programs that embed the library:
 //!
-//! 6. [`transfer_batch`]: many chunks, so many at a time. [`TransferResult`], [`TransferReport`]: what a
+//! 7. [`transfer_batch`]: many chunks, so many at a time. [`TransferResult`], [`TransferReport`]: what a
 //!    transfer came to.
-//! 7. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials
+//! 8. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials
 //!    and tries again, [`Compression`] makes it less to send; [`progress`] tells how far it is.
-//! 8. [`snapshot`]: immutable content by id. [`single`]: the step that custom protocols share.
-//! 9. [`TransferManager`]: ending in order. [`TransferMetrics`]: what there was.
+//! 9. [`snapshot`]: immutable content by id. [`single`]: the step that custom protocols share.
+//! 10. [`TransferManager`]: ending in order. [`TransferMetrics`]: what there was.
 //!
 //! ```text
 //! client                                         server
@@ -26,6 +27,14 @@
 //!   │◄═══════════ tagged chunks, many at a time ═════┤
 //!   ├── call transfer.confirm {root, durable} ──────►│ compares with its own
 //!   │◄────────────────────────────────── confirmed ──┤
+//!   │                                                │
+//!   ├── call push.open {transfer, path, size} ──────►│ may it write that? is there room? is it free?
+//!   │◄─────────────────────────────────────── ready ─┤
+//!   │◄─────────────────────── records stream: wants ─┤
+//!   ├── records stream: the manifest ───────────────►│
+//!   ├══ tagged chunks, many at a time ══════════════►│
+//!   ├── call push.settle {root} ────────────────────►│ compares with its own, makes it durable
+//!   │◄───────────────────── working ... done | fault ─┤
 //! ```
 //!
 //! Not here: quinn, the terminal, bincode.
@@ -44,6 +53,7 @@ mod inbox;
 mod methods;
 mod metrics;
 mod progress;
+mod push;
 mod result;
 mod retry;
 mod serve;
@@ -61,7 +71,8 @@ pub use fetch::{Fetch, FetchError, FetchReport, redeem};
 pub use inbox::{Delivered, Deliveries, Inbox, InboxOptions, MAX_REMEMBERED};
 pub use metrics::{DirectionMetrics, DurationHistogram, MetricsSnapshot, TransferMetrics};
 pub use progress::{Progress, progress};
+pub use push::{Push, PushError, PushReceipt, PushReport, PushRequest};
 pub use result::{Delivery, Direction, TransferReport, TransferResult};
 pub use retry::{GaveUp, Jitter, RetryPolicy, Retryable, SendFailed, Succeeded, send_again, send_with_retry};
-pub use serve::FileServer;
+pub use serve::{FileServer, WriteLimits};
 pub use shutdown::{Drained, ManagedError, ShuttingDown, TransferAdmission, TransferManager};

@@ -8,7 +8,7 @@ use shiplane_wire::TransferId;
 
 use crate::{
     access::{Denied, RedeemError},
-    files::{Shape, SourceError},
+    files::{DestinationError, Kind, Shape, SourceError},
 };
 
 /// A guest redeems a ticket; its connection is then one like any other.
@@ -19,6 +19,12 @@ pub(crate) const FETCH_OPEN: Method<FetchOpen, FetchOpened> = Method::new("fetch
 
 /// Ends a transfer: both sides have delivered and received the same.
 pub(crate) const CONFIRM: Method<Confirm, Confirmed> = Method::new("transfer.confirm");
+
+/// Opens a transfer with the callee as the receiver (SPEC 5.5).
+pub(crate) const PUSH_OPEN: Method<PushOpen, PushOpened> = Method::new("push.open");
+
+/// Asks what has become of a push (SPEC 5.8).
+pub(crate) const PUSH_SETTLE: Method<PushSettle, PushSettled> = Method::new("push.settle");
 
 /// The budget of a call that only decides something.
 pub(crate) const CALL_BUDGET: Duration = Duration::from_secs(10);
@@ -38,8 +44,8 @@ pub(crate) struct FetchOpen {
     pub(crate) path: Vec<u8>,
 }
 
-/// The answer: the transfer is ready, and what it consists of.
-#[derive(Debug, Serialize, Deserialize)]
+/// What a transfer consists of; as the answer to [`FETCH_OPEN`], that it is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum FetchOpened {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
@@ -61,6 +67,71 @@ pub(crate) struct Confirm {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Confirmed {
     pub(crate) sent_bytes: u64,
+    pub(crate) failed_entries: u64,
+}
+
+/// The body of [`PUSH_OPEN`].
+#[derive(Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct PushOpen {
+    /// Chosen by the caller at random, so that it can claim the streams before it asks.
+    pub(crate) transfer: [u8; 16],
+    /// A directory below what is served; empty for all of it.
+    pub(crate) path: Vec<u8>,
+    pub(crate) shape: FetchOpened,
+    /// The caller's name for what it sends, digested: the same again goes on where it was cut.
+    pub(crate) source: [u8; 32],
+    /// What it all has, if that is known.
+    pub(crate) total_bytes: Option<u64>,
+    pub(crate) overwrite: bool,
+    /// Whether all must be durable before it is settled.
+    pub(crate) durable: bool,
+    pub(crate) chunk_len_bytes: u64,
+}
+
+/// The answer to it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PushOpened {
+    /// All that can be checked has been, space is set aside, and the records stream is on its way.
+    Ready,
+    /// This very request was accepted before. Only its outcome is left to ask for.
+    Known,
+}
+
+/// The body of [`PUSH_SETTLE`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PushSettle {
+    pub(crate) transfer: [u8; 16],
+    /// What was delivered, if all was.
+    pub(crate) sent: Option<PushSent>,
+}
+
+/// What a provider has delivered (SPEC 4.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PushSent {
+    pub(crate) root: [u8; 32],
+    pub(crate) chunks: u64,
+}
+
+/// The answer to it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum PushSettled {
+    /// Not yet, but the receiver is at work: ask again.
+    Working,
+    /// Everything is as promised.
+    Done(PushDone),
+}
+
+/// What a push came to at its receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PushDone {
+    pub(crate) received: PushSent,
+    /// Whether everything is durable under its final name.
+    pub(crate) durable: bool,
+    pub(crate) entries: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) published_files: u64,
+    pub(crate) identical_files: u64,
+    pub(crate) resumed_bytes: u64,
     pub(crate) failed_entries: u64,
 }
 
@@ -105,6 +176,33 @@ pub(crate) fn not_served(error: &SourceError) -> Fault {
         SourceError::NotServable { .. } => FaultCode::InvalidRequest,
         SourceError::Changed { .. } => FaultCode::SourceChanged,
         SourceError::Unreadable { .. } => FaultCode::SourceIo,
+    };
+    Fault::new(code, error.to_string())
+}
+
+/// What the pusher is told when its files cannot be taken.
+pub(crate) fn not_taken(error: &DestinationError) -> Fault {
+    let code = match error {
+        DestinationError::NameRefused { .. } | DestinationError::NameCollision { .. } => {
+            FaultCode::PathRefused
+        }
+        DestinationError::WrongKind { found: Kind::Symlink, .. } => FaultCode::PathRefused,
+        DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => FaultCode::Exists,
+        DestinationError::Busy { .. } => FaultCode::Busy,
+        DestinationError::TooLarge { .. } => FaultCode::TooLarge,
+        DestinationError::ParentMissing { .. } => FaultCode::NotFound,
+        DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. } => FaultCode::NoSpace,
+        DestinationError::Duplicate { .. }
+        | DestinationError::NoParent { .. }
+        | DestinationError::NotRequested { .. }
+        | DestinationError::NotWanted { .. }
+        | DestinationError::SpanOutside { .. }
+        | DestinationError::ChunkLength { .. }
+        | DestinationError::Unfinished { .. } => FaultCode::InvalidRequest,
+        DestinationError::PermissionDenied { .. }
+        | DestinationError::Altered { .. }
+        | DestinationError::Poisoned { .. }
+        | DestinationError::Io { .. } => FaultCode::SinkIo,
     };
     Fault::new(code, error.to_string())
 }

@@ -1,6 +1,8 @@
 //! The serving side: who may ask for what, and the transfers under way.
 
+mod push;
 mod registry;
+mod targets;
 
 use std::{
     sync::Arc,
@@ -12,15 +14,22 @@ use shiplane_transport::{PeerConnection, PeerId, QuicTransport, TransferStream};
 use shiplane_wire::{Code, RelPath, TransferId, escape};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::registry::{Registry, Settle};
+pub use self::push::WriteLimits;
+use self::{
+    push::Writing,
+    registry::{MAX_RUNNING, Registry, Settle},
+};
 use crate::{
     access::{AccessControl, TicketSecret},
     files::{Source, SourceError, SourceRoot},
     methods::{
-        CONFIRM, Confirm, Confirmed, FETCH_OPEN, FetchOpen, FetchOpened, REDEEM, RedeemRequest, denied,
-        not_redeemed, not_served,
+        CONFIRM, Confirm, Confirmed, FETCH_OPEN, FetchOpen, FetchOpened, PUSH_OPEN, PUSH_SETTLE, REDEEM,
+        RedeemRequest, denied, not_redeemed, not_served,
     },
-    transfer::{EventFn, TransferError, TransferEvent, TransferOptions, provider::provide},
+    transfer::{
+        EventFn, TransferError, TransferEvent, TransferOptions,
+        provider::{Provided, provide},
+    },
 };
 
 /// Serves a directory or a file to the peers that [`AccessControl`] admits.
@@ -29,24 +38,49 @@ pub struct FileServer {
     root: SourceRoot,
     access: Arc<AccessControl>,
     options: TransferOptions,
-    transfers: Registry,
+    fetches: Registry<Provided>,
+    /// `None`: nothing can be pushed.
+    writing: Option<Writing>,
     /// Transfers and calls that a shutdown waits for.
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
 impl FileServer {
-    /// Serves `root` under the rules of `access`.
+    /// Serves `root` for reading, under the rules of `access`.
     #[must_use]
     pub fn new(root: SourceRoot, access: Arc<AccessControl>, options: TransferOptions) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::with(root, access, options, None))
+    }
+
+    /// As [`new`](Self::new), for whoever has the right to write as well. A `root` that is one file takes
+    /// nothing.
+    #[must_use]
+    pub fn writable(
+        root: SourceRoot,
+        access: Arc<AccessControl>,
+        options: TransferOptions,
+        limits: WriteLimits,
+    ) -> Arc<Self> {
+        let writing = root.is_directory().then(|| Writing::new(limits));
+        Arc::new(Self::with(root, access, options, writing))
+    }
+
+    fn with(
+        root: SourceRoot,
+        access: Arc<AccessControl>,
+        options: TransferOptions,
+        writing: Option<Writing>,
+    ) -> Self {
+        Self {
             root,
             access,
             options,
-            transfers: Registry::default(),
+            fetches: Registry::new(MAX_RUNNING),
+            writing,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
-        })
+        }
     }
 
     /// Accepts peers on `transport` until `shutdown` is cancelled; then refuses new transfers, lets those
@@ -54,7 +88,7 @@ impl FileServer {
     ///
     /// The transport's trust must be [`AccessControl::trust`] of the same rules.
     pub async fn run(self: Arc<Self>, transport: Arc<QuicTransport>, shutdown: CancellationToken) {
-        let methods = Arc::new(Arc::clone(&self).methods());
+        let methods = Arc::new(self.router());
         let mut reload = tokio::time::interval(RELOAD_INTERVAL);
         loop {
             tokio::select! {
@@ -89,9 +123,11 @@ impl FileServer {
         self.tasks.len()
     }
 
-    /// The methods that peers may call.
-    fn methods(self: Arc<Self>) -> Router {
-        let (redeem, open, confirm) = (Arc::clone(&self), Arc::clone(&self), self);
+    /// The methods that peers may call, for a program that offers others beside them and accepts
+    /// connections itself.
+    #[must_use]
+    pub fn router(self: &Arc<Self>) -> Router {
+        let [redeem, open, confirm, push, settle] = std::array::from_fn(|_| Arc::clone(self));
         Router::new()
             .guard(|context, method| {
                 if context.connection.is_guest() && method != REDEEM.name() {
@@ -110,6 +146,14 @@ impl FileServer {
             .typed(CONFIRM, move |context, request| {
                 let server = Arc::clone(&confirm);
                 async move { server.confirm(&context, request).await }
+            })
+            .typed(PUSH_OPEN, move |context, request| {
+                let server = Arc::clone(&push);
+                async move { server.open_push(context, request).await }
+            })
+            .typed(PUSH_SETTLE, move |context, request| {
+                let server = Arc::clone(&settle);
+                async move { server.settle_push(&context, request).await }
             })
     }
 
@@ -143,11 +187,14 @@ impl FileServer {
         let root = self.root.clone();
         let path = request.path;
         let shown = escape(&path).to_string();
-        let resolved = tokio::task::spawn_blocking(move || root.resolve(&path)).await;
+        // Only who may read everything may go by links: they could lead out of a smaller scope.
+        let may_follow = self.access.may_read(&context.peer, b"", Instant::now()).is_ok();
+        let resolve = move || if may_follow { root.resolve(&path) } else { root.resolve_unlinked(&path) };
+        let resolved = tokio::task::spawn_blocking(resolve).await;
         let resolved = resolved.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
         let source = resolved.map_err(|error| not_served(&error))?;
         let transfer = TransferId::from_bytes(request.transfer);
-        let settle = self.transfers.begin(context.peer, transfer).map_err(|refused| refused.fault())?;
+        let settle = self.fetches.begin(context.peer, transfer, &shown).map_err(|refused| refused.fault())?;
         let claim = context.connection.claim(transfer);
         let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))?;
         tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "transfer opened");
@@ -164,7 +211,7 @@ impl FileServer {
         peer: PeerId,
         mut claim: shiplane_transport::Claim,
         source: Source,
-        settle: Settle,
+        settle: Settle<Provided>,
     ) {
         let transfer = claim.transfer();
         let header_timeout = connection.config().header_timeout;
@@ -185,7 +232,12 @@ impl FileServer {
             }
             Err(error) => tracing::warn!(peer = %peer.short(), %transfer, %error, "transfer failed"),
         }
-        let confirmed = settle.settle(provided.map_err(|error| failed(&error)));
+        let provided = provided.map_err(|error| failed(&error));
+        let has_failed = provided.is_err();
+        let confirmed = settle.settle(provided);
+        if has_failed {
+            return; // There is nothing to confirm.
+        }
         // What the receiver makes of it is part of the transfer: a shutdown waits for its word.
         let _ = tokio::time::timeout(CONFIRM_TIMEOUT, confirmed.cancelled()).await;
     }
@@ -193,13 +245,13 @@ impl FileServer {
     /// The receiver says what it has; only the same as ours is complete (SPEC 4.11).
     async fn confirm(&self, context: &RequestContext, request: Confirm) -> Result<Confirmed, Fault> {
         let transfer = TransferId::from_bytes(request.transfer);
-        let provided = self.transfers.outcome(context.peer, transfer).await?;
+        let provided = self.fetches.outcome(context.peer, transfer).await?;
         let same = provided.root.as_bytes() == &request.root && provided.chunks == request.chunks;
         if !same {
             tracing::warn!(peer = %context.peer.short(), %transfer, "the receiver has something else");
             return Err(Fault::new(FaultCode::Integrity, "the root is another one here"));
         }
-        self.transfers.confirmed(context.peer, transfer);
+        self.fetches.confirmed(context.peer, transfer);
         tracing::info!(peer = %context.peer.short(), %transfer, durable = request.durable, "complete");
         Ok(Confirmed { sent_bytes: provided.sent_bytes, failed_entries: provided.failed_entries })
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{Digest, Entry, Promise, RelPath, Span, escape};
@@ -14,6 +15,7 @@ use super::landing::{Created, Landing};
 use super::leftovers::Leftovers;
 use super::names::JobKey;
 use super::plan::Plan;
+use super::source::SourceRoot;
 use super::state::{State, Summary};
 use super::writer::ChunkWriter;
 use super::{Shape, lock, platform};
@@ -69,9 +71,41 @@ impl Destination {
         job: JobKey,
         options: ReceiveOptions,
     ) -> Result<Self, DestinationError> {
-        let landing = Landing::find(dest, shape, job)?;
+        Self::at(Landing::find(dest, shape, job)?, shape, options)
+    }
+
+    /// Finds where `shape` lands when a peer says `path`, in which nothing is trusted: a directory beneath
+    /// `root`, or `root` itself if it is empty. A file or a directory lands in it by its name, the content
+    /// of a served root without one.
+    ///
+    /// Directories on the way that are missing are created if `may_create`, asked with the path of each,
+    /// says so. Nothing on the way is followed if it is a link.
+    ///
+    /// # Errors
+    ///
+    /// [`DestinationError::NameRefused`] before anything is created, [`DestinationError::WrongKind`] for a
+    /// file or link on the way, [`DestinationError::ParentMissing`] for what may not be created,
+    /// [`DestinationError::Busy`] if another run of the job is at work, else what the system says.
+    pub fn open_beneath(
+        root: &SourceRoot,
+        path: &[u8],
+        shape: &Shape,
+        job: JobKey,
+        options: ReceiveOptions,
+        may_create: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Self, DestinationError> {
+        let root = root.directory().ok_or_else(|| DestinationError::WrongKind {
+            path: ".".to_owned(),
+            found: platform::Kind::File,
+            wanted: platform::Kind::Directory,
+        })?;
+        let is_durable = options.promise == Promise::Durable;
+        Self::at(Landing::beneath(root, path, shape, job, is_durable, may_create)?, shape, options)
+    }
+
+    fn at(landing: Landing, shape: &Shape, options: ReceiveOptions) -> Result<Self, DestinationError> {
         let opened = Journal::open(&landing.root, landing.key)
-            .inspect_err(|_| landing.created.iter().for_each(Created::undo))?;
+            .inspect_err(|_| landing.created.iter().rev().for_each(Created::undo))?;
         let requested = match shape {
             Shape::File { name } => Some(name.clone()),
             Shape::Directory { .. } | Shape::Root => None,
@@ -86,6 +120,8 @@ impl Destination {
                 file: landing.file.zip(requested),
                 key: landing.key,
                 created: landing.created,
+                is_beneath: landing.is_beneath,
+                occupied_bytes: Arc::default(),
                 options,
                 was_resumed,
                 folds,
@@ -152,6 +188,37 @@ impl Destination {
         Ok(())
     }
 
+    /// Whether everything that comes needs new space: no earlier run has left anything, and nothing is there
+    /// that the peer might have as well.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it is asked for the file of a single-file transfer.
+    pub fn is_fresh(&self) -> Result<bool, DestinationError> {
+        let inner = &self.inner;
+        Ok(!inner.was_resumed
+            && match &inner.file {
+                Some((target, _)) => inner.examine(target)?.is_none(),
+                None => !inner.created.is_empty(),
+            })
+    }
+
+    /// How much of a transfer's payload is a chunk, as was asked for.
+    pub fn chunk_len_bytes(&self) -> u64 {
+        self.inner.options.chunk_len_bytes
+    }
+
+    /// The file system that everything lands on, as a number that tells it from others.
+    pub fn device(&self) -> u64 {
+        self.inner.root().device
+    }
+
+    /// A counter of the bytes that the files begun by this run were given on the disk. It keeps nothing of
+    /// the destination alive.
+    pub fn occupied_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.inner.occupied_bytes)
+    }
+
     /// Starts to write chunk number `chunk`, whose bytes are those of `spans`, one after another.
     ///
     /// # Errors
@@ -211,7 +278,10 @@ pub(super) struct Inner {
     /// For a transfer of one file: the name it gets, and the one it was requested by.
     pub(super) file: Option<(RelPath, Vec<u8>)>,
     pub(super) key: JobKey,
-    pub(super) created: Option<Created>,
+    pub(super) created: Vec<Created>,
+    pub(super) is_beneath: bool,
+    /// Sizes of the files that were given space.
+    pub(super) occupied_bytes: Arc<AtomicU64>,
     pub(super) options: ReceiveOptions,
     /// An earlier run may have published files whose names are not durable yet.
     pub(super) was_resumed: bool,
@@ -318,7 +388,7 @@ impl Drop for Inner {
         // Nobody is left to tell if this fails, and the next run of the job does it again.
         let removed = journal.remove();
         if removed.is_ok() {
-            self.created.iter().for_each(Created::undo);
+            self.created.iter().rev().for_each(Created::undo);
         }
     }
 }

@@ -66,6 +66,15 @@ pub enum DestinationError {
         journal: String,
     },
 
+    /// The peer has more for us than is taken from one.
+    #[error("the transfer has {total_bytes} bytes or more, and at most {max_bytes} are taken")]
+    TooLarge {
+        /// What was announced so far.
+        total_bytes: u64,
+        /// The limit.
+        max_bytes: u64,
+    },
+
     /// The peer named the same path twice.
     #[error("the peer sent {path} twice")]
     Duplicate {
@@ -186,7 +195,8 @@ impl DestinationError {
             | Self::WrongKind { .. }
             | Self::NameRefused { .. }
             | Self::NameCollision { .. }
-            | Self::Busy { .. } => FaultClass::Refused,
+            | Self::Busy { .. }
+            | Self::TooLarge { .. } => FaultClass::Refused,
             Self::Duplicate { .. }
             | Self::NoParent { .. }
             | Self::NotRequested { .. }

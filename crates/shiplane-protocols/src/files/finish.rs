@@ -109,14 +109,14 @@ impl Inner {
             platform::sync_filesystem(&self.root().dir)
                 .map_err(|error| self.failed_at_root(Operation::Sync, error))?;
         }
-        let parent = match &self.created {
-            Some(created) => Some(
-                created.parent.try_clone().map_err(|error| self.failed_at_root(Operation::Open, error))?,
-            ),
-            // An interrupted run may have created it; if the parent cannot be opened, it was not us.
-            None if self.was_resumed => platform::open_ambient_dir(&self.shown.join("..")).ok(),
-            None => None,
-        };
+        for created in &self.created {
+            platform::sync_dir(&created.parent)
+                .map_err(|error| self.failed_at_root(Operation::Sync, error))?;
+        }
+        // An interrupted run may have created it; if the parent cannot be opened, it was not us.
+        let parent = (self.was_resumed && self.created.is_empty() && !self.is_beneath)
+            .then(|| platform::open_ambient_dir(&self.shown.join("..")).ok())
+            .flatten();
         if let Some(parent) = parent {
             platform::sync_dir(&parent).map_err(|error| self.failed_at_root(Operation::Sync, error))?;
         }

@@ -24,8 +24,11 @@ pub(super) struct Landing {
     /// The name of the file, if the transfer is one.
     pub(super) file: Option<RelPath>,
     pub(super) key: JobKey,
-    /// Where this run created the directory.
-    pub(super) created: Option<Created>,
+    /// The directories that this run created for it, from the top down.
+    pub(super) created: Vec<Created>,
+    /// It lies beneath a directory that is held open, and the names on the way to it are durable if that
+    /// was promised; its path means nothing to this system.
+    pub(super) is_beneath: bool,
 }
 
 /// A directory that was created, by its parent.
@@ -70,7 +73,7 @@ impl Landing {
                 Self::directory_in(parent, name.as_bytes(), dest.join(shown_name(name.as_bytes())), key)
             }
             (Shape::Directory { .. } | Shape::Root, true) => {
-                Self::of(open(dest)?, dest.into(), None, key, None)
+                Self::of(open(dest)?, dest.into(), None, key, Vec::new(), false)
             }
             (Shape::Directory { .. } | Shape::Root, false) => {
                 let (parent, name) = split(dest)?;
@@ -80,7 +83,8 @@ impl Landing {
     }
 
     fn file_in(dest: &Path, name: &RelPath, key: JobKey) -> Result<Self, DestinationError> {
-        Self::of(open(dest)?, dest.into(), Some(name.clone()), key.for_file(name.as_bytes()), None)
+        let key = key.for_file(name.as_bytes());
+        Self::of(open(dest)?, dest.into(), Some(name.clone()), key, Vec::new(), false)
     }
 
     fn file_as(dest: &Path, key: JobKey) -> Result<Self, DestinationError> {
@@ -93,7 +97,7 @@ impl Landing {
         let name = checked_name(name)?;
         let shown = dest.parent().map(PathBuf::from).unwrap_or_default();
         let key = key.for_file(name.as_bytes());
-        Self::of(parent, shown, Some(name), key, None)
+        Self::of(parent, shown, Some(name), key, Vec::new(), false)
     }
 
     fn directory_in(parent: Dir, name: &[u8], shown: PathBuf, key: JobKey) -> Result<Self, DestinationError> {
@@ -113,23 +117,24 @@ impl Landing {
         let dir =
             platform::open_dir(&parent, name).map_err(|error| failed(Operation::Open, &shown, error))?;
         let created = is_new.then(|| Created { parent, name: name.into() });
-        Self::of(dir, shown, None, key, created)
+        Self::of(dir, shown, None, key, created.into_iter().collect(), false)
     }
 
-    fn of(
+    pub(super) fn of(
         dir: Dir,
         shown: PathBuf,
         file: Option<RelPath>,
         key: JobKey,
-        created: Option<Created>,
+        created: Vec<Created>,
+        is_beneath: bool,
     ) -> Result<Self, DestinationError> {
         let root = DirHandle::new(dir).map_err(|error| failed(Operation::Examine, &shown, error))?;
-        Ok(Self { root: Arc::new(root), shown, file, key, created })
+        Ok(Self { root: Arc::new(root), shown, file, key, created, is_beneath })
     }
 }
 
 /// As every program makes directories; the umask takes its part away.
-const NEW_DIR_MODE: u32 = 0o777;
+pub(super) const NEW_DIR_MODE: u32 = 0o777;
 
 fn open(path: &Path) -> Result<Dir, DestinationError> {
     platform::open_ambient_dir(path).map_err(|error| failed(Operation::Open, path, error))
@@ -154,7 +159,7 @@ fn split(dest: &Path) -> Result<(Dir, &[u8]), DestinationError> {
 }
 
 /// Checks the name of a single file or directory, which may be the peer's word.
-fn checked_name(name: &[u8]) -> Result<RelPath, DestinationError> {
+pub(super) fn checked_name(name: &[u8]) -> Result<RelPath, DestinationError> {
     let refused = |reason| DestinationError::NameRefused { path: escape(name).to_string(), reason };
     let path = RelPath::parse(name).map_err(|reason| refused(reason.into()))?;
     if path.components().nth(1).is_some() {

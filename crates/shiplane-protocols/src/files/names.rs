@@ -13,6 +13,11 @@ impl JobKey {
         Self::of_parts(&[peer_id, source_path])
     }
 
+    /// The key of a push: what the peer `peer_id` calls `source` goes to `target`.
+    pub fn of_push(peer_id: &[u8], source: &[u8], target: &[u8]) -> Self {
+        Self::of_parts(&[peer_id, source, target])
+    }
+
     /// The key of this job for one file of several that may land in the same directory.
     pub(super) fn for_file(self, name: &[u8]) -> Self {
         Self::of_parts(&[self.0.as_bytes(), name])

@@ -69,6 +69,18 @@ impl SourceRoot {
         Ok(Self(Served::File(file)))
     }
 
+    /// Whether it is a directory, and not one file.
+    pub fn is_directory(&self) -> bool {
+        self.directory().is_some()
+    }
+
+    pub(super) fn directory(&self) -> Option<&Arc<Dir>> {
+        match &self.0 {
+            Served::Directory(root) => Some(root),
+            Served::File(_) => None,
+        }
+    }
+
     /// Finds what a peer asks for: nothing (`b""`) is the whole of what is served, anything else a path
     /// beneath it. Links on the way are followed as long as they are relative and stay beneath the root.
     ///
@@ -97,6 +109,39 @@ impl SourceRoot {
     }
 }
 
+impl SourceRoot {
+    /// As [`resolve`](Self::resolve), but follows no link at all: for a peer whose rights end somewhere below
+    /// the root, where a link would lead from what it may read to what it may not.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::LeavesRoot`] for a path with a link in it, and as `resolve`.
+    pub fn resolve_unlinked(&self, request: &[u8]) -> Result<Source, SourceError> {
+        let resolved = self.resolve(request)?;
+        let (Served::Directory(root), Ok(path)) = (&self.0, RelPath::parse(request)) else {
+            return Ok(resolved);
+        };
+        let opening = |error: io::Error| {
+            let is_link =
+                platform::is_symlink_refused(&error) || error.kind() == io::ErrorKind::NotADirectory;
+            if is_link {
+                SourceError::LeavesRoot { path: path.to_string() }
+            } else {
+                SourceError::opening(request, error)
+            }
+        };
+        let parent = match path.parent() {
+            Some(parent) => Arc::new(platform::open_dir(root, parent.as_bytes()).map_err(opening)?),
+            None => Arc::clone(root),
+        };
+        if platform::stat(&parent, path.file_name()).map_err(opening)?.kind == Kind::Symlink {
+            return Err(SourceError::LeavesRoot { path: path.to_string() });
+        }
+        let name = RelPath::parse(path.file_name()).map_err(|reason| SourceError::PathRefused { reason })?;
+        Source::beneath(&parent, name)
+    }
+}
+
 /// What a peer asked for: one file, or the content of a directory.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -108,9 +153,33 @@ pub struct Source {
 enum Content {
     Tree(Arc<Dir>),
     File(OneFile),
+    Open(OpenFile),
+}
+
+/// A file that is held open, and the name it goes by.
+#[derive(Clone, Debug)]
+struct OpenFile {
+    file: Arc<File>,
+    name: RelPath,
 }
 
 impl Source {
+    /// A file that is open for reading and may have no name in any directory, such as what came through a
+    /// pipe and was put aside; it goes by `name`, and its mode is that of any new file.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::PathRefused`] for a name that cannot be sent, [`SourceError::NotServable`],
+    /// [`SourceError::Unreadable`].
+    pub fn of_open_file(file: File, name: &[u8]) -> Result<Self, SourceError> {
+        let refused = |reason| SourceError::PathRefused { reason };
+        let name = RelPath::parse(name).map_err(refused)?;
+        let open = OpenFile { file: Arc::new(file), name };
+        open.entry()?;
+        let name = open.name.as_bytes().into();
+        Ok(Self { shape: Shape::File { name }, content: Content::Open(open) })
+    }
+
     /// Whether it is a file, a named directory or all that is served; the receiver needs it to know where
     /// things land.
     pub fn shape(&self) -> &Shape {
@@ -122,6 +191,7 @@ impl Source {
         match &self.content {
             Content::Tree(root) => Scan::tree(root),
             Content::File(file) => Scan::one(file.entry()),
+            Content::Open(file) => Scan::one(file.entry()),
         }
     }
 
@@ -139,6 +209,7 @@ impl Source {
         let file = match &self.content {
             Content::Tree(root) => platform::open_file(root, entry.path.as_bytes()),
             Content::File(one) => platform::open_file_following(&one.root, one.path.as_bytes()),
+            Content::Open(open) => open.file.try_clone(),
         };
         let file =
             SourceFile { file: file.map_err(reopening)?, version: entry.version, path: entry.path.clone() };
@@ -170,6 +241,18 @@ impl Source {
                 Err(SourceError::NotServable { path: path.to_string(), found })
             }
         }
+    }
+}
+
+impl OpenFile {
+    fn entry(&self) -> Result<Entry, SourceError> {
+        let path = || self.name.to_string();
+        let stat = platform::stat_open(self.file.as_ref())
+            .map_err(|source| SourceError::Unreadable { path: path(), source })?;
+        if stat.kind != Kind::File {
+            return Err(SourceError::NotServable { path: path(), found: stat.kind });
+        }
+        Ok(Entry { mode: NEW_FILE_MODE, ..entry_of(&stat, EntryKind::File, self.name.clone()) })
     }
 }
 
@@ -246,3 +329,6 @@ pub(super) fn entry_of(stat: &Stat, kind: EntryKind, path: RelPath) -> Entry {
     };
     Entry { kind, mode: stat.mode, size_bytes, mtime: stat.mtime, version: stat.version(), path }
 }
+
+/// As every program makes files; the receiver's umask takes its part away.
+const NEW_FILE_MODE: u32 = 0o666;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use shiplane_wire::{Promise, Span, Stored, Verified};
 
@@ -270,6 +271,7 @@ impl Inner {
             }
             result => result,
         };
+        self.occupied_bytes.fetch_add(file.size_bytes, Ordering::Relaxed);
         created.map_err(|error| self.failed_writing(Operation::Create, &file.target, file.size_bytes, error))
     }
 

@@ -218,6 +218,7 @@ impl Provider {
                     }
                 }
                 Scanned::Skipped { reason, path } => {
+                    (self.events)(TransferEvent::Skipped { reason, path: path.to_string() });
                     self.records.push(&ProviderRecord::Skipped { reason, path })?;
                 }
             }

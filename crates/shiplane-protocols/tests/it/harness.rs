@@ -10,7 +10,7 @@ use std::{
 };
 
 use shiplane_protocols::{
-    Fetch, FetchError, FetchReport, FileServer,
+    Fetch, FetchError, FetchReport, FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope, TicketSecret},
     files::{Destination, DestinationError, ReceiveOptions, SourceRoot},
     redeem,
@@ -46,6 +46,35 @@ impl World {
     }
 
     pub(crate) fn with_chunks(chunk_len_bytes: u64, fill: impl FnOnce(&Path)) -> Self {
+        Self::build(chunk_len_bytes, fill, FileServer::new, FileServer::run)
+    }
+
+    /// Lets whoever has the right push into the source directory.
+    pub(crate) fn writable(limits: WriteLimits) -> Self {
+        Self::writable_by(limits, FileServer::run)
+    }
+
+    /// The same, with a server that is run by `run`.
+    pub(crate) fn writable_by<F>(
+        limits: WriteLimits,
+        run: impl FnOnce(Arc<FileServer>, Arc<QuicTransport>, CancellationToken) -> F,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let make = |root, access, options| FileServer::writable(root, access, options, limits);
+        Self::build(64 * 1024, |_| (), make, run)
+    }
+
+    fn build<F>(
+        chunk_len_bytes: u64,
+        fill: impl FnOnce(&Path),
+        make: impl FnOnce(SourceRoot, Arc<AccessControl>, TransferOptions) -> Arc<FileServer>,
+        run: impl FnOnce(Arc<FileServer>, Arc<QuicTransport>, CancellationToken) -> F,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let dir = TempDir::new().unwrap();
         fs::create_dir(dir.path().join("source")).unwrap();
         fs::create_dir(dir.path().join("dest")).unwrap();
@@ -61,11 +90,16 @@ impl World {
         let root = SourceRoot::open(&dir.path().join("source")).unwrap();
         let options = TransferOptions { lanes: 4, chunk_len_bytes };
         let shutdown = CancellationToken::new();
-        let files = FileServer::new(root, Arc::clone(&access), options.clone());
-        let running = tokio::spawn(files.run(Arc::clone(&server), shutdown.clone()));
+        let files = make(root, Arc::clone(&access), options.clone());
+        let running = tokio::spawn(run(files, Arc::clone(&server), shutdown.clone()));
         let receive =
             ReceiveOptions { overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes };
         Self { dir, server, access, shutdown, running, options, receive }
+    }
+
+    /// Beside what is served: nothing may ever get there.
+    pub(crate) fn outside(&self) -> PathBuf {
+        self.dir.path().to_owned()
     }
 
     pub(crate) fn source(&self) -> PathBuf {
@@ -86,6 +120,12 @@ impl World {
         self.access.tickets().issue(grant, Duration::from_secs(3600), Instant::now()).unwrap()
     }
 
+    /// A ticket to read and to write below `path`.
+    pub(crate) fn ticket_to_write(&self, path: &str) -> TicketSecret {
+        let grant = Grant { read: true, write: true, roots: Scope::below(path.as_bytes()).unwrap() };
+        self.access.tickets().issue(grant, Duration::from_secs(3600), Instant::now()).unwrap()
+    }
+
     pub(crate) fn client(&self) -> Client {
         self.client_as(Identity::generate().unwrap())
     }
@@ -98,7 +138,11 @@ impl World {
 
     /// A client that owns a ticket for everything.
     pub(crate) async fn admitted(&self) -> RpcClient {
-        let ticket = self.ticket();
+        self.admitted_by(self.ticket()).await
+    }
+
+    /// A client that owns this ticket.
+    pub(crate) async fn admitted_by(&self, ticket: TicketSecret) -> RpcClient {
         let client = self.client();
         let rpc = client.connect().await.unwrap();
         redeem(&rpc, &ticket).await.unwrap();
@@ -157,10 +201,6 @@ impl Events {
         };
         self.0.lock().unwrap().iter().map(moved).sum()
     }
-
-    pub(crate) fn all(&self) -> Vec<TransferEvent> {
-        self.0.lock().unwrap().clone()
-    }
 }
 
 /// Every file beneath `root` with its content, and every directory.
@@ -206,8 +246,15 @@ pub(crate) fn fault(error: &FetchError) -> shiplane_rpc::FaultCode {
 }
 
 fn quick() -> TransportConfig {
-    TransportConfig { handshake_timeout: Duration::from_secs(3), ..TransportConfig::default() }
+    TransportConfig {
+        handshake_timeout: Duration::from_secs(3),
+        progress_timeout: PROGRESS_TIMEOUT,
+        ..TransportConfig::default()
+    }
 }
+
+/// Short enough to wait for in a test, and far above what loopback takes.
+pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(4);
 
 fn localhost() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))

@@ -6,3 +6,5 @@ mod fetch;
 #[cfg(unix)]
 mod files;
 mod harness;
+#[cfg(unix)]
+mod push;

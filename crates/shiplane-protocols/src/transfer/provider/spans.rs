@@ -48,11 +48,7 @@ impl FailedSpan {
 }
 
 impl SpanSource {
-    pub(super) fn new(
-        source: Arc<Source>,
-        spans: Vec<FileSpan>,
-        buffers: BufferPool,
-    ) -> (Self, FailedSpan) {
+    pub(super) fn new(source: Arc<Source>, spans: Vec<FileSpan>, buffers: BufferPool) -> (Self, FailedSpan) {
         let len_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let failure = FailedSpan::default();
         let spans = spans.into_iter();

@@ -1,0 +1,394 @@
+//! Push, the notify-transfer-acknowledge pattern: offer what is here, send it down the lane once the peer
+//! is ready for it, and learn what has become of it.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
+use shiplane_transport::{Claim, ConnectionEnd, StreamError, TransferStream};
+use shiplane_wire::{Code, Digest, Promise, TransferId};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::{
+    files::{Shape, Source},
+    methods::{
+        CALL_BUDGET, FetchOpened, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent,
+        PushSettle, PushSettled, random_transfer_id,
+    },
+    result::Delivery,
+    transfer::{
+        EventFn, FailedEntry, TransferError, TransferEvent, TransferOptions, error::ProtocolFault,
+        provider::provide,
+    },
+};
+
+/// What is to be pushed, and how.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// The directory to put it into, below what the peer serves; empty for the whole of that. Those parts
+    /// of it that are missing are created where we may write.
+    pub path: Vec<u8>,
+    /// The name that a directory gets there. `None` keeps the one it was resolved by; what has none is put
+    /// into `path` itself, without a directory around it. A file goes by the name of its source.
+    pub name: Option<Vec<u8>>,
+    /// The sum of the sizes, if that is known, so that the peer can refuse what does not fit.
+    pub total_bytes: Option<u64>,
+    /// Whether different files that are there already are replaced.
+    pub overwrite: bool,
+    /// How much of the payload is to be a chunk; the peer cuts them and has its own limits.
+    pub chunk_len_bytes: u64,
+    /// What the peer is to promise.
+    pub promise: Promise,
+    /// Names the source on this side, such as by its absolute path: a push of the same to the same place
+    /// goes on where it was cut. The peer sees a digest of it only.
+    pub source_name: Vec<u8>,
+}
+
+/// A push that the peer is ready for.
+///
+/// ```no_run
+/// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
+/// use shiplane_protocols::{Push, PushError, PushRequest, files::SourceRoot, transfer::TransferOptions};
+/// use shiplane_wire::Promise;
+///
+/// let source = tokio::task::spawn_blocking(|| SourceRoot::open("photos".as_ref())?.resolve(b"")).await??;
+/// let request = PushRequest {
+///     path: b"inbox".to_vec(),
+///     name: Some(b"photos".to_vec()),
+///     total_bytes: None,
+///     overwrite: false,
+///     chunk_len_bytes: 4 << 20,
+///     promise: Promise::Durable,
+///     source_name: b"/home/me/photos".to_vec(),
+/// };
+/// let push = Push::open(&client, source, &request).await?;
+/// let report = match push.send(&TransferOptions::default(), std::sync::Arc::new(|_| ())).await {
+///     // The answer was lost. Asking again does nothing twice; over another connection as well.
+///     Err(PushError::Unknown { receipt, .. }) => receipt.ask(&client).await?,
+///     other => other?,
+/// };
+/// println!("{} files are there now", report.published_files);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Push {
+    client: RpcClient,
+    source: Arc<Source>,
+    promise: Promise,
+    claim: Claim,
+}
+
+/// Proof of what was delivered, to ask the peer about it for as long as it remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushReceipt {
+    transfer: TransferId,
+    sent: PushSent,
+    sent_bytes: u64,
+    promise: Promise,
+    failed: Vec<FailedEntry>,
+    failed_count: u64,
+}
+
+/// What a push came to. The peer has everything, verified, and both sides agree on what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushReport {
+    /// What the peer promises: at least what it was asked for.
+    pub kept: Promise,
+    /// Files and directories.
+    pub entries: u64,
+    /// The sum of the files' sizes.
+    pub total_bytes: u64,
+    /// Payload bytes that were sent for it.
+    pub sent_bytes: u64,
+    /// Files that have their place there now.
+    pub published_files: u64,
+    /// Files that were there already, with the same content.
+    pub identical_files: u64,
+    /// What the peer had kept of a push that was cut.
+    pub resumed_bytes: u64,
+    /// To ask again.
+    pub receipt: PushReceipt,
+}
+
+/// Why a push failed.
+#[derive(Debug, Error)]
+pub enum PushError {
+    /// The peer is not ready for it; no byte of it was sent. The fault in it says why: `Busy`, `TooLarge`,
+    /// `NoSpace`, `Exists`, `Unauthorised`, `ReadOnly`, `PathRefused`, ...
+    #[error(transparent)]
+    Refused(CallError),
+    /// The peer gave up in the middle; the fault says why. What it has kept is not sent again by the same
+    /// push.
+    #[error(transparent)]
+    Rejected(Fault),
+    /// The transfer failed. Push it again: what has arrived is not sent again.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// Everything was sent, and the peer's answer was lost. [`PushReceipt::ask`] asks again, over another
+    /// connection if need be; so does the same push, which finds everything there.
+    #[error("it is not known whether everything has arrived: {source}")]
+    Unknown {
+        /// To ask with.
+        receipt: Box<PushReceipt>,
+        /// Why there was no answer.
+        source: CallError,
+    },
+    /// The peer has everything, and promises less than it was asked for.
+    #[error("the peer has everything but does not say that it is durable")]
+    NotDurable,
+    /// The system has no randomness.
+    #[error("the system's random source failed")]
+    NoRandomness,
+}
+
+impl PushError {
+    /// What is known of the peer.
+    #[must_use]
+    pub fn delivery(&self) -> Delivery {
+        match self {
+            Self::Unknown { .. } | Self::Transfer(TransferError::Stream(StreamError::ConnectionLost(_))) => {
+                Delivery::Unknown
+            }
+            Self::NotDurable => Delivery::Verified,
+            Self::Refused(_) | Self::Rejected(_) | Self::Transfer(_) | Self::NoRandomness => {
+                Delivery::Rejected
+            }
+        }
+    }
+
+    /// Whether the peer was merely busy, so that the same may succeed a little later.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused(CallError::Fault(fault)) | Self::Rejected(fault)
+            if fault.code == FaultCode::Busy)
+    }
+}
+
+impl Push {
+    /// Asks the peer whether it is ready for `source`. It is once it has checked that we may, that there is
+    /// room, and that nobody else is at the same name; nothing of the content has been sent by then.
+    ///
+    /// Cancel-safe: the peer forgets a push that does not begin.
+    ///
+    /// # Errors
+    /// [`PushError::Refused`].
+    pub async fn open(client: &RpcClient, source: Source, request: &PushRequest) -> Result<Self, PushError> {
+        let transfer = random_transfer_id().ok_or(PushError::NoRandomness)?;
+        // Claimed before it is asked for: the records stream may be faster than the answer.
+        let claim = client.connection().claim(transfer).map_err(|_| PushError::NoRandomness)?;
+        let open = PushOpen {
+            transfer: *transfer.as_bytes(),
+            path: request.path.clone(),
+            shape: shape(&source, request.name.as_ref()),
+            source: *Digest::of(&request.source_name).as_bytes(),
+            total_bytes: request.total_bytes,
+            overwrite: request.overwrite,
+            durable: request.promise == Promise::Durable,
+            chunk_len_bytes: request.chunk_len_bytes,
+        };
+        match client.call_typed(PUSH_OPEN, &open, CALL_BUDGET).await.map_err(PushError::Refused)? {
+            PushOpened::Ready => {}
+            // A random id that it knows already.
+            PushOpened::Known => return Err(PushError::NoRandomness),
+        }
+        Ok(Self { client: client.clone(), source: Arc::new(source), promise: request.promise, claim })
+    }
+
+    /// Names the push at both ends.
+    #[must_use]
+    pub fn transfer(&self) -> TransferId {
+        self.claim.transfer()
+    }
+
+    /// Sends what the peer asks for, and waits until it says that it has everything as promised. Of the
+    /// `options`, only the lanes count: the chunks are the peer's to cut.
+    ///
+    /// Not cancel-safe: dropping it ends the transfer; what was verified is kept for the next push.
+    ///
+    /// # Errors
+    /// [`TransferError::Incomplete`] when all but some files have arrived, and the rest of [`PushError`].
+    pub async fn send(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
+        let Self { client, source, promise, mut claim } = self;
+        let connection = client.connection();
+        let transfer = claim.transfer();
+        let records = match tokio::time::timeout(connection.config().header_timeout, claim.next()).await {
+            Ok(Some(TransferStream::Records(records))) => records,
+            Ok(Some(TransferStream::Chunk(chunk))) => {
+                let index = chunk.index();
+                chunk.refuse(Code::Protocol).await;
+                return Err(TransferError::from(ProtocolFault::UnwantedChunk { index }).into());
+            }
+            Ok(None) => {
+                let end = connection.end().unwrap_or(ConnectionEnd::ClosedHere);
+                return Err(TransferError::from(StreamError::ConnectionLost(end)).into());
+            }
+            Err(_) => {
+                let silent = TransferError::Silent { timeout: connection.config().header_timeout };
+                return Err(why(&client, transfer, silent).await);
+            }
+        };
+        let failures = Failures::default();
+        let watched = failures.watch(Arc::clone(&events));
+        match provide(Arc::clone(connection), transfer, records, source, options, watched).await {
+            Ok(provided) => {
+                events(TransferEvent::Finishing);
+                let sent = PushSent { root: *provided.root.as_bytes(), chunks: provided.chunks };
+                let (failed, failed_count) = (failures.take(), provided.failed_entries);
+                let sent_bytes = provided.sent_bytes;
+                PushReceipt { transfer, sent, sent_bytes, promise, failed, failed_count }.ask(&client).await
+            }
+            Err(error) => match (error, connection.end()) {
+                (TransferError::Stream(_), Some(end)) => {
+                    Err(TransferError::from(StreamError::ConnectionLost(end)).into())
+                }
+                (error, _) => Err(why(&client, transfer, error).await),
+            },
+        }
+    }
+}
+
+impl PushReceipt {
+    /// Names the push at both ends.
+    #[must_use]
+    pub fn transfer(&self) -> TransferId {
+        self.transfer
+    }
+
+    /// Asks the peer what has become of the push, and waits for as long as it says that it is working on
+    /// it. The answer is the same however often it is asked, over whichever connection of the same key.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`PushError::Unknown`] when there is again no answer, or when the peer has forgotten;
+    /// [`PushError::Rejected`], [`PushError::NotDurable`], [`TransferError::Incomplete`].
+    pub async fn ask(self, client: &RpcClient) -> Result<PushReport, PushError> {
+        let request = PushSettle { transfer: *self.transfer.as_bytes(), sent: Some(self.sent) };
+        match ask(client, &request).await {
+            Ok(done) => self.report(done),
+            Err(CallError::Fault(fault)) if is_verdict(fault.code) => Err(PushError::Rejected(fault)),
+            Err(source) => Err(PushError::Unknown { receipt: Box::new(self), source }),
+        }
+    }
+
+    fn report(self, done: PushDone) -> Result<PushReport, PushError> {
+        if done.received != self.sent || done.failed_entries != self.failed_count {
+            return Err(TransferError::RootMismatch.into());
+        }
+        if self.failed_count > 0 {
+            let (failed, count) = (self.failed, self.failed_count);
+            return Err(TransferError::Incomplete { failed, count }.into());
+        }
+        let kept = match (done.durable, self.promise) {
+            (true, _) => Promise::Durable,
+            (false, Promise::Verified) => Promise::Verified,
+            (false, Promise::Durable) => return Err(PushError::NotDurable),
+        };
+        Ok(PushReport {
+            kept,
+            entries: done.entries,
+            total_bytes: done.total_bytes,
+            sent_bytes: self.sent_bytes,
+            published_files: done.published_files,
+            identical_files: done.identical_files,
+            resumed_bytes: done.resumed_bytes,
+            receipt: self,
+        })
+    }
+}
+
+/// Asks until there is a verdict. Each answer is a sign of life, so that the wait is bounded by progress
+/// and not in total.
+async fn ask(client: &RpcClient, request: &PushSettle) -> Result<PushDone, CallError> {
+    let budget = client.connection().config().progress_timeout;
+    loop {
+        let next = Instant::now() + MIN_ASK_INTERVAL;
+        match client.call_typed(PUSH_SETTLE, request, budget).await? {
+            PushSettled::Done(done) => return Ok(done),
+            PushSettled::Working => tokio::time::sleep_until(next).await,
+        }
+    }
+}
+
+/// A stream that the peer reset does not say why; the peer does.
+async fn why(client: &RpcClient, transfer: TransferId, error: TransferError) -> PushError {
+    let may_know = matches!(
+        error,
+        TransferError::Stream(_) | TransferError::Undelivered { .. } | TransferError::Silent { .. }
+    );
+    if !may_know {
+        return error.into();
+    }
+    let request = PushSettle { transfer: *transfer.as_bytes(), sent: None };
+    let budget = client.connection().config().progress_timeout;
+    match client.call_typed(PUSH_SETTLE, &request, budget).await {
+        Err(CallError::Fault(fault)) if is_verdict(fault.code) => PushError::Rejected(fault),
+        _ => error.into(),
+    }
+}
+
+/// Whether the fault is the receiver's word on the push, and not the lack of one.
+fn is_verdict(code: FaultCode) -> bool {
+    match code {
+        FaultCode::InvalidRequest
+        | FaultCode::Busy
+        | FaultCode::NotFound
+        | FaultCode::PathRefused
+        | FaultCode::TooLarge
+        | FaultCode::Integrity
+        | FaultCode::Exists
+        | FaultCode::NoSpace
+        | FaultCode::SourceIo
+        | FaultCode::SinkIo
+        | FaultCode::SourceChanged
+        | FaultCode::ReadOnly => true,
+        FaultCode::Internal
+        | FaultCode::UnknownMethod
+        | FaultCode::DeadlineExceeded
+        | FaultCode::Unauthorised
+        | FaultCode::Gone
+        | FaultCode::ShuttingDown
+        | FaultCode::Other(_) => false,
+    }
+}
+
+fn shape(source: &Source, name: Option<&Vec<u8>>) -> FetchOpened {
+    match (source.shape(), name) {
+        (Shape::Directory { .. } | Shape::Root, Some(name)) => FetchOpened::Directory { name: name.clone() },
+        (shape, _) => shape.into(),
+    }
+}
+
+/// The files that could not be sent, as the events tell them.
+#[derive(Debug, Clone, Default)]
+struct Failures(Arc<Mutex<Vec<FailedEntry>>>);
+
+impl Failures {
+    /// The same events, noted on their way.
+    fn watch(&self, events: EventFn) -> EventFn {
+        let failures = self.clone();
+        Arc::new(move |event| {
+            if let TransferEvent::Failed { reason, path } = &event {
+                let mut noted = failures.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if noted.len() < MAX_NAMED_FAILURES {
+                    noted.push(FailedEntry { path: path.clone(), reason: *reason });
+                }
+            }
+            events(event);
+        })
+    }
+
+    fn take(&self) -> Vec<FailedEntry> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Failed files that an error names.
+const MAX_NAMED_FAILURES: usize = 100;
+
+/// 1 s: a peer that has nothing to say and says so at once is not asked any faster.
+const MIN_ASK_INTERVAL: Duration = Duration::from_secs(1);

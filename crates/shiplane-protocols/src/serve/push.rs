@@ -1,0 +1,355 @@
+//! The receiving side of push: READY only when all that can be checked has been (SPEC 5.5 to 5.9).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shiplane_rpc::{Fault, FaultCode, RequestContext};
+use shiplane_transport::{Claim, PeerConnection, StreamError};
+use shiplane_wire::{Digest, Entry, Promise, RelPath, Span, TransferId, escape, limits};
+
+use super::{
+    CONFIRM_TIMEOUT, FileServer,
+    registry::{Refused, Registry, Settle},
+    targets::{Reserved, Space, TargetClaim, Targets},
+};
+use crate::{
+    files::{
+        Destination, DestinationError, JobKey, Plan, ReceiveOptions, Shape, SourceError, SourceRoot, Summary,
+    },
+    methods::{
+        PushDone, PushOpen, PushOpened, PushSent, PushSettle, PushSettled, denied, not_served, not_taken,
+    },
+    transfer::{
+        EventFn, Target, TransferError, TransferEvent, TransferOptions,
+        receiver::{Received, receive},
+    },
+};
+
+/// How much peers may push.
+#[derive(Debug, Clone)]
+pub struct WriteLimits {
+    /// The sum of the sizes of one push; `None` is as much as the disk takes.
+    pub max_transfer_bytes: Option<u64>,
+    /// Pushes of one peer at a time. More are told that the server is busy.
+    pub max_pushes_per_peer: usize,
+}
+
+impl Default for WriteLimits {
+    fn default() -> Self {
+        Self { max_transfer_bytes: None, max_pushes_per_peer: MAX_PUSHES_PER_PEER }
+    }
+}
+
+/// What a server that may be written to keeps.
+#[derive(Debug)]
+pub(super) struct Writing {
+    limits: WriteLimits,
+    pushes: Registry<PushDone>,
+    targets: Targets,
+    space: Space,
+}
+
+/// What a push holds from READY to its end.
+struct Held {
+    claim: Claim,
+    target: Limited,
+    _name: TargetClaim,
+    _space: Option<Reserved>,
+}
+
+impl Writing {
+    pub(super) fn new(limits: WriteLimits) -> Self {
+        let pushes = Registry::new(limits.max_pushes_per_peer);
+        Self { limits, pushes, targets: Targets::default(), space: Space::default() }
+    }
+}
+
+impl FileServer {
+    /// READY, or a fault before a single byte of payload (SPEC 5.6).
+    pub(super) async fn open_push(
+        self: Arc<Self>,
+        context: RequestContext,
+        request: PushOpen,
+    ) -> Result<PushOpened, Fault> {
+        if self.closing.is_cancelled() {
+            return Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"));
+        }
+        let landing = landing_path(&request)?;
+        // The scope before the disk: what is outside of it must not even be told to exist.
+        let allowed = self.access.may_write(&context.peer, &landing, Instant::now());
+        allowed.map_err(|error| denied(&error))?;
+        let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be pushed to this server");
+        let writing = self.writing.as_ref().ok_or_else(read_only)?;
+        let transfer = TransferId::from_bytes(request.transfer);
+        let settle = match writing.pushes.begin(context.peer, transfer, &request) {
+            Ok(settle) => settle,
+            // SPEC 5.9: nothing happens twice.
+            Err(Refused::Reused { same: true }) => return Ok(PushOpened::Known),
+            Err(refused) => return Err(refused.fault()),
+        };
+        let durable = request.durable;
+        let shown = escape(&landing).to_string();
+        match self.hold(writing, &context, request, landing).await {
+            Ok(held) => {
+                tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "push opened");
+                self.tasks.spawn(Arc::clone(&self).run_push(context.connection, held, settle, durable));
+                Ok(PushOpened::Ready)
+            }
+            Err(fault) => {
+                settle.forget();
+                tracing::info!(peer = %context.peer.short(), %transfer, path = shown, %fault, "push refused");
+                Err(fault)
+            }
+        }
+    }
+
+    /// Takes everything that the push needs: its streams, its name, its place on the disk and the space.
+    async fn hold(
+        &self,
+        writing: &Writing,
+        context: &RequestContext,
+        request: PushOpen,
+        landing: Vec<u8>,
+    ) -> Result<Held, Fault> {
+        if let (Some(total_bytes), Some(max_bytes)) = (request.total_bytes, writing.limits.max_transfer_bytes)
+            && total_bytes > max_bytes
+        {
+            return Err(not_taken(&DestinationError::TooLarge { total_bytes, max_bytes }));
+        }
+        let claim = context.connection.claim(TransferId::from_bytes(request.transfer));
+        let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))?;
+        let busy = || Fault::new(FaultCode::Busy, "somebody else is pushing to that name");
+        let name = writing.targets.claim(&landing).ok_or_else(busy)?;
+        let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
+        let peer = context.peer;
+        let max_bytes = writing.limits.max_transfer_bytes;
+        let opening = tokio::task::spawn_blocking(move || {
+            let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
+            let job = JobKey::of_push(peer.as_bytes(), &request.source, &landing);
+            let (destination, reserved) = open(&root, request, job, &space, &may_create)?;
+            Ok::<_, DestinationError>(Held {
+                claim,
+                target: Limited { destination, max_bytes, announced_bytes: Arc::default() },
+                _name: name,
+                _space: reserved,
+            })
+        });
+        let opened = opening.await.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
+        opened.map_err(|error| not_taken(&error))
+    }
+
+    /// Receives, then waits until the pusher knows what came of it.
+    async fn run_push(
+        self: Arc<Self>,
+        connection: Arc<PeerConnection>,
+        held: Held,
+        settle: Settle<PushDone>,
+        durable: bool,
+    ) {
+        let (peer, transfer) = (connection.peer_id(), held.claim.transfer());
+        let received = take(&connection, held, &self.options).await;
+        match &received {
+            Ok(received) => {
+                let (files, bytes) = (received.summary.published_files, received.received_bytes);
+                tracing::info!(peer = %peer.short(), %transfer, files, received_bytes = bytes, "push complete");
+            }
+            Err(error) => tracing::warn!(peer = %peer.short(), %transfer, %error, "push failed"),
+        }
+        let outcome = received.map(|received| done(&received, durable)).map_err(|error| failed(&error));
+        let confirmed = settle.settle(outcome);
+        // A shutdown waits until the pusher has been told, if it is there to be told.
+        tokio::select! {
+            () = confirmed.cancelled() => {}
+            _ = connection.closed() => {}
+            () = tokio::time::sleep(CONFIRM_TIMEOUT) => {}
+        }
+    }
+
+    /// The receiver's verdict, the same whenever it is asked for (SPEC 5.8).
+    pub(super) async fn settle_push(
+        &self,
+        context: &RequestContext,
+        request: PushSettle,
+    ) -> Result<PushSettled, Fault> {
+        let unknown = || Fault::new(FaultCode::Gone, "no such transfer");
+        let pushes = &self.writing.as_ref().ok_or_else(unknown)?.pushes;
+        let transfer = TransferId::from_bytes(request.transfer);
+        let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
+        let outcome = pushes.outcome(context.peer, transfer);
+        // To say that there is no verdict yet is a sign of life, and must come in time.
+        let Ok(outcome) = tokio::time::timeout(SETTLE_WAIT.min(left / 2), outcome).await else {
+            return Ok(PushSettled::Working);
+        };
+        pushes.confirmed(context.peer, transfer);
+        let done = outcome?;
+        match request.sent {
+            Some(sent) if sent != done.received => {
+                tracing::warn!(peer = %context.peer.short(), %transfer, "the pusher sent something else");
+                Err(Fault::new(FaultCode::Integrity, "the root is another one here"))
+            }
+            _ => Ok(PushSettled::Done(done)),
+        }
+    }
+}
+
+/// Where it all goes, from the root: checked as a path, and nothing else.
+fn landing_path(request: &PushOpen) -> Result<Vec<u8>, Fault> {
+    let path = match Shape::from(request.shape.clone()) {
+        Shape::File { name } | Shape::Directory { name } => {
+            if name.contains(&b'/') {
+                return Err(Fault::new(FaultCode::PathRefused, "the name has more than one component"));
+            }
+            if request.path.is_empty() { name } else { [&request.path[..], b"/", &name].concat() }
+        }
+        Shape::Root if request.path.is_empty() => return Ok(Vec::new()),
+        Shape::Root => request.path.clone(),
+    };
+    match RelPath::parse(&path) {
+        Ok(_) => Ok(path),
+        Err(reason) => Err(not_served(&SourceError::PathRefused { reason })),
+    }
+}
+
+/// Blocking: opens the destination and sets the space aside.
+fn open(
+    root: &SourceRoot,
+    request: PushOpen,
+    job: JobKey,
+    space: &Space,
+    may_create: &dyn Fn(&[u8]) -> bool,
+) -> Result<(Destination, Option<Reserved>), DestinationError> {
+    let options = ReceiveOptions {
+        overwrite: request.overwrite,
+        promise: if request.durable { Promise::Durable } else { Promise::Verified },
+        verify: false,
+        chunk_len_bytes: request
+            .chunk_len_bytes
+            .clamp(MIN_CHUNK_LEN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES),
+    };
+    let shape = Shape::from(request.shape);
+    let destination = Destination::open_beneath(root, &request.path, &shape, job, options, may_create)?;
+    // Where something is already, only the manifest can tell what is missing; then the receiver checks
+    // before it asks for the first byte.
+    let reserved = match request.total_bytes {
+        Some(total_bytes) if destination.is_fresh()? => Some(space.reserve(&destination, total_bytes)?),
+        _ => None,
+    };
+    Ok((destination, reserved))
+}
+
+/// Opens the records stream and receives. What the push held is free when this returns, before the pusher
+/// hears of it, so that it may push there again at once.
+async fn take(
+    connection: &Arc<PeerConnection>,
+    held: Held,
+    options: &TransferOptions,
+) -> Result<Received, TransferError> {
+    let config = connection.config();
+    let Held { claim, target, _name, _space } = held;
+    let opening = connection.open_records(claim.transfer());
+    let timeout = config.header_timeout;
+    let records =
+        tokio::time::timeout(timeout, opening).await.map_err(|_| TransferError::Silent { timeout })??;
+    let options =
+        TransferOptions { chunk_len_bytes: target.destination.chunk_len_bytes(), ..options.clone() };
+    let events: EventFn = Arc::new(|_: TransferEvent| ());
+    let received = receive(claim, records, config.progress_timeout, target, &options, events).await;
+    received.map_err(|error| match (error, connection.end()) {
+        (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
+        (error, _) => error,
+    })
+}
+
+fn done(received: &Received, durable: bool) -> PushDone {
+    PushDone {
+        received: PushSent { root: *received.root.as_bytes(), chunks: received.chunks },
+        durable,
+        entries: received.entries,
+        total_bytes: received.total_bytes,
+        published_files: received.summary.published_files,
+        identical_files: received.summary.identical_files,
+        resumed_bytes: received.summary.resumed_bytes,
+        failed_entries: received.failed_count,
+    }
+}
+
+/// What the pusher is told of a failed push.
+fn failed(error: &TransferError) -> Fault {
+    match error {
+        TransferError::Destination(error) => not_taken(error),
+        TransferError::Corrupt { .. } | TransferError::RootMismatch => {
+            Fault::new(FaultCode::Integrity, error.to_string())
+        }
+        TransferError::Protocol(_) | TransferError::Records(_) => {
+            Fault::new(FaultCode::InvalidRequest, error.to_string())
+        }
+        TransferError::Silent { .. }
+        | TransferError::Stream(_)
+        | TransferError::Call(_)
+        | TransferError::Incomplete { .. }
+        | TransferError::Source(_)
+        | TransferError::Undelivered { .. }
+        | TransferError::Abandoned => Fault::new(FaultCode::Gone, "the transfer was cut"),
+    }
+}
+
+/// A destination that takes so many bytes and no more, whatever was announced at first.
+#[derive(Debug, Clone)]
+struct Limited {
+    destination: Destination,
+    max_bytes: Option<u64>,
+    announced_bytes: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Target for Limited {
+    type Writer = <Destination as Target>::Writer;
+
+    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        if let Some(max_bytes) = self.max_bytes {
+            let before = self.announced_bytes.load(std::sync::atomic::Ordering::Relaxed);
+            let total_bytes = before.saturating_add(entry.size_bytes);
+            if total_bytes > max_bytes {
+                return Err(DestinationError::TooLarge { total_bytes, max_bytes });
+            }
+            // One thread plans.
+            self.announced_bytes.store(total_bytes, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.destination.plan(index, entry)
+    }
+
+    fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
+        self.destination.compare(index, entry, theirs)
+    }
+
+    fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
+        self.destination.reserve(missing_bytes)
+    }
+
+    fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Self::Writer, DestinationError> {
+        self.destination.writer(chunk, spans)
+    }
+
+    fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
+        self.destination.publish(entries)
+    }
+
+    fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+        self.destination.discard(entry)
+    }
+
+    fn finish(self) -> Result<Summary, DestinationError> {
+        self.destination.finish()
+    }
+}
+
+/// 32: one machine that pushes many things side by side, and an eighth of what the server runs in all.
+const MAX_PUSHES_PER_PEER: usize = 32;
+
+/// Half of what a peer waits for progress by default: a pusher hears twice that its files are worked on
+/// before it would give up.
+const SETTLE_WAIT: Duration = Duration::from_secs(10);
+
+/// 64 KiB: below it every chunk is mostly its own overhead of a stream and a round trip.
+const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;

@@ -1,0 +1,164 @@
+//! What pushes write to, so that no two write to the same place at a time.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::Ordering},
+};
+
+use crate::files::{Destination, DestinationError};
+
+/// The paths that pushes are writing to, none of which lies in another. A handle: clones share them.
+///
+/// Two pushes to one name would mix file by file, since each file is published by itself. So one gets the
+/// name, and the other is told that it is busy.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Targets(Arc<Mutex<HashSet<Vec<u8>>>>);
+
+/// Holds a path for one push until it is dropped.
+#[derive(Debug)]
+pub(super) struct TargetClaim {
+    targets: Targets,
+    path: Vec<u8>,
+}
+
+impl Targets {
+    /// `None` while somebody writes to that path, to one above it or to one in it. The empty path is above
+    /// all others.
+    pub(super) fn claim(&self, path: &[u8]) -> Option<TargetClaim> {
+        let mut held = self.lock();
+        // There are no more than pushes under way.
+        if held.iter().any(|other| is_within(other, path) || is_within(path, other)) {
+            return None;
+        }
+        held.insert(path.to_vec());
+        Some(TargetClaim { targets: self.clone(), path: path.to_vec() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Vec<u8>>> {
+        // Each change is one step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for TargetClaim {
+    fn drop(&mut self) {
+        self.targets.lock().remove(&self.path);
+    }
+}
+
+/// Whether `path` is `above` or lies in it.
+fn is_within(path: &[u8], above: &[u8]) -> bool {
+    above.is_empty() || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// The space that pushes were promised and have not taken yet. A handle: clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Space(Arc<Mutex<Vec<Promised>>>);
+
+/// Space that is set aside until this is dropped.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    space: Space,
+    occupied_bytes: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Promised {
+    device: u64,
+    total_bytes: u64,
+    /// What of it is on the disk, and so missing from what the system calls available.
+    occupied_bytes: Arc<AtomicU64>,
+}
+
+impl Space {
+    /// Sets `total_bytes` aside for `destination`. Blocking: asks the system.
+    pub(super) fn reserve(
+        &self,
+        destination: &Destination,
+        total_bytes: u64,
+    ) -> Result<Reserved, DestinationError> {
+        let device = destination.device();
+        let mut promised = self.lock();
+        let others = promised.iter().filter(|other| other.device == device);
+        let others_bytes = others.fold(0, |sum: u64, other| sum.saturating_add(other.outstanding_bytes()));
+        destination.reserve(total_bytes.saturating_add(others_bytes)).map_err(|error| match error {
+            DestinationError::NoSpace { path, available_bytes, .. } => DestinationError::NoSpace {
+                path,
+                needed_bytes: total_bytes,
+                available_bytes: available_bytes.saturating_sub(others_bytes),
+            },
+            other => other,
+        })?;
+        let occupied_bytes = destination.occupied_bytes();
+        promised.push(Promised { device, total_bytes, occupied_bytes: Arc::clone(&occupied_bytes) });
+        Ok(Reserved { space: self.clone(), occupied_bytes })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Promised>> {
+        // Each change is one step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Promised {
+    fn outstanding_bytes(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.occupied_bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.space.lock().retain(|other| !Arc::ptr_eq(&other.occupied_bytes, &self.occupied_bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{JobKey, ReceiveOptions, Shape};
+
+    #[test]
+    fn nobody_writes_where_somebody_does() {
+        let targets = Targets::default();
+        let held = targets.claim(b"a/b").unwrap();
+        for busy in ["", "a", "a/b", "a/b/c"] {
+            assert!(targets.claim(busy.as_bytes()).is_none(), "{busy}");
+        }
+        let others: Vec<_> =
+            ["a/bc", "a/c", "b"].iter().map(|path| targets.claim(path.as_bytes()).unwrap()).collect();
+        drop((held, others));
+        let _all = targets.claim(b"").unwrap();
+        assert!(targets.claim(b"x").is_none());
+    }
+
+    #[test]
+    fn space_is_promised_once() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let open = |name: &str| {
+            let options = ReceiveOptions {
+                overwrite: false,
+                promise: shiplane_wire::Promise::Verified,
+                verify: false,
+                chunk_len_bytes: 1 << 20,
+            };
+            let (shape, job) = (Shape::File { name: name.into() }, JobKey::new(b"peer", b""));
+            Destination::open(dir.path(), &shape, job, options).unwrap()
+        };
+        let (one, two) = (open("one"), open("two"));
+        let Err(DestinationError::NoSpace { available_bytes, .. }) = one.reserve(u64::MAX) else {
+            panic!("there is no such disk")
+        };
+        // Others may write to this disk meanwhile, but hardly so much.
+        let most = available_bytes / 4 * 3;
+        let space = Space::default();
+        let reserved = space.reserve(&one, most).unwrap();
+        let refused = space.reserve(&two, most).unwrap_err();
+        assert!(matches!(refused, DestinationError::NoSpace { needed_bytes, .. } if needed_bytes == most));
+        // What is on the disk already is not counted twice.
+        one.occupied_bytes().store(most, Ordering::Relaxed);
+        drop(space.reserve(&two, most).unwrap());
+        one.occupied_bytes().store(0, Ordering::Relaxed);
+        drop(reserved);
+        space.reserve(&two, most).unwrap();
+    }
+}

@@ -54,6 +54,7 @@
 mod calls;
 mod client;
 mod codec;
+pub mod compat;
 mod context;
 mod error;
 mod fault;

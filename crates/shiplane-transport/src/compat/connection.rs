@@ -72,9 +72,12 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
     }
 
     /// Ends the connection at once; what is under way fails on both sides. [`Code::NoError`] is an
-    /// orderly end.
+    /// orderly end. If the connection has ended before, that end stands.
     pub fn close(&self, code: Code) {
-        self.connection.close(varint(code), b"");
+        // quinn would forget why it ended.
+        if !self.is_closed() {
+            self.connection.close(varint(code), b"");
+        }
     }
 
     /// Waits until no stream is open, so that a close loses nothing.

@@ -2,9 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
+mod features;
 mod fetch;
 #[cfg(unix)]
 mod files;
 mod harness;
-#[cfg(unix)]
-mod push;

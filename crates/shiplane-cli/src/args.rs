@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use shiplane_protocols::access::{Host, PeerName};
 use shiplane_transport::PeerId;
-use shiplane_wire::limits::MAX_PAYLOAD_CHUNK_LEN_BYTES;
+use shiplane_wire::{Promise, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
 
 use crate::units::{UnitError, parse_duration, parse_size};
 
@@ -33,10 +33,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve a directory and print the ticket URL that fetches it
+    /// Serve a directory and print the ticket URL that reaches it
     Serve(ServeArgs),
     /// Fetch a file or a tree: verified, durable, resumed if it was cut
     Get(GetArgs),
+    /// Push files, trees or standard input to a server that is writable: verified, durable, resumed
+    Push(PushArgs),
     /// Print the peer id of this machine, and make its key if there is none yet
     Id,
     /// Give keys names, and rights on what this machine serves
@@ -60,6 +62,7 @@ impl Command {
         match self {
             Self::Serve(args) => args.json,
             Self::Get(args) => args.json,
+            Self::Push(args) => args.json,
             Self::Id | Self::Peers(_) | Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
@@ -67,9 +70,12 @@ impl Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// The directory to serve, read-only
+    /// The directory to serve, for reading only unless --writable is given
     #[arg(value_name = "DIR")]
     pub(crate) root: PathBuf,
+    /// Take what is pushed here; the ticket carries the right to push too
+    #[arg(long)]
+    pub(crate) writable: bool,
     /// Where to listen [default: 0.0.0.0:7514, or any free port if that is taken]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
@@ -128,13 +134,56 @@ pub(crate) struct GetArgs {
     pub(crate) quiet: bool,
 }
 
-/// What `get` waits for before it says that it is done.
+#[derive(Debug, Args)]
+#[command(after_help = PUSH_HELP)]
+pub(crate) struct PushArgs {
+    /// Files and directories, or `-` for standard input; then a ticket URL or
+    /// NAME|PEERID@HOST:PORT[/PATH], unless the ticket comes from elsewhere
+    #[arg(value_names = ["PATH", "TARGET"], num_args = 1.., required = true)]
+    pub(crate) paths: Vec<OsString>,
+    /// Read the ticket from this file, or from standard input if it is `-`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ticket_file: Option<PathBuf>,
+    /// Replace files that are there already with other content
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// What to wait for: on the server's disk for good, or received and verified
+    #[arg(long, value_enum, default_value_t = Durability::Durable)]
+    pub(crate) durability: Durability,
+    /// Chunks on their way at a time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub(crate) jobs: u16,
+    /// Bytes read and sent at a time
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
+    pub(crate) buffer: usize,
+    /// Bytes verified, kept and resumed as one, if the server agrees
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_chunk_size)]
+    pub(crate) chunk: u64,
+    /// Print events as lines of JSON on standard output
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// What `get` and `push` wait for before they say that they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Durability {
     /// Every byte is verified and on the disk for good
     Durable,
     /// Every byte is verified; the system may still hold some in memory
     Verified,
+}
+
+impl Durability {
+    /// As the libraries name it.
+    pub(crate) fn promise(self) -> Promise {
+        match self {
+            Self::Durable => Promise::Durable,
+            Self::Verified => Promise::Verified,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,17 +200,21 @@ pub(crate) enum PeersCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("rights").args(["read", "write"]).multiple(true)))]
 pub(crate) struct PeersAdd {
     /// A name for the peer: letters, digits, dots, underscores, hyphens
     pub(crate) name: PeerName,
     /// What `shiplane id` prints on that peer
     #[arg(value_name = "PEERID")]
     pub(crate) id: PeerId,
-    /// Let the peer fetch what this machine serves; without this, it only gets a name
+    /// Let the peer fetch what this machine serves
     #[arg(long)]
     pub(crate) read: bool,
+    /// Let the peer push here while `serve --writable` runs; without rights, it only gets a name
+    #[arg(long)]
+    pub(crate) write: bool,
     /// Where the rights hold: a path within what is served, and all below it [default: everything]
-    #[arg(long = "root", value_name = "PATH", requires = "read")]
+    #[arg(long = "root", value_name = "PATH", requires = "rights")]
     pub(crate) roots: Vec<OsString>,
 }
 
@@ -202,6 +255,13 @@ const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;
 
 const GET_HELP: &str = "\
 The ticket is SOURCE, or is read from --ticket-file, or from the variable SHIPLANE_TICKET; the
+last two keep it out of the list of processes. A run that was cut is resumed by the same command.";
+
+const PUSH_HELP: &str = "\
+Each PATH goes by its name into the directory that TARGET names, which is created; `.` stands for
+what is in it. Standard input goes to the file that TARGET names: NAME@HOST:PORT/DIR/FILE, or a
+ticket URL with /DIR/FILE before its #.
+The ticket is TARGET, or is read from --ticket-file, or from the variable SHIPLANE_TICKET; the
 last two keep it out of the list of processes. A run that was cut is resumed by the same command.";
 
 const EXIT_CODES: &str = "\

@@ -9,8 +9,8 @@ use serde::Serialize;
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event {
     /// `serve` accepts connections from here on.
-    Listening { ticket: String, peer_id: String, address: String, ticket_seconds: u64 },
-    /// `get` sets out.
+    Listening { ticket: String, peer_id: String, address: String, ticket_seconds: u64, writable: bool },
+    /// `get` or `push` sets out.
     Started { peer_id: String, address: String, destination: String },
     /// This much was here already when the last of it was found, and is not sent again.
     Resumed { bytes_resumed: u64 },
@@ -48,6 +48,18 @@ pub(crate) enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
     },
+    /// All is there on the other side, with the promise that was asked for.
+    #[serde(rename = "done")]
+    Pushed {
+        files: u64,
+        bytes_total: u64,
+        bytes_sent: u64,
+        /// Were there already: kept from a run that was cut, or in files that are equal.
+        bytes_resumed: u64,
+        /// Whether it is on the disk for good, or merely received and verified.
+        durable: bool,
+        seconds: f64,
+    },
     /// It ended otherwise.
     Error { class: &'static str, side: &'static str, message: String, hint: String, exit_code: u8 },
 }
@@ -61,6 +73,11 @@ pub(crate) enum Phase {
     Listing,
     Receiving,
     Publishing,
+    Spooling,
+    Waiting,
+    Offering,
+    Sending,
+    Settling,
 }
 
 impl Phase {
@@ -72,6 +89,11 @@ impl Phase {
             Self::Listing => "waiting for the list of files",
             Self::Receiving => "receiving",
             Self::Publishing => "making it durable",
+            Self::Spooling => "reading standard input",
+            Self::Waiting => "waiting for the server, which is busy",
+            Self::Offering => "waiting for the server to be ready",
+            Self::Sending => "sending",
+            Self::Settling => "waiting for the server to confirm",
         }
     }
 }

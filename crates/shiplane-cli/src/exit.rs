@@ -83,6 +83,12 @@ impl Failure {
             Self::Redeem(error) => transfer::redeem(error),
             Self::Fetch(error) => transfer::fetch(error),
             Self::Destination(error) => transfer::destination(error),
+            Self::Push(error) => transfer::push(error),
+            Self::Source(error) => transfer::source(error),
+            Self::Spool(_) => {
+                here(LocalIo, "see to the space in the directory for temporary files, or set TMPDIR")
+            }
+            Self::WritableFile => here(Usage, "serve the directory it is in, or leave --writable out"),
             Self::NotOneFile => here(Refused, "give the path of one file, or a directory as DEST"),
             Self::Interrupted => {
                 here(Interrupted, "run the same command again; what was kept is not sent again")
@@ -108,9 +114,20 @@ fn settings(error: &SettingsError) -> Verdict {
             }
             SettingsError::Source(SourceError::Id(_)) => "copy the id again; shiplane id prints it there",
             SettingsError::Source(_) => {
-                "a source is a ticket URL, or a peer's name or id with its address: NAME@HOST:PORT/PATH"
+                "a source or target is a ticket URL, or a peer's name or id with its address: NAME@HOST:PORT/PATH"
             }
             SettingsError::TicketFile { .. } => "see to the file; shiplane serve --ticket-file writes it",
+            SettingsError::NoPath => "give what is to be pushed before the target",
+            SettingsError::NoTarget => {
+                "give a ticket URL or NAME@HOST:PORT/PATH last, or put the ticket into SHIPLANE_TICKET"
+            }
+            SettingsError::TwoTargets => "with --ticket-file, give the paths only",
+            SettingsError::StdinUnnamed => {
+                "end the target with the name of a file: NAME@HOST:PORT/DIR/FILE, or /DIR/FILE before \
+                 the # of a ticket"
+            }
+            SettingsError::StdinNotAlone => "push the other paths by themselves",
+            SettingsError::SameName { .. } => "push them one after another, or into different directories",
             SettingsError::JsonAndContent => "leave --json out, or get into a file",
             SettingsError::TicketTtl { .. } => "for longer, use shiplane peers add on the server",
         },

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use shiplane_protocols::FetchError;
 use shiplane_protocols::access::{EditError, Host, IssueError, PeerName, PeersError};
 use shiplane_protocols::files::{DestinationError, SourceError};
+use shiplane_protocols::{FetchError, PushError};
 use shiplane_rpc::CallError;
 use shiplane_transport::{BindError, ConnectError, IdentityError};
 use shiplane_wire::PathRefused;
@@ -56,6 +56,14 @@ pub(crate) enum Failure {
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Destination(DestinationError),
+    #[error(transparent)]
+    Push(#[from] PushError),
+    #[error("cannot push this: {0}")]
+    Source(SourceError),
+    #[error("cannot read standard input into a temporary file: {0}")]
+    Spool(io::Error),
+    #[error("what is served is one file, and nothing can be pushed into that")]
+    WritableFile,
     #[error("the source is a directory, and only one file fits standard output")]
     NotOneFile,
     #[error("interrupted")]

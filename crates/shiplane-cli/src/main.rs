@@ -13,6 +13,7 @@ mod failure;
 mod home;
 mod logging;
 mod progress;
+mod remote;
 mod report;
 mod runtime;
 mod settings;

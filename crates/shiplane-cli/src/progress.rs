@@ -158,7 +158,7 @@ impl<W: Write> Reporter<W> {
                 let mark = if path.contains('\\') { "\\" } else { "" };
                 self.write(|out| writeln!(out, "{mark}{sha256}  {path}"));
             }
-            (Audience::Person, done @ Event::Done { .. }) if self.bar.is_some() => {
+            (Audience::Person, done @ (Event::Done { .. } | Event::Pushed { .. })) if self.bar.is_some() => {
                 self.end_bar();
                 print_line(&summary(done));
             }
@@ -247,18 +247,24 @@ fn template(has_total: bool) -> &'static str {
 }
 
 fn summary(done: &Event) -> String {
-    let Event::Done { files, bytes_received, bytes_resumed, seconds, .. } = done else {
-        return String::new();
+    let (files, moved, verb, bytes_resumed, seconds) = match done {
+        Event::Done { files, bytes_received, bytes_resumed, seconds, .. } => {
+            (files, *bytes_received, "received", bytes_resumed, seconds)
+        }
+        Event::Pushed { files, bytes_sent, bytes_resumed, seconds, .. } => {
+            (files, *bytes_sent, "sent", bytes_resumed, seconds)
+        }
+        _ => return String::new(),
     };
     let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
-    let rate = *bytes_received as f64 / seconds.max(MIN_RATE_SECONDS);
+    let rate = moved as f64 / seconds.max(MIN_RATE_SECONDS);
     let resumed = match bytes_resumed {
         0 => String::new(),
         bytes => format!(", {} resumed", BinaryBytes(*bytes)),
     };
-    let received = BinaryBytes(*bytes_received);
+    let moved = BinaryBytes(moved);
     let rate = BinaryBytes(rate as u64);
-    format!("done: {files} files, {received} received in {took:.1?} ({rate}/s){resumed}")
+    format!("done: {files} files, {moved} {verb} in {took:.1?} ({rate}/s){resumed}")
 }
 
 /// Four a second: often enough for a script that draws, seldom enough for one that logs.

@@ -1,5 +1,7 @@
 //! What the arguments mean: defaults filled in, sources taken apart, contradictions refused.
 
+mod push;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
@@ -15,6 +17,8 @@ use crate::args::{Durability, GetArgs, ServeArgs};
 use crate::progress::Audience;
 use crate::source_arg::{SourceArg, SourceError};
 
+pub(crate) use self::push::{PushSettings, Pushed};
+
 /// `serve`, settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServeSettings {
@@ -25,6 +29,7 @@ pub(crate) struct ServeSettings {
     pub(crate) advertise: Option<Host>,
     pub(crate) ticket_ttl: Duration,
     pub(crate) ticket_file: Option<PathBuf>,
+    pub(crate) writable: bool,
     pub(crate) json: bool,
 }
 
@@ -71,6 +76,18 @@ pub(crate) enum SettingsError {
     Source(#[from] SourceError),
     #[error("cannot read the ticket from {from}: {source}")]
     TicketFile { from: String, source: io::Error },
+    #[error("there is nothing to push: a target alone")]
+    NoPath,
+    #[error("there is no target to push to")]
+    NoTarget,
+    #[error("there is a target and a ticket file, and only one can be meant")]
+    TwoTargets,
+    #[error("standard input needs a name: the target names no file")]
+    StdinUnnamed,
+    #[error("standard input is pushed alone, to the file that the target names")]
+    StdinNotAlone,
+    #[error("two of the paths have the name {name}, and only one can go there")]
+    SameName { name: String },
     #[error("events and the file's content cannot both go to standard output")]
     JsonAndContent,
     #[error("a ticket is good for 1 second at least and {max_days} days at most")]
@@ -90,6 +107,7 @@ impl ServeSettings {
             advertise: args.advertise,
             ticket_ttl: args.ticket_ttl,
             ticket_file: args.ticket_file,
+            writable: args.writable,
             json: args.json,
         })
     }
@@ -116,11 +134,6 @@ impl GetSettings {
         if args.json && dest == Dest::Stdout {
             return Err(SettingsError::JsonAndContent);
         }
-        let audience = match (args.json, args.quiet) {
-            (true, _) => Audience::Program,
-            (false, true) => Audience::Nobody,
-            (false, false) => Audience::Person,
-        };
         Ok(Self {
             source: SourceArg::parse(&source)?,
             dest,
@@ -131,8 +144,16 @@ impl GetSettings {
             jobs: args.jobs,
             buffer_len_bytes: args.buffer,
             chunk_len_bytes: args.chunk,
-            audience,
+            audience: audience(args.json, args.quiet),
         })
+    }
+}
+
+fn audience(json: bool, quiet: bool) -> Audience {
+    match (json, quiet) {
+        (true, _) => Audience::Program,
+        (false, true) => Audience::Nobody,
+        (false, false) => Audience::Person,
     }
 }
 

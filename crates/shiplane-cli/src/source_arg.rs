@@ -1,4 +1,4 @@
-//! SOURCE, as typed: a ticket URL, or `NAME|PEERID@HOST:PORT[/PATH]`.
+//! SOURCE or TARGET, as typed: a ticket URL, or `NAME|PEERID@HOST:PORT[/PATH]`.
 
 use std::ffi::OsStr;
 
@@ -6,7 +6,7 @@ use shiplane_protocols::access::{AddressError, HostPort, NameError, PeerName, Ti
 use shiplane_transport::{PeerId, PeerIdError};
 use shiplane_wire::{PathRefused, RelPath};
 
-/// Where to fetch from, and by what right.
+/// Where to fetch from or push to, and by what right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SourceArg {
     /// A stranger's way in.
@@ -29,20 +29,20 @@ pub(crate) enum Server {
     Id(PeerId),
 }
 
-/// Why a text is no source. Shows nothing of what was typed: it may hold a secret.
+/// Why a text is no source and no target. Shows nothing of what was typed: it may hold a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SourceError {
     #[error("the ticket is wrong: {0}")]
     Ticket(#[from] TicketError),
-    #[error("the source is neither a ticket URL nor NAME@HOST:PORT/PATH")]
+    #[error("this is neither a ticket URL nor NAME@HOST:PORT/PATH")]
     Unknown,
-    #[error("the source's peer id is wrong: {0}")]
+    #[error("the peer id is wrong: {0}")]
     Id(#[from] PeerIdError),
-    #[error("the source's name is wrong: {0}")]
+    #[error("the name is wrong: {0}")]
     Name(#[from] NameError),
-    #[error("the source's address is wrong: {0}")]
+    #[error("the address is wrong: {0}")]
     Address(#[from] AddressError),
-    #[error("the source's path is refused: {0}")]
+    #[error("the path is refused: {0}")]
     Path(PathRefused),
 }
 
@@ -66,6 +66,14 @@ impl SourceArg {
             RelPath::parse(path).map_err(SourceError::Path)?;
         }
         Ok(Self::Standing { server, at, path: path.to_vec() })
+    }
+
+    /// What of it; empty for all that is served.
+    pub(crate) fn path(&self) -> &[u8] {
+        match self {
+            Self::Ticket(ticket) => ticket.path(),
+            Self::Standing { path, .. } => path,
+        }
     }
 
     /// Whether somebody who typed this meant a source, right or wrong, and not a destination.

@@ -6,26 +6,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, path};
 
-use shiplane_protocols::access::{HostPort, PeersFile, TicketSecret};
 use shiplane_protocols::files::{Destination, DestinationError, ReceiveOptions, Shape};
 use shiplane_protocols::transfer::{
     EventFn, StreamTarget, Target, TransferError, TransferEvent, TransferOptions,
 };
 use shiplane_protocols::{Fetch, FetchError, FetchReport, redeem};
 use shiplane_rpc::RpcClient;
-use shiplane_transport::{Identity, PeerId, TransportConfig};
+use shiplane_transport::{Identity, TransportConfig};
 use shiplane_wire::{Promise, escape};
 use tokio_util::sync::CancellationToken;
 
 use self::output::HashingOutput;
-use crate::args::Durability;
 use crate::dial::{Dialled, dial};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::progress::{Audience, Progress, Reporter, Tally, seconds};
+use crate::remote::Remote;
 use crate::settings::{Dest, GetSettings};
-use crate::source_arg::{Server, SourceArg};
 use crate::watched::Watched;
 use crate::{runtime, signals};
 
@@ -33,41 +31,6 @@ pub(super) fn run(settings: GetSettings, home: &Home) -> Result<(), Failure> {
     let remote = Remote::of(&settings.source, home)?;
     let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
     runtime::run(get(settings, remote, home, stop))
-}
-
-/// Whom to ask, where, for what, and by what right.
-struct Remote {
-    server: PeerId,
-    at: HostPort,
-    path: Vec<u8>,
-    secret: Option<TicketSecret>,
-}
-
-impl Remote {
-    fn of(source: &SourceArg, home: &Home) -> Result<Self, Failure> {
-        Ok(match source {
-            SourceArg::Ticket(ticket) => Self {
-                server: ticket.server(),
-                at: ticket.at().clone(),
-                path: ticket.path().to_vec(),
-                secret: Some(ticket.secret().clone()),
-            },
-            SourceArg::Standing { server, at, path } => {
-                Self { server: known(server, home)?, at: at.clone(), path: path.clone(), secret: None }
-            }
-        })
-    }
-}
-
-/// The key that a name stands for here.
-fn known(server: &Server, home: &Home) -> Result<PeerId, Failure> {
-    let name = match server {
-        Server::Id(id) => return Ok(*id),
-        Server::Name(name) => name,
-    };
-    let peers = PeersFile::at(home.peers_path()).read()?;
-    let found = peers.into_iter().find(|peer| peer.name == *name);
-    found.map(|peer| peer.id).ok_or_else(|| Failure::NoSuchName { name: name.clone() })
 }
 
 /// Dials, fetches, and takes leave of the server whatever came of it.
@@ -158,10 +121,7 @@ async fn to_disk(
     fetch: Fetch,
     dest: path::PathBuf,
 ) -> Result<FetchReport, Failure> {
-    let promise = match settings.durability {
-        Durability::Durable => Promise::Durable,
-        Durability::Verified => Promise::Verified,
-    };
+    let promise = settings.durability.promise();
     let options = ReceiveOptions {
         overwrite: settings.overwrite,
         promise,

@@ -5,6 +5,7 @@ mod get;
 mod id;
 mod man;
 mod peers;
+mod push;
 mod serve;
 
 use std::{env, io};
@@ -12,7 +13,7 @@ use std::{env, io};
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
 use crate::home::Home;
-use crate::settings::{GetSettings, ServeSettings};
+use crate::settings::{GetSettings, PushSettings, ServeSettings};
 
 /// Does what was asked.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
@@ -21,6 +22,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Get(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");
             get::run(GetSettings::from_args(args, ticket, io::stdin())?, &home()?)
+        }
+        Command::Push(args) => {
+            let ticket = env::var_os("SHIPLANE_TICKET");
+            push::run(PushSettings::from_args(args, ticket, io::stdin())?, &home()?)
         }
         Command::Id => id::run(&home()?),
         Command::Peers(command) => peers::run(command, &home()?),

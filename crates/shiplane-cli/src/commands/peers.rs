@@ -30,27 +30,28 @@ fn add(file: &PeersFile, args: PeersAdd) -> Result<(), Failure> {
     if peer.grant.is_none() {
         print_line(&format!(
             "hint: {name} may be dialled by name and has no rights here; to let it fetch: \
-             shiplane peers add {name} PEERID --read"
+             shiplane peers add {name} PEERID --read; to let it push: --write"
         ));
     }
     Ok(())
 }
 
 fn grant(args: &PeersAdd) -> Result<Grant, Failure> {
-    if !args.read {
+    let (read, write) = (args.read, args.write);
+    if !(read || write) {
         return Ok(Grant::none());
     }
     if args.roots.is_empty() {
-        return Ok(Grant::read_only(Scope::everything()));
+        return Ok(Grant { read, write, roots: Scope::everything() });
     }
-    let roots = args.roots.iter().try_fold(Scope::nothing(), |roots, typed| {
+    let roots: Result<_, Failure> = args.roots.iter().try_fold(Scope::nothing(), |roots, typed| {
         // `/photos/`, `photos` and `/photos` are one thing to a person.
         let path = typed.as_encoded_bytes();
         let path = path.strip_prefix(b"/").unwrap_or(path);
         let path = path.strip_suffix(b"/").unwrap_or(path);
         Ok(roots.and(Scope::below(path).map_err(Failure::Root)?))
     });
-    roots.map(Grant::read_only)
+    roots.map(|roots| Grant { read, write, roots })
 }
 
 fn list(file: &PeersFile) -> Result<(), Failure> {

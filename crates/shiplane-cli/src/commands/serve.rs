@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use shiplane_protocols::FileServer;
 use shiplane_protocols::access::{AccessControl, Grant, HostPort, PeersFile, Scope, Ticket};
 use shiplane_protocols::files::SourceRoot;
 use shiplane_protocols::transfer::TransferOptions;
+use shiplane_protocols::{FileServer, WriteLimits};
 use shiplane_transport::{BindError, Identity, QuicTransport};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,9 @@ pub(super) fn run(settings: ServeSettings, home: &Home) -> Result<(), Failure> {
     PeersFile::at(home.peers_path()).read()?;
     let access = Arc::new(AccessControl::open(&home.peers_path()));
     let root = SourceRoot::open(&settings.root).map_err(Failure::Serve)?;
+    if settings.writable && !root.is_directory() {
+        return Err(Failure::WritableFile);
+    }
     let stop =
         signals::watch("finishing what is under way; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
     runtime::run(serve(settings, home, access, root, stop))
@@ -44,7 +47,11 @@ async fn serve(
     let address = transport.local_addr().map_err(Failure::Runtime)?;
     let ticket = issue(&settings, &access, &transport, address)?;
     announce(&settings, &ticket, address)?;
-    let server = FileServer::new(root, access, TransferOptions::default());
+    let options = TransferOptions::default();
+    let server = match settings.writable {
+        true => FileServer::writable(root, access, options, WriteLimits::default()),
+        false => FileServer::new(root, access, options),
+    };
     server.run(transport, stop).await;
     Ok(())
 }
@@ -77,7 +84,7 @@ fn issue(
     transport: &QuicTransport,
     address: SocketAddr,
 ) -> Result<Ticket, Failure> {
-    let grant = Grant::read_only(Scope::everything());
+    let grant = Grant { read: true, write: settings.writable, roots: Scope::everything() };
     let secret = access.tickets().issue(grant, settings.ticket_ttl, Instant::now())?;
     let host = settings.advertise.clone().unwrap_or_else(|| advertise::host_for(address));
     let at = HostPort { host, port: address.port() };
@@ -97,6 +104,7 @@ fn announce(settings: &ServeSettings, ticket: &Ticket, address: SocketAddr) -> R
             peer_id: ticket.server().to_string(),
             address: address.to_string(),
             ticket_seconds: settings.ticket_ttl.as_secs(),
+            writable: settings.writable,
         };
         event.write_line(&mut out)
     } else {
@@ -106,9 +114,10 @@ fn announce(settings: &ServeSettings, ticket: &Ticket, address: SocketAddr) -> R
     tracing::info!(%address, ticket = %ticket.redacted(), "listening");
     if io::stderr().is_terminal() {
         let ttl = show_duration(settings.ticket_ttl);
+        let push = if settings.writable { ", or shiplane push PATH... 'TICKET'" } else { "" };
         print_line(&format!(
-            "hint: on the other machine: shiplane get 'TICKET' [DEST]; the first key to use the \
-             ticket within {ttl} owns it. Ctrl-C ends."
+            "hint: on the other machine: shiplane get 'TICKET' [DEST]{push}; the first key to use \
+             the ticket within {ttl} owns it. Ctrl-C ends."
         ));
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! What the failures of talking to a peer mean.
 
-use shiplane_protocols::FetchError;
-use shiplane_protocols::files::{DestinationError, FaultClass};
+use shiplane_protocols::files::{DestinationError, FaultClass, SourceError};
 use shiplane_protocols::transfer::TransferError;
+use shiplane_protocols::{FetchError, PushError};
 use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{ConnectError, ConnectionEnd, RecvChunkError, StreamError};
 use shiplane_wire::Code;
@@ -92,6 +92,74 @@ pub(super) fn fetch(error: &FetchError) -> Verdict {
             Verdict { class: Class::Other, side: Side::ThisMachine, hint: "try again later" }
         }
     }
+}
+
+/// What the server says of a push is told from what fails here.
+pub(super) fn push(error: &PushError) -> Verdict {
+    use Class::{Integrity, Other};
+    use Side::{Peer, ThisMachine};
+    let (class, side, hint) = match error {
+        PushError::Refused(CallError::Fault(fault)) | PushError::Rejected(fault) => {
+            return not_taken(fault.code);
+        }
+        PushError::Refused(error) => return call(error),
+        PushError::Unknown { source: CallError::Fault(_), .. } => (Other, Peer, PUSH_AGAIN),
+        PushError::Unknown { source, .. } => return Verdict { hint: PUSH_AGAIN, ..call(source) },
+        PushError::Transfer(TransferError::Incomplete { .. }) => (
+            Class::LocalIo,
+            ThisMachine,
+            "run the same command again once the files are at rest; the rest is there",
+        ),
+        PushError::Transfer(TransferError::Source(error)) => return source(error),
+        PushError::Transfer(TransferError::RootMismatch) => {
+            (Integrity, Peer, "push it again; if that fails too, do not rely on that server")
+        }
+        PushError::Transfer(error) => return transfer(error),
+        PushError::NotDurable => (Other, Peer, "--durability verified asks for no more than it promises"),
+        PushError::NoRandomness => (Other, ThisMachine, "try again later"),
+    };
+    Verdict { class, side, hint }
+}
+
+/// The server will not have it, or could not take it.
+fn not_taken(code: FaultCode) -> Verdict {
+    let told = |class, hint| Verdict { class, side: Side::Peer, hint };
+    match code {
+        FaultCode::ReadOnly => told(Class::Refused, "the server must be started with --writable"),
+        FaultCode::Exists => told(
+            Class::Refused,
+            "push into another directory, or give --overwrite to replace files that differ; nothing was \
+             replaced",
+        ),
+        FaultCode::NotFound => told(Class::Refused, "ask the server's owner to create that directory"),
+        FaultCode::PathRefused => {
+            told(Class::Refused, "give another path within what is served, or rename what the message names")
+        }
+        FaultCode::NoSpace => {
+            told(Class::Refused, "ask the server's owner to free space; what has come is kept")
+        }
+        FaultCode::Integrity => told(Class::Integrity, "push it again; check the memory of both machines"),
+        other => answered(other),
+    }
+}
+
+/// What is to be pushed cannot be read.
+pub(super) fn source(error: &SourceError) -> Verdict {
+    let (class, hint) = match error {
+        SourceError::PathRefused { .. }
+        | SourceError::NotServable { .. }
+        | SourceError::LeavesRoot { .. } => {
+            (Class::Refused, "give a file or a directory, with a name that can be sent")
+        }
+        SourceError::NotFound { .. } => (Class::LocalIo, "check the path"),
+        SourceError::Changed { .. } | SourceError::Vanished { .. } => {
+            (Class::LocalIo, "run the same command again once the files are at rest")
+        }
+        SourceError::Unreadable { .. } => {
+            (Class::LocalIo, "see to the permissions of what the message names")
+        }
+    };
+    Verdict { class, side: Side::ThisMachine, hint }
 }
 
 fn transfer(error: &TransferError) -> Verdict {
@@ -218,6 +286,7 @@ pub(super) fn destination(error: &DestinationError) -> Verdict {
             "rename it at the source, or get it onto another file system"
         }
         DestinationError::Busy { .. } => "wait for the other run, or end it",
+        DestinationError::TooLarge { .. } => "get less at a time",
         DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. } => {
             "free space and run the same command again; what has come is kept"
         }
@@ -237,6 +306,8 @@ pub(super) fn destination(error: &DestinationError) -> Verdict {
 }
 
 const AGAIN: &str = "run the same command again; what was kept is not sent again";
+
+const PUSH_AGAIN: &str = "run the same command again: what is there already is found and not sent again";
 
 const BROKEN_PEER: &str =
     "check that both sides have the same version of shiplane; if so, do not trust that peer";

@@ -1,0 +1,159 @@
+//! `shiplane push PATH... TARGET`
+
+mod job;
+mod offer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use shiplane_protocols::transfer::TransferOptions;
+use shiplane_protocols::{Push, PushError, PushReport, redeem};
+use shiplane_rpc::{CallError, RpcClient};
+use shiplane_transport::{Identity, TransportConfig};
+use shiplane_wire::escape;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::job::Job;
+use self::offer::Offer;
+use crate::dial::{Dialled, dial};
+use crate::events::{Event, Phase};
+use crate::failure::Failure;
+use crate::home::Home;
+use crate::remote::Remote;
+use crate::settings::{PushSettings, Pushed};
+use crate::{runtime, signals};
+
+pub(super) fn run(settings: PushSettings, home: &Home) -> Result<(), Failure> {
+    let remote = Remote::of(&settings.target, home)?;
+    let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    runtime::run(push(settings, remote, home, stop))
+}
+
+/// Everything that one run needs at each of its steps.
+struct Run<'a> {
+    settings: &'a PushSettings,
+    remote: &'a Remote,
+    home: &'a Home,
+    job: Arc<Job>,
+}
+
+/// Dials, pushes, and takes leave of the server whatever came of it.
+async fn push(
+    settings: PushSettings,
+    remote: Remote,
+    home: &Home,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let job = Arc::new(Job::new(settings.audience, settings.pushed.len()));
+    let run = Run { settings: &settings, remote: &remote, home, job: Arc::clone(&job) };
+    let prepared = tokio::select! {
+        // Before the server is dialled: standard input may take as long as it likes.
+        offers = run.offers() => offers,
+        () = stop.cancelled() => Err(Failure::Interrupted),
+    };
+    let offers = prepared?;
+    job.phase(Phase::Connecting);
+    let dialled = tokio::select! {
+        dialled = run.dial() => dialled?,
+        () = stop.cancelled() => return Err(Failure::Interrupted),
+    };
+    let pushed = tokio::select! {
+        pushed = run.push_all(offers, &dialled) => pushed,
+        () = job.watch_for_silence() => Err(Failure::Interrupted), // It never ends.
+        () = stop.cancelled() => Err(Failure::Interrupted),
+    };
+    job.end_bar();
+    dialled.transport.shutdown(Duration::ZERO).await;
+    pushed
+}
+
+impl Run<'_> {
+    async fn offers(&self) -> Result<Vec<Offer>, Failure> {
+        let mut offers = Vec::new();
+        for pushed in &self.settings.pushed {
+            if *pushed == Pushed::Stdin {
+                self.job.phase(Phase::Spooling);
+            }
+            offers.push(Offer::of(pushed, &self.remote.path, self.settings).await?);
+        }
+        Ok(offers)
+    }
+
+    async fn dial(&self) -> Result<Dialled, Failure> {
+        let buffer_len_bytes = self.settings.buffer_len_bytes;
+        let config = TransportConfig { buffer_len_bytes, ..TransportConfig::default() };
+        let identity = || Ok(Identity::load_or_create(&self.home.identity_path())?);
+        dial(self.remote.server, &self.remote.at, &config, identity).await
+    }
+
+    async fn push_all(&self, offers: Vec<Offer>, dialled: &Dialled) -> Result<(), Failure> {
+        let client = RpcClient::new(Arc::clone(&dialled.connection));
+        self.job.tell(&Event::Started {
+            peer_id: self.remote.server.to_string(),
+            address: dialled.connection.remote_addr().to_string(),
+            destination: escape(&self.remote.path).to_string(),
+        });
+        if let Some(secret) = &self.remote.secret {
+            self.job.phase(Phase::Authorising);
+            redeem(&client, secret).await.map_err(Failure::Redeem)?;
+        }
+        self.job.phase(Phase::Offering);
+        // What goes without a name of its own lies around all the others.
+        let has_content = self.settings.pushed.iter().any(|pushed| pushed.name().is_none());
+        let at_a_time = if has_content { 1 } else { offers.len().clamp(1, MAX_AT_A_TIME) };
+        let lanes = usize::from(self.settings.jobs).div_ceil(at_a_time);
+        futures::stream::iter(offers)
+            .map(|offer| self.push_one(offer, &client, lanes))
+            .buffer_unordered(at_a_time)
+            .try_for_each(|report| {
+                self.job.add(&report);
+                std::future::ready(Ok(()))
+            })
+            .await?;
+        self.job.done();
+        Ok(())
+    }
+
+    async fn push_one(&self, offer: Offer, client: &RpcClient, lanes: usize) -> Result<PushReport, Failure> {
+        let push = self.open(&offer, client).await?;
+        let options = TransferOptions { lanes, chunk_len_bytes: self.settings.chunk_len_bytes };
+        match push.send(&options, self.job.events()).await {
+            // The connection broke after all was sent. What has become of it can be asked for again.
+            Err(PushError::Unknown { receipt, source: CallError::ConnectionLost(_) }) => {
+                let again = self.dial().await?;
+                let client = RpcClient::new(Arc::clone(&again.connection));
+                let asked = receipt.ask(&client).await;
+                again.transport.shutdown(Duration::ZERO).await;
+                Ok(asked?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// A server may be busy with what an interrupted run of this very push has left there; it notices
+    /// within its idle timeout that nobody is behind that any more.
+    async fn open(&self, offer: &Offer, client: &RpcClient) -> Result<Push, Failure> {
+        let give_up_at = Instant::now() + BUSY_PATIENCE;
+        loop {
+            match Push::open(client, offer.source.clone(), &offer.request).await {
+                Err(error) if error.is_busy() && Instant::now() < give_up_at => {
+                    self.job.phase(Phase::Waiting);
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                opened => return Ok(opened?),
+            }
+        }
+    }
+}
+
+/// Four: enough that small files do not wait for each other's round trips, and few enough that all the
+/// lanes of each still find streams.
+const MAX_AT_A_TIME: usize = 4;
+
+/// 40 s: a server forgets a pusher that has vanished after 30.
+const BUSY_PATIENCE: Duration = Duration::from_secs(40);
+
+/// 1 s: soon enough for a person, and nothing to the server.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);

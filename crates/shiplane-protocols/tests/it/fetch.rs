@@ -193,3 +193,31 @@ async fn a_shutdown_lets_transfers_finish() {
     fetched.unwrap();
     assert_eq!(tree(&world.dest()), tree(&world.source()));
 }
+
+#[tokio::test]
+async fn a_link_does_not_lead_out_of_a_ticket_s_scope() {
+    let world = World::new(|source| {
+        fs::create_dir_all(source.join("public/inner")).unwrap();
+        fs::create_dir(source.join("private")).unwrap();
+        fs::write(source.join("private/key"), b"secret").unwrap();
+        fs::write(source.join("public/inner/x"), b"open").unwrap();
+        let link = std::os::unix::fs::symlink::<&str, _>;
+        link("../private/key", source.join("public/file-link")).unwrap();
+        link("../private", source.join("public/dir-link")).unwrap();
+    });
+    let ticket = world.ticket_below("public");
+    let client = world.client();
+    let rpc = client.connect().await.unwrap();
+    redeem(&rpc, &ticket).await.unwrap();
+    for path in ["public/file-link", "public/dir-link", "public/dir-link/key"] {
+        let error = world.fetch(&rpc, path).await.unwrap_err();
+        assert_eq!(fault(&error), FaultCode::PathRefused, "{path}");
+    }
+    world.fetch(&rpc, "public/inner/x").await.unwrap();
+    assert_eq!(tree(&world.dest()).len(), 1);
+
+    // Whoever may read all of it may also go by its links.
+    let everything = world.admitted().await;
+    world.fetch(&everything, "public/file-link").await.unwrap();
+    assert_eq!(fs::read(world.dest().join("file-link")).unwrap(), b"secret");
+}

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use shiplane_protocols::{FetchError, redeem, transfer::TransferError};
 use shiplane_rpc::{CallError, FaultCode};
+use shiplane_transport::Identity;
 
 use crate::harness::{Events, World, fault, noise, tree};
 
@@ -220,4 +221,21 @@ async fn a_link_does_not_lead_out_of_a_ticket_s_scope() {
     let everything = world.admitted().await;
     world.fetch(&everything, "public/file-link").await.unwrap();
     assert_eq!(fs::read(world.dest().join("file-link")).unwrap(), b"secret");
+}
+
+#[tokio::test]
+async fn a_key_that_comes_back_is_served_though_its_old_connection_lingers() {
+    let world = World::new(small_tree);
+    let key = world.dest().with_file_name("key");
+    let ticket = world.ticket();
+    let before = world.client_as(Identity::load_or_create(&key).unwrap());
+    let old = before.connect().await.unwrap();
+    redeem(&old, &ticket).await.unwrap();
+    // As after a kill -9: the server does not know yet that the first one is gone.
+    let after = world.client_as(Identity::load_or_create(&key).unwrap());
+    let new = after.connect().await.unwrap();
+    for path in ["hello", "a"] {
+        world.fetch(&new, path).await.unwrap();
+    }
+    world.fetch(&old, "empty").await.expect("nor is the old one harmed");
 }

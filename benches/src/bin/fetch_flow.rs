@@ -3,7 +3,14 @@
 //! Two threads, each with a transport and a `current_thread` runtime, as two programs would have. Prints
 //! one line of JSON: seconds, bytes, and what the path came to.
 
-use std::{error::Error, fs, io::Write, path::Path, sync::Arc, time::{Duration, Instant}};
+use std::{
+    error::Error,
+    fs,
+    io::Write,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use shiplane_protocols::{
@@ -47,7 +54,10 @@ struct Args {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing_subscriber::filter::LevelFilter::WARN).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .init();
     let scratch = tempfile::tempdir_in(&args.dir)?;
     let source = scratch.path().join("source");
     fs::create_dir(&source)?;

@@ -61,7 +61,7 @@ impl Ledger {
 
     /// An entry has come; returns its index.
     pub(super) fn entry_came(&mut self) -> Result<u64, ProtocolFault> {
-        if self.entries - self.released >= limits::MAX_UNRELEASED_ENTRIES as u64 + RELEASE_SLACK {
+        if self.entries - self.released >= limits::MAX_UNRELEASED_ENTRIES + RELEASE_SLACK {
             return Err(ProtocolFault::TooManyEntries);
         }
         let index = self.entries;
@@ -298,6 +298,6 @@ mod tests {
     fn a_provider_that_ignores_the_window_is_stopped() {
         let mut ledger = Ledger::new(1);
         let sent = (0..200_000).take_while(|_| ledger.entry_came().is_ok()).count();
-        assert_eq!(sent as u64, limits::MAX_UNRELEASED_ENTRIES as u64 + RELEASE_SLACK);
+        assert_eq!(sent as u64, limits::MAX_UNRELEASED_ENTRIES + RELEASE_SLACK);
     }
 }

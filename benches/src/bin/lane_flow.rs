@@ -85,7 +85,9 @@ async fn receive(bind: SocketAddr) -> Result<(), Failure> {
     let mut lanes = tokio::task::JoinSet::new();
     for _ in 0..RECEIVERS {
         let peer = Arc::clone(&peer);
-        lanes.spawn(async move { while peer.recv_chunk_to_writer(io::sink()).await.is_ok_and(|sink| sink.is_some()) {} });
+        lanes.spawn(async move {
+            while peer.recv_chunk_to_writer(io::sink()).await.is_ok_and(|sink| sink.is_some()) {}
+        });
     }
     lanes.join_all().await;
     Ok(())
@@ -98,8 +100,7 @@ async fn send(args: SendArgs) -> Result<(), Failure> {
         Control::Fixed => CongestionControl::Fixed { window_bytes: args.window_bytes },
     };
     let config = TransportConfig { congestion, ..TransportConfig::default() };
-    let transport =
-        QuicTransport::builder().trust(anyone()).config(config).bind(([0, 0, 0, 0], 0).into())?;
+    let transport = QuicTransport::builder().trust(anyone()).config(config).bind(([0, 0, 0, 0], 0).into())?;
     let start = Instant::now();
     let peer = transport.connect(args.addr).await?;
     let idle_rtt = peer.stats().path.rtt;
@@ -136,7 +137,8 @@ async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant)
     let until = start + Duration::from_secs_f64(args.seconds);
     let mut lanes = tokio::task::JoinSet::new();
     for _ in 0..args.streams {
-        let (peer, taken, source) = (Arc::clone(peer), Arc::clone(&taken), ChunkSource::Memory(chunk.clone()));
+        let (peer, taken, source) =
+            (Arc::clone(peer), Arc::clone(&taken), ChunkSource::Memory(chunk.clone()));
         lanes.spawn(async move {
             let mut sent_bytes = 0;
             while Instant::now() < until && taken.fetch_add(1, Ordering::Relaxed) < chunks {

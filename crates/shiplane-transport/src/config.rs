@@ -43,6 +43,26 @@ pub struct TransportConfig {
     pub udp_buffer_len_bytes: usize,
     /// The largest UDP payload that path MTU discovery tries. Default [`MAX_DATAGRAM_LEN_BYTES`].
     pub max_datagram_len_bytes: u16,
+    /// What decides how much may be in flight. Default [`CongestionControl::Shiplane`].
+    pub congestion: CongestionControl,
+}
+
+/// What decides how much may be in flight on a connection, in the direction that we send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum CongestionControl {
+    /// Our own: holds the window that fills the path, calm under random loss, with a short queue.
+    #[default]
+    Shiplane,
+    /// CUBIC (RFC 9438) as quinn has it: every loss counts as congestion.
+    Cubic,
+    /// A window that never moves, for measurements on a path whose product of rate and delay is known.
+    /// It answers no congestion: never on a shared network.
+    #[doc(hidden)]
+    Fixed {
+        /// Bytes in flight.
+        window_bytes: u64,
+    },
 }
 
 impl Default for TransportConfig {
@@ -62,6 +82,7 @@ impl Default for TransportConfig {
             keep_alive_interval: KEEP_ALIVE_INTERVAL,
             udp_buffer_len_bytes: UDP_BUFFER_LEN_BYTES,
             max_datagram_len_bytes: MAX_DATAGRAM_LEN_BYTES,
+            congestion: CongestionControl::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     config::{
         GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES, TransportConfig,
     },
+    congestion,
     connection::PeerConnection,
     error::{BindError, ConnectError, ConnectionEnd, MessageError},
     identity::{Identity, PeerAddr, PeerId},
@@ -440,7 +441,8 @@ pub(crate) fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
         .send_window(config.send_window_bytes)
         .max_idle_timeout(Some(idle_timeout))
         .keep_alive_interval(Some(config.keep_alive_interval))
-        .mtu_discovery_config(Some(mtu_discovery));
+        .mtu_discovery_config(Some(mtu_discovery))
+        .congestion_controller_factory(congestion::factory(config.congestion));
     quic
 }
 

@@ -11,7 +11,8 @@
 //! 4. `lane`: a chunk from a source ([`ChunkRead`]) or into a sink ([`ChunkSink`]), hashed on a
 //!    blocking thread, answered by a status that only a stored chunk can earn.
 //!    A [`RateLimiter`] may hold it back.
-//! 5. [`TransportConfig`] and the errors, one enum an operation.
+//! 5. `congestion`: how much may be in flight, by our own controller.
+//! 6. [`TransportConfig`] and the errors, one enum an operation.
 //!
 //! Two programs that know each other's ids:
 //!
@@ -50,6 +51,7 @@
 pub mod compat;
 mod buffer;
 mod config;
+mod congestion;
 mod connection;
 mod endpoint;
 mod error;
@@ -67,8 +69,8 @@ mod trust;
 
 pub use buffer::BufferPool;
 pub use config::{
-    BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, IDLE_TIMEOUT,
-    KEEP_ALIVE_INTERVAL, LANE_PRIORITY, MAX_CONCURRENT_STREAMS, MAX_DATAGRAM_LEN_BYTES,
+    BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, CongestionControl, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT,
+    IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, LANE_PRIORITY, MAX_CONCURRENT_STREAMS, MAX_DATAGRAM_LEN_BYTES,
     MAX_INCOMING_HANDSHAKES, PROGRESS_TIMEOUT, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES,
     TransportConfig, UDP_BUFFER_LEN_BYTES,
 };

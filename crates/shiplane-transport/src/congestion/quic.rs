@@ -1,0 +1,92 @@
+//! The seam to quinn: who is asked for a window, and when.
+
+use std::{any::Any, sync::Arc, time::Instant};
+
+use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
+
+use super::{fixed::FixedWindow, steering::Steering};
+use crate::config::CongestionControl;
+
+/// What quinn builds a connection's controller with.
+pub(crate) fn factory(choice: CongestionControl) -> Arc<dyn ControllerFactory + Send + Sync> {
+    match choice {
+        CongestionControl::Shiplane => Arc::new(SteeringFactory),
+        CongestionControl::Cubic => Arc::new(CubicConfig::default()),
+        CongestionControl::Fixed { window_bytes } => Arc::new(FixedWindow { window_bytes }),
+    }
+}
+
+struct SteeringFactory;
+
+impl ControllerFactory for SteeringFactory {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Steering::new(now, current_mtu))
+    }
+}
+
+impl Controller for Steering {
+    fn on_sent(&mut self, now: Instant, _bytes: u64, _last_packet_number: u64) {
+        self.sent(now);
+    }
+
+    // quinn calls this for each packet of an ACK frame, oldest first, before its own RTT estimate knows
+    // of it; so the RTT is taken from `sent`.
+    fn on_ack(
+        &mut self,
+        _now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        _rtt: &quinn_proto::RttEstimator,
+    ) {
+        self.acked(sent, bytes, app_limited);
+    }
+
+    // Once an ACK frame, before the losses that it reveals are told.
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        _app_limited: bool,
+        _largest_packet_num_acked: Option<u64>,
+    ) {
+        self.acks_end(now, in_flight);
+    }
+
+    // Lost MTU probes never come here.
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        is_persistent_congestion: bool,
+        lost_bytes: u64,
+    ) {
+        if is_persistent_congestion {
+            self.path_died(now);
+        } else if lost_bytes == 0 {
+            self.marked(now, sent);
+        } else {
+            self.lost(now, sent, lost_bytes);
+        }
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.set_mtu(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.window_bytes()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.window_bytes()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

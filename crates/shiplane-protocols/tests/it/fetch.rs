@@ -2,9 +2,13 @@
 
 use std::{fs, path::Path};
 
-use shiplane_protocols::{FetchError, redeem, transfer::TransferError};
+use shiplane_protocols::{
+    FetchError, redeem,
+    transfer::{TransferError, TransferEvent},
+};
 use shiplane_rpc::{CallError, FaultCode};
 use shiplane_transport::Identity;
+use shiplane_wire::FailReason;
 
 use crate::harness::{Events, World, fault, noise, tree};
 
@@ -238,4 +242,39 @@ async fn a_key_that_comes_back_is_served_though_its_old_connection_lingers() {
         world.fetch(&new, path).await.unwrap();
     }
     world.fetch(&old, "empty").await.expect("nor is the old one harmed");
+}
+
+#[tokio::test]
+async fn a_source_that_changes_is_not_published_and_harms_no_other() {
+    let world = World::new(|source| {
+        fs::write(source.join("log"), noise(1, 6_000_000)).unwrap();
+        for i in 0..20 {
+            fs::write(source.join(format!("f{i}")), noise(i, 5000)).unwrap();
+        }
+    });
+    let client = world.admitted().await;
+    let log = world.source().join("log");
+    let once = std::sync::Once::new();
+    let change_it = std::sync::Arc::new(move |event| {
+        if matches!(event, TransferEvent::Moved { .. }) {
+            once.call_once(|| {
+                let mut log = fs::OpenOptions::new().append(true).open(&log).unwrap();
+                std::io::Write::write_all(&mut log, b"one more line").unwrap();
+            });
+        }
+    });
+    let error = world.fetch_watched(&client, "", change_it).await.unwrap_err();
+    match error {
+        FetchError::Transfer(TransferError::Incomplete { failed, count: 1 }) => {
+            assert_eq!((failed[0].path.as_str(), failed[0].reason), ("log", FailReason::Changed));
+        }
+        other => panic!("{other}"),
+    }
+    assert!(!world.dest().join("log").exists());
+    let mut expected = tree(&world.source());
+    expected.remove(Path::new("log"));
+    assert_eq!(tree(&world.dest()), expected);
+
+    world.fetch(&client, "").await.expect("the next run gets the new state");
+    assert_eq!(tree(&world.dest()), tree(&world.source()));
 }

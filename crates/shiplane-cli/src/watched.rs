@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_protocols::files::{Destination, DestinationError, Plan, Summary};
+use shiplane_protocols::files::{Destination, DestinationError, PlacedCut, Plan, Summary};
 use shiplane_protocols::transfer::Target;
 use shiplane_wire::{Digest, Entry, EntryKind, Span};
 
@@ -33,7 +33,7 @@ impl Watched {
 
     fn planned(&self, index: u64, entry: &Entry, plan: &Plan) -> Result<(), DestinationError> {
         match (entry.kind, plan) {
-            (EntryKind::Directory, _) | (EntryKind::File, Plan::Compare) => Ok(()),
+            (EntryKind::Directory, _) | (EntryKind::File, Plan::Compare | Plan::Delta { .. }) => Ok(()),
             (EntryKind::File, Plan::Done) => self.tell(entry, false),
             (EntryKind::File, Plan::Want { .. }) => {
                 self.under_way().insert(index, entry.clone());
@@ -61,13 +61,23 @@ impl Target for Watched {
     type Writer = <Destination as Target>::Writer;
 
     fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        let plan = self.destination.plan(index, entry)?;
+        let plan = Target::plan(&self.destination, index, entry)?;
         self.planned(index, entry, &plan)?;
         Ok(plan)
     }
 
     fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
-        let plan = self.destination.compare(index, entry, theirs)?;
+        let plan = Target::compare(&self.destination, index, entry, theirs)?;
+        self.planned(index, entry, &plan)?;
+        Ok(plan)
+    }
+
+    fn survey(&self, index: u64, entry: &Entry) {
+        self.destination.survey(index, entry);
+    }
+
+    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+        let plan = self.destination.delta(index, entry, theirs)?;
         self.planned(index, entry, &plan)?;
         Ok(plan)
     }

@@ -118,6 +118,6 @@ pub use header::{
 };
 pub use path::{PathRefused, RelPath};
 pub use records::{
-    Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord, Record, RecordError, RecordReader,
-    SkipReason, Span, Version,
+    Cut, Cuts, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord, Record, RecordError,
+    RecordReader, SkipReason, Span, Version,
 };

@@ -52,7 +52,7 @@ pub struct ReceiveOptions {
 /// of the landing root is ever touched and no link beneath it is followed.
 #[derive(Clone, Debug)]
 pub struct Destination {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Destination {

@@ -8,6 +8,8 @@
 //! that was cut off has kept is in a journal, and counts again after it was verified again.
 
 mod beneath;
+mod cuts;
+mod delta;
 mod destination;
 mod dirs;
 mod error;
@@ -30,6 +32,8 @@ mod writer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use cuts::PlacedCut;
+pub(crate) use cuts::{bounds_of, cut};
 pub use destination::{Destination, ReceiveOptions};
 pub use error::{DestinationError, FaultClass, Operation, SourceError};
 pub use names::{JobKey, NameRefused};

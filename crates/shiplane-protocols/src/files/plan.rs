@@ -26,8 +26,17 @@ pub enum Plan {
         /// The bytes to ask for, in order. If there are none (the file is empty, or an earlier run has
         /// kept all of it) it is ready for [`Destination::publish`](super::Destination::publish).
         missing: Vec<Range<u64>>,
-        /// What of it an earlier run has kept, verified again.
+        /// What of it is here: an earlier run has kept it, verified again, or it is in the old version.
         resumed_bytes: u64,
+    },
+    /// An old version of the file is there: ask the peer for the cuts of these ranges (SPEC 4.13) and go on
+    /// with [`Target::delta`](crate::transfer::Target::delta). Only a target that is driven through that
+    /// trait gives this.
+    Delta {
+        /// The ranges of the new version, in order.
+        ranges: Vec<Range<u64>>,
+        /// The average length of a cut to ask for.
+        average_bytes: u32,
     },
 }
 

@@ -30,6 +30,17 @@ impl RangeSet {
         self.0.iter().map(|range| range.end - range.start).sum()
     }
 
+    /// Its ranges, in order.
+    pub(super) fn ranges(&self) -> &[Range<u64>] {
+        &self.0
+    }
+
+    /// Whether all of `range` is in the set.
+    pub(super) fn contains(&self, range: &Range<u64>) -> bool {
+        let at = self.0.partition_point(|kept| kept.end < range.end);
+        range.is_empty() || self.0.get(at).is_some_and(|kept| kept.start <= range.start)
+    }
+
     /// Whether nothing is in the set.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -82,6 +93,8 @@ mod tests {
             }
             prop_assert!(missing.iter().all(|range| range.start < range.end && range.end <= size));
             prop_assert_eq!(set.covers(size), missing.is_empty());
+            let inside = |at: u64| set.contains(&(at..size));
+            prop_assert!((0..size).all(|at| inside(at) == bitmap[at as usize..size as usize].iter().all(|kept| *kept)));
             prop_assert_eq!(set.len_bytes(), bitmap.iter().filter(|kept| **kept).count() as u64);
             prop_assert!(set.0.windows(2).all(|pair| pair[0].end < pair[1].start));
         }

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 
 use shiplane_wire::{Entry, Mtime, RelPath, Version};
 
+use super::delta::Delta;
 use super::ranges::RangeSet;
 
 /// Files that are not published yet, and of the rest only what later steps need.
@@ -13,6 +14,8 @@ use super::ranges::RangeSet;
 pub(super) struct State {
     /// By number of the entry.
     pub(super) files: HashMap<u64, ActiveFile>,
+    /// Those of them that are being put together from an old version.
+    pub(super) deltas: HashMap<u64, Delta>,
     pub(super) seen: SeenPaths,
     /// The same in lower case, on a file system that folds names.
     pub(super) seen_folded: SeenPaths,
@@ -85,6 +88,8 @@ pub struct Summary {
     pub published_bytes: u64,
     /// Of that, what earlier runs had kept.
     pub resumed_bytes: u64,
+    /// Of that, what was copied from the versions that were here before.
+    pub copied_bytes: u64,
     /// Files that were there already, with the same content.
     pub identical_files: u64,
     /// Directories of the transfer, new or not.

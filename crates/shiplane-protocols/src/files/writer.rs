@@ -244,17 +244,26 @@ impl Inner {
         if piece.is_whole() {
             return self.create_temp(&piece.file).map(|file| Arc::new(SharedFile::new(file)));
         }
-        self.handles.get(piece.file.id, || {
-            let is_created = lock(&self.state).files.get(&piece.entry).is_some_and(|file| file.is_created);
+        self.open_filling(piece.entry, &piece.file)
+    }
+
+    /// The temporary file of an entry that is written in parts.
+    pub(super) fn open_filling(
+        &self,
+        entry: u64,
+        file: &ActiveFile,
+    ) -> Result<Arc<SharedFile>, DestinationError> {
+        self.handles.get(file.id, || {
+            let is_created = lock(&self.state).files.get(&entry).is_some_and(|file| file.is_created);
             if is_created {
-                return self.reopen_temp(&piece.file);
+                return self.reopen_temp(file);
             }
-            let file = self.create_temp(&piece.file)?;
-            self.allocate(&piece.file, &file)?;
-            if let Some(file) = lock(&self.state).files.get_mut(&piece.entry) {
+            let open = self.create_temp(file)?;
+            self.allocate(file, &open)?;
+            if let Some(file) = lock(&self.state).files.get_mut(&entry) {
                 file.is_created = true;
             }
-            Ok(file)
+            Ok(open)
         })
     }
 
@@ -317,7 +326,11 @@ impl Inner {
     }
 
     pub(super) fn discard(&self, entry: u64) -> Result<(), DestinationError> {
-        let file = lock(&self.state).files.remove(&entry);
+        let file = {
+            let mut state = lock(&self.state);
+            state.deltas.remove(&entry);
+            state.files.remove(&entry)
+        };
         let Some(file) = file else {
             return Err(DestinationError::NotWanted { entry });
         };

@@ -129,6 +129,18 @@ pub enum ProtocolFault {
         /// The entry's index.
         entry: u64,
     },
+    /// It says of one digest that it is of two contents: its memory or disk is at fault.
+    #[error("one digest stands for two contents in entry {entry}")]
+    TwoContents {
+        /// The entry's index.
+        entry: u64,
+    },
+    /// Its list of cuts is not of what was asked for: too long, too short, or of something else.
+    #[error("a wrong list of cuts of entry {entry}")]
+    WrongCuts {
+        /// The entry's index.
+        entry: u64,
+    },
     /// It went on after the end, or ended in the middle.
     #[error("its records end in the wrong place")]
     WrongEnd,
@@ -141,6 +153,7 @@ impl TransferError {
     /// What to reset the transfer's streams with.
     pub(crate) fn code(&self) -> Code {
         match self {
+            Self::Protocol(ProtocolFault::TwoContents { .. }) => Code::Integrity,
             Self::Protocol(_) => Code::Protocol,
             Self::Records(error) => error.code(),
             Self::Silent { .. } => Code::Timeout,

@@ -17,8 +17,10 @@
 //! 1. [`packer`]: wants → chunks; [`ledger`]: what is wanted, under way and done. Both pure.
 //! 2. [`provider`]: scans, sends records, reads spans into lanes.
 //! 3. [`receiver`]: plans, wants, receives, publishes.
-//! 4. [`target`]: where it all lands: a directory tree, or one stream.
+//! 4. [`delta`]: what an old version has in common with the new one is not sent. Pure.
+//! 5. [`target`]: where it all lands: a directory tree, or one stream.
 
+mod delta;
 pub(crate) mod error;
 pub(crate) mod event;
 mod ledger;

@@ -26,18 +26,10 @@ impl Packer {
         missing: &[Range<u64>],
         mut emit: impl FnMut(Vec<Span>),
     ) {
-        let missing = missing.iter().filter(|range| !range.is_empty());
-        if size_bytes >= self.chunk_len_bytes {
-            for range in missing {
-                let mut offset_bytes = range.start;
-                while offset_bytes < range.end {
-                    let len_bytes = self.chunk_len_bytes.min(range.end - offset_bytes);
-                    emit(vec![Span { entry, offset_bytes, len_bytes }]);
-                    offset_bytes += len_bytes;
-                }
-            }
-            return;
+        if size_bytes >= self.chunk_len_bytes || missing.len() > limits::MAX_SPANS_PER_CHUNK {
+            return self.add_large(entry, missing, emit);
         }
+        let missing = missing.iter().filter(|range| !range.is_empty());
         let spans: Vec<_> = missing
             .map(|range| Span { entry, offset_bytes: range.start, len_bytes: range.end - range.start })
             .collect();
@@ -49,6 +41,27 @@ impl Packer {
         }
         self.pack_len_bytes += len_bytes;
         self.pack.extend(spans);
+    }
+
+    /// Slices long ranges; short ones, which an edited file has many of, share a chunk among themselves.
+    fn add_large(&self, entry: u64, missing: &[Range<u64>], mut emit: impl FnMut(Vec<Span>)) {
+        let (mut chunk, mut room_bytes) = (Vec::new(), self.chunk_len_bytes);
+        for range in missing {
+            let mut offset_bytes = range.start;
+            while offset_bytes < range.end {
+                let len_bytes = self.chunk_len_bytes.min(range.end - offset_bytes);
+                if len_bytes > room_bytes || chunk.len() == limits::MAX_SPANS_PER_CHUNK {
+                    emit(std::mem::take(&mut chunk));
+                    room_bytes = self.chunk_len_bytes;
+                }
+                chunk.push(Span { entry, offset_bytes, len_bytes });
+                room_bytes -= len_bytes;
+                offset_bytes += len_bytes;
+            }
+        }
+        if !chunk.is_empty() {
+            emit(chunk);
+        }
     }
 
     /// Emits the pack that is not full yet, if any.
@@ -76,13 +89,17 @@ mod tests {
         chunks
     }
 
+    fn all_of(len_bytes: u64) -> Vec<Range<u64>> {
+        std::iter::once(0..len_bytes).collect()
+    }
+
     fn span(entry: u64, offset_bytes: u64, len_bytes: u64) -> Span {
         Span { entry, offset_bytes, len_bytes }
     }
 
     #[test]
     fn small_files_share_a_chunk_and_large_ones_do_not() {
-        let whole = |len| (len, vec![0..len]);
+        let whole = |len| (len, all_of(len));
         let chunks = pack(10, &[whole(4), whole(25), whole(5), whole(3), whole(0)]);
         assert_eq!(
             chunks,
@@ -103,8 +120,28 @@ mod tests {
     }
 
     #[test]
+    fn the_edits_of_a_large_file_share_chunks() {
+        let chunks = pack(10, &[(100, vec![1..4, 20..25, 30..33, 50..75])]);
+        let expected = [
+            vec![span(0, 1, 3), span(0, 20, 5)],
+            vec![span(0, 30, 3)],
+            vec![span(0, 50, 10)],
+            vec![span(0, 60, 10)],
+            vec![span(0, 70, 5)],
+        ];
+        assert_eq!(chunks, expected);
+    }
+
+    #[test]
+    fn a_small_file_with_many_gaps_is_more_than_one_chunk() {
+        let gaps = (0..1500).map(|i| i * 4..i * 4 + 1).collect();
+        let chunks = pack(1 << 20, &[(6000, gaps)]);
+        assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [limits::MAX_SPANS_PER_CHUNK, 476]);
+    }
+
+    #[test]
     fn no_chunk_has_too_many_spans() {
-        let one_byte = (1, vec![0..1]);
+        let one_byte = (1, all_of(1));
         let chunks = pack(1 << 20, &vec![one_byte; limits::MAX_SPANS_PER_CHUNK + 1]);
         assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [limits::MAX_SPANS_PER_CHUNK, 1]);
     }
@@ -115,7 +152,7 @@ mod tests {
             chunk_len_bytes in 1u64..50,
             sizes in prop::collection::vec(0u64..120, 0..40),
         ) {
-            let files: Vec<_> = sizes.iter().map(|&len| (len, vec![0..len])).collect();
+            let files: Vec<_> = sizes.iter().map(|&len| (len, all_of(len))).collect();
             let chunks = pack(chunk_len_bytes, &files);
             for chunk in &chunks {
                 prop_assert!(!chunk.is_empty());

@@ -1,5 +1,6 @@
 //! The side that has the files.
 
+mod cutting;
 mod entries;
 mod spans;
 
@@ -14,7 +15,11 @@ use shiplane_wire::{
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use self::{entries::Entries, spans::SpanSource};
+use self::{
+    cutting::{CutStep, Cuttings},
+    entries::Entries,
+    spans::SpanSource,
+};
 use super::{
     TransferOptions, alive_interval,
     error::{ProtocolFault, TransferError},
@@ -59,6 +64,7 @@ pub(crate) async fn provide(
         lanes: JoinSet::new(),
         max_lanes: options.lanes.max(1),
         digests: JoinSet::new(),
+        cuttings: Cuttings::default(),
         root: RootHasher::new(),
         sent_bytes: 0,
         failed: std::collections::HashSet::new(),
@@ -101,6 +107,7 @@ struct Provider {
     lanes: JoinSet<(u64, Result<SentChunk, ChunkFailure>)>,
     max_lanes: usize,
     digests: JoinSet<(u64, Result<Digest, SourceError>)>,
+    cuttings: Cuttings,
     root: RootHasher,
     sent_bytes: u64,
     /// Entries whose failure has been told.
@@ -145,6 +152,7 @@ impl Provider {
                 Some(hashed) = self.digests.join_next() => {
                     self.on_hashed(hashed.map_err(|_| TransferError::Abandoned)?)?;
                 }
+                step = self.cuttings.next(&self.source), if !self.cuttings.is_idle() => self.on_cut(step)?,
                 _ = alive.tick() => {
                     self.records.push(&ProviderRecord::Alive)?;
                     if self.lanes.is_empty() && heard.elapsed() > timeout {
@@ -173,6 +181,7 @@ impl Provider {
             }
             Some(ReceiverRecord::Done { .. }) => Err(ProtocolFault::WrongTotals.into()),
             Some(ReceiverRecord::Alive) => Ok(()),
+            Some(ReceiverRecord::WantCuts { span, average_bytes }) => self.on_want_cuts(span, average_bytes),
             None => Err(ProtocolFault::WrongEnd.into()),
         }
     }
@@ -197,6 +206,23 @@ impl Provider {
         let source = Arc::clone(&self.source);
         self.digests.spawn_blocking(move || (entry, digest_of(&source, &wanted)));
         Ok(())
+    }
+
+    fn on_want_cuts(&mut self, span: Span, average_bytes: u32) -> Result<(), TransferError> {
+        self.entries.check(&span)?;
+        // SPEC 4.14: the receiver has been told that it is not to be had.
+        if !self.failed.contains(&span.entry) {
+            let entry = self.entries.file(span.entry)?.clone();
+            self.cuttings.queue(&self.source, span, average_bytes, entry)?;
+        }
+        Ok(())
+    }
+
+    fn on_cut(&mut self, step: CutStep) -> Result<(), TransferError> {
+        match step {
+            CutStep::Part(cuts) => self.records.push(&ProviderRecord::Cuts(cuts)),
+            CutStep::Failed { entry, error } => self.tell_failed(entry, &error),
+        }
     }
 
     fn on_scanned(&mut self, batch: Option<ScanBatch>) -> Result<(), TransferError> {

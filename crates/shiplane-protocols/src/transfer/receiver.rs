@@ -15,6 +15,7 @@ use tokio::{task::JoinSet, time::Instant};
 use self::workers::{PlanJob, Planned, Planner, Publisher};
 use super::{
     TransferOptions, alive_interval,
+    delta::{Ask, Deltas},
     error::{FailedEntry, ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     ledger::{Ledger, Opens},
@@ -70,6 +71,7 @@ pub(crate) async fn receive<T: Target>(
         repeated: HashMap::new(),
         comparing: HashMap::new(),
         to_compare: Vec::new(),
+        deltas: Deltas::default(),
         paths: HashMap::new(),
         totals: Totals::default(),
         ended: false,
@@ -109,6 +111,7 @@ struct Receiver<T: Target> {
     comparing: HashMap<u64, Entry>,
     /// Entries whose digest is still to be asked for.
     to_compare: Vec<(u64, Entry)>,
+    deltas: Deltas,
     /// Of files that are wanted and not published yet, for messages.
     paths: HashMap<u64, String>,
     totals: Totals,
@@ -165,7 +168,10 @@ impl<T: Target> Receiver<T> {
                 }
                 _ = alive.tick() => {
                     self.records.push(&ReceiverRecord::Alive)?;
-                    let waits = !self.ended || !self.comparing.is_empty() || self.ledger.awaits_provider();
+                    let waits = !self.ended
+                        || !self.comparing.is_empty()
+                        || self.deltas.awaits_provider()
+                        || self.ledger.awaits_provider();
                     if waits && self.chunks.is_empty() && heard.elapsed() > self.timeout {
                         return Err(TransferError::Silent { timeout: self.timeout });
                     }
@@ -230,6 +236,11 @@ impl<T: Target> Receiver<T> {
                     self.comparing.remove(&index).ok_or(ProtocolFault::UnwantedDigest { entry: index })?;
                 self.planner.send(PlanJob::Compare { index, entry, theirs: digest })?;
             }
+            ProviderRecord::Cuts(cuts) => {
+                if let Some(told) = self.deltas.came(cuts)? {
+                    self.planner.send(PlanJob::Delta(told))?;
+                }
+            }
             ProviderRecord::Failed { entry, reason } => self.on_failed(entry, reason)?,
             ProviderRecord::ChunkVoid { index } => {
                 self.ledger.chunk_void(index)?;
@@ -260,6 +271,11 @@ impl<T: Target> Receiver<T> {
             self.paths.insert(entry, compared.path.to_string());
             self.ledger.planned(entry);
         } else {
+            if let Some(waiting) = self.deltas.failed(entry) {
+                self.paths.insert(entry, waiting.path.to_string());
+                self.ledger.planned(entry);
+                self.delta_settled(entry)?;
+            }
             self.publisher.discard(entry)?;
         }
         let path = self.paths.remove(&entry).unwrap_or_default();
@@ -305,6 +321,12 @@ impl<T: Target> Receiver<T> {
                 self.to_compare.push((index, entry));
                 return Ok(());
             }
+            Plan::Delta { ranges, average_bytes } => {
+                if self.deltas.ask(index, entry.clone(), Ask { ranges, average_bytes }) {
+                    self.planner.send(PlanJob::Survey { index, entry })?;
+                }
+                return Ok(());
+            }
             Plan::Done => self.totals.identical_bytes += entry.size_bytes,
             Plan::Want { missing, .. } if missing.is_empty() => {
                 self.totals.resumed_bytes += entry.size_bytes;
@@ -319,7 +341,15 @@ impl<T: Target> Receiver<T> {
             }
         }
         self.ledger.planned(index);
-        Ok(())
+        self.delta_settled(index)
+    }
+
+    /// If the entry was being put together from its old version, another takes its place.
+    fn delta_settled(&mut self, index: u64) -> Result<(), TransferError> {
+        match self.deltas.settled(index) {
+            Some((index, entry)) => self.planner.send(PlanJob::Survey { index, entry }),
+            None => Ok(()),
+        }
     }
 
     async fn on_stream(&mut self, stream: Option<TransferStream>) -> Result<(), TransferError> {
@@ -389,6 +419,9 @@ impl<T: Target> Receiver<T> {
         {
             self.records.push(&ReceiverRecord::WantDigest { entry: index })?;
             self.comparing.insert(index, entry);
+        }
+        while let Some(want) = self.deltas.next_want() {
+            self.records.push(&want)?;
         }
         let planned_all = self.ended && self.ahead.is_none() && self.ledger.all_planned();
         if planned_all {

@@ -6,7 +6,7 @@ use shiplane_transport::ChunkSink;
 use shiplane_wire::{Digest, Entry, Span, Stored, Verified};
 
 pub use self::stream::StreamTarget;
-use crate::files::{ChunkWriter, Destination, DestinationError, Plan, Summary};
+use crate::files::{ChunkWriter, Destination, DestinationError, PlacedCut, Plan, Summary};
 
 /// The receiver's half of the disk, or what stands for it. All of it blocks and runs on blocking threads.
 ///
@@ -26,6 +26,21 @@ pub trait Target: Clone + Send + Sync + 'static {
     /// # Errors
     /// Ends the transfer.
     fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError>;
+
+    /// Reads what is here of an entry for which [`Plan::Delta`] was given, while the peer reads its own.
+    /// Nothing is lost if it does nothing.
+    fn survey(&self, index: u64, entry: &Entry) {
+        let _ = (index, entry);
+    }
+
+    /// Goes on after [`Plan::Delta`] with the peer's cuts of all the ranges that it named.
+    ///
+    /// # Errors
+    /// Ends the transfer. A target that never gives that plan need not provide this.
+    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+        let _ = (entry, theirs);
+        Err(DestinationError::NotWanted { entry: index })
+    }
 
     /// Checks that so many bytes fit.
     ///
@@ -62,11 +77,21 @@ impl Target for Destination {
     type Writer = FileWriter;
 
     fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        Self::plan(self, index, entry)
+        let plan = Self::plan(self, index, entry)?;
+        self.offer_delta(index, entry, plan)
     }
 
     fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
-        Self::compare(self, index, entry, theirs)
+        let plan = Self::compare(self, index, entry, theirs)?;
+        self.offer_delta(index, entry, plan)
+    }
+
+    fn survey(&self, index: u64, entry: &Entry) {
+        self.survey_old(index, entry);
+    }
+
+    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+        self.take_from_old(index, entry, theirs)
     }
 
     fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
+mod delta;
 mod features;
 mod fetch;
 #[cfg(unix)]

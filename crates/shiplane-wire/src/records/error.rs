@@ -67,6 +67,24 @@ pub enum RecordError {
         /// How long it is.
         len_bytes: u64,
     },
+    /// A list of cuts without cuts.
+    #[error("a list of cuts of entry {entry} is empty")]
+    NoCuts {
+        /// The entry.
+        entry: u64,
+    },
+    /// A cut without bytes.
+    #[error("a cut of entry {entry} is empty")]
+    EmptyCut {
+        /// The entry.
+        entry: u64,
+    },
+    /// Cuts of an average length that nobody makes.
+    #[error("cuts of {average_bytes} bytes on average are not a power of two from 1 KiB to 1 MiB")]
+    CutAverage {
+        /// The average length asked for.
+        average_bytes: u32,
+    },
     /// A record is too long; checked on its header.
     #[error("a record of {len_bytes} bytes is over the limit of {max_bytes}")]
     TooLarge {
@@ -90,6 +108,14 @@ pub enum RecordError {
         spans: usize,
         /// [`MAX_SPANS_PER_CHUNK`](crate::limits::MAX_SPANS_PER_CHUNK).
         max_spans: usize,
+    },
+    /// A list of cuts is too long for one record.
+    #[error("a list of {cuts} cuts is over the limit of {max_cuts}")]
+    TooManyCuts {
+        /// How many it has.
+        cuts: usize,
+        /// [`MAX_CUTS_PER_RECORD`](crate::limits::MAX_CUTS_PER_RECORD).
+        max_cuts: usize,
     },
     /// The spans of a chunk are too long together.
     #[error("a chunk of {len_bytes} bytes is over the limit of {max_bytes}")]
@@ -116,10 +142,14 @@ impl RecordError {
             | Self::NotEscaped
             | Self::NoSpans
             | Self::EmptySpan { .. }
+            | Self::NoCuts { .. }
+            | Self::EmptyCut { .. }
+            | Self::CutAverage { .. }
             | Self::SpanOverflow { .. } => Code::Protocol,
             Self::TooLarge { .. }
             | Self::FileTooLarge { .. }
             | Self::TooManySpans { .. }
+            | Self::TooManyCuts { .. }
             | Self::ChunkTooLarge { .. } => Code::TooLarge,
             Self::Path(_) => Code::PathRefused,
         }

@@ -1,11 +1,13 @@
 //! The records of a transfer, in both directions (SPEC 4.2 to 4.4).
 
+mod cuts;
 mod error;
 mod fields;
 mod provider;
 mod reader;
 mod receiver;
 
+pub use cuts::{Cut, Cuts};
 pub use error::RecordError;
 pub use provider::{Entry, EntryKind, FailReason, Mtime, ProviderRecord, SkipReason, Version};
 pub use reader::{Record, RecordReader};

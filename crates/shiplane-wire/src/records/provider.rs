@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use core::fmt;
 
 use super::fields::{Fields, put_record};
-use super::{RecordError, sealed};
+use super::{Cuts, RecordError, sealed};
 use crate::limits::MAX_FRAME_LEN_BYTES;
 use crate::{Digest, EscapedPath, RelPath, fuzz, hex};
 
@@ -48,6 +48,8 @@ pub enum ProviderRecord {
     },
     /// Still working.
     Alive,
+    /// Where the content of a file cuts it, as asked for.
+    Cuts(Cuts),
 }
 
 impl ProviderRecord {
@@ -78,6 +80,7 @@ impl ProviderRecord {
             }),
             Self::ChunkVoid { index } => put_record(out, CHUNK_VOID, |out| out.put_u64_le(*index)),
             Self::Alive => put_record(out, ALIVE, |_| ()),
+            Self::Cuts(cuts) => put_record(out, CUTS, |out| cuts.put(out)),
         }
         Ok(())
     }
@@ -95,6 +98,7 @@ impl ProviderRecord {
             FAILED => Self::Failed { entry: fields.u64()?, reason: FailReason::read(fields)? },
             CHUNK_VOID => Self::ChunkVoid { index: fields.u64()? },
             ALIVE => Self::Alive,
+            CUTS => Self::Cuts(Cuts::read(fields)?),
             _ => return Err(RecordError::UnknownType { tag }),
         })
     }
@@ -102,6 +106,7 @@ impl ProviderRecord {
     fn check(&self) -> Result<(), RecordError> {
         match self {
             Self::Entry(entry) => entry.check(),
+            Self::Cuts(cuts) => cuts.check(),
             Self::Skipped { .. }
             | Self::End { .. }
             | Self::Digest { .. }
@@ -114,7 +119,7 @@ impl ProviderRecord {
 
 impl sealed::Decode for ProviderRecord {
     fn knows(tag: u8) -> bool {
-        matches!(tag, ENTRY..=ALIVE)
+        matches!(tag, ENTRY..=CUTS)
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
@@ -318,6 +323,7 @@ const DIGEST: u8 = 4;
 const FAILED: u8 = 5;
 const CHUNK_VOID: u8 = 6;
 const ALIVE: u8 = 7;
+const CUTS: u8 = 8;
 
 const NANOS_PER_SEC: u32 = 1_000_000_000;
 
@@ -332,13 +338,15 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::{PathRefused, RecordReader};
+    use crate::{Cut, PathRefused, RecordReader};
 
     #[test]
     fn records_have_these_bytes() {
         let digest = Digest::from_bytes([0xdd; 32]);
         let path = EscapedPath::new(b"x\x1b");
-        let cases: [(ProviderRecord, &[u8]); 7] = [
+        let cut = |len_bytes| Cut { len_bytes, digest };
+        let cuts = Cuts { entry: 6, offset_bytes: 0x0201, cuts: [cut(9), cut(0x0100)].into() };
+        let cases: [(ProviderRecord, &[u8]); 8] = [
             (
                 ProviderRecord::Entry(entry()),
                 b"\x01\x2e\0\0\0\0\xa4\x81\0\0\x05\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
@@ -362,6 +370,17 @@ mod tests {
             ),
             (ProviderRecord::ChunkVoid { index: 5 }, b"\x06\x08\0\0\0\x05\0\0\0\0\0\0\0"),
             (ProviderRecord::Alive, b"\x07\0\0\0\0"),
+            (
+                ProviderRecord::Cuts(cuts),
+                &[
+                    &b"\x08\x5a\0\0\0\x06\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\x02\0"[..],
+                    b"\x09\0\0\0",
+                    &[0xdd; 32],
+                    b"\0\x01\0\0",
+                    &[0xdd; 32],
+                ]
+                .concat(),
+            ),
         ];
         for (record, bytes) in cases {
             assert_eq!(encode(&record).unwrap(), bytes, "{record:?}");
@@ -417,7 +436,7 @@ mod tests {
         assert_eq!(decode(&patched(5, &[2])), unknown("entry kind", 2));
         assert_eq!(decode(b"\x02\x03\0\0\0\x04\0\0"), unknown("skip reason", 4));
         assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x03"), unknown("fail reason", 3));
-        assert_eq!(decode(b"\x08\0\0\0\0"), Err(RecordError::UnknownType { tag: 8 }));
+        assert_eq!(decode(b"\x09\0\0\0\0"), Err(RecordError::UnknownType { tag: 9 }));
         assert_eq!(decode(b"\0\0\0\0\0"), Err(RecordError::UnknownType { tag: 0 }));
         assert_eq!(decode(b"\x02\x04\0\0\0\0\x01\0\x1b"), Err(RecordError::NotEscaped));
     }

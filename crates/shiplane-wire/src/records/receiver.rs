@@ -7,7 +7,10 @@ use bytes::{BufMut, BytesMut};
 use super::fields::{Fields, put_record};
 use super::{RecordError, sealed};
 use crate::fuzz;
-use crate::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK};
+use crate::limits::{
+    MAX_CUT_AVERAGE_BYTES, MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK,
+    MIN_CUT_AVERAGE_BYTES,
+};
 
 /// What the receiver of a transfer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,14 @@ pub enum ReceiverRecord {
     },
     /// Still working.
     Alive,
+    /// Cut this span where its content says.
+    WantCuts {
+        /// What to cut; it may be longer than a chunk.
+        span: Span,
+        /// How long the cuts are to be on average: a power of two within
+        /// [`MIN_CUT_AVERAGE_BYTES`] and [`MAX_CUT_AVERAGE_BYTES`].
+        average_bytes: u32,
+    },
 }
 
 impl ReceiverRecord {
@@ -57,6 +68,10 @@ impl ReceiverRecord {
             Self::Release { below } => put_record(out, RELEASE, |out| out.put_u64_le(*below)),
             Self::Done { chunks } => put_record(out, DONE, |out| out.put_u64_le(*chunks)),
             Self::Alive => put_record(out, ALIVE, |_| ()),
+            Self::WantCuts { span, average_bytes } => put_record(out, WANT_CUTS, |out| {
+                span.put(out);
+                out.put_u32_le(*average_bytes);
+            }),
         }
         Ok(())
     }
@@ -68,6 +83,7 @@ impl ReceiverRecord {
             RELEASE => Self::Release { below: fields.u64()? },
             DONE => Self::Done { chunks: fields.u64()? },
             ALIVE => Self::Alive,
+            WANT_CUTS => Self::WantCuts { span: Span::read(fields)?, average_bytes: fields.u32()? },
             _ => return Err(RecordError::UnknownType { tag }),
         })
     }
@@ -75,6 +91,14 @@ impl ReceiverRecord {
     fn check(&self) -> Result<(), RecordError> {
         match self {
             Self::WantChunk { spans, .. } => check_spans(spans),
+            &Self::WantCuts { span, average_bytes } => {
+                span.check()?;
+                let is_known = (MIN_CUT_AVERAGE_BYTES..=MAX_CUT_AVERAGE_BYTES).contains(&average_bytes);
+                match is_known && average_bytes.is_power_of_two() {
+                    true => Ok(()),
+                    false => Err(RecordError::CutAverage { average_bytes }),
+                }
+            }
             Self::WantDigest { .. } | Self::Release { .. } | Self::Done { .. } | Self::Alive => Ok(()),
         }
     }
@@ -82,7 +106,7 @@ impl ReceiverRecord {
 
 impl sealed::Decode for ReceiverRecord {
     fn knows(tag: u8) -> bool {
-        matches!(tag, WANT_CHUNK..=ALIVE)
+        matches!(tag, WANT_CHUNK..=WANT_CUTS)
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
@@ -160,6 +184,7 @@ const WANT_DIGEST: u8 = 18;
 const RELEASE: u8 = 19;
 const DONE: u8 = 20;
 const ALIVE: u8 = 21;
+const WANT_CUTS: u8 = 22;
 
 /// Fuzz entry: a cut of a stream, then the stream.
 pub fn fuzz_records_receiver(data: &[u8]) {
@@ -177,7 +202,8 @@ mod tests {
     #[test]
     fn records_have_these_bytes() {
         let spans = vec![span(1, 2, 3), span(4, 0x0102, 5)];
-        let cases: [(ReceiverRecord, &[u8]); 5] = [
+        let cuts = ReceiverRecord::WantCuts { span: span(3, 4, 0x0201), average_bytes: 2048 };
+        let cases: [(ReceiverRecord, &[u8]); 6] = [
             (
                 ReceiverRecord::WantChunk { index: 9, spans },
                 b"\x11\x3a\0\0\0\x09\0\0\0\0\0\0\0\x02\0\
@@ -188,6 +214,7 @@ mod tests {
             (ReceiverRecord::Release { below: 8 }, b"\x13\x08\0\0\0\x08\0\0\0\0\0\0\0"),
             (ReceiverRecord::Done { chunks: 9 }, b"\x14\x08\0\0\0\x09\0\0\0\0\0\0\0"),
             (ReceiverRecord::Alive, b"\x15\0\0\0\0"),
+            (cuts, b"\x16\x1c\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x08\0\0"),
         ];
         for (record, bytes) in cases {
             let mut out = BytesMut::new();
@@ -238,6 +265,23 @@ mod tests {
             assert_eq!(error.code(), code);
         }
         assert!(span(0, MAX_FRAME_LEN_BYTES - 1, 1).check().is_ok());
+    }
+
+    #[test]
+    fn cuts_are_of_a_known_length_and_of_something() {
+        let want = |span, average_bytes| ReceiverRecord::WantCuts { span, average_bytes };
+        let mut good = BytesMut::new();
+        want(span(0, 0, 1), 1 << 10).encode(&mut good).unwrap();
+        for average_bytes in [0, 512, 1000, 3 << 10, 2 << 20, u32::MAX] {
+            let error = RecordError::CutAverage { average_bytes };
+            assert_eq!(want(span(0, 0, 1), average_bytes).encode(&mut BytesMut::new()), Err(error));
+            let mut bytes = good.clone();
+            bytes[29..].copy_from_slice(&average_bytes.to_le_bytes());
+            assert_eq!(decode(bytes), Err(error));
+            assert_eq!(error.code(), Code::Protocol);
+        }
+        good[21] = 0;
+        assert_eq!(decode(good), Err(RecordError::EmptySpan { entry: 0 }));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime, ProviderRecord, ReceiverRecord, RelPath,
-    SkipReason, Span, StreamHeader, StreamKind, TaggedChunk, TransferId, Version, fuzz, records_opening,
+    Cut, Cuts, Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime, ProviderRecord, ReceiverRecord,
+    RelPath, SkipReason, Span, StreamHeader, StreamKind, TaggedChunk, TransferId, Version, fuzz,
+    records_opening,
 };
 
 #[test]
@@ -128,6 +129,11 @@ fn provider_records() -> Seeds {
         ProviderRecord::Failed { entry: 0, reason: FailReason::Vanished },
         ProviderRecord::ChunkVoid { index: 0 },
         ProviderRecord::Alive,
+        ProviderRecord::Cuts(Cuts {
+            entry: 0,
+            offset_bytes: 1,
+            cuts: vec![Cut { len_bytes: 5, digest: Digest::of(b"hello") }],
+        }),
     ];
     let mut stream = BytesMut::new();
     all.iter().for_each(|record| record.encode(&mut stream).unwrap());
@@ -140,7 +146,9 @@ fn provider_records() -> Seeds {
         ("cut", all[..all.len() - 7].to_vec()),
         ("path-refused", climbing),
         ("not-escaped", b"\x02\x04\0\0\0\0\x01\0\x1b".to_vec()),
-        ("unknown-type", vec![8, 0, 0, 0, 0]),
+        ("unknown-type", vec![9, 0, 0, 0, 0]),
+        ("cuts-too-many", [&[8, 18, 0, 0, 0][..], &[0; 16], &[0xff; 2]].concat()),
+        ("cut-empty", [&[8, 54, 0, 0, 0][..], &[0; 16], &[1, 0], &[0; 36]].concat()),
         ("too-large", vec![1, 1, 0x80, 0, 0]),
     ]
 }
@@ -153,6 +161,7 @@ fn receiver_records() -> Seeds {
         ReceiverRecord::Release { below: 2 },
         ReceiverRecord::Done { chunks: 1 },
         ReceiverRecord::Alive,
+        ReceiverRecord::WantCuts { span: span(0, 1, 4), average_bytes: 2048 },
     ];
     let mut stream = BytesMut::new();
     all.iter().for_each(|record| record.encode(&mut stream).unwrap());
@@ -171,6 +180,7 @@ fn receiver_records() -> Seeds {
         ("span-empty", with(31, &[0; 8])),
         ("span-overflow", with(23, &[0xff; 8])),
         ("chunk-too-large", with(31, &[1, 0, 0, 1])),
+        ("cut-average", [&[22, 28, 0, 0, 0][..], &[1; 28]].concat()),
         ("length-of-4-gib", vec![17, 0xff, 0xff, 0xff, 0xff]),
     ]
 }

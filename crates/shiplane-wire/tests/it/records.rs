@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use shiplane_wire::fuzz::records;
 use shiplane_wire::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_RECORD_LEN_BYTES};
 use shiplane_wire::{
-    Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime, ProviderRecord, ReceiverRecord, RecordError,
-    RecordReader, RelPath, SkipReason, Span, Version,
+    Cut, Cuts, Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime, ProviderRecord, ReceiverRecord,
+    RecordError, RecordReader, RelPath, SkipReason, Span, Version,
 };
 
 use crate::split::{cut, cuts};
@@ -113,8 +113,12 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
         SkipReason::Unreadable,
     ]);
     let fail = prop::sample::select(vec![FailReason::Changed, FailReason::Vanished, FailReason::Unreadable]);
+    let cut = (1u32.., any::<[u8; 32]>())
+        .prop_map(|(len_bytes, digest)| Cut { len_bytes, digest: Digest::from_bytes(digest) });
+    let cuts = (any::<u64>(), 0..1u64 << 61, prop::collection::vec(cut, 1..20));
     prop_oneof![
         entry().prop_map(ProviderRecord::Entry),
+        cuts.prop_map(|(entry, offset_bytes, cuts)| ProviderRecord::Cuts(Cuts { entry, offset_bytes, cuts })),
         (skip, any::<Vec<u8>>())
             .prop_map(|(reason, path)| ProviderRecord::Skipped { reason, path: EscapedPath::new(&path) }),
         any::<(u64, u64)>().prop_map(|(entries, total_bytes)| ProviderRecord::End { entries, total_bytes }),
@@ -151,6 +155,8 @@ fn receiver_record() -> impl Strategy<Value = ReceiverRecord> {
         len_bytes,
     });
     prop_oneof![
+        (span.clone(), 10..=20u32)
+            .prop_map(|(span, log)| ReceiverRecord::WantCuts { span, average_bytes: 1 << log }),
         (any::<u64>(), prop::collection::vec(span, 1..32))
             .prop_map(|(index, spans)| ReceiverRecord::WantChunk { index, spans }),
         any::<u64>().prop_map(|entry| ReceiverRecord::WantDigest { entry }),

@@ -3,7 +3,10 @@
 use shiplane_wire::{Digest, Entry};
 use tokio::sync::mpsc;
 
-use super::{super::target::Target, TransferError};
+use super::{
+    super::{delta::Told, target::Target},
+    TransferError,
+};
 use crate::files::{DestinationError, Plan};
 
 /// Decides about entries, in the order in which they come.
@@ -16,6 +19,9 @@ pub(super) struct Planner {
 pub(super) enum PlanJob {
     Plan { index: u64, entry: Entry },
     Compare { index: u64, entry: Entry, theirs: Digest },
+    /// Nothing comes of it.
+    Survey { index: u64, entry: Entry },
+    Delta(Told),
 }
 
 pub(super) struct Planned {
@@ -35,12 +41,15 @@ impl Planner {
                 let result = loop {
                     let Some(job) = next else { break Ok(()) };
                     match plan(&target, job) {
-                        Ok(planned) => batch.push(planned),
+                        Ok(planned) => batch.extend(planned),
                         Err(error) => break Err(error),
                     }
                     next = if batch.len() < PLAN_BATCH_LEN { queue.try_recv().ok() } else { None };
                 };
                 let failed = result.is_err();
+                if !failed && batch.is_empty() {
+                    continue;
+                }
                 if outlet.blocking_send(result.map(|()| batch)).is_err() || failed {
                     return;
                 }
@@ -61,7 +70,7 @@ impl Planner {
     }
 }
 
-fn plan<T: Target>(target: &T, job: PlanJob) -> Result<Planned, DestinationError> {
+fn plan<T: Target>(target: &T, job: PlanJob) -> Result<Option<Planned>, DestinationError> {
     let (index, entry, plan) = match job {
         PlanJob::Plan { index, entry } => {
             let plan = target.plan(index, &entry)?;
@@ -71,8 +80,16 @@ fn plan<T: Target>(target: &T, job: PlanJob) -> Result<Planned, DestinationError
             let plan = target.compare(index, &entry, theirs)?;
             (index, entry, plan)
         }
+        PlanJob::Survey { index, entry } => {
+            target.survey(index, &entry);
+            return Ok(None);
+        }
+        PlanJob::Delta(Told { index, entry, cuts }) => {
+            let plan = target.delta(index, &entry, &cuts)?;
+            (index, entry, plan)
+        }
     };
-    Ok(Planned { index, entry, plan })
+    Ok(Some(Planned { index, entry, plan }))
 }
 
 /// Publishes complete files: all that are waiting at once, which share their waits for the disk.

@@ -117,7 +117,7 @@ impl<'a> Transfer<'a> {
             };
             match plan {
                 Plan::Done => {}
-                Plan::Compare => panic!("compare settles it"),
+                Plan::Compare | Plan::Delta { .. } => panic!("compare settles it"),
                 Plan::Want { missing: none, resumed_bytes } if none.is_empty() => {
                     transfer.resumed_bytes += resumed_bytes;
                     transfer.ready.push(index);

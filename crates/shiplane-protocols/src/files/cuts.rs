@@ -1,0 +1,154 @@
+//! Where the content of a file cuts it (SPEC 4.13).
+
+use fastcdc::v2020::FastCDC;
+use shiplane_wire::{Cut, Digest, limits};
+
+/// A [`Cut`] and where in its file it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedCut {
+    /// Where it starts.
+    pub offset_bytes: u64,
+    /// How long it is, and its digest.
+    pub cut: Cut,
+}
+
+impl PlacedCut {
+    /// Where it ends.
+    pub fn end_bytes(&self) -> u64 {
+        self.offset_bytes + u64::from(self.cut.len_bytes)
+    }
+}
+
+/// Cuts a span of `len_bytes` and tells of each piece, in order. `read` fills a buffer with what is at an
+/// offset within the span; it is asked for every byte once.
+///
+/// The same content is cut at the same places wherever it stands, but for the first piece and what an edit
+/// touches: so a piece that moved is found again by its digest.
+pub(crate) fn cut<E>(
+    len_bytes: u64,
+    average_bytes: u32,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    mut tell: impl FnMut(Cut) -> Result<(), E>,
+) -> Result<(), E> {
+    // At most 1 MiB by what the wire lets through, so that a piece is at most 4 MiB.
+    let average = average_bytes.clamp(limits::MIN_CUT_AVERAGE_BYTES, limits::MAX_CUT_AVERAGE_BYTES) as usize;
+    let (min, max) = (average / SPREAD, average * SPREAD);
+    let wanted = (2 * max).max(MIN_BUFFER_LEN_BYTES);
+    let mut buffer = vec![0; usize::try_from(len_bytes).map_or(wanted, |len| len.min(wanted))];
+    let (mut at, mut filled) = (0, 0);
+    while at < len_bytes || filled > 0 {
+        let room = buffer.len() - filled;
+        let len = usize::try_from(len_bytes - at).map_or(room, |left| left.min(room));
+        read(at, &mut buffer[filled..filled + len])?;
+        at += len as u64;
+        filled += len;
+        let mut used = 0;
+        for piece in FastCDC::new(&buffer[..filled], min, average, max) {
+            let end = piece.offset + piece.length;
+            if end == filled && at < len_bytes && piece.length < max {
+                break; // The buffer ended it, not the content.
+            }
+            let data = &buffer[piece.offset..end];
+            tell(Cut { len_bytes: data.len() as u32, digest: Digest::of(data) })?;
+            used = end;
+        }
+        buffer.copy_within(used..filled, 0);
+        filled -= used;
+    }
+    Ok(())
+}
+
+/// The shortest and the longest that pieces of this average may be; only the last may be shorter.
+pub(crate) fn bounds_of(average_bytes: u32) -> (u64, u64) {
+    (u64::from(average_bytes) / SPREAD as u64, u64::from(average_bytes) * SPREAD as u64)
+}
+
+/// Pieces are from a quarter to four times the average: what FastCDC's authors measured with.
+const SPREAD: usize = 4;
+
+/// Reads of this size keep a disk busy.
+const MIN_BUFFER_LEN_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::convert::Infallible;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cuts(data: &[u8], average_bytes: u32) -> Vec<Cut> {
+        let mut cuts = Vec::new();
+        let read = |offset: u64, buffer: &mut [u8]| {
+            let from = offset as usize;
+            buffer.copy_from_slice(&data[from..from + buffer.len()]);
+            Ok::<_, Infallible>(())
+        };
+        let tell = |cut| {
+            cuts.push(cut);
+            Ok(())
+        };
+        cut(data.len() as u64, average_bytes, read, tell).unwrap();
+        cuts
+    }
+
+    fn noise(seed: u64, len: usize) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn the_cuts_of_a_content_never_change() {
+        // Other versions of this program cut the same, or nothing matches any more.
+        let lens: Vec<_> = cuts(&noise(1, 30_000), 1 << 12).iter().map(|cut| cut.len_bytes).collect();
+        assert_eq!(lens, GOLDEN_LENS);
+    }
+
+    const GOLDEN_LENS: &[u32] = &[5977, 4111, 5338, 2748, 4717, 4233, 2876];
+
+    #[test]
+    fn what_is_longer_than_the_buffer_is_cut_as_if_it_were_whole() {
+        let data = noise(2, 3 * MIN_BUFFER_LEN_BYTES + 12_345);
+        let whole = FastCDC::new(&data, 1 << 14, 1 << 16, 1 << 18).map(|piece| piece.length as u32);
+        assert!(cuts(&data, 1 << 16).iter().map(|cut| cut.len_bytes).eq(whole));
+        // All the same bytes: nothing but the longest pieces.
+        let zeros = vec![0; 2 * MIN_BUFFER_LEN_BYTES + 5];
+        let whole = FastCDC::new(&zeros, 1 << 14, 1 << 16, 1 << 18).map(|piece| piece.length as u32);
+        assert!(cuts(&zeros, 1 << 16).iter().map(|cut| cut.len_bytes).eq(whole));
+    }
+
+    #[test]
+    fn an_insertion_at_the_front_changes_the_first_pieces_only() {
+        let old = noise(3, 1 << 20);
+        let new = [b"xy", &old[..]].concat();
+        let known: HashSet<_> = cuts(&old, 1 << 12).into_iter().collect();
+        let changed = cuts(&new, 1 << 12).into_iter().filter(|cut| !known.contains(cut)).count();
+        assert!((1..=3).contains(&changed), "{changed}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn cuts_cover_everything_within_their_bounds(seed: u64, len in 0usize..200_000, log in 10u32..14) {
+            let data = noise(seed, len);
+            let cuts = cuts(&data, 1 << log);
+            let (min, max) = bounds_of(1 << log);
+            let mut at = 0;
+            for (i, cut) in cuts.iter().enumerate() {
+                let end = at + cut.len_bytes as usize;
+                prop_assert_eq!(cut.digest, Digest::of(&data[at..end]));
+                prop_assert!(u64::from(cut.len_bytes) <= max);
+                prop_assert!(u64::from(cut.len_bytes) >= min || i + 1 == cuts.len());
+                at = end;
+            }
+            prop_assert_eq!(at, len);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Edited files: what the old version has in common with the new one is not sent again.
+
+use std::fs;
+
+use shiplane_protocols::{FetchReport, transfer::TransferEvent};
+use shiplane_rpc::RpcClient;
+
+use crate::harness::{Events, World, noise, tree};
+
+const MIB: usize = 1 << 20;
+
+/// A world in which different files are replaced.
+async fn world(new: &[u8], old: &[u8]) -> (World, RpcClient) {
+    let mut world = World::new(|source| fs::write(source.join("large"), new).unwrap());
+    world.receive.overwrite = true;
+    fs::write(world.dest().join("large"), old).unwrap();
+    let client = world.admitted().await;
+    (world, client)
+}
+
+async fn replace(new: &[u8], old: &[u8]) -> FetchReport {
+    let (world, client) = world(new, old).await;
+    let report = world.fetch(&client, "").await.unwrap();
+    assert!(tree(&world.dest()) == tree(&world.source()), "both have the same");
+    assert_eq!(report.summary.published_bytes, new.len() as u64);
+    assert_eq!(report.summary.copied_bytes + report.received_bytes, new.len() as u64);
+    report
+}
+
+#[tokio::test]
+async fn of_an_edited_file_only_what_surrounds_the_edits_is_sent() {
+    let old = noise(1, 8 * MIB);
+    let mut new = [b"xy", &old[..]].concat();
+    for (i, at) in [MIB, 3 * MIB + 5, 6 * MIB].into_iter().enumerate() {
+        new[at..at + 4096].copy_from_slice(&noise(100 + i as u64, 4096));
+    }
+    let report = replace(&new, &old).await;
+    // An edit of 4 KiB, and the pieces of 2 KiB on average that its ends fall into.
+    assert!(report.received_bytes < 4 * 16 * 1024, "{} bytes", report.received_bytes);
+}
+
+#[tokio::test]
+async fn content_that_moved_within_the_file_is_found() {
+    let old = noise(2, 4 * MIB);
+    let (front, back) = old.split_at(MIB + 77_777);
+    // One byte more, so that no clock is too coarse to tell the two apart.
+    let report = replace(&[back, front, b"!"].concat(), &old).await;
+    assert!(report.received_bytes < 64 * 1024, "{} bytes", report.received_bytes);
+}
+
+#[tokio::test]
+async fn a_file_that_grew_or_shrank_costs_what_is_new() {
+    let old = noise(3, 2 * MIB);
+    let grown = [&old[..], &noise(4, 300_000)].concat();
+    let report = replace(&grown, &old).await;
+    assert!((300_000..400_000).contains(&report.received_bytes), "{} bytes", report.received_bytes);
+    let report = replace(&old, &grown).await;
+    assert!(report.received_bytes < 16 * 1024, "{} bytes", report.received_bytes);
+}
+
+#[tokio::test]
+async fn a_file_of_the_same_content_at_other_places_is_copied_whole() {
+    // No entropy at all: every piece is the longest there is, and all are the same.
+    let report = replace(&vec![7; 3 * MIB], &vec![7; 2 * MIB]).await;
+    assert!(report.received_bytes <= 512 * 1024, "{} bytes", report.received_bytes);
+}
+
+#[tokio::test]
+async fn an_unrelated_file_is_sent_whole() {
+    let report = replace(&noise(5, 2 * MIB), &noise(6, 2 * MIB + 1)).await;
+    assert_eq!(report.received_bytes, 2 * MIB as u64);
+}
+
+#[tokio::test]
+async fn of_a_small_file_no_lists_are_made() {
+    let old = noise(7, MIB - 2);
+    let report = replace(&[&old[..], b"x"].concat(), &old).await;
+    assert_eq!(report.summary.copied_bytes, 0);
+}
+
+#[tokio::test]
+async fn many_edited_files_are_all_put_together() {
+    let mut world = World::new(|source| {
+        for seed in 0..6 {
+            fs::write(source.join(format!("f{seed}")), noise(seed, MIB + 10_000)).unwrap();
+        }
+    });
+    world.receive.overwrite = true;
+    for seed in 0..6 {
+        let old = [b"before", &noise(seed, MIB + 10_000)[..]].concat();
+        fs::write(world.dest().join(format!("f{seed}")), old).unwrap();
+    }
+    let client = world.admitted().await;
+    let report = world.fetch(&client, "").await.unwrap();
+    assert!(tree(&world.dest()) == tree(&world.source()), "both have the same");
+    assert_eq!(report.summary.published_files, 6);
+    assert!(report.received_bytes < 6 * 16 * 1024, "{} bytes", report.received_bytes);
+}
+
+#[tokio::test]
+async fn a_run_that_is_cut_off_keeps_what_it_has_copied() {
+    let old = noise(8, 4 * MIB);
+    let new = [&old[..], &noise(9, 2 * MIB)].concat();
+    let (world, client) = world(&new, &old).await;
+    // As soon as a byte of the new end has come.
+    let (moved, seen) = tokio::sync::oneshot::channel();
+    let moved = std::sync::Mutex::new(Some(moved));
+    let events = std::sync::Arc::new(move |event| {
+        if let TransferEvent::Moved { .. } = event
+            && let Some(moved) = moved.lock().unwrap().take()
+        {
+            let _ = moved.send(());
+        }
+    });
+    tokio::select! {
+        cut = async { let _ = seen.await; } => cut,
+        _ = world.fetch_watched(&client, "", events) => panic!("it was done before it was cut off"),
+    }
+    assert!(fs::read(world.dest().join("large")).unwrap() == old, "the old version is as it was");
+
+    // The first run's threads may still hold the journal for a moment.
+    let events = Events::default();
+    let report = loop {
+        match world.fetch_watched(&client, "", events.watch()).await {
+            Ok(report) => break report,
+            Err(error) => assert!(error.to_string().contains("another"), "{error}"),
+        }
+    };
+    assert!(tree(&world.dest()) == tree(&world.source()), "both have the same");
+    assert!(report.summary.resumed_bytes >= 3 * MIB as u64, "{} bytes", report.summary.resumed_bytes);
+    assert!(events.moved_bytes() <= 2 * MIB as u64 + 300_000, "{} bytes", events.moved_bytes());
+}

@@ -16,7 +16,8 @@
 //! 8. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials
 //!    and tries again, [`Compression`] makes it less to send; [`progress`] tells how far it is.
 //! 9. [`snapshot`]: immutable content by id. [`single`]: the step that custom protocols share.
-//! 10. [`TransferManager`]: ending in order. [`TransferMetrics`]: what there was.
+//! 10. [`sync`]: what two versions of a dataset need to become one. Pure, but for the store of what was last common.
+//! 11. [`TransferManager`]: ending in order. [`TransferMetrics`]: what there was.
 //!
 //! ```text
 //! client                                         server
@@ -60,6 +61,7 @@ mod serve;
 mod shutdown;
 pub mod single;
 pub mod snapshot;
+pub mod sync;
 pub mod transfer;
 
 pub use auto::{AutoOptions, CALL_THRESHOLD_BYTES, Carried, Carrier, transfer_auto};

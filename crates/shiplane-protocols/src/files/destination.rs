@@ -15,10 +15,11 @@ use super::landing::{Created, Landing};
 use super::leftovers::Leftovers;
 use super::names::JobKey;
 use super::plan::Plan;
+use super::platform::{self, Kind};
 use super::source::SourceRoot;
 use super::state::{State, Summary};
 use super::writer::ChunkWriter;
-use super::{Shape, lock, platform};
+use super::{Shape, lock};
 
 /// How to receive.
 #[derive(Clone, Copy, Debug)]
@@ -96,23 +97,23 @@ impl Destination {
     ) -> Result<Self, DestinationError> {
         let root = root.directory().ok_or_else(|| DestinationError::WrongKind {
             path: ".".to_owned(),
-            found: platform::Kind::File,
-            wanted: platform::Kind::Directory,
+            found: Kind::File,
+            wanted: Kind::Directory,
         })?;
         let is_durable = options.promise == Promise::Durable;
         Self::at(Landing::beneath(root, path, shape, job, is_durable, may_create)?, shape, options)
     }
 
     fn at(landing: Landing, shape: &Shape, options: ReceiveOptions) -> Result<Self, DestinationError> {
-        let opened = Journal::open(&landing.root, landing.key)
+        let opened = Journal::open(&landing.root, landing.key, &landing.shown)
             .inspect_err(|_| landing.created.iter().rev().for_each(Created::undo))?;
         let requested = match shape {
             Shape::File { name } => Some(name.clone()),
             Shape::Directory { .. } | Shape::Root => None,
         };
         let folds = folds_names(&landing.root, &opened.journal);
-        let was_resumed = !opened.journal.is_pristine();
-        let state = State { has_strays: opened.is_damaged, ..State::default() };
+        let was_resumed = opened.was_there;
+        let state = State { has_strays: was_resumed, ..State::default() };
         Ok(Self {
             inner: Arc::new(Inner {
                 dirs: Dirs::new(landing.root),
@@ -308,15 +309,16 @@ impl Inner {
 
     pub(super) fn parent_of(&self, path: &RelPath) -> Result<Arc<DirHandle>, DestinationError> {
         self.dirs.parent_of(path).map_err(|error| {
-            let in_the_way =
-                platform::is_symlink_refused(&error) || error.kind() == io::ErrorKind::NotADirectory;
-            match path.parent() {
-                Some(parent) if in_the_way => {
-                    self.wrong_kind(&parent, platform::Kind::Symlink, platform::Kind::Directory)
-                }
-                Some(parent) => self.failed(Operation::Open, &parent, error),
-                None => self.failed_at_root(Operation::Open, error),
+            let Some(parent) = path.parent() else {
+                return self.failed_at_root(Operation::Open, error);
+            };
+            if platform::is_symlink_refused(&error) {
+                return self.wrong_kind(&parent, Kind::Symlink, Kind::Directory);
             }
+            if error.kind() == io::ErrorKind::NotADirectory {
+                return self.wrong_kind(&parent, Kind::File, Kind::Directory);
+            }
+            self.failed(Operation::Open, &parent, error)
         })
     }
 
@@ -329,12 +331,7 @@ impl Inner {
         DestinationError::Exists { path: self.show(path) }
     }
 
-    pub(super) fn wrong_kind(
-        &self,
-        path: &RelPath,
-        found: platform::Kind,
-        wanted: platform::Kind,
-    ) -> DestinationError {
+    pub(super) fn wrong_kind(&self, path: &RelPath, found: Kind, wanted: Kind) -> DestinationError {
         DestinationError::WrongKind { path: self.show(path), found, wanted }
     }
 
@@ -382,7 +379,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let journal = lock(&self.journal);
         let state = lock(&self.state);
-        if state.is_finished || state.has_changes || !journal.is_pristine() {
+        if state.is_finished || state.has_changes || self.was_resumed || !journal.is_pristine() {
             return;
         }
         // Nobody is left to tell if this fails, and the next run of the job does it again.

@@ -14,21 +14,10 @@ use super::state::{Directory, Summary};
 
 impl Inner {
     pub(super) fn finish(&self) -> Result<Summary, DestinationError> {
-        let (mut directories, has_strays) = self.check_complete()?;
+        self.check_complete()?;
         self.remove_unsettled()?;
-        if has_strays {
-            self.remove_strays_in(&self.root().dir)?;
-            for (path, _) in &directories {
-                let dir =
-                    self.dirs.open(Some(path)).map_err(|error| self.failed(Operation::Open, path, error))?;
-                self.remove_strays_in(&dir.dir)?;
-            }
-        }
-        // Deepest first: a directory may lose the right to be entered.
-        directories.sort_unstable_by_key(|(path, _)| Reverse(path.as_bytes().len()));
-        for (path, directory) in &directories {
-            self.settle_directory(path, directory)?;
-        }
+        self.remove_strays()?;
+        self.settle_directories()?;
         if self.is_durable() {
             self.make_all_durable()?;
         }
@@ -45,8 +34,8 @@ impl Inner {
         Ok(summary)
     }
 
-    fn check_complete(&self) -> Result<(Vec<(RelPath, Directory)>, bool), DestinationError> {
-        let mut state = lock(&self.state);
+    fn check_complete(&self) -> Result<(), DestinationError> {
+        let state = lock(&self.state);
         if state.is_poisoned {
             let path = escape(self.shown.as_os_str().as_encoded_bytes()).to_string();
             return Err(DestinationError::Poisoned { path, source: None });
@@ -54,8 +43,7 @@ impl Inner {
         if !state.files.is_empty() {
             return Err(DestinationError::Unfinished { files: state.files.len() });
         }
-        let directories = std::mem::take(&mut state.directories);
-        Ok((directories.into_iter().collect(), state.has_strays))
+        Ok(())
     }
 
     /// Removes what earlier runs left of files that the peer did not mention this time.
@@ -64,7 +52,20 @@ impl Inner {
         unsettled.iter().try_for_each(|(id, path)| self.remove_temp(*id, path))
     }
 
-    /// Removes temporary files of this job that its journal does not know.
+    /// Removes temporary files of this job that its journal does not know, where there may be any.
+    fn remove_strays(&self) -> Result<(), DestinationError> {
+        if !lock(&self.state).has_strays {
+            return Ok(());
+        }
+        self.remove_strays_in(&self.root().dir)?;
+        for (path, _) in self.directories() {
+            let handle = self.dirs.open(Some(&path));
+            let handle = handle.map_err(|error| self.failed(Operation::Open, &path, error))?;
+            self.remove_strays_in(&handle.dir)?;
+        }
+        Ok(())
+    }
+
     fn remove_strays_in(&self, dir: &Dir) -> Result<(), DestinationError> {
         let prefix = self.key.temp_prefix();
         let failed = |operation| move |error| self.failed_at_root(operation, error);
@@ -85,6 +86,20 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// What the peer announced, deepest first: a directory may lose the right to be entered.
+    fn directories(&self) -> Vec<(RelPath, Directory)> {
+        let state = lock(&self.state);
+        let mut directories: Vec<_> =
+            state.directories.iter().map(|(path, directory)| (path.clone(), *directory)).collect();
+        directories.sort_unstable_by_key(|(path, _)| Reverse(path.as_bytes().len()));
+        directories
+    }
+
+    fn settle_directories(&self) -> Result<(), DestinationError> {
+        let directories = self.directories();
+        directories.iter().try_for_each(|(path, directory)| self.settle_directory(path, directory))
     }
 
     /// Sets a directory's time, and takes away from a new one's mode what was added to fill it.

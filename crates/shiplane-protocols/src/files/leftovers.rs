@@ -269,3 +269,97 @@ impl Leftovers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shiplane_wire::Digest;
+
+    use super::super::journal::KeptSpan;
+    use super::*;
+
+    fn path(id: u64) -> RelPath {
+        RelPath::parse(format!("f{id}").as_bytes()).unwrap()
+    }
+
+    fn begun(id: u64) -> JournalRecord {
+        JournalRecord::Begun { id, size_bytes: 10, version: Version::from_bytes([0; 16]), path: path(id) }
+    }
+
+    fn kept(spans: &[(u64, u64, u64)]) -> JournalRecord {
+        let spans =
+            spans.iter().map(|&(id, offset_bytes, len_bytes)| KeptSpan { id, offset_bytes, len_bytes });
+        JournalRecord::Kept(KeptChunk { digest: Digest::of(b""), spans: spans.collect() })
+    }
+
+    fn replay(records: impl IntoIterator<Item = JournalRecord>) -> Option<Leftovers> {
+        let mut leftovers = Leftovers::default();
+        records.into_iter().try_for_each(|record| leftovers.apply(record))?;
+        Some(leftovers)
+    }
+
+    #[test]
+    fn records_that_contradict_each_other_are_not_ours() {
+        for records in [
+            vec![begun(0), begun(0)],
+            vec![begun(u64::MAX)],
+            vec![kept(&[(0, 0, 1)])],
+            vec![begun(0), kept(&[(1, 0, 1)])],
+            vec![begun(0), kept(&[(0, 5, 6)])],
+            vec![begun(0), kept(&[(0, u64::MAX, 2)])],
+            vec![begun(0), kept(&[(0, 3, 0)])],
+            vec![JournalRecord::Published(vec![0])],
+            vec![begun(0), JournalRecord::Dropped(vec![0, 1])],
+        ] {
+            assert!(replay(records.clone()).is_none(), "{records:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_forgotten_once_its_chunks_are() {
+        let records = [begun(0), begun(1), kept(&[(0, 0, 10), (1, 0, 4)]), kept(&[(1, 4, 6)])];
+        let published = |ids: &[u64]| JournalRecord::Published(ids.to_vec());
+        let mut one = replay(records.iter().cloned().chain([published(&[0])])).unwrap();
+        // The other file's chunk cannot be verified without it.
+        assert_eq!((one.files.len(), one.chunks.len()), (2, 2));
+        assert!(one.find(&path(0)).is_none() && one.find(&path(1)).is_some());
+        assert_eq!(one.unverified(1, false).len(), 2);
+        assert_eq!(one.unverified(1, true).len(), 1);
+        assert_eq!(one.take_unsettled(), [(1, path(1))]);
+
+        let both = replay(records.into_iter().chain([published(&[0]), published(&[0, 1])])).unwrap();
+        assert!(both.files.is_empty() && both.chunks.is_empty() && both.ids.is_empty());
+        assert_eq!(both.next_id, 2);
+    }
+
+    #[test]
+    fn a_file_that_was_given_up_takes_its_chunks_along() {
+        let dropped = JournalRecord::Dropped(vec![0]);
+        let records = [begun(0), begun(1), kept(&[(0, 0, 10), (1, 0, 4)]), kept(&[(1, 4, 6)]), dropped];
+        // Such a chunk may be written after the file was given up.
+        let late = kept(&[(0, 0, 1), (1, 0, 1)]);
+        let mut leftovers = replay(records.into_iter().chain([late])).unwrap();
+        assert!(leftovers.find(&path(0)).is_none());
+        let [chunk] = leftovers.unverified(1, false).try_into().unwrap();
+        leftovers.judge(chunk.number, true);
+        let good = 4..10;
+        assert_eq!(leftovers.good_ranges(1), [good]);
+        assert!(leftovers.unverified(1, false).is_empty());
+        leftovers.settle(1);
+        assert!(leftovers.find(&path(1)).is_none() && leftovers.take_unsettled().is_empty());
+    }
+
+    #[test]
+    fn another_state_of_a_file_supersedes_the_first() {
+        let again = JournalRecord::Begun {
+            id: 5,
+            size_bytes: 3,
+            version: Version::from_bytes([1; 16]),
+            path: path(0),
+        };
+        let mut leftovers = replay([begun(0), kept(&[(0, 0, 10)]), again]).unwrap();
+        let left = leftovers.find(&path(0)).unwrap();
+        assert_eq!((left.id, left.size_bytes), (5, 3));
+        assert_eq!(leftovers.take_unsettled(), [(0, path(0)), (5, path(0))]);
+        assert_eq!(leftovers.fresh_id(), 6);
+    }
+}

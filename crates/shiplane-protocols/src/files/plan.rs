@@ -275,3 +275,78 @@ fn hash(file: &File) -> io::Result<Digest> {
         }
     }
 }
+
+/// No file system here folds names, so that the destination is told that it does, and what folding would
+/// do is done by hand.
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use shiplane_wire::{Mtime, Promise, Version};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::files::{Destination, JobKey, ReceiveOptions, Shape};
+
+    fn folding(root: &Path, overwrite: bool) -> Destination {
+        let options =
+            ReceiveOptions { overwrite, promise: Promise::Verified, verify: false, chunk_len_bytes: 1000 };
+        let mut dest = Destination::open(root, &Shape::Root, JobKey::new(b"peer", b""), options).unwrap();
+        Arc::get_mut(&mut dest.inner).unwrap().folds = true;
+        dest
+    }
+
+    fn entry(kind: EntryKind, path: &str) -> Entry {
+        Entry {
+            kind,
+            mode: 0o755,
+            size_bytes: 0,
+            mtime: Mtime { secs: 1, nanos: 0 },
+            version: Version::from_bytes([0; 16]),
+            path: RelPath::parse(path.as_bytes()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn names_that_differ_in_case_collide_where_names_are_folded() {
+        let temp = TempDir::new().unwrap();
+        let dest = folding(temp.path(), true);
+        for (index, path, collides) in
+            [(0, "a", false), (1, "A", true), (2, "\u{c9}", false), (3, "\u{e9}", true)]
+        {
+            let planned = dest.plan(index, &entry(EntryKind::File, path));
+            assert_eq!(matches!(planned, Err(DestinationError::NameCollision { .. })), collides, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_this_run_has_put_there_is_not_replaced_under_another_name() {
+        for overwrite in [false, true] {
+            let temp = TempDir::new().unwrap();
+            let dest = folding(temp.path(), overwrite);
+            dest.plan(0, &entry(EntryKind::File, "composed")).unwrap();
+            dest.plan(1, &entry(EntryKind::File, "decomposed")).unwrap();
+            dest.publish(&[0]).unwrap();
+            fs::hard_link(temp.path().join("composed"), temp.path().join("decomposed")).unwrap();
+            fs::hard_link(temp.path().join("composed"), temp.path().join("third")).unwrap();
+            let error = dest.publish(&[1]).unwrap_err();
+            assert!(matches!(error, DestinationError::NameCollision { .. }), "{error}");
+            let error = dest.plan(2, &entry(EntryKind::File, "third")).unwrap_err();
+            assert!(matches!(error, DestinationError::NameCollision { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_this_run_is_not_taken_for_another() {
+        let temp = TempDir::new().unwrap();
+        let dest = folding(temp.path(), false);
+        fs::create_dir(temp.path().join("there")).unwrap();
+        dest.plan(0, &entry(EntryKind::Directory, "there")).unwrap();
+        dest.plan(1, &entry(EntryKind::Directory, "composed")).unwrap();
+        fs::rename(temp.path().join("composed"), temp.path().join("decomposed")).unwrap();
+        let error = dest.plan(2, &entry(EntryKind::Directory, "decomposed")).unwrap_err();
+        assert!(matches!(error, DestinationError::NameCollision { .. }), "{error}");
+    }
+}

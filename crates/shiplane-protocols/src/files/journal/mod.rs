@@ -8,6 +8,7 @@ mod record;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
@@ -20,7 +21,7 @@ use super::dirs::DirHandle;
 use super::error::{DestinationError, Operation};
 use super::leftovers::Leftovers;
 use super::names::JobKey;
-use super::platform::{self, Kind};
+use super::platform::{self, Kind, Locked};
 
 /// The open and locked journal.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Journal {
     root: Arc<DirHandle>,
     file: File,
     name: String,
+    /// Its whole path, for messages.
+    shown: PathBuf,
     /// Where the next record goes; what may be behind it is of a write that failed.
     len_bytes: u64,
 }
@@ -37,35 +40,35 @@ pub(super) struct Journal {
 pub(super) struct Opened {
     pub(super) journal: Journal,
     pub(super) leftovers: Leftovers,
-    /// Something of it was lost, so that there may be temporary files that nobody knows of.
-    pub(super) is_damaged: bool,
+    /// Another run was here before. Its journal may have lost its end, or all there was in it, so that
+    /// there may be temporary files that nobody knows of.
+    pub(super) was_there: bool,
 }
 
 impl Journal {
-    /// Opens or creates the journal of `key` in `dir`, locks it and reads what is there. One that is
-    /// malformed, or that somebody else put there, is moved aside.
-    pub(super) fn open(root: &Arc<DirHandle>, key: JobKey) -> Result<Opened, DestinationError> {
-        let name = key.journal_name();
-        let fail =
-            |operation| move |error| DestinationError::io(operation, key.journal_name().as_bytes(), error);
-        let mut is_damaged = false;
+    /// Opens or creates the journal of `key` in `root`, whose path is `shown`, locks it and reads what is
+    /// there. One that is malformed, or that somebody else put there, is moved aside.
+    pub(super) fn open(root: &Arc<DirHandle>, key: JobKey, shown: &Path) -> Result<Opened, DestinationError> {
+        let shown = shown.join(key.journal_name());
+        let mut was_there = false;
         for _ in 0..OPEN_ATTEMPTS {
-            match try_open(root, key, &name).map_err(fail(Operation::Open))? {
+            match try_open(root, key, &shown).map_err(|error| failed(Operation::Open, &shown, error))? {
                 Attempt::Opened(mut opened) => {
-                    opened.is_damaged |= is_damaged;
+                    opened.was_there |= was_there;
                     return Ok(*opened);
                 }
-                Attempt::Locked => {
-                    return Err(DestinationError::Busy { journal: escape(name.as_bytes()).to_string() });
+                Attempt::Held => {
+                    let journal = escape(shown.as_os_str().as_encoded_bytes()).to_string();
+                    return Err(DestinationError::Busy { journal });
                 }
                 Attempt::Gone => {}
                 Attempt::Foreign => {
-                    set_aside(&root.dir, key, &name).map_err(fail(Operation::Rename))?;
-                    is_damaged = true;
+                    set_aside(&root.dir, key).map_err(|error| failed(Operation::Rename, &shown, error))?;
+                    was_there = true;
                 }
             }
         }
-        Err(fail(Operation::Lock)(io::ErrorKind::ResourceBusy.into()))
+        Err(failed(Operation::Lock, &shown, io::ErrorKind::ResourceBusy.into()))
     }
 
     /// Whether nothing was ever recorded.
@@ -77,7 +80,7 @@ impl Journal {
     pub(super) fn append(&mut self, batch: &Batch) -> Result<(), DestinationError> {
         let bytes = batch.as_bytes();
         platform::write_all_at(&self.file, self.len_bytes, bytes)
-            .map_err(|error| DestinationError::io(Operation::Write, self.name.as_bytes(), error))?;
+            .map_err(|error| failed(Operation::Write, &self.shown, error))?;
         self.len_bytes += bytes.len() as u64;
         Ok(())
     }
@@ -85,7 +88,7 @@ impl Journal {
     /// Removes the journal: the job is done, or never began.
     pub(super) fn remove(&self) -> Result<(), DestinationError> {
         platform::remove_file(&self.root.dir, self.name.as_bytes())
-            .map_err(|error| DestinationError::io(Operation::Remove, self.name.as_bytes(), error))
+            .map_err(|error| failed(Operation::Remove, &self.shown, error))
     }
 
     /// Name of the file in the landing root.
@@ -103,26 +106,25 @@ impl Drop for Journal {
 enum Attempt {
     Opened(Box<Opened>),
     /// Another process has it.
-    Locked,
+    Held,
     /// Its owner removed it between our opening and locking it.
     Gone,
     /// Not one that this program wrote.
     Foreign,
 }
 
-fn try_open(root: &Arc<DirHandle>, key: JobKey, name: &str) -> io::Result<Attempt> {
-    let dir = &root.dir;
-    let file = match platform::open_locked(dir, name.as_bytes()) {
-        Ok(Some(file)) => file,
-        Ok(None) => return Ok(Attempt::Locked),
+fn try_open(root: &Arc<DirHandle>, key: JobKey, shown: &Path) -> io::Result<Attempt> {
+    let (dir, name) = (&root.dir, key.journal_name());
+    let (file, was_there) = match platform::open_locked(dir, name.as_bytes()) {
+        Ok(Locked::New(file)) => (file, false),
+        Ok(Locked::Found(file)) => (file, true),
+        Ok(Locked::Held) => return Ok(Attempt::Held),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
         Err(error) => {
             // A link, directory or socket in its place fails to open.
             let found = platform::stat(dir, name.as_bytes());
-            return if found.is_ok_and(|stat| stat.kind != Kind::File) {
-                Ok(Attempt::Foreign)
-            } else {
-                Err(error)
-            };
+            let is_foreign = found.is_ok_and(|stat| stat.kind != Kind::File);
+            return if is_foreign { Ok(Attempt::Foreign) } else { Err(error) };
         }
     };
     let opened = platform::stat_open(&file)?;
@@ -147,12 +149,10 @@ fn try_open(root: &Arc<DirHandle>, key: JobKey, name: &str) -> io::Result<Attemp
     let Some(replayed) = replay(&file)? else {
         return Ok(Attempt::Foreign);
     };
-    let end = file.metadata()?.len();
     file.set_len(replayed.len_bytes)?;
-    let is_damaged = end > replayed.len_bytes;
-    let journal =
-        Journal { root: Arc::clone(root), file, name: name.to_owned(), len_bytes: replayed.len_bytes };
-    Ok(Attempt::Opened(Box::new(Opened { journal, leftovers: replayed.leftovers, is_damaged })))
+    let Replayed { leftovers, len_bytes } = replayed;
+    let journal = Journal { root: Arc::clone(root), file, name, shown: shown.into(), len_bytes };
+    Ok(Attempt::Opened(Box::new(Opened { journal, leftovers, was_there })))
 }
 
 enum Header {
@@ -200,7 +200,8 @@ fn replay(file: &File) -> io::Result<Option<Replayed>> {
     }
 }
 
-fn set_aside(dir: &Dir, key: JobKey, name: &str) -> io::Result<()> {
+fn set_aside(dir: &Dir, key: JobKey) -> io::Result<()> {
+    let name = key.journal_name();
     for attempt in 0..ASIDE_ATTEMPTS {
         match platform::rename_new(dir, name.as_bytes(), key.aside_name(attempt).as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -208,6 +209,10 @@ fn set_aside(dir: &Dir, key: JobKey, name: &str) -> io::Result<()> {
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn failed(operation: Operation, path: &Path, error: io::Error) -> DestinationError {
+    DestinationError::io(operation, path.as_os_str().as_encoded_bytes(), error)
 }
 
 fn header_of(key: JobKey) -> Vec<u8> {

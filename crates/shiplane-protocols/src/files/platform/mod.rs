@@ -5,6 +5,7 @@
 //! name is one component.
 
 use std::fmt;
+use std::fs::File;
 
 use shiplane_wire::{Digest, Mtime, Version};
 
@@ -40,6 +41,17 @@ impl fmt::Display for Kind {
             Self::Special => "a special file",
         })
     }
+}
+
+/// A file that only one process may have open at a time.
+#[derive(Debug)]
+pub(super) enum Locked {
+    /// It was created.
+    New(File),
+    /// It was there.
+    Found(File),
+    /// It was there, and another process has it.
+    Held,
 }
 
 /// What the system tells of a file. What a platform does not have is zero.

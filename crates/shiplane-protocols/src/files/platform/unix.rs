@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Timespec, Time
 use rustix::io::Errno;
 use shiplane_wire::Mtime;
 
-use super::{Kind, Stat};
+use super::{Kind, Locked, Stat};
 
 /// Opens a directory that the local user named, through whatever links there are.
 pub(in super::super) fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
@@ -58,14 +58,17 @@ pub(in super::super) fn reopen_file(dir: &Dir, name: &[u8]) -> io::Result<File> 
     Ok(retry(|| rustix::fs::openat(dir, name, WRITE, Mode::empty()))?.into())
 }
 
-/// Opens or creates the file `name` for appending and takes an exclusive lock on it; `None` if another
-/// process has the lock.
-pub(in super::super) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Option<File>> {
-    let flags = WRITE.union(OFlags::CREATE);
-    let file = File::from(retry(|| rustix::fs::openat(dir, name, flags, mode_of(0o600)))?);
+/// Opens or creates the file `name` for reading and writing and takes an exclusive lock on it.
+pub(in super::super) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Locked> {
+    let (file, is_new) = match create_file(dir, name, 0o600) {
+        Ok(file) => (file, true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (reopen_file(dir, name)?, false),
+        Err(error) => return Err(error),
+    };
     match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-        Ok(()) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Ok(()) if is_new => Ok(Locked::New(file)),
+        Ok(()) => Ok(Locked::Found(file)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Locked::Held),
         Err(error) => Err(error),
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use cap_std::fs::{Dir, Metadata, OpenOptions, OpenOptionsExt, ReadDir};
 use shiplane_wire::Mtime;
 
-use super::{Kind, Stat};
+use super::{Kind, Locked, Stat};
 
 /// Opens a directory that the local user named, through whatever links there are.
 pub(in super::super) fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
@@ -53,18 +53,20 @@ pub(in super::super) fn reopen_file(dir: &Dir, name: &[u8]) -> io::Result<File> 
     open(dir, name, OpenOptions::new().read(true).write(true))
 }
 
-/// Opens or creates the file `name` so that no other process can open it; `None` if another one has.
-pub(in super::super) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Option<File>> {
-    match refuse_links(dir, name) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+/// Opens or creates the file `name` so that no other process can open it.
+pub(in super::super) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Locked> {
     let mut options = OpenOptions::new();
     // The owner must still be able to remove it.
-    options.read(true).write(true).create(true).share_mode(FILE_SHARE_DELETE);
+    options.read(true).write(true).share_mode(FILE_SHARE_DELETE);
+    match open(dir, name, options.clone().create_new(true)) {
+        Ok(file) => return Ok(Locked::New(file)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    refuse_links(dir, name)?;
     match open(dir, name, &options) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION) => Ok(None),
+        Ok(file) => Ok(Locked::Found(file)),
+        Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION) => Ok(Locked::Held),
         Err(error) => Err(error),
     }
 }

@@ -5,6 +5,8 @@ mod disks;
 mod hostile;
 mod landing;
 mod metadata;
+mod mishaps;
 mod resume;
 mod source;
+mod threads;
 mod tree;

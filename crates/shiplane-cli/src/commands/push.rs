@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use shiplane_protocols::transfer::TransferOptions;
 use shiplane_protocols::{Push, PushError, PushReport, redeem};
-use shiplane_rpc::{CallError, RpcClient};
+use shiplane_rpc::{CallError, Method, RpcClient};
 use shiplane_transport::{Identity, TransportConfig};
 use shiplane_wire::escape;
 use tokio::time::Instant;
@@ -59,14 +59,26 @@ async fn push(
         dialled = run.dial() => dialled?,
         () = stop.cancelled() => return Err(Failure::Interrupted),
     };
+    let client = RpcClient::new(Arc::clone(&dialled.connection));
     let pushed = tokio::select! {
-        pushed = run.push_all(offers, &dialled) => pushed,
+        pushed = run.push_all(offers, &client) => pushed,
         () = job.watch_for_silence() => Err(Failure::Interrupted), // It never ends.
         () = stop.cancelled() => Err(Failure::Interrupted),
     };
     job.end_bar();
+    if matches!(pushed, Err(Failure::Interrupted)) {
+        take_leave(&client).await;
+    }
     dialled.transport.shutdown(Duration::ZERO).await;
     pushed
+}
+
+/// Sees to it that the server notices the end of a push that was cut, so that the same command can go on
+/// at once. A close may be lost where the path is full of what was sent before it; the reset of a stream is
+/// not, and any answer, if only that there is no such method, shows that it has arrived.
+async fn take_leave(client: &RpcClient) {
+    const PING: Method<(), ()> = Method::new("ping");
+    let _ = client.call_typed(PING, &(), LEAVE_TIMEOUT).await;
 }
 
 impl Run<'_> {
@@ -88,16 +100,15 @@ impl Run<'_> {
         dial(self.remote.server, &self.remote.at, &config, identity).await
     }
 
-    async fn push_all(&self, offers: Vec<Offer>, dialled: &Dialled) -> Result<(), Failure> {
-        let client = RpcClient::new(Arc::clone(&dialled.connection));
+    async fn push_all(&self, offers: Vec<Offer>, client: &RpcClient) -> Result<(), Failure> {
         self.job.tell(&Event::Started {
             peer_id: self.remote.server.to_string(),
-            address: dialled.connection.remote_addr().to_string(),
+            address: client.connection().remote_addr().to_string(),
             destination: escape(&self.remote.path).to_string(),
         });
         if let Some(secret) = &self.remote.secret {
             self.job.phase(Phase::Authorising);
-            redeem(&client, secret).await.map_err(Failure::Redeem)?;
+            redeem(client, secret).await.map_err(Failure::Redeem)?;
         }
         self.job.phase(Phase::Offering);
         // What goes without a name of its own lies around all the others.
@@ -105,7 +116,7 @@ impl Run<'_> {
         let at_a_time = if has_content { 1 } else { offers.len().clamp(1, MAX_AT_A_TIME) };
         let lanes = usize::from(self.settings.jobs).div_ceil(at_a_time);
         futures::stream::iter(offers)
-            .map(|offer| self.push_one(offer, &client, lanes))
+            .map(|offer| self.push_one(offer, client, lanes))
             .buffer_unordered(at_a_time)
             .try_for_each(|report| {
                 self.job.add(&report);
@@ -151,6 +162,9 @@ impl Run<'_> {
 /// Four: enough that small files do not wait for each other's round trips, and few enough that all the
 /// lanes of each still find streams.
 const MAX_AT_A_TIME: usize = 4;
+
+/// 2 s: what waits longer for Ctrl-C is better told twice.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// 40 s: a server forgets a pusher that has vanished after 30.
 const BUSY_PATIENCE: Duration = Duration::from_secs(40);

@@ -4,6 +4,7 @@
 
 mod failures;
 mod local;
+mod push;
 mod sessions;
 mod transfers;
 

@@ -1,7 +1,7 @@
 //! A harness: the built program with a home directory of its own, and a server that is stopped
 //! when the story is over.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -52,6 +52,16 @@ impl Machine {
 
     pub(crate) fn run(&self, args: &[&str]) -> Run {
         Run::of(&mut self.command(args))
+    }
+
+    /// Runs with `input` on standard input, and gives the exit code.
+    pub(crate) fn feed(&self, args: &[&str], input: &[u8]) -> Option<i32> {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the program starts");
+        // It may end before it has read everything.
+        let _ = child.stdin.take().expect("a pipe").write_all(input);
+        wait(&mut child).code()
     }
 
     /// Something in this machine's home.
@@ -250,7 +260,8 @@ fn listing(root: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     entries.into_iter().map(|found| entry(found.expect("an entry"))).collect()
 }
 
-fn interrupt(child: &Child) {
+/// Ctrl-C.
+pub(crate) fn interrupt(child: &Child) {
     signal(child.id(), rustix::process::Signal::INT);
 }
 

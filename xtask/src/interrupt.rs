@@ -1,16 +1,17 @@
-//! Ctrl-C and SIGTERM become an error that unwinds, so that every guard on the way removes its
+//! Ctrl-C, SIGTERM and a closed terminal become an error that unwinds, so that every guard on the way removes its
 //! directory and kills its child.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result, bail};
+use signal_hook::consts;
 
 /// Starts listening. From here on a long loop must call [`check`] or Ctrl-C goes unheard.
 pub(crate) fn install() -> Result<()> {
     let flag = FLAG.get_or_init(Arc::default);
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(flag)).context("cannot listen for Ctrl-C")?;
+    for signal in SIGNALS {
+        signal_hook::flag::register(*signal, Arc::clone(flag)).context("cannot listen for Ctrl-C")?;
     }
     Ok(())
 }
@@ -22,5 +23,11 @@ pub(crate) fn check() -> Result<()> {
         Some(_) | None => Ok(()),
     }
 }
+
+#[cfg(unix)]
+const SIGNALS: &[i32] = &[consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
+
+#[cfg(not(unix))]
+const SIGNALS: &[i32] = &[consts::SIGINT, consts::SIGTERM];
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();

@@ -124,7 +124,7 @@ pub(crate) struct GetArgs {
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
     pub(crate) buffer: usize,
     /// Bytes verified, kept and resumed as one
-    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_chunk_size)]
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
     /// Print events as lines of JSON on standard output
     #[arg(long, conflicts_with = "quiet")]
@@ -157,7 +157,7 @@ pub(crate) struct PushArgs {
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
     pub(crate) buffer: usize,
     /// Bytes verified, kept and resumed as one, if the server agrees
-    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_chunk_size)]
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
     /// Print events as lines of JSON on standard output
     #[arg(long, conflicts_with = "quiet")]

@@ -256,7 +256,8 @@ async fn sizes_that_lie_never_publish_a_file() {
         .await;
         // What is refused at once may be reset before it is read: then only the silence is noticed.
         let error = transfer_error(result);
-        let expected = matches!(error, TransferError::Corrupt { attempts: 3, .. } | TransferError::Silent { .. });
+        let expected =
+            matches!(error, TransferError::Corrupt { attempts: 3, .. } | TransferError::Silent { .. });
         assert!(expected, "{len_bytes}: {error}");
         assert!(published(&dir).is_empty());
     }

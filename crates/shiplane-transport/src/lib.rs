@@ -48,8 +48,8 @@
 
 #![forbid(unsafe_code)]
 
-pub mod compat;
 mod buffer;
+pub mod compat;
 mod config;
 mod congestion;
 mod connection;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shiplane_wire::{ChunkSender, Code, Digest, OPENING_LEN_BYTES, SendError, SendStep, Status, StatusError, StatusReader};
+use shiplane_wire::{
+    ChunkSender, Code, Digest, OPENING_LEN_BYTES, SendError, SendStep, Status, StatusError, StatusReader,
+};
 use tokio::sync::mpsc;
 
 use super::{LaneOptions, PIPELINE_DEPTH};

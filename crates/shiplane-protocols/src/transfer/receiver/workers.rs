@@ -17,10 +17,20 @@ pub(super) struct Planner {
 
 /// The number of entries under way is bounded by the transfer's window (SPEC 4.10).
 pub(super) enum PlanJob {
-    Plan { index: u64, entry: Entry },
-    Compare { index: u64, entry: Entry, theirs: Digest },
+    Plan {
+        index: u64,
+        entry: Entry,
+    },
+    Compare {
+        index: u64,
+        entry: Entry,
+        theirs: Digest,
+    },
     /// Nothing comes of it.
-    Survey { index: u64, entry: Entry },
+    Survey {
+        index: u64,
+        entry: Entry,
+    },
     Delta(Told),
 }
 

@@ -325,6 +325,33 @@ fn a_temporary_file_that_has_a_second_name_is_not_written_to() {
 }
 
 #[test]
+fn a_size_beyond_any_disk_takes_no_space() {
+    let temp = TempDir::new().unwrap();
+    let mut huge = entry(EntryKind::File, b"huge", b"1");
+    huge.size_bytes = (1 << 62) - 1;
+    let dest = open(temp.path());
+    dest.plan(0, &huge).unwrap();
+    assert!(matches!(dest.reserve(huge.size_bytes), Err(DestinationError::NoSpace { .. })));
+    // Nor if the caller does not ask.
+    let mut writer =
+        dest.chunk_writer(0, &[Span { entry: 0, offset_bytes: 1 << 61, len_bytes: 1000 }]).unwrap();
+    let error = writer.write(&[0; 1000]).unwrap_err();
+    assert_eq!(error.class(), FaultClass::LocalIo, "{error}");
+    drop(writer);
+    let taken: u64 = own_names(temp.path()).iter().map(|name| blocks(&temp.path().join(name))).sum();
+    assert!(taken < 1 << 10, "{taken} blocks");
+    dest.discard(0).unwrap();
+    dest.finish().unwrap();
+    assert!(listing(temp.path()).is_empty());
+}
+
+fn blocks(path: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+
+    fs::symlink_metadata(path).unwrap().blocks()
+}
+
+#[test]
 fn an_entry_keeps_its_number() {
     let temp = TempDir::new().unwrap();
     let dest = open(temp.path());

@@ -132,7 +132,7 @@ async fn an_interrupted_run_goes_on_where_it_was() {
         &client,
         "large",
         std::sync::Arc::new(move |event| {
-            if let shiplane_protocols::transfer::TransferEvent::Moved { len_bytes } = &event {
+            if let TransferEvent::Moved { len_bytes } = &event {
                 let mut half = half.lock().unwrap();
                 half.0 += len_bytes;
                 if half.0 > 2_000_000

@@ -8,3 +8,6 @@ mod fetch;
 #[cfg(unix)]
 mod files;
 mod harness;
+mod hostile;
+#[cfg(unix)]
+mod push;

@@ -30,7 +30,7 @@ pub(crate) mod receiver;
 mod records;
 pub(crate) mod target;
 
-pub use error::{FailedEntry, TransferError};
+pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{EventFn, TransferEvent};
 pub use target::{StreamTarget, Target};
 

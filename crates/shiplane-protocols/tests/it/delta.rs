@@ -1,5 +1,7 @@
 //! Edited files: what the old version has in common with the new one is not sent again.
 
+mod liar;
+
 use std::fs;
 
 use shiplane_protocols::{FetchReport, transfer::TransferEvent};

@@ -1,0 +1,175 @@
+//! A provider that lies about where its file is cut: a typed error, and the old version stays.
+
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
+use shiplane_protocols::{
+    Fetch, FetchError,
+    files::{Destination, ReceiveOptions},
+    transfer::{ProtocolFault, TransferError, TransferOptions},
+};
+use shiplane_rpc::{Method, Router, RpcClient};
+use shiplane_transport::{Admission, PeerAddr, QuicTransport, TransferStream, Trust};
+use shiplane_wire::{
+    Cut, Cuts, Digest, Entry, EntryKind, FailReason, Mtime, Promise, ProviderRecord, ReceiverRecord,
+    RecordReader, RelPath, TransferId, Version,
+};
+use tempfile::TempDir;
+
+use crate::harness::noise;
+
+/// The bodies as they travel.
+const FETCH_OPEN: Method<FetchOpen, FetchOpened> = Method::new("fetch.open");
+const CONFIRM: Method<Confirm, Confirmed> = Method::new("transfer.confirm");
+
+#[derive(Serialize, Deserialize)]
+struct FetchOpen {
+    transfer: [u8; 16],
+    path: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum FetchOpened {
+    File { name: Vec<u8> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Confirm {
+    transfer: [u8; 16],
+    root: [u8; 32],
+    chunks: u64,
+    durable: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Confirmed {
+    sent_bytes: u64,
+    failed_entries: u64,
+}
+
+const OLD_LEN_BYTES: usize = 2 << 20;
+const NEW_LEN_BYTES: u64 = OLD_LEN_BYTES as u64 + 1;
+
+/// Offers a new version of a file, and answers the request for its cuts with `lie`, or with nothing and the
+/// end of the stream. Returns what the victim says to that.
+async fn told(lie: Vec<ProviderRecord>) -> TransferError {
+    let (server, client) = (transport(), transport());
+    let router = Router::new().typed(FETCH_OPEN, move |context, request| {
+        let lie = lie.clone();
+        async move {
+            let mut claim = context.connection.claim(TransferId::from_bytes(request.transfer)).unwrap();
+            tokio::spawn(async move {
+                let Some(TransferStream::Records(mut stream)) = claim.next().await else { return };
+                let offer = [offer(), ProviderRecord::End { entries: 1, total_bytes: NEW_LEN_BYTES }];
+                stream.send.write(encode(&offer)).await.unwrap();
+                let mut wants = RecordReader::<ReceiverRecord>::new();
+                while let Ok(Some(bytes)) = stream.recv.read().await {
+                    wants.push(bytes);
+                    while let Some(want) = wants.poll().unwrap() {
+                        if let ReceiverRecord::WantCuts { span, .. } = want {
+                            assert_eq!((span.offset_bytes, span.len_bytes), (0, NEW_LEN_BYTES));
+                            // The victim may hang up in the middle of it.
+                            let _ = stream.send.write(encode(&lie)).await;
+                            if lie.is_empty() {
+                                stream.send.finish().unwrap();
+                            }
+                        }
+                    }
+                }
+            });
+            Ok(FetchOpened::File { name: request.path })
+        }
+    });
+    // Only where it has said that the file failed does it come to this.
+    let router = router.typed(CONFIRM, |_, _| async { Ok(Confirmed { sent_bytes: 0, failed_entries: 1 }) });
+    let addr = PeerAddr { id: server.peer_id(), addr: server.local_addr().unwrap() };
+    let (accepted, connected) = tokio::join!(server.accept(), client.connect_to(addr));
+    tokio::spawn(Arc::new(router).serve(accepted.unwrap().1));
+    let rpc = RpcClient::new(connected.unwrap());
+
+    let dir = TempDir::new().unwrap();
+    let old = noise(1, OLD_LEN_BYTES);
+    fs::write(dir.path().join("it"), &old).unwrap();
+    let fetch = Fetch::open(&rpc, b"it").await.unwrap();
+    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20 };
+    let receive = ReceiveOptions {
+        overwrite: true,
+        promise: Promise::Verified,
+        verify: false,
+        chunk_len_bytes: 1 << 20,
+    };
+    let target = Destination::open(dir.path(), fetch.shape(), fetch.job(), receive).unwrap();
+    let received = fetch.receive(target, Promise::Verified, &options, Arc::new(|_| ()));
+    let result = tokio::time::timeout(Duration::from_secs(10), received).await;
+    assert!(fs::read(dir.path().join("it")).unwrap() == old, "the old version is as it was");
+    match result.expect("no liar holds a get up for long").unwrap_err() {
+        FetchError::Transfer(error) => error,
+        other => panic!("not the transfer's own error: {other}"),
+    }
+}
+
+fn transport() -> Arc<QuicTransport> {
+    let builder = QuicTransport::builder().trust(Trust::ask(|_| Admission::Trusted));
+    Arc::new(builder.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap())
+}
+
+fn offer() -> ProviderRecord {
+    ProviderRecord::Entry(Entry {
+        kind: EntryKind::File,
+        mode: 0o644,
+        size_bytes: NEW_LEN_BYTES,
+        mtime: Mtime { secs: 1, nanos: 0 },
+        version: Version::from_bytes([7; 16]),
+        path: RelPath::parse(b"it").unwrap(),
+    })
+}
+
+fn encode(records: &[ProviderRecord]) -> bytes::Bytes {
+    let mut out = BytesMut::new();
+    records.iter().for_each(|record| record.encode(&mut out).unwrap());
+    out.freeze()
+}
+
+/// A list of pieces of these lengths, from the start of the file. Each has a digest of its own.
+fn list(entry: u64, lens: &[u32]) -> ProviderRecord {
+    let cut = |(i, &len_bytes): (usize, &u32)| Cut { len_bytes, digest: Digest::of(&[i as u8]) };
+    ProviderRecord::Cuts(Cuts { entry, offset_bytes: 0, cuts: lens.iter().enumerate().map(cut).collect() })
+}
+
+/// 128 KiB, which the victim asks for on average.
+const PIECE: u32 = 128 << 10;
+
+#[tokio::test]
+async fn a_list_that_is_not_of_the_file_is_the_peers_fault() {
+    let lies = [list(0, &[PIECE; 17]), list(0, &[1, PIECE]), list(0, &[5 * PIECE]), list(1, &[PIECE])];
+    for lie in lies {
+        let told = told(vec![lie.clone()]).await;
+        assert!(matches!(told, TransferError::Protocol(ProtocolFault::WrongCuts { .. })), "{lie:?}: {told}");
+    }
+    // One more list than was asked for, and one that breaks off.
+    let whole: Vec<_> = std::iter::repeat_n(PIECE, 16).chain([1]).collect();
+    let told_twice = told(vec![list(0, &whole), list(0, &whole)]).await;
+    assert!(matches!(told_twice, TransferError::Protocol(ProtocolFault::WrongCuts { .. })), "{told_twice}");
+    let told_nothing = told(Vec::new()).await;
+    assert!(matches!(told_nothing, TransferError::Protocol(ProtocolFault::WrongEnd)), "{told_nothing}");
+}
+
+#[tokio::test]
+async fn one_digest_of_two_contents_is_noticed() {
+    let digest = Digest::of(b"same");
+    let cuts = vec![Cut { len_bytes: PIECE, digest }, Cut { len_bytes: PIECE + 1, digest }];
+    let told = told(vec![ProviderRecord::Cuts(Cuts { entry: 0, offset_bytes: 0, cuts })]).await;
+    assert!(matches!(told, TransferError::Protocol(ProtocolFault::TwoContents { entry: 0 })), "{told}");
+}
+
+#[tokio::test]
+async fn a_file_that_fails_while_it_is_cut_is_left_as_it_was() {
+    let failed = ProviderRecord::Failed { entry: 0, reason: FailReason::Changed };
+    let whole = [failed.clone()];
+    let half = [list(0, &[PIECE]), failed];
+    for lie in [&whole[..], &half[..]] {
+        let told = told(lie.to_vec()).await;
+        assert!(matches!(&told, TransferError::Incomplete { count: 1, .. }), "{told}");
+    }
+}

@@ -14,11 +14,11 @@
 //! The receiver's wants *are* the payload's layout, so that resuming, skipping what is there, and sending
 //! only what differs are one mechanism. In reading order:
 //!
-//! 1. [`packer`]: wants → chunks; [`ledger`]: what is wanted, under way and done. Both pure.
-//! 2. [`provider`]: scans, sends records, reads spans into lanes.
-//! 3. [`receiver`]: plans, wants, receives, publishes.
-//! 4. [`delta`]: what an old version has in common with the new one is not sent. Pure.
-//! 5. [`target`]: where it all lands: a directory tree, or one stream.
+//! 1. `packer`: wants → chunks; `ledger`: what is wanted, under way and done. Both pure.
+//! 2. `provider`: scans, sends records, reads spans into lanes.
+//! 3. `receiver`: plans, wants, receives, publishes.
+//! 4. `delta`: what an old version has in common with the new one is not sent. Pure.
+//! 5. `target`: where it all lands: a directory tree, or one stream.
 
 mod delta;
 pub(crate) mod error;

@@ -1,7 +1,7 @@
 //! A receiver that is killed half-way, and the run that finishes its work.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -38,6 +38,9 @@ impl Stage<'_> {
                 return Ok(None);
             }
             if let Some(had_bytes) = self.get_until(&destination, enough_bytes)? {
+                // A killed receiver leaves its bar standing, and the cursor at the end of it.
+                let below_bar = if io::stderr().is_terminal() { "\n" } else { "" };
+                println!("{below_bar}  killed; the same command again, to resume");
                 let resumed = self.resume(&destination, had_bytes)?;
                 self.expect_equal(&destination)?;
                 return Ok(Some(resumed));

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::inbound::{AlreadyClaimed, ChunkExpectation, Claim, InboundChunk, TransferStream};
 use crate::{
+    close,
     config::{LANE_PRIORITY, TransportConfig},
     error::{
         ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError, SourceError, StreamError,
@@ -26,7 +27,7 @@ use crate::{
     router::{self, InboundCall, Inboxes},
     sink::{ChunkSink, FileSink, MemorySink, WriterSink},
     source::{ChunkRead, ChunkSource},
-    stream::{BiStream, varint},
+    stream::BiStream,
     trust::Admission,
 };
 
@@ -42,7 +43,9 @@ pub struct PeerConnection {
     first: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
     guest: AtomicBool,
     inboxes: Arc<Inboxes>,
-    in_use: TaskTracker,
+    /// The streams opened here, and those that the peer opened.
+    ours: TaskTracker,
+    theirs: TaskTracker,
     config: Arc<TransportConfig>,
 }
 
@@ -81,6 +84,10 @@ impl PeerConnection {
         inboxes: Arc<Inboxes>,
         config: Arc<TransportConfig>,
     ) -> Self {
+        let (ours, theirs) = (TaskTracker::new(), TaskTracker::new());
+        // Only that makes their `wait` end; tokens are given out all the same.
+        ours.close();
+        theirs.close();
         Self {
             connection,
             peer_id,
@@ -88,15 +95,16 @@ impl PeerConnection {
             first: Mutex::new(first),
             guest: AtomicBool::new(admission != Admission::Trusted),
             inboxes,
-            in_use: TaskTracker::new(),
+            ours,
+            theirs,
             config,
         }
     }
 
     /// Starts to accept the peer's streams.
-    pub(crate) fn route(self: &Arc<Self>, outlets: router::Outlets) {
+    pub(crate) fn route(self: &Arc<Self>, feed: router::Feed) {
         let (owner, header_timeout) = (Arc::downgrade(self), self.config.header_timeout);
-        router::start(self.connection.clone(), owner, self.in_use.clone(), outlets, header_timeout);
+        router::start(self.connection.clone(), owner, self.theirs.clone(), feed, header_timeout);
     }
 
     /// Who is on the other side; proven by the handshake.
@@ -156,7 +164,7 @@ impl PeerConnection {
     /// Ends the connection at once; what is under way fails on both sides. [`Code::NoError`] is an
     /// orderly end. Let transfers finish before.
     pub fn close(&self, code: Code) {
-        self.connection.close(varint(code), b"");
+        close::close(&self.connection, code);
     }
 
     /// Counters since the handshake.
@@ -282,9 +290,13 @@ impl PeerConnection {
         let progress_timeout = self.config.progress_timeout;
         stream.send.write_within(data, progress_timeout).await?;
         stream.send.finish()?;
+        stream.send.delivered(progress_timeout).await?;
         match stream.recv.read_within(progress_timeout).await? {
             None => Ok(()),
-            Some(_) => Err(StreamError::TooLong { max_bytes: 0 }.into()),
+            Some(_) => {
+                stream.recv.stop(Code::Protocol);
+                Err(StreamError::TooLong { max_bytes: 0 }.into())
+            }
         }
     }
 
@@ -299,39 +311,60 @@ impl PeerConnection {
         let Some((len_bytes, mut stream)) = next else {
             return self.orderly_end().await.map(|()| None).map_err(MessageError::Stream);
         };
-        let whole = async {
-            let data = stream.recv.read_to_end(len_bytes as usize).await?;
-            if data.len() < len_bytes as usize {
-                return Err(StreamError::Reset(Code::Protocol));
-            }
-            Ok(data)
-        };
         let timeout = self.config.progress_timeout;
-        let data =
-            tokio::time::timeout(timeout, whole).await.map_err(|_| StreamError::TimedOut { timeout })??;
+        let read = tokio::time::timeout(timeout, stream.recv.read_to_end(len_bytes as usize)).await;
+        let data = match read.unwrap_or(Err(StreamError::TimedOut { timeout })) {
+            Ok(data) if data.len() == len_bytes as usize => data,
+            Ok(data) => {
+                stream.reject(Code::Protocol);
+                let (received_bytes, expected_bytes) = (data.len() as u64, len_bytes.into());
+                return Err(MessageError::Truncated { received_bytes, expected_bytes });
+            }
+            Err(error) => {
+                stream.reject(error.answer());
+                return Err(error.into());
+            }
+        };
         stream.send.finish()?;
-        stream.send.linger(timeout);
         Ok(Some(data))
     }
 
     /// Opens a stream and writes its first bytes: an opening that the wire crate made, and what
     /// belongs right behind it.
     ///
-    /// Waits while the peer allows no more streams. Cancel-safe: dropping leaves nothing open.
+    /// Waits while as many streams of ours are open as the peer allows, however long they take.
+    /// Cancel-safe: dropping leaves nothing open.
     ///
     /// # Errors
-    /// [`StreamError::ConnectionLost`], or `Stopped` by the peer.
+    /// [`StreamError::TimedOut`] when the peer allows no stream although none of ours is open, or takes
+    /// nothing of `opening`, for the progress timeout; [`StreamError::ConnectionLost`]; `Stopped`.
     pub async fn open_stream(&self, opening: Bytes) -> Result<BiStream, StreamError> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (send, recv) = match first {
+        let halves = match first {
             Some(first) => first,
-            None => self.connection.open_bi().await?,
+            None => self.next_halves().await?,
         };
-        let mut stream = BiStream::new(send, recv, &self.in_use);
-        if !opening.is_empty() {
-            stream.send.write(opening).await?;
-        }
+        let mut stream = BiStream::new(&self.connection, halves, &self.ours);
+        stream.send.write_within(opening, self.config.progress_timeout).await?;
         Ok(stream)
+    }
+
+    async fn next_halves(&self) -> Result<(quinn::SendStream, quinn::RecvStream), StreamError> {
+        let timeout = self.config.progress_timeout;
+        let mut opened = std::pin::pin!(self.connection.open_bi());
+        loop {
+            tokio::select! {
+                biased;
+                opened = &mut opened => return Ok(opened?),
+                () = self.ours.wait() => {}
+            }
+            match tokio::time::timeout(timeout, &mut opened).await {
+                Ok(opened) => return Ok(opened?),
+                // Not one was open for so long, nor is one now: the peer grants none.
+                Err(_) if self.ours.is_empty() => return Err(StreamError::TimedOut { timeout }),
+                Err(_) => {}
+            }
+        }
     }
 
     /// The peer's next request; `None` once the connection has ended. One consumer; cancel-safe.
@@ -372,20 +405,20 @@ impl PeerConnection {
 
     /// Waits until no stream is open, so that a close loses nothing.
     pub async fn drained(&self) {
-        self.in_use.close();
-        self.in_use.wait().await;
+        drained(&self.ours, &self.theirs).await;
     }
 
     pub(crate) fn is_unused(&self) -> bool {
-        self.in_use.is_empty()
+        self.ours.is_empty() && self.theirs.is_empty()
     }
 
     pub(crate) fn stable_id(&self) -> usize {
         self.connection.stable_id()
     }
 
-    pub(crate) fn expire_parked(&self) {
-        self.inboxes.transfers.expire_parked();
+    /// Before the whole endpoint closes.
+    pub(crate) fn give_way(&self) {
+        close::give_way(&self.connection);
     }
 
     pub(crate) fn watch_end(&self) -> impl Future<Output = ()> + Send + 'static {
@@ -430,17 +463,25 @@ impl Drop for PeerConnection {
         // The router and quinn hold the connection too: say that nobody uses it any more. What was
         // sent last must still arrive: a close discards what has not been acknowledged.
         let connection = self.connection.clone();
-        let close = move || connection.close(varint(Code::NoError), b"");
+        let close = move || close::close(&connection, Code::NoError);
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if !self.in_use.is_empty() && !self.is_closed() => {
-                let (in_use, timeout) = (self.in_use.clone(), self.config.progress_timeout);
+            Ok(runtime) if !self.is_unused() && !self.is_closed() => {
+                let (ours, theirs) = (self.ours.clone(), self.theirs.clone());
+                let timeout = self.config.progress_timeout;
                 runtime.spawn(async move {
-                    in_use.close();
-                    let _ = tokio::time::timeout(timeout, in_use.wait()).await;
+                    let _ = tokio::time::timeout(timeout, drained(&ours, &theirs)).await;
                     close();
                 });
             }
             _ => close(),
         }
+    }
+}
+
+async fn drained(ours: &TaskTracker, theirs: &TaskTracker) {
+    // A stream of one kind may end in one of the other, as a call does in its handler's.
+    while !(ours.is_empty() && theirs.is_empty()) {
+        ours.wait().await;
+        theirs.wait().await;
     }
 }

@@ -11,6 +11,7 @@ use shiplane_wire::Code;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
+    close,
     config::{
         GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES, TransportConfig,
     },
@@ -43,7 +44,7 @@ struct Inner {
     config: Arc<TransportConfig>,
     quic: Arc<quinn::TransportConfig>,
     pool: Arc<Pool>,
-    handshakes: AtomicUsize,
+    handshakes: Arc<AtomicUsize>,
 }
 
 /// Makes a [`QuicTransport`] with an identity, a trust and settings of your own.
@@ -122,7 +123,7 @@ impl TransportBuilder {
         endpoint.set_server_config(Some(server_config(&identity, &trust, &config)?));
         let pool = Arc::new(Pool::new(identity.peer_id()));
         let quic = Arc::new(quic_config(&config));
-        let handshakes = AtomicUsize::new(0);
+        let handshakes = Arc::new(AtomicUsize::new(0));
         let config = Arc::new(config);
         let inner = Arc::new(Inner { endpoint, identity, trust, config, quic, pool, handshakes });
         let (outlet, accepted) = mpsc::channel(ACCEPTED_LEN);
@@ -181,7 +182,7 @@ impl QuicTransport {
     }
 
     /// The next connection that a peer has made to us. Cancel-safe; never ends with an error of one
-    /// peer. Pending for ever once the transport is closed.
+    /// peer.
     ///
     /// # Errors
     /// [`ConnectError::Abandoned`] once the transport is closed.
@@ -295,10 +296,10 @@ impl Inner {
         admission: Admission,
     ) -> Arc<PeerConnection> {
         let header_timeout = self.config.header_timeout;
-        let (inboxes, outlets) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
+        let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
         let config = Arc::clone(&self.config);
         let new = Arc::new(PeerConnection::new(connection, peer, first, admission, inboxes, config));
-        new.route(outlets);
+        new.route(feed);
         new
     }
 
@@ -318,13 +319,18 @@ impl Inner {
             }
             Admission::Guest => (GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES),
             Admission::Refused => {
-                connection.close(varint(Code::Unauthorised), b"");
+                close::close(&connection, Code::Unauthorised);
                 return None;
             }
         };
         let addr = connection.remote_address();
         let new = self.establish(connection.clone(), peer, None, admission);
         self.pool.admit(Arc::clone(&new), addr);
+        // Revoked since: who did that has closed what was there by then, and this was not.
+        if self.trust.admit(&peer) == Admission::Refused {
+            close::close(&connection, Code::Unauthorised);
+            return None;
+        }
         connection.set_receive_window(window_bytes.into());
         connection.set_max_concurrent_bi_streams(streams.into());
         tracing::debug!(peer = %peer.short(), %addr, ?admission, "connection accepted");
@@ -333,13 +339,17 @@ impl Inner {
 
     fn close(&self) {
         self.endpoint.set_server_config(None);
+        for connection in self.pool.live() {
+            connection.give_way();
+        }
         self.endpoint.close(varint(Code::NoError), b"");
     }
 }
 
-impl Drop for Inner {
+impl Drop for QuicTransport {
+    /// Not `Inner`'s: a dial that is under way holds that for a while.
     fn drop(&mut self) {
-        self.close();
+        self.inner.close();
     }
 }
 
@@ -364,11 +374,11 @@ async fn accept_loop(
         let Ok(connecting) = incoming.accept() else {
             continue;
         };
-        inner.handshakes.fetch_add(1, Ordering::Relaxed);
+        let place = Handshake::begin(&inner.handshakes);
         let accepted = accepted.clone();
         tokio::spawn(async move {
             let connection = inner.answer(connecting).await;
-            inner.handshakes.fetch_sub(1, Ordering::Relaxed);
+            drop(place);
             if let Some(connection) = connection {
                 // Full: nobody accepts. The connection stays reachable through the pool.
                 let _ = accepted.try_send(connection);
@@ -377,16 +387,29 @@ async fn accept_loop(
     }
 }
 
-/// Drops what nobody claims or uses.
+/// One of the handshakes under way, however it ends: a trust callback may panic.
+struct Handshake(Arc<AtomicUsize>);
+
+impl Handshake {
+    fn begin(under_way: &Arc<AtomicUsize>) -> Self {
+        under_way.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(under_way))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets go of connections that nobody uses.
 async fn upkeep(inner: Weak<Inner>) {
     let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         ticks.tick().await;
         let Some(inner) = inner.upgrade() else { return };
         inner.pool.drop_idle(POOL_IDLE_TIMEOUT);
-        for connection in inner.pool.live() {
-            connection.expire_parked();
-        }
     }
 }
 
@@ -442,7 +465,7 @@ pub(crate) fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
         .max_idle_timeout(Some(idle_timeout))
         .keep_alive_interval(Some(config.keep_alive_interval))
         .mtu_discovery_config(Some(mtu_discovery))
-        .congestion_controller_factory(congestion::factory(config.congestion));
+        .congestion_controller_factory(close::giving_way(congestion::factory(config.congestion)));
     quic
 }
 
@@ -467,8 +490,8 @@ const ACCEPTED_LEN: usize = 1024;
 /// How long peers may take to hear of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Frequent enough for what lives ten seconds, rare enough to cost nothing.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Frequent beside the five minutes below, rare enough to cost nothing.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Five minutes: dialling anew costs two round trips.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);

@@ -208,6 +208,15 @@ impl StreamError {
         matches!(self, Self::ConnectionLost(_))
     }
 
+    /// The code with which a stream is given up on which this happened.
+    pub(crate) fn answer(&self) -> Code {
+        match self {
+            Self::TimedOut { .. } => Code::Timeout,
+            Self::TooLong { .. } => Code::Protocol,
+            Self::Reset(_) | Self::Stopped(_) | Self::ConnectionLost(_) | Self::Closed => Code::Cancelled,
+        }
+    }
+
     /// Whether the same on another stream, or another connection, may succeed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -288,6 +297,18 @@ impl SendChunkError {
         }
     }
 
+    /// The code with which the stream is given up.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Source(SourceError::Changed) => Code::SourceChanged,
+            Self::Source(SourceError::Io(_) | SourceError::Abandoned) => Code::SourceFailed,
+            Self::Status(error) => error.code(),
+            Self::Frame(error) => error.code(),
+            Self::Stream(error) => error.answer(),
+            Self::ChecksumFailed | Self::Rejected => Code::Cancelled,
+        }
+    }
+
     /// Whether the receiver may have kept the chunk all the same: its answer was lost or is no answer.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
@@ -348,8 +369,8 @@ impl<E: std::error::Error + 'static> RecvChunkError<E> {
         match self {
             Self::Frame(error) => error.code(),
             Self::Recv(error) => error.code(),
-            Self::Stream(StreamError::TimedOut { .. }) => Code::Timeout,
-            Self::Stream(_) | Self::Abandoned => Code::Cancelled,
+            Self::Stream(error) => error.answer(),
+            Self::Abandoned => Code::Cancelled,
             Self::Sink(_) => Code::SinkFailed,
         }
     }
@@ -382,6 +403,14 @@ pub enum MessageError {
         len_bytes: usize,
         /// The limit.
         max_bytes: usize,
+    },
+    /// The peer ended the message early: nothing of it is given out, and the peer has been told.
+    #[error("the message ended after {received_bytes} of {expected_bytes} bytes")]
+    Truncated {
+        /// What came.
+        received_bytes: u64,
+        /// What was announced.
+        expected_bytes: u64,
     },
     /// The dial failed.
     #[error(transparent)]

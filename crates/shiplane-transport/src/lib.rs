@@ -49,6 +49,7 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+mod close;
 pub mod compat;
 mod config;
 mod congestion;
@@ -92,3 +93,7 @@ pub use source::{ChunkRead, ChunkSource};
 pub use stream::{BiStream, RecvHalf, SendHalf};
 pub use tls::TlsError;
 pub use trust::{Admission, Trust};
+
+#[cfg(feature = "test-support")]
+#[doc(hidden)]
+pub use tls::test_support;

@@ -16,7 +16,7 @@ use crate::{
     connection::PeerConnection,
     error::ConnectError,
     identity::PeerId,
-    router::{Inboxes, Outlets, WeakOutlets},
+    router::{Feed, Inboxes, WeakFeed},
 };
 
 /// The pool of one transport.
@@ -32,11 +32,19 @@ struct State {
     aliases: HashMap<SocketAddr, PeerId>,
     dials: HashMap<DialKey, watch::Receiver<Option<DialResult>>>,
     /// Every connection that has not ended, pooled or not.
-    live: HashMap<usize, Weak<PeerConnection>>,
-    /// Lost a tie while the peer may still use them; the peer, who dialled, closes them.
+    live: HashMap<usize, Live>,
+    /// Lost a tie while the peer may still use them; the peer, who dialled, closes them. One of them
+    /// takes over when the pooled one ends first.
     retired: HashMap<usize, Arc<PeerConnection>>,
     /// A peer's inboxes, shared by all of its connections.
-    inboxes: HashMap<PeerId, (Weak<Inboxes>, WeakOutlets)>,
+    inboxes: HashMap<PeerId, (Weak<Inboxes>, WeakFeed)>,
+}
+
+#[derive(Debug)]
+struct Live {
+    connection: Weak<PeerConnection>,
+    peer: PeerId,
+    alias: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -88,7 +96,11 @@ impl Pool {
             }
         };
         let settled = result.wait_for(Option::is_some).await;
-        settled.ok().and_then(|r| r.clone()).unwrap_or(Err(ConnectError::Abandoned))
+        let connection = settled.ok().and_then(|r| r.clone()).unwrap_or(Err(ConnectError::Abandoned))?;
+        match connection.end() {
+            None => Ok(connection),
+            Some(end) => Err(ConnectError::Failed { addr: key.addr, end }),
+        }
     }
 
     /// Takes in a new connection that was dialled at, or came from, `addr`; returns the one that the
@@ -96,7 +108,7 @@ impl Pool {
     pub(crate) fn admit(self: &Arc<Self>, new: Arc<PeerConnection>, addr: SocketAddr) -> Arc<PeerConnection> {
         let peer = new.peer_id();
         let mut state = self.lock();
-        state.live.insert(new.stable_id(), Arc::downgrade(&new));
+        state.live.insert(new.stable_id(), Live { connection: Arc::downgrade(&new), peer, alias: addr });
         state.aliases.insert(addr, peer);
         let now = Instant::now();
         let winner = match state.peers.get(&peer) {
@@ -123,17 +135,17 @@ impl Pool {
     pub(crate) fn inboxes(
         &self,
         peer: PeerId,
-        make: impl FnOnce() -> (Arc<Inboxes>, Outlets),
-    ) -> (Arc<Inboxes>, Outlets) {
+        make: impl FnOnce() -> (Arc<Inboxes>, Feed),
+    ) -> (Arc<Inboxes>, Feed) {
         let mut state = self.lock();
-        if let Some((inboxes, outlets)) = state.inboxes.get(&peer)
-            && let (Some(inboxes), Some(outlets)) = (inboxes.upgrade(), outlets.upgrade())
+        if let Some((inboxes, feed)) = state.inboxes.get(&peer)
+            && let (Some(inboxes), Some(feed)) = (inboxes.upgrade(), feed.upgrade())
         {
-            return (inboxes, outlets);
+            return (inboxes, feed);
         }
-        let (inboxes, outlets) = make();
-        state.inboxes.insert(peer, (Arc::downgrade(&inboxes), outlets.downgrade()));
-        (inboxes, outlets)
+        let (inboxes, feed) = make();
+        state.inboxes.insert(peer, (Arc::downgrade(&inboxes), feed.downgrade()));
+        (inboxes, feed)
     }
 
     /// Whether a live connection to the peer last seen at `addr` is pooled.
@@ -143,7 +155,7 @@ impl Pool {
 
     /// Every connection that has not ended.
     pub(crate) fn live(&self) -> Vec<Arc<PeerConnection>> {
-        self.lock().live.values().filter_map(Weak::upgrade).collect()
+        self.lock().live.values().filter_map(|live| live.connection.upgrade()).collect()
     }
 
     /// Lets go of connections that nobody has used for `idle`. What nobody holds then closes.
@@ -192,10 +204,12 @@ impl Pool {
 }
 
 impl State {
+    /// An address stands for whoever we would accept there, and that is no guest: only a key that was
+    /// asked for by its id may be one.
     fn find(&mut self, key: DialKey) -> Option<Arc<PeerConnection>> {
         let peer = key.pin.or_else(|| self.aliases.get(&key.addr).copied())?;
         let pooled = self.peers.get_mut(&peer)?;
-        if pooled.connection.is_closed() {
+        if pooled.connection.is_closed() || (key.pin.is_none() && pooled.connection.is_guest()) {
             return None;
         }
         pooled.used = Instant::now();
@@ -210,16 +224,28 @@ impl State {
     }
 
     fn forget(&mut self, peer: PeerId, stable_id: usize) -> Vec<Arc<PeerConnection>> {
-        self.live.remove(&stable_id);
         let mut gone: Vec<_> = self.retired.remove(&stable_id).into_iter().collect();
+        if let Some(ended) = self.live.remove(&stable_id)
+            && !self.live.values().any(|live| live.peer == peer && live.alias == ended.alias)
+            && self.aliases.get(&ended.alias) == Some(&peer)
+        {
+            self.aliases.remove(&ended.alias);
+        }
         if self.peers.get(&peer).is_some_and(|p| p.connection.stable_id() == stable_id) {
             gone.extend(self.peers.remove(&peer).map(|p| p.connection));
-            self.aliases.retain(|_, id| *id != peer);
+            self.reinstate(peer);
         }
-        if !self.live.values().any(|c| c.upgrade().is_some_and(|c| c.peer_id() == peer)) {
-            self.inboxes.remove(&peer);
-        }
+        self.inboxes.retain(|_, (inboxes, _)| inboxes.strong_count() > 0);
         gone
+    }
+
+    fn reinstate(&mut self, peer: PeerId) {
+        let usable = |c: &Arc<PeerConnection>| c.peer_id() == peer && !c.is_closed();
+        let stable_id = self.retired.values().find(|c| usable(c)).map(|c| c.stable_id());
+        if let Some(connection) = stable_id.and_then(|id| self.retired.remove(&id)) {
+            let now = Instant::now();
+            self.peers.insert(peer, Pooled { connection, established: now, used: now });
+        }
     }
 }
 

@@ -5,18 +5,21 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
 use shiplane_wire::{
-    Code, OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, TransferId, limits,
+    Code, OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, TaggedChunk, TransferId, limits,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+    },
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{connection::PeerConnection, stream::BiStream};
@@ -69,59 +72,68 @@ pub(crate) struct Inboxes {
     pub(crate) transfers: Arc<Transfers>,
 }
 
-/// The sending ends, held by the routers of the peer's live connections: when the last of them ends,
-/// the inboxes end too.
+/// The sending ends.
 #[derive(Debug, Clone)]
-pub(crate) struct Outlets {
+struct Outlets {
     bare: mpsc::Sender<(u64, BiStream)>,
     messages: mpsc::Sender<(u32, BiStream)>,
     calls: mpsc::Sender<InboundCall>,
     transfers: Arc<Transfers>,
 }
 
-/// [`Outlets`] that keep no inbox open.
+/// The right to feed a peer's inboxes, one a live connection: when the last one goes, the inboxes end.
 #[derive(Debug)]
-pub(crate) struct WeakOutlets {
+pub(crate) struct Feed {
+    outlets: Outlets,
+}
+
+/// Makes further [`Feed`]s while there is one.
+#[derive(Debug)]
+pub(crate) struct WeakFeed {
     bare: mpsc::WeakSender<(u64, BiStream)>,
     messages: mpsc::WeakSender<(u32, BiStream)>,
     calls: mpsc::WeakSender<InboundCall>,
     transfers: Weak<Transfers>,
 }
 
-impl Outlets {
-    pub(crate) fn downgrade(&self) -> WeakOutlets {
-        WeakOutlets {
-            bare: self.bare.downgrade(),
-            messages: self.messages.downgrade(),
-            calls: self.calls.downgrade(),
-            transfers: Arc::downgrade(&self.transfers),
+impl Feed {
+    pub(crate) fn downgrade(&self) -> WeakFeed {
+        let Outlets { bare, messages, calls, transfers } = &self.outlets;
+        WeakFeed {
+            bare: bare.downgrade(),
+            messages: messages.downgrade(),
+            calls: calls.downgrade(),
+            transfers: Arc::downgrade(transfers),
         }
     }
 }
 
-impl WeakOutlets {
-    /// `None` once the last router has ended.
-    pub(crate) fn upgrade(&self) -> Option<Outlets> {
-        Some(Outlets {
-            bare: self.bare.upgrade()?,
-            messages: self.messages.upgrade()?,
-            calls: self.calls.upgrade()?,
-            transfers: self.transfers.upgrade().filter(|transfers| !transfers.lock().closed)?,
-        })
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.outlets.transfers.leave();
     }
 }
 
-/// Fresh inboxes for one peer.
-pub(crate) fn inboxes(header_timeout: Duration) -> (Arc<Inboxes>, Outlets) {
+impl WeakFeed {
+    /// `None` once the last one has gone.
+    pub(crate) fn upgrade(&self) -> Option<Feed> {
+        let (bare, messages, calls) = (self.bare.upgrade()?, self.messages.upgrade()?, self.calls.upgrade()?);
+        let transfers = self.transfers.upgrade().filter(|transfers| transfers.enter())?;
+        Some(Feed { outlets: Outlets { bare, messages, calls, transfers } })
+    }
+}
+
+/// Fresh inboxes for one peer, and their first feed.
+pub(crate) fn inboxes(header_timeout: Duration) -> (Arc<Inboxes>, Feed) {
     let (bare, bare_in) = mpsc::channel(INBOX_LEN);
     let (messages, messages_in) = mpsc::channel(INBOX_LEN);
     let (calls, calls_in) = mpsc::channel(INBOX_LEN);
-    let transfers =
-        Arc::new(Transfers { state: Mutex::default(), routers: AtomicUsize::new(0), header_timeout });
+    let state = TransfersState { feeds: 1, ..TransfersState::default() };
+    let transfers = Arc::new(Transfers { state: state.into(), parked: Notify::new(), header_timeout });
     let outlets = Outlets { bare, messages, calls, transfers: Arc::clone(&transfers) };
     let inboxes =
         Inboxes { bare: bare_in.into(), messages: messages_in.into(), calls: calls_in.into(), transfers };
-    (Arc::new(inboxes), outlets)
+    (Arc::new(inboxes), Feed { outlets })
 }
 
 /// Starts the router of `connection`, which is that of `owner`; it ends with the connection.
@@ -129,18 +141,21 @@ pub(crate) fn start(
     connection: quinn::Connection,
     owner: Weak<PeerConnection>,
     in_use: TaskTracker,
-    outlets: Outlets,
+    feed: Feed,
     header_timeout: Duration,
 ) {
-    outlets.transfers.routers.fetch_add(1, Ordering::Relaxed);
     tokio::spawn(async move {
-        while let Ok((send, recv)) = connection.accept_bi().await {
-            let stream = BiStream::new(send, recv, &in_use);
+        loop {
+            let halves = tokio::select! {
+                accepted = connection.accept_bi() => match accepted {
+                    Ok(halves) => halves,
+                    Err(_) => return,
+                },
+                () = feed.outlets.transfers.expire_next() => continue,
+            };
+            let stream = BiStream::new(&connection, halves, &in_use);
             // Bounded by the number of streams that the peer may have open.
-            tokio::spawn(classify(stream, owner.clone(), outlets.clone(), header_timeout));
-        }
-        if outlets.transfers.routers.fetch_sub(1, Ordering::Relaxed) == 1 {
-            outlets.transfers.close();
+            tokio::spawn(classify(stream, owner.clone(), feed.outlets.clone(), header_timeout));
         }
     });
 }
@@ -154,21 +169,23 @@ async fn classify(
 ) {
     match tokio::time::timeout(header_timeout, read_opening(&mut stream)).await {
         Ok(Ok(Some(opened))) => outlets.hand_on(opened, stream, owner).await,
-        Ok(Ok(None)) => {} // Ended before its opening: dropping it answers.
-        Ok(Err(error)) => reject(stream, error.code()),
-        Err(_) => reject(stream, Code::Timeout),
+        Ok(Ok(None)) => {} // Given up by the peer: dropping it answers.
+        Ok(Err(error)) => stream.reject(error.code()),
+        Err(_) => stream.reject(Code::Timeout),
     }
 }
 
-/// `None`: the stream or the connection ended first.
+/// `None`: the peer gave up the stream, or the connection ended.
 ///
 /// Reads never a byte beyond the opening: what follows belongs to the stream's taker.
 async fn read_opening(stream: &mut BiStream) -> Result<Option<Opened>, OpeningError> {
     let mut reader = OpeningReader::new();
     let mut first = [0; OPENING_LEN_BYTES];
-    let Ok(true) = stream.recv.read_exact(&mut first).await else {
-        return Ok(None);
-    };
+    match stream.recv.read_exact(&mut first).await {
+        Ok(true) => {}
+        Ok(false) => return reader.end().map(|()| None),
+        Err(_) => return Ok(None),
+    }
     if let Some(opened) = reader.push(&mut Bytes::copy_from_slice(&first))? {
         return Ok(Some(opened));
     }
@@ -176,67 +193,66 @@ async fn read_opening(stream: &mut BiStream) -> Result<Option<Opened>, OpeningEr
         return Ok(None);
     };
     let mut body = vec![0; header.body_len_bytes() as usize]; // 16 or 24: the others return above.
-    let Ok(true) = stream.recv.read_exact(&mut body).await else {
-        return Ok(None);
-    };
-    reader.push(&mut body.into())
+    match stream.recv.read_exact(&mut body).await {
+        Ok(true) => reader.push(&mut body.into()),
+        Ok(false) => reader.end().map(|()| None),
+        Err(_) => Ok(None),
+    }
 }
 
 impl Outlets {
-    async fn hand_on(&self, opened: Opened, stream: BiStream, connection: Weak<PeerConnection>) {
-        // A send fails only when the connection's handle is gone; the stream is then reset by its drop.
+    /// Where it waits for room in one inbox, it holds no other open.
+    async fn hand_on(self, opened: Opened, stream: BiStream, connection: Weak<PeerConnection>) {
+        let Self { bare, messages, calls, transfers } = self;
         match opened {
             Opened::Bare { len_bytes } => {
-                self.bare.send((len_bytes, stream)).await.ok();
+                drop((messages, calls, transfers));
+                put(bare, (len_bytes, stream)).await;
             }
             Opened::Message { body_len_bytes } => {
-                self.messages.send((body_len_bytes, stream)).await.ok();
+                drop((bare, calls, transfers));
+                put(messages, (body_len_bytes, stream)).await;
             }
             Opened::Rpc { body_len_bytes } => {
-                let kind = CallKind::Call;
-                self.calls.send(InboundCall { kind, body_len_bytes, stream, connection }).await.ok();
+                drop((bare, messages, transfers));
+                put(calls, InboundCall { kind: CallKind::Call, body_len_bytes, stream, connection }).await;
             }
             Opened::OneWay { body_len_bytes } => {
-                let kind = CallKind::OneWay;
-                self.calls.send(InboundCall { kind, body_len_bytes, stream, connection }).await.ok();
+                drop((bare, messages, transfers));
+                put(calls, InboundCall { kind: CallKind::OneWay, body_len_bytes, stream, connection }).await;
             }
             Opened::Records(transfer) => {
-                self.transfers.deliver(transfer, Tagged::Records(stream)).await;
+                drop((bare, messages, calls));
+                transfers.deliver(transfer, Tagged::Records(stream)).await;
             }
-            Opened::Tagged(tag) => self.deliver_chunk(tag, stream).await,
+            Opened::Tagged(tag) => {
+                drop((bare, messages, calls));
+                transfers.deliver_chunk(tag, stream).await;
+            }
         }
     }
+}
 
-    /// The frame's own size follows the tag.
-    async fn deliver_chunk(&self, tag: shiplane_wire::TaggedChunk, mut stream: BiStream) {
-        let mut size = [0; 8];
-        let read = stream.recv.read_exact(&mut size);
-        match tokio::time::timeout(self.transfers.header_timeout, read).await {
-            Ok(Ok(true)) => {
-                let len_bytes = u64::from_le_bytes(size);
-                let chunk = Tagged::Chunk { index: tag.index, len_bytes, stream };
-                self.transfers.deliver(tag.transfer, chunk).await;
-            }
-            Ok(Ok(false) | Err(_)) => {}
-            Err(_) => reject(stream, Code::Timeout),
-        }
-    }
+/// Fails only when the connection's handle is gone; the stream is then reset by its drop.
+async fn put<T>(outlet: mpsc::Sender<T>, item: T) {
+    outlet.send(item).await.ok();
 }
 
 /// Who has claimed which transfer, and what waits to be claimed.
 #[derive(Debug)]
 pub(crate) struct Transfers {
     state: Mutex<TransfersState>,
-    /// Routers that still feed this.
-    routers: AtomicUsize,
+    /// Somebody has to watch the clock for what has been parked.
+    parked: Notify,
     header_timeout: Duration,
 }
 
 #[derive(Debug, Default)]
 struct TransfersState {
+    /// Live [`Feed`]s.
+    feeds: usize,
     claims: HashMap<TransferId, mpsc::Sender<Tagged>>,
     parked: VecDeque<(Instant, TransferId, Tagged)>,
-    closed: bool,
 }
 
 impl Transfers {
@@ -256,7 +272,7 @@ impl Transfers {
         for (_, _, stream) in mine {
             outlet.try_send(stream).ok();
         }
-        if !state.closed {
+        if state.feeds > 0 {
             state.claims.insert(transfer, outlet);
         }
         Some(inbox)
@@ -264,6 +280,21 @@ impl Transfers {
 
     pub(crate) fn release(&self, transfer: TransferId) {
         self.lock().claims.remove(&transfer);
+    }
+
+    /// The frame's own size follows the tag.
+    async fn deliver_chunk(&self, tag: TaggedChunk, mut stream: BiStream) {
+        let mut size = [0; 8];
+        let read = stream.recv.read_exact(&mut size);
+        match tokio::time::timeout(self.header_timeout, read).await {
+            Ok(Ok(true)) => {
+                let len_bytes = u64::from_le_bytes(size);
+                self.deliver(tag.transfer, Tagged::Chunk { index: tag.index, len_bytes, stream }).await;
+            }
+            Ok(Ok(false)) => stream.reject(Code::Protocol),
+            Ok(Err(_)) => {} // Given up by the peer: dropping it answers.
+            Err(_) => stream.reject(Code::Timeout),
+        }
     }
 
     async fn deliver(&self, transfer: TransferId, stream: Tagged) {
@@ -278,55 +309,73 @@ impl Transfers {
         }
     }
 
-    /// SPEC 2.5: bounded in number and time. Old ones go when their time is up, at the next arrival.
+    /// SPEC 2.5: bounded in number and time.
     fn park(&self, transfer: TransferId, stream: Tagged) {
-        let now = Instant::now();
         let mut state = self.lock();
         // Claimed between the look-up and here.
         if let Some(claim) = state.claims.get(&transfer) {
-            if let Err(error) = claim.try_send(stream) {
-                match error {
-                    mpsc::error::TrySendError::Full(stream) | mpsc::error::TrySendError::Closed(stream) => {
-                        stream.reject(Code::Busy)
-                    }
-                }
+            match claim.try_send(stream) {
+                Ok(()) => {}
+                Err(TrySendError::Full(stream) | TrySendError::Closed(stream)) => stream.reject(Code::Busy),
             }
             return;
         }
-        while let Some((since, _, _)) = state.parked.front()
-            && (now.duration_since(*since) >= self.header_timeout
-                || state.parked.len() >= limits::MAX_PARKED_STREAMS)
-        {
-            if let Some((_, _, oldest)) = state.parked.pop_front() {
-                oldest.reject(Code::Unclaimed);
-            }
+        if state.feeds == 0 {
+            return stream.reject(Code::Unclaimed);
         }
-        if state.closed {
-            stream.reject(Code::Unclaimed);
+        if state.parked.len() >= limits::MAX_PARKED_STREAMS
+            && let Some((_, _, oldest)) = state.parked.pop_front()
+        {
+            oldest.reject(Code::Unclaimed);
+        }
+        state.parked.push_back((Instant::now(), transfer, stream));
+        self.parked.notify_one();
+    }
+
+    /// Waits until the oldest parked stream has waited for too long, and refuses it. Cancel-safe.
+    async fn expire_next(&self) {
+        loop {
+            let parked = self.parked.notified();
+            let oldest = self.lock().parked.front().map(|(since, _, _)| *since);
+            let Some(since) = oldest else {
+                parked.await;
+                continue;
+            };
+            tokio::time::sleep(self.header_timeout.saturating_sub(since.elapsed())).await;
+            self.expire(since);
+            return;
+        }
+    }
+
+    fn expire(&self, since: Instant) {
+        let mut state = self.lock();
+        while state.parked.front().is_some_and(|(parked, _, _)| *parked <= since)
+            && let Some((_, _, oldest)) = state.parked.pop_front()
+        {
+            oldest.reject(Code::Unclaimed);
+        }
+    }
+
+    /// False once the last feed has gone: a claim made since then waits for nothing.
+    fn enter(&self) -> bool {
+        let mut state = self.lock();
+        if state.feeds > 0 {
+            state.feeds += 1;
+        }
+        state.feeds > 0
+    }
+
+    fn leave(&self) {
+        let mut state = self.lock();
+        state.feeds -= 1;
+        if state.feeds == 0 {
+            // The last connection has ended: claims see the end of their inbox.
+            state.claims.clear();
+            state.parked.clear();
         } else {
-            state.parked.push_back((now, transfer, stream));
+            // It may have been the one that watched the clock.
+            self.parked.notify_one();
         }
-    }
-
-    /// Drops what has been parked for too long.
-    pub(crate) fn expire_parked(&self) {
-        let now = Instant::now();
-        let mut state = self.lock();
-        while let Some((since, _, _)) = state.parked.front()
-            && now.duration_since(*since) >= self.header_timeout
-        {
-            if let Some((_, _, oldest)) = state.parked.pop_front() {
-                oldest.reject(Code::Unclaimed);
-            }
-        }
-    }
-
-    /// The connection has ended: claims see the end of their inbox.
-    fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        state.claims.clear();
-        state.parked.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, TransfersState> {
@@ -338,14 +387,9 @@ impl Transfers {
 impl Tagged {
     pub(crate) fn reject(self, code: Code) {
         match self {
-            Self::Records(stream) | Self::Chunk { stream, .. } => reject(stream, code),
+            Self::Records(stream) | Self::Chunk { stream, .. } => stream.reject(code),
         }
     }
-}
-
-fn reject(stream: BiStream, code: Code) {
-    stream.send.reset(code);
-    stream.recv.stop(code);
 }
 
 /// As many as a peer may have open: with the stream limit at its default, no inbox ever fills up.

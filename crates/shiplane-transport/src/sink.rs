@@ -89,10 +89,8 @@ impl FileSink {
         if path.symlink_metadata().is_ok() {
             return Err(SinkError::Exists { path: path.to_owned() });
         }
-        let mut name = std::ffi::OsString::from(".shiplane-");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{:x}.part", random_u64()?));
-        let temporary = path.with_file_name(name);
+        // Not made from the final name, which may be as long as a name can be.
+        let temporary = path.with_file_name(format!(".shiplane-{:016x}.part", random_u64()?));
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
         let file = BufWriter::with_capacity(WRITE_LEN_BYTES, file);
         Ok(Self { file, temporary: TemporaryName(temporary), path: path.to_owned() })

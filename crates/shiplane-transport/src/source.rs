@@ -1,7 +1,7 @@
 //! Where a chunk's bytes come from.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -93,23 +93,33 @@ impl ChunkRead for MemorySource {
     }
 }
 
-/// One whole file as a source. It is opened once; size and modification time must hold to the end.
+/// One whole file as a source. It is opened once; what its name leads to must be the same file in the
+/// same state to the end.
 #[derive(Debug)]
 pub(crate) struct FileSource {
     file: File,
     buffers: BufferPool,
+    path: PathBuf,
     before: State,
 }
 
 impl FileSource {
     /// Blocking.
     pub(crate) fn open(path: &Path) -> Result<Self, SourceError> {
-        let file = File::open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true);
+        // A pipe without a writer would block for ever.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(
+            &mut options,
+            rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+        );
+        let file = options.open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(SourceError::Io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
-        Ok(Self { before: State::of(&metadata), file, buffers: BufferPool::default() })
+        Ok(Self { before: State::of(&metadata), path: path.to_owned(), file, buffers: BufferPool::default() })
     }
 }
 
@@ -131,7 +141,10 @@ impl ChunkRead for FileSource {
     }
 
     fn check_unchanged(&mut self) -> Result<(), SourceError> {
-        if State::of(&self.file.metadata()?) == self.before { Ok(()) } else { Err(SourceError::Changed) }
+        let unchanged = State::of(&self.file.metadata()?) == self.before;
+        // Replaced by another file: what was read is whole, but not what the name stands for.
+        let in_place = std::fs::metadata(&self.path).is_ok_and(|now| State::of(&now) == self.before);
+        if unchanged && in_place { Ok(()) } else { Err(SourceError::Changed) }
     }
 }
 
@@ -140,10 +153,30 @@ impl ChunkRead for FileSource {
 struct State {
     len_bytes: u64,
     modified: Option<std::time::SystemTime>,
+    identity: Identity,
 }
 
 impl State {
     fn of(metadata: &std::fs::Metadata) -> Self {
-        Self { len_bytes: metadata.len(), modified: metadata.modified().ok() }
+        let identity = identity(metadata);
+        Self { len_bytes: metadata.len(), modified: metadata.modified().ok(), identity }
     }
 }
+
+/// Device, inode, and the time of the last change, which no program can set back.
+#[cfg(unix)]
+type Identity = (u64, u64, i64, i64);
+
+#[cfg(unix)]
+fn identity(metadata: &std::fs::Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+
+    (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+/// Elsewhere size and modification time have to do.
+#[cfg(not(unix))]
+type Identity = ();
+
+#[cfg(not(unix))]
+fn identity(_: &std::fs::Metadata) -> Identity {}

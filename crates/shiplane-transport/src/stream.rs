@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shiplane_wire::Code;
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::error::StreamError;
 
@@ -21,24 +21,41 @@ pub struct BiStream {
 }
 
 impl BiStream {
+    /// `in_use` counts the halves: one that is dropped counts until the peer has what it was sent.
     pub(crate) fn new(
-        send: quinn::SendStream,
-        recv: quinn::RecvStream,
-        in_use: &tokio_util::task::TaskTracker,
+        connection: &quinn::Connection,
+        (send, recv): (quinn::SendStream, quinn::RecvStream),
+        in_use: &TaskTracker,
     ) -> Self {
+        let connection = connection.clone();
         Self {
-            send: SendHalf { stream: send, finished: false, _in_use: in_use.token() },
+            send: SendHalf { stream: send, connection, state: SendState::Open, in_use: in_use.token() },
             recv: RecvHalf { stream: recv, ended: false, wanted_bytes: None, _in_use: in_use.token() },
         }
     }
+
+    /// Abandons both halves.
+    pub(crate) fn reject(self, code: Code) {
+        self.send.reset(code);
+        self.recv.stop(code);
+    }
 }
 
-/// The half that we send on. Dropped unfinished, it resets with [`Code::Cancelled`].
+/// The half that we send on. Dropped unfinished, it resets with [`Code::Cancelled`]; dropped after
+/// [`finish`](Self::finish), it still holds up a drain of the connection until the peer has all of it.
 #[derive(Debug)]
 pub struct SendHalf {
     stream: quinn::SendStream,
-    finished: bool,
-    _in_use: TaskTrackerToken,
+    connection: quinn::Connection,
+    state: SendState,
+    in_use: TaskTrackerToken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SendState {
+    Open,
+    Finished,
+    Abandoned,
 }
 
 impl SendHalf {
@@ -69,7 +86,7 @@ impl SendHalf {
     /// # Errors
     /// [`StreamError::Closed`] when it was finished before.
     pub fn finish(&mut self) -> Result<(), StreamError> {
-        self.finished = true;
+        self.state = SendState::Finished;
         self.stream.finish().map_err(|_| StreamError::Closed)
     }
 
@@ -94,18 +111,31 @@ impl SendHalf {
         let _ = self.stream.set_priority(priority);
     }
 
-    /// Keeps a finished half in use until the peer has acknowledged all of it, so that a drain waits
-    /// for it: closing a connection discards what is still under way.
-    pub(crate) fn linger(mut self, timeout: Duration) {
-        tokio::spawn(async move {
-            // Either way there is nothing more to do for the peer.
-            let _ = tokio::time::timeout(timeout, self.stopped()).await;
-        });
+    /// Waits until the peer has acknowledged all of a finished half, or has stopped it, or the
+    /// connection ends. Cancel-safe.
+    ///
+    /// Progress is what leaves for the peer, on this or another stream: on a slow path a megabyte that
+    /// has been queued takes its time.
+    ///
+    /// # Errors
+    /// [`StreamError::TimedOut`] when nothing left for `timeout`.
+    pub(crate) async fn delivered(&self, timeout: Duration) -> Result<(), StreamError> {
+        let mut acknowledged = std::pin::pin!(self.stream.stopped());
+        loop {
+            let frames = self.connection.stats().frame_tx.stream;
+            match tokio::time::timeout(timeout, &mut acknowledged).await {
+                Ok(_) => return Ok(()),
+                Err(_) if self.connection.stats().frame_tx.stream == frames => {
+                    return Err(StreamError::TimedOut { timeout });
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     fn abandon(&mut self, code: Code) {
-        if !self.finished {
-            self.finished = true;
+        if self.state == SendState::Open {
+            self.state = SendState::Abandoned;
             // Already closed by the peer's stop or the connection's end: nothing left to say.
             let _ = self.stream.reset(varint(code));
         }
@@ -115,6 +145,17 @@ impl SendHalf {
 impl Drop for SendHalf {
     fn drop(&mut self) {
         self.abandon(Code::Cancelled);
+        // A close discards what is still under way, so that a finished half stays in use until then.
+        if self.state == SendState::Finished
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (acknowledged, in_use) = (self.stream.stopped(), self.in_use.clone());
+            runtime.spawn(async move {
+                // Stopped or lost: nothing more can be done for the peer either.
+                let _ = acknowledged.await;
+                drop(in_use);
+            });
+        }
     }
 }
 

@@ -17,15 +17,15 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     error::OctopiiMessageError,
-    intake::{self, Inbound, Lane, Messages, Policy, reject},
+    intake::{self, Inbound, Lane, Messages, Policy},
 };
 use crate::{
     ChunkSink, ChunkSource, ConnectionEnd, LaneOptions, RecvChunkError, SendChunkError, SinkError,
-    SourceError, StreamError, TransportConfig,
+    SourceError, StreamError, TransportConfig, close,
     config::LANE_PRIORITY,
     lane::{recv::recv_chunk, recv::refuse_chunk, send::send_chunk},
     sink::{FileSink, MemorySink},
-    stream::{BiStream, varint},
+    stream::BiStream,
 };
 
 /// A connection to **somebody unknown** who speaks the octopii dialect (SPEC 9).
@@ -76,7 +76,7 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
     pub fn close(&self, code: Code) {
         // quinn would forget why it ended.
         if !self.is_closed() {
-            self.connection.close(varint(code), b"");
+            close::close(&self.connection, code);
         }
     }
 
@@ -141,10 +141,10 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
 
     async fn open(&self) -> Result<BiStream, StreamError> {
         let progress_timeout = self.config.progress_timeout;
-        let (send, recv) = timeout(progress_timeout, self.connection.open_bi())
+        let halves = timeout(progress_timeout, self.connection.open_bi())
             .await
             .map_err(|_| StreamError::TimedOut { timeout: progress_timeout })??;
-        Ok(BiStream::new(send, recv, &self.in_use))
+        Ok(BiStream::new(&self.connection, halves, &self.in_use))
     }
 
     /// The next stream; `None` after an orderly end of the connection (SPEC 9.9).
@@ -241,11 +241,10 @@ impl InsecureOctopiiConnection<Messages> {
             Ok(data) => {
                 // SPEC 9.8: the empty FIN.
                 stream.send.finish()?;
-                stream.send.linger(progress_timeout);
                 Ok(Some(data))
             }
             Err((error, code)) => {
-                reject(stream, code);
+                stream.reject(code);
                 Err(error)
             }
         }
@@ -257,7 +256,7 @@ impl<P: Policy> Drop for InsecureOctopiiConnection<P> {
         // The intake and quinn hold the connection too: say that nobody uses it any more. What was sent
         // last must still arrive: a close discards what has not been acknowledged.
         let connection = self.connection.clone();
-        let close = move || connection.close(varint(Code::NoError), b"");
+        let close = move || close::close(&connection, Code::NoError);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if !self.in_use.is_empty() && !self.is_closed() => {
                 let (in_use, progress_timeout) = (self.in_use.clone(), self.config.progress_timeout);

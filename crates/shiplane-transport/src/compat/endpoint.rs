@@ -15,7 +15,7 @@ use super::{
     intake::Policy,
 };
 use crate::{
-    TransportConfig,
+    TransportConfig, close,
     config::{GUEST_RECEIVE_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES},
     endpoint::{Seams, bind_endpoint, quic_config},
     stream::varint,
@@ -170,7 +170,7 @@ async fn accept_loop(
             };
             tracing::debug!(addr = %connection.remote_address(), "unauthenticated connection accepted");
             if let Err(mpsc::error::TrySendError::Full(connection)) = accepted.try_send(connection) {
-                connection.close(varint(Code::Busy), b"");
+                close::close(&connection, Code::Busy);
             }
         });
     }

@@ -41,8 +41,8 @@ pub(super) fn start<P: Policy>(
 ) -> mpsc::Receiver<Inbound> {
     let (outlet, inbox) = mpsc::channel(INBOX_LEN);
     tokio::spawn(async move {
-        while let Ok((send, recv)) = connection.accept_bi().await {
-            let stream = BiStream::new(send, recv, &in_use);
+        while let Ok(halves) = connection.accept_bi().await {
+            let stream = BiStream::new(&connection, halves, &in_use);
             // Bounded by the number of streams that the peer may have open.
             tokio::spawn(read_prefix::<P>(stream, outlet.clone(), Arc::clone(&config)));
         }
@@ -106,14 +106,9 @@ impl sealed::Stream for Messages {
     const PREFIX_LEN_BYTES: usize = 4;
 
     async fn refuse(stream: BiStream, code: Code, _: Duration) {
-        reject(stream, code);
+        // Anything but the empty FIN that would accept it.
+        stream.reject(code);
     }
-}
-
-/// Refuses a message: anything but the empty FIN that would accept it.
-pub(super) fn reject(stream: BiStream, code: Code) {
-    stream.send.reset(code);
-    stream.recv.stop(code);
 }
 
 /// As many as a peer may have open: with the stream limit at its default, the inbox never fills up.

@@ -46,9 +46,9 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
     };
     match result {
         Ok((stored, output)) => {
-            accept(&mut send, &stored, progress_timeout).await?;
-            send.linger(progress_timeout);
-            expect_end(&mut recv, len_bytes, progress_timeout).await?;
+            accept(&mut send, &stored, progress_timeout).await;
+            drop(send); // Not before it has arrived: see its drop.
+            expect_end(recv, len_bytes, progress_timeout).await?;
             Ok(output)
         }
         Err(error) => {
@@ -63,7 +63,6 @@ pub(crate) async fn refuse_chunk(stream: BiStream, code: Code, progress_timeout:
     let BiStream { mut send, recv } = stream;
     answer(&mut send, Refusal::Error.into(), progress_timeout).await.ok();
     recv.stop(code);
-    send.linger(progress_timeout);
 }
 
 /// Gathers what arrives into batches of about `buffer_len_bytes` for the writing thread, up to the
@@ -92,7 +91,7 @@ async fn feed(
             missing_bytes = missing_bytes.saturating_sub(piece.len() as u64);
             batch.push(std::mem::take(piece));
         }
-        if batch_len_bytes >= batch_max_bytes || missing_bytes == 0 {
+        if batch_len_bytes >= batch_max_bytes || batch.len() >= MAX_PIECES || missing_bytes == 0 {
             if let Some(rate) = rate {
                 // What is not read yet fills the stream's window, which slows the sender.
                 rate.take(batch_len_bytes).await;
@@ -137,20 +136,28 @@ fn drain<S: ChunkSink>(
 }
 
 /// SPEC 3.4: the success byte can only be made from what a sink has stored.
-async fn accept(send: &mut SendHalf, stored: &Stored, progress_timeout: Duration) -> Result<(), StreamError> {
-    answer(send, Reply::stored(stored), progress_timeout).await
+///
+/// Best effort: the chunk is kept by now, whether its sender still listens or not.
+async fn accept(send: &mut SendHalf, stored: &Stored, progress_timeout: Duration) {
+    answer(send, Reply::stored(stored), progress_timeout).await.ok();
 }
 
 /// SPEC 3.3: nothing follows the digest.
+///
+/// The status is out. A sender that dies now, or never ends its half, takes nothing back: to call that
+/// an error would make the two sides disagree.
 async fn expect_end<E: std::error::Error + 'static>(
-    recv: &mut RecvHalf,
+    mut recv: RecvHalf,
     len_bytes: u64,
     progress_timeout: Duration,
 ) -> Result<(), RecvChunkError<E>> {
     match recv.read_within(progress_timeout).await {
-        Ok(None) => Ok(()),
-        Ok(Some(_)) => Err(RecvChunkError::Recv(RecvError::TrailingBytes { len_bytes })),
-        Err(error) => Err(error.into()),
+        Ok(None) | Err(_) => Ok(()),
+        Ok(Some(_)) => {
+            let error = RecvError::TrailingBytes { len_bytes };
+            recv.stop(error.code());
+            Err(RecvChunkError::Recv(error))
+        }
     }
 }
 
@@ -163,7 +170,6 @@ async fn refuse<E: std::error::Error + 'static>(
 ) {
     answer(&mut send, error.refusal().into(), progress_timeout).await.ok();
     recv.stop(error.code());
-    send.linger(progress_timeout);
 }
 
 async fn answer(send: &mut SendHalf, reply: Reply, progress_timeout: Duration) -> Result<(), StreamError> {
@@ -176,3 +182,7 @@ type Batch = Vec<Bytes>;
 
 /// Pieces taken from quinn at a time: about a buffer's worth of ordinary packets.
 const PIECES_PER_READ: usize = 32;
+
+/// A piece keeps the datagram that it came in: a sender of single bytes must not make us hold a
+/// thousand times as much.
+const MAX_PIECES: usize = 256;

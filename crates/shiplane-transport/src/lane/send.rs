@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shiplane_wire::{
-    ChunkSender, Code, Digest, OPENING_LEN_BYTES, SendError, SendStep, Status, StatusError, StatusReader,
+    ChunkSender, Digest, OPENING_LEN_BYTES, SendError, SendStep, Status, StatusError, StatusReader,
 };
 use tokio::sync::mpsc;
 
@@ -54,27 +54,19 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
         }
     };
     let read = reader.await.unwrap_or(Err(PumpError::Source(SourceError::Abandoned)));
-    match (written, read) {
+    let sent = match (written, read) {
         (Ok(()), Ok(digest)) => {
             send.finish()?;
             status.all_sent();
-            match read_status(&mut recv, &mut status, progress_timeout).await? {
-                Status::Stored => Ok(SentChunk { len_bytes, digest }),
-                refused => Err(refusal(refused)),
+            match last_status(&send, &mut recv, &mut status, progress_timeout).await {
+                Ok(Status::Stored) => Ok(SentChunk { len_bytes, digest }),
+                Ok(refused) => Err(refusal(refused)),
+                Err(error) => Err(error),
             }
         }
         // The source's own failure outranks what it did to the stream.
-        (_, Err(PumpError::Source(error))) => {
-            send.reset(match error {
-                SourceError::Changed => Code::SourceChanged,
-                SourceError::Io(_) | SourceError::Abandoned => Code::SourceFailed,
-            });
-            Err(error.into())
-        }
-        (_, Err(PumpError::Frame(error))) => {
-            send.reset(error.code());
-            Err(SendChunkError::Frame(error))
-        }
+        (_, Err(PumpError::Source(error))) => Err(error.into()),
+        (_, Err(PumpError::Frame(error))) => Err(SendChunkError::Frame(error)),
         (Err(Unsent::Answered(status)), _) => Err(refusal(status)),
         // SPEC 3.6: a sender whose write was stopped reads the status before it reports.
         (Err(Unsent::Failed(SendChunkError::Stream(StreamError::Stopped(code)))), _) => {
@@ -86,7 +78,12 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
         (Err(Unsent::Failed(error)), _) => Err(error),
         // The reader only ends early without an error of its own when the writer failed first.
         (Ok(()), Err(PumpError::WriterGone)) => Err(SourceError::Abandoned.into()),
+    };
+    if let Err(error) = &sent {
+        send.reset(error.code());
+        recv.stop(error.code());
     }
+    sent
 }
 
 /// Why the frame was not written whole.
@@ -179,6 +176,29 @@ async fn forward(
         options.advance(frame.payload_len_bytes);
     }
     Ok(())
+}
+
+/// The status once the frame has been written. It may still be on its way through a slow path; from its
+/// arrival on the receiver has `timeout`.
+async fn last_status(
+    send: &SendHalf,
+    recv: &mut RecvHalf,
+    status: &mut StatusReader,
+    timeout: Duration,
+) -> Result<Status, SendChunkError> {
+    {
+        let mut delivered = std::pin::pin!(send.delivered(timeout));
+        loop {
+            tokio::select! {
+                biased;
+                piece = recv.read() => if let Some(answer) = take_status(piece, status) {
+                    return answer;
+                },
+                delivered = &mut delivered => break delivered?,
+            }
+        }
+    }
+    read_status(recv, status, timeout).await
 }
 
 /// The receiver's status, which must come within `timeout`.

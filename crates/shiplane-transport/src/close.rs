@@ -1,0 +1,113 @@
+//! Closing a connection so that the peer hears of it.
+//!
+//! quinn holds a close back while the congestion window is full and more is queued, like any other
+//! packet. After a close it takes no acknowledgement any more, so the window stays full and the close
+//! never leaves: the peer waits for its idle timeout, or gets a stateless reset at its next packet. So
+//! every connection's congestion controller is wrapped in one that gives way to a close.
+
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
+use quinn_proto::RttEstimator;
+use shiplane_wire::Code;
+
+use crate::stream::varint;
+
+/// Closes `connection` at once: what has not been acknowledged is lost.
+pub(crate) fn close(connection: &quinn::Connection, code: Code) {
+    give_way(connection);
+    connection.close(varint(code), b"");
+}
+
+/// Lets a close leave that is about to come, as by closing a whole endpoint.
+pub(crate) fn give_way(connection: &quinn::Connection) {
+    // A copy of the controller, with the same flag.
+    if let Ok(controller) = connection.congestion_state().into_any().downcast::<GivesWay>() {
+        controller.closing.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Makes the controllers of `inner` give way to a close.
+pub(crate) fn giving_way(
+    inner: Arc<dyn ControllerFactory + Send + Sync>,
+) -> Arc<dyn ControllerFactory + Send + Sync> {
+    Arc::new(Factory(inner))
+}
+
+struct Factory(Arc<dyn ControllerFactory + Send + Sync>);
+
+impl ControllerFactory for Factory {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        let inner = Arc::clone(&self.0).build(now, current_mtu);
+        Box::new(GivesWay { inner, closing: Arc::default() })
+    }
+}
+
+struct GivesWay {
+    inner: Box<dyn Controller>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Controller for GivesWay {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.inner.on_sent(now, bytes, last_packet_number);
+    }
+
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
+    }
+
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        app_limited: bool,
+        largest_packet_num_acked: Option<u64>,
+    ) {
+        self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        is_persistent_congestion: bool,
+        lost_bytes: u64,
+    ) {
+        self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.inner.on_mtu_update(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        if self.closing.load(Ordering::Relaxed) { UNPACED_WINDOW_BYTES } else { self.inner.window() }
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        self.inner.metrics()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(Self { inner: self.inner.clone_box(), closing: Arc::clone(&self.closing) })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.inner.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// The smallest window that quinn does not pace: a packet that waits for its time would wait for ever.
+const UNPACED_WINDOW_BYTES: u64 = 1 << 32;

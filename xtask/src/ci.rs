@@ -8,19 +8,32 @@ use anyhow::{Context as _, Result};
 
 use crate::{cargo, demo, interrupt, process, tidy, units};
 
-/// Runs all steps in order and stops at the first that fails. Cheap ones come first.
+/// Runs all steps in order and stops at the first that fails. Cheap ones come first. The table of what
+/// was run stands at the end either way.
 pub(crate) fn run() -> Result<()> {
-    let started = Instant::now();
     let mut rows = Vec::new();
+    let started = Instant::now();
+    let outcome = run_steps(&mut rows);
+    let verdict = if outcome.is_ok() { "passed" } else { "failed" };
+    rows.push(row("all", verdict, started.elapsed()));
+    println!("\n{}", units::table(&rows));
+    outcome
+}
+
+fn run_steps(rows: &mut Vec<Vec<String>>) -> Result<()> {
     for step in STEPS {
         interrupt::check()?;
         println!("\n== {}", step.name);
         let began = Instant::now();
-        let note = (step.run)().with_context(|| format!("ci: `{}` failed", step.name))?;
-        rows.push(row(step.name, note, began.elapsed()));
+        let outcome = (step.run)();
+        let verdict = match &outcome {
+            Ok(Note::Passed) => "passed",
+            Ok(Note::Left(why)) => why,
+            Err(_) => "failed",
+        };
+        rows.push(row(step.name, verdict, began.elapsed()));
+        outcome.with_context(|| format!("ci: `{}` failed", step.name))?;
     }
-    rows.push(row("all", Note::Passed, started.elapsed()));
-    println!("\n{}", units::table(&rows));
     Ok(())
 }
 
@@ -36,12 +49,8 @@ enum Note {
     Left(&'static str),
 }
 
-fn row(name: &str, note: Note, time: Duration) -> Vec<String> {
-    let note = match note {
-        Note::Passed => "passed".to_owned(),
-        Note::Left(why) => why.to_owned(),
-    };
-    vec![name.to_owned(), units::seconds(time), note]
+fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
+    vec![name.to_owned(), units::seconds(time), verdict.to_owned()]
 }
 
 const STEPS: [Step; 8] = [

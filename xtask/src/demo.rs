@@ -62,7 +62,7 @@ fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
         server: &server,
         source: &source,
         survey,
-        chunk_bytes: if args.small { SMALL_CHUNK_BYTES } else { CHUNK_BYTES },
+        chunk_bytes: args.small.then_some(SMALL_CHUNK_BYTES),
         scratch,
         receiver: scratch.directory("receiver")?,
     };
@@ -101,8 +101,8 @@ struct Stage<'a> {
     server: &'a Server,
     source: &'a Path,
     survey: Survey,
-    /// What is verified, kept and resumed as one.
-    chunk_bytes: u64,
+    /// What is verified, kept and resumed as one, where that is not the default of `get`.
+    chunk_bytes: Option<u64>,
     scratch: &'a Scratch,
     /// The receiver's own state, the same for all its runs, as a user's is.
     receiver: PathBuf,
@@ -137,7 +137,9 @@ impl Stage<'_> {
     /// `shiplane get`, the same for every run: a run resumes what the same command left.
     fn get(&self, destination: &Path) -> Command {
         let mut command = self.shiplane.get(self.server, destination, &self.receiver);
-        command.arg("--chunk").arg(self.chunk_bytes.to_string());
+        if let Some(bytes) = self.chunk_bytes {
+            command.arg("--chunk").arg(bytes.to_string());
+        }
         command
     }
 
@@ -153,9 +155,6 @@ fn remove(directory: &Path) -> Result<()> {
 }
 
 const GET: &str = "shiplane get";
-
-/// The default of `get`.
-const CHUNK_BYTES: u64 = 4 << 20;
 
 /// With the default, all of the small tree would be on its way at once and nothing kept.
 const SMALL_CHUNK_BYTES: u64 = 256 << 10;

@@ -1,0 +1,16 @@
+//! The transport from outside: two of them on loopback, or one against a peer played by hand.
+//!
+//! Stories that wait for a deadline run on tokio's paused clock where they can. A chunk in flight holds
+//! a blocking thread, and that stops the paused clock: such stories run in real time, on short deadlines.
+
+mod allocations;
+//mod chunks;
+mod frame_received;
+mod frame_sent;
+mod harness;
+mod messages;
+mod openings;
+//mod pool;
+//mod shutdown;
+//mod trust;
+mod wire;

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     files::{
-        Destination, DestinationError, JobKey, Plan, ReceiveOptions, Shape, SourceError, SourceRoot, Summary,
+        Destination, DestinationError, JobKey, PlacedCut, Plan, ReceiveOptions, Shape, SourceError,
+        SourceRoot, Summary,
     },
     methods::{
         PushDone, PushOpen, PushOpened, PushSent, PushSettle, PushSettled, denied, not_served, not_taken,
@@ -316,11 +317,19 @@ impl Target for Limited {
             // One thread plans.
             self.announced_bytes.store(total_bytes, std::sync::atomic::Ordering::Relaxed);
         }
-        self.destination.plan(index, entry)
+        Target::plan(&self.destination, index, entry)
     }
 
     fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
-        self.destination.compare(index, entry, theirs)
+        Target::compare(&self.destination, index, entry, theirs)
+    }
+
+    fn survey(&self, index: u64, entry: &Entry) {
+        self.destination.survey(index, entry);
+    }
+
+    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+        self.destination.delta(index, entry, theirs)
     }
 
     fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {

@@ -260,3 +260,20 @@ async fn a_shutdown_lets_pushes_finish_and_takes_no_new_ones() {
     assert_eq!(tree(&world.source().join("tree")), tree(&world.dest()));
     assert!(Push::open(&client, file("x", b"x"), &request("")).await.is_err());
 }
+
+#[tokio::test]
+async fn of_an_edited_file_only_what_surrounds_the_edits_is_pushed() {
+    let world = World::writable(limits());
+    let client = world.admitted_by(world.ticket_to_write("")).await;
+    let old = noise(1, 4 << 20);
+    let mut new = [b"xy", &old[..]].concat();
+    new[3 << 20..][..4096].copy_from_slice(&noise(2, 4096));
+    fs::write(world.source().join("large"), &old).unwrap();
+    let kept = push(&world, &client, file("large", &new), &request("")).await.unwrap_err();
+    assert_eq!(code(kept), FaultCode::Exists);
+    let overwrite = PushRequest { overwrite: true, ..request("") };
+    let report = push(&world, &client, file("large", &new), &overwrite).await.unwrap();
+    assert!(fs::read(world.source().join("large")).unwrap() == new, "it is the new one");
+    // The edit of 4 KiB, the insertion, and the pieces of 2 KiB on average that they fall into.
+    assert!(report.sent_bytes < 48 * 1024, "{} bytes", report.sent_bytes);
+}

@@ -87,9 +87,9 @@ impl Retryable for DeliverError {
         match self {
             Self::Connect(error) => error.is_retryable(),
             Self::Call(error) | Self::Put(error) => error.is_retryable(),
-            // The inbox had agreed to this chunk, so what refused it came later: most of all its patience
-            // with a path that stalled, which ended before ours.
-            Self::Send(SendChunkError::Rejected) => true,
+            // The inbox had agreed to this chunk, so what refused it without a word came later: most of
+            // all its patience with a path that stalled, which ended before ours.
+            Self::Send(SendChunkError::Rejected { code: None }) => true,
             Self::Send(error) => error.is_retryable(),
             Self::Conflict | Self::NoRandomness => false,
         }

@@ -391,7 +391,8 @@ mod tests {
         let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let never = [
             SendChunkError::Source(SourceError::Io(missing())),
-            SendChunkError::Rejected,
+            SendChunkError::Rejected { code: None },
+            SendChunkError::Rejected { code: Some(Code::SinkFailed) },
             SendChunkError::Status(StatusError::Unknown { byte: 7 }),
             SendChunkError::Stream(StreamError::Stopped(Code::TooLarge)),
             lost(ConnectionEnd::ClosedHere),
@@ -399,6 +400,7 @@ mod tests {
         ];
         let may = [
             SendChunkError::ChecksumFailed,
+            SendChunkError::Rejected { code: Some(Code::Busy) },
             SendChunkError::Source(SourceError::Changed),
             SendChunkError::Status(StatusError::Missing),
             SendChunkError::Stream(StreamError::TimedOut { timeout: Duration::ZERO }),

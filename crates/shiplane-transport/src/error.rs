@@ -1,6 +1,6 @@
 //! Errors, one enum an operation, sorted by whose fault it is.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use shiplane_wire::{Code, FrameError, RecvError, Refusal, SendError, StatusError};
 use thiserror::Error;
@@ -267,8 +267,11 @@ pub enum SendChunkError {
     #[error("the receiver found another digest")]
     ChecksumFailed,
     /// The receiver could not take it (its limit, its disk, its user).
-    #[error("the receiver refused the chunk")]
-    Rejected,
+    #[error("the receiver refused the chunk{}", Reason(*code))]
+    Rejected {
+        /// The receiver's reason; none when it had the whole chunk before it gave up, or gave none.
+        code: Option<Code>,
+    },
     /// The receiver's answer was no valid status. Whether it kept the chunk is unknown.
     #[error("the receiver's status is invalid: {0}")]
     Status(#[from] StatusError),
@@ -290,8 +293,8 @@ impl SendChunkError {
             Self::Stream(error) => error.is_retryable(),
             // A file that changed is read anew; one that is missing stays so.
             Self::Source(SourceError::Changed) => true,
+            Self::Rejected { code } => code.is_some_and(may_pass),
             Self::Source(SourceError::Io(_) | SourceError::Abandoned)
-            | Self::Rejected
             | Self::Status(StatusError::Extra | StatusError::Early | StatusError::Unknown { .. })
             | Self::Frame(_) => false,
         }
@@ -305,7 +308,7 @@ impl SendChunkError {
             Self::Status(error) => error.code(),
             Self::Frame(error) => error.code(),
             Self::Stream(error) => error.answer(),
-            Self::ChecksumFailed | Self::Rejected => Code::Cancelled,
+            Self::ChecksumFailed | Self::Rejected { .. } => Code::Cancelled,
         }
     }
 
@@ -314,7 +317,7 @@ impl SendChunkError {
     pub fn is_unknown(&self) -> bool {
         match self {
             Self::Status(_) | Self::Stream(_) => true,
-            Self::Source(_) | Self::ChecksumFailed | Self::Rejected | Self::Frame(_) => false,
+            Self::Source(_) | Self::ChecksumFailed | Self::Rejected { .. } | Self::Frame(_) => false,
         }
     }
 }
@@ -440,6 +443,18 @@ fn may_pass(code: Code) -> bool {
         | Code::UnknownKind
         | Code::Revoked
         | Code::PathRefused => false,
+    }
+}
+
+/// A reason at the end of a sentence, if there is one.
+struct Reason(Option<Code>);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(code) => write!(f, " ({code})"),
+            None => Ok(()),
+        }
     }
 }
 

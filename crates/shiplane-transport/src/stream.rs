@@ -105,6 +105,15 @@ impl SendHalf {
         }
     }
 
+    /// The code with which the peer has stopped this half, or does within `timeout`; `None` when it has
+    /// not, or has acknowledged all of it instead.
+    pub(crate) async fn stop_code(&self, timeout: Duration) -> Option<Code> {
+        match tokio::time::timeout(timeout, self.stream.stopped()).await {
+            Ok(Ok(Some(code))) => Some(Code::from_u64(code.into_inner())),
+            Ok(Ok(None) | Err(_)) | Err(_) => None,
+        }
+    }
+
     /// Data of streams with a higher priority goes first; the default is 0.
     pub fn set_priority(&mut self, priority: i32) {
         // A closed stream has nothing left to order.

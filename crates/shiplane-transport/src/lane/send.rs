@@ -54,7 +54,7 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
         }
     };
     let read = reader.await.unwrap_or(Err(PumpError::Source(SourceError::Abandoned)));
-    let sent = match (written, read) {
+    let mut sent = match (written, read) {
         (Ok(()), Ok(digest)) => {
             send.finish()?;
             status.all_sent();
@@ -79,6 +79,9 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
         // The reader only ends early without an error of its own when the writer failed first.
         (Ok(()), Err(PumpError::WriterGone)) => Err(SourceError::Abandoned.into()),
     };
+    if let Err(SendChunkError::Rejected { code }) = &mut sent {
+        *code = send.stop_code(STOP_TIMEOUT).await;
+    }
     if let Err(error) = &sent {
         send.reset(error.code());
         recv.stop(error.code());
@@ -229,8 +232,12 @@ fn take_status(
 fn refusal(status: Status) -> SendChunkError {
     match status {
         Status::ChecksumFailed => SendChunkError::ChecksumFailed,
-        Status::Error => SendChunkError::Rejected,
+        Status::Error => SendChunkError::Rejected { code: None },
         // `while_sending` refuses an early success by itself.
         Status::Stored => SendChunkError::Status(StatusError::Early),
     }
 }
+
+/// 250 ms: the stop that says why leaves right behind the status (SPEC 3.6), mostly in one packet with it.
+/// A receiver that sends none costs no more than that.
+const STOP_TIMEOUT: Duration = Duration::from_millis(250);

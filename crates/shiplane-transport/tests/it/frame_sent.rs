@@ -95,7 +95,7 @@ async fn only_the_byte_0_is_success() {
     let duel = Duel::new().await;
     assert_eq!(answered(&duel, &[0]).await.unwrap(), 5);
     assert!(matches!(answered(&duel, &[1]).await, Err(SendChunkError::ChecksumFailed)));
-    assert!(matches!(answered(&duel, &[2]).await, Err(SendChunkError::Rejected)));
+    assert!(matches!(answered(&duel, &[2]).await, Err(SendChunkError::Rejected { .. })));
     for byte in 3..=255 {
         let outcome = answered(&duel, &[byte]).await;
         let unknown =
@@ -157,7 +157,7 @@ async fn success_before_the_end_of_the_data_is_an_error_and_a_refusal_is_believe
         .await;
         match outcome {
             Err(SendChunkError::ChecksumFailed) => assert!(checksum),
-            Err(SendChunkError::Rejected) => assert!(!checksum),
+            Err(SendChunkError::Rejected { .. }) => assert!(!checksum),
             other => panic!("{other:?}"),
         }
     }
@@ -174,7 +174,8 @@ async fn a_stopped_sender_reads_the_status_before_it_reports() {
         stream.send.finish().unwrap();
     })
     .await;
-    assert!(matches!(outcome, Err(SendChunkError::Rejected)), "{outcome:?}");
+    let too_large = Some(Code::TooLarge);
+    assert!(matches!(outcome, Err(SendChunkError::Rejected { code }) if code == too_large), "{outcome:?}");
 
     // Without a status the stop is all there is to report.
     let duel = Duel::with(short_deadlines(), |_| ()).await;
@@ -184,6 +185,27 @@ async fn a_stopped_sender_reads_the_status_before_it_reports() {
     .await;
     let stopped = matches!(outcome, Err(SendChunkError::Stream(StreamError::Stopped(Code::Cancelled))));
     assert!(stopped, "{outcome:?}");
+}
+
+/// SPEC 3.6: also when the status, which comes first, is read before the stop.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_carries_the_receivers_reason() {
+    let duel = Duel::new().await;
+    let data = noise(5, 8 << 20);
+    let outcome = send_to(&duel, &data, async |stream| {
+        stream.send.write_all(&[2]).await.unwrap();
+        stream.send.finish().unwrap();
+        // The status has arrived; only then the reason leaves.
+        assert_eq!(soon(stream.send.stopped()).await.unwrap(), None);
+        stream.recv.stop(code(Code::SinkFailed)).unwrap();
+    })
+    .await;
+    let Err(error @ SendChunkError::Rejected { code: Some(Code::SinkFailed) }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(error.to_string().contains("sink failed"), "{error}");
+    assert!(!error.is_retryable(), "a full disk stays full");
+    assert!(SendChunkError::Rejected { code: Some(Code::Busy) }.is_retryable());
 }
 
 #[tokio::test]

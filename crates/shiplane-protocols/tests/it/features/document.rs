@@ -185,7 +185,7 @@ async fn size_limits() {
     else {
         panic!("{received:?}");
     };
-    assert!(matches!(sent, Err(shiplane_transport::SendChunkError::Rejected)), "{sent:?}");
+    assert!(matches!(sent, Err(shiplane_transport::SendChunkError::Rejected { .. })), "{sent:?}");
     // The same transfer within the limit, on the same connection, is taken.
     let source = memory(vec![7; 1000]);
     let (sent, received) = tokio::join!(alice.send_chunk_verified(&source), bob.recv_chunk_expecting(&limit));

@@ -121,7 +121,7 @@ async fn only_a_zero_is_success() {
         let error = sent.unwrap_err();
         let is_expected = match status {
             [1] => matches!(error, SendChunkError::ChecksumFailed),
-            [2] => matches!(error, SendChunkError::Rejected),
+            [2] => matches!(error, SendChunkError::Rejected { .. }),
             [7] => matches!(error, SendChunkError::Status(StatusError::Unknown { byte: 7 })),
             _ => matches!(error, SendChunkError::Status(StatusError::Missing)),
         };
@@ -141,7 +141,7 @@ async fn a_receiver_that_gives_up_early_is_heard() {
         drop((send, recv));
     };
     let (sent, ()) = tokio::join!(played.ours.send_chunk_verified(&source), receiver);
-    assert!(matches!(sent, Err(SendChunkError::Rejected)), "{sent:?}");
+    assert!(matches!(sent, Err(SendChunkError::Rejected { .. })), "{sent:?}");
 }
 
 #[tokio::test]
@@ -227,7 +227,7 @@ async fn files_travel_both_ways_and_overwrite_nothing() {
     std::fs::write(&copy, b"precious").unwrap();
     let (sent, received) =
         tokio::join!(pair.alice.send_chunk_verified(&file), pair.bob.recv_chunk_to_path(&copy, &options));
-    assert!(matches!(sent, Err(SendChunkError::Rejected)), "{sent:?}");
+    assert!(matches!(sent, Err(SendChunkError::Rejected { .. })), "{sent:?}");
     assert!(matches!(received, Err(RecvChunkError::Sink(SinkError::Exists { .. }))), "{received:?}");
     assert_eq!(std::fs::read(&copy).unwrap(), b"precious");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");

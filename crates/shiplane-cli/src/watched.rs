@@ -106,6 +106,10 @@ impl Target for Watched {
         self.destination.discard(entry)
     }
 
+    fn abandon(&self) {
+        self.destination.abandon();
+    }
+
     fn finish(self) -> Result<Summary, DestinationError> {
         self.destination.finish()
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{Digest, Entry, Promise, RelPath, Span, escape};
@@ -130,6 +130,7 @@ impl Destination {
                 journal: Mutex::new(opened.journal),
                 leftovers: Mutex::new(opened.leftovers),
                 handles: Handles::default(),
+                is_abandoned: AtomicBool::new(false),
             }),
         })
     }
@@ -254,6 +255,11 @@ impl Destination {
         self.inner.discard(entry)
     }
 
+    /// Lets the comparison of a large file that is under way fail soon: nobody waits for it any more.
+    pub fn abandon(&self) {
+        self.inner.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
     /// Ends the transfer: sets the times of directories, removes what this and earlier runs of the job left
     /// under temporary names, and the journal. With [`Promise::Durable`], everything is durable then, also
     /// the files that were found identical.
@@ -292,6 +298,7 @@ pub(super) struct Inner {
     pub(super) journal: Mutex<Journal>,
     pub(super) leftovers: Mutex<Leftovers>,
     pub(super) handles: Handles,
+    pub(super) is_abandoned: AtomicBool,
 }
 
 impl Inner {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath};
 
@@ -60,7 +61,7 @@ impl Inner {
             Existing::Gone => self.want(index, entry, target),
             Existing::Different => self.replace(index, entry, target),
             Existing::SameSize(file) => {
-                let ours = hash(&file).map_err(|error| self.failed(Operation::Read, &target, error))?;
+                let ours = self.hash(&file).map_err(|error| self.failed(Operation::Read, &target, error))?;
                 if ours != theirs {
                     return self.replace(index, entry, target);
                 }
@@ -74,7 +75,25 @@ impl Inner {
         let target = self.target_of(entry);
         let parent = self.parent_of(&target)?;
         let file = platform::open_file(&parent.dir, target.file_name());
-        file.and_then(|file| hash(&file)).map_err(|error| self.failed(Operation::Read, &target, error))
+        file.and_then(|file| self.hash(&file)).map_err(|error| self.failed(Operation::Read, &target, error))
+    }
+
+    fn hash(&self, file: &File) -> io::Result<Digest> {
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; READ_LEN_BYTES];
+        let mut at = 0;
+        loop {
+            if self.is_abandoned.load(Ordering::Relaxed) {
+                return Err(io::Error::other("the transfer has failed meanwhile"));
+            }
+            match platform::read_at(file, at, &mut buffer)? {
+                0 => return Ok(hasher.finish()),
+                read => {
+                    hasher.update(&buffer[..read]);
+                    at += read as u64;
+                }
+            }
+        }
     }
 
     /// Checks the entry against those before it (SPEC 4.5) and gives the path it lands under.
@@ -260,21 +279,6 @@ fn fold(path: &RelPath) -> String {
 
 /// Enough to read ahead of the hash; each of a few threads has one.
 pub(super) const READ_LEN_BYTES: usize = 256 << 10;
-
-fn hash(file: &File) -> io::Result<Digest> {
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; READ_LEN_BYTES];
-    let mut at = 0;
-    loop {
-        match platform::read_at(file, at, &mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            read => {
-                hasher.update(&buffer[..read]);
-                at += read as u64;
-            }
-        }
-    }
-}
 
 /// No file system here folds names, so that the destination is told that it does, and what folding would
 /// do is done by hand.

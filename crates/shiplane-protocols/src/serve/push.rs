@@ -348,6 +348,10 @@ impl Target for Limited {
         self.destination.discard(entry)
     }
 
+    fn abandon(&self) {
+        self.destination.abandon();
+    }
+
     fn finish(self) -> Result<Summary, DestinationError> {
         self.destination.finish()
     }

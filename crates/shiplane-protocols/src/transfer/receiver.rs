@@ -1,5 +1,6 @@
 //! The side that wants the files.
 
+mod lease;
 mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -12,7 +13,10 @@ use shiplane_wire::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-use self::workers::{PlanJob, Planned, Planner, Publisher};
+use self::{
+    lease::Leased,
+    workers::{PlanJob, Planned, Planner, Publisher},
+};
 use super::{
     TransferOptions, alive_interval,
     delta::{Ask, Deltas},
@@ -47,7 +51,8 @@ pub(crate) struct Received {
     pub(crate) only_chunk: Option<Digest>,
 }
 
-/// Receives one transfer into `target`.
+/// Receives one transfer into `target`. When it fails, nobody is at work on the target any more by the time
+/// it says so, and what the target undoes is undone.
 ///
 /// Not cancel-safe: dropping it resets the transfer's streams; what was verified is kept for the next run.
 pub(crate) async fn receive<T: Target>(
@@ -58,6 +63,7 @@ pub(crate) async fn receive<T: Target>(
     options: &TransferOptions,
     events: EventFn,
 ) -> Result<Received, TransferError> {
+    let (target, released) = Leased::new(target);
     let mut provider = RecordStream::new(records.recv);
     let mut receiver = Receiver {
         claim,
@@ -84,8 +90,9 @@ pub(crate) async fn receive<T: Target>(
     match receiver.run(&mut provider).await {
         Ok(summary) => receiver.received(summary),
         Err(error) => {
-            receiver.records.reset(error.code());
+            receiver.fail(error.code());
             provider.stop(error.code());
+            released.wait().await;
             Err(error)
         }
     }
@@ -435,6 +442,11 @@ impl<T: Target> Receiver<T> {
             self.records.push(&ReceiverRecord::Release { below })?;
         }
         Ok(())
+    }
+
+    fn fail(self, code: Code) {
+        self.target.abandon();
+        self.records.reset(code);
     }
 
     fn received(self, summary: Summary) -> Result<Received, TransferError> {

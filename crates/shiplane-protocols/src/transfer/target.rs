@@ -66,6 +66,9 @@ pub trait Target: Clone + Send + Sync + 'static {
     /// Ends the transfer.
     fn discard(&self, entry: u64) -> Result<(), DestinationError>;
 
+    /// The transfer has failed: what takes long may end early, in any error. Nothing more is asked for.
+    fn abandon(&self) {}
+
     /// Everything has come.
     ///
     /// # Errors
@@ -108,6 +111,10 @@ impl Target for Destination {
 
     fn discard(&self, entry: u64) -> Result<(), DestinationError> {
         Self::discard(self, entry)
+    }
+
+    fn abandon(&self) {
+        Self::abandon(self);
     }
 
     fn finish(self) -> Result<Summary, DestinationError> {

@@ -10,12 +10,15 @@ use shiplane_protocols::{
     transfer::{TransferError, TransferOptions},
 };
 use shiplane_rpc::{CallError, Fault, FaultCode, Router, RpcClient};
-use shiplane_transport::{BiStream, LaneOptions, PeerAddr, PeerConnection, RecvHalf, TransferStream};
+use shiplane_transport::{
+    BiStream, LaneOptions, PeerAddr, PeerConnection, QuicTransport, RecvHalf, TransferStream,
+};
 use shiplane_wire::{Digest, Promise, ProviderRecord, ReceiverRecord, RecordReader, TaggedChunk, TransferId};
 use tempfile::TempDir;
 
 use super::{
-    CONFIRM, Claimed, Confirmed, FETCH_OPEN, FetchOpened, directory, encode, file, file_called, transport,
+    CONFIRM, Claimed, Confirmed, FETCH_OPEN, FetchOpened, directory, encode, file, file_called, held::Held,
+    transport,
 };
 
 /// What the liar has in hand once the victim has opened its records stream.
@@ -75,35 +78,48 @@ where
 
 /// Fetches from a liar that offers `shape` and then plays `script`; the destination is handed back.
 async fn fetch_from(shape: FetchOpened, script: Script) -> (Result<FetchReport, FetchError>, TempDir) {
-    let (server, client) = (transport(), transport());
-    let script = Arc::new(script);
-    let router = Router::new()
-        .typed(FETCH_OPEN, move |context, request| {
-            let (shape, script) = (shape.clone(), Arc::clone(&script));
-            async move {
-                let transfer = TransferId::from_bytes(request.transfer);
-                let mut claim = context.connection.claim(transfer).unwrap();
-                let connection = context.connection;
-                tokio::spawn(async move {
-                    let Some(TransferStream::Records(BiStream { send, recv })) = claim.next().await else {
-                        return;
-                    };
-                    let reader = RecordReader::new();
-                    script(Stage { connection, transfer, send, wants: recv, reader }).await;
-                });
-                Ok(shape)
-            }
-        })
-        .typed(CONFIRM, |_context, _request| async {
-            Err::<Confirmed, _>(Fault::new(FaultCode::Integrity, "liar"))
-        });
-    let addr = PeerAddr { id: server.peer_id(), addr: server.local_addr().unwrap() };
-    let (accepted, connected) = tokio::join!(server.accept(), client.connect_to(addr));
-    tokio::spawn(Arc::new(router).serve(accepted.unwrap().1));
-    let rpc = RpcClient::new(connected.unwrap());
+    let liar = Liar::meet(shape, script).await;
     let dir = TempDir::new().unwrap();
-    let limit = tokio::time::timeout(Duration::from_secs(10), fetch(&rpc, dir.path()));
+    let limit = tokio::time::timeout(Duration::from_secs(10), fetch(&liar.rpc, dir.path()));
     (limit.await.expect("no liar holds a get up for long"), dir)
+}
+
+/// A victim's connection to a liar.
+struct Liar {
+    rpc: RpcClient,
+    _both: [Arc<QuicTransport>; 2],
+}
+
+impl Liar {
+    async fn meet(shape: FetchOpened, script: Script) -> Self {
+        let (server, client) = (transport(), transport());
+        let script = Arc::new(script);
+        let router = Router::new()
+            .typed(FETCH_OPEN, move |context, request| {
+                let (shape, script) = (shape.clone(), Arc::clone(&script));
+                async move {
+                    let transfer = TransferId::from_bytes(request.transfer);
+                    let mut claim = context.connection.claim(transfer).unwrap();
+                    let connection = context.connection;
+                    tokio::spawn(async move {
+                        let Some(TransferStream::Records(BiStream { send, recv })) = claim.next().await
+                        else {
+                            return;
+                        };
+                        let reader = RecordReader::new();
+                        script(Stage { connection, transfer, send, wants: recv, reader }).await;
+                    });
+                    Ok(shape)
+                }
+            })
+            .typed(CONFIRM, |_context, _request| async {
+                Err::<Confirmed, _>(Fault::new(FaultCode::Integrity, "liar"))
+            });
+        let addr = PeerAddr { id: server.peer_id(), addr: server.local_addr().unwrap() };
+        let (accepted, connected) = tokio::join!(server.accept(), client.connect_to(addr));
+        tokio::spawn(Arc::new(router).serve(accepted.unwrap().1));
+        Self { rpc: RpcClient::new(connected.unwrap()), _both: [server, client] }
+    }
 }
 
 async fn fetch(rpc: &RpcClient, dest: &Path) -> Result<FetchReport, FetchError> {
@@ -384,4 +400,22 @@ async fn a_provider_that_does_not_confirm_is_told_on() {
     }
     // What arrived was verified against its own digests; it stays.
     assert_eq!(published(&dir), ["x"]);
+}
+
+#[tokio::test]
+async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
+    let liar = Liar::meet(
+        FetchOpened::Root,
+        script(|mut stage| async move {
+            stage.say(&[file("slow", 5), end(1, 6)]).await;
+            stage.linger().await;
+        }),
+    )
+    .await;
+    let (target, held) = Held::new();
+    let fetch = Fetch::open(&liar.rpc, b"it").await.unwrap();
+    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024 };
+    let failed = fetch.receive(target, Promise::Durable, &options, Arc::new(|_| ())).await;
+    assert!(matches!(transfer_error(failed), TransferError::Protocol(_)));
+    assert_eq!(held.clones(), 0);
 }

@@ -16,6 +16,8 @@ pub(super) struct State {
     pub(super) files: HashMap<u64, ActiveFile>,
     /// Those of them that are being put together from an old version.
     pub(super) deltas: HashMap<u64, Delta>,
+    /// Entries that were given up. Chunks with bytes of them may still be on their way.
+    pub(super) discarded: HashSet<u64>,
     pub(super) seen: SeenPaths,
     /// The same in lower case, on a file system that folds names.
     pub(super) seen_folded: SeenPaths,

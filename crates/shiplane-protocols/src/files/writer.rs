@@ -13,7 +13,7 @@ use super::handles::SharedFile;
 use super::journal::{Batch, KeptSpan};
 use super::lock;
 use super::platform::{self, Kind};
-use super::state::{ActiveFile, Stage};
+use super::state::{ActiveFile, Stage, State};
 
 /// Takes the bytes of one chunk, span after span, and puts them into temporary files.
 ///
@@ -39,7 +39,8 @@ pub struct ChunkWriter {
 #[derive(Debug)]
 struct Piece {
     entry: u64,
-    file: ActiveFile,
+    /// `None` if it was given up while the chunk was on its way: these bytes are for nobody.
+    file: Option<ActiveFile>,
     offset_bytes: u64,
     len_bytes: u64,
 }
@@ -48,10 +49,11 @@ impl ChunkWriter {
     pub(super) fn new(inner: &Arc<Inner>, chunk: u64, spans: &[Span]) -> Result<Self, DestinationError> {
         let pieces = {
             let state = lock(&inner.state);
-            let piece = |span: &Span| Piece::new(chunk, span, state.files.get(&span.entry));
+            let piece = |span: &Span| Piece::new(chunk, span, &state);
             spans.iter().map(piece).collect::<Result<Vec<_>, _>>()?
         };
-        inner.begin(pieces.iter().filter(|piece| !piece.file.is_begun).map(|piece| piece.entry))?;
+        let is_fresh = |piece: &&Piece| piece.file.as_ref().is_some_and(|file| !file.is_begun);
+        inner.begin(pieces.iter().filter(is_fresh).map(|piece| piece.entry))?;
         let len_bytes = pieces.iter().map(|piece| piece.len_bytes).sum();
         Ok(Self {
             inner: Arc::clone(inner),
@@ -102,18 +104,21 @@ impl ChunkWriter {
         if verified.len_bytes() != self.len_bytes {
             return Err(self.wrong_length(verified.len_bytes()));
         }
-        let mut batch = Batch::default();
-        batch.kept(verified.digest(), self.pieces.iter().map(Piece::kept));
-        self.inner.record(&batch)?;
+        // The digest is of all the pieces: a later run can check them only if all of them are there.
+        if let Some(kept) = self.pieces.iter().map(Piece::kept).collect::<Option<Vec<_>>>() {
+            let mut batch = Batch::default();
+            batch.kept(verified.digest(), kept);
+            self.inner.record(&batch)?;
+        }
         let mut complete = Vec::new();
         let mut state = lock(&self.inner.state);
         for piece in &self.pieces {
             // It may have been discarded meanwhile.
-            let Some(file) = state.files.get_mut(&piece.entry).filter(|file| file.id == piece.file.id) else {
+            let Some(file) = state.files.get_mut(&piece.entry).filter(|file| piece.is_of(file)) else {
                 continue;
             };
             file.kept.insert(piece.offset_bytes..piece.offset_bytes + piece.len_bytes);
-            file.is_sealed |= piece.is_whole() && file.keeps_creation_mode();
+            file.is_sealed |= piece.is_all_of(file) && file.keeps_creation_mode();
             if file.stage == Stage::Filling && file.kept.covers(file.size_bytes) {
                 file.stage = Stage::Complete;
                 complete.push(piece.entry);
@@ -154,25 +159,28 @@ impl ChunkWriter {
         let Some(piece) = self.pieces.get(self.piece).filter(|_| !data.is_empty()) else {
             return Ok(());
         };
-        let file = match self.open.take() {
-            Some(file) => file,
-            None => self.inner.open_piece(piece)?,
-        };
-        file.write_all_at(piece.offset_bytes + self.piece_at, data).map_err(|error| {
-            let len_bytes = data.len() as u64;
-            self.inner.failed_writing(Operation::Write, &piece.file.target, len_bytes, error)
-        })?;
-        self.open = Some(file);
+        if let Some(file) = &piece.file {
+            let open = match self.open.take() {
+                Some(open) => open,
+                None => self.inner.open_piece(piece, file)?,
+            };
+            open.write_all_at(piece.offset_bytes + self.piece_at, data).map_err(|error| {
+                let len_bytes = data.len() as u64;
+                self.inner.failed_writing(Operation::Write, &file.target, len_bytes, error)
+            })?;
+            self.open = Some(open);
+        }
         self.piece_at += data.len() as u64;
         Ok(())
     }
 
     fn end_piece(&mut self) -> Result<(), DestinationError> {
-        if let (Some(piece), Some(file)) = (self.pieces.get(self.piece), self.open.take())
-            && piece.is_whole()
-            && piece.file.keeps_creation_mode()
+        if let (Some(piece), Some(open)) = (self.pieces.get(self.piece), self.open.take())
+            && let Some(file) = &piece.file
+            && piece.is_all_of(file)
+            && file.keeps_creation_mode()
         {
-            self.inner.seal(&piece.file, file.file())?;
+            self.inner.seal(file, open.file())?;
         }
         self.piece += 1;
         self.piece_at = 0;
@@ -185,24 +193,32 @@ impl ChunkWriter {
 }
 
 impl Piece {
-    fn new(chunk: u64, span: &Span, file: Option<&ActiveFile>) -> Result<Self, DestinationError> {
+    fn new(chunk: u64, span: &Span, state: &State) -> Result<Self, DestinationError> {
         let &Span { entry, offset_bytes, len_bytes } = span;
-        let file = file.filter(|file| file.stage == Stage::Filling);
+        if state.discarded.contains(&entry) {
+            return Ok(Self { entry, file: None, offset_bytes, len_bytes });
+        }
+        let file = state.files.get(&entry).filter(|file| file.stage == Stage::Filling);
         let file = file.ok_or(DestinationError::NotWanted { entry })?;
         let end = offset_bytes.checked_add(len_bytes).filter(|end| *end <= file.size_bytes && len_bytes > 0);
         if end.is_none() {
             return Err(DestinationError::SpanOutside { chunk, entry });
         }
-        Ok(Self { entry, file: file.clone(), offset_bytes, len_bytes })
+        Ok(Self { entry, file: Some(file.clone()), offset_bytes, len_bytes })
     }
 
-    /// Whether it is all of its file, so that nobody else writes to that.
-    fn is_whole(&self) -> bool {
-        self.offset_bytes == 0 && self.len_bytes == self.file.size_bytes
+    fn is_of(&self, file: &ActiveFile) -> bool {
+        self.file.as_ref().is_some_and(|ours| ours.id == file.id)
     }
 
-    fn kept(&self) -> KeptSpan {
-        KeptSpan { id: self.file.id, offset_bytes: self.offset_bytes, len_bytes: self.len_bytes }
+    /// Whether nobody else writes to that file.
+    fn is_all_of(&self, file: &ActiveFile) -> bool {
+        self.offset_bytes == 0 && self.len_bytes == file.size_bytes
+    }
+
+    fn kept(&self) -> Option<KeptSpan> {
+        let id = self.file.as_ref()?.id;
+        Some(KeptSpan { id, offset_bytes: self.offset_bytes, len_bytes: self.len_bytes })
     }
 }
 
@@ -240,11 +256,11 @@ impl Inner {
         })
     }
 
-    fn open_piece(&self, piece: &Piece) -> Result<Arc<SharedFile>, DestinationError> {
-        if piece.is_whole() {
-            return self.create_temp(&piece.file).map(|file| Arc::new(SharedFile::new(file)));
+    fn open_piece(&self, piece: &Piece, file: &ActiveFile) -> Result<Arc<SharedFile>, DestinationError> {
+        if piece.is_all_of(file) {
+            return self.create_temp(file).map(|file| Arc::new(SharedFile::new(file)));
         }
-        self.open_filling(piece.entry, &piece.file)
+        self.open_filling(piece.entry, file)
     }
 
     /// The temporary file of an entry that is written in parts.
@@ -329,7 +345,8 @@ impl Inner {
         let file = {
             let mut state = lock(&self.state);
             state.deltas.remove(&entry);
-            state.files.remove(&entry)
+            let file = state.files.remove(&entry);
+            file.inspect(|_| _ = state.discarded.insert(entry))
         };
         let Some(file) = file else {
             return Err(DestinationError::NotWanted { entry });

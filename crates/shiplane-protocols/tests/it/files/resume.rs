@@ -234,8 +234,8 @@ fn a_file_that_is_discarded_leaves_nothing() {
     let mut transfer = Transfer::plan(open(temp.path()), &tree).unwrap();
     transfer.deliver(0).unwrap();
     transfer.dest.discard(1).unwrap();
-    let error = transfer.deliver(1).unwrap_err();
-    assert!(matches!(error, DestinationError::NotWanted { entry: 1 }), "{error}");
+    // Both were on their way when it was given up; the second has bytes of another file as well.
+    transfer.deliver(1).unwrap();
     transfer.deliver(2).unwrap();
     transfer.publish().unwrap();
     assert!(

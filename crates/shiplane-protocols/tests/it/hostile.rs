@@ -43,16 +43,22 @@ pub(crate) struct Confirmed {
     pub(crate) failed_entries: u64,
 }
 
-/// A transport with short deadlines that trusts everybody.
-pub(crate) fn transport() -> Arc<QuicTransport> {
+/// A transport that trusts everybody and waits for `patience`.
+pub(crate) fn transport(patience: Duration) -> Arc<QuicTransport> {
     let config = TransportConfig {
-        header_timeout: Duration::from_millis(300),
-        progress_timeout: Duration::from_millis(400),
+        header_timeout: patience,
+        progress_timeout: patience,
         ..TransportConfig::default()
     };
     let builder = QuicTransport::builder().trust(Trust::ask(|_| Admission::Trusted)).config(config);
     Arc::new(builder.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap())
 }
+
+/// For victims that are to notice a lie, however busy the machine is.
+pub(crate) const PATIENT: Duration = Duration::from_secs(30);
+
+/// For those that are to notice silence.
+pub(crate) const IMPATIENT: Duration = Duration::from_millis(400);
 
 pub(crate) fn file(path: &str, size_bytes: u64) -> ProviderRecord {
     entry(EntryKind::File, path, size_bytes)

@@ -17,8 +17,8 @@ use shiplane_wire::{Digest, Promise, ProviderRecord, ReceiverRecord, RecordReade
 use tempfile::TempDir;
 
 use super::{
-    CONFIRM, Claimed, Confirmed, FETCH_OPEN, FetchOpened, directory, encode, file, file_called, held::Held,
-    transport,
+    CONFIRM, Claimed, Confirmed, FETCH_OPEN, FetchOpened, IMPATIENT, PATIENT, directory, encode, file,
+    file_called, held::Held, transport,
 };
 
 /// What the liar has in hand once the victim has opened its records stream.
@@ -78,9 +78,17 @@ where
 
 /// Fetches from a liar that offers `shape` and then plays `script`; the destination is handed back.
 async fn fetch_from(shape: FetchOpened, script: Script) -> (Result<FetchReport, FetchError>, TempDir) {
-    let liar = Liar::meet(shape, script).await;
+    fetch_within(PATIENT, shape, script).await
+}
+
+async fn fetch_within(
+    patience: Duration,
+    shape: FetchOpened,
+    script: Script,
+) -> (Result<FetchReport, FetchError>, TempDir) {
+    let liar = Liar::meet(patience, shape, script).await;
     let dir = TempDir::new().unwrap();
-    let limit = tokio::time::timeout(Duration::from_secs(10), fetch(&liar.rpc, dir.path()));
+    let limit = tokio::time::timeout(PATIENT / 2, fetch(&liar.rpc, dir.path()));
     (limit.await.expect("no liar holds a get up for long"), dir)
 }
 
@@ -91,8 +99,8 @@ struct Liar {
 }
 
 impl Liar {
-    async fn meet(shape: FetchOpened, script: Script) -> Self {
-        let (server, client) = (transport(), transport());
+    async fn meet(patience: Duration, shape: FetchOpened, script: Script) -> Self {
+        let (server, client) = (transport(patience), transport(patience));
         let script = Arc::new(script);
         let router = Router::new()
             .typed(FETCH_OPEN, move |context, request| {
@@ -258,7 +266,8 @@ async fn totals_that_do_not_add_up_are_the_peers_fault() {
 async fn sizes_that_lie_never_publish_a_file() {
     // Announced; given; all for a file of five bytes.
     for (len_bytes, data) in [(4, &b"four"[..]), (6, b"sixsix"), (u64::MAX >> 3, b"huge"), (0, b"")] {
-        let (result, dir) = fetch_from(
+        let (result, dir) = fetch_within(
+            IMPATIENT,
             FetchOpened::Root,
             script(move |mut stage| async move {
                 stage.say(&[file("x", 5), end(1, 5)]).await;
@@ -281,7 +290,8 @@ async fn sizes_that_lie_never_publish_a_file() {
 
 #[tokio::test]
 async fn a_chunk_that_is_cut_short_is_never_published() {
-    let (result, dir) = fetch_from(
+    let (result, dir) = fetch_within(
+        IMPATIENT,
         FetchOpened::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 5), end(1, 5)]).await;
@@ -363,14 +373,16 @@ async fn records_out_of_place_are_the_peers_fault() {
 #[tokio::test]
 async fn a_provider_that_says_nothing_is_given_up() {
     let (result, dir) =
-        fetch_from(FetchOpened::Root, script(|mut stage| async move { stage.linger().await })).await;
+        fetch_within(IMPATIENT, FetchOpened::Root, script(|mut stage| async move { stage.linger().await }))
+            .await;
     assert!(matches!(transfer_error(result), TransferError::Silent { .. }));
     assert!(published(&dir).is_empty());
 }
 
 #[tokio::test]
 async fn a_provider_that_never_sends_what_was_wanted_is_given_up() {
-    let (result, dir) = fetch_from(
+    let (result, dir) = fetch_within(
+        IMPATIENT,
         FetchOpened::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 5), end(1, 5)]).await;
@@ -405,6 +417,7 @@ async fn a_provider_that_does_not_confirm_is_told_on() {
 #[tokio::test]
 async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
     let liar = Liar::meet(
+        PATIENT,
         FetchOpened::Root,
         script(|mut stage| async move {
             stage.say(&[file("slow", 5), end(1, 6)]).await;

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use shiplane_transport::{LANE_PRIORITY, PeerConnection, RecvHalf, StreamError};
 use shiplane_wire::{Code, StreamKind};
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 
@@ -42,7 +42,7 @@ impl RpcClient {
     /// For calls to the peer of `connection`.
     #[must_use]
     pub fn new(connection: Arc<PeerConnection>) -> Self {
-        Self::with_streams(connection, Some(Semaphore::new(MAX_OUTER_STREAMS)))
+        Self::with_streams(connection, Some(Arc::new(Semaphore::new(MAX_OUTER_STREAMS))))
     }
 
     /// For calls made while handling the peer's calls on the same connection.
@@ -80,7 +80,41 @@ impl RpcClient {
         Ok(codec::decode(&answer).map_err(AnswerFault::Body)?)
     }
 
-    /// How many calls of this client and its clones wait for their answer.
+    /// Tells the peer something that has no answer, and returns once that is on its way. `budget` is for
+    /// getting there; what is left of it is the handler's.
+    ///
+    /// The handler runs at most once, and what becomes of it is not known here: where that matters,
+    /// [`call`](Self::call). Until the peer is done with it, it counts as in flight, so that notices
+    /// cannot pile up without end.
+    ///
+    /// Dropping the future takes back what is not on its way yet. Afterwards only the end of the
+    /// connection does; [`PeerConnection::drained`] waits for the handlers.
+    ///
+    /// # Errors
+    /// As `call`, save for what only an answer can say. Nothing was sent if it is `TooLarge` or `Busy`.
+    pub async fn notify(&self, method: &str, body: Bytes, budget: Duration) -> Result<(), CallError> {
+        let mut exchange = self.begin(method, body, budget)?;
+        let sent = timeout_at(exchange.deadline, exchange.send(StreamKind::OneWay)).await;
+        let recv = sent.unwrap_or(Err(CallError::DeadlineExceeded { budget }))?;
+        // Its own task, since to drop this half would tell the peer to stop.
+        tokio::spawn(exchange.see_off(recv));
+        Ok(())
+    }
+
+    /// As [`notify`](Self::notify), with the type of the method's request.
+    ///
+    /// # Errors
+    /// As `notify`.
+    pub async fn notify_typed<Req: Serialize>(
+        &self,
+        method: Method<Req, ()>,
+        request: &Req,
+        budget: Duration,
+    ) -> Result<(), CallError> {
+        self.notify(method.name(), codec::encode(request)?, budget).await
+    }
+
+    /// How many calls and notices of this client and its clones the peer is not done with.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.shared.calls().in_flight()
@@ -92,7 +126,7 @@ impl RpcClient {
         &self.shared.connection
     }
 
-    fn with_streams(connection: Arc<PeerConnection>, streams: Option<Semaphore>) -> Self {
+    fn with_streams(connection: Arc<PeerConnection>, streams: Option<Arc<Semaphore>>) -> Self {
         let calls = Mutex::new(Calls::new(first_id(), MAX_IN_FLIGHT));
         Self { shared: Arc::new(Shared { connection, calls, streams }) }
     }
@@ -114,6 +148,7 @@ impl RpcClient {
             request,
             budget,
             deadline,
+            place: None,
             recv: None,
             reader: EnvelopeReader::answer(),
             outcome: None,
@@ -134,7 +169,7 @@ struct Shared {
     connection: Arc<PeerConnection>,
     calls: Mutex<Calls>,
     /// None: all the streams that the peer allows.
-    streams: Option<Semaphore>,
+    streams: Option<Arc<Semaphore>>,
 }
 
 impl Shared {
@@ -150,6 +185,8 @@ struct Exchange {
     request: Request,
     budget: Duration,
     deadline: Instant,
+    /// Of the streams that are not set aside.
+    place: Option<OwnedSemaphorePermit>,
     recv: Option<RecvHalf>,
     reader: EnvelopeReader,
     outcome: Option<Result<Bytes, Fault>>,
@@ -174,22 +211,43 @@ impl Exchange {
         }
     }
 
-    /// Sends the request and reads the answer, to the end of its stream.
-    async fn converse(&mut self) -> Result<(), CallError> {
-        let shared = Arc::clone(&self.shared);
-        let _place = match &shared.streams {
+    /// Sends the request, as soon as there is a stream for it.
+    async fn send(&mut self, kind: StreamKind) -> Result<RecvHalf, CallError> {
+        if let Some(places) = &self.shared.streams {
             // Never closed, so never an error.
-            Some(places) => places.acquire().await.ok(),
-            None => None,
-        };
+            self.place = Arc::clone(places).acquire_owned().await.ok();
+        }
         let left = self.deadline.saturating_duration_since(Instant::now());
         self.request.remaining_ms = whole_ms(left);
-        let opening = self.request.encode(StreamKind::RpcCall)?;
-        let failed = stream_error(self.budget);
-        let mut stream = shared.connection.open_stream(opening).await.map_err(failed)?;
+        let opening = self.request.encode(kind)?;
+        let opened = self.shared.connection.open_stream(opening).await;
+        let mut stream = opened.map_err(stream_error(self.budget))?;
         // The peer may have stopped our half already; it may have answered all the same.
         let _ = stream.send.finish();
-        let recv = self.recv.insert(stream.recv);
+        Ok(stream.recv)
+    }
+
+    /// Waits until the peer is done with a one-way request.
+    async fn see_off(self, mut recv: RecvHalf) {
+        let read = timeout_at(self.deadline, recv.read()).await;
+        let (peer, call) = (self.shared.connection.peer_id(), self.request.call_id);
+        match read {
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::debug!(%peer, %call, %error, "a notice was not taken"),
+            Ok(Ok(Some(_))) => {
+                tracing::warn!(%peer, %call, "the peer answered a notice");
+                recv.stop(Code::Protocol);
+            }
+            Err(_) => recv.stop(Code::Timeout),
+        }
+    }
+
+    /// Sends the request and reads the answer, to the end of its stream.
+    async fn converse(&mut self) -> Result<(), CallError> {
+        let recv = self.send(StreamKind::RpcCall).await?;
+        let recv = self.recv.insert(recv);
+        let shared = Arc::clone(&self.shared);
+        let failed = stream_error(self.budget);
         loop {
             let piece = match recv.read().await {
                 Ok(Some(piece)) => piece,

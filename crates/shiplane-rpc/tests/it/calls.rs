@@ -1,7 +1,10 @@
 //! Calls that go well, one or many at a time, in one direction or both.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -159,6 +162,41 @@ async fn one_call_more_than_may_wait_is_busy_at_once() {
     assert_eq!(refused, Err(CallError::Busy { max_in_flight: MAX_IN_FLIGHT }));
     let outcomes = waiting.await.unwrap();
     assert!(outcomes.iter().all(|o| *o == Err(CallError::DeadlineExceeded { budget: AMPLE })));
+    assert_eq!(client.in_flight(), 0);
+}
+
+/// Each answer is its own call's, whatever the lane carries beside it, and the lane's bytes are its own.
+#[tokio::test]
+async fn a_thousand_calls_during_a_large_transfer_are_all_answered_rightly() {
+    const CALLS: u64 = 1000;
+    let square = Method::<u64, u64>::new("demo.square");
+    let router = Router::new().typed(square, |_context, n| async move { Ok(n * n) });
+    let (pair, client) = Pair::serving(router).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let bulk = Bytes::from_iter((0..8_u32 << 20).map(|i| (i % 251) as u8));
+    let source = ChunkSource::Memory(bulk.clone());
+    let transfer = async {
+        // One after another, so that there is bulk on its way until the last call has its answer.
+        let mut chunks = 0;
+        while !done.load(Ordering::Relaxed) || chunks < 2 {
+            let sent = pair.alice.send_chunk_verified(&source);
+            let (sent, received) = tokio::join!(sent, pair.bob.recv_chunk_verified());
+            sent.unwrap();
+            assert_eq!(received.unwrap().as_ref(), Some(&bulk));
+            chunks += 1;
+        }
+    };
+    let calls = async {
+        let call = |n| {
+            let client = client.clone();
+            async move { assert_eq!(client.call_typed(square, &n, AMPLE).await, Ok(n * n)) }
+        };
+        for burst in 0..CALLS / 100 {
+            join_all((0..100).map(|n| call(burst * 100 + n))).await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(transfer, calls);
     assert_eq!(client.in_flight(), 0);
 }
 

@@ -7,5 +7,6 @@ mod endings;
 mod fuzz_corpus;
 mod hostile_callee;
 mod hostile_caller;
+mod notices;
 mod pair;
 mod serving;

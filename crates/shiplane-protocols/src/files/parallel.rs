@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 /// Applies `work` to every item, on a few threads if there are several, and gives the results in order.
-pub(super) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = cores.clamp(MIN_THREADS, MAX_THREADS).min(items.len());
     if threads <= 1 {

@@ -58,6 +58,11 @@ impl Scan {
         scan
     }
 
+    /// The path of what was given last, unescaped. Some of what is skipped is skipped because of it.
+    pub(crate) fn raw_path(&self) -> &[u8] {
+        &self.path
+    }
+
     /// Looks at the name that `path` ends in, in the directory of the last level; `None` if it is not to
     /// be mentioned.
     fn look(&mut self, name_at: usize) -> Option<Scanned> {

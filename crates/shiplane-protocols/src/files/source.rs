@@ -13,6 +13,10 @@ use super::platform::{self, Kind, Stat};
 use super::scan::Scan;
 use super::{Shape, names};
 
+mod current;
+
+pub(crate) use current::Current;
+
 /// A directory or a file that is served, held open: whatever happens to its path later, nothing else is
 /// ever served.
 #[derive(Clone, Debug)]
@@ -184,6 +188,11 @@ impl Source {
     /// things land.
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// Whether it is the content of a directory, and not a file.
+    pub(crate) fn is_tree(&self) -> bool {
+        matches!(self.content, Content::Tree(_))
     }
 
     /// Lists what is there, from the beginning.

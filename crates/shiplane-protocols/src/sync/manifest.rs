@@ -76,6 +76,21 @@ impl Manifest {
         true
     }
 
+    /// Takes out what stands at `path` and everything beneath it, as if nobody had ever heard of it. A
+    /// [`plan`](super::plan) of three manifests that have all forgotten a path does nothing there.
+    pub fn forget(&mut self, path: &RelPath) {
+        self.0.remove(path);
+        // The names beneath it stand together, those of `a-b` between `a` and `a/b`.
+        let from = [path.as_bytes(), b"/"].concat();
+        let beneath = self.0.range(path.clone()..).map(|(found, _)| found);
+        let beneath = beneath.skip_while(|found| found.as_bytes() < &from[..]);
+        let beneath: Vec<_> =
+            beneath.take_while(|found| found.as_bytes().starts_with(&from)).cloned().collect();
+        for path in beneath {
+            self.0.remove(&path);
+        }
+    }
+
     /// What stands at a path.
     pub fn get(&self, path: &RelPath) -> Option<&Node> {
         self.0.get(path)
@@ -113,6 +128,11 @@ impl Manifest {
         hasher.finish()
     }
 
+    /// Of nodes in order of their paths, each after its parent.
+    pub(super) fn of_sorted(nodes: Vec<(RelPath, Node)>) -> Self {
+        Self(nodes.into_iter().collect())
+    }
+
     pub(super) fn file(&self, path: &RelPath) -> Option<&FileState> {
         self.0.get(path).and_then(Node::file)
     }
@@ -123,5 +143,23 @@ impl Manifest {
 
     pub(super) fn files(&self) -> impl Iterator<Item = (&RelPath, &FileState)> {
         self.0.iter().filter_map(|(path, node)| Some((path, node.file()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_takes_along_what_is_in_it_and_nothing_else() {
+        let path = |path: &str| RelPath::parse(path.as_bytes()).unwrap();
+        let mut manifest = Manifest::new();
+        for leaf in ["a/b/c", "a/b-/c", "a/b.", "a/b/d/e", "a/b0", "a/c"] {
+            assert!(manifest.insert(path(leaf), Node::Directory));
+        }
+        manifest.forget(&path("a/b"));
+        manifest.forget(&path("not/there"));
+        let left: Vec<_> = manifest.iter().map(|(path, _)| path.to_string()).collect();
+        assert_eq!(left, ["a", "a/b-", "a/b-/c", "a/b.", "a/b0", "a/c"]);
     }
 }

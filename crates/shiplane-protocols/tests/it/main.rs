@@ -7,6 +7,7 @@ mod features;
 mod fetch;
 #[cfg(unix)]
 mod files;
+mod fuzz_corpus;
 mod harness;
 mod hostile;
 #[cfg(unix)]

@@ -1,0 +1,202 @@
+//! A manifest as bytes: on the wire and in the files of a [`BaseStore`](super::BaseStore) (SPEC 4.15).
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use shiplane_wire::{Digest, EntryKind, Mtime, PathRefused, RelPath};
+use thiserror::Error;
+
+use super::manifest::{FileState, Manifest, Node};
+
+/// Why bytes are no manifest. Whoever sent them has broken SPEC 4.15: nothing of it may be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ManifestError {
+    /// It is of another version of the format. Update the older side.
+    #[error("a manifest of version {found}, and only {FORMAT} is understood")]
+    Version {
+        /// What it says.
+        found: u8,
+    },
+    /// It ends too early.
+    #[error("the manifest is cut off")]
+    Truncated,
+    /// Something follows its last entry.
+    #[error("{len_bytes} bytes follow the manifest")]
+    Trailing {
+        /// How many.
+        len_bytes: usize,
+    },
+    /// A kind that is neither file nor directory.
+    #[error("an entry of the unknown kind {kind}")]
+    UnknownKind {
+        /// The kind.
+        kind: u8,
+    },
+    /// A path breaks a rule of SPEC 4.5.
+    #[error("a path is refused: {0}")]
+    Path(#[from] PathRefused),
+    /// A path is there twice, or after one that it should be before.
+    #[error("{path} is not in its place")]
+    Order {
+        /// The later of the two.
+        path: RelPath,
+    },
+    /// The directory that the path is in is missing, or is a file.
+    #[error("{path} is in no directory of the manifest")]
+    NoParent {
+        /// The path.
+        path: RelPath,
+    },
+    /// A time has a second or more of nanoseconds.
+    #[error("a modification time has {nanos} nanoseconds, a second has 1000000000")]
+    NanosOutOfRange {
+        /// The nanoseconds.
+        nanos: u32,
+    },
+
+    /// It is over our limit. Sync parts of the dataset.
+    #[error("a manifest of {len_bytes} bytes is over the limit of {max_bytes}")]
+    TooLarge {
+        /// Its length.
+        len_bytes: usize,
+        /// [`MAX_MANIFEST_LEN_BYTES`].
+        max_bytes: usize,
+    },
+    /// It is over our limit. Sync parts of the dataset.
+    #[error("{entries} files and directories are over the limit of {max_entries}")]
+    TooManyEntries {
+        /// How many it says there are.
+        entries: u64,
+        /// [`MAX_ENTRIES`].
+        max_entries: usize,
+    },
+}
+
+/// 1,048,576: a manifest is held whole, at some 200 bytes an entry.
+pub const MAX_ENTRIES: usize = 1 << 20;
+
+/// 512 MiB: [`MAX_ENTRIES`] with paths of 450 bytes.
+pub const MAX_MANIFEST_LEN_BYTES: usize = 512 << 20;
+
+impl Manifest {
+    /// The one encoding of this manifest. One with more than [`MAX_ENTRIES`] nobody will decode.
+    pub fn encode(&self) -> Bytes {
+        let paths: usize = self.iter().map(|(path, _)| path.as_bytes().len()).sum();
+        let mut bytes = Vec::with_capacity(HEADER_LEN_BYTES + paths + self.len() * FILE_LEN_BYTES);
+        bytes.push(FORMAT);
+        bytes.extend_from_slice(&(self.len() as u64).to_le_bytes());
+        for (path, node) in self.iter() {
+            // A path has at most 4,096 bytes.
+            bytes.extend_from_slice(&(path.as_bytes().len() as u16).to_le_bytes());
+            bytes.extend_from_slice(path.as_bytes());
+            match node {
+                Node::Directory => bytes.push(DIRECTORY),
+                Node::File(FileState { size_bytes, digest, mtime }) => {
+                    bytes.push(FILE);
+                    bytes.extend_from_slice(&size_bytes.to_le_bytes());
+                    bytes.extend_from_slice(digest.as_bytes());
+                    bytes.extend_from_slice(&mtime.secs.to_le_bytes());
+                    bytes.extend_from_slice(&mtime.nanos.to_le_bytes());
+                }
+            }
+        }
+        bytes.into()
+    }
+
+    /// Takes what [`encode`](Self::encode) made, and nothing else: whatever is accepted encodes to the same
+    /// bytes again. Holds no more than a small multiple of what it is given.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_MANIFEST_LEN_BYTES {
+            let len_bytes = bytes.len();
+            return Err(ManifestError::TooLarge { len_bytes, max_bytes: MAX_MANIFEST_LEN_BYTES });
+        }
+        let mut rest = bytes;
+        let [found] = take(&mut rest)?;
+        if found != FORMAT {
+            return Err(ManifestError::Version { found });
+        }
+        let entries = u64::from_le_bytes(take(&mut rest)?);
+        if entries > MAX_ENTRIES as u64 {
+            return Err(ManifestError::TooManyEntries { entries, max_entries: MAX_ENTRIES });
+        }
+        let mut nodes = Vec::new();
+        let (mut last, mut directories) = (&b""[..], HashSet::from([&b""[..]]));
+        for _ in 0..entries {
+            let (path, node) = entry(&mut rest)?;
+            let checked = RelPath::parse(path)?;
+            if path <= last {
+                return Err(ManifestError::Order { path: checked });
+            }
+            let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &path[..at]);
+            if !directories.contains(parent) {
+                return Err(ManifestError::NoParent { path: checked });
+            }
+            if node == Node::Directory {
+                directories.insert(path);
+            }
+            last = path;
+            nodes.push((checked, node));
+        }
+        if !rest.is_empty() {
+            return Err(ManifestError::Trailing { len_bytes: rest.len() });
+        }
+        Ok(Self::of_sorted(nodes))
+    }
+}
+
+fn entry<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8], Node), ManifestError> {
+    let len = u16::from_le_bytes(take(rest)?);
+    let (path, after) = rest.split_at_checked(len.into()).ok_or(ManifestError::Truncated)?;
+    *rest = after;
+    let [kind] = take(rest)?;
+    let node = match kind {
+        DIRECTORY => Node::Directory,
+        FILE => Node::File(file(rest)?),
+        kind => return Err(ManifestError::UnknownKind { kind }),
+    };
+    Ok((path, node))
+}
+
+fn file(rest: &mut &[u8]) -> Result<FileState, ManifestError> {
+    let size_bytes = u64::from_le_bytes(take(rest)?);
+    let digest = Digest::from_bytes(take(rest)?);
+    let secs = i64::from_le_bytes(take(rest)?);
+    let nanos = u32::from_le_bytes(take(rest)?);
+    if nanos >= NANOS_PER_SEC {
+        return Err(ManifestError::NanosOutOfRange { nanos });
+    }
+    Ok(FileState { size_bytes, digest, mtime: Mtime { secs, nanos } })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], ManifestError> {
+    let (taken, after) = rest.split_first_chunk().ok_or(ManifestError::Truncated)?;
+    *rest = after;
+    Ok(*taken)
+}
+
+const FORMAT: u8 = 1;
+
+// The kinds are those of a transfer's entries.
+const FILE: u8 = EntryKind::File as u8;
+const DIRECTORY: u8 = EntryKind::Directory as u8;
+
+/// Version and number of entries.
+const HEADER_LEN_BYTES: usize = 9;
+
+/// What a file takes beside its path.
+const FILE_LEN_BYTES: usize = 55;
+
+const NANOS_PER_SEC: u32 = 1_000_000_000;
+
+/// Fuzz entry: a manifest.
+pub fn fuzz_manifest(data: &[u8]) {
+    if let Ok(manifest) = Manifest::decode(data) {
+        assert_eq!(manifest.encode(), data, "one encoding only");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Golden bytes, every way to be wrong, and properties.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn path(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).unwrap()
+}
+
+fn of(nodes: &[(&str, Option<&[u8]>)]) -> Manifest {
+    let mut manifest = Manifest::new();
+    for (at, content) in nodes {
+        let node = match content {
+            None => Node::Directory,
+            Some(content) => Node::File(FileState {
+                size_bytes: content.len() as u64,
+                digest: Digest::of(content),
+                mtime: Mtime { secs: -2, nanos: 999_999_999 },
+            }),
+        };
+        assert!(manifest.insert(path(at), node));
+    }
+    manifest
+}
+
+fn file_bytes(content: &[u8]) -> Vec<u8> {
+    [
+        &[0][..],
+        &(content.len() as u64).to_le_bytes(),
+        Digest::of(content).as_bytes(),
+        &(-2_i64).to_le_bytes(),
+        &999_999_999_u32.to_le_bytes(),
+    ]
+    .concat()
+}
+
+/// The entries as given, in the order given, `count` as claimed.
+fn raw(count: u64, entries: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut bytes = [&[1][..], &count.to_le_bytes()].concat();
+    for (path, node) in entries {
+        bytes.extend_from_slice(&u16::try_from(path.len()).unwrap().to_le_bytes());
+        bytes.extend_from_slice(path);
+        bytes.extend_from_slice(node);
+    }
+    bytes
+}
+
+#[test]
+fn the_bytes_of_a_manifest_are_these() {
+    assert_eq!(Manifest::new().encode(), &[1, 0, 0, 0, 0, 0, 0, 0, 0][..]);
+    let manifest = of(&[("a/b", Some(b"hello")), ("a-b", None), ("\u{fc}", Some(b""))]);
+    let bytes = raw(
+        4,
+        &[
+            (b"a", &[1]),
+            (b"a-b", &[1]),
+            (b"a/b", &file_bytes(b"hello")),
+            ("\u{fc}".as_bytes(), &file_bytes(b"")),
+        ],
+    );
+    assert_eq!(manifest.encode(), bytes);
+    assert_eq!(Manifest::decode(&bytes), Ok(manifest));
+}
+
+#[test]
+fn what_breaks_a_rule_is_told_as_such() {
+    let order = |at| ManifestError::Order { path: path(at) };
+    let no_parent = |at| ManifestError::NoParent { path: path(at) };
+    let mut late = file_bytes(b"x");
+    late[49..].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
+    let dot_dot = ManifestError::Path(PathRefused::DotComponent);
+    for (bytes, error) in [
+        (vec![], ManifestError::Truncated),
+        (vec![2; 9], ManifestError::Version { found: 2 }),
+        (raw(0, &[(b"a", &[1])]), ManifestError::Trailing { len_bytes: 4 }),
+        (raw(2, &[(b"a", &[1])]), ManifestError::Truncated),
+        (raw(1, &[(b"a", &[2])]), ManifestError::UnknownKind { kind: 2 }),
+        (raw(1, &[(b"a", &late)]), ManifestError::NanosOutOfRange { nanos: 1_000_000_000 }),
+        (raw(1, &[(b"..", &[1])]), dot_dot),
+        (raw(1, &[(b"", &[1])]), ManifestError::Path(PathRefused::Empty)),
+        (raw(2, &[(b"b", &[1]), (b"a", &[1])]), order("a")),
+        (raw(2, &[(b"a", &[1]), (b"a", &file_bytes(b"x"))]), order("a")),
+        (raw(1, &[(b"a/b", &[1])]), no_parent("a/b")),
+        (raw(2, &[(b"a", &file_bytes(b"x")), (b"a/b", &[1])]), no_parent("a/b")),
+        (raw(2, &[(b"ab", &[1]), (b"abc/d", &[1])]), no_parent("abc/d")),
+    ] {
+        assert_eq!(Manifest::decode(&bytes), Err(error));
+    }
+}
+
+#[test]
+fn a_claimed_number_costs_nothing() {
+    let over = MAX_ENTRIES as u64 + 1;
+    let too_many = |entries| ManifestError::TooManyEntries { entries, max_entries: MAX_ENTRIES };
+    assert_eq!(Manifest::decode(&raw(over, &[])), Err(too_many(over)));
+    assert_eq!(Manifest::decode(&raw(u64::MAX, &[])), Err(too_many(u64::MAX)));
+    assert_eq!(Manifest::decode(&raw(over - 1, &[])), Err(ManifestError::Truncated));
+}
+
+fn any_manifest() -> impl Strategy<Value = Manifest> {
+    let file = (any::<u64>(), any::<[u8; 32]>(), any::<i64>(), 0..NANOS_PER_SEC);
+    let entry = ("[a-c.-]?[a-c](/[a-c-]{1,3}){0,3}", prop::option::of(file));
+    prop::collection::vec(entry, 0..20).prop_map(|entries| {
+        let mut manifest = Manifest::new();
+        for (at, file) in entries {
+            let node = file.map_or(Node::Directory, |(size_bytes, digest, secs, nanos)| {
+                let digest = Digest::from_bytes(digest);
+                Node::File(FileState { size_bytes, digest, mtime: Mtime { secs, nanos } })
+            });
+            manifest.insert(path(&at), node);
+        }
+        manifest
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_manifest_comes_back(manifest in any_manifest()) {
+        prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+    }
+
+    #[test]
+    fn a_cut_or_longer_one_is_none(manifest in any_manifest(), at: prop::sample::Index, more: u8) {
+        let bytes = manifest.encode();
+        prop_assert_eq!(Manifest::decode(&bytes[..at.index(bytes.len())]), Err(ManifestError::Truncated));
+        let longer = [&bytes[..], &[more]].concat();
+        prop_assert_eq!(Manifest::decode(&longer), Err(ManifestError::Trailing { len_bytes: 1 }));
+    }
+
+    #[test]
+    fn soup_breaks_no_law(soup: Vec<u8>) {
+        fuzz_manifest(&soup);
+        fuzz_manifest(&[&[1, 1, 0, 0, 0, 0, 0, 0, 0][..], &soup].concat());
+    }
+
+    #[test]
+    fn nor_does_a_flipped_byte(manifest in any_manifest(), at: prop::sample::Index, flip in 1..=u8::MAX) {
+        let mut bytes = manifest.encode().to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        fuzz_manifest(&bytes);
+    }
+}

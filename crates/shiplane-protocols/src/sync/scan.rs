@@ -1,0 +1,350 @@
+//! What a dataset consists of by now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath, SkipReason, Version};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use super::codec::MAX_ENTRIES;
+use super::manifest::{FileState, Manifest, Node};
+use super::stat_cache::{StatCache, StatKey, is_racy};
+use crate::files::{Current, Kind, Scanned as Found, Source, SourceError, SourceRoot, parallel};
+
+/// How a dataset is scanned.
+#[derive(Clone, Debug)]
+pub struct ScanOptions {
+    /// The most files and directories that are taken; [`MAX_ENTRIES`] is also what may be sent.
+    pub max_entries: usize,
+    /// Ends the scan early.
+    pub cancel: CancellationToken,
+    /// Counts the bytes that were read and hashed, as it goes.
+    pub hashed_bytes: Arc<AtomicU64>,
+}
+
+impl Default for ScanOptions {
+    fn default() -> Self {
+        Self { max_entries: MAX_ENTRIES, cancel: CancellationToken::new(), hashed_bytes: Arc::default() }
+    }
+}
+
+impl ScanOptions {
+    fn hashed(&self, len_bytes: u64) -> Result<(), ScanError> {
+        self.hashed_bytes.fetch_add(len_bytes, Ordering::Relaxed);
+        if self.cancel.is_cancelled() { Err(ScanError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// What a dataset consists of.
+#[derive(Debug)]
+pub struct Scanned {
+    /// All files and directories that can be synced.
+    pub manifest: Manifest,
+    /// What is there besides, by its escaped path. A file that would not hold still while it was read is
+    /// unreadable.
+    pub skipped: Vec<(SkipReason, String)>,
+    /// The paths of it that another side may have, too. They are not in the manifest, and have not been
+    /// deleted either: [`forget`](Manifest::forget) them in all three manifests before you
+    /// [`plan`](super::plan).
+    pub unknown: Vec<RelPath>,
+    /// What was read and hashed.
+    pub hashed_bytes: u64,
+    /// The number of files whose digest the cache knew.
+    pub cached_files: u64,
+    /// To find out later what has changed since.
+    pub seen: SeenFiles,
+}
+
+/// Why a dataset could not be scanned. There is no manifest then: half of one would look like a deletion of
+/// the rest.
+#[derive(Debug, Error)]
+pub enum ScanError {
+    /// The path is no directory. Sync the directory that it is in.
+    #[error("{path} is not a directory")]
+    NotDirectory {
+        /// The path, escaped.
+        path: String,
+    },
+    /// It cannot be served at all, or not be listed to its end.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It is too large. Sync parts of it.
+    #[error("there are more than {max_entries} files and directories")]
+    TooManyEntries {
+        /// [`ScanOptions::max_entries`].
+        max_entries: usize,
+    },
+    /// [`ScanOptions::cancel`] was cancelled.
+    #[error("the scan was stopped")]
+    Cancelled,
+}
+
+/// Blocking. Walks the dataset at `path` beneath `root` (nothing is the root itself), hashes the files that
+/// `cache` does not know, several at a time, and gives the manifest.
+///
+/// No link is followed, `path` included. Links, special files, what cannot be read and names that cannot be
+/// sent are skipped; this program's own temporary files and journals are not even mentioned. A file that
+/// changes while it is read is read again, three times at most; one that is gone by then was never there.
+///
+/// What was hashed is in the cache afterwards, whatever the outcome; it is for the caller to
+/// [save](StatCache::save) it.
+///
+/// # Errors
+/// [`ScanError`].
+pub fn scan(
+    root: &SourceRoot,
+    path: &[u8],
+    cache: &mut StatCache,
+    options: &ScanOptions,
+) -> Result<Scanned, ScanError> {
+    scan_by(root, path, cache, options, SystemTime::now)
+}
+
+fn scan_by(
+    root: &SourceRoot,
+    path: &[u8],
+    cache: &mut StatCache,
+    options: &ScanOptions,
+    now: fn() -> SystemTime,
+) -> Result<Scanned, ScanError> {
+    let source = root.resolve_unlinked(path)?;
+    if !source.is_tree() {
+        return Err(ScanError::NotDirectory { path: shiplane_wire::escape(path).to_string() });
+    }
+    let mut survey = Survey::new(path);
+    let unread = survey.walk(&source, cache, options)?;
+    let on_bytes = |len_bytes| options.hashed(len_bytes);
+    let read = parallel::map(&unread, |path| read_settled(&source, path, now, &on_bytes));
+    let mut outcome = Ok(());
+    for (path, read) in unread.into_iter().zip(read) {
+        // What was read before and after a failure is not read in vain.
+        let taken = survey.take(path, read);
+        outcome = outcome.and(taken);
+    }
+    cache.learn(std::mem::take(&mut survey.known), outcome.is_ok());
+    outcome?;
+    Ok(survey.scanned)
+}
+
+/// The state in which a [`scan`] saw each file.
+#[derive(Clone, Debug, Default)]
+pub struct SeenFiles {
+    /// Where the dataset is beneath the root.
+    dataset: Vec<u8>,
+    nodes: HashMap<RelPath, Seen>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    Directory,
+    File {
+        version: Version,
+        /// Of a file that was changed so shortly before that its version alone does not tell.
+        racy: Option<Digest>,
+    },
+}
+
+impl SeenFiles {
+    /// Blocking. Whether what is at `path` in the dataset is still what the scan saw there: the same file in
+    /// the same state, a directory, or nothing at all. When in doubt, it is not. `root` is that of the scan.
+    ///
+    /// Costs a look at it, or the reading of a file that was written within two seconds before the scan.
+    ///
+    /// Ask this before something is overwritten or removed, and also before a path that is missing from the
+    /// manifest is taken for deleted: a file that is renamed during a scan can be overlooked under both
+    /// names.
+    pub fn is_unchanged(&self, root: &SourceRoot, path: &RelPath) -> bool {
+        let full = match &self.dataset[..] {
+            b"" => path.as_bytes().to_vec(),
+            dataset => [dataset, b"/", path.as_bytes()].concat(),
+        };
+        match (self.nodes.get(path), root.state_at(&full)) {
+            (None, Ok(None)) | (Some(Seen::Directory), Ok(Some((Kind::Directory, _)))) => true,
+            (Some(Seen::File { version, racy }), Ok(Some((Kind::File, found)))) => {
+                *version == found && racy.is_none_or(|digest| self.reads(root, path, *version, digest))
+            }
+            _ => false,
+        }
+    }
+
+    fn reads(&self, root: &SourceRoot, path: &RelPath, version: Version, digest: Digest) -> bool {
+        let read = root
+            .resolve_unlinked(&self.dataset)
+            .map_err(ScanError::from)
+            .and_then(|source| read(&source, path, SystemTime::now, &|_| Ok(())));
+        read.is_ok_and(|read| read.entry.version == version && read.digest == digest)
+    }
+}
+
+/// What is known so far.
+struct Survey {
+    scanned: Scanned,
+    /// For the cache.
+    known: HashMap<StatKey, Digest>,
+}
+
+impl Survey {
+    fn new(dataset: &[u8]) -> Self {
+        let scanned = Scanned {
+            manifest: Manifest::new(),
+            skipped: Vec::new(),
+            unknown: Vec::new(),
+            hashed_bytes: 0,
+            cached_files: 0,
+            seen: SeenFiles { dataset: dataset.into(), nodes: HashMap::new() },
+        };
+        Self { scanned, known: HashMap::new() }
+    }
+
+    /// Gives the files that are to be read.
+    fn walk(
+        &mut self,
+        source: &Source,
+        cache: &StatCache,
+        options: &ScanOptions,
+    ) -> Result<Vec<RelPath>, ScanError> {
+        // With their sizes.
+        let mut unread = Vec::new();
+        let mut entries = 0;
+        let mut found = source.scan();
+        while let Some(next) = found.next() {
+            if options.cancel.is_cancelled() {
+                return Err(ScanError::Cancelled);
+            }
+            let entry = match next? {
+                Found::Entry(entry) => entry,
+                Found::Skipped { reason, path } => {
+                    let path = path.to_string();
+                    self.skip(reason, path, RelPath::parse(found.raw_path()).ok());
+                    continue;
+                }
+            };
+            entries += 1;
+            if entries > options.max_entries {
+                return Err(ScanError::TooManyEntries { max_entries: options.max_entries });
+            }
+            if entry.kind == EntryKind::Directory {
+                self.insert(entry.path, Node::Directory, Seen::Directory);
+                continue;
+            }
+            let key = StatKey::new(&entry.path, entry.version);
+            match cache.get(&key) {
+                Some(digest) => {
+                    self.scanned.cached_files += 1;
+                    self.known.insert(key, digest);
+                    self.file(entry, digest, None);
+                }
+                None => unread.push((entry.size_bytes, entry.path)),
+            }
+        }
+        // So that each thread gets its share of the large ones.
+        unread.sort_unstable_by(|one, other| other.cmp(one));
+        Ok(unread.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Takes what came of reading a file.
+    fn take(&mut self, path: RelPath, read: Result<Read, ScanError>) -> Result<(), ScanError> {
+        match read {
+            Ok(Read { entry, digest, is_racy }) => {
+                self.scanned.hashed_bytes += entry.size_bytes;
+                if !is_racy {
+                    self.known.insert(StatKey::new(&entry.path, entry.version), digest);
+                }
+                self.file(entry, digest, is_racy.then_some(digest));
+                Ok(())
+            }
+            Err(ScanError::Source(SourceError::Vanished { .. })) => Ok(()),
+            Err(ScanError::Source(_)) => {
+                self.skip(SkipReason::Unreadable, path.to_string(), Some(path));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn file(&mut self, entry: Entry, digest: Digest, racy: Option<Digest>) {
+        let state = FileState { size_bytes: entry.size_bytes, digest, mtime: entry.mtime };
+        self.insert(entry.path, Node::File(state), Seen::File { version: entry.version, racy });
+    }
+
+    fn insert(&mut self, path: RelPath, node: Node, seen: Seen) {
+        if self.scanned.manifest.insert(path.clone(), node) {
+            self.scanned.seen.nodes.insert(path, seen);
+        } else {
+            // The listing gave the name twice, for a file and for a directory: it is being exchanged.
+            self.skip(SkipReason::Unreadable, path.to_string(), Some(path));
+        }
+    }
+
+    fn skip(&mut self, reason: SkipReason, shown: String, path: Option<RelPath>) {
+        self.scanned.skipped.push((reason, shown));
+        self.scanned.unknown.extend(path);
+    }
+}
+
+/// A file that was read whole, in one state.
+struct Read {
+    entry: Entry,
+    digest: Digest,
+    is_racy: bool,
+}
+
+/// Reads a file that may be changing.
+fn read_settled(
+    source: &Source,
+    path: &RelPath,
+    now: fn() -> SystemTime,
+    on_bytes: &OnBytes<'_>,
+) -> Result<Read, ScanError> {
+    let mut outcome = read(source, path, now, on_bytes);
+    for _ in 1..READ_ATTEMPTS {
+        if !matches!(outcome, Err(ScanError::Source(SourceError::Changed { .. }))) {
+            break;
+        }
+        outcome = read(source, path, now, on_bytes);
+    }
+    outcome
+}
+
+/// Told how much has been read; may end it.
+type OnBytes<'a> = dyn Fn(u64) -> Result<(), ScanError> + Sync + 'a;
+
+fn read(
+    source: &Source,
+    path: &RelPath,
+    now: fn() -> SystemTime,
+    on_bytes: &OnBytes<'_>,
+) -> Result<Read, ScanError> {
+    // Before the file is looked at: whoever writes to it from then on stamps it with no earlier time.
+    let read_at = now();
+    let Current { entry, changed, file } = source.open_current(path)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; entry.size_bytes.min(BUFFER_LEN_BYTES) as usize];
+    let mut offset_bytes = 0;
+    while offset_bytes < entry.size_bytes {
+        let len_bytes = (entry.size_bytes - offset_bytes).min(BUFFER_LEN_BYTES);
+        let piece = &mut buffer[..len_bytes as usize];
+        file.read_at(offset_bytes, piece)?;
+        hasher.update(piece);
+        on_bytes(len_bytes)?;
+        offset_bytes += len_bytes;
+    }
+    file.check_unchanged().map_err(|error| match error {
+        // Another file may have taken its name.
+        SourceError::Vanished { path } => SourceError::Changed { path },
+        error => error,
+    })?;
+    Ok(Read { digest: hasher.finish(), is_racy: is_racy(changed, read_at), entry })
+}
+
+/// A file that is written all the time is not caught between two writes by trying more often.
+const READ_ATTEMPTS: usize = 3;
+
+/// 256 KiB: large enough that calls cost nothing beside the hashing, small enough to stay in the cache.
+const BUFFER_LEN_BYTES: u64 = 256 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,324 @@
+//! Files that change, where the moment of the change matters: while they are read, or just before.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+
+struct Place {
+    dir: TempDir,
+    source: Source,
+}
+
+fn place(content: &[u8]) -> Place {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("file"), content).unwrap();
+    let source = SourceRoot::open(dir.path()).unwrap().resolve(b"").unwrap();
+    Place { dir, source }
+}
+
+fn path(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).unwrap()
+}
+
+/// Reads the file while `meddle` is called with the number of times that something was read before.
+fn read_while(place: &Place, meddle: impl Fn(usize, &Path) + Sync) -> (Result<Read, ScanError>, usize) {
+    let reads = AtomicUsize::new(0);
+    let file = place.dir.path().join("file");
+    let outcome = read_settled(&place.source, &path("file"), SystemTime::now, &|_| {
+        meddle(reads.fetch_add(1, Ordering::Relaxed), &file);
+        Ok(())
+    });
+    (outcome, reads.into_inner())
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_read_again() {
+    let place = place(b"one");
+    let (read, reads) = read_while(&place, |reads, file| {
+        if reads == 0 {
+            fs::write(file, b"another").unwrap();
+        }
+    });
+    let read = read.unwrap();
+    assert_eq!((read.digest, read.entry.size_bytes, reads), (Digest::of(b"another"), 7, 2));
+    assert!(read.is_racy);
+}
+
+#[test]
+fn a_file_that_another_replaces_is_that_other() {
+    let place = place(b"one");
+    let (read, reads) = read_while(&place, |reads, file| {
+        if reads == 0 {
+            fs::write(file.with_extension("new"), b"two").unwrap();
+            fs::rename(file.with_extension("new"), file).unwrap();
+        }
+    });
+    assert_eq!((read.unwrap().digest, reads), (Digest::of(b"two"), 2));
+}
+
+#[test]
+fn a_file_that_never_holds_still_is_given_up() {
+    let place = place(b"x");
+    let (read, reads) = read_while(&place, |reads, file| fs::write(file, vec![b'x'; reads + 2]).unwrap());
+    assert!(matches!(read, Err(ScanError::Source(SourceError::Changed { .. }))));
+    assert_eq!(reads, READ_ATTEMPTS);
+}
+
+#[test]
+fn a_file_that_shrinks_under_the_reader_ends_the_attempt() {
+    let place = place(&vec![1; 2 * BUFFER_LEN_BYTES as usize]);
+    let (read, reads) = read_while(&place, |reads, file| {
+        if reads == 0 {
+            fs::write(file, b"short").unwrap();
+        }
+    });
+    assert_eq!((read.unwrap().digest, reads), (Digest::of(b"short"), 2));
+}
+
+#[test]
+fn a_file_that_is_removed_was_never_there() {
+    let place = place(b"x");
+    let (read, _) = read_while(&place, |_, file| fs::remove_file(file).unwrap());
+    assert!(matches!(read, Err(ScanError::Source(SourceError::Vanished { .. }))));
+    let mut survey = Survey::new(b"");
+    survey.take(path("file"), read).unwrap();
+    assert!(survey.scanned.manifest.is_empty() && survey.scanned.unknown.is_empty());
+}
+
+#[test]
+fn what_could_not_be_read_is_unknown_and_not_absent() {
+    let changed = || Err(SourceError::Changed { path: "a".into() }.into());
+    let mut survey = Survey::new(b"");
+    survey.take(path("a"), changed()).unwrap();
+    assert!(survey.scanned.manifest.is_empty());
+    assert_eq!(survey.scanned.skipped, [(SkipReason::Unreadable, "a".to_owned())]);
+    assert_eq!(survey.scanned.unknown, [path("a")]);
+    assert!(survey.known.is_empty());
+}
+
+#[test]
+fn a_name_that_is_listed_as_two_things_is_unknown() {
+    let mut survey = Survey::new(b"");
+    survey.insert(path("a/b"), Node::Directory, Seen::Directory);
+    let state = FileState {
+        size_bytes: 0,
+        digest: Digest::of(b""),
+        mtime: shiplane_wire::Mtime { secs: 0, nanos: 0 },
+    };
+    survey.insert(path("a"), Node::File(state), Seen::Directory);
+    assert_eq!(survey.scanned.unknown, [path("a")]);
+}
+
+/// A dataset in `data`, and the cache beside it.
+struct Dataset {
+    dir: TempDir,
+}
+
+impl Dataset {
+    fn new(files: &[(&str, &[u8])]) -> Self {
+        let dataset = Self { dir: TempDir::new().unwrap() };
+        fs::create_dir(dataset.at("")).unwrap();
+        files.iter().for_each(|(path, content)| dataset.write(path, content));
+        dataset
+    }
+
+    fn at(&self, path: &str) -> std::path::PathBuf {
+        self.dir.path().join("data").join(path)
+    }
+
+    fn write(&self, path: &str, content: &[u8]) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn root(&self) -> SourceRoot {
+        SourceRoot::open(&self.at("")).unwrap()
+    }
+
+    /// With the cache that the scan before has left, by a clock that is right or ten seconds fast, so that
+    /// no file was written a moment ago.
+    fn scan_by(&self, now: fn() -> SystemTime) -> Scanned {
+        let mut cache = StatCache::load(&self.dir.path().join("cache"));
+        let scanned = scan_by(&self.root(), b"", &mut cache, &ScanOptions::default(), now).unwrap();
+        cache.save().unwrap();
+        scanned
+    }
+
+    fn scan_later(&self) -> Scanned {
+        self.scan_by(|| SystemTime::now() + Duration::from_secs(10))
+    }
+
+    fn scan_at_once(&self) -> Scanned {
+        self.scan_by(SystemTime::now)
+    }
+}
+
+fn digest_of(scanned: &Scanned, at: &str) -> Option<Digest> {
+    scanned.manifest.file(&path(at)).map(|file| file.digest)
+}
+
+#[test]
+fn a_file_that_nobody_touched_is_not_read_again() {
+    let data = Dataset::new(&[("a/one", b"1"), ("a/b/two", b"22"), ("three", b"333")]);
+    let first = data.scan_later();
+    assert_eq!((first.hashed_bytes, first.cached_files, first.manifest.len()), (6, 0, 5));
+    assert_eq!(digest_of(&first, "a/b/two"), Some(Digest::of(b"22")));
+    let second = data.scan_later();
+    assert_eq!((second.hashed_bytes, second.cached_files), (0, 3));
+    assert_eq!(second.manifest, first.manifest);
+    data.write("a/one", b"longer");
+    let third = data.scan_later();
+    assert_eq!((third.hashed_bytes, third.cached_files), (6, 2));
+    assert_eq!(digest_of(&third, "a/one"), Some(Digest::of(b"longer")));
+}
+
+#[test]
+fn a_file_that_was_written_a_moment_ago_is_read_again_next_time() {
+    let data = Dataset::new(&[("file", b"one")]);
+    assert_eq!(data.scan_at_once().hashed_bytes, 3);
+    let second = data.scan_at_once();
+    assert_eq!((second.hashed_bytes, second.cached_files), (3, 0));
+    assert_eq!(data.scan_later().hashed_bytes, 3, "now it has settled");
+    assert_eq!(data.scan_later().cached_files, 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_in_a_directory_that_was_moved_is_known_again() {
+    let data = Dataset::new(&[("a/one", b"1"), ("a/two", b"22")]);
+    data.scan_later();
+    fs::rename(data.at("a"), data.at("b")).unwrap();
+    let moved = data.scan_later();
+    assert_eq!((moved.hashed_bytes, moved.cached_files), (0, 2));
+    assert_eq!(digest_of(&moved, "b/two"), Some(Digest::of(b"22")));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_time_put_back_does_not_hide_a_change() {
+    use std::os::unix::fs::MetadataExt;
+
+    let data = Dataset::new(&[("file", b"one")]);
+    data.scan_later();
+    let file = data.at("file");
+    let changed = || fs::metadata(&file).map(|stat| (stat.ctime(), stat.ctime_nsec())).unwrap();
+    let (before, modified) = (changed(), fs::metadata(&file).unwrap().modified().unwrap());
+    // Until the clock that stamps files has ticked.
+    while changed() == before {
+        data.write("file", b"two");
+        let times = fs::FileTimes::new().set_modified(modified);
+        fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
+    }
+    assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), modified);
+    assert_eq!(digest_of(&data.scan_later(), "file"), Some(Digest::of(b"two")));
+}
+
+#[test]
+fn what_the_scan_saw_is_told_from_what_came_since() {
+    for scan in [Dataset::scan_at_once, Dataset::scan_later] {
+        let data = Dataset::new(&[("d/a", b"1"), ("d/b", b"2"), ("d/c", b"3")]);
+        let seen = scan(&data).seen;
+        let is_unchanged = |at: &str| seen.is_unchanged(&data.root(), &path(at));
+        for at in ["d", "d/a", "d/b", "d/c", "d/new", "not/there"] {
+            assert!(is_unchanged(at), "{at}");
+        }
+        data.write("d/a", b"other");
+        fs::remove_file(data.at("d/b")).unwrap();
+        fs::rename(data.at("d/c"), data.at("d/new")).unwrap();
+        for at in ["d/a", "d/b", "d/c", "d/new"] {
+            assert!(!is_unchanged(at), "{at}");
+        }
+        assert!(is_unchanged("d"), "names in it are no matter");
+        fs::remove_dir_all(data.at("d")).unwrap();
+        assert!(!is_unchanged("d"));
+    }
+}
+
+#[test]
+fn a_rewrite_that_leaves_no_trace_is_seen_by_reading() {
+    let data = Dataset::new(&[("file", b"one")]);
+    let mut seen = data.scan_at_once().seen;
+    assert!(seen.is_unchanged(&data.root(), &path("file")));
+    // As if the file had been written again within the tick: the same state, another content.
+    let Some(Seen::File { racy, .. }) = seen.nodes.get_mut(&path("file")) else { panic!("not seen") };
+    assert_eq!(racy.replace(Digest::of(b"two")), Some(Digest::of(b"one")));
+    assert!(!seen.is_unchanged(&data.root(), &path("file")));
+}
+
+#[test]
+fn a_scan_that_is_stopped_says_so() {
+    let data = Dataset::new(&[("a", b"1")]);
+    let mut cache = StatCache::load(&data.dir.path().join("cache"));
+    let options = ScanOptions::default();
+    options.cancel.cancel();
+    assert!(matches!(scan(&data.root(), b"", &mut cache, &options), Err(ScanError::Cancelled)));
+    assert!(matches!(options.hashed(3), Err(ScanError::Cancelled)));
+    assert_eq!(options.hashed_bytes.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn more_than_may_be_sent_is_refused() {
+    let data = Dataset::new(&[("a", b""), ("b", b"")]);
+    let mut cache = StatCache::load(&data.dir.path().join("cache"));
+    let at_most = |max_entries| ScanOptions { max_entries, ..ScanOptions::default() };
+    assert!(scan(&data.root(), b"", &mut cache, &at_most(2)).is_ok());
+    let outcome = scan(&data.root(), b"", &mut cache, &at_most(1));
+    assert!(matches!(outcome, Err(ScanError::TooManyEntries { max_entries: 1 })));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_synced_is_skipped_with_its_reason_and_unknown() {
+    use std::os::unix::fs::symlink;
+
+    let data = Dataset::new(&[("in/file", b"1"), ("in/.shiplane-0123456789abcdef.journal", b"j")]);
+    symlink("file", data.at("in/link")).unwrap();
+    symlink("/etc", data.at("etc")).unwrap();
+    std::os::unix::net::UnixListener::bind(data.at("in/socket")).unwrap();
+    data.write("in/line\nfeed", b"");
+    let scanned = data.scan_later();
+    let mut skipped = scanned.skipped;
+    skipped.sort_by(|one, other| one.1.cmp(&other.1));
+    let shown = |reason, path: &str| (reason, path.to_owned());
+    assert_eq!(
+        skipped,
+        [
+            shown(SkipReason::Symlink, "etc"),
+            shown(SkipReason::UnsafeName, r"in/line\x0afeed"),
+            shown(SkipReason::Symlink, "in/link"),
+            shown(SkipReason::SpecialFile, "in/socket"),
+        ]
+    );
+    let mut unknown = scanned.unknown;
+    unknown.sort();
+    assert_eq!(unknown, [path("etc"), path("in/link"), path("in/socket")]);
+    let found: Vec<_> = scanned.manifest.iter().map(|(path, _)| path.to_string()).collect();
+    assert_eq!(found, ["in", "in/file"]);
+    assert!(!scanned.seen.is_unchanged(&data.root(), &path("in/link")), "it was not seen, and is there");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_part_of_what_is_served_is_a_dataset_and_a_link_to_one_is_not() {
+    let data = Dataset::new(&[("deep/part/a", b"1"), ("b", b"2")]);
+    std::os::unix::fs::symlink("deep/part", data.at("link")).unwrap();
+    let mut cache = StatCache::load(&data.dir.path().join("cache"));
+    let mut scan_of = |path: &[u8]| scan(&data.root(), path, &mut cache, &ScanOptions::default());
+    let part = scan_of(b"deep/part").unwrap();
+    assert_eq!((part.manifest.len(), digest_of(&part, "a")), (1, Some(Digest::of(b"1"))));
+    assert!(part.seen.is_unchanged(&data.root(), &path("a")));
+    assert!(part.seen.is_unchanged(&data.root(), &path("b")), "that b is another");
+    data.write("deep/part/a", b"other");
+    assert!(!part.seen.is_unchanged(&data.root(), &path("a")));
+
+    assert!(matches!(scan_of(b"b"), Err(ScanError::NotDirectory { .. })));
+    assert!(matches!(scan_of(b"link"), Err(ScanError::Source(SourceError::LeavesRoot { .. }))));
+    assert!(matches!(scan_of(b"none"), Err(ScanError::Source(SourceError::NotFound { .. }))));
+    assert!(matches!(scan_of(b"../x"), Err(ScanError::Source(SourceError::PathRefused { .. }))));
+}

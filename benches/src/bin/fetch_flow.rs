@@ -7,9 +7,10 @@ use std::{
     error::Error,
     fs,
     io::Write,
+    os::unix::fs::FileExt,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use clap::Parser;
@@ -47,6 +48,9 @@ struct Args {
     /// Buffer of the lanes, KiB.
     #[arg(long, default_value_t = 256)]
     buffer_kib: usize,
+    /// Start from an older version of the file, which differs at so many places, by 4 KiB each.
+    #[arg(long)]
+    edits: Option<u64>,
     /// The largest UDP payload to try.
     #[arg(long, default_value_t = 8952)]
     mtu: u16,
@@ -62,6 +66,9 @@ fn main() -> Result<(), Failure> {
     let source = scratch.path().join("source");
     fs::create_dir(&source)?;
     fill(&source.join("file"), args.mib)?;
+    if let Some(edits) = args.edits {
+        edit(&source.join("file"), &scratch.path().join("dest"), args.mib, edits)?;
+    }
 
     let access = Arc::new(AccessControl::open(&scratch.path().join("peers")));
     let grant = Grant::read_only(Scope::everything());
@@ -102,7 +109,7 @@ async fn fetch(
     let options = options(args);
     let promise = if args.durable { Promise::Durable } else { Promise::Verified };
     let chunk_len_bytes = options.chunk_len_bytes;
-    let receive = ReceiveOptions { overwrite: false, promise, verify: false, chunk_len_bytes };
+    let receive = ReceiveOptions { overwrite: true, promise, verify: false, chunk_len_bytes };
     let target = Destination::open(dest, fetch.shape(), fetch.job(), receive)?;
     let report = fetch.receive(target, promise, &options, Arc::new(|_| ())).await?;
     let seconds = start.elapsed().as_secs_f64();
@@ -128,6 +135,17 @@ fn fill(path: &Path, mib: u64) -> Result<(), Failure> {
         file.write_all(&block)?;
     }
     Ok(())
+}
+
+/// An older version of `new`: as long as that, with other bytes at places that are far from each other.
+fn edit(new: &Path, old: &Path, mib: u64, edits: u64) -> Result<(), Failure> {
+    fs::copy(new, old)?;
+    let file = fs::OpenOptions::new().write(true).open(old)?;
+    let step_bytes = (mib << 20) / (edits + 1);
+    for at in 1..=edits {
+        file.write_all_at(&[at as u8; 4096], at * step_bytes)?;
+    }
+    Ok(file.set_modified(SystemTime::UNIX_EPOCH)?)
 }
 
 fn options(args: &Args) -> TransferOptions {

@@ -33,7 +33,9 @@ impl Watched {
 
     fn planned(&self, index: u64, entry: &Entry, plan: &Plan) -> Result<(), DestinationError> {
         match (entry.kind, plan) {
-            (EntryKind::Directory, _) | (EntryKind::File, Plan::Compare | Plan::Delta { .. }) => Ok(()),
+            (EntryKind::Directory, _) | (EntryKind::File, Plan::Compare { .. } | Plan::Delta { .. }) => {
+                Ok(())
+            }
             (EntryKind::File, Plan::Done) => self.tell(entry, false),
             (EntryKind::File, Plan::Want { .. }) => {
                 self.under_way().insert(index, entry.clone());

@@ -33,7 +33,7 @@ pub(crate) fn cut<E>(
     // At most 1 MiB by what the wire lets through, so that a piece is at most 4 MiB.
     let average = average_bytes.clamp(limits::MIN_CUT_AVERAGE_BYTES, limits::MAX_CUT_AVERAGE_BYTES) as usize;
     let (min, max) = (average / SPREAD, average * SPREAD);
-    let wanted = (2 * max).max(MIN_BUFFER_LEN_BYTES);
+    let wanted = max + READ_LEN_BYTES;
     let mut buffer = vec![0; usize::try_from(len_bytes).map_or(wanted, |len| len.min(wanted))];
     let (mut at, mut filled) = (0, 0);
     while at < len_bytes || filled > 0 {
@@ -67,7 +67,7 @@ pub(crate) fn bounds_of(average_bytes: u32) -> (u64, u64) {
 const SPREAD: usize = 4;
 
 /// Reads of this size keep a disk busy.
-const MIN_BUFFER_LEN_BYTES: usize = 1 << 20;
+const READ_LEN_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -115,11 +115,11 @@ mod tests {
 
     #[test]
     fn what_is_longer_than_the_buffer_is_cut_as_if_it_were_whole() {
-        let data = noise(2, 3 * MIN_BUFFER_LEN_BYTES + 12_345);
+        let data = noise(2, 3 * READ_LEN_BYTES + 12_345);
         let whole = FastCDC::new(&data, 1 << 14, 1 << 16, 1 << 18).map(|piece| piece.length as u32);
         assert!(cuts(&data, 1 << 16).iter().map(|cut| cut.len_bytes).eq(whole));
         // All the same bytes: nothing but the longest pieces.
-        let zeros = vec![0; 2 * MIN_BUFFER_LEN_BYTES + 5];
+        let zeros = vec![0; 2 * READ_LEN_BYTES + 5];
         let whole = FastCDC::new(&zeros, 1 << 14, 1 << 16, 1 << 18).map(|piece| piece.length as u32);
         assert!(cuts(&zeros, 1 << 16).iter().map(|cut| cut.len_bytes).eq(whole));
     }

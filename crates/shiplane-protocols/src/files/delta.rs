@@ -26,17 +26,22 @@ use super::{lock, parallel};
 /// A file that is being put together from its old version.
 #[derive(Clone, Debug)]
 pub(super) struct Delta {
-    old: Arc<File>,
-    old_len_bytes: u64,
     round: Round,
+    /// Opened when its turn comes: a thousand of them may be waiting.
+    old: Option<Arc<File>>,
+    /// Where in the old version pieces may be.
+    regions: Vec<Range<u64>>,
+    average_bytes: u32,
+    /// The old version's pieces there, once they are known.
+    ours: Option<Arc<Vec<PlacedCut>>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
-    /// Large pieces of the whole file; the old version's, once they are known.
-    Coarse { ours: Option<Arc<Vec<PlacedCut>>> },
-    /// Small pieces; where in the old version they may be.
-    Fine { regions: Vec<Range<u64>> },
+    /// Large pieces of the whole file.
+    Coarse,
+    /// Small pieces of what is not found yet.
+    Fine,
 }
 
 /// Bytes of the old version that are also in the new one.
@@ -58,8 +63,8 @@ impl Destination {
     }
 
     /// Reads the old version of a file, while the peer reads the new one.
-    pub(crate) fn survey_old(&self, index: u64, entry: &Entry) {
-        self.inner.survey(index, entry);
+    pub(crate) fn survey_old(&self, index: u64) {
+        self.inner.survey(index);
     }
 
     /// Goes on with the peer's cuts of the ranges that [`Plan::Delta`] named.
@@ -75,36 +80,65 @@ impl Destination {
 
 impl Inner {
     fn offer_delta(&self, index: u64, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
-        let Plan::Want { missing, .. } = &plan else { return Ok(plan) };
-        let missing_bytes: u64 = missing.iter().map(|range| range.end - range.start).sum();
-        if missing_bytes < MIN_MISSING_BYTES || entry.size_bytes > MAX_SIZE_BYTES {
+        if !(MIN_MISSING_BYTES..=MAX_SIZE_BYTES).contains(&entry.size_bytes) {
             return Ok(plan);
         }
-        let target = lock(&self.state).files.get(&index).map(|file| file.target.clone());
+        let target = match &plan {
+            Plan::Want { missing, .. } if sum_of(missing) >= MIN_MISSING_BYTES => {
+                lock(&self.state).files.get(&index).map(|file| file.target.clone())
+            }
+            // To tell by the pieces whether it is the same costs no more than by one digest, and if it is
+            // not, most of the work is done.
+            Plan::Compare { is_likely_same: false } if self.options.overwrite => Some(self.target_of(entry)),
+            Plan::Want { .. } | Plan::Compare { .. } | Plan::Done | Plan::Delta { .. } => None,
+        };
         let Some(target) = target else { return Ok(plan) };
         let parent = self.parent_of(&target)?;
         // Whatever is wrong with the old version: the new one can still come whole.
-        let Ok(old) = platform::open_file(&parent.dir, target.file_name()) else { return Ok(plan) };
-        let Ok(stat) = platform::stat_open(&old) else { return Ok(plan) };
+        let Ok(stat) = platform::stat(&parent.dir, target.file_name()) else { return Ok(plan) };
         if stat.kind != Kind::File || !(MIN_OLD_BYTES..=MAX_SIZE_BYTES).contains(&stat.size_bytes) {
             return Ok(plan);
         }
-        let round = Round::Coarse { ours: None };
-        let delta = Delta { old: Arc::new(old), old_len_bytes: stat.size_bytes, round };
+        if let Plan::Compare { .. } = plan
+            && let wanted = self.want(index, entry, target)?
+            && let Plan::Want { missing, .. } = &wanted
+            && sum_of(missing) < MIN_MISSING_BYTES
+        {
+            return Ok(wanted); // An earlier run has kept nearly all of it.
+        }
+        let average_bytes = coarse_average(entry.size_bytes);
+        let regions = sections(stat.size_bytes);
+        let delta = Delta { round: Round::Coarse, old: None, regions, average_bytes, ours: None };
         lock(&self.state).deltas.insert(index, delta);
-        let (whole, average_bytes) = (0..entry.size_bytes, coarse_average(entry.size_bytes));
-        Ok(Plan::Delta { ranges: vec![whole], average_bytes })
+        Ok(Plan::Delta { ranges: sections(entry.size_bytes), average_bytes })
     }
 
-    fn survey(&self, index: u64, entry: &Entry) {
-        let Some(delta) = lock(&self.state).deltas.get(&index).cloned() else { return };
-        if !matches!(delta.round, Round::Coarse { ours: None }) {
-            return;
-        }
-        let ours = Some(Arc::new(delta.survey(entry)));
+    fn survey(&self, index: u64) {
+        let (delta, file) = {
+            let state = lock(&self.state);
+            (state.deltas.get(&index).cloned(), state.files.get(&index).cloned())
+        };
+        let (Some(delta), Some(file)) = (delta, file) else { return };
+        let surveyed = self.surveyed(delta, &file);
+        // It may have been discarded meanwhile.
         if let Some(delta) = lock(&self.state).deltas.get_mut(&index) {
-            delta.round = Round::Coarse { ours };
+            *delta = surveyed;
         }
+    }
+
+    /// The same with the old version's pieces: none if it cannot be read.
+    fn surveyed(&self, mut delta: Delta, file: &ActiveFile) -> Delta {
+        if delta.old.is_none()
+            && let Ok(parent) = self.parent_of(&file.target)
+            && let Ok(old) = platform::open_file(&parent.dir, file.target.file_name())
+        {
+            delta.old = Some(Arc::new(old));
+        }
+        if let (None, Some(old)) = (&delta.ours, &delta.old) {
+            let cuts = parallel::map(&delta.regions, |region| cuts_of(old, region, delta.average_bytes));
+            delta.ours = Some(Arc::new(cuts.into_iter().flatten().collect()));
+        }
+        delta
     }
 
     fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
@@ -114,29 +148,28 @@ impl Inner {
             let delta = state.deltas.remove(&index).ok_or_else(unknown)?;
             (delta, state.files.get(&index).cloned().ok_or_else(unknown)?)
         };
+        let delta = self.surveyed(delta, &file);
+        let (Some(old), Some(ours)) = (delta.old.clone(), delta.ours.clone()) else {
+            return self.settle_delta(index);
+        };
+        if delta.round == Round::Coarse && !file.is_begun && covers(&ours, entry) && theirs == &ours[..] {
+            lock(&self.state).files.remove(&index);
+            self.touch(entry, &file.target, &old)?;
+            return Ok(self.identical());
+        }
         let known: HashSet<_> = theirs.iter().map(|piece| piece.cut.digest).collect();
         let missing = |piece: &&PlacedCut| !file.kept.contains(&(piece.offset_bytes..piece.end_bytes()));
         let theirs: Vec<_> = theirs.iter().filter(missing).copied().collect();
-        match &delta.round {
-            Round::Coarse { ours } => {
-                let ours = ours.clone().unwrap_or_else(|| Arc::new(delta.survey(entry)));
-                let unmatched = self.copy_matching(index, &file, &delta.old, &theirs, &ours)?;
-                let left = ours.iter().filter(|piece| !known.contains(&piece.cut.digest));
-                let left = union(left.map(|piece| piece.offset_bytes..piece.end_bytes()));
-                if !pays_to_refine(&unmatched, &left) {
-                    return self.settle_delta(index);
-                }
-                let round = Round::Fine { regions: left.ranges().to_vec() };
-                lock(&self.state).deltas.insert(index, Delta { round, ..delta });
-                let ranges = unmatched.ranges().to_vec();
-                Ok(Plan::Delta { ranges, average_bytes: FINE_AVERAGE_BYTES })
-            }
-            Round::Fine { regions } => {
-                let ours = delta.cuts(regions, FINE_AVERAGE_BYTES);
-                self.copy_matching(index, &file, &delta.old, &theirs, &ours)?;
-                self.settle_delta(index)
-            }
+        let unmatched = self.copy_matching(index, &file, &old, &theirs, &ours)?;
+        let left = ours.iter().filter(|piece| !known.contains(&piece.cut.digest));
+        let left = union(left.map(|piece| piece.offset_bytes..piece.end_bytes()));
+        if delta.round == Round::Fine || !pays_to_refine(&unmatched, &left) {
+            return self.settle_delta(index);
         }
+        let (regions, average_bytes) = (left.ranges().to_vec(), FINE_AVERAGE_BYTES);
+        let fine = Delta { round: Round::Fine, regions, average_bytes, ours: None, ..delta };
+        lock(&self.state).deltas.insert(index, fine);
+        Ok(Plan::Delta { ranges: unmatched.ranges().to_vec(), average_bytes })
     }
 
     /// Copies every piece of theirs that is among ours; gives what could not be.
@@ -235,27 +268,35 @@ impl Inner {
     }
 }
 
-impl Delta {
-    fn survey(&self, entry: &Entry) -> Vec<PlacedCut> {
-        self.cuts(std::slice::from_ref(&(0..self.old_len_bytes)), coarse_average(entry.size_bytes))
-    }
+/// The pieces of a region of the old version, as far as it can be read.
+fn cuts_of(old: &File, region: &Range<u64>, average_bytes: u32) -> Vec<PlacedCut> {
+    let mut cuts = Vec::new();
+    let mut at = region.start;
+    let read = |offset: u64, buffer: &mut [u8]| read_exact(old, region.start + offset, buffer);
+    let tell = |cut: shiplane_wire::Cut| {
+        cuts.push(PlacedCut { offset_bytes: at, cut });
+        at += u64::from(cut.len_bytes);
+        Ok(())
+    };
+    // What was not read is simply not there to be copied.
+    let _ = cut(region.end - region.start, average_bytes, read, tell);
+    cuts
+}
 
-    /// The cuts of the old version's regions, as far as it can be read.
-    fn cuts(&self, regions: &[Range<u64>], average_bytes: u32) -> Vec<PlacedCut> {
-        let mut cuts = Vec::new();
-        for region in regions {
-            let mut at = region.start;
-            let read = |offset: u64, buffer: &mut [u8]| read_exact(&self.old, region.start + offset, buffer);
-            let tell = |cut: shiplane_wire::Cut| {
-                cuts.push(PlacedCut { offset_bytes: at, cut });
-                at += u64::from(cut.len_bytes);
-                Ok(())
-            };
-            // What was not read is simply not there to be copied.
-            let _ = cut(region.end - region.start, average_bytes, read, tell);
-        }
-        cuts
-    }
+/// Parts of a whole file that are cut side by side, at the same places in both versions.
+fn sections(len_bytes: u64) -> Vec<Range<u64>> {
+    let starts = (0..len_bytes).step_by(SECTION_LEN_BYTES);
+    starts.map(|start| start..len_bytes.min(start + SECTION_LEN_BYTES as u64)).collect()
+}
+
+/// Whether the pieces are all of a file that is as long as the entry's.
+fn covers(pieces: &[PlacedCut], entry: &Entry) -> bool {
+    union(pieces.iter().map(|piece| piece.offset_bytes..piece.end_bytes())).covers(entry.size_bytes)
+        && pieces.last().is_some_and(|last| last.end_bytes() == entry.size_bytes)
+}
+
+fn sum_of(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
 }
 
 /// Whether small pieces are worth their list: it is long if much is unknown, and of no use if little of the
@@ -307,14 +348,15 @@ const MIN_OLD_BYTES: u64 = 64 << 10;
 /// 64 GiB: the largest file whose list stays within some 10 MiB of memory, at the largest average there is.
 const MAX_SIZE_BYTES: u64 = 64 << 30;
 
-/// 128 KiB: measured on 1 GiB with a hundred edits, the lists of both rounds are then equally long. Larger
-/// pieces make the second longer, smaller ones the first.
+/// 128 KiB: of 1 GiB with a hundred edits of 4 KiB, the lists of both rounds are then about equally long, and
+/// with [`FINE_AVERAGE_BYTES`] no other pair sends less: 1.3 MiB in all (`delta_sweep` counts it). Larger
+/// pieces make the second list longer, smaller ones the first.
 const COARSE_AVERAGE_BYTES: u32 = 128 << 10;
 
 /// Up to 8 GiB at the smallest average.
 const COARSE_PIECES: u64 = 64 << 10;
 
-/// 2 KiB: measured likewise; an edit of 4 KiB costs some 7 KiB of pieces it touches, and the list half of it.
+/// 2 KiB: counted likewise, an edit of 4 KiB costs 8 KiB of pieces it touches, and a list of 3 KiB.
 const FINE_AVERAGE_BYTES: u32 = 2 << 10;
 
 /// 256 MiB: a list of 4.5 MiB, and three times that in memory.
@@ -323,6 +365,10 @@ const MAX_REFINED_BYTES: u64 = 256 << 20;
 /// Where the new version has grown by more than eight times of what is left of the old one, seven eighths of
 /// the list could match nothing.
 const MAX_GROWTH: u64 = 8;
+
+/// 64 MiB: some pieces of an older file are not found where a section begins, so that they be few; enough
+/// of them for every thread from some hundred MiB on.
+const SECTION_LEN_BYTES: usize = 64 << 20;
 
 /// 8 MiB of large pieces: enough groups for every thread.
 const COPIES_PER_GROUP: usize = 64;

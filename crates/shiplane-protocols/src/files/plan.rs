@@ -21,7 +21,10 @@ pub enum Plan {
     Done,
     /// A file of the same size is there: ask the peer for the digest of its file and call
     /// [`Destination::compare`](super::Destination::compare).
-    Compare,
+    Compare {
+        /// Its time is the same too.
+        is_likely_same: bool,
+    },
     /// The file is to be received.
     Want {
         /// The bytes to ask for, in order. If there are none (the file is empty, or an earlier run has
@@ -127,7 +130,7 @@ impl Inner {
         Ok(path.clone())
     }
 
-    fn target_of(&self, entry: &Entry) -> RelPath {
+    pub(super) fn target_of(&self, entry: &Entry) -> RelPath {
         self.file.as_ref().map_or(&entry.path, |(target, _)| target).clone()
     }
 
@@ -173,7 +176,7 @@ impl Inner {
                     return Ok(self.identical());
                 }
                 if entry.size_bytes > 0 {
-                    return Ok(Plan::Compare);
+                    return Ok(Plan::Compare { is_likely_same: found.mtime == entry.mtime });
                 }
                 // There is nothing to compare in two empty files.
                 match self.open_same_size(entry, &target)? {
@@ -192,7 +195,7 @@ impl Inner {
         self.want(index, entry, target)
     }
 
-    fn want(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+    pub(super) fn want(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
         let mut file = ActiveFile::new(entry, target, 0);
         self.resume(&mut file)?;
         let missing = file.kept.missing(file.size_bytes);
@@ -255,12 +258,12 @@ impl Inner {
         Ok(if is_same { Existing::SameSize(file) } else { Existing::Different })
     }
 
-    fn touch(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
+    pub(super) fn touch(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
         platform::set_mtime(file, entry.mtime)
             .map_err(|error| self.failed(Operation::SetMetadata, target, error))
     }
 
-    fn identical(&self) -> Plan {
+    pub(super) fn identical(&self) -> Plan {
         lock(&self.state).summary.identical_files += 1;
         Plan::Done
     }

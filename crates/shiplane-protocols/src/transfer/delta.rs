@@ -55,11 +55,11 @@ pub(super) struct Told {
 }
 
 impl Deltas {
-    /// Cuts of an entry are needed. Returns whether its first round begins now.
+    /// Cuts of an entry are needed. Returns whether they are asked for now.
     pub(super) fn ask(&mut self, index: u64, entry: Entry, ask: Ask) -> bool {
         if self.begun.contains(&index) {
             self.open(index, entry, ask);
-            return false;
+            return true;
         }
         if self.begun.len() >= MAX_BEGUN {
             self.waiting.push_back((index, entry, ask));

@@ -324,7 +324,7 @@ impl<T: Target> Receiver<T> {
 
     fn apply(&mut self, index: u64, entry: Entry, plan: Plan) -> Result<(), TransferError> {
         match plan {
-            Plan::Compare => {
+            Plan::Compare { .. } => {
                 self.to_compare.push((index, entry));
                 return Ok(());
             }

@@ -89,8 +89,8 @@ impl Target for Destination {
         self.offer_delta(index, entry, plan)
     }
 
-    fn survey(&self, index: u64, entry: &Entry) {
-        self.survey_old(index, entry);
+    fn survey(&self, index: u64, _entry: &Entry) {
+        self.survey_old(index);
     }
 
     fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {

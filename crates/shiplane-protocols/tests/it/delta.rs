@@ -2,7 +2,7 @@
 
 mod liar;
 
-use std::fs;
+use std::{fs, os::unix::fs::MetadataExt, time::SystemTime};
 
 use shiplane_protocols::{FetchReport, transfer::TransferEvent};
 use shiplane_rpc::RpcClient;
@@ -78,6 +78,34 @@ async fn of_a_small_file_no_lists_are_made() {
     let old = noise(7, MIB - 2);
     let report = replace(&[&old[..], b"x"].concat(), &old).await;
     assert_eq!(report.summary.copied_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_file_that_was_only_touched_is_not_written_again() {
+    let content = noise(10, 3 * MIB);
+    let (world, client) = world(&content, &content).await;
+    let (new, old) = (world.source().join("large"), world.dest().join("large"));
+    let inode = fs::metadata(&old).unwrap().ino();
+    let hour = std::time::Duration::from_secs(3600);
+    fs::File::options().write(true).open(&old).unwrap().set_modified(SystemTime::now() - hour).unwrap();
+    let report = world.fetch(&client, "").await.unwrap();
+    assert_eq!((report.summary.identical_files, report.summary.published_files), (1, 0));
+    assert_eq!(report.received_bytes, 0);
+    let now = fs::metadata(&old).unwrap();
+    assert_eq!(now.modified().unwrap(), fs::metadata(&new).unwrap().modified().unwrap());
+    assert_eq!(now.ino(), inode, "it is the same file still");
+    assert_eq!(tree(&world.dest()).len(), 1, "and nothing is beside it");
+}
+
+#[tokio::test]
+async fn an_edit_that_keeps_the_size_is_found_in_any_section_of_a_long_file() {
+    let old = noise(11, 65 * MIB);
+    let mut new = old.clone();
+    for at in [0, 64 * MIB - 10, 64 * MIB + 10, 65 * MIB - 1] {
+        new[at] ^= 1;
+    }
+    let report = replace(&new, &old).await;
+    assert!(report.received_bytes < 5 * 8 * 1024, "{} bytes", report.received_bytes);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Telling where the content of a file cuts it, one request after another (SPEC 4.13).
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, num::NonZero, sync::Arc};
 
 use shiplane_wire::{Cut, Cuts, Span, limits};
 use tokio::sync::mpsc;
@@ -9,11 +9,11 @@ use super::super::delta::MAX_CUTTINGS_UNDER_WAY;
 use super::super::error::ProtocolFault;
 use crate::files::{Source, SourceError, cut};
 
-/// The requests that are not answered yet, the first of them under way.
+/// The requests that are not answered yet. The first few are worked on, and answered in their order.
 #[derive(Debug, Default)]
 pub(super) struct Cuttings {
+    running: VecDeque<Running>,
     queued: VecDeque<Request>,
-    current: Option<Current>,
 }
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ struct Request {
 }
 
 #[derive(Debug)]
-struct Current {
+struct Running {
     entry: u64,
     next_bytes: u64,
     parts: mpsc::Receiver<Result<Vec<Cut>, SourceError>>,
@@ -57,31 +57,31 @@ impl Cuttings {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.current.is_none()
+        self.running.is_empty()
     }
 
-    /// The next step of the current request; pending while there is none. Cancel-safe.
+    /// The next step of the first request; pending while there is none. Cancel-safe.
     pub(super) async fn next(&mut self, source: &Arc<Source>) -> CutStep {
         loop {
-            let Some(current) = &mut self.current else {
+            let Some(first) = self.running.front_mut() else {
                 return std::future::pending().await;
             };
-            let entry = current.entry;
-            match current.parts.recv().await {
+            let entry = first.entry;
+            match first.parts.recv().await {
                 Some(Ok(cuts)) => {
-                    let offset_bytes = current.next_bytes;
-                    current.next_bytes += cuts.iter().map(|cut| u64::from(cut.len_bytes)).sum::<u64>();
+                    let offset_bytes = first.next_bytes;
+                    first.next_bytes += cuts.iter().map(|cut| u64::from(cut.len_bytes)).sum::<u64>();
                     return CutStep::Part(Cuts { entry, offset_bytes, cuts });
                 }
                 Some(Err(error)) => {
-                    self.current = None;
                     // SPEC 4.14: the receiver expects no answer to them.
+                    self.running.retain(|running| running.entry != entry);
                     self.queued.retain(|request| request.span.entry != entry);
                     self.start(source);
                     return CutStep::Failed { entry, error };
                 }
                 None => {
-                    self.current = None;
+                    self.running.pop_front();
                     self.start(source);
                 }
             }
@@ -89,14 +89,15 @@ impl Cuttings {
     }
 
     fn start(&mut self, source: &Arc<Source>) {
-        if self.current.is_none()
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        while self.running.len() < cores.min(MAX_RUNNING)
             && let Some(request) = self.queued.pop_front()
         {
             let (outlet, parts) = mpsc::channel(PARTS_AHEAD);
             let source = Arc::clone(source);
             let (entry, next_bytes) = (request.span.entry, request.span.offset_bytes);
             tokio::task::spawn_blocking(move || cut_span(&source, &request, &outlet));
-            self.current = Some(Current { entry, next_bytes, parts });
+            self.running.push_back(Running { entry, next_bytes, parts });
         }
     }
 }
@@ -136,6 +137,9 @@ fn try_cut(
     file.check_unchanged().map_err(Stop::Source)?;
     outlet.blocking_send(Ok(part)).map_err(|_| Stop::Over)
 }
+
+/// Each has a buffer of 1.5 MiB at the usual average, of 5 MiB at the largest.
+const MAX_RUNNING: usize = 4;
 
 /// Parts that the disk may be ahead of the records stream, of 32 KiB each.
 const PARTS_AHEAD: usize = 4;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use shiplane_protocols::files::{DestinationError, FaultClass, Plan, ReceiveOptions};
+use shiplane_protocols::transfer::Target;
 use shiplane_wire::{Digest, Promise};
 use tempfile::TempDir;
 
@@ -53,7 +54,7 @@ fn the_same_content_with_another_time_is_compared_and_gets_the_time() {
         fs::write(temp.path().join(name), if name == "f" { "content" } else { "" }).unwrap();
     }
     let dest = open(temp.path());
-    assert_eq!(dest.plan(0, &tree.entries[0].0).unwrap(), Plan::Compare);
+    assert_eq!(dest.plan(0, &tree.entries[0].0).unwrap(), Plan::Compare { is_likely_same: false });
     assert_eq!(dest.digest_of(&tree.entries[0].0).unwrap(), Digest::of(b"content"));
     assert_eq!(dest.compare(0, &tree.entries[0].0, Digest::of(b"content")).unwrap(), Plan::Done);
     assert_eq!(dest.plan(1, &tree.entries[1].0).unwrap(), Plan::Done, "there is nothing to compare");
@@ -85,7 +86,7 @@ fn a_file_that_vanishes_before_it_is_compared_is_received() {
     let tree = Tree::default().file("f", "content");
     fs::write(temp.path().join("f"), "CONTENT").unwrap();
     let dest = open(temp.path());
-    assert_eq!(dest.plan(0, &tree.entries[0].0).unwrap(), Plan::Compare);
+    assert_eq!(dest.plan(0, &tree.entries[0].0).unwrap(), Plan::Compare { is_likely_same: false });
     fs::remove_file(temp.path().join("f")).unwrap();
     let whole = 0..7;
     let plan = dest.compare(0, &tree.entries[0].0, Digest::of(b"content")).unwrap();
@@ -166,4 +167,22 @@ fn many_files_in_many_directories_are_published_at_once() {
     let summary = receive(open(temp.path()), &tree).unwrap();
     assert_eq!((summary.published_files, summary.directories), (200, 100));
     assert_equal(temp.path(), &tree);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn files_that_wait_to_be_compared_hold_no_handle() {
+    let temp = TempDir::new().unwrap();
+    let dest = open_with(temp.path(), ReceiveOptions { overwrite: true, ..options() });
+    for index in 0..50 {
+        let name = format!("f{index}");
+        fs::File::create(temp.path().join(&name)).unwrap().set_len(1 << 21).unwrap();
+        let tree = Tree::default().file(&name, "").set(|entry| entry.size_bytes = 1 << 21);
+        let plan = Target::plan(&dest, index, &tree.entries[0].0).unwrap();
+        assert!(matches!(plan, Plan::Delta { .. }), "{plan:?}");
+    }
+    let handles = fs::read_dir("/proc/self/fd").unwrap();
+    let paths = handles.filter_map(|handle| fs::read_link(handle.unwrap().path()).ok());
+    let held: Vec<_> = paths.filter(|path| path.starts_with(temp.path()) && path.is_file()).collect();
+    assert!(held.len() <= 2, "its journal and its lock, but: {held:?}");
 }

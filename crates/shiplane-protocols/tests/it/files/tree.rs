@@ -112,12 +112,12 @@ impl<'a> Transfer<'a> {
         let mut missing = Vec::new();
         for (index, (entry, content)) in (0..).zip(&tree.entries) {
             let plan = match transfer.dest.plan(index, entry)? {
-                Plan::Compare => transfer.dest.compare(index, entry, Digest::of(content))?,
+                Plan::Compare { .. } => transfer.dest.compare(index, entry, Digest::of(content))?,
                 plan => plan,
             };
             match plan {
                 Plan::Done => {}
-                Plan::Compare | Plan::Delta { .. } => panic!("compare settles it"),
+                Plan::Compare { .. } | Plan::Delta { .. } => panic!("compare settles it"),
                 Plan::Want { missing: none, resumed_bytes } if none.is_empty() => {
                     transfer.resumed_bytes += resumed_bytes;
                     transfer.ready.push(index);

@@ -9,10 +9,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use shiplane_wire::{Code, StreamHeader, StreamKind, TaggedChunk, TransferId, limits, records_opening};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use self::inbound::{AlreadyClaimed, ChunkExpectation, Claim, InboundChunk, TransferStream};
@@ -46,6 +48,8 @@ pub struct PeerConnection {
     /// The streams opened here, and those that the peer opened.
     ours: TaskTracker,
     theirs: TaskTracker,
+    /// When the peer last proved that it is there.
+    heard: tokio::sync::Mutex<Instant>,
     config: Arc<TransportConfig>,
 }
 
@@ -64,7 +68,7 @@ pub struct ConnectionStats {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathStats {
     /// The smoothed round-trip time.
-    pub rtt: std::time::Duration,
+    pub rtt: Duration,
     /// The congestion window, in bytes.
     pub congestion_window_bytes: u64,
     /// Packets sent.
@@ -97,6 +101,7 @@ impl PeerConnection {
             inboxes,
             ours,
             theirs,
+            heard: Instant::now().into(),
             config,
         }
     }
@@ -339,17 +344,15 @@ impl PeerConnection {
     /// [`StreamError::TimedOut`] when the peer allows no stream although none of ours is open, or takes
     /// nothing of `opening`, for the progress timeout; [`StreamError::ConnectionLost`]; `Stopped`.
     pub async fn open_stream(&self, opening: Bytes) -> Result<BiStream, StreamError> {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let halves = match first {
-            Some(first) => first,
-            None => self.next_halves().await?,
-        };
-        let mut stream = BiStream::new(&self.connection, halves, &self.ours);
+        let mut stream = BiStream::new(&self.connection, self.halves().await?, &self.ours);
         stream.send.write_within(opening, self.config.progress_timeout).await?;
         Ok(stream)
     }
 
-    async fn next_halves(&self) -> Result<(quinn::SendStream, quinn::RecvStream), StreamError> {
+    async fn halves(&self) -> Result<(quinn::SendStream, quinn::RecvStream), StreamError> {
+        if let Some(first) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Ok(first);
+        }
         let timeout = self.config.progress_timeout;
         let mut opened = std::pin::pin!(self.connection.open_bi());
         loop {
@@ -406,6 +409,34 @@ impl PeerConnection {
     /// Waits until no stream is open, so that a close loses nothing.
     pub async fn drained(&self) {
         drained(&self.ours, &self.theirs).await;
+    }
+
+    /// Whether the peer gives a sign of life within `timeout`, or has done so a moment ago. One that
+    /// was restarted says that it knows nothing of this connection; one that is gone says nothing.
+    pub(crate) async fn answers(&self, timeout: Duration) -> bool {
+        let answered = async {
+            let mut heard = self.heard.lock().await; // Who comes meanwhile shares the answer.
+            if self.is_closed() {
+                return false;
+            }
+            // What is under way notices by itself when it gets nowhere.
+            if heard.elapsed() < BELIEVED_FOR || !self.is_unused() {
+                return true;
+            }
+            let answered = self.knock().await;
+            if answered {
+                *heard = Instant::now();
+            }
+            answered
+        };
+        tokio::time::timeout(timeout, answered).await.unwrap_or(false)
+    }
+
+    /// Opens a stream that ends at once (SPEC 1.9).
+    async fn knock(&self) -> bool {
+        let Ok((mut send, _recv)) = self.halves().await else { return false };
+        let _ = send.finish();
+        send.stopped().await.is_ok()
     }
 
     pub(crate) fn is_unused(&self) -> bool {
@@ -477,6 +508,9 @@ impl Drop for PeerConnection {
         }
     }
 }
+
+/// Long beside a round trip, short beside a restart.
+const BELIEVED_FOR: Duration = Duration::from_secs(1);
 
 async fn drained(ours: &TaskTracker, theirs: &TaskTracker) {
     // A stream of one kind may end in one of the other, as a call does in its handler's.

@@ -2,13 +2,17 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Weak, atomic::AtomicUsize, atomic::Ordering},
+    sync::{Arc, Weak, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
+use quinn_proto::RandomConnectionIdGenerator;
 use shiplane_wire::Code;
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::Instant,
+};
 
 use crate::{
     close,
@@ -45,6 +49,7 @@ struct Inner {
     quic: Arc<quinn::TransportConfig>,
     pool: Arc<Pool>,
     handshakes: Arc<AtomicUsize>,
+    shutting_down: AtomicBool,
 }
 
 /// Makes a [`QuicTransport`] with an identity, a trust and settings of your own.
@@ -118,14 +123,16 @@ impl TransportBuilder {
             Some(identity) => identity,
             None => Identity::generate()?,
         };
-        let endpoint =
-            bind_endpoint(addr, &config, seams).map_err(|source| BindError::Socket { addr, source })?;
+        let endpoint = bind_endpoint(addr, &config, seams, Some(&identity))
+            .map_err(|source| BindError::Socket { addr, source })?;
         endpoint.set_server_config(Some(server_config(&identity, &trust, &config)?));
         let pool = Arc::new(Pool::new(identity.peer_id()));
         let quic = Arc::new(quic_config(&config));
         let handshakes = Arc::new(AtomicUsize::new(0));
         let config = Arc::new(config);
-        let inner = Arc::new(Inner { endpoint, identity, trust, config, quic, pool, handshakes });
+        let shutting_down = AtomicBool::new(false);
+        let inner =
+            Arc::new(Inner { endpoint, identity, trust, config, quic, pool, handshakes, shutting_down });
         let (outlet, accepted) = mpsc::channel(ACCEPTED_LEN);
         tokio::spawn(accept_loop(inner.endpoint.clone(), Arc::downgrade(&inner), outlet));
         tokio::spawn(upkeep(Arc::downgrade(&inner)));
@@ -165,7 +172,8 @@ impl QuicTransport {
     /// The live connection to the peer at `addr`, dialled if there is none. Any key that [`Trust`]
     /// holds will do.
     ///
-    /// Cancel-safe; concurrent calls share one handshake. Returns within the handshake timeout.
+    /// Cancel-safe; concurrent calls share one handshake. Returns within the handshake timeout. A
+    /// connection that has been quiet is asked for a sign of life first, which costs a round trip.
     ///
     /// # Errors
     /// See [`ConnectError`]; only a live connection is ever returned.
@@ -214,10 +222,11 @@ impl QuicTransport {
         self.inner.pool.has(addr)
     }
 
-    /// How many connections are open, pooled or not.
+    /// How many connections are open, pooled or not. One that has ended does not count, even while its
+    /// last packets are on their way.
     #[must_use]
     pub fn open_connections(&self) -> usize {
-        self.inner.endpoint.open_connections()
+        self.inner.pool.live().iter().filter(|connection| !connection.is_closed()).count()
     }
 
     /// Closes every connection to this peer at once, as when its rights are withdrawn.
@@ -240,7 +249,7 @@ impl QuicTransport {
     ///
     /// Not cancel-safe: dropped midway, call it again or [`close`](Self::close).
     pub async fn shutdown(&self, timeout: Duration) {
-        self.inner.endpoint.set_server_config(None);
+        self.inner.shutting_down.store(true, Ordering::Relaxed);
         let connections = self.inner.pool.live();
         let drained = async {
             for connection in &connections {
@@ -255,13 +264,22 @@ impl QuicTransport {
     }
 
     async fn connect_key(&self, key: DialKey) -> DialResult {
+        let timeout = self.inner.config.handshake_timeout;
+        let deadline = Instant::now() + timeout;
+        if let Some(connection) = self.inner.pool.find(key) {
+            if connection.answers(timeout / 2).await {
+                return Ok(connection);
+            }
+            tracing::debug!(peer = %connection.peer_id().short(), "a pooled connection is dead");
+            self.inner.pool.discard(&connection);
+        }
         let inner = Arc::clone(&self.inner);
-        self.inner.pool.get_or_dial(key, move || async move { inner.dial(key).await }).await
+        self.inner.pool.get_or_dial(key, move || async move { inner.dial(key, deadline).await }).await
     }
 }
 
 impl Inner {
-    async fn dial(&self, key: DialKey) -> DialResult {
+    async fn dial(&self, key: DialKey, deadline: Instant) -> DialResult {
         let (addr, timeout) = (key.addr, self.config.handshake_timeout);
         let crypto = tls::client_crypto(&self.identity, &self.trust, key.pin)
             .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
@@ -279,7 +297,7 @@ impl Inner {
             let first = connection.open_bi().await.map_err(failed)?;
             Ok((connection, first))
         };
-        let (connection, first) = tokio::time::timeout(timeout, handshake)
+        let (connection, first) = tokio::time::timeout_at(deadline, handshake)
             .await
             .map_err(|_| ConnectError::TimedOut { addr, timeout })??;
         let peer = tls::peer_id_of_connection(&connection)
@@ -361,6 +379,10 @@ async fn accept_loop(
 ) {
     while let Some(incoming) = endpoint.accept().await {
         let Some(inner) = inner.upgrade() else { return };
+        if inner.shutting_down.load(Ordering::Relaxed) {
+            incoming.refuse(); // So that nobody waits for an answer that does not come.
+            continue;
+        }
         let under_way = inner.handshakes.load(Ordering::Relaxed);
         if under_way >= inner.config.max_incoming_handshakes {
             incoming.ignore();
@@ -417,6 +439,7 @@ pub(crate) fn bind_endpoint(
     addr: SocketAddr,
     config: &TransportConfig,
     seams: Seams,
+    identity: Option<&Identity>,
 ) -> std::io::Result<quinn::Endpoint> {
     let runtime = seams.runtime.unwrap_or_else(|| Arc::new(quinn::TokioRuntime));
     let socket = match seams.socket {
@@ -428,6 +451,12 @@ pub(crate) fn bind_endpoint(
     };
     let socket = socket::TunedSocket::new(socket, config.max_datagram_len_bytes);
     let mut endpoint = quinn::EndpointConfig::default();
+    if let Some(identity) = identity {
+        // Whoever still believes in a connection from before a restart learns better at its next packet.
+        endpoint
+            .reset_key(Arc::new(identity.reset_key(quinn::AsyncUdpSocket::local_addr(&socket)?)))
+            .cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_LEN_BYTES)));
+    }
     endpoint
         .max_udp_payload_size(config.max_datagram_len_bytes)
         .map_err(std::io::Error::other)?
@@ -486,6 +515,10 @@ fn connect_error(key: DialKey, error: quinn::ConnectionError) -> ConnectError {
 
 /// Accepted connections that wait for `accept`; more stay reachable through the pool.
 const ACCEPTED_LEN: usize = 1024;
+
+/// As long as quinn's own, but random throughout: those carry a mark by which they are told from garbage,
+/// and it would not survive a restart.
+const CONNECTION_ID_LEN_BYTES: usize = 8;
 
 /// How long peers may take to hear of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ mod peer_id;
 use std::{fmt, io, net::SocketAddr, path::Path, path::PathBuf};
 
 use ring::{
+    hmac,
     rand::{SecureRandom, SystemRandom},
     signature::{Ed25519KeyPair, KeyPair},
 };
@@ -72,6 +73,15 @@ impl Identity {
     /// The private key as a PKCS#8 document. Whoever copies it has to wipe the copy.
     pub(crate) fn pkcs8(&self) -> &[u8] {
         self.private.pkcs8()
+    }
+
+    /// The key of the tokens by which this peer, restarted at `addr`, tells others that it has lost
+    /// their connections (SPEC 1.10, RFC 9000 section 10.3.2). Two programs of one identity must not share it: one
+    /// could be made to end the other's connections.
+    pub(crate) fn reset_key(&self, addr: SocketAddr) -> hmac::Key {
+        let seed = hmac::Key::new(hmac::HMAC_SHA256, &self.private.0[PKCS8_PREFIX.len()..]);
+        let label = format!("shiplane stateless reset {addr}");
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&seed, label.as_bytes()).as_ref())
     }
 
     fn load(path: &Path) -> Result<Self, IdentityError> {

@@ -103,6 +103,21 @@ impl Pool {
         }
     }
 
+    /// The pooled connection for `key`, unless it is known to have ended.
+    pub(crate) fn find(&self, key: DialKey) -> Option<Arc<PeerConnection>> {
+        self.lock().find(key)
+    }
+
+    /// Gives out `connection` no more: its peer has fallen silent. Who holds it keeps it.
+    pub(crate) fn discard(&self, connection: &PeerConnection) {
+        let mut state = self.lock();
+        let pooled = state.peers.get(&connection.peer_id());
+        let pooled = pooled.is_some_and(|pooled| pooled.connection.stable_id() == connection.stable_id());
+        let gone = if pooled { state.peers.remove(&connection.peer_id()) } else { None };
+        drop(state);
+        drop(gone); // Outside the lock.
+    }
+
     /// Takes in a new connection that was dialled at, or came from, `addr`; returns the one that the
     /// peer is to be reached by from now on.
     pub(crate) fn admit(self: &Arc<Self>, new: Arc<PeerConnection>, addr: SocketAddr) -> Arc<PeerConnection> {

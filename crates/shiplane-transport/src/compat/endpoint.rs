@@ -63,7 +63,7 @@ impl InsecureOctopiiTransport {
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(Arc::new(quic)).max_incoming(config.max_incoming_handshakes);
 
-        let endpoint = bind_endpoint(addr, &config, Seams::default())
+        let endpoint = bind_endpoint(addr, &config, Seams::default(), None)
             .map_err(|source| OctopiiBindError::Socket { addr, source })?;
         endpoint.set_server_config(Some(server));
         tracing::warn!(

@@ -4,12 +4,15 @@
 //! a blocking thread, and that stops the paused clock: such stories run in real time, on short deadlines.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
-#![expect(dead_code, reason = "the harness serves stories of the pool and of trust too, which are to follow")]
 
 mod allocations;
+mod chunks;
 mod frame_received;
 mod frame_sent;
 mod harness;
 mod messages;
 mod openings;
+mod pool;
+mod shutdown;
+mod trust;
 mod wire;

@@ -1,6 +1,7 @@
 //! The network under a transport: it can be read, cut, and made slow.
 
 use std::{
+    collections::HashSet,
     io::{self, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
@@ -23,6 +24,7 @@ pub(crate) struct Wire {
     inner: Arc<dyn AsyncUdpSocket>,
     cut: AtomicBool,
     sent: Mutex<Vec<u8>>,
+    destinations: Mutex<HashSet<SocketAddr>>,
     /// Sends one datagram a tick, when there are ticks.
     slow: bool,
     may_send: AtomicBool,
@@ -41,7 +43,14 @@ impl Wire {
     fn with_speed(slow: bool) -> Arc<Self> {
         let socket = std::net::UdpSocket::bind(localhost()).unwrap();
         let inner = quinn::TokioRuntime.wrap_udp_socket(socket).unwrap();
-        Arc::new(Self { inner, cut: false.into(), sent: Mutex::default(), slow, may_send: true.into() })
+        Arc::new(Self {
+            inner,
+            cut: false.into(),
+            sent: Mutex::default(),
+            destinations: Mutex::default(),
+            slow,
+            may_send: true.into(),
+        })
     }
 
     /// From now on nothing gets through, in either direction.
@@ -52,6 +61,11 @@ impl Wire {
     /// Every byte that has been sent.
     pub(crate) fn sent(&self) -> Vec<u8> {
         self.sent.lock().unwrap().clone()
+    }
+
+    /// Everybody who was sent anything.
+    pub(crate) fn destinations(&self) -> HashSet<SocketAddr> {
+        self.destinations.lock().unwrap().clone()
     }
 
     fn is_cut(&self) -> bool {
@@ -77,6 +91,7 @@ impl AsyncUdpSocket for Wire {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.sent.lock().unwrap().extend_from_slice(transmit.contents);
+        self.destinations.lock().unwrap().insert(transmit.destination);
         self.inner.try_send(transmit)
     }
 

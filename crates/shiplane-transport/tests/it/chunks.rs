@@ -1,0 +1,333 @@
+//! Chunks between two transports: side by side, in bounded memory, from files that change, given up midway.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use shiplane_transport::{
+    ChunkExpectation, ChunkSource, LaneOptions, QuicTransport, RecvChunkError, SendChunkError, SourceError,
+    StreamError, TransportConfig,
+};
+use shiplane_wire::Code;
+use tokio::task::JoinSet;
+
+use crate::{
+    harness::{AMPLE, Duel, End, Pair, addr_of, everybody, localhost, memory, noise, soon, transport},
+    wire::Wire,
+};
+
+fn file(dir: &Path, name: &str, data: &[u8]) -> PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, data).unwrap();
+    path
+}
+
+/// The source document's first example: 10 MB from memory, then a file, over one connection.
+#[tokio::test]
+async fn the_basic_example_works_as_it_is_written() {
+    async fn send_file(transport: &QuicTransport, peer_addr: std::net::SocketAddr, path: PathBuf) {
+        let peer = transport.connect(peer_addr).await.unwrap();
+        let chunk = ChunkSource::Memory(Bytes::from(vec![0u8; 10_000_000]));
+        assert_eq!(peer.send_chunk_verified(&chunk).await.unwrap(), 10_000_000);
+        let chunk = ChunkSource::File(path);
+        assert_eq!(peer.send_chunk_verified(&chunk.clone()).await.unwrap(), 300_000);
+        assert!(format!("{chunk:?}").contains("large_file.dat"));
+        peer.close(Code::NoError);
+    }
+
+    async fn receive_file(transport: &QuicTransport) -> Vec<usize> {
+        let (_peer_addr, peer) = transport.accept().await.unwrap();
+        let mut lens = Vec::new();
+        while let Some(data) = peer.recv_chunk_verified().await.unwrap() {
+            lens.push(data.len());
+        }
+        lens
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "large_file.dat", &noise(1, 300_000));
+    let (sender, receiver) = (transport(TransportConfig::default()), transport(TransportConfig::default()));
+    let addr = receiver.local_addr().unwrap();
+    let ((), lens) =
+        soon(async { tokio::join!(send_file(&sender, addr, path), receive_file(&receiver)) }).await;
+    assert_eq!(lens, [10_000_000, 300_000]);
+    assert_eq!(sender.open_connections(), 0);
+}
+
+#[tokio::test]
+async fn bytes_go_from_one_socket_to_the_other_and_nowhere_else() {
+    let (here, there) = (Wire::new(), Wire::new());
+    let on = |wire: &Arc<Wire>| {
+        let builder = QuicTransport::builder().trust(everybody()).socket(Arc::clone(wire) as _);
+        builder.bind(localhost()).unwrap()
+    };
+    let pair = Pair::of(on(&here), on(&there)).await;
+    let source = memory(&noise(1, 100_000));
+    let (sent, received) = soon(async {
+        tokio::join!(pair.to_bob.send_chunk_verified(&source), pair.to_alice.recv_chunk_verified())
+    })
+    .await;
+    assert_eq!((sent.unwrap(), received.unwrap().unwrap()), (100_000, noise(1, 100_000).into()));
+    assert_eq!(here.destinations(), [pair.bob.local_addr().unwrap()].into());
+    assert_eq!(there.destinations(), [pair.alice.local_addr().unwrap()].into());
+    assert!(here.sent().len() > 100_000);
+}
+
+#[tokio::test]
+async fn twenty_chunks_side_by_side_use_one_connection_and_are_not_mixed_up() {
+    let pair = Pair::new().await;
+    let mut tasks = JoinSet::new();
+    for seed in 0..20 {
+        let (to_bob, to_alice) = (Arc::clone(&pair.to_bob), Arc::clone(&pair.to_alice));
+        tasks.spawn(async move {
+            let sent = to_bob.send_chunk_verified(&memory(&noise(seed, 2_000_000))).await.unwrap();
+            (sent, None)
+        });
+        // Any receiver may get any chunk; each gets one, whole.
+        tasks.spawn(async move {
+            let data = to_alice.recv_chunk_verified().await.unwrap().unwrap();
+            (data.len() as u64, Some(data))
+        });
+    }
+    let mut received = Vec::new();
+    while let Some(done) = soon(tasks.join_next()).await {
+        let (len, data) = done.unwrap();
+        assert_eq!(len, 2_000_000);
+        received.extend(data);
+    }
+    let mut expected: Vec<Bytes> = (0..20).map(|seed| noise(seed, 2_000_000).into()).collect();
+    expected.sort_unstable();
+    received.sort_unstable();
+    assert!(received == expected);
+    assert_eq!((pair.alice.open_connections(), pair.bob.open_connections()), (1, 1));
+}
+
+#[tokio::test]
+async fn progress_comes_in_steps_of_at_most_a_buffer_and_adds_up() {
+    assert_eq!(TransportConfig::default().buffer_len_bytes, 64 * 1024);
+    let dir = tempfile::tempdir().unwrap();
+    let data = noise(1, 1_000_000);
+    let path = file(dir.path(), "file", &data);
+    for buffer_len_bytes in [16 * 1024, 64 * 1024, 256 * 1024] {
+        let config = TransportConfig { buffer_len_bytes, ..TransportConfig::default() };
+        let pair = Pair::with(config).await;
+        for source in [ChunkSource::File(path.clone()), memory(&data)] {
+            let (sending, sent_steps) = steps();
+            let (receiving, received_steps) = steps();
+            let receive = async {
+                let chunk = pair.to_alice.next_chunk().await.unwrap().unwrap();
+                chunk.receive_to_memory(&ChunkExpectation::default(), &receiving).await
+            };
+            let (sent, received) =
+                soon(async { tokio::join!(pair.to_bob.send_chunk_with(&source, &sending), receive) }).await;
+            assert_eq!(sent.unwrap(), 1_000_000);
+            assert!(received.unwrap() == data);
+            for steps in [sent_steps, received_steps] {
+                let steps = steps.lock().unwrap();
+                assert!(steps.iter().all(|step| *step <= buffer_len_bytes as u64), "{steps:?}");
+                assert_eq!(steps.iter().sum::<u64>(), 1_000_000);
+            }
+        }
+    }
+}
+
+fn steps() -> (LaneOptions, Arc<Mutex<Vec<u64>>>) {
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&steps);
+    let progress = Arc::new(move |step| told.lock().unwrap().push(step));
+    (LaneOptions { progress: Some(progress), ..LaneOptions::default() }, steps)
+}
+
+/// What is sent and not yet written is bounded by the windows and the pipelines, not by the chunk.
+#[tokio::test]
+async fn a_slow_receiver_holds_the_sender_back() {
+    const LEN: u64 = 48 << 20;
+    let config = TransportConfig { stream_receive_window_bytes: 1 << 20, ..TransportConfig::default() };
+    let pair = Pair::with(config).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sparse");
+    File::create(&path).unwrap().set_len(LEN).unwrap();
+
+    let (sent, written, most_ahead) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let sending = LaneOptions {
+        progress: Some(Arc::new({
+            let (sent, written, most_ahead) = (sent.clone(), written.clone(), most_ahead.clone());
+            move |step| {
+                let sent_bytes = sent.fetch_add(step, Ordering::SeqCst) + step;
+                let ahead_bytes = sent_bytes.saturating_sub(written.load(Ordering::SeqCst));
+                most_ahead.fetch_max(ahead_bytes, Ordering::SeqCst);
+            }
+        })),
+        ..LaneOptions::default()
+    };
+    let source = ChunkSource::File(path);
+    let sink = Counting { written: Arc::clone(&written), sent: Arc::clone(&sent) };
+    let (outcome, received) = soon(async {
+        tokio::join!(pair.to_bob.send_chunk_with(&source, &sending), pair.to_alice.recv_chunk_to_writer(sink))
+    })
+    .await;
+    assert_eq!(outcome.unwrap(), LEN);
+    assert!(received.unwrap().is_some());
+    assert_eq!(written.load(Ordering::SeqCst), LEN);
+    let most_ahead = most_ahead.load(Ordering::SeqCst);
+    // The window, and what lies between the stream and either thread: some batches that a read may overfill.
+    assert!(most_ahead <= 4 << 20, "{most_ahead}");
+    assert!(most_ahead >= 1 << 19, "the receiver was not slow: {most_ahead}");
+}
+
+/// Lets the sender get as far ahead as it can at first.
+struct Counting {
+    written: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Write for Counting {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        if self.written.load(Ordering::SeqCst) == 0 {
+            let began = std::time::Instant::now();
+            while self.sent.load(Ordering::SeqCst) < 1 << 20 && began.elapsed() < AMPLE {
+                std::thread::yield_now();
+            }
+        }
+        self.written.fetch_add(data.len() as u64, Ordering::SeqCst);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn two_thousand_sends_queue_for_the_streams_there_are() {
+    let config = TransportConfig { max_concurrent_streams: 128, ..TransportConfig::default() };
+    let pair = Pair::with(config).await;
+    let mut sends = JoinSet::new();
+    for seed in 0..2000_u64 {
+        let to_bob = Arc::clone(&pair.to_bob);
+        sends.spawn(async move { to_bob.send_chunk_verified(&memory(&seed.to_le_bytes())).await });
+    }
+    let receive = async {
+        let mut seen = vec![false; 2000];
+        for _ in 0..2000 {
+            let data = pair.to_alice.recv_chunk_verified().await.unwrap().unwrap();
+            let seed = u64::from_le_bytes(data[..].try_into().unwrap());
+            assert!(!std::mem::replace(&mut seen[seed as usize], true), "{seed} came twice");
+        }
+    };
+    let all_sent = async {
+        while let Some(sent) = sends.join_next().await {
+            assert_eq!(sent.unwrap().unwrap(), 8);
+        }
+    };
+    soon(async { tokio::join!(receive, all_sent) }).await;
+}
+
+#[tokio::test]
+async fn a_sender_that_goes_away_says_cancelled_and_not_end() {
+    let pair = Pair::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let source = memory(&noise(1, 8 << 20));
+    let mut sending = Box::pin(pair.to_bob.send_chunk_verified(&source));
+    let chunk = tokio::select! {
+        sent = &mut sending => panic!("{sent:?}"),
+        chunk = soon(pair.to_alice.next_chunk()) => chunk.unwrap().unwrap(),
+    };
+    let (expected, options) = (ChunkExpectation::default(), LaneOptions::default());
+    let mut receiving = Box::pin(chunk.receive_to_path(&path, &expected, &options));
+    // Until a file has been begun.
+    let begun = async {
+        while fs::read_dir(dir.path()).unwrap().next().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        sent = &mut sending => panic!("{sent:?}"),
+        received = &mut receiving => panic!("{received:?}"),
+        () = soon(begun) => {}
+    }
+    drop(sending);
+    let outcome = soon(receiving).await;
+    let cancelled = matches!(outcome, Err(RecvChunkError::Stream(StreamError::Reset(Code::Cancelled))));
+    assert!(cancelled, "{outcome:?}");
+    assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is left");
+    pair.expect_works().await;
+}
+
+/// Whatever happens to a file between the first byte and the last, no digest is sent.
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_sent_is_never_accepted() {
+    let duel = Duel::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let data = noise(1, 8 << 20);
+    type Change = fn(&Path, &[u8]);
+    let changes: [(&str, Change); 5] = [
+        ("grows", |path, _| File::options().append(true).open(path).unwrap().write_all(b"!").unwrap()),
+        ("shrinks", |path, _| File::options().write(true).open(path).unwrap().set_len(7 << 20).unwrap()),
+        ("is replaced by another", |path, data| {
+            let other = path.with_extension("new");
+            fs::write(&other, data).unwrap();
+            fs::rename(other, path).unwrap();
+        }),
+        ("vanishes", |path, _| fs::remove_file(path).unwrap()),
+        ("is written over, its time set back", |path, data| {
+            let before = fs::metadata(path).unwrap().modified().unwrap();
+            fs::write(path, vec![1; data.len()]).unwrap();
+            File::options().write(true).open(path).unwrap().set_modified(before).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        let path = file(dir.path(), "file", &data);
+        let source = ChunkSource::File(path.clone());
+        let play = async {
+            let mut stream = duel.accept().await;
+            change(&path, &data);
+            stream.answer().await
+        };
+        let (sent, (received, end)) =
+            soon(async { tokio::join!(duel.peer.send_chunk_verified(&source), play) }).await;
+        assert!(matches!(sent, Err(SendChunkError::Source(SourceError::Changed))), "{name}: {sent:?}");
+        assert_eq!(end, End::Reset(Code::SourceChanged), "{name}");
+        assert!(received.len() < 8 + data.len() + 32, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_an_error_before_a_stream_is_opened() {
+    let duel = Duel::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut paths = vec![dir.path().join("missing"), dir.path().to_owned()];
+    #[cfg(unix)]
+    {
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        paths.push(pipe);
+    }
+    for path in paths {
+        let outcome = soon(duel.peer.send_chunk_verified(&ChunkSource::File(path.clone()))).await;
+        let refused = matches!(outcome, Err(SendChunkError::Source(SourceError::Io(_))));
+        assert!(refused, "{path:?}: {outcome:?}");
+    }
+    let probe = duel.peer.open_stream(Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(duel.accept().await.recv.id().index(), 0, "the first stream of all");
+    drop(probe);
+}
+
+/// The stream that was opened with the dial serves the first use; giving that up loses nothing.
+#[tokio::test]
+async fn a_first_use_that_is_given_up_leaves_the_next_one_its_streams() {
+    let pair = Pair::new().await;
+    let begun = pair.to_bob.open_stream(Bytes::from_static(b"half a hea")).await.unwrap();
+    drop(begun);
+    pair.expect_works().await;
+    assert!(Arc::ptr_eq(&soon(pair.alice.connect_to(addr_of(&pair.bob))).await.unwrap(), &pair.to_bob));
+}

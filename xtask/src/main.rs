@@ -41,6 +41,12 @@ enum Chore {
     Bench(bench::Args),
 }
 
+/// Whether `cargo xtask` takes these arguments.
+fn is_chore(arguments: &[&str]) -> bool {
+    let line = std::iter::once("cargo xtask").chain(arguments.iter().copied());
+    Args::try_parse_from(line).is_ok()
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = interrupt::install().and_then(|()| match args.chore {

@@ -3,6 +3,7 @@
 //! Each rule is a small scanner over text that `cargo fmt` has laid out; none of them parses Rust.
 //! Where a rule and good code disagree, change the rule here, with its reason, not the code around it.
 
+mod docs;
 mod layers;
 mod shape;
 mod source;
@@ -28,6 +29,7 @@ pub(crate) fn run() -> Result<()> {
         violations.extend(spec.check(file));
     }
     violations.extend(words::check_all(&files));
+    violations.extend(docs::check(root, &files)?);
     violations.extend(layers::check(root)?);
     for violation in &violations {
         eprintln!("{violation}");

@@ -1,0 +1,215 @@
+//! What a table in `docs/` names as its proof must exist: files, what is declared in them, tests that are still
+//! tests, examples, chores. A document that says "shown by" is otherwise the first to go stale.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use walkdir::WalkDir;
+
+use super::Violation;
+use super::source::SourceFile;
+use crate::is_chore;
+
+/// What is wrong with the tables of all files in `docs/`.
+pub(super) fn check(root: &Path, files: &[SourceFile]) -> Result<Vec<Violation>> {
+    let mut violations = Vec::new();
+    let directory = root.join("docs");
+    if !directory.is_dir() {
+        return Ok(violations);
+    }
+    for entry in WalkDir::new(&directory).sort_by_file_name() {
+        let path = entry.context("cannot walk docs")?.into_path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let relative = path.strip_prefix(root).context("walked out of docs")?;
+        let exists = |path: &Path| root.join(path).is_file();
+        violations.extend(check_text(relative, &text, &Workspace { files, exists: &exists }));
+    }
+    Ok(violations)
+}
+
+/// What may be named.
+struct Workspace<'a> {
+    files: &'a [SourceFile],
+    /// Of files that are not Rust.
+    exists: &'a dyn Fn(&Path) -> bool,
+}
+
+fn check_text(path: &Path, text: &str, workspace: &Workspace<'_>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| line.starts_with('|')) {
+        for span in spans(line) {
+            if let Err(what) = workspace.check(span) {
+                let what = format!("`{span}`: {what}");
+                violations.push(Violation { path: path.to_owned(), line: number + 1, what });
+            }
+        }
+    }
+    violations
+}
+
+/// What stands between backquotes.
+fn spans(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+impl Workspace<'_> {
+    /// Says why `span` leads nowhere. What names neither a file nor a command is prose.
+    fn check(&self, span: &str) -> Result<(), String> {
+        if let Some(arguments) = span.strip_prefix("cargo ") {
+            return self.check_command(arguments);
+        }
+        let (path, name) = match span.split_once("::") {
+            Some((path, name)) => (path, Some(name)),
+            None => (span, None),
+        };
+        if path.contains(|c: char| c.is_whitespace() || c == '*') {
+            return Ok(());
+        }
+        if path.ends_with(".rs") {
+            return self.check_source(path, name);
+        }
+        let is_path = path.contains('/') && FILES.iter().any(|extension| path.ends_with(extension));
+        match is_path && !places(path).iter().any(|place| (self.exists)(place)) {
+            true => Err("there is no such file".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn check_source(&self, path: &str, name: Option<&str>) -> Result<(), String> {
+        let places = places(path);
+        let file = self.files.iter().find(|file| places.contains(&file.path));
+        let file = file.ok_or("there is no such file")?;
+        let missing = name.into_iter().flat_map(|name| name.split("::")).find(|name| !declares(file, name));
+        match missing {
+            Some(name) if file.is_test(0) => Err(format!("`{name}` is no test there")),
+            Some(name) => Err(format!("`{name}` is not declared there")),
+            None => Ok(()),
+        }
+    }
+
+    /// A chore must take these arguments, an example must be there.
+    fn check_command(&self, arguments: &str) -> Result<(), String> {
+        let words: Vec<&str> = arguments.split_whitespace().collect();
+        if words.first() == Some(&"xtask") {
+            return is_chore(&words[1..]).then_some(()).ok_or_else(|| "no such chore".to_owned());
+        }
+        let Some(at) = words.iter().position(|word| *word == "--example") else { return Ok(()) };
+        let name = words.get(at + 1).ok_or("which example?")?;
+        let is_it = |file: &&SourceFile| {
+            let path = file.path.to_string_lossy();
+            path.ends_with(&format!("/examples/{name}.rs"))
+                || path.ends_with(&format!("/examples/{name}/main.rs"))
+        };
+        self.files.iter().any(|file| is_it(&file)).then_some(()).ok_or_else(|| "no such example".to_owned())
+    }
+}
+
+/// Where a path may lead: from the root, or with `crates/shiplane-` left out.
+fn places(path: &str) -> [PathBuf; 2] {
+    [path.into(), format!("crates/shiplane-{path}").into()]
+}
+
+/// Whether a file declares `name`; a function among tests only counts if it is one.
+fn declares(file: &SourceFile, name: &str) -> bool {
+    file.lines.iter().enumerate().any(|(at, line)| {
+        let Some(keyword) = declaration(line, name) else { return false };
+        keyword != "fn" || !file.is_test(at) || is_marked_as_test(&file.lines[..at])
+    })
+}
+
+/// The keyword with which a line declares `name`.
+fn declaration(line: &str, name: &str) -> Option<&'static str> {
+    KEYWORDS.into_iter().find(|keyword| {
+        line.match_indices(name).any(|(at, _)| {
+            let before = line[..at].strip_suffix(' ').and_then(|before| before.strip_suffix(keyword));
+            let begins = before.is_some_and(|before| before.is_empty() || before.ends_with(' '));
+            let after = line[at + name.len()..].chars().next();
+            begins && after.is_none_or(|c| !(c.is_alphanumeric() || c == '_'))
+        })
+    })
+}
+
+/// Whether the attributes right above a function say that it is a test.
+fn is_marked_as_test(above: &[String]) -> bool {
+    let attributes =
+        above.iter().rev().map(|line| line.trim()).take_while(|line| line.starts_with(['#', '/']));
+    attributes.into_iter().any(|line| line == "#[test]" || line.starts_with("#[tokio::test"))
+}
+
+const KEYWORDS: [&str; 8] = ["fn", "struct", "enum", "trait", "const", "static", "type", "mod"];
+
+/// Other files that a table may name as a proof.
+const FILES: [&str; 4] = [".md", ".toml", ".yml", ".sh"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORY: &str = "//! Docs\n#[tokio::test(start_paused = true)]\n/// Says.\nasync fn a_story() {}\n\nfn helper() {}\n\n#[test]\nfn a_story_that_is_longer() {}\n";
+
+    fn wrong(line: &str) -> Vec<String> {
+        let files = [
+            SourceFile::new("crates/shiplane-rpc/tests/it/calls.rs", STORY),
+            SourceFile::new("crates/shiplane-rpc/src/calls.rs", "pub struct Calls;\nfn helper() {}\n"),
+            SourceFile::new("crates/shiplane-rpc/examples/echo.rs", ""),
+            SourceFile::new("crates/shiplane-rpc/examples/chat/main.rs", ""),
+        ];
+        let exists = |path: &Path| path == Path::new("docs/a.md");
+        let workspace = Workspace { files: &files, exists: &exists };
+        let violations = check_text(Path::new("docs/x.md"), line, &workspace);
+        violations.into_iter().map(|violation| violation.what).collect()
+    }
+
+    #[test]
+    fn what_is_there_may_be_named() {
+        for span in [
+            "rpc/tests/it/calls.rs",
+            "rpc/tests/it/calls.rs::a_story",
+            "crates/shiplane-rpc/tests/it/calls.rs::a_story_that_is_longer",
+            "rpc/src/calls.rs::Calls",
+            "rpc/src/calls.rs::Calls::helper",
+            "cargo xtask tidy",
+            "cargo xtask demo --small",
+            "cargo run --example echo -- --loud",
+            "cargo run -p shiplane-rpc --example chat",
+            "docs/a.md",
+            "RpcClient::call",
+            "*.rs",
+        ] {
+            assert_eq!(wrong(&format!("| 1 | `{span}` |")), [""; 0], "{span}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_found() {
+        for span in [
+            "rpc/tests/it/gone.rs",
+            "rpc/tests/it/calls.rs::a_stor",
+            "rpc/tests/it/calls.rs::another",
+            "rpc/src/calls.rs::Call",
+            "rpc/src/calls.rs::Calls::gone",
+            "cargo xtask dance",
+            "cargo xtask demo --huge",
+            "cargo run --example gone",
+            "docs/b.md",
+        ] {
+            assert_eq!(wrong(&format!("| 1 | x `tls` | `{span}` |")).len(), 1, "{span}");
+        }
+        assert_eq!(wrong("| `rpc/src/a.rs`, `rpc/src/b.rs` |").len(), 2);
+    }
+
+    #[test]
+    fn a_function_among_tests_that_is_none_shows_nothing() {
+        let what = "`rpc/tests/it/calls.rs::helper`: `helper` is no test there";
+        assert_eq!(wrong("| `rpc/tests/it/calls.rs::helper` |"), [what]);
+    }
+
+    #[test]
+    fn only_tables_are_read() {
+        assert_eq!(wrong("As in `rpc/src/gone.rs`."), [""; 0]);
+    }
+}

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: one large file over loopback, as whole programs: shiplane beside scp and raw
 //! quinn. Interleaved runs, medians, and ratios, since absolute numbers drift from machine to machine.
-//! Nothing here is an assertion: a slow machine makes no red build.
+//! `rpc` compares calls instead. Nothing here is an assertion: a slow machine makes no red build.
 
 mod ours;
 mod raw;
+mod rpc;
 mod scp;
 mod table;
 
@@ -23,7 +24,10 @@ use crate::{compare, dataset, interrupt, units};
 
 /// What the user typed.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Size of the file, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     size_mib: u64,
@@ -38,8 +42,18 @@ pub(crate) struct Args {
     raw_mtu: Option<u16>,
 }
 
+/// What else can be measured.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Calls, beside bare quinn and tarpc, and beside a bulk transfer
+    Rpc(rpc::Args),
+}
+
 /// Measures and prints the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(Other::Rpc(args)) = &args.other {
+        return rpc::run(args);
+    }
     println!("building shiplane in release");
     let shiplane = Shiplane::build()?;
     let bytes = args.size_mib << 20;

@@ -37,7 +37,7 @@ enum Chore {
     Ci,
     /// The house rules: docs, layers, lengths, words that must not stand in the code
     Tidy,
-    /// One large file beside scp and raw quinn, as ratios
+    /// One large file beside scp and raw quinn, or calls beside bare quinn and tarpc, as ratios
     Bench(bench::Args),
 }
 

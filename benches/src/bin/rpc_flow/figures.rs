@@ -1,0 +1,65 @@
+//! What was measured, and the medians of it as JSON.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// One round of one contender.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    calls_per_s: f64,
+    p50_us: f64,
+    p99_us: f64,
+    max_us: f64,
+    /// What the lane carried meanwhile.
+    pub(crate) bulk_mb_per_s: Option<f64>,
+}
+
+impl Sample {
+    pub(crate) fn new(mut latencies_ns: Vec<u64>, took: Duration) -> Self {
+        latencies_ns.sort_unstable();
+        let at = |share: f64| {
+            let last = latencies_ns.len().saturating_sub(1);
+            let index = (last as f64 * share).round() as usize;
+            latencies_ns.get(index).map_or(f64::NAN, |&ns| ns as f64 / 1000.0)
+        };
+        let calls_per_s = latencies_ns.len() as f64 / took.as_secs_f64();
+        Self { calls_per_s, p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0), bulk_mb_per_s: None }
+    }
+}
+
+/// All rounds.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    rows: BTreeMap<(usize, &'static str), Vec<Sample>>,
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, name: &'static str, in_flight: usize, sample: Sample) {
+        self.rows.entry((in_flight, name)).or_default().push(sample);
+    }
+
+    /// One line a row.
+    pub(crate) fn print(&self) {
+        for ((in_flight, name), samples) in &self.rows {
+            let of = |figure: fn(&Sample) -> f64| median(samples.iter().map(figure));
+            let bulk: Vec<f64> = samples.iter().filter_map(|sample| sample.bulk_mb_per_s).collect();
+            let bulk = match bulk.is_empty() {
+                true => String::new(),
+                false => format!(",\"bulk_mb_per_s\":{:.0}", median(bulk)),
+            };
+            println!(
+                "{{\"name\":\"{name}\",\"in_flight\":{in_flight},\"calls_per_s\":{:.0},\"p50_us\":{:.1},\
+                 \"p99_us\":{:.1},\"max_us\":{:.1}{bulk}}}",
+                of(|sample| sample.calls_per_s),
+                of(|sample| sample.p50_us),
+                of(|sample| sample.p99_us),
+                of(|sample| sample.max_us),
+            );
+        }
+    }
+}
+
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,139 @@
+//! Calls of 256 bytes there and back over loopback: shiplane's beside bare quinn's and tarpc's.
+//!
+//! Each has two threads with a `current_thread` runtime, one a side. Rounds are interleaved and the
+//! medians of the rounds are told: one line of JSON for each contender and each number of calls in
+//! flight, and one for shiplane's calls while a bulk transfer fills their connection.
+
+mod contenders;
+mod figures;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use clap::Parser;
+use shiplane_benches::{Failure, runtime};
+
+use self::{
+    contenders::{BareQuinn, Echo, Shiplane, Tarpc},
+    figures::{Figures, Sample},
+};
+
+#[derive(Parser)]
+struct Args {
+    /// Rounds of which the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Length of one measurement, in milliseconds
+    #[arg(long, default_value_t = 700)]
+    each_ms: u64,
+    /// Calls in flight; repeat for several
+    #[arg(long, default_values_t = [1, 64, 256])]
+    in_flight: Vec<usize>,
+    /// Only the contender with this name
+    #[arg(long)]
+    only: Option<String>,
+    /// Leave out the calls beside a bulk transfer
+    #[arg(long)]
+    no_bulk: bool,
+    /// Only the calls beside a bulk transfer
+    #[arg(long)]
+    bulk_only: bool,
+}
+
+fn main() -> Result<(), Failure> {
+    let args = Args::parse();
+    runtime()?.block_on(async {
+        if !args.bulk_only {
+            side_by_side(&args).await?;
+        }
+        if !args.no_bulk {
+            beside_bulk(&args).await?;
+        }
+        Ok(())
+    })
+}
+
+async fn side_by_side(args: &Args) -> Result<(), Failure> {
+    let shiplane = Arc::new(Shiplane::connect().await?);
+    let quinn = Arc::new(BareQuinn::connect().await?);
+    let tarpc = Arc::new(Tarpc::connect().await?);
+    let mut figures = Figures::default();
+    for _ in 0..args.rounds {
+        for &in_flight in &args.in_flight {
+            round(args, &shiplane, in_flight, &mut figures).await?;
+            round(args, &quinn, in_flight, &mut figures).await?;
+            round(args, &tarpc, in_flight, &mut figures).await?;
+        }
+    }
+    figures.print();
+    Ok(())
+}
+
+async fn round<E: Echo>(
+    args: &Args,
+    echo: &Arc<E>,
+    in_flight: usize,
+    figures: &mut Figures,
+) -> Result<(), Failure> {
+    if args.only.as_ref().is_some_and(|only| only != E::NAME) {
+        return Ok(());
+    }
+    let each = Duration::from_millis(args.each_ms);
+    // Not counted: caches warm up and windows open.
+    calls(echo, in_flight, each / 5).await?;
+    figures.add(E::NAME, in_flight, calls(echo, in_flight, each).await?);
+    Ok(())
+}
+
+/// So many callers, each with one call after another, for so long.
+async fn calls<E: Echo>(echo: &Arc<E>, callers: usize, duration: Duration) -> Result<Sample, Failure> {
+    let body = Bytes::from(vec![7; BODY_LEN_BYTES]);
+    let began = Instant::now();
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..callers {
+        let (echo, body) = (Arc::clone(echo), body.clone());
+        running.spawn(async move {
+            let mut latencies_ns = Vec::new();
+            let mut now = Instant::now();
+            while now < began + duration {
+                if echo.echo(body.clone()).await?.len() != body.len() {
+                    return Err("the echo is another".into());
+                }
+                let done = Instant::now();
+                latencies_ns.push((done - now).as_nanos() as u64);
+                now = done;
+            }
+            Ok::<_, Failure>(latencies_ns)
+        });
+    }
+    let mut latencies_ns = Vec::new();
+    while let Some(caller) = running.join_next().await {
+        latencies_ns.extend(caller??);
+    }
+    Ok(Sample::new(latencies_ns, began.elapsed()))
+}
+
+/// Calls one at a time while chunks go the same way, as many lanes at a time as a transfer has.
+async fn beside_bulk(args: &Args) -> Result<(), Failure> {
+    let mut figures = Figures::default();
+    for _ in 0..args.rounds {
+        let shiplane = Arc::new(Shiplane::connect().await?);
+        let bulk = shiplane.start_bulk();
+        let each = Duration::from_millis(args.each_ms);
+        // A second, so that the window is open and the path known.
+        calls(&shiplane, 1, Duration::from_secs(1)).await?;
+        bulk.reset();
+        let mut sample = calls(&shiplane, 1, each * 3).await?;
+        sample.bulk_mb_per_s = Some(bulk.megabytes_a_second());
+        figures.add("shiplane beside bulk", 1, sample);
+        bulk.stop().await?;
+    }
+    figures.print();
+    Ok(())
+}
+
+/// A small request and its small answer; with its header and envelope each fits one packet of any size.
+const BODY_LEN_BYTES: usize = 256;

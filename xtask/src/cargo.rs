@@ -57,11 +57,16 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// Builds one binary in release and says where it is.
 pub(crate) fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
-    let name = format!("building {binary}");
     let mut command = cargo();
     command.args(["build", "--release", "--package", package, "--bin", binary]);
+    executable_of(&mut command, binary)
+}
+
+/// Runs a `cargo build` of one binary and says where it is.
+pub(crate) fn executable_of(command: &mut Command, binary: &str) -> Result<PathBuf> {
+    let name = format!("building {binary}");
     command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
-    let mut running = Running::start(&name, &mut command)?;
+    let mut running = Running::start(&name, command)?;
     let stdout = running.take_stdout().context("cargo has no standard output")?;
     // Read here, not after the wait: cargo blocks once the pipe is full.
     let mut executable = None;
@@ -76,7 +81,7 @@ pub(crate) fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
     running.wait(Duration::MAX)?.expect_success(&name)?;
     match executable {
         Some(path) => Ok(path),
-        None => bail!("cargo built no binary `{binary}` in `{package}`"),
+        None => bail!("cargo built no binary `{binary}`"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::{cargo, demo, interrupt, process, tidy, units};
+use crate::{cargo, demo, fuzz, interrupt, process, tidy, units};
 
 /// Runs all steps in order and stops at the first that fails. Cheap ones come first. The table of what
 /// was run stands at the end either way.
@@ -53,13 +53,14 @@ fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
     vec![name.to_owned(), units::seconds(time), verdict.to_owned()]
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step { name: "format", run: format },
     Step { name: "tidy", run: house_rules },
     Step { name: "clippy", run: clippy },
     Step { name: "each crate alone", run: each_alone },
     Step { name: "docs", run: docs },
     Step { name: "test", run: test },
+    Step { name: "fuzz, short", run: short_fuzz },
     Step { name: "dependencies", run: dependencies },
     Step { name: "demo, small", run: small_demo },
 ];
@@ -93,6 +94,14 @@ fn docs() -> Result<Note> {
 
 fn test() -> Result<Note> {
     run_cargo(&mut cargo_with(&["test", "--workspace", "--locked"]))
+}
+
+fn short_fuzz() -> Result<Note> {
+    if !fuzz::can_be_built() {
+        return Ok(Note::Left("left out: libFuzzer needs a C++ compiler"));
+    }
+    fuzz::run(&fuzz::Args::short())?;
+    Ok(Note::Passed)
 }
 
 fn dependencies() -> Result<Note> {

@@ -1,7 +1,8 @@
-//! The project's own chores: `cargo xtask demo | ci | tidy | bench`.
+//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | bench`.
 //!
 //! Reading order: `demo` is what a newcomer runs; `ci` is what must be green; `tidy` holds the house
-//! rules as failing checks; `bench` compares whole programs. Beneath them: `process` (children that
+//! rules as failing checks; `fuzz` gives every decoder bytes that nobody thought of; `bench` compares
+//! whole programs. Beneath them: `process` (children that
 //! cannot outlive us), `dataset` (what is sent), `compare` (whether it arrived), `shiplane` (the
 //! program under trial, driven by its command-line contract only).
 
@@ -11,6 +12,7 @@ mod ci;
 mod compare;
 mod dataset;
 mod demo;
+mod fuzz;
 mod interrupt;
 mod process;
 mod scratch;
@@ -37,6 +39,8 @@ enum Chore {
     Ci,
     /// The house rules: docs, layers, lengths, words that must not stand in the code
     Tidy,
+    /// Give every decoder bytes that nobody thought of
+    Fuzz(fuzz::Args),
     /// One large file beside scp and raw quinn, or calls beside bare quinn and tarpc, as ratios
     Bench(bench::Args),
 }
@@ -48,11 +52,15 @@ fn is_chore(arguments: &[&str]) -> bool {
 }
 
 fn main() -> ExitCode {
+    if let Some(compiled) = fuzz::as_compiler() {
+        return compiled;
+    }
     let args = Args::parse();
     let outcome = interrupt::install().and_then(|()| match args.chore {
         Chore::Demo(args) => demo::run(&args),
         Chore::Ci => ci::run(),
         Chore::Tidy => tidy::run(),
+        Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Bench(args) => bench::run(&args),
     });
     match outcome {

@@ -291,7 +291,9 @@ mod tests {
 
     #[test]
     fn a_child_that_does_not_end_is_killed_and_named() {
-        let running = Running::start("idler", &mut shell("read line")).unwrap();
+        let mut idler = shell("read line");
+        // Of its own: the tests' may be at its end.
+        let running = Running::start("idler", idler.stdin(Stdio::piped())).unwrap();
         let pid = running.pid();
         let late = running.wait(Duration::ZERO).unwrap_err();
         assert!(late.to_string().contains("idler did not end"), "{late}");

@@ -398,5 +398,52 @@ const SAMPLE_LEN: usize = 64 * 1024;
 
 const READ_LEN: usize = 256 * 1024;
 
+/// For the fuzzer: the agreed size (u16), then a payload. Nothing but content of that size and of the
+/// digest it came with is ever committed, and no more than that is written.
+#[doc(hidden)]
+pub fn fuzz_encoded(data: &[u8]) {
+    let Some((size, payload)) = data.split_first_chunk() else { return };
+    let content_bytes = u64::from(u16::from_le_bytes(*size));
+    let Ok(offer) = Offer::new(payload.len() as u64, u64::MAX) else { return };
+    let Ok(mut sink) = DecodingSink::new(Written(Vec::new()), content_bytes, payload.len() as u64) else {
+        return;
+    };
+    let mut receiver = offer.accept();
+    for piece in payload.chunks(1 + payload.len() / 3).chain([&Digest::of(payload).as_bytes()[..]]) {
+        receiver.push(Bytes::copy_from_slice(piece));
+    }
+    while let Ok(step) = receiver.poll() {
+        match step {
+            RecvStep::Payload { data, .. } if sink.write(&data).is_err() => return,
+            RecvStep::Payload { .. } => {}
+            RecvStep::Verified(verified) => {
+                if let Ok((_, (content, _))) = sink.commit(verified) {
+                    assert_eq!(content.len() as u64, content_bytes);
+                    assert!(payload.get(1..HEAD_LEN) == Some(Digest::of(&content).as_bytes()));
+                }
+                return;
+            }
+            RecvStep::NeedInput | RecvStep::Ended => return,
+        }
+    }
+}
+
+struct Written(Vec<u8>);
+
+impl ChunkSink for Written {
+    type Output = Vec<u8>;
+    type Error = io::Error;
+
+    fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(data);
+        assert!(self.0.len() <= usize::from(u16::MAX), "no more than was agreed on");
+        Ok(())
+    }
+
+    fn commit(self, verified: Verified) -> io::Result<(Stored, Vec<u8>)> {
+        Ok((verified.stored(shiplane_wire::Promise::Verified), self.0))
+    }
+}
+
 #[cfg(test)]
 mod tests;

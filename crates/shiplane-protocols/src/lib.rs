@@ -64,6 +64,16 @@ pub mod snapshot;
 pub mod sync;
 pub mod transfer;
 
+/// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::access::fuzz::{fuzz_address, fuzz_peers, fuzz_ticket};
+    pub use crate::compress::fuzz_encoded;
+    pub use crate::files::fuzz_journal;
+    pub use crate::methods::fuzz_methods;
+    pub use crate::sync::fuzz::{fuzz_base, fuzz_manifest, fuzz_stat_cache};
+}
+
 pub use auto::{AutoOptions, CALL_THRESHOLD_BYTES, Carried, Carrier, transfer_auto};
 pub use batch::{BatchOptions, BatchSource, InFlight, transfer_batch};
 pub use compress::Compression;

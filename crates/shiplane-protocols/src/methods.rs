@@ -135,6 +135,24 @@ pub(crate) struct PushDone {
     pub(crate) failed_entries: u64,
 }
 
+/// For the fuzzer: a body of any method, which encodes to the same again.
+pub fn fuzz_methods(data: &[u8]) {
+    fn body<T: Serialize + for<'de> Deserialize<'de>>(data: &[u8]) {
+        if let Ok(body) = shiplane_rpc::decode::<T>(data) {
+            assert!(shiplane_rpc::encode(&body).is_ok_and(|encoded| encoded == data));
+        }
+    }
+    body::<RedeemRequest>(data);
+    body::<FetchOpen>(data);
+    body::<FetchOpened>(data);
+    body::<Confirm>(data);
+    body::<Confirmed>(data);
+    body::<PushOpen>(data);
+    body::<PushOpened>(data);
+    body::<PushSettle>(data);
+    body::<PushSettled>(data);
+}
+
 impl From<&Shape> for FetchOpened {
     fn from(shape: &Shape) -> Self {
         match shape {

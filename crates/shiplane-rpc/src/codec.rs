@@ -203,7 +203,10 @@ pub fn fuzz_envelopes(data: &[u8]) {
 pub fn fuzz_body(data: &[u8]) {
     type Body = (Vec<Option<Result<String, i128>>>, BTreeMap<u16, Vec<()>>, (char, bool, f32), [u8; 3]);
     if let Ok(body) = decode::<Body>(data) {
-        assert!(encode(&body).is_ok_and(|encoded| encoded == data));
+        let Ok(encoded) = encode(&body) else { panic!("what was decoded has no encoding") };
+        // A map may have come in another order, which is then lost, or with a key twice, which makes it shorter.
+        let again = || decode::<Body>(&encoded).ok().and_then(|again| encode(&again).ok());
+        assert!(encoded.len() < data.len() || again().is_some_and(|again| again == encoded));
     }
 }
 

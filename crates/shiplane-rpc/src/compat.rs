@@ -68,6 +68,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+#[doc(hidden)]
+pub use self::envelope::fuzz_octopii;
 pub use self::envelope::{
     OneWayMessage, RequestPayload, ResponsePayload, RpcMessage, RpcRequest, RpcResponse,
 };

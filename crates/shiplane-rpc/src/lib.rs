@@ -77,5 +77,6 @@ pub use server::Router;
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::codec::{fuzz_body, fuzz_envelopes};
+    pub use crate::compat::fuzz_octopii;
     pub use crate::frame::fuzz_answer_stream;
 }

@@ -13,6 +13,8 @@ use ring::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+pub use key_file::fuzz_key_file;
+pub use peer_id::fuzz_peer_id;
 pub use peer_id::{PeerId, PeerIdError};
 
 /// The Ed25519 key pair that this process is known by.

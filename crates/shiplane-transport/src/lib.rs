@@ -97,3 +97,9 @@ pub use trust::{Admission, Trust};
 #[cfg(feature = "test-support")]
 #[doc(hidden)]
 pub use tls::test_support;
+
+/// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::identity::{fuzz_key_file, fuzz_peer_id};
+}

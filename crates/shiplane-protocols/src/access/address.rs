@@ -127,6 +127,14 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// For the fuzzer: what is read is written so that it reads the same.
+pub fn fuzz_address(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    if let Ok(at) = text.parse::<HostPort>() {
+        assert_eq!(at.to_string().parse().as_ref(), Ok(&at));
+    }
+}
+
 fn parse_port(text: &str) -> Result<u16, AddressError> {
     if text.is_empty() {
         return Err(AddressError::PortMissing);

@@ -26,6 +26,13 @@ mod store;
 mod ticket;
 mod tickets;
 
+/// The fuzzer's entries.
+pub(crate) mod fuzz {
+    pub use super::address::fuzz_address;
+    pub use super::peers::fuzz_peers;
+    pub use super::ticket::fuzz_ticket;
+}
+
 pub use address::{AddressError, Host, HostName, HostPort};
 pub use control::{AccessControl, Broken, Reload};
 pub use grant::{Denied, Grant, Right, Scope};

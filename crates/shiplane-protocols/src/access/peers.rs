@@ -218,6 +218,19 @@ impl PeersText {
     }
 }
 
+/// For the fuzzer: a file that is understood says the same when it is written again, and so does each peer.
+pub fn fuzz_peers(data: &[u8]) {
+    let Ok(text) = PeersText::parse(data) else { return };
+    let peers = || text.peers().cloned().collect::<Vec<_>>();
+    let reads_as = |bytes: &[u8], peers: &[StandingPeer]| {
+        PeersText::parse(bytes).is_ok_and(|text| text.peers().eq(peers))
+    };
+    assert!(reads_as(&text.to_bytes(), &peers()));
+    let mut rewritten = PeersText::default();
+    peers().iter().for_each(|peer| rewritten.put(peer));
+    assert!(reads_as(&rewritten.to_bytes(), &peers()));
+}
+
 #[derive(Debug, Clone)]
 struct Line {
     raw: String,

@@ -311,6 +311,15 @@ pub(super) fn decode_path(text: &str) -> Result<Vec<u8>, TicketError> {
     Ok(percent_decode_str(text).collect())
 }
 
+/// For the fuzzer: what is read is written so that it reads the same.
+pub fn fuzz_ticket(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    if let Ok(ticket) = text.parse::<Ticket>() {
+        assert!(ticket.to_string().parse::<Ticket>().is_ok_and(|again| again == ticket));
+        assert!(ticket.path().is_empty() || RelPath::parse(ticket.path()).is_ok());
+    }
+}
+
 fn is_base64url(symbol: char) -> bool {
     symbol.is_ascii_alphanumeric() || matches!(symbol, '-' | '_')
 }

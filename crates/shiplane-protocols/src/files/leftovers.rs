@@ -153,11 +153,11 @@ impl Leftovers {
     }
 
     fn begun(&mut self, id: u64, size_bytes: u64, version: Version, path: RelPath) -> Option<()> {
-        if self.files.contains_key(&id) {
+        if self.files.contains_key(&id) || id > MAX_ID {
             return None;
         }
         // Files are begun in the order of their chunks, not of their numbers.
-        self.next_id = self.next_id.max(id.checked_add(1)?);
+        self.next_id = self.next_id.max(id + 1);
         if let Some(old) = self.ids.insert(path.clone(), id) {
             let is_left = self.files.get(&old).is_some_and(|file| file.stage == Stage::Left);
             if is_left {
@@ -270,6 +270,9 @@ impl Leftovers {
     }
 }
 
+/// Numbers are given from 0 on: a journal with a larger one is not ours, and there is always a next one.
+const MAX_ID: u64 = u64::MAX / 2;
+
 #[cfg(test)]
 mod tests {
     use shiplane_wire::Digest;
@@ -302,6 +305,8 @@ mod tests {
         for records in [
             vec![begun(0), begun(0)],
             vec![begun(u64::MAX)],
+            // Found by the fuzzer: there was no number left for the next file.
+            vec![begun(u64::MAX - 1)],
             vec![kept(&[(0, 0, 1)])],
             vec![begun(0), kept(&[(1, 0, 1)])],
             vec![begun(0), kept(&[(0, 5, 6)])],

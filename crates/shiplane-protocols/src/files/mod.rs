@@ -36,6 +36,8 @@ pub use cuts::PlacedCut;
 pub(crate) use cuts::{bounds_of, cut};
 pub use destination::{Destination, ReceiveOptions};
 pub use error::{DestinationError, FaultClass, Operation, SourceError};
+#[doc(hidden)]
+pub use journal::fuzz_journal;
 pub use names::{JobKey, NameRefused};
 pub use plan::Plan;
 pub use platform::Kind;

@@ -21,9 +21,8 @@ pub use plan::{Action, Change, Consent, Outcome, PlanError, Side, Why, plan};
 pub use scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 pub use stat_cache::StatCache;
 
-/// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
-#[doc(hidden)]
-pub mod fuzz {
+/// The fuzzer's entries.
+pub(crate) mod fuzz {
     pub use super::base::fuzz_base;
     pub use super::codec::fuzz_manifest;
     pub use super::stat_cache::fuzz_stat_cache;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use shiplane_protocols::sync::fuzz;
+use shiplane_protocols::fuzz;
 
 fn replay(entry: &str, run: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(entry);
@@ -16,7 +16,13 @@ fn replay(entry: &str, run: fn(&[u8])) {
 
 #[test]
 fn the_corpus_is_survived() {
+    replay("address", fuzz::fuzz_address);
     replay("base", fuzz::fuzz_base);
+    replay("encoded", fuzz::fuzz_encoded);
+    replay("journal", fuzz::fuzz_journal);
     replay("manifest", fuzz::fuzz_manifest);
+    replay("methods", fuzz::fuzz_methods);
+    replay("peers", fuzz::fuzz_peers);
     replay("stat_cache", fuzz::fuzz_stat_cache);
+    replay("ticket", fuzz::fuzz_ticket);
 }

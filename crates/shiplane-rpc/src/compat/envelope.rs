@@ -152,6 +152,14 @@ impl RpcMessage {
     }
 }
 
+/// For the fuzzer: what decodes encodes to the same again.
+#[doc(hidden)]
+pub fn fuzz_octopii(data: &[u8]) {
+    if let Ok(message) = RpcMessage::decode(data) {
+        assert!(message.encode().is_ok_and(|encoded| encoded == data));
+    }
+}
+
 /// Bytes, cut from the input at once: a length that a peer claims costs nothing before it is there.
 mod octets {
     use super::{Bytes, Deserialize};

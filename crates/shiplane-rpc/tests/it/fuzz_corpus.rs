@@ -19,4 +19,5 @@ fn the_corpus_is_survived() {
     replay("envelopes", fuzz::fuzz_envelopes);
     replay("body", fuzz::fuzz_body);
     replay("answer_stream", fuzz::fuzz_answer_stream);
+    replay("octopii", fuzz::fuzz_octopii);
 }

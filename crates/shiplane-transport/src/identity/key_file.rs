@@ -92,6 +92,13 @@ fn parse(text: &[u8]) -> Option<(PrivateKey, Option<PeerId>)> {
     private.pkcs8().starts_with(&PKCS8_PREFIX).then_some((private, stated))
 }
 
+/// For the fuzzer: a file is a key or none.
+pub fn fuzz_key_file(data: &[u8]) {
+    if let Some((key, _)) = parse(data) {
+        assert!(data.len() <= MAX_LEN_BYTES && key.pkcs8().starts_with(&PKCS8_PREFIX));
+    }
+}
+
 /// A name beside the file that nobody else uses. What is there is removed on drop.
 struct Temporary(PathBuf);
 

@@ -90,6 +90,13 @@ impl FromStr for PeerId {
     }
 }
 
+/// For the fuzzer: a key has one name, in either case.
+pub fn fuzz_peer_id(data: &[u8]) {
+    if let Ok(id) = String::from_utf8_lossy(data).parse::<PeerId>() {
+        assert_eq!(id.to_string().as_bytes(), data.to_ascii_lowercase());
+    }
+}
+
 /// Why a text is not a peer id. The caller's input is at fault; the text has to be copied again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PeerIdError {

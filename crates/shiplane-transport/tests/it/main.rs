@@ -9,6 +9,7 @@ mod allocations;
 mod chunks;
 mod frame_received;
 mod frame_sent;
+mod fuzz_corpus;
 mod harness;
 mod messages;
 mod openings;

@@ -53,13 +53,14 @@ fn write_the_seeds() {
 type FuzzEntry = fn(&[u8]);
 
 /// In order of their names.
-const ENTRIES: [(&str, FuzzEntry); 7] = [
+const ENTRIES: [(&str, FuzzEntry); 8] = [
     ("opening", fuzz::fuzz_opening),
     ("path", fuzz::fuzz_path),
     ("records_provider", fuzz::fuzz_records_provider),
     ("records_receiver", fuzz::fuzz_records_receiver),
     ("recv", fuzz::fuzz_recv),
     ("send", fuzz::fuzz_send),
+    ("session", fuzz::fuzz_session),
     ("status", fuzz::fuzz_status),
 ];
 
@@ -73,6 +74,7 @@ fn seeds() -> BTreeMap<&'static str, Seeds> {
         ("records_receiver", cut_by(6, receiver_records())),
         ("recv", cut_by(4, frames())),
         ("send", cut_by(2, sources())),
+        ("session", scripts()),
         ("status", cut_by(0, answers())),
     ])
 }
@@ -203,6 +205,31 @@ fn frames() -> Seeds {
 
 fn sources() -> Seeds {
     vec![("exact", b"exactly".to_vec()), ("short", b"short".to_vec()), ("long", b"too long".to_vec())]
+}
+
+/// For each thing that happens its kind, and how much of it.
+fn scripts() -> Seeds {
+    let script = |len: u8, ops: &[(u8, u8)]| {
+        std::iter::once(len).chain(ops.iter().map(|(op, count)| op | ((count - 1) << 3))).collect()
+    };
+    let (supply, source, send, deliver, receive, harm, end, answer) = (0, 1, 2, 3, 4, 5, 6, 7);
+    let one_by_one = [(supply, 1), (send, 2), (deliver, 1), (receive, 1)].repeat(50);
+    vec![
+        ("nothing-happens", script(7, &[])),
+        (
+            "empty-chunk",
+            script(0, &[(send, 5), (deliver, 32), (deliver, 8), (receive, 5), (answer, 1), (end, 1)]),
+        ),
+        ("one-by-one", script(2, &one_by_one)),
+        ("flipped", script(2, &[(supply, 6), (send, 3), (harm, 8), (deliver, 32)])),
+        ("size-flipped", script(2, &[(send, 1), (harm, 2), (deliver, 32), (receive, 1), (answer, 1)])),
+        ("byte-lost", script(2, &[(supply, 6), (send, 4), (harm, 10), (deliver, 32)])),
+        ("byte-added-at-the-end", script(0, &[(send, 5), (deliver, 32), (deliver, 7), (harm, 6)])),
+        ("cut", script(9, &[(supply, 9), (send, 3), (deliver, 12), (end, 32), (receive, 9)])),
+        ("cut-in-size", script(9, &[(send, 1), (deliver, 3), (end, 32)])),
+        ("source-short", script(9, &[(supply, 9), (send, 3), (source, 31), (deliver, 32)])),
+        ("source-long", script(2, &[(supply, 3), (source, 32), (deliver, 32)])),
+    ]
 }
 
 fn answers() -> Seeds {

@@ -200,6 +200,28 @@ fn replay(file: &File) -> io::Result<Option<Replayed>> {
     }
 }
 
+/// For the fuzzer: records, each after its length, which get their check here, or no input would come past
+/// it. Whatever they say, they are replayed or found to be no journal of ours.
+pub fn fuzz_journal(data: &[u8]) {
+    let (mut rest, mut journal) = (data, Vec::new());
+    while let Some((&len, after)) = rest.split_first() {
+        let (body, after) = after.split_at(after.len().min(len.into()));
+        record::put_raw(&mut journal, body);
+        rest = after;
+    }
+    for input in [data, &journal] {
+        let (mut input, mut leftovers, mut body) = (input, Leftovers::default(), Vec::new());
+        while let Ok(Next::Record { record, .. }) = read_next(&mut input, &mut body) {
+            if leftovers.apply(record).is_none() {
+                break;
+            }
+        }
+        let fresh = leftovers.fresh_id();
+        assert!(leftovers.take_unsettled().iter().all(|(id, _)| *id < fresh), "numbers are not used twice");
+        assert!(leftovers.take_unsettled().is_empty());
+    }
+}
+
 fn set_aside(dir: &Dir, key: JobKey) -> io::Result<()> {
     let name = key.journal_name();
     for attempt in 0..ASIDE_ATTEMPTS {

@@ -131,6 +131,13 @@ pub(super) fn read_next(input: &mut impl Read, body: &mut Vec<u8>) -> io::Result
     })
 }
 
+/// Appends a record whose body may be none.
+pub(super) fn put_raw(journal: &mut Vec<u8>, body: &[u8]) {
+    journal.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    journal.extend_from_slice(body);
+    journal.extend_from_slice(&check_of(body));
+}
+
 /// Most bytes of a body. The largest honest one is a chunk of 1,024 spans, some 24 KiB.
 const MAX_BODY_LEN_BYTES: u32 = 64 << 10;
 

@@ -1,0 +1,77 @@
+//! What is fuzzed: a name, the crate that keeps its corpus, and the entry beside the code.
+//!
+//! `cargo xtask fuzz` runs them. A decoder that is new gets an entry, a directory of seeds and a line here.
+
+use shiplane_protocols::fuzz as protocols;
+use shiplane_rpc::fuzz as rpc;
+use shiplane_transport::fuzz as transport;
+use shiplane_wire::fuzz as wire;
+
+/// A decoder, or a machine and what drives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The crate; its seeds are in `crates/PACKAGE/corpus/NAME`.
+    pub package: &'static str,
+    /// The name.
+    pub name: &'static str,
+    /// Takes any bytes and panics if a law is broken.
+    pub run: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    target("shiplane-wire", "opening", wire::fuzz_opening),
+    target("shiplane-wire", "path", wire::fuzz_path),
+    target("shiplane-wire", "records_provider", wire::fuzz_records_provider),
+    target("shiplane-wire", "records_receiver", wire::fuzz_records_receiver),
+    target("shiplane-wire", "recv", wire::fuzz_recv),
+    target("shiplane-wire", "send", wire::fuzz_send),
+    target("shiplane-wire", "session", wire::fuzz_session),
+    target("shiplane-wire", "status", wire::fuzz_status),
+    target("shiplane-transport", "key_file", transport::fuzz_key_file),
+    target("shiplane-transport", "peer_id", transport::fuzz_peer_id),
+    target("shiplane-rpc", "answer_stream", rpc::fuzz_answer_stream),
+    target("shiplane-rpc", "body", rpc::fuzz_body),
+    target("shiplane-rpc", "envelopes", rpc::fuzz_envelopes),
+    target("shiplane-rpc", "octopii", rpc::fuzz_octopii),
+    target("shiplane-protocols", "address", protocols::fuzz_address),
+    target("shiplane-protocols", "base", protocols::fuzz_base),
+    target("shiplane-protocols", "encoded", protocols::fuzz_encoded),
+    target("shiplane-protocols", "journal", protocols::fuzz_journal),
+    target("shiplane-protocols", "manifest", protocols::fuzz_manifest),
+    target("shiplane-protocols", "methods", protocols::fuzz_methods),
+    target("shiplane-protocols", "peers", protocols::fuzz_peers),
+    target("shiplane-protocols", "stat_cache", protocols::fuzz_stat_cache),
+    target("shiplane-protocols", "ticket", protocols::fuzz_ticket),
+];
+
+const fn target(package: &'static str, name: &'static str, run: fn(&[u8])) -> Target {
+    Target { package, name, run }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_target_has_seeds_and_every_corpus_a_target() {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("crates");
+        let mut found = BTreeSet::new();
+        for package in fs::read_dir(crates).unwrap() {
+            let package = package.unwrap();
+            let Ok(corpora) = fs::read_dir(package.path().join("corpus")) else { continue };
+            for corpus in corpora {
+                let corpus = corpus.unwrap();
+                assert!(fs::read_dir(corpus.path()).unwrap().next().is_some(), "{corpus:?} is empty");
+                found.insert((package.file_name(), corpus.file_name()));
+            }
+        }
+        let known: BTreeSet<_> =
+            TARGETS.iter().map(|target| (target.package.into(), target.name.into())).collect();
+        assert_eq!(found, known);
+    }
+}

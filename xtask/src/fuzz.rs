@@ -1,0 +1,213 @@
+//! `cargo xtask fuzz`: every decoder, and the machines of the wire, under libFuzzer.
+//!
+//! It works with the stable compiler: what libFuzzer needs to see which code an input reaches is a pass of
+//! LLVM that any compiler has. What is interesting is kept in `target/fuzz` and gone on with the next time;
+//! an input that breaks a law goes to the committed corpus, where `cargo test` replays it from then on.
+
+mod coverage;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::{self, Lines, Running};
+use crate::{cargo, units};
+
+pub(crate) use coverage::as_compiler;
+
+/// What to fuzz, and for how long.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Minutes for each target
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// This target alone; may be given several times
+    #[arg(long)]
+    target: Vec<String>,
+}
+
+impl Args {
+    /// Enough to notice that a target is broken, and what a few thousand inputs show.
+    pub(crate) fn short() -> Self {
+        Self { minutes: 1.0 / 60.0, target: Vec::new() }
+    }
+}
+
+/// Runs the targets one after another, each to its first failure at most.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let time = Duration::try_from_secs_f64(args.minutes * 60.0).context("that is no number of minutes")?;
+    let fuzzer = build()?;
+    let targets = chosen(targets(&fuzzer)?, &args.target)?;
+    let mut rows = Vec::new();
+    let mut broken = Vec::new();
+    for target in &targets {
+        let outcome = fuzz(&fuzzer, target, time.max(Duration::from_secs(1)))?;
+        rows.push(vec![
+            target.name.clone(),
+            units::count(outcome.inputs),
+            format!("{} places", units::count(outcome.covered)),
+            if outcome.failure.is_some() { "broken" } else { "held" }.to_owned(),
+        ]);
+        if let Some(last_words) = outcome.failure {
+            eprintln!("{}: {last_words}", target.name);
+            broken.push(target.name.as_str());
+        }
+    }
+    println!("{}", units::table(&rows));
+    if !broken.is_empty() {
+        bail!("broken: {}; what breaks them is in crates/*/corpus/*/found-*", broken.join(", "));
+    }
+    Ok(())
+}
+
+/// Whether there is what libFuzzer itself is built with.
+pub(crate) fn can_be_built() -> bool {
+    std::env::var_os("CXX").is_some()
+        || ["c++", "g++", "clang++"].into_iter().any(|compiler| process::find_program(compiler).is_some())
+}
+
+struct Target {
+    package: String,
+    name: String,
+}
+
+/// What came of one target.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    inputs: u64,
+    covered: u64,
+    /// What it said at the end.
+    failure: Option<String>,
+}
+
+fn build() -> Result<PathBuf> {
+    if !can_be_built() {
+        bail!("libFuzzer needs a C++ compiler: install g++ or clang++");
+    }
+    let mut command = cargo::cargo();
+    command.args(["build", "--locked", "--package", PACKAGE, "--bin", PACKAGE, "--features", "libfuzzer"]);
+    coverage::measure(&mut command)?;
+    cargo::executable_of(&mut command, PACKAGE)
+}
+
+/// What the fuzzer says it has.
+fn targets(fuzzer: &Path) -> Result<Vec<Target>> {
+    let listed = cargo::output(Command::new(fuzzer).env_remove(CHOICE))?;
+    let target = |line: &str| {
+        let (package, name) = line.split_once(' ')?;
+        Some(Target { package: package.to_owned(), name: name.to_owned() })
+    };
+    listed.lines().map(target).collect::<Option<_>>().context("the fuzzer lists no targets")
+}
+
+fn chosen(targets: Vec<Target>, names: &[String]) -> Result<Vec<Target>> {
+    for name in names {
+        if !targets.iter().any(|target| target.name == *name) {
+            let known: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
+            bail!("there is no target {name}; there are {}", known.join(", "));
+        }
+    }
+    Ok(targets.into_iter().filter(|target| names.is_empty() || names.contains(&target.name)).collect())
+}
+
+fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {
+    let root = cargo::workspace_root();
+    let seeds = root.join("crates").join(&target.package).join("corpus").join(&target.name);
+    let kept = root.join("target/fuzz").join(&target.name);
+    fs::create_dir_all(&kept).with_context(|| format!("cannot create {}", kept.display()))?;
+    let mut command = Command::new(fuzzer);
+    command.env(CHOICE, &target.name).args([
+        format!("-max_total_time={}", time.as_secs()),
+        format!("-artifact_prefix={}/found-", seeds.display()),
+        format!("-timeout={HANG_SECS}"),
+        format!("-rss_limit_mb={MAX_RSS_MIB}"),
+        "-print_final_stats=1".to_owned(),
+    ]);
+    command.args([&kept, &seeds]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = Running::start(format!("fuzzing {}", target.name), &mut command)?;
+    let lines = Lines::of(running.take_stderr().context("the fuzzer has no standard error")?);
+    let mut outcome = Outcome::default();
+    let mut tail = VecDeque::new();
+    while let Some(line) = lines.next_within(SILENCE)? {
+        outcome.note(&line);
+        tail.push_back(line);
+        if tail.len() > TAIL_LINES {
+            tail.pop_front();
+        }
+    }
+    let exit = running.wait(SILENCE)?;
+    if !exit.status.success() {
+        outcome.failure = Some(Vec::from(tail).join("\n"));
+    }
+    Ok(outcome)
+}
+
+impl Outcome {
+    /// Takes what a line of libFuzzer's report says.
+    fn note(&mut self, line: &str) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        for pair in words.windows(2) {
+            let Ok(number) = pair[1].parse() else { continue };
+            match pair[0] {
+                "stat::number_of_executed_units:" => self.inputs = number,
+                "cov:" => self.covered = number,
+                _ => {}
+            }
+        }
+    }
+}
+
+const PACKAGE: &str = "shiplane-fuzz";
+
+/// What tells the fuzzer its target.
+const CHOICE: &str = "SHIPLANE_FUZZ_TARGET";
+
+/// Every input takes microseconds.
+const HANG_SECS: u32 = 10;
+
+/// An input has 4 KiB at first and rarely more: what takes this much memory takes a peer's word for a size.
+const MAX_RSS_MIB: u32 = 512;
+
+/// libFuzzer reports at least that often while it lives.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// A panic and its backtrace.
+const TAIL_LINES: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_understood() {
+        let mut outcome = Outcome::default();
+        for line in [
+            "#2\tINITED cov: 33 ft: 34 corp: 1/1b exec/s: 0 rss: 40Mb",
+            "#511\tNEW    cov: 57 ft: 80 corp: 9/31b lim: 8 exec/s: 0 rss: 41Mb L: 4/4 MS: 1 ChangeByte-",
+            "stat::number_of_executed_units: 123456",
+            "a line that says cov: nothing",
+        ] {
+            outcome.note(line);
+        }
+        assert_eq!(outcome, Outcome { inputs: 123_456, covered: 57, failure: None });
+    }
+
+    #[test]
+    fn a_target_that_is_not_there_is_not_skipped_in_silence() {
+        let all = || {
+            let target = |name: &str| Target { package: "p".to_owned(), name: name.to_owned() };
+            vec![target("a"), target("b")]
+        };
+        let names = |names: &[&str]| -> Result<Vec<String>> {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            Ok(chosen(all(), &names)?.into_iter().map(|target| target.name).collect())
+        };
+        assert_eq!(names(&[]).unwrap(), ["a", "b"]);
+        assert_eq!(names(&["b"]).unwrap(), ["b"]);
+        assert!(names(&["b", "c"]).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! Building our own crates so that libFuzzer sees which of their code an input reaches.
+//!
+//! Cargo asks a *workspace wrapper* to compile the members of a workspace and nobody else. That is us: the
+//! same program, started by cargo with a variable set. So the dependencies are those of any other build and
+//! are not built anew.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+
+/// Makes this `cargo build` one whose coverage is seen.
+pub(super) fn measure(command: &mut Command) -> Result<()> {
+    let wrapper = std::env::current_exe().context("cannot find this program itself")?;
+    command.env("RUSTC_WORKSPACE_WRAPPER", wrapper).env(SWITCH, "1");
+    for name in MEASURED {
+        // Unoptimised code would try a tenth of the inputs; its checks of overflow stay.
+        command.arg("--config").arg(format!("profile.dev.package.{name}.opt-level=2"));
+    }
+    Ok(())
+}
+
+/// Compiles, if cargo has started this program for that.
+pub(crate) fn as_compiler() -> Option<ExitCode> {
+    std::env::var_os(SWITCH)?;
+    let mut arguments = std::env::args_os().skip(1);
+    let compiler = arguments.next()?;
+    let arguments: Vec<OsString> = arguments.collect();
+    let mut command = Command::new(compiler);
+    command.args(&arguments);
+    if is_measured(&arguments) {
+        command.args(COVERAGE);
+    }
+    let code = command.status().ok()?.code();
+    Some(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn is_measured(arguments: &[OsString]) -> bool {
+    let name = arguments.windows(2).find(|pair| pair[0] == "--crate-name").map(|pair| &pair[1]);
+    name.is_some_and(|name| MEASURED.iter().any(|package| *name == *package.replace('-', "_")))
+}
+
+/// All that has an entry, and the entries' own program.
+const MEASURED: [&str; 5] =
+    ["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-protocols", "shiplane-fuzz"];
+
+/// As libFuzzer wants it: a counter for each edge, where each one is, and both sides of comparisons.
+const COVERAGE: [&str; 5] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+];
+
+const SWITCH: &str = "SHIPLANE_FUZZ_COVERAGE";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_crates_are_measured() {
+        let is_measured = |line: &str| {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            is_measured(&arguments)
+        };
+        assert!(is_measured("--crate-name shiplane_wire --edition=2024 src/lib.rs"));
+        assert!(!is_measured("--crate-name xtask --edition=2024 src/main.rs"));
+        assert!(!is_measured("-vV"));
+        assert!(!is_measured("--crate-name"));
+    }
+}

@@ -370,6 +370,21 @@ mod tests {
     }
 
     #[test]
+    fn the_bar_moves_with_what_is_done_and_is_as_long_as_all() {
+        let (bar, mut now) = (ProgressBar::hidden(), Instant::now());
+        let mut out = Vec::new();
+        let mut reporter = Reporter::new(Audience::Nobody, &mut out, now);
+        reporter.bar = Some(bar.clone());
+        let mut positions = Vec::new();
+        for bytes in [0, 10, 40, 100] {
+            now += Duration::from_millis(1);
+            reporter.progress(at(bytes), now);
+            positions.push((bar.position(), bar.length()));
+        }
+        assert_eq!(positions, [0, 10, 40, 100].map(|bytes| (bytes, Some(100))));
+    }
+
+    #[test]
     fn the_templates_are_valid() {
         for has_total in [true, false] {
             assert!(ProgressStyle::with_template(template(has_total)).is_ok());

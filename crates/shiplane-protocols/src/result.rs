@@ -117,3 +117,39 @@ impl TransferReport {
         Self { result, direction, delivery, attempts: 1, wire_bytes: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_six_fields_and_only_success_is_verified() {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 7514));
+        let written = TransferResult {
+            peer,
+            success: true,
+            bytes_transferred: 5,
+            checksum_verified: true,
+            duration: Duration::from_millis(3),
+            error: None,
+        };
+        let made = TransferResult::success(peer, 5, Duration::from_millis(3));
+        assert_eq!(format!("{made:?}"), format!("{written:?}"));
+        let failed = TransferResult::failure(peer, "no route".to_owned());
+        assert!(!failed.success && !failed.checksum_verified && failed.bytes_transferred == 0);
+        assert_eq!(failed.error.as_deref(), Some("no route"));
+    }
+
+    #[test]
+    fn a_failed_attempt_keeps_its_time_and_what_is_known_of_the_peer() {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 7514));
+        let took = Duration::from_secs(2);
+        let error = std::io::Error::other("the answer was lost");
+        let report = TransferReport::failed(Direction::Sent, peer, Delivery::Unknown, &error, took);
+        assert_eq!((report.delivery, report.result.duration), (Delivery::Unknown, took));
+        assert!(!report.result.success && !report.result.checksum_verified);
+        let report = TransferReport::verified(Direction::Received, peer, 9, took);
+        assert_eq!((report.delivery, report.attempts, report.wire_bytes), (Delivery::Verified, 1, 9));
+        assert!(report.result.success && report.result.checksum_verified);
+    }
+}

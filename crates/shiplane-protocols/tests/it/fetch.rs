@@ -278,3 +278,29 @@ async fn a_source_that_changes_is_not_published_and_harms_no_other() {
     world.fetch(&client, "").await.expect("the next run gets the new state");
     assert_eq!(tree(&world.dest()), tree(&world.source()));
 }
+
+/// That it has gone is said, not waited for: a deadline would have another error.
+#[tokio::test]
+async fn a_source_that_is_deleted_midway_is_named_and_harms_no_other() {
+    let world = World::new(|source| {
+        fs::write(source.join("large"), noise(1, 6_000_000)).unwrap();
+        fs::write(source.join("small"), noise(2, 5000)).unwrap();
+    });
+    let client = world.admitted().await;
+    let large = world.source().join("large");
+    let once = std::sync::Once::new();
+    let delete_it = std::sync::Arc::new(move |event| {
+        if matches!(event, TransferEvent::Moved { .. }) {
+            once.call_once(|| fs::remove_file(&large).unwrap());
+        }
+    });
+    match world.fetch_watched(&client, "", delete_it).await.unwrap_err() {
+        FetchError::Transfer(TransferError::Incomplete { failed, count: 1 }) => {
+            assert_eq!(failed[0].path, "large");
+            assert!(matches!(failed[0].reason, FailReason::Vanished | FailReason::Changed), "{failed:?}");
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(tree(&world.dest()), tree(&world.source()));
+    assert!(!world.dest().join("large").exists());
+}

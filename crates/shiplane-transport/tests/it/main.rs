@@ -11,6 +11,8 @@ mod frame_received;
 mod frame_sent;
 mod fuzz_corpus;
 mod harness;
+#[cfg(target_os = "linux")]
+mod memory;
 mod messages;
 mod openings;
 mod pool;

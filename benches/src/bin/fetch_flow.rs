@@ -149,7 +149,11 @@ fn edit(new: &Path, old: &Path, mib: u64, edits: u64) -> Result<(), Failure> {
 }
 
 fn options(args: &Args) -> TransferOptions {
-    TransferOptions { lanes: args.lanes, chunk_len_bytes: args.chunk_kib * 1024 }
+    TransferOptions {
+        lanes: args.lanes,
+        chunk_len_bytes: args.chunk_kib * 1024,
+        ..TransferOptions::default()
+    }
 }
 
 fn config(args: &Args) -> TransportConfig {

@@ -19,15 +19,18 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 use shiplane_transport::{ChunkRead, ChunkSink, SourceError};
 use shiplane_wire::{
-    ChunkReceiver, Digest, FrameError, Offer, RecvError, RecvStep, Stored, Verified, limits,
+    ChunkReceiver, Digest, FrameError, Hasher, Offer, RecvError, RecvStep, Stored, Verified, limits,
 };
 use thiserror::Error;
-use zstd::stream::write::Decoder;
+use zstd::{stream::write::Decoder, zstd_safe::CParameter};
 
 /// Whether to compress what is sent, if the receiver agrees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+///
+/// Ordered by how much is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub enum Compression {
     /// Never.
     #[default]
@@ -52,6 +55,7 @@ pub struct EncodedSizes {
 pub struct EncodedSource {
     rest: Bytes,
     sizes: EncodedSizes,
+    digest: Digest,
 }
 
 /// Why a source was not encoded.
@@ -88,13 +92,60 @@ impl EncodedSource {
                 Some(compress(&content)?).filter(|c| shrinks(c, &content))
             }
         };
-        let mut payload = BytesMut::with_capacity(HEAD_LEN + compressed.as_ref().unwrap_or(&content).len());
-        payload.put_u8(if compressed.is_some() { ZSTD } else { STORED });
-        payload.put_slice(Digest::of(&content).as_bytes());
-        payload.put_slice(compressed.as_ref().unwrap_or(&content));
-        pad(&mut payload, len_bytes);
-        let sizes = EncodedSizes { content_bytes: len_bytes, wire_bytes: payload.len() as u64 };
-        Ok(Self { rest: payload.freeze(), sizes })
+        let digest = Digest::of(&content);
+        let encoding = if compressed.is_some() { ZSTD } else { STORED };
+        Ok(Self::new(encoding, digest, compressed.as_ref().unwrap_or(&content), len_bytes))
+    }
+
+    /// Compresses `source` as it is read, so that only what comes of it is held. `None` once it is plain
+    /// that it does not shrink: send it as it is. Blocking, and busy.
+    pub(crate) fn compress<R: ChunkRead>(
+        mut source: R,
+        compression: Compression,
+    ) -> Result<Option<Self>, SourceError> {
+        let len_bytes = source.len_bytes();
+        let most_bytes = usize::try_from(len_bytes - len_bytes / 20).unwrap_or(usize::MAX);
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL).map_err(SourceError::Io)?;
+        let window = CParameter::WindowLog(WINDOW_LOG_MAX);
+        encoder.set_parameter(window).map_err(SourceError::Io)?;
+        let (mut hasher, mut read_bytes) = (Hasher::new(), 0);
+        while read_bytes < len_bytes {
+            let piece = source.read(SAMPLE_LEN)?;
+            if piece.is_empty() {
+                return Err(SourceError::Changed);
+            }
+            if read_bytes == 0 && compression == Compression::Auto && !sample_shrinks(&piece)? {
+                return Ok(None);
+            }
+            read_bytes += piece.len() as u64;
+            hasher.update(&piece);
+            encoder.write_all(&piece).map_err(SourceError::Io)?;
+            if encoder.get_ref().len() >= most_bytes {
+                return Ok(None);
+            }
+        }
+        source.check_unchanged()?;
+        let compressed = encoder.finish().map_err(SourceError::Io)?;
+        if compressed.len() >= most_bytes {
+            return Ok(None);
+        }
+        Ok(Some(Self::new(ZSTD, hasher.finish(), &compressed, len_bytes)))
+    }
+
+    fn new(encoding: u8, digest: Digest, body: &[u8], content_bytes: u64) -> Self {
+        let mut payload = BytesMut::with_capacity(HEAD_LEN + body.len());
+        payload.put_u8(encoding);
+        payload.put_slice(digest.as_bytes());
+        payload.put_slice(body);
+        pad(&mut payload, content_bytes);
+        let sizes = EncodedSizes { content_bytes, wire_bytes: payload.len() as u64 };
+        Self { rest: payload.freeze(), sizes, digest }
+    }
+
+    /// SHA-256 of the content.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// Both sizes.
@@ -347,7 +398,9 @@ fn read_whole<R: ChunkRead>(mut source: R) -> Result<Vec<u8>, SourceError> {
 }
 
 fn compress(content: &[u8]) -> Result<Vec<u8>, SourceError> {
-    zstd::bulk::compress(content, LEVEL).map_err(SourceError::Io)
+    let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(SourceError::Io)?;
+    compressor.set_parameter(CParameter::WindowLog(WINDOW_LOG_MAX)).map_err(SourceError::Io)?;
+    compressor.compress(content).map_err(SourceError::Io)
 }
 
 /// From the middle: beginnings are headers, which compress even where the rest does not.
@@ -387,8 +440,9 @@ const ZSTD: u8 = 1;
 /// zstd's own default: about as fast as a gigabit link, for text at a third of the size.
 const LEVEL: i32 = 3;
 
-/// 16 MiB, the largest content: a frame that asks for a larger window is refused unseen.
-const WINDOW_LOG_MAX: u32 = 24;
+/// 1 MiB, a usual chunk: what each of a transfer's lanes may have to hold. A frame that asks for more is
+/// refused unseen (SPEC 4.16).
+const WINDOW_LOG_MAX: u32 = 20;
 
 /// RFC 8878 section 3.1.2.
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A50;

@@ -8,11 +8,13 @@ use shiplane_wire::{Digest, Promise, TransferId};
 use thiserror::Error;
 
 use crate::{
+    Compression, Direction,
     access::TicketSecret,
     files::{JobKey, Shape, Summary},
     methods::{
         CALL_BUDGET, CONFIRM, Confirm, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, random_transfer_id,
     },
+    metrics::Counting,
     transfer::{
         EventFn, Target, TransferError, TransferOptions,
         receiver::{Received, receive},
@@ -58,6 +60,7 @@ pub struct Fetch {
     path: Vec<u8>,
     shape: Shape,
     claim: Claim,
+    compression: Compression,
 }
 
 /// What a fetch came to. Everything is verified, and durable if that was asked for.
@@ -69,6 +72,8 @@ pub struct FetchReport {
     pub total_bytes: u64,
     /// Payload bytes that were sent for it.
     pub received_bytes: u64,
+    /// The same as they travelled: fewer, if they were compressed.
+    pub wire_bytes: u64,
     /// What has become of the files here.
     pub summary: Summary,
     /// SHA-256 of the content, when it all came in one chunk.
@@ -100,13 +105,34 @@ impl Fetch {
     /// # Errors
     /// [`FetchError::Open`]: not found, refused, not authorised, or the call failed.
     pub async fn open(client: &RpcClient, path: &[u8]) -> Result<Self, FetchError> {
+        Self::open_with(client, path, &TransferOptions::default()).await
+    }
+
+    /// The same, and tells the peer what the options say of rate and compression. Give
+    /// [`receive`](Self::receive) the same options.
+    ///
+    /// Cancel-safe: the peer forgets a transfer that is not begun.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(
+        client: &RpcClient,
+        path: &[u8],
+        options: &TransferOptions,
+    ) -> Result<Self, FetchError> {
         let transfer = random_transfer_id().ok_or(FetchError::NoRandomness)?;
         // Claimed before it is asked for: no chunk can be early.
         let claim = client.connection().claim(transfer).map_err(|_| FetchError::NoRandomness)?;
-        let request = FetchOpen { transfer: *transfer.as_bytes(), path: path.to_vec() };
+        let request = FetchOpen {
+            transfer: *transfer.as_bytes(),
+            path: path.to_vec(),
+            compression: options.compression,
+            bytes_per_second: options.bytes_per_second(),
+        };
         let opened = client.call_typed(FETCH_OPEN, &request, CALL_BUDGET).await;
         let shape = Shape::from(opened.map_err(FetchError::Open)?);
-        Ok(Self { client: client.clone(), transfer, path: path.to_vec(), shape, claim })
+        let compression = options.compression;
+        Ok(Self { client: client.clone(), transfer, path: path.to_vec(), shape, claim, compression })
     }
 
     /// What it consists of, which decides where it lands.
@@ -134,10 +160,30 @@ impl Fetch {
         options: &TransferOptions,
         events: EventFn,
     ) -> Result<FetchReport, FetchError> {
+        let metrics = options.metrics.as_ref();
+        let peer = self.client.connection().remote_addr();
+        let counting = Counting::begin(metrics, Direction::Received, peer);
+        let report = self.take(target, promise, options, events).await;
+        match &report {
+            Ok(report) => counting.completed(report.received_bytes),
+            Err(error) => counting.failed(error),
+        }
+        report
+    }
+
+    async fn take<T: Target>(
+        self,
+        target: T,
+        promise: Promise,
+        options: &TransferOptions,
+        events: EventFn,
+    ) -> Result<FetchReport, FetchError> {
+        // What was not asked for is not taken.
+        let options = TransferOptions { compression: self.compression, ..options.clone() };
         let connection = Arc::clone(self.client.connection());
         let timeout = connection.config().progress_timeout;
         let records = connection.open_records(self.transfer).await.map_err(TransferError::from)?;
-        let received = receive(self.claim, records, timeout, target, options, events)
+        let received = receive(self.claim, records, timeout, target, &options, events)
             .await
             .map_err(|error| explain(error, &connection))?;
         let durable = promise == Promise::Durable;
@@ -150,6 +196,7 @@ impl Fetch {
             entries: received.entries,
             total_bytes: received.total_bytes,
             received_bytes: received.received_bytes,
+            wire_bytes: received.wire_bytes,
             summary: received.summary,
             digest: received.only_chunk,
         })

@@ -1,12 +1,13 @@
 //! The RPC methods of this crate: names, bodies, and how faults are told.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shiplane_rpc::{Fault, FaultCode, Method};
 use shiplane_wire::TransferId;
 
 use crate::{
+    Compression,
     access::{Denied, RedeemError},
     files::{DestinationError, Kind, Shape, SourceError},
 };
@@ -42,6 +43,10 @@ pub(crate) struct FetchOpen {
     pub(crate) transfer: [u8; 16],
     /// Below what is served; empty for all of it.
     pub(crate) path: Vec<u8>,
+    /// The most that the provider may try.
+    pub(crate) compression: Compression,
+    /// The most that it may send.
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
 }
 
 /// What a transfer consists of; as the answer to [`FETCH_OPEN`], that it is ready.
@@ -86,13 +91,20 @@ pub(crate) struct PushOpen {
     /// Whether all must be durable before it is settled.
     pub(crate) durable: bool,
     pub(crate) chunk_len_bytes: u64,
+    /// Whether chunks are to be compressed.
+    pub(crate) compression: Compression,
 }
 
 /// The answer to it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PushOpened {
     /// All that can be checked has been, space is set aside, and the records stream is on its way.
-    Ready,
+    Ready {
+        /// The most that the pusher may try.
+        compression: Compression,
+        /// The most that it may send.
+        bytes_per_second: Option<NonZeroU64>,
+    },
     /// This very request was accepted before. Only its outcome is left to ask for.
     Known,
 }

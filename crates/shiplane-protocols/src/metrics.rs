@@ -5,7 +5,8 @@ mod window;
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -166,6 +167,45 @@ impl Side {
             durations: self.durations.clone(),
             bytes_per_second: self.window.bytes_per_second(now),
         }
+    }
+}
+
+/// A transfer under way. Dropped before its end is told, it has failed.
+pub(crate) struct Counting {
+    metrics: Option<Arc<TransferMetrics>>,
+    direction: Direction,
+    peer: SocketAddr,
+    began: Instant,
+}
+
+impl Counting {
+    pub(crate) fn begin(
+        metrics: Option<&Arc<TransferMetrics>>,
+        direction: Direction,
+        peer: SocketAddr,
+    ) -> Self {
+        Self { metrics: metrics.cloned(), direction, peer, began: Instant::now() }
+    }
+
+    /// So many bytes of content have moved, and both sides know.
+    pub(crate) fn completed(mut self, bytes: u64) {
+        self.end(&TransferResult::success(self.peer, bytes, self.began.elapsed()));
+    }
+
+    pub(crate) fn failed(mut self, error: &dyn std::error::Error) {
+        self.end(&TransferResult::failure(self.peer, error.to_string()));
+    }
+
+    fn end(&mut self, result: &TransferResult) {
+        if let Some(metrics) = self.metrics.take() {
+            metrics.record_transfer(self.direction, result);
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.end(&TransferResult::failure(self.peer, "given up".to_owned()));
     }
 }
 

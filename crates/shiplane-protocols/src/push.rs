@@ -2,6 +2,7 @@
 //! is ready for it, and learn what has become of it.
 
 use std::{
+    num::NonZeroU64,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -13,15 +14,18 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::{
+    Compression, Direction,
     files::{Shape, Source},
     methods::{
         CALL_BUDGET, FetchOpened, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent,
         PushSettle, PushSettled, random_transfer_id,
     },
+    metrics::Counting,
     result::Delivery,
     transfer::{
-        EventFn, FailedEntry, TransferError, TransferEvent, TransferOptions, error::ProtocolFault,
-        provider::provide,
+        EventFn, FailedEntry, TransferError, TransferEvent, TransferOptions,
+        error::ProtocolFault,
+        provider::{Provided, provide},
     },
 };
 
@@ -80,6 +84,9 @@ pub struct Push {
     source: Arc<Source>,
     promise: Promise,
     claim: Claim,
+    /// What the peer allows.
+    compression: Compression,
+    bytes_per_second: Option<NonZeroU64>,
 }
 
 /// Proof of what was delivered, to ask the peer about it for as long as it remembers.
@@ -88,6 +95,7 @@ pub struct PushReceipt {
     transfer: TransferId,
     sent: PushSent,
     sent_bytes: u64,
+    wire_bytes: u64,
     promise: Promise,
     failed: Vec<FailedEntry>,
     failed_count: u64,
@@ -104,6 +112,8 @@ pub struct PushReport {
     pub total_bytes: u64,
     /// Payload bytes that were sent for it.
     pub sent_bytes: u64,
+    /// The same as they travelled: fewer, if they were compressed.
+    pub wire_bytes: u64,
     /// Files that have their place there now.
     pub published_files: u64,
     /// Files that were there already, with the same content.
@@ -177,6 +187,22 @@ impl Push {
     /// # Errors
     /// [`PushError::Refused`].
     pub async fn open(client: &RpcClient, source: Source, request: &PushRequest) -> Result<Self, PushError> {
+        Self::open_with(client, source, request, &TransferOptions::default()).await
+    }
+
+    /// The same, and asks whether the peer takes what is compressed as the options say. Give
+    /// [`send`](Self::send) the same options.
+    ///
+    /// Cancel-safe: the peer forgets a push that does not begin.
+    ///
+    /// # Errors
+    /// [`PushError::Refused`].
+    pub async fn open_with(
+        client: &RpcClient,
+        source: Source,
+        request: &PushRequest,
+        options: &TransferOptions,
+    ) -> Result<Self, PushError> {
         let transfer = random_transfer_id().ok_or(PushError::NoRandomness)?;
         // Claimed before it is asked for: the records stream may be faster than the answer.
         let claim = client.connection().claim(transfer).map_err(|_| PushError::NoRandomness)?;
@@ -189,13 +215,21 @@ impl Push {
             overwrite: request.overwrite,
             durable: request.promise == Promise::Durable,
             chunk_len_bytes: request.chunk_len_bytes,
+            compression: options.compression,
         };
-        match client.call_typed(PUSH_OPEN, &open, CALL_BUDGET).await.map_err(PushError::Refused)? {
-            PushOpened::Ready => {}
+        let opened = client.call_typed(PUSH_OPEN, &open, CALL_BUDGET).await;
+        match opened.map_err(PushError::Refused)? {
+            PushOpened::Ready { compression, bytes_per_second } => Ok(Self {
+                client: client.clone(),
+                source: Arc::new(source),
+                promise: request.promise,
+                claim,
+                compression: compression.min(options.compression),
+                bytes_per_second,
+            }),
             // A random id that it knows already.
-            PushOpened::Known => return Err(PushError::NoRandomness),
+            PushOpened::Known => Err(PushError::NoRandomness),
         }
-        Ok(Self { client: client.clone(), source: Arc::new(source), promise: request.promise, claim })
     }
 
     /// Names the push at both ends.
@@ -205,19 +239,33 @@ impl Push {
     }
 
     /// Sends what the peer asks for, and waits until it says that it has everything as promised. Of the
-    /// `options`, only the lanes count: the chunks are the peer's to cut.
+    /// `options`, lanes, rate and metrics count: the chunks are the peer's to cut, and whether they are
+    /// compressed was agreed on.
     ///
     /// Not cancel-safe: dropping it ends the transfer; what was verified is kept for the next push.
     ///
     /// # Errors
     /// [`TransferError::Incomplete`] when all but some files have arrived, and the rest of [`PushError`].
     pub async fn send(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
-        let Self { client, source, promise, mut claim } = self;
+        let peer = self.client.connection().remote_addr();
+        let counting = Counting::begin(options.metrics.as_ref(), Direction::Sent, peer);
+        let report = self.give(options, events).await;
+        match &report {
+            Ok(report) => counting.completed(report.sent_bytes),
+            Err(error) => counting.failed(error),
+        }
+        report
+    }
+
+    async fn give(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
+        let Self { client, source, promise, mut claim, compression, bytes_per_second } = self;
+        let wished = TransferOptions { compression, ..options.clone() };
+        let options = &wished.agreed(compression, bytes_per_second);
         let connection = client.connection();
         let transfer = claim.transfer();
         let records = match tokio::time::timeout(connection.config().header_timeout, claim.next()).await {
             Ok(Some(TransferStream::Records(records))) => records,
-            Ok(Some(TransferStream::Chunk(chunk))) => {
+            Ok(Some(TransferStream::Chunk(chunk) | TransferStream::Compressed(chunk))) => {
                 let index = chunk.index();
                 chunk.refuse(Code::Protocol).await;
                 return Err(TransferError::from(ProtocolFault::UnwantedChunk { index }).into());
@@ -238,8 +286,10 @@ impl Push {
                 events(TransferEvent::Finishing);
                 let sent = PushSent { root: *provided.root.as_bytes(), chunks: provided.chunks };
                 let (failed, failed_count) = (failures.take(), provided.failed_entries);
-                let sent_bytes = provided.sent_bytes;
-                PushReceipt { transfer, sent, sent_bytes, promise, failed, failed_count }.ask(&client).await
+                let Provided { sent_bytes, wire_bytes, .. } = provided;
+                let receipt =
+                    PushReceipt { transfer, sent, sent_bytes, wire_bytes, promise, failed, failed_count };
+                receipt.ask(&client).await
             }
             Err(error) => match (error, connection.end()) {
                 (TransferError::Stream(_), Some(end)) => {
@@ -293,6 +343,7 @@ impl PushReceipt {
             entries: done.entries,
             total_bytes: done.total_bytes,
             sent_bytes: self.sent_bytes,
+            wire_bytes: self.wire_bytes,
             published_files: done.published_files,
             identical_files: done.identical_files,
             resumed_bytes: done.resumed_bytes,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
-use shiplane_transport::{PeerConnection, PeerId, QuicTransport, TransferStream};
+use shiplane_transport::{PeerConnection, QuicTransport, TransferStream};
 use shiplane_wire::{Code, RelPath, TransferId, escape};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -20,12 +20,14 @@ use self::{
     registry::{MAX_RUNNING, Registry, Settle},
 };
 use crate::{
+    Direction,
     access::{AccessControl, TicketSecret},
     files::{Source, SourceError, SourceRoot},
     methods::{
         CONFIRM, Confirm, Confirmed, FETCH_OPEN, FetchOpen, FetchOpened, PUSH_OPEN, PUSH_SETTLE, REDEEM,
         RedeemRequest, denied, not_redeemed, not_served,
     },
+    metrics::Counting,
     transfer::{
         EventFn, TransferError, TransferEvent, TransferOptions,
         provider::{Provided, provide},
@@ -199,7 +201,8 @@ impl FileServer {
         let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))?;
         tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "transfer opened");
         let opened = FetchOpened::from(source.shape());
-        let run = Arc::clone(&self).run_transfer(context.connection, context.peer, claim, source, settle);
+        let options = self.options.agreed(request.compression, request.bytes_per_second);
+        let run = Arc::clone(&self).run_transfer(context.connection, claim, source, settle, options);
         self.tasks.spawn(run);
         Ok(opened)
     }
@@ -208,29 +211,36 @@ impl FileServer {
     async fn run_transfer(
         self: Arc<Self>,
         connection: Arc<PeerConnection>,
-        peer: PeerId,
         mut claim: shiplane_transport::Claim,
         source: Source,
         settle: Settle<Provided>,
+        options: TransferOptions,
     ) {
-        let transfer = claim.transfer();
+        let (peer, transfer) = (connection.peer_id(), claim.transfer());
+        let metrics = options.metrics.as_ref();
+        let counting = Counting::begin(metrics, Direction::Sent, connection.remote_addr());
         let header_timeout = connection.config().header_timeout;
         let first = tokio::time::timeout(header_timeout, claim.next()).await;
         let records = match first {
             Ok(Some(TransferStream::Records(records))) => records,
-            Ok(Some(TransferStream::Chunk(chunk))) => {
+            Ok(Some(TransferStream::Chunk(chunk) | TransferStream::Compressed(chunk))) => {
                 chunk.refuse(Code::Protocol).await;
                 return;
             }
             Ok(None) | Err(_) => return, // The receiver went away before it began.
         };
         let events: EventFn = Arc::new(|_: TransferEvent| ());
-        let provided = provide(connection, transfer, records, Arc::new(source), &self.options, events).await;
+        let provided = provide(connection, transfer, records, Arc::new(source), &options, events).await;
         match &provided {
             Ok(done) => {
-                tracing::info!(peer = %peer.short(), %transfer, sent_bytes = done.sent_bytes, "all sent");
+                let Provided { sent_bytes, wire_bytes, .. } = *done;
+                tracing::info!(peer = %peer.short(), %transfer, sent_bytes, wire_bytes, "all sent");
+                counting.completed(sent_bytes);
             }
-            Err(error) => tracing::warn!(peer = %peer.short(), %transfer, %error, "transfer failed"),
+            Err(error) => {
+                tracing::warn!(peer = %peer.short(), %transfer, %error, "transfer failed");
+                counting.failed(error);
+            }
         }
         let provided = provided.map_err(|error| failed(&error));
         let has_failed = provided.is_err();

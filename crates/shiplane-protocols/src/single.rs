@@ -54,7 +54,7 @@ pub async fn only_chunk(claim: &mut Claim, timeout: Duration) -> Result<InboundC
         Err(_) => Err(NoChunk::TimedOut { timeout }),
         Ok(None) => Err(NoChunk::ConnectionEnded),
         Ok(Some(TransferStream::Chunk(chunk))) if chunk.index() == 0 => Ok(chunk),
-        Ok(Some(TransferStream::Chunk(chunk))) => {
+        Ok(Some(TransferStream::Chunk(chunk) | TransferStream::Compressed(chunk))) => {
             chunk.refuse(Code::Protocol).await;
             Err(NoChunk::NotTheChunk)
         }

@@ -406,6 +406,21 @@ impl PeerConnection {
         self.send_frame(Bytes::copy_from_slice(&tag.encode()), source, options).await
     }
 
+    /// The same with a source that is an encoded payload, for a receiver that has agreed to decode it.
+    ///
+    /// Not cancel-safe: dropping resets the stream, and the receiver keeps nothing of the chunk.
+    ///
+    /// # Errors
+    /// As [`send_chunk_verified`](Self::send_chunk_verified).
+    pub async fn send_compressed_chunk(
+        &self,
+        tag: TaggedChunk,
+        source: impl ChunkRead,
+        options: &LaneOptions,
+    ) -> Result<SentChunk, SendChunkError> {
+        self.send_frame(Bytes::copy_from_slice(&tag.encode_compressed()), source, options).await
+    }
+
     /// Waits until no stream is open, so that a close loses nothing.
     pub async fn drained(&self) {
         drained(&self.ours, &self.theirs).await;

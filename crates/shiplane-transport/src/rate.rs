@@ -33,7 +33,8 @@ impl RateLimit {
 /// buffers is not starved by one of large ones. A pause earns one burst and no more.
 #[derive(Clone)]
 pub struct RateLimiter {
-    shared: Arc<Shared>,
+    /// One, but for limits that were put together.
+    buckets: Vec<Arc<Shared>>,
 }
 
 struct Shared {
@@ -47,39 +48,69 @@ impl RateLimiter {
     #[must_use]
     pub fn new(limit: RateLimit) -> Self {
         let bucket = Bucket { credit: full(&limit), filled: Instant::now() };
-        Self { shared: Arc::new(Shared { limit, bucket: bucket.into() }) }
+        Self { buckets: vec![Arc::new(Shared { limit, bucket: bucket.into() })] }
     }
 
-    /// What it was made with.
+    /// Both limits at once: what passes is debited from each, and from whatever shares it.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.buckets.extend(other.buckets.iter().map(Arc::clone));
+        self
+    }
+
+    /// What it was made with; of several limits, the lowest of each kind.
     #[must_use]
     pub fn limit(&self) -> RateLimit {
-        self.shared.limit
+        let limits = self.buckets.iter().map(|shared| shared.limit);
+        let lowest = |a: RateLimit, b: RateLimit| RateLimit {
+            bytes_per_second: a.bytes_per_second.min(b.bytes_per_second),
+            burst_bytes: a.burst_bytes.min(b.burst_bytes),
+        };
+        // There is one at least.
+        limits.reduce(lowest).unwrap_or_else(|| RateLimit::per_second(NonZeroU64::MAX))
+    }
+
+    /// What could go right now: a full burst after a pause, nothing while somebody waits.
+    pub async fn available_bytes(&self) -> u64 {
+        let mut least_bytes = u64::MAX;
+        for shared in &self.buckets {
+            let mut bucket = shared.bucket.lock().await;
+            bucket.fill(&shared.limit, Instant::now());
+            let whole_bytes = u64::try_from(bucket.credit / CREDIT_PER_BYTE).unwrap_or(u64::MAX);
+            least_bytes = least_bytes.min(whole_bytes);
+        }
+        least_bytes
     }
 
     /// Waits until `len_bytes` may go, and debits them. More than a burst is paid in bursts; to send
     /// it evenly, ask for the pieces.
     ///
-    /// Cancel-safe up to a burst: dropped while it waits, it has debited nothing of it.
+    /// Cancel-safe up to a burst: dropped while it waits, it has debited nothing of it from the limit that
+    /// it waits for.
     pub async fn take(&self, len_bytes: usize) {
-        let burst_bytes = self.shared.limit.burst_bytes.get();
+        let burst_bytes = self.burst_bytes() as u64;
         let mut missing_bytes = len_bytes as u64;
         while missing_bytes > 0 {
             let part_bytes = missing_bytes.min(burst_bytes);
-            self.take_part(part_bytes).await;
+            for shared in &self.buckets {
+                shared.take_part(part_bytes).await;
+            }
             missing_bytes -= part_bytes;
         }
     }
 
     /// The most that goes at once.
     pub(crate) fn burst_bytes(&self) -> usize {
-        usize::try_from(self.shared.limit.burst_bytes.get()).unwrap_or(usize::MAX)
+        usize::try_from(self.limit().burst_bytes.get()).unwrap_or(usize::MAX)
     }
+}
 
+impl Shared {
     async fn take_part(&self, part_bytes: u64) {
         let cost = u128::from(part_bytes) * CREDIT_PER_BYTE;
-        let mut bucket = self.shared.bucket.lock().await;
+        let mut bucket = self.bucket.lock().await;
         loop {
-            bucket.fill(&self.shared.limit, Instant::now());
+            bucket.fill(&self.limit, Instant::now());
             match bucket.credit.checked_sub(cost) {
                 Some(rest) => {
                     bucket.credit = rest;
@@ -87,7 +118,7 @@ impl RateLimiter {
                 }
                 None => {
                     let missing = cost - bucket.credit;
-                    tokio::time::sleep(wait_for(missing, &self.shared.limit)).await;
+                    tokio::time::sleep(wait_for(missing, &self.limit)).await;
                 }
             }
         }
@@ -96,7 +127,7 @@ impl RateLimiter {
 
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RateLimiter").field(&self.shared.limit).finish()
+        f.debug_tuple("RateLimiter").field(&self.limit()).finish()
     }
 }
 
@@ -223,6 +254,20 @@ mod tests {
         let start = Instant::now();
         limiter.take(2010).await;
         assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_limits_the_lower_one_holds_and_both_are_debited() {
+        let (ours, theirs) = (limiter(10_000, 1000), limiter(1000, 100));
+        let both = ours.clone().and(&theirs);
+        assert_eq!(both.limit(), theirs.limit());
+        let start = Instant::now();
+        both.take(1100).await;
+        let elapsed = start.elapsed();
+        assert!((0.95..1.05).contains(&elapsed.as_secs_f64()), "{elapsed:?}");
+        assert!(ours.available_bytes().await < 1000, "what went last is not earned again yet");
+        ours.take(900).await;
+        assert!(theirs.available_bytes().await <= 1, "debited by what both let pass only");
     }
 
     #[tokio::test(start_paused = true)]

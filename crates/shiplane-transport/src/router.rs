@@ -59,7 +59,7 @@ pub enum CallKind {
 #[derive(Debug)]
 pub(crate) enum Tagged {
     Records(BiStream),
-    Chunk { index: u64, len_bytes: u64, stream: BiStream },
+    Chunk { index: u64, len_bytes: u64, is_compressed: bool, stream: BiStream },
 }
 
 /// Where classified streams wait for their takers. One of each kind a peer: when two dials have
@@ -227,7 +227,11 @@ impl Outlets {
             }
             Opened::Tagged(tag) => {
                 drop((bare, messages, calls));
-                transfers.deliver_chunk(tag, stream).await;
+                transfers.deliver_chunk(tag, false, stream).await;
+            }
+            Opened::Compressed(tag) => {
+                drop((bare, messages, calls));
+                transfers.deliver_chunk(tag, true, stream).await;
             }
         }
     }
@@ -283,13 +287,14 @@ impl Transfers {
     }
 
     /// The frame's own size follows the tag.
-    async fn deliver_chunk(&self, tag: TaggedChunk, mut stream: BiStream) {
+    async fn deliver_chunk(&self, tag: TaggedChunk, is_compressed: bool, mut stream: BiStream) {
         let mut size = [0; 8];
         let read = stream.recv.read_exact(&mut size);
         match tokio::time::timeout(self.header_timeout, read).await {
             Ok(Ok(true)) => {
                 let len_bytes = u64::from_le_bytes(size);
-                self.deliver(tag.transfer, Tagged::Chunk { index: tag.index, len_bytes, stream }).await;
+                let chunk = Tagged::Chunk { index: tag.index, len_bytes, is_compressed, stream };
+                self.deliver(tag.transfer, chunk).await;
             }
             Ok(Ok(false)) => stream.reject(Code::Protocol),
             Ok(Err(_)) => {} // Given up by the peer: dropping it answers.

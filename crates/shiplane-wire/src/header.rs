@@ -110,6 +110,8 @@ pub enum Opened {
     /// A chunk of a transfer; a whole frame follows, its size field first
     /// ([`SizeReader`](crate::SizeReader)).
     Tagged(TaggedChunk),
+    /// The same, and the frame carries an encoded payload, as was agreed on for the transfer (SPEC 4.15).
+    Compressed(TaggedChunk),
     /// The records of this transfer follow ([`RecordReader`](crate::RecordReader)).
     Records(TransferId),
     /// An RPC request follows, or on the other half of a call its answer.
@@ -163,7 +165,7 @@ impl Opening {
         match self {
             Self::BareChunk { .. } => 0,
             Self::Header(header) => match header.kind {
-                StreamKind::TaggedChunk => TaggedChunk::BODY_LEN_BYTES,
+                StreamKind::TaggedChunk | StreamKind::CompressedChunk => TaggedChunk::BODY_LEN_BYTES,
                 StreamKind::Records => TransferId::LEN_BYTES,
                 StreamKind::RpcCall | StreamKind::OneWay | StreamKind::Message => 0,
             },
@@ -181,6 +183,9 @@ impl Opening {
             StreamKind::Message => Opened::Message { body_len_bytes },
             StreamKind::TaggedChunk => {
                 Opened::Tagged(TaggedChunk::decode_body(array_at(held, OPENING_LEN_BYTES)))
+            }
+            StreamKind::CompressedChunk => {
+                Opened::Compressed(TaggedChunk::decode_body(array_at(held, OPENING_LEN_BYTES)))
             }
             StreamKind::Records => Opened::Records(TransferId(array_at(held, OPENING_LEN_BYTES))),
         }
@@ -255,6 +260,8 @@ pub enum StreamKind {
     TaggedChunk = 4,
     /// The records of a transfer.
     Records = 5,
+    /// A chunk of a transfer, in an encoded payload.
+    CompressedChunk = 6,
 }
 
 impl StreamKind {
@@ -265,6 +272,7 @@ impl StreamKind {
             3 => Ok(Self::Message),
             4 => Ok(Self::TaggedChunk),
             5 => Ok(Self::Records),
+            6 => Ok(Self::CompressedChunk),
             _ => Err(OpeningError::UnknownKind { kind }),
         }
     }
@@ -274,7 +282,9 @@ impl StreamKind {
         match self {
             Self::RpcCall | Self::OneWay => (0, MAX_RPC_FRAME_LEN_BYTES),
             Self::Message => (0, MAX_MESSAGE_LEN_BYTES),
-            Self::TaggedChunk => (TaggedChunk::BODY_LEN_BYTES as u32, TaggedChunk::BODY_LEN_BYTES as u32),
+            Self::TaggedChunk | Self::CompressedChunk => {
+                (TaggedChunk::BODY_LEN_BYTES as u32, TaggedChunk::BODY_LEN_BYTES as u32)
+            }
             Self::Records => (TransferId::LEN_BYTES as u32, TransferId::LEN_BYTES as u32),
         }
     }
@@ -288,6 +298,7 @@ impl fmt::Display for StreamKind {
             Self::Message => "message",
             Self::TaggedChunk => "tagged chunk",
             Self::Records => "records",
+            Self::CompressedChunk => "compressed chunk",
         })
     }
 }
@@ -340,8 +351,16 @@ impl TaggedChunk {
 
     /// Everything that comes before the chunk frame.
     pub fn encode(&self) -> [u8; Self::LEN_BYTES] {
-        let header =
-            StreamHeader { kind: StreamKind::TaggedChunk, body_len_bytes: Self::BODY_LEN_BYTES as u32 };
+        self.encode_as(StreamKind::TaggedChunk)
+    }
+
+    /// The same for a frame with an encoded payload.
+    pub fn encode_compressed(&self) -> [u8; Self::LEN_BYTES] {
+        self.encode_as(StreamKind::CompressedChunk)
+    }
+
+    fn encode_as(&self, kind: StreamKind) -> [u8; Self::LEN_BYTES] {
+        let header = StreamHeader { kind, body_len_bytes: Self::BODY_LEN_BYTES as u32 };
         let mut bytes = [0; Self::LEN_BYTES];
         bytes[..OPENING_LEN_BYTES].copy_from_slice(&header.encode());
         bytes[OPENING_LEN_BYTES..][..TransferId::LEN_BYTES].copy_from_slice(&self.transfer.0);
@@ -497,8 +516,8 @@ mod tests {
             assert_eq!(Opening::decode(bytes), Err(error));
             assert_eq!(error.code(), code);
         };
-        let unknown = OpeningError::UnknownKind { kind: 6 };
-        refused([0, 0, 0, 0, 0, 0, 0, 0xc6], unknown, Code::UnknownKind);
+        let unknown = OpeningError::UnknownKind { kind: 7 };
+        refused([0, 0, 0, 0, 0, 0, 0, 0xc7], unknown, Code::UnknownKind);
         let reserved = OpeningError::ReservedBits { bits: 0x80_0000 };
         refused([0, 0, 0, 0, 0, 0, 0x80, 0xc1], reserved, Code::Protocol);
         let kind = StreamKind::RpcCall;

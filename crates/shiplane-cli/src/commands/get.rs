@@ -149,7 +149,11 @@ async fn receive<T: Target>(
     target: T,
     promise: Promise,
 ) -> Result<FetchReport, Failure> {
-    let options = TransferOptions { lanes: settings.jobs.into(), chunk_len_bytes: settings.chunk_len_bytes };
+    let options = TransferOptions {
+        lanes: settings.jobs.into(),
+        chunk_len_bytes: settings.chunk_len_bytes,
+        ..TransferOptions::default()
+    };
     Ok(fetch.receive(target, promise, &options, job.events()).await?)
 }
 

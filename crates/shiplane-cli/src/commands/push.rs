@@ -129,7 +129,11 @@ impl Run<'_> {
 
     async fn push_one(&self, offer: Offer, client: &RpcClient, lanes: usize) -> Result<PushReport, Failure> {
         let push = self.open(&offer, client).await?;
-        let options = TransferOptions { lanes, chunk_len_bytes: self.settings.chunk_len_bytes };
+        let options = TransferOptions {
+            lanes,
+            chunk_len_bytes: self.settings.chunk_len_bytes,
+            ..TransferOptions::default()
+        };
         match push.send(&options, self.job.events()).await {
             // The connection broke after all was sent. What has become of it can be asked for again.
             Err(PushError::Unknown { receipt, source: CallError::ConnectionLost(_) }) => {

@@ -1,5 +1,6 @@
 //! What the failures of talking to a peer mean.
 
+use shiplane_protocols::compress::DecodeSinkError;
 use shiplane_protocols::files::{DestinationError, FaultClass, SourceError};
 use shiplane_protocols::transfer::TransferError;
 use shiplane_protocols::{FetchError, PushError};
@@ -171,6 +172,15 @@ fn transfer(error: &TransferError) -> Verdict {
         TransferError::Stream(error) => return stream(error),
         TransferError::Call(error) => return call(error),
         TransferError::Corrupt { last, .. } => return chunk(last),
+        TransferError::Undecodable { source, .. } => match &**source {
+            DecodeSinkError::Content(_) => (Integrity, Peer, DAMAGED),
+            DecodeSinkError::Sink(error) => return destination(error),
+            DecodeSinkError::Bomb { .. }
+            | DecodeSinkError::TooLong { .. }
+            | DecodeSinkError::UnknownEncoding { .. }
+            | DecodeSinkError::Undecodable(_)
+            | DecodeSinkError::Frame(_) => (Other, Peer, BROKEN_PEER),
+        },
         TransferError::RootMismatch => {
             (Integrity, Peer, "get it again with --verify; if that fails too, do not use what has come")
         }
@@ -190,11 +200,7 @@ fn chunk(error: &RecvChunkError<DestinationError>) -> Verdict {
     match error {
         RecvChunkError::Sink(error) => destination(error),
         RecvChunkError::Stream(error) => stream(error),
-        RecvChunkError::Recv(_) => Verdict {
-            class: Class::Integrity,
-            side: Side::Peer,
-            hint: "data is damaged on its way or by the peer: check the memory of both machines",
-        },
+        RecvChunkError::Recv(_) => Verdict { class: Class::Integrity, side: Side::Peer, hint: DAMAGED },
         RecvChunkError::Frame(_) => Verdict { class: Class::Other, side: Side::Peer, hint: BROKEN_PEER },
         RecvChunkError::Abandoned => Verdict { class: Class::Other, side: Side::ThisMachine, hint: AGAIN },
     }
@@ -308,6 +314,8 @@ pub(super) fn destination(error: &DestinationError) -> Verdict {
 const AGAIN: &str = "run the same command again; what was kept is not sent again";
 
 const PUSH_AGAIN: &str = "run the same command again: what is there already is found and not sent again";
+
+const DAMAGED: &str = "data is damaged on its way or by the peer: check the memory of both machines";
 
 const BROKEN_PEER: &str =
     "check that both sides have the same version of shiplane; if so, do not trust that peer";

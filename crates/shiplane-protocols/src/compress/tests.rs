@@ -76,6 +76,18 @@ fn text_shrinks_and_comes_back_with_its_own_digest() {
     assert_eq!(sizes.wire_bytes, payload.len() as u64);
 }
 
+/// SPEC 4.16: written down, so that no release can change them.
+#[test]
+fn the_bytes_of_a_payload_never_change() {
+    let (stored, frame) = (&b"\x00"[..], &b"\x28\xb5\x2f\xfd\x20\x05\x29\0\0hello"[..]);
+    let digest = Digest::of(b"hello");
+    let golden = [stored, digest.as_bytes(), b"hello"].concat();
+    assert_eq!(payload(b"hello", Compression::Always), golden);
+    assert_eq!(decode(&golden, 5, 3).unwrap().0.0, b"hello");
+    let golden = [b"\x01", &digest.as_bytes()[..], frame].concat();
+    assert_eq!(decode(&golden, 5, 3).unwrap().0.0, b"hello");
+}
+
 #[test]
 fn what_does_not_shrink_is_stored() {
     let noise = noise(300_000);
@@ -193,6 +205,23 @@ proptest! {
         let ((back, digest), _) = decode(&payload, content.len() as u64, piece).unwrap();
         prop_assert_eq!(digest, Digest::of(&content));
         prop_assert_eq!(back, content);
+    }
+
+    #[test]
+    fn what_is_compressed_as_it_is_read_comes_back(
+        content in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..5000),
+            prop::collection::vec(0_u8..3, 0..300_000),
+        ],
+        compression in prop::sample::select(vec![Compression::Auto, Compression::Always]),
+    ) {
+        let source = ChunkSource::Memory(content.clone().into()).open().unwrap();
+        let Some(mut encoded) = EncodedSource::compress(source, compression).unwrap() else {
+            return Ok(()); // It does not shrink.
+        };
+        prop_assert_eq!(encoded.digest(), Digest::of(&content));
+        let payload = encoded.read(usize::MAX).unwrap();
+        prop_assert_eq!(decode(&payload, content.len() as u64, 1000).unwrap().0.0, content);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::{
     targets::{Reserved, Space, TargetClaim, Targets},
 };
 use crate::{
+    Compression, Direction,
     files::{
         Destination, DestinationError, JobKey, PlacedCut, Plan, ReceiveOptions, Shape, SourceError,
         SourceRoot, Summary,
@@ -22,6 +23,7 @@ use crate::{
     methods::{
         PushDone, PushOpen, PushOpened, PushSent, PushSettle, PushSettled, denied, not_served, not_taken,
     },
+    metrics::Counting,
     transfer::{
         EventFn, Target, TransferError, TransferEvent, TransferOptions,
         receiver::{Received, receive},
@@ -90,13 +92,21 @@ impl FileServer {
             Err(Refused::Reused { same: true }) => return Ok(PushOpened::Known),
             Err(refused) => return Err(refused.fault()),
         };
-        let durable = request.durable;
+        let (durable, compression) = (request.durable, request.compression);
         let shown = escape(&landing).to_string();
         match self.hold(writing, &context, request, landing).await {
             Ok(held) => {
                 tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "push opened");
-                self.tasks.spawn(Arc::clone(&self).run_push(context.connection, held, settle, durable));
-                Ok(PushOpened::Ready)
+                // Whoever compresses decides how hard it tries.
+                let compression = match self.options.compression {
+                    Compression::Off => Compression::Off,
+                    Compression::Auto | Compression::Always => compression,
+                };
+                let options = TransferOptions { compression, ..self.options.clone() };
+                let bytes_per_second = options.bytes_per_second();
+                let run = Arc::clone(&self).run_push(context.connection, held, settle, durable, options);
+                self.tasks.spawn(run);
+                Ok(PushOpened::Ready { compression, bytes_per_second })
             }
             Err(fault) => {
                 settle.forget();
@@ -148,15 +158,22 @@ impl FileServer {
         held: Held,
         settle: Settle<PushDone>,
         durable: bool,
+        options: TransferOptions,
     ) {
         let (peer, transfer) = (connection.peer_id(), held.claim.transfer());
-        let received = take(&connection, held, &self.options).await;
+        let metrics = options.metrics.as_ref();
+        let counting = Counting::begin(metrics, Direction::Received, connection.remote_addr());
+        let received = take(&connection, held, &options).await;
         match &received {
             Ok(received) => {
                 let (files, bytes) = (received.summary.published_files, received.received_bytes);
                 tracing::info!(peer = %peer.short(), %transfer, files, received_bytes = bytes, "push complete");
+                counting.completed(bytes);
             }
-            Err(error) => tracing::warn!(peer = %peer.short(), %transfer, %error, "push failed"),
+            Err(error) => {
+                tracing::warn!(peer = %peer.short(), %transfer, %error, "push failed");
+                counting.failed(error);
+            }
         }
         let outcome = received.map(|received| done(&received, durable)).map_err(|error| failed(&error));
         let confirmed = settle.settle(outcome);
@@ -280,7 +297,7 @@ fn done(received: &Received, durable: bool) -> PushDone {
 fn failed(error: &TransferError) -> Fault {
     match error {
         TransferError::Destination(error) => not_taken(error),
-        TransferError::Corrupt { .. } | TransferError::RootMismatch => {
+        TransferError::Corrupt { .. } | TransferError::RootMismatch | TransferError::Undecodable { .. } => {
             Fault::new(FaultCode::Integrity, error.to_string())
         }
         TransferError::Protocol(_) | TransferError::Records(_) => {

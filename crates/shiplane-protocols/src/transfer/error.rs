@@ -7,7 +7,10 @@ use shiplane_transport::{RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::{Code, FailReason, RecordError};
 use thiserror::Error;
 
-use crate::files::{DestinationError, SourceError};
+use crate::{
+    compress::DecodeSinkError,
+    files::{DestinationError, SourceError},
+};
 
 /// Why a transfer failed. What was published stays; what was kept is resumed by the next run.
 #[derive(Debug, Error)]
@@ -39,6 +42,14 @@ pub enum TransferError {
         attempts: u32,
         /// The last failure.
         last: Box<RecvChunkError<DestinationError>>,
+    },
+    /// A compressed chunk was not what was agreed on.
+    #[error("chunk {index} cannot be decoded: {source}")]
+    Undecodable {
+        /// Which.
+        index: u64,
+        /// Why.
+        source: Box<DecodeSinkError<DestinationError>>,
     },
     /// Both sides are done, but not with the same bytes.
     #[error("the two sides do not agree on what was transferred")]
@@ -144,6 +155,12 @@ pub enum ProtocolFault {
     /// It went on after the end, or ended in the middle.
     #[error("its records end in the wrong place")]
     WrongEnd,
+    /// It compressed a chunk, and nobody has agreed to that.
+    #[error("chunk {index} is compressed, which was not agreed on")]
+    UnwantedCompression {
+        /// Its index.
+        index: u64,
+    },
     /// It opened a second stream of records.
     #[error("it opened a second stream of records")]
     SecondRecords,
@@ -158,6 +175,10 @@ impl TransferError {
             Self::Records(error) => error.code(),
             Self::Silent { .. } => Code::Timeout,
             Self::Corrupt { .. } | Self::RootMismatch => Code::Integrity,
+            Self::Undecodable { source, .. } => match **source {
+                DecodeSinkError::Bomb { .. } | DecodeSinkError::TooLong { .. } => Code::TooLarge,
+                _ => Code::Protocol,
+            },
             Self::Destination(DestinationError::NameRefused { .. }) => Code::PathRefused,
             Self::Destination(_) => Code::SinkFailed,
             Self::Source(SourceError::Changed { .. }) => Code::SourceChanged,

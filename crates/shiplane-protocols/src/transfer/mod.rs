@@ -34,7 +34,11 @@ pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{EventFn, TransferEvent};
 pub use target::{StreamTarget, Target};
 
-use std::time::Duration;
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
+
+use shiplane_transport::{RateLimit, RateLimiter};
+
+use crate::{Compression, TransferMetrics};
 
 /// How often a side that is busy with its disk says that it lives: six times within the peer's deadline,
 /// which is taken to be our own.
@@ -49,13 +53,70 @@ pub struct TransferOptions {
     pub lanes: usize,
     /// Payload of a chunk, at most 16 MiB.
     pub chunk_len_bytes: u64,
+    /// How fast the bytes of chunks may move, compressed ones as they travel; shared with whatever else
+    /// was given a clone. A receiver tells its limit to the provider, which keeps to it.
+    pub rate: Option<RateLimiter>,
+    /// Whether chunks are compressed if both sides agree. The receiver of a fetch says how hard the
+    /// provider should try, and a server does no more than this; a push is compressed as the pusher says,
+    /// by this, if the server's is not `Off`.
+    pub compression: Compression,
+    /// Counts how transfers end.
+    pub metrics: Option<Arc<TransferMetrics>>,
+}
+
+impl TransferOptions {
+    /// The same with what the peer asks for: it may lower the rate and the effort, and raise neither.
+    pub(crate) fn agreed(&self, compression: Compression, bytes_per_second: Option<NonZeroU64>) -> Self {
+        let theirs = bytes_per_second.map(|rate| RateLimiter::new(RateLimit::per_second(rate)));
+        let rate = match (self.rate.clone(), theirs) {
+            (Some(ours), Some(theirs)) => Some(ours.and(&theirs)),
+            (ours, theirs) => ours.or(theirs),
+        };
+        Self { rate, compression: self.compression.min(compression), ..self.clone() }
+    }
+
+    /// What the peer is told.
+    pub(crate) fn bytes_per_second(&self) -> Option<NonZeroU64> {
+        self.rate.as_ref().map(|rate| rate.limit().bytes_per_second)
+    }
 }
 
 impl Default for TransferOptions {
     fn default() -> Self {
-        Self { lanes: DEFAULT_LANES, chunk_len_bytes: shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES }
+        Self {
+            lanes: DEFAULT_LANES,
+            chunk_len_bytes: shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES,
+            rate: None,
+            compression: Compression::Off,
+            metrics: None,
+        }
     }
 }
 
 /// 16 streams of a 2 MiB window carry 32 MiB: 1 Gbit/s at 250 ms.
 pub const DEFAULT_LANES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_may_lower_the_rate_and_the_effort_and_raise_neither() {
+        let rate = NonZeroU64::new;
+        let limited = |bytes| rate(bytes).map(|rate| RateLimiter::new(RateLimit::per_second(rate)));
+        for (ours, theirs, both) in
+            [(0, 0, 0), (500, 0, 500), (0, 700, 700), (500, 700, 500), (700, 500, 500)]
+        {
+            let options = TransferOptions { rate: limited(ours), ..TransferOptions::default() };
+            assert_eq!(options.agreed(Compression::Off, rate(theirs)).bytes_per_second(), rate(both));
+        }
+        for (ours, theirs, both) in [
+            (Compression::Off, Compression::Always, Compression::Off),
+            (Compression::Auto, Compression::Always, Compression::Auto),
+            (Compression::Always, Compression::Auto, Compression::Auto),
+        ] {
+            let options = TransferOptions { compression: ours, ..TransferOptions::default() };
+            assert_eq!(options.agreed(theirs, None).compression, both);
+        }
+    }
+}

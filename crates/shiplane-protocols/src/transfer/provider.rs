@@ -2,23 +2,21 @@
 
 mod cutting;
 mod entries;
+mod sending;
+mod shrinking;
 mod spans;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use shiplane_transport::{
-    BiStream, BufferPool, LaneOptions, PeerConnection, SendChunkError, SentChunk, SourceError as LaneError,
-    StreamError,
-};
-use shiplane_wire::{
-    Digest, Hasher, ProviderRecord, ReceiverRecord, RootHasher, Span, TaggedChunk, TransferId,
-};
+use shiplane_transport::{BiStream, PeerConnection, SendChunkError, StreamError};
+use shiplane_wire::{Digest, Hasher, ProviderRecord, ReceiverRecord, RootHasher, Span, TransferId};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use self::{
     cutting::{CutStep, Cuttings},
     entries::Entries,
-    spans::SpanSource,
+    sending::{ChunkFailure, Delivered, Outlet},
+    shrinking::Shrinking,
 };
 use super::{
     TransferOptions, alive_interval,
@@ -37,6 +35,8 @@ pub(crate) struct Provided {
     pub(crate) chunks: u64,
     /// Payload bytes delivered.
     pub(crate) sent_bytes: u64,
+    /// The same as it travelled.
+    pub(crate) wire_bytes: u64,
     /// Files that could not be sent.
     pub(crate) failed_entries: u64,
 }
@@ -67,12 +67,18 @@ pub(crate) async fn provide(
         cuttings: Cuttings::default(),
         root: RootHasher::new(),
         sent_bytes: 0,
+        wire_bytes: 0,
         failed: std::collections::HashSet::new(),
         done: None,
-        connection,
-        transfer,
+        shrinking: Shrinking::new(options.compression),
+        outlet: Arc::new(Outlet::new(
+            connection,
+            transfer,
+            Arc::clone(&source),
+            options,
+            Arc::clone(&events),
+        )),
         source,
-        buffers: BufferPool::default(),
         events,
     };
     let result = provider.run(&mut wants, timeout).await;
@@ -91,10 +97,9 @@ pub(crate) async fn provide(
 
 /// The state of one transfer, owned by one task.
 struct Provider {
-    connection: Arc<PeerConnection>,
-    transfer: TransferId,
     source: Arc<Source>,
-    buffers: BufferPool,
+    outlet: Arc<Outlet>,
+    shrinking: Shrinking,
     events: EventFn,
     records: RecordSender,
     /// Batches from the scanning thread, until the scan is complete.
@@ -104,27 +109,26 @@ struct Provider {
     /// Wanted chunks that wait for a lane.
     queued: VecDeque<(u64, Vec<Span>)>,
     next_chunk: u64,
-    lanes: JoinSet<(u64, Result<SentChunk, ChunkFailure>)>,
+    lanes: JoinSet<(u64, Sent)>,
     max_lanes: usize,
     digests: JoinSet<(u64, Result<Digest, SourceError>)>,
     cuttings: Cuttings,
     root: RootHasher,
     sent_bytes: u64,
+    wire_bytes: u64,
     /// Entries whose failure has been told.
     failed: std::collections::HashSet<u64>,
     /// The receiver's count of chunks, once it wants no more.
     done: Option<u64>,
 }
 
-type ScanBatch = Result<Vec<Scanned>, SourceError>;
-
-/// Why a chunk was not sent.
-enum ChunkFailure {
-    /// A file of it failed; the receiver is told and asks for the rest again.
-    Entry { entry: u64, error: SourceError },
-    /// The stream or the receiver failed: so does the transfer.
-    Lane(SendChunkError),
+/// The entry that a chunk is of, if that is one, and what became of it.
+struct Sent {
+    only_entry: Option<u64>,
+    outcome: Result<Delivered, ChunkFailure>,
 }
+
+type ScanBatch = Result<Vec<Scanned>, SourceError>;
 
 impl Provider {
     async fn run(
@@ -174,7 +178,10 @@ impl Provider {
         match record {
             Some(ReceiverRecord::WantChunk { index, spans }) => self.on_want(index, spans),
             Some(ReceiverRecord::WantDigest { entry }) => self.on_want_digest(entry),
-            Some(ReceiverRecord::Release { below }) => Ok(self.entries.release(below)?),
+            Some(ReceiverRecord::Release { below }) => {
+                self.shrinking.release(below);
+                Ok(self.entries.release(below)?)
+            }
             Some(ReceiverRecord::Done { chunks }) if chunks == self.next_chunk => {
                 self.done = Some(chunks);
                 Ok(())
@@ -259,10 +266,13 @@ impl Provider {
         }
     }
 
-    fn on_sent(&mut self, sent: (u64, Result<SentChunk, ChunkFailure>)) -> Result<(), TransferError> {
-        match sent {
+    fn on_sent(&mut self, sent: (u64, Sent)) -> Result<(), TransferError> {
+        let (index, Sent { only_entry, outcome }) = sent;
+        match (index, outcome) {
             (index, Ok(chunk)) => {
-                self.sent_bytes += chunk.len_bytes;
+                self.sent_bytes += chunk.content_bytes;
+                self.wire_bytes += chunk.wire_bytes;
+                self.shrinking.sent(only_entry, chunk.wire_bytes < chunk.content_bytes);
                 self.root.add(index, chunk.digest).map_err(|_| TransferError::Abandoned)
             }
             (index, Err(ChunkFailure::Entry { entry, error })) => {
@@ -292,13 +302,14 @@ impl Provider {
         while self.lanes.len() < self.max_lanes
             && let Some((index, spans)) = self.queued.pop_front()
         {
+            let first = spans.first().map(|span| span.entry);
+            let only_entry = first.filter(|entry| spans.iter().all(|span| span.entry == *entry));
+            let may_shrink = self.shrinking.is_worth_trying(only_entry);
             let spans = spans.iter().filter_map(|span| self.entries.resolve(span)).collect();
-            let source = Arc::clone(&self.source);
-            let (connection, events) = (Arc::clone(&self.connection), Arc::clone(&self.events));
-            let buffers = self.buffers.clone();
-            let tag = TaggedChunk { transfer: self.transfer, index };
+            let outlet = Arc::clone(&self.outlet);
             self.lanes.spawn(async move {
-                (index, send_with_retry(&connection, tag, source, spans, buffers, events).await)
+                let outcome = outlet.send(index, spans, may_shrink).await;
+                (index, Sent { only_entry, outcome })
             });
         }
     }
@@ -309,46 +320,9 @@ impl Provider {
             root,
             chunks: self.next_chunk,
             sent_bytes: self.sent_bytes,
+            wire_bytes: self.wire_bytes,
             failed_entries: self.failed.len() as u64,
         })
-    }
-}
-
-/// A digest mismatch past TLS is a fault of memory or disk on either side: worth a few more tries.
-async fn send_with_retry(
-    connection: &PeerConnection,
-    tag: TaggedChunk,
-    source: Arc<Source>,
-    spans: Vec<spans::FileSpan>,
-    buffers: BufferPool,
-    events: EventFn,
-) -> Result<SentChunk, ChunkFailure> {
-    let moved = Arc::clone(&events);
-    let options = LaneOptions {
-        progress: Some(Arc::new(move |len_bytes| moved(TransferEvent::Moved { len_bytes }))),
-        ..LaneOptions::default()
-    };
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let (reader, failure) = SpanSource::new(Arc::clone(&source), spans.clone(), buffers.clone());
-        match connection.send_tagged_chunk(tag, reader, &options).await {
-            Ok(sent) => return Ok(sent),
-            Err(SendChunkError::Source(error)) => {
-                return Err(match failure.take() {
-                    Some((entry, error)) => ChunkFailure::Entry { entry, error },
-                    None => ChunkFailure::Lane(LaneError::into(error)),
-                });
-            }
-            Err(SendChunkError::ChecksumFailed) if attempts < MAX_CHUNK_ATTEMPTS => {
-                tracing::warn!(
-                    index = tag.index,
-                    attempts,
-                    "the receiver found another digest: sending again"
-                );
-            }
-            Err(error) => return Err(ChunkFailure::Lane(error)),
-        }
     }
 }
 

@@ -1,19 +1,17 @@
 //! The side that wants the files.
 
+mod chunks;
 mod lease;
 mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use shiplane_transport::{
-    BiStream, Claim, InboundChunk, LaneOptions, RecvChunkError, StreamError, TransferStream,
-};
-use shiplane_wire::{
-    Code, Digest, Entry, ProviderRecord, ReceiverRecord, RootHasher, Span, Stored, Verified,
-};
+use shiplane_transport::{BiStream, Claim, RateLimiter, StreamError, TransferStream};
+use shiplane_wire::{Code, Digest, Entry, ProviderRecord, ReceiverRecord, RootHasher};
 use tokio::{task::JoinSet, time::Instant};
 
 use self::{
+    chunks::{ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
     lease::Leased,
     workers::{PlanJob, Planned, Planner, Publisher},
 };
@@ -28,7 +26,10 @@ use super::{
     records::{RecordSender, RecordStream},
     target::Target,
 };
-use crate::files::{DestinationError, Plan, Summary};
+use crate::{
+    Compression,
+    files::{Plan, Summary},
+};
 
 /// What a receiver has got; to be confirmed with the provider.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub(crate) struct Received {
     pub(crate) chunks: u64,
     /// Payload bytes of the chunks that were stored.
     pub(crate) received_bytes: u64,
+    /// The same as it travelled.
+    pub(crate) wire_bytes: u64,
     /// The manifest's files and directories, and the sum of sizes.
     pub(crate) entries: u64,
     pub(crate) total_bytes: u64,
@@ -83,6 +86,8 @@ pub(crate) async fn receive<T: Target>(
         ended: false,
         root: RootHasher::new(),
         failed: Vec::new(),
+        may_compress: options.compression != Compression::Off,
+        rate: options.rate.clone(),
         target,
         timeout,
         events,
@@ -111,9 +116,12 @@ struct Receiver<T: Target> {
     packer: Packer,
     /// Plans that wait until enough is known to check space and collisions before the first byte.
     ahead: Option<Vec<(u64, Entry, Plan)>>,
+    /// Whether the provider was told that chunks may be compressed.
+    may_compress: bool,
+    rate: Option<RateLimiter>,
     chunks: JoinSet<(u64, ChunkResult)>,
     /// Chunks that the provider repeats before the failed attempt has ended here.
-    repeated: HashMap<u64, InboundChunk>,
+    repeated: HashMap<u64, Opened>,
     /// Entries whose digest was asked for.
     comparing: HashMap<u64, Entry>,
     /// Entries whose digest is still to be asked for.
@@ -135,12 +143,10 @@ struct Totals {
     identical_bytes: u64,
     resumed_bytes: u64,
     received_bytes: u64,
+    wire_bytes: u64,
     failed: u64,
     only_chunk: Option<Digest>,
 }
-
-/// What a lane brought: its digest, size and the entries that it completed.
-type ChunkResult = Result<(Digest, u64, Vec<u64>), RecvChunkError<DestinationError>>;
 
 impl<T: Target> Receiver<T> {
     async fn run(&mut self, provider: &mut RecordStream<ProviderRecord>) -> Result<Summary, TransferError> {
@@ -361,31 +367,42 @@ impl<T: Target> Receiver<T> {
 
     async fn on_stream(&mut self, stream: Option<TransferStream>) -> Result<(), TransferError> {
         match stream {
-            Some(TransferStream::Chunk(chunk)) => self.on_chunk_opens(chunk).await,
+            Some(TransferStream::Chunk(chunk)) => {
+                self.on_chunk_opens(Opened { chunk, is_compressed: false }).await
+            }
+            Some(TransferStream::Compressed(chunk)) if self.may_compress => {
+                self.on_chunk_opens(Opened { chunk, is_compressed: true }).await
+            }
+            Some(TransferStream::Compressed(chunk)) => {
+                let index = chunk.index();
+                chunk.refuse(Code::Protocol).await;
+                Err(ProtocolFault::UnwantedCompression { index }.into())
+            }
             Some(TransferStream::Records(_)) => Err(ProtocolFault::SecondRecords.into()),
             None => Err(TransferError::Stream(StreamError::Reset(Code::Cancelled))),
         }
     }
 
-    async fn on_chunk_opens(&mut self, chunk: InboundChunk) -> Result<(), TransferError> {
-        let index = chunk.index();
+    async fn on_chunk_opens(&mut self, opened: Opened) -> Result<(), TransferError> {
+        let index = opened.chunk.index();
         match self.ledger.chunk_opens(index) {
             Ok(Opens::Next(spans)) => {
                 let (target, events) = (self.target.clone(), Arc::clone(&self.events));
-                self.chunks.spawn(async move { (index, receive_chunk(chunk, target, spans, events).await) });
+                let received = receive_chunk(opened, target, spans, self.rate.clone(), events);
+                self.chunks.spawn(async move { (index, received.await) });
                 Ok(())
             }
             // One at most: an honest provider repeats what it has been refused.
             Ok(Opens::Again) if !self.repeated.contains_key(&index) => {
-                self.repeated.insert(index, chunk);
+                self.repeated.insert(index, opened);
                 Ok(())
             }
             Ok(Opens::Again | Opens::Stale) => {
-                chunk.refuse(Code::Protocol).await;
+                opened.chunk.refuse(Code::Protocol).await;
                 Ok(())
             }
             Err(fault) => {
-                chunk.refuse(Code::Protocol).await;
+                opened.chunk.refuse(Code::Protocol).await;
                 Err(fault.into())
             }
         }
@@ -393,17 +410,19 @@ impl<T: Target> Receiver<T> {
 
     fn on_chunk(&mut self, index: u64, result: ChunkResult) -> Result<(), TransferError> {
         match result {
-            Ok((digest, len_bytes, complete)) => {
+            Ok(StoredChunk { digest, content_bytes, wire_bytes, complete }) => {
                 self.ledger.chunk_stored(index);
                 self.root.add(index, digest).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
-                self.totals.received_bytes += len_bytes;
+                self.totals.received_bytes += content_bytes;
+                self.totals.wire_bytes += wire_bytes;
                 self.totals.only_chunk = (index == 0).then_some(digest);
                 self.publisher.publish(complete)
             }
-            Err(RecvChunkError::Sink(error)) => Err(error.into()),
-            Err(RecvChunkError::Stream(error @ StreamError::ConnectionLost(_))) => Err(error.into()),
+            Err(ChunkError::Target(error)) => Err(error.into()),
+            Err(ChunkError::Lost(error)) => Err(error.into()),
+            Err(ChunkError::Encoding(source)) => Err(TransferError::Undecodable { index, source }),
             // The provider may try again, or say why it does not.
-            Err(last) => match self.ledger.chunk_failed(index) {
+            Err(ChunkError::Attempt(last)) => match self.ledger.chunk_failed(index) {
                 attempts if attempts >= MAX_CHUNK_ATTEMPTS => {
                     Err(TransferError::Corrupt { index, attempts, last: Box::new(last) })
                 }
@@ -456,6 +475,7 @@ impl<T: Target> Receiver<T> {
             root,
             chunks,
             received_bytes: self.totals.received_bytes,
+            wire_bytes: self.totals.wire_bytes,
             entries: self.ledger.entries(),
             total_bytes: self.totals.entry_bytes,
             summary,
@@ -463,55 +483,6 @@ impl<T: Target> Receiver<T> {
             failed_count: self.totals.failed,
             only_chunk: self.totals.only_chunk.filter(|_| chunks == 1),
         })
-    }
-}
-
-/// One chunk into the target, in a task of its own.
-async fn receive_chunk<T: Target>(
-    chunk: InboundChunk,
-    target: T,
-    spans: Vec<Span>,
-    events: EventFn,
-) -> ChunkResult {
-    let index = chunk.index();
-    let len_bytes = spans.iter().map(|span| span.len_bytes).sum();
-    let sink = LazySink { target, index, spans, writer: None };
-    let options = LaneOptions {
-        progress: Some(Arc::new(move |len_bytes| events(TransferEvent::Moved { len_bytes }))),
-        ..LaneOptions::default()
-    };
-    let (digest, complete) = chunk.receive(len_bytes, sink, &options).await?;
-    Ok((digest, len_bytes, complete))
-}
-
-/// Opens the target's writer on the blocking thread, when the first byte is there, and notes the digest.
-struct LazySink<T: Target> {
-    target: T,
-    index: u64,
-    spans: Vec<Span>,
-    writer: Option<T::Writer>,
-}
-
-impl<T: Target> shiplane_transport::ChunkSink for LazySink<T> {
-    type Output = (Digest, Vec<u64>);
-    type Error = DestinationError;
-
-    fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => self.writer.insert(self.target.writer(self.index, &self.spans)?),
-        };
-        writer.write(data)
-    }
-
-    fn commit(mut self, verified: Verified) -> Result<(Stored, (Digest, Vec<u64>)), DestinationError> {
-        let digest = verified.digest();
-        let writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => self.target.writer(self.index, &self.spans)?,
-        };
-        let (stored, complete) = writer.commit(verified)?;
-        Ok((stored, (digest, complete)))
     }
 }
 

@@ -46,7 +46,19 @@ impl World {
     }
 
     pub(crate) fn with_chunks(chunk_len_bytes: u64, fill: impl FnOnce(&Path)) -> Self {
-        Self::build(chunk_len_bytes, fill, FileServer::new, FileServer::run)
+        Self::with_options(TransferOptions { chunk_len_bytes, ..options() }, fill)
+    }
+
+    /// Both sides have these options.
+    pub(crate) fn with_options(options: TransferOptions, fill: impl FnOnce(&Path)) -> Self {
+        Self::build(options, fill, FileServer::new, FileServer::run)
+    }
+
+    /// The same, and whoever has the right may push.
+    pub(crate) fn writable_with(options: TransferOptions) -> Self {
+        let make =
+            |root, access, options| FileServer::writable(root, access, options, WriteLimits::default());
+        Self::build(options, |_| (), make, FileServer::run)
     }
 
     /// Lets whoever has the right push into the source directory.
@@ -63,11 +75,11 @@ impl World {
         F: Future<Output = ()> + Send + 'static,
     {
         let make = |root, access, options| FileServer::writable(root, access, options, limits);
-        Self::build(64 * 1024, |_| (), make, run)
+        Self::build(options(), |_| (), make, run)
     }
 
     fn build<F>(
-        chunk_len_bytes: u64,
+        options: TransferOptions,
         fill: impl FnOnce(&Path),
         make: impl FnOnce(SourceRoot, Arc<AccessControl>, TransferOptions) -> Arc<FileServer>,
         run: impl FnOnce(Arc<FileServer>, Arc<QuicTransport>, CancellationToken) -> F,
@@ -88,10 +100,10 @@ impl World {
                 .unwrap(),
         );
         let root = SourceRoot::open(&dir.path().join("source")).unwrap();
-        let options = TransferOptions { lanes: 4, chunk_len_bytes };
         let shutdown = CancellationToken::new();
         let files = make(root, Arc::clone(&access), options.clone());
         let running = tokio::spawn(run(files, Arc::clone(&server), shutdown.clone()));
+        let chunk_len_bytes = options.chunk_len_bytes;
         let receive =
             ReceiveOptions { overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes };
         Self { dir, server, access, shutdown, running, options, receive }
@@ -162,7 +174,7 @@ impl World {
         path: &str,
         events: shiplane_protocols::transfer::EventFn,
     ) -> Result<FetchReport, FetchError> {
-        let fetch = Fetch::open(client, path.as_bytes()).await?;
+        let fetch = Fetch::open_with(client, path.as_bytes(), &self.options).await?;
         let target = self.destination(&fetch).map_err(shiplane_protocols::transfer::TransferError::from)?;
         fetch.receive(target, self.receive.promise, &self.options, events).await
     }
@@ -243,6 +255,11 @@ pub(crate) fn fault(error: &FetchError) -> shiplane_rpc::FaultCode {
         }
         other => panic!("not a fault: {other}"),
     }
+}
+
+/// Of small chunks, so that a small file is many.
+pub(crate) fn options() -> TransferOptions {
+    TransferOptions { lanes: 4, chunk_len_bytes: 64 * 1024, ..TransferOptions::default() }
 }
 
 fn quick() -> TransportConfig {

@@ -20,6 +20,9 @@ pub(crate) const CONFIRM: Method<Confirm, Confirmed> = Method::new("transfer.con
 pub(crate) struct FetchOpen {
     pub(crate) transfer: [u8; 16],
     pub(crate) path: Vec<u8>,
+    /// 0 never, 1 where a sample shrinks, 2 always.
+    pub(crate) compression: u32,
+    pub(crate) bytes_per_second: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -66,7 +66,7 @@ async fn push_watched(
     request: &PushRequest,
     events: EventFn,
 ) -> Result<PushReport, PushError> {
-    Push::open(client, source, request).await?.send(&world.options, events).await
+    Push::open_with(client, source, request, &world.options).await?.send(&world.options, events).await
 }
 
 #[track_caller]

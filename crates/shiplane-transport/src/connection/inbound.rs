@@ -62,9 +62,9 @@ impl Claim {
     pub async fn next(&mut self) -> Option<TransferStream> {
         Some(match self.inbox.recv().await? {
             Tagged::Records(stream) => TransferStream::Records(stream),
-            Tagged::Chunk { index, len_bytes, stream } => {
-                let config = Arc::clone(&self.config);
-                TransferStream::Chunk(InboundChunk { index, len_bytes, stream, config })
+            Tagged::Chunk { index, len_bytes, is_compressed, stream } => {
+                let chunk = InboundChunk { index, len_bytes, stream, config: Arc::clone(&self.config) };
+                if is_compressed { TransferStream::Compressed(chunk) } else { TransferStream::Chunk(chunk) }
             }
         })
     }
@@ -88,6 +88,8 @@ pub enum TransferStream {
     Records(BiStream),
     /// A chunk.
     Chunk(InboundChunk),
+    /// A chunk whose frame carries an encoded payload: refuse it unless that was agreed on.
+    Compressed(InboundChunk),
 }
 
 /// A chunk whose size is known and whose data has not been read. Dropped, it is refused.

@@ -26,7 +26,7 @@ async fn what_cannot_be_understood_is_reset_and_harms_nothing_else() {
         (0b01 << 62, Code::Protocol, "top bits 01"),
         (0b10 << 62, Code::Protocol, "top bits 10"),
         (u64::from_le_bytes(header(0, 0)), Code::UnknownKind, "kind 0"),
-        (u64::from_le_bytes(header(6, 0)), Code::UnknownKind, "kind 6"),
+        (u64::from_le_bytes(header(7, 0)), Code::UnknownKind, "kind 7"),
         (u64::MAX, Code::UnknownKind, "kind 63"),
         (u64::from_le_bytes(header(1, 1 << 32)), Code::Protocol, "a reserved bit"),
         (u64::from_le_bytes(header(1, too_long)), Code::TooLarge, "a long call"),
@@ -234,6 +234,7 @@ async fn a_transfer_gets_its_streams_whether_they_or_the_claim_came_first() {
                 chunk.refuse(Code::Busy).await;
                 kinds.push("chunk");
             }
+            TransferStream::Compressed(_) => panic!("nobody compressed"),
             TransferStream::Records(mut stream) => {
                 stream.send.finish().unwrap();
                 kinds.push("records");

@@ -88,6 +88,7 @@ fn openings() -> Seeds {
         ("rpc", [&rpc.encode()[..], b"abc"].concat()),
         ("message", message.encode().to_vec()),
         ("tagged", [&TaggedChunk { transfer: id, index: 1 }.encode()[..], b"frame"].concat()),
+        ("compressed", [&TaggedChunk { transfer: id, index: 1 }.encode_compressed()[..], b"frame"].concat()),
         ("records", records_opening(id).to_vec()),
         ("records-cut", records_opening(id)[..20].to_vec()),
         ("all-ones", vec![0xff; 8]),

@@ -62,6 +62,10 @@ fn openings() -> impl Strategy<Value = (Vec<u8>, Opened)> {
         let tag = TaggedChunk { transfer: TransferId::from_bytes(id), index };
         (tag.encode().to_vec(), Opened::Tagged(tag))
     });
+    let compressed = (any::<[u8; 16]>(), any::<u64>()).prop_map(|(id, index)| {
+        let tag = TaggedChunk { transfer: TransferId::from_bytes(id), index };
+        (tag.encode_compressed().to_vec(), Opened::Compressed(tag))
+    });
     let records = any::<[u8; 16]>().prop_map(|id| {
         let id = TransferId::from_bytes(id);
         (records_opening(id).to_vec(), Opened::Records(id))
@@ -72,7 +76,7 @@ fn openings() -> impl Strategy<Value = (Vec<u8>, Opened)> {
         .prop_map(|len| (header(StreamKind::OneWay, len), Opened::OneWay { body_len_bytes: len }));
     let message = (0..=MAX_MESSAGE_LEN_BYTES)
         .prop_map(|len| (header(StreamKind::Message, len), Opened::Message { body_len_bytes: len }));
-    prop_oneof![bare, tagged, records, rpc, one_way, message]
+    prop_oneof![bare, tagged, compressed, records, rpc, one_way, message]
 }
 
 fn header(kind: StreamKind, body_len_bytes: u32) -> Vec<u8> {
@@ -87,4 +91,13 @@ fn words() -> impl Strategy<Value = u64> {
         header.prop_map(|(kind, reserved, len)| 0b11 << 62 | kind << 56 | reserved << 32 | len),
         (0u64..8, 0u64..40).prop_map(|(kind, len)| 0b11 << 62 | kind << 56 | len),
     ]
+}
+
+/// SPEC 4.15: written down, so that no release can change them.
+#[test]
+fn the_opening_of_a_compressed_chunk_is_that_of_a_tagged_one_but_for_its_kind() {
+    let tag = TaggedChunk { transfer: TransferId::from_bytes([7; 16]), index: 3 };
+    let golden = [&b"\x18\0\0\0\0\0\0\xc6"[..], &[7; 16], b"\x03\0\0\0\0\0\0\0"].concat();
+    assert_eq!(tag.encode_compressed()[..], golden[..]);
+    assert_eq!((tag.encode()[7], &tag.encode()[8..]), (0xc4, &golden[8..]));
 }

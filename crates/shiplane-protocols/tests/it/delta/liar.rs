@@ -27,6 +27,8 @@ const CONFIRM: Method<Confirm, Confirmed> = Method::new("transfer.confirm");
 struct FetchOpen {
     transfer: [u8; 16],
     path: Vec<u8>,
+    compression: u32,
+    bytes_per_second: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,7 +94,7 @@ async fn told(lie: Vec<ProviderRecord>) -> TransferError {
     let old = noise(1, OLD_LEN_BYTES);
     fs::write(dir.path().join("it"), &old).unwrap();
     let fetch = Fetch::open(&rpc, b"it").await.unwrap();
-    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20 };
+    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20, ..TransferOptions::default() };
     let receive = ReceiveOptions {
         overwrite: true,
         promise: Promise::Verified,

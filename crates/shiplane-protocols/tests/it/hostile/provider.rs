@@ -1,5 +1,7 @@
 //! A provider that lies to an honest `get`.
 
+mod bombs;
+
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -131,12 +133,20 @@ impl Liar {
 }
 
 async fn fetch(rpc: &RpcClient, dest: &Path) -> Result<FetchReport, FetchError> {
-    let fetch = Fetch::open(rpc, b"it").await?;
-    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024 };
+    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024, ..TransferOptions::default() };
+    fetch_with(rpc, dest, &options).await
+}
+
+async fn fetch_with(
+    rpc: &RpcClient,
+    dest: &Path,
+    options: &TransferOptions,
+) -> Result<FetchReport, FetchError> {
+    let fetch = Fetch::open_with(rpc, b"it", options).await?;
     let receive =
         ReceiveOptions { overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes: 1024 };
     let target = Destination::open(dest, fetch.shape(), fetch.job(), receive).map_err(TransferError::from)?;
-    fetch.receive(target, Promise::Durable, &options, Arc::new(|_| ())).await
+    fetch.receive(target, Promise::Durable, options, Arc::new(|_| ())).await
 }
 
 /// What is in the destination under a name of its own.
@@ -427,7 +437,7 @@ async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
     .await;
     let (target, held) = Held::new();
     let fetch = Fetch::open(&liar.rpc, b"it").await.unwrap();
-    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024 };
+    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024, ..TransferOptions::default() };
     let failed = fetch.receive(target, Promise::Durable, &options, Arc::new(|_| ())).await;
     assert!(matches!(transfer_error(failed), TransferError::Protocol(_)));
     assert_eq!(held.clones(), 0);

@@ -16,7 +16,7 @@ const TRANSFER: [u8; 16] = [9; 16];
 async fn begun() -> (World, RpcClient, BiStream) {
     let world = World::new(|source| fs::write(source.join("x"), b"hello").unwrap());
     let rpc = world.admitted().await;
-    let request = FetchOpen { transfer: TRANSFER, path: Vec::new() };
+    let request = FetchOpen { transfer: TRANSFER, path: Vec::new(), compression: 0, bytes_per_second: None };
     rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(5)).await.unwrap();
     let records = rpc.connection().open_records(TransferId::from_bytes(TRANSFER)).await.unwrap();
     (world, rpc, records)
@@ -92,7 +92,7 @@ async fn confirming_something_else_is_an_integrity_fault_and_nothing_is_complete
 #[tokio::test]
 async fn a_transfer_id_is_used_once() {
     let (_world, rpc, _stream) = begun().await;
-    let request = FetchOpen { transfer: TRANSFER, path: Vec::new() };
+    let request = FetchOpen { transfer: TRANSFER, path: Vec::new(), compression: 0, bytes_per_second: None };
     let error = rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(5)).await.unwrap_err();
     assert!(matches!(error, CallError::Fault(fault) if fault.code == FaultCode::InvalidRequest));
 }

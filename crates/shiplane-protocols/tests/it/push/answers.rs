@@ -156,7 +156,7 @@ async fn a_push_that_does_not_begin_is_given_up_and_leaves_nothing() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let opened = raw(9, b"new", RawShape::Directory { name: b"d".to_vec() });
-    assert_eq!(open(&client, &opened).await, Ok(RawOpened::Ready));
+    assert_eq!(open(&client, &opened).await, Ok(RawOpened::Ready { compression: 0, bytes_per_second: None }));
     // Nobody has claimed its records stream, so it is parked here and nobody reads it.
     #[derive(Serialize, Deserialize)]
     struct Settle {

@@ -20,6 +20,7 @@ pub(super) struct RawOpen {
     pub(super) overwrite: bool,
     pub(super) durable: bool,
     pub(super) chunk_len_bytes: u64,
+    pub(super) compression: u32,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub(super) enum RawShape {
 /// The answer: 0 ready, 1 known.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum RawOpened {
-    Ready,
+    Ready { compression: u32, bytes_per_second: Option<u64> },
     Known,
 }
 
@@ -46,6 +47,7 @@ pub(super) fn raw(transfer: u8, path: &[u8], shape: RawShape) -> RawOpen {
         overwrite: true,
         durable: false,
         chunk_len_bytes: 0,
+        compression: 0,
     }
 }
 

@@ -1,0 +1,181 @@
+//! One chunk to the receiver, as it is or compressed.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use shiplane_transport::{
+    BufferPool, LaneOptions, PeerConnection, ProgressFn, RateLimiter, SendChunkError,
+    SourceError as LaneError,
+};
+use shiplane_wire::{Digest, TaggedChunk, TransferId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    super::{
+        TransferOptions,
+        event::{EventFn, TransferEvent},
+    },
+    MAX_CHUNK_ATTEMPTS,
+    spans::{FailedSpan, FileSpan, SpanSource},
+};
+use crate::{
+    Compression,
+    compress::EncodedSource,
+    files::{Source, SourceError},
+};
+
+/// What the lanes of a transfer share.
+pub(super) struct Outlet {
+    connection: Arc<PeerConnection>,
+    transfer: TransferId,
+    source: Arc<Source>,
+    buffers: BufferPool,
+    events: EventFn,
+    rate: Option<RateLimiter>,
+    compression: Compression,
+    /// Chunks that are being compressed.
+    compressors: Semaphore,
+    /// KiB of content of chunks that are held compressed.
+    held: Arc<Semaphore>,
+}
+
+/// A chunk that the receiver has.
+pub(super) struct Delivered {
+    /// Of the content.
+    pub(super) digest: Digest,
+    pub(super) content_bytes: u64,
+    /// What its frame carried.
+    pub(super) wire_bytes: u64,
+}
+
+/// Why a chunk was not sent.
+pub(super) enum ChunkFailure {
+    /// A file of it failed; the receiver is told and asks for the rest again.
+    Entry { entry: u64, error: SourceError },
+    /// The stream or the receiver failed: so does the transfer.
+    Lane(SendChunkError),
+}
+
+/// A compressed chunk, and its share of what may be held.
+type Compressed = (EncodedSource, OwnedSemaphorePermit);
+
+impl Outlet {
+    pub(super) fn new(
+        connection: Arc<PeerConnection>,
+        transfer: TransferId,
+        source: Arc<Source>,
+        options: &TransferOptions,
+        events: EventFn,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            connection,
+            transfer,
+            source,
+            buffers: BufferPool::default(),
+            events,
+            rate: options.rate.clone(),
+            compression: options.compression,
+            compressors: Semaphore::new(cores.min(MAX_COMPRESSORS)),
+            held: Arc::new(Semaphore::new(MAX_HELD_KIB as usize)),
+        }
+    }
+
+    /// Sends a chunk, compressed if it may be and shrinks.
+    ///
+    /// A digest mismatch past TLS is a fault of memory or disk on either side: worth a few more tries.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        index: u64,
+        spans: Vec<FileSpan>,
+        may_shrink: bool,
+    ) -> Result<Delivered, ChunkFailure> {
+        let tag = TaggedChunk { transfer: self.transfer, index };
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.attempt(tag, &spans, may_shrink).await {
+                Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)) if attempts < MAX_CHUNK_ATTEMPTS => {
+                    tracing::warn!(index, attempts, "the receiver found another digest: sending again");
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn attempt(
+        self: &Arc<Self>,
+        tag: TaggedChunk,
+        spans: &[FileSpan],
+        may_shrink: bool,
+    ) -> Result<Delivered, ChunkFailure> {
+        if may_shrink && let Some((encoded, _held)) = self.compress(spans).await? {
+            let (sizes, digest) = (encoded.sizes(), encoded.digest());
+            let progress = self.progress(sizes.content_bytes, sizes.wire_bytes);
+            let options = LaneOptions { progress: Some(progress), rate: self.rate.clone() };
+            let sent = self.connection.send_compressed_chunk(tag, encoded, &options).await;
+            sent.map_err(ChunkFailure::Lane)?;
+            let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
+            return Ok(Delivered { digest, content_bytes, wire_bytes });
+        }
+        let (reader, failed) = self.reader(spans);
+        let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
+        let progress = self.progress(content_bytes, content_bytes);
+        let options = LaneOptions { progress: Some(progress), rate: self.rate.clone() };
+        match self.connection.send_tagged_chunk(tag, reader, &options).await {
+            Ok(sent) => Ok(Delivered { digest: sent.digest, content_bytes, wire_bytes: sent.len_bytes }),
+            Err(SendChunkError::Source(error)) => Err(unread(&failed, error)),
+            Err(error) => Err(ChunkFailure::Lane(error)),
+        }
+    }
+
+    /// `None` if it does not shrink.
+    async fn compress(self: &Arc<Self>, spans: &[FileSpan]) -> Result<Option<Compressed>, ChunkFailure> {
+        let content_bytes: u64 = spans.iter().map(|file| file.span.len_bytes).sum();
+        let share_kib = content_bytes.div_ceil(1 << 10).min(MAX_HELD_KIB.into()) as u32;
+        let given_up = || ChunkFailure::Lane(LaneError::Abandoned.into());
+        // In this order: who compresses never waits for another.
+        let held = Arc::clone(&self.held).acquire_many_owned(share_kib).await.map_err(|_| given_up())?;
+        let _turn = self.compressors.acquire().await.map_err(|_| given_up())?;
+        let (reader, failed) = self.reader(spans);
+        let compression = self.compression;
+        let compressed =
+            tokio::task::spawn_blocking(move || EncodedSource::compress(reader, compression)).await;
+        let compressed = compressed.map_err(|_| given_up())?.map_err(|error| unread(&failed, error))?;
+        Ok(compressed.map(|encoded| (encoded, held)))
+    }
+
+    fn reader(&self, spans: &[FileSpan]) -> (SpanSource, FailedSpan) {
+        SpanSource::new(Arc::clone(&self.source), spans.to_vec(), self.buffers.clone())
+    }
+
+    /// Tells of content as what stands for it moves.
+    fn progress(&self, content_bytes: u64, wire_bytes: u64) -> ProgressFn {
+        let (events, moved_bytes) = (Arc::clone(&self.events), AtomicU64::new(0));
+        Arc::new(move |len_bytes| {
+            // One task moves a chunk.
+            let before = moved_bytes.fetch_add(len_bytes, Ordering::Relaxed);
+            let content_of = |moved: u64| {
+                let part = u128::from(moved) * u128::from(content_bytes) / u128::from(wire_bytes.max(1));
+                u64::try_from(part).unwrap_or(u64::MAX)
+            };
+            let len_bytes = content_of(before + len_bytes) - content_of(before);
+            events(TransferEvent::Moved { len_bytes });
+        })
+    }
+}
+
+fn unread(failed: &FailedSpan, error: LaneError) -> ChunkFailure {
+    match failed.take() {
+        Some((entry, error)) => ChunkFailure::Entry { entry, error },
+        None => ChunkFailure::Lane(error.into()),
+    }
+}
+
+/// Each works in some 3 MiB; more than four keep any path busy.
+const MAX_COMPRESSORS: usize = 4;
+
+/// 16 MiB: as many lanes as there are by default hold a usual chunk each, or one holds the largest.
+const MAX_HELD_KIB: u32 = 16 << 10;

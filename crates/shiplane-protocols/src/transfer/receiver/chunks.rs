@@ -1,0 +1,149 @@
+//! One chunk into the target, as it is or compressed.
+
+use shiplane_transport::{ChunkSink, InboundChunk, LaneOptions, RateLimiter, RecvChunkError, StreamError};
+use shiplane_wire::{Code, Digest, FrameError, Span, Stored, Verified};
+
+use super::super::{
+    event::{EventFn, TransferEvent},
+    target::Target,
+};
+use crate::{
+    compress::{DecodeSinkError, DecodingSink},
+    files::DestinationError,
+};
+
+/// A chunk whose stream has opened.
+pub(super) struct Opened {
+    pub(super) chunk: InboundChunk,
+    pub(super) is_compressed: bool,
+}
+
+/// A chunk that is in the target.
+pub(super) struct StoredChunk {
+    /// Of the content.
+    pub(super) digest: Digest,
+    pub(super) content_bytes: u64,
+    /// What its frame carried.
+    pub(super) wire_bytes: u64,
+    /// The entries that it completed.
+    pub(super) complete: Vec<u64>,
+}
+
+/// Why it is not.
+pub(super) enum ChunkError {
+    /// This side's disk.
+    Target(DestinationError),
+    /// The connection is gone.
+    Lost(StreamError),
+    /// The peer compressed what it should not have.
+    Encoding(Box<DecodeSinkError<DestinationError>>),
+    /// A chance for another attempt.
+    Attempt(RecvChunkError<DestinationError>),
+}
+
+pub(super) type ChunkResult = Result<StoredChunk, ChunkError>;
+
+/// Receives a chunk that was wanted of these spans.
+pub(super) async fn receive_chunk<T: Target>(
+    opened: Opened,
+    target: T,
+    spans: Vec<Span>,
+    rate: Option<RateLimiter>,
+    events: EventFn,
+) -> ChunkResult {
+    let Opened { chunk, is_compressed } = opened;
+    let (index, wire_bytes) = (chunk.index(), chunk.len_bytes());
+    let content_bytes = spans.iter().map(|span| span.len_bytes).sum();
+    let sink = LazySink { target, index, spans, writer: None, events };
+    let options = LaneOptions { rate, progress: None };
+    let (digest, complete) = if is_compressed {
+        receive_compressed(chunk, content_bytes, sink, &options).await?
+    } else {
+        chunk.receive(content_bytes, sink, &options).await?
+    };
+    Ok(StoredChunk { digest, content_bytes, wire_bytes, complete })
+}
+
+/// SPEC 4.16: whatever the frame holds, no more than the spans is ever decoded.
+async fn receive_compressed<T: Target>(
+    chunk: InboundChunk,
+    content_bytes: u64,
+    sink: LazySink<T>,
+    options: &LaneOptions,
+) -> Result<(Digest, Vec<u64>), ChunkError> {
+    let (wire_bytes, max_bytes) =
+        (chunk.len_bytes(), DecodingSink::<LazySink<T>>::max_wire_bytes(content_bytes));
+    if wire_bytes > max_bytes {
+        chunk.refuse(Code::TooLarge).await;
+        let refused = FrameError::TooLarge { len_bytes: wire_bytes, max_bytes };
+        return Err(ChunkError::Encoding(Box::new(refused.into())));
+    }
+    match DecodingSink::new(sink, content_bytes, wire_bytes) {
+        Ok(sink) => {
+            let (stored, _sizes) = chunk.receive(wire_bytes, sink, options).await?;
+            Ok(stored)
+        }
+        Err(bomb) => {
+            chunk.refuse(Code::TooLarge).await;
+            Err(ChunkError::Encoding(Box::new(bomb)))
+        }
+    }
+}
+
+impl From<RecvChunkError<DestinationError>> for ChunkError {
+    fn from(error: RecvChunkError<DestinationError>) -> Self {
+        match error {
+            RecvChunkError::Sink(error) => Self::Target(error),
+            RecvChunkError::Stream(error @ StreamError::ConnectionLost(_)) => Self::Lost(error),
+            other => Self::Attempt(other),
+        }
+    }
+}
+
+impl From<RecvChunkError<DecodeSinkError<DestinationError>>> for ChunkError {
+    fn from(error: RecvChunkError<DecodeSinkError<DestinationError>>) -> Self {
+        let plain = match error {
+            RecvChunkError::Sink(DecodeSinkError::Sink(error)) => RecvChunkError::Sink(error),
+            RecvChunkError::Sink(encoding) => return Self::Encoding(Box::new(encoding)),
+            RecvChunkError::Frame(error) => RecvChunkError::Frame(error),
+            RecvChunkError::Recv(error) => RecvChunkError::Recv(error),
+            RecvChunkError::Stream(error) => RecvChunkError::Stream(error),
+            RecvChunkError::Abandoned => RecvChunkError::Abandoned,
+        };
+        plain.into()
+    }
+}
+
+/// Opens the target's writer on the blocking thread, when the first byte is there, and notes the digest.
+struct LazySink<T: Target> {
+    target: T,
+    index: u64,
+    spans: Vec<Span>,
+    writer: Option<T::Writer>,
+    events: EventFn,
+}
+
+impl<T: Target> ChunkSink for LazySink<T> {
+    type Output = (Digest, Vec<u64>);
+    type Error = DestinationError;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(self.target.writer(self.index, &self.spans)?),
+        };
+        writer.write(data)?;
+        (self.events)(TransferEvent::Moved { len_bytes: data.len() as u64 });
+        Ok(())
+    }
+
+    fn commit(mut self, verified: Verified) -> Result<(Stored, (Digest, Vec<u64>)), DestinationError> {
+        let digest = verified.digest();
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.target.writer(self.index, &self.spans)?,
+        };
+        let (stored, complete) = writer.commit(verified)?;
+        Ok((stored, (digest, complete)))
+    }
+}

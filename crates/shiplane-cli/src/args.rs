@@ -2,16 +2,18 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use shiplane_protocols::Compression;
 use shiplane_protocols::access::{Host, PeerName};
 use shiplane_transport::PeerId;
 use shiplane_wire::{Promise, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
 
-use crate::units::{UnitError, parse_duration, parse_size};
+use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -88,6 +90,9 @@ pub(crate) struct ServeArgs {
     /// Write the ticket to this file too, readable by its owner only
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
+    /// The most to send, and again to take, each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
+    pub(crate) rate: Option<NonZeroU64>,
     /// Print events as lines of JSON; the first one carries the ticket
     #[arg(long)]
     pub(crate) json: bool,
@@ -126,6 +131,20 @@ pub(crate) struct GetArgs {
     /// Bytes verified, kept and resumed as one
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
+    /// The most to receive each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
+    pub(crate) rate: Option<NonZeroU64>,
+    /// Compress what shrinks on its way; `always` tries everything, even films and archives
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = Compress::Never,
+        default_missing_value = "auto"
+    )]
+    pub(crate) compress: Compress,
     /// Print events as lines of JSON on standard output
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
@@ -159,6 +178,20 @@ pub(crate) struct PushArgs {
     /// Bytes verified, kept and resumed as one, if the server agrees
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
+    /// The most to send each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
+    pub(crate) rate: Option<NonZeroU64>,
+    /// Compress what shrinks on its way; `always` tries everything, even films and archives
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = Compress::Never,
+        default_missing_value = "auto"
+    )]
+    pub(crate) compress: Compress,
     /// Print events as lines of JSON on standard output
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
@@ -182,6 +215,28 @@ impl Durability {
         match self {
             Self::Durable => Promise::Durable,
             Self::Verified => Promise::Verified,
+        }
+    }
+}
+
+/// What `get` and `push` have compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compress {
+    /// What a sample of shrinks
+    Auto,
+    /// Whatever shrinks, found out by trying
+    Always,
+    /// Nothing
+    Never,
+}
+
+impl Compress {
+    /// As the libraries name it.
+    pub(crate) fn compression(self) -> Compression {
+        match self {
+            Self::Auto => Compression::Auto,
+            Self::Always => Compression::Always,
+            Self::Never => Compression::Off,
         }
     }
 }
@@ -227,6 +282,11 @@ fn parse_chunk_size(text: &str) -> Result<u64, SizeError> {
     sized(text, MIN_CHUNK_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES)
 }
 
+fn parse_limit(text: &str) -> Result<NonZeroU64, SizeError> {
+    let rate = parse_rate(text)?;
+    NonZeroU64::new(rate).filter(|rate| rate.get() >= MIN_RATE_BYTES_PER_SECOND).ok_or(SizeError::TooSlow)
+}
+
 fn sized(text: &str, min_bytes: u64, max_bytes: u64) -> Result<u64, SizeError> {
     let size = parse_size(text)?;
     if !(min_bytes..=max_bytes).contains(&size) {
@@ -242,6 +302,8 @@ enum SizeError {
     Unit(#[from] UnitError),
     #[error("this must be from {} KiB to {} KiB", .min_bytes / 1024, .max_bytes / 1024)]
     OutOfRange { min_bytes: u64, max_bytes: u64 },
+    #[error("this must be 1KB at least, and 0 is no way to say that there is no limit")]
+    TooSlow,
 }
 
 /// 4 KiB: a page; below it the system calls cost more than the copying.
@@ -252,6 +314,9 @@ const MAX_BUFFER_LEN_BYTES: u64 = 4 << 20;
 
 /// 64 KiB: below it every chunk is mostly its own overhead of a stream and a round trip.
 const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;
+
+/// 1 KB: below it, what is shared by 32 chunks could be too little for each to be alive.
+const MIN_RATE_BYTES_PER_SECOND: u64 = 1000;
 
 const GET_HELP: &str = "\
 The ticket is SOURCE, or is read from --ticket-file, or from the variable SHIPLANE_TICKET; the

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use shiplane_protocols::DirectionMetrics;
 
 /// One line. Paths and texts are escaped, so that they are text even where a name is not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -42,6 +43,8 @@ pub(crate) enum Event {
         files: u64,
         bytes_total: u64,
         bytes_received: u64,
+        /// The same as it travelled: less, if it was compressed.
+        bytes_wire: u64,
         /// Were here already: kept by a run that was cut, or in files that are equal.
         bytes_resumed: u64,
         seconds: f64,
@@ -54,14 +57,33 @@ pub(crate) enum Event {
         files: u64,
         bytes_total: u64,
         bytes_sent: u64,
+        /// The same as it travelled: less, if it was compressed.
+        bytes_wire: u64,
         /// Were there already: kept from a run that was cut, or in files that are equal.
         bytes_resumed: u64,
         /// Whether it is on the disk for good, or merely received and verified.
         durable: bool,
         seconds: f64,
     },
+    /// `serve` has ended in order. What there was.
+    Stopped { seconds: f64, sent: Totals, received: Totals },
     /// It ended otherwise.
     Error { class: &'static str, side: &'static str, message: String, hint: String, exit_code: u8 },
+}
+
+/// What a server has done in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Totals {
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    /// Payload bytes of the transfers that completed.
+    pub(crate) bytes: u64,
+}
+
+impl From<&DirectionMetrics> for Totals {
+    fn from(metrics: &DirectionMetrics) -> Self {
+        Self { completed: metrics.completed, failed: metrics.failed, bytes: metrics.bytes }
+    }
 }
 
 /// What a transfer is at. The words are those of the bar and of the events.
@@ -124,6 +146,7 @@ mod tests {
             files: 2,
             bytes_total: 30,
             bytes_received: 20,
+            bytes_wire: 15,
             bytes_resumed: 10,
             seconds: 0.5,
             digest: None,
@@ -131,7 +154,14 @@ mod tests {
         assert_eq!(
             line(&done),
             "{\"event\":\"done\",\"files\":2,\"bytes_total\":30,\"bytes_received\":20,\
-             \"bytes_resumed\":10,\"seconds\":0.5}\n"
+             \"bytes_wire\":15,\"bytes_resumed\":10,\"seconds\":0.5}\n"
+        );
+        let sent = Totals { completed: 1, failed: 0, bytes: 20 };
+        let stopped = Event::Stopped { seconds: 2.0, sent, received: Totals { failed: 3, ..sent } };
+        assert_eq!(
+            line(&stopped),
+            "{\"event\":\"stopped\",\"seconds\":2.0,\"sent\":{\"completed\":1,\"failed\":0,\"bytes\":20},\
+             \"received\":{\"completed\":1,\"failed\":3,\"bytes\":20}}\n"
         );
         let progress = Event::Progress {
             phase: Phase::Receiving,

@@ -247,12 +247,12 @@ fn template(has_total: bool) -> &'static str {
 }
 
 fn summary(done: &Event) -> String {
-    let (files, moved, verb, bytes_resumed, seconds) = match done {
-        Event::Done { files, bytes_received, bytes_resumed, seconds, .. } => {
-            (files, *bytes_received, "received", bytes_resumed, seconds)
+    let (files, moved, wire, verb, bytes_resumed, seconds) = match done {
+        Event::Done { files, bytes_received, bytes_wire, bytes_resumed, seconds, .. } => {
+            (files, *bytes_received, *bytes_wire, "received", bytes_resumed, seconds)
         }
-        Event::Pushed { files, bytes_sent, bytes_resumed, seconds, .. } => {
-            (files, *bytes_sent, "sent", bytes_resumed, seconds)
+        Event::Pushed { files, bytes_sent, bytes_wire, bytes_resumed, seconds, .. } => {
+            (files, *bytes_sent, *bytes_wire, "sent", bytes_resumed, seconds)
         }
         _ => return String::new(),
     };
@@ -262,9 +262,10 @@ fn summary(done: &Event) -> String {
         0 => String::new(),
         bytes => format!(", {} resumed", BinaryBytes(*bytes)),
     };
+    let squeezed = if wire < moved { format!(" as {}", BinaryBytes(wire)) } else { String::new() };
     let moved = BinaryBytes(moved);
     let rate = BinaryBytes(rate as u64);
-    format!("done: {files} files, {moved} {verb} in {took:.1?} ({rate}/s){resumed}")
+    format!("done: {files} files, {moved} {verb}{squeezed} in {took:.1?} ({rate}/s){resumed}")
 }
 
 /// Four a second: often enough for a script that draws, seldom enough for one that logs.
@@ -393,16 +394,19 @@ mod tests {
 
     #[test]
     fn the_summary_says_what_was_resumed() {
-        let done = |bytes_resumed| Event::Done {
+        let done = |bytes_resumed, bytes_wire| Event::Done {
             files: 3,
             bytes_total: 3 << 20,
             bytes_received: 2 << 20,
+            bytes_wire,
             bytes_resumed,
             seconds: 2.0,
             digest: None,
         };
         let plain = "done: 3 files, 2.00 MiB received in 2.0s (1.00 MiB/s)";
-        assert_eq!(summary(&done(0)), plain);
-        assert_eq!(summary(&done(1 << 20)), format!("{plain}, 1.00 MiB resumed"));
+        assert_eq!(summary(&done(0, 2 << 20)), plain);
+        assert_eq!(summary(&done(1 << 20, 2 << 20)), format!("{plain}, 1.00 MiB resumed"));
+        let squeezed = "done: 3 files, 2.00 MiB received as 512.00 KiB in 2.0s (1.00 MiB/s)";
+        assert_eq!(summary(&done(0, 1 << 19)), squeezed);
     }
 }

@@ -7,13 +7,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shiplane_protocols::access::Host;
+use shiplane_transport::{RateLimit, RateLimiter};
 use shiplane_wire::escape;
 
-use crate::args::{Durability, GetArgs, ServeArgs};
+use crate::args::{Compress, Durability, GetArgs, ServeArgs};
 use crate::progress::Audience;
 use crate::source_arg::{SourceArg, SourceError};
 
@@ -30,6 +32,7 @@ pub(crate) struct ServeSettings {
     pub(crate) ticket_ttl: Duration,
     pub(crate) ticket_file: Option<PathBuf>,
     pub(crate) writable: bool,
+    pub(crate) rate: Option<NonZeroU64>,
     pub(crate) json: bool,
 }
 
@@ -45,6 +48,8 @@ pub(crate) struct GetSettings {
     pub(crate) jobs: u16,
     pub(crate) buffer_len_bytes: usize,
     pub(crate) chunk_len_bytes: u64,
+    pub(crate) rate: Option<NonZeroU64>,
+    pub(crate) compress: Compress,
     pub(crate) audience: Audience,
 }
 
@@ -108,6 +113,7 @@ impl ServeSettings {
             ticket_ttl: args.ticket_ttl,
             ticket_file: args.ticket_file,
             writable: args.writable,
+            rate: args.rate,
             json: args.json,
         })
     }
@@ -144,9 +150,16 @@ impl GetSettings {
             jobs: args.jobs,
             buffer_len_bytes: args.buffer,
             chunk_len_bytes: args.chunk,
+            rate: args.rate,
+            compress: args.compress,
             audience: audience(args.json, args.quiet),
         })
     }
+}
+
+/// One for all that the process moves.
+pub(crate) fn limiter(rate: Option<NonZeroU64>) -> Option<RateLimiter> {
+    rate.map(|rate| RateLimiter::new(RateLimit::per_second(rate)))
 }
 
 fn audience(json: bool, quiet: bool) -> Audience {
@@ -287,6 +300,7 @@ mod tests {
         let settings = settle(&["a@h:1"], None, "").unwrap();
         assert_eq!((settings.buffer_len_bytes, settings.chunk_len_bytes), (64 << 10, 1 << 20));
         assert_eq!(settings.durability, Durability::Durable);
+        assert_eq!((settings.rate, settings.compress), (None, Compress::Never));
         for args in [
             ["--buffer", "1K"],
             ["--buffer", "5M"],
@@ -296,10 +310,25 @@ mod tests {
             ["--jobs", "0"],
             ["--jobs", "33"],
             ["--durability", "maybe"],
+            ["--rate", "0"],
+            ["--rate", "999"],
+            ["--rate", "fast"],
+            ["--compress=maybe", "--quiet"],
         ] {
             let typed = [&["shiplane", "get", "a@h:1"][..], &args].concat();
             assert!(Cli::try_parse_from(typed).is_err(), "{args:?}");
         }
+    }
+
+    #[test]
+    fn rate_and_compression_are_as_typed() {
+        let settings = settle(&["a@h:1", "--rate", "80Mbit/s", "--compress"], None, "").unwrap();
+        assert_eq!(settings.rate.map(NonZeroU64::get), Some(10_000_000));
+        assert_eq!(settings.compress, Compress::Auto);
+        let settings = settle(&["--compress=always", "a@h:1", "out"], None, "").unwrap();
+        assert_eq!((settings.compress, settings.dest), (Compress::Always, path("out")));
+        // A word after it is the source, not a way to compress.
+        assert_eq!(settle(&["--compress", "a@h:1"], None, "").unwrap().compress, Compress::Auto);
     }
 
     #[test]

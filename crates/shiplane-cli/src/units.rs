@@ -9,6 +9,8 @@ pub(crate) enum UnitError {
     NoSize,
     #[error("a time is numbers with units from the longest down, as in 1h, 90s or 1h30m")]
     NoDuration,
+    #[error("a rate is a size or a number of bits, each second, as in 10MB, 512KiB/s or 80Mbit")]
+    NoRate,
     #[error("this is more than can be counted")]
     TooLarge,
 }
@@ -32,6 +34,26 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, UnitError> {
         _ => None,
     };
     number.checked_mul(factor.ok_or(UnitError::NoSize)?).ok_or(UnitError::TooLarge)
+}
+
+/// Parses a rate in bytes a second: a size, or a number of bit, kbit, Mbit or Gbit, which are powers of
+/// 1,000; either may end in `/s`.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, UnitError> {
+    let text = text.strip_suffix("/s").unwrap_or(text);
+    let (number, unit) = split_number(text).ok_or(UnitError::NoRate)?;
+    let bits = match unit.to_ascii_lowercase().as_str() {
+        "bit" => 1,
+        "kbit" => 1000,
+        "mbit" => 1000_u64.pow(2),
+        "gbit" => 1000_u64.pow(3),
+        _ => {
+            return parse_size(text).map_err(|error| match error {
+                UnitError::TooLarge => UnitError::TooLarge,
+                UnitError::NoSize | UnitError::NoDuration | UnitError::NoRate => UnitError::NoRate,
+            });
+        }
+    };
+    Ok(number?.checked_mul(bits).ok_or(UnitError::TooLarge)? / 8)
 }
 
 /// Parses a duration of whole seconds: `90s`, `1h30m`, `7d`. A number without a unit is refused,
@@ -110,6 +132,25 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_bytes_or_bits_each_second() {
+        for (text, bytes) in [
+            ("10MB", 10_000_000),
+            ("20MB/s", 20_000_000),
+            ("512KiB/s", 524_288),
+            ("80Mbit", 10_000_000),
+            ("1Gbit/s", 125_000_000),
+            ("1000kbit", 125_000),
+            ("64", 64),
+        ] {
+            assert_eq!(parse_rate(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "fast", "10MB/m", "1.5MB", "10 MB", "80Mbps", "/s", "-1MB"] {
+            assert_eq!(parse_rate(text), Err(UnitError::NoRate), "{text}");
+        }
+        assert_eq!(parse_rate("18446744073709551615Gbit"), Err(UnitError::TooLarge));
+    }
+
+    #[test]
     fn durations_need_their_units_in_order() {
         for (text, secs) in [("90s", 90), ("1h", 3600), ("1h30m", 5400), ("2d1s", 172_801), ("0s", 0)] {
             assert_eq!(parse_duration(text), Ok(Duration::from_secs(secs)), "{text}");
@@ -138,7 +179,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in "\\PC{0,30}", tail in "[0-9dhmskKMGTiB.]{0,30}") {
             for text in [&text, &tail] {
-                let _ = (parse_size(text), parse_duration(text));
+                let _ = (parse_size(text), parse_duration(text), parse_rate(text));
             }
         }
     }

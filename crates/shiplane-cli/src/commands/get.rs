@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::home::Home;
 use crate::progress::{Audience, Progress, Reporter, Tally, seconds};
 use crate::remote::Remote;
-use crate::settings::{Dest, GetSettings};
+use crate::settings::{Dest, GetSettings, limiter};
 use crate::watched::Watched;
 use crate::{runtime, signals};
 
@@ -76,25 +76,39 @@ async fn fetch(
         redeem(&client, secret).await.map_err(Failure::Redeem)?;
     }
     job.phase(Phase::Listing);
-    let fetch = Fetch::open(&client, &remote.path).await?;
+    let options = TransferOptions {
+        lanes: settings.jobs.into(),
+        chunk_len_bytes: settings.chunk_len_bytes,
+        rate: limiter(settings.rate),
+        compression: settings.compress.compression(),
+        metrics: None,
+    };
+    let fetch = Fetch::open_with(&client, &remote.path, &options).await?;
+    let opened = Opened { fetch, options };
     let report = match &settings.dest {
-        Dest::Stdout => to_stdout(job, settings, fetch).await?,
-        Dest::Path(dest) => to_disk(job, settings, fetch, dest.clone()).await?,
+        Dest::Stdout => to_stdout(job, settings, opened).await?,
+        Dest::Path(dest) => to_disk(job, settings, opened, dest.clone()).await?,
     };
     job.done(&report);
     Ok(())
 }
 
+/// What the server is ready for, and how it was told that it is to be run.
+struct Opened {
+    fetch: Fetch,
+    options: TransferOptions,
+}
+
 /// One file, in order, each chunk verified before a byte of it is printed.
-async fn to_stdout(job: &Arc<Job>, settings: &GetSettings, fetch: Fetch) -> Result<FetchReport, Failure> {
-    let Shape::File { name } = fetch.shape() else {
+async fn to_stdout(job: &Arc<Job>, settings: &GetSettings, opened: Opened) -> Result<FetchReport, Failure> {
+    let Shape::File { name } = opened.fetch.shape() else {
         return Err(Failure::NotOneFile);
     };
     let name = escape(name).to_string();
     let (output, digest) = HashingOutput::new(io::stdout(), settings.sha256);
     let target = StreamTarget::new(output);
     // Nothing is promised of what a pipe does with it.
-    let report = receive(job, settings, fetch, target, Promise::Verified).await.map_err(of_stdout)?;
+    let report = receive(job, opened, target, Promise::Verified).await.map_err(of_stdout)?;
     if let Some(sha256) = digest.finish() {
         let bytes = report.total_bytes;
         let sha256 = Some(sha256.to_string());
@@ -118,7 +132,7 @@ fn of_stdout(failure: Failure) -> Failure {
 async fn to_disk(
     job: &Arc<Job>,
     settings: &GetSettings,
-    fetch: Fetch,
+    opened: Opened,
     dest: path::PathBuf,
 ) -> Result<FetchReport, Failure> {
     let promise = settings.durability.promise();
@@ -128,7 +142,7 @@ async fn to_disk(
         verify: settings.verify,
         chunk_len_bytes: settings.chunk_len_bytes,
     };
-    let (shape, key) = (fetch.shape().clone(), fetch.job());
+    let (shape, key) = (opened.fetch.shape().clone(), opened.fetch.job());
     let opening = tokio::task::spawn_blocking(move || Destination::open(&dest, &shape, key, options));
     let destination = opening.await.map_err(|_| Failure::Interrupted)?.map_err(Failure::Destination)?;
     // Each file costs a line, and with a digest a reading: only for those who asked.
@@ -136,24 +150,19 @@ async fn to_disk(
         let told = Arc::clone(job);
         let tell = Arc::new(move |event| told.tell(&event));
         let target = Watched::new(destination, settings.sha256, tell);
-        receive(job, settings, fetch, target, promise).await
+        receive(job, opened, target, promise).await
     } else {
-        receive(job, settings, fetch, destination, promise).await
+        receive(job, opened, destination, promise).await
     }
 }
 
 async fn receive<T: Target>(
     job: &Arc<Job>,
-    settings: &GetSettings,
-    fetch: Fetch,
+    opened: Opened,
     target: T,
     promise: Promise,
 ) -> Result<FetchReport, Failure> {
-    let options = TransferOptions {
-        lanes: settings.jobs.into(),
-        chunk_len_bytes: settings.chunk_len_bytes,
-        ..TransferOptions::default()
-    };
+    let Opened { fetch, options } = opened;
     Ok(fetch.receive(target, promise, &options, job.events()).await?)
 }
 
@@ -233,6 +242,7 @@ impl Job {
             files: report.summary.published_files + report.summary.identical_files,
             bytes_total: report.total_bytes,
             bytes_received: report.received_bytes,
+            bytes_wire: report.wire_bytes,
             bytes_resumed: report.total_bytes.saturating_sub(report.received_bytes),
             seconds: seconds(self.began_at.elapsed()),
             digest: report.digest.map(|digest| digest.to_string()),

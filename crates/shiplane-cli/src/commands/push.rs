@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use shiplane_protocols::transfer::TransferOptions;
 use shiplane_protocols::{Push, PushError, PushReport, redeem};
 use shiplane_rpc::{CallError, Method, RpcClient};
-use shiplane_transport::{Identity, TransportConfig};
+use shiplane_transport::{Identity, RateLimiter, TransportConfig};
 use shiplane_wire::escape;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::remote::Remote;
-use crate::settings::{PushSettings, Pushed};
+use crate::settings::{PushSettings, Pushed, limiter};
 use crate::{runtime, signals};
 
 pub(super) fn run(settings: PushSettings, home: &Home) -> Result<(), Failure> {
@@ -37,6 +37,8 @@ struct Run<'a> {
     remote: &'a Remote,
     home: &'a Home,
     job: Arc<Job>,
+    /// Shared by all paths.
+    rate: Option<RateLimiter>,
 }
 
 /// Dials, pushes, and takes leave of the server whatever came of it.
@@ -47,7 +49,8 @@ async fn push(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let job = Arc::new(Job::new(settings.audience, settings.pushed.len()));
-    let run = Run { settings: &settings, remote: &remote, home, job: Arc::clone(&job) };
+    let rate = limiter(settings.rate);
+    let run = Run { settings: &settings, remote: &remote, home, job: Arc::clone(&job), rate };
     let prepared = tokio::select! {
         // Before the server is dialled: standard input may take as long as it likes.
         offers = run.offers() => offers,
@@ -128,12 +131,14 @@ impl Run<'_> {
     }
 
     async fn push_one(&self, offer: Offer, client: &RpcClient, lanes: usize) -> Result<PushReport, Failure> {
-        let push = self.open(&offer, client).await?;
         let options = TransferOptions {
             lanes,
             chunk_len_bytes: self.settings.chunk_len_bytes,
-            ..TransferOptions::default()
+            rate: self.rate.clone(),
+            compression: self.settings.compress.compression(),
+            metrics: None,
         };
+        let push = self.open(&offer, client, &options).await?;
         match push.send(&options, self.job.events()).await {
             // The connection broke after all was sent. What has become of it can be asked for again.
             Err(PushError::Unknown { receipt, source: CallError::ConnectionLost(_) }) => {
@@ -149,10 +154,15 @@ impl Run<'_> {
 
     /// A server may be busy with what an interrupted run of this very push has left there; it notices
     /// within its idle timeout that nobody is behind that any more.
-    async fn open(&self, offer: &Offer, client: &RpcClient) -> Result<Push, Failure> {
+    async fn open(
+        &self,
+        offer: &Offer,
+        client: &RpcClient,
+        options: &TransferOptions,
+    ) -> Result<Push, Failure> {
         let give_up_at = Instant::now() + BUSY_PATIENCE;
         loop {
-            match Push::open(client, offer.source.clone(), &offer.request).await {
+            match Push::open_with(client, offer.source.clone(), &offer.request, options).await {
                 Err(error) if error.is_busy() && Instant::now() < give_up_at => {
                     self.job.phase(Phase::Waiting);
                     tokio::time::sleep(BUSY_PAUSE).await;

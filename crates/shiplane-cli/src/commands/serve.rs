@@ -10,7 +10,7 @@ use std::time::Instant;
 use shiplane_protocols::access::{AccessControl, Grant, HostPort, PeersFile, Scope, Ticket};
 use shiplane_protocols::files::SourceRoot;
 use shiplane_protocols::transfer::TransferOptions;
-use shiplane_protocols::{FileServer, WriteLimits};
+use shiplane_protocols::{Compression, FileServer, TransferMetrics, WriteLimits};
 use shiplane_transport::{BindError, Identity, QuicTransport};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,8 @@ use crate::events::Event;
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::logging::print_line;
-use crate::settings::ServeSettings;
+use crate::progress::seconds;
+use crate::settings::{ServeSettings, limiter};
 use crate::units::show_duration;
 use crate::{runtime, signals};
 
@@ -47,12 +48,34 @@ async fn serve(
     let address = transport.local_addr().map_err(Failure::Runtime)?;
     let ticket = issue(&settings, &access, &transport, address)?;
     announce(&settings, &ticket, address)?;
-    let options = TransferOptions::default();
+    let metrics = Arc::new(TransferMetrics::new());
+    let options = TransferOptions {
+        rate: limiter(settings.rate),
+        // As whoever asks would have it.
+        compression: Compression::Always,
+        metrics: Some(Arc::clone(&metrics)),
+        ..TransferOptions::default()
+    };
     let server = match settings.writable {
         true => FileServer::writable(root, access, options, WriteLimits::default()),
         false => FileServer::new(root, access, options),
     };
     server.run(transport, stop).await;
+    sum_up(&metrics, settings.json)
+}
+
+/// The last word: for a program an event, for a person the report.
+fn sum_up(metrics: &TransferMetrics, json: bool) -> Result<(), Failure> {
+    let all = metrics.snapshot();
+    tracing::info!("{all}");
+    if json {
+        let seconds = seconds(all.uptime);
+        let event = Event::Stopped { seconds, sent: (&all.sent).into(), received: (&all.received).into() };
+        return event.write_line(&mut io::stdout().lock()).map_err(Failure::Stdout);
+    }
+    if io::stderr().is_terminal() {
+        print_line(all.to_string().trim_end());
+    }
     Ok(())
 }
 

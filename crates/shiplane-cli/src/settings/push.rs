@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use shiplane_wire::escape;
 
 use super::{SettingsError, audience, read_ticket};
-use crate::args::{Durability, PushArgs};
+use crate::args::{Compress, Durability, PushArgs};
 use crate::progress::Audience;
 use crate::source_arg::SourceArg;
 
@@ -22,6 +23,8 @@ pub(crate) struct PushSettings {
     pub(crate) jobs: u16,
     pub(crate) buffer_len_bytes: usize,
     pub(crate) chunk_len_bytes: u64,
+    pub(crate) rate: Option<NonZeroU64>,
+    pub(crate) compress: Compress,
     pub(crate) audience: Audience,
 }
 
@@ -71,6 +74,8 @@ impl PushSettings {
             jobs: args.jobs,
             buffer_len_bytes: args.buffer,
             chunk_len_bytes: args.chunk,
+            rate: args.rate,
+            compress: args.compress,
             audience: audience(args.json, args.quiet),
         })
     }

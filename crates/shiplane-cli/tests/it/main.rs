@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod failures;
+mod flow;
 mod local;
 mod push;
 mod sessions;

@@ -31,6 +31,8 @@ struct Tally {
     unlisted: usize,
     listed_bytes: u64,
     sent_bytes: u64,
+    /// As it travelled.
+    wire_bytes: u64,
     /// Of what is done: was there before.
     resumed_bytes: u64,
     files: u64,
@@ -65,11 +67,13 @@ impl Job {
     /// All are.
     pub(super) fn done(&self) {
         let mut shown = self.shown();
-        let Tally { files, listed_bytes, sent_bytes, resumed_bytes, all_durable, .. } = shown.tally;
+        let Tally { files, listed_bytes, sent_bytes, wire_bytes, resumed_bytes, all_durable, .. } =
+            shown.tally;
         shown.reporter.event(&Event::Pushed {
             files,
             bytes_total: listed_bytes,
             bytes_sent: sent_bytes,
+            bytes_wire: wire_bytes,
             bytes_resumed: resumed_bytes,
             durable: all_durable,
             seconds: seconds(self.began_at.elapsed()),
@@ -131,6 +135,7 @@ impl Tally {
             unlisted: paths,
             listed_bytes: 0,
             sent_bytes: 0,
+            wire_bytes: 0,
             resumed_bytes: 0,
             files: 0,
             all_durable: true,
@@ -139,6 +144,7 @@ impl Tally {
 
     fn add(&mut self, report: &PushReport) {
         self.files += report.published_files + report.identical_files;
+        self.wire_bytes += report.wire_bytes;
         self.resumed_bytes += report.total_bytes.saturating_sub(report.sent_bytes);
         self.all_durable &= report.kept == Promise::Durable;
     }

@@ -27,6 +27,9 @@ pub(super) fn check(root: &Path, files: &[SourceFile]) -> Result<Vec<Violation>>
         let relative = path.strip_prefix(root).context("walked out of docs")?;
         let exists = |path: &Path| root.join(path).is_file();
         violations.extend(check_text(relative, &text, &Workspace { files, exists: &exists }));
+        if PROVEN.iter().any(|proven| relative == Path::new(proven)) {
+            violations.extend(unproven_rows(relative, &text));
+        }
     }
     Ok(violations)
 }
@@ -46,6 +49,25 @@ fn check_text(path: &Path, text: &str, workspace: &Workspace<'_>) -> Vec<Violati
                 let what = format!("`{span}`: {what}");
                 violations.push(Violation { path: path.to_owned(), line: number + 1, what });
             }
+        }
+    }
+    violations
+}
+
+/// The rows whose last column names no test, and does not say why there is none.
+fn unproven_rows(path: &Path, text: &str) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with('|')) {
+        let is_rule = |line: &str| line.starts_with("|-");
+        // The heading is what stands above the rule.
+        if is_rule(line) || lines.get(number + 1).is_some_and(|below| is_rule(below)) {
+            continue;
+        }
+        let last = line.trim_end().trim_end_matches('|').rsplit('|').next().unwrap_or_default().trim();
+        if !spans(last).any(|span| span.contains(".rs::")) && !last.starts_with(NO_TEST) {
+            let what = format!("no test is named; name one, or say `{NO_TEST} ...`");
+            violations.push(Violation { path: path.to_owned(), line: number + 1, what });
         }
     }
     violations
@@ -140,6 +162,11 @@ fn is_marked_as_test(above: &[String]) -> bool {
     attributes.into_iter().any(|line| line == "#[test]" || line.starts_with("#[tokio::test"))
 }
 
+/// Files whose tables are nothing without their tests.
+const PROVEN: [&str; 2] = ["docs/hostile-peer.md", "docs/promises.md"];
+
+const NO_TEST: &str = "no test of ours:";
+
 const KEYWORDS: [&str; 8] = ["fn", "struct", "enum", "trait", "const", "static", "type", "mod"];
 
 /// Other files that a table may name as a proof.
@@ -211,5 +238,21 @@ mod tests {
     #[test]
     fn only_tables_are_read() {
         assert_eq!(wrong("As in `rpc/src/gone.rs`."), [""; 0]);
+    }
+
+    #[test]
+    fn a_promise_without_a_test_is_found() {
+        let of = |rows: &str| {
+            let text = format!("# Promises\n\n| promise | kept by |\n|---|---|\n{rows}\n");
+            unproven_rows(Path::new("docs/promises.md"), &text).iter().map(|row| row.line).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("| a | `rpc/tests/it/calls.rs::a_story` |\n| b | no test of ours: nobody can |"),
+            [0; 0]
+        );
+        assert_eq!(
+            of("| a | |\n| `rpc/tests/it/calls.rs::a_story` | we hope |\n| c | `rpc/x.rs` |"),
+            [5, 6, 7]
+        );
     }
 }

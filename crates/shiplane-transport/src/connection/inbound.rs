@@ -106,6 +106,20 @@ impl InboundChunk {
         Self { index: 0, len_bytes, stream, config }
     }
 
+    /// Takes the whole frame, looks at none of it and answers with any byte: a hostile peer's part in a test.
+    ///
+    /// # Errors
+    /// [`StreamError`](crate::StreamError).
+    #[cfg(feature = "test-support")]
+    #[doc(hidden)]
+    pub async fn answer_with(mut self, status: u8) -> Result<(), crate::StreamError> {
+        let max_bytes =
+            usize::try_from(self.len_bytes).unwrap_or(usize::MAX).saturating_add(Digest::LEN_BYTES);
+        self.stream.recv.read_to_end(max_bytes).await?;
+        self.stream.send.write(Bytes::copy_from_slice(&[status])).await?;
+        self.stream.send.finish()
+    }
+
     /// Its index in the transfer: the sender's word. A bare chunk has index 0.
     #[must_use]
     pub fn index(&self) -> u64 {

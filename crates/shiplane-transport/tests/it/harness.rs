@@ -180,8 +180,12 @@ impl Mallory {
     }
 
     pub(crate) async fn dial(&self, to: &QuicTransport) -> Result<quinn::Connection, quinn::ConnectionError> {
-        let addr = to.local_addr().unwrap();
-        self.endpoint.connect_with(self.client.clone(), addr, test_support::SERVER_NAME).unwrap().await
+        self.begin(to.local_addr().unwrap()).await
+    }
+
+    /// Starts a handshake, and does not wait for it.
+    pub(crate) fn begin(&self, to: SocketAddr) -> quinn::Connecting {
+        self.endpoint.connect_with(self.client.clone(), to, test_support::SERVER_NAME).unwrap()
     }
 
     /// The next handshake, whatever becomes of it.

@@ -5,12 +5,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
+#[cfg(target_os = "linux")]
 mod allocations;
 mod chunks;
 mod frame_received;
 mod frame_sent;
 mod fuzz_corpus;
 mod harness;
+mod hostile;
 #[cfg(target_os = "linux")]
 mod memory;
 mod messages;

@@ -336,6 +336,90 @@ async fn chunks_nobody_wants_are_the_peers_fault() {
 }
 
 #[tokio::test]
+async fn a_chunk_that_comes_again_with_other_content_changes_nothing() {
+    let (result, dir) = fetch_from(
+        FetchOpened::Root,
+        script(|mut stage| async move {
+            stage.say(&[file("x", 1024), file("y", 1024), end(2, 2048)]).await;
+            let wanted = [stage.want().await.unwrap(), stage.want().await.unwrap()];
+            assert_eq!(wanted, [(0, 1024), (1, 1024)]);
+            stage.chunk(0, 1024, &[b'1'; 1024]).await;
+            stage.chunk(0, 1024, &[b'2'; 1024]).await;
+            stage.chunk(1, 1024, &[b'y'; 1024]).await;
+            stage.linger().await;
+        }),
+    )
+    .await;
+    // All has come, so that only the liar's confirmation is missing.
+    assert!(matches!(result, Err(FetchError::Confirm(_))), "{result:?}");
+    assert_eq!(fs::read(dir.path().join("x")).unwrap(), [b'1'; 1024]);
+    assert_eq!(fs::read(dir.path().join("y")).unwrap(), [b'y'; 1024]);
+}
+
+#[tokio::test]
+async fn an_entry_that_is_neither_file_nor_directory_is_refused() {
+    for kind in [2, 3, 255] {
+        let mut raw = encode(&file("x", 1)).to_vec();
+        // Behind the type and the length.
+        raw[5] = kind;
+        let (result, dir) = fetch_from(
+            FetchOpened::Root,
+            script(move |mut stage| {
+                let raw = Bytes::from(raw.clone());
+                async move {
+                    stage.say_raw(raw).await;
+                    stage.say(&[end(1, 1)]).await;
+                    stage.linger().await;
+                }
+            }),
+        )
+        .await;
+        let error = transfer_error(result);
+        assert!(matches!(error, TransferError::Records(_)), "{kind}: {error}");
+        assert!(published(&dir).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn sizes_that_no_sum_holds_take_neither_space_nor_the_program_down() {
+    let huge = (1 << 62) - 1;
+    let (result, dir) = fetch_from(
+        FetchOpened::Root,
+        script(move |mut stage| async move {
+            let entries = ["a", "b", "c", "d", "e"].map(|name| file(name, huge));
+            stage.say(&entries).await;
+            stage.say(&[end(5, huge.wrapping_mul(5))]).await;
+            stage.linger().await;
+        }),
+    )
+    .await;
+    // Either is noticed first: that they do not add up, or that there is no such disk.
+    let error = transfer_error(result);
+    let is_expected = matches!(
+        error,
+        TransferError::Protocol(_) | TransferError::Destination(DestinationError::NoSpace { .. })
+    );
+    assert!(is_expected, "{error}");
+    assert!(published(&dir).is_empty());
+}
+
+#[tokio::test]
+async fn an_index_at_the_end_of_the_numbers_is_nobodys_chunk() {
+    let (result, dir) = fetch_from(
+        FetchOpened::Root,
+        script(|mut stage| async move {
+            stage.say(&[file("x", 5), end(1, 5)]).await;
+            stage.want().await.unwrap();
+            stage.chunk(u64::MAX, 5, b"hello").await;
+            stage.linger().await;
+        }),
+    )
+    .await;
+    assert!(matches!(transfer_error(result), TransferError::Protocol(_)));
+    assert!(published(&dir).is_empty());
+}
+
+#[tokio::test]
 async fn withholding_a_chunk_needs_a_reason() {
     let (result, dir) = fetch_from(
         FetchOpened::Root,

@@ -2,12 +2,12 @@
 
 use std::{fs, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
-use shiplane_transport::{BiStream, StreamError};
-use shiplane_wire::{Code, ReceiverRecord, Span, TransferId};
+use shiplane_transport::{BiStream, LaneOptions, StreamError, TransferStream};
+use shiplane_wire::{Code, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk, TransferId};
 
-use super::{CONFIRM, Confirm, FETCH_OPEN, FetchOpen};
+use super::{CONFIRM, Claimed, Confirm, FETCH_OPEN, FetchOpen};
 use crate::harness::World;
 
 const TRANSFER: [u8; 16] = [9; 16];
@@ -29,7 +29,8 @@ async fn answer_to(records: &[ReceiverRecord]) -> Code {
     assert!(manifest.is_some());
     let mut out = BytesMut::new();
     records.iter().for_each(|record| record.encode(&mut out).unwrap());
-    stream.send.write(out.freeze()).await.unwrap();
+    // A flood may be stopped before it was written whole.
+    let _ = stream.send.write(out.freeze()).await;
     loop {
         match stream.recv.read().await {
             Ok(Some(_)) => {}
@@ -39,13 +40,33 @@ async fn answer_to(records: &[ReceiverRecord]) -> Code {
     }
 }
 
+/// Reads to the end of the manifest.
+async fn manifest_of(stream: &mut BiStream) {
+    let mut reader = RecordReader::<ProviderRecord>::new();
+    loop {
+        while let Some(record) = reader.poll().unwrap() {
+            if matches!(record, ProviderRecord::End { .. }) {
+                return;
+            }
+        }
+        reader.push(stream.recv.read().await.unwrap().unwrap());
+    }
+}
+
 fn want(index: u64, entry: u64, offset_bytes: u64, len_bytes: u64) -> ReceiverRecord {
     ReceiverRecord::WantChunk { index, spans: vec![Span { entry, offset_bytes, len_bytes }] }
 }
 
 #[tokio::test]
 async fn wants_beyond_what_there_is_are_protocol_errors() {
-    let lies: [&[ReceiverRecord]; 8] = [
+    let cuts = |entry, offset_bytes, len_bytes| ReceiverRecord::WantCuts {
+        span: Span { entry, offset_bytes, len_bytes },
+        average_bytes: 2048,
+    };
+    let lies: [&[ReceiverRecord]; 11] = [
+        &[cuts(0, 0, 6)],
+        &[cuts(0, 5, 1)],
+        &[cuts(1, 0, 5)],
         &[want(1, 0, 0, 5)],
         &[want(0, 1, 0, 5)],
         &[want(0, 0, 0, 6)],
@@ -65,6 +86,45 @@ async fn digests_are_made_for_files_that_exist_and_not_without_bound() {
     assert_eq!(answer_to(&[ReceiverRecord::WantDigest { entry: 1 }]).await, Code::Protocol);
     let flood = vec![ReceiverRecord::WantDigest { entry: 0 }; 100_000];
     assert_eq!(answer_to(&flood).await, Code::Protocol);
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_found_wrong_for_ever_is_sent_three_times() {
+    let (_world, rpc, mut stream) = begun().await;
+    let mut claim = rpc.connection().claim(TransferId::from_bytes(TRANSFER)).unwrap();
+    manifest_of(&mut stream).await;
+    let mut out = BytesMut::new();
+    want(0, 0, 0, 5).encode(&mut out).unwrap();
+    stream.send.write(out.freeze()).await.unwrap();
+
+    let mut attempts = 0;
+    let code = loop {
+        tokio::select! {
+            opened = claim.next() => {
+                let Some(TransferStream::Chunk(chunk)) = opened else { panic!("no chunk") };
+                attempts += 1;
+                chunk.answer_with(CHECKSUM_FAILED).await.unwrap();
+            }
+            record = stream.recv.read() => match record {
+                Ok(Some(_)) => {}
+                Err(StreamError::Reset(code)) => break code,
+                other => panic!("the server goes on: {other:?}"),
+            },
+        }
+    };
+    assert_eq!((attempts, code), (3, Code::Cancelled));
+}
+
+/// SPEC 3.4.
+const CHECKSUM_FAILED: u8 = 1;
+
+#[tokio::test]
+async fn a_receiver_that_sends_chunks_itself_is_not_listened_to() {
+    let (_world, rpc, mut stream) = begun().await;
+    manifest_of(&mut stream).await;
+    let source = Claimed { len_bytes: 5, data: Bytes::from_static(b"HELLO") };
+    let tag = TaggedChunk { transfer: TransferId::from_bytes(TRANSFER), index: 0 };
+    assert!(rpc.connection().send_tagged_chunk(tag, source, &LaneOptions::default()).await.is_err());
 }
 
 #[tokio::test]

@@ -93,6 +93,9 @@ pub(crate) struct ServeArgs {
     /// The most to send, and again to take, each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     pub(crate) rate: Option<NonZeroU64>,
+    /// Send one FILE, given as DIR, to every octopii node that connects: AUTHENTICATES NOBODY
+    #[arg(long, conflicts_with_all = ["writable", "advertise", "ticket_ttl", "ticket_file", "rate", "json"])]
+    pub(crate) insecure_octopii: bool,
     /// Print events as lines of JSON; the first one carries the ticket
     #[arg(long)]
     pub(crate) json: bool,
@@ -145,6 +148,12 @@ pub(crate) struct GetArgs {
         default_missing_value = "auto"
     )]
     pub(crate) compress: Compress,
+    /// Take one chunk from the octopii node at HOST:PORT, given as SOURCE: AUTHENTICATES NOBODY
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "rate", "compress", "json"])]
+    pub(crate) insecure_octopii: bool,
+    /// With --insecure-octopii, where to put the chunk [default: octopii-chunk]
+    #[arg(short, long, value_name = "FILE", requires = "insecure_octopii")]
+    pub(crate) output: Option<PathBuf>,
     /// Print events as lines of JSON on standard output
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
@@ -192,6 +201,9 @@ pub(crate) struct PushArgs {
         default_missing_value = "auto"
     )]
     pub(crate) compress: Compress,
+    /// Send one FILE to the octopii node at HOST:PORT, given as TARGET: AUTHENTICATES NOBODY
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "rate", "compress", "json"])]
+    pub(crate) insecure_octopii: bool,
     /// Print events as lines of JSON on standard output
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,

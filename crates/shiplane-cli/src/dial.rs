@@ -52,7 +52,8 @@ pub(crate) async fn dial(
     Err(worst.map_or_else(|| no_address(&at.host), Failure::Connect))
 }
 
-async fn resolve(at: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
+/// The addresses to try, in order.
+pub(crate) async fn resolve(at: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
     let name = match &at.host {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, at.port)]),
         Host::Name(name) => name.as_str(),
@@ -65,12 +66,14 @@ async fn resolve(at: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
     Ok(found.take(MAX_ADDRESSES).collect())
 }
 
-fn no_address(host: &Host) -> Failure {
+/// A name without an address.
+pub(crate) fn no_address(host: &Host) -> Failure {
     let source = std::io::Error::from(std::io::ErrorKind::NotFound);
     Failure::Resolve { host: host.clone(), source }
 }
 
-fn any_port(like: SocketAddr) -> SocketAddr {
+/// This machine's side of a dial, of the same family.
+pub(crate) fn any_port(like: SocketAddr) -> SocketAddr {
     let ip: IpAddr = match like {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -1,6 +1,7 @@
 //! What each failure means: its exit code, the side it is on, and what to do next. Here and in
 //! [`transfer`], and nowhere else, errors of the libraries become any of these.
 
+mod octopii;
 mod transfer;
 
 use std::io;
@@ -90,6 +91,12 @@ impl Failure {
             }
             Self::WritableFile => here(Usage, "serve the directory it is in, or leave --writable out"),
             Self::NotOneFile => here(Refused, "give the path of one file, or a directory as DEST"),
+            Self::OctopiiBind(error) => octopii::bind(error),
+            Self::OctopiiConnect(error) => octopii::connect(error),
+            Self::OctopiiSend(error) => octopii::send(error),
+            Self::OctopiiReceive(error) => octopii::receive(error),
+            Self::OctopiiNothing => octopii::nothing(),
+            Self::OctopiiExists { .. } => octopii::exists(),
             Self::Interrupted => {
                 here(Interrupted, "run the same command again; what was kept is not sent again")
             }
@@ -128,6 +135,7 @@ fn settings(error: &SettingsError) -> Verdict {
             }
             SettingsError::StdinNotAlone => "push the other paths by themselves",
             SettingsError::SameName { .. } => "push them one after another, or into different directories",
+            SettingsError::Octopii(error) => octopii::settings(error),
             SettingsError::JsonAndContent => "leave --json out, or get into a file",
             SettingsError::TicketTtl { .. } => "for longer, use shiplane peers add on the server",
         },
@@ -177,22 +185,26 @@ fn edit(error: &EditError) -> Verdict {
 
 fn bind(error: &BindError) -> Verdict {
     match error {
-        BindError::Socket { source, .. } => here(
-            Class::LocalIo,
-            match source.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "another program has that port; choose another one, or 0 for any, with --listen"
-                }
-                io::ErrorKind::AddrNotAvailable => {
-                    "this machine has no such address; --listen 0.0.0.0:7514 listens on all it has"
-                }
-                io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
-                _ => "see to this machine's network, or choose another address with --listen",
-            },
-        ),
+        BindError::Socket { source, .. } => bind_socket(source),
         BindError::Identity(error) => identity(error),
         BindError::Tls(_) => here(Class::Other, "this is a fault of shiplane; please report it"),
     }
+}
+
+fn bind_socket(source: &io::Error) -> Verdict {
+    here(
+        Class::LocalIo,
+        match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program has that port; choose another one, or 0 for any, with --listen"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address; --listen 0.0.0.0:7514 listens on all it has"
+            }
+            io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
+            _ => "see to this machine's network, or choose another address with --listen",
+        },
+    )
 }
 
 impl Class {

@@ -7,8 +7,9 @@ use shiplane_protocols::access::{EditError, Host, IssueError, PeerName, PeersErr
 use shiplane_protocols::files::{DestinationError, SourceError};
 use shiplane_protocols::{FetchError, PushError};
 use shiplane_rpc::CallError;
-use shiplane_transport::{BindError, ConnectError, IdentityError};
-use shiplane_wire::PathRefused;
+use shiplane_transport::compat::{OctopiiBindError, OctopiiConnectError};
+use shiplane_transport::{BindError, ConnectError, IdentityError, RecvChunkError, SendChunkError};
+use shiplane_wire::{PathRefused, escape};
 
 use crate::home::HomeError;
 use crate::settings::SettingsError;
@@ -66,6 +67,18 @@ pub(crate) enum Failure {
     WritableFile,
     #[error("the source is a directory, and only one file fits standard output")]
     NotOneFile,
+    #[error(transparent)]
+    OctopiiBind(OctopiiBindError),
+    #[error(transparent)]
+    OctopiiConnect(OctopiiConnectError),
+    #[error("the file was not sent: {0}")]
+    OctopiiSend(SendChunkError),
+    #[error("nothing was received: {0}")]
+    OctopiiReceive(#[from] RecvChunkError),
+    #[error("the node ended the connection without sending anything")]
+    OctopiiNothing,
+    #[error("{} exists already", escape(.path.as_os_str().as_encoded_bytes()))]
+    OctopiiExists { path: PathBuf },
     #[error("interrupted")]
     Interrupted,
 }

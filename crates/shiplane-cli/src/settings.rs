@@ -1,5 +1,6 @@
 //! What the arguments mean: defaults filled in, sources taken apart, contradictions refused.
 
+mod octopii;
 mod push;
 
 use std::ffi::{OsStr, OsString};
@@ -19,6 +20,7 @@ use crate::args::{Compress, Durability, GetArgs, ServeArgs};
 use crate::progress::Audience;
 use crate::source_arg::{SourceArg, SourceError};
 
+pub(crate) use self::octopii::{OctopiiError, OctopiiGet, OctopiiPush, OctopiiServe};
 pub(crate) use self::push::{PushSettings, Pushed};
 
 /// `serve`, settled.
@@ -93,6 +95,8 @@ pub(crate) enum SettingsError {
     StdinNotAlone,
     #[error("two of the paths have the name {name}, and only one can go there")]
     SameName { name: String },
+    #[error(transparent)]
+    Octopii(#[from] OctopiiError),
     #[error("events and the file's content cannot both go to standard output")]
     JsonAndContent,
     #[error("a ticket is good for 1 second at least and {max_days} days at most")]

@@ -9,6 +9,8 @@ mod push;
 mod sessions;
 mod transfers;
 
-// `cfg(test)` tells clippy that the harness may panic like the tests themselves.
+// `cfg(test)` tells clippy that these may panic outside the tests themselves.
+#[cfg(test)]
+mod octopii;
 #[cfg(test)]
 mod program;

@@ -99,6 +99,11 @@ impl Machine {
 
     pub(crate) fn serve_with(&self, root: &str, args: &[&str]) -> Server {
         self.dir(root);
+        self.serve_file(Path::new(root), args)
+    }
+
+    pub(crate) fn serve_file(&self, path: &Path, args: &[&str]) -> Server {
+        let root = path.to_str().expect("a plain path");
         let mut command = self.command(&[&["serve", root], args].concat());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");

@@ -1,0 +1,167 @@
+//! `serve`, `get` and `push` with `--insecure-octopii`: one file to or from nodes of the original
+//! program (SPEC 9). Nobody is authenticated, which every run says.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use shiplane_protocols::access::HostPort;
+use shiplane_transport::compat::{AcceptAnyPeer, InsecureOctopiiConnection, InsecureOctopiiTransport, Lane};
+use shiplane_transport::{ChunkSource, LaneOptions, SendChunkError, SourceError, TransportConfig};
+use shiplane_wire::escape;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::dial::{any_port, resolve};
+use crate::failure::Failure;
+use crate::logging::print_line;
+use crate::settings::{OctopiiGet, OctopiiPush, OctopiiServe};
+use crate::{runtime, signals};
+
+/// Sends the file to everybody who connects, until it is told to stop.
+pub(super) fn serve(settings: OctopiiServe) -> Result<(), Failure> {
+    warn("whoever reaches this port gets the file");
+    let stop =
+        signals::watch("finishing what is under way; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    runtime::run(serve_until(settings, stop))
+}
+
+/// Takes the chunk that the node sends to those who connect.
+pub(super) fn get(settings: OctopiiGet) -> Result<(), Failure> {
+    warn("whoever answers there, or sits on the way, decides what arrives");
+    let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    runtime::run(async {
+        tokio::select! {
+            done = get_chunk(&settings) => done,
+            () = stop.cancelled() => Err(Failure::Interrupted),
+        }
+    })
+}
+
+/// Sends the file to the node.
+pub(super) fn push(settings: OctopiiPush) -> Result<(), Failure> {
+    warn("whoever answers there, or sits on the way, can read the file");
+    let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    runtime::run(async {
+        tokio::select! {
+            done = push_file(&settings) => done,
+            () = stop.cancelled() => Err(Failure::Interrupted),
+        }
+    })
+}
+
+/// Said even to who asked for silence.
+fn warn(consequence: &str) {
+    print_line(&format!("warning: --insecure-octopii AUTHENTICATES NOBODY: {consequence}"));
+}
+
+async fn serve_until(settings: OctopiiServe, stop: CancellationToken) -> Result<(), Failure> {
+    let source = ChunkSource::File(settings.file);
+    expect_readable(&source).await?;
+    let transport = bind(settings.listen, TransportConfig::default())?;
+    announce(transport.local_addr().map_err(Failure::Runtime)?)?;
+    let (tasks, places) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_SENDS)));
+    loop {
+        let connection = tokio::select! {
+            connection = transport.accept(Lane) => connection,
+            () = stop.cancelled() => break,
+        };
+        let Some(connection) = connection else { break };
+        // A stranger more than these is turned away, by the drop of its connection.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let source = source.clone();
+        tasks.spawn(async move {
+            let addr = connection.remote_addr();
+            match send(&connection, &source).await {
+                Ok(bytes) => tracing::info!(%addr, bytes, "sent"),
+                Err(error) => tracing::warn!(%addr, %error, "not sent"),
+            }
+            drop(place);
+        });
+    }
+    tasks.close();
+    tasks.wait().await;
+    transport.shutdown().await;
+    Ok(())
+}
+
+/// A file that cannot be sent is better said before anybody connects.
+async fn expect_readable(source: &ChunkSource) -> Result<(), Failure> {
+    let source = source.clone();
+    let opened = tokio::task::spawn_blocking(move || source.open().map(drop)).await;
+    opened.unwrap_or(Err(SourceError::Abandoned)).map_err(|error| Failure::OctopiiSend(error.into()))
+}
+
+async fn send(
+    connection: &InsecureOctopiiConnection<Lane>,
+    source: &ChunkSource,
+) -> Result<u64, SendChunkError> {
+    let sent = connection.send_chunk_with(source, &LaneOptions::default()).await;
+    connection.drained().await;
+    sent
+}
+
+async fn get_chunk(settings: &OctopiiGet) -> Result<(), Failure> {
+    if settings.file.symlink_metadata().is_ok() {
+        return Err(Failure::OctopiiExists { path: settings.file.clone() });
+    }
+    let (transport, connection) = dial(&settings.node, settings.buffer_len_bytes).await?;
+    if !settings.is_quiet {
+        print_line(&format!("connected to {}; waiting for its chunk", settings.node));
+    }
+    let received = connection.recv_chunk_to_path(&settings.file, &LaneOptions::default()).await;
+    connection.drained().await;
+    transport.shutdown().await;
+    let bytes = received?.ok_or(Failure::OctopiiNothing)?;
+    report(settings.is_quiet, "received", bytes, &settings.file);
+    Ok(())
+}
+
+async fn push_file(settings: &OctopiiPush) -> Result<(), Failure> {
+    let source = ChunkSource::File(settings.file.clone());
+    expect_readable(&source).await?;
+    let (transport, connection) = dial(&settings.node, settings.buffer_len_bytes).await?;
+    let sent = send(&connection, &source).await;
+    transport.shutdown().await;
+    report(settings.is_quiet, "sent", sent.map_err(Failure::OctopiiSend)?, &settings.file);
+    Ok(())
+}
+
+fn report(is_quiet: bool, what: &str, bytes: u64, file: &Path) {
+    if !is_quiet {
+        let name = escape(file.as_os_str().as_encoded_bytes());
+        print_line(&format!("{what} {name}: {bytes} bytes, verified; from or to nobody known"));
+    }
+}
+
+/// Tries the node's addresses one after another; the last failure is told.
+async fn dial(
+    node: &HostPort,
+    buffer_len_bytes: usize,
+) -> Result<(InsecureOctopiiTransport, InsecureOctopiiConnection<Lane>), Failure> {
+    let config = TransportConfig { buffer_len_bytes, ..TransportConfig::default() };
+    let mut failure = None;
+    for addr in resolve(node).await? {
+        let transport = bind(any_port(addr), config.clone())?;
+        match transport.connect(addr, Lane).await {
+            Ok(connection) => return Ok((transport, connection)),
+            Err(error) => failure = Some(Failure::OctopiiConnect(error)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| crate::dial::no_address(&node.host)))
+}
+
+fn bind(listen: SocketAddr, config: TransportConfig) -> Result<InsecureOctopiiTransport, Failure> {
+    InsecureOctopiiTransport::bind(listen, config, AcceptAnyPeer).map_err(Failure::OctopiiBind)
+}
+
+/// The address alone on a line, for scripts.
+fn announce(address: SocketAddr) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{address}").and_then(|()| out.flush()).map_err(Failure::Stdout)
+}
+
+/// 64 files at a time, as many as connections that nobody has taken yet: they go to strangers.
+const MAX_SENDS: usize = 64;

@@ -207,8 +207,10 @@ impl Merge {
         };
         let mut renamed = BTreeMap::new();
         for (path, file, why) in homeless {
-            let name = free_name(&path, &file, |name| is_taken(name, &files))?;
-            files.insert(name.clone(), file);
+            // A sync that was cut may have kept it already: once is enough.
+            let is_kept = |name: &RelPath| files.get(name).is_some_and(|kept| kept.digest == file.digest);
+            let name = free_name(&path, &file, |name| !is_kept(name) && is_taken(name, &files))?;
+            files.entry(name.clone()).or_insert(file);
             renamed.insert(name, (path, why));
         }
         let mut merged = Manifest::new();
@@ -228,7 +230,9 @@ impl Merge {
             actions.push(Action { side, path: path.clone(), change, why });
         };
         for (name, (from, why)) in &self.renamed {
-            if own.file(from).map(|file| file.digest) == self.merged.file(name).map(|file| file.digest) {
+            let is_there = |path| own.file(path).map(|file| file.digest);
+            let kept = self.merged.file(name).map(|file| file.digest);
+            if is_there(from) == kept && is_there(name) != kept {
                 act(name, Change::KeepAs { from: from.clone() }, *why);
             }
         }
@@ -251,9 +255,9 @@ impl Merge {
         let in_conflict: HashSet<_> = self.renamed.values().map(|(from, _)| from).collect();
         for (path, file) in self.merged.files() {
             if let Some((from, why)) = self.renamed.get(path) {
-                if other.file(from).map(|file| file.digest) == Some(file.digest)
-                    && own.file(from).map(|file| file.digest) != Some(file.digest)
-                {
+                let has =
+                    |side: &Manifest, path| side.file(path).map(|file| file.digest) == Some(file.digest);
+                if has(other, from) && !has(own, from) && !has(own, path) {
                     act(path, Change::Take { from: from.clone() }, *why);
                 }
             } else if own.file(path).map(|file| file.digest) != Some(file.digest) {

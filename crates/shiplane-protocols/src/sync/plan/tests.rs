@@ -137,6 +137,20 @@ fn a_conflict_whose_name_is_taken_gets_another() {
 }
 
 #[test]
+fn a_conflict_that_was_cut_in_the_middle_is_not_kept_twice() {
+    let (older, newer) =
+        if Digest::of(b"2").as_bytes() < Digest::of(b"3").as_bytes() { ("2", "3") } else { ("3", "2") };
+    let name = format!("f.conflict-{}", &Digest::of(older.as_bytes()).to_string()[..12]);
+    let kept = format!("f={older} {name}={older}");
+    let merged = manifest(&format!("f={newer} {name}={older}"));
+    assert_eq!(agreed("f=1", &kept, &format!("f={newer}")).merged, merged);
+    assert_eq!(agreed("f=1", &kept, &format!("f={newer} {name}={older}")).merged, merged);
+    // Not if it is about to be deleted under that name.
+    let outcome = agreed(&format!("f=1 {name}={older}"), &kept, &format!("f={newer}"));
+    assert!(outcome.merged.files().any(|(_, file)| file.digest == Digest::of(older.as_bytes())));
+}
+
+#[test]
 fn an_edit_outlives_a_deletion_and_keeps_the_directories_above_it() {
     let outcome = agreed("d/e/f=1 d/g=1", "", "d/e/f=2 d/g=1");
     assert_eq!(outcome.merged, manifest("d/e/f=2"));

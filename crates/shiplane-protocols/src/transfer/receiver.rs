@@ -93,7 +93,10 @@ pub(crate) async fn receive<T: Target>(
         events,
     };
     match receiver.run(&mut provider).await {
-        Ok(summary) => receiver.received(summary),
+        Ok(summary) => {
+            hear_out(&mut provider, timeout).await;
+            receiver.received(summary)
+        }
         Err(error) => {
             receiver.fail(error.code());
             provider.stop(error.code());
@@ -101,6 +104,13 @@ pub(crate) async fn receive<T: Target>(
             Err(error)
         }
     }
+}
+
+/// Until the provider has read *done* and finished its half: stopped before that, it would take the transfer for
+/// failed. That it does not finish is no failure here; whether all is complete is confirmed by RPC.
+async fn hear_out(provider: &mut RecordStream<ProviderRecord>, timeout: Duration) {
+    let ended = async { while let Ok(Some(_)) = provider.next().await {} };
+    let _ = tokio::time::timeout(timeout, ended).await;
 }
 
 /// The state of one transfer, owned by one task.

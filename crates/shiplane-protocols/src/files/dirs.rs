@@ -62,6 +62,11 @@ impl Dirs {
         Ok(handle)
     }
 
+    /// Closes the directory `path`, which is about to go.
+    pub(super) fn forget(&self, path: &RelPath) {
+        lock(&self.cache).handles.remove(path);
+    }
+
     /// The directory that `path` is in.
     pub(super) fn parent_of(&self, path: &RelPath) -> io::Result<Arc<DirHandle>> {
         self.open(path.parent().as_ref())

@@ -47,7 +47,7 @@ impl Inner {
     }
 
     /// Removes what earlier runs left of files that the peer did not mention this time.
-    fn remove_unsettled(&self) -> Result<(), DestinationError> {
+    pub(super) fn remove_unsettled(&self) -> Result<(), DestinationError> {
         let unsettled = lock(&self.leftovers).take_unsettled();
         unsettled.iter().try_for_each(|(id, path)| self.remove_temp(*id, path))
     }

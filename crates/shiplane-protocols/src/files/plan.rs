@@ -53,6 +53,19 @@ impl Inner {
         }
     }
 
+    /// As [`plan`](Self::plan), for a file of which the caller knows that it is not the one that is here:
+    /// nothing is compared.
+    pub(super) fn plan_anew(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        let target = self.admit(index, entry)?;
+        if let Some(found) = self.examine(&target)? {
+            self.check_collision(&target, &found, true)?;
+            if found.kind == Kind::Directory {
+                return Err(self.wrong_kind(&target, found.kind, Kind::File));
+            }
+        }
+        self.want(index, entry, target)
+    }
+
     pub(super) fn compare(
         &self,
         index: u64,
@@ -81,7 +94,7 @@ impl Inner {
         file.and_then(|file| self.hash(&file)).map_err(|error| self.failed(Operation::Read, &target, error))
     }
 
-    fn hash(&self, file: &File) -> io::Result<Digest> {
+    pub(super) fn hash(&self, file: &File) -> io::Result<Digest> {
         let mut hasher = Hasher::new();
         let mut buffer = vec![0; READ_LEN_BYTES];
         let mut at = 0;

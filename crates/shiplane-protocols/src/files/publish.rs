@@ -19,21 +19,60 @@ use super::{lock, parallel};
 /// A complete file and the number of its entry.
 type Publishing = (u64, ActiveFile);
 
+/// What a file that gets its name may find there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nothing: what has come there meanwhile stays.
+    Free,
+    /// What is to be replaced.
+    Replaced,
+    /// Something that nobody may replace.
+    Taken,
+}
+
 impl Inner {
     pub(super) fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
+        let place = if self.options.overwrite { Place::Replaced } else { Place::Free };
+        let failed = self.publish_each(entries, &|_| place)?;
+        failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Publishes those for which there is a place, by the word of `place`, which is asked right before each
+    /// is given its name; gives up the others, and names them.
+    pub(super) fn publish_where(
+        &self,
+        entries: &[u64],
+        place: &dyn Fn(&RelPath) -> Place,
+    ) -> Result<Vec<u64>, DestinationError> {
+        let mut refused = Vec::new();
+        for (entry, error) in self.publish_each(entries, place)? {
+            match error {
+                DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => {
+                    self.discard(entry)?;
+                    refused.push(entry);
+                }
+                other => return Err(other),
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Gives those that could not be renamed, which stay complete.
+    fn publish_each(
+        &self,
+        entries: &[u64],
+        place: &dyn Fn(&RelPath) -> Place,
+    ) -> Result<Vec<(u64, DestinationError)>, DestinationError> {
         let files = self.take_complete(entries)?;
         if let Err(error) = self.prepare(&files) {
             self.put_back(files.iter().map(|(entry, _)| *entry));
             return Err(error);
         }
-        let (renamed, failed) = self.rename_all(&files);
+        let (renamed, failed) = self.rename_all(&files, place);
         self.put_back(failed.iter().map(|(entry, _)| *entry));
         let recorded = self.record_published(&renamed);
         let synced = if self.is_durable() { self.sync_dirs() } else { Ok(()) };
-        match failed.into_iter().next() {
-            Some((_, error)) => Err(error),
-            None => recorded.and(synced),
-        }
+        recorded.and(synced).map(|()| failed)
     }
 
     /// Marks the files so that nobody else publishes them at the same time; all of them or none.
@@ -180,11 +219,15 @@ impl Inner {
     }
 
     /// Renames what can be renamed, and tells what could not.
-    fn rename_all<'a>(&self, files: &'a [Publishing]) -> (Vec<&'a Publishing>, Vec<(u64, DestinationError)>) {
+    fn rename_all<'a>(
+        &self,
+        files: &'a [Publishing],
+        place: &dyn Fn(&RelPath) -> Place,
+    ) -> (Vec<&'a Publishing>, Vec<(u64, DestinationError)>) {
         let (mut renamed, mut failed) = (Vec::with_capacity(files.len()), Vec::new());
         let mut parents: HashMap<Option<RelPath>, u64> = HashMap::new();
         for file in files {
-            match self.rename(&file.1) {
+            match self.rename(&file.1, place) {
                 Ok(device) => {
                     renamed.push(file);
                     parents.insert(file.1.target.parent(), device);
@@ -205,16 +248,16 @@ impl Inner {
     }
 
     /// Gives the file its name, and tells the file system it is on.
-    fn rename(&self, file: &ActiveFile) -> Result<u64, DestinationError> {
+    fn rename(&self, file: &ActiveFile, place: &dyn Fn(&RelPath) -> Place) -> Result<u64, DestinationError> {
         let parent = self.parent_of(&file.target)?;
         let (from, to) = (self.key.temp_name(file.id), file.target.file_name());
         if self.folds {
             self.claim_name(file, &parent, from.as_bytes())?;
         }
-        let renamed = if self.options.overwrite {
-            platform::rename_replacing(&parent.dir, from.as_bytes(), to)
-        } else {
-            platform::rename_new(&parent.dir, from.as_bytes(), to)
+        let renamed = match place(&file.target) {
+            Place::Replaced => platform::rename_replacing(&parent.dir, from.as_bytes(), to),
+            Place::Free => platform::rename_new(&parent.dir, from.as_bytes(), to),
+            Place::Taken => return Err(self.exists(&file.target)),
         };
         renamed.map(|()| parent.device).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => self.in_the_way(&file.target),

@@ -1,5 +1,7 @@
 //! Listing what a provider has.
 
+use std::sync::Arc;
+
 use cap_std::fs::Dir;
 use shiplane_wire::{Entry, EntryKind, EscapedPath, RelPath, SkipReason};
 
@@ -34,6 +36,9 @@ pub struct Scan {
     path: Vec<u8>,
     /// What is given before the levels: the only entry, or an error at the start.
     first: Option<Result<Scanned, SourceError>>,
+    /// Given instead of levels: a list that was made before, and how much of it has been given.
+    listed: Arc<[Entry]>,
+    given: usize,
 }
 
 #[derive(Debug)]
@@ -45,11 +50,15 @@ struct Level {
 
 impl Scan {
     pub(super) fn one(entry: Result<Entry, SourceError>) -> Self {
-        Self { levels: Vec::new(), path: Vec::new(), first: Some(entry.map(Scanned::Entry)) }
+        Self { first: Some(entry.map(Scanned::Entry)), ..Self::listed(Arc::default()) }
+    }
+
+    pub(super) fn listed(listed: Arc<[Entry]>) -> Self {
+        Self { levels: Vec::new(), path: Vec::new(), first: None, listed, given: 0 }
     }
 
     pub(super) fn tree(root: &Dir) -> Self {
-        let mut scan = Self { levels: Vec::new(), path: Vec::new(), first: None };
+        let mut scan = Self::listed(Arc::default());
         let level = root.try_clone().and_then(|dir| Level::open(dir, 0));
         match level {
             Ok(level) => scan.levels.push(level),
@@ -108,6 +117,10 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(first) = self.first.take() {
             return Some(first);
+        }
+        if let Some(entry) = self.listed.get(self.given) {
+            self.given += 1;
+            return Some(Ok(Scanned::Entry(entry.clone())));
         }
         loop {
             let level = self.levels.last_mut()?;

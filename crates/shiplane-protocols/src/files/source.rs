@@ -114,6 +114,32 @@ impl SourceRoot {
 }
 
 impl SourceRoot {
+    /// The directory `path` as a root of its own; this root for an empty path. Follows no link.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::PathRefused`], [`SourceError::LeavesRoot`] for a link, [`SourceError::NotServable`] if
+    /// what is served is one file, [`SourceError::NotFound`], [`SourceError::Unreadable`].
+    pub fn below(&self, path: &[u8]) -> Result<Self, SourceError> {
+        let Served::Directory(root) = &self.0 else {
+            return Err(SourceError::NotServable { path: escape(path).to_string(), found: Kind::File });
+        };
+        if path.is_empty() {
+            return Ok(self.clone());
+        }
+        let path = RelPath::parse(path).map_err(|reason| SourceError::PathRefused { reason })?;
+        if path.components().any(names::is_own) {
+            return Err(SourceError::NotFound { path: path.to_string() });
+        }
+        match platform::open_dir(root, path.as_bytes()) {
+            Ok(dir) => Ok(Self(Served::Directory(Arc::new(dir)))),
+            Err(error) if platform::is_symlink_refused(&error) => {
+                Err(SourceError::LeavesRoot { path: path.to_string() })
+            }
+            Err(error) => Err(SourceError::opening(path.as_bytes(), error)),
+        }
+    }
+
     /// As [`resolve`](Self::resolve), but follows no link at all: for a peer whose rights end somewhere below
     /// the root, where a link would lead from what it may read to what it may not.
     ///
@@ -158,6 +184,11 @@ enum Content {
     Tree(Arc<Dir>),
     File(OneFile),
     Open(OpenFile),
+    /// Some of what is beneath a directory, in the order in which it is to be listed.
+    Listed {
+        root: Arc<Dir>,
+        entries: Arc<[Entry]>,
+    },
 }
 
 /// A file that is held open, and the name it goes by.
@@ -184,6 +215,13 @@ impl Source {
         Ok(Self { shape: Shape::File { name }, content: Content::Open(open) })
     }
 
+    /// Those of the files and directories beneath `root` that `entries` names, each in the state it
+    /// describes: whatever is not any more fails when it is opened. `None` if `root` is one file.
+    pub(crate) fn of_entries(root: &SourceRoot, entries: Vec<Entry>) -> Option<Self> {
+        let root = Arc::clone(root.directory()?);
+        Some(Self { shape: Shape::Root, content: Content::Listed { root, entries: entries.into() } })
+    }
+
     /// Whether it is a file, a named directory or all that is served; the receiver needs it to know where
     /// things land.
     pub fn shape(&self) -> &Shape {
@@ -201,6 +239,7 @@ impl Source {
             Content::Tree(root) => Scan::tree(root),
             Content::File(file) => Scan::one(file.entry()),
             Content::Open(file) => Scan::one(file.entry()),
+            Content::Listed { entries, .. } => Scan::listed(Arc::clone(entries)),
         }
     }
 
@@ -216,7 +255,9 @@ impl Source {
         }
         let reopening = |error| SourceError::reopening(entry.path.as_bytes(), error);
         let file = match &self.content {
-            Content::Tree(root) => platform::open_file(root, entry.path.as_bytes()),
+            Content::Tree(root) | Content::Listed { root, .. } => {
+                platform::open_file(root, entry.path.as_bytes())
+            }
             Content::File(one) => platform::open_file_following(&one.root, one.path.as_bytes()),
             Content::Open(open) => open.file.try_clone(),
         };

@@ -38,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-protocols", "base", protocols::fuzz_base),
     target("shiplane-protocols", "encoded", protocols::fuzz_encoded),
     target("shiplane-protocols", "journal", protocols::fuzz_journal),
+    target("shiplane-protocols", "changes", protocols::fuzz_changes),
     target("shiplane-protocols", "manifest", protocols::fuzz_manifest),
     target("shiplane-protocols", "methods", protocols::fuzz_methods),
     target("shiplane-protocols", "peers", protocols::fuzz_peers),

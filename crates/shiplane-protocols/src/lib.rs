@@ -16,7 +16,8 @@
 //! 8. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials
 //!    and tries again, [`Compression`] makes it less to send; [`progress`] tells how far it is.
 //! 9. [`snapshot`]: immutable content by id. [`single`]: the step that custom protocols share.
-//! 10. [`sync`]: what two versions of a dataset need to become one. Pure, but for the store of what was last common.
+//! 10. [`sync`]: two directories become one. [`synchronise`](sync::synchronise) asks, a
+//!     [`FileServer::syncing`] takes part.
 //! 11. [`TransferManager`]: ending in order. [`TransferMetrics`]: what there was.
 //!
 //! ```text
@@ -71,7 +72,7 @@ pub mod fuzz {
     pub use crate::compress::fuzz_encoded;
     pub use crate::files::fuzz_journal;
     pub use crate::methods::fuzz_methods;
-    pub use crate::sync::fuzz::{fuzz_base, fuzz_manifest, fuzz_stat_cache};
+    pub use crate::sync::fuzz::{fuzz_base, fuzz_changes, fuzz_manifest, fuzz_stat_cache};
 }
 
 pub use auto::{AutoOptions, CALL_THRESHOLD_BYTES, Carried, Carrier, transfer_auto};

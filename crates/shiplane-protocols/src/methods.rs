@@ -10,6 +10,7 @@ use crate::{
     Compression,
     access::{Denied, RedeemError},
     files::{DestinationError, Kind, Shape, SourceError},
+    sync::messages,
 };
 
 /// A guest redeems a ticket; its connection is then one like any other.
@@ -163,6 +164,12 @@ pub fn fuzz_methods(data: &[u8]) {
     body::<PushOpened>(data);
     body::<PushSettle>(data);
     body::<PushSettled>(data);
+    body::<messages::SyncRequest>(data);
+    body::<messages::SyncResponse>(data);
+    body::<messages::SyncStart>(data);
+    body::<messages::SyncStarted>(data);
+    body::<messages::SyncSettle>(data);
+    body::<messages::SyncSettled>(data);
 }
 
 impl From<&Shape> for FetchOpened {

@@ -2,9 +2,11 @@
 
 mod push;
 mod registry;
+mod sync;
 mod targets;
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,6 +20,7 @@ pub use self::push::WriteLimits;
 use self::{
     push::Writing,
     registry::{MAX_RUNNING, Registry, Settle},
+    sync::Syncing,
 };
 use crate::{
     Direction,
@@ -28,6 +31,10 @@ use crate::{
         RedeemRequest, denied, not_redeemed, not_served,
     },
     metrics::Counting,
+    sync::{
+        SyncState,
+        messages::{SYNC_OPEN, SYNC_SETTLE, SYNC_START},
+    },
     transfer::{
         EventFn, TransferError, TransferEvent, TransferOptions,
         provider::{Provided, provide},
@@ -43,6 +50,8 @@ pub struct FileServer {
     fetches: Registry<Provided>,
     /// `None`: nothing can be pushed.
     writing: Option<Writing>,
+    /// `None`: nothing can be synced.
+    syncing: Option<Syncing>,
     /// Transfers and calls that a shutdown waits for.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -68,6 +77,23 @@ impl FileServer {
         Arc::new(Self::with(root, access, options, writing))
     }
 
+    /// As [`writable`](Self::writable), and to be synced with as well by whoever may read and write. `path`
+    /// is where `root` is, and names it in what is remembered in `state`. Blocking: asks the system for its
+    /// whole path.
+    #[must_use]
+    pub fn syncing(
+        root: SourceRoot,
+        path: &Path,
+        access: Arc<AccessControl>,
+        options: TransferOptions,
+        limits: WriteLimits,
+        state: SyncState,
+    ) -> Arc<Self> {
+        let writing = root.is_directory().then(|| Writing::new(limits));
+        let syncing = Some(Syncing::new(state, path));
+        Arc::new(Self { syncing, ..Self::with(root, access, options, writing) })
+    }
+
     fn with(
         root: SourceRoot,
         access: Arc<AccessControl>,
@@ -80,6 +106,7 @@ impl FileServer {
             options,
             fetches: Registry::new(MAX_RUNNING),
             writing,
+            syncing: None,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }
@@ -129,7 +156,8 @@ impl FileServer {
     /// connections itself.
     #[must_use]
     pub fn router(self: &Arc<Self>) -> Router {
-        let [redeem, open, confirm, push, settle] = std::array::from_fn(|_| Arc::clone(self));
+        let [redeem, open, confirm, push, settle, sync, sync_start, sync_settle] =
+            std::array::from_fn(|_| Arc::clone(self));
         Router::new()
             .guard(|context, method| {
                 if context.connection.is_guest() && method != REDEEM.name() {
@@ -156,6 +184,18 @@ impl FileServer {
             .typed(PUSH_SETTLE, move |context, request| {
                 let server = Arc::clone(&settle);
                 async move { server.settle_push(&context, request).await }
+            })
+            .typed(SYNC_OPEN, move |context, request| {
+                let server = Arc::clone(&sync);
+                async move { server.open_sync(context, request).await }
+            })
+            .typed(SYNC_START, move |context, request| {
+                let server = Arc::clone(&sync_start);
+                async move { server.start_sync(&context, request).await }
+            })
+            .typed(SYNC_SETTLE, move |context, request| {
+                let server = Arc::clone(&sync_settle);
+                async move { server.settle_sync(&context, request).await }
             })
     }
 

@@ -50,7 +50,7 @@ impl Default for WriteLimits {
 pub(super) struct Writing {
     limits: WriteLimits,
     pushes: Registry<PushDone>,
-    targets: Targets,
+    pub(super) targets: Targets,
     space: Space,
 }
 

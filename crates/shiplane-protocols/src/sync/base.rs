@@ -27,6 +27,16 @@ impl BaseKey {
     }
 }
 
+impl BaseKey {
+    /// The key of what was common before.
+    fn previous(self) -> Self {
+        let mut hasher = Hasher::new();
+        hasher.update(self.0.as_bytes());
+        hasher.update(b"previous");
+        Self(hasher.finish())
+    }
+}
+
 /// A directory with one file for each [`BaseKey`]. All of it blocks.
 ///
 /// A base that is lost or harmed is as if both had never met: the next sync deletes nothing, and takes files
@@ -96,12 +106,41 @@ impl BaseStore {
         sealed::replace(&path, &encode(base, key)).map_err(|source| BaseError::Io { path, source })
     }
 
+    /// What was common after the last sync and after the one before, the newest first. One that is damaged is
+    /// as if it had never been.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`].
+    pub(super) fn generations(&self, key: BaseKey) -> Result<Vec<Manifest>, BaseError> {
+        let mut found = Vec::new();
+        for key in [key, key.previous()] {
+            match self.load(key) {
+                Ok(base) if base.is_empty() => {}
+                Ok(base) => found.push(base),
+                Err(error @ BaseError::Damaged { .. }) => tracing::warn!(%error, "the sync begins anew"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// As [`save`](Self::save), but keeps what was common before as well: the other side may not come as far.
+    pub(super) fn advance(&self, key: BaseKey, base: &Manifest) -> Result<(), BaseError> {
+        match self.load(key) {
+            Ok(current) if current.root() == base.root() && !base.is_empty() => return Ok(()),
+            Ok(current) if !current.is_empty() => self.save(key.previous(), &current)?,
+            Ok(_) | Err(BaseError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.save(key, base)
+    }
+
     fn path_of(&self, key: BaseKey) -> PathBuf {
         self.directory.join(format!("{}.base", key.0))
     }
 }
 
-/// The key, then the manifest (SPEC 4.15), sealed.
+/// The key, then the manifest (SPEC 4.18), sealed.
 fn encode(base: &Manifest, key: BaseKey) -> Vec<u8> {
     sealed::seal(MAGIC, &[key.0.as_bytes(), &base.encode()])
 }
@@ -160,6 +199,27 @@ mod tests {
         store.save(key(1), &Manifest::new()).unwrap();
         assert!(store.load(key(1)).unwrap().is_empty());
         assert_eq!(fs::read_dir(dir.path().join("deep/state")).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn the_generation_before_is_kept_and_no_other() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let store = BaseStore::new(dir.path().into());
+        let bases = ["a", "b", "c"].map(|name| {
+            let mut base = small();
+            base.insert(RelPath::parse(name.as_bytes()).unwrap(), Node::Directory);
+            base
+        });
+        assert_eq!(store.generations(key(1)).unwrap(), []);
+        for base in bases.iter().chain(&bases[2..]) {
+            store.advance(key(1), base).unwrap();
+        }
+        assert_eq!(store.generations(key(1)).unwrap(), [bases[2].clone(), bases[1].clone()]);
+        let path = store.path_of(key(1));
+        fs::write(&path, b"damaged").unwrap();
+        assert_eq!(store.generations(key(1)).unwrap(), [bases[1].clone()]);
+        store.advance(key(1), &bases[0]).unwrap();
+        assert_eq!(store.generations(key(1)).unwrap(), [bases[0].clone(), bases[1].clone()]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A manifest as bytes: on the wire and in the files of a [`BaseStore`](super::BaseStore) (SPEC 4.15).
+//! A manifest as bytes: on the wire and in the files of a [`BaseStore`](super::BaseStore) (SPEC 4.18).
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::manifest::{FileState, Manifest, Node};
 
-/// Why bytes are no manifest. Whoever sent them has broken SPEC 4.15: nothing of it may be used.
+/// Why bytes are no manifest. Whoever sent them has broken SPEC 4.18: nothing of it may be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ManifestError {
     /// It is of another version of the format. Update the older side.

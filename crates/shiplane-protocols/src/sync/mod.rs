@@ -1,29 +1,72 @@
-//! Bringing two versions of a dataset together: what is to be done on which side, and what was last common.
+//! Sync: a directory here and one of a peer's become one, and nothing that anybody wrote is lost.
 //!
-//! [`plan`] is pure. It takes what both sides last had in common, and what each has now, and says what each
-//! must do so that both have the same, with nothing lost that anybody wrote. Both sides come to the same
-//! plan by themselves. [`scan`] says what one side has now, and reads only what its [`StatCache`] does not
-//! know; [`SeenFiles`] tells whether it is still so. [`BaseStore`] remembers what was last common.
+//! [`synchronise`] does it; a [`FileServer::syncing`](crate::FileServer::syncing) is the other side. Each side
+//! remembers what both had after the last sync, the *base*, so that what is missing on one side is known to be
+//! deleted there and not created here.
+//!
+//! ```text
+//! asking                                          asked
+//!   ├── call sync.open {root, bases} ─────────────►│ locks its dataset, lists it, compares
+//!   │◄─────────────────── same | differs {changes} ─┤ the same: one call, and that was all
+//!   │ plans, and does what needs nothing from there │
+//!   ├── call sync.start {changes} ────────────────►│ makes the same plan, does the same
+//!   │◄───────────────────────────── ready {merged} ─┤ if both mean the same result
+//!   ├══ what differs ══════════════════════════════►│ both ways at once, by the engine of
+//!   │◄══════════════════════════════ what differs ══┤ fetch and push
+//!   │ removes what was deleted there                │ removes what was deleted here
+//!   ├── call sync.settle {left alone} ────────────►│ remembers the new base
+//!   │◄─────────────────── {left alone, base} ───────┤
+//!   │ remembers it, too                             │
+//! ```
+//!
+//! Neither side is ever told what to do. Both make the plan by themselves, from the base and the two lists, and
+//! each carries out its own part of it: so all that a lying peer can bring about is what its list says, within
+//! what the user and the base allow. And whatever a side replaces or removes it looks at once more right
+//! before: what somebody has edited meanwhile stays, and the next sync settles it. In reading order:
+//!
+//! 1. [`scan`] lists what is here, and reads only what its [`StatCache`] does not know; [`SeenFiles`] tells
+//!    whether it is still so. [`Manifest`] is that list, `changes` what travels of it.
+//! 2. [`plan`] is pure: what is to be done on both sides, and why. [`BaseStore`] remembers what was common.
+//! 3. `dataset`: a directory with its list, its base and its lock. `work`: one side's part of the plan, step by
+//!    step. `taking`: where files from the other side land. `exchange`: what travels.
+//! 4. `run`: the side that asks; `serve::sync` is the other one. `messages`: what they say to each other.
 
 mod base;
+mod changes;
 mod codec;
 mod conflict;
+pub(crate) mod dataset;
+mod error;
+pub(crate) mod exchange;
+mod left;
 mod manifest;
+pub(crate) mod messages;
 mod plan;
+mod run;
 mod scan;
 mod sealed;
 mod stat_cache;
+mod state;
+mod taking;
+pub(crate) mod work;
 
 pub use base::{BaseError, BaseKey, BaseStore};
+pub use changes::ChangesError;
 pub use codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES, ManifestError};
+pub use error::SyncError;
+pub use left::LeftWhy;
 pub use manifest::{FileState, Manifest, Node};
+pub use messages::{SyncBody, SyncRequest, SyncResponse};
 pub use plan::{Action, Change, Consent, Outcome, PlanError, Side, Why, plan};
+pub use run::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport, synchronise};
 pub use scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 pub use stat_cache::StatCache;
+pub use state::SyncState;
 
 /// The fuzzer's entries.
 pub(crate) mod fuzz {
     pub use super::base::fuzz_base;
+    pub use super::changes::fuzz_changes;
     pub use super::codec::fuzz_manifest;
     pub use super::stat_cache::fuzz_stat_cache;
 }

@@ -18,6 +18,7 @@ fn replay(entry: &str, run: fn(&[u8])) {
 fn the_corpus_is_survived() {
     replay("address", fuzz::fuzz_address);
     replay("base", fuzz::fuzz_base);
+    replay("changes", fuzz::fuzz_changes);
     replay("encoded", fuzz::fuzz_encoded);
     replay("journal", fuzz::fuzz_journal);
     replay("manifest", fuzz::fuzz_manifest);

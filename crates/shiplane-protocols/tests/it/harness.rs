@@ -14,6 +14,7 @@ use shiplane_protocols::{
     access::{AccessControl, Grant, Scope, TicketSecret},
     files::{Destination, DestinationError, ReceiveOptions, SourceRoot},
     redeem,
+    sync::SyncState,
     transfer::{TransferEvent, TransferOptions},
 };
 use shiplane_rpc::{CallError, RpcClient};
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 /// A served directory, a destination, and the ticket between them.
 pub(crate) struct World {
     dir: TempDir,
+    key: TempDir,
     server: Arc<QuicTransport>,
     pub(crate) access: Arc<AccessControl>,
     shutdown: CancellationToken,
@@ -51,13 +53,15 @@ impl World {
 
     /// Both sides have these options.
     pub(crate) fn with_options(options: TransferOptions, fill: impl FnOnce(&Path)) -> Self {
-        Self::build(options, fill, FileServer::new, FileServer::run)
+        let make = |root, _: &Path, access, options| FileServer::new(root, access, options);
+        Self::build(options, fill, make, FileServer::run)
     }
 
     /// The same, and whoever has the right may push.
     pub(crate) fn writable_with(options: TransferOptions) -> Self {
-        let make =
-            |root, access, options| FileServer::writable(root, access, options, WriteLimits::default());
+        let make = |root, _: &Path, access, options| {
+            FileServer::writable(root, access, options, WriteLimits::default())
+        };
         Self::build(options, |_| (), make, FileServer::run)
     }
 
@@ -74,14 +78,38 @@ impl World {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let make = |root, access, options| FileServer::writable(root, access, options, limits);
+        let make = |root, _: &Path, access, options| FileServer::writable(root, access, options, limits);
         Self::build(options(), |_| (), make, run)
+    }
+
+    /// Lets whoever has the rights sync with the source directory.
+    pub(crate) fn syncing() -> Self {
+        Self::syncing_by(FileServer::run)
+    }
+
+    /// The same, with a server that is run by `run`.
+    pub(crate) fn syncing_by<F>(
+        run: impl FnOnce(Arc<FileServer>, Arc<QuicTransport>, CancellationToken) -> F,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let make = |root, source: &Path, access, options| {
+            let state = SyncState::at(source.join("../state"));
+            FileServer::syncing(root, source, access, options, WriteLimits::default(), state)
+        };
+        Self::build(options(), |_| (), make, run)
+    }
+
+    /// Where the server remembers its syncs.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
     }
 
     fn build<F>(
         options: TransferOptions,
         fill: impl FnOnce(&Path),
-        make: impl FnOnce(SourceRoot, Arc<AccessControl>, TransferOptions) -> Arc<FileServer>,
+        make: impl FnOnce(SourceRoot, &Path, Arc<AccessControl>, TransferOptions) -> Arc<FileServer>,
         run: impl FnOnce(Arc<FileServer>, Arc<QuicTransport>, CancellationToken) -> F,
     ) -> Self
     where
@@ -92,8 +120,10 @@ impl World {
         fs::create_dir(dir.path().join("dest")).unwrap();
         fill(&dir.path().join("source"));
         let access = Arc::new(AccessControl::open(&dir.path().join("peers")));
+        let key = TempDir::new().unwrap();
         let server = Arc::new(
             QuicTransport::builder()
+                .identity(Identity::load_or_create(&key.path().join("key")).unwrap())
                 .trust(AccessControl::trust(&access))
                 .config(quick())
                 .bind(localhost())
@@ -101,12 +131,12 @@ impl World {
         );
         let root = SourceRoot::open(&dir.path().join("source")).unwrap();
         let shutdown = CancellationToken::new();
-        let files = make(root, Arc::clone(&access), options.clone());
+        let files = make(root, &dir.path().join("source"), Arc::clone(&access), options.clone());
         let running = tokio::spawn(run(files, Arc::clone(&server), shutdown.clone()));
         let chunk_len_bytes = options.chunk_len_bytes;
         let receive =
             ReceiveOptions { overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes };
-        Self { dir, server, access, shutdown, running, options, receive }
+        Self { dir, key, server, access, shutdown, running, options, receive }
     }
 
     /// Beside what is served: nothing may ever get there.
@@ -153,9 +183,19 @@ impl World {
         self.admitted_by(self.ticket()).await
     }
 
+    /// The server's own key, for a client on the same machine.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity::load_or_create(&self.key.path().join("key")).unwrap()
+    }
+
     /// A client that owns this ticket.
     pub(crate) async fn admitted_by(&self, ticket: TicketSecret) -> RpcClient {
-        let client = self.client();
+        self.admitted_as(Identity::generate().unwrap(), ticket).await
+    }
+
+    /// A client with this key that owns this ticket.
+    pub(crate) async fn admitted_as(&self, identity: Identity, ticket: TicketSecret) -> RpcClient {
+        let client = self.client_as(identity);
         let rpc = client.connect().await.unwrap();
         redeem(&rpc, &ticket).await.unwrap();
         // The transport closes with its last handle; the test's end is soon enough.

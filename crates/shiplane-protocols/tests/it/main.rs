@@ -14,3 +14,5 @@ mod harness;
 mod hostile;
 #[cfg(unix)]
 mod push;
+#[cfg(unix)]
+mod sync;

@@ -1,0 +1,345 @@
+//! The side of a sync that is asked (SPEC 5.14 to 5.18).
+
+mod sessions;
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shiplane_rpc::{Fault, FaultCode, RequestContext};
+use shiplane_transport::{Claim, PeerConnection};
+use shiplane_wire::{Digest, RelPath, TransferId, escape};
+use tokio_util::sync::CancellationToken;
+
+use self::sessions::{Begun, Sessions};
+use super::{FileServer, targets::TargetClaim};
+use crate::{
+    files::SourceError,
+    methods::{denied, not_served, not_taken},
+    sync::{
+        Consent, Manifest, PlanError, ScanOptions, SyncError, SyncRequest, SyncResponse, SyncState,
+        dataset::{Agreed, Dataset, Site, check_names},
+        exchange::{Exchange, Exchanged, list_left, pack, send_beside, settle, unpack},
+        messages::{SyncSettle, SyncSettled, SyncStart, SyncStarted},
+        work::{Prepared, Work},
+    },
+    transfer::{EventFn, TransferError, TransferEvent},
+};
+
+/// What a server that may be synced with keeps.
+#[derive(Debug)]
+pub(super) struct Syncing {
+    state: SyncState,
+    /// What this machine calls the root that is served.
+    local: Vec<u8>,
+    sessions: Sessions,
+}
+
+impl Syncing {
+    /// Blocking.
+    pub(super) fn new(state: SyncState, root: &Path) -> Self {
+        let local = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        let local = local.into_os_string().into_encoded_bytes();
+        Self { state, local, sessions: Sessions::default() }
+    }
+
+    fn local_name(&self, path: &[u8]) -> Vec<u8> {
+        if path.is_empty() { self.local.clone() } else { [&self.local[..], b"/", path].concat() }
+    }
+}
+
+/// What one sync holds while it runs.
+struct Running {
+    server: Arc<FileServer>,
+    connection: Arc<PeerConnection>,
+    request: SyncRequest,
+    claim: Claim,
+    begun: Begun,
+    abort: CancellationToken,
+    /// Nobody else writes there. Given up before the peer hears of the end, so that it may begin anew.
+    name: Option<TargetClaim>,
+}
+
+impl FileServer {
+    /// Compares, and says what differs (SPEC 5.14 and 5.15).
+    pub(super) async fn open_sync(
+        self: Arc<Self>,
+        context: RequestContext,
+        request: SyncRequest,
+    ) -> Result<SyncResponse, Fault> {
+        if self.closing.is_cancelled() {
+            return Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"));
+        }
+        if !request.path.is_empty() {
+            let checked = RelPath::parse(&request.path);
+            checked.map_err(|reason| not_served(&SourceError::PathRefused { reason }))?;
+        }
+        // The scope before the disk: what is outside of it must not even be told to exist.
+        let now = Instant::now();
+        self.access.may_read(&context.peer, &request.path, now).map_err(|error| denied(&error))?;
+        if !request.dry_run {
+            self.access.may_write(&context.peer, &request.path, now).map_err(|error| denied(&error))?;
+        }
+        let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be synced with this server");
+        let (syncing, writing) = self.syncing.as_ref().zip(self.writing.as_ref()).ok_or_else(read_only)?;
+        if let Some(known) = syncing.sessions.find(context.peer, request.sync) {
+            return known.opened(&request, answer_wait(&context)).await;
+        }
+        let busy = || Fault::new(FaultCode::Busy, "somebody else is writing there");
+        let name = match request.dry_run {
+            true => None,
+            false => Some(writing.targets.claim(&request.path).ok_or_else(busy)?),
+        };
+        let claim = context.connection.claim(TransferId::from_bytes(request.sync));
+        let claim =
+            claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the id of the sync is in use"))?;
+        let (session, begun) = syncing.sessions.begin(context.peer, &request)?;
+        let wait = answer_wait(&context);
+        let running = Running {
+            server: Arc::clone(&self),
+            connection: context.connection,
+            abort: session.abort(),
+            request: request.clone(),
+            claim,
+            begun,
+            name,
+        };
+        self.tasks.spawn(running.run());
+        session.opened(&request, wait).await
+    }
+
+    /// Plans, and does what needs nothing from the peer (SPEC 5.16).
+    pub(super) async fn start_sync(
+        &self,
+        context: &RequestContext,
+        request: SyncStart,
+    ) -> Result<SyncStarted, Fault> {
+        let session =
+            self.syncing.as_ref().and_then(|syncing| syncing.sessions.find(context.peer, request.sync));
+        session.ok_or_else(unknown)?.started(request, answer_wait(context)).await
+    }
+
+    /// Says what has become of it (SPEC 5.17).
+    pub(super) async fn settle_sync(
+        &self,
+        context: &RequestContext,
+        request: SyncSettle,
+    ) -> Result<SyncSettled, Fault> {
+        let session =
+            self.syncing.as_ref().and_then(|syncing| syncing.sessions.find(context.peer, request.sync));
+        session.ok_or_else(unknown)?.settled(request, answer_wait(context)).await
+    }
+}
+
+impl Running {
+    async fn run(mut self) {
+        let (peer, path) = (self.connection.peer_id(), escape(&self.request.path).to_string());
+        let (abort, connection) = (self.abort.clone(), Arc::clone(&self.connection));
+        let ended = tokio::select! {
+            ended = self.sync() => ended,
+            () = abort.cancelled() => Err(gone("the peer has given it up")),
+            _ = connection.closed() => Err(gone("the connection has ended")),
+        };
+        match &ended {
+            Ok(()) => tracing::info!(peer = %peer.short(), path, "synced"),
+            Err(fault) => tracing::warn!(peer = %peer.short(), path, %fault, "sync failed"),
+        }
+        self.name = None;
+        if let Err(fault) = ended {
+            self.begun.fail(fault);
+        }
+    }
+
+    async fn sync(&mut self) -> Result<(), Fault> {
+        let dataset = blocking(self.opening()).await?;
+        let root = dataset.manifest().root();
+        if *root.as_bytes() == self.request.root {
+            blocking(move || dataset.remember(dataset.manifest())).await?;
+            self.name = None;
+            self.begun.opened(SyncResponse::Same);
+            return Ok(());
+        }
+        let known: Vec<_> = self.request.bases.iter().map(|root| Digest::from_bytes(*root)).collect();
+        let (dataset, base, changes) = blocking(move || {
+            let mut dataset = dataset;
+            let base = dataset.common_base(&known);
+            let changes = dataset.changes_since(&base);
+            Ok((dataset, base, changes))
+        })
+        .await?;
+        let (changes, beside) = pack(&changes, OUR_LIST, MAX_INLINE_LEN_BYTES);
+        let common = (!base.is_empty()).then(|| *base.root().as_bytes());
+        self.begun.opened(SyncResponse::Differs { base: common, root: *root.as_bytes(), changes });
+        if let Some(bytes) = beside {
+            let sync = TransferId::from_bytes(self.request.sync);
+            send_beside(&self.connection, sync, OUR_LIST, bytes).await.map_err(|error| fault(&error))?;
+        }
+        if self.request.dry_run {
+            return Ok(());
+        }
+        let start = self.begun.start(START_TIMEOUT, &self.server.closing).await?;
+        let claims = self.claims(&start)?;
+        let prepared = self.prepare(&dataset, base, start).await?;
+        self.carry_out(dataset, prepared, claims).await
+    }
+
+    /// Opens the dataset and reads what is in it.
+    fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
+        let (server, peer) = (Arc::clone(&self.server), self.connection.peer_id());
+        let (path, dry_run) = (self.request.path.clone(), self.request.dry_run);
+        let cancel = self.abort.clone();
+        move || {
+            let syncing = server.syncing.as_ref().ok_or(SyncError::Abandoned)?;
+            let site = if dry_run {
+                Site::to_look_at(&server.root, &path)?
+            } else {
+                let may_create = |path: &[u8]| server.access.may_write(&peer, path, Instant::now()).is_ok();
+                let chunk_len_bytes = server.options.chunk_len_bytes;
+                Some(Site::to_change(&server.root, &path, peer.as_bytes(), chunk_len_bytes, &may_create)?)
+            };
+            let options = ScanOptions { cancel, ..ScanOptions::default() };
+            let local = syncing.local_name(&path);
+            Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options)
+        }
+    }
+
+    fn claims(&self, start: &SyncStart) -> Result<[Claim; 2], Fault> {
+        let claim = |id| {
+            let claim = self.connection.claim(TransferId::from_bytes(id));
+            claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))
+        };
+        Ok([claim(start.up)?, claim(start.down)?])
+    }
+
+    /// Plans what the peer has planned, too, and does the first steps of it.
+    async fn prepare(
+        &mut self,
+        dataset: &Dataset,
+        base: Manifest,
+        start: SyncStart,
+    ) -> Result<Prepared, Fault> {
+        let timeout = self.connection.config().progress_timeout;
+        let theirs = unpack(&mut self.claim, start.changes, timeout).await.map_err(|error| fault(&error))?;
+        let consent = Consent { mass_deletion: start.mass_deletion };
+        let announced = Digest::from_bytes(self.request.root);
+        let own = dataset.view().ok_or_else(|| Fault::new(FaultCode::Internal, ""))?;
+        let prepared = blocking(move || {
+            let other = theirs.apply(&base)?;
+            if other.root() != announced {
+                return Err(SyncError::WrongRoot);
+            }
+            check_names(&other)?;
+            let agreed = Agreed::on(&base, &own.manifest, &other, [&own.unknown, &theirs.unknown], consent)?;
+            Work::new(own, agreed).prepare()
+        })
+        .await?;
+        self.begun.started(SyncStarted::Ready { merged: *prepared.agreed().merged_root().as_bytes() });
+        Ok(prepared)
+    }
+
+    /// Carries the files both ways, does the last steps, and settles.
+    async fn carry_out(
+        &mut self,
+        dataset: Dataset,
+        mut prepared: Prepared,
+        [up, down]: [Claim; 2],
+    ) -> Result<(), Fault> {
+        let exchange = Exchange {
+            provide: prepared.source.take().map(|source| (down, source)),
+            take: prepared.taking.take().map(|taking| (up, taking)),
+        };
+        let silent: EventFn = Arc::new(|_: TransferEvent| ());
+        let events = [Arc::clone(&silent), silent];
+        let exchanged = exchange.run(&self.connection, &self.server.options, events).await;
+        let exchanged: Exchanged = exchanged.map_err(|error| fault(&error))?;
+        let agreed = Arc::clone(prepared.agreed());
+        let (left, _) = blocking(move || prepared.finish()).await?;
+        let ours = exchanged.half(list_left(&left));
+        let theirs = self.begun.settle(SETTLE_TIMEOUT).await?;
+        let done = blocking(move || {
+            let base = settle(&agreed, &ours, &theirs)?;
+            if let Some(base) = &base {
+                dataset.remember(base)?;
+            }
+            // Whoever asks next finds everything at rest.
+            drop(dataset);
+            Ok(SyncSettled::Done { half: ours, base: base.map(|base| *base.root().as_bytes()) })
+        });
+        let done = done.await?;
+        self.name = None;
+        self.begun.settled(done);
+        Ok(())
+    }
+}
+
+/// To say that there is no answer yet is a sign of life, and must come in time.
+fn answer_wait(context: &RequestContext) -> Duration {
+    let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
+    ANSWER_WAIT.min(left / 2)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SyncError> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Fault::new(FaultCode::Internal, ""))?.map_err(|error| fault(&error))
+}
+
+/// What the peer is told of a failure here.
+fn fault(error: &SyncError) -> Fault {
+    let code = match error {
+        SyncError::Destination(error) | SyncError::Transfer(TransferError::Destination(error)) => {
+            return not_taken(error);
+        }
+        SyncError::Source(error) | SyncError::Transfer(TransferError::Source(error)) => {
+            return not_served(error);
+        }
+        SyncError::BusyHere => FaultCode::Busy,
+        SyncError::Plan(PlanError::MassDeletion { .. } | PlanError::NoName { .. })
+        | SyncError::Changes(_)
+        | SyncError::OwnName { .. }
+        | SyncError::Transfer(TransferError::Protocol(_) | TransferError::Records(_)) => {
+            FaultCode::InvalidRequest
+        }
+        SyncError::WrongRoot
+        | SyncError::Disagreed
+        | SyncError::Transfer(TransferError::Corrupt { .. } | TransferError::RootMismatch) => {
+            FaultCode::Integrity
+        }
+        SyncError::Scan(_) => FaultCode::SourceIo,
+        SyncError::Base(_) => FaultCode::SinkIo,
+        SyncError::Transfer(_)
+        | SyncError::NotReceived(_)
+        | SyncError::NotSent(_)
+        | SyncError::Refused(_)
+        | SyncError::Rejected(_)
+        | SyncError::Call(_) => return gone("the sync was cut"),
+        SyncError::NoRandomness | SyncError::Abandoned => FaultCode::Internal,
+    };
+    Fault::new(code, error.to_string())
+}
+
+fn gone(message: &str) -> Fault {
+    Fault::new(FaultCode::Gone, message)
+}
+
+fn unknown() -> Fault {
+    gone("no such sync")
+}
+
+/// The index of this side's list.
+const OUR_LIST: u64 = 0;
+
+/// 512 KiB: half of what a call may have, some 6,000 files that were never synced.
+const MAX_INLINE_LEN_BYTES: usize = 512 << 10;
+
+/// 10 s, of the 30 that a peer waits for progress by default: it hears twice that we are at work.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// 15 min: the peer copies what is about to lose its name before it begins, a hundred gigabytes at most.
+const START_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// 15 min: the peer makes durable what it has received. One that is gone is noticed by the connection's end.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);

@@ -1,0 +1,240 @@
+//! A manifest as what has changed in it since one that both sides have, and what nobody knows (SPEC 4.19).
+
+use std::collections::BTreeSet;
+
+use bytes::{Buf, BufMut};
+use shiplane_wire::{PathRefused, RelPath};
+use thiserror::Error;
+
+use super::codec::{MAX_ENTRIES, ManifestError};
+use super::manifest::{Manifest, Node};
+
+/// The difference between a manifest and the base.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Which entries of the base are no more, or are of the other kind now; ascending.
+    removed: Vec<u32>,
+    /// Everything that is new or different, with the directories above it.
+    changed: Manifest,
+    /// What is there and cannot be synced, with all beneath it: it is neither in the manifest nor deleted.
+    pub(crate) unknown: BTreeSet<RelPath>,
+}
+
+/// Why bytes are no changes, or not of this base. The peer has broken SPEC 4.19: nothing of it may be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ChangesError {
+    /// They end too early.
+    #[error("the changes are cut off")]
+    Truncated,
+    /// A number of an entry that the base does not have, or out of order.
+    #[error("entry {entry} of the base is named out of order, or is not there")]
+    Entry {
+        /// The number.
+        entry: u32,
+    },
+    /// More than a manifest may have.
+    #[error("{count} are over the limit of {max_count}")]
+    TooMany {
+        /// How many it says there are.
+        count: u32,
+        /// The limit.
+        max_count: usize,
+    },
+    /// A path breaks a rule of SPEC 4.5.
+    #[error("a path is refused: {0}")]
+    Path(#[from] PathRefused),
+    /// A path would be in a file, or of both kinds.
+    #[error("{path} contradicts what is there")]
+    Contradiction {
+        /// The path.
+        path: RelPath,
+    },
+    /// What is changed is no manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
+impl Changes {
+    /// What turns `base` into `now`. Times count only where something else has changed, too.
+    pub(crate) fn between(base: &Manifest, now: &Manifest, unknown: BTreeSet<RelPath>) -> Self {
+        let is_gone = |path: &RelPath, was: &Node| {
+            now.get(path).is_none_or(|node| node.file().is_some() != was.file().is_some())
+        };
+        let numbered = (0..).zip(base.iter());
+        let gone = numbered.filter(|(_, (path, was))| is_gone(path, was));
+        let mut changes =
+            Self { removed: gone.map(|(entry, _)| entry).collect(), unknown, ..Self::default() };
+        for (path, node) in now.iter() {
+            if base.get(path).is_none_or(|was| !was.is_same(node)) {
+                changes.changed.insert(path.clone(), *node);
+            }
+        }
+        changes
+    }
+
+    /// What `base` has turned into.
+    ///
+    /// # Errors
+    /// [`ChangesError::Entry`], [`ChangesError::Contradiction`].
+    pub(crate) fn apply(&self, base: &Manifest) -> Result<Manifest, ChangesError> {
+        let mut removed = self.removed.iter().copied().peekable();
+        let kept = (0..).zip(base.iter()).filter(|(entry, _)| removed.next_if_eq(entry).is_none());
+        let mut now = Manifest::new();
+        let nodes: Vec<_> = kept.map(|(_, node)| node).collect();
+        if let Some(entry) = removed.next() {
+            return Err(ChangesError::Entry { entry });
+        }
+        for (path, node) in nodes.into_iter().chain(self.changed.iter()) {
+            if !now.insert(path.clone(), *node) {
+                return Err(ChangesError::Contradiction { path: path.clone() });
+            }
+        }
+        Ok(now)
+    }
+
+    /// As they travel.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let manifest = self.changed.encode();
+        let mut bytes = Vec::with_capacity(8 + self.removed.len() * 4 + manifest.len());
+        // Both are bounded by the size of a manifest.
+        bytes.put_u32_le(self.removed.len() as u32);
+        self.removed.iter().for_each(|entry| bytes.put_u32_le(*entry));
+        bytes.put_u32_le(self.unknown.len() as u32);
+        for path in &self.unknown {
+            // A path has at most 4,096 bytes.
+            bytes.put_u16_le(path.as_bytes().len() as u16);
+            bytes.put_slice(path.as_bytes());
+        }
+        bytes.put_slice(&manifest);
+        bytes
+    }
+
+    /// Takes what [`encode`](Self::encode) made. Holds no more than a small multiple of what it is given.
+    ///
+    /// # Errors
+    /// [`ChangesError`].
+    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, ChangesError> {
+        let bytes = &mut bytes;
+        let mut removed: Vec<u32> = Vec::new();
+        for _ in 0..count(bytes)? {
+            let entry = bytes.try_get_u32_le().map_err(|_| ChangesError::Truncated)?;
+            if removed.last().is_some_and(|last| *last >= entry) {
+                return Err(ChangesError::Entry { entry });
+            }
+            removed.push(entry);
+        }
+        let mut unknown = BTreeSet::new();
+        for _ in 0..count(bytes)? {
+            let len = bytes.try_get_u16_le().map_err(|_| ChangesError::Truncated)?;
+            let (path, rest) = bytes.split_at_checked(len.into()).ok_or(ChangesError::Truncated)?;
+            *bytes = rest;
+            unknown.insert(RelPath::parse(path)?);
+        }
+        Ok(Self { removed, unknown, changed: Manifest::decode(bytes)? })
+    }
+}
+
+fn count(bytes: &mut &[u8]) -> Result<u32, ChangesError> {
+    let count = bytes.try_get_u32_le().map_err(|_| ChangesError::Truncated)?;
+    if count as usize > MAX_ENTRIES {
+        return Err(ChangesError::TooMany { count, max_count: MAX_ENTRIES });
+    }
+    Ok(count)
+}
+
+/// Fuzz entry: what a peer says has changed.
+pub fn fuzz_changes(data: &[u8]) {
+    if let Ok(changes) = Changes::decode(data) {
+        assert_eq!(Changes::decode(&changes.encode()), Ok(changes.clone()));
+        let mut base = Manifest::new();
+        for name in ["a", "a/b", "c"] {
+            if let Ok(path) = RelPath::parse(name.as_bytes()) {
+                base.insert(path, Node::Directory);
+            }
+        }
+        if let Ok(now) = changes.apply(&base) {
+            assert_eq!(Manifest::decode(&now.encode()), Ok(now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shiplane_wire::{Digest, Mtime};
+
+    use super::super::manifest::FileState;
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::parse(text.as_bytes()).unwrap()
+    }
+
+    fn any_manifest() -> impl Strategy<Value = Manifest> {
+        prop::collection::vec(("[ab](/[ab]){0,2}", 0u8..4), 0..10).prop_map(|items| {
+            let mut manifest = Manifest::new();
+            for (name, content) in items {
+                let digest = Digest::of(&[content]);
+                let mtime = Mtime { secs: 7, nanos: 0 };
+                let file = Node::File(FileState { size_bytes: content.into(), digest, mtime });
+                manifest.insert(path(&name), if content == 0 { Node::Directory } else { file });
+            }
+            manifest
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_manifest_comes_back_from_its_changes(
+            base in any_manifest(),
+            now in any_manifest(),
+            unknown in prop::collection::btree_set("[a-z]{1,3}(/x){0,2}", 0..4),
+        ) {
+            let unknown: BTreeSet<_> = unknown.iter().map(|name| path(name)).collect();
+            let changes = Changes::between(&base, &now, unknown);
+            let decoded = Changes::decode(&changes.encode()).unwrap();
+            prop_assert_eq!(&decoded, &changes);
+            prop_assert_eq!(decoded.apply(&base).unwrap(), now.clone());
+            let same = Changes::between(&now, &now, BTreeSet::new());
+            prop_assert_eq!(&same, &Changes::default());
+        }
+
+        #[test]
+        fn soup_is_refused_or_encodes_alike(data in prop::collection::vec(0u8..4, 0..40)) {
+            fuzz_changes(&data);
+        }
+
+        #[test]
+        fn what_is_cut_off_is_refused(now in any_manifest(), cut in 1usize..20) {
+            let bytes = Changes::between(&Manifest::new(), &now, BTreeSet::from([path("x")])).encode();
+            prop_assert!(Changes::decode(&bytes[..bytes.len().saturating_sub(cut)]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let mut base = Manifest::new();
+        base.insert(path("a/b"), Node::Directory);
+        let changes = Changes::between(&base, &Manifest::new(), BTreeSet::from([path("c")]));
+        let bytes =
+            [&[2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, b'c'][..], &Manifest::new().encode()];
+        assert_eq!(changes.encode(), bytes.concat());
+    }
+
+    #[test]
+    fn changes_that_do_not_fit_the_base_are_refused() {
+        let mut base = Manifest::new();
+        base.insert(path("a"), Node::Directory);
+        let removed = |removed: &[u32]| Changes { removed: removed.into(), ..Changes::default() };
+        assert_eq!(removed(&[1]).apply(&base), Err(ChangesError::Entry { entry: 1 }));
+        assert_eq!(Changes::decode(&removed(&[1, 1]).encode()), Err(ChangesError::Entry { entry: 1 }));
+        let count = u32::try_from(MAX_ENTRIES + 1).unwrap();
+        let refused = ChangesError::TooMany { count, max_count: MAX_ENTRIES };
+        assert_eq!(Changes::decode(&count.to_le_bytes()), Err(refused));
+        let file = FileState { size_bytes: 0, digest: Digest::of(b""), mtime: Mtime { secs: 0, nanos: 0 } };
+        let mut changed = Manifest::new();
+        changed.insert(path("a"), Node::File(file));
+        let both = Changes { changed, ..Changes::default() };
+        assert_eq!(both.apply(&base), Err(ChangesError::Contradiction { path: path("a") }));
+    }
+}

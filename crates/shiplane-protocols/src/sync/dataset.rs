@@ -1,0 +1,267 @@
+//! A dataset as one side finds it, and what it agrees on with the other before anything is done. Blocking.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use shiplane_wire::{Digest, Mtime, Promise, RelPath, SkipReason};
+
+use super::base::BaseKey;
+use super::changes::Changes;
+use super::error::SyncError;
+use super::manifest::{FileState, Manifest, Node};
+use super::plan::{Action, Consent, Outcome, PlanError, plan};
+use super::scan::{ScanOptions, SeenFiles, scan};
+use super::stat_cache::StatCache;
+use super::state::SyncState;
+use crate::files::{
+    DatasetLock, Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError,
+    SourceRoot, check_name,
+};
+
+/// Where a dataset is, and what it takes to change it.
+#[derive(Debug)]
+pub(crate) struct Site {
+    root: SourceRoot,
+    /// `None` while nothing is to be changed.
+    writable: Option<Writable>,
+}
+
+/// Dropped in this order: a directory that was created for nothing is empty by then.
+#[derive(Debug)]
+struct Writable {
+    _lock: DatasetLock,
+    destination: Destination,
+}
+
+impl Site {
+    /// The directory `path` beneath `root`; `None` if it is not there, which is as good as empty.
+    pub(crate) fn to_look_at(root: &SourceRoot, path: &[u8]) -> Result<Option<Self>, SyncError> {
+        match root.below(path) {
+            Ok(root) => Ok(Some(Self { root, writable: None })),
+            Err(SourceError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same, created if need be and if `may_create` says so of each directory on the way, and for
+    /// nobody else on this machine to sync until this is dropped. What an earlier sync with the same peer
+    /// has left half received is taken up.
+    pub(crate) fn to_change(
+        root: &SourceRoot,
+        path: &[u8],
+        peer: &[u8; 32],
+        chunk_len_bytes: u64,
+        may_create: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Self, SyncError> {
+        let options =
+            ReceiveOptions { overwrite: true, promise: Promise::Durable, verify: false, chunk_len_bytes };
+        let job = JobKey::new(peer, b"the sync of a dataset");
+        let destination = Destination::open_beneath(root, path, &Shape::Root, job, options, may_create);
+        let destination = destination.map_err(busy_or_failed)?;
+        let root = root.below(path)?;
+        let lock = DatasetLock::take(&root).map_err(busy_or_failed)?;
+        Ok(Self { root, writable: Some(Writable { _lock: lock, destination }) })
+    }
+}
+
+fn busy_or_failed(error: DestinationError) -> SyncError {
+    match error {
+        DestinationError::Busy { .. } => SyncError::BusyHere,
+        error => error.into(),
+    }
+}
+
+/// What is here.
+#[derive(Debug)]
+pub(crate) struct Dataset {
+    site: Option<Site>,
+    manifest: Arc<Manifest>,
+    seen: Arc<SeenFiles>,
+    unknown: BTreeSet<RelPath>,
+    /// What cannot be synced, for whoever wants to know.
+    pub(crate) skipped: Vec<(SkipReason, String)>,
+    /// What was common with the peer, the newest first.
+    bases: Vec<Manifest>,
+    key: BaseKey,
+    state: SyncState,
+}
+
+/// What a plan is made of and carried out on. Shares all that is large.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(super) root: SourceRoot,
+    pub(super) destination: Destination,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(super) seen: Arc<SeenFiles>,
+    pub(crate) unknown: BTreeSet<RelPath>,
+}
+
+impl Dataset {
+    /// Scans the dataset at `site`, which this machine calls `local`, for a sync with `peer`.
+    pub(crate) fn open(
+        site: Option<Site>,
+        local: &[u8],
+        peer: &[u8; 32],
+        state: &SyncState,
+        options: &ScanOptions,
+    ) -> Result<Self, SyncError> {
+        let key = SyncState::base_key(peer, local);
+        let mut dataset = Self {
+            site: None,
+            manifest: Arc::default(),
+            seen: Arc::default(),
+            unknown: BTreeSet::new(),
+            skipped: Vec::new(),
+            bases: state.bases().generations(key)?,
+            key,
+            state: state.clone(),
+        };
+        if let Some(site) = site {
+            let mut cache = StatCache::load(&state.stat_cache(local));
+            let scanned = scan(&site.root, b"", &mut cache, options);
+            if let Err(error) = cache.save() {
+                tracing::warn!(%error, "the digests of files are not kept: the next sync reads them again");
+            }
+            let scanned = scanned?;
+            dataset.site = Some(site);
+            dataset.manifest = scanned.manifest.into();
+            dataset.seen = scanned.seen.into();
+            dataset.unknown = scanned.unknown.into_iter().collect();
+            dataset.skipped = scanned.skipped;
+        }
+        Ok(dataset)
+    }
+
+    /// `None` if nothing is to be changed.
+    pub(crate) fn view(&self) -> Option<View> {
+        let site = self.site.as_ref()?;
+        Some(View {
+            root: site.root.clone(),
+            destination: site.writable.as_ref()?.destination.clone(),
+            manifest: Arc::clone(&self.manifest),
+            seen: Arc::clone(&self.seen),
+            unknown: self.unknown.clone(),
+        })
+    }
+
+    pub(crate) fn unknown(&self) -> &BTreeSet<RelPath> {
+        &self.unknown
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The roots of what was common.
+    pub(crate) fn base_roots(&self) -> Vec<Digest> {
+        self.bases.iter().map(Manifest::root).collect()
+    }
+
+    /// The newest state that both remember; nothing if there is none.
+    pub(crate) fn common_base(&self, theirs: &[Digest]) -> Manifest {
+        let is_common = |base: &&Manifest| theirs.contains(&base.root());
+        self.bases.iter().find(is_common).cloned().unwrap_or_default()
+    }
+
+    /// What has changed here since `base`. What seems to have been deleted is looked for once more: a file
+    /// that was renamed during the scan may have been overlooked.
+    pub(crate) fn changes_since(&mut self, base: &Manifest) -> Changes {
+        if let Some(Site { root, .. }) = &self.site {
+            let is_missing = |path: &RelPath| self.manifest.get(path).is_none();
+            let missing = base.iter().map(|(path, _)| path).filter(|path| is_missing(path));
+            let overlooked: Vec<_> =
+                missing.filter(|path| !self.seen.is_unchanged(root, path)).cloned().collect();
+            self.unknown.extend(overlooked);
+        }
+        Changes::between(base, &self.manifest, self.unknown.clone())
+    }
+
+    /// Remembers `base` as what is common now.
+    pub(crate) fn remember(&self, base: &Manifest) -> Result<(), SyncError> {
+        Ok(self.state.bases().advance(self.key, &without_times(base))?)
+    }
+}
+
+/// What both sides have found and agreed on.
+#[derive(Debug)]
+pub(crate) struct Agreed {
+    pub(super) own: Manifest,
+    pub(super) outcome: Outcome,
+    base: Manifest,
+    unknown: BTreeSet<RelPath>,
+}
+
+impl Agreed {
+    /// Plans, with `own` as the local side. What either side does not know is left out on both.
+    pub(crate) fn on(
+        base: &Manifest,
+        own: &Manifest,
+        other: &Manifest,
+        unknown: [&BTreeSet<RelPath>; 2],
+        consent: Consent,
+    ) -> Result<Self, PlanError> {
+        let [known_base, own, other] = [base, own, other].map(|manifest| {
+            let mut manifest = manifest.clone();
+            unknown.iter().copied().flatten().for_each(|path| manifest.forget(path));
+            manifest
+        });
+        let outcome = plan(&known_base, &own, &other, consent)?;
+        let unknown = unknown.into_iter().flatten().cloned().collect();
+        Ok(Self { own, outcome, base: base.clone(), unknown })
+    }
+
+    /// What both are to have.
+    pub(crate) fn merged(&self) -> &Manifest {
+        &self.outcome.merged
+    }
+
+    pub(crate) fn actions(&self) -> &[Action] {
+        &self.outcome.actions
+    }
+
+    /// Its root.
+    pub(crate) fn merged_root(&self) -> Digest {
+        self.outcome.merged.root()
+    }
+
+    /// What both will remember once all is done but for the `unsettled` paths: of those, what they remembered
+    /// before, so that the next sync takes them up from there. The same for what was left out.
+    pub(crate) fn next_base<'a>(&self, unsettled: impl Iterator<Item = &'a RelPath>) -> Manifest {
+        let unsettled: BTreeSet<_> = unsettled.collect();
+        let is_left = |path: &RelPath| unsettled.contains(path) || is_within(path, &self.unknown);
+        let merged = self.outcome.merged.iter().filter(|(path, _)| !unsettled.contains(path));
+        let left = self.base.iter().filter(|(path, _)| is_left(path));
+        let mut next = Manifest::new();
+        // What contradicts itself, such as a file that is left where a directory has come, is forgotten.
+        for (path, node) in merged.chain(left) {
+            let _ = next.insert(path.clone(), *node);
+        }
+        next
+    }
+}
+
+/// Checks a peer's manifest for names that it must not even say: those of our own files.
+pub(crate) fn check_names(manifest: &Manifest) -> Result<(), SyncError> {
+    for (path, _) in manifest.iter() {
+        if let Err(NameRefused::Own) = check_name(path) {
+            return Err(SyncError::OwnName { path: path.to_string() });
+        }
+    }
+    Ok(())
+}
+
+fn is_within(path: &RelPath, set: &BTreeSet<RelPath>) -> bool {
+    std::iter::successors(Some(path.clone()), RelPath::parent).any(|path| set.contains(&path))
+}
+
+fn without_times(base: &Manifest) -> Manifest {
+    let mut timeless = Manifest::new();
+    for (path, node) in base.iter() {
+        let node = match *node {
+            Node::File(file) => Node::File(FileState { mtime: Mtime { secs: 0, nanos: 0 }, ..file }),
+            Node::Directory => Node::Directory,
+        };
+        timeless.insert(path.clone(), node);
+    }
+    timeless
+}

@@ -1,0 +1,87 @@
+//! Why a sync failed, sorted by whose fault it is.
+
+use shiplane_rpc::{CallError, Fault, FaultCode};
+use shiplane_transport::{RecvChunkError, SendChunkError};
+use thiserror::Error;
+
+use super::{base::BaseError, changes::ChangesError, plan::PlanError, scan::ScanError};
+use crate::{
+    files::{DestinationError, SourceError},
+    transfer::TransferError,
+};
+
+/// Why a sync failed. Whatever was done is done, nothing is lost, and the next sync goes on from there.
+#[derive(Debug, Error)]
+pub enum SyncError {
+    /// The peer does not take part; the fault says why: `Busy`, `Unauthorised`, `ReadOnly`, `NotFound`, ...
+    /// Nothing was changed on either side.
+    #[error(transparent)]
+    Refused(CallError),
+    /// The peer gave up in the middle; the fault says why.
+    #[error(transparent)]
+    Rejected(Fault),
+    /// A call in the middle failed.
+    #[error(transparent)]
+    Call(CallError),
+    /// The files of one direction could not all be carried.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The two lists of files do not come together without the user.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Another sync of the same directory is at work on this machine. Wait for it.
+    #[error("another sync of this directory is at work here; wait for it or end it")]
+    BusyHere,
+
+    /// What the peer says of its files cannot be understood.
+    #[error("the peer's list of files cannot be understood: {0}")]
+    Changes(#[from] ChangesError),
+    /// The peer has named a file of ours that it must not know.
+    #[error("the peer lists {path}, a name that is reserved for shiplane's own files")]
+    OwnName {
+        /// Escaped.
+        path: String,
+    },
+    /// What the peer says does not fit together, or not with what we know.
+    #[error("the peer's list of files is not the one that it announced")]
+    WrongRoot,
+    /// The two sides do not mean the same result. The next sync compares anew.
+    #[error("the two sides do not agree on the result")]
+    Disagreed,
+    /// A list came damaged, or not at all.
+    #[error("the peer's list of files did not arrive: {0}")]
+    NotReceived(#[from] RecvChunkError),
+    /// Our list did not arrive.
+    #[error("our list of files did not arrive: {0}")]
+    NotSent(#[from] SendChunkError),
+
+    /// The directory cannot be listed.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The directory cannot be opened.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The directory cannot be changed.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// What was common cannot be remembered.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The system has no randomness.
+    #[error("the system's random source failed")]
+    NoRandomness,
+    /// A worker thread died, as when the runtime shuts down.
+    #[error("the sync was given up")]
+    Abandoned,
+}
+
+impl SyncError {
+    /// Whether the peer was merely busy, so that the same may succeed a little later.
+    pub(super) fn is_busy(&self) -> bool {
+        match self {
+            Self::Refused(CallError::Fault(fault)) | Self::Rejected(fault) => fault.code == FaultCode::Busy,
+            Self::BusyHere => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What travels between the two sides of a sync: their lists, and then files both ways at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shiplane_transport::{
+    ChunkExpectation, ChunkSource, Claim, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
+    SendChunkError, StreamError, TransferStream,
+};
+use shiplane_wire::{Code, RelPath, TaggedChunk, TransferId};
+
+use super::changes::Changes;
+use super::codec::MAX_MANIFEST_LEN_BYTES;
+use super::dataset::Agreed;
+use super::error::SyncError;
+use super::left::LeftWhy;
+use super::manifest::Manifest;
+use super::messages::{SyncBody, SyncHalf};
+use super::taking::Taking;
+use crate::Compression;
+use crate::files::Source;
+use crate::methods::PushSent;
+use crate::transfer::provider::{Provided, provide};
+use crate::transfer::receiver::{Received, receive};
+use crate::transfer::{EventFn, ProtocolFault, TransferError, TransferOptions};
+
+/// How a list travels: what goes into the call, and what has to be sent beside it.
+pub(crate) fn pack(changes: &Changes, index: u64, max_inline_len_bytes: usize) -> (SyncBody, Option<Bytes>) {
+    let bytes = changes.encode();
+    if bytes.len() <= max_inline_len_bytes {
+        return (SyncBody::Inline(bytes), None);
+    }
+    (SyncBody::Lane { index, len_bytes: bytes.len() as u64 }, Some(bytes.into()))
+}
+
+/// Sends what [`pack`] left over.
+pub(crate) async fn send_beside(
+    connection: &PeerConnection,
+    sync: TransferId,
+    index: u64,
+    bytes: Bytes,
+) -> Result<(), SyncError> {
+    let source = ChunkSource::Memory(bytes).open().map_err(SendChunkError::from)?;
+    let tag = TaggedChunk { transfer: sync, index };
+    connection.send_tagged_chunk(tag, source, &LaneOptions::default()).await?;
+    Ok(())
+}
+
+/// Takes what the peer has packed.
+pub(crate) async fn unpack(
+    claim: &mut Claim,
+    body: SyncBody,
+    timeout: Duration,
+) -> Result<Changes, SyncError> {
+    let (index, len_bytes) = match body {
+        SyncBody::Inline(bytes) => return Ok(Changes::decode(&bytes)?),
+        SyncBody::Lane { index, len_bytes } => (index, len_bytes),
+    };
+    let silent = || SyncError::Transfer(TransferError::Silent { timeout });
+    let chunk = match tokio::time::timeout(timeout, claim.next()).await.map_err(|_| silent())? {
+        Some(TransferStream::Chunk(chunk)) if chunk.index() == index => chunk,
+        Some(TransferStream::Chunk(chunk) | TransferStream::Compressed(chunk)) => {
+            let index = chunk.index();
+            chunk.refuse(Code::Protocol).await;
+            return Err(TransferError::from(ProtocolFault::UnwantedChunk { index }).into());
+        }
+        Some(TransferStream::Records(_)) => {
+            return Err(TransferError::from(ProtocolFault::SecondRecords).into());
+        }
+        None => return Err(lost(ConnectionEnd::ClosedHere)),
+    };
+    let max_len_bytes = Some(MAX_LIST_LEN_BYTES);
+    let expected = ChunkExpectation { len_bytes: Some(len_bytes), max_len_bytes, digest: None };
+    let bytes = chunk.receive_to_memory(&expected, &LaneOptions::default()).await?;
+    let decoded = tokio::task::spawn_blocking(move || Changes::decode(&bytes)).await;
+    Ok(decoded.map_err(|_| SyncError::Abandoned)??)
+}
+
+/// The files of one sync, both ways.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// What this side provides, and the claim on that transfer.
+    pub(crate) provide: Option<(Claim, Source)>,
+    /// What it takes.
+    pub(crate) take: Option<(Claim, Taking)>,
+}
+
+/// What has been exchanged.
+#[derive(Debug, Default)]
+pub(crate) struct Exchanged {
+    pub(crate) provided: Option<Provided>,
+    pub(crate) received: Option<Received>,
+}
+
+impl Exchange {
+    /// Provides and receives at the same time: neither waits for the other. If one fails, the other still
+    /// comes to its end.
+    pub(crate) async fn run(
+        self,
+        connection: &Arc<PeerConnection>,
+        options: &TransferOptions,
+        events: [EventFn; 2],
+    ) -> Result<Exchanged, SyncError> {
+        let [sending, receiving] = events;
+        // Nothing is agreed on that would let either side compress (SPEC 4.15).
+        let options = &TransferOptions { compression: Compression::Off, ..options.clone() };
+        let providing = async {
+            match self.provide {
+                Some((claim, source)) => give(connection, claim, source, options, sending).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let taking = async {
+            match self.take {
+                Some((claim, target)) => take(connection, claim, target, options, receiving).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (provided, received) = futures::join!(providing, taking);
+        // Our own disk's failure says more than that the peer has hung up because of it.
+        match (provided, received) {
+            (Ok(provided), Ok(received)) => Ok(Exchanged { provided, received }),
+            (_, Err(error @ TransferError::Destination(_))) => Err(error.into()),
+            (Err(error), _) | (_, Err(error)) => Err(explain(error, connection).into()),
+        }
+    }
+}
+
+async fn give(
+    connection: &Arc<PeerConnection>,
+    mut claim: Claim,
+    source: Source,
+    options: &TransferOptions,
+    events: EventFn,
+) -> Result<Provided, TransferError> {
+    let (transfer, timeout) = (claim.transfer(), connection.config().progress_timeout);
+    let opened = tokio::time::timeout(timeout, claim.next()).await;
+    match opened.map_err(|_| TransferError::Silent { timeout })? {
+        Some(TransferStream::Records(records)) => {
+            provide(Arc::clone(connection), transfer, records, Arc::new(source), options, events).await
+        }
+        Some(TransferStream::Chunk(chunk) | TransferStream::Compressed(chunk)) => {
+            let index = chunk.index();
+            chunk.refuse(Code::Protocol).await;
+            Err(ProtocolFault::UnwantedChunk { index }.into())
+        }
+        None => Err(StreamError::ConnectionLost(ConnectionEnd::ClosedHere).into()),
+    }
+}
+
+async fn take(
+    connection: &Arc<PeerConnection>,
+    claim: Claim,
+    target: Taking,
+    options: &TransferOptions,
+    events: EventFn,
+) -> Result<Received, TransferError> {
+    let timeout = connection.config().progress_timeout;
+    let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
+    let records = opening.await.map_err(|_| TransferError::Silent { timeout })??;
+    receive(claim, records, timeout, target, options, events).await
+}
+
+/// A stream that failed because the connection did is better told as that.
+fn explain(error: TransferError, connection: &PeerConnection) -> TransferError {
+    match (error, connection.end()) {
+        (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
+        (error, _) => error,
+    }
+}
+
+fn lost(end: ConnectionEnd) -> SyncError {
+    SyncError::NotReceived(RecvChunkError::Stream(StreamError::ConnectionLost(end)))
+}
+
+impl Exchanged {
+    /// As the other side is told.
+    pub(crate) fn half(&self, unsettled: Option<Vec<Vec<u8>>>) -> SyncHalf {
+        SyncHalf {
+            provided: self
+                .provided
+                .as_ref()
+                .map(|provided| PushSent { root: *provided.root.as_bytes(), chunks: provided.chunks }),
+            received: self
+                .received
+                .as_ref()
+                .map(|received| PushSent { root: *received.root.as_bytes(), chunks: received.chunks }),
+            unsettled,
+        }
+    }
+}
+
+/// A manifest, and beside it the numbers of a million entries that are no more.
+const MAX_LIST_LEN_BYTES: u64 = MAX_MANIFEST_LEN_BYTES as u64 + (16 << 20);
+
+/// Both sides have told what they made of it: what is common from now on. `None` if they cannot remember it.
+pub(crate) fn settle(
+    agreed: &Agreed,
+    ours: &SyncHalf,
+    theirs: &SyncHalf,
+) -> Result<Option<Manifest>, SyncError> {
+    if ours.provided != theirs.received || ours.received != theirs.provided {
+        return Err(SyncError::Disagreed);
+    }
+    let (Some(ours), Some(theirs)) = (&ours.unsettled, &theirs.unsettled) else { return Ok(None) };
+    let paths = ours.iter().chain(theirs).map(|path| RelPath::parse(path).map_err(|_| SyncError::Disagreed));
+    let paths = paths.collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(agreed.next_base(paths.iter())))
+}
+
+/// The paths as the other side is told of them; `None` if they do not fit a call.
+pub(crate) fn list_left(left: &BTreeMap<RelPath, LeftWhy>) -> Option<Vec<Vec<u8>>> {
+    let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + 8).sum();
+    (len_bytes <= MAX_LEFT_LEN_BYTES).then(|| left.keys().map(|path| path.as_bytes().to_vec()).collect())
+}
+
+/// 512 KiB: half of what a call may have.
+const MAX_LEFT_LEN_BYTES: usize = 512 << 10;

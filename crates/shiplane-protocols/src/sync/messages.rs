@@ -1,0 +1,121 @@
+//! What the two sides of a sync say to each other by RPC (SPEC 5.14 to 5.18).
+
+use serde::{Deserialize, Serialize};
+use shiplane_rpc::Method;
+
+use crate::methods::PushSent;
+
+/// Compares two datasets, and prepares to bring them together.
+pub(crate) const SYNC_OPEN: Method<SyncRequest, SyncResponse> = Method::new("sync.open");
+
+/// Says what has changed here, and begins.
+pub(crate) const SYNC_START: Method<SyncStart, SyncStarted> = Method::new("sync.start");
+
+/// Compares what has become of it, and ends.
+pub(crate) const SYNC_SETTLE: Method<SyncSettle, SyncSettled> = Method::new("sync.settle");
+
+/// The body of `sync.open` (SPEC 5.14).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SyncRequest {
+    /// Names the sync: chosen by the caller at random.
+    pub sync: [u8; 16],
+    /// The dataset, below what is served; empty for all of that.
+    pub path: Vec<u8>,
+    /// The root of the caller's manifest.
+    pub root: [u8; 32],
+    /// The roots of what the caller remembers as common, the newest first.
+    pub bases: Vec<[u8; 32]>,
+    /// Whether nothing is to be changed.
+    pub dry_run: bool,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SyncResponse {
+    /// The callee is still reading its files: ask again.
+    Working,
+    /// The roots are equal: there is nothing to do, and the callee remembers that.
+    Same,
+    /// They are not.
+    Differs {
+        /// Which of the caller's bases the callee remembers, too.
+        base: Option<[u8; 32]>,
+        /// The root of the callee's manifest.
+        root: [u8; 32],
+        /// What has changed there since that base, or since there was nothing.
+        changes: SyncBody,
+    },
+}
+
+/// Bytes of any length: small ones in the call itself, others as a chunk beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SyncBody {
+    /// Here they are.
+    Inline(Vec<u8>),
+    /// They come down the lane, as the chunk with this index of the transfer that has the sync's id.
+    Lane {
+        /// The chunk's index.
+        index: u64,
+        /// How many they are.
+        len_bytes: u64,
+    },
+}
+
+/// The body of `sync.start` (SPEC 5.16).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SyncStart {
+    pub(crate) sync: [u8; 16],
+    /// The transfer of what the callee takes.
+    pub(crate) up: [u8; 16],
+    /// The transfer of what the caller takes.
+    pub(crate) down: [u8; 16],
+    /// Whether either side may lose most of its files.
+    pub(crate) mass_deletion: bool,
+    pub(crate) changes: SyncBody,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SyncStarted {
+    /// The callee is still at work: ask again.
+    Working,
+    /// It has come to this result, and is ready to provide and to receive.
+    Ready { merged: [u8; 32] },
+}
+
+/// The body of `sync.settle` (SPEC 5.17).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SyncSettle {
+    pub(crate) sync: [u8; 16],
+    pub(crate) end: SyncEnd,
+}
+
+/// How a sync has ended at the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SyncEnd {
+    /// It has done its part.
+    Done(SyncHalf),
+    /// It has failed, and the callee may know why.
+    Failed,
+    /// It goes no further.
+    Withdrawn,
+}
+
+/// What one side has made of a sync.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SyncHalf {
+    /// What it has provided and received, if there was anything.
+    pub(crate) provided: Option<PushSent>,
+    pub(crate) received: Option<PushSent>,
+    /// The paths at which it has not what was meant to be there; `None` if they are too many to be listed.
+    pub(crate) unsettled: Option<Vec<Vec<u8>>>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SyncSettled {
+    /// The callee is still at work: ask again.
+    Working,
+    /// It is done, and remembers a base with this root, unless there is none.
+    Done { half: SyncHalf, base: Option<[u8; 32]> },
+}

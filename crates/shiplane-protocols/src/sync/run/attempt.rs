@@ -1,0 +1,359 @@
+//! One attempt at a sync, from the listing to what both sides remember.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shiplane_rpc::{CallError, Method, RpcClient};
+use shiplane_transport::{Claim, PeerConnection};
+use shiplane_wire::{Digest, TransferId, limits};
+use tokio_util::sync::CancellationToken;
+
+use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
+use crate::files::SourceRoot;
+use crate::methods::random_transfer_id;
+use crate::sync::dataset::{Agreed, Dataset, Site, check_names};
+use crate::sync::exchange::{Exchange, Exchanged, list_left, pack, send_beside, settle, unpack};
+use crate::sync::messages::{
+    SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncBody, SyncEnd, SyncHalf, SyncRequest, SyncResponse, SyncSettle,
+    SyncSettled, SyncStart, SyncStarted,
+};
+use crate::sync::work::{Prepared, Work};
+use crate::sync::{LeftWhy, Manifest, ScanOptions, Side, SyncError};
+use crate::transfer::{EventFn, TransferError};
+
+pub(super) struct Attempt<'a> {
+    client: &'a RpcClient,
+    job: &'a SyncJob,
+    events: &'a SyncEventFn,
+    sync: TransferId,
+    claim: Claim,
+    /// Stops the reading of files when this is dropped.
+    _cancel: tokio_util::sync::DropGuard,
+    cancelled: CancellationToken,
+}
+
+/// What the peer's answer says that differs.
+struct Differing {
+    agreed: Agreed,
+    changes: crate::sync::changes::Changes,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) async fn begin(
+        client: &'a RpcClient,
+        job: &'a SyncJob,
+        events: &'a SyncEventFn,
+    ) -> Result<Self, SyncError> {
+        let sync = random_transfer_id().ok_or(SyncError::NoRandomness)?;
+        // Claimed before it is asked for: the peer's list may be faster than its answer.
+        let claim = client.connection().claim(sync).map_err(|_| SyncError::NoRandomness)?;
+        let cancelled = CancellationToken::new();
+        let _cancel = cancelled.clone().drop_guard();
+        Ok(Self { client, job, events, sync, claim, _cancel, cancelled })
+    }
+
+    pub(super) async fn run(mut self) -> Result<SyncReport, SyncError> {
+        (self.events)(SyncEvent::Scanning);
+        let dataset = blocking(self.opening()).await?;
+        (self.events)(SyncEvent::Comparing);
+        let (base, root, changes) = match self.open(&dataset).await? {
+            SyncResponse::Differs { base, root, changes } => (base, root, changes),
+            SyncResponse::Same | SyncResponse::Working => return self.nothing_to_do(dataset).await,
+        };
+        let ended = self.differs(dataset, base.map(Digest::from_bytes), Digest::from_bytes(root), changes);
+        match ended.await {
+            Err(error) => Err(self.explain(error).await),
+            done => done,
+        }
+    }
+
+    async fn differs(
+        &mut self,
+        dataset: Dataset,
+        base: Option<Digest>,
+        root: Digest,
+        changes: SyncBody,
+    ) -> Result<SyncReport, SyncError> {
+        let (dataset, differing) = self.agree(dataset, base, root, changes).await?;
+        let mut report = report(&dataset, &differing.agreed);
+        (self.events)(SyncEvent::Planned(report.actions.clone().into()));
+        if self.job.dry_run {
+            return Ok(report);
+        }
+        let Differing { agreed, changes } = differing;
+        let view = dataset.view().ok_or(SyncError::Abandoned)?;
+        let mut prepared = blocking(move || Work::new(view, agreed).prepare()).await?;
+        let exchange = self.start(&mut prepared, &changes).await?;
+        let events = [self.told(SyncEvent::Sending), self.told(SyncEvent::Receiving)];
+        let exchanged = exchange.run(self.connection(), &self.job.transfer, events).await?;
+        (self.events)(SyncEvent::Settling);
+        let agreed = Arc::clone(prepared.agreed());
+        let (left, _) = blocking(move || prepared.finish()).await?;
+        let ours = exchanged.half(list_left(&left));
+        let (theirs, their_base) = self.settle(ours.clone()).await?;
+        report.left = left_on_both(&theirs, left.into_iter());
+        blocking(move || remember(&dataset, &agreed, &ours, &theirs, their_base)).await?;
+        add(&mut report, &exchanged);
+        Ok(report)
+    }
+
+    /// Opens the directory and reads what is in it.
+    fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
+        let (job, peer) = (self.job.clone(), self.connection().peer_id());
+        let cancel = self.cancelled.clone();
+        move || {
+            let root = SourceRoot::open(&job.directory)?;
+            let local = job.directory.canonicalize().unwrap_or_else(|_| job.directory.clone());
+            let local = local.into_os_string().into_encoded_bytes();
+            let site = if job.dry_run {
+                Site::to_look_at(&root, b"")?
+            } else {
+                let chunk_len_bytes = job.transfer.chunk_len_bytes.min(limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
+                Some(Site::to_change(&root, b"", peer.as_bytes(), chunk_len_bytes, &|_| false)?)
+            };
+            let options = ScanOptions { cancel, ..ScanOptions::default() };
+            Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)
+        }
+    }
+
+    async fn open(&self, dataset: &Dataset) -> Result<SyncResponse, SyncError> {
+        let request = SyncRequest {
+            sync: *self.sync.as_bytes(),
+            path: self.job.remote_path.clone(),
+            root: *dataset.manifest().root().as_bytes(),
+            bases: dataset.base_roots().iter().map(|root| *root.as_bytes()).collect(),
+            dry_run: self.job.dry_run,
+        };
+        let answered = self.ask(SYNC_OPEN, &request, |answer| *answer == SyncResponse::Working).await;
+        answered.map_err(SyncError::Refused)
+    }
+
+    async fn nothing_to_do(&self, dataset: Dataset) -> Result<SyncReport, SyncError> {
+        let dry_run = self.job.dry_run;
+        blocking(move || {
+            if !dry_run {
+                dataset.remember(dataset.manifest())?;
+            }
+            Ok(SyncReport {
+                actions: Vec::new(),
+                left: Vec::new(),
+                root: dataset.manifest().root(),
+                files: count_files(dataset.manifest()),
+                skipped: dataset.skipped,
+                sent_bytes: 0,
+                received_bytes: 0,
+                chunks: 0,
+            })
+        })
+        .await
+    }
+
+    /// Takes the peer's list, and plans.
+    async fn agree(
+        &mut self,
+        mut dataset: Dataset,
+        base: Option<Digest>,
+        root: Digest,
+        changes: SyncBody,
+    ) -> Result<(Dataset, Differing), SyncError> {
+        let timeout = self.connection().config().progress_timeout;
+        let theirs = unpack(&mut self.claim, changes, timeout).await?;
+        let consent = self.job.consent;
+        blocking(move || {
+            let known = base.map(|base| dataset.common_base(&[base])).unwrap_or_default();
+            if base.is_some_and(|base| known.root() != base) {
+                return Err(SyncError::WrongRoot);
+            }
+            let other = theirs.apply(&known)?;
+            if other.root() != root {
+                return Err(SyncError::WrongRoot);
+            }
+            check_names(&other)?;
+            let changes = dataset.changes_since(&known);
+            let unknown = [dataset.unknown(), &theirs.unknown];
+            let agreed = Agreed::on(&known, dataset.manifest(), &other, unknown, consent)?;
+            Ok((dataset, Differing { agreed, changes }))
+        })
+        .await
+    }
+
+    /// Tells the peer what has changed here, and waits until it is ready to provide and to receive.
+    async fn start(
+        &self,
+        prepared: &mut Prepared,
+        changes: &crate::sync::changes::Changes,
+    ) -> Result<Exchange, SyncError> {
+        let [up, down] = [(); 2].map(|()| {
+            let id = random_transfer_id().ok_or(SyncError::NoRandomness)?;
+            self.connection().claim(id).map_err(|_| SyncError::NoRandomness)
+        });
+        let (up, down) = (up?, down?);
+        let (changes, beside) = pack(changes, OUR_LIST, MAX_INLINE_LEN_BYTES);
+        let request = SyncStart {
+            sync: *self.sync.as_bytes(),
+            up: *up.transfer().as_bytes(),
+            down: *down.transfer().as_bytes(),
+            mass_deletion: self.job.consent.mass_deletion,
+            changes,
+        };
+        let asking = async {
+            let started = self.ask(SYNC_START, &request, |answer| *answer == SyncStarted::Working).await;
+            started.map_err(rejected)
+        };
+        let sending = async {
+            match beside {
+                Some(bytes) => send_beside(self.connection(), self.sync, OUR_LIST, bytes).await,
+                None => Ok(()),
+            }
+        };
+        let (started, sent) = futures::join!(asking, sending);
+        let merged = *prepared.agreed().merged_root().as_bytes();
+        if started? != (SyncStarted::Ready { merged }) {
+            return Err(SyncError::Disagreed);
+        }
+        sent?;
+        Ok(Exchange {
+            provide: prepared.source.take().map(|source| (up, source)),
+            take: prepared.taking.take().map(|taking| (down, taking)),
+        })
+    }
+
+    async fn settle(&self, half: SyncHalf) -> Result<(SyncHalf, Option<[u8; 32]>), SyncError> {
+        let request = SyncSettle { sync: *self.sync.as_bytes(), end: SyncEnd::Done(half) };
+        let settled = self.ask(SYNC_SETTLE, &request, |answer| *answer == SyncSettled::Working).await;
+        match settled.map_err(rejected)? {
+            SyncSettled::Done { half, base } => Ok((half, base)),
+            SyncSettled::Working => Err(SyncError::Abandoned),
+        }
+    }
+
+    /// Lets the peer know that this is the end, and asks why if that is not clear from here.
+    async fn explain(&self, error: SyncError) -> SyncError {
+        let may_know = matches!(
+            &error,
+            SyncError::Transfer(
+                TransferError::Stream(_) | TransferError::Undelivered { .. } | TransferError::Silent { .. }
+            ) | SyncError::NotReceived(_)
+                | SyncError::NotSent(_)
+        );
+        let end = if may_know { SyncEnd::Failed } else { SyncEnd::Withdrawn };
+        let request = SyncSettle { sync: *self.sync.as_bytes(), end };
+        match self.client.call_typed(SYNC_SETTLE, &request, LEAVE_BUDGET).await {
+            Err(CallError::Fault(fault)) if may_know && fault.code != shiplane_rpc::FaultCode::Gone => {
+                SyncError::Rejected(fault)
+            }
+            _ => error,
+        }
+    }
+
+    /// Asks again for as long as the peer says that it is at work. Each answer has a deadline.
+    async fn ask<Req, Resp>(
+        &self,
+        method: Method<Req, Resp>,
+        request: &Req,
+        is_working: impl Fn(&Resp) -> bool,
+    ) -> Result<Resp, CallError>
+    where
+        Req: serde::Serialize,
+        Resp: serde::de::DeserializeOwned,
+    {
+        let budget = self.connection().config().progress_timeout;
+        loop {
+            let next = tokio::time::Instant::now() + MIN_ASK_INTERVAL;
+            let answer = self.client.call_typed(method, request, budget).await?;
+            if !is_working(&answer) {
+                return Ok(answer);
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    fn told(&self, kind: fn(crate::transfer::TransferEvent) -> SyncEvent) -> EventFn {
+        let events = Arc::clone(self.events);
+        Arc::new(move |event| events(kind(event)))
+    }
+
+    fn connection(&self) -> &Arc<PeerConnection> {
+        self.client.connection()
+    }
+}
+
+/// The peer has taken part until now: a fault is its word on the sync.
+fn rejected(error: CallError) -> SyncError {
+    match error {
+        CallError::Fault(fault) => SyncError::Rejected(fault),
+        other => SyncError::Call(other),
+    }
+}
+
+fn remember(
+    dataset: &Dataset,
+    agreed: &Agreed,
+    ours: &SyncHalf,
+    theirs: &SyncHalf,
+    their_base: Option<[u8; 32]>,
+) -> Result<(), SyncError> {
+    let base = settle(agreed, ours, theirs)?;
+    if base.as_ref().map(|base| *base.root().as_bytes()) != their_base {
+        return Err(SyncError::Disagreed);
+    }
+    base.map_or(Ok(()), |base| dataset.remember(&base))
+}
+
+fn report(dataset: &Dataset, agreed: &Agreed) -> SyncReport {
+    SyncReport {
+        actions: agreed.actions().to_vec(),
+        left: Vec::new(),
+        skipped: dataset.skipped.clone(),
+        root: agreed.merged_root(),
+        files: count_files(agreed.merged()),
+        sent_bytes: 0,
+        received_bytes: 0,
+        chunks: 0,
+    }
+}
+
+fn add(report: &mut SyncReport, exchanged: &Exchanged) {
+    if let Some(provided) = &exchanged.provided {
+        report.sent_bytes = provided.sent_bytes;
+        report.chunks += provided.chunks;
+    }
+    if let Some(received) = &exchanged.received {
+        report.received_bytes = received.received_bytes;
+        report.chunks += received.chunks;
+    }
+}
+
+fn left_on_both(
+    theirs: &SyncHalf,
+    ours: impl Iterator<Item = (shiplane_wire::RelPath, LeftWhy)>,
+) -> Vec<LeftPath> {
+    let ours = ours.map(|(path, why)| LeftPath { side: Side::Local, path, why });
+    let theirs = theirs.unsettled.iter().flatten().filter_map(|path| {
+        let path = shiplane_wire::RelPath::parse(path).ok()?;
+        Some(LeftPath { side: Side::Remote, path, why: LeftWhy::LeftThere })
+    });
+    ours.chain(theirs).collect()
+}
+
+fn count_files(manifest: &Manifest) -> u64 {
+    manifest.files().count() as u64
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SyncError> + Send + 'static,
+) -> Result<T, SyncError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| SyncError::Abandoned)?
+}
+
+/// The index of this side's list.
+const OUR_LIST: u64 = 1;
+
+/// 64 KiB: the call may have to be repeated.
+const MAX_INLINE_LEN_BYTES: usize = 64 << 10;
+
+/// 1 s: a peer that has nothing to say and says so at once is not asked any faster.
+const MIN_ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// 5 s: what a peer that is there takes to say why it gave up.
+const LEAVE_BUDGET: Duration = Duration::from_secs(5);

@@ -1,0 +1,37 @@
+//! What a machine remembers of its syncs.
+
+use std::path::PathBuf;
+
+use shiplane_wire::Digest;
+
+use super::base::{BaseKey, BaseStore};
+
+/// A directory for what was last common with each peer, and for the digests of files by their identity.
+/// Nothing in it is lost for good: without it, the next sync reads all files and deletes none.
+#[derive(Clone, Debug)]
+pub struct SyncState {
+    directory: PathBuf,
+}
+
+impl SyncState {
+    /// Keeps everything in `directory`, which is created when it is needed.
+    #[must_use]
+    pub fn at(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    pub(super) fn bases(&self) -> BaseStore {
+        BaseStore::new(self.directory.clone())
+    }
+
+    /// Of the dataset that this machine calls `local`.
+    pub(super) fn stat_cache(&self, local: &[u8]) -> PathBuf {
+        self.directory.join(format!("{}.stat", Digest::of(local)))
+    }
+
+    /// Of the dataset `local` and any of the peer's: whatever both of two datasets have once been is common to
+    /// them, so that it does not matter which of the two sides began that sync, or what it called the other.
+    pub(super) fn base_key(peer: &[u8; 32], local: &[u8]) -> BaseKey {
+        BaseKey::new(peer, b"", local)
+    }
+}

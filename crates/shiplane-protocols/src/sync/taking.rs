@@ -1,0 +1,170 @@
+//! Where what the other side provides lands: the files that the plan says, and no others.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shiplane_wire::{Digest, Entry, EntryKind, RelPath, Span};
+
+use super::left::LeftWhy;
+use super::manifest::FileState;
+use super::work::Shared;
+use crate::files::{DestinationError, PlacedCut, Plan, Summary};
+use crate::transfer::Target;
+
+/// A target that takes what the plan says. What comes is checked as a whole against the other side's list
+/// before it gets its name, and what it replaces is looked at once more right before that.
+#[derive(Clone, Debug)]
+pub(crate) struct Taking(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    shared: Shared,
+    taken: HashMap<RelPath, FileState>,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// By number of the entry.
+    under_way: HashMap<u64, RelPath>,
+    done: BTreeSet<RelPath>,
+}
+
+impl Taking {
+    /// Of the files `taken`, those that are `here` need not come.
+    pub(super) fn new(shared: Shared, taken: HashMap<RelPath, FileState>, here: BTreeSet<RelPath>) -> Self {
+        let progress = Mutex::new(Progress { under_way: HashMap::new(), done: here });
+        Self(Arc::new(Inner { shared, taken, progress }))
+    }
+
+    /// `None` if it is not wanted: it is here, or has to be left alone.
+    fn admit(&self, entry: &Entry) -> Result<Option<()>, DestinationError> {
+        let Inner { shared: site, taken, .. } = &*self.0;
+        let not_requested = || DestinationError::NotRequested { path: entry.path.to_string() };
+        match entry.kind {
+            EntryKind::Directory if site.merged().is_directory(&entry.path) => Ok(Some(())),
+            EntryKind::Directory => Err(not_requested()),
+            EntryKind::File => {
+                let expected = taken.get(&entry.path).ok_or_else(not_requested)?;
+                if expected.size_bytes != entry.size_bytes {
+                    return Err(not_requested());
+                }
+                let is_settled =
+                    self.progress().done.contains(&entry.path) || site.left.contains(&entry.path);
+                Ok((!is_settled).then_some(()))
+            }
+        }
+    }
+
+    /// Of the complete `entries`, those that are what the other side has listed. The others are given up.
+    fn checked(&self, entries: &[u64]) -> Result<Vec<u64>, DestinationError> {
+        let Inner { shared: site, taken, .. } = &*self.0;
+        let digests = site.destination.digests_of(entries)?;
+        let mut checked = Vec::with_capacity(entries.len());
+        for (entry, digest) in entries.iter().zip(digests) {
+            let path = self.path_of(*entry)?;
+            if taken.get(&path).is_some_and(|expected| expected.digest == digest) {
+                checked.push(*entry);
+            } else {
+                site.destination.discard(*entry)?;
+                site.left.note(&path, LeftWhy::NotAsListed);
+            }
+        }
+        Ok(checked)
+    }
+
+    fn path_of(&self, entry: u64) -> Result<RelPath, DestinationError> {
+        self.progress().under_way.get(&entry).cloned().ok_or(DestinationError::NotWanted { entry })
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        // Each change is one step.
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Target for Taking {
+    type Writer = <crate::files::Destination as Target>::Writer;
+
+    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        let Shared { destination, left, .. } = &self.0.shared;
+        if self.admit(entry)?.is_none() {
+            return Ok(Plan::Done);
+        }
+        let planned = match entry.kind {
+            EntryKind::Directory => Target::plan(destination, index, entry),
+            EntryKind::File => destination.plan_anew(index, entry),
+        };
+        match planned {
+            Ok(plan) => {
+                if entry.kind == EntryKind::File {
+                    self.progress().under_way.insert(index, entry.path.clone());
+                }
+                Ok(plan)
+            }
+            Err(error) => left.failed(&entry.path, error).map(|()| Plan::Done),
+        }
+    }
+
+    fn compare(&self, index: u64, _entry: &Entry, _theirs: Digest) -> Result<Plan, DestinationError> {
+        // Nothing is compared: the lists have told what differs.
+        Err(DestinationError::NotWanted { entry: index })
+    }
+
+    fn survey(&self, index: u64, entry: &Entry) {
+        self.0.shared.destination.survey(index, entry);
+    }
+
+    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+        let plan = self.0.shared.destination.delta(index, entry, theirs)?;
+        if plan == Plan::Done {
+            // Somebody has put the same here meanwhile.
+            self.0.shared.left.note(&entry.path, LeftWhy::Changed);
+        }
+        Ok(plan)
+    }
+
+    fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
+        self.0.shared.destination.reserve(missing_bytes)
+    }
+
+    fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Self::Writer, DestinationError> {
+        Target::writer(&self.0.shared.destination, chunk, spans)
+    }
+
+    fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
+        let Shared { destination, left, .. } = &self.0.shared;
+        let checked = self.checked(entries)?;
+        let refused = destination.publish_where(&checked, &|path| self.0.shared.place(path))?;
+        let mut progress = self.progress();
+        for entry in checked {
+            let Some(path) = progress.under_way.remove(&entry) else { continue };
+            if refused.contains(&entry) {
+                left.note(&path, LeftWhy::Changed);
+            } else {
+                progress.done.insert(path);
+            }
+        }
+        Ok(())
+    }
+
+    fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+        let path = self.path_of(entry)?;
+        self.0.shared.left.note(&path, LeftWhy::NotProvided);
+        self.0.shared.destination.discard(entry)
+    }
+
+    fn abandon(&self) {
+        self.0.shared.destination.abandon();
+    }
+
+    /// What has not come is left alone. The destination itself is finished later.
+    fn finish(self) -> Result<Summary, DestinationError> {
+        let progress = self.progress();
+        for path in self.0.taken.keys().filter(|path| !progress.done.contains(*path)) {
+            self.0.shared.left.note(path, LeftWhy::NotProvided);
+        }
+        let published_files = progress.done.len() as u64;
+        Ok(Summary { published_files, ..Summary::default() })
+    }
+}

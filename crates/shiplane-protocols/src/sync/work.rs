@@ -1,0 +1,275 @@
+//! One side's part of a sync: what it does beside the transfers, and in which order. Blocking.
+//!
+//! 1. What is about to lose its name gets another (copies, durable before anything is replaced).
+//! 2. What stands in the way of the other kind is removed, directories are created.
+//! 3. What is wanted and here already, under another name, is copied.
+//! 4. The rest is received, and what the other side wants is provided, both at once: see `exchange`.
+//! 5. What was deleted is removed, and everything is made durable.
+//!
+//! Cut anywhere, this leaves files that one of the two sides had, each whole: the next sync finds fewer
+//! differences and goes on. Immediately before something is replaced or removed it is looked at again; if it
+//! is not what was listed, it is left alone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
+
+use super::dataset::{Agreed, View};
+use super::error::SyncError;
+use super::left::{Left, LeftWhy};
+use super::manifest::{FileState, Manifest};
+use super::plan::{Action, Change, Side};
+use super::scan::SeenFiles;
+use super::taking::Taking;
+use crate::files::{Destination, DestinationError, Place, Source, SourceRoot, Summary};
+
+/// What one side works on.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) destination: Destination,
+    root: SourceRoot,
+    seen: Arc<SeenFiles>,
+    pub(super) agreed: Arc<Agreed>,
+    pub(super) left: Left,
+}
+
+/// One side's part.
+#[derive(Debug)]
+pub(crate) struct Work {
+    shared: Shared,
+    /// In the order of the plan, this side's only.
+    actions: Vec<Action>,
+    /// What the other side takes, by the name it has on both in the end.
+    offered: Vec<RelPath>,
+}
+
+/// What is ready after the first steps.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What the other side takes, if it takes anything.
+    pub(crate) source: Option<Source>,
+    /// Where it lands what this side takes, if it takes anything.
+    pub(crate) taking: Option<Taking>,
+    work: Work,
+}
+
+impl Work {
+    /// This side's part of what was `agreed` on.
+    pub(crate) fn new(view: View, agreed: Agreed) -> Self {
+        let (actions, theirs): (Vec<_>, Vec<_>) =
+            agreed.outcome.actions.iter().cloned().partition(|action| action.side == Side::Local);
+        let is_taken = |action: &Action| matches!(action.change, Change::Take { .. });
+        let offered = theirs.into_iter().filter(is_taken).map(|action| action.path).collect();
+        let View { root, destination, seen, .. } = view;
+        let (agreed, left) = (Arc::new(agreed), Left::default());
+        Self { shared: Shared { destination, root, seen, agreed, left }, actions, offered }
+    }
+
+    /// The first three steps.
+    pub(crate) fn prepare(mut self) -> Result<Prepared, SyncError> {
+        self.keep_what_loses_its_name()?;
+        let in_the_way = self.in_the_way();
+        self.remove(&in_the_way)?;
+        self.create_directories()?;
+        let taken = self.files_to_take();
+        let here = self.copy_what_is_here(&taken)?;
+        let source = if self.offered.is_empty() { None } else { Some(self.offer()?) };
+        let taking = (!taken.is_empty()).then(|| Taking::new(self.shared.clone(), taken, here));
+        Ok(Prepared { source, taking, work: self })
+    }
+
+    fn keep_what_loses_its_name(&self) -> Result<(), SyncError> {
+        let mut copies = BTreeMap::new();
+        for action in &self.actions {
+            let Change::KeepAs { from } = &action.change else { continue };
+            let Some(file) = self.shared.agreed.own.file(from) else { continue };
+            copies.insert(action.path.clone(), (from.clone(), file.digest));
+        }
+        let kept = self.copy(&copies, &|_| Place::Free)?;
+        for (to, (from, _)) in copies.iter().filter(|(to, _)| !kept.contains(*to)) {
+            // It must not be replaced either.
+            self.shared.left.note(from, LeftWhy::Changed);
+            self.shared.left.note(to, LeftWhy::Changed);
+        }
+        Ok(())
+    }
+
+    /// What is removed now, because something of the other kind comes: a directory with all that is in it.
+    fn in_the_way(&mut self) -> Vec<Action> {
+        let merged = &self.shared.agreed.outcome.merged;
+        let is_replaced = |action: &&Action| match action.change {
+            Change::RemoveFile => merged.is_directory(&action.path),
+            Change::RemoveDirectory => merged.file(&action.path).is_some(),
+            Change::KeepAs { .. } | Change::CreateDirectory | Change::Take { .. } => false,
+        };
+        let replaced = self.actions.iter().filter(is_replaced).map(|action| action.path.clone());
+        let replaced: BTreeSet<_> = replaced.collect();
+        let is_in_the_way = |action: &Action| {
+            let mut above = std::iter::successors(Some(action.path.clone()), RelPath::parent);
+            matches!(action.change, Change::RemoveFile | Change::RemoveDirectory)
+                && above.any(|path| replaced.contains(&path))
+        };
+        let (now, later) = std::mem::take(&mut self.actions).into_iter().partition(is_in_the_way);
+        self.actions = later;
+        now
+    }
+
+    fn remove(&self, actions: &[Action]) -> Result<(), SyncError> {
+        let Shared { destination, left, .. } = &self.shared;
+        for Action { path, change, .. } in actions {
+            if left.contains(path) {
+                continue;
+            }
+            let removed = match change {
+                Change::RemoveFile if self.shared.is_unchanged(path) => destination.remove_file(path),
+                Change::RemoveFile => {
+                    left.note(path, LeftWhy::Changed);
+                    continue;
+                }
+                // It fails if anything is in it.
+                Change::RemoveDirectory => destination.remove_directory(path),
+                Change::KeepAs { .. } | Change::CreateDirectory | Change::Take { .. } => continue,
+            };
+            removed.or_else(|error| left.failed(path, error))?;
+        }
+        Ok(())
+    }
+
+    fn create_directories(&self) -> Result<(), SyncError> {
+        for action in self.actions.iter().filter(|action| action.change == Change::CreateDirectory) {
+            let created = self.shared.destination.create_directory(&action.path);
+            created.or_else(|error| self.shared.left.failed(&action.path, error))?;
+        }
+        Ok(())
+    }
+
+    fn files_to_take(&self) -> HashMap<RelPath, FileState> {
+        let merged = &self.shared.agreed.outcome.merged;
+        let taken = self.actions.iter().filter(|action| matches!(action.change, Change::Take { .. }));
+        taken.filter_map(|action| Some((action.path.clone(), *merged.file(&action.path)?))).collect()
+    }
+
+    /// A file that was renamed on the other side, for one, need not come from there. Gives what is done.
+    fn copy_what_is_here(&self, taken: &HashMap<RelPath, FileState>) -> Result<BTreeSet<RelPath>, SyncError> {
+        let own = &self.shared.agreed.own;
+        let wanted: BTreeSet<_> = taken.values().map(|file| *file.digest.as_bytes()).collect();
+        let here = own.files().filter(|(_, file)| wanted.contains(file.digest.as_bytes()));
+        let by_content: HashMap<Digest, &RelPath> = here.map(|(path, file)| (file.digest, path)).collect();
+        let mut copies = BTreeMap::new();
+        for (path, file) in taken.iter().filter(|(path, _)| !self.shared.left.contains(path)) {
+            if let Some(from) = by_content.get(&file.digest) {
+                copies.insert(path.clone(), ((*from).clone(), file.digest));
+            }
+        }
+        self.copy(&copies, &|path| self.shared.place(path))
+    }
+
+    /// Copies files within the dataset, to where `place` lets them; gives those that are there. What cannot
+    /// be copied is simply not done.
+    fn copy(
+        &self,
+        copies: &BTreeMap<RelPath, (RelPath, Digest)>,
+        place: &dyn Fn(&RelPath) -> Place,
+    ) -> Result<BTreeSet<RelPath>, SyncError> {
+        let Shared { destination, .. } = &self.shared;
+        let mut staged = BTreeMap::new();
+        // The numbers of entries that a peer sends begin at the other end.
+        for (index, (to, (from, digest))) in (FIRST_COPY..).zip(copies) {
+            match destination.copy_within(index, from, to, *digest) {
+                Ok(true) => drop(staged.insert(index, to.clone())),
+                Ok(false) => {}
+                Err(error @ (DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. })) => {
+                    return Err(error.into());
+                }
+                Err(error) => tracing::debug!(%error, "not copied"),
+            }
+        }
+        if staged.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let indices: Vec<_> = staged.keys().copied().collect();
+        for refused in destination.publish_where(&indices, place)? {
+            staged.remove(&refused);
+        }
+        Ok(staged.into_values().collect())
+    }
+
+    /// What the other side takes, as it is now: what is not any more what was agreed on is not mentioned.
+    fn offer(&self) -> Result<Source, SyncError> {
+        let mut entries = BTreeMap::new();
+        for path in &self.offered {
+            match self.entry_of(path) {
+                Some(entry) => drop(entries.insert(path.clone(), entry)),
+                None => {
+                    self.shared.left.note(path, LeftWhy::Changed);
+                    continue;
+                }
+            }
+            let mut above = path.parent();
+            while let Some(parent) = above.filter(|parent| !entries.contains_key(parent)) {
+                entries.insert(parent.clone(), self.shared.destination.entry_at(&parent)?);
+                above = parent.parent();
+            }
+        }
+        Source::of_entries(&self.shared.root, entries.into_values().collect()).ok_or(SyncError::Abandoned)
+    }
+
+    fn entry_of(&self, path: &RelPath) -> Option<Entry> {
+        let Shared { agreed, left, .. } = &self.shared;
+        let expected = agreed.outcome.merged.file(path)?;
+        let entry = self.shared.destination.entry_at(path).ok()?;
+        let is_it = entry.kind == EntryKind::File && entry.size_bytes == expected.size_bytes;
+        // What was here before must be so still; a copy under a new name was checked when it was made.
+        let was_here = agreed.own.file(path).is_some_and(|file| file.digest == expected.digest);
+        let is_same = if was_here { self.shared.is_unchanged(path) } else { !left.contains(path) };
+        (is_it && is_same).then_some(entry)
+    }
+
+    /// The last step. Gives what was left alone.
+    fn finish(self) -> Result<(BTreeMap<RelPath, LeftWhy>, Summary), SyncError> {
+        // They would keep the directory that they are in.
+        self.shared.destination.remove_leftovers()?;
+        self.remove(&self.actions)?;
+        let Shared { destination, left, .. } = self.shared;
+        let summary = destination.finish()?;
+        Ok((left.take(), summary))
+    }
+}
+
+impl Prepared {
+    /// The rest, once everything has been received and provided. Gives what was left alone.
+    pub(crate) fn finish(self) -> Result<(BTreeMap<RelPath, LeftWhy>, Summary), SyncError> {
+        drop(self.taking);
+        self.work.finish()
+    }
+
+    pub(crate) fn agreed(&self) -> &Arc<Agreed> {
+        &self.work.shared.agreed
+    }
+}
+
+impl Shared {
+    /// Whether what is at `path` is still what was listed.
+    pub(super) fn is_unchanged(&self, path: &RelPath) -> bool {
+        self.seen.is_unchanged(&self.root, path)
+    }
+
+    /// What a file may find at `path`, right now.
+    pub(super) fn place(&self, path: &RelPath) -> Place {
+        let was_file = self.agreed.own.file(path).is_some();
+        match was_file {
+            _ if self.left.contains(path) => Place::Taken,
+            true if self.is_unchanged(path) => Place::Replaced,
+            true => Place::Taken,
+            false => Place::Free,
+        }
+    }
+
+    pub(super) fn merged(&self) -> &Manifest {
+        &self.agreed.outcome.merged
+    }
+}
+
+/// Half of all numbers.
+const FIRST_COPY: u64 = 1 << 63;

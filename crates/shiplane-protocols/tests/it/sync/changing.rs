@@ -1,0 +1,155 @@
+//! Files that somebody edits while they are synced: what was written stays, and the next sync settles it.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use shiplane_protocols::sync::{LeftWhy, Side, SyncEvent, SyncEventFn, SyncReport, synchronise};
+use shiplane_rpc::RpcClient;
+
+use super::{admitted, contents, job, sync, write};
+use crate::harness::{World, noise, tree};
+
+/// Does `what` once, when both sides have been listed and nothing has been done.
+fn once_planned(what: impl FnOnce() + Send + 'static) -> SyncEventFn {
+    let what = Mutex::new(Some(what));
+    Arc::new(move |event| {
+        if let SyncEvent::Planned(_) = event {
+            let what = what.lock().unwrap().take();
+            what.into_iter().for_each(|what| what());
+        }
+    })
+}
+
+async fn sync_while(world: &World, client: &RpcClient, what: impl FnOnce() + Send + 'static) -> SyncReport {
+    synchronise(client, &job(world), once_planned(what)).await.unwrap()
+}
+
+async fn base() -> (World, RpcClient) {
+    let world = World::syncing();
+    for name in ["a", "b", "c", "d/e", "d/f"] {
+        write(&world.dest(), name, &noise(name.len() as u64, 3000));
+    }
+    let client = admitted(&world).await;
+    sync(&world, &client).await;
+    (world, client)
+}
+
+fn left(report: &SyncReport) -> Vec<(Side, String, LeftWhy)> {
+    let mut left: Vec<_> =
+        report.left.iter().map(|left| (left.side, left.path.to_string(), left.why.clone())).collect();
+    left.sort_by(|one, other| one.1.cmp(&other.1));
+    left
+}
+
+#[tokio::test]
+async fn what_was_edited_meanwhile_is_not_replaced_and_then_both_stay() {
+    let (world, client) = base().await;
+    write(&world.source(), "a", b"theirs");
+    let here = world.dest();
+    let report = sync_while(&world, &client, move || write(&here, "a", b"ours, meanwhile")).await;
+    assert_eq!(left(&report), [(Side::Local, "a".into(), LeftWhy::Changed)]);
+    assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"ours, meanwhile");
+    assert_eq!(fs::read(world.source().join("a")).unwrap(), b"theirs");
+    sync(&world, &client).await;
+    assert!(contents(&world.source()).contains(&b"theirs".to_vec()));
+    assert!(contents(&world.source()).contains(&b"ours, meanwhile".to_vec()));
+}
+
+#[tokio::test]
+async fn what_was_edited_meanwhile_is_not_removed_and_outlives_the_deletion() {
+    let (world, client) = base().await;
+    fs::remove_file(world.dest().join("a")).unwrap();
+    fs::remove_dir_all(world.dest().join("d")).unwrap();
+    let there = world.source();
+    let meanwhile = move || {
+        write(&there, "a", b"edited");
+        write(&there, "d/new", b"new");
+    };
+    let report = sync_while(&world, &client, meanwhile).await;
+    let there = |path: &str| (Side::Remote, path.to_owned(), LeftWhy::LeftThere);
+    assert_eq!(left(&report), [there("a"), there("d")]);
+    sync(&world, &client).await;
+    assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"edited");
+    assert_eq!(fs::read(world.dest().join("d/new")).unwrap(), b"new");
+    assert!(!world.source().join("d/e").exists());
+}
+
+#[tokio::test]
+async fn what_changes_at_its_source_is_taken_by_the_next_sync() {
+    let (world, client) = base().await;
+    write(&world.dest(), "a", b"mine");
+    write(&world.source(), "b", b"theirs");
+    write(&world.source(), "new/c", b"theirs");
+    let (here, there) = (world.dest(), world.source());
+    let meanwhile = move || {
+        write(&here, "a", b"mine, later");
+        fs::remove_file(there.join("b")).unwrap();
+        write(&there, "new/c", b"theirs, later");
+    };
+    let report = sync_while(&world, &client, meanwhile).await;
+    let paths: Vec<_> = left(&report).into_iter().map(|(_, path, _)| path).collect();
+    assert_eq!(paths, ["a", "a", "b", "b", "new/c", "new/c"], "told by both sides");
+    sync(&world, &client).await;
+    assert_eq!(fs::read(world.source().join("a")).unwrap(), b"mine, later");
+    assert_eq!(fs::read(world.dest().join("new/c")).unwrap(), b"theirs, later");
+}
+
+#[tokio::test]
+async fn what_comes_to_a_free_name_meanwhile_stays_there() {
+    let (world, client) = base().await;
+    write(&world.source(), "new", b"theirs");
+    write(&world.source(), "dir/x", b"theirs");
+    let here = world.dest();
+    let meanwhile = move || {
+        write(&here, "new", b"ours");
+        write(&here, "dir", b"a file");
+    };
+    sync_while(&world, &client, meanwhile).await;
+    assert_eq!(fs::read(world.dest().join("new")).unwrap(), b"ours");
+    assert_eq!(fs::read(world.dest().join("dir")).unwrap(), b"a file");
+    sync(&world, &client).await;
+    let all = contents(&world.dest());
+    for content in [&b"ours"[..], b"theirs", b"a file"] {
+        assert!(all.contains(&content.to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn a_version_in_conflict_that_changes_meanwhile_is_neither_kept_aside_nor_replaced() {
+    let (world, client) = base().await;
+    write(&world.dest(), "a", b"ours");
+    super::written_at(world.dest().join("a"), 1_000_000_000);
+    write(&world.source(), "a", b"theirs");
+    let here = world.dest();
+    let report = sync_while(&world, &client, move || write(&here, "a", b"ours, meanwhile")).await;
+    assert!(report.left.iter().any(|left| left.side == Side::Local && left.path.to_string() == "a"));
+    assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"ours, meanwhile");
+    sync(&world, &client).await;
+    for content in [&b"ours, meanwhile"[..], b"theirs"] {
+        assert!(contents(&world.dest()).contains(&content.to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn a_directory_turned_into_a_link_meanwhile_is_not_followed() {
+    let (world, client) = base().await;
+    write(&world.source(), "d/e", b"theirs");
+    fs::remove_file(world.source().join("d/f")).unwrap();
+    let (here, outside): (PathBuf, PathBuf) = (world.dest(), world.outside().join("precious"));
+    write(&outside, "e", b"not yours");
+    write(&outside, "f", b"not yours");
+    let meanwhile = {
+        let outside = outside.clone();
+        move || {
+            fs::rename(here.join("d"), here.join("moved")).unwrap();
+            std::os::unix::fs::symlink(&outside, here.join("d")).unwrap();
+        }
+    };
+    sync_while(&world, &client, meanwhile).await;
+    assert_eq!(tree(&outside).len(), 2);
+    assert_eq!(fs::read(outside.join("e")).unwrap(), b"not yours");
+    assert_eq!(fs::read(outside.join("f")).unwrap(), b"not yours");
+}

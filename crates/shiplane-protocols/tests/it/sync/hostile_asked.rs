@@ -1,0 +1,329 @@
+//! Peers that are asked for a sync and lie: nothing of theirs gets here that they have not listed truly.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use shiplane_protocols::sync::{
+    FileState, LeftWhy, Manifest, Node, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse,
+    synchronise,
+};
+use shiplane_protocols::{files::DestinationError, transfer::TransferError};
+use shiplane_rpc::{Fault, FaultCode, Method, Router, RpcClient};
+use shiplane_transport::{
+    BiStream, ChunkSource, Claim, LaneOptions, PeerAddr, PeerConnection, TransferStream,
+};
+use shiplane_wire::{
+    Digest, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TaggedChunk, TransferId,
+};
+
+use super::{job, silent, write};
+use crate::harness::{World, tree};
+use crate::hostile::{IMPATIENT, PATIENT, encode, file, transport};
+
+/// The bodies as they travel, written down again: a change on the wire must fail here.
+pub(super) const OPEN: Method<SyncRequest, SyncResponse> = Method::new("sync.open");
+pub(super) const START: Method<Start, Started> = Method::new("sync.start");
+pub(super) const SETTLE: Method<Settle, Settled> = Method::new("sync.settle");
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub(super) sync: [u8; 16],
+    pub(super) up: [u8; 16],
+    pub(super) down: [u8; 16],
+    pub(super) mass_deletion: bool,
+    pub(super) changes: SyncBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Started {
+    Working,
+    Ready { merged: [u8; 32] },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Settle {
+    pub(super) sync: [u8; 16],
+    pub(super) end: End,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum End {
+    Done(Half),
+    Failed,
+    Withdrawn,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Half {
+    pub(super) provided: Option<([u8; 32], u64)>,
+    pub(super) received: Option<([u8; 32], u64)>,
+    pub(super) unsettled: Option<Vec<Vec<u8>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Settled {
+    Working,
+    Done { half: Half, base: Option<[u8; 32]> },
+}
+
+pub(super) fn path(text: &str) -> RelPath {
+    RelPath::parse(text.as_bytes()).unwrap()
+}
+
+/// A list with this one file.
+pub(super) fn listed(name: &str, content: &[u8]) -> Manifest {
+    let state = FileState {
+        size_bytes: content.len() as u64,
+        digest: Digest::of(content),
+        mtime: Mtime { secs: 0, nanos: 0 },
+    };
+    let mut manifest = Manifest::new();
+    manifest.insert(path(name), Node::File(state));
+    manifest
+}
+
+/// As it travels: nothing removed, nothing unknown, all of this changed.
+pub(super) fn changes(manifest: &Manifest) -> Vec<u8> {
+    [&[0; 8][..], &manifest.encode()].concat()
+}
+
+type Respond = Arc<dyn Fn(&Arc<PeerConnection>, &SyncRequest) -> SyncResponse + Send + Sync>;
+type Begin = Arc<dyn Fn(&Arc<PeerConnection>, &Start) -> Started + Send + Sync>;
+type AtEnd = Arc<dyn Fn(&Settle) -> Result<Settled, Fault> + Send + Sync>;
+
+struct Liar {
+    respond: Respond,
+    begin: Begin,
+    end: AtEnd,
+}
+
+impl Liar {
+    fn new(
+        respond: impl Fn(&Arc<PeerConnection>, &SyncRequest) -> SyncResponse + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            respond: Arc::new(respond),
+            begin: Arc::new(|_, _| panic!("nobody begins with this liar")),
+            end: Arc::new(|_| Err(Fault::new(FaultCode::Gone, ""))),
+        }
+    }
+
+    fn listing(changes: Vec<u8>, root: Digest) -> Self {
+        Self::new(move |_, _| differs(root, SyncBody::Inline(changes.clone())))
+    }
+
+    /// What becomes of a sync with it.
+    async fn meets(self, world: &World) -> Result<SyncReport, SyncError> {
+        self.meets_with(world, PATIENT).await
+    }
+
+    /// The same, with a victim that waits for `patience`.
+    async fn meets_with(self, world: &World, patience: Duration) -> Result<SyncReport, SyncError> {
+        let (server, client) = (transport(patience), transport(patience));
+        let Self { respond, begin, end } = self;
+        let router = Router::new()
+            .typed(OPEN, move |context, request| {
+                let response = respond(&context.connection, &request);
+                async move { Ok(response) }
+            })
+            .typed(START, move |context, request| {
+                let started = begin(&context.connection, &request);
+                async move { Ok(started) }
+            })
+            .typed(SETTLE, move |_context, request| {
+                let settled = end(&request);
+                async move { settled }
+            });
+        let addr = PeerAddr { id: server.peer_id(), addr: server.local_addr().unwrap() };
+        let (accepted, connected) = tokio::join!(server.accept(), client.connect_to(addr));
+        tokio::spawn(Arc::new(router).serve(accepted.unwrap().1));
+        let rpc = RpcClient::new(connected.unwrap());
+        let job = job(world);
+        let limit = tokio::time::timeout(Duration::from_secs(60), synchronise(&rpc, &job, silent()));
+        limit.await.expect("no liar holds a sync up for long")
+    }
+}
+
+fn differs(root: Digest, changes: SyncBody) -> SyncResponse {
+    SyncResponse::Differs { base: None, root: *root.as_bytes(), changes }
+}
+
+/// A victim with one file.
+fn victim() -> World {
+    let world = World::new(|_| ());
+    write(&world.dest(), "mine", b"precious");
+    world
+}
+
+#[track_caller]
+fn unharmed(world: &World) {
+    assert_eq!(tree(&world.dest()).len(), 1);
+    assert_eq!(fs::read(world.dest().join("mine")).unwrap(), b"precious");
+    let names: Vec<_> =
+        fs::read_dir(world.outside()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| ["source", "dest", "state-here"].contains(&name.to_str().unwrap())));
+}
+
+#[tokio::test]
+async fn names_that_lead_out_are_refused_with_the_list() {
+    let world = victim();
+    let innocent = listed("abcd/ef", b"x");
+    for evil in ["../a/bc", "/etc/xx", "abcd/..", "./bc/ef", "abcd//f", "ab\0d/ef", "ab\nd/ef"] {
+        let mut bytes = changes(&innocent);
+        let at = bytes.windows(7).position(|window| window == b"abcd/ef").unwrap();
+        bytes[at..at + 7].copy_from_slice(evil.as_bytes());
+        let refused = Liar::listing(bytes, innocent.root()).meets(&world).await.unwrap_err();
+        assert!(matches!(refused, SyncError::Changes(_)), "{evil:?}: {refused}");
+    }
+    unharmed(&world);
+}
+
+#[tokio::test]
+async fn our_own_files_may_not_even_be_named() {
+    let world = victim();
+    for own in [".shiplane-0123456789abcdef.journal", "d/.SHIPLANE-01234567-1.part"] {
+        let manifest = listed(own, b"x");
+        let refused = Liar::listing(changes(&manifest), manifest.root()).meets(&world).await.unwrap_err();
+        assert!(matches!(refused, SyncError::OwnName { .. }), "{refused}");
+    }
+    unharmed(&world);
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_what_was_announced_is_refused() {
+    let world = victim();
+    let manifest = listed("f", b"x");
+    let refused = Liar::listing(changes(&manifest), listed("f", b"y").root()).meets(&world).await;
+    assert!(matches!(refused.unwrap_err(), SyncError::WrongRoot));
+    let bytes = changes(&manifest);
+    for wrong in [&bytes[..bytes.len() - 1], &[&bytes[..], b"x"].concat(), &bytes[..3], &[0xff; 40]] {
+        let refused = Liar::listing(wrong.to_vec(), manifest.root()).meets(&world).await.unwrap_err();
+        assert!(matches!(refused, SyncError::Changes(_)), "{refused}");
+    }
+    // A base that we never had.
+    let foreign = Liar::new(move |_, _| SyncResponse::Differs {
+        base: Some([9; 32]),
+        root: [8; 32],
+        changes: SyncBody::Inline(changes(&manifest)),
+    });
+    assert!(matches!(foreign.meets(&world).await.unwrap_err(), SyncError::WrongRoot));
+    unharmed(&world);
+}
+
+#[tokio::test]
+async fn lists_beside_the_call_are_bounded_and_awaited_for_so_long() {
+    let world = victim();
+    let lane = |index, len_bytes| differs(Digest::of(b""), SyncBody::Lane { index, len_bytes });
+    let silent = Liar::new(move |_, _| lane(0, 100)).meets_with(&world, IMPATIENT).await.unwrap_err();
+    assert!(matches!(silent, SyncError::Transfer(_)), "{silent}");
+    for (announced, sent, index) in [(1 << 61, 100, 0), (99, 100, 0), (100, 100, 7)] {
+        let liar = Liar::new(move |connection, request| {
+            let tag = TaggedChunk { transfer: TransferId::from_bytes(request.sync), index };
+            let source = ChunkSource::Memory(Bytes::from(vec![0; sent])).open().unwrap();
+            let connection = Arc::clone(connection);
+            tokio::spawn(async move {
+                let _ = connection.send_tagged_chunk(tag, source, &LaneOptions::default()).await;
+            });
+            lane(0, announced)
+        });
+        let refused = liar.meets(&world).await.unwrap_err();
+        assert!(matches!(refused, SyncError::NotReceived(_) | SyncError::Transfer(_)), "{refused}");
+    }
+    unharmed(&world);
+}
+
+#[tokio::test]
+async fn a_peer_that_means_another_result_is_not_followed() {
+    let world = victim();
+    let manifest = listed("f", b"x");
+    let bytes = changes(&manifest);
+    let liar = Liar {
+        begin: Arc::new(|_, _| Started::Ready { merged: [1; 32] }),
+        ..Liar::listing(bytes, manifest.root())
+    };
+    assert!(matches!(liar.meets(&world).await.unwrap_err(), SyncError::Disagreed));
+    unharmed(&world);
+}
+
+/// Lists `f` as holding `right`; once asked for it, sends an entry of that name and size, and then `content`.
+async fn sends(
+    name: &'static str,
+    entry_size_bytes: u64,
+    content: &'static [u8],
+) -> (World, Result<SyncReport, SyncError>) {
+    let world = World::new(|_| ());
+    let manifest = listed("f", b"right");
+    let merged = *manifest.root().as_bytes();
+    let begin: Begin = Arc::new(move |connection, start| {
+        let (connection, down) = (Arc::clone(connection), TransferId::from_bytes(start.down));
+        let claim = connection.claim(down).unwrap();
+        tokio::spawn(provide(
+            connection,
+            claim,
+            [file(name, entry_size_bytes), ProviderRecord::End { entries: 1, total_bytes: entry_size_bytes }],
+            content,
+        ));
+        Started::Ready { merged }
+    });
+    // It agrees with whatever it is told.
+    let end: AtEnd = Arc::new(|settle| match &settle.end {
+        End::Done(half) => {
+            let half = Half { provided: half.received, received: half.provided, unsettled: Some(Vec::new()) };
+            Ok(Settled::Done { half, base: Some(*Manifest::new().root().as_bytes()) })
+        }
+        End::Failed | End::Withdrawn => Err(Fault::new(FaultCode::Gone, "")),
+    });
+    let liar = Liar { begin, end, ..Liar::listing(changes(&manifest), manifest.root()) };
+    let met = liar.meets(&world).await;
+    (world, met)
+}
+
+async fn provide(
+    connection: Arc<PeerConnection>,
+    mut claim: Claim,
+    records: [ProviderRecord; 2],
+    content: &'static [u8],
+) {
+    let Some(TransferStream::Records(BiStream { mut send, mut recv })) = claim.next().await else { return };
+    for record in &records {
+        let _ = send.write(encode(record)).await;
+    }
+    let mut wants = RecordReader::<ReceiverRecord>::new();
+    while let Ok(Some(bytes)) = recv.read().await {
+        wants.push(bytes);
+        while let Some(want) = wants.poll().unwrap() {
+            if let ReceiverRecord::WantChunk { index, .. } = want {
+                let source = ChunkSource::Memory(Bytes::from_static(content)).open().unwrap();
+                let tag = TaggedChunk { transfer: claim.transfer(), index };
+                let _ = connection.send_tagged_chunk(tag, source, &LaneOptions::default()).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_as_it_was_listed_does_not_get_its_name() {
+    let (world, met) = sends("f", 5, b"wrong").await;
+    let left: Vec<_> = met.unwrap().left.into_iter().map(|left| (left.path, left.why)).collect();
+    assert_eq!(left, [(path("f"), LeftWhy::NotAsListed)]);
+    assert_eq!(tree(&world.dest()).len(), 0);
+    // The same liar tells the truth for once.
+    let (world, met) = sends("f", 5, b"right").await;
+    assert!(met.is_err(), "it says that it remembers something else");
+    assert_eq!(fs::read(world.dest().join("f")).unwrap(), b"right");
+}
+
+#[tokio::test]
+async fn what_was_not_listed_is_not_taken() {
+    for (name, size_bytes, content) in [("g", 5, &b"right"[..]), ("f", 6, b"right!"), ("f", 4, b"righ")] {
+        let (world, met) = sends(name, size_bytes, content).await;
+        let refused = met.unwrap_err();
+        let is_refused = matches!(
+            &refused,
+            SyncError::Transfer(TransferError::Destination(DestinationError::NotRequested { .. }))
+        );
+        assert!(is_refused, "{refused}");
+        assert_eq!(tree(&world.dest()).len(), 0);
+    }
+}

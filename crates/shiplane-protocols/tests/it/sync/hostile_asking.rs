@@ -1,0 +1,168 @@
+//! Peers that ask for a sync and lie: the server does only what its own list and memory allow.
+
+use std::fs;
+
+use shiplane_protocols::sync::{Manifest, SyncBody, SyncRequest, SyncResponse};
+use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
+use shiplane_transport::{ChunkSource, LaneOptions};
+use shiplane_wire::{TaggedChunk, TransferId};
+use tokio::time::Duration;
+
+use super::{
+    admitted,
+    hostile_asked::{End, OPEN, SETTLE, START, Settle, Start, Started, changes, listed},
+    sync, write,
+};
+use crate::harness::{World, tree};
+
+const SYNC: [u8; 16] = [5; 16];
+
+async fn call<Req, Resp>(
+    client: &RpcClient,
+    method: Method<Req, Resp>,
+    request: &Req,
+) -> Result<Resp, FaultCode>
+where
+    Req: serde::Serialize,
+    Resp: serde::de::DeserializeOwned,
+{
+    match client.call_typed(method, request, Duration::from_secs(10)).await {
+        Ok(answer) => Ok(answer),
+        Err(CallError::Fault(fault)) => Err(fault.code),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn open(manifest: &Manifest) -> SyncRequest {
+    let root = *manifest.root().as_bytes();
+    SyncRequest { sync: SYNC, path: Vec::new(), root, bases: Vec::new(), dry_run: false }
+}
+
+fn start(changes: Vec<u8>) -> Start {
+    let changes = SyncBody::Inline(changes);
+    Start { sync: SYNC, up: [6; 16], down: [7; 16], mass_deletion: true, changes }
+}
+
+/// A server with files that it has synced with an honest peer before.
+async fn served() -> World {
+    let world = World::syncing();
+    for name in ["a", "b", "d/c"] {
+        write(&world.source(), name, name.as_bytes());
+    }
+    sync(&world, &admitted(&world).await).await;
+    world
+}
+
+/// Announces `announced` and then tells `told`.
+async fn tells(world: &World, announced: &Manifest, told: Vec<u8>) -> Result<Started, FaultCode> {
+    let client = admitted(world).await;
+    let opened = call(&client, OPEN, &open(announced)).await?;
+    assert!(matches!(opened, SyncResponse::Differs { .. }), "{opened:?}");
+    call(&client, START, &start(told)).await
+}
+
+#[tokio::test]
+async fn lists_that_lie_change_nothing() {
+    let world = served().await;
+    let innocent = listed("abcd/ef", b"x");
+    for evil in ["../a/bc", "/etc/xx", "abcd/.."] {
+        let mut told = changes(&innocent);
+        let at = told.windows(7).position(|window| window == b"abcd/ef").unwrap();
+        told[at..at + 7].copy_from_slice(evil.as_bytes());
+        assert_eq!(tells(&world, &innocent, told).await, Err(FaultCode::InvalidRequest), "{evil}");
+    }
+    let own = listed(".shiplane-0123456789abcdef.journal", b"x");
+    assert_eq!(tells(&world, &own, changes(&own)).await, Err(FaultCode::InvalidRequest));
+    let other = tells(&world, &listed("f", b"1"), changes(&listed("f", b"2"))).await;
+    assert_eq!(other, Err(FaultCode::Integrity));
+    assert_eq!(tree(&world.source()), tree(&world.dest()));
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_remember_with_a_peer_that_peer_cannot_delete() {
+    let world = served().await;
+    // A stranger that says it has nothing, and that this was different once.
+    let client = admitted(&world).await;
+    let base = *listed("a", b"a").root().as_bytes();
+    let request = SyncRequest { bases: vec![base], ..open(&Manifest::new()) };
+    let opened = call(&client, OPEN, &request).await.unwrap();
+    assert!(matches!(opened, SyncResponse::Differs { base: None, .. }), "{opened:?}");
+    let nothing = changes(&Manifest::new());
+    assert!(matches!(call(&client, START, &start(nothing)).await, Ok(Started::Ready { .. })));
+    call(&client, SETTLE, &Settle { sync: SYNC, end: End::Withdrawn }).await.unwrap_err();
+    assert_eq!(tree(&world.source()), tree(&world.dest()));
+}
+
+#[tokio::test]
+async fn a_mass_deletion_needs_the_callers_consent_at_the_server_too() {
+    let world = World::syncing();
+    let client = admitted(&world).await;
+    for i in 0..10 {
+        write(&world.dest(), &i.to_string(), &[i]);
+    }
+    let report = sync(&world, &client).await;
+    let request = SyncRequest { bases: vec![*report.root.as_bytes()], ..open(&Manifest::new()) };
+    let opened = call(&client, OPEN, &request).await.unwrap();
+    assert!(matches!(opened, SyncResponse::Differs { base: Some(_), .. }), "{opened:?}");
+    // All ten entries of the base are removed; nothing is unknown, nothing is changed.
+    let mut told = 10_u32.to_le_bytes().to_vec();
+    (0..10_u32).for_each(|entry| told.extend_from_slice(&entry.to_le_bytes()));
+    told.extend_from_slice(&[0; 4]);
+    told.extend_from_slice(&Manifest::new().encode());
+    let refused = call(&client, START, &Start { mass_deletion: false, ..start(told) }).await;
+    assert_eq!(refused, Err(FaultCode::InvalidRequest));
+    assert_eq!(tree(&world.source()).len(), 10);
+}
+
+#[tokio::test]
+async fn steps_out_of_order_and_ids_used_twice_are_refused() {
+    let world = served().await;
+    let client = admitted(&world).await;
+    assert_eq!(call(&client, START, &start(Vec::new())).await, Err(FaultCode::Gone));
+    let settle = Settle { sync: SYNC, end: End::Failed };
+    assert_eq!(call(&client, SETTLE, &settle).await, Err(FaultCode::Gone));
+    let request = open(&listed("f", b"1"));
+    let first = call(&client, OPEN, &request).await.unwrap();
+    assert_eq!(call(&client, OPEN, &request).await.unwrap(), first, "asked again");
+    let other = SyncRequest { dry_run: true, ..request.clone() };
+    assert_eq!(call(&client, OPEN, &other).await, Err(FaultCode::InvalidRequest));
+    // Nobody else sees it, and nobody else may begin there meanwhile.
+    let stranger = admitted(&world).await;
+    assert_eq!(call(&stranger, START, &start(Vec::new())).await, Err(FaultCode::Gone));
+    let beside = SyncRequest { sync: [9; 16], ..request };
+    assert_eq!(call(&stranger, OPEN, &beside).await, Err(FaultCode::Busy));
+    call(&client, SETTLE, &Settle { sync: SYNC, end: End::Withdrawn }).await.unwrap_err();
+    sync(&world, &admitted(&world).await).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_silent_in_the_middle_holds_nobody_up() {
+    let world = served().await;
+    let client = admitted(&world).await;
+    let theirs = listed("f", b"1");
+    call(&client, OPEN, &open(&theirs)).await.unwrap();
+    // It is about to provide `f` and to take the rest, and does neither.
+    assert!(matches!(call(&client, START, &start(changes(&theirs))).await, Ok(Started::Ready { .. })));
+    // The next one waits for the server to lose its patience.
+    write(&world.dest(), "new", b"new");
+    sync(&world, &admitted(&world).await).await;
+}
+
+#[tokio::test]
+async fn a_list_beside_the_call_must_be_as_long_as_it_says() {
+    let world = served().await;
+    let client = admitted(&world).await;
+    let theirs = listed("f", b"1");
+    call(&client, OPEN, &open(&theirs)).await.unwrap();
+    let len_bytes = changes(&theirs).len() as u64;
+    let body = SyncBody::Lane { index: 1, len_bytes: len_bytes + 1 };
+    let source = ChunkSource::Memory(changes(&theirs).into()).open().unwrap();
+    let tag = TaggedChunk { transfer: TransferId::from_bytes(SYNC), index: 1 };
+    let options = LaneOptions::default();
+    let sending = client.connection().send_tagged_chunk(tag, source, &options);
+    let request = Start { changes: body, ..start(Vec::new()) };
+    let (sent, started) = tokio::join!(sending, call(&client, START, &request));
+    assert!(sent.is_err());
+    assert_eq!(started, Err(FaultCode::Gone));
+    assert!(fs::read_dir(world.source()).unwrap().count() == 3);
+}

@@ -1,0 +1,79 @@
+//! What the two sides say to each other comes back from its bytes as it was, whatever its size.
+
+use proptest::prelude::*;
+use shiplane_protocols::sync::{FileState, Manifest, Node, SyncBody, SyncRequest, SyncResponse};
+use shiplane_wire::{Digest, Mtime, RelPath};
+
+use super::hostile_asked::changes;
+
+/// A manifest of so many files.
+fn manifest(files: usize) -> Manifest {
+    let mut manifest = Manifest::new();
+    for i in 0..files {
+        let digest = Digest::of(&i.to_le_bytes());
+        let state = FileState { size_bytes: i as u64, digest, mtime: Mtime { secs: 1, nanos: 2 } };
+        manifest.insert(RelPath::parse(format!("{}/{i}", i % 100).as_bytes()).unwrap(), Node::File(state));
+    }
+    manifest
+}
+
+fn any_body() -> impl Strategy<Value = SyncBody> {
+    prop_oneof![
+        Just(SyncBody::Inline(Vec::new())),
+        Just(SyncBody::Inline(changes(&manifest(10_000)))),
+        (0usize..50).prop_map(|files| SyncBody::Inline(changes(&manifest(files)))),
+        any::<(u64, u64)>().prop_map(|(index, len_bytes)| SyncBody::Lane { index, len_bytes }),
+    ]
+}
+
+fn any_response() -> impl Strategy<Value = SyncResponse> {
+    prop_oneof![
+        Just(SyncResponse::Working),
+        Just(SyncResponse::Same),
+        (any::<Option<[u8; 32]>>(), any::<[u8; 32]>(), any_body())
+            .prop_map(|(base, root, changes)| SyncResponse::Differs { base, root, changes }),
+    ]
+}
+
+fn any_request() -> impl Strategy<Value = SyncRequest> {
+    let path = prop::collection::vec(any::<u8>(), 0..100);
+    let bases = prop_oneof![prop::collection::vec(any::<[u8; 32]>(), 0..3), Just(vec![[7; 32]; 10_000]),];
+    (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, any::<bool>())
+        .prop_map(|(sync, path, root, bases, dry_run)| SyncRequest { sync, path, root, bases, dry_run })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn requests_come_back(request in any_request()) {
+        let bytes = shiplane_rpc::encode(&request).unwrap();
+        prop_assert_eq!(shiplane_rpc::decode::<SyncRequest>(&bytes).unwrap(), request);
+        prop_assert!(shiplane_rpc::decode::<SyncRequest>(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn responses_come_back(response in any_response()) {
+        let bytes = shiplane_rpc::encode(&response).unwrap();
+        prop_assert_eq!(shiplane_rpc::decode::<SyncResponse>(&bytes).unwrap(), response);
+    }
+}
+
+#[test]
+fn the_bytes_are_these() {
+    let request = SyncRequest {
+        sync: [1; 16],
+        path: b"a".to_vec(),
+        root: [2; 32],
+        bases: vec![[3; 32]],
+        dry_run: true,
+    };
+    let expected =
+        [&[1; 16][..], &[1, 0, 0, 0, 0, 0, 0, 0, b'a'], &[2; 32], &[1, 0, 0, 0, 0, 0, 0, 0], &[3; 32], &[1]];
+    assert_eq!(shiplane_rpc::encode(&request).unwrap()[..], expected.concat());
+    let changes = SyncBody::Lane { index: 4, len_bytes: 5 };
+    let response = SyncResponse::Differs { base: None, root: [6; 32], changes };
+    let expected =
+        [&[2, 0, 0, 0, 0][..], &[6; 32], &[1, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]];
+    assert_eq!(shiplane_rpc::encode(&response).unwrap()[..], expected.concat());
+}

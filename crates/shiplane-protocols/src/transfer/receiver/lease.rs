@@ -1,5 +1,7 @@
 //! Knowing when everybody has let go of a target.
 
+use std::time::Duration;
+
 use shiplane_transport::ChunkSink;
 use shiplane_wire::{Digest, Entry, Span, Stored, Verified};
 use tokio::sync::mpsc;
@@ -9,7 +11,7 @@ use crate::files::{DestinationError, PlacedCut, Plan, Summary};
 
 /// A target whose clones and writers are counted. What is behind a target undoes itself when the last of
 /// them goes, on whichever thread that is; who is told that a transfer has failed may rely on it having
-/// happened.
+/// happened, unless a write hangs.
 #[derive(Clone)]
 pub(super) struct Leased<T> {
     // Fields are dropped in this order: the target is gone before that is told.
@@ -31,11 +33,16 @@ impl<T> Leased<T> {
 }
 
 impl Released {
+    /// Waits, but not for ever: a thread that writes into a pipe that nobody reads never comes back, and the
+    /// failure has to be told all the same.
     pub(super) async fn wait(mut self) {
         // Nothing is ever sent.
-        let _ = self.0.recv().await;
+        let _ = tokio::time::timeout(RELEASE_GRACE, self.0.recv()).await;
     }
 }
+
+/// 5 s: a write that a disk will do at all is done by then.
+const RELEASE_GRACE: Duration = Duration::from_secs(5);
 
 impl<T: Target> Target for Leased<T> {
     type Writer = LeasedWriter<T::Writer>;
@@ -98,5 +105,27 @@ impl<W: ChunkSink> ChunkSink for LeasedWriter<W> {
 
     fn commit(self, verified: Verified) -> Result<(Stored, W::Output), W::Error> {
         self.writer.commit(verified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_one_to_let_go_ends_the_wait_and_one_that_never_does_ends_it_late() {
+        let began = Instant::now();
+        let (leased, released) = Leased::new(());
+        let another = leased.clone();
+        drop(leased);
+        tokio::join!(released.wait(), async { drop(another) });
+        assert_eq!(began.elapsed(), Duration::ZERO);
+
+        let (stuck, released) = Leased::new(());
+        released.wait().await;
+        assert!(began.elapsed() >= RELEASE_GRACE);
+        drop(stuck);
     }
 }

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::steering::Steering;
+use super::{
+    cubic::{BETA, Cubic},
+    steering::Steering,
+};
 
 /// The path that all flows share.
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +53,22 @@ pub(super) enum Supply {
     Silent,
 }
 
+/// What steers a flow.
+pub(super) enum Control {
+    Ours(Box<Steering>),
+    Tcp(CubicSender),
+}
+
+/// A sender that takes every loss for congestion (RFC 9438), as TCP does.
+pub(super) struct CubicSender {
+    window: u64,
+    /// None in slow start.
+    curve: Option<Cubic>,
+    cut_at: Instant,
+}
+
 pub(super) struct Flow {
-    pub(super) control: Steering,
+    pub(super) control: Control,
     pub(super) supply: Supply,
     written: u64,
     unacked: BTreeMap<u64, Packet>,
@@ -114,8 +131,18 @@ impl Model {
     }
 
     pub(super) fn add_flow(&mut self, supply: Supply) -> usize {
+        let steering = Steering::new(self.start + self.now, MTU as u16);
+        self.add(Control::Ours(Box::new(steering)), supply)
+    }
+
+    pub(super) fn add_tcp(&mut self) -> usize {
+        let sender = CubicSender { window: BURST, curve: None, cut_at: self.start + self.now };
+        self.add(Control::Tcp(sender), Supply::Endless)
+    }
+
+    fn add(&mut self, control: Control, supply: Supply) -> usize {
         self.flows.push(Flow {
-            control: Steering::new(self.start + self.now, MTU as u16),
+            control,
             supply,
             written: 0,
             unacked: BTreeMap::new(),
@@ -212,8 +239,13 @@ impl Model {
         flow.max_rtt = flow.max_rtt.max(rtt);
         flow.acked_bytes += MTU;
         flow.in_flight -= MTU;
-        flow.control.acked(self.start + packet.sent_at, MTU, flow.app_limited);
-        flow.control.acks_end(now, flow.in_flight);
+        match &mut flow.control {
+            Control::Ours(steering) => {
+                steering.acked(self.start + packet.sent_at, MTU, flow.app_limited);
+                steering.acks_end(now, flow.in_flight);
+            }
+            Control::Tcp(cubic) => cubic.acked(now, rtt),
+        }
         // RFC 9002 section 6.1.1.
         let lost: Vec<u64> = flow.unacked.range(..number.saturating_sub(2)).map(|(&lost, _)| lost).collect();
         self.lose(index, lost);
@@ -232,7 +264,10 @@ impl Model {
         flow.lost_packets += lost.len() as u64;
         // What is lost is sent again.
         flow.written += bytes;
-        flow.control.lost(self.start + self.now, self.start + sent_at, bytes);
+        match &mut flow.control {
+            Control::Ours(steering) => steering.lost(self.start + self.now, self.start + sent_at, bytes),
+            Control::Tcp(cubic) => cubic.lost(self.start + self.now, self.start + sent_at),
+        }
     }
 
     /// As quinn: while window, pacer and application allow.
@@ -240,7 +275,7 @@ impl Model {
         let mut sent = false;
         loop {
             let flow = &mut self.flows[index];
-            let window = flow.control.window_bytes();
+            let window = flow.window_bytes();
             let has_data = match flow.supply {
                 Supply::Endless => true,
                 Supply::Trickle(_) => flow.written >= MTU,
@@ -261,8 +296,8 @@ impl Model {
             self.send_packet(index);
             sent = true;
         }
-        if sent {
-            self.flows[index].control.sent(self.start + self.now);
+        if sent && let Control::Ours(steering) = &mut self.flows[index].control {
+            steering.sent(self.start + self.now);
         }
     }
 
@@ -299,7 +334,32 @@ impl Model {
     }
 }
 
+impl CubicSender {
+    fn acked(&mut self, now: Instant, rtt: Duration) {
+        match &self.curve {
+            None => self.window += MTU,
+            Some(curve) => self.window = self.window.max(curve.window_bytes(now, rtt, MTU as u16)),
+        }
+    }
+
+    fn lost(&mut self, now: Instant, sent_at: Instant) {
+        if sent_at > self.cut_at || self.curve.is_none() {
+            let before = self.window;
+            self.window = ((before as f64 * BETA) as u64).max(2 * MTU);
+            self.curve = Some(Cubic::new(now, self.window, before, MTU as u16));
+            self.cut_at = now;
+        }
+    }
+}
+
 impl Flow {
+    pub(super) fn window_bytes(&self) -> u64 {
+        match &self.control {
+            Control::Ours(steering) => steering.window_bytes(),
+            Control::Tcp(cubic) => cubic.window,
+        }
+    }
+
     /// quinn's token bucket: 1.25 windows a round trip, in bursts of 2 ms, at least ten packets.
     fn pacer_delay(&mut self, now: Duration, window: u64) -> Option<Duration> {
         let rate = 1.25 * window as f64 / self.srtt.as_secs_f64();

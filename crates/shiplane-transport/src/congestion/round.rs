@@ -49,8 +49,13 @@ impl Round {
         (self.acked_bytes + self.lost_bytes) as f64 / self.elapsed_secs(now)
     }
 
+    /// How long it has lasted.
+    pub(super) fn length(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started_at)
+    }
+
     fn elapsed_secs(&self, now: Instant) -> f64 {
-        now.saturating_duration_since(self.started_at).as_secs_f64().max(SHORTEST_ROUND_SECS)
+        self.length(now).as_secs_f64().max(SHORTEST_ROUND_SECS)
     }
 }
 

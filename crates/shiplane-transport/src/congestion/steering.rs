@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     base_rtt::BaseRtt,
     cubic::{BETA, Cubic},
+    phase::{Lift, Phase, Queued, Resume, RttRange},
     round::Round,
 };
 
@@ -27,10 +28,15 @@ pub(super) struct Steering {
     /// Rounds without a queue before we try to grow, and the rate when we last did.
     patience: u32,
     rate_before_startup: f64,
+    /// So many rounds more, others had the path before us.
+    newcomer_rounds: u32,
+    /// How much of the queue that we would keep the path has been seen to hold.
+    room: f64,
     /// The share of packets lost while there was no queue.
     random_loss: f64,
     /// Losses of packets sent before this have been answered.
     cut_at: Instant,
+    probed_at: Instant,
     in_flight: u64,
     /// Of the acknowledgement that is being told.
     ack: AckInProgress,
@@ -43,65 +49,22 @@ struct AckInProgress {
     busy_bytes: u64,
 }
 
-#[derive(Debug, Clone)]
-enum Phase {
-    /// Grows by so many times the acknowledged bytes.
-    Startup {
-        growth: f64,
-        best_rate: f64,
-        flat_rounds: u32,
-        queued: Option<Queued>,
-    },
-    Steer {
-        roomy_rounds: u32,
-        crowd: Crowd,
-    },
-    Compete {
-        curve: Cubic,
-    },
-    Probe {
-        rounds: u32,
-        from: Resume,
-    },
-}
-
-/// A queue seen at start-up: since when, in how many acknowledgements, and what they acknowledged.
-#[derive(Debug, Clone)]
-struct Queued {
-    since: Instant,
-    acks: u32,
-    bytes: u64,
-}
-
-/// Rounds in a row with a queue that is not ours, and our window before we yielded to it.
-#[derive(Debug, Clone, Default)]
-struct Crowd {
-    rounds: u32,
-    window: u64,
-}
-
-/// What a probe interrupts.
-#[derive(Debug, Clone)]
-struct Resume {
-    window: u64,
-    was_competing: bool,
-    /// The least round trip before the probe.
-    rtt: Duration,
-}
-
 impl Steering {
     pub(super) fn new(now: Instant, mtu: u16) -> Self {
         Self {
             window: INITIAL_WINDOW_BYTES,
             mtu,
-            phase: startup(STARTUP_GROWTH),
+            phase: Phase::startup(STARTUP_GROWTH),
             round: Round::new(now),
             base: None,
             rates: [0.0; RATE_ROUNDS],
             patience: ROOMY_ROUNDS,
             rate_before_startup: 0.0,
+            newcomer_rounds: NEWCOMER_ROUNDS,
+            room: 1.0,
             random_loss: 0.0,
             cut_at: now,
+            probed_at: now,
             in_flight: 0,
             ack: AckInProgress::default(),
         }
@@ -155,10 +118,7 @@ impl Steering {
         match self.phase {
             Phase::Startup { .. } if self.loses_more_than(STARTUP_LOSS_SHARE) => self.leave_startup(now, 0.0),
             Phase::Compete { .. } if self.loses_more_than_random() => {
-                let before = self.window;
-                self.cut(now, BETA);
-                let curve = Cubic::new(now, self.window, before, self.mtu);
-                self.phase = Phase::Compete { curve };
+                self.cut_as_cubic(now);
             }
             Phase::Startup { .. } | Phase::Steer { .. } | Phase::Compete { .. } | Phase::Probe { .. } => {}
         }
@@ -177,7 +137,7 @@ impl Steering {
 
     /// Nothing has come through for several timeouts (RFC 9002 section 7.6): all over again.
     pub(super) fn path_died(&mut self, now: Instant) {
-        self.phase = startup(STARTUP_GROWTH);
+        self.phase = Phase::startup(STARTUP_GROWTH);
         self.set_window(INITIAL_WINDOW_BYTES);
         self.cut_at = now;
         self.rates = [0.0; RATE_ROUNDS];
@@ -214,12 +174,13 @@ impl Steering {
 
     /// What the path holds at this rate, timers and batches allowed for.
     fn path_holds(&self, rate: f64) -> f64 {
-        rate * (self.base_rtt() + SLACK).as_secs_f64()
+        rate * (self.base_rtt() + SLACK.mul_f64(self.room)).as_secs_f64()
     }
 
     /// The bytes we want in the queue: √(window in segments), so that equal flows end up equal.
     fn share_bytes(&self) -> f64 {
-        SHARE * (self.window as f64 * f64::from(self.mtu)).sqrt()
+        let window = self.window as f64;
+        (SHARE * (window * f64::from(self.mtu)).sqrt()).min(window * MAX_SHARE) * self.room
     }
 
     fn loses_more_than(&self, share: f64) -> bool {
@@ -247,6 +208,15 @@ impl Steering {
         self.set_window((self.window as f64 * factor) as u64);
     }
 
+    fn cut_as_cubic(&mut self, now: Instant) {
+        let before = self.window;
+        self.cut(now, BETA);
+        let next = Cubic::new(now, self.window, before, self.mtu);
+        if let Phase::Compete { curve, seeking, .. } = &mut self.phase {
+            (*curve, *seeking) = (next, seeking.saturating_sub(1));
+        }
+    }
+
     fn round_end(&mut self, now: Instant) {
         let busy = self.round.is_busy();
         let heavy_loss = self.loses_more_than(HEAVY_LOSS_SHARE);
@@ -262,16 +232,9 @@ impl Steering {
         match &self.phase {
             Phase::Startup { .. } => self.startup_round(now),
             Phase::Steer { .. } if busy => self.steer_round(heavy_loss, now),
-            Phase::Compete { curve } => {
-                let rtt = self.round.min_rtt.unwrap_or_default();
-                let window = curve.window_bytes(now, rtt, self.mtu);
-                if busy && self.cut_at < self.round.started_at {
-                    // RFC 9438 section 4.2: at most one and a half in a round.
-                    self.set_window(window.clamp(self.window, self.window + self.window / 2));
-                }
-            }
+            Phase::Compete { .. } if busy => self.compete_round(now),
             Phase::Probe { .. } => self.probe_round(now),
-            Phase::Steer { .. } => {}
+            Phase::Steer { .. } | Phase::Compete { .. } => {}
         }
         self.probe_if_due(now);
     }
@@ -326,7 +289,7 @@ impl Steering {
             self.patience = ROOMY_ROUNDS;
         }
         self.patience = self.patience.min(MAX_ROOMY_ROUNDS);
-        self.phase = steer();
+        self.phase = Phase::steer();
         self.cut_at = now;
         let wanted = (self.path_holds(self.rate()) + self.share_bytes()) as u64;
         self.set_window(wanted.min(self.window));
@@ -334,54 +297,132 @@ impl Steering {
 
     fn steer_round(&mut self, heavy_loss: bool, now: Instant) {
         let queue = self.queue_delay();
+        self.find_room(heavy_loss, now);
         let share = self.share_bytes();
-        let wanted_queue = SLACK + Duration::from_secs_f64(share / self.rate().max(1.0));
-        let crowded = queue > wanted_queue * 2 + self.base_rtt() / CROWD_QUEUE_SHARE;
+        let wanted_queue = SLACK.mul_f64(self.room) + Duration::from_secs_f64(share / self.rate().max(1.0));
+        let base = self.base_rtt();
+        let crowded = queue > SLACK * 2 + base / CROWD_QUEUE_SHARE;
         if !crowded {
             self.random_loss += (self.round.loss_share() - self.random_loss) / RANDOM_LOSS_MEMORY;
         }
         let window = self.window;
-        let Phase::Steer { roomy_rounds, crowd } = &mut self.phase else { return };
+        if self.newcomer_rounds > 0 && self.lift_round(now) {
+            return;
+        }
+        let Phase::Steer { roomy_rounds, .. } = &mut self.phase else { return };
         let roomy = queue < wanted_queue / 2 && !heavy_loss;
         *roomy_rounds = if roomy { *roomy_rounds + 1 } else { 0 };
         if *roomy_rounds >= self.patience {
             (self.rate_before_startup, self.patience) = (self.rate(), self.patience * 2);
-            self.phase = startup(RESTART_GROWTH);
+            self.phase = Phase::startup(RESTART_GROWTH);
             return;
         }
-        if !crowded {
-            crowd.rounds = 0;
-        } else if crowd.rounds == 0 {
-            *crowd = Crowd { rounds: 1, window };
-        } else {
-            crowd.rounds += 1;
+        let wanted = self.path_holds(self.rate()) + if heavy_loss { 0.0 } else { share };
+        let Phase::Steer { crowd, .. } = &mut self.phase else { return };
+        // What we have too much of ourselves proves nothing.
+        let drained = window as f64 <= wanted * DRAINED;
+        crowd.rounds = if crowded && drained { crowd.rounds + 1 } else { 0 };
+        if queue <= wanted_queue || !drained || crowd.window == 0 {
+            crowd.window = window;
         }
-        if crowd.rounds >= CROWD_ROUNDS {
+        let yielded = (window as f64) < crowd.window as f64 * YIELDED_SHARE
+            && queue > SLACK * 2 + base / YIELDED_QUEUE_SHARE;
+        if crowd.rounds >= CROWD_ROUNDS || yielded {
             let window = crowd.window;
             self.begin_competing(now, window);
             return;
         }
-        let wanted = self.path_holds(self.rate()) + if heavy_loss { 0.0 } else { share };
         // Half-way each round: the rate is of a round ago.
         self.set_window(((window as f64 + wanted) / 2.0) as u64);
     }
 
+    /// Keeps less of a queue where the router drops it. What overflowed before the last answer was answered.
+    fn find_room(&mut self, heavy_loss: bool, now: Instant) {
+        if !heavy_loss {
+            self.room = (self.room + ROOM_REGAINED).min(1.0);
+        } else if self.round.started_at >= self.cut_at + self.round.length(now) {
+            self.room = (self.room * ROOM_LEFT).max(MIN_ROOM);
+            self.cut_at = now;
+        }
+    }
+
+    /// Tells a newcomer whether the queue that it meets is its own, though it never saw the path without
+    /// one. True while the window is lifted.
+    fn lift_round(&mut self, now: Instant) -> bool {
+        let (window, rate) = (self.window, self.rate());
+        let Phase::Steer { lift, .. } = &mut self.phase else { return false };
+        let Some(lifted) = lift else {
+            self.newcomer_rounds -= 1;
+            let is_due = self.newcomer_rounds.is_multiple_of(LIFT_INTERVAL_ROUNDS);
+            if is_due {
+                *lift = Some(Lift { rounds: 0, window, rate });
+                self.set_window((window as f64 * LIFT) as u64);
+            }
+            return is_due;
+        };
+        lifted.rounds += 1;
+        if lifted.rounds < LIFT_ROUNDS {
+            return true;
+        }
+        let (before, follows) = (lifted.window, self.rates[0] > lifted.rate * LIFTED_RATE);
+        *lift = None;
+        if follows {
+            self.begin_competing(now, window);
+        } else {
+            self.set_window(before);
+        }
+        true
+    }
+
     fn begin_competing(&mut self, now: Instant, window: u64) {
         self.set_window(window);
+        self.probed_at = now;
         let curve = Cubic::new(now, self.window, self.window, self.mtu);
-        self.phase = Phase::Compete { curve };
+        let rtt = self.round.min_rtt.unwrap_or_default();
+        let rtts = RttRange { least: rtt, most: rtt };
+        let is_newcomer = std::mem::take(&mut self.newcomer_rounds) > 0;
+        let seeking = if is_newcomer { SEEKING_CUTS } else { 0 };
+        self.phase = Phase::Compete { curve, seeking, rtts, free_rounds: 0 };
+    }
+
+    fn compete_round(&mut self, now: Instant) {
+        let (window, cut_at, mtu) = (self.window, self.cut_at, self.mtu);
+        let rtt = self.round.min_rtt.unwrap_or_default();
+        let free = self.queue_delay() <= SLACK;
+        let Phase::Compete { curve, seeking, rtts, free_rounds } = &mut self.phase else { return };
+        rtts.least = rtts.least.min(rtt);
+        rtts.most = rtts.most.max(rtt);
+        *free_rounds = if free { *free_rounds + 1 } else { 0 };
+        if *free_rounds >= ROOMY_ROUNDS {
+            self.phase = Phase::steer();
+            return;
+        }
+        if cut_at >= self.round.started_at {
+            return;
+        }
+        if *seeking > 0 {
+            let grown = window + (window as f64 * SEEKING_GROWTH) as u64;
+            *curve = Cubic::new(now, grown, grown, mtu);
+            self.set_window(grown);
+        } else {
+            // RFC 9438 section 4.2: at most one and a half in a round.
+            let wanted = curve.window_bytes(now, rtt, mtu);
+            self.set_window(wanted.clamp(window, window + window / 2));
+        }
     }
 
     fn probe_if_due(&mut self, now: Instant) {
         let Some(base) = &self.base else { return };
-        let (due, was_competing) = match self.phase {
-            Phase::Steer { .. } => (PROBE_INTERVAL, false),
-            Phase::Compete { .. } => (COMPETING_PROBE_INTERVAL, true),
+        let (due, competing) = match &self.phase {
+            Phase::Steer { .. } => (PROBE_INTERVAL, None),
+            Phase::Compete { curve, rtts, .. } => {
+                (COMPETING_PROBE_INTERVAL, Some((curve.clone(), rtts.clone())))
+            }
             Phase::Startup { .. } | Phase::Probe { .. } => return,
         };
-        if base.age(now) > due && self.cut_at + due < now {
-            let rtt = self.round.min_rtt.unwrap_or_else(|| base.get());
-            let from = Resume { window: self.window, was_competing, rtt };
+        if base.age(now) > due && self.probed_at + due < now {
+            self.probed_at = now;
+            let from = Resume { window: self.window, competing };
             self.phase = Phase::Probe { rounds: 0, from };
             self.cut_at = now;
             let drained = self.rate() * self.base_rtt().as_secs_f64() * PROBE_GAIN;
@@ -399,32 +440,27 @@ impl Steering {
         let from = from.clone();
         let Some(least) = self.round.min_rtt else { return };
         let base = self.base_rtt();
-        let stands = least > base + base / CROWD_QUEUE_SHARE + SLACK;
-        // A delay that did not move when we drained is the path's, not a queue's.
-        let is_path = least + SLACK > from.rtt;
-        if stands && from.was_competing && !is_path {
-            self.begin_competing(now, from.window);
+        if let Some((curve, rtts)) = from.competing
+            && least > base + base / PROBED_QUEUE_SHARE + SLACK
+            && rtts.most > rtts.least + rtts.least / PATH_RTT_SHARE + SLACK
+        {
+            self.set_window(from.window);
+            self.phase = Phase::Compete { curve, seeking: 0, rtts, free_rounds: 0 };
             return;
         }
+        // Drained, or a delay that never moved: the path's own.
         self.base = Some(BaseRtt::new(now, least));
-        self.phase = steer();
+        self.phase = Phase::steer();
         self.set_window(from.window);
     }
 }
 
-fn startup(growth: f64) -> Phase {
-    Phase::Startup { growth, best_rate: 0.0, flat_rounds: 0, queued: None }
-}
-
-fn steer() -> Phase {
-    Phase::Steer { roomy_rounds: 0, crowd: Crowd::default() }
-}
-
-/// 64 KiB: an MTU probe of 9 KB in flight leaves room for everything else.
+/// 128 KiB: the pacer spreads it over a round trip, and an MTU probe of 9 KB leaves room for everything else.
 const INITIAL_WINDOW_BYTES: u64 = 128 * 1024;
 
-/// 10 Mbit/s, in bytes: a start by rate rather than by window spares long paths several round trips.
-const START_RATE: f64 = 2.5e6;
+/// 40 Mbit/s, in bytes: a start by rate rather than by window spares long paths several round trips. What it
+/// spills of a slow path's queue is some hundred packets, once.
+const START_RATE: f64 = 5.0e6;
 
 /// Four segments: loss is found by the three packets after it (RFC 9002 section 6.1.1).
 const MIN_WINDOW_SEGMENTS: u64 = 4;
@@ -442,6 +478,15 @@ const SLACK: Duration = Duration::from_millis(2);
 /// Times √(window in segments), in segments: 7 % of the window at 200 Mbit/s and 50 ms, 3 % at 500 Mbit/s
 /// and 100 ms.
 const SHARE: f64 = 2.0;
+
+/// A sixth: below 144 segments the root would keep a queue that looks like somebody else's.
+const MAX_SHARE: f64 = 1.0 / 6.0;
+
+/// Each round of heavy loss halves the queue that we keep, down to a 32nd, and 64 rounds without give it
+/// back: a router may have less room than [`SLACK`] and share together, as on a fast local network.
+const ROOM_LEFT: f64 = 0.5;
+const ROOM_REGAINED: f64 = 1.0 / 64.0;
+const MIN_ROOM: f64 = 1.0 / 32.0;
 
 /// Three rounds without our own queue: the path has become faster. Then we grow again, half as fast. Each
 /// time in vain doubles the patience, so that a path too short of queue to show one is seldom flooded.
@@ -482,9 +527,36 @@ const FEW_SEGMENTS: u64 = 8;
 /// RFC 8511: a mark tells of a shorter queue than a loss.
 const MARKED_BETA: f64 = 0.85;
 
-/// A queue of a quarter of the base RTT beyond our own, for four rounds, is somebody else's.
+/// A queue of a quarter of the base RTT for eight rounds is somebody else's, ...
 const CROWD_QUEUE_SHARE: u32 = 4;
-const CROWD_ROUNDS: u32 = 4;
+const CROWD_ROUNDS: u32 = 8;
+
+/// ... and so is one of an eighth that stays while we yield a quarter of our window.
+const YIELDED_SHARE: f64 = 0.75;
+const YIELDED_QUEUE_SHARE: u32 = 8;
+
+/// Within a quarter of what we want, we have drained our own queue.
+const DRAINED: f64 = 1.25;
+
+/// A flow that meets others in its first rounds of steering has no share yet, and seeks one.
+const NEWCOMER_ROUNDS: u32 = 64;
+
+/// A quarter more, as BBR probes, for two rounds of ten: the first brings it about. With less than half of
+/// the path, the rate follows by a tenth.
+const LIFT: f64 = 1.25;
+const LIFT_ROUNDS: u32 = 2;
+const LIFT_INTERVAL_ROUNDS: u32 = 8;
+const LIFTED_RATE: f64 = 1.1;
+
+/// Whatever is left of the queue after a probe, beyond a sixteenth, is somebody else's.
+const PROBED_QUEUE_SHARE: u32 = 16;
+
+/// A quarter a round until it has lost twice; a TCP that joins doubles until it first does.
+const SEEKING_CUTS: u32 = 2;
+const SEEKING_GROWTH: f64 = 0.25;
+
+/// While we compete, a path's own delay stays within a sixteenth.
+const PATH_RTT_SHARE: u32 = 16;
 
 /// Rounds that random loss is averaged over.
 const RANDOM_LOSS_MEMORY: f64 = 16.0;

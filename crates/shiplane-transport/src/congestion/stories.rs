@@ -23,7 +23,8 @@ fn random_loss_costs_no_throughput() {
 fn the_queue_is_short() {
     for loss in [0.0, 0.01] {
         let mut model = Model::with_flow(Link::new(100.0, 50.0).loss(loss));
-        model.run(3.0);
+        // A newcomer lifts its window a few times.
+        model.run(6.0);
         let queue = model.worst_queue(20.0);
         assert!(queue < 0.35, "{queue} base RTTs at a loss of {loss}");
     }
@@ -56,6 +57,20 @@ fn a_short_queue_is_not_flooded() {
     assert!(lost * 20 < sent, "{lost} of {sent} lost");
 }
 
+/// A gigabit Ethernet switch holds less than two milliseconds' worth.
+#[test]
+fn a_local_network_of_small_buffers_is_not_flooded() {
+    for queue in [0.5, 1.0, 2.0] {
+        let mut model = Model::with_flow(Link::new(1000.0, 1.0).queue(queue));
+        model.run(0.5);
+        let (sent, lost) = (model.flows[0].sent_packets, model.flows[0].lost_packets);
+        let share = model.utilisation(2.0);
+        let (sent, lost) = (model.flows[0].sent_packets - sent, model.flows[0].lost_packets - lost);
+        assert!(share > 0.95, "{share}");
+        assert!(lost * 25 < sent, "{lost} of {sent} lost at a queue of {queue} products");
+    }
+}
+
 #[test]
 fn equal_flows_get_equal_shares() {
     for loss in [0.0, 0.005] {
@@ -68,6 +83,44 @@ fn equal_flows_get_equal_shares() {
         assert!((0.6..1.7).contains(&ratio), "{rates:?} at a loss of {loss}");
         assert!(rates.iter().sum::<f64>() > 0.9 * model.link.bytes_per_sec(), "{rates:?}");
     }
+}
+
+#[test]
+fn beside_tcp_the_shares_are_fair() {
+    for (link, tcp_first) in [
+        (Link::new(100.0, 50.0), true),
+        (Link::new(100.0, 50.0), false),
+        (Link::new(50.0, 100.0), true),
+        (Link::new(50.0, 100.0), false),
+    ] {
+        let mut model = Model::new(link);
+        let (ours, tcp) = if tcp_first {
+            let tcp = model.add_tcp();
+            model.run(10.0);
+            (model.add_flow(Supply::Endless), tcp)
+        } else {
+            let ours = model.add_flow(Supply::Endless);
+            model.run(10.0);
+            (ours, model.add_tcp())
+        };
+        model.run(10.0);
+        let rates = model.run(40.0);
+        let ratio = rates[ours] / rates[tcp];
+        assert!((0.5..2.0).contains(&ratio), "{ratio} beside TCP on {link:?}, TCP first: {tcp_first}");
+    }
+}
+
+#[test]
+fn when_tcp_has_gone_the_queue_goes_too() {
+    let mut model = Model::with_flow(Link::new(100.0, 50.0));
+    let tcp = model.add_tcp();
+    model.run(20.0);
+    model.set_supply(tcp, Supply::Silent);
+    model.run(10.0);
+    let queue = model.worst_queue(10.0);
+    assert!(queue < 0.35, "{queue}");
+    let share = model.utilisation(5.0);
+    assert!(share > 0.9, "{share}");
 }
 
 #[test]
@@ -118,11 +171,11 @@ fn a_quiet_application_does_not_shrink_the_window_nor_inflate_it() {
     let link = Link::new(100.0, 50.0);
     let mut model = Model::with_flow(link);
     model.run(5.0);
-    let before = model.flows[0].control.window_bytes();
+    let before = model.flows[0].window_bytes();
     // A tenth of the path.
     model.set_supply(0, Supply::Trickle(12_500));
     model.run(10.0);
-    let after = model.flows[0].control.window_bytes() as f64;
+    let after = model.flows[0].window_bytes() as f64;
     assert!(after > 0.7 * before as f64 && after < 1.3 * link.bdp(), "{before} then {after}");
 }
 

@@ -1,10 +1,10 @@
-//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | bench`.
+//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | bench | wan`.
 //!
 //! Reading order: `demo` is what a newcomer runs; `ci` is what must be green; `tidy` holds the house
 //! rules as failing checks; `fuzz` gives every decoder bytes that nobody thought of; `bench` compares
-//! whole programs. Beneath them: `process` (children that
-//! cannot outlive us), `dataset` (what is sent), `compare` (whether it arrived), `shiplane` (the
-//! program under trial, driven by its command-line contract only).
+//! whole programs; `wan` measures long and lossy links. Beneath them: `process` (children that cannot
+//! outlive us), `dataset` (what is sent), `compare` (whether it arrived), `shiplane` (the program under
+//! trial, driven by its command-line contract only).
 
 mod bench;
 mod cargo;
@@ -19,6 +19,8 @@ mod scratch;
 mod shiplane;
 mod tidy;
 mod units;
+#[cfg(target_os = "linux")]
+mod wan;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,9 @@ enum Chore {
     Fuzz(fuzz::Args),
     /// One large file beside scp and raw quinn, or calls beside bare quinn and tarpc, as ratios
     Bench(bench::Args),
+    /// Our congestion control on wide-area links, beside a perfect window and beside TCP (root)
+    #[cfg(target_os = "linux")]
+    Wan(wan::Args),
 }
 
 /// Whether `cargo xtask` takes these arguments.
@@ -62,6 +67,8 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Bench(args) => bench::run(&args),
+        #[cfg(target_os = "linux")]
+        Chore::Wan(args) => wan::run(&args),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

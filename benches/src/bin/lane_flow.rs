@@ -89,6 +89,7 @@ async fn receive(bind: SocketAddr) -> Result<(), Failure> {
             while peer.recv_chunk_to_writer(io::sink()).await.is_ok_and(|sink| sink.is_some()) {}
         });
     }
+    while peer.recv().await.is_ok_and(|message| message.is_some()) {}
     lanes.join_all().await;
     Ok(())
 }
@@ -106,15 +107,17 @@ async fn send(args: SendArgs) -> Result<(), Failure> {
     let idle_rtt = peer.stats().path.rtt;
     let done = Arc::new(AtomicBool::new(false));
     let watch = tokio::spawn(watch(Arc::clone(&peer), Arc::clone(&done), args.trace_ms, start));
+    let messages = tokio::spawn(send_messages(Arc::clone(&peer), Arc::clone(&done)));
     let sent_bytes = send_lanes(&args, &peer, start).await?;
     let seconds = start.elapsed().as_secs_f64();
     done.store(true, Ordering::Relaxed);
     let rtt = watch.await?;
+    let messages = messages.await?;
     let stats = peer.stats();
     println!(
         "{{\"bytes\":{sent_bytes},\"seconds\":{seconds:.4},\"mbit_s\":{:.2},\"sent_packets\":{},\
          \"lost_packets\":{},\"wire_bytes\":{},\"idle_rtt_ms\":{:.3},\"rtt_ms\":{:.3},\"max_rtt_ms\":{:.3},\
-         \"window_bytes\":{},\"datagram_len_bytes\":{}}}",
+         \"message_p50_ms\":{:.3},\"message_p99_ms\":{:.3},\"window_bytes\":{},\"datagram_len_bytes\":{}}}",
         sent_bytes as f64 * 8e-6 / seconds,
         stats.path.sent_packets,
         stats.path.lost_packets,
@@ -122,6 +125,8 @@ async fn send(args: SendArgs) -> Result<(), Failure> {
         millis(idle_rtt),
         millis(rtt.mean()),
         millis(rtt.max),
+        millis(percentile(&messages, 50)),
+        millis(percentile(&messages, 99)),
         stats.path.congestion_window_bytes,
         stats.path.datagram_len_bytes,
     );
@@ -152,6 +157,31 @@ async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant)
         total += sent_bytes??;
     }
     Ok(total)
+}
+
+/// Sends small messages beside the bulk and returns how long each took until it was acknowledged, sorted.
+async fn send_messages(peer: Arc<PeerConnection>, done: Arc<AtomicBool>) -> Vec<Duration> {
+    let mut messages = tokio::task::JoinSet::new();
+    let mut tick = tokio::time::interval(MESSAGE_INTERVAL);
+    while !done.load(Ordering::Relaxed) {
+        tick.tick().await;
+        let peer = Arc::clone(&peer);
+        messages.spawn(async move {
+            let began = Instant::now();
+            let sent = peer.send(Bytes::from_static(&[7; 256])).await;
+            sent.ok().map(|()| began.elapsed())
+        });
+    }
+    let mut took: Vec<_> = messages.join_all().await.into_iter().flatten().collect();
+    took.sort_unstable();
+    took
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
 }
 
 #[derive(Default)]
@@ -203,6 +233,9 @@ fn anyone() -> Trust {
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
+
+/// Rare beside the bulk, and yet hundreds in a few seconds.
+const MESSAGE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// As many as the sender may have streams.
 const RECEIVERS: usize = 64;

@@ -481,7 +481,10 @@ fn server_config(
 
 pub(crate) fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
     let mut mtu_discovery = quinn::MtuDiscoveryConfig::default();
-    mtu_discovery.upper_bound(config.max_datagram_len_bytes);
+    mtu_discovery
+        .upper_bound(config.max_datagram_len_bytes)
+        .interval(MTU_SEARCH_INTERVAL)
+        .black_hole_cooldown(BLACK_HOLE_COOLDOWN);
     let idle_timeout =
         quinn::IdleTimeout::try_from(config.idle_timeout).unwrap_or_else(|_| quinn::VarInt::MAX.into());
     let mut quic = quinn::TransportConfig::default();
@@ -519,6 +522,14 @@ const ACCEPTED_LEN: usize = 1024;
 /// As long as quinn's own, but random throughout: those carry a mark by which they are told from garbage,
 /// and it would not survive a restart.
 const CONNECTION_ID_LEN_BYTES: usize = 8;
+
+/// A search for larger packets that ended too low, as chance losses may have it, is repeated after 2 minutes
+/// rather than quinn's 10: it costs some thirty probes that congestion control does not count.
+const MTU_SEARCH_INTERVAL: Duration = Duration::from_secs(120);
+
+/// Losses in a row of large packets pass for a path that has narrowed, and packets shrink to 1,200 bytes. When
+/// it was chance, 10 s of those are a fair price; quinn's minute is not.
+const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(10);
 
 /// How long peers may take to hear of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -17,6 +17,7 @@ mod hostile;
 mod memory;
 mod messages;
 mod openings;
+mod packet_size;
 mod pool;
 mod shutdown;
 mod trust;

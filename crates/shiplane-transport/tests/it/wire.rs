@@ -1,4 +1,4 @@
-//! The network under a transport: it can be read, cut, and made slow.
+//! The network under a transport: it can be read, cut, and made slow or narrow.
 
 use std::{
     collections::HashSet,
@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -23,6 +23,7 @@ use crate::harness::localhost;
 pub(crate) struct Wire {
     inner: Arc<dyn AsyncUdpSocket>,
     cut: AtomicBool,
+    max_datagram_len_bytes: AtomicUsize,
     sent: Mutex<Vec<u8>>,
     destinations: Mutex<HashSet<SocketAddr>>,
     /// Sends one datagram a tick, when there are ticks.
@@ -46,6 +47,7 @@ impl Wire {
         Arc::new(Self {
             inner,
             cut: false.into(),
+            max_datagram_len_bytes: usize::MAX.into(),
             sent: Mutex::default(),
             destinations: Mutex::default(),
             slow,
@@ -58,6 +60,11 @@ impl Wire {
         self.cut.store(true, Ordering::Relaxed);
     }
 
+    /// From now on larger datagrams vanish on their way out.
+    pub(crate) fn narrow(&self, max_datagram_len_bytes: usize) {
+        self.max_datagram_len_bytes.store(max_datagram_len_bytes, Ordering::Relaxed);
+    }
+
     /// Every byte that has been sent.
     pub(crate) fn sent(&self) -> Vec<u8> {
         self.sent.lock().unwrap().clone()
@@ -66,6 +73,10 @@ impl Wire {
     /// Everybody who was sent anything.
     pub(crate) fn destinations(&self) -> HashSet<SocketAddr> {
         self.destinations.lock().unwrap().clone()
+    }
+
+    fn is_narrow(&self) -> bool {
+        self.max_datagram_len_bytes.load(Ordering::Relaxed) < usize::MAX
     }
 
     fn is_cut(&self) -> bool {
@@ -89,6 +100,10 @@ impl AsyncUdpSocket for Wire {
         }
         if self.slow && !self.may_send.swap(false, Ordering::Relaxed) {
             return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let datagram_len_bytes = transmit.segment_size.unwrap_or(transmit.contents.len());
+        if datagram_len_bytes > self.max_datagram_len_bytes.load(Ordering::Relaxed) {
+            return Ok(());
         }
         self.sent.lock().unwrap().extend_from_slice(transmit.contents);
         self.destinations.lock().unwrap().insert(transmit.destination);
@@ -114,7 +129,7 @@ impl AsyncUdpSocket for Wire {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        if self.slow { 1 } else { self.inner.max_transmit_segments() }
+        if self.slow || self.is_narrow() { 1 } else { self.inner.max_transmit_segments() }
     }
 
     fn max_receive_segments(&self) -> usize {

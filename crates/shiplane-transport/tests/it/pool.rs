@@ -184,6 +184,24 @@ async fn a_peer_that_was_killed_and_restarted_is_found_at_the_next_connect() {
     bob.kill();
 }
 
+/// Who only waits, and sends nothing of its own, hears of it as well.
+#[tokio::test]
+async fn a_peer_that_was_restarted_is_noticed_by_one_who_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let bob = Doomed::start(key.clone(), localhost());
+    let alice = transport(TransportConfig {
+        keep_alive_interval: Duration::from_millis(100),
+        ..TransportConfig::default()
+    });
+    let to_bob = soon(alice.connect_to(bob.addr)).await.unwrap();
+    let addr = bob.addr;
+    bob.kill();
+    let bob = Doomed::start(key, addr.addr);
+    assert_eq!(soon(to_bob.closed()).await, shiplane_transport::ConnectionEnd::Reset);
+    bob.kill();
+}
+
 /// Killed and not restarted: an error within the deadline, not a connection that leads nowhere.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_has_vanished_is_an_error_within_the_deadline() {

@@ -259,7 +259,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_two_limits_the_lower_one_holds_and_both_are_debited() {
         let (ours, theirs) = (limiter(10_000, 1000), limiter(1000, 100));
-        let both = ours.clone().and(&theirs);
+        // Debited in this order: after the wait for the lower limit.
+        let both = theirs.clone().and(&ours);
         assert_eq!(both.limit(), theirs.limit());
         let start = Instant::now();
         both.take(1100).await;

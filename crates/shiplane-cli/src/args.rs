@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Push files, trees or standard input to a server that is writable: verified, durable, resumed
     Push(PushArgs),
+    /// Bring a directory and one of a server that is writable together: both directions, nothing lost
+    Sync(SyncArgs),
     /// Print the peer id of this machine, and make its key if there is none yet
     Id,
     /// Give keys names, and rights on what this machine serves
@@ -65,6 +67,7 @@ impl Command {
             Self::Serve(args) => args.json,
             Self::Get(args) => args.json,
             Self::Push(args) => args.json,
+            Self::Sync(args) => args.json,
             Self::Id | Self::Peers(_) | Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
@@ -75,7 +78,7 @@ pub(crate) struct ServeArgs {
     /// The directory to serve, for reading only unless --writable is given
     #[arg(value_name = "DIR")]
     pub(crate) root: PathBuf,
-    /// Take what is pushed here; the ticket carries the right to push too
+    /// Take what is pushed here, and sync; the ticket carries the right to write too
     #[arg(long)]
     pub(crate) writable: bool,
     /// Where to listen [default: 0.0.0.0:7514, or any free port if that is taken]
@@ -212,6 +215,41 @@ pub(crate) struct PushArgs {
     pub(crate) quiet: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = SYNC_HELP)]
+pub(crate) struct SyncArgs {
+    /// The directory on this side; it must be there
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// A ticket URL or NAME|PEERID@HOST:PORT[/PATH], unless the ticket comes from elsewhere
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<OsString>,
+    /// Read the ticket from this file, or from standard input if it is `-`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ticket_file: Option<PathBuf>,
+    /// Say what is to be done on which side and why, and do nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Go on even if one side loses more than half of its files, or more than a thousand
+    #[arg(long)]
+    pub(crate) allow_mass_deletion: bool,
+    /// Chunks on their way at a time, in each direction
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub(crate) jobs: u16,
+    /// Bytes read and written at a time
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
+    pub(crate) buffer: usize,
+    /// Bytes verified, kept and resumed as one
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_chunk_size)]
+    pub(crate) chunk: u64,
+    /// Print events as lines of JSON on standard output
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
 /// What `get` and `push` wait for before they say that they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Durability {
@@ -277,7 +315,7 @@ pub(crate) struct PeersAdd {
     /// Let the peer fetch what this machine serves
     #[arg(long)]
     pub(crate) read: bool,
-    /// Let the peer push here while `serve --writable` runs; without rights, it only gets a name
+    /// Let the peer push here, and with --read sync, while `serve --writable` runs; without rights, it only gets a name
     #[arg(long)]
     pub(crate) write: bool,
     /// Where the rights hold: a path within what is served, and all below it [default: everything]
@@ -341,10 +379,17 @@ ticket URL with /DIR/FILE before its #.
 The ticket is TARGET, or is read from --ticket-file, or from the variable SHIPLANE_TICKET; the
 last two keep it out of the list of processes. A run that was cut is resumed by the same command.";
 
+const SYNC_HELP: &str = "\
+What either side has written or deleted since the last sync is done on the other. Where both have
+changed a file, the later version keeps its name and the other is kept beside it. What somebody
+edits meanwhile is left alone; the same command settles it.
+The ticket is TARGET, or is read from --ticket-file, or from the variable SHIPLANE_TICKET; the
+last two keep it out of the list of processes. A run that was cut goes on by the same command.";
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, verified and durable · 1 other failure · 2 usage · 3 peer unreachable or silent
 4 identity or authorisation · 5 integrity · 6 refused (path, limit, exists)
 7 local input or output (no space, permission) · 130 interrupted
 
-The key of this machine and the list of its peers are in $SHIPLANE_HOME, else in the usual
-directories of the platform.";
+The key of this machine, the list of its peers and what it remembers of syncs are in
+$SHIPLANE_HOME, else in the usual directories of the platform.";

@@ -11,7 +11,7 @@ use shiplane_protocols::DirectionMetrics;
 pub(crate) enum Event {
     /// `serve` accepts connections from here on.
     Listening { ticket: String, peer_id: String, address: String, ticket_seconds: u64, writable: bool },
-    /// `get` or `push` sets out.
+    /// `get`, `push` or `sync` sets out.
     Started { peer_id: String, address: String, destination: String },
     /// This much was here already when the last of it was found, and is not sent again.
     Resumed { bytes_resumed: u64 },
@@ -67,6 +67,33 @@ pub(crate) enum Event {
     },
     /// `serve` has ended in order. What there was.
     Stopped { seconds: f64, sent: Totals, received: Totals },
+    /// `sync` has this to do, on one of the two sides.
+    Action {
+        side: &'static str,
+        change: &'static str,
+        path: String,
+        /// Where it is now, if that is elsewhere.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        why: &'static str,
+    },
+    /// Something that changed meanwhile was left alone, on one of the two sides.
+    Left { side: &'static str, path: String, reason: String },
+    /// Both sides have the same, for good; after a dry run, they would.
+    #[serde(rename = "done")]
+    Synced {
+        files: u64,
+        /// What was done, or is to be.
+        actions: u64,
+        /// What was left alone.
+        left: u64,
+        bytes_sent: u64,
+        bytes_received: u64,
+        dry_run: bool,
+        /// The digest of all names and contents.
+        root: String,
+        seconds: f64,
+    },
     /// It ended otherwise.
     Error { class: &'static str, side: &'static str, message: String, hint: String, exit_code: u8 },
 }
@@ -100,6 +127,9 @@ pub(crate) enum Phase {
     Offering,
     Sending,
     Settling,
+    Scanning,
+    Comparing,
+    Syncing,
 }
 
 impl Phase {
@@ -116,6 +146,9 @@ impl Phase {
             Self::Offering => "waiting for the server to be ready",
             Self::Sending => "sending",
             Self::Settling => "waiting for the server to confirm",
+            Self::Scanning => "reading the directory",
+            Self::Comparing => "waiting for the server to compare",
+            Self::Syncing => "sending and receiving",
         }
     }
 }

@@ -2,6 +2,7 @@
 //! [`transfer`], and nowhere else, errors of the libraries become any of these.
 
 mod octopii;
+mod sync;
 mod transfer;
 
 use std::io;
@@ -85,6 +86,10 @@ impl Failure {
             Self::Fetch(error) => transfer::fetch(error),
             Self::Destination(error) => transfer::destination(error),
             Self::Push(error) => transfer::push(error),
+            Self::Sync(error) => sync::sync(error),
+            Self::LeftAlone { .. } => {
+                here(Other, "run the same command again once the files are at rest; the rest is done")
+            }
             Self::Source(error) => transfer::source(error),
             Self::Spool(_) => {
                 here(LocalIo, "see to the space in the directory for temporary files, or set TMPDIR")

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use shiplane_protocols::access::{EditError, Host, IssueError, PeerName, PeersError};
 use shiplane_protocols::files::{DestinationError, SourceError};
+use shiplane_protocols::sync::SyncError;
 use shiplane_protocols::{FetchError, PushError};
 use shiplane_rpc::CallError;
 use shiplane_transport::compat::{OctopiiBindError, OctopiiConnectError};
@@ -59,6 +60,10 @@ pub(crate) enum Failure {
     Destination(DestinationError),
     #[error(transparent)]
     Push(#[from] PushError),
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    #[error("{paths} paths changed while they were synced, and were left alone")]
+    LeftAlone { paths: usize },
     #[error("cannot push this: {0}")]
     Source(SourceError),
     #[error("cannot read standard input into a temporary file: {0}")]

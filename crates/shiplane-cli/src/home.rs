@@ -1,4 +1,4 @@
-//! Where this machine's key and list of peers are kept.
+//! Where this machine's key, its list of peers and what it remembers of syncs are kept.
 
 use std::ffi::OsString;
 use std::path::{self, PathBuf};
@@ -42,6 +42,11 @@ impl Home {
     /// The file of this machine's private key.
     pub(crate) fn identity_path(&self) -> PathBuf {
         self.data.join("identity")
+    }
+
+    /// The directory of what is remembered of syncs.
+    pub(crate) fn sync_path(&self) -> PathBuf {
+        self.data.join("sync")
     }
 
     /// The file of the standing peers.

@@ -158,7 +158,18 @@ impl<W: Write> Reporter<W> {
                 let mark = if path.contains('\\') { "\\" } else { "" };
                 self.write(|out| writeln!(out, "{mark}{sha256}  {path}"));
             }
-            (Audience::Person, done @ (Event::Done { .. } | Event::Pushed { .. })) if self.bar.is_some() => {
+            (Audience::Person, Event::Left { side, path, reason }) => {
+                print_line(&format!("left alone {side}: {path}: {reason}"));
+            }
+            (Audience::Person, Event::Action { side, change, path, from, why }) => {
+                let from = from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));
+                let change = change.replace('_', " ");
+                self.write(|out| writeln!(out, "{side}: {change} {path}{from} ({why})"));
+            }
+            (
+                Audience::Person,
+                done @ (Event::Done { .. } | Event::Pushed { .. } | Event::Synced { dry_run: false, .. }),
+            ) if self.bar.is_some() => {
                 self.end_bar();
                 print_line(&summary(done));
             }
@@ -253,6 +264,12 @@ fn summary(done: &Event) -> String {
         }
         Event::Pushed { files, bytes_sent, bytes_wire, bytes_resumed, seconds, .. } => {
             (files, *bytes_sent, *bytes_wire, "sent", bytes_resumed, seconds)
+        }
+        Event::Synced { files, actions, left, bytes_sent, bytes_received, seconds, .. } => {
+            let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+            let (sent, received) = (BinaryBytes(*bytes_sent), BinaryBytes(*bytes_received));
+            let done = format!("done: {files} files on both sides, {actions} actions");
+            return format!("{done}, {left} left alone, {sent} sent, {received} received in {took:.1?}");
         }
         _ => return String::new(),
     };

@@ -2,6 +2,7 @@
 
 mod octopii;
 mod push;
+mod sync;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -22,6 +23,7 @@ use crate::source_arg::{SourceArg, SourceError};
 
 pub(crate) use self::octopii::{OctopiiError, OctopiiGet, OctopiiPush, OctopiiServe};
 pub(crate) use self::push::{PushSettings, Pushed};
+pub(crate) use self::sync::SyncSettings;
 
 /// `serve`, settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +87,7 @@ pub(crate) enum SettingsError {
     TicketFile { from: String, source: io::Error },
     #[error("there is nothing to push: a target alone")]
     NoPath,
-    #[error("there is no target to push to")]
+    #[error("there is no target")]
     NoTarget,
     #[error("there is a target and a ticket file, and only one can be meant")]
     TwoTargets,

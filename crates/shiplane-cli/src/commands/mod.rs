@@ -8,13 +8,16 @@ mod octopii;
 mod peers;
 mod push;
 mod serve;
+mod sync;
 
 use std::{env, io};
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
 use crate::home::Home;
-use crate::settings::{GetSettings, OctopiiGet, OctopiiPush, OctopiiServe, PushSettings, ServeSettings};
+use crate::settings::{
+    GetSettings, OctopiiGet, OctopiiPush, OctopiiServe, PushSettings, ServeSettings, SyncSettings,
+};
 
 /// Does what was asked.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
@@ -30,6 +33,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Push(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");
             push::run(PushSettings::from_args(args, ticket, io::stdin())?, &home()?)
+        }
+        Command::Sync(args) => {
+            let ticket = env::var_os("SHIPLANE_TICKET");
+            sync::run(SyncSettings::from_args(args, ticket, io::stdin())?, &home()?)
         }
         Command::Id => id::run(&home()?),
         Command::Peers(command) => peers::run(command, &home()?),

@@ -79,7 +79,7 @@ async fn push(
 /// Sees to it that the server notices the end of a push that was cut, so that the same command can go on
 /// at once. A close may be lost where the path is full of what was sent before it; the reset of a stream is
 /// not, and any answer, if only that there is no such method, shows that it has arrived.
-async fn take_leave(client: &RpcClient) {
+pub(super) async fn take_leave(client: &RpcClient) {
     const PING: Method<(), ()> = Method::new("ping");
     let _ = client.call_typed(PING, &(), LEAVE_TIMEOUT).await;
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use shiplane_protocols::access::{AccessControl, Grant, HostPort, PeersFile, Scope, Ticket};
 use shiplane_protocols::files::SourceRoot;
+use shiplane_protocols::sync::SyncState;
 use shiplane_protocols::transfer::TransferOptions;
 use shiplane_protocols::{Compression, FileServer, TransferMetrics, WriteLimits};
 use shiplane_transport::{BindError, Identity, QuicTransport};
@@ -57,7 +58,10 @@ async fn serve(
         ..TransferOptions::default()
     };
     let server = match settings.writable {
-        true => FileServer::writable(root, access, options, WriteLimits::default()),
+        true => {
+            let state = SyncState::at(home.sync_path());
+            FileServer::syncing(root, &settings.root, access, options, WriteLimits::default(), state)
+        }
         false => FileServer::new(root, access, options),
     };
     server.run(transport, stop).await;
@@ -137,7 +141,11 @@ fn announce(settings: &ServeSettings, ticket: &Ticket, address: SocketAddr) -> R
     tracing::info!(%address, ticket = %ticket.redacted(), "listening");
     if io::stderr().is_terminal() {
         let ttl = show_duration(settings.ticket_ttl);
-        let push = if settings.writable { ", or shiplane push PATH... 'TICKET'" } else { "" };
+        let push = if settings.writable {
+            ", or shiplane push PATH... 'TICKET', or shiplane sync DIR 'TICKET'"
+        } else {
+            ""
+        };
         print_line(&format!(
             "hint: on the other machine: shiplane get 'TICKET' [DEST]{push}; the first key to use \
              the ticket within {ttl} owns it. Ctrl-C ends."

@@ -5,7 +5,7 @@ use shiplane_protocols::files::{DestinationError, FaultClass, SourceError};
 use shiplane_protocols::transfer::TransferError;
 use shiplane_protocols::{FetchError, PushError};
 use shiplane_rpc::{CallError, Fault, FaultCode};
-use shiplane_transport::{ConnectError, ConnectionEnd, RecvChunkError, StreamError};
+use shiplane_transport::{ConnectError, ConnectionEnd, RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::Code;
 
 use super::{Class, Side, Verdict};
@@ -123,7 +123,7 @@ pub(super) fn push(error: &PushError) -> Verdict {
 }
 
 /// The server will not have it, or could not take it.
-fn not_taken(code: FaultCode) -> Verdict {
+pub(super) fn not_taken(code: FaultCode) -> Verdict {
     let told = |class, hint| Verdict { class, side: Side::Peer, hint };
     match code {
         FaultCode::ReadOnly => told(Class::Refused, "the server must be started with --writable"),
@@ -163,7 +163,7 @@ pub(super) fn source(error: &SourceError) -> Verdict {
     Verdict { class, side: Side::ThisMachine, hint }
 }
 
-fn transfer(error: &TransferError) -> Verdict {
+pub(super) fn transfer(error: &TransferError) -> Verdict {
     use Class::{Integrity, LocalIo, Other, Unreachable};
     use Side::{Peer, ThisMachine};
     let (class, side, hint) = match error {
@@ -195,6 +195,32 @@ fn transfer(error: &TransferError) -> Verdict {
     Verdict { class, side, hint }
 }
 
+/// A single chunk was not received.
+pub(super) fn received(error: &RecvChunkError) -> Verdict {
+    match error {
+        RecvChunkError::Sink(_) | RecvChunkError::Abandoned => {
+            Verdict { class: Class::Other, side: Side::ThisMachine, hint: AGAIN }
+        }
+        RecvChunkError::Stream(error) => stream(error),
+        RecvChunkError::Recv(_) => Verdict { class: Class::Integrity, side: Side::Peer, hint: DAMAGED },
+        RecvChunkError::Frame(_) => Verdict { class: Class::Other, side: Side::Peer, hint: BROKEN_PEER },
+    }
+}
+
+/// A single chunk was not delivered.
+pub(super) fn chunk_not_sent(error: &SendChunkError) -> Verdict {
+    match error {
+        SendChunkError::Stream(error) => stream(error),
+        SendChunkError::ChecksumFailed => {
+            Verdict { class: Class::Integrity, side: Side::Peer, hint: DAMAGED }
+        }
+        SendChunkError::Source(_) | SendChunkError::Frame(_) => {
+            Verdict { class: Class::Other, side: Side::ThisMachine, hint: AGAIN }
+        }
+        _ => Verdict { class: Class::Other, side: Side::Peer, hint: AGAIN },
+    }
+}
+
 /// A chunk that failed for good.
 fn chunk(error: &RecvChunkError<DestinationError>) -> Verdict {
     match error {
@@ -216,7 +242,7 @@ fn stream(error: &StreamError) -> Verdict {
     }
 }
 
-fn call(error: &CallError) -> Verdict {
+pub(super) fn call(error: &CallError) -> Verdict {
     match error {
         CallError::Fault(fault) => answered(fault.code),
         CallError::Refused { code } => refused(*code),

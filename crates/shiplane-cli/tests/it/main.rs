@@ -7,6 +7,7 @@ mod flow;
 mod local;
 mod push;
 mod sessions;
+mod sync;
 mod transfers;
 
 // `cfg(test)` tells clippy that these may panic outside the tests themselves.

@@ -1,0 +1,86 @@
+//! `sync`, settled.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::PathBuf;
+
+use super::{SettingsError, audience, read_ticket};
+use crate::args::SyncArgs;
+use crate::progress::Audience;
+use crate::source_arg::SourceArg;
+
+/// `sync`, settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SyncSettings {
+    pub(crate) directory: PathBuf,
+    pub(crate) target: SourceArg,
+    pub(crate) dry_run: bool,
+    pub(crate) allow_mass_deletion: bool,
+    pub(crate) jobs: u16,
+    pub(crate) buffer_len_bytes: usize,
+    pub(crate) chunk_len_bytes: u64,
+    pub(crate) audience: Audience,
+}
+
+impl SyncSettings {
+    /// Settles what was typed. `ticket_variable` is the value of `SHIPLANE_TICKET`; `stdin` is read
+    /// only for `--ticket-file -`.
+    pub(crate) fn from_args(
+        args: SyncArgs,
+        ticket_variable: Option<OsString>,
+        stdin: impl Read,
+    ) -> Result<Self, SettingsError> {
+        let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
+        let target = match (args.ticket_file, args.target, ticket_variable) {
+            (Some(_), Some(_), _) => return Err(SettingsError::TwoTargets),
+            (Some(file), None, _) => read_ticket(&file, stdin)?,
+            (None, Some(target), _) | (None, None, Some(target)) => target,
+            (None, None, None) => return Err(SettingsError::NoTarget),
+        };
+        Ok(Self {
+            directory: args.directory,
+            target: SourceArg::parse(&target)?,
+            dry_run: args.dry_run,
+            allow_mass_deletion: args.allow_mass_deletion,
+            jobs: args.jobs,
+            buffer_len_bytes: args.buffer,
+            chunk_len_bytes: args.chunk,
+            audience: audience(args.json, args.quiet),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+    use crate::source_arg::Server;
+
+    fn settle(args: &[&str], variable: Option<&str>) -> Result<SyncSettings, SettingsError> {
+        let cli = Cli::try_parse_from([&["shiplane", "sync"], args].concat()).unwrap();
+        let Command::Sync(args) = cli.command else { panic!("{args:?}") };
+        SyncSettings::from_args(args, variable.map(Into::into), &b"in@h:1/d\n"[..])
+    }
+
+    #[test]
+    fn the_target_is_found_wherever_the_ticket_comes_from() {
+        const ENV: &str = "env@h:1/d";
+        for (args, variable, name) in [
+            (&["dir", "a@h:1"][..], Some(ENV), "a"),
+            (&["dir"], Some(ENV), "env"),
+            (&["dir", "--ticket-file", "-"], Some(ENV), "in"),
+        ] {
+            let settings = settle(args, variable).unwrap();
+            let SourceArg::Standing { server: Server::Name(found), .. } = settings.target else {
+                panic!("{args:?}")
+            };
+            assert_eq!((found.to_string().as_str(), settings.directory), (name, PathBuf::from("dir")));
+        }
+        assert!(matches!(settle(&["dir"], None), Err(SettingsError::NoTarget)));
+        assert!(matches!(settle(&["dir"], Some("")), Err(SettingsError::NoTarget)));
+        let both = settle(&["dir", "a@h:1", "--ticket-file", "-"], None);
+        assert!(matches!(both, Err(SettingsError::TwoTargets)));
+    }
+}

@@ -6,6 +6,7 @@ use shiplane_rpc::{CallError, RpcClient};
 use shiplane_transport::{Claim, StreamError};
 use shiplane_wire::{Digest, Promise, TransferId};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Compression, Direction,
@@ -183,9 +184,10 @@ impl Fetch {
         let connection = Arc::clone(self.client.connection());
         let timeout = connection.config().progress_timeout;
         let records = connection.open_records(self.transfer).await.map_err(TransferError::from)?;
-        let received = receive(self.claim, records, timeout, target, &options, events)
-            .await
-            .map_err(|error| explain(error, &connection))?;
+        let received =
+            receive(self.claim, records, timeout, target, &options, events, CancellationToken::new())
+                .await
+                .map_err(|error| explain(error, &connection))?;
         let durable = promise == Promise::Durable;
         confirm(&self.client, self.transfer, &received, durable, timeout).await?;
         if received.failed_count > 0 {

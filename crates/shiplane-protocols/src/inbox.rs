@@ -21,7 +21,7 @@ use shiplane_rpc::{Fault, FaultCode, Method, RequestContext, Router};
 use shiplane_transport::{ChunkSink, Claim, LaneOptions, PeerId, RecvChunkError};
 use shiplane_wire::{Code, Digest, FrameError, Promise, Stored, TransferId, Verified, limits};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use self::ledger::{Attempt, Begun, Key, Ledger};
 use crate::{
@@ -34,9 +34,12 @@ use crate::{
 pub struct InboxOptions {
     /// The largest delivery; a larger one is refused before its first byte. Default 16 MiB.
     pub max_len_bytes: u64,
-    /// Deliveries under way and waiting for the application; more are told to try again later. Times
-    /// `max_len_bytes` this bounds the memory. Default 16.
+    /// Deliveries under way and waiting for the application; more are told to try again later. Default 16.
     pub max_waiting: usize,
+    /// What all of those may hold together, at least one of the largest; more are told to try again later.
+    /// Default 32 MiB: half of the 64 MiB that a process should get by with, the other half being the
+    /// windows of its connections.
+    pub max_held_bytes: u64,
     /// How the chunks are received.
     pub lane: LaneOptions,
 }
@@ -46,6 +49,7 @@ impl Default for InboxOptions {
         Self {
             max_len_bytes: limits::MAX_PAYLOAD_CHUNK_LEN_BYTES,
             max_waiting: DEFAULT_WAITING,
+            max_held_bytes: DEFAULT_HELD_BYTES,
             lane: LaneOptions::default(),
         }
     }
@@ -63,7 +67,7 @@ pub struct Inbox {
 /// What was delivered, for the application to take.
 #[derive(Debug)]
 pub struct Deliveries {
-    queue: mpsc::Receiver<Delivered>,
+    queue: mpsc::Receiver<(Delivered, Held)>,
 }
 
 /// One delivery.
@@ -82,7 +86,8 @@ impl Inbox {
     #[must_use]
     pub fn new(options: InboxOptions) -> (Self, Deliveries) {
         let (outlet, queue) = mpsc::channel(options.max_waiting.max(1));
-        let shared = Arc::new(Shared { options, outlet, ledger: Arc::default() });
+        let space = Semaphore::new(kib(options.max_held_bytes.max(options.max_len_bytes)) as usize);
+        let shared = Arc::new(Shared { options, outlet, space: Arc::new(space), ledger: Arc::default() });
         (Self { shared }, Deliveries { queue })
     }
 
@@ -99,7 +104,8 @@ impl Inbox {
 impl Deliveries {
     /// The next delivery; `None` once the inbox and its routers are gone. Cancel-safe.
     pub async fn next(&mut self) -> Option<Delivered> {
-        self.queue.recv().await
+        // From here on the memory is the application's own.
+        self.queue.recv().await.map(|(delivered, _held)| delivered)
     }
 }
 
@@ -139,8 +145,26 @@ pub(crate) struct Put {
 #[derive(Debug)]
 struct Shared {
     options: InboxOptions,
-    outlet: mpsc::Sender<Delivered>,
+    outlet: mpsc::Sender<(Delivered, Held)>,
+    /// KiB that are not held.
+    space: Arc<Semaphore>,
     ledger: Arc<Ledger>,
+}
+
+/// A delivery's share of the memory.
+type Held = OwnedSemaphorePermit;
+
+/// A place in the queue and a share of the memory, taken before anything is received.
+#[derive(Debug)]
+struct Room {
+    place: mpsc::OwnedPermit<(Delivered, Held)>,
+    held: Held,
+}
+
+impl Room {
+    fn hand_over(self, delivered: Delivered) {
+        drop(self.place.send((delivered, self.held)));
+    }
 }
 
 impl Shared {
@@ -151,7 +175,7 @@ impl Shared {
             Ok(attempt) => attempt,
             Err(digest) => return Ok(Offered::Delivered { digest: *digest.as_bytes() }),
         };
-        let room = self.room()?;
+        let room = self.room(request.len_bytes)?;
         let in_use = |_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use");
         let claim = context.connection.claim(key.transfer).map_err(in_use)?;
         let expected = Expected { len_bytes: request.len_bytes, zstd: request.zstd };
@@ -160,7 +184,8 @@ impl Shared {
             let sink = Handover {
                 key: attempt.key(),
                 ledger: Arc::clone(&self.ledger),
-                data: BytesMut::new(),
+                // Its memory is set aside.
+                data: BytesMut::with_capacity(usize::try_from(request.len_bytes).unwrap_or(0)),
                 room,
             };
             let received = tokio::select! {
@@ -181,10 +206,10 @@ impl Shared {
         let digest = Digest::of(&request.data); // At most 1 MiB: well below a millisecond.
         match self.begin(key).await {
             Ok(attempt) => {
-                let room = self.room()?;
+                let room = self.room(request.data.len() as u64)?;
                 let delivered =
                     Delivered { peer: key.peer, transfer: key.transfer, data: request.data.into() };
-                let hand_over = || drop(room.send(delivered));
+                let hand_over = || room.hand_over(delivered);
                 match self.ledger.deliver(attempt.key(), digest, hand_over) {
                     true => Ok(()),
                     false => Err(Fault::new(FaultCode::Busy, "superseded by another attempt")),
@@ -207,11 +232,14 @@ impl Shared {
         }
     }
 
-    fn room(&self) -> Result<mpsc::OwnedPermit<Delivered>, Fault> {
-        self.outlet.clone().try_reserve_owned().map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Fault::new(FaultCode::Busy, "the inbox is full"),
+    fn room(&self, len_bytes: u64) -> Result<Room, Fault> {
+        let full = || Fault::new(FaultCode::Busy, "the inbox is full");
+        let place = self.outlet.clone().try_reserve_owned().map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => full(),
             mpsc::error::TrySendError::Closed(_) => Fault::new(FaultCode::Gone, "nobody takes deliveries"),
-        })
+        })?;
+        let held = Arc::clone(&self.space).try_acquire_many_owned(kib(len_bytes)).map_err(|_| full())?;
+        Ok(Room { place, held })
     }
 
     fn check_len(&self, len_bytes: u64) -> Result<(), Fault> {
@@ -284,7 +312,7 @@ struct Handover {
     key: (Key, u64),
     ledger: Arc<Ledger>,
     data: BytesMut,
-    room: mpsc::OwnedPermit<Delivered>,
+    room: Room,
 }
 
 impl ChunkSink for Handover {
@@ -299,7 +327,7 @@ impl ChunkSink for Handover {
     fn commit(self, verified: Verified) -> Result<(Stored, ()), Superseded> {
         let Key { peer, transfer } = self.key.0;
         let delivered = Delivered { peer, transfer, data: self.data.freeze() };
-        let hand_over = || drop(self.room.send(delivered));
+        let hand_over = || self.room.hand_over(delivered);
         match self.ledger.deliver(self.key, verified.digest(), hand_over) {
             true => Ok((verified.stored(Promise::Verified), ())),
             false => Err(Superseded),
@@ -310,5 +338,16 @@ impl ChunkSink for Handover {
 /// 1,024 deliveries of one peer: far more than can be under way at a time, in under 100 KiB.
 pub const MAX_REMEMBERED: usize = 1024;
 
-/// 16 deliveries of 16 MiB: 256 MiB at the most.
+/// 16: a burst of small deliveries finds room; what large ones may hold is bounded by itself.
 const DEFAULT_WAITING: usize = 16;
+
+/// Two deliveries of the default limit.
+const DEFAULT_HELD_BYTES: u64 = 32 << 20;
+
+/// Rounded up, so that nothing is free.
+fn kib(len_bytes: u64) -> u32 {
+    u32::try_from(len_bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).clamp(1, MAX_KIB)
+}
+
+/// 512 GiB, well within what a semaphore counts.
+const MAX_KIB: u32 = 1 << 29;

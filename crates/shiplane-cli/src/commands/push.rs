@@ -152,8 +152,8 @@ impl Run<'_> {
         }
     }
 
-    /// A server may be busy with what an interrupted run of this very push has left there; it notices
-    /// within its idle timeout that nobody is behind that any more.
+    /// A server may be busy with what another run has put there. An interrupted one of this very push it lets
+    /// us take over from; of any other it notices within its idle timeout that nobody is behind it any more.
     async fn open(
         &self,
         offer: &Offer,

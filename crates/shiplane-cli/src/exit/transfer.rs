@@ -190,7 +190,7 @@ pub(super) fn transfer(error: &TransferError) -> Verdict {
         TransferError::Destination(error) => return destination(error),
         TransferError::Source(_) => (LocalIo, ThisMachine, "see to the file"),
         TransferError::Undelivered { .. } => (Other, Peer, AGAIN),
-        TransferError::Abandoned => (Other, ThisMachine, AGAIN),
+        TransferError::TakenOver | TransferError::Abandoned => (Other, ThisMachine, AGAIN),
     };
     Verdict { class, side, hint }
 }

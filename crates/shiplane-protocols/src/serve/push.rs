@@ -58,7 +58,7 @@ pub(super) struct Writing {
 struct Held {
     claim: Claim,
     target: Limited,
-    _name: TargetClaim,
+    name: TargetClaim,
     _space: Option<Reserved>,
 }
 
@@ -86,6 +86,13 @@ impl FileServer {
         let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be pushed to this server");
         let writing = self.writing.as_ref().ok_or_else(read_only)?;
         let transfer = TransferId::from_bytes(request.transfer);
+        let job = JobKey::of_push(context.peer.as_bytes(), &request.source, &landing);
+        if !writing.pushes.knows(context.peer, transfer) {
+            // SPEC 5.7: whoever pushes the same again has given up on what it began before.
+            let taken_over = writing.targets.take_over(&landing, job);
+            // Busy, then, if it does not end in time.
+            let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, taken_over).await;
+        }
         let settle = match writing.pushes.begin(context.peer, transfer, &request) {
             Ok(settle) => settle,
             // SPEC 5.9: nothing happens twice.
@@ -94,7 +101,7 @@ impl FileServer {
         };
         let (durable, compression) = (request.durable, request.compression);
         let shown = escape(&landing).to_string();
-        match self.hold(writing, &context, request, landing).await {
+        match self.hold(writing, &context, request, landing, job).await {
             Ok(held) => {
                 tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "push opened");
                 // Whoever compresses decides how hard it tries.
@@ -123,6 +130,7 @@ impl FileServer {
         context: &RequestContext,
         request: PushOpen,
         landing: Vec<u8>,
+        job: JobKey,
     ) -> Result<Held, Fault> {
         if let (Some(total_bytes), Some(max_bytes)) = (request.total_bytes, writing.limits.max_transfer_bytes)
             && total_bytes > max_bytes
@@ -132,18 +140,17 @@ impl FileServer {
         let claim = context.connection.claim(TransferId::from_bytes(request.transfer));
         let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))?;
         let busy = || Fault::new(FaultCode::Busy, "somebody else is pushing to that name");
-        let name = writing.targets.claim(&landing).ok_or_else(busy)?;
+        let name = writing.targets.claim(&landing, job).ok_or_else(busy)?;
         let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
         let peer = context.peer;
         let max_bytes = writing.limits.max_transfer_bytes;
         let opening = tokio::task::spawn_blocking(move || {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
-            let job = JobKey::of_push(peer.as_bytes(), &request.source, &landing);
             let (destination, reserved) = open(&root, request, job, &space, &may_create)?;
             Ok::<_, DestinationError>(Held {
                 claim,
                 target: Limited { destination, max_bytes, announced_bytes: Arc::default() },
-                _name: name,
+                name,
                 _space: reserved,
             })
         });
@@ -163,6 +170,7 @@ impl FileServer {
         let (peer, transfer) = (connection.peer_id(), held.claim.transfer());
         let metrics = options.metrics.as_ref();
         let counting = Counting::begin(metrics, Direction::Received, connection.remote_addr());
+        let under_way = held.name.under_way();
         let received = take(&connection, held, &options).await;
         match &received {
             Ok(received) => {
@@ -177,6 +185,7 @@ impl FileServer {
         }
         let outcome = received.map(|received| done(&received, durable)).map_err(|error| failed(&error));
         let confirmed = settle.settle(outcome);
+        drop(under_way);
         // A shutdown waits until the pusher has been told, if it is there to be told.
         tokio::select! {
             () = confirmed.cancelled() => {}
@@ -265,15 +274,17 @@ async fn take(
     options: &TransferOptions,
 ) -> Result<Received, TransferError> {
     let config = connection.config();
-    let Held { claim, target, _name, _space } = held;
-    let opening = connection.open_records(claim.transfer());
-    let timeout = config.header_timeout;
-    let records =
-        tokio::time::timeout(timeout, opening).await.map_err(|_| TransferError::Silent { timeout })??;
+    let Held { claim, target, name, _space } = held;
+    let (stop, timeout) = (name.give_up(), config.header_timeout);
+    let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
+    let records = tokio::select! {
+        opened = opening => opened.map_err(|_| TransferError::Silent { timeout })??,
+        () = stop.cancelled() => return Err(TransferError::TakenOver),
+    };
     let options =
         TransferOptions { chunk_len_bytes: target.destination.chunk_len_bytes(), ..options.clone() };
     let events: EventFn = Arc::new(|_: TransferEvent| ());
-    let received = receive(claim, records, config.progress_timeout, target, &options, events).await;
+    let received = receive(claim, records, config.progress_timeout, target, &options, events, stop).await;
     received.map_err(|error| match (error, connection.end()) {
         (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
         (error, _) => error,
@@ -310,6 +321,7 @@ fn failed(error: &TransferError) -> Fault {
         | TransferError::Source(_)
         | TransferError::Undelivered { .. }
         | TransferError::Abandoned => Fault::new(FaultCode::Gone, "the transfer was cut"),
+        TransferError::TakenOver => Fault::new(FaultCode::Gone, error.to_string()),
     }
 }
 
@@ -380,6 +392,9 @@ const MAX_PUSHES_PER_PEER: usize = 32;
 /// Half of what a peer waits for progress by default: a pusher hears twice that its files are worked on
 /// before it would give up.
 const SETTLE_WAIT: Duration = Duration::from_secs(10);
+
+/// 5 s, half of what the caller waits: an earlier push ends at once unless its disk holds it up.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// 64 KiB: below it every chunk is mostly its own overhead of a stream and a round trip.
 const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;

@@ -94,6 +94,11 @@ impl<T: Clone + Send + Sync + 'static> Registry<T> {
         Ok(Settle { registry: self.clone(), key, stage, confirmed, settled: false })
     }
 
+    /// Whether the peer has used this id already.
+    pub(super) fn knows(&self, peer: PeerId, transfer: TransferId) -> bool {
+        self.lock().transfers.contains_key(&(peer, transfer))
+    }
+
     /// How a transfer ended, once it has. Cancel-safe.
     pub(super) async fn outcome(&self, peer: PeerId, transfer: TransferId) -> Result<T, Fault> {
         let found = self.lock().transfers.get(&(peer, transfer)).map(|found| found.stage.clone());

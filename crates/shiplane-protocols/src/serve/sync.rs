@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::sessions::{Begun, Sessions};
 use super::{FileServer, targets::TargetClaim};
 use crate::{
-    files::SourceError,
+    files::{JobKey, SourceError},
     methods::{denied, not_served, not_taken},
     sync::{
         Consent, Manifest, PlanError, ScanOptions, SyncError, SyncRequest, SyncResponse, SyncState,
@@ -88,9 +88,11 @@ impl FileServer {
             return known.opened(&request, answer_wait(&context)).await;
         }
         let busy = || Fault::new(FaultCode::Busy, "somebody else is writing there");
+        // A job that no push has: none takes over from a sync.
+        let job = JobKey::new(context.peer.as_bytes(), &request.path);
         let name = match request.dry_run {
             true => None,
-            false => Some(writing.targets.claim(&request.path).ok_or_else(busy)?),
+            false => Some(writing.targets.claim(&request.path, job).ok_or_else(busy)?),
         };
         let claim = context.connection.claim(TransferId::from_bytes(request.sync));
         let claim =

@@ -1,42 +1,87 @@
 //! What pushes write to, so that no two write to the same place at a time.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::Ordering},
 };
 
-use crate::files::{Destination, DestinationError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::files::{Destination, DestinationError, JobKey};
 
 /// The paths that pushes are writing to, none of which lies in another. A handle: clones share them.
 ///
 /// Two pushes to one name would mix file by file, since each file is published by itself. So one gets the
 /// name, and the other is told that it is busy.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Targets(Arc<Mutex<HashSet<Vec<u8>>>>);
+pub(super) struct Targets(Arc<Mutex<HashMap<Vec<u8>, Holder>>>);
+
+/// Who holds a path.
+#[derive(Debug)]
+struct Holder {
+    job: JobKey,
+    give_up: CancellationToken,
+    /// Closed once the push is over.
+    over: watch::Receiver<()>,
+}
 
 /// Holds a path for one push until it is dropped.
 #[derive(Debug)]
 pub(super) struct TargetClaim {
     targets: Targets,
     path: Vec<u8>,
+    give_up: CancellationToken,
+    under_way: UnderWay,
 }
+
+/// A push is not over before the last of these is dropped.
+pub(super) type UnderWay = Arc<watch::Sender<()>>;
 
 impl Targets {
     /// `None` while somebody writes to that path, to one above it or to one in it. The empty path is above
     /// all others.
-    pub(super) fn claim(&self, path: &[u8]) -> Option<TargetClaim> {
+    pub(super) fn claim(&self, path: &[u8], job: JobKey) -> Option<TargetClaim> {
         let mut held = self.lock();
         // There are no more than pushes under way.
-        if held.iter().any(|other| is_within(other, path) || is_within(path, other)) {
+        if held.keys().any(|other| is_within(other, path) || is_within(path, other)) {
             return None;
         }
-        held.insert(path.to_vec());
-        Some(TargetClaim { targets: self.clone(), path: path.to_vec() })
+        let (under_way, over) = watch::channel(());
+        let give_up = CancellationToken::new();
+        held.insert(path.to_vec(), Holder { job, give_up: give_up.clone(), over });
+        let under_way = Arc::new(under_way);
+        Some(TargetClaim { targets: self.clone(), path: path.to_vec(), give_up, under_way })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<Vec<u8>>> {
+    /// Ends the push of the same job to that very path, if there is one, and waits until it is over.
+    /// Cancel-safe: it ends all the same.
+    pub(super) async fn take_over(&self, path: &[u8], job: JobKey) {
+        let mut over = {
+            let held = self.lock();
+            let Some(holder) = held.get(path).filter(|holder| holder.job == job) else { return };
+            holder.give_up.cancel();
+            holder.over.clone()
+        };
+        // Nothing is ever sent: it ends with the last sender.
+        while over.changed().await.is_ok() {}
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Holder>> {
         // Each change is one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TargetClaim {
+    /// Cancelled when another push of the same job wants the path.
+    pub(super) fn give_up(&self) -> CancellationToken {
+        self.give_up.clone()
+    }
+
+    /// Keeps whoever takes over waiting until this is dropped too.
+    pub(super) fn under_way(&self) -> UnderWay {
+        Arc::clone(&self.under_way)
     }
 }
 
@@ -115,20 +160,45 @@ impl Drop for Reserved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::{JobKey, ReceiveOptions, Shape};
+    use crate::files::{ReceiveOptions, Shape};
+
+    fn job(source: &[u8]) -> JobKey {
+        JobKey::new(b"peer", source)
+    }
 
     #[test]
     fn nobody_writes_where_somebody_does() {
         let targets = Targets::default();
-        let held = targets.claim(b"a/b").unwrap();
+        let held = targets.claim(b"a/b", job(b"")).unwrap();
         for busy in ["", "a", "a/b", "a/b/c"] {
-            assert!(targets.claim(busy.as_bytes()).is_none(), "{busy}");
+            assert!(targets.claim(busy.as_bytes(), job(b"")).is_none(), "{busy}");
         }
-        let others: Vec<_> =
-            ["a/bc", "a/c", "b"].iter().map(|path| targets.claim(path.as_bytes()).unwrap()).collect();
+        let claim = |path: &&str| targets.claim(path.as_bytes(), job(b"")).unwrap();
+        let others: Vec<_> = ["a/bc", "a/c", "b"].iter().map(claim).collect();
         drop((held, others));
-        let _all = targets.claim(b"").unwrap();
-        assert!(targets.claim(b"x").is_none());
+        let _all = targets.claim(b"", job(b"")).unwrap();
+        assert!(targets.claim(b"x", job(b"")).is_none());
+    }
+
+    #[tokio::test]
+    async fn only_the_same_job_takes_a_path_over_and_not_before_its_holder_is_done() {
+        let targets = Targets::default();
+        let held = targets.claim(b"a", job(b"mine")).unwrap();
+        targets.take_over(b"a", job(b"other")).await;
+        targets.take_over(b"b", job(b"mine")).await;
+        assert!(!held.give_up().is_cancelled());
+
+        let (give_up, under_way) = (held.give_up(), held.under_way());
+        let holder = tokio::spawn(async move {
+            give_up.cancelled().await;
+            drop(held);
+            tokio::task::yield_now().await;
+            drop(under_way);
+        });
+        targets.take_over(b"a", job(b"mine")).await;
+        // What is left of it has nothing more to wait for.
+        holder.await.unwrap();
+        targets.claim(b"a", job(b"mine")).unwrap();
     }
 
     #[test]

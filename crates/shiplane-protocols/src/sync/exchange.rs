@@ -10,6 +10,7 @@ use shiplane_transport::{
     SendChunkError, StreamError, TransferStream,
 };
 use shiplane_wire::{Code, RelPath, TaggedChunk, TransferId};
+use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
 use super::codec::MAX_MANIFEST_LEN_BYTES;
@@ -160,7 +161,7 @@ async fn take(
     let timeout = connection.config().progress_timeout;
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = opening.await.map_err(|_| TransferError::Silent { timeout })??;
-    receive(claim, records, timeout, target, options, events).await
+    receive(claim, records, timeout, target, options, events, CancellationToken::new()).await
 }
 
 /// A stream that failed because the connection did is better told as that.

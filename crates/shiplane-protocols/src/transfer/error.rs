@@ -76,6 +76,9 @@ pub enum TransferError {
         /// Why.
         source: SendChunkError,
     },
+    /// Another push of the same to the same place has taken over.
+    #[error("another push of the same has taken over")]
+    TakenOver,
     /// A worker thread died, as when the runtime shuts down.
     #[error("the transfer was given up")]
     Abandoned,
@@ -187,6 +190,7 @@ impl TransferError {
             | Self::Call(_)
             | Self::Incomplete { .. }
             | Self::Undelivered { .. }
+            | Self::TakenOver
             | Self::Abandoned => Code::Cancelled,
         }
     }

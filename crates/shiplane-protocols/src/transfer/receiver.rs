@@ -9,6 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use shiplane_transport::{BiStream, Claim, RateLimiter, StreamError, TransferStream};
 use shiplane_wire::{Code, Digest, Entry, ProviderRecord, ReceiverRecord, RootHasher};
 use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     chunks::{ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
@@ -58,6 +59,7 @@ pub(crate) struct Received {
 /// it says so, and what the target undoes is undone.
 ///
 /// Not cancel-safe: dropping it resets the transfer's streams; what was verified is kept for the next run.
+/// `stop` does the same, and lets go of the target before it is told.
 pub(crate) async fn receive<T: Target>(
     claim: Claim,
     records: BiStream,
@@ -65,6 +67,7 @@ pub(crate) async fn receive<T: Target>(
     target: T,
     options: &TransferOptions,
     events: EventFn,
+    stop: CancellationToken,
 ) -> Result<Received, TransferError> {
     let (target, released) = Leased::new(target);
     let mut provider = RecordStream::new(records.recv);
@@ -91,6 +94,7 @@ pub(crate) async fn receive<T: Target>(
         target,
         timeout,
         events,
+        stop,
     };
     match receiver.run(&mut provider).await {
         Ok(summary) => {
@@ -120,6 +124,7 @@ struct Receiver<T: Target> {
     target: T,
     timeout: Duration,
     events: EventFn,
+    stop: CancellationToken,
     planner: Planner,
     publisher: Publisher,
     ledger: Ledger,
@@ -186,6 +191,7 @@ impl<T: Target> Receiver<T> {
                     }
                     self.after_planning()?;
                 }
+                () = self.stop.cancelled() => return Err(TransferError::TakenOver),
                 published = self.publisher.next(), if !self.publisher.is_idle() => {
                     self.on_published(published?);
                 }

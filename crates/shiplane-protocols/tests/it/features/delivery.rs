@@ -103,6 +103,31 @@ async fn ten_megabytes_of_text_cost_less_than_half() {
 }
 
 #[tokio::test]
+async fn what_waits_holds_no_more_than_was_allowed() {
+    let pair = Pair::new();
+    let small = InboxOptions { max_len_bytes: 60_000, max_held_bytes: 100_000, ..InboxOptions::default() };
+    let (mut deliveries, _) = pair.bob_takes(small);
+    let client = RpcClient::new(pair.alice.connect_to(pair.bob_addr()).await.unwrap());
+    for threshold_bytes in [0, 100_000] {
+        let auto = AutoOptions { threshold_bytes, ..AutoOptions::default() };
+        let send = async |len: usize| transfer_auto(&client, &memory(noise(len as u64, len)), &auto).await;
+        send(60_000).await.unwrap();
+        let full = send(60_000).await.unwrap_err();
+        assert!(
+            matches!(&full, DeliverError::Call(CallError::Fault(fault)) | DeliverError::Put(CallError::Fault(fault))
+                if fault.code == FaultCode::Busy),
+            "{full}"
+        );
+        send(30_000).await.unwrap();
+        assert_eq!(deliveries.next().await.unwrap().data.len(), 60_000);
+        send(60_000).await.unwrap();
+        for len in [30_000, 60_000] {
+            assert_eq!(deliveries.next().await.unwrap().data.len(), len);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_lost_acknowledgement_delivers_once() {
     let pair = Pair::with(impatient());
     let (mut deliveries, _) = pair.bob_takes(InboxOptions::default());

@@ -1,18 +1,26 @@
 //! A push that was cut goes on where it was.
 
-use std::{fs, sync::Mutex};
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+};
 
-use shiplane_protocols::{PushError, PushReport, PushRequest, transfer::TransferEvent};
+use shiplane_protocols::{
+    Push, PushError, PushReport, PushRequest, WriteLimits,
+    transfer::{TransferEvent, TransferOptions},
+};
 use shiplane_rpc::RpcClient;
+use shiplane_transport::Identity;
+use tokio::sync::oneshot;
 
 use super::{file, limits, named, push, push_watched, request, source};
 use crate::harness::{World, noise, tree};
 
 /// Pushes until so many bytes have moved, and lets go.
 async fn cut(world: &World, client: &RpcClient, request: &PushRequest, after_bytes: u64) {
-    let (half, reached) = tokio::sync::oneshot::channel();
+    let (half, reached) = oneshot::channel();
     let half = Mutex::new((0, Some(half)));
-    let events = std::sync::Arc::new(move |event| {
+    let events = Arc::new(move |event| {
         if let TransferEvent::Moved { len_bytes } = event {
             let mut half = half.lock().unwrap();
             half.0 += len_bytes;
@@ -30,14 +38,9 @@ async fn cut(world: &World, client: &RpcClient, request: &PushRequest, after_byt
     }
 }
 
-/// The server may hold what the first run held a moment longer.
+/// What the first run held is taken over.
 async fn again(world: &World, client: &RpcClient, request: &PushRequest) -> PushReport {
-    loop {
-        match push(world, client, source(&world.dest()), request).await {
-            Err(error) if error.is_busy() => tokio::task::yield_now().await,
-            other => break other.unwrap(),
-        }
-    }
+    push(world, client, source(&world.dest()), request).await.unwrap()
 }
 
 #[tokio::test]
@@ -65,7 +68,13 @@ async fn another_peer_or_another_source_does_not_take_over_what_was_kept() {
     let client = world.admitted_by(world.ticket_to_write("")).await;
     cut(&world, &client, &named("", "tree"), 500_000).await;
     let other_source = PushRequest { source_name: b"other".to_vec(), ..named("", "tree") };
-    let report = again(&world, &client, &other_source).await;
+    let report = loop {
+        // The server may hold what the first run held a moment longer.
+        match push(&world, &client, source(&world.dest()), &other_source).await {
+            Err(error) if error.is_busy() => tokio::task::yield_now().await,
+            other => break other.unwrap(),
+        }
+    };
     assert_eq!((report.sent_bytes, report.resumed_bytes), (1_000_000, 0));
 }
 
@@ -76,9 +85,8 @@ async fn a_source_that_is_not_there_any_more_is_an_error_and_the_rest_arrives() 
     fs::write(world.dest().join("goes"), noise(1, 200_000)).unwrap();
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let goes = world.dest().join("goes");
-    let opened =
-        shiplane_protocols::Push::open(&client, source(&world.dest()), &named("", "t")).await.unwrap();
-    let events = std::sync::Arc::new(move |event| {
+    let opened = Push::open(&client, source(&world.dest()), &named("", "t")).await.unwrap();
+    let events = Arc::new(move |event| {
         // The list is complete, and not a byte has been asked for yet.
         if matches!(event, TransferEvent::ScanComplete { .. }) {
             fs::remove_file(&goes).unwrap();
@@ -104,4 +112,65 @@ async fn what_came_through_a_pipe_has_the_mode_of_a_new_file() {
     fs::write(world.source().join("y"), b"").unwrap();
     let mode = |name| fs::metadata(world.source().join(name)).unwrap().permissions().mode();
     assert_eq!(mode("x"), mode("y"));
+}
+
+/// Pushes from a thread of its own until half has moved, then falls silent: nothing is sent any more, not
+/// even the end of the connection. It goes on when the sender is dropped.
+fn fall_silent(
+    client: crate::harness::Client,
+    ticket: shiplane_protocols::access::TicketSecret,
+    source: shiplane_protocols::files::Source,
+    options: TransferOptions,
+) -> (oneshot::Receiver<()>, std::sync::mpsc::Sender<()>, std::thread::JoinHandle<bool>) {
+    let (silent, is_silent) = oneshot::channel();
+    let (wake, asleep) = std::sync::mpsc::channel::<()>();
+    let asleep = Mutex::new((0, Some(silent), asleep));
+    let events = Arc::new(move |event| {
+        let TransferEvent::Moved { len_bytes } = event else { return };
+        let mut asleep = asleep.lock().unwrap();
+        asleep.0 += len_bytes;
+        if asleep.0 > 2_000_000
+            && let Some(tell) = asleep.1.take()
+        {
+            tell.send(()).unwrap();
+            // The whole runtime stands still with this thread. An error is the end of the story.
+            let _ = asleep.2.recv();
+        }
+    });
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rpc = client.connect().await.unwrap();
+            shiplane_protocols::redeem(&rpc, &ticket).await.unwrap();
+            let push = Push::open(&rpc, source, &named("", "tree")).await.unwrap();
+            push.send(&options, events).await.is_ok()
+        })
+    });
+    (is_silent, wake, thread)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_whose_pusher_fell_silent_is_taken_over_by_the_same_again() {
+    // One at a time: the old one's place is free as well.
+    let world = World::writable(WriteLimits { max_pushes_per_peer: 1, ..limits() });
+    fs::write(world.dest().join("large"), noise(7, 4_000_000)).unwrap();
+    let ticket = world.ticket_to_write("");
+    let key = world.outside().join("key");
+    let identity = || Identity::load_or_create(&key).unwrap();
+    let (first, second) = (world.client_as(identity()), world.client_as(identity()));
+    let from = source(&world.dest());
+    let (silent, wake, thread) = fall_silent(first, ticket.clone(), from, world.options.clone());
+    silent.await.unwrap();
+
+    let rpc = second.connect().await.unwrap();
+    shiplane_protocols::redeem(&rpc, &ticket).await.unwrap();
+    let other_source = PushRequest { source_name: b"other".to_vec(), ..named("", "tree") };
+    let busy = Push::open(&rpc, source(&world.dest()), &other_source).await.unwrap_err();
+    assert!(busy.is_busy(), "only the same takes over: {busy}");
+    let report = push(&world, &rpc, source(&world.dest()), &named("", "tree")).await.unwrap();
+    assert_eq!(tree(&world.source().join("tree")), tree(&world.dest()));
+    assert!(report.resumed_bytes > 0, "{report:?}");
+    assert_eq!(report.sent_bytes + report.resumed_bytes, 4_000_000);
+    drop(wake);
+    assert!(!thread.join().unwrap(), "what was taken over has failed");
 }

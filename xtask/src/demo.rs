@@ -1,8 +1,11 @@
-//! `cargo xtask demo`: the whole of shiplane on one machine. A tree is served by one process and got
-//! by another, compared byte by byte, then got again by a receiver that is killed half-way and resumes.
+//! `cargo xtask demo`: the whole of shiplane on one machine. A tree is served by one process and got by another,
+//! compared byte by byte, then got again by a receiver that is killed beyond half-way and resumes; pushed to a
+//! second server; and, changed on both sides, brought together again.
 
 mod cut;
+mod push;
 mod report;
+mod sync;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use self::cut::Resumed;
+use self::report::{Act, Report};
 use crate::compare::{self, Survey};
 use crate::dataset::{self, Size};
-use crate::process::Running;
+use crate::process::{Exit, Lines, Running};
 use crate::scratch::Scratch;
 use crate::shiplane::{Server, Shiplane};
 use crate::units;
@@ -24,7 +27,7 @@ use crate::units;
 pub(crate) struct Args {
     /// The directory to send; without it a data set is made
     path: Option<PathBuf>,
-    /// Leave the trees and the server's log where they are, and say where that is
+    /// Leave the trees and the servers' logs where they are, and say where that is
     #[arg(long)]
     keep: bool,
     /// Make a small data set: 32 MiB and 200 files
@@ -54,23 +57,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
     let source = source(args, scratch)?;
     let survey = compare::survey(&source)?;
-    scratch.expect_room(survey.bytes + survey.bytes / 8)?;
-    let server = shiplane.serve(&source, &scratch.directory("server")?)?;
-    println!("serving {} on loopback", source.display());
+    // Two copies at a time, and what a change of the largest file takes.
+    scratch.expect_room(3 * survey.bytes + survey.bytes / 8)?;
     let stage = Stage {
         shiplane,
-        server: &server,
         source: &source,
         survey,
         chunk_bytes: args.small.then_some(SMALL_CHUNK_BYTES),
         scratch,
-        receiver: scratch.directory("receiver")?,
+        home: scratch.directory("home")?,
     };
-    let acted = stage.act(args.path.is_none());
-    // The log ends up in the scratch directory, which is about to go.
-    let (first_run, resumed) = acted.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
-    server.stop()?;
-    println!("{}", report::table(&survey, first_run, resumed.as_ref()));
+    let report = stage.act(args.path.is_none())?;
+    println!("{}", report.text());
     Ok(())
 }
 
@@ -83,8 +81,8 @@ fn source(args: &Args, scratch: &Scratch) -> Result<PathBuf> {
         return Ok(source);
     }
     let size = if args.small { Size::SMALL } else { Size::FULL };
-    // The tree and one copy of it.
-    scratch.expect_room(2 * size.room_bytes())?;
+    // The tree and its copies.
+    scratch.expect_room(4 * size.room_bytes())?;
     println!(
         "making a data set: one file of {}, {} small ones, odd names",
         units::bytes(size.large_bytes),
@@ -95,56 +93,82 @@ fn source(args: &Args, scratch: &Scratch) -> Result<PathBuf> {
     Ok(source)
 }
 
-/// What both acts need.
+/// What all acts need.
 struct Stage<'a> {
     shiplane: &'a Shiplane,
-    server: &'a Server,
     source: &'a Path,
     survey: Survey,
-    /// What is verified, kept and resumed as one, where that is not the default of `get`.
+    /// What is verified, kept and resumed as one, where that is not the default.
     chunk_bytes: Option<u64>,
     scratch: &'a Scratch,
-    /// The receiver's own state, the same for all its runs, as a user's is.
-    receiver: PathBuf,
+    /// The user's own state, the same for all runs but the servers'.
+    home: PathBuf,
 }
 
 impl Stage<'_> {
-    /// A plain run, then one that is cut. `must_cut`: the tree is large enough for that by design.
-    fn act(&self, must_cut: bool) -> Result<(Duration, Option<Resumed>)> {
+    /// All acts. `must_cut`: the tree is large enough for that by design.
+    fn act(&self, must_cut: bool) -> Result<Report> {
+        let server = self.shiplane.serve(self.source, &self.scratch.directory("server")?)?;
+        println!("serving {} on loopback", self.source.display());
+        // The log ends up in the scratch directory, which is about to go.
+        let got = self.get_twice(&server, must_cut);
+        let (got, resumed) = got.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
+        let served = server.stop()?.used.peak_rss_bytes;
+
+        let theirs = self.scratch.directory("theirs")?;
+        let server = self.shiplane.serve_writable(&theirs, &self.scratch.directory("writable server")?)?;
+        println!("serving an empty directory, for writing");
+        let both = self.push(&server, &theirs).and_then(|pushed| Ok((pushed, self.sync(&server, &theirs)?)));
+        let (pushed, synced) = both.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
+        let served = served.max(server.stop()?.used.peak_rss_bytes);
+        let report = Report { survey: self.survey, got, resumed, pushed, synced, served_rss_bytes: served };
+        report.expect_memory_within(MAX_RSS_BYTES)?;
+        Ok(report)
+    }
+
+    /// A plain run, then one that is cut.
+    fn get_twice(&self, server: &Server, must_cut: bool) -> Result<(Act, Option<cut::Resumed>)> {
         println!("getting it");
-        let first_run = self.get_whole()?;
-        println!("getting it again, into an empty directory, and killing the receiver half-way");
-        let resumed = self.get_cut()?;
+        let copy = self.copy();
+        let (act, _) = self.run(GET, &mut self.get(server, &copy))?;
+        self.expect_equal(self.source, &copy)?;
+        println!("getting it again, into an empty directory, and killing the receiver on the way");
+        let resumed = self.get_cut(server)?;
         if resumed.is_none() && must_cut {
             bail!("the receiver ended before it could be killed, {} times", cut::ATTEMPTS);
         }
-        Ok((first_run, resumed))
+        Ok((act, resumed))
     }
 
-    /// One run from start to end; says how long it took.
-    fn get_whole(&self) -> Result<Duration> {
-        let destination = self.scratch.path().join("copy");
-        let mut command = self.get(&destination);
-        let started = Instant::now();
-        let running = Running::start(GET, command.stdout(Stdio::null()))?;
-        running.wait(GET_LIMIT)?.expect_success(GET)?;
-        let time = started.elapsed();
-        self.expect_equal(&destination)?;
-        remove(&destination)?;
-        Ok(time)
+    /// Where the first run puts it. It is what is synced later.
+    fn copy(&self) -> PathBuf {
+        self.scratch.path().join("copy")
     }
 
     /// `shiplane get`, the same for every run: a run resumes what the same command left.
-    fn get(&self, destination: &Path) -> Command {
-        let mut command = self.shiplane.get(self.server, destination, &self.receiver);
+    fn get(&self, server: &Server, destination: &Path) -> Command {
+        self.in_chunks(self.shiplane.get(server, destination, &self.home))
+    }
+
+    fn in_chunks(&self, mut command: Command) -> Command {
         if let Some(bytes) = self.chunk_bytes {
             command.arg("--chunk").arg(bytes.to_string());
         }
         command
     }
 
-    fn expect_equal(&self, destination: &Path) -> Result<()> {
-        compare::expect_equal(self.source, destination)?;
+    /// Runs a command to its end, with events instead of a bar where `--json` is among its arguments.
+    fn run(&self, name: &str, command: &mut Command) -> Result<(Act, Vec<String>)> {
+        let started = Instant::now();
+        let mut running = Running::start(name, command.stdout(Stdio::piped()))?;
+        let stdout = Lines::of(running.take_stdout().context("it has no standard output")?);
+        let exit: Exit = running.wait(RUN_LIMIT)?.expect_success(name)?;
+        let act = Act { time: started.elapsed(), peak_rss_bytes: exit.used.peak_rss_bytes };
+        Ok((act, stdout.rest()))
+    }
+
+    fn expect_equal(&self, original: &Path, copy: &Path) -> Result<()> {
+        compare::expect_equal(original, copy)?;
         println!("  compared byte by byte: equal");
         Ok(())
     }
@@ -160,4 +184,7 @@ const GET: &str = "shiplane get";
 const SMALL_CHUNK_BYTES: u64 = 256 << 10;
 
 /// Only against a hang: a tree that a user gives may be large.
-const GET_LIMIT: Duration = Duration::from_secs(3600);
+const RUN_LIMIT: Duration = Duration::from_secs(3600);
+
+/// What no process needs more than, however large the tree.
+const MAX_RSS_BYTES: u64 = 64 << 20;

@@ -35,7 +35,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Send a tree over loopback, compare it, kill a second run half-way and resume it
+    /// Get a tree over loopback, kill a second run and resume it, push it, sync it; compare each time
     Demo(demo::Args),
     /// Everything that must be green before a change goes in
     Ci,

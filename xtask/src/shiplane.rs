@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-pub(crate) use self::events::{Outcome, outcome};
+pub(crate) use self::events::{Outcome, Pushed, Synced};
 use crate::cargo;
 use crate::process::{Exit, Lines, Running, Signal};
 
@@ -25,12 +25,21 @@ impl Shiplane {
         Ok(Self { binary: cargo::build_release("shiplane-cli", "shiplane")? })
     }
 
-    /// Serves `directory` on loopback. `state` is a directory for its identity and its log.
+    /// Serves `directory` on loopback, for reading. `state` is a directory for its identity and its log.
     pub(crate) fn serve(&self, directory: &Path, state: &Path) -> Result<Server> {
+        self.serve_with(directory, state, &[])
+    }
+
+    /// As [`serve`](Self::serve), for writing too.
+    pub(crate) fn serve_writable(&self, directory: &Path, state: &Path) -> Result<Server> {
+        self.serve_with(directory, state, &["--writable"])
+    }
+
+    fn serve_with(&self, directory: &Path, state: &Path, options: &[&str]) -> Result<Server> {
         let log = state.join("serve.log");
         let stderr = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = self.command(state);
-        command.arg("serve").arg(directory).args(["--listen", "127.0.0.1:0"]);
+        command.arg("serve").arg(directory).args(["--listen", "127.0.0.1:0"]).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut running = Running::start("shiplane serve", &mut command)?;
         let stdout = Lines::of(running.take_stdout().context("the server has no standard output")?);
@@ -48,6 +57,22 @@ impl Shiplane {
         let mut command = self.command(state);
         command.arg("get").arg(&server.ticket).arg(destination);
         command.stdin(Stdio::null());
+        command
+    }
+
+    /// `shiplane push SOURCE TICKET`, not yet started. `state` is the sender's own directory.
+    pub(crate) fn push(&self, source: &Path, server: &Server, state: &Path) -> Command {
+        self.with_local("push", source, server, state)
+    }
+
+    /// `shiplane sync DIRECTORY TICKET`, not yet started. `state` is this side's own directory.
+    pub(crate) fn sync(&self, directory: &Path, server: &Server, state: &Path) -> Command {
+        self.with_local("sync", directory, server, state)
+    }
+
+    fn with_local(&self, verb: &str, path: &Path, server: &Server, state: &Path) -> Command {
+        let mut command = self.command(state);
+        command.arg(verb).arg(path).arg(&server.ticket).stdin(Stdio::null());
         command
     }
 

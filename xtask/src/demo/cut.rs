@@ -1,4 +1,4 @@
-//! A receiver that is killed half-way, and the run that finishes its work.
+//! A receiver that is killed on the way, and the run that finishes its work.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use walkdir::WalkDir;
 
-use super::{GET, GET_LIMIT, Stage, remove};
+use super::report::Act;
+use super::{GET, RUN_LIMIT, Stage, remove};
 use crate::interrupt;
-use crate::process::{Lines, Running};
-use crate::shiplane::{self, Outcome};
+use crate::process::Running;
+use crate::shiplane::{Outcome, Server};
 
 /// What the second run did.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,8 @@ pub(super) struct Resumed {
     pub(super) had_bytes: u64,
     /// What the second run says of itself.
     pub(super) outcome: Outcome,
-    /// How long the second run took.
-    pub(super) time: Duration,
+    /// The second run.
+    pub(super) act: Act,
 }
 
 /// How often a receiver may end before it is killed, until we give up. Each attempt kills earlier.
@@ -30,19 +31,20 @@ pub(super) const ATTEMPTS: u32 = 4;
 
 impl Stage<'_> {
     /// Kills one run, finishes it with another, compares. `None` if every receiver was too fast.
-    pub(super) fn get_cut(&self) -> Result<Option<Resumed>> {
+    pub(super) fn get_cut(&self, server: &Server) -> Result<Option<Resumed>> {
         let destination = self.scratch.path().join("cut copy");
-        for attempt in 1..=ATTEMPTS {
-            let enough_bytes = self.survey.bytes >> attempt;
+        for attempt in 0..ATTEMPTS {
+            let enough_bytes = (self.survey.bytes / 10 * 6) >> attempt;
             if enough_bytes == 0 {
                 return Ok(None);
             }
-            if let Some(had_bytes) = self.get_until(&destination, enough_bytes)? {
+            if let Some(had_bytes) = self.get_until(server, &destination, enough_bytes)? {
                 // A killed receiver leaves its bar standing, and the cursor at the end of it.
                 let below_bar = if io::stderr().is_terminal() { "\n" } else { "" };
                 println!("{below_bar}  killed; the same command again, to resume");
-                let resumed = self.resume(&destination, had_bytes)?;
-                self.expect_equal(&destination)?;
+                let resumed = self.resume(server, &destination, had_bytes)?;
+                self.expect_equal(self.source, &destination)?;
+                remove(&destination)?;
                 return Ok(Some(resumed));
             }
             remove(&destination)?;
@@ -52,8 +54,8 @@ impl Stage<'_> {
 
     /// Kills the receiver once `enough_bytes` have landed and says how many had. `None` if it ended
     /// first.
-    fn get_until(&self, destination: &Path, enough_bytes: u64) -> Result<Option<u64>> {
-        let mut command = self.get(destination);
+    fn get_until(&self, server: &Server, destination: &Path, enough_bytes: u64) -> Result<Option<u64>> {
+        let mut command = self.get(server, destination);
         let mut running = Running::start(GET, command.stdout(Stdio::null()))?;
         let started = Instant::now();
         while landed_bytes(destination) < enough_bytes {
@@ -62,8 +64,8 @@ impl Stage<'_> {
                 exit.expect_success(GET)?;
                 return Ok(None);
             }
-            if started.elapsed() > GET_LIMIT {
-                bail!("half of the tree has not landed within {} s", GET_LIMIT.as_secs());
+            if started.elapsed() > RUN_LIMIT {
+                bail!("what is to be killed has not come so far within {} s", RUN_LIMIT.as_secs());
             }
             std::thread::sleep(WATCH);
         }
@@ -72,16 +74,12 @@ impl Stage<'_> {
         Ok(was_killed.then(|| landed_bytes(destination)))
     }
 
-    fn resume(&self, destination: &Path, had_bytes: u64) -> Result<Resumed> {
-        let mut command = self.get(destination);
-        let started = Instant::now();
-        let mut running = Running::start(GET, command.arg("--json").stdout(Stdio::piped()))?;
-        let stdout = Lines::of(running.take_stdout().context("the receiver has no standard output")?);
-        running.wait(GET_LIMIT)?.expect_success(GET)?;
-        let time = started.elapsed();
-        let outcome = shiplane::outcome(&stdout.rest())?;
+    fn resume(&self, server: &Server, destination: &Path, had_bytes: u64) -> Result<Resumed> {
+        let mut command = self.get(server, destination);
+        let (act, events) = self.run(GET, command.arg("--json"))?;
+        let outcome = Outcome::of(&events)?;
         self.judge(outcome, had_bytes)?;
-        Ok(Resumed { had_bytes, outcome, time })
+        Ok(Resumed { had_bytes, outcome, act })
     }
 
     /// Whether what was on the disk has been made use of.
@@ -94,6 +92,13 @@ impl Stage<'_> {
         let in_flight_bytes = CHUNKS_IN_FLIGHT * self.chunk_bytes.unwrap_or(MAX_CHUNK_BYTES);
         if resumed_bytes + in_flight_bytes < had_bytes {
             bail!("{had_bytes} bytes had landed, but only {resumed_bytes} were made use of");
+        }
+        // Of a tree of half a gigabyte, what was in flight is little.
+        if tree_bytes >= 500_000_000
+            && had_bytes >= tree_bytes / 10 * 6
+            && received_bytes > tree_bytes / 20 * 9
+        {
+            bail!("killed at 60 % or later, and yet {received_bytes} of {tree_bytes} bytes came again");
         }
         Ok(())
     }

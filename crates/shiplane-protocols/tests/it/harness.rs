@@ -139,6 +139,11 @@ impl World {
         Self { dir, key, server, access, shutdown, running, options, receive }
     }
 
+    /// How many connections the server has now.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.server.open_connections()
+    }
+
     /// Beside what is served: nothing may ever get there.
     pub(crate) fn outside(&self) -> PathBuf {
         self.dir.path().to_owned()

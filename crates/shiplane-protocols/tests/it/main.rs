@@ -13,6 +13,8 @@ mod fuzz_corpus;
 mod harness;
 mod hostile;
 #[cfg(unix)]
+mod one_connection;
+#[cfg(unix)]
 mod push;
 #[cfg(unix)]
 mod sync;

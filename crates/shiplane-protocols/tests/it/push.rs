@@ -22,7 +22,7 @@ fn limits() -> WriteLimits {
 }
 
 /// What is to be pushed into `path` in the name of `path`'s own content.
-fn request(path: &str) -> PushRequest {
+pub(crate) fn request(path: &str) -> PushRequest {
     PushRequest {
         path: path.into(),
         name: None,
@@ -43,14 +43,14 @@ fn source(path: &Path) -> Source {
 }
 
 /// A file with that name and content, wherever it is.
-fn file(name: &str, content: &[u8]) -> Source {
+pub(crate) fn file(name: &str, content: &[u8]) -> Source {
     use std::io::Write;
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(content).unwrap();
     Source::of_open_file(file, name.as_bytes()).unwrap()
 }
 
-async fn push(
+pub(crate) async fn push(
     world: &World,
     client: &RpcClient,
     source: Source,

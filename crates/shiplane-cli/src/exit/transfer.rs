@@ -126,6 +126,7 @@ pub(super) fn push(error: &PushError) -> Verdict {
 pub(super) fn not_taken(code: FaultCode) -> Verdict {
     let told = |class, hint| Verdict { class, side: Side::Peer, hint };
     match code {
+        FaultCode::Unauthorised => told(Class::Identity, ASK_TO_WRITE),
         FaultCode::ReadOnly => told(Class::Refused, "the server must be started with --writable"),
         FaultCode::Exists => told(
             Class::Refused,
@@ -348,5 +349,8 @@ const BROKEN_PEER: &str =
 
 const ASK_FOR_RIGHTS: &str =
     "ask the server's owner for a new ticket, or for shiplane peers add with what shiplane id prints here";
+
+const ASK_TO_WRITE: &str = "ask the server's owner for a ticket of shiplane serve --writable, or for shiplane \
+     peers add --write with what shiplane id prints here";
 
 const FAULT_HERE: &str = "this is a fault of shiplane; please report it";

@@ -97,7 +97,8 @@ fn a_server_is_writable_only_if_it_says_so() {
     let (here, there) = (Machine::new(), Machine::new());
     here.write("a", "a");
     let server = there.serve("inbox");
-    here.run(&["push", "a", server.ticket()]).failed(4, "may not write here");
+    let run = here.run(&["push", "a", server.ticket()]).failed(4, "may not write here");
+    assert!(run.err.contains("serve --writable") && run.err.contains("--write "), "{run:?}");
     drop(server);
 
     there.run(&["peers", "add", "laptop", &here.id(), "--read", "--write"]).done();

@@ -135,7 +135,7 @@ fn who_may_not_is_told_so() {
     let server = serve(&there);
     here.run(&["sync", "missing", server.ticket()]).failed(7, "does not exist");
     here.write("file", "x");
-    here.run(&["sync", "file", server.ticket()]).told(6, "");
+    here.run(&["sync", "file", server.ticket()]).failed(6, "file is not a directory");
     here.run(&["sync", "data"]).failed(2, "there is no target");
     here.run(&["sync", "data", &server.ticket_for("../x")]).told(2, "");
     assert!(!there.file("data/mine").exists());

@@ -78,7 +78,7 @@ impl SourceRoot {
         self.directory().is_some()
     }
 
-    pub(super) fn directory(&self) -> Option<&Arc<Dir>> {
+    pub(crate) fn directory(&self) -> Option<&Arc<Dir>> {
         match &self.0 {
             Served::Directory(root) => Some(root),
             Served::File(_) => None,

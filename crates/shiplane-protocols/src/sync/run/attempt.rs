@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shiplane_rpc::{CallError, Method, RpcClient};
 use shiplane_transport::{Claim, PeerConnection};
-use shiplane_wire::{Digest, TransferId, limits};
+use shiplane_wire::{Digest, TransferId, escape, limits};
 use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
@@ -18,7 +18,7 @@ use crate::sync::messages::{
     SyncSettled, SyncStart, SyncStarted,
 };
 use crate::sync::work::{Prepared, Work};
-use crate::sync::{LeftWhy, Manifest, ScanOptions, Side, SyncError};
+use crate::sync::{LeftWhy, Manifest, ScanError, ScanOptions, Side, SyncError};
 use crate::transfer::{EventFn, TransferError};
 
 pub(super) struct Attempt<'a> {
@@ -103,6 +103,10 @@ impl<'a> Attempt<'a> {
         let cancel = self.cancelled.clone();
         move || {
             let root = SourceRoot::open(&job.directory)?;
+            if root.directory().is_none() {
+                let path = escape(job.directory.as_os_str().as_encoded_bytes()).to_string();
+                return Err(ScanError::NotDirectory { path }.into());
+            }
             let local = job.directory.canonicalize().unwrap_or_else(|_| job.directory.clone());
             let local = local.into_os_string().into_encoded_bytes();
             let site = if job.dry_run {

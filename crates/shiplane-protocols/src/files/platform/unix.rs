@@ -154,10 +154,27 @@ pub(in super::super) fn sync_filesystem(_dir: &Dir) -> io::Result<bool> {
 
 /// Gives `file` its size and, where the file system can, its space on the disk.
 pub(in super::super) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
+    if lives_in_memory(file) {
+        return file.set_len(size_bytes);
+    }
     match reserve_blocks(file, size_bytes) {
         Err(error) if is_unsupported(&error) => file.set_len(size_bytes),
         result => result,
     }
+}
+
+/// Whether its space is pages of memory: to set them aside is to fill them with zeros first, all at once and
+/// while every writer waits, a fifth of the time that a large file takes to arrive.
+#[cfg(target_os = "linux")]
+fn lives_in_memory(file: &File) -> bool {
+    /// `TMPFS_MAGIC` of linux/magic.h.
+    const TMPFS: u32 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type as u32 == TMPFS)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lives_in_memory(_file: &File) -> bool {
+    false
 }
 
 /// How much may still be written to the file system of `dir`.

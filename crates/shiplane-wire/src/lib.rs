@@ -104,13 +104,14 @@ mod hex;
 pub mod limits;
 mod path;
 mod records;
+mod side_by_side;
 
 pub use code::Code;
 pub use digest::{Digest, Hasher, RootError, RootHasher};
 pub use escape::{EscapedPath, escape, escape_truncated};
 pub use frame::{
     ChunkReceiver, ChunkSender, FrameError, Offer, Promise, RecvError, RecvStep, Refusal, Reply, SendError,
-    SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified,
+    SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified, VerifiedChunk, WholeChunk,
 };
 pub use header::{
     OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk,
@@ -121,3 +122,4 @@ pub use records::{
     Cut, Cuts, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord, Record, RecordError,
     RecordReader, SkipReason, Span, Version,
 };
+pub use side_by_side::digest_lanes;

@@ -1,8 +1,10 @@
 //! The size field of a frame, and the offer it becomes.
 
+use alloc::vec::Vec;
+
 use bytes::{Buf, Bytes};
 
-use super::{ChunkReceiver, FrameError};
+use super::{ChunkReceiver, FrameError, WholeChunk};
 use crate::limits::MAX_HASHED_LEN_BYTES;
 
 /// Reads the 8 bytes of a chunk's size, from pieces of any size.
@@ -88,5 +90,10 @@ impl Offer {
     /// Takes the chunk: what follows on the stream goes into the receiver.
     pub fn accept(self) -> ChunkReceiver {
         ChunkReceiver::new(self.len_bytes)
+    }
+
+    /// Takes the chunk whole, into `buffer`, whose content is of no interest: to be verified beside others.
+    pub fn gather(self, buffer: Vec<u8>) -> WholeChunk {
+        WholeChunk::new(self.len_bytes, buffer)
     }
 }

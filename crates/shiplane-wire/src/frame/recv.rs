@@ -219,6 +219,11 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// Only for what has just been compared with the sender's digest.
+    pub(super) const fn new(len_bytes: u64, digest: Digest) -> Self {
+        Self { len_bytes, digest }
+    }
+
     /// Size of the chunk's data.
     pub const fn len_bytes(&self) -> u64 {
         self.len_bytes

@@ -129,13 +129,13 @@ pub(crate) struct GetArgs {
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub(crate) durability: Durability,
     /// Chunks on their way at a time
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=32))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) jobs: u16,
     /// Bytes written at a time
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
     pub(crate) buffer: usize,
     /// Bytes verified, kept and resumed as one
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_chunk_size)]
+    #[arg(long, value_name = "SIZE", default_value = "512K", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
     /// The most to receive each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
@@ -182,13 +182,13 @@ pub(crate) struct PushArgs {
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub(crate) durability: Durability,
     /// Chunks on their way at a time
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=32))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) jobs: u16,
     /// Bytes read and sent at a time
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
     pub(crate) buffer: usize,
     /// Bytes verified, kept and resumed as one, if the server agrees
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_chunk_size)]
+    #[arg(long, value_name = "SIZE", default_value = "512K", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
     /// The most to send each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
@@ -359,7 +359,7 @@ enum SizeError {
 /// 4 KiB: a page; below it the system calls cost more than the copying.
 const MIN_BUFFER_LEN_BYTES: u64 = 4 << 10;
 
-/// 4 MiB: with the default of 16 jobs still all of the memory a process may take.
+/// 4 MiB: with 16 jobs still all of the memory a process may take.
 const MAX_BUFFER_LEN_BYTES: u64 = 4 << 20;
 
 /// 64 KiB: below it every chunk is mostly its own overhead of a stream and a round trip.

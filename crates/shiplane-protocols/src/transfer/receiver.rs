@@ -6,7 +6,7 @@ mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use shiplane_transport::{BiStream, Claim, RateLimiter, StreamError, TransferStream};
+use shiplane_transport::{BiStream, Claim, LaneOptions, SideBySide, StreamError, TransferStream};
 use shiplane_wire::{Code, Digest, Entry, ProviderRecord, ReceiverRecord, RootHasher};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -90,7 +90,11 @@ pub(crate) async fn receive<T: Target>(
         root: RootHasher::new(),
         failed: Vec::new(),
         may_compress: options.compression != Compression::Off,
-        rate: options.rate.clone(),
+        lane: LaneOptions {
+            rate: options.rate.clone(),
+            hashing: Some(SideBySide::new()),
+            ..LaneOptions::default()
+        },
         target,
         timeout,
         events,
@@ -133,7 +137,7 @@ struct Receiver<T: Target> {
     ahead: Option<Vec<(u64, Entry, Plan)>>,
     /// Whether the provider was told that chunks may be compressed.
     may_compress: bool,
-    rate: Option<RateLimiter>,
+    lane: LaneOptions,
     chunks: JoinSet<(u64, ChunkResult)>,
     /// Chunks that the provider repeats before the failed attempt has ended here.
     repeated: HashMap<u64, Opened>,
@@ -404,7 +408,7 @@ impl<T: Target> Receiver<T> {
         match self.ledger.chunk_opens(index) {
             Ok(Opens::Next(spans)) => {
                 let (target, events) = (self.target.clone(), Arc::clone(&self.events));
-                let received = receive_chunk(opened, target, spans, self.rate.clone(), events);
+                let received = receive_chunk(opened, target, spans, self.lane.clone(), events);
                 self.chunks.spawn(async move { (index, received.await) });
                 Ok(())
             }

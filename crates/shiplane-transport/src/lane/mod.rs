@@ -2,11 +2,14 @@
 //!
 //! Both directions have the same shape. A blocking thread owns the wire's state machine together with
 //! the source or the sink, so that reading, hashing and writing never delay the connection; an async
-//! task moves bytes between that thread and the stream, and applies the deadlines.
+//! task moves bytes between that thread and the stream, and applies the deadlines. Where
+//! [`hashing::SideBySide`] says so, chunks are held whole, and hashed together with others.
 
+pub(crate) mod hashing;
 pub(crate) mod recv;
 pub(crate) mod send;
 
+use self::hashing::SideBySide;
 use crate::rate::RateLimiter;
 
 /// How many buffers may lie between the disk thread and the stream, beside the one that either works on.
@@ -24,6 +27,9 @@ pub struct LaneOptions {
     /// How fast the bytes of the frame may move. Shared by as many chunks, in either direction, as
     /// there are clones of the limiter; debited per buffer. None: as fast as the path allows.
     pub rate: Option<RateLimiter>,
+    /// Where the chunk is hashed together with others of the same transfer, if it is small enough to be held
+    /// whole. None: as it moves.
+    pub hashing: Option<SideBySide>,
 }
 
 impl std::fmt::Debug for LaneOptions {
@@ -31,11 +37,17 @@ impl std::fmt::Debug for LaneOptions {
         f.debug_struct("LaneOptions")
             .field("progress", &self.progress.is_some())
             .field("rate", &self.rate)
+            .field("hashing", &self.hashing.is_some())
             .finish()
     }
 }
 
 impl LaneOptions {
+    /// Whom to hash a chunk of that size with.
+    fn hashes_whole(&self, len_bytes: u64) -> Option<&SideBySide> {
+        self.hashing.as_ref().filter(|_| len_bytes <= SideBySide::MAX_LEN_BYTES)
+    }
+
     fn advance(&self, len_bytes: usize) {
         if let Some(progress) = &self.progress {
             progress(len_bytes as u64);

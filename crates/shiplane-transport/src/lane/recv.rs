@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shiplane_wire::{ChunkReceiver, Code, Digest, Offer, RecvError, RecvStep, Refusal, Reply, Stored};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{LaneOptions, PIPELINE_DEPTH};
+use super::{LaneOptions, PIPELINE_DEPTH, hashing::SideBySide};
 use crate::{
     error::{RecvChunkError, StreamError},
     rate::RateLimiter,
@@ -28,21 +28,9 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
 ) -> Result<S::Output, RecvChunkError<S::Error>> {
     let BiStream { mut send, mut recv } = stream;
     let len_bytes = offer.len_bytes();
-    let frame_len_bytes = len_bytes + Digest::LEN_BYTES as u64;
-    let (batches, pipeline) = mpsc::channel(PIPELINE_DEPTH);
-    let writer_options = options.clone();
-    let writer = tokio::task::spawn_blocking(move || {
-        drain(offer.accept(), sink, pipeline, buffer_len_bytes, &writer_options)
-    });
-    let rate = options.rate.as_ref();
-    let fed = feed(&mut recv, batches, frame_len_bytes, buffer_len_bytes, progress_timeout, rate).await;
-    let written = writer.await.unwrap_or(Err(RecvChunkError::Abandoned));
-    let result = match (fed, written) {
-        // A failing stream ends the writer early as well; the stream says why.
-        (Err(error), Err(RecvChunkError::Recv(RecvError::Truncated { .. }))) | (Err(error), Ok(_)) => {
-            Err(error.into())
-        }
-        (_, written) => written,
+    let result = match options.hashes_whole(len_bytes) {
+        Some(hashing) => store_whole(offer, sink, &mut recv, hashing, progress_timeout, options).await,
+        None => store_flowing(offer, sink, &mut recv, buffer_len_bytes, progress_timeout, options).await,
     };
     match result {
         Ok((stored, output)) => {
@@ -56,6 +44,72 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
             Err(error)
         }
     }
+}
+
+/// Hashes and stores the chunk as it comes.
+async fn store_flowing<S: ChunkSink>(
+    offer: Offer,
+    sink: S,
+    recv: &mut RecvHalf,
+    buffer_len_bytes: usize,
+    progress_timeout: Duration,
+    options: &LaneOptions,
+) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
+    let frame_len_bytes = offer.len_bytes() + Digest::LEN_BYTES as u64;
+    let (batches, pipeline) = mpsc::channel(PIPELINE_DEPTH);
+    let writer_options = options.clone();
+    let writer = tokio::task::spawn_blocking(move || {
+        drain(offer.accept(), sink, pipeline, buffer_len_bytes, &writer_options)
+    });
+    let rate = options.rate.as_ref();
+    let fed = feed(recv, batches, frame_len_bytes, buffer_len_bytes, progress_timeout, rate).await;
+    let written = writer.await.unwrap_or(Err(RecvChunkError::Abandoned));
+    match (fed, written) {
+        // A failing stream ends the writer early as well; the stream says why.
+        (Err(error), Err(RecvChunkError::Recv(RecvError::Truncated { .. }))) | (Err(error), Ok(_)) => {
+            Err(error.into())
+        }
+        (_, written) => written,
+    }
+}
+
+/// Waits for all of the chunk, has it verified beside others, then stores it.
+async fn store_whole<S: ChunkSink>(
+    offer: Offer,
+    mut sink: S,
+    recv: &mut RecvHalf,
+    hashing: &SideBySide,
+    progress_timeout: Duration,
+    options: &LaneOptions,
+) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
+    let present = hashing.receives();
+    let mut chunk = offer.gather(hashing.take_buffer());
+    let mut pieces: [Bytes; PIECES_PER_READ] = std::array::from_fn(|_| Bytes::new());
+    while !chunk.is_complete() {
+        let read = tokio::time::timeout(progress_timeout, recv.read_many(&mut pieces)).await;
+        let read = read.map_err(|_| StreamError::TimedOut { timeout: progress_timeout })?;
+        let Some(count) = read? else { break };
+        if let Some(rate) = &options.rate {
+            // What is not read yet fills the stream's window, which slows the sender.
+            rate.take(pieces[..count].iter().map(Bytes::len).sum()).await;
+        }
+        // Copied at once: a piece keeps all of the datagram that it came in.
+        pieces[..count].iter_mut().for_each(|piece| chunk.push(&std::mem::take(piece)));
+    }
+    chunk.end().map_err(RecvChunkError::Recv)?;
+    let (done, verified) = oneshot::channel();
+    present.submit((chunk, done));
+    let chunk = verified.await.map_err(|_| RecvChunkError::Abandoned)?.map_err(RecvChunkError::Recv)?;
+    let options = options.clone();
+    let hashing = hashing.clone();
+    let storing = tokio::task::spawn_blocking(move || {
+        sink.write(chunk.payload()).map_err(RecvChunkError::Sink)?;
+        options.advance(chunk.payload().len());
+        let (verified, buffer) = chunk.into_parts();
+        hashing.put_buffer(buffer);
+        sink.commit(verified).map_err(RecvChunkError::Sink)
+    });
+    storing.await.unwrap_or(Err(RecvChunkError::Abandoned))
 }
 
 /// Answers a chunk that will not be received at all.

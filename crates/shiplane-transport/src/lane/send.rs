@@ -1,16 +1,24 @@
 //! Sending a chunk: source → hash → stream, then the receiver's status.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use shiplane_wire::{
     ChunkSender, Digest, OPENING_LEN_BYTES, SendError, SendStep, Status, StatusError, StatusReader,
+    WholeFrame,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
-use super::{LaneOptions, PIPELINE_DEPTH};
+use super::{
+    LaneOptions, PIPELINE_DEPTH,
+    hashing::{Present, SendJob},
+};
 use crate::{
     error::{SendChunkError, SourceError, StreamError},
+    rate::RateLimiter,
     source::ChunkRead,
     stream::{BiStream, RecvHalf, SendHalf},
 };
@@ -36,12 +44,13 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
 ) -> Result<SentChunk, SendChunkError> {
     let BiStream { mut send, mut recv } = stream;
     let len_bytes = source.len_bytes();
-    let (frames, pipeline) = mpsc::channel(PIPELINE_DEPTH);
-    let reader = tokio::task::spawn_blocking(move || pump(source, buffer_len_bytes, &frames));
+    // Present until the chunk is acknowledged: the next one on this lane comes right after it.
+    let present = options.hashes_whole(len_bytes).map(|hashing| Arc::new(hashing.sends()));
+    let (reader, pipeline) = Reader::start(source, buffer_len_bytes, present.clone());
 
     let mut status = StatusReader::while_sending();
     let written = {
-        let forward = forward(pipeline, len_bytes, &mut send, progress_timeout, options);
+        let forward = forward(pipeline, len_bytes, &mut send, buffer_len_bytes, progress_timeout, options);
         let mut forward = std::pin::pin!(forward);
         loop {
             tokio::select! {
@@ -53,7 +62,7 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
             }
         }
     };
-    let read = reader.await.unwrap_or(Err(PumpError::Source(SourceError::Abandoned)));
+    let read = reader.digest().await;
     let mut sent = match (written, read) {
         (Ok(()), Ok(digest)) => {
             send.finish()?;
@@ -102,6 +111,44 @@ struct Frame {
     payload_len_bytes: usize,
 }
 
+/// What reads the source on a blocking thread.
+enum Reader {
+    /// It hashes as it reads.
+    Flowing(JoinHandle<Result<Digest, PumpError>>),
+    /// It reads all, which is hashed with others.
+    Whole(JoinHandle<Result<oneshot::Receiver<Digest>, PumpError>>),
+}
+
+impl Reader {
+    fn start<R: ChunkRead>(
+        source: R,
+        buffer_len_bytes: usize,
+        present: Option<Arc<Present<SendJob>>>,
+    ) -> (Self, mpsc::Receiver<Frame>) {
+        let Some(present) = present else {
+            let (frames, pipeline) = mpsc::channel(PIPELINE_DEPTH);
+            let pumping = tokio::task::spawn_blocking(move || pump(source, buffer_len_bytes, &frames));
+            return (Self::Flowing(pumping), pipeline);
+        };
+        // Room for the whole frame: size, data and digest.
+        let (frames, pipeline) = mpsc::channel(3);
+        let reading = tokio::task::spawn_blocking(move || pump_whole(source, frames, &present));
+        (Self::Whole(reading), pipeline)
+    }
+
+    /// What was read. To be asked for once the pipeline has ended.
+    async fn digest(self) -> Result<Digest, PumpError> {
+        let abandoned = || PumpError::Source(SourceError::Abandoned);
+        match self {
+            Self::Flowing(pumping) => pumping.await.map_err(|_| abandoned())?,
+            Self::Whole(reading) => {
+                let hashed = reading.await.map_err(|_| abandoned())??;
+                hashed.await.map_err(|_| abandoned())
+            }
+        }
+    }
+}
+
 /// Why the reading thread ended early.
 enum PumpError {
     Source(SourceError),
@@ -124,7 +171,8 @@ fn pump<R: ChunkRead>(
     loop {
         match sender.poll().map_err(PumpError::Frame)? {
             SendStep::Transmit(bytes) => {
-                let payload_len_bytes = std::mem::take(&mut supplied_bytes);
+                let payload_len_bytes = bytes.len().min(supplied_bytes);
+                supplied_bytes -= payload_len_bytes;
                 frames
                     .blocking_send(Frame { bytes, payload_len_bytes })
                     .map_err(|_| PumpError::WriterGone)?;
@@ -151,32 +199,80 @@ fn pump<R: ChunkRead>(
     }
 }
 
-/// Moves frames from the reading thread to the stream. Ending, it unblocks that thread.
+/// Reads all of it, and lets it be hashed while it is on its way.
+fn pump_whole<R: ChunkRead>(
+    mut source: R,
+    frames: mpsc::Sender<Frame>,
+    present: &Present<SendJob>,
+) -> Result<oneshot::Receiver<Digest>, PumpError> {
+    let len_bytes = source.len_bytes();
+    let frame = WholeFrame::new(read_whole(&mut source)?, len_bytes).map_err(PumpError::Frame)?;
+    // Before the digest can leave: a receiver must never verify a torn read.
+    source.check_unchanged().map_err(PumpError::Source)?;
+    let data = frame.data().clone();
+    let payload_len_bytes = data.len();
+    // There is room for all of them; if nobody takes them, the async side has failed and says why.
+    let _ = frames.try_send(Frame { bytes: frame.size(), payload_len_bytes: 0 });
+    let _ = frames.try_send(Frame { bytes: data.clone(), payload_len_bytes });
+    let (done, hashed) = oneshot::channel();
+    let tell = move |digest: Digest| {
+        let bytes = Bytes::copy_from_slice(digest.as_bytes());
+        let _ = frames.try_send(Frame { bytes, payload_len_bytes: 0 });
+        let _ = done.send(digest);
+    };
+    present.submit((data, Box::new(tell)));
+    Ok(hashed)
+}
+
+/// In one piece if the source gives it so.
+fn read_whole<R: ChunkRead>(source: &mut R) -> Result<Bytes, PumpError> {
+    let len = usize::try_from(source.len_bytes()).unwrap_or(usize::MAX);
+    let first = source.read(len).map_err(PumpError::Source)?;
+    if first.len() >= len {
+        return Ok(first);
+    }
+    let mut all = BytesMut::from(first);
+    while all.len() < len {
+        let more = source.read(len - all.len()).map_err(PumpError::Source)?;
+        if more.is_empty() {
+            return Err(PumpError::Source(SourceError::Changed));
+        }
+        all.extend_from_slice(&more);
+    }
+    Ok(all.freeze())
+}
+
+/// Moves frames from the reading thread to the stream, in pieces of a buffer. Ending, it unblocks that
+/// thread.
 ///
 /// It ends with the digest's last byte, not with the thread: from that byte on a status is not early.
 async fn forward(
     mut pipeline: mpsc::Receiver<Frame>,
     len_bytes: u64,
     send: &mut SendHalf,
+    buffer_len_bytes: usize,
     progress_timeout: Duration,
     options: &LaneOptions,
 ) -> Result<(), SendChunkError> {
+    // A buffer may be longer than a burst: what must wait waits here, not in the path.
+    let burst_bytes = options.rate.as_ref().map_or(usize::MAX, RateLimiter::burst_bytes);
+    let max_piece_bytes = buffer_len_bytes.min(burst_bytes).max(1);
     let mut left_bytes = OPENING_LEN_BYTES as u64 + len_bytes + Digest::LEN_BYTES as u64;
     while left_bytes > 0
-        && let Some(mut frame) = pipeline.recv().await
+        && let Some(Frame { mut bytes, payload_len_bytes }) = pipeline.recv().await
     {
-        left_bytes -= frame.bytes.len() as u64;
-        if let Some(rate) = &options.rate {
-            // A buffer may be longer than a burst: what must wait waits here, not in the path.
-            while frame.bytes.len() > rate.burst_bytes() {
-                let piece = frame.bytes.split_to(rate.burst_bytes());
-                rate.take(piece.len()).await;
-                send.write_within(piece, progress_timeout).await?;
+        left_bytes -= bytes.len() as u64;
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(max_piece_bytes.min(bytes.len()));
+            let piece_len_bytes = piece.len();
+            if let Some(rate) = &options.rate {
+                rate.take(piece_len_bytes).await;
             }
-            rate.take(frame.bytes.len()).await;
+            send.write_within(piece, progress_timeout).await?;
+            if payload_len_bytes > 0 {
+                options.advance(piece_len_bytes);
+            }
         }
-        send.write_within(frame.bytes, progress_timeout).await?;
-        options.advance(frame.payload_len_bytes);
     }
     Ok(())
 }

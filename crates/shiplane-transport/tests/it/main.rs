@@ -20,5 +20,6 @@ mod openings;
 mod packet_size;
 mod pool;
 mod shutdown;
+mod side_by_side;
 mod trust;
 mod wire;

@@ -1,10 +1,45 @@
 //! A chunk that is gathered whole before it is verified, so that it can be hashed beside others.
 
 use alloc::vec::Vec;
-use core::fmt;
+use core::{cmp::Ordering, fmt};
 
-use super::{RecvError, Verified};
+use bytes::Bytes;
+
+use super::{RecvError, SendError, Verified};
 use crate::Digest;
+
+/// A chunk to send that is in memory whole, so that others can be hashed beside it: its frame is the
+/// [`size`](Self::size), the [`data`](Self::data), and the digest of that, however it was computed.
+#[derive(Clone, Debug)]
+pub struct WholeFrame {
+    data: Bytes,
+}
+
+impl WholeFrame {
+    /// Takes what the source gave for a chunk of `len_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::SourceShort`] or [`SendError::SourceLong`] if that is not its size.
+    pub fn new(data: Bytes, len_bytes: u64) -> Result<Self, SendError> {
+        let supplied_bytes = data.len() as u64;
+        match supplied_bytes.cmp(&len_bytes) {
+            Ordering::Less => Err(SendError::SourceShort { supplied_bytes, len_bytes }),
+            Ordering::Equal => Ok(Self { data }),
+            Ordering::Greater => Err(SendError::SourceLong { supplied_bytes, len_bytes }),
+        }
+    }
+
+    /// The size field.
+    pub fn size(&self) -> Bytes {
+        Bytes::copy_from_slice(&(self.data.len() as u64).to_le_bytes())
+    }
+
+    /// The data.
+    pub const fn data(&self) -> &Bytes {
+        &self.data
+    }
+}
 
 /// Receives one chunk into a buffer: the alternative to [`ChunkReceiver`](crate::ChunkReceiver) for chunks
 /// that are small enough to be held.
@@ -158,6 +193,16 @@ mod tests {
     }
 
     #[test]
+    fn hello_has_the_golden_bytes() {
+        let frame = WholeFrame::new(Bytes::from_static(b"hello"), 5).unwrap();
+        assert_eq!((&frame.size()[..], &frame.data()[..]), (&b"\x05\0\0\0\0\0\0\0"[..], &b"hello"[..]));
+        let short = WholeFrame::new(Bytes::from_static(b"hell"), 5).unwrap_err();
+        assert_eq!(short, SendError::SourceShort { supplied_bytes: 4, len_bytes: 5 });
+        let long = WholeFrame::new(Bytes::from_static(b"hello!"), 5).unwrap_err();
+        assert_eq!(long, SendError::SourceLong { supplied_bytes: 6, len_bytes: 5 });
+    }
+
+    #[test]
     fn exabytes_that_are_announced_cost_nothing() {
         let chunk = Offer::new(crate::limits::MAX_HASHED_LEN_BYTES, u64::MAX).unwrap().gather(Vec::new());
         assert_eq!(chunk.frame.capacity(), 0);
@@ -204,7 +249,7 @@ mod tests {
             let (front, back) = frame.split_at(cut.min(frame.len()));
             let mut framed = len_bytes.to_le_bytes().to_vec();
             framed.extend_from_slice(&frame);
-            let expected = fuzz::receive(vec![bytes::Bytes::from(framed)], u64::MAX);
+            let expected = fuzz::receive(vec![Bytes::from(framed)], u64::MAX);
             match gather(len_bytes, &[front, back]) {
                 Ok(payload) => {
                     prop_assert_eq!(payload, expected.payload);

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use shiplane_transport::{
-    BufferPool, LaneOptions, PeerConnection, ProgressFn, RateLimiter, SendChunkError,
+    BufferPool, LaneOptions, PeerConnection, ProgressFn, RateLimiter, SendChunkError, SideBySide,
     SourceError as LaneError,
 };
 use shiplane_wire::{Digest, TaggedChunk, TransferId};
@@ -34,6 +34,7 @@ pub(super) struct Outlet {
     buffers: BufferPool,
     events: EventFn,
     rate: Option<RateLimiter>,
+    hashing: SideBySide,
     compression: Compression,
     /// Chunks that are being compressed.
     compressors: Semaphore,
@@ -77,6 +78,7 @@ impl Outlet {
             buffers: BufferPool::default(),
             events,
             rate: options.rate.clone(),
+            hashing: SideBySide::new(),
             compression: options.compression,
             compressors: Semaphore::new(cores.min(MAX_COMPRESSORS)),
             held: Arc::new(Semaphore::new(MAX_HELD_KIB as usize)),
@@ -114,7 +116,7 @@ impl Outlet {
         if may_shrink && let Some((encoded, _held)) = self.compress(spans).await? {
             let (sizes, digest) = (encoded.sizes(), encoded.digest());
             let progress = self.progress(sizes.content_bytes, sizes.wire_bytes);
-            let options = LaneOptions { progress: Some(progress), rate: self.rate.clone() };
+            let options = self.lane(progress);
             let sent = self.connection.send_compressed_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
             let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
@@ -123,7 +125,7 @@ impl Outlet {
         let (reader, failed) = self.reader(spans);
         let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let progress = self.progress(content_bytes, content_bytes);
-        let options = LaneOptions { progress: Some(progress), rate: self.rate.clone() };
+        let options = self.lane(progress);
         match self.connection.send_tagged_chunk(tag, reader, &options).await {
             Ok(sent) => Ok(Delivered { digest: sent.digest, content_bytes, wire_bytes: sent.len_bytes }),
             Err(SendChunkError::Source(error)) => Err(unread(&failed, error)),
@@ -145,6 +147,11 @@ impl Outlet {
             tokio::task::spawn_blocking(move || EncodedSource::compress(reader, compression)).await;
         let compressed = compressed.map_err(|_| given_up())?.map_err(|error| unread(&failed, error))?;
         Ok(compressed.map(|encoded| (encoded, held)))
+    }
+
+    fn lane(&self, progress: ProgressFn) -> LaneOptions {
+        let (rate, hashing) = (self.rate.clone(), Some(self.hashing.clone()));
+        LaneOptions { progress: Some(progress), rate, hashing }
     }
 
     fn reader(&self, spans: &[FileSpan]) -> (SpanSource, FailedSpan) {

@@ -1,6 +1,6 @@
 //! One chunk into the target, as it is or compressed.
 
-use shiplane_transport::{ChunkSink, InboundChunk, LaneOptions, RateLimiter, RecvChunkError, StreamError};
+use shiplane_transport::{ChunkSink, InboundChunk, LaneOptions, RecvChunkError, StreamError};
 use shiplane_wire::{Code, Digest, FrameError, Span, Stored, Verified};
 
 use super::super::{
@@ -48,14 +48,13 @@ pub(super) async fn receive_chunk<T: Target>(
     opened: Opened,
     target: T,
     spans: Vec<Span>,
-    rate: Option<RateLimiter>,
+    options: LaneOptions,
     events: EventFn,
 ) -> ChunkResult {
     let Opened { chunk, is_compressed } = opened;
     let (index, wire_bytes) = (chunk.index(), chunk.len_bytes());
     let content_bytes = spans.iter().map(|span| span.len_bytes).sum();
     let sink = LazySink { target, index, spans, writer: None, events };
-    let options = LaneOptions { rate, progress: None };
     let (digest, complete) = if is_compressed {
         receive_compressed(chunk, content_bytes, sink, &options).await?
     } else {

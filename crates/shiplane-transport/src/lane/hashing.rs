@@ -1,0 +1,215 @@
+//! Hashing several chunks at once.
+//!
+//! Chunks that are small enough are held whole, and those that are under way at the same time are hashed
+//! together: as many as the processor's vector unit has lanes for (`shiplane_wire::digest_lanes`), in half
+//! the time. It also takes one hand-over to another thread where a chunk that is hashed as it moves takes one
+//! for every buffer.
+
+use std::{
+    num::NonZero,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use shiplane_wire::{Digest, RecvError, VerifiedChunk, WholeChunk, digest_lanes};
+use tokio::sync::oneshot;
+
+/// Where the chunks of a transfer meet to be hashed side by side. A handle: clones share it.
+///
+/// In [`LaneOptions`](super::LaneOptions) it stands for "hold whole what is no longer than
+/// [`MAX_LEN_BYTES`](Self::MAX_LEN_BYTES)"; longer chunks are hashed as they move.
+#[derive(Clone)]
+pub struct SideBySide {
+    sending: Arc<Meeting<SendJob>>,
+    receiving: Arc<Meeting<RecvJob>>,
+    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl SideBySide {
+    /// The longest chunk that is held whole: 1 MiB.
+    pub const MAX_LEN_BYTES: u64 = 1 << 20;
+
+    /// Nobody is there yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            sending: Meeting::new(digest_lanes(), |jobs| {
+                let (payloads, done): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+                let slices: Vec<&[u8]> = payloads.iter().map(|payload| &payload[..]).collect();
+                done.into_iter().zip(Digest::of_each(&slices)).for_each(|(done, digest)| done(digest));
+            }),
+            receiving: Meeting::new(digest_lanes(), |jobs| {
+                let (chunks, done): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+                for (done, verified) in done.into_iter().zip(WholeChunk::verify_each(chunks)) {
+                    // Whoever is not there any more does not want to know.
+                    let _ = done.send(verified);
+                }
+            }),
+            buffers: Arc::default(),
+        }
+    }
+
+    /// Says that a chunk is about to be sent, so that others wait for it.
+    pub(super) fn sends(&self) -> Present<SendJob> {
+        Present::at(&self.sending)
+    }
+
+    /// Says that a chunk is being received.
+    pub(super) fn receives(&self) -> Present<RecvJob> {
+        Present::at(&self.receiving)
+    }
+
+    /// A buffer for a chunk.
+    pub(super) fn take_buffer(&self) -> Vec<u8> {
+        lock(&self.buffers).pop().unwrap_or_default()
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn put_buffer(&self, buffer: Vec<u8>) {
+        let mut free = lock(&self.buffers);
+        if free.len() < MAX_FREE_BUFFERS {
+            free.push(buffer);
+        }
+    }
+}
+
+impl Default for SideBySide {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for SideBySide {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SideBySide").finish_non_exhaustive()
+    }
+}
+
+/// Data, and whom to tell its digest, quickly.
+pub(super) type SendJob = (Bytes, Box<dyn FnOnce(Digest) + Send>);
+/// A chunk that is all there, and whom to tell whether it is good.
+pub(super) type RecvJob = (WholeChunk, oneshot::Sender<Result<VerifiedChunk, RecvError>>);
+
+/// One of those that may come to be hashed; while there are enough of them, the others wait a little.
+pub(super) struct Present<J: Send + 'static> {
+    meeting: Arc<Meeting<J>>,
+}
+
+impl<J: Send + 'static> Present<J> {
+    fn at(meeting: &Arc<Meeting<J>>) -> Self {
+        lock(&meeting.state).present += 1;
+        Self { meeting: Arc::clone(meeting) }
+    }
+
+    /// Queues a job. It is done on a blocking thread of the runtime that this is called in.
+    pub(super) fn submit(&self, job: J) {
+        self.meeting.submit(job);
+    }
+}
+
+impl<J: Send + 'static> Drop for Present<J> {
+    fn drop(&mut self) {
+        lock(&self.meeting.state).present -= 1;
+        // There may be nobody to wait for any more.
+        self.meeting.changed.notify_one();
+    }
+}
+
+struct Meeting<J> {
+    state: Mutex<State<J>>,
+    changed: Condvar,
+    /// How many are worth waiting for.
+    width: usize,
+    run: fn(Vec<J>),
+}
+
+struct State<J> {
+    queue: Vec<J>,
+    /// Those that are under way, queued or not.
+    present: usize,
+    workers: usize,
+}
+
+impl<J: Send + 'static> Meeting<J> {
+    fn new(width: usize, run: fn(Vec<J>)) -> Arc<Self> {
+        let state = State { queue: Vec::new(), present: 0, workers: 0 };
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), width, run })
+    }
+
+    fn submit(self: &Arc<Self>, job: J) {
+        let mut state = lock(&self.state);
+        state.queue.push(job);
+        let is_full = state.queue.len() >= self.width;
+        if state.workers == 0 || (is_full && state.workers < max_workers()) {
+            state.workers += 1;
+            let worker = Worker { meeting: Arc::clone(self), has_left: false };
+            tokio::task::spawn_blocking(move || worker.work());
+        } else if is_full {
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// A thread that does the jobs.
+struct Worker<J: Send + 'static> {
+    meeting: Arc<Meeting<J>>,
+    /// It has said that it leaves.
+    has_left: bool,
+}
+
+impl<J: Send + 'static> Worker<J> {
+    fn work(mut self) {
+        while let Some(group) = self.next_group() {
+            (self.meeting.run)(group);
+        }
+    }
+
+    /// The next jobs to do together; `None` if there are none, and then it has left.
+    fn next_group(&mut self) -> Option<Vec<J>> {
+        let Meeting { state, changed, width, .. } = &*self.meeting;
+        let deadline = Instant::now() + LINGER;
+        let mut state = lock(state);
+        loop {
+            if state.queue.is_empty() {
+                // Under the lock: who submits after this must not take it for one that will come.
+                state.workers -= 1;
+                self.has_left = true;
+                return None;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.queue.len() >= *width || state.present < *width || left.is_zero() {
+                let group = state.queue.len().min(*width);
+                return Some(state.queue.drain(..group).collect());
+            }
+            (state, _) = changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl<J: Send + 'static> Drop for Worker<J> {
+    /// The runtime ends before it ran, or it has panicked: nobody must wait for what it would have done.
+    fn drop(&mut self) {
+        if !self.has_left {
+            let mut state = lock(&self.meeting.state);
+            state.workers -= 1;
+            state.queue.clear();
+        }
+    }
+}
+
+fn max_workers() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long chunks wait for others to be hashed with, while others are under way: sixteen of 512 KiB come in
+/// that time at 1 GB/s. Where it takes longer, there is time enough to hash them one after another.
+const LINGER: Duration = Duration::from_millis(8);
+
+/// What is kept for later: with chunks of 512 KiB, 8 MiB.
+const MAX_FREE_BUFFERS: usize = 16;

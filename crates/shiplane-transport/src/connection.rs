@@ -467,6 +467,21 @@ impl PeerConnection {
         close::give_way(&self.connection);
     }
 
+    /// To be made before the connection is closed: resolves when the close has left, and whatever the peer
+    /// had on its way at that time has arrived and was answered by a close again.
+    pub(crate) fn farewell(&self) -> impl Future<Output = ()> + Send + 'static {
+        let connection = self.connection.clone();
+        let stats = connection.stats();
+        let (sent_before, round_trip) = (stats.udp_tx.datagrams, stats.path.rtt);
+        async move {
+            // quinn tells of what it sends in its figures only.
+            while connection.stats().udp_tx.datagrams <= sent_before {
+                tokio::time::sleep(FAREWELL_STEP).await;
+            }
+            tokio::time::sleep(2 * round_trip + FAREWELL_MARGIN).await;
+        }
+    }
+
     pub(crate) fn watch_end(&self) -> impl Future<Output = ()> + Send + 'static {
         let connection = self.connection.clone();
         async move {
@@ -534,3 +549,9 @@ async fn drained(ours: &TaskTracker, theirs: &TaskTracker) {
         theirs.wait().await;
     }
 }
+
+/// How often it is looked at whether a close has left: mostly it has at the first look.
+const FAREWELL_STEP: Duration = Duration::from_millis(1);
+
+/// For a peer that is slow to be scheduled.
+const FAREWELL_MARGIN: Duration = Duration::from_millis(5);

@@ -258,9 +258,25 @@ impl QuicTransport {
         };
         // Whoever has not finished by then is cut off.
         let _ = tokio::time::timeout(timeout, drained).await;
+        let told: Vec<_> = connections.iter().map(|connection| connection.farewell()).collect();
+        // One that was closed before is told of by nothing but its end.
+        let others = self.inner.endpoint.open_connections() > told.len();
         self.close();
-        // quinn forgets a closed connection after three probe timeouts, which a dead path makes long.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.inner.endpoint.wait_idle()).await;
+        let told = async {
+            if others {
+                std::future::pending::<()>().await;
+            }
+            for told in told {
+                told.await;
+            }
+        };
+        // quinn forgets a closed connection after three probe timeouts, a tenth of a second on any path: too
+        // long for a program that has nothing else to do. On a dead path they are longer still.
+        let forgotten = tokio::time::timeout(CLOSE_TIMEOUT, self.inner.endpoint.wait_idle());
+        tokio::select! {
+            _ = forgotten => {}
+            () = told => {}
+        }
     }
 
     async fn connect_key(&self, key: DialKey) -> DialResult {

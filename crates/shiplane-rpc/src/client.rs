@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use shiplane_transport::{LANE_PRIORITY, PeerConnection, RecvHalf, StreamError};
+use shiplane_transport::{LANE_PRIORITY, PeerConnection, RecvHalf, SendHalf, StreamError};
 use shiplane_wire::{Code, StreamKind};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -149,6 +149,7 @@ impl RpcClient {
             budget,
             deadline,
             place: None,
+            sent: None,
             recv: None,
             reader: EnvelopeReader::answer(),
             outcome: None,
@@ -187,6 +188,8 @@ struct Exchange {
     deadline: Instant,
     /// Of the streams that are not set aside.
     place: Option<OwnedSemaphorePermit>,
+    /// The finished half: with the answer comes its acknowledgement, which then need not be waited for.
+    sent: Option<SendHalf>,
     recv: Option<RecvHalf>,
     reader: EnvelopeReader,
     outcome: Option<Result<Bytes, Fault>>,
@@ -224,6 +227,7 @@ impl Exchange {
         let mut stream = opened.map_err(stream_error(self.budget))?;
         // The peer may have stopped our half already; it may have answered all the same.
         let _ = stream.send.finish();
+        self.sent = Some(stream.send);
         Ok(stream.recv)
     }
 

@@ -1,11 +1,13 @@
 //! One router a connection: accepts streams, tells them apart, hands them on.
 //!
-//! Each stream is classified in a task of its own, so that one that is opened and stays silent holds
-//! up nothing else. Tagged streams go to whoever claimed their transfer, or wait for that (SPEC 2.5).
+//! A stream whose first bytes are not here yet is classified in a task of its own, so that one that is
+//! opened and stays silent holds up nothing else. Tagged streams go to whoever claimed their transfer, or
+//! wait for that (SPEC 2.5).
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -154,8 +156,13 @@ pub(crate) fn start(
                 () = feed.outlets.transfers.expire_next() => continue,
             };
             let stream = BiStream::new(&connection, halves, &in_use);
-            // Bounded by the number of streams that the peer may have open.
-            tokio::spawn(classify(stream, owner.clone(), feed.outlets.clone(), header_timeout));
+            let classified = classify(stream, owner.clone(), feed.outlets.clone(), header_timeout);
+            let mut classified = Box::pin(classified);
+            // Mostly the first bytes come with the stream itself; one that stays silent needs a task, which
+            // polls again at once. Bounded by the number of streams that the peer may have open.
+            if classified.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                tokio::spawn(classified);
+            }
         }
     });
 }

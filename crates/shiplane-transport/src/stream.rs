@@ -3,7 +3,10 @@
 //! quinn *finishes* a send stream that is dropped, which a peer cannot tell from an orderly end. Here a
 //! dropped half resets (or stops) with [`Code::Cancelled`] instead; only [`SendHalf::finish`] ends in order.
 
-use std::time::Duration;
+use std::{
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use shiplane_wire::Code;
@@ -158,7 +161,12 @@ impl Drop for SendHalf {
         if self.state == SendState::Finished
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let (acknowledged, in_use) = (self.stream.stopped(), self.in_use.clone());
+            let mut acknowledged = Box::pin(self.stream.stopped());
+            // Mostly it has been by now, as a request that is answered; a task costs more than a look.
+            if acknowledged.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                return;
+            }
+            let in_use = self.in_use.clone();
             runtime.spawn(async move {
                 // Stopped or lost: nothing more can be done for the peer either.
                 let _ = acknowledged.await;

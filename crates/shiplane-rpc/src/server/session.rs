@@ -115,18 +115,21 @@ impl Session {
         // SPEC 5.4
         let budget = Duration::from_millis(request.remaining_ms).min(MAX_BUDGET);
         let context = self.context(request.call_id, connection, arrived + budget);
-        let (cancelled, deadline) = (context.cancelled.clone(), context.deadline);
+        let (cancelled, deadline) = (context.cancelled.clone().drop_guard(), context.deadline);
         let handled = self.router.dispatch(context, &request.method, request.body);
         let mut handled = std::pin::pin!(AssertUnwindSafe(handled).catch_unwind());
         let outcome = tokio::select! {
             biased;
-            outcome = &mut handled => return Ok(outcome.unwrap_or_else(|_| Err(panicked()))),
+            outcome = &mut handled => {
+                cancelled.disarm();
+                return Ok(outcome.unwrap_or_else(|_| Err(panicked())));
+            }
             () = sleep_until(deadline) => Ok(Err(Fault::new(FaultCode::DeadlineExceeded, ""))),
             _ = send.stopped() => Err(Code::Cancelled),
             () = self.ended.cancelled() => Err(Code::ShuttingDown),
         };
         // First the token, for what the handler started elsewhere; the future is dropped on return.
-        cancelled.cancel();
+        drop(cancelled);
         outcome
     }
 
@@ -148,7 +151,8 @@ impl Session {
             remote_addr: connection.remote_addr(),
             call_id,
             deadline,
-            cancelled: self.ended.child_token(),
+            // No child of the session's, which all calls would contend for: `run` triggers it.
+            cancelled: CancellationToken::new(),
             connection,
             client,
         }
@@ -211,8 +215,9 @@ async fn answer(kind: CallKind, mut send: SendHalf, call_id: CallId, outcome: Re
         send.finish()
     };
     match timeout(ANSWER_TIMEOUT, sent).await {
-        // Stays until the peer has it: a connection that is closed meanwhile would lose it.
-        Ok(Ok(())) => drop(timeout(ANSWER_TIMEOUT, send.stopped()).await),
+        // Stays until the peer has it: a connection that is closed meanwhile would lose it. A peer that
+        // does not take it holds one of its own streams.
+        Ok(Ok(())) => drop(send.stopped().await),
         Ok(Err(error)) => tracing::debug!(call = %call_id, %error, "the answer was not wanted"),
         Err(_) => send.reset(Code::Timeout),
     }

@@ -65,7 +65,7 @@ impl Drop for PooledBuffer {
     }
 }
 
-/// What is kept for later: with buffers of 256 KiB, 8 MiB.
+/// What is kept for later: with chunks of 512 KiB that are read whole, 16 MiB.
 const MAX_FREE_BUFFERS: usize = 32;
 
 #[cfg(test)]

@@ -250,6 +250,19 @@ impl Run {
     }
 }
 
+/// A tree with a bit of everything in `src`: a file of several chunks, small ones, an empty one, an empty
+/// directory, names that want escaping.
+pub(crate) fn mixed_tree(machine: &Machine) {
+    let big: Vec<u8> = (0..9_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    machine.write("src/big", big);
+    for at in 0..50 {
+        machine.write(&format!("src/small/{at}"), at.to_string());
+    }
+    machine.write("src/empty", "");
+    machine.dir("src/nothing/here");
+    machine.write("src/with space/ümläut \u{202e}#%?", "odd");
+}
+
 /// Asserts that two trees hold the same names, kinds and bytes.
 #[track_caller]
 pub(crate) fn assert_same_tree(left: &Path, right: &Path) {

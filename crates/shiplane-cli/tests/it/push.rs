@@ -4,28 +4,16 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use crate::program::{Machine, Run, Server, assert_same_tree, interrupt};
+use crate::program::{Machine, Run, Server, assert_same_tree, interrupt, mixed_tree};
 
 fn serve_writable(there: &Machine) -> Server {
     there.serve_with("inbox", &["--writable", "--listen", "127.0.0.1:0"])
 }
 
-/// Several chunks, small files, an empty one, an empty directory, odd names.
-fn tree(machine: &Machine) {
-    let big: Vec<u8> = (0..9_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    machine.write("src/big", big);
-    for at in 0..50 {
-        machine.write(&format!("src/small/{at}"), at.to_string());
-    }
-    machine.write("src/empty", "");
-    machine.dir("src/nothing/here");
-    machine.write("src/with space/ümläut \u{202e}#%?", "odd");
-}
-
 #[test]
 fn a_tree_arrives_by_its_name_and_is_not_sent_twice() {
     let (here, there) = (Machine::new(), Machine::new());
-    tree(&here);
+    mixed_tree(&here);
     let server = serve_writable(&there);
     let run = here.run(&["push", "src", server.ticket()]).done();
     assert_eq!((run.out.as_str(), run.err.as_str()), ("", ""), "silence on a pipe");

@@ -5,28 +5,15 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::program::{Machine, Run, assert_same_tree};
+use crate::program::{Machine, Run, assert_same_tree, mixed_tree};
 
 /// What `printf hello | sha256sum` prints.
 const HELLO_SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
-/// A tree with a bit of everything: a file of several chunks, small ones, an empty one, an empty
-/// directory, names that want escaping.
-fn tree(machine: &Machine) {
-    let big: Vec<u8> = (0..9_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    machine.write("src/big", big);
-    for at in 0..50 {
-        machine.write(&format!("src/small/{at}"), at.to_string());
-    }
-    machine.write("src/empty", "");
-    machine.dir("src/nothing/here");
-    machine.write("src/with space/ümläut \u{202e}#%?", "odd");
-}
-
 #[test]
 fn a_tree_arrives_whole_and_is_not_sent_twice() {
     let (here, there) = (Machine::new(), Machine::new());
-    tree(&there);
+    mixed_tree(&there);
     let server = there.serve("src");
 
     let run = here.run(&["get", server.ticket(), "copy"]).done();
@@ -65,7 +52,7 @@ fn things_land_where_cp_would_put_them() {
 fn one_file_goes_to_standard_output_with_its_digest_beside_it() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/hello", "hello");
-    tree(&there);
+    mixed_tree(&there);
     let server = there.serve("src");
     let run = here.run(&["get", &server.ticket_for("hello"), "-", "--sha256"]).done();
     assert_eq!(run.out, "hello");

@@ -51,6 +51,12 @@ pub(crate) fn large_file(path: &Path, len_bytes: u64) -> Result<()> {
     write_noise(path, len_bytes, &mut Noise::seeded(SEED))
 }
 
+/// Fills a new directory `root` with nothing but small files, over so many directories.
+pub(crate) fn small_tree(root: &Path, files: usize, directories: usize) -> Result<()> {
+    let size = Size { large_bytes: 0, small_files: files, directories };
+    small_files(root, size, &mut Noise::seeded(SEED))
+}
+
 fn small_files(root: &Path, size: Size, noise: &mut Noise) -> Result<()> {
     for directory in directory_names(root, size.directories) {
         make_directory(&directory)?;

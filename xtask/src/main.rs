@@ -43,8 +43,8 @@ enum Chore {
     Tidy,
     /// Give every decoder bytes that nobody thought of
     Fuzz(fuzz::Args),
-    /// One large file beside scp and raw quinn, or calls beside bare quinn and tarpc, as ratios
-    Bench(bench::Args),
+    /// Files and trees beside scp, rsync, curl, sendme, qcp and raw quinn, or calls beside bare quinn and tarpc
+    Bench(Box<bench::Args>),
     /// Our congestion control on wide-area links, beside a perfect window and beside TCP (root)
     #[cfg(target_os = "linux")]
     Wan(wan::Args),

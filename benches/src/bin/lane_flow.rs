@@ -6,7 +6,6 @@
 
 use std::{
     error::Error,
-    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -18,8 +17,10 @@ use std::{
 use bytes::Bytes;
 use clap::{Parser, Subcommand, ValueEnum};
 use shiplane_transport::{
-    Admission, ChunkSource, CongestionControl, PeerConnection, QuicTransport, TransportConfig, Trust,
+    Admission, ChunkSink, ChunkSource, CongestionControl, LaneOptions, PeerConnection, QuicTransport,
+    SideBySide, SinkError, TransportConfig, Trust,
 };
+use shiplane_wire::{Promise, Stored, Verified};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -35,6 +36,9 @@ enum Role {
     Receive {
         #[arg(long, default_value = "0.0.0.0:0")]
         bind: SocketAddr,
+        /// Hold chunks whole, and hash them together
+        #[arg(long)]
+        side_by_side: bool,
     },
     /// Send, then print the figures
     Send(SendArgs),
@@ -53,6 +57,9 @@ struct SendArgs {
     streams: u64,
     #[arg(long, default_value_t = 2048)]
     chunk_kib: usize,
+    /// Hold chunks whole, and hash them together
+    #[arg(long)]
+    side_by_side: bool,
     #[arg(long, value_enum, default_value_t = Control::Shiplane)]
     control: Control,
     /// For `--control fixed`
@@ -73,20 +80,26 @@ enum Control {
 fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match Args::parse().role {
-        Role::Receive { bind } => runtime.block_on(receive(bind)),
+        Role::Receive { bind, side_by_side } => runtime.block_on(receive(bind, side_by_side)),
         Role::Send(args) => runtime.block_on(send(args)),
     }
 }
 
-async fn receive(bind: SocketAddr) -> Result<(), Failure> {
+async fn receive(bind: SocketAddr, side_by_side: bool) -> Result<(), Failure> {
     let transport = QuicTransport::builder().trust(anyone()).bind(bind)?;
     println!("{}", transport.local_addr()?);
     let (_, peer) = transport.accept().await?;
     let mut lanes = tokio::task::JoinSet::new();
+    let options = lane_options(side_by_side);
     for _ in 0..RECEIVERS {
-        let peer = Arc::clone(&peer);
+        let (peer, options) = (Arc::clone(&peer), options.clone());
         lanes.spawn(async move {
-            while peer.recv_chunk_to_writer(io::sink()).await.is_ok_and(|sink| sink.is_some()) {}
+            while let Ok(Some(chunk)) = peer.next_chunk().await {
+                let len_bytes = chunk.len_bytes();
+                if chunk.receive(len_bytes, Nowhere, &options).await.is_err() {
+                    break;
+                }
+            }
         });
     }
     while peer.recv().await.is_ok_and(|message| message.is_some()) {}
@@ -130,7 +143,7 @@ async fn send(args: SendArgs) -> Result<(), Failure> {
         stats.path.congestion_window_bytes,
         stats.path.datagram_len_bytes,
     );
-    transport.close();
+    transport.shutdown(FAREWELL).await;
     Ok(())
 }
 
@@ -141,13 +154,15 @@ async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant)
     let taken = Arc::new(AtomicU64::new(0));
     let until = start + Duration::from_secs_f64(args.seconds);
     let mut lanes = tokio::task::JoinSet::new();
+    let options = lane_options(args.side_by_side);
     for _ in 0..args.streams {
         let (peer, taken, source) =
             (Arc::clone(peer), Arc::clone(&taken), ChunkSource::Memory(chunk.clone()));
+        let options = options.clone();
         lanes.spawn(async move {
             let mut sent_bytes = 0;
             while Instant::now() < until && taken.fetch_add(1, Ordering::Relaxed) < chunks {
-                sent_bytes += peer.send_chunk_verified(&source).await?;
+                sent_bytes += peer.send_chunk_with(&source, &options).await?;
             }
             Ok::<u64, Failure>(sent_bytes)
         });
@@ -226,6 +241,26 @@ async fn watch(
     rtt
 }
 
+/// Takes chunks and keeps nothing.
+struct Nowhere;
+
+impl ChunkSink for Nowhere {
+    type Output = ();
+    type Error = SinkError;
+
+    fn write(&mut self, _: &[u8]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn commit(self, verified: Verified) -> Result<(Stored, ()), SinkError> {
+        Ok((verified.stored(Promise::Verified), ()))
+    }
+}
+
+fn lane_options(side_by_side: bool) -> LaneOptions {
+    LaneOptions { hashing: side_by_side.then(SideBySide::new), ..LaneOptions::default() }
+}
+
 fn anyone() -> Trust {
     Trust::ask(|_| Admission::Trusted)
 }
@@ -233,6 +268,9 @@ fn anyone() -> Trust {
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
+
+/// More than a round trip of any path this is used on, so that the receiver ends too.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Rare beside the bulk, and yet hundreds in a few seconds.
 const MESSAGE_INTERVAL: Duration = Duration::from_millis(20);

@@ -1,184 +1,72 @@
-//! The table of a bench: medians, and every program's distance from scp and from raw quinn.
+//! The table of a comparison: every contender a row.
 
-use std::time::Duration;
-
-use super::{Sample, Used};
-use crate::process::Usage;
+use super::course::Scenario;
+use super::sample::{Measured, Used};
 use crate::units;
 
-/// All counted runs of one program.
-#[derive(Debug)]
-pub(super) struct Measured {
-    pub(super) name: &'static str,
-    pub(super) samples: Vec<Sample>,
-}
-
-impl Measured {
-    pub(super) fn new(name: &'static str) -> Self {
-        Self { name, samples: Vec::new() }
-    }
-
-    fn seconds(&self) -> f64 {
-        median(self.samples.iter().map(|sample| sample.time.as_secs_f64()))
-    }
-
-    fn gigabytes_a_second(&self, bytes: u64) -> f64 {
-        bytes as f64 / 1e9 / self.seconds()
-    }
-
-    /// Median CPU-seconds of a side, by the whole file.
-    fn cpu(&self, side: fn(&Used) -> Option<Usage>) -> Option<f64> {
-        let used: Option<Vec<Usage>> = self.samples.iter().map(|sample| side(&sample.used)).collect();
-        Some(median(used?.iter().map(|used| used.cpu.as_secs_f64())))
-    }
-
-    /// The largest peak of a side in any run.
-    fn peak_bytes(&self, side: fn(&Used) -> Option<Usage>) -> Option<u64> {
-        self.samples.iter().filter_map(|sample| side(&sample.used)).map(|used| used.peak_rss_bytes).max()
-    }
-}
-
-/// The table itself; `bytes` is what each run carried.
-pub(super) fn table(measured: &[Measured], bytes: u64) -> String {
-    let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
-    let rate_of = |word: &str| {
-        let found = measured.iter().find(|measured| measured.name.starts_with(word));
-        found.map(|measured| measured.gigabytes_a_second(bytes))
+/// A row each, headings first; `bytes` is what each run carried.
+pub(super) fn rows(scenario: Scenario, measured: &[Measured], bytes: u64) -> Vec<Vec<String>> {
+    // Where nothing has to be carried, there is no rate.
+    let gigabytes = match scenario {
+        Scenario::Unchanged => None,
+        Scenario::File | Scenario::Small | Scenario::Edited => Some(bytes as f64 / 1e9),
     };
-    let (scp, raw) = (rate_of("scp"), rate_of("raw"));
-    for program in measured {
-        let rate = program.gigabytes_a_second(bytes);
-        let a_gigabyte = |cpu: f64| cpu / (bytes as f64 / 1e9);
-        let cpu = |side| number(program.cpu(side).map(a_gigabyte));
-        let peak = |side| program.peak_bytes(side).map_or_else(dash, units::bytes);
-        rows.push(vec![
-            program.name.to_owned(),
-            number(Some(rate)),
-            spread(&program.samples),
-            number(scp.map(|scp| rate / scp)),
-            number(raw.map(|raw| rate / raw)),
-            cpu(both),
-            cpu(sender),
-            cpu(receiver),
-            peak(sender),
-            peak(receiver),
-        ]);
-    }
-    let mut text = units::table(&rows);
-    text.extend(measured.iter().filter_map(footnote));
-    text
+    let cpu = if gigabytes.is_some() { "CPU-s/GB" } else { "CPU-s" };
+    let mut headings = vec!["", "time", "runs"];
+    headings.extend(gigabytes.map(|_| "GB/s"));
+    headings.extend([cpu, "sending", "receiving", "peak sending", "receiving", "on the wire", "checks"]);
+    let mut rows = vec![headings.into_iter().map(str::to_owned).collect()];
+    rows.extend(measured.iter().map(|program| row(program, gigabytes)));
+    rows
 }
 
-/// What has no column: a program that is both sides at once.
-fn footnote(program: &Measured) -> Option<String> {
-    let Used::Together { packet_bytes, .. } = program.samples.last()?.used else { return None };
-    let peak = units::bytes(program.peak_bytes(both)?);
-    let name = program.name;
-    Some(format!("  {name}: packets of {packet_bytes} bytes; peak of both sides {peak}\n"))
-}
-
-fn both(used: &Used) -> Option<Usage> {
-    Some(match used {
-        Used::Apart { sender, receiver } => Usage {
-            cpu: sender.cpu + receiver.cpu,
-            peak_rss_bytes: sender.peak_rss_bytes + receiver.peak_rss_bytes,
-        },
-        Used::Together { used, .. } => *used,
-    })
-}
-
-fn sender(used: &Used) -> Option<Usage> {
-    match used {
-        Used::Apart { sender, .. } => Some(*sender),
-        Used::Together { .. } => None,
-    }
-}
-
-fn receiver(used: &Used) -> Option<Usage> {
-    match used {
-        Used::Apart { receiver, .. } => Some(*receiver),
-        Used::Together { .. } => None,
-    }
-}
-
-/// The quickest and the slowest run.
-fn spread(samples: &[Sample]) -> String {
-    let times = || samples.iter().map(|sample| sample.time);
-    let (low, high) = (times().min().unwrap_or(Duration::ZERO), times().max().unwrap_or(Duration::ZERO));
-    format!("{:.2}–{:.2} s", low.as_secs_f64(), high.as_secs_f64())
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        len if len % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or_else(dash, |value| format!("{value:.2}"))
+fn row(program: &Measured, gigabytes: Option<f64>) -> Vec<String> {
+    let (low, high) = program.spread();
+    let mut row =
+        vec![program.name.to_owned(), format!("{:.2} s", program.seconds()), format!("{low:.2}–{high:.2}")];
+    row.extend(gigabytes.map(|gigabytes| format!("{:.2}", gigabytes / program.seconds())));
+    let cpu = |seconds: Option<f64>| {
+        seconds.map_or_else(dash, |seconds| format!("{:.2}", seconds / gigabytes.unwrap_or(1.0)))
+    };
+    let peak = |bytes: Option<u64>| bytes.map_or_else(dash, units::bytes);
+    row.extend([
+        cpu(Some(program.cpu_seconds())),
+        cpu(program.cpu_seconds_of(Used::sender)),
+        cpu(program.cpu_seconds_of(Used::receiver)),
+        peak(program.peak_bytes_of(Used::sender)),
+        peak(program.peak_bytes_of(Used::receiver)),
+        peak(program.wire_bytes().map(|bytes| bytes as u64)),
+        program.checks.to_owned(),
+    ]);
+    row
 }
 
 fn dash() -> String {
     "–".to_owned()
 }
 
-const HEADINGS: [&str; 10] = [
-    "",
-    "GB/s",
-    "runs",
-    "÷ scp",
-    "÷ raw quinn",
-    "CPU-s/GB",
-    "sending",
-    "receiving",
-    "peak sending",
-    "receiving",
-];
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::sample::tests::{apart, program};
     use super::*;
+    use crate::process::Usage;
 
-    fn usage(cpu_ms: u64, peak_rss_bytes: u64) -> Usage {
-        Usage { cpu: Duration::from_millis(cpu_ms), peak_rss_bytes }
-    }
-
-    fn program(name: &'static str, times_ms: &[u64], used: Used) -> Measured {
-        let sample = |&ms: &u64| Sample { time: Duration::from_millis(ms), used };
-        Measured { name, samples: times_ms.iter().map(sample).collect() }
+    #[test]
+    fn a_row_has_the_median_and_both_sides() {
+        let measured = [program("shiplane", &[900, 1000, 1500], apart(600, 900, 20_000_000))];
+        let rows = rows(Scenario::File, &measured, 1_000_000_000);
+        assert_eq!(rows[0].len(), rows[1].len());
+        let told = "shiplane|1.00 s|0.90–1.50|1.00|1.50|0.60|0.90|20.0 MB|20.0 MB|1.0 MB|";
+        assert_eq!(rows[1].join("|"), told);
     }
 
     #[test]
-    fn the_middle_run_counts() {
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
-    }
-
-    #[test]
-    fn rates_stand_beside_scp_and_raw_quinn() {
-        let apart = Used::Apart { sender: usage(600, 20_000_000), receiver: usage(900, 30_000_000) };
-        let raw = Used::Together { used: usage(1700, 50_000_000), packet_bytes: 8952 };
-        let measured = [
-            program("shiplane, verified", &[900, 1000, 1500], apart),
-            program("scp, aes128-gcm", &[2000], apart),
-            program("raw quinn", &[800], raw),
-        ];
-        let text = table(&measured, 1_000_000_000);
-        let ours: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        let told = "shiplane, verified 1.00 0.90–1.50 s 2.00 0.80 1.50 0.60 0.90 20.0 MB 30.0 MB";
-        assert_eq!(ours, told.split_whitespace().collect::<Vec<_>>());
-        assert!(text.contains("packets of 8952 bytes; peak of both sides 50.0 MB"), "{text}");
-    }
-
-    #[test]
-    fn what_is_missing_has_no_ratio() {
-        let apart = Used::Apart { sender: usage(1, 1), receiver: usage(1, 1) };
-        let text = table(&[program("shiplane, verified", &[1000], apart)], 1_000_000_000);
-        assert!(text.lines().nth(1).unwrap().contains('–'), "{text}");
+    fn one_process_has_no_sides_and_an_unchanged_tree_no_rate() {
+        let used = Usage { cpu: Duration::from_secs(1), peak_rss_bytes: 1 };
+        let measured = [program("raw", &[500], Used::Together { used, packet_bytes: 1200 })];
+        let rows = rows(Scenario::Unchanged, &measured, 1_000_000_000);
+        assert_eq!(rows[1].join("|"), "raw|0.50 s|0.50–0.50|1.00|–|–|–|–|1.0 MB|");
     }
 }

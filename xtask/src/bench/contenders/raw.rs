@@ -7,49 +7,76 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Contender, Course, Sample, Used};
+use super::{Contender, Found, Sample, Tools, Used};
+use crate::bench::course::Course;
 use crate::cargo;
 use crate::process::{Lines, Running};
 
+pub(in crate::bench) const NAME: &str = "raw quinn";
+
 /// The bench program.
-#[derive(Debug)]
-pub(super) struct Raw {
+#[derive(Clone, Debug)]
+pub(in crate::bench) struct Raw {
     binary: PathBuf,
     mtu: Option<u16>,
+    name: &'static str,
+    options: &'static [&'static str],
 }
 
 impl Raw {
     /// Builds it. The inner error says that the benches have no such program.
-    pub(super) fn build(mtu: Option<u16>) -> Result<Result<Self, String>> {
+    pub(in crate::bench) fn build(mtu: Option<u16>) -> Result<Result<Self, String>> {
         if !cargo::has_binary(PACKAGE, BINARY)? {
-            return Ok(Err(format!("raw quinn: {PACKAGE} has no binary `{BINARY}`")));
+            return Ok(Err(format!("{PACKAGE} has no binary `{BINARY}`")));
         }
-        println!("building raw quinn in release");
-        Ok(Ok(Self { binary: cargo::build_release(PACKAGE, BINARY)?, mtu }))
+        let binary = cargo::build_release(PACKAGE, BINARY)?;
+        Ok(Ok(Self { binary, mtu, name: NAME, options: &[] }))
     }
+
+    /// The same program with more to do.
+    pub(in crate::bench) fn with(&self, name: &'static str, options: &'static [&'static str]) -> Self {
+        Self { name, options, ..self.clone() }
+    }
+
+    /// Carries as many bytes once, and says how long and what it used.
+    pub(in crate::bench) fn carry(&self, course: &Course) -> Result<Sample> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--mib").arg((course.bytes >> 20).to_string()).args(self.options);
+        if let Some(mtu) = self.mtu {
+            command.arg("--mtu").arg(mtu.to_string());
+        }
+        let before = course.wire.carried_bytes();
+        let mut running = Running::start(BINARY, command.stdout(Stdio::piped()))?;
+        let stdout = Lines::of(running.take_stdout().context("raw quinn has no standard output")?);
+        let exit = running.wait(LIMIT)?.expect_success(BINARY)?;
+        let after = course.wire.carried_bytes();
+        let lines = stdout.rest();
+        let (time, packet_bytes) = said(&lines).with_context(|| format!("it printed {lines:?}"))?;
+        let wire_bytes = before.zip(after).map(|(before, after)| after.saturating_sub(before));
+        Ok(Sample { time, used: Used::Together { used: exit.used, packet_bytes }, wire_bytes })
+    }
+}
+
+/// It needs nothing but itself.
+pub(super) fn find(tools: &Tools, _: &Course) -> Result<Found> {
+    Ok(tools.raw.clone().map(|raw| Box::new(raw) as Box<dyn Contender>))
 }
 
 impl Contender for Raw {
     fn name(&self) -> &'static str {
-        "raw quinn"
+        self.name
     }
 
-    fn is_optional(&self) -> bool {
-        true
+    fn checks(&self) -> &'static str {
+        "nothing"
+    }
+
+    fn version(&self) -> String {
+        "quinn 0.11, memory to memory, no handshake, both sides in one process".to_owned()
     }
 
     fn run(&mut self, course: &Course) -> Result<Sample> {
-        let mut command = Command::new(&self.binary);
-        command.arg("--mib").arg((course.bytes >> 20).to_string());
-        if let Some(mtu) = self.mtu {
-            command.arg("--mtu").arg(mtu.to_string());
-        }
-        let mut running = Running::start(BINARY, command.stdout(Stdio::piped()))?;
-        let stdout = Lines::of(running.take_stdout().context("raw quinn has no standard output")?);
-        let exit = running.wait(LIMIT)?.expect_success(BINARY)?;
-        let lines = stdout.rest();
-        let (time, packet_bytes) = said(&lines).with_context(|| format!("it printed {lines:?}"))?;
-        Ok(Sample { time, used: Used::Together { used: exit.used, packet_bytes } })
+        self.carry(course)
     }
 }
 
@@ -66,7 +93,7 @@ const PACKAGE: &str = "shiplane-benches";
 const BINARY: &str = "raw_quinn";
 
 /// Only against a hang.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,285 @@
+//! What is carried, from where to where, and whether it arrived.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Options;
+use super::wire::Wire;
+use crate::compare::{self, Difference};
+use crate::process::{Exit, Running};
+use crate::scratch::{self, Scratch};
+use crate::{dataset, units};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scenario {
+    /// One large file.
+    File,
+    /// A tree of small files.
+    Small,
+    /// The same tree, when all of it is there.
+    Unchanged,
+    /// A large file of which an older version is there.
+    Edited,
+}
+
+impl Scenario {
+    /// As a file name.
+    pub(super) fn slug(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Small => "small",
+            Self::Unchanged => "unchanged",
+            Self::Edited => "edited",
+        }
+    }
+
+    /// Whether it is one large file.
+    pub(super) fn is_file(self) -> bool {
+        matches!(self, Self::File | Self::Edited)
+    }
+
+    /// More than all that will lie there at a time.
+    pub(super) fn room_bytes(self, options: &Options) -> u64 {
+        match self {
+            // The file, its copy, and what a program keeps beside them.
+            Self::File => 3 * (options.size_mib << 20) + (64 << 20),
+            // And the older version, in two places.
+            Self::Edited => 5 * (options.size_mib << 20) + (64 << 20),
+            Self::Small => 4 * SMALL_ROOM_BYTES * u64::from(options.files),
+            // A copy for each contender.
+            Self::Unchanged => 8 * SMALL_ROOM_BYTES * u64::from(options.files),
+        }
+    }
+}
+
+/// The data, laid out.
+#[derive(Debug)]
+pub(super) struct Course {
+    pub(super) scenario: Scenario,
+    /// Holds the item and nothing else.
+    pub(super) source: PathBuf,
+    /// What is carried: a file or a directory in `source`.
+    pub(super) item: PathBuf,
+    /// An older version of the file, for [`Scenario::Edited`].
+    older: Option<PathBuf>,
+    /// Holds the scratch directory.
+    pub(super) place: PathBuf,
+    copies: PathBuf,
+    state: PathBuf,
+    /// Of the item's content.
+    pub(super) bytes: u64,
+    pub(super) files: u64,
+    pub(super) wire: Wire,
+}
+
+/// What the receiving program took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lap {
+    pub(super) time: Duration,
+    pub(super) wire_bytes: Option<u64>,
+    pub(super) exit: Exit,
+}
+
+impl Course {
+    /// Makes the data.
+    pub(super) fn lay(scenario: Scenario, options: &Options, scratch: &Scratch, wire: Wire) -> Result<Self> {
+        let source = scratch.directory("source")?;
+        let (item, older) = match scenario {
+            Scenario::File | Scenario::Edited => {
+                let item = source.join("file.bin");
+                let bytes = options.size_mib << 20;
+                println!("making a file of {}", units::bytes(bytes));
+                dataset::large_file(&item, bytes)?;
+                let older = scratch.path().join("older.bin");
+                let is_edited = scenario == Scenario::Edited;
+                if is_edited {
+                    fs::rename(&item, &older).context("cannot put the older version aside")?;
+                    edit(&older, &item, bytes)?;
+                }
+                (item, is_edited.then_some(older))
+            }
+            Scenario::Small | Scenario::Unchanged => {
+                let item = source.join("tree");
+                println!("making {} files", units::count(options.files.into()));
+                dataset::small_tree(&item, options.files as usize, DIRECTORIES)?;
+                (item, None)
+            }
+        };
+        let held = compare::survey(&source)?;
+        Ok(Self {
+            scenario,
+            source,
+            item,
+            older,
+            place: scratch.path().parent().unwrap_or_else(|| scratch.path()).to_owned(),
+            copies: scratch.directory("copies")?,
+            state: scratch.directory("state")?,
+            bytes: held.bytes,
+            files: held.files,
+            wire,
+        })
+    }
+
+    /// Where a program's own directory lies; made if it is absent.
+    pub(super) fn state(&self, name: &str) -> Result<PathBuf> {
+        make_directory(self.state.join(name))
+    }
+
+    /// The directory that a contender copies the item into, with what it is to find there; made if it is
+    /// absent.
+    pub(super) fn destination(&self, contender: &str) -> Result<PathBuf> {
+        let directory = make_directory(self.copies.join(contender))?;
+        if let Some(older) = &self.older {
+            let there = self.copy_in(&directory);
+            if !there.exists() {
+                fs::copy(older, &there).context("cannot put the older version in place")?;
+                age(&there)?;
+            }
+        }
+        Ok(directory)
+    }
+
+    /// Runs the receiving program to its end, by the clock and the wire. It ends within `LIMIT` or is
+    /// killed.
+    pub(super) fn carry(&self, name: &str, command: &mut Command) -> Result<Lap> {
+        let before = self.wire.carried_bytes();
+        let started = Instant::now();
+        let exit = Running::start(name, command)?.wait(LIMIT)?;
+        let time = started.elapsed();
+        let after = self.wire.carried_bytes();
+        let wire_bytes = before.zip(after).map(|(before, after)| after.saturating_sub(before));
+        exit.expect_success(name)?;
+        Ok(Lap { time, wire_bytes, exit })
+    }
+
+    /// Looks at the copy, every byte of it if `closely`, and removes it unless the next run is to find it.
+    pub(super) fn judge(&self, contender: &str, closely: bool) -> Result<()> {
+        let directory = self.copies.join(contender);
+        if !directory.exists() {
+            return Ok(());
+        }
+        let copy = self.copy_in(&directory);
+        if closely && self.scenario.is_file() {
+            compare::expect_same_content(&self.item, &copy)?;
+        } else if closely {
+            self.expect_same_tree(&copy)?;
+        }
+        if self.scenario == Scenario::Unchanged {
+            return Ok(());
+        }
+        self.clear(contender)
+    }
+
+    /// Removes what a contender has copied.
+    pub(super) fn clear(&self, contender: &str) -> Result<()> {
+        let directory = self.copies.join(contender);
+        match directory.exists() {
+            true => fs::remove_dir_all(&directory)
+                .with_context(|| format!("cannot remove {}", directory.display())),
+            false => Ok(()),
+        }
+    }
+
+    fn copy_in(&self, directory: &Path) -> PathBuf {
+        directory.join(self.item.file_name().unwrap_or_default())
+    }
+
+    /// Not every program keeps times and rights.
+    fn expect_same_tree(&self, copy: &Path) -> Result<()> {
+        let found = compare::trees(&self.item, copy)?;
+        let is_kept =
+            |difference: &Difference| matches!(difference, Difference::Time | Difference::Executable);
+        match found.iter().find(|found| !is_kept(&found.difference)) {
+            Some(found) => bail!("the copy differs: {found}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where to put everything: what the user said, or memory if it has room.
+pub(super) fn place(directory: Option<&Path>, room_bytes: u64) -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let has_room = || scratch::free_bytes(memory).is_ok_and(|free| free >= room_bytes);
+    match directory {
+        Some(directory) => directory.to_path_buf(),
+        None if memory.is_dir() && has_room() => memory.to_path_buf(),
+        None => std::env::temp_dir(),
+    }
+}
+
+/// Writes a newer version: two bytes more at the front, and 4 KiB that differ at [`EDITS`] places.
+fn edit(older: &Path, newer: &Path, bytes: u64) -> Result<()> {
+    let cannot = || format!("cannot write {}", newer.display());
+    let mut from = File::open(older).context("cannot read the older version")?;
+    let mut to = File::options().create_new(true).read(true).write(true).open(newer).with_context(cannot)?;
+    to.write_all(b"!!").with_context(cannot)?;
+    std::io::copy(&mut from, &mut to).with_context(cannot)?;
+    let step_bytes = bytes / (EDITS + 1);
+    let mut piece = vec![0; EDIT_LEN_BYTES.min(usize::try_from(step_bytes).unwrap_or(usize::MAX))];
+    for at in 1..=EDITS {
+        let offset = SeekFrom::Start(at * step_bytes);
+        to.seek(offset).and_then(|_| to.read_exact(&mut piece)).with_context(cannot)?;
+        piece.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3) ^ at as u8 ^ 0x55);
+        to.seek(offset).and_then(|_| to.write_all(&piece)).with_context(cannot)?;
+    }
+    Ok(())
+}
+
+/// No program may take it for the newer one by its time.
+fn age(path: &Path) -> Result<()> {
+    let file = File::options().write(true).open(path).context("cannot open the older version")?;
+    let then = SystemTime::now() - Duration::from_secs(3600);
+    file.set_modified(then).context("cannot set the time of the older version")
+}
+
+fn make_directory(path: PathBuf) -> Result<PathBuf> {
+    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    Ok(path)
+}
+
+/// How many places of the edited file differ, besides its front.
+pub(super) const EDITS: u64 = 100;
+
+/// What differs at each.
+const EDIT_LEN_BYTES: usize = 4096;
+
+/// Over which the small files are spread.
+pub(super) const DIRECTORIES: usize = 100;
+
+/// More than a small file takes on average, blocks and all.
+const SMALL_ROOM_BYTES: u64 = 20_000;
+
+/// Only against a hang.
+const LIMIT: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edited_file_is_two_bytes_longer_and_differs_at_a_hundred_places() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (older, newer) = (scratch.path().join("older"), scratch.path().join("newer"));
+        let bytes = 8 << 20;
+        dataset::large_file(&older, bytes).unwrap();
+        edit(&older, &newer, bytes).unwrap();
+        let (older, newer) = (fs::read(older).unwrap(), fs::read(newer).unwrap());
+        assert_eq!(newer.len(), older.len() + 2);
+        let blocks = older.chunks(EDIT_LEN_BYTES).zip(newer[2..].chunks(EDIT_LEN_BYTES));
+        let differing = blocks.filter(|(older, newer)| older != newer).count();
+        // Each edit touches one block or two.
+        assert!((100..=200).contains(&differing), "{differing}");
+    }
+
+    #[test]
+    fn what_is_said_goes_before_what_has_room() {
+        assert_eq!(place(Some(Path::new("/x")), 0), Path::new("/x"));
+        assert_eq!(place(None, u64::MAX), std::env::temp_dir());
+    }
+}

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::push::WriteLimits;
 use self::{
     push::Writing,
-    registry::{MAX_RUNNING, Registry, Settle},
+    registry::{MAX_FETCHES, Registry, Settle},
     sync::Syncing,
 };
 use crate::{
@@ -97,14 +97,15 @@ impl FileServer {
     fn with(
         root: SourceRoot,
         access: Arc<AccessControl>,
-        options: TransferOptions,
+        mut options: TransferOptions,
         writing: Option<Writing>,
     ) -> Self {
+        options.room.get_or_insert_default();
         Self {
             root,
             access,
             options,
-            fetches: Registry::new(MAX_RUNNING),
+            fetches: Registry::new(MAX_FETCHES, MAX_FETCHES),
             writing,
             syncing: None,
             tasks: TaskTracker::new(),

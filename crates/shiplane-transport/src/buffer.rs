@@ -9,12 +9,19 @@ use bytes::Bytes;
 
 /// Hands out buffers that come back when the last [`Bytes`] made of them is dropped. A handle: clones share
 /// the buffers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct BufferPool {
     free: Arc<Mutex<Vec<Vec<u8>>>>,
+    max_free: usize,
 }
 
 impl BufferPool {
+    /// Keeps at most so many buffers for later.
+    #[must_use]
+    pub fn keeping(max_free: usize) -> Self {
+        Self { free: Arc::default(), max_free }
+    }
+
     /// Fills a buffer of at most `max_len_bytes` by `fill`, which returns how much of it is used. What it
     /// does not fill has the bytes of an earlier use, which are never in the result.
     ///
@@ -43,6 +50,13 @@ impl BufferPool {
     }
 }
 
+impl Default for BufferPool {
+    /// Keeps what a transfer has under way by default: with chunks of 512 KiB that are read whole, 16 MiB.
+    fn default() -> Self {
+        Self::keeping(MAX_FREE_BUFFERS)
+    }
+}
+
 #[derive(Debug)]
 struct PooledBuffer {
     bytes: Vec<u8>,
@@ -59,13 +73,13 @@ impl AsRef<[u8]> for PooledBuffer {
 impl Drop for PooledBuffer {
     fn drop(&mut self) {
         let mut free = self.pool.lock();
-        if free.len() < MAX_FREE_BUFFERS {
+        if free.len() < self.pool.max_free {
             free.push(std::mem::take(&mut self.bytes));
         }
     }
 }
 
-/// What is kept for later: with chunks of 512 KiB that are read whole, 16 MiB.
+/// As many as a transfer has lanes.
 const MAX_FREE_BUFFERS: usize = 32;
 
 #[cfg(test)]

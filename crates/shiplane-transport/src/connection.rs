@@ -497,7 +497,7 @@ impl PeerConnection {
     ) -> Result<SentChunk, SendChunkError> {
         let mut stream = self.open_stream(opening).await?;
         stream.send.set_priority(LANE_PRIORITY);
-        let buffer_len_bytes = self.config.buffer_len_bytes;
+        let buffer_len_bytes = options.buffer_len_bytes.unwrap_or(self.config.buffer_len_bytes);
         send_chunk(stream, source, buffer_len_bytes, self.config.progress_timeout, options).await
     }
 

@@ -81,7 +81,7 @@ async fn fetch(
         chunk_len_bytes: settings.chunk_len_bytes,
         rate: limiter(settings.rate),
         compression: settings.compress.compression(),
-        metrics: None,
+        ..TransferOptions::default()
     };
     let fetch = Fetch::open_with(&client, &remote.path, &options).await?;
     let opened = Opened { fetch, options };

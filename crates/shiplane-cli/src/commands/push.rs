@@ -136,7 +136,7 @@ impl Run<'_> {
             chunk_len_bytes: self.settings.chunk_len_bytes,
             rate: self.rate.clone(),
             compression: self.settings.compress.compression(),
-            metrics: None,
+            ..TransferOptions::default()
         };
         let push = self.open(&offer, client, &options).await?;
         match push.send(&options, self.job.events()).await {

@@ -11,7 +11,7 @@ use shiplane_wire::{Digest, Entry, Promise, RelPath, Span, TransferId, escape, l
 
 use super::{
     CONFIRM_TIMEOUT, FileServer,
-    registry::{Refused, Registry, Settle},
+    registry::{MAX_PUSHES, Refused, Registry, Settle},
     targets::{Reserved, Space, TargetClaim, Targets},
 };
 use crate::{
@@ -64,7 +64,7 @@ struct Held {
 
 impl Writing {
     pub(super) fn new(limits: WriteLimits) -> Self {
-        let pushes = Registry::new(limits.max_pushes_per_peer);
+        let pushes = Registry::new(MAX_PUSHES, limits.max_pushes_per_peer);
         Self { limits, pushes, targets: Targets::default(), space: Space::default() }
     }
 }
@@ -386,7 +386,7 @@ impl Target for Limited {
     }
 }
 
-/// 32: one machine that pushes many things side by side, and an eighth of what the server runs in all.
+/// 32: one machine that pushes many things side by side, and half of what the server runs in all.
 const MAX_PUSHES_PER_PEER: usize = 32;
 
 /// Half of what a peer waits for progress by default: a pusher hears twice that its files are worked on

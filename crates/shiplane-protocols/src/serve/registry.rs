@@ -18,6 +18,7 @@ pub(super) struct Registry<T> {
     state: Arc<Mutex<State<T>>>,
     /// For telling requests apart without keeping them; a peer cannot choose two that look alike.
     key: RandomState,
+    max_running: usize,
     max_running_per_peer: usize,
 }
 
@@ -26,6 +27,7 @@ impl<T> Clone for Registry<T> {
         Self {
             state: Arc::clone(&self.state),
             key: self.key.clone(),
+            max_running: self.max_running,
             max_running_per_peer: self.max_running_per_peer,
         }
     }
@@ -63,9 +65,15 @@ enum Stage<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Registry<T> {
-    pub(super) fn new(max_running_per_peer: usize) -> Self {
+    /// For at most so many transfers at a time, in all and of one peer.
+    pub(super) fn new(max_running: usize, max_running_per_peer: usize) -> Self {
         let state = State { transfers: HashMap::new(), peers: HashMap::new(), running: 0 };
-        Self { state: Arc::new(Mutex::new(state)), key: RandomState::new(), max_running_per_peer }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            key: RandomState::new(),
+            max_running,
+            max_running_per_peer,
+        }
     }
 
     /// A peer opens a transfer by `request`. The returned [`Settle`] says how it ended, at the latest when
@@ -83,7 +91,10 @@ impl<T: Clone + Send + Sync + 'static> Registry<T> {
             return Err(Refused::Reused { same: known.request == request });
         }
         let of_peer = state.peers.get(&peer).map_or(0, |of_peer| of_peer.running);
-        if state.running >= MAX_RUNNING || of_peer >= self.max_running_per_peer {
+        // However much the others want, a peer that has nothing under way finds a place: they leave some to such.
+        let left = self.max_running.saturating_sub(state.running);
+        let reserved = if of_peer == 0 { 0 } else { self.max_running / RESERVED_PART };
+        if of_peer >= self.max_running_per_peer || of_peer + reserved >= left {
             return Err(Refused::TooMany);
         }
         let (stage, watched) = watch::channel(Stage::Running);
@@ -205,8 +216,15 @@ fn gone(message: &str) -> Fault {
     Fault::new(FaultCode::Gone, message)
 }
 
-/// Each holds a records stream, lanes and up to a window of entries.
-pub(super) const MAX_RUNNING: usize = 256;
+/// Each holds a records stream and up to a window of entries, and, while its receiver stalls, one of the 512 threads
+/// that a runtime has for blocking work by default.
+pub(super) const MAX_FETCHES: usize = 192;
+
+/// Each has two such threads for its disk and one for a chunk.
+pub(super) const MAX_PUSHES: usize = 96;
+
+/// A quarter of the places is for peers that have none yet.
+const RESERVED_PART: usize = 4;
 
 /// Ended transfers of a peer that can still be asked for: it does so right after the end, or after it has
 /// connected again.
@@ -224,7 +242,7 @@ mod tests {
     }
 
     fn registry() -> Registry<u8> {
-        Registry::new(MAX_RUNNING)
+        Registry::new(MAX_FETCHES, MAX_FETCHES)
     }
 
     #[tokio::test]
@@ -254,7 +272,7 @@ mod tests {
 
     #[test]
     fn one_that_never_began_leaves_its_id_and_its_place() {
-        let registry = Registry::<u8>::new(1);
+        let registry = Registry::<u8>::new(2, 1);
         registry.begin(ALICE, id(1), &"a").unwrap().forget();
         registry.begin(ALICE, id(1), &"b").unwrap();
     }
@@ -273,15 +291,27 @@ mod tests {
 
     #[test]
     fn running_transfers_are_bounded_in_all_and_for_each_peer() {
-        let registry = Registry::<u8>::new(2);
-        let peer = |number: usize| PeerId::from_bytes([number as u8; 32]);
-        let running: Vec<_> =
-            (0..MAX_RUNNING).map(|i| registry.begin(peer(i / 2), id(i), &i).unwrap()).collect();
-        assert_eq!(registry.begin(peer(0), id(MAX_RUNNING), &0).unwrap_err(), Refused::TooMany);
-        assert_eq!(registry.begin(peer(255), id(MAX_RUNNING), &0).unwrap_err(), Refused::TooMany);
+        let registry = Registry::<u8>::new(8, 2);
+        let peer = |number: u8| PeerId::from_bytes([number; 32]);
+        let begin = |peer, number| registry.begin(peer, id(number), &0);
+        let mut running = vec![begin(peer(1), 1).unwrap(), begin(peer(1), 2).unwrap()];
+        assert_eq!(begin(peer(1), 3).unwrap_err(), Refused::TooMany, "two of one peer");
+        running.extend((2..=7).map(|number| begin(peer(number), 1).unwrap()));
+        assert_eq!(begin(peer(8), 1).unwrap_err(), Refused::TooMany, "eight in all");
         drop(running);
-        let _first = registry.begin(peer(0), id(MAX_RUNNING), &0).unwrap();
-        let _second = registry.begin(peer(0), id(MAX_RUNNING + 1), &0).unwrap();
-        assert_eq!(registry.begin(peer(0), id(MAX_RUNNING + 2), &0).unwrap_err(), Refused::TooMany);
+        begin(peer(8), 1).unwrap();
+    }
+
+    #[test]
+    fn a_peer_that_opens_without_end_leaves_places_to_others() {
+        let registry = registry();
+        let mut running = Vec::new();
+        for peer in 1..=MAX_FETCHES as u8 / 4 {
+            let greedy = PeerId::from_bytes([peer; 32]);
+            while let Ok(settle) = registry.begin(greedy, id(running.len()), &0) {
+                running.push(settle);
+            }
+        }
+        registry.begin(PeerId::from_bytes([0; 32]), id(0), &0).unwrap();
     }
 }

@@ -87,13 +87,24 @@ impl Ledger {
         self.queued.push_back(spans);
     }
 
-    /// The next chunk to ask for, while lanes are free.
-    pub(super) fn next_want(&mut self) -> Option<(u64, Vec<Span>)> {
+    /// How long the next chunk to ask for is, while lanes are free.
+    pub(super) fn next_len_bytes(&self) -> Option<u64> {
         let lowest = self.wanted.keys().next().copied().unwrap_or(self.next_index);
         let spread = self.next_index - lowest;
         if self.wanted.len() >= self.lanes || spread >= 2 * self.lanes as u64 {
             return None;
         }
+        Some(self.queued.front()?.iter().map(|span| span.len_bytes).sum())
+    }
+
+    /// Chunks that have been asked for and are not here yet.
+    pub(super) fn under_way(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// The next chunk to ask for, while lanes are free.
+    pub(super) fn next_want(&mut self) -> Option<(u64, Vec<Span>)> {
+        self.next_len_bytes()?;
         let spans = self.queued.pop_front()?;
         let index = self.next_index;
         self.next_index += 1;

@@ -19,6 +19,7 @@
 //! 3. `receiver`: plans, wants, receives, publishes.
 //! 4. `delta`: what an old version has in common with the new one is not sent. Pure.
 //! 5. `target`: where it all lands: a directory tree, or one stream.
+//! 6. `room`: how much of all this is in memory at a time.
 
 mod delta;
 pub(crate) mod error;
@@ -28,10 +29,12 @@ mod packer;
 pub(crate) mod provider;
 pub(crate) mod receiver;
 mod records;
+mod room;
 pub(crate) mod target;
 
 pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{EventFn, TransferEvent};
+pub use room::{CHUNK_ROOM_BYTES, ChunkRoom};
 pub use target::{StreamTarget, Target};
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
@@ -62,6 +65,9 @@ pub struct TransferOptions {
     pub compression: Compression,
     /// Counts how transfers end.
     pub metrics: Option<Arc<TransferMetrics>>,
+    /// Where chunks are held while they are under way, shared with whatever else was given a clone. Without one a
+    /// transfer holds as many as it has lanes; a [`FileServer`](crate::FileServer) makes one for all of its own.
+    pub room: Option<ChunkRoom>,
 }
 
 impl TransferOptions {
@@ -89,6 +95,7 @@ impl Default for TransferOptions {
             rate: None,
             compression: Compression::Off,
             metrics: None,
+            room: None,
         }
     }
 }

@@ -23,6 +23,7 @@ use super::{
     error::{ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     records::{RecordSender, RecordStream},
+    room::Share,
 };
 use crate::files::{Scanned, Source, SourceError};
 
@@ -63,6 +64,7 @@ pub(crate) async fn provide(
         next_chunk: 0,
         lanes: JoinSet::new(),
         max_lanes: options.lanes.max(1),
+        share: Share::of(options.room.clone()),
         digests: JoinSet::new(),
         cuttings: Cuttings::default(),
         root: RootHasher::new(),
@@ -111,6 +113,7 @@ struct Provider {
     next_chunk: u64,
     lanes: JoinSet<(u64, Sent)>,
     max_lanes: usize,
+    share: Share,
     digests: JoinSet<(u64, Result<Digest, SourceError>)>,
     cuttings: Cuttings,
     root: RootHasher,
@@ -270,6 +273,7 @@ impl Provider {
         let (index, Sent { only_entry, outcome }) = sent;
         match (index, outcome) {
             (index, Ok(chunk)) => {
+                self.share.moved();
                 self.sent_bytes += chunk.content_bytes;
                 self.wire_bytes += chunk.wire_bytes;
                 self.shrinking.sent(only_entry, chunk.wire_bytes < chunk.content_bytes);
@@ -300,6 +304,9 @@ impl Provider {
 
     fn fill_lanes(&mut self) {
         while self.lanes.len() < self.max_lanes
+            && let Some((_, spans)) = self.queued.front()
+            && let Some(place) =
+                self.share.take(spans.iter().map(|span| span.len_bytes).sum(), self.lanes.len())
             && let Some((index, spans)) = self.queued.pop_front()
         {
             let first = spans.first().map(|span| span.entry);
@@ -308,7 +315,7 @@ impl Provider {
             let spans = spans.iter().filter_map(|span| self.entries.resolve(span)).collect();
             let outlet = Arc::clone(&self.outlet);
             self.lanes.spawn(async move {
-                let outcome = outlet.send(index, spans, may_shrink).await;
+                let outcome = outlet.send(index, spans, may_shrink, place).await;
                 (index, Sent { only_entry, outcome })
             });
         }

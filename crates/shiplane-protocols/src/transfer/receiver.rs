@@ -6,7 +6,7 @@ mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use shiplane_transport::{BiStream, Claim, LaneOptions, SideBySide, StreamError, TransferStream};
+use shiplane_transport::{BiStream, Claim, LaneOptions, StreamError, TransferStream};
 use shiplane_wire::{Code, Digest, Entry, ProviderRecord, ReceiverRecord, RootHasher};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use super::{
     packer::Packer,
     provider::{MAX_CHUNK_ATTEMPTS, MAX_DIGESTS_UNDER_WAY},
     records::{RecordSender, RecordStream},
+    room::{Place, Share},
     target::Target,
 };
 use crate::{
@@ -77,6 +78,8 @@ pub(crate) async fn receive<T: Target>(
         planner: Planner::start(target.clone()),
         publisher: Publisher::start(target.clone()),
         ledger: Ledger::new(options.lanes),
+        share: Share::of(options.room.clone()),
+        places: HashMap::new(),
         packer: Packer::new(options.chunk_len_bytes),
         ahead: Some(Vec::new()),
         chunks: JoinSet::new(),
@@ -92,7 +95,7 @@ pub(crate) async fn receive<T: Target>(
         may_compress: options.compression != Compression::Off,
         lane: LaneOptions {
             rate: options.rate.clone(),
-            hashing: Some(SideBySide::new()),
+            hashing: Some(options.room.as_ref().map(|room| room.hashing.clone()).unwrap_or_default()),
             ..LaneOptions::default()
         },
         target,
@@ -132,6 +135,9 @@ struct Receiver<T: Target> {
     planner: Planner,
     publisher: Publisher,
     ledger: Ledger,
+    share: Share,
+    /// Where the chunks that were asked for are to be held.
+    places: HashMap<u64, Place>,
     packer: Packer,
     /// Plans that wait until enough is known to check space and collisions before the first byte.
     ahead: Option<Vec<(u64, Entry, Plan)>>,
@@ -277,6 +283,7 @@ impl<T: Target> Receiver<T> {
             ProviderRecord::Failed { entry, reason } => self.on_failed(entry, reason)?,
             ProviderRecord::ChunkVoid { index } => {
                 self.ledger.chunk_void(index)?;
+                self.places.remove(&index);
                 self.root.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
             }
             ProviderRecord::Alive => {}
@@ -408,7 +415,7 @@ impl<T: Target> Receiver<T> {
         match self.ledger.chunk_opens(index) {
             Ok(Opens::Next(spans)) => {
                 let (target, events) = (self.target.clone(), Arc::clone(&self.events));
-                let received = receive_chunk(opened, target, spans, self.lane.clone(), events);
+                let received = receive_chunk(opened, target, spans, self.lane_of(index), events);
                 self.chunks.spawn(async move { (index, received.await) });
                 Ok(())
             }
@@ -428,10 +435,21 @@ impl<T: Target> Receiver<T> {
         }
     }
 
+    /// How a chunk is received: one without a room of its own is written as it comes.
+    fn lane_of(&self, index: u64) -> LaneOptions {
+        let mut lane = self.lane.clone();
+        if self.places.get(&index).is_some_and(|place| !place.has_room()) {
+            lane.hashing = None;
+        }
+        lane
+    }
+
     fn on_chunk(&mut self, index: u64, result: ChunkResult) -> Result<(), TransferError> {
         match result {
             Ok(StoredChunk { digest, content_bytes, wire_bytes, complete }) => {
                 self.ledger.chunk_stored(index);
+                self.places.remove(&index);
+                self.share.moved();
                 self.root.add(index, digest).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
                 self.totals.received_bytes += content_bytes;
                 self.totals.wire_bytes += wire_bytes;
@@ -474,7 +492,11 @@ impl<T: Target> Receiver<T> {
             let ledger = &mut self.ledger;
             self.packer.flush(|chunk| ledger.queue(chunk));
         }
-        while let Some((index, spans)) = self.ledger.next_want() {
+        while let Some(len_bytes) = self.ledger.next_len_bytes()
+            && let Some(place) = self.share.take(len_bytes, self.ledger.under_way())
+            && let Some((index, spans)) = self.ledger.next_want()
+        {
+            self.places.insert(index, place);
             self.records.push(&ReceiverRecord::WantChunk { index, spans })?;
         }
         if let Some(below) = self.ledger.release() {

@@ -1,5 +1,6 @@
 //! Peers that lie, in both roles. Each gets its own typed error, and nothing appears under a final name.
 
+mod crowd;
 mod held;
 mod provider;
 mod receiver;

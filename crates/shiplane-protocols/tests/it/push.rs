@@ -2,7 +2,7 @@
 //! lost.
 
 mod answers;
-mod names;
+pub(crate) mod names;
 mod resuming;
 
 use std::{fs, path::Path, sync::Arc};

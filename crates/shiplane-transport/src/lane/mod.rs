@@ -30,6 +30,9 @@ pub struct LaneOptions {
     /// Where the chunk is hashed together with others of the same transfer, if it is small enough to be held
     /// whole. None: as it moves.
     pub hashing: Option<SideBySide>,
+    /// Bytes that are read, hashed and written at a time, if not those of the transport's configuration: fewer
+    /// where many lanes may stall.
+    pub buffer_len_bytes: Option<usize>,
 }
 
 impl std::fmt::Debug for LaneOptions {
@@ -38,6 +41,7 @@ impl std::fmt::Debug for LaneOptions {
             .field("progress", &self.progress.is_some())
             .field("rate", &self.rate)
             .field("hashing", &self.hashing.is_some())
+            .field("buffer_len_bytes", &self.buffer_len_bytes)
             .finish()
     }
 }

@@ -41,12 +41,23 @@ pub fn client_config(
     trust: &Trust,
     protocols: &[&[u8]],
 ) -> Result<quinn::ClientConfig, TlsError> {
+    Ok(quinn::ClientConfig::new(Arc::new(client_crypto(identity, trust, protocols)?)))
+}
+
+/// The TLS side of [`client_config`], for a client that seals packets in its own way.
+///
+/// # Errors
+/// As there.
+pub fn client_crypto(
+    identity: &Identity,
+    trust: &Trust,
+    protocols: &[&[u8]],
+) -> Result<QuicClientConfig, TlsError> {
     let verifier = RawKeyVerifier::new(Policy::Servers(trust.clone()));
     let key = AlwaysResolvesClientRawPublicKeys::new(certified_key(identity)?);
     let mut config = rustls_client(Arc::new(verifier), Arc::new(key))?;
     config.alpn_protocols = owned(protocols);
-    let crypto = QuicClientConfig::try_from(config)?;
-    Ok(quinn::ClientConfig::new(Arc::new(crypto)))
+    Ok(config.try_into()?)
 }
 
 /// Who is on the other side.

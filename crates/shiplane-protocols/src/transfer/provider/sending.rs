@@ -16,6 +16,7 @@ use super::{
     super::{
         TransferOptions,
         event::{EventFn, TransferEvent},
+        room::Place,
     },
     MAX_CHUNK_ATTEMPTS,
     spans::{FailedSpan, FileSpan, SpanSource},
@@ -32,6 +33,8 @@ pub(super) struct Outlet {
     transfer: TransferId,
     source: Arc<Source>,
     buffers: BufferPool,
+    /// For chunks without room: none is kept for later.
+    small_buffers: BufferPool,
     events: EventFn,
     rate: Option<RateLimiter>,
     hashing: SideBySide,
@@ -75,10 +78,11 @@ impl Outlet {
             connection,
             transfer,
             source,
-            buffers: BufferPool::default(),
+            buffers: options.room.as_ref().map(|room| room.buffers.clone()).unwrap_or_default(),
+            small_buffers: BufferPool::keeping(0),
             events,
             rate: options.rate.clone(),
-            hashing: SideBySide::new(),
+            hashing: options.room.as_ref().map(|room| room.hashing.clone()).unwrap_or_default(),
             compression: options.compression,
             compressors: Semaphore::new(cores.min(MAX_COMPRESSORS)),
             held: Arc::new(Semaphore::new(MAX_HELD_KIB as usize)),
@@ -93,12 +97,13 @@ impl Outlet {
         index: u64,
         spans: Vec<FileSpan>,
         may_shrink: bool,
+        place: Place,
     ) -> Result<Delivered, ChunkFailure> {
         let tag = TaggedChunk { transfer: self.transfer, index };
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match self.attempt(tag, &spans, may_shrink).await {
+            match self.attempt(tag, &spans, may_shrink, &place).await {
                 Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)) if attempts < MAX_CHUNK_ATTEMPTS => {
                     tracing::warn!(index, attempts, "the receiver found another digest: sending again");
                 }
@@ -112,20 +117,24 @@ impl Outlet {
         tag: TaggedChunk,
         spans: &[FileSpan],
         may_shrink: bool,
+        place: &Place,
     ) -> Result<Delivered, ChunkFailure> {
-        if may_shrink && let Some((encoded, _held)) = self.compress(spans).await? {
+        if may_shrink
+            && place.has_room()
+            && let Some((encoded, _held)) = self.compress(spans).await?
+        {
             let (sizes, digest) = (encoded.sizes(), encoded.digest());
             let progress = self.progress(sizes.content_bytes, sizes.wire_bytes);
-            let options = self.lane(progress);
+            let options = self.lane(progress, place);
             let sent = self.connection.send_compressed_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
             let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
             return Ok(Delivered { digest, content_bytes, wire_bytes });
         }
-        let (reader, failed) = self.reader(spans);
+        let (reader, failed) = self.reader(spans, place);
         let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let progress = self.progress(content_bytes, content_bytes);
-        let options = self.lane(progress);
+        let options = self.lane(progress, place);
         match self.connection.send_tagged_chunk(tag, reader, &options).await {
             Ok(sent) => Ok(Delivered { digest: sent.digest, content_bytes, wire_bytes: sent.len_bytes }),
             Err(SendChunkError::Source(error)) => Err(unread(&failed, error)),
@@ -141,7 +150,7 @@ impl Outlet {
         // In this order: who compresses never waits for another.
         let held = Arc::clone(&self.held).acquire_many_owned(share_kib).await.map_err(|_| given_up())?;
         let _turn = self.compressors.acquire().await.map_err(|_| given_up())?;
-        let (reader, failed) = self.reader(spans);
+        let (reader, failed) = self.reader(spans, &Place::Unlimited);
         let compression = self.compression;
         let compressed =
             tokio::task::spawn_blocking(move || EncodedSource::compress(reader, compression)).await;
@@ -149,13 +158,18 @@ impl Outlet {
         Ok(compressed.map(|encoded| (encoded, held)))
     }
 
-    fn lane(&self, progress: ProgressFn) -> LaneOptions {
-        let (rate, hashing) = (self.rate.clone(), Some(self.hashing.clone()));
-        LaneOptions { progress: Some(progress), rate, hashing }
+    fn lane(&self, progress: ProgressFn, place: &Place) -> LaneOptions {
+        let options =
+            LaneOptions { progress: Some(progress), rate: self.rate.clone(), ..LaneOptions::default() };
+        match place.has_room() {
+            true => LaneOptions { hashing: Some(self.hashing.clone()), ..options },
+            false => LaneOptions { buffer_len_bytes: Some(SMALL_BUFFER_LEN_BYTES), ..options },
+        }
     }
 
-    fn reader(&self, spans: &[FileSpan]) -> (SpanSource, FailedSpan) {
-        SpanSource::new(Arc::clone(&self.source), spans.to_vec(), self.buffers.clone())
+    fn reader(&self, spans: &[FileSpan], place: &Place) -> (SpanSource, FailedSpan) {
+        let buffers = if place.has_room() { &self.buffers } else { &self.small_buffers };
+        SpanSource::new(Arc::clone(&self.source), spans.to_vec(), buffers.clone())
     }
 
     /// Tells of content as what stands for it moves.
@@ -180,6 +194,9 @@ fn unread(failed: &FailedSpan, error: LaneError) -> ChunkFailure {
         None => ChunkFailure::Lane(error.into()),
     }
 }
+
+/// What a chunk without room is read in: three are held at a time, by as many transfers as may run.
+const SMALL_BUFFER_LEN_BYTES: usize = 8 << 10;
 
 /// Each works in some 3 MiB; more than four keep any path busy.
 const MAX_COMPRESSORS: usize = 4;

@@ -41,7 +41,7 @@ async fn answer_to(records: &[ReceiverRecord]) -> Code {
 }
 
 /// Reads to the end of the manifest.
-async fn manifest_of(stream: &mut BiStream) {
+pub(super) async fn manifest_of(stream: &mut BiStream) {
     let mut reader = RecordReader::<ProviderRecord>::new();
     loop {
         while let Some(record) = reader.poll().unwrap() {
@@ -53,7 +53,7 @@ async fn manifest_of(stream: &mut BiStream) {
     }
 }
 
-fn want(index: u64, entry: u64, offset_bytes: u64, len_bytes: u64) -> ReceiverRecord {
+pub(super) fn want(index: u64, entry: u64, offset_bytes: u64, len_bytes: u64) -> ReceiverRecord {
     ReceiverRecord::WantChunk { index, spans: vec![Span { entry, offset_bytes, len_bytes }] }
 }
 

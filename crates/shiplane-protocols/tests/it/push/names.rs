@@ -11,20 +11,20 @@ use shiplane_protocols::{Push, PushRequest};
 
 /// The body of `push.open` as it travels (SPEC 5.5).
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct RawOpen {
-    pub(super) transfer: [u8; 16],
-    pub(super) path: Vec<u8>,
-    pub(super) shape: RawShape,
-    pub(super) source: [u8; 32],
-    pub(super) total_bytes: Option<u64>,
-    pub(super) overwrite: bool,
-    pub(super) durable: bool,
-    pub(super) chunk_len_bytes: u64,
-    pub(super) compression: u32,
+pub(crate) struct RawOpen {
+    pub(crate) transfer: [u8; 16],
+    pub(crate) path: Vec<u8>,
+    pub(crate) shape: RawShape,
+    pub(crate) source: [u8; 32],
+    pub(crate) total_bytes: Option<u64>,
+    pub(crate) overwrite: bool,
+    pub(crate) durable: bool,
+    pub(crate) chunk_len_bytes: u64,
+    pub(crate) compression: u32,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) enum RawShape {
+pub(crate) enum RawShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
     Root,
@@ -32,12 +32,12 @@ pub(super) enum RawShape {
 
 /// The answer: 0 ready, 1 known.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum RawOpened {
+pub(crate) enum RawOpened {
     Ready { compression: u32, bytes_per_second: Option<u64> },
     Known,
 }
 
-pub(super) fn raw(transfer: u8, path: &[u8], shape: RawShape) -> RawOpen {
+pub(crate) fn raw(transfer: u8, path: &[u8], shape: RawShape) -> RawOpen {
     RawOpen {
         transfer: [transfer; 16],
         path: path.to_vec(),
@@ -51,7 +51,7 @@ pub(super) fn raw(transfer: u8, path: &[u8], shape: RawShape) -> RawOpen {
     }
 }
 
-pub(super) async fn open(client: &RpcClient, raw: &RawOpen) -> Result<RawOpened, CallError> {
+pub(crate) async fn open(client: &RpcClient, raw: &RawOpen) -> Result<RawOpened, CallError> {
     const OPEN: Method<RawOpen, RawOpened> = Method::new("push.open");
     client.call_typed(OPEN, raw, std::time::Duration::from_secs(10)).await
 }

@@ -133,6 +133,18 @@ fn a_path_that_becomes_faster_is_filled_again() {
     assert!(share > 0.85, "{share}");
 }
 
+/// Whatever else is sent meets that queue, calls above all.
+#[test]
+fn a_path_of_microseconds_keeps_a_queue_of_less_than_a_millisecond() {
+    let link = Link::new(8000.0, 0.05).queue(1000.0);
+    let mut model = Model::with_flow(link);
+    model.run(0.5);
+    let share = model.utilisation(0.5);
+    assert!(share > 0.95, "{share}");
+    let queue_ms = model.worst_queue(0.5) * link.rtt_ms;
+    assert!(queue_ms < 1.0, "{queue_ms}");
+}
+
 #[test]
 fn a_path_that_becomes_slower_is_not_flooded_for_long() {
     let mut model = Model::with_flow(Link::new(200.0, 50.0));

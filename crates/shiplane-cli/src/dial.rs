@@ -6,10 +6,16 @@ use std::time::Duration;
 
 use shiplane_protocols::access::{Host, HostPort};
 use shiplane_transport::{
-    ConnectError, Identity, PeerAddr, PeerConnection, PeerId, QuicTransport, TransportConfig, Trust,
+    ConnectError, Identity, LaneThreads, PeerAddr, PeerConnection, PeerId, QuicTransport, TransportConfig,
+    Trust,
 };
 
 use crate::failure::Failure;
+
+/// For programs whose one purpose is a transfer: its threads need not give way to calls.
+pub(crate) fn transport_config() -> TransportConfig {
+    TransportConfig { lane_threads: LaneThreads::Ordinary, ..TransportConfig::default() }
+}
 
 /// A connection, and the transport that lives as long as it does.
 #[derive(Debug)]

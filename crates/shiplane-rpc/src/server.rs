@@ -1,11 +1,17 @@
 //! The callee's side: which method is handled by what, for which caller.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    task::{Context, Waker},
+};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use serde::{Serialize, de::DeserializeOwned};
 use shiplane_transport::PeerConnection;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -119,8 +125,16 @@ impl Router {
         let session = Arc::new(session::Session::new(self, Arc::clone(&connection)));
         let ended = session.ended().clone().drop_guard();
         let tasks = TaskTracker::new();
+        // With other threads about, handlers begin side by side. On a runtime of one thread that brings
+        // nothing, and a handler that is done at once needs no task of its own.
+        let is_alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
         while let Some(call) = connection.next_call().await {
-            tasks.spawn(Arc::clone(&session).handle(call));
+            let mut handled = Box::pin(Arc::clone(&session).handle(call));
+            if is_alone && handled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                continue;
+            }
+            // Polls it again at once, so that nothing that has woken it meanwhile is missed.
+            tasks.spawn(handled);
         }
         drop(ended);
         tasks.close();

@@ -45,6 +45,23 @@ pub struct TransportConfig {
     pub max_datagram_len_bytes: u16,
     /// What decides how much may be in flight. Default [`CongestionControl::Shiplane`].
     pub congestion: CongestionControl,
+    /// Where chunks are read, hashed and stored. Default [`LaneThreads::Background`].
+    pub lane_threads: LaneThreads,
+}
+
+/// On which threads chunks are read, hashed and stored. That work fills every core that it gets, and the
+/// runtime's threads, on which calls are made and answered, compete with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LaneThreads {
+    /// Threads of their own at the lowest priority (on Linux), so that calls beside a transfer are answered
+    /// in a fraction of a millisecond rather than in several. A transfer takes what is left: on a machine
+    /// that others keep busy, that is little.
+    #[default]
+    Background,
+    /// The runtime's blocking threads, as every other: a transfer competes with all on equal terms. For
+    /// programs that transfer and do nothing else.
+    Ordinary,
 }
 
 /// What decides how much may be in flight on a connection, in the direction that we send.
@@ -83,6 +100,7 @@ impl Default for TransportConfig {
             udp_buffer_len_bytes: UDP_BUFFER_LEN_BYTES,
             max_datagram_len_bytes: MAX_DATAGRAM_LEN_BYTES,
             congestion: CongestionControl::default(),
+            lane_threads: LaneThreads::default(),
         }
     }
 }
@@ -101,8 +119,9 @@ pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
 /// 16 MiB: the bandwidth-delay product of 640 Mbit/s at 200 ms, a quarter of a process's memory cap.
 pub const SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 
-/// 64: enough for sixteen lanes, their records and a burst of calls.
-pub const MAX_CONCURRENT_STREAMS: u32 = 64;
+/// 256: a transfer's lanes, its records, and a burst of calls. With 64, as many calls at a time reach two
+/// thirds of the rate, 256 half; what the streams hold is bounded by the connection's window, not by this.
+pub const MAX_CONCURRENT_STREAMS: u32 = 256;
 
 /// One stream: a guest has one thing to say.
 pub(crate) const GUEST_MAX_CONCURRENT_STREAMS: u32 = 1;

@@ -15,7 +15,6 @@ use std::{
 use bytes::Bytes;
 use shiplane_wire::{Code, StreamHeader, StreamKind, TaggedChunk, TransferId, limits, records_opening};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 pub use self::inbound::{AlreadyClaimed, ChunkExpectation, Claim, InboundChunk, TransferStream};
 use crate::{
@@ -29,7 +28,7 @@ use crate::{
     router::{self, InboundCall, Inboxes},
     sink::{ChunkSink, FileSink, MemorySink, WriterSink},
     source::{ChunkRead, ChunkSource},
-    stream::BiStream,
+    stream::{BiStream, InUse},
     trust::Admission,
 };
 
@@ -46,8 +45,8 @@ pub struct PeerConnection {
     guest: AtomicBool,
     inboxes: Arc<Inboxes>,
     /// The streams opened here, and those that the peer opened.
-    ours: TaskTracker,
-    theirs: TaskTracker,
+    ours: InUse,
+    theirs: InUse,
     /// When the peer last proved that it is there.
     heard: tokio::sync::Mutex<Instant>,
     config: Arc<TransportConfig>,
@@ -88,10 +87,7 @@ impl PeerConnection {
         inboxes: Arc<Inboxes>,
         config: Arc<TransportConfig>,
     ) -> Self {
-        let (ours, theirs) = (TaskTracker::new(), TaskTracker::new());
-        // Only that makes their `wait` end; tokens are given out all the same.
-        ours.close();
-        theirs.close();
+        let (ours, theirs) = (InUse::new(connection.clone()), InUse::new(connection.clone()));
         Self {
             connection,
             peer_id,
@@ -344,7 +340,7 @@ impl PeerConnection {
     /// [`StreamError::TimedOut`] when the peer allows no stream although none of ours is open, or takes
     /// nothing of `opening`, for the progress timeout; [`StreamError::ConnectionLost`]; `Stopped`.
     pub async fn open_stream(&self, opening: Bytes) -> Result<BiStream, StreamError> {
-        let mut stream = BiStream::new(&self.connection, self.halves().await?, &self.ours);
+        let mut stream = BiStream::new(self.halves().await?, &self.ours);
         stream.send.write_within(opening, self.config.progress_timeout).await?;
         Ok(stream)
     }
@@ -497,8 +493,7 @@ impl PeerConnection {
     ) -> Result<SentChunk, SendChunkError> {
         let mut stream = self.open_stream(opening).await?;
         stream.send.set_priority(LANE_PRIORITY);
-        let buffer_len_bytes = options.buffer_len_bytes.unwrap_or(self.config.buffer_len_bytes);
-        send_chunk(stream, source, buffer_len_bytes, self.config.progress_timeout, options).await
+        send_chunk(stream, source, &self.config, options).await
     }
 
     async fn recv_bare<S: ChunkSink<Error = SinkError>>(
@@ -542,7 +537,7 @@ impl Drop for PeerConnection {
 /// Long beside a round trip, short beside a restart.
 const BELIEVED_FOR: Duration = Duration::from_secs(1);
 
-async fn drained(ours: &TaskTracker, theirs: &TaskTracker) {
+async fn drained(ours: &InUse, theirs: &InUse) {
     // A stream of one kind may end in one of the other, as a call does in its handler's.
     while !(ours.is_empty() && theirs.is_empty()) {
         ours.wait().await;

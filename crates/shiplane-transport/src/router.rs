@@ -7,14 +7,12 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use shiplane_wire::{
-    Code, OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, TaggedChunk, TransferId, limits,
-};
+use shiplane_wire::{Code, Opened, OpeningError, OpeningReader, TaggedChunk, TransferId, limits};
 use tokio::{
     sync::{
         Notify,
@@ -22,9 +20,11 @@ use tokio::{
     },
     time::Instant,
 };
-use tokio_util::task::TaskTracker;
 
-use crate::{connection::PeerConnection, stream::BiStream};
+use crate::{
+    connection::PeerConnection,
+    stream::{BiStream, InUse},
+};
 
 /// A request for somebody above this crate: its header has been read, its body has not.
 #[derive(Debug)]
@@ -142,24 +142,35 @@ pub(crate) fn inboxes(header_timeout: Duration) -> (Arc<Inboxes>, Feed) {
 pub(crate) fn start(
     connection: quinn::Connection,
     owner: Weak<PeerConnection>,
-    in_use: TaskTracker,
+    in_use: InUse,
     feed: Feed,
     header_timeout: Duration,
 ) {
     tokio::spawn(async move {
         loop {
             let halves = tokio::select! {
+                biased;
                 accepted = connection.accept_bi() => match accepted {
                     Ok(halves) => halves,
                     Err(_) => return,
                 },
                 () = feed.outlets.transfers.expire_next() => continue,
             };
-            let stream = BiStream::new(&connection, halves, &in_use);
-            let classified = classify(stream, owner.clone(), feed.outlets.clone(), header_timeout);
+            let mut stream =
+                Unclassified { stream: BiStream::new(halves, &in_use), reader: OpeningReader::new() };
+            // Mostly the first bytes come with the stream itself, and calls are many.
+            if let Some((kind, body_len_bytes)) = stream.is_call() {
+                let call =
+                    InboundCall { kind, body_len_bytes, stream: stream.stream, connection: owner.clone() };
+                if let Err(TrySendError::Full(call)) = feed.outlets.calls.try_send(call) {
+                    tokio::spawn(put(feed.outlets.calls.clone(), call));
+                }
+                continue;
+            }
+            let classified = stream.classify(owner.clone(), feed.outlets.clone(), header_timeout);
             let mut classified = Box::pin(classified);
-            // Mostly the first bytes come with the stream itself; one that stays silent needs a task, which
-            // polls again at once. Bounded by the number of streams that the peer may have open.
+            // One that stays silent needs a task, which polls again at once. Bounded by the number of streams
+            // that the peer may have open.
             if classified.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
                 tokio::spawn(classified);
             }
@@ -167,43 +178,54 @@ pub(crate) fn start(
     });
 }
 
-/// Reads a stream's first bytes within the header deadline and hands the stream on.
-async fn classify(
-    mut stream: BiStream,
-    owner: Weak<PeerConnection>,
-    outlets: Outlets,
-    header_timeout: Duration,
-) {
-    match tokio::time::timeout(header_timeout, read_opening(&mut stream)).await {
-        Ok(Ok(Some(opened))) => outlets.hand_on(opened, stream, owner).await,
-        Ok(Ok(None)) => {} // Given up by the peer: dropping it answers.
-        Ok(Err(error)) => stream.reject(error.code()),
-        Err(_) => stream.reject(Code::Timeout),
-    }
+/// A stream whose first bytes are awaited.
+struct Unclassified {
+    stream: BiStream,
+    reader: OpeningReader,
 }
 
-/// `None`: the peer gave up the stream, or the connection ended.
-///
-/// Reads never a byte beyond the opening: what follows belongs to the stream's taker.
-async fn read_opening(stream: &mut BiStream) -> Result<Option<Opened>, OpeningError> {
-    let mut reader = OpeningReader::new();
-    let mut first = [0; OPENING_LEN_BYTES];
-    match stream.recv.read_exact(&mut first).await {
-        Ok(true) => {}
-        Ok(false) => return reader.end().map(|()| None),
-        Err(_) => return Ok(None),
+impl Unclassified {
+    /// Its kind and the length of its body, if it is known by now to be a call.
+    fn is_call(&mut self) -> Option<(CallKind, u32)> {
+        let opened = std::pin::pin!(self.opened());
+        match opened.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(Some(Opened::Rpc { body_len_bytes }))) => Some((CallKind::Call, body_len_bytes)),
+            Poll::Ready(Ok(Some(Opened::OneWay { body_len_bytes }))) => {
+                Some((CallKind::OneWay, body_len_bytes))
+            }
+            Poll::Ready(_) | Poll::Pending => None,
+        }
     }
-    if let Some(opened) = reader.push(&mut Bytes::copy_from_slice(&first))? {
-        return Ok(Some(opened));
+
+    /// Reads the stream's first bytes within the header deadline and hands it on.
+    async fn classify(mut self, owner: Weak<PeerConnection>, outlets: Outlets, header_timeout: Duration) {
+        match tokio::time::timeout(header_timeout, self.opened()).await {
+            Ok(Ok(Some(opened))) => outlets.hand_on(opened, self.stream, owner).await,
+            Ok(Ok(None)) => {} // Given up by the peer: dropping it answers.
+            Ok(Err(error)) => self.stream.reject(error.code()),
+            Err(_) => self.stream.reject(Code::Timeout),
+        }
     }
-    let Opening::Header(header) = Opening::decode(first)? else {
-        return Ok(None);
-    };
-    let mut body = vec![0; header.body_len_bytes() as usize]; // 16 or 24: the others return above.
-    match stream.recv.read_exact(&mut body).await {
-        Ok(true) => reader.push(&mut body.into()),
-        Ok(false) => reader.end().map(|()| None),
-        Err(_) => Ok(None),
+
+    /// What the stream is; `None`: the peer gave it up, or the connection ended. Cancel-safe, and gives the
+    /// same again.
+    ///
+    /// What follows the opening is left to the stream's taker.
+    async fn opened(&mut self) -> Result<Option<Opened>, OpeningError> {
+        let mut piece = Bytes::new();
+        loop {
+            if let Some(opened) = self.reader.push(&mut piece)? {
+                if !piece.is_empty() {
+                    self.stream.recv.unread(piece);
+                }
+                return Ok(Some(opened));
+            }
+            piece = match self.stream.recv.read().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return self.reader.end().map(|()| None),
+                Err(_) => return Ok(None),
+            };
+        }
     }
 }
 
@@ -405,4 +427,4 @@ impl Tagged {
 }
 
 /// As many as a peer may have open: with the stream limit at its default, no inbox ever fills up.
-const INBOX_LEN: usize = 64;
+const INBOX_LEN: usize = 256;

@@ -3,15 +3,15 @@
 //! quinn *finishes* a send stream that is dropped, which a peer cannot tell from an orderly end. Here a
 //! dropped half resets (or stops) with [`Code::Cancelled`] instead; only [`SendHalf::finish`] ends in order.
 
-use std::{
-    task::{Context, Waker},
-    time::Duration,
-};
+mod in_use;
+
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use shiplane_wire::Code;
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
+pub(crate) use self::in_use::InUse;
 use crate::error::StreamError;
 
 /// Both halves of a stream. Take them apart to use them in different tasks.
@@ -25,15 +25,12 @@ pub struct BiStream {
 
 impl BiStream {
     /// `in_use` counts the halves: one that is dropped counts until the peer has what it was sent.
-    pub(crate) fn new(
-        connection: &quinn::Connection,
-        (send, recv): (quinn::SendStream, quinn::RecvStream),
-        in_use: &TaskTracker,
-    ) -> Self {
-        let connection = connection.clone();
+    pub(crate) fn new((send, recv): (quinn::SendStream, quinn::RecvStream), in_use: &InUse) -> Self {
+        let (in_use, held) = (in_use.clone(), in_use.token());
+        let ahead = Bytes::new();
         Self {
-            send: SendHalf { stream: send, connection, state: SendState::Open, in_use: in_use.token() },
-            recv: RecvHalf { stream: recv, ended: false, wanted_bytes: None, _in_use: in_use.token() },
+            recv: RecvHalf { stream: recv, ahead, ended: false, wanted_bytes: None, _held: in_use.token() },
+            send: SendHalf { stream: send, state: SendState::Open, in_use, _held: held },
         }
     }
 
@@ -49,9 +46,9 @@ impl BiStream {
 #[derive(Debug)]
 pub struct SendHalf {
     stream: quinn::SendStream,
-    connection: quinn::Connection,
     state: SendState,
-    in_use: TaskTrackerToken,
+    in_use: InUse,
+    _held: TaskTrackerToken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +74,7 @@ impl SendHalf {
     pub async fn write_within(&mut self, data: Bytes, timeout: Duration) -> Result<(), StreamError> {
         let mut rest = [data];
         while !rest[0].is_empty() {
-            tokio::time::timeout(timeout, self.stream.write_chunks(&mut rest))
-                .await
-                .map_err(|_| StreamError::TimedOut { timeout })??;
+            within(timeout, self.stream.write_chunks(&mut rest)).await??;
         }
         Ok(())
     }
@@ -134,10 +129,11 @@ impl SendHalf {
     pub(crate) async fn delivered(&self, timeout: Duration) -> Result<(), StreamError> {
         let mut acknowledged = std::pin::pin!(self.stream.stopped());
         loop {
-            let frames = self.connection.stats().frame_tx.stream;
+            let connection = self.in_use.connection();
+            let frames = connection.stats().frame_tx.stream;
             match tokio::time::timeout(timeout, &mut acknowledged).await {
                 Ok(_) => return Ok(()),
-                Err(_) if self.connection.stats().frame_tx.stream == frames => {
+                Err(_) if connection.stats().frame_tx.stream == frames => {
                     return Err(StreamError::TimedOut { timeout });
                 }
                 Err(_) => {}
@@ -157,21 +153,9 @@ impl SendHalf {
 impl Drop for SendHalf {
     fn drop(&mut self) {
         self.abandon(Code::Cancelled);
-        // A close discards what is still under way, so that a finished half stays in use until then.
-        if self.state == SendState::Finished
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let mut acknowledged = Box::pin(self.stream.stopped());
-            // Mostly it has been by now, as a request that is answered; a task costs more than a look.
-            if acknowledged.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-                return;
-            }
-            let in_use = self.in_use.clone();
-            runtime.spawn(async move {
-                // Stopped or lost: nothing more can be done for the peer either.
-                let _ = acknowledged.await;
-                drop(in_use);
-            });
+        // A close discards what is still under way.
+        if self.state == SendState::Finished {
+            self.in_use.finish(&self.stream);
         }
     }
 }
@@ -180,10 +164,12 @@ impl Drop for SendHalf {
 #[derive(Debug)]
 pub struct RecvHalf {
     stream: quinn::RecvStream,
+    /// Taken from `stream` and given back; comes before what is there.
+    ahead: Bytes,
     ended: bool,
     /// None: all there are.
     wanted_bytes: Option<usize>,
-    _in_use: TaskTrackerToken,
+    _held: TaskTrackerToken,
 }
 
 impl RecvHalf {
@@ -196,12 +182,22 @@ impl RecvHalf {
         if max_len_bytes == 0 {
             return Ok(None);
         }
-        let chunk = self.stream.read_chunk(max_len_bytes, true).await?;
-        self.ended |= chunk.is_none();
-        if let (Some(wanted), Some(chunk)) = (&mut self.wanted_bytes, &chunk) {
-            *wanted -= chunk.bytes.len();
+        let piece = if self.ahead.is_empty() {
+            self.stream.read_chunk(max_len_bytes, true).await?.map(|chunk| chunk.bytes)
+        } else {
+            Some(self.ahead.split_to(max_len_bytes.min(self.ahead.len())))
+        };
+        self.ended |= piece.is_none();
+        if let (Some(wanted), Some(piece)) = (&mut self.wanted_bytes, &piece) {
+            *wanted -= piece.len();
         }
-        Ok(chunk.map(|c| c.bytes))
+        Ok(piece)
+    }
+
+    /// Gives back the end of a piece that [`read`](Self::read) gave: it comes next. Before the next read
+    /// only, and not with a limit by [`end_after`](Self::end_after).
+    pub(crate) fn unread(&mut self, rest: Bytes) {
+        self.ahead = rest;
     }
 
     /// From here on [`read`](Self::read) gives `len_bytes` more bytes and then the end, whatever the
@@ -215,11 +211,17 @@ impl RecvHalf {
     /// # Errors
     /// As `read`.
     pub async fn read_within(&mut self, timeout: Duration) -> Result<Option<Bytes>, StreamError> {
-        tokio::time::timeout(timeout, self.read()).await.map_err(|_| StreamError::TimedOut { timeout })?
+        within(timeout, self.read()).await?
     }
 
     /// What has arrived, up to `bufs.len()` pieces: their number, `None` at the end. Cancel-safe.
     pub(crate) async fn read_many(&mut self, bufs: &mut [Bytes]) -> Result<Option<usize>, StreamError> {
+        if !self.ahead.is_empty()
+            && let Some(first) = bufs.first_mut()
+        {
+            *first = std::mem::take(&mut self.ahead);
+            return Ok(Some(1));
+        }
         let count = self.stream.read_chunks(bufs).await?;
         self.ended |= count.is_none();
         Ok(count)
@@ -227,7 +229,8 @@ impl RecvHalf {
 
     /// Reads exactly `buf.len()` bytes; `false` when the stream ends before. Not cancel-safe.
     pub(crate) async fn read_exact(&mut self, buf: &mut [u8]) -> Result<bool, StreamError> {
-        let mut filled = 0;
+        let mut filled = buf.len().min(self.ahead.len());
+        buf[..filled].copy_from_slice(&self.ahead.split_to(filled));
         while filled < buf.len() {
             match self.stream.read(&mut buf[filled..]).await? {
                 Some(count) => filled += count,
@@ -273,6 +276,15 @@ impl Drop for RecvHalf {
     fn drop(&mut self) {
         self.abandon(Code::Cancelled);
     }
+}
+
+/// What `work` gives, unless it takes longer than `timeout`. What is ready at once never sees a timer.
+async fn within<F: Future>(timeout: Duration, work: F) -> Result<F::Output, StreamError> {
+    let mut work = std::pin::pin!(work);
+    if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        return Ok(output);
+    }
+    tokio::time::timeout(timeout, work).await.map_err(|_| StreamError::TimedOut { timeout })
 }
 
 /// A code as QUIC carries it.

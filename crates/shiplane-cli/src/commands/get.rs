@@ -17,7 +17,7 @@ use shiplane_wire::{Promise, escape};
 use tokio_util::sync::CancellationToken;
 
 use self::output::HashingOutput;
-use crate::dial::{Dialled, dial};
+use crate::dial::{Dialled, dial, transport_config};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::home::Home;
@@ -41,8 +41,7 @@ async fn get(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let job = Arc::new(Job::new(&settings));
-    let config =
-        TransportConfig { buffer_len_bytes: settings.buffer_len_bytes, ..TransportConfig::default() };
+    let config = TransportConfig { buffer_len_bytes: settings.buffer_len_bytes, ..transport_config() };
     let identity = || Ok(Identity::load_or_create(&home.identity_path())?);
     job.phase(Phase::Connecting);
     let dialled = tokio::select! {

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::dial::{any_port, resolve};
+use crate::dial::{any_port, resolve, transport_config};
 use crate::failure::Failure;
 use crate::logging::print_line;
 use crate::settings::{OctopiiGet, OctopiiPush, OctopiiServe};
@@ -59,7 +59,7 @@ fn warn(consequence: &str) {
 async fn serve_until(settings: OctopiiServe, stop: CancellationToken) -> Result<(), Failure> {
     let source = ChunkSource::File(settings.file);
     expect_readable(&source).await?;
-    let transport = bind(settings.listen, TransportConfig::default())?;
+    let transport = bind(settings.listen, transport_config())?;
     announce(transport.local_addr().map_err(Failure::Runtime)?)?;
     let (tasks, places) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_SENDS)));
     loop {
@@ -140,7 +140,7 @@ async fn dial(
     node: &HostPort,
     buffer_len_bytes: usize,
 ) -> Result<(InsecureOctopiiTransport, InsecureOctopiiConnection<Lane>), Failure> {
-    let config = TransportConfig { buffer_len_bytes, ..TransportConfig::default() };
+    let config = TransportConfig { buffer_len_bytes, ..transport_config() };
     let mut failure = None;
     for addr in resolve(node).await? {
         let transport = bind(any_port(addr), config.clone())?;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::job::Job;
 use self::offer::Offer;
-use crate::dial::{Dialled, dial};
+use crate::dial::{Dialled, dial, transport_config};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::home::Home;
@@ -98,7 +98,7 @@ impl Run<'_> {
 
     async fn dial(&self) -> Result<Dialled, Failure> {
         let buffer_len_bytes = self.settings.buffer_len_bytes;
-        let config = TransportConfig { buffer_len_bytes, ..TransportConfig::default() };
+        let config = TransportConfig { buffer_len_bytes, ..transport_config() };
         let identity = || Ok(Identity::load_or_create(&self.home.identity_path())?);
         dial(self.remote.server, &self.remote.at, &config, identity).await
     }

@@ -16,6 +16,7 @@ use shiplane_transport::{BindError, Identity, QuicTransport};
 use tokio_util::sync::CancellationToken;
 
 use crate::advertise;
+use crate::dial::transport_config;
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::home::Home;
@@ -92,7 +93,7 @@ fn bind(
     let bind = |addr| -> Result<QuicTransport, Failure> {
         let identity = Identity::load_or_create(&home.identity_path())?;
         let trust = AccessControl::trust(access);
-        Ok(QuicTransport::builder().identity(identity).trust(trust).bind(addr)?)
+        Ok(QuicTransport::builder().identity(identity).trust(trust).config(transport_config()).bind(addr)?)
     };
     match bind(settings.listen) {
         Err(Failure::Bind(BindError::Socket { source, .. }))

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::job::Job;
 use super::push::take_leave;
-use crate::dial::{Dialled, dial};
+use crate::dial::{Dialled, dial, transport_config};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::home::Home;
@@ -37,8 +37,7 @@ async fn sync(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let job = Arc::new(Job::new(settings.audience));
-    let config =
-        TransportConfig { buffer_len_bytes: settings.buffer_len_bytes, ..TransportConfig::default() };
+    let config = TransportConfig { buffer_len_bytes: settings.buffer_len_bytes, ..transport_config() };
     let identity = || Ok(Identity::load_or_create(&home.identity_path())?);
     job.phase(Phase::Connecting);
     let dialled = tokio::select! {

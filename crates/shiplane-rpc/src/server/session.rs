@@ -3,6 +3,7 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use shiplane_transport::{BiStream, CallKind, InboundCall, PeerConnection, RecvHa
 use shiplane_wire::Code;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -85,12 +86,11 @@ impl Session {
 
     /// Reads the request, in bounded memory and time.
     async fn take(&self, recv: &mut RecvHalf, body_len_bytes: u32, arrived: Instant) -> Result<Taken, Code> {
-        let deadline = arrived + self.connection.config().header_timeout;
+        let deadline = || arrived + self.connection.config().header_timeout;
         let room = Arc::clone(&self.body_bytes).acquire_many_owned(body_len_bytes);
-        let room = timeout_at(deadline, room).await.map_err(|_| Code::Busy)?;
+        let room = until(deadline, room).await.ok_or(Code::Busy)?;
         let room = room.map_err(|_| Code::ShuttingDown)?;
-        let envelope =
-            timeout_at(deadline, read_envelope(recv, body_len_bytes)).await.map_err(|_| Code::Timeout)??;
+        let envelope = until(deadline, read_envelope(recv, body_len_bytes)).await.ok_or(Code::Timeout)??;
         let request = Request::decode(&envelope).map_err(|_| Code::Protocol)?;
         Ok(Taken { request, _room: room })
     }
@@ -214,12 +214,11 @@ async fn answer(kind: CallKind, mut send: SendHalf, call_id: CallId, outcome: Re
         }
         send.finish()
     };
-    match timeout(ANSWER_TIMEOUT, sent).await {
-        // Stays until the peer has it: a connection that is closed meanwhile would lose it. A peer that
-        // does not take it holds one of its own streams.
-        Ok(Ok(())) => drop(send.stopped().await),
-        Ok(Err(error)) => tracing::debug!(call = %call_id, %error, "the answer was not wanted"),
-        Err(_) => send.reset(Code::Timeout),
+    match until(|| Instant::now() + ANSWER_TIMEOUT, sent).await {
+        // It is in use until the peer has it. A peer that does not take it holds one of its own streams.
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(call = %call_id, %error, "the answer was not wanted"),
+        None => send.reset(Code::Timeout),
     }
 }
 
@@ -254,6 +253,15 @@ fn reset_code(fault: FaultCode) -> Code {
         | FaultCode::ReadOnly
         | FaultCode::Other(_) => Code::Cancelled,
     }
+}
+
+/// What `work` gives until `deadline`. What is ready at once, as nearly always, sees neither clock nor timer.
+async fn until<F: Future>(deadline: impl FnOnce() -> Instant, work: F) -> Option<F::Output> {
+    let mut work = std::pin::pin!(work);
+    if let Poll::Ready(output) = futures::poll!(work.as_mut()) {
+        return Some(output);
+    }
+    timeout_at(deadline(), work).await.ok()
 }
 
 /// The panic's own words stay here: the panic hook has printed them, and they may name local things.

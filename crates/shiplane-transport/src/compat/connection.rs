@@ -13,7 +13,6 @@ use tokio::{
     sync::{Mutex, mpsc},
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
 
 use super::{
     error::OctopiiMessageError,
@@ -25,7 +24,7 @@ use crate::{
     config::LANE_PRIORITY,
     lane::{recv::recv_chunk, recv::refuse_chunk, send::send_chunk},
     sink::{FileSink, MemorySink},
-    stream::BiStream,
+    stream::{BiStream, InUse},
 };
 
 /// A connection to **somebody unknown** who speaks the octopii dialect (SPEC 9).
@@ -36,14 +35,14 @@ use crate::{
 pub struct InsecureOctopiiConnection<P: Policy> {
     connection: quinn::Connection,
     inbox: Mutex<mpsc::Receiver<Inbound>>,
-    in_use: TaskTracker,
+    in_use: InUse,
     config: Arc<TransportConfig>,
     policy: P,
 }
 
 impl<P: Policy> InsecureOctopiiConnection<P> {
     pub(super) fn new(connection: quinn::Connection, config: Arc<TransportConfig>, policy: P) -> Self {
-        let in_use = TaskTracker::new();
+        let in_use = InUse::new(connection.clone());
         let inbox = intake::start(connection.clone(), in_use.clone(), Arc::clone(&config), policy);
         Self { connection, inbox: inbox.into(), in_use, config, policy }
     }
@@ -82,7 +81,6 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
 
     /// Waits until no stream is open, so that a close loses nothing.
     pub async fn drained(&self) {
-        self.in_use.close();
         self.in_use.wait().await;
     }
 
@@ -112,8 +110,7 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
         stream.send.set_priority(LANE_PRIORITY);
         // SPEC 9.7
         stream.recv.end_after(STATUS_LEN_BYTES);
-        let TransportConfig { buffer_len_bytes, progress_timeout, .. } = *self.config;
-        let sent = send_chunk(stream, source, buffer_len_bytes, progress_timeout, options).await?;
+        let sent = send_chunk(stream, source, &self.config, options).await?;
         Ok(sent.len_bytes)
     }
 
@@ -144,7 +141,7 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
         let halves = timeout(progress_timeout, self.connection.open_bi())
             .await
             .map_err(|_| StreamError::TimedOut { timeout: progress_timeout })??;
-        Ok(BiStream::new(&self.connection, halves, &self.in_use))
+        Ok(BiStream::new(halves, &self.in_use))
     }
 
     /// The next stream; `None` after an orderly end of the connection (SPEC 9.9).
@@ -198,7 +195,7 @@ impl InsecureOctopiiConnection<Lane> {
         let Some(Inbound { len_bytes, stream }) = self.next().await? else {
             return Ok(None);
         };
-        let TransportConfig { buffer_len_bytes, progress_timeout, .. } = *self.config;
+        let progress_timeout = self.config.progress_timeout;
         let prepared = async {
             let offer = Offer::new(len_bytes, max_bytes)?;
             let sink = tokio::task::spawn_blocking(make_sink).await.map_err(|_| RecvChunkError::Abandoned)?;
@@ -214,7 +211,7 @@ impl InsecureOctopiiConnection<Lane> {
         };
         let committed = Arc::default();
         let sink = KeepOutput { inner, committed: Arc::clone(&committed) };
-        let received = recv_chunk(stream, offer, sink, buffer_len_bytes, progress_timeout, options).await;
+        let received = recv_chunk(stream, offer, sink, &self.config, options).await;
         let output = committed.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (received, output) {
             // SPEC 9.7: once the chunk is kept, how its stream ends changes nothing.
@@ -261,7 +258,6 @@ impl<P: Policy> Drop for InsecureOctopiiConnection<P> {
             Ok(runtime) if !self.in_use.is_empty() && !self.is_closed() => {
                 let (in_use, progress_timeout) = (self.in_use.clone(), self.config.progress_timeout);
                 runtime.spawn(async move {
-                    in_use.close();
                     let _ = timeout(progress_timeout, in_use.wait()).await;
                     close();
                 });

@@ -5,9 +5,12 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use shiplane_wire::Code;
 use tokio::{sync::mpsc, time::timeout};
-use tokio_util::task::TaskTracker;
 
-use crate::{TransportConfig, lane::recv::refuse_chunk, stream::BiStream};
+use crate::{
+    TransportConfig,
+    lane::recv::refuse_chunk,
+    stream::{BiStream, InUse},
+};
 
 /// What the streams that come in on a connection are (SPEC 9.5). Either may be sent under both.
 pub trait Policy: sealed::Stream + Debug + Copy + Send + Sync + 'static {}
@@ -35,14 +38,14 @@ pub(super) struct Inbound {
 /// Starts to read the streams of `connection`; ends with it, and so does the returned inbox.
 pub(super) fn start<P: Policy>(
     connection: quinn::Connection,
-    in_use: TaskTracker,
+    in_use: InUse,
     config: Arc<TransportConfig>,
     _policy: P,
 ) -> mpsc::Receiver<Inbound> {
     let (outlet, inbox) = mpsc::channel(INBOX_LEN);
     tokio::spawn(async move {
         while let Ok(halves) = connection.accept_bi().await {
-            let stream = BiStream::new(&connection, halves, &in_use);
+            let stream = BiStream::new(halves, &in_use);
             // Bounded by the number of streams that the peer may have open.
             tokio::spawn(read_prefix::<P>(stream, outlet.clone(), Arc::clone(&config)));
         }

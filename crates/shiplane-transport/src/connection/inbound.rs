@@ -236,9 +236,7 @@ impl InboundChunk {
         sink: S,
         options: &LaneOptions,
     ) -> Result<S::Output, RecvChunkError<S::Error>> {
-        let timeout = self.config.progress_timeout;
-        let buffer_len_bytes = options.buffer_len_bytes.unwrap_or(self.config.buffer_len_bytes);
-        recv_chunk(self.stream, offer, sink, buffer_len_bytes, timeout, options).await
+        recv_chunk(self.stream, offer, sink, &self.config, options).await
     }
 }
 

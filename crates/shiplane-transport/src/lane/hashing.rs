@@ -16,6 +16,8 @@ use bytes::Bytes;
 use shiplane_wire::{Digest, RecvError, VerifiedChunk, WholeChunk, digest_lanes};
 use tokio::sync::oneshot;
 
+use crate::config::LaneThreads;
+
 /// Where the chunks of a transfer meet to be hashed side by side. A handle: clones share it.
 ///
 /// In [`LaneOptions`](super::LaneOptions) it stands for "hold whole what is no longer than
@@ -52,13 +54,13 @@ impl SideBySide {
     }
 
     /// Says that a chunk is about to be sent, so that others wait for it.
-    pub(super) fn sends(&self) -> Present<SendJob> {
-        Present::at(&self.sending)
+    pub(super) fn sends(&self, threads: LaneThreads) -> Present<SendJob> {
+        Present::at(&self.sending, threads)
     }
 
     /// Says that a chunk is being received.
-    pub(super) fn receives(&self) -> Present<RecvJob> {
-        Present::at(&self.receiving)
+    pub(super) fn receives(&self, threads: LaneThreads) -> Present<RecvJob> {
+        Present::at(&self.receiving, threads)
     }
 
     /// A buffer for a chunk.
@@ -95,17 +97,18 @@ pub(super) type RecvJob = (WholeChunk, oneshot::Sender<Result<VerifiedChunk, Rec
 /// One of those that may come to be hashed; while there are enough of them, the others wait a little.
 pub(super) struct Present<J: Send + 'static> {
     meeting: Arc<Meeting<J>>,
+    threads: LaneThreads,
 }
 
 impl<J: Send + 'static> Present<J> {
-    fn at(meeting: &Arc<Meeting<J>>) -> Self {
+    fn at(meeting: &Arc<Meeting<J>>, threads: LaneThreads) -> Self {
         lock(&meeting.state).present += 1;
-        Self { meeting: Arc::clone(meeting) }
+        Self { meeting: Arc::clone(meeting), threads }
     }
 
-    /// Queues a job. It is done on a blocking thread of the runtime that this is called in.
+    /// Queues a job. It is done on a thread of the lane's.
     pub(super) fn submit(&self, job: J) {
-        self.meeting.submit(job);
+        self.meeting.submit(job, self.threads);
     }
 }
 
@@ -138,14 +141,14 @@ impl<J: Send + 'static> Meeting<J> {
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), width, run })
     }
 
-    fn submit(self: &Arc<Self>, job: J) {
+    fn submit(self: &Arc<Self>, job: J, threads: LaneThreads) {
         let mut state = lock(&self.state);
         state.queue.push(job);
         let is_full = state.queue.len() >= self.width;
         if state.workers == 0 || (is_full && state.workers < max_workers()) {
             state.workers += 1;
             let worker = Worker { meeting: Arc::clone(self), has_left: false };
-            tokio::task::spawn_blocking(move || worker.work());
+            threads.spawn(move || worker.work());
         } else if is_full {
             self.changed.notify_one();
         }

@@ -3,11 +3,13 @@
 //! Both directions have the same shape. A blocking thread owns the wire's state machine together with
 //! the source or the sink, so that reading, hashing and writing never delay the connection; an async
 //! task moves bytes between that thread and the stream, and applies the deadlines. Where
-//! [`hashing::SideBySide`] says so, chunks are held whole, and hashed together with others.
+//! [`hashing::SideBySide`] says so, chunks are held whole, and hashed together with others. [`threads`] says
+//! which threads those are.
 
 pub(crate) mod hashing;
 pub(crate) mod recv;
 pub(crate) mod send;
+mod threads;
 
 use self::hashing::SideBySide;
 use crate::rate::RateLimiter;

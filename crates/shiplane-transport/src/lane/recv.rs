@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{LaneOptions, PIPELINE_DEPTH, hashing::SideBySide};
 use crate::{
+    config::TransportConfig,
     error::{RecvChunkError, StreamError},
     rate::RateLimiter,
     sink::ChunkSink,
@@ -22,15 +23,15 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
     stream: BiStream,
     offer: Offer,
     sink: S,
-    buffer_len_bytes: usize,
-    progress_timeout: Duration,
+    config: &TransportConfig,
     options: &LaneOptions,
 ) -> Result<S::Output, RecvChunkError<S::Error>> {
+    let progress_timeout = config.progress_timeout;
     let BiStream { mut send, mut recv } = stream;
     let len_bytes = offer.len_bytes();
     let result = match options.hashes_whole(len_bytes) {
-        Some(hashing) => store_whole(offer, sink, &mut recv, hashing, progress_timeout, options).await,
-        None => store_flowing(offer, sink, &mut recv, buffer_len_bytes, progress_timeout, options).await,
+        Some(hashing) => store_whole(offer, sink, &mut recv, hashing, config, options).await,
+        None => store_flowing(offer, sink, &mut recv, config, options).await,
     };
     match result {
         Ok((stored, output)) => {
@@ -51,16 +52,16 @@ async fn store_flowing<S: ChunkSink>(
     offer: Offer,
     sink: S,
     recv: &mut RecvHalf,
-    buffer_len_bytes: usize,
-    progress_timeout: Duration,
+    config: &TransportConfig,
     options: &LaneOptions,
 ) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
+    let TransportConfig { progress_timeout, lane_threads, .. } = *config;
+    let buffer_len_bytes = options.buffer_len_bytes.unwrap_or(config.buffer_len_bytes);
     let frame_len_bytes = offer.len_bytes() + Digest::LEN_BYTES as u64;
     let (batches, pipeline) = mpsc::channel(PIPELINE_DEPTH);
     let writer_options = options.clone();
-    let writer = tokio::task::spawn_blocking(move || {
-        drain(offer.accept(), sink, pipeline, buffer_len_bytes, &writer_options)
-    });
+    let writer =
+        lane_threads.spawn(move || drain(offer.accept(), sink, pipeline, buffer_len_bytes, &writer_options));
     let rate = options.rate.as_ref();
     let fed = feed(recv, batches, frame_len_bytes, buffer_len_bytes, progress_timeout, rate).await;
     let written = writer.await.unwrap_or(Err(RecvChunkError::Abandoned));
@@ -79,10 +80,11 @@ async fn store_whole<S: ChunkSink>(
     mut sink: S,
     recv: &mut RecvHalf,
     hashing: &SideBySide,
-    progress_timeout: Duration,
+    config: &TransportConfig,
     options: &LaneOptions,
 ) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
-    let present = hashing.receives();
+    let TransportConfig { progress_timeout, lane_threads, .. } = *config;
+    let present = hashing.receives(lane_threads);
     let mut chunk = offer.gather(hashing.take_buffer());
     let mut pieces: [Bytes; PIECES_PER_READ] = std::array::from_fn(|_| Bytes::new());
     while !chunk.is_complete() {
@@ -102,7 +104,7 @@ async fn store_whole<S: ChunkSink>(
     let chunk = verified.await.map_err(|_| RecvChunkError::Abandoned)?.map_err(RecvChunkError::Recv)?;
     let options = options.clone();
     let hashing = hashing.clone();
-    let storing = tokio::task::spawn_blocking(move || {
+    let storing = lane_threads.spawn(move || {
         sink.write(chunk.payload()).map_err(RecvChunkError::Sink)?;
         options.advance(chunk.payload().len());
         let (verified, buffer) = chunk.into_parts();

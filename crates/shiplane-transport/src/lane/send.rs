@@ -17,6 +17,7 @@ use super::{
     hashing::{Present, SendJob},
 };
 use crate::{
+    config::{LaneThreads, TransportConfig},
     error::{SendChunkError, SourceError, StreamError},
     rate::RateLimiter,
     source::ChunkRead,
@@ -38,15 +39,16 @@ pub struct SentChunk {
 pub(crate) async fn send_chunk<R: ChunkRead>(
     stream: BiStream,
     source: R,
-    buffer_len_bytes: usize,
-    progress_timeout: Duration,
+    config: &TransportConfig,
     options: &LaneOptions,
 ) -> Result<SentChunk, SendChunkError> {
+    let TransportConfig { progress_timeout, lane_threads, .. } = *config;
+    let buffer_len_bytes = options.buffer_len_bytes.unwrap_or(config.buffer_len_bytes);
     let BiStream { mut send, mut recv } = stream;
     let len_bytes = source.len_bytes();
     // Present until the chunk is acknowledged: the next one on this lane comes right after it.
-    let present = options.hashes_whole(len_bytes).map(|hashing| Arc::new(hashing.sends()));
-    let (reader, pipeline) = Reader::start(source, buffer_len_bytes, present.clone());
+    let present = options.hashes_whole(len_bytes).map(|hashing| Arc::new(hashing.sends(lane_threads)));
+    let (reader, pipeline) = Reader::start(source, buffer_len_bytes, lane_threads, present.clone());
 
     let mut status = StatusReader::while_sending();
     let written = {
@@ -123,16 +125,17 @@ impl Reader {
     fn start<R: ChunkRead>(
         source: R,
         buffer_len_bytes: usize,
+        threads: LaneThreads,
         present: Option<Arc<Present<SendJob>>>,
     ) -> (Self, mpsc::Receiver<Frame>) {
         let Some(present) = present else {
             let (frames, pipeline) = mpsc::channel(PIPELINE_DEPTH);
-            let pumping = tokio::task::spawn_blocking(move || pump(source, buffer_len_bytes, &frames));
+            let pumping = threads.spawn(move || pump(source, buffer_len_bytes, &frames));
             return (Self::Flowing(pumping), pipeline);
         };
         // Room for the whole frame: size, data and digest.
         let (frames, pipeline) = mpsc::channel(3);
-        let reading = tokio::task::spawn_blocking(move || pump_whole(source, frames, &present));
+        let reading = threads.spawn(move || pump_whole(source, frames, &present));
         (Self::Whole(reading), pipeline)
     }
 

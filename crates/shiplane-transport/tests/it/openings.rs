@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shiplane_transport::{
-    AlreadyClaimed, CallKind, ChunkExpectation, ChunkRead, LaneOptions, RecvChunkError, SourceError,
-    TransferStream, TransportConfig,
+    AlreadyClaimed, CallKind, ChunkExpectation, ChunkRead, LaneOptions, MAX_CONCURRENT_STREAMS,
+    RecvChunkError, SourceError, TransferStream, TransportConfig,
 };
 use shiplane_wire::{Code, FrameError, StreamKind, TaggedChunk};
 use tokio::{task::JoinSet, time::Instant};
@@ -120,7 +120,7 @@ async fn a_tag_without_a_frame_is_reset_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_ten_thousand_streams_64_are_open() {
+async fn of_ten_thousand_streams_256_are_open() {
     let duel = Duel::new().await;
     let opened = tokio::sync::mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
@@ -135,7 +135,7 @@ async fn of_ten_thousand_streams_64_are_open() {
         });
     }
     let mut opened = opened.1;
-    for _ in 0..64 {
+    for _ in 0..MAX_CONCURRENT_STREAMS {
         soon(opened.recv()).await.unwrap();
     }
     // Half of the header deadline: no credit comes back before its end.
@@ -314,13 +314,13 @@ async fn no_more_than_64_streams_are_parked_and_the_oldest_makes_room() {
 async fn an_inbox_that_nobody_empties_holds_no_more_than_the_peer_may_open() {
     let duel = Duel::new().await;
     let mut streams = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..MAX_CONCURRENT_STREAMS {
         streams.push(duel.open(&frame(&noise(1, 1000))[..500]).await);
     }
     let mut further = std::pin::pin!(duel.raw.open_bi());
     tokio::select! {
         biased;
-        _ = &mut further => panic!("a 65th stream"),
+        _ = &mut further => panic!("one stream more"),
         // A round trip in the other direction: credit, if there were any, would come with it.
         () = async {
             let play = async {
@@ -333,7 +333,7 @@ async fn an_inbox_that_nobody_empties_holds_no_more_than_the_peer_may_open() {
         } => {}
     }
     // Taken, they make room; quinn grants it once an eighth is free.
-    for _ in 0..16 {
+    for _ in 0..MAX_CONCURRENT_STREAMS / 4 {
         drop(soon(duel.peer.next_chunk()).await.unwrap());
     }
     streams.clear(); // Whichever they were: Mallory's halves have to end too.

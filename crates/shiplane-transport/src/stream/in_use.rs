@@ -1,0 +1,117 @@
+//! Which streams of a connection a close would hurt.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Waker},
+};
+
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+
+/// Counts the halves that somebody holds, and remembers those that were finished and let go but that the
+/// peer has not acknowledged yet. A handle: clones share it.
+#[derive(Clone)]
+pub(crate) struct InUse {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connection: quinn::Connection,
+    held: TaskTracker,
+    finished: Mutex<Finished>,
+}
+
+struct Finished {
+    unacknowledged: Vec<Acknowledged>,
+    /// With so many it is looked at which have been acknowledged.
+    full_at: usize,
+}
+
+/// Resolves when a finished half needs its connection no more.
+type Acknowledged = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl InUse {
+    pub(crate) fn new(connection: quinn::Connection) -> Self {
+        let held = TaskTracker::new();
+        // Only that makes its `wait` end; tokens are given out all the same.
+        held.close();
+        let finished = Finished { unacknowledged: Vec::new(), full_at: LOOK_AT };
+        Self { shared: Arc::new(Shared { connection, held, finished: finished.into() }) }
+    }
+
+    pub(super) fn connection(&self) -> &quinn::Connection {
+        &self.shared.connection
+    }
+
+    /// For one half, as long as it is held.
+    pub(super) fn token(&self) -> TaskTrackerToken {
+        self.shared.held.token()
+    }
+
+    /// Takes over a half that was finished. To be told of each acknowledgement would take a task, or the
+    /// caller's patience; here it is looked at once in a while, for many together.
+    pub(super) fn finish(&self, stream: &quinn::SendStream) {
+        let stopped = stream.stopped();
+        // Stopped or lost: nothing more can be done for the peer either.
+        let acknowledged = Box::pin(async move { drop(stopped.await) });
+        let mut finished = self.finished();
+        finished.unacknowledged.push(acknowledged);
+        if finished.unacknowledged.len() >= finished.full_at {
+            finished.look();
+            // Not for each of them, if the peer is slow to acknowledge as many.
+            finished.full_at = LOOK_AT.max(2 * finished.unacknowledged.len());
+        }
+    }
+
+    /// Whether a close would hurt nobody.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shared.held.is_empty() && {
+            let mut finished = self.finished();
+            finished.look();
+            finished.unacknowledged.is_empty()
+        }
+    }
+
+    /// Waits until a close would hurt nobody. Cancel-safe.
+    pub(crate) async fn wait(&self) {
+        loop {
+            let unacknowledged = std::mem::take(&mut self.finished().unacknowledged);
+            if !unacknowledged.is_empty() {
+                // In a task of its own, so that several can wait, and any of them give up.
+                let token = self.token();
+                tokio::spawn(async move {
+                    for acknowledged in unacknowledged {
+                        acknowledged.await;
+                    }
+                    drop(token);
+                });
+            }
+            self.shared.held.wait().await;
+            if self.finished().unacknowledged.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn finished(&self) -> MutexGuard<'_, Finished> {
+        // Every change is a single step; a panic in between leaves nothing half done.
+        self.shared.finished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for InUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InUse").field("held", &self.shared.held.len()).finish_non_exhaustive()
+    }
+}
+
+impl Finished {
+    /// Forgets what has been acknowledged.
+    fn look(&mut self) {
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.unacknowledged.retain_mut(|acknowledged| acknowledged.as_mut().poll(&mut nobody).is_pending());
+    }
+}
+
+/// 64: as many streams as a peer may have open, by default.
+const LOOK_AT: usize = 64;

@@ -18,7 +18,9 @@ use shiplane_protocols::{
     transfer::{TransferEvent, TransferOptions},
 };
 use shiplane_rpc::{CallError, RpcClient};
-use shiplane_transport::{ConnectError, Identity, PeerAddr, QuicTransport, TransportConfig, Trust};
+use shiplane_transport::{
+    ConnectError, Identity, LaneThreads, PeerAddr, QuicTransport, TransportConfig, Trust,
+};
 use shiplane_wire::Promise;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -309,6 +311,7 @@ pub(crate) fn options() -> TransferOptions {
 
 fn quick() -> TransportConfig {
     TransportConfig {
+        lane_threads: LaneThreads::Ordinary, // They keep short deadlines on a busy machine too.
         handshake_timeout: Duration::from_secs(3),
         progress_timeout: PROGRESS_TIMEOUT,
         ..TransportConfig::default()

@@ -10,7 +10,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use shiplane_rpc::Method;
-use shiplane_transport::{Admission, ChunkRead, QuicTransport, SourceError, TransportConfig, Trust};
+use shiplane_transport::{
+    Admission, ChunkRead, LaneThreads, QuicTransport, SourceError, TransportConfig, Trust,
+};
 use shiplane_wire::{Entry, EntryKind, Mtime, ProviderRecord, RelPath, Version};
 
 /// The bodies as they travel, written down again: a change on the wire must fail here.
@@ -50,6 +52,7 @@ pub(crate) struct Confirmed {
 /// A transport that trusts everybody and waits for `patience`.
 pub(crate) fn transport(patience: Duration) -> Arc<QuicTransport> {
     let config = TransportConfig {
+        lane_threads: LaneThreads::Ordinary, // They keep short deadlines on a busy machine too.
         header_timeout: patience,
         progress_timeout: patience,
         ..TransportConfig::default()

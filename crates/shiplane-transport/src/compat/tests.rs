@@ -17,7 +17,7 @@ use quinn::VarInt;
 use tokio::time::timeout;
 
 use super::*;
-use crate::{ChunkSource, TransportConfig, tls};
+use crate::{ChunkSource, LaneThreads, TransportConfig, tls};
 
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -57,7 +57,13 @@ fn transport_with(config: TransportConfig) -> InsecureOctopiiTransport {
 /// For stories in which a peer stays silent: nobody waits long.
 fn impatient() -> TransportConfig {
     let soon = Duration::from_millis(200);
-    TransportConfig { header_timeout: soon, progress_timeout: soon, ..TransportConfig::default() }
+    let lane_threads = LaneThreads::Ordinary; // They keep short deadlines on a busy machine too.
+    TransportConfig {
+        header_timeout: soon,
+        progress_timeout: soon,
+        lane_threads,
+        ..TransportConfig::default()
+    }
 }
 
 /// Two of ours; Alice dialled Bob.

@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use shiplane_transport::{
-    ChunkSource, Identity, PeerAddr, PeerConnection, PeerId, QuicTransport, TransportConfig, Trust,
-    test_support,
+    ChunkSource, Identity, LaneThreads, PeerAddr, PeerConnection, PeerId, QuicTransport, TransportConfig,
+    Trust, test_support,
 };
 use shiplane_wire::{Code, Digest, StreamHeader, StreamKind, TransferId};
 
@@ -43,7 +43,13 @@ pub(crate) fn transport(config: TransportConfig) -> QuicTransport {
 /// Deadlines for stories that wait for one in real time.
 pub(crate) fn short_deadlines() -> TransportConfig {
     let deadline = Duration::from_millis(300);
-    TransportConfig { header_timeout: deadline, progress_timeout: deadline, ..TransportConfig::default() }
+    let lane_threads = LaneThreads::Ordinary; // They keep short deadlines on a busy machine too.
+    TransportConfig {
+        header_timeout: deadline,
+        progress_timeout: deadline,
+        lane_threads,
+        ..TransportConfig::default()
+    }
 }
 
 pub(crate) fn addr_of(transport: &QuicTransport) -> PeerAddr {

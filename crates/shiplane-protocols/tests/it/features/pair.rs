@@ -14,7 +14,7 @@ use bytes::Bytes;
 use shiplane_protocols::{Deliveries, Inbox, InboxOptions};
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{
-    ChunkSource, Identity, PeerAddr, PeerConnection, QuicTransport, TransportConfig, Trust,
+    ChunkSource, Identity, LaneThreads, PeerAddr, PeerConnection, QuicTransport, TransportConfig, Trust,
 };
 use tokio::net::UdpSocket;
 
@@ -142,6 +142,7 @@ impl Relay {
 /// Deadlines short enough to wait for.
 pub(crate) fn impatient() -> TransportConfig {
     TransportConfig {
+        lane_threads: LaneThreads::Ordinary, // They keep short deadlines on a busy machine too.
         handshake_timeout: Duration::from_millis(300),
         progress_timeout: Duration::from_millis(300),
         ..TransportConfig::default()

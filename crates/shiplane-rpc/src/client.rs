@@ -216,11 +216,15 @@ impl Exchange {
 
     /// Sends the request, as soon as there is a stream for it.
     async fn send(&mut self, kind: StreamKind) -> Result<RecvHalf, CallError> {
+        let mut left = self.budget.min(MAX_BUDGET);
         if let Some(places) = &self.shared.streams {
-            // Never closed, so never an error.
-            self.place = Arc::clone(places).acquire_owned().await.ok();
+            self.place = Arc::clone(places).try_acquire_owned().ok();
+            if self.place.is_none() {
+                // Never closed, so never an error.
+                self.place = Arc::clone(places).acquire_owned().await.ok();
+                left = self.deadline.saturating_duration_since(Instant::now());
+            }
         }
-        let left = self.deadline.saturating_duration_since(Instant::now());
         self.request.remaining_ms = whole_ms(left);
         let opening = self.request.encode(kind)?;
         let opened = self.shared.connection.open_stream(opening).await;

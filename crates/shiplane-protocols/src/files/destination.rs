@@ -205,6 +205,11 @@ impl Destination {
             })
     }
 
+    /// Whether an earlier run of the job was cut.
+    pub(crate) fn was_resumed(&self) -> bool {
+        self.inner.was_resumed
+    }
+
     /// How much of a transfer's payload is a chunk, as was asked for.
     pub fn chunk_len_bytes(&self) -> u64 {
         self.inner.options.chunk_len_bytes

@@ -168,7 +168,7 @@ pub enum DestinationError {
     },
     /// The system could not make the file durable. It is not published and what was kept of it is
     /// dropped, because a second attempt would claim success for bytes that may be lost. Check the disk.
-    #[error("{path} could not be made durable and is not published; check the disk")]
+    #[error("{path} could not be made durable and is not published{}; check the disk", because(.source))]
     Poisoned {
         /// The file.
         path: String,
@@ -227,6 +227,10 @@ impl DestinationError {
             _ => Self::Io { operation, path, source },
         }
     }
+}
+
+fn because(source: &Option<io::Error>) -> String {
+    source.as_ref().map(|source| format!(": {source}")).unwrap_or_default()
 }
 
 /// What was tried when the local system failed.

@@ -158,7 +158,11 @@ impl Running {
         let dataset = blocking(self.opening()).await?;
         let root = dataset.manifest().root();
         if *root.as_bytes() == self.request.root {
-            blocking(move || dataset.remember(dataset.manifest())).await?;
+            let remembered = blocking(move || {
+                dataset.settle_leftovers()?;
+                dataset.remember(dataset.manifest())
+            });
+            remembered.await?;
             self.name = None;
             self.begun.opened(SyncResponse::Same);
             return Ok(());
@@ -258,6 +262,10 @@ impl Running {
         let exchanged: Exchanged = exchanged.map_err(|error| fault(&error))?;
         let agreed = Arc::clone(prepared.agreed());
         let (left, _) = blocking(move || prepared.finish()).await?;
+        for (path, why) in &left {
+            // The peer is told what, and not why.
+            tracing::warn!(%path, %why, "left alone");
+        }
         let ours = exchanged.half(list_left(&left));
         let theirs = self.begun.settle(SETTLE_TIMEOUT).await?;
         let done = blocking(move || {

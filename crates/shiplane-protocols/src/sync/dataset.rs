@@ -144,6 +144,15 @@ impl Dataset {
         })
     }
 
+    /// Both sides have the same already. Makes that last, and removes what an earlier sync has left half
+    /// received, if one was cut; nothing is done on the disk otherwise.
+    pub(crate) fn settle_leftovers(&self) -> Result<(), SyncError> {
+        match self.view() {
+            Some(view) if view.destination.was_resumed() => Ok(view.destination.finish().map(drop)?),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     pub(crate) fn unknown(&self) -> &BTreeSet<RelPath> {
         &self.unknown
     }

@@ -39,25 +39,73 @@ pub(super) fn read(path: &Path, max_len_bytes: u64) -> io::Result<Vec<u8>> {
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    create_private_dir(directory)?;
+    retry(|| create_private_dir(directory))?;
+    remove_abandoned(directory, path);
+    let written = (0..WRITE_ATTEMPTS).find_map(|_| match write_beside(path, bytes) {
+        // Taken for abandoned, between its creation and its lock.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        written => Some(written),
+    });
+    written.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))?;
+    sync_directory(directory)
+}
+
+/// Writes a temporary file and gives it the name `path`.
+fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Others may be saving the same file, in this process or another.
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let temporary = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
-    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let temporary = path.with_extension(format!("{}-{number}.{TEMPORARY}", std::process::id()));
+    // Locked until it has its name.
+    let written = write_new(&temporary, bytes).and_then(|_locked| retry(|| fs::rename(&temporary, path)));
     if written.is_err() {
         // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
-    written?;
-    sync_directory(directory)
+    written
+}
+
+/// The standard library tries again what may take long, as writes, but neither of these.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Removes the temporary files for `path` that nobody holds: those of processes that were killed. One that
+/// cannot be removed does no harm.
+fn remove_abandoned(directory: &Path, path: &Path) {
+    let (Some(stem), Ok(entries)) = (path.file_stem(), fs::read_dir(directory)) else { return };
+    for entry in entries.flatten() {
+        let found = entry.path();
+        let is_temporary = found.extension().is_some_and(|extension| extension == TEMPORARY)
+            && found.file_stem().map(Path::new).and_then(Path::file_stem) == Some(stem);
+        // Held until it is removed, so that whoever has created it just now waits, and begins anew.
+        if is_temporary
+            && let Ok(file) = File::open(&found)
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(&found);
+        }
+    }
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// How often to begin anew: whoever takes our file for abandoned is saving the same one at this moment.
+const WRITE_ATTEMPTS: u32 = 8;
+
+const TEMPORARY: &str = "tmp";
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = create_private(path)?;
+    // Where there are no locks, nothing is found abandoned either.
+    let _ = file.lock();
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Names and digests of files are nobody else's business.
@@ -117,6 +165,33 @@ mod tests {
         fs::create_dir(directory.join("taken")).unwrap();
         assert!(replace(&directory.join("taken"), b"x").is_err());
         assert_eq!(fs::read_dir(directory).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_what_another_one_is_writing_stays() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let [left, held, foreign] = ["x.7-0.tmp", "x.8-0.tmp", "z.9-0.tmp"].map(|name| dir.path().join(name));
+        fs::write(&left, "half").unwrap();
+        fs::write(&foreign, "of another file").unwrap();
+        let held_by_another = write_new(&held, b"whole").unwrap();
+        replace(&dir.path().join("x.y"), b"new").unwrap();
+        assert!(!left.exists() && held.exists() && foreign.exists());
+        drop(held_by_another);
+        replace(&dir.path().join("x.y"), b"newer").unwrap();
+        assert!(!held.exists() && foreign.exists());
+    }
+
+    #[test]
+    fn many_may_save_at_the_same_time() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("x.y");
+        std::thread::scope(|scope| {
+            for content in [b"one", b"two"] {
+                let path = &path;
+                scope.spawn(move || (0..20).for_each(|_| replace(path, content).unwrap()));
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[cfg(unix)]

@@ -81,7 +81,7 @@ pub(in super::super) fn unlock(file: &File) {
 
 /// Creates the directory `name`.
 pub(in super::super) fn make_dir(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
-    Ok(rustix::fs::mkdirat(dir, name, mode_of(mode))?)
+    retry(|| rustix::fs::mkdirat(dir, name, mode_of(mode)))
 }
 
 /// What `name` is; a link is told as such.
@@ -106,7 +106,7 @@ pub(in super::super) fn stat_open(file: &impl AsFd) -> io::Result<Stat> {
 
 /// Renames within a directory; whatever has the name `to` is replaced, unless it is a directory.
 pub(in super::super) fn rename_replacing(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::renameat(dir, from, dir, to)?)
+    retry(|| rustix::fs::renameat(dir, from, dir, to))
 }
 
 /// Renames within a directory; fails with `AlreadyExists` if anything has the name `to`.
@@ -120,12 +120,12 @@ pub(in super::super) fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Res
 
 /// Removes the file or link `name`.
 pub(in super::super) fn remove_file(dir: &Dir, name: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+    retry(|| rustix::fs::unlinkat(dir, name, AtFlags::empty()))
 }
 
 /// Removes the empty directory `name`.
 pub(in super::super) fn remove_dir(dir: &Dir, name: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+    retry(|| rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR))
 }
 
 /// Makes the names in a directory durable.
@@ -190,12 +190,12 @@ pub(in super::super) fn set_mtime(file: &impl AsFd, mtime: Mtime) -> io::Result<
     let nanos = mtime.nanos.min(NANOS_MAX);
     let modified = Timespec { tv_sec: mtime.secs, tv_nsec: nanos.into() };
     let times = Timestamps { last_access: omit, last_modification: modified };
-    ignore_unsupported(rustix::fs::futimens(file, &times))
+    ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::futimens(file, &times)))
 }
 
 /// Sets the permission bits of an open file or directory.
 pub(in super::super) fn set_mode(file: &impl AsFd, mode: u32) -> io::Result<()> {
-    ignore_unsupported(rustix::fs::fchmod(file, mode_of(mode)))
+    ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::fchmod(file, mode_of(mode))))
 }
 
 /// Reads once at `offset`.
@@ -309,7 +309,8 @@ fn checked(component: &[u8]) -> Result<&[u8], Errno> {
 
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
 fn rename_exclusive(dir: &Dir, from: &[u8], to: &[u8]) -> Result<(), Errno> {
-    rustix::fs::renameat_with(dir, from, dir, to, rustix::fs::RenameFlags::NOREPLACE)
+    let new_only = rustix::fs::RenameFlags::NOREPLACE;
+    rustix::io::retry_on_intr(|| rustix::fs::renameat_with(dir, from, dir, to, new_only))
 }
 
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
@@ -318,7 +319,7 @@ fn rename_exclusive(_dir: &Dir, _from: &[u8], _to: &[u8]) -> Result<(), Errno> {
 }
 
 fn link_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
-    match rustix::fs::linkat(dir, from, dir, to, AtFlags::empty()) {
+    match rustix::io::retry_on_intr(|| rustix::fs::linkat(dir, from, dir, to, AtFlags::empty())) {
         Ok(()) => remove_file(dir, from),
         // Nor hard links, as on FAT. What remains is to look first; the gap is the file system's.
         Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => match stat(dir, to) {
@@ -353,6 +354,7 @@ fn ignore_unsupported(result: Result<(), Errno>) -> io::Result<()> {
     }
 }
 
+/// A call that was interrupted has done nothing: on a network file system any of them may be.
 fn retry<T>(call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
     Ok(rustix::io::retry_on_intr(call)?)
 }

@@ -136,6 +136,7 @@ impl<'a> Attempt<'a> {
         let dry_run = self.job.dry_run;
         blocking(move || {
             if !dry_run {
+                dataset.settle_leftovers()?;
                 dataset.remember(dataset.manifest())?;
             }
             Ok(SyncReport {

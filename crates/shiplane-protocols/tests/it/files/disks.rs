@@ -165,6 +165,7 @@ fn what_cannot_be_made_durable_is_never_published() {
         let error = transfer.dest.publish(&ready).unwrap_err();
         assert!(matches!(error, DestinationError::Poisoned { source: Some(_), .. }), "{error}");
         assert_eq!(error.class(), FaultClass::LocalIo);
+        assert!(error.to_string().contains("os error"), "it does not say why: {error}");
         let names: Vec<_> = listing(&disk.path).into_keys().filter(|name| !own_or_ballast(name)).collect();
         assert!(names.is_empty(), "{names:?}");
 

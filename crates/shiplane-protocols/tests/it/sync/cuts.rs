@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -69,12 +70,30 @@ async fn cut_after_any_event_the_next_sync_converges() {
         let kept: BTreeSet<_> = all.iter().cloned().collect();
         assert!(written_since().is_subset(&kept), "something is lost after {cuts} events");
         assert_eq!(all.len(), 7, "nothing is there twice after {cuts} events");
+        for side in [world.source(), world.dest()] {
+            let own = own_names(&side);
+            assert!(own.is_empty(), "{own:?} is left behind after {cuts} events");
+        }
         if !was_cut {
             break;
         }
         cuts += 1;
     }
     assert!(cuts > 5, "{cuts}");
+}
+
+/// Journals and temporary files, wherever they are.
+fn own_names(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(own_names(&path));
+        } else if path.file_name().unwrap().to_string_lossy().starts_with(".shiplane-") {
+            found.push(path);
+        }
+    }
+    found
 }
 
 /// Each time the same peer, by another connection.

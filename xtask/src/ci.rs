@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::{cargo, crash, demo, fuzz, interrupt, process, races, tidy, units};
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 use crate::{cargo, demo, fuzz, interrupt, process, tidy, units};
 
 /// Runs all steps in order and stops at the first that fails. Cheap ones come first. The table of what
@@ -53,7 +56,7 @@ fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
     vec![name.to_owned(), units::seconds(time), verdict.to_owned()]
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 11] = [
     Step { name: "format", run: format },
     Step { name: "tidy", run: house_rules },
     Step { name: "clippy", run: clippy },
@@ -63,6 +66,8 @@ const STEPS: [Step; 9] = [
     Step { name: "fuzz, short", run: short_fuzz },
     Step { name: "dependencies", run: dependencies },
     Step { name: "demo, small", run: small_demo },
+    Step { name: "crash, short", run: short_crash },
+    Step { name: "races, short", run: short_races },
 ];
 
 fn format() -> Result<Note> {
@@ -129,6 +134,33 @@ fn advisories() -> Result<Note> {
 fn small_demo() -> Result<Note> {
     demo::run(&demo::Args::small())?;
     Ok(Note::Passed)
+}
+
+/// With the program that the demo has built.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn short_crash() -> Result<Note> {
+    if let Some(why) = crash::missing() {
+        println!("  {why}");
+        return Ok(Note::Left("left out: nothing can be traced here"));
+    }
+    crash::run(&crash::Args::short())?;
+    Ok(Note::Passed)
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn short_races() -> Result<Note> {
+    races::run(&races::Args::short())?;
+    Ok(Note::Passed)
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn short_crash() -> Result<Note> {
+    Ok(Note::Left("left out: it traces as Linux does on x86-64"))
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn short_races() -> Result<Note> {
+    Ok(Note::Left("left out: it swaps as Linux does"))
 }
 
 fn cargo_with(arguments: &[&str]) -> Command {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 
-use self::noise::Noise;
+pub(crate) use self::noise::Noise;
 use crate::interrupt;
 
 /// How much to make.

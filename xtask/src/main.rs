@@ -1,20 +1,25 @@
-//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | bench | wan`.
+//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | crash | races | bench | wan`.
 //!
 //! Reading order: `demo` is what a newcomer runs; `ci` is what must be green; `tidy` holds the house
-//! rules as failing checks; `fuzz` gives every decoder bytes that nobody thought of; `bench` compares
-//! whole programs; `wan` measures long and lossy links. Beneath them: `process` (children that cannot
-//! outlive us), `dataset` (what is sent), `compare` (whether it arrived), `shiplane` (the program under
-//! trial, driven by its command-line contract only).
+//! rules as failing checks; `fuzz` gives every decoder bytes that nobody thought of; `crash` and
+//! `races` disturb receivers in every way that a machine can; `bench` compares whole programs; `wan`
+//! measures long and lossy links. Beneath them: `process` (children that cannot outlive us), `dataset`
+//! (what is sent), `compare` (whether it arrived), `shiplane` (the program under trial, driven by its
+//! command-line contract only).
 
 mod bench;
 mod cargo;
 mod ci;
 mod compare;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod crash;
 mod dataset;
 mod demo;
 mod fuzz;
 mod interrupt;
 mod process;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod races;
 mod scratch;
 mod shiplane;
 mod tidy;
@@ -45,6 +50,12 @@ enum Chore {
     Fuzz(fuzz::Args),
     /// Files and trees beside scp, rsync, curl, sendme, qcp and raw quinn, or calls beside bare quinn and tarpc
     Bench(Box<bench::Args>),
+    /// Kill receivers at every file-changing call and at random, fail their disks, cut their power; then resume
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Crash(crash::Args),
+    /// Swap links that lead outside into directories while files arrive
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Races(races::Args),
     /// Our congestion control on wide-area links, beside a perfect window and beside TCP (root)
     #[cfg(target_os = "linux")]
     Wan(wan::Args),
@@ -67,6 +78,10 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Bench(args) => bench::run(&args),
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        Chore::Crash(args) => crash::run(&args),
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        Chore::Races(args) => races::run(&args),
         #[cfg(target_os = "linux")]
         Chore::Wan(args) => wan::run(&args),
     });

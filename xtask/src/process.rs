@@ -188,6 +188,11 @@ impl Lines {
         }
     }
 
+    /// What has come and was not asked for yet.
+    pub(crate) fn until_now(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
     /// All that is left, once the writer has ended.
     pub(crate) fn rest(self) -> Vec<String> {
         // It panics only if reading did, and then what it sent before still counts.

@@ -25,6 +25,16 @@ impl Shiplane {
         Ok(Self { binary: cargo::build_release("shiplane-cli", "shiplane")? })
     }
 
+    /// The one at `binary` if that is given, else builds it in release.
+    pub(crate) fn built(binary: Option<&Path>) -> Result<Self> {
+        let Some(binary) = binary else {
+            println!("building shiplane in release");
+            return Self::build();
+        };
+        let binary = binary.canonicalize().with_context(|| format!("cannot find {}", binary.display()))?;
+        Ok(Self { binary })
+    }
+
     /// Serves `directory` on loopback, for reading. `state` is a directory for its identity and its log.
     pub(crate) fn serve(&self, directory: &Path, state: &Path) -> Result<Server> {
         self.serve_with(directory, state, &[])
@@ -39,7 +49,7 @@ impl Shiplane {
         let log = state.join("serve.log");
         let stderr = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = self.command(state);
-        command.arg("serve").arg(directory).args(["--listen", "127.0.0.1:0"]).args(options);
+        command.arg("serve").arg(directory).args(["--listen", ANY_PORT]).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut running = Running::start("shiplane serve", &mut command)?;
         let stdout = Lines::of(running.take_stdout().context("the server has no standard output")?);
@@ -76,7 +86,8 @@ impl Shiplane {
         command
     }
 
-    fn command(&self, state: &Path) -> Command {
+    /// `shiplane` with the directory `state` for its own, no arguments yet.
+    pub(crate) fn command(&self, state: &Path) -> Command {
         let mut command = Command::new(&self.binary);
         command.env("SHIPLANE_HOME", state).env_remove("SHIPLANE_TICKET");
         command
@@ -128,8 +139,11 @@ fn log_text(log: &Path) -> String {
     }
 }
 
+/// Of loopback, whichever is free.
+pub(crate) const ANY_PORT: &str = "127.0.0.1:0";
+
 /// It only binds a socket; a cold disk and a busy machine are allowed for.
-const START_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Draining waits for running transfers, of which there are none by then.
 const STOP_LIMIT: Duration = Duration::from_secs(40);

@@ -2,16 +2,16 @@
 
 /// A xorshift generator (Marsaglia 2003, the 64-bit triple 13, 7, 17).
 #[derive(Debug)]
-pub(super) struct Noise(u64);
+pub(crate) struct Noise(u64);
 
 impl Noise {
     /// The same seed gives the same noise. The state must not be zero, so zero becomes one.
-    pub(super) fn seeded(seed: u64) -> Self {
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self(seed.max(1))
     }
 
     /// The next 64 bits.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -19,19 +19,19 @@ impl Noise {
     }
 
     /// A number from 0 up to, not including, `end`; near enough even for a data set.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
     /// Fills `buffer`.
-    pub(super) fn fill(&mut self, buffer: &mut [u8]) {
+    pub(crate) fn fill(&mut self, buffer: &mut [u8]) {
         for word in buffer.chunks_mut(8) {
             word.copy_from_slice(&self.next().to_le_bytes()[..word.len()]);
         }
     }
 
     /// A log-normal number with this median, by the method of Box and Muller.
-    pub(super) fn log_normal(&mut self, median: f64, spread: f64) -> f64 {
+    pub(crate) fn log_normal(&mut self, median: f64, spread: f64) -> f64 {
         let radius = (-2.0 * self.unit().ln()).sqrt();
         let normal = radius * (std::f64::consts::TAU * self.unit()).cos();
         median * (spread * normal).exp()

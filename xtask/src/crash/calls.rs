@@ -1,0 +1,159 @@
+//! The system calls that change files, and how to tell on which file.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use nix::libc;
+
+use super::trace::Memory;
+
+/// One call on a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) kind: Kind,
+    /// The file; the new name of a link, the old one of a rename.
+    pub(super) path: PathBuf,
+}
+
+impl Call {
+    /// Whether it is on the cache of digests: without it the next sync reads files again, and no harm is done.
+    pub(super) fn is_cache(&self) -> bool {
+        self.path.parent().is_some_and(|directory| directory.ends_with("sync"))
+    }
+}
+
+/// What it does; calls that do the same are one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Kind {
+    /// Opens for reading, or for writing what is there.
+    Open,
+    Create,
+    Mkdir,
+    Write,
+    Pwrite,
+    Truncate,
+    Allocate,
+    Copy,
+    Sync,
+    SyncAll,
+    Rename,
+    Link,
+    Unlink,
+    Mode,
+    Time,
+}
+
+impl Kind {
+    /// All but `Open` change something, or make it last.
+    pub(super) fn is_change(self) -> bool {
+        self != Self::Open
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Create => "open, creating",
+            Self::Mkdir => "mkdir",
+            Self::Write => "write",
+            Self::Pwrite => "pwrite",
+            Self::Truncate => "ftruncate",
+            Self::Allocate => "fallocate",
+            Self::Copy => "copy_file_range",
+            Self::Sync => "fsync",
+            Self::SyncAll => "syncfs",
+            Self::Rename => "rename",
+            Self::Link => "link",
+            Self::Unlink => "unlink",
+            Self::Mode => "chmod",
+            Self::Time => "utimensat",
+        })
+    }
+}
+
+/// The call with this `number`, if it is on files.
+pub(super) fn of(number: u64, arguments: [u64; 4], memory: &Memory) -> Option<Call> {
+    let number = i64::try_from(number).ok()?;
+    let (mut kind, place) = kind_of(number)?;
+    let flags = match number {
+        libc::SYS_openat => Some(arguments[2]),
+        libc::SYS_open => Some(arguments[1]),
+        _ => None,
+    };
+    if flags.is_some_and(|flags| flags & CREATES != 0) {
+        kind = Kind::Create;
+    }
+    Some(Call { kind, path: place.path(arguments, memory)? })
+}
+
+fn kind_of(number: i64) -> Option<(Kind, Place)> {
+    Some(match number {
+        libc::SYS_open => (Kind::Open, Place::Path(0)),
+        libc::SYS_openat | libc::SYS_openat2 => (Kind::Open, Place::At(0)),
+        libc::SYS_creat => (Kind::Create, Place::Path(0)),
+        libc::SYS_mkdir => (Kind::Mkdir, Place::Path(0)),
+        libc::SYS_mkdirat => (Kind::Mkdir, Place::At(0)),
+        libc::SYS_write | libc::SYS_writev => (Kind::Write, Place::Open(0)),
+        libc::SYS_pwrite64 | libc::SYS_pwritev | libc::SYS_pwritev2 => (Kind::Pwrite, Place::Open(0)),
+        libc::SYS_ftruncate => (Kind::Truncate, Place::Open(0)),
+        libc::SYS_truncate => (Kind::Truncate, Place::Path(0)),
+        libc::SYS_fallocate => (Kind::Allocate, Place::Open(0)),
+        libc::SYS_sendfile => (Kind::Copy, Place::Open(0)),
+        libc::SYS_copy_file_range => (Kind::Copy, Place::Open(2)),
+        libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => (Kind::Sync, Place::Open(0)),
+        libc::SYS_syncfs => (Kind::SyncAll, Place::Open(0)),
+        libc::SYS_rename => (Kind::Rename, Place::Path(0)),
+        libc::SYS_renameat | libc::SYS_renameat2 => (Kind::Rename, Place::At(0)),
+        libc::SYS_link | libc::SYS_symlink => (Kind::Link, Place::Path(1)),
+        libc::SYS_linkat => (Kind::Link, Place::At(2)),
+        libc::SYS_symlinkat => (Kind::Link, Place::At(1)),
+        libc::SYS_unlink | libc::SYS_rmdir => (Kind::Unlink, Place::Path(0)),
+        libc::SYS_unlinkat => (Kind::Unlink, Place::At(0)),
+        libc::SYS_fchmod => (Kind::Mode, Place::Open(0)),
+        libc::SYS_chmod => (Kind::Mode, Place::Path(0)),
+        libc::SYS_fchmodat => (Kind::Mode, Place::At(0)),
+        // Without a path it is about the open file.
+        libc::SYS_utimensat => (Kind::Time, Place::At(0)),
+        _ => return None,
+    })
+}
+
+/// Which of the arguments say on what.
+#[derive(Clone, Copy)]
+enum Place {
+    /// This one is an open file.
+    Open(usize),
+    /// This one is an open directory, and the next one a path beneath it.
+    At(usize),
+    /// This one is a path.
+    Path(usize),
+}
+
+impl Place {
+    fn path(self, arguments: [u64; 4], memory: &Memory) -> Option<PathBuf> {
+        // Only the lower half of the register counts.
+        let file = |at: usize| memory.file(arguments[at] as u32 as i32);
+        let text = |at: usize| Some(PathBuf::from(OsStr::from_bytes(&memory.text(arguments[at])?)));
+        match self {
+            Self::Open(at) => file(at),
+            Self::At(at) if arguments[at + 1] == 0 => file(at),
+            Self::At(at) => {
+                let text = text(at + 1)?;
+                if text.is_absolute() { Some(text) } else { Some(file(at)?.join(text)) }
+            }
+            Self::Path(at) => {
+                let text = text(at)?;
+                if text.is_absolute() { Some(text) } else { Some(memory.file(AT_CWD)?.join(text)) }
+            }
+        }
+    }
+}
+
+/// Stands for the working directory.
+pub(super) const AT_CWD: i32 = libc::AT_FDCWD;
+
+/// An open with one of these changes what is there.
+const CREATES: u64 = (libc::O_CREAT | libc::O_TRUNC) as u64;

@@ -1,0 +1,142 @@
+//! `cargo xtask crash`: what is left of a receiver's files when it dies, when the disk fails it, and when the power
+//! goes. After each: under every name the old file or the new one, whole; and the next run finishes the work.
+
+mod bulk;
+mod calls;
+mod data;
+mod errno;
+pub(crate) mod party;
+mod points;
+mod power;
+mod random;
+mod stage;
+mod trace;
+pub(crate) mod tree;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use self::stage::Stage;
+use self::trace::{Fault, Traced};
+use crate::scratch::Scratch;
+use crate::shiplane::Shiplane;
+use crate::units;
+
+/// What the user typed.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// This series alone
+    #[arg(long)]
+    only: Option<Series>,
+    /// A few of each, in half a minute
+    #[arg(long)]
+    short: bool,
+    /// Kills at random moments, of receivers and again of senders
+    #[arg(long, default_value_t = KILLS)]
+    kills: u64,
+    /// Power cuts
+    #[arg(long, default_value_t = CUTS)]
+    cuts: u64,
+    /// What the random moments are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The program [default: what `cargo build --release` makes of this tree]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Where to work [default: the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    within: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Series {
+    /// SIGKILL in place of every file-changing call of the receiver
+    Points,
+    /// Each kind of call fails in each way
+    Errno,
+    /// SIGKILL at random moments, of receivers and senders
+    Random,
+    /// The power of receivers is cut (root, loop devices)
+    Power,
+}
+
+impl Args {
+    /// `--short`.
+    pub(crate) fn short() -> Self {
+        Self {
+            only: None,
+            short: true,
+            kills: SHORT_KILLS,
+            cuts: SHORT_CUTS,
+            seed: 1,
+            binary: None,
+            within: None,
+        }
+    }
+}
+
+/// Why nothing can be traced here, if that is so.
+pub(crate) fn missing() -> Option<String> {
+    let traced = Traced::start(&Command::new("true"), Path::new("/"), Fault::None);
+    traced.and_then(|traced| traced.wait(TRACED_LIMIT)).err().map(|failure| format!("{failure:#}"))
+}
+
+/// Runs the series, and prints what they came to.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let shiplane = Shiplane::built(args.binary.as_deref())?;
+    let mut rows = Vec::new();
+    let outcome = run_series(args, &shiplane, &mut rows);
+    println!("\n{}", units::table(&rows));
+    outcome
+}
+
+fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> Result<()> {
+    let is_on = |series| args.only.is_none_or(|only| only == series);
+    let scratch = Scratch::new("shiplane-crash-", args.within.as_deref())?;
+    if is_on(Series::Points) || is_on(Series::Errno) {
+        let stage = Stage::new(shiplane, &scratch).context("cannot prepare")?;
+        if is_on(Series::Points) {
+            timed(rows, || points::run(&stage, args.short))?;
+        }
+        if is_on(Series::Errno) {
+            timed(rows, || errno::run(&stage, args.short))?;
+        }
+    }
+    if is_on(Series::Random) {
+        let kills = if args.short { args.kills.min(SHORT_KILLS) } else { args.kills };
+        timed(rows, || random::run(shiplane, kills, args.seed))?;
+    }
+    if is_on(Series::Power) {
+        match power::missing() {
+            Some(why) => println!("power cuts are left out: {why}"),
+            None => {
+                let cuts = if args.short { args.cuts.min(SHORT_CUTS) } else { args.cuts };
+                timed(rows, || power::run(shiplane, cuts, args.seed))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn timed(rows: &mut Vec<Vec<String>>, series: impl FnOnce() -> Result<Vec<Vec<String>>>) -> Result<()> {
+    let began = Instant::now();
+    rows.extend(series()?);
+    println!("  {}", units::seconds(began.elapsed()));
+    rows.push(Vec::new());
+    Ok(())
+}
+
+/// `true` takes a millisecond or two.
+const TRACED_LIMIT: Duration = Duration::from_secs(20);
+
+/// Of each role.
+const KILLS: u64 = 500;
+
+const CUTS: u64 = 100;
+
+const SHORT_KILLS: u64 = 3;
+
+const SHORT_CUTS: u64 = 3;

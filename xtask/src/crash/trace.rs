@@ -1,0 +1,296 @@
+//! A process whose file-changing system calls are counted over all its threads, and one of which does not happen:
+//! the process is killed in its place, or it fails.
+//!
+//! `strace` injects as well, but it counts for each thread by itself; in a program with a pool of threads the
+//! tenth write of a thread is another one in every run, so that no series of runs could claim to have met all.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::calls::{self, Call, Kind};
+use crate::interrupt;
+
+/// What is to happen to the traced process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Nothing: its calls are merely noted.
+    None,
+    /// SIGKILL in place of its file-changing call number `at`, from 0, whatever thread makes it.
+    Kill { at: usize },
+    /// Its call number `nth` of that kind, from 0, is not made and fails with `errno`.
+    Fail { kind: Kind, nth: usize, errno: Errno },
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trace {
+    /// All calls beneath the watched directory, in order.
+    pub(super) calls: Vec<Call>,
+    /// The one in whose place the fault came.
+    pub(super) hit: Option<Call>,
+}
+
+/// A running traced process. Killed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Traced {
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    /// `None` once it has been reaped.
+    pid: Arc<Mutex<Option<Pid>>>,
+    tracer: Option<JoinHandle<Result<(ExitCode, Trace)>>>,
+}
+
+/// The code it ended with; `None` if a signal ended it.
+pub(super) type ExitCode = Option<i32>;
+
+impl Traced {
+    /// Starts `command`; its standard output and error are pipes. Of its calls, those on files beneath
+    /// `watched` count.
+    pub(super) fn start(command: &Command, watched: &Path, fault: Fault) -> Result<Self> {
+        let mut held = held_back(command);
+        let pid = Arc::new(Mutex::new(None));
+        let (tell, told) = mpsc::channel();
+        let (its_pid, watched) = (Arc::clone(&pid), watched.to_path_buf());
+        // Only the thread that traces may command the tracee, and only it may wait for its own children.
+        let tracer = std::thread::spawn(move || {
+            let mut child = held.spawn().context("cannot start what is to be traced")?;
+            let leader = Pid::from_raw(child.id().try_into().context("no pid")?);
+            *lock(&its_pid) = Some(leader);
+            let told = tell.send((child.stdout.take(), child.stderr.take()));
+            told.ok().context("nobody waits for it")?;
+            let traced = Tracer::new(leader, watched, fault).run(&mut child);
+            if traced.is_err() {
+                let _gone = kill(leader, Signal::SIGKILL);
+            }
+            *lock(&its_pid) = None;
+            traced
+        });
+        let Ok((stdout, stderr)) = told.recv() else {
+            let failed = tracer.join().map_err(|_| anyhow::anyhow!("the tracer panicked"))?;
+            return Err(failed.err().unwrap_or_else(|| anyhow::anyhow!("it ended at once")));
+        };
+        Ok(Self { stdout, stderr, pid, tracer: Some(tracer) })
+    }
+
+    pub(super) fn take_stdout(&mut self) -> Result<ChildStdout> {
+        self.stdout.take().context("its standard output is taken")
+    }
+
+    pub(super) fn take_stderr(&mut self) -> Result<ChildStderr> {
+        self.stderr.take().context("its standard error is taken")
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(pid) = *lock(&self.pid) {
+            // It fails only if it has just ended.
+            let _gone = kill(pid, signal);
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.tracer.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for its end. One that takes longer than `limit` is killed, which is an error.
+    pub(super) fn wait(mut self, limit: Duration) -> Result<(ExitCode, Trace)> {
+        let started = Instant::now();
+        while !self.has_ended() {
+            interrupt::check()?;
+            if started.elapsed() > limit {
+                bail!("it did not end within {} s; killed", limit.as_secs());
+            }
+            std::thread::sleep(POLL);
+        }
+        let tracer = self.tracer.take().context("waited for twice")?;
+        tracer.join().map_err(|_| anyhow::anyhow!("the tracer panicked"))?
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        if let Some(tracer) = self.tracer.take() {
+            let _ended = tracer.join();
+        }
+    }
+}
+
+/// The command, but as a shell that becomes it once it is told to: the tracer is there by then.
+fn held_back(command: &Command) -> Command {
+    let mut held = Command::new("/bin/sh");
+    held.args(["-c", r#"read -r go && exec "$0" "$@""#]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => held.env(name, value),
+            None => held.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        held.current_dir(directory);
+    }
+    held.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    held
+}
+
+struct Tracer {
+    leader: Pid,
+    watched: PathBuf,
+    fault: Fault,
+    /// Threads that are within a system call, and what it is to return if that is ours to say.
+    within: HashMap<Pid, Option<Errno>>,
+    changes: usize,
+    of_kind: usize,
+    trace: Trace,
+}
+
+impl Tracer {
+    fn new(leader: Pid, watched: PathBuf, fault: Fault) -> Self {
+        let trace = Trace::default();
+        Self { leader, watched, fault, within: HashMap::new(), changes: 0, of_kind: 0, trace }
+    }
+
+    fn run(mut self, child: &mut Child) -> Result<(ExitCode, Trace)> {
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEEXEC
+            | Options::PTRACE_O_EXITKILL;
+        ptrace::seize(self.leader, options).context("cannot trace a child")?;
+        ptrace::interrupt(self.leader).context("cannot stop a child")?;
+        let mut go = child.stdin.take();
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
+                Err(Errno::EINTR) => continue,
+                status => status.context("cannot wait for a traced child")?,
+            };
+            let signal = match status {
+                WaitStatus::Exited(pid, code) if pid == self.leader => return Ok((Some(code), self.trace)),
+                WaitStatus::Signaled(pid, ..) if pid == self.leader => return Ok((None, self.trace)),
+                WaitStatus::PtraceSyscall(pid) => {
+                    self.at_call(pid)?;
+                    None
+                }
+                WaitStatus::Stopped(_, signal) => Some(signal),
+                _ => None,
+            };
+            let Some(pid) = status.pid() else { continue };
+            // A thread that was killed meanwhile is gone, and its end will be told.
+            let _gone = ptrace::syscall(pid, signal);
+            // It is within our hands from its first stop on.
+            if let Some(mut go) = go.take() {
+                std::io::Write::write_all(&mut go, b"go\n").context("cannot let a child go")?;
+            }
+        }
+    }
+
+    /// A thread enters or leaves a system call.
+    fn at_call(&mut self, thread: Pid) -> Result<()> {
+        if let Some(failing) = self.within.remove(&thread) {
+            if let Some(errno) = failing {
+                let Ok(mut registers) = ptrace::getregs(thread) else { return Ok(()) };
+                registers.rax = (-(errno as i64)).cast_unsigned();
+                ptrace::setregs(thread, registers).context("cannot let a call fail")?;
+            }
+            return Ok(());
+        }
+        let Ok(mut registers) = ptrace::getregs(thread) else { return Ok(()) };
+        let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10];
+        let call = calls::of(registers.orig_rax, arguments, &Memory(thread));
+        let call = call.filter(|call| call.path.starts_with(&self.watched));
+        let mut failing = None;
+        if let Some(call) = call {
+            let errno = self.fault_at(&call);
+            self.trace.calls.push(call.clone());
+            match errno {
+                Some(Met::Kill) => {
+                    self.trace.hit = Some(call);
+                    kill(self.leader, Signal::SIGKILL).context("cannot kill a child")?;
+                }
+                Some(Met::Fail(errno)) => {
+                    self.trace.hit = Some(call);
+                    // No system call has this number, so that the kernel does nothing.
+                    registers.orig_rax = u64::MAX;
+                    ptrace::setregs(thread, registers).context("cannot keep a call from being made")?;
+                    failing = Some(errno);
+                }
+                None => {}
+            }
+        }
+        self.within.insert(thread, failing);
+        Ok(())
+    }
+
+    fn fault_at(&mut self, call: &Call) -> Option<Met> {
+        match self.fault {
+            Fault::None => None,
+            Fault::Kill { at } => {
+                let is_it = call.kind.is_change() && self.changes == at;
+                self.changes += usize::from(call.kind.is_change());
+                is_it.then_some(Met::Kill)
+            }
+            Fault::Fail { kind, nth, errno } => {
+                let is_it = call.kind == kind && self.of_kind == nth;
+                self.of_kind += usize::from(call.kind == kind);
+                is_it.then_some(Met::Fail(errno))
+            }
+        }
+    }
+}
+
+enum Met {
+    Kill,
+    Fail(Errno),
+}
+
+/// What a stopped thread sees: its memory and its open files.
+pub(super) struct Memory(Pid);
+
+impl Memory {
+    /// The text at `address`, which ends with a NUL.
+    pub(super) fn text(&self, address: u64) -> Option<Vec<u8>> {
+        let memory = File::open(format!("/proc/{}/mem", self.0)).ok()?;
+        let mut text = Vec::new();
+        let mut block = [0; 256];
+        while text.len() < MAX_PATH_LEN {
+            // A read stops at the end of what is mapped.
+            let read =
+                memory.read_at(&mut block, address + text.len() as u64).ok().filter(|read| *read > 0)?;
+            if let Some(end) = block[..read].iter().position(|byte| *byte == 0) {
+                text.extend_from_slice(&block[..end]);
+                return Some(text);
+            }
+            text.extend_from_slice(&block[..read]);
+        }
+        None
+    }
+
+    /// What the open file `fd` is; the working directory for [`calls::AT_CWD`].
+    pub(super) fn file(&self, fd: i32) -> Option<PathBuf> {
+        let link = match fd {
+            calls::AT_CWD => format!("/proc/{}/cwd", self.0),
+            fd => format!("/proc/{}/fd/{fd}", self.0),
+        };
+        std::fs::read_link(link).ok()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `PATH_MAX` of Linux.
+const MAX_PATH_LEN: usize = 4096;
+
+const POLL: Duration = Duration::from_millis(1);

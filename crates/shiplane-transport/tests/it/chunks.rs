@@ -6,20 +6,22 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
 use shiplane_transport::{
-    ChunkExpectation, ChunkSource, LaneOptions, QuicTransport, RecvChunkError, SendChunkError, SourceError,
-    StreamError, TransportConfig,
+    ChunkExpectation, ChunkRead, ChunkSource, LaneOptions, QuicTransport, RecvChunkError, SendChunkError,
+    SourceError, StreamError, TransferStream, TransportConfig,
 };
-use shiplane_wire::Code;
+use shiplane_wire::{Code, TaggedChunk};
 use tokio::task::JoinSet;
 
 use crate::{
-    harness::{AMPLE, Duel, End, Pair, addr_of, everybody, localhost, memory, noise, soon, transport},
+    harness::{
+        AMPLE, Duel, End, Pair, addr_of, everybody, localhost, memory, noise, soon, transfer_id, transport,
+    },
     wire::Wire,
 };
 
@@ -229,6 +231,75 @@ async fn two_thousand_sends_queue_for_the_streams_there_are() {
         }
     };
     soon(async { tokio::join!(receive, all_sent) }).await;
+}
+
+/// What waits costs no memory: of two thousand sources no more are read than there are streams.
+#[tokio::test]
+async fn a_send_that_queues_for_a_stream_has_read_nothing() {
+    const STREAMS: u32 = 128;
+    let config = TransportConfig { max_concurrent_streams: STREAMS, ..TransportConfig::default() };
+    let pair = Pair::with(config).await;
+    let mut claim = pair.to_alice.claim(transfer_id(1)).unwrap();
+    let read = Arc::new(Read::default());
+    let mut sends = JoinSet::new();
+    for index in 0..2000 {
+        let (to_bob, source) =
+            (Arc::clone(&pair.to_bob), Counted { read: Arc::clone(&read), is_read: false });
+        let tag = TaggedChunk { transfer: transfer_id(1), index };
+        sends.spawn(async move { to_bob.send_tagged_chunk(tag, source, &LaneOptions::default()).await });
+    }
+    let receive = async {
+        for _ in 0..2000 {
+            let Some(TransferStream::Chunk(chunk)) = claim.next().await else { panic!("no chunk") };
+            let (expected, options) = (ChunkExpectation::default(), LaneOptions::default());
+            assert_eq!(chunk.receive_to_memory(&expected, &options).await.unwrap().len(), 16);
+        }
+    };
+    let all_sent = async {
+        while let Some(sent) = sends.join_next().await {
+            assert_eq!(sent.unwrap().unwrap().len_bytes, 16);
+        }
+    };
+    soon(async { tokio::join!(receive, all_sent) }).await;
+    let most = read.most.load(Ordering::SeqCst);
+    assert!((1..=STREAMS).contains(&most), "{most}");
+}
+
+/// How many sources have been read and not been dropped, now and at most.
+#[derive(Default)]
+struct Read {
+    now: AtomicU32,
+    most: AtomicU32,
+}
+
+struct Counted {
+    read: Arc<Read>,
+    is_read: bool,
+}
+
+impl ChunkRead for Counted {
+    fn len_bytes(&self) -> u64 {
+        16
+    }
+
+    fn read(&mut self, _: usize) -> Result<Bytes, SourceError> {
+        self.is_read = true;
+        let now = self.read.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.read.most.fetch_max(now, Ordering::SeqCst);
+        Ok(Bytes::from_static(&[7; 16]))
+    }
+
+    fn check_unchanged(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.is_read {
+            self.read.now.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
 }
 
 #[tokio::test]

@@ -120,7 +120,8 @@ async fn send(args: SendArgs) -> Result<(), Failure> {
     let idle_rtt = peer.stats().path.rtt;
     let done = Arc::new(AtomicBool::new(false));
     let watch = tokio::spawn(watch(Arc::clone(&peer), Arc::clone(&done), args.trace_ms, start));
-    let messages = tokio::spawn(send_messages(Arc::clone(&peer), Arc::clone(&done)));
+    let messages =
+        tokio::spawn(send_messages(Arc::clone(&peer), Arc::clone(&done), START_UP_RTTS * idle_rtt));
     let sent_bytes = send_lanes(&args, &peer, start).await?;
     let seconds = start.elapsed().as_secs_f64();
     done.store(true, Ordering::Relaxed);
@@ -174,8 +175,14 @@ async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant)
     Ok(total)
 }
 
-/// Sends small messages beside the bulk and returns how long each took until it was acknowledged, sorted.
-async fn send_messages(peer: Arc<PeerConnection>, done: Arc<AtomicBool>) -> Vec<Duration> {
+/// Once the bulk has found its rate, sends small messages beside it and returns how long each took until it
+/// was acknowledged, sorted.
+async fn send_messages(
+    peer: Arc<PeerConnection>,
+    done: Arc<AtomicBool>,
+    start_up: Duration,
+) -> Vec<Duration> {
+    tokio::time::sleep(start_up).await;
     let mut messages = tokio::task::JoinSet::new();
     let mut tick = tokio::time::interval(MESSAGE_INTERVAL);
     while !done.load(Ordering::Relaxed) {
@@ -191,6 +198,9 @@ async fn send_messages(peer: Arc<PeerConnection>, done: Arc<AtomicBool>) -> Vec<
     took.sort_unstable();
     took
 }
+
+/// The queue of the start is the start's; `max_rtt_ms` tells of it.
+const START_UP_RTTS: u32 = 12;
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted

@@ -1,8 +1,8 @@
 //! One router a connection: accepts streams, tells them apart, hands them on.
 //!
-//! A stream whose first bytes are not here yet is classified in a task of its own, so that one that is
-//! opened and stays silent holds up nothing else. Tagged streams go to whoever claimed their transfer, or
-//! wait for that (SPEC 2.5).
+//! Calls are told as they are accepted. Any other stream, and one whose first bytes are not here yet, is
+//! classified in a task of its own, so that one that is opened and stays silent holds up nothing else. Tagged
+//! streams go to whoever claimed their transfer, or wait for that (SPEC 2.5).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    config::MAX_CONCURRENT_STREAMS,
     connection::PeerConnection,
     stream::{BiStream, InUse},
 };
@@ -427,4 +428,4 @@ impl Tagged {
 }
 
 /// As many as a peer may have open: with the stream limit at its default, no inbox ever fills up.
-const INBOX_LEN: usize = 256;
+const INBOX_LEN: usize = MAX_CONCURRENT_STREAMS as usize;

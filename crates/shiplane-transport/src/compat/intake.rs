@@ -7,7 +7,7 @@ use shiplane_wire::Code;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    TransportConfig,
+    MAX_CONCURRENT_STREAMS, TransportConfig,
     lane::recv::refuse_chunk,
     stream::{BiStream, InUse},
 };
@@ -115,4 +115,4 @@ impl sealed::Stream for Messages {
 }
 
 /// As many as a peer may have open: with the stream limit at its default, the inbox never fills up.
-const INBOX_LEN: usize = 64;
+const INBOX_LEN: usize = MAX_CONCURRENT_STREAMS as usize;

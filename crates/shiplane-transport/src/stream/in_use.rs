@@ -113,5 +113,5 @@ impl Finished {
     }
 }
 
-/// 64: as many streams as a peer may have open, by default.
+/// 64: seldom enough that the looks cost next to nothing, and a few kilobytes of what is remembered.
 const LOOK_AT: usize = 64;

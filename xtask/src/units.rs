@@ -17,6 +17,12 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
+/// `1,073.7 MB`: for sizes that are compared to the last digit.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_add(50_000) / 100_000;
+    format!("{}.{} MB", count(tenths / 10), tenths % 10)
+}
+
 /// `572 MB/s`; a dash where no time has passed.
 pub(crate) fn rate(count: u64, time: Duration) -> String {
     let seconds = time.as_secs_f64();
@@ -93,6 +99,13 @@ mod tests {
         assert_eq!(bytes(999_949), "999.9 kB");
         assert_eq!(bytes(999_950), "1.0 MB");
         assert_eq!(bytes(536_870_912), "536.9 MB");
+    }
+
+    #[test]
+    fn megabytes_keep_their_unit() {
+        assert_eq!(megabytes(1 << 30), "1,073.7 MB");
+        assert_eq!(megabytes(149_999), "0.1 MB");
+        assert_eq!(megabytes(150_000), "0.2 MB");
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub use trust::{Admission, Trust};
 
 #[cfg(feature = "test-support")]
 #[doc(hidden)]
+pub use congestion::DrivenController;
+#[cfg(feature = "test-support")]
+#[doc(hidden)]
 pub use tls::test_support;
 
 /// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.

@@ -94,7 +94,7 @@ fn rows(measured: &[Measured], bytes: u64) -> Vec<Vec<String>> {
 fn heading(course: &Course, runs: u32) -> String {
     let mut text = format!(
         "{} over loopback, {runs} interleaved runs, medians, AES-128-GCM. Taken {} on {}.",
-        units::bytes(course.bytes),
+        units::megabytes(course.bytes),
         machine::today(),
         machine::described(&course.place),
     );

@@ -49,16 +49,16 @@ fn shapes(title: &str, names: &[&str], panels: &[Panel]) -> Result<Vec<Shape>> {
         Shape::Label { text: text.to_owned(), at, style }
     };
     let start = Pos::new(HPos::Left, VPos::Center);
-    let mut shapes = vec![label(title, (MARGIN, 18), 16.0, start)];
+    let mut shapes = vec![label(title, (MARGIN, 18), 20.0, start)];
     let row_middle =
         |row: usize| -> Result<i32> { Ok(HEAD_HEIGHT + ROW_HEIGHT * i32::try_from(row)? + ROW_HEIGHT / 2) };
     for (row, name) in names.iter().enumerate() {
         let end = Pos::new(HPos::Right, VPos::Center);
-        shapes.push(label(name, (NAMES_WIDTH - 8, row_middle(row)?), 13.0, end));
+        shapes.push(label(name, (NAMES_WIDTH - 8, row_middle(row)?), 16.0, end));
     }
     for (column, panel) in panels.iter().enumerate() {
         let left = NAMES_WIDTH + PANEL_WIDTH * i32::try_from(column)?;
-        shapes.push(label(&panel.heading, (left, HEAD_HEIGHT - 10), 13.0, start));
+        shapes.push(label(&panel.heading, (left, HEAD_HEIGHT - 10), 15.0, start));
         let most = panel.values.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
         for (row, (value, name)) in panel.values.iter().zip(names).enumerate() {
             let Some(value) = value else { continue };
@@ -67,7 +67,7 @@ fn shapes(title: &str, names: &[&str], panels: &[Panel]) -> Result<Vec<Shape>> {
             let corners = [(left, middle - BAR_HEIGHT / 2), (right.max(left + 1), middle + BAR_HEIGHT / 2)];
             let color = if name.starts_with("shiplane") { OURS } else { THEIRS };
             shapes.push(Shape::Bar { corners, color });
-            shapes.push(label(&format!("{value:.2}"), (right + 5, middle), 12.0, start));
+            shapes.push(label(&format!("{value:.2}"), (right + 5, middle), 15.0, start));
         }
     }
     Ok(shapes)

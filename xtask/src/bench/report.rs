@@ -58,7 +58,7 @@ impl Report<'_> {
     }
 
     fn title(&self) -> String {
-        let bytes = units::bytes(self.course.bytes);
+        let bytes = units::megabytes(self.course.bytes);
         let files = units::count(self.course.files);
         match self.scenario {
             Scenario::File => format!("One file of {bytes}"),

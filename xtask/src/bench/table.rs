@@ -35,7 +35,7 @@ fn row(program: &Measured, gigabytes: Option<f64>) -> Vec<String> {
         cpu(program.cpu_seconds_of(Used::receiver)),
         peak(program.peak_bytes_of(Used::sender)),
         peak(program.peak_bytes_of(Used::receiver)),
-        peak(program.wire_bytes().map(|bytes| bytes as u64)),
+        program.wire_bytes().map_or_else(dash, |bytes| units::megabytes(bytes as u64)),
         program.checks.to_owned(),
     ]);
     row

@@ -30,6 +30,8 @@
 
 mod base_rtt;
 mod cubic;
+#[cfg(feature = "test-support")]
+mod driven;
 mod fixed;
 #[cfg(test)]
 mod path_model;
@@ -40,4 +42,6 @@ mod steering;
 #[cfg(test)]
 mod stories;
 
+#[cfg(feature = "test-support")]
+pub use driven::DrivenController;
 pub(crate) use quic::factory;

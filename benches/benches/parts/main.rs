@@ -1,0 +1,45 @@
+//! The parts of shiplane, each on one thread: `cargo bench -p shiplane-benches`, or with a name at the end
+//! for one of them. What they add up to is measured by `cargo xtask bench`.
+
+mod calls;
+mod chunking;
+mod congestion;
+mod frame;
+mod hashing;
+mod manifest;
+
+use criterion::{criterion_group, criterion_main};
+use shiplane_benches::Failure;
+
+criterion_group!(
+    parts,
+    frame::bench,
+    hashing::bench,
+    manifest::bench,
+    chunking::bench,
+    calls::bench,
+    congestion::bench
+);
+criterion_main!(parts);
+
+/// Hands a bench's failure to criterion, which knows none.
+fn expect<T, E: Into<Failure>>(outcome: Result<T, E>) -> T {
+    outcome.unwrap_or_else(|failure| panic!("the bench cannot go on: {}", failure.into()))
+}
+
+/// Bytes that nothing compresses or guesses.
+fn noise(len_bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut data = Vec::with_capacity(len_bytes + 8);
+    while data.len() < len_bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        data.extend_from_slice(&state.to_le_bytes());
+    }
+    data.truncate(len_bytes);
+    data
+}
+
+/// As `get` has its chunks.
+const CHUNK_LEN_BYTES: usize = 512 << 10;

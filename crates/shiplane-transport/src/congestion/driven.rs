@@ -1,0 +1,60 @@
+//! Our controller on a path of its own, for whoever measures what it costs.
+
+use std::time::{Duration, Instant};
+
+use super::steering::Steering;
+
+/// A controller whose path takes 50 ms, whatever is sent.
+#[derive(Debug)]
+pub struct DrivenController {
+    steering: Steering,
+    now: Instant,
+}
+
+impl DrivenController {
+    /// At the start of a connection.
+    #[must_use]
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { steering: Steering::new(now, DATAGRAM_LEN_BYTES), now }
+    }
+
+    /// Sends so many packets, and has them acknowledged a round trip later, two at a time. Says the window.
+    pub fn round(&mut self, packets: u32) -> u64 {
+        let gap = ROUND_TRIP / packets.max(1);
+        let len_bytes = u64::from(DATAGRAM_LEN_BYTES);
+        for packet in 0..packets {
+            let sent = self.now + gap * packet;
+            self.steering.sent(sent);
+            self.steering.acked(sent, len_bytes, false);
+            if packet % 2 == 1 {
+                self.steering.acks_end(sent + ROUND_TRIP, u64::from(packets) * len_bytes);
+            }
+        }
+        self.now += ROUND_TRIP;
+        self.steering.window_bytes()
+    }
+}
+
+impl Default for DrivenController {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A path between continents' halves.
+const ROUND_TRIP: Duration = Duration::from_millis(50);
+const DATAGRAM_LEN_BYTES: u16 = 1452;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_carries_everything_gets_more() {
+        let mut driven = DrivenController::new();
+        let first = driven.round(1000);
+        let windows: Vec<u64> = (0..20).map(|_| driven.round(1000)).collect();
+        assert!(windows.iter().max() > Some(&first), "{first} {windows:?}");
+    }
+}

@@ -113,9 +113,6 @@ pub(crate) struct GetArgs {
     /// Where to put it, as with `cp -r`; `-` writes one file to standard output [default: .]
     #[arg(value_name = "DEST")]
     pub(crate) second: Option<OsString>,
-    /// Read the ticket from this file, or from standard input if it is `-`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ticket_file: Option<PathBuf>,
     /// Replace files that are there already with other content
     #[arg(long)]
     pub(crate) overwrite: bool,
@@ -128,29 +125,10 @@ pub(crate) struct GetArgs {
     /// What to wait for: on the disk for good, or received and verified
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub(crate) durability: Durability,
-    /// Chunks on their way at a time
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
-    pub(crate) jobs: u16,
-    /// Bytes written at a time
-    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
-    pub(crate) buffer: usize,
-    /// Bytes verified, kept and resumed as one
-    #[arg(long, value_name = "SIZE", default_value = "512K", value_parser = parse_chunk_size)]
-    pub(crate) chunk: u64,
-    /// The most to receive each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
-    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
-    pub(crate) rate: Option<NonZeroU64>,
-    /// Compress what shrinks on its way; `always` tries everything, even films and archives
-    #[arg(
-        long,
-        value_name = "WHEN",
-        value_enum,
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = Compress::Never,
-        default_missing_value = "auto"
-    )]
-    pub(crate) compress: Compress,
+    #[command(flatten)]
+    pub(crate) moving: MovingArgs,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
     /// Take one chunk from the octopii node at HOST:PORT, given as SOURCE: AUTHENTICATES NOBODY
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "rate", "compress", "json"])]
     pub(crate) insecure_octopii: bool,
@@ -172,38 +150,16 @@ pub(crate) struct PushArgs {
     /// NAME|PEERID@HOST:PORT[/PATH], unless the ticket comes from elsewhere
     #[arg(value_names = ["PATH", "TARGET"], num_args = 1.., required = true)]
     pub(crate) paths: Vec<OsString>,
-    /// Read the ticket from this file, or from standard input if it is `-`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ticket_file: Option<PathBuf>,
     /// Replace files that are there already with other content
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// What to wait for: on the server's disk for good, or received and verified
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub(crate) durability: Durability,
-    /// Chunks on their way at a time
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
-    pub(crate) jobs: u16,
-    /// Bytes read and sent at a time
-    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
-    pub(crate) buffer: usize,
-    /// Bytes verified, kept and resumed as one, if the server agrees
-    #[arg(long, value_name = "SIZE", default_value = "512K", value_parser = parse_chunk_size)]
-    pub(crate) chunk: u64,
-    /// The most to send each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
-    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
-    pub(crate) rate: Option<NonZeroU64>,
-    /// Compress what shrinks on its way; `always` tries everything, even films and archives
-    #[arg(
-        long,
-        value_name = "WHEN",
-        value_enum,
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = Compress::Never,
-        default_missing_value = "auto"
-    )]
-    pub(crate) compress: Compress,
+    #[command(flatten)]
+    pub(crate) moving: MovingArgs,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
     /// Send one FILE to the octopii node at HOST:PORT, given as TARGET: AUTHENTICATES NOBODY
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "rate", "compress", "json"])]
     pub(crate) insecure_octopii: bool,
@@ -224,30 +180,56 @@ pub(crate) struct SyncArgs {
     /// A ticket URL or NAME|PEERID@HOST:PORT[/PATH], unless the ticket comes from elsewhere
     #[arg(value_name = "TARGET")]
     pub(crate) target: Option<OsString>,
-    /// Read the ticket from this file, or from standard input if it is `-`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ticket_file: Option<PathBuf>,
     /// Say what is to be done on which side and why, and do nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// Go on even if one side loses more than half of its files, or more than a thousand
     #[arg(long)]
     pub(crate) allow_mass_deletion: bool,
-    /// Chunks on their way at a time, in each direction
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=32))]
-    pub(crate) jobs: u16,
-    /// Bytes read and written at a time
-    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
-    pub(crate) buffer: usize,
-    /// Bytes verified, kept and resumed as one
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_chunk_size)]
-    pub(crate) chunk: u64,
+    #[command(flatten)]
+    pub(crate) moving: MovingArgs,
     /// Print events as lines of JSON on standard output
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
     /// Print errors only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// How `get`, `push` and `sync` find and move things.
+#[derive(Debug, Args)]
+pub(crate) struct MovingArgs {
+    /// Read the ticket from this file, or from standard input if it is `-`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ticket_file: Option<PathBuf>,
+    /// Chunks on their way at a time, in each direction
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub(crate) jobs: u16,
+    /// Bytes read and written at a time
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
+    pub(crate) buffer: usize,
+    /// Bytes verified, kept and resumed as one; more where a file has too many of them
+    #[arg(long, value_name = "SIZE", default_value = "512K", value_parser = parse_chunk_size)]
+    pub(crate) chunk: u64,
+}
+
+/// How `get` and `push` treat the path that things take.
+#[derive(Debug, Args)]
+pub(crate) struct PathArgs {
+    /// The most to move each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
+    pub(crate) rate: Option<NonZeroU64>,
+    /// Compress what shrinks on its way; `always` tries everything, even films and archives
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = Compress::Never,
+        default_missing_value = "auto"
+    )]
+    pub(crate) compress: Compress,
 }
 
 /// What `get` and `push` wait for before they say that they are done.

@@ -133,7 +133,7 @@ impl GetSettings {
         ticket_variable: Option<OsString>,
         stdin: impl Read,
     ) -> Result<Self, SettingsError> {
-        let (source, dest) = match &args.ticket_file {
+        let (source, dest) = match &args.moving.ticket_file {
             Some(_) if args.second.is_some() => return Err(SettingsError::TwoSources),
             Some(file) => (read_ticket(file, stdin)?, args.first),
             None => pick_source(args.first, args.second, ticket_variable)?,
@@ -153,11 +153,11 @@ impl GetSettings {
             verify: args.verify,
             sha256: args.sha256,
             durability: args.durability,
-            jobs: args.jobs,
-            buffer_len_bytes: args.buffer,
-            chunk_len_bytes: args.chunk,
-            rate: args.rate,
-            compress: args.compress,
+            jobs: args.moving.jobs,
+            buffer_len_bytes: args.moving.buffer,
+            chunk_len_bytes: args.moving.chunk,
+            rate: args.path.rate,
+            compress: args.path.compress,
             audience: audience(args.json, args.quiet),
         })
     }

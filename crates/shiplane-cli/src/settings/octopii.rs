@@ -64,7 +64,7 @@ impl OctopiiGet {
         Ok(Self {
             node: node(args.first.as_deref())?,
             file: file(args.output.map_or_else(|| DEFAULT_FILE.into(), Into::into))?,
-            buffer_len_bytes: args.buffer,
+            buffer_len_bytes: args.moving.buffer,
             is_quiet: args.quiet,
         })
     }
@@ -81,7 +81,7 @@ impl OctopiiPush {
         Ok(Self {
             file: file(path.clone())?,
             node: node(Some(address))?,
-            buffer_len_bytes: args.buffer,
+            buffer_len_bytes: args.moving.buffer,
             is_quiet: args.quiet,
         })
     }

@@ -48,7 +48,7 @@ impl PushSettings {
         let mut paths = args.paths;
         let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
         let last_is_target = paths.last().is_some_and(|last| SourceArg::is_meant(last));
-        let target = match (&args.ticket_file, ticket_variable) {
+        let target = match (&args.moving.ticket_file, ticket_variable) {
             (Some(_), _) if last_is_target => return Err(SettingsError::TwoTargets),
             (Some(file), _) => {
                 if file == Path::new("-") && paths.iter().any(|path| path == "-") {
@@ -71,11 +71,11 @@ impl PushSettings {
             target,
             overwrite: args.overwrite,
             durability: args.durability,
-            jobs: args.jobs,
-            buffer_len_bytes: args.buffer,
-            chunk_len_bytes: args.chunk,
-            rate: args.rate,
-            compress: args.compress,
+            jobs: args.moving.jobs,
+            buffer_len_bytes: args.moving.buffer,
+            chunk_len_bytes: args.moving.chunk,
+            rate: args.path.rate,
+            compress: args.path.compress,
             audience: audience(args.json, args.quiet),
         })
     }

@@ -31,7 +31,7 @@ impl SyncSettings {
         stdin: impl Read,
     ) -> Result<Self, SettingsError> {
         let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
-        let target = match (args.ticket_file, args.target, ticket_variable) {
+        let target = match (args.moving.ticket_file, args.target, ticket_variable) {
             (Some(_), Some(_), _) => return Err(SettingsError::TwoTargets),
             (Some(file), None, _) => read_ticket(&file, stdin)?,
             (None, Some(target), _) | (None, None, Some(target)) => target,
@@ -42,9 +42,9 @@ impl SyncSettings {
             target: SourceArg::parse(&target)?,
             dry_run: args.dry_run,
             allow_mass_deletion: args.allow_mass_deletion,
-            jobs: args.jobs,
-            buffer_len_bytes: args.buffer,
-            chunk_len_bytes: args.chunk,
+            jobs: args.moving.jobs,
+            buffer_len_bytes: args.moving.buffer,
+            chunk_len_bytes: args.moving.chunk,
             audience: audience(args.json, args.quiet),
         })
     }
@@ -62,6 +62,12 @@ mod tests {
         let cli = Cli::try_parse_from([&["shiplane", "sync"], args].concat()).unwrap();
         let Command::Sync(args) = cli.command else { panic!("{args:?}") };
         SyncSettings::from_args(args, variable.map(Into::into), &b"in@h:1/d\n"[..])
+    }
+
+    #[test]
+    fn a_sync_moves_things_as_get_and_push_do() {
+        let sync = settle(&["d", "a@h:1"], None).unwrap();
+        assert_eq!((sync.jobs, sync.buffer_len_bytes, sync.chunk_len_bytes), (32, 64 << 10, 512 << 10));
     }
 
     #[test]

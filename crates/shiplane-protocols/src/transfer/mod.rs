@@ -54,7 +54,7 @@ const fn alive_interval(progress_timeout: Duration) -> Duration {
 pub struct TransferOptions {
     /// Chunks under way at a time. Each has a stream of its own.
     pub lanes: usize,
-    /// Payload of a chunk, at most 16 MiB.
+    /// Payload of a chunk, at most 16 MiB. A file that has too many of that size is cut into larger ones.
     pub chunk_len_bytes: u64,
     /// How fast the bytes of chunks may move, compressed ones as they travel; shared with whatever else
     /// was given a clone. A receiver tells its limit to the provider, which keeps to it.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use shiplane_transport::SideBySide;
 use shiplane_wire::{Span, limits};
 
 /// Collects wanted ranges and yields chunks: slices of one large file, or packs of whole small ones.
@@ -27,7 +28,7 @@ impl Packer {
         mut emit: impl FnMut(Vec<Span>),
     ) {
         if size_bytes >= self.chunk_len_bytes || missing.len() > limits::MAX_SPANS_PER_CHUNK {
-            return self.add_large(entry, missing, emit);
+            return add_large(entry, self.chunk_len_for(size_bytes), missing, emit);
         }
         let missing = missing.iter().filter(|range| !range.is_empty());
         let spans: Vec<_> = missing
@@ -43,25 +44,13 @@ impl Packer {
         self.pack.extend(spans);
     }
 
-    /// Slices long ranges; short ones, which an edited file has many of, share a chunk among themselves.
-    fn add_large(&self, entry: u64, missing: &[Range<u64>], mut emit: impl FnMut(Vec<Span>)) {
-        let (mut chunk, mut room_bytes) = (Vec::new(), self.chunk_len_bytes);
-        for range in missing {
-            let mut offset_bytes = range.start;
-            while offset_bytes < range.end {
-                let len_bytes = self.chunk_len_bytes.min(range.end - offset_bytes);
-                if len_bytes > room_bytes || chunk.len() == limits::MAX_SPANS_PER_CHUNK {
-                    emit(std::mem::take(&mut chunk));
-                    room_bytes = self.chunk_len_bytes;
-                }
-                chunk.push(Span { entry, offset_bytes, len_bytes });
-                room_bytes -= len_bytes;
-                offset_bytes += len_bytes;
-            }
+    /// What a large file is cut into: the chunk size, or more where that would be too many chunks.
+    fn chunk_len_for(&self, size_bytes: u64) -> u64 {
+        let least_bytes = size_bytes.div_ceil(MAX_CHUNKS_OF_A_FILE);
+        if least_bytes <= self.chunk_len_bytes {
+            return self.chunk_len_bytes;
         }
-        if !chunk.is_empty() {
-            emit(chunk);
-        }
+        least_bytes.next_power_of_two().clamp(LEAST_GROWN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES)
     }
 
     /// Emits the pack that is not full yet, if any.
@@ -73,11 +62,63 @@ impl Packer {
     }
 }
 
+/// Slices long ranges; short ones, which an edited file has many of, share a chunk among themselves.
+fn add_large(entry: u64, chunk_len_bytes: u64, missing: &[Range<u64>], mut emit: impl FnMut(Vec<Span>)) {
+    let (mut chunk, mut room_bytes) = (Vec::new(), chunk_len_bytes);
+    for range in missing {
+        let mut offset_bytes = range.start;
+        while offset_bytes < range.end {
+            let len_bytes = chunk_len_bytes.min(range.end - offset_bytes);
+            if len_bytes > room_bytes || chunk.len() == limits::MAX_SPANS_PER_CHUNK {
+                emit(std::mem::take(&mut chunk));
+                room_bytes = chunk_len_bytes;
+            }
+            chunk.push(Span { entry, offset_bytes, len_bytes });
+            room_bytes -= len_bytes;
+            offset_bytes += len_bytes;
+        }
+    }
+    if !chunk.is_empty() {
+        emit(chunk);
+    }
+}
+
+/// 65,536: each has a record in the journal, which whoever resumes reads and holds. With chunks of 512 KiB
+/// that is a file of 32 GiB, with the longest ones 1 TiB; only above that there are more.
+const MAX_CHUNKS_OF_A_FILE: u64 = 1 << 16;
+
+/// 2 MiB: chunks of 1 MiB would still be held whole, twice the memory of the usual ones.
+const LEAST_GROWN_BYTES: u64 = 2 * SideBySide::MAX_LEN_BYTES;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// How many chunks a whole file of that size has, and how long the first is.
+    fn whole(chunk_len_bytes: u64, size_bytes: u64) -> (u64, u64) {
+        let (mut count, mut first_bytes) = (0, 0);
+        let mut packer = Packer::new(chunk_len_bytes);
+        packer.add(0, size_bytes, std::slice::from_ref(&(0..size_bytes)), |chunk| {
+            count += 1;
+            first_bytes = first_bytes.max(chunk.iter().map(|span| span.len_bytes).sum());
+        });
+        (count, first_bytes)
+    }
+
+    #[test]
+    fn a_very_large_file_has_larger_chunks_instead_of_more() {
+        const KIB: u64 = 1 << 10;
+        const GIB: u64 = 1 << 30;
+        assert_eq!(whole(512 * KIB, 32 * GIB), (1 << 16, 512 * KIB));
+        // Never those that would be held whole, and are twice as long.
+        assert_eq!(whole(512 * KIB, 32 * GIB + 1), ((16 << 10) + 1, 2048 * KIB));
+        assert_eq!(whole(64 * KIB, 32 * GIB), (16 << 10, 2048 * KIB));
+        assert_eq!(whole(4096 * KIB, 32 * GIB), (8 << 10, 4096 * KIB));
+        assert_eq!(whole(512 * KIB, 1024 * GIB), (1 << 16, 16 << 20));
+        assert_eq!(whole(512 * KIB, 1025 * GIB).1, 16 << 20);
+    }
 
     fn pack(chunk_len_bytes: u64, files: &[(u64, Vec<Range<u64>>)]) -> Vec<Vec<Span>> {
         let mut packer = Packer::new(chunk_len_bytes);

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use shiplane_protocols::DirectionMetrics;
+use shiplane_protocols::transfer::TransferEvent;
 
 /// One line. Paths and texts are escaped, so that they are text even where a name is not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -154,6 +155,21 @@ impl Phase {
 }
 
 impl Event {
+    /// What a transfer leaves out, and why; `None` if the event is about something else.
+    pub(crate) fn left_out(event: &TransferEvent) -> Option<Self> {
+        let (path, reason) = match event {
+            TransferEvent::Skipped { reason, path } => (path, reason.to_string()),
+            TransferEvent::Failed { reason, path } => (path, reason.to_string()),
+            TransferEvent::Scanned { .. }
+            | TransferEvent::ScanComplete { .. }
+            | TransferEvent::Present { .. }
+            | TransferEvent::Moved { .. }
+            | TransferEvent::Published { .. }
+            | TransferEvent::Finishing => return None,
+        };
+        Some(Self::Skipped { path: path.clone(), reason })
+    }
+
     /// Writes it as one line, at once: whoever reads wants to know now.
     pub(crate) fn write_line(&self, out: &mut impl Write) -> io::Result<()> {
         let mut line = serde_json::to_vec(self).map_err(io::Error::other)?;

@@ -11,6 +11,7 @@ mod events;
 mod exit;
 mod failure;
 mod home;
+mod job;
 mod logging;
 mod progress;
 mod remote;

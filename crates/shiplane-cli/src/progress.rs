@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use shiplane_protocols::transfer::TransferEvent;
-
 use crate::events::{Event, Phase};
 use crate::logging::{print_line, set_bar};
 
@@ -37,42 +35,6 @@ impl Progress {
     /// Nothing has happened yet.
     pub(crate) fn at(phase: Phase) -> Self {
         Self { phase, files: 0, bytes_done: 0, bytes_resumed: 0, bytes_total: None }
-    }
-}
-
-/// Adds a transfer's events up to its progress.
-#[derive(Debug)]
-pub(crate) struct Tally {
-    progress: Progress,
-    moved_bytes: u64,
-}
-
-impl Tally {
-    pub(crate) fn new() -> Self {
-        Self { progress: Progress::at(Phase::Listing), moved_bytes: 0 }
-    }
-
-    /// The progress after this event; `None` if it is about something else.
-    pub(crate) fn add(&mut self, event: &TransferEvent) -> Option<Progress> {
-        let progress = &mut self.progress;
-        match *event {
-            TransferEvent::Scanned { .. } => {}
-            TransferEvent::ScanComplete { total_bytes, .. } => progress.bytes_total = Some(total_bytes),
-            TransferEvent::Present { identical_bytes, resumed_bytes } => {
-                progress.bytes_resumed = identical_bytes.saturating_add(resumed_bytes);
-            }
-            TransferEvent::Moved { len_bytes } => {
-                progress.phase = Phase::Receiving;
-                self.moved_bytes = self.moved_bytes.saturating_add(len_bytes);
-            }
-            TransferEvent::Published { files } => progress.files += files,
-            TransferEvent::Finishing => progress.phase = Phase::Publishing,
-            TransferEvent::Skipped { .. } | TransferEvent::Failed { .. } => return None,
-        }
-        // A chunk that came wrong moves again; there is never more than all.
-        let done = progress.bytes_resumed.saturating_add(self.moved_bytes);
-        progress.bytes_done = progress.bytes_total.map_or(done, |total| done.min(total));
-        Some(*progress)
     }
 }
 
@@ -299,8 +261,6 @@ const MIN_RATE_SECONDS: f64 = 0.001;
 
 #[cfg(test)]
 mod tests {
-    use shiplane_wire::SkipReason;
-
     use super::*;
 
     fn at(bytes_done: u64) -> Progress {
@@ -342,29 +302,6 @@ mod tests {
             drop(reporter);
             assert_eq!(out, b"\\abc  a\\\\b\n", "{audience:?}");
         }
-    }
-
-    #[test]
-    fn events_add_up_to_never_more_than_all() {
-        let mut tally = Tally::new();
-        let mut add = |event| tally.add(&event);
-        let moved = |len_bytes| TransferEvent::Moved { len_bytes };
-        assert_eq!(
-            add(TransferEvent::Scanned { entries: 1, total_bytes: 9 }),
-            Some(Progress::at(Phase::Listing))
-        );
-        let (identical_bytes, resumed_bytes) = (10, 20);
-        let progress = add(TransferEvent::Present { identical_bytes, resumed_bytes }).unwrap();
-        assert_eq!((progress.bytes_done, progress.bytes_resumed, progress.bytes_total), (30, 30, None));
-        add(TransferEvent::ScanComplete { entries: 2, total_bytes: 100 });
-        let progress = add(moved(60)).unwrap();
-        assert_eq!((progress.bytes_done, progress.bytes_total), (90, Some(100)));
-        assert_eq!(progress.phase, Phase::Receiving);
-        assert_eq!(add(moved(60)).unwrap().bytes_done, 100);
-        assert_eq!(add(TransferEvent::Published { files: 2 }).unwrap().files, 2);
-        assert_eq!(add(TransferEvent::Finishing).unwrap().phase, Phase::Publishing);
-        let skipped = TransferEvent::Skipped { reason: SkipReason::Symlink, path: String::new() };
-        assert_eq!(add(skipped), None);
     }
 
     #[test]

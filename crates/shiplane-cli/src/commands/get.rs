@@ -1,15 +1,14 @@
 //! `shiplane get SOURCE [DEST]`
 
 mod output;
+mod tally;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use std::{io, path};
 
 use shiplane_protocols::files::{Destination, DestinationError, ReceiveOptions, Shape};
-use shiplane_protocols::transfer::{
-    EventFn, StreamTarget, Target, TransferError, TransferEvent, TransferOptions,
-};
+use shiplane_protocols::transfer::{StreamTarget, Target, TransferError, TransferOptions};
 use shiplane_protocols::{Fetch, FetchError, FetchReport, redeem};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{Identity, TransportConfig};
@@ -17,11 +16,13 @@ use shiplane_wire::{Promise, escape};
 use tokio_util::sync::CancellationToken;
 
 use self::output::HashingOutput;
+use self::tally::GetTally;
 use crate::dial::{Dialled, dial, transport_config};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::home::Home;
-use crate::progress::{Audience, Progress, Reporter, Tally, seconds};
+use crate::job::Job;
+use crate::progress::Audience;
 use crate::remote::Remote;
 use crate::settings::{Dest, GetSettings, limiter};
 use crate::watched::Watched;
@@ -40,7 +41,12 @@ async fn get(
     home: &Home,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
-    let job = Arc::new(Job::new(&settings));
+    // Where the file itself goes to standard output, digests go beside it.
+    let out: Box<dyn io::Write + Send> = match settings.dest {
+        Dest::Stdout => Box::new(io::stderr()),
+        Dest::Path(_) => Box::new(io::stdout()),
+    };
+    let job = Job::begin(settings.audience, out, GetTally::new());
     let config = TransportConfig { buffer_len_bytes: settings.buffer_len_bytes, ..transport_config() };
     let identity = || Ok(Identity::load_or_create(&home.identity_path())?);
     job.phase(Phase::Connecting);
@@ -50,16 +56,16 @@ async fn get(
     };
     let fetched = tokio::select! {
         fetched = fetch(&job, &settings, &remote, &dialled) => fetched,
-        () = watch_for_silence(&job) => Err(Failure::Interrupted), // It never ends.
+        () = job.watch_for_silence() => Err(Failure::Interrupted), // It never ends.
         () = stop.cancelled() => Err(Failure::Interrupted),
     };
-    job.shown().reporter.end_bar();
+    job.end_bar();
     dialled.transport.shutdown(Duration::ZERO).await;
     fetched
 }
 
 async fn fetch(
-    job: &Arc<Job>,
+    job: &Arc<Job<GetTally>>,
     settings: &GetSettings,
     remote: &Remote,
     dialled: &Dialled,
@@ -99,7 +105,11 @@ struct Opened {
 }
 
 /// One file, in order, each chunk verified before a byte of it is printed.
-async fn to_stdout(job: &Arc<Job>, settings: &GetSettings, opened: Opened) -> Result<FetchReport, Failure> {
+async fn to_stdout(
+    job: &Arc<Job<GetTally>>,
+    settings: &GetSettings,
+    opened: Opened,
+) -> Result<FetchReport, Failure> {
     let Shape::File { name } = opened.fetch.shape() else {
         return Err(Failure::NotOneFile);
     };
@@ -129,7 +139,7 @@ fn of_stdout(failure: Failure) -> Failure {
 
 /// A file or a tree, where `cp -r` would put it.
 async fn to_disk(
-    job: &Arc<Job>,
+    job: &Arc<Job<GetTally>>,
     settings: &GetSettings,
     opened: Opened,
     dest: path::PathBuf,
@@ -156,95 +166,11 @@ async fn to_disk(
 }
 
 async fn receive<T: Target>(
-    job: &Arc<Job>,
+    job: &Arc<Job<GetTally>>,
     opened: Opened,
     target: T,
     promise: Promise,
 ) -> Result<FetchReport, Failure> {
     let Opened { fetch, options } = opened;
     Ok(fetch.receive(target, promise, &options, job.events()).await?)
-}
-
-/// Lets the bar say what is being waited for. Never ends.
-async fn watch_for_silence(job: &Job) {
-    let mut interval = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        interval.tick().await;
-        job.shown().reporter.tick(Instant::now());
-    }
-}
-
-/// What the threads of one run share.
-struct Job {
-    began_at: Instant,
-    shown: Mutex<Shown>,
-}
-
-/// Under one lock, so that what is shown never goes backwards.
-struct Shown {
-    reporter: Output,
-    tally: Tally,
-}
-
-type Output = Reporter<Box<dyn io::Write + Send>>;
-
-impl Job {
-    fn new(settings: &GetSettings) -> Self {
-        let began_at = Instant::now();
-        // Where the file itself goes to standard output, digests go beside it.
-        let out: Box<dyn io::Write + Send> = match settings.dest {
-            Dest::Stdout => Box::new(io::stderr()),
-            Dest::Path(_) => Box::new(io::stdout()),
-        };
-        let reporter = Reporter::new(settings.audience, out, began_at);
-        Self { began_at, shown: Mutex::new(Shown { reporter, tally: Tally::new() }) }
-    }
-
-    fn shown(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell(&self, event: &Event) {
-        self.shown().reporter.event(event);
-    }
-
-    fn phase(&self, phase: Phase) {
-        self.shown().reporter.progress(Progress::at(phase), Instant::now());
-    }
-
-    fn events(self: &Arc<Self>) -> EventFn {
-        let job = Arc::clone(self);
-        Arc::new(move |event| job.on_event(&event))
-    }
-
-    fn on_event(&self, event: &TransferEvent) {
-        let left_out = |path: &String, reason: String| Event::Skipped { path: path.clone(), reason };
-        match event {
-            TransferEvent::Skipped { reason, path } => self.tell(&left_out(path, reason.to_string())),
-            TransferEvent::Failed { reason, path } => self.tell(&left_out(path, reason.to_string())),
-            TransferEvent::Scanned { .. }
-            | TransferEvent::ScanComplete { .. }
-            | TransferEvent::Present { .. }
-            | TransferEvent::Moved { .. }
-            | TransferEvent::Published { .. }
-            | TransferEvent::Finishing => {
-                let mut shown = self.shown();
-                if let Some(progress) = shown.tally.add(event) {
-                    shown.reporter.progress(progress, Instant::now());
-                }
-            }
-        }
-    }
-
-    fn done(&self, report: &FetchReport) {
-        self.tell(&Event::Done {
-            files: report.summary.published_files + report.summary.identical_files,
-            bytes_total: report.total_bytes,
-            bytes_received: report.received_bytes,
-            bytes_wire: report.wire_bytes,
-            bytes_resumed: report.total_bytes.saturating_sub(report.received_bytes),
-            seconds: seconds(self.began_at.elapsed()),
-            digest: report.digest.map(|digest| digest.to_string()),
-        });
-    }
 }

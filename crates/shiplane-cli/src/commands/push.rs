@@ -1,8 +1,9 @@
 //! `shiplane push PATH... TARGET`
 
-mod job;
 mod offer;
+mod tally;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,13 @@ use shiplane_wire::escape;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::job::Job;
 use self::offer::Offer;
+use self::tally::PushTally;
 use crate::dial::{Dialled, dial, transport_config};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::home::Home;
+use crate::job::Job;
 use crate::remote::Remote;
 use crate::settings::{PushSettings, Pushed, limiter};
 use crate::{runtime, signals};
@@ -36,7 +38,7 @@ struct Run<'a> {
     settings: &'a PushSettings,
     remote: &'a Remote,
     home: &'a Home,
-    job: Arc<Job>,
+    job: Arc<Job<PushTally>>,
     /// Shared by all paths.
     rate: Option<RateLimiter>,
 }
@@ -48,7 +50,7 @@ async fn push(
     home: &Home,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
-    let job = Arc::new(Job::new(settings.audience, settings.pushed.len()));
+    let job = Job::begin(settings.audience, io::stdout(), PushTally::new(settings.pushed.len()));
     let rate = limiter(settings.rate);
     let run = Run { settings: &settings, remote: &remote, home, job: Arc::clone(&job), rate };
     let prepared = tokio::select! {

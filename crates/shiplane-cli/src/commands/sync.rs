@@ -1,7 +1,8 @@
 //! `shiplane sync DIR TARGET`
 
-mod job;
+mod tally;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +14,13 @@ use shiplane_transport::{Identity, PeerId, TransportConfig};
 use shiplane_wire::escape;
 use tokio_util::sync::CancellationToken;
 
-use self::job::Job;
+use self::tally::SyncTally;
 use super::push::take_leave;
 use crate::dial::{Dialled, dial, transport_config};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::home::Home;
+use crate::job::Job;
 use crate::remote::Remote;
 use crate::settings::SyncSettings;
 use crate::{runtime, signals};
@@ -36,7 +38,7 @@ async fn sync(
     home: &Home,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
-    let job = Arc::new(Job::new(settings.audience));
+    let job = Job::begin(settings.audience, io::stdout(), SyncTally::new());
     let config = TransportConfig { buffer_len_bytes: settings.buffer_len_bytes, ..transport_config() };
     let identity = || Ok(Identity::load_or_create(&home.identity_path())?);
     job.phase(Phase::Connecting);
@@ -63,7 +65,7 @@ async fn sync(
 }
 
 async fn bring_together(
-    job: &Arc<Job>,
+    job: &Arc<Job<SyncTally>>,
     settings: &SyncSettings,
     remote: &Remote,
     home: &Home,

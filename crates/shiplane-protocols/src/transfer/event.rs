@@ -26,7 +26,7 @@ pub enum TransferEvent {
     },
     /// So many bytes in all, as far as is known, need not be sent: they are at the receiver already.
     Present {
-        /// Bytes of files that are there already.
+        /// Bytes of files that are there already. A provider cannot tell them from the others.
         identical_bytes: u64,
         /// Bytes kept from an interrupted run.
         resumed_bytes: u64,

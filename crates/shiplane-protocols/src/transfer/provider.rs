@@ -2,6 +2,7 @@
 
 mod cutting;
 mod entries;
+mod presence;
 mod sending;
 mod shrinking;
 mod spans;
@@ -15,6 +16,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use self::{
     cutting::{CutStep, Cuttings},
     entries::Entries,
+    presence::Presence,
     sending::{ChunkFailure, Delivered, Outlet},
     shrinking::Shrinking,
 };
@@ -59,6 +61,7 @@ pub(crate) async fn provide(
         records: RecordSender::new(records.send, timeout),
         scan: Some(start_scan(Arc::clone(&source))),
         entries: Entries::default(),
+        presence: Presence::default(),
         total_bytes: 0,
         queued: VecDeque::new(),
         next_chunk: 0,
@@ -107,6 +110,7 @@ struct Provider {
     /// Batches from the scanning thread, until the scan is complete.
     scan: Option<mpsc::Receiver<ScanBatch>>,
     entries: Entries,
+    presence: Presence,
     total_bytes: u64,
     /// Wanted chunks that wait for a lane.
     queued: VecDeque<(u64, Vec<Span>)>,
@@ -183,10 +187,15 @@ impl Provider {
             Some(ReceiverRecord::WantDigest { entry }) => self.on_want_digest(entry),
             Some(ReceiverRecord::Release { below }) => {
                 self.shrinking.release(below);
-                Ok(self.entries.release(below)?)
+                self.entries.release(below)?;
+                self.presence.release(below);
+                self.tell_present();
+                Ok(())
             }
             Some(ReceiverRecord::Done { chunks }) if chunks == self.next_chunk => {
                 self.done = Some(chunks);
+                self.presence.end();
+                self.tell_present();
                 Ok(())
             }
             Some(ReceiverRecord::Done { .. }) => Err(ProtocolFault::WrongTotals.into()),
@@ -203,9 +212,17 @@ impl Provider {
         for span in &spans {
             self.entries.check(span)?;
         }
+        spans.iter().for_each(|span| self.presence.want(span));
+        self.tell_present();
         self.next_chunk += 1;
         self.queued.push_back((index, spans));
         Ok(())
+    }
+
+    fn tell_present(&mut self) {
+        if let Some(resumed_bytes) = self.presence.news() {
+            (self.events)(TransferEvent::Present { identical_bytes: 0, resumed_bytes });
+        }
     }
 
     fn on_want_digest(&mut self, entry: u64) -> Result<(), TransferError> {
@@ -247,6 +264,7 @@ impl Provider {
             match scanned {
                 Scanned::Entry(entry) => {
                     self.total_bytes += entry.size_bytes;
+                    self.presence.list(entry.size_bytes);
                     let record = ProviderRecord::Entry(entry);
                     self.records.push(&record)?;
                     if let ProviderRecord::Entry(entry) = record {

@@ -1,72 +1,31 @@
-//! How far a sync is, for whoever watches it.
+//! How far a sync is.
 
-use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use shiplane_protocols::sync::{Action, Change, Side, SyncEvent, SyncEventFn, SyncReport, Why};
 use shiplane_protocols::transfer::TransferEvent;
 
 use crate::events::{Event, Phase};
-use crate::progress::{Audience, Progress, Reporter, seconds};
-
-/// What the threads of one run share.
-pub(super) struct Job {
-    began_at: Instant,
-    audience: Audience,
-    shown: Mutex<Shown>,
-}
-
-/// Under one lock, so that what is shown never goes backwards.
-struct Shown {
-    reporter: Reporter<io::Stdout>,
-    tally: Tally,
-}
+use crate::job::{Job, Tally};
+use crate::progress::{Audience, Progress};
 
 /// Adds up both directions.
 #[derive(Debug)]
-struct Tally {
+pub(super) struct SyncTally {
     phase: Phase,
     /// Directions that are not listed whole yet: until then there is no total.
     unlisted: usize,
     listed_bytes: u64,
     moved_bytes: u64,
-    /// Of what is done: was there before.
-    present_bytes: u64,
+    /// Of what is done: was there before, on this side and on the other.
+    present_bytes: [u64; 2],
     files: u64,
 }
 
-impl Job {
-    pub(super) fn new(audience: Audience) -> Self {
-        let began_at = Instant::now();
-        let reporter = Reporter::new(audience, io::stdout(), began_at);
-        Self { began_at, audience, shown: Mutex::new(Shown { reporter, tally: Tally::new() }) }
-    }
-
-    pub(super) fn tell(&self, event: &Event) {
-        self.shown().reporter.event(event);
-    }
-
-    pub(super) fn phase(&self, phase: Phase) {
-        self.update(|tally| tally.phase = phase);
-    }
-
+impl Job<SyncTally> {
     pub(super) fn events(self: &Arc<Self>) -> SyncEventFn {
         let job = Arc::clone(self);
         Arc::new(move |event| job.on_event(&event))
-    }
-
-    pub(super) fn end_bar(&self) {
-        self.shown().reporter.end_bar();
-    }
-
-    /// Lets the bar say what is being waited for. Never ends.
-    pub(super) async fn watch_for_silence(&self) {
-        let mut interval = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            interval.tick().await;
-            self.shown().reporter.tick(Instant::now());
-        }
     }
 
     /// All is done that could be; after a dry run, all is known that is to be.
@@ -79,7 +38,7 @@ impl Job {
             self.tell(&Event::Left { side, path, reason: left.why.to_string() });
         }
         // A person who lets it happen need not read it all.
-        if dry_run || self.audience == Audience::Program {
+        if dry_run || self.audience() == Audience::Program {
             report.actions.iter().for_each(|action| self.tell(&told(action)));
         }
         self.tell(&Event::Synced {
@@ -90,7 +49,7 @@ impl Job {
             bytes_received: report.received_bytes,
             dry_run,
             root: report.root.to_string(),
-            seconds: seconds(self.began_at.elapsed()),
+            seconds: self.seconds(),
         });
     }
 
@@ -109,36 +68,26 @@ impl Job {
                 };
                 tally.unlisted = usize::from(takes(Side::Local)) + usize::from(takes(Side::Remote));
             }),
-            SyncEvent::Sending(event) | SyncEvent::Receiving(event) => self.update(|tally| tally.add(event)),
+            SyncEvent::Receiving(event) => self.update(|tally| tally.add(event, 0)),
+            SyncEvent::Sending(event) => self.update(|tally| tally.add(event, 1)),
         }
-    }
-
-    fn update(&self, change: impl FnOnce(&mut Tally)) {
-        let mut shown = self.shown();
-        change(&mut shown.tally);
-        let progress = shown.tally.progress();
-        shown.reporter.progress(progress, Instant::now());
-    }
-
-    fn shown(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Tally {
-    fn new() -> Self {
+impl SyncTally {
+    pub(super) fn new() -> Self {
         let phase = Phase::Connecting;
-        Self { phase, unlisted: 2, listed_bytes: 0, moved_bytes: 0, present_bytes: 0, files: 0 }
+        Self { phase, unlisted: 2, listed_bytes: 0, moved_bytes: 0, present_bytes: [0; 2], files: 0 }
     }
 
-    fn add(&mut self, event: &TransferEvent) {
+    fn add(&mut self, event: &TransferEvent, side: usize) {
         match *event {
             TransferEvent::ScanComplete { total_bytes, .. } => {
                 self.unlisted = self.unlisted.saturating_sub(1);
                 self.listed_bytes += total_bytes;
             }
             TransferEvent::Present { identical_bytes, resumed_bytes } => {
-                self.present_bytes = identical_bytes.saturating_add(resumed_bytes);
+                self.present_bytes[side] = identical_bytes.saturating_add(resumed_bytes);
             }
             TransferEvent::Moved { len_bytes } => self.moved_bytes += len_bytes,
             TransferEvent::Published { files } => self.files += files,
@@ -148,16 +97,23 @@ impl Tally {
             | TransferEvent::Finishing => {}
         }
     }
+}
+
+impl Tally for SyncTally {
+    fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
 
     fn progress(&self) -> Progress {
         // A chunk that came wrong moves again; there is never more than all.
-        let done = self.moved_bytes.saturating_add(self.present_bytes);
+        let present_bytes = self.present_bytes.iter().sum();
+        let done = self.moved_bytes.saturating_add(present_bytes);
         let total = (self.unlisted == 0).then_some(self.listed_bytes);
         Progress {
             phase: self.phase,
             files: self.files,
             bytes_done: total.map_or(done, |total| done.min(total)),
-            bytes_resumed: self.present_bytes,
+            bytes_resumed: present_bytes,
             bytes_total: total,
         }
     }
@@ -197,21 +153,33 @@ fn name(side: Side) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
     fn there_is_a_total_once_both_directions_are_listed() {
-        let job = Arc::new(Job::new(Audience::Nobody));
+        let job = Job::begin(Audience::Nobody, io::sink(), SyncTally::new());
         let events = job.events();
         let listed = |total_bytes| TransferEvent::ScanComplete { entries: 1, total_bytes };
         events(SyncEvent::Sending(listed(10)));
         events(SyncEvent::Receiving(TransferEvent::Moved { len_bytes: 4 }));
-        assert_eq!(job.shown().tally.progress().bytes_total, None);
+        assert_eq!(job.read(Tally::progress).bytes_total, None);
         events(SyncEvent::Receiving(listed(5)));
         events(SyncEvent::Sending(TransferEvent::Moved { len_bytes: 50 }));
-        let progress = job.shown().tally.progress();
+        let progress = job.read(Tally::progress);
         assert_eq!((progress.bytes_done, progress.bytes_total), (15, Some(15)));
         events(SyncEvent::Settling);
-        assert_eq!(job.shown().tally.progress().phase, Phase::Settling);
+        assert_eq!(job.read(Tally::progress).phase, Phase::Settling);
+    }
+    #[test]
+    fn what_was_there_is_added_up_over_both_directions() {
+        let job = Job::begin(Audience::Nobody, io::sink(), SyncTally::new());
+        let events = job.events();
+        let present = |resumed_bytes| TransferEvent::Present { identical_bytes: 0, resumed_bytes };
+        events(SyncEvent::Sending(present(10)));
+        events(SyncEvent::Receiving(present(3)));
+        events(SyncEvent::Receiving(present(5)));
+        assert_eq!(job.read(Tally::progress).bytes_resumed, 15);
     }
 }

@@ -184,7 +184,7 @@ impl Destination {
         let available_bytes = platform::available_bytes(&inner.root().dir)
             .map_err(|error| inner.failed_at_root(Operation::Examine, error))?;
         if needed_bytes > available_bytes {
-            let path = escape(inner.shown.as_os_str().as_encoded_bytes()).to_string();
+            let path = name_of_root(&inner.shown, inner.is_beneath);
             return Err(DestinationError::NoSpace { path, needed_bytes, available_bytes });
         }
         Ok(())
@@ -387,11 +387,14 @@ impl Inner {
 }
 
 impl Drop for Inner {
-    /// A run that changed nothing leaves nothing: neither its journal nor the directory it created.
+    /// A run that has kept nothing leaves nothing of its own: neither its journal nor the directory it
+    /// created, unless there is something in it. Then the journal is what tells the next run that the
+    /// directory is its own.
     fn drop(&mut self) {
         let journal = lock(&self.journal);
         let state = lock(&self.state);
-        if state.is_finished || state.has_changes || self.was_resumed || !journal.is_pristine() {
+        let has_filled = state.has_changes && !self.created.is_empty();
+        if state.is_finished || has_filled || self.was_resumed || !journal.is_pristine() {
             return;
         }
         // Nobody is left to tell if this fails, and the next run of the job does it again.
@@ -402,6 +405,17 @@ impl Drop for Inner {
     }
 }
 
+/// What a person knows the landing root by. A peer is not told where on this machine it is.
+fn name_of_root(shown: &Path, is_beneath: bool) -> String {
+    let is_here = shown.as_os_str().is_empty() || shown == Path::new(".");
+    let shown = match (is_here, is_beneath) {
+        (true, true) => return "the shared directory".to_owned(),
+        (true, false) => std::path::absolute(".").unwrap_or_else(|_| shown.to_owned()),
+        (false, _) => shown.to_owned(),
+    };
+    escape(shown.as_os_str().as_encoded_bytes()).to_string()
+}
+
 /// Whether a name in another case finds the same file.
 fn folds_names(root: &DirHandle, journal: &Journal) -> bool {
     let name = journal.name();
@@ -409,5 +423,21 @@ fn folds_names(root: &DirHandle, journal: &Journal) -> bool {
     match (same(name), same(&name.to_ascii_uppercase())) {
         (Ok(own), Ok(other)) => own == other,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_landing_root_has_a_name_wherever_it_is() {
+        let here = std::env::current_dir().unwrap().display().to_string();
+        for shown in ["", "."] {
+            assert_eq!(name_of_root(Path::new(shown), false), here);
+            assert_eq!(name_of_root(Path::new(shown), true), "the shared directory");
+        }
+        assert_eq!(name_of_root(Path::new("a/b"), false), "a/b");
+        assert_eq!(name_of_root(Path::new("a/b"), true), "a/b");
     }
 }

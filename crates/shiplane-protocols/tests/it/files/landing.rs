@@ -6,7 +6,7 @@ use std::path::Path;
 use shiplane_protocols::files::{Destination, DestinationError, Shape};
 use tempfile::TempDir;
 
-use super::tree::{Transfer, Tree, assert_equal, job, listing, options, own_names, receive};
+use super::tree::{Transfer, Tree, assert_equal, job, listing, open, options, own_names, receive};
 
 fn file() -> Shape {
     Shape::File { name: b"name".into() }
@@ -123,6 +123,22 @@ fn a_run_that_does_nothing_leaves_nothing() {
             assert_eq!(listing(temp.path()), before, "{shape:?} as {dest}");
         }
     }
+}
+
+#[test]
+fn a_run_that_only_made_directories_leaves_no_journal_where_none_is_needed() {
+    let tree = Tree::mixed();
+    let temp = TempDir::new().unwrap();
+    drop(Transfer::plan(open(temp.path()), &tree).unwrap());
+    assert!(temp.path().read_dir().unwrap().next().is_some(), "its directories stay");
+    assert_eq!(own_names(temp.path()), Vec::<std::path::PathBuf>::new());
+    // What the run itself has made must be found again by the next one: its journal says so.
+    let dest = temp.path().join("new");
+    let open = || Destination::open(&dest, &directory(), job(), options()).unwrap();
+    drop(Transfer::plan(open(), &tree).unwrap());
+    assert_ne!(own_names(&dest), Vec::<std::path::PathBuf>::new());
+    receive(open(), &tree).unwrap();
+    assert_equal(&dest, &tree);
 }
 
 #[test]

@@ -59,6 +59,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_corpus_is_survived() {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("crates");
+        for target in TARGETS {
+            for file in fs::read_dir(crates.join(target.package).join("corpus").join(target.name)).unwrap() {
+                (target.run)(&fs::read(file.unwrap().path()).unwrap());
+            }
+        }
+    }
+
+    #[test]
     fn every_target_has_seeds_and_every_corpus_a_target() {
         let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("crates");
         let mut found = BTreeSet::new();

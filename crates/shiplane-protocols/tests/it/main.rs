@@ -9,7 +9,6 @@ mod features;
 mod fetch;
 #[cfg(unix)]
 mod files;
-mod fuzz_corpus;
 mod harness;
 mod hostile;
 #[cfg(unix)]

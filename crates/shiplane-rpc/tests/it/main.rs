@@ -4,7 +4,6 @@
 
 mod calls;
 mod endings;
-mod fuzz_corpus;
 mod hostile_callee;
 mod hostile_caller;
 mod notices;

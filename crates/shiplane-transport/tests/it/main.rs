@@ -10,7 +10,6 @@ mod allocations;
 mod chunks;
 mod frame_received;
 mod frame_sent;
-mod fuzz_corpus;
 mod harness;
 mod hostile;
 #[cfg(target_os = "linux")]

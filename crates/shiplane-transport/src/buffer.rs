@@ -32,17 +32,27 @@ impl BufferPool {
         max_len_bytes: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<Bytes, E> {
-        let mut buffer = PooledBuffer { bytes: self.take(max_len_bytes), used: 0, pool: self.clone() };
+        let mut bytes = self.take();
+        if bytes.len() < max_len_bytes {
+            bytes.resize(max_len_bytes, 0);
+        }
+        let mut buffer = PooledBuffer { bytes, used: 0, pool: self.clone() };
         buffer.used = fill(&mut buffer.bytes[..max_len_bytes])?;
         Ok(Bytes::from_owner(buffer))
     }
 
-    fn take(&self, len_bytes: usize) -> Vec<u8> {
-        let mut bytes = self.lock().pop().unwrap_or_default();
-        if bytes.len() < len_bytes {
-            bytes.resize(len_bytes, 0);
+    /// A buffer of any length, with the bytes of an earlier use in it; to be given back by
+    /// [`put`](Self::put).
+    pub(crate) fn take(&self) -> Vec<u8> {
+        self.lock().pop().unwrap_or_default()
+    }
+
+    /// Keeps a buffer for later, unless there are enough.
+    pub(crate) fn put(&self, buffer: Vec<u8>) {
+        let mut free = self.lock();
+        if free.len() < self.max_free {
+            free.push(buffer);
         }
-        bytes
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
@@ -72,10 +82,7 @@ impl AsRef<[u8]> for PooledBuffer {
 
 impl Drop for PooledBuffer {
     fn drop(&mut self) {
-        let mut free = self.pool.lock();
-        if free.len() < self.pool.max_free {
-            free.push(std::mem::take(&mut self.bytes));
-        }
+        self.pool.put(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -112,9 +119,11 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_the_limit() {
-        let pool = BufferPool::default();
-        let held: Vec<_> = (0..MAX_FREE_BUFFERS + 5).map(|_| filled(&pool, 1, b"x")).collect();
-        drop(held);
-        assert_eq!(pool.lock().len(), MAX_FREE_BUFFERS);
+        for (pool, limit) in [(BufferPool::default(), MAX_FREE_BUFFERS), (BufferPool::keeping(3), 3)] {
+            let held: Vec<_> = (0..limit + 5).map(|_| filled(&pool, 1, b"x")).collect();
+            drop(held);
+            pool.put(vec![1]);
+            assert_eq!(pool.lock().len(), limit);
+        }
     }
 }

@@ -25,6 +25,14 @@ pub(super) fn described(place: &Path) -> String {
     format!("{processor}, {cores} cores, {}, from and to {beneath}", system.trim())
 }
 
+/// The most memory that this process has held. The kernel tells no lower peak of a child: it counts from
+/// the fork on. None where it does not say.
+pub(super) fn own_peak_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok().map(|kib: u64| kib << 10)
+}
+
 fn model_name(cpuinfo: &str) -> Option<String> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
@@ -51,6 +59,13 @@ mod tests {
         assert_eq!(file_system(mounts, Path::new("/dev/shm/x")).as_deref(), Some("tmpfs"));
         assert_eq!(file_system(mounts, Path::new("/tmp")).as_deref(), Some("ext4"));
         assert_eq!(file_system("", Path::new("/")), None);
+    }
+
+    #[test]
+    fn our_own_peak_is_known_on_linux() {
+        if cfg!(target_os = "linux") {
+            assert!(own_peak_bytes().unwrap() > 1 << 20);
+        }
     }
 
     #[test]

@@ -75,11 +75,12 @@ impl Report<'_> {
     fn heading(&self) -> String {
         format!(
             "{}: loopback, {} interleaved runs, medians; the time is that of the receiving program, from its start \
-             to its end. Everything is encrypted with AES-128-GCM unless it says otherwise. Bytes were counted {}. \
+             to its end. Everything is encrypted with AES-128-GCM unless it says otherwise. Bytes were counted {}.{} \
              Taken {} on {}.",
             self.title(),
             self.runs,
             self.course.wire.described(),
+            machine::own_peak_bytes().map(unseen).unwrap_or_default(),
             machine::today(),
             machine::described(&self.course.place),
         )
@@ -110,6 +111,11 @@ impl Report<'_> {
         };
         plot::draw(&self.title(), &names, &panels)
     }
+}
+
+/// What limits the column of peaks.
+fn unseen(peak_bytes: u64) -> String {
+    format!(" Peaks below {}, that of the bench itself, are not seen.", units::bytes(peak_bytes))
 }
 
 /// Rows as a Markdown table: the first column to the left, the others to the right.

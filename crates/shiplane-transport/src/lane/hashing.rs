@@ -16,7 +16,7 @@ use bytes::Bytes;
 use shiplane_wire::{Digest, RecvError, VerifiedChunk, WholeChunk, digest_lanes};
 use tokio::sync::oneshot;
 
-use crate::config::LaneThreads;
+use crate::{buffer::BufferPool, config::LaneThreads};
 
 /// Where the chunks of a transfer meet to be hashed side by side. A handle: clones share it.
 ///
@@ -26,7 +26,8 @@ use crate::config::LaneThreads;
 pub struct SideBySide {
     sending: Arc<Meeting<SendJob>>,
     receiving: Arc<Meeting<RecvJob>>,
-    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// For chunks that are received whole.
+    buffers: BufferPool,
 }
 
 impl SideBySide {
@@ -49,7 +50,7 @@ impl SideBySide {
                     let _ = done.send(verified);
                 }
             }),
-            buffers: Arc::default(),
+            buffers: BufferPool::keeping(MAX_FREE_BUFFERS),
         }
     }
 
@@ -63,17 +64,9 @@ impl SideBySide {
         Present::at(&self.receiving, threads)
     }
 
-    /// A buffer for a chunk.
-    pub(super) fn take_buffer(&self) -> Vec<u8> {
-        lock(&self.buffers).pop().unwrap_or_default()
-    }
-
-    /// Gives a buffer back.
-    pub(super) fn put_buffer(&self, buffer: Vec<u8>) {
-        let mut free = lock(&self.buffers);
-        if free.len() < MAX_FREE_BUFFERS {
-            free.push(buffer);
-        }
+    /// Buffers for chunks.
+    pub(super) fn buffers(&self) -> &BufferPool {
+        &self.buffers
     }
 }
 

@@ -85,7 +85,7 @@ async fn store_whole<S: ChunkSink>(
 ) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
     let TransportConfig { progress_timeout, lane_threads, .. } = *config;
     let present = hashing.receives(lane_threads);
-    let mut chunk = offer.gather(hashing.take_buffer());
+    let mut chunk = offer.gather(hashing.buffers().take());
     let mut pieces: [Bytes; PIECES_PER_READ] = std::array::from_fn(|_| Bytes::new());
     while !chunk.is_complete() {
         let read = tokio::time::timeout(progress_timeout, recv.read_many(&mut pieces)).await;
@@ -108,7 +108,7 @@ async fn store_whole<S: ChunkSink>(
         sink.write(chunk.payload()).map_err(RecvChunkError::Sink)?;
         options.advance(chunk.payload().len());
         let (verified, buffer) = chunk.into_parts();
-        hashing.put_buffer(buffer);
+        hashing.buffers().put(buffer);
         sink.commit(verified).map_err(RecvChunkError::Sink)
     });
     storing.await.unwrap_or(Err(RecvChunkError::Abandoned))

@@ -14,11 +14,12 @@
 //! two calls in flight share one, and that there are not too many.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashSet},
     fmt,
     time::{Duration, Instant},
 };
 
+use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 /// Names one call among all those of a connection.
@@ -51,7 +52,8 @@ pub(crate) struct Calls {
     first: CallId,
     begun: u64,
     max_in_flight: usize,
-    in_flight: HashMap<CallId, Instant>,
+    /// The ids are ours, so that nobody can make them collide.
+    in_flight: FxHashMap<CallId, Instant>,
     by_deadline: BTreeSet<(Instant, CallId)>,
     settled: History,
 }
@@ -89,7 +91,7 @@ impl Calls {
             first,
             begun: 0,
             max_in_flight,
-            in_flight: HashMap::new(),
+            in_flight: FxHashMap::default(),
             by_deadline: BTreeSet::new(),
             settled: History::default(),
         }
@@ -212,26 +214,33 @@ enum Ending {
     GivenUp,
 }
 
-/// How the last calls ended.
-#[derive(Debug, Default)]
+/// How the last calls ended. Ids count up, so that each has its place, until one that came
+/// [`MAX_REMEMBERED`] later takes it.
+#[derive(Default)]
 struct History {
-    endings: HashMap<CallId, Ending>,
-    oldest_first: VecDeque<CallId>,
+    /// Empty before the first: most of many connections are only called.
+    places: Vec<Option<(CallId, Ending)>>,
 }
 
 impl History {
     fn remember(&mut self, id: CallId, ending: Ending) {
-        if self.oldest_first.len() == MAX_REMEMBERED
-            && let Some(oldest) = self.oldest_first.pop_front()
-        {
-            self.endings.remove(&oldest);
-        }
-        self.oldest_first.push_back(id);
-        self.endings.insert(id, ending);
+        self.places.resize(MAX_REMEMBERED, None);
+        self.places[Self::place(id)] = Some((id, ending));
     }
 
     fn ending(&self, id: CallId) -> Option<Ending> {
-        self.endings.get(&id).copied()
+        let (settled, ending) = (*self.places.get(Self::place(id))?)?;
+        (settled == id).then_some(ending)
+    }
+
+    fn place(id: CallId) -> usize {
+        (id.0 % MAX_REMEMBERED as u64) as usize
+    }
+}
+
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("History").finish_non_exhaustive()
     }
 }
 
@@ -330,8 +339,9 @@ mod tests {
             calls.answer(id, now).unwrap();
         }
         assert_eq!(calls.answer(CallId(7), now), Err(AnswerError::Late));
-        assert_eq!(calls.settled.endings.len(), MAX_REMEMBERED);
-        assert_eq!(calls.settled.oldest_first.len(), MAX_REMEMBERED);
+        let newest = CallId(7 + 3 * MAX_REMEMBERED as u64 - 1);
+        assert_eq!(calls.answer(newest, now), Err(AnswerError::Duplicate));
+        assert_eq!(calls.settled.places.len(), MAX_REMEMBERED);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::future::FutureExt;
+use futures::future::{Either, FutureExt, select};
 use shiplane_transport::{BiStream, CallKind, InboundCall, PeerConnection, RecvHalf, SendHalf, StreamError};
 use shiplane_wire::Code;
 use tokio::{
@@ -59,12 +59,8 @@ impl Session {
         let arrived = Instant::now();
         let connection = call.connection();
         let InboundCall { kind, body_len_bytes, stream: BiStream { mut send, mut recv }, .. } = call;
-        let taken = tokio::select! {
-            biased;
-            taken = self.take(&mut recv, body_len_bytes, arrived) => taken,
-            _ = send.stopped() => Err(Code::Cancelled),
-            () = self.ended.cancelled() => Err(Code::ShuttingDown),
-        };
+        let taken = self.take(&mut recv, body_len_bytes, arrived);
+        let taken = unless(taken, self.given_up(&mut send)).await.unwrap_or_else(Err);
         let outcome = match taken {
             Ok(taken) => {
                 let call_id = taken.request.call_id;
@@ -118,19 +114,33 @@ impl Session {
         let (cancelled, deadline) = (context.cancelled.clone().drop_guard(), context.deadline);
         let handled = self.router.dispatch(context, &request.method, request.body);
         let mut handled = std::pin::pin!(AssertUnwindSafe(handled).catch_unwind());
-        let outcome = tokio::select! {
-            biased;
-            outcome = &mut handled => {
-                cancelled.disarm();
-                return Ok(outcome.unwrap_or_else(|_| Err(panicked())));
+        let ended = unless(handled.as_mut(), async {
+            tokio::select! {
+                biased;
+                () = sleep_until(deadline) => Ok(Err(Fault::new(FaultCode::DeadlineExceeded, ""))),
+                code = self.given_up(send) => Err(code),
             }
-            () = sleep_until(deadline) => Ok(Err(Fault::new(FaultCode::DeadlineExceeded, ""))),
-            _ = send.stopped() => Err(Code::Cancelled),
-            () = self.ended.cancelled() => Err(Code::ShuttingDown),
-        };
-        // First the token, for what the handler started elsewhere; the future is dropped on return.
-        drop(cancelled);
-        outcome
+        });
+        match ended.await {
+            Ok(outcome) => {
+                cancelled.disarm();
+                Ok(outcome.unwrap_or_else(|_| Err(panicked())))
+            }
+            Err(early) => {
+                // First the token, for what the handler started elsewhere; the future is dropped on return.
+                drop(cancelled);
+                early
+            }
+        }
+    }
+
+    /// Resolves when nobody waits for the answer any more, with the code that says so.
+    async fn given_up(&self, send: &mut SendHalf) -> Code {
+        tokio::select! {
+            biased;
+            _ = send.stopped() => Code::Cancelled,
+            () = self.ended.cancelled() => Code::ShuttingDown,
+        }
     }
 
     /// The connection is the one that the call came on, which may be another of the same peer's.
@@ -252,6 +262,15 @@ fn reset_code(fault: FaultCode) -> Code {
         | FaultCode::Exists
         | FaultCode::ReadOnly
         | FaultCode::Other(_) => Code::Cancelled,
+    }
+}
+
+/// What `work` gives, or `Err` with what `end` gives if that comes first. Mostly the work is done at once, and
+/// then nobody has asked for its end.
+async fn unless<W: Future, E: Future>(work: W, end: E) -> Result<W::Output, E::Output> {
+    match select(std::pin::pin!(work), std::pin::pin!(end)).await {
+        Either::Left((output, _)) => Ok(output),
+        Either::Right((end, _)) => Err(end),
     }
 }
 

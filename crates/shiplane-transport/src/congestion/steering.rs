@@ -174,12 +174,13 @@ impl Steering {
 
     /// What the path holds at this rate, timers and batches allowed for.
     fn path_holds(&self, rate: f64) -> f64 {
-        rate * (self.base_rtt() + self.slack().mul_f64(self.room)).as_secs_f64()
+        rate * (self.base_rtt() + self.slack(rate).mul_f64(self.room)).as_secs_f64()
     }
 
     /// A queue that is none: timers and batches make up for as much.
-    fn slack(&self) -> Duration {
-        (self.base_rtt() / SLACK_SHARE).clamp(LEAST_SLACK, SLACK)
+    fn slack(&self, rate: f64) -> Duration {
+        let batches = Duration::from_secs_f64(BATCHED_BYTES / rate.max(BATCHED_BYTES));
+        (self.base_rtt() / SLACK_SHARE).max(batches).clamp(LEAST_SLACK, SLACK)
     }
 
     /// The bytes we want in the queue: √(window in segments), so that equal flows end up equal.
@@ -307,7 +308,7 @@ impl Steering {
         self.find_room(heavy_loss, now);
         let share = self.share_bytes();
         let wanted_queue =
-            self.slack().mul_f64(self.room) + Duration::from_secs_f64(share / self.rate().max(1.0));
+            self.slack(self.rate()).mul_f64(self.room) + Duration::from_secs_f64(share / self.rate().max(1.0));
         let base = self.base_rtt();
         let crowded = queue > SLACK * 2 + base / CROWD_QUEUE_SHARE;
         if !crowded {
@@ -487,6 +488,10 @@ const SLACK: Duration = Duration::from_millis(2);
 /// With 300 µs a transfer over loopback was slower by a fifth.
 const SLACK_SHARE: u32 = 8;
 const LEAST_SLACK: Duration = Duration::from_micros(500);
+
+/// ... and four of the largest batches that a socket takes at a time, within the 2 ms: a small window makes
+/// small batches, and each costs a call of the system. 256 calls at a time were slower by a third with less.
+const BATCHED_BYTES: f64 = 256.0 * 1024.0;
 
 /// 5 ms. On a path shorter than that, a round trip holds what came in one batch, and its rate is that of the
 /// batch, several times the path's.

@@ -128,7 +128,8 @@ impl Router {
         // With other threads about, handlers begin side by side. On a runtime of one thread that brings
         // nothing, and a handler that is done at once needs no task of its own.
         let is_alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-        while let Some(call) = connection.next_call().await {
+        let mut calls = connection.calls().await;
+        while let Some(call) = calls.next().await {
             let mut handled = Box::pin(Arc::clone(&session).handle(call));
             if is_alone && handled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
                 continue;

@@ -25,7 +25,7 @@ use crate::{
     },
     identity::PeerId,
     lane::{LaneOptions, send::SentChunk, send::send_chunk},
-    router::{self, InboundCall, Inboxes},
+    router::{self, InboundCall, InboundCalls, Inboxes},
     sink::{ChunkSink, FileSink, MemorySink, WriterSink},
     source::{ChunkRead, ChunkSource},
     stream::{BiStream, InUse},
@@ -369,6 +369,12 @@ impl PeerConnection {
     /// The peer's next request; `None` once the connection has ended. One consumer; cancel-safe.
     pub async fn next_call(&self) -> Option<InboundCall> {
         self.inboxes.calls.lock().await.recv().await
+    }
+
+    /// As [`next_call`](Self::next_call), for one call after another. Whoever else wants one waits until this is
+    /// dropped. Cancel-safe.
+    pub async fn calls(&self) -> InboundCalls<'_> {
+        InboundCalls { inbox: self.inboxes.calls.lock().await }
     }
 
     /// Claims the streams of a transfer, those that came already included.

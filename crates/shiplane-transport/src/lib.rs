@@ -87,7 +87,7 @@ pub use error::{
 pub use identity::{Identity, IdentityError, KeyFileStep, PeerAddr, PeerId, PeerIdError};
 pub use lane::{LaneOptions, ProgressFn, hashing::SideBySide, send::SentChunk};
 pub use rate::{RateLimit, RateLimiter};
-pub use router::{CallKind, InboundCall};
+pub use router::{CallKind, InboundCall, InboundCalls};
 pub use sink::ChunkSink;
 pub use source::{ChunkRead, ChunkSource};
 pub use stream::{BiStream, RecvHalf, SendHalf};

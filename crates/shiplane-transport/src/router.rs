@@ -49,6 +49,19 @@ impl InboundCall {
     }
 }
 
+/// The peer's requests, in the order of their arrival.
+#[derive(Debug)]
+pub struct InboundCalls<'a> {
+    pub(crate) inbox: tokio::sync::MutexGuard<'a, mpsc::Receiver<InboundCall>>,
+}
+
+impl InboundCalls<'_> {
+    /// The next one; `None` once the connection has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<InboundCall> {
+        self.inbox.recv().await
+    }
+}
+
 /// The two kinds of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallKind {

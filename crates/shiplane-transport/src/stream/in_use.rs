@@ -51,6 +51,10 @@ impl InUse {
     /// Takes over a half that was finished. To be told of each acknowledgement would take a task, or the
     /// caller's patience; here it is looked at once in a while, for many together.
     pub(super) fn finish(&self, stream: &quinn::SendStream) {
+        // It has no priority any more once all of it is acknowledged, as a request that was answered.
+        if stream.priority().is_err() {
+            return;
+        }
         let stopped = stream.stopped();
         // Stopped or lost: nothing more can be done for the peer either.
         let acknowledged = Box::pin(async move { drop(stopped.await) });

@@ -60,6 +60,9 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
         }
         let what = || format!("power cut {number}, {way:?}, mounted with {options}");
         series.one(way, options, length[way as usize]).with_context(what)?;
+        if number % 25 == 24 {
+            println!("  {} cuts", number + 1);
+        }
     }
     let Tally { under_way, told, again_bytes } = series.tally;
     Ok(vec![
@@ -219,6 +222,6 @@ fn row(cells: [&str; 6]) -> Vec<String> {
 const OPTIONS: [&str; 3] = ["commit=5", "commit=1", "commit=1,data=writeback"];
 
 /// Fits the data set, what is replaced, and the journal.
-const IMAGE_LEN_BYTES: u64 = 192 << 20;
+const IMAGE_LEN_BYTES: u64 = 64 << 20;
 
-const SIZE: Size = Size { large_bytes: 24 << 20, small_files: 200, directories: 10 };
+const SIZE: Size = Size { large_bytes: 8 << 20, small_files: 150, directories: 10 };

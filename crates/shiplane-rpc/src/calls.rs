@@ -248,7 +248,7 @@ impl fmt::Debug for History {
 /// to this, so that no number makes a point in time that the clock cannot hold.
 pub const MAX_BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// 1,024 calls in flight of one connection: four times the streams that a peer may have open, so
+/// 1,024 calls in flight of one connection: three times the streams that a peer may have open, so
 /// that a burst queues here rather than fails, and little memory even when each waits with a body.
 pub const MAX_IN_FLIGHT: usize = 1024;
 

@@ -343,8 +343,8 @@ pub const RPC_PRIORITY: i32 = 0;
 // New streams have this priority without a call for each, but only as long as this holds.
 const _: () = assert!(RPC_PRIORITY > LANE_PRIORITY);
 
-/// 192 streams for calls that are not made from within a handler, of the 256 that a peer allows. If they
+/// 256 streams for calls that are not made from within a handler, of the 320 that a peer allows. If they
 /// could take all, and every handler on both sides called back, each would wait for the other's.
-const MAX_OUTER_STREAMS: usize = 192;
+const MAX_OUTER_STREAMS: usize = 256;
 
 const NANOS_PER_MS: u128 = 1_000_000;

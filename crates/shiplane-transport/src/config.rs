@@ -119,9 +119,10 @@ pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
 /// 16 MiB: the bandwidth-delay product of 640 Mbit/s at 200 ms, a quarter of a process's memory cap.
 pub const SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 
-/// 256: a transfer's lanes, its records, and a burst of calls. With 64, as many calls at a time reach two
-/// thirds of the rate, 256 half; what the streams hold is bounded by the connection's window, not by this.
-pub const MAX_CONCURRENT_STREAMS: u32 = 256;
+/// 320: 256 calls at a time, and 64 streams for a transfer's lanes and for calls from handlers. With 64 in all, as
+/// many calls at a time reach two thirds of the rate, 256 half, since most of them wait for a stream. What the
+/// streams hold is bounded by the connection's window, not by their number.
+pub const MAX_CONCURRENT_STREAMS: u32 = 320;
 
 /// One stream: a guest has one thing to say.
 pub(crate) const GUEST_MAX_CONCURRENT_STREAMS: u32 = 1;

@@ -290,7 +290,7 @@ fn panicked() -> Fault {
 }
 
 /// 8 MiB of requests that one peer has in memory here, eight of the largest. More wait for room, and
-/// then give up as busy: 256 streams of 1 MiB each would be four times a process's budget.
+/// then give up as busy: 320 streams of 1 MiB each would be five times a process's budget.
 const MAX_BODY_BYTES_IN_FLIGHT: usize = 8 << 20;
 
 /// 10 s without the caller taking the answer it waits for: as long as a header may take.

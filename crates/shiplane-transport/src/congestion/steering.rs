@@ -307,8 +307,8 @@ impl Steering {
         let queue = self.queue_delay();
         self.find_room(heavy_loss, now);
         let share = self.share_bytes();
-        let wanted_queue =
-            self.slack(self.rate()).mul_f64(self.room) + Duration::from_secs_f64(share / self.rate().max(1.0));
+        let wanted_queue = self.slack(self.rate()).mul_f64(self.room)
+            + Duration::from_secs_f64(share / self.rate().max(1.0));
         let base = self.base_rtt();
         let crowded = queue > SLACK * 2 + base / CROWD_QUEUE_SHARE;
         if !crowded {

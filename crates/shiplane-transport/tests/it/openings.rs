@@ -120,7 +120,7 @@ async fn a_tag_without_a_frame_is_reset_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_ten_thousand_streams_256_are_open() {
+async fn of_ten_thousand_streams_320_are_open() {
     let duel = Duel::new().await;
     let opened = tokio::sync::mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();

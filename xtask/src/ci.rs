@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-use crate::{cargo, crash, demo, fuzz, interrupt, process, races, tidy, units};
+use crate::{cargo, crash, demo, fuzz, interrupt, process, races, sim, tidy, units};
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-use crate::{cargo, demo, fuzz, interrupt, process, tidy, units};
+use crate::{cargo, demo, fuzz, interrupt, process, sim, tidy, units};
 
 /// Runs all steps in order and stops at the first that fails. Cheap ones come first. The table of what
 /// was run stands at the end either way.
@@ -56,13 +56,14 @@ fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
     vec![name.to_owned(), units::seconds(time), verdict.to_owned()]
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "format", run: format },
     Step { name: "tidy", run: house_rules },
     Step { name: "clippy", run: clippy },
     Step { name: "each crate alone", run: each_alone },
     Step { name: "docs", run: docs },
     Step { name: "test", run: test },
+    Step { name: "simulation, short", run: short_simulation },
     Step { name: "fuzz, short", run: short_fuzz },
     Step { name: "dependencies", run: dependencies },
     Step { name: "demo, small", run: small_demo },
@@ -99,6 +100,14 @@ fn docs() -> Result<Note> {
 
 fn test() -> Result<Note> {
     run_cargo(&mut cargo_with(&["test", "--workspace", "--locked"]))
+}
+
+fn short_simulation() -> Result<Note> {
+    if !cfg!(target_os = "linux") {
+        return Ok(Note::Left("left out: its random numbers need Linux"));
+    }
+    sim::run(&sim::Args::short())?;
+    Ok(Note::Passed)
 }
 
 fn short_fuzz() -> Result<Note> {

@@ -1,8 +1,8 @@
-//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | crash | races | bench | wan`.
+//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | sim | crash | races | bench | wan`.
 //!
 //! Reading order: `demo` is what a newcomer runs; `ci` is what must be green; `tidy` holds the house
-//! rules as failing checks; `fuzz` gives every decoder bytes that nobody thought of; `crash` and
-//! `races` disturb receivers in every way that a machine can; `bench` compares whole programs; `wan`
+//! rules as failing checks; `fuzz` gives every decoder bytes that nobody thought of; `sim` runs
+//! the whole stack in virtual time; `crash` and `races` disturb receivers in every way that a machine can; `bench` compares whole programs; `wan`
 //! measures long and lossy links. Beneath them: `process` (children that cannot outlive us), `dataset`
 //! (what is sent), `compare` (whether it arrived), `shiplane` (the program under trial, driven by its
 //! command-line contract only).
@@ -22,6 +22,7 @@ mod process;
 mod races;
 mod scratch;
 mod shiplane;
+mod sim;
 mod tidy;
 mod units;
 #[cfg(target_os = "linux")]
@@ -48,6 +49,8 @@ enum Chore {
     Tidy,
     /// Give every decoder bytes that nobody thought of
     Fuzz(fuzz::Args),
+    /// The whole stack in virtual time, over a network and a disk that fail by a seed
+    Sim(sim::Args),
     /// Files and trees beside scp, rsync, curl, sendme, qcp and raw quinn, or calls beside bare quinn and tarpc
     Bench(Box<bench::Args>),
     /// Kill receivers at every file-changing call and at random, fail their disks, cut their power; then resume
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Chore::Ci => ci::run(),
         Chore::Tidy => tidy::run(),
         Chore::Fuzz(args) => fuzz::run(&args),
+        Chore::Sim(args) => sim::run(&args),
         Chore::Bench(args) => bench::run(&args),
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         Chore::Crash(args) => crash::run(&args),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_transport::{
-    ChunkRead, ChunkSource, ConnectError, LaneOptions, SendChunkError, SourceError, StreamError,
+    ChunkRead, ChunkSource, ConnectError, LaneOptions, SendChunkError, SourceError, StreamError, blocking,
 };
 use shiplane_wire::{Digest, Hasher, TaggedChunk, TransferId};
 use thiserror::Error;
@@ -121,7 +121,7 @@ pub(crate) struct Arrived {
 /// Opens a source on a blocking thread.
 pub(crate) async fn open(source: &ChunkSource) -> Result<Box<dyn ChunkRead>, SendChunkError> {
     let source = source.clone();
-    let opened = tokio::task::spawn_blocking(move || source.open()).await;
+    let opened = blocking::spawn(move || source.open()).await;
     Ok(opened.map_err(|_| SourceError::Abandoned)??)
 }
 
@@ -181,7 +181,7 @@ pub(crate) async fn deliver_by_call(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
 ) -> Result<T, SendChunkError> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| SourceError::Abandoned)??)
+    Ok(blocking::spawn(work).await.map_err(|_| SourceError::Abandoned)??)
 }
 
 fn digest_of(mut source: Box<dyn ChunkRead>) -> Result<Digest, SourceError> {

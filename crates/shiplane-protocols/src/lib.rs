@@ -49,6 +49,9 @@ mod batch;
 pub mod compress;
 mod deliver;
 mod dial;
+#[cfg(unix)]
+#[doc(hidden)]
+pub mod disk;
 mod fetch;
 pub mod files;
 mod inbox;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
-use shiplane_transport::{PeerConnection, QuicTransport, TransferStream};
+use shiplane_transport::{PeerConnection, QuicTransport, TransferStream, blocking};
 use shiplane_wire::{Code, RelPath, TransferId, escape};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -233,7 +233,7 @@ impl FileServer {
         // Only who may read everything may go by links: they could lead out of a smaller scope.
         let may_follow = self.access.may_read(&context.peer, b"", Instant::now()).is_ok();
         let resolve = move || if may_follow { root.resolve(&path) } else { root.resolve_unlinked(&path) };
-        let resolved = tokio::task::spawn_blocking(resolve).await;
+        let resolved = blocking::spawn(resolve).await;
         let resolved = resolved.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
         let source = resolved.map_err(|error| not_served(&error))?;
         let transfer = TransferId::from_bytes(request.transfer);
@@ -310,7 +310,7 @@ impl FileServer {
     /// Rights that were withdrawn end the sessions that had them.
     async fn reload(&self, transport: &QuicTransport) {
         let access = Arc::clone(&self.access);
-        let reloaded = tokio::task::spawn_blocking(move || access.reload_if_changed(Instant::now())).await;
+        let reloaded = blocking::spawn(move || access.reload_if_changed(Instant::now())).await;
         let Ok(reload) = reloaded else { return };
         if let Some(broken) = reload.broken {
             tracing::error!(%broken, "the peers file is unreadable: everyone is refused");

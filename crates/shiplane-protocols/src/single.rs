@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use shiplane_transport::{
     ChunkSource, Claim, InboundChunk, LaneOptions, PeerConnection, SendChunkError, SentChunk, SourceError,
-    TransferStream,
+    TransferStream, blocking,
 };
 use shiplane_wire::{Code, TaggedChunk, TransferId};
 use thiserror::Error;
@@ -75,7 +75,7 @@ pub async fn send_only_chunk(
     options: &LaneOptions,
 ) -> Result<SentChunk, SendChunkError> {
     let source = source.clone();
-    let opened = tokio::task::spawn_blocking(move || source.open()).await;
+    let opened = blocking::spawn(move || source.open()).await;
     let source = opened.map_err(|_| SourceError::Abandoned)??;
     connection.send_tagged_chunk(TaggedChunk { transfer, index: 0 }, source, options).await
 }

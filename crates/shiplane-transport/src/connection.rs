@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 pub use self::inbound::{AlreadyClaimed, ChunkExpectation, Claim, InboundChunk, TransferStream};
 use crate::{
-    close,
+    blocking, close,
     config::{LANE_PRIORITY, TransportConfig},
     error::{
         ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError, SourceError, StreamError,
@@ -205,7 +205,7 @@ impl PeerConnection {
         options: &LaneOptions,
     ) -> Result<u64, SendChunkError> {
         let chunk = chunk.clone();
-        let opened = tokio::task::spawn_blocking(move || chunk.open()).await;
+        let opened = blocking::spawn(move || chunk.open()).await;
         let source = opened.map_err(|_| SourceError::Abandoned)??;
         let sent = self.send_frame(Bytes::new(), source, options).await?;
         Ok(sent.len_bytes)

@@ -48,6 +48,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blocking;
 mod buffer;
 mod close;
 pub mod compat;

@@ -48,7 +48,7 @@ pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
 }
 
 fn may_name_quinn(path: &Path) -> bool {
-    path.starts_with("crates/shiplane-transport") || path.starts_with("benches")
+    ["crates/shiplane-transport", "benches", "sim"].iter().any(|place| path.starts_with(place))
 }
 
 fn in_crates(file: &SourceFile) -> bool {

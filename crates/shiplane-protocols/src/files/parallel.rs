@@ -1,13 +1,13 @@
 //! A few threads for work that waits for the disk or the processor.
 
-use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::thread;
 
+use shiplane_transport::blocking;
+
 /// Applies `work` to every item, on a few threads if there are several, and gives the results in order.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = cores.clamp(MIN_THREADS, MAX_THREADS).min(items.len());
+    let threads = blocking::threads(MIN_THREADS, MAX_THREADS).min(items.len());
     if threads <= 1 {
         return items.iter().map(work).collect();
     }

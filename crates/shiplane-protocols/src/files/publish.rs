@@ -125,7 +125,7 @@ impl Inner {
                 Some(open) => open,
                 None => Arc::new(SharedFile::new(self.open_sealed(file)?)),
             };
-            open.file().sync_all().map_err(Failure::Sync)
+            platform::sync_file(open.file()).map_err(Failure::Sync)
         });
         let mut failures = files.iter().zip(synced).filter_map(|(file, result)| Some((file, result.err()?)));
         match failures.next() {

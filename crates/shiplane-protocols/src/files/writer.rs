@@ -325,7 +325,7 @@ impl Inner {
         let allocated = if file.size_bytes >= self.options.chunk_len_bytes {
             platform::allocate(open, file.size_bytes)
         } else {
-            open.set_len(file.size_bytes)
+            platform::set_len(open, file.size_bytes)
         };
         allocated.map_err(|error| self.failed_writing(Operation::Write, &file.target, file.size_bytes, error))
     }

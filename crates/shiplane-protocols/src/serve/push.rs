@@ -6,7 +6,7 @@ use std::{
 };
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
-use shiplane_transport::{Claim, PeerConnection, StreamError};
+use shiplane_transport::{Claim, PeerConnection, StreamError, blocking};
 use shiplane_wire::{Digest, Entry, Promise, RelPath, Span, TransferId, escape, limits};
 
 use super::{
@@ -144,7 +144,7 @@ impl FileServer {
         let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
         let peer = context.peer;
         let max_bytes = writing.limits.max_transfer_bytes;
-        let opening = tokio::task::spawn_blocking(move || {
+        let opening = blocking::spawn(move || {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
             let (destination, reserved) = open(&root, request, job, &space, &may_create)?;
             Ok::<_, DestinationError>(Held {

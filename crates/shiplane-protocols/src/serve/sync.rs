@@ -9,7 +9,7 @@ use std::{
 };
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
-use shiplane_transport::{Claim, PeerConnection};
+use shiplane_transport::{Claim, PeerConnection, blocking};
 use shiplane_wire::{Digest, RelPath, TransferId, escape};
 use tokio_util::sync::CancellationToken;
 
@@ -293,7 +293,7 @@ fn answer_wait(context: &RequestContext) -> Duration {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SyncError> + Send + 'static,
 ) -> Result<T, Fault> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = blocking::spawn(work).await;
     done.map_err(|_| Fault::new(FaultCode::Internal, ""))?.map_err(|error| fault(&error))
 }
 

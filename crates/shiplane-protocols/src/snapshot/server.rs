@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
-use shiplane_transport::{ChunkRead, LaneOptions, SourceError};
+use shiplane_transport::{ChunkRead, LaneOptions, SourceError, blocking};
 use shiplane_wire::{TaggedChunk, TransferId, escape_truncated};
 use tokio::sync::Semaphore;
 
@@ -59,7 +59,7 @@ impl SnapshotServer {
 
 /// Opened before the answer, so that a missing file is told in it.
 async fn open(snapshot: Snapshot) -> Result<Box<dyn ChunkRead>, Fault> {
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = blocking::spawn(move || {
         let source = snapshot.source.open()?;
         if source.len_bytes() == snapshot.info.len_bytes { Ok(source) } else { Err(SourceError::Changed) }
     });

@@ -5,7 +5,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use shiplane_transport::{ChunkRead, ChunkSource, SourceError};
+use shiplane_transport::{ChunkRead, ChunkSource, SourceError, blocking};
 use shiplane_wire::{Digest, Hasher};
 use thiserror::Error;
 
@@ -69,7 +69,7 @@ impl SnapshotStore {
             return Err(AddSnapshotError::BadId { len_bytes: id.len() });
         }
         let read = source.clone();
-        let hashed = tokio::task::spawn_blocking(move || hash(read.open()?)).await;
+        let hashed = blocking::spawn(move || hash(read.open()?)).await;
         let info = hashed.map_err(|_| SourceError::Abandoned)??;
         let mut snapshots = self.snapshots.write().unwrap_or_else(PoisonError::into_inner);
         match snapshots.get(id) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shiplane_transport::{
     ChunkExpectation, ChunkSource, Claim, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
-    SendChunkError, StreamError, TransferStream,
+    SendChunkError, StreamError, TransferStream, blocking,
 };
 use shiplane_wire::{Code, RelPath, TaggedChunk, TransferId};
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ pub(crate) async fn unpack(
     let max_len_bytes = Some(MAX_LIST_LEN_BYTES);
     let expected = ChunkExpectation { len_bytes: Some(len_bytes), max_len_bytes, digest: None };
     let bytes = chunk.receive_to_memory(&expected, &LaneOptions::default()).await?;
-    let decoded = tokio::task::spawn_blocking(move || Changes::decode(&bytes)).await;
+    let decoded = blocking::spawn(move || Changes::decode(&bytes)).await;
     Ok(decoded.map_err(|_| SyncError::Abandoned)??)
 }
 

@@ -2,7 +2,12 @@
 
 mod attempt;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use shiplane_rpc::RpcClient;
 use shiplane_transport::PeerId;
@@ -109,17 +114,16 @@ pub async fn synchronise(
         };
         tracing::debug!(%error, "somebody else is at it: waiting");
         events(SyncEvent::Waiting);
-        tokio::time::sleep(pause(job.own, client.connection().peer_id())?).await;
+        tokio::time::sleep(pause(job.own, client.connection().peer_id())).await;
     }
 }
 
 /// Two that begin at each other at the same moment both find the other busy, and let go of what they hold.
 /// The smaller key is back so soon that the other finds it done.
-fn pause(own: PeerId, peer: PeerId) -> Result<Duration, SyncError> {
-    let random = ring::rand::generate::<[u8; 2]>(&ring::rand::SystemRandom::new());
-    let random = random.map_err(|_| SyncError::NoRandomness)?.expose();
-    let jitter = MAX_JITTER * u32::from(u16::from_le_bytes(random)) / u32::from(u16::MAX);
-    Ok(if own.as_bytes() < peer.as_bytes() { jitter } else { LOSERS_PAUSE + jitter * 4 })
+fn pause(own: PeerId, peer: PeerId) -> Duration {
+    let random = RandomState::new().build_hasher().finish() as u16;
+    let jitter = MAX_JITTER * u32::from(random) / u32::from(u16::MAX);
+    if own.as_bytes() < peer.as_bytes() { jitter } else { LOSERS_PAUSE + jitter * 4 }
 }
 
 /// 60 s: longer than most syncs take, and twice as long as a peer that has vanished keeps its lock.

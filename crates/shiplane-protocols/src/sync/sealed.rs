@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use shiplane_wire::Digest;
 
+#[cfg(unix)]
+use crate::disk::{self, Change};
+
 /// What says which file it is, and of which version.
 pub(super) type Magic = [u8; 16];
 
@@ -37,9 +40,8 @@ pub(super) fn read(path: &Path, max_len_bytes: u64) -> io::Result<Vec<u8>> {
 /// Puts `bytes` in the place of the file at `path`, whose directory is created when it is missing. Whoever
 /// reads sees the old content or the new one, whole; when this returns, the new one is durable.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    retry(|| create_private_dir(directory))?;
+    let directory = directory_of(path);
+    create_durably(directory)?;
     remove_abandoned(directory, path);
     let written = (0..WRITE_ATTEMPTS).find_map(|_| match write_beside(path, bytes) {
         // Taken for abandoned, between its creation and its lock.
@@ -56,7 +58,10 @@ fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_extension(format!("{}-{number}.{TEMPORARY}", std::process::id()));
     // Locked until it has its name.
-    let written = write_new(&temporary, bytes).and_then(|_locked| retry(|| fs::rename(&temporary, path)));
+    let directory = directory_of(path);
+    let renamed = || before_name(directory).and_then(|()| retry(|| fs::rename(&temporary, path)));
+    let written =
+        before_name(directory).and_then(|()| write_new(&temporary, bytes)).and_then(|_locked| renamed());
     if written.is_err() {
         // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
@@ -103,9 +108,46 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = create_private(path)?;
     // Where there are no locks, nothing is found abandoned either.
     let _ = file.lock();
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    write_synced(&mut file, bytes)?;
     Ok(file)
+}
+
+#[cfg(unix)]
+fn write_synced(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    disk::before(Change::Write { offset_bytes: 0, data: bytes }, file)?;
+    file.write_all(bytes)?;
+    disk::synced(Change::Sync, file, || file.sync_all())
+}
+
+#[cfg(not(unix))]
+fn write_synced(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// A simulation is told that a name in it is about to change.
+#[cfg(unix)]
+fn before_name(directory: &Path) -> io::Result<()> {
+    disk::before(Change::Name, &File::open(directory)?)
+}
+
+#[cfg(not(unix))]
+fn before_name(_directory: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Creates what is missing of a directory's path, and makes the new names durable: what is put into it would
+/// otherwise go with it in a power cut.
+fn create_durably(directory: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<_> = directory.ancestors().take_while(is_missing).collect();
+    retry(|| create_private_dir(directory))?;
+    missing.into_iter().try_for_each(|created| sync_directory(directory_of(created)))
+}
+
+/// Where the name of `path` stands.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// Names and digests of files are nobody else's business.
@@ -133,7 +175,8 @@ fn create_private_dir(directory: &Path) -> io::Result<()> {
 
 #[cfg(unix)]
 fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    let directory = File::open(directory)?;
+    disk::synced(Change::Sync, &directory, || directory.sync_all())
 }
 
 // Directories cannot be synced there.

@@ -9,7 +9,7 @@ mod spans;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use shiplane_transport::{BiStream, PeerConnection, SendChunkError, StreamError};
+use shiplane_transport::{BiStream, PeerConnection, SendChunkError, StreamError, blocking};
 use shiplane_wire::{Digest, Hasher, ProviderRecord, ReceiverRecord, RootHasher, Span, TransferId};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -231,7 +231,7 @@ impl Provider {
         }
         let wanted = self.entries.file(entry)?.clone();
         let source = Arc::clone(&self.source);
-        self.digests.spawn_blocking(move || (entry, digest_of(&source, &wanted)));
+        blocking::spawn_into(&mut self.digests, move || (entry, digest_of(&source, &wanted)));
         Ok(())
     }
 
@@ -354,13 +354,13 @@ impl Provider {
 /// Lists the source on a blocking thread, in batches.
 fn start_scan(source: Arc<Source>) -> mpsc::Receiver<ScanBatch> {
     let (outlet, batches) = mpsc::channel(SCAN_BATCHES_AHEAD);
-    tokio::task::spawn_blocking(move || {
+    blocking::spawn_waiting(move || {
         let mut scan = source.scan();
         loop {
             let batch: ScanBatch = scan.by_ref().take(SCAN_BATCH_LEN).collect();
             let last = !matches!(&batch, Ok(entries) if !entries.is_empty());
             let failed = batch.is_err();
-            if (!last || failed) && outlet.blocking_send(batch).is_err() {
+            if (!last || failed) && blocking::send(&outlet, batch).is_err() {
                 return; // The transfer is over.
             }
             if last {

@@ -6,7 +6,7 @@ mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use shiplane_transport::{BiStream, Claim, LaneOptions, StreamError, TransferStream};
+use shiplane_transport::{BiStream, Claim, LaneOptions, StreamError, TransferStream, blocking};
 use shiplane_wire::{Code, Digest, Entry, ProviderRecord, ReceiverRecord, RootHasher};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -238,7 +238,7 @@ impl<T: Target> Receiver<T> {
         self.records.flush().await?;
         (self.events)(TransferEvent::Finishing);
         let target = self.target.clone();
-        let mut finished = tokio::task::spawn_blocking(move || target.finish());
+        let mut finished = blocking::spawn(move || target.finish());
         let mut alive = tokio::time::interval(alive_interval(self.timeout));
         let summary = loop {
             tokio::select! {

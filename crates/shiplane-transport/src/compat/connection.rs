@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     ChunkSink, ChunkSource, ConnectionEnd, LaneOptions, RecvChunkError, SendChunkError, SinkError,
-    SourceError, StreamError, TransportConfig, close,
+    SourceError, StreamError, TransportConfig, blocking, close,
     config::LANE_PRIORITY,
     lane::{recv::recv_chunk, recv::refuse_chunk, send::send_chunk},
     sink::{FileSink, MemorySink},
@@ -104,7 +104,7 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
         options: &LaneOptions,
     ) -> Result<u64, SendChunkError> {
         let chunk = chunk.clone();
-        let opened = tokio::task::spawn_blocking(move || chunk.open()).await;
+        let opened = blocking::spawn(move || chunk.open()).await;
         let source = opened.map_err(|_| SourceError::Abandoned)??;
         let mut stream = self.open().await?;
         stream.send.set_priority(LANE_PRIORITY);
@@ -198,7 +198,7 @@ impl InsecureOctopiiConnection<Lane> {
         let progress_timeout = self.config.progress_timeout;
         let prepared = async {
             let offer = Offer::new(len_bytes, max_bytes)?;
-            let sink = tokio::task::spawn_blocking(make_sink).await.map_err(|_| RecvChunkError::Abandoned)?;
+            let sink = blocking::spawn(make_sink).await.map_err(|_| RecvChunkError::Abandoned)?;
             Ok((offer, sink.map_err(RecvChunkError::Sink)?))
         };
         let (offer, inner) = match prepared.await {

@@ -7,6 +7,7 @@ use shiplane_wire::{Code, Digest, Offer, Stored, TransferId, Verified, limits};
 use tokio::sync::mpsc;
 
 use crate::{
+    blocking,
     config::TransportConfig,
     error::{RecvChunkError, SinkError},
     lane::{LaneOptions, recv::recv_chunk, recv::refuse_chunk},
@@ -208,7 +209,7 @@ impl InboundChunk {
             None => Offer::new(self.len_bytes, max_bytes),
         };
         let sink = match &admitted {
-            Ok(_) => tokio::task::spawn_blocking(make_sink)
+            Ok(_) => blocking::spawn(make_sink)
                 .await
                 .map_err(|_| RecvChunkError::Abandoned)
                 .and_then(|sink| sink.map_err(RecvChunkError::Sink)),

@@ -6,9 +6,7 @@
 //! for every buffer.
 
 use std::{
-    num::NonZero,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -16,7 +14,7 @@ use bytes::Bytes;
 use shiplane_wire::{Digest, RecvError, VerifiedChunk, WholeChunk, digest_lanes};
 use tokio::sync::oneshot;
 
-use crate::{buffer::BufferPool, config::LaneThreads};
+use crate::{blocking, buffer::BufferPool, config::LaneThreads};
 
 /// Where the chunks of a transfer meet to be hashed side by side. A handle: clones share it.
 ///
@@ -138,7 +136,7 @@ impl<J: Send + 'static> Meeting<J> {
         let mut state = lock(&self.state);
         state.queue.push(job);
         let is_full = state.queue.len() >= self.width;
-        if state.workers == 0 || (is_full && state.workers < max_workers()) {
+        if state.workers == 0 || (is_full && state.workers < blocking::cores()) {
             state.workers += 1;
             let worker = Worker { meeting: Arc::clone(self), has_left: false };
             threads.spawn(move || worker.work());
@@ -193,10 +191,6 @@ impl<J: Send + 'static> Drop for Worker<J> {
             state.queue.clear();
         }
     }
-}
-
-fn max_workers() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

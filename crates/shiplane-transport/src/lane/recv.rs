@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{LaneOptions, PIPELINE_DEPTH, hashing::SideBySide};
 use crate::{
+    blocking,
     config::TransportConfig,
     error::{RecvChunkError, StreamError},
     rate::RateLimiter,
@@ -60,8 +61,8 @@ async fn store_flowing<S: ChunkSink>(
     let frame_len_bytes = offer.len_bytes() + Digest::LEN_BYTES as u64;
     let (batches, pipeline) = mpsc::channel(PIPELINE_DEPTH);
     let writer_options = options.clone();
-    let writer =
-        lane_threads.spawn(move || drain(offer.accept(), sink, pipeline, buffer_len_bytes, &writer_options));
+    let writer = lane_threads
+        .spawn_waiting(move || drain(offer.accept(), sink, pipeline, buffer_len_bytes, &writer_options));
     let rate = options.rate.as_ref();
     let fed = feed(recv, batches, frame_len_bytes, buffer_len_bytes, progress_timeout, rate).await;
     let written = writer.await.unwrap_or(Err(RecvChunkError::Abandoned));
@@ -173,7 +174,7 @@ fn drain<S: ChunkSink>(
 ) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
     loop {
         match receiver.poll()? {
-            RecvStep::NeedInput => match pipeline.blocking_recv() {
+            RecvStep::NeedInput => match blocking::recv(&mut pipeline) {
                 Some(batch) => batch.into_iter().for_each(|piece| receiver.push(piece)),
                 None => receiver.end(),
             },

@@ -17,6 +17,7 @@ use super::{
     hashing::{Present, SendJob},
 };
 use crate::{
+    blocking,
     config::{LaneThreads, TransportConfig},
     error::{SendChunkError, SourceError, StreamError},
     rate::RateLimiter,
@@ -130,7 +131,7 @@ impl Reader {
     ) -> (Self, mpsc::Receiver<Frame>) {
         let Some(present) = present else {
             let (frames, pipeline) = mpsc::channel(PIPELINE_DEPTH);
-            let pumping = threads.spawn(move || pump(source, buffer_len_bytes, &frames));
+            let pumping = threads.spawn_waiting(move || pump(source, buffer_len_bytes, &frames));
             return (Self::Flowing(pumping), pipeline);
         };
         // Room for the whole frame: size, data and digest.
@@ -176,8 +177,7 @@ fn pump<R: ChunkRead>(
             SendStep::Transmit(bytes) => {
                 let payload_len_bytes = bytes.len().min(supplied_bytes);
                 supplied_bytes -= payload_len_bytes;
-                frames
-                    .blocking_send(Frame { bytes, payload_len_bytes })
+                blocking::send(frames, Frame { bytes, payload_len_bytes })
                     .map_err(|_| PumpError::WriterGone)?;
             }
             SendStep::NeedPayload { remaining_bytes } => {

@@ -8,17 +8,30 @@ use tokio::{
     time::Instant,
 };
 
-use crate::config::LaneThreads;
+use crate::{blocking, config::LaneThreads};
 
 impl LaneThreads {
     /// Starts what may block. As tokio's `spawn_blocking`, it is called in a runtime.
     pub(super) fn spawn<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        match BACKGROUND.as_ref() {
-            Some(background) if self == Self::Background && !is_time_virtual() => {
-                background.spawn_blocking(work)
-            }
-            _ => tokio::task::spawn_blocking(work),
+        match self.background() {
+            Some(background) => background.spawn_blocking(work),
+            None => blocking::spawn(work),
         }
+    }
+
+    /// The same, for work that also waits for tasks of the runtime.
+    pub(super) fn spawn_waiting<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        match self.background() {
+            Some(background) => background.spawn_blocking(work),
+            None => blocking::spawn_waiting(work),
+        }
+    }
+
+    fn background(self) -> Option<&'static Runtime> {
+        if self == Self::Background && !is_time_virtual() { BACKGROUND.as_ref() } else { None }
     }
 }
 

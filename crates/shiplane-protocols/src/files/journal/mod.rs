@@ -142,14 +142,14 @@ fn try_open(root: &Arc<DirHandle>, key: JobKey, shown: &Path) -> io::Result<Atte
         Header::Ours => {}
         Header::Foreign => return Ok(Attempt::Foreign),
         Header::New => {
-            file.set_len(0)?;
+            platform::set_len(&file, 0)?;
             platform::write_all_at(&file, 0, &header_of(key))?;
         }
     }
     let Some(replayed) = replay(&file)? else {
         return Ok(Attempt::Foreign);
     };
-    file.set_len(replayed.len_bytes)?;
+    platform::set_len(&file, replayed.len_bytes)?;
     let Replayed { leftovers, len_bytes } = replayed;
     let journal = Journal { root: Arc::clone(root), file, name, shown: shown.into(), len_bytes };
     Ok(Attempt::Opened(Box::new(Opened { journal, leftovers, was_there })))
@@ -166,9 +166,11 @@ fn read_header(file: &File, key: JobKey) -> io::Result<Header> {
     let mut found = Vec::new();
     file.take(HEADER_LEN_BYTES).read_to_end(&mut found)?;
     let expected = header_of(key);
+    // A power cut may leave the file with its size and without its bytes.
+    let is_blank = found.iter().all(|byte| *byte == 0);
     Ok(if found == expected {
         Header::Ours
-    } else if expected.starts_with(&found) {
+    } else if expected.starts_with(&found) || is_blank {
         Header::New
     } else {
         Header::Foreign

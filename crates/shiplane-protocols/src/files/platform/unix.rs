@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use shiplane_wire::Mtime;
 
 use super::{Kind, Locked, Stat};
+use crate::disk::{self, Change};
 
 /// Opens a directory that the local user named, through whatever links there are.
 pub(in super::super) fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
@@ -50,6 +51,7 @@ pub(in super::super) fn open_file_following(root: &Dir, path: &[u8]) -> io::Resu
 /// Creates the file `name` for reading and writing; fails if anything has the name.
 pub(in super::super) fn create_file(dir: &Dir, name: &[u8], mode: u32) -> io::Result<File> {
     let flags = WRITE.union(OFlags::CREATE).union(OFlags::EXCL);
+    disk::before(Change::Name, dir)?;
     Ok(retry(|| rustix::fs::openat(dir, name, flags, mode_of(mode)))?.into())
 }
 
@@ -81,6 +83,7 @@ pub(in super::super) fn unlock(file: &File) {
 
 /// Creates the directory `name`.
 pub(in super::super) fn make_dir(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
+    disk::before(Change::Name, dir)?;
     retry(|| rustix::fs::mkdirat(dir, name, mode_of(mode)))
 }
 
@@ -106,11 +109,13 @@ pub(in super::super) fn stat_open(file: &impl AsFd) -> io::Result<Stat> {
 
 /// Renames within a directory; whatever has the name `to` is replaced, unless it is a directory.
 pub(in super::super) fn rename_replacing(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+    disk::before(Change::Name, dir)?;
     retry(|| rustix::fs::renameat(dir, from, dir, to))
 }
 
 /// Renames within a directory; fails with `AlreadyExists` if anything has the name `to`.
 pub(in super::super) fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+    disk::before(Change::Name, dir)?;
     match rename_exclusive(dir, from, to) {
         // This file system, or this kernel, has no such rename. A hard link does not replace either.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_new(dir, from, to),
@@ -120,28 +125,41 @@ pub(in super::super) fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Res
 
 /// Removes the file or link `name`.
 pub(in super::super) fn remove_file(dir: &Dir, name: &[u8]) -> io::Result<()> {
+    disk::before(Change::Unname, dir)?;
     retry(|| rustix::fs::unlinkat(dir, name, AtFlags::empty()))
 }
 
 /// Removes the empty directory `name`.
 pub(in super::super) fn remove_dir(dir: &Dir, name: &[u8]) -> io::Result<()> {
+    disk::before(Change::Unname, dir)?;
     retry(|| rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR))
 }
 
 /// Makes the names in a directory durable.
 pub(in super::super) fn sync_dir(dir: &Dir) -> io::Result<()> {
-    match retry(|| rustix::fs::fsync(dir)) {
+    disk::synced(Change::Sync, dir, || match retry(|| rustix::fs::fsync(dir)) {
         // Some file systems cannot sync directories, and need not.
         Err(error) if is_unsupported(&error) => Ok(()),
         result => result,
-    }
+    })
+}
+
+/// Makes the content of a file durable.
+pub(in super::super) fn sync_file(file: &File) -> io::Result<()> {
+    disk::synced(Change::Sync, file, || file.sync_all())
+}
+
+/// Gives `file` another size.
+pub(in super::super) fn set_len(file: &File, size_bytes: u64) -> io::Result<()> {
+    disk::before(Change::Resize, file)?;
+    file.set_len(size_bytes)
 }
 
 /// Makes durable everything that was written to the file system of `dir`; `false` if this platform has
 /// no such call.
 #[cfg(target_os = "linux")]
 pub(in super::super) fn sync_filesystem(dir: &Dir) -> io::Result<bool> {
-    retry(|| rustix::fs::syncfs(dir))?;
+    disk::synced(Change::SyncAll, dir, || retry(|| rustix::fs::syncfs(dir)))?;
     Ok(true)
 }
 
@@ -154,6 +172,7 @@ pub(in super::super) fn sync_filesystem(_dir: &Dir) -> io::Result<bool> {
 
 /// Gives `file` its size and, where the file system can, its space on the disk.
 pub(in super::super) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
+    disk::before(Change::Resize, file)?;
     if lives_in_memory(file) {
         return file.set_len(size_bytes);
     }
@@ -185,6 +204,7 @@ pub(in super::super) fn available_bytes(dir: &Dir) -> io::Result<u64> {
 
 /// Sets when an open file or directory was modified. The system clamps it to what the file system holds.
 pub(in super::super) fn set_mtime(file: &impl AsFd, mtime: Mtime) -> io::Result<()> {
+    disk::before(Change::Metadata, file)?;
     let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     // Above this the nanoseconds would be taken for a command such as "now".
     let nanos = mtime.nanos.min(NANOS_MAX);
@@ -195,6 +215,7 @@ pub(in super::super) fn set_mtime(file: &impl AsFd, mtime: Mtime) -> io::Result<
 
 /// Sets the permission bits of an open file or directory.
 pub(in super::super) fn set_mode(file: &impl AsFd, mode: u32) -> io::Result<()> {
+    disk::before(Change::Metadata, file)?;
     ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::fchmod(file, mode_of(mode))))
 }
 
@@ -210,6 +231,7 @@ pub(in super::super) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> 
 
 /// Writes all of `data` at `offset`.
 pub(in super::super) fn write_all_at(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
+    disk::before(Change::Write { offset_bytes: offset, data }, file)?;
     file.write_all_at(data, offset)
 }
 

@@ -115,6 +115,16 @@ pub(in super::super) fn remove_dir(dir: &Dir, name: &[u8]) -> io::Result<()> {
     dir.remove_dir(as_path(name)?)
 }
 
+/// Makes the content of a file durable.
+pub(in super::super) fn sync_file(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
+/// Gives `file` another size.
+pub(in super::super) fn set_len(file: &File, size_bytes: u64) -> io::Result<()> {
+    file.set_len(size_bytes)
+}
+
 /// The file system keeps its names in a log of its own; there is nothing to ask for.
 pub(in super::super) fn sync_dir(_dir: &Dir) -> io::Result<()> {
     Ok(())

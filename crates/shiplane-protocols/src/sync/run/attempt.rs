@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shiplane_rpc::{CallError, Method, RpcClient};
-use shiplane_transport::{Claim, PeerConnection};
+use shiplane_transport::{Claim, PeerConnection, blocking};
 use shiplane_wire::{Digest, TransferId, escape, limits};
 use tokio_util::sync::CancellationToken;
 
@@ -348,7 +348,7 @@ fn count_files(manifest: &Manifest) -> u64 {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SyncError> + Send + 'static,
 ) -> Result<T, SyncError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| SyncError::Abandoned)?
+    blocking::spawn(work).await.map_err(|_| SyncError::Abandoned)?
 }
 
 /// The index of this side's list.

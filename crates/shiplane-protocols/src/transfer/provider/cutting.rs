@@ -1,7 +1,8 @@
 //! Telling where the content of a file cuts it, one request after another (SPEC 4.13).
 
-use std::{collections::VecDeque, num::NonZero, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
+use shiplane_transport::blocking;
 use shiplane_wire::{Cut, Cuts, Span, limits};
 use tokio::sync::mpsc;
 
@@ -89,14 +90,14 @@ impl Cuttings {
     }
 
     fn start(&mut self, source: &Arc<Source>) {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let cores = blocking::cores();
         while self.running.len() < cores.min(MAX_RUNNING)
             && let Some(request) = self.queued.pop_front()
         {
             let (outlet, parts) = mpsc::channel(PARTS_AHEAD);
             let source = Arc::clone(source);
             let (entry, next_bytes) = (request.span.entry, request.span.offset_bytes);
-            tokio::task::spawn_blocking(move || cut_span(&source, &request, &outlet));
+            blocking::spawn_waiting(move || cut_span(&source, &request, &outlet));
             self.running.push_back(Running { entry, next_bytes, parts });
         }
     }
@@ -106,7 +107,7 @@ impl Cuttings {
 fn cut_span(source: &Source, request: &Request, outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>) {
     match try_cut(source, request, outlet) {
         // Nobody is left to hear of it when the transfer is over.
-        Err(Stop::Source(error)) => drop(outlet.blocking_send(Err(error))),
+        Err(Stop::Source(error)) => drop(blocking::send(outlet, Err(error))),
         Ok(()) | Err(Stop::Over) => {}
     }
 }
@@ -127,7 +128,7 @@ fn try_cut(
     let read = |at: u64, buffer: &mut [u8]| file.read_at(offset_bytes + at, buffer).map_err(Stop::Source);
     let tell = |cut| {
         if part.len() == limits::MAX_CUTS_PER_RECORD {
-            outlet.blocking_send(Ok(std::mem::take(&mut part))).map_err(|_| Stop::Over)?;
+            blocking::send(outlet, Ok(std::mem::take(&mut part))).map_err(|_| Stop::Over)?;
         }
         part.push(cut);
         Ok(())
@@ -135,7 +136,7 @@ fn try_cut(
     cut(len_bytes, request.average_bytes, read, tell)?;
     // SPEC 4.9: the list is complete only if it is of this version.
     file.check_unchanged().map_err(Stop::Source)?;
-    outlet.blocking_send(Ok(part)).map_err(|_| Stop::Over)
+    blocking::send(outlet, Ok(part)).map_err(|_| Stop::Over)
 }
 
 /// Each has a buffer of 1.5 MiB at the usual average, of 5 MiB at the largest.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use shiplane_transport::{
     BufferPool, LaneOptions, PeerConnection, ProgressFn, RateLimiter, SendChunkError, SideBySide,
-    SourceError as LaneError,
+    SourceError as LaneError, blocking,
 };
 use shiplane_wire::{Digest, TaggedChunk, TransferId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -73,7 +73,7 @@ impl Outlet {
         options: &TransferOptions,
         events: EventFn,
     ) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = blocking::cores();
         Self {
             connection,
             transfer,
@@ -152,8 +152,7 @@ impl Outlet {
         let _turn = self.compressors.acquire().await.map_err(|_| given_up())?;
         let (reader, failed) = self.reader(spans, &Place::Unlimited);
         let compression = self.compression;
-        let compressed =
-            tokio::task::spawn_blocking(move || EncodedSource::compress(reader, compression)).await;
+        let compressed = blocking::spawn(move || EncodedSource::compress(reader, compression)).await;
         let compressed = compressed.map_err(|_| given_up())?.map_err(|error| unread(&failed, error))?;
         Ok(compressed.map(|encoded| (encoded, held)))
     }

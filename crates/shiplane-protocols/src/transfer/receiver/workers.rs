@@ -1,5 +1,6 @@
 //! The two threads that do the receiver's disk work beside the lanes: one plans, one publishes.
 
+use shiplane_transport::blocking;
 use shiplane_wire::{Digest, Entry};
 use tokio::sync::mpsc;
 
@@ -44,8 +45,8 @@ impl Planner {
     pub(super) fn start<T: Target>(target: T) -> Self {
         let (jobs, mut queue) = mpsc::unbounded_channel();
         let (outlet, plans) = mpsc::channel(1);
-        tokio::task::spawn_blocking(move || {
-            while let Some(first) = queue.blocking_recv() {
+        blocking::spawn_waiting(move || {
+            while let Some(first) = blocking::recv_unbounded(&mut queue) {
                 let mut batch = Vec::new();
                 let mut next = Some(first);
                 let result = loop {
@@ -60,7 +61,7 @@ impl Planner {
                 if !failed && batch.is_empty() {
                     continue;
                 }
-                if outlet.blocking_send(result.map(|()| batch)).is_err() || failed {
+                if blocking::send(&outlet, result.map(|()| batch)).is_err() || failed {
                     return;
                 }
             }
@@ -125,8 +126,8 @@ impl Publisher {
     pub(super) fn start<T: Target>(target: T) -> Self {
         let (jobs, mut queue) = mpsc::unbounded_channel();
         let (outlet, done) = mpsc::channel(1);
-        tokio::task::spawn_blocking(move || {
-            while let Some(first) = queue.blocking_recv() {
+        blocking::spawn_waiting(move || {
+            while let Some(first) = blocking::recv_unbounded(&mut queue) {
                 let (mut jobs, mut entries) = (0, Vec::new());
                 let mut next = Some(first);
                 let mut result = Ok(());
@@ -145,7 +146,7 @@ impl Publisher {
                     result = result.and_then(|()| target.publish(&entries));
                 }
                 let failed = result.is_err();
-                if outlet.blocking_send(result.map(|()| Done { jobs, entries })).is_err() || failed {
+                if blocking::send(&outlet, result.map(|()| Done { jobs, entries })).is_err() || failed {
                     return;
                 }
             }

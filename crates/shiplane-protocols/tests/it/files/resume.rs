@@ -106,6 +106,21 @@ fn a_torn_journal_costs_time_and_nothing_else() {
 }
 
 #[test]
+fn a_journal_of_which_a_power_cut_left_only_the_size_is_begun_anew() {
+    let tree = Tree::mixed();
+    let cut = TempDir::new().unwrap();
+    cut_after(cut.path(), &tree, 5, |chunk| chunk == 3);
+    let len = fs::metadata(journal_of(cut.path())).unwrap().len() as usize;
+    for left in [1, len / 2, len] {
+        let temp = copy_of(cut.path());
+        fs::write(journal_of(temp.path()), vec![0; left]).unwrap();
+        receive(open(temp.path()), &tree).unwrap();
+        assert_eq!(own_names(temp.path()).len(), 0, "nothing is set aside");
+        assert_equal(temp.path(), &tree);
+    }
+}
+
+#[test]
 fn a_journal_with_a_flipped_bit_is_cut_off_there_or_set_aside() {
     let tree = Tree::mixed();
     let cut = TempDir::new().unwrap();

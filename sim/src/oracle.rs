@@ -1,0 +1,170 @@
+//! What must hold, whatever the seed.
+
+use std::{fmt::Debug, io, time::Duration};
+
+use thiserror::Error;
+
+use crate::tree::Tree;
+
+/// A promise that was broken.
+#[derive(Debug, Error)]
+pub enum Violation {
+    /// Something stands under a final name that nobody has sent.
+    #[error("safety: {path} has {found_bytes} bytes that nobody sent")]
+    WrongContent {
+        /// The final name.
+        path: String,
+        /// How much it is.
+        found_bytes: usize,
+    },
+    /// A name that nobody sent.
+    #[error("safety: {path} is there, and nobody sent it")]
+    Unexpected {
+        /// That name.
+        path: String,
+    },
+    /// Success was told, and something is not there.
+    #[error("safety: success was told, and {path} is not there")]
+    Missing {
+        /// The final name.
+        path: String,
+    },
+    /// Success was told, and files under temporary names are left.
+    #[error("safety: success was told, and {names:?} are left")]
+    LeftOver {
+        /// Which.
+        names: Vec<String>,
+    },
+    /// Something beside the root was touched.
+    #[error("safety: something was written outside of the root")]
+    Escaped,
+    /// A delivery came twice, or came and was not sent.
+    #[error("safety: delivery {number} came {times} times")]
+    NotOnce {
+        /// Which.
+        number: usize,
+        /// How often.
+        times: usize,
+    },
+    /// Nobody in a simulation is dishonest, and this error says that somebody was.
+    #[error("safety: an honest peer is blamed: {error}")]
+    Blamed {
+        /// The error.
+        error: String,
+    },
+    /// Nothing goes wrong any more, and still it does not succeed.
+    #[error("liveness: not done {healed:?} after the faults stopped; last: {last}")]
+    NotLive {
+        /// How long ago they stopped.
+        healed: Duration,
+        /// The last error.
+        last: String,
+    },
+    /// A link leads out of the root, and nobody has noticed.
+    #[error("safety: success was told, with a link in the way that leads outside")]
+    TrapMissed,
+    /// One side has removed a file that the other has not touched since the last sync, and it is there again.
+    #[error("safety: {path} was removed, and has come back")]
+    CameBack {
+        /// Its name.
+        path: String,
+    },
+    /// Two sides that are the same sync something.
+    #[error("safety: what was the same was synced again")]
+    NotStable,
+    /// The simulation's own files.
+    #[error("the simulation itself: {0}")]
+    Broken(#[from] io::Error),
+    /// The simulation's own machinery.
+    #[error("the simulation itself: {0}")]
+    SetUp(String),
+    /// A panic, with what it said.
+    #[error("a panic: {0}")]
+    Panicked(String),
+}
+
+/// What may stand under final names: of each path, the versions that there were.
+#[derive(Debug, Clone, Default)]
+pub struct Allowed(Vec<Tree>);
+
+impl Allowed {
+    /// One version.
+    #[must_use]
+    pub fn only(tree: Tree) -> Self {
+        Self(vec![tree])
+    }
+
+    /// Another version; the last is the one that is to arrive.
+    pub fn add(&mut self, tree: Tree) {
+        self.0.push(tree);
+    }
+
+    /// Whatever is there is one of the versions, whole.
+    ///
+    /// # Errors
+    /// What is not.
+    pub fn check(&self, found: &Tree) -> Result<(), Violation> {
+        for (path, content) in found {
+            let versions: Vec<_> = self.0.iter().filter_map(|tree| tree.get(path)).collect();
+            if versions.is_empty() {
+                return Err(Violation::Unexpected { path: path.clone() });
+            }
+            if !versions.contains(&content) {
+                let found_bytes = content.as_ref().map_or(0, Vec::len);
+                return Err(Violation::WrongContent { path: path.clone(), found_bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it is there; files that were changed meanwhile in any version, since the last one may have come after
+    /// the transfer had read them.
+    ///
+    /// # Errors
+    /// What is missing, or wrong.
+    pub fn check_whole(&self, found: &Tree) -> Result<(), Violation> {
+        self.check(found)?;
+        let Some(last) = self.0.last() else { return Ok(()) };
+        match last.keys().find(|path| !found.contains_key(*path)) {
+            Some(path) => Err(Violation::Missing { path: path.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An error that says that the peer, or somebody on the way, was caught at something that nobody does here.
+///
+/// # Errors
+/// If it is one.
+pub fn check_error(error: &impl Debug) -> Result<(), Violation> {
+    let text = format!("{error:?}");
+    match BLAMES.iter().any(|word| text.contains(word)) {
+        true => Err(Violation::Blamed { error: text }),
+        false => Ok(()),
+    }
+}
+
+/// How the errors are called that honest peers never cause.
+const BLAMES: [&str; 18] = [
+    "Protocol",
+    "Records(",
+    "RootMismatch",
+    "Corrupt",
+    "Undecodable",
+    "WrongKey",
+    "Untrusted",
+    "Unauthorised",
+    "Integrity",
+    "WrongRoot",
+    "Disagreed",
+    "NoParent",
+    "Duplicate {",
+    "NotWanted",
+    "NotRequested",
+    "SpanOutside",
+    "ChunkLength",
+    "InvalidRequest",
+];
+
+/// Long enough for every deadline of the stack to pass several times, and for a megabyte at 100 kB/s.
+pub const PATIENCE: Duration = Duration::from_secs(300);

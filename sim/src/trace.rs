@@ -1,0 +1,26 @@
+//! What has happened, as one number: the same seed has the same.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A digest of everything that was noted, in order. A handle: clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Trace(Arc<Mutex<u64>>);
+
+impl Trace {
+    /// Adds what has happened.
+    pub fn note(&self, what: &[u64]) {
+        let mut digest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for number in what {
+            *digest = (*digest ^ number).wrapping_mul(FACTOR).rotate_left(29);
+        }
+    }
+
+    /// So far.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An odd number with its bits well spread.
+const FACTOR: u64 = 0x9fb2_1c65_1e98_df25;

@@ -1,0 +1,61 @@
+//! `cargo xtask sim`: the whole stack in virtual time, over a network and a disk that fail by a seed.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use crate::{cargo, process};
+
+/// What the user typed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How many seeds
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Run each seed twice, and compare what has happened
+    #[arg(long)]
+    check_replay: bool,
+    /// Say what each seed stands for, and what came of it
+    #[arg(long)]
+    verbose: bool,
+    /// Build without optimisation, as `cargo xtask ci` has it
+    #[arg(long)]
+    dev: bool,
+}
+
+impl Args {
+    /// What `cargo xtask ci` runs, on what it has built by then.
+    pub(crate) fn short() -> Self {
+        Self { seeds: SHORT_SEEDS, from: 1, check_replay: false, verbose: false, dev: true }
+    }
+}
+
+/// Builds the simulation and runs it. What fails is printed with how to run it again.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let binary = build(args.dev)?;
+    let mut command = Command::new(binary);
+    command.arg("--seeds").arg(args.seeds.to_string()).arg("--from").arg(args.from.to_string());
+    command.args(args.check_replay.then_some("--check-replay"));
+    command.args(args.verbose.then_some("--verbose"));
+    process::run(BINARY, &mut command).with_context(|| format!("{BINARY} found something"))
+}
+
+fn build(dev: bool) -> Result<PathBuf> {
+    if !dev {
+        return cargo::build_release(PACKAGE, BINARY);
+    }
+    let mut command = cargo::cargo();
+    // Built by `cargo test --workspace`, with the features that the tests want: nothing is left to build after it.
+    command.args(["test", "--workspace", "--locked", "--no-run", "--test", "seeds"]).stderr(Stdio::inherit());
+    cargo::executable_of(&mut command, BINARY)
+}
+
+const PACKAGE: &str = "shiplane-sim";
+const BINARY: &str = "shiplane-sim";
+
+/// Some ten seconds of an unoptimised build.
+const SHORT_SEEDS: u64 = 250;

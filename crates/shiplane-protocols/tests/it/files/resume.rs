@@ -105,6 +105,26 @@ fn a_torn_journal_costs_time_and_nothing_else() {
     }
 }
 
+/// As ext4 does after a power cut, whose metadata may be ahead of the data.
+#[test]
+fn a_journal_whose_end_or_all_is_zeros_is_cut_off_there_and_nothing_is_left_of_it() {
+    let tree = Tree::mixed();
+    let cut = TempDir::new().unwrap();
+    cut_after(cut.path(), &tree, 5, |chunk| chunk == 3);
+    let whole = fs::read(journal_of(cut.path())).unwrap();
+    // The header is within a sector: written or not.
+    for written in (48..whole.len()).step_by(13).chain([0]) {
+        let temp = copy_of(cut.path());
+        let mut zeroed = whole.clone();
+        zeroed[written..].fill(0);
+        fs::write(journal_of(temp.path()), zeroed).unwrap();
+        receive(open(temp.path()), &tree).unwrap();
+        let own = own_names(temp.path());
+        assert!(own.is_empty(), "with {written} bytes written: {own:?}");
+        assert_equal(temp.path(), &tree);
+    }
+}
+
 #[test]
 fn a_journal_of_which_a_power_cut_left_only_the_size_is_begun_anew() {
     let tree = Tree::mixed();

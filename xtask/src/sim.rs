@@ -58,4 +58,4 @@ const PACKAGE: &str = "shiplane-sim";
 const BINARY: &str = "shiplane-sim";
 
 /// Some ten seconds of an unoptimised build.
-const SHORT_SEEDS: u64 = 250;
+const SHORT_SEEDS: u64 = 150;

@@ -94,7 +94,7 @@ fn more_telling(before: Option<ConnectError>, now: ConnectError) -> ConnectError
         match error {
             ConnectError::CannotDial { .. } => 0,
             ConnectError::TimedOut { .. } => 1,
-            ConnectError::Failed { .. } | ConnectError::WrongProtocol { .. } => 2,
+            ConnectError::Failed { .. } | ConnectError::Busy { .. } | ConnectError::WrongProtocol { .. } => 2,
             ConnectError::WrongKey { .. }
             | ConnectError::Untrusted { .. }
             | ConnectError::Refused { .. }

@@ -23,11 +23,20 @@ pub struct TransportConfig {
     pub stream_receive_window_bytes: u32,
     /// What a peer may send on one connection before we read. Default [`CONNECTION_RECEIVE_WINDOW_BYTES`].
     pub connection_receive_window_bytes: u32,
+    /// What peers may send on all connections together before we read, where each is to begin with a small window
+    /// that grows as it is read: for servers that read whatever comes, such as
+    /// [`RECEIVE_CREDIT_BYTES`]. `None`, the default: each connection has its window from the start, as is right for a
+    /// program that leaves one stream unread while it waits for another.
+    pub receive_credit_bytes: Option<u32>,
     /// What we keep in memory until the peer has acknowledged it. Default [`SEND_WINDOW_BYTES`].
     pub send_window_bytes: u64,
     /// Streams that a peer may have open at a time. Default [`MAX_CONCURRENT_STREAMS`].
     pub max_concurrent_streams: u32,
-    /// Handshakes in progress at a time; more are dropped. Default [`MAX_INCOMING_HANDSHAKES`].
+    /// Connections that are accepted at a time; more are closed with `Busy`. Default [`MAX_CONNECTIONS`].
+    pub max_connections: usize,
+    /// Of these, connections with one key. Default [`MAX_CONNECTIONS_PER_PEER`].
+    pub max_connections_per_peer: usize,
+    /// Handshakes in progress at a time, half of them from one host at most; more are dropped. Default [`MAX_INCOMING_HANDSHAKES`].
     pub max_incoming_handshakes: usize,
     /// The whole of dialling and the handshake. Default [`HANDSHAKE_TIMEOUT`].
     pub handshake_timeout: Duration,
@@ -89,8 +98,11 @@ impl Default for TransportConfig {
             max_chunk_len_bytes: limits::MAX_CHUNK_LEN_BYTES,
             stream_receive_window_bytes: STREAM_RECEIVE_WINDOW_BYTES,
             connection_receive_window_bytes: CONNECTION_RECEIVE_WINDOW_BYTES,
+            receive_credit_bytes: None,
             send_window_bytes: SEND_WINDOW_BYTES,
             max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+            max_connections: MAX_CONNECTIONS,
+            max_connections_per_peer: MAX_CONNECTIONS_PER_PEER,
             max_incoming_handshakes: MAX_INCOMING_HANDSHAKES,
             handshake_timeout: HANDSHAKE_TIMEOUT,
             header_timeout: HEADER_TIMEOUT,
@@ -116,6 +128,10 @@ pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// process's memory cap of 64 MiB.
 pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
 
+/// 24 MiB for all connections of a server together: one alone gets 16 MiB of it, as much as a sender of ours keeps
+/// under way.
+pub const RECEIVE_CREDIT_BYTES: u32 = 24 * 1024 * 1024;
+
 /// 16 MiB: the bandwidth-delay product of 640 Mbit/s at 200 ms, a quarter of a process's memory cap.
 pub const SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -127,14 +143,24 @@ pub const MAX_CONCURRENT_STREAMS: u32 = 320;
 /// One stream: a guest has one thing to say.
 pub(crate) const GUEST_MAX_CONCURRENT_STREAMS: u32 = 1;
 
-/// 64 KiB: a guest's one request fits many times over.
-pub(crate) const GUEST_RECEIVE_WINDOW_BYTES: u32 = 64 * 1024;
+/// 64 KiB: a guest's one request fits many times over, and a thousand of them fit into a process's memory cap.
+pub(crate) const FIRST_RECEIVE_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// 1,024 handshakes: a flood of half-open ones costs a bounded amount of memory.
-pub const MAX_INCOMING_HANDSHAKES: usize = 1024;
+/// 1,024 connections: at some 37 KB each while they are idle, they fit into a process's memory cap of 64 MiB.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// 64 connections of one key: many programs of one user, and a sixteenth of all.
+pub const MAX_CONNECTIONS_PER_PEER: usize = 64;
+
+/// 256 handshakes: at some 75 KB each, a flood of half-open ones costs 20 MB, and as much again for those that were
+/// just given up.
+pub const MAX_INCOMING_HANDSHAKES: usize = 256;
+
+/// 1 MiB of datagrams that come before their handshake is taken up, which is at once.
+pub(crate) const INCOMING_BUFFER_BYTES: u64 = 1 << 20;
 
 /// From this many handshakes in progress on, an address must prove itself (RFC 9000 section 8.1.2).
-pub(crate) const RETRY_ABOVE_HANDSHAKES: usize = 128;
+pub(crate) const RETRY_ABOVE_HANDSHAKES: usize = 64;
 
 /// 5 s: several round trips to the far side of the earth, with a lost packet.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -30,6 +30,7 @@ use crate::{
     source::{ChunkRead, ChunkSource},
     stream::{BiStream, InUse},
     trust::Admission,
+    window::ReceiveWindow,
 };
 
 /// A connection to a peer: chunks down the lane, messages, and streams for the layers above.
@@ -44,6 +45,7 @@ pub struct PeerConnection {
     first: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
     guest: AtomicBool,
     inboxes: Arc<Inboxes>,
+    window: Arc<ReceiveWindow>,
     /// The streams opened here, and those that the peer opened.
     ours: InUse,
     theirs: InUse,
@@ -85,9 +87,11 @@ impl PeerConnection {
         first: Option<(quinn::SendStream, quinn::RecvStream)>,
         admission: Admission,
         inboxes: Arc<Inboxes>,
+        window: Arc<ReceiveWindow>,
         config: Arc<TransportConfig>,
     ) -> Self {
-        let (ours, theirs) = (InUse::new(connection.clone()), InUse::new(connection.clone()));
+        let in_use = || InUse::with_window(connection.clone(), Some(Arc::clone(&window)));
+        let (ours, theirs) = (in_use(), in_use());
         Self {
             connection,
             peer_id,
@@ -95,6 +99,7 @@ impl PeerConnection {
             first: Mutex::new(first),
             guest: AtomicBool::new(admission != Admission::Trusted),
             inboxes,
+            window,
             ours,
             theirs,
             heard: Instant::now().into(),
@@ -135,7 +140,7 @@ impl PeerConnection {
     /// Lifts a guest's limits, once it is authorised.
     pub fn promote(&self) {
         self.connection.set_max_concurrent_bi_streams(self.config.max_concurrent_streams.into());
-        self.connection.set_receive_window(self.config.connection_receive_window_bytes.into());
+        self.window.open();
         self.guest.store(false, Ordering::Release);
     }
 

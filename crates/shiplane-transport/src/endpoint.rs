@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Weak, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering},
+    sync::{Arc, Weak, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
 
@@ -17,10 +17,12 @@ use tokio::{
 use crate::{
     close,
     config::{
-        GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES, TransportConfig,
+        FIRST_RECEIVE_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, INCOMING_BUFFER_BYTES,
+        RETRY_ABOVE_HANDSHAKES, TransportConfig,
     },
     congestion,
     connection::PeerConnection,
+    doorway::Doorway,
     error::{BindError, ConnectError, ConnectionEnd, MessageError},
     identity::{Identity, PeerAddr, PeerId},
     pool::{DialKey, DialResult, Pool},
@@ -28,6 +30,7 @@ use crate::{
     stream::varint,
     tls::{self, HandshakeFault},
     trust::{Admission, Trust},
+    window::{Credit, ReceiveWindow},
 };
 
 /// Dials and accepts connections to authenticated peers over one UDP socket.
@@ -48,7 +51,9 @@ struct Inner {
     config: Arc<TransportConfig>,
     quic: Arc<quinn::TransportConfig>,
     pool: Arc<Pool>,
-    handshakes: Arc<AtomicUsize>,
+    doorway: Doorway,
+    /// `None`: every connection has its whole window.
+    credit: Option<Arc<Credit>>,
     shutting_down: AtomicBool,
 }
 
@@ -127,12 +132,17 @@ impl TransportBuilder {
             .map_err(|source| BindError::Socket { addr, source })?;
         endpoint.set_server_config(Some(server_config(&identity, &trust, &config)?));
         let pool = Arc::new(Pool::new(identity.peer_id()));
-        let quic = Arc::new(quic_config(&config));
-        let handshakes = Arc::new(AtomicUsize::new(0));
+        let mut quic = quic_config(&config);
+        if config.receive_credit_bytes.is_some() {
+            quic.receive_window(FIRST_RECEIVE_WINDOW_BYTES.into());
+        }
+        let quic = Arc::new(quic);
+        let doorway = Doorway::new(config.max_incoming_handshakes);
+        let credit = config.receive_credit_bytes.map(|bytes| Arc::new(Credit::new(bytes.into())));
         let config = Arc::new(config);
         let shutting_down = AtomicBool::new(false);
-        let inner =
-            Arc::new(Inner { endpoint, identity, trust, config, quic, pool, handshakes, shutting_down });
+        let inner = Inner { endpoint, identity, trust, config, quic, pool, doorway, credit, shutting_down };
+        let inner = Arc::new(inner);
         let (outlet, accepted) = mpsc::channel(ACCEPTED_LEN);
         tokio::spawn(accept_loop(inner.endpoint.clone(), Arc::downgrade(&inner), outlet));
         tokio::spawn(upkeep(Arc::downgrade(&inner)));
@@ -332,7 +342,13 @@ impl Inner {
         let header_timeout = self.config.header_timeout;
         let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
         let config = Arc::clone(&self.config);
-        let new = Arc::new(PeerConnection::new(connection, peer, first, admission, inboxes, config));
+        let (credit, max_bytes) = (self.credit.clone(), config.connection_receive_window_bytes);
+        let window = Arc::new(ReceiveWindow::new(connection.clone(), credit, max_bytes));
+        if admission == Admission::Trusted {
+            window.open();
+        }
+        let new = PeerConnection::new(connection, peer, first, admission, inboxes, window, config);
+        let new = Arc::new(new);
         new.route(feed);
         new
     }
@@ -347,16 +363,21 @@ impl Inner {
         let peer = tls::peer_id_of_connection(&connection)?;
         // Asked again: the answer may have changed since the handshake began.
         let admission = self.trust.admit(&peer);
-        let (streams, window_bytes) = match admission {
-            Admission::Trusted => {
-                (self.config.max_concurrent_streams, self.config.connection_receive_window_bytes)
-            }
-            Admission::Guest => (GUEST_MAX_CONCURRENT_STREAMS, GUEST_RECEIVE_WINDOW_BYTES),
+        let streams = match admission {
+            Admission::Trusted => self.config.max_concurrent_streams,
+            Admission::Guest => GUEST_MAX_CONCURRENT_STREAMS,
             Admission::Refused => {
                 close::close(&connection, Code::Unauthorised);
                 return None;
             }
         };
+        // SPEC 1.11
+        let (all, of_peer) = self.pool.count(peer);
+        if all >= self.config.max_connections || of_peer >= self.config.max_connections_per_peer {
+            tracing::warn!(peer = %peer.short(), all, of_peer, "too many connections");
+            close::close(&connection, Code::Busy);
+            return None;
+        }
         let addr = connection.remote_address();
         let new = self.establish(connection.clone(), peer, None, admission);
         self.pool.admit(Arc::clone(&new), addr);
@@ -365,7 +386,6 @@ impl Inner {
             close::close(&connection, Code::Unauthorised);
             return None;
         }
-        connection.set_receive_window(window_bytes.into());
         connection.set_max_concurrent_bi_streams(streams.into());
         tracing::debug!(peer = %peer.short(), %addr, ?admission, "connection accepted");
         Some(new)
@@ -399,20 +419,18 @@ async fn accept_loop(
             incoming.refuse(); // So that nobody waits for an answer that does not come.
             continue;
         }
-        let under_way = inner.handshakes.load(Ordering::Relaxed);
-        if under_way >= inner.config.max_incoming_handshakes {
-            incoming.ignore();
-            continue;
-        }
-        if under_way >= RETRY_ABOVE_HANDSHAKES && incoming.may_retry() {
+        if inner.doorway.under_way() >= RETRY_ABOVE_HANDSHAKES && incoming.may_retry() {
             // An error means that it was validated meanwhile; the client tries again by itself.
             let _ = incoming.retry();
             continue;
         }
+        let Some(place) = inner.doorway.enter(incoming.remote_address().ip()) else {
+            incoming.ignore();
+            continue;
+        };
         let Ok(connecting) = incoming.accept() else {
             continue;
         };
-        let place = Handshake::begin(&inner.handshakes);
         let accepted = accepted.clone();
         tokio::spawn(async move {
             let connection = inner.answer(connecting).await;
@@ -422,22 +440,6 @@ async fn accept_loop(
                 let _ = accepted.try_send(connection);
             }
         });
-    }
-}
-
-/// One of the handshakes under way, however it ends: a trust callback may panic.
-struct Handshake(Arc<AtomicUsize>);
-
-impl Handshake {
-    fn begin(under_way: &Arc<AtomicUsize>) -> Self {
-        under_way.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(under_way))
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -489,9 +491,12 @@ fn server_config(
     let mut quic = quic_config(config);
     // Nothing before the handshake is judged: `answer` opens both once the key is admitted.
     quic.max_concurrent_bidi_streams(0u32.into());
-    quic.receive_window(GUEST_RECEIVE_WINDOW_BYTES.into());
+    quic.receive_window(FIRST_RECEIVE_WINDOW_BYTES.into());
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(quic)).max_incoming(config.max_incoming_handshakes);
+    server
+        .transport_config(Arc::new(quic))
+        .max_incoming(config.max_incoming_handshakes)
+        .incoming_buffer_size_total(INCOMING_BUFFER_BYTES);
     Ok(server)
 }
 
@@ -527,6 +532,7 @@ fn connect_error(key: DialKey, error: quinn::ConnectionError) -> ConnectError {
         HandshakeFault::WrongProtocol => ConnectError::WrongProtocol { addr },
         HandshakeFault::Other => match ConnectionEnd::from(error) {
             ConnectionEnd::ClosedByPeer { code: Code::Unauthorised } => ConnectError::Refused { addr },
+            ConnectionEnd::ClosedByPeer { code: Code::Busy } => ConnectError::Busy { addr },
             end => ConnectError::Failed { addr, end },
         },
     }

@@ -104,6 +104,12 @@ pub enum ConnectError {
         /// Where we dialled.
         addr: SocketAddr,
     },
+    /// The peer has as many connections as it takes, in all or with our key. Try again later.
+    #[error("{addr} takes no more connections at present")]
+    Busy {
+        /// Where we dialled.
+        addr: SocketAddr,
+    },
     /// What answers there does not speak `shiplane/1`.
     #[error("{addr} does not speak shiplane/1")]
     WrongProtocol {
@@ -140,7 +146,7 @@ impl ConnectError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::TimedOut { .. } => true,
+            Self::TimedOut { .. } | Self::Busy { .. } => true,
             Self::Failed { end, .. } => end.is_retryable(),
             Self::WrongKey { .. }
             | Self::Untrusted { .. }

@@ -55,6 +55,7 @@ pub mod compat;
 mod config;
 mod congestion;
 mod connection;
+mod doorway;
 mod endpoint;
 mod error;
 mod identity;
@@ -68,13 +69,15 @@ mod source;
 mod stream;
 mod tls;
 mod trust;
+mod window;
 
 pub use buffer::BufferPool;
 pub use config::{
     BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, CongestionControl, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT,
-    IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, LANE_PRIORITY, LaneThreads, MAX_CONCURRENT_STREAMS,
-    MAX_DATAGRAM_LEN_BYTES, MAX_INCOMING_HANDSHAKES, PROGRESS_TIMEOUT, SEND_WINDOW_BYTES,
-    STREAM_RECEIVE_WINDOW_BYTES, TransportConfig, UDP_BUFFER_LEN_BYTES,
+    IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, LANE_PRIORITY, LaneThreads, MAX_CONCURRENT_STREAMS, MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_PEER, MAX_DATAGRAM_LEN_BYTES, MAX_INCOMING_HANDSHAKES, PROGRESS_TIMEOUT,
+    RECEIVE_CREDIT_BYTES, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, TransportConfig,
+    UDP_BUFFER_LEN_BYTES,
 };
 pub use connection::{
     AlreadyClaimed, ChunkExpectation, Claim, ConnectionStats, InboundChunk, PathStats, PeerConnection,

@@ -173,6 +173,12 @@ impl Pool {
         self.lock().live.values().filter_map(|live| live.connection.upgrade()).collect()
     }
 
+    /// How many connections have not ended, in all and with this peer.
+    pub(crate) fn count(&self, peer: PeerId) -> (usize, usize) {
+        let state = self.lock();
+        (state.live.len(), state.live.values().filter(|live| live.peer == peer).count())
+    }
+
     /// Lets go of connections that nobody has used for `idle`. What nobody holds then closes.
     pub(crate) fn drop_idle(&self, idle: Duration) {
         let now = Instant::now();

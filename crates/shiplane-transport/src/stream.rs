@@ -5,14 +5,14 @@
 
 mod in_use;
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use shiplane_wire::Code;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::in_use::InUse;
-use crate::error::StreamError;
+use crate::{error::StreamError, window::ReceiveWindow};
 
 /// Both halves of a stream. Take them apart to use them in different tasks.
 #[derive(Debug)]
@@ -29,7 +29,14 @@ impl BiStream {
         let (in_use, held) = (in_use.clone(), in_use.token());
         let ahead = Bytes::new();
         Self {
-            recv: RecvHalf { stream: recv, ahead, ended: false, wanted_bytes: None, _held: in_use.token() },
+            recv: RecvHalf {
+                stream: recv,
+                ahead,
+                ended: false,
+                wanted_bytes: None,
+                window: in_use.window().cloned(),
+                _held: in_use.token(),
+            },
             send: SendHalf { stream: send, state: SendState::Open, in_use, _held: held },
         }
     }
@@ -169,6 +176,8 @@ pub struct RecvHalf {
     ended: bool,
     /// None: all there are.
     wanted_bytes: Option<usize>,
+    /// Grows as is read; None: that of the connection stays as it is.
+    window: Option<Arc<ReceiveWindow>>,
     _held: TaskTrackerToken,
 }
 
@@ -183,7 +192,9 @@ impl RecvHalf {
             return Ok(None);
         }
         let piece = if self.ahead.is_empty() {
-            self.stream.read_chunk(max_len_bytes, true).await?.map(|chunk| chunk.bytes)
+            let piece = self.stream.read_chunk(max_len_bytes, true).await?.map(|chunk| chunk.bytes);
+            self.note_read(piece.as_ref().map_or(0, Bytes::len));
+            piece
         } else {
             Some(self.ahead.split_to(max_len_bytes.min(self.ahead.len())))
         };
@@ -224,6 +235,7 @@ impl RecvHalf {
         }
         let count = self.stream.read_chunks(bufs).await?;
         self.ended |= count.is_none();
+        self.note_read(bufs[..count.unwrap_or(0)].iter().map(Bytes::len).sum());
         Ok(count)
     }
 
@@ -233,7 +245,10 @@ impl RecvHalf {
         buf[..filled].copy_from_slice(&self.ahead.split_to(filled));
         while filled < buf.len() {
             match self.stream.read(&mut buf[filled..]).await? {
-                Some(count) => filled += count,
+                Some(count) => {
+                    filled += count;
+                    self.note_read(count);
+                }
                 None => {
                     self.ended = true;
                     return Ok(false);
@@ -256,6 +271,12 @@ impl RecvHalf {
             whole.extend_from_slice(&piece);
         }
         Ok(whole.freeze())
+    }
+
+    fn note_read(&self, len_bytes: usize) {
+        if let Some(window) = &self.window {
+            window.read(len_bytes);
+        }
     }
 
     /// Tells the peer that we read no further.

@@ -12,7 +12,7 @@ use shiplane_protocols::files::SourceRoot;
 use shiplane_protocols::sync::SyncState;
 use shiplane_protocols::transfer::TransferOptions;
 use shiplane_protocols::{Compression, FileServer, TransferMetrics, WriteLimits};
-use shiplane_transport::{BindError, Identity, QuicTransport};
+use shiplane_transport::{BindError, Identity, QuicTransport, RECEIVE_CREDIT_BYTES, TransportConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::advertise;
@@ -93,7 +93,10 @@ fn bind(
     let bind = |addr| -> Result<QuicTransport, Failure> {
         let identity = Identity::load_or_create(&home.identity_path())?;
         let trust = AccessControl::trust(access);
-        Ok(QuicTransport::builder().identity(identity).trust(trust).config(transport_config()).bind(addr)?)
+        // Whatever comes is read at once, so that no window has to be large before it is used.
+        let config =
+            TransportConfig { receive_credit_bytes: Some(RECEIVE_CREDIT_BYTES), ..transport_config() };
+        Ok(QuicTransport::builder().identity(identity).trust(trust).config(config).bind(addr)?)
     };
     match bind(settings.listen) {
         Err(Failure::Bind(BindError::Socket { source, .. }))

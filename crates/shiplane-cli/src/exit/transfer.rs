@@ -33,6 +33,9 @@ pub(super) fn connect(error: &ConnectError) -> Verdict {
             "the ticket is spent or expired, or this key is not a peer there: ask for a new ticket, \
              or for shiplane peers add with what shiplane id prints here",
         ),
+        ConnectError::Busy { .. } => {
+            (Unreachable, Peer, "it has as many connections as it takes: try again in a minute")
+        }
         ConnectError::WrongProtocol { .. } => (
             Unreachable,
             Peer,

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use shiplane_transport::{LaneThreads, TransportConfig};
+use shiplane_transport::{ConnectError, LaneThreads, TransportConfig};
 use shiplane_wire::Code;
 use tokio::{net::UdpSocket, task::JoinSet};
 
@@ -132,4 +132,68 @@ async fn a_stream_whose_answer_is_filled_with_data_first_is_reset() {
     let (sent, ()) = soon(async { tokio::join!(duel.peer.send_chunk_verified(&source), play) }).await;
     assert!(sent.is_err());
     duel.expect_works().await;
+}
+
+#[tokio::test]
+async fn connections_are_bounded_in_all_and_for_each_key_and_the_refused_one_is_told() {
+    let config =
+        TransportConfig { max_connections: 3, max_connections_per_peer: 2, ..TransportConfig::default() };
+    let ours = transport(config);
+    // Alice dials by hand, as a transport would make one connection of all.
+    let alice = Mallory::new(|_| ());
+    let _two = [soon(alice.dial(&ours)).await.unwrap(), soon(alice.dial(&ours)).await.unwrap()];
+    let (first, second) = (soon(ours.accept()).await.unwrap(), soon(ours.accept()).await.unwrap());
+    assert_eq!(first.1.peer_id(), second.1.peer_id());
+    let third = soon(alice.dial(&ours)).await.unwrap();
+    assert_eq!(closed_with(&third).await, Code::Busy, "two with one key");
+
+    let bob = transport(TransportConfig::default());
+    let to_us = soon(bob.connect_to(addr_of(&ours))).await.unwrap();
+    soon(ours.accept()).await.unwrap();
+    let carol = transport(TransportConfig::default());
+    let refused = soon(carol.connect_to(addr_of(&ours))).await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Busy { .. }), "three in all: {refused}");
+    assert!(refused.is_retryable());
+
+    drop(to_us);
+    bob.close();
+    let connected = async { while carol.connect_to(addr_of(&ours)).await.is_err() {} };
+    soon(connected).await;
+}
+
+async fn closed_with(connection: &quinn::Connection) -> Code {
+    match soon(connection.closed()).await {
+        quinn::ConnectionError::ApplicationClosed(close) => Code::from_u64(close.error_code.into_inner()),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_read_holds_little_where_there_is_one_credit_for_all() {
+    let ours =
+        transport(TransportConfig { receive_credit_bytes: Some(24 << 20), ..TransportConfig::default() });
+    let duel = Duel::of(ours, |_| ()).await;
+    // A bare chunk that nobody takes.
+    let mut stream = duel.open(&(1u64 << 24).to_le_bytes()).await;
+    let mut accepted_bytes = 8;
+    let data = vec![7; 4096];
+    // As much as there is credit for; what would wait is given up.
+    while let Ok(written) = tokio::time::timeout(Duration::from_millis(500), stream.send.write(&data)).await {
+        accepted_bytes += written.unwrap();
+    }
+    assert!(accepted_bytes <= 64 << 10, "{accepted_bytes} bytes were let in unread");
+}
+
+#[tokio::test]
+async fn what_is_read_gets_through_in_full_where_there_is_one_credit_for_all() {
+    let config = TransportConfig { receive_credit_bytes: Some(24 << 20), ..TransportConfig::default() };
+    let pair = crate::harness::Pair::of(transport(TransportConfig::default()), transport(config)).await;
+    let data = crate::harness::noise(1, 24 << 20);
+    let source = crate::harness::memory(&data);
+    let (sent, received) = soon(async {
+        tokio::join!(pair.to_bob.send_chunk_verified(&source), pair.to_alice.recv_chunk_verified())
+    })
+    .await;
+    assert_eq!(sent.unwrap(), 24 << 20);
+    assert!(received.unwrap().unwrap() == data);
 }

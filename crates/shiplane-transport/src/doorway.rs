@@ -1,0 +1,113 @@
+//! Who may come in while others do: bounds on handshakes and connections.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The handshakes under way, in all and from each address. A handle: clones share the count.
+#[derive(Debug, Clone)]
+pub(crate) struct Doorway {
+    under_way: Arc<Mutex<UnderWay>>,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    all: usize,
+    by_network: HashMap<IpAddr, usize>,
+}
+
+impl Doorway {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { under_way: Arc::default(), max }
+    }
+
+    /// How many there are.
+    pub(crate) fn under_way(&self) -> usize {
+        self.lock().all
+    }
+
+    /// A place for a handshake from `from`; `None` if there is none, or others have to be left to other addresses.
+    pub(crate) fn enter(&self, from: IpAddr) -> Option<Handshake> {
+        let mut under_way = self.lock();
+        let network = network_of(from);
+        let of_network = under_way.by_network.get(&network).copied().unwrap_or(0);
+        if under_way.all >= self.max || of_network >= self.max.div_ceil(NETWORK_PART) {
+            return None;
+        }
+        under_way.all += 1;
+        under_way.by_network.insert(network, of_network + 1);
+        Some(Handshake { doorway: self.clone(), network })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, UnderWay> {
+        // Each change is one step.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the handshakes under way, however it ends: a trust callback may panic.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    doorway: Doorway,
+    network: IpAddr,
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut under_way = self.doorway.lock();
+        under_way.all -= 1;
+        if let Some(of_network) = under_way.by_network.get_mut(&self.network) {
+            *of_network -= 1;
+            if *of_network == 0 {
+                under_way.by_network.remove(&self.network);
+            }
+        }
+    }
+}
+
+/// What one host has for itself: an IPv6 address and all others of its network of 64 bits.
+fn network_of(addr: IpAddr) -> IpAddr {
+    match addr.to_canonical() {
+        IpAddr::V4(addr) => addr.into(),
+        IpAddr::V6(addr) => Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// Half of the places, so that one host alone keeps nobody out.
+const NETWORK_PART: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_host_leaves_half_of_the_places_to_others() {
+        let doorway = Doorway::new(4);
+        let greedy: Vec<_> = std::iter::from_fn(|| doorway.enter(addr("192.0.2.1"))).collect();
+        assert_eq!(greedy.len(), 2);
+        assert!(doorway.enter(addr("::ffff:192.0.2.1")).is_none(), "the same host");
+        let one = doorway.enter(addr("192.0.2.2")).unwrap();
+        let _two = doorway.enter(addr("192.0.2.3")).unwrap();
+        assert!(doorway.enter(addr("192.0.2.4")).is_none(), "four in all");
+        drop(one);
+        assert!(doorway.enter(addr("192.0.2.4")).is_some());
+        drop(greedy);
+        assert_eq!((doorway.under_way(), doorway.lock().by_network.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_host_is_a_network_of_64_bits() {
+        let doorway = Doorway::new(4);
+        let _one = doorway.enter(addr("2001:db8::1")).unwrap();
+        let _two = doorway.enter(addr("2001:db8::2:1")).unwrap();
+        assert!(doorway.enter(addr("2001:db8::3")).is_none());
+        assert!(doorway.enter(addr("2001:db8:0:1::1")).is_some());
+    }
+}

@@ -1,0 +1,215 @@
+//! How much peers may send before it is read, all connections together.
+//!
+//! A window is memory that a peer may fill and leave filled. So where a transport has a credit for all of them, each
+//! connection begins with a small window, and gets more as what it sends is read: whoever only fills windows holds
+//! little, and no crowd holds more than the credit.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::config::FIRST_RECEIVE_WINDOW_BYTES;
+
+/// What may be lent to windows beyond the first. Each connection may have twice what is left to all others.
+#[derive(Debug)]
+pub(crate) struct Credit {
+    total_bytes: u64,
+    lent_bytes: Mutex<u64>,
+}
+
+impl Credit {
+    pub(crate) fn new(total_bytes: u64) -> Self {
+        Self { total_bytes, lent_bytes: Mutex::default() }
+    }
+
+    /// Lends up to `wanted_bytes` to who has `held_bytes` already.
+    fn lend(&self, held_bytes: u64, wanted_bytes: u64) -> u64 {
+        let mut lent = self.lock();
+        let left_bytes = self.total_bytes.saturating_sub(*lent);
+        // held + more <= 2 * (left - more)
+        let more_bytes = wanted_bytes.min((2 * left_bytes).saturating_sub(held_bytes) / 3);
+        *lent += more_bytes;
+        more_bytes
+    }
+
+    fn give_back(&self, bytes: u64) {
+        *self.lock() -= bytes;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        // Each change is one step.
+        self.lent_bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The receive window of one connection.
+#[derive(Debug)]
+pub(crate) struct ReceiveWindow {
+    connection: quinn::Connection,
+    read_bytes: AtomicU64,
+    /// When so much has been read the window is looked at again.
+    look_at_bytes: AtomicU64,
+    growth: Option<Mutex<Growth>>,
+    max_bytes: u32,
+}
+
+impl ReceiveWindow {
+    /// Without a credit the window has its full size as soon as it is opened.
+    pub(crate) fn new(connection: quinn::Connection, credit: Option<Arc<Credit>>, max_bytes: u32) -> Self {
+        let growth = credit.map(|credit| Mutex::new(Growth::new(credit, max_bytes.into())));
+        Self {
+            connection,
+            read_bytes: AtomicU64::new(0),
+            look_at_bytes: AtomicU64::new(u64::MAX),
+            growth,
+            max_bytes,
+        }
+    }
+
+    /// Lets it grow beyond what a guest has.
+    pub(crate) fn open(&self) {
+        match self.growth {
+            Some(_) => self.look_at_bytes.store(0, Ordering::Relaxed),
+            None => self.connection.set_receive_window(self.max_bytes.into()),
+        }
+    }
+
+    /// So much has been read.
+    pub(crate) fn read(&self, len_bytes: usize) {
+        let read_bytes = self.read_bytes.fetch_add(len_bytes as u64, Ordering::Relaxed) + len_bytes as u64;
+        if read_bytes < self.look_at_bytes.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(growth) = &self.growth else { return };
+        let mut growth = growth.lock().unwrap_or_else(PoisonError::into_inner);
+        let grown = growth.on_read(read_bytes);
+        self.look_at_bytes.store(growth.look_at_bytes, Ordering::Relaxed);
+        drop(growth);
+        if let Some(window) = grown.and_then(|bytes| u32::try_from(bytes).ok()) {
+            self.connection.set_receive_window(window.into());
+        }
+    }
+}
+
+/// How a window grows, without the connection.
+#[derive(Debug)]
+struct Growth {
+    credit: Arc<Credit>,
+    window_bytes: u64,
+    max_bytes: u64,
+    look_at_bytes: u64,
+}
+
+impl Growth {
+    fn new(credit: Arc<Credit>, max_bytes: u64) -> Self {
+        Self { credit, window_bytes: FIRST_RECEIVE_WINDOW_BYTES.into(), max_bytes, look_at_bytes: 0 }
+    }
+
+    /// The new window, if it changes: four times the old one whenever half of it has been read, so that a sender
+    /// that doubles what it has under way every round trip never meets it.
+    fn on_read(&mut self, read_bytes: u64) -> Option<u64> {
+        if read_bytes < self.look_at_bytes {
+            return None; // Somebody else has just looked.
+        }
+        let is_first_look = self.look_at_bytes == 0;
+        let before_bytes = self.window_bytes;
+        if !is_first_look {
+            let wanted_bytes = (4 * self.window_bytes).min(self.max_bytes).saturating_sub(self.window_bytes);
+            self.window_bytes += self.credit.lend(self.lent_bytes(), wanted_bytes);
+        }
+        self.look_at_bytes = read_bytes + self.window_bytes / 2;
+        (self.window_bytes != before_bytes).then_some(self.window_bytes)
+    }
+
+    fn lent_bytes(&self) -> u64 {
+        self.window_bytes - u64::from(FIRST_RECEIVE_WINDOW_BYTES)
+    }
+}
+
+impl Drop for Growth {
+    fn drop(&mut self) {
+        self.credit.give_back(self.lent_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const FIRST: u64 = FIRST_RECEIVE_WINDOW_BYTES as u64;
+
+    fn growth(credit: &Arc<Credit>) -> Growth {
+        Growth::new(Arc::clone(credit), 16 * MIB)
+    }
+
+    /// Reads until nothing grows any more.
+    fn read_on(growth: &mut Growth) -> u64 {
+        let mut read_bytes = growth.look_at_bytes;
+        for _ in 0..32 {
+            growth.on_read(read_bytes);
+            read_bytes = growth.look_at_bytes;
+        }
+        growth.window_bytes
+    }
+
+    #[test]
+    fn what_is_read_without_pause_gets_the_full_window_within_a_few_of_its_sizes() {
+        let credit = Arc::new(Credit::new(24 * MIB));
+        let mut growth = growth(&credit);
+        let mut steps = Vec::new();
+        let mut read_bytes = 0;
+        while growth.window_bytes < 16 * MIB {
+            read_bytes += 1 << 10;
+            steps.extend(growth.on_read(read_bytes));
+        }
+        assert_eq!(steps, [4 * FIRST, 16 * FIRST, 64 * FIRST, 16 * MIB]);
+        assert!(read_bytes < 16 * MIB, "{read_bytes}");
+    }
+
+    #[test]
+    fn a_crowd_gets_no_more_than_the_credit_and_gives_it_back() {
+        let credit = Arc::new(Credit::new(24 * MIB));
+        let mut crowd: Vec<_> = (0..500).map(|_| growth(&credit)).collect();
+        let windows: u64 = crowd.iter_mut().map(read_on).sum();
+        assert!(windows <= 24 * MIB + 500 * FIRST, "{windows}");
+        assert!(crowd.iter().all(|growth| growth.window_bytes >= FIRST));
+        drop(crowd);
+        assert_eq!(*credit.lock(), 0);
+        assert_eq!(read_on(&mut growth(&credit)), 16 * MIB);
+    }
+
+    #[test]
+    fn a_window_that_is_not_read_does_not_grow() {
+        let credit = Arc::new(Credit::new(24 * MIB));
+        let mut growth = growth(&credit);
+        assert_eq!(growth.on_read(1), None);
+        assert_eq!(growth.on_read(FIRST / 2), None);
+        assert_eq!((growth.window_bytes, *credit.lock()), (FIRST, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_the_credit_is_lent(
+            steps in prop::collection::vec((0usize..8, 0u64..8 * MIB, any::<bool>()), 0..300),
+        ) {
+            let credit = Arc::new(Credit::new(24 * MIB));
+            let mut growths: Vec<_> = (0..8).map(|_| (growth(&credit), 0)).collect();
+            for (who, len_bytes, ends) in steps {
+                if ends {
+                    growths[who] = (growth(&credit), 0);
+                }
+                let (growth, read_bytes) = &mut growths[who];
+                *read_bytes += len_bytes;
+                growth.on_read(*read_bytes);
+                prop_assert!(growth.window_bytes <= 16 * MIB);
+                prop_assert!(*credit.lock() <= 24 * MIB);
+            }
+            drop(growths);
+            prop_assert_eq!(*credit.lock(), 0);
+        }
+    }
+}

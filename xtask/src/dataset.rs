@@ -46,6 +46,12 @@ pub(crate) fn make(root: &Path, size: Size) -> Result<()> {
     odd_entries(root, &mut noise)
 }
 
+/// Writes a file of the next `len_bytes` of `noise`.
+#[cfg(target_os = "linux")]
+pub(crate) fn noisy_file(path: &Path, len_bytes: u64, noise: &mut Noise) -> Result<()> {
+    write_noise(path, len_bytes, noise)
+}
+
 /// Writes a file of `len_bytes` pseudo-random bytes.
 pub(crate) fn large_file(path: &Path, len_bytes: u64) -> Result<()> {
     write_noise(path, len_bytes, &mut Noise::seeded(SEED))

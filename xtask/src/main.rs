@@ -1,8 +1,9 @@
-//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | sim | crash | races | bench | wan`.
+//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | sim | crash | races | bench | wan | load | soak`.
 //!
 //! Reading order: `demo` is what a newcomer runs; `ci` is what must be green; `tidy` holds the house
 //! rules as failing checks; `fuzz` gives every decoder bytes that nobody thought of; `sim` runs
-//! the whole stack in virtual time; `crash` and `races` disturb receivers in every way that a machine can; `bench` compares whole programs; `wan`
+//! the whole stack in virtual time; `crash` and `races` disturb receivers in every way that a machine can; `bench` compares whole programs; `load`
+//! overloads a server, `soak` keeps one busy, `wan`
 //! measures long and lossy links. Beneath them: `process` (children that cannot outlive us), `dataset`
 //! (what is sent), `compare` (whether it arrived), `shiplane` (the program under trial, driven by its
 //! command-line contract only).
@@ -17,14 +18,20 @@ mod dataset;
 mod demo;
 mod fuzz;
 mod interrupt;
+#[cfg(target_os = "linux")]
+mod load;
 mod process;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod races;
 mod scratch;
 mod shiplane;
 mod sim;
+#[cfg(target_os = "linux")]
+mod soak;
 mod tidy;
 mod units;
+#[cfg(target_os = "linux")]
+mod vitals;
 #[cfg(target_os = "linux")]
 mod wan;
 
@@ -62,6 +69,12 @@ enum Chore {
     /// Our congestion control on wide-area links, beside a perfect window and beside TCP (root)
     #[cfg(target_os = "linux")]
     Wan(wan::Args),
+    /// A server under crowds, stalls and floods: its memory, and the speed of an honest peer beside them
+    #[cfg(target_os = "linux")]
+    Load(load::Args),
+    /// A server kept busy for so many minutes, clients killed on the way: whether it stays as it was
+    #[cfg(target_os = "linux")]
+    Soak(soak::Args),
 }
 
 /// Whether `cargo xtask` takes these arguments.
@@ -88,6 +101,10 @@ fn main() -> ExitCode {
         Chore::Races(args) => races::run(&args),
         #[cfg(target_os = "linux")]
         Chore::Wan(args) => wan::run(&args),
+        #[cfg(target_os = "linux")]
+        Chore::Load(args) => load::run(&args),
+        #[cfg(target_os = "linux")]
+        Chore::Soak(args) => soak::run(&args),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -50,6 +50,12 @@ impl Running {
         self.child.stdout.take()
     }
 
+    /// The child's standard input, if it was piped and not yet taken; closed when dropped.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn take_stdin(&mut self) -> Option<std::process::ChildStdin> {
+        self.child.stdin.take()
+    }
+
     /// The child's standard error, if it was piped and not yet taken.
     pub(crate) fn take_stderr(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
@@ -76,6 +82,20 @@ impl Running {
             });
         }
         Ok(self.exit.as_ref())
+    }
+
+    /// Waits for the child to end, however it does; an error if it has not within `limit`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn expect_end(&mut self, limit: Duration) -> Result<()> {
+        let started = Instant::now();
+        while self.poll()?.is_none() {
+            interrupt::check()?;
+            if started.elapsed() > limit {
+                bail!("{} did not end within {} s", self.name, limit.as_secs());
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// Waits for the child to end by itself. After `limit`, or when the user interrupts, it is

@@ -62,6 +62,28 @@ impl Shiplane {
         Ok(server)
     }
 
+    /// A subcommand on what the server has at `path`, not yet started: `get TICKET local`, or `push` and `sync` the
+    /// other way round. `state` is the client's own directory.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn client(
+        &self,
+        verb: &str,
+        server: &Server,
+        path: &str,
+        local: &Path,
+        state: &Path,
+    ) -> Command {
+        let mut command = self.command(state);
+        // A ticket names what it is for behind the address (SPEC 6.1).
+        let ticket = server.ticket.replacen("/#", &format!("/{path}#"), 1);
+        command.arg(verb).stdin(Stdio::null());
+        match verb {
+            "get" => command.arg(ticket).arg(local),
+            _ => command.arg(local).arg(ticket),
+        };
+        command
+    }
+
     /// `shiplane get TICKET DEST`, not yet started. `state` is the receiver's own directory.
     pub(crate) fn get(&self, server: &Server, destination: &Path, state: &Path) -> Command {
         let mut command = self.command(state);
@@ -116,6 +138,27 @@ impl Server {
             bail!("the server printed more than its ticket: {more:?}");
         }
         Ok(exit)
+    }
+
+    /// Ends it as if by accident, or in order, whatever it is busy with.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn end_by(&mut self, signal: Signal) -> Result<()> {
+        self.running.signal(signal)?;
+        self.running.expect_end(STOP_LIMIT)
+    }
+
+    /// What the kernel says of it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn vitals(&self) -> Result<crate::vitals::Vitals> {
+        crate::vitals::Vitals::of(self.running.pid())
+    }
+
+    /// Its id and its address, as the ticket has them.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn id_and_address(&self) -> Result<(&str, &str)> {
+        let parts = self.ticket.strip_prefix("shiplane://").and_then(|rest| rest.split_once('@'));
+        let parts = parts.and_then(|(id, rest)| Some((id, rest.split_once('/')?.0)));
+        parts.with_context(|| format!("the ticket names no server: {:?}", self.ticket))
     }
 
     /// A failure of the whole run, with what the server has to say about it.

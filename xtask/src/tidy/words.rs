@@ -48,7 +48,7 @@ pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
 }
 
 fn may_name_quinn(path: &Path) -> bool {
-    ["crates/shiplane-transport", "benches", "sim"].iter().any(|place| path.starts_with(place))
+    ["crates/shiplane-transport", "benches", "sim", "load"].iter().any(|place| path.starts_with(place))
 }
 
 fn in_crates(file: &SourceFile) -> bool {
@@ -115,10 +115,11 @@ mod tests {
     }
 
     #[test]
-    fn quinn_is_named_by_the_transport_and_the_benches() {
+    fn quinn_is_named_by_the_transport_and_what_measures_and_loads_it() {
         let line = format!("use {QUINN}Connection;");
         assert_eq!(count("crates/shiplane-transport/src/a.rs", &line), 0);
         assert_eq!(count("benches/bin/a.rs", &line), 0);
+        assert_eq!(count("load/src/a.rs", &line), 0);
         assert_eq!(count("crates/shiplane-protocols/src/a.rs", &line), 1);
         assert_eq!(count("crates/shiplane-cli/src/a.rs", &line), 1);
     }

@@ -1,0 +1,45 @@
+//! Keys with every right at a server that is under load.
+
+use std::fs;
+use std::path::Path;
+
+use shiplane_protocols::access::{Grant, PeersFile, Scope, StandingPeer};
+use shiplane_transport::Identity;
+
+use crate::Failure;
+
+/// Keys that the server knows.
+#[derive(Debug)]
+pub(crate) struct Keys(Vec<Identity>);
+
+impl Keys {
+    /// Reads them all.
+    pub(crate) fn open(directory: &Path) -> Result<Self, Failure> {
+        let mut keys = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            keys.push(Identity::load_or_create(&entry?.path())?);
+        }
+        if keys.is_empty() {
+            return Err("there are no keys".into());
+        }
+        Ok(Self(keys))
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> &[Identity] {
+        &self.0
+    }
+}
+
+/// Makes `count` keys in `directory` and adds them to the list of peers of the server whose state is in `home`.
+pub(crate) fn make(home: &Path, directory: &Path, count: usize) -> Result<(), Failure> {
+    fs::create_dir_all(directory)?;
+    let peers = PeersFile::at(home.join("peers"));
+    for number in 0..count {
+        let identity = Identity::load_or_create(&directory.join(format!("{number:04}")))?;
+        let grant = Grant { read: true, write: true, roots: Scope::everything() };
+        let name = format!("load-{number:04}").parse()?;
+        peers.add(&StandingPeer { name, id: identity.peer_id(), grant })?;
+    }
+    Ok(())
+}

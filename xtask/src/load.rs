@@ -1,0 +1,280 @@
+//! `cargo xtask load`: a server under crowds, stalls and floods, watched from outside.
+//!
+//! Each scenario has a `shiplane serve` of its own, the real program in release, and peers that overload it
+//! (`shiplane-load`) in another process. Beside them an honest peer gets a file, several times, and got it before as
+//! often without them. A scenario passes if the server's memory stayed within the cap, its descriptors came back, every
+//! copy is right and, where that is promised, the honest peer was hardly slower. Needs Linux's `/proc`.
+
+mod crowd;
+mod scenarios;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::crowd::Crowd;
+pub(crate) use self::crowd::Program;
+use self::scenarios::{SCENARIOS, Scenario};
+use crate::process::Running;
+use crate::scratch::Scratch;
+use crate::shiplane::{Server, Shiplane};
+use crate::vitals::Vitals;
+use crate::{compare, dataset, interrupt, units};
+
+/// What the user typed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A tenth of everything, and no verdict by speed
+    #[arg(long)]
+    short: bool,
+    /// One scenario by its name
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(SCENARIOS.map(|scenario| scenario.name)))]
+    only: Option<String>,
+}
+
+/// Runs them all and prints the table; an error if any has failed.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    println!("building shiplane in release, and the peers that overload it");
+    let stage = Stage::set(args)?;
+    let mut rows = vec![HEADING.map(str::to_owned).to_vec()];
+    let mut failed = Vec::new();
+    for scenario in
+        SCENARIOS.iter().filter(|scenario| args.only.as_ref().is_none_or(|only| only == scenario.name))
+    {
+        interrupt::check()?;
+        println!("  {}: {}", scenario.name, scenario.what);
+        let seen = stage.play(scenario).with_context(|| format!("{} cannot be judged", scenario.name))?;
+        let verdict = seen.verdict(scenario, args.short);
+        rows.push(seen.row(scenario, &verdict));
+        if let Err(reason) = verdict {
+            failed.push(format!("{}: {reason}", scenario.name));
+        }
+    }
+    println!("\n{}", units::table(&rows));
+    println!(
+        "cap {} for the server; speed is that of an honest get beside the load ÷ without it",
+        units::bytes(CAP_BYTES)
+    );
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("{}", failed.join("; ")),
+    }
+}
+
+/// What all scenarios share.
+struct Stage {
+    shiplane: Shiplane,
+    program: Program,
+    scratch: Scratch,
+    /// What is served: the file `large`.
+    served: PathBuf,
+    file: PathBuf,
+    keys: PathBuf,
+    short: bool,
+}
+
+/// What was seen of one scenario.
+#[derive(Debug)]
+struct Seen {
+    before: Vitals,
+    /// With all the load, and an honest peer beside it.
+    under_load: Vitals,
+    after: Vitals,
+    alone: Duration,
+    beside: Duration,
+    /// What the load says of itself.
+    told: String,
+}
+
+impl Stage {
+    fn set(args: &Args) -> Result<Self> {
+        let shiplane = Shiplane::build()?;
+        let program = Program::build()?;
+        let memory = Path::new("/dev/shm");
+        let scratch = Scratch::new("shiplane-load-", memory.is_dir().then_some(memory))?;
+        let bytes = if args.short { SHORT_FILE_BYTES } else { FILE_BYTES };
+        scratch.expect_room(3 * bytes + ROOM_FOR_PUSHES_BYTES)?;
+        // Outside what is served, so that nothing that is pushed is got.
+        let file = scratch.path().join("large");
+        dataset::large_file(&file, bytes)?;
+        let served = scratch.directory("served")?;
+        std::fs::hard_link(&file, served.join("large"))
+            .context("cannot link the file into what is served")?;
+        let keys = scratch.path().join("keys");
+        Ok(Self { shiplane, program, scratch, served, file, keys, short: args.short })
+    }
+
+    fn play(&self, scenario: &Scenario) -> Result<Seen> {
+        let state = self.scratch.directory(&format!("server of {}", scenario.name))?;
+        self.program.make_keys(&state, &self.keys, KEYS)?;
+        let server = self.shiplane.serve_writable(&self.served, &state)?;
+        let seen = self.watch(scenario, &server);
+        let seen = seen.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
+        server.stop()?;
+        Ok(seen)
+    }
+
+    fn watch(&self, scenario: &Scenario, server: &Server) -> Result<Seen> {
+        let alone = self.get(server)?;
+        let before = settled(server, Vitals::default())?;
+        let count = if self.short { scenario.short_count } else { scenario.count };
+        let crowd = Crowd::gather(&self.program, scenario.kind, count, server, &self.keys)?;
+        let beside = self.get(server)?;
+        let under_load = server.vitals()?;
+        let told = crowd.disperse()?;
+        let after = settled(server, before)?;
+        Ok(Seen { before, under_load, after, alone, beside, told })
+    }
+
+    /// The median of how long an honest `get` takes.
+    fn get(&self, server: &Server) -> Result<Duration> {
+        let mut times = Vec::new();
+        let home = self.scratch.path().join("honest");
+        for _ in 0..if self.short { 1 } else { RUNS } {
+            interrupt::check()?;
+            let copy = self.scratch.path().join("copy");
+            let mut command = self.shiplane.get(server, &copy, &home);
+            command.args(["--durability", "verified", "--quiet"]).stdout(Stdio::null());
+            let started = Instant::now();
+            Running::start(GET, &mut command)?.wait(GET_LIMIT)?.expect_success(GET)?;
+            times.push(started.elapsed());
+            compare::expect_same_content(&self.file, &copy.join("large"))?;
+            std::fs::remove_dir_all(&copy).context("cannot remove the copy")?;
+        }
+        times.sort();
+        Ok(times[times.len() / 2])
+    }
+}
+
+/// Looks until the server has no more descriptors than at `before`, or for as long as it may take a server to notice
+/// that a peer has gone; what it has then.
+fn settled(server: &Server, before: Vitals) -> Result<Vitals> {
+    let started = Instant::now();
+    loop {
+        interrupt::check()?;
+        let now = server.vitals()?;
+        if now.descriptors <= before.descriptors
+            || started.elapsed() > SETTLE_LIMIT
+            || before == Vitals::default()
+        {
+            return Ok(now);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+impl Seen {
+    fn speed(&self) -> f64 {
+        self.alone.as_secs_f64() / self.beside.as_secs_f64().max(1e-9)
+    }
+
+    fn verdict(&self, scenario: &Scenario, short: bool) -> Result<(), String> {
+        if self.after.peak_bytes > CAP_BYTES {
+            return Err(format!("the server came to hold {}", units::bytes(self.after.peak_bytes)));
+        }
+        if self.after.descriptors > self.before.descriptors + DESCRIPTOR_SLACK {
+            let (before, after) = (self.before.descriptors, self.after.descriptors);
+            return Err(format!("{before} descriptors before, {after} after"));
+        }
+        // A tenth of the load on a machine that does other things too says nothing of speed.
+        if scenario.keeps_speed && !short && self.speed() < MUST_SPEED {
+            return Err(format!("an honest peer had {:.0} % of its speed", 100.0 * self.speed()));
+        }
+        Ok(())
+    }
+
+    fn row(&self, scenario: &Scenario, verdict: &Result<(), String>) -> Vec<String> {
+        let arrow = |before: u64, after: u64| format!("{before}, {after}");
+        vec![
+            scenario.name.to_owned(),
+            units::bytes(self.before.peak_bytes),
+            units::bytes(self.after.peak_bytes),
+            units::bytes(self.after.resident_bytes),
+            arrow(self.before.descriptors, self.after.descriptors),
+            arrow(self.before.threads, self.under_load.threads),
+            format!("{:.0} %", 100.0 * self.speed()),
+            if verdict.is_ok() { "passed" } else { "failed" }.to_owned(),
+            self.told.clone(),
+        ]
+    }
+}
+
+const HEADING: [&str; 9] = [
+    "scenario",
+    "peak before",
+    "peak",
+    "held after",
+    "descriptors before, after",
+    "threads before, under load",
+    "speed",
+    "verdict",
+    "the load",
+];
+
+/// 64 MiB, what a side may hold.
+const CAP_BYTES: u64 = 64 << 20;
+
+/// Four fifths of what it has alone.
+const MUST_SPEED: f64 = 0.8;
+
+/// A log, a socket of the runtime.
+const DESCRIPTOR_SLACK: u64 = 2;
+
+/// With at most 16 connections each, more than the thousand that come.
+const KEYS: usize = 80;
+
+const FILE_BYTES: u64 = 256 << 20;
+const SHORT_FILE_BYTES: u64 = 32 << 20;
+
+/// What unfinished pushes set aside.
+const ROOM_FOR_PUSHES_BYTES: u64 = 1 << 30;
+
+/// Honest runs, of which the median counts.
+const RUNS: usize = 3;
+
+const GET: &str = "an honest get";
+
+/// Many times what it takes.
+const GET_LIMIT: Duration = Duration::from_secs(60);
+
+/// The idle timeout and some more: until then a peer that has gone may pass for a quiet one.
+const SETTLE_LIMIT: Duration = Duration::from_secs(40);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen() -> Seen {
+        let vitals = Vitals { peak_bytes: 1 << 20, resident_bytes: 1 << 20, descriptors: 10, threads: 3 };
+        let second = Duration::from_secs(1);
+        Seen {
+            before: vitals,
+            under_load: vitals,
+            after: vitals,
+            alone: second,
+            beside: second,
+            told: String::new(),
+        }
+    }
+
+    fn scenario(keeps_speed: bool) -> Scenario {
+        Scenario { keeps_speed, ..SCENARIOS[0] }
+    }
+
+    #[test]
+    fn memory_descriptors_and_speed_are_judged() {
+        assert_eq!(seen().verdict(&scenario(true), false), Ok(()));
+        let mut large = seen();
+        large.after.peak_bytes = CAP_BYTES + 1;
+        assert!(large.verdict(&scenario(false), true).unwrap_err().contains("hold"));
+        let mut leaky = seen();
+        leaky.after.descriptors += DESCRIPTOR_SLACK + 1;
+        assert!(leaky.verdict(&scenario(false), true).unwrap_err().contains("descriptors"));
+        let slow = Seen { beside: Duration::from_millis(1300), ..seen() };
+        assert!(slow.verdict(&scenario(true), false).unwrap_err().contains("77 %"));
+        assert_eq!(slow.verdict(&scenario(false), false), Ok(()));
+        assert_eq!(slow.verdict(&scenario(true), true), Ok(()));
+    }
+}

@@ -1,0 +1,226 @@
+//! `cargo xtask soak`: a server kept busy for long, and whether it stays as it was.
+//!
+//! One `shiplane serve --writable`, the real program in release, and two clients at a time that get, push, sync and
+//! call, in an order and with content that the seed decides. Some are killed or interrupted on the way, and the server
+//! is twice, early on. What ends in success is compared, byte by byte. All the while the server's memory,
+//! descriptors and threads are looked at, and what lies in its directories; at the end the last quarter of its last
+//! life must be as the first was. Needs Linux's `/proc`.
+
+mod flat;
+mod jobs;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use walkdir::WalkDir;
+
+use self::flat::Series;
+use self::jobs::{Ended, Job, Kind, Workshop};
+use crate::dataset::{self, Noise, Size};
+use crate::load::Program;
+use crate::process::Signal;
+use crate::scratch::Scratch;
+use crate::shiplane::{Server, Shiplane};
+use crate::{interrupt, units};
+
+/// What the user typed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: u64,
+    /// What order, content and moments of death start from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Keeps the server busy, prints the table; an error if anything grew, differed or failed that should not have.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    println!("building shiplane in release, and the peers that call");
+    let shiplane = Shiplane::build()?;
+    let program = Program::build()?;
+    let memory = Path::new("/dev/shm");
+    let scratch = Scratch::new("shiplane-soak-", memory.is_dir().then_some(memory))?;
+    scratch.expect_room(ROOM_BYTES)?;
+    let mut soak = Soak::set(args, &shiplane, &program, &scratch)?;
+    let length = Duration::from_secs(60 * args.minutes);
+    let soaked = soak.run(length);
+    if let Err(failure) = soaked {
+        return Err(soak.server.with_log(&format!("{failure:#}")));
+    }
+    soak.judge()
+}
+
+/// A soak under way.
+struct Soak<'a> {
+    shiplane: &'a Shiplane,
+    workshop: Workshop<'a>,
+    server: Server,
+    served: PathBuf,
+    state: PathBuf,
+    noise: Noise,
+    series: Series,
+    tally: Tally,
+    /// The other side of a sync that was killed keeps its place until it finds out.
+    sync_from: Instant,
+}
+
+/// How the clients ended.
+#[derive(Debug, Default)]
+struct Tally {
+    done: [u64; jobs::KINDS],
+    killed: u64,
+    interrupted: u64,
+    with_server: u64,
+    restarts: u64,
+}
+
+impl<'a> Soak<'a> {
+    fn set(args: &Args, shiplane: &'a Shiplane, program: &'a Program, scratch: &'a Scratch) -> Result<Self> {
+        let served = scratch.directory("served")?;
+        let tree = served.join("tree");
+        fs::create_dir(&tree).context("cannot make the tree that is served")?;
+        dataset::make(&tree, TREE)?;
+        let state = scratch.directory("server")?;
+        let keys = scratch.path().join("keys");
+        program.make_keys(&state, &keys, KEYS)?;
+        let server = shiplane.serve_writable(&served, &state)?;
+        let workshop = Workshop::set(shiplane, program, scratch, &served, keys)?;
+        Ok(Self {
+            shiplane,
+            workshop,
+            server,
+            served,
+            state,
+            noise: Noise::seeded(args.seed),
+            series: Series::default(),
+            tally: Tally::default(),
+            sync_from: Instant::now(),
+        })
+    }
+
+    fn run(&mut self, length: Duration) -> Result<()> {
+        let started = Instant::now();
+        // Early, so that one long life is left to be judged.
+        let mut deaths = vec![length / 6, length / 12];
+        let mut look = started;
+        let mut jobs: Vec<Job> = Vec::new();
+        while started.elapsed() < length {
+            interrupt::check()?;
+            while jobs.len() < CLIENTS {
+                let busy: Vec<_> = jobs.iter().map(Job::place).collect();
+                let may_sync = self.sync_from <= Instant::now();
+                jobs.push(self.workshop.start(&self.server, &mut self.noise, &busy, may_sync)?);
+            }
+            if deaths.last().is_some_and(|at| started.elapsed() > *at) {
+                deaths.pop();
+                self.restart(&mut jobs)?;
+            }
+            self.reap(&mut jobs)?;
+            if look <= Instant::now() {
+                self.series.push(self.server.vitals()?, leftovers(&self.served));
+                look += LOOK_EVERY;
+            }
+            std::thread::sleep(POLL);
+        }
+        // None of those that are left dies any more.
+        for job in jobs {
+            let ended = job.finish(&self.workshop)?;
+            self.tally.note(&ended);
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self, jobs: &mut Vec<Job>) -> Result<()> {
+        let mut going = Vec::new();
+        for job in jobs.drain(..) {
+            match job.poll(&self.workshop)? {
+                jobs::Polled::Going(job) => going.push(*job),
+                jobs::Polled::Ended(ended) => {
+                    if matches!(ended, Ended::Died { kind: Kind::Sync, .. }) {
+                        self.sync_from = Instant::now() + SYNC_PAUSE;
+                    }
+                    self.tally.note(&ended);
+                }
+            }
+        }
+        *jobs = going;
+        Ok(())
+    }
+
+    /// Ends the server, in order or not, with clients at work, and starts it anew.
+    fn restart(&mut self, jobs: &mut Vec<Job>) -> Result<()> {
+        jobs.iter_mut().for_each(Job::expect_loss);
+        let signal = if self.noise.below(2) == 0 { Signal::Kill } else { Signal::Interrupt };
+        self.server.end_by(signal)?;
+        for job in jobs.drain(..) {
+            self.tally.note(&job.finish(&self.workshop)?);
+        }
+        self.server = self.shiplane.serve_writable(&self.served, &self.state)?;
+        self.tally.restarts += 1;
+        self.series = Series::default();
+        Ok(())
+    }
+
+    fn judge(self) -> Result<()> {
+        let Self { server, series, tally, workshop, .. } = self;
+        let judged = series.judge();
+        println!("\n{}", units::table(&series.rows()));
+        println!("{tally}");
+        let equal = workshop.compare_syncs(&server);
+        server.stop()?;
+        judged?;
+        equal
+    }
+}
+
+impl Tally {
+    fn note(&mut self, ended: &Ended) {
+        match ended {
+            Ended::Done(kind) => self.done[*kind as usize] += 1,
+            Ended::Died { signal: Signal::Kill, .. } => self.killed += 1,
+            Ended::Died { .. } => self.interrupted += 1,
+            Ended::WithServer => self.with_server += 1,
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { done: [get, push, sync, calls], killed, interrupted, with_server, restarts } = self;
+        write!(
+            f,
+            "whole and equal: {get} gets, {push} pushes, {sync} syncs, and {calls} times 1,000 calls and 3,200 at a \
+             time by 64; {killed} clients killed, {interrupted} interrupted, {with_server} lost with the server in {restarts} restarts"
+        )
+    }
+}
+
+/// What interrupted pushes and syncs have left beside the files.
+fn leftovers(root: &Path) -> u64 {
+    // What vanishes while it is looked at is no leftover.
+    let entries = WalkDir::new(root).into_iter().filter_map(Result::ok);
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(OURS)).count() as u64
+}
+
+/// How our journals and temporary files begin.
+const OURS: &str = ".shiplane-";
+
+/// Some files, so that a transfer is many chunks and short enough for many transfers.
+const TREE: Size = Size { large_bytes: 12 << 20, small_files: 100, directories: 5 };
+
+const ROOM_BYTES: u64 = 512 << 20;
+
+const KEYS: usize = 4;
+
+/// At a time.
+const CLIENTS: usize = 2;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The idle timeout and some more.
+const SYNC_PAUSE: Duration = Duration::from_secs(33);
+
+const POLL: Duration = Duration::from_millis(5);

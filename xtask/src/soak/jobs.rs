@@ -1,0 +1,259 @@
+//! What clients do, how they die, and whether what they say is true.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::compare;
+use crate::dataset::{self, Noise, Size};
+use crate::load::Program;
+use crate::process::{Running, Signal};
+use crate::scratch::Scratch;
+use crate::shiplane::{Server, Shiplane};
+
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Get,
+    Push,
+    Sync,
+    Calls,
+}
+
+pub(super) const KINDS: usize = 4;
+
+/// Where clients work.
+pub(super) struct Workshop<'a> {
+    shiplane: &'a Shiplane,
+    program: &'a Program,
+    scratch: &'a Path,
+    served: PathBuf,
+    keys: PathBuf,
+    /// The clients' own key and state.
+    home: PathBuf,
+}
+
+/// A client under way.
+#[derive(Debug)]
+pub(super) struct Job {
+    running: Running,
+    kind: Kind,
+    /// Which of the places of its kind it works in: nobody else does.
+    slot: u64,
+    fate: Option<(Instant, Signal)>,
+    died: Option<Signal>,
+    /// The server is about to end.
+    may_fail: bool,
+    started: Instant,
+}
+
+/// How a client has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ended {
+    /// In success, which was true.
+    Done(Kind),
+    /// Before that, by our hand.
+    Died {
+        kind: Kind,
+        signal: Signal,
+    },
+    WithServer,
+}
+
+/// A look at a job.
+pub(super) enum Polled {
+    Going(Box<Job>),
+    Ended(Ended),
+}
+
+impl<'a> Workshop<'a> {
+    pub(super) fn set(
+        shiplane: &'a Shiplane,
+        program: &'a Program,
+        scratch: &'a Scratch,
+        served: &Path,
+        keys: PathBuf,
+    ) -> Result<Self> {
+        let home = scratch.directory("clients")?;
+        let workshop =
+            Self { shiplane, program, scratch: scratch.path(), served: served.to_path_buf(), keys, home };
+        fs::create_dir_all(workshop.place(Kind::Sync, 0)).context("cannot make what is synced")?;
+        for slot in 0..SLOTS {
+            let source = workshop.place(Kind::Push, slot);
+            fs::create_dir_all(&source).with_context(|| format!("cannot make {}", source.display()))?;
+            dataset::make(&source, PUSHED)?;
+        }
+        Ok(workshop)
+    }
+
+    /// Starts a client that does something in a place where none of `busy` is at work.
+    pub(super) fn start(
+        &self,
+        server: &Server,
+        noise: &mut Noise,
+        busy: &[(Kind, u64)],
+        may_sync: bool,
+    ) -> Result<Job> {
+        let (kind, slot) = loop {
+            let kind = MIX[noise.below(MIX.len() as u64) as usize];
+            // One dataset is synced, by one at a time.
+            let slot = if kind == Kind::Sync { 0 } else { noise.below(SLOTS) };
+            if !busy.contains(&(kind, slot)) && (may_sync || kind != Kind::Sync) {
+                break (kind, slot);
+            }
+        };
+        let fate = match noise.below(8) {
+            0 | 1 => Some(Signal::Kill),
+            2 => Some(Signal::Interrupt),
+            _ => None,
+        };
+        let fate =
+            fate.map(|signal| (Instant::now() + Duration::from_millis(noise.below(MAX_LIFE_MS)), signal));
+        let mut command = self.command(kind, slot, server, noise)?;
+        let log = self.log(kind, slot);
+        let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let running = Running::start(format!("{kind:?}"), &mut command)?;
+        Ok(Job { running, kind, slot, fate, died: None, may_fail: false, started: Instant::now() })
+    }
+
+    fn command(&self, kind: Kind, slot: u64, server: &Server, noise: &mut Noise) -> Result<Command> {
+        let place = self.place(kind, slot);
+        let client = |verb, path| self.shiplane.client(verb, server, path, &place, &self.home);
+        Ok(match kind {
+            Kind::Get => client("get", "tree"),
+            Kind::Push => {
+                // The same name with other content each time.
+                dataset::noisy_file(&place.join("changing"), 1 << 20, noise)?;
+                let mut command = client("push", "");
+                command.arg("--overwrite");
+                command
+            }
+            Kind::Sync => {
+                let file = place.join(noise.below(SYNCED_FILES).to_string());
+                dataset::noisy_file(&file, 1 << 16, noise)?;
+                client("sync", SYNCED)
+            }
+            Kind::Calls => self.program.calls(server, &self.keys)?,
+        })
+    }
+
+    fn log(&self, kind: Kind, slot: u64) -> PathBuf {
+        self.scratch.join(format!("{kind:?} {slot}.log"))
+    }
+
+    /// Brings both sides together once more, now that nobody dies, and compares them.
+    pub(super) fn compare_syncs(&self, server: &Server) -> Result<()> {
+        let place = self.place(Kind::Sync, 0);
+        if !self.served.join(SYNCED).exists() {
+            return Ok(()); // Too short a soak for a single one.
+        }
+        let mut command = self.shiplane.client("sync", server, SYNCED, &place, &self.home);
+        let sync = Running::start("the last sync", command.arg("--quiet"))?;
+        sync.wait(JOB_LIMIT)?.expect_success("the last sync")?;
+        expect_equal(&place, &self.served.join(SYNCED))
+    }
+
+    fn place(&self, kind: Kind, slot: u64) -> PathBuf {
+        self.scratch.join(format!("{kind:?} {slot}"))
+    }
+
+    /// Whether what has ended in success is true; what is not needed any more is removed.
+    fn judge(&self, kind: Kind, slot: u64) -> Result<()> {
+        let place = self.place(kind, slot);
+        match kind {
+            Kind::Get => {
+                expect_equal(&self.served.join("tree"), &place.join("tree"))?;
+                fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))
+            }
+            Kind::Push => {
+                let name = place.file_name().context("a place has a name")?;
+                expect_equal(&place, &self.served.join(name))
+            }
+            // Compared when nobody writes any more.
+            Kind::Sync | Kind::Calls => Ok(()),
+        }
+    }
+}
+
+impl Job {
+    /// What it does, and where.
+    pub(super) fn place(&self) -> (Kind, u64) {
+        (self.kind, self.slot)
+    }
+
+    /// From here on it may fail, as the server does.
+    pub(super) fn expect_loss(&mut self) {
+        self.may_fail = true;
+    }
+
+    /// Looks whether it has ended; kills it if its time has come.
+    pub(super) fn poll(mut self, workshop: &Workshop<'_>) -> Result<Polled> {
+        if self.running.poll()?.is_some() {
+            return self.end(workshop).map(Polled::Ended);
+        }
+        if let Some((at, signal)) = self.fate
+            && at <= Instant::now()
+        {
+            self.running.signal(signal)?;
+            (self.died, self.fate) = (Some(signal), None);
+        }
+        if self.started.elapsed() > JOB_LIMIT {
+            bail!("{:?} does not end", self.kind);
+        }
+        Ok(Polled::Going(Box::new(self)))
+    }
+
+    /// Waits for its end, and kills it no more.
+    pub(super) fn finish(mut self, workshop: &Workshop<'_>) -> Result<Ended> {
+        self.running.expect_end(JOB_LIMIT)?;
+        self.end(workshop)
+    }
+
+    fn end(self, workshop: &Workshop<'_>) -> Result<Ended> {
+        let Self { running, kind, slot, died, may_fail, .. } = self;
+        let exit = running.wait(JOB_LIMIT)?;
+        if exit.status.success() {
+            workshop.judge(kind, slot).with_context(|| format!("{kind:?} says that it is done"))?;
+            return Ok(Ended::Done(kind));
+        }
+        match died {
+            Some(signal) => Ok(Ended::Died { kind, signal }),
+            None if may_fail => Ok(Ended::WithServer),
+            None => {
+                let said = fs::read_to_string(workshop.log(kind, slot)).unwrap_or_default();
+                bail!("{kind:?} ended with {}: {said}", exit.status)
+            }
+        }
+    }
+}
+
+fn expect_equal(original: &Path, copy: &Path) -> Result<()> {
+    let differences = compare::trees(original, copy)?;
+    match differences.first() {
+        None => Ok(()),
+        Some(found) => bail!("{} is not as {}: {found:?}", copy.display(), original.display()),
+    }
+}
+
+/// How often each is chosen.
+const MIX: [Kind; 6] = [Kind::Get, Kind::Get, Kind::Push, Kind::Push, Kind::Sync, Kind::Calls];
+
+/// What is synced, beneath what is served.
+const SYNCED: &str = "shared";
+const SYNCED_FILES: u64 = 20;
+
+/// Many times what any of them takes.
+const JOB_LIMIT: Duration = Duration::from_secs(90);
+
+/// Places of each kind.
+const SLOTS: u64 = 4;
+
+/// About as long as the longest client lives by itself.
+const MAX_LIFE_MS: u64 = 600;
+
+/// What a push sends, beside one file that changes.
+const PUSHED: Size = Size { large_bytes: 4 << 20, small_files: 30, directories: 3 };

@@ -1,0 +1,64 @@
+//! What the kernel says of a running process: memory, descriptors, threads.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+/// One look at a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Vitals {
+    /// The most that was ever resident.
+    pub(crate) peak_bytes: u64,
+    /// What is resident now.
+    pub(crate) resident_bytes: u64,
+    pub(crate) descriptors: u64,
+    pub(crate) threads: u64,
+}
+
+impl Vitals {
+    /// Of the process `pid`, which must be running.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))
+            .with_context(|| format!("process {pid} is gone"))?;
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))
+            .with_context(|| format!("cannot look at the descriptors of {pid}"))?;
+        Self::parse(&status, descriptors.count() as u64)
+    }
+
+    fn parse(status: &str, descriptors: u64) -> Result<Self> {
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let word = line.and_then(|rest| rest.split_whitespace().next());
+            let number: Option<u64> = word.and_then(|word| word.parse().ok());
+            number.with_context(|| format!("/proc says nothing of {name}"))
+        };
+        Ok(Self {
+            peak_bytes: number("VmHWM:")? << 10,
+            resident_bytes: number("VmRSS:")? << 10,
+            descriptors,
+            threads: number("Threads:")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_read() {
+        let status = "Name:\tshiplane\nVmHWM:\t   48312 kB\nVmRSS:\t   48000 kB\nThreads:\t3\n";
+        let vitals = Vitals::parse(status, 17).unwrap();
+        let expected =
+            Vitals { peak_bytes: 48312 << 10, resident_bytes: 48000 << 10, descriptors: 17, threads: 3 };
+        assert_eq!(vitals, expected);
+        assert!(Vitals::parse("VmHWM: 1 kB\nVmRSS: x kB\nThreads: 1\n", 0).is_err());
+    }
+
+    #[test]
+    fn of_ourselves_there_is_something_to_tell() {
+        let vitals = Vitals::of(std::process::id()).unwrap();
+        assert!(vitals.resident_bytes > 100_000 && vitals.peak_bytes >= vitals.resident_bytes, "{vitals:?}");
+        assert!(vitals.descriptors >= 3 && vitals.threads >= 1, "{vitals:?}");
+    }
+}

@@ -205,9 +205,16 @@ impl Destination {
             })
     }
 
-    /// Whether an earlier run of the job was cut.
-    pub(crate) fn was_resumed(&self) -> bool {
-        self.inner.was_resumed
+    /// Says that what is found here counts as much as what this run writes: [`finish`](Self::finish) makes it
+    /// durable as well.
+    pub(crate) fn rely_on_what_is_here(&self) {
+        lock(&self.inner.state).relies_on_others = true;
+    }
+
+    /// Whether there is something to finish though this run writes nothing: an earlier run was cut, or what is
+    /// here may not be durable yet.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.inner.was_resumed || lock(&self.inner.state).relies_on_others
     }
 
     /// How much of a transfer's payload is a chunk, as was asked for.

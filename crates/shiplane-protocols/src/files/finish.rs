@@ -118,7 +118,10 @@ impl Inner {
 
     fn make_all_durable(&self) -> Result<(), DestinationError> {
         self.sync_dirs()?;
-        let relies_on_others = self.was_resumed || lock(&self.state).summary.identical_files > 0;
+        let relies_on_others = {
+            let state = lock(&self.state);
+            self.was_resumed || state.relies_on_others || state.summary.identical_files > 0
+        };
         if relies_on_others {
             // Found, not written by this run: whoever wrote them may not have synced them.
             platform::sync_filesystem(&self.root().dir)

@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) has_changes: bool,
     /// Whether there may be temporary files of this job that its journal does not know.
     pub(super) has_strays: bool,
+    /// Whether what this run finds here, and has not written, must be durable at its end too.
+    pub(super) relies_on_others: bool,
     /// The system failed to make something durable: this run cannot end well any more.
     pub(super) is_poisoned: bool,
     pub(super) is_finished: bool,

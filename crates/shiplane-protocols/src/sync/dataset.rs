@@ -123,6 +123,13 @@ impl Dataset {
                 tracing::warn!(%error, "the digests of files are not kept: the next sync reads them again");
             }
             let scanned = scanned?;
+            // What was here at the end of the last sync was made durable then. Anything else may be what one left
+            // that was cut, and the other side is about to count on it.
+            let root = scanned.manifest.root();
+            let is_settled = dataset.bases.first().is_some_and(|base| base.root() == root);
+            if let Some(writable) = site.writable.as_ref().filter(|_| !is_settled) {
+                writable.destination.rely_on_what_is_here();
+            }
             dataset.site = Some(site);
             dataset.manifest = scanned.manifest.into();
             dataset.seen = scanned.seen.into();
@@ -148,7 +155,7 @@ impl Dataset {
     /// received, if one was cut; nothing is done on the disk otherwise.
     pub(crate) fn settle_leftovers(&self) -> Result<(), SyncError> {
         match self.view() {
-            Some(view) if view.destination.was_resumed() => Ok(view.destination.finish().map(drop)?),
+            Some(view) if view.destination.is_unsettled() => Ok(view.destination.finish().map(drop)?),
             Some(_) | None => Ok(()),
         }
     }

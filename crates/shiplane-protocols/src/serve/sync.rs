@@ -155,10 +155,12 @@ impl Running {
     }
 
     async fn sync(&mut self) -> Result<(), Fault> {
-        let dataset = blocking(self.opening()).await?;
+        let mut dataset = blocking(self.opening()).await?;
         let root = dataset.manifest().root();
+        let known: Vec<_> = self.request.bases.iter().map(|root| Digest::from_bytes(*root)).collect();
         if *root.as_bytes() == self.request.root {
             let remembered = blocking(move || {
+                dataset.common_base(&known);
                 dataset.settle_leftovers()?;
                 dataset.remember(dataset.manifest())
             });
@@ -167,9 +169,7 @@ impl Running {
             self.begun.opened(SyncResponse::Same);
             return Ok(());
         }
-        let known: Vec<_> = self.request.bases.iter().map(|root| Digest::from_bytes(*root)).collect();
         let (dataset, base, changes) = blocking(move || {
-            let mut dataset = dataset;
             let base = dataset.common_base(&known);
             let changes = dataset.changes_since(&base);
             Ok((dataset, base, changes))

@@ -125,10 +125,22 @@ impl BaseStore {
     }
 
     /// As [`save`](Self::save), but keeps what was common before as well: the other side may not come as far.
-    pub(super) fn advance(&self, key: BaseKey, base: &Manifest) -> Result<(), BaseError> {
+    ///
+    /// `common` is the root of what this sync began with, if that is known. A base that only this side has got to
+    /// does not take the place of one that both have: else after two syncs of which the other side missed the
+    /// end nothing would be common any more, and what one side has removed would come back.
+    pub(super) fn advance(
+        &self,
+        key: BaseKey,
+        base: &Manifest,
+        common: Option<Digest>,
+    ) -> Result<(), BaseError> {
+        let is_common = |current: &Manifest| common.is_none_or(|common| common == current.root());
         match self.load(key) {
             Ok(current) if current.root() == base.root() && !base.is_empty() => return Ok(()),
-            Ok(current) if !current.is_empty() => self.save(key.previous(), &current)?,
+            Ok(current) if !current.is_empty() && is_common(&current) => {
+                self.save(key.previous(), &current)?
+            }
             Ok(_) | Err(BaseError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -212,14 +224,33 @@ mod tests {
         });
         assert_eq!(store.generations(key(1)).unwrap(), []);
         for base in bases.iter().chain(&bases[2..]) {
-            store.advance(key(1), base).unwrap();
+            store.advance(key(1), base, None).unwrap();
         }
         assert_eq!(store.generations(key(1)).unwrap(), [bases[2].clone(), bases[1].clone()]);
         let path = store.path_of(key(1));
         fs::write(&path, b"damaged").unwrap();
         assert_eq!(store.generations(key(1)).unwrap(), [bases[1].clone()]);
-        store.advance(key(1), &bases[0]).unwrap();
+        store.advance(key(1), &bases[0], None).unwrap();
         assert_eq!(store.generations(key(1)).unwrap(), [bases[0].clone(), bases[1].clone()]);
+    }
+
+    #[test]
+    fn what_both_have_is_kept_however_often_the_other_side_misses_the_end() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let store = BaseStore::new(dir.path().into());
+        let [common, missed, newest] = ["a", "b", "c"].map(|name| {
+            let mut base = small();
+            base.insert(RelPath::parse(name.as_bytes()).unwrap(), Node::Directory);
+            base
+        });
+        store.advance(key(1), &common, None).unwrap();
+        for base in [&missed, &newest] {
+            store.advance(key(1), base, Some(common.root())).unwrap();
+            assert_eq!(store.generations(key(1)).unwrap(), [base.clone(), common.clone()]);
+        }
+        // Now the other side has come as far.
+        store.advance(key(1), &missed, Some(newest.root())).unwrap();
+        assert_eq!(store.generations(key(1)).unwrap(), [missed, newest]);
     }
 
     #[test]

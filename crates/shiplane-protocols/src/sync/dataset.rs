@@ -82,6 +82,8 @@ pub(crate) struct Dataset {
     pub(crate) skipped: Vec<(SkipReason, String)>,
     /// What was common with the peer, the newest first.
     bases: Vec<Manifest>,
+    /// The root of the one that both sides begin with, if it is known.
+    common: Option<Digest>,
     key: BaseKey,
     state: SyncState,
 }
@@ -113,6 +115,7 @@ impl Dataset {
             unknown: BTreeSet::new(),
             skipped: Vec::new(),
             bases: state.bases().generations(key)?,
+            common: None,
             key,
             state: state.clone(),
         };
@@ -174,9 +177,11 @@ impl Dataset {
     }
 
     /// The newest state that both remember; nothing if there is none.
-    pub(crate) fn common_base(&self, theirs: &[Digest]) -> Manifest {
+    pub(crate) fn common_base(&mut self, theirs: &[Digest]) -> Manifest {
         let is_common = |base: &&Manifest| theirs.contains(&base.root());
-        self.bases.iter().find(is_common).cloned().unwrap_or_default()
+        let common = self.bases.iter().find(is_common).cloned();
+        self.common = common.as_ref().map(Manifest::root);
+        common.unwrap_or_default()
     }
 
     /// What has changed here since `base`. What seems to have been deleted is looked for once more: a file
@@ -194,7 +199,7 @@ impl Dataset {
 
     /// Remembers `base` as what is common now.
     pub(crate) fn remember(&self, base: &Manifest) -> Result<(), SyncError> {
-        Ok(self.state.bases().advance(self.key, &without_times(base))?)
+        Ok(self.state.bases().advance(self.key, &without_times(base), self.common)?)
     }
 }
 

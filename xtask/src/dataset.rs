@@ -46,9 +46,12 @@ pub(crate) fn make(root: &Path, size: Size) -> Result<()> {
     odd_entries(root, &mut noise)
 }
 
-/// Writes a file of the next `len_bytes` of `noise`.
+/// Writes a file of the next `len_bytes` of `noise`, in place of whatever has that name.
 #[cfg(target_os = "linux")]
 pub(crate) fn noisy_file(path: &Path, len_bytes: u64, noise: &mut Noise) -> Result<()> {
+    if path.exists() {
+        fs::remove_file(path).with_context(|| format!("cannot remove {path:?}"))?;
+    }
     write_noise(path, len_bytes, noise)
 }
 

@@ -124,7 +124,11 @@ impl<'a> Workshop<'a> {
         let place = self.place(kind, slot);
         let client = |verb, path| self.shiplane.client(verb, server, path, &place, &self.home);
         Ok(match kind {
-            Kind::Get => client("get", "tree"),
+            Kind::Get => {
+                // So that it lands in there, in a first run as in one that goes on.
+                fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+                client("get", "tree")
+            }
             Kind::Push => {
                 // The same name with other content each time.
                 dataset::noisy_file(&place.join("changing"), 1 << 20, noise)?;

@@ -140,6 +140,10 @@ pub const SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 /// streams hold is bounded by the connection's window, not by their number.
 pub const MAX_CONCURRENT_STREAMS: u32 = 320;
 
+/// 64, until the peer opens the first: quinn sets aside some 60 bytes for each, which a thousand idle connections
+/// need not have.
+pub(crate) const STREAMS_AT_FIRST: u32 = 64;
+
 /// One stream: a guest has one thing to say.
 pub(crate) const GUEST_MAX_CONCURRENT_STREAMS: u32 = 1;
 

@@ -137,6 +137,13 @@ impl PeerConnection {
         self.guest.load(Ordering::Acquire)
     }
 
+    /// The peer has opened its first stream.
+    pub(crate) fn is_used(&self) {
+        if !self.is_guest() {
+            self.connection.set_max_concurrent_bi_streams(self.config.max_concurrent_streams.into());
+        }
+    }
+
     /// Lifts a guest's limits, once it is authorised.
     pub fn promote(&self) {
         self.connection.set_max_concurrent_bi_streams(self.config.max_concurrent_streams.into());

@@ -18,7 +18,7 @@ use crate::{
     close,
     config::{
         FIRST_RECEIVE_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, INCOMING_BUFFER_BYTES,
-        RETRY_ABOVE_HANDSHAKES, TransportConfig,
+        RETRY_ABOVE_HANDSHAKES, STREAMS_AT_FIRST, TransportConfig,
     },
     congestion,
     connection::PeerConnection,
@@ -364,7 +364,7 @@ impl Inner {
         // Asked again: the answer may have changed since the handshake began.
         let admission = self.trust.admit(&peer);
         let streams = match admission {
-            Admission::Trusted => self.config.max_concurrent_streams,
+            Admission::Trusted => self.config.max_concurrent_streams.min(STREAMS_AT_FIRST),
             Admission::Guest => GUEST_MAX_CONCURRENT_STREAMS,
             Admission::Refused => {
                 close::close(&connection, Code::Unauthorised);
@@ -509,7 +509,7 @@ pub(crate) fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
     let idle_timeout =
         quinn::IdleTimeout::try_from(config.idle_timeout).unwrap_or_else(|_| quinn::VarInt::MAX.into());
     let mut quic = quinn::TransportConfig::default();
-    quic.max_concurrent_bidi_streams(config.max_concurrent_streams.into())
+    quic.max_concurrent_bidi_streams(config.max_concurrent_streams.min(STREAMS_AT_FIRST).into())
         .max_concurrent_uni_streams(0u32.into())
         .datagram_receive_buffer_size(None)
         .stream_receive_window(config.stream_receive_window_bytes.into())

@@ -161,6 +161,7 @@ pub(crate) fn start(
     header_timeout: Duration,
 ) {
     tokio::spawn(async move {
+        let mut idle_owner = Some(owner.clone());
         loop {
             let halves = tokio::select! {
                 biased;
@@ -170,6 +171,9 @@ pub(crate) fn start(
                 },
                 () = feed.outlets.transfers.expire_next() => continue,
             };
+            if let Some(owner) = idle_owner.take().and_then(|owner| owner.upgrade()) {
+                owner.is_used();
+            }
             let mut stream =
                 Unclassified { stream: BiStream::new(halves, &in_use), reader: OpeningReader::new() };
             // Mostly the first bytes come with the stream itself, and calls are many.

@@ -107,14 +107,18 @@ impl Machine {
         }
     }
 
-    /// Cuts the power, and has it start with what is left on its disk.
+    /// Cuts the power, and has it start with what is left on its disk, at the same place: by that it is known what a
+    /// dataset had in common with another.
     fn cut_power(&self, faults: DiskFaults, heal_in: Duration, rng: Rng) -> Result<(), Violation> {
-        let target = self.directory().with_extension(self.lock().disks.len().to_string());
+        let (directory, cuts) = (self.directory(), self.lock().disks.len());
         if let Some(disk) = self.disk() {
+            let left = directory.with_extension(cuts.to_string());
             disk.cut_power();
-            disk.leave_at(&target)?;
+            disk.leave_at(&left)?;
+            disk.retire();
+            fs::rename(&directory, directory.with_extension(format!("{cuts}-before")))?;
+            fs::rename(&left, &directory)?;
         }
-        self.lock().directory = target;
         self.begin_faults(DiskFaults { crash_at: None, ..faults }, heal_in, rng)
     }
 

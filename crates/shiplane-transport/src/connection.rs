@@ -380,7 +380,7 @@ impl PeerConnection {
 
     /// The peer's next request; `None` once the connection has ended. One consumer; cancel-safe.
     pub async fn next_call(&self) -> Option<InboundCall> {
-        self.inboxes.calls.lock().await.recv().await
+        self.calls().await.next().await
     }
 
     /// As [`next_call`](Self::next_call), for one call after another. Whoever else wants one waits until this is

@@ -12,7 +12,7 @@ pub(crate) mod send;
 mod threads;
 
 use self::hashing::SideBySide;
-use crate::rate::RateLimiter;
+use crate::{config::TransportConfig, rate::RateLimiter};
 
 /// How many buffers may lie between the disk thread and the stream, beside the one that either works on.
 const PIPELINE_DEPTH: usize = 1;
@@ -49,6 +49,11 @@ impl std::fmt::Debug for LaneOptions {
 }
 
 impl LaneOptions {
+    /// Of these options, or else the transport's.
+    fn buffer_len_bytes(&self, config: &TransportConfig) -> usize {
+        self.buffer_len_bytes.unwrap_or(config.buffer_len_bytes)
+    }
+
     /// Whom to hash a chunk of that size with.
     fn hashes_whole(&self, len_bytes: u64) -> Option<&SideBySide> {
         self.hashing.as_ref().filter(|_| len_bytes <= SideBySide::MAX_LEN_BYTES)

@@ -57,7 +57,7 @@ async fn store_flowing<S: ChunkSink>(
     options: &LaneOptions,
 ) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
     let TransportConfig { progress_timeout, lane_threads, .. } = *config;
-    let buffer_len_bytes = options.buffer_len_bytes.unwrap_or(config.buffer_len_bytes);
+    let buffer_len_bytes = options.buffer_len_bytes(config);
     let frame_len_bytes = offer.len_bytes() + Digest::LEN_BYTES as u64;
     let (batches, pipeline) = mpsc::channel(PIPELINE_DEPTH);
     let writer_options = options.clone();

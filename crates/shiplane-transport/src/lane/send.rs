@@ -44,7 +44,7 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
     options: &LaneOptions,
 ) -> Result<SentChunk, SendChunkError> {
     let TransportConfig { progress_timeout, lane_threads, .. } = *config;
-    let buffer_len_bytes = options.buffer_len_bytes.unwrap_or(config.buffer_len_bytes);
+    let buffer_len_bytes = options.buffer_len_bytes(config);
     let BiStream { mut send, mut recv } = stream;
     let len_bytes = source.len_bytes();
     // Present until the chunk is acknowledged: the next one on this lane comes right after it.

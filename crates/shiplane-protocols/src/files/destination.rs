@@ -1,5 +1,6 @@
 //! The receiving side: where a transfer lands, and what it holds on to while it runs.
 
+use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use super::leftovers::Leftovers;
 use super::names::JobKey;
 use super::plan::Plan;
 use super::platform::{self, Kind};
+use super::rearrange::DatasetLock;
 use super::source::SourceRoot;
 use super::state::{State, Summary};
 use super::writer::ChunkWriter;
@@ -131,6 +133,8 @@ impl Destination {
                 leftovers: Mutex::new(opened.leftovers),
                 handles: Handles::default(),
                 is_abandoned: AtomicBool::new(false),
+                dataset: Mutex::default(),
+                held: Mutex::default(),
             }),
         })
     }
@@ -311,6 +315,10 @@ pub(super) struct Inner {
     pub(super) leftovers: Mutex<Leftovers>,
     pub(super) handles: Handles,
     pub(super) is_abandoned: AtomicBool,
+    /// Of a sync: nobody else on this machine changes the dataset.
+    pub(super) dataset: Mutex<Option<DatasetLock>>,
+    /// The last to go.
+    pub(super) held: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Inner {
@@ -398,6 +406,8 @@ impl Drop for Inner {
     /// created, unless there is something in it. Then the journal is what tells the next run that the
     /// directory is its own.
     fn drop(&mut self) {
+        // Its name would keep a directory that was created for nothing.
+        *lock(&self.dataset) = None;
         let journal = lock(&self.journal);
         let state = lock(&self.state);
         let has_filled = state.has_changes && !self.created.is_empty();

@@ -43,7 +43,7 @@ pub use names::{JobKey, NameRefused};
 pub use plan::Plan;
 pub use platform::Kind;
 pub(crate) use publish::Place;
-pub(crate) use rearrange::{DatasetLock, check_name};
+pub(crate) use rearrange::check_name;
 pub use scan::{Scan, Scanned};
 pub(crate) use source::Current;
 pub use source::{Source, SourceFile, SourceRoot};

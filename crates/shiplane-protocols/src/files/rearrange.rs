@@ -3,7 +3,9 @@
 //! Nothing here decides: whoever calls has looked, immediately before, whether what is there is still what
 //! is to be changed.
 
+use std::any::Any;
 use std::io;
+use std::sync::Arc;
 
 use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath};
 
@@ -21,14 +23,14 @@ use super::{dirs::DirHandle, lock, parallel};
 
 /// Held while a dataset is synced, so that no other sync on this machine changes it at the same time.
 #[derive(Debug)]
-pub(crate) struct DatasetLock(Journal);
+pub(super) struct DatasetLock(Journal);
 
 impl DatasetLock {
     /// Takes the lock of the dataset that `root` is.
     ///
     /// # Errors
     /// [`DestinationError::Busy`] while another sync, of whichever process, holds it.
-    pub(crate) fn take(root: &SourceRoot) -> Result<Self, DestinationError> {
+    fn take(root: &SourceRoot) -> Result<Self, DestinationError> {
         let failed = |error| DestinationError::io(Operation::Open, b".", error);
         let dir = root.directory().ok_or_else(|| failed(io::ErrorKind::NotADirectory.into()))?;
         let dir = DirHandle::new(dir.try_clone().map_err(failed)?).map_err(failed)?;
@@ -53,6 +55,21 @@ pub(crate) fn check_name(path: &RelPath) -> Result<(), NameRefused> {
 }
 
 impl Destination {
+    /// Takes the lock of the dataset that `root` is. It is held for as long as this destination or a writer of
+    /// it is there, since until then something may be written.
+    ///
+    /// # Errors
+    /// As for [`DatasetLock::take`].
+    pub(crate) fn lock_dataset(&self, root: &SourceRoot) -> Result<(), DestinationError> {
+        *lock(&self.inner.dataset) = Some(DatasetLock::take(root)?);
+        Ok(())
+    }
+
+    /// Drops `held` once this destination and all its writers are gone.
+    pub(crate) fn hold(&self, held: Arc<dyn Any + Send + Sync>) {
+        *lock(&self.inner.held) = Some(held);
+    }
+
     /// As [`plan`](Self::plan), for a file that is known not to be the one that is here.
     pub(crate) fn plan_anew(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
         let plan = self.inner.plan_anew(index, entry)?;

@@ -393,8 +393,8 @@ const MAX_PUSHES_PER_PEER: usize = 32;
 /// before it would give up.
 const SETTLE_WAIT: Duration = Duration::from_secs(10);
 
-/// 5 s, half of what the caller waits: an earlier push ends at once unless its disk holds it up.
-const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// 5 s, half of what the caller waits: what was begun earlier ends at once unless its disk holds it up.
+pub(super) const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// 64 KiB: below it every chunk is mostly its own overhead of a stream and a round trip.
 const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;

@@ -9,12 +9,16 @@ use std::{
 };
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
-use shiplane_transport::{Claim, PeerConnection, blocking};
+use shiplane_transport::{Claim, PeerConnection, PeerId, blocking};
 use shiplane_wire::{Digest, RelPath, TransferId, escape};
 use tokio_util::sync::CancellationToken;
 
 use self::sessions::{Begun, Sessions};
-use super::{FileServer, targets::TargetClaim};
+use super::{
+    FileServer,
+    push::TAKE_OVER_TIMEOUT,
+    targets::{TargetClaim, Targets},
+};
 use crate::{
     files::{JobKey, SourceError},
     methods::{denied, not_served, not_taken},
@@ -87,12 +91,9 @@ impl FileServer {
         if let Some(known) = syncing.sessions.find(context.peer, request.sync) {
             return known.opened(&request, answer_wait(&context)).await;
         }
-        let busy = || Fault::new(FaultCode::Busy, "somebody else is writing there");
-        // A job that no push has: none takes over from a sync.
-        let job = JobKey::new(context.peer.as_bytes(), &request.path);
         let name = match request.dry_run {
             true => None,
-            false => Some(writing.targets.claim(&request.path, job).ok_or_else(busy)?),
+            false => Some(claim_name(&writing.targets, context.peer, &request).await?),
         };
         let claim = context.connection.claim(TransferId::from_bytes(request.sync));
         let claim =
@@ -139,11 +140,15 @@ impl Running {
     async fn run(mut self) {
         let (peer, path) = (self.connection.peer_id(), escape(&self.request.path).to_string());
         let (abort, connection) = (self.abort.clone(), Arc::clone(&self.connection));
+        let taken_over = self.name.as_ref().map(TargetClaim::give_up).unwrap_or_default();
         let ended = tokio::select! {
             ended = self.sync() => ended,
             () = abort.cancelled() => Err(gone("the peer has given it up")),
+            () = taken_over.cancelled() => Err(gone("the peer has begun it anew")),
             _ = connection.closed() => Err(gone("the connection has ended")),
         };
+        // Whatever reads files for it stops.
+        abort.cancel();
         match &ended {
             Ok(()) => tracing::info!(peer = %peer.short(), path, "synced"),
             Err(fault) => tracing::warn!(peer = %peer.short(), path, %fault, "sync failed"),
@@ -196,6 +201,8 @@ impl Running {
         let (server, peer) = (Arc::clone(&self.server), self.connection.peer_id());
         let (path, dry_run) = (self.request.path.clone(), self.request.dry_run);
         let cancel = self.abort.clone();
+        // Whoever takes over waits for what this has begun, too.
+        let under_way = self.name.as_ref().map(TargetClaim::under_way);
         move || {
             let syncing = server.syncing.as_ref().ok_or(SyncError::Abandoned)?;
             let site = if dry_run {
@@ -203,7 +210,12 @@ impl Running {
             } else {
                 let may_create = |path: &[u8]| server.access.may_write(&peer, path, Instant::now()).is_ok();
                 let chunk_len_bytes = server.options.chunk_len_bytes;
-                Some(Site::to_change(&server.root, &path, peer.as_bytes(), chunk_len_bytes, &may_create)?)
+                let site =
+                    Site::to_change(&server.root, &path, peer.as_bytes(), chunk_len_bytes, &may_create)?;
+                if let Some(under_way) = under_way {
+                    site.hold(under_way);
+                }
+                Some(site)
             };
             let options = ScanOptions { cancel, ..ScanOptions::default() };
             let local = syncing.local_name(&path);
@@ -282,6 +294,17 @@ impl Running {
         self.begun.settled(done);
         Ok(())
     }
+}
+
+/// Takes the place that is synced with. What the peer has left of an earlier sync of the same two datasets is ended
+/// first, whether its connection has been found dead or not (SPEC 5.14).
+async fn claim_name(targets: &Targets, peer: PeerId, request: &SyncRequest) -> Result<TargetClaim, Fault> {
+    // A job that no push has: none takes over from a sync.
+    let job = JobKey::new(peer.as_bytes(), &[&request.source[..], &request.path].concat());
+    // Busy, then, if it does not end in time.
+    let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, targets.take_over(&request.path, job)).await;
+    let busy = || Fault::new(FaultCode::Busy, "somebody else is writing there");
+    targets.claim(&request.path, job).ok_or_else(busy)
 }
 
 /// To say that there is no answer yet is a sign of life, and must come in time.

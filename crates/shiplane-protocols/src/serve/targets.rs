@@ -1,4 +1,4 @@
-//! What pushes write to, so that no two write to the same place at a time.
+//! What pushes and syncs write to, so that no two write to the same place at a time.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::files::{Destination, DestinationError, JobKey};
 
-/// The paths that pushes are writing to, none of which lies in another. A handle: clones share them.
+/// The paths that pushes and syncs are writing to, none of which lies in another. A handle: clones share them.
 ///
 /// Two pushes to one name would mix file by file, since each file is published by itself. So one gets the
 /// name, and the other is told that it is busy.
@@ -22,11 +22,11 @@ pub(super) struct Targets(Arc<Mutex<HashMap<Vec<u8>, Holder>>>);
 struct Holder {
     job: JobKey,
     give_up: CancellationToken,
-    /// Closed once the push is over.
+    /// Closed once it is over.
     over: watch::Receiver<()>,
 }
 
-/// Holds a path for one push until it is dropped.
+/// Holds a path for one push or sync until it is dropped.
 #[derive(Debug)]
 pub(super) struct TargetClaim {
     targets: Targets,
@@ -35,7 +35,7 @@ pub(super) struct TargetClaim {
     under_way: UnderWay,
 }
 
-/// A push is not over before the last of these is dropped.
+/// A push or a sync is not over before the last of these is dropped.
 pub(super) type UnderWay = Arc<watch::Sender<()>>;
 
 impl Targets {
@@ -43,7 +43,7 @@ impl Targets {
     /// all others.
     pub(super) fn claim(&self, path: &[u8], job: JobKey) -> Option<TargetClaim> {
         let mut held = self.lock();
-        // There are no more than pushes under way.
+        // There are no more than pushes and syncs under way.
         if held.keys().any(|other| is_within(other, path) || is_within(path, other)) {
             return None;
         }
@@ -54,7 +54,7 @@ impl Targets {
         Some(TargetClaim { targets: self.clone(), path: path.to_vec(), give_up, under_way })
     }
 
-    /// Ends the push of the same job to that very path, if there is one, and waits until it is over.
+    /// Ends what the same job is at with that very path, if there is one, and waits until it is over.
     /// Cancel-safe: it ends all the same.
     pub(super) async fn take_over(&self, path: &[u8], job: JobKey) {
         let mut over = {
@@ -74,7 +74,7 @@ impl Targets {
 }
 
 impl TargetClaim {
-    /// Cancelled when another push of the same job wants the path.
+    /// Cancelled when the same job, begun anew, wants the path.
     pub(super) fn give_up(&self) -> CancellationToken {
         self.give_up.clone()
     }

@@ -28,6 +28,10 @@ impl BaseKey {
 }
 
 impl BaseKey {
+    pub(super) fn as_bytes(&self) -> &[u8; Digest::LEN_BYTES] {
+        self.0.as_bytes()
+    }
+
     /// The key of what was common before.
     fn previous(self) -> Self {
         let mut hasher = Hasher::new();

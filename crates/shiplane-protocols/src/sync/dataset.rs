@@ -1,5 +1,6 @@
 //! A dataset as one side finds it, and what it agrees on with the other before anything is done. Blocking.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -14,23 +15,16 @@ use super::scan::{ScanOptions, SeenFiles, scan};
 use super::stat_cache::StatCache;
 use super::state::SyncState;
 use crate::files::{
-    DatasetLock, Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError,
-    SourceRoot, check_name,
+    Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError, SourceRoot,
+    check_name,
 };
 
 /// Where a dataset is, and what it takes to change it.
 #[derive(Debug)]
 pub(crate) struct Site {
     root: SourceRoot,
-    /// `None` while nothing is to be changed.
-    writable: Option<Writable>,
-}
-
-/// Dropped in this order: a directory that was created for nothing is empty by then.
-#[derive(Debug)]
-struct Writable {
-    _lock: DatasetLock,
-    destination: Destination,
+    /// Holds the lock of the dataset. `None` while nothing is to be changed.
+    writable: Option<Destination>,
 }
 
 impl Site {
@@ -59,8 +53,15 @@ impl Site {
         let destination = Destination::open_beneath(root, path, &Shape::Root, job, options, may_create);
         let destination = destination.map_err(busy_or_failed)?;
         let root = root.below(path)?;
-        let lock = DatasetLock::take(&root).map_err(busy_or_failed)?;
-        Ok(Self { root, writable: Some(Writable { _lock: lock, destination }) })
+        destination.lock_dataset(&root).map_err(busy_or_failed)?;
+        Ok(Self { root, writable: Some(destination) })
+    }
+
+    /// Drops `held` once nothing can change the dataset any more, also what works on after the sync was dropped.
+    pub(crate) fn hold(&self, held: Arc<dyn Any + Send + Sync>) {
+        if let Some(destination) = &self.writable {
+            destination.hold(held);
+        }
     }
 }
 
@@ -130,8 +131,8 @@ impl Dataset {
             // that was cut, and the other side is about to count on it.
             let root = scanned.manifest.root();
             let is_settled = dataset.bases.first().is_some_and(|base| base.root() == root);
-            if let Some(writable) = site.writable.as_ref().filter(|_| !is_settled) {
-                writable.destination.rely_on_what_is_here();
+            if let Some(destination) = site.writable.as_ref().filter(|_| !is_settled) {
+                destination.rely_on_what_is_here();
             }
             dataset.site = Some(site);
             dataset.manifest = scanned.manifest.into();
@@ -147,7 +148,7 @@ impl Dataset {
         let site = self.site.as_ref()?;
         Some(View {
             root: site.root.clone(),
-            destination: site.writable.as_ref()?.destination.clone(),
+            destination: site.writable.clone()?,
             manifest: Arc::clone(&self.manifest),
             seen: Arc::clone(&self.seen),
             unknown: self.unknown.clone(),
@@ -161,6 +162,11 @@ impl Dataset {
             Some(view) if view.destination.is_unsettled() => Ok(view.destination.finish().map(drop)?),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// What a peer knows this dataset by, and nobody else.
+    pub(crate) fn source(&self) -> [u8; 32] {
+        *self.key.as_bytes()
     }
 
     pub(crate) fn unknown(&self) -> &BTreeSet<RelPath> {

@@ -27,6 +27,8 @@ pub struct SyncRequest {
     pub bases: Vec<[u8; 32]>,
     /// Whether nothing is to be changed.
     pub dry_run: bool,
+    /// A digest of what the caller calls its own dataset: by that a sync that it has left is known for the same.
+    pub source: [u8; 32],
 }
 
 /// The answer to it.

@@ -1,5 +1,6 @@
 //! Sync: two directories become one, nothing that anybody wrote is lost, and whatever is cut goes on.
 
+mod anew;
 mod changing;
 mod cuts;
 mod example;

@@ -127,6 +127,7 @@ impl<'a> Attempt<'a> {
             root: *dataset.manifest().root().as_bytes(),
             bases: dataset.base_roots().iter().map(|root| *root.as_bytes()).collect(),
             dry_run: self.job.dry_run,
+            source: dataset.source(),
         };
         let answered = self.ask(SYNC_OPEN, &request, |answer| *answer == SyncResponse::Working).await;
         answered.map_err(SyncError::Refused)

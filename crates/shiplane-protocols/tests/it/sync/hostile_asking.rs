@@ -17,7 +17,7 @@ use crate::harness::{World, tree};
 
 const SYNC: [u8; 16] = [5; 16];
 
-async fn call<Req, Resp>(
+pub(super) async fn call<Req, Resp>(
     client: &RpcClient,
     method: Method<Req, Resp>,
     request: &Req,
@@ -33,12 +33,12 @@ where
     }
 }
 
-fn open(manifest: &Manifest) -> SyncRequest {
+pub(super) fn open(manifest: &Manifest) -> SyncRequest {
     let root = *manifest.root().as_bytes();
-    SyncRequest { sync: SYNC, path: Vec::new(), root, bases: Vec::new(), dry_run: false }
+    SyncRequest { sync: SYNC, path: Vec::new(), root, bases: Vec::new(), dry_run: false, source: [8; 32] }
 }
 
-fn start(changes: Vec<u8>) -> Start {
+pub(super) fn start(changes: Vec<u8>) -> Start {
     let changes = SyncBody::Inline(changes);
     Start { sync: SYNC, up: [6; 16], down: [7; 16], mass_deletion: true, changes }
 }

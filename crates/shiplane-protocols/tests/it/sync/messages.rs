@@ -38,8 +38,9 @@ fn any_response() -> impl Strategy<Value = SyncResponse> {
 fn any_request() -> impl Strategy<Value = SyncRequest> {
     let path = prop::collection::vec(any::<u8>(), 0..100);
     let bases = prop_oneof![prop::collection::vec(any::<[u8; 32]>(), 0..3), Just(vec![[7; 32]; 10_000]),];
-    (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, any::<bool>())
-        .prop_map(|(sync, path, root, bases, dry_run)| SyncRequest { sync, path, root, bases, dry_run })
+    (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, any::<bool>(), any::<[u8; 32]>()).prop_map(
+        |(sync, path, root, bases, dry_run, source)| SyncRequest { sync, path, root, bases, dry_run, source },
+    )
 }
 
 proptest! {
@@ -67,9 +68,10 @@ fn the_bytes_are_these() {
         root: [2; 32],
         bases: vec![[3; 32]],
         dry_run: true,
+        source: [4; 32],
     };
-    let expected =
-        [&[1; 16][..], &[1, 0, 0, 0, 0, 0, 0, 0, b'a'], &[2; 32], &[1, 0, 0, 0, 0, 0, 0, 0], &[3; 32], &[1]];
+    let one = [1, 0, 0, 0, 0, 0, 0, 0];
+    let expected = [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32]];
     assert_eq!(shiplane_rpc::encode(&request).unwrap()[..], expected.concat());
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };
     let response = SyncResponse::Differs { base: None, root: [6; 32], changes };

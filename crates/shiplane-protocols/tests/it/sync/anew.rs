@@ -1,0 +1,68 @@
+//! A peer begins a sync anew that it has left: it need not wait for what the server still holds for it.
+
+use std::sync::Arc;
+
+use shiplane_protocols::sync::{SyncEvent, SyncEventFn, SyncRequest, SyncResponse, synchronise};
+use shiplane_rpc::FaultCode;
+use tokio::sync::Notify;
+
+use super::{
+    admitted,
+    hostile_asked::{OPEN, START, changes, listed},
+    hostile_asking::{call, open, start},
+    job, silent, write,
+};
+use crate::harness::{World, tree};
+
+#[tokio::test]
+async fn the_same_key_takes_over_from_its_own_sync_of_the_same_two_and_from_no_other() {
+    let world = World::syncing();
+    write(&world.source(), "a", b"a");
+    let same = async || world.admitted_as(world.identity(), world.ticket_to_write("")).await;
+    let left = same().await;
+    let theirs = listed("f", b"1");
+    let first = open(&theirs);
+    call(&left, OPEN, &first).await.unwrap();
+
+    // The connection of the first is alive and well; only what was begun on it was left.
+    let again = same().await;
+    let other = SyncRequest { sync: [9; 16], source: [1; 32], ..first.clone() };
+    assert_eq!(call(&again, OPEN, &other).await, Err(FaultCode::Busy), "another dataset of the same key");
+    let stranger = admitted(&world).await;
+    let beside = SyncRequest { sync: [10; 16], ..first.clone() };
+    assert_eq!(call(&stranger, OPEN, &beside).await, Err(FaultCode::Busy), "another key");
+
+    for id in 11..14 {
+        let anew = SyncRequest { sync: [id; 16], ..first.clone() };
+        let opened = call(&again, OPEN, &anew).await.unwrap();
+        assert!(matches!(opened, SyncResponse::Differs { .. }), "{opened:?}");
+    }
+    assert_eq!(call(&left, START, &start(changes(&theirs))).await, Err(FaultCode::Gone));
+    assert_eq!(tree(&world.source()).len(), 3, "the file, and lock and journal of the one that goes on");
+}
+
+#[tokio::test]
+async fn a_sync_that_was_dropped_in_the_middle_is_begun_anew_at_once() {
+    let world = World::syncing();
+    write(&world.source(), "a", b"a");
+    write(&world.dest(), "b", b"b");
+    let client = admitted(&world).await;
+    let planned = Arc::new(Notify::new());
+    let events: SyncEventFn = {
+        let planned = Arc::clone(&planned);
+        Arc::new(move |event| {
+            if matches!(event, SyncEvent::Planned(_)) {
+                planned.notify_one();
+            }
+        })
+    };
+    let job = job(&world);
+    tokio::select! {
+        biased;
+        () = planned.notified() => {}
+        done = synchronise(&client, &job, events) => panic!("not dropped: {done:?}"),
+    }
+    // By the same connection, so that nothing tells the server of it.
+    synchronise(&client, &job, silent()).await.unwrap();
+    assert_eq!(tree(&world.source()), tree(&world.dest()));
+}

@@ -29,9 +29,6 @@ pub(crate) struct Sync {
     written: BTreeSet<Vec<u8>>,
     /// Files that were on both sides, that one side has removed in this round and the other has not touched.
     removed: BTreeSet<String>,
-    /// Attempts since the last success. What one of several has left is removed by the next sync that has files to
-    /// take, and not by one that finds both sides the same.
-    tries: u32,
     /// What the last sync has done.
     idle: bool,
     /// Nobody has edited anything since both were the same.
@@ -48,7 +45,6 @@ impl Sync {
             known: BTreeSet::new(),
             written: BTreeSet::new(),
             removed: BTreeSet::new(),
-            tries: 0,
             idle: false,
             same: false,
         };
@@ -63,7 +59,6 @@ impl Sync {
     }
 
     pub(crate) async fn attempt(&mut self, world: &World, client: &RpcClient) -> Result<(), Stopped> {
-        self.tries += 1;
         let job = SyncJob {
             directory: world.client.files(),
             remote_path: Vec::new(),
@@ -107,7 +102,7 @@ impl Sync {
             return Err(Violation::Missing { path: format!("a version of {} bytes", lost.len()) });
         }
         left.extend(their_left);
-        if !left.is_empty() && is_tidy && self.tries == 1 {
+        if !left.is_empty() && is_tidy {
             return Err(Violation::LeftOver { names: left });
         }
         match self.same && !self.idle {
@@ -118,7 +113,6 @@ impl Sync {
 
     /// Once more without an edit, then with some, until the rounds are over.
     pub(crate) fn goes_on(&mut self, world: &World) -> Result<bool, Violation> {
-        self.tries = 0;
         if !self.same {
             self.same = true;
             return Ok(true);

@@ -218,7 +218,8 @@ impl Destination {
     /// Whether there is something to finish though this run writes nothing: an earlier run was cut, or what is
     /// here may not be durable yet.
     pub(crate) fn is_unsettled(&self) -> bool {
-        self.inner.was_resumed || lock(&self.inner.state).relies_on_others
+        let state = lock(&self.inner.state);
+        self.inner.was_resumed || state.relies_on_others || !state.strays.is_empty()
     }
 
     /// How much of a transfer's payload is a chunk, as was asked for.
@@ -330,6 +331,20 @@ impl Inner {
         self.options.promise == Promise::Durable
     }
 
+    /// Removes what a run has made for itself that has kept nothing; else nothing is done.
+    pub(super) fn leave_nothing(&self) -> Result<(), DestinationError> {
+        let journal = lock(&self.journal);
+        let mut state = lock(&self.state);
+        let has_filled = state.has_changes && !self.created.is_empty();
+        if state.is_finished || has_filled || self.was_resumed || !journal.is_pristine() {
+            return Ok(());
+        }
+        journal.remove()?;
+        state.is_finished = true;
+        self.created.iter().rev().for_each(Created::undo);
+        Ok(())
+    }
+
     pub(super) fn record(&self, batch: &Batch) -> Result<(), DestinationError> {
         lock(&self.journal).append(batch).map_err(|error| self.with_space(error, 0))
     }
@@ -408,17 +423,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Its name would keep a directory that was created for nothing.
         *lock(&self.dataset) = None;
-        let journal = lock(&self.journal);
-        let state = lock(&self.state);
-        let has_filled = state.has_changes && !self.created.is_empty();
-        if state.is_finished || has_filled || self.was_resumed || !journal.is_pristine() {
-            return;
-        }
         // Nobody is left to tell if this fails, and the next run of the job does it again.
-        let removed = journal.remove();
-        if removed.is_ok() {
-            self.created.iter().rev().for_each(Created::undo);
-        }
+        let _ = self.leave_nothing();
     }
 }
 

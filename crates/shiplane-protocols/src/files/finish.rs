@@ -1,6 +1,7 @@
 //! The end of a transfer.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::io;
 
 use cap_std::fs::Dir;
@@ -15,7 +16,7 @@ use super::state::{Directory, Summary};
 impl Inner {
     pub(super) fn finish(&self) -> Result<Summary, DestinationError> {
         self.check_complete()?;
-        self.remove_unsettled()?;
+        self.remove_temps()?;
         self.remove_strays()?;
         self.settle_directories()?;
         if self.is_durable() {
@@ -46,10 +47,34 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes what earlier runs left of files that the peer did not mention this time.
-    pub(super) fn remove_unsettled(&self) -> Result<(), DestinationError> {
-        let unsettled = lock(&self.leftovers).take_unsettled();
-        unsettled.iter().try_for_each(|(id, path)| self.remove_temp(*id, path))
+    /// Removes what earlier runs left of files that the peer did not mention this time, and what this run has
+    /// begun and given up: as much of it as can be removed.
+    pub(super) fn remove_temps(&self) -> Result<(), DestinationError> {
+        let mut temps = lock(&self.leftovers).take_unsettled();
+        let strays = {
+            let mut state = lock(&self.state);
+            let active: HashSet<_> = state.files.values().map(|file| file.id).collect();
+            let given_up = state.temps.iter().filter(|(id, _)| !active.contains(id));
+            temps.extend(given_up.map(|(id, path)| (*id, path.clone())));
+            let names: HashSet<_> = active.iter().map(|id| self.key.temp_name(*id).into_bytes()).collect();
+            state.strays.retain(|path| !names.contains(path.file_name()));
+            std::mem::take(&mut state.strays)
+        };
+        let removed = temps.iter().map(|(id, path)| self.remove_temp(*id, path));
+        let removed = removed.chain(strays.iter().map(|path| self.remove_stray(path)));
+        removed.fold(Ok(()), Result::and)
+    }
+
+    fn remove_stray(&self, path: &RelPath) -> Result<(), DestinationError> {
+        let Ok(parent) = self.dirs.parent_of(path) else {
+            return Ok(());
+        };
+        match platform::remove_file(&parent.dir, path.file_name()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.failed(Operation::Remove, path, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes temporary files of this job that its journal does not know, where there may be any.

@@ -239,6 +239,7 @@ impl Inner {
         state.unsynced.extend(parents);
         for (entry, file) in &renamed {
             state.files.remove(entry);
+            state.temps.remove(&file.id);
             state.summary.published_files += 1;
             state.summary.published_bytes += file.size_bytes;
         }

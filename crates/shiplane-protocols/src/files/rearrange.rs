@@ -23,7 +23,7 @@ use super::{dirs::DirHandle, lock, parallel};
 
 /// Held while a dataset is synced, so that no other sync on this machine changes it at the same time.
 #[derive(Debug)]
-pub(super) struct DatasetLock(Journal);
+pub(super) struct DatasetLock(Option<Journal>);
 
 impl DatasetLock {
     /// Takes the lock of the dataset that `root` is.
@@ -35,14 +35,18 @@ impl DatasetLock {
         let dir = root.directory().ok_or_else(|| failed(io::ErrorKind::NotADirectory.into()))?;
         let dir = DirHandle::new(dir.try_clone().map_err(failed)?).map_err(failed)?;
         let key = JobKey::new(b"the sync of a dataset", b"");
-        Ok(Self(Journal::open(&dir.into(), key, ".".as_ref())?.journal))
+        Ok(Self(Some(Journal::open(&dir.into(), key, ".".as_ref())?.journal)))
+    }
+
+    fn release(mut self) -> Result<(), DestinationError> {
+        self.0.take().map_or(Ok(()), |journal| journal.remove())
     }
 }
 
 impl Drop for DatasetLock {
     fn drop(&mut self) {
-        // A name that stays is no harm: it is the lock on it that counts.
-        let _ = self.0.remove();
+        // A name that stays is no harm: it is the lock on it that counts, and the next sync removes it.
+        let _ = self.0.take().map(|journal| journal.remove());
     }
 }
 
@@ -63,6 +67,27 @@ impl Destination {
     pub(crate) fn lock_dataset(&self, root: &SourceRoot) -> Result<(), DestinationError> {
         *lock(&self.inner.dataset) = Some(DatasetLock::take(root)?);
         Ok(())
+    }
+
+    /// Gives up the lock, after everything else, and what an unused destination has made for itself.
+    ///
+    /// # Errors
+    /// If either cannot be removed.
+    pub(crate) fn release(&self) -> Result<(), DestinationError> {
+        let dataset = lock(&self.inner.dataset).take();
+        dataset.map_or(Ok(()), DatasetLock::release)?;
+        self.inner.leave_nothing()
+    }
+
+    /// Of our `own` files that were found beneath the root, remembers which an earlier run of this job has left:
+    /// also one whose journal is lost.
+    pub(crate) fn know_strays(&self, own: &[RelPath]) {
+        let prefix = self.inner.key.temp_prefix();
+        let strays = own.iter().filter(|path| path.file_name().starts_with(prefix.as_bytes()));
+        let mut state = lock(&self.inner.state);
+        state.strays.extend(strays.cloned());
+        // As this run has been told of what is left, so is the next.
+        state.is_findable = true;
     }
 
     /// Drops `held` once this destination and all its writers are gone.
@@ -121,9 +146,10 @@ impl Destination {
         self.inner.copy_within(index, from, &entry, to, expected)
     }
 
-    /// Removes what earlier runs left of files that were not mentioned this time, now that all have been.
+    /// Removes what earlier runs left of files that were not mentioned this time, now that all have been, and
+    /// what this one has given up.
     pub(crate) fn remove_leftovers(&self) -> Result<(), DestinationError> {
-        self.inner.remove_unsettled()
+        self.inner.remove_temps()
     }
 
     /// Removes the file at `path`.

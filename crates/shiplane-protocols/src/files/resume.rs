@@ -38,6 +38,7 @@ impl Inner {
         };
         file.id = left.id;
         file.is_begun = true;
+        lock(&self.state).temps.insert(left.id, file.target.clone());
         let parent = self.parent_of(&file.target)?;
         let temp = platform::stat(&parent.dir, self.key.temp_name(left.id).as_bytes());
         // Whatever else has the name is replaced when the file is written.
@@ -76,9 +77,13 @@ impl Inner {
             return Ok(());
         };
         match platform::remove_file(&parent.dir, self.key.temp_name(id).as_bytes()) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.failed(Operation::Remove, target, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.failed(Operation::Remove, target, error))
+            }
+            _ => {
+                lock(&self.state).temps.remove(&id);
+                Ok(())
+            }
         }
     }
 

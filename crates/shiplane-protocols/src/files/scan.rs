@@ -39,6 +39,8 @@ pub struct Scan {
     /// Given instead of levels: a list that was made before, and how much of it has been given.
     listed: Arc<[Entry]>,
     given: usize,
+    /// Our own files, if anybody wants to know.
+    own: Option<Vec<RelPath>>,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl Scan {
     }
 
     pub(super) fn listed(listed: Arc<[Entry]>) -> Self {
-        Self { levels: Vec::new(), path: Vec::new(), first: None, listed, given: 0 }
+        Self { levels: Vec::new(), path: Vec::new(), first: None, listed, given: 0, own: None }
     }
 
     pub(super) fn tree(root: &Dir) -> Self {
@@ -72,11 +74,24 @@ impl Scan {
         &self.path
     }
 
+    /// Remembers where there are files of this program's own, which are not given.
+    pub(crate) fn note_own(&mut self) {
+        self.own = Some(Vec::new());
+    }
+
+    /// Those that were found.
+    pub(crate) fn take_own(&mut self) -> Vec<RelPath> {
+        self.own.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Looks at the name that `path` ends in, in the directory of the last level; `None` if it is not to
     /// be mentioned.
     fn look(&mut self, name_at: usize) -> Option<Scanned> {
         let name = &self.path[name_at..];
         if names::is_own(name) {
+            if let Some(own) = &mut self.own {
+                own.extend(RelPath::parse(&self.path));
+            }
             return None;
         }
         let Ok(path) = RelPath::parse(&self.path) else {

@@ -27,6 +27,13 @@ pub(super) struct State {
     pub(super) unsynced: HashMap<Option<RelPath>, u64>,
     /// On a file system that folds names: device and inode of what this run has created.
     pub(super) own_inodes: HashSet<(u64, u64)>,
+    /// Temporary files that this run has made or taken up, by number, with the path that each is for: until they
+    /// have that name, or are removed.
+    pub(super) temps: HashMap<u64, RelPath>,
+    /// Temporary files of earlier runs that somebody has come across.
+    pub(super) strays: Vec<RelPath>,
+    /// The next run of this job finds what this one leaves, whatever becomes of the names in the root.
+    pub(super) is_findable: bool,
     /// Space that files resumed by this run occupy already and have no content in.
     pub(super) preallocated_bytes: u64,
     pub(super) summary: Summary,

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use shiplane_wire::{Promise, Span, Stored, Verified};
+use shiplane_wire::{Promise, RelPath, Span, Stored, Verified};
 
 use super::destination::Inner;
 use super::error::{DestinationError, Operation};
@@ -288,7 +288,11 @@ impl Inner {
     pub(super) fn create_temp(&self, file: &ActiveFile) -> Result<File, DestinationError> {
         let parent = self.parent_of(&file.target)?;
         let name = self.key.temp_name(file.id);
-        let create = || platform::create_file(&parent.dir, name.as_bytes(), file.creation_mode());
+        self.make_findable(&file.target)?;
+        let create = || {
+            lock(&self.state).temps.insert(file.id, file.target.clone());
+            platform::create_file(&parent.dir, name.as_bytes(), file.creation_mode())
+        };
         let created = match create() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.remove_temp(file.id, &file.target)?;
@@ -298,6 +302,26 @@ impl Inner {
         };
         self.occupied_bytes.fetch_add(file.size_bytes, Ordering::Relaxed);
         created.map_err(|error| self.failed_writing(Operation::Create, &file.target, file.size_bytes, error))
+    }
+
+    /// A temporary file in a directory that was there before may outlast a power cut that takes the journal's
+    /// name, and nobody would know of it any more: so that name is made durable first.
+    fn make_findable(&self, target: &RelPath) -> Result<(), DestinationError> {
+        let Some(top) = std::iter::successors(target.parent(), RelPath::parent).last() else {
+            return Ok(());
+        };
+        {
+            let mut state = lock(&self.state);
+            // A new directory is no more durable than the journal.
+            let is_new = state.directories.get(&top).is_some_and(|directory| directory.is_new);
+            if !self.is_durable() || is_new || std::mem::replace(&mut state.is_findable, true) {
+                return Ok(());
+            }
+        }
+        platform::sync_dir(&self.root().dir).map_err(|error| {
+            lock(&self.state).is_findable = false;
+            self.failed_at_root(Operation::Sync, error)
+        })
     }
 
     /// Opens a temporary file that has kept bytes in it, if it is still what we made.
@@ -356,16 +380,18 @@ impl Inner {
 
     /// Removes what there is of files that will not be published, and notes that.
     pub(super) fn drop_files(&self, files: &[&ActiveFile]) -> Result<(), DestinationError> {
-        let mut first_error = None;
+        let (mut first_error, mut ids) = (None, Vec::new());
         for file in files {
             self.handles.forget(file.id);
-            if let Err(error) = self.remove_temp(file.id, &file.target) {
-                first_error.get_or_insert(error);
+            match self.remove_temp(file.id, &file.target) {
+                Ok(()) if file.is_begun => ids.push(file.id),
+                Ok(()) => {}
+                // Who finds the journal has to know of it.
+                Err(error) => _ = first_error.get_or_insert(error),
             }
         }
         // A writer may be about to create one of them again.
         lock(&self.state).has_strays = true;
-        let ids: Vec<_> = files.iter().filter(|file| file.is_begun).map(|file| file.id).collect();
         let mut batch = Batch::default();
         batch.dropped(&ids);
         let recorded = self.record(&batch);

@@ -167,7 +167,8 @@ impl Running {
             let remembered = blocking(move || {
                 dataset.common_base(&known);
                 dataset.settle_leftovers()?;
-                dataset.remember(dataset.manifest())
+                dataset.remember(dataset.manifest())?;
+                dataset.release()
             });
             remembered.await?;
             self.name = None;
@@ -286,6 +287,7 @@ impl Running {
                 dataset.remember(base)?;
             }
             // Whoever asks next finds everything at rest.
+            dataset.release()?;
             drop(dataset);
             Ok(SyncSettled::Done { half: ours, base: base.map(|base| *base.root().as_bytes()) })
         });

@@ -134,6 +134,9 @@ impl Dataset {
             if let Some(destination) = site.writable.as_ref().filter(|_| !is_settled) {
                 destination.rely_on_what_is_here();
             }
+            if let Some(destination) = &site.writable {
+                destination.know_strays(&scanned.own);
+            }
             dataset.site = Some(site);
             dataset.manifest = scanned.manifest.into();
             dataset.seen = scanned.seen.into();
@@ -161,6 +164,15 @@ impl Dataset {
         match self.view() {
             Some(view) if view.destination.is_unsettled() => Ok(view.destination.finish().map(drop)?),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The last step: gives the dataset free. Whoever has been told of a success finds no file of ours there, so
+    /// that one that cannot be removed is a failure; the next sync does only that.
+    pub(crate) fn release(&self) -> Result<(), SyncError> {
+        match self.site.as_ref().and_then(|site| site.writable.as_ref()) {
+            Some(destination) => Ok(destination.release()?),
+            None => Ok(()),
         }
     }
 

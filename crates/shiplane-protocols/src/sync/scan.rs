@@ -50,6 +50,8 @@ pub struct Scanned {
     /// deleted either: [`forget`](Manifest::forget) them in all three manifests before you
     /// [`plan`](super::plan).
     pub unknown: Vec<RelPath>,
+    /// This program's own temporary files and journals, which belong to nobody's data.
+    pub own: Vec<RelPath>,
     /// What was read and hashed.
     pub hashed_bytes: u64,
     /// The number of files whose digest the cache knew.
@@ -86,7 +88,7 @@ pub enum ScanError {
 /// `cache` does not know, several at a time, and gives the manifest.
 ///
 /// No link is followed, `path` included. Links, special files, what cannot be read and names that cannot be
-/// sent are skipped; this program's own temporary files and journals are not even mentioned. A file that
+/// sent are skipped; this program's own temporary files and journals are told apart. A file that
 /// changes while it is read is read again, three times at most; one that is gone by then was never there.
 ///
 /// What was hashed is in the cache afterwards, whatever the outcome; it is for the caller to
@@ -192,6 +194,7 @@ impl Survey {
             manifest: Manifest::new(),
             skipped: Vec::new(),
             unknown: Vec::new(),
+            own: Vec::new(),
             hashed_bytes: 0,
             cached_files: 0,
             seen: SeenFiles { dataset: dataset.into(), nodes: HashMap::new() },
@@ -210,6 +213,7 @@ impl Survey {
         let mut unread = Vec::new();
         let mut entries = 0;
         let mut found = source.scan();
+        found.note_own();
         while let Some(next) = found.next() {
             if options.cancel.is_cancelled() {
                 return Err(ScanError::Cancelled);
@@ -240,6 +244,7 @@ impl Survey {
                 None => unread.push((entry.size_bytes, entry.path)),
             }
         }
+        self.scanned.own = found.take_own();
         // So that each thread gets its share of the large ones.
         unread.sort_unstable_by(|one, other| other.cmp(one));
         Ok(unread.into_iter().map(|(_, path)| path).collect())

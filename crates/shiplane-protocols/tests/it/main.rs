@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
+#[cfg(target_os = "linux")]
+mod broken_disk;
 mod compression;
 mod counting;
 mod delta;

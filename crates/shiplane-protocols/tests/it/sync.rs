@@ -6,6 +6,8 @@ mod cuts;
 mod example;
 mod hostile_asked;
 mod hostile_asking;
+#[cfg(target_os = "linux")]
+mod leftovers;
 mod messages;
 
 mod random;

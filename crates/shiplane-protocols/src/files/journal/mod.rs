@@ -85,10 +85,14 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the journal: the job is done, or never began.
+    /// Removes the journal: the job is done, or never began. It may be gone already, by somebody else's hand.
     pub(super) fn remove(&self) -> Result<(), DestinationError> {
-        platform::remove_file(&self.root.dir, self.name.as_bytes())
-            .map_err(|error| failed(Operation::Remove, &self.shown, error))
+        match platform::remove_file(&self.root.dir, self.name.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed(Operation::Remove, &self.shown, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Name of the file in the landing root.

@@ -139,6 +139,7 @@ impl<'a> Attempt<'a> {
             if !dry_run {
                 dataset.settle_leftovers()?;
                 dataset.remember(dataset.manifest())?;
+                dataset.release()?;
             }
             Ok(SyncReport {
                 actions: Vec::new(),
@@ -303,7 +304,8 @@ fn remember(
     if base.as_ref().map(|base| *base.root().as_bytes()) != their_base {
         return Err(SyncError::Disagreed);
     }
-    base.map_or(Ok(()), |base| dataset.remember(&base))
+    base.map_or(Ok(()), |base| dataset.remember(&base))?;
+    dataset.release()
 }
 
 fn report(dataset: &Dataset, agreed: &Agreed) -> SyncReport {

@@ -4,6 +4,8 @@ mod conflicts;
 mod disks;
 mod hostile;
 mod landing;
+#[cfg(target_os = "linux")]
+mod leftovers;
 mod metadata;
 mod mishaps;
 mod resume;

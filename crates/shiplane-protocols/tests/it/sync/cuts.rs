@@ -83,7 +83,7 @@ async fn cut_after_any_event_the_next_sync_converges() {
 }
 
 /// Journals and temporary files, wherever they are.
-fn own_names(root: &Path) -> Vec<PathBuf> {
+pub(super) fn own_names(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();

@@ -1,0 +1,121 @@
+//! What a sync leaves because a disk fails it, the next one removes, also one that has nothing else to do.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use shiplane_protocols::disk::Change;
+
+use super::{admitted, cuts::own_names, sync, try_sync, write};
+use crate::{
+    broken_disk::BrokenDisk,
+    harness::{World, noise},
+};
+
+fn no_own_names(world: &World) {
+    for side in [world.source(), world.dest()] {
+        assert_eq!(own_names(&side), Vec::<PathBuf>::new());
+    }
+}
+
+/// Names that vanish from the directory itself, not from one in it.
+fn vanishes_from(directory: &Path) -> impl Fn(Change<'_>, &Path) -> bool + use<> {
+    let directory = directory.canonicalize().unwrap();
+    move |change, at| change == Change::Unname && at == directory
+}
+
+#[tokio::test]
+async fn a_lock_or_a_journal_that_cannot_be_removed_is_no_success_and_the_next_sync_removes_it() {
+    for is_same in [false, true] {
+        let world = World::syncing();
+        let client = admitted(&world).await;
+        for side in [world.dest(), world.source()] {
+            write(&world.dest(), "a", &noise(1, 1000));
+            if is_same {
+                sync(&world, &client).await;
+            }
+            let broken = BrokenDisk::below(&side, vanishes_from(&side));
+            try_sync(&world, &client).await.unwrap_err();
+            assert!(!own_names(&side).is_empty());
+            drop(broken);
+            sync(&world, &client).await;
+            no_own_names(&world);
+            fs::remove_file(world.dest().join("a")).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_cannot_be_removed_in_the_end_is_no_success_either() {
+    for asked in [false, true] {
+        let world = World::syncing();
+        let client = admitted(&world).await;
+        write(&world.dest(), "a", &noise(1, 1000));
+        let side = if asked { world.source() } else { world.dest() };
+        // The journal goes, and the lock stays.
+        let (vanishes, seen) = (vanishes_from(&side), AtomicUsize::new(0));
+        let broken = BrokenDisk::below(&side, move |change, at| {
+            vanishes(change, at) && seen.fetch_add(1, Ordering::SeqCst) > 0
+        });
+        try_sync(&world, &client).await.unwrap_err();
+        assert_eq!(own_names(&side).len(), 1);
+        drop(broken);
+        sync(&world, &client).await;
+        no_own_names(&world);
+    }
+}
+
+/// Of a journal whose name a power cut has taken.
+#[tokio::test]
+async fn a_file_that_no_journal_knows_of_is_removed_wherever_it_is() {
+    let world = World::syncing();
+    let client = admitted(&world).await;
+    write(&world.dest(), "d/e/a", &noise(1, 1000));
+    let broken: Vec<_> =
+        [world.dest(), world.source()].map(|side| BrokenDisk::below(&side, vanishes_from(&side))).into();
+    try_sync(&world, &client).await.unwrap_err();
+    drop(broken);
+    let foreign = world.dest().join("d/.shiplane-00000000-1.part");
+    // The lock has the same name on both sides, a journal that of the peer.
+    let names = [world.dest(), world.source()].map(|side| own_names(&side));
+    for (side, own) in [world.dest(), world.source()].iter().zip(&names) {
+        for left in own {
+            let name = left.file_name().unwrap();
+            if !names.iter().all(|names| names.iter().any(|left| left.file_name() == Some(name))) {
+                let key = &name.to_str().unwrap()[".shiplane-".len()..][..8];
+                write(side, &format!("d/e/.shiplane-{key}-7.part"), b"left");
+            }
+            fs::remove_file(left).unwrap();
+        }
+        assert_eq!(own_names(side).len(), 1);
+        write(side, "d/e/a", &noise(1, 1000));
+    }
+    fs::write(&foreign, b"another job's").unwrap();
+    let report = try_sync(&world, &client).await.unwrap();
+    assert_eq!(report.chunks, 0);
+    assert_eq!(own_names(&world.dest()), [foreign]);
+    assert_eq!(own_names(&world.source()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_half_way_leaves_nothing() {
+    let world = World::syncing();
+    let client = admitted(&world).await;
+    write(&world.source(), "old/a", &noise(1, 20_000));
+    sync(&world, &client).await;
+    fs::create_dir(world.source().join("new")).unwrap();
+    fs::rename(world.source().join("old/a"), world.source().join("new/a")).unwrap();
+    write(&world.source(), "old/b", &noise(2, 100));
+    let seen = AtomicUsize::new(0);
+    let is_first = move |change: Change<'_>, at: &Path| {
+        let is_copy = at.parent().is_some_and(|parent| parent.ends_with("new"));
+        change == Change::Metadata && is_copy && seen.fetch_add(1, Ordering::SeqCst) == 0
+    };
+    let broken = BrokenDisk::below(&world.dest(), is_first);
+    let report = sync(&world, &client).await;
+    assert_eq!(report.received_bytes, 20_100, "the copy came to nothing");
+    drop(broken);
+    no_own_names(&world);
+}

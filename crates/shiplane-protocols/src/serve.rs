@@ -33,7 +33,7 @@ use crate::{
     metrics::Counting,
     sync::{
         SyncState,
-        messages::{SYNC_OPEN, SYNC_SETTLE, SYNC_START},
+        messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
     },
     transfer::{
         EventFn, TransferError, TransferEvent, TransferOptions,
@@ -157,7 +157,7 @@ impl FileServer {
     /// connections itself.
     #[must_use]
     pub fn router(self: &Arc<Self>) -> Router {
-        let [redeem, open, confirm, push, settle, sync, sync_start, sync_settle] =
+        let [redeem, open, confirm, push, settle, sync, sync_start, sync_settle, alive] =
             std::array::from_fn(|_| Arc::clone(self));
         Router::new()
             .guard(|context, method| {
@@ -197,6 +197,10 @@ impl FileServer {
             .typed(SYNC_SETTLE, move |context, request| {
                 let server = Arc::clone(&sync_settle);
                 async move { server.settle_sync(&context, request).await }
+            })
+            .typed(SYNC_ALIVE, move |context, request| {
+                let known = alive.sync_is_alive(&context, &request);
+                async move { known }
             })
     }
 

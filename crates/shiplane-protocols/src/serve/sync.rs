@@ -13,7 +13,7 @@ use shiplane_transport::{Claim, PeerConnection, PeerId, blocking};
 use shiplane_wire::{Digest, RelPath, TransferId, escape};
 use tokio_util::sync::CancellationToken;
 
-use self::sessions::{Begun, Sessions};
+use self::sessions::{Begun, Patience, Session, Sessions};
 use super::{
     FileServer,
     push::TAKE_OVER_TIMEOUT,
@@ -26,7 +26,7 @@ use crate::{
         Consent, Manifest, PlanError, ScanOptions, SyncError, SyncRequest, SyncResponse, SyncState,
         dataset::{Agreed, Dataset, Site, check_names},
         exchange::{Exchange, Exchanged, list_left, pack, send_beside, settle, unpack},
-        messages::{SyncSettle, SyncSettled, SyncStart, SyncStarted},
+        messages::{SyncAlive, SyncSettle, SyncSettled, SyncStart, SyncStarted},
         work::{Prepared, Work},
     },
     transfer::{EventFn, TransferError, TransferEvent},
@@ -119,9 +119,7 @@ impl FileServer {
         context: &RequestContext,
         request: SyncStart,
     ) -> Result<SyncStarted, Fault> {
-        let session =
-            self.syncing.as_ref().and_then(|syncing| syncing.sessions.find(context.peer, request.sync));
-        session.ok_or_else(unknown)?.started(request, answer_wait(context)).await
+        self.session(context, request.sync)?.started(request, answer_wait(context)).await
     }
 
     /// Says what has become of it (SPEC 5.17).
@@ -130,9 +128,18 @@ impl FileServer {
         context: &RequestContext,
         request: SyncSettle,
     ) -> Result<SyncSettled, Fault> {
-        let session =
-            self.syncing.as_ref().and_then(|syncing| syncing.sessions.find(context.peer, request.sync));
-        session.ok_or_else(unknown)?.settled(request, answer_wait(context)).await
+        self.session(context, request.sync)?.settled(request, answer_wait(context)).await
+    }
+
+    /// The peer goes on with it (SPEC 5.17).
+    pub(super) fn sync_is_alive(&self, context: &RequestContext, request: &SyncAlive) -> Result<(), Fault> {
+        self.session(context, request.sync).map(drop)
+    }
+
+    /// That of a call, which is a sign of life.
+    fn session(&self, context: &RequestContext, sync: [u8; 16]) -> Result<Arc<Session>, Fault> {
+        let session = self.syncing.as_ref().and_then(|syncing| syncing.sessions.find(context.peer, sync));
+        session.ok_or_else(unknown)
     }
 }
 
@@ -191,7 +198,7 @@ impl Running {
         if self.request.dry_run {
             return Ok(());
         }
-        let start = self.begun.start(START_TIMEOUT, &self.server.closing).await?;
+        let start = self.begun.start(self.patience(START_TIMEOUT), &self.server.closing).await?;
         let claims = self.claims(&start)?;
         let prepared = self.prepare(&dataset, base, start).await?;
         self.carry_out(dataset, prepared, claims).await
@@ -222,6 +229,11 @@ impl Running {
             let local = syncing.local_name(&path);
             Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options)
         }
+    }
+
+    /// With a step of the peer's that takes `max` at most.
+    fn patience(&self, max: Duration) -> Patience {
+        Patience { silence: self.connection.config().progress_timeout, max }
     }
 
     fn claims(&self, start: &SyncStart) -> Result<[Claim; 2], Fault> {
@@ -280,7 +292,7 @@ impl Running {
             tracing::warn!(%path, %why, "left alone");
         }
         let ours = exchanged.half(list_left(&left));
-        let theirs = self.begun.settle(SETTLE_TIMEOUT).await?;
+        let theirs = self.begun.settle(self.patience(SETTLE_TIMEOUT)).await?;
         let done = blocking(move || {
             let base = settle(&agreed, &ours, &theirs)?;
             if let Some(base) = &base {
@@ -373,8 +385,9 @@ const MAX_INLINE_LEN_BYTES: usize = 512 << 10;
 /// 10 s, of the 30 that a peer waits for progress by default: it hears twice that we are at work.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
-/// 15 min: the peer copies what is about to lose its name before it begins, a hundred gigabytes at most.
+/// 15 min: the peer copies what is about to lose its name before it begins, a hundred gigabytes at most, and gives
+/// signs of life meanwhile. One that does not is not waited for any longer than in a transfer.
 const START_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// 15 min: the peer makes durable what it has received. One that is gone is noticed by the connection's end.
+/// 15 min: the peer makes durable what it has received. The same holds for that.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);

@@ -14,6 +14,9 @@ pub(crate) const SYNC_START: Method<SyncStart, SyncStarted> = Method::new("sync.
 /// Compares what has become of it, and ends.
 pub(crate) const SYNC_SETTLE: Method<SyncSettle, SyncSettled> = Method::new("sync.settle");
 
+/// Says that the caller goes on with it, however long its part takes.
+pub(crate) const SYNC_ALIVE: Method<SyncAlive, ()> = Method::new("sync.alive");
+
 /// The body of `sync.open` (SPEC 5.14).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SyncRequest {
@@ -90,6 +93,12 @@ pub(crate) enum SyncStarted {
 pub(crate) struct SyncSettle {
     pub(crate) sync: [u8; 16],
     pub(crate) end: SyncEnd,
+}
+
+/// The body of `sync.alive` (SPEC 5.17).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SyncAlive {
+    pub(crate) sync: [u8; 16],
 }
 
 /// How a sync has ended at the caller.

@@ -14,6 +14,7 @@
 //!   ├══ what differs ══════════════════════════════►│ both ways at once, by the engine of
 //!   │◄══════════════════════════════ what differs ══┤ fetch and push
 //!   │ removes what was deleted there                │ removes what was deleted here
+//!   ├── call sync.alive, every ten seconds ───────►│ a caller that is silent has left it
 //!   ├── call sync.settle {left alone} ────────────►│ remembers the new base
 //!   │◄─────────────────── {left alone, base} ───────┤
 //!   │ remembers it, too                             │

@@ -8,7 +8,10 @@ use std::{
 
 use shiplane_rpc::{Fault, FaultCode};
 use shiplane_transport::PeerId;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{gone, unknown};
@@ -42,6 +45,8 @@ pub(super) struct Session {
     start: mpsc::Sender<SyncStart>,
     settle: mpsc::Sender<SyncHalf>,
     abort: CancellationToken,
+    /// When the peer has said anything about it.
+    heard: watch::Sender<Instant>,
 }
 
 /// What a step came to; nothing yet.
@@ -57,11 +62,23 @@ pub(super) struct Begun {
     settled: watch::Sender<Step<SyncSettled>>,
     start: mpsc::Receiver<SyncStart>,
     settle: mpsc::Receiver<SyncHalf>,
+    heard: watch::Receiver<Instant>,
+}
+
+/// How long a peer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Without a sign of life.
+    pub(super) silence: Duration,
+    /// In all.
+    pub(super) max: Duration,
 }
 
 impl Sessions {
+    /// For a call of the peer's that is about this sync.
     pub(super) fn find(&self, peer: PeerId, sync: [u8; 16]) -> Option<Arc<Session>> {
-        self.lock().sessions.get(&(peer, sync)).cloned()
+        let found = self.lock().sessions.get(&(peer, sync)).cloned();
+        found.inspect(|session| _ = session.heard.send_replace(Instant::now()))
     }
 
     /// A peer opens a sync. What is returned second says how it ends, at the latest when dropped.
@@ -79,6 +96,7 @@ impl Sessions {
         let (settled, settled_seen) = watch::channel(None);
         let (start, start_inbox) = mpsc::channel(1);
         let (settle, settle_inbox) = mpsc::channel(1);
+        let (heard, heard_seen) = watch::channel(Instant::now());
         let session = Arc::new(Session {
             request: request.clone(),
             opened: opened_seen,
@@ -87,11 +105,12 @@ impl Sessions {
             start,
             settle,
             abort: CancellationToken::new(),
+            heard,
         });
         state.sessions.insert(key, Arc::clone(&session));
         state.running += 1;
-        let (start, settle) = (start_inbox, settle_inbox);
-        Ok((session, Begun { sessions: self.clone(), key, opened, started, settled, start, settle }))
+        let (start, settle, heard) = (start_inbox, settle_inbox, heard_seen);
+        Ok((session, Begun { sessions: self.clone(), key, opened, started, settled, start, settle, heard }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -143,6 +162,26 @@ async fn wait_for<T: Clone>(step: &watch::Receiver<Step<T>>, wait: Duration) -> 
     Some(known.map_or_else(|_| None, |known| known.clone()).unwrap_or_else(|| Err(unknown())))
 }
 
+/// What the peer says next; nothing, if it falls silent or takes too long.
+async fn next<T>(
+    inbox: &mut mpsc::Receiver<T>,
+    heard: &mut watch::Receiver<Instant>,
+    Patience { silence, max }: Patience,
+) -> Option<T> {
+    let began = Instant::now();
+    loop {
+        // It need not speak while it is our turn.
+        let heard_at = began.max(*heard.borrow_and_update());
+        let give_up_at = (began + max).min(heard_at + silence);
+        tokio::select! {
+            biased;
+            next = inbox.recv() => return next,
+            said = heard.changed() => said.ok()?,
+            () = tokio::time::sleep_until(give_up_at) => return None,
+        }
+    }
+}
+
 impl Begun {
     pub(super) fn opened(&self, response: SyncResponse) {
         self.opened.send_replace(Some(Ok(response)));
@@ -151,12 +190,12 @@ impl Begun {
     /// Waits for the peer to begin.
     pub(super) async fn start(
         &mut self,
-        timeout: Duration,
+        patience: Patience,
         closing: &CancellationToken,
     ) -> Result<SyncStart, Fault> {
         tokio::select! {
-            start = tokio::time::timeout(timeout, self.start.recv()) => {
-                start.ok().flatten().ok_or_else(|| gone("the peer did not begin"))
+            start = next(&mut self.start, &mut self.heard, patience) => {
+                start.ok_or_else(|| gone("the peer did not begin"))
             }
             () = closing.cancelled() => {
                 Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"))
@@ -169,9 +208,9 @@ impl Begun {
     }
 
     /// Waits for what the peer made of it.
-    pub(super) async fn settle(&mut self, timeout: Duration) -> Result<SyncHalf, Fault> {
-        let half = tokio::time::timeout(timeout, self.settle.recv()).await;
-        half.ok().flatten().ok_or_else(|| gone("the peer did not say what it made of it"))
+    pub(super) async fn settle(&mut self, patience: Patience) -> Result<SyncHalf, Fault> {
+        let half = next(&mut self.settle, &mut self.heard, patience).await;
+        half.ok_or_else(|| gone("the peer did not say what it made of it"))
     }
 
     pub(super) fn settled(&self, settled: SyncSettled) {
@@ -217,3 +256,73 @@ const MAX_REMEMBERED: usize = 32;
 
 /// 2 s: as long as a peer that gives up will wait to hear the reason.
 const ABORT_WAIT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: PeerId = PeerId::from_bytes([1; 32]);
+    const PATIENCE: Patience = Patience { silence: Duration::from_secs(30), max: Duration::from_secs(900) };
+
+    fn begin(sessions: &Sessions) -> Begun {
+        let root = [0; 32];
+        let request = SyncRequest {
+            sync: [1; 16],
+            path: Vec::new(),
+            root,
+            bases: Vec::new(),
+            dry_run: false,
+            source: root,
+        };
+        sessions.begin(ALICE, &request).unwrap().1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_waited_for_while_it_gives_signs_of_life_and_no_longer() {
+        let sessions = Sessions::default();
+        let mut begun = begin(&sessions);
+        // We were at work, and it had nothing to say.
+        tokio::time::advance(PATIENCE.silence * 5).await;
+        let began = Instant::now();
+        let mut ticks = tokio::time::interval(PATIENCE.silence * 2 / 3);
+        let signs = async {
+            for _ in 0..=20 {
+                ticks.tick().await;
+                assert!(sessions.find(ALICE, [1; 16]).is_some());
+            }
+        };
+        let closing = CancellationToken::new();
+        let (waited, ()) = tokio::join!(begun.start(PATIENCE, &closing), signs);
+        assert_eq!(waited.unwrap_err().code, FaultCode::Gone);
+        assert_eq!(began.elapsed(), PATIENCE.silence * 2 / 3 * 20 + PATIENCE.silence);
+
+        // Somebody else's word is no sign of life.
+        let began = Instant::now();
+        let strangers = async {
+            ticks.tick().await;
+            assert!(sessions.find(PeerId::from_bytes([2; 32]), [1; 16]).is_none());
+        };
+        let (waited, ()) = tokio::join!(begun.settle(PATIENCE), strangers);
+        waited.unwrap_err();
+        assert_eq!(began.elapsed(), PATIENCE.silence);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signs_of_life_do_not_hold_a_dataset_for_ever() {
+        let sessions = Sessions::default();
+        let mut begun = begin(&sessions);
+        let began = Instant::now();
+        let mut ticks = tokio::time::interval(Duration::from_secs(10));
+        let signs = async {
+            loop {
+                ticks.tick().await;
+                assert!(sessions.find(ALICE, [1; 16]).is_some());
+            }
+        };
+        tokio::select! {
+            waited = begun.settle(PATIENCE) => drop(waited.unwrap_err()),
+            () = signs => {}
+        }
+        assert_eq!(began.elapsed(), PATIENCE.max);
+    }
+}

@@ -1,5 +1,6 @@
 //! One attempt at a sync, from the listing to what both sides remember.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use crate::methods::random_transfer_id;
 use crate::sync::dataset::{Agreed, Dataset, Site, check_names};
 use crate::sync::exchange::{Exchange, Exchanged, list_left, pack, send_beside, settle, unpack};
 use crate::sync::messages::{
-    SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncBody, SyncEnd, SyncHalf, SyncRequest, SyncResponse, SyncSettle,
-    SyncSettled, SyncStart, SyncStarted,
+    SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncEnd, SyncHalf, SyncRequest,
+    SyncResponse, SyncSettle, SyncSettled, SyncStart, SyncStarted,
 };
 use crate::sync::work::{Prepared, Work};
 use crate::sync::{LeftWhy, Manifest, ScanError, ScanOptions, Side, SyncError};
@@ -56,12 +57,20 @@ impl<'a> Attempt<'a> {
         (self.events)(SyncEvent::Scanning);
         let dataset = blocking(self.opening()).await?;
         (self.events)(SyncEvent::Comparing);
-        let (base, root, changes) = match self.open(&dataset).await? {
-            SyncResponse::Differs { base, root, changes } => (base, root, changes),
-            SyncResponse::Same | SyncResponse::Working => return self.nothing_to_do(dataset).await,
+        let (base, root, changes) = match self.open(&dataset).await {
+            Ok(SyncResponse::Differs { base, root, changes }) => (base, root, changes),
+            Ok(SyncResponse::Same | SyncResponse::Working) => return self.nothing_to_do(dataset).await,
+            Err(refused @ SyncError::Refused(CallError::Fault(_))) => return Err(refused),
+            // It may have begun there all the same.
+            Err(error) => return Err(self.explain(error).await),
         };
+        let signs = signs_of_life(self.client.clone(), self.sync);
         let ended = self.differs(dataset, base.map(Digest::from_bytes), Digest::from_bytes(root), changes);
-        match ended.await {
+        let ended = tokio::select! {
+            ended = ended => ended,
+            never = signs => match never {},
+        };
+        match ended {
             Err(error) => Err(self.explain(error).await),
             done => done,
         }
@@ -285,6 +294,17 @@ impl<'a> Attempt<'a> {
     }
 }
 
+/// Tells the peer again and again that we are at work, which may take long where it hears of nothing.
+async fn signs_of_life(client: RpcClient, sync: TransferId) -> Infallible {
+    let interval = client.connection().config().progress_timeout / SIGNS;
+    let request = SyncAlive { sync: *sync.as_bytes() };
+    loop {
+        tokio::time::sleep(interval).await;
+        // Whatever is wrong, the sync itself finds out.
+        let _ = client.call_typed(SYNC_ALIVE, &request, interval).await;
+    }
+}
+
 /// The peer has taken part until now: a fault is its word on the sync.
 fn rejected(error: CallError) -> SyncError {
     match error {
@@ -359,6 +379,9 @@ const OUR_LIST: u64 = 1;
 
 /// 64 KiB: the call may have to be repeated.
 const MAX_INLINE_LEN_BYTES: usize = 64 << 10;
+
+/// Of the time after which a peer is taken for gone, one may be lost and one be late.
+const SIGNS: u32 = 3;
 
 /// 1 s: a peer that has nothing to say and says so at once is not asked any faster.
 const MIN_ASK_INTERVAL: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use super::{
     admitted,
     hostile_asked::{OPEN, START, changes, listed},
     hostile_asking::{call, open, start},
-    job, silent, write,
+    job, silent, sync, write,
 };
 use crate::harness::{World, tree};
 
@@ -65,4 +65,15 @@ async fn a_sync_that_was_dropped_in_the_middle_is_begun_anew_at_once() {
     // By the same connection, so that nothing tells the server of it.
     synchronise(&client, &job, silent()).await.unwrap();
     assert_eq!(tree(&world.source()), tree(&world.dest()));
+}
+
+#[tokio::test]
+async fn a_sync_that_was_left_holds_no_other_key_up_for_longer_than_a_silent_transfer() {
+    let world = World::syncing();
+    write(&world.source(), "a", b"a");
+    let left = admitted(&world).await;
+    call(&left, OPEN, &open(&listed("f", b"1"))).await.unwrap();
+    // Its connection lives, and it does not say a word.
+    sync(&world, &admitted(&world).await).await;
+    assert_eq!(call(&left, START, &start(Vec::new())).await, Err(FaultCode::Gone));
 }

@@ -1,6 +1,13 @@
 //! Peers that are asked for a sync and lie: nothing of theirs gets here that they have not listed truly.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,12 +25,13 @@ use shiplane_wire::{
 };
 
 use super::{job, silent, write};
-use crate::harness::{World, tree};
+use crate::harness::{PROGRESS_TIMEOUT, World, tree};
 use crate::hostile::{IMPATIENT, PATIENT, encode, file, transport};
 
 /// The bodies as they travel, written down again: a change on the wire must fail here.
 pub(super) const OPEN: Method<SyncRequest, SyncResponse> = Method::new("sync.open");
 pub(super) const START: Method<Start, Started> = Method::new("sync.start");
+const ALIVE: Method<[u8; 16], ()> = Method::new("sync.alive");
 pub(super) const SETTLE: Method<Settle, Settled> = Method::new("sync.settle");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,6 +104,8 @@ struct Liar {
     respond: Respond,
     begin: Begin,
     end: AtEnd,
+    /// How often the victim has said that it is at work.
+    signs: Arc<AtomicUsize>,
 }
 
 impl Liar {
@@ -106,6 +116,7 @@ impl Liar {
             respond: Arc::new(respond),
             begin: Arc::new(|_, _| panic!("nobody begins with this liar")),
             end: Arc::new(|_| Err(Fault::new(FaultCode::Gone, ""))),
+            signs: Arc::default(),
         }
     }
 
@@ -121,7 +132,7 @@ impl Liar {
     /// The same, with a victim that waits for `patience`.
     async fn meets_with(self, world: &World, patience: Duration) -> Result<SyncReport, SyncError> {
         let (server, client) = (transport(patience), transport(patience));
-        let Self { respond, begin, end } = self;
+        let Self { respond, begin, end, signs } = self;
         let router = Router::new()
             .typed(OPEN, move |context, request| {
                 let response = respond(&context.connection, &request);
@@ -130,6 +141,10 @@ impl Liar {
             .typed(START, move |context, request| {
                 let started = begin(&context.connection, &request);
                 async move { Ok(started) }
+            })
+            .typed(ALIVE, move |_context, _sync| {
+                signs.fetch_add(1, Ordering::SeqCst);
+                async { Ok(()) }
             })
             .typed(SETTLE, move |_context, request| {
                 let settled = end(&request);
@@ -244,6 +259,21 @@ async fn a_peer_that_means_another_result_is_not_followed() {
     };
     assert!(matches!(liar.meets(&world).await.unwrap_err(), SyncError::Disagreed));
     unharmed(&world);
+}
+
+#[tokio::test]
+async fn while_a_peer_hears_of_nothing_else_it_is_told_that_we_are_at_work() {
+    let world = victim();
+    let manifest = listed("f", b"x");
+    let liar = Liar::listing(changes(&manifest), manifest.root());
+    let signs = Arc::clone(&liar.signs);
+    let begin: Begin = Arc::new(move |_, _| match signs.load(Ordering::SeqCst) {
+        0 => Started::Working,
+        _ => Started::Ready { merged: [1; 32] },
+    });
+    let patience = PROGRESS_TIMEOUT;
+    let refused = Liar { begin, ..liar }.meets_with(&world, patience).await.unwrap_err();
+    assert!(matches!(refused, SyncError::Disagreed), "{refused}");
 }
 
 /// Lists `f` as holding `right`; once asked for it, sends an entry of that name and size, and then `content`.

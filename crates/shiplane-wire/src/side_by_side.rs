@@ -3,6 +3,7 @@
 //! A digest is computed block after block, so one chunk keeps only a part of a processor busy. Vector units
 //! compute sixteen digests in lockstep, in little more than the time of nine one after another.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::Digest;
@@ -15,35 +16,68 @@ pub fn digest_lanes() -> usize {
 }
 
 impl Digest {
-    /// The digest of each message, in order. Fastest with [`digest_lanes`] of them, all of about one length.
+    /// The digest of each message, in order. Fastest with many times [`digest_lanes`] of them, or with that many
+    /// of about one length.
     #[must_use]
     pub fn of_each(messages: &[&[u8]]) -> Vec<Self> {
         let lanes = vector::lanes();
-        let mut digests = Vec::with_capacity(messages.len());
-        for group in messages.chunks(lanes.max(1)) {
-            if lanes > 1 && group.len() == lanes && pays(group) {
-                digests.extend(vector::hash(group));
-            } else {
-                digests.extend(group.iter().map(|message| Self::of(message)));
+        if lanes <= 1 || messages.len() < lanes {
+            return messages.iter().map(|message| Self::of(message)).collect();
+        }
+        let mut by_length: Vec<usize> = (0..messages.len()).collect();
+        by_length.sort_unstable_by_key(|&at| messages[at].len());
+        let lens: Vec<_> = by_length.iter().map(|&at| messages[at].len()).collect();
+        let mut digests = vec![Self::from_bytes([0; Self::LEN_BYTES]); messages.len()];
+        let mut rest = &by_length[..];
+        let mut group = Vec::with_capacity(lanes);
+        for len in grouped(&lens, lanes) {
+            let (now, later) = rest.split_at(len);
+            rest = later;
+            if let [only] = now {
+                digests[*only] = Self::of(messages[*only]);
+                continue;
             }
+            group.clear();
+            group.extend(now.iter().map(|&at| messages[at]));
+            now.iter().zip(vector::hash(&group)).for_each(|(&at, digest)| digests[at] = digest);
         }
         digests
     }
 }
 
-/// Whether the lanes are full for most of the time. All of them together are about twice as fast as one after
-/// another, and the longest message determines how long they take.
-fn pays(group: &[&[u8]]) -> bool {
-    let longest = group.iter().map(|message| message.len()).max().unwrap_or(0);
-    let sum: usize = group.iter().map(|message| message.len()).sum();
-    sum / 3 >= longest * group.len() / 4
+/// How to split messages of these lengths, from the shortest to the longest, so that their digests are
+/// computed soonest: into groups of `lanes`, and some alone.
+///
+/// A group takes as long as its longest message, so one that is much longer than its neighbours is better off
+/// alone. Of all splits the best is found: what the shortest `n` cost at least is known once that is known for
+/// less of them.
+fn grouped(lens: &[usize], lanes: usize) -> Vec<usize> {
+    let mut best: Vec<(usize, usize)> = Vec::with_capacity(lens.len() + 1);
+    best.push((0, 0));
+    for (at, &longest) in lens.iter().enumerate() {
+        let alone = (best[at].0 + longest * 16, 1);
+        let together =
+            (at + 1).checked_sub(lanes).map(|before| (best[before].0 + longest * lanes * GROUP_COST, lanes));
+        best.push(together.map_or(alone, |together| together.min(alone)));
+    }
+    let mut sizes = Vec::new();
+    let mut left = lens.len();
+    while left > 0 {
+        let (_, size) = best[left];
+        sizes.push(size);
+        left -= size;
+    }
+    sizes.reverse();
+    sizes
 }
+
+/// What a byte of a group's longest message costs for each of its lanes, in sixteenths of what a byte of a
+/// message costs that is alone.
+const GROUP_COST: usize = 8;
 
 #[cfg(feature = "side-by-side")]
 mod vector {
-    use alloc::vec;
-
-    use super::{Digest, Vec};
+    use super::{Digest, Vec, vec};
 
     pub(super) fn lanes() -> usize {
         // Narrower units lose to the SHA-256 instructions that the serial code uses.
@@ -76,10 +110,8 @@ mod vector {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use std::vec;
-
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_standards_vectors_come_out_in_every_lane() {
@@ -96,12 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_one_long_message_and_many_short_ones_is_not_worth_it() {
-        let (long, short) = (vec![0; 1600], vec![0; 100]);
-        let mut group = vec![&long[..]; 16];
-        assert!(pays(&group));
-        group[1..].fill(&short);
-        assert!(!pays(&group));
+    fn what_is_much_longer_than_its_neighbours_is_hashed_alone() {
+        assert_eq!(grouped(&[100; 16], 16), [16]);
+        assert_eq!(grouped(&[100; 15], 16), [1; 15]);
+        let mut lens = vec![100; 33];
+        lens[32] = 1600;
+        assert_eq!(grouped(&lens, 16), [16, 16, 1]);
+        let mut lens = vec![10; 15];
+        lens.push(1600);
+        assert_eq!(grouped(&lens, 16), [1; 16]);
+        // The shortest are left out of the groups where some must be.
+        assert_eq!(grouped(&[1, 2, 3, 3, 3, 3], 4), [1, 1, 4]);
+        assert_eq!(grouped(&[], 4), [0; 0]);
     }
 
     proptest! {

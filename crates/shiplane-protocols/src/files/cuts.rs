@@ -1,7 +1,11 @@
 //! Where the content of a file cuts it (SPEC 4.13).
 
+use std::ops::Range;
+
 use fastcdc::v2020::FastCDC;
 use shiplane_wire::{Cut, Digest, limits};
+
+use super::buffers::Buffers;
 
 /// A [`Cut`] and where in its file it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,45 +21,55 @@ impl PlacedCut {
     pub fn end_bytes(&self) -> u64 {
         self.offset_bytes + u64::from(self.cut.len_bytes)
     }
+
+    /// From where to where it goes.
+    pub fn range(&self) -> Range<u64> {
+        self.offset_bytes..self.end_bytes()
+    }
 }
 
-/// Cuts a span of `len_bytes` and tells of each piece, in order. `read` fills a buffer with what is at an
-/// offset within the span; it is asked for every byte once.
+/// Cuts a span of `len_bytes` and tells of its pieces, in order, as many at a time as were hashed together.
+/// `read` fills a buffer with what is at an offset within the span; it is asked for every byte once.
 ///
 /// The same content is cut at the same places wherever it stands, but for the first piece and what an edit
 /// touches: so a piece that moved is found again by its digest.
 pub(crate) fn cut<E>(
     len_bytes: u64,
     average_bytes: u32,
+    buffers: &Buffers,
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
-    mut tell: impl FnMut(Cut) -> Result<(), E>,
+    mut tell: impl FnMut(Vec<Cut>) -> Result<(), E>,
 ) -> Result<(), E> {
     // At most 1 MiB by what the wire lets through, so that a piece is at most 4 MiB.
     let average = average_bytes.clamp(limits::MIN_CUT_AVERAGE_BYTES, limits::MAX_CUT_AVERAGE_BYTES) as usize;
     let (min, max) = (average / SPREAD, average * SPREAD);
-    let wanted = max + READ_LEN_BYTES;
-    let mut buffer = vec![0; usize::try_from(len_bytes).map_or(wanted, |len| len.min(wanted))];
-    let (mut at, mut filled) = (0, 0);
-    while at < len_bytes || filled > 0 {
-        let room = buffer.len() - filled;
-        let len = usize::try_from(len_bytes - at).map_or(room, |left| left.min(room));
-        read(at, &mut buffer[filled..filled + len])?;
-        at += len as u64;
-        filled += len;
-        let mut used = 0;
-        for piece in FastCDC::new(&buffer[..filled], min, average, max) {
-            let end = piece.offset + piece.length;
-            if end == filled && at < len_bytes && piece.length < max {
-                break; // The buffer ended it, not the content.
+    let wanted = (average * PIECES_AT_A_TIME).clamp(MIN_READ_LEN_BYTES, MAX_READ_LEN_BYTES);
+    let wanted = usize::try_from(len_bytes).map_or(wanted, |len| len.min(wanted));
+    buffers.with(wanted, |buffer| {
+        let (mut at, mut filled) = (0, 0);
+        while at < len_bytes || filled > 0 {
+            let room = buffer.len() - filled;
+            let len = usize::try_from(len_bytes - at).map_or(room, |left| left.min(room));
+            read(at, &mut buffer[filled..filled + len])?;
+            at += len as u64;
+            filled += len;
+            let mut used = 0;
+            let mut pieces = Vec::new();
+            for piece in FastCDC::new(&buffer[..filled], min, average, max) {
+                let end = piece.offset + piece.length;
+                if end == filled && at < len_bytes && piece.length < max {
+                    break; // The buffer ended it, not the content.
+                }
+                pieces.push(&buffer[piece.offset..end]);
+                used = end;
             }
-            let data = &buffer[piece.offset..end];
-            tell(Cut { len_bytes: data.len() as u32, digest: Digest::of(data) })?;
-            used = end;
+            let cuts = pieces.iter().zip(Digest::of_each(&pieces));
+            tell(cuts.map(|(piece, digest)| Cut { len_bytes: piece.len() as u32, digest }).collect())?;
+            buffer.copy_within(used..filled, 0);
+            filled -= used;
         }
-        buffer.copy_within(used..filled, 0);
-        filled -= used;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The shortest and the longest that pieces of this average may be; only the last may be shorter.
@@ -66,8 +80,15 @@ pub(crate) fn bounds_of(average_bytes: u32) -> (u64, u64) {
 /// Pieces are from a quarter to four times the average: what FastCDC's authors measured with.
 const SPREAD: usize = 4;
 
-/// Reads of this size keep a disk busy.
-const READ_LEN_BYTES: usize = 1 << 20;
+/// Enough pieces for some of them to be about equally long, which are hashed together.
+const PIECES_AT_A_TIME: usize = 64;
+
+/// 1 MiB: reads of this size keep a disk busy, and what was read is still in the processor's cache when it is
+/// hashed.
+const MIN_READ_LEN_BYTES: usize = 1 << 20;
+
+/// 6 MiB: more than the longest piece there is. A few threads have one each.
+const MAX_READ_LEN_BYTES: usize = 6 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -85,11 +106,11 @@ mod tests {
             buffer.copy_from_slice(&data[from..from + buffer.len()]);
             Ok::<_, Infallible>(())
         };
-        let tell = |cut| {
-            cuts.push(cut);
+        let tell = |more| {
+            cuts.extend(more);
             Ok(())
         };
-        cut(data.len() as u64, average_bytes, read, tell).unwrap();
+        cut(data.len() as u64, average_bytes, &Buffers::default(), read, tell).unwrap();
         cuts
     }
 
@@ -115,11 +136,14 @@ mod tests {
 
     #[test]
     fn what_is_longer_than_the_buffer_is_cut_as_if_it_were_whole() {
-        let data = noise(2, 3 * READ_LEN_BYTES + 12_345);
-        let whole = FastCDC::new(&data, 1 << 14, 1 << 16, 1 << 18).map(|piece| piece.length as u32);
-        assert!(cuts(&data, 1 << 16).iter().map(|cut| cut.len_bytes).eq(whole));
+        let data = noise(2, 2 * MAX_READ_LEN_BYTES + 12_345);
+        for log in [12, 16, 20] {
+            let whole = FastCDC::new(&data, 1 << (log - 2), 1 << log, 1 << (log + 2));
+            let whole = whole.map(|piece| piece.length as u32);
+            assert!(cuts(&data, 1 << log).iter().map(|cut| cut.len_bytes).eq(whole), "{log}");
+        }
         // All the same bytes: nothing but the longest pieces.
-        let zeros = vec![0; 2 * READ_LEN_BYTES + 5];
+        let zeros = vec![0; MAX_READ_LEN_BYTES + 5];
         let whole = FastCDC::new(&zeros, 1 << 14, 1 << 16, 1 << 18).map(|piece| piece.length as u32);
         assert!(cuts(&zeros, 1 << 16).iter().map(|cut| cut.len_bytes).eq(whole));
     }

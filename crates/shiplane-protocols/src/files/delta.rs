@@ -1,22 +1,28 @@
 //! Taking what a new version of a file has in common with the old one from the disk, not from the peer.
 //!
 //! In two rounds, so that the lists stay short: the peer first tells the digests of large pieces of the
-//! whole file, then those of small pieces within the large ones that are not here. Every piece is found by
-//! its whole SHA-256 and hashed again while it is copied, so that what is kept is as good as a chunk that
-//! was received and verified.
+//! whole file, then those of small pieces within the large ones that are not here. Most of what a file has in
+//! common with its old version is where it was, or all of it moved by as much: so while the list comes, each
+//! piece is first sought there ([`trail`]), and what is read for that is hashed, compared and written in one
+//! go. Only what is not found so is cut here too, and found by its content wherever it stands. Whatever is
+//! copied is hashed as it is copied (SPEC 4.14), so that it is as good as a chunk that was received.
+
+mod copying;
+mod trail;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use shiplane_wire::{Digest, Entry};
+use shiplane_wire::{Cut, Entry};
 
+use self::copying::{Copied, read_exact};
+use self::trail::Trail;
+use super::buffers::Buffers;
 use super::cuts::{PlacedCut, cut};
 use super::destination::{Destination, Inner};
-use super::error::{DestinationError, Operation};
-use super::journal::{Batch, KeptSpan};
+use super::error::DestinationError;
 use super::plan::Plan;
 use super::platform::{self, Kind};
 use super::ranges::RangeSet;
@@ -24,16 +30,22 @@ use super::state::{ActiveFile, Stage};
 use super::{lock, parallel};
 
 /// A file that is being put together from its old version.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Delta {
     round: Round,
     /// Opened when its turn comes: a thousand of them may be waiting.
     old: Option<Arc<File>>,
-    /// Where in the old version pieces may be.
-    regions: Vec<Range<u64>>,
+    old_len_bytes: u64,
     average_bytes: u32,
-    /// The old version's pieces there, once they are known.
-    ours: Option<Arc<Vec<PlacedCut>>>,
+    trail: Trail,
+    /// Nothing of what was found is copied: so far the new version may be the old one.
+    is_same_so_far: bool,
+    /// What of the new version was found on the trail, and where.
+    found: Vec<Copied>,
+    /// Where in the old version small pieces may be.
+    regions: Vec<Range<u64>>,
+    /// The old version's own pieces, of what was not found on the trail, once they are needed.
+    ours: Option<Arc<Pieces>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +56,12 @@ enum Round {
     Fine,
 }
 
-/// Bytes of the old version that are also in the new one.
-#[derive(Clone, Copy, Debug)]
-struct Copied {
-    from_bytes: u64,
-    to: PlacedCut,
+/// Pieces of the old version.
+#[derive(Debug)]
+struct Pieces {
+    placed: Vec<PlacedCut>,
+    /// Where one stands of each content, those found on the trail included.
+    by_content: HashMap<Cut, u64>,
 }
 
 impl Destination {
@@ -62,12 +75,13 @@ impl Destination {
         self.inner.offer_delta(index, entry, plan)
     }
 
-    /// Reads the old version of a file, while the peer reads the new one.
-    pub(crate) fn survey_old(&self, index: u64) {
-        self.inner.survey(index);
+    /// Takes from the old version what a part of the peer's cuts says of the ranges that [`Plan::Delta`]
+    /// named. Parts come in order, and together are what [`take_from_old`](Self::take_from_old) is given.
+    pub(crate) fn follow_old(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        self.inner.follow(index, theirs)
     }
 
-    /// Goes on with the peer's cuts of the ranges that [`Plan::Delta`] named.
+    /// Goes on with all of the peer's cuts of the ranges that [`Plan::Delta`] named.
     pub(crate) fn take_from_old(
         &self,
         index: u64,
@@ -106,154 +120,124 @@ impl Inner {
         {
             return Ok(wanted); // An earlier run has kept nearly all of it.
         }
+        let is_same_so_far = stat.size_bytes == entry.size_bytes
+            && lock(&self.state).files.get(&index).is_some_and(|file| !file.is_begun);
         let average_bytes = coarse_average(entry.size_bytes);
-        let regions = sections(stat.size_bytes);
-        let delta = Delta { round: Round::Coarse, old: None, regions, average_bytes, ours: None };
-        lock(&self.state).deltas.insert(index, delta);
-        Ok(Plan::Delta { ranges: sections(entry.size_bytes), average_bytes })
-    }
-
-    fn survey(&self, index: u64) {
-        let (delta, file) = {
-            let state = lock(&self.state);
-            (state.deltas.get(&index).cloned(), state.files.get(&index).cloned())
+        let delta = Delta {
+            round: Round::Coarse,
+            old: None,
+            old_len_bytes: stat.size_bytes,
+            average_bytes,
+            trail: Trail::default(),
+            is_same_so_far,
+            found: Vec::new(),
+            regions: Vec::new(),
+            ours: None,
         };
-        let (Some(delta), Some(file)) = (delta, file) else { return };
-        let surveyed = self.surveyed(delta, &file);
-        // It may have been discarded meanwhile.
-        if let Some(delta) = lock(&self.state).deltas.get_mut(&index) {
-            *delta = surveyed;
-        }
+        lock(&self.state).deltas.insert(index, delta);
+        let whole = 0..entry.size_bytes;
+        Ok(Plan::Delta { ranges: sections(&[whole]), average_bytes })
     }
 
-    /// The same with the old version's pieces: none if it cannot be read.
-    fn surveyed(&self, mut delta: Delta, file: &ActiveFile) -> Delta {
+    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        let (mut delta, file) = {
+            let mut state = lock(&self.state);
+            let (delta, file) = (state.deltas.remove(&index), state.files.get(&index).cloned());
+            // It may have been discarded meanwhile.
+            let (Some(delta), Some(file)) = (delta, file) else { return Ok(()) };
+            (delta, file)
+        };
+        let Some(old) = self.old_version(&mut delta, &file) else { return Ok(()) };
+        if delta.round == Round::Coarse && delta.ours.is_none() {
+            self.follow_trail(index, &file, &mut delta, &old, theirs)?;
+        } else {
+            self.copy_matching(index, &file, &mut delta, &old, theirs)?;
+        }
+        let mut state = lock(&self.state);
+        if state.files.get(&index).is_some_and(|now| now.id == file.id) {
+            state.deltas.insert(index, delta);
+        }
+        Ok(())
+    }
+
+    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+        let unknown = || DestinationError::NotWanted { entry: index };
+        let (mut delta, file) = {
+            let mut state = lock(&self.state);
+            let file = state.files.get(&index).cloned().ok_or_else(unknown)?;
+            // It is gone if the old version could not be read.
+            let Some(delta) = state.deltas.remove(&index) else {
+                drop(state);
+                return self.settle_delta(index);
+            };
+            (delta, file)
+        };
+        let Some(old) = self.old_version(&mut delta, &file) else { return self.settle_delta(index) };
+        if delta.is_same_so_far && covers(&delta.found, entry) {
+            lock(&self.state).files.remove(&index);
+            self.touch(entry, &file.target, &old)?;
+            return Ok(self.identical());
+        }
+        self.copy_what_was_same(index, &file, &mut delta, &old)?;
+        let mut unmatched = self.not_kept(index, theirs)?;
+        if !unmatched.is_empty() {
+            self.copy_matching(index, &file, &mut delta, &old, &unmatched)?;
+            unmatched = self.not_kept(index, &unmatched)?;
+        }
+        let unmatched = union(unmatched.iter().map(PlacedCut::range));
+        let known: HashSet<_> = theirs.iter().map(|piece| piece.cut.digest).collect();
+        let ours = delta.ours.iter().flat_map(|ours| &ours.placed);
+        let left = union(ours.filter(|piece| !known.contains(&piece.cut.digest)).map(PlacedCut::range));
+        if delta.round == Round::Fine || !pays_to_refine(&unmatched, &left) {
+            return self.settle_delta(index);
+        }
+        let (regions, average_bytes) = (left.ranges().to_vec(), FINE_AVERAGE_BYTES);
+        let fine =
+            Delta { round: Round::Fine, regions, average_bytes, ours: None, found: Vec::new(), ..delta };
+        lock(&self.state).deltas.insert(index, fine);
+        Ok(Plan::Delta { ranges: unmatched.ranges().to_vec(), average_bytes })
+    }
+
+    fn old_version(&self, delta: &mut Delta, file: &ActiveFile) -> Option<Arc<File>> {
         if delta.old.is_none()
             && let Ok(parent) = self.parent_of(&file.target)
             && let Ok(old) = platform::open_file(&parent.dir, file.target.file_name())
         {
             delta.old = Some(Arc::new(old));
         }
-        if let (None, Some(old)) = (&delta.ours, &delta.old) {
-            let cuts = parallel::map(&delta.regions, |region| cuts_of(old, region, delta.average_bytes));
-            delta.ours = Some(Arc::new(cuts.into_iter().flatten().collect()));
-        }
-        delta
+        delta.old.clone()
     }
 
-    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
-        let unknown = || DestinationError::NotWanted { entry: index };
-        let (delta, file) = {
-            let mut state = lock(&self.state);
-            let delta = state.deltas.remove(&index).ok_or_else(unknown)?;
-            (delta, state.files.get(&index).cloned().ok_or_else(unknown)?)
-        };
-        let delta = self.surveyed(delta, &file);
-        let (Some(old), Some(ours)) = (delta.old.clone(), delta.ours.clone()) else {
-            return self.settle_delta(index);
-        };
-        if delta.round == Round::Coarse && !file.is_begun && covers(&ours, entry) && theirs == &ours[..] {
-            lock(&self.state).files.remove(&index);
-            self.touch(entry, &file.target, &old)?;
-            return Ok(self.identical());
-        }
-        let known: HashSet<_> = theirs.iter().map(|piece| piece.cut.digest).collect();
-        let missing = |piece: &&PlacedCut| !file.kept.contains(&(piece.offset_bytes..piece.end_bytes()));
-        let theirs: Vec<_> = theirs.iter().filter(missing).copied().collect();
-        let unmatched = self.copy_matching(index, &file, &old, &theirs, &ours)?;
-        let left = ours.iter().filter(|piece| !known.contains(&piece.cut.digest));
-        let left = union(left.map(|piece| piece.offset_bytes..piece.end_bytes()));
-        if delta.round == Round::Fine || !pays_to_refine(&unmatched, &left) {
-            return self.settle_delta(index);
-        }
-        let (regions, average_bytes) = (left.ranges().to_vec(), FINE_AVERAGE_BYTES);
-        let fine = Delta { round: Round::Fine, regions, average_bytes, ours: None, ..delta };
-        lock(&self.state).deltas.insert(index, fine);
-        Ok(Plan::Delta { ranges: unmatched.ranges().to_vec(), average_bytes })
-    }
-
-    /// Copies every piece of theirs that is among ours; gives what could not be.
+    /// Copies every piece of theirs that stands anywhere in the old version.
     fn copy_matching(
         &self,
         index: u64,
         file: &ActiveFile,
+        delta: &mut Delta,
         old: &File,
         theirs: &[PlacedCut],
-        ours: &[PlacedCut],
-    ) -> Result<RangeSet, DestinationError> {
-        let by_content: HashMap<_, _> = ours.iter().map(|piece| (piece.cut, piece.offset_bytes)).collect();
-        let find = |to: &PlacedCut| by_content.get(&to.cut).map(|&from_bytes| Copied { from_bytes, to: *to });
-        let copies: Vec<_> = theirs.iter().filter_map(find).collect();
-        let copied = self.copy(index, file, old, &copies)?;
-        let is_missing = |piece: &&PlacedCut| !copied.contains(&piece.offset_bytes);
-        let missing = theirs.iter().filter(is_missing);
-        Ok(union(missing.map(|piece| piece.offset_bytes..piece.end_bytes())))
-    }
-
-    /// Puts pieces of the old version into the temporary file and notes them as kept. Gives the offsets of
-    /// those that were still what they had been.
-    fn copy(
-        &self,
-        index: u64,
-        file: &ActiveFile,
-        old: &File,
-        copies: &[Copied],
-    ) -> Result<HashSet<u64>, DestinationError> {
-        if copies.is_empty() {
-            return Ok(HashSet::new());
-        }
-        self.begin([index])?;
-        let temp = self.open_filling(index, file)?;
-        let groups: Vec<_> = copies.chunks(COPIES_PER_GROUP).collect();
-        let written = parallel::map(&groups, |group| {
-            let mut buffer = Vec::new();
-            let mut written = Vec::new();
-            for copied in *group {
-                // What cannot be read any more, or has changed, is asked for.
-                if !is_unchanged(old, copied, &mut buffer) {
-                    continue;
-                }
-                temp.write_all_at(copied.to.offset_bytes, &buffer).map_err(|error| {
-                    let len_bytes = buffer.len() as u64;
-                    self.failed_writing(Operation::Write, &file.target, len_bytes, error)
-                })?;
-                written.push(copied.to);
-            }
-            Ok::<_, DestinationError>(written)
+    ) -> Result<(), DestinationError> {
+        let ours = delta.ours.get_or_insert_with(|| {
+            let regions = match delta.round {
+                Round::Coarse => &not_found(&delta.found, delta.old_len_bytes),
+                Round::Fine => &delta.regions,
+            };
+            Arc::new(Pieces::of(old, regions, delta.average_bytes, &delta.found, &self.buffers))
         });
-        let mut kept = Vec::new();
-        for group in written {
-            kept.extend(group?);
-        }
-        self.note_copied(index, file, &kept)?;
-        Ok(kept.iter().map(|piece| piece.offset_bytes).collect())
+        let find = |to: &PlacedCut| {
+            let from_bytes = *ours.by_content.get(&to.cut)?;
+            Some(Copied { from_bytes, to: *to })
+        };
+        let theirs = theirs.iter().filter(|piece| !file.kept.contains(&piece.range()));
+        let copies: Vec<_> = theirs.filter_map(find).collect();
+        self.copy(index, file, old, &copies).map(|_| ())
     }
 
-    fn note_copied(&self, index: u64, file: &ActiveFile, kept: &[PlacedCut]) -> Result<(), DestinationError> {
-        for pieces in kept.chunks(RECORDS_PER_WRITE) {
-            let mut batch = Batch::default();
-            for PlacedCut { offset_bytes, cut } in pieces {
-                let len_bytes = u64::from(cut.len_bytes);
-                let span = KeptSpan { id: file.id, offset_bytes: *offset_bytes, len_bytes };
-                batch.kept(cut.digest, [span]);
-            }
-            self.record(&batch)?;
-        }
-        let mut state = lock(&self.state);
-        let mut copied_bytes = 0;
-        // It may have been discarded meanwhile.
-        if let Some(file) = state.files.get_mut(&index).filter(|now| now.id == file.id) {
-            let before = file.kept.len_bytes();
-            kept.iter().for_each(|piece| file.kept.insert(piece.offset_bytes..piece.end_bytes()));
-            copied_bytes = file.kept.len_bytes() - before;
-            if file.kept.is_empty() {
-                // It will be created again, by whoever writes to it first.
-                file.is_created = false;
-                self.handles.forget(file.id);
-            }
-        }
-        state.summary.copied_bytes += copied_bytes;
-        Ok(())
+    /// Those of the pieces that are not in the temporary file.
+    fn not_kept(&self, index: u64, theirs: &[PlacedCut]) -> Result<Vec<PlacedCut>, DestinationError> {
+        let state = lock(&self.state);
+        let file = state.files.get(&index).ok_or(DestinationError::NotWanted { entry: index })?;
+        Ok(theirs.iter().filter(|piece| !file.kept.contains(&piece.range())).copied().collect())
     }
 
     /// Wants what is still missing.
@@ -264,35 +248,67 @@ impl Inner {
         if missing.is_empty() {
             file.stage = Stage::Complete;
         }
-        Ok(Plan::Want { missing, resumed_bytes: file.kept.len_bytes() })
+        let plan = Plan::Want { missing, resumed_bytes: file.kept.len_bytes() };
+        if state.deltas.is_empty() {
+            self.buffers.free();
+        }
+        Ok(plan)
+    }
+}
+
+impl Pieces {
+    /// The pieces of these regions, as far as they can be read.
+    fn of(
+        old: &File,
+        regions: &[Range<u64>],
+        average_bytes: u32,
+        found: &[Copied],
+        buffers: &Buffers,
+    ) -> Self {
+        let cuts = parallel::map(&sections(regions), |region| cuts_of(old, region, average_bytes, buffers));
+        let placed: Vec<_> = cuts.into_iter().flatten().collect();
+        let by_content = placed.iter().map(|piece| (piece.cut, piece.offset_bytes));
+        let found = found.iter().map(|copied| (copied.to.cut, copied.from_bytes));
+        let by_content = by_content.chain(found).collect();
+        Self { placed, by_content }
     }
 }
 
 /// The pieces of a region of the old version, as far as it can be read.
-fn cuts_of(old: &File, region: &Range<u64>, average_bytes: u32) -> Vec<PlacedCut> {
+fn cuts_of(old: &File, region: &Range<u64>, average_bytes: u32, buffers: &Buffers) -> Vec<PlacedCut> {
     let mut cuts = Vec::new();
     let mut at = region.start;
     let read = |offset: u64, buffer: &mut [u8]| read_exact(old, region.start + offset, buffer);
-    let tell = |cut: shiplane_wire::Cut| {
-        cuts.push(PlacedCut { offset_bytes: at, cut });
-        at += u64::from(cut.len_bytes);
+    let tell = |more: Vec<Cut>| {
+        for cut in more {
+            cuts.push(PlacedCut { offset_bytes: at, cut });
+            at += u64::from(cut.len_bytes);
+        }
         Ok(())
     };
     // What was not read is simply not there to be copied.
-    let _ = cut(region.end - region.start, average_bytes, read, tell);
+    let _ = cut(region.end - region.start, average_bytes, buffers, read, tell);
     cuts
 }
 
-/// Parts of a whole file that are cut side by side, at the same places in both versions.
-fn sections(len_bytes: u64) -> Vec<Range<u64>> {
-    let starts = (0..len_bytes).step_by(SECTION_LEN_BYTES);
-    starts.map(|start| start..len_bytes.min(start + SECTION_LEN_BYTES as u64)).collect()
+/// What of the old version is not among these pieces.
+fn not_found(found: &[Copied], old_len_bytes: u64) -> Vec<Range<u64>> {
+    union(found.iter().map(Copied::from)).missing(old_len_bytes)
 }
 
-/// Whether the pieces are all of a file that is as long as the entry's.
-fn covers(pieces: &[PlacedCut], entry: &Entry) -> bool {
-    union(pieces.iter().map(|piece| piece.offset_bytes..piece.end_bytes())).covers(entry.size_bytes)
-        && pieces.last().is_some_and(|last| last.end_bytes() == entry.size_bytes)
+/// Parts of ranges that are cut side by side; of a whole file at the same places in all its versions.
+fn sections(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let section = |start: u64, end: u64| start..end.min(start + SECTION_LEN_BYTES as u64);
+    let sections = |range: &Range<u64>| {
+        let end = range.end;
+        range.clone().step_by(SECTION_LEN_BYTES).map(move |start| section(start, end))
+    };
+    ranges.iter().flat_map(sections).collect()
+}
+
+/// Whether the pieces are all of a file.
+fn covers(found: &[Copied], entry: &Entry) -> bool {
+    union(found.iter().map(|copied| copied.to.range())).covers(entry.size_bytes)
 }
 
 fn sum_of(ranges: &[Range<u64>]) -> u64 {
@@ -312,22 +328,6 @@ fn union(ranges: impl Iterator<Item = Range<u64>>) -> RangeSet {
     let mut set = RangeSet::default();
     ranges.for_each(|range| set.insert(range));
     set
-}
-
-fn is_unchanged(old: &File, copied: &Copied, buffer: &mut Vec<u8>) -> bool {
-    buffer.resize(copied.to.cut.len_bytes as usize, 0);
-    read_exact(old, copied.from_bytes, buffer).is_ok() && Digest::of(buffer) == copied.to.cut.digest
-}
-
-fn read_exact(file: &File, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match platform::read_at(file, offset_bytes + filled as u64, &mut buffer[filled..])? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => filled += read,
-        }
-    }
-    Ok(())
 }
 
 /// Doubled with the file's size, so that no list of large pieces has more than some hundred thousand.
@@ -369,9 +369,3 @@ const MAX_GROWTH: u64 = 8;
 /// 64 MiB: some pieces of an older file are not found where a section begins, so that they be few; enough
 /// of them for every thread from some hundred MiB on.
 const SECTION_LEN_BYTES: usize = 64 << 20;
-
-/// 8 MiB of large pieces: enough groups for every thread.
-const COPIES_PER_GROUP: usize = 64;
-
-/// Some 300 KiB of journal at a time.
-const RECORDS_PER_WRITE: usize = 4096;

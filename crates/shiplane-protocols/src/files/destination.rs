@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{Digest, Entry, Promise, RelPath, Span, escape};
 
+use super::buffers::Buffers;
 use super::dirs::{DirHandle, Dirs};
 use super::error::{DestinationError, Operation};
 use super::handles::Handles;
@@ -132,6 +133,7 @@ impl Destination {
                 journal: Mutex::new(opened.journal),
                 leftovers: Mutex::new(opened.leftovers),
                 handles: Handles::default(),
+                buffers: Buffers::default(),
                 is_abandoned: AtomicBool::new(false),
                 dataset: Mutex::default(),
                 held: Mutex::default(),
@@ -315,6 +317,8 @@ pub(super) struct Inner {
     pub(super) journal: Mutex<Journal>,
     pub(super) leftovers: Mutex<Leftovers>,
     pub(super) handles: Handles,
+    /// For pieces of old versions.
+    pub(super) buffers: Buffers,
     pub(super) is_abandoned: AtomicBool,
     /// Of a sync: nobody else on this machine changes the dataset.
     pub(super) dataset: Mutex<Option<DatasetLock>>,

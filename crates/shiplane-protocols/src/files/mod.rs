@@ -8,6 +8,7 @@
 //! that was cut off has kept is in a journal, and counts again after it was verified again.
 
 mod beneath;
+mod buffers;
 mod cuts;
 mod delta;
 mod destination;
@@ -33,6 +34,7 @@ mod writer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub(crate) use buffers::Buffers;
 pub use cuts::PlacedCut;
 pub(crate) use cuts::{bounds_of, cut};
 pub use destination::{Destination, ReceiveOptions};

@@ -353,8 +353,8 @@ impl Target for Limited {
         Target::compare(&self.destination, index, entry, theirs)
     }
 
-    fn survey(&self, index: u64, entry: &Entry) {
-        self.destination.survey(index, entry);
+    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        self.destination.follow(index, theirs)
     }
 
     fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {

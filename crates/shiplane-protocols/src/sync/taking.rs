@@ -111,8 +111,8 @@ impl Target for Taking {
         Err(DestinationError::NotWanted { entry: index })
     }
 
-    fn survey(&self, index: u64, entry: &Entry) {
-        self.0.shared.destination.survey(index, entry);
+    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        self.0.shared.destination.follow(index, theirs)
     }
 
     fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {

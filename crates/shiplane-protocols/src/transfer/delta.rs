@@ -46,6 +46,15 @@ struct Due {
     next_bytes: u64,
 }
 
+/// What a part of an answer brings.
+#[derive(Debug, PartialEq)]
+pub(super) struct Came {
+    /// The cuts in it.
+    pub(super) part: Vec<PlacedCut>,
+    /// All of the file's, once that is there.
+    pub(super) told: Option<Told>,
+}
+
 /// All that was asked for of one file.
 #[derive(Debug, PartialEq)]
 pub(super) struct Told {
@@ -55,28 +64,25 @@ pub(super) struct Told {
 }
 
 impl Deltas {
-    /// Cuts of an entry are needed. Returns whether they are asked for now.
-    pub(super) fn ask(&mut self, index: u64, entry: Entry, ask: Ask) -> bool {
+    /// Cuts of an entry are needed. They are asked for once its turn has come.
+    pub(super) fn ask(&mut self, index: u64, entry: Entry, ask: Ask) {
         if self.begun.contains(&index) {
             self.open(index, entry, ask);
-            return true;
-        }
-        if self.begun.len() >= MAX_BEGUN {
+        } else if self.begun.len() >= MAX_BEGUN {
             self.waiting.push_back((index, entry, ask));
-            return false;
+        } else {
+            self.begun.insert(index);
+            self.open(index, entry, ask);
         }
-        self.begun.insert(index);
-        self.open(index, entry, ask);
-        true
     }
 
-    /// Nothing more is needed for an entry. Gives one that begins in its place.
-    pub(super) fn settled(&mut self, index: u64) -> Option<(u64, Entry)> {
-        if !self.begun.remove(&index) {
-            return None;
+    /// Nothing more is needed for an entry: another begins in its place.
+    pub(super) fn settled(&mut self, index: u64) {
+        if self.begun.remove(&index)
+            && let Some((index, entry, ask)) = self.waiting.pop_front()
+        {
+            self.ask(index, entry, ask);
         }
-        let (index, entry, ask) = self.waiting.pop_front()?;
-        self.ask(index, entry.clone(), ask).then_some((index, entry))
     }
 
     /// The next request that may be sent.
@@ -90,8 +96,8 @@ impl Deltas {
         Some(want)
     }
 
-    /// Takes a part of the answer that is due; gives all of a file's once that is there.
-    pub(super) fn came(&mut self, part: Cuts) -> Result<Option<Told>, TransferError> {
+    /// Takes a part of the answer that is due.
+    pub(super) fn came(&mut self, part: Cuts) -> Result<Came, TransferError> {
         let index = part.entry;
         let wrong = ProtocolFault::WrongCuts { entry: index };
         let due = self.due.front_mut().filter(|due| due.span.entry == index);
@@ -103,6 +109,7 @@ impl Deltas {
         }
         let end_bytes = due.span.offset_bytes + due.span.len_bytes;
         let (min, max) = bounds_of(due.average_bytes);
+        let from = list.cuts.len();
         for cut in part.cuts {
             let piece = PlacedCut { offset_bytes: due.next_bytes, cut };
             let len_bytes = u64::from(cut.len_bytes);
@@ -120,16 +127,18 @@ impl Deltas {
             due.next_bytes = piece.end_bytes();
             list.cuts.push(piece);
         }
+        let part = list.cuts[from..].to_vec();
         if due.next_bytes < end_bytes {
-            return Ok(None);
+            return Ok(Came { part, told: None });
         }
         self.due.pop_front();
         list.open -= 1;
         if list.open > 0 {
-            return Ok(None);
+            return Ok(Came { part, told: None });
         }
         let told = self.lists.remove(&index);
-        Ok(told.map(|List { entry, cuts, .. }| Told { index, entry, cuts }))
+        let told = told.map(|List { entry, cuts, .. }| Told { index, entry, cuts });
+        Ok(Came { part, told })
     }
 
     /// The provider cannot send an entry. Returns it if it was waiting for cuts: then nobody else has it.
@@ -204,7 +213,7 @@ mod tests {
 
     fn asked(ranges: &[Range<u64>]) -> Deltas {
         let mut deltas = Deltas::default();
-        assert!(deltas.ask(7, entry(), Ask { ranges: ranges.to_vec(), average_bytes: 1 << 10 }));
+        deltas.ask(7, entry(), Ask { ranges: ranges.to_vec(), average_bytes: 1 << 10 });
         for _ in ranges {
             deltas.next_want().unwrap();
         }
@@ -215,12 +224,16 @@ mod tests {
     #[test]
     fn a_list_comes_in_parts_and_range_after_range() {
         let mut deltas = asked(&[0..1500, 4000..4100]);
-        assert_eq!(deltas.came(part(7, 0, &[700])).unwrap(), None);
-        assert_eq!(deltas.came(part(7, 700, &[400, 400])).unwrap(), None);
+        let ends = |cuts: &[PlacedCut]| cuts.iter().map(PlacedCut::end_bytes).collect::<Vec<_>>();
+        let came = deltas.came(part(7, 0, &[700])).unwrap();
+        assert_eq!((ends(&came.part), came.told), (vec![700], None));
+        let came = deltas.came(part(7, 700, &[400, 400])).unwrap();
+        assert_eq!((ends(&came.part), came.told), (vec![1100, 1500], None));
         assert!(deltas.awaits_provider());
-        let told = deltas.came(part(7, 4000, &[100])).unwrap().unwrap();
-        let ends: Vec<_> = told.cuts.iter().map(PlacedCut::end_bytes).collect();
-        assert_eq!((told.index, ends), (7, vec![700, 1100, 1500, 4100]));
+        let came = deltas.came(part(7, 4000, &[100])).unwrap();
+        assert_eq!(ends(&came.part), [4100]);
+        let told = came.told.unwrap();
+        assert_eq!((told.index, ends(&told.cuts)), (7, vec![700, 1100, 1500, 4100]));
         assert!(!deltas.awaits_provider());
     }
 
@@ -245,7 +258,7 @@ mod tests {
         }
         // One after the last.
         let mut deltas = asked_for(1500);
-        deltas.came(part(7, 0, &[700, 800])).unwrap().unwrap();
+        deltas.came(part(7, 0, &[700, 800])).unwrap().told.unwrap();
         assert!(deltas.came(part(7, 1500, &[300])).is_err());
     }
 
@@ -271,12 +284,25 @@ mod tests {
         let some = 0..10;
         let ask = || Ask { ranges: vec![some.clone()], average_bytes: 1 << 10 };
         let mut deltas = Deltas::default();
-        let began: Vec<_> = (0..4).map(|index| deltas.ask(index, entry(), ask())).collect();
-        assert_eq!(began, [true, true, false, false]);
+        (0..5).for_each(|index| deltas.ask(index, entry(), ask()));
+        fn asked(deltas: &mut Deltas) -> Vec<u64> {
+            std::iter::from_fn(|| deltas.next_want())
+                .map(|want| match want {
+                    ReceiverRecord::WantCuts { span, .. } => span.entry,
+                    other => panic!("{other:?}"),
+                })
+                .collect()
+        }
+        assert_eq!(asked(&mut deltas), [0, 1]);
         assert_eq!(deltas.failed(2), Some(entry()), "one that waits");
-        assert_eq!(deltas.settled(0), Some((3, entry())));
-        assert_eq!(deltas.settled(0), None, "of one that is not under way");
-        assert_eq!(deltas.settled(1), None, "nobody waits");
+        deltas.settled(0);
+        assert_eq!(asked(&mut deltas), [3]);
+        deltas.settled(0);
+        assert_eq!(asked(&mut deltas), [0; 0], "it was not under way any more");
+        deltas.settled(1);
+        assert_eq!(asked(&mut deltas), [4]);
+        deltas.settled(3);
+        assert_eq!(asked(&mut deltas), [0; 0], "nobody waits");
     }
 
     #[test]
@@ -309,7 +335,7 @@ mod tests {
                 let cuts = lens[from..end].iter().enumerate().map(|(i, &len_bytes)| {
                     Cut { len_bytes, digest: Digest::of(&((from + i) as u64).to_le_bytes()) }
                 });
-                told = deltas.came(Cuts { entry: 7, offset_bytes, cuts: cuts.collect() }).unwrap();
+                told = deltas.came(Cuts { entry: 7, offset_bytes, cuts: cuts.collect() }).unwrap().told;
                 offset_bytes += lens[from..end].iter().copied().map(u64::from).sum::<u64>();
                 from = end;
             }

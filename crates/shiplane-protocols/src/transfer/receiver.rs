@@ -18,7 +18,7 @@ use self::{
 };
 use super::{
     TransferOptions, alive_interval,
-    delta::{Ask, Deltas},
+    delta::{Ask, Came, Deltas},
     error::{FailedEntry, ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     ledger::{Ledger, Opens},
@@ -276,7 +276,10 @@ impl<T: Target> Receiver<T> {
                 self.planner.send(PlanJob::Compare { index, entry, theirs: digest })?;
             }
             ProviderRecord::Cuts(cuts) => {
-                if let Some(told) = self.deltas.came(cuts)? {
+                let index = cuts.entry;
+                let Came { part, told } = self.deltas.came(cuts)?;
+                self.planner.send(PlanJob::Follow { index, cuts: part })?;
+                if let Some(told) = told {
                     self.planner.send(PlanJob::Delta(told))?;
                 }
             }
@@ -314,7 +317,7 @@ impl<T: Target> Receiver<T> {
             if let Some(waiting) = self.deltas.failed(entry) {
                 self.paths.insert(entry, waiting.path.to_string());
                 self.ledger.planned(entry);
-                self.delta_settled(entry)?;
+                self.deltas.settled(entry);
             }
             self.publisher.discard(entry)?;
         }
@@ -362,9 +365,7 @@ impl<T: Target> Receiver<T> {
                 return Ok(());
             }
             Plan::Delta { ranges, average_bytes } => {
-                if self.deltas.ask(index, entry.clone(), Ask { ranges, average_bytes }) {
-                    self.planner.send(PlanJob::Survey { index, entry })?;
-                }
+                self.deltas.ask(index, entry, Ask { ranges, average_bytes });
                 return Ok(());
             }
             Plan::Done => self.totals.identical_bytes += entry.size_bytes,
@@ -381,15 +382,8 @@ impl<T: Target> Receiver<T> {
             }
         }
         self.ledger.planned(index);
-        self.delta_settled(index)
-    }
-
-    /// If the entry was being put together from its old version, another takes its place.
-    fn delta_settled(&mut self, index: u64) -> Result<(), TransferError> {
-        match self.deltas.settled(index) {
-            Some((index, entry)) => self.planner.send(PlanJob::Survey { index, entry }),
-            None => Ok(()),
-        }
+        self.deltas.settled(index);
+        Ok(())
     }
 
     async fn on_stream(&mut self, stream: Option<TransferStream>) -> Result<(), TransferError> {

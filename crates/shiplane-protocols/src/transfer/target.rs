@@ -27,10 +27,14 @@ pub trait Target: Clone + Send + Sync + 'static {
     /// Ends the transfer.
     fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError>;
 
-    /// Reads what is here of an entry for which [`Plan::Delta`] was given, while the peer reads its own.
-    /// Nothing is lost if it does nothing.
-    fn survey(&self, index: u64, entry: &Entry) {
-        let _ = (index, entry);
+    /// Takes a part of the peer's cuts for an entry for which [`Plan::Delta`] was given, in order, while the
+    /// peer reads on. Nothing is lost if it does nothing.
+    ///
+    /// # Errors
+    /// Ends the transfer.
+    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        let _ = (index, theirs);
+        Ok(())
     }
 
     /// Goes on after [`Plan::Delta`] with the peer's cuts of all the ranges that it named.
@@ -89,8 +93,8 @@ impl Target for Destination {
         self.offer_delta(index, entry, plan)
     }
 
-    fn survey(&self, index: u64, _entry: &Entry) {
-        self.survey_old(index);
+    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        self.follow_old(index, theirs)
     }
 
     fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {

@@ -109,6 +109,33 @@ async fn an_edit_that_keeps_the_size_is_found_in_any_section_of_a_long_file() {
 }
 
 #[tokio::test]
+async fn a_file_that_differs_only_at_its_end_is_copied_though_it_seemed_the_same() {
+    let old = noise(12, 20 * MIB);
+    let mut new = old.clone();
+    new[20 * MIB - 1] ^= 1;
+    let report = replace(&new, &old).await;
+    assert!(report.received_bytes < 8 * 1024, "{} bytes", report.received_bytes);
+}
+
+#[tokio::test]
+async fn what_has_moved_by_a_different_length_after_each_edit_is_followed() {
+    let old = noise(13, 30 * MIB);
+    // Two bytes more, from 5 MiB on 300,000 more, from 15 MiB on 100,000 less than in the old one.
+    let new =
+        [b"xy", &old[..5 * MIB], &noise(14, 300_000), &old[5 * MIB..15 * MIB], &old[15 * MIB + 400_000..]];
+    let report = replace(&new.concat(), &old).await;
+    assert!((300_000..350_000).contains(&report.received_bytes), "{} bytes", report.received_bytes);
+}
+
+#[tokio::test]
+async fn what_has_moved_further_than_anybody_looks_is_found_by_its_content() {
+    let old = noise(15, 40 * MIB);
+    let (front, back) = old.split_at(30 * MIB + 12_345);
+    let report = replace(&[back, b"!", front].concat(), &old).await;
+    assert!(report.received_bytes < 64 * 1024, "{} bytes", report.received_bytes);
+}
+
+#[tokio::test]
 async fn many_edited_files_are_all_put_together() {
     let mut world = World::new(|source| {
         for seed in 0..6 {

@@ -8,13 +8,14 @@ use tokio::sync::mpsc;
 
 use super::super::delta::MAX_CUTTINGS_UNDER_WAY;
 use super::super::error::ProtocolFault;
-use crate::files::{Source, SourceError, cut};
+use crate::files::{Buffers, Source, SourceError, cut};
 
 /// The requests that are not answered yet. The first few are worked on, and answered in their order.
 #[derive(Debug, Default)]
 pub(super) struct Cuttings {
     running: VecDeque<Running>,
     queued: VecDeque<Request>,
+    buffers: Arc<Buffers>,
 }
 
 #[derive(Debug)]
@@ -84,6 +85,9 @@ impl Cuttings {
                 None => {
                     self.running.pop_front();
                     self.start(source);
+                    if self.is_idle() {
+                        self.buffers.free();
+                    }
                 }
             }
         }
@@ -97,15 +101,21 @@ impl Cuttings {
             let (outlet, parts) = mpsc::channel(PARTS_AHEAD);
             let source = Arc::clone(source);
             let (entry, next_bytes) = (request.span.entry, request.span.offset_bytes);
-            blocking::spawn_waiting(move || cut_span(&source, &request, &outlet));
+            let buffers = Arc::clone(&self.buffers);
+            blocking::spawn_waiting(move || cut_span(&source, &request, &buffers, &outlet));
             self.running.push_back(Running { entry, next_bytes, parts });
         }
     }
 }
 
 /// Blocking: reads the span.
-fn cut_span(source: &Source, request: &Request, outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>) {
-    match try_cut(source, request, outlet) {
+fn cut_span(
+    source: &Source,
+    request: &Request,
+    buffers: &Buffers,
+    outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>,
+) {
+    match try_cut(source, request, buffers, outlet) {
         // Nobody is left to hear of it when the transfer is over.
         Err(Stop::Source(error)) => drop(blocking::send(outlet, Err(error))),
         Ok(()) | Err(Stop::Over) => {}
@@ -120,27 +130,29 @@ enum Stop {
 fn try_cut(
     source: &Source,
     request: &Request,
+    buffers: &Buffers,
     outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>,
 ) -> Result<(), Stop> {
     let file = source.open(&request.entry).map_err(Stop::Source)?;
     let Span { offset_bytes, len_bytes, .. } = request.span;
-    let mut part = Vec::new();
     let read = |at: u64, buffer: &mut [u8]| file.read_at(offset_bytes + at, buffer).map_err(Stop::Source);
-    let tell = |cut| {
-        if part.len() == limits::MAX_CUTS_PER_RECORD {
-            blocking::send(outlet, Ok(std::mem::take(&mut part))).map_err(|_| Stop::Over)?;
-        }
-        part.push(cut);
-        Ok(())
-    };
-    cut(len_bytes, request.average_bytes, read, tell)?;
-    // SPEC 4.9: the list is complete only if it is of this version.
+    // Told once the next are there: SPEC 4.9, the list is complete only if it is of this version.
+    let mut held: Vec<Cut> = Vec::new();
+    let tell = |more| send_parts(outlet, std::mem::replace(&mut held, more));
+    cut(len_bytes, request.average_bytes, buffers, read, tell)?;
     file.check_unchanged().map_err(Stop::Source)?;
-    blocking::send(outlet, Ok(part)).map_err(|_| Stop::Over)
+    send_parts(outlet, held)
 }
 
-/// Each has a buffer of 1.5 MiB at the usual average, of 5 MiB at the largest.
+/// As soon as they are known: the receiver copies what they match while the rest is read.
+fn send_parts(outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>, cuts: Vec<Cut>) -> Result<(), Stop> {
+    let mut parts = cuts.chunks(limits::MAX_CUTS_PER_RECORD);
+    parts.try_for_each(|part| blocking::send(outlet, Ok(part.to_vec())).map_err(|_| Stop::Over))
+}
+
+/// Each has a buffer of at most 6 MiB.
 const MAX_RUNNING: usize = 4;
 
-/// Parts that the disk may be ahead of the records stream, of 32 KiB each.
-const PARTS_AHEAD: usize = 4;
+/// Parts that the disk may be ahead of the records stream, of at most 32 KiB each. Those of a request that is
+/// not the first wait until it is: then all of 64 MiB at the usual average fit.
+const PARTS_AHEAD: usize = 16;

@@ -55,8 +55,8 @@ impl<T: Target> Target for Leased<T> {
         self.target.compare(index, entry, theirs)
     }
 
-    fn survey(&self, index: u64, entry: &Entry) {
-        self.target.survey(index, entry);
+    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        self.target.follow(index, theirs)
     }
 
     fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {

@@ -8,7 +8,7 @@ use super::{
     super::{delta::Told, target::Target},
     TransferError,
 };
-use crate::files::{DestinationError, Plan};
+use crate::files::{DestinationError, PlacedCut, Plan};
 
 /// Decides about entries, in the order in which they come.
 pub(super) struct Planner {
@@ -27,12 +27,26 @@ pub(super) enum PlanJob {
         entry: Entry,
         theirs: Digest,
     },
-    /// Nothing comes of it.
-    Survey {
+    /// Nothing is told of it.
+    Follow {
         index: u64,
-        entry: Entry,
+        cuts: Vec<PlacedCut>,
     },
     Delta(Told),
+}
+
+impl PlanJob {
+    /// Parts of one list that have piled up become one job, which keeps several threads busy. Gives the job that
+    /// comes after that, if one was taken.
+    fn join_next(&mut self, mut take: impl FnMut() -> Option<Self>) -> Option<Self> {
+        let Self::Follow { index, cuts } = self else { return None };
+        loop {
+            match take()? {
+                Self::Follow { index: same, cuts: more } if same == *index => cuts.extend(more),
+                other => return Some(other),
+            }
+        }
+    }
 }
 
 pub(super) struct Planned {
@@ -43,19 +57,22 @@ pub(super) struct Planned {
 
 impl Planner {
     pub(super) fn start<T: Target>(target: T) -> Self {
-        let (jobs, mut queue) = mpsc::unbounded_channel();
+        let (jobs, mut queue) = mpsc::unbounded_channel::<PlanJob>();
         let (outlet, plans) = mpsc::channel(1);
         blocking::spawn_waiting(move || {
             while let Some(first) = blocking::recv_unbounded(&mut queue) {
                 let mut batch = Vec::new();
                 let mut next = Some(first);
                 let result = loop {
-                    let Some(job) = next else { break Ok(()) };
+                    let Some(mut job) = next else { break Ok(()) };
+                    next = job.join_next(|| queue.try_recv().ok());
                     match plan(&target, job) {
                         Ok(planned) => batch.extend(planned),
                         Err(error) => break Err(error),
                     }
-                    next = if batch.len() < PLAN_BATCH_LEN { queue.try_recv().ok() } else { None };
+                    if next.is_none() && batch.len() < PLAN_BATCH_LEN {
+                        next = queue.try_recv().ok();
+                    }
                 };
                 let failed = result.is_err();
                 if !failed && batch.is_empty() {
@@ -91,8 +108,8 @@ fn plan<T: Target>(target: &T, job: PlanJob) -> Result<Option<Planned>, Destinat
             let plan = target.compare(index, &entry, theirs)?;
             (index, entry, plan)
         }
-        PlanJob::Survey { index, entry } => {
-            target.survey(index, &entry);
+        PlanJob::Follow { index, cuts } => {
+            target.follow(index, &cuts)?;
             return Ok(None);
         }
         PlanJob::Delta(Told { index, entry, cuts }) => {

@@ -1,0 +1,156 @@
+//! Copying pieces of the old version, each one hashed on the way.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use shiplane_wire::Digest;
+
+use super::super::cuts::PlacedCut;
+use super::super::destination::Inner;
+use super::super::error::{DestinationError, Operation};
+use super::super::journal::{Batch, KeptSpan};
+use super::super::state::ActiveFile;
+use super::super::{lock, parallel, platform};
+
+/// Bytes of the old version that are also in the new one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copied {
+    pub(super) from_bytes: u64,
+    pub(super) to: PlacedCut,
+}
+
+impl Copied {
+    /// Where in the old version.
+    pub(super) fn from(&self) -> Range<u64> {
+        self.from_bytes..self.from_bytes + u64::from(self.to.cut.len_bytes)
+    }
+}
+
+impl Inner {
+    /// Puts pieces of the old version into the temporary file and notes them as kept. Gives those that are
+    /// what they are taken for.
+    pub(super) fn copy(
+        &self,
+        index: u64,
+        file: &ActiveFile,
+        old: &File,
+        copies: &[Copied],
+    ) -> Result<Vec<Copied>, DestinationError> {
+        let copied = self.examined(old, copies, |same, data| {
+            // A temporary file is made only for what goes into it.
+            self.begin([index])?;
+            let temp = self.open_filling(index, file)?;
+            temp.write_all_at(same.to.offset_bytes, data).map_err(|error| {
+                self.failed_writing(Operation::Write, &file.target, data.len() as u64, error)
+            })
+        })?;
+        if !copied.is_empty() {
+            self.note_copied(index, file, &copied)?;
+        }
+        Ok(copied)
+    }
+
+    /// Those that are what they are taken for.
+    pub(super) fn check(&self, old: &File, copies: &[Copied]) -> Result<Vec<Copied>, DestinationError> {
+        self.examined(old, copies, |_, _| Ok(()))
+    }
+
+    /// Reads pieces of the old version and hands on those that have the digest that they are to have.
+    fn examined(
+        &self,
+        old: &File,
+        copies: &[Copied],
+        take: impl Fn(&Copied, &[u8]) -> Result<(), DestinationError> + Sync,
+    ) -> Result<Vec<Copied>, DestinationError> {
+        let groups = groups(copies);
+        let same = parallel::map(&groups, |group| {
+            if self.is_abandoned.load(Ordering::Relaxed) {
+                return Ok(Vec::new());
+            }
+            let len_bytes = group.iter().map(|copied| copied.to.cut.len_bytes as usize).sum();
+            self.buffers.with(len_bytes, |buffer| {
+                let same = read_same(old, group, buffer);
+                same.iter().try_for_each(|(copied, data)| take(copied, data))?;
+                Ok::<_, DestinationError>(same.into_iter().map(|(copied, _)| copied).collect())
+            })
+        });
+        let same: Vec<Vec<_>> = same.into_iter().collect::<Result<_, _>>()?;
+        Ok(same.concat())
+    }
+
+    fn note_copied(&self, index: u64, file: &ActiveFile, copied: &[Copied]) -> Result<(), DestinationError> {
+        for pieces in copied.chunks(RECORDS_PER_WRITE) {
+            let mut batch = Batch::default();
+            for Copied { to: PlacedCut { offset_bytes, cut }, .. } in pieces {
+                let len_bytes = u64::from(cut.len_bytes);
+                let span = KeptSpan { id: file.id, offset_bytes: *offset_bytes, len_bytes };
+                batch.kept(cut.digest, [span]);
+            }
+            self.record(&batch)?;
+        }
+        let mut state = lock(&self.state);
+        let mut copied_bytes = 0;
+        // It may have been discarded meanwhile.
+        if let Some(file) = state.files.get_mut(&index).filter(|now| now.id == file.id) {
+            let before = file.kept.len_bytes();
+            copied.iter().for_each(|copied| file.kept.insert(copied.to.range()));
+            copied_bytes = file.kept.len_bytes() - before;
+        }
+        state.summary.copied_bytes += copied_bytes;
+        Ok(())
+    }
+}
+
+/// Neighbours that are read and hashed together.
+fn groups(copies: &[Copied]) -> Vec<&[Copied]> {
+    let mut groups = Vec::new();
+    let (mut from, mut len_bytes) = (0, 0);
+    for (at, copied) in copies.iter().enumerate() {
+        let piece_bytes = copied.to.cut.len_bytes as usize;
+        if len_bytes + piece_bytes > GROUP_LEN_BYTES && at > from {
+            groups.push(&copies[from..at]);
+            (from, len_bytes) = (at, 0);
+        }
+        len_bytes += piece_bytes;
+    }
+    groups.push(&copies[from..]);
+    groups
+}
+
+/// Reads pieces; gives those that can be read, and have their digest, with their bytes.
+fn read_same<'a>(old: &File, group: &[Copied], buffer: &'a mut [u8]) -> Vec<(Copied, &'a [u8])> {
+    let mut read = Vec::with_capacity(group.len());
+    let mut rest = buffer;
+    for copied in group {
+        let (data, later) = rest.split_at_mut(copied.to.cut.len_bytes as usize);
+        rest = later;
+        if read_exact(old, copied.from_bytes, data).is_ok() {
+            read.push((*copied, &*data));
+        }
+    }
+    let data: Vec<_> = read.iter().map(|(_, data)| *data).collect();
+    let digests = Digest::of_each(&data);
+    let same = read.into_iter().zip(digests).filter(|((copied, _), digest)| copied.to.cut.digest == *digest);
+    same.map(|(read, _)| read).collect()
+}
+
+/// Fills a buffer with what is at an offset of a file.
+pub(super) fn read_exact(file: &File, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match platform::read_at(file, offset_bytes + filled as u64, &mut buffer[filled..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => filled += read,
+        }
+    }
+    Ok(())
+}
+
+/// 6 MiB of large pieces: enough for some to be about equally long, which are hashed together. Each of a few
+/// threads holds as much.
+const GROUP_LEN_BYTES: usize = 6 << 20;
+
+/// Some 300 KiB of journal at a time.
+const RECORDS_PER_WRITE: usize = 4096;

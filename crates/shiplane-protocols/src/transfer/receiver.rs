@@ -95,7 +95,7 @@ pub(crate) async fn receive<T: Target>(
         may_compress: options.compression != Compression::Off,
         lane: LaneOptions {
             rate: options.rate.clone(),
-            hashing: Some(options.room.as_ref().map(|room| room.hashing.clone()).unwrap_or_default()),
+            hashing: Some(options.room.as_ref().map(|room| room.hashing.for_transfer()).unwrap_or_default()),
             ..LaneOptions::default()
         },
         target,

@@ -3,20 +3,23 @@
 //! Chunks that are small enough are held whole, and those that are under way at the same time are hashed
 //! together: as many as the processor's vector unit has lanes for (`shiplane_wire::digest_lanes`), in half
 //! the time. It also takes one hand-over to another thread where a chunk that is hashed as it moves takes one
-//! for every buffer.
+//! for every buffer; and what has been verified is stored by the thread that did it.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use shiplane_wire::{Digest, RecvError, VerifiedChunk, WholeChunk, digest_lanes};
-use tokio::sync::oneshot;
 
+use super::chores::{Chore, Owner, share_out};
 use crate::{blocking, buffer::BufferPool, config::LaneThreads};
 
-/// Where the chunks of a transfer meet to be hashed side by side. A handle: clones share it.
+/// Where the chunks of transfers meet to be hashed side by side. A handle: clones share it.
 ///
 /// In [`LaneOptions`](super::LaneOptions) it stands for "hold whole what is no longer than
 /// [`MAX_LEN_BYTES`](Self::MAX_LEN_BYTES)"; longer chunks are hashed as they move.
@@ -26,6 +29,7 @@ pub struct SideBySide {
     receiving: Arc<Meeting<RecvJob>>,
     /// For chunks that are received whole.
     buffers: BufferPool,
+    owner: Owner,
 }
 
 impl SideBySide {
@@ -36,20 +40,19 @@ impl SideBySide {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            sending: Meeting::new(digest_lanes(), |jobs| {
-                let (payloads, done): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-                let slices: Vec<&[u8]> = payloads.iter().map(|payload| &payload[..]).collect();
-                done.into_iter().zip(Digest::of_each(&slices)).for_each(|(done, digest)| done(digest));
-            }),
-            receiving: Meeting::new(digest_lanes(), |jobs| {
-                let (chunks, done): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-                for (done, verified) in done.into_iter().zip(WholeChunk::verify_each(chunks)) {
-                    // Whoever is not there any more does not want to know.
-                    let _ = done.send(verified);
-                }
-            }),
+            sending: Meeting::new(digest_lanes(), tell_digests),
+            receiving: Meeting::new(digest_lanes(), verify),
             buffers: BufferPool::keeping(MAX_FREE_BUFFERS),
+            owner: Owner::default(),
         }
+    }
+
+    /// The same meeting for one more transfer. Its chunks are hashed together with those of others, but never wait for
+    /// a disk that another's are stored on.
+    #[must_use]
+    pub fn for_transfer(&self) -> Self {
+        static TRANSFERS: AtomicU64 = AtomicU64::new(1);
+        Self { owner: Owner(TRANSFERS.fetch_add(1, Ordering::Relaxed)), ..self.clone() }
     }
 
     /// Says that a chunk is about to be sent, so that others wait for it.
@@ -65,6 +68,11 @@ impl SideBySide {
     /// Buffers for chunks.
     pub(super) fn buffers(&self) -> &BufferPool {
         &self.buffers
+    }
+
+    /// Whose chunks these are.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
     }
 }
 
@@ -82,8 +90,30 @@ impl std::fmt::Debug for SideBySide {
 
 /// Data, and whom to tell its digest, quickly.
 pub(super) type SendJob = (Bytes, Box<dyn FnOnce(Digest) + Send>);
-/// A chunk that is all there, and whom to tell whether it is good.
-pub(super) type RecvJob = (WholeChunk, oneshot::Sender<Result<VerifiedChunk, RecvError>>);
+
+fn tell_digests(jobs: Vec<SendJob>) -> Vec<Chore> {
+    let (payloads, done): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+    let slices: Vec<&[u8]> = payloads.iter().map(|payload| &payload[..]).collect();
+    done.into_iter().zip(Digest::of_each(&slices)).for_each(|(done, digest)| done(digest));
+    Vec::new()
+}
+
+/// A chunk that is all there, and what stores it if it is good.
+pub(super) struct RecvJob {
+    pub(super) chunk: WholeChunk,
+    pub(super) owner: Owner,
+    pub(super) store: Box<dyn FnOnce(Result<VerifiedChunk, RecvError>) + Send>,
+}
+
+fn verify(jobs: Vec<RecvJob>) -> Vec<Chore> {
+    let (chunks, store): (Vec<_>, Vec<_>) =
+        jobs.into_iter().map(|RecvJob { chunk, owner, store }| (chunk, (owner, store))).unzip();
+    let verified = WholeChunk::verify_each(chunks).into_iter();
+    let chores = store.into_iter().zip(verified);
+    chores
+        .map(|((owner, store), verified)| Chore { owner, work: Box::new(move || store(verified)) })
+        .collect()
+}
 
 /// One of those that may come to be hashed; while there are enough of them, the others wait a little.
 pub(super) struct Present<J: Send + 'static> {
@@ -116,7 +146,8 @@ struct Meeting<J> {
     changed: Condvar,
     /// How many are worth waiting for.
     width: usize,
-    run: fn(Vec<J>),
+    /// Hashes, and tells what else is to be done, which may take longer.
+    run: fn(Vec<J>) -> Vec<Chore>,
 }
 
 struct State<J> {
@@ -127,7 +158,7 @@ struct State<J> {
 }
 
 impl<J: Send + 'static> Meeting<J> {
-    fn new(width: usize, run: fn(Vec<J>)) -> Arc<Self> {
+    fn new(width: usize, run: fn(Vec<J>) -> Vec<Chore>) -> Arc<Self> {
         let state = State { queue: Vec::new(), present: 0, workers: 0 };
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), width, run })
     }
@@ -137,18 +168,23 @@ impl<J: Send + 'static> Meeting<J> {
         state.queue.push(job);
         let is_full = state.queue.len() >= self.width;
         if state.workers == 0 || (is_full && state.workers < blocking::cores()) {
-            state.workers += 1;
-            let worker = Worker { meeting: Arc::clone(self), has_left: false };
-            threads.spawn(move || worker.work());
+            self.hire(&mut state, threads);
         } else if is_full {
             self.changed.notify_one();
         }
+    }
+
+    fn hire(self: &Arc<Self>, state: &mut State<J>, threads: LaneThreads) {
+        state.workers += 1;
+        let worker = Worker { meeting: Arc::clone(self), threads, has_left: false };
+        threads.spawn(move || worker.work());
     }
 }
 
 /// A thread that does the jobs.
 struct Worker<J: Send + 'static> {
     meeting: Arc<Meeting<J>>,
+    threads: LaneThreads,
     /// It has said that it leaves.
     has_left: bool,
 }
@@ -156,7 +192,22 @@ struct Worker<J: Send + 'static> {
 impl<J: Send + 'static> Worker<J> {
     fn work(mut self) {
         while let Some(group) = self.next_group() {
-            (self.meeting.run)(group);
+            let chores = (self.meeting.run)(group);
+            if !chores.is_empty() {
+                // Whatever they wait for, those that come to be hashed do not.
+                self.leave();
+                return share_out(chores, self.threads);
+            }
+        }
+    }
+
+    /// Leaves the queue to the others, or to a successor.
+    fn leave(&mut self) {
+        let mut state = lock(&self.meeting.state);
+        state.workers -= 1;
+        self.has_left = true;
+        if state.workers == 0 && !state.queue.is_empty() {
+            self.meeting.hire(&mut state, self.threads);
         }
     }
 

@@ -3,9 +3,10 @@
 //! Both directions have the same shape. A blocking thread owns the wire's state machine together with
 //! the source or the sink, so that reading, hashing and writing never delay the connection; an async
 //! task moves bytes between that thread and the stream, and applies the deadlines. Where
-//! [`hashing::SideBySide`] says so, chunks are held whole, and hashed together with others. [`threads`] says
-//! which threads those are.
+//! [`hashing::SideBySide`] says so, chunks are held whole, hashed together with others, and stored by the thread
+//! that hashed them ([`chores`]). [`threads`] says which threads those are.
 
+mod chores;
 pub(crate) mod hashing;
 pub(crate) mod recv;
 pub(crate) mod send;
@@ -29,7 +30,7 @@ pub struct LaneOptions {
     /// How fast the bytes of the frame may move. Shared by as many chunks, in either direction, as
     /// there are clones of the limiter; debited per buffer. None: as fast as the path allows.
     pub rate: Option<RateLimiter>,
-    /// Where the chunk is hashed together with others of the same transfer, if it is small enough to be held
+    /// Where the chunk is hashed together with others, if it is small enough to be held
     /// whole. None: as it moves.
     pub hashing: Option<SideBySide>,
     /// Bytes that are read, hashed and written at a time, if not those of the transport's configuration: fewer

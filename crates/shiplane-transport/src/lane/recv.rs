@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shiplane_wire::{ChunkReceiver, Code, Digest, Offer, RecvError, RecvStep, Refusal, Reply, Stored};
+use shiplane_wire::{
+    ChunkReceiver, Code, Digest, Offer, RecvError, RecvStep, Refusal, Reply, Stored, VerifiedChunk,
+};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{LaneOptions, PIPELINE_DEPTH, hashing::SideBySide};
+use super::{
+    LaneOptions, PIPELINE_DEPTH,
+    hashing::{RecvJob, SideBySide},
+};
 use crate::{
     blocking,
     config::TransportConfig,
@@ -75,7 +80,7 @@ async fn store_flowing<S: ChunkSink>(
     }
 }
 
-/// Waits for all of the chunk, has it verified beside others, then stores it.
+/// Waits for all of the chunk, and has it verified beside others and stored.
 async fn store_whole<S: ChunkSink>(
     offer: Offer,
     mut sink: S,
@@ -100,19 +105,24 @@ async fn store_whole<S: ChunkSink>(
         pieces[..count].iter_mut().for_each(|piece| chunk.push(&std::mem::take(piece)));
     }
     chunk.end().map_err(RecvChunkError::Recv)?;
-    let (done, verified) = oneshot::channel();
-    present.submit((chunk, done));
-    let chunk = verified.await.map_err(|_| RecvChunkError::Abandoned)?.map_err(RecvChunkError::Recv)?;
-    let options = options.clone();
-    let hashing = hashing.clone();
-    let storing = lane_threads.spawn(move || {
+    let (done, stored) = oneshot::channel();
+    let (progress, buffers) = (options.clone(), hashing.buffers().clone());
+    let store = move |chunk: Result<VerifiedChunk, RecvError>| {
+        let chunk = chunk.map_err(RecvChunkError::Recv)?;
         sink.write(chunk.payload()).map_err(RecvChunkError::Sink)?;
-        options.advance(chunk.payload().len());
+        progress.advance(chunk.payload().len());
         let (verified, buffer) = chunk.into_parts();
-        hashing.buffers().put(buffer);
+        buffers.put(buffer);
         sink.commit(verified).map_err(RecvChunkError::Sink)
+    };
+    let store = Box::new(move |verified| {
+        // Whoever is not there any more wants neither the chunk nor an answer.
+        if !done.is_closed() {
+            let _ = done.send(store(verified));
+        }
     });
-    storing.await.unwrap_or(Err(RecvChunkError::Abandoned))
+    present.submit(RecvJob { chunk, owner: hashing.owner(), store });
+    stored.await.unwrap_or(Err(RecvChunkError::Abandoned))
 }
 
 /// Answers a chunk that will not be received at all.

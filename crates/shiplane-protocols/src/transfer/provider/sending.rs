@@ -82,7 +82,7 @@ impl Outlet {
             small_buffers: BufferPool::keeping(0),
             events,
             rate: options.rate.clone(),
-            hashing: options.room.as_ref().map(|room| room.hashing.clone()).unwrap_or_default(),
+            hashing: options.room.as_ref().map(|room| room.hashing.for_transfer()).unwrap_or_default(),
             compression: options.compression,
             compressors: Semaphore::new(cores.min(MAX_COMPRESSORS)),
             held: Arc::new(Semaphore::new(MAX_HELD_KIB as usize)),

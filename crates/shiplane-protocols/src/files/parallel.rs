@@ -28,6 +28,19 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) 
     (0..items.len()).filter_map(|at| strides[at % threads].next()).collect()
 }
 
+/// Does two things at the same time, or one after the other where work has one thread only.
+pub(crate) fn join<A, B: Send>(one: impl FnOnce() -> A, other: impl FnOnce() -> B + Send) -> (A, B) {
+    if blocking::threads(MIN_THREADS, MAX_THREADS) <= 1 {
+        let one = one();
+        return (one, other());
+    }
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        (one, other.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
 /// Even one core waits for several syncs of a disk at the same time.
 const MIN_THREADS: usize = 2;
 
@@ -37,6 +50,12 @@ const MAX_THREADS: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_things_are_done_and_each_gives_its_result() {
+        let (sum, text) = join(|| 1 + 2, || "other".to_owned());
+        assert_eq!((sum, &text[..]), (3, "other"));
+    }
 
     #[test]
     fn results_come_in_the_order_of_the_items() {

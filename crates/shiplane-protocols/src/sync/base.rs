@@ -50,6 +50,25 @@ pub struct BaseStore {
     directory: PathBuf,
 }
 
+/// What is remembered of two sides.
+#[derive(Debug)]
+pub(super) struct Generations {
+    newest: Option<Manifest>,
+    before: Option<Manifest>,
+}
+
+impl Generations {
+    /// The newest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Manifest> {
+        self.newest.iter().chain(&self.before)
+    }
+
+    /// Whether it is what was last common, whatever is said of times.
+    pub(super) fn is_newest(&self, base: &Manifest) -> bool {
+        self.newest.as_ref().is_some_and(|newest| newest.root() == base.root())
+    }
+}
+
 /// Why a base cannot be read or kept.
 #[derive(Debug, Error)]
 pub enum BaseError {
@@ -110,22 +129,21 @@ impl BaseStore {
         sealed::replace(&path, &encode(base, key)).map_err(|source| BaseError::Io { path, source })
     }
 
-    /// What was common after the last sync and after the one before, the newest first. One that is damaged is
-    /// as if it had never been.
+    /// What was common after the last sync and after the one before. One that is damaged is as if it had never
+    /// been.
     ///
     /// # Errors
     /// [`BaseError::Io`].
-    pub(super) fn generations(&self, key: BaseKey) -> Result<Vec<Manifest>, BaseError> {
-        let mut found = Vec::new();
-        for key in [key, key.previous()] {
-            match self.load(key) {
-                Ok(base) if base.is_empty() => {}
-                Ok(base) => found.push(base),
-                Err(error @ BaseError::Damaged { .. }) => tracing::warn!(%error, "the sync begins anew"),
-                Err(error) => return Err(error),
+    pub(super) fn generations(&self, key: BaseKey) -> Result<Generations, BaseError> {
+        let load = |key| match self.load(key) {
+            Ok(base) => Ok(Some(base).filter(|base| !base.is_empty())),
+            Err(error @ BaseError::Damaged { .. }) => {
+                tracing::warn!(%error, "the sync begins anew");
+                Ok(None)
             }
-        }
-        Ok(found)
+            Err(error) => Err(error),
+        };
+        Ok(Generations { newest: load(key)?, before: load(key.previous())? })
     }
 
     /// As [`save`](Self::save), but keeps what was common before as well: the other side may not come as far.
@@ -217,6 +235,10 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path().join("deep/state")).unwrap().count(), 1, "nothing is left behind");
     }
 
+    fn found(store: &BaseStore) -> Vec<Manifest> {
+        store.generations(key(1)).unwrap().iter().cloned().collect()
+    }
+
     #[test]
     fn the_generation_before_is_kept_and_no_other() {
         let dir = tempfile::TempDir::new().unwrap();
@@ -226,16 +248,19 @@ mod tests {
             base.insert(RelPath::parse(name.as_bytes()).unwrap(), Node::Directory);
             base
         });
-        assert_eq!(store.generations(key(1)).unwrap(), []);
+        assert_eq!(found(&store), []);
         for base in bases.iter().chain(&bases[2..]) {
             store.advance(key(1), base, None).unwrap();
         }
-        assert_eq!(store.generations(key(1)).unwrap(), [bases[2].clone(), bases[1].clone()]);
+        assert_eq!(found(&store), [bases[2].clone(), bases[1].clone()]);
         let path = store.path_of(key(1));
+        assert!(store.generations(key(1)).unwrap().is_newest(&bases[2]));
+        assert!(!store.generations(key(1)).unwrap().is_newest(&bases[1]));
         fs::write(&path, b"damaged").unwrap();
-        assert_eq!(store.generations(key(1)).unwrap(), [bases[1].clone()]);
+        assert!(!store.generations(key(1)).unwrap().is_newest(&bases[1]), "it is written anew then");
+        assert_eq!(found(&store), [bases[1].clone()]);
         store.advance(key(1), &bases[0], None).unwrap();
-        assert_eq!(store.generations(key(1)).unwrap(), [bases[0].clone(), bases[1].clone()]);
+        assert_eq!(found(&store), [bases[0].clone(), bases[1].clone()]);
     }
 
     #[test]
@@ -250,11 +275,11 @@ mod tests {
         store.advance(key(1), &common, None).unwrap();
         for base in [&missed, &newest] {
             store.advance(key(1), base, Some(common.root())).unwrap();
-            assert_eq!(store.generations(key(1)).unwrap(), [base.clone(), common.clone()]);
+            assert_eq!(found(&store), [base.clone(), common.clone()]);
         }
         // Now the other side has come as far.
         store.advance(key(1), &missed, Some(newest.root())).unwrap();
-        assert_eq!(store.generations(key(1)).unwrap(), [missed, newest]);
+        assert_eq!(found(&store), [missed, newest]);
     }
 
     #[test]

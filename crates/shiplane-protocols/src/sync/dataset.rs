@@ -2,21 +2,22 @@
 
 use std::any::Any;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use shiplane_wire::{Digest, Mtime, Promise, RelPath, SkipReason};
 
-use super::base::BaseKey;
+use super::base::{BaseKey, Generations};
 use super::changes::Changes;
 use super::error::SyncError;
 use super::manifest::{FileState, Manifest, Node};
 use super::plan::{Action, Consent, Outcome, PlanError, plan};
-use super::scan::{ScanOptions, SeenFiles, scan};
+use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
 use super::state::SyncState;
 use crate::files::{
     Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError, SourceRoot,
-    check_name,
+    check_name, parallel,
 };
 
 /// Where a dataset is, and what it takes to change it.
@@ -57,6 +58,16 @@ impl Site {
         Ok(Self { root, writable: Some(destination) })
     }
 
+    /// Lists it. What was read is known next time, whatever comes of this.
+    fn scan(&self, cache: &Path, options: &ScanOptions) -> Result<Scanned, ScanError> {
+        let mut cache = StatCache::load(cache);
+        let scanned = scan(&self.root, b"", &mut cache, options);
+        if let Err(error) = cache.save() {
+            tracing::warn!(%error, "the digests of files are not kept: the next sync reads them again");
+        }
+        scanned
+    }
+
     /// Drops `held` once nothing can change the dataset any more, also what works on after the sync was dropped.
     pub(crate) fn hold(&self, held: Arc<dyn Any + Send + Sync>) {
         if let Some(destination) = &self.writable {
@@ -81,8 +92,8 @@ pub(crate) struct Dataset {
     unknown: BTreeSet<RelPath>,
     /// What cannot be synced, for whoever wants to know.
     pub(crate) skipped: Vec<(SkipReason, String)>,
-    /// What was common with the peer, the newest first.
-    bases: Vec<Manifest>,
+    /// What was common with the peer.
+    bases: Generations,
     /// The root of the one that both sides begin with, if it is known.
     common: Option<Digest>,
     key: BaseKey,
@@ -109,28 +120,30 @@ impl Dataset {
         options: &ScanOptions,
     ) -> Result<Self, SyncError> {
         let key = SyncState::base_key(peer, local);
+        // The peer waits for either, one side after the other.
+        let (bases, scanned) = parallel::join(
+            || {
+                let bases = state.bases().generations(key);
+                bases.inspect(|bases| bases.iter().for_each(|base| _ = base.root()))
+            },
+            || site.as_ref().map(|site| site.scan(&state.stat_cache(local), options)).transpose(),
+        );
         let mut dataset = Self {
             site: None,
             manifest: Arc::default(),
             seen: Arc::default(),
             unknown: BTreeSet::new(),
             skipped: Vec::new(),
-            bases: state.bases().generations(key)?,
+            bases: bases?,
             common: None,
             key,
             state: state.clone(),
         };
-        if let Some(site) = site {
-            let mut cache = StatCache::load(&state.stat_cache(local));
-            let scanned = scan(&site.root, b"", &mut cache, options);
-            if let Err(error) = cache.save() {
-                tracing::warn!(%error, "the digests of files are not kept: the next sync reads them again");
-            }
-            let scanned = scanned?;
+        if let (Some(site), Some(scanned)) = (site, scanned?) {
             // What was here at the end of the last sync was made durable then. Anything else may be what one left
             // that was cut, and the other side is about to count on it.
-            let root = scanned.manifest.root();
-            let is_settled = dataset.bases.first().is_some_and(|base| base.root() == root);
+            let is_settled =
+                dataset.bases.iter().next().is_some_and(|base| base.root() == scanned.manifest.root());
             if let Some(destination) = site.writable.as_ref().filter(|_| !is_settled) {
                 destination.rely_on_what_is_here();
             }
@@ -217,6 +230,10 @@ impl Dataset {
 
     /// Remembers `base` as what is common now.
     pub(crate) fn remember(&self, base: &Manifest) -> Result<(), SyncError> {
+        // Nobody else has changed it since: the dataset is locked.
+        if self.bases.is_newest(base) {
+            return Ok(());
+        }
         Ok(self.state.bases().advance(self.key, &without_times(base), self.common)?)
     }
 }

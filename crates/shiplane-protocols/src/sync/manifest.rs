@@ -1,12 +1,25 @@
 //! What a dataset consists of.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use shiplane_wire::{Digest, Hasher, Mtime, RelPath};
 
 /// A dataset: its files and directories by path. Parents are there and are directories.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Manifest(BTreeMap<RelPath, Node>);
+#[derive(Clone, Debug, Default)]
+pub struct Manifest {
+    nodes: BTreeMap<RelPath, Node>,
+    /// Once it was asked for, until something changes.
+    root: OnceLock<Digest>,
+}
+
+impl PartialEq for Manifest {
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes == other.nodes
+    }
+}
+
+impl Eq for Manifest {}
 
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +73,7 @@ impl Manifest {
         let mut missing = Vec::new();
         let mut above = path.parent();
         while let Some(parent) = above {
-            match self.0.get(&parent) {
+            match self.nodes.get(&parent) {
                 Some(Node::Directory) => break,
                 Some(Node::File(_)) => return false,
                 None => {}
@@ -68,87 +81,112 @@ impl Manifest {
             above = parent.parent();
             missing.push(parent);
         }
-        if self.0.get(&path).is_some_and(|there| there.file().is_some() != node.file().is_some()) {
+        if self.nodes.get(&path).is_some_and(|there| there.file().is_some() != node.file().is_some()) {
             return false;
         }
-        self.0.extend(missing.into_iter().map(|parent| (parent, Node::Directory)));
-        self.0.insert(path, node);
+        self.root.take();
+        self.nodes.extend(missing.into_iter().map(|parent| (parent, Node::Directory)));
+        self.nodes.insert(path, node);
         true
     }
 
     /// Takes out what stands at `path` and everything beneath it, as if nobody had ever heard of it. A
     /// [`plan`](super::plan) of three manifests that have all forgotten a path does nothing there.
     pub fn forget(&mut self, path: &RelPath) {
-        self.0.remove(path);
+        self.root.take();
+        self.nodes.remove(path);
         // The names beneath it stand together, those of `a-b` between `a` and `a/b`.
         let from = [path.as_bytes(), b"/"].concat();
-        let beneath = self.0.range(path.clone()..).map(|(found, _)| found);
+        let beneath = self.nodes.range(path.clone()..).map(|(found, _)| found);
         let beneath = beneath.skip_while(|found| found.as_bytes() < &from[..]);
         let beneath: Vec<_> =
             beneath.take_while(|found| found.as_bytes().starts_with(&from)).cloned().collect();
         for path in beneath {
-            self.0.remove(&path);
+            self.nodes.remove(&path);
         }
     }
 
     /// What stands at a path.
     pub fn get(&self, path: &RelPath) -> Option<&Node> {
-        self.0.get(path)
+        self.nodes.get(path)
     }
 
     /// Everything, in the order of the paths: parents before their children.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&RelPath, &Node)> {
-        self.0.iter()
+        self.nodes.iter()
     }
 
     /// How many files and directories there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.nodes.len()
     }
 
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.nodes.is_empty()
     }
 
-    /// SHA-256 of the paths and contents: equal for two datasets that need no sync.
+    /// SHA-256 of the paths and contents: equal for two datasets that need no sync. Computed once for each state.
     pub fn root(&self) -> Digest {
-        let mut hasher = Hasher::new();
-        for (path, node) in &self.0 {
-            hasher.update(&(path.as_bytes().len() as u64).to_le_bytes());
-            hasher.update(path.as_bytes());
-            match node {
-                Node::Directory => hasher.update(&[1]),
-                Node::File(file) => {
-                    hasher.update(&[0]);
-                    hasher.update(file.digest.as_bytes());
-                }
-            }
-        }
-        hasher.finish()
+        *self.root.get_or_init(|| root_of(&self.nodes))
     }
 
     /// Of nodes in order of their paths, each after its parent.
     pub(super) fn of_sorted(nodes: Vec<(RelPath, Node)>) -> Self {
-        Self(nodes.into_iter().collect())
+        Self { nodes: nodes.into_iter().collect(), root: OnceLock::new() }
     }
 
     pub(super) fn file(&self, path: &RelPath) -> Option<&FileState> {
-        self.0.get(path).and_then(Node::file)
+        self.nodes.get(path).and_then(Node::file)
     }
 
     pub(super) fn is_directory(&self, path: &RelPath) -> bool {
-        matches!(self.0.get(path), Some(Node::Directory))
+        matches!(self.nodes.get(path), Some(Node::Directory))
     }
 
     pub(super) fn files(&self) -> impl Iterator<Item = (&RelPath, &FileState)> {
-        self.0.iter().filter_map(|(path, node)| Some((path, node.file()?)))
+        self.nodes.iter().filter_map(|(path, node)| Some((path, node.file()?)))
     }
+}
+
+/// SPEC 4.19.
+fn root_of(nodes: &BTreeMap<RelPath, Node>) -> Digest {
+    let mut hasher = Hasher::new();
+    for (path, node) in nodes {
+        hasher.update(&(path.as_bytes().len() as u64).to_le_bytes());
+        hasher.update(path.as_bytes());
+        match node {
+            Node::Directory => hasher.update(&[1]),
+            Node::File(file) => {
+                hasher.update(&[0]);
+                hasher.update(file.digest.as_bytes());
+            }
+        }
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_root_is_that_of_what_is_there_now() {
+        let path = |path: &str| RelPath::parse(path.as_bytes()).unwrap();
+        let mut manifest = Manifest::new();
+        let empty = manifest.root();
+        assert!(manifest.insert(path("a/b"), Node::Directory));
+        let two = manifest.root();
+        assert_ne!(two, empty);
+        let copy = manifest.clone();
+        assert!(manifest.insert(path("c"), Node::Directory));
+        assert_ne!(manifest.root(), two);
+        assert_eq!(copy.root(), two);
+        manifest.forget(&path("c"));
+        assert_eq!((manifest.root(), &manifest), (two, &copy));
+        manifest.forget(&path("a"));
+        assert_eq!(manifest.root(), empty);
+    }
 
     #[test]
     fn what_is_forgotten_takes_along_what_is_in_it_and_nothing_else() {

@@ -78,7 +78,7 @@ pub(crate) enum Event {
         from: Option<String>,
         why: &'static str,
     },
-    /// Something that changed meanwhile was left alone, on one of the two sides.
+    /// Something was left alone, on one of the two sides: it changed meanwhile, or the system failed.
     Left { side: &'static str, path: String, reason: String },
     /// Both sides have the same, for good; after a dry run, they would.
     #[serde(rename = "done")]

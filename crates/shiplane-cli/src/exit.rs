@@ -43,6 +43,8 @@ pub(crate) struct Verdict {
     pub(crate) hint: &'static str,
 }
 
+const SEE_TO_IT: &str = "see to what the message names, then run the same command again; the rest is done";
+
 /// What the second Ctrl-C ends with.
 pub(crate) const INTERRUPTED: u8 = Class::Interrupted as u8;
 
@@ -90,6 +92,8 @@ impl Failure {
             Self::LeftAlone { .. } => {
                 here(Other, "run the same command again once the files are at rest; the rest is done")
             }
+            Self::CannotChange { cause, .. } => Verdict { hint: SEE_TO_IT, ..transfer::destination(cause) },
+            Self::CannotRead { cause, .. } => Verdict { hint: SEE_TO_IT, ..transfer::source(cause) },
             Self::Source(error) => transfer::source(error),
             Self::Spool(_) => {
                 here(LocalIo, "see to the space in the directory for temporary files, or set TMPDIR")

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shiplane_protocols::files::{Destination, DestinationError, PlacedCut, Plan, Summary};
 use shiplane_protocols::transfer::Target;
-use shiplane_wire::{Digest, Entry, EntryKind, Span};
+use shiplane_wire::{Digest, Entry, EntryKind, FailReason, Span};
 
 use crate::events::Event;
 
@@ -103,7 +103,7 @@ impl Target for Watched {
         Ok(())
     }
 
-    fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+    fn discard(&self, entry: u64, _reason: FailReason) -> Result<(), DestinationError> {
         self.under_way().remove(&entry);
         self.destination.discard(entry)
     }

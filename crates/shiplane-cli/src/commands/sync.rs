@@ -58,10 +58,7 @@ async fn sync(
     }
     dialled.transport.shutdown(Duration::ZERO).await;
     let report = synced?;
-    match report.left.len() {
-        0 => Ok(()),
-        paths => Err(Failure::LeftAlone { paths }),
-    }
+    Failure::of_left(&report.left).map_or(Ok(()), Err)
 }
 
 async fn bring_together(

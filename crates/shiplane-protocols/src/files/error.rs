@@ -216,7 +216,7 @@ impl DestinationError {
 
     /// Sorts what the system said about `operation` on `path`. A full disk is told with 0 available bytes;
     /// whoever can ask the file system fills that in.
-    pub(super) fn io(operation: Operation, path: &[u8], source: io::Error) -> Self {
+    pub(crate) fn io(operation: Operation, path: &[u8], source: io::Error) -> Self {
         let path = escape(path).to_string();
         match source.kind() {
             io::ErrorKind::StorageFull => Self::NoSpace { path, needed_bytes: 0, available_bytes: 0 },

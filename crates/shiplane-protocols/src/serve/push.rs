@@ -7,7 +7,7 @@ use std::{
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{Claim, PeerConnection, StreamError, blocking};
-use shiplane_wire::{Digest, Entry, Promise, RelPath, Span, TransferId, escape, limits};
+use shiplane_wire::{Digest, Entry, FailReason, Promise, RelPath, Span, TransferId, escape, limits};
 
 use super::{
     CONFIRM_TIMEOUT, FileServer,
@@ -373,7 +373,7 @@ impl Target for Limited {
         self.destination.publish(entries)
     }
 
-    fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+    fn discard(&self, entry: u64, _reason: FailReason) -> Result<(), DestinationError> {
         self.destination.discard(entry)
     }
 

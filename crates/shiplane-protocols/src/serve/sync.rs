@@ -286,7 +286,8 @@ impl Running {
         let exchanged = exchange.run(&self.connection, &self.server.options, events).await;
         let exchanged: Exchanged = exchanged.map_err(|error| fault(&error))?;
         let agreed = Arc::clone(prepared.agreed());
-        let (left, _) = blocking(move || prepared.finish()).await?;
+        let unsent = exchanged.unsent();
+        let (left, _) = blocking(move || prepared.finish(unsent)).await?;
         for (path, why) in &left {
             // The peer is told what, and not why.
             tracing::warn!(%path, %why, "left alone");

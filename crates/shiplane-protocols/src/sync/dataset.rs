@@ -220,10 +220,17 @@ impl Dataset {
     pub(crate) fn changes_since(&mut self, base: &Manifest) -> Changes {
         if let Some(Site { root, .. }) = &self.site {
             let is_missing = |path: &RelPath| self.manifest.get(path).is_none();
-            let missing = base.iter().map(|(path, _)| path).filter(|path| is_missing(path));
-            let overlooked: Vec<_> =
-                missing.filter(|path| !self.seen.is_unchanged(root, path)).cloned().collect();
-            self.unknown.extend(overlooked);
+            for path in base.iter().map(|(path, _)| path).filter(|path| is_missing(path)) {
+                match self.seen.is_unchanged(root, path) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "nobody knows whether this was deleted: it is left out");
+                        self.skipped.push((SkipReason::Unreadable, path.to_string()));
+                    }
+                }
+                self.unknown.insert(path.clone());
+            }
         }
         Changes::between(base, &self.manifest, self.unknown.clone())
     }

@@ -21,7 +21,7 @@ use super::manifest::Manifest;
 use super::messages::{SyncBody, SyncHalf};
 use super::taking::Taking;
 use crate::Compression;
-use crate::files::Source;
+use crate::files::{Source, SourceError};
 use crate::methods::PushSent;
 use crate::transfer::provider::{Provided, provide};
 use crate::transfer::receiver::{Received, receive};
@@ -120,12 +120,13 @@ impl Exchange {
             }
         };
         let (provided, received) = futures::join!(providing, taking);
-        // Our own disk's failure says more than that the peer has hung up because of it.
-        match (provided, received) {
-            (Ok(provided), Ok(received)) => Ok(Exchanged { provided, received }),
-            (_, Err(error @ TransferError::Destination(_))) => Err(error.into()),
-            (Err(error), _) | (_, Err(error)) => Err(explain(error, connection).into()),
-        }
+        let failed = match (provided, received) {
+            (Ok(provided), Ok(received)) => return Ok(Exchanged { provided, received }),
+            // Our own disk's failure says more than that the peer has hung up because of it.
+            (Err(error), Err(cause)) if is_hang_up(&error) => cause,
+            (Err(error), _) | (_, Err(error)) => error,
+        };
+        Err(explain(failed, connection).into())
     }
 }
 
@@ -164,6 +165,14 @@ async fn take(
     receive(claim, records, timeout, target, options, events, CancellationToken::new()).await
 }
 
+/// Whether it says no more than that the peer does not go on.
+fn is_hang_up(error: &TransferError) -> bool {
+    matches!(
+        error,
+        TransferError::Stream(_) | TransferError::Undelivered { .. } | TransferError::Silent { .. }
+    )
+}
+
 /// A stream that failed because the connection did is better told as that.
 fn explain(error: TransferError, connection: &PeerConnection) -> TransferError {
     match (error, connection.end()) {
@@ -177,6 +186,11 @@ fn lost(end: ConnectionEnd) -> SyncError {
 }
 
 impl Exchanged {
+    /// What this side could not send, and why; of many, the first.
+    pub(crate) fn unsent(&self) -> Vec<(RelPath, Arc<SourceError>)> {
+        self.provided.as_ref().map(|provided| provided.unsent.clone()).unwrap_or_default()
+    }
+
     /// As the other side is told.
     pub(crate) fn half(&self, unsettled: Option<Vec<Vec<u8>>>) -> SyncHalf {
         SyncHalf {

@@ -1,55 +1,47 @@
 //! What a sync leaves alone, for the next one to settle.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_wire::RelPath;
+use shiplane_wire::{FailReason, RelPath};
 
-use crate::files::DestinationError;
+use crate::files::{DestinationError, SourceError};
 
 /// Why something was not done at a path. Nothing is lost by that: both sides keep what they have there, and
-/// the next sync looks at it anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// the next sync looks at it anew. Its text is safe to print.
+#[derive(Clone, Debug)]
 pub enum LeftWhy {
     /// It is not any more what it was when this side was listed.
     Changed,
-    /// The other side could not provide it any more.
-    NotProvided,
+    /// The other side has not offered it: it has left the path alone itself.
+    NotOffered,
+    /// The other side could not send it.
+    NotSent(FailReason),
     /// What came is not what the other side had listed.
     NotAsListed,
-    /// The system does not let us, or cannot hold such a name; in its words, safe to print.
-    Failed(String),
+    /// This side's system does not let us change it, or cannot hold such a name. See to the disk or the name.
+    Failed(Arc<DestinationError>),
+    /// This side's system does not let us read what is there. See to the disk or its mode.
+    Unreadable(Arc<SourceError>),
+    /// There is something in the directory that is not synced, so that it stays.
+    NotEmpty,
     /// The other side says so, and not why.
     LeftThere,
 }
 
-impl std::fmt::Display for LeftWhy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Changed => f.write_str("it changed meanwhile"),
-            Self::NotProvided => f.write_str("it changed on the other side meanwhile"),
-            Self::NotAsListed => f.write_str("what came is not what the other side had listed"),
-            Self::Failed(message) => f.write_str(message),
-            Self::LeftThere => f.write_str("the other side left it as it was"),
-        }
-    }
-}
-
-/// The paths that one side leaves alone. A handle: clones share them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Left(Arc<Mutex<BTreeMap<RelPath, LeftWhy>>>);
-
-impl Left {
-    /// The first reason counts.
-    pub(super) fn note(&self, path: &RelPath, why: LeftWhy) {
-        self.lock().entry(path.clone()).or_insert(why);
+impl LeftWhy {
+    /// Whether this side's system is the cause.
+    fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Unreadable(_))
     }
 
-    /// Leaves `path` alone if the failure concerns nothing else.
+    /// Why a path is left alone after a failure that concerns nothing else.
     ///
     /// # Errors
     /// What concerns everything: a full or broken disk, or a peer that breaks the protocol.
-    pub(super) fn failed(&self, path: &RelPath, error: DestinationError) -> Result<(), DestinationError> {
+    pub(super) fn after(error: DestinationError) -> Result<Self, DestinationError> {
         match error {
             DestinationError::NoSpace { .. }
             | DestinationError::QuotaExceeded { .. }
@@ -62,21 +54,76 @@ impl Left {
             | DestinationError::SpanOutside { .. }
             | DestinationError::ChunkLength { .. }
             | DestinationError::Unfinished { .. } => Err(error),
-            DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => {
-                self.note(path, LeftWhy::Changed);
-                Ok(())
-            }
+            DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => Ok(Self::Changed),
+            DestinationError::Io { ref source, .. } => Ok(match source.kind() {
+                io::ErrorKind::NotFound => Self::Changed,
+                io::ErrorKind::DirectoryNotEmpty => Self::NotEmpty,
+                _ => Self::Failed(error.into()),
+            }),
             DestinationError::NameRefused { .. }
             | DestinationError::NameCollision { .. }
             | DestinationError::NoParent { .. }
             | DestinationError::Altered { .. }
             | DestinationError::PermissionDenied { .. }
-            | DestinationError::ParentMissing { .. }
-            | DestinationError::Io { .. } => {
-                self.note(path, LeftWhy::Failed(error.to_string()));
-                Ok(())
-            }
+            | DestinationError::ParentMissing { .. } => Ok(Self::Failed(error.into())),
         }
+    }
+
+    /// Why a path is left alone at which nothing could be looked at or read.
+    pub(super) fn unreadable(error: Arc<SourceError>) -> Self {
+        match *error {
+            SourceError::Unreadable { .. } => Self::Unreadable(error),
+            SourceError::Changed { .. }
+            | SourceError::Vanished { .. }
+            | SourceError::NotFound { .. }
+            | SourceError::LeavesRoot { .. }
+            | SourceError::PathRefused { .. }
+            | SourceError::NotServable { .. } => Self::Changed,
+        }
+    }
+}
+
+impl fmt::Display for LeftWhy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changed => f.write_str("it changed meanwhile"),
+            Self::NotOffered => f.write_str("the other side does not offer it any more"),
+            Self::NotSent(reason) => write!(f, "the other side could not send it: {reason}"),
+            Self::NotAsListed => f.write_str("what came is not what the other side had listed"),
+            Self::Failed(error) => error.fmt(f),
+            Self::Unreadable(error) => error.fmt(f),
+            Self::NotEmpty => f.write_str("something in it is not synced"),
+            Self::LeftThere => f.write_str("the other side left it as it was"),
+        }
+    }
+}
+
+/// The paths that one side leaves alone. A handle: clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Left(Arc<Mutex<BTreeMap<RelPath, LeftWhy>>>);
+
+impl Left {
+    /// The first reason counts.
+    pub(super) fn note(&self, path: &RelPath, why: LeftWhy) {
+        let mut left = self.lock();
+        // What is not there for want of its directory has not changed.
+        let above = std::iter::successors(path.parent(), RelPath::parent);
+        let cause = match why {
+            LeftWhy::Changed => {
+                above.filter_map(|above| left.get(&above)).find(|why| why.is_failure()).cloned()
+            }
+            _ => None,
+        };
+        left.entry(path.clone()).or_insert_with(|| cause.unwrap_or(why));
+    }
+
+    /// Leaves `path` alone if the failure concerns nothing else.
+    ///
+    /// # Errors
+    /// What concerns everything: a full or broken disk, or a peer that breaks the protocol.
+    pub(super) fn failed(&self, path: &RelPath, error: DestinationError) -> Result<(), DestinationError> {
+        self.note(path, LeftWhy::after(error)?);
+        Ok(())
     }
 
     pub(super) fn contains(&self, path: &RelPath) -> bool {
@@ -96,7 +143,7 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::NameRefused;
+    use crate::files::{NameRefused, Operation};
 
     #[test]
     fn a_name_that_cannot_be_held_here_is_left_and_a_full_disk_ends_it_all() {
@@ -109,7 +156,8 @@ mod tests {
         // What comes second is but a consequence.
         left.failed(&path, DestinationError::Exists { path: name() }).unwrap();
         assert!(left.contains(&path));
-        assert_eq!(left.take().into_iter().collect::<Vec<_>>(), [(path.clone(), LeftWhy::Failed(message))]);
+        let taken: Vec<_> = left.take().into_iter().map(|(path, why)| (path, why.to_string())).collect();
+        assert_eq!(taken, [(path.clone(), message)]);
         let full = DestinationError::NoSpace { path: name(), needed_bytes: 2, available_bytes: 1 };
         assert!(matches!(left.failed(&path, full), Err(DestinationError::NoSpace { .. })));
         assert!(matches!(
@@ -117,5 +165,28 @@ mod tests {
             Err(DestinationError::NotRequested { .. })
         ));
         assert!(!left.contains(&path));
+    }
+
+    #[test]
+    fn what_is_not_there_for_want_of_its_directory_has_its_reason() {
+        let left = Left::default();
+        let [above, within, other] =
+            ["d", "d/e/f", "other"].map(|path| RelPath::parse(path.as_bytes()).unwrap());
+        let source = || io::ErrorKind::ReadOnlyFilesystem.into();
+        let failed = |path: &RelPath| DestinationError::io(Operation::Create, path.as_bytes(), source());
+        left.failed(&above, failed(&above)).unwrap();
+        for path in [&within, &other] {
+            left.failed(path, DestinationError::io(Operation::Open, b"", io::ErrorKind::NotFound.into()))
+                .unwrap();
+        }
+        let taken = left.take();
+        assert_eq!(taken[&within].to_string(), failed(&above).to_string());
+        assert!(matches!(taken[&other], LeftWhy::Changed));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_empty_is_no_failure_of_the_disk() {
+        let error = DestinationError::io(Operation::Remove, b"d", io::ErrorKind::DirectoryNotEmpty.into());
+        assert!(matches!(LeftWhy::after(error), Ok(LeftWhy::NotEmpty)));
     }
 }

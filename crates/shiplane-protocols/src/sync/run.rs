@@ -38,7 +38,7 @@ pub struct SyncJob {
 }
 
 /// What a sync came to. What the actions say is done and durable on both sides, but for what was left.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SyncReport {
     /// What was to be done, on both sides; none if they were the same.
     pub actions: Vec<Action>,
@@ -59,7 +59,7 @@ pub struct SyncReport {
 }
 
 /// Something that was left alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LeftPath {
     /// On which side.
     pub side: Side,

@@ -151,33 +151,52 @@ enum Seen {
 
 impl SeenFiles {
     /// Blocking. Whether what is at `path` in the dataset is still what the scan saw there: the same file in
-    /// the same state, a directory, or nothing at all. When in doubt, it is not. `root` is that of the scan.
+    /// the same state, a directory, or nothing at all. `root` is that of the scan.
     ///
     /// Costs a look at it, or the reading of a file that was written within two seconds before the scan.
     ///
     /// Ask this before something is overwritten or removed, and also before a path that is missing from the
     /// manifest is taken for deleted: a file that is renamed during a scan can be overlooked under both
     /// names.
-    pub fn is_unchanged(&self, root: &SourceRoot, path: &RelPath) -> bool {
+    ///
+    /// # Errors
+    /// [`SourceError::Unreadable`]: then nobody knows, and it must be taken for changed.
+    pub fn is_unchanged(&self, root: &SourceRoot, path: &RelPath) -> Result<bool, SourceError> {
         let full = match &self.dataset[..] {
             b"" => path.as_bytes().to_vec(),
             dataset => [dataset, b"/", path.as_bytes()].concat(),
         };
-        match (self.nodes.get(path), root.state_at(&full)) {
-            (None, Ok(None)) | (Some(Seen::Directory), Ok(Some((Kind::Directory, _)))) => true,
-            (Some(Seen::File { version, racy }), Ok(Some((Kind::File, found)))) => {
-                *version == found && racy.is_none_or(|digest| self.reads(root, path, *version, digest))
+        let found = match root.state_at(&full) {
+            Err(error @ SourceError::Unreadable { .. }) => return Err(error),
+            // Something stands there that no scan lists.
+            Err(_) => return Ok(false),
+            Ok(found) => found,
+        };
+        match (self.nodes.get(path), found) {
+            (None, None) | (Some(Seen::Directory), Some((Kind::Directory, _))) => Ok(true),
+            (Some(Seen::File { version, racy }), Some((Kind::File, found))) if *version == found => {
+                racy.map_or(Ok(true), |digest| self.reads(root, path, *version, digest))
             }
-            _ => false,
+            _ => Ok(false),
         }
     }
 
-    fn reads(&self, root: &SourceRoot, path: &RelPath, version: Version, digest: Digest) -> bool {
+    fn reads(
+        &self,
+        root: &SourceRoot,
+        path: &RelPath,
+        version: Version,
+        digest: Digest,
+    ) -> Result<bool, SourceError> {
         let read = root
             .resolve_unlinked(&self.dataset)
             .map_err(ScanError::from)
             .and_then(|source| read(&source, path, SystemTime::now, &|_| Ok(())));
-        read.is_ok_and(|read| read.entry.version == version && read.digest == digest)
+        match read {
+            Ok(read) => Ok(read.entry.version == version && read.digest == digest),
+            Err(ScanError::Source(error @ SourceError::Unreadable { .. })) => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_wire::{Digest, Entry, EntryKind, RelPath, Span};
+use shiplane_wire::{Digest, Entry, EntryKind, FailReason, RelPath, Span};
 
 use super::left::LeftWhy;
 use super::manifest::FileState;
@@ -148,9 +148,9 @@ impl Target for Taking {
         Ok(())
     }
 
-    fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+    fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError> {
         let path = self.path_of(entry)?;
-        self.0.shared.left.note(&path, LeftWhy::NotProvided);
+        self.0.shared.left.note(&path, LeftWhy::NotSent(reason));
         self.0.shared.destination.discard(entry)
     }
 
@@ -162,7 +162,7 @@ impl Target for Taking {
     fn finish(self) -> Result<Summary, DestinationError> {
         let progress = self.progress();
         for path in self.0.taken.keys().filter(|path| !progress.done.contains(*path)) {
-            self.0.shared.left.note(path, LeftWhy::NotProvided);
+            self.0.shared.left.note(path, LeftWhy::NotOffered);
         }
         let published_files = progress.done.len() as u64;
         Ok(Summary { published_files, ..Summary::default() })

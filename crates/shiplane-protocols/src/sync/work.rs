@@ -22,7 +22,7 @@ use super::manifest::{FileState, Manifest};
 use super::plan::{Action, Change, Side};
 use super::scan::SeenFiles;
 use super::taking::Taking;
-use crate::files::{Destination, DestinationError, Place, Source, SourceRoot, Summary};
+use crate::files::{Destination, DestinationError, Place, Source, SourceError, SourceRoot, Summary};
 
 /// What one side works on.
 #[derive(Clone, Debug)]
@@ -42,6 +42,13 @@ pub(crate) struct Work {
     actions: Vec<Action>,
     /// What the other side takes, by the name it has on both in the end.
     offered: Vec<RelPath>,
+}
+
+/// What has come of copying.
+struct Copied {
+    done: BTreeSet<RelPath>,
+    /// Of those that are not done. The others have changed, or have no place.
+    failed: BTreeMap<RelPath, LeftWhy>,
 }
 
 /// What is ready after the first steps.
@@ -86,11 +93,12 @@ impl Work {
             let Some(file) = self.shared.agreed.own.file(from) else { continue };
             copies.insert(action.path.clone(), (from.clone(), file.digest));
         }
-        let kept = self.copy(&copies, &|_| Place::Free)?;
-        for (to, (from, _)) in copies.iter().filter(|(to, _)| !kept.contains(*to)) {
+        let Copied { done, mut failed } = self.copy(&copies, &|_| Place::Free)?;
+        for (to, (from, _)) in copies.iter().filter(|(to, _)| !done.contains(*to)) {
+            let why = failed.remove(to).unwrap_or(LeftWhy::Changed);
             // It must not be replaced either.
-            self.shared.left.note(from, LeftWhy::Changed);
-            self.shared.left.note(to, LeftWhy::Changed);
+            self.shared.left.note(from, why.clone());
+            self.shared.left.note(to, why);
         }
         Ok(())
     }
@@ -122,11 +130,8 @@ impl Work {
                 continue;
             }
             let removed = match change {
-                Change::RemoveFile if self.shared.is_unchanged(path) => destination.remove_file(path),
-                Change::RemoveFile => {
-                    left.note(path, LeftWhy::Changed);
-                    continue;
-                }
+                Change::RemoveFile if self.shared.is_untouched(path) => destination.remove_file(path),
+                Change::RemoveFile => continue,
                 // It fails if anything is in it.
                 Change::RemoveDirectory => destination.remove_directory(path),
                 Change::KeepAs { .. } | Change::CreateDirectory | Change::Take { .. } => continue,
@@ -162,46 +167,47 @@ impl Work {
                 copies.insert(path.clone(), ((*from).clone(), file.digest));
             }
         }
-        self.copy(&copies, &|path| self.shared.place(path))
+        // What cannot be copied comes from the other side after all.
+        Ok(self.copy(&copies, &|path| self.shared.place(path))?.done)
     }
 
-    /// Copies files within the dataset, to where `place` lets them; gives those that are there. What cannot
-    /// be copied is simply not done.
+    /// Copies files within the dataset, to where `place` lets them.
     fn copy(
         &self,
         copies: &BTreeMap<RelPath, (RelPath, Digest)>,
         place: &dyn Fn(&RelPath) -> Place,
-    ) -> Result<BTreeSet<RelPath>, SyncError> {
+    ) -> Result<Copied, SyncError> {
         let Shared { destination, .. } = &self.shared;
-        let mut staged = BTreeMap::new();
+        let (mut staged, mut failed) = (BTreeMap::new(), BTreeMap::new());
         // The numbers of entries that a peer sends begin at the other end.
         for (index, (to, (from, digest))) in (FIRST_COPY..).zip(copies) {
             match destination.copy_within(index, from, to, *digest) {
                 Ok(true) => drop(staged.insert(index, to.clone())),
                 Ok(false) => {}
-                Err(error @ (DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. })) => {
-                    return Err(error.into());
+                Err(error) => {
+                    tracing::debug!(%error, "not copied");
+                    failed.insert(to.clone(), LeftWhy::after(error)?);
                 }
-                Err(error) => tracing::debug!(%error, "not copied"),
             }
         }
         if staged.is_empty() {
-            return Ok(BTreeSet::new());
+            return Ok(Copied { done: BTreeSet::new(), failed });
         }
         let indices: Vec<_> = staged.keys().copied().collect();
         for refused in destination.publish_where(&indices, place)? {
             staged.remove(&refused);
         }
-        Ok(staged.into_values().collect())
+        Ok(Copied { done: staged.into_values().collect(), failed })
     }
 
     /// What the other side takes, as it is now: what is not any more what was agreed on is not mentioned.
     fn offer(&self) -> Result<Source, SyncError> {
         let mut entries = BTreeMap::new();
         for path in &self.offered {
-            match self.entry_of(path) {
+            match self.entry_of(path)? {
                 Some(entry) => drop(entries.insert(path.clone(), entry)),
                 None => {
+                    // Unless it is known better.
                     self.shared.left.note(path, LeftWhy::Changed);
                     continue;
                 }
@@ -215,15 +221,18 @@ impl Work {
         Source::of_entries(&self.shared.root, entries.into_values().collect()).ok_or(SyncError::Abandoned)
     }
 
-    fn entry_of(&self, path: &RelPath) -> Option<Entry> {
+    fn entry_of(&self, path: &RelPath) -> Result<Option<Entry>, DestinationError> {
         let Shared { agreed, left, .. } = &self.shared;
-        let expected = agreed.outcome.merged.file(path)?;
-        let entry = self.shared.destination.entry_at(path).ok()?;
+        let Some(expected) = agreed.outcome.merged.file(path) else { return Ok(None) };
+        let entry = match self.shared.destination.entry_at(path) {
+            Ok(entry) => entry,
+            Err(error) => return left.failed(path, error).map(|()| None),
+        };
         let is_it = entry.kind == EntryKind::File && entry.size_bytes == expected.size_bytes;
         // What was here before must be so still; a copy under a new name was checked when it was made.
         let was_here = agreed.own.file(path).is_some_and(|file| file.digest == expected.digest);
-        let is_same = if was_here { self.shared.is_unchanged(path) } else { !left.contains(path) };
-        (is_it && is_same).then_some(entry)
+        let is_same = if was_here { self.shared.is_untouched(path) } else { !left.contains(path) };
+        Ok((is_it && is_same).then_some(entry))
     }
 
     /// The last step. Gives what was left alone.
@@ -238,9 +247,16 @@ impl Work {
 }
 
 impl Prepared {
-    /// The rest, once everything has been received and provided. Gives what was left alone.
-    pub(crate) fn finish(self) -> Result<(BTreeMap<RelPath, LeftWhy>, Summary), SyncError> {
+    /// The rest, once everything has been received and provided, but for what is `unsent`. Gives what was left
+    /// alone.
+    pub(crate) fn finish(
+        self,
+        unsent: Vec<(RelPath, Arc<SourceError>)>,
+    ) -> Result<(BTreeMap<RelPath, LeftWhy>, Summary), SyncError> {
         drop(self.taking);
+        for (path, error) in unsent {
+            self.work.shared.left.note(&path, LeftWhy::unreadable(error));
+        }
         self.work.finish()
     }
 
@@ -250,9 +266,15 @@ impl Prepared {
 }
 
 impl Shared {
-    /// Whether what is at `path` is still what was listed.
-    pub(super) fn is_unchanged(&self, path: &RelPath) -> bool {
-        self.seen.is_unchanged(&self.root, path)
+    /// Whether what is at `path` is still what was listed. If not, or if nobody can tell, it is left alone.
+    fn is_untouched(&self, path: &RelPath) -> bool {
+        let why = match self.seen.is_unchanged(&self.root, path) {
+            Ok(true) => return true,
+            Ok(false) => LeftWhy::Changed,
+            Err(error) => LeftWhy::unreadable(error.into()),
+        };
+        self.left.note(path, why);
+        false
     }
 
     /// What a file may find at `path`, right now.
@@ -260,7 +282,7 @@ impl Shared {
         let was_file = self.agreed.own.file(path).is_some();
         match was_file {
             _ if self.left.contains(path) => Place::Taken,
-            true if self.is_unchanged(path) => Place::Replaced,
+            true if self.is_untouched(path) => Place::Replaced,
             true => Place::Taken,
             false => Place::Free,
         }

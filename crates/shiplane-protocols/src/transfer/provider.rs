@@ -10,7 +10,7 @@ mod spans;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use shiplane_transport::{BiStream, PeerConnection, SendChunkError, StreamError, blocking};
-use shiplane_wire::{Digest, Hasher, ProviderRecord, ReceiverRecord, RootHasher, Span, TransferId};
+use shiplane_wire::{Digest, Hasher, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, TransferId};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use self::{
@@ -24,13 +24,14 @@ use super::{
     TransferOptions, alive_interval,
     error::{ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
+    receiver::MAX_NAMED_FAILURES,
     records::{RecordSender, RecordStream},
     room::Share,
 };
 use crate::files::{Scanned, Source, SourceError};
 
 /// What a provider has delivered; the receiver's confirmation must agree with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Provided {
     /// SPEC 4.11.
     pub(crate) root: Digest,
@@ -42,6 +43,8 @@ pub(crate) struct Provided {
     pub(crate) wire_bytes: u64,
     /// Files that could not be sent.
     pub(crate) failed_entries: u64,
+    /// The first of them, and why.
+    pub(crate) unsent: Vec<(RelPath, Arc<SourceError>)>,
 }
 
 /// Serves one transfer over its records stream until the receiver is done.
@@ -74,6 +77,7 @@ pub(crate) async fn provide(
         sent_bytes: 0,
         wire_bytes: 0,
         failed: std::collections::HashSet::new(),
+        unsent: Vec::new(),
         done: None,
         shrinking: Shrinking::new(options.compression),
         outlet: Arc::new(Outlet::new(
@@ -125,6 +129,7 @@ struct Provider {
     wire_bytes: u64,
     /// Entries whose failure has been told.
     failed: std::collections::HashSet<u64>,
+    unsent: Vec<(RelPath, Arc<SourceError>)>,
     /// The receiver's count of chunks, once it wants no more.
     done: Option<u64>,
 }
@@ -248,7 +253,7 @@ impl Provider {
     fn on_cut(&mut self, step: CutStep) -> Result<(), TransferError> {
         match step {
             CutStep::Part(cuts) => self.records.push(&ProviderRecord::Cuts(cuts)),
-            CutStep::Failed { entry, error } => self.tell_failed(entry, &error),
+            CutStep::Failed { entry, error } => self.tell_failed(entry, error),
         }
     }
 
@@ -283,7 +288,7 @@ impl Provider {
     fn on_hashed(&mut self, hashed: (u64, Result<Digest, SourceError>)) -> Result<(), TransferError> {
         match hashed {
             (entry, Ok(digest)) => self.records.push(&ProviderRecord::Digest { entry, digest }),
-            (entry, Err(error)) => self.tell_failed(entry, &error),
+            (entry, Err(error)) => self.tell_failed(entry, error),
         }
     }
 
@@ -298,7 +303,7 @@ impl Provider {
                 self.root.add(index, chunk.digest).map_err(|_| TransferError::Abandoned)
             }
             (index, Err(ChunkFailure::Entry { entry, error })) => {
-                self.tell_failed(entry, &error)?;
+                self.tell_failed(entry, error)?;
                 self.root.skip(index).map_err(|_| TransferError::Abandoned)?;
                 self.records.push(&ProviderRecord::ChunkVoid { index })
             }
@@ -310,13 +315,18 @@ impl Provider {
     }
 
     /// The order matters: an entry's failure is told before the chunks that it makes void.
-    fn tell_failed(&mut self, entry: u64, error: &SourceError) -> Result<(), TransferError> {
+    fn tell_failed(&mut self, entry: u64, error: SourceError) -> Result<(), TransferError> {
         if !self.failed.insert(entry) {
             return Ok(());
         }
         let reason = error.fail_reason();
         tracing::warn!(%error, "a file could not be sent");
-        (self.events)(TransferEvent::Failed { reason, path: self.entries.path(entry) });
+        let path = self.entries.path(entry);
+        let shown = path.map(ToString::to_string).unwrap_or_default();
+        (self.events)(TransferEvent::Failed { reason, path: shown });
+        if self.unsent.len() < MAX_NAMED_FAILURES {
+            self.unsent.extend(path.map(|path| (path.clone(), error.into())));
+        }
         self.records.push(&ProviderRecord::Failed { entry, reason })
     }
 
@@ -347,6 +357,7 @@ impl Provider {
             sent_bytes: self.sent_bytes,
             wire_bytes: self.wire_bytes,
             failed_entries: self.failed.len() as u64,
+            unsent: self.unsent,
         })
     }
 }

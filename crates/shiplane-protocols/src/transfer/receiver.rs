@@ -2,18 +2,20 @@
 
 mod chunks;
 mod lease;
+mod stores;
 mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use shiplane_transport::{BiStream, Claim, LaneOptions, StreamError, TransferStream, blocking};
-use shiplane_wire::{Code, Digest, Entry, ProviderRecord, ReceiverRecord, RootHasher};
+use shiplane_wire::{Code, Digest, Entry, FailReason, ProviderRecord, ReceiverRecord, RootHasher};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     chunks::{ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
-    lease::Leased,
+    lease::{Leased, RELEASE_GRACE},
+    stores::Stores,
     workers::{PlanJob, Planned, Planner, Publisher},
 };
 use super::{
@@ -98,6 +100,7 @@ pub(crate) async fn receive<T: Target>(
             hashing: Some(options.room.as_ref().map(|room| room.hashing.for_transfer()).unwrap_or_default()),
             ..LaneOptions::default()
         },
+        stores: Stores::new(),
         target,
         timeout,
         events,
@@ -109,6 +112,8 @@ pub(crate) async fn receive<T: Target>(
             receiver.received(summary)
         }
         Err(error) => {
+            receiver.target.abandon();
+            let error = receiver.own_cause(error).await;
             receiver.fail(error.code());
             provider.stop(error.code());
             released.wait().await;
@@ -129,6 +134,7 @@ struct Receiver<T: Target> {
     claim: Claim,
     records: RecordSender,
     target: T,
+    stores: Stores,
     timeout: Duration,
     events: EventFn,
     stop: CancellationToken,
@@ -308,7 +314,7 @@ impl<T: Target> Receiver<T> {
         self.planner.send(PlanJob::Plan { index, entry })
     }
 
-    fn on_failed(&mut self, entry: u64, reason: shiplane_wire::FailReason) -> Result<(), TransferError> {
+    fn on_failed(&mut self, entry: u64, reason: FailReason) -> Result<(), TransferError> {
         self.ledger.entry_failed(entry)?;
         if let Some(compared) = self.comparing.remove(&entry) {
             self.paths.insert(entry, compared.path.to_string());
@@ -319,7 +325,7 @@ impl<T: Target> Receiver<T> {
                 self.ledger.planned(entry);
                 self.deltas.settled(entry);
             }
-            self.publisher.discard(entry)?;
+            self.publisher.discard(entry, reason)?;
         }
         let path = self.paths.remove(&entry).unwrap_or_default();
         (self.events)(TransferEvent::Failed { reason, path: path.clone() });
@@ -408,8 +414,9 @@ impl<T: Target> Receiver<T> {
         let index = opened.chunk.index();
         match self.ledger.chunk_opens(index) {
             Ok(Opens::Next(spans)) => {
-                let (target, events) = (self.target.clone(), Arc::clone(&self.events));
-                let received = receive_chunk(opened, target, spans, self.lane_of(index), events);
+                let (target, stores) = (self.target.clone(), self.stores.clone());
+                let (lane, events) = (self.lane_of(index), Arc::clone(&self.events));
+                let received = receive_chunk(opened, target, spans, stores, lane, events);
                 self.chunks.spawn(async move { (index, received.await) });
                 Ok(())
             }
@@ -499,8 +506,29 @@ impl<T: Target> Receiver<T> {
         Ok(())
     }
 
+    /// A provider hangs up when it hears that this side's disk has failed, and that may be noticed here before
+    /// the failure is. Then the disk is the cause.
+    async fn own_cause(&mut self, error: TransferError) -> TransferError {
+        if !matches!(error, TransferError::Stream(_)) {
+            return error;
+        }
+        let own = async {
+            if self.stores.have_failed().await {
+                while let Some(chunk) = self.chunks.join_next().await {
+                    if let Ok((_, Err(ChunkError::Target(own)))) = chunk {
+                        return Some(own);
+                    }
+                }
+            }
+            None
+        };
+        match tokio::time::timeout(RELEASE_GRACE, own).await {
+            Ok(Some(own)) => own.into(),
+            Ok(None) | Err(_) => error,
+        }
+    }
+
     fn fail(self, code: Code) {
-        self.target.abandon();
         self.records.reset(code);
     }
 
@@ -526,8 +554,8 @@ impl<T: Target> Receiver<T> {
 /// longer manifests it is the first part that is.
 const LOOK_AHEAD_ENTRIES: usize = 4096;
 
-/// Failed files that an error names.
-const MAX_NAMED_FAILURES: usize = 100;
+/// Failed files that are named.
+pub(super) const MAX_NAMED_FAILURES: usize = 100;
 
 /// Entries between two events of a growing list.
 const SCAN_EVENT_STEP: u64 = 256;

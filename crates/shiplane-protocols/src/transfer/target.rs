@@ -3,7 +3,7 @@
 mod stream;
 
 use shiplane_transport::ChunkSink;
-use shiplane_wire::{Digest, Entry, Span, Stored, Verified};
+use shiplane_wire::{Digest, Entry, FailReason, Span, Stored, Verified};
 
 pub use self::stream::StreamTarget;
 use crate::files::{ChunkWriter, Destination, DestinationError, PlacedCut, Plan, Summary};
@@ -64,11 +64,11 @@ pub trait Target: Clone + Send + Sync + 'static {
     /// Ends the transfer.
     fn publish(&self, entries: &[u64]) -> Result<(), DestinationError>;
 
-    /// Gives up an entry that the provider cannot send.
+    /// Gives up an entry that the provider cannot send, for this reason.
     ///
     /// # Errors
     /// Ends the transfer.
-    fn discard(&self, entry: u64) -> Result<(), DestinationError>;
+    fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError>;
 
     /// The transfer has failed: what takes long may end early, in any error. Nothing more is asked for.
     fn abandon(&self) {}
@@ -113,7 +113,7 @@ impl Target for Destination {
         Self::publish(self, entries)
     }
 
-    fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+    fn discard(&self, entry: u64, _reason: FailReason) -> Result<(), DestinationError> {
         Self::discard(self, entry)
     }
 

@@ -97,7 +97,8 @@ impl<'a> Attempt<'a> {
         let exchanged = exchange.run(self.connection(), &self.job.transfer, events).await?;
         (self.events)(SyncEvent::Settling);
         let agreed = Arc::clone(prepared.agreed());
-        let (left, _) = blocking(move || prepared.finish()).await?;
+        let unsent = exchanged.unsent();
+        let (left, _) = blocking(move || prepared.finish(unsent)).await?;
         let ours = exchanged.half(list_left(&left));
         let (theirs, their_base) = self.settle(ours.clone()).await?;
         report.left = left_on_both(&theirs, left.into_iter());

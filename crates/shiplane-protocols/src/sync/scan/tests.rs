@@ -224,7 +224,7 @@ fn what_the_scan_saw_is_told_from_what_came_since() {
     for scan in [Dataset::scan_at_once, Dataset::scan_later] {
         let data = Dataset::new(&[("d/a", b"1"), ("d/b", b"2"), ("d/c", b"3")]);
         let seen = scan(&data).seen;
-        let is_unchanged = |at: &str| seen.is_unchanged(&data.root(), &path(at));
+        let is_unchanged = |at: &str| seen.is_unchanged(&data.root(), &path(at)).unwrap();
         for at in ["d", "d/a", "d/b", "d/c", "d/new", "not/there"] {
             assert!(is_unchanged(at), "{at}");
         }
@@ -241,14 +241,23 @@ fn what_the_scan_saw_is_told_from_what_came_since() {
 }
 
 #[test]
+fn what_cannot_be_looked_at_is_neither_changed_nor_unchanged() {
+    let data = Dataset::new(&[]);
+    // Longer than any name may be.
+    let seen = SeenFiles { dataset: vec![b'd'; 300], nodes: HashMap::new() };
+    let unknown = seen.is_unchanged(&data.root(), &path("file")).unwrap_err();
+    assert!(matches!(&unknown, SourceError::Unreadable { .. }), "{unknown}");
+}
+
+#[test]
 fn a_rewrite_that_leaves_no_trace_is_seen_by_reading() {
     let data = Dataset::new(&[("file", b"one")]);
     let mut seen = data.scan_at_once().seen;
-    assert!(seen.is_unchanged(&data.root(), &path("file")));
+    assert!(seen.is_unchanged(&data.root(), &path("file")).unwrap());
     // As if the file had been written again within the tick: the same state, another content.
     let Some(Seen::File { racy, .. }) = seen.nodes.get_mut(&path("file")) else { panic!("not seen") };
     assert_eq!(racy.replace(Digest::of(b"two")), Some(Digest::of(b"one")));
-    assert!(!seen.is_unchanged(&data.root(), &path("file")));
+    assert!(!seen.is_unchanged(&data.root(), &path("file")).unwrap());
 }
 
 #[test]
@@ -300,7 +309,10 @@ fn what_cannot_be_synced_is_skipped_with_its_reason_and_unknown() {
     assert_eq!(unknown, [path("etc"), path("in/link"), path("in/socket")]);
     let found: Vec<_> = scanned.manifest.iter().map(|(path, _)| path.to_string()).collect();
     assert_eq!(found, ["in", "in/file"]);
-    assert!(!scanned.seen.is_unchanged(&data.root(), &path("in/link")), "it was not seen, and is there");
+    assert!(
+        !scanned.seen.is_unchanged(&data.root(), &path("in/link")).unwrap(),
+        "it was not seen, and is there"
+    );
 }
 
 #[cfg(unix)]
@@ -312,10 +324,10 @@ fn a_part_of_what_is_served_is_a_dataset_and_a_link_to_one_is_not() {
     let mut scan_of = |path: &[u8]| scan(&data.root(), path, &mut cache, &ScanOptions::default());
     let part = scan_of(b"deep/part").unwrap();
     assert_eq!((part.manifest.len(), digest_of(&part, "a")), (1, Some(Digest::of(b"1"))));
-    assert!(part.seen.is_unchanged(&data.root(), &path("a")));
-    assert!(part.seen.is_unchanged(&data.root(), &path("b")), "that b is another");
+    assert!(part.seen.is_unchanged(&data.root(), &path("a")).unwrap());
+    assert!(part.seen.is_unchanged(&data.root(), &path("b")).unwrap(), "that b is another");
     data.write("deep/part/a", b"other");
-    assert!(!part.seen.is_unchanged(&data.root(), &path("a")));
+    assert!(!part.seen.is_unchanged(&data.root(), &path("a")).unwrap());
 
     assert!(matches!(scan_of(b"b"), Err(ScanError::NotDirectory { .. })));
     assert!(matches!(scan_of(b"link"), Err(ScanError::Source(SourceError::LeavesRoot { .. }))));

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use shiplane_wire::{Entry, EntryKind, Span, limits};
+use shiplane_wire::{Entry, EntryKind, RelPath, Span, limits};
 
 use super::{super::error::ProtocolFault, spans::FileSpan};
 
@@ -60,9 +60,8 @@ impl Entries {
         Some(FileSpan { span: *span, entry: self.get(span.entry)?.clone() })
     }
 
-    /// For messages: escaped.
-    pub(super) fn path(&self, entry: u64) -> String {
-        self.get(entry).map(|entry| entry.path.to_string()).unwrap_or_default()
+    pub(super) fn path(&self, entry: u64) -> Option<&RelPath> {
+        self.get(entry).map(|entry| &entry.path)
     }
 
     fn get(&self, entry: u64) -> Option<&Entry> {

@@ -7,6 +7,7 @@ use super::super::{
     event::{EventFn, TransferEvent},
     target::Target,
 };
+use super::stores::Stores;
 use crate::{
     compress::{DecodeSinkError, DecodingSink},
     files::DestinationError,
@@ -48,13 +49,14 @@ pub(super) async fn receive_chunk<T: Target>(
     opened: Opened,
     target: T,
     spans: Vec<Span>,
+    stores: Stores,
     options: LaneOptions,
     events: EventFn,
 ) -> ChunkResult {
     let Opened { chunk, is_compressed } = opened;
     let (index, wire_bytes) = (chunk.index(), chunk.len_bytes());
     let content_bytes = spans.iter().map(|span| span.len_bytes).sum();
-    let sink = LazySink { target, index, spans, writer: None, events };
+    let sink = LazySink { target, index, spans, stores, writer: None, events };
     let (digest, complete) = if is_compressed {
         receive_compressed(chunk, content_bytes, sink, &options).await?
     } else {
@@ -118,6 +120,7 @@ struct LazySink<T: Target> {
     target: T,
     index: u64,
     spans: Vec<Span>,
+    stores: Stores,
     writer: Option<T::Writer>,
     events: EventFn,
 }
@@ -127,22 +130,22 @@ impl<T: Target> ChunkSink for LazySink<T> {
     type Error = DestinationError;
 
     fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => self.writer.insert(self.target.writer(self.index, &self.spans)?),
-        };
-        writer.write(data)?;
+        let Self { target, index, spans, stores, writer, .. } = self;
+        stores.count(|| match writer {
+            Some(writer) => writer.write(data),
+            None => writer.insert(target.writer(*index, spans)?).write(data),
+        })?;
         (self.events)(TransferEvent::Moved { len_bytes: data.len() as u64 });
         Ok(())
     }
 
     fn commit(mut self, verified: Verified) -> Result<(Stored, (Digest, Vec<u64>)), DestinationError> {
         let digest = verified.digest();
-        let writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => self.target.writer(self.index, &self.spans)?,
-        };
-        let (stored, complete) = writer.commit(verified)?;
+        let Self { target, index, spans, stores, writer, .. } = &mut self;
+        let (stored, complete) = stores.count(|| {
+            let writer = writer.take().map_or_else(|| target.writer(*index, spans), Ok)?;
+            writer.commit(verified)
+        })?;
         Ok((stored, (digest, complete)))
     }
 }

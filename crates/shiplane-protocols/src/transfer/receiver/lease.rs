@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shiplane_transport::ChunkSink;
-use shiplane_wire::{Digest, Entry, Span, Stored, Verified};
+use shiplane_wire::{Digest, Entry, FailReason, Span, Stored, Verified};
 use tokio::sync::mpsc;
 
 use super::super::target::Target;
@@ -42,7 +42,7 @@ impl Released {
 }
 
 /// 5 s: a write that a disk will do at all is done by then.
-const RELEASE_GRACE: Duration = Duration::from_secs(5);
+pub(super) const RELEASE_GRACE: Duration = Duration::from_secs(5);
 
 impl<T: Target> Target for Leased<T> {
     type Writer = LeasedWriter<T::Writer>;
@@ -76,8 +76,8 @@ impl<T: Target> Target for Leased<T> {
         self.target.publish(entries)
     }
 
-    fn discard(&self, entry: u64) -> Result<(), DestinationError> {
-        self.target.discard(entry)
+    fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError> {
+        self.target.discard(entry, reason)
     }
 
     fn abandon(&self) {

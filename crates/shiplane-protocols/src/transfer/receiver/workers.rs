@@ -1,7 +1,7 @@
 //! The two threads that do the receiver's disk work beside the lanes: one plans, one publishes.
 
 use shiplane_transport::blocking;
-use shiplane_wire::{Digest, Entry};
+use shiplane_wire::{Digest, Entry, FailReason};
 use tokio::sync::mpsc;
 
 use super::{
@@ -136,7 +136,7 @@ struct Done {
 
 enum PublishJob {
     Publish(Vec<u64>),
-    Discard(u64),
+    Discard(u64, FailReason),
 }
 
 impl Publisher {
@@ -152,8 +152,8 @@ impl Publisher {
                     jobs += 1;
                     match job {
                         PublishJob::Publish(more) => entries.extend(more),
-                        PublishJob::Discard(entry) => {
-                            let discarded = target.discard(entry);
+                        PublishJob::Discard(entry, reason) => {
+                            let discarded = target.discard(entry, reason);
                             result = result.and(discarded);
                         }
                     }
@@ -178,8 +178,8 @@ impl Publisher {
         self.send(PublishJob::Publish(entries))
     }
 
-    pub(super) fn discard(&mut self, entry: u64) -> Result<(), TransferError> {
-        self.send(PublishJob::Discard(entry))
+    pub(super) fn discard(&mut self, entry: u64, reason: FailReason) -> Result<(), TransferError> {
+        self.send(PublishJob::Discard(entry, reason))
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use shiplane_transport::ChunkSink;
-use shiplane_wire::{Digest, Entry, EntryKind, Promise, Span, Stored, Verified, limits};
+use shiplane_wire::{Digest, Entry, EntryKind, FailReason, Promise, Span, Stored, Verified, limits};
 
 use super::Target;
 use crate::files::{DestinationError, Operation, Plan, Summary};
@@ -93,7 +93,7 @@ impl<W: Write + Send + 'static> Target for StreamTarget<W> {
         Ok(())
     }
 
-    fn discard(&self, _entry: u64) -> Result<(), DestinationError> {
+    fn discard(&self, _entry: u64, _reason: FailReason) -> Result<(), DestinationError> {
         Ok(())
     }
 

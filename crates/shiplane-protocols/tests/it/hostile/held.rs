@@ -1,5 +1,6 @@
 //! A target that is at work until it is told that all is lost.
 
+use std::iter;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
 
@@ -7,26 +8,50 @@ use shiplane_protocols::{
     files::{Destination, DestinationError, Plan, Summary},
     transfer::Target,
 };
-use shiplane_wire::{Digest, Entry, Span};
+use shiplane_wire::{Digest, Entry, FailReason, Span};
+use tokio::sync::Notify;
 
-/// Plans its first entry until the transfer is abandoned, and then takes its time to let go.
+/// Plans its first entry, or writes its first chunk, until the transfer is abandoned; and then it fails.
 #[derive(Clone)]
 pub(super) struct Held(Arc<Gate>);
 
 /// Counts who still has the target.
 pub(super) struct Holders(Weak<Gate>);
 
-#[derive(Default)]
 struct Gate {
+    /// Else in the middle of a plan.
+    is_held_writing: bool,
+    is_at_work: Notify,
     is_abandoned: Mutex<bool>,
     opens: Condvar,
 }
 
 impl Held {
-    pub(super) fn new() -> (Self, Holders) {
-        let gate = Arc::new(Gate::default());
+    pub(super) fn planning() -> (Self, Holders) {
+        Self::new(false)
+    }
+
+    pub(super) fn writing() -> (Self, Holders) {
+        Self::new(true)
+    }
+
+    fn new(is_held_writing: bool) -> (Self, Holders) {
+        let gate = Arc::new(Gate {
+            is_held_writing,
+            is_at_work: Notify::new(),
+            is_abandoned: Mutex::new(false),
+            opens: Condvar::new(),
+        });
         let holders = Holders(Arc::downgrade(&gate));
         (Self(gate), holders)
+    }
+
+    fn hold(&self) {
+        self.0.is_at_work.notify_one();
+        let abandoned = self.0.is_abandoned.lock().unwrap();
+        // Bounded, so that the test ends even where nobody says so.
+        let waited = self.0.opens.wait_timeout_while(abandoned, Duration::from_secs(5), |is| !*is).unwrap();
+        drop(waited);
     }
 }
 
@@ -34,16 +59,23 @@ impl Holders {
     pub(super) fn clones(&self) -> usize {
         self.0.strong_count()
     }
+
+    /// Waits until it is held.
+    pub(super) async fn is_at_work(&self) {
+        let gate = self.0.upgrade().expect("nobody has it any more");
+        gate.is_at_work.notified().await;
+    }
 }
 
 impl Target for Held {
     type Writer = <Destination as Target>::Writer;
 
-    fn plan(&self, index: u64, _entry: &Entry) -> Result<Plan, DestinationError> {
-        let abandoned = self.0.is_abandoned.lock().unwrap();
-        // Bounded, so that the test ends even where nobody says so.
-        let waited = self.0.opens.wait_timeout_while(abandoned, Duration::from_secs(5), |is| !*is).unwrap();
-        drop(waited);
+    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        if self.0.is_held_writing {
+            let missing = iter::once(0..entry.size_bytes).collect();
+            return Ok(Plan::Want { missing, resumed_bytes: 0 });
+        }
+        self.hold();
         Err(DestinationError::NotWanted { entry: index })
     }
 
@@ -60,15 +92,16 @@ impl Target for Held {
         Ok(())
     }
 
-    fn writer(&self, chunk: u64, _: &[Span]) -> Result<Self::Writer, DestinationError> {
-        Err(DestinationError::NotWanted { entry: chunk })
+    fn writer(&self, _: u64, _: &[Span]) -> Result<Self::Writer, DestinationError> {
+        self.hold();
+        Err(DestinationError::QuotaExceeded { path: "it".to_owned() })
     }
 
     fn publish(&self, _: &[u64]) -> Result<(), DestinationError> {
         Ok(())
     }
 
-    fn discard(&self, _: u64) -> Result<(), DestinationError> {
+    fn discard(&self, _: u64, _: FailReason) -> Result<(), DestinationError> {
         Ok(())
     }
 

@@ -519,10 +519,40 @@ async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
         }),
     )
     .await;
-    let (target, held) = Held::new();
+    let (target, held) = Held::planning();
     let fetch = Fetch::open(&liar.rpc, b"it").await.unwrap();
     let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024, ..TransferOptions::default() };
     let failed = fetch.receive(target, Promise::Durable, &options, Arc::new(|_| ())).await;
     assert!(matches!(transfer_error(failed), TransferError::Protocol(_)));
     assert_eq!(held.clones(), 0);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that_is_noticed() {
+    let (target, held) = Held::writing();
+    let held = Arc::new(held);
+    let liar = Liar::meet(
+        PATIENT,
+        FetchOpened::Root,
+        script(move |mut stage| {
+            let held = Arc::clone(&held);
+            async move {
+                stage.say(&[file("x", 5), end(1, 5)]).await;
+                let (index, _) = stage.want().await.unwrap();
+                let source = Claimed { len_bytes: 5, data: Bytes::from_static(b"hello") };
+                let tag = TaggedChunk { transfer: stage.transfer, index };
+                let connection = Arc::clone(&stage.connection);
+                tokio::spawn(async move {
+                    let _ = connection.send_tagged_chunk(tag, source, &LaneOptions::default()).await;
+                });
+                held.is_at_work().await;
+            }
+        }),
+    )
+    .await;
+    let fetch = Fetch::open(&liar.rpc, b"it").await.unwrap();
+    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024, ..TransferOptions::default() };
+    let failed = fetch.receive(target, Promise::Durable, &options, Arc::new(|_| ())).await;
+    let error = transfer_error(failed);
+    assert!(matches!(error, TransferError::Destination(DestinationError::QuotaExceeded { .. })), "{error}");
 }

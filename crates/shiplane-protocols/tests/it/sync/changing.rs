@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use shiplane_protocols::sync::{LeftWhy, Side, SyncEvent, SyncEventFn, SyncReport, synchronise};
+use shiplane_protocols::sync::{LeftPath, LeftWhy, Side, SyncEvent, SyncEventFn, SyncReport, synchronise};
 use shiplane_rpc::RpcClient;
 
 use super::{admitted, contents, job, sync, write};
@@ -37,11 +37,20 @@ async fn base() -> (World, RpcClient) {
     (world, client)
 }
 
-fn left(report: &SyncReport) -> Vec<(Side, String, LeftWhy)> {
-    let mut left: Vec<_> =
-        report.left.iter().map(|left| (left.side, left.path.to_string(), left.why.clone())).collect();
-    left.sort_by(|one, other| one.1.cmp(&other.1));
+/// Both sides' paths, with the side that left them and its words; ours first.
+fn left(report: &SyncReport) -> Vec<(String, Side, String)> {
+    let told = |left: &LeftPath| (left.path.to_string(), left.side, left.why.to_string());
+    let mut left: Vec<_> = report.left.iter().map(told).collect();
+    left.sort_by(|one, other| one.0.cmp(&other.0));
     left
+}
+
+fn here(path: &str, why: LeftWhy) -> (String, Side, String) {
+    (path.to_owned(), Side::Local, why.to_string())
+}
+
+fn there(path: &str) -> (String, Side, String) {
+    (path.to_owned(), Side::Remote, LeftWhy::LeftThere.to_string())
 }
 
 #[tokio::test]
@@ -50,7 +59,7 @@ async fn what_was_edited_meanwhile_is_not_replaced_and_then_both_stay() {
     write(&world.source(), "a", b"theirs");
     let here = world.dest();
     let report = sync_while(&world, &client, move || write(&here, "a", b"ours, meanwhile")).await;
-    assert_eq!(left(&report), [(Side::Local, "a".into(), LeftWhy::Changed)]);
+    assert_eq!(left(&report), [self::here("a", LeftWhy::Changed)]);
     assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"ours, meanwhile");
     assert_eq!(fs::read(world.source().join("a")).unwrap(), b"theirs");
     sync(&world, &client).await;
@@ -69,8 +78,7 @@ async fn what_was_edited_meanwhile_is_not_removed_and_outlives_the_deletion() {
         write(&there, "d/new", b"new");
     };
     let report = sync_while(&world, &client, meanwhile).await;
-    let there = |path: &str| (Side::Remote, path.to_owned(), LeftWhy::LeftThere);
-    assert_eq!(left(&report), [there("a"), there("d")]);
+    assert_eq!(left(&report), [self::there("a"), self::there("d")]);
     sync(&world, &client).await;
     assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"edited");
     assert_eq!(fs::read(world.dest().join("d/new")).unwrap(), b"new");
@@ -90,8 +98,15 @@ async fn what_changes_at_its_source_is_taken_by_the_next_sync() {
         write(&there, "new/c", b"theirs, later");
     };
     let report = sync_while(&world, &client, meanwhile).await;
-    let paths: Vec<_> = left(&report).into_iter().map(|(_, path, _)| path).collect();
-    assert_eq!(paths, ["a", "a", "b", "b", "new/c", "new/c"], "told by both sides");
+    let expected = [
+        self::here("a", LeftWhy::Changed),
+        self::there("a"),
+        self::here("b", LeftWhy::NotOffered),
+        self::there("b"),
+        self::here("new/c", LeftWhy::NotOffered),
+        self::there("new/c"),
+    ];
+    assert_eq!(left(&report), expected, "told by both sides");
     sync(&world, &client).await;
     assert_eq!(fs::read(world.source().join("a")).unwrap(), b"mine, later");
     assert_eq!(fs::read(world.dest().join("new/c")).unwrap(), b"theirs, later");

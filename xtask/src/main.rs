@@ -28,6 +28,8 @@ mod shiplane;
 mod sim;
 #[cfg(target_os = "linux")]
 mod soak;
+#[cfg(target_os = "linux")]
+mod standstill;
 mod tidy;
 mod units;
 #[cfg(target_os = "linux")]

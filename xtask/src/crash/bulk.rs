@@ -1,5 +1,6 @@
 //! Receivers of more than fits into a moment: a large file and many small ones, some of which are to be replaced.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use super::tree::{self, Tree};
 use crate::dataset::{self, Size};
 use crate::scratch::Scratch;
 use crate::shiplane::{Outcome, Pushed, START_LIMIT, Shiplane};
+use crate::standstill::Watch;
 
 /// Which way the files go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +81,8 @@ impl<'a> Bulk<'a> {
             Way::Push => command.arg("serve").arg(self.landing()).arg("--writable"),
         };
         let server = Party::plain("shiplane serve", command.args(["--listen", listen]))?;
-        let ticket = server.first_line(START_LIMIT)?.context("the server does not start")?;
-        Ok((server, ticket))
+        let ticket = server.first_line(START_LIMIT)?;
+        Ok((server, ticket.ok_or_else(|| BadEnd("the server does not start".to_owned()))?))
     }
 
     /// Starts the client.
@@ -131,11 +133,42 @@ impl<'a> Bulk<'a> {
 
 /// Fails unless the program ended well.
 pub(super) fn expect_success(ended: &Ended) -> Result<()> {
-    if ended.code != Some(0) {
-        bail!("it ended with {:?}: {} {:?}", ended.code, ended.said, ended.lines.last());
+    expect_end(ended, &[0])
+}
+
+/// Fails unless the program ended with one of these.
+pub(super) fn expect_end(ended: &Ended, codes: &[i32]) -> Result<()> {
+    if !ended.code.is_some_and(|code| codes.contains(&code)) {
+        bail!(BadEnd(format!("it ended with {:?}: {} {:?}", ended.code, ended.said, ended.lines.last())));
     }
     Ok(())
 }
+
+/// Does `one` case. If a program in it came to a bad end while nothing here was running, as when the machine slept,
+/// that says nothing: then it is done again. Wrong files are wrong whatever happened.
+pub(super) fn despite_standstills<T>(watch: &Watch, mut one: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..ATTEMPTS {
+        match one() {
+            Err(failure) if failure.is::<BadEnd>() && watch.has_seen_one() => {
+                println!("  again, as nothing was running for a while: {failure:#}");
+            }
+            ended => return ended,
+        }
+    }
+    one()
+}
+
+/// How a program ended, or that it did not begin.
+#[derive(Debug)]
+struct BadEnd(String);
+
+impl fmt::Display for BadEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadEnd {}
 
 /// Some of the small files, with other content and an older time.
 fn write_older(new: &Path, old: &Path) -> Result<()> {
@@ -162,6 +195,9 @@ fn write_older(new: &Path, old: &Path) -> Result<()> {
 }
 
 const TREE: &str = "tree";
+
+/// Of one case: each standstill is minutes apart from the next.
+const ATTEMPTS: usize = 3;
 
 const MAX_OLDER_BYTES: u64 = 100_000;
 

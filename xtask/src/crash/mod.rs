@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use self::random::Victim;
 use self::stage::Stage;
 use self::trace::{Fault, Traced};
 use crate::scratch::Scratch;
@@ -37,6 +38,9 @@ pub(crate) struct Args {
     /// Kills at random moments, of receivers and again of senders
     #[arg(long, default_value_t = KILLS)]
     kills: u64,
+    /// Whom the kills at random moments befall [default: receivers, and then senders]
+    #[arg(long)]
+    victim: Option<Victim>,
     /// Power cuts
     #[arg(long, default_value_t = CUTS)]
     cuts: u64,
@@ -70,6 +74,7 @@ impl Args {
             only: None,
             short: true,
             kills: SHORT_KILLS,
+            victim: None,
             cuts: SHORT_CUTS,
             seed: 1,
             binary: None,
@@ -107,7 +112,7 @@ fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> 
     }
     if is_on(Series::Random) {
         let kills = if args.short { args.kills.min(SHORT_KILLS) } else { args.kills };
-        timed(rows, || random::run(shiplane, kills, args.seed))?;
+        timed(rows, || random::run(shiplane, kills, args.victim, args.seed))?;
     }
     if is_on(Series::Power) {
         match power::missing() {

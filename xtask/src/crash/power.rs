@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::bulk::{Bulk, LIMIT, Way, expect_success};
+use super::bulk::{Bulk, LIMIT, Way, despite_standstills, expect_success};
 use crate::dataset::{Noise, Size};
 use crate::process::find_program;
 use crate::scratch::Scratch;
 use crate::shiplane::{ANY_PORT, Shiplane};
+use crate::standstill::Watch;
 use crate::{interrupt, units};
 
 /// What this needs and this machine lacks.
@@ -51,15 +52,16 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
     let mut series =
         Power { bulk, site, template, disk, cut, noise: Noise::seeded(seed), tally: Tally::default() };
     let mut length = [Duration::ZERO; 2];
+    let watch = Watch::start();
     for number in 0..cuts {
         interrupt::check()?;
         let way = if number % 2 == 0 { Way::Get } else { Way::Push };
         let options = OPTIONS[(number / 2) as usize % OPTIONS.len()];
         if number % 30 < 2 {
-            length[way as usize] = series.measure(way)?;
+            length[way as usize] = despite_standstills(&watch, || series.measure(way))?;
         }
         let what = || format!("power cut {number}, {way:?}, mounted with {options}");
-        series.one(way, options, length[way as usize]).with_context(what)?;
+        despite_standstills(&watch, || series.one(way, options, length[way as usize])).with_context(what)?;
         if number % 25 == 24 {
             println!("  {} cuts", number + 1);
         }

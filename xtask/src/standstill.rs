@@ -1,38 +1,63 @@
 //! Notices that this process has not run for a while, because it was stopped or the machine slept: deadlines pass
 //! meanwhile as if a peer were gone.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Watches until it is dropped.
 pub(crate) struct Watch {
-    has_seen: Arc<AtomicBool>,
+    watched: Arc<Watched>,
     _end: mpsc::Sender<()>,
+}
+
+#[derive(Default)]
+struct Watched {
+    state: Mutex<State>,
+    looked: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    looks: u64,
+    has_seen: bool,
 }
 
 impl Watch {
     pub(crate) fn start() -> Self {
-        let has_seen = Arc::new(AtomicBool::new(false));
+        let watched = Arc::<Watched>::default();
         let (end, ended) = mpsc::channel();
-        let seen = Arc::clone(&has_seen);
+        let shared = Arc::clone(&watched);
         std::thread::spawn(move || {
             let mut looked = Instant::now();
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
-                if looked.elapsed() > STANDSTILL {
-                    seen.store(true, Ordering::Relaxed);
-                }
+                shared.look(looked.elapsed() > STANDSTILL);
                 looked = Instant::now();
             }
         });
-        Self { has_seen, _end: end }
+        Self { watched, _end: end }
     }
 
     /// Whether there was a standstill since this was last asked. Takes a moment: one that has just ended is seen, too.
     pub(crate) fn has_seen_one(&self) -> bool {
-        std::thread::sleep(2 * LOOK);
-        self.has_seen.swap(false, Ordering::Relaxed)
+        let state = self.watched.lock();
+        let enough = state.looks + 2;
+        let waited = self.watched.looked.wait_while(state, |state| state.looks < enough);
+        std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).has_seen)
+    }
+}
+
+impl Watched {
+    fn look(&self, has_seen: bool) {
+        let mut state = self.lock();
+        state.looks += 1;
+        state.has_seen |= has_seen;
+        self.looked.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is one step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -137,9 +137,11 @@ impl Router {
             // Polls it again at once, so that nothing that has woken it meanwhile is missed.
             tasks.spawn(handled);
         }
-        drop(ended);
+        // Now it is the turn of the peer's other connections, some of whose calls may be handled here.
+        drop(calls);
         tasks.close();
         tasks.wait().await;
+        drop(ended);
     }
 
     async fn dispatch(&self, context: RequestContext, method: &str, body: Bytes) -> Result<Bytes, Fault> {

@@ -386,7 +386,7 @@ impl PeerConnection {
     /// As [`next_call`](Self::next_call), for one call after another. Whoever else wants one waits until this is
     /// dropped. Cancel-safe.
     pub async fn calls(&self) -> InboundCalls<'_> {
-        InboundCalls { inbox: self.inboxes.calls.lock().await }
+        InboundCalls::wait(&self.inboxes.calls, self.watch_end()).await
     }
 
     /// Claims the streams of a transfer, those that came already included.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -50,15 +51,48 @@ impl InboundCall {
 }
 
 /// The peer's requests, in the order of their arrival.
-#[derive(Debug)]
 pub struct InboundCalls<'a> {
-    pub(crate) inbox: tokio::sync::MutexGuard<'a, mpsc::Receiver<InboundCall>>,
+    inbox: Option<tokio::sync::MutexGuard<'a, mpsc::Receiver<InboundCall>>>,
+    end: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
+    /// Once the connection has ended: how many of those that had come by then are left.
+    left: Option<usize>,
 }
 
-impl InboundCalls<'_> {
-    /// The next one; `None` once the connection has ended. Cancel-safe.
+impl<'a> InboundCalls<'a> {
+    /// Waits for its turn at `inbox`, at most until `end`: who has it then takes what comes on the peer's other
+    /// connections.
+    pub(crate) async fn wait(
+        inbox: &'a tokio::sync::Mutex<mpsc::Receiver<InboundCall>>,
+        end: impl Future<Output = ()> + Send + 'a,
+    ) -> Self {
+        let mut end: Pin<Box<dyn Future<Output = ()> + Send + 'a>> = Box::pin(end);
+        tokio::select! {
+            biased;
+            inbox = inbox.lock() => Self { inbox: Some(inbox), end, left: None },
+            () = &mut end => Self { inbox: None, end, left: Some(0) },
+        }
+    }
+
+    /// The next one; `None` once the connection has ended and what had come by then is taken, even if the peer has
+    /// other connections. Cancel-safe.
     pub async fn next(&mut self) -> Option<InboundCall> {
-        self.inbox.recv().await
+        let inbox = self.inbox.as_mut()?;
+        let left = match self.left {
+            Some(left) => left,
+            None => tokio::select! {
+                biased;
+                () = &mut self.end => inbox.len(),
+                call = inbox.recv() => return call,
+            },
+        };
+        self.left = Some(left.saturating_sub(1));
+        if left > 0 { inbox.try_recv().ok() } else { None }
+    }
+}
+
+impl std::fmt::Debug for InboundCalls<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InboundCalls").field("left", &self.left).finish_non_exhaustive()
     }
 }
 

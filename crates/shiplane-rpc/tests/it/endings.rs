@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::join_all;
 use shiplane_rpc::{CallError, Router, RpcClient};
+use shiplane_transport::PeerConnection;
 use shiplane_wire::{Code, StreamKind};
 use tokio::time::Instant;
 
-use crate::pair::{AMPLE, Pair, Seen, echo, endless, framed, request};
+use crate::pair::{AMPLE, Pair, Seen, echo, endless, framed, request, twins};
 
 const GONE: Option<Seen> = Some(Seen::Dropped { cancelled: true });
 
@@ -139,4 +140,38 @@ async fn to_stop_serving_cancels_the_handlers() {
     assert_eq!(told.recv().await, GONE);
     let refused = CallError::Refused { code: Code::ShuttingDown };
     assert_eq!(call.await.unwrap(), Err(refused));
+}
+
+/// A peer that always has another connection, as one whose programs come and go, must not make its old ones stay.
+#[tokio::test]
+async fn serving_ends_with_its_connection_whatever_the_peer_has_beside_it() {
+    let (router, mut told) = router();
+    let router = Arc::new(router);
+    let (bob, [first, second]) = twins().await;
+    let served = [bob.accept().await.unwrap().1, bob.accept().await.unwrap().1];
+    let weak = Arc::downgrade(&served[0]);
+    let [old, new] = served.map(|connection| tokio::spawn(Arc::clone(&router).serve(connection)));
+
+    // Taken by whoever serves, on whichever connection they come.
+    let call = |alice: &Arc<PeerConnection>| {
+        let client = RpcClient::new(Arc::clone(alice));
+        tokio::spawn(async move { client.call("demo.endless", Bytes::new(), AMPLE).await })
+    };
+    let calls = [call(&first.1), call(&second.1)];
+    assert_eq!([told.recv().await, told.recv().await], [Some(Seen::Began), Some(Seen::Began)]);
+    first.1.close(Code::NoError);
+    assert_eq!(told.recv().await, GONE);
+    let client = RpcClient::new(Arc::clone(&second.1));
+    assert_eq!(client.call("demo.echo", "x".into(), AMPLE).await.unwrap(), "x");
+    assert!(told.try_recv().is_err(), "a call on the other connection goes on");
+
+    let [ended, goes_on] = calls;
+    assert!(ended.await.unwrap().is_err());
+    goes_on.abort();
+    assert_eq!(told.recv().await, GONE);
+    tokio::time::timeout(AMPLE, old).await.expect("it ends with its own connection").unwrap();
+    assert!(weak.upgrade().is_none(), "nobody holds what has ended");
+    assert_eq!(client.call("demo.echo", "y".into(), AMPLE).await.unwrap(), "y");
+    drop((first, second, client));
+    new.await.unwrap();
 }

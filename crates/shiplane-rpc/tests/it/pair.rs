@@ -60,6 +60,23 @@ impl Pair {
     }
 }
 
+/// Two programs with one key, each connected to Bob.
+pub(crate) async fn twins() -> (QuicTransport, [(QuicTransport, Arc<PeerConnection>); 2]) {
+    let home = tempfile::TempDir::new().unwrap();
+    let alice = || Identity::load_or_create(&home.path().join("identity")).unwrap();
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let bob = QuicTransport::builder().trust(Trust::only([alice().peer_id()])).bind(loopback).unwrap();
+    let bob_addr = PeerAddr { id: bob.peer_id(), addr: bob.local_addr().unwrap() };
+    let dial = async || {
+        let trust = Trust::only([bob_addr.id]);
+        let alice = QuicTransport::builder().identity(alice()).trust(trust).bind(loopback).unwrap();
+        let connection = alice.connect_to(bob_addr).await.unwrap();
+        (alice, connection)
+    };
+    let twins = [dial().await, dial().await];
+    (bob, twins)
+}
+
 /// A header and its body.
 pub(crate) fn framed(kind: StreamKind, body: &[u8]) -> Bytes {
     let header = StreamHeader::new(kind, body.len() as u64).unwrap();

@@ -69,6 +69,7 @@ mod source;
 mod stream;
 mod tls;
 mod trust;
+mod until;
 mod window;
 
 pub use buffer::BufferPool;
@@ -97,6 +98,7 @@ pub use source::{ChunkRead, ChunkSource};
 pub use stream::{BiStream, RecvHalf, SendHalf};
 pub use tls::TlsError;
 pub use trust::{Admission, Trust};
+pub use until::until;
 
 #[cfg(feature = "test-support")]
 #[doc(hidden)]

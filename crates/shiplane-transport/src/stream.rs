@@ -5,14 +5,15 @@
 
 mod in_use;
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shiplane_wire::Code;
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::in_use::InUse;
-use crate::{error::StreamError, window::ReceiveWindow};
+use crate::{error::StreamError, until::until, window::ReceiveWindow};
 
 /// Both halves of a stream. Take them apart to use them in different tasks.
 #[derive(Debug)]
@@ -299,13 +300,9 @@ impl Drop for RecvHalf {
     }
 }
 
-/// What `work` gives, unless it takes longer than `timeout`. What is ready at once never sees a timer.
+/// What `work` gives, unless it takes longer than `timeout`.
 async fn within<F: Future>(timeout: Duration, work: F) -> Result<F::Output, StreamError> {
-    let mut work = std::pin::pin!(work);
-    if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
-        return Ok(output);
-    }
-    tokio::time::timeout(timeout, work).await.map_err(|_| StreamError::TimedOut { timeout })
+    until(|| Instant::now() + timeout, work).await.ok_or(StreamError::TimedOut { timeout })
 }
 
 /// A code as QUIC carries it.

@@ -3,17 +3,18 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::future::{Either, FutureExt, select};
-use shiplane_transport::{BiStream, CallKind, InboundCall, PeerConnection, RecvHalf, SendHalf, StreamError};
+use shiplane_transport::{
+    BiStream, CallKind, InboundCall, PeerConnection, RecvHalf, SendHalf, StreamError, until,
+};
 use shiplane_wire::Code;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -272,15 +273,6 @@ async fn unless<W: Future, E: Future>(work: W, end: E) -> Result<W::Output, E::O
         Either::Left((output, _)) => Ok(output),
         Either::Right((end, _)) => Err(end),
     }
-}
-
-/// What `work` gives until `deadline`. What is ready at once, as nearly always, sees neither clock nor timer.
-async fn until<F: Future>(deadline: impl FnOnce() -> Instant, work: F) -> Option<F::Output> {
-    let mut work = std::pin::pin!(work);
-    if let Poll::Ready(output) = futures::poll!(work.as_mut()) {
-        return Some(output);
-    }
-    timeout_at(deadline(), work).await.ok()
 }
 
 /// The panic's own words stay here: the panic hook has printed them, and they may name local things.

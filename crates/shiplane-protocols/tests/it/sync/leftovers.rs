@@ -7,6 +7,8 @@ use std::{
 };
 
 use shiplane_protocols::disk::Change;
+use shiplane_transport::PeerId;
+use shiplane_wire::Digest;
 
 use super::{admitted, cuts::own_names, sync, try_sync, write};
 use crate::{
@@ -70,33 +72,33 @@ async fn a_lock_that_cannot_be_removed_in_the_end_is_no_success_either() {
 /// Of a journal whose name a power cut has taken.
 #[tokio::test]
 async fn a_file_that_no_journal_knows_of_is_removed_wherever_it_is() {
-    let world = World::syncing();
-    let client = admitted(&world).await;
-    write(&world.dest(), "d/e/a", &noise(1, 1000));
-    let broken: Vec<_> =
-        [world.dest(), world.source()].map(|side| BrokenDisk::below(&side, vanishes_from(&side))).into();
-    try_sync(&world, &client).await.unwrap_err();
-    drop(broken);
-    let foreign = world.dest().join("d/.shiplane-00000000-1.part");
-    // The lock has the same name on both sides, a journal that of the peer.
-    let names = [world.dest(), world.source()].map(|side| own_names(&side));
-    for (side, own) in [world.dest(), world.source()].iter().zip(&names) {
-        for left in own {
-            let name = left.file_name().unwrap();
-            if !names.iter().all(|names| names.iter().any(|left| left.file_name() == Some(name))) {
-                let key = &name.to_str().unwrap()[".shiplane-".len()..][..8];
-                write(side, &format!("d/e/.shiplane-{key}-7.part"), b"left");
-            }
-            fs::remove_file(left).unwrap();
+    for is_same in [true, false] {
+        let world = World::syncing();
+        // Both have the same key, so that their temporary files have the same prefix.
+        let client = world.admitted_as(world.identity(), world.ticket_to_write("")).await;
+        let prefix = prefix_of_a_sync_with(world.identity().peer_id());
+        for side in [world.dest(), world.source()] {
+            write(&side, "d/e/a", &noise(1, 1000));
+            write(&side, &format!("d/e/{prefix}7.part"), b"left");
+            write(&side, &format!("d/{prefix}0.part"), b"left");
         }
-        assert_eq!(own_names(side).len(), 1);
-        write(side, "d/e/a", &noise(1, 1000));
+        let foreign = world.dest().join("d/.shiplane-00000000-1.part");
+        fs::write(&foreign, b"another job's").unwrap();
+        if !is_same {
+            write(&world.source(), "d/b", &noise(2, 1000));
+        }
+        let report = try_sync(&world, &client).await.unwrap();
+        assert_eq!(report.chunks, u64::from(!is_same));
+        assert_eq!(own_names(&world.dest()), [foreign]);
+        assert_eq!(own_names(&world.source()), Vec::<PathBuf>::new());
     }
-    fs::write(&foreign, b"another job's").unwrap();
-    let report = try_sync(&world, &client).await.unwrap();
-    assert_eq!(report.chunks, 0);
-    assert_eq!(own_names(&world.dest()), [foreign]);
-    assert_eq!(own_names(&world.source()), Vec::<PathBuf>::new());
+}
+
+/// What its temporary files are called, but for a number.
+fn prefix_of_a_sync_with(peer: PeerId) -> String {
+    let parts: [&[u8]; 2] = [peer.as_bytes(), b"the sync of a dataset"];
+    let key: Vec<u8> = parts.iter().flat_map(|part| [&part.len().to_le_bytes()[..], part].concat()).collect();
+    format!(".shiplane-{}-", &Digest::of(&key).to_string()[..8])
 }
 
 #[tokio::test]

@@ -1,15 +1,16 @@
 //! What the client wants, tried until it has succeeded.
 
+mod call;
 mod carry;
 mod deliver;
 mod sync;
 
 use std::time::Duration;
 
-use shiplane_rpc::RpcClient;
+use shiplane_rpc::{Router, RpcClient};
 use tokio::time::timeout;
 
-use self::{carry::Carry, deliver::Deliver, sync::Sync};
+use self::{call::Calls, carry::Carry, deliver::Deliver, sync::Sync};
 use crate::{
     oracle::{PATIENCE, Violation, check_error},
     scenario,
@@ -130,6 +131,7 @@ enum Job {
     Carry(Carry),
     Sync(Sync),
     Deliver(Deliver),
+    Calls(Calls),
 }
 
 impl Job {
@@ -138,6 +140,7 @@ impl Job {
             scenario::Job::Get | scenario::Job::Push => Self::Carry(Carry::new(world)?),
             scenario::Job::Sync => Self::Sync(Sync::new(world)?),
             scenario::Job::Deliver => Self::Deliver(Deliver::new(world)),
+            scenario::Job::Call => Self::Calls(Calls::new(world)),
         })
     }
 
@@ -146,6 +149,7 @@ impl Job {
             Self::Carry(carry) => carry.attempt(world, &connect(world, client).await?).await,
             Self::Sync(sync) => sync.attempt(world, &connect(world, client).await?).await,
             Self::Deliver(deliver) => deliver.attempt(world, client).await,
+            Self::Calls(calls) => calls.attempt(&connect(world, client).await?).await,
         }
     }
 
@@ -157,6 +161,7 @@ impl Job {
             Self::Carry(carry) => carry.check(world),
             Self::Sync(sync) => sync.check(world),
             Self::Deliver(deliver) => deliver.check(),
+            Self::Calls(calls) => calls.check(),
         }
     }
 
@@ -167,6 +172,7 @@ impl Job {
             Self::Carry(carry) => carry.check_done(world, is_tidy),
             Self::Sync(sync) => sync.check_done(world, is_tidy),
             Self::Deliver(deliver) => deliver.check_done(),
+            Self::Calls(_) => Ok(()),
         }
     }
 
@@ -175,7 +181,7 @@ impl Job {
         match self {
             Self::Carry(carry) => Ok(carry.goes_on()),
             Self::Sync(sync) => sync.goes_on(world),
-            Self::Deliver(_) => Ok(false),
+            Self::Deliver(_) | Self::Calls(_) => Ok(false),
         }
     }
 }
@@ -221,7 +227,8 @@ impl Programs {
 
 fn serve(world: &World, job: &Job) -> Result<Serving, Violation> {
     match job {
-        Job::Deliver(deliver) => world.serve(Some(deliver.inbox())),
+        Job::Deliver(deliver) => world.serve(Some(deliver.inbox().methods(Router::new()).into())),
+        Job::Calls(calls) => world.serve(Some(calls.router())),
         Job::Carry(_) | Job::Sync(_) => world.serve(None),
     }
 }

@@ -23,5 +23,5 @@ mod world;
 pub use disk::DiskFaults;
 pub use entropy::Rng;
 pub use run::{Report, Simulation, Summary};
-pub use scenario::{Job, Scenario};
+pub use scenario::{Job, Lie, Scenario};
 pub use trace::Trace;

@@ -46,6 +46,38 @@ pub enum Violation {
         /// How often.
         times: usize,
     },
+    /// A call has an answer that is not its own, or not a whole one.
+    #[error("safety: the answer to question {number} is not its own")]
+    WrongAnswer {
+        /// Which.
+        number: u64,
+    },
+    /// A call was handled more than once.
+    #[error("safety: question {number} was handled again")]
+    HandledAgain {
+        /// Which.
+        number: u64,
+    },
+    /// A call, or its handler, goes on after its deadline.
+    #[error("safety: question {number} was at work {over:?} after its deadline")]
+    Overrun {
+        /// Which.
+        number: u64,
+        /// For how long.
+        over: Duration,
+    },
+    /// A handler was dropped, and what it has started elsewhere was not told.
+    #[error("safety: the handler of question {number} was dropped without a word")]
+    NotCancelled {
+        /// Which.
+        number: u64,
+    },
+    /// Calls are over, and still take a place.
+    #[error("safety: {calls} calls are in flight of which nobody waits for one")]
+    StillInFlight {
+        /// How many.
+        calls: usize,
+    },
     /// Nobody in a simulation is dishonest, and this error says that somebody was.
     #[error("safety: an honest peer is blamed: {error}")]
     Blamed {

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub trap: bool,
     /// A file of the source changes meanwhile.
     pub source_changes_at: Option<Duration>,
+    /// Calls are not answered as they should be: a bug that the oracle has to find.
+    pub lie: Option<Lie>,
 }
 
 /// What is done over and over until it has succeeded.
@@ -48,6 +50,21 @@ pub enum Job {
     Sync,
     /// Messages are delivered, each once.
     Deliver,
+    /// Questions are asked by RPC.
+    Call,
+}
+
+/// What may be wrong with calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// The answer is that of another question.
+    Mixes,
+    /// A call is handled twice.
+    Twice,
+    /// A handler goes on after its deadline.
+    Overruns,
+    /// The caller waits for longer than its budget.
+    Late,
 }
 
 impl Scenario {
@@ -56,6 +73,11 @@ impl Scenario {
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let job = rng.pick(&[Job::Get, Job::Get, Job::Push, Job::Push, Job::Sync, Job::Deliver]);
+        let job = match job {
+            // By itself, so that the other seeds stay what they were.
+            Job::Deliver if Rng::new(seed ^ CALLS).chance(500_000) => Job::Call,
+            job => job,
+        };
         let faults = Faults::draw(&mut rng);
         let is_one_way = matches!(job, Job::Get | Job::Push);
         let changes = is_one_way && rng.chance(150_000);
@@ -69,9 +91,10 @@ impl Scenario {
             server_kills: if rng.chance(300_000) { 400_000 } else { 0 },
             client_disk: DiskFaults::draw(&mut rng),
             server_disk: DiskFaults::draw(&mut rng),
-            cut_at_the_end: job != Job::Deliver && rng.chance(300_000),
+            cut_at_the_end: !matches!(job, Job::Deliver | Job::Call) && rng.chance(300_000),
             trap: is_one_way && rng.chance(100_000),
             source_changes_at: changes.then(|| Duration::from_millis(rng.spread(1, 10_000))),
+            lie: None,
             faults,
         }
     }
@@ -103,3 +126,6 @@ impl fmt::Display for Scenario {
         write!(f, "{}", self.faults)
     }
 }
+
+/// So that it is drawn apart from all else.
+const CALLS: u64 = 0x4341_4c4c;

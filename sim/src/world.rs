@@ -9,7 +9,7 @@ use std::{
 };
 
 use shiplane_protocols::{
-    FileServer, Inbox, WriteLimits,
+    FileServer, WriteLimits,
     access::{AccessControl, Grant, PeersFile, Scope, StandingPeer},
     files::SourceRoot,
     sync::SyncState,
@@ -229,8 +229,8 @@ impl World {
         TransferOptions { lanes, chunk_len_bytes, compression, ..TransferOptions::default() }
     }
 
-    /// Starts the server's program, with or without an inbox.
-    pub(crate) fn serve(&self, inbox: Option<&Inbox>) -> Result<Serving, Violation> {
+    /// Starts the server's program: one that serves files, or one with these methods.
+    pub(crate) fn serve(&self, methods: Option<Arc<Router>>) -> Result<Serving, Violation> {
         let peers = self.server.directory().join("rules/peers");
         let name = "client".parse().map_err(set_up)?;
         let grant = Grant { read: true, write: true, roots: Scope::everything() };
@@ -244,16 +244,13 @@ impl World {
         let files = self.server.files();
         let server = FileServer::syncing(root, &files, access, options, limits, self.server.sync_state());
         let serving = Arc::clone(&transport);
-        let running = match inbox {
+        let running = match methods {
             None => tokio::spawn(server.run(serving, CancellationToken::new())),
-            Some(inbox) => {
-                let router = Arc::new(inbox.methods(Router::new()));
-                tokio::spawn(async move {
-                    while let Ok((_addr, connection)) = serving.accept().await {
-                        tokio::spawn(Arc::clone(&router).serve(connection));
-                    }
-                })
-            }
+            Some(router) => tokio::spawn(async move {
+                while let Ok((_addr, connection)) = serving.accept().await {
+                    tokio::spawn(Arc::clone(&router).serve(connection));
+                }
+            }),
         };
         Ok(Serving { transport, running })
     }

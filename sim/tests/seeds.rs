@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use shiplane_sim::{
-    DiskFaults, Job, Rng, Scenario, Simulation,
+    DiskFaults, Job, Lie, Rng, Scenario, Simulation,
     network::{Faults, Partition},
     oracle::{Allowed, Violation},
     tree,
@@ -14,13 +14,15 @@ use shiplane_sim::{
 /// Found with these: see docs/simulation.md.
 const REGRESSIONS: [u64; 8] = [248, 1991, 4929, 5691, 2368, 2681, 4244, 6458];
 
-/// One of each job at least.
+/// Some of each job, but for deliveries.
 const SEEDS: std::ops::Range<u64> = 10..24;
+
+const A_DELIVERY: u64 = 36;
 
 #[test]
 fn the_first_seeds_pass_and_each_repeats_itself() {
     let simulation = Simulation::new().unwrap();
-    for seed in SEEDS {
+    for seed in SEEDS.chain([A_DELIVERY]) {
         let report = simulation.run(seed);
         let summary = report.outcome.unwrap_or_else(|violation| panic!("{}: {violation}", report.scenario));
         let again = simulation.run(seed);
@@ -35,8 +37,11 @@ fn the_first_seeds_pass_and_each_repeats_itself() {
             );
         }
     }
-    let jobs: Vec<_> = SEEDS.map(|seed| Scenario::draw(seed).job).collect();
-    assert!([Job::Get, Job::Push, Job::Sync, Job::Deliver].iter().all(|job| jobs.contains(job)), "{jobs:?}");
+    let jobs: Vec<_> = SEEDS.chain([A_DELIVERY]).map(|seed| Scenario::draw(seed).job).collect();
+    assert!(
+        [Job::Get, Job::Push, Job::Sync, Job::Deliver, Job::Call].iter().all(|job| jobs.contains(job)),
+        "{jobs:?}"
+    );
 }
 
 /// 248: a directory that a sync had made before it was killed was gone after the next one's success. 1991, 4929, 5691:
@@ -93,6 +98,28 @@ fn a_disk_that_forgets_what_it_called_durable_is_found() {
         let found = outcomes.filter(|outcome| outcome.as_ref().is_err_and(is_loss)).count();
         // By chance a disk may have written it all by then.
         assert!(found * 2 > SEEDS.count(), "{job:?}: of {} in {found}", SEEDS.count());
+    }
+}
+
+#[test]
+fn calls_that_are_not_what_they_promise_are_found() {
+    let simulation = Simulation::new().unwrap();
+    let is_found = |lie: Option<Lie>, seed| {
+        let scenario = Scenario { job: Job::Call, lie, ..Scenario::draw(seed) };
+        let (shown, outcome) = (scenario.to_string(), simulation.run_scenario(scenario).outcome);
+        match (lie, outcome) {
+            (None, Ok(_)) => true,
+            (None, Err(violation)) => panic!("{shown}: {violation}"),
+            (Some(Lie::Mixes), Err(Violation::WrongAnswer { .. }))
+            | (Some(Lie::Twice), Err(Violation::HandledAgain { .. }))
+            | (Some(Lie::Overruns | Lie::Late), Err(Violation::Overrun { .. })) => true,
+            (Some(_), _) => false,
+        }
+    };
+    for lie in [Lie::Mixes, Lie::Twice, Lie::Overruns, Lie::Late] {
+        let found = SEEDS.filter(|seed| is_found(None, *seed) && is_found(Some(lie), *seed)).count();
+        // Some ask too little for it to show.
+        assert!(found * 2 > SEEDS.count(), "{lie:?}: of {} in {found}", SEEDS.count());
     }
 }
 

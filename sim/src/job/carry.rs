@@ -54,7 +54,7 @@ impl Carry {
     pub(crate) async fn attempt(&mut self, world: &World, client: &RpcClient) -> Result<(), Stopped> {
         let outcome = match world.scenario.job {
             Job::Push => push(world, client).await,
-            Job::Get | Job::Sync | Job::Deliver => get(world, client).await,
+            Job::Get | Job::Sync | Job::Deliver | Job::Call => get(world, client).await,
         };
         match (outcome, &self.trap) {
             (Ok(()), Some(_)) => Err(Violation::TrapMissed.into()),
@@ -138,7 +138,7 @@ async fn push(world: &World, client: &RpcClient) -> Result<(), Stopped> {
 fn ends(world: &World) -> (&Arc<Machine>, &Arc<Machine>) {
     match world.scenario.job {
         Job::Push => (&world.client, &world.server),
-        Job::Get | Job::Sync | Job::Deliver => (&world.server, &world.client),
+        Job::Get | Job::Sync | Job::Deliver | Job::Call => (&world.server, &world.client),
     }
 }
 

@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::{cargo, crash, demo, fuzz, interrupt, process, races, sim, tidy, units};
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 use crate::{cargo, demo, fuzz, interrupt, process, sim, tidy, units};
+#[cfg(target_os = "linux")]
+use crate::{load, soak};
 
 /// Runs all steps in order and stops at the first that fails. Cheap ones come first. The table of what
 /// was run stands at the end either way.
@@ -56,7 +58,7 @@ fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
     vec![name.to_owned(), units::seconds(time), verdict.to_owned()]
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 14] = [
     Step { name: "format", run: format },
     Step { name: "tidy", run: house_rules },
     Step { name: "clippy", run: clippy },
@@ -69,6 +71,8 @@ const STEPS: [Step; 12] = [
     Step { name: "demo, small", run: small_demo },
     Step { name: "crash, short", run: short_crash },
     Step { name: "races, short", run: short_races },
+    Step { name: "load, short", run: short_load },
+    Step { name: "soak, short", run: short_soak },
 ];
 
 fn format() -> Result<Note> {
@@ -160,6 +164,29 @@ fn short_crash() -> Result<Note> {
 fn short_races() -> Result<Note> {
     races::run(&races::Args::short())?;
     Ok(Note::Passed)
+}
+
+/// With the program that the demo has built, and the peers that the tests have.
+#[cfg(target_os = "linux")]
+fn short_load() -> Result<Note> {
+    load::run(&load::Args::short())?;
+    Ok(Note::Passed)
+}
+
+#[cfg(target_os = "linux")]
+fn short_soak() -> Result<Note> {
+    soak::run(&soak::Args::short())?;
+    Ok(Note::Passed)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn short_load() -> Result<Note> {
+    Ok(Note::Left("left out: it needs Linux's /proc"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn short_soak() -> Result<Note> {
+    Ok(Note::Left("left out: it needs Linux's /proc"))
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

@@ -32,6 +32,16 @@ pub(crate) struct Args {
     /// One scenario by its name
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(SCENARIOS.map(|scenario| scenario.name)))]
     only: Option<String>,
+    /// With the peers that `cargo test --workspace` has built
+    #[arg(skip)]
+    as_tested: bool,
+}
+
+impl Args {
+    /// What `cargo xtask ci` runs, on what it has built by then.
+    pub(crate) fn short() -> Self {
+        Self { short: true, only: None, as_tested: true }
+    }
 }
 
 /// Runs them all and prints the table; an error if any has failed.
@@ -91,7 +101,7 @@ struct Seen {
 impl Stage {
     fn set(args: &Args) -> Result<Self> {
         let shiplane = Shiplane::build()?;
-        let program = Program::build()?;
+        let program = if args.as_tested { Program::as_tested()? } else { Program::build()? };
         let memory = Path::new("/dev/shm");
         let scratch = Scratch::new("shiplane-load-", memory.is_dir().then_some(memory))?;
         let bytes = if args.short { SHORT_FILE_BYTES } else { FILE_BYTES };
@@ -150,7 +160,7 @@ impl Stage {
 
 /// Looks until the server has no more descriptors than at `before`, or for as long as it may take a server to notice
 /// that a peer has gone; what it has then.
-fn settled(server: &Server, before: Vitals) -> Result<Vitals> {
+pub(crate) fn settled(server: &Server, before: Vitals) -> Result<Vitals> {
     let started = Instant::now();
     loop {
         interrupt::check()?;

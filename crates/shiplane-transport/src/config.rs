@@ -28,6 +28,10 @@ pub struct TransportConfig {
     /// [`RECEIVE_CREDIT_BYTES`]. `None`, the default: each connection has its window from the start, as is right for a
     /// program that leaves one stream unread while it waits for another.
     pub receive_credit_bytes: Option<u32>,
+    /// What we keep in memory of all connections together until their peers have acknowledged it, where each is to
+    /// begin with little and gets more as it arrives: for servers, such as [`SEND_CREDIT_BYTES`]. `None`, the
+    /// default: each has its window from the start.
+    pub send_credit_bytes: Option<u32>,
     /// What we keep in memory until the peer has acknowledged it. Default [`SEND_WINDOW_BYTES`].
     pub send_window_bytes: u64,
     /// Streams that a peer may have open at a time. Default [`MAX_CONCURRENT_STREAMS`].
@@ -99,6 +103,7 @@ impl Default for TransportConfig {
             stream_receive_window_bytes: STREAM_RECEIVE_WINDOW_BYTES,
             connection_receive_window_bytes: CONNECTION_RECEIVE_WINDOW_BYTES,
             receive_credit_bytes: None,
+            send_credit_bytes: None,
             send_window_bytes: SEND_WINDOW_BYTES,
             max_concurrent_streams: MAX_CONCURRENT_STREAMS,
             max_connections: MAX_CONNECTIONS,
@@ -132,6 +137,9 @@ pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
 /// under way.
 pub const RECEIVE_CREDIT_BYTES: u32 = 24 * 1024 * 1024;
 
+/// 24 MiB for all connections of a server together: one alone gets its window of 16 MiB.
+pub const SEND_CREDIT_BYTES: u32 = 24 * 1024 * 1024;
+
 /// 16 MiB: the bandwidth-delay product of 640 Mbit/s at 200 ms, a quarter of a process's memory cap.
 pub const SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -140,15 +148,15 @@ pub const SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 /// streams hold is bounded by the connection's window, not by their number.
 pub const MAX_CONCURRENT_STREAMS: u32 = 320;
 
-/// 64, until the peer opens the first: quinn sets aside some 60 bytes for each, which a thousand idle connections
+/// 16, until the peer opens the first: quinn sets aside some 85 bytes for each, which a thousand idle connections
 /// need not have.
-pub(crate) const STREAMS_AT_FIRST: u32 = 64;
+pub(crate) const STREAMS_AT_FIRST: u32 = 16;
 
 /// One stream: a guest has one thing to say.
 pub(crate) const GUEST_MAX_CONCURRENT_STREAMS: u32 = 1;
 
 /// 64 KiB: a guest's one request fits many times over, and a thousand of them fit into a process's memory cap.
-pub(crate) const FIRST_RECEIVE_WINDOW_BYTES: u32 = 64 * 1024;
+pub(crate) const FIRST_WINDOW_BYTES: u32 = 64 * 1024;
 
 /// 1,024 connections: at some 37 KB each while they are idle, they fit into a process's memory cap of 64 MiB.
 pub const MAX_CONNECTIONS: usize = 1024;

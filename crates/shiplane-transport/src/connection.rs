@@ -30,7 +30,7 @@ use crate::{
     source::{ChunkRead, ChunkSource},
     stream::{BiStream, InUse},
     trust::Admission,
-    window::ReceiveWindow,
+    window::Windows,
 };
 
 /// A connection to a peer: chunks down the lane, messages, and streams for the layers above.
@@ -45,7 +45,7 @@ pub struct PeerConnection {
     first: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
     guest: AtomicBool,
     inboxes: Arc<Inboxes>,
-    window: Arc<ReceiveWindow>,
+    windows: Arc<Windows>,
     /// The streams opened here, and those that the peer opened.
     ours: InUse,
     theirs: InUse,
@@ -87,10 +87,10 @@ impl PeerConnection {
         first: Option<(quinn::SendStream, quinn::RecvStream)>,
         admission: Admission,
         inboxes: Arc<Inboxes>,
-        window: Arc<ReceiveWindow>,
+        windows: Arc<Windows>,
         config: Arc<TransportConfig>,
     ) -> Self {
-        let in_use = || InUse::with_window(connection.clone(), Some(Arc::clone(&window)));
+        let in_use = || InUse::with_windows(connection.clone(), Some(Arc::clone(&windows)));
         let (ours, theirs) = (in_use(), in_use());
         Self {
             connection,
@@ -99,7 +99,7 @@ impl PeerConnection {
             first: Mutex::new(first),
             guest: AtomicBool::new(admission != Admission::Trusted),
             inboxes,
-            window,
+            windows,
             ours,
             theirs,
             heard: Instant::now().into(),
@@ -147,7 +147,7 @@ impl PeerConnection {
     /// Lifts a guest's limits, once it is authorised.
     pub fn promote(&self) {
         self.connection.set_max_concurrent_bi_streams(self.config.max_concurrent_streams.into());
-        self.window.open();
+        self.windows.open();
         self.guest.store(false, Ordering::Release);
     }
 

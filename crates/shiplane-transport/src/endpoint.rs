@@ -17,8 +17,8 @@ use tokio::{
 use crate::{
     close,
     config::{
-        FIRST_RECEIVE_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, INCOMING_BUFFER_BYTES,
-        RETRY_ABOVE_HANDSHAKES, STREAMS_AT_FIRST, TransportConfig,
+        FIRST_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, INCOMING_BUFFER_BYTES, RETRY_ABOVE_HANDSHAKES,
+        STREAMS_AT_FIRST, TransportConfig,
     },
     congestion,
     connection::PeerConnection,
@@ -30,7 +30,7 @@ use crate::{
     stream::varint,
     tls::{self, HandshakeFault},
     trust::{Admission, Trust},
-    window::{Credit, ReceiveWindow},
+    window::{Credit, Credits, Windows},
 };
 
 /// Dials and accepts connections to authenticated peers over one UDP socket.
@@ -52,8 +52,7 @@ struct Inner {
     quic: Arc<quinn::TransportConfig>,
     pool: Arc<Pool>,
     doorway: Doorway,
-    /// `None`: every connection has its whole window.
-    credit: Option<Arc<Credit>>,
+    credits: Credits,
     shutting_down: AtomicBool,
 }
 
@@ -134,14 +133,19 @@ impl TransportBuilder {
         let pool = Arc::new(Pool::new(identity.peer_id()));
         let mut quic = quic_config(&config);
         if config.receive_credit_bytes.is_some() {
-            quic.receive_window(FIRST_RECEIVE_WINDOW_BYTES.into());
+            quic.receive_window(FIRST_WINDOW_BYTES.into());
+        }
+        if config.send_credit_bytes.is_some() {
+            quic.send_window(FIRST_WINDOW_BYTES.into());
         }
         let quic = Arc::new(quic);
         let doorway = Doorway::new(config.max_incoming_handshakes);
-        let credit = config.receive_credit_bytes.map(|bytes| Arc::new(Credit::new(bytes.into())));
+        let credit = |bytes: Option<u32>| bytes.map(|bytes| Arc::new(Credit::new(bytes.into())));
+        let credits =
+            Credits { receive: credit(config.receive_credit_bytes), send: credit(config.send_credit_bytes) };
         let config = Arc::new(config);
         let shutting_down = AtomicBool::new(false);
-        let inner = Inner { endpoint, identity, trust, config, quic, pool, doorway, credit, shutting_down };
+        let inner = Inner { endpoint, identity, trust, config, quic, pool, doorway, credits, shutting_down };
         let inner = Arc::new(inner);
         let (outlet, accepted) = mpsc::channel(ACCEPTED_LEN);
         tokio::spawn(accept_loop(inner.endpoint.clone(), Arc::downgrade(&inner), outlet));
@@ -342,12 +346,13 @@ impl Inner {
         let header_timeout = self.config.header_timeout;
         let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
         let config = Arc::clone(&self.config);
-        let (credit, max_bytes) = (self.credit.clone(), config.connection_receive_window_bytes);
-        let window = Arc::new(ReceiveWindow::new(connection.clone(), credit, max_bytes));
+        let (credits, max_receive_bytes) = (self.credits.clone(), config.connection_receive_window_bytes);
+        let windows = Windows::new(connection.clone(), credits, max_receive_bytes, config.send_window_bytes);
+        let windows = Arc::new(windows);
         if admission == Admission::Trusted {
-            window.open();
+            windows.open();
         }
-        let new = PeerConnection::new(connection, peer, first, admission, inboxes, window, config);
+        let new = PeerConnection::new(connection, peer, first, admission, inboxes, windows, config);
         let new = Arc::new(new);
         new.route(feed);
         new
@@ -491,7 +496,8 @@ fn server_config(
     let mut quic = quic_config(config);
     // Nothing before the handshake is judged: `answer` opens both once the key is admitted.
     quic.max_concurrent_bidi_streams(0u32.into());
-    quic.receive_window(FIRST_RECEIVE_WINDOW_BYTES.into());
+    quic.receive_window(FIRST_WINDOW_BYTES.into());
+    quic.send_window(FIRST_WINDOW_BYTES.into());
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server
         .transport_config(Arc::new(quic))

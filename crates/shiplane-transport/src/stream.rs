@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::in_use::InUse;
-use crate::{error::StreamError, until::until, window::ReceiveWindow};
+use crate::{error::StreamError, until::until, window::Windows};
 
 /// Both halves of a stream. Take them apart to use them in different tasks.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl BiStream {
                 ahead,
                 ended: false,
                 wanted_bytes: None,
-                window: in_use.window().cloned(),
+                windows: in_use.windows().cloned(),
                 _held: in_use.token(),
             },
             send: SendHalf { stream: send, state: SendState::Open, in_use, _held: held },
@@ -74,7 +74,10 @@ impl SendHalf {
     /// # Errors
     /// [`StreamError::Stopped`] when the peer wants no more.
     pub async fn write(&mut self, data: Bytes) -> Result<(), StreamError> {
-        Ok(self.stream.write_chunk(data).await?)
+        let len_bytes = data.len();
+        self.stream.write_chunk(data).await?;
+        self.note_written(len_bytes);
+        Ok(())
     }
 
     /// As [`write`](Self::write), but gives up with [`StreamError::TimedOut`] when flow control opens
@@ -82,7 +85,8 @@ impl SendHalf {
     pub async fn write_within(&mut self, data: Bytes, timeout: Duration) -> Result<(), StreamError> {
         let mut rest = [data];
         while !rest[0].is_empty() {
-            within(timeout, self.stream.write_chunks(&mut rest)).await??;
+            let written = within(timeout, self.stream.write_chunks(&mut rest)).await??;
+            self.note_written(written.bytes);
         }
         Ok(())
     }
@@ -149,6 +153,12 @@ impl SendHalf {
         }
     }
 
+    fn note_written(&self, len_bytes: usize) {
+        if let Some(windows) = self.in_use.windows() {
+            windows.wrote(len_bytes);
+        }
+    }
+
     fn abandon(&mut self, code: Code) {
         if self.state == SendState::Open {
             self.state = SendState::Abandoned;
@@ -177,8 +187,8 @@ pub struct RecvHalf {
     ended: bool,
     /// None: all there are.
     wanted_bytes: Option<usize>,
-    /// Grows as is read; None: that of the connection stays as it is.
-    window: Option<Arc<ReceiveWindow>>,
+    /// Grow as is read; None: those of the connection stay as they are.
+    windows: Option<Arc<Windows>>,
     _held: TaskTrackerToken,
 }
 
@@ -275,8 +285,8 @@ impl RecvHalf {
     }
 
     fn note_read(&self, len_bytes: usize) {
-        if let Some(window) = &self.window {
-            window.read(len_bytes);
+        if let Some(windows) = &self.windows {
+            windows.read(len_bytes);
         }
     }
 

@@ -1,7 +1,8 @@
-//! How much peers may send before it is read, all connections together.
+//! How much peers may send before it is read, and have us keep before it has arrived, all connections together.
 //!
-//! A window is memory that a peer may fill and leave filled. So where a transport has a credit for all of them, each
-//! connection begins with a small window, and gets more as what it sends is read: whoever only fills windows holds
+//! A window is memory that a peer may fill and leave filled: by sending what nobody reads yet, or by acknowledging
+//! nothing of what it asked for. So where a transport has a credit for all of them, each connection begins with small
+//! windows, and gets more as what it sends is read and what it is sent arrives: whoever only fills windows holds
 //! little, and no crowd holds more than the credit.
 
 use std::sync::{
@@ -9,7 +10,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::config::FIRST_RECEIVE_WINDOW_BYTES;
+use crate::config::FIRST_WINDOW_BYTES;
 
 /// What may be lent to windows beyond the first. Each connection may have twice what is left to all others.
 #[derive(Debug)]
@@ -43,52 +44,94 @@ impl Credit {
     }
 }
 
-/// The receive window of one connection.
+/// The windows of one connection.
 #[derive(Debug)]
-pub(crate) struct ReceiveWindow {
+pub(crate) struct Windows {
     connection: quinn::Connection,
-    read_bytes: AtomicU64,
-    /// When so much has been read the window is looked at again.
-    look_at_bytes: AtomicU64,
-    growth: Option<Mutex<Growth>>,
-    max_bytes: u32,
+    receive: Window,
+    send: Window,
 }
 
-impl ReceiveWindow {
-    /// Without a credit the window has its full size as soon as it is opened.
-    pub(crate) fn new(connection: quinn::Connection, credit: Option<Arc<Credit>>, max_bytes: u32) -> Self {
-        let growth = credit.map(|credit| Mutex::new(Growth::new(credit, max_bytes.into())));
-        Self {
-            connection,
-            read_bytes: AtomicU64::new(0),
-            look_at_bytes: AtomicU64::new(u64::MAX),
-            growth,
-            max_bytes,
-        }
+/// What windows are lent from. `None`: they have their full size as soon as they are opened.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Credits {
+    pub(crate) receive: Option<Arc<Credit>>,
+    pub(crate) send: Option<Arc<Credit>>,
+}
+
+#[derive(Debug)]
+struct Window {
+    moved_bytes: AtomicU64,
+    /// When so much has moved the window is looked at again.
+    look_at_bytes: AtomicU64,
+    growth: Option<Mutex<Growth>>,
+    max_bytes: u64,
+}
+
+impl Windows {
+    pub(crate) fn new(
+        connection: quinn::Connection,
+        credits: Credits,
+        max_receive_bytes: u32,
+        max_send_bytes: u64,
+    ) -> Self {
+        let receive = Window::new(credits.receive, max_receive_bytes.into());
+        Self { connection, receive, send: Window::new(credits.send, max_send_bytes) }
     }
 
-    /// Lets it grow beyond what a guest has.
+    /// Lets them grow beyond what a guest has.
     pub(crate) fn open(&self) {
-        match self.growth {
-            Some(_) => self.look_at_bytes.store(0, Ordering::Relaxed),
-            None => self.connection.set_receive_window(self.max_bytes.into()),
+        if self.receive.open() {
+            self.set_receive(self.receive.max_bytes);
+        }
+        if self.send.open() {
+            self.connection.set_send_window(self.send.max_bytes);
         }
     }
 
     /// So much has been read.
     pub(crate) fn read(&self, len_bytes: usize) {
-        let read_bytes = self.read_bytes.fetch_add(len_bytes as u64, Ordering::Relaxed) + len_bytes as u64;
-        if read_bytes < self.look_at_bytes.load(Ordering::Relaxed) {
-            return;
+        if let Some(window_bytes) = self.receive.moved(len_bytes, Growth::on_read) {
+            self.set_receive(window_bytes);
         }
-        let Some(growth) = &self.growth else { return };
-        let mut growth = growth.lock().unwrap_or_else(PoisonError::into_inner);
-        let grown = growth.on_read(read_bytes);
+    }
+
+    /// So much has been taken to be sent.
+    pub(crate) fn wrote(&self, len_bytes: usize) {
+        if let Some(window_bytes) = self.send.moved(len_bytes, Growth::on_written) {
+            self.connection.set_send_window(window_bytes);
+        }
+    }
+
+    fn set_receive(&self, window_bytes: u64) {
+        self.connection.set_receive_window(u32::try_from(window_bytes).unwrap_or(u32::MAX).into());
+    }
+}
+
+impl Window {
+    fn new(credit: Option<Arc<Credit>>, max_bytes: u64) -> Self {
+        let growth = credit.map(|credit| Mutex::new(Growth::new(credit, max_bytes)));
+        Self { moved_bytes: AtomicU64::new(0), look_at_bytes: AtomicU64::new(u64::MAX), growth, max_bytes }
+    }
+
+    /// Whether it has its full size at once.
+    fn open(&self) -> bool {
+        if self.growth.is_some() {
+            self.look_at_bytes.store(0, Ordering::Relaxed);
+        }
+        self.growth.is_none()
+    }
+
+    /// The new size, if it changes.
+    fn moved(&self, len_bytes: usize, grow: fn(&mut Growth, u64) -> Option<u64>) -> Option<u64> {
+        let moved_bytes = self.moved_bytes.fetch_add(len_bytes as u64, Ordering::Relaxed) + len_bytes as u64;
+        if moved_bytes < self.look_at_bytes.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut growth = self.growth.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let grown = grow(&mut growth, moved_bytes);
         self.look_at_bytes.store(growth.look_at_bytes, Ordering::Relaxed);
-        drop(growth);
-        if let Some(window) = grown.and_then(|bytes| u32::try_from(bytes).ok()) {
-            self.connection.set_receive_window(window.into());
-        }
+        grown
     }
 }
 
@@ -103,7 +146,12 @@ struct Growth {
 
 impl Growth {
     fn new(credit: Arc<Credit>, max_bytes: u64) -> Self {
-        Self { credit, window_bytes: FIRST_RECEIVE_WINDOW_BYTES.into(), max_bytes, look_at_bytes: 0 }
+        Self { credit, window_bytes: FIRST_WINDOW_BYTES.into(), max_bytes, look_at_bytes: 0 }
+    }
+
+    /// As [`on_read`](Self::on_read), for bytes that were taken to be sent: all but a window of them have arrived.
+    fn on_written(&mut self, written_bytes: u64) -> Option<u64> {
+        self.on_read(written_bytes.saturating_sub(self.window_bytes))
     }
 
     /// The new window, if it changes: four times the old one whenever half of it has been read, so that a sender
@@ -123,7 +171,7 @@ impl Growth {
     }
 
     fn lent_bytes(&self) -> u64 {
-        self.window_bytes - u64::from(FIRST_RECEIVE_WINDOW_BYTES)
+        self.window_bytes - u64::from(FIRST_WINDOW_BYTES)
     }
 }
 
@@ -140,7 +188,7 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const FIRST: u64 = FIRST_RECEIVE_WINDOW_BYTES as u64;
+    const FIRST: u64 = FIRST_WINDOW_BYTES as u64;
 
     fn growth(credit: &Arc<Credit>) -> Growth {
         Growth::new(Arc::clone(credit), 16 * MIB)
@@ -180,6 +228,24 @@ mod tests {
         drop(crowd);
         assert_eq!(*credit.lock(), 0);
         assert_eq!(read_on(&mut growth(&credit)), 16 * MIB);
+    }
+
+    #[test]
+    fn what_is_written_counts_once_all_but_a_window_of_it_has_arrived() {
+        let credit = Arc::new(Credit::new(24 * MIB));
+        let mut growth = growth(&credit);
+        let mut written_bytes = 0;
+        while growth.window_bytes < 16 * MIB {
+            written_bytes += 1 << 10;
+            let before_bytes = growth.window_bytes;
+            growth.on_written(written_bytes);
+            let arrived_bytes = written_bytes - before_bytes.min(written_bytes);
+            assert!(growth.window_bytes == before_bytes || arrived_bytes >= before_bytes / 2);
+        }
+        assert!(written_bytes < 16 * MIB, "{written_bytes}");
+        let mut stalled = Growth::new(Arc::clone(&credit), 16 * MIB);
+        assert!((0..=FIRST).all(|written_bytes| stalled.on_written(written_bytes).is_none()));
+        assert_eq!(stalled.window_bytes, FIRST, "nothing need have arrived");
     }
 
     #[test]

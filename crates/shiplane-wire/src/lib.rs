@@ -110,9 +110,9 @@ pub use code::Code;
 pub use digest::{Digest, Hasher, RootError, RootHasher};
 pub use escape::{EscapedPath, escape, escape_truncated};
 pub use frame::{
-    ChunkReceiver, ChunkSender, FrameError, Offer, Promise, RecvError, RecvStep, Refusal, Reply, SendError,
-    SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified, VerifiedChunk, WholeChunk,
-    WholeFrame,
+    ChunkBuffer, ChunkReceiver, ChunkSender, FrameError, Offer, Promise, RecvError, RecvStep, Refusal, Reply,
+    SendError, SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified, VerifiedChunk,
+    WholeChunk, WholeFrame,
 };
 pub use header::{
     OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk,

@@ -23,6 +23,16 @@ impl Program {
         Ok(Self(cargo::executable_of(&mut command, PACKAGE)?))
     }
 
+    /// The one that `cargo test --workspace` has built, with the features that the tests want: nothing is left to
+    /// build after it.
+    pub(crate) fn as_tested() -> Result<Self> {
+        let mut command = cargo::cargo();
+        command
+            .args(["test", "--workspace", "--locked", "--no-run", "--test", "keys"])
+            .stderr(Stdio::inherit());
+        Ok(Self(cargo::executable_of(&mut command, PACKAGE)?))
+    }
+
     /// Calls of a peer with a key, not yet started: it ends when it has made them.
     pub(crate) fn calls(&self, server: &Server, keys: &Path) -> Result<Command> {
         let (id, address) = server.id_and_address()?;

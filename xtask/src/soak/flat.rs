@@ -40,10 +40,7 @@ impl Series {
         if !grown.is_empty() {
             bail!("not flat: {}", grown.join(", "));
         }
-        if let Some(look) = self.looks.iter().find(|look| look.vitals.peak_bytes > CAP_BYTES) {
-            bail!("the server came to hold {}", units::bytes(look.vitals.peak_bytes));
-        }
-        Ok(())
+        self.looks.iter().try_for_each(|look| expect_within_cap(look.vitals))
     }
 
     /// A table of medians.
@@ -69,6 +66,14 @@ impl Series {
         let quarter = warm.len() / 4;
         (quarter >= MIN_LOOKS).then(|| (&warm[..quarter], &warm[warm.len() - quarter..]))
     }
+}
+
+/// An error that says what the server came to hold, if that was too much.
+pub(super) fn expect_within_cap(vitals: Vitals) -> Result<()> {
+    if vitals.peak_bytes > CAP_BYTES {
+        bail!("the server came to hold {}", units::bytes(vitals.peak_bytes));
+    }
+    Ok(())
 }
 
 impl Figure {

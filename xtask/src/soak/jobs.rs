@@ -34,6 +34,7 @@ pub(super) struct Workshop<'a> {
     keys: PathBuf,
     /// The clients' own key and state.
     home: PathBuf,
+    may_kill: bool,
 }
 
 /// A client under way.
@@ -76,10 +77,18 @@ impl<'a> Workshop<'a> {
         scratch: &'a Scratch,
         served: &Path,
         keys: PathBuf,
+        may_kill: bool,
     ) -> Result<Self> {
         let home = scratch.directory("clients")?;
-        let workshop =
-            Self { shiplane, program, scratch: scratch.path(), served: served.to_path_buf(), keys, home };
+        let workshop = Self {
+            shiplane,
+            program,
+            scratch: scratch.path(),
+            served: served.to_path_buf(),
+            keys,
+            home,
+            may_kill,
+        };
         fs::create_dir_all(workshop.place(Kind::Sync, 0)).context("cannot make what is synced")?;
         for slot in 0..SLOTS {
             let source = workshop.place(Kind::Push, slot);
@@ -106,7 +115,7 @@ impl<'a> Workshop<'a> {
             }
         };
         let fate = match noise.below(8) {
-            0 | 1 => Some(Signal::Kill),
+            0 | 1 if self.may_kill => Some(Signal::Kill),
             2 => Some(Signal::Interrupt),
             _ => None,
         };

@@ -12,7 +12,9 @@ use shiplane_protocols::files::SourceRoot;
 use shiplane_protocols::sync::SyncState;
 use shiplane_protocols::transfer::TransferOptions;
 use shiplane_protocols::{Compression, FileServer, TransferMetrics, WriteLimits};
-use shiplane_transport::{BindError, Identity, QuicTransport, RECEIVE_CREDIT_BYTES, TransportConfig};
+use shiplane_transport::{
+    BindError, Identity, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, TransportConfig,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::advertise;
@@ -94,8 +96,11 @@ fn bind(
         let identity = Identity::load_or_create(&home.identity_path())?;
         let trust = AccessControl::trust(access);
         // Whatever comes is read at once, so that no window has to be large before it is used.
-        let config =
-            TransportConfig { receive_credit_bytes: Some(RECEIVE_CREDIT_BYTES), ..transport_config() };
+        let config = TransportConfig {
+            receive_credit_bytes: Some(RECEIVE_CREDIT_BYTES),
+            send_credit_bytes: Some(SEND_CREDIT_BYTES),
+            ..transport_config()
+        };
         Ok(QuicTransport::builder().identity(identity).trust(trust).config(config).bind(addr)?)
     };
     match bind(settings.listen) {

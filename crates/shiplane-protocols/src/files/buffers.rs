@@ -2,21 +2,21 @@
 
 use std::sync::Mutex;
 
+use shiplane_transport::Scratch;
+
 use super::lock;
 
 /// Buffers of several MiB, as many as threads have used one at the same time: to have the system hand out such
 /// memory anew costs as much as a third of what reading into it does.
 #[derive(Debug, Default)]
-pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub(crate) struct Buffers(Mutex<Vec<Scratch>>);
 
 impl Buffers {
     /// Does `work` with a buffer of this length, with whatever content.
     pub(crate) fn with<R>(&self, len_bytes: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut buffer = lock(&self.0).pop().unwrap_or_default();
+        let mut buffer = lock(&self.0).pop().unwrap_or_else(|| Scratch::new(0));
         if buffer.len() < len_bytes {
-            // Not to be copied when it grows.
-            buffer.clear();
-            buffer.resize(len_bytes, 0);
+            buffer = Scratch::new(len_bytes);
         }
         let result = work(&mut buffer[..len_bytes]);
         lock(&self.0).push(buffer);

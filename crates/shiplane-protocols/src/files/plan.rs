@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use shiplane_transport::Scratch;
 use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath};
 
 use super::destination::Inner;
@@ -96,7 +97,7 @@ impl Inner {
 
     pub(super) fn hash(&self, file: &File) -> io::Result<Digest> {
         let mut hasher = Hasher::new();
-        let mut buffer = vec![0; READ_LEN_BYTES];
+        let mut buffer = Scratch::new(READ_LEN_BYTES);
         let mut at = 0;
         loop {
             if self.is_abandoned.load(Ordering::Relaxed) {

@@ -7,6 +7,7 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
+use shiplane_transport::Scratch;
 use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath};
 
 use super::destination::{Destination, Inner};
@@ -201,7 +202,7 @@ impl Inner {
         let temp = self.create_temp(&file)?;
         lock(&self.state).has_changes = true;
         let mut hasher = Hasher::new();
-        let mut buffer = vec![0; READ_LEN_BYTES];
+        let mut buffer = Scratch::new(READ_LEN_BYTES);
         let mut at = 0;
         loop {
             let read = platform::read_at(&source, at, &mut buffer).map_err(reading)?;

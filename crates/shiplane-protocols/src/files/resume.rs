@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 
+use shiplane_transport::Scratch;
 use shiplane_wire::{Hasher, RelPath};
 
 use super::destination::Inner;
@@ -99,7 +100,7 @@ impl Inner {
     /// Reads the chunk again. What cannot be read is not kept.
     fn is_good(&self, chunk: &Unverified) -> bool {
         let mut hasher = Hasher::new();
-        let mut buffer = vec![0; READ_LEN_BYTES];
+        let mut buffer = Scratch::new(READ_LEN_BYTES);
         let spans = chunk.kept.spans.iter().zip(&chunk.paths);
         let mut read = spans.map(|(span, path)| {
             let file = self.open_left(span.id, path)?;

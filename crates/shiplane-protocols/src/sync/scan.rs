@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use shiplane_transport::Scratch;
 use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath, SkipReason, Version};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -346,7 +347,7 @@ fn read(
     let read_at = now();
     let Current { entry, changed, file } = source.open_current(path)?;
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; entry.size_bytes.min(BUFFER_LEN_BYTES) as usize];
+    let mut buffer = Scratch::new(entry.size_bytes.min(BUFFER_LEN_BYTES) as usize);
     let mut offset_bytes = 0;
     while offset_bytes < entry.size_bytes {
         let len_bytes = (entry.size_bytes - offset_bytes).min(BUFFER_LEN_BYTES);

@@ -9,7 +9,7 @@ mod spans;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use shiplane_transport::{BiStream, PeerConnection, SendChunkError, StreamError, blocking};
+use shiplane_transport::{BiStream, PeerConnection, Scratch, SendChunkError, StreamError, blocking};
 use shiplane_wire::{Digest, Hasher, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, TransferId};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -390,7 +390,7 @@ async fn next_batch(scan: &mut Option<mpsc::Receiver<ScanBatch>>) -> Option<Scan
 fn digest_of(source: &Source, entry: &shiplane_wire::Entry) -> Result<Digest, SourceError> {
     let file = source.open(entry)?;
     let mut hasher = Hasher::new();
-    let mut buf = vec![0; DIGEST_BUFFER_LEN_BYTES];
+    let mut buf = Scratch::new(DIGEST_BUFFER_LEN_BYTES);
     let mut offset_bytes = 0;
     while offset_bytes < entry.size_bytes {
         let len = usize::try_from(entry.size_bytes - offset_bytes).map_or(buf.len(), |n| n.min(buf.len()));

@@ -2,7 +2,7 @@
 //!
 //! A chunk that its peer does not take, or does not finish, is held until a deadline ends it. So that a crowd of
 //! such peers neither fills the memory nor keeps others from theirs, a transfer gets more room the more there is
-//! left, and one that has not moved a chunk yet leaves half of it to those that have. A transfer without any
+//! left, and those that have not moved a chunk yet get a quarter of it together. A transfer without any
 //! room goes on with one chunk at a time, in small pieces.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,12 +22,10 @@ impl ChunkRoom {
     /// For chunks of so many bytes in all.
     #[must_use]
     pub fn new(total_bytes: u64) -> Self {
-        Self {
-            used_bytes: Arc::default(),
-            total_bytes,
-            buffers: BufferPool::default(),
-            hashing: SideBySide::new(),
-        }
+        let buffers = BufferPool::default();
+        // Sent or received: together they are never more than the room.
+        let hashing = SideBySide::with_buffers(buffers.clone());
+        Self { used_bytes: Arc::default(), total_bytes, buffers, hashing }
     }
 
     fn used(&self) -> MutexGuard<'_, u64> {
@@ -76,8 +74,8 @@ impl Share {
         let left_bytes = room.total_bytes.checked_sub(*used)?.checked_sub(len_bytes)?;
         let mut held = lock(&self.held_bytes);
         let is_fair = *held + len_bytes <= SHARE_OF_REST * left_bytes;
-        let leaves_half = self.has_moved || left_bytes >= room.total_bytes / 2;
-        if !(is_fair && leaves_half) {
+        let leaves_most = self.has_moved || left_bytes >= room.total_bytes - room.total_bytes / UNMOVED_PART;
+        if !(is_fair && leaves_most) {
             return None;
         }
         *used += len_bytes;
@@ -128,6 +126,9 @@ fn lock(bytes: &Mutex<u64>) -> MutexGuard<'_, u64> {
 /// process's memory cap of 64 MiB.
 pub const CHUNK_ROOM_BYTES: u64 = 24 << 20;
 
+/// A quarter is for those that have not moved a chunk: an honest one has by the time its first is acknowledged.
+const UNMOVED_PART: u64 = 4;
+
 /// A transfer may hold twice what it leaves to all others: two thirds of the room, if it is alone.
 const SHARE_OF_REST: u64 = 2;
 
@@ -152,16 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn those_that_never_move_leave_half_to_those_that_do() {
+    fn those_that_never_move_leave_three_quarters_to_those_that_do() {
         let room = ChunkRoom::default();
         let stalled: Vec<_> = (0..500).map(|_| Share::of(Some(room.clone()))).collect();
         let held: Vec<_> = stalled.iter().flat_map(fill).collect();
-        assert_eq!(held.len() as u64 * CHUNK, CHUNK_ROOM_BYTES / 2);
+        assert_eq!(held.len() as u64 * CHUNK, CHUNK_ROOM_BYTES / 4);
         let mut healthy = Share::of(Some(room));
         assert!(healthy.take(CHUNK, 1).is_none());
         assert!(matches!(healthy.take(CHUNK, 0), Some(Place::Without)), "it begins without room");
         healthy.moved();
-        assert_eq!(fill(&healthy).len(), super::super::DEFAULT_LANES / 2);
+        assert_eq!(fill(&healthy).len(), super::super::DEFAULT_LANES * 3 / 4);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     TransportConfig, close,
-    config::{FIRST_RECEIVE_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES},
+    config::{FIRST_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES},
     endpoint::{Seams, bind_endpoint, quic_config},
     stream::varint,
     tls::{self, HandshakeFault},
@@ -59,7 +59,7 @@ impl InsecureOctopiiTransport {
         let mut quic = quic_config(&config);
         // Until somebody takes the connection, a stranger can make us hold next to nothing.
         quic.max_concurrent_bidi_streams(0u32.into());
-        quic.receive_window(FIRST_RECEIVE_WINDOW_BYTES.into());
+        quic.receive_window(FIRST_WINDOW_BYTES.into());
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(Arc::new(quic)).max_incoming(config.max_incoming_handshakes);
 

@@ -17,7 +17,11 @@ use bytes::Bytes;
 use shiplane_wire::{Digest, RecvError, VerifiedChunk, WholeChunk, digest_lanes};
 
 use super::chores::{Chore, Owner, share_out};
-use crate::{blocking, buffer::BufferPool, config::LaneThreads};
+use crate::{
+    blocking,
+    buffer::{Buffer, BufferPool},
+    config::LaneThreads,
+};
 
 /// Where the chunks of transfers meet to be hashed side by side. A handle: clones share it.
 ///
@@ -39,10 +43,16 @@ impl SideBySide {
     /// Nobody is there yet.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_buffers(BufferPool::default())
+    }
+
+    /// The same, with buffers that are used for other chunks too.
+    #[must_use]
+    pub fn with_buffers(buffers: BufferPool) -> Self {
         Self {
             sending: Meeting::new(digest_lanes(), tell_digests),
             receiving: Meeting::new(digest_lanes(), verify),
-            buffers: BufferPool::keeping(MAX_FREE_BUFFERS),
+            buffers,
             owner: Owner::default(),
         }
     }
@@ -100,9 +110,9 @@ fn tell_digests(jobs: Vec<SendJob>) -> Vec<Chore> {
 
 /// A chunk that is all there, and what stores it if it is good.
 pub(super) struct RecvJob {
-    pub(super) chunk: WholeChunk,
+    pub(super) chunk: WholeChunk<Buffer>,
     pub(super) owner: Owner,
-    pub(super) store: Box<dyn FnOnce(Result<VerifiedChunk, RecvError>) + Send>,
+    pub(super) store: Box<dyn FnOnce(Result<VerifiedChunk<Buffer>, RecvError>) + Send>,
 }
 
 fn verify(jobs: Vec<RecvJob>) -> Vec<Chore> {
@@ -252,6 +262,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// that time at a third of a gigabyte a second. Where it takes longer, there is time enough to hash them one
 /// after another. With 8 ms more than half of them were, at 0.6 GB/s.
 const LINGER: Duration = Duration::from_millis(25);
-
-/// What is kept for later: with chunks of 512 KiB, 8 MiB.
-const MAX_FREE_BUFFERS: usize = 16;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     blocking,
+    buffer::Buffer,
     config::TransportConfig,
     error::{RecvChunkError, StreamError},
     rate::RateLimiter,
@@ -91,7 +92,9 @@ async fn store_whole<S: ChunkSink>(
 ) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
     let TransportConfig { progress_timeout, lane_threads, .. } = *config;
     let present = hashing.receives(lane_threads);
-    let mut chunk = offer.gather(hashing.buffers().take());
+    let frame_len_bytes = offer.len_bytes() + Digest::LEN_BYTES as u64;
+    let mut chunk =
+        offer.gather(hashing.buffers().take(usize::try_from(frame_len_bytes).unwrap_or_default()));
     let mut pieces: [Bytes; PIECES_PER_READ] = std::array::from_fn(|_| Bytes::new());
     while !chunk.is_complete() {
         let read = tokio::time::timeout(progress_timeout, recv.read_many(&mut pieces)).await;
@@ -107,7 +110,7 @@ async fn store_whole<S: ChunkSink>(
     chunk.end().map_err(RecvChunkError::Recv)?;
     let (done, stored) = oneshot::channel();
     let (progress, buffers) = (options.clone(), hashing.buffers().clone());
-    let store = move |chunk: Result<VerifiedChunk, RecvError>| {
+    let store = move |chunk: Result<VerifiedChunk<Buffer>, RecvError>| {
         let chunk = chunk.map_err(RecvChunkError::Recv)?;
         sink.write(chunk.payload()).map_err(RecvChunkError::Sink)?;
         progress.advance(chunk.payload().len());

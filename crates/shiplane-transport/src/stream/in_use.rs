@@ -8,7 +8,7 @@ use std::{
 
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use crate::window::ReceiveWindow;
+use crate::window::Windows;
 
 /// Counts the halves that somebody holds, and remembers those that were finished and let go but that the
 /// peer has not acknowledged yet. A handle: clones share it.
@@ -19,7 +19,7 @@ pub(crate) struct InUse {
 
 struct Shared {
     connection: quinn::Connection,
-    window: Option<Arc<ReceiveWindow>>,
+    windows: Option<Arc<Windows>>,
     held: TaskTracker,
     finished: Mutex<Finished>,
 }
@@ -35,20 +35,20 @@ type Acknowledged = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl InUse {
     pub(crate) fn new(connection: quinn::Connection) -> Self {
-        Self::with_window(connection, None)
+        Self::with_windows(connection, None)
     }
 
-    /// `window` grows as the streams are read.
-    pub(crate) fn with_window(connection: quinn::Connection, window: Option<Arc<ReceiveWindow>>) -> Self {
+    /// `windows` grow as the streams are read and written.
+    pub(crate) fn with_windows(connection: quinn::Connection, windows: Option<Arc<Windows>>) -> Self {
         let held = TaskTracker::new();
         // Only that makes its `wait` end; tokens are given out all the same.
         held.close();
         let finished = Finished { unacknowledged: Vec::new(), full_at: LOOK_AT };
-        Self { shared: Arc::new(Shared { connection, window, held, finished: finished.into() }) }
+        Self { shared: Arc::new(Shared { connection, windows, held, finished: finished.into() }) }
     }
 
-    pub(super) fn window(&self) -> Option<&Arc<ReceiveWindow>> {
-        self.shared.window.as_ref()
+    pub(super) fn windows(&self) -> Option<&Arc<Windows>> {
+        self.shared.windows.as_ref()
     }
 
     pub(super) fn connection(&self) -> &quinn::Connection {

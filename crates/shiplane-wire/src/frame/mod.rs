@@ -15,4 +15,4 @@ pub use send::fuzz_send;
 pub use send::{ChunkSender, SendStep};
 pub use status::fuzz_status;
 pub use status::{Refusal, Reply, Status, StatusReader};
-pub use whole::{VerifiedChunk, WholeChunk, WholeFrame};
+pub use whole::{ChunkBuffer, VerifiedChunk, WholeChunk, WholeFrame};

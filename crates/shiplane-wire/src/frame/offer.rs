@@ -1,10 +1,8 @@
 //! The size field of a frame, and the offer it becomes.
 
-use alloc::vec::Vec;
-
 use bytes::{Buf, Bytes};
 
-use super::{ChunkReceiver, FrameError, WholeChunk};
+use super::{ChunkBuffer, ChunkReceiver, FrameError, WholeChunk};
 use crate::limits::MAX_HASHED_LEN_BYTES;
 
 /// Reads the 8 bytes of a chunk's size, from pieces of any size.
@@ -93,7 +91,7 @@ impl Offer {
     }
 
     /// Takes the chunk whole, into `buffer`, whose content is of no interest: to be verified beside others.
-    pub fn gather(self, buffer: Vec<u8>) -> WholeChunk {
+    pub fn gather<B: ChunkBuffer>(self, buffer: B) -> WholeChunk<B> {
         WholeChunk::new(self.len_bytes, buffer)
     }
 }

@@ -53,15 +53,41 @@ impl WholeFrame {
 ///
 /// Its answers are those of `ChunkReceiver`, whichever way the stream is cut (SPEC 3.3). It grows with what
 /// was pushed and never with what was announced.
-pub struct WholeChunk {
+pub struct WholeChunk<B = Vec<u8>> {
     len_bytes: u64,
     /// Payload and digest, as far as they were pushed.
-    frame: Vec<u8>,
+    frame: B,
     trailing: bool,
 }
 
-impl WholeChunk {
-    pub(super) fn new(len_bytes: u64, mut buffer: Vec<u8>) -> Self {
+/// What a chunk is gathered in: grows as bytes are added.
+pub trait ChunkBuffer: AsRef<[u8]> {
+    /// Forgets what is in it.
+    fn clear(&mut self);
+
+    /// Adds bytes at the end.
+    fn extend_from_slice(&mut self, bytes: &[u8]);
+
+    /// Forgets all but the first `len_bytes`.
+    fn truncate(&mut self, len_bytes: usize);
+}
+
+impl ChunkBuffer for Vec<u8> {
+    fn clear(&mut self) {
+        self.clear();
+    }
+
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn truncate(&mut self, len_bytes: usize) {
+        self.truncate(len_bytes);
+    }
+}
+
+impl<B: ChunkBuffer> WholeChunk<B> {
+    pub(super) fn new(len_bytes: u64, mut buffer: B) -> Self {
         buffer.clear();
         Self { len_bytes, frame: buffer, trailing: false }
     }
@@ -84,7 +110,7 @@ impl WholeChunk {
 
     /// How much of the frame has not been pushed.
     pub fn missing_bytes(&self) -> u64 {
-        self.frame_len_bytes() - self.frame.len() as u64
+        self.frame_len_bytes() - self.frame.as_ref().len() as u64
     }
 
     /// Whether all of it is there.
@@ -101,7 +127,7 @@ impl WholeChunk {
         if self.is_complete() {
             return Ok(());
         }
-        let (received_bytes, expected_bytes) = (self.frame.len() as u64, self.frame_len_bytes());
+        let (received_bytes, expected_bytes) = (self.frame.as_ref().len() as u64, self.frame_len_bytes());
         Err(RecvError::Truncated { received_bytes, expected_bytes })
     }
 
@@ -112,17 +138,17 @@ impl WholeChunk {
     ///
     /// Of each chunk by itself: [`RecvError::ChecksumMismatch`], [`RecvError::TrailingBytes`], or
     /// [`RecvError::Truncated`] for one that is not complete.
-    pub fn verify_each(chunks: Vec<Self>) -> Vec<Result<VerifiedChunk, RecvError>> {
+    pub fn verify_each(chunks: Vec<Self>) -> Vec<Result<VerifiedChunk<B>, RecvError>> {
         let payloads: Vec<&[u8]> = chunks.iter().map(Self::payload).collect();
         let digests = Digest::of_each(&payloads);
         chunks.into_iter().zip(digests).map(|(chunk, actual)| chunk.verify(actual)).collect()
     }
 
     /// As `ChunkReceiver` has it: a wrong digest is reported before bytes behind it.
-    fn verify(self, actual: Digest) -> Result<VerifiedChunk, RecvError> {
+    fn verify(self, actual: Digest) -> Result<VerifiedChunk<B>, RecvError> {
         self.end()?;
         let mut expected = [0; Digest::LEN_BYTES];
-        expected.copy_from_slice(&self.frame[self.len_bytes as usize..]);
+        expected.copy_from_slice(&self.frame.as_ref()[self.len_bytes as usize..]);
         let expected = Digest::from_bytes(expected);
         if actual != expected {
             return Err(RecvError::ChecksumMismatch { expected, actual });
@@ -137,8 +163,8 @@ impl WholeChunk {
 
     /// The data, as far as it is there. A frame that can be pushed fits into memory.
     fn payload(&self) -> &[u8] {
-        let len = self.frame.len().min(usize::try_from(self.len_bytes).unwrap_or(usize::MAX));
-        &self.frame[..len]
+        let frame = self.frame.as_ref();
+        &frame[..frame.len().min(usize::try_from(self.len_bytes).unwrap_or(usize::MAX))]
     }
 
     const fn frame_len_bytes(&self) -> u64 {
@@ -146,7 +172,7 @@ impl WholeChunk {
     }
 }
 
-impl fmt::Debug for WholeChunk {
+impl<B: ChunkBuffer> fmt::Debug for WholeChunk<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WholeChunk")
             .field("len_bytes", &self.len_bytes)
@@ -158,19 +184,19 @@ impl fmt::Debug for WholeChunk {
 /// A chunk's data together with the proof that it has the sender's digest.
 #[derive(Debug)]
 #[must_use = "the sender waits for the answer; commit, then reply"]
-pub struct VerifiedChunk {
-    payload: Vec<u8>,
+pub struct VerifiedChunk<B = Vec<u8>> {
+    payload: B,
     verified: Verified,
 }
 
-impl VerifiedChunk {
+impl<B: ChunkBuffer> VerifiedChunk<B> {
     /// The data.
     pub fn payload(&self) -> &[u8] {
-        &self.payload
+        self.payload.as_ref()
     }
 
     /// The proof, and the buffer to be used again.
-    pub fn into_parts(self) -> (Verified, Vec<u8>) {
+    pub fn into_parts(self) -> (Verified, B) {
         (self.verified, self.payload)
     }
 }

@@ -78,6 +78,8 @@ struct Soak<'a> {
     sync_from: Instant,
     short: bool,
     before: Vitals,
+    /// What has been told of.
+    minutes: u64,
 }
 
 /// How the clients ended.
@@ -114,6 +116,7 @@ impl<'a> Soak<'a> {
             sync_from: Instant::now(),
             short: args.short,
             before,
+            minutes: 0,
         })
     }
 
@@ -122,9 +125,17 @@ impl<'a> Soak<'a> {
         // Early, so that one long life is left to be judged.
         let mut deaths = if self.short { Vec::new() } else { vec![length / 6, length / 12] };
         let mut look = started;
+        let mut awake = started;
         let mut jobs: Vec<Job> = Vec::new();
         while started.elapsed() < length {
             interrupt::check()?;
+            if awake.elapsed() > PAUSE {
+                // We were stopped, and so were they: to each other they were gone.
+                jobs.iter_mut().for_each(Job::expect_loss);
+                self.sync_from = Instant::now() + SYNC_PAUSE;
+                look = Instant::now() + LOOK_EVERY;
+            }
+            awake = Instant::now();
             while jobs.len() < CLIENTS {
                 let busy: Vec<_> = jobs.iter().map(Job::place).collect();
                 let may_sync = self.sync_from <= Instant::now();
@@ -136,7 +147,7 @@ impl<'a> Soak<'a> {
             }
             self.reap(&mut jobs)?;
             if look <= Instant::now() {
-                self.series.push(self.server.vitals()?, leftovers(&self.served));
+                self.look(started.elapsed())?;
                 look += LOOK_EVERY;
             }
             std::thread::sleep(POLL);
@@ -145,6 +156,19 @@ impl<'a> Soak<'a> {
         for job in jobs {
             let ended = job.finish(&self.workshop)?;
             self.tally.note(&ended);
+        }
+        Ok(())
+    }
+
+    /// Says once a minute what it has seen.
+    fn look(&mut self, elapsed: Duration) -> Result<()> {
+        let vitals = self.server.vitals()?;
+        self.series.push(vitals, leftovers(&self.served));
+        if self.minutes < elapsed.as_secs() / 60 {
+            self.minutes = elapsed.as_secs() / 60;
+            let (minutes, held) = (self.minutes, units::bytes(vitals.resident_bytes));
+            let (descriptors, threads) = (vitals.descriptors, vitals.threads);
+            println!("  minute {minutes}: {held}, {descriptors} descriptors, {threads} threads");
         }
         Ok(())
     }
@@ -218,7 +242,7 @@ impl std::fmt::Display for Tally {
         write!(
             f,
             "whole and equal: {get} gets, {push} pushes, {sync} syncs, and {calls} times 1,000 calls and 3,200 at a \
-             time by 64; {killed} clients killed, {interrupted} interrupted, {with_server} lost with the server in {restarts} restarts"
+             time by 64; {killed} clients killed, {interrupted} interrupted, {with_server} lost with the server in {restarts} restarts, or in pauses"
         )
     }
 }
@@ -240,6 +264,9 @@ const ROOM_BYTES: u64 = 512 << 20;
 
 /// In `cargo xtask ci`.
 const SHORT: Duration = Duration::from_secs(5);
+
+/// Longer than any step of ours: the machine slept, or somebody stopped us.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// A log, a socket of the runtime.
 const SLACK: u64 = 2;

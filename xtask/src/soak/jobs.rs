@@ -198,7 +198,7 @@ impl Job {
         (self.kind, self.slot)
     }
 
-    /// From here on it may fail, as the server does.
+    /// From here on it may fail, as the server does or all of us are stopped for a while.
     pub(super) fn expect_loss(&mut self) {
         self.may_fail = true;
     }
@@ -259,8 +259,8 @@ const MIX: [Kind; 6] = [Kind::Get, Kind::Get, Kind::Push, Kind::Push, Kind::Sync
 const SYNCED: &str = "shared";
 const SYNCED_FILES: u64 = 20;
 
-/// Many times what any of them takes.
-const JOB_LIMIT: Duration = Duration::from_secs(90);
+/// Many times what any of them takes, and long enough for some minutes in which all of us are stopped.
+const JOB_LIMIT: Duration = Duration::from_secs(600);
 
 /// Places of each kind.
 const SLOTS: u64 = 4;

@@ -343,8 +343,8 @@ impl Inner {
         first: Option<(quinn::SendStream, quinn::RecvStream)>,
         admission: Admission,
     ) -> Arc<PeerConnection> {
-        let header_timeout = self.config.header_timeout;
-        let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
+        let TransportConfig { header_timeout, progress_timeout, .. } = *self.config;
+        let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout, progress_timeout));
         let config = Arc::clone(&self.config);
         let (credits, max_receive_bytes) = (self.credits.clone(), config.connection_receive_window_bytes);
         let windows = Windows::new(connection.clone(), credits, max_receive_bytes, config.send_window_bytes);

@@ -174,12 +174,13 @@ impl WeakFeed {
 }
 
 /// Fresh inboxes for one peer, and their first feed.
-pub(crate) fn inboxes(header_timeout: Duration) -> (Arc<Inboxes>, Feed) {
+pub(crate) fn inboxes(header_timeout: Duration, progress_timeout: Duration) -> (Arc<Inboxes>, Feed) {
     let (bare, bare_in) = mpsc::channel(INBOX_LEN);
     let (messages, messages_in) = mpsc::channel(INBOX_LEN);
     let (calls, calls_in) = mpsc::channel(INBOX_LEN);
     let state = TransfersState { feeds: 1, ..TransfersState::default() };
-    let transfers = Arc::new(Transfers { state: state.into(), parked: Notify::new(), header_timeout });
+    let transfers =
+        Transfers { state: state.into(), parked: Notify::new(), header_timeout, progress_timeout }.into();
     let outlets = Outlets { bare, messages, calls, transfers: Arc::clone(&transfers) };
     let inboxes =
         Inboxes { bare: bare_in.into(), messages: messages_in.into(), calls: calls_in.into(), transfers };
@@ -330,6 +331,7 @@ pub(crate) struct Transfers {
     /// Somebody has to watch the clock for what has been parked.
     parked: Notify,
     header_timeout: Duration,
+    progress_timeout: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -367,11 +369,14 @@ impl Transfers {
         self.lock().claims.remove(&transfer);
     }
 
-    /// The frame's own size follows the tag.
+    /// The frame's own size follows the tag. It may wait for the sender's disk, as any byte of a chunk may; in a
+    /// transfer that nobody has claimed there is nothing to wait for (SPEC 2.4).
     async fn deliver_chunk(&self, tag: TaggedChunk, is_compressed: bool, mut stream: BiStream) {
+        let is_claimed = self.lock().claims.contains_key(&tag.transfer);
+        let timeout = if is_claimed { self.progress_timeout } else { self.header_timeout };
         let mut size = [0; 8];
         let read = stream.recv.read_exact(&mut size);
-        match tokio::time::timeout(self.header_timeout, read).await {
+        match tokio::time::timeout(timeout, read).await {
             Ok(Ok(true)) => {
                 let len_bytes = u64::from_le_bytes(size);
                 let chunk = Tagged::Chunk { index: tag.index, len_bytes, is_compressed, stream };

@@ -110,6 +110,25 @@ async fn a_header_byte_by_byte_is_fine_until_it_stalls() {
     assert_eq!(soon_enough(stream.answer()).await, (vec![], End::Reset(Code::Timeout)));
 }
 
+/// Its sender reads a chunk before it says how long it is, and a disk may take its time.
+#[tokio::test(start_paused = true)]
+async fn the_size_of_a_chunk_that_is_awaited_may_take_as_long_as_any_byte_of_it() {
+    let duel = Duel::new().await;
+    let mut claim = duel.peer.claim(transfer_id(1)).unwrap();
+    let mut slow = duel.open(&tag(transfer_id(1), 9)).await;
+    let mut silent = duel.open(&tag(transfer_id(1), 10)).await;
+    duel.expect_works().await;
+    tokio::time::advance(HEADER_TIMEOUT + Duration::from_secs(5)).await;
+    duel.expect_works().await;
+    slow.send.write_all(&frame(b"hello")).await.unwrap();
+    slow.send.finish().unwrap();
+    let Some(TransferStream::Chunk(chunk)) = soon(claim.next()).await else { panic!("no chunk") };
+    assert_eq!((chunk.index(), chunk.len_bytes()), (9, 5));
+    chunk.refuse(Code::Busy).await;
+    let answer = tokio::time::timeout(shiplane_transport::PROGRESS_TIMEOUT, silent.answer()).await;
+    assert_eq!(answer.unwrap(), (vec![], End::Reset(Code::Timeout)));
+}
+
 /// The chunk's size, which follows the tag, has a deadline too.
 #[tokio::test(start_paused = true)]
 async fn a_tag_without_a_frame_is_reset_at_the_deadline() {

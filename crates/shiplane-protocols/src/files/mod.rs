@@ -44,6 +44,7 @@ pub use journal::fuzz_journal;
 pub use names::{JobKey, NameRefused};
 pub use plan::Plan;
 pub use platform::Kind;
+pub(crate) use platform::retry;
 pub(crate) use publish::Place;
 pub(crate) use rearrange::check_name;
 pub use scan::{Scan, Scanned};

@@ -9,6 +9,7 @@ use shiplane_wire::Digest;
 
 #[cfg(unix)]
 use crate::disk::{self, Change};
+use crate::files::retry;
 
 /// What says which file it is, and of which version.
 pub(super) type Magic = [u8; 16];
@@ -67,16 +68,6 @@ fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
-}
-
-/// The standard library tries again what may take long, as writes, but neither of these.
-fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
 }
 
 /// Removes the temporary files for `path` that nobody holds: those of processes that were killed. One that

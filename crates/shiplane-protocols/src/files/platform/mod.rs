@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 
 use shiplane_wire::{Digest, Mtime, Version};
 
@@ -18,6 +19,17 @@ mod windows;
 pub(super) use unix::*;
 #[cfg(windows)]
 pub(super) use windows::*;
+
+/// Makes a call again for as long as it is interrupted: it has done nothing then. On a network file system any may
+/// be, and the standard library sees to reads and writes only.
+pub(crate) fn retry<T, E: Into<io::Error>>(mut call: impl FnMut() -> Result<T, E>) -> io::Result<T> {
+    loop {
+        match call().map_err(Into::into) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
 
 /// What a name in the file system stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

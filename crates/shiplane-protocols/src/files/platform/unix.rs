@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Timespec, Time
 use rustix::io::Errno;
 use shiplane_wire::Mtime;
 
-use super::{Kind, Locked, Stat};
+use super::{Kind, Locked, Stat, retry};
 use crate::disk::{self, Change};
 
 /// Opens a directory that the local user named, through whatever links there are.
@@ -221,12 +221,7 @@ pub(in super::super) fn set_mode(file: &impl AsFd, mode: u32) -> io::Result<()> 
 
 /// Reads once at `offset`.
 pub(in super::super) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match file.read_at(buffer, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
+    retry(|| file.read_at(buffer, offset))
 }
 
 /// Writes all of `data` at `offset`.
@@ -374,11 +369,6 @@ fn ignore_unsupported(result: Result<(), Errno>) -> io::Result<()> {
         Err(Errno::PERM | Errno::NOTSUP | Errno::INVAL | Errno::NOSYS) => Ok(()),
         result => Ok(result?),
     }
-}
-
-/// A call that was interrupted has done nothing: on a network file system any of them may be.
-fn retry<T>(call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
-    Ok(rustix::io::retry_on_intr(call)?)
 }
 
 fn dir_from(opened: io::Result<OwnedFd>) -> io::Result<Dir> {

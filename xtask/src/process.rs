@@ -231,11 +231,13 @@ pub(crate) fn run(name: &str, command: &mut Command) -> Result<()> {
 pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let daemons = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
-    let mut directories = std::env::split_paths(OsStr::new(&path)).chain(daemons);
-    directories.find_map(|directory| {
-        let candidate = directory.join(program).with_extension(std::env::consts::EXE_EXTENSION);
-        candidate.is_file().then_some(candidate)
-    })
+    find_in(std::env::split_paths(OsStr::new(&path)).chain(daemons), program)
+}
+
+/// A dot in the name, as in `mkfs.ext4`, begins no extension.
+fn find_in(directories: impl IntoIterator<Item = PathBuf>, program: &str) -> Option<PathBuf> {
+    let file = format!("{program}{}", std::env::consts::EXE_SUFFIX);
+    directories.into_iter().map(|directory| directory.join(&file)).find(|candidate| candidate.is_file())
 }
 
 /// How often a waiting parent looks: 1 ms is far below what is timed here, and costs nothing.
@@ -298,6 +300,16 @@ mod tests {
     use std::process::Stdio;
 
     use super::*;
+
+    #[test]
+    fn a_program_with_a_dot_in_its_name_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join(format!("mkfs.ext4{}", std::env::consts::EXE_SUFFIX));
+        std::fs::write(&program, "").unwrap();
+        let directories = || [directory.path().to_owned()];
+        assert_eq!(find_in(directories(), "mkfs.ext4"), Some(program));
+        assert_eq!(find_in(directories(), "mkfs.ext3"), None);
+    }
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");

@@ -12,7 +12,7 @@ use super::stage::{First, Role, Stage};
 use super::trace::Fault;
 use crate::{interrupt, units};
 
-/// Lets every kind of call fail; `is_short`: each kind twice.
+/// Lets every kind of call fail; `is_short`: each kind once or twice.
 pub(super) fn run(stage: &Stage<'_>, is_short: bool) -> Result<Vec<Vec<String>>> {
     println!("letting calls of receivers fail");
     let mut rows = vec![row(["calls failed", "kinds", "cases", "told", "done nevertheless", "survived"])];
@@ -36,12 +36,12 @@ fn fail_each(stage: &Stage<'_>, role: Role, is_short: bool, wrong: &mut Vec<Stri
         let mut places = vec![0, count / 2, count - 1];
         places.dedup();
         let all = places.iter().flat_map(|place| ERRNOS.map(|errno| (*place, errno)));
-        let cases = match is_short {
+        let cases: Vec<_> = match is_short {
             true => {
-                vec![
-                    (places[number % places.len()], ERRNOS[number % ERRNOS.len()]),
-                    (count - 1, Errno::EINTR),
-                ]
+                let turn = number + role as usize;
+                let once = (places[turn % places.len()], ERRNOS[turn % ERRNOS.len()]);
+                let interrupted = (!role.is_sync()).then_some((count - 1, Errno::EINTR));
+                std::iter::once(once).chain(interrupted).collect()
             }
             false => all.collect(),
         };

@@ -40,7 +40,7 @@ impl Role {
         }
     }
 
-    fn is_sync(self) -> bool {
+    pub(super) fn is_sync(self) -> bool {
         matches!(self, Self::SyncAsking | Self::SyncAsked)
     }
 

@@ -111,6 +111,10 @@ impl Session {
         };
         // SPEC 5.4
         let budget = Duration::from_millis(request.remaining_ms).min(MAX_BUDGET);
+        // Of a long request, the last byte may come when nobody waits any more: it is not begun at all.
+        if Instant::now() >= arrived + budget {
+            return Ok(Err(Fault::new(FaultCode::DeadlineExceeded, "")));
+        }
         let context = self.context(request.call_id, connection, arrived + budget);
         let (cancelled, deadline) = (context.cancelled.clone().drop_guard(), context.deadline);
         let handled = self.router.dispatch(context, &request.method, request.body);

@@ -68,6 +68,16 @@ async fn a_stream_that_is_not_what_its_header_says_is_reset() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_whose_time_is_over_when_it_arrives_is_not_handled() {
+    let (pair, _client, handled) = counting().await;
+    let mut recv = sent(&pair, framed(StreamKind::RpcCall, &request(1, "demo.echo", 0, b"body"))).await;
+    assert!(recv.read().await.unwrap().is_some(), "it is told");
+    let mut recv = sent(&pair, framed(StreamKind::OneWay, &request(2, "demo.echo", 0, b"body"))).await;
+    assert_eq!(recv.read().await, Err(StreamError::Reset(Code::Timeout)));
+    assert_eq!(handled.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_header_that_announces_4_gib_is_refused_at_once() {
     let (pair, client, handled) = counting().await;
     let mut header = StreamHeader::new(StreamKind::RpcCall, 0).unwrap().encode();

@@ -289,7 +289,7 @@ impl Steering {
         }
     }
 
-    /// The best rate so far is the path's: what is in flight beyond it will drain.
+    /// The best rate so far is the path's: what is in flight beyond it will drain, over a few rounds.
     fn leave_startup(&mut self, now: Instant, rate: f64) {
         self.rates[0] = self.rates[0].max(rate);
         let rate = self.rate();
@@ -299,8 +299,8 @@ impl Steering {
         self.patience = self.patience.min(MAX_ROOMY_ROUNDS);
         self.phase = Phase::steer();
         self.cut_at = now;
-        let wanted = (self.path_holds(self.rate()) + self.share_bytes()) as u64;
-        self.set_window(wanted.min(self.window));
+        let wanted = (self.path_holds(self.rate()) + self.share_bytes()) * DRAIN_GAIN;
+        self.set_window((wanted as u64).min(self.window));
     }
 
     fn steer_round(&mut self, heavy_loss: bool, now: Instant) {
@@ -536,6 +536,10 @@ const STARTUP_QUEUE_MAX: Duration = Duration::from_millis(16);
 /// ... in eight acknowledgements in a row over an eighth of the base RTT: a late burst is shorter.
 const STARTUP_QUEUED_ACKS: u32 = 8;
 const STARTUP_QUEUED_SHARE: u32 = 8;
+
+/// quinn paces by its smoothed RTT, which shows the queue for a round more: with a window that is just the path's, a
+/// quarter of a round would pass unused.
+const DRAIN_GAIN: f64 = 1.25;
 
 /// A tenth of a round lost at start-up is an overflow; random loss is not that heavy.
 const STARTUP_LOSS_SHARE: f64 = 0.1;

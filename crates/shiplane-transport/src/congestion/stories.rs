@@ -229,3 +229,13 @@ fn an_mtu_probe_leaves_room_beside_it() {
     }
     assert!(control.window_bytes() > 8952 + 8 * MTU, "{}", control.window_bytes());
 }
+#[test]
+fn the_queue_of_start_up_drains_without_a_gap() {
+    let mut model = Model::with_flow(Link::new(200.0, 50.0));
+    // Start-up has filled the path by now.
+    model.run(0.3);
+    for half_round in 0..16 {
+        let share = model.utilisation(0.025);
+        assert!(share > 0.95, "{share} in half round {half_round}");
+    }
+}

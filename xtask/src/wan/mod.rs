@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// One of the two tables
     #[arg(long, value_enum)]
     only: Option<Table>,
+    /// Only the paths of the first table whose name contains this, as in "500 Mbit"
+    #[arg(long, value_name = "TEXT", conflicts_with = "short")]
+    path: Option<String>,
     /// What loss starts from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -64,9 +67,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if args.only != Some(Table::Shares) {
         let amounts = Amounts { mib: args.mib, runs: args.runs, seed: args.seed };
-        matrix(&program, &MATRIX, &amounts)?;
+        let wanted = |&path: &Conditions| args.path.as_ref().is_none_or(|text| name(path).contains(text));
+        let paths: Vec<Conditions> = MATRIX.into_iter().filter(wanted).collect();
+        if paths.is_empty() {
+            bail!("no path has that in its name; the names are {}", MATRIX.map(name).join("; "));
+        }
+        matrix(&program, &paths, &amounts)?;
     }
-    if args.only != Some(Table::Matrix) {
+    if args.only != Some(Table::Matrix) && args.path.is_none() {
         shares(args, &program)?;
     }
     Ok(())

@@ -116,7 +116,7 @@ impl Steering {
             return;
         }
         match self.phase {
-            Phase::Startup { .. } if self.loses_more_than(STARTUP_LOSS_SHARE) => self.leave_startup(now, 0.0),
+            Phase::Startup { .. } if self.loses_more_than(STARTUP_LOSS_SHARE) => self.leave_startup(now, None),
             Phase::Compete { .. } if self.loses_more_than_random() => {
                 self.cut_as_cubic(now);
             }
@@ -130,7 +130,7 @@ impl Steering {
             return;
         }
         if let Phase::Startup { .. } = self.phase {
-            self.leave_startup(now, 0.0);
+            self.leave_startup(now, None);
         }
         self.cut(now, MARKED_BETA);
     }
@@ -259,7 +259,7 @@ impl Steering {
         }
         *flat_rounds += 1;
         if *flat_rounds >= PLATEAU_ROUNDS {
-            self.leave_startup(now, 0.0);
+            self.leave_startup(now, None);
         }
     }
 
@@ -279,7 +279,7 @@ impl Steering {
             queued.acks += 1;
             if queued.acks >= STARTUP_QUEUED_ACKS && secs > (base / STARTUP_QUEUED_SHARE).as_secs_f64() {
                 let rate = queued.bytes as f64 / secs.max(1e-6);
-                self.leave_startup(now, rate);
+                self.leave_startup(now, Some(rate));
             }
             return;
         }
@@ -290,8 +290,8 @@ impl Steering {
     }
 
     /// The best rate so far is the path's: what is in flight beyond it will drain, over a few rounds.
-    fn leave_startup(&mut self, now: Instant, rate: f64) {
-        self.rates[0] = self.rates[0].max(rate);
+    fn leave_startup(&mut self, now: Instant, queued_rate: Option<f64>) {
+        self.rates[0] = self.rates[0].max(queued_rate.unwrap_or(0.0));
         let rate = self.rate();
         if rate > self.rate_before_startup * PLATEAU_GROWTH {
             self.patience = ROOMY_ROUNDS;
@@ -299,7 +299,7 @@ impl Steering {
         self.patience = self.patience.min(MAX_ROOMY_ROUNDS);
         self.phase = Phase::steer();
         self.cut_at = now;
-        let wanted = (self.path_holds(self.rate()) + self.share_bytes()) * DRAIN_GAIN;
+        let wanted = (self.path_holds(self.rate()) + self.share_bytes()) * queued_rate.map_or(1.0, |_| DRAIN_GAIN);
         self.set_window((wanted as u64).min(self.window));
     }
 
@@ -467,9 +467,9 @@ impl Steering {
 /// 128 KiB: the pacer spreads it over a round trip, and an MTU probe of 9 KB leaves room for everything else.
 const INITIAL_WINDOW_BYTES: u64 = 128 * 1024;
 
-/// 40 Mbit/s, in bytes: a start by rate rather than by window spares long paths several round trips. What it
-/// spills of a slow path's queue is some hundred packets, once.
-const START_RATE: f64 = 5.0e6;
+/// 60 Mbit/s, in bytes: a start by rate rather than by window spares long paths several round trips. What it
+/// spills of the queue of a path of 10 Mbit/s is some two hundred packets, once.
+const START_RATE: f64 = 7.5e6;
 
 /// Four segments: loss is found by the three packets after it (RFC 9002 section 6.1.1).
 const MIN_WINDOW_SEGMENTS: u64 = 4;
@@ -539,7 +539,7 @@ const STARTUP_QUEUED_SHARE: u32 = 8;
 
 /// quinn paces by its smoothed RTT, which shows the queue for a round more: with a window that is just the path's, a
 /// quarter of a round would pass unused.
-const DRAIN_GAIN: f64 = 1.25;
+const DRAIN_GAIN: f64 = 1.5;
 
 /// A tenth of a round lost at start-up is an overflow; random loss is not that heavy.
 const STARTUP_LOSS_SHARE: f64 = 0.1;

@@ -35,8 +35,8 @@ pub(crate) struct Args {
     /// What order, content and moments of death start from
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Seconds, none of the deaths of which a server learns only by silence, and no verdict by a slow growth
-    #[arg(skip)]
+    /// Five seconds, no death of which the server learns only by silence, and no verdict by a slow growth
+    #[arg(long)]
     short: bool,
 }
 
@@ -208,8 +208,12 @@ impl<'a> Soak<'a> {
         let Self { server, series, tally, workshop, .. } = self;
         println!("{tally}");
         let equal = workshop.compare_syncs(&server);
-        let judged = if self.short { settle(&server, self.before) } else { series.judge() };
-        println!("\n{}", units::table(&series.rows()));
+        let judged = if self.short {
+            settle(&server, self.before)
+        } else {
+            println!("\n{}", units::table(&series.rows()));
+            series.judge()
+        };
         server.stop()?;
         judged?;
         equal

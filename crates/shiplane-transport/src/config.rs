@@ -158,7 +158,7 @@ pub(crate) const GUEST_MAX_CONCURRENT_STREAMS: u32 = 1;
 /// 64 KiB: a guest's one request fits many times over, and a thousand of them fit into a process's memory cap.
 pub(crate) const FIRST_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// 1,024 connections: at some 37 KB each while they are idle, they fit into a process's memory cap of 64 MiB.
+/// 1,024 connections: at some 35 KB each while they are idle, they fit into a process's memory cap of 64 MiB.
 pub const MAX_CONNECTIONS: usize = 1024;
 
 /// 64 connections of one key: many programs of one user, and a sixteenth of all.

@@ -116,7 +116,7 @@ impl<'a> Workshop<'a> {
         };
         let fate = match noise.below(8) {
             0 | 1 if self.may_kill => Some(Signal::Kill),
-            2 => Some(Signal::Interrupt),
+            0..=2 => Some(Signal::Interrupt),
             _ => None,
         };
         let fate =

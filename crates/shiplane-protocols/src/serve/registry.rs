@@ -220,8 +220,8 @@ fn gone(message: &str) -> Fault {
 /// that a runtime has for blocking work by default.
 pub(super) const MAX_FETCHES: usize = 192;
 
-/// Each has two such threads for its disk and one for a chunk, and holds, while its pusher stalls, half a megabyte.
-pub(super) const MAX_PUSHES: usize = 72;
+/// Each has two such threads for its disk and one for a chunk.
+pub(super) const MAX_PUSHES: usize = 56;
 
 /// A quarter of the places is for peers that have none yet.
 const RESERVED_PART: usize = 4;

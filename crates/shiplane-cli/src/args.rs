@@ -188,6 +188,8 @@ pub(crate) struct SyncArgs {
     pub(crate) allow_mass_deletion: bool,
     #[command(flatten)]
     pub(crate) moving: MovingArgs,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
     /// Print events as lines of JSON on standard output
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
@@ -213,7 +215,7 @@ pub(crate) struct MovingArgs {
     pub(crate) chunk: u64,
 }
 
-/// How `get` and `push` treat the path that things take.
+/// How `get`, `push` and `sync` treat the path that things take.
 #[derive(Debug, Args)]
 pub(crate) struct PathArgs {
     /// The most to move each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
@@ -251,7 +253,7 @@ impl Durability {
     }
 }
 
-/// What `get` and `push` have compressed.
+/// What `get`, `push` and `sync` have compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Compress {
     /// What a sample of shrinks

@@ -90,6 +90,8 @@ pub(crate) enum Event {
         left: u64,
         bytes_sent: u64,
         bytes_received: u64,
+        /// Both as they travelled: less, if they were compressed.
+        bytes_wire: u64,
         dry_run: bool,
         /// The digest of all names and contents.
         root: String,

@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::home::Home;
 use crate::job::Job;
 use crate::remote::Remote;
-use crate::settings::SyncSettings;
+use crate::settings::{SyncSettings, limiter};
 use crate::{runtime, signals};
 
 pub(super) fn run(settings: SyncSettings, home: &Home) -> Result<(), Failure> {
@@ -95,6 +95,8 @@ fn wanted(settings: &SyncSettings, remote: &Remote, home: &Home, own: PeerId) ->
         transfer: TransferOptions {
             lanes: settings.jobs.into(),
             chunk_len_bytes: settings.chunk_len_bytes,
+            rate: limiter(settings.rate),
+            compression: settings.compress.compression(),
             ..TransferOptions::default()
         },
     }

@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use super::{SettingsError, audience, read_ticket};
-use crate::args::SyncArgs;
+use crate::args::{Compress, SyncArgs};
 use crate::progress::Audience;
 use crate::source_arg::SourceArg;
 
@@ -19,6 +20,8 @@ pub(crate) struct SyncSettings {
     pub(crate) jobs: u16,
     pub(crate) buffer_len_bytes: usize,
     pub(crate) chunk_len_bytes: u64,
+    pub(crate) rate: Option<NonZeroU64>,
+    pub(crate) compress: Compress,
     pub(crate) audience: Audience,
 }
 
@@ -45,6 +48,8 @@ impl SyncSettings {
             jobs: args.moving.jobs,
             buffer_len_bytes: args.moving.buffer,
             chunk_len_bytes: args.moving.chunk,
+            rate: args.path.rate,
+            compress: args.path.compress,
             audience: audience(args.json, args.quiet),
         })
     }
@@ -68,6 +73,9 @@ mod tests {
     fn a_sync_moves_things_as_get_and_push_do() {
         let sync = settle(&["d", "a@h:1"], None).unwrap();
         assert_eq!((sync.jobs, sync.buffer_len_bytes, sync.chunk_len_bytes), (32, 64 << 10, 512 << 10));
+        assert_eq!((sync.rate, sync.compress), (None, Compress::Never));
+        let sync = settle(&["d", "a@h:1", "--rate", "80Mbit", "--compress"], None).unwrap();
+        assert_eq!((sync.rate, sync.compress), (NonZeroU64::new(10_000_000), Compress::Auto));
     }
 
     #[test]

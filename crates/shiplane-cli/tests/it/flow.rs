@@ -27,6 +27,28 @@ fn what_is_compressed_arrives_as_itself_in_both_directions() {
 }
 
 #[test]
+fn a_sync_is_compressed_limited_and_counted_as_well() {
+    let (here, there) = (Machine::new(), Machine::new());
+    let log = log();
+    there.write("src/theirs", &log);
+    here.write("data/ours", &log[9..]);
+    let server = there.serve_with("src", &["--writable", "--json", "--listen", "127.0.0.1:0"]);
+    let listening: serde_json::Value = serde_json::from_str(&server.first_line).unwrap();
+    let ticket = listening["ticket"].as_str().unwrap();
+    let args = ["sync", "--compress", "--rate", "1Gbit", "data", ticket, "--json"];
+    let synced = here.run(&args).done().last_event();
+    assert_eq!(
+        (&synced["bytes_received"], &synced["bytes_sent"]),
+        (&log.len().into(), &(log.len() - 9).into())
+    );
+    assert!(synced["bytes_wire"].as_u64() < Some(log.len() as u64 / 2), "{synced}");
+    assert_eq!(std::fs::read_to_string(there.file("src/ours")).unwrap(), log[9..]);
+    let stopped = server.stop().last_event();
+    let totals = |bytes: usize| serde_json::json!({ "completed": 1, "failed": 0, "bytes": bytes });
+    assert_eq!((&stopped["sent"], &stopped["received"]), (&totals(log.len()), &totals(log.len() - 9)));
+}
+
+#[test]
 fn a_rate_is_understood_by_all_three_and_refused_if_it_is_none() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/hello", "hello");

@@ -29,7 +29,7 @@ use crate::{
         messages::{SyncAlive, SyncSettle, SyncSettled, SyncStart, SyncStarted},
         work::{Prepared, Work},
     },
-    transfer::{EventFn, TransferError, TransferEvent},
+    transfer::{EventFn, TransferError, TransferEvent, TransferOptions},
 };
 
 /// What a server that may be synced with keeps.
@@ -200,8 +200,14 @@ impl Running {
         }
         let start = self.begun.start(self.patience(START_TIMEOUT), &self.server.closing).await?;
         let claims = self.claims(&start)?;
+        let ours = &self.server.options;
+        // SPEC 5.16: neither side raises what the other takes.
+        let options = ours.agreed(start.compression, start.bytes_per_second);
+        let (compression, bytes_per_second) = (options.compression, ours.bytes_per_second());
         let prepared = self.prepare(&dataset, base, start).await?;
-        self.carry_out(dataset, prepared, claims).await
+        let merged = *prepared.agreed().merged_root().as_bytes();
+        self.begun.started(SyncStarted::Ready { merged, compression, bytes_per_second });
+        self.carry_out(dataset, prepared, claims, &options).await
     }
 
     /// Opens the dataset and reads what is in it.
@@ -256,7 +262,7 @@ impl Running {
         let consent = Consent { mass_deletion: start.mass_deletion };
         let announced = Digest::from_bytes(self.request.root);
         let own = dataset.view().ok_or_else(|| Fault::new(FaultCode::Internal, ""))?;
-        let prepared = blocking(move || {
+        blocking(move || {
             let other = theirs.apply(&base)?;
             if other.root() != announced {
                 return Err(SyncError::WrongRoot);
@@ -265,9 +271,7 @@ impl Running {
             let agreed = Agreed::on(&base, &own.manifest, &other, [&own.unknown, &theirs.unknown], consent)?;
             Work::new(own, agreed).prepare()
         })
-        .await?;
-        self.begun.started(SyncStarted::Ready { merged: *prepared.agreed().merged_root().as_bytes() });
-        Ok(prepared)
+        .await
     }
 
     /// Carries the files both ways, does the last steps, and settles.
@@ -276,6 +280,7 @@ impl Running {
         dataset: Dataset,
         mut prepared: Prepared,
         [up, down]: [Claim; 2],
+        options: &TransferOptions,
     ) -> Result<(), Fault> {
         let exchange = Exchange {
             provide: prepared.source.take().map(|source| (down, source)),
@@ -283,7 +288,7 @@ impl Running {
         };
         let silent: EventFn = Arc::new(|_: TransferEvent| ());
         let events = [Arc::clone(&silent), silent];
-        let exchanged = exchange.run(&self.connection, &self.server.options, events).await;
+        let exchanged = exchange.run(&self.connection, options, events).await;
         let exchanged: Exchanged = exchanged.map_err(|error| fault(&error))?;
         let agreed = Arc::clone(prepared.agreed());
         let unsent = exchanged.unsent();

@@ -20,9 +20,10 @@ use super::left::LeftWhy;
 use super::manifest::Manifest;
 use super::messages::{SyncBody, SyncHalf};
 use super::taking::Taking;
-use crate::Compression;
+use crate::Direction;
 use crate::files::{Source, SourceError};
 use crate::methods::PushSent;
+use crate::metrics::Counting;
 use crate::transfer::provider::{Provided, provide};
 use crate::transfer::receiver::{Received, receive};
 use crate::transfer::{EventFn, ProtocolFault, TransferError, TransferOptions};
@@ -97,7 +98,7 @@ pub(crate) struct Exchanged {
 
 impl Exchange {
     /// Provides and receives at the same time: neither waits for the other. If one fails, the other still
-    /// comes to its end.
+    /// comes to its end. `options` are those that both sides have agreed on.
     pub(crate) async fn run(
         self,
         connection: &Arc<PeerConnection>,
@@ -105,17 +106,26 @@ impl Exchange {
         events: [EventFn; 2],
     ) -> Result<Exchanged, SyncError> {
         let [sending, receiving] = events;
-        // Nothing is agreed on that would let either side compress (SPEC 4.15).
-        let options = &TransferOptions { compression: Compression::Off, ..options.clone() };
         let providing = async {
             match self.provide {
-                Some((claim, source)) => give(connection, claim, source, options, sending).await.map(Some),
+                Some((claim, source)) => {
+                    let given = give(connection, claim, source, options, sending);
+                    let given =
+                        counted(connection, options, Direction::Sent, given, |given| given.sent_bytes);
+                    given.await.map(Some)
+                }
                 None => Ok(None),
             }
         };
         let taking = async {
             match self.take {
-                Some((claim, target)) => take(connection, claim, target, options, receiving).await.map(Some),
+                Some((claim, target)) => {
+                    let taken = take(connection, claim, target, options, receiving);
+                    let taken = counted(connection, options, Direction::Received, taken, |taken| {
+                        taken.received_bytes
+                    });
+                    taken.await.map(Some)
+                }
                 None => Ok(None),
             }
         };
@@ -128,6 +138,23 @@ impl Exchange {
         };
         Err(explain(failed, connection).into())
     }
+}
+
+/// One direction, counted as a transfer of its own.
+async fn counted<T>(
+    connection: &PeerConnection,
+    options: &TransferOptions,
+    direction: Direction,
+    moving: impl Future<Output = Result<T, TransferError>>,
+    bytes: impl FnOnce(&T) -> u64,
+) -> Result<T, TransferError> {
+    let counting = Counting::begin(options.metrics.as_ref(), direction, connection.remote_addr());
+    let moved = moving.await;
+    match &moved {
+        Ok(moved) => counting.completed(bytes(moved)),
+        Err(error) => counting.failed(error),
+    }
+    moved
 }
 
 async fn give(

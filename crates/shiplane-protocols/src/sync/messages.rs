@@ -1,9 +1,11 @@
 //! What the two sides of a sync say to each other by RPC (SPEC 5.14 to 5.18).
 
+use std::num::NonZeroU64;
+
 use serde::{Deserialize, Serialize};
 use shiplane_rpc::Method;
 
-use crate::methods::PushSent;
+use crate::{Compression, methods::PushSent};
 
 /// Compares two datasets, and prepares to bring them together.
 pub(crate) const SYNC_OPEN: Method<SyncRequest, SyncResponse> = Method::new("sync.open");
@@ -76,6 +78,10 @@ pub(crate) struct SyncStart {
     pub(crate) down: [u8; 16],
     /// Whether either side may lose most of its files.
     pub(crate) mass_deletion: bool,
+    /// The most that either side may try.
+    pub(crate) compression: Compression,
+    /// The most that the callee may send.
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
     pub(crate) changes: SyncBody,
 }
 
@@ -85,7 +91,13 @@ pub(crate) enum SyncStarted {
     /// The callee is still at work: ask again.
     Working,
     /// It has come to this result, and is ready to provide and to receive.
-    Ready { merged: [u8; 32] },
+    Ready {
+        merged: [u8; 32],
+        /// What both may try.
+        compression: Compression,
+        /// The most that the caller may send.
+        bytes_per_second: Option<NonZeroU64>,
+    },
 }
 
 /// The body of `sync.settle` (SPEC 5.17).

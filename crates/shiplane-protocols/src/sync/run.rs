@@ -33,7 +33,8 @@ pub struct SyncJob {
     pub consent: Consent,
     /// Whether to say what is to be done, and do nothing.
     pub dry_run: bool,
-    /// How files are carried.
+    /// How files are carried, both ways. Of rate and compression, the peer may want less; each direction counts as
+    /// a transfer.
     pub transfer: TransferOptions,
 }
 
@@ -54,6 +55,8 @@ pub struct SyncReport {
     pub sent_bytes: u64,
     /// Payload bytes that came from it.
     pub received_bytes: u64,
+    /// Both as they travelled: less, if they were compressed.
+    pub wire_bytes: u64,
     /// Chunks, both ways.
     pub chunks: u64,
 }

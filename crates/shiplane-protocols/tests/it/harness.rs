@@ -89,6 +89,15 @@ impl World {
         Self::syncing_by(FileServer::run)
     }
 
+    /// The same, with these options.
+    pub(crate) fn syncing_with(options: TransferOptions) -> Self {
+        let make = |root, source: &Path, access, options| {
+            let state = SyncState::at(source.join("../state"));
+            FileServer::syncing(root, source, access, options, WriteLimits::default(), state)
+        };
+        Self::build(options, |_| (), make, FileServer::run)
+    }
+
     /// The same, with a server that is run by `run`.
     pub(crate) fn syncing_by<F>(
         run: impl FnOnce(Arc<FileServer>, Arc<QuicTransport>, CancellationToken) -> F,

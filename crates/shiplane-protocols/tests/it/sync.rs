@@ -25,7 +25,7 @@ use std::{
 };
 
 use shiplane_protocols::{
-    FileServer,
+    Compression, FileServer, MetricsSnapshot, TransferMetrics,
     sync::{Change, Consent, PlanError, SyncError, SyncEventFn, SyncJob, SyncReport, SyncState, synchronise},
     transfer::TransferOptions,
 };
@@ -237,6 +237,45 @@ async fn of_an_edited_file_only_the_edit_moves() {
     let report = sync(&world, &client).await;
     assert!(report.received_bytes < 100_000, "{}", report.received_bytes);
     assert_eq!(fs::read(world.dest().join("large")).unwrap(), content);
+}
+
+/// Text both ways, with what each side agrees to; gives the report and what each side has counted.
+async fn both_ways(theirs: Compression, ours: Compression) -> (SyncReport, [MetricsSnapshot; 2]) {
+    let metrics = [(); 2].map(|()| Arc::new(TransferMetrics::new()));
+    let options = |compression, metrics: &Arc<TransferMetrics>| TransferOptions {
+        compression,
+        metrics: Some(Arc::clone(metrics)),
+        ..TransferOptions::default()
+    };
+    let world = World::syncing_with(options(theirs, &metrics[0]));
+    let client = admitted(&world).await;
+    let text: String = (0..20_000).map(|at| format!("line {at} of a log that says little\n")).collect();
+    write(&world.source(), "there", text.as_bytes());
+    write(&world.dest(), "here", &text.as_bytes()[5..]);
+    let job = SyncJob { transfer: options(ours, &metrics[1]), ..job(&world) };
+    let report = synchronise(&client, &job, silent()).await.unwrap();
+    assert_eq!(tree(&world.source()), tree(&world.dest()));
+    (report, metrics.map(|metrics| metrics.snapshot()))
+}
+
+#[tokio::test]
+async fn what_is_synced_is_compressed_both_ways_if_both_agree_and_counted_on_both_sides() {
+    use Compression::{Always, Auto, Off};
+    for (theirs, ours, shrinks) in
+        [(Always, Auto, true), (Auto, Always, true), (Off, Always, false), (Always, Off, false)]
+    {
+        let (report, [there, here]) = both_ways(theirs, ours).await;
+        let moved = report.sent_bytes + report.received_bytes;
+        assert_eq!(report.wire_bytes < moved / 2, shrinks, "{theirs:?}, {ours:?}: {report:?}");
+        assert!(shrinks || report.wire_bytes == moved);
+        for (sent, received, bytes) in [
+            (&here.sent, &there.received, report.sent_bytes),
+            (&there.sent, &here.received, report.received_bytes),
+        ] {
+            assert_eq!((sent.completed, sent.failed, sent.bytes), (1, 0, bytes));
+            assert_eq!((received.completed, received.failed, received.bytes), (1, 0, bytes));
+        }
+    }
 }
 
 #[tokio::test]

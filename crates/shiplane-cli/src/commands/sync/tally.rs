@@ -47,6 +47,7 @@ impl Job<SyncTally> {
             left: report.left.len() as u64,
             bytes_sent: report.sent_bytes,
             bytes_received: report.received_bytes,
+            bytes_wire: report.wire_bytes,
             dry_run,
             root: report.root.to_string(),
             seconds: self.seconds(),

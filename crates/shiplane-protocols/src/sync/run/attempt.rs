@@ -20,7 +20,7 @@ use crate::sync::messages::{
 };
 use crate::sync::work::{Prepared, Work};
 use crate::sync::{LeftWhy, Manifest, ScanError, ScanOptions, Side, SyncError};
-use crate::transfer::{EventFn, TransferError};
+use crate::transfer::{EventFn, TransferError, TransferOptions};
 
 pub(super) struct Attempt<'a> {
     client: &'a RpcClient,
@@ -92,9 +92,9 @@ impl<'a> Attempt<'a> {
         let Differing { agreed, changes } = differing;
         let view = dataset.view().ok_or(SyncError::Abandoned)?;
         let mut prepared = blocking(move || Work::new(view, agreed).prepare()).await?;
-        let exchange = self.start(&mut prepared, &changes).await?;
+        let (exchange, options) = self.start(&mut prepared, &changes).await?;
         let events = [self.told(SyncEvent::Sending), self.told(SyncEvent::Receiving)];
-        let exchanged = exchange.run(self.connection(), &self.job.transfer, events).await?;
+        let exchanged = exchange.run(self.connection(), &options, events).await?;
         (self.events)(SyncEvent::Settling);
         let agreed = Arc::clone(prepared.agreed());
         let unsent = exchanged.unsent();
@@ -159,6 +159,7 @@ impl<'a> Attempt<'a> {
                 skipped: dataset.skipped,
                 sent_bytes: 0,
                 received_bytes: 0,
+                wire_bytes: 0,
                 chunks: 0,
             })
         })
@@ -194,12 +195,13 @@ impl<'a> Attempt<'a> {
         .await
     }
 
-    /// Tells the peer what has changed here, and waits until it is ready to provide and to receive.
+    /// Tells the peer what has changed here, and waits until it is ready to provide and to receive. Also gives how
+    /// both have agreed to do that.
     async fn start(
         &self,
         prepared: &mut Prepared,
         changes: &crate::sync::changes::Changes,
-    ) -> Result<Exchange, SyncError> {
+    ) -> Result<(Exchange, TransferOptions), SyncError> {
         let [up, down] = [(); 2].map(|()| {
             let id = random_transfer_id().ok_or(SyncError::NoRandomness)?;
             self.connection().claim(id).map_err(|_| SyncError::NoRandomness)
@@ -211,6 +213,8 @@ impl<'a> Attempt<'a> {
             up: *up.transfer().as_bytes(),
             down: *down.transfer().as_bytes(),
             mass_deletion: self.job.consent.mass_deletion,
+            compression: self.job.transfer.compression,
+            bytes_per_second: self.job.transfer.bytes_per_second(),
             changes,
         };
         let asking = async {
@@ -224,15 +228,20 @@ impl<'a> Attempt<'a> {
             }
         };
         let (started, sent) = futures::join!(asking, sending);
-        let merged = *prepared.agreed().merged_root().as_bytes();
-        if started? != (SyncStarted::Ready { merged }) {
-            return Err(SyncError::Disagreed);
-        }
+        let options = match started? {
+            SyncStarted::Ready { merged, compression, bytes_per_second }
+                if merged == *prepared.agreed().merged_root().as_bytes() =>
+            {
+                self.job.transfer.agreed(compression, bytes_per_second)
+            }
+            SyncStarted::Ready { .. } | SyncStarted::Working => return Err(SyncError::Disagreed),
+        };
         sent?;
-        Ok(Exchange {
+        let exchange = Exchange {
             provide: prepared.source.take().map(|source| (up, source)),
             take: prepared.taking.take().map(|taking| (down, taking)),
-        })
+        };
+        Ok((exchange, options))
     }
 
     async fn settle(&self, half: SyncHalf) -> Result<(SyncHalf, Option<[u8; 32]>), SyncError> {
@@ -338,6 +347,7 @@ fn report(dataset: &Dataset, agreed: &Agreed) -> SyncReport {
         files: count_files(agreed.merged()),
         sent_bytes: 0,
         received_bytes: 0,
+        wire_bytes: 0,
         chunks: 0,
     }
 }
@@ -345,10 +355,12 @@ fn report(dataset: &Dataset, agreed: &Agreed) -> SyncReport {
 fn add(report: &mut SyncReport, exchanged: &Exchanged) {
     if let Some(provided) = &exchanged.provided {
         report.sent_bytes = provided.sent_bytes;
+        report.wire_bytes += provided.wire_bytes;
         report.chunks += provided.chunks;
     }
     if let Some(received) = &exchanged.received {
         report.received_bytes = received.received_bytes;
+        report.wire_bytes += received.wire_bytes;
         report.chunks += received.chunks;
     }
 }

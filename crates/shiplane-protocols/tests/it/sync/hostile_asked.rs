@@ -40,13 +40,20 @@ pub(super) struct Start {
     pub(super) up: [u8; 16],
     pub(super) down: [u8; 16],
     pub(super) mass_deletion: bool,
+    pub(super) compression: u32,
+    pub(super) bytes_per_second: Option<u64>,
     pub(super) changes: SyncBody,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Started {
     Working,
-    Ready { merged: [u8; 32] },
+    Ready { merged: [u8; 32], compression: u32, bytes_per_second: Option<u64> },
+}
+
+/// Without compression or limit.
+fn ready(merged: [u8; 32]) -> Started {
+    Started::Ready { merged, compression: 0, bytes_per_second: None }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -253,10 +260,7 @@ async fn a_peer_that_means_another_result_is_not_followed() {
     let world = victim();
     let manifest = listed("f", b"x");
     let bytes = changes(&manifest);
-    let liar = Liar {
-        begin: Arc::new(|_, _| Started::Ready { merged: [1; 32] }),
-        ..Liar::listing(bytes, manifest.root())
-    };
+    let liar = Liar { begin: Arc::new(|_, _| ready([1; 32])), ..Liar::listing(bytes, manifest.root()) };
     assert!(matches!(liar.meets(&world).await.unwrap_err(), SyncError::Disagreed));
     unharmed(&world);
 }
@@ -269,7 +273,7 @@ async fn while_a_peer_hears_of_nothing_else_it_is_told_that_we_are_at_work() {
     let signs = Arc::clone(&liar.signs);
     let begin: Begin = Arc::new(move |_, _| match signs.load(Ordering::SeqCst) {
         0 => Started::Working,
-        _ => Started::Ready { merged: [1; 32] },
+        _ => ready([1; 32]),
     });
     let patience = PROGRESS_TIMEOUT;
     let refused = Liar { begin, ..liar }.meets_with(&world, patience).await.unwrap_err();
@@ -294,7 +298,7 @@ async fn sends(
             [file(name, entry_size_bytes), ProviderRecord::End { entries: 1, total_bytes: entry_size_bytes }],
             content,
         ));
-        Started::Ready { merged }
+        ready(merged)
     });
     // It agrees with whatever it is told.
     let end: AtEnd = Arc::new(|settle| match &settle.end {

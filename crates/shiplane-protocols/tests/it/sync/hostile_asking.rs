@@ -40,7 +40,15 @@ pub(super) fn open(manifest: &Manifest) -> SyncRequest {
 
 pub(super) fn start(changes: Vec<u8>) -> Start {
     let changes = SyncBody::Inline(changes);
-    Start { sync: SYNC, up: [6; 16], down: [7; 16], mass_deletion: true, changes }
+    Start {
+        sync: SYNC,
+        up: [6; 16],
+        down: [7; 16],
+        mass_deletion: true,
+        compression: 0,
+        bytes_per_second: None,
+        changes,
+    }
 }
 
 /// A server with files that it has synced with an honest peer before.

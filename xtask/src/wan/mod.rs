@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// One of the two tables
     #[arg(long, value_enum)]
     only: Option<Table>,
-    /// Only the paths of the first table whose name contains this, as in "500 Mbit"
+    /// Only the paths whose name contains this, as in "500 Mbit"
     #[arg(long, value_name = "TEXT", conflicts_with = "short")]
     path: Option<String>,
     /// What loss starts from
@@ -50,6 +50,19 @@ pub(crate) struct Args {
 enum Table {
     Matrix,
     Shares,
+}
+
+impl Args {
+    /// Those of a table's paths that are asked for.
+    fn chosen(&self, paths: &[Conditions]) -> Result<Vec<Conditions>> {
+        let is_chosen = |&path: &Conditions| self.path.as_ref().is_none_or(|text| name(path).contains(text));
+        let chosen: Vec<Conditions> = paths.iter().copied().filter(is_chosen).collect();
+        if chosen.is_empty() {
+            let names: Vec<String> = paths.iter().copied().map(name).collect();
+            bail!("no path of the table has that in its name; the names are {}", names.join("; "));
+        }
+        Ok(chosen)
+    }
 }
 
 /// Measures and prints both tables.
@@ -67,14 +80,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if args.only != Some(Table::Shares) {
         let amounts = Amounts { mib: args.mib, runs: args.runs, seed: args.seed };
-        let wanted = |&path: &Conditions| args.path.as_ref().is_none_or(|text| name(path).contains(text));
-        let paths: Vec<Conditions> = MATRIX.into_iter().filter(wanted).collect();
-        if paths.is_empty() {
-            bail!("no path has that in its name; the names are {}", MATRIX.map(name).join("; "));
-        }
+        let paths = args.chosen(&MATRIX)?;
         matrix(&program, &paths, &amounts)?;
     }
-    if args.only != Some(Table::Matrix) && args.path.is_none() {
+    if args.only != Some(Table::Matrix) {
         shares(args, &program)?;
     }
     Ok(())
@@ -146,7 +155,7 @@ fn verdict(ratio: f64, excess_percent: f64) -> &'static str {
 
 fn shares(args: &Args, program: &Path) -> Result<()> {
     println!("\n{} s beside one TCP flow that has a start of {LEAD_SECONDS} s, Mbit/s", args.share_seconds);
-    for conditions in SHARED {
+    for conditions in args.chosen(&SHARED)? {
         for congestion in ["cubic", "bbr"] {
             println!("{}", share(args, program, conditions, congestion)?);
         }

@@ -116,7 +116,9 @@ impl Steering {
             return;
         }
         match self.phase {
-            Phase::Startup { .. } if self.loses_more_than(STARTUP_LOSS_SHARE) => self.leave_startup(now, None),
+            Phase::Startup { .. } if self.loses_more_than(STARTUP_LOSS_SHARE) => {
+                self.leave_startup(now, None)
+            }
             Phase::Compete { .. } if self.loses_more_than_random() => {
                 self.cut_as_cubic(now);
             }
@@ -299,7 +301,8 @@ impl Steering {
         self.patience = self.patience.min(MAX_ROOMY_ROUNDS);
         self.phase = Phase::steer();
         self.cut_at = now;
-        let wanted = (self.path_holds(self.rate()) + self.share_bytes()) * queued_rate.map_or(1.0, |_| DRAIN_GAIN);
+        let wanted =
+            (self.path_holds(self.rate()) + self.share_bytes()) * queued_rate.map_or(1.0, |_| DRAIN_GAIN);
         self.set_window((wanted as u64).min(self.window));
     }
 

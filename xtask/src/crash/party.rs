@@ -1,7 +1,8 @@
 //! One of the two programs of a run: traced, or left alone.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -26,7 +27,7 @@ enum Process {
 /// How it ended.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ended {
-    /// `None` if a signal ended it.
+    /// `None` if a signal ended it, other than an interrupt.
     pub(crate) code: ExitCode,
     /// Standard output.
     pub(crate) lines: Vec<String>,
@@ -82,7 +83,7 @@ impl Party {
     pub(crate) fn wait(self, limit: Duration) -> Result<Ended> {
         let Self { process, stdout, stderr } = self;
         let waited = match process {
-            Process::Plain(running) => running.wait(limit).map(|exit| (exit.status.code(), Trace::default())),
+            Process::Plain(running) => running.wait(limit).map(|exit| (code(exit.status), Trace::default())),
             Process::Traced(traced) => traced.wait(limit),
         };
         let (lines, said) = (stdout.rest(), stderr.rest().join("\n"));
@@ -117,4 +118,24 @@ impl Party {
     }
 }
 
+/// A program that is interrupted before it listens for that ends by the signal: a shell calls it 130 too.
+fn code(status: ExitStatus) -> Option<i32> {
+    let interrupted = status.signal() == Some(Signals::SIGINT as i32);
+    status.code().or_else(|| interrupted.then_some(INTERRUPTED))
+}
+
+const INTERRUPTED: i32 = 130;
+
 const POLL: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_that_comes_too_early_counts_as_one_and_a_kill_does_not() {
+        assert_eq!(code(ExitStatus::from_raw(Signals::SIGINT as i32)), Some(INTERRUPTED));
+        assert_eq!(code(ExitStatus::from_raw(Signals::SIGKILL as i32)), None);
+        assert_eq!(code(ExitStatus::from_raw(3 << 8)), Some(3));
+    }
+}

@@ -179,10 +179,10 @@ impl Inner {
             return Ok(self.identical());
         }
         self.copy_what_was_same(index, &file, &mut delta, &old)?;
-        let mut unmatched = self.not_kept(index, theirs)?;
+        let mut unmatched = self.still_missing(index, theirs)?;
         if !unmatched.is_empty() {
             self.copy_matching(index, &file, &mut delta, &old, &unmatched)?;
-            unmatched = self.not_kept(index, &unmatched)?;
+            unmatched = self.still_missing(index, &unmatched)?;
         }
         let unmatched = union(unmatched.iter().map(PlacedCut::range));
         let known: HashSet<_> = theirs.iter().map(|piece| piece.cut.digest).collect();
@@ -228,16 +228,15 @@ impl Inner {
             let from_bytes = *ours.by_content.get(&to.cut)?;
             Some(Copied { from_bytes, to: *to })
         };
-        let theirs = theirs.iter().filter(|piece| !file.kept.contains(&piece.range()));
-        let copies: Vec<_> = theirs.filter_map(find).collect();
+        let copies: Vec<_> = not_kept(&file.kept, theirs).iter().filter_map(find).collect();
         self.copy(index, file, old, &copies).map(|_| ())
     }
 
-    /// Those of the pieces that are not in the temporary file.
-    fn not_kept(&self, index: u64, theirs: &[PlacedCut]) -> Result<Vec<PlacedCut>, DestinationError> {
+    /// Those of the pieces that are not in the temporary file by now.
+    fn still_missing(&self, index: u64, theirs: &[PlacedCut]) -> Result<Vec<PlacedCut>, DestinationError> {
         let state = lock(&self.state);
         let file = state.files.get(&index).ok_or(DestinationError::NotWanted { entry: index })?;
-        Ok(theirs.iter().filter(|piece| !file.kept.contains(&piece.range())).copied().collect())
+        Ok(not_kept(&file.kept, theirs))
     }
 
     /// Wants what is still missing.
@@ -289,6 +288,11 @@ fn cuts_of(old: &File, region: &Range<u64>, average_bytes: u32, buffers: &Buffer
     // What was not read is simply not there to be copied.
     let _ = cut(region.end - region.start, average_bytes, buffers, read, tell);
     cuts
+}
+
+/// Those of the pieces of which not all is kept.
+fn not_kept(kept: &RangeSet, theirs: &[PlacedCut]) -> Vec<PlacedCut> {
+    theirs.iter().filter(|piece| !kept.contains(&piece.range())).copied().collect()
 }
 
 /// What of the old version is not among these pieces.

@@ -10,7 +10,7 @@ use super::super::destination::Inner;
 use super::super::error::DestinationError;
 use super::super::state::ActiveFile;
 use super::copying::Copied;
-use super::{Delta, cuts_of};
+use super::{Delta, cuts_of, not_kept};
 
 /// By how much the old version's bytes have moved, as far as it has been followed.
 #[derive(Debug, Default)]
@@ -41,8 +41,7 @@ impl Inner {
         old: &File,
         theirs: &[PlacedCut],
     ) -> Result<(), DestinationError> {
-        let missing = theirs.iter().filter(|piece| !file.kept.contains(&piece.range()));
-        let mut pieces: Vec<_> = missing.copied().collect();
+        let mut pieces = not_kept(&file.kept, theirs);
         loop {
             let found = self.take_from_trail(index, file, delta, old, &pieces)?;
             let lost = first_lost(&pieces, &found);

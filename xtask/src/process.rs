@@ -87,13 +87,13 @@ impl Running {
     /// Waits for the child to end, however it does; an error if it has not within `limit`.
     #[cfg(target_os = "linux")]
     pub(crate) fn expect_end(&mut self, limit: Duration) -> Result<()> {
-        let started = Instant::now();
+        let (started, mut watch) = (Instant::now(), Watch::of(&self.child));
         while self.poll()?.is_none() {
             interrupt::check()?;
             if started.elapsed() > limit {
                 bail!("{} did not end within {} s", self.name, limit.as_secs());
             }
-            std::thread::sleep(POLL);
+            watch.wait(limit.saturating_sub(started.elapsed()));
         }
         Ok(())
     }
@@ -101,7 +101,7 @@ impl Running {
     /// Waits for the child to end by itself. After `limit`, or when the user interrupts, it is
     /// killed and this is an error.
     pub(crate) fn wait(mut self, limit: Duration) -> Result<Exit> {
-        let started = Instant::now();
+        let (started, mut watch) = (Instant::now(), Watch::of(&self.child));
         loop {
             if let Some(exit) = self.poll()? {
                 return Ok(*exit);
@@ -110,7 +110,7 @@ impl Running {
             if started.elapsed() > limit {
                 bail!("{} did not end within {} s; killed", self.name, limit.as_secs());
             }
-            std::thread::sleep(POLL);
+            watch.wait(limit.saturating_sub(started.elapsed()));
         }
     }
 
@@ -240,14 +240,79 @@ fn find_in(directories: impl IntoIterator<Item = PathBuf>, program: &str) -> Opt
     directories.into_iter().map(|directory| directory.join(&file)).find(|candidate| candidate.is_file())
 }
 
-/// How often a waiting parent looks: 1 ms is far below what is timed here, and costs nothing.
+/// Waits for a child's end without reaping it. A parent that looks every millisecond takes time from the very
+/// programs that it measures, so on Linux the kernel tells of the end.
+#[derive(Debug)]
+struct Watch {
+    end: Option<end::End>,
+}
+
+impl Watch {
+    fn of(child: &Child) -> Self {
+        Self { end: end::End::of(child) }
+    }
+
+    /// Returns when it is time to look: at the end if that can be told, or before it. True at the end that was told.
+    fn wait(&mut self, at_most: Duration) -> bool {
+        match self.end.as_ref().map(|end| end.within(at_most.min(LISTEN))) {
+            Some(Ok(false)) => false,
+            Some(Ok(true)) => {
+                // It would be told again and again to whoever cannot reap the child yet, since somebody else traces
+                // it: from here on that one looks.
+                self.end = None;
+                true
+            }
+            // A signal, such as Ctrl-C, or nobody to ask.
+            Some(Err(_)) | None => {
+                std::thread::sleep(POLL);
+                false
+            }
+        }
+    }
+}
+
+/// How often a parent looks that is not told: 1 ms is far below what is timed here.
 const POLL: Duration = Duration::from_millis(1);
 
-/// How long a wait for a line goes unaware of Ctrl-C.
+/// How long a wait for a line or an end goes unaware of Ctrl-C.
 const LISTEN: Duration = Duration::from_millis(50);
 
 /// A killed process ends as soon as the kernel gets to it; longer means it hangs in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
+
+#[cfg(target_os = "linux")]
+mod end {
+    //! The end of a child, told by the kernel.
+
+    use std::io;
+    use std::os::fd::OwnedFd;
+    use std::process::Child;
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    /// A descriptor that can be read from once the child has ended.
+    #[derive(Debug)]
+    pub(super) struct End {
+        descriptor: OwnedFd,
+    }
+
+    impl End {
+        /// None where the kernel has no such descriptor, or none left.
+        pub(super) fn of(child: &Child) -> Option<Self> {
+            let descriptor = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok()?;
+            Some(Self { descriptor })
+        }
+
+        /// Whether the child ends within that time, or had before.
+        pub(super) fn within(&self, at_most: Duration) -> io::Result<bool> {
+            let limit = Timespec::try_from(at_most).map_err(io::Error::other)?;
+            let mut wanted = [PollFd::new(&self.descriptor, PollFlags::IN)];
+            Ok(poll(&mut wanted, Some(&limit))? > 0)
+        }
+    }
+}
 
 #[cfg(unix)]
 mod platform {
@@ -272,6 +337,28 @@ mod platform {
     pub(super) fn has_exited(child: &Child) -> io::Result<bool> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         Ok(waitid(WaitId::Pid(Pid::from_child(child)), look)?.is_some())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod end {
+    //! Nobody tells.
+
+    use std::io;
+    use std::process::Child;
+    use std::time::Duration;
+
+    #[derive(Debug)]
+    pub(super) enum End {}
+
+    impl End {
+        pub(super) fn of(_child: &Child) -> Option<Self> {
+            None
+        }
+
+        pub(super) fn within(&self, _at_most: Duration) -> io::Result<bool> {
+            match *self {}
+        }
     }
 }
 
@@ -335,6 +422,23 @@ mod tests {
         let late = running.wait(Duration::ZERO).unwrap_err();
         assert!(late.to_string().contains("idler did not end"), "{late}");
         assert!(!is_alive(pid));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_end_is_told_once_and_not_before_it_has_come() {
+        let mut waiting = shell("read line");
+        let mut running = Running::start("idler", waiting.stdin(Stdio::piped())).unwrap();
+        let mut watch = Watch::of(&running.child);
+        assert!(!watch.wait(Duration::ZERO));
+        drop(running.take_stdin());
+        let started = Instant::now();
+        while !watch.wait(LIMIT) {
+            assert!(started.elapsed() < LIMIT, "nobody tells of the end");
+        }
+        // From here on whoever waits has to look.
+        assert!(!watch.wait(LIMIT));
+        assert!(running.poll().unwrap().is_some());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::wire::Wire;
 use crate::compare::{self, Difference};
 use crate::process::{Exit, Running};
 use crate::scratch::{self, Scratch};
-use crate::{dataset, units};
+use crate::{dataset, interrupt, units};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +47,10 @@ impl Scenario {
     /// More than all that will lie there at a time.
     pub(super) fn room_bytes(self, options: &Options) -> u64 {
         match self {
-            // The file, its copy, and what a program keeps beside them.
-            Self::File => 3 * (options.size_mib << 20) + (64 << 20),
+            // The file, its copy, what a program keeps beside them, and what is written before a run.
+            Self::File => 4 * (options.size_mib << 20) + (64 << 20),
             // And the older version, in two places.
-            Self::Edited => 5 * (options.size_mib << 20) + (64 << 20),
+            Self::Edited => 6 * (options.size_mib << 20) + (64 << 20),
             Self::Small => 4 * SMALL_ROOM_BYTES * u64::from(options.files),
             // A copy for each contender.
             Self::Unchanged => 8 * SMALL_ROOM_BYTES * u64::from(options.files),
@@ -148,6 +148,7 @@ impl Course {
     /// Runs the receiving program to its end, by the clock and the wire. It ends within `LIMIT` or is
     /// killed.
     pub(super) fn carry(&self, name: &str, command: &mut Command) -> Result<Lap> {
+        touch_memory(&self.state, self.bytes)?;
         let before = self.wire.carried_bytes();
         let started = Instant::now();
         let exit = Running::start(name, command)?.wait(LIMIT)?;
@@ -200,6 +201,22 @@ impl Course {
             None => Ok(()),
         }
     }
+}
+
+/// Writes so many bytes into `directory` and removes them. A virtual machine gives its host back what it has not used
+/// for some seconds, and getting that again costs a program more than copying does: whoever comes after a pause
+/// would pay for it.
+fn touch_memory(directory: &Path, bytes: u64) -> Result<()> {
+    let mut file = tempfile::tempfile_in(directory).context("cannot write before a run")?;
+    let piece = vec![1; TOUCHED_AT_ONCE_BYTES];
+    let mut left_bytes = bytes;
+    while left_bytes > 0 {
+        interrupt::check()?;
+        let len = piece.len().min(usize::try_from(left_bytes).unwrap_or(usize::MAX));
+        file.write_all(&piece[..len]).context("cannot write before a run")?;
+        left_bytes -= len as u64;
+    }
+    Ok(())
 }
 
 /// Where to put everything: what the user said, or memory if it has room.
@@ -255,6 +272,9 @@ pub(super) const DIRECTORIES: usize = 100;
 /// More than a small file takes on average, blocks and all.
 const SMALL_ROOM_BYTES: u64 = 20_000;
 
+/// Few calls, and little beside the rest of the bench.
+const TOUCHED_AT_ONCE_BYTES: usize = 256 << 10;
+
 /// Only against a hang.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -275,6 +295,14 @@ mod tests {
         let differing = blocks.filter(|(older, newer)| older != newer).count();
         // Each edit touches one block or two.
         assert!((100..=200).contains(&differing), "{differing}");
+    }
+
+    #[test]
+    fn what_is_written_before_a_run_is_gone_by_then() {
+        let scratch = tempfile::tempdir().unwrap();
+        touch_memory(scratch.path(), (TOUCHED_AT_ONCE_BYTES as u64) * 3 + 1).unwrap();
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+        assert!(touch_memory(&scratch.path().join("nowhere"), 1).is_err());
     }
 
     #[test]

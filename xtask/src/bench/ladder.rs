@@ -1,6 +1,5 @@
 //! `cargo xtask bench ladder`: what lies between bare QUIC and the whole program, rung by rung.
 
-use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context as _, Result};
@@ -92,14 +91,13 @@ fn rows(measured: &[Measured], bytes: u64) -> Vec<Vec<String>> {
 }
 
 fn heading(course: &Course, runs: u32) -> String {
-    let mut text = format!(
-        "{} over loopback, {runs} interleaved runs, medians, AES-128-GCM. Taken {} on {}.",
+    format!(
+        "{} over loopback, {runs} interleaved runs, medians, AES-128-GCM. Taken {} on {}. The first three rungs hand on \
+         what is in memory already; before a run of the last as much memory as is carried is written and given back.",
         units::megabytes(course.bytes),
         machine::today(),
         machine::described(&course.place),
-    );
-    let _infallible = write!(text, " The first three rungs hand on what is in memory already.");
-    text
+    )
 }
 
 fn plot(measured: &[Measured], bytes: u64) -> Result<String> {

@@ -75,7 +75,7 @@ impl Report<'_> {
     fn heading(&self) -> String {
         format!(
             "{}: loopback, {} interleaved runs, medians; the time is that of the receiving program, from its start \
-             to its end. Everything is encrypted with AES-128-GCM unless it says otherwise. Bytes were counted {}.{} \
+             to its end; before each as much memory as is carried is written and given back. Everything is encrypted with AES-128-GCM unless it says otherwise. Bytes were counted {}.{} \
              Taken {} on {}.",
             self.title(),
             self.runs,

@@ -4,8 +4,9 @@
 //! dropped half resets (or stops) with [`Code::Cancelled`] instead; only [`SendHalf::finish`] ends in order.
 
 mod in_use;
+mod turns;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shiplane_wire::Code;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::in_use::InUse;
+use self::turns::{Place, SHORT_BYTES};
 use crate::{error::StreamError, until::until, window::Windows};
 
 /// Both halves of a stream. Take them apart to use them in different tasks.
@@ -38,7 +40,7 @@ impl BiStream {
                 windows: in_use.windows().cloned(),
                 _held: in_use.token(),
             },
-            send: SendHalf { stream: send, state: SendState::Open, in_use, _held: held },
+            send: SendHalf { stream: send, state: SendState::Open, takes_turns: false, in_use, _held: held },
         }
     }
 
@@ -55,6 +57,7 @@ impl BiStream {
 pub struct SendHalf {
     stream: quinn::SendStream,
     state: SendState,
+    takes_turns: bool,
     in_use: InUse,
     _held: TaskTrackerToken,
 }
@@ -83,12 +86,28 @@ impl SendHalf {
     /// As [`write`](Self::write), but gives up with [`StreamError::TimedOut`] when flow control opens
     /// for no byte within `timeout`. A long buffer may take longer, as long as it moves.
     pub async fn write_within(&mut self, data: Bytes, timeout: Duration) -> Result<(), StreamError> {
+        let is_short = data.len() <= SHORT_BYTES;
+        let mut place = self.takes_turns.then(|| self.in_use.turns().line_up(is_short));
         let mut rest = [data];
         while !rest[0].is_empty() {
-            let written = within(timeout, self.stream.write_chunks(&mut rest)).await??;
+            let written = within(timeout, self.write_some(&mut rest, place.as_mut())).await??;
             self.note_written(written.bytes);
+            if let Some(place) = &mut place {
+                place.end_long_turn();
+            }
         }
         Ok(())
+    }
+
+    /// What there is room for, at least a byte. Cancel-safe.
+    async fn write_some(
+        &mut self,
+        rest: &mut [Bytes],
+        place: Option<&mut Place>,
+    ) -> Result<quinn::Written, quinn::WriteError> {
+        let Some(place) = place else { return self.stream.write_chunks(rest).await };
+        // A write that is given up has written nothing.
+        poll_fn(|cx| place.poll(cx, |cx| pin!(self.stream.write_chunks(rest)).poll(cx))).await
     }
 
     /// Ends this half in order: the peer reads to the end.
@@ -124,8 +143,11 @@ impl SendHalf {
         }
     }
 
-    /// Data of streams with a higher priority goes first; the default is 0.
+    /// Data of streams with a higher priority goes first; the default is 0. Below that,
+    /// [`write_within`](Self::write_within) waits for room in turn with its like on the same connection, so that each
+    /// moves: once begun it must be polled on, or be dropped.
     pub fn set_priority(&mut self, priority: i32) {
+        self.takes_turns = priority < 0;
         // A closed stream has nothing left to order.
         let _ = self.stream.set_priority(priority);
     }

@@ -8,6 +8,7 @@ use std::{
 
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
+use super::turns::Turns;
 use crate::window::Windows;
 
 /// Counts the halves that somebody holds, and remembers those that were finished and let go but that the
@@ -21,6 +22,7 @@ struct Shared {
     connection: quinn::Connection,
     windows: Option<Arc<Windows>>,
     held: TaskTracker,
+    turns: Turns,
     finished: Mutex<Finished>,
 }
 
@@ -44,11 +46,24 @@ impl InUse {
         // Only that makes its `wait` end; tokens are given out all the same.
         held.close();
         let finished = Finished { unacknowledged: Vec::new(), full_at: LOOK_AT };
-        Self { shared: Arc::new(Shared { connection, windows, held, finished: finished.into() }) }
+        Self {
+            shared: Arc::new(Shared {
+                connection,
+                windows,
+                held,
+                turns: Turns::default(),
+                finished: finished.into(),
+            }),
+        }
     }
 
     pub(super) fn windows(&self) -> Option<&Arc<Windows>> {
         self.shared.windows.as_ref()
+    }
+
+    /// Where streams of low priority line up.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.shared.turns
     }
 
     pub(super) fn connection(&self) -> &quinn::Connection {

@@ -21,4 +21,5 @@ mod pool;
 mod shutdown;
 mod side_by_side;
 mod trust;
+mod turns;
 mod wire;

@@ -1,0 +1,53 @@
+//! Lanes that wait for a connection's windows.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shiplane_transport::{LANE_PRIORITY, TransportConfig};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::harness::{AMPLE, Duel, soon};
+
+/// quinn alone lets some write whenever there is room, and others never.
+#[tokio::test]
+async fn every_lane_moves_however_small_the_window() {
+    let duel = Duel::with(TransportConfig::default(), |quic| {
+        quic.receive_window(WINDOW_BYTES.into());
+    })
+    .await;
+    let piece = Bytes::from(vec![7; 64 * 1024]);
+    let mut writing = JoinSet::new();
+    for _ in 0..LANES {
+        let (peer, piece) = (Arc::clone(&duel.peer), piece.clone());
+        writing.spawn(async move {
+            let mut stream = peer.open_stream(Bytes::new()).await.unwrap();
+            stream.send.set_priority(LANE_PRIORITY);
+            while stream.send.write_within(piece.clone(), AMPLE).await.is_ok() {}
+        });
+    }
+    let (arrived, mut arrivals) = mpsc::unbounded_channel();
+    let mut reading = JoinSet::new();
+    for lane in 0..LANES {
+        let (raw, arrived) = (duel.raw.clone(), arrived.clone());
+        reading.spawn(async move {
+            let (_send, mut recv) = raw.accept_bi().await.unwrap();
+            while let Ok(Some(piece)) = recv.read_chunk(usize::MAX, true).await {
+                arrived.send((lane, piece.bytes.len())).unwrap();
+            }
+        });
+    }
+    let mut read_bytes = [0; LANES];
+    while read_bytes.iter().sum::<usize>() < LANES * SHARE_BYTES {
+        let (lane, len_bytes) = soon(arrivals.recv()).await.unwrap();
+        read_bytes[lane] += len_bytes;
+    }
+    assert!(read_bytes.iter().all(|&bytes| bytes >= SHARE_BYTES / 2), "{read_bytes:?}");
+    reading.shutdown().await;
+    writing.shutdown().await;
+}
+
+const LANES: usize = 16;
+const WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Four turns.
+const SHARE_BYTES: usize = 256 * 1024;

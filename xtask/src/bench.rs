@@ -4,10 +4,12 @@
 //! file that was edited. A *course* lays it out, a *contender* carries it, a *wire* counts the bytes that
 //! loopback saw. Runs are interleaved, medians count, and what is judged are ratios within one run, since
 //! absolute numbers drift from machine to machine. `ladder` takes the distance between bare QUIC and the
-//! whole program apart, `rpc` compares calls. Nothing here is an assertion: a slow machine makes no red
-//! build.
+//! whole program apart, `cores` says what another core brings, `rpc`
+//! compares calls. Nothing here is an assertion: a slow machine
+//! makes no red build.
 
 mod contenders;
+mod cores;
 mod course;
 mod ladder;
 mod machine;
@@ -52,6 +54,8 @@ enum What {
     Edited(Options),
     /// What lies between bare QUIC and the whole program
     Ladder(Options),
+    /// One large file with both programs on one core, on two, and so on up to all (Linux)
+    Cores(Options),
     /// Calls, beside bare quinn and tarpc, and beside a bulk transfer
     Rpc(rpc::Args),
 }
@@ -94,6 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(What::Unchanged(options)) => compare(Scenario::Unchanged, options),
         Some(What::Edited(options)) => compare(Scenario::Edited, options),
         Some(What::Ladder(options)) => ladder::run(options),
+        Some(What::Cores(options)) => cores::run(options),
         Some(What::Rpc(args)) => rpc::run(args),
     }
 }

@@ -188,13 +188,14 @@ fn one_file_only(scenario: Scenario) -> Option<&'static str> {
     (scenario != Scenario::File).then_some("carries one file, from its beginning to its end")
 }
 
-fn nothing_yet(contender: &dyn Contender) -> Measured {
+/// What is to be known of a contender before its runs.
+pub(super) fn nothing_yet(contender: &dyn Contender) -> Measured {
     let (name, checks, version) = (contender.name(), contender.checks(), contender.version());
     Measured { name, checks, version, samples: Vec::new() }
 }
 
 /// A contender's directory.
-fn slug(name: &str) -> String {
+pub(super) fn slug(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 

@@ -4,8 +4,8 @@
 //! file that was edited. A *course* lays it out, a *contender* carries it, a *wire* counts the bytes that
 //! loopback saw. Runs are interleaved, medians count, and what is judged are ratios within one run, since
 //! absolute numbers drift from machine to machine. `ladder` takes the distance between bare QUIC and the
-//! whole program apart, `cores` says what another core brings, `rpc`
-//! compares calls. Nothing here is an assertion: a slow machine
+//! whole program apart, `cores` says what another core brings, `profile` where the processor's time goes,
+//! `rpc` compares calls. Nothing here is an assertion: a slow machine
 //! makes no red build.
 
 mod contenders;
@@ -14,6 +14,7 @@ mod course;
 mod ladder;
 mod machine;
 mod plot;
+mod profile;
 mod report;
 mod rpc;
 mod sample;
@@ -56,6 +57,8 @@ enum What {
     Ladder(Options),
     /// One large file with both programs on one core, on two, and so on up to all (Linux)
     Cores(Options),
+    /// Where the processor's time goes with one large file (perf)
+    Profile(Options),
     /// Calls, beside bare quinn and tarpc, and beside a bulk transfer
     Rpc(rpc::Args),
 }
@@ -99,6 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(What::Edited(options)) => compare(Scenario::Edited, options),
         Some(What::Ladder(options)) => ladder::run(options),
         Some(What::Cores(options)) => cores::run(options),
+        Some(What::Profile(options)) => profile::run(options),
         Some(What::Rpc(args)) => rpc::run(args),
     }
 }

@@ -17,12 +17,14 @@ use crate::process::{Exit, Lines, Running, Signal};
 #[derive(Clone, Debug)]
 pub(crate) struct Shiplane {
     binary: PathBuf,
+    /// What watches it.
+    perf: Option<PathBuf>,
 }
 
 impl Shiplane {
     /// Builds it in release.
     pub(crate) fn build() -> Result<Self> {
-        Ok(Self { binary: cargo::build_release("shiplane-cli", "shiplane")? })
+        Ok(Self { binary: cargo::build_release("shiplane-cli", "shiplane")?, perf: None })
     }
 
     /// The one at `binary` if that is given, else builds it in release.
@@ -32,7 +34,17 @@ impl Shiplane {
             return Self::build();
         };
         let binary = binary.canonicalize().with_context(|| format!("cannot find {}", binary.display()))?;
-        Ok(Self { binary })
+        Ok(Self { binary, perf: None })
+    }
+
+    /// The one at `binary`, sampled by `perf` whenever it runs.
+    pub(crate) fn profiled(binary: PathBuf, perf: PathBuf) -> Self {
+        Self { binary, perf: Some(perf) }
+    }
+
+    /// Where perf leaves what it saw of a program whose own directory is `state`.
+    pub(crate) fn profile_in(state: &Path) -> PathBuf {
+        state.join("perf.data")
     }
 
     /// Serves `directory` on loopback, for reading. `state` is a directory for its identity and its log.
@@ -54,7 +66,8 @@ impl Shiplane {
         let mut running = Running::start("shiplane serve", &mut command)?;
         let stdout = Lines::of(running.take_stdout().context("the server has no standard output")?);
         let first = stdout.next_within(START_LIMIT)?;
-        let server = Server { running, stdout, log, ticket: first.unwrap_or_default() };
+        let is_sampled = self.perf.is_some();
+        let server = Server { running, is_sampled, stdout, log, ticket: first.unwrap_or_default() };
         if !server.ticket.starts_with("shiplane://") {
             let said = format!("the server's first line is no ticket: {:?}", server.ticket);
             return Err(server.with_log(&said));
@@ -110,16 +123,46 @@ impl Shiplane {
 
     /// `shiplane` with the directory `state` for its own, no arguments yet.
     pub(crate) fn command(&self, state: &Path) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.perf {
+            Some(perf) => sampled(perf, &Self::profile_in(state), &self.binary),
+            None => Command::new(&self.binary),
+        };
         command.env("SHIPLANE_HOME", state).env_remove("SHIPLANE_TICKET");
         command
     }
+}
+
+/// `binary` beneath perf, by the clock, which every machine has, and often enough to tell per cents. Should perf be
+/// killed, the program is too.
+fn sampled(perf: &Path, data: &Path, binary: &Path) -> Command {
+    let mut command = Command::new(perf);
+    command.args(["record", "--quiet", "--event", "cpu-clock", "--freq", "999", "--call-graph", "fp"]);
+    command.arg("--output").arg(data).args(["--", "setpriv", "--pdeathsig", "KILL"]).arg(binary);
+    command
+}
+
+/// Ctrl-C for what perf runs: perf itself would end that without mercy.
+#[cfg(unix)]
+fn interrupt_sampled(perf_pid: u32) -> Result<()> {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let children = fs::read_to_string(format!("/proc/{perf_pid}/task/{perf_pid}/children"))
+        .context("cannot ask what perf runs")?;
+    let child = children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+    kill_process(child.context("perf runs nothing")?, Signal::INT).context("cannot signal what perf runs")
+}
+
+#[cfg(not(unix))]
+fn interrupt_sampled(_perf_pid: u32) -> Result<()> {
+    bail!("there is no perf here")
 }
 
 /// `shiplane serve`, listening. Killed when dropped; [`stop`](Self::stop) ends it in order.
 #[derive(Debug)]
 pub(crate) struct Server {
     running: Running,
+    /// Then `running` is perf.
+    is_sampled: bool,
     stdout: Lines,
     log: PathBuf,
     ticket: String,
@@ -129,8 +172,11 @@ impl Server {
     /// Ctrl-C: it drains and ends with code 0, and its standard output held the ticket and nothing
     /// else; anything else is an error that shows its log.
     pub(crate) fn stop(self) -> Result<Exit> {
-        let Self { running, stdout, log, ticket: _ } = self;
-        running.signal(Signal::Interrupt)?;
+        let Self { running, is_sampled, stdout, log, ticket: _ } = self;
+        match is_sampled {
+            true => interrupt_sampled(running.pid())?,
+            false => running.signal(Signal::Interrupt)?,
+        }
         let ended = running.wait(STOP_LIMIT).and_then(|exit| exit.expect_success("shiplane serve"));
         let exit = ended.map_err(|failure| with_log(&format!("{failure:#}"), &log))?;
         let more = stdout.rest();

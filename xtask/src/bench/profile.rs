@@ -1,0 +1,161 @@
+//! `cargo xtask bench profile`: where the processor's time goes while one large file is carried, told by `perf`.
+
+mod category;
+mod flame;
+mod stacks;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use self::category::Category;
+use self::stacks::Sample;
+use super::contenders::{Contender as _, Ours, VERIFIED, slug};
+use super::course::{Course, Scenario};
+use super::wire::Wire;
+use super::{Options, machine, report, scratch};
+use crate::shiplane::Shiplane;
+use crate::{cargo, interrupt, process, units};
+
+/// Measures and prints the table.
+pub(super) fn run(options: &Options) -> Result<()> {
+    let perf = process::find_program("perf").context(MISSING)?;
+    println!("building shiplane with frame pointers, in a directory of its own");
+    let shiplane = Shiplane::profiled(build()?, perf.clone());
+    let (scratch, wire) = (scratch(Scenario::File, options)?, Wire::open());
+    let course = Course::lay(Scenario::File, options, &scratch, wire)?;
+    let mut ours = Ours::verified(&shiplane);
+    let mut sides = SIDES.map(|_| Vec::new());
+    // The first round warms up and is not counted.
+    for round in 0..=options.runs {
+        interrupt::check()?;
+        let sample = ours.run(&course)?;
+        course.judge(&slug(VERIFIED), round == 0)?;
+        let called =
+            if round == 0 { "warming up".to_owned() } else { format!("run {round} of {}", options.runs) };
+        println!("  {called}  {}", units::seconds(sample.time));
+        if round > 0 {
+            for (side, samples) in SIDES.iter().zip(&mut sides) {
+                let state = course.state(&format!("{}-{}", slug(VERIFIED), side.state))?;
+                samples.extend(recorded(&perf, &Shiplane::profile_in(&state))?);
+            }
+        }
+    }
+    let heading = heading(&course, options.runs, &sides);
+    let rows = rows(&sides, options.runs);
+    println!("\n{heading}\n\n{}", units::table(&rows));
+    match &options.docs {
+        Some(directory) => write(directory, &heading, &rows, &sides),
+        None => Ok(()),
+    }
+}
+
+/// One of the two programs.
+struct Side {
+    verb: &'static str,
+    /// How its directory ends.
+    state: &'static str,
+}
+
+const SIDES: [Side; 2] = [Side { verb: "serve", state: "server" }, Side { verb: "get", state: "receiver" }];
+
+/// Apart from what everybody else runs: frame pointers cost a register.
+fn build() -> Result<PathBuf> {
+    let given = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let mut command = cargo::cargo();
+    command.args(["build", "--release", "--package", "shiplane-cli", "--bin", BINARY, "--target-dir"]);
+    command.arg(cargo::workspace_root().join("target/profile"));
+    // This one would go before the other.
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command.env("RUSTFLAGS", format!("{given} -Cforce-frame-pointers=yes"));
+    cargo::executable_of(&mut command, BINARY)
+}
+
+/// The samples of one program's run.
+fn recorded(perf: &Path, data: &Path) -> Result<Vec<Sample>> {
+    let mut command = Command::new(perf);
+    command.args(["script", "--no-inline", "--fields", "period,ip,sym,dso", "--input"]).arg(data);
+    // Of names that it cannot resolve it says much.
+    let output = command.stdin(Stdio::null()).output().context("cannot run perf script")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::bail!("perf script ended with {}: {said}", output.status);
+    }
+    stacks::read(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// The time of each category, by side.
+fn rows(sides: &[Vec<Sample>; 2], runs: u32) -> Vec<Vec<String>> {
+    let seconds = |samples: &[Sample], of: &dyn Fn(&Sample) -> bool| {
+        let ns: u64 = samples.iter().filter(|sample| of(sample)).map(|sample| sample.ns).sum();
+        ns as f64 / 1e9 / f64::from(runs)
+    };
+    let all: f64 = sides.iter().map(|side| seconds(side, &|_| true)).sum();
+    let row = |name: &str, of: &dyn Fn(&Sample) -> bool| {
+        let [serving, getting] = [&sides[0], &sides[1]].map(|side| seconds(side, of));
+        let both = serving + getting;
+        let cells = [serving, getting, both].map(|seconds| format!("{seconds:.2} s"));
+        let share = format!("{:.0} %", 100.0 * both / all.max(f64::MIN_POSITIVE));
+        [vec![name.to_owned()], cells.to_vec(), vec![share]].concat()
+    };
+    let mut rows = vec![["", "serve", "get", "both", "share"].map(str::to_owned).to_vec()];
+    rows.extend(
+        Category::ALL.iter().map(|category| {
+            row(category.name(), &|sample: &Sample| Category::of(&sample.frames) == *category)
+        }),
+    );
+    rows.push(row("all", &|_| true));
+    rows
+}
+
+fn heading(course: &Course, runs: u32, sides: &[Vec<Sample>; 2]) -> String {
+    let sees_kernel = sides.iter().flatten().any(|sample| sample.frames.iter().any(|frame| frame.is_kernel));
+    let unseen = if sees_kernel { "" } else { " The kernel's part is not seen: that takes root." };
+    format!(
+        "Processor's time of `serve` and `get`, verified, for {} over loopback, start and end included: what perf has seen \
+         999 times a second of all threads, means of {runs} runs. What an allocator or a library without a row takes counts \
+         as its caller's.{unseen} Taken {} on {}.",
+        units::megabytes(course.bytes),
+        machine::today(),
+        machine::described(&course.place),
+    )
+}
+
+fn write(directory: &Path, heading: &str, rows: &[Vec<String>], sides: &[Vec<Sample>; 2]) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut text = format!("# Where the processor's time goes\n\n{heading}\n\n{}", report::markdown(rows));
+    for (side, samples) in SIDES.iter().zip(sides) {
+        let file = format!("flame-{}.svg", side.verb);
+        text.push_str(&format!("\n![flame graph of {}]({file})\n", side.verb));
+        let title = format!("shiplane {}: functions above their callers, as wide as their time", side.verb);
+        report::write(&directory.join(file), &flame::draw(&title, samples))?;
+    }
+    report::write(&directory.join("profile.md"), &text)
+}
+
+const BINARY: &str = "shiplane";
+
+const MISSING: &str = "perf is not installed: it is in the package linux-perf (Debian), linux-tools-generic (Ubuntu) \
+                       or perf (Fedora, Arch)";
+
+#[cfg(test)]
+mod tests {
+    use super::stacks::Frame;
+    use super::*;
+
+    #[test]
+    fn times_are_means_of_all_runs() {
+        let sample = |name: &str, ms: u64| Sample {
+            ns: ms * 1_000_000,
+            frames: vec![Frame { name: name.to_owned(), is_kernel: false }],
+        };
+        let sides = [vec![sample("sha256", 600)], vec![sample("sha256", 200), sample("memcpy", 1200)]];
+        let rows = rows(&sides, 2);
+        let row = |name: &str| rows.iter().find(|row| row[0] == name).unwrap()[1..].join("|");
+        assert_eq!(row("SHA-256"), "0.30 s|0.10 s|0.40 s|40 %");
+        assert_eq!(row("copies in memory"), "0.00 s|0.60 s|0.60 s|60 %");
+        assert_eq!(row("all"), "0.30 s|0.70 s|1.00 s|100 %");
+    }
+}

@@ -1,9 +1,11 @@
 //! Who echoes: each with its client here and its server on a thread of its own.
 
 use std::{
+    collections::HashMap,
+    io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -11,8 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use futures::StreamExt as _;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use shiplane_benches::{Failure, raw, runtime};
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{Admission, ChunkSource, Identity, PeerAddr, PeerConnection, QuicTransport, Trust};
@@ -22,7 +24,10 @@ use tarpc::{
     tokio_serde::formats::Bincode,
     tokio_util::codec::{Framed, LengthDelimitedCodec},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
 
 /// Sends a body and gets it back.
 pub(crate) trait Echo: Send + Sync + 'static {
@@ -102,7 +107,7 @@ async fn swallow(peer: Arc<PeerConnection>) {
     for _ in 0..LANES {
         let peer = Arc::clone(&peer);
         lanes.spawn(async move {
-            while peer.recv_chunk_to_writer(std::io::sink()).await.is_ok_and(|sink| sink.is_some()) {}
+            while peer.recv_chunk_to_writer(io::sink()).await.is_ok_and(|sink| sink.is_some()) {}
         });
     }
     lanes.join_all().await;
@@ -149,10 +154,7 @@ pub(crate) struct BareQuinn {
 
 impl BareQuinn {
     pub(crate) async fn connect() -> Result<Self, Failure> {
-        let server = serve(async |told| {
-            let endpoint = raw::endpoint(MTU, Some(raw::server_config(MTU)?))?;
-            told.send(endpoint.local_addr()?)?;
-            let connection = endpoint.accept().await.ok_or("closed")?.await?;
+        let (connection, endpoint) = connect_bare(async |connection| {
             while let Ok((mut send, mut recv)) = connection.accept_bi().await {
                 tokio::spawn(async move {
                     let body = recv.read_to_end(MAX_BODY_LEN_BYTES).await?;
@@ -162,10 +164,8 @@ impl BareQuinn {
                 });
             }
             Ok(())
-        })?;
-        let mut endpoint = raw::endpoint(MTU, None)?;
-        endpoint.set_default_client_config(raw::client_config(MTU)?);
-        let connection = endpoint.connect(server, "raw")?.await?;
+        })
+        .await?;
         Ok(Self { connection, _endpoint: endpoint })
     }
 }
@@ -179,6 +179,96 @@ impl Echo for BareQuinn {
         send.finish()?;
         Ok(recv.read_to_end(MAX_BODY_LEN_BYTES).await?.into())
     }
+}
+
+/// All calls on one stream, told apart by their ids.
+pub(crate) struct OneStream {
+    next_id: AtomicU64,
+    awaited: Arc<Awaited>,
+    requests: futures::channel::mpsc::UnboundedSender<Bytes>,
+    _endpoint: quinn::Endpoint,
+}
+
+/// Who waits for the answer with an id.
+type Awaited = Mutex<HashMap<u64, oneshot::Sender<Bytes>>>;
+
+impl OneStream {
+    pub(crate) async fn connect() -> Result<Self, Failure> {
+        let (connection, endpoint) = connect_bare(async |connection| {
+            let (send, recv) = connection.accept_bi().await?;
+            let (answers, requests) = Framed::new(tokio::io::join(recv, send), frames()).split();
+            // Sends when no more requests are there to be answered together.
+            requests.map_ok(BytesMut::freeze).forward(answers).await?;
+            Ok(())
+        })
+        .await?;
+        let (send, recv) = connection.open_bi().await?;
+        let (sending, answers) = Framed::new(tokio::io::join(recv, send), frames()).split();
+        let (requests, queued) = futures::channel::mpsc::unbounded();
+        let awaited = Arc::new(Awaited::default());
+        tokio::spawn(queued.map(Ok).forward(sending));
+        let waiting = Arc::clone(&awaited);
+        tokio::spawn(async move {
+            let _ended = hand_out(answers, &waiting).await;
+            // Nobody waits for what will not come.
+            locked(&waiting).clear();
+        });
+        Ok(Self { next_id: AtomicU64::new(0), awaited, requests, _endpoint: endpoint })
+    }
+}
+
+impl Echo for OneStream {
+    const NAME: &'static str = "bare quinn, one stream";
+
+    async fn echo(&self, body: Bytes) -> Result<Bytes, Failure> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (told, answer) = oneshot::channel();
+        locked(&self.awaited).insert(id, told);
+        let mut request = BytesMut::with_capacity(size_of::<u64>() + body.len());
+        request.put_u64(id);
+        request.extend_from_slice(&body);
+        self.requests.unbounded_send(request.freeze())?;
+        Ok(answer.await?)
+    }
+}
+
+/// Gives each answer to its caller, until there are no more.
+async fn hand_out(
+    mut answers: impl Stream<Item = io::Result<BytesMut>> + Unpin,
+    awaited: &Awaited,
+) -> Result<(), Failure> {
+    while let Some(mut answer) = answers.try_next().await? {
+        let id = answer.try_get_u64()?;
+        let caller = locked(awaited).remove(&id).ok_or("an answer that nobody waits for")?;
+        caller.send(answer.freeze()).map_err(|_| "a caller that has left")?;
+    }
+    Ok(())
+}
+
+fn locked(awaited: &Awaited) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Bytes>>> {
+    awaited.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A length before each request and each answer.
+fn frames() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::new()
+}
+
+/// Starts a server of bare quinn and connects to it.
+async fn connect_bare<F>(
+    server: impl FnOnce(quinn::Connection) -> F + Send + 'static,
+) -> Result<(quinn::Connection, quinn::Endpoint), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let server = serve(async |told| {
+        let endpoint = raw::endpoint(MTU, Some(raw::server_config(MTU)?))?;
+        told.send(endpoint.local_addr()?)?;
+        server(endpoint.accept().await.ok_or("closed")?.await?).await
+    })?;
+    let mut endpoint = raw::endpoint(MTU, None)?;
+    endpoint.set_default_client_config(raw::client_config(MTU)?);
+    Ok((endpoint.connect(server, "raw")?.await?, endpoint))
 }
 
 /// Over TCP, without encryption.

@@ -1,4 +1,5 @@
-//! Calls of 256 bytes there and back over loopback: shiplane's beside bare quinn's and tarpc's.
+//! Calls of 256 bytes there and back over loopback: shiplane's beside tarpc's and bare quinn's, which
+//! opens a stream for each or has ids on one.
 //!
 //! Each has two threads with a `current_thread` runtime, one a side. Rounds are interleaved and the
 //! medians of the rounds are told: one line of JSON for each contender and each number of calls in
@@ -17,7 +18,7 @@ use clap::Parser;
 use shiplane_benches::{Failure, runtime};
 
 use self::{
-    contenders::{BareQuinn, Echo, Shiplane, Tarpc},
+    contenders::{BareQuinn, Echo, OneStream, Shiplane, Tarpc},
     figures::{Figures, Sample},
 };
 
@@ -59,12 +60,14 @@ fn main() -> Result<(), Failure> {
 async fn side_by_side(args: &Args) -> Result<(), Failure> {
     let shiplane = Arc::new(Shiplane::connect().await?);
     let quinn = Arc::new(BareQuinn::connect().await?);
+    let one_stream = Arc::new(OneStream::connect().await?);
     let tarpc = Arc::new(Tarpc::connect().await?);
     let mut figures = Figures::default();
     for _ in 0..args.rounds {
         for &in_flight in &args.in_flight {
             round(args, &shiplane, in_flight, &mut figures).await?;
             round(args, &quinn, in_flight, &mut figures).await?;
+            round(args, &one_stream, in_flight, &mut figures).await?;
             round(args, &tarpc, in_flight, &mut figures).await?;
         }
     }

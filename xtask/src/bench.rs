@@ -5,7 +5,7 @@
 //! loopback saw. Runs are interleaved, medians count, and what is judged are ratios within one run, since
 //! absolute numbers drift from machine to machine. `ladder` takes the distance between bare QUIC and the
 //! whole program apart, `cores` says what another core brings, `profile` where the processor's time goes,
-//! `rpc` compares calls. Nothing here is an assertion: a slow machine
+//! `parts` what each part alone takes; `rpc` compares calls. Nothing here is an assertion: a slow machine
 //! makes no red build.
 
 mod contenders;
@@ -13,6 +13,7 @@ mod cores;
 mod course;
 mod ladder;
 mod machine;
+mod parts;
 mod plot;
 mod profile;
 mod report;
@@ -59,6 +60,8 @@ enum What {
     Cores(Options),
     /// Where the processor's time goes with one large file (perf)
     Profile(Options),
+    /// The parts of shiplane, each alone, as criterion measures them
+    Parts(parts::Args),
     /// Calls, beside bare quinn and tarpc, and beside a bulk transfer
     Rpc(rpc::Args),
 }
@@ -103,6 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(What::Ladder(options)) => ladder::run(options),
         Some(What::Cores(options)) => cores::run(options),
         Some(What::Profile(options)) => profile::run(options),
+        Some(What::Parts(args)) => parts::run(args),
         Some(What::Rpc(args)) => rpc::run(args),
     }
 }

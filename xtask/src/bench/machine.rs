@@ -13,6 +13,13 @@ pub(super) fn today() -> String {
 
 /// Processor, cores, system, and what lies beneath `place`.
 pub(super) fn described(place: &Path) -> String {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let beneath = file_system(&mounts, place).unwrap_or_else(|| "a file system".to_owned());
+    format!("{}, from and to {beneath}", named())
+}
+
+/// Processor, cores and system.
+pub(super) fn named() -> String {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let processor = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| model_name(&text));
     let processor = processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned());
@@ -20,9 +27,7 @@ pub(super) fn described(place: &Path) -> String {
     // What distributions append says less.
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
     let system = format!("{} {kernel}", std::env::consts::OS);
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let beneath = file_system(&mounts, place).unwrap_or_else(|| "a file system".to_owned());
-    format!("{processor}, {cores} cores, {}, from and to {beneath}", system.trim())
+    format!("{processor}, {cores} cores, {}", system.trim())
 }
 
 /// The most memory that this process has held. The kernel tells no lower peak of a child: it counts from

@@ -22,6 +22,7 @@ use crate::{cargo, interrupt, process, units};
 /// Measures and prints the table.
 pub(super) fn run(options: &Options) -> Result<()> {
     let perf = process::find_program("perf").context(MISSING)?;
+    process::find_program("setpriv").context("setpriv is not installed: it is in the package util-linux")?;
     println!("building shiplane with frame pointers, in a directory of its own");
     let shiplane = Shiplane::profiled(build()?, perf.clone());
     let (scratch, wire) = (scratch(Scenario::File, options)?, Wire::open());

@@ -17,6 +17,7 @@ mod progress;
 mod remote;
 mod report;
 mod runtime;
+mod scheduling;
 mod settings;
 mod signals;
 mod source_arg;

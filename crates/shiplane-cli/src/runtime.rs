@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, scheduling};
 
 /// Runs `work` to its end on one thread.
 ///
@@ -10,6 +10,7 @@ use crate::failure::Failure;
 /// thread costs more than a second thread brings: measured, one thread moves about three times as
 /// much. Disks and digests have threads of their own.
 pub(crate) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    scheduling::work_in_batches();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
     let result = runtime.block_on(work);

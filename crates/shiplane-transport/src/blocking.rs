@@ -69,6 +69,11 @@ pub fn send<T>(queue: &mpsc::Sender<T>, value: T) -> Result<(), mpsc::error::Sen
     }
 }
 
+/// Whether blocking work takes turns, as in a simulation.
+pub(crate) fn takes_turns() -> bool {
+    TURNS.get().is_some()
+}
+
 /// How many threads to start for work that is computing: as many as there are cores. Where they take turns, one.
 #[must_use]
 pub fn cores() -> usize {

@@ -4,10 +4,11 @@
 //! the source or the sink, so that reading, hashing and writing never delay the connection; an async
 //! task moves bytes between that thread and the stream, and applies the deadlines. Where
 //! [`hashing::SideBySide`] says so, chunks are held whole, hashed together with others, and stored by the thread
-//! that hashed them ([`chores`]). [`threads`] says which threads those are.
+//! that hashed them ([`chores`]). [`threads`] says which threads those are, and [`pool`] how many.
 
 mod chores;
 pub(crate) mod hashing;
+mod pool;
 pub(crate) mod recv;
 pub(crate) mod send;
 mod threads;

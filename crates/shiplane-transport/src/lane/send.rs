@@ -7,10 +7,7 @@ use shiplane_wire::{
     ChunkSender, Digest, OPENING_LEN_BYTES, SendError, SendStep, Status, StatusError, StatusReader,
     WholeFrame,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     LaneOptions, PIPELINE_DEPTH,
@@ -117,9 +114,9 @@ struct Frame {
 /// What reads the source on a blocking thread.
 enum Reader {
     /// It hashes as it reads.
-    Flowing(JoinHandle<Result<Digest, PumpError>>),
+    Flowing(oneshot::Receiver<Result<Digest, PumpError>>),
     /// It reads all, which is hashed with others.
-    Whole(JoinHandle<Result<oneshot::Receiver<Digest>, PumpError>>),
+    Whole(oneshot::Receiver<Result<oneshot::Receiver<Digest>, PumpError>>),
 }
 
 impl Reader {

@@ -2,46 +2,59 @@
 
 use std::sync::LazyLock;
 
-use tokio::{
-    runtime::{Builder, Runtime},
-    task::JoinHandle,
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
+use super::pool::{Pool, Work};
 use crate::{blocking, config::LaneThreads};
 
 impl LaneThreads {
-    /// Starts what may block. As tokio's `spawn_blocking`, it is called in a runtime.
-    pub(super) fn spawn<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        match self.background() {
-            Some(background) => background.spawn_blocking(work),
-            None => blocking::spawn(work),
+    /// Starts what may block. Called in a runtime. The result is absent if it panicked.
+    pub(super) fn spawn<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (work, result) = told(work);
+        match self.pool() {
+            Some(pool) => pool.submit(work),
+            None => drop(blocking::spawn(work)),
         }
+        result
     }
 
     /// The same, for work that also waits for tasks of the runtime.
     pub(super) fn spawn_waiting<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> JoinHandle<T> {
-        match self.background() {
-            Some(background) => background.spawn_blocking(work),
-            None => blocking::spawn_waiting(work),
+    ) -> oneshot::Receiver<T> {
+        let (work, result) = told(work);
+        match self.pool() {
+            Some(pool) => pool.submit(work),
+            None => drop(blocking::spawn_waiting(work)),
         }
+        result
     }
 
-    fn background(self) -> Option<&'static Runtime> {
-        if self == Self::Background && !is_time_virtual() { BACKGROUND.as_ref() } else { None }
+    /// `None` in virtual time and in a simulation, which only know of threads that the runtime has.
+    fn pool(self) -> Option<&'static Pool> {
+        let pool = match self {
+            Self::Background => &BACKGROUND,
+            Self::Ordinary => &ORDINARY,
+        };
+        (!is_time_virtual() && !blocking::takes_turns()).then(|| &**pool)
     }
 }
 
-/// Threads that come and go as they are needed. They are nobody else's: a thread without privileges never
-/// gets back the priority that it has given up. `None` where the system does not let us have them.
-static BACKGROUND: LazyLock<Option<Runtime>> = LazyLock::new(|| {
-    let mut builder = Builder::new_current_thread();
-    builder.thread_name("shiplane-lane").on_thread_start(yield_to_others);
-    builder.build().inspect_err(|error| tracing::warn!(%error, "chunks get no threads of their own")).ok()
-});
+/// The work, and where its result comes.
+fn told<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (Work, oneshot::Receiver<T>) {
+    let (done, result) = oneshot::channel();
+    (Box::new(move || drop(done.send(work()))), result)
+}
+
+/// They are nobody else's: a thread without privileges never gets back the priority that it has given up.
+static BACKGROUND: LazyLock<Pool> = LazyLock::new(|| Pool::new(yield_to_others));
+
+/// With the priority of those who started them.
+static ORDINARY: LazyLock<Pool> = LazyLock::new(|| Pool::new(|| ()));
 
 /// Linux counts niceness by the thread; elsewhere it is the whole process's.
 #[cfg(target_os = "linux")]
@@ -66,21 +79,22 @@ const NICENESS: i32 = 19;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::pool::THREAD_NAME, *};
 
     async fn thread_of(threads: LaneThreads) -> Option<String> {
         threads.spawn(|| std::thread::current().name().map(str::to_owned)).await.unwrap()
     }
 
     #[tokio::test]
-    async fn work_in_the_background_has_threads_of_its_own() {
-        assert_eq!(thread_of(LaneThreads::Background).await.as_deref(), Some("shiplane-lane"));
-        assert_ne!(thread_of(LaneThreads::Ordinary).await.as_deref(), Some("shiplane-lane"));
+    async fn work_has_threads_of_its_own() {
+        for threads in [LaneThreads::Background, LaneThreads::Ordinary] {
+            assert_eq!(thread_of(threads).await.as_deref(), Some(THREAD_NAME));
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn in_virtual_time_it_holds_up_the_clock() {
-        assert_ne!(thread_of(LaneThreads::Background).await.as_deref(), Some("shiplane-lane"));
+        assert_ne!(thread_of(LaneThreads::Background).await.as_deref(), Some(THREAD_NAME));
     }
 
     #[cfg(target_os = "linux")]

@@ -51,9 +51,9 @@ struct Args {
     /// Start from an older version of the file, which differs at so many places, by 4 KiB each.
     #[arg(long)]
     edits: Option<u64>,
-    /// The largest UDP payload to try.
-    #[arg(long, default_value_t = 8952)]
-    mtu: u16,
+    /// The largest UDP payload to try; without it, as long as this machine lets pass.
+    #[arg(long)]
+    mtu: Option<u16>,
 }
 
 fn main() -> Result<(), Failure> {

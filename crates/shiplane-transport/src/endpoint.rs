@@ -17,15 +17,16 @@ use tokio::{
 use crate::{
     close,
     config::{
-        FIRST_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, INCOMING_BUFFER_BYTES, RETRY_ABOVE_HANDSHAKES,
-        STREAMS_AT_FIRST, TransportConfig,
+        GUEST_MAX_CONCURRENT_STREAMS, LOCAL_DATAGRAM_LEN_BYTES, RETRY_ABOVE_HANDSHAKES, STREAMS_AT_FIRST,
+        TransportConfig,
     },
-    congestion,
     connection::PeerConnection,
     doorway::Doorway,
     error::{BindError, ConnectError, ConnectionEnd, MessageError},
     identity::{Identity, PeerAddr, PeerId},
+    locality::{self, ByLocality, Locality},
     pool::{DialKey, DialResult, Pool},
+    quic::{self, Path},
     router, socket,
     stream::varint,
     tls::{self, HandshakeFault},
@@ -49,7 +50,10 @@ struct Inner {
     identity: Identity,
     trust: Trust,
     config: Arc<TransportConfig>,
-    quic: Arc<quinn::TransportConfig>,
+    dialling: ByLocality<Arc<quinn::TransportConfig>>,
+    answering: ByLocality<quinn::ServerConfig>,
+    /// Whether the system knows the way to a peer: not if the network is a simulated one.
+    asks_system: bool,
     pool: Arc<Pool>,
     doorway: Doorway,
     credits: Credits,
@@ -123,30 +127,37 @@ impl TransportBuilder {
     /// [`BindError`]: the address is taken, or the identity or TLS set-up failed.
     pub fn bind(self, addr: SocketAddr) -> Result<QuicTransport, BindError> {
         let Self { identity, trust, config, seams } = self;
+        let asks_system = seams.socket.is_none();
         let identity = match identity {
             Some(identity) => identity,
             None => Identity::generate()?,
         };
-        let endpoint = bind_endpoint(addr, &config, seams, Some(&identity))
+        let (endpoint, buffer_len_bytes) = bind_endpoint(addr, &config, seams, Some(&identity))
             .map_err(|source| BindError::Socket { addr, source })?;
-        endpoint.set_server_config(Some(server_config(&identity, &trust, &config)?));
+        let paths = ByLocality::new(|locality| Path::new(&config, locality, buffer_len_bytes));
+        let dialling = paths.map(|path| Arc::new(quic::dialling(&config, path)));
+        let answering = quic::answering(&identity, &trust, &config, &paths)?;
+        endpoint.set_server_config(Some(answering.of(Locality::Elsewhere).clone()));
         let pool = Arc::new(Pool::new(identity.peer_id()));
-        let mut quic = quic_config(&config);
-        if config.receive_credit_bytes.is_some() {
-            quic.receive_window(FIRST_WINDOW_BYTES.into());
-        }
-        if config.send_credit_bytes.is_some() {
-            quic.send_window(FIRST_WINDOW_BYTES.into());
-        }
-        let quic = Arc::new(quic);
         let doorway = Doorway::new(config.max_incoming_handshakes);
         let credit = |bytes: Option<u32>| bytes.map(|bytes| Arc::new(Credit::new(bytes.into())));
         let credits =
             Credits { receive: credit(config.receive_credit_bytes), send: credit(config.send_credit_bytes) };
         let config = Arc::new(config);
         let shutting_down = AtomicBool::new(false);
-        let inner = Inner { endpoint, identity, trust, config, quic, pool, doorway, credits, shutting_down };
-        let inner = Arc::new(inner);
+        let inner = Arc::new(Inner {
+            endpoint,
+            identity,
+            trust,
+            config,
+            dialling,
+            answering,
+            asks_system,
+            pool,
+            doorway,
+            credits,
+            shutting_down,
+        });
         let (outlet, accepted) = mpsc::channel(ACCEPTED_LEN);
         tokio::spawn(accept_loop(inner.endpoint.clone(), Arc::downgrade(&inner), outlet));
         tokio::spawn(upkeep(Arc::downgrade(&inner)));
@@ -314,7 +325,8 @@ impl Inner {
         let crypto = tls::client_crypto(&self.identity, &self.trust, key.pin)
             .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
         let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-        client.transport_config(Arc::clone(&self.quic));
+        let ours = self.asks_system.then(|| locality::source_of(addr)).flatten();
+        client.transport_config(Arc::clone(self.dialling.of(Locality::of(addr.ip(), ours))));
         let failed = |error: quinn::ConnectionError| connect_error(key, error);
         let handshake = async {
             let connecting = self
@@ -433,7 +445,9 @@ async fn accept_loop(
             incoming.ignore();
             continue;
         };
-        let Ok(connecting) = incoming.accept() else {
+        let locality = Locality::of(incoming.remote_address().ip(), incoming.local_ip());
+        let answering = Arc::new(inner.answering.of(locality).clone());
+        let Ok(connecting) = incoming.accept_with(answering) else {
             continue;
         };
         let accepted = accepted.clone();
@@ -458,21 +472,23 @@ async fn upkeep(inner: Weak<Inner>) {
     }
 }
 
+/// And how much may wait to be received in its socket.
 pub(crate) fn bind_endpoint(
     addr: SocketAddr,
     config: &TransportConfig,
     seams: Seams,
     identity: Option<&Identity>,
-) -> std::io::Result<quinn::Endpoint> {
+) -> std::io::Result<(quinn::Endpoint, usize)> {
     let runtime = seams.runtime.unwrap_or_else(|| Arc::new(quinn::TokioRuntime));
-    let socket = match seams.socket {
-        Some(socket) => socket,
+    let (socket, buffer_len_bytes) = match seams.socket {
+        Some(socket) => (socket, config.udp_buffer_len_bytes),
         None => {
-            let socket = socket::bind(addr, config.udp_buffer_len_bytes)?;
-            runtime.wrap_udp_socket(socket)?
+            let (socket, granted_bytes) = socket::bind(addr, config.udp_buffer_len_bytes)?;
+            (runtime.wrap_udp_socket(socket)?, granted_bytes)
         }
     };
-    let socket = socket::TunedSocket::new(socket, config.max_datagram_len_bytes);
+    let longest_datagram_bytes = config.max_datagram_len_bytes.unwrap_or(LOCAL_DATAGRAM_LEN_BYTES);
+    let socket = socket::TunedSocket::new(socket, longest_datagram_bytes);
     let mut endpoint = quinn::EndpointConfig::default();
     if let Some(identity) = identity {
         // Whoever still believes in a connection from before a restart learns better at its next packet.
@@ -481,51 +497,11 @@ pub(crate) fn bind_endpoint(
             .cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_LEN_BYTES)));
     }
     endpoint
-        .max_udp_payload_size(config.max_datagram_len_bytes)
+        .max_udp_payload_size(longest_datagram_bytes)
         .map_err(std::io::Error::other)?
         .rng_seed(seams.rng_seed);
-    quinn::Endpoint::new_with_abstract_socket(endpoint, None, Arc::new(socket), runtime)
-}
-
-fn server_config(
-    identity: &Identity,
-    trust: &Trust,
-    config: &TransportConfig,
-) -> Result<quinn::ServerConfig, BindError> {
-    let crypto = tls::server_crypto(identity, trust)?;
-    let mut quic = quic_config(config);
-    // Nothing before the handshake is judged: `answer` opens both once the key is admitted.
-    quic.max_concurrent_bidi_streams(0u32.into());
-    quic.receive_window(FIRST_WINDOW_BYTES.into());
-    quic.send_window(FIRST_WINDOW_BYTES.into());
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server
-        .transport_config(Arc::new(quic))
-        .max_incoming(config.max_incoming_handshakes)
-        .incoming_buffer_size_total(INCOMING_BUFFER_BYTES);
-    Ok(server)
-}
-
-pub(crate) fn quic_config(config: &TransportConfig) -> quinn::TransportConfig {
-    let mut mtu_discovery = quinn::MtuDiscoveryConfig::default();
-    mtu_discovery
-        .upper_bound(config.max_datagram_len_bytes)
-        .interval(MTU_SEARCH_INTERVAL)
-        .black_hole_cooldown(BLACK_HOLE_COOLDOWN);
-    let idle_timeout =
-        quinn::IdleTimeout::try_from(config.idle_timeout).unwrap_or_else(|_| quinn::VarInt::MAX.into());
-    let mut quic = quinn::TransportConfig::default();
-    quic.max_concurrent_bidi_streams(config.max_concurrent_streams.min(STREAMS_AT_FIRST).into())
-        .max_concurrent_uni_streams(0u32.into())
-        .datagram_receive_buffer_size(None)
-        .stream_receive_window(config.stream_receive_window_bytes.into())
-        .receive_window(config.connection_receive_window_bytes.into())
-        .send_window(config.send_window_bytes)
-        .max_idle_timeout(Some(idle_timeout))
-        .keep_alive_interval(Some(config.keep_alive_interval))
-        .mtu_discovery_config(Some(mtu_discovery))
-        .congestion_controller_factory(close::giving_way(congestion::factory(config.congestion)));
-    quic
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(endpoint, None, Arc::new(socket), runtime)?;
+    Ok((endpoint, buffer_len_bytes))
 }
 
 /// What the end of a handshake means to the one who dialled.
@@ -550,14 +526,6 @@ const ACCEPTED_LEN: usize = 1024;
 /// As long as quinn's own, but random throughout: those carry a mark by which they are told from garbage,
 /// and it would not survive a restart.
 const CONNECTION_ID_LEN_BYTES: usize = 8;
-
-/// A search for larger packets that ended too low, as chance losses may have it, is repeated after 2 minutes
-/// rather than quinn's 10: it costs some thirty probes that congestion control does not count.
-const MTU_SEARCH_INTERVAL: Duration = Duration::from_secs(120);
-
-/// Losses in a row of large packets pass for a path that has narrowed, and packets shrink to 1,200 bytes. When
-/// it was chance, 10 s of those are a fair price; quinn's minute is not.
-const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(10);
 
 /// How long peers may take to hear of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

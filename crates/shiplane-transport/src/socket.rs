@@ -23,8 +23,9 @@ use quinn::{
 
 /// Binds a UDP socket and asks the kernel for buffers of `buffer_len_bytes` each way.
 ///
-/// The kernel may grant less; that is logged with the setting that would help.
-pub(crate) fn bind(addr: SocketAddr, buffer_len_bytes: usize) -> io::Result<UdpSocket> {
+/// The kernel may grant less; that is logged with the setting that would help. Says how much may wait to be
+/// received: Linux counts what a packet takes, not what it carries, and grants twice what it was asked for.
+pub(crate) fn bind(addr: SocketAddr, buffer_len_bytes: usize) -> io::Result<(UdpSocket, usize)> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(addr),
         socket2::Type::DGRAM,
@@ -38,7 +39,8 @@ pub(crate) fn bind(addr: SocketAddr, buffer_len_bytes: usize) -> io::Result<UdpS
     }
     socket.bind(&addr.into())?;
     enlarge(&socket, buffer_len_bytes);
-    Ok(socket.into())
+    let granted_bytes = socket.recv_buffer_size()?;
+    Ok((socket.into(), granted_bytes))
 }
 
 /// Sets both buffers and reads back what was granted (Linux reports twice the usable size).
@@ -248,7 +250,8 @@ mod tests {
 
     #[test]
     fn the_kernel_grants_a_buffer_and_the_port_is_chosen() {
-        let socket = bind(([127, 0, 0, 1], 0).into(), 1 << 20).unwrap();
+        let (socket, granted_bytes) = bind(([127, 0, 0, 1], 0).into(), 64 << 10).unwrap();
+        assert!(granted_bytes >= 64 << 10, "{granted_bytes}");
         assert_ne!(socket.local_addr().unwrap().port(), 0);
     }
 }

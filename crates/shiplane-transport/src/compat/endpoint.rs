@@ -17,7 +17,9 @@ use super::{
 use crate::{
     TransportConfig, close,
     config::{FIRST_WINDOW_BYTES, RETRY_ABOVE_HANDSHAKES},
-    endpoint::{Seams, bind_endpoint, quic_config},
+    endpoint::{Seams, bind_endpoint},
+    locality::Locality,
+    quic::{self, Path},
     stream::varint,
     tls::{self, HandshakeFault},
 };
@@ -56,21 +58,22 @@ impl InsecureOctopiiTransport {
     ) -> Result<Self, OctopiiBindError> {
         let (certificate, key) = certificate::self_signed()?;
         let crypto = tls::octopii_server_crypto(certificate, key)?;
-        let mut quic = quic_config(&config);
+        let path = Path::new(&config, Locality::Elsewhere, config.udp_buffer_len_bytes);
+        let mut quic = quic::settings(&config, &path);
         // Until somebody takes the connection, a stranger can make us hold next to nothing.
         quic.max_concurrent_bidi_streams(0u32.into());
         quic.receive_window(FIRST_WINDOW_BYTES.into());
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(Arc::new(quic)).max_incoming(config.max_incoming_handshakes);
 
-        let endpoint = bind_endpoint(addr, &config, Seams::default(), None)
+        let (endpoint, _) = bind_endpoint(addr, &config, Seams::default(), None)
             .map_err(|source| OctopiiBindError::Socket { addr, source })?;
         endpoint.set_server_config(Some(server));
         tracing::warn!(
             %addr,
             "octopii dialect: NO PEER IS AUTHENTICATED; whoever reaches this port may use it"
         );
-        let quic = Arc::new(quic_config(&config));
+        let quic = Arc::new(quic::settings(&config, &path));
         let config = Arc::new(config);
         let (outlet, accepted) = mpsc::channel(ACCEPTED_LEN);
         tokio::spawn(accept_loop(endpoint.clone(), Arc::clone(&config), outlet));

@@ -50,7 +50,7 @@ fn transport() -> InsecureOctopiiTransport {
 fn transport_with(config: TransportConfig) -> InsecureOctopiiTransport {
     // Without probes for a larger packet size: up to its 0.11.19, quinn loses a close that comes while
     // one of them fills the first congestion window (its issue 2785).
-    let config = TransportConfig { max_datagram_len_bytes: 1200, ..config };
+    let config = TransportConfig { max_datagram_len_bytes: Some(1200), ..config };
     InsecureOctopiiTransport::bind(LOCALHOST, config, AcceptAnyPeer).unwrap()
 }
 

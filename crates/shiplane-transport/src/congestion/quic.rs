@@ -7,26 +7,38 @@ use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 use super::{fixed::FixedWindow, steering::Steering};
 use crate::config::CongestionControl;
 
-/// What quinn builds a connection's controller with.
-pub(crate) fn factory(choice: CongestionControl) -> Arc<dyn ControllerFactory + Send + Sync> {
+/// What quinn builds a connection's controller with. Ours never has more than `max_window_bytes` in flight.
+pub(crate) fn factory(
+    choice: CongestionControl,
+    max_window_bytes: u64,
+) -> Arc<dyn ControllerFactory + Send + Sync> {
     match choice {
-        CongestionControl::Shiplane => Arc::new(SteeringFactory),
+        CongestionControl::Shiplane => Arc::new(SteeringFactory { max_window_bytes }),
         CongestionControl::Cubic => Arc::new(CubicConfig::default()),
         CongestionControl::Fixed { window_bytes } => Arc::new(FixedWindow { window_bytes }),
     }
 }
 
-struct SteeringFactory;
+struct SteeringFactory {
+    max_window_bytes: u64,
+}
 
 impl ControllerFactory for SteeringFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Steering::new(now, current_mtu))
+        let max_window_bytes = self.max_window_bytes;
+        Box::new(Steered { steering: Steering::new(now, current_mtu), max_window_bytes })
     }
 }
 
-impl Controller for Steering {
+#[derive(Clone)]
+struct Steered {
+    steering: Steering,
+    max_window_bytes: u64,
+}
+
+impl Controller for Steered {
     fn on_sent(&mut self, now: Instant, _bytes: u64, _last_packet_number: u64) {
-        self.sent(now);
+        self.steering.sent(now);
     }
 
     // quinn calls this for each packet of an ACK frame, oldest first, before its own RTT estimate knows
@@ -39,7 +51,7 @@ impl Controller for Steering {
         app_limited: bool,
         _rtt: &quinn_proto::RttEstimator,
     ) {
-        self.acked(sent, bytes, app_limited);
+        self.steering.acked(sent, bytes, app_limited);
     }
 
     // Once an ACK frame, before the losses that it reveals are told.
@@ -50,7 +62,7 @@ impl Controller for Steering {
         _app_limited: bool,
         _largest_packet_num_acked: Option<u64>,
     ) {
-        self.acks_end(now, in_flight);
+        self.steering.acks_end(now, in_flight);
     }
 
     // Lost MTU probes never come here.
@@ -62,20 +74,20 @@ impl Controller for Steering {
         lost_bytes: u64,
     ) {
         if is_persistent_congestion {
-            self.path_died(now);
+            self.steering.path_died(now);
         } else if lost_bytes == 0 {
-            self.marked(now, sent);
+            self.steering.marked(now, sent);
         } else {
-            self.lost(now, sent, lost_bytes);
+            self.steering.lost(now, sent, lost_bytes);
         }
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.set_mtu(new_mtu);
+        self.steering.set_mtu(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        self.window_bytes()
+        self.steering.window_bytes().min(self.max_window_bytes)
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -83,10 +95,28 @@ impl Controller for Steering {
     }
 
     fn initial_window(&self) -> u64 {
-        self.window_bytes()
+        self.window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ours_never_has_more_in_flight_than_it_may() {
+        let start = |max_window_bytes| {
+            let factory = factory(CongestionControl::Shiplane, max_window_bytes);
+            factory.build(Instant::now(), 1200)
+        };
+        let free = start(u64::MAX);
+        let bound = start(free.window() - 1);
+        assert_eq!(bound.window(), free.window() - 1);
+        assert_eq!(bound.initial_window(), bound.window());
+        assert_eq!(bound.clone_box().window(), bound.window());
     }
 }

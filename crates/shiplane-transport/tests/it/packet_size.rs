@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shiplane_transport::{ChunkExpectation, LaneOptions, MAX_DATAGRAM_LEN_BYTES, QuicTransport};
+use shiplane_transport::{
+    ChunkExpectation, LOCAL_DATAGRAM_LEN_BYTES, LaneOptions, MAX_DATAGRAM_LEN_BYTES, QuicTransport,
+};
 
 use crate::{
     harness::{Pair, everybody, expect_works, localhost, memory, noise, soon},
@@ -70,6 +72,14 @@ async fn the_size_of_a_path_is_found() {
     let path = Path::narrow_from_the_start().await;
     path.discover(ETHERNET_LEN_BYTES - 50).await;
     assert!(path.datagram_len_bytes() <= ETHERNET_LEN_BYTES, "{}", path.datagram_len_bytes());
+}
+
+/// Loopback takes packets of 64 KiB, which no network does.
+#[tokio::test]
+async fn packets_within_a_machine_become_longer_than_any_networks() {
+    let path = Path::of([Wire::new(), Wire::new()]).await;
+    path.discover(LOCAL_DATAGRAM_LEN_BYTES - 1000).await;
+    expect_works(&path.pair.to_alice, &path.pair.to_bob).await;
 }
 
 /// As when a route changes: the large packets vanish and nobody says why (RFC 8899 section 4.3).

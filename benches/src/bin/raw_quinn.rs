@@ -21,14 +21,15 @@ use shiplane_benches::{
     raw::{client_config, endpoint, server_config},
     runtime,
 };
+use shiplane_transport::LOCAL_DATAGRAM_LEN_BYTES;
 
 #[derive(Parser)]
 struct Args {
     /// MiB to move.
     #[arg(long, default_value_t = 1024)]
     mib: u64,
-    /// The largest UDP payload to try.
-    #[arg(long, default_value_t = 8952)]
+    /// The largest UDP payload to try; by default what two programs of ours on one machine use.
+    #[arg(long, default_value_t = LOCAL_DATAGRAM_LEN_BYTES)]
     mtu: u16,
     /// Parallel streams.
     #[arg(long, default_value_t = 16)]

@@ -17,11 +17,11 @@ pub fn digest_lanes() -> usize {
 
 impl Digest {
     /// The digest of each message, in order. Fastest with many times [`digest_lanes`] of them, or with that many
-    /// of about one length.
+    /// of about one length; more than half as many are faster together than alone.
     #[must_use]
     pub fn of_each(messages: &[&[u8]]) -> Vec<Self> {
         let lanes = vector::lanes();
-        if lanes <= 1 || messages.len() < lanes {
+        if lanes <= 1 || messages.len() <= lanes / 2 {
             return messages.iter().map(|message| Self::of(message)).collect();
         }
         let mut by_length: Vec<usize> = (0..messages.len()).collect();
@@ -39,6 +39,7 @@ impl Digest {
             }
             group.clear();
             group.extend(now.iter().map(|&at| messages[at]));
+            group.resize(lanes, &[]); // Those that nobody asked for cost nothing beside the longest.
             now.iter().zip(vector::hash(&group)).for_each(|(&at, digest)| digests[at] = digest);
         }
         digests
@@ -46,9 +47,9 @@ impl Digest {
 }
 
 /// How to split messages of these lengths, from the shortest to the longest, so that their digests are
-/// computed soonest: into groups of `lanes`, and some alone.
+/// computed soonest: into groups of up to `lanes`, and some alone.
 ///
-/// A group takes as long as its longest message, so one that is much longer than its neighbours is better off
+/// A group takes as long as its longest message, and as long with fewer of them, so one that is much longer than its neighbours is better off
 /// alone. Of all splits the best is found: what the shortest `n` cost at least is known once that is known for
 /// less of them.
 fn grouped(lens: &[usize], lanes: usize) -> Vec<usize> {
@@ -57,8 +58,8 @@ fn grouped(lens: &[usize], lanes: usize) -> Vec<usize> {
     for (at, &longest) in lens.iter().enumerate() {
         let alone = (best[at].0 + longest * 16, 1);
         let together =
-            (at + 1).checked_sub(lanes).map(|before| (best[before].0 + longest * lanes * GROUP_COST, lanes));
-        best.push(together.map_or(alone, |together| together.min(alone)));
+            (2..=lanes.min(at + 1)).map(|size| (best[at + 1 - size].0 + longest * lanes * GROUP_COST, size));
+        best.push(together.fold(alone, Ord::min));
     }
     let mut sizes = Vec::new();
     let mut left = lens.len();
@@ -130,13 +131,15 @@ mod tests {
     #[test]
     fn what_is_much_longer_than_its_neighbours_is_hashed_alone() {
         assert_eq!(grouped(&[100; 16], 16), [16]);
-        assert_eq!(grouped(&[100; 15], 16), [1; 15]);
+        assert_eq!(grouped(&[100; 15], 16), [15]);
+        assert_eq!(grouped(&[100; 9], 16), [9]);
+        assert_eq!(grouped(&[100; 8], 16), [1; 8]);
         let mut lens = vec![100; 33];
         lens[32] = 1600;
         assert_eq!(grouped(&lens, 16), [16, 16, 1]);
         let mut lens = vec![10; 15];
         lens.push(1600);
-        assert_eq!(grouped(&lens, 16), [1; 16]);
+        assert_eq!(grouped(&lens, 16), [15, 1]);
         // The shortest are left out of the groups where some must be.
         assert_eq!(grouped(&[1, 2, 3, 3, 3, 3], 4), [1, 1, 4]);
         assert_eq!(grouped(&[], 4), [0; 0]);

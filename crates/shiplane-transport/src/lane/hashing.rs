@@ -133,7 +133,10 @@ pub(super) struct Present<J: Send + 'static> {
 
 impl<J: Send + 'static> Present<J> {
     fn at(meeting: &Arc<Meeting<J>>, threads: LaneThreads) -> Self {
-        lock(&meeting.state).present += 1;
+        let mut state = lock(&meeting.state);
+        state.present += 1;
+        state.most_present = state.most_present.max(state.present);
+        drop(state);
         Self { meeting: Arc::clone(meeting), threads }
     }
 
@@ -164,19 +167,29 @@ struct State<J> {
     queue: Vec<J>,
     /// Those that are under way, queued or not.
     present: usize,
+    /// The most there were of late: between one chunk and the next, a lane is not there.
+    most_present: usize,
     workers: usize,
+}
+
+impl<J> State<J> {
+    /// How many are worth waiting for: half of those that come, so that the others come while these are hashed and
+    /// stored. With too few to fill the vector unit, nobody waits.
+    fn goal(&self, width: usize) -> usize {
+        if self.most_present < width { 1 } else { (self.most_present / 2).clamp(1, width) }
+    }
 }
 
 impl<J: Send + 'static> Meeting<J> {
     fn new(width: usize, run: fn(Vec<J>) -> Vec<Chore>) -> Arc<Self> {
-        let state = State { queue: Vec::new(), present: 0, workers: 0 };
+        let state = State { queue: Vec::new(), present: 0, most_present: 0, workers: 0 };
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), width, run })
     }
 
     fn submit(self: &Arc<Self>, job: J, threads: LaneThreads) {
         let mut state = lock(&self.state);
         state.queue.push(job);
-        let is_full = state.queue.len() >= self.width;
+        let is_full = state.queue.len() >= state.goal(self.width);
         if state.workers == 0 || (is_full && state.workers < blocking::cores()) {
             self.hire(&mut state, threads);
         } else if is_full {
@@ -234,8 +247,10 @@ impl<J: Send + 'static> Worker<J> {
                 return None;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if state.queue.len() >= *width || state.present < *width || left.is_zero() {
+            let goal = state.goal(*width);
+            if state.queue.len() >= goal || state.present < goal || left.is_zero() {
                 let group = state.queue.len().min(*width);
+                state.most_present = state.present.max(state.most_present.saturating_sub(1));
                 return Some(state.queue.drain(..group).collect());
             }
             (state, _) = changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
@@ -262,3 +277,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// that time at a third of a gigabyte a second. Where it takes longer, there is time enough to hash them one
 /// after another. With 8 ms more than half of them were, at 0.6 GB/s.
 const LINGER: Duration = Duration::from_millis(25);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_those_that_come_are_waited_for() {
+        let goal = |most_present, width| {
+            State::<SendJob> { queue: Vec::new(), present: 0, most_present, workers: 0 }.goal(width)
+        };
+        for (most_present, awaited) in [(0, 1), (15, 1), (16, 8), (24, 12), (32, 16), (64, 16)] {
+            assert_eq!(goal(most_present, 16), awaited, "{most_present}");
+        }
+        assert_eq!([goal(0, 1), goal(1, 1), goal(5, 1)], [1; 3], "without a vector unit");
+    }
+
+    #[test]
+    fn who_comes_and_goes_is_remembered_for_some_groups() {
+        let hashing = SideBySide::new();
+        let many: Vec<_> = (0..4).map(|_| hashing.sends(LaneThreads::Ordinary)).collect();
+        drop(many);
+        let state = lock(&hashing.sending.state);
+        assert_eq!((state.present, state.most_present), (0, 4));
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shiplane_transport::{
     ChunkExpectation, LOCAL_DATAGRAM_LEN_BYTES, LaneOptions, MAX_DATAGRAM_LEN_BYTES, QuicTransport,
+    TransportConfig,
 };
 
 use crate::{
@@ -27,10 +28,16 @@ impl Path {
         Self::of(wires).await
     }
 
+    /// One that could be a network's.
     async fn of(wires: [Arc<Wire>; 2]) -> Self {
+        Self::with(wires, Some(MAX_DATAGRAM_LEN_BYTES)).await
+    }
+
+    async fn with(wires: [Arc<Wire>; 2], max_datagram_len_bytes: Option<u16>) -> Self {
         let [here, there] = wires.each_ref().map(|wire| {
-            let builder = QuicTransport::builder().trust(everybody()).socket(Arc::clone(wire) as _);
-            builder.bind(localhost()).unwrap()
+            let config = TransportConfig { max_datagram_len_bytes, ..TransportConfig::default() };
+            let builder = QuicTransport::builder().trust(everybody()).config(config);
+            builder.socket(Arc::clone(wire) as _).bind(localhost()).unwrap()
         });
         Self { pair: Pair::of(here, there).await, wires }
     }
@@ -77,8 +84,8 @@ async fn the_size_of_a_path_is_found() {
 /// Loopback takes packets of 64 KiB, which no network does.
 #[tokio::test]
 async fn packets_within_a_machine_become_longer_than_any_networks() {
-    let path = Path::of([Wire::new(), Wire::new()]).await;
-    path.discover(LOCAL_DATAGRAM_LEN_BYTES - 1000).await;
+    let path = Path::with([Wire::new(), Wire::new()], None).await;
+    path.discover(LOCAL_DATAGRAM_LEN_BYTES).await;
     expect_works(&path.pair.to_alice, &path.pair.to_bob).await;
 }
 

@@ -48,7 +48,7 @@ struct Sleeper {
     core: Option<usize>,
 }
 
-/// Where a thread sleeps: whether it has been woken, which the pool's lock guards, and what wakes it.
+/// Where a thread sleeps, until it is no longer among those asleep.
 #[derive(Default)]
 struct Bed {
     call: Condvar,

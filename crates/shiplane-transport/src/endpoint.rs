@@ -51,7 +51,7 @@ struct Inner {
     trust: Trust,
     config: Arc<TransportConfig>,
     dialling: ByLocality<Arc<quinn::TransportConfig>>,
-    answering: ByLocality<quinn::ServerConfig>,
+    answering: ByLocality<Arc<quinn::ServerConfig>>,
     /// Whether the system knows the way to a peer: not if the network is a simulated one.
     asks_system: bool,
     pool: Arc<Pool>,
@@ -138,6 +138,7 @@ impl TransportBuilder {
         let dialling = paths.map(|path| Arc::new(quic::dialling(&config, path)));
         let answering = quic::answering(&identity, &trust, &config, &paths)?;
         endpoint.set_server_config(Some(answering.of(Locality::Elsewhere).clone()));
+        let answering = answering.map(|server| Arc::new(server.clone()));
         let pool = Arc::new(Pool::new(identity.peer_id()));
         let doorway = Doorway::new(config.max_incoming_handshakes);
         let credit = |bytes: Option<u32>| bytes.map(|bytes| Arc::new(Credit::new(bytes.into())));
@@ -446,8 +447,7 @@ async fn accept_loop(
             continue;
         };
         let locality = Locality::of(incoming.remote_address().ip(), incoming.local_ip());
-        let answering = Arc::new(inner.answering.of(locality).clone());
-        let Ok(connecting) = incoming.accept_with(answering) else {
+        let Ok(connecting) = incoming.accept_with(Arc::clone(inner.answering.of(locality))) else {
             continue;
         };
         let accepted = accepted.clone();

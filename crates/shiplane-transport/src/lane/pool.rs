@@ -41,17 +41,11 @@ struct State {
     woken: usize,
 }
 
-/// A thread that waits to be woken.
+/// A thread that waits to be called, until it is no longer among those asleep.
 struct Sleeper {
-    bed: Arc<Bed>,
+    call: Arc<Condvar>,
     /// The core that it ran on last.
     core: Option<usize>,
-}
-
-/// Where a thread sleeps, until it is no longer among those asleep.
-#[derive(Default)]
-struct Bed {
-    call: Condvar,
 }
 
 impl Pool {
@@ -73,10 +67,10 @@ impl Pool {
         if state.woken >= self.shared.max_woken.min(state.queue.len()) {
             return;
         }
-        if let Some(bed) = state.choose(current_core()) {
+        if let Some(call) = state.choose(current_core()) {
             state.woken += 1;
             drop(state);
-            bed.call.notify_one();
+            call.notify_one();
         } else if state.threads < MAX_THREADS {
             state.threads += 1;
             state.woken += 1;
@@ -105,17 +99,17 @@ impl Pool {
 
     /// What a thread does with its life.
     fn serve(&self) {
-        let bed = Arc::new(Bed::default());
+        let call = Arc::new(Condvar::new());
         let mut state = self.shared.lock();
         loop {
             state.woken -= 1;
             state = self.work(state);
-            state.asleep.push(Sleeper { bed: Arc::clone(&bed), core: current_core() });
-            let is_asleep = |state: &mut State| state.asleep.iter().any(|one| Arc::ptr_eq(&one.bed, &bed));
-            let rest = bed.call.wait_timeout_while(state, KEEP_ALIVE, is_asleep);
+            state.asleep.push(Sleeper { call: Arc::clone(&call), core: current_core() });
+            let is_asleep = |state: &mut State| state.asleep.iter().any(|one| Arc::ptr_eq(&one.call, &call));
+            let rest = call.wait_timeout_while(state, KEEP_ALIVE, is_asleep);
             (state, _) = rest.unwrap_or_else(PoisonError::into_inner);
             if is_asleep(&mut state) {
-                state.asleep.retain(|one| !Arc::ptr_eq(&one.bed, &bed));
+                state.asleep.retain(|one| !Arc::ptr_eq(&one.call, &call));
                 state.threads -= 1;
                 return;
             }
@@ -143,10 +137,10 @@ impl Shared {
 
 impl State {
     /// Who is to be woken from `core`: the one that is warmest elsewhere, or else the warmest.
-    fn choose(&mut self, core: Option<usize>) -> Option<Arc<Bed>> {
+    fn choose(&mut self, core: Option<usize>) -> Option<Arc<Condvar>> {
         let elsewhere = self.asleep.iter().rposition(|one| one.core != core);
         let at = elsewhere.or_else(|| self.asleep.len().checked_sub(1))?;
-        Some(self.asleep.remove(at).bed)
+        Some(self.asleep.remove(at).call)
     }
 }
 
@@ -237,13 +231,13 @@ mod tests {
 
     #[test]
     fn the_warmest_of_another_core_is_woken() {
-        let sleeper = |core| Sleeper { bed: Arc::default(), core: Some(core) };
+        let sleeper = |core| Sleeper { call: Arc::default(), core: Some(core) };
         let mut state =
             State { asleep: vec![sleeper(0), sleeper(1), sleeper(1), sleeper(0)], ..State::default() };
-        let beds: Vec<_> = state.asleep.iter().map(|one| Arc::clone(&one.bed)).collect();
+        let calls: Vec<_> = state.asleep.iter().map(|one| Arc::clone(&one.call)).collect();
         let order = std::iter::from_fn(|| state.choose(Some(0)));
         let order: Vec<_> =
-            order.map(|bed| beds.iter().position(|one| Arc::ptr_eq(one, &bed)).unwrap()).collect();
+            order.map(|call| calls.iter().position(|one| Arc::ptr_eq(one, &call)).unwrap()).collect();
         assert_eq!(order, [2, 1, 3, 0]);
     }
 

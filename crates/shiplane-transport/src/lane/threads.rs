@@ -13,12 +13,7 @@ impl LaneThreads {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
-        let (work, result) = told(work);
-        match self.pool() {
-            Some(pool) => pool.submit(work),
-            None => drop(blocking::spawn(work)),
-        }
-        result
+        self.start(work, |work| drop(blocking::spawn(work)))
     }
 
     /// The same, for work that also waits for tasks of the runtime.
@@ -26,10 +21,20 @@ impl LaneThreads {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
-        let (work, result) = told(work);
+        self.start(work, |work| drop(blocking::spawn_waiting(work)))
+    }
+
+    /// On the lanes' threads, or else `by_runtime`.
+    fn start<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+        by_runtime: impl FnOnce(Work),
+    ) -> oneshot::Receiver<T> {
+        let (done, result) = oneshot::channel();
+        let work: Work = Box::new(move || drop(done.send(work())));
         match self.pool() {
             Some(pool) => pool.submit(work),
-            None => drop(blocking::spawn_waiting(work)),
+            None => by_runtime(work),
         }
         result
     }
@@ -42,12 +47,6 @@ impl LaneThreads {
         };
         (!is_time_virtual() && !blocking::takes_turns()).then(|| &**pool)
     }
-}
-
-/// The work, and where its result comes.
-fn told<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (Work, oneshot::Receiver<T>) {
-    let (done, result) = oneshot::channel();
-    (Box::new(move || drop(done.send(work()))), result)
 }
 
 /// They are nobody else's: a thread without privileges never gets back the priority that it has given up.

@@ -45,6 +45,16 @@ pub enum Plan {
     },
 }
 
+impl Plan {
+    /// How much it wants.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        match self {
+            Self::Want { missing, .. } => missing.iter().map(|range| range.end - range.start).sum(),
+            Self::Done | Self::Compare { .. } | Self::Delta { .. } => 0,
+        }
+    }
+}
+
 impl Inner {
     pub(super) fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
         let target = self.admit(index, entry)?;

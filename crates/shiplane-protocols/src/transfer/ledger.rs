@@ -1,23 +1,26 @@
 //! The receiver's books: what is wanted, under way and done. Pure, so that its rules can be tested.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use shiplane_wire::{Span, limits};
 
-use super::error::ProtocolFault;
+use super::{error::ProtocolFault, packer::Packer};
 
 /// Chunks by state, and which entries the provider must still keep.
 #[derive(Debug)]
 pub(super) struct Ledger {
     /// Wanted chunks at a time, and how far their indices may spread.
     lanes: usize,
-    queued: VecDeque<Vec<Span>>,
+    packer: Packer,
     wanted: BTreeMap<u64, Wanted>,
     next_index: u64,
     /// Entries received so far.
     entries: u64,
-    /// Entries below the newest of which something is still to come, with the number of their chunks.
-    open: BTreeMap<u64, usize>,
+    /// Entries of which bytes are still to come, and how many.
+    open: BTreeMap<u64, u64>,
     /// Entries that are not planned yet.
     unplanned: BTreeSet<u64>,
     released: u64,
@@ -45,10 +48,10 @@ struct Wanted {
 }
 
 impl Ledger {
-    pub(super) fn new(lanes: usize) -> Self {
+    pub(super) fn new(lanes: usize, chunk_len_bytes: u64) -> Self {
         Self {
             lanes: lanes.max(1),
-            queued: VecDeque::new(),
+            packer: Packer::new(chunk_len_bytes),
             wanted: BTreeMap::new(),
             next_index: 0,
             entries: 0,
@@ -75,26 +78,33 @@ impl Ledger {
         self.entries
     }
 
-    /// It is decided what is wanted of the entry; its chunks have been queued.
+    /// It is decided what is wanted of the entry, and [`want`](Self::want) knows it.
     pub(super) fn planned(&mut self, entry: u64) {
         self.unplanned.remove(&entry);
     }
 
-    pub(super) fn queue(&mut self, spans: Vec<Span>) {
-        for span in &spans {
-            *self.open.entry(span.entry).or_default() += 1;
+    /// Wants these ranges of an entry of `size_bytes`.
+    pub(super) fn want(&mut self, entry: u64, size_bytes: u64, missing: Vec<Range<u64>>) {
+        let len_bytes: u64 = missing.iter().map(|range| range.end - range.start).sum();
+        if len_bytes > 0 {
+            *self.open.entry(entry).or_default() += len_bytes;
         }
-        self.queued.push_back(spans);
+        self.packer.add(entry, size_bytes, missing);
+    }
+
+    /// Nothing will be wanted for a while: small files need not wait for others to share a chunk with.
+    pub(super) fn flush(&mut self) {
+        self.packer.flush();
     }
 
     /// How long the next chunk to ask for is, while lanes are free.
-    pub(super) fn next_len_bytes(&self) -> Option<u64> {
+    pub(super) fn next_len_bytes(&mut self) -> Option<u64> {
         let lowest = self.wanted.keys().next().copied().unwrap_or(self.next_index);
         let spread = self.next_index - lowest;
         if self.wanted.len() >= self.lanes || spread >= 2 * self.lanes as u64 {
             return None;
         }
-        Some(self.queued.front()?.iter().map(|span| span.len_bytes).sum())
+        Some(self.packer.peek()?.iter().map(|span| span.len_bytes).sum())
     }
 
     /// Chunks that have been asked for and are not here yet.
@@ -105,7 +115,7 @@ impl Ledger {
     /// The next chunk to ask for, while lanes are free.
     pub(super) fn next_want(&mut self) -> Option<(u64, Vec<Span>)> {
         self.next_len_bytes()?;
-        let spans = self.queued.pop_front()?;
+        let spans = self.packer.next()?;
         let index = self.next_index;
         self.next_index += 1;
         self.wanted.insert(index, Wanted { spans: spans.clone(), attempts: 0, receiving: false });
@@ -153,15 +163,15 @@ impl Ledger {
     pub(super) fn chunk_void(&mut self, index: u64) -> Result<(), ProtocolFault> {
         let wanted = self.wanted.remove(&index).ok_or(ProtocolFault::UnwantedChunk { index })?;
         let (dead, alive): (Vec<_>, Vec<_>) =
-            wanted.spans.iter().partition(|span| self.failed.contains(&span.entry));
+            wanted.spans.into_iter().partition(|span| self.failed.contains(&span.entry));
         if dead.is_empty() {
             // Without a failed entry the same chunk would be void for ever.
             return Err(ProtocolFault::VoidWithoutFailure { index });
         }
+        self.close(&dead);
         if !alive.is_empty() {
-            self.queue(alive);
+            self.packer.put_back(alive);
         }
-        self.close(&wanted.spans);
         Ok(())
     }
 
@@ -180,10 +190,10 @@ impl Ledger {
 
     /// Whether every entry is planned and every chunk stored.
     pub(super) fn is_settled(&self) -> bool {
-        self.queued.is_empty() && self.wanted.is_empty() && self.unplanned.is_empty()
+        self.packer.is_empty() && self.wanted.is_empty() && self.unplanned.is_empty()
     }
 
-    /// Whether nothing more will be queued for the entries that have come.
+    /// Whether nothing more will be wanted of the entries that have come.
     pub(super) fn all_planned(&self) -> bool {
         self.unplanned.is_empty()
     }
@@ -200,9 +210,9 @@ impl Ledger {
 
     fn close(&mut self, spans: &[Span]) {
         for span in spans {
-            if let Some(chunks) = self.open.get_mut(&span.entry) {
-                *chunks -= 1;
-                if *chunks == 0 {
+            if let Some(open_bytes) = self.open.get_mut(&span.entry) {
+                *open_bytes = open_bytes.saturating_sub(span.len_bytes);
+                if *open_bytes == 0 {
                     self.open.remove(&span.entry);
                 }
             }
@@ -226,7 +236,7 @@ mod tests {
     }
 
     fn with_entries(lanes: usize, entries: u64) -> Ledger {
-        let mut ledger = Ledger::new(lanes);
+        let mut ledger = Ledger::new(lanes, 1);
         for _ in 0..entries {
             let entry = ledger.entry_came().unwrap();
             ledger.planned(entry);
@@ -234,10 +244,15 @@ mod tests {
         ledger
     }
 
+    /// A chunk of its own for each.
+    fn want(ledger: &mut Ledger, entries: Range<u64>) {
+        entries.for_each(|entry| ledger.want(entry, 1, std::iter::once(0..1).collect()));
+    }
+
     #[test]
     fn no_more_chunks_are_wanted_than_there_are_lanes() {
         let mut ledger = with_entries(2, 3);
-        (0..3).for_each(|entry| ledger.queue(vec![span(entry)]));
+        want(&mut ledger, 0..3);
         assert_eq!(ledger.next_want(), Some((0, vec![span(0)])));
         assert_eq!(ledger.next_want(), Some((1, vec![span(1)])));
         assert_eq!(ledger.next_want(), None);
@@ -248,7 +263,7 @@ mod tests {
     #[test]
     fn a_stuck_chunk_holds_back_what_would_run_far_ahead() {
         let mut ledger = with_entries(2, 10);
-        (0..10).for_each(|entry| ledger.queue(vec![span(entry)]));
+        want(&mut ledger, 0..10);
         ledger.next_want().unwrap();
         let mut ahead = 0;
         while let Some((index, _)) = ledger.next_want() {
@@ -261,7 +276,7 @@ mod tests {
     #[test]
     fn a_chunk_is_received_once_at_a_time_and_only_if_wanted() {
         let mut ledger = with_entries(1, 1);
-        ledger.queue(vec![span(0)]);
+        want(&mut ledger, 0..1);
         ledger.next_want().unwrap();
         assert_eq!(ledger.chunk_opens(7), Err(ProtocolFault::UnwantedChunk { index: 7 }));
         assert_eq!(ledger.chunk_opens(0), Ok(Opens::Next(vec![span(0)])));
@@ -275,7 +290,9 @@ mod tests {
     #[test]
     fn the_rest_of_a_void_pack_is_wanted_again() {
         let mut ledger = with_entries(4, 3);
-        ledger.queue(vec![span(0), span(1), span(2)]);
+        ledger.packer = Packer::new(10);
+        want(&mut ledger, 0..3);
+        ledger.flush();
         ledger.next_want().unwrap();
         ledger.entry_failed(1).unwrap();
         ledger.chunk_void(0).unwrap();
@@ -288,7 +305,7 @@ mod tests {
     #[test]
     fn a_void_chunk_without_a_failed_entry_is_the_peers_fault() {
         let mut ledger = with_entries(4, 1);
-        ledger.queue(vec![span(0)]);
+        want(&mut ledger, 0..1);
         ledger.next_want().unwrap();
         assert_eq!(ledger.chunk_void(0), Err(ProtocolFault::VoidWithoutFailure { index: 0 }));
     }
@@ -296,7 +313,7 @@ mod tests {
     #[test]
     fn entries_are_released_once_nothing_below_is_needed() {
         let mut ledger = with_entries(4, 5000);
-        ledger.queue(vec![span(3000)]);
+        want(&mut ledger, 3000..3001);
         assert_eq!(ledger.release(), Some(3000));
         assert_eq!(ledger.release(), None, "told already");
         ledger.next_want().unwrap();
@@ -307,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_provider_that_ignores_the_window_is_stopped() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(1, 1);
         let sent = (0..200_000).take_while(|_| ledger.entry_came().is_ok()).count();
         assert_eq!(sent as u64, limits::MAX_UNRELEASED_ENTRIES + RELEASE_SLACK);
     }

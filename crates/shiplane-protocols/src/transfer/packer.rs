@@ -1,47 +1,116 @@
-//! Cuts what is wanted into chunks (SPEC 4.7).
+//! Cuts what is wanted into chunks (SPEC 4.7), one at a time.
 
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 use shiplane_transport::SideBySide;
 use shiplane_wire::{Span, limits};
 
 /// Collects wanted ranges and yields chunks: slices of one large file, or packs of whole small ones.
+///
+/// A large file is kept as its ranges and cut when its next chunk is asked for, so that the sizes that a peer
+/// claims cost nothing.
 #[derive(Debug)]
 pub(super) struct Packer {
     chunk_len_bytes: u64,
     pack: Vec<Span>,
     pack_len_bytes: u64,
+    queue: VecDeque<Queued>,
+    /// The next chunk, once somebody has looked at it.
+    next: Option<Vec<Span>>,
+}
+
+/// What the next chunks are cut from.
+#[derive(Debug)]
+enum Queued {
+    Pack(Vec<Span>),
+    Large(LargeFile),
+}
+
+/// A file with chunks of its own.
+#[derive(Debug)]
+struct LargeFile {
+    entry: u64,
+    chunk_len_bytes: u64,
+    /// Not yet in any chunk.
+    missing: VecDeque<Range<u64>>,
 }
 
 impl Packer {
     pub(super) fn new(chunk_len_bytes: u64) -> Self {
         let chunk_len_bytes = chunk_len_bytes.clamp(1, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
-        Self { chunk_len_bytes, pack: Vec::new(), pack_len_bytes: 0 }
+        Self { chunk_len_bytes, pack: Vec::new(), pack_len_bytes: 0, queue: VecDeque::new(), next: None }
     }
 
-    /// Wants these ranges of an entry of `size_bytes`; `emit` gets every chunk that is full by that.
-    pub(super) fn add(
-        &mut self,
-        entry: u64,
-        size_bytes: u64,
-        missing: &[Range<u64>],
-        mut emit: impl FnMut(Vec<Span>),
-    ) {
+    /// Wants these ranges of an entry of `size_bytes`.
+    pub(super) fn add(&mut self, entry: u64, size_bytes: u64, mut missing: Vec<Range<u64>>) {
+        missing.retain(|range| !range.is_empty());
         if size_bytes >= self.chunk_len_bytes || missing.len() > limits::MAX_SPANS_PER_CHUNK {
-            return add_large(entry, self.chunk_len_for(size_bytes), missing, emit);
+            let chunk_len_bytes = self.chunk_len_for(size_bytes);
+            let file = LargeFile { entry, chunk_len_bytes, missing: missing.into() };
+            self.queue.push_back(Queued::Large(file));
+            return;
         }
-        let missing = missing.iter().filter(|range| !range.is_empty());
-        let spans: Vec<_> = missing
-            .map(|range| Span { entry, offset_bytes: range.start, len_bytes: range.end - range.start })
-            .collect();
-        let len_bytes: u64 = spans.iter().map(|span| span.len_bytes).sum();
+        let len_bytes: u64 = missing.iter().map(|range| range.end - range.start).sum();
         let fits = self.pack_len_bytes + len_bytes <= self.chunk_len_bytes
-            && self.pack.len() + spans.len() <= limits::MAX_SPANS_PER_CHUNK;
+            && self.pack.len() + missing.len() <= limits::MAX_SPANS_PER_CHUNK;
         if !fits {
-            self.flush(&mut emit);
+            self.flush();
         }
         self.pack_len_bytes += len_bytes;
-        self.pack.extend(spans);
+        let span = |range: Range<u64>| Span {
+            entry,
+            offset_bytes: range.start,
+            len_bytes: range.end - range.start,
+        };
+        self.pack.extend(missing.into_iter().map(span));
+    }
+
+    /// Wants these spans, which were a chunk or a part of one, again.
+    pub(super) fn put_back(&mut self, spans: Vec<Span>) {
+        self.queue.push_back(Queued::Pack(spans));
+    }
+
+    /// Yields the pack that is not full yet, if any, as it is.
+    pub(super) fn flush(&mut self) {
+        if !self.pack.is_empty() {
+            self.pack_len_bytes = 0;
+            self.queue.push_back(Queued::Pack(std::mem::take(&mut self.pack)));
+        }
+    }
+
+    /// The next chunk; [`next`](Self::next) takes it.
+    pub(super) fn peek(&mut self) -> Option<&[Span]> {
+        if self.next.is_none() {
+            self.next = self.cut();
+        }
+        self.next.as_deref()
+    }
+
+    /// The next chunk that is full, or that was put back or flushed.
+    pub(super) fn next(&mut self) -> Option<Vec<Span>> {
+        self.next.take().or_else(|| self.cut())
+    }
+
+    /// Whether nothing is wanted that was not yielded.
+    pub(super) fn is_empty(&self) -> bool {
+        self.next.is_none() && self.queue.is_empty() && self.pack.is_empty()
+    }
+
+    fn cut(&mut self) -> Option<Vec<Span>> {
+        loop {
+            match self.queue.pop_front()? {
+                Queued::Pack(spans) => return Some(spans),
+                Queued::Large(mut file) => {
+                    let chunk = file.cut();
+                    if !file.missing.is_empty() {
+                        self.queue.push_front(Queued::Large(file));
+                    }
+                    if !chunk.is_empty() {
+                        return Some(chunk);
+                    }
+                }
+            }
+        }
     }
 
     /// What a large file is cut into: the chunk size, or more where that would be too many chunks.
@@ -52,34 +121,25 @@ impl Packer {
         }
         least_bytes.next_power_of_two().clamp(LEAST_GROWN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES)
     }
-
-    /// Emits the pack that is not full yet, if any.
-    pub(super) fn flush(&mut self, mut emit: impl FnMut(Vec<Span>)) {
-        if !self.pack.is_empty() {
-            self.pack_len_bytes = 0;
-            emit(std::mem::take(&mut self.pack));
-        }
-    }
 }
 
-/// Slices long ranges; short ones, which an edited file has many of, share a chunk among themselves.
-fn add_large(entry: u64, chunk_len_bytes: u64, missing: &[Range<u64>], mut emit: impl FnMut(Vec<Span>)) {
-    let (mut chunk, mut room_bytes) = (Vec::new(), chunk_len_bytes);
-    for range in missing {
-        let mut offset_bytes = range.start;
-        while offset_bytes < range.end {
-            let len_bytes = chunk_len_bytes.min(range.end - offset_bytes);
+impl LargeFile {
+    /// The next chunk. Long ranges are sliced; short ones, which an edited file has many of, share a chunk.
+    fn cut(&mut self) -> Vec<Span> {
+        let (mut chunk, mut room_bytes) = (Vec::new(), self.chunk_len_bytes);
+        while let Some(range) = self.missing.front_mut() {
+            let len_bytes = self.chunk_len_bytes.min(range.end - range.start);
             if len_bytes > room_bytes || chunk.len() == limits::MAX_SPANS_PER_CHUNK {
-                emit(std::mem::take(&mut chunk));
-                room_bytes = chunk_len_bytes;
+                break;
             }
-            chunk.push(Span { entry, offset_bytes, len_bytes });
+            chunk.push(Span { entry: self.entry, offset_bytes: range.start, len_bytes });
             room_bytes -= len_bytes;
-            offset_bytes += len_bytes;
+            range.start += len_bytes;
+            if range.is_empty() {
+                self.missing.pop_front();
+            }
         }
-    }
-    if !chunk.is_empty() {
-        emit(chunk);
+        chunk
     }
 }
 
@@ -98,13 +158,10 @@ mod tests {
 
     /// How many chunks a whole file of that size has, and how long the first is.
     fn whole(chunk_len_bytes: u64, size_bytes: u64) -> (u64, u64) {
-        let (mut count, mut first_bytes) = (0, 0);
         let mut packer = Packer::new(chunk_len_bytes);
-        packer.add(0, size_bytes, std::slice::from_ref(&(0..size_bytes)), |chunk| {
-            count += 1;
-            first_bytes = first_bytes.max(chunk.iter().map(|span| span.len_bytes).sum());
-        });
-        (count, first_bytes)
+        packer.add(0, size_bytes, all_of(size_bytes));
+        let first_bytes = packer.peek().unwrap().iter().map(|span| span.len_bytes).sum();
+        (std::iter::from_fn(|| packer.next()).count() as u64, first_bytes)
     }
 
     #[test]
@@ -120,13 +177,34 @@ mod tests {
         assert_eq!(whole(512 * KIB, 1025 * GIB).1, 16 << 20);
     }
 
+    #[test]
+    fn a_claimed_size_is_cut_one_chunk_at_a_time() {
+        let size_bytes = limits::MAX_FRAME_LEN_BYTES;
+        let mut packer = Packer::new(512 << 10);
+        (0..4).for_each(|entry| packer.add(entry, size_bytes, all_of(size_bytes)));
+        assert_eq!(packer.peek(), Some(&[span(0, 0, 16 << 20)][..]));
+        assert_eq!(packer.next(), Some(vec![span(0, 0, 16 << 20)]));
+        assert_eq!(packer.next(), Some(vec![span(0, 16 << 20, 16 << 20)]));
+        assert!(!packer.is_empty());
+    }
+
+    #[test]
+    fn spans_that_are_put_back_come_again_as_they_were() {
+        let mut packer = Packer::new(10);
+        packer.add(0, 25, all_of(25));
+        packer.put_back(vec![span(7, 1, 2), span(8, 0, 3)]);
+        let chunks: Vec<_> = std::iter::from_fn(|| packer.next()).skip(3).collect();
+        assert_eq!(chunks, [vec![span(7, 1, 2), span(8, 0, 3)]]);
+    }
+
     fn pack(chunk_len_bytes: u64, files: &[(u64, Vec<Range<u64>>)]) -> Vec<Vec<Span>> {
         let mut packer = Packer::new(chunk_len_bytes);
-        let mut chunks = Vec::new();
         for (entry, (size_bytes, missing)) in files.iter().enumerate() {
-            packer.add(entry as u64, *size_bytes, missing, |chunk| chunks.push(chunk));
+            packer.add(entry as u64, *size_bytes, missing.clone());
         }
-        packer.flush(|chunk| chunks.push(chunk));
+        packer.flush();
+        let chunks = std::iter::from_fn(|| packer.next()).collect();
+        assert!(packer.is_empty());
         chunks
     }
 

@@ -24,7 +24,6 @@ use super::{
     error::{FailedEntry, ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     ledger::{Ledger, Opens},
-    packer::Packer,
     provider::{MAX_CHUNK_ATTEMPTS, MAX_DIGESTS_UNDER_WAY},
     records::{RecordSender, RecordStream},
     room::{Place, Share},
@@ -79,10 +78,9 @@ pub(crate) async fn receive<T: Target>(
         records: RecordSender::new(records.send, timeout),
         planner: Planner::start(target.clone()),
         publisher: Publisher::start(target.clone()),
-        ledger: Ledger::new(options.lanes),
+        ledger: Ledger::new(options.lanes, options.chunk_len_bytes),
         share: Share::of(options.room.clone()),
         places: HashMap::new(),
-        packer: Packer::new(options.chunk_len_bytes),
         ahead: Some(Vec::new()),
         chunks: JoinSet::new(),
         repeated: HashMap::new(),
@@ -144,9 +142,8 @@ struct Receiver<T: Target> {
     share: Share,
     /// Where the chunks that were asked for are to be held.
     places: HashMap<u64, Place>,
-    packer: Packer,
     /// Plans that wait until enough is known to check space and collisions before the first byte.
-    ahead: Option<Vec<(u64, Entry, Plan)>>,
+    ahead: Option<Vec<Planned>>,
     /// Whether the provider was told that chunks may be compressed.
     may_compress: bool,
     lane: LaneOptions,
@@ -202,10 +199,7 @@ impl<T: Target> Receiver<T> {
                     }
                 }
                 planned = self.planner.next() => {
-                    for planned in planned? {
-                        self.on_planned(planned)?;
-                    }
-                    self.after_planning()?;
+                    self.on_planned(planned?)?;
                 }
                 () = self.stop.cancelled() => return Err(TransferError::TakenOver),
                 published = self.publisher.next(), if !self.publisher.is_idle() => {
@@ -274,7 +268,7 @@ impl<T: Target> Receiver<T> {
                 }
                 self.ended = true;
                 (self.events)(TransferEvent::ScanComplete { entries, total_bytes });
-                self.after_planning()?;
+                self.end_look_ahead()?;
             }
             ProviderRecord::Digest { entry: index, digest } => {
                 let entry =
@@ -336,35 +330,42 @@ impl<T: Target> Receiver<T> {
         Ok(())
     }
 
-    fn on_planned(&mut self, planned: Planned) -> Result<(), TransferError> {
-        let Planned { index, entry, plan } = planned;
+    fn on_planned(&mut self, planned: Vec<Planned>) -> Result<(), TransferError> {
         match &mut self.ahead {
             Some(ahead) => {
-                ahead.push((index, entry, plan));
-                Ok(())
+                ahead.extend(planned);
+                self.end_look_ahead()
             }
-            None => self.apply(index, entry, plan),
+            None => self.apply(planned),
         }
     }
 
-    /// What stands in the way has ended the transfer by now; check the space, then want.
-    fn after_planning(&mut self) -> Result<(), TransferError> {
-        if let Some(ahead) = &self.ahead {
-            let all_planned = self.ended && ahead.len() as u64 == self.ledger.entries();
-            if !all_planned && ahead.len() < LOOK_AHEAD_ENTRIES {
-                return Ok(());
-            }
+    /// Once enough is planned: what stands in the way has ended the transfer by now.
+    fn end_look_ahead(&mut self) -> Result<(), TransferError> {
+        let Some(ahead) = &self.ahead else { return Ok(()) };
+        let all_planned = self.ended && ahead.len() as u64 == self.ledger.entries();
+        if !all_planned && ahead.len() < LOOK_AHEAD_ENTRIES {
+            return Ok(());
         }
-        for (index, entry, plan) in self.ahead.take().unwrap_or_default() {
-            self.apply(index, entry, plan)?;
+        let ahead = self.ahead.take().unwrap_or_default();
+        self.apply(ahead)
+    }
+
+    /// Checks the space for what is missing, and only then wants it.
+    fn apply(&mut self, planned: Vec<Planned>) -> Result<(), TransferError> {
+        let missing_bytes: u64 = planned.iter().map(|planned| planned.plan.missing_bytes()).sum();
+        self.totals.missing_bytes += missing_bytes;
+        self.target.reserve(self.totals.missing_bytes.saturating_sub(self.totals.received_bytes))?;
+        for planned in planned {
+            self.apply_one(planned)?;
         }
-        let Totals { missing_bytes, received_bytes, identical_bytes, resumed_bytes, .. } = self.totals;
-        self.target.reserve(missing_bytes.saturating_sub(received_bytes))?;
+        let Totals { identical_bytes, resumed_bytes, .. } = self.totals;
         (self.events)(TransferEvent::Present { identical_bytes, resumed_bytes });
         Ok(())
     }
 
-    fn apply(&mut self, index: u64, entry: Entry, plan: Plan) -> Result<(), TransferError> {
+    fn apply_one(&mut self, planned: Planned) -> Result<(), TransferError> {
+        let Planned { index, entry, plan } = planned;
         match plan {
             Plan::Compare { .. } => {
                 self.to_compare.push((index, entry));
@@ -381,10 +382,8 @@ impl<T: Target> Receiver<T> {
             }
             Plan::Want { missing, resumed_bytes } => {
                 self.totals.resumed_bytes += resumed_bytes;
-                self.totals.missing_bytes += missing.iter().map(|range| range.end - range.start).sum::<u64>();
                 self.paths.insert(index, entry.path.to_string());
-                let ledger = &mut self.ledger;
-                self.packer.add(index, entry.size_bytes, &missing, |chunk| ledger.queue(chunk));
+                self.ledger.want(index, entry.size_bytes, missing);
             }
         }
         self.ledger.planned(index);
@@ -490,8 +489,7 @@ impl<T: Target> Receiver<T> {
         }
         let planned_all = self.ended && self.ahead.is_none() && self.ledger.all_planned();
         if planned_all {
-            let ledger = &mut self.ledger;
-            self.packer.flush(|chunk| ledger.queue(chunk));
+            self.ledger.flush();
         }
         while let Some(len_bytes) = self.ledger.next_len_bytes()
             && let Some(place) = self.share.take(len_bytes, self.ledger.under_way())

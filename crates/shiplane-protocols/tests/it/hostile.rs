@@ -2,6 +2,8 @@
 
 mod crowd;
 mod held;
+#[cfg(target_os = "linux")]
+mod memory;
 mod provider;
 mod receiver;
 

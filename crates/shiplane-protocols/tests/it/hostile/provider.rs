@@ -24,7 +24,7 @@ use super::{
 };
 
 /// What the liar has in hand once the victim has opened its records stream.
-struct Stage {
+pub(super) struct Stage {
     connection: Arc<PeerConnection>,
     transfer: TransferId,
     send: shiplane_transport::SendHalf,
@@ -33,19 +33,19 @@ struct Stage {
 }
 
 impl Stage {
-    async fn say(&mut self, records: &[ProviderRecord]) {
+    pub(super) async fn say(&mut self, records: &[ProviderRecord]) {
         for record in records {
             self.say_raw(encode(record)).await;
         }
     }
 
-    async fn say_raw(&mut self, bytes: Bytes) {
+    pub(super) async fn say_raw(&mut self, bytes: Bytes) {
         // The victim may have hung up already: that is what most of these are about.
         let _ = self.send.write(bytes).await;
     }
 
     /// The next want; `None` once the victim has hung up.
-    async fn want(&mut self) -> Option<(u64, u64)> {
+    pub(super) async fn want(&mut self) -> Option<(u64, u64)> {
         loop {
             while let Some(record) = self.reader.poll().unwrap() {
                 if let ReceiverRecord::WantChunk { index, spans } = record {
@@ -64,14 +64,14 @@ impl Stage {
     }
 
     /// Stays until the victim hangs up.
-    async fn linger(&mut self) {
+    pub(super) async fn linger(&mut self) {
         while self.want().await.is_some() {}
     }
 }
 
-type Script = Box<dyn Fn(Stage) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(super) type Script = Box<dyn Fn(Stage) -> BoxFuture<'static, ()> + Send + Sync>;
 
-fn script<F>(run: impl Fn(Stage) -> F + Send + Sync + 'static) -> Script
+pub(super) fn script<F>(run: impl Fn(Stage) -> F + Send + Sync + 'static) -> Script
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -95,13 +95,13 @@ async fn fetch_within(
 }
 
 /// A victim's connection to a liar.
-struct Liar {
-    rpc: RpcClient,
+pub(super) struct Liar {
+    pub(super) rpc: RpcClient,
     _both: [Arc<QuicTransport>; 2],
 }
 
 impl Liar {
-    async fn meet(patience: Duration, shape: FetchOpened, script: Script) -> Self {
+    pub(super) async fn meet(patience: Duration, shape: FetchOpened, script: Script) -> Self {
         let (server, client) = (transport(patience), transport(patience));
         let script = Arc::new(script);
         let router = Router::new()
@@ -132,7 +132,7 @@ impl Liar {
     }
 }
 
-async fn fetch(rpc: &RpcClient, dest: &Path) -> Result<FetchReport, FetchError> {
+pub(super) async fn fetch(rpc: &RpcClient, dest: &Path) -> Result<FetchReport, FetchError> {
     let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024, ..TransferOptions::default() };
     fetch_with(rpc, dest, &options).await
 }
@@ -160,11 +160,11 @@ fn published(dir: &TempDir) -> Vec<String> {
     names
 }
 
-fn end(entries: u64, total_bytes: u64) -> ProviderRecord {
+pub(super) fn end(entries: u64, total_bytes: u64) -> ProviderRecord {
     ProviderRecord::End { entries, total_bytes }
 }
 
-fn transfer_error(result: Result<FetchReport, FetchError>) -> TransferError {
+pub(super) fn transfer_error(result: Result<FetchReport, FetchError>) -> TransferError {
     match result.expect_err("a liar must not get away with it") {
         FetchError::Transfer(error) => error,
         other => panic!("not the transfer's own error: {other}"),

@@ -1,16 +1,14 @@
-//! `cargo xtask bench`: whole programs on loopback, shiplane beside every peer that is there.
+//! `cargo xtask bench`: whole programs on loopback, shiplane beside every peer that is installed.
 //!
-//! A *scenario* is what is carried: one large file, a tree of small ones, a tree that is there already, a
-//! file that was edited. A *course* lays it out, a *contender* carries it, a *wire* counts the bytes that
-//! loopback saw. Runs are interleaved, medians count, and what is judged are ratios within one run, since
-//! absolute numbers drift from machine to machine. `ladder` takes the distance between bare QUIC and the
-//! whole program apart, `cores` says what another core brings, `profile` where the processor's time goes,
-//! `parts` what each part alone takes; `rpc` compares calls. Nothing here is an assertion: a slow machine
-//! makes no red build.
+//! A *scenario* is what is carried: one large file, a tree of small ones, the same tree again, a file that was
+//! edited. A *workload* is its data, a *contender* carries it, a *wire* counts the bytes on loopback. Runs are
+//! interleaved and judged by ratios within one run, since absolute numbers drift from machine to machine. `second`
+//! serves one file to two receivers. `ladder` explains the distance between bare QUIC and the whole program, `cores`
+//! what another core brings, `profile` where the processor's time goes, `parts` what each part takes; `rpc` compares
+//! calls. Nothing here is an assertion: a slow machine makes no red build.
 
 mod contenders;
 mod cores;
-mod course;
 mod ladder;
 mod machine;
 mod parts;
@@ -19,19 +17,27 @@ mod profile;
 mod report;
 mod rpc;
 mod sample;
+#[cfg(target_os = "linux")]
+mod second;
 mod table;
 mod targets;
 mod wire;
+mod workload;
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::Result;
 
 use self::contenders::{Field, Tools};
-use self::course::{Course, Scenario};
 use self::report::Report;
 use self::wire::Wire;
+use self::workload::{Scenario, Workload};
+use crate::busy::Busy;
 use crate::scratch::Scratch;
+use crate::shiplane::Shiplane;
+use crate::{cargo, interrupt};
 
 /// What the user typed.
 #[derive(Debug, clap::Args)]
@@ -54,6 +60,9 @@ enum What {
     Unchanged(Options),
     /// A large file of which an older version is there
     Edited(Options),
+    /// Two receivers of one large file from one server, one after the other (Linux)
+    #[cfg(target_os = "linux")]
+    Second(Options),
     /// What lies between bare QUIC and the whole program
     Ladder(Options),
     /// One large file with both programs on one core, on two, and so on up to all (Linux)
@@ -78,21 +87,91 @@ struct Options {
     /// Measured runs of each program, after one that is not counted
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// A program to measure instead of the one that is built here; repeat to compare several. The first one is
+    /// held to the targets
+    #[arg(long)]
+    shiplane: Vec<PathBuf>,
+    /// Keep all cores busy with other programs of the same priority
+    #[arg(long)]
+    busy: bool,
     /// Where everything lies; /dev/shm if it has room, else the temporary directory
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// A directory on a disk, for further rows; the workspace's target directory if it is on another kind of file
+    /// system than --dir
+    #[arg(long)]
+    disk: Option<PathBuf>,
     /// A directory of programs to look in before PATH: sendme, qcp
     #[arg(long, env = "SHIPLANE_BENCH_PEERS")]
     peer_dir: Option<PathBuf>,
     /// Only contenders whose name contains one of these; shiplane always runs
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// The largest packet that raw quinn may try, in bytes
-    #[arg(long)]
-    raw_mtu: Option<u16>,
-    /// Write the tables as Markdown and the plot as SVG into this directory too
+    /// Write the tables as Markdown and the plot as SVG too, into this directory's part for this kind of machine
     #[arg(long)]
     docs: Option<PathBuf>,
+}
+
+impl Options {
+    /// The programs that were named, or else the one that is built here.
+    fn shiplanes(&self) -> Result<Vec<Shiplane>> {
+        match self.shiplane.as_slice() {
+            [] => Ok(vec![Shiplane::built(None)?]),
+            named => named.iter().map(|binary| Shiplane::built(Some(binary))).collect(),
+        }
+    }
+
+    fn includes(&self, contender: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| contender.contains(only.as_str()))
+    }
+
+    /// Runs a round that is not counted, then those that are.
+    fn rounds(&self, mut run: impl FnMut(Round) -> Result<()>) -> Result<()> {
+        let mut busy = None;
+        for number in 0..=self.runs {
+            interrupt::check()?;
+            if number == 1 && self.busy {
+                busy = Some(Busy::start()?);
+            }
+            run(Round { number, of: self.runs })?;
+        }
+        drop(busy);
+        Ok(())
+    }
+
+    /// How the runs were made, for the head of a table.
+    fn described(&self) -> String {
+        let runs = format!("{} interleaved runs, medians", self.runs);
+        match self.busy {
+            true => {
+                format!("{runs}, beside one other program of the same priority on each core that never rests")
+            }
+            false => runs,
+        }
+    }
+}
+
+/// One of several runs of everything.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    number: u32,
+    of: u32,
+}
+
+impl Round {
+    /// Then it is not counted.
+    fn is_warm_up(self) -> bool {
+        self.number == 0
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_warm_up() {
+            true => f.write_str("warming up"),
+            false => write!(f, "run {} of {}", self.number, self.of),
+        }
+    }
 }
 
 /// Measures and prints the tables.
@@ -103,6 +182,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(What::Small(options)) => compare(Scenario::Small, options),
         Some(What::Unchanged(options)) => compare(Scenario::Unchanged, options),
         Some(What::Edited(options)) => compare(Scenario::Edited, options),
+        #[cfg(target_os = "linux")]
+        Some(What::Second(options)) => second::run(options),
         Some(What::Ladder(options)) => ladder::run(options),
         Some(What::Cores(options)) => cores::run(options),
         Some(What::Profile(options)) => profile::run(options),
@@ -114,23 +195,50 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// One scenario, with all contenders that can take part.
 fn compare(scenario: Scenario, options: &Options) -> Result<()> {
     // Built before the wire may leave the machine's network behind.
-    let tools = Tools::build(options)?;
-    let (scratch, wire) = (scratch(scenario, options)?, Wire::open());
-    let course = Course::lay(scenario, options, &scratch, wire)?;
-    let mut field = Field::gather(&tools, &course, options)?;
-    field.warm_up(&course)?;
-    let measured = field.measure(options.runs, &course)?;
-    let report = Report { scenario, course: &course, runs: options.runs, measured, missing: field.missing };
+    let tools = Tools::gather(options)?;
+    let mut scratches = vec![scratch(scenario, options)?];
+    if scenario.has_disk_rows() {
+        scratches.extend(disk_scratch(scenario, options, scratches[0].path())?);
+    }
+    let wire = Rc::new(Wire::open());
+    let lay = |scratch| Workload::lay(scenario, options, scratch, Rc::clone(&wire));
+    let mut workloads: Vec<Workload> = scratches.iter().map(lay).collect::<Result<_>>()?;
+    for disk in workloads.iter_mut().skip(1) {
+        disk.suffix = format!(" on {}", disk.file_system);
+    }
+    let mut field = Field::gather(&tools, &workloads, options)?;
+    let measured = field.measure(options)?;
+    let report = Report { options, workloads: &workloads, measured, missing: field.missing };
     print!("\n{}", report.text());
     match &options.docs {
-        Some(directory) => report.write(directory),
+        Some(docs) => report.write(docs),
         None => Ok(()),
     }
 }
 
+/// One workload, where no disk is measured.
+fn lay_one(scenario: Scenario, options: &Options, scratch: &Scratch) -> Result<Workload> {
+    Workload::lay(scenario, options, scratch, Rc::new(Wire::open()))
+}
+
 fn scratch(scenario: Scenario, options: &Options) -> Result<Scratch> {
     let room_bytes = scenario.room_bytes(options);
-    let scratch = Scratch::new("shiplane-bench-", Some(&course::place(options.dir.as_deref(), room_bytes)))?;
+    scratch_in(&workload::place(options.dir.as_deref(), room_bytes), room_bytes)
+}
+
+/// None if the only disk that we know of is what everything else uses too.
+fn disk_scratch(scenario: Scenario, options: &Options, other: &Path) -> Result<Option<Scratch>> {
+    let room_bytes = scenario.room_bytes(options);
+    if let Some(disk) = &options.disk {
+        return scratch_in(disk, room_bytes).map(Some);
+    }
+    let target = cargo::target_directory()?;
+    let is_same = machine::file_system(&target) == machine::file_system(other);
+    if is_same { Ok(None) } else { scratch_in(&target, room_bytes).map(Some) }
+}
+
+fn scratch_in(directory: &Path, room_bytes: u64) -> Result<Scratch> {
+    let scratch = Scratch::new("shiplane-bench-", Some(directory))?;
     scratch.expect_room(room_bytes)?;
     Ok(scratch)
 }

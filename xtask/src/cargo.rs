@@ -37,13 +37,10 @@ pub(crate) fn metadata() -> Result<Value> {
     serde_json::from_str(&text).context("cargo metadata printed no JSON")
 }
 
-/// Whether a package of the workspace has such a binary.
-pub(crate) fn has_binary(package: &str, binary: &str) -> Result<bool> {
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = metadata()?;
-    let packages = metadata["packages"].as_array().into_iter().flatten();
-    let targets = packages.filter(|found| found["name"] == package).map(|found| &found["targets"]);
-    let mut targets = targets.filter_map(Value::as_array).flatten();
-    Ok(targets.any(|target| target["name"] == binary && target["kind"][0] == "bin"))
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo names no target directory")
 }
 
 /// What a command prints; an error unless it succeeds.

@@ -9,6 +9,7 @@
 //! command-line contract only).
 
 mod bench;
+mod busy;
 mod cargo;
 mod ci;
 mod compare;
@@ -60,7 +61,7 @@ enum Chore {
     Fuzz(fuzz::Args),
     /// The whole stack in virtual time, over a network and a disk that fail by a seed
     Sim(sim::Args),
-    /// Files and trees beside scp, rsync, curl, sendme, qcp and raw quinn, or calls beside bare quinn and tarpc
+    /// Files and trees beside scp, rsync, curl, sendme and qcp, or calls beside bare quinn and tarpc
     Bench(Box<bench::Args>),
     /// Kill receivers at every file-changing call and at random, fail their disks, cut their power; then resume
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -37,6 +37,11 @@ impl Shiplane {
         Ok(Self { binary, perf: None })
     }
 
+    /// Where it is.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The one at `binary`, sampled by `perf` whenever it runs.
     pub(crate) fn profiled(binary: PathBuf, perf: PathBuf) -> Self {
         Self { binary, perf: Some(perf) }
@@ -132,12 +137,11 @@ impl Shiplane {
     }
 }
 
-/// `binary` beneath perf, by the clock, which every machine has, and often enough to tell per cents. Should perf be
-/// killed, the program is too.
+/// `binary` beneath perf. Should perf be killed, the program is too.
 fn sampled(perf: &Path, data: &Path, binary: &Path) -> Command {
     let mut command = Command::new(perf);
-    command.args(["record", "--quiet", "--event", "cpu-clock", "--freq", "999", "--call-graph", "fp"]);
-    command.arg("--output").arg(data).args(["--", "setpriv", "--pdeathsig", "KILL"]).arg(binary);
+    command.args(["record", "--quiet"]).args(RECORDED).arg("--output").arg(data);
+    command.args(["--", "setpriv", "--pdeathsig", "KILL"]).arg(binary);
     command
 }
 
@@ -193,6 +197,17 @@ impl Server {
         self.running.expect_end(STOP_LIMIT)
     }
 
+    #[cfg(target_os = "linux")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// What it has used of the processor until now.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        crate::vitals::cpu_time(self.running.pid())
+    }
+
     /// What the kernel says of it.
     #[cfg(target_os = "linux")]
     pub(crate) fn vitals(&self) -> Result<crate::vitals::Vitals> {
@@ -227,6 +242,9 @@ fn log_text(log: &Path) -> String {
         _ => format!("the server's log ends:\n  {}", shown.join("\n  ")),
     }
 }
+
+/// What perf is to record: samples by the clock, which every machine has, often enough to tell per cents.
+pub(crate) const RECORDED: [&str; 6] = ["--event", "cpu-clock", "--freq", "999", "--call-graph", "fp"];
 
 /// Of loopback, whichever is free.
 pub(crate) const ANY_PORT: &str = "127.0.0.1:0";

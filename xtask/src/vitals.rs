@@ -1,6 +1,7 @@
 //! What the kernel says of a running process: memory, descriptors, threads.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -41,6 +42,22 @@ impl Vitals {
     }
 }
 
+/// The processor's time that all threads of a running process have used. The kernel tells it in hundredths of a
+/// second.
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat =
+        fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;
+    cpu_time_in(&stat).with_context(|| format!("/proc/{pid}/stat has no times"))
+}
+
+/// The name, which stands in brackets, may contain anything; user and system time are the 14th and 15th word.
+fn cpu_time_in(stat: &str) -> Option<Duration> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut words = rest.split(' ').skip(11);
+    let ticks = words.next()?.parse::<u64>().ok()? + words.next()?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +70,13 @@ mod tests {
             Vitals { peak_bytes: 48312 << 10, resident_bytes: 48000 << 10, descriptors: 17, threads: 3 };
         assert_eq!(vitals, expected);
         assert!(Vitals::parse("VmHWM: 1 kB\nVmRSS: x kB\nThreads: 1\n", 0).is_err());
+    }
+
+    #[test]
+    fn user_and_system_time_are_added() {
+        let stat = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 30 12 13 14";
+        assert_eq!(cpu_time_in(stat), Some(Duration::from_millis(420)));
+        assert_eq!(cpu_time_in("7 (a) S 1"), None);
     }
 
     #[test]

@@ -20,14 +20,13 @@ use anyhow::{Context as _, Result, bail};
 
 pub(super) use self::lane::Lane;
 pub(super) use self::nginx::NAME as NGINX;
-pub(super) use self::ours::{DURABLE, Ours, SYNC, VERIFIED};
-pub(super) use self::raw::NAME as RAW;
-use self::raw::Raw;
+pub(super) use self::ours::{DURABLE, Ours, SYNC, VERIFIED, name as name_of_ours};
+pub(super) use self::raw::Raw;
 pub(super) use self::rsync::DAEMON;
 pub(super) use self::scp::NAME as SCP;
-use super::Options;
-use super::course::{Course, Scenario};
 use super::sample::{Measured, Sample, Used};
+use super::workload::{Scenario, Workload};
+use super::{Options, Round};
 use crate::process::{self, Exit, Running, Signal};
 use crate::shiplane::Shiplane;
 use crate::{interrupt, units};
@@ -35,7 +34,7 @@ use crate::{interrupt, units};
 /// A program that can carry the item.
 pub(super) trait Contender {
     /// How the tables call it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// What it checks of what arrives.
     fn checks(&self) -> &'static str;
@@ -49,32 +48,20 @@ pub(super) trait Contender {
     }
 
     /// Carries the item once. Preparing and tidying up are not timed.
-    fn run(&mut self, course: &Course) -> Result<Sample>;
+    fn run(&mut self, workload: &Workload) -> Result<Sample>;
 }
 
 /// What the contenders are made of.
 #[derive(Debug)]
 pub(super) struct Tools {
-    shiplane: Shiplane,
-    raw: Result<Raw, String>,
+    shiplanes: Vec<Shiplane>,
     peer_dir: Option<PathBuf>,
 }
 
 impl Tools {
-    /// Builds what is ours.
-    pub(super) fn build(options: &Options) -> Result<Self> {
-        println!("building shiplane and the reference programs in release");
-        let (shiplane, raw) = (Shiplane::build()?, Raw::build(options.raw_mtu)?);
-        Ok(Self { shiplane, raw, peer_dir: options.peer_dir.clone() })
-    }
-
-    pub(super) fn shiplane(&self) -> &Shiplane {
-        &self.shiplane
-    }
-
-    /// Raw quinn, or why there is none.
-    pub(super) fn raw(&self) -> Result<&Raw, &String> {
-        self.raw.as_ref()
+    /// The programs of ours that were named, or else the one that is built here.
+    pub(super) fn gather(options: &Options) -> Result<Self> {
+        Ok(Self { shiplanes: options.shiplanes()?, peer_dir: options.peer_dir.clone() })
     }
 
     /// Where a program is, if it is installed.
@@ -85,95 +72,109 @@ impl Tools {
 }
 
 /// The programs that will run, and why others will not.
-pub(super) struct Field {
-    contenders: Vec<Box<dyn Contender>>,
+pub(super) struct Field<'a> {
+    entrants: Vec<Entrant<'a>>,
     pub(super) missing: Vec<String>,
+}
+
+/// A contender with what it carries.
+struct Entrant<'a> {
+    contender: Box<dyn Contender>,
+    workload: &'a Workload,
+    measured: Measured,
 }
 
 /// A contender, or why it is missing.
 type Found = Result<Box<dyn Contender>, String>;
 
-impl Field {
-    /// These, and nobody is missing.
-    pub(super) fn of(contenders: Vec<Box<dyn Contender>>) -> Self {
-        Self { contenders, missing: Vec::new() }
+impl<'a> Field<'a> {
+    /// These, and none is missing.
+    pub(super) fn of(contenders: Vec<Box<dyn Contender>>, workload: &'a Workload) -> Self {
+        let entrants = contenders.into_iter().map(|contender| Entrant::new(contender, workload)).collect();
+        Self { entrants, missing: Vec::new() }
     }
 
-    pub(super) fn gather(tools: &Tools, course: &Course, options: &Options) -> Result<Self> {
-        let mut field = Self { contenders: ours::all(&tools.shiplane, course.scenario), missing: Vec::new() };
-        for peer in &PEERS {
-            if !options.only.is_empty() && !options.only.iter().any(|only| peer.name.contains(only.as_str()))
-            {
-                continue;
-            }
-            if let Some(reason) = (peer.unfit)(course.scenario) {
-                field.missing.push(format!("left out: {}: {reason}", peer.name));
-                continue;
-            }
-            match (peer.find)(tools, course)? {
-                Ok(contender) => field.contenders.push(contender),
-                Err(reason) => field.missing.push(format!("missing: {}: {reason}", peer.name)),
+    /// Ours and the peers; on a disk ours and those that matter there.
+    pub(super) fn gather(tools: &Tools, workloads: &'a [Workload], options: &Options) -> Result<Self> {
+        let mut field = Self { entrants: Vec::new(), missing: Vec::new() };
+        for workload in workloads {
+            let contenders = ours::all(&tools.shiplanes, workload.scenario);
+            field.entrants.extend(Self::of(contenders, workload).entrants);
+            let runs = |peer: &&Peer| peer.runs_on_disk || workload.suffix.is_empty();
+            for peer in PEERS.iter().filter(runs).filter(|peer| options.includes(peer.name)) {
+                if let Some(reason) = (peer.unfit)(workload.scenario) {
+                    field.missing.push(format!("left out: {}: {reason}", peer.name));
+                    continue;
+                }
+                match (peer.find)(tools, workload)? {
+                    Ok(contender) => field.entrants.push(Entrant::new(contender, workload)),
+                    Err(reason) => field.missing.push(format!("missing: {}: {reason}", peer.name)),
+                }
             }
         }
+        field.missing.dedup();
         Ok(field)
     }
 
-    /// One uncounted round. A program that is not ours and fails here is missing from then on.
-    pub(super) fn warm_up(&mut self, course: &Course) -> Result<()> {
-        for mut contender in std::mem::take(&mut self.contenders) {
-            interrupt::check()?;
-            let name = contender.name();
-            let ran = contender.run(course);
-            let judged = ran.and_then(|sample| course.judge(&slug(name), true).map(|()| sample));
-            match judged {
-                Ok(sample) => println!("  warming up  {name:20} {}", units::seconds(sample.time)),
-                Err(failure) if contender.is_optional() => {
-                    interrupt::check()?;
-                    println!("  warming up  {name:20} failed: {failure:#}");
-                    self.missing.push(format!("missing: {name}: {failure:#}"));
-                    course.clear(&slug(name))?;
-                    continue;
+    /// Rounds in which every program has its turn, so that a slow minute of the machine hits all. A program that is
+    /// not ours and fails in the first one, which is not counted, is missing from then on.
+    pub(super) fn measure(&mut self, options: &Options) -> Result<Vec<Measured>> {
+        options.rounds(|round| {
+            for mut entrant in std::mem::take(&mut self.entrants) {
+                interrupt::check()?;
+                match entrant.run(round) {
+                    Ok(()) => self.entrants.push(entrant),
+                    Err(failure) if round.is_warm_up() && entrant.contender.is_optional() => {
+                        interrupt::check()?;
+                        println!("  {round}  {}", failure);
+                        self.missing.push(format!("missing: {failure:#}"));
+                        entrant.workload.clear(&slug(entrant.contender.name()))?;
+                    }
+                    Err(failure) => return Err(failure),
                 }
-                Err(failure) => return Err(failure.context(format!("{name} failed"))),
             }
-            self.contenders.push(contender);
-        }
-        Ok(())
+            Ok(())
+        })?;
+        Ok(std::mem::take(&mut self.entrants).into_iter().map(|entrant| entrant.measured).collect())
+    }
+}
+
+impl<'a> Entrant<'a> {
+    fn new(contender: Box<dyn Contender>, workload: &'a Workload) -> Self {
+        let measured = Measured::of(&*contender, &workload.suffix);
+        Self { contender, workload, measured }
     }
 
-    /// Rounds in which every program has its turn, so that a slow minute of the machine hits all.
-    pub(super) fn measure(&mut self, runs: u32, course: &Course) -> Result<Vec<Measured>> {
-        let mut measured: Vec<Measured> = self.contenders.iter().map(|one| nothing_yet(&**one)).collect();
-        for round in 1..=runs {
-            for (contender, measured) in self.contenders.iter_mut().zip(&mut measured) {
-                interrupt::check()?;
-                let name = measured.name;
-                let sample = contender.run(course).with_context(|| format!("{name} failed"))?;
-                course.judge(&slug(name), false)?;
-                println!("  run {round} of {runs}  {name:20} {}", units::seconds(sample.time));
-                measured.samples.push(sample);
-            }
-        }
-        Ok(measured)
+    /// Carries the item once, looks at what arrived, and keeps the figures if they count.
+    fn run(&mut self, round: Round) -> Result<()> {
+        let Self { contender, workload, measured } = self;
+        let name = &measured.name;
+        let sample = contender.run(workload).with_context(|| format!("{name} failed"))?;
+        let judged = workload.judge(&slug(contender.name()), round.is_warm_up());
+        judged.with_context(|| format!("{name} failed"))?;
+        println!("  {round}  {name:28} {}", units::seconds(sample.time));
+        measured.samples.extend((!round.is_warm_up()).then_some(sample));
+        Ok(())
     }
 }
 
 /// A program that others have written.
 struct Peer {
     name: &'static str,
+    /// Whether it has a row for the disk.
+    runs_on_disk: bool,
     /// Why it has no place in a scenario.
     unfit: fn(Scenario) -> Option<&'static str>,
-    find: fn(&Tools, &Course) -> Result<Found>,
+    find: fn(&Tools, &Workload) -> Result<Found>,
 }
 
-const PEERS: [Peer; 7] = [
-    Peer { name: scp::NAME, unfit: copies_all_again, find: scp::Scp::find },
-    Peer { name: rsync::OVER_SSH, unfit: fits, find: rsync::over_ssh },
-    Peer { name: DAEMON, unfit: fits, find: rsync::daemon },
-    Peer { name: nginx::NAME, unfit: one_file_only, find: nginx::Nginx::find },
-    Peer { name: sendme::NAME, unfit: copies_all_again, find: sendme::Sendme::find },
-    Peer { name: qcp::NAME, unfit: copies_all_again, find: qcp::Qcp::find },
-    Peer { name: raw::NAME, unfit: one_file_only, find: raw::find },
+const PEERS: [Peer; 6] = [
+    Peer { name: scp::NAME, runs_on_disk: false, unfit: copies_all_again, find: scp::Scp::find },
+    Peer { name: rsync::OVER_SSH, runs_on_disk: false, unfit: fits, find: rsync::over_ssh },
+    Peer { name: DAEMON, runs_on_disk: true, unfit: fits, find: rsync::daemon },
+    Peer { name: nginx::NAME, runs_on_disk: true, unfit: one_file_only, find: nginx::Nginx::find },
+    Peer { name: sendme::NAME, runs_on_disk: false, unfit: copies_all_again, find: sendme::Sendme::find },
+    Peer { name: qcp::NAME, runs_on_disk: false, unfit: copies_all_again, find: qcp::Qcp::find },
 ];
 
 fn fits(_: Scenario) -> Option<&'static str> {
@@ -186,12 +187,6 @@ fn copies_all_again(scenario: Scenario) -> Option<&'static str> {
 
 fn one_file_only(scenario: Scenario) -> Option<&'static str> {
     (scenario != Scenario::File).then_some("carries one file, from its beginning to its end")
-}
-
-/// What is to be known of a contender before its runs.
-pub(super) fn nothing_yet(contender: &dyn Contender) -> Measured {
-    let (name, checks, version) = (contender.name(), contender.checks(), contender.version());
-    Measured { name, checks, version, samples: Vec::new() }
 }
 
 /// A contender's directory.
@@ -298,7 +293,7 @@ mod tests {
             PEERS.iter().filter(|peer| (peer.unfit)(scenario).is_some()).map(|peer| peer.name).collect()
         };
         assert!(unfit(Scenario::File).is_empty());
-        assert_eq!(unfit(Scenario::Small), [nginx::NAME, raw::NAME]);
+        assert_eq!(unfit(Scenario::Small), [nginx::NAME]);
         assert_eq!(unfit(Scenario::Unchanged), unfit(Scenario::Edited));
         assert_eq!(unfit(Scenario::Edited).len(), PEERS.len() - 2);
     }

@@ -1,47 +1,40 @@
 //! `cargo xtask bench cores`: the same large file with both programs on one core, on two, and so on up to all.
 
-use std::fs;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use self::platform::Pinned;
-use super::contenders::{Contender as _, Ours, Tools, nothing_yet, slug};
-use super::course::{Course, Scenario};
+use super::contenders::{Contender as _, Ours, slug};
 use super::sample::Measured;
-use super::wire::Wire;
-use super::{Options, machine, report, scratch};
+use super::workload::{Scenario, Workload};
+use super::{Options, lay_one, report, scratch};
 use crate::{interrupt, units};
 
 /// Measures and prints the table.
 pub(super) fn run(options: &Options) -> Result<()> {
-    let (all, tools) = (platform::allowed()?, Tools::build(options)?);
-    let (scratch, wire) = (scratch(Scenario::File, options)?, Wire::open());
-    let course = Course::lay(Scenario::File, options, &scratch, wire)?;
-    let mut ours = Ours::verified(tools.shiplane());
+    let (all, shiplanes) = (platform::allowed()?, options.shiplanes()?);
+    let scratch = scratch(Scenario::File, options)?;
+    let workload = lay_one(Scenario::File, options, &scratch)?;
+    let mut ours = Ours::verified(&shiplanes[0]);
     let mut measured: Vec<(usize, Measured)> =
-        counts(all.len()).into_iter().map(|cores| (cores, nothing_yet(&ours))).collect();
-    // The first round warms up and is not counted.
-    for round in 0..=options.runs {
+        counts(all.len()).into_iter().map(|cores| (cores, Measured::of(&ours, ""))).collect();
+    options.rounds(|round| {
         for (cores, measured) in &mut measured {
             interrupt::check()?;
             let pinned = Pinned::to(&all[..*cores])?;
-            let sample = ours.run(&course)?;
+            let sample = ours.run(&workload)?;
             drop(pinned);
-            course.judge(&slug(measured.name), round == 0)?;
-            let called =
-                if round == 0 { "warming up".to_owned() } else { format!("run {round} of {}", options.runs) };
-            println!("  {called}  {}  {}", on(*cores), units::seconds(sample.time));
-            if round > 0 {
-                measured.samples.push(sample);
-            }
+            workload.judge(&slug(&measured.name), round.is_warm_up())?;
+            println!("  {round}  {}  {}", on(*cores), units::seconds(sample.time));
+            measured.samples.extend((!round.is_warm_up()).then_some(sample));
         }
-    }
-    let (heading, rows) = (heading(&course, options.runs, all.len()), rows(&measured, course.bytes));
+        Ok(())
+    })?;
+    let (heading, rows) = (heading(&workload, options, all.len()), rows(&measured, workload.bytes));
     println!("\n{heading}\n\n{}", units::table(&rows));
-    let Some(directory) = &options.docs else { return Ok(()) };
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let text = format!("# What another core brings\n\n{heading}\n\n{}", report::markdown(&rows));
-    report::write(&directory.join("cores.md"), &text)
+    match &options.docs {
+        Some(docs) => report::write_table(docs, "cores", "What another core brings", &heading, &rows),
+        None => Ok(()),
+    }
 }
 
 /// One, twice as many as before, and so on; at last all.
@@ -77,14 +70,14 @@ fn on(cores: usize) -> String {
     }
 }
 
-fn heading(course: &Course, runs: u32, all: usize) -> String {
+fn heading(workload: &Workload, options: &Options, all: usize) -> String {
     format!(
-        "{} over loopback with `serve` and `get`, verified, both on the same cores: {runs} interleaved runs, medians; \
-         before each as much memory as is carried is written and given back. {} Taken {} on {}.",
-        units::megabytes(course.bytes),
+        "{} over loopback with `serve` and `get`, verified, both on the same cores: {}. {} {} {}",
+        units::megabytes(workload.bytes),
+        options.described(),
+        report::BEFORE_A_RUN,
         limits(all),
-        machine::today(),
-        machine::described(&course.place),
+        report::taken(workload),
     )
 }
 

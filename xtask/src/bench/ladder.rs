@@ -1,67 +1,54 @@
 //! `cargo xtask bench ladder`: what lies between bare QUIC and the whole program, rung by rung.
 
-use std::fs;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result};
-
-use super::contenders::{Contender, Field, Lane, Ours, Tools};
-use super::course::{Course, Scenario};
+use super::contenders::{Contender, Field, Lane, Ours, Raw};
 use super::plot::{self, Panel};
 use super::sample::Measured;
-use super::wire::Wire;
-use super::{Options, machine, report, scratch};
+use super::workload::{Scenario, Workload};
+use super::{Options, lay_one, report, scratch};
+use crate::shiplane::Shiplane;
 use crate::units;
 
 /// Measures and prints the table.
 pub(super) fn run(options: &Options) -> Result<()> {
-    let tools = Tools::build(options)?;
-    let rungs = rungs(&tools)?;
-    let scenario = Scenario::File;
-    let (scratch, wire) = (scratch(scenario, options)?, Wire::open());
-    let course = Course::lay(scenario, options, &scratch, wire)?;
-    let mut field = Field::of(rungs);
-    field.warm_up(&course)?;
-    let measured = field.measure(options.runs, &course)?;
-    let heading = heading(&course, options.runs);
-    let rows = rows(&measured, course.bytes);
+    let rungs = rungs(&options.shiplanes()?[0])?;
+    let scratch = scratch(Scenario::File, options)?;
+    let workload = lay_one(Scenario::File, options, &scratch)?;
+    let measured = Field::of(rungs, &workload).measure(options)?;
+    let heading = heading(&workload, options);
+    let rows = rows(&measured, workload.bytes);
     println!("\n{heading}\n\n{}", units::table(&rows));
     let explained = RUNGS.map(|(name, what)| format!("- {name}: {what}\n")).concat();
     print!("{explained}");
-    for missing in &field.missing {
-        println!("- {missing}");
-    }
-    let Some(directory) = &options.docs else { return Ok(()) };
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let Some(docs) = &options.docs else { return Ok(()) };
     let table = report::markdown(&rows);
-    let text = format!(
-        "# From bare QUIC to the whole program\n\n![ladder](ladder.svg)\n\n{heading}\n\n{table}\n{explained}"
-    );
-    report::write(&directory.join("ladder.md"), &text)?;
-    report::write(&directory.join("ladder.svg"), &plot(&measured, course.bytes)?)
+    let text = format!("# {TITLE}\n\n![ladder](ladder.svg)\n\n{heading}\n\n{table}\n{explained}");
+    report::write(docs, "ladder.md", &text)?;
+    report::write(docs, "ladder.svg", &plot(&measured, workload.bytes)?)
 }
 
-fn rungs(tools: &Tools) -> Result<Vec<Box<dyn Contender>>> {
-    let raw = tools.raw().map_err(|reason| anyhow::anyhow!("raw quinn: {reason}"))?;
-    let lane = Lane::build()?;
+fn rungs(shiplane: &Shiplane) -> Result<Vec<Box<dyn Contender>>> {
+    let raw = Raw::build()?;
     Ok(vec![
         Box::new(raw.with(RUNGS[0].0, &[])),
         Box::new(raw.with(RUNGS[1].0, &["--chunk-kib", "512"])),
         Box::new(raw.with(RUNGS[2].0, &["--chunk-kib", "512", "--hash"])),
-        Box::new(lane.with(RUNGS[3].0, &[])),
-        Box::new(lane.with(RUNGS[4].0, &["--side-by-side"])),
-        Box::new(Ours::verified(tools.shiplane())),
+        Box::new(Lane::build(RUNGS[3].0)?),
+        Box::new(Ours::verified(shiplane)),
     ])
 }
 
 /// Each rung, and what it adds to the one before.
-const RUNGS: [(&str, &str); 6] = [
+const RUNGS: [(&str, &str); 5] = [
     ("raw quinn", "16 streams, memory to memory, both sides in one process, a thread each; no handshake"),
     ("+ framing", "a stream for each 512 KiB, with size, digest field and an answer, 32 at a time"),
-    ("+ SHA-256, in line", "each side hashes every chunk on the thread that also encrypts and sends"),
-    ("our lane, one by one", "shiplane-transport, two processes: a thread hashes each chunk as it moves"),
-    ("our lane, side by side", "chunks are held whole, and sixteen of them hashed together"),
+    ("+ digests", "each side hashes every chunk on the thread that also encrypts and sends"),
+    ("our lane", "shiplane-transport, two processes, memory to memory, 32 chunks at a time"),
     ("shiplane, verified", "and the disk: serve and get, plan, journal, files; start and handshake included"),
 ];
+
+const TITLE: &str = "From bare QUIC to the whole program";
 
 /// What each rung reaches, and what it costs beside the one before.
 fn rows(measured: &[Measured], bytes: u64) -> Vec<Vec<String>> {
@@ -77,7 +64,7 @@ fn rows(measured: &[Measured], bytes: u64) -> Vec<Vec<String>> {
         };
         let share = |other: &Measured| format!("{:.2}", other.seconds() / rung.seconds());
         rows.push(vec![
-            rung.name.to_owned(),
+            rung.name.clone(),
             format!("{:.2}", 1.0 / seconds),
             measured.first().map_or_else(String::new, share),
             before.map_or_else(|| "–".to_owned(), share),
@@ -90,26 +77,26 @@ fn rows(measured: &[Measured], bytes: u64) -> Vec<Vec<String>> {
     rows
 }
 
-fn heading(course: &Course, runs: u32) -> String {
+fn heading(workload: &Workload, options: &Options) -> String {
     format!(
-        "{} over loopback, {runs} interleaved runs, medians, AES-128-GCM. Taken {} on {}. The first three rungs hand on \
-         what is in memory already; before a run of the last as much memory as is carried is written and given back.",
-        units::megabytes(course.bytes),
-        machine::today(),
-        machine::described(&course.place),
+        "{} over loopback, {}, AES-128-GCM. The rungs before the last hand on what is in memory already. {} {}",
+        units::megabytes(workload.bytes),
+        options.described(),
+        report::BEFORE_A_RUN,
+        report::taken(workload),
     )
 }
 
 fn plot(measured: &[Measured], bytes: u64) -> Result<String> {
     let gigabytes = bytes as f64 / 1e9;
-    let names: Vec<&str> = measured.iter().map(|rung| rung.name).collect();
+    let names: Vec<&str> = measured.iter().map(|rung| rung.name.as_str()).collect();
     let rate = measured.iter().map(|rung| Some(gigabytes / rung.seconds())).collect();
     let cpu = measured.iter().map(|rung| Some(rung.cpu_seconds() / gigabytes)).collect();
     let panels = [
         Panel { heading: "GB/s, more is better".to_owned(), values: rate },
         Panel { heading: "CPU-s per GB, both sides, less is better".to_owned(), values: cpu },
     ];
-    plot::draw("From bare QUIC to the whole program", &names, &panels)
+    plot::draw(TITLE, &names, &panels)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub(super) struct Args {
     /// How long each is measured, in seconds, after a third of that to warm up
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     each_s: u32,
-    /// Write the table as Markdown into this directory too
+    /// Write the table as Markdown too, into this directory's part for this kind of machine
     #[arg(long)]
     docs: Option<PathBuf>,
 }
@@ -43,14 +43,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
         "Each part alone, medians of what criterion measured in {} s, with the bounds of 95 % confidence. Taken {} on {}.",
         args.each_s,
         machine::today(),
-        machine::named(),
+        machine::described(),
     );
     let rows = rows(&parts);
     println!("\n{heading}\n\n{}", units::table(&rows));
-    let Some(directory) = &args.docs else { return Ok(()) };
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let text = format!("# The parts\n\n{heading}\n\n{}", report::markdown(&rows));
-    report::write(&directory.join("parts.md"), &text)
+    match &args.docs {
+        Some(docs) => report::write_table(docs, "parts", "The parts", &heading, &rows),
+        None => Ok(()),
+    }
 }
 
 /// What criterion has found of one part.

@@ -4,52 +4,90 @@ mod category;
 mod flame;
 mod stacks;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use self::category::Category;
 use self::stacks::Sample;
 use super::contenders::{Contender as _, Ours, VERIFIED, slug};
-use super::course::{Course, Scenario};
-use super::wire::Wire;
-use super::{Options, machine, report, scratch};
-use crate::shiplane::Shiplane;
-use crate::{cargo, interrupt, process, units};
+use super::workload::{Scenario, Workload};
+use super::{Options, lay_one, report, scratch};
+#[cfg(target_os = "linux")]
+use crate::process::Running;
+use crate::shiplane::{RECORDED, Shiplane};
+use crate::{cargo, process, units};
 
 /// Measures and prints the table.
 pub(super) fn run(options: &Options) -> Result<()> {
     let perf = process::find_program("perf").context(MISSING)?;
     process::find_program("setpriv").context("setpriv is not installed: it is in the package util-linux")?;
-    println!("building shiplane with frame pointers, in a directory of its own");
-    let shiplane = Shiplane::profiled(build()?, perf.clone());
-    let (scratch, wire) = (scratch(Scenario::File, options)?, Wire::open());
-    let course = Course::lay(Scenario::File, options, &scratch, wire)?;
+    let binary = options.shiplane.first().cloned().map_or_else(build, Ok)?;
+    let shiplane = Shiplane::profiled(binary, perf.clone());
+    let scratch = scratch(Scenario::File, options)?;
+    let workload = lay_one(Scenario::File, options, &scratch)?;
     let mut ours = Ours::verified(&shiplane);
     let mut sides = SIDES.map(|_| Vec::new());
-    // The first round warms up and is not counted.
-    for round in 0..=options.runs {
-        interrupt::check()?;
-        let sample = ours.run(&course)?;
-        course.judge(&slug(VERIFIED), round == 0)?;
-        let called =
-            if round == 0 { "warming up".to_owned() } else { format!("run {round} of {}", options.runs) };
-        println!("  {called}  {}", units::seconds(sample.time));
-        if round > 0 {
+    options.rounds(|round| {
+        let sample = ours.run(&workload)?;
+        workload.judge(&slug(VERIFIED), round.is_warm_up())?;
+        println!("  {round}  {}", units::seconds(sample.time));
+        if !round.is_warm_up() {
             for (side, samples) in SIDES.iter().zip(&mut sides) {
-                let state = course.state(&format!("{}-{}", slug(VERIFIED), side.state))?;
+                let state = workload.state(&format!("{}-{}", slug(VERIFIED), side.state))?;
                 samples.extend(recorded(&perf, &Shiplane::profile_in(&state))?);
             }
         }
-    }
-    let heading = heading(&course, options.runs, &sides);
+        Ok(())
+    })?;
+    let heading = heading(&workload, options.runs, &sides);
     let rows = rows(&sides, options.runs);
     println!("\n{heading}\n\n{}", units::table(&rows));
     match &options.docs {
-        Some(directory) => write(directory, &heading, &rows, &sides),
+        Some(docs) => write(docs, &heading, &rows, &sides),
         None => Ok(()),
+    }
+}
+
+/// perf, looking at a program that was running already.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+pub(super) struct Watch {
+    perf: PathBuf,
+    running: Running,
+    data: PathBuf,
+}
+
+#[cfg(target_os = "linux")]
+impl Watch {
+    /// Begins. What perf sees is written into `directory`.
+    pub(super) fn of(pid: u32, perf: &Path, directory: &Path) -> Result<Self> {
+        let (perf, data) = (perf.to_owned(), Shiplane::profile_in(directory));
+        let mut command = Command::new(&perf);
+        command.args(["record", "--quiet"]).args(RECORDED).arg("--output").arg(&data);
+        command.args(["--pid", &pid.to_string()]).stdin(Stdio::null());
+        let mut running = Running::start("perf", &mut command)?;
+        // It writes once it looks.
+        while std::fs::metadata(&data).map_or(0, |metadata| metadata.len()) == 0 {
+            crate::interrupt::check()?;
+            if let Some(exit) = running.poll()? {
+                bail!("perf ended with {}", exit.status);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Self { perf, running, data })
+    }
+
+    /// How long the program, which has ended, was hashing.
+    pub(super) fn hashed_s(self) -> Result<f64> {
+        self.running.wait(PERF_END_LIMIT)?;
+        let samples = recorded(&self.perf, &self.data)?;
+        let hashing = [Category::Blake3, Category::Sha256];
+        let hashing = samples.iter().filter(|sample| hashing.contains(&Category::of(&sample.frames)));
+        Ok(hashing.map(|sample| sample.ns).sum::<u64>() as f64 / 1e9)
     }
 }
 
@@ -64,10 +102,11 @@ const SIDES: [Side; 2] = [Side { verb: "serve", state: "server" }, Side { verb: 
 
 /// Apart from what everybody else runs: frame pointers cost a register.
 fn build() -> Result<PathBuf> {
+    println!("building shiplane with frame pointers, in a directory of its own");
     let given = std::env::var("RUSTFLAGS").unwrap_or_default();
     let mut command = cargo::cargo();
     command.args(["build", "--release", "--package", "shiplane-cli", "--bin", BINARY, "--target-dir"]);
-    command.arg(cargo::workspace_root().join("target/profile"));
+    command.arg(cargo::target_directory()?.join("profile"));
     // This one would go before the other.
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
     command.env("RUSTFLAGS", format!("{given} -Cforce-frame-pointers=yes"));
@@ -82,7 +121,7 @@ fn recorded(perf: &Path, data: &Path) -> Result<Vec<Sample>> {
     let output = command.stdin(Stdio::null()).output().context("cannot run perf script")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        anyhow::bail!("perf script ended with {}: {said}", output.status);
+        bail!("perf script ended with {}: {said}", output.status);
     }
     stacks::read(&String::from_utf8_lossy(&output.stdout))
 }
@@ -111,32 +150,34 @@ fn rows(sides: &[Vec<Sample>; 2], runs: u32) -> Vec<Vec<String>> {
     rows
 }
 
-fn heading(course: &Course, runs: u32, sides: &[Vec<Sample>; 2]) -> String {
+fn heading(workload: &Workload, runs: u32, sides: &[Vec<Sample>; 2]) -> String {
     let sees_kernel = sides.iter().flatten().any(|sample| sample.frames.iter().any(|frame| frame.is_kernel));
     let unseen = if sees_kernel { "" } else { " The kernel's part is not seen: that takes root." };
     format!(
         "Processor's time of `serve` and `get`, verified, for {} over loopback, start and end included: what perf has seen \
          999 times a second of all threads, means of {runs} runs. What an allocator or a library without a row takes counts \
-         as its caller's.{unseen} Taken {} on {}.",
-        units::megabytes(course.bytes),
-        machine::today(),
-        machine::described(&course.place),
+         as its caller's.{unseen} {}",
+        units::megabytes(workload.bytes),
+        report::taken(workload),
     )
 }
 
-fn write(directory: &Path, heading: &str, rows: &[Vec<String>], sides: &[Vec<Sample>; 2]) -> Result<()> {
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+fn write(docs: &Path, heading: &str, rows: &[Vec<String>], sides: &[Vec<Sample>; 2]) -> Result<()> {
     let mut text = format!("# Where the processor's time goes\n\n{heading}\n\n{}", report::markdown(rows));
     for (side, samples) in SIDES.iter().zip(sides) {
         let file = format!("flame-{}.svg", side.verb);
         text.push_str(&format!("\n![flame graph of {}]({file})\n", side.verb));
         let title = format!("shiplane {}: functions above their callers, as wide as their time", side.verb);
-        report::write(&directory.join(file), &flame::draw(&title, samples))?;
+        report::write(docs, &file, &flame::draw(&title, samples))?;
     }
-    report::write(&directory.join("profile.md"), &text)
+    report::write(docs, "profile.md", &text)
 }
 
 const BINARY: &str = "shiplane";
+
+/// It ends with the program, once it has written what it saw.
+#[cfg(target_os = "linux")]
+const PERF_END_LIMIT: Duration = Duration::from_secs(20);
 
 const MISSING: &str = "perf is not installed: it is in the package linux-perf (Debian), linux-tools-generic (Ubuntu) \
                        or perf (Fedora, Arch)";

@@ -1,11 +1,14 @@
 //! `cargo xtask bench rpc`: calls of 256 bytes over loopback, beside bare quinn and tarpc in the same run.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::targets::{self, Target};
+use super::{machine, report};
 use crate::process::{Lines, Running};
 use crate::{cargo, units};
 
@@ -18,6 +21,9 @@ pub(crate) struct Args {
     /// Length of one measurement, in milliseconds
     #[arg(long, default_value_t = 700, value_parser = clap::value_parser!(u64).range(50..))]
     each_ms: u64,
+    /// Write the tables as Markdown too, into this directory's part for this kind of machine
+    #[arg(long)]
+    docs: Option<PathBuf>,
 }
 
 /// Measures and prints the tables.
@@ -30,8 +36,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let stdout = Lines::of(running.take_stdout().context("the bench has no standard output")?);
     running.wait(LIMIT)?.expect_success(BINARY)?;
     let figures: Vec<Figure> = stdout.rest().iter().map(|line| Figure::read(line)).collect::<Result<_>>()?;
-    println!("\n{HEADING}\n\n{}\n{}", table(&figures), bulk_table(&figures));
-    Ok(())
+    let heading = format!("{HEADING} Taken {} on {}.", machine::today(), machine::described());
+    let tables = [rows(&figures), bulk_rows(&figures), targets::rows(&targets(&figures))];
+    println!("\n{heading}\n");
+    tables.iter().for_each(|rows| println!("{}", units::table(rows)));
+    let Some(docs) = &args.docs else { return Ok(()) };
+    let tables = tables.map(|rows| format!("\n{}", report::markdown(&rows))).concat();
+    report::write(docs, "rpc.md", &format!("# Calls\n\n{heading}\n{tables}"))
 }
 
 /// One line of the bench.
@@ -62,7 +73,7 @@ impl Figure {
 }
 
 /// Who made how many calls, and how that compares with bare quinn in the same run.
-fn table(figures: &[Figure]) -> String {
+fn rows(figures: &[Figure]) -> Vec<Vec<String>> {
     let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
     for figure in figures.iter().filter(|figure| figure.bulk_mb_per_s.is_none()) {
         let quinn = figures.iter().find(|other| other.name == QUINN && other.in_flight == figure.in_flight);
@@ -79,13 +90,36 @@ fn table(figures: &[Figure]) -> String {
             ratio(|figure| figure.p50_us),
         ]);
     }
-    let targets = "shiplane's targets: calls ÷ quinn at least 0.60 (aim 0.85), p50 ÷ quinn at most 1.50 \
-                   (aim 1.15); the aim is also to be ahead of tarpc.\n";
-    units::table(&rows) + targets
+    rows
+}
+
+/// Of shiplane's calls beside those of the others with as many in flight.
+fn targets(figures: &[Figure]) -> Vec<Target> {
+    let find = |name: &str, in_flight: u64| {
+        let calls = figures.iter().filter(|figure| figure.bulk_mb_per_s.is_none());
+        calls.into_iter().find(|figure| figure.name == name && figure.in_flight == in_flight)
+    };
+    let mut targets = Vec::new();
+    for ours in figures.iter().filter(|figure| figure.name == OURS || figure.bulk_mb_per_s.is_some()) {
+        if ours.bulk_mb_per_s.is_some() {
+            let what = "p99 beside bulk, µs";
+            targets.push(Target::at_most(what, (500.0, 300.0), vec![ours.p99_us]));
+            continue;
+        }
+        let ratio = |other: &str, of: fn(&Figure) -> f64| -> Vec<f64> {
+            find(other, ours.in_flight).map(|other| of(ours) / of(other)).into_iter().collect()
+        };
+        let what = |what: &str| format!("{what}, {} in flight", ours.in_flight);
+        let (calls, p50) = (|figure: &Figure| figure.calls_per_s, |figure: &Figure| figure.p50_us);
+        targets.push(Target::at_least(what("calls ÷ quinn's"), (0.8, 0.95), ratio(QUINN, calls)));
+        targets.push(Target::at_most(what("p50 ÷ quinn's"), (1.25, 1.1), ratio(QUINN, p50)));
+        targets.push(Target::told(what("calls ÷ tarpc's, aim ≥ 1"), ratio(TARPC, calls)));
+    }
+    targets
 }
 
 /// What a call takes while chunks fill the connection.
-fn bulk_table(figures: &[Figure]) -> String {
+fn bulk_rows(figures: &[Figure]) -> Vec<Vec<String>> {
     let mut rows = vec![BULK_HEADINGS.map(str::to_owned).to_vec()];
     for figure in figures {
         let Some(bulk_mb_per_s) = figure.bulk_mb_per_s else { continue };
@@ -97,19 +131,21 @@ fn bulk_table(figures: &[Figure]) -> String {
             format!("{bulk_mb_per_s:.0} MB/s"),
         ]);
     }
-    units::table(&rows) + "target: p99 at most 1,000 µs (aim 300).\n"
+    rows
 }
 
-const HEADING: &str = "Calls with 256 bytes there and back, loopback, a one-thread runtime a side; medians.\n\
-     Bare quinn opens a stream for each call, or has all on one, told apart by ids. tarpc runs over TCP without\n\
-     encryption, the others over QUIC with AES-128-GCM. Ratios are those to a stream for each call.";
+const HEADING: &str = "Calls with 256 bytes there and back, loopback, a one-thread runtime a side; medians. Bare quinn \
+    opens a stream for each call, or has all on one, told apart by ids. tarpc runs over TCP without encryption, the \
+    others over QUIC with AES-128-GCM. Ratios are those to a stream for each call.";
 
 const HEADINGS: [&str; 7] = ["", "in flight", "calls/s", "p50", "p99", "calls ÷ quinn", "p50 ÷ quinn"];
 const BULK_HEADINGS: [&str; 5] = ["", "in flight", "p50", "p99", "the bulk"];
 
 const PACKAGE: &str = "shiplane-benches";
 const BINARY: &str = "rpc_flow";
+const OURS: &str = "shiplane";
 const QUINN: &str = "bare quinn";
+const TARPC: &str = "tarpc over tcp";
 
 /// Only against a hang.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -136,8 +172,19 @@ mod tests {
     fn ratios_are_those_to_quinn_with_as_many_in_flight() {
         let mut other = figure(QUINN, 1.0, 1.0);
         other.in_flight = 1;
-        let text = table(&[other, figure(QUINN, 2000.0, 10.0), figure("shiplane", 1500.0, 12.0)]);
-        let row = text.lines().find(|line| line.trim_start().starts_with("shiplane ")).unwrap();
-        assert!(row.contains("0.75") && row.contains("1.20"), "{text}");
+        let figures = [other, figure(QUINN, 2000.0, 10.0), figure(OURS, 1500.0, 12.0)];
+        let row = rows(&figures).pop().unwrap();
+        assert_eq!(row[5..], ["0.75", "1.20"]);
+        let judged = targets::rows(&targets(&figures));
+        assert_eq!(judged[1][..5], ["calls ÷ quinn's, 64 in flight", "0.75", "0.75–0.75", "≥ 0.8", "NO"]);
+        assert_eq!((judged[2][4].as_str(), judged[3][1].as_str()), ("yes", "something is missing"));
+    }
+
+    #[test]
+    fn calls_beside_bulk_are_judged_by_their_slowest() {
+        let beside =
+            Figure { bulk_mb_per_s: Some(800.0), p99_us: 400.0, ..figure("shiplane beside bulk", 1.0, 1.0) };
+        let judged = targets::rows(&targets(&[beside]));
+        assert_eq!(judged[1][1..5], ["400.00", "400.00–400.00", "≤ 500", "yes"]);
     }
 }

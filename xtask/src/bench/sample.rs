@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::contenders::Contender;
 use crate::process::Usage;
 
 /// What one run took.
@@ -18,29 +19,29 @@ pub(super) struct Sample {
 pub(super) enum Used {
     /// Two programs.
     Apart { sender: Usage, receiver: Usage },
-    /// Both sides in one process, which also says what size its packets reached.
-    Together { used: Usage, packet_bytes: u64 },
+    /// Both sides in one process.
+    Together(Usage),
 }
 
 impl Used {
     pub(super) fn sender(&self) -> Option<Usage> {
         match self {
             Self::Apart { sender, .. } => Some(*sender),
-            Self::Together { .. } => None,
+            Self::Together(_) => None,
         }
     }
 
     pub(super) fn receiver(&self) -> Option<Usage> {
         match self {
             Self::Apart { receiver, .. } => Some(*receiver),
-            Self::Together { .. } => None,
+            Self::Together(_) => None,
         }
     }
 
     fn cpu(&self) -> Duration {
         match self {
             Self::Apart { sender, receiver } => sender.cpu + receiver.cpu,
-            Self::Together { used, .. } => used.cpu,
+            Self::Together(used) => used.cpu,
         }
     }
 }
@@ -48,7 +49,7 @@ impl Used {
 /// All counted runs of one program.
 #[derive(Debug)]
 pub(super) struct Measured {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// What it checks of what arrives.
     pub(super) checks: &'static str,
     /// As it calls itself.
@@ -57,8 +58,35 @@ pub(super) struct Measured {
 }
 
 impl Measured {
+    /// Of a contender before its runs; `suffix` tells where it runs.
+    pub(super) fn of(contender: &dyn Contender, suffix: &str) -> Self {
+        Self {
+            name: format!("{}{suffix}", contender.name()),
+            checks: contender.checks(),
+            version: contender.version(),
+            samples: Vec::new(),
+        }
+    }
+
+    /// In seconds, of each run.
+    pub(super) fn times(&self) -> Vec<f64> {
+        self.samples.iter().map(|sample| sample.time.as_secs_f64()).collect()
+    }
+
+    /// CPU-seconds of both sides, of each run.
+    pub(super) fn cpu_times(&self) -> Vec<f64> {
+        self.samples.iter().map(|sample| sample.used.cpu().as_secs_f64()).collect()
+    }
+
+    /// Bytes on the wire, of each run; none if one run has no count.
+    pub(super) fn wire_counts(&self) -> Vec<f64> {
+        let counted: Option<Vec<f64>> =
+            self.samples.iter().map(|sample| sample.wire_bytes.map(|bytes| bytes as f64)).collect();
+        counted.unwrap_or_default()
+    }
+
     pub(super) fn seconds(&self) -> f64 {
-        median(self.samples.iter().map(|sample| sample.time.as_secs_f64()))
+        median(self.times().into_iter())
     }
 
     /// The quickest and the slowest run, in seconds.
@@ -69,7 +97,7 @@ impl Measured {
 
     /// CPU-seconds of both sides.
     pub(super) fn cpu_seconds(&self) -> f64 {
-        median(self.samples.iter().map(|sample| sample.used.cpu().as_secs_f64()))
+        median(self.cpu_times().into_iter())
     }
 
     /// CPU-seconds of a side, unless both are one process.
@@ -89,16 +117,8 @@ impl Measured {
     }
 
     pub(super) fn wire_bytes(&self) -> Option<f64> {
-        let counted: Option<Vec<u64>> = self.samples.iter().map(|sample| sample.wire_bytes).collect();
-        Some(median(counted?.into_iter().map(|bytes| bytes as f64)))
-    }
-
-    /// The size that the packets of a program reached that is both sides at once.
-    pub(super) fn packet_bytes(&self) -> Option<u64> {
-        match self.samples.last()?.used {
-            Used::Together { packet_bytes, .. } => Some(packet_bytes),
-            Used::Apart { .. } => None,
-        }
+        let counted = self.wire_counts();
+        (!counted.is_empty()).then(|| median(counted.into_iter()))
     }
 }
 
@@ -119,11 +139,11 @@ pub(super) mod tests {
     use super::*;
 
     /// A program whose runs took so long, each with the same figures.
-    pub(crate) fn program(name: &'static str, times_ms: &[u64], used: Used) -> Measured {
+    pub(crate) fn program(name: &str, times_ms: &[u64], used: Used) -> Measured {
         let sample =
             |&ms: &u64| Sample { time: Duration::from_millis(ms), used, wire_bytes: Some(1_000_000) };
         let samples = times_ms.iter().map(sample).collect();
-        Measured { name, checks: "", version: String::new(), samples }
+        Measured { name: name.to_owned(), checks: "", version: String::new(), samples }
     }
 
     pub(crate) fn apart(sender_ms: u64, receiver_ms: u64, peak_rss_bytes: u64) -> Used {
@@ -143,11 +163,11 @@ pub(super) mod tests {
         assert_eq!((measured.seconds(), measured.spread()), (2.0, (1.0, 3.0)));
         assert_eq!(measured.cpu_seconds(), 1.5);
         assert_eq!(measured.cpu_seconds_of(Used::receiver), Some(0.9));
-        assert_eq!((measured.peak_bytes(), measured.packet_bytes()), (Some(5), None));
+        assert_eq!(measured.peak_bytes(), Some(5));
         let used = Usage { cpu: Duration::from_secs(7), peak_rss_bytes: 9 };
-        measured = program("b", &[1], Used::Together { used, packet_bytes: 1200 });
+        measured = program("b", &[1], Used::Together(used));
         assert_eq!(measured.cpu_seconds(), 7.0);
-        assert_eq!((measured.peak_bytes(), measured.packet_bytes()), (None, Some(1200)));
+        assert_eq!(measured.peak_bytes(), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The table of a comparison: every contender a row.
 
-use super::course::Scenario;
 use super::sample::{Measured, Used};
+use super::workload::Scenario;
 use crate::units;
 
 /// A row each, headings first; `bytes` is what each run carried.
@@ -23,7 +23,7 @@ pub(super) fn rows(scenario: Scenario, measured: &[Measured], bytes: u64) -> Vec
 fn row(program: &Measured, gigabytes: Option<f64>) -> Vec<String> {
     let (low, high) = program.spread();
     let mut row =
-        vec![program.name.to_owned(), format!("{:.2} s", program.seconds()), format!("{low:.2}–{high:.2}")];
+        vec![program.name.clone(), format!("{:.2} s", program.seconds()), format!("{low:.2}–{high:.2}")];
     row.extend(gigabytes.map(|gigabytes| format!("{:.2}", gigabytes / program.seconds())));
     let cpu = |seconds: Option<f64>| {
         seconds.map_or_else(dash, |seconds| format!("{:.2}", seconds / gigabytes.unwrap_or(1.0)))
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn one_process_has_no_sides_and_an_unchanged_tree_no_rate() {
         let used = Usage { cpu: Duration::from_secs(1), peak_rss_bytes: 1 };
-        let measured = [program("raw", &[500], Used::Together { used, packet_bytes: 1200 })];
+        let measured = [program("raw", &[500], Used::Together(used))];
         let rows = rows(Scenario::Unchanged, &measured, 1_000_000_000);
         assert_eq!(rows[1].join("|"), "raw|0.50 s|0.50–0.50|1.00|–|–|–|–|1.0 MB|");
     }

@@ -1,19 +1,56 @@
 //! What we hold ourselves to: ratios within one run, for absolute numbers drift from machine to machine.
 
-use super::contenders::{DAEMON, DURABLE, NGINX, RAW, SCP, SYNC, VERIFIED};
-use super::course::Scenario;
-use super::sample::Measured;
+use super::contenders::{DAEMON, DURABLE, NGINX, SCP, SYNC, VERIFIED};
+use super::machine::Kind;
+use super::sample::{Measured, median};
+use super::workload::Scenario;
 
 /// A mark to be reached, and one to be aimed at.
 #[derive(Debug)]
 pub(super) struct Target {
-    pub(super) what: &'static str,
-    /// What counts as good enough.
-    must: Bound,
-    /// Where we want to be.
-    aim: Bound,
-    /// None if somebody that it takes is missing.
-    value: fn(&[Measured]) -> Option<f64>,
+    what: String,
+    /// Of each round; empty if a program that it takes is missing.
+    values: Vec<f64>,
+    /// What counts as good enough, and where we want to be. None where the figure is only told.
+    bounds: Option<(Bound, Bound)>,
+}
+
+impl Target {
+    /// At least `must`, better `aim`.
+    pub(super) fn at_least(what: impl Into<String>, (must, aim): (f64, f64), values: Vec<f64>) -> Self {
+        let bounds = Some((Bound::AtLeast(must), Bound::AtLeast(aim)));
+        Self { what: what.into(), values, bounds }
+    }
+
+    /// At most `must`, better `aim`.
+    pub(super) fn at_most(what: impl Into<String>, (must, aim): (f64, f64), values: Vec<f64>) -> Self {
+        let bounds = Some((Bound::AtMost(must), Bound::AtMost(aim)));
+        Self { what: what.into(), values, bounds }
+    }
+
+    /// A figure that is only told.
+    pub(super) fn told(what: impl Into<String>, values: Vec<f64>) -> Self {
+        Self { what: what.into(), values, bounds: None }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let value = (!self.values.is_empty()).then(|| median(self.values.iter().copied()));
+        let least = self.values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let mut row = vec![self.what.clone()];
+        row.push(value.map_or_else(|| "something is missing".to_owned(), |value| format!("{value:.2}")));
+        row.push(value.map_or_else(String::new, |_| format!("{least:.2}–{most:.2}")));
+        for bound in [self.bounds.map(|(must, _)| must), self.bounds.map(|(_, aim)| aim)] {
+            row.push(bound.map_or_else(String::new, Bound::text));
+            row.push(match (bound, value) {
+                (None, _) => String::new(),
+                (Some(_), None) => "?".to_owned(),
+                (Some(bound), Some(value)) if bound.holds(value) => "yes".to_owned(),
+                (Some(_), Some(_)) => "NO".to_owned(),
+            });
+        }
+        row
+    }
 }
 
 /// A figure is good on one side of it.
@@ -39,122 +76,67 @@ impl Bound {
     }
 }
 
-/// The targets of a scenario beside what was measured, a row each, headings first.
-pub(super) fn rows(scenario: Scenario, measured: &[Measured]) -> Vec<Vec<String>> {
-    let mut rows = vec![["target", "measured", "must", "holds", "aim", "holds"].map(str::to_owned).to_vec()];
-    for target in of(scenario).iter().chain([&PEAK]) {
-        let value = (target.value)(measured);
-        let holds = |bound: Bound| match value {
-            Some(value) if bound.holds(value) => "yes".to_owned(),
-            Some(_) => "NO".to_owned(),
-            None => "?".to_owned(),
-        };
-        rows.push(vec![
-            target.what.to_owned(),
-            value.map_or_else(|| "somebody is missing".to_owned(), |value| format!("{value:.2}")),
-            target.must.text(),
-            holds(target.must),
-            target.aim.text(),
-            holds(target.aim),
-        ]);
-    }
-    rows
+/// The targets beside what was measured, a row each, headings first.
+pub(super) fn rows(targets: &[Target]) -> Vec<Vec<String>> {
+    let headings = ["target", "median", "rounds", "must", "holds", "aim", "holds"];
+    std::iter::once(headings.map(str::to_owned).to_vec()).chain(targets.iter().map(Target::row)).collect()
 }
 
-fn of(scenario: Scenario) -> &'static [Target] {
-    match scenario {
-        Scenario::File => &FILE,
-        Scenario::Small => &SMALL,
-        Scenario::Unchanged => &UNCHANGED,
-        Scenario::Edited => &EDITED,
-    }
+/// What a scenario is judged by on a kind of machine.
+pub(super) fn of(scenario: Scenario, kind: Kind, measured: &[Measured]) -> Vec<Target> {
+    let time = |of: &str, by: &str| ratios(measured, of, by, Measured::times);
+    let mut targets = match scenario {
+        Scenario::File => {
+            let (rate, cpu) = match kind {
+                Kind::A => ((0.95, 1.15), (1.0, 0.85)),
+                Kind::B => ((0.9, 1.0), (1.25, 1.1)),
+            };
+            let cpu_to_curl = ratios(measured, VERIFIED, NGINX, Measured::cpu_times);
+            vec![
+                Target::at_least("rate ÷ that of curl over HTTPS, verified", rate, time(NGINX, VERIFIED)),
+                Target::at_least("rate ÷ scp's, verified", (1.6, 2.2), time(SCP, VERIFIED)),
+                Target::at_most("CPU-s of both sides ÷ those of curl and nginx", cpu, cpu_to_curl),
+            ]
+        }
+        Scenario::Small => {
+            vec![Target::at_most("time ÷ rsync daemon's, verified", (0.8, 0.6), time(VERIFIED, DAEMON))]
+        }
+        Scenario::Unchanged => vec![
+            Target::at_most("time of get ÷ rsync daemon's", (0.3, 0.2), time(DURABLE, DAEMON)),
+            Target::at_most("time of sync ÷ rsync daemon's", (0.5, 0.35), time(SYNC, DAEMON)),
+        ],
+        Scenario::Edited => {
+            let bytes = ratios(measured, VERIFIED, DAEMON, Measured::wire_counts);
+            vec![
+                Target::at_most("time ÷ rsync daemon's, verified", (1.0, 0.7), time(VERIFIED, DAEMON)),
+                Target::at_most("bytes on the wire ÷ rsync daemon's", (0.5, 0.4), bytes),
+            ]
+        }
+    };
+    targets.push(peak(measured));
+    targets
 }
 
-const FILE: [Target; 4] = [
-    Target {
-        what: "rate ÷ scp's, verified",
-        must: Bound::AtLeast(1.5),
-        aim: Bound::AtLeast(2.2),
-        value: |measured| ratio(measured, SCP, VERIFIED, Measured::seconds),
-    },
-    Target {
-        what: "rate ÷ that of curl over HTTPS, verified",
-        must: Bound::AtLeast(0.75),
-        aim: Bound::AtLeast(1.1),
-        value: |measured| ratio(measured, NGINX, VERIFIED, Measured::seconds),
-    },
-    Target {
-        what: "rate ÷ raw quinn's, verified",
-        must: Bound::AtLeast(0.6),
-        aim: Bound::AtLeast(0.9),
-        value: |measured| ratio(measured, RAW, VERIFIED, Measured::seconds),
-    },
-    Target {
-        what: "CPU-s ÷ those of octopii's lane, by way of scp's",
-        must: Bound::AtMost(0.5),
-        aim: Bound::AtMost(0.35),
-        value: |measured| {
-            let to_scp = ratio(measured, VERIFIED, SCP, Measured::cpu_seconds)?;
-            Some(to_scp / OCTOPII_CPU_TO_SCP)
-        },
-    },
-];
-
-const SMALL: [Target; 1] = [Target {
-    what: "time ÷ rsync daemon's, verified",
-    must: Bound::AtMost(1.5),
-    aim: Bound::AtMost(0.8),
-    value: |measured| ratio(measured, VERIFIED, DAEMON, Measured::seconds),
-}];
-
-const UNCHANGED: [Target; 2] = [
-    Target {
-        what: "time of get ÷ rsync daemon's",
-        must: Bound::AtMost(1.0),
-        aim: Bound::AtMost(0.5),
-        value: |measured| ratio(measured, DURABLE, DAEMON, Measured::seconds),
-    },
-    Target {
-        what: "time of sync ÷ rsync daemon's",
-        must: Bound::AtMost(1.0),
-        aim: Bound::AtMost(0.5),
-        value: |measured| ratio(measured, SYNC, DAEMON, Measured::seconds),
-    },
-];
-
-const EDITED: [Target; 1] = [Target {
-    what: "bytes on the wire ÷ rsync daemon's",
-    must: Bound::AtMost(1.0),
-    aim: Bound::AtMost(0.5),
-    value: |measured| {
-        let (ours, theirs) = (find(measured, VERIFIED)?, find(measured, DAEMON)?);
-        Some(ours.wire_bytes()? / theirs.wire_bytes()?)
-    },
-}];
-
-/// For any size, so in every scenario.
-const PEAK: Target = Target {
-    what: "peak memory of either side, MiB",
-    must: Bound::AtMost(64.0),
-    aim: Bound::AtMost(32.0),
-    value: |measured| {
-        let ours = measured.iter().filter(|measured| [VERIFIED, DURABLE, SYNC].contains(&measured.name));
-        let peak_bytes = ours.filter_map(Measured::peak_bytes).max()?;
-        Some(peak_bytes as f64 / f64::from(1 << 20))
-    },
-};
-
-/// The lane of octopii took 4.51 CPU-seconds for a GB where scp took 3.02, in one run. It is no program
-/// that could be installed, so scp stands in for it.
-const OCTOPII_CPU_TO_SCP: f64 = 4.51 / 3.02;
-
-/// A figure of one program by that of another.
-fn ratio(measured: &[Measured], of: &str, by: &str, figure: fn(&Measured) -> f64) -> Option<f64> {
-    Some(figure(find(measured, of)?) / figure(find(measured, by)?))
+/// For any size, so in every scenario. Of the program that is held to the targets, wherever it wrote to.
+pub(super) fn peak(measured: &[Measured]) -> Target {
+    let ours = measured.iter().filter(|measured| {
+        ["shiplane, ", "shiplane sync"].iter().any(|ours| measured.name.starts_with(ours))
+    });
+    let peak_bytes = ours.filter_map(Measured::peak_bytes).max();
+    let values = peak_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)).into_iter().collect();
+    Target::at_most("peak memory of either side, MiB", (48.0, 24.0), values)
 }
 
-fn find<'a>(measured: &'a [Measured], name: &str) -> Option<&'a Measured> {
-    measured.iter().find(|measured| measured.name == name)
+/// A figure of one program by that of another, round by round. Empty if one of them has none.
+pub(super) fn ratios(
+    measured: &[Measured],
+    of: &str,
+    by: &str,
+    figures: fn(&Measured) -> Vec<f64>,
+) -> Vec<f64> {
+    let find =
+        |name: &str| measured.iter().find(|measured| measured.name == name).map(figures).unwrap_or_default();
+    find(of).into_iter().zip(find(by)).map(|(of, by)| of / by).collect()
 }
 
 #[cfg(test)]
@@ -163,31 +145,54 @@ mod tests {
     use super::*;
 
     fn row(scenario: Scenario, measured: &[Measured], at: usize) -> Vec<String> {
-        rows(scenario, measured)[at + 1].clone()
+        rows(&of(scenario, Kind::B, measured))[at + 1].clone()
     }
 
     #[test]
-    fn twice_as_fast_as_scp_is_good_enough_and_not_yet_the_aim() {
+    fn the_median_of_the_rounds_is_judged() {
         let used = apart(300, 300, 40 << 20);
-        let measured = [program(VERIFIED, &[1000], used), program(SCP, &[2000], used)];
-        let told = row(Scenario::File, &measured, 0);
-        assert_eq!(told[1..], ["2.00", "≥ 1.5", "yes", "≥ 2.2", "NO"].map(str::to_owned));
-        // As much CPU as scp is two thirds of octopii's.
-        assert_eq!(row(Scenario::File, &measured, 3)[1..4], ["0.67", "≤ 0.5", "NO"].map(str::to_owned));
-        assert_eq!(row(Scenario::File, &measured, 4)[1..], ["40.00", "≤ 64", "yes", "≤ 32", "NO"]);
+        let measured =
+            [program(VERIFIED, &[1000, 1000, 1000], used), program(SCP, &[2000, 1800, 2600], used)];
+        let told = row(Scenario::File, &measured, 1);
+        assert_eq!(told[1..], ["2.00", "1.80–2.60", "≥ 1.6", "yes", "≥ 2.2", "NO"].map(str::to_owned));
+        assert_eq!(
+            row(Scenario::File, &measured, 3)[1..],
+            ["40.00", "40.00–40.00", "≤ 48", "yes", "≤ 24", "NO"]
+        );
     }
 
     #[test]
-    fn a_ratio_to_nobody_is_not_known() {
+    fn a_processor_without_sha_instructions_has_targets_of_its_own() {
+        let used = apart(300, 300, 1);
+        let measured = [program(VERIFIED, &[1000], used), program(NGINX, &[920], used)];
+        let holds = |kind| rows(&of(Scenario::File, kind, &measured))[1][4].clone();
+        assert_eq!((holds(Kind::A), holds(Kind::B)), ("NO".to_owned(), "yes".to_owned()));
+    }
+
+    #[test]
+    fn a_ratio_to_a_missing_program_is_not_known() {
         let measured = [program(VERIFIED, &[1000], apart(1, 1, 1))];
         let told = row(Scenario::Small, &measured, 0);
-        assert_eq!((told[1].as_str(), told[3].as_str()), ("somebody is missing", "?"));
+        assert_eq!((told[1].as_str(), told[4].as_str()), ("something is missing", "?"));
     }
 
     #[test]
-    fn an_edited_file_is_judged_by_bytes() {
-        let mut measured = [program(VERIFIED, &[1], apart(1, 1, 1)), program(DAEMON, &[9], apart(1, 1, 1))];
+    fn an_edited_file_is_judged_by_time_and_bytes() {
+        let mut measured = [program(VERIFIED, &[6], apart(1, 1, 1)), program(DAEMON, &[5], apart(1, 1, 1))];
         measured[0].samples[0].wire_bytes = Some(400_000);
-        assert_eq!(row(Scenario::Edited, &measured, 0)[1..4], ["0.40", "≤ 1", "yes"].map(str::to_owned));
+        assert_eq!(
+            row(Scenario::Edited, &measured, 0)[1..5],
+            ["1.20", "1.20–1.20", "≤ 1", "NO"].map(str::to_owned)
+        );
+        assert_eq!(
+            row(Scenario::Edited, &measured, 1)[1..5],
+            ["0.40", "0.40–0.40", "≤ 0.5", "yes"].map(str::to_owned)
+        );
+    }
+
+    #[test]
+    fn a_figure_without_bounds_is_only_told() {
+        let told = rows(&[Target::told("a", vec![1.0, 3.0])])[1].join("|");
+        assert_eq!(told, "a|2.00|1.00–3.00||||");
     }
 }

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use super::ssh::is_root;
-use super::{Contender, Found, START_LIMIT, Sample, Tools, apart, await_listening, free_port};
+use super::{Contender, Found, START_LIMIT, Sample, Tools, await_listening, free_port};
 use super::{slug, version_line};
-use crate::bench::course::Course;
+use crate::bench::workload::Workload;
 use crate::process::{self, Running, Signal};
 
 pub(in crate::bench) const NAME: &str = "curl from nginx";
@@ -24,12 +24,12 @@ pub(super) struct Nginx {
 }
 
 impl Nginx {
-    pub(super) fn find(tools: &Tools, course: &Course) -> Result<Found> {
+    pub(super) fn find(tools: &Tools, workload: &Workload) -> Result<Found> {
         let programs = ["nginx", "curl", "openssl"].map(|program| tools.find(program));
         let [Some(nginx), Some(curl), Some(openssl)] = programs else {
             return Ok(Err("install nginx-light, curl and openssl".to_owned()));
         };
-        let directory = course.state("nginx")?;
+        let directory = workload.state("nginx")?;
         let mut command = Command::new(openssl);
         command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
         command.args(["-nodes", "-days", "2", "-subj", "/CN=localhost"]);
@@ -39,10 +39,10 @@ impl Nginx {
         Ok(Ok(Box::new(Self { nginx, curl, directory })))
     }
 
-    fn start(&self, course: &Course) -> Result<(Running, u16)> {
+    fn start(&self, workload: &Workload) -> Result<(Running, u16)> {
         let port = free_port()?;
         let config = self.directory.join("nginx.conf");
-        fs::write(&config, self.config(course, port)).context("cannot write nginx.conf")?;
+        fs::write(&config, self.config(workload, port)).context("cannot write nginx.conf")?;
         let mut command = Command::new(&self.nginx);
         command.args(["-e", "stderr", "-p"]).arg(&self.directory).arg("-c").arg(config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -51,7 +51,7 @@ impl Nginx {
         Ok((running, port))
     }
 
-    fn config(&self, course: &Course, port: u16) -> String {
+    fn config(&self, workload: &Workload, port: u16) -> String {
         // Without it the worker gives up root for a user who may not enter our directory.
         let user = if is_root() { "user root root;\n" } else { "" };
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -62,13 +62,13 @@ impl Nginx {
              http {{\naccess_log off;\nsendfile on;\n{temporary}server {{\nlisten 127.0.0.1:{port} ssl;\n\
              ssl_certificate certificate.pem;\nssl_certificate_key key.pem;\nssl_protocols TLSv1.3;\n\
              ssl_conf_command Ciphersuites {CIPHER};\nroot \"{}\";\n}}\n}}\n",
-            course.source.display(),
+            workload.source.display(),
         )
     }
 }
 
 impl Contender for Nginx {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         NAME
     }
 
@@ -80,20 +80,20 @@ impl Contender for Nginx {
         format!("{}, {}", version_line(&self.curl, "--version"), version_line(&self.nginx, "-v"))
     }
 
-    fn run(&mut self, course: &Course) -> Result<Sample> {
-        let destination = course.destination(&slug(NAME))?;
-        let (server, port) = self.start(course)?;
-        let name = course.item.file_name().unwrap_or_default();
+    fn run(&mut self, workload: &Workload) -> Result<Sample> {
+        let destination = workload.destination(&slug(NAME))?;
+        let (server, port) = self.start(workload)?;
+        let name = workload.item.file_name().unwrap_or_default();
         let mut command = Command::new(&self.curl);
         command.args(["-q", "-sS", "--fail", "--tlsv1.3", "--tls13-ciphers", CIPHER, "--noproxy", "*"]);
         command.arg("--cacert").arg(self.directory.join("certificate.pem"));
         command.arg("-o").arg(destination.join(name));
         command.arg(format!("https://127.0.0.1:{port}/{}", name.to_string_lossy()));
-        let lap = course.carry(NAME, command.stdin(Stdio::null()).stdout(Stdio::null()))?;
+        let received = workload.carry(NAME, command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         // The worker ends with it, and counts as its own.
         server.signal(Signal::Terminate)?;
         let sender = server.wait(START_LIMIT)?;
-        Ok(Sample { time: lap.time, used: apart(sender, lap.exit), wire_bytes: lap.wire_bytes })
+        Ok(received.served_by(sender))
     }
 }
 

@@ -4,8 +4,8 @@ use std::process::Stdio;
 
 use anyhow::Result;
 
-use super::{Contender, Sample, apart, slug};
-use crate::bench::course::{Course, Scenario};
+use super::{Contender, Sample, slug, version_line};
+use crate::bench::workload::{Scenario, Workload};
 use crate::shiplane::Shiplane;
 
 /// `get`, with every chunk's digest matched.
@@ -15,57 +15,74 @@ pub(in crate::bench) const DURABLE: &str = "shiplane, durable";
 /// `sync`.
 pub(in crate::bench) const SYNC: &str = "shiplane sync";
 
-/// The ways to run it that a scenario is about.
-pub(super) fn all(shiplane: &Shiplane, scenario: Scenario) -> Vec<Box<dyn Contender>> {
-    let ways = [VERIFIED, DURABLE].into_iter().chain((scenario == Scenario::Unchanged).then_some(SYNC));
-    ways.map(|way| Box::new(Ours { shiplane: shiplane.clone(), way }) as Box<dyn Contender>).collect()
+/// How the tables call the `number`th program given, from 0, when it is run in this way.
+pub(in crate::bench) fn name(way: &str, number: usize) -> String {
+    match number {
+        0 => way.to_owned(),
+        _ => way.replacen("shiplane", &format!("shiplane {}", number + 1), 1),
+    }
 }
 
-/// One way to run it.
+/// Each program, in each way that a scenario is about.
+pub(super) fn all(programs: &[Shiplane], scenario: Scenario) -> Vec<Box<dyn Contender>> {
+    let ways = [VERIFIED, DURABLE].into_iter().chain((scenario == Scenario::Unchanged).then_some(SYNC));
+    let ways: Vec<&'static str> = ways.collect();
+    let each = |(number, shiplane): (usize, &Shiplane)| -> Vec<Box<dyn Contender>> {
+        let ours = |&way: &&'static str| -> Box<dyn Contender> {
+            Box::new(Ours { shiplane: shiplane.clone(), way, name: name(way, number) })
+        };
+        ways.iter().map(ours).collect()
+    };
+    programs.iter().enumerate().flat_map(each).collect()
+}
+
+/// One program, run in one way.
 #[derive(Debug)]
 pub(in crate::bench) struct Ours {
     shiplane: Shiplane,
     way: &'static str,
+    name: String,
 }
 
 impl Ours {
     /// `get` of what is verified.
     pub(in crate::bench) fn verified(shiplane: &Shiplane) -> Self {
-        Self { shiplane: shiplane.clone(), way: VERIFIED }
+        Self { shiplane: shiplane.clone(), way: VERIFIED, name: VERIFIED.to_owned() }
     }
 }
 
 impl Contender for Ours {
-    fn name(&self) -> &'static str {
-        self.way
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn checks(&self) -> &'static str {
-        "SHA-256"
+        "each chunk"
     }
 
     fn version(&self) -> String {
-        format!("shiplane {}", env!("CARGO_PKG_VERSION"))
+        let binary = self.shiplane.binary();
+        format!("{}, {}", version_line(binary, "--version"), binary.display())
     }
 
     fn is_optional(&self) -> bool {
         false
     }
 
-    fn run(&mut self, course: &Course) -> Result<Sample> {
-        let destination = course.destination(&slug(self.way))?;
-        // What a sync remembers must last from one run to the next, and a pair of its own.
-        let state = |side: &str| course.state(&format!("{}-{side}", slug(self.way)));
+    fn run(&mut self, workload: &Workload) -> Result<Sample> {
+        let destination = workload.destination(&slug(&self.name))?;
+        // The state of a sync must last from one run to the next, so each program and way has its own.
+        let state = |side: &str| workload.state(&format!("{}-{side}", slug(&self.name)));
         let (server_state, state) = (state("server")?, state("receiver")?);
         // A server a run: what it used can only be asked once it has ended.
         let (server, mut command) = match self.way {
             SYNC => {
-                let server = self.shiplane.serve_writable(&course.source, &server_state)?;
+                let server = self.shiplane.serve_writable(&workload.source, &server_state)?;
                 let command = self.shiplane.sync(&destination, &server, &state);
                 (server, command)
             }
             _ => {
-                let server = self.shiplane.serve(&course.source, &server_state)?;
+                let server = self.shiplane.serve(&workload.source, &server_state)?;
                 let command = self.shiplane.get(&server, &destination, &state);
                 (server, command)
             }
@@ -74,12 +91,11 @@ impl Contender for Ours {
         if self.way == VERIFIED {
             command.args(["--durability", "verified"]);
         }
-        if course.scenario == Scenario::Edited {
+        if workload.scenario == Scenario::Edited {
             command.arg("--overwrite");
         }
-        let lap = course.carry("shiplane", &mut command);
-        let lap = lap.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
-        let sender = server.stop()?;
-        Ok(Sample { time: lap.time, used: apart(sender, lap.exit), wire_bytes: lap.wire_bytes })
+        let received = workload.carry("shiplane", &mut command);
+        let received = received.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
+        Ok(received.served_by(server.stop()?))
     }
 }

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 
 use super::ssh::{HOST, Ssh};
-use super::{Contender, Found, Sample, Tools, apart, slug, version_line};
-use crate::bench::course::Course;
+use super::{Contender, Found, Sample, Tools, slug, version_line};
+use crate::bench::workload::Workload;
 
 pub(super) const NAME: &str = "qcp";
 
@@ -18,17 +18,17 @@ pub(super) struct Qcp {
 }
 
 impl Qcp {
-    pub(super) fn find(tools: &Tools, course: &Course) -> Result<Found> {
+    pub(super) fn find(tools: &Tools, workload: &Workload) -> Result<Found> {
         let Some(qcp) = tools.find("qcp") else {
             return Ok(Err("`cargo install --locked qcp`".to_owned()));
         };
-        let ssh = Ssh::prepare(tools, course.state("qcp")?)?;
+        let ssh = Ssh::prepare(tools, workload.state("qcp")?)?;
         Ok(ssh.map(|ssh| Box::new(Self { qcp, ssh }) as Box<dyn Contender>))
     }
 }
 
 impl Contender for Qcp {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         NAME
     }
 
@@ -40,8 +40,8 @@ impl Contender for Qcp {
         format!("{}, packets of 1,452 bytes", version_line(&self.qcp, "--version"))
     }
 
-    fn run(&mut self, course: &Course) -> Result<Sample> {
-        let destination = course.destination(&slug(NAME))?;
+    fn run(&mut self, workload: &Workload) -> Result<Sample> {
+        let destination = workload.destination(&slug(NAME))?;
         let server = self.ssh.start()?;
         let config = self.ssh.client_config();
         let mut command = Command::new(&self.qcp);
@@ -50,12 +50,12 @@ impl Contender for Qcp {
         // Its own reading of the file finds the host, ssh's reading does the rest.
         command.arg("--ssh-config").arg(&config);
         command.args(["-S", "-F", "-S"]).arg(&config);
-        if !course.scenario.is_file() {
+        if !workload.scenario.is_file() {
             command.arg("-r");
         }
-        command.arg(format!("{HOST}:{}", course.item.display())).arg(destination);
-        let lap = course.carry(NAME, command.stdin(Stdio::null()).stdout(Stdio::null()))?;
+        command.arg(format!("{HOST}:{}", workload.item.display())).arg(destination);
+        let received = workload.carry(NAME, command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         let sender = server.stop()?;
-        Ok(Sample { time: lap.time, used: apart(sender, lap.exit), wire_bytes: lap.wire_bytes })
+        Ok(received.served_by(sender))
     }
 }

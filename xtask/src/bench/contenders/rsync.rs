@@ -7,25 +7,25 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use super::ssh::{HOST, Ssh, is_root};
-use super::{Contender, Found, Sample, Tools, apart, await_listening, free_port, slug};
+use super::{Contender, Found, Sample, Tools, await_listening, free_port, slug};
 use super::{stop_forking, version_line};
-use crate::bench::course::{Course, Scenario};
+use crate::bench::workload::{Scenario, Workload};
 use crate::process::Running;
 
 pub(super) const OVER_SSH: &str = "rsync over ssh";
 pub(in crate::bench) const DAEMON: &str = "rsync daemon";
 
 /// Over an sshd of our own.
-pub(super) fn over_ssh(tools: &Tools, course: &Course) -> Result<Found> {
+pub(super) fn over_ssh(tools: &Tools, workload: &Workload) -> Result<Found> {
     let Some(rsync) = tools.find("rsync") else { return Ok(Err(INSTALL.to_owned())) };
-    let ssh = Ssh::prepare(tools, course.state("rsync-ssh")?)?;
+    let ssh = Ssh::prepare(tools, workload.state("rsync-ssh")?)?;
     Ok(ssh.map(|ssh| Box::new(OverSsh { rsync, ssh }) as Box<dyn Contender>))
 }
 
 /// From a daemon of our own.
-pub(super) fn daemon(tools: &Tools, course: &Course) -> Result<Found> {
+pub(super) fn daemon(tools: &Tools, workload: &Workload) -> Result<Found> {
     let Some(rsync) = tools.find("rsync") else { return Ok(Err(INSTALL.to_owned())) };
-    Ok(Ok(Box::new(Daemon { rsync, directory: course.state("rsyncd")? })))
+    Ok(Ok(Box::new(Daemon { rsync, directory: workload.state("rsyncd")? })))
 }
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ struct OverSsh {
 }
 
 impl Contender for OverSsh {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         OVER_SSH
     }
 
@@ -47,16 +47,16 @@ impl Contender for OverSsh {
         format!("{}, {}", version_line(&self.rsync, "--version"), self.ssh.version())
     }
 
-    fn run(&mut self, course: &Course) -> Result<Sample> {
-        let destination = course.destination(&slug(OVER_SSH))?;
+    fn run(&mut self, workload: &Workload) -> Result<Sample> {
+        let destination = workload.destination(&slug(OVER_SSH))?;
         let server = self.ssh.start()?;
         let shell = format!("'{}' -F '{}'", self.ssh.program().display(), self.ssh.client_config().display());
-        let mut command = receiver(&self.rsync, course);
+        let mut command = receiver(&self.rsync, workload);
         command.arg("-e").arg(shell);
-        command.arg(format!("{HOST}:{}", course.item.display())).arg(destination);
-        let lap = course.carry(OVER_SSH, &mut command)?;
+        command.arg(format!("{HOST}:{}", workload.item.display())).arg(destination);
+        let received = workload.carry(OVER_SSH, &mut command)?;
         let sender = server.stop()?;
-        Ok(Sample { time: lap.time, used: apart(sender, lap.exit), wire_bytes: lap.wire_bytes })
+        Ok(received.served_by(sender))
     }
 }
 
@@ -67,7 +67,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(&self, course: &Course) -> Result<(Running, u16)> {
+    fn start(&self, workload: &Workload) -> Result<(Running, u16)> {
         let port = free_port()?;
         let config = self.directory.join("rsyncd.conf");
         // Without these it gives up root for `nobody`, who may not enter our directory.
@@ -76,7 +76,7 @@ impl Daemon {
             "address = 127.0.0.1\nport = {port}\nuse chroot = no\n{user}log file = {}\n\
              [{MODULE}]\npath = {}\nread only = yes\n",
             self.directory.join("log").display(),
-            course.source.display(),
+            workload.source.display(),
         );
         fs::write(&config, text).context("cannot write rsyncd.conf")?;
         let mut command = Command::new(&self.rsync);
@@ -89,7 +89,7 @@ impl Daemon {
 }
 
 impl Contender for Daemon {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         DAEMON
     }
 
@@ -101,22 +101,22 @@ impl Contender for Daemon {
         format!("{}, no encryption", version_line(&self.rsync, "--version"))
     }
 
-    fn run(&mut self, course: &Course) -> Result<Sample> {
-        let destination = course.destination(&slug(DAEMON))?;
-        let (server, port) = self.start(course)?;
-        let name = course.item.file_name().unwrap_or_default().to_string_lossy();
-        let mut command = receiver(&self.rsync, course);
+    fn run(&mut self, workload: &Workload) -> Result<Sample> {
+        let destination = workload.destination(&slug(DAEMON))?;
+        let (server, port) = self.start(workload)?;
+        let name = workload.item.file_name().unwrap_or_default().to_string_lossy();
+        let mut command = receiver(&self.rsync, workload);
         command.arg(format!("rsync://127.0.0.1:{port}/{MODULE}/{name}")).arg(destination);
-        let lap = course.carry(DAEMON, &mut command)?;
+        let received = workload.carry(DAEMON, &mut command)?;
         let sender = stop_forking(server)?;
-        Ok(Sample { time: lap.time, used: apart(sender, lap.exit), wire_bytes: lap.wire_bytes })
+        Ok(received.served_by(sender))
     }
 }
 
-fn receiver(rsync: &Path, course: &Course) -> Command {
+fn receiver(rsync: &Path, workload: &Workload) -> Command {
     let mut command = Command::new(rsync);
     command.arg("-a");
-    if course.scenario != Scenario::Edited {
+    if workload.scenario != Scenario::Edited {
         // No comparing of blocks with what is not there.
         command.arg("-W");
     }

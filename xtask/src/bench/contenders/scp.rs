@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 
 use super::ssh::{HOST, Ssh};
-use super::{Contender, Found, Sample, Tools, apart, slug};
-use crate::bench::course::Course;
+use super::{Contender, Found, Sample, Tools, slug};
+use crate::bench::workload::Workload;
 
 pub(in crate::bench) const NAME: &str = "scp";
 
@@ -19,15 +19,15 @@ pub(super) struct Scp {
 }
 
 impl Scp {
-    pub(super) fn find(tools: &Tools, course: &Course) -> Result<Found> {
+    pub(super) fn find(tools: &Tools, workload: &Workload) -> Result<Found> {
         let Some(scp) = tools.find("scp") else { return Ok(Err("install openssh-client".to_owned())) };
-        let ssh = Ssh::prepare(tools, course.state("scp")?)?;
+        let ssh = Ssh::prepare(tools, workload.state("scp")?)?;
         Ok(ssh.map(|ssh| Box::new(Self { scp, ssh }) as Box<dyn Contender>))
     }
 }
 
 impl Contender for Scp {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         NAME
     }
 
@@ -39,15 +39,15 @@ impl Contender for Scp {
         self.ssh.version()
     }
 
-    fn run(&mut self, course: &Course) -> Result<Sample> {
-        let destination = course.destination(&slug(NAME))?;
+    fn run(&mut self, workload: &Workload) -> Result<Sample> {
+        let destination = workload.destination(&slug(NAME))?;
         let server = self.ssh.start()?;
         let mut command = Command::new(&self.scp);
         command.args(["-q", "-B", "-r", "-F"]).arg(self.ssh.client_config());
-        command.arg(format!("{HOST}:{}", course.item.display())).arg(destination);
+        command.arg(format!("{HOST}:{}", workload.item.display())).arg(destination);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let lap = course.carry(NAME, &mut command)?;
+        let received = workload.carry(NAME, &mut command)?;
         let sender = server.stop()?;
-        Ok(Sample { time: lap.time, used: apart(sender, lap.exit), wire_bytes: lap.wire_bytes })
+        Ok(received.served_by(sender))
     }
 }

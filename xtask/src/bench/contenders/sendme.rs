@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Contender, Found, START_LIMIT, Sample, Tools, apart, slug, version_line};
-use crate::bench::course::Course;
+use super::{Contender, Found, START_LIMIT, Sample, Tools, slug, version_line};
+use crate::bench::workload::Workload;
 use crate::process::{Lines, Running, Signal};
 
 pub(super) const NAME: &str = "sendme";
@@ -19,17 +19,17 @@ pub(super) struct Sendme {
 }
 
 impl Sendme {
-    pub(super) fn find(tools: &Tools, course: &Course) -> Result<Found> {
+    pub(super) fn find(tools: &Tools, workload: &Workload) -> Result<Found> {
         let Some(sendme) = tools.find("sendme") else {
             return Ok(Err("`cargo install --locked sendme`".to_owned()));
         };
-        Ok(Ok(Box::new(Self { sendme, directory: course.state("sendme")? })))
+        Ok(Ok(Box::new(Self { sendme, directory: workload.state("sendme")? })))
     }
 
     /// Imports, and says the ticket.
-    fn start(&self, course: &Course) -> Result<(Running, Lines, String)> {
+    fn start(&self, workload: &Workload) -> Result<(Running, Lines, String)> {
         let mut command = self.command("send");
-        command.args(["--ticket-type", "addresses"]).arg(&course.item).current_dir(&self.directory);
+        command.args(["--ticket-type", "addresses"]).arg(&workload.item).current_dir(&self.directory);
         let mut running = Running::start(NAME, command.stdout(Stdio::piped()))?;
         let said = Lines::of(running.take_stdout().context("sendme has no standard output")?);
         while let Some(line) = said.next_within(IMPORT_LIMIT)? {
@@ -50,7 +50,7 @@ impl Sendme {
 }
 
 impl Contender for Sendme {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         NAME
     }
 
@@ -62,16 +62,17 @@ impl Contender for Sendme {
         format!("{}, its import included", version_line(&self.sendme, "--version"))
     }
 
-    fn run(&mut self, course: &Course) -> Result<Sample> {
-        let destination = course.destination(&slug(NAME))?;
+    fn run(&mut self, workload: &Workload) -> Result<Sample> {
+        let destination = workload.destination(&slug(NAME))?;
         let started = Instant::now();
-        let (server, _said, ticket) = self.start(course)?;
+        let (server, _said, ticket) = self.start(workload)?;
         let import = started.elapsed();
         let mut command = self.command("receive");
-        let lap = course.carry(NAME, command.arg(ticket).current_dir(destination))?;
+        let received = workload.carry(NAME, command.arg(ticket).current_dir(destination))?;
         server.signal(Signal::Interrupt)?;
         let sender = server.wait(START_LIMIT)?;
-        Ok(Sample { time: import + lap.time, used: apart(sender, lap.exit), wire_bytes: lap.wire_bytes })
+        let sample = received.served_by(sender);
+        Ok(Sample { time: import + sample.time, ..sample })
     }
 }
 

@@ -5,6 +5,7 @@ use super::stacks::Frame;
 /// What a sample counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Category {
+    Blake3,
     Sha256,
     Aes,
     Copies,
@@ -12,6 +13,7 @@ pub(super) enum Category {
     Tokio,
     Ours,
     Other,
+    KernelCopies,
     FileWrite,
     FileRead,
     Udp,
@@ -22,7 +24,8 @@ pub(super) enum Category {
 
 impl Category {
     /// In the order of the table.
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 15] = [
+        Self::Blake3,
         Self::Sha256,
         Self::Aes,
         Self::Copies,
@@ -30,6 +33,7 @@ impl Category {
         Self::Tokio,
         Self::Ours,
         Self::Other,
+        Self::KernelCopies,
         Self::FileWrite,
         Self::FileRead,
         Self::Udp,
@@ -40,6 +44,7 @@ impl Category {
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Blake3 => "BLAKE3",
             Self::Sha256 => "SHA-256",
             Self::Aes => "AES-GCM",
             Self::Copies => "copies in memory",
@@ -47,6 +52,7 @@ impl Category {
             Self::Tokio => "tokio",
             Self::Ours => "shiplane",
             Self::Other => "other",
+            Self::KernelCopies => "kernel: copies from and to programs",
             Self::FileWrite => "kernel: files written",
             Self::FileRead => "kernel: files read",
             Self::Udp => "kernel: UDP",
@@ -88,6 +94,7 @@ type Rules = &'static [(Category, &'static [Sign])];
 
 /// The first that holds counts.
 const PROGRAM: Rules = &[
+    (Category::Blake3, &[Has("blake3")]),
     (Category::Sha256, &[Has("sha256"), Has("Sha256"), Begins("ring::digest")]),
     (Category::Aes, &[Has("aes_"), Has("_aes"), Has("ghash"), Has("gcm_"), Begins("ring::aead")]),
     (Category::Copies, &[Has("memcpy"), Has("memmove"), Has("memset")]),
@@ -98,6 +105,17 @@ const PROGRAM: Rules = &[
 
 /// A write that wakes a thread is about waking: whatever is called by others stands before its callers.
 const KERNEL: Rules = &[
+    (
+        Category::KernelCopies,
+        &[
+            Has("copy_to_iter"),
+            Has("copy_from_iter"),
+            Has("copy_page_to_iter"),
+            Has("copy_page_from_iter"),
+            Has("copy_user"),
+            Has("rep_movs"),
+        ],
+    ),
     (
         Category::Scheduling,
         &[
@@ -152,7 +170,8 @@ mod tests {
             of(&["ring_core_0_17_14__sha256_block_data_order_hw", "shiplane_wire::digest"]),
             Category::Sha256
         );
-        assert_eq!(of(&["tape_sha256::avx512::compress"]), Category::Sha256);
+        assert_eq!(of(&["blake3_hash_many_avx512", "shiplane_wire::digest"]), Category::Blake3);
+        assert_eq!(of(&["blake3::hazmat::merge_subtrees_inner"]), Category::Blake3);
         assert_eq!(of(&["ring_core_0_17_14__aes_gcm_enc_update_vaes_avx2"]), Category::Aes);
         assert_eq!(of(&["__memmove_avx512_unaligned_erms", "quinn_proto::connection"]), Category::Copies);
         assert_eq!(of(&["tokio::runtime::park", "shiplane_cli::main"]), Category::Tokio);
@@ -174,10 +193,18 @@ mod tests {
         let outside = ["write", "shiplane_protocols::files::writer"];
         let inside = |names: &[&'static str]| of(&[names, &outside[..]].concat());
         assert_eq!(
-            inside(&["k:copy_page_from_iter", "k:generic_perform_write", "k:vfs_write"]),
+            inside(&["k:rep_movs_alternative", "k:copy_page_from_iter_atomic", "k:vfs_write"]),
+            Category::KernelCopies
+        );
+        assert_eq!(inside(&["k:_copy_to_iter", "k:udp_recvmsg"]), Category::KernelCopies);
+        assert_eq!(
+            inside(&["k:shmem_get_folio", "k:generic_perform_write", "k:vfs_write"]),
             Category::FileWrite
         );
-        assert_eq!(inside(&["k:_copy_to_iter", "k:shmem_file_read_iter", "k:vfs_read"]), Category::FileRead);
+        assert_eq!(
+            inside(&["k:filemap_get_entry", "k:shmem_file_read_iter", "k:vfs_read"]),
+            Category::FileRead
+        );
         assert_eq!(inside(&["k:eventfd_write", "k:vfs_write"]), Category::Scheduling);
         assert_eq!(
             inside(&["k:try_to_wake_up", "k:sock_def_readable", "k:udp_recvmsg"]),

@@ -58,7 +58,7 @@ impl Node {
 
     fn color(&self) -> &'static str {
         match self.category {
-            Some(Category::Sha256) => "#e8a33d",
+            Some(Category::Blake3 | Category::Sha256) => "#e8a33d",
             Some(Category::Aes) => "#d9cf4a",
             Some(Category::Copies) => "#b7a6d8",
             Some(Category::Quic) => "#8fc27a",

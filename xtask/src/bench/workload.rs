@@ -4,14 +4,16 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Options;
+use super::sample::{Sample, Used};
 use super::wire::Wire;
+use super::{Options, machine};
 use crate::compare::{self, Difference};
-use crate::process::{Exit, Running};
+use crate::process::{Exit, Running, Usage};
 use crate::scratch::{self, Scratch};
 use crate::{dataset, interrupt, units};
 
@@ -44,6 +46,11 @@ impl Scenario {
         matches!(self, Self::File | Self::Edited)
     }
 
+    /// Whether the disk has rows of its own: where it has to take what is carried.
+    pub(super) fn has_disk_rows(self) -> bool {
+        matches!(self, Self::File | Self::Small)
+    }
+
     /// More than all that will lie there at a time.
     pub(super) fn room_bytes(self, options: &Options) -> u64 {
         match self {
@@ -60,7 +67,7 @@ impl Scenario {
 
 /// The data, laid out.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct Workload {
     pub(super) scenario: Scenario,
     /// Holds the item and nothing else.
     pub(super) source: PathBuf,
@@ -68,27 +75,47 @@ pub(super) struct Course {
     pub(super) item: PathBuf,
     /// An older version of the file, for [`Scenario::Edited`].
     older: Option<PathBuf>,
-    /// Holds the scratch directory.
-    pub(super) place: PathBuf,
+    /// The type of the file system that it lies on.
+    pub(super) file_system: String,
+    /// What the names in its rows end with.
+    pub(super) suffix: String,
     copies: PathBuf,
     state: PathBuf,
     /// Of the item's content.
     pub(super) bytes: u64,
     pub(super) files: u64,
-    pub(super) wire: Wire,
+    pub(super) wire: Rc<Wire>,
 }
 
 /// What the receiving program took.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lap {
-    pub(super) time: Duration,
-    pub(super) wire_bytes: Option<u64>,
-    pub(super) exit: Exit,
+pub(super) struct Received {
+    time: Duration,
+    wire_bytes: Option<u64>,
+    exit: Exit,
 }
 
-impl Course {
+impl Received {
+    /// With what the other side used.
+    pub(super) fn served_by(self, sender: Exit) -> Sample {
+        self.with_sender(sender.used)
+    }
+
+    /// The same, of a server that goes on.
+    pub(super) fn with_sender(self, sender: Usage) -> Sample {
+        let used = Used::Apart { sender, receiver: self.exit.used };
+        Sample { time: self.time, used, wire_bytes: self.wire_bytes }
+    }
+}
+
+impl Workload {
     /// Makes the data.
-    pub(super) fn lay(scenario: Scenario, options: &Options, scratch: &Scratch, wire: Wire) -> Result<Self> {
+    pub(super) fn lay(
+        scenario: Scenario,
+        options: &Options,
+        scratch: &Scratch,
+        wire: Rc<Wire>,
+    ) -> Result<Self> {
         let source = scratch.directory("source")?;
         let (item, older) = match scenario {
             Scenario::File | Scenario::Edited => {
@@ -117,13 +144,18 @@ impl Course {
             source,
             item,
             older,
-            place: scratch.path().parent().unwrap_or_else(|| scratch.path()).to_owned(),
+            file_system: machine::file_system(scratch.path()),
+            suffix: String::new(),
             copies: scratch.directory("copies")?,
             state: scratch.directory("state")?,
             bytes: held.bytes,
             files: held.files,
             wire,
         })
+    }
+
+    fn is_on_disk(&self) -> bool {
+        self.file_system != "tmpfs"
     }
 
     /// Where a program's own directory lies; made if it is absent.
@@ -147,8 +179,12 @@ impl Course {
 
     /// Runs the receiving program to its end, by the clock and the wire. It ends within `LIMIT` or is
     /// killed.
-    pub(super) fn carry(&self, name: &str, command: &mut Command) -> Result<Lap> {
-        touch_memory(&self.state, self.bytes)?;
+    pub(super) fn carry(&self, name: &str, command: &mut Command) -> Result<Received> {
+        if self.is_on_disk() {
+            // Or this run would write what the one before has left.
+            scratch::sync_disks();
+        }
+        touch_memory(&place(None, self.bytes), self.bytes)?;
         let before = self.wire.carried_bytes();
         let started = Instant::now();
         let exit = Running::start(name, command)?.wait(LIMIT)?;
@@ -156,7 +192,7 @@ impl Course {
         let after = self.wire.carried_bytes();
         let wire_bytes = before.zip(after).map(|(before, after)| after.saturating_sub(before));
         exit.expect_success(name)?;
-        Ok(Lap { time, wire_bytes, exit })
+        Ok(Received { time, wire_bytes, exit })
     }
 
     /// Looks at the copy, every byte of it if `closely`, and removes it unless the next run is to find it.

@@ -28,16 +28,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use self::contenders::{Field, Tools};
 use self::report::Report;
 use self::wire::Wire;
 use self::workload::{Scenario, Workload};
 use crate::busy::Busy;
+use crate::interrupt;
 use crate::scratch::Scratch;
 use crate::shiplane::Shiplane;
-use crate::{cargo, interrupt};
 
 /// What the user typed.
 #[derive(Debug, clap::Args)]
@@ -97,8 +97,8 @@ struct Options {
     /// Where everything lies; /dev/shm if it has room, else the temporary directory
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// A directory on a disk, for further rows; the workspace's target directory if it is on another kind of file
-    /// system than --dir
+    /// A directory on a disk, for further rows; where this program lies if that is on another kind of file system
+    /// than --dir
     #[arg(long)]
     disk: Option<PathBuf>,
     /// A directory of programs to look in before PATH: sendme, qcp
@@ -232,9 +232,10 @@ fn disk_scratch(scenario: Scenario, options: &Options, other: &Path) -> Result<O
     if let Some(disk) = &options.disk {
         return scratch_in(disk, room_bytes).map(Some);
     }
-    let target = cargo::target_directory()?;
-    let is_same = machine::file_system(&target) == machine::file_system(other);
-    if is_same { Ok(None) } else { scratch_in(&target, room_bytes).map(Some) }
+    let here = std::env::current_exe().context("cannot find this program")?;
+    let here = here.parent().unwrap_or(other);
+    let is_same = machine::file_system(here) == machine::file_system(other);
+    if is_same { Ok(None) } else { scratch_in(here, room_bytes).map(Some) }
 }
 
 fn scratch_in(directory: &Path, room_bytes: u64) -> Result<Scratch> {

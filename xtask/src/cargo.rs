@@ -37,12 +37,6 @@ pub(crate) fn metadata() -> Result<Value> {
     serde_json::from_str(&text).context("cargo metadata printed no JSON")
 }
 
-/// Where cargo puts what it builds.
-pub(crate) fn target_directory() -> Result<PathBuf> {
-    let metadata = metadata()?;
-    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo names no target directory")
-}
-
 /// What a command prints; an error unless it succeeds.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;

@@ -98,21 +98,24 @@ impl<'a> Field<'a> {
     pub(super) fn gather(tools: &Tools, workloads: &'a [Workload], options: &Options) -> Result<Self> {
         let mut field = Self { entrants: Vec::new(), missing: Vec::new() };
         for workload in workloads {
+            let mut missing = Vec::new();
             let contenders = ours::all(&tools.shiplanes, workload.scenario);
             field.entrants.extend(Self::of(contenders, workload).entrants);
             let runs = |peer: &&Peer| peer.runs_on_disk || workload.suffix.is_empty();
             for peer in PEERS.iter().filter(runs).filter(|peer| options.includes(peer.name)) {
                 if let Some(reason) = (peer.unfit)(workload.scenario) {
-                    field.missing.push(format!("left out: {}: {reason}", peer.name));
+                    missing.push(format!("left out: {}: {reason}", peer.name));
                     continue;
                 }
                 match (peer.find)(tools, workload)? {
                     Ok(contender) => field.entrants.push(Entrant::new(contender, workload)),
-                    Err(reason) => field.missing.push(format!("missing: {}: {reason}", peer.name)),
+                    Err(reason) => missing.push(format!("missing: {}: {reason}", peer.name)),
                 }
             }
+            if workload.suffix.is_empty() {
+                field.missing = missing;
+            }
         }
-        field.missing.dedup();
         Ok(field)
     }
 

@@ -106,7 +106,7 @@ fn build() -> Result<PathBuf> {
     let given = std::env::var("RUSTFLAGS").unwrap_or_default();
     let mut command = cargo::cargo();
     command.args(["build", "--release", "--package", "shiplane-cli", "--bin", BINARY, "--target-dir"]);
-    command.arg(cargo::target_directory()?.join("profile"));
+    command.arg(cargo::workspace_root().join("target/profile"));
     // This one would go before the other.
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
     command.env("RUSTFLAGS", format!("{given} -Cforce-frame-pointers=yes"));

@@ -49,7 +49,10 @@ impl Report<'_> {
         let rows = table::rows(scenario, &self.measured, self.workload().bytes);
         let targets = targets::rows(&targets::of(scenario, Kind::here(), &self.measured));
         let mut text = format!("{}\n\n{}\n{}\n", self.heading(), lay(&rows), lay(&targets));
-        for program in self.measured.iter() {
+        let on_disk = |program: &&Measured| {
+            self.workloads.iter().skip(1).any(|disk| program.name.ends_with(&disk.suffix))
+        };
+        for program in self.measured.iter().filter(|program| !on_disk(program)) {
             let _infallible = writeln!(text, "{item}{}: {}", program.name, program.version);
         }
         for missing in &self.missing {

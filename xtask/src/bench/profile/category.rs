@@ -110,6 +110,7 @@ const KERNEL: Rules = &[
         &[
             Has("copy_to_iter"),
             Has("copy_from_iter"),
+            Has("copy_folio"),
             Has("copy_page_to_iter"),
             Has("copy_page_from_iter"),
             Has("copy_user"),

@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, bail};
 
 pub(super) use self::lane::Lane;
 pub(super) use self::nginx::NAME as NGINX;
-pub(super) use self::ours::{DURABLE, Ours, SYNC, VERIFIED, name as name_of_ours};
+pub(super) use self::ours::{DURABLE, Ours, SYNC, VERIFIED};
 pub(super) use self::raw::Raw;
 pub(super) use self::rsync::DAEMON;
 pub(super) use self::scp::NAME as SCP;

@@ -18,7 +18,9 @@ use super::workload::{Scenario, Workload};
 use super::{Options, lay_one, report, scratch};
 #[cfg(target_os = "linux")]
 use crate::process::Running;
-use crate::shiplane::{RECORDED, Shiplane};
+#[cfg(target_os = "linux")]
+use crate::shiplane::RECORDED;
+use crate::shiplane::Shiplane;
 use crate::{cargo, process, units};
 
 /// Measures and prints the table.

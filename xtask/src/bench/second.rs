@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::contenders::{Ours, name_of_ours, slug};
+use super::contenders::{Ours, slug};
 use super::profile::Watch;
 use super::sample::Measured;
 use super::targets::{self, Target, ratios};
@@ -51,7 +51,7 @@ struct Program {
 impl Program {
     fn new((number, shiplane): (usize, &Shiplane)) -> Self {
         let receivers = WAYS.map(|way| {
-            let name = name_of_ours(way, number);
+            let name = Ours::name_of(way, number);
             Measured { name, ..Measured::of(&Ours::verified(shiplane), "") }
         });
         Self { shiplane: shiplane.clone(), receivers, hashed_s: None }

@@ -15,21 +15,13 @@ pub(in crate::bench) const DURABLE: &str = "shiplane, durable";
 /// `sync`.
 pub(in crate::bench) const SYNC: &str = "shiplane sync";
 
-/// How the tables call the `number`th program given, from 0, when it is run in this way.
-pub(in crate::bench) fn name(way: &str, number: usize) -> String {
-    match number {
-        0 => way.to_owned(),
-        _ => way.replacen("shiplane", &format!("shiplane {}", number + 1), 1),
-    }
-}
-
 /// Each program, in each way that a scenario is about.
 pub(super) fn all(programs: &[Shiplane], scenario: Scenario) -> Vec<Box<dyn Contender>> {
     let ways = [VERIFIED, DURABLE].into_iter().chain((scenario == Scenario::Unchanged).then_some(SYNC));
     let ways: Vec<&'static str> = ways.collect();
     let each = |(number, shiplane): (usize, &Shiplane)| -> Vec<Box<dyn Contender>> {
         let ours = |&way: &&'static str| -> Box<dyn Contender> {
-            Box::new(Ours { shiplane: shiplane.clone(), way, name: name(way, number) })
+            Box::new(Ours { shiplane: shiplane.clone(), way, name: Ours::name_of(way, number) })
         };
         ways.iter().map(ours).collect()
     };
@@ -45,6 +37,14 @@ pub(in crate::bench) struct Ours {
 }
 
 impl Ours {
+    /// How the tables call the `number`th program given, from 0, when it is run in this way.
+    pub(in crate::bench) fn name_of(way: &str, number: usize) -> String {
+        match number {
+            0 => way.to_owned(),
+            _ => way.replacen("shiplane", &format!("shiplane {}", number + 1), 1),
+        }
+    }
+
     /// `get` of what is verified.
     pub(in crate::bench) fn verified(shiplane: &Shiplane) -> Self {
         Self { shiplane: shiplane.clone(), way: VERIFIED, name: VERIFIED.to_owned() }
@@ -97,5 +97,16 @@ impl Contender for Ours {
         let received = workload.carry("shiplane", &mut command);
         let received = received.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
         Ok(received.served_by(server.stop()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_program_goes_by_the_plain_name() {
+        assert_eq!(Ours::name_of(SYNC, 0), SYNC);
+        assert_eq!(Ours::name_of(VERIFIED, 1), "shiplane 2, verified");
     }
 }

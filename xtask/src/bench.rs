@@ -7,10 +7,10 @@
 //! what another core brings, `profile` where the processor's time goes, `parts` what each part takes; `rpc` compares
 //! calls. Nothing here is an assertion: a slow machine makes no red build.
 
-mod contenders;
+pub(crate) mod contenders;
 mod cores;
 mod ladder;
-mod machine;
+pub(crate) mod machine;
 mod parts;
 mod plot;
 mod profile;

@@ -11,7 +11,7 @@ use crate::{cargo, crash, demo, fuzz, interrupt, process, races, sim, tidy, unit
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 use crate::{cargo, demo, fuzz, interrupt, process, sim, tidy, units};
 #[cfg(target_os = "linux")]
-use crate::{load, soak};
+use crate::{load, soak, wan};
 
 /// Runs all steps in order and stops at the first that fails. Cheap ones come first. The table of what
 /// was run stands at the end either way.
@@ -58,7 +58,7 @@ fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
     vec![name.to_owned(), units::seconds(time), verdict.to_owned()]
 }
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step { name: "format", run: format },
     Step { name: "tidy", run: house_rules },
     Step { name: "clippy", run: clippy },
@@ -73,6 +73,7 @@ const STEPS: [Step; 14] = [
     Step { name: "races, short", run: short_races },
     Step { name: "load, short", run: short_load },
     Step { name: "soak, short", run: short_soak },
+    Step { name: "wan, short", run: short_wan },
 ];
 
 fn format() -> Result<Note> {
@@ -177,6 +178,21 @@ fn short_load() -> Result<Note> {
 fn short_soak() -> Result<Note> {
     soak::run(&soak::Args::short())?;
     Ok(Note::Passed)
+}
+
+#[cfg(target_os = "linux")]
+fn short_wan() -> Result<Note> {
+    if let Some(why) = wan::missing() {
+        println!("  {why}");
+        return Ok(Note::Left("left out: there can be no emulated links here"));
+    }
+    wan::run(&wan::Args::short())?;
+    Ok(Note::Passed)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn short_wan() -> Result<Note> {
+    Ok(Note::Left("left out: it needs Linux's network namespaces"))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -4,7 +4,7 @@
 //! rules as failing checks; `fuzz` gives every decoder bytes that nobody thought of; `sim` runs
 //! the whole stack in virtual time; `crash` and `races` disturb receivers in every way that a machine can; `bench` compares whole programs; `load`
 //! overloads a server, `soak` keeps one busy, `wan`
-//! measures long and lossy links. Beneath them: `process` (children that cannot outlive us), `dataset`
+//! runs whole programs over long, slow and lossy links. Beneath them: `process` (children that cannot outlive us), `dataset`
 //! (what is sent), `compare` (whether it arrived), `shiplane` (the program under trial, driven by its
 //! command-line contract only).
 
@@ -69,7 +69,7 @@ enum Chore {
     /// Swap links that lead outside into directories while files arrive
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Races(races::Args),
-    /// Our congestion control on wide-area links, beside a perfect window and beside TCP (root)
+    /// Whole programs over emulated wide-area links, compared with rsync, scp, curl and qcp (root)
     #[cfg(target_os = "linux")]
     Wan(wan::Args),
     /// A server under crowds, stalls and floods: its memory, and the speed of an honest peer beside them

@@ -87,15 +87,24 @@ impl Running {
     /// Waits for the child to end, however it does; an error if it has not within `limit`.
     #[cfg(target_os = "linux")]
     pub(crate) fn expect_end(&mut self, limit: Duration) -> Result<()> {
+        if !self.ends_within(limit)? {
+            bail!("{} did not end within {} s", self.name, limit.as_secs());
+        }
+        Ok(())
+    }
+
+    /// Waits for the child to end, however it does; false if it has not within `limit`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn ends_within(&mut self, limit: Duration) -> Result<bool> {
         let (started, mut watch) = (Instant::now(), Watch::of(&self.child));
         while self.poll()?.is_none() {
             interrupt::check()?;
             if started.elapsed() > limit {
-                bail!("{} did not end within {} s", self.name, limit.as_secs());
+                return Ok(false);
             }
             watch.wait(limit.saturating_sub(started.elapsed()));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits for the child to end by itself. After `limit`, or when the user interrupts, it is

@@ -54,19 +54,27 @@ impl Shiplane {
 
     /// Serves `directory` on loopback, for reading. `state` is a directory for its identity and its log.
     pub(crate) fn serve(&self, directory: &Path, state: &Path) -> Result<Server> {
-        self.serve_with(directory, state, &[])
+        self.serve_at(ANY_PORT, directory, state, false)
     }
 
     /// As [`serve`](Self::serve), for writing too.
     pub(crate) fn serve_writable(&self, directory: &Path, state: &Path) -> Result<Server> {
-        self.serve_with(directory, state, &["--writable"])
+        self.serve_at(ANY_PORT, directory, state, true)
     }
 
-    fn serve_with(&self, directory: &Path, state: &Path, options: &[&str]) -> Result<Server> {
+    /// As [`serve`](Self::serve), at an address of this machine.
+    pub(crate) fn serve_at(
+        &self,
+        listen: &str,
+        directory: &Path,
+        state: &Path,
+        is_writable: bool,
+    ) -> Result<Server> {
         let log = state.join("serve.log");
         let stderr = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = self.command(state);
-        command.arg("serve").arg(directory).args(["--listen", ANY_PORT]).args(options);
+        command.arg("serve").arg(directory).args(["--listen", listen]);
+        command.args(is_writable.then_some("--writable"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut running = Running::start("shiplane serve", &mut command)?;
         let stdout = Lines::of(running.take_stdout().context("the server has no standard output")?);

@@ -1,4 +1,4 @@
-//! One flow of shiplane's lane over a real link, memory to memory: what `cargo xtask wan` measures.
+//! One flow of shiplane's lane over a real link, memory to memory: what `cargo xtask wan` compares the program with.
 //!
 //! `lane_flow receive` prints its address and serves one sender; `lane_flow send ADDR` keeps parallel
 //! chunk streams busy for so many bytes or seconds and prints one line of JSON. Both trust any key: the

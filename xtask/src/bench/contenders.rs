@@ -9,7 +9,7 @@ mod raw;
 mod rsync;
 mod scp;
 mod sendme;
-mod ssh;
+pub(crate) mod ssh;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -198,7 +198,7 @@ pub(super) fn slug(name: &str) -> String {
 }
 
 /// The first line that a program prints with `option`, on whichever output.
-fn version_line(program: &Path, option: &str) -> String {
+pub(crate) fn version_line(program: &Path, option: &str) -> String {
     let output = Command::new(program).arg(option).stdin(Stdio::null()).output();
     let Ok(output) = output else { return String::new() };
     let text = [output.stdout, output.stderr].concat();
@@ -216,7 +216,7 @@ fn free_port() -> Result<u16> {
 }
 
 /// Waits until a server takes connections.
-fn await_listening(server: &mut Running, name: &str, port: u16) -> Result<()> {
+pub(crate) fn await_listening(server: &mut Running, name: &str, port: u16) -> Result<()> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let started = Instant::now();
     while TcpStream::connect(address).is_err() {

@@ -1,54 +1,77 @@
 //! Two network namespaces joined by a relay: TCP and UDP programs run in them unchanged.
 
+use std::fs::{self, File};
 use std::io;
-use std::process::Command;
+use std::os::fd::AsFd as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process, setpriority_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tappers::{Interface, Tun};
 
-use super::pipe::{Conditions, Pipe};
+use super::pipe::{Conditions, Counts, Freezes, Pipe, Traffic};
 
-/// A link that is there until this is dropped.
+/// An emulated link. Dropping it removes both namespaces and kills what still runs in them.
 #[derive(Debug)]
 pub(super) struct Link {
     ends: [End; 2],
+    /// In the direction of the data.
+    traffic: Arc<Traffic>,
     stop: Arc<AtomicBool>,
     relay: Option<JoinHandle<()>>,
 }
 
 /// A namespace with one device of the same name; removed on drop.
 #[derive(Debug)]
-struct End {
+pub(super) struct End {
     name: String,
 }
 
 impl Link {
     /// Sets the link up. Needs root and iproute2.
     pub(super) fn new(conditions: Conditions, seed: u64) -> Result<Self> {
-        let ours = std::process::id();
-        let (name_a, name_b) = (format!("slw{ours}a"), format!("slw{ours}b"));
+        let (process, number) = (std::process::id(), LINKS.fetch_add(1, Ordering::Relaxed));
+        let (name_a, name_b) = (format!("sw{process}a{number}"), format!("sw{process}b{number}"));
         let (tun_a, tun_b) = (open_tun(&name_a)?, open_tun(&name_b)?);
         let ends = [End::new(name_a, SENDER)?, End::new(name_b, RECEIVER)?];
-        let stop = Arc::new(AtomicBool::new(false));
         let relay = Relay::new(conditions, seed, tun_a, tun_b);
+        let (traffic, stop) = (relay.pipes[0].traffic(), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let relay = std::thread::spawn(move || relay.run(&stopped));
-        Ok(Self { ends, stop, relay: Some(relay) })
+        let link = Self { ends, traffic, stop, relay: Some(relay) };
+        if let Some(kbit) = conditions.bucket_kbit {
+            link.sender().add_token_bucket(kbit)?;
+        }
+        Ok(link)
     }
 
-    /// A command that will run at the sending end.
-    pub(super) fn at_sender(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        self.ends[0].command(program)
+    /// The end that the data comes from, at [`SENDER`].
+    pub(super) fn sender(&self) -> &End {
+        &self.ends[0]
     }
 
-    /// A command that will run at the receiving end.
-    pub(super) fn at_receiver(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        self.ends[1].command(program)
+    /// The end that the data goes to, at [`RECEIVER`].
+    pub(super) fn receiver(&self) -> &End {
+        &self.ends[1]
+    }
+
+    /// What was carried so far in the direction of the data.
+    pub(super) fn counts(&self) -> Counts {
+        self.traffic.counts()
+    }
+
+    /// Sets TCP's congestion control, as the kernel calls it, for connections opened from now on.
+    pub(super) fn set_congestion_control(&self, name: &str) -> Result<()> {
+        for end in &self.ends {
+            end.set("tcp_congestion_control", name)?;
+        }
+        Ok(())
     }
 }
 
@@ -62,6 +85,41 @@ impl Drop for Link {
     }
 }
 
+/// Lets namespaces use every congestion control that the kernel has; they may use none but those that the machine
+/// allows to all its users. Puts the machine's setting back on drop.
+#[derive(Debug)]
+pub(super) struct AllowedTcp {
+    before: String,
+}
+
+impl AllowedTcp {
+    /// Needs root.
+    pub(super) fn all() -> Result<Self> {
+        let before = fs::read_to_string(ALLOWED_TCP).context("cannot ask for TCP's congestion controls")?;
+        fs::write(ALLOWED_TCP, available_tcp()).context("cannot allow all of TCP's congestion controls")?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for AllowedTcp {
+    fn drop(&mut self) {
+        if let Err(failure) = fs::write(ALLOWED_TCP, &self.before) {
+            eprintln!("warning: cannot restore {ALLOWED_TCP}: {failure}");
+        }
+    }
+}
+
+/// The kernel's congestion controls, separated by spaces.
+pub(super) fn available_tcp() -> String {
+    fs::read_to_string(AVAILABLE_TCP).unwrap_or_default().trim().to_owned()
+}
+
+/// Why a program that needs one of them is missing, if so.
+pub(super) fn missing_tcp(name: &str) -> Option<String> {
+    let is_there = available_tcp().split_whitespace().any(|available| available == name);
+    (!is_there).then(|| format!("the kernel has no TCP {name} (`modprobe tcp_{name}`)"))
+}
+
 impl End {
     fn new(name: String, address: &str) -> Result<Self> {
         ip(&["netns", "add", &name])?;
@@ -73,25 +131,56 @@ impl End {
         ip(&["-n", name, "link", "set", name, "mtu", "1500", "txqueuelen", "10000", "up"])?;
         ip(&["-n", name, "link", "set", "lo", "up"])?;
         // A TCP whose buffers are too small for the path is no fair neighbour.
-        for setting in ["net.ipv4.tcp_wmem=4096 65536 33554432", "net.ipv4.tcp_rmem=4096 131072 67108864"] {
-            let status = end.command("sysctl").args(["-q", "-w", setting]).status();
-            if !status.is_ok_and(|status| status.success()) {
-                eprintln!("warning: cannot set {setting}");
-            }
-        }
+        end.set("tcp_wmem", "4096 65536 33554432")?;
+        end.set("tcp_rmem", "4096 131072 67108864")?;
         Ok(end)
     }
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
-        command
+    /// Runs `work` on a thread in this namespace: the programs that it starts are in it too.
+    pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let entered = || {
+            let path = format!("/run/netns/{}", self.name);
+            let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .with_context(|| format!("cannot enter {path}"))?;
+            work()
+        };
+        let outcome = std::thread::scope(|scope| scope.spawn(entered).join());
+        outcome.unwrap_or_else(|_| Err(anyhow!("a thread in {} panicked", self.name)))
+    }
+
+    /// Removes the limit of a slow link.
+    pub(super) fn remove_token_bucket(&self) -> Result<()> {
+        run("tc", &["-n", &self.name, "qdisc", "del", "dev", &self.name, "root"])
+    }
+
+    fn add_token_bucket(&self, kbit: u32) -> Result<()> {
+        let limit_bytes = (u64::from(kbit) * 125).max(MIN_BUCKET_QUEUE_BYTES);
+        let (rate, limit) = (format!("{kbit}kbit"), limit_bytes.to_string());
+        let device = ["-n", &self.name, "qdisc", "add", "dev", &self.name, "root"];
+        run("tc", &[&device[..], &["tbf", "rate", &rate, "burst", "5kb", "limit", &limit]].concat())
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        self.within(|| fs::write(&path, value).with_context(|| format!("cannot set {name} to {value}")))
+    }
+
+    /// Ends the processes of a server whose parent was killed; every process here is of our making.
+    fn kill_all(&self) -> Result<()> {
+        let output = Command::new("ip").args(["netns", "pids", &self.name]).output()?;
+        let pids = String::from_utf8_lossy(&output.stdout);
+        for pid in pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            // It may have ended by itself.
+            let _gone = kill_process(pid, Signal::KILL);
+        }
+        Ok(())
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        if let Err(failure) = ip(&["netns", "del", &self.name]) {
+        if let Err(failure) = self.kill_all().and_then(|()| ip(&["netns", "del", &self.name])) {
             eprintln!("warning: {failure:#}");
         }
     }
@@ -102,20 +191,29 @@ struct Relay {
     tuns: [Tun; 2],
     /// From the first device to the second, and back.
     pipes: [Pipe; 2],
+    freezes: Option<Freezes>,
 }
 
 impl Relay {
     fn new(conditions: Conditions, seed: u64, a: Tun, b: Tun) -> Self {
         let now = Instant::now();
-        Self {
-            tuns: [a, b],
-            pipes: [Pipe::new(conditions, seed, now), Pipe::new(conditions, seed ^ 0x5555, now)],
-        }
+        let pipes =
+            [Pipe::new(conditions, seed, now), Pipe::new(conditions.reversed(), seed ^ 0x5555, now)];
+        let freezes = conditions.freeze.map(|freeze| Freezes::new(freeze, seed ^ 0xAAAA, now));
+        Self { tuns: [a, b], pipes, freezes }
     }
 
     fn run(mut self, stop: &AtomicBool) {
+        // Of this thread alone. A link does not slow down because the machine is busy.
+        if let Err(failure) = setpriority_process(None, RELAY_NICENESS) {
+            eprintln!("warning: the relay keeps its priority: {failure}");
+        }
         let mut packet = vec![0; 65_536];
         while !stop.load(Ordering::Relaxed) {
+            if let Some(until) = self.freezes.as_mut().and_then(|freezes| freezes.frozen_until(Instant::now())) {
+                std::thread::sleep(until.saturating_duration_since(Instant::now()));
+                continue;
+            }
             for from in 0..2 {
                 self.fill(from, &mut packet);
             }
@@ -165,19 +263,36 @@ fn open_tun(name: &str) -> Result<Tun> {
 }
 
 fn ip(args: &[&str]) -> Result<()> {
-    let status = Command::new("ip").args(args).status().context("cannot run ip (iproute2)")?;
-    if !status.success() {
-        bail!("`ip {}` failed", args.join(" "));
+    run("ip", args)
+}
+
+fn run(program: &str, args: &[&str]) -> Result<()> {
+    let mut command = Command::new(program);
+    let status = command.args(args).stdin(Stdio::null()).status();
+    if !status.with_context(|| format!("cannot run {program} (iproute2)"))?.success() {
+        bail!("`{program} {}` failed", args.join(" "));
     }
     Ok(())
 }
 
 /// Inside the namespaces nothing else has an address.
-const SENDER: &str = "10.9.0.1";
+pub(super) const SENDER: &str = "10.9.0.1";
 pub(super) const RECEIVER: &str = "10.9.0.2";
+
+const AVAILABLE_TCP: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+const ALLOWED_TCP: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+
+/// Names of devices: several links may exist at once.
+static LINKS: AtomicU32 = AtomicU32::new(0);
 
 /// A fast sender must not keep the relay from delivering.
 const PACKETS_AT_A_TIME: usize = 256;
 
 /// How long a quiet relay goes without looking whether it is to stop.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// The highest that is not real-time.
+const RELAY_NICENESS: i32 = -20;
+
+/// The queue before a token bucket holds a second, but no fewer than ten packets.
+const MIN_BUCKET_QUEUE_BYTES: u64 = 16_000;

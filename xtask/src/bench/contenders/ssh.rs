@@ -11,22 +11,34 @@ use super::{START_LIMIT, Tools, free_port, stop_forking, version_line};
 use crate::process::{self, Exit, Lines, Running};
 
 /// What `ssh_config` calls the server.
-pub(super) const HOST: &str = "shiplane-bench";
+pub(crate) const HOST: &str = "shiplane-bench";
 
 /// Keys and programs, ready to be used.
 #[derive(Debug)]
-pub(super) struct Ssh {
+pub(crate) struct Ssh {
     ssh: PathBuf,
     sshd: PathBuf,
     /// Keys and configuration.
     directory: PathBuf,
+    /// Where the server listens, and where the client finds it.
+    addresses: (&'static str, &'static str),
     _separation: Separation,
 }
 
 impl Ssh {
-    /// Makes keys in `directory`. The inner error says what is not installed.
+    /// Makes keys in `directory`, for loopback. The inner error says what is not installed.
     pub(super) fn prepare(tools: &Tools, directory: PathBuf) -> Result<Result<Self, String>> {
-        let programs = ["ssh", "ssh-keygen", "sshd"].map(|program| tools.find(program));
+        Self::prepare_at(&|program| tools.find(program), directory, "127.0.0.1", "127.0.0.1")
+    }
+
+    /// As `prepare`, for a server that listens at one address and is found at another.
+    pub(crate) fn prepare_at(
+        find: &dyn Fn(&str) -> Option<PathBuf>,
+        directory: PathBuf,
+        listen: &'static str,
+        host: &'static str,
+    ) -> Result<Result<Self, String>> {
+        let programs = ["ssh", "ssh-keygen", "sshd"].map(find);
         let [Some(ssh), Some(keygen), Some(sshd)] = programs else {
             return Ok(Err("install openssh-client and openssh-server".to_owned()));
         };
@@ -39,7 +51,8 @@ impl Ssh {
             command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(directory.join(key));
             process::run("ssh-keygen", command.stdin(Stdio::null()))?;
         }
-        let this = Self { ssh, sshd, directory, _separation: separation };
+        let addresses = (listen, host);
+        let this = Self { ssh, sshd, directory, addresses, _separation: separation };
         let text = |name: &str| fs::read_to_string(this.path(name)).context("cannot read a key");
         this.write("authorized_keys", &text("user.pub")?)?;
         this.write("known_hosts", &format!("{HOST} {}", text("host.pub")?))?;
@@ -47,7 +60,7 @@ impl Ssh {
     }
 
     /// Starts the server and writes the [`client_config`](Self::client_config) that finds it.
-    pub(super) fn start(&self) -> Result<Sshd> {
+    pub(crate) fn start(&self) -> Result<Sshd> {
         let port = free_port()?;
         self.write("sshd_config", &self.server_text(port))?;
         self.write("ssh_config", &self.client_text(port))?;
@@ -68,11 +81,11 @@ impl Ssh {
     }
 
     /// For `ssh -F`: knows the host [`HOST`].
-    pub(super) fn client_config(&self) -> PathBuf {
+    pub(crate) fn client_config(&self) -> PathBuf {
         self.path("ssh_config")
     }
 
-    pub(super) fn program(&self) -> &Path {
+    pub(crate) fn program(&self) -> &Path {
         &self.ssh
     }
 
@@ -82,10 +95,11 @@ impl Ssh {
 
     fn server_text(&self, port: u16) -> String {
         format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey \"{}\"\nAuthorizedKeysFile \"{}\"\n\
+            "ListenAddress {}\nPort {port}\nHostKey \"{}\"\nAuthorizedKeysFile \"{}\"\n\
              PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
              Ciphers {CIPHER}\nCompression no\nSubsystem sftp internal-sftp\n",
+            self.addresses.0,
             self.path("host").display(),
             self.path("authorized_keys").display(),
         )
@@ -93,9 +107,10 @@ impl Ssh {
 
     fn client_text(&self, port: u16) -> String {
         format!(
-            "Host {HOST}\nHostName 127.0.0.1\nPort {port}\nHostKeyAlias {HOST}\nIdentityFile \"{}\"\n\
+            "Host {HOST}\nHostName {}\nPort {port}\nHostKeyAlias {HOST}\nIdentityFile \"{}\"\n\
              UserKnownHostsFile \"{}\"\nIdentitiesOnly yes\nIdentityAgent none\n\
              StrictHostKeyChecking yes\nBatchMode yes\nCiphers {CIPHER}\nCompression no\n",
+            self.addresses.1,
             self.path("user").display(),
             self.path("known_hosts").display(),
         )
@@ -112,7 +127,7 @@ impl Ssh {
 
 /// The server, listening.
 #[derive(Debug)]
-pub(super) struct Sshd {
+pub(crate) struct Sshd {
     running: Running,
     /// Read on, or sshd would block on it.
     _log: Lines,

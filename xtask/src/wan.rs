@@ -162,7 +162,8 @@ impl Bench {
         }
         drop(busy);
         let samples = samples.into_iter();
-        let samples = samples.filter_map(|(program, samples)| Some((program, median(samples, Sample::mbit_s)?)));
+        let samples =
+            samples.filter_map(|(program, samples)| Some((program, median(samples, Sample::mbit_s)?)));
         let samples = samples.collect();
         let rate = |measured: &Measured| measured.mbit_s;
         let lanes = median(perfect, rate).zip(median(ours, rate));
@@ -187,8 +188,9 @@ impl Bench {
     /// The rows of slow links, all at the same time: they leave the machine idle.
     fn cut(&self, rows: &[Row]) -> Result<Vec<Vec<String>>> {
         let rows = rows.iter().filter(|row| row.workload == Workload::Cut);
-        let cells: Vec<(&Row, Program)> =
-            rows.flat_map(|row| self.kit.programs(row).into_iter().map(move |program| (row, program))).collect();
+        let cells: Vec<(&Row, Program)> = rows
+            .flat_map(|row| self.kit.programs(row).into_iter().map(move |program| (row, program)))
+            .collect();
         let mut samples: Vec<Vec<CutSample>> = vec![Vec::new(); cells.len()];
         for run in 0..if cells.is_empty() { 0 } else { self.runs } {
             println!("\nslow links, run {} of {}: two minutes and some", run + 1, self.runs);

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 
 /// The day, for figures that get old. Empty where there is no `date`.
-pub(super) fn today() -> String {
+pub(crate) fn today() -> String {
     let output = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
@@ -14,7 +14,7 @@ pub(super) fn today() -> String {
 /// Processors in two kinds, by what costs most on one and little on the other. Each has targets and tables of its
 /// own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// With instructions for SHA-256.
     A,
     /// Without.
@@ -23,7 +23,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// That of this machine.
-    pub(super) fn here() -> Self {
+    pub(crate) fn here() -> Self {
         Self::of(&cpuinfo())
     }
 
@@ -33,7 +33,7 @@ impl Kind {
     }
 
     /// As the directory of its tables.
-    pub(super) fn slug(self) -> &'static str {
+    pub(crate) fn slug(self) -> &'static str {
         match self {
             Self::A => "kind-a",
             Self::B => "kind-b",
@@ -42,7 +42,7 @@ impl Kind {
 }
 
 /// Processor, its features, cores and system.
-pub(super) fn described() -> String {
+pub(crate) fn described() -> String {
     let (cores, cpuinfo) = (thread::available_parallelism().map_or(1, usize::from), cpuinfo());
     let processor = model_name(&cpuinfo).unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -54,14 +54,14 @@ pub(super) fn described() -> String {
 }
 
 /// The type of the file system that holds `place`.
-pub(super) fn file_system(place: &Path) -> String {
+pub(crate) fn file_system(place: &Path) -> String {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     innermost(&mounts, place).unwrap_or_else(|| "a file system".to_owned())
 }
 
 /// The most memory that this process has held. The kernel tells no lower peak of a child: it counts from
 /// the fork on. None where it does not say.
-pub(super) fn own_peak_bytes() -> Option<u64> {
+pub(crate) fn own_peak_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok().map(|kib: u64| kib << 10)

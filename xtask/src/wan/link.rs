@@ -197,8 +197,7 @@ struct Relay {
 impl Relay {
     fn new(conditions: Conditions, seed: u64, a: Tun, b: Tun) -> Self {
         let now = Instant::now();
-        let pipes =
-            [Pipe::new(conditions, seed, now), Pipe::new(conditions.reversed(), seed ^ 0x5555, now)];
+        let pipes = [Pipe::new(conditions, seed, now), Pipe::new(conditions.reversed(), seed ^ 0x5555, now)];
         let freezes = conditions.freeze.map(|freeze| Freezes::new(freeze, seed ^ 0xAAAA, now));
         Self { tuns: [a, b], pipes, freezes }
     }
@@ -210,7 +209,9 @@ impl Relay {
         }
         let mut packet = vec![0; 65_536];
         while !stop.load(Ordering::Relaxed) {
-            if let Some(until) = self.freezes.as_mut().and_then(|freezes| freezes.frozen_until(Instant::now())) {
+            if let Some(until) =
+                self.freezes.as_mut().and_then(|freezes| freezes.frozen_until(Instant::now()))
+            {
                 std::thread::sleep(until.saturating_duration_since(Instant::now()));
                 continue;
             }

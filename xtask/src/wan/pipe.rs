@@ -241,7 +241,8 @@ mod tests {
         let is_frozen: Vec<bool> = (0..100_000)
             .map(|ms| freezes.frozen_until(start + Duration::from_millis(ms)).is_some())
             .collect();
-        let starts: Vec<usize> = (1..is_frozen.len()).filter(|&i| is_frozen[i] && !is_frozen[i - 1]).collect();
+        let starts: Vec<usize> =
+            (1..is_frozen.len()).filter(|&i| is_frozen[i] && !is_frozen[i - 1]).collect();
         let intervals: Vec<usize> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(intervals.iter().all(|ms| (250..=751).contains(ms)), "{intervals:?}");
         assert!((160..240).contains(&starts.len()), "{}", starts.len());

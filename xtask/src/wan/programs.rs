@@ -90,7 +90,9 @@ impl Program {
     pub(super) fn congestion_control(self) -> &'static str {
         match self {
             Self::RsyncCubic => "cubic",
-            Self::Shiplane(_) | Self::RsyncBbr | Self::Scp | Self::CurlHttp | Self::CurlHttps | Self::Qcp => "bbr",
+            Self::Shiplane(_) | Self::RsyncBbr | Self::Scp | Self::CurlHttp | Self::CurlHttps | Self::Qcp => {
+                "bbr"
+            }
         }
     }
 
@@ -116,7 +118,7 @@ impl Program {
     /// IP, UDP or TCP and, for QUIC, its own headers in a packet of data.
     pub(super) fn header_bytes(self) -> u64 {
         match self {
-            Self::Shiplane(_) | Self::Qcp => 66,
+            Self::Shiplane(_) | Self::Qcp => 63,
             Self::RsyncBbr | Self::RsyncCubic | Self::Scp | Self::CurlHttp | Self::CurlHttps => 52,
         }
     }
@@ -143,7 +145,8 @@ impl Kit {
 
     /// What is not there, and why.
     pub(super) fn all_missing(&self) -> Vec<String> {
-        let missing = |&program: &Program| Some(format!("{}: {}", self.name(program), self.missing(program)?));
+        let missing =
+            |&program: &Program| Some(format!("{}: {}", self.name(program), self.missing(program)?));
         THEIRS.iter().filter_map(missing).collect()
     }
 
@@ -221,7 +224,10 @@ impl Kit {
                 command
             }
         };
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(place.state.join("client.log"))?);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(place.state.join("client.log"))?);
         Ok(command)
     }
 
@@ -247,7 +253,7 @@ impl Kit {
         // As root, since a user without rights may not enter our directory.
         let text = format!(
             "user root root;\ndaemon off;\nworker_processes 1;\npid nginx.pid;\nevents {{ }}\n\
-             http {{\naccess_log off;\nsendfile on;\n{temporary}server {{\nlisten 80;\nlisten 443 ssl;\n\
+             http {{\naccess_log off;\nsendfile on;\n{temporary}server {{\nlisten 80;\nlisten 443 ssl;\nssl_protocols TLSv1.3;\n\
              ssl_certificate \"{certificate}/certificate.pem\";\nssl_certificate_key \"{certificate}/key.pem\";\n\
              root \"{}\";\n}}\n}}\n",
             place.source.display(),
@@ -296,7 +302,9 @@ fn certificate(directory: PathBuf) -> Result<Result<PathBuf, String>> {
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
     command.args(["-nodes", "-days", "2", "-subj", "/CN=localhost"]);
-    command.args(["-addext", &format!("subjectAltName=IP:{SENDER}"), "-keyout"]).arg(directory.join("key.pem"));
+    command
+        .args(["-addext", &format!("subjectAltName=IP:{SENDER}"), "-keyout"])
+        .arg(directory.join("key.pem"));
     command.arg("-out").arg(directory.join("certificate.pem"));
     process::run("openssl", command.stdin(Stdio::null()).stderr(Stdio::null()))?;
     Ok(Ok(directory))
@@ -331,7 +339,9 @@ fn rsync_client(row: &Row, place: &Place) -> Command {
 
 fn curl(url: &str, place: &Place) -> Command {
     let mut command = Command::new("curl");
-    command.args(["-q", "-sS", "--fail", "--noproxy", "*", "-C", "-", "-o"]).arg(place.destination.join(ITEM));
+    command
+        .args(["-q", "-sS", "--fail", "--noproxy", "*", "-C", "-", "-o"])
+        .arg(place.destination.join(ITEM));
     command.arg(OsStr::new(url));
     command
 }

@@ -106,7 +106,8 @@ mod tests {
         let names = ["first", "second"];
         let mut tables = [table(&[&["second", "old", "1"], &["first", "old", "2"]])];
         write(&path, "# Wide area\n", &mut tables, &names).unwrap();
-        let mut tables = [table(&[&["first", "old", "3"], &["first", "new", "4"]]), Table::new("Empty", &["a", "b"])];
+        let mut tables =
+            [table(&[&["first", "old", "3"], &["first", "new", "4"]]), Table::new("Empty", &["a", "b"])];
         write(&path, "# Wide area\n", &mut tables, &names).unwrap();
         let expected = "# Wide area\n\n## Rates\n\n| link | program | Mbit/s |\n|---|---|--:|\n\
                         | first | old | 3 |\n| first | new | 4 |\n| second | old | 1 |\n";

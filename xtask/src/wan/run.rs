@@ -153,7 +153,18 @@ impl<'a> Transfer<'a> {
         let serving = server_end.within(|| kit.serve(program, row, place))?;
         let (seconds, resumed_bytes, client_peak_bytes) = (0.0, 0, 0);
         let client = None;
-        Ok(Self { kit, program, row, link, place, serving, client, seconds, resumed_bytes, client_peak_bytes })
+        Ok(Self {
+            kit,
+            program,
+            row,
+            link,
+            place,
+            serving,
+            client,
+            seconds,
+            resumed_bytes,
+            client_peak_bytes,
+        })
     }
 
     fn start(&mut self) -> Result<()> {

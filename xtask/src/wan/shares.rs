@@ -35,7 +35,13 @@ pub(super) fn table(lane: &Path, seconds: u64, seed: u64) -> Result<Table> {
     Ok(table)
 }
 
-fn beside_tcp(lane: &Path, link: Conditions, congestion: &str, seconds: u64, seed: u64) -> Result<Vec<String>> {
+fn beside_tcp(
+    lane: &Path,
+    link: Conditions,
+    congestion: &str,
+    seconds: u64,
+    seed: u64,
+) -> Result<Vec<String>> {
     if let Some(reason) = tcp_missing(congestion) {
         return Ok(vec![format!("missing: {reason}"), String::new(), String::new(), String::new()]);
     }
@@ -112,8 +118,10 @@ fn tcp_missing(congestion: &str) -> Option<String> {
 }
 
 /// Without loss, which alone would starve TCP's Cubic.
-const LINKS: [(&str, Conditions); 2] =
-    [("50 ms, 200 Mbit/s", Conditions::new(50.0, 200.0, 0.0)), ("100 ms, 100 Mbit/s", Conditions::new(100.0, 100.0, 0.0))];
+const LINKS: [(&str, Conditions); 2] = [
+    ("50 ms, 200 Mbit/s", Conditions::new(50.0, 200.0, 0.0)),
+    ("100 ms, 100 Mbit/s", Conditions::new(100.0, 100.0, 0.0)),
+];
 
 /// Long enough for TCP to have the path to itself.
 const LEAD_SECONDS: u64 = 3;

@@ -66,9 +66,10 @@ impl Results<'_> {
         let of_link = sample.mbit_s() / self.row.link_mbit();
         let must = self.must();
         let mut cells = vec![rate(sample)];
-        cells.extend([Program::RsyncBbr, Program::RsyncCubic, Program::Scp, Program::Qcp].map(|program| {
-            self.sample(program).map_or_else(dash, rate)
-        }));
+        cells.extend(
+            [Program::RsyncBbr, Program::RsyncCubic, Program::Scp, Program::Qcp]
+                .map(|program| self.sample(program).map_or_else(dash, rate)),
+        );
         let lanes = |figure: fn(&Lanes) -> f64, digits: usize| {
             self.lanes.as_ref().map_or_else(dash, |lanes| format!("{:.digits$}", figure(lanes)))
         };
@@ -91,10 +92,7 @@ impl Results<'_> {
     fn must(&self) -> Option<f64> {
         let link_mbit = self.row.link_mbit();
         match self.row.must {
-            Must::PerfectWindow => {
-                let seconds = self.lanes?.perfect.seconds * 1.03 + 3.0 * self.row.link.rtt_ms / 1e3;
-                Some(self.row.file_bytes() as f64 * 8e-6 / seconds / link_mbit)
-            }
+            Must::PerfectWindow => Some(must_by_perfect_window(self.row, self.lanes?.perfect.seconds)),
             Must::TcpBbr => Some(self.sample(Program::RsyncBbr)?.mbit_s() / link_mbit),
             Must::OfLink(must) => Some(must),
             Must::RoundTrips(_) | Must::Nothing => None,
@@ -104,8 +102,7 @@ impl Results<'_> {
     fn trip_cells(&self, sample: &Sample) -> Vec<String> {
         let trips = |sample: &Sample| sample.seconds * 1e3 / self.row.link.rtt_ms;
         let told = |sample: &Sample| marked(format!("{:.1}", trips(sample)), sample);
-        let others =
-            [Program::CurlHttp, Program::CurlHttps, Program::RsyncBbr, Program::Scp, Program::Qcp];
+        let others = [Program::CurlHttp, Program::CurlHttps, Program::RsyncBbr, Program::Scp, Program::Qcp];
         let mut cells = vec![told(sample)];
         cells.extend(others.map(|program| self.sample(program).map_or_else(dash, told)));
         cells.extend(match self.row.must {
@@ -122,9 +119,10 @@ impl Results<'_> {
             End::Done | End::Failed(_) => marked(format!("{:.2}", sample.seconds), sample),
         };
         let mut cells = vec![told(sample)];
-        cells.extend([Program::RsyncBbr, Program::RsyncCubic, Program::Scp].map(|program| {
-            self.sample(program).map_or_else(dash, told)
-        }));
+        cells.extend(
+            [Program::RsyncBbr, Program::RsyncCubic, Program::Scp]
+                .map(|program| self.sample(program).map_or_else(dash, told)),
+        );
         cells.extend(peaks(sample));
         cells
     }
@@ -138,10 +136,7 @@ impl Results<'_> {
 pub(super) fn cut_row(kit: &Kit, program: Program, row: &Row, sample: &CutSample) -> Vec<String> {
     let [carried, carried_in_all] = sample.carried_bytes;
     let [kept, kept_in_all] = sample.kept_bytes;
-    let content = |bytes: u64| (bytes as f64 * CONTENT_SHARE) as u64;
-    let lost_bytes = content(carried).saturating_sub(kept).max(
-        content(carried_in_all - carried).saturating_sub(kept_in_all.saturating_sub(kept)),
-    );
+    let lost_bytes = lost_bytes(sample);
     let may_lose_bytes = MAY_LOSE_BYTES.max((row.link_mbit() * 125_000.0 * MAY_LOSE_SECONDS) as u64);
     let kilobytes = |bytes: u64| format!("{:.0}", bytes as f64 / 1e3);
     let share = 100.0 * kept_in_all as f64 / carried_in_all.max(1) as f64;
@@ -159,6 +154,23 @@ pub(super) fn cut_row(kit: &Kit, program: Program, row: &Row, sample: &CutSample
         sample.early_end.clone().unwrap_or_else(dash),
         machine::today(),
     ]
+}
+
+/// 1.03 times the time of the perfect window and three round trips, as a fraction of the link.
+fn must_by_perfect_window(row: &Row, perfect_seconds: f64) -> f64 {
+    let seconds = perfect_seconds * 1.03 + 3.0 * row.link.rtt_ms / 1e3;
+    row.file_bytes() as f64 * 8e-6 / seconds / row.link_mbit()
+}
+
+/// What was carried before a cut and was not kept, at the worse of the two cuts.
+fn lost_bytes(sample: &CutSample) -> u64 {
+    let [carried, carried_in_all] = sample.carried_bytes;
+    let [kept, kept_in_all] = sample.kept_bytes;
+    let lost = |carried_bytes: u64, kept_bytes: u64| {
+        ((carried_bytes as f64 * CONTENT_SHARE) as u64).saturating_sub(kept_bytes)
+    };
+    let second = lost(carried_in_all - carried, kept_in_all.saturating_sub(kept));
+    lost(carried, kept).max(second)
 }
 
 /// A figure with its reservation.
@@ -206,21 +218,40 @@ const RATE_HEADINGS: [&str; 19] = [
 ];
 
 const TRIP_HEADINGS: [&str; 13] = [
-    "link", "program", "round trips", "curl, HTTP", "curl, HTTPS", "rsync", "scp", "qcp", "must", "holds",
-    "peak server, MiB", "client", "taken",
+    "link",
+    "program",
+    "round trips",
+    "curl, HTTP",
+    "curl, HTTPS",
+    "rsync",
+    "scp",
+    "qcp",
+    "must",
+    "holds",
+    "peak server, MiB",
+    "client",
+    "taken",
 ];
 
 const TREE_HEADINGS: [&str; 9] = [
-    "link", "program", "seconds", "rsync, BBR", "rsync, Cubic", "scp", "peak server, MiB", "client", "taken",
+    "link",
+    "program",
+    "seconds",
+    "rsync, BBR",
+    "rsync, Cubic",
+    "scp",
+    "peak server, MiB",
+    "client",
+    "taken",
 ];
 
 const CUT_HEADINGS: [&str; 12] = [
     "link",
     "program",
-    "carried at the first cut",
+    "carried after 60 s",
     "kept",
-    "carried at the second",
-    "kept",
+    "carried after 120 s",
+    "kept of that",
     "kept, %",
     "lost at a cut, at most",
     "may be lost",
@@ -235,3 +266,25 @@ const CONTENT_SHARE: f64 = 0.955;
 /// A cut may lose the larger of 256 KiB and what the link carries in two seconds.
 const MAY_LOSE_BYTES: u64 = 256 << 10;
 const MAY_LOSE_SECONDS: f64 = 2.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wan::rows;
+
+    #[test]
+    fn the_perfect_window_of_the_first_row_asks_for_0_88_of_the_link() {
+        let row = rows::chosen(&["50-200-0".to_owned()]).unwrap()[0];
+        let must = must_by_perfect_window(&row, 5.77);
+        assert!((must - 0.88).abs() < 0.005, "{must}");
+    }
+
+    #[test]
+    fn the_worse_of_two_cuts_counts() {
+        let cut =
+            |carried_bytes, kept_bytes| lost_bytes(&CutSample { carried_bytes, kept_bytes, early_end: None });
+        assert_eq!(cut([1000, 2000], [900, 1000]), 855);
+        assert_eq!(cut([1000, 2000], [0, 1900]), 955);
+        assert_eq!(cut([1000, 2000], [955, 1910]), 0);
+    }
+}

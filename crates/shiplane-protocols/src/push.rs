@@ -25,6 +25,7 @@ use crate::{
     transfer::{
         EventFn, FailedEntry, TransferError, TransferEvent, TransferOptions,
         error::ProtocolFault,
+        progress::longest_choice,
         provider::{Provided, provide},
     },
 };
@@ -318,7 +319,7 @@ impl PushReceipt {
     /// [`PushError::Rejected`], [`PushError::NotDurable`], [`TransferError::Incomplete`].
     pub async fn ask(self, client: &RpcClient) -> Result<PushReport, PushError> {
         let request = PushSettle { transfer: *self.transfer.as_bytes(), sent: Some(self.sent) };
-        match ask(client, &request).await {
+        match ask(client, &request, self.sent_bytes).await {
             Ok(done) => self.report(done),
             Err(CallError::Fault(fault)) if is_verdict(fault.code) => Err(PushError::Rejected(fault)),
             Err(source) => Err(PushError::Unknown { receipt: Box::new(self), source }),
@@ -352,11 +353,15 @@ impl PushReceipt {
     }
 }
 
-/// Asks until there is a verdict. Each answer is a sign of life, so that the wait is bounded by progress
-/// and not in total.
-async fn ask(client: &RpcClient, request: &PushSettle) -> Result<PushDone, CallError> {
+/// Asks until there is a verdict. Each answer is a sign of life, for as long as it may take to make so much durable.
+async fn ask(client: &RpcClient, request: &PushSettle, sent_bytes: u64) -> Result<PushDone, CallError> {
     let budget = client.connection().config().progress_timeout;
+    let most = longest_choice(budget, sent_bytes);
+    let until = Instant::now() + most;
     loop {
+        if Instant::now() > until {
+            return Err(CallError::DeadlineExceeded { budget: most });
+        }
         let next = Instant::now() + MIN_ASK_INTERVAL;
         match client.call_typed(PUSH_SETTLE, request, budget).await? {
             PushSettled::Done(done) => return Ok(done),

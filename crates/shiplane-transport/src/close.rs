@@ -9,7 +9,7 @@ use std::{
     any::Any,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -34,6 +34,12 @@ pub(crate) fn give_way(connection: &quinn::Connection) {
     }
 }
 
+/// How much of what was sent the peer has acknowledged, which only the controller is told.
+pub(crate) fn acknowledged_bytes(connection: &quinn::Connection) -> u64 {
+    let controller = connection.congestion_state().into_any().downcast::<GivesWay>();
+    controller.map_or(0, |controller| controller.acknowledged_bytes.load(Ordering::Relaxed))
+}
+
 /// Makes the controllers of `inner` give way to a close.
 pub(crate) fn giving_way(
     inner: Arc<dyn ControllerFactory + Send + Sync>,
@@ -46,13 +52,14 @@ struct Factory(Arc<dyn ControllerFactory + Send + Sync>);
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = Arc::clone(&self.0).build(now, current_mtu);
-        Box::new(GivesWay { inner, closing: Arc::default() })
+        Box::new(GivesWay { inner, closing: Arc::default(), acknowledged_bytes: Arc::default() })
     }
 }
 
 struct GivesWay {
     inner: Box<dyn Controller>,
     closing: Arc<AtomicBool>,
+    acknowledged_bytes: Arc<AtomicU64>,
 }
 
 impl Controller for GivesWay {
@@ -61,6 +68,7 @@ impl Controller for GivesWay {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.acknowledged_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -97,7 +105,11 @@ impl Controller for GivesWay {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), closing: Arc::clone(&self.closing) })
+        Box::new(Self {
+            inner: self.inner.clone_box(),
+            closing: Arc::clone(&self.closing),
+            acknowledged_bytes: Arc::clone(&self.acknowledged_bytes),
+        })
     }
 
     fn initial_window(&self) -> u64 {

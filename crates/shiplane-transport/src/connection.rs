@@ -25,6 +25,7 @@ use crate::{
     },
     identity::PeerId,
     lane::{LaneOptions, send::SentChunk, send::send_chunk},
+    meter::watched,
     router::{self, InboundCall, InboundCalls, Inboxes},
     sink::{ChunkSink, FileSink, MemorySink, WriterSink},
     source::{ChunkRead, ChunkSource},
@@ -435,6 +436,13 @@ impl PeerConnection {
         self.send_frame(Bytes::copy_from_slice(&tag.encode_compressed()), source, options).await
     }
 
+    /// How many bytes of what was sent the peer has acknowledged, packets' headers and all. It begins anew where
+    /// the connection gets another path.
+    #[must_use]
+    pub fn acknowledged_bytes(&self) -> u64 {
+        close::acknowledged_bytes(&self.connection)
+    }
+
     /// Waits until no stream is open, so that a close loses nothing.
     pub async fn drained(&self) {
         drained(&self.ours, &self.theirs).await;
@@ -509,9 +517,17 @@ impl PeerConnection {
         source: impl ChunkRead,
         options: &LaneOptions,
     ) -> Result<SentChunk, SendChunkError> {
-        let mut stream = self.open_stream(opening).await?;
+        let Some(meter) = &options.meter else {
+            let mut stream = self.open_stream(opening).await?;
+            stream.send.set_priority(LANE_PRIORITY);
+            return send_chunk(stream, source, &self.config, options).await;
+        };
+        let mut stream = BiStream::new(self.halves().await?, &self.ours);
         stream.send.set_priority(LANE_PRIORITY);
-        send_chunk(stream, source, &self.config, options).await
+        stream.count(meter);
+        let config = watched(&self.config);
+        stream.send.write_within(opening, config.progress_timeout).await?;
+        send_chunk(stream, source, &config, options).await
     }
 
     async fn recv_bare<S: ChunkSink<Error = SinkError>>(

@@ -61,6 +61,7 @@ mod error;
 mod identity;
 mod lane;
 mod locality;
+mod meter;
 mod pool;
 mod quic;
 mod rate;
@@ -93,6 +94,7 @@ pub use error::{
 };
 pub use identity::{Identity, IdentityError, KeyFileStep, PeerAddr, PeerId, PeerIdError};
 pub use lane::{LaneOptions, ProgressFn, hashing::SideBySide, send::SentChunk};
+pub use meter::ProgressMeter;
 pub use rate::{RateLimit, RateLimiter};
 pub use router::{CallKind, InboundCall, InboundCalls};
 pub use sink::ChunkSink;

@@ -1,6 +1,14 @@
 //! How fast bytes may move: a token bucket, shared and fair.
 
-use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::Mutex, time::Instant};
 
@@ -35,6 +43,8 @@ impl RateLimit {
 pub struct RateLimiter {
     /// One, but for limits that were put together.
     buckets: Vec<Arc<Shared>>,
+    /// How many wait, by this handle and its clones.
+    waiting: Arc<AtomicUsize>,
 }
 
 struct Shared {
@@ -48,7 +58,7 @@ impl RateLimiter {
     #[must_use]
     pub fn new(limit: RateLimit) -> Self {
         let bucket = Bucket { credit: full(&limit), filled: Instant::now() };
-        Self { buckets: vec![Arc::new(Shared { limit, bucket: bucket.into() })] }
+        Self { buckets: vec![Arc::new(Shared { limit, bucket: bucket.into() })], waiting: Arc::default() }
     }
 
     /// Both limits at once: what passes is debited from each, and from whatever shares it.
@@ -56,6 +66,18 @@ impl RateLimiter {
     pub fn and(mut self, other: &Self) -> Self {
         self.buckets.extend(other.buckets.iter().map(Arc::clone));
         self
+    }
+
+    /// The same limit, for one user of it whose waits are told apart from those of others.
+    #[must_use]
+    pub fn for_user(&self) -> Self {
+        Self { buckets: self.buckets.clone(), waiting: Arc::default() }
+    }
+
+    /// Whether anybody waits right now, by this handle or a clone of it.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// What it was made with; of several limits, the lowest of each kind.
@@ -88,6 +110,7 @@ impl RateLimiter {
     /// Cancel-safe up to a burst: dropped while it waits, it has debited nothing of it from the limit that
     /// it waits for.
     pub async fn take(&self, len_bytes: usize) {
+        let _waiting = Waiting::begin(&self.waiting);
         let burst_bytes = self.burst_bytes() as u64;
         let mut missing_bytes = len_bytes as u64;
         while missing_bytes > 0 {
@@ -128,6 +151,22 @@ impl Shared {
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RateLimiter").field(&self.limit()).finish()
+    }
+}
+
+/// Counts until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::in_use::InUse;
 use self::turns::{Place, SHORT_BYTES};
-use crate::{error::StreamError, until::until, window::Windows};
+use crate::{error::StreamError, meter::ProgressMeter, until::until, window::Windows};
 
 /// Both halves of a stream. Take them apart to use them in different tasks.
 #[derive(Debug)]
@@ -38,10 +38,24 @@ impl BiStream {
                 ended: false,
                 wanted_bytes: None,
                 windows: in_use.windows().cloned(),
+                meter: None,
                 _held: in_use.token(),
             },
-            send: SendHalf { stream: send, state: SendState::Open, takes_turns: false, in_use, _held: held },
+            send: SendHalf {
+                stream: send,
+                state: SendState::Open,
+                takes_turns: false,
+                in_use,
+                meter: None,
+                _held: held,
+            },
         }
+    }
+
+    /// Counts what both halves carry from now on.
+    pub(crate) fn count(&mut self, meter: &ProgressMeter) {
+        self.send.meter = Some(meter.clone());
+        self.recv.meter = Some(meter.clone());
     }
 
     /// Abandons both halves.
@@ -59,6 +73,7 @@ pub struct SendHalf {
     state: SendState,
     takes_turns: bool,
     in_use: InUse,
+    meter: Option<ProgressMeter>,
     _held: TaskTrackerToken,
 }
 
@@ -96,6 +111,16 @@ impl SendHalf {
                 place.end_long_turn();
             }
         }
+        Ok(())
+    }
+
+    /// Queues what there is room for, at least a byte, and takes it off `rest`. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn write_part(&mut self, rest: &mut Bytes) -> Result<(), StreamError> {
+        let written = self.stream.write_chunks(std::slice::from_mut(rest)).await?;
+        self.note_written(written.bytes);
         Ok(())
     }
 
@@ -179,6 +204,9 @@ impl SendHalf {
         if let Some(windows) = self.in_use.windows() {
             windows.wrote(len_bytes);
         }
+        if let Some(meter) = &self.meter {
+            meter.add(len_bytes);
+        }
     }
 
     fn abandon(&mut self, code: Code) {
@@ -211,6 +239,7 @@ pub struct RecvHalf {
     wanted_bytes: Option<usize>,
     /// Grow as is read; None: those of the connection stay as they are.
     windows: Option<Arc<Windows>>,
+    meter: Option<ProgressMeter>,
     _held: TaskTrackerToken,
 }
 
@@ -309,6 +338,9 @@ impl RecvHalf {
     fn note_read(&self, len_bytes: usize) {
         if let Some(windows) = &self.windows {
             windows.read(len_bytes);
+        }
+        if let Some(meter) = &self.meter {
+            meter.add(len_bytes);
         }
     }
 

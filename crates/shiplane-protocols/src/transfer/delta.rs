@@ -158,6 +158,11 @@ impl Deltas {
         !self.due.is_empty()
     }
 
+    /// How much the provider reads to answer what it has been asked.
+    pub(super) fn asked_bytes(&self) -> u64 {
+        self.due.iter().map(|due| due.span.len_bytes).fold(0, u64::saturating_add)
+    }
+
     fn open(&mut self, index: u64, entry: Entry, ask: Ask) {
         let Ask { ranges, average_bytes } = ask;
         let list = List { entry, cuts: Vec::new(), open: ranges.len(), lens: HashMap::new() };

@@ -198,9 +198,14 @@ impl Ledger {
         self.unplanned.is_empty()
     }
 
-    /// Whether the provider owes us a chunk that it has not begun.
-    pub(super) fn awaits_provider(&self) -> bool {
-        self.wanted.values().any(|wanted| !wanted.receiving)
+    /// The most spans of any chunk that has not come.
+    pub(super) fn most_spans_wanted(&self) -> usize {
+        self.wanted.values().map(|wanted| wanted.spans.len()).max().unwrap_or_default()
+    }
+
+    /// Whether the provider may send more entries (SPEC 4.10).
+    pub(super) fn has_room_for_entries(&self) -> bool {
+        self.entries - self.released < limits::MAX_UNRELEASED_ENTRIES - RELEASE_STEP
     }
 
     /// How many chunks have been asked for in all.

@@ -19,13 +19,15 @@
 //! 3. `receiver`: plans, wants, receives, publishes.
 //! 4. `delta`: what an old version has in common with the new one is not sent. Pure.
 //! 5. `target`: where it all lands: a directory tree, or one stream.
-//! 6. `room`: how much of all this is in memory at a time.
+//! 6. `progress`: whether the peer moves. Pure.
+//! 7. `room`: how much of all this is in memory at a time.
 
 mod delta;
 pub(crate) mod error;
 pub(crate) mod event;
 mod ledger;
 mod packer;
+pub(crate) mod progress;
 pub(crate) mod provider;
 pub(crate) mod receiver;
 mod records;

@@ -57,11 +57,8 @@ impl Packer {
             self.flush();
         }
         self.pack_len_bytes += len_bytes;
-        let span = |range: Range<u64>| Span {
-            entry,
-            offset_bytes: range.start,
-            len_bytes: range.end - range.start,
-        };
+        let span =
+            |range: Range<u64>| Span { entry, offset_bytes: range.start, len_bytes: range.end - range.start };
         self.pack.extend(missing.into_iter().map(span));
     }
 

@@ -7,7 +7,15 @@ mod sending;
 mod shrinking;
 mod spans;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use shiplane_transport::{BiStream, PeerConnection, Scratch, SendChunkError, StreamError, blocking};
 use shiplane_wire::{Digest, Hasher, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, TransferId};
@@ -17,13 +25,14 @@ use self::{
     cutting::{CutStep, Cuttings},
     entries::Entries,
     presence::Presence,
-    sending::{ChunkFailure, Delivered, Outlet},
+    sending::{ChunkFailure, Counted, Delivered, Outlet},
     shrinking::Shrinking,
 };
 use super::{
     TransferOptions, alive_interval,
     error::{ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
+    progress::{ENTRY_BYTES, ProgressWatch, Turn},
     receiver::MAX_NAMED_FAILURES,
     records::{RecordSender, RecordStream},
     room::Share,
@@ -60,9 +69,16 @@ pub(crate) async fn provide(
 ) -> Result<Provided, TransferError> {
     let timeout = connection.config().progress_timeout;
     let mut wants = RecordStream::new(records.recv);
+    let looked_at = Arc::<AtomicU64>::default();
+    let mut watch = ProgressWatch::new(timeout, Instant::now());
+    watch.limit_to(options.bytes_per_second());
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
-        scan: Some(start_scan(Arc::clone(&source))),
+        scan: Some(start_scan(Arc::clone(&source), Arc::clone(&looked_at))),
+        looked_at,
+        watch,
+        counted: Counted::default(),
+        bytes_per_second: options.bytes_per_second(),
         entries: Entries::default(),
         presence: Presence::default(),
         total_bytes: 0,
@@ -93,6 +109,7 @@ pub(crate) async fn provide(
     let result = provider.run(&mut wants, timeout).await;
     match result {
         Ok(()) => {
+            provider.records.flush().await?;
             provider.records.finish()?;
             provider.provided()
         }
@@ -113,6 +130,11 @@ struct Provider {
     records: RecordSender,
     /// Batches from the scanning thread, until the scan is complete.
     scan: Option<mpsc::Receiver<ScanBatch>>,
+    /// What the scanning thread has come by.
+    looked_at: Arc<AtomicU64>,
+    watch: ProgressWatch,
+    counted: Counted,
+    bytes_per_second: Option<NonZeroU64>,
     entries: Entries,
     presence: Presence,
     total_bytes: u64,
@@ -149,20 +171,16 @@ impl Provider {
         timeout: Duration,
     ) -> Result<(), TransferError> {
         let mut alive = tokio::time::interval(alive_interval(timeout));
-        let mut heard = Instant::now();
         while !self.is_finished() {
             let more_wants = self.done.is_none() && self.queued.len() < self.max_lanes;
-            let has_room = self.entries.has_room();
+            let has_room = self.may_list();
             tokio::select! {
-                record = wants.next(), if more_wants => {
-                    heard = Instant::now();
-                    self.on_record(record?)?;
-                }
+                record = wants.next(), if more_wants => self.on_record(record?)?,
+                written = self.records.write_on(), if !self.records.is_written() => written?,
                 batch = next_batch(&mut self.scan), if self.scan.is_some() && has_room => {
                     self.on_scanned(batch)?;
                 }
                 Some(sent) = self.lanes.join_next() => {
-                    heard = Instant::now();
                     self.on_sent(sent.map_err(|_| TransferError::Abandoned)?)?;
                 }
                 Some(hashed) = self.digests.join_next() => {
@@ -170,16 +188,53 @@ impl Provider {
                 }
                 step = self.cuttings.next(&self.source), if !self.cuttings.is_idle() => self.on_cut(step)?,
                 _ = alive.tick() => {
-                    self.records.push(&ProviderRecord::Alive)?;
-                    if self.lanes.is_empty() && heard.elapsed() > timeout {
+                    self.say_alive()?;
+                    self.count();
+                    if self.watch.is_stalled(self.turn(), Instant::now()) {
                         return Err(TransferError::Silent { timeout });
                     }
                 }
             }
             self.fill_lanes();
-            self.records.flush().await?;
+            self.records.write_now()?;
         }
         Ok(())
+    }
+
+    fn say_alive(&mut self) -> Result<(), TransferError> {
+        // One that waits to be written says as much.
+        if !self.records.is_written() {
+            return Ok(());
+        }
+        let looked_at = self.looked_at.load(Ordering::Relaxed);
+        let bytes_per_second = self.bytes_per_second.map_or(0, NonZeroU64::get);
+        self.records.push(&ProviderRecord::Alive { looked_at, bytes_per_second })
+    }
+
+    /// The receiver takes what is listed, and releases it.
+    fn may_list(&self) -> bool {
+        self.entries.has_room() && self.records.backlog_bytes() < MAX_BACKLOG_BYTES
+    }
+
+    /// Whom the transfer waits for.
+    fn turn(&self) -> Turn {
+        if self.outlet.is_held_up() {
+            return Turn::Ours;
+        }
+        if !self.lanes.is_empty() {
+            return Turn::Peers { spans: 0 };
+        }
+        let is_listing = self.scan.is_some() && self.may_list();
+        if is_listing || !self.digests.is_empty() || !self.cuttings.is_idle() {
+            return Turn::Ours;
+        }
+        Turn::PeersChoice { bytes: self.total_bytes }
+    }
+
+    /// Counts what has moved since the last time: what was queued, and what has arrived.
+    fn count(&mut self) {
+        let moved_bytes = self.outlet.moved(&mut self.counted);
+        self.watch.moved(moved_bytes, Instant::now());
     }
 
     fn is_finished(&self) -> bool {
@@ -187,12 +242,14 @@ impl Provider {
     }
 
     fn on_record(&mut self, record: Option<ReceiverRecord>) -> Result<(), TransferError> {
+        self.watch.heard(Instant::now());
         match record {
             Some(ReceiverRecord::WantChunk { index, spans }) => self.on_want(index, spans),
             Some(ReceiverRecord::WantDigest { entry }) => self.on_want_digest(entry),
             Some(ReceiverRecord::Release { below }) => {
                 self.shrinking.release(below);
-                self.entries.release(below)?;
+                let released = self.entries.release(below)?;
+                self.watch.moved(released.saturating_mul(ENTRY_BYTES), Instant::now());
                 self.presence.release(below);
                 self.tell_present();
                 Ok(())
@@ -219,6 +276,9 @@ impl Provider {
         }
         spans.iter().for_each(|span| self.presence.want(span));
         self.tell_present();
+        if self.lanes.is_empty() {
+            self.watch.stepped(Instant::now());
+        }
         self.next_chunk += 1;
         self.queued.push_back((index, spans));
         Ok(())
@@ -234,7 +294,8 @@ impl Provider {
         if self.digests.len() >= MAX_DIGESTS_UNDER_WAY {
             return Err(ProtocolFault::TooManyWants.into());
         }
-        let wanted = self.entries.file(entry)?.clone();
+        let wanted = self.entries.ask_digest(entry)?;
+        self.watch.completed(Instant::now());
         let source = Arc::clone(&self.source);
         blocking::spawn_into(&mut self.digests, move || (entry, digest_of(&source, &wanted)));
         Ok(())
@@ -244,7 +305,8 @@ impl Provider {
         self.entries.check(&span)?;
         // SPEC 4.14: the receiver has been told that it is not to be had.
         if !self.failed.contains(&span.entry) {
-            let entry = self.entries.file(span.entry)?.clone();
+            let entry = self.entries.ask_cuts(&span)?;
+            self.watch.completed(Instant::now());
             self.cuttings.queue(&self.source, span, average_bytes, entry)?;
         }
         Ok(())
@@ -363,10 +425,11 @@ impl Provider {
 }
 
 /// Lists the source on a blocking thread, in batches.
-fn start_scan(source: Arc<Source>) -> mpsc::Receiver<ScanBatch> {
+fn start_scan(source: Arc<Source>, looked_at: Arc<AtomicU64>) -> mpsc::Receiver<ScanBatch> {
     let (outlet, batches) = mpsc::channel(SCAN_BATCHES_AHEAD);
     blocking::spawn_waiting(move || {
-        let mut scan = source.scan();
+        let count = |_: &_| _ = looked_at.fetch_add(1, Ordering::Relaxed);
+        let mut scan = source.scan().inspect(count);
         loop {
             let batch: ScanBatch = scan.by_ref().take(SCAN_BATCH_LEN).collect();
             let last = !matches!(&batch, Ok(entries) if !entries.is_empty());
@@ -410,6 +473,9 @@ pub(super) const MAX_DIGESTS_UNDER_WAY: usize = 64;
 
 /// Large enough that a batch's hand-over costs nothing, small enough to start sending at once.
 const SCAN_BATCH_LEN: usize = 256;
+
+/// 64 KiB: what waits longer than that to be written has a receiver that takes no more entries for now.
+const MAX_BACKLOG_BYTES: usize = 64 << 10;
 
 /// Batches that the scan may be ahead of the records stream.
 const SCAN_BATCHES_AHEAD: usize = 4;

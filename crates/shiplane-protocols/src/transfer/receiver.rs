@@ -2,19 +2,23 @@
 
 mod chunks;
 mod lease;
+mod progress;
 mod stores;
 mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use shiplane_transport::{BiStream, Claim, LaneOptions, StreamError, TransferStream, blocking};
+use shiplane_transport::{
+    BiStream, Claim, LaneOptions, ProgressMeter, RateLimiter, StreamError, TransferStream, blocking,
+};
 use shiplane_wire::{Code, Digest, Entry, FailReason, ProviderRecord, ReceiverRecord, RootHasher};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::{
     chunks::{ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
     lease::{Leased, RELEASE_GRACE},
+    progress::Progress,
     stores::Stores,
     workers::{PlanJob, Planned, Planner, Publisher},
 };
@@ -24,6 +28,7 @@ use super::{
     error::{FailedEntry, ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     ledger::{Ledger, Opens},
+    progress::Turn,
     provider::{MAX_CHUNK_ATTEMPTS, MAX_DIGESTS_UNDER_WAY},
     records::{RecordSender, RecordStream},
     room::{Place, Share},
@@ -63,7 +68,7 @@ pub(crate) struct Received {
 /// Not cancel-safe: dropping it resets the transfer's streams; what was verified is kept for the next run.
 /// `stop` does the same, and lets go of the target before it is told.
 pub(crate) async fn receive<T: Target>(
-    claim: Claim,
+    mut claim: Claim,
     records: BiStream,
     timeout: Duration,
     target: T,
@@ -73,6 +78,8 @@ pub(crate) async fn receive<T: Target>(
 ) -> Result<Received, TransferError> {
     let (target, released) = Leased::new(target);
     let mut provider = RecordStream::new(records.recv);
+    let meter = ProgressMeter::default();
+    claim.watch(meter.clone());
     let mut receiver = Receiver {
         claim,
         records: RecordSender::new(records.send, timeout),
@@ -94,11 +101,12 @@ pub(crate) async fn receive<T: Target>(
         failed: Vec::new(),
         may_compress: options.compression != Compression::Off,
         lane: LaneOptions {
-            rate: options.rate.clone(),
+            rate: options.rate.as_ref().map(RateLimiter::for_user),
             hashing: Some(options.room.as_ref().map(|room| room.hashing.for_transfer()).unwrap_or_default()),
             ..LaneOptions::default()
         },
         stores: Stores::new(),
+        progress: Progress::new(meter, timeout),
         target,
         timeout,
         events,
@@ -133,6 +141,7 @@ struct Receiver<T: Target> {
     records: RecordSender,
     target: T,
     stores: Stores,
+    progress: Progress,
     timeout: Duration,
     events: EventFn,
     stop: CancellationToken,
@@ -179,19 +188,12 @@ struct Totals {
 impl<T: Target> Receiver<T> {
     async fn run(&mut self, provider: &mut RecordStream<ProviderRecord>) -> Result<Summary, TransferError> {
         let mut alive = tokio::time::interval(alive_interval(self.timeout));
-        let mut heard = Instant::now();
         while !self.is_complete() {
             tokio::select! {
-                record = provider.next() => {
-                    heard = Instant::now();
-                    self.on_record(record?)?;
-                }
-                stream = self.claim.next() => {
-                    heard = Instant::now();
-                    self.on_stream(stream).await?;
-                }
+                record = provider.next() => self.on_record(record?)?,
+                stream = self.claim.next() => self.on_stream(stream).await?,
+                written = self.records.write_on(), if !self.records.is_written() => written?,
                 Some(chunk) = self.chunks.join_next() => {
-                    heard = Instant::now();
                     let (index, result) = chunk.map_err(|_| TransferError::Abandoned)?;
                     self.on_chunk(index, result)?;
                     if let Some(repeated) = self.repeated.remove(&index) {
@@ -207,19 +209,32 @@ impl<T: Target> Receiver<T> {
                 }
                 _ = alive.tick() => {
                     self.records.push(&ReceiverRecord::Alive)?;
-                    let waits = !self.ended
-                        || !self.comparing.is_empty()
-                        || self.deltas.awaits_provider()
-                        || self.ledger.awaits_provider();
-                    if waits && self.chunks.is_empty() && heard.elapsed() > self.timeout {
+                    if self.progress.is_stalled(self.turn()) {
                         return Err(TransferError::Silent { timeout: self.timeout });
                     }
                 }
             }
             self.ask()?;
-            self.records.flush().await?;
+            self.records.write_now()?;
         }
         self.finish().await
+    }
+
+    /// Whom the transfer waits for.
+    fn turn(&self) -> Turn {
+        let is_limited = self.lane.rate.as_ref().is_some_and(RateLimiter::is_waited_for);
+        if is_limited || self.stores.are_under_way() {
+            return Turn::Ours;
+        }
+        if !self.comparing.is_empty() || self.deltas.awaits_provider() {
+            let compared = self.comparing.values().map(|entry| entry.size_bytes);
+            return Turn::PeersWork { bytes: compared.fold(self.deltas.asked_bytes(), u64::saturating_add) };
+        }
+        let awaits_entries = !self.ended && self.ledger.has_room_for_entries();
+        if awaits_entries || self.ledger.under_way() > 0 || !self.chunks.is_empty() {
+            return Turn::Peers { spans: self.ledger.most_spans_wanted() as u64 };
+        }
+        Turn::Ours
     }
 
     /// All is planned, has come and is published.
@@ -246,7 +261,7 @@ impl<T: Target> Receiver<T> {
                 _ = alive.tick() => {
                     self.records.push(&ReceiverRecord::Alive)?;
                     // The provider may be done with us already.
-                    let _ = self.records.flush().await;
+                    let _ = self.records.write_now();
                 }
             }
         };
@@ -256,9 +271,11 @@ impl<T: Target> Receiver<T> {
     }
 
     fn on_record(&mut self, record: Option<ProviderRecord>) -> Result<(), TransferError> {
+        self.progress.heard();
         match record.ok_or(ProtocolFault::WrongEnd)? {
             ProviderRecord::Entry(entry) => self.on_entry(entry)?,
             ProviderRecord::Skipped { reason, path } => {
+                self.progress.listed();
                 (self.events)(TransferEvent::Skipped { reason, path: path.to_string() });
             }
             ProviderRecord::End { entries, total_bytes } => {
@@ -267,19 +284,24 @@ impl<T: Target> Receiver<T> {
                     return Err(ProtocolFault::WrongTotals.into());
                 }
                 self.ended = true;
+                self.progress.completed();
                 (self.events)(TransferEvent::ScanComplete { entries, total_bytes });
                 self.end_look_ahead()?;
             }
             ProviderRecord::Digest { entry: index, digest } => {
                 let entry =
                     self.comparing.remove(&index).ok_or(ProtocolFault::UnwantedDigest { entry: index })?;
+                self.progress.completed();
                 self.planner.send(PlanJob::Compare { index, entry, theirs: digest })?;
             }
             ProviderRecord::Cuts(cuts) => {
                 let index = cuts.entry;
                 let Came { part, told } = self.deltas.came(cuts)?;
+                let read_bytes = part.iter().map(|piece| u64::from(piece.cut.len_bytes)).sum();
+                self.progress.moved(read_bytes);
                 self.planner.send(PlanJob::Follow { index, cuts: part })?;
                 if let Some(told) = told {
+                    self.progress.completed();
                     self.planner.send(PlanJob::Delta(told))?;
                 }
             }
@@ -289,7 +311,10 @@ impl<T: Target> Receiver<T> {
                 self.places.remove(&index);
                 self.root.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
             }
-            ProviderRecord::Alive => {}
+            ProviderRecord::Alive { looked_at, bytes_per_second } => {
+                // Who has sent the end looks no further.
+                self.progress.alive(if self.ended { 0 } else { looked_at }, bytes_per_second);
+            }
         }
         Ok(())
     }
@@ -301,6 +326,7 @@ impl<T: Target> Receiver<T> {
         self.totals.entry_bytes =
             self.totals.entry_bytes.checked_add(entry.size_bytes).ok_or(ProtocolFault::WrongTotals)?;
         let index = self.ledger.entry_came()?;
+        self.progress.listed();
         let (entries, total_bytes) = (index + 1, self.totals.entry_bytes);
         if entries % SCAN_EVENT_STEP == 0 {
             (self.events)(TransferEvent::Scanned { entries, total_bytes });
@@ -450,6 +476,7 @@ impl<T: Target> Receiver<T> {
                 self.ledger.chunk_stored(index);
                 self.places.remove(&index);
                 self.share.moved();
+                self.progress.completed();
                 self.root.add(index, digest).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
                 self.totals.received_bytes += content_bytes;
                 self.totals.wire_bytes += wire_bytes;

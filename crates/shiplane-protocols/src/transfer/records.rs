@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
 use shiplane_transport::{RecvHalf, SendHalf};
 use shiplane_wire::{Code, ProviderRecord, ReceiverRecord, Record, RecordError, RecordReader};
 
@@ -30,26 +31,62 @@ impl Encode for ReceiverRecord {
 pub(super) struct RecordSender {
     stream: SendHalf,
     pending: BytesMut,
+    /// Taken from `pending`, and not written yet.
+    writing: Bytes,
     timeout: Duration,
 }
 
 impl RecordSender {
     pub(super) fn new(stream: SendHalf, timeout: Duration) -> Self {
-        Self { stream, pending: BytesMut::new(), timeout }
+        Self { stream, pending: BytesMut::new(), writing: Bytes::new(), timeout }
     }
 
-    /// Queues a record; [`flush`](Self::flush) sends it.
+    /// Queues a record; [`write_now`](Self::write_now) and [`write_on`](Self::write_on) send it.
     pub(super) fn push(&mut self, record: &impl Encode) -> Result<(), TransferError> {
         Ok(record.encode_into(&mut self.pending)?)
     }
 
-    /// Sends what is queued. Not cancel-safe.
-    pub(super) async fn flush(&mut self) -> Result<(), TransferError> {
-        if self.pending.is_empty() {
-            return Ok(());
+    /// Whether everything that was queued is written.
+    pub(super) fn is_written(&self) -> bool {
+        self.backlog_bytes() == 0
+    }
+
+    /// How much waits to be written, as the peer reads slowly.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.pending.len() + self.writing.len()
+    }
+
+    /// Writes what there is room for at once.
+    pub(super) fn write_now(&mut self) -> Result<(), TransferError> {
+        while !self.is_written()
+            && let Some(written) = self.write_on().now_or_never()
+        {
+            written?;
         }
-        let bytes = self.pending.split().freeze();
-        Ok(self.stream.write_within(bytes, self.timeout).await?)
+        Ok(())
+    }
+
+    /// Waits until there is room, and writes. Cancel-safe.
+    pub(super) async fn write_on(&mut self) -> Result<(), TransferError> {
+        if self.writing.is_empty() {
+            self.writing = self.pending.split().freeze();
+        }
+        if !self.writing.is_empty() {
+            self.stream.write_part(&mut self.writing).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes all that is queued, which is little, within the timeout.
+    pub(super) async fn flush(&mut self) -> Result<(), TransferError> {
+        let timeout = self.timeout;
+        let flushed = async {
+            while !self.is_written() {
+                self.write_on().await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(timeout, flushed).await.map_err(|_| TransferError::Silent { timeout })?
     }
 
     pub(super) fn finish(&mut self) -> Result<(), TransferError> {

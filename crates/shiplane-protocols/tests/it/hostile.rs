@@ -6,6 +6,8 @@ mod held;
 mod memory;
 mod provider;
 mod receiver;
+#[cfg(unix)]
+mod silent;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

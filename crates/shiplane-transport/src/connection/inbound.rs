@@ -11,6 +11,7 @@ use crate::{
     config::TransportConfig,
     error::{RecvChunkError, SinkError},
     lane::{LaneOptions, recv::recv_chunk, recv::refuse_chunk},
+    meter::{ProgressMeter, watched},
     router::{Tagged, Transfers},
     sink::{ChunkSink, FileSink, MemorySink},
     stream::BiStream,
@@ -41,6 +42,7 @@ pub struct Claim {
     inbox: mpsc::Receiver<Tagged>,
     transfers: Arc<Transfers>,
     config: Arc<TransportConfig>,
+    meter: Option<ProgressMeter>,
 }
 
 impl Claim {
@@ -50,7 +52,20 @@ impl Claim {
         config: &Arc<TransportConfig>,
     ) -> Result<Self, AlreadyClaimed> {
         let inbox = transfers.claim(transfer).ok_or(AlreadyClaimed)?;
-        Ok(Self { transfer, inbox, transfers: Arc::clone(transfers), config: Arc::clone(config) })
+        Ok(Self {
+            transfer,
+            inbox,
+            transfers: Arc::clone(transfers),
+            config: Arc::clone(config),
+            meter: None,
+        })
+    }
+
+    /// Counts what the streams of chunks that are still to come carry, and lets each wait for its turn without a
+    /// deadline of its own: whoever has the meter watches all of the transfer.
+    pub fn watch(&mut self, meter: ProgressMeter) {
+        self.config = Arc::new(watched(&self.config));
+        self.meter = Some(meter);
     }
 
     /// The transfer's id.
@@ -63,7 +78,10 @@ impl Claim {
     pub async fn next(&mut self) -> Option<TransferStream> {
         Some(match self.inbox.recv().await? {
             Tagged::Records(stream) => TransferStream::Records(stream),
-            Tagged::Chunk { index, len_bytes, is_compressed, stream } => {
+            Tagged::Chunk { index, len_bytes, is_compressed, mut stream } => {
+                if let Some(meter) = &self.meter {
+                    stream.count(meter);
+                }
                 let chunk = InboundChunk { index, len_bytes, stream, config: Arc::clone(&self.config) };
                 if is_compressed { TransferStream::Compressed(chunk) } else { TransferStream::Chunk(chunk) }
             }
@@ -192,7 +210,8 @@ impl InboundChunk {
 
     /// Refuses it with status 2 and `code`.
     pub async fn refuse(self, code: Code) {
-        refuse_chunk(self.stream, code, self.config.progress_timeout).await;
+        // A byte, for which there is room.
+        refuse_chunk(self.stream, code, self.config.header_timeout).await;
     }
 
     /// Receives into the sink that `make_sink` makes on a blocking thread.

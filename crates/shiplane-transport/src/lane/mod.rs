@@ -14,7 +14,7 @@ pub(crate) mod send;
 mod threads;
 
 use self::hashing::SideBySide;
-use crate::{config::TransportConfig, rate::RateLimiter};
+use crate::{config::TransportConfig, meter::ProgressMeter, rate::RateLimiter};
 
 /// How many buffers may lie between the disk thread and the stream, beside the one that either works on.
 const PIPELINE_DEPTH: usize = 1;
@@ -28,6 +28,9 @@ pub struct LaneOptions {
     /// Called with the number of payload bytes since the last call, as they are sent or written; on
     /// whatever thread moves them, so it must be quick.
     pub progress: Option<ProgressFn>,
+    /// Counts what the chunk's stream carries when it is sent, and then waits for it without a deadline of its own:
+    /// whoever has the meter watches all of the transfer.
+    pub meter: Option<ProgressMeter>,
     /// How fast the bytes of the frame may move. Shared by as many chunks, in either direction, as
     /// there are clones of the limiter; debited per buffer. None: as fast as the path allows.
     pub rate: Option<RateLimiter>,
@@ -43,6 +46,7 @@ impl std::fmt::Debug for LaneOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LaneOptions")
             .field("progress", &self.progress.is_some())
+            .field("meter", &self.meter)
             .field("rate", &self.rate)
             .field("hashing", &self.hashing.is_some())
             .field("buffer_len_bytes", &self.buffer_len_bytes)

@@ -47,7 +47,12 @@ pub enum ProviderRecord {
         index: u64,
     },
     /// Still working.
-    Alive,
+    Alive {
+        /// How many files and directories it has looked at so far, those that it does not offer included.
+        looked_at: u64,
+        /// The most bytes that it sends in a second; 0 is no limit.
+        bytes_per_second: u64,
+    },
     /// Where the content of a file cuts it, as asked for.
     Cuts(Cuts),
 }
@@ -79,7 +84,10 @@ impl ProviderRecord {
                 out.put_u8(*reason as u8);
             }),
             Self::ChunkVoid { index } => put_record(out, CHUNK_VOID, |out| out.put_u64_le(*index)),
-            Self::Alive => put_record(out, ALIVE, |_| ()),
+            Self::Alive { looked_at, bytes_per_second } => put_record(out, ALIVE, |out| {
+                out.put_u64_le(*looked_at);
+                out.put_u64_le(*bytes_per_second);
+            }),
             Self::Cuts(cuts) => put_record(out, CUTS, |out| cuts.put(out)),
         }
         Ok(())
@@ -97,7 +105,7 @@ impl ProviderRecord {
             DIGEST => Self::Digest { entry: fields.u64()?, digest: Digest::from_bytes(fields.array()?) },
             FAILED => Self::Failed { entry: fields.u64()?, reason: FailReason::read(fields)? },
             CHUNK_VOID => Self::ChunkVoid { index: fields.u64()? },
-            ALIVE => Self::Alive,
+            ALIVE => Self::Alive { looked_at: fields.u64()?, bytes_per_second: fields.u64()? },
             CUTS => Self::Cuts(Cuts::read(fields)?),
             _ => return Err(RecordError::UnknownType { tag }),
         })
@@ -112,7 +120,7 @@ impl ProviderRecord {
             | Self::Digest { .. }
             | Self::Failed { .. }
             | Self::ChunkVoid { .. }
-            | Self::Alive => Ok(()),
+            | Self::Alive { .. } => Ok(()),
         }
     }
 }
@@ -369,7 +377,10 @@ mod tests {
                 b"\x05\x09\0\0\0\x04\0\0\0\0\0\0\0\x01",
             ),
             (ProviderRecord::ChunkVoid { index: 5 }, b"\x06\x08\0\0\0\x05\0\0\0\0\0\0\0"),
-            (ProviderRecord::Alive, b"\x07\0\0\0\0"),
+            (
+                ProviderRecord::Alive { looked_at: 3, bytes_per_second: 500 },
+                b"\x07\x10\0\0\0\x03\0\0\0\0\0\0\0\xf4\x01\0\0\0\0\0\0",
+            ),
             (
                 ProviderRecord::Cuts(cuts),
                 &[

@@ -131,7 +131,7 @@ fn provider_records() -> Seeds {
         ProviderRecord::Digest { entry: 0, digest: Digest::of(b"hello") },
         ProviderRecord::Failed { entry: 0, reason: FailReason::Vanished },
         ProviderRecord::ChunkVoid { index: 0 },
-        ProviderRecord::Alive,
+        ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 },
         ProviderRecord::Cuts(Cuts {
             entry: 0,
             offset_bytes: 1,

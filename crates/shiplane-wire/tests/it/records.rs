@@ -72,25 +72,33 @@ fn records_of_the_other_direction_are_unknown() {
     let stream = encode_all(&[ReceiverRecord::Alive], ReceiverRecord::encode);
     let (_, outcome) = records(vec![stream.freeze()], ProviderRecord::encode);
     assert_eq!(outcome, Err(RecordError::UnknownType { tag: 21 }));
-    let stream = encode_all(&[ProviderRecord::Alive], ProviderRecord::encode);
+    let stream =
+        encode_all(&[ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 }], ProviderRecord::encode);
     let (_, outcome) = records(vec![stream.freeze()], ReceiverRecord::encode);
     assert_eq!(outcome, Err(RecordError::UnknownType { tag: 7 }));
 }
 
 #[test]
 fn records_that_were_not_polled_are_not_lost_at_the_end() {
-    let mut stream = encode_all(&[ProviderRecord::Alive], ProviderRecord::encode);
+    let mut stream =
+        encode_all(&[ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 }], ProviderRecord::encode);
     stream.extend_from_slice(&[7]);
     let mut reader = RecordReader::<ProviderRecord>::new();
     reader.push(stream.freeze());
     assert_eq!(reader.end(), Ok(()));
-    assert_eq!(reader.poll(), Ok(Some(ProviderRecord::Alive)));
+    assert_eq!(reader.poll(), Ok(Some(ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 })));
     assert_eq!(reader.poll(), Err(RecordError::Truncated { received_bytes: 1 }));
 }
 
 #[test]
 fn input_is_not_kept_once_it_was_polled() {
-    let mut stream = encode_all(&[ProviderRecord::Alive, ProviderRecord::Alive], ProviderRecord::encode);
+    let mut stream = encode_all(
+        &[
+            ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 },
+            ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 },
+        ],
+        ProviderRecord::encode,
+    );
     stream.extend_from_slice(&[7, 0]);
     let stream = stream.freeze();
     let mut reader = RecordReader::<ProviderRecord>::new();
@@ -127,7 +135,7 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
         }),
         (any::<u64>(), fail).prop_map(|(entry, reason)| ProviderRecord::Failed { entry, reason }),
         any::<u64>().prop_map(|index| ProviderRecord::ChunkVoid { index }),
-        Just(ProviderRecord::Alive),
+        Just(ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 }),
     ]
 }
 

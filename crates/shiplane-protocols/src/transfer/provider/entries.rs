@@ -10,12 +10,21 @@ use super::{super::error::ProtocolFault, spans::FileSpan};
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     released: u64,
-    kept: VecDeque<Entry>,
+    kept: VecDeque<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    entry: Entry,
+    /// What may still be asked about it.
+    may_ask_digest: bool,
+    cut_bytes_left: u64,
 }
 
 impl Entries {
     pub(super) fn add(&mut self, entry: Entry) {
-        self.kept.push_back(entry);
+        let cut_bytes_left = entry.size_bytes.saturating_mul(MAX_CUT_ROUNDS);
+        self.kept.push_back(Kept { entry, may_ask_digest: true, cut_bytes_left });
     }
 
     /// SPEC 4.10: at the mark the scan waits for the receiver.
@@ -28,14 +37,35 @@ impl Entries {
         self.released + self.kept.len() as u64
     }
 
-    pub(super) fn release(&mut self, below: u64) -> Result<(), ProtocolFault> {
+    /// Returns how many are released by that.
+    pub(super) fn release(&mut self, below: u64) -> Result<u64, ProtocolFault> {
         if below < self.released || below > self.count() {
             return Err(ProtocolFault::UnknownEntry { entry: below });
         }
-        let released = usize::try_from(below - self.released).unwrap_or(usize::MAX);
+        let count = below - self.released;
+        let released = usize::try_from(count).unwrap_or(usize::MAX);
         self.kept.drain(..released.min(self.kept.len()));
         self.released = below;
-        Ok(())
+        Ok(count)
+    }
+
+    /// The file whose digest is asked for, which may happen once.
+    pub(super) fn ask_digest(&mut self, entry: u64) -> Result<Entry, ProtocolFault> {
+        self.file(entry)?;
+        let kept = self.get_mut(entry).ok_or(ProtocolFault::UnknownEntry { entry })?;
+        if !std::mem::take(&mut kept.may_ask_digest) {
+            return Err(ProtocolFault::TooManyWants);
+        }
+        Ok(kept.entry.clone())
+    }
+
+    /// The file of which a checked span is to be cut: all of it twice at most.
+    pub(super) fn ask_cuts(&mut self, span: &Span) -> Result<Entry, ProtocolFault> {
+        let unknown = ProtocolFault::UnknownEntry { entry: span.entry };
+        let kept = self.get_mut(span.entry).ok_or(unknown)?;
+        let left = kept.cut_bytes_left.checked_sub(span.len_bytes);
+        kept.cut_bytes_left = left.ok_or(ProtocolFault::TooManyWants)?;
+        Ok(kept.entry.clone())
     }
 
     pub(super) fn file(&self, entry: u64) -> Result<&Entry, ProtocolFault> {
@@ -65,9 +95,17 @@ impl Entries {
     }
 
     fn get(&self, entry: u64) -> Option<&Entry> {
-        self.kept.get(usize::try_from(entry.checked_sub(self.released)?).ok()?)
+        let kept = self.kept.get(usize::try_from(entry.checked_sub(self.released)?).ok()?)?;
+        Some(&kept.entry)
+    }
+
+    fn get_mut(&mut self, entry: u64) -> Option<&mut Kept> {
+        self.kept.get_mut(usize::try_from(entry.checked_sub(self.released)?).ok()?)
     }
 }
+
+/// Large pieces of all of a file, then small ones of what was not found.
+const MAX_CUT_ROUNDS: u64 = 2;
 
 /// Entries that come in one batch after the mark has been reached.
 const SCAN_MARGIN: usize = 1024;
@@ -103,9 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_is_asked_for_once_and_cuts_of_twice_the_file() {
+        let mut entries = entries(&[10]);
+        assert!(entries.ask_digest(0).is_ok());
+        assert_eq!(entries.ask_digest(0), Err(ProtocolFault::TooManyWants));
+        let whole = Span { entry: 0, offset_bytes: 0, len_bytes: 10 };
+        assert!(entries.ask_cuts(&whole).is_ok() && entries.ask_cuts(&whole).is_ok());
+        let byte = Span { len_bytes: 1, ..whole };
+        assert_eq!(entries.ask_cuts(&byte), Err(ProtocolFault::TooManyWants));
+    }
+
+    #[test]
     fn a_released_entry_is_gone_and_nothing_is_released_twice_or_ahead() {
         let mut entries = entries(&[1, 2, 3]);
-        entries.release(2).unwrap();
+        assert_eq!(entries.release(2), Ok(2));
         assert_eq!(entries.file(1).unwrap_err(), ProtocolFault::UnknownEntry { entry: 1 });
         assert_eq!(entries.file(2).unwrap().size_bytes, 3);
         assert!(entries.release(1).is_err());

@@ -2,12 +2,12 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use shiplane_transport::{
-    BufferPool, LaneOptions, PeerConnection, ProgressFn, RateLimiter, SendChunkError, SideBySide,
-    SourceError as LaneError, blocking,
+    BufferPool, LaneOptions, PeerConnection, ProgressFn, ProgressMeter, RateLimiter, SendChunkError,
+    SideBySide, SourceError as LaneError, blocking,
 };
 use shiplane_wire::{Digest, TaggedChunk, TransferId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,12 +37,38 @@ pub(super) struct Outlet {
     small_buffers: BufferPool,
     events: EventFn,
     rate: Option<RateLimiter>,
+    meter: ProgressMeter,
+    reading: Reading,
     hashing: SideBySide,
     compression: Compression,
     /// Chunks that are being compressed.
     compressors: Semaphore,
     /// KiB of content of chunks that are held compressed.
     held: Arc<Semaphore>,
+}
+
+/// What has moved when it was looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    queued: u64,
+    arrived: u64,
+}
+
+/// How many threads read from the source right now. A handle: clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reading(Arc<AtomicUsize>);
+
+impl Reading {
+    pub(super) fn count<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let result = read();
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
 }
 
 /// A chunk that the receiver has.
@@ -81,12 +107,27 @@ impl Outlet {
             buffers: options.room.as_ref().map(|room| room.buffers.clone()).unwrap_or_default(),
             small_buffers: BufferPool::keeping(0),
             events,
-            rate: options.rate.clone(),
+            rate: options.rate.as_ref().map(RateLimiter::for_user),
+            meter: ProgressMeter::default(),
+            reading: Reading::default(),
             hashing: options.room.as_ref().map(|room| room.hashing.for_transfer()).unwrap_or_default(),
             compression: options.compression,
             compressors: Semaphore::new(cores.min(MAX_COMPRESSORS)),
             held: Arc::new(Semaphore::new(MAX_HELD_KIB as usize)),
         }
+    }
+
+    /// Whether this side's own disk or limit holds chunks up right now.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.reading.is_under_way() || self.rate.as_ref().is_some_and(RateLimiter::is_waited_for)
+    }
+
+    /// What has been queued for the receiver, and has arrived there, since it was counted last.
+    pub(super) fn moved(&self, counted: &mut Counted) -> u64 {
+        let queued = self.meter.moved_bytes();
+        let arrived = self.connection.acknowledged_bytes();
+        let before = std::mem::replace(counted, Counted { queued, arrived });
+        queued.saturating_sub(before.queued) + arrived.saturating_sub(before.arrived)
     }
 
     /// Sends a chunk, compressed if it may be and shrinks.
@@ -152,14 +193,20 @@ impl Outlet {
         let _turn = self.compressors.acquire().await.map_err(|_| given_up())?;
         let (reader, failed) = self.reader(spans, &Place::Unlimited);
         let compression = self.compression;
-        let compressed = blocking::spawn(move || EncodedSource::compress(reader, compression)).await;
+        let reading = self.reading.clone();
+        let compress = move || reading.count(|| EncodedSource::compress(reader, compression));
+        let compressed = blocking::spawn(compress).await;
         let compressed = compressed.map_err(|_| given_up())?.map_err(|error| unread(&failed, error))?;
         Ok(compressed.map(|encoded| (encoded, held)))
     }
 
     fn lane(&self, progress: ProgressFn, place: &Place) -> LaneOptions {
-        let options =
-            LaneOptions { progress: Some(progress), rate: self.rate.clone(), ..LaneOptions::default() };
+        let options = LaneOptions {
+            progress: Some(progress),
+            meter: Some(self.meter.clone()),
+            rate: self.rate.clone(),
+            ..LaneOptions::default()
+        };
         match place.has_room() {
             true => LaneOptions { hashing: Some(self.hashing.clone()), ..options },
             false => LaneOptions { buffer_len_bytes: Some(SMALL_BUFFER_LEN_BYTES), ..options },
@@ -168,7 +215,7 @@ impl Outlet {
 
     fn reader(&self, spans: &[FileSpan], place: &Place) -> (SpanSource, FailedSpan) {
         let buffers = if place.has_room() { &self.buffers } else { &self.small_buffers };
-        SpanSource::new(Arc::clone(&self.source), spans.to_vec(), buffers.clone())
+        SpanSource::new(Arc::clone(&self.source), spans.to_vec(), buffers.clone(), self.reading.clone())
     }
 
     /// Tells of content as what stands for it moves.

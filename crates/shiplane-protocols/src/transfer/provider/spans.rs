@@ -6,6 +6,7 @@ use bytes::Bytes;
 use shiplane_transport::{BufferPool, ChunkRead, SourceError as LaneError};
 use shiplane_wire::{Entry, Span};
 
+use super::sending::Reading;
 use crate::files::{Source, SourceError, SourceFile};
 
 /// A span with what is known of its file.
@@ -23,6 +24,7 @@ pub(super) struct SpanSource {
     len_bytes: u64,
     failure: FailedSpan,
     buffers: BufferPool,
+    reading: Reading,
 }
 
 struct Current {
@@ -48,11 +50,18 @@ impl FailedSpan {
 }
 
 impl SpanSource {
-    pub(super) fn new(source: Arc<Source>, spans: Vec<FileSpan>, buffers: BufferPool) -> (Self, FailedSpan) {
+    pub(super) fn new(
+        source: Arc<Source>,
+        spans: Vec<FileSpan>,
+        buffers: BufferPool,
+        reading: Reading,
+    ) -> (Self, FailedSpan) {
         let len_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let failure = FailedSpan::default();
         let spans = spans.into_iter();
-        (Self { source, spans, current: None, len_bytes, failure: failure.clone(), buffers }, failure)
+        let source =
+            Self { source, spans, current: None, len_bytes, failure: failure.clone(), buffers, reading };
+        (source, failure)
     }
 
     /// The span that is being read, the next one opened if need be; `None` after the last.
@@ -97,17 +106,19 @@ impl ChunkRead for SpanSource {
 
     /// Fills a buffer across spans: small files travel in buffers of full size.
     fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, LaneError> {
-        let buffers = self.buffers.clone();
+        let (buffers, reading) = (self.buffers.clone(), self.reading.clone());
         buffers.filled(max_len_bytes, |buf| {
-            let mut filled = 0;
-            while filled < buf.len() {
-                let read = self.read_part(&mut buf[filled..])?;
-                if read == 0 {
-                    break;
+            reading.count(|| {
+                let mut filled = 0;
+                while filled < buf.len() {
+                    let read = self.read_part(&mut buf[filled..])?;
+                    if read == 0 {
+                        break;
+                    }
+                    filled += read;
                 }
-                filled += read;
-            }
-            Ok(filled)
+                Ok(filled)
+            })
         })
     }
 

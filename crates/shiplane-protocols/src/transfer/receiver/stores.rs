@@ -28,6 +28,11 @@ impl Stores {
         result
     }
 
+    /// Whether something is being written right now.
+    pub(super) fn are_under_way(&self) -> bool {
+        self.0.borrow().under_way > 0
+    }
+
     /// Waits until something has failed, or nothing is under way any more. Cancel-safe.
     pub(super) async fn have_failed(&self) -> bool {
         let mut states = self.0.subscribe();

@@ -38,8 +38,7 @@ fn sizes_that_a_server_claims_cost_a_fetch_no_memory() {
             .await;
             let dir = TempDir::new().unwrap();
             let error = transfer_error(fetch(&liar.rpc, dir.path()).await);
-            let is_no_space =
-                matches!(error, TransferError::Destination(DestinationError::NoSpace { .. }));
+            let is_no_space = matches!(error, TransferError::Destination(DestinationError::NoSpace { .. }));
             assert!(is_no_space || matches!(error, TransferError::Protocol(_)), "{sizes:?}: {error}");
             assert_grown_little(before_bytes, sizes);
         }

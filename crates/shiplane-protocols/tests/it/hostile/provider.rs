@@ -25,9 +25,9 @@ use super::{
 
 /// What the liar has in hand once the victim has opened its records stream.
 pub(super) struct Stage {
-    connection: Arc<PeerConnection>,
-    transfer: TransferId,
-    send: shiplane_transport::SendHalf,
+    pub(super) connection: Arc<PeerConnection>,
+    pub(super) transfer: TransferId,
+    pub(super) send: shiplane_transport::SendHalf,
     wants: RecvHalf,
     reader: RecordReader<ReceiverRecord>,
 }
@@ -83,7 +83,7 @@ async fn fetch_from(shape: FetchOpened, script: Script) -> (Result<FetchReport, 
     fetch_within(PATIENT, shape, script).await
 }
 
-async fn fetch_within(
+pub(super) async fn fetch_within(
     patience: Duration,
     shape: FetchOpened,
     script: Script,

@@ -1,0 +1,139 @@
+//! Peers that show that they live, and move nothing or next to nothing.
+
+use bytes::Bytes;
+use shiplane_protocols::transfer::TransferError;
+use shiplane_transport::{BiStream, TransferStream};
+use shiplane_wire::{ProviderRecord, TaggedChunk, TransferId};
+use tokio::time::{Interval, interval};
+
+use super::{
+    FetchOpened, IMPATIENT, encode, file,
+    provider::{Stage, end, fetch_within, script, transfer_error},
+};
+use crate::{
+    harness::World,
+    push::names::{RawOpened, RawShape, open, raw},
+};
+
+/// Several times in the deadline of any victim here.
+fn often() -> Interval {
+    interval(IMPATIENT / 8)
+}
+
+fn alive(looked_at: u64) -> ProviderRecord {
+    ProviderRecord::Alive { looked_at, bytes_per_second: 0 }
+}
+
+/// Says that it lives, until the victim hangs up.
+async fn live(mut stage: Stage, looked_at: impl Fn(u64) -> u64) {
+    let mut often = often();
+    for said in 0.. {
+        often.tick().await;
+        if stage.send.write(encode(&alive(looked_at(said)))).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_promises_chunks_and_only_lives_is_given_up() {
+    let (result, _dir) = fetch_within(
+        IMPATIENT,
+        FetchOpened::Root,
+        script(|mut stage| async move {
+            stage.say(&[file("x", 5), end(1, 5)]).await;
+            stage.want().await.unwrap();
+            live(stage, |said| said).await;
+        }),
+    )
+    .await;
+    assert!(matches!(transfer_error(result), TransferError::Silent { .. }));
+}
+
+#[tokio::test]
+async fn a_provider_that_lists_nothing_and_only_lives_is_given_up() {
+    // What it claims to have looked at does not help it for ever.
+    for claims in [0, 10_000] {
+        let (result, _dir) = fetch_within(
+            IMPATIENT,
+            FetchOpened::Root,
+            script(move |stage| live(stage, move |said| said * claims)),
+        )
+        .await;
+        assert!(matches!(transfer_error(result), TransferError::Silent { .. }), "{claims}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_looks_at_much_that_it_does_not_offer_is_waited_for() {
+    let (result, dir) = fetch_within(
+        IMPATIENT,
+        FetchOpened::Root,
+        script(|mut stage| async move {
+            let mut often = often();
+            // Three times the deadline.
+            for said in 0..24 {
+                often.tick().await;
+                stage.say(&[alive(20 * said)]).await;
+            }
+            stage.say(&[file("x", 0), end(1, 0)]).await;
+            stage.linger().await;
+        }),
+    )
+    .await;
+    // It does not confirm what it has sent; until then all is well.
+    assert!(matches!(result, Err(shiplane_protocols::FetchError::Confirm(_))), "{result:?}");
+    assert!(dir.path().join("x").exists());
+}
+
+#[tokio::test]
+async fn a_provider_that_sends_a_byte_before_each_deadline_is_given_up() {
+    let (result, _dir) = fetch_within(
+        IMPATIENT,
+        FetchOpened::Root,
+        script(|mut stage| async move {
+            stage.say(&[file("x", 1024), end(1, 1024)]).await;
+            let (index, len_bytes) = stage.want().await.unwrap();
+            let tag = TaggedChunk { transfer: stage.transfer, index };
+            let opening = [&tag.encode()[..], &len_bytes.to_le_bytes()].concat();
+            let mut chunk = stage.connection.open_stream(opening.into()).await.unwrap();
+            let mut often = often();
+            loop {
+                often.tick().await;
+                if chunk.send.write(Bytes::from_static(b"x")).await.is_err() {
+                    return;
+                }
+            }
+        }),
+    )
+    .await;
+    assert!(matches!(transfer_error(result), TransferError::Silent { .. }));
+}
+
+#[tokio::test]
+async fn a_pusher_that_promises_chunks_and_only_lives_is_given_up() {
+    let world = World::writable(shiplane_protocols::WriteLimits::default());
+    let rpc = world.admitted_by(world.ticket_to_write("")).await;
+    let request = raw(1, b"in", RawShape::Root);
+    let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
+    assert!(matches!(open(&rpc, &request).await.unwrap(), RawOpened::Ready { .. }));
+    let Some(TransferStream::Records(BiStream { mut send, mut recv })) = claim.next().await else {
+        panic!("no records stream");
+    };
+    for record in [file("x", 5), end(1, 5)] {
+        send.write(encode(&record)).await.unwrap();
+    }
+    let lives = async {
+        let mut often = often();
+        while send.write(encode(&alive(1))).await.is_ok() {
+            often.tick().await;
+        }
+    };
+    let (ended, ()) = tokio::join!(
+        tokio::time::timeout(4 * crate::harness::PROGRESS_TIMEOUT, async {
+            while let Ok(Some(_)) = recv.read().await {}
+        }),
+        async { drop(tokio::time::timeout(5 * crate::harness::PROGRESS_TIMEOUT, lives).await) },
+    );
+    ended.expect("the server gives it up");
+}

@@ -100,7 +100,7 @@ impl FileServer {
         mut options: TransferOptions,
         writing: Option<Writing>,
     ) -> Self {
-        options.room.get_or_insert_default();
+        options.memory.get_or_insert_default();
         Self {
             root,
             access,

@@ -85,11 +85,16 @@ pub const MAX_PATH_DEPTH: usize = 64;
 /// Every byte of a path of [`MAX_PATH_LEN_BYTES`] may need four characters.
 pub const MAX_ESCAPED_PATH_LEN_BYTES: usize = 4 * MAX_PATH_LEN_BYTES;
 
-/// Most entries a provider keeps that the receiver has not released: 65,536.
+/// What an entry counts as beside its path, against what the receiver admits: 512 bytes.
 ///
-/// At a few hundred bytes each, some 16 MiB: within the memory budget of a side. The provider stops
-/// scanning there, whatever the size of the tree.
-pub const MAX_UNRELEASED_ENTRIES: u64 = 65_536;
+/// About what either side keeps of an entry until it is done with it.
+pub const ENTRY_COST_BYTES: u64 = 512;
+
+/// How many bytes of entries a provider may send before the receiver admits any: 64 KiB.
+///
+/// Some hundred entries, so that a small tree costs no round trip; little enough for a server to have it for
+/// everybody.
+pub const FIRST_ENTRY_BYTES: u64 = 64 << 10;
 
 /// Most streams of a connection that wait for their transfer to be claimed: 64.
 ///

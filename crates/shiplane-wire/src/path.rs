@@ -1,6 +1,6 @@
 //! Relative paths as peers name them, checked once where they enter.
 
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -17,12 +17,14 @@ use crate::limits::{MAX_COMPONENT_LEN_BYTES, MAX_PATH_DEPTH, MAX_PATH_LEN_BYTES}
 /// these rules (reserved names, colons) is for the side that writes the file to check. [`Display`] and
 /// [`Debug`] are escaped and safe to print; [`as_bytes`](Self::as_bytes) is not.
 ///
+/// Clones share the bytes.
+///
 /// The order is that of the bytes, in which a parent comes before its children.
 ///
 /// [`Display`]: fmt::Display
 /// [`Debug`]: fmt::Debug
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelPath(Box<[u8]>);
+pub struct RelPath(Arc<[u8]>);
 
 impl RelPath {
     /// Checks `path` against the rules.

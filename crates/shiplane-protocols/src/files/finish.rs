@@ -1,6 +1,5 @@
 //! The end of a transfer.
 
-use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::io;
 
@@ -83,12 +82,11 @@ impl Inner {
             return Ok(());
         }
         self.remove_strays_in(&self.root().dir)?;
-        for (path, _) in self.directories() {
-            let handle = self.dirs.open(Some(&path));
-            let handle = handle.map_err(|error| self.failed(Operation::Open, &path, error))?;
-            self.remove_strays_in(&handle.dir)?;
-        }
-        Ok(())
+        self.each_directory(|path, _| {
+            let handle = self.dirs.open(Some(path));
+            let handle = handle.map_err(|error| self.failed(Operation::Open, path, error))?;
+            self.remove_strays_in(&handle.dir)
+        })
     }
 
     fn remove_strays_in(&self, dir: &Dir) -> Result<(), DestinationError> {
@@ -113,18 +111,26 @@ impl Inner {
         Ok(())
     }
 
-    /// What the peer announced, deepest first: a directory may lose the right to be entered.
-    fn directories(&self) -> Vec<(RelPath, Directory)> {
-        let state = lock(&self.state);
-        let mut directories: Vec<_> =
-            state.directories.iter().map(|(path, directory)| (path.clone(), *directory)).collect();
-        directories.sort_unstable_by_key(|(path, _)| Reverse(path.as_bytes().len()));
-        directories
+    /// What the peer announced, children before their parents: a directory may lose the right to be entered.
+    fn each_directory(
+        &self,
+        mut visit: impl FnMut(&RelPath, &Directory) -> Result<(), DestinationError>,
+    ) -> Result<(), DestinationError> {
+        // Nothing is announced any more.
+        let announced = std::mem::take(&mut lock(&self.state).directories);
+        let visited = announced.newest_first(|path, directory| visit(path, directory).map_err(Visit::Failed));
+        lock(&self.state).directories = announced;
+        visited.map_err(|error| match error {
+            Visit::Failed(error) => error,
+            Visit::Unreadable(error) => self.failed_at_root(Operation::Read, error),
+        })
     }
 
     fn settle_directories(&self) -> Result<(), DestinationError> {
-        let directories = self.directories();
-        directories.iter().try_for_each(|(path, directory)| self.settle_directory(path, directory))
+        self.each_directory(|path, directory| {
+            self.settle_directory(path, directory)?;
+            self.sync_many()
+        })
     }
 
     /// Sets a directory's time, and takes away from a new one's mode what was added to fill it.
@@ -164,5 +170,17 @@ impl Inner {
             platform::sync_dir(&parent).map_err(|error| self.failed_at_root(Operation::Sync, error))?;
         }
         Ok(())
+    }
+}
+
+/// Why not every directory was visited.
+enum Visit {
+    Failed(DestinationError),
+    Unreadable(io::Error),
+}
+
+impl From<io::Error> for Visit {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
     }
 }

@@ -7,6 +7,7 @@
 //! files, and gives them their names once they are whole and, if that was promised, durable. What a run
 //! that was cut off has kept is in a journal, and counts again after it was verified again.
 
+mod announced;
 mod beneath;
 mod buffers;
 mod cuts;

@@ -126,8 +126,8 @@ impl Inner {
     /// Checks the entry against those before it (SPEC 4.5) and gives the path it lands under.
     fn admit(&self, index: u64, entry: &Entry) -> Result<RelPath, DestinationError> {
         let path = &entry.path;
-        // Its parents were entries, and so were checked.
-        names::check_component(path.file_name())
+        path.components()
+            .try_for_each(names::check_component)
             .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
         let mut state = lock(&self.state);
         if state.is_finished {
@@ -142,9 +142,9 @@ impl Inner {
             state.seen.insert(path.as_bytes());
             return Ok(target.clone());
         }
-        if path.parent().is_some_and(|parent| !state.directories.contains_key(&parent)) {
-            return Err(DestinationError::NoParent { path: path.to_string() });
-        }
+        drop(state);
+        self.check_parent(path)?;
+        let mut state = lock(&self.state);
         if !state.seen.insert(path.as_bytes()) {
             return Err(DestinationError::Duplicate { path: path.to_string() });
         }
@@ -152,6 +152,26 @@ impl Inner {
             return Err(DestinationError::NameCollision { path: path.to_string() });
         }
         Ok(path.clone())
+    }
+
+    /// SPEC 4.5: a directory comes before what is in it. Of very many, it is enough that it is there.
+    fn check_parent(&self, path: &RelPath) -> Result<(), DestinationError> {
+        let no_parent = || DestinationError::NoParent { path: path.to_string() };
+        let Some(parent) = path.parent() else { return Ok(()) };
+        {
+            let state = lock(&self.state);
+            if state.announced.contains(parent.as_bytes()) {
+                return Ok(());
+            }
+            if !state.announced.has_forgotten() {
+                return Err(no_parent());
+            }
+        }
+        match self.dirs.open(Some(&parent)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_parent()),
+            // Anything else is told by whoever needs it.
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn target_of(&self, entry: &Entry) -> RelPath {
@@ -183,8 +203,20 @@ impl Inner {
             state.unsynced.insert(Some(target.clone()), parent.device);
         }
         state.summary.directories += 1;
+        state.announced.insert(target.as_bytes());
+        if is_new && target.parent().is_none() && state.new_tops.len() < MAX_NEW_TOPS {
+            state.new_tops.insert(target.clone());
+        }
         let directory = Directory { mode: entry.mode & 0o777, mtime: entry.mtime, is_new };
-        state.directories.insert(target, directory);
+        let announced = state.directories.push(
+            &target,
+            &directory,
+            &self.root().dir,
+            self.key.temp_name(LIST_ID).as_bytes(),
+        );
+        drop(state);
+        announced.map_err(|error| self.failed_at_root(Operation::Write, error))?;
+        self.sync_many()?;
         Ok(Plan::Done)
     }
 
@@ -232,6 +264,7 @@ impl Inner {
             return Err(DestinationError::NotWanted { entry: index });
         }
         state.files.insert(index, file);
+        state.planned = state.planned.max(index.saturating_add(1));
         state.summary.resumed_bytes += resumed_bytes;
         Ok(Plan::Want { missing, resumed_bytes })
     }
@@ -303,6 +336,12 @@ enum Existing {
 fn fold(path: &RelPath) -> String {
     String::from_utf8_lossy(path.as_bytes()).to_lowercase()
 }
+
+/// The number of the file of directories, which no file that is received has.
+const LIST_ID: u64 = u64::MAX;
+
+/// 1,024: the others are not known to be new, which costs a wait for the disk.
+const MAX_NEW_TOPS: usize = 1 << 10;
 
 /// Enough to read ahead of the hash; each of a few threads has one.
 pub(super) const READ_LEN_BYTES: usize = 256 << 10;

@@ -236,7 +236,7 @@ impl Inner {
             }
         }
         let mut state = lock(&self.state);
-        state.unsynced.extend(parents);
+        parents.into_iter().for_each(|(parent, device)| state.unsynced.insert(parent, device));
         for (entry, file) in &renamed {
             state.files.remove(entry);
             state.temps.remove(&file.id);
@@ -297,13 +297,25 @@ impl Inner {
 
     /// Makes durable the names in every directory that got new ones since the last time.
     pub(super) fn sync_dirs(&self) -> Result<(), DestinationError> {
-        let unsynced = std::mem::take(&mut lock(&self.state).unsynced);
+        let unsynced = lock(&self.state).unsynced.take();
         let result = self.sync_each(unsynced);
         if result.is_err() {
             // They are forgotten now, so that a later attempt would prove nothing.
             lock(&self.state).is_poisoned = true;
         }
         result
+    }
+
+    /// The same if there are so many that they take memory. Where nothing is to be durable they are forgotten.
+    pub(super) fn sync_many(&self) -> Result<(), DestinationError> {
+        if !lock(&self.state).unsynced.are_many() {
+            return Ok(());
+        }
+        if self.is_durable() {
+            return self.sync_dirs();
+        }
+        drop(lock(&self.state).unsynced.take());
+        Ok(())
     }
 
     fn sync_each(&self, unsynced: HashMap<Option<RelPath>, u64>) -> Result<(), DestinationError> {

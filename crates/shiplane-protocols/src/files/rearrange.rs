@@ -236,9 +236,10 @@ impl Inner {
         let mut state = lock(&self.state);
         state.has_changes = true;
         // The directory's own name may go next: then there is nothing to be made durable in it.
-        state.unsynced.remove(&Some(path.clone()));
+        state.unsynced.remove(path);
         state.unsynced.insert(path.parent(), parent.device);
-        Ok(())
+        drop(state);
+        self.sync_many()
     }
 
     fn create_directory(&self, path: &RelPath) -> Result<(), DestinationError> {
@@ -260,6 +261,7 @@ impl Inner {
         state.has_changes = true;
         state.unsynced.insert(path.parent(), parent.device);
         state.unsynced.insert(Some(path.clone()), parent.device);
-        Ok(())
+        drop(state);
+        self.sync_many()
     }
 }

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 
 use shiplane_wire::{Entry, Mtime, RelPath, Version};
 
+use super::announced::Announced;
 use super::delta::Delta;
 use super::ranges::RangeSet;
 
@@ -16,15 +17,19 @@ pub(super) struct State {
     pub(super) files: HashMap<u64, ActiveFile>,
     /// Those of them that are being put together from an old version.
     pub(super) deltas: HashMap<u64, Delta>,
-    /// Entries that were given up. Chunks with bytes of them may still be on their way.
-    pub(super) discarded: HashSet<u64>,
+    /// The entries below this one were planned. Those that are in `files` no more were published or given up; chunks
+    /// with bytes of the latter may still be on their way.
+    pub(super) planned: u64,
     pub(super) seen: SeenPaths,
     /// The same in lower case, on a file system that folds names.
     pub(super) seen_folded: SeenPaths,
-    /// Directories that the peer announced.
-    pub(super) directories: HashMap<RelPath, Directory>,
-    /// Directories with names that are not durable yet, `None` being the root, and their file systems.
-    pub(super) unsynced: HashMap<Option<RelPath>, u64>,
+    /// Directories that the peer announced, and which they were.
+    pub(super) directories: Announced,
+    pub(super) announced: SeenPaths,
+    /// Directories with names that are not durable yet.
+    pub(super) unsynced: Unsynced,
+    /// The first directories that this run has created in the root.
+    pub(super) new_tops: HashSet<RelPath>,
     /// On a file system that folds names: device and inode of what this run has created.
     pub(super) own_inodes: HashSet<(u64, u64)>,
     /// Temporary files that this run has made or taken up, by number, with the path that each is for: until they
@@ -46,6 +51,37 @@ pub(super) struct State {
     /// The system failed to make something durable: this run cannot end well any more.
     pub(super) is_poisoned: bool,
     pub(super) is_finished: bool,
+}
+
+/// Directories with names that are not durable yet, `None` being the root, and their file systems.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced {
+    directories: HashMap<Option<RelPath>, u64>,
+    len_bytes: usize,
+}
+
+impl Unsynced {
+    pub(super) fn insert(&mut self, path: Option<RelPath>, device: u64) {
+        let len_bytes = path.as_ref().map_or(0, |path| path.as_bytes().len()) + UNSYNCED_COST_BYTES;
+        if self.directories.insert(path, device).is_none() {
+            self.len_bytes += len_bytes;
+        }
+    }
+
+    pub(super) fn remove(&mut self, path: &RelPath) {
+        if self.directories.remove(&Some(path.clone())).is_some() {
+            self.len_bytes -= path.as_bytes().len() + UNSYNCED_COST_BYTES;
+        }
+    }
+
+    /// Whether they take so much memory that they are to be made durable now.
+    pub(super) fn are_many(&self) -> bool {
+        self.len_bytes >= MAX_UNSYNCED_BYTES
+    }
+
+    pub(super) fn take(&mut self) -> HashMap<Option<RelPath>, u64> {
+        std::mem::take(self).directories
+    }
 }
 
 /// A file on its way to its final name.
@@ -107,26 +143,50 @@ pub struct Summary {
     pub directories: u64,
 }
 
-/// Remembers which paths there were, 8 bytes each.
+/// Remembers which paths there were, 8 bytes each, and of many the last ones: what comes twice is told as the peer's
+/// fault, and does no harm where it is not noticed.
 ///
 /// The hash is keyed afresh by every run, so that a peer cannot make two paths meet; a million honest
 /// ones meet by chance once in thirty million transfers, and then the next run has another key.
 #[derive(Debug, Default)]
 pub(super) struct SeenPaths {
     hashes: HashSet<u64>,
+    has_forgotten: bool,
     key: RandomState,
 }
 
 impl SeenPaths {
     /// Whether `path` is new.
     pub(super) fn insert(&mut self, path: &[u8]) -> bool {
+        if self.hashes.len() >= MAX_SEEN_PATHS {
+            self.hashes.clear();
+            self.has_forgotten = true;
+        }
         self.hashes.insert(self.key.hash_one(path))
+    }
+
+    pub(super) fn contains(&self, path: &[u8]) -> bool {
+        self.hashes.contains(&self.key.hash_one(path))
+    }
+
+    /// Whether there were more than it remembers.
+    pub(super) fn has_forgotten(&self) -> bool {
+        self.has_forgotten
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 }
+
+/// 16,384: 300 KiB of them.
+const MAX_SEEN_PATHS: usize = 1 << 14;
+
+/// 256 KiB: some two thousand directories with usual paths.
+const MAX_UNSYNCED_BYTES: usize = 256 << 10;
+
+/// What a directory takes beside its path.
+const UNSYNCED_COST_BYTES: usize = 64;
 
 impl ActiveFile {
     pub(super) fn new(entry: &Entry, target: RelPath, id: u64) -> Self {

@@ -195,10 +195,11 @@ impl ChunkWriter {
 impl Piece {
     fn new(chunk: u64, span: &Span, state: &State) -> Result<Self, DestinationError> {
         let &Span { entry, offset_bytes, len_bytes } = span;
-        if state.discarded.contains(&entry) {
+        let file = state.files.get(&entry);
+        if file.is_none() && entry < state.planned {
             return Ok(Self { entry, file: None, offset_bytes, len_bytes });
         }
-        let file = state.files.get(&entry).filter(|file| file.stage == Stage::Filling);
+        let file = file.filter(|file| file.stage == Stage::Filling);
         let file = file.ok_or(DestinationError::NotWanted { entry })?;
         let end = offset_bytes.checked_add(len_bytes).filter(|end| *end <= file.size_bytes && len_bytes > 0);
         if end.is_none() {
@@ -313,7 +314,7 @@ impl Inner {
         {
             let mut state = lock(&self.state);
             // A new directory is no more durable than the journal.
-            let is_new = state.directories.get(&top).is_some_and(|directory| directory.is_new);
+            let is_new = state.new_tops.contains(&top);
             if !self.is_durable() || is_new || std::mem::replace(&mut state.is_findable, true) {
                 return Ok(());
             }
@@ -369,8 +370,7 @@ impl Inner {
         let file = {
             let mut state = lock(&self.state);
             state.deltas.remove(&entry);
-            let file = state.files.remove(&entry);
-            file.inspect(|_| _ = state.discarded.insert(entry))
+            state.files.remove(&entry)
         };
         let Some(file) = file else {
             return Err(DestinationError::NotWanted { entry });

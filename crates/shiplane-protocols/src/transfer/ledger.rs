@@ -1,13 +1,13 @@
 //! The receiver's books: what is wanted, under way and done. Pure, so that its rules can be tested.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
 };
 
 use shiplane_wire::{Span, limits};
 
-use super::{error::ProtocolFault, packer::Packer};
+use super::{budget::SPAN_COST_BYTES, error::ProtocolFault, packer::Packer};
 
 /// Chunks by state, and which entries the provider must still keep.
 #[derive(Debug)]
@@ -19,11 +19,20 @@ pub(super) struct Ledger {
     next_index: u64,
     /// Entries received so far.
     entries: u64,
+    /// What the newest of them count as, which are still needed, and all of them together.
+    costs: VecDeque<u64>,
+    came_bytes: u64,
+    /// How much of them the provider may send in all.
+    admitted_bytes: u64,
     /// Entries of which bytes are still to come, and how many.
     open: BTreeMap<u64, u64>,
     /// Entries that are not planned yet.
     unplanned: BTreeSet<u64>,
+    /// Entries that are wanted and have not got their names.
+    unpublished: BTreeSet<u64>,
     released: u64,
+    /// What has been freed and the provider was not told of.
+    unreleased_bytes: u64,
     /// Failed at the source: their spans are not wanted again.
     failed: BTreeSet<u64>,
 }
@@ -55,22 +64,50 @@ impl Ledger {
             wanted: BTreeMap::new(),
             next_index: 0,
             entries: 0,
+            costs: VecDeque::new(),
+            came_bytes: 0,
+            admitted_bytes: limits::FIRST_ENTRY_BYTES,
             open: BTreeMap::new(),
             unplanned: BTreeSet::new(),
+            unpublished: BTreeSet::new(),
             released: 0,
+            unreleased_bytes: 0,
             failed: BTreeSet::new(),
         }
     }
 
-    /// An entry has come; returns its index.
-    pub(super) fn entry_came(&mut self) -> Result<u64, ProtocolFault> {
-        if self.entries - self.released >= limits::MAX_UNRELEASED_ENTRIES + RELEASE_SLACK {
+    /// An entry that counts as so much has come; returns its index.
+    pub(super) fn entry_came(&mut self, cost_bytes: u64) -> Result<u64, ProtocolFault> {
+        self.came_bytes += cost_bytes;
+        if self.came_bytes > self.admitted_bytes {
             return Err(ProtocolFault::TooManyEntries);
         }
+        self.costs.push_back(cost_bytes);
         let index = self.entries;
         self.entries += 1;
         self.unplanned.insert(index);
         Ok(index)
+    }
+
+    /// Lets the provider send so much more of them; returns how much that is in all.
+    pub(super) fn admit(&mut self, bytes: u64) -> u64 {
+        self.admitted_bytes += bytes;
+        self.admitted_bytes
+    }
+
+    /// Whether the provider may send another entry, however long its path.
+    pub(super) fn may_expect_entries(&self) -> bool {
+        let longest_bytes = limits::ENTRY_COST_BYTES + limits::MAX_PATH_LEN_BYTES as u64;
+        self.admitted_bytes - self.came_bytes >= longest_bytes
+    }
+
+    /// Forgets entries that are not needed any more; returns what they counted as.
+    pub(super) fn free(&mut self) -> u64 {
+        let kept = usize::try_from(self.entries - self.lowest_needed()).unwrap_or(usize::MAX);
+        let count = self.costs.len().saturating_sub(kept);
+        let freed_bytes = self.costs.drain(..count).sum();
+        self.unreleased_bytes += freed_bytes;
+        freed_bytes
     }
 
     /// How many entries have come.
@@ -89,7 +126,13 @@ impl Ledger {
         if len_bytes > 0 {
             *self.open.entry(entry).or_default() += len_bytes;
         }
+        self.unpublished.insert(entry);
         self.packer.add(entry, size_bytes, missing);
+    }
+
+    /// An entry has its name.
+    pub(super) fn published(&mut self, entry: u64) {
+        self.unpublished.remove(&entry);
     }
 
     /// Nothing will be wanted for a while: small files need not wait for others to share a chunk with.
@@ -97,14 +140,14 @@ impl Ledger {
         self.packer.flush();
     }
 
-    /// How long the next chunk to ask for is, while lanes are free.
-    pub(super) fn next_len_bytes(&mut self) -> Option<u64> {
+    /// How much memory the next chunk to ask for takes, while lanes are free.
+    pub(super) fn next_cost_bytes(&mut self) -> Option<u64> {
         let lowest = self.wanted.keys().next().copied().unwrap_or(self.next_index);
         let spread = self.next_index - lowest;
         if self.wanted.len() >= self.lanes || spread >= 2 * self.lanes as u64 {
             return None;
         }
-        Some(self.packer.peek()?.iter().map(|span| span.len_bytes).sum())
+        Some(self.packer.peek()?.iter().map(|span| span.len_bytes + SPAN_COST_BYTES).sum())
     }
 
     /// Chunks that have been asked for and are not here yet.
@@ -114,7 +157,7 @@ impl Ledger {
 
     /// The next chunk to ask for, while lanes are free.
     pub(super) fn next_want(&mut self) -> Option<(u64, Vec<Span>)> {
-        self.next_len_bytes()?;
+        self.next_cost_bytes()?;
         let spans = self.packer.next()?;
         let index = self.next_index;
         self.next_index += 1;
@@ -156,6 +199,7 @@ impl Ledger {
             return Err(ProtocolFault::UnknownEntry { entry });
         }
         self.failed.insert(entry);
+        self.unpublished.remove(&entry);
         Ok(())
     }
 
@@ -177,13 +221,12 @@ impl Ledger {
 
     /// The lowest entry that is still needed, if that has moved far enough to be worth a record.
     pub(super) fn release(&mut self) -> Option<u64> {
-        let open = self.open.keys().next().copied().unwrap_or(self.entries);
-        let unplanned = self.unplanned.first().copied().unwrap_or(self.entries);
-        let below = open.min(unplanned);
-        if below < self.released + RELEASE_STEP {
+        let below = self.lowest_needed();
+        if below < self.released + RELEASE_STEP && self.unreleased_bytes < RELEASE_STEP_BYTES {
             return None;
         }
         self.released = below;
+        self.unreleased_bytes = 0;
         self.failed = self.failed.split_off(&below);
         Some(below)
     }
@@ -203,14 +246,15 @@ impl Ledger {
         self.wanted.values().map(|wanted| wanted.spans.len()).max().unwrap_or_default()
     }
 
-    /// Whether the provider may send more entries (SPEC 4.10).
-    pub(super) fn has_room_for_entries(&self) -> bool {
-        self.entries - self.released < limits::MAX_UNRELEASED_ENTRIES - RELEASE_STEP
-    }
-
     /// How many chunks have been asked for in all.
     pub(super) fn chunks(&self) -> u64 {
         self.next_index
+    }
+
+    fn lowest_needed(&self) -> u64 {
+        let open = self.open.keys().next();
+        let lowest = [open, self.unplanned.first(), self.unpublished.first()];
+        lowest.into_iter().flatten().copied().min().unwrap_or(self.entries)
     }
 
     fn close(&mut self, spans: &[Span]) {
@@ -228,13 +272,14 @@ impl Ledger {
 /// Releases are told in steps: a record for every entry would be as long as the manifest.
 const RELEASE_STEP: u64 = 1024;
 
-/// The provider counts what it has been told is released, which lags behind by a step and what is under
-/// way.
-const RELEASE_SLACK: u64 = RELEASE_STEP;
+/// 64 KiB: where paths are long, or memory is short, the provider must not keep many.
+const RELEASE_STEP_BYTES: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COST: u64 = 530;
 
     fn span(entry: u64) -> Span {
         Span { entry, offset_bytes: 0, len_bytes: 1 }
@@ -243,7 +288,8 @@ mod tests {
     fn with_entries(lanes: usize, entries: u64) -> Ledger {
         let mut ledger = Ledger::new(lanes, 1);
         for _ in 0..entries {
-            let entry = ledger.entry_came().unwrap();
+            ledger.admit(COST);
+            let entry = ledger.entry_came(COST).unwrap();
             ledger.planned(entry);
         }
         ledger
@@ -323,14 +369,46 @@ mod tests {
         assert_eq!(ledger.release(), None, "told already");
         ledger.next_want().unwrap();
         ledger.chunk_stored(0);
+        ledger.published(3000);
         assert_eq!(ledger.release(), Some(5000));
         assert_eq!(ledger.entry_failed(10), Err(ProtocolFault::UnknownEntry { entry: 10 }));
     }
 
     #[test]
-    fn a_provider_that_ignores_the_window_is_stopped() {
+    fn a_provider_that_sends_more_entries_than_were_admitted_is_stopped() {
         let mut ledger = Ledger::new(1, 1);
-        let sent = (0..200_000).take_while(|_| ledger.entry_came().is_ok()).count();
-        assert_eq!(sent as u64, limits::MAX_UNRELEASED_ENTRIES + RELEASE_SLACK);
+        let mut sent = || (0..200_000).take_while(|_| ledger.entry_came(4608).is_ok()).count() as u64;
+        assert_eq!(sent(), limits::FIRST_ENTRY_BYTES / 4608);
+        let mut ledger = Ledger::new(1, 1);
+        ledger.admit(limits::FIRST_ENTRY_BYTES);
+        assert!(ledger.may_expect_entries());
+        let mut sent = || (0..200_000).take_while(|_| ledger.entry_came(4608).is_ok()).count() as u64;
+        assert_eq!(sent(), 2 * limits::FIRST_ENTRY_BYTES / 4608);
+        assert!(!Ledger { came_bytes: 61 << 10, ..Ledger::new(1, 1) }.may_expect_entries());
+    }
+
+    #[test]
+    fn memory_of_entries_is_freed_in_order_once_they_have_their_names() {
+        let mut ledger = with_entries(4, 3);
+        want(&mut ledger, 1..2);
+        assert_eq!(ledger.free(), COST);
+        ledger.next_want().unwrap();
+        ledger.chunk_stored(0);
+        assert_eq!(ledger.free(), 0, "stored, but not published");
+        ledger.published(1);
+        assert_eq!((ledger.free(), ledger.free()), (2 * COST, 0));
+        assert_eq!(ledger.release(), None, "too little to tell");
+    }
+
+    #[test]
+    fn where_paths_are_long_few_entries_are_released_together() {
+        let mut ledger = with_entries(4, RELEASE_STEP_BYTES / COST);
+        ledger.free();
+        assert_eq!(ledger.release(), None);
+        ledger.admit(COST);
+        let last = ledger.entry_came(COST).unwrap();
+        ledger.planned(last);
+        ledger.free();
+        assert_eq!(ledger.release(), Some(last + 1));
     }
 }

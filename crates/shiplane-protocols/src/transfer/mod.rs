@@ -20,8 +20,9 @@
 //! 4. `delta`: what an old version has in common with the new one is not sent. Pure.
 //! 5. `target`: where it all lands: a directory tree, or one stream.
 //! 6. `progress`: whether the peer moves. Pure.
-//! 7. `room`: how much of all this is in memory at a time.
+//! 7. `budget`: how much of all this is in memory at a time.
 
+mod budget;
 mod delta;
 pub(crate) mod error;
 pub(crate) mod event;
@@ -31,12 +32,11 @@ pub(crate) mod progress;
 pub(crate) mod provider;
 pub(crate) mod receiver;
 mod records;
-mod room;
 pub(crate) mod target;
 
+pub use budget::{CHUNK_MEMORY_BYTES, ENTRY_MEMORY_BYTES, MemoryBudget};
 pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{EventFn, TransferEvent};
-pub use room::{CHUNK_ROOM_BYTES, ChunkRoom};
 pub use target::{StreamTarget, Target};
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
@@ -67,9 +67,10 @@ pub struct TransferOptions {
     pub compression: Compression,
     /// Counts how transfers end.
     pub metrics: Option<Arc<TransferMetrics>>,
-    /// Where chunks are held while they are under way, shared with whatever else was given a clone. Without one a
-    /// transfer holds as many as it has lanes; a [`FileServer`](crate::FileServer) makes one for all of its own.
-    pub room: Option<ChunkRoom>,
+    /// The memory of chunks that are under way and of entries that wait, shared with whatever else was given a
+    /// clone. Without one a transfer holds as many chunks as it has lanes; a [`FileServer`](crate::FileServer) makes
+    /// one for all of its own.
+    pub memory: Option<MemoryBudget>,
 }
 
 impl TransferOptions {
@@ -97,7 +98,7 @@ impl Default for TransferOptions {
             rate: None,
             compression: Compression::Off,
             metrics: None,
-            room: None,
+            memory: None,
         }
     }
 }

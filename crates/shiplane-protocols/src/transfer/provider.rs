@@ -30,12 +30,12 @@ use self::{
 };
 use super::{
     TransferOptions, alive_interval,
+    budget::{Quota, SPAN_COST_BYTES},
     error::{ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     progress::{ENTRY_BYTES, ProgressWatch, Turn},
     receiver::MAX_NAMED_FAILURES,
     records::{RecordSender, RecordStream},
-    room::Share,
 };
 use crate::files::{Scanned, Source, SourceError};
 
@@ -79,6 +79,7 @@ pub(crate) async fn provide(
         watch,
         counted: Counted::default(),
         bytes_per_second: options.bytes_per_second(),
+        listed: VecDeque::new(),
         entries: Entries::default(),
         presence: Presence::default(),
         total_bytes: 0,
@@ -86,7 +87,7 @@ pub(crate) async fn provide(
         next_chunk: 0,
         lanes: JoinSet::new(),
         max_lanes: options.lanes.max(1),
-        share: Share::of(options.room.clone()),
+        quota: Quota::of(options.memory.as_ref()),
         digests: JoinSet::new(),
         cuttings: Cuttings::default(),
         root: RootHasher::new(),
@@ -135,6 +136,8 @@ struct Provider {
     watch: ProgressWatch,
     counted: Counted,
     bytes_per_second: Option<NonZeroU64>,
+    /// Scanned, and not sent yet.
+    listed: VecDeque<Scanned>,
     entries: Entries,
     presence: Presence,
     total_bytes: u64,
@@ -143,7 +146,7 @@ struct Provider {
     next_chunk: u64,
     lanes: JoinSet<(u64, Sent)>,
     max_lanes: usize,
-    share: Share,
+    quota: Quota,
     digests: JoinSet<(u64, Result<Digest, SourceError>)>,
     cuttings: Cuttings,
     root: RootHasher,
@@ -172,12 +175,11 @@ impl Provider {
     ) -> Result<(), TransferError> {
         let mut alive = tokio::time::interval(alive_interval(timeout));
         while !self.is_finished() {
-            let more_wants = self.done.is_none() && self.queued.len() < self.max_lanes;
-            let has_room = self.may_list();
+            let more_wants = self.may_queue();
             tokio::select! {
                 record = wants.next(), if more_wants => self.on_record(record?)?,
                 written = self.records.write_on(), if !self.records.is_written() => written?,
-                batch = next_batch(&mut self.scan), if self.scan.is_some() && has_room => {
+                batch = next_batch(&mut self.scan), if self.scan.is_some() && self.listed.is_empty() => {
                     self.on_scanned(batch)?;
                 }
                 Some(sent) = self.lanes.join_next() => {
@@ -195,6 +197,7 @@ impl Provider {
                     }
                 }
             }
+            self.list()?;
             self.fill_lanes();
             self.records.write_now()?;
         }
@@ -211,9 +214,10 @@ impl Provider {
         self.records.push(&ProviderRecord::Alive { looked_at, bytes_per_second })
     }
 
-    /// The receiver takes what is listed, and releases it.
-    fn may_list(&self) -> bool {
-        self.entries.has_room() && self.records.backlog_bytes() < MAX_BACKLOG_BYTES
+    /// Whether more wants may wait for a lane.
+    fn may_queue(&self) -> bool {
+        let spans: usize = self.queued.iter().map(|(_, spans)| spans.len()).sum();
+        self.done.is_none() && self.queued.len() < self.max_lanes && spans < MAX_QUEUED_SPANS
     }
 
     /// Whom the transfer waits for.
@@ -224,7 +228,7 @@ impl Provider {
         if !self.lanes.is_empty() {
             return Turn::Peers { spans: 0 };
         }
-        let is_listing = self.scan.is_some() && self.may_list();
+        let is_listing = self.scan.is_some() && self.listed.is_empty();
         if is_listing || !self.digests.is_empty() || !self.cuttings.is_idle() {
             return Turn::Ours;
         }
@@ -248,7 +252,8 @@ impl Provider {
             Some(ReceiverRecord::WantDigest { entry }) => self.on_want_digest(entry),
             Some(ReceiverRecord::Release { below }) => {
                 self.shrinking.release(below);
-                let released = self.entries.release(below)?;
+                let (released, freed_bytes) = self.entries.release(below)?;
+                self.quota.give_back_of_entries(freed_bytes);
                 self.watch.moved(released.saturating_mul(ENTRY_BYTES), Instant::now());
                 self.presence.release(below);
                 self.tell_present();
@@ -262,6 +267,10 @@ impl Provider {
             }
             Some(ReceiverRecord::Done { .. }) => Err(ProtocolFault::WrongTotals.into()),
             Some(ReceiverRecord::Alive) => Ok(()),
+            Some(ReceiverRecord::Admit { bytes }) => {
+                self.entries.admit(bytes);
+                Ok(())
+            }
             Some(ReceiverRecord::WantCuts { span, average_bytes }) => self.on_want_cuts(span, average_bytes),
             None => Err(ProtocolFault::WrongEnd.into()),
         }
@@ -320,16 +329,31 @@ impl Provider {
     }
 
     fn on_scanned(&mut self, batch: Option<ScanBatch>) -> Result<(), TransferError> {
-        let Some(batch) = batch else {
-            self.scan = None;
-            let entries = self.entries.count();
-            let total_bytes = self.total_bytes;
-            (self.events)(TransferEvent::ScanComplete { entries, total_bytes });
-            return self.records.push(&ProviderRecord::End { entries, total_bytes });
-        };
-        for scanned in batch? {
-            match scanned {
+        match batch {
+            Some(batch) => self.listed.extend(batch?),
+            None => {
+                self.scan = None;
+                let entries = self.entries.count();
+                let total_bytes = self.total_bytes;
+                (self.events)(TransferEvent::ScanComplete { entries, total_bytes });
+                self.records.push(&ProviderRecord::End { entries, total_bytes })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what was scanned, as far as the receiver admits it and there is memory for it here.
+    fn list(&mut self) -> Result<(), TransferError> {
+        while self.records.backlog_bytes() < MAX_BACKLOG_BYTES
+            && let Some(next) = self.listed.pop_front()
+        {
+            match next {
                 Scanned::Entry(entry) => {
+                    let cost_bytes = entry.cost_bytes();
+                    if !self.entries.admits(cost_bytes) || !self.quota.take_for_entries(cost_bytes) {
+                        self.listed.push_front(Scanned::Entry(entry));
+                        break;
+                    }
                     self.total_bytes += entry.size_bytes;
                     self.presence.list(entry.size_bytes);
                     let record = ProviderRecord::Entry(entry);
@@ -358,7 +382,7 @@ impl Provider {
         let (index, Sent { only_entry, outcome }) = sent;
         match (index, outcome) {
             (index, Ok(chunk)) => {
-                self.share.moved();
+                self.quota.moved();
                 self.sent_bytes += chunk.content_bytes;
                 self.wire_bytes += chunk.wire_bytes;
                 self.shrinking.sent(only_entry, chunk.wire_bytes < chunk.content_bytes);
@@ -395,8 +419,8 @@ impl Provider {
     fn fill_lanes(&mut self) {
         while self.lanes.len() < self.max_lanes
             && let Some((_, spans)) = self.queued.front()
-            && let Some(place) =
-                self.share.take(spans.iter().map(|span| span.len_bytes).sum(), self.lanes.len())
+            && let cost_bytes = spans.iter().map(|span| span.len_bytes + SPAN_COST_BYTES).sum()
+            && let Some(memory) = self.quota.reserve(cost_bytes, self.lanes.len())
             && let Some((index, spans)) = self.queued.pop_front()
         {
             let first = spans.first().map(|span| span.entry);
@@ -405,7 +429,7 @@ impl Provider {
             let spans = spans.iter().filter_map(|span| self.entries.resolve(span)).collect();
             let outlet = Arc::clone(&self.outlet);
             self.lanes.spawn(async move {
-                let outcome = outlet.send(index, spans, may_shrink, place).await;
+                let outcome = outlet.send(index, spans, may_shrink, memory).await;
                 (index, Sent { only_entry, outcome })
             });
         }
@@ -431,7 +455,7 @@ fn start_scan(source: Arc<Source>, looked_at: Arc<AtomicU64>) -> mpsc::Receiver<
         let count = |_: &_| _ = looked_at.fetch_add(1, Ordering::Relaxed);
         let mut scan = source.scan().inspect(count);
         loop {
-            let batch: ScanBatch = scan.by_ref().take(SCAN_BATCH_LEN).collect();
+            let batch: ScanBatch = next_of(&mut scan).collect();
             let last = !matches!(&batch, Ok(entries) if !entries.is_empty());
             let failed = batch.is_err();
             if (!last || failed) && blocking::send(&outlet, batch).is_err() {
@@ -443,6 +467,27 @@ fn start_scan(source: Arc<Source>, looked_at: Arc<AtomicU64>) -> mpsc::Receiver<
         }
     });
     batches
+}
+
+/// As many as make a batch.
+fn next_of<S>(scan: &mut S) -> impl Iterator<Item = Result<Scanned, SourceError>> + '_
+where
+    S: Iterator<Item = Result<Scanned, SourceError>>,
+{
+    let (mut len, mut cost_bytes) = (0, 0);
+    std::iter::from_fn(move || {
+        if len >= SCAN_BATCH_LEN || cost_bytes >= SCAN_BATCH_BYTES {
+            return None;
+        }
+        let next = scan.next()?;
+        len += 1;
+        cost_bytes += match &next {
+            Ok(Scanned::Entry(entry)) => entry.cost_bytes(),
+            Ok(Scanned::Skipped { path, .. }) => path.as_str().len() as u64,
+            Err(_) => 0,
+        };
+        Some(next)
+    })
 }
 
 async fn next_batch(scan: &mut Option<mpsc::Receiver<ScanBatch>>) -> Option<ScanBatch> {
@@ -476,6 +521,12 @@ const SCAN_BATCH_LEN: usize = 256;
 
 /// 64 KiB: what waits longer than that to be written has a receiver that takes no more entries for now.
 const MAX_BACKLOG_BYTES: usize = 64 << 10;
+
+/// 128 KiB: what a batch may count as, where paths are long.
+const SCAN_BATCH_BYTES: u64 = 128 << 10;
+
+/// 2,048: of two wants of the smallest files, so that the next is there when a lane is free.
+const MAX_QUEUED_SPANS: usize = 2048;
 
 /// Batches that the scan may be ahead of the records stream.
 const SCAN_BATCHES_AHEAD: usize = 4;

@@ -3,6 +3,7 @@
 mod chunks;
 mod lease;
 mod progress;
+mod received;
 mod stores;
 mod workers;
 
@@ -11,10 +12,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use shiplane_transport::{
     BiStream, Claim, LaneOptions, ProgressMeter, RateLimiter, StreamError, TransferStream, blocking,
 };
-use shiplane_wire::{Code, Digest, Entry, FailReason, ProviderRecord, ReceiverRecord, RootHasher};
+use shiplane_wire::{
+    Code, Digest, Entry, FailReason, ProviderRecord, ReceiverRecord, RelPath, RootHasher, limits,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::received::Received;
 use self::{
     chunks::{ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
     lease::{Leased, RELEASE_GRACE},
@@ -24,6 +28,7 @@ use self::{
 };
 use super::{
     TransferOptions, alive_interval,
+    budget::{Quota, Reservation},
     delta::{Ask, Came, Deltas},
     error::{FailedEntry, ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
@@ -31,36 +36,12 @@ use super::{
     progress::Turn,
     provider::{MAX_CHUNK_ATTEMPTS, MAX_DIGESTS_UNDER_WAY},
     records::{RecordSender, RecordStream},
-    room::{Place, Share},
     target::Target,
 };
 use crate::{
     Compression,
     files::{Plan, Summary},
 };
-
-/// What a receiver has got; to be confirmed with the provider.
-#[derive(Debug, Clone)]
-pub(crate) struct Received {
-    /// SPEC 4.11.
-    pub(crate) root: Digest,
-    /// Chunks asked for, void ones included.
-    pub(crate) chunks: u64,
-    /// Payload bytes of the chunks that were stored.
-    pub(crate) received_bytes: u64,
-    /// The same as it travelled.
-    pub(crate) wire_bytes: u64,
-    /// The manifest's files and directories, and the sum of sizes.
-    pub(crate) entries: u64,
-    pub(crate) total_bytes: u64,
-    /// What has become of them here.
-    pub(crate) summary: Summary,
-    /// The first files that could not be sent, and how many in all.
-    pub(crate) failed: Vec<FailedEntry>,
-    pub(crate) failed_count: u64,
-    /// SHA-256 of the one chunk, when there was exactly one.
-    pub(crate) only_chunk: Option<Digest>,
-}
 
 /// Receives one transfer into `target`. When it fails, nobody is at work on the target any more by the time
 /// it says so, and what the target undoes is undone.
@@ -78,6 +59,9 @@ pub(crate) async fn receive<T: Target>(
 ) -> Result<Received, TransferError> {
     let (target, released) = Leased::new(target);
     let mut provider = RecordStream::new(records.recv);
+    let quota = Quota::of(options.memory.as_ref());
+    // A little there always is.
+    quota.take_for_entries(limits::FIRST_ENTRY_BYTES);
     let meter = ProgressMeter::default();
     claim.watch(meter.clone());
     let mut receiver = Receiver {
@@ -86,8 +70,8 @@ pub(crate) async fn receive<T: Target>(
         planner: Planner::start(target.clone()),
         publisher: Publisher::start(target.clone()),
         ledger: Ledger::new(options.lanes, options.chunk_len_bytes),
-        share: Share::of(options.room.clone()),
-        places: HashMap::new(),
+        quota,
+        reserved: HashMap::new(),
         ahead: Some(Vec::new()),
         chunks: JoinSet::new(),
         repeated: HashMap::new(),
@@ -102,7 +86,9 @@ pub(crate) async fn receive<T: Target>(
         may_compress: options.compression != Compression::Off,
         lane: LaneOptions {
             rate: options.rate.as_ref().map(RateLimiter::for_user),
-            hashing: Some(options.room.as_ref().map(|room| room.hashing.for_transfer()).unwrap_or_default()),
+            hashing: Some(
+                options.memory.as_ref().map(|memory| memory.hashing.for_transfer()).unwrap_or_default(),
+            ),
             ..LaneOptions::default()
         },
         stores: Stores::new(),
@@ -148,9 +134,9 @@ struct Receiver<T: Target> {
     planner: Planner,
     publisher: Publisher,
     ledger: Ledger,
-    share: Share,
-    /// Where the chunks that were asked for are to be held.
-    places: HashMap<u64, Place>,
+    quota: Quota,
+    /// For the chunks that were asked for.
+    reserved: HashMap<u64, Reservation>,
     /// Plans that wait until enough is known to check space and collisions before the first byte.
     ahead: Option<Vec<Planned>>,
     /// Whether the provider was told that chunks may be compressed.
@@ -165,7 +151,7 @@ struct Receiver<T: Target> {
     to_compare: Vec<(u64, Entry)>,
     deltas: Deltas,
     /// Of files that are wanted and not published yet, for messages.
-    paths: HashMap<u64, String>,
+    paths: HashMap<u64, RelPath>,
     totals: Totals,
     /// The manifest is complete.
     ended: bool,
@@ -230,7 +216,7 @@ impl<T: Target> Receiver<T> {
             let compared = self.comparing.values().map(|entry| entry.size_bytes);
             return Turn::PeersWork { bytes: compared.fold(self.deltas.asked_bytes(), u64::saturating_add) };
         }
-        let awaits_entries = !self.ended && self.ledger.has_room_for_entries();
+        let awaits_entries = !self.ended && self.ledger.may_expect_entries();
         if awaits_entries || self.ledger.under_way() > 0 || !self.chunks.is_empty() {
             return Turn::Peers { spans: self.ledger.most_spans_wanted() as u64 };
         }
@@ -308,7 +294,7 @@ impl<T: Target> Receiver<T> {
             ProviderRecord::Failed { entry, reason } => self.on_failed(entry, reason)?,
             ProviderRecord::ChunkVoid { index } => {
                 self.ledger.chunk_void(index)?;
-                self.places.remove(&index);
+                self.reserved.remove(&index);
                 self.root.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
             }
             ProviderRecord::Alive { looked_at, bytes_per_second } => {
@@ -325,7 +311,7 @@ impl<T: Target> Receiver<T> {
         }
         self.totals.entry_bytes =
             self.totals.entry_bytes.checked_add(entry.size_bytes).ok_or(ProtocolFault::WrongTotals)?;
-        let index = self.ledger.entry_came()?;
+        let index = self.ledger.entry_came(entry.cost_bytes())?;
         self.progress.listed();
         let (entries, total_bytes) = (index + 1, self.totals.entry_bytes);
         if entries % SCAN_EVENT_STEP == 0 {
@@ -337,17 +323,17 @@ impl<T: Target> Receiver<T> {
     fn on_failed(&mut self, entry: u64, reason: FailReason) -> Result<(), TransferError> {
         self.ledger.entry_failed(entry)?;
         if let Some(compared) = self.comparing.remove(&entry) {
-            self.paths.insert(entry, compared.path.to_string());
+            self.paths.insert(entry, compared.path);
             self.ledger.planned(entry);
         } else {
             if let Some(waiting) = self.deltas.failed(entry) {
-                self.paths.insert(entry, waiting.path.to_string());
+                self.paths.insert(entry, waiting.path);
                 self.ledger.planned(entry);
                 self.deltas.settled(entry);
             }
             self.publisher.discard(entry, reason)?;
         }
-        let path = self.paths.remove(&entry).unwrap_or_default();
+        let path = self.paths.remove(&entry).map(|path| path.to_string()).unwrap_or_default();
         (self.events)(TransferEvent::Failed { reason, path: path.clone() });
         self.totals.failed += 1;
         if self.failed.len() < MAX_NAMED_FAILURES {
@@ -370,7 +356,9 @@ impl<T: Target> Receiver<T> {
     fn end_look_ahead(&mut self) -> Result<(), TransferError> {
         let Some(ahead) = &self.ahead else { return Ok(()) };
         let all_planned = self.ended && ahead.len() as u64 == self.ledger.entries();
-        if !all_planned && ahead.len() < LOOK_AHEAD_ENTRIES {
+        // None comes before some of these are done.
+        let is_held_back = !self.ledger.may_expect_entries() && ahead.len() as u64 == self.ledger.entries();
+        if !all_planned && !is_held_back && ahead.len() < LOOK_AHEAD_ENTRIES {
             return Ok(());
         }
         let ahead = self.ahead.take().unwrap_or_default();
@@ -403,12 +391,13 @@ impl<T: Target> Receiver<T> {
             }
             Plan::Done => self.totals.identical_bytes += entry.size_bytes,
             Plan::Want { missing, .. } if missing.is_empty() => {
+                self.ledger.want(index, entry.size_bytes, missing);
                 self.totals.resumed_bytes += entry.size_bytes;
                 self.publisher.publish(vec![index])?;
             }
             Plan::Want { missing, resumed_bytes } => {
                 self.totals.resumed_bytes += resumed_bytes;
-                self.paths.insert(index, entry.path.to_string());
+                self.paths.insert(index, entry.path.clone());
                 self.ledger.want(index, entry.size_bytes, missing);
             }
         }
@@ -461,10 +450,10 @@ impl<T: Target> Receiver<T> {
         }
     }
 
-    /// How a chunk is received: one without a room of its own is written as it comes.
+    /// How a chunk is received: one that may not be held whole is written as it comes.
     fn lane_of(&self, index: u64) -> LaneOptions {
         let mut lane = self.lane.clone();
-        if self.places.get(&index).is_some_and(|place| !place.has_room()) {
+        if self.reserved.get(&index).is_some_and(|reserved| !reserved.is_whole()) {
             lane.hashing = None;
         }
         lane
@@ -474,8 +463,8 @@ impl<T: Target> Receiver<T> {
         match result {
             Ok(StoredChunk { digest, content_bytes, wire_bytes, complete }) => {
                 self.ledger.chunk_stored(index);
-                self.places.remove(&index);
-                self.share.moved();
+                self.reserved.remove(&index);
+                self.quota.moved();
                 self.progress.completed();
                 self.root.add(index, digest).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
                 self.totals.received_bytes += content_bytes;
@@ -498,6 +487,7 @@ impl<T: Target> Receiver<T> {
 
     fn on_published(&mut self, published: Vec<u64>) {
         for entry in &published {
+            self.ledger.published(*entry);
             self.paths.remove(entry);
         }
         (self.events)(TransferEvent::Published { files: published.len() as u64 });
@@ -518,17 +508,30 @@ impl<T: Target> Receiver<T> {
         if planned_all {
             self.ledger.flush();
         }
-        while let Some(len_bytes) = self.ledger.next_len_bytes()
-            && let Some(place) = self.share.take(len_bytes, self.ledger.under_way())
+        while let Some(cost_bytes) = self.ledger.next_cost_bytes()
+            && let Some(reserved) = self.quota.reserve(cost_bytes, self.ledger.under_way())
             && let Some((index, spans)) = self.ledger.next_want()
         {
-            self.places.insert(index, place);
+            self.reserved.insert(index, reserved);
             self.records.push(&ReceiverRecord::WantChunk { index, spans })?;
         }
         if let Some(below) = self.ledger.release() {
             self.records.push(&ReceiverRecord::Release { below })?;
         }
-        Ok(())
+        self.admit()
+    }
+
+    /// Lets the provider send as many entries as there is memory for.
+    fn admit(&mut self) -> Result<(), TransferError> {
+        self.quota.give_back_of_entries(self.ledger.free());
+        let mut admitted_bytes = None;
+        while !self.ended && self.quota.take_for_entries(ADMIT_STEP_BYTES) {
+            admitted_bytes = Some(self.ledger.admit(ADMIT_STEP_BYTES));
+        }
+        if let Some(bytes) = admitted_bytes {
+            self.records.push(&ReceiverRecord::Admit { bytes })?;
+        }
+        self.end_look_ahead()
     }
 
     /// A provider hangs up when it hears that this side's disk has failed, and that may be noticed here before
@@ -578,6 +581,9 @@ impl<T: Target> Receiver<T> {
 /// Entries planned before the first byte is asked for, so that what stands in the way is known by then; of
 /// longer manifests it is the first part that is.
 const LOOK_AHEAD_ENTRIES: usize = 4096;
+
+/// 64 KiB: some hundred entries for a record.
+const ADMIT_STEP_BYTES: u64 = 64 << 10;
 
 /// Failed files that are named.
 pub(super) const MAX_NAMED_FAILURES: usize = 100;

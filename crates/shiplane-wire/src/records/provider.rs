@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::fields::{Fields, put_record};
 use super::{Cuts, RecordError, sealed};
-use crate::limits::MAX_FRAME_LEN_BYTES;
+use crate::limits::{ENTRY_COST_BYTES, MAX_FRAME_LEN_BYTES};
 use crate::{Digest, EscapedPath, RelPath, fuzz, hex};
 
 /// What the provider of a transfer says.
@@ -155,6 +155,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What it counts as against what the receiver admits (SPEC 4.10).
+    #[must_use]
+    pub fn cost_bytes(&self) -> u64 {
+        ENTRY_COST_BYTES + self.path.as_bytes().len() as u64
+    }
+
     fn put(&self, out: &mut BytesMut) {
         out.put_u8(self.kind as u8);
         out.put_u32_le(self.mode);

@@ -48,6 +48,11 @@ pub enum ReceiverRecord {
         /// [`MIN_CUT_AVERAGE_BYTES`] and [`MAX_CUT_AVERAGE_BYTES`].
         average_bytes: u32,
     },
+    /// The provider may send more entries.
+    Admit {
+        /// How many bytes of them in all, counted by [`Entry::cost_bytes`](crate::Entry::cost_bytes).
+        bytes: u64,
+    },
 }
 
 impl ReceiverRecord {
@@ -72,6 +77,7 @@ impl ReceiverRecord {
                 span.put(out);
                 out.put_u32_le(*average_bytes);
             }),
+            Self::Admit { bytes } => put_record(out, ADMIT, |out| out.put_u64_le(*bytes)),
         }
         Ok(())
     }
@@ -84,6 +90,7 @@ impl ReceiverRecord {
             DONE => Self::Done { chunks: fields.u64()? },
             ALIVE => Self::Alive,
             WANT_CUTS => Self::WantCuts { span: Span::read(fields)?, average_bytes: fields.u32()? },
+            ADMIT => Self::Admit { bytes: fields.u64()? },
             _ => return Err(RecordError::UnknownType { tag }),
         })
     }
@@ -99,14 +106,18 @@ impl ReceiverRecord {
                     false => Err(RecordError::CutAverage { average_bytes }),
                 }
             }
-            Self::WantDigest { .. } | Self::Release { .. } | Self::Done { .. } | Self::Alive => Ok(()),
+            Self::WantDigest { .. }
+            | Self::Release { .. }
+            | Self::Done { .. }
+            | Self::Alive
+            | Self::Admit { .. } => Ok(()),
         }
     }
 }
 
 impl sealed::Decode for ReceiverRecord {
     fn knows(tag: u8) -> bool {
-        matches!(tag, WANT_CHUNK..=WANT_CUTS)
+        matches!(tag, WANT_CHUNK..=ADMIT)
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
@@ -185,6 +196,7 @@ const RELEASE: u8 = 19;
 const DONE: u8 = 20;
 const ALIVE: u8 = 21;
 const WANT_CUTS: u8 = 22;
+const ADMIT: u8 = 23;
 
 /// Fuzz entry: a cut of a stream, then the stream.
 pub fn fuzz_records_receiver(data: &[u8]) {

@@ -7,9 +7,12 @@ use shiplane_wire::{Entry, EntryKind, RelPath, Span, limits};
 use super::{super::error::ProtocolFault, spans::FileSpan};
 
 /// Entries by index, from the first unreleased one on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Entries {
     released: u64,
+    /// What all that were added count as, and may.
+    sent_bytes: u64,
+    admitted_bytes: u64,
     kept: VecDeque<Kept>,
 }
 
@@ -21,15 +24,28 @@ struct Kept {
     cut_bytes_left: u64,
 }
 
+impl Default for Entries {
+    fn default() -> Self {
+        let admitted_bytes = limits::FIRST_ENTRY_BYTES;
+        Self { released: 0, sent_bytes: 0, admitted_bytes, kept: VecDeque::new() }
+    }
+}
+
 impl Entries {
     pub(super) fn add(&mut self, entry: Entry) {
+        self.sent_bytes += entry.cost_bytes();
         let cut_bytes_left = entry.size_bytes.saturating_mul(MAX_CUT_ROUNDS);
         self.kept.push_back(Kept { entry, may_ask_digest: true, cut_bytes_left });
     }
 
-    /// SPEC 4.10: at the mark the scan waits for the receiver.
-    pub(super) fn has_room(&self) -> bool {
-        self.kept.len() < limits::MAX_UNRELEASED_ENTRIES as usize - SCAN_MARGIN
+    /// The receiver takes so much in all.
+    pub(super) fn admit(&mut self, bytes: u64) {
+        self.admitted_bytes = self.admitted_bytes.max(bytes);
+    }
+
+    /// SPEC 4.10: whether one that counts as so much may be sent.
+    pub(super) fn admits(&self, cost_bytes: u64) -> bool {
+        self.sent_bytes.saturating_add(cost_bytes) <= self.admitted_bytes
     }
 
     /// How many have been added in all.
@@ -37,16 +53,17 @@ impl Entries {
         self.released + self.kept.len() as u64
     }
 
-    /// Returns how many are released by that.
-    pub(super) fn release(&mut self, below: u64) -> Result<u64, ProtocolFault> {
+    /// Returns how many are released by that, and what they count as.
+    pub(super) fn release(&mut self, below: u64) -> Result<(u64, u64), ProtocolFault> {
         if below < self.released || below > self.count() {
             return Err(ProtocolFault::UnknownEntry { entry: below });
         }
         let count = below - self.released;
         let released = usize::try_from(count).unwrap_or(usize::MAX);
-        self.kept.drain(..released.min(self.kept.len()));
+        let released = self.kept.drain(..released.min(self.kept.len()));
+        let freed_bytes = released.map(|kept| kept.entry.cost_bytes()).sum();
         self.released = below;
-        Ok(count)
+        Ok((count, freed_bytes))
     }
 
     /// The file whose digest is asked for, which may happen once.
@@ -107,9 +124,6 @@ impl Entries {
 /// Large pieces of all of a file, then small ones of what was not found.
 const MAX_CUT_ROUNDS: u64 = 2;
 
-/// Entries that come in one batch after the mark has been reached.
-const SCAN_MARGIN: usize = 1024;
-
 #[cfg(test)]
 mod tests {
     use shiplane_wire::{Mtime, RelPath, Version};
@@ -141,6 +155,16 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_sent_than_the_receiver_admits() {
+        let mut entries = entries(&[1]);
+        let left = limits::FIRST_ENTRY_BYTES - (limits::ENTRY_COST_BYTES + 2);
+        assert!(entries.admits(left) && !entries.admits(left + 1));
+        entries.admit(limits::FIRST_ENTRY_BYTES + 1);
+        entries.admit(1);
+        assert!(entries.admits(left + 1) && !entries.admits(left + 2), "it never falls");
+    }
+
+    #[test]
     fn a_digest_is_asked_for_once_and_cuts_of_twice_the_file() {
         let mut entries = entries(&[10]);
         assert!(entries.ask_digest(0).is_ok());
@@ -154,7 +178,7 @@ mod tests {
     #[test]
     fn a_released_entry_is_gone_and_nothing_is_released_twice_or_ahead() {
         let mut entries = entries(&[1, 2, 3]);
-        assert_eq!(entries.release(2), Ok(2));
+        assert_eq!(entries.release(2), Ok((2, 2 * (limits::ENTRY_COST_BYTES + 2))));
         assert_eq!(entries.file(1).unwrap_err(), ProtocolFault::UnknownEntry { entry: 1 });
         assert_eq!(entries.file(2).unwrap().size_bytes, 3);
         assert!(entries.release(1).is_err());

@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     super::{
         TransferOptions,
+        budget::Reservation,
         event::{EventFn, TransferEvent},
-        room::Place,
     },
     MAX_CHUNK_ATTEMPTS,
     spans::{FailedSpan, FileSpan, SpanSource},
@@ -33,7 +33,7 @@ pub(super) struct Outlet {
     transfer: TransferId,
     source: Arc<Source>,
     buffers: BufferPool,
-    /// For chunks without room: none is kept for later.
+    /// For chunks in small pieces: none is kept for later.
     small_buffers: BufferPool,
     events: EventFn,
     rate: Option<RateLimiter>,
@@ -104,13 +104,13 @@ impl Outlet {
             connection,
             transfer,
             source,
-            buffers: options.room.as_ref().map(|room| room.buffers.clone()).unwrap_or_default(),
+            buffers: options.memory.as_ref().map(|memory| memory.buffers.clone()).unwrap_or_default(),
             small_buffers: BufferPool::keeping(0),
             events,
             rate: options.rate.as_ref().map(RateLimiter::for_user),
             meter: ProgressMeter::default(),
             reading: Reading::default(),
-            hashing: options.room.as_ref().map(|room| room.hashing.for_transfer()).unwrap_or_default(),
+            hashing: options.memory.as_ref().map(|memory| memory.hashing.for_transfer()).unwrap_or_default(),
             compression: options.compression,
             compressors: Semaphore::new(cores.min(MAX_COMPRESSORS)),
             held: Arc::new(Semaphore::new(MAX_HELD_KIB as usize)),
@@ -138,13 +138,13 @@ impl Outlet {
         index: u64,
         spans: Vec<FileSpan>,
         may_shrink: bool,
-        place: Place,
+        memory: Reservation,
     ) -> Result<Delivered, ChunkFailure> {
         let tag = TaggedChunk { transfer: self.transfer, index };
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match self.attempt(tag, &spans, may_shrink, &place).await {
+            match self.attempt(tag, &spans, may_shrink, &memory).await {
                 Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)) if attempts < MAX_CHUNK_ATTEMPTS => {
                     tracing::warn!(index, attempts, "the receiver found another digest: sending again");
                 }
@@ -158,24 +158,24 @@ impl Outlet {
         tag: TaggedChunk,
         spans: &[FileSpan],
         may_shrink: bool,
-        place: &Place,
+        memory: &Reservation,
     ) -> Result<Delivered, ChunkFailure> {
         if may_shrink
-            && place.has_room()
+            && memory.is_whole()
             && let Some((encoded, _held)) = self.compress(spans).await?
         {
             let (sizes, digest) = (encoded.sizes(), encoded.digest());
             let progress = self.progress(sizes.content_bytes, sizes.wire_bytes);
-            let options = self.lane(progress, place);
+            let options = self.lane(progress, memory);
             let sent = self.connection.send_compressed_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
             let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
             return Ok(Delivered { digest, content_bytes, wire_bytes });
         }
-        let (reader, failed) = self.reader(spans, place);
+        let (reader, failed) = self.reader(spans, memory);
         let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let progress = self.progress(content_bytes, content_bytes);
-        let options = self.lane(progress, place);
+        let options = self.lane(progress, memory);
         match self.connection.send_tagged_chunk(tag, reader, &options).await {
             Ok(sent) => Ok(Delivered { digest: sent.digest, content_bytes, wire_bytes: sent.len_bytes }),
             Err(SendChunkError::Source(error)) => Err(unread(&failed, error)),
@@ -191,7 +191,7 @@ impl Outlet {
         // In this order: who compresses never waits for another.
         let held = Arc::clone(&self.held).acquire_many_owned(share_kib).await.map_err(|_| given_up())?;
         let _turn = self.compressors.acquire().await.map_err(|_| given_up())?;
-        let (reader, failed) = self.reader(spans, &Place::Unlimited);
+        let (reader, failed) = self.reader(spans, &Reservation::UNCOUNTED);
         let compression = self.compression;
         let reading = self.reading.clone();
         let compress = move || reading.count(|| EncodedSource::compress(reader, compression));
@@ -200,21 +200,21 @@ impl Outlet {
         Ok(compressed.map(|encoded| (encoded, held)))
     }
 
-    fn lane(&self, progress: ProgressFn, place: &Place) -> LaneOptions {
+    fn lane(&self, progress: ProgressFn, memory: &Reservation) -> LaneOptions {
         let options = LaneOptions {
             progress: Some(progress),
             meter: Some(self.meter.clone()),
             rate: self.rate.clone(),
             ..LaneOptions::default()
         };
-        match place.has_room() {
+        match memory.is_whole() {
             true => LaneOptions { hashing: Some(self.hashing.clone()), ..options },
             false => LaneOptions { buffer_len_bytes: Some(SMALL_BUFFER_LEN_BYTES), ..options },
         }
     }
 
-    fn reader(&self, spans: &[FileSpan], place: &Place) -> (SpanSource, FailedSpan) {
-        let buffers = if place.has_room() { &self.buffers } else { &self.small_buffers };
+    fn reader(&self, spans: &[FileSpan], memory: &Reservation) -> (SpanSource, FailedSpan) {
+        let buffers = if memory.is_whole() { &self.buffers } else { &self.small_buffers };
         SpanSource::new(Arc::clone(&self.source), spans.to_vec(), buffers.clone(), self.reading.clone())
     }
 
@@ -241,7 +241,7 @@ fn unread(failed: &FailedSpan, error: LaneError) -> ChunkFailure {
     }
 }
 
-/// What a chunk without room is read in: three are held at a time, by as many transfers as may run.
+/// What a chunk is read in of which only small pieces may be held: three are held at a time, by as many transfers as may run.
 const SMALL_BUFFER_LEN_BYTES: usize = 8 << 10;
 
 /// Each works in some 3 MiB; more than four keep any path busy.

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use bytes::BytesMut;
 use futures::FutureExt as _;
-use shiplane_protocols::transfer::{ChunkRoom, TransferOptions};
+use shiplane_protocols::transfer::{MemoryBudget, TransferOptions};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{BiStream, Claim, TransferStream};
 use shiplane_wire::{ProviderRecord, ReceiverRecord, RecordReader, TransferId};
@@ -23,8 +23,9 @@ const CHUNKS: u64 = 8;
 
 /// Room for four chunks, of which those that have not moved leave two.
 fn narrow() -> TransferOptions {
-    let room = ChunkRoom::new(4 * CHUNK);
-    TransferOptions { lanes: CHUNKS as usize, room: Some(room), ..options() }
+    // Chunks count a little more than they are long.
+    let memory = MemoryBudget::new(4 * CHUNK + CHUNK / 8);
+    TransferOptions { lanes: CHUNKS as usize, memory: Some(memory), ..options() }
 }
 
 /// A fetch whose receiver wants everything and takes nothing.

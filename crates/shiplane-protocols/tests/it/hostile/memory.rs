@@ -3,12 +3,13 @@
 use std::process::Command;
 
 use shiplane_protocols::{files::DestinationError, transfer::TransferError};
-use shiplane_transport::TransferStream;
-use shiplane_wire::{ProviderRecord, TransferId};
+use shiplane_rpc::RpcClient;
+use shiplane_transport::{BiStream, Claim, TransferStream};
+use shiplane_wire::{ProviderRecord, ReceiverRecord, RecordReader, TransferId, limits};
 use tempfile::TempDir;
 
 use super::{
-    FetchOpened, PATIENT, encode, file,
+    FetchOpened, IMPATIENT, PATIENT, directory, encode, file,
     provider::{Liar, end, fetch, script, transfer_error},
 };
 use crate::{
@@ -52,12 +53,7 @@ fn sizes_that_a_pusher_claims_cost_a_server_no_memory() {
         let rpc = world.admitted_by(world.ticket_to_write("")).await;
         for (number, sizes) in (1u8..).zip(CLAIMS) {
             let before_bytes = resident_bytes("VmRSS:");
-            let request = raw(number, b"in", RawShape::Root);
-            let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
-            assert!(matches!(open(&rpc, &request).await.unwrap(), RawOpened::Ready { .. }));
-            let Some(TransferStream::Records(mut records)) = claim.next().await else {
-                panic!("no records stream");
-            };
+            let (_claim, mut records) = begin(&rpc, number).await;
             for record in manifest(sizes) {
                 let _ = records.send.write(encode(&record)).await;
             }
@@ -65,6 +61,152 @@ fn sizes_that_a_pusher_claims_cost_a_server_no_memory() {
             assert_grown_little(before_bytes, sizes);
         }
     });
+}
+
+#[test]
+fn a_pusher_that_lists_without_end_costs_a_server_little() {
+    alone("hostile::memory::a_pusher_that_lists_without_end_costs_a_server_little", async {
+        let world = World::writable(shiplane_protocols::WriteLimits::default());
+        let rpc = world.admitted_by(world.ticket_to_write("")).await;
+        let before_bytes = resident_bytes("VmRSS:");
+        let (_claim, BiStream { mut send, mut recv }) = begin(&rpc, 1).await;
+        for record in endless(|path| file(path, 1)).take(20_000) {
+            // It is sent more than it has admitted, and says so sooner or later.
+            if send.write(encode(&record)).await.is_err() {
+                break;
+            }
+        }
+        while let Ok(Some(_)) = recv.read().await {}
+        assert_grown_little(before_bytes, "a list that was not admitted");
+    });
+}
+
+#[test]
+fn a_crowd_of_pushers_that_list_what_is_admitted_and_stop_costs_a_server_little() {
+    alone(
+        "hostile::memory::a_crowd_of_pushers_that_list_what_is_admitted_and_stop_costs_a_server_little",
+        async {
+            let world = World::writable(shiplane_protocols::WriteLimits::default());
+            let peers = [world.ticket_to_write(""), world.ticket_to_write("")];
+            let [first, second] = peers.map(|ticket| world.admitted_by(ticket));
+            let peers = [first.await, second.await];
+            let before_bytes = resident_bytes("VmRSS:");
+            let crowd = futures::future::join_all((0..PUSHES).map(async |number| {
+                let (claim, mut records) = begin(&peers[usize::from(number % 2)], number + 1).await;
+                let mut admitted = Admitted::default();
+                for record in endless(|path| file(path, 1)) {
+                    if !admitted.send(&mut records, &record).await {
+                        break;
+                    }
+                }
+                (claim, records, admitted.sent_bytes)
+            }))
+            .await;
+            let listed = crowd
+                .iter()
+                .filter(|(_, _, sent_bytes)| *sent_bytes >= limits::FIRST_ENTRY_BYTES / 2)
+                .count();
+            assert_eq!(listed, usize::from(PUSHES), "each lists something");
+            assert_grown_little(before_bytes, "a crowd");
+        },
+    );
+}
+
+#[test]
+fn directories_without_end_cost_a_fetch_little_and_all_of_them_arrive() {
+    const COUNT: usize = 10_000;
+    alone("hostile::memory::directories_without_end_cost_a_fetch_little_and_all_of_them_arrive", async {
+        let liar = Liar::meet(
+            PATIENT,
+            FetchOpened::Root,
+            script(|stage| async move {
+                let mut records = BiStream { send: stage.send, recv: stage.wants };
+                let mut admitted = Admitted { patience: PATIENT, ..Admitted::default() };
+                for record in endless(directory).take(COUNT) {
+                    assert!(admitted.send(&mut records, &record).await, "the list is held back for ever");
+                }
+                records.send.write(encode(&end(COUNT as u64, 0))).await.unwrap();
+                while let Ok(Some(_)) = records.recv.read().await {}
+            }),
+        )
+        .await;
+        let dir = TempDir::new().unwrap();
+        let before_bytes = resident_bytes("VmRSS:");
+        let error = fetch(&liar.rpc, dir.path()).await.unwrap_err();
+        assert!(matches!(error, shiplane_protocols::FetchError::Confirm(_)), "{error}");
+        assert_grown_little(before_bytes, "many directories");
+    });
+}
+
+/// As many as a server takes of two peers.
+const PUSHES: u8 = 28;
+
+/// Opens a push, and waits until it may list.
+async fn begin(rpc: &RpcClient, number: u8) -> (Claim, BiStream) {
+    let request = raw(number, format!("in{number}").as_bytes(), RawShape::Root);
+    let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
+    assert!(matches!(open(rpc, &request).await.unwrap(), RawOpened::Ready { .. }));
+    let Some(TransferStream::Records(records)) = claim.next().await else {
+        panic!("no records stream");
+    };
+    (claim, records)
+}
+
+/// What `make` makes in the deepest of some directories, with paths as long as they may be, which cannot be shown as
+/// they are.
+fn endless(make: fn(&str) -> ProviderRecord) -> impl Iterator<Item = ProviderRecord> {
+    let parent = |depth| vec![NAME.repeat(250); depth].join("/");
+    let parents = (1..=PARENTS).map(move |depth| directory(&parent(depth)));
+    let others = (0..).map(move |number| format!("{}/{}{number:08}", parent(PARENTS), NAME.repeat(60)));
+    parents.chain(others.map(move |path| make(&path)))
+}
+
+const NAME: &str = "\u{1}";
+const PARENTS: usize = 16;
+
+/// What a receiver has admitted, and a provider that keeps to it has sent.
+struct Admitted {
+    bytes: u64,
+    sent_bytes: u64,
+    reader: RecordReader<ReceiverRecord>,
+    /// How long it waits for more.
+    patience: std::time::Duration,
+}
+
+impl Default for Admitted {
+    fn default() -> Self {
+        let bytes = limits::FIRST_ENTRY_BYTES;
+        Self { bytes, sent_bytes: 0, reader: RecordReader::new(), patience: IMPATIENT }
+    }
+}
+
+impl Admitted {
+    /// Sends an entry once that is admitted; `false` if it is not.
+    async fn send(&mut self, records: &mut BiStream, record: &ProviderRecord) -> bool {
+        let ProviderRecord::Entry(entry) = record else { unreachable!("only entries are counted") };
+        while self.sent_bytes + entry.cost_bytes() > self.bytes {
+            let read = tokio::time::timeout(self.patience, self.hear(records)).await;
+            if read != Ok(true) {
+                return false;
+            }
+        }
+        self.sent_bytes += entry.cost_bytes();
+        records.send.write(encode(record)).await.is_ok()
+    }
+
+    /// Waits until more is admitted; `false` if the receiver has hung up.
+    async fn hear(&mut self, records: &mut BiStream) -> bool {
+        loop {
+            while let Some(record) = self.reader.poll().unwrap() {
+                if let ReceiverRecord::Admit { bytes } = record {
+                    self.bytes = bytes;
+                    return true;
+                }
+            }
+            let Ok(Some(bytes)) = records.recv.read().await else { return false };
+            self.reader.push(bytes);
+        }
+    }
 }
 
 /// Files of these sizes.
@@ -76,6 +218,7 @@ fn manifest(sizes: &[u64]) -> Vec<ProviderRecord> {
 
 fn assert_grown_little(before_bytes: u64, what: impl std::fmt::Debug) {
     let grown_bytes = resident_bytes("VmHWM:").saturating_sub(before_bytes);
+    println!("{what:?} cost {grown_bytes} bytes");
     assert!(grown_bytes <= MAX_GROWTH_BYTES, "{what:?} cost {grown_bytes} bytes");
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Stage {
     pub(super) connection: Arc<PeerConnection>,
     pub(super) transfer: TransferId,
     pub(super) send: shiplane_transport::SendHalf,
-    wants: RecvHalf,
+    pub(super) wants: RecvHalf,
     reader: RecordReader<ReceiverRecord>,
 }
 

@@ -1,0 +1,282 @@
+//! The memory that peers may make this side hold: chunks that are under way, and entries of their lists.
+//!
+//! A chunk that its peer does not take, or does not finish, is held until a deadline ends it, and so are the entries
+//! of a peer that stops. So that a crowd of such peers neither fills the memory nor keeps others from theirs, a
+//! transfer gets more the more there is left, and those that have not moved a chunk yet get a quarter of it together.
+//! A transfer without anything goes on with little: one chunk at a time, in small pieces, and a few entries.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shiplane_transport::{BufferPool, SideBySide};
+
+/// What all transfers of a server, or of a client, may hold together. A handle: clones share it.
+#[derive(Debug, Clone)]
+pub struct MemoryBudget {
+    chunks: Pool,
+    entries: Pool,
+    pub(super) buffers: BufferPool,
+    pub(super) hashing: SideBySide,
+}
+
+impl MemoryBudget {
+    /// For chunks of so many bytes in all, and for [`ENTRY_MEMORY_BYTES`] of entries.
+    #[must_use]
+    pub fn new(chunk_bytes: u64) -> Self {
+        let buffers = BufferPool::default();
+        // Sent or received: together they are never more than the budget.
+        let hashing = SideBySide::with_buffers(buffers.clone());
+        Self { chunks: Pool::new(chunk_bytes), entries: Pool::new(ENTRY_MEMORY_BYTES), buffers, hashing }
+    }
+}
+
+impl Default for MemoryBudget {
+    /// [`CHUNK_MEMORY_BYTES`].
+    fn default() -> Self {
+        Self::new(CHUNK_MEMORY_BYTES)
+    }
+}
+
+/// Bytes that are shared out.
+#[derive(Debug, Clone)]
+struct Pool {
+    used_bytes: Arc<Mutex<u64>>,
+    total_bytes: u64,
+}
+
+impl Pool {
+    fn new(total_bytes: u64) -> Self {
+        Self { used_bytes: Arc::default(), total_bytes }
+    }
+}
+
+/// What one transfer has of a pool. A handle: clones share it.
+#[derive(Debug, Clone)]
+struct Account {
+    pool: Pool,
+    held_bytes: Arc<Mutex<u64>>,
+}
+
+impl Account {
+    fn new(pool: Pool) -> Self {
+        Self { pool, held_bytes: Arc::default() }
+    }
+
+    /// Takes so much if that leaves enough to others, or if this account has less than `least_bytes`.
+    fn take(&self, bytes: u64, has_moved: bool, least_bytes: u64) -> bool {
+        let mut used = lock(&self.pool.used_bytes);
+        let mut held = lock(&self.held_bytes);
+        let total_bytes = self.pool.total_bytes;
+        let is_fair = total_bytes.checked_sub(used.saturating_add(bytes)).is_some_and(|left_bytes| {
+            let leaves_most = has_moved || left_bytes >= total_bytes - total_bytes / UNMOVED_PART;
+            leaves_most && *held + bytes <= SHARE_OF_REST * left_bytes
+        });
+        if is_fair || *held < least_bytes {
+            *used += bytes;
+            *held += bytes;
+            return true;
+        }
+        false
+    }
+
+    fn give_back(&self, bytes: u64) {
+        let mut used = lock(&self.pool.used_bytes);
+        let mut held = lock(&self.held_bytes);
+        let bytes = bytes.min(*held);
+        *used -= bytes;
+        *held -= bytes;
+    }
+}
+
+/// What one transfer may hold. Without a budget it has all the chunks it wants.
+#[derive(Debug)]
+pub(super) struct Quota {
+    chunks: Option<Account>,
+    entries: Account,
+    has_moved: bool,
+}
+
+impl Quota {
+    pub(super) fn of(budget: Option<&MemoryBudget>) -> Self {
+        let entries = budget.map_or_else(|| Pool::new(ENTRY_MEMORY_BYTES), |budget| budget.entries.clone());
+        let chunks = budget.map(|budget| Account::new(budget.chunks.clone()));
+        Self { chunks, entries: Account::new(entries), has_moved: false }
+    }
+
+    /// A chunk has got to its receiver: this is no transfer that only takes memory.
+    pub(super) fn moved(&mut self) {
+        self.has_moved = true;
+    }
+
+    /// Memory for a chunk; `None` if it has to wait. While none of the transfer's chunks is `under_way` there is
+    /// always some, if need be only for small pieces.
+    pub(super) fn reserve(&self, len_bytes: u64, under_way: usize) -> Option<Reservation> {
+        let Some(account) = &self.chunks else { return Some(Reservation::UNCOUNTED) };
+        if account.take(len_bytes, self.has_moved, 0) {
+            let account = Some(account.clone());
+            return Some(Reservation { account, len_bytes, is_whole: true });
+        }
+        (under_way == 0).then_some(Reservation { account: None, len_bytes: 0, is_whole: false })
+    }
+
+    /// Takes memory for entries, if there is any; a little there always is.
+    pub(super) fn take_for_entries(&self, bytes: u64) -> bool {
+        self.entries.take(bytes, self.has_moved, LEAST_ENTRY_BYTES)
+    }
+
+    /// Entries need so much no more.
+    pub(super) fn give_back_of_entries(&self, bytes: u64) {
+        self.entries.give_back(bytes);
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        self.entries.give_back(u64::MAX);
+    }
+}
+
+/// The memory of a chunk while it is under way, given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    account: Option<Account>,
+    len_bytes: u64,
+    is_whole: bool,
+}
+
+impl Reservation {
+    /// Where nobody counts.
+    pub(super) const UNCOUNTED: Self = Self { account: None, len_bytes: 0, is_whole: true };
+
+    /// Whether all of the chunk may be held; else only what small pieces take.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(account) = &self.account {
+            account.give_back(self.len_bytes);
+        }
+    }
+}
+
+fn lock(bytes: &Mutex<u64>) -> MutexGuard<'_, u64> {
+    // Each change is one step.
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// 24 MiB: what a single transfer holds with the default lanes, and half as much again for others, well within a
+/// process's memory cap of 64 MiB.
+pub const CHUNK_MEMORY_BYTES: u64 = 24 << 20;
+
+/// 16 MiB: twenty thousand entries of a transfer that is alone, so that many small files move at once.
+pub const ENTRY_MEMORY_BYTES: u64 = 16 << 20;
+
+/// 32 KiB: whoever holds less may go on, or nothing would ever be given back.
+const LEAST_ENTRY_BYTES: u64 = 32 << 10;
+
+/// What a span counts as beside its bytes: where it is, and a handle of its file.
+pub(super) const SPAN_COST_BYTES: u64 = 192;
+
+/// A quarter is for those that have not moved a chunk: an honest one has by the time its first is acknowledged.
+const UNMOVED_PART: u64 = 4;
+
+/// A transfer may hold twice what it leaves to all others: two thirds of the budget, if it is alone.
+const SHARE_OF_REST: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CHUNK: u64 = shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES;
+
+    /// All that it gets.
+    fn fill(quota: &Quota) -> Vec<Reservation> {
+        std::iter::from_fn(|| quota.reserve(CHUNK, 1)).collect()
+    }
+
+    fn used_bytes(pool: &Pool) -> u64 {
+        *lock(&pool.used_bytes)
+    }
+
+    #[test]
+    fn one_transfer_alone_has_memory_for_all_the_default_lanes() {
+        let mut quota = Quota::of(Some(&MemoryBudget::default()));
+        quota.moved();
+        assert_eq!(fill(&quota).len(), super::super::DEFAULT_LANES);
+    }
+
+    #[test]
+    fn those_that_never_move_leave_three_quarters_to_those_that_do() {
+        let budget = MemoryBudget::default();
+        let stalled: Vec<_> = (0..500).map(|_| Quota::of(Some(&budget))).collect();
+        let held: Vec<_> = stalled.iter().flat_map(fill).collect();
+        assert_eq!(held.len() as u64 * CHUNK, CHUNK_MEMORY_BYTES / 4);
+        let mut healthy = Quota::of(Some(&budget));
+        assert!(healthy.reserve(CHUNK, 1).is_none());
+        assert!(healthy.reserve(CHUNK, 0).is_some_and(|first| !first.is_whole()), "it begins with little");
+        healthy.moved();
+        assert_eq!(fill(&healthy).len(), super::super::DEFAULT_LANES * 3 / 4);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_had_again_by_others() {
+        let budget = MemoryBudget::new(4 * CHUNK);
+        let (mut one, mut two) = (Quota::of(Some(&budget)), Quota::of(Some(&budget)));
+        one.moved();
+        two.moved();
+        let held = fill(&one);
+        assert_eq!((held.len(), fill(&two).len()), (2, 1));
+        drop(held);
+        assert_eq!(fill(&two).len(), 2);
+    }
+
+    #[test]
+    fn without_a_budget_nobody_counts_chunks() {
+        assert!(Quota::of(None).reserve(u64::MAX, 1000).is_some_and(|chunk| chunk.is_whole()));
+    }
+
+    #[test]
+    fn a_crowd_that_lists_without_end_holds_a_quarter_and_a_little_each() {
+        let budget = MemoryBudget::default();
+        let crowd: Vec<_> = (0..56).map(|_| Quota::of(Some(&budget))).collect();
+        for quota in &crowd {
+            while quota.take_for_entries(4096) {}
+        }
+        let used = used_bytes(&budget.entries);
+        assert!(used <= ENTRY_MEMORY_BYTES / 4 + 56 * (LEAST_ENTRY_BYTES + 4096), "{used}");
+        let mut healthy = Quota::of(Some(&budget));
+        assert!(healthy.take_for_entries(4096), "a little there always is");
+        healthy.moved();
+        while healthy.take_for_entries(4096) {}
+        assert!(*lock(&healthy.entries.held_bytes) >= ENTRY_MEMORY_BYTES / 4);
+        drop((crowd, healthy));
+        assert_eq!(used_bytes(&budget.entries), 0, "all is given back");
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_the_budget_is_given(
+            steps in prop::collection::vec((0usize..8, 0u64..20 << 20, any::<bool>()), 0..200),
+        ) {
+            let budget = MemoryBudget::default();
+            let mut quotas: Vec<_> = (0..8).map(|_| Quota::of(Some(&budget))).collect();
+            let mut held = Vec::new();
+            for (who, len_bytes, gives_back) in steps {
+                if gives_back && !held.is_empty() {
+                    held.remove(who % held.len());
+                    quotas[who].moved();
+                } else if let Some(chunk) = quotas[who].reserve(len_bytes, 1) {
+                    prop_assert!(chunk.is_whole());
+                    held.push(chunk);
+                }
+                prop_assert!(used_bytes(&budget.chunks) <= CHUNK_MEMORY_BYTES);
+            }
+            drop(held);
+            prop_assert_eq!(used_bytes(&budget.chunks), 0);
+        }
+    }
+}

@@ -24,6 +24,22 @@ pub(crate) struct Dialled {
     pub(crate) connection: Arc<PeerConnection>,
 }
 
+impl Dialled {
+    /// Closes the connection, and waits for a moment until the server has been told; for a shorter one after
+    /// Ctrl-C.
+    pub(crate) async fn close(&self, is_interrupted: bool) {
+        let closed = self.transport.shutdown(Duration::ZERO);
+        if is_interrupted {
+            let _ = tokio::time::timeout(INTERRUPTED_CLOSE_TIMEOUT, closed).await;
+        } else {
+            closed.await;
+        }
+    }
+}
+
+/// Half of the second that Ctrl-C may take.
+const INTERRUPTED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Dials the addresses of `at` one after another until `server` answers at one of them.
 ///
 /// `identity` makes this machine's key anew for each family of addresses, since each needs a socket

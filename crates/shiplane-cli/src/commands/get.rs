@@ -4,7 +4,6 @@ mod output;
 mod tally;
 
 use std::sync::Arc;
-use std::time::Duration;
 use std::{io, path};
 
 use shiplane_protocols::files::{Destination, DestinationError, ReceiveOptions, Shape};
@@ -60,7 +59,7 @@ async fn get(
         () = stop.cancelled() => Err(Failure::Interrupted),
     };
     job.end_bar();
-    dialled.transport.shutdown(Duration::ZERO).await;
+    dialled.close(matches!(fetched, Err(Failure::Interrupted))).await;
     fetched
 }
 

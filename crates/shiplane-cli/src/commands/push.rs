@@ -71,10 +71,11 @@ async fn push(
         () = stop.cancelled() => Err(Failure::Interrupted),
     };
     job.end_bar();
-    if matches!(pushed, Err(Failure::Interrupted)) {
+    let is_interrupted = matches!(pushed, Err(Failure::Interrupted));
+    if is_interrupted {
         take_leave(&client).await;
     }
-    dialled.transport.shutdown(Duration::ZERO).await;
+    dialled.close(is_interrupted).await;
     pushed
 }
 
@@ -147,7 +148,7 @@ impl Run<'_> {
                 let again = self.dial().await?;
                 let client = RpcClient::new(Arc::clone(&again.connection));
                 let asked = receipt.ask(&client).await;
-                again.transport.shutdown(Duration::ZERO).await;
+                again.close(false).await;
                 Ok(asked?)
             }
             other => Ok(other?),
@@ -179,8 +180,8 @@ impl Run<'_> {
 /// lanes of each still find streams.
 const MAX_AT_A_TIME: usize = 4;
 
-/// 2 s: what waits longer for Ctrl-C is better told twice.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// 400 ms: with the close that follows it, Ctrl-C takes less than a second.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// 40 s: a server forgets a pusher that has vanished after 30.
 const BUSY_PATIENCE: Duration = Duration::from_secs(40);

@@ -4,7 +4,6 @@ mod tally;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use shiplane_protocols::redeem;
 use shiplane_protocols::sync::{Consent, SyncJob, SyncReport, SyncState, synchronise};
@@ -53,10 +52,11 @@ async fn sync(
         () = stop.cancelled() => Err(Failure::Interrupted),
     };
     job.end_bar();
-    if matches!(synced, Err(Failure::Interrupted)) {
+    let is_interrupted = matches!(synced, Err(Failure::Interrupted));
+    if is_interrupted {
         take_leave(&client).await;
     }
-    dialled.transport.shutdown(Duration::ZERO).await;
+    dialled.close(is_interrupted).await;
     let report = synced?;
     Failure::of_left(&report.left).map_or(Ok(()), Err)
 }

@@ -215,7 +215,7 @@ mod tests {
     fn records_have_these_bytes() {
         let spans = vec![span(1, 2, 3), span(4, 0x0102, 5)];
         let cuts = ReceiverRecord::WantCuts { span: span(3, 4, 0x0201), average_bytes: 2048 };
-        let cases: [(ReceiverRecord, &[u8]); 6] = [
+        let cases: [(ReceiverRecord, &[u8]); 7] = [
             (
                 ReceiverRecord::WantChunk { index: 9, spans },
                 b"\x11\x3a\0\0\0\x09\0\0\0\0\0\0\0\x02\0\
@@ -226,6 +226,7 @@ mod tests {
             (ReceiverRecord::Release { below: 8 }, b"\x13\x08\0\0\0\x08\0\0\0\0\0\0\0"),
             (ReceiverRecord::Done { chunks: 9 }, b"\x14\x08\0\0\0\x09\0\0\0\0\0\0\0"),
             (ReceiverRecord::Alive, b"\x15\0\0\0\0"),
+            (ReceiverRecord::Admit { bytes: 0x0102 }, b"\x17\x08\0\0\0\x02\x01\0\0\0\0\0\0"),
             (cuts, b"\x16\x1c\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x08\0\0"),
         ];
         for (record, bytes) in cases {

@@ -165,6 +165,7 @@ fn receiver_records() -> Seeds {
         ReceiverRecord::Done { chunks: 1 },
         ReceiverRecord::Alive,
         ReceiverRecord::WantCuts { span: span(0, 1, 4), average_bytes: 2048 },
+        ReceiverRecord::Admit { bytes: 1 << 17 },
     ];
     let mut stream = BytesMut::new();
     all.iter().for_each(|record| record.encode(&mut stream).unwrap());

@@ -135,7 +135,9 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
         }),
         (any::<u64>(), fail).prop_map(|(entry, reason)| ProviderRecord::Failed { entry, reason }),
         any::<u64>().prop_map(|index| ProviderRecord::ChunkVoid { index }),
-        Just(ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 }),
+        any::<(u64, u64)>().prop_map(|(looked_at, bytes_per_second)| {
+            ProviderRecord::Alive { looked_at, bytes_per_second }
+        }),
     ]
 }
 
@@ -171,6 +173,7 @@ fn receiver_record() -> impl Strategy<Value = ReceiverRecord> {
         any::<u64>().prop_map(|below| ReceiverRecord::Release { below }),
         any::<u64>().prop_map(|chunks| ReceiverRecord::Done { chunks }),
         Just(ReceiverRecord::Alive),
+        any::<u64>().prop_map(|bytes| ReceiverRecord::Admit { bytes }),
     ]
 }
 

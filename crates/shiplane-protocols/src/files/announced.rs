@@ -98,7 +98,7 @@ fn visit_block<E: From<io::Error>>(
     let mut decoded = Vec::new();
     while !block.is_empty() {
         // Somebody else may have changed the file.
-        decoded.push(decode(&mut block).ok_or(io::Error::from(io::ErrorKind::InvalidData))?);
+        decoded.push(decode(&mut block).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?);
     }
     decoded.iter().rev().try_for_each(|(path, directory)| visit(path, directory))
 }
@@ -139,7 +139,7 @@ mod tests {
         let directory = |number: u32| Directory {
             mode: number,
             mtime: Mtime { secs: -i64::from(number), nanos: number },
-            is_new: number % 2 == 0,
+            is_new: number.is_multiple_of(2),
         };
         for number in 0..5000 {
             announced.push(&path(number), &directory(number), &root, b"spilled").unwrap();

@@ -18,7 +18,8 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         group.bench_function(id("cut"), |bench| bench.iter(|| pieces(black_box(&data)).count()));
         group.bench_function(id("cut and hash"), |bench| {
             bench.iter(|| {
-                let digest = |piece: fastcdc::v2020::Chunk| Digest::of(&data[piece.offset..][..piece.length]);
+                let digest =
+                    |piece: fastcdc::v2020::Chunk| Digest::blake3(&data[piece.offset..][..piece.length]);
                 pieces(black_box(&data)).map(digest).collect::<Vec<_>>()
             });
         });

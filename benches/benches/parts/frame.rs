@@ -6,7 +6,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use shiplane_benches::Failure;
 use shiplane_wire::{
-    ChunkSender, Digest, Offer, Opened, OpeningReader, RecvStep, SendStep, Verified, WholeChunk, limits,
+    ChunkSender, Digest, Hasher, Offer, Opened, OpeningReader, RecvStep, SendStep, Verified, limits,
 };
 
 use crate::{CHUNK_LEN_BYTES, expect, noise};
@@ -18,14 +18,13 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(CHUNK_LEN_BYTES as u64));
     group.bench_function("encode", |bench| bench.iter(|| expect(encode(black_box(&payload)))));
     group.bench_function("decode", |bench| bench.iter(|| expect(decode(black_box(&frame)))));
-    group.bench_function("gather whole", |bench| bench.iter(|| expect(gather(black_box(&frame)))));
     group.finish();
 }
 
 fn encode(payload: &Bytes) -> Result<Vec<u8>, Failure> {
     let mut source = (0..payload.len()).step_by(BUFFER_LEN_BYTES);
     let mut stream = Vec::with_capacity(payload.len() + 8 + Digest::LEN_BYTES);
-    let mut sender = ChunkSender::new(payload.len() as u64)?;
+    let mut sender = ChunkSender::new(payload.len() as u64, Hasher::blake3())?;
     loop {
         match sender.poll()? {
             SendStep::Transmit(bytes) => stream.extend_from_slice(&bytes),
@@ -40,7 +39,7 @@ fn encode(payload: &Bytes) -> Result<Vec<u8>, Failure> {
 
 fn decode(frame: &Bytes) -> Result<Verified, Failure> {
     let (offer, input) = open(frame)?;
-    let mut receiver = offer.accept();
+    let mut receiver = offer.accept(Hasher::blake3());
     let mut pieces = (0..input.len()).step_by(PACKET_LEN_BYTES);
     loop {
         match receiver.poll()? {
@@ -52,17 +51,6 @@ fn decode(frame: &Bytes) -> Result<Verified, Failure> {
             RecvStep::Verified(verified) => return Ok(verified),
             RecvStep::Ended => return Err("it ended before it was verified".into()),
         }
-    }
-}
-
-/// Without its hash, which is left to be done together with others.
-fn gather(frame: &Bytes) -> Result<WholeChunk, Failure> {
-    let (offer, input) = open(frame)?;
-    let mut chunk = offer.gather(Vec::with_capacity(input.len()));
-    input.chunks(PACKET_LEN_BYTES).for_each(|piece| chunk.push(piece));
-    match chunk.is_complete() {
-        true => Ok(chunk),
-        false => Err("it ended early".into()),
     }
 }
 

@@ -82,7 +82,7 @@ fn cut(data: &[u8], ranges: &[Range<usize>], average: usize) -> Vec<(Range<usize
         let pieces = FastCDC::new(&data[range.clone()], average / 4, average, average * 4);
         pieces.map(|piece| range.start + piece.offset..range.start + piece.offset + piece.length)
     });
-    cuts.map(|piece| (piece.clone(), Digest::of(&data[piece]))).collect()
+    cuts.map(|piece| (piece.clone(), Digest::blake3(&data[piece]))).collect()
 }
 
 fn sum(ranges: &[Range<usize>]) -> usize {

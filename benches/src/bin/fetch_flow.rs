@@ -109,7 +109,8 @@ async fn fetch(
     let options = options(args);
     let promise = if args.durable { Promise::Durable } else { Promise::Verified };
     let chunk_len_bytes = options.chunk_len_bytes;
-    let receive = ReceiveOptions { overwrite: true, promise, verify: false, chunk_len_bytes };
+    let receive =
+        ReceiveOptions { overwrite: true, promise, verify: false, digest: fetch.digest(), chunk_len_bytes };
     let target = Destination::open(dest, fetch.shape(), fetch.job(), receive)?;
     let report = fetch.receive(target, promise, &options, Arc::new(|_| ())).await?;
     let seconds = start.elapsed().as_secs_f64();

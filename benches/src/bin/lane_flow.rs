@@ -18,9 +18,9 @@ use bytes::Bytes;
 use clap::{Parser, Subcommand, ValueEnum};
 use shiplane_transport::{
     Admission, ChunkSink, ChunkSource, CongestionControl, LaneOptions, PeerConnection, QuicTransport,
-    SideBySide, SinkError, TransportConfig, Trust,
+    SinkError, TransportConfig, Trust,
 };
-use shiplane_wire::{Promise, Stored, Verified};
+use shiplane_wire::{DigestAlgorithm, Promise, Stored, Verified};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -36,9 +36,6 @@ enum Role {
     Receive {
         #[arg(long, default_value = "0.0.0.0:0")]
         bind: SocketAddr,
-        /// Hold chunks whole, and hash them together
-        #[arg(long)]
-        side_by_side: bool,
     },
     /// Send, then print the figures
     Send(SendArgs),
@@ -57,9 +54,6 @@ struct SendArgs {
     streams: u64,
     #[arg(long, default_value_t = 2048)]
     chunk_kib: usize,
-    /// Hold chunks whole, and hash them together
-    #[arg(long)]
-    side_by_side: bool,
     #[arg(long, value_enum, default_value_t = Control::Shiplane)]
     control: Control,
     /// For `--control fixed`
@@ -80,17 +74,17 @@ enum Control {
 fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match Args::parse().role {
-        Role::Receive { bind, side_by_side } => runtime.block_on(receive(bind, side_by_side)),
+        Role::Receive { bind } => runtime.block_on(receive(bind)),
         Role::Send(args) => runtime.block_on(send(args)),
     }
 }
 
-async fn receive(bind: SocketAddr, side_by_side: bool) -> Result<(), Failure> {
+async fn receive(bind: SocketAddr) -> Result<(), Failure> {
     let transport = QuicTransport::builder().trust(anyone()).bind(bind)?;
     println!("{}", transport.local_addr()?);
     let (_, peer) = transport.accept().await?;
     let mut lanes = tokio::task::JoinSet::new();
-    let options = lane_options(side_by_side);
+    let options = lane_options();
     for _ in 0..RECEIVERS {
         let (peer, options) = (Arc::clone(&peer), options.clone());
         lanes.spawn(async move {
@@ -155,7 +149,7 @@ async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant)
     let taken = Arc::new(AtomicU64::new(0));
     let until = start + Duration::from_secs_f64(args.seconds);
     let mut lanes = tokio::task::JoinSet::new();
-    let options = lane_options(args.side_by_side);
+    let options = lane_options();
     for _ in 0..args.streams {
         let (peer, taken, source) =
             (Arc::clone(peer), Arc::clone(&taken), ChunkSource::Memory(chunk.clone()));
@@ -258,6 +252,10 @@ impl ChunkSink for Nowhere {
     type Output = ();
     type Error = SinkError;
 
+    fn is_immediate(&self) -> bool {
+        true
+    }
+
     fn write(&mut self, _: &[u8]) -> Result<(), SinkError> {
         Ok(())
     }
@@ -267,8 +265,8 @@ impl ChunkSink for Nowhere {
     }
 }
 
-fn lane_options(side_by_side: bool) -> LaneOptions {
-    LaneOptions { hashing: side_by_side.then(SideBySide::new), ..LaneOptions::default() }
+fn lane_options() -> LaneOptions {
+    LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() }
 }
 
 fn anyone() -> Trust {

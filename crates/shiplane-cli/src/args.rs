@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use serde::Serialize;
 use shiplane_protocols::Compression;
 use shiplane_protocols::access::{Host, PeerName};
 use shiplane_transport::PeerId;
-use shiplane_wire::{Promise, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
+use shiplane_wire::{DigestAlgorithm, Promise, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
 
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
@@ -130,7 +131,7 @@ pub(crate) struct GetArgs {
     #[command(flatten)]
     pub(crate) path: PathArgs,
     /// Take one chunk from the octopii node at HOST:PORT, given as SOURCE: AUTHENTICATES NOBODY
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "rate", "compress", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,
     /// With --insecure-octopii, where to put the chunk [default: octopii-chunk]
     #[arg(short, long, value_name = "FILE", requires = "insecure_octopii")]
@@ -161,7 +162,7 @@ pub(crate) struct PushArgs {
     #[command(flatten)]
     pub(crate) path: PathArgs,
     /// Send one FILE to the octopii node at HOST:PORT, given as TARGET: AUTHENTICATES NOBODY
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "rate", "compress", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print events as lines of JSON on standard output
     #[arg(long, conflicts_with = "quiet")]
@@ -207,8 +208,8 @@ pub(crate) struct MovingArgs {
     /// Chunks on their way at a time, in each direction
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) jobs: u16,
-    /// Bytes read and written at a time
-    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_buffer_size)]
+    /// Bytes read, hashed and written at a time
+    #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = parse_buffer_size)]
     pub(crate) buffer: usize,
     /// Bytes verified, kept and resumed as one; more where a file has too many of them
     #[arg(long, value_name = "SIZE", default_value = "512K", value_parser = parse_chunk_size)]
@@ -232,6 +233,9 @@ pub(crate) struct PathArgs {
         default_missing_value = "auto"
     )]
     pub(crate) compress: Compress,
+    /// What data is verified with on its way
+    #[arg(long, value_enum, default_value_t = Digest::Blake3)]
+    pub(crate) digest: Digest,
 }
 
 /// What `get` and `push` wait for before they say that they are done.
@@ -271,6 +275,35 @@ impl Compress {
             Self::Auto => Compression::Auto,
             Self::Always => Compression::Always,
             Self::Never => Compression::Off,
+        }
+    }
+}
+
+/// What `get`, `push` and `sync` verify data with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Digest {
+    /// BLAKE3
+    Blake3,
+    /// SHA-256: slower on most processors
+    Sha256,
+}
+
+impl Digest {
+    /// As the libraries name it.
+    pub(crate) fn algorithm(self) -> DigestAlgorithm {
+        match self {
+            Self::Blake3 => DigestAlgorithm::Blake3,
+            Self::Sha256 => DigestAlgorithm::Sha256,
+        }
+    }
+}
+
+impl From<DigestAlgorithm> for Digest {
+    fn from(algorithm: DigestAlgorithm) -> Self {
+        match algorithm {
+            DigestAlgorithm::Blake3 => Self::Blake3,
+            DigestAlgorithm::Sha256 => Self::Sha256,
         }
     }
 }

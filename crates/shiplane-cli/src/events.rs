@@ -6,6 +6,8 @@ use serde::Serialize;
 use shiplane_protocols::DirectionMetrics;
 use shiplane_protocols::transfer::TransferEvent;
 
+use crate::args::Digest;
+
 /// One line. Paths and texts are escaped, so that they are text even where a name is not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -51,6 +53,9 @@ pub(crate) enum Event {
         seconds: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
+        /// What that is: `blake3` as b3sum prints it, or `sha256`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        digest_algorithm: Option<Digest>,
     },
     /// All is there on the other side, with the promise that was asked for.
     #[serde(rename = "done")]
@@ -201,6 +206,7 @@ mod tests {
             bytes_resumed: 10,
             seconds: 0.5,
             digest: None,
+            digest_algorithm: None,
         };
         assert_eq!(
             line(&done),

@@ -17,7 +17,6 @@ mod progress;
 mod remote;
 mod report;
 mod runtime;
-mod scheduling;
 mod settings;
 mod signals;
 mod source_arg;

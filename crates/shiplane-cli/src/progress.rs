@@ -356,6 +356,7 @@ mod tests {
             bytes_resumed,
             seconds: 2.0,
             digest: None,
+            digest_algorithm: None,
         };
         let plain = "done: 3 files, 2.00 MiB received in 2.0s (1.00 MiB/s)";
         assert_eq!(summary(&done(0, 2 << 20)), plain);

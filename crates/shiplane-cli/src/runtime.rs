@@ -2,15 +2,14 @@
 
 use std::future::Future;
 
-use crate::{failure::Failure, scheduling};
+use crate::failure::Failure;
 
 /// Runs `work` to its end on one thread.
 ///
 /// A QUIC connection is driven by one task at a time, and on few cores handing it from thread to
 /// thread costs more than a second thread brings: measured, one thread moves about three times as
-/// much. Disks and digests have threads of their own.
+/// much. Work that waits for a disk has threads of its own, and so has hashing where cores are idle.
 pub(crate) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    scheduling::work_in_batches();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
     let result = runtime.block_on(work);

@@ -17,7 +17,7 @@ use shiplane_protocols::access::Host;
 use shiplane_transport::{RateLimit, RateLimiter};
 use shiplane_wire::escape;
 
-use crate::args::{Compress, Durability, GetArgs, ServeArgs};
+use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs};
 use crate::progress::Audience;
 use crate::source_arg::{SourceArg, SourceError};
 
@@ -54,6 +54,7 @@ pub(crate) struct GetSettings {
     pub(crate) chunk_len_bytes: u64,
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
+    pub(crate) digest: Digest,
     pub(crate) audience: Audience,
 }
 
@@ -158,6 +159,7 @@ impl GetSettings {
             chunk_len_bytes: args.moving.chunk,
             rate: args.path.rate,
             compress: args.path.compress,
+            digest: args.path.digest,
             audience: audience(args.json, args.quiet),
         })
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shiplane_protocols::files::{Destination, DestinationError, PlacedCut, Plan, Summary};
 use shiplane_protocols::transfer::Target;
-use shiplane_wire::{Digest, Entry, EntryKind, FailReason, Span};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, FailReason, Span};
 
 use crate::events::Event;
 
@@ -46,7 +46,7 @@ impl Watched {
 
     fn tell(&self, entry: &Entry, received: bool) -> Result<(), DestinationError> {
         let sha256 = match self.sha256 {
-            true => Some(self.destination.digest_of(entry)?.to_string()),
+            true => Some(self.destination.digest_of(entry, DigestAlgorithm::Sha256)?.to_string()),
             false => None,
         };
         let (path, bytes) = (entry.path.to_string(), entry.size_bytes);
@@ -82,6 +82,14 @@ impl Target for Watched {
         let plan = self.destination.delta(index, entry, theirs)?;
         self.planned(index, entry, &plan)?;
         Ok(plan)
+    }
+
+    fn file_len_bytes(&self, entry: u64) -> Option<u64> {
+        self.destination.file_len_bytes(entry)
+    }
+
+    fn is_immediate(&self) -> bool {
+        self.destination.is_immediate()
     }
 
     fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {

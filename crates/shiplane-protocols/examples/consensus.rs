@@ -85,7 +85,7 @@ fn follower_methods() -> Router {
 /// Asks the follower to expect the snapshot, and sends it.
 async fn install(client: &RpcClient, peer: &PeerConnection) -> Result<(), Failure> {
     let snapshot = Bytes::from(vec![7; SNAPSHOT_LEN_BYTES]);
-    let announced = (snapshot.len() as u64, *Digest::of(&snapshot).as_bytes());
+    let announced = (snapshot.len() as u64, *Digest::sha256(&snapshot).as_bytes());
     let source = ChunkSource::Memory(snapshot);
     let installed = client.call_typed(INSTALL, &announced, Duration::from_secs(60));
     let (installed, sent) = tokio::join!(installed, peer.send_chunk_verified(&source));

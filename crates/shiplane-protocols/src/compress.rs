@@ -5,7 +5,7 @@
 //! | bytes | content |
 //! |---|---|
 //! | 1 | encoding of the body: 0 stored, 1 zstd |
-//! | 32 | SHA-256 of the content |
+//! | 32 | digest of the content |
 //! | the rest | the content so encoded |
 //!
 //! The two sides agree by RPC that a transfer's chunks are encoded, and on the *decoded* size of each.
@@ -75,7 +75,8 @@ pub enum EncodeSourceError {
 }
 
 impl EncodedSource {
-    /// Reads and encodes all of `source`. Blocking, and busy: for a blocking thread.
+    /// Reads and encodes all of `source`; the digest of its content is SHA-256. Blocking, and busy: for a blocking
+    /// thread.
     ///
     /// # Errors
     /// [`EncodeSourceError::TooLarge`] over [`MAX_ENCODED_CONTENT_BYTES`], or the source failed.
@@ -92,7 +93,7 @@ impl EncodedSource {
                 Some(compress(&content)?).filter(|c| shrinks(c, &content))
             }
         };
-        let digest = Digest::of(&content);
+        let digest = Digest::sha256(&content);
         let encoding = if compressed.is_some() { ZSTD } else { STORED };
         Ok(Self::new(encoding, digest, compressed.as_ref().unwrap_or(&content), len_bytes))
     }
@@ -102,13 +103,14 @@ impl EncodedSource {
     pub(crate) fn compress<R: ChunkRead>(
         mut source: R,
         compression: Compression,
+        mut hasher: Hasher,
     ) -> Result<Option<Self>, SourceError> {
         let len_bytes = source.len_bytes();
         let most_bytes = usize::try_from(len_bytes - len_bytes / 20).unwrap_or(usize::MAX);
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL).map_err(SourceError::Io)?;
         let window = CParameter::WindowLog(WINDOW_LOG_MAX);
         encoder.set_parameter(window).map_err(SourceError::Io)?;
-        let (mut hasher, mut read_bytes) = (Hasher::new(), 0);
+        let mut read_bytes = 0;
         while read_bytes < len_bytes {
             let piece = source.read(SAMPLE_LEN)?;
             if piece.is_empty() {
@@ -142,7 +144,7 @@ impl EncodedSource {
         Self { rest: payload.freeze(), sizes, digest }
     }
 
-    /// SHA-256 of the content.
+    /// Digest of the content.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
@@ -216,17 +218,23 @@ pub enum DecodeSinkError<E: std::error::Error + 'static> {
 }
 
 impl<S: ChunkSink> DecodingSink<S> {
-    /// For a chunk of `wire_bytes` whose content is agreed to be `content_bytes`.
+    /// For a chunk of `wire_bytes` whose content is agreed to be `content_bytes`. `hasher` is a new one of the digest
+    /// that was agreed on for the content.
     ///
     /// # Errors
     /// [`DecodeSinkError::Bomb`], before anything is read; refuse the chunk.
-    pub fn new(inner: S, content_bytes: u64, wire_bytes: u64) -> Result<Self, DecodeSinkError<S::Error>> {
+    pub fn new(
+        inner: S,
+        hasher: Hasher,
+        content_bytes: u64,
+        wire_bytes: u64,
+    ) -> Result<Self, DecodeSinkError<S::Error>> {
         let sizes = EncodedSizes { content_bytes, wire_bytes };
         let too_dense = content_bytes > wire_bytes.saturating_mul(MAX_RATIO);
         if too_dense || content_bytes > MAX_ENCODED_CONTENT_BYTES {
             return Err(DecodeSinkError::Bomb { content_bytes, wire_bytes });
         }
-        let receiver = Offer::new(content_bytes, MAX_ENCODED_CONTENT_BYTES)?.accept();
+        let receiver = Offer::new(content_bytes, MAX_ENCODED_CONTENT_BYTES)?.accept(hasher);
         let content = Content { receiver, sink: inner, verified: None, written_bytes: 0, error: None };
         Ok(Self { head: BytesMut::with_capacity(HEAD_LEN), body: Body::Undecided(content), sizes })
     }
@@ -252,6 +260,8 @@ impl<S: ChunkSink> DecodingSink<S> {
 impl<S: ChunkSink> ChunkSink for DecodingSink<S> {
     type Output = (S::Output, EncodedSizes);
     type Error = DecodeSinkError<S::Error>;
+
+    // To decode takes many times as long as to hash: not on the connection's thread.
 
     fn write(&mut self, mut data: &[u8]) -> Result<(), Self::Error> {
         if self.head.len() < HEAD_LEN {
@@ -459,11 +469,13 @@ pub fn fuzz_encoded(data: &[u8]) {
     let Some((size, payload)) = data.split_first_chunk() else { return };
     let content_bytes = u64::from(u16::from_le_bytes(*size));
     let Ok(offer) = Offer::new(payload.len() as u64, u64::MAX) else { return };
-    let Ok(mut sink) = DecodingSink::new(Written(Vec::new()), content_bytes, payload.len() as u64) else {
+    let Ok(mut sink) =
+        DecodingSink::new(Written(Vec::new()), Hasher::sha256(), content_bytes, payload.len() as u64)
+    else {
         return;
     };
-    let mut receiver = offer.accept();
-    for piece in payload.chunks(1 + payload.len() / 3).chain([&Digest::of(payload).as_bytes()[..]]) {
+    let mut receiver = offer.accept(Hasher::sha256());
+    for piece in payload.chunks(1 + payload.len() / 3).chain([&Digest::sha256(payload).as_bytes()[..]]) {
         receiver.push(Bytes::copy_from_slice(piece));
     }
     while let Ok(step) = receiver.poll() {
@@ -473,7 +485,7 @@ pub fn fuzz_encoded(data: &[u8]) {
             RecvStep::Verified(verified) => {
                 if let Ok((_, (content, _))) = sink.commit(verified) {
                     assert_eq!(content.len() as u64, content_bytes);
-                    assert!(payload.get(1..HEAD_LEN) == Some(Digest::of(&content).as_bytes()));
+                    assert!(payload.get(1..HEAD_LEN) == Some(Digest::sha256(&content).as_bytes()));
                 }
                 return;
             }

@@ -185,7 +185,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn digest_of(mut source: Box<dyn ChunkRead>) -> Result<Digest, SourceError> {
-    let mut hasher = Hasher::new();
+    let mut hasher = Hasher::sha256();
     let mut left_bytes = source.len_bytes();
     while left_bytes > 0 {
         let piece = next_piece(&mut source, left_bytes)?;

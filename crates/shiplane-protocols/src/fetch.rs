@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use shiplane_rpc::{CallError, RpcClient};
 use shiplane_transport::{Claim, StreamError};
-use shiplane_wire::{Digest, Promise, TransferId};
+use shiplane_wire::{Digest, DigestAlgorithm, Promise, TransferId};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +13,8 @@ use crate::{
     access::TicketSecret,
     files::{JobKey, Shape, Summary},
     methods::{
-        CALL_BUDGET, CONFIRM, Confirm, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, random_transfer_id,
+        CALL_BUDGET, CONFIRM, Confirm, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, chosen_digest,
+        offered_digests, random_transfer_id,
     },
     metrics::Counting,
     transfer::{
@@ -62,6 +63,7 @@ pub struct Fetch {
     shape: Shape,
     claim: Claim,
     compression: Compression,
+    digest: DigestAlgorithm,
 }
 
 /// What a fetch came to. Everything is verified, and durable if that was asked for.
@@ -77,7 +79,9 @@ pub struct FetchReport {
     pub wire_bytes: u64,
     /// What has become of the files here.
     pub summary: Summary,
-    /// SHA-256 of the content, when it all came in one chunk.
+    /// The function that the digests of this transfer were computed with.
+    pub digest_algorithm: DigestAlgorithm,
+    /// Digest of the content, when it all came in one chunk.
     pub digest: Option<Digest>,
 }
 
@@ -129,17 +133,25 @@ impl Fetch {
             path: path.to_vec(),
             compression: options.compression,
             bytes_per_second: options.bytes_per_second(),
+            digests: offered_digests(options.digest),
         };
-        let opened = client.call_typed(FETCH_OPEN, &request, CALL_BUDGET).await;
-        let shape = Shape::from(opened.map_err(FetchError::Open)?);
+        let opened = client.call_typed(FETCH_OPEN, &request, CALL_BUDGET).await.map_err(FetchError::Open)?;
+        let digest = chosen_digest(options.digest, opened.digest).map_err(TransferError::from)?;
+        let shape = Shape::from(opened.shape);
         let compression = options.compression;
-        Ok(Self { client: client.clone(), transfer, path: path.to_vec(), shape, claim, compression })
+        Ok(Self { client: client.clone(), transfer, path: path.to_vec(), shape, claim, compression, digest })
     }
 
     /// What it consists of, which decides where it lands.
     #[must_use]
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// What its digests are computed with: for the [`ReceiveOptions`](crate::files::ReceiveOptions) of the target.
+    #[must_use]
+    pub fn digest(&self) -> DigestAlgorithm {
+        self.digest
     }
 
     /// Names this job for the journal: the same peer and path again resume it.
@@ -180,7 +192,8 @@ impl Fetch {
         events: EventFn,
     ) -> Result<FetchReport, FetchError> {
         // What was not asked for is not taken.
-        let options = TransferOptions { compression: self.compression, ..options.clone() };
+        let options =
+            TransferOptions { compression: self.compression, digest: self.digest, ..options.clone() };
         let connection = Arc::clone(self.client.connection());
         let timeout = connection.config().progress_timeout;
         let records = connection.open_records(self.transfer).await.map_err(TransferError::from)?;
@@ -200,6 +213,7 @@ impl Fetch {
             received_bytes: received.received_bytes,
             wire_bytes: received.wire_bytes,
             summary: received.summary,
+            digest_algorithm: self.digest,
             digest: received.only_chunk,
         })
     }

@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use shiplane_rpc::{Fault, FaultCode, Method, RequestContext, Router};
 use shiplane_transport::{ChunkSink, Claim, LaneOptions, PeerId, RecvChunkError};
-use shiplane_wire::{Code, Digest, FrameError, Promise, Stored, TransferId, Verified, limits};
+use shiplane_wire::{Code, Digest, FrameError, Hasher, Promise, Stored, TransferId, Verified, limits};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -203,7 +203,7 @@ impl Shared {
     async fn put(self: Arc<Self>, context: RequestContext, request: Put) -> Result<(), Fault> {
         self.check_len(request.data.len() as u64)?;
         let key = Key { peer: context.peer, transfer: TransferId::from_bytes(request.transfer) };
-        let digest = Digest::of(&request.data); // At most 1 MiB: well below a millisecond.
+        let digest = Digest::sha256(&request.data); // At most 1 MiB: well below a millisecond.
         match self.begin(key).await {
             Ok(attempt) => {
                 let room = self.room(request.data.len() as u64)?;
@@ -277,7 +277,7 @@ async fn receive(
         let refused = FrameError::TooLarge { len_bytes: wire_bytes, max_bytes };
         return Err(InboxError::Encoded(RecvChunkError::Frame(refused)));
     }
-    match DecodingSink::new(sink, len_bytes, wire_bytes) {
+    match DecodingSink::new(sink, Hasher::sha256(), len_bytes, wire_bytes) {
         Ok(sink) => {
             chunk.receive(wire_bytes, sink, lane).await?;
             Ok(())

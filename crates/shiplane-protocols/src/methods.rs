@@ -4,13 +4,14 @@ use std::{num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shiplane_rpc::{Fault, FaultCode, Method};
-use shiplane_wire::TransferId;
+use shiplane_wire::{DigestAlgorithm, TransferId};
 
 use crate::{
     Compression,
     access::{Denied, RedeemError},
     files::{DestinationError, Kind, Shape, SourceError},
     sync::messages,
+    transfer::ProtocolFault,
 };
 
 /// A guest redeems a ticket; its connection is then one like any other.
@@ -48,11 +49,21 @@ pub(crate) struct FetchOpen {
     pub(crate) compression: Compression,
     /// The most that it may send.
     pub(crate) bytes_per_second: Option<NonZeroU64>,
+    /// The digests that the caller offers, as a set of bits (SPEC 4.20).
+    pub(crate) digests: u8,
 }
 
-/// What a transfer consists of; as the answer to [`FETCH_OPEN`], that it is ready.
+/// The answer to [`FETCH_OPEN`]: the transfer is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) enum FetchOpened {
+pub(crate) struct FetchOpened {
+    pub(crate) shape: TransferShape,
+    /// The digest of this transfer: one bit.
+    pub(crate) digest: u8,
+}
+
+/// What a transfer consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum TransferShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
     Root,
@@ -83,7 +94,7 @@ pub(crate) struct PushOpen {
     pub(crate) transfer: [u8; 16],
     /// A directory below what is served; empty for all of it.
     pub(crate) path: Vec<u8>,
-    pub(crate) shape: FetchOpened,
+    pub(crate) shape: TransferShape,
     /// The caller's name for what it sends, digested: the same again goes on where it was cut.
     pub(crate) source: [u8; 32],
     /// What it all has, if that is known.
@@ -94,6 +105,8 @@ pub(crate) struct PushOpen {
     pub(crate) chunk_len_bytes: u64,
     /// Whether chunks are to be compressed.
     pub(crate) compression: Compression,
+    /// The digests that the caller offers, as a set of bits (SPEC 4.20).
+    pub(crate) digests: u8,
 }
 
 /// The answer to it.
@@ -105,6 +118,8 @@ pub(crate) enum PushOpened {
         compression: Compression,
         /// The most that it may send.
         bytes_per_second: Option<NonZeroU64>,
+        /// The digest of this transfer: one bit.
+        digest: u8,
     },
     /// This very request was accepted before. Only its outcome is left to ask for.
     Known,
@@ -172,7 +187,7 @@ pub fn fuzz_methods(data: &[u8]) {
     body::<messages::SyncSettled>(data);
 }
 
-impl From<&Shape> for FetchOpened {
+impl From<&Shape> for TransferShape {
     fn from(shape: &Shape) -> Self {
         match shape {
             Shape::File { name } => Self::File { name: name.clone() },
@@ -182,14 +197,35 @@ impl From<&Shape> for FetchOpened {
     }
 }
 
-impl From<FetchOpened> for Shape {
-    fn from(opened: FetchOpened) -> Self {
-        match opened {
-            FetchOpened::File { name } => Self::File { name },
-            FetchOpened::Directory { name } => Self::Directory { name },
-            FetchOpened::Root => Self::Root,
+impl From<TransferShape> for Shape {
+    fn from(shape: TransferShape) -> Self {
+        match shape {
+            TransferShape::File { name } => Self::File { name },
+            TransferShape::Directory { name } => Self::Directory { name },
+            TransferShape::Root => Self::Root,
         }
     }
+}
+
+/// The digest for a transfer whose caller offers these (SPEC 4.20).
+pub(crate) fn agree_digest(ours: DigestAlgorithm, theirs: u8) -> Result<DigestAlgorithm, Fault> {
+    DigestAlgorithm::best_of(offered_digests(ours) & theirs).ok_or_else(|| {
+        Fault::new(FaultCode::InvalidRequest, "no digest in common: this side computes SHA-256 and BLAKE3")
+    })
+}
+
+/// The digests that a side offers that prefers this one: SHA-256 alone if that was asked for.
+pub(crate) const fn offered_digests(preferred: DigestAlgorithm) -> u8 {
+    match preferred {
+        DigestAlgorithm::Blake3 => DigestAlgorithm::Blake3.bit() | DigestAlgorithm::Sha256.bit(),
+        DigestAlgorithm::Sha256 => DigestAlgorithm::Sha256.bit(),
+    }
+}
+
+/// The digest that the peer has chosen of those that were offered.
+pub(crate) fn chosen_digest(preferred: DigestAlgorithm, bit: u8) -> Result<DigestAlgorithm, ProtocolFault> {
+    let chosen = DigestAlgorithm::best_of(offered_digests(preferred) & bit);
+    chosen.filter(|chosen| chosen.bit() == bit).ok_or(ProtocolFault::UnofferedDigest { bits: bit })
 }
 
 /// A fresh random id; `None` when the system has no randomness.

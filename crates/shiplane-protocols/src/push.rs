@@ -9,7 +9,7 @@ use std::{
 
 use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
 use shiplane_transport::{Claim, ConnectionEnd, StreamError, TransferStream};
-use shiplane_wire::{Code, Digest, Promise, TransferId};
+use shiplane_wire::{Code, Digest, DigestAlgorithm, Promise, TransferId};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -17,8 +17,8 @@ use crate::{
     Compression, Direction,
     files::{Shape, Source},
     methods::{
-        CALL_BUDGET, FetchOpened, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent,
-        PushSettle, PushSettled, random_transfer_id,
+        CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent, PushSettle,
+        PushSettled, TransferShape, chosen_digest, offered_digests, random_transfer_id,
     },
     metrics::Counting,
     result::Delivery,
@@ -87,6 +87,7 @@ pub struct Push {
     claim: Claim,
     /// What the peer allows.
     compression: Compression,
+    digest: DigestAlgorithm,
     bytes_per_second: Option<NonZeroU64>,
 }
 
@@ -211,21 +212,23 @@ impl Push {
             transfer: *transfer.as_bytes(),
             path: request.path.clone(),
             shape: shape(&source, request.name.as_ref()),
-            source: *Digest::of(&request.source_name).as_bytes(),
+            source: *Digest::blake3(&request.source_name).as_bytes(),
             total_bytes: request.total_bytes,
             overwrite: request.overwrite,
             durable: request.promise == Promise::Durable,
             chunk_len_bytes: request.chunk_len_bytes,
             compression: options.compression,
+            digests: offered_digests(options.digest),
         };
         let opened = client.call_typed(PUSH_OPEN, &open, CALL_BUDGET).await;
         match opened.map_err(PushError::Refused)? {
-            PushOpened::Ready { compression, bytes_per_second } => Ok(Self {
+            PushOpened::Ready { compression, bytes_per_second, digest } => Ok(Self {
                 client: client.clone(),
                 source: Arc::new(source),
                 promise: request.promise,
                 claim,
                 compression: compression.min(options.compression),
+                digest: chosen_digest(options.digest, digest).map_err(TransferError::from)?,
                 bytes_per_second,
             }),
             // A random id that it knows already.
@@ -259,8 +262,8 @@ impl Push {
     }
 
     async fn give(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
-        let Self { client, source, promise, mut claim, compression, bytes_per_second } = self;
-        let wished = TransferOptions { compression, ..options.clone() };
+        let Self { client, source, promise, mut claim, compression, digest, bytes_per_second } = self;
+        let wished = TransferOptions { compression, digest, ..options.clone() };
         let options = &wished.agreed(compression, bytes_per_second);
         let connection = client.connection();
         let transfer = claim.transfer();
@@ -412,9 +415,11 @@ fn is_verdict(code: FaultCode) -> bool {
     }
 }
 
-fn shape(source: &Source, name: Option<&Vec<u8>>) -> FetchOpened {
+fn shape(source: &Source, name: Option<&Vec<u8>>) -> TransferShape {
     match (source.shape(), name) {
-        (Shape::Directory { .. } | Shape::Root, Some(name)) => FetchOpened::Directory { name: name.clone() },
+        (Shape::Directory { .. } | Shape::Root, Some(name)) => {
+            TransferShape::Directory { name: name.clone() }
+        }
         (shape, _) => shape.into(),
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     files::{Source, SourceError, SourceRoot},
     methods::{
         CONFIRM, Confirm, Confirmed, FETCH_OPEN, FetchOpen, FetchOpened, PUSH_OPEN, PUSH_SETTLE, REDEEM,
-        RedeemRequest, denied, not_redeemed, not_served,
+        RedeemRequest, agree_digest, denied, not_redeemed, not_served,
     },
     metrics::Counting,
     sync::{
@@ -101,6 +101,7 @@ impl FileServer {
         writing: Option<Writing>,
     ) -> Self {
         options.memory.get_or_insert_default();
+        options.digest_cache.get_or_insert_default();
         Self {
             root,
             access,
@@ -228,6 +229,7 @@ impl FileServer {
             let checked = RelPath::parse(&request.path);
             checked.map_err(|reason| not_served(&SourceError::PathRefused { reason }))?;
         }
+        let digest = agree_digest(self.options.digest, request.digests)?;
         // The scope before the disk: what is outside of it must not even be told to exist.
         let allowed = self.access.may_read(&context.peer, &request.path, Instant::now());
         allowed.map_err(|error| denied(&error))?;
@@ -245,8 +247,9 @@ impl FileServer {
         let claim = context.connection.claim(transfer);
         let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))?;
         tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "transfer opened");
-        let opened = FetchOpened::from(source.shape());
-        let options = self.options.agreed(request.compression, request.bytes_per_second);
+        let opened = FetchOpened { shape: source.shape().into(), digest: digest.bit() };
+        let agreed = self.options.agreed(request.compression, request.bytes_per_second);
+        let options = TransferOptions { digest, ..agreed };
         let run = Arc::clone(&self).run_transfer(context.connection, claim, source, settle, options);
         self.tasks.spawn(run);
         Ok(opened)

@@ -12,7 +12,6 @@ use std::{
 
 use bytes::Bytes;
 use memmap2::MmapMut;
-use shiplane_wire::ChunkBuffer;
 
 /// Hands out buffers that come back when the last [`Bytes`] made of them is dropped. A handle: clones share
 /// the buffers.
@@ -39,24 +38,25 @@ impl BufferPool {
         max_len_bytes: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<Bytes, E> {
-        let mut buffer = PooledBuffer { buffer: self.take(max_len_bytes), pool: self.clone() };
-        buffer.buffer.used = fill(&mut buffer.buffer.memory.as_mut()[..max_len_bytes])?;
-        Ok(Bytes::from_owner(buffer))
+        let mut buffer = self.take(max_len_bytes);
+        let filled = fill(buffer.spare(max_len_bytes))?;
+        buffer.fill(filled);
+        Ok(buffer.freeze())
     }
 
-    /// A buffer for so many bytes, empty; to be given back by [`put`](Self::put).
-    pub(crate) fn take(&self, capacity_bytes: usize) -> Buffer {
+    /// An empty buffer for so many bytes.
+    pub(crate) fn take(&self, capacity_bytes: usize) -> PooledBuffer {
         let mut free = self.lock();
         let fits = free.iter().rposition(|buffer| buffer.capacity() >= capacity_bytes);
         let found = fits.map(|at| free.swap_remove(at));
         drop(free);
         let mut buffer = found.unwrap_or_else(|| Buffer::with_capacity(capacity_bytes));
         buffer.used = 0;
-        buffer
+        PooledBuffer { buffer, pool: self.clone() }
     }
 
     /// Keeps a buffer for later, unless there are enough that are no shorter.
-    pub(crate) fn put(&self, buffer: Buffer) {
+    fn put(&self, buffer: Buffer) {
         let mut free = self.lock();
         if free.len() < self.max_free {
             free.push(buffer);
@@ -71,7 +71,7 @@ impl BufferPool {
 }
 
 impl Default for BufferPool {
-    /// Keeps what a transfer has under way by default: with chunks of 512 KiB that are held whole, 16 MiB.
+    /// Keeps some that are read, hashed and sent at a time.
     fn default() -> Self {
         Self::keeping(MAX_FREE_BUFFERS)
     }
@@ -108,7 +108,7 @@ impl DerefMut for Scratch {
 
 /// Memory, and how much of it is used.
 #[derive(Debug)]
-pub(crate) struct Buffer {
+struct Buffer {
     memory: Memory,
     used: usize,
 }
@@ -136,33 +136,12 @@ impl AsRef<[u8]> for Buffer {
     }
 }
 
-impl ChunkBuffer for Buffer {
-    fn clear(&mut self) {
-        self.used = 0;
-    }
-
-    fn extend_from_slice(&mut self, bytes: &[u8]) {
-        let end = self.used + bytes.len();
-        if end > self.capacity() {
-            let mut larger = Memory::new(end.max(2 * self.capacity()));
-            larger.as_mut()[..self.used].copy_from_slice(self.as_ref());
-            self.memory = larger;
-        }
-        self.memory.as_mut()[self.used..end].copy_from_slice(bytes);
-        self.used = end;
-    }
-
-    fn truncate(&mut self, len_bytes: usize) {
-        self.used = self.used.min(len_bytes);
-    }
-}
-
 impl Memory {
     fn new(len_bytes: usize) -> Self {
         if len_bytes < MIN_MAPPED_LEN_BYTES {
             return Self::Heap(vec![0; len_bytes]);
         }
-        // All as long as the longest chunk that is held whole, so that each will do for any.
+        // All of one length, so that each will do for any.
         let mapped = MmapMut::map_anon(len_bytes.max(MAPPED_LEN_BYTES));
         mapped.map_or_else(|_| Self::Heap(vec![0; len_bytes]), Self::Mapped)
     }
@@ -182,10 +161,34 @@ impl Memory {
     }
 }
 
+/// A buffer that goes back to its pool.
 #[derive(Debug)]
-struct PooledBuffer {
+pub(crate) struct PooledBuffer {
     buffer: Buffer,
     pool: BufferPool,
+}
+
+impl PooledBuffer {
+    /// How much of it is filled.
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.used
+    }
+
+    /// What is not filled of the first `len` bytes; it has the bytes of an earlier use.
+    pub(crate) fn spare(&mut self, len: usize) -> &mut [u8] {
+        let used = self.buffer.used;
+        &mut self.buffer.memory.as_mut()[used..len]
+    }
+
+    /// Says that so many of the spare bytes are filled now.
+    pub(crate) fn fill(&mut self, len: usize) {
+        self.buffer.used += len;
+    }
+
+    /// The filled part; the buffer comes back when its last clone is dropped.
+    pub(crate) fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
 }
 
 impl AsRef<[u8]> for PooledBuffer {
@@ -201,14 +204,14 @@ impl Drop for PooledBuffer {
     }
 }
 
-/// As many as a transfer has lanes.
-const MAX_FREE_BUFFERS: usize = 32;
+/// 16 buffers of 256 KiB: 4 MiB at most are kept between two uses.
+const MAX_FREE_BUFFERS: usize = 16;
 
 /// 128 KiB, from where on glibc maps too, until it has once been given back something longer.
 const MIN_MAPPED_LEN_BYTES: usize = 128 * 1024;
 
-/// 1 MiB and a page for the digest.
-const MAPPED_LEN_BYTES: usize = (1 << 20) + 4096;
+/// 256 KiB, what is read and hashed at a time.
+const MAPPED_LEN_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -243,7 +246,6 @@ mod tests {
         for (pool, limit) in [(BufferPool::default(), MAX_FREE_BUFFERS), (BufferPool::keeping(3), 3)] {
             let held: Vec<_> = (0..limit + 5).map(|_| filled(&pool, 1, b"x")).collect();
             drop(held);
-            pool.put(Buffer::with_capacity(1));
             assert_eq!(pool.lock().len(), limit);
         }
     }
@@ -272,18 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_is_kept_however_long_it_becomes() {
+    fn a_buffer_is_filled_in_steps() {
         let pool = BufferPool::default();
-        let (mut buffer, mut expected) = (pool.take(10), Vec::new());
-        for round in 0..400_u32 {
-            let piece = round.to_le_bytes().repeat(1 + round as usize % 300);
-            buffer.extend_from_slice(&piece);
-            expected.extend_from_slice(&piece);
-            assert!(buffer.as_ref() == expected, "after {} bytes", expected.len());
-        }
-        buffer.truncate(5);
-        assert_eq!(buffer.as_ref(), &expected[..5]);
-        pool.put(buffer);
-        assert!(pool.take(1).as_ref().is_empty());
+        let mut buffer = pool.take(10);
+        buffer.spare(10)[..3].copy_from_slice(b"abc");
+        buffer.fill(3);
+        assert_eq!(buffer.spare(10).len(), 7);
+        buffer.spare(4)[0] = b'd';
+        buffer.fill(1);
+        assert_eq!((buffer.len(), &buffer.freeze()[..]), (4, &b"abcd"[..]));
+        assert_eq!(pool.take(1).len(), 0);
     }
 }

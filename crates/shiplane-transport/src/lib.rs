@@ -93,7 +93,7 @@ pub use error::{
     SourceError, StreamError,
 };
 pub use identity::{Identity, IdentityError, KeyFileStep, PeerAddr, PeerId, PeerIdError};
-pub use lane::{LaneOptions, ProgressFn, hashing::SideBySide, send::SentChunk};
+pub use lane::{LaneOptions, ProgressFn, send::SentChunk};
 pub use meter::ProgressMeter;
 pub use rate::{RateLimit, RateLimiter};
 pub use router::{CallKind, InboundCall, InboundCalls};

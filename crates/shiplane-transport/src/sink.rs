@@ -11,7 +11,7 @@ use shiplane_wire::{Promise, Stored, Verified};
 
 use crate::error::SinkError;
 
-/// Takes a chunk's bytes in order, on a blocking thread, and keeps them once they are verified.
+/// Takes a chunk's bytes in order and keeps them once they are verified.
 ///
 /// A sink that is dropped without a commit keeps nothing under a final name.
 pub trait ChunkSink: Send + 'static {
@@ -20,8 +20,14 @@ pub trait ChunkSink: Send + 'static {
     /// The sink's own failures.
     type Error: std::error::Error + Send + 'static;
 
-    /// The next bytes: as few as a packet has, so a sink that writes to a file should gather them. They
-    /// are *not verified yet*: they must not become visible under a final name.
+    /// Whether [`write`](Self::write) and [`commit`](Self::commit) never wait for a disk or a network. Then they are
+    /// called on the connection's own thread; else, as by default, on one that may block.
+    fn is_immediate(&self) -> bool {
+        false
+    }
+
+    /// The next bytes, about a buffer's worth. They are *not verified yet*: they must not become visible under a
+    /// final name.
     ///
     /// # Errors
     /// The receiver then answers with status 2.
@@ -43,6 +49,10 @@ pub(crate) struct MemorySink {
 impl ChunkSink for MemorySink {
     type Output = Bytes;
     type Error = SinkError;
+
+    fn is_immediate(&self) -> bool {
+        true
+    }
 
     /// Grows with what arrives, never with what was announced.
     fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {

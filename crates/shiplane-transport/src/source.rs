@@ -33,16 +33,27 @@ impl ChunkSource {
     }
 }
 
-/// A source of exactly [`len_bytes`](Self::len_bytes) bytes, read once, on a blocking thread.
+/// A source of exactly [`len_bytes`](Self::len_bytes) bytes, read once.
 pub trait ChunkRead: Send + 'static {
     /// The size that goes into the frame's header; fixed from the start.
     fn len_bytes(&self) -> u64;
 
-    /// The next bytes, at most `max_len_bytes` of them; empty at the end.
+    /// The next bytes, at most `max_len_bytes` of them; empty at the end. Called on a thread that may block.
     ///
     /// # Errors
     /// [`SourceError::Changed`] when it is no longer what it was.
     fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError>;
+
+    /// The same, if it can be had without waiting for a disk or a network: `None`, as by default, has
+    /// [`read`](Self::read) called on another thread. Called on the connection's own thread, as is
+    /// [`check_unchanged`](Self::check_unchanged) after a last read that did not wait.
+    ///
+    /// # Errors
+    /// As `read`.
+    fn try_read(&mut self, max_len_bytes: usize) -> Result<Option<Bytes>, SourceError> {
+        let _ = max_len_bytes;
+        Ok(None)
+    }
 
     /// Called after the last byte and before the digest is sent: the last chance to say that what
     /// was read is no consistent whole.
@@ -59,6 +70,10 @@ impl<R: ChunkRead + ?Sized> ChunkRead for Box<R> {
 
     fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError> {
         (**self).read(max_len_bytes)
+    }
+
+    fn try_read(&mut self, max_len_bytes: usize) -> Result<Option<Bytes>, SourceError> {
+        (**self).try_read(max_len_bytes)
     }
 
     fn check_unchanged(&mut self) -> Result<(), SourceError> {
@@ -86,6 +101,10 @@ impl ChunkRead for MemorySource {
 
     fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError> {
         Ok(self.rest.split_to(max_len_bytes.min(self.rest.len())))
+    }
+
+    fn try_read(&mut self, max_len_bytes: usize) -> Result<Option<Bytes>, SourceError> {
+        self.read(max_len_bytes).map(Some)
     }
 
     fn check_unchanged(&mut self) -> Result<(), SourceError> {

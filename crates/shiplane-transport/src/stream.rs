@@ -287,17 +287,16 @@ impl RecvHalf {
         within(timeout, self.read()).await?
     }
 
-    /// What has arrived, up to `bufs.len()` pieces: their number, `None` at the end. Cancel-safe.
-    pub(crate) async fn read_many(&mut self, bufs: &mut [Bytes]) -> Result<Option<usize>, StreamError> {
-        if !self.ahead.is_empty()
-            && let Some(first) = bufs.first_mut()
-        {
-            *first = std::mem::take(&mut self.ahead);
-            return Ok(Some(1));
+    /// Copies what has arrived, at least a byte and as much as fits: its length, `None` at the end. Cancel-safe.
+    pub(crate) async fn read_into(&mut self, buf: &mut [u8]) -> Result<Option<usize>, StreamError> {
+        if !self.ahead.is_empty() {
+            let len = buf.len().min(self.ahead.len());
+            buf[..len].copy_from_slice(&self.ahead.split_to(len));
+            return Ok(Some(len));
         }
-        let count = self.stream.read_chunks(bufs).await?;
+        let count = self.stream.read(buf).await?;
         self.ended |= count.is_none();
-        self.note_read(bufs[..count.unwrap_or(0)].iter().map(Bytes::len).sum());
+        self.note_read(count.unwrap_or(0));
         Ok(count)
     }
 

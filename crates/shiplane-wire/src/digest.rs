@@ -1,14 +1,81 @@
-//! SHA-256: of a chunk, and of a whole transfer (its root).
+//! Digests: of a chunk, of a file's pieces, and of a whole transfer (its root).
 
-use alloc::collections::BTreeMap;
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 use core::fmt;
 
 use ring::digest::{Context, SHA256};
 use thiserror::Error;
 
+use self::piece::PieceHasher;
 use crate::{hex, limits::MAX_ROOT_GAP};
 
-/// A SHA-256 digest (FIPS 180-4). Its text form is 64 lower-case hexadecimal digits.
+mod piece;
+
+pub use self::piece::Piece;
+
+/// The function that a transfer's digests are computed with, agreed when the transfer is opened (SPEC 4.20).
+///
+/// Ordered by preference: of those that both sides offer, the greater one is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DigestAlgorithm {
+    /// SHA-256 (FIPS 180-4): that of bare chunks, and of a transfer on request.
+    Sha256,
+    /// BLAKE3, whose digests of aligned pieces combine to that of the file.
+    #[default]
+    Blake3,
+}
+
+impl DigestAlgorithm {
+    /// Starts a hasher of plain digests: of a pack, of ranges, of a whole file.
+    #[must_use]
+    pub fn hasher(self) -> Hasher {
+        match self {
+            Self::Sha256 => Hasher::sha256(),
+            Self::Blake3 => Hasher::blake3(),
+        }
+    }
+
+    /// Starts the hasher of a chunk that is `piece` of a file, if it is one: with BLAKE3 the digest is then
+    /// the file tree's value of that piece.
+    #[must_use]
+    pub fn chunk_hasher(self, piece: Option<Piece>) -> Hasher {
+        match (self, piece) {
+            (Self::Blake3, Some(piece)) => Hasher(Inner::Piece(Box::new(PieceHasher::new(piece)))),
+            (Self::Blake3 | Self::Sha256, _) => self.hasher(),
+        }
+    }
+
+    /// The plain digest of `data`.
+    #[must_use]
+    pub fn digest(self, data: &[u8]) -> Digest {
+        let mut hasher = self.hasher();
+        hasher.update(data);
+        hasher.finish()
+    }
+
+    /// The number that stands for it on the wire and in files: a bit of a set.
+    #[must_use]
+    pub const fn bit(self) -> u8 {
+        match self {
+            Self::Sha256 => 1,
+            Self::Blake3 => 2,
+        }
+    }
+
+    /// The one that is preferred of a set of [`bit`](Self::bit)s; bits that are not known do not count.
+    #[must_use]
+    pub const fn best_of(bits: u8) -> Option<Self> {
+        if bits & Self::Blake3.bit() != 0 {
+            Some(Self::Blake3)
+        } else if bits & Self::Sha256.bit() != 0 {
+            Some(Self::Sha256)
+        } else {
+            None
+        }
+    }
+}
+
+/// A digest of 32 bytes. Its text form is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; Self::LEN_BYTES]);
 
@@ -16,11 +83,14 @@ impl Digest {
     /// Length of a digest on the wire.
     pub const LEN_BYTES: usize = 32;
 
-    /// The digest of `data`.
-    pub fn of(data: &[u8]) -> Self {
-        let mut hasher = Hasher::new();
-        hasher.update(data);
-        hasher.finish()
+    /// The SHA-256 digest of `data`.
+    pub fn sha256(data: &[u8]) -> Self {
+        DigestAlgorithm::Sha256.digest(data)
+    }
+
+    /// The BLAKE3 digest of `data`.
+    pub fn blake3(data: &[u8]) -> Self {
+        DigestAlgorithm::Blake3.digest(data)
     }
 
     /// Takes a digest as it came from the wire or from a journal.
@@ -51,30 +121,52 @@ impl fmt::Debug for Digest {
 /// Holds at most [`MAX_HASHED_LEN_BYTES`](crate::limits::MAX_HASHED_LEN_BYTES) bytes of input; the frame
 /// machines refuse longer chunks before they hash.
 #[derive(Clone)]
-pub struct Hasher(Context);
+pub struct Hasher(Inner);
+
+#[derive(Clone)]
+enum Inner {
+    Sha256(Box<Context>),
+    Blake3(Box<blake3::Hasher>),
+    Piece(Box<PieceHasher>),
+}
 
 impl Hasher {
-    /// Starts on empty input.
-    pub fn new() -> Self {
-        Self(Context::new(&SHA256))
+    /// SHA-256: the digest of the documented frame (SPEC 3.1).
+    pub fn sha256() -> Self {
+        Self(Inner::Sha256(Box::new(Context::new(&SHA256))))
+    }
+
+    /// Plain BLAKE3.
+    pub fn blake3() -> Self {
+        Self(Inner::Blake3(Box::default()))
     }
 
     /// Appends `data` to the input.
     pub fn update(&mut self, data: &[u8]) {
-        self.0.update(data);
+        match &mut self.0 {
+            Inner::Sha256(context) => context.update(data),
+            Inner::Blake3(hasher) => _ = hasher.update(data),
+            Inner::Piece(hasher) => hasher.update(data),
+        }
     }
 
     /// The digest of everything that was appended.
     pub fn finish(self) -> Digest {
-        let mut bytes = [0; Digest::LEN_BYTES];
-        bytes.copy_from_slice(self.0.finish().as_ref());
-        Digest(bytes)
+        self.finish_with_cells().0
     }
-}
 
-impl Default for Hasher {
-    fn default() -> Self {
-        Self::new()
+    /// The digest, and of a piece of a file the digests of its [cells](Piece::CELL_LEN_BYTES), which combine
+    /// to those of other pieces ([`Piece::combine`]). Without cells for any other input.
+    pub fn finish_with_cells(self) -> (Digest, Vec<Digest>) {
+        match self.0 {
+            Inner::Sha256(context) => {
+                let mut bytes = [0; Digest::LEN_BYTES];
+                bytes.copy_from_slice(context.finish().as_ref());
+                (Digest(bytes), Vec::new())
+            }
+            Inner::Blake3(hasher) => (Digest(*hasher.finalize().as_bytes()), Vec::new()),
+            Inner::Piece(hasher) => hasher.finish(),
+        }
     }
 }
 
@@ -84,13 +176,13 @@ impl fmt::Debug for Hasher {
     }
 }
 
-/// Computes the root of a transfer: SHA-256 over the digests of its delivered chunks, in order of index
+/// Computes the root of a transfer: the digest over the digests of its delivered chunks, in order of index
 /// (SPEC 4.11).
 ///
 /// Chunks finish in any order: call [`add`](Self::add) for each as it is delivered and
 /// [`skip`](Self::skip) for each that the provider declared void, then [`finish`](Self::finish) with the
 /// number of chunks that were wanted. What comes early is held back, at most [`MAX_ROOT_GAP`] digests.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RootHasher {
     hasher: Hasher,
     /// Every index below this one is in `hasher` or was skipped.
@@ -101,8 +193,8 @@ pub struct RootHasher {
 
 impl RootHasher {
     /// Starts with no chunks.
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(algorithm: DigestAlgorithm) -> Self {
+        Self { hasher: algorithm.hasher(), next: 0, held: BTreeMap::new() }
     }
 
     /// Takes the digest of the chunk `index`.
@@ -211,21 +303,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_those_of_the_standard() {
+    fn digests_are_those_of_the_standards() {
         let hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(Digest::of(b"hello").to_string(), hello);
-        assert_eq!(std::format!("{:?}", Digest::of(b"")), empty);
+        assert_eq!(Digest::sha256(b"hello").to_string(), hello);
+        assert_eq!(std::format!("{:?}", Digest::sha256(b"")), empty);
+        let hello = "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f";
+        let empty = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+        assert_eq!(Digest::blake3(b"hello").to_string(), hello);
+        assert_eq!(Digest::blake3(b"").to_string(), empty);
+    }
+
+    #[test]
+    fn the_preferred_algorithm_of_a_set_is_chosen_and_unknown_bits_are_ignored() {
+        for (bits, best) in [
+            (0, None),
+            (1, Some(DigestAlgorithm::Sha256)),
+            (2, Some(DigestAlgorithm::Blake3)),
+            (3, Some(DigestAlgorithm::Blake3)),
+            (0xfc, None),
+            (0xfd, Some(DigestAlgorithm::Sha256)),
+        ] {
+            assert_eq!(DigestAlgorithm::best_of(bits), best, "{bits}");
+        }
     }
 
     #[test]
     fn the_root_is_the_digest_of_the_digests() {
-        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
-        let mut root = RootHasher::new();
-        root.add(2, b).unwrap();
-        root.add(0, a).unwrap();
-        root.skip(1).unwrap();
+        let (a, b) = (Digest::blake3(b"a"), Digest::blake3(b"b"));
         let both = [*a.as_bytes(), *b.as_bytes()].concat();
-        assert_eq!(root.finish(3), Ok(Digest::of(&both)));
+        for algorithm in [DigestAlgorithm::Sha256, DigestAlgorithm::Blake3] {
+            let mut root = RootHasher::new(algorithm);
+            root.add(2, b).unwrap();
+            root.add(0, a).unwrap();
+            root.skip(1).unwrap();
+            assert_eq!(root.finish(3), Ok(algorithm.digest(&both)));
+        }
     }
 }

@@ -20,7 +20,7 @@ pub use crate::records::{fuzz_records_provider, fuzz_records_receiver};
 
 use crate::limits::MAX_STEP_LEN_BYTES;
 use crate::{
-    ChunkSender, Digest, FrameError, Offer, Opened, OpeningError, OpeningReader, Record, RecordError,
+    ChunkSender, Digest, FrameError, Hasher, Offer, Opened, OpeningError, OpeningReader, Record, RecordError,
     RecordReader, RecvError, RecvStep, RelPath, SendError, SendStep, SizeReader, Status, StatusError,
     StatusReader, escape, escape_truncated,
 };
@@ -94,7 +94,7 @@ fn receive_into(received: &mut Received, pieces: Vec<Bytes>, max_len_bytes: u64)
         }
     };
     let offer = Offer::new(len_bytes, max_len_bytes).map_err(ReceiveError::Frame)?;
-    let mut receiver = offer.accept();
+    let mut receiver = offer.accept(Hasher::sha256());
     receiver.push(piece);
     for _ in 0..max_steps {
         match receiver.poll() {
@@ -110,7 +110,7 @@ fn receive_into(received: &mut Received, pieces: Vec<Bytes>, max_len_bytes: u64)
             }
             Ok(RecvStep::Verified(verified)) => {
                 assert_eq!(verified.len_bytes(), len_bytes);
-                assert_eq!(verified.digest(), Digest::of(&received.payload));
+                assert_eq!(verified.digest(), Digest::sha256(&received.payload));
                 assert_eq!(received.verified.replace(verified.digest()), None, "only once");
             }
             Ok(RecvStep::Ended) => {
@@ -132,7 +132,7 @@ pub fn send(len_bytes: u64, pieces: Vec<Bytes>) -> Result<Vec<u8>, SendError> {
     let given_bytes: usize = pieces.iter().map(Bytes::len).sum();
     let max_steps = 2 * pieces.len() + given_bytes / MAX_STEP_LEN_BYTES + 5;
     let mut pieces = pieces.into_iter();
-    let mut sender = ChunkSender::new(len_bytes)?;
+    let mut sender = ChunkSender::new(len_bytes, Hasher::sha256())?;
     let mut frame = Vec::new();
     for _ in 0..max_steps {
         let step = sender.poll()?;

@@ -1,7 +1,7 @@
 //! What shiplane says on a QUIC stream, byte for byte, as state machines without IO.
 //!
 //! Two peers share one connection. Small calls and bulk data travel on streams of it, and everything
-//! bulky travels in *chunks*: a size, the data, its SHA-256, and one byte of answer (SPEC.md in the
+//! bulky travels in *chunks*: a size, the data, its digest, and one byte of answer (SPEC.md in the
 //! root of the repository has the rules; comments here cite it by number). In reading order:
 //!
 //! 1. [`limits`]: every bound, with its reason. Whatever a peer announces is checked against one of
@@ -14,7 +14,7 @@
 //!    a [`Reply`]. The sender's [`StatusReader`] takes nothing else for success.
 //! 4. [`ProviderRecord`] and [`ReceiverRecord`]: what the two sides of a transfer of files tell each
 //!    other, cut out of a stream by a [`RecordReader`]. Their paths are [`RelPath`]s.
-//! 5. [`Digest`], [`RootHasher`], [`Code`], [`escape`]: what the others are made of.
+//! 5. [`Digest`], [`Hasher`], [`Piece`], [`RootHasher`], [`Code`], [`escape`]: what the others are made of.
 //!
 //! # Both loops
 //!
@@ -24,14 +24,15 @@
 //! ```
 //! use bytes::Bytes;
 //! use shiplane_wire::{
-//!     ChunkSender, Offer, Opened, OpeningReader, Promise, RecvStep, Reply, SendStep, Status, StatusReader, limits,
+//!     ChunkSender, Hasher, Offer, Opened, OpeningReader, Promise, RecvStep, Reply, SendStep, Status, StatusReader,
+//!     limits,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // The sender: reads the source when asked to, and writes what it is given.
 //! let mut source = [Bytes::from("hel"), Bytes::from("lo")].into_iter();
 //! let mut stream = Vec::new();
-//! let mut sender = ChunkSender::new(5)?;
+//! let mut sender = ChunkSender::new(5, Hasher::sha256())?;
 //! loop {
 //!     match sender.poll()? {
 //!         SendStep::Transmit(bytes) => stream.extend_from_slice(&bytes),
@@ -47,7 +48,7 @@
 //! // The receiver: the opening says that it is a bare chunk, and of what size.
 //! let mut input = Bytes::from(stream);
 //! let Some(Opened::Bare { len_bytes }) = OpeningReader::new().push(&mut input)? else { unreachable!() };
-//! let mut receiver = Offer::new(len_bytes, limits::MAX_CHUNK_LEN_BYTES)?.accept();
+//! let mut receiver = Offer::new(len_bytes, limits::MAX_CHUNK_LEN_BYTES)?.accept(Hasher::sha256());
 //! let (mut pieces, mut sink, mut answer) = (input.chunks(7), Vec::new(), Vec::new());
 //! loop {
 //!     match receiver.poll() {
@@ -104,15 +105,13 @@ mod hex;
 pub mod limits;
 mod path;
 mod records;
-mod side_by_side;
 
 pub use code::Code;
-pub use digest::{Digest, Hasher, RootError, RootHasher};
+pub use digest::{Digest, DigestAlgorithm, Hasher, Piece, RootError, RootHasher};
 pub use escape::{EscapedPath, escape, escape_truncated};
 pub use frame::{
-    ChunkBuffer, ChunkReceiver, ChunkSender, FrameError, Offer, Promise, RecvError, RecvStep, Refusal, Reply,
-    SendError, SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified, VerifiedChunk,
-    WholeChunk, WholeFrame,
+    ChunkReceiver, ChunkSender, FrameError, Offer, Promise, RecvError, RecvStep, Refusal, Reply, SendError,
+    SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified,
 };
 pub use header::{
     OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk,
@@ -123,4 +122,3 @@ pub use records::{
     Cut, Cuts, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord, Record, RecordError,
     RecordReader, SkipReason, Span, Version,
 };
-pub use side_by_side::digest_lanes;

@@ -105,6 +105,7 @@ async fn get(world: &World, client: &RpcClient) -> Result<(), Stopped> {
         overwrite: world.scenario.source_changes_at.is_some(),
         promise: Promise::Durable,
         verify: false,
+        digest: fetch.digest(),
         chunk_len_bytes: options.chunk_len_bytes,
     };
     let (shape, job, files) = (fetch.shape().clone(), fetch.job(), world.client.files());

@@ -85,6 +85,7 @@ async fn fetch(
         chunk_len_bytes: settings.chunk_len_bytes,
         rate: limiter(settings.rate),
         compression: settings.compress.compression(),
+        digest: settings.digest.algorithm(),
         ..TransferOptions::default()
     };
     let fetch = Fetch::open_with(&client, &remote.path, &options).await?;
@@ -148,6 +149,7 @@ async fn to_disk(
         overwrite: settings.overwrite,
         promise,
         verify: settings.verify,
+        digest: opened.fetch.digest(),
         chunk_len_bytes: settings.chunk_len_bytes,
     };
     let (shape, key) = (opened.fetch.shape().clone(), opened.fetch.job());

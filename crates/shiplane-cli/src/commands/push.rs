@@ -139,6 +139,7 @@ impl Run<'_> {
             chunk_len_bytes: self.settings.chunk_len_bytes,
             rate: self.rate.clone(),
             compression: self.settings.compress.compression(),
+            digest: self.settings.digest.algorithm(),
             ..TransferOptions::default()
         };
         let push = self.open(&offer, client, &options).await?;

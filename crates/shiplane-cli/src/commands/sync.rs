@@ -97,6 +97,7 @@ fn wanted(settings: &SyncSettings, remote: &Remote, home: &Home, own: PeerId) ->
             chunk_len_bytes: settings.chunk_len_bytes,
             rate: limiter(settings.rate),
             compression: settings.compress.compression(),
+            digest: settings.digest.algorithm(),
             ..TransferOptions::default()
         },
     }

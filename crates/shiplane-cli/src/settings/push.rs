@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use shiplane_wire::escape;
 
 use super::{SettingsError, audience, read_ticket};
-use crate::args::{Compress, Durability, PushArgs};
+use crate::args::{Compress, Digest, Durability, PushArgs};
 use crate::progress::Audience;
 use crate::source_arg::SourceArg;
 
@@ -25,6 +25,7 @@ pub(crate) struct PushSettings {
     pub(crate) chunk_len_bytes: u64,
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
+    pub(crate) digest: Digest,
     pub(crate) audience: Audience,
 }
 
@@ -76,6 +77,7 @@ impl PushSettings {
             chunk_len_bytes: args.moving.chunk,
             rate: args.path.rate,
             compress: args.path.compress,
+            digest: args.path.digest,
             audience: audience(args.json, args.quiet),
         })
     }

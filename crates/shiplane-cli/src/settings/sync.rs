@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use super::{SettingsError, audience, read_ticket};
-use crate::args::{Compress, SyncArgs};
+use crate::args::{Compress, Digest, SyncArgs};
 use crate::progress::Audience;
 use crate::source_arg::SourceArg;
 
@@ -22,6 +22,7 @@ pub(crate) struct SyncSettings {
     pub(crate) chunk_len_bytes: u64,
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
+    pub(crate) digest: Digest,
     pub(crate) audience: Audience,
 }
 
@@ -50,6 +51,7 @@ impl SyncSettings {
             chunk_len_bytes: args.moving.chunk,
             rate: args.path.rate,
             compress: args.path.compress,
+            digest: args.path.digest,
             audience: audience(args.json, args.quiet),
         })
     }

@@ -40,7 +40,7 @@ fn payload(content: &[u8], compression: Compression) -> Vec<u8> {
 
 /// As the lane would: writes in pieces, then commits with a proof for the payload.
 fn decode(payload: &[u8], content_bytes: u64, piece: usize) -> Decoded {
-    let mut sink = DecodingSink::new(Keep::default(), content_bytes, payload.len() as u64)?;
+    let mut sink = DecodingSink::new(Keep::default(), Hasher::sha256(), content_bytes, payload.len() as u64)?;
     for piece in payload.chunks(piece.max(1)) {
         sink.write(piece)?;
     }
@@ -48,9 +48,9 @@ fn decode(payload: &[u8], content_bytes: u64, piece: usize) -> Decoded {
 }
 
 fn verified(payload: &[u8]) -> Verified {
-    let mut receiver = Offer::new(payload.len() as u64, u64::MAX).unwrap().accept();
+    let mut receiver = Offer::new(payload.len() as u64, u64::MAX).unwrap().accept(Hasher::sha256());
     receiver.push(Bytes::copy_from_slice(payload));
-    receiver.push(Bytes::copy_from_slice(Digest::of(payload).as_bytes()));
+    receiver.push(Bytes::copy_from_slice(Digest::sha256(payload).as_bytes()));
     loop {
         if let RecvStep::Verified(verified) = receiver.poll().unwrap() {
             return verified;
@@ -71,7 +71,7 @@ fn text_shrinks_and_comes_back_with_its_own_digest() {
     assert!(payload.len() < text.len() / 2);
     let ((back, digest), sizes) = decode(&payload, text.len() as u64, 1000).unwrap();
     assert_eq!(back, text);
-    assert_eq!(digest, Digest::of(&text), "the inner sink's proof is of the content");
+    assert_eq!(digest, Digest::sha256(&text), "the inner sink's proof is of the content");
     assert_eq!(sizes.content_bytes, text.len() as u64);
     assert_eq!(sizes.wire_bytes, payload.len() as u64);
 }
@@ -80,7 +80,7 @@ fn text_shrinks_and_comes_back_with_its_own_digest() {
 #[test]
 fn the_bytes_of_a_payload_never_change() {
     let (stored, frame) = (&b"\x00"[..], &b"\x28\xb5\x2f\xfd\x20\x05\x29\0\0hello"[..]);
-    let digest = Digest::of(b"hello");
+    let digest = Digest::sha256(b"hello");
     let golden = [stored, digest.as_bytes(), b"hello"].concat();
     assert_eq!(payload(b"hello", Compression::Always), golden);
     assert_eq!(decode(&golden, 5, 3).unwrap().0.0, b"hello");
@@ -108,9 +108,10 @@ fn mere_zeros_are_no_bomb() {
 
 #[test]
 fn a_bomb_is_refused_before_it_is_read() {
-    let too_dense = DecodingSink::new(Keep::default(), 1024 * 100 + 1, 100);
+    let too_dense = DecodingSink::new(Keep::default(), Hasher::sha256(), 1024 * 100 + 1, 100);
     assert!(matches!(too_dense, Err(DecodeSinkError::Bomb { .. })));
-    let too_large = DecodingSink::new(Keep::default(), MAX_ENCODED_CONTENT_BYTES + 1, u64::MAX);
+    let too_large =
+        DecodingSink::new(Keep::default(), Hasher::sha256(), MAX_ENCODED_CONTENT_BYTES + 1, u64::MAX);
     assert!(matches!(too_large, Err(DecodeSinkError::Bomb { .. })));
 }
 
@@ -118,7 +119,7 @@ fn a_bomb_is_refused_before_it_is_read() {
 fn a_body_that_holds_more_than_agreed_is_cut_off_there() {
     let zeros = vec![0; 1 << 20];
     let payload = payload(&zeros, Compression::Always);
-    let mut sink = DecodingSink::new(Keep::default(), 1000, payload.len() as u64).unwrap();
+    let mut sink = DecodingSink::new(Keep::default(), Hasher::sha256(), 1000, payload.len() as u64).unwrap();
     let refused = sink.write(&payload);
     assert!(matches!(refused, Err(DecodeSinkError::TooLong { content_bytes: 1000 })), "{refused:?}");
     let Body::Zstd(decoder) = &sink.body else { panic!("it was zstd") };
@@ -203,7 +204,7 @@ proptest! {
     ) {
         let payload = payload(&content, compression);
         let ((back, digest), _) = decode(&payload, content.len() as u64, piece).unwrap();
-        prop_assert_eq!(digest, Digest::of(&content));
+        prop_assert_eq!(digest, Digest::sha256(&content));
         prop_assert_eq!(back, content);
     }
 
@@ -216,10 +217,10 @@ proptest! {
         compression in prop::sample::select(vec![Compression::Auto, Compression::Always]),
     ) {
         let source = ChunkSource::Memory(content.clone().into()).open().unwrap();
-        let Some(mut encoded) = EncodedSource::compress(source, compression).unwrap() else {
+        let Some(mut encoded) = EncodedSource::compress(source, compression, Hasher::sha256()).unwrap() else {
             return Ok(()); // It does not shrink.
         };
-        prop_assert_eq!(encoded.digest(), Digest::of(&content));
+        prop_assert_eq!(encoded.digest(), Digest::sha256(&content));
         let payload = encoded.read(usize::MAX).unwrap();
         prop_assert_eq!(decode(&payload, content.len() as u64, 1000).unwrap().0.0, content);
     }
@@ -235,7 +236,7 @@ proptest! {
         payload[at] ^= 1 << bit;
         if let Ok(((back, digest), _)) = decode(&payload, content.len() as u64, 100) {
             // Some bits of a zstd frame carry nothing; what is accepted is the content all the same.
-            prop_assert_eq!(digest, Digest::of(&content));
+            prop_assert_eq!(digest, Digest::sha256(&content));
             prop_assert_eq!(back, content);
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use fastcdc::v2020::FastCDC;
-use shiplane_wire::{Cut, Digest, limits};
+use shiplane_wire::{Cut, DigestAlgorithm, limits};
 
 use super::buffers::Buffers;
 
@@ -28,7 +28,7 @@ impl PlacedCut {
     }
 }
 
-/// Cuts a span of `len_bytes` and tells of its pieces, in order, as many at a time as were hashed together.
+/// Cuts a span of `len_bytes` and tells of its pieces, in order, as many at a time as a buffer holds.
 /// `read` fills a buffer with what is at an offset within the span; it is asked for every byte once.
 ///
 /// The same content is cut at the same places wherever it stands, but for the first piece and what an edit
@@ -36,6 +36,7 @@ impl PlacedCut {
 pub(crate) fn cut<E>(
     len_bytes: u64,
     average_bytes: u32,
+    algorithm: DigestAlgorithm,
     buffers: &Buffers,
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     mut tell: impl FnMut(Vec<Cut>) -> Result<(), E>,
@@ -63,8 +64,8 @@ pub(crate) fn cut<E>(
                 pieces.push(&buffer[piece.offset..end]);
                 used = end;
             }
-            let cuts = pieces.iter().zip(Digest::of_each(&pieces));
-            tell(cuts.map(|(piece, digest)| Cut { len_bytes: piece.len() as u32, digest }).collect())?;
+            let cut = |piece: &&[u8]| Cut { len_bytes: piece.len() as u32, digest: algorithm.digest(piece) };
+            tell(pieces.iter().map(cut).collect())?;
             buffer.copy_within(used..filled, 0);
             filled -= used;
         }
@@ -80,7 +81,7 @@ pub(crate) fn bounds_of(average_bytes: u32) -> (u64, u64) {
 /// Pieces are from a quarter to four times the average: what FastCDC's authors measured with.
 const SPREAD: usize = 4;
 
-/// Enough pieces for some of them to be about equally long, which are hashed together.
+/// Enough pieces for few of them to be cut by the end of what was read.
 const PIECES_AT_A_TIME: usize = 64;
 
 /// 1 MiB: reads of this size keep a disk busy, and what was read is still in the processor's cache when it is
@@ -110,7 +111,8 @@ mod tests {
             cuts.extend(more);
             Ok(())
         };
-        cut(data.len() as u64, average_bytes, &Buffers::default(), read, tell).unwrap();
+        cut(data.len() as u64, average_bytes, DigestAlgorithm::Blake3, &Buffers::default(), read, tell)
+            .unwrap();
         cuts
     }
 
@@ -167,7 +169,7 @@ mod tests {
             let mut at = 0;
             for (i, cut) in cuts.iter().enumerate() {
                 let end = at + cut.len_bytes as usize;
-                prop_assert_eq!(cut.digest, Digest::of(&data[at..end]));
+                prop_assert_eq!(cut.digest, shiplane_wire::Digest::blake3(&data[at..end]));
                 prop_assert!(u64::from(cut.len_bytes) <= max);
                 prop_assert!(u64::from(cut.len_bytes) >= min || i + 1 == cuts.len());
                 at = end;

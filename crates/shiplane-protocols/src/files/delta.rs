@@ -15,7 +15,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use shiplane_wire::{Cut, Entry};
+use shiplane_wire::{Cut, DigestAlgorithm, Entry};
 
 use self::copying::{Copied, read_exact};
 use self::trail::Trail;
@@ -37,6 +37,8 @@ pub(super) struct Delta {
     old: Option<Arc<File>>,
     old_len_bytes: u64,
     average_bytes: u32,
+    /// Of the pieces.
+    algorithm: DigestAlgorithm,
     trail: Trail,
     /// Nothing of what was found is copied: so far the new version may be the old one.
     is_same_so_far: bool,
@@ -128,6 +130,7 @@ impl Inner {
             old: None,
             old_len_bytes: stat.size_bytes,
             average_bytes,
+            algorithm: self.options.digest,
             trail: Trail::default(),
             is_same_so_far,
             found: Vec::new(),
@@ -222,7 +225,14 @@ impl Inner {
                 Round::Coarse => &not_found(&delta.found, delta.old_len_bytes),
                 Round::Fine => &delta.regions,
             };
-            Arc::new(Pieces::of(old, regions, delta.average_bytes, &delta.found, &self.buffers))
+            Arc::new(Pieces::of(
+                old,
+                regions,
+                delta.average_bytes,
+                self.options.digest,
+                &delta.found,
+                &self.buffers,
+            ))
         });
         let find = |to: &PlacedCut| {
             let from_bytes = *ours.by_content.get(&to.cut)?;
@@ -261,10 +271,13 @@ impl Pieces {
         old: &File,
         regions: &[Range<u64>],
         average_bytes: u32,
+        algorithm: DigestAlgorithm,
         found: &[Copied],
         buffers: &Buffers,
     ) -> Self {
-        let cuts = parallel::map(&sections(regions), |region| cuts_of(old, region, average_bytes, buffers));
+        let cuts = parallel::map(&sections(regions), |region| {
+            cuts_of(old, region, average_bytes, algorithm, buffers)
+        });
         let placed: Vec<_> = cuts.into_iter().flatten().collect();
         let by_content = placed.iter().map(|piece| (piece.cut, piece.offset_bytes));
         let found = found.iter().map(|copied| (copied.to.cut, copied.from_bytes));
@@ -274,7 +287,13 @@ impl Pieces {
 }
 
 /// The pieces of a region of the old version, as far as it can be read.
-fn cuts_of(old: &File, region: &Range<u64>, average_bytes: u32, buffers: &Buffers) -> Vec<PlacedCut> {
+fn cuts_of(
+    old: &File,
+    region: &Range<u64>,
+    average_bytes: u32,
+    algorithm: DigestAlgorithm,
+    buffers: &Buffers,
+) -> Vec<PlacedCut> {
     let mut cuts = Vec::new();
     let mut at = region.start;
     let read = |offset: u64, buffer: &mut [u8]| read_exact(old, region.start + offset, buffer);
@@ -286,7 +305,7 @@ fn cuts_of(old: &File, region: &Range<u64>, average_bytes: u32, buffers: &Buffer
         Ok(())
     };
     // What was not read is simply not there to be copied.
-    let _ = cut(region.end - region.start, average_bytes, buffers, read, tell);
+    let _ = cut(region.end - region.start, average_bytes, algorithm, buffers, read, tell);
     cuts
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use shiplane_wire::{Digest, Entry, Promise, RelPath, Span, escape};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, Promise, RelPath, Span, escape};
 
 use super::buffers::Buffers;
 use super::dirs::{DirHandle, Dirs};
@@ -34,6 +34,8 @@ pub struct ReceiveOptions {
     pub promise: Promise,
     /// Whether files that look equal by size and time are compared by content.
     pub verify: bool,
+    /// What digests are computed with, as agreed with the peer. What was kept under another one is begun anew.
+    pub digest: DigestAlgorithm,
     /// The size from which a file has chunks of its own; its space is allocated when it is begun.
     pub chunk_len_bytes: u64,
 }
@@ -108,7 +110,7 @@ impl Destination {
     }
 
     fn at(landing: Landing, shape: &Shape, options: ReceiveOptions) -> Result<Self, DestinationError> {
-        let opened = Journal::open(&landing.root, landing.key, &landing.shown)
+        let opened = Journal::open(&landing.root, landing.key, options.digest, &landing.shown)
             .inspect_err(|_| landing.created.iter().rev().for_each(Created::undo))?;
         let requested = match shape {
             Shape::File { name } => Some(name.clone()),
@@ -116,6 +118,7 @@ impl Destination {
         };
         let folds = folds_names(&landing.root, &opened.journal);
         let was_resumed = opened.was_there;
+        let is_immediate = platform::lives_in_memory(&landing.root.dir);
         let state = State { has_strays: was_resumed, ..State::default() };
         Ok(Self {
             inner: Arc::new(Inner {
@@ -128,6 +131,7 @@ impl Destination {
                 occupied_bytes: Arc::default(),
                 options,
                 was_resumed,
+                is_immediate,
                 folds,
                 state: Mutex::new(state),
                 journal: Mutex::new(opened.journal),
@@ -170,13 +174,13 @@ impl Destination {
         self.inner.compare(index, entry, theirs)
     }
 
-    /// The digest of the local file that `entry` stands for.
+    /// The digest of the local file that `entry` stands for, which is read for it.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub fn digest_of(&self, entry: &Entry) -> Result<Digest, DestinationError> {
-        self.inner.digest_of(entry)
+    pub fn digest_of(&self, entry: &Entry, algorithm: DigestAlgorithm) -> Result<Digest, DestinationError> {
+        self.inner.digest_of(entry, algorithm)
     }
 
     /// Checks that `missing_bytes` more fit, beyond what files resumed by this run occupy already.
@@ -194,6 +198,16 @@ impl Destination {
             return Err(DestinationError::NoSpace { path, needed_bytes, available_bytes });
         }
         Ok(())
+    }
+
+    /// The size of a file that was [planned](Self::plan) and is wanted; `None` once it was given up.
+    pub fn file_len_bytes(&self, entry: u64) -> Option<u64> {
+        lock(&self.inner.state).files.get(&entry).map(|file| file.size_bytes)
+    }
+
+    /// Whether it all lands in a file system that is memory, where a write never waits for a disk.
+    pub fn is_immediate(&self) -> bool {
+        self.inner.is_immediate
     }
 
     /// Whether everything that comes needs new space: no earlier run has left anything, and nothing is there
@@ -311,6 +325,8 @@ pub(super) struct Inner {
     pub(super) options: ReceiveOptions,
     /// An earlier run may have published files whose names are not durable yet.
     pub(super) was_resumed: bool,
+    /// The landing root lives in memory.
+    is_immediate: bool,
     /// Names that differ only in case are the same here.
     pub(super) folds: bool,
     pub(super) state: Mutex<State>,

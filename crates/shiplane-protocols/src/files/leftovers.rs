@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use shiplane_wire::{RelPath, Version};
+use shiplane_wire::{Piece, RelPath, Version};
 
 use super::journal::{JournalRecord, KeptChunk};
 
@@ -66,6 +66,8 @@ pub(super) struct Unverified {
     pub(super) number: u64,
     pub(super) kept: Arc<KeptChunk>,
     pub(super) paths: Vec<RelPath>,
+    /// Which piece of its file it is, if it is one.
+    pub(super) piece: Option<Piece>,
 }
 
 impl Leftovers {
@@ -110,7 +112,11 @@ impl Leftovers {
             .filter_map(|(number, chunk)| {
                 let path_of = |id| self.files.get(&id).map(|file| file.path.clone());
                 let paths: Option<Vec<_>> = chunk.kept.spans.iter().map(|span| path_of(span.id)).collect();
-                Some(Unverified { number, kept: Arc::clone(&chunk.kept), paths: paths? })
+                let piece = match &chunk.kept.spans[..] {
+                    [span] => Piece::of_file(span.offset_bytes, span.len_bytes, file.size_bytes),
+                    _ => None,
+                };
+                Some(Unverified { number, kept: Arc::clone(&chunk.kept), paths: paths?, piece })
             })
             .collect()
     }
@@ -291,7 +297,7 @@ mod tests {
     fn kept(spans: &[(u64, u64, u64)]) -> JournalRecord {
         let spans =
             spans.iter().map(|&(id, offset_bytes, len_bytes)| KeptSpan { id, offset_bytes, len_bytes });
-        JournalRecord::Kept(KeptChunk { digest: Digest::of(b""), spans: spans.collect() })
+        JournalRecord::Kept(KeptChunk { digest: Digest::blake3(b""), spans: spans.collect() })
     }
 
     fn replay(records: impl IntoIterator<Item = JournalRecord>) -> Option<Leftovers> {

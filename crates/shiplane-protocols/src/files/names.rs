@@ -52,7 +52,7 @@ impl JobKey {
             bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
             bytes.extend_from_slice(part);
         }
-        Self(Digest::of(&bytes))
+        Self(Digest::blake3(&bytes))
     }
 
     fn hex(&self, len: usize) -> String {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use shiplane_transport::Scratch;
-use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
 
 use super::destination::Inner;
 use super::error::{DestinationError, Operation};
@@ -88,7 +88,9 @@ impl Inner {
             Existing::Gone => self.want(index, entry, target),
             Existing::Different => self.replace(index, entry, target),
             Existing::SameSize(file) => {
-                let ours = self.hash(&file).map_err(|error| self.failed(Operation::Read, &target, error))?;
+                let ours = self
+                    .hash(&file, self.options.digest)
+                    .map_err(|error| self.failed(Operation::Read, &target, error))?;
                 if ours != theirs {
                     return self.replace(index, entry, target);
                 }
@@ -98,15 +100,20 @@ impl Inner {
         }
     }
 
-    pub(super) fn digest_of(&self, entry: &Entry) -> Result<Digest, DestinationError> {
+    pub(super) fn digest_of(
+        &self,
+        entry: &Entry,
+        algorithm: DigestAlgorithm,
+    ) -> Result<Digest, DestinationError> {
         let target = self.target_of(entry);
         let parent = self.parent_of(&target)?;
         let file = platform::open_file(&parent.dir, target.file_name());
-        file.and_then(|file| self.hash(&file)).map_err(|error| self.failed(Operation::Read, &target, error))
+        file.and_then(|file| self.hash(&file, algorithm))
+            .map_err(|error| self.failed(Operation::Read, &target, error))
     }
 
-    pub(super) fn hash(&self, file: &File) -> io::Result<Digest> {
-        let mut hasher = Hasher::new();
+    pub(super) fn hash(&self, file: &File, algorithm: DigestAlgorithm) -> io::Result<Digest> {
+        let mut hasher = algorithm.hasher();
         let mut buffer = Scratch::new(READ_LEN_BYTES);
         let mut at = 0;
         loop {
@@ -361,8 +368,13 @@ mod tests {
     use crate::files::{Destination, JobKey, ReceiveOptions, Shape};
 
     fn folding(root: &Path, overwrite: bool) -> Destination {
-        let options =
-            ReceiveOptions { overwrite, promise: Promise::Verified, verify: false, chunk_len_bytes: 1000 };
+        let options = ReceiveOptions {
+            overwrite,
+            promise: Promise::Verified,
+            verify: false,
+            digest: DigestAlgorithm::Blake3,
+            chunk_len_bytes: 1000,
+        };
         let mut dest = Destination::open(root, &Shape::Root, JobKey::new(b"peer", b""), options).unwrap();
         Arc::get_mut(&mut dest.inner).unwrap().folds = true;
         dest

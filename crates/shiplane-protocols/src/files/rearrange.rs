@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use shiplane_transport::Scratch;
-use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
 
 use super::destination::{Destination, Inner};
 use super::error::{DestinationError, Operation};
@@ -36,7 +36,7 @@ impl DatasetLock {
         let dir = root.directory().ok_or_else(|| failed(io::ErrorKind::NotADirectory.into()))?;
         let dir = DirHandle::new(dir.try_clone().map_err(failed)?).map_err(failed)?;
         let key = JobKey::new(b"the sync of a dataset", b"");
-        Ok(Self(Some(Journal::open(&dir.into(), key, ".".as_ref())?.journal)))
+        Ok(Self(Some(Journal::open(&dir.into(), key, DigestAlgorithm::Blake3, ".".as_ref())?.journal)))
     }
 
     fn release(mut self) -> Result<(), DestinationError> {
@@ -175,11 +175,11 @@ impl Inner {
         let file = lock(&self.state).files.get(&entry).cloned();
         let file = file.ok_or(DestinationError::NotWanted { entry })?;
         if file.size_bytes == 0 {
-            return Ok(Digest::of(b""));
+            return Ok(self.options.digest.digest(b""));
         }
         let parent = self.parent_of(&file.target)?;
         let temp = platform::open_file(&parent.dir, self.key.temp_name(file.id).as_bytes());
-        temp.and_then(|temp| self.hash(&temp))
+        temp.and_then(|temp| self.hash(&temp, self.options.digest))
             .map_err(|error| self.failed(Operation::Read, &file.target, error))
     }
 
@@ -201,7 +201,7 @@ impl Inner {
         self.record(&batch)?;
         let temp = self.create_temp(&file)?;
         lock(&self.state).has_changes = true;
-        let mut hasher = Hasher::new();
+        let mut hasher = self.options.digest.hasher();
         let mut buffer = Scratch::new(READ_LEN_BYTES);
         let mut at = 0;
         loop {

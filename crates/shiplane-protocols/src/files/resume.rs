@@ -99,7 +99,7 @@ impl Inner {
 
     /// Reads the chunk again. What cannot be read is not kept.
     fn is_good(&self, chunk: &Unverified) -> bool {
-        let mut hasher = Hasher::new();
+        let mut hasher = self.options.digest.chunk_hasher(chunk.piece);
         let mut buffer = Scratch::new(READ_LEN_BYTES);
         let spans = chunk.kept.spans.iter().zip(&chunk.paths);
         let mut read = spans.map(|(span, path)| {

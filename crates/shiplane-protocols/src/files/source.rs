@@ -261,10 +261,18 @@ impl Source {
             Content::File(one) => platform::open_file_following(&one.root, one.path.as_bytes()),
             Content::Open(open) => open.file.try_clone(),
         };
-        let file =
-            SourceFile { file: file.map_err(reopening)?, version: entry.version, path: entry.path.clone() };
+        let file = SourceFile::new(file.map_err(reopening)?, entry.version, entry.path.clone());
         file.check_unchanged()?;
         Ok(file)
+    }
+
+    /// Whether its files are opened and read without ever waiting for a disk.
+    pub(crate) fn is_immediate(&self) -> bool {
+        match &self.content {
+            Content::Tree(root) | Content::Listed { root, .. } => platform::lives_in_memory(root.as_ref()),
+            Content::File(one) => platform::lives_in_memory(one.root.as_ref()),
+            Content::Open(open) => platform::lives_in_memory(open.file.as_ref()),
+        }
     }
 
     fn of_file(file: OneFile) -> Self {
@@ -329,9 +337,15 @@ pub struct SourceFile {
     file: File,
     version: Version,
     path: RelPath,
+    /// Reads never wait.
+    is_in_memory: bool,
 }
 
 impl SourceFile {
+    fn new(file: File, version: Version, path: RelPath) -> Self {
+        Self { is_in_memory: platform::lives_in_memory(&file), file, version, path }
+    }
+
     /// Fills `buffer` with the bytes at `offset_bytes`.
     ///
     /// The caller asks within the file only; call [`check_unchanged`](Self::check_unchanged) after the
@@ -350,6 +364,27 @@ impl SourceFile {
             }
         }
         Ok(())
+    }
+
+    /// The same for as much as can be had without waiting for a disk: how much that is, 0 for nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_at`](Self::read_at).
+    pub fn try_read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        if self.is_in_memory {
+            return self.read_at(offset_bytes, buffer).map(|()| buffer.len());
+        }
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match platform::try_read_at(&self.file, offset_bytes + filled as u64, &mut buffer[filled..]) {
+                Ok(Some(0)) => return Err(SourceError::Changed { path: self.path.to_string() }),
+                Ok(Some(read)) => filled += read,
+                Ok(None) => break,
+                Err(source) => return Err(SourceError::Unreadable { path: self.path.to_string(), source }),
+            }
+        }
+        Ok(filled)
     }
 
     /// Checks that the file is still in the state that its entry described (SPEC 4.9).

@@ -203,7 +203,7 @@ mod tests {
     fn deliver(ledger: &Arc<Ledger>, key: Key) -> usize {
         let attempt = begin(ledger, key);
         let mut handed_over = 0;
-        ledger.deliver(attempt.key(), Digest::of(b"data"), || handed_over += 1);
+        ledger.deliver(attempt.key(), Digest::sha256(b"data"), || handed_over += 1);
         handed_over
     }
 
@@ -211,7 +211,9 @@ mod tests {
     fn what_was_delivered_is_known_and_another_peers_id_is_another() {
         let ledger = Arc::default();
         assert_eq!(deliver(&ledger, key(1, 7)), 1);
-        assert!(matches!(ledger.begin(key(1, 7)), Begun::Delivered(digest) if digest == Digest::of(b"data")));
+        assert!(
+            matches!(ledger.begin(key(1, 7)), Begun::Delivered(digest) if digest == Digest::sha256(b"data"))
+        );
         assert_eq!(deliver(&ledger, key(2, 7)), 1);
     }
 
@@ -222,9 +224,9 @@ mod tests {
         let late = first.key();
         drop(first);
         let second = begin(&ledger, key(1, 7));
-        assert!(!ledger.deliver(late, Digest::of(b"data"), || panic!("handed over")));
-        assert!(ledger.deliver(second.key(), Digest::of(b"data"), || ()));
-        assert!(!ledger.deliver(second.key(), Digest::of(b"data"), || panic!("twice")));
+        assert!(!ledger.deliver(late, Digest::sha256(b"data"), || panic!("handed over")));
+        assert!(ledger.deliver(second.key(), Digest::sha256(b"data"), || ()));
+        assert!(!ledger.deliver(second.key(), Digest::sha256(b"data"), || panic!("twice")));
     }
 
     #[tokio::test]

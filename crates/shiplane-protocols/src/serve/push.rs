@@ -7,7 +7,9 @@ use std::{
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{Claim, PeerConnection, StreamError, blocking};
-use shiplane_wire::{Digest, Entry, FailReason, Promise, RelPath, Span, TransferId, escape, limits};
+use shiplane_wire::{
+    Digest, DigestAlgorithm, Entry, FailReason, Promise, RelPath, Span, TransferId, escape, limits,
+};
 
 use super::{
     CONFIRM_TIMEOUT, FileServer,
@@ -21,7 +23,8 @@ use crate::{
         SourceRoot, Summary,
     },
     methods::{
-        PushDone, PushOpen, PushOpened, PushSent, PushSettle, PushSettled, denied, not_served, not_taken,
+        PushDone, PushOpen, PushOpened, PushSent, PushSettle, PushSettled, agree_digest, denied, not_served,
+        not_taken,
     },
     metrics::Counting,
     transfer::{
@@ -99,9 +102,16 @@ impl FileServer {
             Err(Refused::Reused { same: true }) => return Ok(PushOpened::Known),
             Err(refused) => return Err(refused.fault()),
         };
+        let digest = match agree_digest(self.options.digest, request.digests) {
+            Ok(digest) => digest,
+            Err(fault) => {
+                settle.forget();
+                return Err(fault);
+            }
+        };
         let (durable, compression) = (request.durable, request.compression);
         let shown = escape(&landing).to_string();
-        match self.hold(writing, &context, request, landing, job).await {
+        match self.hold(writing, &context, request, landing, job, digest).await {
             Ok(held) => {
                 tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "push opened");
                 // Whoever compresses decides how hard it tries.
@@ -109,11 +119,11 @@ impl FileServer {
                     Compression::Off => Compression::Off,
                     Compression::Auto | Compression::Always => compression,
                 };
-                let options = TransferOptions { compression, ..self.options.clone() };
+                let options = TransferOptions { compression, digest, ..self.options.clone() };
                 let bytes_per_second = options.bytes_per_second();
                 let run = Arc::clone(&self).run_push(context.connection, held, settle, durable, options);
                 self.tasks.spawn(run);
-                Ok(PushOpened::Ready { compression, bytes_per_second })
+                Ok(PushOpened::Ready { compression, bytes_per_second, digest: digest.bit() })
             }
             Err(fault) => {
                 settle.forget();
@@ -131,6 +141,7 @@ impl FileServer {
         request: PushOpen,
         landing: Vec<u8>,
         job: JobKey,
+        digest: DigestAlgorithm,
     ) -> Result<Held, Fault> {
         if let (Some(total_bytes), Some(max_bytes)) = (request.total_bytes, writing.limits.max_transfer_bytes)
             && total_bytes > max_bytes
@@ -146,7 +157,7 @@ impl FileServer {
         let max_bytes = writing.limits.max_transfer_bytes;
         let opening = blocking::spawn(move || {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
-            let (destination, reserved) = open(&root, request, job, &space, &may_create)?;
+            let (destination, reserved) = open(&root, request, job, digest, &space, &may_create)?;
             Ok::<_, DestinationError>(Held {
                 claim,
                 target: Limited { destination, max_bytes, announced_bytes: Arc::default() },
@@ -244,6 +255,7 @@ fn open(
     root: &SourceRoot,
     request: PushOpen,
     job: JobKey,
+    digest: DigestAlgorithm,
     space: &Space,
     may_create: &dyn Fn(&[u8]) -> bool,
 ) -> Result<(Destination, Option<Reserved>), DestinationError> {
@@ -251,6 +263,7 @@ fn open(
         overwrite: request.overwrite,
         promise: if request.durable { Promise::Durable } else { Promise::Verified },
         verify: false,
+        digest,
         chunk_len_bytes: request
             .chunk_len_bytes
             .clamp(MIN_CHUNK_LEN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES),
@@ -363,6 +376,14 @@ impl Target for Limited {
 
     fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
         self.destination.reserve(missing_bytes)
+    }
+
+    fn file_len_bytes(&self, entry: u64) -> Option<u64> {
+        self.destination.file_len_bytes(entry)
+    }
+
+    fn is_immediate(&self) -> bool {
+        self.destination.is_immediate()
     }
 
     fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Self::Writer, DestinationError> {

@@ -10,7 +10,7 @@ use std::{
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{Claim, PeerConnection, PeerId, blocking};
-use shiplane_wire::{Digest, RelPath, TransferId, escape};
+use shiplane_wire::{Digest, DigestAlgorithm, RelPath, TransferId, escape};
 use tokio_util::sync::CancellationToken;
 
 use self::sessions::{Begun, Patience, Session, Sessions};
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     files::{JobKey, SourceError},
-    methods::{denied, not_served, not_taken},
+    methods::{agree_digest, denied, not_served, not_taken},
     sync::{
         Consent, Manifest, PlanError, ScanOptions, SyncError, SyncRequest, SyncResponse, SyncState,
         dataset::{Agreed, Dataset, Site, check_names},
@@ -60,6 +60,7 @@ struct Running {
     connection: Arc<PeerConnection>,
     request: SyncRequest,
     claim: Claim,
+    digest: DigestAlgorithm,
     begun: Begun,
     abort: CancellationToken,
     /// Nobody else writes there. Given up before the peer hears of the end, so that it may begin anew.
@@ -91,6 +92,7 @@ impl FileServer {
         if let Some(known) = syncing.sessions.find(context.peer, request.sync) {
             return known.opened(&request, answer_wait(&context)).await;
         }
+        let digest = agree_digest(self.options.digest, request.digest)?;
         let name = match request.dry_run {
             true => None,
             false => Some(claim_name(&writing.targets, context.peer, &request).await?),
@@ -106,6 +108,7 @@ impl FileServer {
             abort: session.abort(),
             request: request.clone(),
             claim,
+            digest,
             begun,
             name,
         };
@@ -193,7 +196,8 @@ impl Running {
         self.begun.opened(SyncResponse::Differs { base: common, root: *root.as_bytes(), changes });
         if let Some(bytes) = beside {
             let sync = TransferId::from_bytes(self.request.sync);
-            send_beside(&self.connection, sync, OUR_LIST, bytes).await.map_err(|error| fault(&error))?;
+            let sent = send_beside(&self.connection, sync, OUR_LIST, bytes, self.digest).await;
+            sent.map_err(|error| fault(&error))?;
         }
         if self.request.dry_run {
             return Ok(());
@@ -202,7 +206,8 @@ impl Running {
         let claims = self.claims(&start)?;
         let ours = &self.server.options;
         // SPEC 5.16: neither side raises what the other takes.
-        let options = ours.agreed(start.compression, start.bytes_per_second);
+        let options =
+            TransferOptions { digest: self.digest, ..ours.agreed(start.compression, start.bytes_per_second) };
         let (compression, bytes_per_second) = (options.compression, ours.bytes_per_second());
         let prepared = self.prepare(&dataset, base, start).await?;
         let merged = *prepared.agreed().merged_root().as_bytes();
@@ -213,7 +218,7 @@ impl Running {
     /// Opens the dataset and reads what is in it.
     fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
         let (server, peer) = (Arc::clone(&self.server), self.connection.peer_id());
-        let (path, dry_run) = (self.request.path.clone(), self.request.dry_run);
+        let (path, dry_run, digest) = (self.request.path.clone(), self.request.dry_run, self.digest);
         let cancel = self.abort.clone();
         // Whoever takes over waits for what this has begun, too.
         let under_way = self.name.as_ref().map(TargetClaim::under_way);
@@ -224,14 +229,14 @@ impl Running {
             } else {
                 let may_create = |path: &[u8]| server.access.may_write(&peer, path, Instant::now()).is_ok();
                 let chunk_len_bytes = server.options.chunk_len_bytes;
-                let site =
-                    Site::to_change(&server.root, &path, peer.as_bytes(), chunk_len_bytes, &may_create)?;
+                let peer = peer.as_bytes();
+                let site = Site::to_change(&server.root, &path, peer, digest, chunk_len_bytes, &may_create)?;
                 if let Some(under_way) = under_way {
                     site.hold(under_way);
                 }
                 Some(site)
             };
-            let options = ScanOptions { cancel, ..ScanOptions::default() };
+            let options = ScanOptions { cancel, digest, ..ScanOptions::default() };
             let local = syncing.local_name(&path);
             Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options)
         }
@@ -258,7 +263,8 @@ impl Running {
         start: SyncStart,
     ) -> Result<Prepared, Fault> {
         let timeout = self.connection.config().progress_timeout;
-        let theirs = unpack(&mut self.claim, start.changes, timeout).await.map_err(|error| fault(&error))?;
+        let theirs = unpack(&mut self.claim, start.changes, timeout, self.digest).await;
+        let theirs = theirs.map_err(|error| fault(&error))?;
         let consent = Consent { mass_deletion: start.mass_deletion };
         let announced = Digest::from_bytes(self.request.root);
         let own = dataset.view().ok_or_else(|| Fault::new(FaultCode::Internal, ""))?;

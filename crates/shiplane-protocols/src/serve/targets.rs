@@ -209,6 +209,7 @@ mod tests {
                 overwrite: false,
                 promise: shiplane_wire::Promise::Verified,
                 verify: false,
+                digest: shiplane_wire::DigestAlgorithm::Blake3,
                 chunk_len_bytes: 1 << 20,
             };
             let (shape, job) = (Shape::File { name: name.into() }, JobKey::new(b"peer", b""));

@@ -101,7 +101,7 @@ impl SnapshotStore {
 
 fn hash(mut source: Box<dyn ChunkRead>) -> Result<SnapshotInfo, SourceError> {
     let len_bytes = source.len_bytes();
-    let (mut hasher, mut read_bytes) = (Hasher::new(), 0);
+    let (mut hasher, mut read_bytes) = (Hasher::sha256(), 0);
     while read_bytes < len_bytes {
         let piece = source.read(READ_LEN)?;
         if piece.is_empty() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use shiplane_wire::{Digest, Hasher};
+use shiplane_wire::{Digest, DigestAlgorithm, Hasher};
 use thiserror::Error;
 
 use super::codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES};
@@ -15,9 +15,11 @@ use super::sealed::{self, Magic};
 pub struct BaseKey(Digest);
 
 impl BaseKey {
-    /// Of the peer with the key `peer`, its dataset at `remote_path` and the local one at `local_root`.
-    pub fn new(peer: &[u8; 32], remote_path: &[u8], local_root: &[u8]) -> Self {
-        let mut hasher = Hasher::new();
+    /// Of the peer with the key `peer`, its dataset at `remote_path` and the local one at `local_root`, whose files
+    /// are told apart by this digest.
+    pub fn new(peer: &[u8; 32], remote_path: &[u8], local_root: &[u8], digest: DigestAlgorithm) -> Self {
+        let mut hasher = Hasher::blake3();
+        hasher.update(&[digest.bit()]);
         hasher.update(peer);
         for path in [remote_path, local_root] {
             hasher.update(&(path.len() as u64).to_le_bytes());
@@ -34,7 +36,7 @@ impl BaseKey {
 
     /// The key of what was common before.
     fn previous(self) -> Self {
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::blake3();
         hasher.update(self.0.as_bytes());
         hasher.update(b"previous");
         Self(hasher.finish())
@@ -184,7 +186,7 @@ fn decode(bytes: &[u8], key: BaseKey) -> Option<Manifest> {
     Manifest::decode(content.strip_prefix(key.0.as_bytes())?).ok()
 }
 
-const MAGIC: &Magic = b"shiplane-base 1\n";
+const MAGIC: &Magic = b"shiplane-base 2\n";
 
 /// The largest manifest, and what is around it.
 const MAX_FILE_LEN_BYTES: u64 = MAX_MANIFEST_LEN_BYTES as u64 + 80;
@@ -210,12 +212,15 @@ mod tests {
     use super::*;
 
     fn key(peer: u8) -> BaseKey {
-        BaseKey::new(&[peer; 32], b"data", b"/home/me/data")
+        BaseKey::new(&[peer; 32], b"data", b"/home/me/data", DigestAlgorithm::Blake3)
     }
 
     fn small() -> Manifest {
-        let file =
-            FileState { size_bytes: 5, digest: Digest::of(b"hello"), mtime: Mtime { secs: -1, nanos: 7 } };
+        let file = FileState {
+            size_bytes: 5,
+            digest: Digest::blake3(b"hello"),
+            mtime: Mtime { secs: -1, nanos: 7 },
+        };
         let mut base = Manifest::new();
         assert!(base.insert(RelPath::parse(b"a/b/hello").unwrap(), Node::File(file)));
         assert!(base.insert(RelPath::parse(b"c").unwrap(), Node::Directory));
@@ -287,8 +292,10 @@ mod tests {
         let bytes = encode(&small(), key(1));
         assert_eq!(decode(&bytes, key(1)), Some(small()));
         assert_eq!(decode(&bytes, key(2)), None);
-        let other_root = BaseKey::new(&[1; 32], b"data/home", b"/me/data");
+        let other_root = BaseKey::new(&[1; 32], b"data/home", b"/me/data", DigestAlgorithm::Blake3);
         assert_ne!(other_root, key(1));
+        let other_digest = BaseKey::new(&[1; 32], b"data", b"/home/me/data", DigestAlgorithm::Sha256);
+        assert_ne!(other_digest, key(1));
     }
 
     #[test]

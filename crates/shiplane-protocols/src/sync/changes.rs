@@ -174,7 +174,7 @@ mod tests {
         prop::collection::vec(("[ab](/[ab]){0,2}", 0u8..4), 0..10).prop_map(|items| {
             let mut manifest = Manifest::new();
             for (name, content) in items {
-                let digest = Digest::of(&[content]);
+                let digest = Digest::blake3(&[content]);
                 let mtime = Mtime { secs: 7, nanos: 0 };
                 let file = Node::File(FileState { size_bytes: content.into(), digest, mtime });
                 manifest.insert(path(&name), if content == 0 { Node::Directory } else { file });
@@ -231,7 +231,8 @@ mod tests {
         let count = u32::try_from(MAX_ENTRIES + 1).unwrap();
         let refused = ChangesError::TooMany { count, max_count: MAX_ENTRIES };
         assert_eq!(Changes::decode(&count.to_le_bytes()), Err(refused));
-        let file = FileState { size_bytes: 0, digest: Digest::of(b""), mtime: Mtime { secs: 0, nanos: 0 } };
+        let file =
+            FileState { size_bytes: 0, digest: Digest::blake3(b""), mtime: Mtime { secs: 0, nanos: 0 } };
         let mut changed = Manifest::new();
         changed.insert(path("a"), Node::File(file));
         let both = Changes { changed, ..Changes::default() };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use shiplane_wire::{Digest, Mtime, Promise, RelPath, SkipReason};
+use shiplane_wire::{Digest, DigestAlgorithm, Mtime, Promise, RelPath, SkipReason};
 
 use super::base::{BaseKey, Generations};
 use super::changes::Changes;
@@ -45,11 +45,17 @@ impl Site {
         root: &SourceRoot,
         path: &[u8],
         peer: &[u8; 32],
+        digest: DigestAlgorithm,
         chunk_len_bytes: u64,
         may_create: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self, SyncError> {
-        let options =
-            ReceiveOptions { overwrite: true, promise: Promise::Durable, verify: false, chunk_len_bytes };
+        let options = ReceiveOptions {
+            overwrite: true,
+            promise: Promise::Durable,
+            verify: false,
+            digest,
+            chunk_len_bytes,
+        };
         let job = JobKey::new(peer, b"the sync of a dataset");
         let destination = Destination::open_beneath(root, path, &Shape::Root, job, options, may_create);
         let destination = destination.map_err(busy_or_failed)?;
@@ -119,14 +125,18 @@ impl Dataset {
         state: &SyncState,
         options: &ScanOptions,
     ) -> Result<Self, SyncError> {
-        let key = SyncState::base_key(peer, local);
+        let key = SyncState::base_key(peer, local, options.digest);
         // The peer waits for either, one side after the other.
         let (bases, scanned) = parallel::join(
             || {
                 let bases = state.bases().generations(key);
                 bases.inspect(|bases| bases.iter().for_each(|base| _ = base.root()))
             },
-            || site.as_ref().map(|site| site.scan(&state.stat_cache(local), options)).transpose(),
+            || {
+                site.as_ref()
+                    .map(|site| site.scan(&state.stat_cache(local, options.digest), options))
+                    .transpose()
+            },
         );
         let mut dataset = Self {
             site: None,

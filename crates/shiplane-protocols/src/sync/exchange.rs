@@ -9,7 +9,7 @@ use shiplane_transport::{
     ChunkExpectation, ChunkSource, Claim, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
     SendChunkError, StreamError, TransferStream, blocking,
 };
-use shiplane_wire::{Code, RelPath, TaggedChunk, TransferId};
+use shiplane_wire::{Code, DigestAlgorithm, RelPath, TaggedChunk, TransferId};
 use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
@@ -43,10 +43,11 @@ pub(crate) async fn send_beside(
     sync: TransferId,
     index: u64,
     bytes: Bytes,
+    digest: DigestAlgorithm,
 ) -> Result<(), SyncError> {
     let source = ChunkSource::Memory(bytes).open().map_err(SendChunkError::from)?;
     let tag = TaggedChunk { transfer: sync, index };
-    connection.send_tagged_chunk(tag, source, &LaneOptions::default()).await?;
+    connection.send_tagged_chunk(tag, source, &LaneOptions { digest, ..LaneOptions::default() }).await?;
     Ok(())
 }
 
@@ -55,6 +56,7 @@ pub(crate) async fn unpack(
     claim: &mut Claim,
     body: SyncBody,
     timeout: Duration,
+    digest: DigestAlgorithm,
 ) -> Result<Changes, SyncError> {
     let (index, len_bytes) = match body {
         SyncBody::Inline(bytes) => return Ok(Changes::decode(&bytes)?),
@@ -75,7 +77,8 @@ pub(crate) async fn unpack(
     };
     let max_len_bytes = Some(MAX_LIST_LEN_BYTES);
     let expected = ChunkExpectation { len_bytes: Some(len_bytes), max_len_bytes, digest: None };
-    let bytes = chunk.receive_to_memory(&expected, &LaneOptions::default()).await?;
+    let options = LaneOptions { digest, ..LaneOptions::default() };
+    let bytes = chunk.receive_to_memory(&expected, &options).await?;
     let decoded = blocking::spawn(move || Changes::decode(&bytes)).await;
     Ok(decoded.map_err(|_| SyncError::Abandoned)??)
 }

@@ -151,7 +151,7 @@ impl Manifest {
 
 /// SPEC 4.19.
 fn root_of(nodes: &BTreeMap<RelPath, Node>) -> Digest {
-    let mut hasher = Hasher::new();
+    let mut hasher = Hasher::blake3();
     for (path, node) in nodes {
         hasher.update(&(path.as_bytes().len() as u64).to_le_bytes());
         hasher.update(path.as_bytes());

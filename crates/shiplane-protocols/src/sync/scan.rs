@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use shiplane_transport::Scratch;
-use shiplane_wire::{Digest, Entry, EntryKind, Hasher, RelPath, SkipReason, Version};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath, SkipReason, Version};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,8 @@ use crate::files::{Current, Kind, Scanned as Found, Source, SourceError, SourceR
 pub struct ScanOptions {
     /// The most files and directories that are taken; [`MAX_ENTRIES`] is also what may be sent.
     pub max_entries: usize,
+    /// What files are hashed with.
+    pub digest: DigestAlgorithm,
     /// Ends the scan early.
     pub cancel: CancellationToken,
     /// Counts the bytes that were read and hashed, as it goes.
@@ -28,7 +30,12 @@ pub struct ScanOptions {
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        Self { max_entries: MAX_ENTRIES, cancel: CancellationToken::new(), hashed_bytes: Arc::default() }
+        Self {
+            max_entries: MAX_ENTRIES,
+            digest: DigestAlgorithm::Blake3,
+            cancel: CancellationToken::new(),
+            hashed_bytes: Arc::default(),
+        }
     }
 }
 
@@ -117,10 +124,10 @@ fn scan_by(
     if !source.is_tree() {
         return Err(ScanError::NotDirectory { path: shiplane_wire::escape(path).to_string() });
     }
-    let mut survey = Survey::new(path);
+    let mut survey = Survey::new(path, options.digest);
     let unread = survey.walk(&source, cache, options)?;
     let on_bytes = |len_bytes| options.hashed(len_bytes);
-    let read = parallel::map(&unread, |path| read_settled(&source, path, now, &on_bytes));
+    let read = parallel::map(&unread, |path| read_settled(&source, path, options.digest, now, &on_bytes));
     let mut outcome = Ok(());
     for (path, read) in unread.into_iter().zip(read) {
         // What was read before and after a failure is not read in vain.
@@ -137,6 +144,8 @@ fn scan_by(
 pub struct SeenFiles {
     /// Where the dataset is beneath the root.
     dataset: Vec<u8>,
+    /// What the files were hashed with.
+    algorithm: DigestAlgorithm,
     nodes: HashMap<RelPath, Seen>,
 }
 
@@ -192,7 +201,7 @@ impl SeenFiles {
         let read = root
             .resolve_unlinked(&self.dataset)
             .map_err(ScanError::from)
-            .and_then(|source| read(&source, path, SystemTime::now, &|_| Ok(())));
+            .and_then(|source| read(&source, path, self.algorithm, SystemTime::now, &|_| Ok(())));
         match read {
             Ok(read) => Ok(read.entry.version == version && read.digest == digest),
             Err(ScanError::Source(error @ SourceError::Unreadable { .. })) => Err(error),
@@ -209,7 +218,7 @@ struct Survey {
 }
 
 impl Survey {
-    fn new(dataset: &[u8]) -> Self {
+    fn new(dataset: &[u8], algorithm: DigestAlgorithm) -> Self {
         let scanned = Scanned {
             manifest: Manifest::new(),
             skipped: Vec::new(),
@@ -217,7 +226,7 @@ impl Survey {
             own: Vec::new(),
             hashed_bytes: 0,
             cached_files: 0,
-            seen: SeenFiles { dataset: dataset.into(), nodes: HashMap::new() },
+            seen: SeenFiles { dataset: dataset.into(), algorithm, nodes: HashMap::new() },
         };
         Self { scanned, known: HashMap::new() }
     }
@@ -321,15 +330,16 @@ struct Read {
 fn read_settled(
     source: &Source,
     path: &RelPath,
+    digest: DigestAlgorithm,
     now: fn() -> SystemTime,
     on_bytes: &OnBytes<'_>,
 ) -> Result<Read, ScanError> {
-    let mut outcome = read(source, path, now, on_bytes);
+    let mut outcome = read(source, path, digest, now, on_bytes);
     for _ in 1..READ_ATTEMPTS {
         if !matches!(outcome, Err(ScanError::Source(SourceError::Changed { .. }))) {
             break;
         }
-        outcome = read(source, path, now, on_bytes);
+        outcome = read(source, path, digest, now, on_bytes);
     }
     outcome
 }
@@ -340,13 +350,14 @@ type OnBytes<'a> = dyn Fn(u64) -> Result<(), ScanError> + Sync + 'a;
 fn read(
     source: &Source,
     path: &RelPath,
+    digest: DigestAlgorithm,
     now: fn() -> SystemTime,
     on_bytes: &OnBytes<'_>,
 ) -> Result<Read, ScanError> {
     // Before the file is looked at: whoever writes to it from then on stamps it with no earlier time.
     let read_at = now();
     let Current { entry, changed, file } = source.open_current(path)?;
-    let mut hasher = Hasher::new();
+    let mut hasher = digest.hasher();
     let mut buffer = Scratch::new(entry.size_bytes.min(BUFFER_LEN_BYTES) as usize);
     let mut offset_bytes = 0;
     while offset_bytes < entry.size_bytes {

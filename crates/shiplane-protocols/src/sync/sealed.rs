@@ -14,11 +14,11 @@ use crate::files::retry;
 /// What says which file it is, and of which version.
 pub(super) type Magic = [u8; 16];
 
-/// Puts `magic` before the content and SHA-256 of both behind it.
+/// Puts `magic` before the content and the BLAKE3 digest of both behind it.
 pub(super) fn seal(magic: &Magic, content: &[&[u8]]) -> Vec<u8> {
     let mut bytes = magic.to_vec();
     content.iter().for_each(|part| bytes.extend_from_slice(part));
-    let check = Digest::of(&bytes);
+    let check = Digest::blake3(&bytes);
     bytes.extend_from_slice(check.as_bytes());
     bytes
 }
@@ -27,7 +27,7 @@ pub(super) fn seal(magic: &Magic, content: &[&[u8]]) -> Vec<u8> {
 pub(super) fn unseal<'a>(magic: &Magic, bytes: &'a [u8]) -> Option<&'a [u8]> {
     let (sealed, check) = bytes.split_last_chunk::<{ Digest::LEN_BYTES }>()?;
     let content = sealed.strip_prefix(magic)?;
-    (Digest::of(sealed).as_bytes() == check).then_some(content)
+    (Digest::blake3(sealed).as_bytes() == check).then_some(content)
 }
 
 /// Reads a file, and not more than one byte over `max_len_bytes` of it.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use shiplane_wire::Digest;
+use shiplane_wire::{Digest, DigestAlgorithm};
 
 use super::base::{BaseKey, BaseStore};
 
@@ -25,13 +25,14 @@ impl SyncState {
     }
 
     /// Of the dataset that this machine calls `local`.
-    pub(super) fn stat_cache(&self, local: &[u8]) -> PathBuf {
-        self.directory.join(format!("{}.stat", Digest::of(local)))
+    pub(super) fn stat_cache(&self, local: &[u8], digest: DigestAlgorithm) -> PathBuf {
+        self.directory.join(format!("{}.stat", Digest::blake3(&[&[digest.bit()], local].concat())))
     }
 
     /// Of the dataset `local` and any of the peer's: whatever both of two datasets have once been is common to
     /// them, so that it does not matter which of the two sides began that sync, or what it called the other.
-    pub(super) fn base_key(peer: &[u8; 32], local: &[u8]) -> BaseKey {
-        BaseKey::new(peer, b"", local)
+    /// With another digest there are other bases.
+    pub(super) fn base_key(peer: &[u8; 32], local: &[u8], digest: DigestAlgorithm) -> BaseKey {
+        BaseKey::new(peer, b"", local, digest)
     }
 }

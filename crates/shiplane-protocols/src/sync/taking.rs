@@ -128,6 +128,14 @@ impl Target for Taking {
         self.0.shared.destination.reserve(missing_bytes)
     }
 
+    fn file_len_bytes(&self, entry: u64) -> Option<u64> {
+        self.0.shared.destination.file_len_bytes(entry)
+    }
+
+    fn is_immediate(&self) -> bool {
+        self.0.shared.destination.is_immediate()
+    }
+
     fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Self::Writer, DestinationError> {
         Target::writer(&self.0.shared.destination, chunk, spans)
     }

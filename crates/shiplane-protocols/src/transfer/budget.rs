@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_transport::{BufferPool, SideBySide};
+use shiplane_transport::BufferPool;
 
 /// What all transfers of a server, or of a client, may hold together. A handle: clones share it.
 #[derive(Debug, Clone)]
@@ -15,7 +15,6 @@ pub struct MemoryBudget {
     chunks: Pool,
     entries: Pool,
     pub(super) buffers: BufferPool,
-    pub(super) hashing: SideBySide,
 }
 
 impl MemoryBudget {
@@ -23,9 +22,7 @@ impl MemoryBudget {
     #[must_use]
     pub fn new(chunk_bytes: u64) -> Self {
         let buffers = BufferPool::default();
-        // Sent or received: together they are never more than the budget.
-        let hashing = SideBySide::with_buffers(buffers.clone());
-        Self { chunks: Pool::new(chunk_bytes), entries: Pool::new(ENTRY_MEMORY_BYTES), buffers, hashing }
+        Self { chunks: Pool::new(chunk_bytes), entries: Pool::new(ENTRY_MEMORY_BYTES), buffers }
     }
 }
 
@@ -151,6 +148,11 @@ impl Reservation {
     pub(super) fn is_whole(&self) -> bool {
         self.is_whole
     }
+
+    /// How much of the chunk is read, hashed and written at a time, if not as the transport is configured.
+    pub(super) fn buffer_len_bytes(&self) -> Option<usize> {
+        (!self.is_whole).then_some(SMALL_BUFFER_LEN_BYTES)
+    }
 }
 
 impl Drop for Reservation {
@@ -178,6 +180,9 @@ const LEAST_ENTRY_BYTES: u64 = 32 << 10;
 
 /// What a span counts as beside its bytes: where it is, and a handle of its file.
 pub(super) const SPAN_COST_BYTES: u64 = 192;
+
+/// 8 KiB: without memory of its own a chunk holds three of them at a time, in as many transfers as may run.
+const SMALL_BUFFER_LEN_BYTES: usize = 8 << 10;
 
 /// A quarter is for those that have not moved a chunk: an honest one has by the time its first is acknowledged.
 const UNMOVED_PART: u64 = 4;

@@ -96,6 +96,14 @@ pub struct FailedEntry {
 /// What the peer did that a peer must not.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ProtocolFault {
+    /// It chose a digest that was not offered to it.
+    #[error(
+        "the peer chose the digest {bits:#04x}, which was not offered; update the older of the two programs"
+    )]
+    UnofferedDigest {
+        /// What it chose.
+        bits: u8,
+    },
     /// It sent a chunk that nobody asked for, or one twice.
     #[error("chunk {index} was not asked for")]
     UnwantedChunk {

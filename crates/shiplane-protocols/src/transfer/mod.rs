@@ -24,6 +24,7 @@
 
 mod budget;
 mod delta;
+mod digest_cache;
 pub(crate) mod error;
 pub(crate) mod event;
 mod ledger;
@@ -35,6 +36,7 @@ mod records;
 pub(crate) mod target;
 
 pub use budget::{CHUNK_MEMORY_BYTES, ENTRY_MEMORY_BYTES, MemoryBudget};
+pub use digest_cache::DigestCache;
 pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{EventFn, TransferEvent};
 pub use target::{StreamTarget, Target};
@@ -42,6 +44,7 @@ pub use target::{StreamTarget, Target};
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use shiplane_transport::{RateLimit, RateLimiter};
+use shiplane_wire::DigestAlgorithm;
 
 use crate::{Compression, TransferMetrics};
 
@@ -65,6 +68,11 @@ pub struct TransferOptions {
     /// provider should try, and a server does no more than this; a push is compressed as the pusher says,
     /// by this, if the server's is not `Off`.
     pub compression: Compression,
+    /// What digests are computed with, if the peer offers it too; of a transfer that was agreed on, what it uses.
+    pub digest: DigestAlgorithm,
+    /// What a provider knows of the digests of files, shared with whatever else was given a clone. Without one
+    /// everything is hashed as it is sent; a [`FileServer`](crate::FileServer) makes one for all of its own.
+    pub digest_cache: Option<DigestCache>,
     /// Counts how transfers end.
     pub metrics: Option<Arc<TransferMetrics>>,
     /// The memory of chunks that are under way and of entries that wait, shared with whatever else was given a
@@ -96,6 +104,8 @@ impl Default for TransferOptions {
             lanes: DEFAULT_LANES,
             chunk_len_bytes: shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES,
             rate: None,
+            digest: DigestAlgorithm::Blake3,
+            digest_cache: None,
             compression: Compression::Off,
             metrics: None,
             memory: None,
@@ -103,7 +113,7 @@ impl Default for TransferOptions {
     }
 }
 
-/// 32 chunks of 512 KiB: two groups of those that are hashed side by side, and 500 Mbit/s at 250 ms.
+/// 32 chunks of 512 KiB: 500 Mbit/s at 250 ms.
 pub const DEFAULT_LANES: usize = 32;
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use shiplane_transport::SideBySide;
 use shiplane_wire::{Span, limits};
 
 /// Collects wanted ranges and yields chunks: slices of one large file, or packs of whole small ones.
@@ -116,7 +115,7 @@ impl Packer {
         if least_bytes <= self.chunk_len_bytes {
             return self.chunk_len_bytes;
         }
-        least_bytes.next_power_of_two().clamp(LEAST_GROWN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES)
+        least_bytes.next_power_of_two().min(limits::MAX_PAYLOAD_CHUNK_LEN_BYTES)
     }
 }
 
@@ -144,9 +143,6 @@ impl LargeFile {
 /// that is a file of 32 GiB, with the longest ones 1 TiB; only above that there are more.
 const MAX_CHUNKS_OF_A_FILE: u64 = 1 << 16;
 
-/// 2 MiB: chunks of 1 MiB would still be held whole, twice the memory of the usual ones.
-const LEAST_GROWN_BYTES: u64 = 2 * SideBySide::MAX_LEN_BYTES;
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -166,9 +162,8 @@ mod tests {
         const KIB: u64 = 1 << 10;
         const GIB: u64 = 1 << 30;
         assert_eq!(whole(512 * KIB, 32 * GIB), (1 << 16, 512 * KIB));
-        // Never those that would be held whole, and are twice as long.
-        assert_eq!(whole(512 * KIB, 32 * GIB + 1), ((16 << 10) + 1, 2048 * KIB));
-        assert_eq!(whole(64 * KIB, 32 * GIB), (16 << 10, 2048 * KIB));
+        assert_eq!(whole(512 * KIB, 32 * GIB + 1), ((32 << 10) + 1, 1024 * KIB));
+        assert_eq!(whole(64 * KIB, 32 * GIB), (1 << 16, 512 * KIB));
         assert_eq!(whole(4096 * KIB, 32 * GIB), (8 << 10, 4096 * KIB));
         assert_eq!(whole(512 * KIB, 1024 * GIB), (1 << 16, 16 << 20));
         assert_eq!(whole(512 * KIB, 1025 * GIB).1, 16 << 20);

@@ -18,7 +18,9 @@ use std::{
 };
 
 use shiplane_transport::{BiStream, PeerConnection, Scratch, SendChunkError, StreamError, blocking};
-use shiplane_wire::{Digest, Hasher, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, TransferId};
+use shiplane_wire::{
+    Digest, DigestAlgorithm, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, TransferId,
+};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use self::{
@@ -89,8 +91,9 @@ pub(crate) async fn provide(
         max_lanes: options.lanes.max(1),
         quota: Quota::of(options.memory.as_ref()),
         digests: JoinSet::new(),
-        cuttings: Cuttings::default(),
-        root: RootHasher::new(),
+        cuttings: Cuttings::new(options.digest),
+        digest: options.digest,
+        root: RootHasher::new(options.digest),
         sent_bytes: 0,
         wire_bytes: 0,
         failed: std::collections::HashSet::new(),
@@ -149,6 +152,7 @@ struct Provider {
     quota: Quota,
     digests: JoinSet<(u64, Result<Digest, SourceError>)>,
     cuttings: Cuttings,
+    digest: DigestAlgorithm,
     root: RootHasher,
     sent_bytes: u64,
     wire_bytes: u64,
@@ -305,8 +309,8 @@ impl Provider {
         }
         let wanted = self.entries.ask_digest(entry)?;
         self.watch.completed(Instant::now());
-        let source = Arc::clone(&self.source);
-        blocking::spawn_into(&mut self.digests, move || (entry, digest_of(&source, &wanted)));
+        let (source, digest) = (Arc::clone(&self.source), self.digest);
+        blocking::spawn_into(&mut self.digests, move || (entry, digest_of(&source, &wanted, digest)));
         Ok(())
     }
 
@@ -495,9 +499,13 @@ async fn next_batch(scan: &mut Option<mpsc::Receiver<ScanBatch>>) -> Option<Scan
 }
 
 /// Blocking: reads a whole file.
-fn digest_of(source: &Source, entry: &shiplane_wire::Entry) -> Result<Digest, SourceError> {
+fn digest_of(
+    source: &Source,
+    entry: &shiplane_wire::Entry,
+    digest: DigestAlgorithm,
+) -> Result<Digest, SourceError> {
     let file = source.open(entry)?;
-    let mut hasher = Hasher::new();
+    let mut hasher = digest.hasher();
     let mut buf = Scratch::new(DIGEST_BUFFER_LEN_BYTES);
     let mut offset_bytes = 0;
     while offset_bytes < entry.size_bytes {

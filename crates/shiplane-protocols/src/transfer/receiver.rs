@@ -13,7 +13,7 @@ use shiplane_transport::{
     BiStream, Claim, LaneOptions, ProgressMeter, RateLimiter, StreamError, TransferStream, blocking,
 };
 use shiplane_wire::{
-    Code, Digest, Entry, FailReason, ProviderRecord, ReceiverRecord, RelPath, RootHasher, limits,
+    Code, Digest, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, limits,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -81,14 +81,12 @@ pub(crate) async fn receive<T: Target>(
         paths: HashMap::new(),
         totals: Totals::default(),
         ended: false,
-        root: RootHasher::new(),
+        root: RootHasher::new(options.digest),
         failed: Vec::new(),
         may_compress: options.compression != Compression::Off,
         lane: LaneOptions {
             rate: options.rate.as_ref().map(RateLimiter::for_user),
-            hashing: Some(
-                options.memory.as_ref().map(|memory| memory.hashing.for_transfer()).unwrap_or_default(),
-            ),
+            digest: options.digest,
             ..LaneOptions::default()
         },
         stores: Stores::new(),
@@ -135,8 +133,8 @@ struct Receiver<T: Target> {
     publisher: Publisher,
     ledger: Ledger,
     quota: Quota,
-    /// For the chunks that were asked for.
-    reserved: HashMap<u64, Reservation>,
+    /// For the chunks that were asked for; and which piece of a file each is.
+    reserved: HashMap<u64, (Reservation, Option<Piece>)>,
     /// Plans that wait until enough is known to check space and collisions before the first byte.
     ahead: Option<Vec<Planned>>,
     /// Whether the provider was told that chunks may be compressed.
@@ -450,13 +448,20 @@ impl<T: Target> Receiver<T> {
         }
     }
 
-    /// How a chunk is received: one that may not be held whole is written as it comes.
+    /// How a chunk is received: one that has no memory of its own in short pieces.
     fn lane_of(&self, index: u64) -> LaneOptions {
-        let mut lane = self.lane.clone();
-        if self.reserved.get(&index).is_some_and(|reserved| !reserved.is_whole()) {
-            lane.hashing = None;
+        let reserved = self.reserved.get(&index);
+        LaneOptions {
+            piece: reserved.and_then(|(_, piece)| *piece),
+            buffer_len_bytes: reserved.and_then(|(memory, _)| memory.buffer_len_bytes()),
+            ..self.lane.clone()
         }
-        lane
+    }
+
+    /// The piece of a file that a chunk of these spans is, if it is one: the provider knows the same.
+    fn piece_of(&self, spans: &[Span]) -> Option<Piece> {
+        let [span] = spans else { return None };
+        Piece::of_file(span.offset_bytes, span.len_bytes, self.target.file_len_bytes(span.entry)?)
     }
 
     fn on_chunk(&mut self, index: u64, result: ChunkResult) -> Result<(), TransferError> {
@@ -512,7 +517,7 @@ impl<T: Target> Receiver<T> {
             && let Some(reserved) = self.quota.reserve(cost_bytes, self.ledger.under_way())
             && let Some((index, spans)) = self.ledger.next_want()
         {
-            self.reserved.insert(index, reserved);
+            self.reserved.insert(index, (reserved, self.piece_of(&spans)));
             self.records.push(&ReceiverRecord::WantChunk { index, spans })?;
         }
         if let Some(below) = self.ledger.release() {

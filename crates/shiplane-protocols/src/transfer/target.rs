@@ -52,6 +52,14 @@ pub trait Target: Clone + Send + Sync + 'static {
     /// Ends the transfer.
     fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError>;
 
+    /// The size of an entry for which a plan was given that wants something of it, and that was not given up since.
+    fn file_len_bytes(&self, entry: u64) -> Option<u64>;
+
+    /// Whether chunks are written without ever waiting for a disk, so that it may be done between two packets.
+    fn is_immediate(&self) -> bool {
+        false
+    }
+
     /// Begins a chunk.
     ///
     /// # Errors
@@ -103,6 +111,14 @@ impl Target for Destination {
 
     fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
         Self::reserve(self, missing_bytes)
+    }
+
+    fn file_len_bytes(&self, entry: u64) -> Option<u64> {
+        Self::file_len_bytes(self, entry)
+    }
+
+    fn is_immediate(&self) -> bool {
+        Self::is_immediate(self)
     }
 
     fn writer(&self, chunk: u64, spans: &[Span]) -> Result<FileWriter, DestinationError> {

@@ -41,8 +41,9 @@ async fn one_file_lands_under_its_name_with_its_digest() {
     let client = world.admitted().await;
     let report = world.fetch(&client, "hello").await.unwrap();
     assert_eq!(fs::read(world.dest().join("hello")).unwrap(), b"hello");
-    let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-    assert_eq!(report.digest.unwrap().to_string(), sha256);
+    assert_eq!(report.digest_algorithm, DigestAlgorithm::Blake3);
+    let blake3 = "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f";
+    assert_eq!(report.digest.unwrap().to_string(), blake3, "what b3sum prints");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use shiplane_rpc::{CallError, RpcClient};
 use shiplane_transport::{
     ConnectError, Identity, LaneThreads, PeerAddr, QuicTransport, TransportConfig, Trust,
 };
-use shiplane_wire::Promise;
+use shiplane_wire::{DigestAlgorithm, Promise};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -145,8 +145,13 @@ impl World {
         let files = make(root, &dir.path().join("source"), Arc::clone(&access), options.clone());
         let running = tokio::spawn(run(files, Arc::clone(&server), shutdown.clone()));
         let chunk_len_bytes = options.chunk_len_bytes;
-        let receive =
-            ReceiveOptions { overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes };
+        let receive = ReceiveOptions {
+            overwrite: false,
+            promise: Promise::Durable,
+            verify: false,
+            digest: DigestAlgorithm::Blake3,
+            chunk_len_bytes,
+        };
         Self { dir, key, server, access, shutdown, running, options, receive }
     }
 

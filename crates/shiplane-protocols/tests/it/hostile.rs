@@ -30,10 +30,18 @@ pub(crate) struct FetchOpen {
     /// 0 never, 1 where a sample shrinks, 2 always.
     pub(crate) compression: u32,
     pub(crate) bytes_per_second: Option<u64>,
+    /// A set of bits: 1 SHA-256, 2 BLAKE3.
+    pub(crate) digests: u8,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum FetchOpened {
+pub(crate) struct FetchOpened {
+    pub(crate) shape: TransferShape,
+    pub(crate) digest: u8,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum TransferShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
     Root,

@@ -164,7 +164,7 @@ impl InboundChunk {
         options: &LaneOptions,
     ) -> Result<S::Output, RecvChunkError<S::Error>> {
         match Offer::exactly(self.len_bytes, expected_bytes) {
-            Ok(offer) => self.receive_offer(offer, sink, options).await,
+            Ok(offer) => recv_chunk(self.stream, offer, sink, &self.config, options).await,
             Err(error) => {
                 self.refuse(error.code()).await;
                 Err(RecvChunkError::Frame(error))
@@ -237,7 +237,7 @@ impl InboundChunk {
         match (admitted, sink) {
             (Ok(offer), Ok(inner)) => {
                 let sink = ExpectDigest { inner, expected: expected.digest };
-                self.receive_offer(offer, sink, options).await
+                recv_chunk(self.stream, offer, sink, &self.config, options).await
             }
             (Err(error), _) => {
                 self.refuse(error.code()).await;
@@ -248,15 +248,6 @@ impl InboundChunk {
                 Err(error)
             }
         }
-    }
-
-    async fn receive_offer<S: ChunkSink>(
-        self,
-        offer: Offer,
-        sink: S,
-        options: &LaneOptions,
-    ) -> Result<S::Output, RecvChunkError<S::Error>> {
-        recv_chunk(self.stream, offer, sink, &self.config, options).await
     }
 }
 
@@ -270,6 +261,10 @@ struct ExpectDigest<S> {
 impl<S: ChunkSink<Error = SinkError>> ChunkSink for ExpectDigest<S> {
     type Output = S::Output;
     type Error = SinkError;
+
+    fn is_immediate(&self) -> bool {
+        self.inner.is_immediate()
+    }
 
     fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
         self.inner.write(data)

@@ -1,32 +1,38 @@
 //! The lane: chunks, verified and acknowledged, each on a stream of its own.
 //!
-//! Both directions have the same shape. A blocking thread owns the wire's state machine together with
-//! the source or the sink, so that reading, hashing and writing never delay the connection; an async
-//! task moves bytes between that thread and the stream, and applies the deadlines. Where
-//! [`hashing::SideBySide`] says so, chunks are held whole, hashed together with others, and stored by the thread
-//! that hashed them ([`chores`]). [`threads`] says which threads those are, and [`pool`] how many.
+//! Both directions have the same shape. The wire's state machine and the source or sink are one value, which takes
+//! a buffer's worth at a time: it is read and hashed, or hashed and written. Where that need not wait for a disk
+//! ([`ChunkRead::try_read`](crate::ChunkRead::try_read), [`ChunkSink::is_immediate`](crate::ChunkSink::is_immediate))
+//! it is done on the connection's own thread, without a hand-over; else, and where that thread is busy while cores
+//! are idle ([`placement`]), on a thread that may block ([`threads`], [`pool`]).
 
-mod chores;
-pub(crate) mod hashing;
+mod placement;
 mod pool;
 pub(crate) mod recv;
 pub(crate) mod send;
 mod threads;
 
-use self::hashing::SideBySide;
-use crate::{config::TransportConfig, meter::ProgressMeter, rate::RateLimiter};
 
-/// How many buffers may lie between the disk thread and the stream, beside the one that either works on.
-const PIPELINE_DEPTH: usize = 1;
+use shiplane_wire::{Digest, DigestAlgorithm, Hasher, Piece};
+
+use crate::{config::TransportConfig, meter::ProgressMeter, rate::RateLimiter};
 
 /// Tells a caller how a chunk moves.
 pub type ProgressFn = std::sync::Arc<dyn Fn(u64) + Send + Sync>;
 
 /// How a chunk is moved, beyond the transport's configuration.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct LaneOptions {
-    /// Called with the number of payload bytes since the last call, as they are sent or written; on
-    /// whatever thread moves them, so it must be quick.
+    /// What the chunk's digest is computed with, as both sides have agreed. Default SHA-256, that of the documented
+    /// frame (SPEC 3.1).
+    pub digest: DigestAlgorithm,
+    /// With BLAKE3, the piece of a file that the chunk is, as both sides know it (SPEC 4.21).
+    pub piece: Option<Piece>,
+    /// For a sender that has the digest from before: it is sent, and nothing is hashed. The receiver refuses the chunk
+    /// if it has another digest.
+    pub known_digest: Option<Digest>,
+    /// Called with the number of payload bytes since the last call, as they are sent or arrive; on
+    /// whatever thread moves them, so it must be quick. Bytes that arrive are not verified yet.
     pub progress: Option<ProgressFn>,
     /// Counts what the chunk's stream carries when it is sent, and then waits for it without a deadline of its own:
     /// whoever has the meter watches all of the transfer.
@@ -34,21 +40,34 @@ pub struct LaneOptions {
     /// How fast the bytes of the frame may move. Shared by as many chunks, in either direction, as
     /// there are clones of the limiter; debited per buffer. None: as fast as the path allows.
     pub rate: Option<RateLimiter>,
-    /// Where the chunk is hashed together with others, if it is small enough to be held
-    /// whole. None: as it moves.
-    pub hashing: Option<SideBySide>,
     /// Bytes that are read, hashed and written at a time, if not those of the transport's configuration: fewer
     /// where many lanes may stall.
     pub buffer_len_bytes: Option<usize>,
 }
 
+impl Default for LaneOptions {
+    fn default() -> Self {
+        Self {
+            digest: DigestAlgorithm::Sha256,
+            piece: None,
+            known_digest: None,
+            progress: None,
+            rate: None,
+            buffer_len_bytes: None,
+            meter: None,
+        }
+    }
+}
+
 impl std::fmt::Debug for LaneOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LaneOptions")
+            .field("digest", &self.digest)
+            .field("piece", &self.piece)
+            .field("known_digest", &self.known_digest)
             .field("progress", &self.progress.is_some())
             .field("meter", &self.meter)
             .field("rate", &self.rate)
-            .field("hashing", &self.hashing.is_some())
             .field("buffer_len_bytes", &self.buffer_len_bytes)
             .finish()
     }
@@ -57,12 +76,11 @@ impl std::fmt::Debug for LaneOptions {
 impl LaneOptions {
     /// Of these options, or else the transport's.
     fn buffer_len_bytes(&self, config: &TransportConfig) -> usize {
-        self.buffer_len_bytes.unwrap_or(config.buffer_len_bytes)
+        self.buffer_len_bytes.unwrap_or(config.buffer_len_bytes).max(1)
     }
 
-    /// Whom to hash a chunk of that size with.
-    fn hashes_whole(&self, len_bytes: u64) -> Option<&SideBySide> {
-        self.hashing.as_ref().filter(|_| len_bytes <= SideBySide::MAX_LEN_BYTES)
+    fn hasher(&self) -> Hasher {
+        self.digest.chunk_hasher(self.piece)
     }
 
     fn advance(&self, len_bytes: usize) {

@@ -1,23 +1,16 @@
 //! Receiving a chunk: stream → hash → sink, then our status.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
-use shiplane_wire::{
-    ChunkReceiver, Code, Digest, Offer, RecvError, RecvStep, Refusal, Reply, Stored, VerifiedChunk,
-};
-use tokio::sync::{mpsc, oneshot};
+use shiplane_wire::{ChunkReceiver, Code, Digest, Offer, RecvError, RecvStep, Refusal, Reply, Stored};
+use tokio::sync::oneshot;
 
-use super::{
-    LaneOptions, PIPELINE_DEPTH,
-    hashing::{RecvJob, SideBySide},
-};
+use super::{LaneOptions, placement};
 use crate::{
-    blocking,
-    buffer::Buffer,
+    buffer::BufferPool,
     config::TransportConfig,
     error::{RecvChunkError, StreamError},
-    rate::RateLimiter,
     sink::ChunkSink,
     stream::{BiStream, RecvHalf, SendHalf},
 };
@@ -36,11 +29,8 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
     let progress_timeout = config.progress_timeout;
     let BiStream { mut send, mut recv } = stream;
     let len_bytes = offer.len_bytes();
-    let result = match options.hashes_whole(len_bytes) {
-        Some(hashing) => store_whole(offer, sink, &mut recv, hashing, config, options).await,
-        None => store_flowing(offer, sink, &mut recv, config, options).await,
-    };
-    match result {
+    let storing = Storing { receiver: offer.accept(options.hasher()), sink };
+    match store(storing, &mut recv, config, options).await {
         Ok((stored, output)) => {
             accept(&mut send, &stored, progress_timeout).await;
             drop(send); // Not before it has arrived: see its drop.
@@ -54,78 +44,133 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
     }
 }
 
-/// Hashes and stores the chunk as it comes.
-async fn store_flowing<S: ChunkSink>(
-    offer: Offer,
-    sink: S,
+/// Hashes and stores the chunk as it comes, a buffer at a time.
+async fn store<S: ChunkSink>(
+    storing: Storing<S>,
     recv: &mut RecvHalf,
     config: &TransportConfig,
     options: &LaneOptions,
 ) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
-    let TransportConfig { progress_timeout, lane_threads, .. } = *config;
-    let buffer_len_bytes = options.buffer_len_bytes(config);
-    let frame_len_bytes = offer.len_bytes() + Digest::LEN_BYTES as u64;
-    let (batches, pipeline) = mpsc::channel(PIPELINE_DEPTH);
-    let writer_options = options.clone();
-    let writer = lane_threads
-        .spawn_waiting(move || drain(offer.accept(), sink, pipeline, buffer_len_bytes, &writer_options));
-    let rate = options.rate.as_ref();
-    let fed = feed(recv, batches, frame_len_bytes, buffer_len_bytes, progress_timeout, rate).await;
-    let written = writer.await.unwrap_or(Err(RecvChunkError::Abandoned));
-    match (fed, written) {
-        // A failing stream ends the writer early as well; the stream says why.
-        (Err(error), Err(RecvChunkError::Recv(RecvError::Truncated { .. }))) | (Err(error), Ok(_)) => {
-            Err(error.into())
+    let mut frame = FrameInput {
+        missing_bytes: storing.receiver.len_bytes() + Digest::LEN_BYTES as u64,
+        buffer_len_bytes: options.buffer_len_bytes(config),
+        progress_timeout: config.progress_timeout,
+        options,
+    };
+    let mut place = Place::Here(storing);
+    loop {
+        let input = frame.next(recv).await;
+        // Whoever is at work on the sink comes to an end before anything is reported.
+        let storing = match place {
+            Place::Here(storing) => storing,
+            Place::Away(taking) => match taking.await.unwrap_or(Err(RecvChunkError::Abandoned))? {
+                Taken::More(storing) => storing,
+                Taken::Stored(stored, output) => return Ok((stored, output)),
+            },
+        };
+        let input = input?;
+        let is_last = input.is_none() || frame.missing_bytes == 0;
+        let taken = if storing.sink.is_immediate() && placement::is_here() {
+            storing.take(input)?
+        } else {
+            let taking = config.lane_threads.spawn(move || storing.take(input));
+            if !is_last {
+                place = Place::Away(taking);
+                continue;
+            }
+            taking.await.unwrap_or(Err(RecvChunkError::Abandoned))?
+        };
+        match taken {
+            Taken::More(storing) => place = Place::Here(storing),
+            Taken::Stored(stored, output) => return Ok((stored, output)),
         }
-        (_, written) => written,
+        // The connection is driven by the same thread.
+        tokio::task::yield_now().await;
     }
 }
 
-/// Waits for all of the chunk, and has it verified beside others and stored.
-async fn store_whole<S: ChunkSink>(
-    offer: Offer,
-    mut sink: S,
-    recv: &mut RecvHalf,
-    hashing: &SideBySide,
-    config: &TransportConfig,
-    options: &LaneOptions,
-) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
-    let TransportConfig { progress_timeout, lane_threads, .. } = *config;
-    let present = hashing.receives(lane_threads);
-    let frame_len_bytes = offer.len_bytes() + Digest::LEN_BYTES as u64;
-    let mut chunk =
-        offer.gather(hashing.buffers().take(usize::try_from(frame_len_bytes).unwrap_or_default()));
-    let mut pieces: [Bytes; PIECES_PER_READ] = std::array::from_fn(|_| Bytes::new());
-    while !chunk.is_complete() {
-        let read = tokio::time::timeout(progress_timeout, recv.read_many(&mut pieces)).await;
-        let read = read.map_err(|_| StreamError::TimedOut { timeout: progress_timeout })?;
-        let Some(count) = read? else { break };
-        if let Some(rate) = &options.rate {
-            // What is not read yet fills the stream's window, which slows the sender.
-            rate.take(pieces[..count].iter().map(Bytes::len).sum()).await;
+/// The machine and the sink, which go together from thread to thread.
+struct Storing<S: ChunkSink> {
+    receiver: ChunkReceiver,
+    sink: S,
+}
+
+/// Where they are.
+enum Place<S: ChunkSink> {
+    Here(Storing<S>),
+    Away(oneshot::Receiver<TakenResult<S>>),
+}
+
+/// What came of taking a buffer.
+enum Taken<S: ChunkSink> {
+    More(Storing<S>),
+    Stored(Stored, S::Output),
+}
+
+type TakenResult<S> = Result<Taken<S>, RecvChunkError<<S as ChunkSink>::Error>>;
+
+impl<S: ChunkSink> Storing<S> {
+    /// Hashes and writes what has come; `None`: the stream has ended. What has just been hashed is still in the
+    /// cache when it is written.
+    fn take(mut self, input: Option<Bytes>) -> TakenResult<S> {
+        match input {
+            Some(input) => self.receiver.push(input),
+            None => self.receiver.end(),
         }
-        // Copied at once: a piece keeps all of the datagram that it came in.
-        pieces[..count].iter_mut().for_each(|piece| chunk.push(&std::mem::take(piece)));
+        loop {
+            match self.receiver.poll()? {
+                RecvStep::NeedInput => return Ok(Taken::More(self)),
+                RecvStep::Payload { offset: _, data } => {
+                    self.sink.write(&data).map_err(RecvChunkError::Sink)?;
+                }
+                RecvStep::Verified(verified) => {
+                    let (stored, output) = self.sink.commit(verified).map_err(RecvChunkError::Sink)?;
+                    return Ok(Taken::Stored(stored, output));
+                }
+                // The receiver ends in `Verified` or in an error; nothing else can follow.
+                RecvStep::Ended => return Err(RecvChunkError::Abandoned),
+            }
+        }
     }
-    chunk.end().map_err(RecvChunkError::Recv)?;
-    let (done, stored) = oneshot::channel();
-    let (progress, buffers) = (options.clone(), hashing.buffers().clone());
-    let store = move |chunk: Result<VerifiedChunk<Buffer>, RecvError>| {
-        let chunk = chunk.map_err(RecvChunkError::Recv)?;
-        sink.write(chunk.payload()).map_err(RecvChunkError::Sink)?;
-        progress.advance(chunk.payload().len());
-        let (verified, buffer) = chunk.into_parts();
-        buffers.put(buffer);
-        sink.commit(verified).map_err(RecvChunkError::Sink)
-    };
-    let store = Box::new(move |verified| {
-        // Whoever is not there any more wants neither the chunk nor an answer.
-        if !done.is_closed() {
-            let _ = done.send(store(verified));
+}
+
+/// What is left of a frame on its stream.
+struct FrameInput<'a> {
+    missing_bytes: u64,
+    buffer_len_bytes: usize,
+    progress_timeout: Duration,
+    options: &'a LaneOptions,
+}
+
+impl FrameInput<'_> {
+    /// The next buffer, full or to the frame's end; `None` if the stream ended before that and nothing is left.
+    ///
+    /// Copied out of the packets: a sender of single bytes must not make us hold a thousand times as much, and
+    /// what lies together is hashed several times as fast.
+    async fn next(&mut self, recv: &mut RecvHalf) -> Result<Option<Bytes>, StreamError> {
+        let rate = self.options.rate.as_ref();
+        // A long wait for credit must not look like a receiver that has died.
+        let max_len =
+            rate.map_or(self.buffer_len_bytes, |rate| rate.burst_bytes().min(self.buffer_len_bytes));
+        let len = usize::try_from(self.missing_bytes).unwrap_or(usize::MAX).min(max_len.max(1));
+        let mut buffer = BUFFERS.take(len);
+        while buffer.len() < len {
+            let spare = buffer.spare(len);
+            let read = tokio::time::timeout(self.progress_timeout, recv.read_into(spare)).await;
+            let read = read.map_err(|_| StreamError::TimedOut { timeout: self.progress_timeout })??;
+            let Some(read) = read else { break };
+            buffer.fill(read);
+            let payload_before = self.missing_bytes.saturating_sub(Digest::LEN_BYTES as u64);
+            self.missing_bytes -= read as u64;
+            let payload_after = self.missing_bytes.saturating_sub(Digest::LEN_BYTES as u64);
+            self.options.advance((payload_before - payload_after) as usize);
         }
-    });
-    present.submit(RecvJob { chunk, owner: hashing.owner(), store });
-    stored.await.unwrap_or(Err(RecvChunkError::Abandoned))
+        if let Some(rate) = rate {
+            // What is not read yet fills the stream's window, which slows the sender.
+            rate.take(buffer.len()).await;
+        }
+        Ok((buffer.len() > 0).then(|| buffer.freeze()))
+    }
 }
 
 /// Answers a chunk that will not be received at all.
@@ -133,76 +178,6 @@ pub(crate) async fn refuse_chunk(stream: BiStream, code: Code, progress_timeout:
     let BiStream { mut send, recv } = stream;
     answer(&mut send, Refusal::Error.into(), progress_timeout).await.ok();
     recv.stop(code);
-}
-
-/// Gathers what arrives into batches of about `buffer_len_bytes` for the writing thread, up to the
-/// frame's end. A thread hand-over for every packet would cost more than hashing it.
-async fn feed(
-    recv: &mut RecvHalf,
-    batches: mpsc::Sender<Batch>,
-    frame_len_bytes: u64,
-    buffer_len_bytes: usize,
-    progress_timeout: Duration,
-    rate: Option<&RateLimiter>,
-) -> Result<(), StreamError> {
-    // A long wait for credit must not look like a receiver that has died.
-    let batch_max_bytes = rate.map_or(buffer_len_bytes, |rate| rate.burst_bytes().min(buffer_len_bytes));
-    let mut missing_bytes = frame_len_bytes;
-    let mut batch = Vec::new();
-    let mut batch_len_bytes = 0;
-    let mut pieces: [Bytes; PIECES_PER_READ] = std::array::from_fn(|_| Bytes::new());
-    while missing_bytes > 0 {
-        let count = tokio::time::timeout(progress_timeout, recv.read_many(&mut pieces))
-            .await
-            .map_err(|_| StreamError::TimedOut { timeout: progress_timeout })??;
-        let Some(count) = count else { break };
-        for piece in &mut pieces[..count] {
-            batch_len_bytes += piece.len();
-            missing_bytes = missing_bytes.saturating_sub(piece.len() as u64);
-            batch.push(std::mem::take(piece));
-        }
-        if batch_len_bytes >= batch_max_bytes || batch.len() >= MAX_PIECES || missing_bytes == 0 {
-            if let Some(rate) = rate {
-                // What is not read yet fills the stream's window, which slows the sender.
-                rate.take(batch_len_bytes).await;
-            }
-            batch_len_bytes = 0;
-            if batches.send(std::mem::take(&mut batch)).await.is_err() {
-                return Ok(()); // The writer has ended and says why.
-            }
-        }
-    }
-    // A short batch is the writer's to judge: the stream has ended early.
-    batches.send(batch).await.ok();
-    Ok(())
-}
-
-/// Verifies and writes on a blocking thread.
-fn drain<S: ChunkSink>(
-    mut receiver: ChunkReceiver,
-    mut sink: S,
-    mut pipeline: mpsc::Receiver<Batch>,
-    buffer_len_bytes: usize,
-    options: &LaneOptions,
-) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
-    loop {
-        match receiver.poll()? {
-            RecvStep::NeedInput => match blocking::recv(&mut pipeline) {
-                Some(batch) => batch.into_iter().for_each(|piece| receiver.push(piece)),
-                None => receiver.end(),
-            },
-            // Hashed just now, so still in cache.
-            RecvStep::Payload { offset: _, data } => {
-                for step in data.chunks(buffer_len_bytes.max(1)) {
-                    sink.write(step).map_err(RecvChunkError::Sink)?;
-                    options.advance(step.len());
-                }
-            }
-            RecvStep::Verified(verified) => return sink.commit(verified).map_err(RecvChunkError::Sink),
-            // The receiver ends in `Verified` or in an error; nothing else can follow.
-            RecvStep::Ended => return Err(RecvChunkError::Abandoned),
-        }
-    }
 }
 
 /// SPEC 3.4: the success byte can only be made from what a sink has stored.
@@ -247,12 +222,8 @@ async fn answer(send: &mut SendHalf, reply: Reply, progress_timeout: Duration) -
     send.finish()
 }
 
-/// Pieces of the stream, in order.
-type Batch = Vec<Bytes>;
+/// Shared by all lanes of the process: a buffer is in use only while it is filled, hashed and written.
+static BUFFERS: LazyLock<BufferPool> = LazyLock::new(|| BufferPool::keeping(MAX_FREE_BUFFERS));
 
-/// Pieces taken from quinn at a time: about a buffer's worth of ordinary packets.
-const PIECES_PER_READ: usize = 32;
-
-/// A piece keeps the datagram that it came in: a sender of single bytes must not make us hold a
-/// thousand times as much.
-const MAX_PIECES: usize = 256;
+/// 8: as many as chunks arrive side by side where one alone does not fill the path.
+const MAX_FREE_BUFFERS: usize = 8;

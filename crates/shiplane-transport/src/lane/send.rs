@@ -1,20 +1,13 @@
 //! Sending a chunk: source → hash → stream, then the receiver's status.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use shiplane_wire::{
-    ChunkSender, Digest, OPENING_LEN_BYTES, SendError, SendStep, Status, StatusError, StatusReader,
-    WholeFrame,
-};
-use tokio::sync::{mpsc, oneshot};
+use bytes::Bytes;
+use shiplane_wire::{ChunkSender, Digest, SendError, SendStep, Status, StatusError, StatusReader};
+use tokio::sync::oneshot;
 
-use super::{
-    LaneOptions, PIPELINE_DEPTH,
-    hashing::{Present, SendJob},
-};
+use super::{LaneOptions, placement};
 use crate::{
-    blocking,
     config::{LaneThreads, TransportConfig},
     error::{SendChunkError, SourceError, StreamError},
     rate::RateLimiter,
@@ -23,12 +16,14 @@ use crate::{
 };
 
 /// A chunk that the receiver has acknowledged with status 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentChunk {
     /// Payload bytes.
     pub len_bytes: u64,
-    /// SHA-256 of the payload.
+    /// The digest that was sent with it.
     pub digest: Digest,
+    /// Of a piece of a file that was hashed for this, the digests of its [cells](shiplane_wire::Piece).
+    pub cells: Vec<Digest>,
 }
 
 /// Sends one chunk frame on a stream whose header, if any, has been written.
@@ -40,17 +35,14 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
     config: &TransportConfig,
     options: &LaneOptions,
 ) -> Result<SentChunk, SendChunkError> {
-    let TransportConfig { progress_timeout, lane_threads, .. } = *config;
-    let buffer_len_bytes = options.buffer_len_bytes(config);
+    let progress_timeout = config.progress_timeout;
     let BiStream { mut send, mut recv } = stream;
-    let len_bytes = source.len_bytes();
-    // Present until the chunk is acknowledged: the next one on this lane comes right after it.
-    let present = options.hashes_whole(len_bytes).map(|hashing| Arc::new(hashing.sends(lane_threads)));
-    let (reader, pipeline) = Reader::start(source, buffer_len_bytes, lane_threads, present.clone());
-
+    let reader =
+        Reader::new(source, options, options.buffer_len_bytes(config)).map_err(SendChunkError::Frame)?;
+    let len_bytes = reader.sender.len_bytes();
     let mut status = StatusReader::while_sending();
     let written = {
-        let forward = forward(pipeline, len_bytes, &mut send, buffer_len_bytes, progress_timeout, options);
+        let forward = forward(reader, &mut send, config.lane_threads, progress_timeout, options);
         let mut forward = std::pin::pin!(forward);
         loop {
             tokio::select! {
@@ -62,31 +54,25 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
             }
         }
     };
-    let read = reader.digest().await;
-    let mut sent = match (written, read) {
-        (Ok(()), Ok(digest)) => {
+    let mut sent = match written {
+        Ok(sender) => {
             send.finish()?;
             status.all_sent();
             match last_status(&send, &mut recv, &mut status, progress_timeout).await {
-                Ok(Status::Stored) => Ok(SentChunk { len_bytes, digest }),
+                Ok(Status::Stored) => sent_chunk(sender, len_bytes),
                 Ok(refused) => Err(refusal(refused)),
                 Err(error) => Err(error),
             }
         }
-        // The source's own failure outranks what it did to the stream.
-        (_, Err(PumpError::Source(error))) => Err(error.into()),
-        (_, Err(PumpError::Frame(error))) => Err(SendChunkError::Frame(error)),
-        (Err(Unsent::Answered(status)), _) => Err(refusal(status)),
+        Err(Unsent::Answered(status)) => Err(refusal(status)),
         // SPEC 3.6: a sender whose write was stopped reads the status before it reports.
-        (Err(Unsent::Failed(SendChunkError::Stream(StreamError::Stopped(code)))), _) => {
+        Err(Unsent::Failed(SendChunkError::Stream(StreamError::Stopped(code)))) => {
             match read_status(&mut recv, &mut status, progress_timeout).await {
                 Ok(status) => Err(refusal(status)),
                 Err(_) => Err(StreamError::Stopped(code).into()),
             }
         }
-        (Err(Unsent::Failed(error)), _) => Err(error),
-        // The reader only ends early without an error of its own when the writer failed first.
-        (Ok(()), Err(PumpError::WriterGone)) => Err(SourceError::Abandoned.into()),
+        Err(Unsent::Failed(error)) => Err(error),
     };
     if let Err(SendChunkError::Rejected { code }) = &mut sent {
         *code = send.stop_code(STOP_TIMEOUT).await;
@@ -98,6 +84,11 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
     sent
 }
 
+fn sent_chunk(sender: ChunkSender, len_bytes: u64) -> Result<SentChunk, SendChunkError> {
+    let digest = sender.digest().ok_or(SourceError::Abandoned)?;
+    Ok(SentChunk { len_bytes, digest, cells: sender.into_cells() })
+}
+
 /// Why the frame was not written whole.
 enum Unsent {
     /// The receiver has given up early and said how.
@@ -106,177 +97,169 @@ enum Unsent {
 }
 
 /// What goes on the stream next, and how much of it is payload.
-struct Frame {
+struct Part {
     bytes: Bytes,
     payload_len_bytes: usize,
 }
 
-/// What reads the source on a blocking thread.
-enum Reader {
-    /// It hashes as it reads.
-    Flowing(oneshot::Receiver<Result<Digest, PumpError>>),
-    /// It reads all, which is hashed with others.
-    Whole(oneshot::Receiver<Result<oneshot::Receiver<Digest>, PumpError>>),
+/// The source and the machine, which go together from thread to thread.
+struct Reader<R> {
+    source: R,
+    sender: ChunkSender,
+    buffer_len_bytes: usize,
+    /// Payload that was read and not given out.
+    supplied_bytes: usize,
+    /// Nothing is read of an empty source, so nothing else asks whether it changed.
+    is_checked: bool,
 }
 
-impl Reader {
-    fn start<R: ChunkRead>(
-        source: R,
-        buffer_len_bytes: usize,
-        threads: LaneThreads,
-        present: Option<Arc<Present<SendJob>>>,
-    ) -> (Self, mpsc::Receiver<Frame>) {
-        let Some(present) = present else {
-            let (frames, pipeline) = mpsc::channel(PIPELINE_DEPTH);
-            let pumping = threads.spawn_waiting(move || pump(source, buffer_len_bytes, &frames));
-            return (Self::Flowing(pumping), pipeline);
+/// What a reader has next.
+enum Next {
+    Part(Part),
+    /// All of the frame was given out.
+    Finished,
+    /// Only a thread that may block can tell.
+    WouldWait,
+}
+
+/// A batch that another thread has read, and the reader.
+type Batch<R> = Result<(Box<Reader<R>>, Vec<Part>), SendChunkError>;
+
+impl<R: ChunkRead> Reader<R> {
+    fn new(source: R, options: &LaneOptions, buffer_len_bytes: usize) -> Result<Box<Self>, SendError> {
+        let len_bytes = source.len_bytes();
+        let sender = match options.known_digest {
+            Some(digest) => ChunkSender::with_known_digest(len_bytes, digest)?,
+            None => ChunkSender::new(len_bytes, options.hasher())?,
         };
-        // Room for the whole frame: size, data and digest.
-        let (frames, pipeline) = mpsc::channel(3);
-        let reading = threads.spawn(move || pump_whole(source, frames, &present));
-        (Self::Whole(reading), pipeline)
+        let is_checked = len_bytes > 0;
+        Ok(Box::new(Self { source, sender, buffer_len_bytes, supplied_bytes: 0, is_checked }))
     }
 
-    /// What was read. To be asked for once the pipeline has ended.
-    async fn digest(self) -> Result<Digest, PumpError> {
-        let abandoned = || PumpError::Source(SourceError::Abandoned);
-        match self {
-            Self::Flowing(pumping) => pumping.await.map_err(|_| abandoned())?,
-            Self::Whole(reading) => {
-                let hashed = reading.await.map_err(|_| abandoned())??;
-                hashed.await.map_err(|_| abandoned())
+    fn next(&mut self, may_wait: bool) -> Result<Next, SendChunkError> {
+        if !self.is_checked {
+            if !may_wait && self.source.try_read(0)?.is_none() {
+                return Ok(Next::WouldWait);
             }
+            self.source.check_unchanged()?;
+            self.is_checked = true;
         }
-    }
-}
-
-/// Why the reading thread ended early.
-enum PumpError {
-    Source(SourceError),
-    Frame(SendError),
-    /// The async side failed first and says why.
-    WriterGone,
-}
-
-/// Reads and hashes on a blocking thread; what is to be transmitted goes into `frames`.
-fn pump<R: ChunkRead>(
-    mut source: R,
-    buffer_len_bytes: usize,
-    frames: &mpsc::Sender<Frame>,
-) -> Result<Digest, PumpError> {
-    let mut sender = ChunkSender::new(source.len_bytes()).map_err(PumpError::Frame)?;
-    if source.len_bytes() == 0 {
-        source.check_unchanged().map_err(PumpError::Source)?;
-    }
-    let mut supplied_bytes = 0;
-    loop {
-        match sender.poll().map_err(PumpError::Frame)? {
-            SendStep::Transmit(bytes) => {
-                let payload_len_bytes = bytes.len().min(supplied_bytes);
-                supplied_bytes -= payload_len_bytes;
-                blocking::send(frames, Frame { bytes, payload_len_bytes })
-                    .map_err(|_| PumpError::WriterGone)?;
-            }
-            SendStep::NeedPayload { remaining_bytes } => {
-                let max = usize::try_from(remaining_bytes)
-                    .map_or(buffer_len_bytes, |remaining| remaining.min(buffer_len_bytes));
-                let data = source.read(max).map_err(PumpError::Source)?;
-                if data.is_empty() {
-                    return Err(PumpError::Source(SourceError::Changed));
+        loop {
+            match self.sender.poll().map_err(SendChunkError::Frame)? {
+                SendStep::Transmit(bytes) => {
+                    let payload_len_bytes = bytes.len().min(self.supplied_bytes);
+                    self.supplied_bytes -= payload_len_bytes;
+                    return Ok(Next::Part(Part { bytes, payload_len_bytes }));
                 }
-                let last = data.len() as u64 >= remaining_bytes;
-                if last {
-                    // Before the digest can leave: a receiver must never verify a torn read.
-                    source.check_unchanged().map_err(PumpError::Source)?;
+                SendStep::NeedPayload { remaining_bytes } => {
+                    let max =
+                        usize::try_from(remaining_bytes).unwrap_or(usize::MAX).min(self.buffer_len_bytes);
+                    let data = match may_wait {
+                        true => self.source.read(max)?,
+                        false => match self.source.try_read(max)? {
+                            Some(data) => data,
+                            None => return Ok(Next::WouldWait),
+                        },
+                    };
+                    self.supply(data, remaining_bytes)?;
                 }
-                supplied_bytes = data.len();
-                sender.supply(data).map_err(PumpError::Frame)?;
-            }
-            SendStep::Finish => {
-                return sender.digest().ok_or(PumpError::Source(SourceError::Abandoned));
+                SendStep::Finish => return Ok(Next::Finished),
             }
         }
     }
-}
 
-/// Reads all of it, and lets it be hashed while it is on its way.
-fn pump_whole<R: ChunkRead>(
-    mut source: R,
-    frames: mpsc::Sender<Frame>,
-    present: &Present<SendJob>,
-) -> Result<oneshot::Receiver<Digest>, PumpError> {
-    let len_bytes = source.len_bytes();
-    let frame = WholeFrame::new(read_whole(&mut source)?, len_bytes).map_err(PumpError::Frame)?;
-    // Before the digest can leave: a receiver must never verify a torn read.
-    source.check_unchanged().map_err(PumpError::Source)?;
-    let data = frame.data().clone();
-    let payload_len_bytes = data.len();
-    // There is room for all of them; if nobody takes them, the async side has failed and says why.
-    let _ = frames.try_send(Frame { bytes: frame.size(), payload_len_bytes: 0 });
-    let _ = frames.try_send(Frame { bytes: data.clone(), payload_len_bytes });
-    let (done, hashed) = oneshot::channel();
-    let tell = move |digest: Digest| {
-        let bytes = Bytes::copy_from_slice(digest.as_bytes());
-        let _ = frames.try_send(Frame { bytes, payload_len_bytes: 0 });
-        let _ = done.send(digest);
-    };
-    present.submit((data, Box::new(tell)));
-    Ok(hashed)
-}
-
-/// In one piece if the source gives it so.
-fn read_whole<R: ChunkRead>(source: &mut R) -> Result<Bytes, PumpError> {
-    let len = usize::try_from(source.len_bytes()).unwrap_or(usize::MAX);
-    let first = source.read(len).map_err(PumpError::Source)?;
-    if first.len() >= len {
-        return Ok(first);
-    }
-    let mut all = BytesMut::from(first);
-    while all.len() < len {
-        let more = source.read(len - all.len()).map_err(PumpError::Source)?;
-        if more.is_empty() {
-            return Err(PumpError::Source(SourceError::Changed));
+    fn supply(&mut self, data: Bytes, remaining_bytes: u64) -> Result<(), SendChunkError> {
+        if data.is_empty() {
+            return Err(SourceError::Changed.into());
         }
-        all.extend_from_slice(&more);
+        if data.len() as u64 >= remaining_bytes {
+            // Before the digest can leave: a receiver must never verify a torn read.
+            self.source.check_unchanged()?;
+        }
+        self.supplied_bytes = data.len();
+        self.sender.supply(data).map_err(SendChunkError::Frame)
     }
-    Ok(all.freeze())
+
+    /// A buffer's worth, hashed, or what is left. On a thread that may block.
+    fn batch(mut self: Box<Self>) -> Batch<R> {
+        let (mut parts, mut payload_len_bytes) = (Vec::new(), 0);
+        while payload_len_bytes < self.buffer_len_bytes
+            && let Next::Part(part) = self.next(true)?
+        {
+            payload_len_bytes += part.payload_len_bytes;
+            parts.push(part);
+        }
+        Ok((self, parts))
+    }
 }
 
-/// Moves frames from the reading thread to the stream, in pieces of a buffer. Ending, it unblocks that
-/// thread.
-///
-/// It ends with the digest's last byte, not with the thread: from that byte on a status is not early.
-async fn forward(
-    mut pipeline: mpsc::Receiver<Frame>,
-    len_bytes: u64,
+/// Where the reader is.
+enum Place<R> {
+    Here(Box<Reader<R>>),
+    Away(oneshot::Receiver<Batch<R>>),
+}
+
+/// Moves the frame from the source to the stream; gives the machine that has its digest.
+async fn forward<R: ChunkRead>(
+    reader: Box<Reader<R>>,
     send: &mut SendHalf,
-    buffer_len_bytes: usize,
+    threads: LaneThreads,
+    progress_timeout: Duration,
+    options: &LaneOptions,
+) -> Result<ChunkSender, SendChunkError> {
+    let away = |reader: Box<Reader<R>>| Place::Away(threads.spawn(move || reader.batch()));
+    let mut place = Place::Here(reader);
+    loop {
+        place = match place {
+            Place::Here(reader) if !placement::is_here() => away(reader),
+            Place::Here(mut reader) => match reader.next(false)? {
+                Next::Part(part) => {
+                    write(part, send, progress_timeout, options).await?;
+                    // The connection is driven by the same thread.
+                    tokio::task::yield_now().await;
+                    Place::Here(reader)
+                }
+                Next::Finished => return Ok(reader.sender),
+                Next::WouldWait => away(reader),
+            },
+            Place::Away(reading) => {
+                let (reader, parts) = reading.await.map_err(|_| SourceError::Abandoned)??;
+                let is_finished = reader.sender.digest().is_some();
+                // The next one is read while this one is written, unless that is quick.
+                let next =
+                    if is_finished || placement::is_here() { Place::Here(reader) } else { away(reader) };
+                for part in parts {
+                    write(part, send, progress_timeout, options).await?;
+                }
+                next
+            }
+        };
+    }
+}
+
+/// Writes a part in pieces of no more than the rate's burst.
+async fn write(
+    part: Part,
+    send: &mut SendHalf,
     progress_timeout: Duration,
     options: &LaneOptions,
 ) -> Result<(), SendChunkError> {
     // A buffer may be longer than a burst: what must wait waits here, not in the path.
-    let burst_bytes = options.rate.as_ref().map_or(usize::MAX, RateLimiter::burst_bytes);
-    let max_piece_bytes = buffer_len_bytes.min(burst_bytes).max(1);
-    let mut left_bytes = OPENING_LEN_BYTES as u64 + len_bytes + Digest::LEN_BYTES as u64;
-    while left_bytes > 0
-        && let Some(Frame { mut bytes, payload_len_bytes }) = pipeline.recv().await
-    {
-        left_bytes -= bytes.len() as u64;
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(max_piece_bytes.min(bytes.len()));
-            let piece_len_bytes = piece.len();
-            if let Some(rate) = &options.rate {
-                rate.take(piece_len_bytes).await;
-            }
-            send.write_within(piece, progress_timeout).await?;
-            if payload_len_bytes > 0 {
-                options.advance(piece_len_bytes);
-            }
+    let max_piece_bytes = options.rate.as_ref().map_or(usize::MAX, RateLimiter::burst_bytes).max(1);
+    let Part { mut bytes, payload_len_bytes } = part;
+    while !bytes.is_empty() {
+        let piece = bytes.split_to(max_piece_bytes.min(bytes.len()));
+        let piece_len_bytes = piece.len();
+        if let Some(rate) = &options.rate {
+            rate.take(piece_len_bytes).await;
+        }
+        send.write_within(piece, progress_timeout).await?;
+        if payload_len_bytes > 0 {
+            options.advance(piece_len_bytes);
         }
     }
     Ok(())
 }
-
 /// The status once the frame has been written. It may still be on its way through a slow path; from its
 /// arrival on the receiver has `timeout`.
 async fn last_status(

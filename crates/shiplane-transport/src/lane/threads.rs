@@ -13,28 +13,11 @@ impl LaneThreads {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
-        self.start(work, |work| drop(blocking::spawn(work)))
-    }
-
-    /// The same, for work that also waits for tasks of the runtime.
-    pub(super) fn spawn_waiting<T: Send + 'static>(
-        self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> oneshot::Receiver<T> {
-        self.start(work, |work| drop(blocking::spawn_waiting(work)))
-    }
-
-    /// On the lanes' threads, or else `by_runtime`.
-    fn start<T: Send + 'static>(
-        self,
-        work: impl FnOnce() -> T + Send + 'static,
-        by_runtime: impl FnOnce(Work),
-    ) -> oneshot::Receiver<T> {
         let (done, result) = oneshot::channel();
         let work: Work = Box::new(move || drop(done.send(work())));
         match self.pool() {
             Some(pool) => pool.submit(work),
-            None => by_runtime(work),
+            None => drop(blocking::spawn(work)),
         }
         result
     }

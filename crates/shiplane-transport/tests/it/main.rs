@@ -19,7 +19,6 @@ mod openings;
 mod packet_size;
 mod pool;
 mod shutdown;
-mod side_by_side;
 mod trust;
 mod turns;
 mod wire;

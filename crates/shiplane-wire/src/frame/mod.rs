@@ -5,7 +5,6 @@ mod offer;
 mod recv;
 mod send;
 mod status;
-mod whole;
 
 pub use error::{FrameError, RecvError, SendError, StatusError};
 pub use offer::{Offer, SizeReader};
@@ -15,4 +14,3 @@ pub use send::fuzz_send;
 pub use send::{ChunkSender, SendStep};
 pub use status::fuzz_status;
 pub use status::{Refusal, Reply, Status, StatusReader};
-pub use whole::{ChunkBuffer, VerifiedChunk, WholeChunk, WholeFrame};

@@ -2,8 +2,8 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{ChunkBuffer, ChunkReceiver, FrameError, WholeChunk};
-use crate::limits::MAX_HASHED_LEN_BYTES;
+use super::{ChunkReceiver, FrameError};
+use crate::{Hasher, limits::MAX_HASHED_LEN_BYTES};
 
 /// Reads the 8 bytes of a chunk's size, from pieces of any size.
 ///
@@ -85,13 +85,9 @@ impl Offer {
         self.len_bytes
     }
 
-    /// Takes the chunk: what follows on the stream goes into the receiver.
-    pub fn accept(self) -> ChunkReceiver {
-        ChunkReceiver::new(self.len_bytes)
-    }
-
-    /// Takes the chunk whole, into `buffer`, whose content is of no interest: to be verified beside others.
-    pub fn gather<B: ChunkBuffer>(self, buffer: B) -> WholeChunk<B> {
-        WholeChunk::new(self.len_bytes, buffer)
+    /// Takes the chunk: what follows on the stream goes into the receiver. `hasher` is a new one of the digest that
+    /// was agreed on; of a bare chunk [`Hasher::sha256`].
+    pub fn accept(self, hasher: Hasher) -> ChunkReceiver {
+        ChunkReceiver::new(self.len_bytes, hasher)
     }
 }

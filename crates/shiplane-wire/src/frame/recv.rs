@@ -1,7 +1,7 @@
 //! The receiving side of a chunk.
 
 use alloc::collections::VecDeque;
-use core::{fmt, mem};
+use core::fmt;
 
 use bytes::Bytes;
 
@@ -34,7 +34,8 @@ pub struct ChunkReceiver {
     pushed_bytes: u64,
     trailing: bool,
     ended: bool,
-    hasher: Hasher,
+    /// Until the digest is compared.
+    hasher: Option<Hasher>,
     given_bytes: u64,
     digest: [u8; Digest::LEN_BYTES],
     digest_filled: usize,
@@ -50,14 +51,14 @@ enum State {
 }
 
 impl ChunkReceiver {
-    pub(super) fn new(len_bytes: u64) -> Self {
+    pub(super) fn new(len_bytes: u64, hasher: Hasher) -> Self {
         Self {
             len_bytes,
             input: VecDeque::new(),
             pushed_bytes: 0,
             trailing: false,
             ended: false,
-            hasher: Hasher::new(),
+            hasher: Some(hasher),
             given_bytes: 0,
             digest: [0; Digest::LEN_BYTES],
             digest_filled: 0,
@@ -113,7 +114,9 @@ impl ChunkReceiver {
 
     fn receive(&mut self) -> Result<RecvStep, RecvError> {
         if let Some(data) = self.take(self.len_bytes - self.given_bytes) {
-            self.hasher.update(&data);
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&data);
+            }
             let offset = self.given_bytes;
             self.given_bytes += data.len() as u64;
             return Ok(RecvStep::Payload { offset, data });
@@ -121,8 +124,10 @@ impl ChunkReceiver {
         if self.given_bytes == self.len_bytes {
             self.fill_digest();
         }
-        if self.digest_filled == Digest::LEN_BYTES {
-            return self.verify().map(RecvStep::Verified).map_err(|error| self.fail(error));
+        if self.digest_filled == Digest::LEN_BYTES
+            && let Some(hasher) = self.hasher.take()
+        {
+            return self.verify(hasher).map(RecvStep::Verified).map_err(|error| self.fail(error));
         }
         if self.ended {
             let received_bytes = self.given_bytes + self.digest_filled as u64;
@@ -141,9 +146,9 @@ impl ChunkReceiver {
 
     /// The end of the frame. A wrong digest is reported before bytes behind it, so that the answer does
     /// not depend on how the stream was cut into pieces.
-    fn verify(&mut self) -> Result<Verified, RecvError> {
+    fn verify(&mut self, hasher: Hasher) -> Result<Verified, RecvError> {
         let expected = Digest::from_bytes(self.digest);
-        let actual = mem::take(&mut self.hasher).finish();
+        let actual = hasher.finish();
         if actual != expected {
             return Err(RecvError::ChecksumMismatch { expected, actual });
         }
@@ -219,11 +224,6 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Only for what has just been compared with the sender's digest.
-    pub(super) const fn new(len_bytes: u64, digest: Digest) -> Self {
-        Self { len_bytes, digest }
-    }
-
     /// Size of the chunk's data.
     pub const fn len_bytes(&self) -> u64 {
         self.len_bytes
@@ -295,7 +295,7 @@ mod tests {
     fn hello_has_the_golden_bytes() {
         let frame = b"hello\x2c\xf2\x4d\xba\x5f\xb0\xa3\x0e\x26\xe8\x3b\x2a\xc5\xb9\xe2\x9e\
                       \x1b\x16\x1e\x5c\x1f\xa7\x42\x5e\x73\x04\x33\x62\x93\x8b\x98\x24";
-        let mut receiver = ChunkReceiver::new(5);
+        let mut receiver = ChunkReceiver::new(5, Hasher::sha256());
         receiver.push(Bytes::from_static(frame));
         let Ok(RecvStep::Payload { offset: 0, data }) = receiver.poll() else {
             panic!("{receiver:?}");
@@ -307,12 +307,12 @@ mod tests {
         let stored = verified.stored(Promise::Durable);
         assert_eq!(stored.promise(), Promise::Durable);
         assert_eq!(stored.len_bytes(), 5);
-        assert_eq!(stored.digest(), Digest::of(b"hello"));
+        assert_eq!(stored.digest(), Digest::sha256(b"hello"));
     }
 
     #[test]
     fn a_size_of_exabytes_costs_nothing() {
-        let mut receiver = Offer::new(MAX_HASHED_LEN_BYTES, u64::MAX).unwrap().accept();
+        let mut receiver = Offer::new(MAX_HASHED_LEN_BYTES, u64::MAX).unwrap().accept(Hasher::sha256());
         assert_eq!(receiver.input.capacity(), 0);
         assert!(matches!(receiver.poll(), Ok(RecvStep::NeedInput)));
         receiver.end();
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn only_a_wrong_digest_is_answered_by_its_own_status() {
-        let digest = Digest::of(b"");
+        let digest = Digest::sha256(b"");
         let mismatch = RecvError::ChecksumMismatch { expected: digest, actual: digest };
         assert_eq!(mismatch.refusal(), Refusal::ChecksumFailed);
         let truncated = RecvError::Truncated { received_bytes: 0, expected_bytes: 32 };

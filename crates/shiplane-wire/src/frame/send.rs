@@ -1,6 +1,6 @@
 //! The sending side of a chunk.
 
-use alloc::collections::VecDeque;
+use alloc::{collections::VecDeque, vec::Vec};
 use core::{fmt, mem};
 
 use bytes::Bytes;
@@ -30,25 +30,47 @@ pub struct ChunkSender {
     supplied_bytes: u64,
     /// How much of the payload was given out.
     sent_bytes: u64,
-    hasher: Hasher,
+    digest: SentDigest,
     state: State,
+}
+
+/// Where the digest comes from, and at last what it is.
+enum SentDigest {
+    Computing(Hasher),
+    /// It was known before, or is now; of a piece with its cells.
+    Known(Digest, Vec<Digest>),
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
     Size,
     Payload,
-    Finished(Digest),
+    Finished,
     Failed(SendError),
 }
 
 impl ChunkSender {
-    /// Starts a chunk of `len_bytes`.
+    /// Starts a chunk of `len_bytes`. `hasher` is a new one of the digest that was agreed on; of a bare chunk
+    /// [`Hasher::sha256`].
     ///
     /// # Errors
     ///
     /// [`SendError::TooLarge`].
-    pub fn new(len_bytes: u64) -> Result<Self, SendError> {
+    pub fn new(len_bytes: u64, hasher: Hasher) -> Result<Self, SendError> {
+        Self::start(len_bytes, SentDigest::Computing(hasher))
+    }
+
+    /// Starts a chunk whose digest was computed before: nothing is hashed. If it is not the digest of what the source
+    /// gives now, the receiver refuses the chunk with [`Status::ChecksumFailed`](crate::Status).
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::TooLarge`].
+    pub fn with_known_digest(len_bytes: u64, digest: Digest) -> Result<Self, SendError> {
+        Self::start(len_bytes, SentDigest::Known(digest, Vec::new()))
+    }
+
+    fn start(len_bytes: u64, digest: SentDigest) -> Result<Self, SendError> {
         if len_bytes > MAX_HASHED_LEN_BYTES {
             return Err(SendError::TooLarge { len_bytes, max_bytes: MAX_HASHED_LEN_BYTES });
         }
@@ -57,7 +79,7 @@ impl ChunkSender {
             input: VecDeque::new(),
             supplied_bytes: 0,
             sent_bytes: 0,
-            hasher: Hasher::new(),
+            digest,
             state: State::Size,
         })
     }
@@ -74,7 +96,7 @@ impl ChunkSender {
                 Ok(SendStep::Transmit(Bytes::copy_from_slice(&self.len_bytes.to_le_bytes())))
             }
             State::Payload => Ok(self.next_payload()),
-            State::Finished(_) => Ok(SendStep::Finish),
+            State::Finished => Ok(SendStep::Finish),
             State::Failed(error) => Err(error),
         }
     }
@@ -110,10 +132,10 @@ impl ChunkSender {
         let (supplied_bytes, len_bytes) = (self.supplied_bytes, self.len_bytes);
         match self.state {
             State::Failed(error) => Err(error),
-            State::Size | State::Payload | State::Finished(_) if supplied_bytes < len_bytes => {
+            State::Size | State::Payload | State::Finished if supplied_bytes < len_bytes => {
                 Err(self.fail(SendError::SourceShort { supplied_bytes, len_bytes }))
             }
-            State::Size | State::Payload | State::Finished(_) => Ok(()),
+            State::Size | State::Payload | State::Finished => Ok(()),
         }
     }
 
@@ -124,23 +146,34 @@ impl ChunkSender {
 
     /// Digest of the chunk's data; `None` before it was sent.
     pub const fn digest(&self) -> Option<Digest> {
-        match self.state {
-            State::Finished(digest) => Some(digest),
-            State::Size | State::Payload | State::Failed(_) => None,
+        match (self.state, &self.digest) {
+            (State::Finished, SentDigest::Known(digest, _)) => Some(*digest),
+            (State::Size | State::Payload | State::Finished | State::Failed(_), _) => None,
+        }
+    }
+
+    /// Once all was sent, the digests of the [cells](crate::Piece::CELL_LEN_BYTES) of a piece that was hashed for
+    /// this; none of any other chunk.
+    pub fn into_cells(self) -> Vec<Digest> {
+        match self.digest {
+            SentDigest::Known(_, cells) => cells,
+            SentDigest::Computing(_) => Vec::new(),
         }
     }
 
     fn next_payload(&mut self) -> SendStep {
         if let Some(data) = self.take() {
-            self.hasher.update(&data);
+            if let SentDigest::Computing(hasher) = &mut self.digest {
+                hasher.update(&data);
+            }
             self.sent_bytes += data.len() as u64;
             return SendStep::Transmit(data);
         }
         if self.sent_bytes < self.len_bytes {
             return SendStep::NeedPayload { remaining_bytes: self.len_bytes - self.sent_bytes };
         }
-        let digest = mem::take(&mut self.hasher).finish();
-        self.state = State::Finished(digest);
+        self.state = State::Finished;
+        let digest = self.digest.know();
         SendStep::Transmit(Bytes::copy_from_slice(digest.as_bytes()))
     }
 
@@ -156,6 +189,18 @@ impl ChunkSender {
         self.state = State::Failed(error);
         self.input = VecDeque::new();
         error
+    }
+}
+
+impl SentDigest {
+    fn know(&mut self) -> Digest {
+        let none = Self::Known(Digest::from_bytes([0; Digest::LEN_BYTES]), Vec::new());
+        let (digest, cells) = match mem::replace(self, none) {
+            Self::Computing(hasher) => hasher.finish_with_cells(),
+            Self::Known(digest, cells) => (digest, cells),
+        };
+        *self = Self::Known(digest, cells);
+        digest
     }
 }
 
@@ -190,35 +235,33 @@ pub fn fuzz_send(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::vec::Vec;
-
     use super::*;
 
     #[test]
     fn hello_has_the_golden_bytes() {
-        let mut sender = ChunkSender::new(5).unwrap();
+        let mut sender = ChunkSender::new(5, Hasher::sha256()).unwrap();
         sender.supply(Bytes::from_static(b"hello")).unwrap();
         assert_eq!(sender.digest(), None);
         let frame =
             b"\x05\0\0\0\0\0\0\0hello\x2c\xf2\x4d\xba\x5f\xb0\xa3\x0e\x26\xe8\x3b\x2a\xc5\xb9\xe2\x9e\
                       \x1b\x16\x1e\x5c\x1f\xa7\x42\x5e\x73\x04\x33\x62\x93\x8b\x98\x24";
         assert_eq!(drain(&mut sender), frame);
-        assert_eq!(sender.digest(), Some(Digest::of(b"hello")));
+        assert_eq!(sender.digest(), Some(Digest::sha256(b"hello")));
     }
 
     #[test]
     fn the_empty_chunk_has_40_bytes() {
-        let mut sender = ChunkSender::new(0).unwrap();
+        let mut sender = ChunkSender::new(0, Hasher::sha256()).unwrap();
         sender.source_ended().unwrap();
         let frame = drain(&mut sender);
         assert_eq!(frame.len(), 40);
         assert_eq!(frame[..8], [0; 8]);
-        assert_eq!(frame[8..], *Digest::of(b"").as_bytes());
+        assert_eq!(frame[8..], *Digest::sha256(b"").as_bytes());
     }
 
     #[test]
     fn a_source_that_grew_fails_before_the_digest_is_out() {
-        let mut sender = ChunkSender::new(5).unwrap();
+        let mut sender = ChunkSender::new(5, Hasher::sha256()).unwrap();
         let error = SendError::SourceLong { supplied_bytes: 6, len_bytes: 5 };
         let good = Bytes::from(Vec::from(b"hello"));
         sender.supply(good.clone()).unwrap();
@@ -227,6 +270,29 @@ mod tests {
         assert_eq!(sender.poll().unwrap_err(), error);
         assert_eq!(sender.source_ended(), Err(error));
         assert_eq!(error.code(), crate::Code::SourceChanged);
+    }
+
+    #[test]
+    fn a_known_digest_is_sent_as_it_is_and_nothing_is_hashed() {
+        let known = Digest::blake3(b"another");
+        let mut sender = ChunkSender::with_known_digest(5, known).unwrap();
+        sender.supply(Bytes::from_static(b"hello")).unwrap();
+        let frame = drain(&mut sender);
+        assert_eq!((&frame[8..13], &frame[13..]), (&b"hello"[..], &known.as_bytes()[..]));
+        assert_eq!(sender.digest(), Some(known));
+        assert_eq!(sender.into_cells(), []);
+    }
+
+    #[test]
+    fn the_cells_of_a_piece_come_with_its_digest() {
+        let content = alloc::vec![7; 3 * 64 << 10];
+        let piece = crate::Piece::of_file(0, content.len() as u64, content.len() as u64).unwrap();
+        let hasher = crate::DigestAlgorithm::Blake3.chunk_hasher(Some(piece));
+        let mut sender = ChunkSender::new(content.len() as u64, hasher).unwrap();
+        sender.supply(content.clone().into()).unwrap();
+        drain(&mut sender);
+        assert_eq!(sender.digest(), Some(Digest::blake3(&content)));
+        assert_eq!(piece.combine(&sender.into_cells()), Some(Digest::blake3(&content)));
     }
 
     #[test]

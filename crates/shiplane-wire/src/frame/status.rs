@@ -163,8 +163,8 @@ mod tests {
 
     #[test]
     fn success_comes_from_a_stored_chunk() {
-        let mut receiver = crate::Offer::new(0, 0).unwrap().accept();
-        receiver.push(Bytes::copy_from_slice(crate::Digest::of(b"").as_bytes()));
+        let mut receiver = crate::Offer::new(0, 0).unwrap().accept(crate::Hasher::sha256());
+        receiver.push(Bytes::copy_from_slice(crate::Digest::sha256(b"").as_bytes()));
         let Ok(crate::RecvStep::Verified(verified)) = receiver.poll() else {
             panic!("{receiver:?}");
         };

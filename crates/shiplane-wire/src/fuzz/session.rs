@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use crate::limits::MAX_CHUNK_LEN_BYTES;
 use crate::{
-    ChunkReceiver, ChunkSender, Digest, Offer, Promise, RecvStep, Refusal, Reply, SendStep, SizeReader,
-    Status, StatusReader,
+    ChunkReceiver, ChunkSender, Digest, Hasher, Offer, Promise, RecvStep, Refusal, Reply, SendStep,
+    SizeReader, Status, StatusReader,
 };
 
 /// Fuzz entry: the size of a chunk, then one byte for each thing that happens to it.
@@ -59,7 +59,9 @@ impl Session {
     fn new(len: usize) -> Self {
         let content: Bytes = (0..len).map(|at| (at * 31) as u8).collect();
         // No script makes a chunk over the limit.
-        let Ok(sender) = ChunkSender::new(len as u64) else { unreachable!("a small chunk") };
+        let Ok(sender) = ChunkSender::new(len as u64, Hasher::sha256()) else {
+            unreachable!("a small chunk")
+        };
         Self {
             content,
             supplied: 0,
@@ -134,7 +136,7 @@ impl Session {
                     return;
                 }
                 Ok(SendStep::Finish) => {
-                    assert_eq!(self.sender.digest(), Some(Digest::of(&self.content)));
+                    assert_eq!(self.sender.digest(), Some(Digest::sha256(&self.content)));
                     self.sending = Sending::Finished;
                     self.status.all_sent();
                 }
@@ -151,7 +153,7 @@ impl Session {
                 return;
             };
             match Offer::new(len_bytes, MAX_CHUNK_LEN_BYTES) {
-                Ok(offer) => self.receiver = Receiving::Frame(Box::new(offer.accept())),
+                Ok(offer) => self.receiver = Receiving::Frame(Box::new(offer.accept(Hasher::sha256()))),
                 Err(_) => self.refuse(Refusal::Error),
             }
         }
@@ -266,7 +268,7 @@ impl Session {
         }
         let outcome = self.status.end();
         if outcome == Ok(Status::Stored) {
-            assert_eq!(self.verified, Some(Digest::of(&self.content)), "success without the chunk");
+            assert_eq!(self.verified, Some(Digest::sha256(&self.content)), "success without the chunk");
         }
         if !self.is_harmed {
             assert_eq!(outcome, Ok(Status::Stored), "an honest chunk fails");

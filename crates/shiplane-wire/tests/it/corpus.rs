@@ -128,14 +128,14 @@ fn provider_records() -> Seeds {
         ProviderRecord::Entry(entry),
         ProviderRecord::Skipped { reason: SkipReason::Symlink, path: EscapedPath::new(b"\x1bx") },
         ProviderRecord::End { entries: 1, total_bytes: 5 },
-        ProviderRecord::Digest { entry: 0, digest: Digest::of(b"hello") },
+        ProviderRecord::Digest { entry: 0, digest: Digest::sha256(b"hello") },
         ProviderRecord::Failed { entry: 0, reason: FailReason::Vanished },
         ProviderRecord::ChunkVoid { index: 0 },
         ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 },
         ProviderRecord::Cuts(Cuts {
             entry: 0,
             offset_bytes: 1,
-            cuts: vec![Cut { len_bytes: 5, digest: Digest::of(b"hello") }],
+            cuts: vec![Cut { len_bytes: 5, digest: Digest::sha256(b"hello") }],
         }),
     ];
     let mut stream = BytesMut::new();
@@ -190,12 +190,12 @@ fn receiver_records() -> Seeds {
 }
 
 fn frames() -> Seeds {
-    let hello = [&b"\x05\0\0\0\0\0\0\0hello"[..], Digest::of(b"hello").as_bytes()].concat();
+    let hello = [&b"\x05\0\0\0\0\0\0\0hello"[..], Digest::sha256(b"hello").as_bytes()].concat();
     let mut flipped = hello.clone();
     flipped[9] ^= 4;
     vec![
         ("hello", hello.clone()),
-        ("empty", [&[0; 8], &Digest::of(b"").as_bytes()[..]].concat()),
+        ("empty", [&[0; 8], &Digest::sha256(b"").as_bytes()[..]].concat()),
         ("flipped", flipped),
         ("cut-in-size", hello[..3].to_vec()),
         ("cut-in-data", hello[..10].to_vec()),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use shiplane_wire::fuzz::{ReceiveError, receive};
 use shiplane_wire::limits::{MAX_HASHED_LEN_BYTES, MAX_STEP_LEN_BYTES};
-use shiplane_wire::{ChunkReceiver, Digest, FrameError, Offer, RecvError, RecvStep};
+use shiplane_wire::{ChunkReceiver, Digest, FrameError, Hasher, Offer, RecvError, RecvStep};
 
 use crate::split::{cut, cuts, payload};
 
@@ -13,7 +13,7 @@ proptest! {
     fn a_frame_is_verified_however_it_is_cut(data in payload(), cuts in cuts()) {
         let received = receive(cut(&frame(&data), &cuts), LIMIT);
         prop_assert_eq!(received.error, None);
-        prop_assert_eq!(received.verified, Some(Digest::of(&data)));
+        prop_assert_eq!(received.verified, Some(Digest::sha256(&data)));
         prop_assert_eq!(received.payload, data);
     }
 
@@ -87,7 +87,7 @@ proptest! {
                 prop_assert_eq!(offer.len_bytes(), len);
                 prop_assert!(len <= limit && len <= MAX_HASHED_LEN_BYTES);
                 // However much is announced, nothing is set aside for it, and no sum overflows.
-                let mut receiver = offer.accept();
+                let mut receiver = offer.accept(Hasher::sha256());
                 receiver.push(Bytes::from_static(&[0; 40]));
                 receiver.end();
                 while let Ok(step) = receiver.poll() {
@@ -120,7 +120,7 @@ fn a_flipped_bit_is_not_verified_before_the_stream_ends_either() {
     for bit in 64..good.len() * 8 {
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        let mut receiver = Offer::new(5, LIMIT).unwrap().accept();
+        let mut receiver = Offer::new(5, LIMIT).unwrap().accept(Hasher::sha256());
         receiver.push(Bytes::copy_from_slice(&bad[8..]));
         assert!(matches!(receiver.poll(), Ok(RecvStep::Payload { .. })));
         assert!(matches!(receiver.poll(), Err(RecvError::ChecksumMismatch { .. })), "bit {bit}");
@@ -130,7 +130,7 @@ fn a_flipped_bit_is_not_verified_before_the_stream_ends_either() {
 #[test]
 fn payload_is_not_copied_and_not_kept() {
     let buffer = Bytes::from(vec![7; 3 * MAX_STEP_LEN_BYTES + 1]);
-    let mut receiver = Offer::new(buffer.len() as u64, LIMIT).unwrap().accept();
+    let mut receiver = Offer::new(buffer.len() as u64, LIMIT).unwrap().accept(Hasher::sha256());
     receiver.push(buffer.clone());
     let mut lens = Vec::new();
     loop {
@@ -173,7 +173,7 @@ fn the_answer_need_not_wait_for_the_end() {
 
 #[test]
 fn a_wrong_digest_counts_more_than_what_follows_it() {
-    let mut receiver = Offer::new(0, LIMIT).unwrap().accept();
+    let mut receiver = Offer::new(0, LIMIT).unwrap().accept(Hasher::sha256());
     receiver.push(Bytes::from_static(&[0; 33]));
     assert!(matches!(receiver.poll(), Err(RecvError::ChecksumMismatch { .. })));
 }
@@ -191,12 +191,12 @@ const LIMIT: u64 = 1 << 20;
 
 fn frame(data: &[u8]) -> Vec<u8> {
     let len = (data.len() as u64).to_le_bytes();
-    [&len[..], data, Digest::of(data).as_bytes()].concat()
+    [&len[..], data, Digest::sha256(data).as_bytes()].concat()
 }
 
 /// A receiver of `data` that has been given its whole frame and `more`.
 fn receiver_with(data: &[u8], more: &[u8]) -> ChunkReceiver {
-    let mut receiver = Offer::new(data.len() as u64, LIMIT).unwrap().accept();
+    let mut receiver = Offer::new(data.len() as u64, LIMIT).unwrap().accept(Hasher::sha256());
     receiver.push(Bytes::from([&frame(data)[8..], more].concat()));
     receiver
 }

@@ -2,12 +2,12 @@
 
 use proptest::prelude::*;
 use shiplane_wire::limits::MAX_ROOT_GAP;
-use shiplane_wire::{Digest, RootError, RootHasher};
+use shiplane_wire::{Digest, DigestAlgorithm, RootError, RootHasher};
 
 proptest! {
     #[test]
     fn the_order_of_arrival_does_not_matter(chunks in shuffled()) {
-        let mut root = RootHasher::new();
+        let mut root = RootHasher::new(DigestAlgorithm::Blake3);
         for (index, delivered) in &chunks {
             match delivered {
                 true => root.add(*index, digest(*index)).unwrap(),
@@ -19,14 +19,14 @@ proptest! {
         in_order.sort();
         let delivered = in_order.iter().filter(|(_, delivered)| *delivered);
         let digests: Vec<u8> = delivered.flat_map(|(index, _)| *digest(*index).as_bytes()).collect();
-        prop_assert_eq!(root.finish(chunks.len() as u64), Ok(Digest::of(&digests)));
+        prop_assert_eq!(root.finish(chunks.len() as u64), Ok(Digest::blake3(&digests)));
     }
 
     #[test]
     fn a_missing_chunk_is_noticed(chunks in shuffled(), missing in any::<prop::sample::Index>()) {
         prop_assume!(!chunks.is_empty());
         let missing = missing.index(chunks.len()) as u64;
-        let mut root = RootHasher::new();
+        let mut root = RootHasher::new(DigestAlgorithm::Blake3);
         for (index, _) in chunks.iter().filter(|(index, _)| *index != missing) {
             root.add(*index, digest(*index)).unwrap();
         }
@@ -36,7 +36,7 @@ proptest! {
 
 #[test]
 fn what_runs_ahead_is_bounded() {
-    let mut root = RootHasher::new();
+    let mut root = RootHasher::new(DigestAlgorithm::Blake3);
     let ahead = 1..=MAX_ROOT_GAP as u64;
     ahead.clone().for_each(|index| root.add(u64::MAX - index, digest(0)).unwrap());
     let full = RootError::GapTooWide { missing: 0, max_held: MAX_ROOT_GAP };
@@ -48,7 +48,7 @@ fn what_runs_ahead_is_bounded() {
 
 #[test]
 fn a_chunk_too_many_is_noticed() {
-    let mut root = RootHasher::new();
+    let mut root = RootHasher::new(DigestAlgorithm::Blake3);
     root.add(0, digest(0)).unwrap();
     assert_eq!(root.clone().finish(0), Err(RootError::Surplus { index: 0, chunks: 0 }));
     root.add(u64::MAX, digest(1)).unwrap();
@@ -57,7 +57,7 @@ fn a_chunk_too_many_is_noticed() {
 
 #[test]
 fn the_root_of_no_chunks_is_the_digest_of_nothing() {
-    assert_eq!(RootHasher::new().finish(0), Ok(Digest::of(b"")));
+    assert_eq!(RootHasher::new(DigestAlgorithm::Blake3).finish(0), Ok(Digest::blake3(b"")));
 }
 
 /// The chunks of a transfer in some order, each with whether it was delivered.
@@ -68,5 +68,5 @@ fn shuffled() -> impl Strategy<Value = Vec<(u64, bool)>> {
 }
 
 fn digest(index: u64) -> Digest {
-    Digest::of(&index.to_le_bytes())
+    Digest::blake3(&index.to_le_bytes())
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use shiplane_wire::fuzz::{answer, receive, send};
 use shiplane_wire::limits::{MAX_HASHED_LEN_BYTES, MAX_STEP_LEN_BYTES};
-use shiplane_wire::{ChunkSender, Digest, SendError, SendStep, Status, StatusError, StatusReader};
+use shiplane_wire::{ChunkSender, Digest, Hasher, SendError, SendStep, Status, StatusError, StatusReader};
 
 use crate::split::{cut, cuts, payload};
 
@@ -16,7 +16,7 @@ proptest! {
         prop_assert_eq!(&frame[8..8 + data.len()], &data[..]);
         let received = receive(cut(&frame, &stream), u64::MAX);
         prop_assert_eq!(received.error, None);
-        prop_assert_eq!(received.verified, Some(Digest::of(&data)));
+        prop_assert_eq!(received.verified, Some(Digest::sha256(&data)));
         prop_assert_eq!(received.payload, data);
     }
 
@@ -75,7 +75,7 @@ fn a_refusal_may_come_early() {
 #[test]
 fn payload_is_not_copied() {
     let source = Bytes::from(vec![7; 2 * MAX_STEP_LEN_BYTES + 1]);
-    let mut sender = ChunkSender::new(source.len() as u64).unwrap();
+    let mut sender = ChunkSender::new(source.len() as u64, Hasher::sha256()).unwrap();
     sender.supply(source.clone()).unwrap();
     let mut sent = Vec::new();
     while let SendStep::Transmit(bytes) = sender.poll().unwrap() {
@@ -88,7 +88,7 @@ fn payload_is_not_copied() {
 
 #[test]
 fn it_says_how_much_is_missing() {
-    let mut sender = ChunkSender::new(5).unwrap();
+    let mut sender = ChunkSender::new(5, Hasher::sha256()).unwrap();
     assert!(matches!(sender.poll(), Ok(SendStep::Transmit(_))));
     assert!(matches!(sender.poll(), Ok(SendStep::NeedPayload { remaining_bytes: 5 })));
     sender.supply(Bytes::from_static(b"hel")).unwrap();
@@ -99,6 +99,6 @@ fn it_says_how_much_is_missing() {
 #[test]
 fn a_size_without_a_digest_is_refused() {
     let error = SendError::TooLarge { len_bytes: u64::MAX, max_bytes: MAX_HASHED_LEN_BYTES };
-    assert_eq!(ChunkSender::new(u64::MAX).unwrap_err(), error);
-    assert!(ChunkSender::new(MAX_HASHED_LEN_BYTES).is_ok());
+    assert_eq!(ChunkSender::new(u64::MAX, Hasher::sha256()).unwrap_err(), error);
+    assert!(ChunkSender::new(MAX_HASHED_LEN_BYTES, Hasher::sha256()).is_ok());
 }

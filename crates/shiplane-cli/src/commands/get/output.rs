@@ -18,7 +18,7 @@ type SharedHasher = Arc<Mutex<Option<Hasher>>>;
 
 impl<W: Write> HashingOutput<W> {
     pub(super) fn new(out: W, wanted: bool) -> (Self, OutputDigest) {
-        let hasher = Arc::new(Mutex::new(wanted.then(Hasher::new)));
+        let hasher = Arc::new(Mutex::new(wanted.then(Hasher::sha256)));
         (Self { out, hasher: Arc::clone(&hasher) }, OutputDigest(hasher))
     }
 }
@@ -69,7 +69,7 @@ mod tests {
         let (mut output, digest) = HashingOutput::new(Narrow(Vec::new()), true);
         output.write_all(b"hello").unwrap();
         assert_eq!(output.out.0, b"hello");
-        assert_eq!(digest.finish(), Some(Digest::of(b"hello")));
+        assert_eq!(digest.finish(), Some(Digest::sha256(b"hello")));
         let (_, unwanted) = HashingOutput::new(Narrow(Vec::new()), false);
         assert_eq!(unwanted.finish(), None);
     }

@@ -31,6 +31,7 @@ impl Job<GetTally> {
             bytes_resumed: report.total_bytes.saturating_sub(report.received_bytes),
             seconds: self.seconds(),
             digest: report.digest.map(|digest| digest.to_string()),
+            digest_algorithm: report.digest.map(|_| report.digest_algorithm.into()),
         });
     }
 

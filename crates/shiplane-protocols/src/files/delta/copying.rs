@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use shiplane_wire::Digest;
+use shiplane_wire::DigestAlgorithm;
 
 use super::super::cuts::PlacedCut;
 use super::super::destination::Inner;
@@ -71,7 +71,7 @@ impl Inner {
             }
             let len_bytes = group.iter().map(|copied| copied.to.cut.len_bytes as usize).sum();
             self.buffers.with(len_bytes, |buffer| {
-                let same = read_same(old, group, buffer);
+                let same = read_same(old, group, self.options.digest, buffer);
                 same.iter().try_for_each(|(copied, data)| take(copied, data))?;
                 Ok::<_, DestinationError>(same.into_iter().map(|(copied, _)| copied).collect())
             })
@@ -103,7 +103,7 @@ impl Inner {
     }
 }
 
-/// Neighbours that are read and hashed together.
+/// Neighbours that are read together.
 fn groups(copies: &[Copied]) -> Vec<&[Copied]> {
     let mut groups = Vec::new();
     let (mut from, mut len_bytes) = (0, 0);
@@ -120,7 +120,12 @@ fn groups(copies: &[Copied]) -> Vec<&[Copied]> {
 }
 
 /// Reads pieces; gives those that can be read, and have their digest, with their bytes.
-fn read_same<'a>(old: &File, group: &[Copied], buffer: &'a mut [u8]) -> Vec<(Copied, &'a [u8])> {
+fn read_same<'a>(
+    old: &File,
+    group: &[Copied],
+    algorithm: DigestAlgorithm,
+    buffer: &'a mut [u8],
+) -> Vec<(Copied, &'a [u8])> {
     let mut read = Vec::with_capacity(group.len());
     let mut rest = buffer;
     for copied in group {
@@ -130,10 +135,8 @@ fn read_same<'a>(old: &File, group: &[Copied], buffer: &'a mut [u8]) -> Vec<(Cop
             read.push((*copied, &*data));
         }
     }
-    let data: Vec<_> = read.iter().map(|(_, data)| *data).collect();
-    let digests = Digest::of_each(&data);
-    let same = read.into_iter().zip(digests).filter(|((copied, _), digest)| copied.to.cut.digest == *digest);
-    same.map(|(read, _)| read).collect()
+    read.retain(|(copied, data)| copied.to.cut.digest == algorithm.digest(data));
+    read
 }
 
 /// Fills a buffer with what is at an offset of a file.
@@ -148,9 +151,9 @@ pub(super) fn read_exact(file: &File, offset_bytes: u64, buffer: &mut [u8]) -> i
     Ok(())
 }
 
-/// 6 MiB of large pieces: enough for some to be about equally long, which are hashed together. Each of a few
-/// threads holds as much.
-const GROUP_LEN_BYTES: usize = 6 << 20;
+/// 1 MiB at a time, or one longer piece: what was read is still in the processor's cache when it is hashed. Each of a
+/// few threads holds as much.
+const GROUP_LEN_BYTES: usize = 1 << 20;
 
 /// Some 300 KiB of journal at a time.
 const RECORDS_PER_WRITE: usize = 4096;

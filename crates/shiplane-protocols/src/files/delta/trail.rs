@@ -116,7 +116,7 @@ impl Delta {
             return None;
         }
         let sought: HashMap<_, _> = pieces.iter().map(|piece| (piece.cut, piece.offset_bytes)).collect();
-        cuts_of(old, &region, self.average_bytes, buffers).iter().find_map(|ours| {
+        cuts_of(old, &region, self.average_bytes, self.algorithm, buffers).iter().find_map(|ours| {
             let new_bytes = sought.get(&ours.cut)?;
             // Neither is larger than a file may be that is taken apart.
             Some(ours.offset_bytes as i64 - *new_bytes as i64)
@@ -163,7 +163,7 @@ mod tests {
     fn the_trail_is_lost_where_several_in_a_row_are_not_found() {
         let piece = |at: u64| PlacedCut {
             offset_bytes: at * 10,
-            cut: Cut { len_bytes: 10, digest: Digest::of(&at.to_le_bytes()) },
+            cut: Cut { len_bytes: 10, digest: Digest::blake3(&at.to_le_bytes()) },
         };
         let pieces: Vec<_> = (0..12).map(piece).collect();
         let lost = |missing: &[u64]| {
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_lead_lies_within_the_old_version() {
-        let piece = PlacedCut { offset_bytes: 5, cut: Cut { len_bytes: 10, digest: Digest::of(b"") } };
+        let piece = PlacedCut { offset_bytes: 5, cut: Cut { len_bytes: 10, digest: Digest::blake3(b"") } };
         let lead = |shift_bytes, old_len_bytes| {
             let lead = Trail { shift_bytes, misses: 0 }.lead(&piece, old_len_bytes);
             lead.map(|lead| lead.from())

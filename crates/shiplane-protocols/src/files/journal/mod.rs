@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
-use shiplane_wire::escape;
+use shiplane_wire::{DigestAlgorithm, escape};
 
 pub(super) use record::{Batch, JournalRecord, KeptChunk, KeptSpan};
 use record::{Next, read_next};
@@ -48,11 +48,19 @@ pub(super) struct Opened {
 impl Journal {
     /// Opens or creates the journal of `key` in `root`, whose path is `shown`, locks it and reads what is
     /// there. One that is malformed, or that somebody else put there, is moved aside.
-    pub(super) fn open(root: &Arc<DirHandle>, key: JobKey, shown: &Path) -> Result<Opened, DestinationError> {
+    /// What was kept under another digest, or by an earlier version, is begun anew.
+    pub(super) fn open(
+        root: &Arc<DirHandle>,
+        key: JobKey,
+        digest: DigestAlgorithm,
+        shown: &Path,
+    ) -> Result<Opened, DestinationError> {
         let shown = shown.join(key.journal_name());
         let mut was_there = false;
         for _ in 0..OPEN_ATTEMPTS {
-            match try_open(root, key, &shown).map_err(|error| failed(Operation::Open, &shown, error))? {
+            match try_open(root, key, digest, &shown)
+                .map_err(|error| failed(Operation::Open, &shown, error))?
+            {
                 Attempt::Opened(mut opened) => {
                     opened.was_there |= was_there;
                     return Ok(*opened);
@@ -117,7 +125,12 @@ enum Attempt {
     Foreign,
 }
 
-fn try_open(root: &Arc<DirHandle>, key: JobKey, shown: &Path) -> io::Result<Attempt> {
+fn try_open(
+    root: &Arc<DirHandle>,
+    key: JobKey,
+    digest: DigestAlgorithm,
+    shown: &Path,
+) -> io::Result<Attempt> {
     let (dir, name) = (&root.dir, key.journal_name());
     let (file, was_there) = match platform::open_locked(dir, name.as_bytes()) {
         Ok(Locked::New(file)) => (file, false),
@@ -142,12 +155,12 @@ fn try_open(root: &Arc<DirHandle>, key: JobKey, shown: &Path) -> io::Result<Atte
     if opened.kind != Kind::File || opened.links > 1 {
         return Ok(Attempt::Foreign);
     }
-    match read_header(&file, key)? {
+    match read_header(&file, key, digest)? {
         Header::Ours => {}
         Header::Foreign => return Ok(Attempt::Foreign),
         Header::New => {
             platform::set_len(&file, 0)?;
-            platform::write_all_at(&file, 0, &header_of(key))?;
+            platform::write_all_at(&file, 0, &header_of(key, digest))?;
         }
     }
     let Some(replayed) = replay(&file)? else {
@@ -166,15 +179,17 @@ enum Header {
     New,
 }
 
-fn read_header(file: &File, key: JobKey) -> io::Result<Header> {
+fn read_header(file: &File, key: JobKey, digest: DigestAlgorithm) -> io::Result<Header> {
     let mut found = Vec::new();
     file.take(HEADER_LEN_BYTES).read_to_end(&mut found)?;
-    let expected = header_of(key);
+    let expected = header_of(key, digest);
+    // What it keeps cannot be checked: by an earlier version, or under another digest.
+    let is_older = found.starts_with(MAGIC_OF_VERSION_1) || is_of_other_digest(&found, key, digest);
     // A power cut may leave the file with its size and without its bytes.
     let is_blank = found.iter().all(|byte| *byte == 0);
     Ok(if found == expected {
         Header::Ours
-    } else if expected.starts_with(&found) || is_blank {
+    } else if expected.starts_with(&found) || is_blank || is_older {
         Header::New
     } else {
         Header::Foreign
@@ -243,12 +258,22 @@ fn failed(operation: Operation, path: &Path, error: io::Error) -> DestinationErr
     DestinationError::io(operation, path.as_os_str().as_encoded_bytes(), error)
 }
 
-fn header_of(key: JobKey) -> Vec<u8> {
-    [MAGIC.as_slice(), key.as_bytes()].concat()
+fn header_of(key: JobKey, digest: DigestAlgorithm) -> Vec<u8> {
+    [MAGIC.as_slice(), &[digest.bit()], key.as_bytes()].concat()
 }
 
-const MAGIC: &[u8; 16] = b"shiplane-jrnl 1\n";
-const HEADER_LEN_BYTES: u64 = 16 + 32;
+fn is_of_other_digest(header: &[u8], key: JobKey, digest: DigestAlgorithm) -> bool {
+    let others =
+        [DigestAlgorithm::Sha256, DigestAlgorithm::Blake3].into_iter().filter(|other| *other != digest);
+    others.into_iter().any(|other| header == header_of(key, other))
+}
+
+const MAGIC: &[u8; 16] = b"shiplane-jrnl 2\n";
+
+/// Its digests were SHA-256, and its header did not say so.
+const MAGIC_OF_VERSION_1: &[u8; 16] = b"shiplane-jrnl 1\n";
+
+const HEADER_LEN_BYTES: u64 = 16 + 1 + 32;
 
 /// How often to begin again when the journal is moved aside or removed by its owner meanwhile.
 const OPEN_ATTEMPTS: u32 = 8;

@@ -163,7 +163,7 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
 
 fn check_of(body: &[u8]) -> [u8; CHECK_LEN_BYTES] {
     let mut check = [0; CHECK_LEN_BYTES];
-    check.copy_from_slice(&Digest::of(body).as_bytes()[..CHECK_LEN_BYTES]);
+    check.copy_from_slice(&Digest::blake3(body).as_bytes()[..CHECK_LEN_BYTES]);
     check
 }
 

@@ -100,7 +100,7 @@ impl Stat {
             place.copy_from_slice(&field.to_le_bytes());
         }
         let mut version = [0; 16];
-        version.copy_from_slice(&Digest::of(&bytes).as_bytes()[..16]);
+        version.copy_from_slice(&Digest::blake3(&bytes).as_bytes()[..16]);
         Version::from_bytes(version)
     }
 }

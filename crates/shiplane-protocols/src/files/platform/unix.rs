@@ -182,17 +182,18 @@ pub(in super::super) fn allocate(file: &File, size_bytes: u64) -> io::Result<()>
     }
 }
 
-/// Whether its space is pages of memory: to set them aside is to fill them with zeros first, all at once and
-/// while every writer waits, a fifth of the time that a large file takes to arrive.
+/// Whether its space is pages of memory. Reads and writes then never wait for a disk; and to set space aside would be
+/// to fill it with zeros first, all at once and while every writer waits, a fifth of the time that a large file takes
+/// to arrive.
 #[cfg(target_os = "linux")]
-fn lives_in_memory(file: &File) -> bool {
+pub(in super::super) fn lives_in_memory(file: &impl AsFd) -> bool {
     /// `TMPFS_MAGIC` of linux/magic.h.
     const TMPFS: u32 = 0x0102_1994;
     rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type as u32 == TMPFS)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn lives_in_memory(_file: &File) -> bool {
+pub(in super::super) fn lives_in_memory(_file: &impl AsFd) -> bool {
     false
 }
 
@@ -222,6 +223,31 @@ pub(in super::super) fn set_mode(file: &impl AsFd, mode: u32) -> io::Result<()> 
 /// Reads once at `offset`.
 pub(in super::super) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| file.read_at(buffer, offset))
+}
+
+/// Reads once at `offset` what needs no disk; `None` if it has to wait, or the system cannot tell.
+#[cfg(target_os = "linux")]
+pub(in super::super) fn try_read_at(
+    file: &File,
+    offset: u64,
+    buffer: &mut [u8],
+) -> io::Result<Option<usize>> {
+    let mut buffers = [io::IoSliceMut::new(buffer)];
+    match rustix::io::preadv2(file, &mut buffers, offset, rustix::io::ReadWriteFlags::NOWAIT) {
+        Ok(read) => Ok(Some(read)),
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Elsewhere nobody can tell.
+#[cfg(not(target_os = "linux"))]
+pub(in super::super) fn try_read_at(
+    _file: &File,
+    _offset: u64,
+    _buffer: &mut [u8],
+) -> io::Result<Option<usize>> {
+    Ok(None)
 }
 
 /// Writes all of `data` at `offset`.

@@ -159,6 +159,20 @@ pub(in super::super) fn set_mode(_file: &impl Opened, _mode: u32) -> io::Result<
     Ok(())
 }
 
+/// Whether reads and writes never wait for a disk: nobody can tell.
+pub(in super::super) fn lives_in_memory<T>(_file: &T) -> bool {
+    false
+}
+
+/// Reads once at `offset` what needs no disk: nobody can tell.
+pub(in super::super) fn try_read_at(
+    _file: &File,
+    _offset: u64,
+    _buffer: &mut [u8],
+) -> io::Result<Option<usize>> {
+    Ok(None)
+}
+
 /// Reads once at `offset`.
 pub(in super::super) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     file.seek_read(buffer, offset)

@@ -33,7 +33,7 @@ impl Source {
             return Err(SourceError::Changed { path: path.to_string() });
         }
         let entry = entry_of(&stat, EntryKind::File, path.clone());
-        let file = SourceFile { file, version: entry.version, path: path.clone() };
+        let file = SourceFile::new(file, entry.version, path.clone());
         Ok(Current { entry, changed: stat.mtime.max(stat.ctime), file })
     }
 }

@@ -273,6 +273,7 @@ mod tests {
             bases: Vec::new(),
             dry_run: false,
             source: root,
+            digest: 2,
         };
         sessions.begin(ALICE, &request).unwrap().1
     }

@@ -15,7 +15,7 @@ fn of(nodes: &[(&str, Option<&[u8]>)]) -> Manifest {
             None => Node::Directory,
             Some(content) => Node::File(FileState {
                 size_bytes: content.len() as u64,
-                digest: Digest::of(content),
+                digest: Digest::blake3(content),
                 mtime: Mtime { secs: -2, nanos: 999_999_999 },
             }),
         };
@@ -28,7 +28,7 @@ fn file_bytes(content: &[u8]) -> Vec<u8> {
     [
         &[0][..],
         &(content.len() as u64).to_le_bytes(),
-        Digest::of(content).as_bytes(),
+        Digest::blake3(content).as_bytes(),
         &(-2_i64).to_le_bytes(),
         &999_999_999_u32.to_le_bytes(),
     ]

@@ -11,7 +11,7 @@ fn path(text: &str) -> RelPath {
 
 /// A file whose content is `content`, written at that time.
 fn file_at(content: &str, secs: i64) -> Node {
-    let digest = Digest::of(content.as_bytes());
+    let digest = Digest::blake3(content.as_bytes());
     Node::File(FileState { size_bytes: content.len() as u64, digest, mtime: Mtime { secs, nanos: 0 } })
 }
 
@@ -111,7 +111,7 @@ fn of_two_edits_both_stay_and_the_later_one_keeps_its_name() {
     let outcome = plan(&base, &local, &remote, Consent::default()).unwrap();
     check(&local, &remote, &outcome);
     assert_eq!(outcome.merged.get(&path("f.txt")), Some(&file_at("theirs", 9)));
-    let name = format!("f.conflict-{}.txt", &Digest::of(b"ours").to_string()[..12]);
+    let name = format!("f.conflict-{}.txt", &Digest::blake3(b"ours").to_string()[..12]);
     assert_eq!(outcome.merged.get(&path(&name)), Some(&file_at("ours", 7)));
     let kept = Action {
         side: Side::Local,
@@ -124,11 +124,14 @@ fn of_two_edits_both_stay_and_the_later_one_keeps_its_name() {
 
 #[test]
 fn a_conflict_whose_name_is_taken_gets_another() {
-    let hex = Digest::of(b"2").to_string();
+    let hex = Digest::blake3(b"2").to_string();
     let taken = format!("f.conflict-{}=x", &hex[..12]);
-    let (ours, theirs) =
-        if Digest::of(b"2").as_bytes() < Digest::of(b"3").as_bytes() { ("2", "3") } else { ("3", "2") };
-    let hex = Digest::of(ours.as_bytes()).to_string();
+    let (ours, theirs) = if Digest::blake3(b"2").as_bytes() < Digest::blake3(b"3").as_bytes() {
+        ("2", "3")
+    } else {
+        ("3", "2")
+    };
+    let hex = Digest::blake3(ours.as_bytes()).to_string();
     let taken = if ours == "2" { taken } else { format!("f.conflict-{}=x", &hex[..12]) };
     let outcome =
         agreed(&format!("f=1 {taken}"), &format!("f={ours} {taken}"), &format!("f={theirs} {taken}"));
@@ -138,16 +141,19 @@ fn a_conflict_whose_name_is_taken_gets_another() {
 
 #[test]
 fn a_conflict_that_was_cut_in_the_middle_is_not_kept_twice() {
-    let (older, newer) =
-        if Digest::of(b"2").as_bytes() < Digest::of(b"3").as_bytes() { ("2", "3") } else { ("3", "2") };
-    let name = format!("f.conflict-{}", &Digest::of(older.as_bytes()).to_string()[..12]);
+    let (older, newer) = if Digest::blake3(b"2").as_bytes() < Digest::blake3(b"3").as_bytes() {
+        ("2", "3")
+    } else {
+        ("3", "2")
+    };
+    let name = format!("f.conflict-{}", &Digest::blake3(older.as_bytes()).to_string()[..12]);
     let kept = format!("f={older} {name}={older}");
     let merged = manifest(&format!("f={newer} {name}={older}"));
     assert_eq!(agreed("f=1", &kept, &format!("f={newer}")).merged, merged);
     assert_eq!(agreed("f=1", &kept, &format!("f={newer} {name}={older}")).merged, merged);
     // Not if it is about to be deleted under that name.
     let outcome = agreed(&format!("f=1 {name}={older}"), &kept, &format!("f={newer}"));
-    assert!(outcome.merged.files().any(|(_, file)| file.digest == Digest::of(older.as_bytes())));
+    assert!(outcome.merged.files().any(|(_, file)| file.digest == Digest::blake3(older.as_bytes())));
 }
 
 #[test]
@@ -159,7 +165,7 @@ fn an_edit_outlives_a_deletion_and_keeps_the_directories_above_it() {
 
 #[test]
 fn a_file_gives_way_to_a_directory_and_neither_is_lost() {
-    let name = format!("x.conflict-{}", &Digest::of(b"mine").to_string()[..12]);
+    let name = format!("x.conflict-{}", &Digest::blake3(b"mine").to_string()[..12]);
     let outcome = agreed("", "x=mine", "x/y=theirs");
     assert_eq!(outcome.merged, manifest(&format!("x/y=theirs {name}=mine")));
     // Only one side has turned it into the other kind: that is an edit like any other.
@@ -169,7 +175,7 @@ fn a_file_gives_way_to_a_directory_and_neither_is_lost() {
 
 #[test]
 fn a_file_gives_way_to_an_empty_directory_as_well() {
-    let name = format!("a.conflict-{}", &Digest::of(b"2").to_string()[..12]);
+    let name = format!("a.conflict-{}", &Digest::blake3(b"2").to_string()[..12]);
     let outcome = agreed("a/", "a=2", "a/b/");
     assert_eq!(outcome.merged, manifest(&format!("a/b/ {name}=2")));
 }

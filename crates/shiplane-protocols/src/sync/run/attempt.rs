@@ -123,9 +123,10 @@ impl<'a> Attempt<'a> {
                 Site::to_look_at(&root, b"")?
             } else {
                 let chunk_len_bytes = job.transfer.chunk_len_bytes.min(limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
-                Some(Site::to_change(&root, b"", peer.as_bytes(), chunk_len_bytes, &|_| false)?)
+                let digest = job.transfer.digest;
+                Some(Site::to_change(&root, b"", peer.as_bytes(), digest, chunk_len_bytes, &|_| false)?)
             };
-            let options = ScanOptions { cancel, ..ScanOptions::default() };
+            let options = ScanOptions { cancel, digest: job.transfer.digest, ..ScanOptions::default() };
             Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)
         }
     }
@@ -138,6 +139,7 @@ impl<'a> Attempt<'a> {
             bases: dataset.base_roots().iter().map(|root| *root.as_bytes()).collect(),
             dry_run: self.job.dry_run,
             source: dataset.source(),
+            digest: self.job.transfer.digest.bit(),
         };
         let answered = self.ask(SYNC_OPEN, &request, |answer| *answer == SyncResponse::Working).await;
         answered.map_err(SyncError::Refused)
@@ -175,7 +177,7 @@ impl<'a> Attempt<'a> {
         changes: SyncBody,
     ) -> Result<(Dataset, Differing), SyncError> {
         let timeout = self.connection().config().progress_timeout;
-        let theirs = unpack(&mut self.claim, changes, timeout).await?;
+        let theirs = unpack(&mut self.claim, changes, timeout, self.job.transfer.digest).await?;
         let consent = self.job.consent;
         blocking(move || {
             let known = base.map(|base| dataset.common_base(&[base])).unwrap_or_default();
@@ -223,7 +225,10 @@ impl<'a> Attempt<'a> {
         };
         let sending = async {
             match beside {
-                Some(bytes) => send_beside(self.connection(), self.sync, OUR_LIST, bytes).await,
+                Some(bytes) => {
+                    let digest = self.job.transfer.digest;
+                    send_beside(self.connection(), self.sync, OUR_LIST, bytes, digest).await
+                }
                 None => Ok(()),
             }
         };

@@ -29,10 +29,11 @@ fn path(path: &str) -> RelPath {
 fn read_while(place: &Place, meddle: impl Fn(usize, &Path) + Sync) -> (Result<Read, ScanError>, usize) {
     let reads = AtomicUsize::new(0);
     let file = place.dir.path().join("file");
-    let outcome = read_settled(&place.source, &path("file"), SystemTime::now, &|_| {
-        meddle(reads.fetch_add(1, Ordering::Relaxed), &file);
-        Ok(())
-    });
+    let outcome =
+        read_settled(&place.source, &path("file"), DigestAlgorithm::Blake3, SystemTime::now, &|_| {
+            meddle(reads.fetch_add(1, Ordering::Relaxed), &file);
+            Ok(())
+        });
     (outcome, reads.into_inner())
 }
 
@@ -45,7 +46,7 @@ fn a_file_that_changes_while_it_is_read_is_read_again() {
         }
     });
     let read = read.unwrap();
-    assert_eq!((read.digest, read.entry.size_bytes, reads), (Digest::of(b"another"), 7, 2));
+    assert_eq!((read.digest, read.entry.size_bytes, reads), (Digest::blake3(b"another"), 7, 2));
     assert!(read.is_racy);
 }
 
@@ -58,7 +59,7 @@ fn a_file_that_another_replaces_is_that_other() {
             fs::rename(file.with_extension("new"), file).unwrap();
         }
     });
-    assert_eq!((read.unwrap().digest, reads), (Digest::of(b"two"), 2));
+    assert_eq!((read.unwrap().digest, reads), (Digest::blake3(b"two"), 2));
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn a_file_that_shrinks_under_the_reader_ends_the_attempt() {
             fs::write(file, b"short").unwrap();
         }
     });
-    assert_eq!((read.unwrap().digest, reads), (Digest::of(b"short"), 2));
+    assert_eq!((read.unwrap().digest, reads), (Digest::blake3(b"short"), 2));
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn a_file_that_is_removed_was_never_there() {
     let place = place(b"x");
     let (read, _) = read_while(&place, |_, file| fs::remove_file(file).unwrap());
     assert!(matches!(read, Err(ScanError::Source(SourceError::Vanished { .. }))));
-    let mut survey = Survey::new(b"");
+    let mut survey = Survey::new(b"", DigestAlgorithm::Blake3);
     survey.take(path("file"), read).unwrap();
     assert!(survey.scanned.manifest.is_empty() && survey.scanned.unknown.is_empty());
 }
@@ -93,7 +94,7 @@ fn a_file_that_is_removed_was_never_there() {
 #[test]
 fn what_could_not_be_read_is_unknown_and_not_absent() {
     let changed = || Err(SourceError::Changed { path: "a".into() }.into());
-    let mut survey = Survey::new(b"");
+    let mut survey = Survey::new(b"", DigestAlgorithm::Blake3);
     survey.take(path("a"), changed()).unwrap();
     assert!(survey.scanned.manifest.is_empty());
     assert_eq!(survey.scanned.skipped, [(SkipReason::Unreadable, "a".to_owned())]);
@@ -103,11 +104,11 @@ fn what_could_not_be_read_is_unknown_and_not_absent() {
 
 #[test]
 fn a_name_that_is_listed_as_two_things_is_unknown() {
-    let mut survey = Survey::new(b"");
+    let mut survey = Survey::new(b"", DigestAlgorithm::Blake3);
     survey.insert(path("a/b"), Node::Directory, Seen::Directory);
     let state = FileState {
         size_bytes: 0,
-        digest: Digest::of(b""),
+        digest: Digest::blake3(b""),
         mtime: shiplane_wire::Mtime { secs: 0, nanos: 0 },
     };
     survey.insert(path("a"), Node::File(state), Seen::Directory);
@@ -168,14 +169,14 @@ fn a_file_that_nobody_touched_is_not_read_again() {
     let data = Dataset::new(&[("a/one", b"1"), ("a/b/two", b"22"), ("three", b"333")]);
     let first = data.scan_later();
     assert_eq!((first.hashed_bytes, first.cached_files, first.manifest.len()), (6, 0, 5));
-    assert_eq!(digest_of(&first, "a/b/two"), Some(Digest::of(b"22")));
+    assert_eq!(digest_of(&first, "a/b/two"), Some(Digest::blake3(b"22")));
     let second = data.scan_later();
     assert_eq!((second.hashed_bytes, second.cached_files), (0, 3));
     assert_eq!(second.manifest, first.manifest);
     data.write("a/one", b"longer");
     let third = data.scan_later();
     assert_eq!((third.hashed_bytes, third.cached_files), (6, 2));
-    assert_eq!(digest_of(&third, "a/one"), Some(Digest::of(b"longer")));
+    assert_eq!(digest_of(&third, "a/one"), Some(Digest::blake3(b"longer")));
 }
 
 #[test]
@@ -196,7 +197,7 @@ fn a_file_in_a_directory_that_was_moved_is_known_again() {
     fs::rename(data.at("a"), data.at("b")).unwrap();
     let moved = data.scan_later();
     assert_eq!((moved.hashed_bytes, moved.cached_files), (0, 2));
-    assert_eq!(digest_of(&moved, "b/two"), Some(Digest::of(b"22")));
+    assert_eq!(digest_of(&moved, "b/two"), Some(Digest::blake3(b"22")));
 }
 
 #[cfg(unix)]
@@ -216,7 +217,7 @@ fn a_time_put_back_does_not_hide_a_change() {
         fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
     }
     assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), modified);
-    assert_eq!(digest_of(&data.scan_later(), "file"), Some(Digest::of(b"two")));
+    assert_eq!(digest_of(&data.scan_later(), "file"), Some(Digest::blake3(b"two")));
 }
 
 #[test]
@@ -244,7 +245,7 @@ fn what_the_scan_saw_is_told_from_what_came_since() {
 fn what_cannot_be_looked_at_is_neither_changed_nor_unchanged() {
     let data = Dataset::new(&[]);
     // Longer than any name may be.
-    let seen = SeenFiles { dataset: vec![b'd'; 300], nodes: HashMap::new() };
+    let seen = SeenFiles { dataset: vec![b'd'; 300], ..SeenFiles::default() };
     let unknown = seen.is_unchanged(&data.root(), &path("file")).unwrap_err();
     assert!(matches!(&unknown, SourceError::Unreadable { .. }), "{unknown}");
 }
@@ -256,7 +257,7 @@ fn a_rewrite_that_leaves_no_trace_is_seen_by_reading() {
     assert!(seen.is_unchanged(&data.root(), &path("file")).unwrap());
     // As if the file had been written again within the tick: the same state, another content.
     let Some(Seen::File { racy, .. }) = seen.nodes.get_mut(&path("file")) else { panic!("not seen") };
-    assert_eq!(racy.replace(Digest::of(b"two")), Some(Digest::of(b"one")));
+    assert_eq!(racy.replace(Digest::blake3(b"two")), Some(Digest::blake3(b"one")));
     assert!(!seen.is_unchanged(&data.root(), &path("file")).unwrap());
 }
 
@@ -323,7 +324,7 @@ fn a_part_of_what_is_served_is_a_dataset_and_a_link_to_one_is_not() {
     let mut cache = StatCache::load(&data.dir.path().join("cache"));
     let mut scan_of = |path: &[u8]| scan(&data.root(), path, &mut cache, &ScanOptions::default());
     let part = scan_of(b"deep/part").unwrap();
-    assert_eq!((part.manifest.len(), digest_of(&part, "a")), (1, Some(Digest::of(b"1"))));
+    assert_eq!((part.manifest.len(), digest_of(&part, "a")), (1, Some(Digest::blake3(b"1"))));
     assert!(part.seen.is_unchanged(&data.root(), &path("a")).unwrap());
     assert!(part.seen.is_unchanged(&data.root(), &path("b")).unwrap(), "that b is another");
     data.write("deep/part/a", b"other");

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use shiplane_transport::blocking;
-use shiplane_wire::{Cut, Cuts, Span, limits};
+use shiplane_wire::{Cut, Cuts, DigestAlgorithm, Span, limits};
 use tokio::sync::mpsc;
 
 use super::super::delta::MAX_CUTTINGS_UNDER_WAY;
@@ -11,8 +11,9 @@ use super::super::error::ProtocolFault;
 use crate::files::{Buffers, Source, SourceError, cut};
 
 /// The requests that are not answered yet. The first few are worked on, and answered in their order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cuttings {
+    algorithm: DigestAlgorithm,
     running: VecDeque<Running>,
     queued: VecDeque<Request>,
     buffers: Arc<Buffers>,
@@ -42,6 +43,11 @@ pub(super) enum CutStep {
 }
 
 impl Cuttings {
+    /// No requests yet.
+    pub(super) fn new(algorithm: DigestAlgorithm) -> Self {
+        Self { algorithm, running: VecDeque::new(), queued: VecDeque::new(), buffers: Arc::default() }
+    }
+
     /// Queues a request that lies within its file.
     pub(super) fn queue(
         &mut self,
@@ -101,8 +107,8 @@ impl Cuttings {
             let (outlet, parts) = mpsc::channel(PARTS_AHEAD);
             let source = Arc::clone(source);
             let (entry, next_bytes) = (request.span.entry, request.span.offset_bytes);
-            let buffers = Arc::clone(&self.buffers);
-            blocking::spawn_waiting(move || cut_span(&source, &request, &buffers, &outlet));
+            let (buffers, algorithm) = (Arc::clone(&self.buffers), self.algorithm);
+            blocking::spawn_waiting(move || cut_span(&source, &request, algorithm, &buffers, &outlet));
             self.running.push_back(Running { entry, next_bytes, parts });
         }
     }
@@ -112,10 +118,11 @@ impl Cuttings {
 fn cut_span(
     source: &Source,
     request: &Request,
+    algorithm: DigestAlgorithm,
     buffers: &Buffers,
     outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>,
 ) {
-    match try_cut(source, request, buffers, outlet) {
+    match try_cut(source, request, algorithm, buffers, outlet) {
         // Nobody is left to hear of it when the transfer is over.
         Err(Stop::Source(error)) => drop(blocking::send(outlet, Err(error))),
         Ok(()) | Err(Stop::Over) => {}
@@ -130,6 +137,7 @@ enum Stop {
 fn try_cut(
     source: &Source,
     request: &Request,
+    algorithm: DigestAlgorithm,
     buffers: &Buffers,
     outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>,
 ) -> Result<(), Stop> {
@@ -139,7 +147,7 @@ fn try_cut(
     // Told once the next are there: SPEC 4.9, the list is complete only if it is of this version.
     let mut held: Vec<Cut> = Vec::new();
     let tell = |more| send_parts(outlet, std::mem::replace(&mut held, more));
-    cut(len_bytes, request.average_bytes, buffers, read, tell)?;
+    cut(len_bytes, request.average_bytes, algorithm, buffers, read, tell)?;
     file.check_unchanged().map_err(Stop::Source)?;
     send_parts(outlet, held)
 }

@@ -7,19 +7,19 @@ use std::sync::{
 
 use shiplane_transport::{
     BufferPool, LaneOptions, PeerConnection, ProgressFn, ProgressMeter, RateLimiter, SendChunkError,
-    SideBySide, SourceError as LaneError, blocking,
+    SourceError as LaneError, blocking,
 };
-use shiplane_wire::{Digest, TaggedChunk, TransferId};
+use shiplane_wire::{Digest, DigestAlgorithm, TaggedChunk, TransferId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     super::{
-        TransferOptions,
+        DigestCache, TransferOptions,
         budget::Reservation,
         event::{EventFn, TransferEvent},
     },
     MAX_CHUNK_ATTEMPTS,
-    spans::{FailedSpan, FileSpan, SpanSource},
+    spans::{FailedSpan, FileSpan, SpanSource, piece_of},
 };
 use crate::{
     Compression,
@@ -39,7 +39,8 @@ pub(super) struct Outlet {
     rate: Option<RateLimiter>,
     meter: ProgressMeter,
     reading: Reading,
-    hashing: SideBySide,
+    digest: DigestAlgorithm,
+    digest_cache: Option<DigestCache>,
     compression: Compression,
     /// Chunks that are being compressed.
     compressors: Semaphore,
@@ -110,7 +111,8 @@ impl Outlet {
             rate: options.rate.as_ref().map(RateLimiter::for_user),
             meter: ProgressMeter::default(),
             reading: Reading::default(),
-            hashing: options.memory.as_ref().map(|memory| memory.hashing.for_transfer()).unwrap_or_default(),
+            digest: options.digest,
+            digest_cache: options.digest_cache.clone().filter(|_| options.digest == DigestAlgorithm::Blake3),
             compression: options.compression,
             compressors: Semaphore::new(cores.min(MAX_COMPRESSORS)),
             held: Arc::new(Semaphore::new(MAX_HELD_KIB as usize)),
@@ -145,6 +147,10 @@ impl Outlet {
         loop {
             attempts += 1;
             match self.attempt(tag, &spans, may_shrink, &memory).await {
+                Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)) if self.forget_digest(&spans) => {
+                    tracing::info!(index, "a file was changed behind its times: hashing it again");
+                    attempts -= 1;
+                }
                 Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)) if attempts < MAX_CHUNK_ATTEMPTS => {
                     tracing::warn!(index, attempts, "the receiver found another digest: sending again");
                 }
@@ -166,7 +172,8 @@ impl Outlet {
         {
             let (sizes, digest) = (encoded.sizes(), encoded.digest());
             let progress = self.progress(sizes.content_bytes, sizes.wire_bytes);
-            let options = self.lane(progress, memory);
+            let options =
+                LaneOptions { piece: None, known_digest: None, ..self.lane(spans, progress, memory) };
             let sent = self.connection.send_compressed_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
             let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
@@ -175,9 +182,12 @@ impl Outlet {
         let (reader, failed) = self.reader(spans, memory);
         let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let progress = self.progress(content_bytes, content_bytes);
-        let options = self.lane(progress, memory);
+        let options = self.lane(spans, progress, memory);
         match self.connection.send_tagged_chunk(tag, reader, &options).await {
-            Ok(sent) => Ok(Delivered { digest: sent.digest, content_bytes, wire_bytes: sent.len_bytes }),
+            Ok(sent) => {
+                self.learn_digest(spans, &sent.cells);
+                Ok(Delivered { digest: sent.digest, content_bytes, wire_bytes: sent.len_bytes })
+            }
             Err(SendChunkError::Source(error)) => Err(unread(&failed, error)),
             Err(error) => Err(ChunkFailure::Lane(error)),
         }
@@ -194,23 +204,41 @@ impl Outlet {
         let (reader, failed) = self.reader(spans, &Reservation::UNCOUNTED);
         let compression = self.compression;
         let reading = self.reading.clone();
-        let compress = move || reading.count(|| EncodedSource::compress(reader, compression));
+        let hasher = self.digest.chunk_hasher(piece_of(spans).map(|(_, piece)| piece));
+        let compress = move || reading.count(|| EncodedSource::compress(reader, compression, hasher));
         let compressed = blocking::spawn(compress).await;
         let compressed = compressed.map_err(|_| given_up())?.map_err(|error| unread(&failed, error))?;
         Ok(compressed.map(|encoded| (encoded, held)))
     }
 
-    fn lane(&self, progress: ProgressFn, memory: &Reservation) -> LaneOptions {
-        let options = LaneOptions {
+    fn lane(&self, spans: &[FileSpan], progress: ProgressFn, memory: &Reservation) -> LaneOptions {
+        let piece = piece_of(spans);
+        let cached = self.digest_cache.as_ref().zip(piece);
+        LaneOptions {
+            digest: self.digest,
+            piece: piece.map(|(_, piece)| piece),
+            known_digest: cached.and_then(|(cache, (entry, piece))| cache.find(entry, &piece)),
             progress: Some(progress),
             meter: Some(self.meter.clone()),
             rate: self.rate.clone(),
-            ..LaneOptions::default()
-        };
-        match memory.is_whole() {
-            true => LaneOptions { hashing: Some(self.hashing.clone()), ..options },
-            false => LaneOptions { buffer_len_bytes: Some(SMALL_BUFFER_LEN_BYTES), ..options },
+            buffer_len_bytes: memory.buffer_len_bytes(),
         }
+    }
+
+    fn learn_digest(&self, spans: &[FileSpan], cells: &[Digest]) {
+        if let Some((cache, (entry, piece))) = self.digest_cache.as_ref().zip(piece_of(spans)) {
+            cache.learn(entry, &piece, cells);
+        }
+    }
+
+    /// Whether the digest that the receiver did not find was one that had been kept.
+    fn forget_digest(&self, spans: &[FileSpan]) -> bool {
+        let cached = self.digest_cache.as_ref().zip(piece_of(spans));
+        cached.is_some_and(|(cache, (entry, piece))| {
+            let was_known = cache.find(entry, &piece).is_some();
+            cache.forget(entry);
+            was_known
+        })
     }
 
     fn reader(&self, spans: &[FileSpan], memory: &Reservation) -> (SpanSource, FailedSpan) {
@@ -240,9 +268,6 @@ fn unread(failed: &FailedSpan, error: LaneError) -> ChunkFailure {
         None => ChunkFailure::Lane(error.into()),
     }
 }
-
-/// What a chunk is read in of which only small pieces may be held: three are held at a time, by as many transfers as may run.
-const SMALL_BUFFER_LEN_BYTES: usize = 8 << 10;
 
 /// Each works in some 3 MiB; more than four keep any path busy.
 const MAX_COMPRESSORS: usize = 4;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use shiplane_transport::{BufferPool, ChunkRead, SourceError as LaneError};
-use shiplane_wire::{Entry, Span};
+use shiplane_wire::{Entry, Piece, Span};
 
 use super::sending::Reading;
 use crate::files::{Source, SourceError, SourceFile};
@@ -16,7 +16,22 @@ pub(super) struct FileSpan {
     pub(super) entry: Entry,
 }
 
-/// Reads spans one after another, on a blocking thread.
+impl FileSpan {
+    /// The piece of its file that it is, if it is one.
+    fn piece(&self) -> Option<Piece> {
+        Piece::of_file(self.span.offset_bytes, self.span.len_bytes, self.entry.size_bytes)
+    }
+}
+
+/// The file and the piece of it that a chunk of these spans is, if it is one: the receiver knows the same.
+pub(super) fn piece_of(spans: &[FileSpan]) -> Option<(&Entry, Piece)> {
+    match spans {
+        [span] => Some((&span.entry, span.piece()?)),
+        _ => None,
+    }
+}
+
+/// Reads spans one after another.
 pub(super) struct SpanSource {
     source: Arc<Source>,
     spans: std::vec::IntoIter<FileSpan>,
@@ -25,6 +40,8 @@ pub(super) struct SpanSource {
     failure: FailedSpan,
     buffers: BufferPool,
     reading: Reading,
+    /// Files can be opened between two packets.
+    is_immediate: bool,
 }
 
 struct Current {
@@ -58,9 +75,10 @@ impl SpanSource {
     ) -> (Self, FailedSpan) {
         let len_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let failure = FailedSpan::default();
-        let spans = spans.into_iter();
+        let (spans, is_immediate) = (spans.into_iter(), source.is_immediate());
+        let noted = failure.clone();
         let source =
-            Self { source, spans, current: None, len_bytes, failure: failure.clone(), buffers, reading };
+            Self { source, spans, current: None, len_bytes, failure: noted, buffers, reading, is_immediate };
         (source, failure)
     }
 
@@ -80,13 +98,19 @@ impl SpanSource {
         Ok(self.current.as_mut())
     }
 
-    /// Reads on in the current span, to its end at most; 0 after the last.
-    fn read_part(&mut self, buf: &mut [u8]) -> Result<usize, LaneError> {
+    /// Reads on in the current span, to its end at most; 0 after the last, and where reading would wait and may not.
+    fn read_part(&mut self, buf: &mut [u8], may_wait: bool) -> Result<usize, LaneError> {
+        if !may_wait && self.current.is_none() && !self.is_immediate {
+            return Ok(0);
+        }
         let failure = self.failure.clone();
         let Some(current) = self.current()? else { return Ok(0) };
-        let len = usize::try_from(current.left_bytes).map_or(buf.len(), |left| left.min(buf.len()));
-        let read = current.file.read_at(current.offset_bytes, &mut buf[..len]);
-        read.map_err(|error| failure.set(current.entry, error))?;
+        let max = usize::try_from(current.left_bytes).map_or(buf.len(), |left| left.min(buf.len()));
+        let read = match may_wait {
+            true => current.file.read_at(current.offset_bytes, &mut buf[..max]).map(|()| max),
+            false => current.file.try_read_at(current.offset_bytes, &mut buf[..max]),
+        };
+        let len = read.map_err(|error| failure.set(current.entry, error))?;
         current.offset_bytes += len as u64;
         current.left_bytes -= len as u64;
         if current.left_bytes == 0 {
@@ -99,19 +123,15 @@ impl SpanSource {
     }
 }
 
-impl ChunkRead for SpanSource {
-    fn len_bytes(&self) -> u64 {
-        self.len_bytes
-    }
-
+impl SpanSource {
     /// Fills a buffer across spans: small files travel in buffers of full size.
-    fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, LaneError> {
+    fn fill(&mut self, max_len_bytes: usize, may_wait: bool) -> Result<Bytes, LaneError> {
         let (buffers, reading) = (self.buffers.clone(), self.reading.clone());
         buffers.filled(max_len_bytes, |buf| {
             reading.count(|| {
                 let mut filled = 0;
                 while filled < buf.len() {
-                    let read = self.read_part(&mut buf[filled..])?;
+                    let read = self.read_part(&mut buf[filled..], may_wait)?;
                     if read == 0 {
                         break;
                     }
@@ -120,6 +140,21 @@ impl ChunkRead for SpanSource {
                 Ok(filled)
             })
         })
+    }
+}
+
+impl ChunkRead for SpanSource {
+    fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, LaneError> {
+        self.fill(max_len_bytes, true)
+    }
+
+    fn try_read(&mut self, max_len_bytes: usize) -> Result<Option<Bytes>, LaneError> {
+        let read = self.fill(max_len_bytes, false)?;
+        Ok((!read.is_empty()).then_some(read))
     }
 
     /// Every span has been checked at its own end.

@@ -79,9 +79,11 @@ async fn receive_compressed<T: Target>(
         let refused = FrameError::TooLarge { len_bytes: wire_bytes, max_bytes };
         return Err(ChunkError::Encoding(Box::new(refused.into())));
     }
-    match DecodingSink::new(sink, content_bytes, wire_bytes) {
+    match DecodingSink::new(sink, options.digest.chunk_hasher(options.piece), content_bytes, wire_bytes) {
         Ok(sink) => {
-            let (stored, _sizes) = chunk.receive(wire_bytes, sink, options).await?;
+            // The frame's own digest is of its payload, which is no piece of a file.
+            let options = LaneOptions { piece: None, ..options.clone() };
+            let (stored, _sizes) = chunk.receive(wire_bytes, sink, &options).await?;
             Ok(stored)
         }
         Err(bomb) => {
@@ -115,7 +117,7 @@ impl From<RecvChunkError<DecodeSinkError<DestinationError>>> for ChunkError {
     }
 }
 
-/// Opens the target's writer on the blocking thread, when the first byte is there, and notes the digest.
+/// Opens the target's writer when the first byte is there, and notes the digest.
 struct LazySink<T: Target> {
     target: T,
     index: u64,
@@ -128,6 +130,10 @@ struct LazySink<T: Target> {
 impl<T: Target> ChunkSink for LazySink<T> {
     type Output = (Digest, Vec<u64>);
     type Error = DestinationError;
+
+    fn is_immediate(&self) -> bool {
+        self.target.is_immediate()
+    }
 
     fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
         let Self { target, index, spans, stores, writer, .. } = self;

@@ -67,6 +67,14 @@ impl<T: Target> Target for Leased<T> {
         self.target.reserve(missing_bytes)
     }
 
+    fn file_len_bytes(&self, entry: u64) -> Option<u64> {
+        self.target.file_len_bytes(entry)
+    }
+
+    fn is_immediate(&self) -> bool {
+        self.target.is_immediate()
+    }
+
     fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Self::Writer, DestinationError> {
         let writer = self.target.writer(chunk, spans)?;
         Ok(LeasedWriter { writer, _alive: self.alive.clone() })
@@ -98,6 +106,10 @@ pub(super) struct LeasedWriter<W> {
 impl<W: ChunkSink> ChunkSink for LeasedWriter<W> {
     type Output = W::Output;
     type Error = W::Error;
+
+    fn is_immediate(&self) -> bool {
+        self.writer.is_immediate()
+    }
 
     fn write(&mut self, data: &[u8]) -> Result<(), W::Error> {
         self.writer.write(data)

@@ -84,6 +84,10 @@ impl<W: Write + Send + 'static> Target for StreamTarget<W> {
         Ok(())
     }
 
+    fn file_len_bytes(&self, _entry: u64) -> Option<u64> {
+        self.lock().size_bytes
+    }
+
     fn writer(&self, _chunk: u64, spans: &[Span]) -> Result<StreamWriter<W>, DestinationError> {
         let offset_bytes = spans.first().map_or(0, |span| span.offset_bytes);
         Ok(StreamWriter { target: self.clone(), offset_bytes, data: Vec::new() })

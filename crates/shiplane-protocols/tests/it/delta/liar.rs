@@ -12,8 +12,8 @@ use shiplane_protocols::{
 use shiplane_rpc::{Method, Router, RpcClient};
 use shiplane_transport::{Admission, PeerAddr, QuicTransport, TransferStream, Trust};
 use shiplane_wire::{
-    Cut, Cuts, Digest, Entry, EntryKind, FailReason, Mtime, Promise, ProviderRecord, ReceiverRecord,
-    RecordReader, RelPath, TransferId, Version,
+    Cut, Cuts, Digest, DigestAlgorithm, Entry, EntryKind, FailReason, Mtime, Promise, ProviderRecord,
+    ReceiverRecord, RecordReader, RelPath, TransferId, Version,
 };
 use tempfile::TempDir;
 
@@ -29,10 +29,18 @@ struct FetchOpen {
     path: Vec<u8>,
     compression: u32,
     bytes_per_second: Option<u64>,
+    /// A set of bits: 1 SHA-256, 2 BLAKE3.
+    digests: u8,
 }
 
 #[derive(Serialize, Deserialize)]
-enum FetchOpened {
+struct FetchOpened {
+    shape: TransferShape,
+    digest: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+enum TransferShape {
     File { name: Vec<u8> },
 }
 
@@ -80,7 +88,7 @@ async fn told(lie: Vec<ProviderRecord>) -> TransferError {
                     }
                 }
             });
-            Ok(FetchOpened::File { name: request.path })
+            Ok(FetchOpened { shape: TransferShape::File { name: request.path }, digest: 2 })
         }
     });
     // Only where it has said that the file failed does it come to this.
@@ -99,6 +107,7 @@ async fn told(lie: Vec<ProviderRecord>) -> TransferError {
         overwrite: true,
         promise: Promise::Verified,
         verify: false,
+        digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1 << 20,
     };
     let target = Destination::open(dir.path(), fetch.shape(), fetch.job(), receive).unwrap();
@@ -135,7 +144,7 @@ fn encode(records: &[ProviderRecord]) -> bytes::Bytes {
 
 /// A list of pieces of these lengths, from the start of the file. Each has a digest of its own.
 fn list(entry: u64, lens: &[u32]) -> ProviderRecord {
-    let cut = |(i, &len_bytes): (usize, &u32)| Cut { len_bytes, digest: Digest::of(&[i as u8]) };
+    let cut = |(i, &len_bytes): (usize, &u32)| Cut { len_bytes, digest: Digest::blake3(&[i as u8]) };
     ProviderRecord::Cuts(Cuts { entry, offset_bytes: 0, cuts: lens.iter().enumerate().map(cut).collect() })
 }
 
@@ -159,7 +168,7 @@ async fn a_list_that_is_not_of_the_file_is_the_peers_fault() {
 
 #[tokio::test]
 async fn one_digest_of_two_contents_is_noticed() {
-    let digest = Digest::of(b"same");
+    let digest = Digest::blake3(b"same");
     let cuts = vec![Cut { len_bytes: PIECE, digest }, Cut { len_bytes: PIECE + 1, digest }];
     let told = told(vec![ProviderRecord::Cuts(Cuts { entry: 0, offset_bytes: 0, cuts })]).await;
     assert!(matches!(told, TransferError::Protocol(ProtocolFault::TwoContents { entry: 0 })), "{told}");

@@ -70,7 +70,7 @@ async fn receive(
 
 /// Serves one file by the name "abc.mp4".
 fn file_server(content: Bytes) -> Router {
-    let digest = *Digest::of(&content).as_bytes();
+    let digest = *Digest::sha256(&content).as_bytes();
     Router::new()
         .typed(GET, move |context: RequestContext, request: Transfer| {
             let content = content.clone();
@@ -107,7 +107,7 @@ async fn pattern_1_request_transfer_confirm() {
     let len_bytes = client.call_typed(GET, &request, BUDGET).await.unwrap();
     let data = receive(client.connection(), claim, len_bytes).await;
     assert_eq!(data, content);
-    let digest = *Digest::of(&data).as_bytes();
+    let digest = *Digest::sha256(&data).as_bytes();
     client.call_typed(CONFIRM, &Done { transfer, digest }, BUDGET).await.unwrap();
 
     let wrong = client.call_typed(CONFIRM, &Done { transfer, digest: [0; 32] }, BUDGET).await;
@@ -130,7 +130,7 @@ async fn pattern_2_push_notification() {
             let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the id is in use"))?;
             tokio::spawn(async move {
                 let data = receive(&context.connection, claim, notify.len_bytes).await;
-                let done = Done { transfer: notify.transfer, digest: *Digest::of(&data).as_bytes() };
+                let done = Done { transfer: notify.transfer, digest: *Digest::sha256(&data).as_bytes() };
                 RpcClient::new(context.connection).call_typed(PUSH_ACK, &done, BUDGET).await.unwrap();
             });
             Ok(())
@@ -153,7 +153,7 @@ async fn pattern_2_push_notification() {
     let (transfer, options) = (TransferId::from_bytes([7; 16]), LaneOptions::default());
     send_only_chunk(client.connection(), transfer, &memory(update.clone()), &options).await.unwrap();
     let done = tokio::time::timeout(BUDGET, acknowledged).await.unwrap().unwrap();
-    assert_eq!(done.digest, *Digest::of(&update).as_bytes());
+    assert_eq!(done.digest, *Digest::sha256(&update).as_bytes());
 
     let refused = client.call_typed(PUSH_NOTIFY, &notify(1_000_001), BUDGET).await;
     assert!(matches!(refused, Err(CallError::Fault(fault)) if fault.code == FaultCode::TooLarge));

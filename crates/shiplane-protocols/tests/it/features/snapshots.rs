@@ -36,7 +36,7 @@ async fn a_snapshot_comes_by_its_id_into_memory_or_a_file() {
     let file = dir.path().join("state");
     std::fs::write(&file, &content).unwrap();
     let info = store.add("log-17", ChunkSource::File(file)).await.unwrap();
-    assert_eq!(info.digest, Digest::of(&content));
+    assert_eq!(info.digest, Digest::sha256(&content));
     let (_pair, client) = serving(&store).await;
     let options = SnapshotOptions::default();
     assert_eq!(request_snapshot(&client, "log-17", &options).await.unwrap(), content);
@@ -141,7 +141,8 @@ fn liar(
 
 #[tokio::test]
 async fn a_server_that_sends_something_else_never_sees_success() {
-    let lies = [(7, Digest::of(b"content"), &b"contents"[..]), (7, Digest::of(b"content"), &b"c0ntent"[..])];
+    let lies =
+        [(7, Digest::sha256(b"content"), &b"contents"[..]), (7, Digest::sha256(b"content"), &b"c0ntent"[..])];
     for (announced, digest, sent) in lies {
         let pair = Pair::new();
         let (router, mut told) = liar(announced, digest, sent);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use shiplane_protocols::files::{DestinationError, FaultClass, Plan, ReceiveOptions};
 use shiplane_protocols::transfer::Target;
-use shiplane_wire::{Digest, Promise};
+use shiplane_wire::{Digest, DigestAlgorithm, Promise};
 use tempfile::TempDir;
 
 use super::tree::{Transfer, Tree, assert_equal, listing, open, open_with, options, overwriting, receive};
@@ -55,8 +55,11 @@ fn the_same_content_with_another_time_is_compared_and_gets_the_time() {
     }
     let dest = open(temp.path());
     assert_eq!(dest.plan(0, &tree.entries[0].0).unwrap(), Plan::Compare { is_likely_same: false });
-    assert_eq!(dest.digest_of(&tree.entries[0].0).unwrap(), Digest::of(b"content"));
-    assert_eq!(dest.compare(0, &tree.entries[0].0, Digest::of(b"content")).unwrap(), Plan::Done);
+    assert_eq!(
+        dest.digest_of(&tree.entries[0].0, DigestAlgorithm::Sha256).unwrap(),
+        Digest::sha256(b"content")
+    );
+    assert_eq!(dest.compare(0, &tree.entries[0].0, Digest::blake3(b"content")).unwrap(), Plan::Done);
     assert_eq!(dest.plan(1, &tree.entries[1].0).unwrap(), Plan::Done, "there is nothing to compare");
     dest.finish().unwrap();
     for name in ["f", "empty"] {
@@ -89,7 +92,7 @@ fn a_file_that_vanishes_before_it_is_compared_is_received() {
     assert_eq!(dest.plan(0, &tree.entries[0].0).unwrap(), Plan::Compare { is_likely_same: false });
     fs::remove_file(temp.path().join("f")).unwrap();
     let whole = 0..7;
-    let plan = dest.compare(0, &tree.entries[0].0, Digest::of(b"content")).unwrap();
+    let plan = dest.compare(0, &tree.entries[0].0, Digest::blake3(b"content")).unwrap();
     assert_eq!(plan, Plan::Want { missing: vec![whole], resumed_bytes: 0 });
 }
 

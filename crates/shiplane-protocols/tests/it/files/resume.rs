@@ -113,7 +113,7 @@ fn a_journal_whose_end_or_all_is_zeros_is_cut_off_there_and_nothing_is_left_of_i
     cut_after(cut.path(), &tree, 5, |chunk| chunk == 3);
     let whole = fs::read(journal_of(cut.path())).unwrap();
     // The header is within a sector: written or not.
-    for written in (48..whole.len()).step_by(13).chain([0]) {
+    for written in (49..whole.len()).step_by(13).chain([0]) {
         let temp = copy_of(cut.path());
         let mut zeroed = whole.clone();
         zeroed[written..].fill(0);
@@ -168,7 +168,9 @@ fn whatever_is_in_the_journals_place_is_set_aside_unharmed() {
     type Plant<'a> = (&'a str, &'a dyn Fn(&Path));
     let plant: [Plant<'_>; 5] = [
         ("garbage", &|path| fs::write(path, noise(5, 500)).unwrap()),
-        ("another job's", &|path| fs::write(path, [&b"shiplane-jrnl 1\n"[..], &[7; 32]].concat()).unwrap()),
+        ("another job's", &|path| {
+            fs::write(path, [&b"shiplane-jrnl 2\n\x02"[..], &[7; 32]].concat()).unwrap()
+        }),
         ("a directory", &|path| fs::create_dir(path).unwrap()),
         ("a link", &|path| symlink(outside.path().join("secret"), path).unwrap()),
         ("a FIFO", &|path| make_fifo(path)),

@@ -10,7 +10,8 @@ use shiplane_protocols::files::{
     ChunkWriter, Destination, DestinationError, JobKey, Plan, ReceiveOptions, Shape, Summary,
 };
 use shiplane_wire::{
-    Digest, Entry, EntryKind, Mtime, Offer, Promise, RecvStep, RelPath, Span, Verified, Version,
+    Digest, DigestAlgorithm, Entry, EntryKind, Mtime, Offer, Promise, RecvStep, RelPath, Span, Verified,
+    Version,
 };
 
 /// Small, so that files of a few chunks are small, too.
@@ -55,7 +56,7 @@ impl Tree {
 /// An entry whose version follows from its content.
 pub(super) fn entry(kind: EntryKind, path: &[u8], content: &[u8]) -> Entry {
     let mut version = [0; 16];
-    version.copy_from_slice(&Digest::of(content).as_bytes()[..16]);
+    version.copy_from_slice(&Digest::blake3(content).as_bytes()[..16]);
     Entry {
         kind,
         mode: if kind == EntryKind::File { 0o644 } else { 0o755 },
@@ -69,13 +70,19 @@ pub(super) fn entry(kind: EntryKind, path: &[u8], content: &[u8]) -> Entry {
 /// Bytes that differ by seed and by place.
 pub(super) fn noise(seed: u8, len: usize) -> Vec<u8> {
     (0_u64..)
-        .flat_map(|block| *Digest::of(&[&[seed][..], &block.to_le_bytes()].concat()).as_bytes())
+        .flat_map(|block| *Digest::blake3(&[&[seed][..], &block.to_le_bytes()].concat()).as_bytes())
         .take(len)
         .collect()
 }
 
 pub(super) fn options() -> ReceiveOptions {
-    ReceiveOptions { overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes: CHUNK }
+    ReceiveOptions {
+        overwrite: false,
+        promise: Promise::Durable,
+        verify: false,
+        digest: DigestAlgorithm::Blake3,
+        chunk_len_bytes: CHUNK,
+    }
 }
 
 pub(super) fn overwriting() -> ReceiveOptions {
@@ -112,7 +119,7 @@ impl<'a> Transfer<'a> {
         let mut missing = Vec::new();
         for (index, (entry, content)) in (0..).zip(&tree.entries) {
             let plan = match transfer.dest.plan(index, entry)? {
-                Plan::Compare { .. } => transfer.dest.compare(index, entry, Digest::of(content))?,
+                Plan::Compare { .. } => transfer.dest.compare(index, entry, Digest::blake3(content))?,
                 plan => plan,
             };
             match plan {
@@ -211,9 +218,9 @@ fn cut(missing: &[(u64, u64, Vec<Range<u64>>)]) -> Vec<Vec<Span>> {
 /// The proof that `content` arrived, got the only way there is: by receiving its frame.
 pub(super) fn verified(content: &[u8]) -> Verified {
     let len_bytes = content.len() as u64;
-    let mut receiver = Offer::new(len_bytes, len_bytes).unwrap().accept();
+    let mut receiver = Offer::new(len_bytes, len_bytes).unwrap().accept(shiplane_wire::Hasher::blake3());
     receiver.push(Bytes::copy_from_slice(content));
-    receiver.push(Bytes::copy_from_slice(Digest::of(content).as_bytes()));
+    receiver.push(Bytes::copy_from_slice(Digest::blake3(content).as_bytes()));
     loop {
         match receiver.poll().unwrap() {
             RecvStep::Verified(verified) => return verified,

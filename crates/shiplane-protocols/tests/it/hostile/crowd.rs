@@ -40,7 +40,8 @@ impl Stalled {
         let rpc = world.admitted().await;
         let transfer = [number; 16];
         let mut claim = rpc.connection().claim(TransferId::from_bytes(transfer)).unwrap();
-        let request = FetchOpen { transfer, path: Vec::new(), compression: 0, bytes_per_second: None };
+        let request =
+            FetchOpen { transfer, path: Vec::new(), compression: 0, bytes_per_second: None, digests: 3 };
         rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(5)).await.unwrap();
         let mut records = rpc.connection().open_records(TransferId::from_bytes(transfer)).await.unwrap();
         manifest_of(&mut records).await;

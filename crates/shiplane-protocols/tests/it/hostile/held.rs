@@ -92,6 +92,10 @@ impl Target for Held {
         Ok(())
     }
 
+    fn file_len_bytes(&self, _: u64) -> Option<u64> {
+        None
+    }
+
     fn writer(&self, _: u64, _: &[Span]) -> Result<Self::Writer, DestinationError> {
         self.hold();
         Err(DestinationError::QuotaExceeded { path: "it".to_owned() })

@@ -9,7 +9,7 @@ use shiplane_wire::{ProviderRecord, ReceiverRecord, RecordReader, TransferId, li
 use tempfile::TempDir;
 
 use super::{
-    FetchOpened, IMPATIENT, PATIENT, directory, encode, file,
+    IMPATIENT, PATIENT, TransferShape, directory, encode, file,
     provider::{Liar, end, fetch, script, transfer_error},
 };
 use crate::{
@@ -30,7 +30,7 @@ fn sizes_that_a_server_claims_cost_a_fetch_no_memory() {
             let before_bytes = resident_bytes("VmRSS:");
             let liar = Liar::meet(
                 PATIENT,
-                FetchOpened::Root,
+                TransferShape::Root,
                 script(move |mut stage| async move {
                     stage.say(&manifest(sizes)).await;
                     stage.linger().await;
@@ -118,7 +118,7 @@ fn directories_without_end_cost_a_fetch_little_and_all_of_them_arrive() {
     alone("hostile::memory::directories_without_end_cost_a_fetch_little_and_all_of_them_arrive", async {
         let liar = Liar::meet(
             PATIENT,
-            FetchOpened::Root,
+            TransferShape::Root,
             script(|stage| async move {
                 let mut records = BiStream { send: stage.send, recv: stage.wants };
                 let mut admitted = Admitted { patience: PATIENT, ..Admitted::default() };

@@ -15,12 +15,14 @@ use shiplane_rpc::{CallError, Fault, FaultCode, Router, RpcClient};
 use shiplane_transport::{
     BiStream, LaneOptions, PeerAddr, PeerConnection, QuicTransport, RecvHalf, TransferStream,
 };
-use shiplane_wire::{Digest, Promise, ProviderRecord, ReceiverRecord, RecordReader, TaggedChunk, TransferId};
+use shiplane_wire::{
+    Digest, DigestAlgorithm, Promise, ProviderRecord, ReceiverRecord, RecordReader, TaggedChunk, TransferId,
+};
 use tempfile::TempDir;
 
 use super::{
-    CONFIRM, Claimed, Confirmed, FETCH_OPEN, FetchOpened, IMPATIENT, PATIENT, directory, encode, file,
-    file_called, held::Held, transport,
+    CONFIRM, Claimed, Confirmed, FETCH_OPEN, FetchOpened, IMPATIENT, PATIENT, TransferShape, directory,
+    encode, file, file_called, held::Held, transport,
 };
 
 /// What the liar has in hand once the victim has opened its records stream.
@@ -60,7 +62,14 @@ impl Stage {
     async fn chunk(&self, index: u64, len_bytes: u64, data: &[u8]) {
         let source = Claimed { len_bytes, data: Bytes::copy_from_slice(data) };
         let tag = TaggedChunk { transfer: self.transfer, index };
-        let _ = self.connection.send_tagged_chunk(tag, source, &LaneOptions::default()).await;
+        let _ = self
+            .connection
+            .send_tagged_chunk(
+                tag,
+                source,
+                &LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() },
+            )
+            .await;
     }
 
     /// Stays until the victim hangs up.
@@ -79,13 +88,13 @@ where
 }
 
 /// Fetches from a liar that offers `shape` and then plays `script`; the destination is handed back.
-async fn fetch_from(shape: FetchOpened, script: Script) -> (Result<FetchReport, FetchError>, TempDir) {
+async fn fetch_from(shape: TransferShape, script: Script) -> (Result<FetchReport, FetchError>, TempDir) {
     fetch_within(PATIENT, shape, script).await
 }
 
 pub(super) async fn fetch_within(
     patience: Duration,
-    shape: FetchOpened,
+    shape: TransferShape,
     script: Script,
 ) -> (Result<FetchReport, FetchError>, TempDir) {
     let liar = Liar::meet(patience, shape, script).await;
@@ -101,7 +110,7 @@ pub(super) struct Liar {
 }
 
 impl Liar {
-    pub(super) async fn meet(patience: Duration, shape: FetchOpened, script: Script) -> Self {
+    pub(super) async fn meet(patience: Duration, shape: TransferShape, script: Script) -> Self {
         let (server, client) = (transport(patience), transport(patience));
         let script = Arc::new(script);
         let router = Router::new()
@@ -119,7 +128,7 @@ impl Liar {
                         let reader = RecordReader::new();
                         script(Stage { connection, transfer, send, wants: recv, reader }).await;
                     });
-                    Ok(shape)
+                    Ok(FetchOpened { shape, digest: 2 })
                 }
             })
             .typed(CONFIRM, |_context, _request| async {
@@ -143,8 +152,13 @@ async fn fetch_with(
     options: &TransferOptions,
 ) -> Result<FetchReport, FetchError> {
     let fetch = Fetch::open_with(rpc, b"it", options).await?;
-    let receive =
-        ReceiveOptions { overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes: 1024 };
+    let receive = ReceiveOptions {
+        overwrite: false,
+        promise: Promise::Durable,
+        verify: false,
+        digest: DigestAlgorithm::Blake3,
+        chunk_len_bytes: 1024,
+    };
     let target = Destination::open(dest, fetch.shape(), fetch.job(), receive).map_err(TransferError::from)?;
     fetch.receive(target, Promise::Durable, options, Arc::new(|_| ())).await
 }
@@ -192,7 +206,7 @@ async fn names_that_lead_out_or_hide_are_refused() {
     for name in names {
         let raw = file_called(name);
         let (result, dir) = fetch_from(
-            FetchOpened::Root,
+            TransferShape::Root,
             script(move |mut stage| {
                 let raw = raw.clone();
                 async move {
@@ -220,7 +234,7 @@ async fn the_same_name_twice_and_a_file_as_a_directory_are_the_peers_fault() {
     for manifest in manifests {
         let told = format!("{manifest:?}");
         let (result, dir) = fetch_from(
-            FetchOpened::Root,
+            TransferShape::Root,
             script(move |mut stage| {
                 let manifest = manifest.clone();
                 async move {
@@ -242,7 +256,7 @@ async fn the_same_name_twice_and_a_file_as_a_directory_are_the_peers_fault() {
 
 #[tokio::test]
 async fn a_file_that_was_not_asked_for_is_refused() {
-    let shape = FetchOpened::File { name: b"wanted".to_vec() };
+    let shape = TransferShape::File { name: b"wanted".to_vec() };
     let (result, dir) = fetch_from(
         shape,
         script(|mut stage| async move {
@@ -260,7 +274,7 @@ async fn a_file_that_was_not_asked_for_is_refused() {
 async fn totals_that_do_not_add_up_are_the_peers_fault() {
     for (entries, total_bytes) in [(2, 5), (1, 6), (0, 0)] {
         let (result, dir) = fetch_from(
-            FetchOpened::Root,
+            TransferShape::Root,
             script(move |mut stage| async move {
                 stage.say(&[file("x", 5), end(entries, total_bytes)]).await;
                 stage.linger().await;
@@ -278,7 +292,7 @@ async fn sizes_that_lie_never_publish_a_file() {
     for (len_bytes, data) in [(4, &b"four"[..]), (6, b"sixsix"), (u64::MAX >> 3, b"huge"), (0, b"")] {
         let (result, dir) = fetch_within(
             IMPATIENT,
-            FetchOpened::Root,
+            TransferShape::Root,
             script(move |mut stage| async move {
                 stage.say(&[file("x", 5), end(1, 5)]).await;
                 while let Some((index, _)) = stage.want().await {
@@ -302,7 +316,7 @@ async fn sizes_that_lie_never_publish_a_file() {
 async fn a_chunk_that_is_cut_short_is_never_published() {
     let (result, dir) = fetch_within(
         IMPATIENT,
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 5), end(1, 5)]).await;
             while let Some((index, len_bytes)) = stage.want().await {
@@ -322,7 +336,7 @@ async fn a_chunk_that_is_cut_short_is_never_published() {
 #[tokio::test]
 async fn chunks_nobody_wants_are_the_peers_fault() {
     let (result, dir) = fetch_from(
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 5), end(1, 5)]).await;
             let (index, _) = stage.want().await.unwrap();
@@ -338,7 +352,7 @@ async fn chunks_nobody_wants_are_the_peers_fault() {
 #[tokio::test]
 async fn a_chunk_that_comes_again_with_other_content_changes_nothing() {
     let (result, dir) = fetch_from(
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 1024), file("y", 1024), end(2, 2048)]).await;
             let wanted = [stage.want().await.unwrap(), stage.want().await.unwrap()];
@@ -363,7 +377,7 @@ async fn an_entry_that_is_neither_file_nor_directory_is_refused() {
         // Behind the type and the length.
         raw[5] = kind;
         let (result, dir) = fetch_from(
-            FetchOpened::Root,
+            TransferShape::Root,
             script(move |mut stage| {
                 let raw = Bytes::from(raw.clone());
                 async move {
@@ -384,7 +398,7 @@ async fn an_entry_that_is_neither_file_nor_directory_is_refused() {
 async fn sizes_that_no_sum_holds_take_neither_space_nor_the_program_down() {
     let huge = (1 << 62) - 1;
     let (result, dir) = fetch_from(
-        FetchOpened::Root,
+        TransferShape::Root,
         script(move |mut stage| async move {
             let entries = ["a", "b", "c", "d", "e"].map(|name| file(name, huge));
             stage.say(&entries).await;
@@ -406,7 +420,7 @@ async fn sizes_that_no_sum_holds_take_neither_space_nor_the_program_down() {
 #[tokio::test]
 async fn an_index_at_the_end_of_the_numbers_is_nobodys_chunk() {
     let (result, dir) = fetch_from(
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 5), end(1, 5)]).await;
             stage.want().await.unwrap();
@@ -422,7 +436,7 @@ async fn an_index_at_the_end_of_the_numbers_is_nobodys_chunk() {
 #[tokio::test]
 async fn withholding_a_chunk_needs_a_reason() {
     let (result, dir) = fetch_from(
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 5), end(1, 5)]).await;
             let (index, _) = stage.want().await.unwrap();
@@ -437,7 +451,7 @@ async fn withholding_a_chunk_needs_a_reason() {
 
 #[tokio::test]
 async fn records_out_of_place_are_the_peers_fault() {
-    let digest = Digest::of(b"");
+    let digest = Digest::blake3(b"");
     let misplaced = [
         ProviderRecord::Digest { entry: 0, digest },
         ProviderRecord::Failed { entry: 7, reason: shiplane_wire::FailReason::Changed },
@@ -448,7 +462,7 @@ async fn records_out_of_place_are_the_peers_fault() {
     for record in misplaced {
         let told = format!("{record:?}");
         let (result, dir) = fetch_from(
-            FetchOpened::Root,
+            TransferShape::Root,
             script(move |mut stage| {
                 let record = record.clone();
                 async move {
@@ -467,7 +481,7 @@ async fn records_out_of_place_are_the_peers_fault() {
 #[tokio::test]
 async fn a_provider_that_says_nothing_is_given_up() {
     let (result, dir) =
-        fetch_within(IMPATIENT, FetchOpened::Root, script(|mut stage| async move { stage.linger().await }))
+        fetch_within(IMPATIENT, TransferShape::Root, script(|mut stage| async move { stage.linger().await }))
             .await;
     assert!(matches!(transfer_error(result), TransferError::Silent { .. }));
     assert!(published(&dir).is_empty());
@@ -477,7 +491,7 @@ async fn a_provider_that_says_nothing_is_given_up() {
 async fn a_provider_that_never_sends_what_was_wanted_is_given_up() {
     let (result, dir) = fetch_within(
         IMPATIENT,
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 5), end(1, 5)]).await;
             stage.linger().await;
@@ -491,7 +505,7 @@ async fn a_provider_that_never_sends_what_was_wanted_is_given_up() {
 #[tokio::test]
 async fn a_provider_that_does_not_confirm_is_told_on() {
     let (result, dir) = fetch_from(
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 5), end(1, 5)]).await;
             let (index, _) = stage.want().await.unwrap();
@@ -512,7 +526,7 @@ async fn a_provider_that_does_not_confirm_is_told_on() {
 async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
     let liar = Liar::meet(
         PATIENT,
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("slow", 5), end(1, 6)]).await;
             stage.linger().await;
@@ -533,7 +547,7 @@ async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that
     let held = Arc::new(held);
     let liar = Liar::meet(
         PATIENT,
-        FetchOpened::Root,
+        TransferShape::Root,
         script(move |mut stage| {
             let held = Arc::clone(&held);
             async move {
@@ -543,7 +557,13 @@ async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that
                 let tag = TaggedChunk { transfer: stage.transfer, index };
                 let connection = Arc::clone(&stage.connection);
                 tokio::spawn(async move {
-                    let _ = connection.send_tagged_chunk(tag, source, &LaneOptions::default()).await;
+                    let _ = connection
+                        .send_tagged_chunk(
+                            tag,
+                            source,
+                            &LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() },
+                        )
+                        .await;
                 });
                 held.is_at_work().await;
             }

@@ -16,7 +16,13 @@ const TRANSFER: [u8; 16] = [9; 16];
 async fn begun() -> (World, RpcClient, BiStream) {
     let world = World::new(|source| fs::write(source.join("x"), b"hello").unwrap());
     let rpc = world.admitted().await;
-    let request = FetchOpen { transfer: TRANSFER, path: Vec::new(), compression: 0, bytes_per_second: None };
+    let request = FetchOpen {
+        transfer: TRANSFER,
+        path: Vec::new(),
+        compression: 0,
+        bytes_per_second: None,
+        digests: 3,
+    };
     rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(5)).await.unwrap();
     let records = rpc.connection().open_records(TransferId::from_bytes(TRANSFER)).await.unwrap();
     (world, rpc, records)
@@ -141,7 +147,7 @@ async fn confirming_something_else_is_an_integrity_fault_and_nothing_is_complete
             other => panic!("{other}"),
         }
     };
-    let empty = *shiplane_wire::Digest::of(b"").as_bytes();
+    let empty = *shiplane_wire::Digest::blake3(b"").as_bytes();
     assert_eq!(call(confirm(TRANSFER, [1; 32], 0)).await, Some(FaultCode::Integrity));
     assert_eq!(call(confirm(TRANSFER, empty, 1)).await, Some(FaultCode::Integrity));
     assert_eq!(call(confirm([8; 16], empty, 0)).await, Some(FaultCode::Gone));
@@ -152,7 +158,13 @@ async fn confirming_something_else_is_an_integrity_fault_and_nothing_is_complete
 #[tokio::test]
 async fn a_transfer_id_is_used_once() {
     let (_world, rpc, _stream) = begun().await;
-    let request = FetchOpen { transfer: TRANSFER, path: Vec::new(), compression: 0, bytes_per_second: None };
+    let request = FetchOpen {
+        transfer: TRANSFER,
+        path: Vec::new(),
+        compression: 0,
+        bytes_per_second: None,
+        digests: 3,
+    };
     let error = rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(5)).await.unwrap_err();
     assert!(matches!(error, CallError::Fault(fault) if fault.code == FaultCode::InvalidRequest));
 }

@@ -137,7 +137,7 @@ async fn a_replayed_push_of_a_finished_transfer_has_no_second_effect() {
 
     let mut replay = raw(0, b"", RawShape::File { name: b"x".to_vec() });
     replay.transfer = *report.receipt.transfer().as_bytes();
-    replay.source = *Digest::of(b"test").as_bytes();
+    replay.source = *Digest::blake3(b"test").as_bytes();
     (replay.overwrite, replay.durable, replay.chunk_len_bytes) = (false, true, 64 << 10);
     for _ in 0..2 {
         assert_eq!(open(&client, &replay).await, Ok(RawOpened::Known));
@@ -156,7 +156,10 @@ async fn a_push_that_does_not_begin_is_given_up_and_leaves_nothing() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let opened = raw(9, b"new", RawShape::Directory { name: b"d".to_vec() });
-    assert_eq!(open(&client, &opened).await, Ok(RawOpened::Ready { compression: 0, bytes_per_second: None }));
+    assert_eq!(
+        open(&client, &opened).await,
+        Ok(RawOpened::Ready { compression: 0, bytes_per_second: None, digest: 2 })
+    );
     // Nobody has claimed its records stream, so it is parked here and nobody reads it.
     #[derive(Serialize, Deserialize)]
     struct Settle {

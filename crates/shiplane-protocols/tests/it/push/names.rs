@@ -21,6 +21,7 @@ pub(crate) struct RawOpen {
     pub(crate) durable: bool,
     pub(crate) chunk_len_bytes: u64,
     pub(crate) compression: u32,
+    pub(crate) digests: u8,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ pub(crate) enum RawShape {
 /// The answer: 0 ready, 1 known.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum RawOpened {
-    Ready { compression: u32, bytes_per_second: Option<u64> },
+    Ready { compression: u32, bytes_per_second: Option<u64>, digest: u8 },
     Known,
 }
 
@@ -48,6 +49,7 @@ pub(crate) fn raw(transfer: u8, path: &[u8], shape: RawShape) -> RawOpen {
         durable: false,
         chunk_len_bytes: 0,
         compression: 0,
+        digests: 3,
     }
 }
 

@@ -21,7 +21,8 @@ use shiplane_transport::{
     BiStream, ChunkSource, Claim, LaneOptions, PeerAddr, PeerConnection, TransferStream,
 };
 use shiplane_wire::{
-    Digest, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TaggedChunk, TransferId,
+    Digest, DigestAlgorithm, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TaggedChunk,
+    TransferId,
 };
 
 use super::{job, silent, write};
@@ -90,7 +91,7 @@ pub(super) fn path(text: &str) -> RelPath {
 pub(super) fn listed(name: &str, content: &[u8]) -> Manifest {
     let state = FileState {
         size_bytes: content.len() as u64,
-        digest: Digest::of(content),
+        digest: Digest::blake3(content),
         mtime: Mtime { secs: 0, nanos: 0 },
     };
     let mut manifest = Manifest::new();
@@ -236,7 +237,7 @@ async fn a_list_that_is_not_what_was_announced_is_refused() {
 #[tokio::test]
 async fn lists_beside_the_call_are_bounded_and_awaited_for_so_long() {
     let world = victim();
-    let lane = |index, len_bytes| differs(Digest::of(b""), SyncBody::Lane { index, len_bytes });
+    let lane = |index, len_bytes| differs(Digest::blake3(b""), SyncBody::Lane { index, len_bytes });
     let silent = Liar::new(move |_, _| lane(0, 100)).meets_with(&world, IMPATIENT).await.unwrap_err();
     assert!(matches!(silent, SyncError::Transfer(_)), "{silent}");
     for (announced, sent, index) in [(1 << 61, 100, 0), (99, 100, 0), (100, 100, 7)] {
@@ -245,7 +246,13 @@ async fn lists_beside_the_call_are_bounded_and_awaited_for_so_long() {
             let source = ChunkSource::Memory(Bytes::from(vec![0; sent])).open().unwrap();
             let connection = Arc::clone(connection);
             tokio::spawn(async move {
-                let _ = connection.send_tagged_chunk(tag, source, &LaneOptions::default()).await;
+                let _ = connection
+                    .send_tagged_chunk(
+                        tag,
+                        source,
+                        &LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() },
+                    )
+                    .await;
             });
             lane(0, announced)
         });
@@ -330,7 +337,13 @@ async fn provide(
             if let ReceiverRecord::WantChunk { index, .. } = want {
                 let source = ChunkSource::Memory(Bytes::from_static(content)).open().unwrap();
                 let tag = TaggedChunk { transfer: claim.transfer(), index };
-                let _ = connection.send_tagged_chunk(tag, source, &LaneOptions::default()).await;
+                let _ = connection
+                    .send_tagged_chunk(
+                        tag,
+                        source,
+                        &LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() },
+                    )
+                    .await;
             }
         }
     }

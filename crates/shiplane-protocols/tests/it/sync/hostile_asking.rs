@@ -5,7 +5,7 @@ use std::fs;
 use shiplane_protocols::sync::{Manifest, SyncBody, SyncRequest, SyncResponse};
 use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
 use shiplane_transport::{ChunkSource, LaneOptions};
-use shiplane_wire::{TaggedChunk, TransferId};
+use shiplane_wire::{DigestAlgorithm, TaggedChunk, TransferId};
 use tokio::time::Duration;
 
 use super::{
@@ -35,7 +35,15 @@ where
 
 pub(super) fn open(manifest: &Manifest) -> SyncRequest {
     let root = *manifest.root().as_bytes();
-    SyncRequest { sync: SYNC, path: Vec::new(), root, bases: Vec::new(), dry_run: false, source: [8; 32] }
+    SyncRequest {
+        sync: SYNC,
+        path: Vec::new(),
+        root,
+        bases: Vec::new(),
+        dry_run: false,
+        source: [8; 32],
+        digest: 2,
+    }
 }
 
 pub(super) fn start(changes: Vec<u8>) -> Start {
@@ -166,7 +174,7 @@ async fn a_list_beside_the_call_must_be_as_long_as_it_says() {
     let body = SyncBody::Lane { index: 1, len_bytes: len_bytes + 1 };
     let source = ChunkSource::Memory(changes(&theirs).into()).open().unwrap();
     let tag = TaggedChunk { transfer: TransferId::from_bytes(SYNC), index: 1 };
-    let options = LaneOptions::default();
+    let options = LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() };
     let sending = client.connection().send_tagged_chunk(tag, source, &options);
     let request = Start { changes: body, ..start(Vec::new()) };
     let (sent, started) = tokio::join!(sending, call(&client, START, &request));

@@ -98,7 +98,7 @@ async fn a_file_that_no_journal_knows_of_is_removed_wherever_it_is() {
 fn prefix_of_a_sync_with(peer: PeerId) -> String {
     let parts: [&[u8]; 2] = [peer.as_bytes(), b"the sync of a dataset"];
     let key: Vec<u8> = parts.iter().flat_map(|part| [&part.len().to_le_bytes()[..], part].concat()).collect();
-    format!(".shiplane-{}-", &Digest::of(&key).to_string()[..8])
+    format!(".shiplane-{}-", &Digest::blake3(&key).to_string()[..8])
 }
 
 #[tokio::test]

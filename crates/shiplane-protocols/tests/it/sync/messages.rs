@@ -10,7 +10,7 @@ use super::hostile_asked::changes;
 fn manifest(files: usize) -> Manifest {
     let mut manifest = Manifest::new();
     for i in 0..files {
-        let digest = Digest::of(&i.to_le_bytes());
+        let digest = Digest::blake3(&i.to_le_bytes());
         let state = FileState { size_bytes: i as u64, digest, mtime: Mtime { secs: 1, nanos: 2 } };
         manifest.insert(RelPath::parse(format!("{}/{i}", i % 100).as_bytes()).unwrap(), Node::File(state));
     }
@@ -38,9 +38,16 @@ fn any_response() -> impl Strategy<Value = SyncResponse> {
 fn any_request() -> impl Strategy<Value = SyncRequest> {
     let path = prop::collection::vec(any::<u8>(), 0..100);
     let bases = prop_oneof![prop::collection::vec(any::<[u8; 32]>(), 0..3), Just(vec![[7; 32]; 10_000]),];
-    (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, any::<bool>(), any::<[u8; 32]>()).prop_map(
-        |(sync, path, root, bases, dry_run, source)| SyncRequest { sync, path, root, bases, dry_run, source },
-    )
+    (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, any::<bool>(), any::<[u8; 32]>(), any::<u8>())
+        .prop_map(|(sync, path, root, bases, dry_run, source, digest)| SyncRequest {
+            sync,
+            path,
+            root,
+            bases,
+            dry_run,
+            source,
+            digest,
+        })
 }
 
 proptest! {
@@ -69,9 +76,10 @@ fn the_bytes_are_these() {
         bases: vec![[3; 32]],
         dry_run: true,
         source: [4; 32],
+        digest: 2,
     };
     let one = [1, 0, 0, 0, 0, 0, 0, 0];
-    let expected = [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32]];
+    let expected = [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32], &[2]];
     assert_eq!(shiplane_rpc::encode(&request).unwrap()[..], expected.concat());
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };
     let response = SyncResponse::Differs { base: None, root: [6; 32], changes };

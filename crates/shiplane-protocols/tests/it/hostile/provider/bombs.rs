@@ -6,7 +6,7 @@ use super::*;
 
 /// The head of an encoded payload (SPEC 4.16), and its body.
 fn payload(encoding: u8, content: &[u8], body: &[u8]) -> Vec<u8> {
-    [&[encoding][..], Digest::of(content).as_bytes(), body].concat()
+    [&[encoding][..], Digest::blake3(content).as_bytes(), body].concat()
 }
 
 fn zstd(content: &[u8]) -> Vec<u8> {
@@ -17,7 +17,7 @@ fn zstd(content: &[u8]) -> Vec<u8> {
 async fn chunk_sent(wish: Compression, size_bytes: u64, payload: Vec<u8>) -> TransferError {
     let liar = Liar::meet(
         PATIENT,
-        FetchOpened::Root,
+        TransferShape::Root,
         script(move |mut stage| {
             let payload = Bytes::from(payload.clone());
             async move {

@@ -1,0 +1,237 @@
+//! The digests of files that were sent before, so that the next receiver costs no hashing.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use shiplane_wire::{Digest, Entry, Piece, Version};
+
+/// Knows BLAKE3 digests of a grid of pieces of files, by the files' identity (device, inode, size and times). A
+/// handle: clones share it.
+///
+/// Holds at most [`MAX_BYTES`](Self::MAX_BYTES); the file that was not asked for longest is forgotten first. A digest
+/// that is stale, because a file was changed without a trace, is found out by the receiver's check: then the file is
+/// [forgotten](Self::forget) and hashed again.
+#[derive(Clone, Default)]
+pub struct DigestCache(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    files: HashMap<Version, Grid>,
+    held_bytes: usize,
+    /// Rises with each use.
+    clock: u64,
+}
+
+/// The digests of one file's cells, in order.
+struct Grid {
+    cell_len_bytes: u64,
+    cells: Box<[Option<Digest>]>,
+    used_at: u64,
+}
+
+impl DigestCache {
+    /// 8 MiB: the digests of some 15 GiB in cells of 64 KiB, or of at least eight files of any size.
+    pub const MAX_BYTES: usize = 8 << 20;
+
+    /// The digest of a piece of a file, if all of it is known.
+    pub(super) fn find(&self, entry: &Entry, piece: &Piece) -> Option<Digest> {
+        let mut state = self.lock();
+        state.clock += 1;
+        let now = state.clock;
+        let grid = state.files.get_mut(&entry.version)?;
+        grid.used_at = now;
+        let cells = grid.cells.get(grid.range_of(piece)?)?;
+        piece.combine(&cells.iter().copied().collect::<Option<Vec<_>>>()?)
+    }
+
+    /// Takes the cells of a piece of a file, each of [`Piece::CELL_LEN_BYTES`].
+    pub(super) fn learn(&self, entry: &Entry, piece: &Piece, cells: &[Digest]) {
+        // A file of one cell is hashed sooner than found.
+        if entry.size_bytes <= Piece::CELL_LEN_BYTES {
+            return;
+        }
+        let mut state = self.lock();
+        state.clock += 1;
+        let now = state.clock;
+        if !state.files.contains_key(&entry.version) {
+            let grid = Grid::of(entry.size_bytes, now);
+            state.held_bytes += grid.held_bytes();
+            state.files.insert(entry.version, grid);
+            state.make_room();
+        }
+        if let Some(grid) = state.files.get_mut(&entry.version) {
+            grid.used_at = now;
+            grid.learn(piece, cells, entry.size_bytes);
+        }
+    }
+
+    /// Drops what is known of a file.
+    pub(super) fn forget(&self, entry: &Entry) {
+        let mut state = self.lock();
+        if let Some(grid) = state.files.remove(&entry.version) {
+            state.held_bytes -= grid.held_bytes();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is one step; a digest that is missing or wrong costs time only.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for DigestCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DigestCache").field("held_bytes", &self.lock().held_bytes).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn make_room(&mut self) {
+        while self.held_bytes > DigestCache::MAX_BYTES
+            && let Some(oldest) =
+                self.files.iter().min_by_key(|(_, grid)| grid.used_at).map(|(version, _)| *version)
+        {
+            if let Some(grid) = self.files.remove(&oldest) {
+                self.held_bytes -= grid.held_bytes();
+            }
+        }
+    }
+}
+
+impl Grid {
+    /// With cells so long that there are not too many of them.
+    fn of(size_bytes: u64, used_at: u64) -> Self {
+        let least_bytes = size_bytes.div_ceil(MAX_CELLS_OF_A_FILE).next_power_of_two();
+        let cell_len_bytes = least_bytes.max(Piece::CELL_LEN_BYTES);
+        let cells = usize::try_from(size_bytes.div_ceil(cell_len_bytes)).unwrap_or(0);
+        Self { cell_len_bytes, cells: vec![None; cells].into(), used_at }
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.cells.len() * size_of::<Option<Digest>>() + GRID_OVERHEAD_BYTES
+    }
+
+    /// The cells that a piece consists of; `None` if it is only a part of one.
+    fn range_of(&self, piece: &Piece) -> Option<std::ops::Range<usize>> {
+        let (offset, end) = (piece.offset_bytes(), piece.offset_bytes() + piece.len_bytes());
+        if !offset.is_multiple_of(self.cell_len_bytes) {
+            return None;
+        }
+        let first = usize::try_from(offset / self.cell_len_bytes).ok()?;
+        let last = usize::try_from(end.div_ceil(self.cell_len_bytes)).ok()?;
+        let is_whole = end.is_multiple_of(self.cell_len_bytes) || last == self.cells.len();
+        (is_whole && last <= self.cells.len()).then_some(first..last)
+    }
+
+    fn learn(&mut self, piece: &Piece, small: &[Digest], file_len_bytes: u64) {
+        let Some(range) = self.range_of(piece) else { return };
+        let ratio = usize::try_from(self.cell_len_bytes / Piece::CELL_LEN_BYTES).unwrap_or(usize::MAX);
+        let first_bytes = piece.offset_bytes();
+        for ((at, cell), parts) in self.cells[range].iter_mut().enumerate().zip(small.chunks(ratio)) {
+            let offset_bytes = first_bytes + at as u64 * self.cell_len_bytes;
+            let len_bytes = self.cell_len_bytes.min(file_len_bytes.saturating_sub(offset_bytes));
+            *cell =
+                Piece::of_file(offset_bytes, len_bytes, file_len_bytes).and_then(|cell| cell.combine(parts));
+        }
+    }
+}
+
+/// 16,384: up to 1 GiB a file has cells of 64 KiB, and none takes more than 1/14 of the cache.
+const MAX_CELLS_OF_A_FILE: u64 = 16 << 10;
+
+/// About what a file takes besides its cells.
+const GRID_OVERHEAD_BYTES: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use shiplane_wire::{DigestAlgorithm, EntryKind, Mtime, RelPath};
+
+    use super::*;
+
+    const CELL: u64 = Piece::CELL_LEN_BYTES;
+
+    fn file(id: u8, size_bytes: u64) -> Entry {
+        Entry {
+            kind: EntryKind::File,
+            mode: 0o644,
+            size_bytes,
+            mtime: Mtime { secs: 0, nanos: 0 },
+            version: Version::from_bytes([id; 16]),
+            path: RelPath::parse(b"file").unwrap(),
+        }
+    }
+
+    fn content(len_bytes: u64) -> Vec<u8> {
+        (0..len_bytes).map(|at| (at * 7 + at / 253) as u8).collect()
+    }
+
+    fn learn(cache: &DigestCache, entry: &Entry, content: &[u8], offset: u64, len: u64) -> (Piece, Digest) {
+        let piece = Piece::of_file(offset, len, content.len() as u64).unwrap();
+        let mut hasher = DigestAlgorithm::Blake3.chunk_hasher(Some(piece));
+        hasher.update(&content[offset as usize..(offset + len) as usize]);
+        let (digest, cells) = hasher.finish_with_cells();
+        cache.learn(entry, &piece, &cells);
+        (piece, digest)
+    }
+
+    #[test]
+    fn what_was_hashed_in_one_size_of_chunk_is_known_in_every_other() {
+        let (cache, content) = (DigestCache::default(), content(9 * CELL + 5));
+        let entry = file(1, content.len() as u64);
+        for (offset, len) in [(0, 4 * CELL), (4 * CELL, 4 * CELL), (8 * CELL, CELL), (9 * CELL, 5)] {
+            let (piece, digest) = learn(&cache, &entry, &content, offset, len);
+            assert_eq!(cache.find(&entry, &piece), Some(digest));
+        }
+        let piece = |offset, len| Piece::of_file(offset, len, content.len() as u64).unwrap();
+        let (_, cell) = learn(&DigestCache::default(), &entry, &content, 2 * CELL, CELL);
+        assert_eq!(cache.find(&entry, &piece(2 * CELL, CELL)), Some(cell));
+        let whole = piece(0, content.len() as u64);
+        assert_eq!(cache.find(&entry, &whole), Some(Digest::blake3(&content)), "what b3sum prints");
+    }
+
+    #[test]
+    fn nothing_is_known_of_other_files_of_gaps_and_of_what_was_forgotten() {
+        let (cache, content) = (DigestCache::default(), content(4 * CELL));
+        let entry = file(1, content.len() as u64);
+        let (piece, digest) = learn(&cache, &entry, &content, 0, CELL);
+        assert_eq!(cache.find(&file(2, content.len() as u64), &piece), None);
+        let longer = Piece::of_file(0, 2 * CELL, content.len() as u64).unwrap();
+        assert_eq!(cache.find(&entry, &longer), None, "its second half was never hashed");
+        assert_eq!(cache.find(&entry, &piece), Some(digest));
+        cache.forget(&entry);
+        assert_eq!(cache.find(&entry, &piece), None);
+        assert_eq!(cache.lock().held_bytes, 0);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_file_not_used_longest_goes_first() {
+        let cache = DigestCache::default();
+        let huge = 1 << 50;
+        let piece = Piece::of_file(0, 16 << 20, huge).unwrap();
+        for id in 0..100 {
+            cache.learn(&file(id, huge), &piece, &[Digest::blake3(b""); 256]);
+            assert!(cache.lock().held_bytes <= DigestCache::MAX_BYTES);
+            // Used again and again, it stays.
+            cache.find(&file(0, huge), &piece);
+        }
+        let state = cache.lock();
+        assert!(state.files.len() >= 8, "{}", state.files.len());
+        assert!(state.files.contains_key(&Version::from_bytes([0; 16])));
+        assert!(!state.files.contains_key(&Version::from_bytes([1; 16])));
+    }
+
+    #[test]
+    fn a_large_file_has_longer_cells_and_shorter_pieces_are_not_kept() {
+        let (cache, size) = (DigestCache::default(), 4 << 30);
+        let entry = file(1, size);
+        let cells = [Digest::blake3(b"a"), Digest::blake3(b"b"), Digest::blake3(b"c"), Digest::blake3(b"d")];
+        let piece = |len| Piece::of_file(0, len, size).unwrap();
+        cache.learn(&entry, &piece(CELL), &cells[..1]);
+        assert_eq!(cache.find(&entry, &piece(CELL)), None);
+        cache.learn(&entry, &piece(4 * CELL), &cells);
+        assert_eq!(cache.find(&entry, &piece(4 * CELL)), piece(4 * CELL).combine(&cells));
+    }
+}

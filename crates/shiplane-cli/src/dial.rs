@@ -14,7 +14,11 @@ use crate::failure::Failure;
 
 /// For programs whose one purpose is a transfer: its threads need not give way to calls.
 pub(crate) fn transport_config() -> TransportConfig {
-    TransportConfig { lane_threads: LaneThreads::Ordinary, ..TransportConfig::default() }
+    TransportConfig {
+        lane_threads: LaneThreads::Ordinary,
+        buffer_len_bytes: BUFFER_LEN_BYTES,
+        ..TransportConfig::default()
+    }
 }
 
 /// A connection, and the transport that lives as long as it does.
@@ -129,6 +133,9 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Each may take the whole handshake timeout; nobody waits for more than these.
 const MAX_ADDRESSES: usize = 4;
+
+/// 256 KiB: hashed at full speed, and still in the cache of a core when it is written.
+const BUFFER_LEN_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {

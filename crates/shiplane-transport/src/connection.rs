@@ -220,7 +220,7 @@ impl PeerConnection {
         let chunk = chunk.clone();
         let opened = blocking::spawn(move || chunk.open()).await;
         let source = opened.map_err(|_| SourceError::Abandoned)??;
-        let sent = self.send_frame(Bytes::new(), source, options).await?;
+        let sent = self.send_frame(Bytes::new(), source, LANE_PRIORITY, options).await?;
         Ok(sent.len_bytes)
     }
 
@@ -418,7 +418,7 @@ impl PeerConnection {
         source: impl ChunkRead,
         options: &LaneOptions,
     ) -> Result<SentChunk, SendChunkError> {
-        self.send_frame(Bytes::copy_from_slice(&tag.encode()), source, options).await
+        self.send_frame(Bytes::copy_from_slice(&tag.encode()), source, priority_of(tag), options).await
     }
 
     /// The same with a source that is an encoded payload, for a receiver that has agreed to decode it.
@@ -433,7 +433,8 @@ impl PeerConnection {
         source: impl ChunkRead,
         options: &LaneOptions,
     ) -> Result<SentChunk, SendChunkError> {
-        self.send_frame(Bytes::copy_from_slice(&tag.encode_compressed()), source, options).await
+        self.send_frame(Bytes::copy_from_slice(&tag.encode_compressed()), source, priority_of(tag), options)
+            .await
     }
 
     /// How many bytes of what was sent the peer has acknowledged, packets' headers and all. It begins anew where
@@ -515,15 +516,16 @@ impl PeerConnection {
         &self,
         opening: Bytes,
         source: impl ChunkRead,
+        priority: i32,
         options: &LaneOptions,
     ) -> Result<SentChunk, SendChunkError> {
         let Some(meter) = &options.meter else {
             let mut stream = self.open_stream(opening).await?;
-            stream.send.set_priority(LANE_PRIORITY);
+            stream.send.set_priority(priority);
             return send_chunk(stream, source, &self.config, options).await;
         };
         let mut stream = BiStream::new(self.halves().await?, &self.ours);
-        stream.send.set_priority(LANE_PRIORITY);
+        stream.send.set_priority(priority);
         stream.count(meter);
         let config = watched(&self.config);
         stream.send.write_within(opening, config.progress_timeout).await?;
@@ -566,6 +568,12 @@ impl Drop for PeerConnection {
             _ => close(),
         }
     }
+}
+
+/// Chunks of a transfer go in order of index, so that one after another is complete.
+fn priority_of(tag: TaggedChunk) -> i32 {
+    // Beyond two thousand million chunks all are equal.
+    i32::try_from(tag.index).map_or(i32::MIN, |index| LANE_PRIORITY.saturating_sub(index))
 }
 
 /// Long beside a round trip, short beside a restart.

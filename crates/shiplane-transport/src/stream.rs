@@ -44,7 +44,7 @@ impl BiStream {
             send: SendHalf {
                 stream: send,
                 state: SendState::Open,
-                takes_turns: false,
+                priority: 0,
                 in_use,
                 meter: None,
                 _held: held,
@@ -71,7 +71,7 @@ impl BiStream {
 pub struct SendHalf {
     stream: quinn::SendStream,
     state: SendState,
-    takes_turns: bool,
+    priority: i32,
     in_use: InUse,
     meter: Option<ProgressMeter>,
     _held: TaskTrackerToken,
@@ -101,8 +101,8 @@ impl SendHalf {
     /// As [`write`](Self::write), but gives up with [`StreamError::TimedOut`] when flow control opens
     /// for no byte within `timeout`. A long buffer may take longer, as long as it moves.
     pub async fn write_within(&mut self, data: Bytes, timeout: Duration) -> Result<(), StreamError> {
-        let is_short = data.len() <= SHORT_BYTES;
-        let mut place = self.takes_turns.then(|| self.in_use.turns().line_up(is_short));
+        let priority = if data.len() <= SHORT_BYTES { i32::MAX } else { self.priority };
+        let mut place = (self.priority < 0).then(|| self.in_use.turns().line_up(priority));
         let mut rest = [data];
         while !rest[0].is_empty() {
             let written = within(timeout, self.write_some(&mut rest, place.as_mut())).await??;
@@ -169,10 +169,10 @@ impl SendHalf {
     }
 
     /// Data of streams with a higher priority goes first; the default is 0. Below that,
-    /// [`write_within`](Self::write_within) waits for room in turn with its like on the same connection, so that each
-    /// moves: once begun it must be polled on, or be dropped.
+    /// [`write_within`](Self::write_within) waits for room behind higher priorities and in turn with its like on the same
+    /// connection, so that each moves: once begun it must be polled on, or be dropped.
     pub fn set_priority(&mut self, priority: i32) {
-        self.takes_turns = priority < 0;
+        self.priority = priority;
         // A closed stream has nothing left to order.
         let _ = self.stream.set_priority(priority);
     }

@@ -50,6 +50,10 @@ pub(crate) struct Windows {
     connection: quinn::Connection,
     receive: Window,
     send: Window,
+    /// What the send window may be, however wide the path is.
+    max_send_bytes: AtomicU64,
+    /// When so much was written, it is looked at how wide the path is.
+    follow_at_bytes: AtomicU64,
 }
 
 /// What windows are lent from. `None`: they have their full size as soon as they are opened.
@@ -76,7 +80,13 @@ impl Windows {
         max_send_bytes: u64,
     ) -> Self {
         let receive = Window::new(credits.receive, max_receive_bytes.into());
-        Self { connection, receive, send: Window::new(credits.send, max_send_bytes) }
+        Self {
+            connection,
+            receive,
+            send: Window::new(credits.send, max_send_bytes),
+            max_send_bytes: AtomicU64::new(FIRST_WINDOW_BYTES.into()),
+            follow_at_bytes: AtomicU64::new(0),
+        }
     }
 
     /// Lets them grow beyond what a guest has.
@@ -85,7 +95,8 @@ impl Windows {
             self.set_receive(self.receive.max_bytes);
         }
         if self.send.open() {
-            self.connection.set_send_window(self.send.max_bytes);
+            self.max_send_bytes.store(self.send.max_bytes, Ordering::Relaxed);
+            self.follow_path();
         }
     }
 
@@ -99,8 +110,23 @@ impl Windows {
     /// So much has been taken to be sent.
     pub(crate) fn wrote(&self, len_bytes: usize) {
         if let Some(window_bytes) = self.send.moved(len_bytes, Growth::on_written) {
-            self.connection.set_send_window(window_bytes);
+            self.max_send_bytes.store(window_bytes, Ordering::Relaxed);
+            self.follow_path();
+        } else if self.send.moved_bytes.load(Ordering::Relaxed)
+            >= self.follow_at_bytes.load(Ordering::Relaxed)
+        {
+            self.follow_path();
         }
+    }
+
+    /// What is kept until it has arrived is what the path holds, and as much again to go on with: more would wait in
+    /// memory, and calls and chunks with a lower index behind it.
+    fn follow_path(&self) {
+        let path_bytes = self.connection.stats().path.cwnd;
+        let window_bytes = (2 * path_bytes).max(MIN_SEND_WINDOW_BYTES);
+        self.connection.set_send_window(window_bytes.min(self.max_send_bytes.load(Ordering::Relaxed)));
+        let moved_bytes = self.send.moved_bytes.load(Ordering::Relaxed);
+        self.follow_at_bytes.store(moved_bytes + path_bytes / 4, Ordering::Relaxed);
     }
 
     fn set_receive(&self, window_bytes: u64) {
@@ -180,6 +206,9 @@ impl Drop for Growth {
         self.credit.give_back(self.lent_bytes());
     }
 }
+
+/// 256 KiB: what is read at a time.
+const MIN_SEND_WINDOW_BYTES: u64 = 256 << 10;
 
 #[cfg(test)]
 mod tests {

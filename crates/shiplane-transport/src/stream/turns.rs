@@ -1,9 +1,9 @@
-//! Bulk streams of a connection that wait for room, each in its turn.
+//! Bulk streams of a connection that wait for room: the higher priority first, equal ones in turn.
 //!
 //! quinn tells all streams that wait for the connection's windows when there is room again, the last to come first,
 //! and whoever asks first takes what there is. Where many wait for little, some get nothing for as long as others
 //! have anything to write, and their receiver gives them up (SPEC 3.9). So here they line up: the first in line
-//! asks first. Whoever gets nothing lets the next one ask, as it may be its own stream's window that is full.
+//! asks first. The chunks of a transfer go in order of their index, so that one after another is complete. Whoever gets nothing lets the next one ask, as it may be its own stream's window that is full.
 
 use std::{
     collections::VecDeque,
@@ -45,23 +45,19 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     number: u64,
+    priority: i32,
     /// The call after which it has asked, and got nothing.
     asked_after: Option<u64>,
     waker: Option<Waker>,
 }
 
 impl Turns {
-    /// At the end of the line; `ahead`: at its head.
-    pub(super) fn line_up(&self, ahead: bool) -> Place {
+    /// Behind all of this priority and of higher ones.
+    pub(super) fn line_up(&self, priority: i32) -> Place {
         let mut state = self.line.lock();
         let number = state.next_number;
         state.next_number += 1;
-        let waiting = Waiting { number, asked_after: None, waker: None };
-        if ahead {
-            state.waiting.push_front(waiting);
-        } else {
-            state.waiting.push_back(waiting);
-        }
+        state.insert(Waiting { number, priority, asked_after: None, waker: None });
         Place { line: Arc::clone(&self.line), number, turn_began: None }
     }
 }
@@ -84,11 +80,11 @@ impl Place {
         polled
     }
 
-    /// After something was written: who has had a turn for long enough goes to the end of the line.
+    /// After something was written: who has had a turn for long enough goes behind those of the same priority.
     pub(super) fn end_long_turn(&mut self) {
         if self.turn_began.is_some_and(|began| began.elapsed() >= TURN) {
             self.turn_began = None;
-            self.line.change(|state| state.move_to_end(self.number));
+            self.line.change(|state| state.move_behind_equals(self.number));
         }
     }
 }
@@ -148,10 +144,15 @@ impl State {
         }
     }
 
-    fn move_to_end(&mut self, number: u64) {
+    fn insert(&mut self, waiting: Waiting) {
+        let lower = self.waiting.iter().position(|other| other.priority < waiting.priority);
+        self.waiting.insert(lower.unwrap_or(self.waiting.len()), waiting);
+    }
+
+    fn move_behind_equals(&mut self, number: u64) {
         let place = self.waiting.iter().position(|waiting| waiting.number == number);
         if let Some(waiting) = place.and_then(|place| self.waiting.remove(place)) {
-            self.waiting.push_back(waiting);
+            self.insert(waiting);
         }
     }
 
@@ -216,16 +217,16 @@ mod tests {
     }
 
     /// Writes piece after piece.
-    async fn write_on(turns: Turns, room: Shared, who: usize, piece_bytes: usize, ahead: bool) {
+    async fn write_on(turns: Turns, room: Shared, who: usize, piece_bytes: usize, priority: i32) {
         loop {
-            let (mut place, mut rest_bytes) = (turns.line_up(ahead), piece_bytes);
+            let (mut place, mut rest_bytes) = (turns.line_up(priority), piece_bytes);
             while rest_bytes > 0 {
                 let ask =
                     |cx: &mut Context<'_>| place.poll(cx, |cx| room.borrow_mut().ask(who, rest_bytes, cx));
                 rest_bytes -= poll_fn(ask).await;
                 place.end_long_turn();
             }
-            if ahead {
+            if priority > 0 {
                 return;
             }
         }
@@ -233,7 +234,7 @@ mod tests {
 
     async fn settle_writers(turns: &Turns, room: &Shared, writers: usize) {
         for who in 0..writers {
-            tokio::task::spawn_local(write_on(turns.clone(), Rc::clone(room), who, 1000, false));
+            tokio::task::spawn_local(write_on(turns.clone(), Rc::clone(room), who, 1000, 0));
         }
         settle().await;
     }
@@ -275,7 +276,7 @@ mod tests {
         LocalSet::new()
             .run_until(async {
                 let (turns, room) = (Turns::default(), room(2));
-                let mut stuck = turns.line_up(false);
+                let mut stuck = turns.line_up(0);
                 let stuck =
                     tokio::task::spawn_local(poll_fn(move |cx| stuck.poll(cx, |_| Poll::<()>::Pending)));
                 settle_writers(&turns, &room, 2).await;
@@ -295,7 +296,7 @@ mod tests {
             .run_until(async {
                 let (turns, room) = (Turns::default(), room(1));
                 // It could ask, but is dropped before it does.
-                let first = turns.line_up(false);
+                let first = turns.line_up(0);
                 settle_writers(&turns, &room, 1).await;
                 open(&room, 100);
                 settle().await;
@@ -313,11 +314,28 @@ mod tests {
             .run_until(async {
                 let (turns, room) = (Turns::default(), room(9));
                 settle_writers(&turns, &room, 8).await;
-                tokio::task::spawn_local(write_on(turns, Rc::clone(&room), 8, 40, true));
+                tokio::task::spawn_local(write_on(turns, Rc::clone(&room), 8, 40, 1));
                 settle().await;
                 open(&room, 100);
                 settle().await;
                 assert_eq!(room.borrow().taken_bytes, [60, 0, 0, 0, 0, 0, 0, 0, 40]);
+            })
+            .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn chunks_with_a_lower_index_are_written_first_whoever_came_first() {
+        LocalSet::new()
+            .run_until(async {
+                let (turns, room) = (Turns::default(), room(3));
+                for (who, priority) in [(0, -30), (1, -10), (2, -20)] {
+                    let writing = write_on(turns.clone(), Rc::clone(&room), who, 1000, priority);
+                    tokio::task::spawn_local(writing);
+                }
+                settle().await;
+                open(&room, 100);
+                settle().await;
+                assert_eq!(room.borrow().taken_bytes, [0, 100, 0]);
             })
             .await;
     }

@@ -45,7 +45,8 @@ pub async fn redeem(client: &RpcClient, secret: &TicketSecret) -> Result<(), Cal
 /// let (shape, job) = (fetch.shape().clone(), fetch.job());
 /// let options = TransferOptions::default();
 /// let receive = ReceiveOptions {
-///     overwrite: false, promise: Promise::Durable, verify: false, chunk_len_bytes: options.chunk_len_bytes,
+///     overwrite: false, promise: Promise::Durable, verify: false, digest: fetch.digest(),
+///     chunk_len_bytes: options.chunk_len_bytes,
 /// };
 /// let target = tokio::task::spawn_blocking(move || {
 ///     Destination::open("backup".as_ref(), &shape, job, receive)

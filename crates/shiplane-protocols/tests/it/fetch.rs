@@ -8,7 +8,7 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{CallError, FaultCode};
 use shiplane_transport::Identity;
-use shiplane_wire::FailReason;
+use shiplane_wire::{DigestAlgorithm, FailReason};
 
 use crate::harness::{Events, World, fault, noise, tree};
 

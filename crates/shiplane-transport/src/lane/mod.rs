@@ -12,7 +12,6 @@ pub(crate) mod recv;
 pub(crate) mod send;
 mod threads;
 
-
 use shiplane_wire::{Digest, DigestAlgorithm, Hasher, Piece};
 
 use crate::{config::TransportConfig, meter::ProgressMeter, rate::RateLimiter};

@@ -152,16 +152,19 @@ impl FrameInput<'_> {
         // A long wait for credit must not look like a receiver that has died.
         let max_len =
             rate.map_or(self.buffer_len_bytes, |rate| rate.burst_bytes().min(self.buffer_len_bytes));
-        let len = usize::try_from(self.missing_bytes).unwrap_or(usize::MAX).min(max_len.max(1));
-        let mut buffer = BUFFERS.take(len);
+        let missing = usize::try_from(self.missing_bytes).unwrap_or(usize::MAX);
+        let len = missing.min(max_len.max(1));
+        // A byte more at the end: what has come behind the digest must be known before the answer.
+        let capacity = len + usize::from(len == missing);
+        let mut buffer = BUFFERS.take(capacity);
         while buffer.len() < len {
-            let spare = buffer.spare(len);
+            let spare = buffer.spare(capacity);
             let read = tokio::time::timeout(self.progress_timeout, recv.read_into(spare)).await;
             let read = read.map_err(|_| StreamError::TimedOut { timeout: self.progress_timeout })??;
             let Some(read) = read else { break };
             buffer.fill(read);
             let payload_before = self.missing_bytes.saturating_sub(Digest::LEN_BYTES as u64);
-            self.missing_bytes -= read as u64;
+            self.missing_bytes = self.missing_bytes.saturating_sub(read as u64);
             let payload_after = self.missing_bytes.saturating_sub(Digest::LEN_BYTES as u64);
             self.options.advance((payload_before - payload_after) as usize);
         }

@@ -235,7 +235,7 @@ impl RawStream {
 
 /// A chunk frame, put together from the specification (SPEC 3.1).
 pub(crate) fn frame(data: &[u8]) -> Vec<u8> {
-    forged(data.len() as u64, data, Digest::of(data))
+    forged(data.len() as u64, data, Digest::sha256(data))
 }
 
 /// A chunk frame with a size and a digest of one's own.

@@ -49,7 +49,7 @@ pub(crate) struct FetchOpen {
     pub(crate) compression: Compression,
     /// The most that it may send.
     pub(crate) bytes_per_second: Option<NonZeroU64>,
-    /// The digests that the caller offers, as a set of bits (SPEC 4.20).
+    /// The digests that the caller offers, as a set of bits (SPEC 4.21).
     pub(crate) digests: u8,
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct PushOpen {
     pub(crate) chunk_len_bytes: u64,
     /// Whether chunks are to be compressed.
     pub(crate) compression: Compression,
-    /// The digests that the caller offers, as a set of bits (SPEC 4.20).
+    /// The digests that the caller offers, as a set of bits (SPEC 4.21).
     pub(crate) digests: u8,
 }
 
@@ -207,7 +207,7 @@ impl From<TransferShape> for Shape {
     }
 }
 
-/// The digest for a transfer whose caller offers these (SPEC 4.20).
+/// The digest for a transfer whose caller offers these (SPEC 4.21).
 pub(crate) fn agree_digest(ours: DigestAlgorithm, theirs: u8) -> Result<DigestAlgorithm, Fault> {
     DigestAlgorithm::best_of(offered_digests(ours) & theirs).ok_or_else(|| {
         Fault::new(FaultCode::InvalidRequest, "no digest in common: this side computes SHA-256 and BLAKE3")

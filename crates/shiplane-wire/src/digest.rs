@@ -13,7 +13,7 @@ mod piece;
 
 pub use self::piece::Piece;
 
-/// The function that a transfer's digests are computed with, agreed when the transfer is opened (SPEC 4.20).
+/// The function that a transfer's digests are computed with, agreed when the transfer is opened (SPEC 4.21).
 ///
 /// Ordered by preference: of those that both sides offer, the greater one is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

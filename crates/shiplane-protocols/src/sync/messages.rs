@@ -34,7 +34,7 @@ pub struct SyncRequest {
     pub dry_run: bool,
     /// A digest of what the caller calls its own dataset: by that a sync that it has left is known for the same.
     pub source: [u8; 32],
-    /// The digest of all of it: one bit (SPEC 4.20).
+    /// The digest of all of it: one bit (SPEC 4.21).
     pub digest: u8,
 }
 

@@ -25,7 +25,7 @@ pub struct LaneOptions {
     /// What the chunk's digest is computed with, as both sides have agreed. Default SHA-256, that of the documented
     /// frame (SPEC 3.1).
     pub digest: DigestAlgorithm,
-    /// With BLAKE3, the piece of a file that the chunk is, as both sides know it (SPEC 4.21).
+    /// With BLAKE3, the piece of a file that the chunk is, as both sides know it (SPEC 4.22).
     pub piece: Option<Piece>,
     /// For a sender that has the digest from before: it is sent, and nothing is hashed. The receiver refuses the chunk
     /// if it has another digest.

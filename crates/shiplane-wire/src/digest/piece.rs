@@ -7,7 +7,7 @@ use blake3::hazmat::{self, ChainingValue, HasherExt as _, Mode};
 use super::Digest;
 
 /// An aligned piece of a file: 64 KiB times a power of two at a multiple of its length, or what such a piece has
-/// of the file's end (SPEC 4.21).
+/// of the file's end (SPEC 4.22).
 ///
 /// Its BLAKE3 digest is the value that the file's tree has at that place; that of the piece which is the whole
 /// file is what `b3sum` prints.
@@ -194,6 +194,24 @@ mod tests {
         assert_eq!(whole.combine(&[Digest::blake3(b"content")]), None);
         assert_eq!(whole.combine(&[]), None);
         assert_eq!(hashed(b"content", 0, 7), (Digest::blake3(b"content"), vec![]));
+    }
+
+    /// SPEC 4.22.
+    #[test]
+    fn the_golden_file_has_these_pieces() {
+        let file: Vec<u8> = (0..CELL + 1).map(|at| (at % 251) as u8).collect();
+        let [(first, _), (last, _)] = [(0, CELL), (CELL, 1)].map(|(offset, len)| hashed(&file, offset, len));
+        let whole = Piece::of_file(0, CELL + 1, CELL + 1).unwrap();
+        assert_eq!(whole.combine(&[first, last]), Some(Digest::blake3(&file)));
+        assert_ne!(last, Digest::blake3(&file[CELL as usize..]), "a piece is hashed at its place");
+        assert_eq!(
+            std::format!("{first}"),
+            "88da791e722ac59740d9a44402e384ad99f1c79d4bab7449a0c2da1fafb91fb7"
+        );
+        assert_eq!(
+            std::format!("{last}"),
+            "41051b85efd33b8dbb1238447c3a385c5cdc0d8ff092fa1feb5441078786ccba"
+        );
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use shiplane_wire::{ProviderRecord, TaggedChunk, TransferId};
 use tokio::time::{Interval, interval};
 
 use super::{
-    FetchOpened, IMPATIENT, encode, file,
+    IMPATIENT, TransferShape, encode, file,
     provider::{Stage, end, fetch_within, script, transfer_error},
 };
 use crate::{
@@ -39,7 +39,7 @@ async fn live(mut stage: Stage, looked_at: impl Fn(u64) -> u64) {
 async fn a_provider_that_promises_chunks_and_only_lives_is_given_up() {
     let (result, _dir) = fetch_within(
         IMPATIENT,
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 5), end(1, 5)]).await;
             stage.want().await.unwrap();
@@ -56,7 +56,7 @@ async fn a_provider_that_lists_nothing_and_only_lives_is_given_up() {
     for claims in [0, 10_000] {
         let (result, _dir) = fetch_within(
             IMPATIENT,
-            FetchOpened::Root,
+            TransferShape::Root,
             script(move |stage| live(stage, move |said| said * claims)),
         )
         .await;
@@ -68,7 +68,7 @@ async fn a_provider_that_lists_nothing_and_only_lives_is_given_up() {
 async fn a_provider_that_looks_at_much_that_it_does_not_offer_is_waited_for() {
     let (result, dir) = fetch_within(
         IMPATIENT,
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             let mut often = often();
             // Three times the deadline.
@@ -90,7 +90,7 @@ async fn a_provider_that_looks_at_much_that_it_does_not_offer_is_waited_for() {
 async fn a_provider_that_sends_a_byte_before_each_deadline_is_given_up() {
     let (result, _dir) = fetch_within(
         IMPATIENT,
-        FetchOpened::Root,
+        TransferShape::Root,
         script(|mut stage| async move {
             stage.say(&[file("x", 1024), end(1, 1024)]).await;
             let (index, len_bytes) = stage.want().await.unwrap();

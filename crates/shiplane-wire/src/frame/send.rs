@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn the_cells_of_a_piece_come_with_its_digest() {
-        let content = alloc::vec![7; 3 * 64 << 10];
+        let content = alloc::vec![7; 192 << 10];
         let piece = crate::Piece::of_file(0, content.len() as u64, content.len() as u64).unwrap();
         let hasher = crate::DigestAlgorithm::Blake3.chunk_hasher(Some(piece));
         let mut sender = ChunkSender::new(content.len() as u64, hasher).unwrap();

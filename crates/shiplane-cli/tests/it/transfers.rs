@@ -7,6 +7,9 @@ use std::process::Stdio;
 
 use crate::program::{Machine, Run, assert_same_tree, mixed_tree};
 
+/// What `printf hello | b3sum` prints.
+const HELLO_BLAKE3: &str = "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f";
+
 /// What `printf hello | sha256sum` prints.
 const HELLO_SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
@@ -112,7 +115,10 @@ fn events_tell_the_whole_story_and_nothing_a_terminal_would_obey() {
     assert_eq!(find("skipped")["path"], "link");
     let done = run.last_event();
     assert_eq!((&done["bytes_total"], &done["bytes_received"]), (&5.into(), &5.into()));
-    assert_eq!(done["digest"], HELLO_SHA256);
+    assert_eq!((&done["digest"], &done["digest_algorithm"]), (&HELLO_BLAKE3.into(), &"blake3".into()));
+    let run = here.run(&["get", ticket, "other", "--json", "--digest", "sha256"]).done();
+    let done = run.last_event();
+    assert_eq!((&done["digest"], &done["digest_algorithm"]), (&HELLO_SHA256.into(), &"sha256".into()));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Peers that lie, in both roles. Each gets its own typed error, and nothing appears under a final name.
 
 mod crowd;
+mod digests;
 mod held;
 #[cfg(target_os = "linux")]
 mod memory;

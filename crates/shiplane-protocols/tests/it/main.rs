@@ -7,6 +7,8 @@ mod broken_disk;
 mod compression;
 mod counting;
 mod delta;
+#[cfg(unix)]
+mod digests;
 mod features;
 mod fetch;
 #[cfg(unix)]

@@ -3,6 +3,8 @@
 //! `args` is what was typed and `settings` what it means; `commands` do it; `failure` says what can
 //! end them, and `exit` what that means to a script and to a person.
 
+#![forbid(unsafe_code)]
+
 mod advertise;
 mod args;
 mod commands;

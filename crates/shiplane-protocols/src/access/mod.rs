@@ -10,7 +10,7 @@
 //! 2. when a guest sends a secret, [`TicketBook::redeem`]: does it own the ticket now;
 //! 3. before each request for a path, [`AccessControl::may_read`] or `may_write`.
 //!
-//! Once a second it calls [`AccessControl::reload_if_changed`] and closes the sessions of whoever
+//! Twice a second it calls [`AccessControl::reload_if_changed`] and closes the sessions of whoever
 //! that names. Time is always an argument, so that tests of expiry need no waiting.
 //!
 //! What a grant covers is decided on path components, never on strings, and never on the disk: the

@@ -3,7 +3,8 @@
 //! quinn tells all streams that wait for the connection's windows when there is room again, the last to come first,
 //! and whoever asks first takes what there is. Where many wait for little, some get nothing for as long as others
 //! have anything to write, and their receiver gives them up (SPEC 3.9). So here they line up: the first in line
-//! asks first. The chunks of a transfer go in order of their index, so that one after another is complete. Whoever gets nothing lets the next one ask, as it may be its own stream's window that is full.
+//! asks first. Whoever gets nothing lets the next one ask, as it may be its own stream's window that is full. The
+//! chunks of a transfer go in order of their index, so that one after another is complete.
 
 use std::{
     collections::VecDeque,

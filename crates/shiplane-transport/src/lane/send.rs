@@ -168,6 +168,11 @@ impl<R: ChunkRead> Reader<R> {
         }
     }
 
+    /// Whether all of the frame was given out.
+    fn is_finished(&self) -> bool {
+        self.sender.digest().is_some()
+    }
+
     fn supply(&mut self, data: Bytes, remaining_bytes: u64) -> Result<(), SendChunkError> {
         if data.is_empty() {
             return Err(SourceError::Changed.into());
@@ -211,6 +216,7 @@ async fn forward<R: ChunkRead>(
     let mut place = Place::Here(reader);
     loop {
         place = match place {
+            Place::Here(reader) if reader.is_finished() => return Ok(reader.sender),
             Place::Here(reader) if !placement::is_here() => away(reader),
             Place::Here(mut reader) => match reader.next(false)? {
                 Next::Part(part) => {
@@ -224,10 +230,9 @@ async fn forward<R: ChunkRead>(
             },
             Place::Away(reading) => {
                 let (reader, parts) = reading.await.map_err(|_| SourceError::Abandoned)??;
-                let is_finished = reader.sender.digest().is_some();
                 // The next one is read while this one is written, unless that is quick.
-                let next =
-                    if is_finished || placement::is_here() { Place::Here(reader) } else { away(reader) };
+                let is_last = reader.is_finished();
+                let next = if is_last || placement::is_here() { Place::Here(reader) } else { away(reader) };
                 for part in parts {
                     write(part, send, progress_timeout, options).await?;
                 }

@@ -67,7 +67,7 @@ pub async fn transfer_auto(
     Ok(Carried { carrier, content_bytes: arrived.content_bytes, wire_bytes: arrived.wire_bytes })
 }
 
-/// 64 KiB, the source document's mark: up to there a call's one round trip is worth more than the lane's
+/// 64 KiB: up to there a call's one round trip is worth more than the lane's
 /// streaming.
 pub const CALL_THRESHOLD_BYTES: u64 = 64 * 1024;
 

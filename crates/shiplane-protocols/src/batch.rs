@@ -187,5 +187,5 @@ impl BatchSource for ChunkSource {
     }
 }
 
-/// 5, as in the source document: enough to hide the wait for each status.
+/// 5: enough to hide the wait for each status.
 const DEFAULT_CONCURRENT: usize = 5;

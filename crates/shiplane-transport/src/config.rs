@@ -123,7 +123,7 @@ impl Default for TransportConfig {
     }
 }
 
-/// 64 KiB, the source document's buffer: small enough for any machine, warm in every cache.
+/// 64 KiB: small enough for any machine, warm in every cache.
 pub const BUFFER_LEN_BYTES: usize = 64 * 1024;
 
 /// 2 MiB. quinn closes a connection whose stream buffer has more than 1,024 gaps; with a much larger

@@ -173,7 +173,7 @@ impl QuicTransport {
     ///
     /// # Errors
     /// As [`TransportBuilder::bind`].
-    #[expect(clippy::unused_async, reason = "the source document's signature")]
+    #[expect(clippy::unused_async, reason = "part of the documented interface, which is async")]
     pub async fn new(bind_addr: SocketAddr) -> Result<Self, BindError> {
         Self::builder().bind(bind_addr)
     }
@@ -243,7 +243,7 @@ impl QuicTransport {
     }
 
     /// Whether a live connection to the peer at `addr` is at hand.
-    #[expect(clippy::unused_async, reason = "the source document's signature")]
+    #[expect(clippy::unused_async, reason = "part of the documented interface, which is async")]
     pub async fn has_active_peer(&self, addr: SocketAddr) -> bool {
         self.inner.pool.has(addr)
     }

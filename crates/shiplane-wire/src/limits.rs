@@ -23,8 +23,8 @@ pub const MAX_CHUNK_LEN_BYTES: u64 = 1 << 30;
 
 /// Size a transfer cuts its payload into by default: 512 KiB.
 ///
-/// Small enough for a side to hold 32 of them, so that 16 are hashed side by side while as many are on their
-/// way; and a cut transfer loses little. One stream and one status byte for each still cost next to nothing.
+/// Small enough that 32 can be under way in bounded memory, and that a cut transfer loses little. One stream and
+/// one status byte for each still cost next to nothing.
 pub const DEFAULT_PAYLOAD_CHUNK_LEN_BYTES: u64 = 512 * 1024;
 
 /// Longest chunk a receiver may ask for in a transfer: 16 MiB.

@@ -77,6 +77,16 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Waits for the lock; a signal does not end the wait.
+fn lock(file: &File) -> io::Result<()> {
+    loop {
+        match file.lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 #[cfg(unix)]
 fn private_file() -> OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;
@@ -99,12 +109,6 @@ fn writable_by_others(metadata: &fs::Metadata) -> Option<u32> {
 }
 
 #[cfg(unix)]
-fn lock(file: &File) -> io::Result<()> {
-    use rustix::fs::FlockOperation::LockExclusive;
-    rustix::io::retry_on_intr(|| rustix::fs::flock(file, LockExclusive)).map_err(io::Error::from)
-}
-
-#[cfg(unix)]
 fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -124,12 +128,6 @@ fn create_private_dir(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn writable_by_others(_metadata: &fs::Metadata) -> Option<u32> {
     None
-}
-
-// `File::lock` of the standard library does it everywhere, once 1.89 is the oldest compiler.
-#[cfg(not(unix))]
-fn lock(_file: &File) -> io::Result<()> {
-    Ok(())
 }
 
 // Directories cannot be synced there.

@@ -62,7 +62,7 @@ async fn stall(connecting: quinn::Connecting) -> Result<Stalled, Failure> {
 const WANTED_CHUNKS: u64 = 64;
 
 /// What an honest receiver asks for.
-const CHUNK_LEN_BYTES: u64 = limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES;
+const CHUNK_LEN_BYTES: u64 = 512 << 10;
 
 const STREAM_WINDOW_BYTES: u32 = 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024;

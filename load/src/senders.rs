@@ -153,7 +153,7 @@ async fn half(
 const FILE_LEN_BYTES: u64 = 32 << 20;
 
 /// What an honest pusher wishes for.
-const CHUNK_LEN_BYTES: u64 = shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES;
+const CHUNK_LEN_BYTES: u64 = 512 << 10;
 
 /// Dials under way: below the mark from which addresses have to be proven.
 const AT_A_TIME: usize = 32;

@@ -205,14 +205,14 @@ pub(crate) struct MovingArgs {
     /// Read the ticket from this file, or from standard input if it is `-`
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
-    /// Chunks on their way at a time, in each direction
+    /// The most chunks on their way at a time, in each direction
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) jobs: u16,
     /// Bytes read, hashed and written at a time
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = parse_buffer_size)]
     pub(crate) buffer: usize,
-    /// Bytes verified, kept and resumed as one; more where a file has too many of them
-    #[arg(long, value_name = "SIZE", default_value = "512K", value_parser = parse_chunk_size)]
+    /// The most bytes verified, kept and resumed as one; fewer on a slow path, more where a file has too many of them
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
 }
 

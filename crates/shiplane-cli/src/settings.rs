@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused_and_defaults_are_those_of_the_design() {
         let settings = settle(&["a@h:1"], None, "").unwrap();
-        assert_eq!((settings.buffer_len_bytes, settings.chunk_len_bytes), (256 << 10, 512 << 10));
+        assert_eq!((settings.buffer_len_bytes, settings.chunk_len_bytes), (256 << 10, 4 << 20));
         assert_eq!(settings.durability, Durability::Durable);
         assert_eq!((settings.rate, settings.compress), (None, Compress::Never));
         for args in [

@@ -21,11 +21,11 @@ pub const MAX_HASHED_LEN_BYTES: u64 = (1 << 61) - 1;
 /// than a peer may make it hold.
 pub const MAX_CHUNK_LEN_BYTES: u64 = 1 << 30;
 
-/// Size a transfer cuts its payload into by default: 512 KiB.
+/// Longest chunk that a transfer cuts its payload into by default: 4 MiB.
 ///
-/// Small enough that 32 can be under way in bounded memory, and that a cut transfer loses little. One stream and
-/// one status byte for each still cost next to nothing.
-pub const DEFAULT_PAYLOAD_CHUNK_LEN_BYTES: u64 = 512 * 1024;
+/// On a fast path: what arrives in an eighth of a second, so that few streams and few acknowledgements are needed and a
+/// cut still loses little. On a slow path chunks are as short as 64 KiB.
+pub const DEFAULT_PAYLOAD_CHUNK_LEN_BYTES: u64 = 4 << 20;
 
 /// Longest chunk a receiver may ask for in a transfer: 16 MiB.
 ///

@@ -116,6 +116,9 @@ async fn to_stdout(
     let name = escape(name).to_string();
     let (output, digest) = HashingOutput::new(io::stdout(), settings.sha256);
     let target = StreamTarget::new(output);
+    // Chunks that come early are held whole.
+    let chunk_len_bytes = opened.options.chunk_len_bytes.min(MAX_HELD_CHUNK_LEN_BYTES);
+    let opened = Opened { options: TransferOptions { chunk_len_bytes, ..opened.options }, ..opened };
     // Nothing is promised of what a pipe does with it.
     let report = receive(job, opened, target, Promise::Verified).await.map_err(of_stdout)?;
     if let Some(sha256) = digest.finish() {
@@ -175,3 +178,6 @@ async fn receive<T: Target>(
     let Opened { fetch, options } = opened;
     Ok(fetch.receive(target, promise, &options, job.events()).await?)
 }
+
+/// 512 KiB: as many of them as there may be lanes are 16 MiB.
+const MAX_HELD_CHUNK_LEN_BYTES: u64 = 512 << 10;

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_sync_moves_things_as_get_and_push_do() {
         let sync = settle(&["d", "a@h:1"], None).unwrap();
-        assert_eq!((sync.jobs, sync.buffer_len_bytes, sync.chunk_len_bytes), (32, 256 << 10, 512 << 10));
+        assert_eq!((sync.jobs, sync.buffer_len_bytes, sync.chunk_len_bytes), (32, 256 << 10, 4 << 20));
         assert_eq!((sync.rate, sync.compress), (None, Compress::Never));
         let sync = settle(&["d", "a@h:1", "--rate", "80Mbit", "--compress"], None).unwrap();
         assert_eq!((sync.rate, sync.compress), (NonZeroU64::new(10_000_000), Compress::Auto));

@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shiplane_transport::BufferPool;
+use shiplane_wire::Span;
 
 /// What all transfers of a server, or of a client, may hold together. A handle: clones share it.
 #[derive(Debug, Clone)]
@@ -178,8 +179,18 @@ pub const ENTRY_MEMORY_BYTES: u64 = 16 << 20;
 /// 32 KiB: whoever holds less may go on, or nothing would ever be given back.
 const LEAST_ENTRY_BYTES: u64 = 32 << 10;
 
+/// What a chunk of these spans holds while it is under way: the buffers that it is read, hashed and written in, and the
+/// spans themselves.
+pub(super) fn chunk_cost_bytes(spans: &[Span]) -> u64 {
+    let len_bytes: u64 = spans.iter().map(|span| span.len_bytes).sum();
+    len_bytes.min(MAX_CHUNK_BUFFER_BYTES) + spans.len() as u64 * SPAN_COST_BYTES
+}
+
+/// Two buffers of 256 KiB: one that is filled while another thread works on the one before.
+const MAX_CHUNK_BUFFER_BYTES: u64 = 512 << 10;
+
 /// What a span counts as beside its bytes: where it is, and a handle of its file.
-pub(super) const SPAN_COST_BYTES: u64 = 192;
+const SPAN_COST_BYTES: u64 = 192;
 
 /// 8 KiB: without memory of its own a chunk holds three of them at a time, in as many transfers as may run.
 const SMALL_BUFFER_LEN_BYTES: usize = 8 << 10;
@@ -196,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    const CHUNK: u64 = shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES;
+    const CHUNK: u64 = MAX_CHUNK_BUFFER_BYTES;
 
     /// All that it gets.
     fn fill(quota: &Quota) -> Vec<Reservation> {

@@ -7,7 +7,7 @@ use std::{
 
 use shiplane_wire::{Span, limits};
 
-use super::{budget::SPAN_COST_BYTES, error::ProtocolFault, packer::Packer};
+use super::{budget::chunk_cost_bytes, error::ProtocolFault, packer::Packer};
 
 /// Chunks by state, and which entries the provider must still keep.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ impl Ledger {
             unreleased_bytes: 0,
             failed: BTreeSet::new(),
         }
+    }
+
+    /// From now on chunks are so long.
+    pub(super) fn set_chunk_len(&mut self, chunk_len_bytes: u64) {
+        self.packer.set_chunk_len(chunk_len_bytes);
     }
 
     /// An entry that counts as so much has come; returns its index.
@@ -147,7 +152,7 @@ impl Ledger {
         if self.wanted.len() >= self.lanes || spread >= 2 * self.lanes as u64 {
             return None;
         }
-        Some(self.packer.peek()?.iter().map(|span| span.len_bytes + SPAN_COST_BYTES).sum())
+        Some(chunk_cost_bytes(self.packer.peek()?))
     }
 
     /// Chunks that have been asked for and are not here yet.

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use shiplane_wire::{Span, limits};
+use shiplane_wire::{Piece, Span, limits};
 
 /// Collects wanted ranges and yields chunks: slices of one large file, or packs of whole small ones.
 ///
@@ -29,7 +29,7 @@ enum Queued {
 #[derive(Debug)]
 struct LargeFile {
     entry: u64,
-    chunk_len_bytes: u64,
+    size_bytes: u64,
     /// Not yet in any chunk.
     missing: VecDeque<Range<u64>>,
 }
@@ -40,12 +40,16 @@ impl Packer {
         Self { chunk_len_bytes, pack: Vec::new(), pack_len_bytes: 0, queue: VecDeque::new(), next: None }
     }
 
+    /// From now on chunks are so long.
+    pub(super) fn set_chunk_len(&mut self, chunk_len_bytes: u64) {
+        self.chunk_len_bytes = chunk_len_bytes.clamp(1, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
+    }
+
     /// Wants these ranges of an entry of `size_bytes`.
     pub(super) fn add(&mut self, entry: u64, size_bytes: u64, mut missing: Vec<Range<u64>>) {
         missing.retain(|range| !range.is_empty());
         if size_bytes >= self.chunk_len_bytes || missing.len() > limits::MAX_SPANS_PER_CHUNK {
-            let chunk_len_bytes = self.chunk_len_for(size_bytes);
-            let file = LargeFile { entry, chunk_len_bytes, missing: missing.into() };
+            let file = LargeFile { entry, size_bytes, missing: missing.into() };
             self.queue.push_back(Queued::Large(file));
             return;
         }
@@ -97,7 +101,7 @@ impl Packer {
             match self.queue.pop_front()? {
                 Queued::Pack(spans) => return Some(spans),
                 Queued::Large(mut file) => {
-                    let chunk = file.cut();
+                    let chunk = file.cut(self.chunk_len_for(file.size_bytes));
                     if !file.missing.is_empty() {
                         self.queue.push_front(Queued::Large(file));
                     }
@@ -121,21 +125,33 @@ impl Packer {
 
 impl LargeFile {
     /// The next chunk. Long ranges are sliced; short ones, which an edited file has many of, share a chunk.
-    fn cut(&mut self) -> Vec<Span> {
-        let (mut chunk, mut room_bytes) = (Vec::new(), self.chunk_len_bytes);
+    fn cut(&mut self, chunk_len_bytes: u64) -> Vec<Span> {
+        let (mut chunk, mut room_bytes) = (Vec::new(), chunk_len_bytes);
         while let Some(range) = self.missing.front_mut() {
-            let len_bytes = self.chunk_len_bytes.min(range.end - range.start);
+            let len_bytes = slot_len_bytes(range.start, chunk_len_bytes).min(range.end - range.start);
             if len_bytes > room_bytes || chunk.len() == limits::MAX_SPANS_PER_CHUNK {
                 break;
             }
             chunk.push(Span { entry: self.entry, offset_bytes: range.start, len_bytes });
             room_bytes -= len_bytes;
             range.start += len_bytes;
-            if range.is_empty() {
-                self.missing.pop_front();
+            if !range.is_empty() {
+                break; // A slice of a long range has a chunk of its own, which may be a piece of the file.
             }
+            self.missing.pop_front();
         }
         chunk
+    }
+}
+
+/// How far a chunk goes that begins at an offset, so that it or the next one is a piece of its file (SPEC 4.22).
+fn slot_len_bytes(offset_bytes: u64, chunk_len_bytes: u64) -> u64 {
+    if chunk_len_bytes < Piece::CELL_LEN_BYTES || offset_bytes == 0 {
+        return chunk_len_bytes;
+    }
+    match offset_bytes % Piece::CELL_LEN_BYTES {
+        0 => chunk_len_bytes.min(1 << offset_bytes.trailing_zeros()),
+        past_bytes => Piece::CELL_LEN_BYTES - past_bytes,
     }
 }
 
@@ -178,6 +194,27 @@ mod tests {
         assert_eq!(packer.next(), Some(vec![span(0, 0, 16 << 20)]));
         assert_eq!(packer.next(), Some(vec![span(0, 16 << 20, 16 << 20)]));
         assert!(!packer.is_empty());
+    }
+
+    #[test]
+    fn chunks_grow_only_where_they_stay_pieces_of_the_file() {
+        const KIB: u64 = 1 << 10;
+        let mut packer = Packer::new(64 * KIB);
+        packer.add(0, 2048 * KIB, vec![10..2048 * KIB]);
+        let mut next = |chunk_len_bytes| {
+            packer.set_chunk_len(chunk_len_bytes);
+            let [span] = packer.next().unwrap()[..] else { panic!("one span") };
+            let piece = Piece::of_file(span.offset_bytes, span.len_bytes, 2048 * KIB);
+            assert_eq!(piece.is_some(), span.offset_bytes > 10);
+            span.len_bytes
+        };
+        assert_eq!(next(512 * KIB), 64 * KIB - 10);
+        assert_eq!(next(512 * KIB), 64 * KIB);
+        assert_eq!(next(512 * KIB), 128 * KIB);
+        assert_eq!(next(512 * KIB), 256 * KIB);
+        assert_eq!(next(512 * KIB), 512 * KIB);
+        assert_eq!(next(64 * KIB), 64 * KIB, "and become shorter at once");
+        assert_eq!(next(512 * KIB), 64 * KIB);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use self::{
 };
 use super::{
     TransferOptions, alive_interval,
-    budget::{Quota, SPAN_COST_BYTES},
+    budget::{Quota, chunk_cost_bytes},
     error::{ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     progress::{ENTRY_BYTES, ProgressWatch, Turn},
@@ -88,6 +88,7 @@ pub(crate) async fn provide(
         queued: VecDeque::new(),
         next_chunk: 0,
         lanes: JoinSet::new(),
+        under_way_bytes: 0,
         max_lanes: options.lanes.max(1),
         quota: Quota::of(options.memory.as_ref()),
         digests: JoinSet::new(),
@@ -148,6 +149,8 @@ struct Provider {
     queued: VecDeque<(u64, Vec<Span>)>,
     next_chunk: u64,
     lanes: JoinSet<(u64, Sent)>,
+    /// Payload of the chunks on the lanes.
+    under_way_bytes: u64,
     max_lanes: usize,
     quota: Quota,
     digests: JoinSet<(u64, Result<Digest, SourceError>)>,
@@ -166,6 +169,7 @@ struct Provider {
 /// The entry that a chunk is of, if that is one, and what became of it.
 struct Sent {
     only_entry: Option<u64>,
+    len_bytes: u64,
     outcome: Result<Delivered, ChunkFailure>,
 }
 
@@ -383,7 +387,8 @@ impl Provider {
     }
 
     fn on_sent(&mut self, sent: (u64, Sent)) -> Result<(), TransferError> {
-        let (index, Sent { only_entry, outcome }) = sent;
+        let (index, Sent { only_entry, len_bytes, outcome }) = sent;
+        self.under_way_bytes -= len_bytes;
         match (index, outcome) {
             (index, Ok(chunk)) => {
                 self.quota.moved();
@@ -423,20 +428,28 @@ impl Provider {
     fn fill_lanes(&mut self) {
         while self.lanes.len() < self.max_lanes
             && let Some((_, spans)) = self.queued.front()
-            && let cost_bytes = spans.iter().map(|span| span.len_bytes + SPAN_COST_BYTES).sum()
-            && let Some(memory) = self.quota.reserve(cost_bytes, self.lanes.len())
+            && self.has_room_on_path()
+            && let Some(memory) = self.quota.reserve(chunk_cost_bytes(spans), self.lanes.len())
             && let Some((index, spans)) = self.queued.pop_front()
         {
             let first = spans.first().map(|span| span.entry);
             let only_entry = first.filter(|entry| spans.iter().all(|span| span.entry == *entry));
             let may_shrink = self.shrinking.is_worth_trying(only_entry);
+            let len_bytes = spans.iter().map(|span| span.len_bytes).sum();
             let spans = spans.iter().filter_map(|span| self.entries.resolve(span)).collect();
             let outlet = Arc::clone(&self.outlet);
+            self.under_way_bytes += len_bytes;
             self.lanes.spawn(async move {
                 let outcome = outlet.send(index, spans, may_shrink, memory).await;
-                (index, Sent { only_entry, outcome })
+                (index, Sent { only_entry, len_bytes, outcome })
             });
         }
+    }
+
+    /// Whether the chunks under way do not fill the path yet. More would only wait in memory, and divide what there is.
+    fn has_room_on_path(&self) -> bool {
+        let path_bytes = self.outlet.path_bytes();
+        self.lanes.len() < MIN_LANES || self.under_way_bytes < 2 * path_bytes + PATH_MARGIN_BYTES
     }
 
     fn provided(self) -> Result<Provided, TransferError> {
@@ -517,6 +530,12 @@ fn digest_of(
     file.check_unchanged()?;
     Ok(hasher.finish())
 }
+
+/// 2: while one chunk waits for its answer, the next one is on its way.
+const MIN_LANES: usize = 2;
+
+/// 512 KiB: what is read while the window opens.
+const PATH_MARGIN_BYTES: u64 = 512 << 10;
 
 /// A chunk is sent at most three times.
 pub(super) const MAX_CHUNK_ATTEMPTS: u32 = 3;

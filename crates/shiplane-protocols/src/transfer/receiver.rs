@@ -15,7 +15,7 @@ use shiplane_transport::{
 use shiplane_wire::{
     Code, Digest, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, limits,
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::received::Received;
@@ -33,6 +33,7 @@ use super::{
     error::{FailedEntry, ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     ledger::{Ledger, Opens},
+    pace::ChunkPace,
     progress::Turn,
     provider::{MAX_CHUNK_ATTEMPTS, MAX_DIGESTS_UNDER_WAY},
     records::{RecordSender, RecordStream},
@@ -70,6 +71,7 @@ pub(crate) async fn receive<T: Target>(
         planner: Planner::start(target.clone()),
         publisher: Publisher::start(target.clone()),
         ledger: Ledger::new(options.lanes, options.chunk_len_bytes),
+        pace: ChunkPace::new(options.chunk_len_bytes, Instant::now()),
         quota,
         reserved: HashMap::new(),
         ahead: Some(Vec::new()),
@@ -132,6 +134,7 @@ struct Receiver<T: Target> {
     planner: Planner,
     publisher: Publisher,
     ledger: Ledger,
+    pace: ChunkPace,
     quota: Quota,
     /// For the chunks that were asked for; and which piece of a file each is.
     reserved: HashMap<u64, (Reservation, Option<Piece>)>,
@@ -500,6 +503,9 @@ impl<T: Target> Receiver<T> {
 
     /// Asks for what there is room for.
     fn ask(&mut self) -> Result<(), TransferError> {
+        let to_come_bytes = self.totals.missing_bytes.saturating_sub(self.totals.received_bytes);
+        let moved_bytes = self.progress.moved_bytes();
+        self.ledger.set_chunk_len(self.pace.chunk_len_bytes(moved_bytes, to_come_bytes, Instant::now()));
         while self.comparing.len() < MAX_DIGESTS_UNDER_WAY / 2
             && let Some((index, entry)) = self.to_compare.pop()
         {

@@ -225,6 +225,11 @@ impl Outlet {
         }
     }
 
+    /// What the path holds.
+    pub(super) fn path_bytes(&self) -> u64 {
+        self.connection.stats().path.congestion_window_bytes
+    }
+
     fn learn_digest(&self, spans: &[FileSpan], cells: &[Digest]) {
         if let Some((cache, (entry, piece))) = self.digest_cache.as_ref().zip(piece_of(spans)) {
             cache.learn(entry, &piece, cells);

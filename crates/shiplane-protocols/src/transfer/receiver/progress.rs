@@ -53,6 +53,11 @@ impl Progress {
         self.moved(more.saturating_mul(ENTRY_BYTES));
     }
 
+    /// What the transfer's streams have carried so far.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.meter.moved_bytes()
+    }
+
     /// Whether the provider has had enough time. To be asked several times in each window.
     pub(super) fn is_stalled(&mut self, turn: Turn) -> bool {
         let (now, moved_bytes) = (Instant::now(), self.meter.moved_bytes());

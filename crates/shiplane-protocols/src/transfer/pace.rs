@@ -1,0 +1,136 @@
+//! How long the chunks are that a receiver asks for. Pure: time is an argument.
+
+use std::time::Duration;
+
+use shiplane_wire::Piece;
+use tokio::time::Instant;
+
+/// Lets the length of chunks follow the rate at which they arrive: what a cut costs is about a chunk, so on a slow path
+/// chunks are short; on a fast one they are long, and few.
+#[derive(Debug)]
+pub(super) struct ChunkPace {
+    max_len_bytes: u64,
+    sampled_at: Instant,
+    sampled_bytes: u64,
+    bytes_per_second: f64,
+}
+
+impl ChunkPace {
+    /// Begins with the shortest chunks; none will be longer than `max_len_bytes`.
+    pub(super) fn new(max_len_bytes: u64, now: Instant) -> Self {
+        Self { max_len_bytes, sampled_at: now, sampled_bytes: 0, bytes_per_second: 0.0 }
+    }
+
+    /// The length for chunks from now on, when `moved_bytes` have arrived in all and `to_come_bytes` are still to come.
+    pub(super) fn chunk_len_bytes(&mut self, moved_bytes: u64, to_come_bytes: u64, now: Instant) -> u64 {
+        self.sample(moved_bytes, now);
+        let by_rate = (self.bytes_per_second * CHUNK_TIME.as_secs_f64()) as u64;
+        let most_bytes = by_rate.min(to_come_bytes / CHUNKS_TO_COME).max(Piece::CELL_LEN_BYTES);
+        // A power of two, so that chunks are pieces of their file.
+        (1 << most_bytes.ilog2()).min(self.max_len_bytes)
+    }
+
+    fn sample(&mut self, moved_bytes: u64, now: Instant) {
+        let (elapsed, bytes) = (now - self.sampled_at, moved_bytes.saturating_sub(self.sampled_bytes));
+        let is_telling = elapsed >= MIN_SAMPLE_TIME && bytes >= MIN_SAMPLE_BYTES;
+        if !is_telling && (elapsed < MAX_SAMPLE_TIME || bytes == 0) {
+            return;
+        }
+        let sample = bytes as f64 / elapsed.as_secs_f64();
+        let weight = if sample > self.bytes_per_second { 1.0 } else { FALLING_WEIGHT };
+        self.bytes_per_second += (sample - self.bytes_per_second) * weight;
+        (self.sampled_at, self.sampled_bytes) = (now, moved_bytes);
+    }
+}
+
+/// An eighth of a second: two or three chunks that are cut off cost less than half a second of the path.
+const CHUNK_TIME: Duration = Duration::from_millis(125);
+
+/// 16: towards the end chunks become shorter, so that the last one does not arrive alone.
+const CHUNKS_TO_COME: u64 = 16;
+
+/// Shorter than that a burst would pass for the rate.
+const MIN_SAMPLE_TIME: Duration = Duration::from_millis(20);
+const MIN_SAMPLE_BYTES: u64 = 256 << 10;
+
+/// On a slow path as much as has come by then tells the rate.
+const MAX_SAMPLE_TIME: Duration = Duration::from_millis(500);
+
+/// A rate that falls is believed after some samples, since a path may be held up for a moment.
+const FALLING_WEIGHT: f64 = 0.25;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+
+    /// Moves at a rate for so long, asked every 10 ms; gives the length at the end.
+    fn after(pace: &mut ChunkPace, from: (u64, Instant), rate: u64, time: Duration) -> (u64, (u64, Instant)) {
+        let (mut moved, mut now) = from;
+        let mut len = 0;
+        for _ in 0..time.as_millis() / 10 {
+            now += Duration::from_millis(10);
+            moved += rate / 100;
+            len = pace.chunk_len_bytes(moved, u64::MAX, now);
+        }
+        (len, (moved, now))
+    }
+
+    fn settled(rate: u64) -> u64 {
+        let start = Instant::now();
+        after(&mut ChunkPace::new(4 * MIB, start), (0, start), rate, Duration::from_secs(3)).0
+    }
+
+    #[test]
+    fn chunks_follow_the_rate_from_64_kib_to_the_maximum() {
+        for (rate, len) in [
+            (8_000, 64 * KIB),
+            (300_000, 64 * KIB),
+            (1_250_000, 128 * KIB),
+            (25_000_000, 2 * MIB),
+            (1_250_000_000, 4 * MIB),
+        ] {
+            assert_eq!(settled(rate), len, "{rate} bytes a second");
+        }
+    }
+
+    #[test]
+    fn the_first_chunks_are_short_and_a_fast_path_is_known_within_a_few_of_them() {
+        let start = Instant::now();
+        let mut pace = ChunkPace::new(4 * MIB, start);
+        assert_eq!(pace.chunk_len_bytes(0, u64::MAX, start), 64 * KIB);
+        assert_eq!(pace.chunk_len_bytes(200 * KIB, u64::MAX, start + Duration::from_millis(30)), 64 * KIB);
+        assert_eq!(pace.chunk_len_bytes(20 * MIB, u64::MAX, start + Duration::from_millis(40)), 4 * MIB);
+    }
+
+    #[test]
+    fn a_chunk_is_at_most_a_sixteenth_of_what_is_to_come() {
+        let start = Instant::now();
+        let mut pace = ChunkPace::new(4 * MIB, start);
+        let now = start + Duration::from_secs(1);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB, now), 4 * MIB);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB - 1, now), 2 * MIB);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, 100, now), 64 * KIB);
+    }
+
+    #[test]
+    fn a_rate_that_falls_by_a_hundred_is_found_within_seconds_and_a_pause_changes_nothing() {
+        let start = Instant::now();
+        let mut pace = ChunkPace::new(4 * MIB, start);
+        let (fast, end) = after(&mut pace, (0, start), 25_000_000, Duration::from_secs(2));
+        assert_eq!(fast, 2 * MIB);
+        let paused = pace.chunk_len_bytes(end.0, u64::MAX, end.1 + Duration::from_millis(150));
+        assert_eq!(paused, 2 * MIB);
+        let (slow, _) = after(&mut pace, end, 250_000, Duration::from_secs(10));
+        assert_eq!(slow, 64 * KIB);
+    }
+
+    #[test]
+    fn no_chunk_is_longer_than_was_asked_for() {
+        let start = Instant::now();
+        let mut pace = ChunkPace::new(1000, start);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, u64::MAX, start + Duration::from_secs(1)), 1000);
+    }
+}

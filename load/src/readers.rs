@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use shiplane_wire::{ReceiverRecord, Span, limits};
+use shiplane_wire::{ReceiverRecord, Span};
 
 use crate::Failure;
 use crate::peer::{Dialler, Refusals, Server, open_fetch, patient};

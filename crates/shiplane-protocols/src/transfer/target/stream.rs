@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use shiplane_transport::ChunkSink;
@@ -15,13 +15,15 @@ use crate::files::{DestinationError, Operation, Plan, Summary};
 /// Writes the bytes of a single file to a writer. Every chunk is verified before a byte of it is written;
 /// those that come early are held back, as many as there are lanes.
 pub struct StreamTarget<W> {
+    /// Held while the writer takes what it is given, however long that is.
     shared: Arc<Mutex<Shared<W>>>,
+    /// Known once the file is planned.
+    size_bytes: Arc<OnceLock<u64>>,
 }
 
 struct Shared<W> {
     writer: W,
     written_bytes: u64,
-    size_bytes: Option<u64>,
     /// Verified chunks that wait for those before them, by offset.
     early: BTreeMap<u64, Vec<u8>>,
 }
@@ -29,8 +31,8 @@ struct Shared<W> {
 impl<W: Write + Send + 'static> StreamTarget<W> {
     /// Everything goes to `writer`, which is flushed at the end.
     pub fn new(writer: W) -> Self {
-        let shared = Shared { writer, written_bytes: 0, size_bytes: None, early: BTreeMap::new() };
-        Self { shared: Arc::new(Mutex::new(shared)) }
+        let shared = Shared { writer, written_bytes: 0, early: BTreeMap::new() };
+        Self { shared: Arc::new(Mutex::new(shared)), size_bytes: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared<W>> {
@@ -40,7 +42,7 @@ impl<W: Write + Send + 'static> StreamTarget<W> {
 
 impl<W> Clone for StreamTarget<W> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { shared: Arc::clone(&self.shared), size_bytes: Arc::clone(&self.size_bytes) }
     }
 }
 
@@ -66,11 +68,9 @@ impl<W: Write + Send + 'static> Target for StreamTarget<W> {
     type Writer = StreamWriter<W>;
 
     fn plan(&self, _index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        let mut shared = self.lock();
-        if entry.kind != EntryKind::File || shared.size_bytes.is_some() {
+        if entry.kind != EntryKind::File || self.size_bytes.set(entry.size_bytes).is_err() {
             return Err(DestinationError::NotRequested { path: entry.path.to_string() });
         }
-        shared.size_bytes = Some(entry.size_bytes);
         let whole = 0..entry.size_bytes;
         let missing = if whole.is_empty() { Vec::new() } else { vec![whole] };
         Ok(Plan::Want { missing, resumed_bytes: 0 })
@@ -85,7 +85,7 @@ impl<W: Write + Send + 'static> Target for StreamTarget<W> {
     }
 
     fn file_len_bytes(&self, _entry: u64) -> Option<u64> {
-        self.lock().size_bytes
+        self.size_bytes.get().copied()
     }
 
     fn writer(&self, _chunk: u64, spans: &[Span]) -> Result<StreamWriter<W>, DestinationError> {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::steering::Steering;
+use super::controller::Controller;
 
 /// A controller whose path takes 50 ms, whatever is sent.
 #[derive(Debug)]
 pub struct DrivenController {
-    steering: Steering,
+    controller: Controller,
     now: Instant,
 }
 
@@ -16,7 +16,7 @@ impl DrivenController {
     #[must_use]
     pub fn new() -> Self {
         let now = Instant::now();
-        Self { steering: Steering::new(now, DATAGRAM_LEN_BYTES), now }
+        Self { controller: Controller::new(now, DATAGRAM_LEN_BYTES), now }
     }
 
     /// Sends so many packets, and has them acknowledged a round trip later, two at a time. Says the window.
@@ -25,14 +25,14 @@ impl DrivenController {
         let len_bytes = u64::from(DATAGRAM_LEN_BYTES);
         for packet in 0..packets {
             let sent = self.now + gap * packet;
-            self.steering.sent(sent);
-            self.steering.acked(sent, len_bytes, false);
+            self.controller.sent(sent);
+            self.controller.acked(sent, len_bytes, false);
             if packet % 2 == 1 {
-                self.steering.acks_end(sent + ROUND_TRIP, u64::from(packets) * len_bytes);
+                self.controller.acks_end(sent + ROUND_TRIP, u64::from(packets) * len_bytes);
             }
         }
         self.now += ROUND_TRIP;
-        self.steering.window_bytes()
+        self.controller.window_bytes()
     }
 }
 

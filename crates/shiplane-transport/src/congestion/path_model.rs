@@ -1,101 +1,85 @@
-//! Flows over one bottleneck, in virtual time: rate, delay, drop-tail queue, random loss, quinn's pacing
-//! and its loss detection.
+//! Flows over one bottleneck, in virtual time: rate, delay, drop-tail queue, policer, random loss, freezes,
+//! jitter, quinn's pacing and its loss detection.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
     time::{Duration, Instant},
 };
 
 use super::{
-    cubic::{BETA, Cubic},
-    steering::Steering,
+    competitors::{Bbr, CubicSender},
+    controller::Controller,
+    path_link::{Link, Random},
 };
 
-/// The path that all flows share.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Link {
-    pub(super) rate_mbit: f64,
-    pub(super) rtt_ms: f64,
-    /// In bandwidth-delay products.
-    pub(super) queue: f64,
-    pub(super) loss: f64,
-}
-
-impl Link {
-    pub(super) fn new(rate_mbit: f64, rtt_ms: f64) -> Self {
-        Self { rate_mbit, rtt_ms, queue: 1.0, loss: 0.0 }
-    }
-
-    pub(super) fn loss(self, loss: f64) -> Self {
-        Self { loss, ..self }
-    }
-
-    pub(super) fn queue(self, queue: f64) -> Self {
-        Self { queue, ..self }
-    }
-
-    pub(super) fn bytes_per_sec(&self) -> f64 {
-        self.rate_mbit * 125_000.0
-    }
-
-    pub(super) fn bdp(&self) -> f64 {
-        self.bytes_per_sec() * self.rtt_ms / 1e3
-    }
-}
-
-/// Who decides how much a flow sends.
+/// How much a flow's application has to send.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Supply {
     Endless,
+    /// So many bytes, then nothing.
+    Bytes(u64),
     /// The application writes this many bytes every 10 ms, which caps it below the path.
     Trickle(u64),
     Silent,
 }
 
-/// What steers a flow.
+/// What controls a flow.
 pub(super) enum Control {
-    Ours(Box<Steering>),
-    Tcp(CubicSender),
-}
-
-/// A sender that takes every loss for congestion (RFC 9438), as TCP does.
-pub(super) struct CubicSender {
-    window: u64,
-    /// None in slow start.
-    curve: Option<Cubic>,
-    cut_at: Instant,
+    Ours(Box<Controller>),
+    Cubic(CubicSender),
+    Bbr(Box<Bbr>),
 }
 
 pub(super) struct Flow {
     pub(super) control: Control,
     pub(super) supply: Supply,
+    /// Of a limited supply: what may be sent now.
     written: u64,
     unacked: BTreeMap<u64, Packet>,
     next_number: u64,
-    in_flight: u64,
+    pub(super) in_flight: u64,
     app_limited: bool,
     tokens: f64,
     refilled_at: Duration,
     wake_at: Option<Duration>,
-    srtt: Duration,
+    rtt: RttEstimate,
+    /// Timeouts in a row, and which timer is the current one.
+    timeouts: u32,
+    timer: u64,
     pub(super) acked_bytes: u64,
     pub(super) sent_packets: u64,
     pub(super) lost_packets: u64,
-    /// The longest round trip since it was last reset.
-    pub(super) max_rtt: Duration,
+    /// Round trips, in milliseconds, since they were last taken.
+    pub(super) rtts_ms: Vec<f32>,
+    /// The largest window since it was last reset.
+    pub(super) max_window: u64,
+    /// When a limited supply had arrived.
+    pub(super) done_at: Option<Duration>,
+}
+
+/// A packet under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packet {
+    pub(super) sent_at: Duration,
+    /// What the flow had delivered when this was sent, and when it had.
+    pub(super) delivered_bytes: u64,
+    pub(super) delivered_at: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Packet {
-    sent_at: Duration,
+struct RttEstimate {
+    smoothed: Duration,
+    variance: Duration,
+    last_ack_at: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Wake { flow: usize },
+    Depart,
     Ack { flow: usize, number: u64 },
-    Timeout { flow: usize, number: u64 },
+    Timeout { flow: usize, timer: u64 },
     Write { flow: usize },
 }
 
@@ -104,23 +88,30 @@ pub(super) struct Model {
     pub(super) flows: Vec<Flow>,
     pub(super) now: Duration,
     start: Instant,
-    busy_until: Duration,
+    queue: VecDeque<(usize, u64)>,
+    policer_tokens: f64,
+    policed_at: Duration,
+    arrived_at: Duration,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     event_count: u64,
-    random: u64,
+    random: Random,
 }
 
 impl Model {
     pub(super) fn new(link: Link) -> Self {
+        let policer_tokens = link.policer.map_or(0.0, |policer| policer.burst_bytes);
         Self {
+            random: Random::new(link.seed),
             link,
             flows: Vec::new(),
             now: Duration::ZERO,
             start: Instant::now(),
-            busy_until: Duration::ZERO,
+            queue: VecDeque::new(),
+            policer_tokens,
+            policed_at: Duration::ZERO,
+            arrived_at: Duration::ZERO,
             events: BinaryHeap::new(),
             event_count: 0,
-            random: 0x9E37_79B9_7F4A_7C15,
         }
     }
 
@@ -131,20 +122,26 @@ impl Model {
     }
 
     pub(super) fn add_flow(&mut self, supply: Supply) -> usize {
-        let steering = Steering::new(self.start + self.now, MTU as u16);
-        self.add(Control::Ours(Box::new(steering)), supply)
+        let controller = Controller::new(self.start + self.now, MTU as u16);
+        self.add(Control::Ours(Box::new(controller)), supply)
     }
 
-    pub(super) fn add_tcp(&mut self) -> usize {
-        let sender = CubicSender { window: BURST, curve: None, cut_at: self.start + self.now };
-        self.add(Control::Tcp(sender), Supply::Endless)
+    pub(super) fn add_cubic(&mut self) -> usize {
+        let sender = CubicSender::new(self.start + self.now);
+        self.add(Control::Cubic(sender), Supply::Endless)
+    }
+
+    pub(super) fn add_bbr(&mut self) -> usize {
+        let seed = (self.random.chance() * 1e9) as u64;
+        self.add(Control::Bbr(Box::new(Bbr::new(self.now, seed))), Supply::Endless)
     }
 
     fn add(&mut self, control: Control, supply: Supply) -> usize {
+        let rtt = Duration::from_secs_f64(self.link.rtt_ms / 1e3);
         self.flows.push(Flow {
             control,
             supply,
-            written: 0,
+            written: if let Supply::Bytes(bytes) = supply { bytes } else { 0 },
             unacked: BTreeMap::new(),
             next_number: 0,
             in_flight: 0,
@@ -152,11 +149,16 @@ impl Model {
             tokens: BURST as f64,
             refilled_at: self.now,
             wake_at: None,
-            srtt: Duration::from_millis(333),
+            // The handshake has measured it.
+            rtt: RttEstimate { smoothed: rtt, variance: rtt / 2, last_ack_at: self.now },
+            timeouts: 0,
+            timer: 0,
             acked_bytes: 0,
             sent_packets: 0,
             lost_packets: 0,
-            max_rtt: Duration::ZERO,
+            rtts_ms: Vec::new(),
+            max_window: 0,
+            done_at: None,
         });
         let flow = self.flows.len() - 1;
         self.at(self.now, Event::Write { flow });
@@ -191,14 +193,21 @@ impl Model {
         self.at(self.now, Event::Write { flow });
     }
 
-    /// How far the slowest packet of the next seconds was held up by the queue, in base RTTs.
-    pub(super) fn worst_queue(&mut self, secs: f64) -> f64 {
+    /// The round trip that this share of all packets of the next seconds stayed below, in base RTTs.
+    pub(super) fn rtt_quantile(&mut self, secs: f64, share: f64) -> f64 {
         for flow in &mut self.flows {
-            flow.max_rtt = Duration::ZERO;
+            flow.rtts_ms.clear();
         }
         self.run(secs);
-        let worst = self.flows.iter().map(|flow| flow.max_rtt).max().unwrap();
-        worst.as_secs_f64() * 1e3 / self.link.rtt_ms - 1.0
+        let mut rtts: Vec<f32> = self.flows.iter().flat_map(|flow| flow.rtts_ms.iter().copied()).collect();
+        rtts.sort_by(f32::total_cmp);
+        let at = ((rtts.len() - 1) as f64 * share) as usize;
+        f64::from(rtts[at]) / self.link.rtt_ms
+    }
+
+    /// How far the slowest packet of the next seconds was held up by the queue, in base RTTs.
+    pub(super) fn worst_queue(&mut self, secs: f64) -> f64 {
+        self.rtt_quantile(secs, 1.0) - 1.0
     }
 
     fn at(&mut self, at: Duration, event: Event) {
@@ -219,44 +228,67 @@ impl Model {
                 }
                 self.transmit(flow);
             }
+            Event::Depart => self.depart(),
             Event::Ack { flow, number } => self.on_ack(flow, number),
-            Event::Timeout { flow, number } => {
-                if self.flows[flow].unacked.contains_key(&number) {
-                    self.lose(flow, vec![number]);
-                    self.transmit(flow);
+            Event::Timeout { flow, timer } => {
+                if self.flows[flow].timer == timer && !self.flows[flow].unacked.is_empty() {
+                    self.flows[flow].timeouts += 1;
+                    // RFC 9002 section 6.2.4: two probes, whatever the window says.
+                    self.send_packet(flow);
+                    self.send_packet(flow);
+                    self.set_timer(flow);
                 }
             }
         }
     }
 
+    /// RFC 9002 section 6.2.1.
+    fn set_timer(&mut self, index: usize) {
+        let flow = &mut self.flows[index];
+        flow.timer += 1;
+        let timeout = flow.rtt.timeout() * 2u32.pow(flow.timeouts.min(6));
+        let event = Event::Timeout { flow: index, timer: flow.timer };
+        self.at(self.now + timeout, event);
+    }
+
     fn on_ack(&mut self, index: usize, number: u64) {
-        let now = self.start + self.now;
+        let (start, now) = (self.start, self.now);
         let flow = &mut self.flows[index];
         // Given up too early: nothing more to learn from it.
         let Some(packet) = flow.unacked.remove(&number) else { return };
-        let rtt = self.now - packet.sent_at;
-        flow.srtt = if flow.acked_bytes == 0 { rtt } else { (flow.srtt * 7 + rtt) / 8 };
-        flow.max_rtt = flow.max_rtt.max(rtt);
+        let rtt = now - packet.sent_at;
+        flow.rtt.update(now, rtt);
+        flow.rtts_ms.push(rtt.as_secs_f32() * 1e3);
         flow.acked_bytes += MTU;
         flow.in_flight -= MTU;
+        flow.timeouts = 0;
+        if matches!(flow.supply, Supply::Bytes(bytes) if flow.acked_bytes >= bytes) {
+            flow.done_at.get_or_insert(now);
+        }
         match &mut flow.control {
-            Control::Ours(steering) => {
-                steering.acked(self.start + packet.sent_at, MTU, flow.app_limited);
-                steering.acks_end(now, flow.in_flight);
+            Control::Ours(controller) => {
+                controller.acked(start + packet.sent_at, MTU, flow.app_limited);
+                controller.acks_end(start + now, flow.in_flight);
             }
-            Control::Tcp(cubic) => cubic.acked(now, rtt),
+            Control::Cubic(cubic) => cubic.acked(start + now, rtt),
+            Control::Bbr(bbr) => bbr.acked(now, packet, flow.acked_bytes, flow.in_flight),
         }
         // RFC 9002 section 6.1.1.
         let lost: Vec<u64> = flow.unacked.range(..number.saturating_sub(2)).map(|(&lost, _)| lost).collect();
-        self.lose(index, lost);
+        self.lose(index, &lost);
+        self.set_timer(index);
         self.transmit(index);
     }
 
-    fn lose(&mut self, index: usize, lost: Vec<u64>) {
-        let Some(&last) = lost.last() else { return };
+    fn lose(&mut self, index: usize, lost: &[u64]) {
+        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
         let flow = &mut self.flows[index];
-        let sent_at = flow.unacked[&last].sent_at;
-        for number in &lost {
+        let now = self.start + self.now;
+        let (first, last) = (flow.unacked[first].sent_at, flow.unacked[last].sent_at);
+        let span = last - first;
+        let is_persistent = lost.windows(2).all(|pair| pair[1] == pair[0] + 1)
+            && span > flow.rtt.timeout() * PERSISTENT_TIMEOUTS;
+        for number in lost {
             flow.unacked.remove(number);
         }
         let bytes = lost.len() as u64 * MTU;
@@ -265,8 +297,10 @@ impl Model {
         // What is lost is sent again.
         flow.written += bytes;
         match &mut flow.control {
-            Control::Ours(steering) => steering.lost(self.start + self.now, self.start + sent_at, bytes),
-            Control::Tcp(cubic) => cubic.lost(self.start + self.now, self.start + sent_at),
+            Control::Ours(controller) if is_persistent => controller.path_died(now),
+            Control::Ours(controller) => controller.lost(now, self.start + last, bytes),
+            Control::Cubic(cubic) => cubic.lost(now, self.start + last),
+            Control::Bbr(bbr) => bbr.lost(self.now, bytes, flow.in_flight),
         }
     }
 
@@ -276,9 +310,11 @@ impl Model {
         loop {
             let flow = &mut self.flows[index];
             let window = flow.window_bytes();
+            flow.max_window = flow.max_window.max(window);
             let has_data = match flow.supply {
                 Supply::Endless => true,
                 Supply::Trickle(_) => flow.written >= MTU,
+                Supply::Bytes(_) => flow.written > 0,
                 Supply::Silent => false,
             };
             flow.app_limited = !has_data;
@@ -296,82 +332,126 @@ impl Model {
             self.send_packet(index);
             sent = true;
         }
-        if sent && let Control::Ours(steering) = &mut self.flows[index].control {
-            steering.sent(self.start + self.now);
+        if sent && let Control::Ours(controller) = &mut self.flows[index].control {
+            controller.sent(self.start + self.now);
         }
     }
 
     fn send_packet(&mut self, index: usize) {
-        let (now, link) = (self.now, self.link);
-        let lost = self.chance() < link.loss;
+        let now = self.now;
         let flow = &mut self.flows[index];
         let number = flow.next_number;
+        let was_idle = flow.unacked.is_empty();
         flow.next_number += 1;
-        flow.unacked.insert(number, Packet { sent_at: now });
+        let (delivered_bytes, delivered_at) =
+            (flow.acked_bytes, if was_idle { now } else { flow.rtt.last_ack_at });
+        flow.unacked.insert(number, Packet { sent_at: now, delivered_bytes, delivered_at });
         flow.in_flight += MTU;
         flow.written = flow.written.saturating_sub(MTU);
         flow.tokens -= MTU as f64;
         flow.sent_packets += 1;
-        let timeout = now + flow.srtt * 3 + Duration::from_millis(100);
-        self.at(timeout, Event::Timeout { flow: index, number });
-        let backlog = self.busy_until.saturating_sub(now).as_secs_f64() * link.bytes_per_sec();
-        let queue = (link.queue * link.bdp()).max(10.0 * MTU as f64);
-        if lost || backlog + MTU as f64 > queue {
+        if was_idle {
+            self.set_timer(index);
+        }
+        if self.random.chance() < self.link.loss || !self.passes_policer() {
             return;
         }
-        self.busy_until =
-            self.busy_until.max(now) + Duration::from_secs_f64(MTU as f64 / link.bytes_per_sec());
-        let acked_at = self.busy_until + Duration::from_secs_f64(link.rtt_ms / 1e3);
-        self.at(acked_at, Event::Ack { flow: index, number });
+        if (self.queue.len() as u64 * MTU + MTU) as f64 > self.link.queue_bytes {
+            return;
+        }
+        self.queue.push_back((index, number));
+        if self.queue.len() == 1 {
+            self.serve_next(now);
+        }
     }
 
-    /// Uniform in 0..1 (xorshift).
-    fn chance(&mut self) -> f64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 11) as f64 / (1u64 << 53) as f64
+    fn passes_policer(&mut self) -> bool {
+        let Some(policer) = self.link.policer else { return true };
+        let elapsed = (self.now - self.policed_at).as_secs_f64();
+        self.policed_at = self.now;
+        let filled = self.policer_tokens + elapsed * policer.bytes_per_sec;
+        self.policer_tokens = filled.min(policer.burst_bytes);
+        let passes = self.policer_tokens >= MTU as f64;
+        if passes {
+            self.policer_tokens -= MTU as f64;
+        }
+        passes
+    }
+
+    /// The first of the queue begins to leave.
+    fn serve_next(&mut self, from: Duration) {
+        let takes = Duration::from_secs_f64(MTU as f64 / self.link.bytes_per_sec());
+        let at = self.link.thaws_at(self.link.thaws_at(from) + takes);
+        self.at(at, Event::Depart);
+    }
+
+    fn depart(&mut self) {
+        let Some((flow, number)) = self.queue.pop_front() else { return };
+        let one_way = Duration::from_secs_f64(self.link.rtt_ms / 2e3);
+        let jitter_ms = self.link.jitter_ms(&mut self.random) + self.link.wandered_ms(self.now);
+        let jitter = Duration::from_secs_f64(jitter_ms / 1e3);
+        // In order.
+        let arrives_at = self.link.thaws_at(self.now + one_way + jitter).max(self.arrived_at);
+        self.arrived_at = arrives_at;
+        let acked_at = self.link.thaws_at(arrives_at + one_way);
+        self.at(acked_at, Event::Ack { flow, number });
+        if !self.queue.is_empty() {
+            self.serve_next(self.now);
+        }
     }
 }
 
-impl CubicSender {
-    fn acked(&mut self, now: Instant, rtt: Duration) {
-        match &self.curve {
-            None => self.window += MTU,
-            Some(curve) => self.window = self.window.max(curve.window_bytes(now, rtt, MTU as u16)),
-        }
+impl RttEstimate {
+    fn update(&mut self, now: Duration, rtt: Duration) {
+        self.variance = (self.variance * 3 + self.smoothed.abs_diff(rtt)) / 4;
+        self.smoothed = (self.smoothed * 7 + rtt) / 8;
+        self.last_ack_at = now;
     }
 
-    fn lost(&mut self, now: Instant, sent_at: Instant) {
-        if sent_at > self.cut_at || self.curve.is_none() {
-            let before = self.window;
-            self.window = ((before as f64 * BETA) as u64).max(2 * MTU);
-            self.curve = Some(Cubic::new(now, self.window, before, MTU as u16));
-            self.cut_at = now;
-        }
+    fn timeout(&self) -> Duration {
+        self.smoothed + (self.variance * 4).max(Duration::from_millis(1)) + MAX_ACK_DELAY
     }
 }
 
 impl Flow {
     pub(super) fn window_bytes(&self) -> u64 {
         match &self.control {
-            Control::Ours(steering) => steering.window_bytes(),
-            Control::Tcp(cubic) => cubic.window,
+            Control::Ours(controller) => controller.window_bytes(),
+            Control::Cubic(cubic) => cubic.window_bytes(),
+            Control::Bbr(bbr) => bbr.window_bytes(),
         }
     }
 
-    /// quinn's token bucket: 1.25 windows a round trip, in bursts of 2 ms, at least ten packets.
+    pub(super) fn loss_share(&self) -> f64 {
+        self.lost_packets as f64 / self.sent_packets as f64
+    }
+
     fn pacer_delay(&mut self, now: Duration, window: u64) -> Option<Duration> {
-        let rate = 1.25 * window as f64 / self.srtt.as_secs_f64();
-        let capacity = (rate / 1.25 * 0.002).clamp(BURST as f64, 256.0 * MTU as f64);
-        self.tokens = (self.tokens + rate * (now - self.refilled_at).as_secs_f64()).min(capacity);
+        let smoothed = self.rtt.smoothed.as_secs_f64();
+        let (rate, burst) = match &self.control {
+            // quinn's token bucket: 1.25 windows a round trip, in bursts of 2 ms, at least ten packets.
+            Control::Ours(_) => {
+                let burst = (window as f64 / smoothed * 0.002).clamp(BURST as f64, 256.0 * MTU as f64);
+                (1.25 * window as f64 / smoothed, burst)
+            }
+            // The kernel does not pace it.
+            Control::Cubic(_) => return None,
+            Control::Bbr(bbr) => (bbr.pacing_rate(), 2.0 * MTU as f64),
+        };
+        self.tokens = (self.tokens + rate * (now - self.refilled_at).as_secs_f64()).min(burst);
         self.refilled_at = now;
         if self.tokens >= MTU as f64 {
             return None;
         }
-        Some(Duration::from_secs_f64((capacity - self.tokens) / rate))
+        Some(Duration::from_secs_f64((burst - self.tokens) / rate).max(Duration::from_nanos(1)))
     }
 }
 
 pub(super) const MTU: u64 = 1452;
 const BURST: u64 = 10 * MTU;
+
+/// RFC 9000 section 18.2.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(25);
+
+/// RFC 9002 section 7.6.1.
+const PERSISTENT_TIMEOUTS: u32 = 3;

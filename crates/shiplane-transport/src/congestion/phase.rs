@@ -1,4 +1,4 @@
-//! The phases of [`Steering`](super::steering::Steering), each with what it must remember.
+//! The phases of the [`Controller`](super::controller::Controller), each with what it must remember.
 
 use std::time::{Duration, Instant};
 
@@ -7,39 +7,43 @@ use super::cubic::Cubic;
 /// What the window is doing. The [module](super) tells why.
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
-    /// Grows by so many times the acknowledged bytes.
+    /// Doubles each round, or more while the path is known to carry much more; half as fast `again`.
     Startup {
-        growth: f64,
+        again: bool,
         best_rate: f64,
         flat_rounds: u32,
         queued: Option<Queued>,
     },
-    Steer {
-        roomy_rounds: u32,
-        crowd: Crowd,
-        lift: Option<Lift>,
+    /// Holds the window that fills the path with a short queue.
+    Cruise {
+        underutilized_rounds: u32,
+        others: CompetingTraffic,
+        probe: Option<BandwidthProbe>,
+        heavy_loss: Option<HeavyLoss>,
     },
-    /// While `seeking` its share, until so many more cuts, it grows faster than the curve.
+    /// Takes its share of a queue that others fill.
     Compete {
         curve: Cubic,
-        seeking: u32,
         rtts: RttRange,
         /// Rounds in a row without any queue.
         free_rounds: u32,
+        /// The share lost, over the last rounds.
+        loss: f64,
     },
-    Probe {
+    /// Drains the queue to see the path's base RTT.
+    ProbeRtt {
         rounds: u32,
         from: Resume,
     },
 }
 
 impl Phase {
-    pub(super) fn startup(growth: f64) -> Self {
-        Self::Startup { growth, best_rate: 0.0, flat_rounds: 0, queued: None }
+    pub(super) fn startup(again: bool) -> Self {
+        Self::Startup { again, best_rate: 0.0, flat_rounds: 0, queued: None }
     }
 
-    pub(super) fn steer() -> Self {
-        Self::Steer { roomy_rounds: 0, crowd: Crowd::default(), lift: None }
+    pub(super) fn cruise() -> Self {
+        Self::Cruise { underutilized_rounds: 0, others: CompetingTraffic::default(), probe: None, heavy_loss: None }
     }
 }
 
@@ -53,7 +57,7 @@ pub(super) struct Queued {
 
 /// Signs that the queue is not ours.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Crowd {
+pub(super) struct CompetingTraffic {
     /// Rounds in a row in which it was long.
     pub(super) rounds: u32,
     /// Our window when we last had the queue that we want.
@@ -62,11 +66,21 @@ pub(super) struct Crowd {
 
 /// A window raised for two rounds to see whether the rate follows: alone on the path it cannot.
 #[derive(Debug, Clone)]
-pub(super) struct Lift {
+pub(super) struct BandwidthProbe {
     pub(super) rounds: u32,
     /// What they were before.
     pub(super) window: u64,
     pub(super) rate: f64,
+}
+
+/// Heavy loss that was answered by sending less.
+#[derive(Debug, Clone)]
+pub(super) struct HeavyLoss {
+    /// Rounds in a row.
+    pub(super) rounds: u32,
+    /// In the first of them: the share that was lost, and all that was turned over, in bytes a second.
+    pub(super) share: f64,
+    pub(super) turnover_rate: f64,
 }
 
 /// The round trips seen while competing: a path's own delay stays, a queue's varies.
@@ -76,7 +90,7 @@ pub(super) struct RttRange {
     pub(super) most: Duration,
 }
 
-/// What a probe interrupts.
+/// What a probe of the base RTT interrupts.
 #[derive(Debug, Clone)]
 pub(super) struct Resume {
     pub(super) window: u64,

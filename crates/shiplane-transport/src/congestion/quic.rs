@@ -1,10 +1,10 @@
-//! The seam to quinn: who is asked for a window, and when.
+//! The seam to quinn: when it tells what, and asks for the window.
 
 use std::{any::Any, sync::Arc, time::Instant};
 
-use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
+use quinn::congestion::{self, ControllerFactory, CubicConfig};
 
-use super::{fixed::FixedWindow, steering::Steering};
+use super::{controller::Controller, fixed::FixedWindow};
 use crate::config::CongestionControl;
 
 /// What quinn builds a connection's controller with. Ours never has more than `max_window_bytes` in flight.
@@ -13,32 +13,33 @@ pub(crate) fn factory(
     max_window_bytes: u64,
 ) -> Arc<dyn ControllerFactory + Send + Sync> {
     match choice {
-        CongestionControl::Shiplane => Arc::new(SteeringFactory { max_window_bytes }),
+        CongestionControl::Shiplane => Arc::new(Factory { max_window_bytes }),
         CongestionControl::Cubic => Arc::new(CubicConfig::default()),
         CongestionControl::Fixed { window_bytes } => Arc::new(FixedWindow { window_bytes }),
     }
 }
 
-struct SteeringFactory {
+struct Factory {
     max_window_bytes: u64,
 }
 
-impl ControllerFactory for SteeringFactory {
-    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+impl ControllerFactory for Factory {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn congestion::Controller> {
         let max_window_bytes = self.max_window_bytes;
-        Box::new(Steered { steering: Steering::new(now, current_mtu), max_window_bytes })
+        Box::new(Bounded { controller: Controller::new(now, current_mtu), max_window_bytes })
     }
 }
 
+/// A controller that never has more in flight than a side may hold.
 #[derive(Clone)]
-struct Steered {
-    steering: Steering,
+struct Bounded {
+    controller: Controller,
     max_window_bytes: u64,
 }
 
-impl Controller for Steered {
+impl congestion::Controller for Bounded {
     fn on_sent(&mut self, now: Instant, _bytes: u64, _last_packet_number: u64) {
-        self.steering.sent(now);
+        self.controller.sent(now);
     }
 
     // quinn calls this for each packet of an ACK frame, oldest first, before its own RTT estimate knows
@@ -51,7 +52,7 @@ impl Controller for Steered {
         app_limited: bool,
         _rtt: &quinn_proto::RttEstimator,
     ) {
-        self.steering.acked(sent, bytes, app_limited);
+        self.controller.acked(sent, bytes, app_limited);
     }
 
     // Once an ACK frame, before the losses that it reveals are told.
@@ -62,7 +63,7 @@ impl Controller for Steered {
         _app_limited: bool,
         _largest_packet_num_acked: Option<u64>,
     ) {
-        self.steering.acks_end(now, in_flight);
+        self.controller.acks_end(now, in_flight);
     }
 
     // Lost MTU probes never come here.
@@ -74,23 +75,23 @@ impl Controller for Steered {
         lost_bytes: u64,
     ) {
         if is_persistent_congestion {
-            self.steering.path_died(now);
+            self.controller.path_died(now);
         } else if lost_bytes == 0 {
-            self.steering.marked(now, sent);
+            self.controller.marked(now, sent);
         } else {
-            self.steering.lost(now, sent, lost_bytes);
+            self.controller.lost(now, sent, lost_bytes);
         }
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.steering.set_mtu(new_mtu);
+        self.controller.set_mtu(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        self.steering.window_bytes().min(self.max_window_bytes)
+        self.controller.window_bytes().min(self.max_window_bytes)
     }
 
-    fn clone_box(&self) -> Box<dyn Controller> {
+    fn clone_box(&self) -> Box<dyn congestion::Controller> {
         Box::new(self.clone())
     }
 

@@ -11,11 +11,13 @@ pub(super) struct Round {
     /// Acknowledged while the application kept the path busy.
     busy_bytes: u64,
     pub(super) min_rtt: Option<Duration>,
+    rtt_sum: Duration,
+    rtt_count: u32,
 }
 
 impl Round {
     pub(super) fn new(now: Instant) -> Self {
-        Self { started_at: now, acked_bytes: 0, lost_bytes: 0, busy_bytes: 0, min_rtt: None }
+        Self { started_at: now, acked_bytes: 0, lost_bytes: 0, busy_bytes: 0, min_rtt: None, rtt_sum: Duration::ZERO, rtt_count: 0 }
     }
 
     pub(super) fn acked(&mut self, bytes: u64, app_limited: bool) {
@@ -27,6 +29,14 @@ impl Round {
 
     pub(super) fn observe_rtt(&mut self, rtt: Duration) {
         self.min_rtt = Some(self.min_rtt.map_or(rtt, |min| min.min(rtt)));
+        self.rtt_sum += rtt;
+        self.rtt_count += 1;
+    }
+
+    /// How far the mean round trip was above the least one.
+    pub(super) fn rtt_spread(&self) -> Duration {
+        let mean = self.rtt_sum / self.rtt_count.max(1);
+        self.min_rtt.map_or(Duration::ZERO, |min| mean.saturating_sub(min))
     }
 
     /// Whether the window, not the application, set the pace.

@@ -1,0 +1,57 @@
+//! How fast the bottleneck sends on what reaches it as one burst.
+
+use std::time::{Duration, Instant};
+
+/// The rate at which bursts are acknowledged. A burst leaves at once (quinn's pacer lets ten packets or more go
+/// together), waits in the bottleneck's queue as a whole, and is spread by it to what one packet takes after the
+/// other: so this is the bottleneck's rate, whoever else uses it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Dispersion {
+    burst: Option<Burst>,
+    /// Of the bursts so far; older ones count less and less.
+    bytes: f64,
+    secs: f64,
+}
+
+/// Packets that left together.
+#[derive(Debug, Clone)]
+struct Burst {
+    sent_at: Instant,
+    first_acked_at: Instant,
+    last_acked_at: Instant,
+    /// Acknowledged after the first.
+    bytes: u64,
+}
+
+impl Dispersion {
+    /// Of one acknowledgement: when its newest packet was sent, and how much it is of.
+    pub(super) fn acked(&mut self, now: Instant, sent_at: Instant, bytes: u64, mtu: u16) {
+        if let Some(burst) = &mut self.burst {
+            if burst.sent_at == sent_at {
+                burst.bytes += bytes;
+                burst.last_acked_at = now;
+                return;
+            }
+            if burst.bytes >= LEAST_SEGMENTS * u64::from(mtu) {
+                let spread = burst.last_acked_at.saturating_duration_since(burst.first_acked_at);
+                self.bytes = self.bytes * MEMORY + burst.bytes as f64;
+                self.secs = self.secs * MEMORY + spread.max(SHORTEST_SPREAD).as_secs_f64();
+            }
+        }
+        self.burst = Some(Burst { sent_at, first_acked_at: now, last_acked_at: now, bytes: 0 });
+    }
+
+    /// Bytes a second, once it is known.
+    pub(super) fn rate(&self) -> Option<f64> {
+        (self.bytes > 0.0).then(|| self.bytes / self.secs)
+    }
+}
+
+/// Of fewer after the first one, timers say too little.
+const LEAST_SEGMENTS: u64 = 5;
+
+/// 100 µs: timers and batches blur any moment by about as much. Ten packets in less are a gigabit a second or more.
+const SHORTEST_SPREAD: Duration = Duration::from_micros(100);
+
+/// The last eight bursts or so.
+const MEMORY: f64 = 1.0 - 1.0 / 8.0;

@@ -99,7 +99,8 @@ pub(crate) fn settings(config: &TransportConfig, path: &Path) -> quinn::Transpor
         .mtu_discovery_config(Some(mtu_discovery))
         .congestion_controller_factory(close::giving_way(congestion::factory(
             config.congestion,
-            path.max_window_bytes,
+            // What is beyond the send window cannot be in flight; packets add a sixteenth to what they carry.
+            path.max_window_bytes.min(config.send_window_bytes + config.send_window_bytes / 16),
         )));
     quic
 }

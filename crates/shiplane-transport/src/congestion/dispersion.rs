@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dispersion {
     burst: Option<Burst>,
-    /// Of the bursts so far; older ones count less and less.
-    bytes: f64,
-    secs: f64,
+    /// The rates of the last bursts, and how many there have been.
+    rates: [f64; BURSTS],
+    count: usize,
+    measured_at: Option<Instant>,
 }
 
 /// Packets that left together.
@@ -34,18 +35,30 @@ impl Dispersion {
             }
             if burst.bytes >= LEAST_SEGMENTS * u64::from(mtu) {
                 let spread = burst.last_acked_at.saturating_duration_since(burst.first_acked_at);
-                self.bytes = self.bytes * MEMORY + burst.bytes as f64;
-                self.secs = self.secs * MEMORY + spread.max(SHORTEST_SPREAD).as_secs_f64();
+                let rate = burst.bytes as f64 / spread.max(SHORTEST_SPREAD).as_secs_f64();
+                self.rates[self.count % BURSTS] = rate;
+                self.count += 1;
+                self.measured_at = Some(now);
             }
         }
         self.burst = Some(Burst { sent_at, first_acked_at: now, last_acked_at: now, bytes: 0 });
     }
 
-    /// Bytes a second, once it is known.
-    pub(super) fn rate(&self) -> Option<f64> {
-        (self.bytes > 0.0).then(|| self.bytes / self.secs)
+    /// Bytes a second, if a burst has shown it lately.
+    pub(super) fn rate(&self, now: Instant) -> Option<f64> {
+        if now.saturating_duration_since(self.measured_at?) > FRESH {
+            return None;
+        }
+        // Some are held up, and some are brought together, on their way: the middle one.
+        let mut rates = self.rates;
+        let rates = &mut rates[..self.count.min(BURSTS)];
+        rates.sort_unstable_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied()
     }
 }
+
+/// A path may have changed since.
+const FRESH: Duration = Duration::from_secs(5);
 
 /// Of fewer after the first one, timers say too little.
 const LEAST_SEGMENTS: u64 = 5;
@@ -53,5 +66,4 @@ const LEAST_SEGMENTS: u64 = 5;
 /// 100 µs: timers and batches blur any moment by about as much. Ten packets in less are a gigabit a second or more.
 const SHORTEST_SPREAD: Duration = Duration::from_micros(100);
 
-/// The last eight bursts or so.
-const MEMORY: f64 = 1.0 - 1.0 / 8.0;
+const BURSTS: usize = 7;

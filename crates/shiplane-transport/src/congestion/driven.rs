@@ -16,7 +16,7 @@ impl DrivenController {
     #[must_use]
     pub fn new() -> Self {
         let now = Instant::now();
-        Self { controller: Controller::new(now, DATAGRAM_LEN_BYTES), now }
+        Self { controller: Controller::new(now, DATAGRAM_LEN_BYTES, u64::MAX), now }
     }
 
     /// Sends so many packets, and has them acknowledged a round trip later, two at a time. Says the window.

@@ -3,9 +3,9 @@
 /// The share of packets that gets lost whatever we send.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PathLoss {
-    /// Seen while there was no queue: little, else it would have been tested.
+    /// The mean of rounds without a queue and without heavy loss.
     light: f64,
-    /// What a test has shown.
+    /// What was lost although we had sent less.
     tested: f64,
 }
 
@@ -13,31 +13,30 @@ impl PathLoss {
     /// A round without a queue and without heavy loss lost so much.
     pub(super) fn observe(&mut self, share: f64) {
         self.light += (share - self.light) / MEMORY_ROUNDS;
-        if share < self.tested {
-            // Noise that fades must not hide a policer.
-            self.tested -= (self.tested - share) / FADING_ROUNDS;
-        }
+        // Noise that has gone must not hide a policer.
+        self.tested -= (self.tested - share).max(0.0) / FADING_ROUNDS;
     }
 
-    /// So much was lost while we sent less than the path had delivered.
+    /// So much was lost while we sent no more than the path had delivered.
     pub(super) fn set_tested(&mut self, share: f64) {
         self.tested = share;
     }
 
-    pub(super) fn share(&self) -> f64 {
-        self.light.max(self.tested)
-    }
-
-    /// Of so many segments, how many may get lost without being a sign of congestion: `margin` is a share that is
-    /// tolerated on top.
-    pub(super) fn tolerated_segments(&self, segments: f64, margin: f64) -> f64 {
-        let share = if margin > 0.0 { self.tested } else { self.share() };
+    /// Of so many segments, how many may get lost before it means something: those that the path loses anyhow, and
+    /// this share on top. Light loss counts only where nothing is tolerated on top: else what a policer drops,
+    /// little by little, would pass for noise.
+    pub(super) fn tolerated_segments(&self, segments: f64, on_top: f64) -> f64 {
+        let (share, few) =
+            if on_top > 0.0 { (self.tested, FEW_SEGMENTS) } else { (self.light.max(self.tested), 0.0) };
         let expected = share * segments;
-        // Three deviations: chance.
-        expected + margin * segments + 3.0 * expected.sqrt()
+        // Three deviations are chance.
+        (expected + on_top * segments + 3.0 * expected.sqrt()).max(few)
     }
 }
 
-/// Rounds that light loss is averaged over.
+/// Rounds that light loss is averaged over, and in which a test fades.
 const MEMORY_ROUNDS: f64 = 16.0;
 const FADING_ROUNDS: f64 = 64.0;
+
+/// Of so few, any share is chance.
+const FEW_SEGMENTS: f64 = 8.0;

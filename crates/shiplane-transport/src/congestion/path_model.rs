@@ -122,7 +122,7 @@ impl Model {
     }
 
     pub(super) fn add_flow(&mut self, supply: Supply) -> usize {
-        let controller = Controller::new(self.start + self.now, MTU as u16);
+        let controller = Controller::new(self.start + self.now, MTU as u16, u64::MAX);
         self.add(Control::Ours(Box::new(controller)), supply)
     }
 
@@ -420,10 +420,6 @@ impl Flow {
             Control::Cubic(cubic) => cubic.window_bytes(),
             Control::Bbr(bbr) => bbr.window_bytes(),
         }
-    }
-
-    pub(super) fn loss_share(&self) -> f64 {
-        self.lost_packets as f64 / self.sent_packets as f64
     }
 
     fn pacer_delay(&mut self, now: Duration, window: u64) -> Option<Duration> {

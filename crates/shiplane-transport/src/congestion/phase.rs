@@ -8,12 +8,7 @@ use super::cubic::Cubic;
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
     /// Doubles each round, or more while the path is known to carry much more; half as fast `again`.
-    Startup {
-        again: bool,
-        best_rate: f64,
-        flat_rounds: u32,
-        queued: Option<Queued>,
-    },
+    Startup { again: bool, best_rate: f64, flat_rounds: u32, queued: Option<Queued> },
     /// Holds the window that fills the path with a short queue.
     Cruise {
         underutilized_rounds: u32,
@@ -27,14 +22,11 @@ pub(super) enum Phase {
         rtts: RttRange,
         /// Rounds in a row without any queue.
         free_rounds: u32,
-        /// The share lost, over the last rounds.
-        loss: f64,
+        /// A newcomer grows faster until its first loss.
+        seeking: bool,
     },
     /// Drains the queue to see the path's base RTT.
-    ProbeRtt {
-        rounds: u32,
-        from: Resume,
-    },
+    ProbeRtt { rounds: u32, from: Resume },
 }
 
 impl Phase {
@@ -43,7 +35,12 @@ impl Phase {
     }
 
     pub(super) fn cruise() -> Self {
-        Self::Cruise { underutilized_rounds: 0, others: CompetingTraffic::default(), probe: None, heavy_loss: None }
+        Self::Cruise {
+            underutilized_rounds: 0,
+            others: CompetingTraffic::default(),
+            probe: None,
+            heavy_loss: None,
+        }
     }
 }
 

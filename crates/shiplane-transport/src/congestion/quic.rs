@@ -25,21 +25,16 @@ struct Factory {
 
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn congestion::Controller> {
-        let max_window_bytes = self.max_window_bytes;
-        Box::new(Bounded { controller: Controller::new(now, current_mtu), max_window_bytes })
+        Box::new(Ours(Controller::new(now, current_mtu, self.max_window_bytes)))
     }
 }
 
-/// A controller that never has more in flight than a side may hold.
 #[derive(Clone)]
-struct Bounded {
-    controller: Controller,
-    max_window_bytes: u64,
-}
+struct Ours(Controller);
 
-impl congestion::Controller for Bounded {
+impl congestion::Controller for Ours {
     fn on_sent(&mut self, now: Instant, _bytes: u64, _last_packet_number: u64) {
-        self.controller.sent(now);
+        self.0.sent(now);
     }
 
     // quinn calls this for each packet of an ACK frame, oldest first, before its own RTT estimate knows
@@ -52,7 +47,7 @@ impl congestion::Controller for Bounded {
         app_limited: bool,
         _rtt: &quinn_proto::RttEstimator,
     ) {
-        self.controller.acked(sent, bytes, app_limited);
+        self.0.acked(sent, bytes, app_limited);
     }
 
     // Once an ACK frame, before the losses that it reveals are told.
@@ -63,7 +58,7 @@ impl congestion::Controller for Bounded {
         _app_limited: bool,
         _largest_packet_num_acked: Option<u64>,
     ) {
-        self.controller.acks_end(now, in_flight);
+        self.0.acks_end(now, in_flight);
     }
 
     // Lost MTU probes never come here.
@@ -75,20 +70,20 @@ impl congestion::Controller for Bounded {
         lost_bytes: u64,
     ) {
         if is_persistent_congestion {
-            self.controller.path_died(now);
+            self.0.path_died(now);
         } else if lost_bytes == 0 {
-            self.controller.marked(now, sent);
+            self.0.marked(now, sent);
         } else {
-            self.controller.lost(now, sent, lost_bytes);
+            self.0.lost(now, sent, lost_bytes);
         }
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.controller.set_mtu(new_mtu);
+        self.0.set_mtu(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        self.controller.window_bytes().min(self.max_window_bytes)
+        self.0.window_bytes()
     }
 
     fn clone_box(&self) -> Box<dyn congestion::Controller> {

@@ -17,7 +17,15 @@ pub(super) struct Round {
 
 impl Round {
     pub(super) fn new(now: Instant) -> Self {
-        Self { started_at: now, acked_bytes: 0, lost_bytes: 0, busy_bytes: 0, min_rtt: None, rtt_sum: Duration::ZERO, rtt_count: 0 }
+        Self {
+            started_at: now,
+            acked_bytes: 0,
+            lost_bytes: 0,
+            busy_bytes: 0,
+            min_rtt: None,
+            rtt_sum: Duration::ZERO,
+            rtt_count: 0,
+        }
     }
 
     pub(super) fn acked(&mut self, bytes: u64, app_limited: bool) {

@@ -1,0 +1,130 @@
+//! Sharing a path: with others of ours, with TCP's CUBIC and with the first version of BBR.
+
+use super::{Scenario, at_least, at_most, between, check};
+use crate::congestion::{
+    path_link::Link,
+    path_model::{Model, Supply},
+};
+
+#[derive(Debug, Clone, Copy)]
+enum Other {
+    Ours,
+    Cubic,
+    Bbr,
+}
+use Other::{Bbr, Cubic, Ours};
+
+impl Other {
+    fn add(self, model: &mut Model) -> usize {
+        match self {
+            Ours => model.add_flow(Supply::Endless),
+            Cubic => model.add_cubic(),
+            Bbr => model.add_bbr(),
+        }
+    }
+}
+
+/// Our rate ÷ the mean of so many others', who started so long before us (after us, if negative), in 30 s from 5 s
+/// after the last start on.
+fn ratio(link: Link, other: Other, count: usize, lead_secs: f64) -> f64 {
+    let mut model = Model::new(link);
+    if lead_secs < 0.0 {
+        model.add_flow(Supply::Endless);
+        model.run(-lead_secs);
+    }
+    for _ in 0..count {
+        other.add(&mut model);
+        model.run(0.01);
+    }
+    if lead_secs >= 0.0 {
+        model.run(lead_secs);
+        model.add_flow(Supply::Endless);
+    }
+    model.run(5.0);
+    let mut rates = model.run(30.0);
+    let ours = rates.remove(if lead_secs < 0.0 { 0 } else { count });
+    ours / (rates.iter().sum::<f64>() / count as f64)
+}
+
+fn near(seed: u64) -> Link {
+    Link::new(100.0, 50.0).seed(seed)
+}
+
+fn far(seed: u64) -> Link {
+    Link::new(50.0, 100.0).seed(seed)
+}
+
+#[test]
+fn flows_of_ours_share_evenly() {
+    check("ours beside ours: the last to come ÷ the mean of the others", OURS);
+}
+
+const OURS: &[Scenario] = &[
+    between(0.7, 1.4, "100 Mbit/s, 50 ms, together", |seed| ratio(near(seed), Ours, 1, 0.0)),
+    between(0.7, 1.4, "10 s apart", |seed| ratio(near(seed), Ours, 1, 10.0)),
+    between(0.7, 1.4, "10 s apart, 1 % loss", |seed| ratio(near(seed).loss(0.01), Ours, 1, 10.0)),
+    between(0.7, 1.4, "50 Mbit/s, 100 ms, 10 s apart", |seed| ratio(far(seed), Ours, 1, 10.0)),
+    between(0.7, 1.4, "20 Mbit/s, 20 ms, 10 s apart", |seed| {
+        ratio(Link::new(20.0, 20.0).seed(seed), Ours, 1, 10.0)
+    }),
+    between(0.5, 2.0, "100 Mbit/s, 50 ms, one beside four, 10 s later", |seed| {
+        ratio(near(seed), Ours, 4, 10.0)
+    }),
+    at_most(1.6, "two, 99 of 100 round trips, in base ones", |seed| {
+        let mut model = Model::with_flow(near(seed));
+        model.run(10.0);
+        model.add_flow(Supply::Endless);
+        model.run(10.0);
+        model.rtt_quantile(20.0, 0.99)
+    }),
+];
+
+#[test]
+fn beside_cubic_the_shares_are_fair() {
+    check("ours ÷ TCP CUBIC's, or the mean of several", CUBIC);
+}
+
+const CUBIC: &[Scenario] = &[
+    between(0.5, 2.0, "100 Mbit/s, 50 ms, CUBIC 3 s earlier", |seed| ratio(near(seed), Cubic, 1, 3.0)),
+    between(0.5, 2.0, "CUBIC 10 s earlier", |seed| ratio(near(seed), Cubic, 1, 10.0)),
+    between(0.5, 2.0, "CUBIC 10 s later", |seed| ratio(near(seed), Cubic, 1, -10.0)),
+    between(0.5, 2.0, "50 Mbit/s, 100 ms, CUBIC 3 s earlier", |seed| ratio(far(seed), Cubic, 1, 3.0)),
+    between(0.5, 2.0, "CUBIC 10 s later", |seed| ratio(far(seed), Cubic, 1, -10.0)),
+    between(0.5, 2.0, "100 Mbit/s, 50 ms, queue of 3 products, CUBIC 3 s earlier", |seed| {
+        ratio(near(seed).queue(3.0), Cubic, 1, 3.0)
+    }),
+    between(0.4, 2.5, "two of CUBIC, 3 s earlier", |seed| ratio(near(seed), Cubic, 2, 3.0)),
+    between(0.4, 2.5, "six of CUBIC, 3 s earlier", |seed| ratio(near(seed), Cubic, 6, 3.0)),
+    between(0.4, 2.5, "six of CUBIC, 10 s later", |seed| ratio(near(seed), Cubic, 6, -10.0)),
+    at_most(0.45, "CUBIC has gone for 10 s: worst queue, in base RTTs", |seed| {
+        let mut model = Model::with_flow(near(seed));
+        let cubic = model.add_cubic();
+        model.run(20.0);
+        model.set_supply(cubic, Supply::Silent);
+        model.run(10.0);
+        model.worst_queue(10.0)
+    }),
+];
+
+#[test]
+fn beside_bbr_there_is_a_share() {
+    check("ours ÷ that of BBR's first version", BBR);
+}
+
+const BBR: &[Scenario] = &[
+    at_least(0.3, "100 Mbit/s, 50 ms, BBR 3 s earlier", |seed| ratio(near(seed), Bbr, 1, 3.0)),
+    at_least(0.3, "BBR 10 s later", |seed| ratio(near(seed), Bbr, 1, -10.0)),
+    at_least(0.3, "50 Mbit/s, 100 ms, BBR 3 s earlier", |seed| ratio(far(seed), Bbr, 1, 3.0)),
+    at_least(0.3, "100 Mbit/s, 50 ms, queue of 3 products, BBR 3 s earlier", |seed| {
+        ratio(near(seed).queue(3.0), Bbr, 1, 3.0)
+    }),
+    at_most(0.3, "(CUBIC ÷ BBR there, with a queue of one)", |seed| {
+        let mut model = Model::new(near(seed));
+        model.add_bbr();
+        model.run(3.0);
+        model.add_cubic();
+        model.run(5.0);
+        let rates = model.run(30.0);
+        rates[1] / rates[0]
+    }),
+];

@@ -132,7 +132,7 @@ impl Bbr {
         self.set_window(packet, in_flight);
     }
 
-    pub(super) fn lost(&mut self, _now: Duration, bytes: u64, in_flight: u64) {
+    pub(super) fn lost(&mut self, bytes: u64, in_flight: u64) {
         if let BbrPhase::ProbeBandwidth { lost, .. } = &mut self.phase {
             *lost = true;
         }

@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BinaryHeap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -36,17 +36,17 @@ pub(super) struct Flow {
     pub(super) supply: Supply,
     /// Of a limited supply: what may be sent now.
     written: u64,
-    unacked: BTreeMap<u64, Packet>,
-    next_number: u64,
+    unacked: Unacked,
     pub(super) in_flight: u64,
     app_limited: bool,
     tokens: f64,
     refilled_at: Duration,
     wake_at: Option<Duration>,
     rtt: RttEstimate,
-    /// Timeouts in a row, and which timer is the current one.
+    /// Timeouts in a row, and when the next one is.
     timeouts: u32,
-    timer: u64,
+    timeout_at: Duration,
+    timer_runs: bool,
     pub(super) acked_bytes: u64,
     pub(super) sent_packets: u64,
     pub(super) lost_packets: u64,
@@ -79,7 +79,7 @@ enum Event {
     Wake { flow: usize },
     Depart,
     Ack { flow: usize, number: u64 },
-    Timeout { flow: usize, timer: u64 },
+    Timeout { flow: usize },
     Write { flow: usize },
 }
 
@@ -142,8 +142,7 @@ impl Model {
             control,
             supply,
             written: if let Supply::Bytes(bytes) = supply { bytes } else { 0 },
-            unacked: BTreeMap::new(),
-            next_number: 0,
+            unacked: Unacked::default(),
             in_flight: 0,
             app_limited: false,
             tokens: BURST as f64,
@@ -152,7 +151,8 @@ impl Model {
             // The handshake has measured it.
             rtt: RttEstimate { smoothed: rtt, variance: rtt / 2, last_ack_at: self.now },
             timeouts: 0,
-            timer: 0,
+            timeout_at: self.now,
+            timer_runs: false,
             acked_bytes: 0,
             sent_packets: 0,
             lost_packets: 0,
@@ -230,32 +230,45 @@ impl Model {
             }
             Event::Depart => self.depart(),
             Event::Ack { flow, number } => self.on_ack(flow, number),
-            Event::Timeout { flow, timer } => {
-                if self.flows[flow].timer == timer && !self.flows[flow].unacked.is_empty() {
-                    self.flows[flow].timeouts += 1;
-                    // RFC 9002 section 6.2.4: two probes, whatever the window says.
-                    self.send_packet(flow);
-                    self.send_packet(flow);
-                    self.set_timer(flow);
-                }
-            }
+            Event::Timeout { flow } => self.on_timeout(flow),
         }
+    }
+
+    fn on_timeout(&mut self, index: usize) {
+        let flow = &mut self.flows[index];
+        flow.timer_runs = false;
+        if flow.unacked.is_empty() {
+            return;
+        }
+        if self.now < flow.timeout_at {
+            // It was put off meanwhile.
+            flow.timer_runs = true;
+            let at = flow.timeout_at;
+            self.at(at, Event::Timeout { flow: index });
+            return;
+        }
+        flow.timeouts += 1;
+        // RFC 9002 section 6.2.4: two probes, whatever the window says.
+        self.send_packet(index);
+        self.send_packet(index);
+        self.set_timer(index);
     }
 
     /// RFC 9002 section 6.2.1.
     fn set_timer(&mut self, index: usize) {
         let flow = &mut self.flows[index];
-        flow.timer += 1;
-        let timeout = flow.rtt.timeout() * 2u32.pow(flow.timeouts.min(6));
-        let event = Event::Timeout { flow: index, timer: flow.timer };
-        self.at(self.now + timeout, event);
+        let at = self.now + flow.rtt.timeout() * 2u32.pow(flow.timeouts.min(6));
+        flow.timeout_at = at;
+        if !std::mem::replace(&mut flow.timer_runs, true) {
+            self.at(at, Event::Timeout { flow: index });
+        }
     }
 
     fn on_ack(&mut self, index: usize, number: u64) {
         let (start, now) = (self.start, self.now);
         let flow = &mut self.flows[index];
         // Given up too early: nothing more to learn from it.
-        let Some(packet) = flow.unacked.remove(&number) else { return };
+        let Some(packet) = flow.unacked.remove(number) else { return };
         let rtt = now - packet.sent_at;
         flow.rtt.update(now, rtt);
         flow.rtts_ms.push(rtt.as_secs_f32() * 1e3);
@@ -274,33 +287,29 @@ impl Model {
             Control::Bbr(bbr) => bbr.acked(now, packet, flow.acked_bytes, flow.in_flight),
         }
         // RFC 9002 section 6.1.1.
-        let lost: Vec<u64> = flow.unacked.range(..number.saturating_sub(2)).map(|(&lost, _)| lost).collect();
+        let lost = flow.unacked.remove_before(number.saturating_sub(2));
         self.lose(index, &lost);
         self.set_timer(index);
         self.transmit(index);
     }
 
-    fn lose(&mut self, index: usize, lost: &[u64]) {
-        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
+    fn lose(&mut self, index: usize, lost: &[(u64, Packet)]) {
+        let (Some((_, first)), Some((_, last))) = (lost.first(), lost.last()) else { return };
         let flow = &mut self.flows[index];
         let now = self.start + self.now;
-        let (first, last) = (flow.unacked[first].sent_at, flow.unacked[last].sent_at);
-        let span = last - first;
-        let is_persistent = lost.windows(2).all(|pair| pair[1] == pair[0] + 1)
-            && span > flow.rtt.timeout() * PERSISTENT_TIMEOUTS;
-        for number in lost {
-            flow.unacked.remove(number);
-        }
+        let is_persistent = lost.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1)
+            && last.sent_at - first.sent_at > flow.rtt.timeout() * PERSISTENT_TIMEOUTS;
         let bytes = lost.len() as u64 * MTU;
         flow.in_flight -= bytes;
         flow.lost_packets += lost.len() as u64;
         // What is lost is sent again.
         flow.written += bytes;
+        let sent_at = self.start + last.sent_at;
         match &mut flow.control {
             Control::Ours(controller) if is_persistent => controller.path_died(now),
-            Control::Ours(controller) => controller.lost(now, self.start + last, bytes),
-            Control::Cubic(cubic) => cubic.lost(now, self.start + last),
-            Control::Bbr(bbr) => bbr.lost(self.now, bytes, flow.in_flight),
+            Control::Ours(controller) => controller.lost(now, sent_at, bytes),
+            Control::Cubic(cubic) => cubic.lost(now, sent_at),
+            Control::Bbr(bbr) => bbr.lost(bytes, flow.in_flight),
         }
     }
 
@@ -340,12 +349,10 @@ impl Model {
     fn send_packet(&mut self, index: usize) {
         let now = self.now;
         let flow = &mut self.flows[index];
-        let number = flow.next_number;
         let was_idle = flow.unacked.is_empty();
-        flow.next_number += 1;
         let (delivered_bytes, delivered_at) =
             (flow.acked_bytes, if was_idle { now } else { flow.rtt.last_ack_at });
-        flow.unacked.insert(number, Packet { sent_at: now, delivered_bytes, delivered_at });
+        let number = flow.unacked.push(Packet { sent_at: now, delivered_bytes, delivered_at });
         flow.in_flight += MTU;
         flow.written = flow.written.saturating_sub(MTU);
         flow.tokens -= MTU as f64;
@@ -398,6 +405,45 @@ impl Model {
         if !self.queue.is_empty() {
             self.serve_next(self.now);
         }
+    }
+}
+
+/// Packets by number.
+#[derive(Debug, Default)]
+struct Unacked {
+    /// From this number on; None: acknowledged or lost.
+    first: u64,
+    packets: VecDeque<Option<Packet>>,
+    count: usize,
+}
+
+impl Unacked {
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn push(&mut self, packet: Packet) -> u64 {
+        self.packets.push_back(Some(packet));
+        self.count += 1;
+        self.first + self.packets.len() as u64 - 1
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Packet> {
+        let at = number.checked_sub(self.first)?;
+        let packet = self.packets.get_mut(at as usize)?.take()?;
+        self.count -= 1;
+        Some(packet)
+    }
+
+    fn remove_before(&mut self, number: u64) -> Vec<(u64, Packet)> {
+        let mut removed = Vec::new();
+        while self.first < number {
+            let Some(packet) = self.packets.pop_front() else { break };
+            removed.extend(packet.map(|packet| (self.first, packet)));
+            self.first += 1;
+        }
+        self.count -= removed.len();
+        removed
     }
 }
 

@@ -36,7 +36,7 @@ pub enum Node {
 pub struct FileState {
     /// Length of the content.
     pub size_bytes: u64,
-    /// SHA-256 of the content.
+    /// Of the content, by the digest of its sync.
     pub digest: Digest,
     /// When it was written.
     pub mtime: Mtime,
@@ -126,7 +126,7 @@ impl Manifest {
         self.nodes.is_empty()
     }
 
-    /// SHA-256 of the paths and contents: equal for two datasets that need no sync. Computed once for each state.
+    /// BLAKE3 of the paths and the digests of contents (SPEC 4.19): equal for two datasets that need no sync. Computed once for each state.
     pub fn root(&self) -> Digest {
         *self.root.get_or_init(|| root_of(&self.nodes))
     }

@@ -68,11 +68,14 @@ impl DigestCache {
         }
     }
 
-    /// Drops what is known of a file.
-    pub(super) fn forget(&self, entry: &Entry) {
-        let mut state = self.lock();
-        if let Some(grid) = state.files.remove(&entry.version) {
-            state.held_bytes -= grid.held_bytes();
+    /// Drops all that is known of a file whose piece has another digest than `stale`, unless that was done before: what
+    /// was hashed since is right.
+    pub(super) fn refute(&self, entry: &Entry, piece: &Piece, stale: Digest) {
+        if self.find(entry, piece) == Some(stale) {
+            let mut state = self.lock();
+            if let Some(grid) = state.files.remove(&entry.version) {
+                state.held_bytes -= grid.held_bytes();
+            }
         }
     }
 

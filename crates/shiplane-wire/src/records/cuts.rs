@@ -14,7 +14,7 @@ use crate::limits::{MAX_CUTS_PER_RECORD, MAX_FRAME_LEN_BYTES};
 pub struct Cut {
     /// How long it is; never 0.
     pub len_bytes: u32,
-    /// SHA-256 of its bytes.
+    /// Of its bytes, by the transfer's function (SPEC 4.21).
     pub digest: Digest,
 }
 

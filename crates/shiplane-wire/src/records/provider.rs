@@ -31,7 +31,7 @@ pub enum ProviderRecord {
     Digest {
         /// Index of the entry.
         entry: u64,
-        /// SHA-256 of its content.
+        /// Of its content, by the transfer's function (SPEC 4.21).
         digest: Digest,
     },
     /// A file that was offered cannot be sent; ask again for what shared its chunks.

@@ -1,6 +1,6 @@
 //! The records of a journal, as bytes.
 //!
-//! A record is `body length u32 | body | first 8 bytes of SHA-256 of the body`, little-endian. The body
+//! A record is `body length u32 | body | first 8 bytes of BLAKE3 of the body`, little-endian. The body
 //! begins with its type.
 
 use std::io::{self, Read};

@@ -48,7 +48,7 @@ fn what_was_hashed_in_one_size_of_chunk_is_known_in_every_other() {
 }
 
 #[test]
-fn nothing_is_known_of_other_files_of_gaps_and_of_what_was_forgotten() {
+fn nothing_is_known_of_other_files_of_gaps_and_of_what_was_refuted() {
     let (cache, content) = (DigestCache::default(), content(4 * CELL));
     let entry = file(1, content.len() as u64);
     let (piece, digest) = learn(&cache, &entry, &content, 0, CELL);
@@ -56,7 +56,9 @@ fn nothing_is_known_of_other_files_of_gaps_and_of_what_was_forgotten() {
     let longer = Piece::of_file(0, 2 * CELL, content.len() as u64).unwrap();
     assert_eq!(cache.find(&entry, &longer), None, "its second half was never hashed");
     assert_eq!(cache.find(&entry, &piece), Some(digest));
-    cache.forget(&entry);
+    cache.refute(&entry, &piece, Digest::blake3(b"before"));
+    assert_eq!(cache.find(&entry, &piece), Some(digest), "it was hashed since");
+    cache.refute(&entry, &piece, digest);
     assert_eq!(cache.find(&entry, &piece), None);
     assert_eq!(cache.lock().held_bytes, 0);
 }

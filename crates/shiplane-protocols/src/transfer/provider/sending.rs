@@ -146,25 +146,32 @@ impl Outlet {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match self.attempt(tag, &spans, may_shrink, &memory).await {
-                Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)) if self.forget_digest(&spans) => {
+            let mut known = None;
+            let result = self.attempt(tag, &spans, may_shrink, &memory, &mut known).await;
+            match (result, known) {
+                (Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)), Some(stale)) => {
                     tracing::info!(index, "a file was changed behind its times: hashing it again");
+                    self.refute_digest(&spans, stale);
                     attempts -= 1;
                 }
-                Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)) if attempts < MAX_CHUNK_ATTEMPTS => {
+                (Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)), None)
+                    if attempts < MAX_CHUNK_ATTEMPTS =>
+                {
                     tracing::warn!(index, attempts, "the receiver found another digest: sending again");
                 }
-                other => return other,
+                (result, _) => return result,
             }
         }
     }
 
+    /// Tells in `known` which digest it has sent from the cache.
     async fn attempt(
         self: &Arc<Self>,
         tag: TaggedChunk,
         spans: &[FileSpan],
         may_shrink: bool,
         memory: &Reservation,
+        known: &mut Option<Digest>,
     ) -> Result<Delivered, ChunkFailure> {
         if may_shrink
             && memory.is_whole()
@@ -183,6 +190,7 @@ impl Outlet {
         let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let progress = self.progress(content_bytes, content_bytes);
         let options = self.lane(spans, progress, memory);
+        *known = options.known_digest;
         match self.connection.send_tagged_chunk(tag, reader, &options).await {
             Ok(sent) => {
                 self.learn_digest(spans, &sent.cells);
@@ -236,14 +244,10 @@ impl Outlet {
         }
     }
 
-    /// Whether the digest that the receiver did not find was one that had been kept.
-    fn forget_digest(&self, spans: &[FileSpan]) -> bool {
-        let cached = self.digest_cache.as_ref().zip(piece_of(spans));
-        cached.is_some_and(|(cache, (entry, piece))| {
-            let was_known = cache.find(entry, &piece).is_some();
-            cache.forget(entry);
-            was_known
-        })
+    fn refute_digest(&self, spans: &[FileSpan], stale: Digest) {
+        if let Some((cache, (entry, piece))) = self.digest_cache.as_ref().zip(piece_of(spans)) {
+            cache.refute(entry, &piece, stale);
+        }
     }
 
     fn reader(&self, spans: &[FileSpan], memory: &Reservation) -> (SpanSource, FailedSpan) {

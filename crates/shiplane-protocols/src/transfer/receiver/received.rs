@@ -24,6 +24,6 @@ pub(crate) struct Received {
     /// The first files that could not be sent, and how many in all.
     pub(crate) failed: Vec<FailedEntry>,
     pub(crate) failed_count: u64,
-    /// SHA-256 of the one chunk, when there was exactly one.
+    /// Digest of the one chunk, when there was exactly one.
     pub(crate) only_chunk: Option<Digest>,
 }

@@ -570,23 +570,6 @@ impl<T: Target> Receiver<T> {
     fn fail(self, code: Code) {
         self.records.reset(code);
     }
-
-    fn received(self, summary: Summary) -> Result<Received, TransferError> {
-        let chunks = self.ledger.chunks();
-        let root = self.root.finish(chunks).map_err(|_| TransferError::Abandoned)?;
-        Ok(Received {
-            root,
-            chunks,
-            received_bytes: self.totals.received_bytes,
-            wire_bytes: self.totals.wire_bytes,
-            entries: self.ledger.entries(),
-            total_bytes: self.totals.entry_bytes,
-            summary,
-            failed: self.failed,
-            failed_count: self.totals.failed,
-            only_chunk: self.totals.only_chunk.filter(|_| chunks == 1),
-        })
-    }
 }
 
 /// Entries planned before the first byte is asked for, so that what stands in the way is known by then; of

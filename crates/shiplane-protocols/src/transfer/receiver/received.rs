@@ -2,7 +2,13 @@
 
 use shiplane_wire::Digest;
 
-use super::super::error::FailedEntry;
+use super::{
+    super::{
+        error::{FailedEntry, TransferError},
+        target::Target,
+    },
+    Receiver,
+};
 use crate::files::Summary;
 
 /// What a receiver has got; to be confirmed with the provider.
@@ -26,4 +32,24 @@ pub(crate) struct Received {
     pub(crate) failed_count: u64,
     /// Digest of the one chunk, when there was exactly one.
     pub(crate) only_chunk: Option<Digest>,
+}
+
+impl<T: Target> Receiver<T> {
+    /// Ends it.
+    pub(super) fn received(self, summary: Summary) -> Result<Received, TransferError> {
+        let chunks = self.ledger.chunks();
+        let root = self.root.finish(chunks).map_err(|_| TransferError::Abandoned)?;
+        Ok(Received {
+            root,
+            chunks,
+            received_bytes: self.totals.received_bytes,
+            wire_bytes: self.totals.wire_bytes,
+            entries: self.ledger.entries(),
+            total_bytes: self.totals.entry_bytes,
+            summary,
+            failed: self.failed,
+            failed_count: self.totals.failed,
+            only_chunk: self.totals.only_chunk.filter(|_| chunks == 1),
+        })
+    }
 }

@@ -200,7 +200,7 @@ mod tests {
     fn chunks_grow_only_where_they_stay_pieces_of_the_file() {
         const KIB: u64 = 1 << 10;
         let mut packer = Packer::new(64 * KIB);
-        packer.add(0, 2048 * KIB, vec![10..2048 * KIB]);
+        packer.add(0, 2048 * KIB, std::iter::once(10..2048 * KIB).collect());
         let mut next = |chunk_len_bytes| {
             packer.set_chunk_len(chunk_len_bytes);
             let [span] = packer.next().unwrap()[..] else { panic!("one span") };

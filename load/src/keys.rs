@@ -25,6 +25,11 @@ impl Keys {
         Ok(Self(keys))
     }
 
+    /// Just this one.
+    pub(crate) fn of(key: Identity) -> Self {
+        Self(vec![key])
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> &[Identity] {
         &self.0

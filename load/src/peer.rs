@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use quinn_proto::crypto;
 use shiplane_transport::{Identity, PeerId, Trust, test_support};
 use shiplane_wire::{ProviderRecord, RecordReader, StreamHeader, StreamKind, TransferId, records_opening};
@@ -101,6 +101,24 @@ pub(crate) async fn call(
     }
 }
 
+/// A call that came in, without its body.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) id: u64,
+    pub(crate) method: String,
+}
+
+impl Request {
+    /// Reads an envelope (SPEC 5.2).
+    pub(crate) fn parse(envelope: Vec<u8>) -> Result<Self, Failure> {
+        let mut rest = Bytes::from(envelope);
+        let id = rest.try_get_u64_le()?;
+        let len = usize::try_from(rest.try_get_u64_le()?)?;
+        let method = rest.get(..len).ok_or("a method that is cut short")?;
+        Ok(Self { id, method: String::from_utf8(method.to_vec())? })
+    }
+}
+
 /// The code of a fault (SPEC 5.13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault(pub(crate) u8);
@@ -141,6 +159,7 @@ pub(crate) async fn open_fetch(
     put_bytes(&mut body, path);
     body.put_u32_le(0); // No compression.
     body.put_u8(0); // Any rate.
+    body.put_u8(DIGESTS);
     call(connection, "fetch.open", &body).await?;
     let (mut send, mut recv) = connection.open_bi().await?;
     send.write_all(&records_opening(transfer)).await?;
@@ -178,6 +197,9 @@ impl Drop for Refusals {
         }
     }
 }
+
+/// SHA-256 and BLAKE3 (SPEC 4.21).
+pub(crate) const DIGESTS: u8 = 3;
 
 /// A stream's header.
 const HEAD: usize = 8;

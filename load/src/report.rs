@@ -17,6 +17,14 @@ pub(crate) fn tell(event: &str, figures: &[(&str, u64)]) -> Result<(), Failure> 
     Ok(stdout.flush()?)
 }
 
+/// Prints the line of a server that is ready: where to get what it lies about.
+pub(crate) fn tell_ticket(ticket: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    // A ticket has no character that JSON escapes.
+    writeln!(stdout, "{{\"event\":\"ready\",\"ticket\":\"{ticket}\"}}")?;
+    Ok(stdout.flush()?)
+}
+
 /// Waits for the end of standard input: then it is enough.
 pub(crate) async fn enough() {
     let mut stdin = tokio::io::stdin();

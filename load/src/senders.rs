@@ -9,7 +9,7 @@ use shiplane_wire::{
 };
 
 use crate::Failure;
-use crate::peer::{Dialler, Refusals, Server, call, patient, put_bytes, transfer_id};
+use crate::peer::{DIGESTS, Dialler, Refusals, Server, call, patient, put_bytes, transfer_id};
 use crate::report::{enough, tell};
 
 /// How a push goes on.
@@ -89,6 +89,7 @@ fn push_open(transfer: TransferId, name: &[u8]) -> BytesMut {
     body.put_u8(0); // Durable
     body.put_u64_le(CHUNK_LEN_BYTES);
     body.put_u32_le(0); // Compression
+    body.put_u8(DIGESTS);
     body
 }
 

@@ -6,6 +6,7 @@
 //! copy is right and, where that is promised, the honest peer was hardly slower. Needs Linux's `/proc`.
 
 mod crowd;
+mod hostile;
 mod scenarios;
 
 use std::path::{Path, PathBuf};
@@ -29,9 +30,15 @@ pub(crate) struct Args {
     /// A tenth of everything, and no verdict by speed
     #[arg(long)]
     short: bool,
-    /// One scenario by its name
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(SCENARIOS.map(|scenario| scenario.name)))]
+    /// One scenario by its name, or all that have hostile peers
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(NAMES))]
     only: Option<String>,
+    /// A built shiplane, instead of building it
+    #[arg(long)]
+    shiplane: Option<PathBuf>,
+    /// A built shiplane-load, instead of building it
+    #[arg(long)]
+    peers: Option<PathBuf>,
     /// With the peers that `cargo test --workspace` has built
     #[arg(skip)]
     as_tested: bool,
@@ -40,19 +47,21 @@ pub(crate) struct Args {
 impl Args {
     /// What `cargo xtask ci` runs, on what it has built by then.
     pub(crate) fn short() -> Self {
-        Self { short: true, only: None, as_tested: true }
+        Self { short: true, only: None, shiplane: None, peers: None, as_tested: true }
     }
 }
 
 /// Runs them all and prints the table; an error if any has failed.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    println!("building shiplane in release, and the peers that overload it");
+    println!("building the peers that overload shiplane");
     let stage = Stage::set(args)?;
     let mut rows = vec![HEADING.map(str::to_owned).to_vec()];
     let mut failed = Vec::new();
-    for scenario in
-        SCENARIOS.iter().filter(|scenario| args.only.as_ref().is_none_or(|only| only == scenario.name))
-    {
+    let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
+    if is_wanted(hostile::NAME) {
+        failed.extend(hostile::run(&stage)?);
+    }
+    for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)) {
         interrupt::check()?;
         println!("  {}: {}", scenario.name, scenario.what);
         let seen = stage.play(scenario).with_context(|| format!("{} cannot be judged", scenario.name))?;
@@ -62,11 +71,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             failed.push(format!("{}: {reason}", scenario.name));
         }
     }
-    println!("\n{}", units::table(&rows));
-    println!(
-        "cap {} for the server; speed is that of an honest get beside the load ÷ without it",
-        units::bytes(CAP_BYTES)
-    );
+    if rows.len() > 1 {
+        println!("\n{}", units::table(&rows));
+        println!(
+            "cap {} for the server; speed is that of an honest get beside the load ÷ without it",
+            units::bytes(CAP_BYTES)
+        );
+    }
     match failed.is_empty() {
         true => Ok(()),
         false => bail!("{}", failed.join("; ")),
@@ -100,8 +111,12 @@ struct Seen {
 
 impl Stage {
     fn set(args: &Args) -> Result<Self> {
-        let shiplane = Shiplane::build()?;
-        let program = if args.as_tested { Program::as_tested()? } else { Program::build()? };
+        let shiplane = Shiplane::built(args.shiplane.as_deref())?;
+        let program = match &args.peers {
+            Some(peers) => Program::built(peers)?,
+            None if args.as_tested => Program::as_tested()?,
+            None => Program::build()?,
+        };
         let memory = Path::new("/dev/shm");
         let scratch = Scratch::new("shiplane-load-", memory.is_dir().then_some(memory))?;
         let bytes = if args.short { SHORT_FILE_BYTES } else { FILE_BYTES };
@@ -130,7 +145,7 @@ impl Stage {
         let alone = self.get(server)?;
         let before = settled(server, Vitals::default())?;
         let count = if self.short { scenario.short_count } else { scenario.count };
-        let crowd = Crowd::gather(&self.program, scenario.kind, count, server, &self.keys)?;
+        let crowd = Crowd::gather(&self.program, scenario.kind, count, server, &self.keys, &[])?;
         let beside = self.get(server)?;
         let under_load = server.vitals()?;
         let told = crowd.disperse()?;
@@ -145,13 +160,14 @@ impl Stage {
         for _ in 0..if self.short { 1 } else { RUNS } {
             interrupt::check()?;
             let copy = self.scratch.path().join("copy");
-            let mut command = self.shiplane.get(server, &copy, &home);
+            // Nothing else of what is served: it may have been pushed meanwhile.
+            let mut command = self.shiplane.client("get", server, "large", &copy, &home);
             command.args(["--durability", "verified", "--quiet"]).stdout(Stdio::null());
             let started = Instant::now();
             Running::start(GET, &mut command)?.wait(GET_LIMIT)?.expect_success(GET)?;
             times.push(started.elapsed());
-            compare::expect_same_content(&self.file, &copy.join("large"))?;
-            std::fs::remove_dir_all(&copy).context("cannot remove the copy")?;
+            compare::expect_same_content(&self.file, &copy)?;
+            std::fs::remove_file(&copy).context("cannot remove the copy")?;
         }
         times.sort();
         Ok(times[times.len() / 2])
@@ -222,6 +238,17 @@ const HEADING: [&str; 9] = [
     "verdict",
     "the load",
 ];
+
+/// What `--only` may name.
+const NAMES: [&str; SCENARIOS.len() + 1] = {
+    let mut names = [hostile::NAME; SCENARIOS.len() + 1];
+    let mut i = 0;
+    while i < SCENARIOS.len() {
+        names[i + 1] = SCENARIOS[i].name;
+        i += 1;
+    }
+    names
+};
 
 /// 64 MiB, what a side may hold.
 const CAP_BYTES: u64 = 64 << 20;

@@ -19,12 +19,18 @@ pub(crate) struct Shiplane {
     binary: PathBuf,
     /// What watches it.
     perf: Option<PathBuf>,
+    /// What it may map at most.
+    address_space_bytes: Option<u64>,
 }
 
 impl Shiplane {
     /// Builds it in release.
     pub(crate) fn build() -> Result<Self> {
-        Ok(Self { binary: cargo::build_release("shiplane-cli", "shiplane")?, perf: None })
+        Ok(Self {
+            binary: cargo::build_release("shiplane-cli", "shiplane")?,
+            perf: None,
+            address_space_bytes: None,
+        })
     }
 
     /// The one at `binary` if that is given, else builds it in release.
@@ -34,7 +40,7 @@ impl Shiplane {
             return Self::build();
         };
         let binary = binary.canonicalize().with_context(|| format!("cannot find {}", binary.display()))?;
-        Ok(Self { binary, perf: None })
+        Ok(Self { binary, perf: None, address_space_bytes: None })
     }
 
     /// Where it is.
@@ -44,7 +50,13 @@ impl Shiplane {
 
     /// The one at `binary`, sampled by `perf` whenever it runs.
     pub(crate) fn profiled(binary: PathBuf, perf: PathBuf) -> Self {
-        Self { binary, perf: Some(perf) }
+        Self { binary, perf: Some(perf), address_space_bytes: None }
+    }
+
+    /// The same, which may map no more than so much whenever it runs (RLIMIT_AS).
+    #[cfg(target_os = "linux")]
+    pub(crate) fn within(self, address_space_bytes: u64) -> Self {
+        Self { address_space_bytes: Some(address_space_bytes), ..self }
     }
 
     /// Where perf leaves what it saw of a program whose own directory is `state`.
@@ -136,9 +148,10 @@ impl Shiplane {
 
     /// `shiplane` with the directory `state` for its own, no arguments yet.
     pub(crate) fn command(&self, state: &Path) -> Command {
-        let mut command = match &self.perf {
-            Some(perf) => sampled(perf, &Self::profile_in(state), &self.binary),
-            None => Command::new(&self.binary),
+        let mut command = match (&self.perf, self.address_space_bytes) {
+            (Some(perf), _) => sampled(perf, &Self::profile_in(state), &self.binary),
+            (None, Some(bytes)) => limited(bytes, &self.binary),
+            (None, None) => Command::new(&self.binary),
         };
         command.env("SHIPLANE_HOME", state).env_remove("SHIPLANE_TICKET");
         command
@@ -150,6 +163,14 @@ fn sampled(perf: &Path, data: &Path, binary: &Path) -> Command {
     let mut command = Command::new(perf);
     command.args(["record", "--quiet"]).args(RECORDED).arg("--output").arg(data);
     command.args(["--", "setpriv", "--pdeathsig", "KILL"]).arg(binary);
+    command
+}
+
+/// `binary`, limited by the shell that becomes it.
+fn limited(address_space_bytes: u64, binary: &Path) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -v {} && exec \"$0\" \"$@\"", address_space_bytes >> 10);
+    command.args(["-c", &script]).arg(binary);
     command
 }
 

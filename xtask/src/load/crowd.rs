@@ -16,6 +16,11 @@ use crate::shiplane::Server;
 pub(crate) struct Program(PathBuf);
 
 impl Program {
+    /// The one at `program`.
+    pub(crate) fn built(program: &Path) -> Result<Self> {
+        Ok(Self(program.canonicalize().with_context(|| format!("cannot find {}", program.display()))?))
+    }
+
     /// As the tests build it: it is the server that is measured.
     pub(crate) fn build() -> Result<Self> {
         let mut command = cargo::cargo();
@@ -31,6 +36,11 @@ impl Program {
             .args(["test", "--workspace", "--locked", "--no-run", "--test", "keys"])
             .stderr(Stdio::inherit());
         Ok(Self(cargo::executable_of(&mut command, PACKAGE)?))
+    }
+
+    /// The program, no arguments yet.
+    pub(super) fn command(&self) -> Command {
+        Command::new(&self.0)
     }
 
     /// Calls of a peer with a key, not yet started: it ends when it has made them.
@@ -69,10 +79,11 @@ impl Crowd {
         count: u64,
         server: &Server,
         keys: &Path,
+        options: &[&str],
     ) -> Result<Self> {
         let (id, address) = server.id_and_address()?;
-        let mut command = Command::new(&program.0);
-        command.args([kind, "--server", address, "--count", &count.to_string()]);
+        let mut command = program.command();
+        command.args([kind, "--server", address, "--count", &count.to_string()]).args(options);
         if !NAMELESS.contains(&kind) {
             command.args(["--id", id]).arg("--keys").arg(keys);
         }
@@ -83,6 +94,13 @@ impl Crowd {
         let ready = stdout.next_within(READY_LIMIT)?;
         let Some(ready) = ready else { bail!("the load `{kind}` does not come about") };
         Ok(Self { running, stdout, stdin, told: figures(&ready)? })
+    }
+
+    /// Whether it has something to say before it is ended.
+    pub(super) fn says_something_within(&mut self, limit: Duration) -> Result<bool> {
+        let line = self.stdout.next_within(limit)?;
+        self.told.extend(line.as_deref().map(figures).transpose()?.unwrap_or_default());
+        Ok(line.is_some())
     }
 
     /// Ends it, and gives what it has told of itself.

@@ -91,7 +91,10 @@ fn read_package(package: &Value, root: &Path) -> Result<Package> {
     let manifest = PathBuf::from(text(&package["manifest_path"])?);
     let manifest = manifest.strip_prefix(root).unwrap_or(&manifest).to_path_buf();
     let dependencies = package["dependencies"].as_array().context("a package without dependencies")?;
-    let direct = dependencies.iter().map(|dependency| text(&dependency["name"]));
+    let is_layered_use = |dependency: &&Value| {
+        dependency["name"] != TEST_PEERS || package["name"] != TOP || dependency["kind"] != "dev"
+    };
+    let direct = dependencies.iter().filter(is_layered_use).map(|dependency| text(&dependency["name"]));
     Ok(Package {
         name: text(&package["name"])?,
         is_layered: manifest.starts_with("crates"),
@@ -110,6 +113,9 @@ fn closure(name: &str) -> Result<BTreeSet<String>> {
 }
 
 const TOP: &str = "shiplane-cli";
+
+/// Hostile peers, which the tests of the top may use, and nothing else of it.
+const TEST_PEERS: &str = "shiplane-load";
 
 const QUINN: [&str; 3] = ["quinn", "quinn-proto", "quinn-udp"];
 

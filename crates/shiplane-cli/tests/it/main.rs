@@ -11,6 +11,9 @@ mod sync;
 mod transfers;
 
 // `cfg(test)` tells clippy that these may panic outside the tests themselves.
+#[cfg(target_os = "linux")] // Only there is writable memory what `ulimit -d` limits.
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod octopii;
 #[cfg(test)]

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 pub(crate) struct Machine {
     home: TempDir,
     files: TempDir,
+    /// What each program may have in writable memory.
+    data_kib: Option<u64>,
 }
 
 /// What one run printed, and how it ended.
@@ -38,13 +40,28 @@ pub(crate) struct Running(Child);
 impl Machine {
     pub(crate) fn new() -> Self {
         let new = || TempDir::new().expect("a temporary directory");
-        Self { home: new(), files: new() }
+        Self { home: new(), files: new(), data_kib: None }
+    }
+
+    /// One whose programs may each have no more than so much in writable memory (RLIMIT_DATA), threads' stacks included.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn within(data_kib: u64) -> Self {
+        Self { data_kib: Some(data_kib), ..Self::new() }
     }
 
     /// The program, with this machine's home and nothing of the tester's environment; relative
     /// paths are in the place for files.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shiplane"));
+        let program = env!("CARGO_BIN_EXE_shiplane");
+        let mut command = match self.data_kib {
+            None => Command::new(program),
+            Some(kib) => {
+                // The shell becomes the program.
+                let mut command = Command::new("sh");
+                command.args(["-c", &format!("ulimit -d {kib} && exec \"$0\" \"$@\""), program]);
+                command
+            }
+        };
         command.args(args).env("SHIPLANE_HOME", self.home.path()).current_dir(self.files.path());
         command.env_remove("SHIPLANE_TICKET").env_remove("RUST_LOG").stdin(Stdio::null());
         command

@@ -205,9 +205,8 @@ impl Provider {
                     }
                 }
             }
-            self.list()?;
             self.fill_lanes();
-            self.records.write_now()?;
+            self.list()?;
         }
         Ok(())
     }
@@ -350,8 +349,22 @@ impl Provider {
         Ok(())
     }
 
-    /// Sends what was scanned, as far as the receiver admits it and there is memory for it here.
+    /// Sends what was scanned, as far as the receiver admits it and there is memory for it here, until nothing is left or
+    /// the stream takes no more.
     fn list(&mut self) -> Result<(), TransferError> {
+        loop {
+            let has_listed = self.list_some()?;
+            self.records.write_now()?;
+            // What is not written yet wakes us when it is; what was written at once does not.
+            if !has_listed || !self.records.is_written() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Queues entries up to the backlog's bound; whether there were any.
+    fn list_some(&mut self) -> Result<bool, TransferError> {
+        let mut has_listed = false;
         while self.records.backlog_bytes() < MAX_BACKLOG_BYTES
             && let Some(next) = self.listed.pop_front()
         {
@@ -375,8 +388,9 @@ impl Provider {
                     self.records.push(&ProviderRecord::Skipped { reason, path })?;
                 }
             }
+            has_listed = true;
         }
-        Ok(())
+        Ok(has_listed)
     }
 
     fn on_hashed(&mut self, hashed: (u64, Result<Digest, SourceError>)) -> Result<(), TransferError> {

@@ -83,6 +83,7 @@ pub(crate) async fn receive<T: Target>(
         paths: HashMap::new(),
         totals: Totals::default(),
         ended: false,
+        pauses: 0,
         root: RootHasher::new(options.digest),
         failed: Vec::new(),
         may_compress: options.compression != Compression::Off,
@@ -156,6 +157,8 @@ struct Receiver<T: Target> {
     totals: Totals,
     /// The manifest is complete.
     ended: bool,
+    /// How often the provider has said that it lives since it has listed anything.
+    pauses: u32,
     root: RootHasher,
     failed: Vec<FailedEntry>,
 }
@@ -299,6 +302,7 @@ impl<T: Target> Receiver<T> {
                 self.root.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
             }
             ProviderRecord::Alive { looked_at, bytes_per_second } => {
+                self.pauses = self.pauses.saturating_add(1);
                 // Who has sent the end looks no further.
                 self.progress.alive(if self.ended { 0 } else { looked_at }, bytes_per_second);
             }
@@ -313,6 +317,7 @@ impl<T: Target> Receiver<T> {
         self.totals.entry_bytes =
             self.totals.entry_bytes.checked_add(entry.size_bytes).ok_or(ProtocolFault::WrongTotals)?;
         let index = self.ledger.entry_came(entry.cost_bytes())?;
+        self.pauses = 0;
         self.progress.listed();
         let (entries, total_bytes) = (index + 1, self.totals.entry_bytes);
         if entries % SCAN_EVENT_STEP == 0 {
@@ -358,7 +363,7 @@ impl<T: Target> Receiver<T> {
         let Some(ahead) = &self.ahead else { return Ok(()) };
         let all_planned = self.ended && ahead.len() as u64 == self.ledger.entries();
         // None comes before some of these are done.
-        let is_held_back = !self.ledger.may_expect_entries() && ahead.len() as u64 == self.ledger.entries();
+        let is_held_back = self.is_held_back() && ahead.len() as u64 == self.ledger.entries();
         if !all_planned && !is_held_back && ahead.len() < LOOK_AHEAD_ENTRIES {
             return Ok(());
         }
@@ -503,6 +508,7 @@ impl<T: Target> Receiver<T> {
 
     /// Asks for what there is room for.
     fn ask(&mut self) -> Result<(), TransferError> {
+        self.admit()?;
         let to_come_bytes = self.totals.missing_bytes.saturating_sub(self.totals.received_bytes);
         let moved_bytes = self.progress.moved_bytes();
         self.ledger.set_chunk_len(self.pace.chunk_len_bytes(moved_bytes, to_come_bytes, Instant::now()));
@@ -515,8 +521,8 @@ impl<T: Target> Receiver<T> {
         while let Some(want) = self.deltas.next_want() {
             self.records.push(&want)?;
         }
-        let planned_all = self.ended && self.ahead.is_none() && self.ledger.all_planned();
-        if planned_all {
+        let is_last = self.ended || (self.is_held_back() && self.ledger.under_way() == 0);
+        if is_last && self.ahead.is_none() && self.ledger.all_planned() {
             self.ledger.flush();
         }
         while let Some(cost_bytes) = self.ledger.next_cost_bytes()
@@ -529,7 +535,13 @@ impl<T: Target> Receiver<T> {
         if let Some(below) = self.ledger.release() {
             self.records.push(&ReceiverRecord::Release { below })?;
         }
-        self.admit()
+        Ok(())
+    }
+
+    /// Whether no entry may come before some of those that are here are done: there is no memory for more, here or,
+    /// as far as can be told, at the provider.
+    fn is_held_back(&self) -> bool {
+        self.pauses >= 2 || !self.ledger.may_expect_entries()
     }
 
     /// Lets the provider send as many entries as there is memory for.

@@ -1,6 +1,6 @@
 //! Fetch: what arrives, what is refused, and what is left behind.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use shiplane_protocols::{
     FetchError, redeem,
@@ -33,6 +33,23 @@ async fn a_tree_arrives_equal_and_a_second_run_sends_nothing() {
 
     let again = world.fetch(&client, "").await.unwrap();
     assert_eq!((again.received_bytes, again.summary.identical_files), (0, 203));
+}
+
+/// Fewer entries fit into the receiver's memory than into a chunk, and more records are listed at a time than wait to
+/// be written.
+#[tokio::test]
+async fn small_files_with_long_paths_arrive_without_a_pause() {
+    let deep = ["d".repeat(250).as_str(); 14].join("/");
+    let world = World::new(|source| {
+        fs::create_dir_all(source.join(&deep)).unwrap();
+        for i in 0..1500 {
+            fs::write(source.join(&deep).join(format!("{i:0>200}")), b"x").unwrap();
+        }
+    });
+    let client = world.admitted().await;
+    let fetched = tokio::time::timeout(Duration::from_secs(30), world.fetch(&client, "")).await;
+    let report = fetched.expect("it goes on without a clock").unwrap();
+    assert_eq!(report.summary.published_files, 1500);
 }
 
 #[tokio::test]

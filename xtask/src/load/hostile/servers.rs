@@ -1,0 +1,181 @@
+//! `shiplane serve --writable`, as many pushes as it takes, all of which lie, and an honest `get` beside them.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{ADDRESS_SPACE_BYTES, PATIENCE, PATIENCE_FOR_A_PACK, SERVER_BOUND_BYTES};
+use crate::load::crowd::Crowd;
+use crate::load::{KEYS, Stage, settled};
+use crate::shiplane::Server;
+use crate::units;
+use crate::vitals::Vitals;
+
+/// What was seen of a server.
+#[derive(Debug)]
+pub(super) struct Seen {
+    lies: &'static [&'static str],
+    /// None if it did not live to be looked at.
+    watched: Option<Watched>,
+}
+
+/// What was seen of one that lived.
+#[derive(Debug)]
+struct Watched {
+    before: Vitals,
+    after: Vitals,
+    alone: Duration,
+    beside: Duration,
+    /// Whether the server has ended every push by itself; none if nothing makes it.
+    ended: Option<bool>,
+    /// What the pushers say of themselves.
+    told: String,
+}
+
+/// Each lie in turn, or all at once if there is no time.
+pub(super) fn run(stage: &Stage) -> Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    let all = if stage.short { &LIES[..LIES.len() - 1] } else { &LIES };
+    let alone = LIES.iter().chain(&ENDLESS_LIES).map(std::slice::from_ref).filter(|_| !stage.short);
+    for lies in std::iter::once(all).chain(alone) {
+        crate::interrupt::check()?;
+        println!("    pushes to a server: {}", lies.join(", "));
+        seen.push(play(stage, lies)?);
+    }
+    Ok(seen)
+}
+
+fn play(stage: &Stage, lies: &'static [&'static str]) -> Result<Seen> {
+    let state = stage.scratch.directory(&format!("server of {}", lies.join(" ")))?;
+    stage.program.make_keys(&state, &stage.keys, KEYS)?;
+    let inbox = stage.scratch.directory(&format!("inbox of {}", lies.join(" ")))?;
+    std::fs::hard_link(&stage.file, inbox.join("large"))?;
+    let shiplane = stage.shiplane.clone().within(ADDRESS_SPACE_BYTES);
+    let server = shiplane.serve_writable(&inbox, &state)?;
+    let seen = match watch(stage, lies, &server) {
+        Ok(seen) => {
+            server.stop()?;
+            seen
+        }
+        Err(failure) => {
+            crate::interrupt::check()?;
+            println!("{}", server.with_log(&format!("{failure:#}")));
+            Seen { lies, watched: None }
+        }
+    };
+    std::fs::remove_dir_all(&inbox)?;
+    Ok(seen)
+}
+
+fn watch(stage: &Stage, lies: &'static [&'static str], server: &Server) -> Result<Seen> {
+    let alone = stage.get(server)?;
+    let before = settled(server, Vitals::default())?;
+    let mut options = Vec::new();
+    for lie in lies {
+        options.extend(["--lie", lie]);
+    }
+    let entries = if stage.short { SHORT_ENTRIES } else { ENTRIES };
+    options.extend(["--entries", entries]);
+    let mut crowd = Crowd::gather(&stage.program, "lying-pushers", PUSHES, server, &stage.keys, &options)?;
+    let beside = stage.get(server)?;
+    let is_endless = lies.iter().any(|lie| ENDLESS_LIES.contains(lie));
+    let ended = if is_endless { None } else { Some(crowd.says_something_within(patience_with(lies))?) };
+    let told = crowd.disperse()?;
+    let after = settled(server, before)?;
+    Ok(Seen { lies, watched: Some(Watched { before, after, alone, beside, ended, told }) })
+}
+
+/// How long a server may take to end the last of them.
+fn patience_with(lies: &[&str]) -> Duration {
+    if lies.contains(&"long-files") { PATIENCE_FOR_A_PACK } else { PATIENCE }
+}
+
+impl Seen {
+    pub(super) fn name(&self) -> &'static str {
+        match self.lies {
+            [lie] => lie,
+            _ => "all at once",
+        }
+    }
+
+    pub(super) fn verdict(&self) -> Result<(), String> {
+        let Some(watched) = &self.watched else {
+            return Err("it has died, or serves nobody any more".to_owned());
+        };
+        if watched.after.peak_bytes > SERVER_BOUND_BYTES {
+            return Err(format!("it came to hold {}", units::bytes(watched.after.peak_bytes)));
+        }
+        if watched.ended == Some(false) {
+            return Err(format!("some go on after {} s", patience_with(self.lies).as_secs()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn row(&self, verdict: &Result<(), String>) -> Vec<String> {
+        let mut row =
+            vec![self.name().to_owned(), if verdict.is_ok() { "passed" } else { "failed" }.to_owned()];
+        if let Some(watched) = &self.watched {
+            let speed = watched.alone.as_secs_f64() / watched.beside.as_secs_f64().max(1e-9);
+            row.extend([
+                units::bytes(watched.before.peak_bytes),
+                units::bytes(watched.after.peak_bytes),
+                units::bytes(watched.after.resident_bytes),
+                format!("{:.0} %", 100.0 * speed),
+                watched.told.clone(),
+            ]);
+        }
+        row
+    }
+}
+
+pub(super) const HEADING: [&str; 7] =
+    ["56 pushes of", "verdict", "peak before", "peak", "held after", "an honest get's speed", "the pushers"];
+
+/// As many as a server takes.
+const PUSHES: u64 = 56;
+
+/// Those that a server must end by itself.
+const LIES: [&str; 14] = [
+    "huge-file",
+    "vast-file",
+    "long-directories",
+    "unadmitted-entries",
+    "alive-for-entries",
+    "alive-for-chunks",
+    "drip",
+    "wrong-digest",
+    "long-chunks",
+    "unwanted-chunk",
+    "late-entry",
+    "unwanted-compression",
+    "mute",
+    // The last: it takes the longest.
+    "long-files",
+];
+
+/// Those that go on for as long as the peer does.
+const ENDLESS_LIES: [&str; 2] = ["endless-files", "endless-skipped"];
+
+/// Of each push that lies about entries.
+const ENTRIES: &str = "4000";
+const SHORT_ENTRIES: &str = "1000";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_and_endless_pushes_are_judged() {
+        let seen = |peak_bytes, ended| {
+            let after = Vitals { peak_bytes, ..Vitals::default() };
+            let (alone, beside, told) = (PATIENCE, PATIENCE, String::new());
+            let watched = Watched { before: Vitals::default(), after, alone, beside, ended, told };
+            Seen { lies: &LIES, watched: Some(watched) }
+        };
+        assert!(Seen { lies: &LIES, watched: None }.verdict().unwrap_err().contains("died"));
+        assert_eq!(seen(1 << 20, Some(true)).verdict(), Ok(()));
+        assert_eq!(seen(1 << 20, None).verdict(), Ok(()));
+        assert!(seen(SERVER_BOUND_BYTES + 1, None).verdict().unwrap_err().contains("hold"));
+        assert!(seen(1 << 20, Some(false)).verdict().unwrap_err().contains("go on"));
+    }
+}

@@ -222,7 +222,7 @@ pub(crate) const fn offered_digests(preferred: DigestAlgorithm) -> u8 {
     }
 }
 
-/// The digest that the peer has chosen of those that were offered.
+/// The digest that the peer has chosen from the offered set.
 pub(crate) fn chosen_digest(preferred: DigestAlgorithm, bit: u8) -> Result<DigestAlgorithm, ProtocolFault> {
     let chosen = DigestAlgorithm::best_of(offered_digests(preferred) & bit);
     chosen.filter(|chosen| chosen.bit() == bit).ok_or(ProtocolFault::UnofferedDigest { bits: bit })

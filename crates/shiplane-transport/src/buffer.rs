@@ -44,7 +44,7 @@ impl BufferPool {
         Ok(buffer.freeze())
     }
 
-    /// An empty buffer for so many bytes.
+    /// An empty buffer of at least this capacity.
     pub(crate) fn take(&self, capacity_bytes: usize) -> PooledBuffer {
         let mut free = self.lock();
         let fits = free.iter().rposition(|buffer| buffer.capacity() >= capacity_bytes);
@@ -180,7 +180,7 @@ impl PooledBuffer {
         &mut self.buffer.memory.as_mut()[used..len]
     }
 
-    /// Says that so many of the spare bytes are filled now.
+    /// Says that the first `len` of the spare bytes are filled now.
     pub(crate) fn fill(&mut self, len: usize) {
         self.buffer.used += len;
     }

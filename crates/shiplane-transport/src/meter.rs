@@ -1,4 +1,4 @@
-//! Counts what a transfer moves, for whoever watches the transfer as a whole.
+//! Counts what a transfer moves, so that its progress can be watched as a whole.
 
 use std::{
     sync::{
@@ -12,7 +12,7 @@ use crate::config::TransportConfig;
 
 /// Counts the bytes that the streams of one transfer carry, as they are read or queued. A handle: clones share it.
 ///
-/// A stream that has one waits for its turn as long as it takes: whoever has the meter decides when the transfer
+/// A stream that has one waits for its turn as long as it takes: the owner of the meter decides when the transfer
 /// makes too little progress, and drops its streams.
 #[derive(Debug, Clone, Default)]
 pub struct ProgressMeter(Arc<AtomicU64>);

@@ -15,7 +15,7 @@ pub use self::piece::Piece;
 
 /// The function that a transfer's digests are computed with, agreed when the transfer is opened (SPEC 4.21).
 ///
-/// Ordered by preference: of those that both sides offer, the greater one is used.
+/// Ordered by preference: the greatest algorithm that both sides offer is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DigestAlgorithm {
     /// SHA-256 (FIPS 180-4): that of bare chunks, and of a transfer on request.

@@ -13,7 +13,7 @@ use shiplane_transport::{
     BiStream, Claim, LaneOptions, ProgressMeter, RateLimiter, StreamError, TransferStream, blocking,
 };
 use shiplane_wire::{
-    Code, Digest, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, limits,
+    Code, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, limits,
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use self::{
     chunks::{ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
     lease::{Leased, RELEASE_GRACE},
     progress::Progress,
+    received::Totals,
     stores::Stores,
     workers::{PlanJob, Planned, Planner, Publisher},
 };
@@ -161,18 +162,6 @@ struct Receiver<T: Target> {
     pauses: u32,
     root: RootHasher,
     failed: Vec<FailedEntry>,
-}
-
-#[derive(Debug, Default)]
-struct Totals {
-    entry_bytes: u64,
-    missing_bytes: u64,
-    identical_bytes: u64,
-    resumed_bytes: u64,
-    received_bytes: u64,
-    wire_bytes: u64,
-    failed: u64,
-    only_chunk: Option<Digest>,
 }
 
 impl<T: Target> Receiver<T> {
@@ -375,7 +364,7 @@ impl<T: Target> Receiver<T> {
     fn apply(&mut self, planned: Vec<Planned>) -> Result<(), TransferError> {
         let missing_bytes: u64 = planned.iter().map(|planned| planned.plan.missing_bytes()).sum();
         self.totals.missing_bytes += missing_bytes;
-        self.target.reserve(self.totals.missing_bytes.saturating_sub(self.totals.received_bytes))?;
+        self.target.reserve(self.totals.to_come_bytes())?;
         for planned in planned {
             self.apply_one(planned)?;
         }
@@ -509,8 +498,7 @@ impl<T: Target> Receiver<T> {
     /// Asks for what there is room for.
     fn ask(&mut self) -> Result<(), TransferError> {
         self.admit()?;
-        let to_come_bytes = self.totals.missing_bytes.saturating_sub(self.totals.received_bytes);
-        let moved_bytes = self.progress.moved_bytes();
+        let (moved_bytes, to_come_bytes) = (self.progress.moved_bytes(), self.totals.to_come_bytes());
         self.ledger.set_chunk_len(self.pace.chunk_len_bytes(moved_bytes, to_come_bytes, Instant::now()));
         while self.comparing.len() < MAX_DIGESTS_UNDER_WAY / 2
             && let Some((index, entry)) = self.to_compare.pop()

@@ -19,7 +19,7 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{CallError, RpcClient};
 use shiplane_transport::{
-    ConnectError, Identity, LaneThreads, PeerAddr, QuicTransport, TransportConfig, Trust,
+    ConnectError, Identity, LaneOptions, LaneThreads, PeerAddr, QuicTransport, TransportConfig, Trust,
 };
 use shiplane_wire::{DigestAlgorithm, Promise};
 use tempfile::TempDir;
@@ -337,4 +337,9 @@ pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(4);
 
 fn localhost() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// How the chunks of a transfer are sent, as it is agreed between two peers that offer every digest.
+pub(crate) fn transfer_lane() -> LaneOptions {
+    LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() }
 }

@@ -62,7 +62,7 @@ impl Claim {
     }
 
     /// Counts what the streams of chunks that are still to come carry, and lets each wait for its turn without a
-    /// deadline of its own: whoever has the meter watches all of the transfer.
+    /// deadline of its own: the owner of the meter watches the transfer as a whole.
     pub fn watch(&mut self, meter: ProgressMeter) {
         self.config = Arc::new(watched(&self.config));
         self.meter = Some(meter);

@@ -34,7 +34,7 @@ pub struct LaneOptions {
     /// whatever thread moves them, so it must be quick. Bytes that arrive are not verified yet.
     pub progress: Option<ProgressFn>,
     /// Counts what the chunk's stream carries when it is sent, and then waits for it without a deadline of its own:
-    /// whoever has the meter watches all of the transfer.
+    /// the owner of the meter watches the transfer as a whole.
     pub meter: Option<ProgressMeter>,
     /// How fast the bytes of the frame may move. Shared by as many chunks, in either direction, as
     /// there are clones of the limiter; debited per buffer. None: as fast as the path allows.

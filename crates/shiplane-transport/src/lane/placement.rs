@@ -37,7 +37,7 @@ struct Load {
     at: Instant,
     /// Processor time of this thread.
     busy: Duration,
-    /// Processor time of all cores that nobody used.
+    /// Idle time of all cores.
     idle: Duration,
     is_elsewhere: bool,
 }

@@ -60,7 +60,7 @@ async fn store<S: ChunkSink>(
     let mut place = Place::Here(storing);
     loop {
         let input = frame.next(recv).await;
-        // Whoever is at work on the sink comes to an end before anything is reported.
+        // The sink is at rest before an error is reported.
         let storing = match place {
             Place::Here(storing) => storing,
             Place::Away(taking) => match taking.await.unwrap_or(Err(RecvChunkError::Abandoned))? {

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn chunks_with_a_lower_index_are_written_first_whoever_came_first() {
+    async fn chunks_with_a_lower_index_are_written_first() {
         LocalSet::new()
             .run_until(async {
                 let (turns, room) = (Turns::default(), room(3));

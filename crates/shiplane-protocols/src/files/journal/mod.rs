@@ -263,9 +263,8 @@ fn header_of(key: JobKey, digest: DigestAlgorithm) -> Vec<u8> {
 }
 
 fn is_of_other_digest(header: &[u8], key: JobKey, digest: DigestAlgorithm) -> bool {
-    let others =
-        [DigestAlgorithm::Sha256, DigestAlgorithm::Blake3].into_iter().filter(|other| *other != digest);
-    others.into_iter().any(|other| header == header_of(key, other))
+    let all = [DigestAlgorithm::Sha256, DigestAlgorithm::Blake3];
+    all.into_iter().any(|other| other != digest && header == header_of(key, other))
 }
 
 const MAGIC: &[u8; 16] = b"shiplane-jrnl 2\n";

@@ -240,7 +240,7 @@ pub(in super::super) fn try_read_at(
     }
 }
 
-/// Elsewhere nobody can tell.
+/// Other systems cannot tell.
 #[cfg(not(target_os = "linux"))]
 pub(in super::super) fn try_read_at(
     _file: &File,

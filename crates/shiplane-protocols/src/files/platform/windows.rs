@@ -159,12 +159,12 @@ pub(in super::super) fn set_mode(_file: &impl Opened, _mode: u32) -> io::Result<
     Ok(())
 }
 
-/// Whether reads and writes never wait for a disk: nobody can tell.
+/// Whether reads and writes never wait for a disk: Windows cannot tell.
 pub(in super::super) fn lives_in_memory<T>(_file: &T) -> bool {
     false
 }
 
-/// Reads once at `offset` what needs no disk: nobody can tell.
+/// Reads once at `offset` what needs no disk: Windows cannot tell.
 pub(in super::super) fn try_read_at(
     _file: &File,
     _offset: u64,

@@ -9,7 +9,7 @@ use shiplane_transport::{
     BufferPool, LaneOptions, PeerConnection, ProgressFn, ProgressMeter, RateLimiter, SendChunkError,
     SourceError as LaneError, blocking,
 };
-use shiplane_wire::{Digest, DigestAlgorithm, TaggedChunk, TransferId};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, Piece, TaggedChunk, TransferId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -32,6 +32,8 @@ pub(super) struct Outlet {
     connection: Arc<PeerConnection>,
     transfer: TransferId,
     source: Arc<Source>,
+    /// Its files are opened without waiting for a disk.
+    is_immediate: bool,
     buffers: BufferPool,
     /// For chunks in small pieces: none is kept for later.
     small_buffers: BufferPool,
@@ -104,6 +106,7 @@ impl Outlet {
         Self {
             connection,
             transfer,
+            is_immediate: source.is_immediate(),
             source,
             buffers: options.memory.as_ref().map(|memory| memory.buffers.clone()).unwrap_or_default(),
             small_buffers: BufferPool::keeping(0),
@@ -179,8 +182,8 @@ impl Outlet {
         {
             let (sizes, digest) = (encoded.sizes(), encoded.digest());
             let progress = self.progress(sizes.content_bytes, sizes.wire_bytes);
-            let options =
-                LaneOptions { piece: None, known_digest: None, ..self.lane(spans, progress, memory) };
+            // The frame's own digest is of its payload, which is no piece of a file.
+            let options = self.lane(progress, memory);
             let sent = self.connection.send_compressed_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
             let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
@@ -189,8 +192,10 @@ impl Outlet {
         let (reader, failed) = self.reader(spans, memory);
         let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let progress = self.progress(content_bytes, content_bytes);
-        let options = self.lane(spans, progress, memory);
-        *known = options.known_digest;
+        let piece = piece_of(spans);
+        *known = self.known_digest(piece);
+        let piece = piece.map(|(_, piece)| piece);
+        let options = LaneOptions { piece, known_digest: *known, ..self.lane(progress, memory) };
         match self.connection.send_tagged_chunk(tag, reader, &options).await {
             Ok(sent) => {
                 self.learn_digest(spans, &sent.cells);
@@ -219,18 +224,20 @@ impl Outlet {
         Ok(compressed.map(|encoded| (encoded, held)))
     }
 
-    fn lane(&self, spans: &[FileSpan], progress: ProgressFn, memory: &Reservation) -> LaneOptions {
-        let piece = piece_of(spans);
-        let cached = self.digest_cache.as_ref().zip(piece);
+    fn lane(&self, progress: ProgressFn, memory: &Reservation) -> LaneOptions {
         LaneOptions {
             digest: self.digest,
-            piece: piece.map(|(_, piece)| piece),
-            known_digest: cached.and_then(|(cache, (entry, piece))| cache.find(entry, &piece)),
             progress: Some(progress),
             meter: Some(self.meter.clone()),
             rate: self.rate.clone(),
             buffer_len_bytes: memory.buffer_len_bytes(),
+            ..LaneOptions::default()
         }
+    }
+
+    fn known_digest(&self, piece: Option<(&Entry, Piece)>) -> Option<Digest> {
+        let (cache, (entry, piece)) = self.digest_cache.as_ref().zip(piece)?;
+        cache.find(entry, &piece)
     }
 
     /// What the path holds.
@@ -252,7 +259,8 @@ impl Outlet {
 
     fn reader(&self, spans: &[FileSpan], memory: &Reservation) -> (SpanSource, FailedSpan) {
         let buffers = if memory.is_whole() { &self.buffers } else { &self.small_buffers };
-        SpanSource::new(Arc::clone(&self.source), spans.to_vec(), buffers.clone(), self.reading.clone())
+        let (source, reading) = (Arc::clone(&self.source), self.reading.clone());
+        SpanSource::new(source, spans.to_vec(), buffers.clone(), reading, self.is_immediate)
     }
 
     /// Tells of content as what stands for it moves.

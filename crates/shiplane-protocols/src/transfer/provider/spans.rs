@@ -72,14 +72,12 @@ impl SpanSource {
         spans: Vec<FileSpan>,
         buffers: BufferPool,
         reading: Reading,
+        is_immediate: bool,
     ) -> (Self, FailedSpan) {
         let len_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
-        let failure = FailedSpan::default();
-        let (spans, is_immediate) = (spans.into_iter(), source.is_immediate());
-        let noted = failure.clone();
-        let source =
-            Self { source, spans, current: None, len_bytes, failure: noted, buffers, reading, is_immediate };
-        (source, failure)
+        let (spans, failure) = (spans.into_iter(), FailedSpan::default());
+        let failed = failure.clone();
+        (Self { source, spans, current: None, len_bytes, failure, buffers, reading, is_immediate }, failed)
     }
 
     /// The span that is being read, the next one opened if need be; `None` after the last.
@@ -121,9 +119,7 @@ impl SpanSource {
         }
         Ok(len)
     }
-}
 
-impl SpanSource {
     /// Fills a buffer across spans: small files travel in buffers of full size.
     fn fill(&mut self, max_len_bytes: usize, may_wait: bool) -> Result<Bytes, LaneError> {
         let (buffers, reading) = (self.buffers.clone(), self.reading.clone());

@@ -34,6 +34,26 @@ pub(crate) struct Received {
     pub(crate) only_chunk: Option<Digest>,
 }
 
+/// What has been counted so far.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) entry_bytes: u64,
+    pub(super) missing_bytes: u64,
+    pub(super) identical_bytes: u64,
+    pub(super) resumed_bytes: u64,
+    pub(super) received_bytes: u64,
+    pub(super) wire_bytes: u64,
+    pub(super) failed: u64,
+    pub(super) only_chunk: Option<Digest>,
+}
+
+impl Totals {
+    /// What is wanted, as far as that is known, and is not here yet.
+    pub(super) fn to_come_bytes(&self) -> u64 {
+        self.missing_bytes.saturating_sub(self.received_bytes)
+    }
+}
+
 impl<T: Target> Receiver<T> {
     /// Ends it.
     pub(super) fn received(self, summary: Summary) -> Result<Received, TransferError> {

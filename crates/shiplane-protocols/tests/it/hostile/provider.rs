@@ -12,9 +12,7 @@ use shiplane_protocols::{
     transfer::{TransferError, TransferOptions},
 };
 use shiplane_rpc::{CallError, Fault, FaultCode, Router, RpcClient};
-use shiplane_transport::{
-    BiStream, LaneOptions, PeerAddr, PeerConnection, QuicTransport, RecvHalf, TransferStream,
-};
+use shiplane_transport::{BiStream, PeerAddr, PeerConnection, QuicTransport, RecvHalf, TransferStream};
 use shiplane_wire::{
     Digest, DigestAlgorithm, Promise, ProviderRecord, ReceiverRecord, RecordReader, TaggedChunk, TransferId,
 };
@@ -24,6 +22,7 @@ use super::{
     CONFIRM, Claimed, Confirmed, FETCH_OPEN, FetchOpened, IMPATIENT, PATIENT, TransferShape, directory,
     encode, file, file_called, held::Held, transport,
 };
+use crate::harness::transfer_lane;
 
 /// What the liar has in hand once the victim has opened its records stream.
 pub(super) struct Stage {
@@ -62,14 +61,7 @@ impl Stage {
     async fn chunk(&self, index: u64, len_bytes: u64, data: &[u8]) {
         let source = Claimed { len_bytes, data: Bytes::copy_from_slice(data) };
         let tag = TaggedChunk { transfer: self.transfer, index };
-        let _ = self
-            .connection
-            .send_tagged_chunk(
-                tag,
-                source,
-                &LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() },
-            )
-            .await;
+        let _ = self.connection.send_tagged_chunk(tag, source, &transfer_lane()).await;
     }
 
     /// Stays until the victim hangs up.
@@ -557,13 +549,7 @@ async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that
                 let tag = TaggedChunk { transfer: stage.transfer, index };
                 let connection = Arc::clone(&stage.connection);
                 tokio::spawn(async move {
-                    let _ = connection
-                        .send_tagged_chunk(
-                            tag,
-                            source,
-                            &LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() },
-                        )
-                        .await;
+                    let _ = connection.send_tagged_chunk(tag, source, &transfer_lane()).await;
                 });
                 held.is_at_work().await;
             }

@@ -12,18 +12,16 @@ use crate::harness::World;
 
 const TRANSFER: [u8; 16] = [9; 16];
 
+/// Asks for all that is served.
+fn all_of_it() -> FetchOpen {
+    FetchOpen { transfer: TRANSFER, path: Vec::new(), compression: 0, bytes_per_second: None, digests: 3 }
+}
+
 /// An admitted peer with an open records stream for a file of five bytes.
 async fn begun() -> (World, RpcClient, BiStream) {
     let world = World::new(|source| fs::write(source.join("x"), b"hello").unwrap());
     let rpc = world.admitted().await;
-    let request = FetchOpen {
-        transfer: TRANSFER,
-        path: Vec::new(),
-        compression: 0,
-        bytes_per_second: None,
-        digests: 3,
-    };
-    rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(5)).await.unwrap();
+    rpc.call_typed(FETCH_OPEN, &all_of_it(), Duration::from_secs(5)).await.unwrap();
     let records = rpc.connection().open_records(TransferId::from_bytes(TRANSFER)).await.unwrap();
     (world, rpc, records)
 }
@@ -158,14 +156,7 @@ async fn confirming_something_else_is_an_integrity_fault_and_nothing_is_complete
 #[tokio::test]
 async fn a_transfer_id_is_used_once() {
     let (_world, rpc, _stream) = begun().await;
-    let request = FetchOpen {
-        transfer: TRANSFER,
-        path: Vec::new(),
-        compression: 0,
-        bytes_per_second: None,
-        digests: 3,
-    };
-    let error = rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(5)).await.unwrap_err();
+    let error = rpc.call_typed(FETCH_OPEN, &all_of_it(), Duration::from_secs(5)).await.unwrap_err();
     assert!(matches!(error, CallError::Fault(fault) if fault.code == FaultCode::InvalidRequest));
 }
 

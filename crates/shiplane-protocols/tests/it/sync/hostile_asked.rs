@@ -17,16 +17,13 @@ use shiplane_protocols::sync::{
 };
 use shiplane_protocols::{files::DestinationError, transfer::TransferError};
 use shiplane_rpc::{Fault, FaultCode, Method, Router, RpcClient};
-use shiplane_transport::{
-    BiStream, ChunkSource, Claim, LaneOptions, PeerAddr, PeerConnection, TransferStream,
-};
+use shiplane_transport::{BiStream, ChunkSource, Claim, PeerAddr, PeerConnection, TransferStream};
 use shiplane_wire::{
-    Digest, DigestAlgorithm, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TaggedChunk,
-    TransferId,
+    Digest, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TaggedChunk, TransferId,
 };
 
 use super::{job, silent, write};
-use crate::harness::{PROGRESS_TIMEOUT, World, tree};
+use crate::harness::{PROGRESS_TIMEOUT, World, transfer_lane, tree};
 use crate::hostile::{IMPATIENT, PATIENT, encode, file, transport};
 
 /// The bodies as they travel, written down again: a change on the wire must fail here.
@@ -246,13 +243,7 @@ async fn lists_beside_the_call_are_bounded_and_awaited_for_so_long() {
             let source = ChunkSource::Memory(Bytes::from(vec![0; sent])).open().unwrap();
             let connection = Arc::clone(connection);
             tokio::spawn(async move {
-                let _ = connection
-                    .send_tagged_chunk(
-                        tag,
-                        source,
-                        &LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() },
-                    )
-                    .await;
+                let _ = connection.send_tagged_chunk(tag, source, &transfer_lane()).await;
             });
             lane(0, announced)
         });
@@ -337,13 +328,7 @@ async fn provide(
             if let ReceiverRecord::WantChunk { index, .. } = want {
                 let source = ChunkSource::Memory(Bytes::from_static(content)).open().unwrap();
                 let tag = TaggedChunk { transfer: claim.transfer(), index };
-                let _ = connection
-                    .send_tagged_chunk(
-                        tag,
-                        source,
-                        &LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() },
-                    )
-                    .await;
+                let _ = connection.send_tagged_chunk(tag, source, &transfer_lane()).await;
             }
         }
     }

@@ -4,8 +4,8 @@ use std::fs;
 
 use shiplane_protocols::sync::{Manifest, SyncBody, SyncRequest, SyncResponse};
 use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
-use shiplane_transport::{ChunkSource, LaneOptions};
-use shiplane_wire::{DigestAlgorithm, TaggedChunk, TransferId};
+use shiplane_transport::ChunkSource;
+use shiplane_wire::{TaggedChunk, TransferId};
 use tokio::time::Duration;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     hostile_asked::{End, OPEN, SETTLE, START, Settle, Start, Started, changes, listed},
     sync, write,
 };
-use crate::harness::{World, tree};
+use crate::harness::{World, transfer_lane, tree};
 
 const SYNC: [u8; 16] = [5; 16];
 
@@ -174,7 +174,7 @@ async fn a_list_beside_the_call_must_be_as_long_as_it_says() {
     let body = SyncBody::Lane { index: 1, len_bytes: len_bytes + 1 };
     let source = ChunkSource::Memory(changes(&theirs).into()).open().unwrap();
     let tag = TaggedChunk { transfer: TransferId::from_bytes(SYNC), index: 1 };
-    let options = LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() };
+    let options = transfer_lane();
     let sending = client.connection().send_tagged_chunk(tag, source, &options);
     let request = Start { changes: body, ..start(Vec::new()) };
     let (sent, started) = tokio::join!(sending, call(&client, START, &request));

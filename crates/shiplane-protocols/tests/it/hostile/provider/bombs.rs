@@ -25,14 +25,7 @@ async fn chunk_sent(wish: Compression, size_bytes: u64, payload: Vec<u8>) -> Tra
                 let (index, _) = stage.want().await.unwrap();
                 let tag = TaggedChunk { transfer: stage.transfer, index };
                 let source = Claimed { len_bytes: payload.len() as u64, data: payload };
-                let sent = stage
-                    .connection
-                    .send_compressed_chunk(
-                        tag,
-                        source,
-                        &LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() },
-                    )
-                    .await;
+                let sent = stage.connection.send_compressed_chunk(tag, source, &transfer_lane()).await;
                 assert!(sent.is_err(), "it must not be told that this is stored");
                 stage.linger().await;
             }

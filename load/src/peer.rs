@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use quinn_proto::crypto;
 use shiplane_transport::{Identity, PeerId, Trust, test_support};
-use shiplane_wire::{ProviderRecord, RecordReader, StreamHeader, StreamKind, TransferId, records_opening};
+use shiplane_wire::{ProviderRecord, RecordReader, StreamHeader, StreamKind, TransferId};
 
 use crate::Failure;
 use crate::keys::Keys;
@@ -101,11 +101,12 @@ pub(crate) async fn call(
     }
 }
 
-/// A call that came in, without its body.
+/// A call that came in.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) id: u64,
     pub(crate) method: String,
+    pub(crate) body: Bytes,
 }
 
 impl Request {
@@ -113,9 +114,19 @@ impl Request {
     pub(crate) fn parse(envelope: Vec<u8>) -> Result<Self, Failure> {
         let mut rest = Bytes::from(envelope);
         let id = rest.try_get_u64_le()?;
-        let len = usize::try_from(rest.try_get_u64_le()?)?;
-        let method = rest.get(..len).ok_or("a method that is cut short")?;
-        Ok(Self { id, method: String::from_utf8(method.to_vec())? })
+        let method = String::from_utf8(take_bytes(&mut rest)?.to_vec())?;
+        rest.try_get_u64_le()?; // Until when.
+        Ok(Self { id, method, body: take_bytes(&mut rest)? })
+    }
+
+    /// What it asks for: where it redeems a ticket, the call that comes with that (SPEC 5.12).
+    pub(crate) fn carried(self) -> Result<Self, Failure> {
+        if self.method != "ticket.redeem" {
+            return Ok(self);
+        }
+        let mut rest = self.body.get(16..).map(|rest| self.body.slice_ref(rest)).ok_or("a short secret")?;
+        let method = String::from_utf8(take_bytes(&mut rest)?.to_vec())?;
+        Ok(Self { id: self.id, method, body: take_bytes(&mut rest)? })
     }
 }
 
@@ -135,6 +146,15 @@ impl std::error::Error for Fault {}
 pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_u64_le(bytes.len() as u64);
     out.put_slice(bytes);
+}
+
+/// The same, taken from the front.
+fn take_bytes(rest: &mut Bytes) -> Result<Bytes, Failure> {
+    let len = usize::try_from(rest.try_get_u64_le()?)?;
+    if rest.len() < len {
+        return Err("a call that is cut short".into());
+    }
+    Ok(rest.split_to(len))
 }
 
 /// Ids of transfers, each another one.
@@ -160,9 +180,9 @@ pub(crate) async fn open_fetch(
     body.put_u32_le(0); // No compression.
     body.put_u8(0); // Any rate.
     body.put_u8(DIGESTS);
+    body.put_u8(0); // No invitation.
     call(connection, "fetch.open", &body).await?;
-    let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(&records_opening(transfer)).await?;
+    let (send, mut recv) = accept_records(connection).await?;
     let mut reader = RecordReader::<ProviderRecord>::new();
     while let Some(chunk) = recv.read_chunk(4096, true).await? {
         reader.push(chunk.bytes);
@@ -173,6 +193,21 @@ pub(crate) async fn open_fetch(
         }
     }
     Err("the manifest has no end".into())
+}
+
+/// The stream of records that the peer opens, behind its opening.
+pub(crate) async fn accept_records(
+    connection: &quinn::Connection,
+) -> Result<(quinn::SendStream, quinn::RecvStream), Failure> {
+    let (send, mut recv) = connection.accept_bi().await?;
+    let mut opening = [0; 8 + TransferId::LEN_BYTES];
+    recv.read_exact(&mut opening).await?;
+    Ok((send, recv))
+}
+
+/// Whether the answer to `push.open` invites the first chunks (SPEC 5.5).
+pub(crate) fn invites(ready: &[u8]) -> bool {
+    ready.last() == Some(&1)
 }
 
 /// How often each error was met.

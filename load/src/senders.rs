@@ -9,7 +9,9 @@ use shiplane_wire::{
 };
 
 use crate::Failure;
-use crate::peer::{DIGESTS, Dialler, Refusals, Server, call, patient, put_bytes, transfer_id};
+use crate::peer::{
+    DIGESTS, Dialler, Refusals, Server, accept_records, call, invites, patient, put_bytes, transfer_id,
+};
 use crate::report::{enough, tell};
 
 /// How a push goes on.
@@ -57,10 +59,13 @@ async fn begin(connecting: quinn::Connecting, number: usize, then: Then) -> Resu
     let connection = connecting.await?;
     let transfer = transfer_id();
     let name = format!("load-{number:04}-{}", std::process::id());
-    call(&connection, "push.open", &push_open(transfer, name.as_bytes())).await?;
-    let (mut send, mut recv) = connection.accept_bi().await?;
-    let mut opening = [0; 8 + TransferId::LEN_BYTES];
-    recv.read_exact(&mut opening).await?;
+    let ready = call(&connection, "push.open", &push_open(transfer, name.as_bytes())).await?;
+    let (mut send, mut recv) = accept_records(&connection).await?;
+    if invites(&ready) {
+        let mut end = BytesMut::new();
+        ProviderRecord::OffersEnd.encode(&mut end)?;
+        send.write_all(&end).await?;
+    }
     send.write_all(&manifest(&name)?).await?;
     let task = tokio::spawn({
         let connection = connection.clone();

@@ -134,14 +134,13 @@ async fn take(
     Ok(())
 }
 
-/// A call that is answered by a fault, for there is no such transfer: what it takes is the way there and back.
+/// A call that is answered by a fault, for there is no such push: what it takes is the way there and back.
 async fn ask(connection: &quinn::Connection) -> Result<(), Failure> {
-    let mut confirm = vec![0; 16 + 32 + 8];
-    confirm.push(0);
-    match call(connection, "transfer.confirm", &confirm).await {
+    let settle = [0; 16 + 1];
+    match call(connection, "push.settle", &settle).await {
         Err(failure) if failure.is::<crate::peer::Fault>() => Ok(()),
         Err(failure) => Err(failure),
-        Ok(_) => Err("a transfer that was never begun was confirmed".into()),
+        Ok(_) => Err("a push that was never begun was settled".into()),
     }
 }
 

@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// A program to measure instead of the one that is built here; repeat it to compare several in one run
     #[arg(long, value_name = "[LABEL=]PATH")]
     shiplane: Vec<Labelled>,
+    /// Only those of the other programs whose names begin so, as in "rsync, BBR"; repeat it for several
+    #[arg(long, value_name = "PROGRAM")]
+    beside: Vec<String>,
     /// Seconds beside each other flow, for the shares
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     share_seconds: u64,
@@ -63,8 +66,8 @@ pub(crate) struct Args {
 impl Args {
     /// What CI runs.
     pub(crate) fn short() -> Self {
-        let (only, shiplane) = (Vec::new(), Vec::new());
-        Self { short: true, only, runs: 1, shiplane, share_seconds: 1, seed: 1, docs: None }
+        let (only, beside, shiplane) = (Vec::new(), Vec::new(), Vec::new());
+        Self { short: true, only, runs: 1, shiplane, beside, share_seconds: 1, seed: 1, docs: None }
     }
 }
 
@@ -130,7 +133,7 @@ impl Bench {
         let memory = Path::new("/dev/shm");
         let scratch = Scratch::new("shiplane-wan-", memory.is_dir().then_some(memory))?;
         scratch.expect_room(ROOM_BYTES)?;
-        let kit = Kit::gather(&args.shiplane, &scratch)?;
+        let kit = Kit::gather(&args.shiplane, &args.beside, &scratch)?;
         let (runs, seed, _tcp) = (if args.short { 1 } else { args.runs }, args.seed, AllowedTcp::all()?);
         Ok(Self { kit, lane, scratch, runs, seed, _tcp })
     }

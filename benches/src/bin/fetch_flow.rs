@@ -112,7 +112,7 @@ async fn fetch(
     let receive =
         ReceiveOptions { overwrite: true, promise, verify: false, digest: fetch.digest(), chunk_len_bytes };
     let target = Destination::open(dest, fetch.shape(), fetch.job(), receive)?;
-    let report = fetch.receive(target, promise, &options, Arc::new(|_| ())).await?;
+    let report = fetch.receive(target, &options, Arc::new(|_| ())).await?;
     let seconds = start.elapsed().as_secs_f64();
     let path = connection.stats().path;
     transport.shutdown(Duration::from_secs(1)).await;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use shiplane_protocols::access::{Host, HostPort};
 use shiplane_transport::{
-    ConnectError, Identity, LaneThreads, PeerAddr, PeerConnection, PeerId, QuicTransport, TransportConfig,
-    Trust,
+    ConnectError, ConnectionEnd, Identity, LaneThreads, PeerAddr, PeerConnection, PeerId, QuicTransport,
+    TransportConfig, Trust,
 };
+use shiplane_wire::Code;
 
 use crate::failure::Failure;
 
@@ -29,6 +30,18 @@ pub(crate) struct Dialled {
 }
 
 impl Dialled {
+    /// The outcome of a run; where the server did not let us in, that is why it failed.
+    pub(crate) fn explained<T>(&self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        let addr = self.connection.remote_addr();
+        outcome.map_err(|failure| match self.connection.end() {
+            _ if matches!(failure, Failure::Interrupted) => failure,
+            Some(end @ ConnectionEnd::ClosedByPeer { code: Code::Unauthorised | Code::Busy }) => {
+                ConnectError::of_end(addr, end).into()
+            }
+            _ => failure,
+        })
+    }
+
     /// Closes the connection, and waits for a moment until the server has been told; for a shorter one after
     /// Ctrl-C.
     pub(crate) async fn close(&self, is_interrupted: bool) {
@@ -69,7 +82,7 @@ pub(crate) async fn dial(
                 .bind(any_port(addr))?,
         };
         tracing::info!(%addr, "dialling");
-        match bound.connect_to(PeerAddr { id: server, addr }).await {
+        match bound.connect_early(PeerAddr { id: server, addr }).await {
             Ok(connection) => return Ok(Dialled { transport: bound, connection }),
             Err(error) => worst = Some(more_telling(worst, error)),
         }

@@ -22,9 +22,11 @@ pub(crate) enum Event {
     Progress {
         phase: Phase,
         files: u64,
-        /// Of the source's bytes, those that are here now, whether received or here before.
+        /// Of the source's bytes, those that are at the receiver, verified and written, whether received or there before.
         bytes_done: u64,
         bytes_resumed: u64,
+        /// What arrives in a second, the last few seconds counted.
+        bytes_per_second: u64,
         /// Unknown until the server has listed everything.
         #[serde(skip_serializing_if = "Option::is_none")]
         bytes_total: Option<u64>,
@@ -126,7 +128,6 @@ impl From<&DirectionMetrics> for Totals {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
     Connecting,
-    Authorising,
     Listing,
     Receiving,
     Publishing,
@@ -145,7 +146,6 @@ impl Phase {
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
-            Self::Authorising => "redeeming the ticket",
             Self::Listing => "waiting for the list of files",
             Self::Receiving => "receiving",
             Self::Publishing => "making it durable",
@@ -171,6 +171,7 @@ impl Event {
             | TransferEvent::ScanComplete { .. }
             | TransferEvent::Present { .. }
             | TransferEvent::Moved { .. }
+            | TransferEvent::Kept { .. }
             | TransferEvent::Published { .. }
             | TransferEvent::Finishing => return None,
         };
@@ -225,13 +226,14 @@ mod tests {
             files: 1,
             bytes_done: 2,
             bytes_resumed: 0,
+            bytes_per_second: 4,
             bytes_total: Some(3),
             seconds: 1.0,
         };
         assert_eq!(
             line(&progress),
             "{\"event\":\"progress\",\"phase\":\"receiving\",\"files\":1,\"bytes_done\":2,\
-             \"bytes_resumed\":0,\"bytes_total\":3,\"seconds\":1.0}\n"
+             \"bytes_resumed\":0,\"bytes_per_second\":4,\"bytes_total\":3,\"seconds\":1.0}\n"
         );
     }
 

@@ -84,7 +84,6 @@ impl Failure {
                 hint: "check this machine's network, or use the host's address",
             },
             Self::Connect(error) => transfer::connect(error),
-            Self::Redeem(error) => transfer::redeem(error),
             Self::Fetch(error) => transfer::fetch(error),
             Self::Destination(error) => transfer::destination(error),
             Self::Push(error) => transfer::push(error),

@@ -8,7 +8,6 @@ use shiplane_protocols::access::{EditError, Host, IssueError, PeerName, PeersErr
 use shiplane_protocols::files::{DestinationError, SourceError};
 use shiplane_protocols::sync::{LeftPath, LeftWhy, SyncError};
 use shiplane_protocols::{FetchError, PushError};
-use shiplane_rpc::CallError;
 use shiplane_transport::compat::{OctopiiBindError, OctopiiConnectError};
 use shiplane_transport::{BindError, ConnectError, IdentityError, RecvChunkError, SendChunkError};
 use shiplane_wire::{PathRefused, escape};
@@ -53,8 +52,6 @@ pub(crate) enum Failure {
     ResolveSilent { host: Host },
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("the ticket was not accepted: {0}")]
-    Redeem(CallError),
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]

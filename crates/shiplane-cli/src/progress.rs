@@ -24,9 +24,12 @@ pub(crate) enum Audience {
 pub(crate) struct Progress {
     pub(crate) phase: Phase,
     pub(crate) files: u64,
-    /// Of the source's bytes, those that are here now, the resumed part included.
+    /// Of the source's bytes, those that are at the receiver, verified and written, the resumed part included: what is
+    /// shown as done survives the death of either program.
     pub(crate) bytes_done: u64,
     pub(crate) bytes_resumed: u64,
+    /// What has moved, verified or not: the rate is counted by that.
+    pub(crate) bytes_moved: u64,
     /// Unknown until the server has listed everything.
     pub(crate) bytes_total: Option<u64>,
 }
@@ -34,7 +37,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Nothing has happened yet.
     pub(crate) fn at(phase: Phase) -> Self {
-        Self { phase, files: 0, bytes_done: 0, bytes_resumed: 0, bytes_total: None }
+        Self { phase, files: 0, bytes_done: 0, bytes_resumed: 0, bytes_moved: 0, bytes_total: None }
     }
 }
 
@@ -50,6 +53,7 @@ pub(crate) struct Reporter<W> {
     last: Option<Shown>,
     /// What was here already as last told.
     resumed_told: u64,
+    rate: Rate,
 }
 
 struct Shown {
@@ -65,7 +69,16 @@ impl<W: Write> Reporter<W> {
     pub(crate) fn new(audience: Audience, out: W, now: Instant) -> Self {
         let bar = (audience == Audience::Person && io::stderr().is_terminal()).then(new_bar);
         set_bar(bar.clone());
-        Self { audience, out, out_failed: false, bar, began_at: now, last: None, resumed_told: 0 }
+        Self {
+            audience,
+            out,
+            out_failed: false,
+            bar,
+            began_at: now,
+            last: None,
+            resumed_told: 0,
+            rate: Rate::new(now),
+        }
     }
 
     /// Passes on how far the transfer is. Cheap enough for every buffer.
@@ -76,16 +89,13 @@ impl<W: Write> Reporter<W> {
             Some(last) if last.progress == progress => last.moved_at,
             _ => now,
         };
+        self.rate.moved(progress.bytes_moved, now);
         if let Some(bar) = &self.bar {
-            draw(bar, &progress, phase_is_new);
+            draw(bar, &progress, &self.rate, phase_is_new);
         }
         if progress.phase == Phase::Receiving && progress.bytes_resumed != self.resumed_told {
             self.resumed_told = progress.bytes_resumed;
             self.emit(&Event::Resumed { bytes_resumed: progress.bytes_resumed });
-            if let Some(bar) = &self.bar {
-                // What was here before is no part of the rate.
-                bar.reset_eta();
-            }
         }
         let mut told_at = before.and_then(|last| last.told_at);
         let is_due = told_at.is_none_or(|at| now.duration_since(at) >= EVENT_INTERVAL);
@@ -148,9 +158,10 @@ impl<W: Write> Reporter<W> {
     }
 
     fn progress_event(&self, progress: &Progress, now: Instant) -> Event {
-        let Progress { phase, files, bytes_done, bytes_resumed, bytes_total } = *progress;
+        let Progress { phase, files, bytes_done, bytes_resumed, bytes_total, .. } = *progress;
+        let bytes_per_second = self.rate.bytes_per_second as u64;
         let seconds = seconds(now.duration_since(self.began_at));
-        Event::Progress { phase, files, bytes_done, bytes_resumed, bytes_total, seconds }
+        Event::Progress { phase, files, bytes_done, bytes_resumed, bytes_per_second, bytes_total, seconds }
     }
 
     fn emit(&mut self, event: &Event) {
@@ -187,7 +198,40 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-fn draw(bar: &ProgressBar, progress: &Progress, phase_is_new: bool) {
+/// What arrives in a second.
+struct Rate {
+    bytes_per_second: f64,
+    sampled_at: Instant,
+    sampled_bytes: u64,
+    has_sample: bool,
+}
+
+impl Rate {
+    fn new(now: Instant) -> Self {
+        Self { bytes_per_second: 0.0, sampled_at: now, sampled_bytes: 0, has_sample: false }
+    }
+
+    fn moved(&mut self, bytes: u64, now: Instant) {
+        let elapsed = now.duration_since(self.sampled_at);
+        if bytes == 0 {
+            // The time before the first byte is none of a rate.
+            self.sampled_at = now;
+        } else if elapsed >= RATE_INTERVAL {
+            let sample = bytes.saturating_sub(self.sampled_bytes) as f64 / elapsed.as_secs_f64();
+            let weight =
+                if self.has_sample { 1.0 - (-elapsed.as_secs_f64() / RATE_SECONDS).exp() } else { 1.0 };
+            self.bytes_per_second += (sample - self.bytes_per_second) * weight;
+            (self.sampled_at, self.sampled_bytes, self.has_sample) = (now, bytes, true);
+        }
+    }
+
+    /// For what is left of a transfer; nothing while nothing moves.
+    fn time_for(&self, bytes: u64) -> Option<Duration> {
+        Duration::try_from_secs_f64((bytes as f64 / self.bytes_per_second).round()).ok()
+    }
+}
+
+fn draw(bar: &ProgressBar, progress: &Progress, rate: &Rate, phase_is_new: bool) {
     if phase_is_new || bar.length() != progress.bytes_total {
         bar.set_style(style(progress.bytes_total.is_some()));
     }
@@ -201,6 +245,20 @@ fn draw(bar: &ProgressBar, progress: &Progress, phase_is_new: bool) {
         0 => words.to_owned(),
         resumed => format!("{words} ({} resumed)", BinaryBytes(resumed)),
     });
+    bar.set_prefix(speed(progress, rate));
+}
+
+/// How fast it goes and how long it takes, once that is known.
+fn speed(progress: &Progress, rate: &Rate) -> String {
+    if rate.bytes_per_second < 1.0 {
+        return String::new();
+    }
+    let speed = format!("{}/s", BinaryBytes(rate.bytes_per_second as u64));
+    let left = progress.bytes_total.and_then(|total| rate.time_for(total - progress.bytes_done.min(total)));
+    match left {
+        Some(left) if !left.is_zero() => format!("{speed}, {} left", HumanDuration(left)),
+        Some(_) | None => speed,
+    }
 }
 
 fn style(has_total: bool) -> ProgressStyle {
@@ -213,9 +271,9 @@ fn style(has_total: bool) -> ProgressStyle {
 /// With a known total, a bar and the time left; else how much there is so far.
 fn template(has_total: bool) -> &'static str {
     if has_total {
-        "{msg} [{bar:24}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left"
+        "{msg} [{bar:24}] {binary_bytes}/{binary_total_bytes} {prefix}"
     } else {
-        "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec} {elapsed}"
+        "{msg} {spinner} {binary_bytes} {prefix}"
     }
 }
 
@@ -250,6 +308,12 @@ fn summary(done: &Event) -> String {
 /// Four a second: often enough for a script that draws, seldom enough for one that logs.
 const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Shorter intervals show bursts rather than a rate.
+const RATE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Two seconds' worth: steady, and soon right when the path changes.
+const RATE_SECONDS: f64 = 2.0;
+
 /// Above any round trip and any retransmission on a path that works.
 const STILL_AFTER: Duration = Duration::from_secs(5);
 
@@ -265,7 +329,14 @@ mod tests {
 
     fn at(bytes_done: u64) -> Progress {
         let phase = Phase::Receiving;
-        Progress { phase, files: 0, bytes_done, bytes_resumed: 0, bytes_total: Some(100) }
+        Progress {
+            phase,
+            files: 0,
+            bytes_done,
+            bytes_resumed: 0,
+            bytes_moved: bytes_done,
+            bytes_total: Some(100),
+        }
     }
 
     fn file(sha256: Option<&str>) -> Event {
@@ -337,6 +408,24 @@ mod tests {
             positions.push((bar.position(), bar.length()));
         }
         assert_eq!(positions, [0, 10, 40, 100].map(|bytes| (bytes, Some(100))));
+    }
+
+    #[test]
+    fn the_rate_is_that_of_what_arrives_and_begins_with_the_first_byte() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        let after = |ms| start + Duration::from_millis(ms);
+        rate.moved(0, after(5000));
+        assert_eq!(rate.time_for(100), None);
+        for second in 1..=10 {
+            rate.moved(second * 1000, after(5000 + second * 1000));
+        }
+        assert_eq!(rate.bytes_per_second.round() as u64, 1000);
+        assert_eq!(rate.time_for(3000), Some(Duration::from_secs(3)));
+        let shown = Progress { bytes_total: Some(14_000), bytes_moved: 10_000, ..at(10_000) };
+        assert_eq!(speed(&shown, &rate), "1000 B/s, 4 seconds left");
+        rate.moved(10_000, after(30_000));
+        assert!(rate.bytes_per_second < 100.0);
     }
 
     #[test]

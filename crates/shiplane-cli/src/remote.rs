@@ -1,7 +1,11 @@
 //! What a SOURCE or a TARGET stands for: a key, an address, a path, and perhaps a ticket's secret.
 
+use std::sync::Arc;
+
 use shiplane_protocols::access::{HostPort, PeersFile, TicketSecret};
-use shiplane_transport::PeerId;
+use shiplane_protocols::with_ticket;
+use shiplane_rpc::RpcClient;
+use shiplane_transport::{PeerConnection, PeerId};
 
 use crate::failure::Failure;
 use crate::home::Home;
@@ -29,6 +33,17 @@ impl Remote {
                 Self { server: known(server, home)?, at: at.clone(), path: path.clone(), secret: None }
             }
         })
+    }
+}
+
+impl Remote {
+    /// For calls to the server; the first one redeems the ticket, if there is one.
+    pub(crate) fn client(&self, connection: &Arc<PeerConnection>) -> RpcClient {
+        let client = RpcClient::new(Arc::clone(connection));
+        match &self.secret {
+            Some(secret) => with_ticket(client, secret),
+            None => client,
+        }
     }
 }
 

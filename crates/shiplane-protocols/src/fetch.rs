@@ -1,10 +1,11 @@
 //! Fetch, the request-transfer-confirm pattern: ask for a path, receive it down the lane, confirm.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use shiplane_rpc::{CallError, RpcClient};
+use bytes::Bytes;
+use shiplane_rpc::{CallError, EncodeError, RpcClient};
 use shiplane_transport::{Claim, StreamError};
-use shiplane_wire::{Digest, DigestAlgorithm, Promise, TransferId};
+use shiplane_wire::{Digest, DigestAlgorithm};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -13,25 +14,38 @@ use crate::{
     access::TicketSecret,
     files::{JobKey, Shape, Summary},
     methods::{
-        CALL_BUDGET, CONFIRM, Confirm, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, chosen_digest,
-        offered_digests, random_transfer_id,
+        CALL_BUDGET, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, chosen_digest, offered_digests,
+        random_transfer_id,
     },
     metrics::Counting,
     transfer::{
-        EventFn, Target, TransferError, TransferOptions,
-        receiver::{Received, receive},
+        EventFn, Target, TransferError, TransferOptions, next_records,
+        receiver::{Opening, Received, receive},
     },
 };
 
-/// Shows a ticket's secret to the peer that issued it, so that this key owns the ticket.
+/// A client whose first call shows a ticket's secret to the peer that issued it, so that this key owns the ticket.
 ///
-/// Owning it already is no error. Cancel-safe: whether the peer has taken it is then unknown; try again.
+/// Owning it already is no error. The call fails with `Unauthorised` if the ticket is spent, expired or unknown.
+#[must_use]
+pub fn with_ticket(client: RpcClient, secret: &TicketSecret) -> RpcClient {
+    let secret = secret.clone();
+    client.carried_by(REDEEM, move |method, body| redeem_body(&secret, method, &body))
+}
+
+/// Shows a ticket's secret to the peer that issued it, and asks for nothing else.
+///
+/// Cancel-safe: whether the peer has taken it is then unknown; try again.
 ///
 /// # Errors
 /// [`CallError::Fault`] with `Unauthorised` when the ticket is spent, expired or unknown.
 pub async fn redeem(client: &RpcClient, secret: &TicketSecret) -> Result<(), CallError> {
-    let request = RedeemRequest { secret: *secret.expose() };
-    client.call_typed(REDEEM, &request, CALL_BUDGET).await
+    client.call(REDEEM, redeem_body(secret, "", &[])?, CALL_BUDGET).await.map(drop)
+}
+
+fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes, EncodeError> {
+    let (secret, method, body) = (*secret.expose(), method.to_owned(), body.to_vec());
+    shiplane_rpc::encode(&RedeemRequest { secret, method, body })
 }
 
 /// A transfer that the peer is ready to provide.
@@ -51,7 +65,7 @@ pub async fn redeem(client: &RpcClient, secret: &TicketSecret) -> Result<(), Cal
 /// let target = tokio::task::spawn_blocking(move || {
 ///     Destination::open("backup".as_ref(), &shape, job, receive)
 /// }).await??;
-/// let report = fetch.receive(target, Promise::Durable, &options, std::sync::Arc::new(|_| ())).await?;
+/// let report = fetch.receive(target, &options, std::sync::Arc::new(|_| ())).await?;
 /// println!("{} files", report.summary.published_files);
 /// # Ok(())
 /// # }
@@ -59,12 +73,30 @@ pub async fn redeem(client: &RpcClient, secret: &TicketSecret) -> Result<(), Cal
 #[derive(Debug)]
 pub struct Fetch {
     client: RpcClient,
-    transfer: TransferId,
     path: Vec<u8>,
     shape: Shape,
     claim: Claim,
     compression: Compression,
     digest: DigestAlgorithm,
+    invites: bool,
+}
+
+/// What is to be fetched.
+#[derive(Debug, Clone, Default)]
+pub struct FetchRequest {
+    /// Below what the peer serves; empty for all of it.
+    pub path: Vec<u8>,
+    /// Whether nothing of it is here, as far as is known: then the peer begins to send without waiting to be asked,
+    /// which saves a round trip. If something is here after all, at most 1 MiB was sent in vain.
+    pub is_new_here: bool,
+}
+
+impl FetchRequest {
+    /// For a path of which something may be here.
+    #[must_use]
+    pub fn of(path: &[u8]) -> Self {
+        Self { path: path.to_vec(), is_new_here: false }
+    }
 }
 
 /// What a fetch came to. Everything is verified, and durable if that was asked for.
@@ -97,7 +129,7 @@ pub enum FetchError {
     Transfer(#[from] TransferError),
     /// Everything has arrived, but the peer did not confirm that it is what it sent.
     #[error("the transfer was not confirmed: {0}")]
-    Confirm(CallError),
+    Unconfirmed(TransferError),
     /// The system has no randomness.
     #[error("the system's random source failed")]
     NoRandomness,
@@ -111,7 +143,7 @@ impl Fetch {
     /// # Errors
     /// [`FetchError::Open`]: not found, refused, not authorised, or the call failed.
     pub async fn open(client: &RpcClient, path: &[u8]) -> Result<Self, FetchError> {
-        Self::open_with(client, path, &TransferOptions::default()).await
+        Self::open_with(client, FetchRequest::of(path), &TransferOptions::default()).await
     }
 
     /// The same, and tells the peer what the options say of rate and compression. Give
@@ -123,24 +155,26 @@ impl Fetch {
     /// As [`open`](Self::open).
     pub async fn open_with(
         client: &RpcClient,
-        path: &[u8],
+        request: FetchRequest,
         options: &TransferOptions,
     ) -> Result<Self, FetchError> {
+        let FetchRequest { path, is_new_here: invites } = request;
         let transfer = random_transfer_id().ok_or(FetchError::NoRandomness)?;
         // Claimed before it is asked for: no chunk can be early.
         let claim = client.connection().claim(transfer).map_err(|_| FetchError::NoRandomness)?;
         let request = FetchOpen {
             transfer: *transfer.as_bytes(),
-            path: path.to_vec(),
+            path: path.clone(),
             compression: options.compression,
             bytes_per_second: options.bytes_per_second(),
             digests: offered_digests(options.digest),
+            invites,
         };
         let opened = client.call_typed(FETCH_OPEN, &request, CALL_BUDGET).await.map_err(FetchError::Open)?;
         let digest = chosen_digest(options.digest, opened.digest).map_err(TransferError::from)?;
         let shape = Shape::from(opened.shape);
         let compression = options.compression;
-        Ok(Self { client: client.clone(), transfer, path: path.to_vec(), shape, claim, compression, digest })
+        Ok(Self { client: client.clone(), path, shape, claim, compression, digest, invites })
     }
 
     /// What it consists of, which decides where it lands.
@@ -170,14 +204,13 @@ impl Fetch {
     pub async fn receive<T: Target>(
         self,
         target: T,
-        promise: Promise,
         options: &TransferOptions,
         events: EventFn,
     ) -> Result<FetchReport, FetchError> {
         let metrics = options.metrics.as_ref();
         let peer = self.client.connection().remote_addr();
         let counting = Counting::begin(metrics, Direction::Received, peer);
-        let report = self.take(target, promise, options, events).await;
+        let report = self.take(target, options, events).await;
         match &report {
             Ok(report) => counting.completed(report.received_bytes),
             Err(error) => counting.failed(error),
@@ -186,9 +219,8 @@ impl Fetch {
     }
 
     async fn take<T: Target>(
-        self,
+        mut self,
         target: T,
-        promise: Promise,
         options: &TransferOptions,
         events: EventFn,
     ) -> Result<FetchReport, FetchError> {
@@ -197,13 +229,14 @@ impl Fetch {
             TransferOptions { compression: self.compression, digest: self.digest, ..options.clone() };
         let connection = Arc::clone(self.client.connection());
         let timeout = connection.config().progress_timeout;
-        let records = connection.open_records(self.transfer).await.map_err(TransferError::from)?;
-        let received =
-            receive(self.claim, records, timeout, target, &options, events, CancellationToken::new())
-                .await
-                .map_err(|error| explain(error, &connection))?;
-        let durable = promise == Promise::Durable;
-        confirm(&self.client, self.transfer, &received, durable, timeout).await?;
+        let explained = |error| explain(error, &connection);
+        let records = next_records(&mut self.claim, &connection).await.map_err(explained)?;
+        let opening = Opening { claim: self.claim, records, invites: self.invites };
+        let received = receive(opening, timeout, target, &options, events, CancellationToken::new()).await;
+        let mut received = received.map_err(explained)?;
+        std::mem::replace(&mut received.confirmed, Ok(()))
+            .map_err(explained)
+            .map_err(FetchError::Unconfirmed)?;
         if received.failed_count > 0 {
             let Received { failed, failed_count: count, .. } = received;
             return Err(TransferError::Incomplete { failed, count }.into());
@@ -217,28 +250,6 @@ impl Fetch {
             digest_algorithm: self.digest,
             digest: received.only_chunk,
         })
-    }
-}
-
-/// The provider compares the root with its own, and only then is the transfer complete.
-async fn confirm(
-    client: &RpcClient,
-    transfer: TransferId,
-    received: &Received,
-    durable: bool,
-    budget: Duration,
-) -> Result<(), FetchError> {
-    let request = Confirm {
-        transfer: *transfer.as_bytes(),
-        root: *received.root.as_bytes(),
-        chunks: received.chunks,
-        durable,
-    };
-    let confirmed = client.call_typed(CONFIRM, &request, budget).await.map_err(FetchError::Confirm)?;
-    if confirmed.failed_entries == received.failed_count {
-        Ok(())
-    } else {
-        Err(TransferError::RootMismatch.into())
     }
 }
 

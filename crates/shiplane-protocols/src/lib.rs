@@ -24,11 +24,12 @@
 //! client                                         server
 //!   ├── call fetch.open {transfer, path} ───────────►│ may it read that? does it exist?
 //!   │◄───────────────────── file | directory | root ─┤
-//!   ├── records stream: wants ──────────────────────►│
 //!   │◄──────────────── records stream: the manifest ─┤
+//!   ├── records stream: wants ──────────────────────►│
 //!   │◄═══════════ tagged chunks, many at a time ═════┤
-//!   ├── call transfer.confirm {root, durable} ──────►│ compares with its own
-//!   │◄────────────────────────────────── confirmed ──┤
+//!   ├── records stream: done {root} ────────────────►│ compares with its own
+//!   │◄────────────────────────── records stream ends ┤
+//!   ├── records stream ends: all is durable ────────►│
 //!   │                                                │
 //!   ├── call push.open {transfer, path, size} ──────►│ may it write that? is there room? is it free?
 //!   │◄─────────────────────────────────────── ready ─┤
@@ -83,7 +84,7 @@ pub use batch::{BatchOptions, BatchSource, InFlight, transfer_batch};
 pub use compress::Compression;
 pub use deliver::{DeliverError, SendOptions};
 pub use dial::Dial;
-pub use fetch::{Fetch, FetchError, FetchReport, redeem};
+pub use fetch::{Fetch, FetchError, FetchReport, FetchRequest, redeem, with_ticket};
 pub use inbox::{Delivered, Deliveries, Inbox, InboxOptions, MAX_REMEMBERED};
 pub use metrics::{DirectionMetrics, DurationHistogram, MetricsSnapshot, TransferMetrics};
 pub use progress::{Progress, progress};

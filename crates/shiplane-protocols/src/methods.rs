@@ -14,14 +14,11 @@ use crate::{
     transfer::ProtocolFault,
 };
 
-/// A guest redeems a ticket; its connection is then one like any other.
-pub(crate) const REDEEM: Method<RedeemRequest, ()> = Method::new("ticket.redeem");
+/// A guest redeems a ticket, and calls another method with it; its connection is then one like any other.
+pub(crate) const REDEEM: &str = "ticket.redeem";
 
 /// Opens a transfer with the callee as the provider.
 pub(crate) const FETCH_OPEN: Method<FetchOpen, FetchOpened> = Method::new("fetch.open");
-
-/// Ends a transfer: both sides have delivered and received the same.
-pub(crate) const CONFIRM: Method<Confirm, Confirmed> = Method::new("transfer.confirm");
 
 /// Opens a transfer with the callee as the receiver (SPEC 5.5).
 pub(crate) const PUSH_OPEN: Method<PushOpen, PushOpened> = Method::new("push.open");
@@ -36,6 +33,10 @@ pub(crate) const CALL_BUDGET: Duration = Duration::from_secs(10);
 #[derive(Serialize, Deserialize)]
 pub(crate) struct RedeemRequest {
     pub(crate) secret: [u8; 16],
+    /// The method that is called with it; empty for none.
+    pub(crate) method: String,
+    /// Its body.
+    pub(crate) body: Vec<u8>,
 }
 
 /// The body of [`FETCH_OPEN`].
@@ -51,6 +52,8 @@ pub(crate) struct FetchOpen {
     pub(crate) bytes_per_second: Option<NonZeroU64>,
     /// The digests that the caller offers, as a set of bits (SPEC 4.21).
     pub(crate) digests: u8,
+    /// Whether the provider may send the first chunks unasked (SPEC 4.24).
+    pub(crate) invites: bool,
 }
 
 /// The answer to [`FETCH_OPEN`]: the transfer is ready.
@@ -67,24 +70,6 @@ pub(crate) enum TransferShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
     Root,
-}
-
-/// The body of [`CONFIRM`].
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Confirm {
-    pub(crate) transfer: [u8; 16],
-    /// SPEC 4.11.
-    pub(crate) root: [u8; 32],
-    pub(crate) chunks: u64,
-    /// Whether everything is durable under its final name.
-    pub(crate) durable: bool,
-}
-
-/// The provider agrees: complete.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Confirmed {
-    pub(crate) sent_bytes: u64,
-    pub(crate) failed_entries: u64,
 }
 
 /// The body of [`PUSH_OPEN`].
@@ -120,6 +105,8 @@ pub(crate) enum PushOpened {
         bytes_per_second: Option<NonZeroU64>,
         /// The digest of this transfer: one bit.
         digest: u8,
+        /// Whether the pusher may send the first chunks unasked (SPEC 4.24).
+        invites: bool,
     },
     /// This very request was accepted before. Only its outcome is left to ask for.
     Known,
@@ -173,8 +160,6 @@ pub fn fuzz_methods(data: &[u8]) {
     body::<RedeemRequest>(data);
     body::<FetchOpen>(data);
     body::<FetchOpened>(data);
-    body::<Confirm>(data);
-    body::<Confirmed>(data);
     body::<PushOpen>(data);
     body::<PushOpened>(data);
     body::<PushSettle>(data);
@@ -239,7 +224,7 @@ pub(crate) fn denied(denied: &Denied) -> Fault {
 }
 
 pub(crate) fn not_redeemed(error: &RedeemError) -> Fault {
-    Fault::new(FaultCode::Unauthorised, error.to_string())
+    Fault::new(FaultCode::TicketRefused, error.to_string())
 }
 
 pub(crate) fn not_served(error: &SourceError) -> Fault {

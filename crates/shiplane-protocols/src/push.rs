@@ -8,8 +8,8 @@ use std::{
 };
 
 use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
-use shiplane_transport::{Claim, ConnectionEnd, StreamError, TransferStream};
-use shiplane_wire::{Code, Digest, DigestAlgorithm, Promise, TransferId};
+use shiplane_transport::{Claim, StreamError};
+use shiplane_wire::{Digest, DigestAlgorithm, Promise, TransferId};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -23,8 +23,7 @@ use crate::{
     metrics::Counting,
     result::Delivery,
     transfer::{
-        EventFn, FailedEntry, TransferError, TransferEvent, TransferOptions,
-        error::ProtocolFault,
+        EventFn, FailedEntry, TransferError, TransferEvent, TransferOptions, next_records,
         progress::longest_choice,
         provider::{Provided, provide},
     },
@@ -89,6 +88,7 @@ pub struct Push {
     compression: Compression,
     digest: DigestAlgorithm,
     bytes_per_second: Option<NonZeroU64>,
+    invites: bool,
 }
 
 /// Proof of what was delivered, to ask the peer about it for as long as it remembers.
@@ -222,7 +222,7 @@ impl Push {
         };
         let opened = client.call_typed(PUSH_OPEN, &open, CALL_BUDGET).await;
         match opened.map_err(PushError::Refused)? {
-            PushOpened::Ready { compression, bytes_per_second, digest } => Ok(Self {
+            PushOpened::Ready { compression, bytes_per_second, digest, invites } => Ok(Self {
                 client: client.clone(),
                 source: Arc::new(source),
                 promise: request.promise,
@@ -230,6 +230,7 @@ impl Push {
                 compression: compression.min(options.compression),
                 digest: chosen_digest(options.digest, digest).map_err(TransferError::from)?,
                 bytes_per_second,
+                invites,
             }),
             // A random id that it knows already.
             PushOpened::Known => Err(PushError::NoRandomness),
@@ -262,30 +263,20 @@ impl Push {
     }
 
     async fn give(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
-        let Self { client, source, promise, mut claim, compression, digest, bytes_per_second } = self;
+        let Self { client, source, promise, mut claim, compression, digest, bytes_per_second, invites } =
+            self;
         let wished = TransferOptions { compression, digest, ..options.clone() };
         let options = &wished.agreed(compression, bytes_per_second);
         let connection = client.connection();
         let transfer = claim.transfer();
-        let records = match tokio::time::timeout(connection.config().header_timeout, claim.next()).await {
-            Ok(Some(TransferStream::Records(records))) => records,
-            Ok(Some(TransferStream::Chunk(chunk) | TransferStream::Compressed(chunk))) => {
-                let index = chunk.index();
-                chunk.refuse(Code::Protocol).await;
-                return Err(TransferError::from(ProtocolFault::UnwantedChunk { index }).into());
-            }
-            Ok(None) => {
-                let end = connection.end().unwrap_or(ConnectionEnd::ClosedHere);
-                return Err(TransferError::from(StreamError::ConnectionLost(end)).into());
-            }
-            Err(_) => {
-                let silent = TransferError::Silent { timeout: connection.config().header_timeout };
-                return Err(why(&client, transfer, silent).await);
-            }
+        let records = match next_records(&mut claim, connection).await {
+            Ok(records) => records,
+            Err(silent @ TransferError::Silent { .. }) => return Err(why(&client, transfer, silent).await),
+            Err(error) => return Err(error.into()),
         };
         let failures = Failures::default();
         let watched = failures.watch(Arc::clone(&events));
-        match provide(Arc::clone(connection), transfer, records, source, options, watched).await {
+        match provide(Arc::clone(connection), transfer, records, source, options, invites, watched).await {
             Ok(provided) => {
                 events(TransferEvent::Finishing);
                 let sent = PushSent { root: *provided.root.as_bytes(), chunks: provided.chunks };
@@ -409,6 +400,7 @@ fn is_verdict(code: FaultCode) -> bool {
         | FaultCode::UnknownMethod
         | FaultCode::DeadlineExceeded
         | FaultCode::Unauthorised
+        | FaultCode::TicketRefused
         | FaultCode::Gone
         | FaultCode::ShuttingDown
         | FaultCode::Other(_) => false,

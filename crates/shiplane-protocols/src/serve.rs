@@ -11,8 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
-use shiplane_transport::{PeerConnection, QuicTransport, TransferStream, blocking};
+use shiplane_transport::{Claim, PeerConnection, QuicTransport, blocking};
 use shiplane_wire::{Code, RelPath, TransferId, escape};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,8 +28,8 @@ use crate::{
     access::{AccessControl, TicketSecret},
     files::{Source, SourceError, SourceRoot},
     methods::{
-        CONFIRM, Confirm, Confirmed, FETCH_OPEN, FetchOpen, FetchOpened, PUSH_OPEN, PUSH_SETTLE, REDEEM,
-        RedeemRequest, agree_digest, denied, not_redeemed, not_served,
+        FETCH_OPEN, FetchOpen, FetchOpened, PUSH_OPEN, PUSH_SETTLE, REDEEM, RedeemRequest, agree_digest,
+        denied, not_redeemed, not_served,
     },
     metrics::Counting,
     sync::{
@@ -36,7 +37,7 @@ use crate::{
         messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
     },
     transfer::{
-        EventFn, TransferError, TransferEvent, TransferOptions,
+        EventFn, TransferEvent, TransferOptions,
         provider::{Provided, provide},
     },
 };
@@ -47,7 +48,7 @@ pub struct FileServer {
     root: SourceRoot,
     access: Arc<AccessControl>,
     options: TransferOptions,
-    fetches: Registry<Provided>,
+    fetches: Registry<()>,
     /// `None`: nothing can be pushed.
     writing: Option<Writing>,
     /// `None`: nothing can be synced.
@@ -158,26 +159,19 @@ impl FileServer {
     /// connections itself.
     #[must_use]
     pub fn router(self: &Arc<Self>) -> Router {
-        let [redeem, open, confirm, push, settle, sync, sync_start, sync_settle, alive] =
+        let [redeem, open, push, settle, sync, sync_start, sync_settle, alive] =
             std::array::from_fn(|_| Arc::clone(self));
         Router::new()
             .guard(|context, method| {
-                if context.connection.is_guest() && method != REDEEM.name() {
+                if context.connection.is_guest() && method != REDEEM {
                     return Err(Fault::new(FaultCode::Unauthorised, "redeem your ticket first"));
                 }
                 Ok(())
             })
-            .typed(REDEEM, move |context, request| {
-                let answer = redeem.redeem(&context, request);
-                async move { answer }
-            })
+            .carrier(REDEEM, move |context, body| redeem.redeem(context, &body))
             .typed(FETCH_OPEN, move |context, request| {
                 let server = Arc::clone(&open);
                 async move { server.open(context, request).await }
-            })
-            .typed(CONFIRM, move |context, request| {
-                let server = Arc::clone(&confirm);
-                async move { server.confirm(&context, request).await }
             })
             .typed(PUSH_OPEN, move |context, request| {
                 let server = Arc::clone(&push);
@@ -205,8 +199,11 @@ impl FileServer {
             })
     }
 
-    fn redeem(&self, context: &RequestContext, request: RedeemRequest) -> Result<(), Fault> {
-        let secret = TicketSecret::from_bytes(request.secret);
+    /// Gives the call that comes with the ticket.
+    fn redeem(&self, context: &RequestContext, body: &[u8]) -> Result<Option<(String, Bytes)>, Fault> {
+        let RedeemRequest { secret, method, body } = shiplane_rpc::decode(body)
+            .map_err(|error| Fault::new(FaultCode::InvalidRequest, error.to_string()))?;
+        let secret = TicketSecret::from_bytes(secret);
         let redeemed = self.access.tickets().redeem(&secret, context.peer, Instant::now());
         redeemed.map_err(|error| {
             tracing::warn!(peer = %context.peer.short(), %error, "ticket refused");
@@ -214,7 +211,7 @@ impl FileServer {
         })?;
         context.connection.promote();
         tracing::info!(peer = %context.peer.short(), "ticket redeemed");
-        Ok(())
+        Ok((!method.is_empty()).then(|| (method, body.into())))
     }
 
     async fn open(
@@ -250,68 +247,46 @@ impl FileServer {
         let opened = FetchOpened { shape: source.shape().into(), digest: digest.bit() };
         let agreed = self.options.agreed(request.compression, request.bytes_per_second);
         let options = TransferOptions { digest, ..agreed };
-        let run = Arc::clone(&self).run_transfer(context.connection, claim, source, settle, options);
+        let opened_by = Opened { source, settle, is_invited: request.invites };
+        let run = Arc::clone(&self).run_transfer(context.connection, claim, opened_by, options);
         self.tasks.spawn(run);
         Ok(opened)
     }
 
-    /// Waits for the receiver's records stream, then provides.
+    /// Opens the records stream and provides, then waits until the receiver has made everything durable.
     async fn run_transfer(
         self: Arc<Self>,
         connection: Arc<PeerConnection>,
-        mut claim: shiplane_transport::Claim,
-        source: Source,
-        settle: Settle<Provided>,
+        claim: Claim,
+        opened: Opened,
         options: TransferOptions,
     ) {
+        let Opened { source, settle, is_invited } = opened;
         let (peer, transfer) = (connection.peer_id(), claim.transfer());
         let metrics = options.metrics.as_ref();
         let counting = Counting::begin(metrics, Direction::Sent, connection.remote_addr());
-        let header_timeout = connection.config().header_timeout;
-        let first = tokio::time::timeout(header_timeout, claim.next()).await;
-        let records = match first {
-            Ok(Some(TransferStream::Records(records))) => records,
-            Ok(Some(TransferStream::Chunk(chunk) | TransferStream::Compressed(chunk))) => {
-                chunk.refuse(Code::Protocol).await;
-                return;
-            }
-            Ok(None) | Err(_) => return, // The receiver went away before it began.
-        };
+        // The receiver went away before it began.
+        let Ok(records) = connection.open_records(transfer).await else { return };
         let events: EventFn = Arc::new(|_: TransferEvent| ());
-        let provided = provide(connection, transfer, records, Arc::new(source), &options, events).await;
-        match &provided {
-            Ok(done) => {
-                let Provided { sent_bytes, wire_bytes, .. } = *done;
+        let provided =
+            provide(connection, transfer, records, Arc::new(source), &options, is_invited, events).await;
+        match provided {
+            Ok(Provided { sent_bytes, wire_bytes, mut receiver, .. }) => {
                 tracing::info!(peer = %peer.short(), %transfer, sent_bytes, wire_bytes, "all sent");
                 counting.completed(sent_bytes);
+                // What the receiver makes of it is part of the transfer: a shutdown waits for its end.
+                let ended = async { while let Ok(Some(_)) = receiver.next().await {} };
+                if tokio::time::timeout(CONFIRM_TIMEOUT, ended).await.is_ok() {
+                    tracing::info!(peer = %peer.short(), %transfer, "complete");
+                }
+                settle.settle(Ok(()));
             }
             Err(error) => {
                 tracing::warn!(peer = %peer.short(), %transfer, %error, "transfer failed");
-                counting.failed(error);
+                counting.failed(&error);
+                settle.settle(Err(Fault::new(FaultCode::Gone, "the transfer has failed")));
             }
         }
-        let provided = provided.map_err(|error| failed(&error));
-        let has_failed = provided.is_err();
-        let confirmed = settle.settle(provided);
-        if has_failed {
-            return; // There is nothing to confirm.
-        }
-        // What the receiver makes of it is part of the transfer: a shutdown waits for its word.
-        let _ = tokio::time::timeout(CONFIRM_TIMEOUT, confirmed.cancelled()).await;
-    }
-
-    /// The receiver says what it has; only the same as ours is complete (SPEC 4.11).
-    async fn confirm(&self, context: &RequestContext, request: Confirm) -> Result<Confirmed, Fault> {
-        let transfer = TransferId::from_bytes(request.transfer);
-        let provided = self.fetches.outcome(context.peer, transfer).await?;
-        let same = provided.root.as_bytes() == &request.root && provided.chunks == request.chunks;
-        if !same {
-            tracing::warn!(peer = %context.peer.short(), %transfer, "the receiver has something else");
-            return Err(Fault::new(FaultCode::Integrity, "the root is another one here"));
-        }
-        self.fetches.confirmed(context.peer, transfer);
-        tracing::info!(peer = %context.peer.short(), %transfer, durable = request.durable, "complete");
-        Ok(Confirmed { sent_bytes: provided.sent_bytes, failed_entries: provided.failed_entries })
     }
 
     /// Rights that were withdrawn end the sessions that had them.
@@ -329,12 +304,11 @@ impl FileServer {
     }
 }
 
-/// What a receiver that asks is told of a failed transfer.
-fn failed(error: &TransferError) -> Fault {
-    match error {
-        TransferError::Source(error) => not_served(error),
-        _ => Fault::new(FaultCode::Gone, "the transfer has failed"),
-    }
+/// A fetch that was opened.
+struct Opened {
+    source: Source,
+    settle: Settle<()>,
+    is_invited: bool,
 }
 
 /// A withdrawn right ends sessions within a second.

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ use tokio::{
 
 use crate::{
     calls::{AnswerError, CallId, Calls, MAX_BUDGET, MAX_IN_FLIGHT},
-    codec::{self, Answer, Request},
+    codec::{self, Answer, EncodeError, Request},
     error::{AnswerFault, CallError},
     fault::Fault,
     frame::{EnvelopeError, EnvelopeReader},
@@ -36,6 +39,23 @@ use crate::{
 #[derive(Clone)]
 pub struct RpcClient {
     shared: Arc<Shared>,
+    carrier: Option<Arc<Carrier>>,
+}
+
+/// What calls go inside of at first.
+struct Carrier {
+    method: &'static str,
+    wrap: Box<Wrap>,
+    is_done: AtomicBool,
+}
+
+/// Makes a body from the method and the body that it carries.
+type Wrap = dyn Fn(&str, Bytes) -> Result<Bytes, EncodeError> + Send + Sync;
+
+impl Carrier {
+    fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Relaxed)
+    }
 }
 
 impl RpcClient {
@@ -50,6 +70,18 @@ impl RpcClient {
         Self::with_streams(connection, None)
     }
 
+    /// This client, whose calls go inside calls of `method` until one of them has succeeded: so that the first one can
+    /// authorise the caller as well ([`Router::carrier`](crate::Router::carrier)). `wrap` makes the body from the method and the
+    /// body that it carries. Clones made before are not affected; those made later share it.
+    #[must_use]
+    pub fn carried_by<W>(self, method: &'static str, wrap: W) -> Self
+    where
+        W: Fn(&str, Bytes) -> Result<Bytes, EncodeError> + Send + Sync + 'static,
+    {
+        let carrier = Arc::new(Carrier { method, wrap: Box::new(wrap), is_done: AtomicBool::new(false) });
+        Self { carrier: Some(carrier), ..self }
+    }
+
     /// Calls `method` and waits for the answer, `budget` in all: for a free stream, for sending, and
     /// for the handler, which is told how much is left.
     ///
@@ -58,7 +90,13 @@ impl RpcClient {
     /// # Errors
     /// See [`CallError`]. Nothing was sent if it is `TooLarge` or `Busy`.
     pub async fn call(&self, method: &str, body: Bytes, budget: Duration) -> Result<Bytes, CallError> {
-        self.begin(method, body, budget)?.run().await
+        let Some(carrier) = self.carrier.as_ref().filter(|carrier| !carrier.is_done()) else {
+            return self.begin(method, body, budget)?.run().await;
+        };
+        let body = (carrier.wrap)(method, body)?;
+        let answer = self.begin(carrier.method, body, budget)?.run().await?;
+        carrier.is_done.store(true, Ordering::Relaxed);
+        Ok(answer)
     }
 
     /// As [`call`](Self::call), with the types of the method.
@@ -128,7 +166,7 @@ impl RpcClient {
 
     fn with_streams(connection: Arc<PeerConnection>, streams: Option<Arc<Semaphore>>) -> Self {
         let calls = Mutex::new(Calls::new(first_id(), MAX_IN_FLIGHT));
-        Self { shared: Arc::new(Shared { connection, calls, streams }) }
+        Self { shared: Arc::new(Shared { connection, calls, streams }), carrier: None }
     }
 
     fn begin(&self, method: &str, body: Bytes, budget: Duration) -> Result<Exchange, CallError> {

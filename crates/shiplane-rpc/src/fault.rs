@@ -140,6 +140,8 @@ fault_codes! {
     ReadOnly = 16, "read only";
     /// The peer is closing down. Try another, or later.
     ShuttingDown = 17, "shutting down";
+    /// The ticket that came with the call is unknown, spent or expired. Ask for a new one.
+    TicketRefused = 18, "ticket refused";
 }
 
 /// 1 KiB: a sentence or two with a path of middling length.

@@ -43,6 +43,7 @@ mod session;
 /// ```
 pub struct Router {
     handlers: HashMap<String, Handler>,
+    carriers: HashMap<String, Carrier>,
     guards: Vec<Guard>,
     max_in_flight: usize,
 }
@@ -51,7 +52,12 @@ impl Router {
     /// Offers nothing yet: every call is answered with [`FaultCode::UnknownMethod`].
     #[must_use]
     pub fn new() -> Self {
-        Self { handlers: HashMap::new(), guards: Vec::new(), max_in_flight: MAX_IN_FLIGHT }
+        Self {
+            handlers: HashMap::new(),
+            carriers: HashMap::new(),
+            guards: Vec::new(),
+            max_in_flight: MAX_IN_FLIGHT,
+        }
     }
 
     /// Handles calls of `name` by `handler`, in place of an earlier one of that name.
@@ -90,6 +96,20 @@ impl Router {
         })
     }
 
+    /// Handles calls of `name` that carry another call, as one that authorises the caller does: `open` judges what
+    /// came with it, and gives the method and the body of the call that it carries. That one then goes the way of
+    /// any other, guards included, and its answer is the answer. `None` carries nothing; the answer is empty.
+    ///
+    /// No carrier carries another one.
+    #[must_use]
+    pub fn carrier<C>(mut self, name: impl Into<String>, open: C) -> Self
+    where
+        C: Fn(&RequestContext, Bytes) -> Result<Option<(String, Bytes)>, Fault> + Send + Sync + 'static,
+    {
+        self.carriers.insert(name.into(), Box::new(open));
+        self
+    }
+
     /// Asks `guard` before every handler, and before it is known whether there is one: with the call's
     /// context and the method's name. A fault is the answer; the handler never sees the call.
     ///
@@ -114,7 +134,7 @@ impl Router {
 
     /// The names of the methods, in no order.
     pub fn methods(&self) -> impl Iterator<Item = &str> {
-        self.handlers.keys().map(String::as_str)
+        self.handlers.keys().chain(self.carriers.keys()).map(String::as_str)
     }
 
     /// Handles the peer's calls until the connection has ended and its last handler is gone. Nobody
@@ -145,9 +165,20 @@ impl Router {
     }
 
     async fn dispatch(&self, context: RequestContext, method: &str, body: Bytes) -> Result<Bytes, Fault> {
-        for guard in &self.guards {
-            guard(&context, method)?;
-        }
+        self.ask_guards(&context, method)?;
+        let Some(carrier) = self.carriers.get(method) else {
+            return self.handle(context, method, body).await;
+        };
+        let Some((carried, body)) = carrier(&context, body)? else { return Ok(Bytes::new()) };
+        self.ask_guards(&context, &carried)?;
+        self.handle(context, &carried, body).await
+    }
+
+    fn ask_guards(&self, context: &RequestContext, method: &str) -> Result<(), Fault> {
+        self.guards.iter().try_for_each(|guard| guard(context, method))
+    }
+
+    async fn handle(&self, context: RequestContext, method: &str, body: Bytes) -> Result<Bytes, Fault> {
         match self.handlers.get(method) {
             Some(handler) => handler(context, body).await,
             None => Err(unknown_method(method)),
@@ -172,6 +203,8 @@ impl fmt::Debug for Router {
 }
 
 type Handler = Box<dyn Fn(RequestContext, Bytes) -> BoxFuture<'static, Result<Bytes, Fault>> + Send + Sync>;
+
+type Carrier = Box<dyn Fn(&RequestContext, Bytes) -> Result<Option<(String, Bytes)>, Fault> + Send + Sync>;
 
 type Guard = Box<dyn Fn(&RequestContext, &str) -> Result<(), Fault> + Send + Sync>;
 

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
@@ -31,6 +31,30 @@ pub(crate) fn give_way(connection: &quinn::Connection) {
     // A copy of the controller, with the same flag.
     if let Ok(controller) = connection.congestion_state().into_any().downcast::<GivesWay>() {
         controller.closing.store(true, Ordering::Relaxed);
+    }
+}
+
+/// To be made before the connection is closed: resolves when the close has left. One that is lost on its way costs the
+/// peer its idle timeout, and us nothing: what matters was confirmed before.
+pub(crate) fn sent(connection: quinn::Connection) -> impl Future<Output = ()> + Send + 'static {
+    let sent_before = connection.stats().udp_tx.datagrams;
+    async move {
+        // quinn tells of what it sends in its figures only.
+        while connection.stats().udp_tx.datagrams <= sent_before {
+            tokio::time::sleep(SENT_STEP).await;
+        }
+        tokio::time::sleep(SENT_MARGIN).await;
+    }
+}
+
+/// Opens a stream that ends at once, and waits until the peer has ended it too: it is there, and has admitted us
+/// (SPEC 1.9).
+pub(crate) async fn knock(connection: &quinn::Connection) -> Result<(), quinn::ConnectionError> {
+    let (mut send, mut recv) = connection.open_bi().await?;
+    let _ = send.finish();
+    match recv.read_to_end(0).await {
+        Err(quinn::ReadToEndError::Read(quinn::ReadError::ConnectionLost(error))) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -120,6 +144,12 @@ impl Controller for GivesWay {
         self
     }
 }
+
+/// How often it is looked at whether a close has left: mostly it has at the first look.
+const SENT_STEP: Duration = Duration::from_millis(1);
+
+/// From quinn's figures to the socket.
+const SENT_MARGIN: Duration = Duration::from_millis(2);
 
 /// The smallest window that quinn does not pace: a packet that waits for its time would wait for ever.
 const UNPACED_WINDOW_BYTES: u64 = 1 << 32;

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 pub use self::inbound::{AlreadyClaimed, ChunkExpectation, Claim, InboundChunk, TransferStream};
 use crate::{
     blocking, close,
-    config::{LANE_PRIORITY, TransportConfig},
+    config::{FIRST_WINDOW_BYTES, LANE_PRIORITY, TransportConfig},
     error::{
         ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError, SourceError, StreamError,
     },
@@ -41,9 +41,7 @@ use crate::{
 pub struct PeerConnection {
     connection: quinn::Connection,
     peer_id: PeerId,
-    dialled_here: bool,
-    /// The stream that proved our admission, kept for the first use.
-    first: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
+    origin: Origin,
     guest: AtomicBool,
     inboxes: Arc<Inboxes>,
     windows: Arc<Windows>,
@@ -51,8 +49,26 @@ pub struct PeerConnection {
     ours: InUse,
     theirs: InUse,
     /// When the peer last proved that it is there.
-    heard: tokio::sync::Mutex<Instant>,
+    heard: tokio::sync::Mutex<Option<Instant>>,
     config: Arc<TransportConfig>,
+}
+
+/// Who made a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The peer.
+    Accepted,
+    /// This side.
+    Dialled(Proof),
+}
+
+/// When a dialler learns that it is admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// Before it has the connection.
+    First,
+    /// By the answer to what it asks for first.
+    Later,
 }
 
 /// What a connection has done so far.
@@ -85,7 +101,7 @@ impl PeerConnection {
     pub(crate) fn new(
         connection: quinn::Connection,
         peer_id: PeerId,
-        first: Option<(quinn::SendStream, quinn::RecvStream)>,
+        origin: Origin,
         admission: Admission,
         inboxes: Arc<Inboxes>,
         windows: Arc<Windows>,
@@ -93,17 +109,17 @@ impl PeerConnection {
     ) -> Self {
         let in_use = || InUse::with_windows(connection.clone(), Some(Arc::clone(&windows)));
         let (ours, theirs) = (in_use(), in_use());
+        let heard = (origin != Origin::Dialled(Proof::Later)).then(Instant::now);
         Self {
             connection,
             peer_id,
-            dialled_here: first.is_some(),
-            first: Mutex::new(first),
+            origin,
             guest: AtomicBool::new(admission != Admission::Trusted),
             inboxes,
             windows,
             ours,
             theirs,
-            heard: Instant::now().into(),
+            heard: heard.into(),
             config,
         }
     }
@@ -129,7 +145,7 @@ impl PeerConnection {
     /// Whether this side dialled.
     #[must_use]
     pub fn is_dialled_here(&self) -> bool {
-        self.dialled_here
+        matches!(self.origin, Origin::Dialled(_))
     }
 
     /// Whether the peer has been admitted as a guest only (SPEC 1.7).
@@ -148,7 +164,7 @@ impl PeerConnection {
     /// Lifts a guest's limits, once it is authorised.
     pub fn promote(&self) {
         self.connection.set_max_concurrent_bi_streams(self.config.max_concurrent_streams.into());
-        self.windows.open();
+        self.windows.open(FIRST_WINDOW_BYTES.into());
         self.guest.store(false, Ordering::Release);
     }
 
@@ -359,9 +375,6 @@ impl PeerConnection {
     }
 
     async fn halves(&self) -> Result<(quinn::SendStream, quinn::RecvStream), StreamError> {
-        if let Some(first) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Ok(first);
-        }
         let timeout = self.config.progress_timeout;
         let mut opened = std::pin::pin!(self.connection.open_bi());
         loop {
@@ -458,23 +471,16 @@ impl PeerConnection {
                 return false;
             }
             // What is under way notices by itself when it gets nowhere.
-            if heard.elapsed() < BELIEVED_FOR || !self.is_unused() {
+            if heard.is_some_and(|heard| heard.elapsed() < BELIEVED_FOR) || !self.is_unused() {
                 return true;
             }
-            let answered = self.knock().await;
+            let answered = close::knock(&self.connection).await.is_ok();
             if answered {
-                *heard = Instant::now();
+                *heard = Some(Instant::now());
             }
             answered
         };
         tokio::time::timeout(timeout, answered).await.unwrap_or(false)
-    }
-
-    /// Opens a stream that ends at once (SPEC 1.9).
-    async fn knock(&self) -> bool {
-        let Ok((mut send, _recv)) = self.halves().await else { return false };
-        let _ = send.finish();
-        send.stopped().await.is_ok()
     }
 
     pub(crate) fn is_unused(&self) -> bool {
@@ -490,19 +496,9 @@ impl PeerConnection {
         close::give_way(&self.connection);
     }
 
-    /// To be made before the connection is closed: resolves when the close has left, and whatever the peer
-    /// had on its way at that time has arrived and was answered by a close again.
-    pub(crate) fn farewell(&self) -> impl Future<Output = ()> + Send + 'static {
-        let connection = self.connection.clone();
-        let stats = connection.stats();
-        let (sent_before, round_trip) = (stats.udp_tx.datagrams, stats.path.rtt);
-        async move {
-            // quinn tells of what it sends in its figures only.
-            while connection.stats().udp_tx.datagrams <= sent_before {
-                tokio::time::sleep(FAREWELL_STEP).await;
-            }
-            tokio::time::sleep(2 * round_trip + FAREWELL_MARGIN).await;
-        }
+    /// To be made before the connection is closed: resolves when the close has left.
+    pub(crate) fn close_sent(&self) -> impl Future<Output = ()> + Send + 'static {
+        close::sent(self.connection.clone())
     }
 
     pub(crate) fn watch_end(&self) -> impl Future<Output = ()> + Send + 'static {
@@ -586,9 +582,3 @@ async fn drained(ours: &InUse, theirs: &InUse) {
         theirs.wait().await;
     }
 }
-
-/// How often it is looked at whether a close has left: mostly it has at the first look.
-const FAREWELL_STEP: Duration = Duration::from_millis(1);
-
-/// For a peer that is slow to be scheduled.
-const FAREWELL_MARGIN: Duration = Duration::from_millis(5);

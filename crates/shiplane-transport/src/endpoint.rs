@@ -17,10 +17,10 @@ use tokio::{
 use crate::{
     close,
     config::{
-        GUEST_MAX_CONCURRENT_STREAMS, LOCAL_DATAGRAM_LEN_BYTES, RETRY_ABOVE_HANDSHAKES, STREAMS_AT_FIRST,
-        TransportConfig,
+        FIRST_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, LOCAL_DATAGRAM_LEN_BYTES, RETRY_ABOVE_HANDSHAKES,
+        STREAMS_AT_FIRST, TransportConfig,
     },
-    connection::PeerConnection,
+    connection::{Origin, PeerConnection, Proof},
     doorway::Doorway,
     error::{BindError, ConnectError, ConnectionEnd, MessageError},
     identity::{Identity, PeerAddr, PeerId},
@@ -31,7 +31,7 @@ use crate::{
     stream::varint,
     tls::{self, HandshakeFault},
     trust::{Admission, Trust},
-    window::{Credit, Credits, Windows},
+    window::{Credit, Credits, DIALLED_RECEIVE_WINDOW_BYTES, Windows},
 };
 
 /// Dials and accepts connections to authenticated peers over one UDP socket.
@@ -204,7 +204,7 @@ impl QuicTransport {
     /// # Errors
     /// See [`ConnectError`]; only a live connection is ever returned.
     pub async fn connect(&self, addr: SocketAddr) -> Result<Arc<PeerConnection>, ConnectError> {
-        self.connect_key(DialKey { addr, pin: None }).await
+        self.connect_key(DialKey { addr, pin: None }, Proof::First).await
     }
 
     /// The live connection to exactly this peer, dialled at its address if there is none.
@@ -212,7 +212,7 @@ impl QuicTransport {
     /// # Errors
     /// [`ConnectError::WrongKey`] when another key answers there, and as [`connect`](Self::connect).
     pub async fn connect_to(&self, peer: PeerAddr) -> Result<Arc<PeerConnection>, ConnectError> {
-        self.connect_key(DialKey { addr: peer.addr, pin: Some(peer.id) }).await
+        self.connect_key(DialKey { addr: peer.addr, pin: Some(peer.id) }, Proof::First).await
     }
 
     /// The next connection that a peer has made to us. Cancel-safe; never ends with an error of one
@@ -284,7 +284,7 @@ impl QuicTransport {
         };
         // Whoever has not finished by then is cut off.
         let _ = tokio::time::timeout(timeout, drained).await;
-        let told: Vec<_> = connections.iter().map(|connection| connection.farewell()).collect();
+        let told: Vec<_> = connections.iter().map(|connection| connection.close_sent()).collect();
         // One that was closed before is told of by nothing but its end.
         let others = self.inner.endpoint.open_connections() > told.len();
         self.close();
@@ -305,7 +305,17 @@ impl QuicTransport {
         }
     }
 
-    async fn connect_key(&self, key: DialKey) -> DialResult {
+    /// As [`connect_to`](Self::connect_to), and returns as soon as this side has finished the handshake: the first
+    /// stream can carry a request a round trip earlier. Whether the peer admits our key shows by the first answer;
+    /// if it does not, the connection ends with [`Code::Unauthorised`] or [`Code::Busy`].
+    ///
+    /// # Errors
+    /// As [`connect_to`](Self::connect_to), but for the peer's refusal.
+    pub async fn connect_early(&self, peer: PeerAddr) -> Result<Arc<PeerConnection>, ConnectError> {
+        self.connect_key(DialKey { addr: peer.addr, pin: Some(peer.id) }, Proof::Later).await
+    }
+
+    async fn connect_key(&self, key: DialKey, proof: Proof) -> DialResult {
         let timeout = self.inner.config.handshake_timeout;
         let deadline = Instant::now() + timeout;
         if let Some(connection) = self.inner.pool.find(key) {
@@ -316,12 +326,12 @@ impl QuicTransport {
             self.inner.pool.discard(&connection);
         }
         let inner = Arc::clone(&self.inner);
-        self.inner.pool.get_or_dial(key, move || async move { inner.dial(key, deadline).await }).await
+        self.inner.pool.get_or_dial(key, move || async move { inner.dial(key, proof, deadline).await }).await
     }
 }
 
 impl Inner {
-    async fn dial(&self, key: DialKey, deadline: Instant) -> DialResult {
+    async fn dial(&self, key: DialKey, proof: Proof, deadline: Instant) -> DialResult {
         let (addr, timeout) = (key.addr, self.config.handshake_timeout);
         let crypto = tls::client_crypto(&self.identity, &self.trust, key.pin)
             .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
@@ -335,17 +345,18 @@ impl Inner {
                 .connect_with(client, addr, tls::SERVER_NAME)
                 .map_err(|reason| ConnectError::CannotDial { addr, reason: Arc::new(reason) })?;
             let connection = connecting.await.map_err(failed)?;
-            // A TLS 1.3 client is done before the server has judged its key. The server allows the
-            // first stream only after that, so that having one is the proof of admission.
-            let first = connection.open_bi().await.map_err(failed)?;
-            Ok((connection, first))
+            // A TLS 1.3 client is done before the server has judged its key.
+            if proof == Proof::First {
+                close::knock(&connection).await.map_err(failed)?;
+            }
+            Ok(connection)
         };
-        let (connection, first) = tokio::time::timeout_at(deadline, handshake)
+        let connection = tokio::time::timeout_at(deadline, handshake)
             .await
             .map_err(|_| ConnectError::TimedOut { addr, timeout })??;
         let peer = tls::peer_id_of_connection(&connection)
             .ok_or(ConnectError::WrongKey { addr, expected: key.pin })?;
-        Ok(self.establish(connection, peer, Some(first), Admission::Trusted))
+        Ok(self.establish(connection, peer, Origin::Dialled(proof), Admission::Trusted))
     }
 
     /// Wraps a connection whose handshake is complete and starts its router.
@@ -353,7 +364,7 @@ impl Inner {
         &self,
         connection: quinn::Connection,
         peer: PeerId,
-        first: Option<(quinn::SendStream, quinn::RecvStream)>,
+        origin: Origin,
         admission: Admission,
     ) -> Arc<PeerConnection> {
         let TransportConfig { header_timeout, progress_timeout, .. } = *self.config;
@@ -363,9 +374,12 @@ impl Inner {
         let windows = Windows::new(connection.clone(), credits, max_receive_bytes, config.send_window_bytes);
         let windows = Arc::new(windows);
         if admission == Admission::Trusted {
-            windows.open();
+            windows.open(match origin {
+                Origin::Dialled(_) => DIALLED_RECEIVE_WINDOW_BYTES,
+                Origin::Accepted => FIRST_WINDOW_BYTES.into(),
+            });
         }
-        let new = PeerConnection::new(connection, peer, first, admission, inboxes, windows, config);
+        let new = PeerConnection::new(connection, peer, origin, admission, inboxes, windows, config);
         let new = Arc::new(new);
         new.route(feed);
         new
@@ -397,7 +411,7 @@ impl Inner {
             return None;
         }
         let addr = connection.remote_address();
-        let new = self.establish(connection.clone(), peer, None, admission);
+        let new = self.establish(connection.clone(), peer, Origin::Accepted, admission);
         self.pool.admit(Arc::clone(&new), addr);
         // Revoked since: who did that has closed what was there by then, and this was not.
         if self.trust.admit(&peer) == Admission::Refused {
@@ -512,11 +526,7 @@ fn connect_error(key: DialKey, error: quinn::ConnectionError) -> ConnectError {
         HandshakeFault::UntrustedKey => ConnectError::Untrusted { addr },
         HandshakeFault::RefusedByPeer => ConnectError::Refused { addr },
         HandshakeFault::WrongProtocol => ConnectError::WrongProtocol { addr },
-        HandshakeFault::Other => match ConnectionEnd::from(error) {
-            ConnectionEnd::ClosedByPeer { code: Code::Unauthorised } => ConnectError::Refused { addr },
-            ConnectionEnd::ClosedByPeer { code: Code::Busy } => ConnectError::Busy { addr },
-            end => ConnectError::Failed { addr, end },
-        },
+        HandshakeFault::Other => ConnectError::of_end(addr, error.into()),
     }
 }
 

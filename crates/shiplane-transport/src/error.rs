@@ -5,7 +5,10 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use shiplane_wire::{Code, FrameError, RecvError, Refusal, SendError, StatusError};
 use thiserror::Error;
 
-use crate::{identity::PeerId, tls};
+use crate::{
+    identity::PeerId,
+    tls::{self, HandshakeFault},
+};
 
 /// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -54,6 +57,10 @@ impl ConnectionEnd {
 
 impl From<quinn::ConnectionError> for ConnectionEnd {
     fn from(error: quinn::ConnectionError) -> Self {
+        // A client may learn only by the end that its key is not admitted.
+        if tls::classify(&error) == HandshakeFault::RefusedByPeer {
+            return Self::ClosedByPeer { code: Code::Unauthorised };
+        }
         match error {
             quinn::ConnectionError::ApplicationClosed(close) => {
                 Self::ClosedByPeer { code: Code::from_u64(close.error_code.into_inner()) }
@@ -138,6 +145,18 @@ pub enum ConnectError {
     /// The dialling task died, as when the runtime shuts down.
     #[error("the dial was given up")]
     Abandoned,
+}
+
+impl ConnectError {
+    /// What the end of a connection means to a dialler that was not admitted yet.
+    #[must_use]
+    pub fn of_end(addr: SocketAddr, end: ConnectionEnd) -> Self {
+        match end {
+            ConnectionEnd::ClosedByPeer { code: Code::Unauthorised } => Self::Refused { addr },
+            ConnectionEnd::ClosedByPeer { code: Code::Busy } => Self::Busy { addr },
+            end => Self::Failed { addr, end },
+        }
+    }
 }
 
 impl ConnectError {

@@ -99,7 +99,7 @@ impl Pool {
         let connection = settled.ok().and_then(|r| r.clone()).unwrap_or(Err(ConnectError::Abandoned))?;
         match connection.end() {
             None => Ok(connection),
-            Some(end) => Err(ConnectError::Failed { addr: key.addr, end }),
+            Some(end) => Err(ConnectError::of_end(key.addr, end)),
         }
     }
 

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     close,
     config::{
-        FIRST_WINDOW_BYTES, INCOMING_BUFFER_BYTES, LOCAL_DATAGRAM_LEN_BYTES, MAX_DATAGRAM_LEN_BYTES,
-        STREAMS_AT_FIRST, TransportConfig,
+        FIRST_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, INCOMING_BUFFER_BYTES, LOCAL_DATAGRAM_LEN_BYTES,
+        MAX_DATAGRAM_LEN_BYTES, STREAMS_AT_FIRST, TransportConfig,
     },
     congestion,
     error::BindError,
@@ -66,8 +66,8 @@ pub(crate) fn answering(
     server.max_incoming(config.max_incoming_handshakes).incoming_buffer_size_total(INCOMING_BUFFER_BYTES);
     Ok(paths.map(|path| {
         let mut quic = settings(config, path);
-        // Nothing before the handshake is judged: the endpoint's `answer` opens both once the key is admitted.
-        quic.max_concurrent_bidi_streams(0u32.into());
+        // What a guest has: of more nothing could be read before the key is admitted, and then `answer` opens both.
+        quic.max_concurrent_bidi_streams(GUEST_MAX_CONCURRENT_STREAMS.into());
         quic.receive_window(FIRST_WINDOW_BYTES.into());
         quic.send_window(FIRST_WINDOW_BYTES.into());
         // Clones of one: what the one has signed to prove an address, the other takes.

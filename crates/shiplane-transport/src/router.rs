@@ -196,6 +196,7 @@ pub(crate) fn start(
     header_timeout: Duration,
 ) {
     tokio::spawn(async move {
+        let mut first_is_open = false;
         let mut idle_owner = Some(owner.clone());
         loop {
             let halves = tokio::select! {
@@ -206,7 +207,10 @@ pub(crate) fn start(
                 },
                 () = feed.outlets.transfers.expire_next() => continue,
             };
-            if let Some(owner) = idle_owner.take().and_then(|owner| owner.upgrade()) {
+            // The first one may be all that there will be: a dialler's question whether it is admitted.
+            if std::mem::replace(&mut first_is_open, true)
+                && let Some(owner) = idle_owner.take().and_then(|owner| owner.upgrade())
+            {
                 owner.is_used();
             }
             let mut stream =

@@ -54,6 +54,9 @@ pub(crate) struct Windows {
     max_send_bytes: AtomicU64,
     /// When so much was written, it is looked at how wide the path is.
     follow_at_bytes: AtomicU64,
+    /// How many packets had been lost then, and until when the path counts as one that loses some.
+    lost_packets: AtomicU64,
+    lossy_until_bytes: AtomicU64,
 }
 
 /// What windows are lent from. `None`: they have their full size as soon as they are opened.
@@ -86,18 +89,16 @@ impl Windows {
             send: Window::new(credits.send, max_send_bytes),
             max_send_bytes: AtomicU64::new(FIRST_WINDOW_BYTES.into()),
             follow_at_bytes: AtomicU64::new(0),
+            lost_packets: AtomicU64::new(0),
+            lossy_until_bytes: AtomicU64::new(0),
         }
     }
 
-    /// Lets them grow beyond what a guest has.
-    pub(crate) fn open(&self) {
-        if self.receive.open() {
-            self.set_receive(self.receive.max_bytes);
-        }
-        if self.send.open() {
-            self.max_send_bytes.store(self.send.max_bytes, Ordering::Relaxed);
-            self.follow_path();
-        }
+    /// Lets them grow beyond what a guest has, from `receive_bytes` on: of a peer that we have chosen it is more.
+    pub(crate) fn open(&self, receive_bytes: u64) {
+        self.set_receive(self.receive.open(receive_bytes));
+        self.max_send_bytes.store(self.send.open(OPENED_SEND_WINDOW_BYTES), Ordering::Relaxed);
+        self.follow_path();
     }
 
     /// So much has been read.
@@ -120,13 +121,19 @@ impl Windows {
     }
 
     /// What is kept until it has arrived is what the path holds, and as much again to go on with: more would wait in
-    /// memory, and calls and chunks with a lower index behind it.
+    /// memory. Where packets are lost it is several times as much: a stream keeps all behind a gap until that is filled,
+    /// which takes some round trips.
     fn follow_path(&self) {
-        let path_bytes = self.connection.stats().path.cwnd;
-        let window_bytes = (2 * path_bytes).max(MIN_SEND_WINDOW_BYTES);
-        self.connection.set_send_window(window_bytes.min(self.max_send_bytes.load(Ordering::Relaxed)));
+        let path = self.connection.stats().path;
         let moved_bytes = self.send.moved_bytes.load(Ordering::Relaxed);
-        self.follow_at_bytes.store(moved_bytes + path_bytes / 4, Ordering::Relaxed);
+        if self.lost_packets.swap(path.lost_packets, Ordering::Relaxed) != path.lost_packets {
+            self.lossy_until_bytes.store(moved_bytes + LOSSY_WINDOWS * path.cwnd, Ordering::Relaxed);
+        }
+        let is_lossy = moved_bytes < self.lossy_until_bytes.load(Ordering::Relaxed);
+        let window_bytes = path.cwnd * if is_lossy { LOSSY_SEND_WINDOWS } else { SEND_WINDOWS };
+        let window_bytes = window_bytes.max(MIN_SEND_WINDOW_BYTES);
+        self.connection.set_send_window(window_bytes.min(self.max_send_bytes.load(Ordering::Relaxed)));
+        self.follow_at_bytes.store(moved_bytes + path.cwnd / 4, Ordering::Relaxed);
     }
 
     fn set_receive(&self, window_bytes: u64) {
@@ -140,12 +147,13 @@ impl Window {
         Self { moved_bytes: AtomicU64::new(0), look_at_bytes: AtomicU64::new(u64::MAX), growth, max_bytes }
     }
 
-    /// Whether it has its full size at once.
-    fn open(&self) -> bool {
-        if self.growth.is_some() {
-            self.look_at_bytes.store(0, Ordering::Relaxed);
-        }
-        self.growth.is_none()
+    /// What it is from now on: `wanted_bytes` if that can be lent, or its full size if there is nothing to be shared.
+    fn open(&self, wanted_bytes: u64) -> u64 {
+        let Some(growth) = &self.growth else { return self.max_bytes };
+        let mut growth = growth.lock().unwrap_or_else(PoisonError::into_inner);
+        growth.borrow(wanted_bytes);
+        self.look_at_bytes.store(growth.look_at_bytes, Ordering::Relaxed);
+        growth.window_bytes
     }
 
     /// The new size, if it changes.
@@ -175,6 +183,12 @@ impl Growth {
         Self { credit, window_bytes: FIRST_WINDOW_BYTES.into(), max_bytes, look_at_bytes: 0 }
     }
 
+    /// Grows to this size, as far as that can be lent.
+    fn borrow(&mut self, wanted_bytes: u64) {
+        let more_bytes = wanted_bytes.min(self.max_bytes).saturating_sub(self.window_bytes);
+        self.window_bytes += self.credit.lend(self.lent_bytes(), more_bytes);
+    }
+
     /// As [`on_read`](Self::on_read), for bytes that were taken to be sent: all but a window of them have arrived.
     fn on_written(&mut self, written_bytes: u64) -> Option<u64> {
         self.on_read(written_bytes.saturating_sub(self.window_bytes))
@@ -189,8 +203,7 @@ impl Growth {
         let is_first_look = self.look_at_bytes == 0;
         let before_bytes = self.window_bytes;
         if !is_first_look {
-            let wanted_bytes = (4 * self.window_bytes).min(self.max_bytes).saturating_sub(self.window_bytes);
-            self.window_bytes += self.credit.lend(self.lent_bytes(), wanted_bytes);
+            self.borrow(4 * self.window_bytes);
         }
         self.look_at_bytes = read_bytes + self.window_bytes / 2;
         (self.window_bytes != before_bytes).then_some(self.window_bytes)
@@ -206,6 +219,23 @@ impl Drop for Growth {
         self.credit.give_back(self.lent_bytes());
     }
 }
+
+/// 1 MiB: of a peer that this side has dialled. It is what may come unasked (SPEC 4.24), and no flight of the first
+/// three is longer.
+pub(crate) const DIALLED_RECEIVE_WINDOW_BYTES: u64 = 1 << 20;
+
+/// 1 MiB: the first three flights of a connection that finds much room.
+const OPENED_SEND_WINDOW_BYTES: u64 = 1 << 20;
+
+/// Congestion windows that are kept until they have arrived.
+const SEND_WINDOWS: u64 = 2;
+
+/// And where packets are lost: in flight, behind gaps of which the first repetition is lost too, and to go on with. Measured
+/// with 3 % of loss: 4 of them 172 Mbit/s of 200, 8 of them 175, 2 of them 158.
+const LOSSY_SEND_WINDOWS: u64 = 8;
+
+/// So many windows after the last loss a path counts as one without.
+const LOSSY_WINDOWS: u64 = 16;
 
 /// 256 KiB: what is read at a time.
 const MIN_SEND_WINDOW_BYTES: u64 = 256 << 10;

@@ -96,6 +96,16 @@ pub const ENTRY_COST_BYTES: u64 = 512;
 /// everybody.
 pub const FIRST_ENTRY_BYTES: u64 = 64 << 10;
 
+/// The most that a receiver invites a provider to send unasked (SPEC 4.24).
+///
+/// 1 MiB: three flights of a connection that begins with 96 KiB. Most files are shorter.
+pub const MAX_OFFERED_BYTES: u64 = 1 << 20;
+
+/// The most chunks that may be (SPEC 4.24).
+///
+/// 32: of 64 KiB at most, half full at worst.
+pub const MAX_OFFERS: u64 = 32;
+
 /// Most streams of a connection that wait for their transfer to be claimed: 64.
 ///
 /// As many as a peer may have open at once, so that an honest burst ahead of the claim never loses one.

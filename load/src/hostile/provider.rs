@@ -24,6 +24,8 @@ pub(super) struct Provider {
     /// Entries that were sent and may be, in bytes (SPEC 4.10).
     sent_bytes: u64,
     admitted_bytes: u64,
+    /// Whether the victim waits to be offered chunks (SPEC 4.24).
+    pub(super) is_invited: bool,
     /// Told once a lie that goes on by itself does so.
     pub(super) goes_on: Option<mpsc::Sender<()>>,
 }
@@ -45,15 +47,23 @@ impl Provider {
             only: None,
             sent_bytes: 0,
             admitted_bytes,
+            is_invited: false,
             goes_on: None,
         }
     }
 
     /// Tells the lie; returns once the victim has ended the transfer.
     pub(super) async fn tell(mut self, lie: Lie, entries: u32) -> Result<(), Failure> {
+        if self.is_invited {
+            self.say(&[ProviderRecord::OffersEnd]).await?;
+        }
         self.play(lie, entries).await?;
-        // After the lie comes silence, until the victim has had enough.
-        while self.record().await?.is_some() {}
+        // After the lie comes silence, until the victim has had enough, or has everything.
+        while let Some(record) = self.record().await? {
+            if matches!(record, ReceiverRecord::Done { .. }) && lie != Lie::Unconfirmed {
+                self.send.finish()?;
+            }
+        }
         Ok(())
     }
 

@@ -12,7 +12,9 @@ use super::Lie;
 use super::provider::Provider;
 use crate::Failure;
 use crate::keys::Keys;
-use crate::peer::{DIGESTS, Dialler, Refusals, Server, call, patient, put_bytes, transfer_id};
+use crate::peer::{
+    DIGESTS, Dialler, Refusals, Server, accept_records, call, invites, patient, put_bytes, transfer_id,
+};
 use crate::report::{enough, tell};
 
 /// One push of the owner of a ticket, on a thread of its own. It is broken off when dropped.
@@ -36,7 +38,7 @@ impl LyingPusher {
         let push = runtime.block_on(async {
             let mut dialler = Dialler::new(&server, patient())?;
             let connection = dialler.dial()?.await?;
-            call(&connection, "ticket.redeem", &secret_of(&ticket)?).await?;
+            call(&connection, "ticket.redeem", &redeem_body(&ticket)?).await?;
             let provider = begin(&connection, 0).await?;
             let push = tokio::spawn(async move {
                 // The socket lives as long as the push.
@@ -101,11 +103,11 @@ pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u
 async fn begin(connection: &quinn::Connection, number: usize) -> Result<Provider, Failure> {
     let transfer = transfer_id();
     let name = format!("lie-{number:04}-{}", std::process::id());
-    call(connection, "push.open", &push_open(transfer, name.as_bytes())).await?;
-    let (send, mut recv) = connection.accept_bi().await?;
-    let mut opening = [0; 8 + TransferId::LEN_BYTES];
-    recv.read_exact(&mut opening).await?;
-    Ok(Provider::new(connection.clone(), transfer, send, recv))
+    let ready = call(connection, "push.open", &push_open(transfer, name.as_bytes())).await?;
+    let (send, recv) = accept_records(connection).await?;
+    let mut provider = Provider::new(connection.clone(), transfer, send, recv);
+    provider.is_invited = invites(&ready);
+    Ok(provider)
 }
 
 /// The body of `push.open` (SPEC 5.5): a directory of unknown size below the root.
@@ -125,10 +127,13 @@ fn push_open(transfer: TransferId, name: &[u8]) -> BytesMut {
     body
 }
 
-/// The body of `ticket.redeem` (SPEC 5.12, 6.1).
-fn secret_of(ticket: &Ticket) -> Result<Vec<u8>, Failure> {
-    let text = ticket.secret().to_text();
-    Ok(data_encoding::BASE64URL_NOPAD.decode(text.as_bytes())?)
+/// The body of `ticket.redeem` (SPEC 5.12, 6.1), which carries no other call.
+fn redeem_body(ticket: &Ticket) -> Result<BytesMut, Failure> {
+    let mut body = BytesMut::new();
+    body.put_slice(&data_encoding::BASE64URL_NOPAD.decode(ticket.secret().to_text().as_bytes())?);
+    put_bytes(&mut body, b"");
+    put_bytes(&mut body, b"");
+    Ok(body)
 }
 
 /// Far longer than a server takes to open a push.

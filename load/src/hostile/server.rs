@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use shiplane_protocols::access::{Ticket, TicketSecret};
 use shiplane_transport::{Admission, Identity, Trust, test_support};
-use shiplane_wire::{Opened, OpeningReader, StreamHeader, StreamKind};
+use shiplane_wire::{Opened, OpeningReader, StreamHeader, StreamKind, TransferId, records_opening};
 
 use super::Lie;
 use super::provider::Provider;
@@ -129,7 +129,7 @@ impl Listening {
     }
 }
 
-/// Answers a call, or lies on a stream of records.
+/// Answers a call, and lies on a stream of records about what was asked for.
 async fn answer(
     connection: quinn::Connection,
     send: quinn::SendStream,
@@ -145,28 +145,28 @@ async fn answer(
             break opened;
         }
     };
-    match opened {
-        Opened::Rpc { .. } => answer_call(send, recv, lie).await,
-        Opened::Records(transfer) => {
-            let mut provider = Provider::new(connection, transfer, send, recv);
-            provider.only = (lie == Lie::HugeStream).then_some("huge");
-            provider.goes_on = goes_on;
-            provider.tell(lie, entries).await
-        }
-        _ => Ok(()),
+    if !matches!(opened, Opened::Rpc { .. }) {
+        return Ok(());
     }
+    let Some((transfer, is_invited)) = answer_call(send, recv, lie).await? else { return Ok(()) };
+    let (mut send, recv) = connection.open_bi().await?;
+    send.write_all(&records_opening(transfer)).await?;
+    let mut provider = Provider::new(connection, transfer, send, recv);
+    provider.only = (lie == Lie::HugeStream).then_some("huge");
+    (provider.is_invited, provider.goes_on) = (is_invited, goes_on);
+    provider.tell(lie, entries).await
 }
 
+/// Gives the transfer that the call has opened, and whether the first chunks are invited.
 async fn answer_call(
     mut send: quinn::SendStream,
     mut recv: quinn::RecvStream,
     lie: Lie,
-) -> Result<(), Failure> {
-    let request = Request::parse(recv.read_to_end(MAX_REQUEST_LEN_BYTES).await?)?;
-    let body = match request.method.as_str() {
-        "ticket.redeem" => Bytes::new(),
-        "fetch.open" if lie != Lie::Mute => opened(lie),
-        "transfer.confirm" if lie != Lie::Unconfirmed => CONFIRMED,
+) -> Result<Option<(TransferId, bool)>, Failure> {
+    let request = Request::parse(recv.read_to_end(MAX_REQUEST_LEN_BYTES).await?)?.carried()?;
+    let (body, asked) = match request.method.as_str() {
+        "" => (Bytes::new(), None),
+        "fetch.open" if lie != Lie::Mute => (opened(lie), Some(asked_for(&request.body)?)),
         _ => return std::future::pending().await,
     };
     let mut envelope = BytesMut::new();
@@ -175,7 +175,14 @@ async fn answer_call(
     put_bytes(&mut envelope, &body);
     let header = StreamHeader::new(StreamKind::RpcCall, envelope.len() as u64)?;
     send.write_all_chunks(&mut [Bytes::copy_from_slice(&header.encode()), envelope.freeze()]).await?;
-    Ok(send.finish()?)
+    send.finish()?;
+    Ok(asked)
+}
+
+/// The transfer of a `fetch.open`, and whether it invites (SPEC 5.10).
+fn asked_for(body: &[u8]) -> Result<(TransferId, bool), Failure> {
+    let id = body.first_chunk().ok_or("a fetch without an id")?;
+    Ok((TransferId::from_bytes(*id), body.last() == Some(&1)))
 }
 
 /// The answer to `fetch.open` (SPEC 5.10): what is served, or one file.
@@ -190,9 +197,6 @@ fn opened(lie: Lie) -> Bytes {
     body.put_u8(2); // BLAKE3, which everybody offers unless told otherwise.
     body.freeze()
 }
-
-/// No bytes sent, no entries failed (SPEC 5.11).
-const CONFIRMED: Bytes = Bytes::from_static(&[0; 16]);
 
 /// No request of a `get` is as long.
 const MAX_REQUEST_LEN_BYTES: usize = 64 << 10;

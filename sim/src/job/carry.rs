@@ -8,7 +8,7 @@ use std::{
 };
 
 use shiplane_protocols::{
-    Fetch, Push, PushRequest,
+    Fetch, FetchRequest, Push, PushRequest,
     files::{Destination, ReceiveOptions, SourceRoot},
 };
 use shiplane_rpc::RpcClient;
@@ -100,7 +100,9 @@ impl Carry {
 
 async fn get(world: &World, client: &RpcClient) -> Result<(), Stopped> {
     let options = world.transfer_options();
-    let fetch = Fetch::open_with(client, b"", &options).await.map_err(|error| Stopped::by(&error))?;
+    // A guess that is wrong as soon as an attempt has left something.
+    let request = FetchRequest { is_new_here: world.scenario.seed.is_multiple_of(2), ..FetchRequest::of(b"") };
+    let fetch = Fetch::open_with(client, request, &options).await.map_err(|error| Stopped::by(&error))?;
     let receive = ReceiveOptions {
         overwrite: world.scenario.source_changes_at.is_some(),
         promise: Promise::Durable,
@@ -111,7 +113,7 @@ async fn get(world: &World, client: &RpcClient) -> Result<(), Stopped> {
     let (shape, job, files) = (fetch.shape().clone(), fetch.job(), world.client.files());
     let opening = blocking::spawn(move || Destination::open(&files, &shape, job, receive));
     let target = opening.await.map_err(set_up)?.map_err(|error| Stopped::by(&error))?;
-    let fetched = fetch.receive(target, Promise::Durable, &options, Arc::new(|_| ())).await;
+    let fetched = fetch.receive(target, &options, Arc::new(|_| ())).await;
     fetched.map(drop).map_err(|error| Stopped::by(&error))
 }
 

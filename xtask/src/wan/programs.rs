@@ -44,6 +44,8 @@ pub(super) struct Kit {
     /// The directory of the certificate, for HTTPS.
     certificate: Result<PathBuf, String>,
     qcp: Option<PathBuf>,
+    /// How the names of the other programs begin that are wanted; all if empty.
+    beside: Vec<String>,
 }
 
 /// Where one run of one program takes place.
@@ -126,7 +128,7 @@ impl Program {
 
 impl Kit {
     /// Looks for all programs. Without a program of ours in `shiplanes`, that of this source is built.
-    pub(super) fn gather(shiplanes: &[Labelled], scratch: &Scratch) -> Result<Self> {
+    pub(super) fn gather(shiplanes: &[Labelled], beside: &[String], scratch: &Scratch) -> Result<Self> {
         let named = |one: &Labelled| Ok((one.label.clone(), Shiplane::built(Some(&one.path))?));
         let shiplanes = match shiplanes {
             [] => vec![("shiplane".to_owned(), Shiplane::built(None)?)],
@@ -134,13 +136,18 @@ impl Kit {
         };
         let ssh = Ssh::prepare_at(&find_program, scratch.directory("ssh")?, "0.0.0.0", SENDER)?;
         let certificate = certificate(scratch.directory("certificate")?)?;
-        Ok(Self { shiplanes, ssh, certificate, qcp: find_program("qcp") })
+        Ok(Self { shiplanes, ssh, certificate, qcp: find_program("qcp"), beside: beside.to_vec() })
     }
 
     /// The programs that a row compares.
     pub(super) fn programs(&self, row: &Row) -> Vec<Program> {
         let ours = (0..self.shiplanes.len()).map(Program::Shiplane);
-        ours.chain(THEIRS).filter(|program| program.fits(row) && self.missing(*program).is_none()).collect()
+        let is_wanted = |program: &Program| {
+            let name = self.name(*program);
+            self.beside.is_empty() || self.beside.iter().any(|begin| name.starts_with(begin.as_str()))
+        };
+        let theirs = THEIRS.into_iter().filter(is_wanted);
+        ours.chain(theirs).filter(|program| program.fits(row) && self.missing(*program).is_none()).collect()
     }
 
     /// What is not there, and why.

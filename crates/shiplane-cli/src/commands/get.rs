@@ -8,10 +8,9 @@ use std::{io, path};
 
 use shiplane_protocols::files::{Destination, DestinationError, ReceiveOptions, Shape};
 use shiplane_protocols::transfer::{StreamTarget, Target, TransferError, TransferOptions};
-use shiplane_protocols::{Fetch, FetchError, FetchReport, redeem};
-use shiplane_rpc::RpcClient;
+use shiplane_protocols::{Fetch, FetchError, FetchReport, FetchRequest};
 use shiplane_transport::{Identity, TransportConfig};
-use shiplane_wire::{Promise, escape};
+use shiplane_wire::escape;
 use tokio_util::sync::CancellationToken;
 
 use self::output::HashingOutput;
@@ -58,6 +57,7 @@ async fn get(
         () = job.watch_for_silence() => Err(Failure::Interrupted), // It never ends.
         () = stop.cancelled() => Err(Failure::Interrupted),
     };
+    let fetched = dialled.explained(fetched);
     job.end_bar();
     dialled.close(matches!(fetched, Err(Failure::Interrupted))).await;
     fetched
@@ -69,16 +69,12 @@ async fn fetch(
     remote: &Remote,
     dialled: &Dialled,
 ) -> Result<(), Failure> {
-    let client = RpcClient::new(Arc::clone(&dialled.connection));
+    let client = remote.client(&dialled.connection);
     job.tell(&Event::Started {
         peer_id: remote.server.to_string(),
         address: dialled.connection.remote_addr().to_string(),
         destination: settings.dest.to_string(),
     });
-    if let Some(secret) = &remote.secret {
-        job.phase(Phase::Authorising);
-        redeem(&client, secret).await.map_err(Failure::Redeem)?;
-    }
     job.phase(Phase::Listing);
     let options = TransferOptions {
         lanes: settings.jobs.into(),
@@ -88,7 +84,15 @@ async fn fetch(
         digest: settings.digest.algorithm(),
         ..TransferOptions::default()
     };
-    let fetch = Fetch::open_with(&client, &remote.path, &options).await?;
+    let is_new_here = match &settings.dest {
+        Dest::Stdout => true,
+        // A link that leads nowhere is something, too.
+        Dest::Path(dest) => {
+            dest.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        }
+    };
+    let request = FetchRequest { path: remote.path.clone(), is_new_here };
+    let fetch = Fetch::open_with(&client, request, &options).await?;
     let opened = Opened { fetch, options };
     let report = match &settings.dest {
         Dest::Stdout => to_stdout(job, settings, opened).await?,
@@ -119,8 +123,7 @@ async fn to_stdout(
     // Chunks that come early are held whole.
     let chunk_len_bytes = opened.options.chunk_len_bytes.min(MAX_HELD_CHUNK_LEN_BYTES);
     let opened = Opened { options: TransferOptions { chunk_len_bytes, ..opened.options }, ..opened };
-    // Nothing is promised of what a pipe does with it.
-    let report = receive(job, opened, target, Promise::Verified).await.map_err(of_stdout)?;
+    let report = receive(job, opened, target).await.map_err(of_stdout)?;
     if let Some(sha256) = digest.finish() {
         let bytes = report.total_bytes;
         let sha256 = Some(sha256.to_string());
@@ -147,10 +150,9 @@ async fn to_disk(
     opened: Opened,
     dest: path::PathBuf,
 ) -> Result<FetchReport, Failure> {
-    let promise = settings.durability.promise();
     let options = ReceiveOptions {
         overwrite: settings.overwrite,
-        promise,
+        promise: settings.durability.promise(),
         verify: settings.verify,
         digest: opened.fetch.digest(),
         chunk_len_bytes: settings.chunk_len_bytes,
@@ -163,9 +165,9 @@ async fn to_disk(
         let told = Arc::clone(job);
         let tell = Arc::new(move |event| told.tell(&event));
         let target = Watched::new(destination, settings.sha256, tell);
-        receive(job, opened, target, promise).await
+        receive(job, opened, target).await
     } else {
-        receive(job, opened, destination, promise).await
+        receive(job, opened, destination).await
     }
 }
 
@@ -173,10 +175,9 @@ async fn receive<T: Target>(
     job: &Arc<Job<GetTally>>,
     opened: Opened,
     target: T,
-    promise: Promise,
 ) -> Result<FetchReport, Failure> {
     let Opened { fetch, options } = opened;
-    Ok(fetch.receive(target, promise, &options, job.events()).await?)
+    Ok(fetch.receive(target, &options, job.events()).await?)
 }
 
 /// 512 KiB: as many of them as there may be lanes are 16 MiB.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use shiplane_protocols::transfer::TransferOptions;
-use shiplane_protocols::{Push, PushError, PushReport, redeem};
+use shiplane_protocols::{Push, PushError, PushReport};
 use shiplane_rpc::{CallError, Method, RpcClient};
 use shiplane_transport::{Identity, RateLimiter, TransportConfig};
 use shiplane_wire::escape;
@@ -64,12 +64,13 @@ async fn push(
         dialled = run.dial() => dialled?,
         () = stop.cancelled() => return Err(Failure::Interrupted),
     };
-    let client = RpcClient::new(Arc::clone(&dialled.connection));
+    let client = remote.client(&dialled.connection);
     let pushed = tokio::select! {
         pushed = run.push_all(offers, &client) => pushed,
         () = job.watch_for_silence() => Err(Failure::Interrupted), // It never ends.
         () = stop.cancelled() => Err(Failure::Interrupted),
     };
+    let pushed = dialled.explained(pushed);
     job.end_bar();
     let is_interrupted = matches!(pushed, Err(Failure::Interrupted));
     if is_interrupted {
@@ -112,10 +113,6 @@ impl Run<'_> {
             address: client.connection().remote_addr().to_string(),
             destination: escape(&self.remote.path).to_string(),
         });
-        if let Some(secret) = &self.remote.secret {
-            self.job.phase(Phase::Authorising);
-            redeem(client, secret).await.map_err(Failure::Redeem)?;
-        }
         self.job.phase(Phase::Offering);
         // What goes without a name of its own lies around all the others.
         let has_content = self.settings.pushed.iter().any(|pushed| pushed.name().is_none());
@@ -147,7 +144,7 @@ impl Run<'_> {
             // The connection broke after all was sent. What has become of it can be asked for again.
             Err(PushError::Unknown { receipt, source: CallError::ConnectionLost(_) }) => {
                 let again = self.dial().await?;
-                let client = RpcClient::new(Arc::clone(&again.connection));
+                let client = self.remote.client(&again.connection);
                 let asked = receipt.ask(&client).await;
                 again.close(false).await;
                 Ok(asked?)

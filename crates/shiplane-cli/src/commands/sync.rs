@@ -5,7 +5,6 @@ mod tally;
 use std::io;
 use std::sync::Arc;
 
-use shiplane_protocols::redeem;
 use shiplane_protocols::sync::{Consent, SyncJob, SyncReport, SyncState, synchronise};
 use shiplane_protocols::transfer::TransferOptions;
 use shiplane_rpc::RpcClient;
@@ -45,12 +44,13 @@ async fn sync(
         dialled = dial(remote.server, &remote.at, &config, identity) => dialled?,
         () = stop.cancelled() => return Err(Failure::Interrupted),
     };
-    let client = RpcClient::new(Arc::clone(&dialled.connection));
+    let client = remote.client(&dialled.connection);
     let synced = tokio::select! {
         synced = bring_together(&job, &settings, &remote, home, &dialled, &client) => synced,
         () = job.watch_for_silence() => Err(Failure::Interrupted), // It never ends.
         () = stop.cancelled() => Err(Failure::Interrupted),
     };
+    let synced = dialled.explained(synced);
     job.end_bar();
     let is_interrupted = matches!(synced, Err(Failure::Interrupted));
     if is_interrupted {
@@ -74,10 +74,6 @@ async fn bring_together(
         address: dialled.connection.remote_addr().to_string(),
         destination: escape(&remote.path).to_string(),
     });
-    if let Some(secret) = &remote.secret {
-        job.phase(Phase::Authorising);
-        redeem(client, secret).await.map_err(Failure::Redeem)?;
-    }
     let wanted = wanted(settings, remote, home, dialled.transport.peer_id());
     let report = synchronise(client, &wanted, job.events()).await?;
     job.done(&report, settings.dry_run);

@@ -4,7 +4,7 @@ use shiplane_protocols::compress::DecodeSinkError;
 use shiplane_protocols::files::{DestinationError, FaultClass, SourceError};
 use shiplane_protocols::transfer::TransferError;
 use shiplane_protocols::{FetchError, PushError};
-use shiplane_rpc::{CallError, Fault, FaultCode};
+use shiplane_rpc::{CallError, FaultCode};
 use shiplane_transport::{ConnectError, ConnectionEnd, RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::Code;
 
@@ -76,22 +76,10 @@ fn connection_end(end: &ConnectionEnd) -> Verdict {
     Verdict { class, side, hint }
 }
 
-/// A ticket was shown and not accepted.
-pub(super) fn redeem(error: &CallError) -> Verdict {
-    match error {
-        CallError::Fault(Fault { code: FaultCode::Unauthorised, .. }) => Verdict {
-            class: Class::Identity,
-            side: Side::Peer,
-            hint: "ask the server's owner for a new ticket: shiplane serve prints one at each start",
-        },
-        other => call(other),
-    }
-}
-
 pub(super) fn fetch(error: &FetchError) -> Verdict {
     match error {
-        FetchError::Open(error) | FetchError::Confirm(error) => call(error),
-        FetchError::Transfer(error) => transfer(error),
+        FetchError::Open(error) => call(error),
+        FetchError::Transfer(error) | FetchError::Unconfirmed(error) => transfer(error),
         FetchError::NoRandomness => {
             Verdict { class: Class::Other, side: Side::ThisMachine, hint: "try again later" }
         }
@@ -269,6 +257,9 @@ fn answered(code: FaultCode) -> Verdict {
     use Class::{Identity, Integrity, Other, Refused, Unreachable};
     let (class, hint) = match code {
         FaultCode::Unauthorised => (Identity, ASK_FOR_RIGHTS),
+        FaultCode::TicketRefused => {
+            (Identity, "ask the server's owner for a new ticket: shiplane serve prints one at each start")
+        }
         FaultCode::NotFound => (Refused, "check the path; it is relative to what is served there"),
         FaultCode::PathRefused | FaultCode::InvalidRequest => {
             (Refused, "give a path to a file or directory within what is served, without . and ..")

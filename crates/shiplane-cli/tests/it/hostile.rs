@@ -1,5 +1,6 @@
 //! The program and peers that lie to it: it stays within its memory, says what is wrong, and serves others.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use shiplane_load::hostile::{Lie, LyingPusher, LyingServer};
@@ -28,6 +29,17 @@ fn get_holds_long_paths_within_its_bound() {
     let liar = LyingServer::start(Lie::LongDirectories, ENTRIES).unwrap();
     let run = here.run(&["get", liar.ticket(), "copy", "--durability", "verified", "--json"]).done();
     assert_eq!(run.last_event()["event"], "done");
+}
+
+#[test]
+fn get_holds_block_signatures_within_its_bound() {
+    let here = Machine::within(BOUND_KIB);
+    for name in ["copy/file", "copy/file2"] {
+        let old = fs::File::options().write(true).open(here.write(name, "")).unwrap();
+        old.set_len(1 << 20).unwrap();
+    }
+    let liar = LyingServer::start(Lie::EndlessCuts, 0).unwrap();
+    here.run(&["get", liar.ticket(), "copy", "--overwrite"]).failed(1, "cuts");
 }
 
 #[test]

@@ -124,7 +124,8 @@ impl Inner {
         }
         let is_same_so_far = stat.size_bytes == entry.size_bytes
             && lock(&self.state).files.get(&index).is_some_and(|file| !file.is_begun);
-        let average_bytes = coarse_average(entry.size_bytes);
+        // Of the longer one: both are cut.
+        let average_bytes = coarse_average(entry.size_bytes.max(stat.size_bytes));
         let delta = Delta {
             round: Round::Coarse,
             old: None,

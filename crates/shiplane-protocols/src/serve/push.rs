@@ -29,7 +29,7 @@ use crate::{
     metrics::Counting,
     transfer::{
         EventFn, Target, TransferError, TransferEvent, TransferOptions,
-        receiver::{Received, receive},
+        receiver::{Opening, Received, receive},
     },
 };
 
@@ -62,6 +62,8 @@ struct Held {
     claim: Claim,
     target: Limited,
     name: TargetClaim,
+    /// Nothing is there yet.
+    is_fresh: bool,
     _space: Option<Reserved>,
 }
 
@@ -120,10 +122,10 @@ impl FileServer {
                     Compression::Auto | Compression::Always => compression,
                 };
                 let options = TransferOptions { compression, digest, ..self.options.clone() };
-                let bytes_per_second = options.bytes_per_second();
+                let (bytes_per_second, invites) = (options.bytes_per_second(), held.is_fresh);
                 let run = Arc::clone(&self).run_push(context.connection, held, settle, durable, options);
                 self.tasks.spawn(run);
-                Ok(PushOpened::Ready { compression, bytes_per_second, digest: digest.bit() })
+                Ok(PushOpened::Ready { compression, bytes_per_second, digest: digest.bit(), invites })
             }
             Err(fault) => {
                 settle.forget();
@@ -157,11 +159,12 @@ impl FileServer {
         let max_bytes = writing.limits.max_transfer_bytes;
         let opening = blocking::spawn(move || {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
-            let (destination, reserved) = open(&root, request, job, digest, &space, &may_create)?;
+            let (destination, is_fresh, reserved) = open(&root, request, job, digest, &space, &may_create)?;
             Ok::<_, DestinationError>(Held {
                 claim,
                 target: Limited { destination, max_bytes, announced_bytes: Arc::default() },
                 name,
+                is_fresh,
                 _space: reserved,
             })
         });
@@ -258,7 +261,7 @@ fn open(
     digest: DigestAlgorithm,
     space: &Space,
     may_create: &dyn Fn(&[u8]) -> bool,
-) -> Result<(Destination, Option<Reserved>), DestinationError> {
+) -> Result<(Destination, bool, Option<Reserved>), DestinationError> {
     let options = ReceiveOptions {
         overwrite: request.overwrite,
         promise: if request.durable { Promise::Durable } else { Promise::Verified },
@@ -272,11 +275,12 @@ fn open(
     let destination = Destination::open_beneath(root, &request.path, &shape, job, options, may_create)?;
     // Where something is already, only the manifest can tell what is missing; then the receiver checks
     // before it asks for the first byte.
+    let is_fresh = destination.is_fresh()?;
     let reserved = match request.total_bytes {
-        Some(total_bytes) if destination.is_fresh()? => Some(space.reserve(&destination, total_bytes)?),
+        Some(total_bytes) if is_fresh => Some(space.reserve(&destination, total_bytes)?),
         _ => None,
     };
-    Ok((destination, reserved))
+    Ok((destination, is_fresh, reserved))
 }
 
 /// Opens the records stream and receives. What the push held is free when this returns, before the pusher
@@ -287,7 +291,7 @@ async fn take(
     options: &TransferOptions,
 ) -> Result<Received, TransferError> {
     let config = connection.config();
-    let Held { claim, target, name, _space } = held;
+    let Held { claim, target, name, is_fresh, _space } = held;
     let (stop, timeout) = (name.give_up(), config.header_timeout);
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = tokio::select! {
@@ -297,7 +301,8 @@ async fn take(
     let options =
         TransferOptions { chunk_len_bytes: target.destination.chunk_len_bytes(), ..options.clone() };
     let events: EventFn = Arc::new(|_: TransferEvent| ());
-    let received = receive(claim, records, config.progress_timeout, target, &options, events, stop).await;
+    let opening = Opening { claim, records, invites: is_fresh };
+    let received = receive(opening, config.progress_timeout, target, &options, events, stop).await;
     received.map_err(|error| match (error, connection.end()) {
         (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
         (error, _) => error,

@@ -25,7 +25,7 @@ use crate::files::{Source, SourceError};
 use crate::methods::PushSent;
 use crate::metrics::Counting;
 use crate::transfer::provider::{Provided, provide};
-use crate::transfer::receiver::{Received, receive};
+use crate::transfer::receiver::{Opening, Received, receive};
 use crate::transfer::{EventFn, ProtocolFault, TransferError, TransferOptions};
 
 /// How a list travels: what goes into the call, and what has to be sent beside it.
@@ -168,18 +168,10 @@ async fn give(
     events: EventFn,
 ) -> Result<Provided, TransferError> {
     let (transfer, timeout) = (claim.transfer(), connection.config().progress_timeout);
-    let opened = tokio::time::timeout(timeout, claim.next()).await;
-    match opened.map_err(|_| TransferError::Silent { timeout })? {
-        Some(TransferStream::Records(records)) => {
-            provide(Arc::clone(connection), transfer, records, Arc::new(source), options, events).await
-        }
-        Some(TransferStream::Chunk(chunk) | TransferStream::Compressed(chunk)) => {
-            let index = chunk.index();
-            chunk.refuse(Code::Protocol).await;
-            Err(ProtocolFault::UnwantedChunk { index }.into())
-        }
-        None => Err(StreamError::ConnectionLost(ConnectionEnd::ClosedHere).into()),
-    }
+    let opened = tokio::time::timeout(timeout, claim.records()).await;
+    let records = opened.map_err(|_| TransferError::Silent { timeout })?;
+    let records = records.ok_or(StreamError::ConnectionLost(ConnectionEnd::ClosedHere))?;
+    provide(Arc::clone(connection), transfer, records, Arc::new(source), options, false, events).await
 }
 
 async fn take(
@@ -192,7 +184,8 @@ async fn take(
     let timeout = connection.config().progress_timeout;
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = opening.await.map_err(|_| TransferError::Silent { timeout })??;
-    receive(claim, records, timeout, target, options, events, CancellationToken::new()).await
+    let opening = Opening { claim, records, invites: false };
+    receive(opening, timeout, target, options, events, CancellationToken::new()).await
 }
 
 /// Whether it says no more than that the peer does not go on.

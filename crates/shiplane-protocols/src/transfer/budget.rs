@@ -5,7 +5,10 @@
 //! transfer gets more the more there is left, and those that have not moved a chunk yet get a quarter of it together.
 //! A transfer without anything goes on with little: one chunk at a time, in small pieces, and a few entries.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use shiplane_transport::BufferPool;
 use shiplane_wire::Span;
@@ -15,15 +18,21 @@ use shiplane_wire::Span;
 pub struct MemoryBudget {
     chunks: Pool,
     entries: Pool,
+    signatures: Pool,
     pub(super) buffers: BufferPool,
 }
 
 impl MemoryBudget {
-    /// For chunks of so many bytes in all, and for [`ENTRY_MEMORY_BYTES`] of entries.
+    /// For chunks of so many bytes in all, [`ENTRY_MEMORY_BYTES`] of entries, and [`SIGNATURE_MEMORY_BYTES`] of block
+    /// signatures.
     #[must_use]
     pub fn new(chunk_bytes: u64) -> Self {
-        let buffers = BufferPool::default();
-        Self { chunks: Pool::new(chunk_bytes), entries: Pool::new(ENTRY_MEMORY_BYTES), buffers }
+        Self {
+            chunks: Pool::new(chunk_bytes),
+            entries: Pool::new(ENTRY_MEMORY_BYTES),
+            signatures: Pool::new(SIGNATURE_MEMORY_BYTES),
+            buffers: BufferPool::default(),
+        }
     }
 }
 
@@ -49,22 +58,29 @@ impl Pool {
 
 /// What one transfer has of a pool. A handle: clones share it.
 #[derive(Debug, Clone)]
-struct Account {
+pub(super) struct Account {
     pool: Pool,
     held_bytes: Arc<Mutex<u64>>,
+    has_moved: Arc<AtomicBool>,
 }
 
 impl Account {
-    fn new(pool: Pool) -> Self {
-        Self { pool, held_bytes: Arc::default() }
+    fn new(pool: Pool, has_moved: &Arc<AtomicBool>) -> Self {
+        Self { pool, held_bytes: Arc::default(), has_moved: Arc::clone(has_moved) }
+    }
+
+    /// A reservation of nothing yet.
+    pub(super) fn reservation(&self) -> Reservation {
+        Reservation { account: Some(self.clone()), len_bytes: 0, is_whole: true }
     }
 
     /// Takes so much if that leaves enough to others, or if this account has less than `least_bytes`.
-    fn take(&self, bytes: u64, has_moved: bool, least_bytes: u64) -> bool {
+    fn take(&self, bytes: u64, least_bytes: u64) -> bool {
         let mut used = lock(&self.pool.used_bytes);
         let mut held = lock(&self.held_bytes);
         let total_bytes = self.pool.total_bytes;
         let is_fair = total_bytes.checked_sub(used.saturating_add(bytes)).is_some_and(|left_bytes| {
+            let has_moved = self.has_moved.load(Ordering::Relaxed);
             let leaves_most = has_moved || left_bytes >= total_bytes - total_bytes / UNMOVED_PART;
             leaves_most && *held + bytes <= SHARE_OF_REST * left_bytes
         });
@@ -90,26 +106,39 @@ impl Account {
 pub(super) struct Quota {
     chunks: Option<Account>,
     entries: Account,
-    has_moved: bool,
+    signatures: Account,
+    has_moved: Arc<AtomicBool>,
 }
 
 impl Quota {
     pub(super) fn of(budget: Option<&MemoryBudget>) -> Self {
-        let entries = budget.map_or_else(|| Pool::new(ENTRY_MEMORY_BYTES), |budget| budget.entries.clone());
-        let chunks = budget.map(|budget| Account::new(budget.chunks.clone()));
-        Self { chunks, entries: Account::new(entries), has_moved: false }
+        // Who shares with nobody has nothing to leave to others.
+        let has_moved = Arc::new(AtomicBool::new(budget.is_none()));
+        let own = MemoryBudget::default();
+        let MemoryBudget { entries, signatures, .. } = budget.unwrap_or(&own).clone();
+        Self {
+            chunks: budget.map(|budget| Account::new(budget.chunks.clone(), &has_moved)),
+            entries: Account::new(entries, &has_moved),
+            signatures: Account::new(signatures, &has_moved),
+            has_moved,
+        }
     }
 
     /// A chunk has got to its receiver: this is no transfer that only takes memory.
-    pub(super) fn moved(&mut self) {
-        self.has_moved = true;
+    pub(super) fn moved(&self) {
+        self.has_moved.store(true, Ordering::Relaxed);
+    }
+
+    /// For the block signatures of a peer.
+    pub(super) fn signatures(&self) -> Account {
+        self.signatures.clone()
     }
 
     /// Memory for a chunk; `None` if it has to wait. While none of the transfer's chunks is `under_way` there is
     /// always some, if need be only for small pieces.
     pub(super) fn reserve(&self, len_bytes: u64, under_way: usize) -> Option<Reservation> {
         let Some(account) = &self.chunks else { return Some(Reservation::UNCOUNTED) };
-        if account.take(len_bytes, self.has_moved, 0) {
+        if account.take(len_bytes, 0) {
             let account = Some(account.clone());
             return Some(Reservation { account, len_bytes, is_whole: true });
         }
@@ -118,7 +147,7 @@ impl Quota {
 
     /// Takes memory for entries, if there is any; a little there always is.
     pub(super) fn take_for_entries(&self, bytes: u64) -> bool {
-        self.entries.take(bytes, self.has_moved, LEAST_ENTRY_BYTES)
+        self.entries.take(bytes, LEAST_ENTRY_BYTES)
     }
 
     /// Entries need so much no more.
@@ -133,7 +162,7 @@ impl Drop for Quota {
     }
 }
 
-/// The memory of a chunk while it is under way, given back when this is dropped.
+/// Memory of a chunk that is under way, or of a list of block signatures; given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
     account: Option<Account>,
@@ -144,6 +173,16 @@ pub(super) struct Reservation {
 impl Reservation {
     /// Where nobody counts.
     pub(super) const UNCOUNTED: Self = Self { account: None, len_bytes: 0, is_whole: true };
+
+    /// Reserves more, up to `len_bytes` in all. If there is not as much, it stays as it was.
+    pub(super) fn grow_to(&mut self, len_bytes: u64) -> bool {
+        let more_bytes = len_bytes.saturating_sub(self.len_bytes);
+        let has_more = more_bytes == 0 || self.account.as_ref().is_some_and(|own| own.take(more_bytes, 0));
+        if has_more {
+            self.len_bytes += more_bytes;
+        }
+        has_more
+    }
 
     /// Whether all of the chunk may be held; else only what small pieces take.
     pub(super) fn is_whole(&self) -> bool {
@@ -175,6 +214,9 @@ pub const CHUNK_MEMORY_BYTES: u64 = 24 << 20;
 
 /// 16 MiB: twenty thousand entries of a transfer that is alone, so that many small files move at once.
 pub const ENTRY_MEMORY_BYTES: u64 = 16 << 20;
+
+/// 16 MiB: two thirds of it, which a transfer that is alone has, are the list of a file of 64 GiB.
+pub const SIGNATURE_MEMORY_BYTES: u64 = 16 << 20;
 
 /// 32 KiB: whoever holds less may go on, or nothing would ever be given back.
 const LEAST_ENTRY_BYTES: u64 = 32 << 10;
@@ -220,7 +262,7 @@ mod tests {
 
     #[test]
     fn one_transfer_alone_has_memory_for_all_the_default_lanes() {
-        let mut quota = Quota::of(Some(&MemoryBudget::default()));
+        let quota = Quota::of(Some(&MemoryBudget::default()));
         quota.moved();
         assert_eq!(fill(&quota).len(), super::super::DEFAULT_LANES);
     }
@@ -231,7 +273,7 @@ mod tests {
         let stalled: Vec<_> = (0..500).map(|_| Quota::of(Some(&budget))).collect();
         let held: Vec<_> = stalled.iter().flat_map(fill).collect();
         assert_eq!(held.len() as u64 * CHUNK, CHUNK_MEMORY_BYTES / 4);
-        let mut healthy = Quota::of(Some(&budget));
+        let healthy = Quota::of(Some(&budget));
         assert!(healthy.reserve(CHUNK, 1).is_none());
         assert!(healthy.reserve(CHUNK, 0).is_some_and(|first| !first.is_whole()), "it begins with little");
         healthy.moved();
@@ -241,7 +283,7 @@ mod tests {
     #[test]
     fn what_is_given_back_can_be_had_again_by_others() {
         let budget = MemoryBudget::new(4 * CHUNK);
-        let (mut one, mut two) = (Quota::of(Some(&budget)), Quota::of(Some(&budget)));
+        let (one, two) = (Quota::of(Some(&budget)), Quota::of(Some(&budget)));
         one.moved();
         two.moved();
         let held = fill(&one);
@@ -264,7 +306,7 @@ mod tests {
         }
         let used = used_bytes(&budget.entries);
         assert!(used <= ENTRY_MEMORY_BYTES / 4 + 56 * (LEAST_ENTRY_BYTES + 4096), "{used}");
-        let mut healthy = Quota::of(Some(&budget));
+        let healthy = Quota::of(Some(&budget));
         assert!(healthy.take_for_entries(4096), "a little there always is");
         healthy.moved();
         while healthy.take_for_entries(4096) {}
@@ -279,7 +321,7 @@ mod tests {
             steps in prop::collection::vec((0usize..8, 0u64..20 << 20, any::<bool>()), 0..200),
         ) {
             let budget = MemoryBudget::default();
-            let mut quotas: Vec<_> = (0..8).map(|_| Quota::of(Some(&budget))).collect();
+            let quotas: Vec<_> = (0..8).map(|_| Quota::of(Some(&budget))).collect();
             let mut held = Vec::new();
             for (who, len_bytes, gives_back) in steps {
                 if gives_back && !held.is_empty() {

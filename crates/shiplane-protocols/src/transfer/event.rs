@@ -31,8 +31,14 @@ pub enum TransferEvent {
         /// Bytes kept from an interrupted run.
         resumed_bytes: u64,
     },
-    /// This many payload bytes have moved since the last such event; not verified yet.
+    /// This many payload bytes have moved since the last such event; not verified yet. The rate is counted by these.
     Moved {
+        /// Payload bytes.
+        len_bytes: u64,
+    },
+    /// This many payload bytes are at the receiver, verified and written, since the last such event: no run after this
+    /// one moves them again, whichever program dies.
+    Kept {
         /// Payload bytes.
         len_bytes: u64,
     },

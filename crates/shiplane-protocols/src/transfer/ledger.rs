@@ -135,6 +135,20 @@ impl Ledger {
         self.packer.add(entry, size_bytes, missing);
     }
 
+    /// The provider sends a chunk unasked, of spans that are wanted, or `None` if it is declined; returns its index.
+    pub(super) fn offered(&mut self, spans: Option<Vec<Span>>) -> u64 {
+        let index = self.next_index;
+        self.next_index += 1;
+        if let Some(spans) = spans {
+            for span in &spans {
+                *self.open.entry(span.entry).or_default() += span.len_bytes;
+                self.unpublished.insert(span.entry);
+            }
+            self.wanted.insert(index, Wanted { spans, attempts: 0, receiving: false });
+        }
+        index
+    }
+
     /// An entry has its name.
     pub(super) fn published(&mut self, entry: u64) {
         self.unpublished.remove(&entry);

@@ -36,7 +36,7 @@ pub(crate) mod receiver;
 mod records;
 pub(crate) mod target;
 
-pub use budget::{CHUNK_MEMORY_BYTES, ENTRY_MEMORY_BYTES, MemoryBudget};
+pub use budget::{CHUNK_MEMORY_BYTES, ENTRY_MEMORY_BYTES, MemoryBudget, SIGNATURE_MEMORY_BYTES};
 pub use digest_cache::DigestCache;
 pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{EventFn, TransferEvent};
@@ -44,7 +44,9 @@ pub use target::{StreamTarget, Target};
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use shiplane_transport::{RateLimit, RateLimiter};
+use shiplane_transport::{
+    BiStream, Claim, ConnectionEnd, PeerConnection, RateLimit, RateLimiter, StreamError,
+};
 use shiplane_wire::DigestAlgorithm;
 
 use crate::{Compression, TransferMetrics};
@@ -53,6 +55,22 @@ use crate::{Compression, TransferMetrics};
 /// which is taken to be our own.
 const fn alive_interval(progress_timeout: Duration) -> Duration {
     Duration::from_nanos((progress_timeout.as_nanos() / 6) as u64 + 1)
+}
+
+/// The records stream of a transfer that the peer has opened.
+pub(crate) async fn next_records(
+    claim: &mut Claim,
+    connection: &PeerConnection,
+) -> Result<BiStream, TransferError> {
+    let timeout = connection.config().header_timeout;
+    match tokio::time::timeout(timeout, claim.records()).await {
+        Ok(Some(records)) => Ok(records),
+        Ok(None) => {
+            let end = connection.end().unwrap_or(ConnectionEnd::ClosedHere);
+            Err(StreamError::ConnectionLost(end).into())
+        }
+        Err(_) => Err(TransferError::Silent { timeout }),
+    }
 }
 
 /// How a transfer is run.

@@ -2,7 +2,9 @@
 
 mod cutting;
 mod entries;
+mod offering;
 mod presence;
+mod provided;
 mod sending;
 mod shrinking;
 mod spans;
@@ -23,10 +25,13 @@ use shiplane_wire::{
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
+pub(crate) use self::provided::Provided;
 use self::{
     cutting::{CutStep, Cuttings},
     entries::Entries,
+    offering::Offering,
     presence::Presence,
+    provided::Done,
     sending::{ChunkFailure, Counted, Delivered, Outlet},
     shrinking::Shrinking,
 };
@@ -41,24 +46,8 @@ use super::{
 };
 use crate::files::{Scanned, Source, SourceError};
 
-/// What a provider has delivered; the receiver's confirmation must agree with it.
-#[derive(Debug, Clone)]
-pub(crate) struct Provided {
-    /// SPEC 4.11.
-    pub(crate) root: Digest,
-    /// Chunks asked for, void ones included.
-    pub(crate) chunks: u64,
-    /// Payload bytes delivered.
-    pub(crate) sent_bytes: u64,
-    /// The same as it travelled.
-    pub(crate) wire_bytes: u64,
-    /// Files that could not be sent.
-    pub(crate) failed_entries: u64,
-    /// The first of them, and why.
-    pub(crate) unsent: Vec<(RelPath, Arc<SourceError>)>,
-}
-
-/// Serves one transfer over its records stream until the receiver is done.
+/// Serves one transfer over its records stream until the receiver is done. `is_invited`: the first chunks may go out
+/// unasked (SPEC 4.24).
 ///
 /// Not cancel-safe: dropping it resets the transfer's streams, and the receiver keeps what it has verified.
 pub(crate) async fn provide(
@@ -67,6 +56,7 @@ pub(crate) async fn provide(
     records: BiStream,
     source: Arc<Source>,
     options: &TransferOptions,
+    is_invited: bool,
     events: EventFn,
 ) -> Result<Provided, TransferError> {
     let timeout = connection.config().progress_timeout;
@@ -83,12 +73,13 @@ pub(crate) async fn provide(
         bytes_per_second: options.bytes_per_second(),
         listed: VecDeque::new(),
         entries: Entries::default(),
+        offering: is_invited.then(Offering::new),
+        offers: 0,
         presence: Presence::default(),
         total_bytes: 0,
         queued: VecDeque::new(),
         next_chunk: 0,
         lanes: JoinSet::new(),
-        under_way_bytes: 0,
         max_lanes: options.lanes.max(1),
         quota: Quota::of(options.memory.as_ref()),
         digests: JoinSet::new(),
@@ -112,11 +103,11 @@ pub(crate) async fn provide(
         events,
     };
     let result = provider.run(&mut wants, timeout).await;
-    match result {
-        Ok(()) => {
+    match result.and_then(|()| provider.check_done()) {
+        Ok(root) => {
             provider.records.flush().await?;
             provider.records.finish()?;
-            provider.provided()
+            Ok(provider.provided(root, wants))
         }
         Err(error) => {
             provider.records.reset(error.code());
@@ -143,14 +134,16 @@ struct Provider {
     /// Scanned, and not sent yet.
     listed: VecDeque<Scanned>,
     entries: Entries,
+    /// Until the receiver asks for chunks itself.
+    offering: Option<Offering>,
+    /// How many chunks were offered.
+    offers: u64,
     presence: Presence,
     total_bytes: u64,
     /// Wanted chunks that wait for a lane.
     queued: VecDeque<(u64, Vec<Span>)>,
     next_chunk: u64,
     lanes: JoinSet<(u64, Sent)>,
-    /// Payload of the chunks on the lanes.
-    under_way_bytes: u64,
     max_lanes: usize,
     quota: Quota,
     digests: JoinSet<(u64, Result<Digest, SourceError>)>,
@@ -162,14 +155,13 @@ struct Provider {
     /// Entries whose failure has been told.
     failed: std::collections::HashSet<u64>,
     unsent: Vec<(RelPath, Arc<SourceError>)>,
-    /// The receiver's count of chunks, once it wants no more.
-    done: Option<u64>,
+    /// What the receiver has, once it wants no more.
+    done: Option<Done>,
 }
 
 /// The entry that a chunk is of, if that is one, and what became of it.
 struct Sent {
     only_entry: Option<u64>,
-    len_bytes: u64,
     outcome: Result<Delivered, ChunkFailure>,
 }
 
@@ -190,6 +182,7 @@ impl Provider {
                 batch = next_batch(&mut self.scan), if self.scan.is_some() && self.listed.is_empty() => {
                     self.on_scanned(batch)?;
                 }
+                () = self.outlet.has_sent(), if !self.queued.is_empty() => {}
                 Some(sent) = self.lanes.join_next() => {
                     self.on_sent(sent.map_err(|_| TransferError::Abandoned)?)?;
                 }
@@ -266,8 +259,8 @@ impl Provider {
                 self.tell_present();
                 Ok(())
             }
-            Some(ReceiverRecord::Done { chunks }) if chunks == self.next_chunk => {
-                self.done = Some(chunks);
+            Some(ReceiverRecord::Done { chunks, root, failed }) if chunks == self.next_chunk => {
+                self.done = Some(Done { root, failed });
                 self.presence.end();
                 self.tell_present();
                 Ok(())
@@ -284,7 +277,7 @@ impl Provider {
     }
 
     fn on_want(&mut self, index: u64, spans: Vec<Span>) -> Result<(), TransferError> {
-        if index != self.next_chunk {
+        if index != self.next_chunk || self.offering.is_some() {
             return Err(ProtocolFault::ChunkOutOfOrder { index, expected: self.next_chunk }.into());
         }
         for span in &spans {
@@ -340,6 +333,7 @@ impl Provider {
             Some(batch) => self.listed.extend(batch?),
             None => {
                 self.scan = None;
+                self.end_offers()?;
                 let entries = self.entries.count();
                 let total_bytes = self.total_bytes;
                 (self.events)(TransferEvent::ScanComplete { entries, total_bytes });
@@ -373,7 +367,11 @@ impl Provider {
                     let cost_bytes = entry.cost_bytes();
                     if !self.entries.admits(cost_bytes) || !self.quota.take_for_entries(cost_bytes) {
                         self.listed.push_front(Scanned::Entry(entry));
+                        self.end_offers()?;
                         break;
+                    }
+                    if let Some(offering) = &mut self.offering {
+                        offering.listed(self.entries.count(), &entry);
                     }
                     self.total_bytes += entry.size_bytes;
                     self.presence.list(entry.size_bytes);
@@ -389,6 +387,7 @@ impl Provider {
                 }
             }
             has_listed = true;
+            self.offer()?;
         }
         Ok(has_listed)
     }
@@ -401,12 +400,12 @@ impl Provider {
     }
 
     fn on_sent(&mut self, sent: (u64, Sent)) -> Result<(), TransferError> {
-        let (index, Sent { only_entry, len_bytes, outcome }) = sent;
-        self.under_way_bytes -= len_bytes;
+        let (index, Sent { only_entry, outcome }) = sent;
         match (index, outcome) {
             (index, Ok(chunk)) => {
                 self.quota.moved();
                 self.sent_bytes += chunk.content_bytes;
+                (self.events)(TransferEvent::Kept { len_bytes: chunk.content_bytes });
                 self.wire_bytes += chunk.wire_bytes;
                 self.shrinking.sent(only_entry, chunk.wire_bytes < chunk.content_bytes);
                 self.root.add(index, chunk.digest).map_err(|_| TransferError::Abandoned)
@@ -418,6 +417,10 @@ impl Provider {
             }
             (_, Err(ChunkFailure::Lane(SendChunkError::Stream(error @ StreamError::ConnectionLost(_))))) => {
                 Err(error.into())
+            }
+            // A receiver that has it already declines an offer.
+            (index, Err(ChunkFailure::Lane(_))) if index < self.offers => {
+                self.root.skip(index).map_err(|_| TransferError::Abandoned)
             }
             (index, Err(ChunkFailure::Lane(source))) => Err(TransferError::Undelivered { index, source }),
         }
@@ -452,30 +455,19 @@ impl Provider {
             let len_bytes = spans.iter().map(|span| span.len_bytes).sum();
             let spans = spans.iter().filter_map(|span| self.entries.resolve(span)).collect();
             let outlet = Arc::clone(&self.outlet);
-            self.under_way_bytes += len_bytes;
+            let begun = outlet.begin(len_bytes, memory);
             self.lanes.spawn(async move {
-                let outcome = outlet.send(index, spans, may_shrink, memory).await;
-                (index, Sent { only_entry, len_bytes, outcome })
+                let outcome = outlet.send(index, spans, may_shrink, begun).await;
+                (index, Sent { only_entry, outcome })
             });
         }
     }
 
-    /// Whether the chunks under way do not fill the path yet. More would only wait in memory, and divide what there is.
+    /// Whether what there is to send of the chunks under way could run out. More would only wait in memory. Chunks of
+    /// which all is sent count nothing: where packets are lost, many of them wait for their last ones.
     fn has_room_on_path(&self) -> bool {
-        let path_bytes = self.outlet.path_bytes();
-        self.lanes.len() < MIN_LANES || self.under_way_bytes < 2 * path_bytes + PATH_MARGIN_BYTES
-    }
-
-    fn provided(self) -> Result<Provided, TransferError> {
-        let root = self.root.finish(self.next_chunk).map_err(|_| TransferError::Abandoned)?;
-        Ok(Provided {
-            root,
-            chunks: self.next_chunk,
-            sent_bytes: self.sent_bytes,
-            wire_bytes: self.wire_bytes,
-            failed_entries: self.failed.len() as u64,
-            unsent: self.unsent,
-        })
+        self.lanes.len() < MIN_LANES
+            || self.outlet.unsent_bytes() < self.outlet.path_bytes() + PATH_MARGIN_BYTES
     }
 }
 

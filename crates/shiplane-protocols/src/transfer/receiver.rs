@@ -1,19 +1,25 @@
 //! The side that wants the files.
 
+mod asking;
 mod chunks;
 mod lease;
+mod offers;
 mod progress;
 mod received;
 mod stores;
 mod workers;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use shiplane_transport::{
     BiStream, Claim, LaneOptions, ProgressMeter, RateLimiter, StreamError, TransferStream, blocking,
 };
 use shiplane_wire::{
-    Code, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, limits,
+    Code, Digest, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, limits,
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -22,21 +28,22 @@ pub(crate) use self::received::Received;
 use self::{
     chunks::{ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
     lease::{Leased, RELEASE_GRACE},
+    offers::{Early, Offers},
     progress::Progress,
-    received::Totals,
+    received::{End, Totals},
     stores::Stores,
     workers::{PlanJob, Planned, Planner, Publisher},
 };
 use super::{
     TransferOptions, alive_interval,
     budget::{Quota, Reservation},
-    delta::{Ask, Came, Deltas},
+    delta::{Deltas, SignaturePart, SignatureRequest},
     error::{FailedEntry, ProtocolFault, TransferError},
     event::{EventFn, TransferEvent},
     ledger::{Ledger, Opens},
     pace::ChunkPace,
     progress::Turn,
-    provider::{MAX_CHUNK_ATTEMPTS, MAX_DIGESTS_UNDER_WAY},
+    provider::MAX_CHUNK_ATTEMPTS,
     records::{RecordSender, RecordStream},
     target::Target,
 };
@@ -45,20 +52,28 @@ use crate::{
     files::{Plan, Summary},
 };
 
+/// A transfer as it was opened.
+pub(crate) struct Opening {
+    pub(crate) claim: Claim,
+    pub(crate) records: BiStream,
+    /// Whether the provider was invited to send the first chunks unasked (SPEC 4.24).
+    pub(crate) invites: bool,
+}
+
 /// Receives one transfer into `target`. When it fails, nobody is at work on the target any more by the time
 /// it says so, and what the target undoes is undone.
 ///
 /// Not cancel-safe: dropping it resets the transfer's streams; what was verified is kept for the next run.
 /// `stop` does the same, and lets go of the target before it is told.
 pub(crate) async fn receive<T: Target>(
-    mut claim: Claim,
-    records: BiStream,
+    opening: Opening,
     timeout: Duration,
     target: T,
     options: &TransferOptions,
     events: EventFn,
     stop: CancellationToken,
 ) -> Result<Received, TransferError> {
+    let Opening { mut claim, records, invites } = opening;
     let (target, released) = Leased::new(target);
     let mut provider = RecordStream::new(records.recv);
     let quota = Quota::of(options.memory.as_ref());
@@ -73,20 +88,24 @@ pub(crate) async fn receive<T: Target>(
         publisher: Publisher::start(target.clone()),
         ledger: Ledger::new(options.lanes, options.chunk_len_bytes),
         pace: ChunkPace::new(options.chunk_len_bytes, Instant::now()),
+        deltas: Deltas::new(quota.signatures()),
         quota,
         reserved: HashMap::new(),
         ahead: Some(Vec::new()),
+        offers: invites.then(Offers::default),
+        early: Early::default(),
+        declined: HashSet::new(),
         chunks: JoinSet::new(),
         repeated: HashMap::new(),
         comparing: HashMap::new(),
         to_compare: Vec::new(),
-        deltas: Deltas::default(),
         paths: HashMap::new(),
         totals: Totals::default(),
         ended: false,
         pauses: 0,
         root: RootHasher::new(options.digest),
         failed: Vec::new(),
+        end: End::default(),
         may_compress: options.compression != Compression::Off,
         lane: LaneOptions {
             rate: options.rate.as_ref().map(RateLimiter::for_user),
@@ -101,10 +120,7 @@ pub(crate) async fn receive<T: Target>(
         stop,
     };
     match receiver.run(&mut provider).await {
-        Ok(summary) => {
-            hear_out(&mut provider, timeout).await;
-            receiver.received(summary)
-        }
+        Ok((summary, root)) => Ok(receiver.received(summary, root, provider).await),
         Err(error) => {
             receiver.target.abandon();
             let error = receiver.own_cause(error).await;
@@ -114,13 +130,6 @@ pub(crate) async fn receive<T: Target>(
             Err(error)
         }
     }
-}
-
-/// Until the provider has read *done* and finished its half: stopped before that, it would take the transfer for
-/// failed. That it does not finish is no failure here; whether all is complete is confirmed by RPC.
-async fn hear_out(provider: &mut RecordStream<ProviderRecord>, timeout: Duration) {
-    let ended = async { while let Ok(Some(_)) = provider.next().await {} };
-    let _ = tokio::time::timeout(timeout, ended).await;
 }
 
 /// The state of one transfer, owned by one task.
@@ -142,6 +151,11 @@ struct Receiver<T: Target> {
     reserved: HashMap<u64, (Reservation, Option<Piece>)>,
     /// Plans that wait until enough is known to check space and collisions before the first byte.
     ahead: Option<Vec<Planned>>,
+    /// What was offered, until it is decided on; and what came for it early.
+    offers: Option<Offers>,
+    early: Early,
+    /// Offers that are not taken, and whose streams have not come to be ended.
+    declined: HashSet<u64>,
     /// Whether the provider was told that chunks may be compressed.
     may_compress: bool,
     lane: LaneOptions,
@@ -162,14 +176,21 @@ struct Receiver<T: Target> {
     pauses: u32,
     root: RootHasher,
     failed: Vec<FailedEntry>,
+    end: End,
 }
 
 impl<T: Target> Receiver<T> {
-    async fn run(&mut self, provider: &mut RecordStream<ProviderRecord>) -> Result<Summary, TransferError> {
+    async fn run(
+        &mut self,
+        provider: &mut RecordStream<ProviderRecord>,
+    ) -> Result<(Summary, Digest), TransferError> {
         let mut alive = tokio::time::interval(alive_interval(self.timeout));
         while !self.is_complete() {
             tokio::select! {
-                record = provider.next() => self.on_record(record?)?,
+                record = provider.next(), if self.end.is_open() => match record {
+                    Ok(Some(record)) => self.on_record(record)?,
+                    ended => self.on_end(ended.map(drop))?,
+                },
                 stream = self.claim.next() => self.on_stream(stream).await?,
                 written = self.records.write_on(), if !self.records.is_written() => written?,
                 Some(chunk) = self.chunks.join_next() => {
@@ -194,6 +215,8 @@ impl<T: Target> Receiver<T> {
                 }
             }
             self.ask()?;
+            self.take_up_early().await?;
+            self.tell_done()?;
             self.records.write_now()?;
         }
         self.finish().await
@@ -209,26 +232,32 @@ impl<T: Target> Receiver<T> {
             let compared = self.comparing.values().map(|entry| entry.size_bytes);
             return Turn::PeersWork { bytes: compared.fold(self.deltas.asked_bytes(), u64::saturating_add) };
         }
-        let awaits_entries = !self.ended && self.ledger.may_expect_entries();
+        let awaits_offers = self.offers.as_ref().is_some_and(Offers::may_expect_more);
+        let awaits_entries =
+            awaits_offers || !self.declined.is_empty() || !self.ended && self.ledger.may_expect_entries();
         if awaits_entries || self.ledger.under_way() > 0 || !self.chunks.is_empty() {
             return Turn::Peers { spans: self.ledger.most_spans_wanted() as u64 };
         }
         Turn::Ours
     }
 
-    /// All is planned, has come and is published.
+    /// All is published, and nothing waits to be ended.
     fn is_complete(&self) -> bool {
+        self.end.is_told() && self.publisher.is_idle() && self.declined.is_empty()
+    }
+
+    /// All is planned and has come.
+    fn has_come(&self) -> bool {
         self.ended
             && self.ahead.is_none()
             && self.comparing.is_empty()
             && self.to_compare.is_empty()
             && self.ledger.is_settled()
             && self.chunks.is_empty()
-            && self.publisher.is_idle()
     }
 
-    async fn finish(&mut self) -> Result<Summary, TransferError> {
-        self.records.push(&ReceiverRecord::Done { chunks: self.ledger.chunks() })?;
+    async fn finish(&mut self) -> Result<(Summary, Digest), TransferError> {
+        let root = self.end.told.ok_or(TransferError::Abandoned)?;
         self.records.flush().await?;
         (self.events)(TransferEvent::Finishing);
         let target = self.target.clone();
@@ -246,12 +275,12 @@ impl<T: Target> Receiver<T> {
         };
         // Likewise: it has read `done`.
         let _ = self.records.finish();
-        Ok(summary)
+        Ok((summary, root))
     }
 
-    fn on_record(&mut self, record: Option<ProviderRecord>) -> Result<(), TransferError> {
+    fn on_record(&mut self, record: ProviderRecord) -> Result<(), TransferError> {
         self.progress.heard();
-        match record.ok_or(ProtocolFault::WrongEnd)? {
+        match record {
             ProviderRecord::Entry(entry) => self.on_entry(entry)?,
             ProviderRecord::Skipped { reason, path } => {
                 self.progress.listed();
@@ -259,7 +288,8 @@ impl<T: Target> Receiver<T> {
             }
             ProviderRecord::End { entries, total_bytes } => {
                 let ours = (self.ledger.entries(), self.totals.entry_bytes);
-                if self.ended || (entries, total_bytes) != ours {
+                let awaits_offers = self.offers.as_ref().is_some_and(Offers::may_expect_more);
+                if self.ended || awaits_offers || (entries, total_bytes) != ours {
                     return Err(ProtocolFault::WrongTotals.into());
                 }
                 self.ended = true;
@@ -275,16 +305,25 @@ impl<T: Target> Receiver<T> {
             }
             ProviderRecord::Cuts(cuts) => {
                 let index = cuts.entry;
-                let Came { part, told } = self.deltas.came(cuts)?;
-                let read_bytes = part.iter().map(|piece| u64::from(piece.cut.len_bytes)).sum();
-                self.progress.moved(read_bytes);
-                self.planner.send(PlanJob::Follow { index, cuts: part })?;
-                if let Some(told) = told {
+                let SignaturePart { part, len_bytes, complete } = self.deltas.came(cuts)?;
+                self.progress.moved(len_bytes);
+                if !part.is_empty() {
+                    self.planner.send(PlanJob::Follow { index, cuts: part })?;
+                }
+                if let Some(complete) = complete {
                     self.progress.completed();
-                    self.planner.send(PlanJob::Delta(told))?;
+                    self.planner.send(PlanJob::Delta(complete))?;
                 }
             }
+            record @ (ProviderRecord::Failed { .. } | ProviderRecord::ChunkVoid { .. })
+                if self.offers.is_some() =>
+            {
+                self.defer(record)?;
+            }
             ProviderRecord::Failed { entry, reason } => self.on_failed(entry, reason)?,
+            ProviderRecord::Offer { spans } => self.on_offer(spans)?,
+            ProviderRecord::OffersEnd => self.on_offers_end()?,
+            ProviderRecord::ChunkVoid { index } if self.declined.remove(&index) => {}
             ProviderRecord::ChunkVoid { index } => {
                 self.ledger.chunk_void(index)?;
                 self.reserved.remove(&index);
@@ -350,6 +389,9 @@ impl<T: Target> Receiver<T> {
     /// Once enough is planned: what stands in the way has ended the transfer by now.
     fn end_look_ahead(&mut self) -> Result<(), TransferError> {
         let Some(ahead) = &self.ahead else { return Ok(()) };
+        if !self.are_offers_known(ahead.len()) {
+            return Ok(());
+        }
         let all_planned = self.ended && ahead.len() as u64 == self.ledger.entries();
         // None comes before some of these are done.
         let is_held_back = self.is_held_back() && ahead.len() as u64 == self.ledger.entries();
@@ -361,19 +403,21 @@ impl<T: Target> Receiver<T> {
     }
 
     /// Checks the space for what is missing, and only then wants it.
-    fn apply(&mut self, planned: Vec<Planned>) -> Result<(), TransferError> {
+    fn apply(&mut self, mut planned: Vec<Planned>) -> Result<(), TransferError> {
         let missing_bytes: u64 = planned.iter().map(|planned| planned.plan.missing_bytes()).sum();
         self.totals.missing_bytes += missing_bytes;
         self.target.reserve(self.totals.to_come_bytes())?;
+        let offered = self.take_offers(&mut planned)?;
         for planned in planned {
-            self.apply_one(planned)?;
+            self.apply_one(planned, &offered)?;
         }
         let Totals { identical_bytes, resumed_bytes, .. } = self.totals;
         (self.events)(TransferEvent::Present { identical_bytes, resumed_bytes });
         Ok(())
     }
 
-    fn apply_one(&mut self, planned: Planned) -> Result<(), TransferError> {
+    /// `offered`: the entries of which something is on its way already.
+    fn apply_one(&mut self, planned: Planned, offered: &HashSet<u64>) -> Result<(), TransferError> {
         let Planned { index, entry, plan } = planned;
         match plan {
             Plan::Compare { .. } => {
@@ -381,11 +425,11 @@ impl<T: Target> Receiver<T> {
                 return Ok(());
             }
             Plan::Delta { ranges, average_bytes } => {
-                self.deltas.ask(index, entry, Ask { ranges, average_bytes });
+                self.deltas.ask(index, entry, SignatureRequest { ranges, average_bytes });
                 return Ok(());
             }
             Plan::Done => self.totals.identical_bytes += entry.size_bytes,
-            Plan::Want { missing, .. } if missing.is_empty() => {
+            Plan::Want { missing, .. } if missing.is_empty() && !offered.contains(&index) => {
                 self.ledger.want(index, entry.size_bytes, missing);
                 self.totals.resumed_bytes += entry.size_bytes;
                 self.publisher.publish(vec![index])?;
@@ -420,6 +464,7 @@ impl<T: Target> Receiver<T> {
     }
 
     async fn on_chunk_opens(&mut self, opened: Opened) -> Result<(), TransferError> {
+        let Some(opened) = self.defer_chunk(opened) else { return Ok(()) };
         let index = opened.chunk.index();
         match self.ledger.chunk_opens(index) {
             Ok(Opens::Next(spans)) => {
@@ -435,6 +480,7 @@ impl<T: Target> Receiver<T> {
                 Ok(())
             }
             Ok(Opens::Again | Opens::Stale) => {
+                self.declined.remove(&index);
                 opened.chunk.refuse(Code::Protocol).await;
                 Ok(())
             }
@@ -470,6 +516,7 @@ impl<T: Target> Receiver<T> {
                 self.progress.completed();
                 self.root.add(index, digest).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
                 self.totals.received_bytes += content_bytes;
+                (self.events)(TransferEvent::Kept { len_bytes: content_bytes });
                 self.totals.wire_bytes += wire_bytes;
                 self.totals.only_chunk = (index == 0).then_some(digest);
                 self.publisher.publish(complete)
@@ -493,56 +540,6 @@ impl<T: Target> Receiver<T> {
             self.paths.remove(entry);
         }
         (self.events)(TransferEvent::Published { files: published.len() as u64 });
-    }
-
-    /// Asks for what there is room for.
-    fn ask(&mut self) -> Result<(), TransferError> {
-        self.admit()?;
-        let (moved_bytes, to_come_bytes) = (self.progress.moved_bytes(), self.totals.to_come_bytes());
-        self.ledger.set_chunk_len(self.pace.chunk_len_bytes(moved_bytes, to_come_bytes, Instant::now()));
-        while self.comparing.len() < MAX_DIGESTS_UNDER_WAY / 2
-            && let Some((index, entry)) = self.to_compare.pop()
-        {
-            self.records.push(&ReceiverRecord::WantDigest { entry: index })?;
-            self.comparing.insert(index, entry);
-        }
-        while let Some(want) = self.deltas.next_want() {
-            self.records.push(&want)?;
-        }
-        let is_last = self.ended || (self.is_held_back() && self.ledger.under_way() == 0);
-        if is_last && self.ahead.is_none() && self.ledger.all_planned() {
-            self.ledger.flush();
-        }
-        while let Some(cost_bytes) = self.ledger.next_cost_bytes()
-            && let Some(reserved) = self.quota.reserve(cost_bytes, self.ledger.under_way())
-            && let Some((index, spans)) = self.ledger.next_want()
-        {
-            self.reserved.insert(index, (reserved, self.piece_of(&spans)));
-            self.records.push(&ReceiverRecord::WantChunk { index, spans })?;
-        }
-        if let Some(below) = self.ledger.release() {
-            self.records.push(&ReceiverRecord::Release { below })?;
-        }
-        Ok(())
-    }
-
-    /// Whether no entry may come before some of those that are here are done: there is no memory for more, here or,
-    /// as far as can be told, at the provider.
-    fn is_held_back(&self) -> bool {
-        self.pauses >= 2 || !self.ledger.may_expect_entries()
-    }
-
-    /// Lets the provider send as many entries as there is memory for.
-    fn admit(&mut self) -> Result<(), TransferError> {
-        self.quota.give_back_of_entries(self.ledger.free());
-        let mut admitted_bytes = None;
-        while !self.ended && self.quota.take_for_entries(ADMIT_STEP_BYTES) {
-            admitted_bytes = Some(self.ledger.admit(ADMIT_STEP_BYTES));
-        }
-        if let Some(bytes) = admitted_bytes {
-            self.records.push(&ReceiverRecord::Admit { bytes })?;
-        }
-        self.end_look_ahead()
     }
 
     /// A provider hangs up when it hears that this side's disk has failed, and that may be noticed here before
@@ -575,9 +572,6 @@ impl<T: Target> Receiver<T> {
 /// Entries planned before the first byte is asked for, so that what stands in the way is known by then; of
 /// longer manifests it is the first part that is.
 const LOOK_AHEAD_ENTRIES: usize = 4096;
-
-/// 64 KiB: some hundred entries for a record.
-const ADMIT_STEP_BYTES: u64 = 64 << 10;
 
 /// Failed files that are named.
 pub(super) const MAX_NAMED_FAILURES: usize = 100;

@@ -99,7 +99,8 @@ impl RecordSender {
 }
 
 /// The peer's half.
-pub(super) struct RecordStream<R> {
+#[derive(Debug)]
+pub(crate) struct RecordStream<R> {
     stream: RecvHalf,
     reader: RecordReader<R>,
 }
@@ -110,7 +111,7 @@ impl<R: Record> RecordStream<R> {
     }
 
     /// The next record; `None` at the end of the peer's half. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Result<Option<R>, TransferError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<R>, TransferError> {
         loop {
             if let Some(record) = self.reader.poll()? {
                 return Ok(Some(record));

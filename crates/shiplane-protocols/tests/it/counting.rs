@@ -73,7 +73,7 @@ async fn every_lane_of_every_transfer_draws_on_the_one_limit_of_its_side() {
     // The provider is not told, so that nobody but the receiver slows it down.
     let fetch = Fetch::open(&rpc, b"").await.unwrap();
     let target = world.destination(&fetch).unwrap();
-    fetch.receive(target, Promise::Durable, &world.options, Arc::new(|_| ())).await.unwrap();
+    fetch.receive(target, &world.options, Arc::new(|_| ())).await.unwrap();
     assert_debited(&client, 1, "the client receives").await;
     let push = Push::open(&rpc, source(&world.dest()), &request()).await.unwrap();
     push.send(&world.options, Arc::new(|_| ())).await.unwrap();

@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use shiplane_protocols::{
-    FetchError, FetchReport, Push, PushError, PushRequest,
+    Fetch, FetchError, FetchReport, FetchRequest, Push, PushError, PushRequest,
     files::{Source, SourceRoot},
     sync::{Consent, Manifest, SyncJob, SyncRequest, SyncResponse, SyncState, synchronise},
     transfer::{EventFn, ProtocolFault, TransferError, TransferEvent, TransferOptions},
@@ -49,6 +49,7 @@ async fn a_fetch_without_a_common_digest_is_refused() {
         compression: 0,
         bytes_per_second: None,
         digests,
+        invites: false,
     };
     for digests in NO_COMMON_DIGEST {
         assert_invalid(client.call_typed(FETCH_OPEN, &request(digests), WAIT).await);
@@ -69,7 +70,7 @@ async fn a_push_without_a_common_digest_is_refused_and_makes_nothing() {
     }
     assert!(tree(&world.source()).is_empty());
     let opened = open(&client, &push::names::RawOpen { digests: 0xff, ..offer }).await.unwrap();
-    assert!(matches!(opened, RawOpened::Ready { digest: 2, .. }), "{opened:?}");
+    assert!(matches!(opened, RawOpened::Ready { digest: 2, invites: true, .. }), "{opened:?}");
 }
 
 #[tokio::test]
@@ -102,7 +103,7 @@ async fn deaf(digest: u8) -> (RpcClient, [Arc<QuicTransport>; 2]) {
         })
         .typed(PUSH_OPEN, move |_context, request| async move {
             assert_eq!(request.digests, 1, "SHA-256 alone");
-            Ok(RawOpened::Ready { compression: 0, bytes_per_second: None, digest })
+            Ok(RawOpened::Ready { compression: 0, bytes_per_second: None, digest, invites: false })
         });
     let loopback: SocketAddr = server.local_addr().unwrap();
     let addr = PeerAddr { id: server.peer_id(), addr: loopback };
@@ -120,7 +121,7 @@ async fn a_digest_that_was_not_offered_is_not_taken() {
     for digest in UNOFFERED {
         let (client, _both) = deaf(digest).await;
         let expected = ProtocolFault::UnofferedDigest { bits: digest };
-        let fetch = shiplane_protocols::Fetch::open_with(&client, b"x", &sha256()).await;
+        let fetch = Fetch::open_with(&client, FetchRequest::of(b"x"), &sha256()).await;
         match fetch.err() {
             Some(FetchError::Transfer(TransferError::Protocol(fault))) => assert_eq!(fault, expected),
             other => panic!("{digest}: {other:?}"),
@@ -169,11 +170,11 @@ async fn a_server_that_has_sha256_alone_is_fetched_from_with_it() {
     let mut world = World::with_options(sha256(), fill);
     world.options.digest = DigestAlgorithm::Blake3;
     let client = world.admitted().await;
-    let fetch = shiplane_protocols::Fetch::open_with(&client, b"", &world.options).await.unwrap();
+    let fetch = Fetch::open_with(&client, FetchRequest::of(b""), &world.options).await.unwrap();
     assert_eq!(fetch.digest(), DigestAlgorithm::Sha256);
     world.receive.digest = fetch.digest();
     let target = world.destination(&fetch).unwrap();
-    fetch.receive(target, world.receive.promise, &world.options, Arc::new(|_| ())).await.unwrap();
+    fetch.receive(target, &world.options, Arc::new(|_| ())).await.unwrap();
     assert_eq!(tree(&world.dest()), tree(&world.source()));
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use shiplane_protocols::{
-    Fetch, FetchError, FetchReport, FileServer, WriteLimits,
+    Fetch, FetchError, FetchReport, FetchRequest, FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope, TicketSecret},
     files::{Destination, DestinationError, ReceiveOptions, SourceRoot},
     redeem,
@@ -235,9 +235,9 @@ impl World {
         path: &str,
         events: shiplane_protocols::transfer::EventFn,
     ) -> Result<FetchReport, FetchError> {
-        let fetch = Fetch::open_with(client, path.as_bytes(), &self.options).await?;
+        let fetch = Fetch::open_with(client, FetchRequest::of(path.as_bytes()), &self.options).await?;
         let target = self.destination(&fetch).map_err(shiplane_protocols::transfer::TransferError::from)?;
-        fetch.receive(target, self.receive.promise, &self.options, events).await
+        fetch.receive(target, &self.options, events).await
     }
 
     pub(crate) fn destination(&self, fetch: &Fetch) -> Result<Destination, DestinationError> {
@@ -311,9 +311,7 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 pub(crate) fn fault(error: &FetchError) -> shiplane_rpc::FaultCode {
     match error {
-        FetchError::Open(CallError::Fault(fault)) | FetchError::Confirm(CallError::Fault(fault)) => {
-            fault.code
-        }
+        FetchError::Open(CallError::Fault(fault)) => fault.code,
         other => panic!("not a fault: {other}"),
     }
 }

@@ -3,8 +3,10 @@
 mod crowd;
 mod digests;
 mod held;
+mod liar;
 #[cfg(target_os = "linux")]
 mod memory;
+mod offers;
 mod provider;
 mod receiver;
 #[cfg(unix)]
@@ -22,7 +24,6 @@ use shiplane_wire::{Entry, EntryKind, Mtime, ProviderRecord, RelPath, Version};
 
 /// The bodies as they travel, written down again: a change on the wire must fail here.
 pub(crate) const FETCH_OPEN: Method<FetchOpen, FetchOpened> = Method::new("fetch.open");
-pub(crate) const CONFIRM: Method<Confirm, Confirmed> = Method::new("transfer.confirm");
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct FetchOpen {
@@ -33,6 +34,8 @@ pub(crate) struct FetchOpen {
     pub(crate) bytes_per_second: Option<u64>,
     /// A set of bits: 1 SHA-256, 2 BLAKE3.
     pub(crate) digests: u8,
+    /// Whether the first chunks may come unasked.
+    pub(crate) invites: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,20 +49,6 @@ pub(crate) enum TransferShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
     Root,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Confirm {
-    pub(crate) transfer: [u8; 16],
-    pub(crate) root: [u8; 32],
-    pub(crate) chunks: u64,
-    pub(crate) durable: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Confirmed {
-    pub(crate) sent_bytes: u64,
-    pub(crate) failed_entries: u64,
 }
 
 /// A transport that trusts everybody and waits for `patience`.

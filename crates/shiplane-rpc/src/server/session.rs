@@ -257,6 +257,7 @@ fn reset_code(fault: FaultCode) -> Code {
         FaultCode::PathRefused => Code::PathRefused,
         FaultCode::Integrity => Code::Integrity,
         FaultCode::ShuttingDown => Code::ShuttingDown,
+        FaultCode::TicketRefused => Code::Unauthorised,
         FaultCode::SourceChanged => Code::SourceChanged,
         FaultCode::SourceIo => Code::SourceFailed,
         FaultCode::SinkIo | FaultCode::NoSpace => Code::SinkFailed,

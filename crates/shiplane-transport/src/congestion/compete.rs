@@ -78,7 +78,7 @@ impl Controller {
 
 /// Of the bottleneck's product. A path with a queue of one holds two, of which this is a sixth: what six TCPs and we
 /// would have each.
-const LEAST_SHARE: f64 = 0.35;
+const LEAST_SHARE: f64 = 0.34;
 
 /// Beside BBR's first version, which gives way to nothing but keeps its own rate: a quarter of all.
 const UNYIELDING_SHARE: f64 = 0.53;

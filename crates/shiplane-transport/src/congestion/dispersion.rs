@@ -44,6 +44,12 @@ impl Dispersion {
         self.burst = Some(Burst { sent_at, first_acked_at: now, last_acked_at: now, bytes: 0 });
     }
 
+    /// What each of the bursts so far has shown at least, once there are [`AGREEING`] of them.
+    pub(super) fn least_rate(&self) -> Option<f64> {
+        let rates = &self.rates[..self.count.min(BURSTS)];
+        (rates.len() >= AGREEING).then(|| rates.iter().copied().fold(f64::INFINITY, f64::min))
+    }
+
     /// Bytes a second, if a burst has shown it lately.
     pub(super) fn rate(&self, now: Instant) -> Option<f64> {
         if now.saturating_duration_since(self.measured_at?) > FRESH {
@@ -67,3 +73,6 @@ const LEAST_SEGMENTS: u64 = 5;
 const SHORTEST_SPREAD: Duration = Duration::from_micros(100);
 
 const BURSTS: usize = 7;
+
+/// One alone may have been brought together on its way.
+const AGREEING: usize = 2;

@@ -115,6 +115,11 @@ impl Path {
         spreads[ROUNDS - 2]
     }
 
+    /// The least that the bottleneck has been seen to carry.
+    pub(super) fn least_capacity(&self) -> Option<f64> {
+        self.dispersion.least_rate()
+    }
+
     /// What the bottleneck carries of ours and of all others together, where that is known.
     pub(super) fn capacity(&self, now: Instant) -> Option<f64> {
         self.dispersion.rate(now)

@@ -1,6 +1,6 @@
 //! What arrives on a connection and waits for its taker: a transfer's streams, and single chunks.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use shiplane_wire::{Code, Digest, Offer, Stored, TransferId, Verified, limits};
@@ -40,6 +40,8 @@ impl ChunkExpectation {
 pub struct Claim {
     transfer: TransferId,
     inbox: mpsc::Receiver<Tagged>,
+    /// Chunks that came before the records.
+    early: VecDeque<Tagged>,
     transfers: Arc<Transfers>,
     config: Arc<TransportConfig>,
     meter: Option<ProgressMeter>,
@@ -55,6 +57,7 @@ impl Claim {
         Ok(Self {
             transfer,
             inbox,
+            early: VecDeque::new(),
             transfers: Arc::clone(transfers),
             config: Arc::clone(config),
             meter: None,
@@ -74,9 +77,26 @@ impl Claim {
         self.transfer
     }
 
+    /// The stream of the transfer's records, which the peer opens; chunks that overtake it come from
+    /// [`next`](Self::next) later. `None` once the connection has ended. Cancel-safe.
+    pub async fn records(&mut self) -> Option<BiStream> {
+        loop {
+            match self.inbox.recv().await? {
+                Tagged::Records(stream) => return Some(stream),
+                // Dropped, it is refused.
+                chunk if self.early.len() < limits::MAX_PARKED_STREAMS => self.early.push_back(chunk),
+                Tagged::Chunk { .. } => {}
+            }
+        }
+    }
+
     /// The next stream; `None` once the connection has ended. Cancel-safe.
     pub async fn next(&mut self) -> Option<TransferStream> {
-        Some(match self.inbox.recv().await? {
+        let next = match self.early.pop_front() {
+            Some(early) => early,
+            None => self.inbox.recv().await?,
+        };
+        Some(match next {
             Tagged::Records(stream) => TransferStream::Records(stream),
             Tagged::Chunk { index, len_bytes, is_compressed, mut stream } => {
                 if let Some(meter) = &self.meter {

@@ -1,10 +1,13 @@
 //! Records of the side that has the files (SPEC 4.3).
 
+use alloc::vec::Vec;
+
 use bytes::{BufMut, BytesMut};
 use core::fmt;
 
 use super::fields::{Fields, put_record};
-use super::{Cuts, RecordError, sealed};
+use super::receiver::{check_spans, put_spans, read_spans};
+use super::{Cuts, RecordError, Span, sealed};
 use crate::limits::{ENTRY_COST_BYTES, MAX_FRAME_LEN_BYTES};
 use crate::{Digest, EscapedPath, RelPath, fuzz, hex};
 
@@ -55,6 +58,14 @@ pub enum ProviderRecord {
     },
     /// Where the content of a file cuts it, as asked for.
     Cuts(Cuts),
+    /// A chunk that is sent without having been asked for, as the receiver has invited the provider to do. The first
+    /// has index 0.
+    Offer {
+        /// What it is made of, as in [`ReceiverRecord::WantChunk`](crate::ReceiverRecord::WantChunk).
+        spans: Vec<Span>,
+    },
+    /// There is no further offer: from here on the receiver asks.
+    OffersEnd,
 }
 
 impl ProviderRecord {
@@ -89,6 +100,8 @@ impl ProviderRecord {
                 out.put_u64_le(*bytes_per_second);
             }),
             Self::Cuts(cuts) => put_record(out, CUTS, |out| cuts.put(out)),
+            Self::Offer { spans } => put_record(out, OFFER, |out| put_spans(spans, out)),
+            Self::OffersEnd => put_record(out, OFFERS_END, |_| ()),
         }
         Ok(())
     }
@@ -107,6 +120,8 @@ impl ProviderRecord {
             CHUNK_VOID => Self::ChunkVoid { index: fields.u64()? },
             ALIVE => Self::Alive { looked_at: fields.u64()?, bytes_per_second: fields.u64()? },
             CUTS => Self::Cuts(Cuts::read(fields)?),
+            OFFER => Self::Offer { spans: read_spans(fields)? },
+            OFFERS_END => Self::OffersEnd,
             _ => return Err(RecordError::UnknownType { tag }),
         })
     }
@@ -115,19 +130,21 @@ impl ProviderRecord {
         match self {
             Self::Entry(entry) => entry.check(),
             Self::Cuts(cuts) => cuts.check(),
+            Self::Offer { spans } => check_spans(spans),
             Self::Skipped { .. }
             | Self::End { .. }
             | Self::Digest { .. }
             | Self::Failed { .. }
             | Self::ChunkVoid { .. }
-            | Self::Alive { .. } => Ok(()),
+            | Self::Alive { .. }
+            | Self::OffersEnd => Ok(()),
         }
     }
 }
 
 impl sealed::Decode for ProviderRecord {
     fn knows(tag: u8) -> bool {
-        matches!(tag, ENTRY..=CUTS)
+        matches!(tag, ENTRY..=OFFERS_END)
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
@@ -338,6 +355,8 @@ const FAILED: u8 = 5;
 const CHUNK_VOID: u8 = 6;
 const ALIVE: u8 = 7;
 const CUTS: u8 = 8;
+const OFFER: u8 = 9;
+const OFFERS_END: u8 = 10;
 
 const NANOS_PER_SEC: u32 = 1_000_000_000;
 
@@ -360,7 +379,8 @@ mod tests {
         let path = EscapedPath::new(b"x\x1b");
         let cut = |len_bytes| Cut { len_bytes, digest };
         let cuts = Cuts { entry: 6, offset_bytes: 0x0201, cuts: [cut(9), cut(0x0100)].into() };
-        let cases: [(ProviderRecord, &[u8]); 8] = [
+        let span = Span { entry: 1, offset_bytes: 2, len_bytes: 3 };
+        let cases: [(ProviderRecord, &[u8]); 10] = [
             (
                 ProviderRecord::Entry(entry()),
                 b"\x01\x2e\0\0\0\0\xa4\x81\0\0\x05\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
@@ -398,6 +418,11 @@ mod tests {
                 ]
                 .concat(),
             ),
+            (
+                ProviderRecord::Offer { spans: [span].into() },
+                b"\x09\x1a\0\0\0\x01\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
+            ),
+            (ProviderRecord::OffersEnd, b"\x0a\0\0\0\0"),
         ];
         for (record, bytes) in cases {
             assert_eq!(encode(&record).unwrap(), bytes, "{record:?}");
@@ -453,7 +478,8 @@ mod tests {
         assert_eq!(decode(&patched(5, &[2])), unknown("entry kind", 2));
         assert_eq!(decode(b"\x02\x03\0\0\0\x04\0\0"), unknown("skip reason", 4));
         assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x03"), unknown("fail reason", 3));
-        assert_eq!(decode(b"\x09\0\0\0\0"), Err(RecordError::UnknownType { tag: 9 }));
+        assert_eq!(decode(b"\x0b\0\0\0\0"), Err(RecordError::UnknownType { tag: 11 }));
+        assert_eq!(decode(b"\x09\x02\0\0\0\0\0"), Err(RecordError::NoSpans));
         assert_eq!(decode(b"\0\0\0\0\0"), Err(RecordError::UnknownType { tag: 0 }));
         assert_eq!(decode(b"\x02\x04\0\0\0\0\x01\0\x1b"), Err(RecordError::NotEscaped));
     }

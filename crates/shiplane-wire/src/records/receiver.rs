@@ -6,11 +6,11 @@ use bytes::{BufMut, BytesMut};
 
 use super::fields::{Fields, put_record};
 use super::{RecordError, sealed};
-use crate::fuzz;
 use crate::limits::{
     MAX_CUT_AVERAGE_BYTES, MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK,
     MIN_CUT_AVERAGE_BYTES,
 };
+use crate::{Digest, fuzz};
 
 /// What the receiver of a transfer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +33,14 @@ pub enum ReceiverRecord {
         /// Index of the first entry to keep.
         below: u64,
     },
-    /// Everything wanted was asked for.
+    /// Everything wanted has arrived.
     Done {
         /// How many chunks that is.
         chunks: u64,
+        /// The transfer's digest over them (SPEC 4.11).
+        root: Digest,
+        /// How many entries have failed at the provider.
+        failed: u64,
     },
     /// Still working.
     Alive,
@@ -66,12 +70,15 @@ impl ReceiverRecord {
         match self {
             Self::WantChunk { index, spans } => put_record(out, WANT_CHUNK, |out| {
                 out.put_u64_le(*index);
-                out.put_u16_le(spans.len() as u16);
-                spans.iter().for_each(|span| span.put(out));
+                put_spans(spans, out);
             }),
             Self::WantDigest { entry } => put_record(out, WANT_DIGEST, |out| out.put_u64_le(*entry)),
             Self::Release { below } => put_record(out, RELEASE, |out| out.put_u64_le(*below)),
-            Self::Done { chunks } => put_record(out, DONE, |out| out.put_u64_le(*chunks)),
+            Self::Done { chunks, root, failed } => put_record(out, DONE, |out| {
+                out.put_u64_le(*chunks);
+                out.put_slice(root.as_bytes());
+                out.put_u64_le(*failed);
+            }),
             Self::Alive => put_record(out, ALIVE, |_| ()),
             Self::WantCuts { span, average_bytes } => put_record(out, WANT_CUTS, |out| {
                 span.put(out);
@@ -87,7 +94,11 @@ impl ReceiverRecord {
             WANT_CHUNK => Self::WantChunk { index: fields.u64()?, spans: read_spans(fields)? },
             WANT_DIGEST => Self::WantDigest { entry: fields.u64()? },
             RELEASE => Self::Release { below: fields.u64()? },
-            DONE => Self::Done { chunks: fields.u64()? },
+            DONE => Self::Done {
+                chunks: fields.u64()?,
+                root: Digest::from_bytes(fields.array()?),
+                failed: fields.u64()?,
+            },
             ALIVE => Self::Alive,
             WANT_CUTS => Self::WantCuts { span: Span::read(fields)?, average_bytes: fields.u32()? },
             ADMIT => Self::Admit { bytes: fields.u64()? },
@@ -164,7 +175,12 @@ impl Span {
     }
 }
 
-fn check_spans(spans: &[Span]) -> Result<(), RecordError> {
+pub(super) fn put_spans(spans: &[Span], out: &mut BytesMut) {
+    out.put_u16_le(spans.len() as u16);
+    spans.iter().for_each(|span| span.put(out));
+}
+
+pub(super) fn check_spans(spans: &[Span]) -> Result<(), RecordError> {
     check_count(spans.len())?;
     spans.iter().try_for_each(Span::check)?;
     let len_bytes = spans.iter().fold(0, |sum: u64, span| sum.saturating_add(span.len_bytes));
@@ -182,7 +198,7 @@ fn check_count(spans: usize) -> Result<(), RecordError> {
     }
 }
 
-fn read_spans(fields: &mut Fields<'_>) -> Result<Vec<Span>, RecordError> {
+pub(super) fn read_spans(fields: &mut Fields<'_>) -> Result<Vec<Span>, RecordError> {
     let count = usize::from(fields.u16()?);
     check_count(count)?;
     // The bytes are there before room for the spans is made, so a large count costs nothing.
@@ -224,7 +240,10 @@ mod tests {
             ),
             (ReceiverRecord::WantDigest { entry: 7 }, b"\x12\x08\0\0\0\x07\0\0\0\0\0\0\0"),
             (ReceiverRecord::Release { below: 8 }, b"\x13\x08\0\0\0\x08\0\0\0\0\0\0\0"),
-            (ReceiverRecord::Done { chunks: 9 }, b"\x14\x08\0\0\0\x09\0\0\0\0\0\0\0"),
+            (
+                ReceiverRecord::Done { chunks: 9, root: Digest::from_bytes([0xdd; 32]), failed: 2 },
+                &[&b"\x14\x30\0\0\0\x09\0\0\0\0\0\0\0"[..], &[0xdd; 32], b"\x02\0\0\0\0\0\0\0"].concat(),
+            ),
             (ReceiverRecord::Alive, b"\x15\0\0\0\0"),
             (ReceiverRecord::Admit { bytes: 0x0102 }, b"\x17\x08\0\0\0\x02\x01\0\0\0\0\0\0"),
             (cuts, b"\x16\x1c\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x08\0\0"),

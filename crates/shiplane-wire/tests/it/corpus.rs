@@ -162,7 +162,7 @@ fn receiver_records() -> Seeds {
         ReceiverRecord::WantChunk { index: 0, spans: vec![span(0, 0, 5), span(1, 1 << 40, 7)] },
         ReceiverRecord::WantDigest { entry: 3 },
         ReceiverRecord::Release { below: 2 },
-        ReceiverRecord::Done { chunks: 1 },
+        ReceiverRecord::Done { chunks: 1, root: Digest::from_bytes([0xdd; 32]), failed: 0 },
         ReceiverRecord::Alive,
         ReceiverRecord::WantCuts { span: span(0, 1, 4), average_bytes: 2048 },
         ReceiverRecord::Admit { bytes: 1 << 17 },

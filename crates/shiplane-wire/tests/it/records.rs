@@ -171,7 +171,9 @@ fn receiver_record() -> impl Strategy<Value = ReceiverRecord> {
             .prop_map(|(index, spans)| ReceiverRecord::WantChunk { index, spans }),
         any::<u64>().prop_map(|entry| ReceiverRecord::WantDigest { entry }),
         any::<u64>().prop_map(|below| ReceiverRecord::Release { below }),
-        any::<u64>().prop_map(|chunks| ReceiverRecord::Done { chunks }),
+        (any::<u64>(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(chunks, root, failed)| {
+            ReceiverRecord::Done { chunks, root: Digest::from_bytes(root), failed }
+        }),
         Just(ReceiverRecord::Alive),
         any::<u64>().prop_map(|bytes| ReceiverRecord::Admit { bytes }),
     ]

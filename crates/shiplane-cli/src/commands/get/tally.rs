@@ -13,7 +13,7 @@ use crate::progress::Progress;
 #[derive(Debug)]
 pub(super) struct GetTally {
     progress: Progress,
-    moved_bytes: u64,
+    kept_bytes: u64,
 }
 
 impl Job<GetTally> {
@@ -45,7 +45,7 @@ impl Job<GetTally> {
 
 impl GetTally {
     pub(super) fn new() -> Self {
-        Self { progress: Progress::at(Phase::Connecting), moved_bytes: 0 }
+        Self { progress: Progress::at(Phase::Connecting), kept_bytes: 0 }
     }
 
     fn add(&mut self, event: &TransferEvent) {
@@ -57,14 +57,14 @@ impl GetTally {
             }
             TransferEvent::Moved { len_bytes } => {
                 progress.phase = Phase::Receiving;
-                self.moved_bytes = self.moved_bytes.saturating_add(len_bytes);
+                progress.bytes_moved += len_bytes;
             }
+            TransferEvent::Kept { len_bytes } => self.kept_bytes += len_bytes,
             TransferEvent::Published { files } => progress.files += files,
             TransferEvent::Finishing => progress.phase = Phase::Publishing,
             TransferEvent::Scanned { .. } | TransferEvent::Skipped { .. } | TransferEvent::Failed { .. } => {}
         }
-        // A chunk that came wrong moves again; there is never more than all.
-        let done = progress.bytes_resumed.saturating_add(self.moved_bytes);
+        let done = progress.bytes_resumed.saturating_add(self.kept_bytes);
         progress.bytes_done = progress.bytes_total.map_or(done, |total| done.min(total));
     }
 }
@@ -98,9 +98,12 @@ mod tests {
         assert_eq!((progress.bytes_done, progress.bytes_resumed, progress.bytes_total), (30, 30, None));
         add(TransferEvent::ScanComplete { entries: 2, total_bytes: 100 });
         let progress = add(moved(60));
-        assert_eq!((progress.bytes_done, progress.bytes_total), (90, Some(100)));
+        assert_eq!((progress.bytes_done, progress.bytes_moved), (30, 60), "nothing of it is verified yet");
         assert_eq!(progress.phase, Phase::Receiving);
-        assert_eq!(add(moved(60)).bytes_done, 100);
+        let kept = |len_bytes| TransferEvent::Kept { len_bytes };
+        let progress = add(kept(60));
+        assert_eq!((progress.bytes_done, progress.bytes_total), (90, Some(100)));
+        assert_eq!(add(kept(60)).bytes_done, 100);
         assert_eq!(add(TransferEvent::Published { files: 2 }).files, 2);
         assert_eq!(add(TransferEvent::Finishing).phase, Phase::Publishing);
     }

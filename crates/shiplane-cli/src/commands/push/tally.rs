@@ -19,6 +19,8 @@ pub(super) struct PushTally {
     unlisted: usize,
     listed_bytes: u64,
     sent_bytes: u64,
+    /// What the server has verified and written.
+    kept_bytes: u64,
     /// As it travelled.
     wire_bytes: u64,
     /// What need not be sent, as far as is known on the way.
@@ -75,6 +77,7 @@ impl Job<PushTally> {
                 tally.phase = Phase::Sending;
                 tally.sent_bytes += len_bytes;
             }),
+            TransferEvent::Kept { len_bytes } => self.update(|tally| tally.kept_bytes += len_bytes),
             TransferEvent::Finishing => self.phase(Phase::Settling),
             TransferEvent::Scanned { .. }
             | TransferEvent::Published { .. }
@@ -91,6 +94,7 @@ impl PushTally {
             unlisted: paths,
             listed_bytes: 0,
             sent_bytes: 0,
+            kept_bytes: 0,
             wire_bytes: 0,
             present_bytes: 0,
             resumed_bytes: 0,
@@ -113,14 +117,14 @@ impl Tally for PushTally {
     }
 
     fn progress(&self) -> Progress {
-        // A chunk that came wrong moves again; there is never more than all.
-        let done = self.sent_bytes.saturating_add(self.present_bytes);
+        let done = self.kept_bytes.saturating_add(self.present_bytes);
         let total = (self.unlisted == 0).then_some(self.listed_bytes);
         Progress {
             phase: self.phase,
             files: self.files,
             bytes_done: total.map_or(done, |total| done.min(total)),
             bytes_resumed: self.present_bytes,
+            bytes_moved: self.sent_bytes,
             bytes_total: total,
         }
     }
@@ -151,6 +155,13 @@ mod tests {
         events(TransferEvent::ScanComplete { entries: 1, total_bytes: 5 });
         events(TransferEvent::Moved { len_bytes: 50 });
         let progress = job.read(Tally::progress);
+        assert_eq!(
+            (progress.bytes_done, progress.bytes_moved),
+            (0, 60),
+            "the server has verified nothing yet"
+        );
+        events(TransferEvent::Kept { len_bytes: 50 });
+        let progress = job.read(Tally::progress);
         assert_eq!((progress.bytes_done, progress.bytes_total), (15, Some(15)));
         assert_eq!(progress.phase, Phase::Sending);
     }
@@ -167,8 +178,8 @@ mod tests {
         one(present(60));
         let progress = job.read(Tally::progress);
         assert_eq!((progress.bytes_done, progress.bytes_resumed), (110, 110));
-        one(TransferEvent::Moved { len_bytes: 40 });
-        two(TransferEvent::Moved { len_bytes: 50 });
+        one(TransferEvent::Kept { len_bytes: 40 });
+        two(TransferEvent::Kept { len_bytes: 50 });
         let progress = job.read(Tally::progress);
         assert_eq!((progress.bytes_done, progress.bytes_total), (200, Some(200)));
     }

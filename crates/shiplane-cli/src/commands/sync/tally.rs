@@ -17,6 +17,8 @@ pub(super) struct SyncTally {
     unlisted: usize,
     listed_bytes: u64,
     moved_bytes: u64,
+    /// What is verified and written, on either side.
+    kept_bytes: u64,
     /// Of what is done: was there before, on this side and on the other.
     present_bytes: [u64; 2],
     files: u64,
@@ -77,8 +79,15 @@ impl Job<SyncTally> {
 
 impl SyncTally {
     pub(super) fn new() -> Self {
-        let phase = Phase::Connecting;
-        Self { phase, unlisted: 2, listed_bytes: 0, moved_bytes: 0, present_bytes: [0; 2], files: 0 }
+        Self {
+            phase: Phase::Connecting,
+            unlisted: 2,
+            listed_bytes: 0,
+            moved_bytes: 0,
+            kept_bytes: 0,
+            present_bytes: [0; 2],
+            files: 0,
+        }
     }
 
     fn add(&mut self, event: &TransferEvent, side: usize) {
@@ -91,6 +100,7 @@ impl SyncTally {
                 self.present_bytes[side] = identical_bytes.saturating_add(resumed_bytes);
             }
             TransferEvent::Moved { len_bytes } => self.moved_bytes += len_bytes,
+            TransferEvent::Kept { len_bytes } => self.kept_bytes += len_bytes,
             TransferEvent::Published { files } => self.files += files,
             TransferEvent::Scanned { .. }
             | TransferEvent::Skipped { .. }
@@ -106,15 +116,15 @@ impl Tally for SyncTally {
     }
 
     fn progress(&self) -> Progress {
-        // A chunk that came wrong moves again; there is never more than all.
         let present_bytes = self.present_bytes.iter().sum();
-        let done = self.moved_bytes.saturating_add(present_bytes);
+        let done = self.kept_bytes.saturating_add(present_bytes);
         let total = (self.unlisted == 0).then_some(self.listed_bytes);
         Progress {
             phase: self.phase,
             files: self.files,
             bytes_done: total.map_or(done, |total| done.min(total)),
             bytes_resumed: present_bytes,
+            bytes_moved: self.moved_bytes,
             bytes_total: total,
         }
     }
@@ -168,6 +178,9 @@ mod tests {
         assert_eq!(job.read(Tally::progress).bytes_total, None);
         events(SyncEvent::Receiving(listed(5)));
         events(SyncEvent::Sending(TransferEvent::Moved { len_bytes: 50 }));
+        let progress = job.read(Tally::progress);
+        assert_eq!((progress.bytes_done, progress.bytes_moved), (0, 54), "nothing of it is verified yet");
+        events(SyncEvent::Sending(TransferEvent::Kept { len_bytes: 50 }));
         let progress = job.read(Tally::progress);
         assert_eq!((progress.bytes_done, progress.bytes_total), (15, Some(15)));
         events(SyncEvent::Settling);

@@ -10,7 +10,7 @@ use shiplane_transport::{
     SourceError as LaneError, blocking,
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, Piece, TaggedChunk, TransferId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{
     super::{
@@ -41,6 +41,7 @@ pub(super) struct Outlet {
     rate: Option<RateLimiter>,
     meter: ProgressMeter,
     reading: Reading,
+    unsent: Unsent,
     digest: DigestAlgorithm,
     digest_cache: Option<DigestCache>,
     compression: Compression,
@@ -71,6 +72,42 @@ impl Reading {
 
     fn is_under_way(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// How much of the chunks that were begun has not been handed to the connection. A handle: clones share it.
+#[derive(Clone, Debug, Default)]
+struct Unsent {
+    bytes: Arc<AtomicU64>,
+    is_less: Arc<Notify>,
+}
+
+/// A chunk that is begun: its memory, and how much of it has not been handed on. What is left of that when it ends is not
+/// sent any more.
+pub(super) struct Begun {
+    memory: Reservation,
+    unsent: Arc<UnsentPart>,
+}
+
+struct UnsentPart {
+    all: Unsent,
+    bytes: AtomicU64,
+}
+
+impl UnsentPart {
+    fn sent(&self, bytes: u64) {
+        // One task moves a chunk.
+        let left = self.bytes.load(Ordering::Relaxed);
+        let bytes = bytes.min(left);
+        self.bytes.store(left - bytes, Ordering::Relaxed);
+        self.all.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.is_less.notify_one();
+    }
+}
+
+impl Drop for UnsentPart {
+    fn drop(&mut self) {
+        self.sent(u64::MAX);
     }
 }
 
@@ -114,6 +151,7 @@ impl Outlet {
             rate: options.rate.as_ref().map(RateLimiter::for_user),
             meter: ProgressMeter::default(),
             reading: Reading::default(),
+            unsent: Unsent::default(),
             digest: options.digest,
             digest_cache: options.digest_cache.clone().filter(|_| options.digest == DigestAlgorithm::Blake3),
             compression: options.compression,
@@ -125,6 +163,23 @@ impl Outlet {
     /// Whether this side's own disk or limit holds chunks up right now.
     pub(super) fn is_held_up(&self) -> bool {
         self.reading.is_under_way() || self.rate.as_ref().is_some_and(RateLimiter::is_waited_for)
+    }
+
+    /// A chunk of so many bytes is begun.
+    pub(super) fn begin(&self, content_bytes: u64, memory: Reservation) -> Begun {
+        self.unsent.bytes.fetch_add(content_bytes, Ordering::Relaxed);
+        let part = UnsentPart { all: self.unsent.clone(), bytes: AtomicU64::new(content_bytes) };
+        Begun { memory, unsent: Arc::new(part) }
+    }
+
+    /// How much of the chunks under way is not on its way.
+    pub(super) fn unsent_bytes(&self) -> u64 {
+        self.unsent.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until that is less. Cancel-safe.
+    pub(super) async fn has_sent(&self) {
+        self.unsent.is_less.notified().await;
     }
 
     /// What has been queued for the receiver, and has arrived there, since it was counted last.
@@ -143,14 +198,14 @@ impl Outlet {
         index: u64,
         spans: Vec<FileSpan>,
         may_shrink: bool,
-        memory: Reservation,
+        begun: Begun,
     ) -> Result<Delivered, ChunkFailure> {
         let tag = TaggedChunk { transfer: self.transfer, index };
         let mut attempts = 0;
         loop {
             attempts += 1;
             let mut known = None;
-            let result = self.attempt(tag, &spans, may_shrink, &memory, &mut known).await;
+            let result = self.attempt(tag, &spans, may_shrink, &begun, &mut known).await;
             match (result, known) {
                 (Err(ChunkFailure::Lane(SendChunkError::ChecksumFailed)), Some(stale)) => {
                     tracing::info!(index, "a file was changed behind its times: hashing it again");
@@ -173,29 +228,29 @@ impl Outlet {
         tag: TaggedChunk,
         spans: &[FileSpan],
         may_shrink: bool,
-        memory: &Reservation,
+        begun: &Begun,
         known: &mut Option<Digest>,
     ) -> Result<Delivered, ChunkFailure> {
         if may_shrink
-            && memory.is_whole()
+            && begun.memory.is_whole()
             && let Some((encoded, _held)) = self.compress(spans).await?
         {
             let (sizes, digest) = (encoded.sizes(), encoded.digest());
-            let progress = self.progress(sizes.content_bytes, sizes.wire_bytes);
+            let progress = self.progress(begun, sizes.content_bytes, sizes.wire_bytes);
             // The frame's own digest is of its payload, which is no piece of a file.
-            let options = self.lane(progress, memory);
+            let options = self.lane(progress, &begun.memory);
             let sent = self.connection.send_compressed_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
             let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
             return Ok(Delivered { digest, content_bytes, wire_bytes });
         }
-        let (reader, failed) = self.reader(spans, memory);
+        let (reader, failed) = self.reader(spans, &begun.memory);
         let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
-        let progress = self.progress(content_bytes, content_bytes);
+        let progress = self.progress(begun, content_bytes, content_bytes);
         let piece = piece_of(spans);
         *known = self.known_digest(piece);
         let piece = piece.map(|(_, piece)| piece);
-        let options = LaneOptions { piece, known_digest: *known, ..self.lane(progress, memory) };
+        let options = LaneOptions { piece, known_digest: *known, ..self.lane(progress, &begun.memory) };
         match self.connection.send_tagged_chunk(tag, reader, &options).await {
             Ok(sent) => {
                 self.learn_digest(spans, &sent.cells);
@@ -264,8 +319,9 @@ impl Outlet {
     }
 
     /// Tells of content as what stands for it moves.
-    fn progress(&self, content_bytes: u64, wire_bytes: u64) -> ProgressFn {
+    fn progress(&self, begun: &Begun, content_bytes: u64, wire_bytes: u64) -> ProgressFn {
         let (events, moved_bytes) = (Arc::clone(&self.events), AtomicU64::new(0));
+        let unsent = Arc::clone(&begun.unsent);
         Arc::new(move |len_bytes| {
             // One task moves a chunk.
             let before = moved_bytes.fetch_add(len_bytes, Ordering::Relaxed);
@@ -274,6 +330,7 @@ impl Outlet {
                 u64::try_from(part).unwrap_or(u64::MAX)
             };
             let len_bytes = content_of(before + len_bytes) - content_of(before);
+            unsent.sent(len_bytes);
             events(TransferEvent::Moved { len_bytes });
         })
     }

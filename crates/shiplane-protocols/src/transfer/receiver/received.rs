@@ -1,18 +1,22 @@
 //! What comes of a transfer at its receiver.
 
-use shiplane_wire::Digest;
+use std::time::Duration;
+
+use shiplane_transport::StreamError;
+use shiplane_wire::{Code, Digest, ProviderRecord, ReceiverRecord, RootHasher};
 
 use super::{
     super::{
-        error::{FailedEntry, TransferError},
+        error::{FailedEntry, ProtocolFault, TransferError},
+        records::RecordStream,
         target::Target,
     },
     Receiver,
 };
 use crate::files::Summary;
 
-/// What a receiver has got; to be confirmed with the provider.
-#[derive(Debug, Clone)]
+/// What a receiver has got.
+#[derive(Debug)]
 pub(crate) struct Received {
     /// SPEC 4.11.
     pub(crate) root: Digest,
@@ -32,6 +36,8 @@ pub(crate) struct Received {
     pub(crate) failed_count: u64,
     /// Digest of the one chunk, when there was exactly one.
     pub(crate) only_chunk: Option<Digest>,
+    /// Whether the provider agrees that it is what it has sent.
+    pub(crate) confirmed: Result<(), TransferError>,
 }
 
 /// What has been counted so far.
@@ -54,12 +60,62 @@ impl Totals {
     }
 }
 
+/// How far a transfer has come to its end (SPEC 4.11).
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// The digest over all chunks, once the provider was told that they are here.
+    pub(super) told: Option<Digest>,
+    /// What the provider makes of that.
+    confirmed: Option<Result<(), TransferError>>,
+}
+
+impl End {
+    pub(super) fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Whether the provider may say more.
+    pub(super) fn is_open(&self) -> bool {
+        self.confirmed.is_none()
+    }
+}
+
 impl<T: Target> Receiver<T> {
-    /// Ends it.
-    pub(super) fn received(self, summary: Summary) -> Result<Received, TransferError> {
+    /// Once everything has come: the provider compares it with what it has sent while the last files are published.
+    pub(super) fn tell_done(&mut self) -> Result<(), TransferError> {
+        if self.end.is_told() || !self.has_come() {
+            return Ok(());
+        }
         let chunks = self.ledger.chunks();
-        let root = self.root.finish(chunks).map_err(|_| TransferError::Abandoned)?;
-        Ok(Received {
+        let root = std::mem::replace(&mut self.root, RootHasher::new(self.lane.digest));
+        let root = root.finish(chunks).map_err(|_| TransferError::Abandoned)?;
+        self.end.told = Some(root);
+        self.records.push(&ReceiverRecord::Done { chunks, root, failed: self.totals.failed })
+    }
+
+    /// The provider's half has ended. After *done* that is its answer, and no failure of what is under way here.
+    pub(super) fn on_end(&mut self, ended: Result<(), TransferError>) -> Result<(), TransferError> {
+        if self.end.is_told() {
+            self.end.confirmed = Some(answer(ended));
+            return Ok(());
+        }
+        ended?;
+        Err(ProtocolFault::WrongEnd.into())
+    }
+
+    /// Ends it: waits for the provider's answer.
+    pub(super) async fn received(
+        self,
+        summary: Summary,
+        root: Digest,
+        mut provider: RecordStream<ProviderRecord>,
+    ) -> Received {
+        let confirmed = match self.end.confirmed {
+            Some(confirmed) => confirmed,
+            None => confirmation(&mut provider, self.timeout).await,
+        };
+        let chunks = self.ledger.chunks();
+        Received {
             root,
             chunks,
             received_bytes: self.totals.received_bytes,
@@ -70,6 +126,27 @@ impl<T: Target> Receiver<T> {
             failed: self.failed,
             failed_count: self.totals.failed,
             only_chunk: self.totals.only_chunk.filter(|_| chunks == 1),
-        })
+            confirmed,
+        }
+    }
+}
+
+async fn confirmation(
+    provider: &mut RecordStream<ProviderRecord>,
+    timeout: Duration,
+) -> Result<(), TransferError> {
+    let ended = async {
+        while provider.next().await?.is_some() {}
+        Ok(())
+    };
+    let ended = tokio::time::timeout(timeout, ended).await;
+    answer(ended.unwrap_or(Err(TransferError::Silent { timeout })))
+}
+
+/// A provider that has sent something else says so.
+fn answer(ended: Result<(), TransferError>) -> Result<(), TransferError> {
+    match ended {
+        Err(TransferError::Stream(StreamError::Reset(Code::Integrity))) => Err(TransferError::RootMismatch),
+        ended => ended,
     }
 }

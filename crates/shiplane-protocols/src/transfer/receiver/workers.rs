@@ -5,7 +5,7 @@ use shiplane_wire::{Digest, Entry, FailReason};
 use tokio::sync::mpsc;
 
 use super::{
-    super::{delta::Told, target::Target},
+    super::{delta::SignatureComplete, target::Target},
     TransferError,
 };
 use crate::files::{DestinationError, PlacedCut, Plan};
@@ -32,7 +32,7 @@ pub(super) enum PlanJob {
         index: u64,
         cuts: Vec<PlacedCut>,
     },
-    Delta(Told),
+    Delta(SignatureComplete),
 }
 
 impl PlanJob {
@@ -112,7 +112,7 @@ fn plan<T: Target>(target: &T, job: PlanJob) -> Result<Option<Planned>, Destinat
             target.follow(index, &cuts)?;
             return Ok(None);
         }
-        PlanJob::Delta(Told { index, entry, cuts }) => {
+        PlanJob::Delta(SignatureComplete { index, entry, cuts, .. }) => {
             let plan = target.delta(index, &entry, &cuts)?;
             (index, entry, plan)
         }

@@ -6,12 +6,12 @@ use bytes::BytesMut;
 use futures::FutureExt as _;
 use shiplane_protocols::transfer::{MemoryBudget, TransferOptions};
 use shiplane_rpc::RpcClient;
-use shiplane_transport::{BiStream, Claim, TransferStream};
+use shiplane_transport::{BiStream, Claim};
 use shiplane_wire::{ProviderRecord, ReceiverRecord, RecordReader, TransferId};
 
 use super::{
-    FETCH_OPEN, FetchOpen, encode, file,
-    receiver::{manifest_of, want},
+    FETCH_OPEN, encode, file,
+    receiver::{all_of_it, manifest_of, want},
 };
 use crate::{
     harness::{World, noise, options},
@@ -40,10 +40,8 @@ impl Stalled {
         let rpc = world.admitted().await;
         let transfer = [number; 16];
         let mut claim = rpc.connection().claim(TransferId::from_bytes(transfer)).unwrap();
-        let request =
-            FetchOpen { transfer, path: Vec::new(), compression: 0, bytes_per_second: None, digests: 3 };
-        rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(5)).await.unwrap();
-        let mut records = rpc.connection().open_records(TransferId::from_bytes(transfer)).await.unwrap();
+        rpc.call_typed(FETCH_OPEN, &all_of_it(transfer), Duration::from_secs(5)).await.unwrap();
+        let mut records = claim.records().await.unwrap();
         manifest_of(&mut records).await;
         let mut wants = BytesMut::new();
         (0..CHUNKS).for_each(|index| want(index, 0, index * CHUNK, CHUNK).encode(&mut wants).unwrap());
@@ -98,11 +96,9 @@ impl Asking {
         let request = raw(number, b"", RawShape::File { name: name.clone().into() });
         let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
         assert!(matches!(open(&rpc, &request).await.unwrap(), RawOpened::Ready { .. }));
-        let Some(TransferStream::Records(mut records)) = claim.next().await else {
-            panic!("no records stream");
-        };
+        let mut records = claim.records().await.unwrap();
         let end = ProviderRecord::End { entries: 1, total_bytes: CHUNK * CHUNKS };
-        for record in [file(&name, CHUNK * CHUNKS), end] {
+        for record in [file(&name, CHUNK * CHUNKS), ProviderRecord::OffersEnd, end] {
             records.send.write(encode(&record)).await.unwrap();
         }
         let wanted = wants(&mut records).await;

@@ -8,7 +8,7 @@ use shiplane_wire::{Digest, DigestAlgorithm, Piece, TaggedChunk};
 
 use super::{
     Claimed, PATIENT, TransferShape, file,
-    provider::{end, fetch_within, script, transfer_error},
+    liar::{end, fetch_within, script, transfer_error},
 };
 
 /// Sends the right bytes with this digest, whenever a chunk is wanted.

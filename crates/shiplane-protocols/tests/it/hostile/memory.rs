@@ -1,19 +1,31 @@
 //! What a peer's claims cost in memory. Each test has a process of its own, since memory is counted by process.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use shiplane_protocols::{files::DestinationError, transfer::TransferError};
+use shiplane_protocols::{
+    Fetch, FetchRequest,
+    files::DestinationError,
+    transfer::{StreamTarget, TransferError, TransferOptions},
+};
 use shiplane_rpc::RpcClient;
-use shiplane_transport::{BiStream, Claim, TransferStream};
-use shiplane_wire::{ProviderRecord, ReceiverRecord, RecordReader, TransferId, limits};
+use shiplane_transport::{BiStream, Claim, LaneOptions};
+use shiplane_wire::{
+    Piece, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk, TransferId, limits,
+};
 use tempfile::TempDir;
 
 use super::{
-    IMPATIENT, PATIENT, TransferShape, directory, encode, file,
-    provider::{Liar, end, fetch, script, transfer_error},
+    Claimed, IMPATIENT, PATIENT, TransferShape, directory, encode, file,
+    liar::{Liar, end, fetch, fetch_with, script, small_chunks, transfer_error},
 };
 use crate::{
-    harness::World,
+    harness::{World, transfer_lane},
     push::names::{RawOpened, RawShape, open, raw},
 };
 
@@ -133,22 +145,111 @@ fn directories_without_end_cost_a_fetch_little_and_all_of_them_arrive() {
         let dir = TempDir::new().unwrap();
         let before_bytes = resident_bytes("VmRSS:");
         let error = fetch(&liar.rpc, dir.path()).await.unwrap_err();
-        assert!(matches!(error, shiplane_protocols::FetchError::Confirm(_)), "{error}");
+        assert!(matches!(error, shiplane_protocols::FetchError::Unconfirmed(_)), "{error}");
         assert_grown_little(before_bytes, "many directories");
     });
+}
+
+#[test]
+fn offers_of_single_bytes_cost_a_fetch_little() {
+    alone("hostile::memory::offers_of_single_bytes_cost_a_fetch_little", async {
+        const SPANS: u64 = limits::MAX_SPANS_PER_CHUNK as u64;
+        let len_bytes = 2 * limits::MAX_OFFERS * SPANS;
+        let before_bytes = resident_bytes("VmRSS:");
+        let liar = Liar::meet(
+            PATIENT,
+            TransferShape::Root,
+            script(move |mut stage| async move {
+                stage.say(&[file("x", len_bytes)]).await;
+                for number in 0..limits::MAX_OFFERS {
+                    // Every second byte, so that each is a hole of its own.
+                    let at = (number * SPANS..(number + 1) * SPANS).map(|at| 2 * at);
+                    let span = |offset_bytes| Span { entry: 0, offset_bytes, len_bytes: 1 };
+                    stage.say(&[ProviderRecord::Offer { spans: at.map(span).collect() }]).await;
+                }
+                stage.say(&[ProviderRecord::OffersEnd, end(1, len_bytes)]).await;
+                // It is decided on them before anything is wanted.
+                stage.want().await;
+            }),
+        )
+        .await;
+        let dir = TempDir::new().unwrap();
+        let began = std::time::Instant::now();
+        let error = transfer_error(fetch_with(&liar.rpc, true, dir.path(), &small_chunks()).await);
+        let is_expected = matches!(error, TransferError::Stream(_) | TransferError::Protocol(_));
+        assert_grown_little(before_bytes, "offers of single bytes");
+        assert!(began.elapsed() < PATIENT / 3, "it took {:?}", began.elapsed());
+        assert!(is_expected, "{error}");
+    });
+}
+
+#[test]
+fn offers_with_holes_costs_a_fetch_into_a_stream_little() {
+    alone("hostile::memory::offers_with_holes_costs_a_fetch_into_a_stream_little", async {
+        const LEN_BYTES: u64 = 48 << 20;
+        let before_bytes = resident_bytes("VmRSS:");
+        let liar = Liar::meet(
+            PATIENT,
+            TransferShape::File { name: b"x".to_vec() },
+            script(|mut stage| async move {
+                let span = |offset_bytes| Span { entry: 0, offset_bytes, len_bytes: 1 };
+                stage.say(&[file("x", LEN_BYTES)]).await;
+                let offers = [0, 2].map(|at| ProviderRecord::Offer { spans: vec![span(at)] });
+                stage.say(&offers).await;
+                stage.say(&[ProviderRecord::OffersEnd, end(1, LEN_BYTES)]).await;
+                let _ = tokio::join!(stage.try_chunk(0, 1, &[0]), stage.try_chunk(1, 1, &[0]));
+                while let Some((index, spans)) = stage.want_of_spans().await {
+                    let piece = match spans[..] {
+                        [span] => Piece::of_file(span.offset_bytes, span.len_bytes, LEN_BYTES),
+                        _ => None,
+                    };
+                    let len_bytes: u64 = spans.iter().map(|span| span.len_bytes).sum();
+                    let source = Claimed { len_bytes, data: vec![0; len_bytes as usize].into() };
+                    let tag = TaggedChunk { transfer: stage.transfer, index };
+                    let lane = LaneOptions { piece, ..transfer_lane() };
+                    // The victim may hang up at any time.
+                    let _ = stage.connection.send_tagged_chunk(tag, source, &lane).await;
+                }
+                let _ = stage.send.finish();
+            }),
+        )
+        .await;
+        let request = FetchRequest { path: b"x".to_vec(), is_new_here: true };
+        let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20, ..TransferOptions::default() };
+        let fetch = Fetch::open_with(&liar.rpc, request, &options).await.unwrap();
+        let written = Arc::new(AtomicU64::new(0));
+        let target = StreamTarget::new(Written(Arc::clone(&written)));
+        let result = fetch.receive(target, &options, Arc::new(|_| ())).await;
+        assert_grown_little(before_bytes, "offers with holes");
+        let is_whole = written.load(Ordering::Relaxed) == LEN_BYTES;
+        assert!(result.is_err() || is_whole, "{written:?} bytes were written: {result:?}");
+    });
+}
+
+/// Counts what is written.
+struct Written(Arc<AtomicU64>);
+
+impl std::io::Write for Written {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// As many as a server takes of two peers.
 const PUSHES: u8 = 28;
 
-/// Opens a push, and waits until it may list.
+/// Opens a push without offers, and waits until it may list.
 async fn begin(rpc: &RpcClient, number: u8) -> (Claim, BiStream) {
     let request = raw(number, format!("in{number}").as_bytes(), RawShape::Root);
     let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
-    assert!(matches!(open(rpc, &request).await.unwrap(), RawOpened::Ready { .. }));
-    let Some(TransferStream::Records(records)) = claim.next().await else {
-        panic!("no records stream");
-    };
+    assert!(matches!(open(rpc, &request).await.unwrap(), RawOpened::Ready { invites: true, .. }));
+    let mut records = claim.records().await.unwrap();
+    records.send.write(encode(&ProviderRecord::OffersEnd)).await.unwrap();
     (claim, records)
 }
 

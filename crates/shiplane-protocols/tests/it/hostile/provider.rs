@@ -2,180 +2,23 @@
 
 mod bombs;
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use shiplane_protocols::{
     Fetch, FetchError, FetchReport,
-    files::{Destination, DestinationError, FaultClass, ReceiveOptions},
-    transfer::{TransferError, TransferOptions},
+    files::{DestinationError, FaultClass},
+    transfer::TransferError,
 };
-use shiplane_rpc::{CallError, Fault, FaultCode, Router, RpcClient};
-use shiplane_transport::{BiStream, PeerAddr, PeerConnection, QuicTransport, RecvHalf, TransferStream};
-use shiplane_wire::{
-    Digest, DigestAlgorithm, Promise, ProviderRecord, ReceiverRecord, RecordReader, TaggedChunk, TransferId,
-};
-use tempfile::TempDir;
+use shiplane_transport::StreamError;
+use shiplane_wire::{Code, Digest, ProviderRecord, TaggedChunk};
 
 use super::{
-    CONFIRM, Claimed, Confirmed, FETCH_OPEN, FetchOpened, IMPATIENT, PATIENT, TransferShape, directory,
-    encode, file, file_called, held::Held, transport,
+    Claimed, IMPATIENT, PATIENT, TransferShape, directory, encode, file, file_called,
+    held::Held,
+    liar::{Liar, Stage, end, fetch_from, fetch_within, published, script, small_chunks, transfer_error},
 };
 use crate::harness::transfer_lane;
-
-/// What the liar has in hand once the victim has opened its records stream.
-pub(super) struct Stage {
-    pub(super) connection: Arc<PeerConnection>,
-    pub(super) transfer: TransferId,
-    pub(super) send: shiplane_transport::SendHalf,
-    pub(super) wants: RecvHalf,
-    reader: RecordReader<ReceiverRecord>,
-}
-
-impl Stage {
-    pub(super) async fn say(&mut self, records: &[ProviderRecord]) {
-        for record in records {
-            self.say_raw(encode(record)).await;
-        }
-    }
-
-    pub(super) async fn say_raw(&mut self, bytes: Bytes) {
-        // The victim may have hung up already: that is what most of these are about.
-        let _ = self.send.write(bytes).await;
-    }
-
-    /// The next want; `None` once the victim has hung up.
-    pub(super) async fn want(&mut self) -> Option<(u64, u64)> {
-        loop {
-            while let Some(record) = self.reader.poll().unwrap() {
-                if let ReceiverRecord::WantChunk { index, spans } = record {
-                    return Some((index, spans.iter().map(|span| span.len_bytes).sum()));
-                }
-            }
-            let bytes = self.wants.read().await.ok()??;
-            self.reader.push(bytes);
-        }
-    }
-
-    async fn chunk(&self, index: u64, len_bytes: u64, data: &[u8]) {
-        let source = Claimed { len_bytes, data: Bytes::copy_from_slice(data) };
-        let tag = TaggedChunk { transfer: self.transfer, index };
-        let _ = self.connection.send_tagged_chunk(tag, source, &transfer_lane()).await;
-    }
-
-    /// Stays until the victim hangs up.
-    pub(super) async fn linger(&mut self) {
-        while self.want().await.is_some() {}
-    }
-}
-
-pub(super) type Script = Box<dyn Fn(Stage) -> BoxFuture<'static, ()> + Send + Sync>;
-
-pub(super) fn script<F>(run: impl Fn(Stage) -> F + Send + Sync + 'static) -> Script
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    Box::new(move |stage| Box::pin(run(stage)))
-}
-
-/// Fetches from a liar that offers `shape` and then plays `script`; the destination is handed back.
-async fn fetch_from(shape: TransferShape, script: Script) -> (Result<FetchReport, FetchError>, TempDir) {
-    fetch_within(PATIENT, shape, script).await
-}
-
-pub(super) async fn fetch_within(
-    patience: Duration,
-    shape: TransferShape,
-    script: Script,
-) -> (Result<FetchReport, FetchError>, TempDir) {
-    let liar = Liar::meet(patience, shape, script).await;
-    let dir = TempDir::new().unwrap();
-    let limit = tokio::time::timeout(PATIENT / 2, fetch(&liar.rpc, dir.path()));
-    (limit.await.expect("no liar holds a get up for long"), dir)
-}
-
-/// A victim's connection to a liar.
-pub(super) struct Liar {
-    pub(super) rpc: RpcClient,
-    _both: [Arc<QuicTransport>; 2],
-}
-
-impl Liar {
-    pub(super) async fn meet(patience: Duration, shape: TransferShape, script: Script) -> Self {
-        let (server, client) = (transport(patience), transport(patience));
-        let script = Arc::new(script);
-        let router = Router::new()
-            .typed(FETCH_OPEN, move |context, request| {
-                let (shape, script) = (shape.clone(), Arc::clone(&script));
-                async move {
-                    let transfer = TransferId::from_bytes(request.transfer);
-                    let mut claim = context.connection.claim(transfer).unwrap();
-                    let connection = context.connection;
-                    tokio::spawn(async move {
-                        let Some(TransferStream::Records(BiStream { send, recv })) = claim.next().await
-                        else {
-                            return;
-                        };
-                        let reader = RecordReader::new();
-                        script(Stage { connection, transfer, send, wants: recv, reader }).await;
-                    });
-                    Ok(FetchOpened { shape, digest: 2 })
-                }
-            })
-            .typed(CONFIRM, |_context, _request| async {
-                Err::<Confirmed, _>(Fault::new(FaultCode::Integrity, "liar"))
-            });
-        let addr = PeerAddr { id: server.peer_id(), addr: server.local_addr().unwrap() };
-        let (accepted, connected) = tokio::join!(server.accept(), client.connect_to(addr));
-        tokio::spawn(Arc::new(router).serve(accepted.unwrap().1));
-        Self { rpc: RpcClient::new(connected.unwrap()), _both: [server, client] }
-    }
-}
-
-pub(super) async fn fetch(rpc: &RpcClient, dest: &Path) -> Result<FetchReport, FetchError> {
-    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024, ..TransferOptions::default() };
-    fetch_with(rpc, dest, &options).await
-}
-
-async fn fetch_with(
-    rpc: &RpcClient,
-    dest: &Path,
-    options: &TransferOptions,
-) -> Result<FetchReport, FetchError> {
-    let fetch = Fetch::open_with(rpc, b"it", options).await?;
-    let receive = ReceiveOptions {
-        overwrite: false,
-        promise: Promise::Durable,
-        verify: false,
-        digest: DigestAlgorithm::Blake3,
-        chunk_len_bytes: 1024,
-    };
-    let target = Destination::open(dest, fetch.shape(), fetch.job(), receive).map_err(TransferError::from)?;
-    fetch.receive(target, Promise::Durable, options, Arc::new(|_| ())).await
-}
-
-/// What is in the destination under a name of its own.
-fn published(dir: &TempDir) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .filter(|name| !name.starts_with(".shiplane-"))
-        .collect();
-    names.sort();
-    names
-}
-
-pub(super) fn end(entries: u64, total_bytes: u64) -> ProviderRecord {
-    ProviderRecord::End { entries, total_bytes }
-}
-
-pub(super) fn transfer_error(result: Result<FetchReport, FetchError>) -> TransferError {
-    match result.expect_err("a liar must not get away with it") {
-        FetchError::Transfer(error) => error,
-        other => panic!("not the transfer's own error: {other}"),
-    }
-}
 
 #[tokio::test]
 async fn names_that_lead_out_or_hide_are_refused() {
@@ -357,7 +200,7 @@ async fn a_chunk_that_comes_again_with_other_content_changes_nothing() {
     )
     .await;
     // All has come, so that only the liar's confirmation is missing.
-    assert!(matches!(result, Err(FetchError::Confirm(_))), "{result:?}");
+    assert!(matches!(result, Err(FetchError::Unconfirmed(_))), "{result:?}");
     assert_eq!(fs::read(dir.path().join("x")).unwrap(), [b'1'; 1024]);
     assert_eq!(fs::read(dir.path().join("y")).unwrap(), [b'y'; 1024]);
 }
@@ -494,24 +337,52 @@ async fn a_provider_that_never_sends_what_was_wanted_is_given_up() {
     assert!(published(&dir).is_empty());
 }
 
-#[tokio::test]
-async fn a_provider_that_does_not_confirm_is_told_on() {
-    let (result, dir) = fetch_from(
+/// Sends a file as it should, and then does `last` with the records stream.
+async fn confirmed_by<F>(
+    patience: Duration,
+    last: impl Fn(Stage) -> F + Clone + Send + Sync + 'static,
+) -> Result<FetchReport, FetchError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (result, dir) = fetch_within(
+        patience,
         TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("x", 5), end(1, 5)]).await;
-            let (index, _) = stage.want().await.unwrap();
-            stage.chunk(index, 5, b"hello").await;
-            stage.linger().await;
+        script(move |mut stage| {
+            let last = last.clone();
+            async move {
+                stage.say(&[file("x", 5), end(1, 5)]).await;
+                let (index, _) = stage.want().await.unwrap();
+                stage.chunk(index, 5, b"hello").await;
+                stage.linger().await;
+                last(stage).await;
+            }
         }),
     )
     .await;
-    match result.unwrap_err() {
-        FetchError::Confirm(CallError::Fault(fault)) => assert_eq!(fault.code, FaultCode::Integrity),
-        other => panic!("{other}"),
-    }
     // What arrived was verified against its own digests; it stays.
     assert_eq!(published(&dir), ["x"]);
+    result
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_confirm_is_told_on() {
+    let unconfirmed = |result| match result {
+        Err(FetchError::Unconfirmed(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    let disagrees = confirmed_by(PATIENT, |stage| async move { stage.send.reset(Code::Integrity) }).await;
+    assert!(matches!(unconfirmed(disagrees), TransferError::RootMismatch));
+    let fails = confirmed_by(PATIENT, |stage| async move { stage.send.reset(Code::SourceFailed) }).await;
+    let is_told = |error| matches!(error, TransferError::Stream(StreamError::Reset(Code::SourceFailed)));
+    assert!(is_told(unconfirmed(fails)));
+    let is_silent = confirmed_by(IMPATIENT, |stage| async move {
+        std::future::pending::<()>().await;
+        drop(stage);
+    });
+    assert!(matches!(unconfirmed(is_silent.await), TransferError::Silent { .. }));
+    let agrees = confirmed_by(PATIENT, |mut stage| async move { stage.send.finish().unwrap() }).await;
+    assert_eq!(agrees.unwrap().received_bytes, 5);
 }
 
 #[tokio::test]
@@ -527,8 +398,7 @@ async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
     .await;
     let (target, held) = Held::planning();
     let fetch = Fetch::open(&liar.rpc, b"it").await.unwrap();
-    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024, ..TransferOptions::default() };
-    let failed = fetch.receive(target, Promise::Durable, &options, Arc::new(|_| ())).await;
+    let failed = fetch.receive(target, &small_chunks(), Arc::new(|_| ())).await;
     assert!(matches!(transfer_error(failed), TransferError::Protocol(_)));
     assert_eq!(held.clones(), 0);
 }
@@ -557,8 +427,7 @@ async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that
     )
     .await;
     let fetch = Fetch::open(&liar.rpc, b"it").await.unwrap();
-    let options = TransferOptions { lanes: 4, chunk_len_bytes: 1024, ..TransferOptions::default() };
-    let failed = fetch.receive(target, Promise::Durable, &options, Arc::new(|_| ())).await;
+    let failed = fetch.receive(target, &small_chunks(), Arc::new(|_| ())).await;
     let error = transfer_error(failed);
     assert!(matches!(error, TransferError::Destination(DestinationError::QuotaExceeded { .. })), "{error}");
 }

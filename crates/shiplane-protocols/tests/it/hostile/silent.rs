@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use shiplane_protocols::transfer::TransferError;
-use shiplane_transport::{BiStream, TransferStream};
+use shiplane_transport::BiStream;
 use shiplane_wire::{ProviderRecord, TaggedChunk, TransferId};
 use tokio::time::{Interval, interval};
 
 use super::{
     IMPATIENT, TransferShape, encode, file,
-    provider::{Stage, end, fetch_within, script, transfer_error},
+    liar::{Stage, end, fetch_within, script, transfer_error},
 };
 use crate::{
     harness::World,
@@ -82,7 +82,7 @@ async fn a_provider_that_looks_at_much_that_it_does_not_offer_is_waited_for() {
     )
     .await;
     // It does not confirm what it has sent; until then all is well.
-    assert!(matches!(result, Err(shiplane_protocols::FetchError::Confirm(_))), "{result:?}");
+    assert!(matches!(result, Err(shiplane_protocols::FetchError::Unconfirmed(_))), "{result:?}");
     assert!(dir.path().join("x").exists());
 }
 
@@ -117,10 +117,8 @@ async fn a_pusher_that_promises_chunks_and_only_lives_is_given_up() {
     let request = raw(1, b"in", RawShape::Root);
     let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
     assert!(matches!(open(&rpc, &request).await.unwrap(), RawOpened::Ready { .. }));
-    let Some(TransferStream::Records(BiStream { mut send, mut recv })) = claim.next().await else {
-        panic!("no records stream");
-    };
-    for record in [file("x", 5), end(1, 5)] {
+    let BiStream { mut send, mut recv } = claim.records().await.unwrap();
+    for record in [file("x", 5), ProviderRecord::OffersEnd, end(1, 5)] {
         send.write(encode(&record)).await.unwrap();
     }
     let lives = async {

@@ -158,7 +158,7 @@ async fn a_push_that_does_not_begin_is_given_up_and_leaves_nothing() {
     let opened = raw(9, b"new", RawShape::Directory { name: b"d".to_vec() });
     assert_eq!(
         open(&client, &opened).await,
-        Ok(RawOpened::Ready { compression: 0, bytes_per_second: None, digest: 2 })
+        Ok(RawOpened::Ready { compression: 0, bytes_per_second: None, digest: 2, invites: true })
     );
     // Nobody has claimed its records stream, so it is parked here and nobody reads it.
     #[derive(Serialize, Deserialize)]

@@ -34,7 +34,7 @@ pub(crate) enum RawShape {
 /// The answer: 0 ready, 1 known.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum RawOpened {
-    Ready { compression: u32, bytes_per_second: Option<u64>, digest: u8 },
+    Ready { compression: u32, bytes_per_second: Option<u64>, digest: u8, invites: bool },
     Known,
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::DigestCache;
 use crate::{
-    Fetch, FetchReport, FileServer, TransferMetrics,
+    Fetch, FetchReport, FetchRequest, FileServer, TransferMetrics,
     access::{AccessControl, Grant, Scope},
     files::{Destination, ReceiveOptions, SourceRoot},
     redeem,
@@ -73,7 +73,7 @@ impl Served {
     async fn fetch_into(&self, name: &str, digest: DigestAlgorithm) -> FetchReport {
         let options =
             TransferOptions { digest, chunk_len_bytes: CHUNK_LEN_BYTES, ..TransferOptions::default() };
-        let fetch = Fetch::open_with(&self.client, b"file", &options).await.unwrap();
+        let fetch = Fetch::open_with(&self.client, FetchRequest::of(b"file"), &options).await.unwrap();
         let receive = ReceiveOptions {
             overwrite: false,
             promise: Promise::Verified,
@@ -83,7 +83,7 @@ impl Served {
         };
         fs::create_dir(self.dest(name)).unwrap();
         let target = Destination::open(&self.dest(name), fetch.shape(), fetch.job(), receive).unwrap();
-        let report = fetch.receive(target, Promise::Verified, &options, Arc::new(|_| ())).await.unwrap();
+        let report = fetch.receive(target, &options, Arc::new(|_| ())).await.unwrap();
         assert!(fs::read(self.dest(name).join("file")).unwrap() == self.content);
         report
     }

@@ -1,8 +1,14 @@
 //! Compressed chunks that are not what was agreed on: more content than was asked for, or none.
 
-use shiplane_protocols::{Compression, compress::DecodeSinkError, transfer::ProtocolFault};
+use shiplane_protocols::{
+    Compression,
+    compress::DecodeSinkError,
+    transfer::{ProtocolFault, TransferOptions},
+};
+use tempfile::TempDir;
 
 use super::*;
+use crate::hostile::liar::fetch_with;
 
 /// The head of an encoded payload (SPEC 4.16), and its body.
 fn payload(encoding: u8, content: &[u8], body: &[u8]) -> Vec<u8> {
@@ -39,7 +45,7 @@ async fn chunk_sent(wish: Compression, size_bytes: u64, payload: Vec<u8>) -> Tra
         compression: wish,
         ..TransferOptions::default()
     };
-    let error = transfer_error(fetch_with(&liar.rpc, dir.path(), &options).await);
+    let error = transfer_error(fetch_with(&liar.rpc, false, dir.path(), &options).await);
     assert!(published(&dir).is_empty(), "{error}");
     error
 }

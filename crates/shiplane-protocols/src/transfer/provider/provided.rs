@@ -1,0 +1,59 @@
+//! What comes of a transfer at its provider.
+
+use std::sync::Arc;
+
+use shiplane_wire::{Digest, ReceiverRecord, RelPath, RootHasher};
+
+use super::{
+    super::{error::TransferError, records::RecordStream},
+    Provider,
+};
+use crate::files::SourceError;
+
+/// What a provider has delivered, and its receiver has confirmed.
+#[derive(Debug)]
+pub(crate) struct Provided {
+    /// SPEC 4.11.
+    pub(crate) root: Digest,
+    /// Chunks asked for, void ones included.
+    pub(crate) chunks: u64,
+    /// Payload bytes delivered.
+    pub(crate) sent_bytes: u64,
+    /// The same as it travelled.
+    pub(crate) wire_bytes: u64,
+    /// Files that could not be sent.
+    pub(crate) failed_entries: u64,
+    /// The first of them, and why.
+    pub(crate) unsent: Vec<(RelPath, Arc<SourceError>)>,
+    /// Where the receiver says that it has published everything: by its end.
+    pub(crate) receiver: RecordStream<ReceiverRecord>,
+}
+
+/// What a receiver says that it has.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) root: Digest,
+    pub(super) failed: u64,
+}
+
+impl Provider {
+    /// Whether the receiver has what was sent (SPEC 4.11).
+    pub(super) fn check_done(&mut self) -> Result<Digest, TransferError> {
+        let root = std::mem::replace(&mut self.root, RootHasher::new(self.digest));
+        let root = root.finish(self.next_chunk).map_err(|_| TransferError::Abandoned)?;
+        let ours = Done { root, failed: self.failed.len() as u64 };
+        if self.done.as_ref() == Some(&ours) { Ok(root) } else { Err(TransferError::RootMismatch) }
+    }
+
+    pub(super) fn provided(self, root: Digest, receiver: RecordStream<ReceiverRecord>) -> Provided {
+        Provided {
+            root,
+            chunks: self.next_chunk,
+            sent_bytes: self.sent_bytes,
+            wire_bytes: self.wire_bytes,
+            failed_entries: self.failed.len() as u64,
+            unsent: self.unsent,
+            receiver,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Chunks that come without having been asked for, because the provider was invited to send some (SPEC 4.24).
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use shiplane_wire::{ProviderRecord, Span, limits};
+
+use super::{
+    super::{
+        budget::{Reservation, chunk_cost_bytes},
+        error::{ProtocolFault, TransferError},
+        target::Target,
+    },
+    Receiver,
+    chunks::Opened,
+    workers::Planned,
+};
+use crate::files::Plan;
+
+/// What the provider has offered, until its entries are planned: nothing of it is read before that.
+#[derive(Default)]
+pub(super) struct Offers {
+    /// By index.
+    chunks: Vec<Vec<Span>>,
+    len_bytes: u64,
+    /// Entry and offset that the last one has reached.
+    reached: (u64, u64),
+    is_ended: bool,
+}
+
+/// What came for chunks that are only offered.
+#[derive(Default)]
+pub(super) struct Early {
+    records: Vec<ProviderRecord>,
+    opened: Vec<Opened>,
+}
+
+impl Offers {
+    /// Whether more of them are to come.
+    pub(super) fn may_expect_more(&self) -> bool {
+        !self.is_ended
+    }
+
+    /// Whether these spans go on in the order of the manifest, each of another file.
+    fn go_on(&mut self, spans: &[Span]) -> bool {
+        let is_ascending = spans.windows(2).all(|two| two[0].entry < two[1].entry);
+        let first = spans.first().map(|span| (span.entry, span.offset_bytes));
+        let is_next = first.is_some_and(|first| first >= self.reached);
+        if let Some(last) = spans.last() {
+            self.reached = (last.entry, last.offset_bytes + last.len_bytes);
+        }
+        is_ascending && is_next
+    }
+
+    /// How many entries must be planned before it is known what is taken.
+    fn entries(&self) -> u64 {
+        self.chunks.iter().flatten().map(|span| span.entry + 1).max().unwrap_or_default()
+    }
+}
+
+impl<T: Target> Receiver<T> {
+    pub(super) fn on_offer(&mut self, spans: Vec<Span>) -> Result<(), TransferError> {
+        let entries = self.ledger.entries();
+        let offered = self.offers.as_ref().map_or(0, |offers| offers.chunks.len() as u64);
+        let index = self.ledger.chunks() + offered;
+        let unwanted = ProtocolFault::UnwantedChunk { index };
+        let Some(offers) = self.offers.as_mut().filter(|offers| !offers.is_ended) else {
+            return Err(unwanted.into());
+        };
+        if let Some(span) = spans.iter().find(|span| span.entry >= entries) {
+            return Err(ProtocolFault::UnknownEntry { entry: span.entry }.into());
+        }
+        // Each span is less than the largest chunk there is.
+        offers.len_bytes += spans.iter().map(|span| span.len_bytes).sum::<u64>();
+        let is_next = offers.go_on(&spans);
+        if !is_next || index >= limits::MAX_OFFERS || offers.len_bytes > limits::MAX_OFFERED_BYTES {
+            return Err(unwanted.into());
+        }
+        offers.chunks.push(spans);
+        Ok(())
+    }
+
+    pub(super) fn on_offers_end(&mut self) -> Result<(), TransferError> {
+        match &mut self.offers {
+            Some(offers) if !offers.is_ended => offers.is_ended = true,
+            Some(_) | None => return Err(ProtocolFault::WrongEnd.into()),
+        }
+        self.end_look_ahead()
+    }
+
+    /// Whether it can be decided which offers are taken, when so many entries are planned.
+    pub(super) fn are_offers_known(&self, planned: usize) -> bool {
+        self.offers.as_ref().is_none_or(|offers| offers.is_ended && planned as u64 >= offers.entries())
+    }
+
+    /// Keeps what is about offers until they are decided on.
+    pub(super) fn defer(&mut self, record: ProviderRecord) -> Result<(), TransferError> {
+        if self.early.records.len() as u64 >= 2 * limits::MAX_OFFERS {
+            return Err(ProtocolFault::WrongEnd.into());
+        }
+        self.early.records.push(record);
+        Ok(())
+    }
+
+    /// The same for the stream of a chunk; gives it back if it is of no offer.
+    pub(super) fn defer_chunk(&mut self, opened: Opened) -> Option<Opened> {
+        let is_offer = self.offers.is_some() && opened.chunk.index() < limits::MAX_OFFERS;
+        if is_offer && (self.early.opened.len() as u64) < limits::MAX_OFFERS {
+            self.early.opened.push(opened);
+            return None;
+        }
+        Some(opened)
+    }
+
+    /// Takes the offers of which everything is missing, out of what these plans want; declines the others. Gives the
+    /// entries of those that are taken.
+    pub(super) fn take_offers(&mut self, planned: &mut [Planned]) -> Result<HashSet<u64>, TransferError> {
+        let mut taken = HashSet::new();
+        let Some(offers) = self.offers.take() else { return Ok(taken) };
+        let mut wanted: HashMap<u64, &mut Vec<Range<u64>>> = HashMap::new();
+        for Planned { index, plan, .. } in planned {
+            if let Plan::Want { missing, .. } = plan {
+                wanted.insert(*index, missing);
+            }
+        }
+        for spans in offers.chunks {
+            if !take_all(&spans, &mut wanted) {
+                let index = self.ledger.offered(None);
+                self.declined.insert(index);
+                self.root.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
+                continue;
+            }
+            taken.extend(spans.iter().map(|span| span.entry));
+            let piece = self.piece_of(&spans);
+            let memory = self.quota.reserve(chunk_cost_bytes(&spans), 0).unwrap_or(Reservation::UNCOUNTED);
+            let index = self.ledger.offered(Some(spans));
+            self.reserved.insert(index, (memory, piece));
+        }
+        Ok(taken)
+    }
+
+    /// Goes on with what came early, once the offers are decided on.
+    pub(super) async fn take_up_early(&mut self) -> Result<(), TransferError> {
+        if self.offers.is_some() {
+            return Ok(());
+        }
+        let Early { records, opened } = std::mem::take(&mut self.early);
+        for opened in opened {
+            self.on_chunk_opens(opened).await?;
+        }
+        records.into_iter().try_for_each(|record| self.on_record(record))
+    }
+}
+
+/// Takes these spans out of what is wanted, all of them or none.
+fn take_all(spans: &[Span], wanted: &mut HashMap<u64, &mut Vec<Range<u64>>>) -> bool {
+    let mut before: Vec<(u64, Vec<Range<u64>>)> = Vec::new();
+    for span in spans {
+        let ranges = wanted.get_mut(&span.entry);
+        let is_taken = ranges.is_some_and(|ranges| {
+            let saved = ranges.clone();
+            let is_taken = take(span, ranges);
+            before.push((span.entry, saved));
+            is_taken
+        });
+        if !is_taken {
+            for (entry, saved) in before.into_iter().rev() {
+                if let Some(ranges) = wanted.get_mut(&entry) {
+                    **ranges = saved;
+                }
+            }
+            return false;
+        }
+    }
+    true
+}
+
+/// Takes a span out of ranges, if one of them contains it.
+fn take(span: &Span, ranges: &mut Vec<Range<u64>>) -> bool {
+    let (start, end) = (span.offset_bytes, span.offset_bytes + span.len_bytes);
+    let Some(at) = ranges.iter().position(|range| range.start <= start && end <= range.end) else {
+        return false;
+    };
+    let around = ranges[at].clone();
+    let rest = [around.start..start, end..around.end];
+    ranges.splice(at..=at, rest.into_iter().filter(|range| !range.is_empty()));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(entry: u64, offset_bytes: u64, len_bytes: u64) -> Span {
+        Span { entry, offset_bytes, len_bytes }
+    }
+
+    #[test]
+    fn offers_go_on_in_the_order_of_the_manifest() {
+        let mut offers = Offers::default();
+        assert!(offers.go_on(&[span(0, 0, 10), span(2, 5, 10)]));
+        assert!(offers.go_on(&[span(2, 15, 1), span(3, 0, 1)]));
+        for wrong in [
+            vec![span(3, 0, 1)],
+            vec![span(2, 50, 1)],
+            vec![span(4, 0, 1), span(4, 1, 1)],
+            vec![span(5, 0, 1), span(4, 0, 1)],
+        ] {
+            let mut offers = Offers { reached: (3, 1), ..Offers::default() };
+            assert!(!offers.go_on(&wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn spans_are_taken_out_of_what_is_wanted_all_or_none() {
+        let short = 0..10;
+        let (mut one, mut two) = (vec![0..100, 200..300], vec![short]);
+        let mut wanted = HashMap::from([(1, &mut one), (2, &mut two)]);
+        assert!(take_all(&[span(1, 20, 30), span(2, 0, 10)], &mut wanted));
+        assert!(!take_all(&[span(1, 200, 100), span(1, 40, 20)], &mut wanted), "a part was taken before");
+        assert!(!take_all(&[span(1, 200, 100), span(1, 200, 100)], &mut wanted), "twice the same");
+        assert!(!take_all(&[span(2, 0, 1)], &mut wanted));
+        assert!(!take_all(&[span(3, 0, 1)], &mut wanted));
+        assert!(!take_all(&[span(1, 90, 20)], &mut wanted), "beyond the file");
+        assert_eq!((one, two), (vec![0..20, 50..100, 200..300], vec![]));
+    }
+}

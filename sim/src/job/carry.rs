@@ -101,7 +101,8 @@ impl Carry {
 async fn get(world: &World, client: &RpcClient) -> Result<(), Stopped> {
     let options = world.transfer_options();
     // A guess that is wrong as soon as an attempt has left something.
-    let request = FetchRequest { is_new_here: world.scenario.seed.is_multiple_of(2), ..FetchRequest::of(b"") };
+    let request =
+        FetchRequest { is_new_here: world.scenario.seed.is_multiple_of(2), ..FetchRequest::of(b"") };
     let fetch = Fetch::open_with(client, request, &options).await.map_err(|error| Stopped::by(&error))?;
     let receive = ReceiveOptions {
         overwrite: world.scenario.source_changes_at.is_some(),

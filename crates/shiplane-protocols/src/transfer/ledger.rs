@@ -291,8 +291,9 @@ impl Ledger {
 /// Releases are told in steps: a record for every entry would be as long as the manifest.
 const RELEASE_STEP: u64 = 1024;
 
-/// 64 KiB: where paths are long, or memory is short, the provider must not keep many.
-const RELEASE_STEP_BYTES: u64 = 64 << 10;
+/// 16 KiB: where paths are long the provider must not keep many, and where memory is short it may have no more than
+/// twice that.
+const RELEASE_STEP_BYTES: u64 = 16 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -419,9 +419,13 @@ impl Provider {
                 Err(error.into())
             }
             // A receiver that has it already declines an offer.
-            (index, Err(ChunkFailure::Lane(_))) if index < self.offers => {
-                self.root.skip(index).map_err(|_| TransferError::Abandoned)
-            }
+            (
+                index,
+                Err(ChunkFailure::Lane(
+                    SendChunkError::Rejected { .. }
+                    | SendChunkError::Stream(StreamError::Reset(_) | StreamError::Stopped(_)),
+                )),
+            ) if index < self.offers => self.root.skip(index).map_err(|_| TransferError::Abandoned),
             (index, Err(ChunkFailure::Lane(source))) => Err(TransferError::Undelivered { index, source }),
         }
     }

@@ -95,6 +95,7 @@ pub(crate) async fn receive<T: Target>(
         offers: invites.then(Offers::default),
         early: Early::default(),
         declined: HashSet::new(),
+        unended: HashSet::new(),
         chunks: JoinSet::new(),
         repeated: HashMap::new(),
         comparing: HashMap::new(),
@@ -154,8 +155,9 @@ struct Receiver<T: Target> {
     /// What was offered, until it is decided on; and what came for it early.
     offers: Option<Offers>,
     early: Early,
-    /// Offers that are not taken, and whose streams have not come to be ended.
+    /// Offers that are not taken, and those of them whose streams have not come to be ended.
     declined: HashSet<u64>,
+    unended: HashSet<u64>,
     /// Whether the provider was told that chunks may be compressed.
     may_compress: bool,
     lane: LaneOptions,
@@ -191,8 +193,10 @@ impl<T: Target> Receiver<T> {
                     Ok(Some(record)) => self.on_record(record)?,
                     ended => self.on_end(ended.map(drop))?,
                 },
-                stream = self.claim.next() => self.on_stream(stream).await?,
-                written = self.records.write_on(), if !self.records.is_written() => written?,
+                stream = self.claim.next(), if !self.end.is_cut() => self.on_stream(stream).await?,
+                written = self.records.write_on(), if !self.records.is_written() && !self.end.is_cut() => {
+                    self.survive(written)?;
+                }
                 Some(chunk) = self.chunks.join_next() => {
                     let (index, result) = chunk.map_err(|_| TransferError::Abandoned)?;
                     self.on_chunk(index, result)?;
@@ -217,7 +221,8 @@ impl<T: Target> Receiver<T> {
             self.ask()?;
             self.take_up_early().await?;
             self.tell_done()?;
-            self.records.write_now()?;
+            let written = self.records.write_now();
+            self.survive(written)?;
         }
         self.finish().await
     }
@@ -234,7 +239,7 @@ impl<T: Target> Receiver<T> {
         }
         let awaits_offers = self.offers.as_ref().is_some_and(Offers::may_expect_more);
         let awaits_entries =
-            awaits_offers || !self.declined.is_empty() || !self.ended && self.ledger.may_expect_entries();
+            awaits_offers || !self.unended.is_empty() || !self.ended && self.ledger.may_expect_entries();
         if awaits_entries || self.ledger.under_way() > 0 || !self.chunks.is_empty() {
             return Turn::Peers { spans: self.ledger.most_spans_wanted() as u64 };
         }
@@ -243,7 +248,7 @@ impl<T: Target> Receiver<T> {
 
     /// All is published, and nothing waits to be ended.
     fn is_complete(&self) -> bool {
-        self.end.is_told() && self.publisher.is_idle() && self.declined.is_empty()
+        self.end.is_told() && self.publisher.is_idle() && self.unended.is_empty()
     }
 
     /// All is planned and has come.
@@ -258,7 +263,8 @@ impl<T: Target> Receiver<T> {
 
     async fn finish(&mut self) -> Result<(Summary, Digest), TransferError> {
         let root = self.end.told.ok_or(TransferError::Abandoned)?;
-        self.records.flush().await?;
+        let written = self.records.flush().await;
+        self.survive(written)?;
         (self.events)(TransferEvent::Finishing);
         let target = self.target.clone();
         let mut finished = blocking::spawn(move || target.finish());
@@ -323,7 +329,9 @@ impl<T: Target> Receiver<T> {
             ProviderRecord::Failed { entry, reason } => self.on_failed(entry, reason)?,
             ProviderRecord::Offer { spans } => self.on_offer(spans)?,
             ProviderRecord::OffersEnd => self.on_offers_end()?,
-            ProviderRecord::ChunkVoid { index } if self.declined.remove(&index) => {}
+            ProviderRecord::ChunkVoid { index } if self.declined.remove(&index) => {
+                self.unended.remove(&index);
+            }
             ProviderRecord::ChunkVoid { index } => {
                 self.ledger.chunk_void(index)?;
                 self.reserved.remove(&index);
@@ -459,7 +467,7 @@ impl<T: Target> Receiver<T> {
                 Err(ProtocolFault::UnwantedCompression { index }.into())
             }
             Some(TransferStream::Records(_)) => Err(ProtocolFault::SecondRecords.into()),
-            None => Err(TransferError::Stream(StreamError::Reset(Code::Cancelled))),
+            None => self.survive(Err(TransferError::Stream(StreamError::Reset(Code::Cancelled)))),
         }
     }
 
@@ -480,7 +488,7 @@ impl<T: Target> Receiver<T> {
                 Ok(())
             }
             Ok(Opens::Again | Opens::Stale) => {
-                self.declined.remove(&index);
+                self.unended.remove(&index);
                 opened.chunk.refuse(Code::Protocol).await;
                 Ok(())
             }

@@ -44,8 +44,12 @@ impl Offers {
     /// Whether these spans go on in the order of the manifest, each of another file.
     fn go_on(&mut self, spans: &[Span]) -> bool {
         let is_ascending = spans.windows(2).all(|two| two[0].entry < two[1].entry);
-        let first = spans.first().map(|span| (span.entry, span.offset_bytes));
-        let is_next = first.is_some_and(|first| first >= self.reached);
+        let mut starts = spans.iter().map(|span| (span.entry, span.offset_bytes));
+        // Where the last one has ended, or at the start of a file behind that.
+        let is_next = starts.next().is_some_and(|(entry, offset_bytes)| {
+            (entry, offset_bytes) == self.reached || (entry > self.reached.0 && offset_bytes == 0)
+        });
+        let is_ascending = is_ascending && starts.all(|(_, offset_bytes)| offset_bytes == 0);
         if let Some(last) = spans.last() {
             self.reached = (last.entry, last.offset_bytes + last.len_bytes);
         }
@@ -127,6 +131,7 @@ impl<T: Target> Receiver<T> {
             if !take_all(&spans, &mut wanted) {
                 let index = self.ledger.offered(None);
                 self.declined.insert(index);
+                self.unended.insert(index);
                 self.root.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
                 continue;
             }
@@ -198,11 +203,14 @@ mod tests {
     #[test]
     fn offers_go_on_in_the_order_of_the_manifest() {
         let mut offers = Offers::default();
-        assert!(offers.go_on(&[span(0, 0, 10), span(2, 5, 10)]));
-        assert!(offers.go_on(&[span(2, 15, 1), span(3, 0, 1)]));
+        assert!(offers.go_on(&[span(0, 0, 10), span(2, 0, 10)]));
+        assert!(offers.go_on(&[span(2, 10, 1), span(3, 0, 1)]));
         for wrong in [
             vec![span(3, 0, 1)],
             vec![span(2, 50, 1)],
+            vec![span(3, 2, 1)],
+            vec![span(4, 1, 1)],
+            vec![span(4, 0, 1), span(5, 1, 1)],
             vec![span(4, 0, 1), span(4, 1, 1)],
             vec![span(5, 0, 1), span(4, 0, 1)],
         ] {

@@ -67,11 +67,17 @@ pub(super) struct End {
     pub(super) told: Option<Digest>,
     /// What the provider makes of that.
     confirmed: Option<Result<(), TransferError>>,
+    /// The connection has failed since.
+    is_cut: bool,
 }
 
 impl End {
     pub(super) fn is_told(&self) -> bool {
         self.told.is_some()
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Whether the provider may say more.
@@ -91,6 +97,20 @@ impl<T: Target> Receiver<T> {
         let root = root.finish(chunks).map_err(|_| TransferError::Abandoned)?;
         self.end.told = Some(root);
         self.records.push(&ReceiverRecord::Done { chunks, root, failed: self.totals.failed })
+    }
+
+    /// What fails on the connection after *done* leaves the provider's answer open, and nothing else: what is here is
+    /// published all the same.
+    pub(super) fn survive(&mut self, result: Result<(), TransferError>) -> Result<(), TransferError> {
+        match result {
+            Err(error) if self.end.is_told() => {
+                self.end.is_cut = true;
+                self.end.confirmed.get_or_insert(Err(error));
+                self.unended.clear();
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// The provider's half has ended. After *done* that is its answer, and no failure of what is under way here.

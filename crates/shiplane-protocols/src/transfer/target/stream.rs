@@ -23,6 +23,8 @@ pub struct StreamTarget<W> {
 
 struct Shared<W> {
     writer: W,
+    /// The peer cannot send it.
+    is_discarded: bool,
     written_bytes: u64,
     /// Verified chunks that wait for those before them, by offset.
     early: BTreeMap<u64, Vec<u8>>,
@@ -31,7 +33,7 @@ struct Shared<W> {
 impl<W: Write + Send + 'static> StreamTarget<W> {
     /// Everything goes to `writer`, which is flushed at the end.
     pub fn new(writer: W) -> Self {
-        let shared = Shared { writer, written_bytes: 0, early: BTreeMap::new() };
+        let shared = Shared { writer, is_discarded: false, written_bytes: 0, early: BTreeMap::new() };
         Self { shared: Arc::new(Mutex::new(shared)), size_bytes: Arc::default() }
     }
 
@@ -98,11 +100,16 @@ impl<W: Write + Send + 'static> Target for StreamTarget<W> {
     }
 
     fn discard(&self, _entry: u64, _reason: FailReason) -> Result<(), DestinationError> {
+        self.lock().is_discarded = true;
         Ok(())
     }
 
     fn finish(self) -> Result<Summary, DestinationError> {
         let mut shared = self.lock();
+        let size_bytes = self.size_bytes.get().copied().unwrap_or_default();
+        if shared.written_bytes != size_bytes && !shared.is_discarded {
+            return Err(DestinationError::Unfinished { files: 1 });
+        }
         shared.writer.flush().map_err(failed)?;
         Ok(Summary { published_files: 1, published_bytes: shared.written_bytes, ..Summary::default() })
     }

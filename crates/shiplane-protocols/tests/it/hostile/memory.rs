@@ -184,8 +184,8 @@ fn offers_of_single_bytes_cost_a_fetch_little() {
 }
 
 #[test]
-fn offers_with_holes_costs_a_fetch_into_a_stream_little() {
-    alone("hostile::memory::offers_with_holes_costs_a_fetch_into_a_stream_little", async {
+fn offers_with_holes_cost_a_fetch_into_a_stream_little() {
+    alone("hostile::memory::offers_with_holes_cost_a_fetch_into_a_stream_little", async {
         const LEN_BYTES: u64 = 48 << 20;
         let before_bytes = resident_bytes("VmRSS:");
         let liar = Liar::meet(

@@ -519,31 +519,40 @@ async fn a_flood_of_chunks_ahead_of_their_offers_breaks_the_protocol() {
     assert!(published(&dir).is_empty());
 }
 
+/// What becomes of an offer before a file of it fails.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Taken,
+    /// Because a part of it is here; its stream has not come.
+    Declined,
+    /// Its stream has come and was ended.
+    Refused,
+}
+
 #[tokio::test]
 async fn a_file_that_fails_after_it_was_offered_does_not_fail_the_others() {
-    // Taken, and declined because a part of it is here.
-    for is_here in [false, true] {
+    for fate in [Fate::Taken, Fate::Declined, Fate::Refused] {
         let (result, dir) = invite(
             PATIENT,
             |dir| {
-                if is_here {
+                if fate != Fate::Taken {
                     identical(&dir.join("here"), b"here");
                 }
             },
             script(move |mut stage| async move {
-                let (failed, void) = (
-                    ProviderRecord::Failed { entry: 1, reason: FailReason::Changed },
-                    ProviderRecord::ChunkVoid { index: 0 },
-                );
                 stage.say(&[file("here", 4), file("gone", 4), file("x", 5)]).await;
-                stage.say(&[offer(&[(0, 0, 4), (1, 0, 4), (2, 0, 5)]), OFFERS_END, failed, void]).await;
-                stage.say(&[end(3, 13)]).await;
-                while let Some((index, len_bytes)) = stage.want().await {
-                    match len_bytes {
-                        5 => stage.accepted(index, b"hello").await,
-                        // Else with the one that has failed.
-                        9 if !is_here => stage.accepted(index, b"herehello").await,
-                        _ => stage.say(&[ProviderRecord::ChunkVoid { index }]).await,
+                stage.say(&[offer(&[(0, 0, 4), (1, 0, 4), (2, 0, 5)]), OFFERS_END, end(3, 13)]).await;
+                if fate == Fate::Refused {
+                    stage.declined(0, b"heregonehello").await;
+                }
+                let failed = ProviderRecord::Failed { entry: 1, reason: FailReason::Changed };
+                stage.say(&[failed, ProviderRecord::ChunkVoid { index: 0 }]).await;
+                while let Some((index, spans)) = stage.want_of_spans().await {
+                    let content = |span: &Span| [&b"here"[..], b"gone", b"hello"][span.entry as usize];
+                    if spans.iter().any(|span| span.entry == 1) {
+                        stage.say(&[ProviderRecord::ChunkVoid { index }]).await;
+                    } else {
+                        stage.accepted(index, &spans.iter().map(content).collect::<Vec<_>>().concat()).await;
                     }
                 }
                 let _ = stage.send.finish();
@@ -551,7 +560,7 @@ async fn a_file_that_fails_after_it_was_offered_does_not_fail_the_others() {
         )
         .await;
         let error = transfer_error(result);
-        assert!(matches!(error, TransferError::Incomplete { count: 1, .. }), "{is_here}: {error}");
+        assert!(matches!(error, TransferError::Incomplete { count: 1, .. }), "{fate:?}: {error}");
         assert_eq!(published(&dir), ["here", "x"]);
         assert_eq!((content(&dir, "here"), content(&dir, "x")), (b"here".to_vec(), b"hello".to_vec()));
     }

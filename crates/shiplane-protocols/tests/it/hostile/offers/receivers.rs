@@ -135,8 +135,8 @@ async fn an_offered_chunk_that_is_found_wrong_for_ever_is_sent_three_times() {
     for _ in 0..3 {
         invited.chunk(0).await.answer_with(CHECKSUM_FAILED).await.unwrap();
     }
-    // It is void then, which whoever says that it came wrong must agree to.
-    assert_eq!(invited.end_after(&[done(&[None])]).await, None);
+    // As any other chunk: who finds it wrong has not declined it.
+    assert_eq!(invited.end_after(&[done(&[None])]).await, Some(Code::Cancelled));
 }
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 mod output;
 mod tally;
 
+use std::io;
+use std::path::{self, Path};
 use std::sync::Arc;
-use std::{io, path};
 
 use shiplane_protocols::files::{Destination, DestinationError, ReceiveOptions, Shape};
 use shiplane_protocols::transfer::{StreamTarget, Target, TransferError, TransferOptions};
@@ -86,10 +87,7 @@ async fn fetch(
     };
     let is_new_here = match &settings.dest {
         Dest::Stdout => true,
-        // A link that leads nowhere is something, too.
-        Dest::Path(dest) => {
-            dest.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        }
+        Dest::Path(dest) => is_new_at(dest, &remote.path),
     };
     let request = FetchRequest { path: remote.path.clone(), is_new_here };
     let fetch = Fetch::open_with(&client, request, &options).await?;
@@ -100,6 +98,22 @@ async fn fetch(
     };
     job.done(&report);
     Ok(())
+}
+
+/// Whether nothing of `path` is at DEST yet, nor what an earlier run has kept of it. A guess: what it is, a file or a
+/// directory, only the server knows.
+fn is_new_at(dest: &Path, path: &[u8]) -> bool {
+    // A link that leads nowhere is something, too.
+    let is_missing =
+        |path: &Path| path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let Ok(entries) = dest.read_dir() else { return is_missing(dest) };
+    let mut names = entries.flatten().map(|entry| entry.file_name()).peekable();
+    if names.peek().is_none() {
+        return true;
+    }
+    let name = path.rsplit(|byte| *byte == b'/').next().and_then(|name| str::from_utf8(name).ok());
+    let has_leftovers = names.any(|name| name.as_encoded_bytes().starts_with(b".shiplane-"));
+    !has_leftovers && name.is_some_and(|name| !name.is_empty() && is_missing(&dest.join(name)))
 }
 
 /// What the server is ready for, and how it was told that it is to be run.
@@ -182,3 +196,28 @@ async fn receive<T: Target>(
 
 /// 512 KiB: as many of them as there may be lanes are 16 MiB.
 const MAX_HELD_CHUNK_LEN_BYTES: u64 = 512 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_new_is_guessed_by_the_destination() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (dest, below) = (dir.path().join("dest"), dir.path().join("dest/photos"));
+        assert!(is_new_at(&dest, b""), "it is not there");
+        fs::create_dir(&dest).unwrap();
+        assert!(is_new_at(&dest, b""), "it is empty");
+        fs::write(dest.join("other"), "").unwrap();
+        assert!(!is_new_at(&dest, b""));
+        assert!(is_new_at(&dest, b"2026/photos"));
+        fs::create_dir(&below).unwrap();
+        assert!(!is_new_at(&dest, b"2026/photos"));
+        assert!(is_new_at(&dest, b"2026/videos"));
+        fs::write(dest.join(".shiplane-1.part"), "").unwrap();
+        assert!(!is_new_at(&dest, b"2026/videos"), "an earlier run has left something");
+        assert!(!is_new_at(&dest.join("other"), b"other"), "a file");
+    }
+}

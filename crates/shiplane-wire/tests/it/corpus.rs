@@ -137,6 +137,8 @@ fn provider_records() -> Seeds {
             offset_bytes: 1,
             cuts: vec![Cut { len_bytes: 5, digest: Digest::sha256(b"hello") }],
         }),
+        ProviderRecord::Offer { spans: vec![Span { entry: 0, offset_bytes: 0, len_bytes: 5 }] },
+        ProviderRecord::OffersEnd,
     ];
     let mut stream = BytesMut::new();
     all.iter().for_each(|record| record.encode(&mut stream).unwrap());
@@ -149,7 +151,8 @@ fn provider_records() -> Seeds {
         ("cut", all[..all.len() - 7].to_vec()),
         ("path-refused", climbing),
         ("not-escaped", b"\x02\x04\0\0\0\0\x01\0\x1b".to_vec()),
-        ("unknown-type", vec![9, 0, 0, 0, 0]),
+        ("unknown-type", vec![11, 0, 0, 0, 0]),
+        ("offer-empty", vec![9, 2, 0, 0, 0, 0, 0]),
         ("cuts-too-many", [&[8, 18, 0, 0, 0][..], &[0; 16], &[0xff; 2]].concat()),
         ("cut-empty", [&[8, 54, 0, 0, 0][..], &[0; 16], &[1, 0], &[0; 36]].concat()),
         ("too-large", vec![1, 1, 0x80, 0, 0]),

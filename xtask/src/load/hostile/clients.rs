@@ -48,9 +48,8 @@ pub(super) struct Outcome {
 
 /// All lies; those that take patience are told side by side, the others one after another beside them.
 pub(super) fn run(stage: &Stage) -> Result<Vec<(Victim, Outcome)>> {
-    let victims = VICTIMS.iter().filter(|victim| !(stage.short && LEFT_OUT_OF_SHORT.contains(&victim.lie)));
     let (patient, others): (Vec<_>, Vec<_>) =
-        victims.partition(|victim| matches!(victim.ends, Ends::WhenPatienceIsOver(_)));
+        VICTIMS.iter().partition(|victim| matches!(victim.ends, Ends::WhenPatienceIsOver(_)));
     std::thread::scope(|scope| {
         let patient: Vec<_> =
             patient.into_iter().map(|victim| scope.spawn(move || play_twice(stage, victim))).collect();
@@ -220,9 +219,6 @@ const VICTIMS: [Victim; 20] = [
     victim("unconfirmed", Ends::WhenPatienceIsOver(PATIENCE)),
     victim("mute", Ends::WhenPatienceIsOver(PATIENCE)),
 ];
-
-/// It breaks the bound: lists of cuts are not counted yet. The long form says so.
-const LEFT_OUT_OF_SHORT: [&str; 1] = ["endless-cuts"];
 
 /// Exit codes (README).
 const OTHER: i32 = 1;

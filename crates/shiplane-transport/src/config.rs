@@ -27,11 +27,11 @@ pub struct TransportConfig {
     /// that grows as it is read: for servers that read whatever comes, such as
     /// [`RECEIVE_CREDIT_BYTES`]. `None`, the default: each connection has its window from the start, as is right for a
     /// program that leaves one stream unread while it waits for another.
-    pub receive_credit_bytes: Option<u32>,
+    pub receive_budget_bytes: Option<u32>,
     /// What we keep in memory of all connections together until their peers have acknowledged it, where each is to
     /// begin with little and gets more as it arrives: for servers, such as [`SEND_CREDIT_BYTES`]. `None`, the
     /// default: each has its window from the start.
-    pub send_credit_bytes: Option<u32>,
+    pub send_budget_bytes: Option<u32>,
     /// What we keep in memory until the peer has acknowledged it. Default [`SEND_WINDOW_BYTES`].
     pub send_window_bytes: u64,
     /// Streams that a peer may have open at a time. Default [`MAX_CONCURRENT_STREAMS`].
@@ -103,8 +103,8 @@ impl Default for TransportConfig {
             max_chunk_len_bytes: limits::MAX_CHUNK_LEN_BYTES,
             stream_receive_window_bytes: STREAM_RECEIVE_WINDOW_BYTES,
             connection_receive_window_bytes: CONNECTION_RECEIVE_WINDOW_BYTES,
-            receive_credit_bytes: None,
-            send_credit_bytes: None,
+            receive_budget_bytes: None,
+            send_budget_bytes: None,
             send_window_bytes: SEND_WINDOW_BYTES,
             max_concurrent_streams: MAX_CONCURRENT_STREAMS,
             max_connections: MAX_CONNECTIONS,

@@ -21,8 +21,8 @@ use crate::{
         STREAMS_AT_FIRST, TransportConfig,
     },
     connection::{Origin, PeerConnection, Proof},
-    doorway::Doorway,
     error::{BindError, ConnectError, ConnectionEnd, MessageError},
+    handshake_limiter::HandshakeLimiter,
     identity::{Identity, PeerAddr, PeerId},
     locality::{self, ByLocality, Locality},
     pool::{DialKey, DialResult, Pool},
@@ -31,7 +31,7 @@ use crate::{
     stream::varint,
     tls::{self, HandshakeFault},
     trust::{Admission, Trust},
-    window::{Credit, Credits, DIALLED_RECEIVE_WINDOW_BYTES, Windows},
+    window::{ConnectionMemoryBudget, ConnectionMemoryBudgets, DIALLED_RECEIVE_WINDOW_BYTES, Windows},
 };
 
 /// Dials and accepts connections to authenticated peers over one UDP socket.
@@ -55,8 +55,8 @@ struct Inner {
     /// Whether the system knows the way to a peer: not if the network is a simulated one.
     asks_system: bool,
     pool: Arc<Pool>,
-    doorway: Doorway,
-    credits: Credits,
+    handshakes: HandshakeLimiter,
+    budgets: ConnectionMemoryBudgets,
     shutting_down: AtomicBool,
 }
 
@@ -140,10 +140,13 @@ impl TransportBuilder {
         endpoint.set_server_config(Some(answering.of(Locality::Elsewhere).clone()));
         let answering = answering.map(|server| Arc::new(server.clone()));
         let pool = Arc::new(Pool::new(identity.peer_id()));
-        let doorway = Doorway::new(config.max_incoming_handshakes);
-        let credit = |bytes: Option<u32>| bytes.map(|bytes| Arc::new(Credit::new(bytes.into())));
-        let credits =
-            Credits { receive: credit(config.receive_credit_bytes), send: credit(config.send_credit_bytes) };
+        let handshakes = HandshakeLimiter::new(config.max_incoming_handshakes);
+        let budget =
+            |bytes: Option<u32>| bytes.map(|bytes| Arc::new(ConnectionMemoryBudget::new(bytes.into())));
+        let budgets = ConnectionMemoryBudgets {
+            receive: budget(config.receive_budget_bytes),
+            send: budget(config.send_budget_bytes),
+        };
         let config = Arc::new(config);
         let shutting_down = AtomicBool::new(false);
         let inner = Arc::new(Inner {
@@ -155,8 +158,8 @@ impl TransportBuilder {
             answering,
             asks_system,
             pool,
-            doorway,
-            credits,
+            handshakes,
+            budgets,
             shutting_down,
         });
         let (outlet, accepted) = mpsc::channel(ACCEPTED_LEN);
@@ -370,8 +373,8 @@ impl Inner {
         let TransportConfig { header_timeout, progress_timeout, .. } = *self.config;
         let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout, progress_timeout));
         let config = Arc::clone(&self.config);
-        let (credits, max_receive_bytes) = (self.credits.clone(), config.connection_receive_window_bytes);
-        let windows = Windows::new(connection.clone(), credits, max_receive_bytes, config.send_window_bytes);
+        let (budgets, max_receive_bytes) = (self.budgets.clone(), config.connection_receive_window_bytes);
+        let windows = Windows::new(connection.clone(), budgets, max_receive_bytes, config.send_window_bytes);
         let windows = Arc::new(windows);
         if admission == Admission::Trusted {
             windows.open(match origin {
@@ -451,12 +454,12 @@ async fn accept_loop(
             incoming.refuse(); // So that nobody waits for an answer that does not come.
             continue;
         }
-        if inner.doorway.under_way() >= RETRY_ABOVE_HANDSHAKES && incoming.may_retry() {
+        if inner.handshakes.under_way() >= RETRY_ABOVE_HANDSHAKES && incoming.may_retry() {
             // An error means that it was validated meanwhile; the client tries again by itself.
             let _ = incoming.retry();
             continue;
         }
-        let Some(place) = inner.doorway.enter(incoming.remote_address().ip()) else {
+        let Some(place) = inner.handshakes.enter(incoming.remote_address().ip()) else {
             incoming.ignore();
             continue;
         };

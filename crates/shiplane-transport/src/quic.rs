@@ -46,10 +46,10 @@ impl Path {
 /// For connections that we make.
 pub(crate) fn dialling(config: &TransportConfig, path: &Path) -> quinn::TransportConfig {
     let mut quic = settings(config, path);
-    if config.receive_credit_bytes.is_some() {
+    if config.receive_budget_bytes.is_some() {
         quic.receive_window(FIRST_WINDOW_BYTES.into());
     }
-    if config.send_credit_bytes.is_some() {
+    if config.send_budget_bytes.is_some() {
         quic.send_window(FIRST_WINDOW_BYTES.into());
     }
     quic

@@ -4,7 +4,7 @@
 //! dropped half resets (or stops) with [`Code::Cancelled`] instead; only [`SendHalf::finish`] ends in order.
 
 mod in_use;
-mod turns;
+mod write_scheduler;
 
 use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::in_use::InUse;
-use self::turns::{Place, SHORT_BYTES};
+use self::write_scheduler::{QueuedWriter, SHORT_BYTES};
 use crate::{error::StreamError, meter::ProgressMeter, until::until, window::Windows};
 
 /// Both halves of a stream. Take them apart to use them in different tasks.
@@ -102,7 +102,7 @@ impl SendHalf {
     /// for no byte within `timeout`. A long buffer may take longer, as long as it moves.
     pub async fn write_within(&mut self, data: Bytes, timeout: Duration) -> Result<(), StreamError> {
         let priority = if data.len() <= SHORT_BYTES { i32::MAX } else { self.priority };
-        let mut place = (self.priority < 0).then(|| self.in_use.turns().line_up(priority));
+        let mut place = (self.priority < 0).then(|| self.in_use.write_scheduler().enqueue(priority));
         let mut rest = [data];
         while !rest[0].is_empty() {
             let written = within(timeout, self.write_some(&mut rest, place.as_mut())).await??;
@@ -128,7 +128,7 @@ impl SendHalf {
     async fn write_some(
         &mut self,
         rest: &mut [Bytes],
-        place: Option<&mut Place>,
+        place: Option<&mut QueuedWriter>,
     ) -> Result<quinn::Written, quinn::WriteError> {
         let Some(place) = place else { return self.stream.write_chunks(rest).await };
         // A write that is given up has written nothing.

@@ -1,9 +1,8 @@
-//! How much peers may send before it is read, and have us keep before it has arrived, all connections together.
+//! Grows flow-control windows from a memory budget that all connections of a transport share.
 //!
-//! A window is memory that a peer may fill and leave filled: by sending what nobody reads yet, or by acknowledging
-//! nothing of what it asked for. So where a transport has a credit for all of them, each connection begins with small
-//! windows, and gets more as what it sends is read and what it is sent arrives: whoever only fills windows holds
-//! little, and no crowd holds more than the credit.
+//! A window is memory that a peer can fill and leave filled: by sending data that is not read yet, or by not
+//! acknowledging data that it asked for. So windows begin small. They grow as received data is read and sent data is
+//! acknowledged: a peer that only fills windows holds little, and all peers together hold no more than the budget.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -12,14 +11,14 @@ use std::sync::{
 
 use crate::config::FIRST_WINDOW_BYTES;
 
-/// What may be lent to windows beyond the first. Each connection may have twice what is left to all others.
+/// Memory for windows beyond their first size. Each connection may have twice what is left for all others.
 #[derive(Debug)]
-pub(crate) struct Credit {
+pub(crate) struct ConnectionMemoryBudget {
     total_bytes: u64,
     lent_bytes: Mutex<u64>,
 }
 
-impl Credit {
+impl ConnectionMemoryBudget {
     pub(crate) fn new(total_bytes: u64) -> Self {
         Self { total_bytes, lent_bytes: Mutex::default() }
     }
@@ -61,9 +60,9 @@ pub(crate) struct Windows {
 
 /// What windows are lent from. `None`: they have their full size as soon as they are opened.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Credits {
-    pub(crate) receive: Option<Arc<Credit>>,
-    pub(crate) send: Option<Arc<Credit>>,
+pub(crate) struct ConnectionMemoryBudgets {
+    pub(crate) receive: Option<Arc<ConnectionMemoryBudget>>,
+    pub(crate) send: Option<Arc<ConnectionMemoryBudget>>,
 }
 
 #[derive(Debug)]
@@ -71,22 +70,22 @@ struct Window {
     moved_bytes: AtomicU64,
     /// When so much has moved the window is looked at again.
     look_at_bytes: AtomicU64,
-    growth: Option<Mutex<Growth>>,
+    autotune: Option<Mutex<WindowAutotune>>,
     max_bytes: u64,
 }
 
 impl Windows {
     pub(crate) fn new(
         connection: quinn::Connection,
-        credits: Credits,
+        budgets: ConnectionMemoryBudgets,
         max_receive_bytes: u32,
         max_send_bytes: u64,
     ) -> Self {
-        let receive = Window::new(credits.receive, max_receive_bytes.into());
+        let receive = Window::new(budgets.receive, max_receive_bytes.into());
         Self {
             connection,
             receive,
-            send: Window::new(credits.send, max_send_bytes),
+            send: Window::new(budgets.send, max_send_bytes),
             max_send_bytes: AtomicU64::new(FIRST_WINDOW_BYTES.into()),
             follow_at_bytes: AtomicU64::new(0),
             lost_packets: AtomicU64::new(0),
@@ -103,14 +102,14 @@ impl Windows {
 
     /// So much has been read.
     pub(crate) fn read(&self, len_bytes: usize) {
-        if let Some(window_bytes) = self.receive.moved(len_bytes, Growth::on_read) {
+        if let Some(window_bytes) = self.receive.moved(len_bytes, WindowAutotune::on_read) {
             self.set_receive(window_bytes);
         }
     }
 
     /// So much has been taken to be sent.
     pub(crate) fn wrote(&self, len_bytes: usize) {
-        if let Some(window_bytes) = self.send.moved(len_bytes, Growth::on_written) {
+        if let Some(window_bytes) = self.send.moved(len_bytes, WindowAutotune::on_written) {
             self.max_send_bytes.store(window_bytes, Ordering::Relaxed);
             self.follow_path();
         } else if self.send.moved_bytes.load(Ordering::Relaxed)
@@ -142,51 +141,51 @@ impl Windows {
 }
 
 impl Window {
-    fn new(credit: Option<Arc<Credit>>, max_bytes: u64) -> Self {
-        let growth = credit.map(|credit| Mutex::new(Growth::new(credit, max_bytes)));
-        Self { moved_bytes: AtomicU64::new(0), look_at_bytes: AtomicU64::new(u64::MAX), growth, max_bytes }
+    fn new(budget: Option<Arc<ConnectionMemoryBudget>>, max_bytes: u64) -> Self {
+        let autotune = budget.map(|budget| Mutex::new(WindowAutotune::new(budget, max_bytes)));
+        Self { moved_bytes: AtomicU64::new(0), look_at_bytes: AtomicU64::new(u64::MAX), autotune, max_bytes }
     }
 
     /// What it is from now on: `wanted_bytes` if that can be lent, or its full size if there is nothing to be shared.
     fn open(&self, wanted_bytes: u64) -> u64 {
-        let Some(growth) = &self.growth else { return self.max_bytes };
-        let mut growth = growth.lock().unwrap_or_else(PoisonError::into_inner);
-        growth.borrow(wanted_bytes);
-        self.look_at_bytes.store(growth.look_at_bytes, Ordering::Relaxed);
-        growth.window_bytes
+        let Some(autotune) = &self.autotune else { return self.max_bytes };
+        let mut autotune = autotune.lock().unwrap_or_else(PoisonError::into_inner);
+        autotune.borrow(wanted_bytes);
+        self.look_at_bytes.store(autotune.look_at_bytes, Ordering::Relaxed);
+        autotune.window_bytes
     }
 
     /// The new size, if it changes.
-    fn moved(&self, len_bytes: usize, grow: fn(&mut Growth, u64) -> Option<u64>) -> Option<u64> {
+    fn moved(&self, len_bytes: usize, grow: fn(&mut WindowAutotune, u64) -> Option<u64>) -> Option<u64> {
         let moved_bytes = self.moved_bytes.fetch_add(len_bytes as u64, Ordering::Relaxed) + len_bytes as u64;
         if moved_bytes < self.look_at_bytes.load(Ordering::Relaxed) {
             return None;
         }
-        let mut growth = self.growth.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        let grown = grow(&mut growth, moved_bytes);
-        self.look_at_bytes.store(growth.look_at_bytes, Ordering::Relaxed);
+        let mut autotune = self.autotune.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let grown = grow(&mut autotune, moved_bytes);
+        self.look_at_bytes.store(autotune.look_at_bytes, Ordering::Relaxed);
         grown
     }
 }
 
 /// How a window grows, without the connection.
 #[derive(Debug)]
-struct Growth {
-    credit: Arc<Credit>,
+struct WindowAutotune {
+    budget: Arc<ConnectionMemoryBudget>,
     window_bytes: u64,
     max_bytes: u64,
     look_at_bytes: u64,
 }
 
-impl Growth {
-    fn new(credit: Arc<Credit>, max_bytes: u64) -> Self {
-        Self { credit, window_bytes: FIRST_WINDOW_BYTES.into(), max_bytes, look_at_bytes: 0 }
+impl WindowAutotune {
+    fn new(budget: Arc<ConnectionMemoryBudget>, max_bytes: u64) -> Self {
+        Self { budget, window_bytes: FIRST_WINDOW_BYTES.into(), max_bytes, look_at_bytes: 0 }
     }
 
     /// Grows to this size, as far as that can be lent.
     fn borrow(&mut self, wanted_bytes: u64) {
         let more_bytes = wanted_bytes.min(self.max_bytes).saturating_sub(self.window_bytes);
-        self.window_bytes += self.credit.lend(self.lent_bytes(), more_bytes);
+        self.window_bytes += self.budget.lend(self.lent_bytes(), more_bytes);
     }
 
     /// As [`on_read`](Self::on_read), for bytes that were taken to be sent: all but a window of them have arrived.
@@ -214,9 +213,9 @@ impl Growth {
     }
 }
 
-impl Drop for Growth {
+impl Drop for WindowAutotune {
     fn drop(&mut self) {
-        self.credit.give_back(self.lent_bytes());
+        self.budget.give_back(self.lent_bytes());
     }
 }
 
@@ -249,29 +248,29 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const FIRST: u64 = FIRST_WINDOW_BYTES as u64;
 
-    fn growth(credit: &Arc<Credit>) -> Growth {
-        Growth::new(Arc::clone(credit), 16 * MIB)
+    fn autotune(budget: &Arc<ConnectionMemoryBudget>) -> WindowAutotune {
+        WindowAutotune::new(Arc::clone(budget), 16 * MIB)
     }
 
     /// Reads until nothing grows any more.
-    fn read_on(growth: &mut Growth) -> u64 {
-        let mut read_bytes = growth.look_at_bytes;
+    fn read_on(autotune: &mut WindowAutotune) -> u64 {
+        let mut read_bytes = autotune.look_at_bytes;
         for _ in 0..32 {
-            growth.on_read(read_bytes);
-            read_bytes = growth.look_at_bytes;
+            autotune.on_read(read_bytes);
+            read_bytes = autotune.look_at_bytes;
         }
-        growth.window_bytes
+        autotune.window_bytes
     }
 
     #[test]
     fn what_is_read_without_pause_gets_the_full_window_within_a_few_of_its_sizes() {
-        let credit = Arc::new(Credit::new(24 * MIB));
-        let mut growth = growth(&credit);
+        let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+        let mut autotune = autotune(&budget);
         let mut steps = Vec::new();
         let mut read_bytes = 0;
-        while growth.window_bytes < 16 * MIB {
+        while autotune.window_bytes < 16 * MIB {
             read_bytes += 1 << 10;
-            steps.extend(growth.on_read(read_bytes));
+            steps.extend(autotune.on_read(read_bytes));
         }
         assert_eq!(steps, [4 * FIRST, 16 * FIRST, 64 * FIRST, 16 * MIB]);
         assert!(read_bytes < 16 * MIB, "{read_bytes}");
@@ -279,41 +278,41 @@ mod tests {
 
     #[test]
     fn a_crowd_gets_no_more_than_the_credit_and_gives_it_back() {
-        let credit = Arc::new(Credit::new(24 * MIB));
-        let mut crowd: Vec<_> = (0..500).map(|_| growth(&credit)).collect();
+        let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+        let mut crowd: Vec<_> = (0..500).map(|_| autotune(&budget)).collect();
         let windows: u64 = crowd.iter_mut().map(read_on).sum();
         assert!(windows <= 24 * MIB + 500 * FIRST, "{windows}");
-        assert!(crowd.iter().all(|growth| growth.window_bytes >= FIRST));
+        assert!(crowd.iter().all(|autotune| autotune.window_bytes >= FIRST));
         drop(crowd);
-        assert_eq!(*credit.lock(), 0);
-        assert_eq!(read_on(&mut growth(&credit)), 16 * MIB);
+        assert_eq!(*budget.lock(), 0);
+        assert_eq!(read_on(&mut autotune(&budget)), 16 * MIB);
     }
 
     #[test]
     fn what_is_written_counts_once_all_but_a_window_of_it_has_arrived() {
-        let credit = Arc::new(Credit::new(24 * MIB));
-        let mut growth = growth(&credit);
+        let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+        let mut autotune = autotune(&budget);
         let mut written_bytes = 0;
-        while growth.window_bytes < 16 * MIB {
+        while autotune.window_bytes < 16 * MIB {
             written_bytes += 1 << 10;
-            let before_bytes = growth.window_bytes;
-            growth.on_written(written_bytes);
+            let before_bytes = autotune.window_bytes;
+            autotune.on_written(written_bytes);
             let arrived_bytes = written_bytes - before_bytes.min(written_bytes);
-            assert!(growth.window_bytes == before_bytes || arrived_bytes >= before_bytes / 2);
+            assert!(autotune.window_bytes == before_bytes || arrived_bytes >= before_bytes / 2);
         }
         assert!(written_bytes < 16 * MIB, "{written_bytes}");
-        let mut stalled = Growth::new(Arc::clone(&credit), 16 * MIB);
+        let mut stalled = WindowAutotune::new(Arc::clone(&budget), 16 * MIB);
         assert!((0..=FIRST).all(|written_bytes| stalled.on_written(written_bytes).is_none()));
         assert_eq!(stalled.window_bytes, FIRST, "nothing need have arrived");
     }
 
     #[test]
     fn a_window_that_is_not_read_does_not_grow() {
-        let credit = Arc::new(Credit::new(24 * MIB));
-        let mut growth = growth(&credit);
-        assert_eq!(growth.on_read(1), None);
-        assert_eq!(growth.on_read(FIRST / 2), None);
-        assert_eq!((growth.window_bytes, *credit.lock()), (FIRST, 0));
+        let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+        let mut autotune = autotune(&budget);
+        assert_eq!(autotune.on_read(1), None);
+        assert_eq!(autotune.on_read(FIRST / 2), None);
+        assert_eq!((autotune.window_bytes, *budget.lock()), (FIRST, 0));
     }
 
     proptest! {
@@ -321,20 +320,20 @@ mod tests {
         fn never_more_than_the_credit_is_lent(
             steps in prop::collection::vec((0usize..8, 0u64..8 * MIB, any::<bool>()), 0..300),
         ) {
-            let credit = Arc::new(Credit::new(24 * MIB));
-            let mut growths: Vec<_> = (0..8).map(|_| (growth(&credit), 0)).collect();
+            let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+            let mut autotunes: Vec<_> = (0..8).map(|_| (autotune(&budget), 0)).collect();
             for (who, len_bytes, ends) in steps {
                 if ends {
-                    growths[who] = (growth(&credit), 0);
+                    autotunes[who] = (autotune(&budget), 0);
                 }
-                let (growth, read_bytes) = &mut growths[who];
+                let (autotune, read_bytes) = &mut autotunes[who];
                 *read_bytes += len_bytes;
-                growth.on_read(*read_bytes);
-                prop_assert!(growth.window_bytes <= 16 * MIB);
-                prop_assert!(*credit.lock() <= 24 * MIB);
+                autotune.on_read(*read_bytes);
+                prop_assert!(autotune.window_bytes <= 16 * MIB);
+                prop_assert!(*budget.lock() <= 24 * MIB);
             }
-            drop(growths);
-            prop_assert_eq!(*credit.lock(), 0);
+            drop(autotunes);
+            prop_assert_eq!(*budget.lock(), 0);
         }
     }
 }

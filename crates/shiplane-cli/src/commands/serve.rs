@@ -97,8 +97,8 @@ fn bind(
         let trust = AccessControl::trust(access);
         // Whatever comes is read at once, so that no window has to be large before it is used.
         let config = TransportConfig {
-            receive_credit_bytes: Some(RECEIVE_CREDIT_BYTES),
-            send_credit_bytes: Some(SEND_CREDIT_BYTES),
+            receive_budget_bytes: Some(RECEIVE_CREDIT_BYTES),
+            send_budget_bytes: Some(SEND_CREDIT_BYTES),
             ..transport_config()
         };
         Ok(QuicTransport::builder().identity(identity).trust(trust).config(config).bind(addr)?)

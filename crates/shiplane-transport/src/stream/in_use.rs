@@ -8,7 +8,7 @@ use std::{
 
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use super::turns::Turns;
+use super::write_scheduler::WriteScheduler;
 use crate::window::Windows;
 
 /// Counts the halves that somebody holds, and remembers those that were finished and let go but that the
@@ -22,7 +22,7 @@ struct Shared {
     connection: quinn::Connection,
     windows: Option<Arc<Windows>>,
     held: TaskTracker,
-    turns: Turns,
+    write_scheduler: WriteScheduler,
     finished: Mutex<Finished>,
 }
 
@@ -51,7 +51,7 @@ impl InUse {
                 connection,
                 windows,
                 held,
-                turns: Turns::default(),
+                write_scheduler: WriteScheduler::default(),
                 finished: finished.into(),
             }),
         }
@@ -62,8 +62,8 @@ impl InUse {
     }
 
     /// Where streams of low priority line up.
-    pub(super) fn turns(&self) -> &Turns {
-        &self.shared.turns
+    pub(super) fn write_scheduler(&self) -> &WriteScheduler {
+        &self.shared.write_scheduler
     }
 
     pub(super) fn connection(&self) -> &quinn::Connection {

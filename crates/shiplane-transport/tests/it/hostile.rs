@@ -171,7 +171,7 @@ async fn closed_with(connection: &quinn::Connection) -> Code {
 #[tokio::test]
 async fn a_connection_that_is_not_read_holds_little_where_there_is_one_credit_for_all() {
     let ours =
-        transport(TransportConfig { receive_credit_bytes: Some(24 << 20), ..TransportConfig::default() });
+        transport(TransportConfig { receive_budget_bytes: Some(24 << 20), ..TransportConfig::default() });
     let duel = Duel::of(ours, |_| ()).await;
     // A bare chunk that nobody takes.
     let mut stream = duel.open(&(1u64 << 24).to_le_bytes()).await;
@@ -186,7 +186,7 @@ async fn a_connection_that_is_not_read_holds_little_where_there_is_one_credit_fo
 
 #[tokio::test]
 async fn what_is_read_gets_through_in_full_where_there_is_one_credit_for_all() {
-    let config = TransportConfig { receive_credit_bytes: Some(24 << 20), ..TransportConfig::default() };
+    let config = TransportConfig { receive_budget_bytes: Some(24 << 20), ..TransportConfig::default() };
     let pair = crate::harness::Pair::of(transport(TransportConfig::default()), transport(config)).await;
     let data = crate::harness::noise(1, 24 << 20);
     let source = crate::harness::memory(&data);

@@ -1,10 +1,9 @@
-//! Bulk streams of a connection that wait for room: the higher priority first, equal ones in turn.
+//! Schedules the writes of a connection's bulk streams: the highest priority first, equal priorities in turn.
 //!
-//! quinn tells all streams that wait for the connection's windows when there is room again, the last to come first,
-//! and whoever asks first takes what there is. Where many wait for little, some get nothing for as long as others
-//! have anything to write, and their receiver gives them up (SPEC 3.9). So here they line up: the first in line
-//! asks first. Whoever gets nothing lets the next one ask, as it may be its own stream's window that is full. The
-//! chunks of a transfer go in order of their index, so that one after another is complete.
+//! When a connection's window opens, quinn wakes all blocked streams, the last one first, and the first to write takes
+//! the window. Under pressure some streams would never write, and their receivers would give them up (SPEC 3.9). So
+//! blocked streams queue here, and only the first in the queue tries to write. If its own stream's window is full, the
+//! next one tries. The priority of a transfer's chunk is its index, so chunks complete in order.
 
 use std::{
     collections::VecDeque,
@@ -15,23 +14,23 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The line of one connection. A handle: clones share it.
+/// The queue of one connection. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Turns {
-    line: Arc<Line>,
+pub(super) struct WriteScheduler {
+    queue: Arc<Queue>,
 }
 
-/// A writer's place in line, until it is dropped. Its owner must go on to poll: others wait for it.
+/// A writer in the queue, until it is dropped. Its owner must keep polling: others wait for it.
 #[derive(Debug)]
-pub(super) struct Place {
-    line: Arc<Line>,
+pub(super) struct QueuedWriter {
+    queue: Arc<Queue>,
     number: u64,
     turn_began: Option<Instant>,
 }
 
-/// Is told by quinn, in place of whoever has asked, that there may be room.
+/// The waker that quinn gets instead of a writer's own, and the writers.
 #[derive(Debug, Default)]
-struct Line {
+struct Queue {
     state: Mutex<State>,
 }
 
@@ -52,31 +51,31 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
-impl Turns {
+impl WriteScheduler {
     /// Behind all of this priority and of higher ones.
-    pub(super) fn line_up(&self, priority: i32) -> Place {
-        let mut state = self.line.lock();
+    pub(super) fn enqueue(&self, priority: i32) -> QueuedWriter {
+        let mut state = self.queue.lock();
         let number = state.next_number;
         state.next_number += 1;
         state.insert(Waiting { number, priority, asked_after: None, waker: None });
-        Place { line: Arc::clone(&self.line), number, turn_began: None }
+        QueuedWriter { queue: Arc::clone(&self.queue), number, turn_began: None }
     }
 }
 
-impl Place {
+impl QueuedWriter {
     /// Has `ask` poll for room once it is our turn. It must leave the waker that it is given where room is announced.
     pub(super) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
         ask: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let Some(calls) = self.line.lock().is_turn_of(self.number, cx.waker()) else { return Poll::Pending };
+        let Some(calls) = self.queue.lock().is_turn_of(self.number, cx.waker()) else { return Poll::Pending };
         // Not under our lock: whoever announces room holds one that `ask` takes.
-        let polled = ask(&mut Context::from_waker(&Waker::from(Arc::clone(&self.line))));
+        let polled = ask(&mut Context::from_waker(&Waker::from(Arc::clone(&self.queue))));
         if polled.is_ready() {
             self.turn_began.get_or_insert_with(Instant::now);
         } else {
-            self.line.change(|state| state.has_asked(self.number, calls));
+            self.queue.change(|state| state.has_asked(self.number, calls));
         }
         polled
     }
@@ -85,18 +84,18 @@ impl Place {
     pub(super) fn end_long_turn(&mut self) {
         if self.turn_began.is_some_and(|began| began.elapsed() >= TURN) {
             self.turn_began = None;
-            self.line.change(|state| state.move_behind_equals(self.number));
+            self.queue.change(|state| state.move_behind_equals(self.number));
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuedWriter {
     fn drop(&mut self) {
-        self.line.change(|state| state.waiting.retain(|waiting| waiting.number != self.number));
+        self.queue.change(|state| state.waiting.retain(|waiting| waiting.number != self.number));
     }
 }
 
-impl Wake for Line {
+impl Wake for Queue {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -106,7 +105,7 @@ impl Wake for Line {
     }
 }
 
-impl Line {
+impl Queue {
     /// Whose turn it is after the change is told so.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let next = {
@@ -218,9 +217,15 @@ mod tests {
     }
 
     /// Writes piece after piece.
-    async fn write_on(turns: Turns, room: Shared, who: usize, piece_bytes: usize, priority: i32) {
+    async fn write_on(
+        write_scheduler: WriteScheduler,
+        room: Shared,
+        who: usize,
+        piece_bytes: usize,
+        priority: i32,
+    ) {
         loop {
-            let (mut place, mut rest_bytes) = (turns.line_up(priority), piece_bytes);
+            let (mut place, mut rest_bytes) = (write_scheduler.enqueue(priority), piece_bytes);
             while rest_bytes > 0 {
                 let ask =
                     |cx: &mut Context<'_>| place.poll(cx, |cx| room.borrow_mut().ask(who, rest_bytes, cx));
@@ -233,9 +238,9 @@ mod tests {
         }
     }
 
-    async fn settle_writers(turns: &Turns, room: &Shared, writers: usize) {
+    async fn settle_writers(write_scheduler: &WriteScheduler, room: &Shared, writers: usize) {
         for who in 0..writers {
-            tokio::task::spawn_local(write_on(turns.clone(), Rc::clone(room), who, 1000, 0));
+            tokio::task::spawn_local(write_on(write_scheduler.clone(), Rc::clone(room), who, 1000, 0));
         }
         settle().await;
     }
@@ -244,8 +249,8 @@ mod tests {
     async fn however_little_room_there_is_at_a_time_each_gets_its_share() {
         LocalSet::new()
             .run_until(async {
-                let (turns, room) = (Turns::default(), room(16));
-                settle_writers(&turns, &room, 16).await;
+                let (write_scheduler, room) = (WriteScheduler::default(), room(16));
+                settle_writers(&write_scheduler, &room, 16).await;
                 for _ in 0..320 {
                     open(&room, 100);
                     settle().await;
@@ -259,8 +264,8 @@ mod tests {
     async fn where_a_piece_takes_long_a_turn_is_shorter() {
         LocalSet::new()
             .run_until(async {
-                let (turns, room) = (Turns::default(), room(16));
-                settle_writers(&turns, &room, 16).await;
+                let (write_scheduler, room) = (WriteScheduler::default(), room(16));
+                settle_writers(&write_scheduler, &room, 16).await;
                 for _ in 0..64 {
                     open(&room, 10);
                     settle().await;
@@ -276,11 +281,11 @@ mod tests {
     async fn who_has_no_room_of_its_own_holds_up_nobody() {
         LocalSet::new()
             .run_until(async {
-                let (turns, room) = (Turns::default(), room(2));
-                let mut stuck = turns.line_up(0);
+                let (write_scheduler, room) = (WriteScheduler::default(), room(2));
+                let mut stuck = write_scheduler.enqueue(0);
                 let stuck =
                     tokio::task::spawn_local(poll_fn(move |cx| stuck.poll(cx, |_| Poll::<()>::Pending)));
-                settle_writers(&turns, &room, 2).await;
+                settle_writers(&write_scheduler, &room, 2).await;
                 for _ in 0..40 {
                     open(&room, 100);
                     settle().await;
@@ -292,13 +297,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_gives_up_leaves_the_line_to_the_next() {
+    async fn a_dropped_writer_lets_the_next_one_write() {
         LocalSet::new()
             .run_until(async {
-                let (turns, room) = (Turns::default(), room(1));
+                let (write_scheduler, room) = (WriteScheduler::default(), room(1));
                 // It could ask, but is dropped before it does.
-                let first = turns.line_up(0);
-                settle_writers(&turns, &room, 1).await;
+                let first = write_scheduler.enqueue(0);
+                settle_writers(&write_scheduler, &room, 1).await;
                 open(&room, 100);
                 settle().await;
                 assert_eq!(room.borrow().taken_bytes, [0]);
@@ -313,9 +318,9 @@ mod tests {
     async fn what_goes_ahead_has_the_first_room() {
         LocalSet::new()
             .run_until(async {
-                let (turns, room) = (Turns::default(), room(9));
-                settle_writers(&turns, &room, 8).await;
-                tokio::task::spawn_local(write_on(turns, Rc::clone(&room), 8, 40, 1));
+                let (write_scheduler, room) = (WriteScheduler::default(), room(9));
+                settle_writers(&write_scheduler, &room, 8).await;
+                tokio::task::spawn_local(write_on(write_scheduler, Rc::clone(&room), 8, 40, 1));
                 settle().await;
                 open(&room, 100);
                 settle().await;
@@ -328,9 +333,9 @@ mod tests {
     async fn chunks_with_a_lower_index_are_written_first() {
         LocalSet::new()
             .run_until(async {
-                let (turns, room) = (Turns::default(), room(3));
+                let (write_scheduler, room) = (WriteScheduler::default(), room(3));
                 for (who, priority) in [(0, -30), (1, -10), (2, -20)] {
-                    let writing = write_on(turns.clone(), Rc::clone(&room), who, 1000, priority);
+                    let writing = write_on(write_scheduler.clone(), Rc::clone(&room), who, 1000, priority);
                     tokio::task::spawn_local(writing);
                 }
                 settle().await;

@@ -1,4 +1,4 @@
-//! Who may come in while others do: bounds on handshakes and connections.
+//! Limits concurrent handshakes, in all and per host.
 
 use std::{
     collections::HashMap,
@@ -6,9 +6,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The handshakes under way, in all and from each address. A handle: clones share the count.
+/// Limits concurrent handshakes, in all and per host. A handle: clones share the count.
 #[derive(Debug, Clone)]
-pub(crate) struct Doorway {
+pub(crate) struct HandshakeLimiter {
     under_way: Arc<Mutex<UnderWay>>,
     max: usize,
 }
@@ -19,7 +19,7 @@ struct UnderWay {
     by_network: HashMap<IpAddr, usize>,
 }
 
-impl Doorway {
+impl HandshakeLimiter {
     pub(crate) fn new(max: usize) -> Self {
         Self { under_way: Arc::default(), max }
     }
@@ -39,7 +39,7 @@ impl Doorway {
         }
         under_way.all += 1;
         under_way.by_network.insert(network, of_network + 1);
-        Some(Handshake { doorway: self.clone(), network })
+        Some(Handshake { handshakes: self.clone(), network })
     }
 
     fn lock(&self) -> MutexGuard<'_, UnderWay> {
@@ -51,13 +51,13 @@ impl Doorway {
 /// One of the handshakes under way, however it ends: a trust callback may panic.
 #[derive(Debug)]
 pub(crate) struct Handshake {
-    doorway: Doorway,
+    handshakes: HandshakeLimiter,
     network: IpAddr,
 }
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        let mut under_way = self.doorway.lock();
+        let mut under_way = self.handshakes.lock();
         under_way.all -= 1;
         if let Some(of_network) = under_way.by_network.get_mut(&self.network) {
             *of_network -= 1;
@@ -89,25 +89,25 @@ mod tests {
 
     #[test]
     fn one_host_leaves_half_of_the_places_to_others() {
-        let doorway = Doorway::new(4);
-        let greedy: Vec<_> = std::iter::from_fn(|| doorway.enter(addr("192.0.2.1"))).collect();
+        let handshakes = HandshakeLimiter::new(4);
+        let greedy: Vec<_> = std::iter::from_fn(|| handshakes.enter(addr("192.0.2.1"))).collect();
         assert_eq!(greedy.len(), 2);
-        assert!(doorway.enter(addr("::ffff:192.0.2.1")).is_none(), "the same host");
-        let one = doorway.enter(addr("192.0.2.2")).unwrap();
-        let _two = doorway.enter(addr("192.0.2.3")).unwrap();
-        assert!(doorway.enter(addr("192.0.2.4")).is_none(), "four in all");
+        assert!(handshakes.enter(addr("::ffff:192.0.2.1")).is_none(), "the same host");
+        let one = handshakes.enter(addr("192.0.2.2")).unwrap();
+        let _two = handshakes.enter(addr("192.0.2.3")).unwrap();
+        assert!(handshakes.enter(addr("192.0.2.4")).is_none(), "four in all");
         drop(one);
-        assert!(doorway.enter(addr("192.0.2.4")).is_some());
+        assert!(handshakes.enter(addr("192.0.2.4")).is_some());
         drop(greedy);
-        assert_eq!((doorway.under_way(), doorway.lock().by_network.len()), (1, 1));
+        assert_eq!((handshakes.under_way(), handshakes.lock().by_network.len()), (1, 1));
     }
 
     #[test]
     fn a_host_is_a_network_of_64_bits() {
-        let doorway = Doorway::new(4);
-        let _one = doorway.enter(addr("2001:db8::1")).unwrap();
-        let _two = doorway.enter(addr("2001:db8::2:1")).unwrap();
-        assert!(doorway.enter(addr("2001:db8::3")).is_none());
-        assert!(doorway.enter(addr("2001:db8:0:1::1")).is_some());
+        let handshakes = HandshakeLimiter::new(4);
+        let _one = handshakes.enter(addr("2001:db8::1")).unwrap();
+        let _two = handshakes.enter(addr("2001:db8::2:1")).unwrap();
+        assert!(handshakes.enter(addr("2001:db8::3")).is_none());
+        assert!(handshakes.enter(addr("2001:db8:0:1::1")).is_some());
     }
 }

@@ -76,9 +76,14 @@ async fn a_connection_that_nobody_holds_delivers_what_was_finished() {
             break mallory;
         }
     };
-    let (to_mallory, raw) =
-        soon(async { tokio::join!(bob.connect_to(mallory.addr()), mallory.try_accept()) }).await;
-    let (to_mallory, raw) = (to_mallory.unwrap(), raw.unwrap());
+    let admits = async {
+        let raw = mallory.try_accept().await.unwrap();
+        // Bob's question whether he is admitted.
+        drop(raw.accept_bi().await.unwrap());
+        raw
+    };
+    let (to_mallory, raw) = soon(async { tokio::join!(bob.connect_to(mallory.addr()), admits) }).await;
+    let to_mallory = to_mallory.unwrap();
     // One that the smaller id dials takes its place in the pool.
     let (other, accepted) = soon(async { tokio::join!(mallory.dial(&bob), bob.accept()) }).await;
     let (_other, _accepted) = (other.unwrap(), accepted.unwrap());

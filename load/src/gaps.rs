@@ -57,6 +57,10 @@ type Sending = (quinn::Connection, Vec<tokio::task::JoinHandle<()>>);
 
 async fn begin(connecting: quinn::Connecting) -> Result<Sending, Failure> {
     let connection = connecting.await?;
+    // The one stream that is allowed before the server has judged the key: then all the others are (SPEC 1.8).
+    let (mut send, mut recv) = connection.open_bi().await?;
+    send.finish()?;
+    let _answer = recv.read_to_end(0).await;
     let mut streams = Vec::new();
     for _ in 0..STREAMS {
         let (mut send, recv) = connection.open_bi().await?;

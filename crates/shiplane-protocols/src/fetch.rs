@@ -26,7 +26,7 @@ use crate::{
 
 /// A client whose first call shows a ticket's secret to the peer that issued it, so that this key owns the ticket.
 ///
-/// Owning it already is no error. The call fails with `Unauthorised` if the ticket is spent, expired or unknown.
+/// Owning it already is no error. The call fails with `TicketRefused` if the ticket is spent, expired or unknown.
 #[must_use]
 pub fn with_ticket(client: RpcClient, secret: &TicketSecret) -> RpcClient {
     let secret = secret.clone();
@@ -38,7 +38,7 @@ pub fn with_ticket(client: RpcClient, secret: &TicketSecret) -> RpcClient {
 /// Cancel-safe: whether the peer has taken it is then unknown; try again.
 ///
 /// # Errors
-/// [`CallError::Fault`] with `Unauthorised` when the ticket is spent, expired or unknown.
+/// [`CallError::Fault`] with `TicketRefused` when the ticket is spent, expired or unknown.
 pub async fn redeem(client: &RpcClient, secret: &TicketSecret) -> Result<(), CallError> {
     client.call(REDEEM, redeem_body(secret, "", &[])?, CALL_BUDGET).await.map(drop)
 }
@@ -230,7 +230,8 @@ impl Fetch {
         let connection = Arc::clone(self.client.connection());
         let timeout = connection.config().progress_timeout;
         let explained = |error| explain(error, &connection);
-        let records = next_records(&mut self.claim, &connection).await.map_err(explained)?;
+        let header_timeout = connection.config().header_timeout;
+        let records = next_records(&mut self.claim, &connection, header_timeout).await.map_err(explained)?;
         let opening = Opening { claim: self.claim, records, invites: self.invites };
         let received = receive(opening, timeout, target, &options, events, CancellationToken::new()).await;
         let mut received = received.map_err(explained)?;

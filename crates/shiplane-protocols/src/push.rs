@@ -269,7 +269,8 @@ impl Push {
         let options = &wished.agreed(compression, bytes_per_second);
         let connection = client.connection();
         let transfer = claim.transfer();
-        let records = match next_records(&mut claim, connection).await {
+        let header_timeout = connection.config().header_timeout;
+        let records = match next_records(&mut claim, connection, header_timeout).await {
             Ok(records) => records,
             Err(silent @ TransferError::Silent { .. }) => return Err(why(&client, transfer, silent).await),
             Err(error) => return Err(error.into()),

@@ -274,12 +274,13 @@ impl FileServer {
             Ok(Provided { sent_bytes, wire_bytes, mut receiver, .. }) => {
                 tracing::info!(peer = %peer.short(), %transfer, sent_bytes, wire_bytes, "all sent");
                 counting.completed(sent_bytes);
+                // Its place is free for others by now.
+                settle.settle(Ok(()));
                 // What the receiver makes of it is part of the transfer: a shutdown waits for its end.
                 let ended = async { while let Ok(Some(_)) = receiver.next().await {} };
                 if tokio::time::timeout(CONFIRM_TIMEOUT, ended).await.is_ok() {
                     tracing::info!(peer = %peer.short(), %transfer, "complete");
                 }
-                settle.settle(Ok(()));
             }
             Err(error) => {
                 tracing::warn!(peer = %peer.short(), %transfer, %error, "transfer failed");

@@ -233,7 +233,7 @@ const SEND_WINDOWS: u64 = 2;
 /// with 3 % of loss: 4 of them 172 Mbit/s of 200, 8 of them 175, 2 of them 158.
 const LOSSY_SEND_WINDOWS: u64 = 8;
 
-/// So many windows after the last loss a path counts as one without.
+/// After the last loss a path counts as lossy for 16 windows.
 const LOSSY_WINDOWS: u64 = 16;
 
 /// 256 KiB: what is read at a time.

@@ -26,7 +26,7 @@ use crate::methods::PushSent;
 use crate::metrics::Counting;
 use crate::transfer::provider::{Provided, provide};
 use crate::transfer::receiver::{Opening, Received, receive};
-use crate::transfer::{EventFn, ProtocolFault, TransferError, TransferOptions};
+use crate::transfer::{EventFn, ProtocolFault, TransferError, TransferOptions, next_records};
 
 /// How a list travels: what goes into the call, and what has to be sent beside it.
 pub(crate) fn pack(changes: &Changes, index: u64, max_inline_len_bytes: usize) -> (SyncBody, Option<Bytes>) {
@@ -168,9 +168,7 @@ async fn give(
     events: EventFn,
 ) -> Result<Provided, TransferError> {
     let (transfer, timeout) = (claim.transfer(), connection.config().progress_timeout);
-    let opened = tokio::time::timeout(timeout, claim.records()).await;
-    let records = opened.map_err(|_| TransferError::Silent { timeout })?;
-    let records = records.ok_or(StreamError::ConnectionLost(ConnectionEnd::ClosedHere))?;
+    let records = next_records(&mut claim, connection, timeout).await?;
     provide(Arc::clone(connection), transfer, records, Arc::new(source), options, false, events).await
 }
 

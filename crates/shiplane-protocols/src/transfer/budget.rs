@@ -23,7 +23,7 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// For chunks of so many bytes in all, [`ENTRY_MEMORY_BYTES`] of entries, and [`SIGNATURE_MEMORY_BYTES`] of block
+    /// Holds `chunk_bytes` of chunks, [`ENTRY_MEMORY_BYTES`] of entries, and [`SIGNATURE_MEMORY_BYTES`] of block
     /// signatures.
     #[must_use]
     pub fn new(chunk_bytes: u64) -> Self {
@@ -112,10 +112,9 @@ pub(super) struct Quota {
 
 impl Quota {
     pub(super) fn of(budget: Option<&MemoryBudget>) -> Self {
-        // Who shares with nobody has nothing to leave to others.
+        // A transfer without a shared budget has nothing to leave to others.
         let has_moved = Arc::new(AtomicBool::new(budget.is_none()));
-        let own = MemoryBudget::default();
-        let MemoryBudget { entries, signatures, .. } = budget.unwrap_or(&own).clone();
+        let MemoryBudget { entries, signatures, .. } = budget.cloned().unwrap_or_default();
         Self {
             chunks: budget.map(|budget| Account::new(budget.chunks.clone(), &has_moved)),
             entries: Account::new(entries, &has_moved),

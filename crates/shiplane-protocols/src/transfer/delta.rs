@@ -265,7 +265,7 @@ mod tests {
         }
     }
 
-    /// Of a transfer that shares its memory with nobody.
+    /// Of a transfer with a memory budget of its own.
     fn alone() -> Deltas {
         Deltas::new(Quota::of(None).signatures())
     }

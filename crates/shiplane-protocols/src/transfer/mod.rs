@@ -61,8 +61,8 @@ const fn alive_interval(progress_timeout: Duration) -> Duration {
 pub(crate) async fn next_records(
     claim: &mut Claim,
     connection: &PeerConnection,
+    timeout: Duration,
 ) -> Result<BiStream, TransferError> {
-    let timeout = connection.config().header_timeout;
     match tokio::time::timeout(timeout, claim.records()).await {
         Ok(Some(records)) => Ok(records),
         Ok(None) => {

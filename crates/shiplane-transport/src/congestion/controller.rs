@@ -390,7 +390,7 @@ const FAR_GROWTH: f64 = 7.0;
 const FAR_SHARE: f64 = 0.4;
 const JUMP: u64 = 1 + FAR_GROWTH as u64;
 
-/// A fifth: whoever else is on the path has filled it.
+/// A fifth: other flows may already fill the path.
 const JUMP_SHARE: f64 = 0.2;
 const NEAR_GROWTH: f64 = 0.25;
 const NEAR_SHARE: f64 = 0.9;

@@ -65,12 +65,7 @@ impl Provider {
             self.queued.push_back((self.next_chunk, spans));
             self.next_chunk += 1;
         }
-        if offering.is_full() {
-            self.offering = None;
-            self.offers = self.next_chunk;
-            self.records.push(&ProviderRecord::OffersEnd)?;
-        }
-        Ok(())
+        if offering.is_full() { self.close_offers() } else { Ok(()) }
     }
 
     pub(super) fn end_offers(&mut self) -> Result<(), TransferError> {
@@ -78,6 +73,10 @@ impl Provider {
             offering.flush();
             self.offer()?;
         }
+        self.close_offers()
+    }
+
+    fn close_offers(&mut self) -> Result<(), TransferError> {
         if self.offering.take().is_some() {
             self.offers = self.next_chunk;
             self.records.push(&ProviderRecord::OffersEnd)?;

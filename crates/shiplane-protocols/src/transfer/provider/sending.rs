@@ -165,7 +165,7 @@ impl Outlet {
         self.reading.is_under_way() || self.rate.as_ref().is_some_and(RateLimiter::is_waited_for)
     }
 
-    /// A chunk of so many bytes is begun.
+    /// Begins a chunk of `content_bytes`.
     pub(super) fn begin(&self, content_bytes: u64, memory: Reservation) -> Begun {
         self.unsent.bytes.fetch_add(content_bytes, Ordering::Relaxed);
         let part = UnsentPart { all: self.unsent.clone(), bytes: AtomicU64::new(content_bytes) };

@@ -92,7 +92,7 @@ impl<T: Target> Receiver<T> {
         self.end_look_ahead()
     }
 
-    /// Whether it can be decided which offers are taken, when so many entries are planned.
+    /// Whether enough entries are planned to decide which offers are taken.
     pub(super) fn are_offers_known(&self, planned: usize) -> bool {
         self.offers.as_ref().is_none_or(|offers| offers.is_ended && planned as u64 >= offers.entries())
     }

@@ -64,6 +64,10 @@ impl Provider {
                 self.send.finish()?;
             }
         }
+        if lie == Lie::Unconfirmed {
+            // A stream that is dropped is finished, and that would confirm.
+            self.connection.closed().await;
+        }
         Ok(())
     }
 

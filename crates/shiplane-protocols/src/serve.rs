@@ -1,5 +1,6 @@
 //! The serving side: who may ask for what, and the transfers under way.
 
+mod places;
 mod push;
 mod registry;
 mod sync;
@@ -19,8 +20,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::push::WriteLimits;
 use self::{
+    places::{MAX_FETCHES, Place, Places},
     push::Writing,
-    registry::{MAX_FETCHES, Registry, Settle},
     sync::Syncing,
 };
 use crate::{
@@ -48,7 +49,7 @@ pub struct FileServer {
     root: SourceRoot,
     access: Arc<AccessControl>,
     options: TransferOptions,
-    fetches: Registry<()>,
+    fetches: Places,
     /// `None`: nothing can be pushed.
     writing: Option<Writing>,
     /// `None`: nothing can be synced.
@@ -107,7 +108,7 @@ impl FileServer {
             root,
             access,
             options,
-            fetches: Registry::new(MAX_FETCHES, MAX_FETCHES),
+            fetches: Places::new(MAX_FETCHES, MAX_FETCHES),
             writing,
             syncing: None,
             tasks: TaskTracker::new(),
@@ -240,14 +241,14 @@ impl FileServer {
         let resolved = resolved.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
         let source = resolved.map_err(|error| not_served(&error))?;
         let transfer = TransferId::from_bytes(request.transfer);
-        let settle = self.fetches.begin(context.peer, transfer, &shown).map_err(|refused| refused.fault())?;
+        let place = self.fetches.take(context.peer)?;
         let claim = context.connection.claim(transfer);
         let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))?;
         tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "transfer opened");
         let opened = FetchOpened { shape: source.shape().into(), digest: digest.bit() };
         let agreed = self.options.agreed(request.compression, request.bytes_per_second);
         let options = TransferOptions { digest, ..agreed };
-        let opened_by = Opened { source, settle, is_invited: request.invites };
+        let opened_by = Opened { source, place, is_invited: request.invites };
         let run = Arc::clone(&self).run_transfer(context.connection, claim, opened_by, options);
         self.tasks.spawn(run);
         Ok(opened)
@@ -261,7 +262,7 @@ impl FileServer {
         opened: Opened,
         options: TransferOptions,
     ) {
-        let Opened { source, settle, is_invited } = opened;
+        let Opened { source, place, is_invited } = opened;
         let (peer, transfer) = (connection.peer_id(), claim.transfer());
         let metrics = options.metrics.as_ref();
         let counting = Counting::begin(metrics, Direction::Sent, connection.remote_addr());
@@ -275,7 +276,7 @@ impl FileServer {
                 tracing::info!(peer = %peer.short(), %transfer, sent_bytes, wire_bytes, "all sent");
                 counting.completed(sent_bytes);
                 // Its place is free for others by now.
-                settle.settle(Ok(()));
+                drop(place);
                 // What the receiver makes of it is part of the transfer: a shutdown waits for its end.
                 let ended = async { while let Ok(Some(_)) = receiver.next().await {} };
                 if tokio::time::timeout(CONFIRM_TIMEOUT, ended).await.is_ok() {
@@ -285,7 +286,6 @@ impl FileServer {
             Err(error) => {
                 tracing::warn!(peer = %peer.short(), %transfer, %error, "transfer failed");
                 counting.failed(&error);
-                settle.settle(Err(Fault::new(FaultCode::Gone, "the transfer has failed")));
             }
         }
     }
@@ -308,7 +308,7 @@ impl FileServer {
 /// A fetch that was opened.
 struct Opened {
     source: Source,
-    settle: Settle<()>,
+    place: Place,
     is_invited: bool,
 }
 

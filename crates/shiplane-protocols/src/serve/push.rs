@@ -13,7 +13,8 @@ use shiplane_wire::{
 
 use super::{
     CONFIRM_TIMEOUT, FileServer,
-    registry::{MAX_PUSHES, Refused, Registry, Settle},
+    places::{MAX_PUSHES, Places},
+    registry::{Refused, Registry, Settle},
     targets::{Reserved, Space, TargetClaim, Targets},
 };
 use crate::{
@@ -52,7 +53,7 @@ impl Default for WriteLimits {
 #[derive(Debug)]
 pub(super) struct Writing {
     limits: WriteLimits,
-    pushes: Registry<PushDone>,
+    pushes: Registry,
     pub(super) targets: Targets,
     space: Space,
 }
@@ -69,7 +70,7 @@ struct Held {
 
 impl Writing {
     pub(super) fn new(limits: WriteLimits) -> Self {
-        let pushes = Registry::new(MAX_PUSHES, limits.max_pushes_per_peer);
+        let pushes = Registry::new(Places::new(MAX_PUSHES, limits.max_pushes_per_peer));
         Self { limits, pushes, targets: Targets::default(), space: Space::default() }
     }
 }
@@ -177,7 +178,7 @@ impl FileServer {
         self: Arc<Self>,
         connection: Arc<PeerConnection>,
         held: Held,
-        settle: Settle<PushDone>,
+        settle: Settle,
         durable: bool,
         options: TransferOptions,
     ) {

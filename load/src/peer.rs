@@ -205,9 +205,40 @@ pub(crate) async fn accept_records(
     Ok((send, recv))
 }
 
-/// Whether the answer to `push.open` invites the first chunks (SPEC 5.5).
-pub(crate) fn invites(ready: &[u8]) -> bool {
-    ready.last() == Some(&1)
+/// A push whose records stream is open.
+pub(crate) struct OpenedPush {
+    pub(crate) transfer: TransferId,
+    pub(crate) send: quinn::SendStream,
+    pub(crate) recv: quinn::RecvStream,
+    /// Whether the server waits to be offered chunks (SPEC 4.24).
+    pub(crate) is_invited: bool,
+}
+
+/// Opens a push (SPEC 5.5) below the root: of one file of so many bytes, or of a directory of unknown size.
+pub(crate) async fn open_push(
+    connection: &quinn::Connection,
+    name: &str,
+    file_len_bytes: Option<u64>,
+) -> Result<OpenedPush, Failure> {
+    let transfer = transfer_id();
+    let mut body = BytesMut::new();
+    body.put_slice(transfer.as_bytes());
+    put_bytes(&mut body, b"");
+    body.put_u32_le(u32::from(file_len_bytes.is_none())); // A file, or a directory.
+    put_bytes(&mut body, name.as_bytes());
+    body.put_slice(&[7; 32]); // Source
+    body.put_u8(u8::from(file_len_bytes.is_some())); // Total
+    if let Some(total_bytes) = file_len_bytes {
+        body.put_u64_le(total_bytes);
+    }
+    body.put_u8(0); // Overwrite
+    body.put_u8(0); // Durable
+    body.put_u64_le(shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES);
+    body.put_u32_le(0); // Compression
+    body.put_u8(DIGESTS);
+    let ready = call(connection, "push.open", &body).await?;
+    let (send, recv) = accept_records(connection).await?;
+    Ok(OpenedPush { transfer, send, recv, is_invited: ready.last() == Some(&1) })
 }
 
 /// How often each error was met.

@@ -1,6 +1,6 @@
 //! Pushes that are begun in order and then stop in the middle of every chunk, or go on by single bytes.
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use shiplane_wire::{
@@ -9,9 +9,7 @@ use shiplane_wire::{
 };
 
 use crate::Failure;
-use crate::peer::{
-    DIGESTS, Dialler, Refusals, Server, accept_records, call, invites, patient, put_bytes, transfer_id,
-};
+use crate::peer::{Dialler, OpenedPush, Refusals, Server, open_push, patient};
 use crate::report::{enough, tell};
 
 /// How a push goes on.
@@ -57,11 +55,10 @@ struct Push {
 
 async fn begin(connecting: quinn::Connecting, number: usize, then: Then) -> Result<Push, Failure> {
     let connection = connecting.await?;
-    let transfer = transfer_id();
     let name = format!("load-{number:04}-{}", std::process::id());
-    let ready = call(&connection, "push.open", &push_open(transfer, name.as_bytes())).await?;
-    let (mut send, mut recv) = accept_records(&connection).await?;
-    if invites(&ready) {
+    let OpenedPush { transfer, mut send, mut recv, is_invited } =
+        open_push(&connection, &name, Some(FILE_LEN_BYTES)).await?;
+    if is_invited {
         let mut end = BytesMut::new();
         ProviderRecord::OffersEnd.encode(&mut end)?;
         send.write_all(&end).await?;
@@ -78,24 +75,6 @@ async fn begin(connecting: quinn::Connecting, number: usize, then: Then) -> Resu
         }
     });
     Ok(Push { _connection: connection, task })
-}
-
-/// The body of `push.open` (SPEC 5.5): one file below the root.
-fn push_open(transfer: TransferId, name: &[u8]) -> BytesMut {
-    let mut body = BytesMut::new();
-    body.put_slice(transfer.as_bytes());
-    put_bytes(&mut body, b"");
-    body.put_u32_le(0); // A file
-    put_bytes(&mut body, name);
-    body.put_slice(&[7; 32]); // Source
-    body.put_u8(1); // Total
-    body.put_u64_le(FILE_LEN_BYTES);
-    body.put_u8(0); // Overwrite
-    body.put_u8(0); // Durable
-    body.put_u64_le(CHUNK_LEN_BYTES);
-    body.put_u32_le(0); // Compression
-    body.put_u8(DIGESTS);
-    body
 }
 
 fn manifest(name: &str) -> Result<BytesMut, Failure> {
@@ -157,9 +136,6 @@ async fn half(
 }
 
 const FILE_LEN_BYTES: u64 = 32 << 20;
-
-/// What an honest pusher wishes for.
-const CHUNK_LEN_BYTES: u64 = 512 << 10;
 
 /// Dials under way: below the mark from which addresses have to be proven.
 const AT_A_TIME: usize = 32;

@@ -6,15 +6,12 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut as _, BytesMut};
 use shiplane_protocols::access::Ticket;
 use shiplane_transport::Identity;
-use shiplane_wire::TransferId;
 
 use super::Lie;
 use super::provider::Provider;
 use crate::Failure;
 use crate::keys::Keys;
-use crate::peer::{
-    DIGESTS, Dialler, Refusals, Server, accept_records, call, invites, patient, put_bytes, transfer_id,
-};
+use crate::peer::{Dialler, OpenedPush, Refusals, Server, call, open_push, patient, put_bytes};
 use crate::report::{enough, tell};
 
 /// One push of the owner of a ticket, on a thread of its own. It is broken off when dropped.
@@ -101,30 +98,11 @@ pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u
 
 /// Opens a push of a directory and waits for its stream of records.
 async fn begin(connection: &quinn::Connection, number: usize) -> Result<Provider, Failure> {
-    let transfer = transfer_id();
     let name = format!("lie-{number:04}-{}", std::process::id());
-    let ready = call(connection, "push.open", &push_open(transfer, name.as_bytes())).await?;
-    let (send, recv) = accept_records(connection).await?;
+    let OpenedPush { transfer, send, recv, is_invited } = open_push(connection, &name, None).await?;
     let mut provider = Provider::new(connection.clone(), transfer, send, recv);
-    provider.is_invited = invites(&ready);
+    provider.is_invited = is_invited;
     Ok(provider)
-}
-
-/// The body of `push.open` (SPEC 5.5): a directory of unknown size below the root.
-fn push_open(transfer: TransferId, name: &[u8]) -> BytesMut {
-    let mut body = BytesMut::new();
-    body.put_slice(transfer.as_bytes());
-    put_bytes(&mut body, b"");
-    body.put_u32_le(1); // A directory
-    put_bytes(&mut body, name);
-    body.put_slice(&[7; 32]); // Source
-    body.put_u8(0); // No total
-    body.put_u8(0); // Overwrite
-    body.put_u8(0); // Durable
-    body.put_u64_le(shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES);
-    body.put_u32_le(0); // Compression
-    body.put_u8(DIGESTS);
-    body
 }
 
 /// The body of `ticket.redeem` (SPEC 5.12, 6.1), which carries no other call.

@@ -64,6 +64,3 @@ const ADDRESS_SPACE_BYTES: u64 = 4 << 30;
 
 /// The progress timeout of 30 s, the interval at which it is looked at, and some more.
 const PATIENCE: Duration = Duration::from_secs(45);
-
-/// The same for a chunk of 1,024 small files, each of which may cost the other side a tenth of a second more.
-const PATIENCE_FOR_A_PACK: Duration = Duration::from_secs(150);

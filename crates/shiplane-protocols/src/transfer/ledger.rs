@@ -56,6 +56,13 @@ struct Wanted {
     receiving: bool,
 }
 
+impl Wanted {
+    fn files(&self) -> usize {
+        // Those of one file stand together.
+        self.spans.chunk_by(|one, other| one.entry == other.entry).count()
+    }
+}
+
 impl Ledger {
     pub(super) fn new(lanes: usize, chunk_len_bytes: u64) -> Self {
         Self {
@@ -260,9 +267,9 @@ impl Ledger {
         self.unplanned.is_empty()
     }
 
-    /// The most spans of any chunk that has not come.
-    pub(super) fn most_spans_wanted(&self) -> usize {
-        self.wanted.values().map(|wanted| wanted.spans.len()).max().unwrap_or_default()
+    /// The most files of any chunk that has not come.
+    pub(super) fn most_files_wanted(&self) -> usize {
+        self.wanted.values().map(Wanted::files).max().unwrap_or_default()
     }
 
     /// How many chunks have been asked for in all.

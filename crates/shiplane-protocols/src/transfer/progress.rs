@@ -26,8 +26,8 @@ pub(super) struct ProgressWatch {
 pub(super) enum Turn {
     /// This side: its disk, its memory, its rate limit.
     Ours,
-    /// The peer, which has something to move: of what it moves together, so many pieces, each a file that it opens.
-    Peers { spans: u64 },
+    /// The peer, which has something to move: of what it moves together, so many files, each of which it opens.
+    Peers { files: u64 },
     /// The peer, which reads so many bytes because of what this side has sent or asked for, and says that it lives.
     PeersWork { bytes: u64 },
     /// The peer, which decides about files of so many bytes, makes them durable, or has no room for more; and says
@@ -94,8 +94,9 @@ impl ProgressWatch {
                 self.heard = (self.heard + since).min(now);
                 false
             }
-            Turn::Peers { spans } => {
-                waited > self.window + Duration::from_secs(spans / LEAST_SPANS_PER_SECOND)
+            Turn::Peers { files } => {
+                let windows = files.div_ceil(FILES_A_WINDOW).clamp(1, MAX_FILE_WINDOWS);
+                waited > self.window * windows as u32
             }
             Turn::PeersWork { bytes } => self.is_silent(now) || waited > self.window + work_on(bytes),
             Turn::PeersChoice { bytes } => self.is_silent(now) || waited > longest_choice(self.window, bytes),
@@ -136,8 +137,11 @@ const LEAST_LIMITED_BYTES_PER_SECOND: u64 = 32;
 /// 10 MB: what a peer at least reads and hashes in a second, from a slow disk.
 const LEAST_WORK_BYTES_PER_SECOND: u64 = 10_000_000;
 
-/// 10: a small file may cost a busy disk several seeks.
-const LEAST_SPANS_PER_SECOND: u64 = 10;
+/// 128: small files that a peer at least opens in a window, of those whose bytes come together: four a second.
+const FILES_A_WINDOW: u64 = 128;
+
+/// 2: for the most files that a chunk may have.
+const MAX_FILE_WINDOWS: u64 = 2;
 
 /// 10 windows, five minutes: others may have a server's memory for a while.
 const CHOICE_WINDOWS: u32 = 10;
@@ -154,7 +158,7 @@ mod tests {
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(30);
-    const PEERS: Turn = Turn::Peers { spans: 0 };
+    const PEERS: Turn = Turn::Peers { files: 0 };
     const SECOND: Duration = Duration::from_secs(1);
 
     fn watch() -> (ProgressWatch, Instant) {
@@ -224,7 +228,13 @@ mod tests {
     fn a_peer_that_chooses_has_more_time_and_one_that_opens_many_files_too() {
         assert_eq!(lasts(Turn::PeersChoice { bytes: 0 }, |watch, now| watch.heard(now)), Some(301));
         assert_eq!(lasts(Turn::PeersChoice { bytes: 0 }, |_, _| ()), Some(31));
-        assert_eq!(lasts(Turn::Peers { spans: 1024 }, |_, _| ()), Some(133));
+        assert_eq!(lasts(Turn::Peers { files: 64 }, |_, _| ()), Some(31));
+        assert_eq!(lasts(Turn::Peers { files: 256 }, |_, _| ()), Some(61));
+        assert_eq!(
+            lasts(Turn::Peers { files: u64::MAX }, |_, _| ()),
+            Some(61),
+            "whatever it is made to want"
+        );
     }
 
     #[test]

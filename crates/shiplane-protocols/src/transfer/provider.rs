@@ -175,7 +175,7 @@ impl Provider {
     ) -> Result<(), TransferError> {
         let mut alive = tokio::time::interval(alive_interval(timeout));
         while !self.is_finished() {
-            let more_wants = self.may_queue();
+            let (more_wants, is_read) = (self.may_queue(), !self.is_backed_up());
             tokio::select! {
                 record = wants.next(), if more_wants => self.on_record(record?)?,
                 written = self.records.write_on(), if !self.records.is_written() => written?,
@@ -189,7 +189,9 @@ impl Provider {
                 Some(hashed) = self.digests.join_next() => {
                     self.on_hashed(hashed.map_err(|_| TransferError::Abandoned)?)?;
                 }
-                step = self.cuttings.next(&self.source), if !self.cuttings.is_idle() => self.on_cut(step)?,
+                step = self.cuttings.next(&self.source), if is_read && !self.cuttings.is_idle() => {
+                    self.on_cut(step)?;
+                }
                 _ = alive.tick() => {
                     self.say_alive()?;
                     self.count();
@@ -214,10 +216,16 @@ impl Provider {
         self.records.push(&ProviderRecord::Alive { looked_at, bytes_per_second })
     }
 
-    /// Whether more wants may wait for a lane.
+    /// Whether the receiver is heard: more wants may wait for a lane, and it reads what is said to it.
     fn may_queue(&self) -> bool {
         let spans: usize = self.queued.iter().map(|(_, spans)| spans.len()).sum();
-        self.done.is_none() && self.queued.len() < self.max_lanes && spans < MAX_QUEUED_SPANS
+        let has_room = self.queued.len() < self.max_lanes && spans < MAX_QUEUED_SPANS;
+        self.done.is_none() && has_room && !self.is_backed_up()
+    }
+
+    /// Whether the receiver has left more of what was said to it unread than any list is ahead.
+    fn is_backed_up(&self) -> bool {
+        self.records.backlog_bytes() >= MAX_UNREAD_BYTES
     }
 
     /// Whom the transfer waits for.
@@ -225,8 +233,8 @@ impl Provider {
         if self.outlet.is_held_up() {
             return Turn::Ours;
         }
-        if !self.lanes.is_empty() {
-            return Turn::Peers { spans: 0 };
+        if !self.lanes.is_empty() || self.is_backed_up() {
+            return Turn::Peers { files: 0 };
         }
         let is_listing = self.scan.is_some() && self.listed.is_empty();
         if is_listing || !self.digests.is_empty() || !self.cuttings.is_idle() {
@@ -558,6 +566,9 @@ const SCAN_BATCH_LEN: usize = 256;
 
 /// 64 KiB: what waits longer than that to be written has a receiver that takes no more entries for now.
 const MAX_BACKLOG_BYTES: usize = 64 << 10;
+
+/// 128 KiB: a receiver that has not read that much gets no answers any more, and is not heard until it reads.
+const MAX_UNREAD_BYTES: usize = 2 * MAX_BACKLOG_BYTES;
 
 /// 128 KiB: what a batch may count as, where paths are long.
 const SCAN_BATCH_BYTES: u64 = 128 << 10;

@@ -241,7 +241,7 @@ impl<T: Target> Receiver<T> {
         let awaits_entries =
             awaits_offers || !self.unended.is_empty() || !self.ended && self.ledger.may_expect_entries();
         if awaits_entries || self.ledger.under_way() > 0 || !self.chunks.is_empty() {
-            return Turn::Peers { spans: self.ledger.most_spans_wanted() as u64 };
+            return Turn::Peers { files: self.ledger.most_files_wanted() as u64 };
         }
         Turn::Ours
     }

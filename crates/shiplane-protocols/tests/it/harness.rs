@@ -194,9 +194,24 @@ impl World {
     }
 
     pub(crate) fn client_as(&self, identity: Identity) -> Client {
-        let transport = QuicTransport::builder().identity(identity).trust(Trust::nobody()).config(quick());
+        self.client_with(identity, quick())
+    }
+
+    fn client_with(&self, identity: Identity, config: TransportConfig) -> Client {
+        let transport = QuicTransport::builder().identity(identity).trust(Trust::nobody()).config(config);
         let server = PeerAddr { id: self.server.peer_id(), addr: self.server.local_addr().unwrap() };
         Client { transport: transport.bind(localhost()).unwrap(), server }
+    }
+
+    /// The same, which takes little before it reads it.
+    pub(crate) async fn admitted_with_narrow_windows(&self) -> RpcClient {
+        let config = TransportConfig {
+            stream_receive_window_bytes: 64 << 10,
+            connection_receive_window_bytes: 64 << 10,
+            ..quick()
+        };
+        let client = self.client_with(Identity::generate().unwrap(), config);
+        self.admit(client, self.ticket()).await
     }
 
     /// A client that owns a ticket for everything.
@@ -216,7 +231,10 @@ impl World {
 
     /// A client with this key that owns this ticket.
     pub(crate) async fn admitted_as(&self, identity: Identity, ticket: TicketSecret) -> RpcClient {
-        let client = self.client_as(identity);
+        self.admit(self.client_as(identity), ticket).await
+    }
+
+    async fn admit(&self, client: Client, ticket: TicketSecret) -> RpcClient {
         let rpc = client.connect().await.unwrap();
         redeem(&rpc, &ticket).await.unwrap();
         // The transport closes with its last handle; the test's end is soon enough.

@@ -11,6 +11,8 @@ mod provider;
 mod receiver;
 #[cfg(unix)]
 mod silent;
+#[cfg(target_os = "linux")]
+mod unread;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

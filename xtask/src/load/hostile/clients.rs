@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::{ADDRESS_SPACE_BYTES, CLIENT_BOUND_BYTES, PATIENCE, PATIENCE_FOR_A_PACK};
+use super::{ADDRESS_SPACE_BYTES, CLIENT_BOUND_BYTES, PATIENCE};
 use crate::load::Stage;
 use crate::process::{Lines, Running, Signal};
 use crate::units;
@@ -30,7 +30,7 @@ enum Ends {
     /// Soon, with this code.
     With(i32),
     /// With code 3, once its patience is over, which is by then; and by Ctrl-C before that.
-    WhenPatienceIsOver(Duration),
+    WhenPatienceIsOver,
     /// By Ctrl-C alone: it goes on for as long as there is something new.
     WhenInterrupted,
 }
@@ -49,7 +49,7 @@ pub(super) struct Outcome {
 /// All lies; those that take patience are told side by side, the others one after another beside them.
 pub(super) fn run(stage: &Stage) -> Result<Vec<(Victim, Outcome)>> {
     let (patient, others): (Vec<_>, Vec<_>) =
-        VICTIMS.iter().partition(|victim| matches!(victim.ends, Ends::WhenPatienceIsOver(_)));
+        VICTIMS.iter().partition(|victim| matches!(victim.ends, Ends::WhenPatienceIsOver));
     std::thread::scope(|scope| {
         let patient: Vec<_> =
             patient.into_iter().map(|victim| scope.spawn(move || play_twice(stage, victim))).collect();
@@ -65,14 +65,10 @@ pub(super) fn run(stage: &Stage) -> Result<Vec<(Victim, Outcome)>> {
     })
 }
 
-/// Ends one client by Ctrl-C, and lets another one's patience decide if there is time for that.
+/// Ends one client by Ctrl-C, and lets another one's patience decide.
 fn play_twice(stage: &Stage, victim: &Victim) -> Result<(Victim, Outcome)> {
     let interrupted = play(stage, victim, INTERRUPT_AFTER)?;
-    let limit = match victim.ends {
-        Ends::WhenPatienceIsOver(limit) if !stage.short || limit <= PATIENCE => limit,
-        _ => return Ok((Victim { ends: Ends::WhenInterrupted, ..*victim }, interrupted)),
-    };
-    let outcome = play(stage, victim, limit)?;
+    let outcome = play(stage, victim, PATIENCE)?;
     // Of two runs the worse counts.
     let peak_bytes = outcome.peak_bytes.max(interrupted.peak_bytes);
     let interrupted = outcome.interrupted.or(interrupted.interrupted);
@@ -156,7 +152,7 @@ impl Outcome {
         }
         let expected = match victim.ends {
             Ends::With(code) => code,
-            Ends::WhenPatienceIsOver(_) => UNREACHABLE,
+            Ends::WhenPatienceIsOver => UNREACHABLE,
             Ends::WhenInterrupted => INTERRUPTED,
         };
         match self.code {
@@ -200,15 +196,15 @@ const fn victim(lie: &'static str, ends: Ends) -> Victim {
 const VICTIMS: [Victim; 20] = [
     victim("huge-file", Ends::With(LOCAL_IO)),
     victim("vast-file", Ends::With(LOCAL_IO)),
-    Victim { to_stdout: true, options: &[], ..victim("huge-stream", Ends::WhenPatienceIsOver(PATIENCE)) },
+    Victim { to_stdout: true, options: &[], ..victim("huge-stream", Ends::WhenPatienceIsOver) },
     victim("long-directories", Ends::With(0)),
     victim("unadmitted-entries", Ends::With(OTHER)),
-    victim("long-files", Ends::WhenPatienceIsOver(PATIENCE_FOR_A_PACK)),
+    victim("long-files", Ends::WhenPatienceIsOver),
     victim("endless-files", Ends::WhenInterrupted),
     victim("endless-skipped", Ends::WhenInterrupted),
-    victim("alive-for-entries", Ends::WhenPatienceIsOver(PATIENCE)),
-    victim("alive-for-chunks", Ends::WhenPatienceIsOver(PATIENCE)),
-    victim("drip", Ends::WhenPatienceIsOver(PATIENCE)),
+    victim("alive-for-entries", Ends::WhenPatienceIsOver),
+    victim("alive-for-chunks", Ends::WhenPatienceIsOver),
+    victim("drip", Ends::WhenPatienceIsOver),
     victim("wrong-digest", Ends::With(INTEGRITY)),
     victim("long-chunks", Ends::With(OTHER)),
     victim("unwanted-chunk", Ends::With(OTHER)),
@@ -216,8 +212,8 @@ const VICTIMS: [Victim; 20] = [
     victim("unwanted-compression", Ends::With(OTHER)),
     Victim { options: &["--compress"], ..victim("bomb", Ends::With(OTHER)) },
     Victim { options: &["--overwrite"], ..victim("endless-cuts", Ends::With(OTHER)) },
-    victim("unconfirmed", Ends::WhenPatienceIsOver(PATIENCE)),
-    victim("mute", Ends::WhenPatienceIsOver(PATIENCE)),
+    victim("unconfirmed", Ends::WhenPatienceIsOver),
+    victim("mute", Ends::WhenPatienceIsOver),
 ];
 
 /// Exit codes (README).

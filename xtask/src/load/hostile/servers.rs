@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{ADDRESS_SPACE_BYTES, PATIENCE, PATIENCE_FOR_A_PACK, SERVER_BOUND_BYTES};
+use super::{ADDRESS_SPACE_BYTES, PATIENCE, SERVER_BOUND_BYTES};
 use crate::load::crowd::Crowd;
 use crate::load::{KEYS, Stage, settled};
 use crate::shiplane::Server;
@@ -35,9 +35,8 @@ struct Watched {
 /// Each lie in turn, or all at once if there is no time.
 pub(super) fn run(stage: &Stage) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
-    let all = if stage.short { &LIES[..LIES.len() - 1] } else { &LIES };
     let alone = LIES.iter().chain(&ENDLESS_LIES).map(std::slice::from_ref).filter(|_| !stage.short);
-    for lies in std::iter::once(all).chain(alone) {
+    for lies in std::iter::once(&LIES[..]).chain(alone) {
         crate::interrupt::check()?;
         println!("    pushes to a server: {}", lies.join(", "));
         seen.push(play(stage, lies)?);
@@ -79,15 +78,10 @@ fn watch(stage: &Stage, lies: &'static [&'static str], server: &Server) -> Resul
     let mut crowd = Crowd::gather(&stage.program, "lying-pushers", PUSHES, server, &stage.keys, &options)?;
     let beside = stage.get(server)?;
     let is_endless = lies.iter().any(|lie| ENDLESS_LIES.contains(lie));
-    let ended = if is_endless { None } else { Some(crowd.says_something_within(patience_with(lies))?) };
+    let ended = if is_endless { None } else { Some(crowd.says_something_within(PATIENCE)?) };
     let told = crowd.disperse()?;
     let after = settled(server, before)?;
     Ok(Seen { lies, watched: Some(Watched { before, after, alone, beside, ended, told }) })
-}
-
-/// How long a server may take to end the last of them.
-fn patience_with(lies: &[&str]) -> Duration {
-    if lies.contains(&"long-files") { PATIENCE_FOR_A_PACK } else { PATIENCE }
 }
 
 impl Seen {
@@ -106,7 +100,7 @@ impl Seen {
             return Err(format!("it came to hold {}", units::bytes(watched.after.peak_bytes)));
         }
         if watched.ended == Some(false) {
-            return Err(format!("some go on after {} s", patience_with(self.lies).as_secs()));
+            return Err(format!("some go on after {} s", PATIENCE.as_secs()));
         }
         Ok(())
     }
@@ -149,7 +143,6 @@ const LIES: [&str; 14] = [
     "late-entry",
     "unwanted-compression",
     "mute",
-    // The last: it takes the longest.
     "long-files",
 ];
 

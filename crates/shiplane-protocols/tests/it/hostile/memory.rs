@@ -317,14 +317,14 @@ fn manifest(sizes: &[u64]) -> Vec<ProviderRecord> {
     files.chain([end(sizes.len() as u64, total_bytes)]).collect()
 }
 
-fn assert_grown_little(before_bytes: u64, what: impl std::fmt::Debug) {
+pub(super) fn assert_grown_little(before_bytes: u64, what: impl std::fmt::Debug) {
     let grown_bytes = resident_bytes("VmHWM:").saturating_sub(before_bytes);
     println!("{what:?} cost {grown_bytes} bytes");
     assert!(grown_bytes <= MAX_GROWTH_BYTES, "{what:?} cost {grown_bytes} bytes");
 }
 
 /// Runs `work` in another process, which has nothing else to do than the test of this name.
-fn alone(name: &str, work: impl Future<Output = ()>) {
+pub(super) fn alone(name: &str, work: impl Future<Output = ()>) {
     if std::env::var_os(IS_ALONE).is_some() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         return runtime.block_on(work);
@@ -336,7 +336,7 @@ fn alone(name: &str, work: impl Future<Output = ()>) {
 }
 
 /// A line of `/proc/self/status`, in bytes: what is in memory now, or was at most.
-fn resident_bytes(name: &str) -> u64 {
+pub(super) fn resident_bytes(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     let kib: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();

@@ -12,7 +12,7 @@ use shiplane_wire::{
 use super::{Claimed, FETCH_OPEN, FetchOpen};
 use crate::harness::{PROGRESS_TIMEOUT, World};
 
-const TRANSFER: [u8; 16] = [9; 16];
+pub(super) const TRANSFER: [u8; 16] = [9; 16];
 
 /// Asks for all that is served.
 pub(super) fn all_of_it(transfer: [u8; 16]) -> FetchOpen {
@@ -42,6 +42,10 @@ async fn begun() -> Begun {
 pub(super) async fn begun_with(request: FetchOpen) -> Begun {
     let world = World::new(|source| fs::write(source.join("x"), b"hello").unwrap());
     let rpc = world.admitted().await;
+    begun_by(world, rpc, request).await
+}
+
+pub(super) async fn begun_by(world: World, rpc: RpcClient, request: FetchOpen) -> Begun {
     let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
     rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(5)).await.unwrap();
     let records = claim.records().await.unwrap();

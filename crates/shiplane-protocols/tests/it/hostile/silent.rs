@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use shiplane_protocols::transfer::TransferError;
 use shiplane_transport::BiStream;
-use shiplane_wire::{ProviderRecord, TaggedChunk, TransferId};
+use shiplane_wire::{ProviderRecord, ReceiverRecord, TaggedChunk, TransferId};
 use tokio::time::{Interval, interval};
 
 use super::{
@@ -44,6 +44,26 @@ async fn a_provider_that_promises_chunks_and_only_lives_is_given_up() {
             stage.say(&[file("x", 5), end(1, 5)]).await;
             stage.want().await.unwrap();
             live(stage, |said| said).await;
+        }),
+    )
+    .await;
+    assert!(matches!(transfer_error(result), TransferError::Silent { .. }));
+}
+
+#[tokio::test]
+async fn a_provider_that_lists_tiny_files_and_sends_none_is_given_up_as_soon() {
+    const FILES: u64 = 256;
+    let (result, _dir) = fetch_within(
+        IMPATIENT,
+        TransferShape::Root,
+        script(|mut stage| async move {
+            let files: Vec<_> = (0..FILES).map(|number| file(&number.to_string(), 1)).collect();
+            while !matches!(stage.hear().await, Some(ReceiverRecord::Admit { bytes }) if bytes > FILES << 10)
+            {
+            }
+            stage.say(&files).await;
+            stage.say(&[end(FILES, FILES)]).await;
+            live(stage, |_| FILES).await;
         }),
     )
     .await;

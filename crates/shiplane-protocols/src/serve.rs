@@ -16,7 +16,10 @@ use bytes::Bytes;
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
 use shiplane_transport::{Claim, PeerConnection, QuicTransport, blocking};
 use shiplane_wire::{Code, RelPath, TransferId, escape};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 pub use self::push::WriteLimits;
 use self::{
@@ -122,6 +125,16 @@ impl FileServer {
     /// The transport's trust must be [`AccessControl::trust`] of the same rules.
     pub async fn run(self: Arc<Self>, transport: Arc<QuicTransport>, shutdown: CancellationToken) {
         let methods = Arc::new(self.router());
+        self.run_with(methods, transport, shutdown).await;
+    }
+
+    /// As [`run`](Self::run), with `methods`: those of [`router`](Self::router) and others beside them.
+    pub async fn run_with(
+        self: Arc<Self>,
+        methods: Arc<Router>,
+        transport: Arc<QuicTransport>,
+        shutdown: CancellationToken,
+    ) {
         let mut reload = tokio::time::interval(RELOAD_INTERVAL);
         loop {
             tokio::select! {
@@ -154,6 +167,17 @@ impl FileServer {
     #[must_use]
     pub fn active_transfers(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// Lets a shutdown wait until the token is dropped, as for a call of a method beside those of this server.
+    ///
+    /// # Errors
+    /// The fault to answer with, once the server shuts down.
+    pub fn track(&self) -> Result<TaskTrackerToken, Fault> {
+        if self.closing.is_cancelled() {
+            return Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"));
+        }
+        Ok(self.tasks.token())
     }
 
     /// The methods that peers may call, for a program that offers others beside them and accepts

@@ -20,8 +20,9 @@ pub use peer_id::{PeerId, PeerIdError};
 /// The Ed25519 key pair that this process is known by.
 ///
 /// There is no way to read the private key out of it but [`Identity::load_or_create`]'s file. Its
-/// bytes are wiped when the identity is dropped. (The TLS stack makes signing keys of its own from
+/// bytes are wiped when the identity is dropped, those of each clone with that clone. (The TLS stack makes signing keys of its own from
 /// them; those live as long as the endpoint and are not wiped.)
+#[derive(Clone)]
 pub struct Identity {
     private: PrivateKey,
     id: PeerId,
@@ -203,6 +204,7 @@ impl fmt::Display for KeyFileStep {
 /// A PKCS#8 (RFC 5958, version 1) document with an Ed25519 private key (RFC 8410).
 ///
 /// On the heap, so that to move it leaves no copy behind.
+#[derive(Clone)]
 struct PrivateKey(Box<Zeroizing<[u8; PKCS8_LEN_BYTES]>>);
 
 impl PrivateKey {

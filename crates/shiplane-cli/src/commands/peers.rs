@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use shiplane_protocols::access::{Added, Grant, PeerName, PeersFile, Scope, StandingPeer};
+use shiplane_protocols::access::{Grant, PeerName, PeersFile, Scope, StandingPeer};
 
 use crate::args::{PeersAdd, PeersCommand};
 use crate::failure::Failure;
@@ -20,13 +20,13 @@ pub(super) fn run(command: PeersCommand, home: &Home) -> Result<(), Failure> {
 
 fn add(file: &PeersFile, args: PeersAdd) -> Result<(), Failure> {
     let peer = StandingPeer { grant: grant(&args)?, name: args.name, id: args.id };
-    let added = file.add(&peer)?;
+    let before = file.add(&peer)?;
     let name = &peer.name;
-    match added {
-        Added::New => print_line(&format!("added {name}")),
-        Added::Changed => print_line(&format!("changed the rights of {name}")),
-        Added::Unchanged => print_line(&format!("{name} is there already, with these rights")),
-    }
+    print_line(&match before {
+        None => format!("added {name}"),
+        Some(before) if before != peer => format!("changed the rights of {name}"),
+        Some(_) => format!("{name} is there already, with these rights"),
+    });
     if peer.grant.is_none() {
         print_line(&format!(
             "hint: {name} may be dialled by name and has no rights here; to let it fetch: \

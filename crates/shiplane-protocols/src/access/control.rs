@@ -106,6 +106,14 @@ impl AccessControl {
         self.may(Right::Write, peer, path, now)
     }
 
+    /// Whether this key has a right anywhere in what is served: for what is about no path.
+    ///
+    /// # Errors
+    /// The reason, fit to be told to the peer.
+    pub fn may_somewhere(&self, right: Right, peer: &PeerId, now: Instant) -> Result<(), Denied> {
+        decide(&self.grants_of(peer, now)?, right, None)
+    }
+
     /// This control as what an endpoint asks inside the handshake.
     #[must_use]
     pub fn trust(this: &Arc<Self>) -> Trust {
@@ -142,13 +150,17 @@ impl AccessControl {
     }
 
     fn may(&self, right: Right, peer: &PeerId, path: &[u8], now: Instant) -> Result<(), Denied> {
+        decide(&self.grants_of(peer, now)?, right, Some(path))
+    }
+
+    fn grants_of(&self, peer: &PeerId, now: Instant) -> Result<Vec<Grant>, Denied> {
         let list = self.list();
         if list.error().is_some() {
             return Err(Denied::RulesBroken);
         }
         let mut grants: Vec<Grant> = self.tickets.grants_of(peer, now);
         grants.extend(list.find(peer).map(|peer| peer.grant.clone()));
-        decide(&grants, right, path)
+        Ok(grants)
     }
 
     fn list(&self) -> Arc<AccessList> {
@@ -289,6 +301,17 @@ mod tests {
         assert_eq!(server.admit(1), Admission::Refused);
         assert_eq!(server.reads(2, "a"), Err(Denied::OutsideScope));
         assert_eq!(server.reads(3, "x"), Ok(()));
+    }
+
+    #[test]
+    fn a_right_somewhere_is_enough_for_what_is_about_no_path() {
+        let server = Server::new();
+        server.allow(1, "a/b");
+        server.reload();
+        let may = |right, byte| server.access.may_somewhere(right, &key(byte), server.now);
+        assert_eq!(may(Right::Read, 1), Ok(()));
+        assert_eq!(may(Right::Write, 1), Err(Denied::WrongDirection { right: Right::Write }));
+        assert_eq!(may(Right::Read, 2), Err(Denied::NoGrant));
     }
 
     #[test]

@@ -148,11 +148,12 @@ impl Scope {
     }
 }
 
-/// Asks several grants at once and gives the answer that says most when all refuse.
+/// Asks several grants at once and gives the answer that says most when all refuse. Without a path, a right anywhere
+/// is enough.
 ///
 /// Grants are never merged: a ticket that reads `a` and another that writes `b` do not together
 /// write `a`.
-pub(super) fn decide(grants: &[Grant], right: Right, path: &[u8]) -> Result<(), Denied> {
+pub(super) fn decide(grants: &[Grant], right: Right, path: Option<&[u8]>) -> Result<(), Denied> {
     if grants.iter().all(Grant::is_none) {
         return Err(Denied::NoGrant);
     }
@@ -160,7 +161,8 @@ pub(super) fn decide(grants: &[Grant], right: Right, path: &[u8]) -> Result<(), 
     if in_this_direction.peek().is_none() {
         return Err(Denied::WrongDirection { right });
     }
-    if in_this_direction.any(|grant| grant.roots.contains(path)) { Ok(()) } else { Err(Denied::OutsideScope) }
+    let covers = |grant: &Grant| path.is_none_or(|path| grant.roots.contains(path));
+    if in_this_direction.any(covers) { Ok(()) } else { Err(Denied::OutsideScope) }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,14 +222,14 @@ mod tests {
         let reads_a = Grant::read_only(below("a"));
         let writes_b = Grant { read: false, write: true, roots: below("b") };
         let both = [reads_a.clone(), writes_b];
-        assert_eq!(decide(&both, Right::Read, b"a/x"), Ok(()));
-        assert_eq!(decide(&both, Right::Write, b"b/x"), Ok(()));
-        assert_eq!(decide(&both, Right::Write, b"a/x"), Err(Denied::OutsideScope));
-        assert_eq!(decide(&both, Right::Read, b"b/x"), Err(Denied::OutsideScope));
+        assert_eq!(decide(&both, Right::Read, Some(b"a/x")), Ok(()));
+        assert_eq!(decide(&both, Right::Write, Some(b"b/x")), Ok(()));
+        assert_eq!(decide(&both, Right::Write, Some(b"a/x")), Err(Denied::OutsideScope));
+        assert_eq!(decide(&both, Right::Read, Some(b"b/x")), Err(Denied::OutsideScope));
         let right = Right::Write;
-        assert_eq!(decide(&[reads_a], right, b"a"), Err(Denied::WrongDirection { right }));
-        assert_eq!(decide(&[], Right::Read, b""), Err(Denied::NoGrant));
-        assert_eq!(decide(&[Grant::none()], Right::Read, b""), Err(Denied::NoGrant));
+        assert_eq!(decide(&[reads_a], right, Some(b"a")), Err(Denied::WrongDirection { right }));
+        assert_eq!(decide(&[], Right::Read, Some(b"")), Err(Denied::NoGrant));
+        assert_eq!(decide(&[Grant::none()], Right::Read, Some(b"")), Err(Denied::NoGrant));
     }
 
     #[test]

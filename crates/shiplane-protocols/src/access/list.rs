@@ -100,17 +100,6 @@ pub enum EditError {
     },
 }
 
-/// What [`PeersFile::add`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Added {
-    /// The name is new.
-    New,
-    /// The name and key were there; the rights are what has changed.
-    Changed,
-    /// All was there already.
-    Unchanged,
-}
-
 impl PeersFile {
     /// The file at this path, which need not exist yet.
     #[must_use]
@@ -126,16 +115,17 @@ impl PeersFile {
         Ok(self.text()?.peers().cloned().collect())
     }
 
-    /// Adds a peer, or gives one whose name and key stand there already other rights. Comments and
-    /// other lines stay as they are; a crash leaves the old file or the new one.
+    /// Adds a peer, or gives one whose name and key are there already other rights, and returns what was there
+    /// before. Comments and other lines stay as they are; a crash leaves the old file or the new one.
     ///
     /// # Errors
     /// See [`EditError`]; the file is unchanged then.
-    pub fn add(&self, peer: &StandingPeer) -> Result<Added, EditError> {
+    pub fn add(&self, peer: &StandingPeer) -> Result<Option<StandingPeer>, EditError> {
         let (lock, mut text) = self.edit()?;
+        let mut before = None;
         for known in text.peers() {
             match (known.name == peer.name, known.id == peer.id) {
-                (true, true) if known.grant == peer.grant => return Ok(Added::Unchanged),
+                (true, true) => before = Some(known.clone()),
                 (true, false) => {
                     let (name, known) = (known.name.clone(), known.id);
                     return Err(EditError::NameTaken { name, known });
@@ -143,13 +133,14 @@ impl PeersFile {
                 (false, true) => {
                     return Err(EditError::IdTaken { name: known.name.clone() });
                 }
-                (true, true) | (false, false) => {}
+                (false, false) => {}
             }
         }
-        let is_new = text.peers().all(|known| known.name != peer.name);
-        text.put(peer);
-        self.replace(&text, &lock)?;
-        Ok(if is_new { Added::New } else { Added::Changed })
+        if before.as_ref() != Some(peer) {
+            text.put(peer);
+            self.replace(&text, &lock)?;
+        }
+        Ok(before)
     }
 
     /// Takes a peer out and returns it.
@@ -262,11 +253,11 @@ mod tests {
     fn peers_come_change_and_go() {
         let home = Home::new();
         assert_eq!(home.file.read().unwrap(), []);
-        assert_eq!(home.file.add(&peer("a", 1)).unwrap(), Added::New);
-        assert_eq!(home.file.add(&peer("b", 2)).unwrap(), Added::New);
-        assert_eq!(home.file.add(&peer("a", 1)).unwrap(), Added::Unchanged);
+        assert_eq!(home.file.add(&peer("a", 1)).unwrap(), None);
+        assert_eq!(home.file.add(&peer("b", 2)).unwrap(), None);
+        assert_eq!(home.file.add(&peer("a", 1)).unwrap(), Some(peer("a", 1)));
         let mute = StandingPeer { grant: Grant::none(), ..peer("a", 1) };
-        assert_eq!(home.file.add(&mute).unwrap(), Added::Changed);
+        assert_eq!(home.file.add(&mute).unwrap(), Some(peer("a", 1)));
         assert_eq!(home.file.read().unwrap(), [mute, peer("b", 2)]);
 
         assert_eq!(home.file.remove(&"b".parse().unwrap()).unwrap(), peer("b", 2));

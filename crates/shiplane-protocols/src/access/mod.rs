@@ -36,7 +36,7 @@ pub(crate) mod fuzz {
 pub use address::{AddressError, Host, HostName, HostPort};
 pub use control::{AccessControl, Broken, Reload};
 pub use grant::{Denied, Grant, Right, Scope};
-pub use list::{AccessList, Added, EditError, PeersError, PeersFile};
+pub use list::{AccessList, EditError, PeersError, PeersFile};
 pub use peers::{LineFault, NameError, PeerName, StandingPeer};
 pub use ticket::{NoRandomness, Redacted, SecretError, Ticket, TicketError, TicketSecret};
-pub use tickets::{IssueError, RedeemError, TicketBook};
+pub use tickets::{IssueError, MAX_OWNERS, RedeemError, TicketBook};

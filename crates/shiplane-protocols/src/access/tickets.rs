@@ -12,7 +12,7 @@ use super::ticket::{NoRandomness, TicketSecret};
 /// The tickets of one serving process; they live in memory only and end with it.
 ///
 /// A ticket is *open* from [`issue`](Self::issue) until a key redeems it. From then on that key
-/// alone owns it, until it expires. Expiry ends admission and the answering of new requests; what
+/// alone owns it, until it expires. A [shared](Self::issue_shared) ticket stays open until more keys have. Expiry ends admission and the answering of new requests; what
 /// is under way is the caller's to decide.
 #[derive(Debug, Default)]
 pub struct TicketBook {
@@ -46,7 +46,7 @@ pub enum RedeemError {
     /// The ticket's time is over; its owner needs a new one.
     #[error("the ticket has expired")]
     Expired,
-    /// Another key was first.
+    /// As many other keys as may own it were first.
     #[error("the ticket is spent: another key has redeemed it")]
     OwnedByAnother,
 }
@@ -64,6 +64,21 @@ impl TicketBook {
     /// # Errors
     /// See [`IssueError`]; nothing has been issued then.
     pub fn issue(&self, grant: Grant, ttl: Duration, now: Instant) -> Result<TicketSecret, IssueError> {
+        self.issue_shared(grant, 1, ttl, now)
+    }
+
+    /// As [`issue`](Self::issue), for the first `max_owners` keys to redeem it, at most [`MAX_OWNERS`] of them.
+    ///
+    /// # Errors
+    /// See [`IssueError`]; nothing has been issued then.
+    pub fn issue_shared(
+        &self,
+        grant: Grant,
+        max_owners: u32,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<TicketSecret, IssueError> {
+        let max_owners = usize::try_from(max_owners).unwrap_or(MAX_OWNERS).min(MAX_OWNERS);
         let expires_at = now.checked_add(ttl).ok_or(IssueError::TtlTooLong)?;
         let mut tickets = self.lock();
         if tickets.len() >= MAX_TICKETS {
@@ -74,7 +89,7 @@ impl TicketBook {
             return Err(IssueError::Full { max: MAX_TICKETS });
         }
         let secret = TicketSecret::random()?;
-        tickets.push(Issued { secret: secret.clone(), grant, expires_at, owner: None });
+        tickets.push(Issued { secret: secret.clone(), grant, expires_at, max_owners, owners: Vec::new() });
         Ok(secret)
     }
 
@@ -93,8 +108,11 @@ impl TicketBook {
         if !ticket.is_live(now) {
             return Err(RedeemError::Expired);
         }
-        if *ticket.owner.get_or_insert(peer) != peer {
-            return Err(RedeemError::OwnedByAnother);
+        if !ticket.owners.contains(&peer) {
+            if !ticket.is_open() {
+                return Err(RedeemError::OwnedByAnother);
+            }
+            ticket.owners.push(peer);
         }
         Ok(ticket.grant.clone())
     }
@@ -103,7 +121,7 @@ impl TicketBook {
     /// guests (SPEC 6.2).
     #[must_use]
     pub fn open_for_strangers(&self, now: Instant) -> bool {
-        self.lock().iter().any(|ticket| ticket.owner.is_none() && ticket.is_live(now))
+        self.lock().iter().any(|ticket| ticket.is_open() && ticket.is_live(now))
     }
 
     /// What the live tickets of this key grant; empty if it owns none.
@@ -111,7 +129,7 @@ impl TicketBook {
     pub fn grants_of(&self, peer: &PeerId, now: Instant) -> Vec<Grant> {
         self.lock()
             .iter()
-            .filter(|ticket| ticket.owner.as_ref() == Some(peer) && ticket.is_live(now))
+            .filter(|ticket| ticket.owners.contains(peer) && ticket.is_live(now))
             .map(|ticket| ticket.grant.clone())
             .collect()
     }
@@ -119,7 +137,7 @@ impl TicketBook {
     /// Whether this key owns a live ticket.
     #[must_use]
     pub fn is_owner(&self, peer: &PeerId, now: Instant) -> bool {
-        self.lock().iter().any(|ticket| ticket.owner.as_ref() == Some(peer) && ticket.is_live(now))
+        self.lock().iter().any(|ticket| ticket.owners.contains(peer) && ticket.is_live(now))
     }
 
     /// The keys that own a live ticket, each once.
@@ -127,7 +145,7 @@ impl TicketBook {
     pub fn owners(&self, now: Instant) -> Vec<PeerId> {
         let tickets = self.lock();
         let live = tickets.iter().filter(|ticket| ticket.is_live(now));
-        let mut owners: Vec<PeerId> = live.filter_map(|ticket| ticket.owner).collect();
+        let mut owners: Vec<PeerId> = live.flat_map(|ticket| ticket.owners.iter().copied()).collect();
         owners.sort_unstable();
         owners.dedup();
         owners
@@ -144,10 +162,16 @@ struct Issued {
     secret: TicketSecret,
     grant: Grant,
     expires_at: Instant,
-    owner: Option<PeerId>,
+    max_owners: usize,
+    owners: Vec<PeerId>,
 }
 
 impl Issued {
+    /// Whether another key may redeem it.
+    fn is_open(&self) -> bool {
+        self.owners.len() < self.max_owners
+    }
+
     fn is_live(&self, now: Instant) -> bool {
         now < self.expires_at
     }
@@ -156,6 +180,9 @@ impl Issued {
 /// Every redemption compares with every ticket; 1,024 comparisons of 16 bytes cost a guest's
 /// handshake many times over, and nobody hands out more by hand.
 const MAX_TICKETS: usize = 1024;
+
+/// 1,024 keys, as many as there may be connections: 32 KiB a ticket. More peers than that belong into the peers file.
+pub const MAX_OWNERS: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -193,6 +220,19 @@ mod tests {
         assert_eq!(book.grants_of(&key(1), later), []);
         assert!(!book.is_owner(&key(1), later));
         assert_eq!(book.owners(later), []);
+    }
+
+    #[test]
+    fn a_shared_ticket_is_for_as_many_keys_as_it_says() {
+        let (book, now) = (TicketBook::new(), Instant::now());
+        let secret = book.issue_shared(grant("a"), 2, HOUR, now).unwrap();
+        for byte in [1, 2, 1] {
+            assert_eq!(book.redeem(&secret, key(byte), now), Ok(grant("a")));
+        }
+        assert!(!book.open_for_strangers(now));
+        assert_eq!(book.redeem(&secret, key(3), now), Err(RedeemError::OwnedByAnother));
+        assert_eq!(book.owners(now), [key(1), key(2)]);
+        assert_eq!(book.grants_of(&key(3), now), []);
     }
 
     #[test]

@@ -237,5 +237,5 @@ fn is_installed(subcommand: &str) -> bool {
 /// What cargo-deny says when it cannot reach the advisories.
 const NO_DATABASE: &str = "failed to fetch advisory database";
 
-const LIBRARIES: [&str; 5] =
-    ["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-protocols", "shiplane-cli"];
+const LIBRARIES: [&str; 6] =
+    ["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-protocols", "shiplane", "shiplane-cli"];

@@ -77,7 +77,7 @@ fn judge_outsider(package: &Package) -> Vec<Violation> {
 }
 
 fn is_ours(name: &str) -> bool {
-    name.starts_with("shiplane-")
+    name == FRONT || name.starts_with("shiplane-")
 }
 
 fn packages(root: &Path) -> Result<Vec<Package>> {
@@ -114,13 +114,16 @@ fn closure(name: &str) -> Result<BTreeSet<String>> {
 
 const TOP: &str = "shiplane-cli";
 
+/// What most programs need, and all that the command line uses.
+const FRONT: &str = "shiplane";
+
 /// Hostile peers, which the tests of the top may use, and nothing else of it.
 const TEST_PEERS: &str = "shiplane-load";
 
 const QUINN: [&str; 3] = ["quinn", "quinn-proto", "quinn-udp"];
 
 /// From the bottom up.
-const LAYERS: [Layer; 5] = [
+const LAYERS: [Layer; 6] = [
     Layer {
         name: "shiplane-wire",
         may_use: &[],
@@ -149,8 +152,14 @@ const LAYERS: [Layer; 5] = [
         not_directly: &["quinn", "quinn-proto", "quinn-udp", "bincode"],
     },
     Layer {
-        name: TOP,
+        name: FRONT,
         may_use: &["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-protocols"],
+        never: &["clap", "indicatif"],
+        not_directly: &["quinn", "quinn-proto", "quinn-udp", "bincode"],
+    },
+    Layer {
+        name: TOP,
+        may_use: &["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-protocols", FRONT],
         never: &[],
         not_directly: &["quinn", "quinn-proto", "quinn-udp", "bincode"],
     },

@@ -1,0 +1,204 @@
+//! The client: this machine's key, and connections to servers.
+
+mod dial;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use shiplane_protocols::access::{PeerName, PeersFile};
+use shiplane_transport::{Identity, LaneThreads, PeerId, QuicTransport, TransportConfig, blocking};
+
+use crate::{
+    connection::Connection,
+    error::{Cause, Error},
+    home::Places,
+    target::{ServerKey, Target},
+};
+
+/// Connects to servers with this machine's key. Clones share the key and the sockets.
+///
+/// It needs a tokio runtime. On few cores a `current_thread` one is the fastest, since a connection is driven by one
+/// task at a time; disk and hashing work has threads of its own.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Identity,
+    places: Places,
+    config: TransportConfig,
+    /// For IPv4 and IPv6, bound when they are needed.
+    transports: Mutex<[Option<Arc<QuicTransport>>; 2]>,
+}
+
+/// Makes a [`Client`].
+///
+/// Without any setting, the key, the list of peers and the state of syncs are in `$SHIPLANE_HOME` if that is set, else in
+/// the usual directories of the platform: those that the `shiplane` program uses.
+#[derive(Debug, Clone, Default)]
+#[must_use = "nothing happens until `build` is awaited"]
+pub struct ClientBuilder {
+    places: Places,
+    buffer_len_bytes: Option<usize>,
+    is_foreground: bool,
+}
+
+impl Client {
+    /// Chooses the key and other settings.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// The id of this machine's key: what a server's owner gives rights to.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.inner.identity.peer_id()
+    }
+
+    /// Connects to the server that a target names: a [`Ticket`](crate::Ticket), a [`PeerAddr`](crate::PeerAddr), or a
+    /// text such as a ticket URL or `NAME@HOST:PORT/PATH`. Its addresses are tried in order until the right key
+    /// answers. Connections to the same peer are shared.
+    ///
+    /// Whether the server admits this key shows with the first job: that saves a round trip.
+    ///
+    /// Cancel-safe: dropping the future ends the attempt.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a target that is none,
+    /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable), or [`ErrorKind::Identity`](crate::ErrorKind::Identity)
+    /// if another key answers.
+    pub async fn connect<T>(&self, target: T) -> Result<Connection, Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let target = target.try_into()?;
+        let server = self.server_key(&target).await?;
+        let peer = self.dial(server, &target.at).await?;
+        Ok(Connection::new(self.clone(), target, peer))
+    }
+
+    /// Closes all connections of this client and its clones, and waits for a moment until the servers know. A later
+    /// [`connect`](Self::connect) begins anew. Dropping the last clone closes the connections too, but waits for
+    /// nothing.
+    ///
+    /// Dropping the future leaves the connections closed; a server may then learn of it late.
+    pub async fn close(&self) {
+        let transports = std::mem::take(&mut *self.transports());
+        let closing = transports.iter().flatten().map(|transport| transport.shutdown(Duration::ZERO));
+        futures::future::join_all(closing).await;
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.inner.places
+    }
+
+    async fn server_key(&self, target: &Target) -> Result<PeerId, Error> {
+        match &target.server {
+            ServerKey::Id(id) => Ok(*id),
+            ServerKey::Name(name) => {
+                let (path, name) = (self.inner.places.peers_path()?, name.clone());
+                let reading = blocking::spawn(move || known(path, name));
+                reading.await.map_err(|_| Cause::Abandoned)?
+            }
+        }
+    }
+
+    fn transports(&self) -> MutexGuard<'_, [Option<Arc<QuicTransport>>; 2]> {
+        self.inner.transports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    /// Keeps the key, the list of peers and the state of syncs in this directory.
+    pub fn home(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.places.home = Some(dir.into());
+        self
+    }
+
+    /// Keeps the key in this file, which is created if it does not exist.
+    pub fn key_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.places.key_file = Some(path.into());
+        self
+    }
+
+    /// Looks names up in this list of peers.
+    pub fn peers_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.places.peers_file = Some(path.into());
+        self
+    }
+
+    /// Uses a new key that is stored nowhere. What a ticket grants to it is lost with this client.
+    pub fn fresh_key(mut self) -> Self {
+        self.places.has_fresh_key = true;
+        self
+    }
+
+    /// Bytes read, hashed and written at a time: from 4 KiB to 4 MiB. The default is 256 KiB.
+    pub fn buffer_len_bytes(mut self, len: usize) -> Self {
+        self.buffer_len_bytes = Some(len);
+        self
+    }
+
+    /// Whether transfers compete with the program's other threads on equal terms. By default they run with the lowest
+    /// priority, so that calls beside a transfer are answered without delay; for a program that only transfers,
+    /// `true` is faster on a busy machine.
+    pub fn foreground(mut self, is_foreground: bool) -> Self {
+        self.is_foreground = is_foreground;
+        self
+    }
+
+    /// Loads this machine's key, or creates it.
+    ///
+    /// Cancel-safe: a key file is created completely or not at all.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LocalIo`](crate::ErrorKind::LocalIo) or [`ErrorKind::Identity`](crate::ErrorKind::Identity) if the key
+    /// cannot be read or must not be used, [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is no place for it.
+    pub async fn build(self) -> Result<Client, Error> {
+        let places = self.places.clone();
+        let loading = blocking::spawn(move || places.identity());
+        let identity = loading.await.map_err(|_| Cause::Abandoned)??;
+        let config = transport_config(self.buffer_len_bytes, self.is_foreground);
+        let inner = Inner { identity, places: self.places, config, transports: Mutex::default() };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+}
+
+/// The settings that clients and servers have in common.
+pub(crate) fn transport_config(buffer_len_bytes: Option<usize>, is_foreground: bool) -> TransportConfig {
+    TransportConfig {
+        lane_threads: if is_foreground { LaneThreads::Ordinary } else { LaneThreads::Background },
+        buffer_len_bytes: buffer_len_bytes
+            .unwrap_or(DEFAULT_BUFFER_LEN_BYTES)
+            .clamp(MIN_BUFFER_LEN_BYTES, MAX_BUFFER_LEN_BYTES),
+        ..TransportConfig::default()
+    }
+}
+
+/// The key that a name stands for on this machine. Blocking.
+fn known(peers: PathBuf, name: PeerName) -> Result<PeerId, Error> {
+    let peers = PeersFile::at(peers).read().map_err(Cause::from)?;
+    let found = peers.into_iter().find(|peer| peer.name == name);
+    Ok(found.map(|peer| peer.id).ok_or(Cause::NoSuchName { name })?)
+}
+
+/// 256 KiB: hashed at full speed, and still in the cache of a core when it is written.
+const DEFAULT_BUFFER_LEN_BYTES: usize = 256 << 10;
+
+/// 4 KiB: a page; below it the system calls cost more than the copying.
+pub(crate) const MIN_BUFFER_LEN_BYTES: usize = 4 << 10;
+
+/// 4 MiB: with 16 chunks at a time already all of the memory that a process may take.
+pub(crate) const MAX_BUFFER_LEN_BYTES: usize = 4 << 20;

@@ -1,0 +1,170 @@
+//! A connection to one server: where jobs begin, and calls.
+
+use std::{
+    fmt,
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use shiplane_protocols::with_ticket;
+use shiplane_rpc::{Method, RpcClient};
+use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId};
+use shiplane_wire::Code;
+
+use crate::{
+    client::Client,
+    error::{Cause, Error},
+    get::GetJob,
+    push::{Content, PushJob},
+    report::Report,
+    request::Request,
+    sync::SyncJob,
+    target::{Target, join},
+};
+
+/// A connection to one server, for any number of jobs and calls at a time. Clones share it.
+///
+/// Paths are relative to the path of the target that it was connected by. The job that begins first redeems the
+/// ticket, if there is one.
+#[derive(Clone)]
+pub struct Connection {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    target: Target,
+    peer: Arc<PeerConnection>,
+    rpc: RpcClient,
+}
+
+impl Connection {
+    pub(crate) fn new(client: Client, target: Target, peer: Arc<PeerConnection>) -> Self {
+        let rpc = RpcClient::new(Arc::clone(&peer));
+        let rpc = match target.secret() {
+            Some(secret) => with_ticket(rpc, secret),
+            None => rpc,
+        };
+        Self { inner: Arc::new(Inner { client, target, peer, rpc }) }
+    }
+
+    /// The server's key.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.peer.peer_id()
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.inner.peer.remote_addr()
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.peer.is_closed()
+    }
+
+    /// Fetches a file or a tree: await the job that this returns. An empty path stands for all that the target
+    /// names.
+    pub fn get(&self, path: impl AsRef<[u8]>) -> GetJob {
+        GetJob::new(self.clone(), path.as_ref())
+    }
+
+    /// Pushes files and trees, each by its name: await the job that this returns. A path that ends in `.` stands for
+    /// the content of the directory.
+    pub fn push<P: Into<PathBuf>>(&self, paths: impl IntoIterator<Item = P>) -> PushJob {
+        let paths = paths.into_iter().map(Into::into).collect();
+        PushJob::new(self.clone(), Content::Paths(paths))
+    }
+
+    /// Pushes the content of an open file to the file that [`PushJob::to`] names. What comes from a stream has to be
+    /// written to a temporary file first: its size must be known, and parts of it may have to be sent again.
+    pub fn push_file(&self, file: File) -> PushJob {
+        PushJob::new(self.clone(), Content::File(file))
+    }
+
+    /// Synchronises a local directory with one of the server's, in both directions: await the job that this returns.
+    pub fn sync(&self, directory: impl AsRef<Path>) -> SyncJob {
+        SyncJob::new(self.clone(), directory.as_ref())
+    }
+
+    /// Calls a method that the server's owner has added, and waits for the answer, for at most
+    /// [`Request::TIMEOUT`].
+    ///
+    /// Dropping the future gives the call up, and the server cancels the handler.
+    ///
+    /// # Errors
+    /// What the handler answers, [`ErrorKind::Identity`](crate::ErrorKind::Identity) if this key may not call the
+    /// method, and what can befall any call. Unless the kind is `Usage`, it is not known whether the server did it.
+    pub async fn call<R: Request>(&self, request: R) -> Result<R::Response, Error> {
+        let method: Method<R, R::Response> = Method::new(R::METHOD);
+        let answer = self.rpc().call_typed(method, &request, R::TIMEOUT).await;
+        self.explained(answer.map_err(|error| Cause::Call(error).into()))
+    }
+
+    pub(crate) fn rpc(&self) -> &RpcClient {
+        &self.inner.rpc
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// What the server calls `path`.
+    pub(crate) fn server_path(&self, path: &[u8]) -> Result<Vec<u8>, Error> {
+        join(self.inner.target.path(), path)
+    }
+
+    /// A new connection to the same server.
+    pub(crate) async fn redial(&self) -> Result<Self, Error> {
+        self.inner.client.connect(&self.inner.target).await
+    }
+
+    /// Runs a job until it ends or `cancelled` is ready.
+    pub(crate) async fn run(
+        &self,
+        job: impl Future<Output = Result<Report, Error>>,
+        cancelled: BoxFuture<'static, ()>,
+    ) -> Result<Report, Error> {
+        let ended = tokio::select! {
+            biased; // So that a job that was cancelled before does not begin.
+            () = cancelled => Err(Cause::Interrupted.into()),
+            ended = job => ended,
+        };
+        self.explained(ended)
+    }
+
+    /// Makes sure that the server notices the end of a push or a sync that was cancelled, so that it can be continued
+    /// at once. A close may be lost where the path is full of what was sent before it; the reset of a stream is
+    /// not, and any answer, if only that there is no such method, shows that it has arrived.
+    pub(crate) async fn confirm_reset(&self) {
+        const PING: Method<(), ()> = Method::new("ping");
+        let _ = self.rpc().call_typed(PING, &(), CONFIRM_TIMEOUT).await;
+    }
+
+    /// An outcome; where the server did not let us in, that is why it failed.
+    fn explained<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        outcome.map_err(|error| match self.inner.peer.end() {
+            _ if matches!(error.cause(), Cause::Interrupted) => error,
+            Some(end @ ConnectionEnd::ClosedByPeer { code: Code::Unauthorised | Code::Busy }) => {
+                Cause::Connect(ConnectError::of_end(self.remote_addr(), end)).into()
+            }
+            _ => error,
+        })
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.inner.peer).finish_non_exhaustive()
+    }
+}
+
+/// 400 ms: with the close that follows it, Ctrl-C takes less than a second.
+const CONFIRM_TIMEOUT: Duration = Duration::from_millis(400);

@@ -1,0 +1,131 @@
+//! What a running job reports: one event type for all jobs.
+
+use std::{fmt, time::Duration};
+
+/// One step of a running job, and how far the job is.
+///
+/// Given to the callback of [`on_progress`](crate::GetJob::on_progress), often several thousand times a
+/// second: draw or log it only as often as somebody can read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// What has happened.
+    pub kind: EventKind,
+    /// What the job is doing now.
+    pub phase: Phase,
+    /// The path that the event is about, if it is about one. Escaped: safe to print.
+    pub path: Option<String>,
+    /// Files that have been completed.
+    pub files_done: u64,
+    /// Of the source's bytes, those that are at the receiver, verified and written, the resumed part included.
+    /// They survive the death of either program: no later run sends them again.
+    pub bytes_done: u64,
+    /// Of these, what was at the receiver already and need not be sent.
+    pub bytes_resumed: u64,
+    /// What has moved, verified or not; the rate is computed from this.
+    pub bytes_moved: u64,
+    /// The size of the source; `None` until all of it has been listed.
+    pub bytes_total: Option<u64>,
+    /// The rate of the last few seconds.
+    pub bytes_per_second: u64,
+    /// Since the job began.
+    pub elapsed: Duration,
+}
+
+/// What has happened in a running job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// Bytes have moved, or a phase has begun.
+    Progress,
+    /// A file is complete at its destination: `get` only.
+    File {
+        /// The size of the file.
+        len_bytes: u64,
+        /// Whether it came now. If not, it was here already with the same content.
+        is_received: bool,
+        /// Its SHA-256 in hexadecimal digits, if that was asked for.
+        sha256: Option<String>,
+    },
+    /// Something is not carried over.
+    LeftOut(LeftOut),
+}
+
+/// Something that a job did not carry over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeftOut {
+    /// On which side it is.
+    pub side: Side,
+    /// Where. Escaped: safe to print.
+    pub path: String,
+    /// Why, as text.
+    pub reason: String,
+    /// Whether the listing leaves it out, such as a link, a device or an unreadable file. Otherwise it changed
+    /// meanwhile or the system failed, and the same job run again may carry it over.
+    pub is_skipped: bool,
+}
+
+/// One of the two machines, or what is between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Side {
+    /// The machine that this program runs on.
+    ThisMachine,
+    /// The peer's machine.
+    Peer,
+    /// The network between them.
+    Network,
+}
+
+/// What a job is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Waits for the server's list of files.
+    Listing,
+    /// Receives.
+    Receiving,
+    /// Makes what was received durable.
+    Publishing,
+    /// Waits for a server that is busy.
+    Waiting,
+    /// Waits until the server is ready for a push.
+    Offering,
+    /// Sends.
+    Sending,
+    /// Waits for the server's confirmation.
+    Settling,
+    /// Reads the local directory.
+    Scanning,
+    /// Waits for the server's comparison of the two directories.
+    Comparing,
+    /// Sends and receives.
+    Syncing,
+}
+
+/// One change that a sync made, or would make in a dry run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Action {
+    /// On which side.
+    pub side: Side,
+    /// What is done: `keep_as`, `remove_file`, `remove_directory`, `create_directory` or `take`.
+    pub change: &'static str,
+    /// Where. Escaped: safe to print.
+    pub path: String,
+    /// Where the file is now, if that is elsewhere. Escaped.
+    pub from: Option<String>,
+    /// Why, as text.
+    pub why: &'static str,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ThisMachine => "this machine",
+            Self::Peer => "peer",
+            Self::Network => "network",
+        })
+    }
+}

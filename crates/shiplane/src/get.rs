@@ -1,0 +1,288 @@
+//! Fetching: `connection.get(path).to(dest).await`.
+
+mod files;
+mod output;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::future::{BoxFuture, FutureExt};
+use shiplane_protocols::{
+    Fetch, FetchError, FetchReport, FetchRequest,
+    files::{Destination, DestinationError, ReceiveOptions, Shape},
+    transfer::{StreamTarget, Target, TransferError, TransferOptions},
+};
+use shiplane_transport::blocking;
+use shiplane_wire::{Promise, escape};
+
+use self::{files::FileEvents, output::HashingOutput};
+use crate::{
+    connection::Connection,
+    error::{Cause, Error},
+    event::{Phase, Side},
+    report::Report,
+    settings::{Settings, common_setters},
+    tracker::{Tally, Tracker},
+};
+
+/// Fetches a file or a tree. Made by [`Connection::get`]; runs when it is awaited.
+///
+/// Dropping the future ends the transfer. What was verified is kept, and the same job run again does not fetch it
+/// twice; no file appears under its name before it is complete.
+#[derive(Debug)]
+#[must_use = "a job runs when it is awaited"]
+pub struct GetJob {
+    connection: Connection,
+    path: Vec<u8>,
+    dest: Dest,
+    overwrite: bool,
+    verify: bool,
+    sha256: bool,
+    is_durable: bool,
+    settings: Settings,
+}
+
+enum Dest {
+    Path(PathBuf),
+    Writer(Box<dyn io::Write + Send>),
+}
+
+impl fmt::Debug for Dest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.fmt(f),
+            Self::Writer(_) => f.write_str("Writer"),
+        }
+    }
+}
+
+impl GetJob {
+    pub(crate) fn new(connection: Connection, path: &[u8]) -> Self {
+        Self {
+            connection,
+            path: path.to_vec(),
+            dest: Dest::Path(PathBuf::from(".")),
+            overwrite: false,
+            verify: false,
+            sha256: false,
+            is_durable: true,
+            settings: Settings::default(),
+        }
+    }
+
+    /// Puts it where `cp -r` would. The default is the current directory.
+    pub fn to(mut self, dest: impl Into<PathBuf>) -> Self {
+        self.dest = Dest::Path(dest.into());
+        self
+    }
+
+    /// Writes the content of a single file to `writer`, in order, each chunk after it was verified. Nothing of it is
+    /// kept if the job fails.
+    pub fn to_writer(mut self, writer: impl io::Write + Send + 'static) -> Self {
+        self.dest = Dest::Writer(Box::new(writer));
+        self
+    }
+
+    /// Whether files that exist with other content are replaced. By default the job fails.
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Whether files that exist are compared by content, not just by size and time.
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Whether the event of each file has its SHA-256; each file is then read once more.
+    pub fn sha256(mut self, sha256: bool) -> Self {
+        self.sha256 = sha256;
+        self
+    }
+
+    /// Whether the job ends only when everything survives a power cut. That is the default; otherwise the system
+    /// may still hold some of it in memory.
+    pub fn durable(mut self, is_durable: bool) -> Self {
+        self.is_durable = is_durable;
+        self
+    }
+
+    common_setters!();
+
+    async fn run(mut self) -> Result<Report, Error> {
+        let cancelled = std::mem::replace(&mut self.settings.cancelled, futures::future::pending().boxed());
+        let connection = self.connection.clone();
+        connection.run(self.fetch(), cancelled).await
+    }
+
+    async fn fetch(mut self) -> Result<Report, Error> {
+        let path = self.connection.server_path(&self.path)?;
+        let phases = (Phase::Receiving, Phase::Publishing);
+        let has_events = self.settings.on_progress.is_some();
+        let tally = Tally::new(Phase::Listing, 1, Some(phases));
+        let tracker = Tracker::new(tally, self.settings.on_progress.take());
+        let options = self.settings.options();
+        let is_new_here = match &self.dest {
+            Dest::Writer(_) => true,
+            Dest::Path(dest) => {
+                let (dest, path) = (dest.clone(), path.clone());
+                let looking = blocking::spawn(move || is_new_at(&dest, &path));
+                looking.await.map_err(|_| Cause::Abandoned)?
+            }
+        };
+        let request = FetchRequest { path, is_new_here };
+        let fetch = Fetch::open_with(self.connection.rpc(), request, &options).await.map_err(Cause::from)?;
+        let opened = Opened { fetch, options, tracker: Arc::clone(&tracker) };
+        let fetched = match self.dest {
+            Dest::Writer(writer) => to_writer(opened, writer, self.sha256).await?,
+            Dest::Path(dest) => {
+                let receive = ReceiveOptions {
+                    overwrite: self.overwrite,
+                    promise: if self.is_durable { Promise::Durable } else { Promise::Verified },
+                    verify: self.verify,
+                    digest: opened.fetch.digest(),
+                    chunk_len_bytes: self.settings.chunk_len_bytes,
+                };
+                let file_events = has_events.then_some(self.sha256);
+                to_disk(opened, dest, receive, file_events).await?
+            }
+        };
+        Ok(report(&tracker, &fetched, self.is_durable))
+    }
+}
+
+impl IntoFuture for GetJob {
+    type Output = Result<Report, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.run().boxed()
+    }
+}
+
+/// What the server is ready for, and how it is run.
+struct Opened {
+    fetch: Fetch,
+    options: TransferOptions,
+    tracker: Arc<Tracker>,
+}
+
+impl Opened {
+    async fn receive<T: Target>(self, target: T) -> Result<FetchReport, Cause> {
+        let Self { fetch, options, tracker } = self;
+        Ok(fetch.receive(target, &options, tracker.events(0, Side::Peer)).await?)
+    }
+}
+
+/// One file, in order, each chunk verified before a byte of it is written.
+async fn to_writer(
+    mut opened: Opened,
+    writer: Box<dyn io::Write + Send>,
+    sha256: bool,
+) -> Result<FetchReport, Cause> {
+    let Shape::File { name } = opened.fetch.shape() else {
+        return Err(Cause::NotOneFile);
+    };
+    let name = escape(name).to_string();
+    let (output, digest) = HashingOutput::new(writer, sha256);
+    // Chunks that come early are held whole.
+    opened.options.chunk_len_bytes = opened.options.chunk_len_bytes.min(MAX_HELD_CHUNK_LEN_BYTES);
+    let tracker = Arc::clone(&opened.tracker);
+    let report = opened.receive(StreamTarget::new(output)).await.map_err(of_output)?;
+    let sha256 = digest.finish().map(|sha256| sha256.to_string());
+    tracker.file(name, report.total_bytes, true, sha256);
+    Ok(report)
+}
+
+/// A disk that fails is told from a writer that fails.
+fn of_output(cause: Cause) -> Cause {
+    match cause {
+        Cause::Fetch(FetchError::Transfer(TransferError::Destination(DestinationError::Io {
+            source,
+            ..
+        }))) => Cause::Output(source),
+        other => other,
+    }
+}
+
+/// A file or a tree, where `cp -r` would put it. `file_events` says whether there is an event for each file, and whether
+/// that has a digest.
+async fn to_disk(
+    opened: Opened,
+    dest: PathBuf,
+    receive: ReceiveOptions,
+    file_events: Option<bool>,
+) -> Result<FetchReport, Cause> {
+    let (shape, key) = (opened.fetch.shape().clone(), opened.fetch.job());
+    let opening = blocking::spawn(move || Destination::open(&dest, &shape, key, receive));
+    let destination = opening.await.map_err(|_| Cause::Abandoned)?.map_err(Cause::Destination)?;
+    match file_events {
+        None => opened.receive(destination).await,
+        Some(sha256) => {
+            let tracker = Arc::clone(&opened.tracker);
+            opened.receive(FileEvents::new(destination, sha256, tracker)).await
+        }
+    }
+}
+
+fn report(tracker: &Tracker, fetched: &FetchReport, is_durable: bool) -> Report {
+    let left_out = tracker.take_left_out();
+    Report {
+        files: fetched.summary.published_files + fetched.summary.identical_files,
+        bytes_total: fetched.total_bytes,
+        bytes_received: fetched.received_bytes,
+        bytes_wire: fetched.wire_bytes,
+        bytes_resumed: fetched.total_bytes.saturating_sub(fetched.received_bytes),
+        digest: fetched.digest.map(|digest| digest.to_string()),
+        is_durable,
+        ..Report::new(tracker.elapsed(), fetched.digest_algorithm, left_out)
+    }
+}
+
+/// Whether nothing of `path` is at `dest` yet, nor what an earlier run has kept of it. A guess: whether it is a file or
+/// a directory, only the server knows. Blocking.
+fn is_new_at(dest: &Path, path: &[u8]) -> bool {
+    // A link that leads nowhere is something, too.
+    let is_missing =
+        |path: &Path| path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let Ok(entries) = dest.read_dir() else { return is_missing(dest) };
+    let mut names = entries.flatten().map(|entry| entry.file_name()).peekable();
+    if names.peek().is_none() {
+        return true;
+    }
+    let name = path.rsplit(|byte| *byte == b'/').next().and_then(|name| str::from_utf8(name).ok());
+    let has_leftovers = names.any(|name| name.as_encoded_bytes().starts_with(b".shiplane-"));
+    !has_leftovers && name.is_some_and(|name| !name.is_empty() && is_missing(&dest.join(name)))
+}
+
+/// 512 KiB: 32 of them are 16 MiB.
+const MAX_HELD_CHUNK_LEN_BYTES: u64 = 512 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_new_is_guessed_by_the_destination() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (dest, below) = (dir.path().join("dest"), dir.path().join("dest/photos"));
+        assert!(is_new_at(&dest, b""), "it does not exist");
+        fs::create_dir(&dest).unwrap();
+        assert!(is_new_at(&dest, b""), "it is empty");
+        fs::write(dest.join("other"), "").unwrap();
+        assert!(!is_new_at(&dest, b""));
+        assert!(is_new_at(&dest, b"2026/photos"));
+        fs::create_dir(&below).unwrap();
+        assert!(!is_new_at(&dest, b"2026/photos"));
+        assert!(is_new_at(&dest, b"2026/videos"));
+        fs::write(dest.join(".shiplane-1.part"), "").unwrap();
+        assert!(!is_new_at(&dest, b"2026/videos"), "an earlier run has left something");
+        assert!(!is_new_at(&dest.join("other"), b"other"), "a file");
+    }
+}

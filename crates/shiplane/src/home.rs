@@ -1,0 +1,134 @@
+//! Where this machine's key, its list of peers and the state of its syncs are stored.
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{self, Path, PathBuf},
+};
+
+use etcetera::{AppStrategy, AppStrategyArgs};
+use shiplane_transport::Identity;
+
+use crate::error::{Cause, Error};
+
+/// The places that a client or a server uses: those given explicitly, else the usual ones.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places {
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) peers_file: Option<PathBuf>,
+    /// Whether the key is a fresh one that is stored nowhere.
+    pub(crate) has_fresh_key: bool,
+}
+
+/// There is no place to store anything.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HomeError {
+    #[error("there is no home directory to keep the key of this machine in")]
+    NoHomeDirectory,
+    #[error("the current directory is not known: {0}")]
+    NoCurrentDirectory(io::Error),
+}
+
+impl Places {
+    /// Loads the key, or creates it. Blocking.
+    pub(crate) fn identity(&self) -> Result<Identity, Error> {
+        if self.has_fresh_key {
+            return Ok(Identity::generate().map_err(Cause::from)?);
+        }
+        let path = match &self.key_file {
+            Some(path) => path.clone(),
+            None => self.home()?.data.join("identity"),
+        };
+        tracing::info!(path = %path.display(), "the key of this machine");
+        Ok(Identity::load_or_create(&path).map_err(Cause::from)?)
+    }
+
+    /// The file of the known peers.
+    pub(crate) fn peers_path(&self) -> Result<PathBuf, Error> {
+        match &self.peers_file {
+            Some(path) => Ok(path.clone()),
+            None => Ok(self.home()?.config.join("peers")),
+        }
+    }
+
+    /// The directory of the state of syncs.
+    pub(crate) fn sync_path(&self) -> Result<PathBuf, Error> {
+        Ok(self.home()?.data.join("sync"))
+    }
+
+    fn home(&self) -> Result<Home, Error> {
+        let located = match &self.home {
+            Some(dir) => Home::at(dir),
+            None => Home::locate(std::env::var_os("SHIPLANE_HOME")),
+        };
+        located.map_err(|error| Cause::Home(error).into())
+    }
+}
+
+/// The directories of this user's shiplane. Nothing is created by finding them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Home {
+    config: PathBuf,
+    data: PathBuf,
+}
+
+impl Home {
+    /// All in `$SHIPLANE_HOME` if that is set and not empty. Else the peers file is with the
+    /// user's other configuration, and the key with the data: configuration is what people copy
+    /// between machines and publish.
+    fn locate(shiplane_home: Option<OsString>) -> Result<Self, HomeError> {
+        if let Some(dir) = shiplane_home.filter(|dir| !dir.is_empty()) {
+            return Self::at(Path::new(&dir));
+        }
+        let strategy = etcetera::choose_app_strategy(AppStrategyArgs {
+            top_level_domain: String::new(),
+            author: String::new(),
+            app_name: "shiplane".to_owned(),
+        })
+        .map_err(|_| HomeError::NoHomeDirectory)?;
+        Ok(Self { config: strategy.config_dir(), data: strategy.data_dir() })
+    }
+
+    fn at(dir: &Path) -> Result<Self, HomeError> {
+        let dir = path::absolute(dir).map_err(HomeError::NoCurrentDirectory)?;
+        Ok(Self { config: dir.clone(), data: dir })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shiplane_home_moves_everything() {
+        let home = Home::locate(Some("/srv/ship".into())).unwrap();
+        let dir = PathBuf::from("/srv/ship");
+        assert_eq!(home, Home { config: dir.clone(), data: dir });
+    }
+
+    #[test]
+    fn a_relative_home_becomes_absolute() {
+        let home = Home::locate(Some("state".into())).unwrap();
+        assert!(home.data.is_absolute());
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
+        // Which directories these are depends on the machine; that both cases agree does not.
+        let unset = Home::locate(None).ok();
+        assert_eq!(Home::locate(Some(OsString::new())).ok(), unset);
+        assert_ne!(unset.map(|home| home.data), Some(PathBuf::new()));
+    }
+
+    #[test]
+    fn explicit_files_need_no_home() {
+        let places = Places {
+            home: Some("/srv/ship".into()),
+            peers_file: Some("/etc/peers".into()),
+            ..Places::default()
+        };
+        assert_eq!(places.peers_path().unwrap(), PathBuf::from("/etc/peers"));
+        assert_eq!(places.sync_path().unwrap(), PathBuf::from("/srv/ship/sync"));
+    }
+}

@@ -1,0 +1,143 @@
+//! Copy and sync files between two machines over one authenticated QUIC connection: verified, resumable, in bounded
+//! memory. This is the front door: what most programs need, and all that the `shiplane` program uses.
+//!
+//! A [`Server`] serves a directory and gives out [tickets](Server::ticket). A [`Client`] [connects](Client::connect) with
+//! such a ticket, and begins any number of jobs on the [`Connection`]: [`get`](Connection::get),
+//! [`push`](Connection::push) and [`sync`](Connection::sync). A job is a builder; it runs when it is awaited and ends with a
+//! [`Report`] or an [`Error`]. On the same connection it [calls](Connection::call) methods that the server's owner has
+//! added.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use serde::{Deserialize, Serialize};
+//! use shiplane::{Client, Context, Limits, Request, Server};
+//!
+//! # const HOUR: Duration = Duration::from_secs(3600);
+//! #[derive(Serialize, Deserialize)]
+//! struct Add { a: u64, b: u64 }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Sum(u64);
+//!
+//! impl Request for Add {
+//!     const METHOD: &'static str = "calculator.add";
+//!     type Response = Sum;
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::TempDir::new()?;
+//! # let (photos, copy) = (dir.path().join("photos"), dir.path().join("copy"));
+//! # std::fs::create_dir_all(photos.join("2026/summer"))?;
+//! # std::fs::write(photos.join("2026/summer/beach.jpg"), "sand")?;
+//! # let a = dir.path().join("a.txt");
+//! # std::fs::write(&a, "a")?;
+//! // On one machine: serve a directory, and a method.
+//! let server = Server::builder(&photos).writable(Limits::default())
+//!     .method(|add: Add, _context: Context| async move { Ok(Sum(add.a + add.b)) })
+//! #   .home(dir.path().join("server"))
+//!     .bind("127.0.0.1:0").await?;
+//! let ticket = server.ticket().read().write().valid_for(HOUR).uses(1).create()?;
+//! # let served = server.clone();
+//! # let serving = tokio::spawn(async move {
+//! # let server = served;
+//! server.run().await?;
+//! # Ok::<_, shiplane::Error>(())
+//! # });
+//!
+//! // On the other: fetch, push, call.
+//! # let builder = Client::builder().home(dir.path().join("client"));
+//! # let client = builder.build().await?;
+//! # /*
+//! let client = Client::builder().build().await?;         // the key and the peers are in the usual place
+//! # */
+//! let photos = client.connect(&ticket).await?;           // a ticket, a PeerAddr, or a text
+//! let report = photos.get("2026/summer").to(&copy).overwrite(true)
+//!     .on_progress(|event| println!("{} of {:?}", event.bytes_done, event.bytes_total)).await?;
+//! photos.push([&a]).to("inbox").await?;
+//! let answer: Sum = photos.call(Add { a: 1, b: 2 }).await?;
+//!
+//! assert_eq!((report.files, answer.0), (1, 3));
+//! # assert_eq!(std::fs::read(copy.join("beach.jpg"))?, b"sand");
+//! # client.close().await;
+//! # server.shutdown();
+//! # serving.await??;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Rights
+//! A ticket authenticates the server by its key, so even the first connection is safe, and grants the key that redeems it
+//! what it says: reading, writing, below a path. Keys that are to have rights for longer are [added](Peers::add) to the list
+//! of peers. All else is denied, and so is every method to whoever has anything less than all rights, unless it was added
+//! [for readers](ServerBuilder::method_for_readers) or [for writers](ServerBuilder::method_for_writers).
+//!
+//! # Cancelling
+//! Dropping a job's future ends the job; [`cancel_on`](GetJob::cancel_on) does so in order. Either way the same job run
+//! again continues: what was verified is kept. What a dropped future leaves is said with each async function.
+//!
+//! # Failures
+//! There is one [`Error`]. Its [`kind`](Error::kind) is for programs, its text and [`hint`](Error::hint) are for people, and
+//! [`side`](Error::side) says on which machine to look.
+//!
+//! # Examples
+//! Each is a program in `examples/`, and run by a test.
+//!
+//! Fetch:
+#![doc = "```no_run"]
+#![doc = include_str!("../examples/get.rs")]
+#![doc = "```"]
+//!
+//! Push:
+#![doc = "```no_run"]
+#![doc = include_str!("../examples/push.rs")]
+#![doc = "```"]
+//!
+//! Synchronise:
+#![doc = "```no_run"]
+#![doc = include_str!("../examples/sync.rs")]
+#![doc = "```"]
+//!
+//! Serve:
+#![doc = "```no_run"]
+#![doc = include_str!("../examples/serve.rs")]
+#![doc = "```"]
+//!
+//! A method of a server's own:
+#![doc = "```no_run"]
+#![doc = include_str!("../examples/call.rs")]
+#![doc = "```"]
+#![forbid(unsafe_code)]
+
+mod client;
+mod connection;
+mod error;
+mod event;
+mod get;
+mod home;
+mod peers;
+mod push;
+mod rate;
+mod report;
+mod request;
+mod server;
+mod settings;
+mod sync;
+mod target;
+mod tracker;
+
+pub use client::{Client, ClientBuilder};
+pub use connection::Connection;
+pub use error::{Error, ErrorKind};
+pub use event::{Action, Event, EventKind, LeftOut, Phase, Side};
+pub use get::GetJob;
+pub use peers::{KnownPeer, Peers};
+pub use push::PushJob;
+pub use report::Report;
+pub use request::Request;
+pub use server::{Context, FromContext, Handler, Limits, Server, ServerBuilder, State, Stats, TicketBuilder};
+pub use shiplane_protocols::{Compression, access::Ticket};
+pub use shiplane_transport::{PeerAddr, PeerId};
+pub use shiplane_wire::DigestAlgorithm;
+pub use sync::SyncJob;
+pub use target::Target;

@@ -1,0 +1,302 @@
+//! Pushing: `connection.push(paths).to(directory).await`.
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{
+    StreamExt, TryStreamExt,
+    future::{BoxFuture, FutureExt},
+};
+use shiplane_protocols::{
+    Push, PushError, PushReport, PushRequest,
+    files::{Shape, Source, SourceRoot},
+    transfer::TransferOptions,
+};
+use shiplane_rpc::CallError;
+use shiplane_transport::blocking;
+use shiplane_wire::{Promise, escape};
+use tokio::time::Instant;
+
+use crate::{
+    connection::Connection,
+    error::{Cause, Error},
+    event::{Phase, Side},
+    report::Report,
+    settings::{Settings, common_setters},
+    tracker::{Tally, Tracker},
+};
+
+/// Pushes files and trees. Made by [`Connection::push`]; runs when it is awaited.
+///
+/// Dropping the future ends the transfer. What the server has verified is kept there, and the same job run again does
+/// not send it twice; no file appears under its name before it is complete.
+#[derive(Debug)]
+#[must_use = "a job runs when it is awaited"]
+pub struct PushJob {
+    connection: Connection,
+    content: Content,
+    to: Vec<u8>,
+    overwrite: bool,
+    is_durable: bool,
+    settings: Settings,
+}
+
+/// What is pushed.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Files and directories, into a directory.
+    Paths(Vec<PathBuf>),
+    /// The content of an open file, to a file.
+    File(File),
+}
+
+impl PushJob {
+    pub(crate) fn new(connection: Connection, content: Content) -> Self {
+        let settings = Settings::default();
+        Self { connection, content, to: Vec::new(), overwrite: false, is_durable: true, settings }
+    }
+
+    /// The directory to push into, which is created if it does not exist; for
+    /// [`push_file`](Connection::push_file), the file itself. The default is the path of the connection's target.
+    pub fn to(mut self, path: impl AsRef<[u8]>) -> Self {
+        self.to = path.as_ref().to_vec();
+        self
+    }
+
+    /// Whether files that exist with other content are replaced. By default the job fails.
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Whether the job ends only when everything survives a power cut of the server. That is the default; otherwise
+    /// the server's system may still hold some of it in memory.
+    pub fn durable(mut self, is_durable: bool) -> Self {
+        self.is_durable = is_durable;
+        self
+    }
+
+    common_setters!();
+
+    async fn run(mut self) -> Result<Report, Error> {
+        let cancelled = std::mem::replace(&mut self.settings.cancelled, futures::future::pending().boxed());
+        let connection = self.connection.clone();
+        let pushed = connection.run(self.push(), cancelled).await;
+        if matches!(&pushed, Err(error) if matches!(error.cause(), Cause::Interrupted)) {
+            connection.confirm_reset().await;
+        }
+        pushed
+    }
+
+    async fn push(mut self) -> Result<Report, Error> {
+        let target = self.connection.server_path(&self.to)?;
+        let content = self.content;
+        let opening = blocking::spawn(move || open(content, &target));
+        let offers = opening.await.map_err(|_| Cause::Abandoned)??;
+        // What has no name of its own contains the places of all the others.
+        let has_unnamed = offers.iter().any(|offer| offer.name.is_none());
+        let at_a_time = if has_unnamed { 1 } else { offers.len().clamp(1, MAX_AT_A_TIME) };
+        let phases = (Phase::Sending, Phase::Settling);
+        let tally = Tally::new(Phase::Offering, offers.len(), Some(phases));
+        let run = Run {
+            connection: self.connection,
+            options: TransferOptions {
+                lanes: self.settings.concurrency.div_ceil(at_a_time),
+                ..self.settings.options()
+            },
+            overwrite: self.overwrite,
+            promise: if self.is_durable { Promise::Durable } else { Promise::Verified },
+            tracker: Tracker::new(tally, self.settings.on_progress.take()),
+        };
+        let mut report = Report::new(Duration::ZERO, self.settings.digest, Vec::new());
+        let mut pushing = futures::stream::iter(offers.into_iter().enumerate())
+            .map(|(part, offer)| run.push_one(part, offer))
+            .buffer_unordered(at_a_time);
+        while let Some(pushed) = pushing.try_next().await? {
+            let files = pushed.published_files + pushed.identical_files;
+            report.files += files;
+            report.bytes_sent += pushed.sent_bytes;
+            report.bytes_wire += pushed.wire_bytes;
+            report.bytes_resumed += pushed.total_bytes.saturating_sub(pushed.sent_bytes);
+            report.bytes_total += pushed.total_bytes;
+            report.is_durable &= pushed.kept == Promise::Durable;
+            run.tracker.update(|tally| tally.files += files);
+        }
+        report.left_out = run.tracker.take_left_out();
+        report.elapsed = run.tracker.elapsed();
+        Ok(report)
+    }
+}
+
+impl IntoFuture for PushJob {
+    type Output = Result<Report, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.run().boxed()
+    }
+}
+
+/// Everything that one job needs for each of its paths.
+struct Run {
+    connection: Connection,
+    options: TransferOptions,
+    overwrite: bool,
+    promise: Promise,
+    tracker: Arc<Tracker>,
+}
+
+impl Run {
+    async fn push_one(&self, part: usize, offer: Offer) -> Result<PushReport, Error> {
+        let push = self.open(offer).await?;
+        let events = self.tracker.events(part, Side::ThisMachine);
+        match push.send(&self.options, events).await {
+            // The connection broke after all was sent. What has become of it can be asked for again.
+            Err(PushError::Unknown { receipt, source: CallError::ConnectionLost(_) }) => {
+                let again = self.connection.redial().await?;
+                Ok(receipt.ask(again.rpc()).await.map_err(Cause::from)?)
+            }
+            other => Ok(other.map_err(Cause::from)?),
+        }
+    }
+
+    /// A server may be busy with what another job has put there. An interrupted one of this very push it lets
+    /// us take over from; of any other it notices within its idle timeout that nobody is behind it any more.
+    async fn open(&self, offer: Offer) -> Result<Push, Error> {
+        let request = PushRequest {
+            path: offer.path,
+            name: offer.name,
+            total_bytes: offer.total_bytes,
+            overwrite: self.overwrite,
+            chunk_len_bytes: self.options.chunk_len_bytes,
+            promise: self.promise,
+            source_name: offer.source_name,
+        };
+        let give_up_at = Instant::now() + BUSY_PATIENCE;
+        loop {
+            let rpc = self.connection.rpc();
+            match Push::open_with(rpc, offer.source.clone(), &request, &self.options).await {
+                Err(error) if error.is_busy() && Instant::now() < give_up_at => {
+                    self.tracker.phase(Phase::Waiting);
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                opened => return Ok(opened.map_err(Cause::from)?),
+            }
+        }
+    }
+}
+
+/// A source, and what the server is told of it.
+struct Offer {
+    source: Source,
+    /// The directory to put it into.
+    path: Vec<u8>,
+    /// `None` for a single file that goes by its source's name, and for the content of a directory.
+    name: Option<Vec<u8>>,
+    total_bytes: Option<u64>,
+    source_name: Vec<u8>,
+}
+
+/// Opens everything before the server is asked for anything. Blocking.
+fn open(content: Content, target: &[u8]) -> Result<Vec<Offer>, Cause> {
+    let paths = match content {
+        Content::File(file) => return Ok(vec![open_file(file, target)?]),
+        Content::Paths(paths) if paths.is_empty() => return Err(Cause::NothingToPush),
+        Content::Paths(paths) => paths,
+    };
+    let mut names = HashSet::new();
+    for path in &paths {
+        let name = name_of(path);
+        if !names.insert(name) {
+            let shown = name.unwrap_or_else(|| OsStr::new("."));
+            return Err(Cause::SameName { name: escape(shown.as_encoded_bytes()).to_string() });
+        }
+    }
+    paths.iter().map(|path| open_path(path, target)).collect()
+}
+
+/// The absolute path names the source for a later run, wherever that is started from.
+fn open_path(path: &Path, target: &[u8]) -> Result<Offer, Cause> {
+    let source = SourceRoot::open(path).and_then(|root| root.resolve(b"")).map_err(Cause::Source)?;
+    let total_bytes = match source.shape() {
+        Shape::File { .. } => path.metadata().ok().map(|found| found.len()),
+        // To know it, all would have to be listed first.
+        Shape::Directory { .. } | Shape::Root => None,
+    };
+    let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let source_name = absolute.into_os_string().into_encoded_bytes();
+    // The wire's names are bytes; on platforms where they are not, they are UTF-8.
+    let name = name_of(path).map(|name| name.as_encoded_bytes().to_vec());
+    Ok(Offer { source, path: target.to_vec(), name, total_bytes, source_name })
+}
+
+fn open_file(file: File, target: &[u8]) -> Result<Offer, Cause> {
+    let (path, name) = match target.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None if target.is_empty() => return Err(Cause::ContentUnnamed),
+        None => (&target[..0], target),
+    };
+    let total_bytes = file.metadata().ok().map(|found| found.len());
+    let source = Source::of_open_file(file, name).map_err(Cause::Source)?;
+    Ok(Offer { source, path: path.to_vec(), name: None, total_bytes, source_name: b"-".to_vec() })
+}
+
+/// The name that a path goes by, as with `cp -r`; `None` for the content of a directory.
+fn name_of(path: &Path) -> Option<&OsStr> {
+    let is_content = path.as_os_str().as_encoded_bytes().ends_with(b"/.");
+    if is_content { None } else { path.file_name() }
+}
+
+/// Four: enough that small files do not wait for each other's round trips, and few enough that all the
+/// chunks of each still find streams.
+const MAX_AT_A_TIME: usize = 4;
+
+/// 40 s: a server forgets a pusher that has vanished after 30.
+const BUSY_PATIENCE: Duration = Duration::from_secs(40);
+
+/// 1 s: soon enough for a person, and nothing to the server.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_cp() {
+        for (typed, name) in [
+            ("x", Some("x")),
+            ("d/x/", Some("x")),
+            (".", None),
+            ("..", None),
+            ("d/.", None),
+            ("/", None),
+            ("d/..", None),
+            (".hidden", Some(".hidden")),
+        ] {
+            assert_eq!(name_of(Path::new(typed)), name.map(OsStr::new), "{typed}");
+        }
+    }
+
+    #[test]
+    fn two_paths_of_one_name_are_refused_before_anything_is_opened() {
+        for same in [["x", "d/x"], ["x/", "x"], [".", "y/."]] {
+            let opened = open(Content::Paths(same.map(PathBuf::from).to_vec()), b"");
+            assert!(matches!(opened, Err(Cause::SameName { .. })), "{same:?}");
+        }
+        assert!(matches!(open(Content::Paths(Vec::new()), b""), Err(Cause::NothingToPush)));
+    }
+
+    #[test]
+    fn the_content_of_an_open_file_needs_a_name() {
+        let open_as = |target: &[u8]| open(Content::File(tempfile::tempfile().unwrap()), target);
+        assert!(matches!(open_as(b""), Err(Cause::ContentUnnamed)));
+        assert_eq!(open_as(b"logs/today").unwrap()[0].path, b"logs");
+        assert_eq!(open_as(b"today").unwrap()[0].path, b"");
+    }
+}

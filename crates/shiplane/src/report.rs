@@ -1,0 +1,60 @@
+//! What a finished job achieved: one report type for all jobs.
+
+use std::time::Duration;
+
+use shiplane_wire::DigestAlgorithm;
+
+use crate::event::{Action, LeftOut};
+
+/// What a job achieved. Everything in it is verified, and durable if that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Files that are at the destination now; after a sync, on both sides.
+    pub files: u64,
+    /// The sum of the sizes of the source's files; 0 for a sync.
+    pub bytes_total: u64,
+    /// Payload bytes that were sent to the peer.
+    pub bytes_sent: u64,
+    /// Payload bytes that were received from the peer.
+    pub bytes_received: u64,
+    /// Both as they travelled: fewer if they were compressed.
+    pub bytes_wire: u64,
+    /// Bytes that were at the receiver already: kept by an interrupted run, or in identical files.
+    pub bytes_resumed: u64,
+    /// Whether everything is durable, and not merely received and verified.
+    pub is_durable: bool,
+    /// How long the job took.
+    pub elapsed: Duration,
+    /// The digest of the content as hexadecimal digits: of a small single file for `get`, of all names and contents
+    /// for `sync`.
+    pub digest: Option<String>,
+    /// The function that computed it.
+    pub digest_algorithm: DigestAlgorithm,
+    /// What a sync changed, or would change in a dry run.
+    pub actions: Vec<Action>,
+    /// What was not carried over; the first [`Report::MAX_LEFT_OUT`] of it.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl Report {
+    /// 10,000 paths: what a person may still search, in some megabytes of memory.
+    pub const MAX_LEFT_OUT: usize = 10_000;
+
+    pub(crate) fn new(elapsed: Duration, digest_algorithm: DigestAlgorithm, left_out: Vec<LeftOut>) -> Self {
+        Self {
+            files: 0,
+            bytes_total: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            bytes_wire: 0,
+            bytes_resumed: 0,
+            is_durable: true,
+            elapsed,
+            digest: None,
+            digest_algorithm,
+            actions: Vec::new(),
+            left_out,
+        }
+    }
+}

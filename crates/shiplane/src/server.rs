@@ -1,0 +1,443 @@
+//! The server: a directory for others to fetch from, push to and sync with, and methods of its own.
+
+mod advertise;
+mod handler;
+mod ticket;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use shiplane_protocols::{
+    Compression, FileServer, TransferMetrics, WriteLimits,
+    access::{AccessControl, Host, PeersFile},
+    files::SourceRoot,
+    sync::SyncState,
+    transfer::TransferOptions,
+};
+use shiplane_rpc::{Fault, Router};
+use shiplane_transport::{
+    Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, TransportConfig, blocking,
+};
+use tokio::net::ToSocketAddrs;
+use tokio_util::sync::CancellationToken;
+
+use self::handler::{Callers, Shared, mount};
+pub use self::{
+    handler::{Context, FromContext, Handler, State},
+    ticket::TicketBuilder,
+};
+use crate::{
+    client::transport_config,
+    error::{Cause, Error},
+    home::Places,
+    request::Request,
+    settings::limiter,
+};
+
+/// Serves a directory, or one file, to the peers that have a ticket or are in the list of peers. Clones share it.
+#[derive(Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    files: Arc<FileServer>,
+    router: Arc<Router>,
+    access: Arc<AccessControl>,
+    transport: Arc<QuicTransport>,
+    metrics: Arc<TransferMetrics>,
+    address: SocketAddr,
+    advertised: Host,
+    stop: CancellationToken,
+    is_running: AtomicBool,
+}
+
+/// Makes a [`Server`]. `S` is the state that handlers share.
+///
+/// Without any setting it serves for reading only, with the key and the list of peers of the `shiplane` program
+/// ([`ClientBuilder`](crate::ClientBuilder) says where they are).
+#[must_use = "nothing happens until `bind` is awaited"]
+pub struct ServerBuilder<S = ()> {
+    path: PathBuf,
+    places: Places,
+    limits: Option<Limits>,
+    rate: Option<u64>,
+    advertised: Option<String>,
+    is_foreground: bool,
+    state: S,
+    methods: Vec<OwnMethod<S>>,
+}
+
+struct OwnMethod<S> {
+    name: &'static str,
+    callers: Callers,
+    mount: Mount<S>,
+}
+
+type Mount<S> = Box<dyn FnOnce(Router, &Arc<Shared<S>>) -> Router + Send>;
+
+/// How much peers may push.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Limits(WriteLimits);
+
+/// What a server has transferred since it was bound. Its text is a report of several lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Since the server was bound.
+    pub uptime: Duration,
+    /// Transfers to peers that succeeded.
+    pub sent_transfers: u64,
+    /// Transfers to peers that failed.
+    pub sent_failures: u64,
+    /// Payload bytes of the former.
+    pub sent_bytes: u64,
+    /// Transfers from peers that succeeded.
+    pub received_transfers: u64,
+    /// Transfers from peers that failed.
+    pub received_failures: u64,
+    /// Payload bytes of the former.
+    pub received_bytes: u64,
+    text: String,
+}
+
+impl Server {
+    /// For serving `path`, a directory or a single file.
+    pub fn builder(path: impl Into<PathBuf>) -> ServerBuilder {
+        ServerBuilder {
+            path: path.into(),
+            places: Places::default(),
+            limits: None,
+            rate: None,
+            advertised: None,
+            is_foreground: false,
+            state: (),
+            methods: Vec::new(),
+        }
+    }
+
+    /// The id of the server's key.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.inner.transport.peer_id()
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.address
+    }
+
+    /// Makes a ticket, with the rights that are added to it.
+    pub fn ticket(&self) -> TicketBuilder {
+        TicketBuilder::new(self.clone())
+    }
+
+    /// What was transferred so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let all = self.inner.metrics.snapshot();
+        Stats {
+            text: all.to_string(),
+            uptime: all.uptime,
+            sent_transfers: all.sent.completed,
+            sent_failures: all.sent.failed,
+            sent_bytes: all.sent.bytes,
+            received_transfers: all.received.completed,
+            received_failures: all.received.failed,
+            received_bytes: all.received.bytes,
+        }
+    }
+
+    /// Serves until [`shutdown`](Self::shutdown), and then until transfers and calls under way have ended. Meanwhile it
+    /// reads the list of peers twice a second, and closes the connections of whoever has lost a right.
+    ///
+    /// Dropping the future ends everything at once; peers keep what they have received, and can resume later.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it runs already or has run.
+    pub async fn run(&self) -> Result<(), Error> {
+        let Inner { files, router, transport, stop, is_running, .. } = &*self.inner;
+        if is_running.swap(true, Ordering::Relaxed) {
+            return Err(Cause::RunsAlready.into());
+        }
+        Arc::clone(files).run_with(Arc::clone(router), Arc::clone(transport), stop.clone()).await;
+        Ok(())
+    }
+
+    /// As [`run`](Self::run), and shuts down when `signal` is ready.
+    ///
+    /// Dropping the future ends everything at once.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_until(&self, signal: impl Future<Output = ()>) -> Result<(), Error> {
+        let watching = async {
+            signal.await;
+            self.shutdown();
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = self.run() => ended,
+            never = watching => never,
+        }
+    }
+
+    /// Refuses new transfers and calls from now on, and lets [`run`](Self::run) return once those under way have
+    /// ended.
+    pub fn shutdown(&self) {
+        self.inner.stop.cancel();
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("id", &self.id())
+            .field("address", &self.inner.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
+    /// Lets peers with the right to write push here, and those who may read and write sync. What is served must then be
+    /// a directory.
+    pub fn writable(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Keeps the key, the list of peers and the state of syncs in this directory.
+    pub fn home(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.places.home = Some(dir.into());
+        self
+    }
+
+    /// Keeps the key in this file, which is created if it does not exist.
+    pub fn key_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.places.key_file = Some(path.into());
+        self
+    }
+
+    /// Reads the list of peers from this file.
+    pub fn peers_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.places.peers_file = Some(path.into());
+        self
+    }
+
+    /// Limits the rate in each direction, in bytes a second, over all transfers. A limit below 1,000 counts as that.
+    pub fn rate(mut self, bytes_per_second: u64) -> Self {
+        self.rate = Some(bytes_per_second);
+        self
+    }
+
+    /// The host that tickets name. By default it is the address that the server listens on, or the first one at
+    /// which others can probably reach this machine.
+    pub fn advertise(mut self, host: impl Into<String>) -> Self {
+        self.advertised = Some(host.into());
+        self
+    }
+
+    /// Whether transfers compete with the program's other threads on equal terms; see
+    /// [`ClientBuilder::foreground`](crate::ClientBuilder::foreground).
+    pub fn foreground(mut self, is_foreground: bool) -> Self {
+        self.is_foreground = is_foreground;
+        self
+    }
+
+    /// Adds a method for peers that may read and write all that is served. Holders of anything less, such as a ticket
+    /// for reading, are denied.
+    pub fn method<H, Arguments>(self, handler: H) -> Self
+    where
+        H: Handler<Arguments, S>,
+    {
+        self.with_method(Callers::FullAccess, handler)
+    }
+
+    /// Adds a method for peers that may read anything of what is served. If it touches files, the handler checks
+    /// [`Context::may_read`].
+    pub fn method_for_readers<H, Arguments>(self, handler: H) -> Self
+    where
+        H: Handler<Arguments, S>,
+    {
+        self.with_method(Callers::Readers, handler)
+    }
+
+    /// Adds a method for peers that may write anything of what is served. If it touches files, the handler checks
+    /// [`Context::may_write`].
+    pub fn method_for_writers<H, Arguments>(self, handler: H) -> Self
+    where
+        H: Handler<Arguments, S>,
+    {
+        self.with_method(Callers::Writers, handler)
+    }
+
+    /// Opens what is to be served, loads the key, and listens. Peers are let in once [`Server::run`] runs.
+    ///
+    /// Cancel-safe: dropping the future leaves at most a new key file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LocalIo`](crate::ErrorKind::LocalIo) if the directory or the address cannot be used,
+    /// [`ErrorKind::Identity`](crate::ErrorKind::Identity) if the key or the list of peers is broken, and
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for settings that make no sense.
+    pub async fn bind(self, addr: impl ToSocketAddrs) -> Result<Server, Error> {
+        let opening = blocking::spawn(move || self.open());
+        let (opened, builder) = opening.await.map_err(|_| Cause::Abandoned)??;
+        let addr = tokio::net::lookup_host(addr).await.map_err(Cause::Listen)?.next();
+        let addr = addr.ok_or_else(|| Cause::Listen(std::io::ErrorKind::NotFound.into()))?;
+        builder.serve(opened, addr)
+    }
+
+    fn with_method<H, Arguments>(mut self, callers: Callers, handler: H) -> Self
+    where
+        H: Handler<Arguments, S>,
+    {
+        self.methods.push(OwnMethod {
+            name: <H::Request as Request>::METHOD,
+            callers,
+            mount: Box::new(move |router, shared| mount(router, handler, shared)),
+        });
+        self
+    }
+
+    /// All that blocks.
+    fn open(self) -> Result<(Opened, Self), Error> {
+        let peers = self.places.peers_path()?;
+        // A broken list would refuse everyone: better reported here than found out by every peer.
+        PeersFile::at(&peers).read().map_err(Cause::from)?;
+        let access = Arc::new(AccessControl::open(&peers));
+        let root = SourceRoot::open(&self.path).map_err(Cause::Serve)?;
+        if self.limits.is_some() && !root.is_directory() {
+            return Err(Cause::WritableFile.into());
+        }
+        let advertised = self.advertised.as_deref().map(str::parse).transpose().map_err(Cause::Advertise)?;
+        let metrics = Arc::new(TransferMetrics::new());
+        let options = TransferOptions {
+            rate: limiter(self.rate),
+            // As whoever asks would have it.
+            compression: Compression::Always,
+            metrics: Some(Arc::clone(&metrics)),
+            ..TransferOptions::default()
+        };
+        let files = match self.limits.clone() {
+            Some(Limits(limits)) => {
+                let state = SyncState::at(self.places.sync_path()?);
+                FileServer::syncing(root, &self.path, Arc::clone(&access), options, limits, state)
+            }
+            None => FileServer::new(root, Arc::clone(&access), options),
+        };
+        let identity = self.places.identity()?;
+        Ok((Opened { files, access, identity, advertised, metrics }, self))
+    }
+
+    fn serve(self, opened: Opened, addr: SocketAddr) -> Result<Server, Error> {
+        let Opened { files, access, identity, advertised, metrics } = opened;
+        // Whatever comes is read at once, so that no window has to be large before it is used.
+        let config = TransportConfig {
+            receive_budget_bytes: Some(RECEIVE_CREDIT_BYTES),
+            send_budget_bytes: Some(SEND_CREDIT_BYTES),
+            ..transport_config(None, self.is_foreground)
+        };
+        let builder =
+            QuicTransport::builder().identity(identity).trust(AccessControl::trust(&access)).config(config);
+        let shared = Shared { state: self.state, access: Arc::clone(&access), files: Arc::clone(&files) };
+        let router = with_methods(files.router(), self.methods, &Arc::new(shared))?;
+        let transport = builder.bind(addr).map_err(Cause::from)?;
+        let address = transport.local_addr().map_err(Cause::Listen)?;
+        let advertised = advertised.unwrap_or_else(|| advertise::host_for(address));
+        Ok(Server {
+            inner: Arc::new(Inner {
+                files,
+                router: Arc::new(router),
+                access,
+                transport: Arc::new(transport),
+                metrics,
+                address,
+                advertised,
+                stop: CancellationToken::new(),
+                is_running: AtomicBool::new(false),
+            }),
+        })
+    }
+}
+
+impl ServerBuilder {
+    /// The state that handlers extract as [`State<S>`]. It comes before the methods.
+    pub fn state<S: Clone + Send + Sync + 'static>(self, state: S) -> ServerBuilder<S> {
+        let Self { path, places, limits, rate, advertised, is_foreground, .. } = self;
+        ServerBuilder { path, places, limits, rate, advertised, is_foreground, state, methods: Vec::new() }
+    }
+}
+
+impl<S> fmt::Debug for ServerBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("path", &self.path)
+            .field("limits", &self.limits)
+            .field("methods", &self.methods.iter().map(|method| method.name).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Limits {
+    /// The most bytes of one push. By default that is what the disk has room for.
+    pub fn max_push_bytes(mut self, bytes: u64) -> Self {
+        self.0.max_transfer_bytes = Some(bytes);
+        self
+    }
+
+    /// The most pushes of one peer at a time. More are told that the server is busy.
+    pub fn max_pushes_per_peer(mut self, pushes: usize) -> Self {
+        self.0.max_pushes_per_peer = pushes;
+        self
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text.trim_end())
+    }
+}
+
+/// What a server is made of, once everything that blocks is done.
+struct Opened {
+    files: Arc<FileServer>,
+    access: Arc<AccessControl>,
+    identity: Identity,
+    advertised: Option<Host>,
+    metrics: Arc<TransferMetrics>,
+}
+
+/// The router with the server's own methods, and a guard that knows who may call each.
+fn with_methods<S>(
+    mut router: Router,
+    methods: Vec<OwnMethod<S>>,
+    shared: &Arc<Shared<S>>,
+) -> Result<Router, Error> {
+    let mut callers: Vec<(&'static str, Callers)> = Vec::new();
+    for method in methods {
+        let name = method.name;
+        if callers.iter().any(|(known, _)| *known == name) {
+            return Err(Cause::Method { name, why: "there already" }.into());
+        }
+        if router.methods().any(|known| known == name) {
+            return Err(Cause::Method { name, why: "one of shiplane's own" }.into());
+        }
+        callers.push((name, method.callers));
+        router = (method.mount)(router, shared);
+    }
+    let access = Arc::clone(&shared.access);
+    Ok(router.guard(move |call, method| -> Result<(), Fault> {
+        let known = callers.iter().find(|(name, _)| *name == method);
+        known.map_or(Ok(()), |(_, callers)| callers.admit(&access, &call.peer))
+    }))
+}

@@ -1,0 +1,191 @@
+//! Synchronising: `connection.sync(directory).await`.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::future::{BoxFuture, FutureExt};
+use shiplane_protocols::sync::{self as engine, Change, Consent, SyncEvent, SyncEventFn, SyncState, Why};
+
+use crate::{
+    connection::Connection,
+    error::{Cause, Error},
+    event::{Action, LeftOut, Phase, Side},
+    report::Report,
+    settings::{Settings, common_setters},
+    tracker::{Tally, Tracker},
+};
+
+/// Synchronises two directories. Made by [`Connection::sync`]; runs when it is awaited.
+///
+/// What either side has written or deleted since the last sync is done on the other. Where both have changed a file,
+/// the later version keeps its name and the other is kept beside it. If some paths had to be left alone, the job ends with
+/// [`ErrorKind::LeftOut`](crate::ErrorKind::LeftOut) or what caused it, and [`Error::report`] says what was done.
+///
+/// Dropping the future ends the sync in the middle. Nothing is lost: each file is one of the versions that there were,
+/// complete, and the same job run again continues from there.
+#[derive(Debug)]
+#[must_use = "a job runs when it is awaited"]
+pub struct SyncJob {
+    connection: Connection,
+    directory: PathBuf,
+    to: Vec<u8>,
+    is_dry_run: bool,
+    allows_mass_deletion: bool,
+    settings: Settings,
+}
+
+impl SyncJob {
+    pub(crate) fn new(connection: Connection, directory: &Path) -> Self {
+        Self {
+            connection,
+            directory: directory.to_owned(),
+            to: Vec::new(),
+            is_dry_run: false,
+            allows_mass_deletion: false,
+            settings: Settings::default(),
+        }
+    }
+
+    /// The server's directory, which is created if it does not exist. The default is the path of the connection's
+    /// target.
+    pub fn to(mut self, path: impl AsRef<[u8]>) -> Self {
+        self.to = path.as_ref().to_vec();
+        self
+    }
+
+    /// Whether to change nothing: [`Report::actions`] then says what would be done.
+    pub fn dry_run(mut self, is_dry_run: bool) -> Self {
+        self.is_dry_run = is_dry_run;
+        self
+    }
+
+    /// Whether to go on even if one side loses more than half of its files, or more than a thousand.
+    pub fn allow_mass_deletion(mut self, allows_mass_deletion: bool) -> Self {
+        self.allows_mass_deletion = allows_mass_deletion;
+        self
+    }
+
+    common_setters!();
+
+    async fn run(mut self) -> Result<Report, Error> {
+        let cancelled = std::mem::replace(&mut self.settings.cancelled, futures::future::pending().boxed());
+        let connection = self.connection.clone();
+        let synced = connection.run(self.sync(), cancelled).await;
+        if matches!(&synced, Err(error) if matches!(error.cause(), Cause::Interrupted)) {
+            connection.confirm_reset().await;
+        }
+        synced
+    }
+
+    async fn sync(mut self) -> Result<Report, Error> {
+        let tracker = Tracker::new(Tally::new(Phase::Scanning, 2, None), self.settings.on_progress.take());
+        let job = engine::SyncJob {
+            directory: self.directory,
+            remote_path: self.connection.server_path(&self.to)?,
+            state: SyncState::at(self.connection.client().places().sync_path()?),
+            own: self.connection.client().id(),
+            consent: Consent { mass_deletion: self.allows_mass_deletion },
+            dry_run: self.is_dry_run,
+            transfer: self.settings.options(),
+        };
+        let synced = engine::synchronise(self.connection.rpc(), &job, events(&tracker)).await;
+        let synced = synced.map_err(Cause::from)?;
+        let cause = Cause::of_left(&synced.left);
+        let report = report(&tracker, &synced, job.transfer.digest);
+        match cause {
+            None => Ok(report),
+            Some(cause) => Err(Error::from(cause).with_report(report)),
+        }
+    }
+}
+
+impl IntoFuture for SyncJob {
+    type Output = Result<Report, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.run().boxed()
+    }
+}
+
+fn events(tracker: &Arc<Tracker>) -> SyncEventFn {
+    let tracker = Arc::clone(tracker);
+    Arc::new(move |event| match event {
+        SyncEvent::Waiting => tracker.phase(Phase::Waiting),
+        SyncEvent::Scanning => tracker.phase(Phase::Scanning),
+        SyncEvent::Comparing => tracker.phase(Phase::Comparing),
+        SyncEvent::Settling => tracker.phase(Phase::Settling),
+        SyncEvent::Planned(actions) => tracker.update(|tally| {
+            tally.phase = Phase::Syncing;
+            let takes = |side| {
+                actions
+                    .iter()
+                    .any(|action| action.side == side && matches!(action.change, Change::Take { .. }))
+            };
+            tally.unlisted =
+                usize::from(takes(engine::Side::Local)) + usize::from(takes(engine::Side::Remote));
+        }),
+        // What is left out is in the report, once for both directions.
+        SyncEvent::Receiving(event) => tracker.update(|tally| tally.add(&event, RECEIVING)),
+        SyncEvent::Sending(event) => tracker.update(|tally| tally.add(&event, SENDING)),
+    })
+}
+
+fn report(
+    tracker: &Tracker,
+    synced: &engine::SyncReport,
+    digest_algorithm: shiplane_wire::DigestAlgorithm,
+) -> Report {
+    for (reason, path) in &synced.skipped {
+        let (path, reason) = (path.clone(), reason.to_string());
+        tracker.left_out(LeftOut { side: Side::ThisMachine, path, reason, is_skipped: true });
+    }
+    for left in &synced.left {
+        let (path, reason) = (left.path.to_string(), left.why.to_string());
+        tracker.left_out(LeftOut { side: side(left.side), path, reason, is_skipped: false });
+    }
+    Report {
+        files: synced.files,
+        bytes_sent: synced.sent_bytes,
+        bytes_received: synced.received_bytes,
+        bytes_wire: synced.wire_bytes,
+        bytes_resumed: tracker.read(|tally| tally.present_bytes.iter().sum()),
+        digest: Some(synced.root.to_string()),
+        actions: synced.actions.iter().map(action).collect(),
+        ..Report::new(tracker.elapsed(), digest_algorithm, tracker.take_left_out())
+    }
+}
+
+fn action(action: &engine::Action) -> Action {
+    let (change, from) = match &action.change {
+        Change::KeepAs { from } => ("keep_as", Some(from)),
+        Change::RemoveFile => ("remove_file", None),
+        Change::RemoveDirectory => ("remove_directory", None),
+        Change::CreateDirectory => ("create_directory", None),
+        Change::Take { from } => ("take", Some(from).filter(|from| **from != action.path)),
+    };
+    let why = match (action.why, action.side) {
+        (Why::Created, _) => "new on the other side",
+        (Why::Edited, _) => "edited on the other side",
+        (Why::Deleted, _) => "deleted on the other side",
+        (Why::EditOutlivesDeletion, engine::Side::Local) => "deleted here, edited there",
+        (Why::EditOutlivesDeletion, engine::Side::Remote) => "deleted there, edited here",
+        (Why::BothEdited, _) => "edited on both sides",
+        (Why::DirectoryInItsPlace, _) => "a directory has its name",
+    };
+    let from = from.map(ToString::to_string);
+    Action { side: side(action.side), change, path: action.path.to_string(), from, why }
+}
+
+fn side(side: engine::Side) -> Side {
+    match side {
+        engine::Side::Local => Side::ThisMachine,
+        engine::Side::Remote => Side::Peer,
+    }
+}
+
+/// The directions are the parts of a sync's tally.
+const RECEIVING: usize = 0;
+const SENDING: usize = 1;

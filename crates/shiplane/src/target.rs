@@ -1,0 +1,277 @@
+//! What a client connects to: a ticket URL, or `NAME|PEERID@HOST:PORT[/PATH]`.
+
+use std::{convert::Infallible, ffi::OsStr, str::FromStr};
+
+use shiplane_protocols::access::{
+    AddressError, HostPort, NameError, PeerName, Ticket, TicketError, TicketSecret,
+};
+use shiplane_transport::{PeerAddr, PeerId, PeerIdError};
+use shiplane_wire::{PathRefused, RelPath};
+
+use crate::error::{Cause, Error};
+
+/// A server to connect to: whose key must answer, where, for which path, and by what right.
+///
+/// Anything that converts to it can be given to [`Client::connect`](crate::Client::connect): a [`Ticket`], a
+/// [`PeerAddr`], or text. As text it is a ticket URL or `NAME@HOST:PORT/PATH`, where NAME is in the list of
+/// peers or a peer id, and `/PATH` may be left out.
+///
+/// `Debug` does not show a ticket's secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub(crate) server: ServerKey,
+    pub(crate) at: HostPort,
+    path: Vec<u8>,
+    secret: Option<TicketSecret>,
+}
+
+/// A server's key, or the name of a known peer with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ServerKey {
+    Name(PeerName),
+    Id(PeerId),
+}
+
+/// Why a text is no target. Shows nothing of the text, which may contain a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TargetError {
+    #[error("the ticket is wrong: {0}")]
+    Ticket(#[from] TicketError),
+    #[error("this is neither a ticket URL nor NAME@HOST:PORT/PATH")]
+    Unknown,
+    #[error("the peer id is wrong: {0}")]
+    Id(#[from] PeerIdError),
+    #[error("the name is wrong: {0}")]
+    Name(#[from] NameError),
+    #[error("the address is wrong: {0}")]
+    Address(#[from] AddressError),
+    #[error("the path is refused: {0}")]
+    Path(PathRefused),
+}
+
+impl Target {
+    /// Parses a command-line argument, whose path may be any bytes. One `/` at the end of the path is ignored;
+    /// `%` stands for itself except in a ticket.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), with what is wrong and nothing of a secret.
+    pub fn from_os_str(typed: &OsStr) -> Result<Self, Error> {
+        Ok(Self::parse(typed.as_encoded_bytes())?)
+    }
+
+    /// Whether somebody who typed this meant a target, right or wrong, and not a local path.
+    #[must_use]
+    pub fn is_meant(typed: &OsStr) -> bool {
+        let bytes = typed.as_encoded_bytes();
+        let authority = split_at_byte(bytes, b'/').map_or(bytes, |(authority, _)| authority);
+        bytes.trim_ascii_start().starts_with(SCHEME) || authority.contains(&b'@')
+    }
+
+    /// The path below what is served; empty for all of it.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    pub(crate) fn secret(&self) -> Option<&TicketSecret> {
+        self.secret.as_ref()
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, TargetError> {
+        if bytes.trim_ascii_start().starts_with(SCHEME) {
+            // A ticket is ASCII unless its path was edited; what is not UTF-8 in it is no ticket.
+            let text = str::from_utf8(bytes).map_err(|_| TargetError::Unknown)?;
+            return Ok(text.parse::<Ticket>()?.into());
+        }
+        let (authority, path) = split_at_byte(bytes, b'/').unwrap_or((bytes, b""));
+        let authority = str::from_utf8(authority).map_err(|_| TargetError::Unknown)?;
+        let (server, at) = authority.split_once('@').ok_or(TargetError::Unknown)?;
+        let server = ServerKey::parse(server)?;
+        let at = at.parse()?;
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        if !path.is_empty() {
+            RelPath::parse(path).map_err(TargetError::Path)?;
+        }
+        Ok(Self { server, at, path: path.to_vec(), secret: None })
+    }
+}
+
+impl ServerKey {
+    fn parse(text: &str) -> Result<Self, TargetError> {
+        // No name begins like an id, so a mistyped id is reported as that and not looked up as a name.
+        match text.get(..3) {
+            Some(start) if start.eq_ignore_ascii_case("sl1") => Ok(Self::Id(text.parse()?)),
+            _ => Ok(Self::Name(text.parse()?)),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Ok(Self::parse(text.as_bytes())?)
+    }
+}
+
+impl TryFrom<&str> for Target {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Target {
+    type Error = Error;
+
+    fn try_from(text: &String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<Ticket> for Target {
+    fn from(ticket: Ticket) -> Self {
+        Self::from(&ticket)
+    }
+}
+
+impl From<&Ticket> for Target {
+    fn from(ticket: &Ticket) -> Self {
+        Self {
+            server: ServerKey::Id(ticket.server()),
+            at: ticket.at().clone(),
+            path: ticket.path().to_vec(),
+            secret: Some(ticket.secret().clone()),
+        }
+    }
+}
+
+impl From<PeerAddr> for Target {
+    fn from(peer: PeerAddr) -> Self {
+        let at = HostPort { host: peer.addr.ip().into(), port: peer.addr.port() };
+        Self { server: ServerKey::Id(peer.id), at, path: Vec::new(), secret: None }
+    }
+}
+
+impl From<&Self> for Target {
+    fn from(target: &Self) -> Self {
+        target.clone()
+    }
+}
+
+impl From<TargetError> for Error {
+    fn from(error: TargetError) -> Self {
+        Cause::Target(error).into()
+    }
+}
+
+/// What converts without fail has this error.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// `path` below `base`, where either may be empty. One `/` at the end is ignored.
+pub(crate) fn join(base: &[u8], path: &[u8]) -> Result<Vec<u8>, Error> {
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    if path.is_empty() {
+        return Ok(base.to_vec());
+    }
+    RelPath::parse(path).map_err(TargetError::Path)?;
+    Ok(if base.is_empty() { path.to_vec() } else { [base, b"/", path].concat() })
+}
+
+fn split_at_byte(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|&other| other == byte)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
+}
+
+const SCHEME: &[u8] = b"shiplane:";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Target, TargetError> {
+        Target::parse(text.as_bytes())
+    }
+
+    #[test]
+    fn tickets_ids_and_names_are_told_apart() {
+        let id = PeerId::from_bytes([7; 32]);
+        let ticket = format!("shiplane://{id}@h:1/a#MDEyMzQ1Njc4OWFiY2RlZg");
+        assert_eq!(parse(&ticket), Ok(ticket.parse::<Ticket>().unwrap().into()));
+        let at: HostPort = "[::1]:7".parse().unwrap();
+        let known =
+            |server, path: &[u8]| Ok(Target { server, at: at.clone(), path: path.to_vec(), secret: None });
+        assert_eq!(parse(&format!("{id}@[::1]:7")), known(ServerKey::Id(id), b""));
+        assert_eq!(parse(&format!("{id}@[::1]:7/")), known(ServerKey::Id(id), b""));
+        let peer = PeerAddr { id, addr: "[::1]:7".parse().unwrap() };
+        assert_eq!(known(ServerKey::Id(id), b""), Ok(peer.into()));
+        let name = ServerKey::Name("nas".parse().unwrap());
+        assert_eq!(parse("nas@[::1]:7/a b%20@c/"), known(name, b"a b%20@c"));
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let id = PeerId::from_bytes([7; 32]).to_string();
+        assert_eq!(parse(""), Err(TargetError::Unknown));
+        assert_eq!(parse("some/dir"), Err(TargetError::Unknown));
+        assert_eq!(parse("host:7514/dir@x"), Err(TargetError::Unknown));
+        assert!(matches!(parse(&format!("{}@h:1", &id[..50])), Err(TargetError::Id(_))));
+        assert!(matches!(parse("@h:1"), Err(TargetError::Name(_))));
+        assert!(matches!(parse("nas@h"), Err(TargetError::Address(AddressError::PortMissing))));
+        assert!(matches!(parse("nas@h:1/../x"), Err(TargetError::Path(_))));
+        assert!(matches!(parse("nas@h:1//x"), Err(TargetError::Path(_))));
+        assert!(matches!(parse("shiplane://x"), Err(TargetError::Ticket(_))));
+        assert!(matches!(parse("shiplane:sl1"), Err(TargetError::Ticket(_))));
+    }
+
+    #[test]
+    fn a_target_is_not_taken_for_a_local_path() {
+        for meant in ["shiplane://", "nas@h:1", "nas@h:1/a", "sl1x@"] {
+            assert!(Target::is_meant(OsStr::new(meant)), "{meant}");
+        }
+        for other in ["", ".", "-", "out", "./a@b", "/a@b", "dir/a@b"] {
+            assert!(!Target::is_meant(OsStr::new(other)), "{other}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_may_be_any_bytes() {
+        use std::os::unix::ffi::OsStrExt;
+        let target = Target::from_os_str(OsStr::from_bytes(b"nas@h:1/\xff\xfe")).unwrap();
+        assert_eq!(target.path(), b"\xff\xfe");
+        assert_eq!(Target::parse(b"na\xffs@h:1"), Err(TargetError::Unknown));
+    }
+
+    #[test]
+    fn no_error_repeats_a_secret() {
+        let id = PeerId::from_bytes([7; 32]);
+        for text in ["", "x", "@", "%", "\u{1b}", "a/../b", &format!("{id}@h:1/%"), &format!("{id}@h:0/")] {
+            let error = parse(&format!("shiplane://{text}#SECRETSECRET")).unwrap_err();
+            assert!(!error.to_string().contains("SECRETSECRET"), "{error}");
+        }
+    }
+
+    #[test]
+    fn paths_are_joined_below_the_base_and_cannot_leave_it() {
+        assert_eq!(join(b"", b"a/b/").unwrap(), b"a/b");
+        assert_eq!(join(b"base", b"").unwrap(), b"base");
+        assert_eq!(join(b"base", b"a").unwrap(), b"base/a");
+        for refused in [&b".."[..], b"/a", b"a/../..", b"a//b"] {
+            assert!(join(b"base", refused).is_err());
+        }
+    }
+}

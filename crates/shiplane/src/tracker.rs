@@ -1,0 +1,253 @@
+//! Adds up the events of a running job, and passes them on as [`Event`]s.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use shiplane_protocols::transfer::{EventFn, TransferEvent};
+
+use crate::{
+    event::{Event, EventKind, LeftOut, Phase, Side},
+    rate::Rate,
+    report::Report,
+};
+
+/// Called with each event of a job.
+pub(crate) type ProgressFn = Box<dyn FnMut(&Event) + Send>;
+
+/// The state of one running job, shared by its threads. One lock for all, so that what is reported never goes
+/// backwards.
+pub(crate) struct Tracker {
+    began_at: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    tally: Tally,
+    rate: Rate,
+    left_out: Vec<LeftOut>,
+    on_progress: Option<ProgressFn>,
+}
+
+/// What the parts of a job add up to: the paths of a push, the two directions of a sync.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) phase: Phase,
+    /// Parts that are not listed completely: until they are, there is no total.
+    pub(crate) unlisted: usize,
+    pub(crate) listed_bytes: u64,
+    pub(crate) moved_bytes: u64,
+    /// What is verified and written.
+    pub(crate) kept_bytes: u64,
+    /// What need not be sent of each part, as far as is known.
+    pub(crate) present_bytes: Vec<u64>,
+    pub(crate) files: u64,
+    /// The phases that the first byte and the last one of a part begin, if any.
+    phases: Option<(Phase, Phase)>,
+}
+
+impl Tally {
+    /// For a job that begins with `phase` and has so many parts.
+    pub(crate) fn new(phase: Phase, parts: usize, phases: Option<(Phase, Phase)>) -> Self {
+        Self {
+            phase,
+            unlisted: parts,
+            listed_bytes: 0,
+            moved_bytes: 0,
+            kept_bytes: 0,
+            present_bytes: vec![0; parts],
+            files: 0,
+            phases,
+        }
+    }
+
+    pub(crate) fn add(&mut self, event: &TransferEvent, part: usize) {
+        match *event {
+            TransferEvent::ScanComplete { total_bytes, .. } => {
+                self.unlisted = self.unlisted.saturating_sub(1);
+                self.listed_bytes += total_bytes;
+            }
+            TransferEvent::Present { identical_bytes, resumed_bytes } => {
+                if let Some(present_bytes) = self.present_bytes.get_mut(part) {
+                    *present_bytes = identical_bytes.saturating_add(resumed_bytes).max(*present_bytes);
+                }
+            }
+            TransferEvent::Moved { len_bytes } => {
+                self.moved_bytes += len_bytes;
+                self.phase = self.phases.map_or(self.phase, |(moving, _)| moving);
+            }
+            TransferEvent::Kept { len_bytes } => self.kept_bytes += len_bytes,
+            TransferEvent::Published { files } => self.files += files,
+            TransferEvent::Finishing => self.phase = self.phases.map_or(self.phase, |(_, ending)| ending),
+            TransferEvent::Scanned { .. } | TransferEvent::Skipped { .. } | TransferEvent::Failed { .. } => {}
+        }
+    }
+
+    pub(crate) fn bytes_total(&self) -> Option<u64> {
+        (self.unlisted == 0).then_some(self.listed_bytes)
+    }
+
+    fn bytes_resumed(&self) -> u64 {
+        self.present_bytes.iter().sum()
+    }
+
+    fn bytes_done(&self) -> u64 {
+        let done = self.kept_bytes.saturating_add(self.bytes_resumed());
+        self.bytes_total().map_or(done, |total| done.min(total))
+    }
+}
+
+impl Tracker {
+    pub(crate) fn new(tally: Tally, on_progress: Option<ProgressFn>) -> Arc<Self> {
+        let began_at = Instant::now();
+        let state = State { tally, rate: Rate::new(began_at), left_out: Vec::new(), on_progress };
+        let tracker = Arc::new(Self { began_at, state: Mutex::new(state) });
+        tracker.update(|_| ());
+        tracker
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began_at.elapsed()
+    }
+
+    pub(crate) fn phase(&self, phase: Phase) {
+        self.update(|tally| tally.phase = phase);
+    }
+
+    /// Changes what is added up, and reports it.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Tally)) {
+        let mut state = self.state();
+        change(&mut state.tally);
+        self.emit(&mut state, EventKind::Progress, None);
+    }
+
+    pub(crate) fn read<R>(&self, look: impl FnOnce(&Tally) -> R) -> R {
+        look(&self.state().tally)
+    }
+
+    /// The events of one part of the job; `side` is where the source is.
+    pub(crate) fn events(self: &Arc<Self>, part: usize, side: Side) -> EventFn {
+        let tracker = Arc::clone(self);
+        Arc::new(move |event| tracker.add(&event, part, side))
+    }
+
+    pub(crate) fn add(&self, event: &TransferEvent, part: usize, side: Side) {
+        let (path, reason, is_skipped) = match event {
+            TransferEvent::Skipped { path, reason } => (path, reason.to_string(), true),
+            TransferEvent::Failed { path, reason } => (path, reason.to_string(), false),
+            event => return self.update(|tally| tally.add(event, part)),
+        };
+        self.left_out(LeftOut { side, path: path.clone(), reason, is_skipped });
+    }
+
+    /// A file is complete.
+    pub(crate) fn file(&self, path: String, len_bytes: u64, is_received: bool, sha256: Option<String>) {
+        let kind = EventKind::File { len_bytes, is_received, sha256 };
+        self.emit(&mut self.state(), kind, Some(path));
+    }
+
+    /// Something is not carried over.
+    pub(crate) fn left_out(&self, left_out: LeftOut) {
+        let mut state = self.state();
+        if state.left_out.len() < Report::MAX_LEFT_OUT {
+            state.left_out.push(left_out.clone());
+        }
+        let path = Some(left_out.path.clone());
+        self.emit(&mut state, EventKind::LeftOut(left_out), path);
+    }
+
+    /// What was not carried over.
+    pub(crate) fn take_left_out(&self) -> Vec<LeftOut> {
+        std::mem::take(&mut self.state().left_out)
+    }
+
+    fn emit(&self, state: &mut State, kind: EventKind, path: Option<String>) {
+        let State { tally, rate, on_progress, .. } = state;
+        let Some(on_progress) = on_progress else { return };
+        let now = Instant::now();
+        rate.moved(tally.moved_bytes, now);
+        on_progress(&Event {
+            kind,
+            phase: tally.phase,
+            path,
+            files_done: tally.files,
+            bytes_done: tally.bytes_done(),
+            bytes_resumed: tally.bytes_resumed(),
+            bytes_moved: tally.moved_bytes,
+            bytes_total: tally.bytes_total(),
+            bytes_per_second: rate.bytes_per_second(),
+            elapsed: now.duration_since(self.began_at),
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A callback that panics leaves the numbers whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tracker, and the last event that it has reported.
+    fn tracked(tally: Tally) -> (Arc<Tracker>, Arc<Mutex<Option<Event>>>) {
+        let last = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&last);
+        let on_progress: ProgressFn = Box::new(move |event| *told.lock().unwrap() = Some(event.clone()));
+        (Tracker::new(tally, Some(on_progress)), last)
+    }
+
+    fn listed(total_bytes: u64) -> TransferEvent {
+        TransferEvent::ScanComplete { entries: 1, total_bytes }
+    }
+
+    fn moved(len_bytes: u64) -> TransferEvent {
+        TransferEvent::Moved { len_bytes }
+    }
+
+    fn present(resumed_bytes: u64) -> TransferEvent {
+        TransferEvent::Present { identical_bytes: 0, resumed_bytes }
+    }
+
+    #[test]
+    fn a_total_is_known_once_every_part_is_listed_and_never_exceeded() {
+        let phases = (Phase::Sending, Phase::Settling);
+        let (tracker, last) = tracked(Tally::new(Phase::Offering, 2, Some(phases)));
+        let last = || last.lock().unwrap().clone().unwrap();
+        assert_eq!(last().phase, Phase::Offering);
+        tracker.add(&listed(10), 0, Side::ThisMachine);
+        tracker.add(&moved(10), 0, Side::ThisMachine);
+        assert_eq!((last().bytes_total, last().phase), (None, Phase::Sending));
+        tracker.add(&listed(5), 1, Side::ThisMachine);
+        tracker.add(&moved(50), 1, Side::ThisMachine);
+        assert_eq!((last().bytes_done, last().bytes_moved), (0, 60), "nothing is verified yet");
+        tracker.add(&TransferEvent::Kept { len_bytes: 50 }, 0, Side::ThisMachine);
+        assert_eq!((last().bytes_done, last().bytes_total), (15, Some(15)));
+        tracker.add(&TransferEvent::Finishing, 0, Side::ThisMachine);
+        assert_eq!(last().phase, Phase::Settling);
+    }
+
+    #[test]
+    fn what_is_present_is_added_up_over_the_parts() {
+        let (tracker, last) = tracked(Tally::new(Phase::Scanning, 2, None));
+        for (part, bytes) in [(0, 30), (1, 50), (0, 60), (0, 40)] {
+            tracker.add(&present(bytes), part, Side::Peer);
+        }
+        let event = last.lock().unwrap().clone().unwrap();
+        assert_eq!((event.bytes_resumed, event.bytes_done, event.phase), (110, 110, Phase::Scanning));
+    }
+
+    #[test]
+    fn what_is_left_out_is_reported_and_kept_for_the_report() {
+        let (tracker, last) = tracked(Tally::new(Phase::Listing, 1, None));
+        let reason = shiplane_wire::SkipReason::SpecialFile;
+        tracker.add(&TransferEvent::Skipped { reason, path: "d/x".to_owned() }, 0, Side::Peer);
+        let event = last.lock().unwrap().clone().unwrap();
+        assert_eq!(event.path.as_deref(), Some("d/x"));
+        let left_out = tracker.take_left_out();
+        assert_eq!(EventKind::LeftOut(left_out[0].clone()), event.kind);
+        assert!(left_out[0].is_skipped);
+    }
+}

@@ -1,0 +1,84 @@
+//! Every example runs, and the README shows what runs.
+
+use std::fs;
+
+use shiplane::TicketBuilder;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::Place;
+
+#[path = "../../examples/call.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod call;
+#[path = "../../examples/get.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod get;
+#[path = "../../examples/push.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod push;
+#[path = "../../examples/serve.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod serve;
+#[path = "../../examples/sync.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod sync;
+
+#[tokio::test]
+async fn get_fetches_what_the_ticket_names() {
+    let (here, there) = (Place::new(), Place::new());
+    there.write("root/2026/summer/beach", "sand");
+    let running = there.serve().await;
+    let ticket = running.ticket(TicketBuilder::read).to_string();
+    let report = get::get(&here.client().await, &ticket, &here.text("copy")).await.unwrap();
+    assert_eq!((report.files, report.bytes_received), (1, 4));
+    assert_eq!(here.read("copy/beach"), b"sand");
+}
+
+#[tokio::test]
+async fn serve_push_and_sync_work_together() {
+    let (here, there) = (Place::new(), Place::new());
+    let root = there.dir("root");
+    let builder = serve::photos(root.to_str().unwrap()).home(there.path("home"));
+    let server = builder.bind("127.0.0.1:0").await.unwrap();
+    let stop = CancellationToken::new();
+    let serving = {
+        let (server, stop) = (server.clone(), stop.clone());
+        tokio::spawn(async move { serve::serve(&server, stop.cancelled()).await })
+    };
+    let client = here.client().await;
+    let ticket = server.ticket().read().write().create().unwrap().to_string();
+
+    here.write("a.txt", "a");
+    let pushed = push::push(&client, &ticket, vec![here.text("a.txt")]).await.unwrap();
+    assert_eq!((pushed.files, pushed.bytes_sent), (1, 1));
+    assert_eq!(there.read("root/inbox/a.txt"), b"a");
+
+    here.write("dir/mine", "mine");
+    let synced = sync::sync(&client, &ticket, &here.text("dir")).await.unwrap();
+    assert_eq!(synced.files, 2);
+    assert_eq!((here.read("dir/inbox/a.txt"), there.read("root/mine")), (b"a".to_vec(), b"mine".to_vec()));
+
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn call_answers_over_the_same_connection() {
+    let (here, there) = (Place::new(), Place::new());
+    there.write("root/a", "a");
+    let running = there.run(call::calculator(&there.text("root"))).await;
+    let connection = running.connect(&here.client().await).await;
+    assert_eq!(connection.call(call::Add(1, 2)).await.unwrap(), 103);
+    connection.get("a").to(here.path("a")).await.unwrap();
+    assert_eq!(here.read("a"), b"a");
+}
+
+#[test]
+fn the_readme_shows_an_example_that_runs() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = fs::read_to_string(root).unwrap();
+    let (_, shown) = readme.split_once("```rust\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    let source = include_str!("../../examples/get.rs");
+    assert!(source.contains(shown), "the README shows what examples/get.rs does not have:\n{shown}");
+}

@@ -1,0 +1,9 @@
+//! The front door as programs use it: a server and clients in one process, over loopback.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod examples;
+mod failures;
+mod harness;
+mod jobs;
+mod methods;
+mod serving;

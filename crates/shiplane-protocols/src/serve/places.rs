@@ -67,6 +67,9 @@ pub(super) const MAX_FETCHES: usize = 192;
 /// Each has two such threads for its disk and one for a chunk.
 pub(super) const MAX_PUSHES: usize = 56;
 
+/// Each lists a dataset and holds that list; what all of them hold is bounded by the `MemoryBudget`.
+pub(super) const MAX_SYNCS: usize = 16;
+
 /// A quarter of the places is for peers that have none yet.
 const RESERVED_PART: usize = 4;
 

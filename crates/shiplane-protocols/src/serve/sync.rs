@@ -26,6 +26,7 @@ use crate::{
         Consent, Manifest, PlanError, ScanOptions, SyncError, SyncRequest, SyncResponse, SyncState,
         dataset::{Agreed, Dataset, Site, check_names},
         exchange::{Exchange, Exchanged, list_left, pack, send_beside, settle, unpack},
+        memory::ListMemory,
         messages::{SyncAlive, SyncSettle, SyncSettled, SyncStart, SyncStarted},
         work::{Prepared, Work},
     },
@@ -61,6 +62,7 @@ struct Running {
     request: SyncRequest,
     claim: Claim,
     digest: DigestAlgorithm,
+    memory: ListMemory,
     begun: Begun,
     abort: CancellationToken,
     /// Nobody else writes there. Given up before the peer hears of the end, so that it may begin anew.
@@ -109,6 +111,7 @@ impl FileServer {
             request: request.clone(),
             claim,
             digest,
+            memory: ListMemory::new(self.options.memory.as_ref(), context.peer),
             begun,
             name,
         };
@@ -219,7 +222,7 @@ impl Running {
     fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
         let (server, peer) = (Arc::clone(&self.server), self.connection.peer_id());
         let (path, dry_run, digest) = (self.request.path.clone(), self.request.dry_run, self.digest);
-        let cancel = self.abort.clone();
+        let (cancel, memory) = (self.abort.clone(), self.memory.clone());
         // Whoever takes over waits for what this has begun, too.
         let under_way = self.name.as_ref().map(TargetClaim::under_way);
         move || {
@@ -238,7 +241,7 @@ impl Running {
             };
             let options = ScanOptions { cancel, digest, ..ScanOptions::default() };
             let local = syncing.local_name(&path);
-            Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options)
+            Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options, memory)
         }
     }
 
@@ -263,7 +266,7 @@ impl Running {
         start: SyncStart,
     ) -> Result<Prepared, Fault> {
         let timeout = self.connection.config().progress_timeout;
-        let theirs = unpack(&mut self.claim, start.changes, timeout, self.digest).await;
+        let theirs = unpack(&mut self.claim, start.changes, timeout, self.digest, &self.memory).await;
         let theirs = theirs.map_err(|error| fault(&error))?;
         let consent = Consent { mass_deletion: start.mass_deletion };
         let announced = Digest::from_bytes(self.request.root);
@@ -355,7 +358,8 @@ fn fault(error: &SyncError) -> Fault {
         SyncError::Source(error) | SyncError::Transfer(TransferError::Source(error)) => {
             return not_served(error);
         }
-        SyncError::BusyHere => FaultCode::Busy,
+        SyncError::BusyHere | SyncError::ListsBusy => FaultCode::Busy,
+        SyncError::ListTooLarge { .. } => FaultCode::TooLarge,
         SyncError::Plan(PlanError::MassDeletion { .. } | PlanError::NoName { .. })
         | SyncError::Changes(_)
         | SyncError::OwnName { .. }
@@ -391,8 +395,8 @@ fn unknown() -> Fault {
 /// The index of this side's list.
 const OUR_LIST: u64 = 0;
 
-/// 512 KiB: half of what a call may have, some 6,000 files that were never synced.
-const MAX_INLINE_LEN_BYTES: usize = 512 << 10;
+/// 64 KiB, some 700 files that were never synced: what is answered is remembered for a while after the end.
+const MAX_INLINE_LEN_BYTES: usize = 64 << 10;
 
 /// 10 s, of the 30 that a peer waits for progress by default: it hears twice that we are at work.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);

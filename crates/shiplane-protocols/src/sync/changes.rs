@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::codec::{MAX_ENTRIES, ManifestError};
 use super::manifest::{Manifest, Node};
+use super::memory::entry_cost_bytes;
 
 /// The difference between a manifest and the base.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,10 +114,24 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangesError`].
-    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, ChangesError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ChangesError> {
+        Self::decode_paid(bytes, &mut |_| true)
+    }
+
+    /// The same, where each entry is paid for before it is kept.
+    ///
+    /// # Errors
+    /// [`ChangesError`]; [`ManifestError::NoMemory`] once `pay` declines.
+    pub(crate) fn decode_paid(
+        mut bytes: &[u8],
+        pay: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Self, ChangesError> {
         let bytes = &mut bytes;
         let mut removed: Vec<u32> = Vec::new();
         for _ in 0..count(bytes)? {
+            if !pay(REMOVED_COST_BYTES) {
+                return Err(ManifestError::NoMemory.into());
+            }
             let entry = bytes.try_get_u32_le().map_err(|_| ChangesError::Truncated)?;
             if removed.last().is_some_and(|last| *last >= entry) {
                 return Err(ChangesError::Entry { entry });
@@ -128,11 +143,17 @@ impl Changes {
             let len = bytes.try_get_u16_le().map_err(|_| ChangesError::Truncated)?;
             let (path, rest) = bytes.split_at_checked(len.into()).ok_or(ChangesError::Truncated)?;
             *bytes = rest;
+            if !pay(entry_cost_bytes(path.len())) {
+                return Err(ManifestError::NoMemory.into());
+            }
             unknown.insert(RelPath::parse(path)?);
         }
-        Ok(Self { removed, unknown, changed: Manifest::decode(bytes)? })
+        Ok(Self { removed, unknown, changed: Manifest::decode_paid(bytes, pay)? })
     }
 }
+
+/// What the number of a removed entry counts as, in a vector that grows.
+const REMOVED_COST_BYTES: u64 = 8;
 
 fn count(bytes: &mut &[u8]) -> Result<u32, ChangesError> {
     let count = bytes.try_get_u32_le().map_err(|_| ChangesError::Truncated)?;

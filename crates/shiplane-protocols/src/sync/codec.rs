@@ -7,6 +7,7 @@ use shiplane_wire::{Digest, EntryKind, Mtime, PathRefused, RelPath};
 use thiserror::Error;
 
 use super::manifest::{FileState, Manifest, Node};
+use super::memory::entry_cost_bytes;
 
 /// Why bytes are no manifest. Whoever sent them has broken SPEC 4.18: nothing of it may be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -54,6 +55,9 @@ pub enum ManifestError {
         nanos: u32,
     },
 
+    /// There is no memory for more of it.
+    #[error("there is no memory for more of the manifest")]
+    NoMemory,
     /// It is over our limit. Sync parts of the dataset.
     #[error("a manifest of {len_bytes} bytes is over the limit of {max_bytes}")]
     TooLarge {
@@ -109,6 +113,14 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        Self::decode_paid(bytes, &mut |_| true)
+    }
+
+    /// The same, where each entry is paid for before it is kept.
+    ///
+    /// # Errors
+    /// [`ManifestError`]; [`ManifestError::NoMemory`] once `pay` declines.
+    pub(super) fn decode_paid(bytes: &[u8], pay: &mut dyn FnMut(u64) -> bool) -> Result<Self, ManifestError> {
         if bytes.len() > MAX_MANIFEST_LEN_BYTES {
             let len_bytes = bytes.len();
             return Err(ManifestError::TooLarge { len_bytes, max_bytes: MAX_MANIFEST_LEN_BYTES });
@@ -133,6 +145,9 @@ impl Manifest {
             let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &path[..at]);
             if !directories.contains(parent) {
                 return Err(ManifestError::NoParent { path: checked });
+            }
+            if !pay(entry_cost_bytes(path.len())) {
+                return Err(ManifestError::NoMemory);
             }
             if node == Node::Directory {
                 directories.insert(path);

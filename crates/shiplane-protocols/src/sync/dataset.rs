@@ -11,6 +11,7 @@ use super::base::{BaseKey, Generations};
 use super::changes::Changes;
 use super::error::SyncError;
 use super::manifest::{FileState, Manifest, Node};
+use super::memory::ListMemory;
 use super::plan::{Action, Consent, Outcome, PlanError, plan};
 use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
@@ -104,6 +105,7 @@ pub(crate) struct Dataset {
     common: Option<Digest>,
     key: BaseKey,
     state: SyncState,
+    memory: ListMemory,
 }
 
 /// What a plan is made of and carried out on. Shares all that is large.
@@ -114,16 +116,19 @@ pub(crate) struct View {
     pub(crate) manifest: Arc<Manifest>,
     pub(super) seen: Arc<SeenFiles>,
     pub(crate) unknown: BTreeSet<RelPath>,
+    pub(super) memory: ListMemory,
 }
 
 impl Dataset {
-    /// Scans the dataset at `site`, which this machine calls `local`, for a sync with `peer`.
+    /// Scans the dataset at `site`, which this machine calls `local`, for a sync with `peer`. What is held of it is paid
+    /// for with `memory`.
     pub(crate) fn open(
         site: Option<Site>,
         local: &[u8],
         peer: &[u8; 32],
         state: &SyncState,
         options: &ScanOptions,
+        memory: ListMemory,
     ) -> Result<Self, SyncError> {
         let key = SyncState::base_key(peer, local, options.digest);
         // The peer waits for either, one side after the other.
@@ -148,6 +153,7 @@ impl Dataset {
             common: None,
             key,
             state: state.clone(),
+            memory,
         };
         if let (Some(site), Some(scanned)) = (site, scanned?) {
             // What was here at the end of the last sync was made durable then. Anything else may be what one left
@@ -166,6 +172,8 @@ impl Dataset {
             dataset.unknown = scanned.unknown.into_iter().collect();
             dataset.skipped = scanned.skipped;
         }
+        let lists = dataset.bases.iter().chain([&*dataset.manifest]);
+        dataset.memory.pay_for_ours(lists.map(Manifest::cost_bytes).sum())?;
         Ok(dataset)
     }
 
@@ -178,6 +186,7 @@ impl Dataset {
             manifest: Arc::clone(&self.manifest),
             seen: Arc::clone(&self.seen),
             unknown: self.unknown.clone(),
+            memory: self.memory.clone(),
         })
     }
 

@@ -33,6 +33,18 @@ pub enum SyncError {
     #[error("another sync of this directory is at work here; wait for it or end it")]
     BusyHere,
 
+    /// The lists of other syncs take the memory that there is. Try again once they have ended.
+    #[error("other syncs take the memory for lists of files; try again once they have ended")]
+    ListsBusy,
+    /// The peer's list of files takes more memory than there is for any. Sync parts of the dataset.
+    #[error(
+        "the peer's list of files takes more than its part of the {max_bytes} bytes of memory for lists; \
+         sync the directories in it one by one"
+    )]
+    ListTooLarge {
+        /// For the lists of all syncs.
+        max_bytes: u64,
+    },
     /// What the peer says of its files cannot be understood.
     #[error("the peer's list of files cannot be understood: {0}")]
     Changes(#[from] ChangesError),
@@ -80,7 +92,7 @@ impl SyncError {
     pub(super) fn is_busy(&self) -> bool {
         match self {
             Self::Refused(CallError::Fault(fault)) | Self::Rejected(fault) => fault.code == FaultCode::Busy,
-            Self::BusyHere => true,
+            Self::BusyHere | Self::ListsBusy => true,
             _ => false,
         }
     }

@@ -18,6 +18,7 @@ use super::dataset::Agreed;
 use super::error::SyncError;
 use super::left::LeftWhy;
 use super::manifest::Manifest;
+use super::memory::ListMemory;
 use super::messages::{SyncBody, SyncHalf};
 use super::taking::Taking;
 use crate::Direction;
@@ -57,9 +58,10 @@ pub(crate) async fn unpack(
     body: SyncBody,
     timeout: Duration,
     digest: DigestAlgorithm,
+    memory: &ListMemory,
 ) -> Result<Changes, SyncError> {
     let (index, len_bytes) = match body {
-        SyncBody::Inline(bytes) => return Ok(Changes::decode(&bytes)?),
+        SyncBody::Inline(bytes) => return decode(&bytes, memory),
         SyncBody::Lane { index, len_bytes } => (index, len_bytes),
     };
     let silent = || SyncError::Transfer(TransferError::Silent { timeout });
@@ -75,12 +77,33 @@ pub(crate) async fn unpack(
         }
         None => return Err(lost(ConnectionEnd::ClosedHere)),
     };
+    let transit = match memory.pay_for_transit(len_bytes.min(MAX_LIST_LEN_BYTES)) {
+        Ok(transit) => transit,
+        Err(refusal) => {
+            chunk.refuse(Code::TooLarge).await;
+            return Err(refusal);
+        }
+    };
     let max_len_bytes = Some(MAX_LIST_LEN_BYTES);
     let expected = ChunkExpectation { len_bytes: Some(len_bytes), max_len_bytes, digest: None };
     let options = LaneOptions { digest, ..LaneOptions::default() };
     let bytes = chunk.receive_to_memory(&expected, &options).await?;
-    let decoded = blocking::spawn(move || Changes::decode(&bytes)).await;
-    Ok(decoded.map_err(|_| SyncError::Abandoned)??)
+    let memory = memory.clone();
+    let decoded = blocking::spawn(move || {
+        let decoded = decode(&bytes, &memory);
+        drop((bytes, transit));
+        decoded
+    });
+    decoded.await.map_err(|_| SyncError::Abandoned)?
+}
+
+fn decode(bytes: &[u8], memory: &ListMemory) -> Result<Changes, SyncError> {
+    let mut is_paid = true;
+    let decoded = Changes::decode_paid(bytes, &mut |cost_bytes| {
+        is_paid = memory.pay_for_theirs(cost_bytes);
+        is_paid
+    });
+    if is_paid { Ok(decoded?) } else { Err(memory.refusal()) }
 }
 
 /// The files of one sync, both ways.

@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 
 use shiplane_wire::{Digest, Hasher, Mtime, RelPath};
 
+use super::memory::entry_cost_bytes;
+
 /// A dataset: its files and directories by path. Parents are there and are directories.
 #[derive(Clone, Debug, Default)]
 pub struct Manifest {
@@ -124,6 +126,11 @@ impl Manifest {
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
+    }
+
+    /// What it counts as, with all that a sync makes of it.
+    pub(super) fn cost_bytes(&self) -> u64 {
+        self.nodes.keys().map(|path| entry_cost_bytes(path.as_bytes().len())).sum()
     }
 
     /// BLAKE3 of the paths and the digests of contents (SPEC 4.19): equal for two datasets that need no sync. Computed once for each state.

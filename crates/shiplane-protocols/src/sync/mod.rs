@@ -41,6 +41,7 @@ mod error;
 pub(crate) mod exchange;
 mod left;
 mod manifest;
+pub(crate) mod memory;
 pub(crate) mod messages;
 mod plan;
 mod run;

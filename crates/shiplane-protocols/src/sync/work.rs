@@ -19,6 +19,7 @@ use super::dataset::{Agreed, View};
 use super::error::SyncError;
 use super::left::{Left, LeftWhy};
 use super::manifest::{FileState, Manifest};
+use super::memory::ListMemory;
 use super::plan::{Action, Change, Side};
 use super::scan::SeenFiles;
 use super::taking::Taking;
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     seen: Arc<SeenFiles>,
     pub(super) agreed: Arc<Agreed>,
     pub(super) left: Left,
+    /// Of all the lists.
+    _memory: ListMemory,
 }
 
 /// One side's part.
@@ -68,9 +71,9 @@ impl Work {
             agreed.outcome.actions.iter().cloned().partition(|action| action.side == Side::Local);
         let is_taken = |action: &Action| matches!(action.change, Change::Take { .. });
         let offered = theirs.into_iter().filter(is_taken).map(|action| action.path).collect();
-        let View { root, destination, seen, .. } = view;
+        let View { root, destination, seen, memory: _memory, .. } = view;
         let (agreed, left) = (Arc::new(agreed), Left::default());
-        Self { shared: Shared { destination, root, seen, agreed, left }, actions, offered }
+        Self { shared: Shared { destination, root, seen, agreed, left, _memory }, actions, offered }
     }
 
     /// The first three steps.

@@ -1,16 +1,20 @@
-//! The memory that peers may make this side hold: chunks that are under way, and entries of their lists.
+//! The memory that peers may make this side hold: chunks that are under way, entries and block signatures of transfers,
+//! and the lists of syncs.
 //!
 //! A chunk that its peer does not take, or does not finish, is held until a deadline ends it, and so are the entries
 //! of a peer that stops. So that a crowd of such peers neither fills the memory nor keeps others from theirs, a
 //! transfer gets more the more there is left, and those that have not moved a chunk yet get a quarter of it together.
 //! A transfer without anything goes on with little: one chunk at a time, in small pieces, and a few entries.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use shiplane_transport::BufferPool;
+use shiplane_transport::{BufferPool, PeerId};
 use shiplane_wire::Span;
 
 /// What all transfers of a server, or of a client, may hold together. A handle: clones share it.
@@ -19,21 +23,73 @@ pub struct MemoryBudget {
     chunks: Pool,
     entries: Pool,
     signatures: Pool,
+    lists: Arc<Lists>,
     pub(super) buffers: BufferPool,
 }
 
+/// The lists of files of all syncs: those of this side's datasets, and those that peers send.
+#[derive(Debug)]
+struct Lists {
+    ours: Pool,
+    theirs: Pool,
+    /// What each peer that is being synced with holds of either.
+    held: Mutex<HashMap<PeerId, Weak<HeldLists>>>,
+}
+
+/// Bytes of this side's lists and of the peer's.
+type HeldLists = [Arc<Mutex<u64>>; 2];
+
 impl MemoryBudget {
-    /// Holds `chunk_bytes` of chunks, [`ENTRY_MEMORY_BYTES`] of entries, and [`SIGNATURE_MEMORY_BYTES`] of block
-    /// signatures.
+    /// Holds `chunk_bytes` of chunks, [`ENTRY_MEMORY_BYTES`] of entries, [`SIGNATURE_MEMORY_BYTES`] of block
+    /// signatures, and [`LIST_MEMORY_BYTES`] of the lists of syncs.
     #[must_use]
     pub fn new(chunk_bytes: u64) -> Self {
         Self {
             chunks: Pool::new(chunk_bytes),
             entries: Pool::new(ENTRY_MEMORY_BYTES),
             signatures: Pool::new(SIGNATURE_MEMORY_BYTES),
+            lists: Lists::new(LIST_MEMORY_BYTES),
             buffers: BufferPool::default(),
         }
     }
+
+    /// The same with `list_bytes` of the lists of syncs: as much of what is here as of what peers send.
+    #[must_use]
+    pub fn with_list_bytes(self, list_bytes: u64) -> Self {
+        Self { lists: Lists::new(list_bytes), ..self }
+    }
+
+    /// What all syncs with a peer have together: of this side's lists, and of the peer's.
+    pub(crate) fn lists_of(&self, peer: PeerId) -> ListAccounts {
+        let Lists { ours, theirs, held } = &*self.lists;
+        let mut peers = held.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|_, held| held.strong_count() > 0);
+        let held = peers.get(&peer).and_then(Weak::upgrade).unwrap_or_default();
+        peers.insert(peer, Arc::downgrade(&held));
+        let account = |pool: &Pool, held_bytes: &Arc<Mutex<u64>>| Account {
+            pool: pool.clone(),
+            held_bytes: Arc::clone(held_bytes),
+            // There is no sync before there are lists.
+            has_moved: Arc::new(AtomicBool::new(true)),
+            least_bytes: LEAST_LIST_BYTES,
+        };
+        ListAccounts { ours: account(ours, &held[0]), theirs: account(theirs, &held[1]), _held: held }
+    }
+}
+
+impl Lists {
+    fn new(list_bytes: u64) -> Arc<Self> {
+        let (ours, theirs) = (Pool::new(list_bytes), Pool::new(list_bytes));
+        Arc::new(Self { ours, theirs, held: Mutex::default() })
+    }
+}
+
+/// The accounts of one peer for the lists of its syncs.
+#[derive(Debug)]
+pub(crate) struct ListAccounts {
+    pub(crate) ours: Account,
+    pub(crate) theirs: Account,
+    _held: Arc<HeldLists>,
 }
 
 impl Default for MemoryBudget {
@@ -56,22 +112,46 @@ impl Pool {
     }
 }
 
-/// What one transfer has of a pool. A handle: clones share it.
+/// What one transfer, or one peer, has of a pool. A handle: clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Account {
+pub(crate) struct Account {
     pool: Pool,
     held_bytes: Arc<Mutex<u64>>,
     has_moved: Arc<AtomicBool>,
+    /// So much it has whatever others hold.
+    least_bytes: u64,
 }
 
 impl Account {
     fn new(pool: Pool, has_moved: &Arc<AtomicBool>) -> Self {
-        Self { pool, held_bytes: Arc::default(), has_moved: Arc::clone(has_moved) }
+        Self { pool, held_bytes: Arc::default(), has_moved: Arc::clone(has_moved), least_bytes: 0 }
     }
 
     /// A reservation of nothing yet.
-    pub(super) fn reservation(&self) -> Reservation {
+    pub(crate) fn reservation(&self) -> Reservation {
         Reservation { account: Some(self.clone()), len_bytes: 0, is_whole: true }
+    }
+
+    /// What there is to share.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.pool.total_bytes
+    }
+
+    /// Whether others hold something that they will give back.
+    pub(crate) fn is_shared(&self) -> bool {
+        let used = lock(&self.pool.used_bytes);
+        *used > *lock(&self.held_bytes)
+    }
+
+    /// Takes however much, if nobody holds anything.
+    fn take_alone(&self, bytes: u64) -> bool {
+        let mut used = lock(&self.pool.used_bytes);
+        let is_alone = *used == 0;
+        if is_alone {
+            *used += bytes;
+            *lock(&self.held_bytes) += bytes;
+        }
+        is_alone
     }
 
     /// Takes so much if that leaves enough to others, or if this account has less than `least_bytes`.
@@ -82,9 +162,9 @@ impl Account {
         let is_fair = total_bytes.checked_sub(used.saturating_add(bytes)).is_some_and(|left_bytes| {
             let has_moved = self.has_moved.load(Ordering::Relaxed);
             let leaves_most = has_moved || left_bytes >= total_bytes - total_bytes / UNMOVED_PART;
-            leaves_most && *held + bytes <= SHARE_OF_REST * left_bytes
+            leaves_most && held.saturating_add(bytes) <= SHARE_OF_REST * left_bytes
         });
-        if is_fair || *held < least_bytes {
+        if is_fair || *held < least_bytes || held.saturating_add(bytes) <= self.least_bytes {
             *used += bytes;
             *held += bytes;
             return true;
@@ -161,9 +241,9 @@ impl Drop for Quota {
     }
 }
 
-/// Memory of a chunk that is under way, or of a list of block signatures; given back when this is dropped.
+/// Memory of a chunk that is under way, or of a list; given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(crate) struct Reservation {
     account: Option<Account>,
     len_bytes: u64,
     is_whole: bool,
@@ -175,8 +255,21 @@ impl Reservation {
 
     /// Reserves more, up to `len_bytes` in all. If there is not as much, it stays as it was.
     pub(super) fn grow_to(&mut self, len_bytes: u64) -> bool {
-        let more_bytes = len_bytes.saturating_sub(self.len_bytes);
-        let has_more = more_bytes == 0 || self.account.as_ref().is_some_and(|own| own.take(more_bytes, 0));
+        self.grow_by(len_bytes.saturating_sub(self.len_bytes))
+    }
+
+    /// Reserves so much more. If there is not as much, it stays as it was.
+    pub(crate) fn grow_by(&mut self, more_bytes: u64) -> bool {
+        self.grow(more_bytes, |account| account.take(more_bytes, 0))
+    }
+
+    /// The same; where nobody else holds anything, there is as much as it takes.
+    pub(crate) fn grow_alone_by(&mut self, more_bytes: u64) -> bool {
+        self.grow(more_bytes, |account| account.take(more_bytes, 0) || account.take_alone(more_bytes))
+    }
+
+    fn grow(&mut self, more_bytes: u64, take: impl FnOnce(&Account) -> bool) -> bool {
+        let has_more = more_bytes == 0 || self.account.as_ref().is_some_and(take);
         if has_more {
             self.len_bytes += more_bytes;
         }
@@ -216,6 +309,13 @@ pub const ENTRY_MEMORY_BYTES: u64 = 16 << 20;
 
 /// 16 MiB: two thirds of it, which a transfer that is alone has, are the list of a file of 64 GiB.
 pub const SIGNATURE_MEMORY_BYTES: u64 = 16 << 20;
+
+/// 512 MiB of counted memory, twice: of what is here and of what peers send. A peer that is alone has two thirds of it,
+/// which is a list of some six hundred thousand files; what is more is refused. Little of it is in use, as a rule.
+pub const LIST_MEMORY_BYTES: u64 = 512 << 20;
+
+/// 1 MiB, a list of some two thousand files: so much a peer has whatever others hold.
+const LEAST_LIST_BYTES: u64 = 1 << 20;
 
 /// 32 KiB: whoever holds less may go on, or nothing would ever be given back.
 const LEAST_ENTRY_BYTES: u64 = 32 << 10;
@@ -312,6 +412,42 @@ mod tests {
         assert!(*lock(&healthy.entries.held_bytes) >= ENTRY_MEMORY_BYTES / 4);
         drop((crowd, healthy));
         assert_eq!(used_bytes(&budget.entries), 0, "all is given back");
+    }
+
+    #[test]
+    fn the_lists_of_one_peer_are_bounded_together_and_leave_some_to_others() {
+        const LISTS: u64 = 64 << 20;
+        let budget = MemoryBudget::default().with_list_bytes(LISTS);
+        let peer = |number| PeerId::from_bytes([number; 32]);
+        let syncs: Vec<_> = (0..6).map(|_| budget.lists_of(peer(1))).collect();
+        let mut held: Vec<_> = syncs.iter().map(|sync| sync.theirs.reservation()).collect();
+        for step in 0..1000 {
+            let _ = held[step % syncs.len()].grow_by(1 << 20);
+        }
+        assert_eq!(used_bytes(&budget.lists.theirs), 42 << 20, "two thirds");
+        let other = budget.lists_of(peer(2));
+        assert!(other.theirs.is_shared() && other.theirs.reservation().grow_by(LISTS / 6));
+        drop((held, syncs));
+        assert!(!other.theirs.is_shared());
+        assert_eq!(used_bytes(&budget.lists.theirs), 0, "all is given back");
+        assert_eq!(budget.lists.held.lock().unwrap().len(), 2);
+        drop(other);
+        drop(budget.lists_of(peer(3)));
+        assert_eq!(budget.lists.held.lock().unwrap().len(), 1, "nothing is kept of peers that are gone");
+    }
+
+    #[test]
+    fn every_peer_has_memory_for_a_short_list_and_one_that_is_alone_for_its_own_dataset() {
+        const LISTS: u64 = 8 << 20;
+        let budget = MemoryBudget::default().with_list_bytes(LISTS);
+        let [one, two] = [1, 2].map(|number| budget.lists_of(PeerId::from_bytes([number; 32])));
+        let (mut large, mut second) = (one.ours.reservation(), two.ours.reservation());
+        assert!(large.grow_alone_by(100 * LISTS), "a dataset that is here is here");
+        assert!(!second.grow_alone_by(LEAST_LIST_BYTES + 1));
+        assert!(second.grow_alone_by(LEAST_LIST_BYTES));
+        assert!(!second.grow_alone_by(1));
+        drop(large);
+        assert!(second.grow_alone_by(1));
     }
 
     proptest! {

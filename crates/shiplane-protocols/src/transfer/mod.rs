@@ -36,7 +36,10 @@ pub(crate) mod receiver;
 mod records;
 pub(crate) mod target;
 
-pub use budget::{CHUNK_MEMORY_BYTES, ENTRY_MEMORY_BYTES, MemoryBudget, SIGNATURE_MEMORY_BYTES};
+pub use budget::{
+    CHUNK_MEMORY_BYTES, ENTRY_MEMORY_BYTES, LIST_MEMORY_BYTES, MemoryBudget, SIGNATURE_MEMORY_BYTES,
+};
+pub(crate) use budget::{ListAccounts, Reservation};
 pub use digest_cache::DigestCache;
 pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{EventFn, TransferEvent};
@@ -95,7 +98,7 @@ pub struct TransferOptions {
     pub digest_cache: Option<DigestCache>,
     /// Counts how transfers end.
     pub metrics: Option<Arc<TransferMetrics>>,
-    /// The memory of chunks that are under way and of entries that wait, shared with whatever else was given a
+    /// The memory of chunks that are under way, of entries that wait and of the lists of syncs, shared with whatever else was given a
     /// clone. Without one a transfer holds as many chunks as it has lanes; a [`FileServer`](crate::FileServer) makes
     /// one for all of its own.
     pub memory: Option<MemoryBudget>,

@@ -31,6 +31,8 @@ pub(super) fn sync(error: &SyncError) -> Verdict {
         ),
         SyncError::Plan(PlanError::NoName { .. }) => (Refused, ThisMachine, "give that file a shorter name"),
         SyncError::BusyHere => (Refused, ThisMachine, "wait for the other run, or end it"),
+        SyncError::ListsBusy => (Refused, ThisMachine, "wait for the other runs, or end them"),
+        SyncError::ListTooLarge { .. } => (Refused, ThisMachine, "sync the directories in it one by one"),
         SyncError::Changes(_) | SyncError::OwnName { .. } => {
             (Other, Peer, "check that both sides have the same version of shiplane")
         }
@@ -59,6 +61,11 @@ fn answered(code: FaultCode) -> Verdict {
             kind: ErrorKind::Unreachable,
             side: Side::Peer,
             hint: "somebody else is writing there: try again in a while",
+        },
+        FaultCode::TooLarge => Verdict {
+            kind: ErrorKind::Refused,
+            side: Side::Peer,
+            hint: "sync the directories in it one by one",
         },
         FaultCode::Integrity => Verdict { kind: ErrorKind::Integrity, side: Side::Peer, hint: AGAIN },
         FaultCode::InvalidRequest => Verdict {

@@ -14,15 +14,27 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{gone, unknown};
+use super::{
+    super::places::{MAX_SYNCS, Place, Places},
+    gone, unknown,
+};
 use crate::sync::{
     SyncRequest, SyncResponse,
     messages::{SyncEnd, SyncHalf, SyncSettle, SyncSettled, SyncStart, SyncStarted},
 };
 
 /// Syncs by peer and id. A handle: clones share them.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Sessions(Arc<Mutex<State>>);
+#[derive(Debug, Clone)]
+pub(super) struct Sessions {
+    state: Arc<Mutex<State>>,
+    places: Places,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { state: Arc::default(), places: Places::new(MAX_SYNCS, MAX_SYNCS) }
+    }
+}
 
 /// One peer cannot see or disturb the syncs of another.
 type Key = (PeerId, [u8; 16]);
@@ -30,7 +42,6 @@ type Key = (PeerId, [u8; 16]);
 #[derive(Debug, Default)]
 struct State {
     sessions: HashMap<Key, Arc<Session>>,
-    running: usize,
     /// Ended ones, oldest first.
     ended: VecDeque<Key>,
 }
@@ -63,6 +74,7 @@ pub(super) struct Begun {
     start: mpsc::Receiver<SyncStart>,
     settle: mpsc::Receiver<SyncHalf>,
     heard: watch::Receiver<Instant>,
+    _place: Place,
 }
 
 /// How long a peer is waited for.
@@ -85,12 +97,10 @@ impl Sessions {
     pub(super) fn begin(&self, peer: PeerId, request: &SyncRequest) -> Result<(Arc<Session>, Begun), Fault> {
         let key = (peer, request.sync);
         let mut state = self.lock();
-        if state.running >= MAX_RUNNING {
-            return Err(Fault::new(FaultCode::Busy, "too many syncs at a time"));
-        }
         if state.sessions.contains_key(&key) {
             return Err(Fault::new(FaultCode::InvalidRequest, "the id of the sync was used before"));
         }
+        let place = self.places.take(peer)?;
         let (opened, opened_seen) = watch::channel(None);
         let (started, started_seen) = watch::channel(None);
         let (settled, settled_seen) = watch::channel(None);
@@ -108,14 +118,14 @@ impl Sessions {
             heard,
         });
         state.sessions.insert(key, Arc::clone(&session));
-        state.running += 1;
         let (start, settle, heard) = (start_inbox, settle_inbox, heard_seen);
-        Ok((session, Begun { sessions: self.clone(), key, opened, started, settled, start, settle, heard }))
+        let (sessions, _place) = (self.clone(), place);
+        Ok((session, Begun { sessions, key, opened, started, settled, start, settle, heard, _place }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is one step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -238,7 +248,6 @@ impl Drop for Begun {
     fn drop(&mut self) {
         self.fail(gone("the sync is over"));
         let mut state = self.sessions.lock();
-        state.running -= 1;
         state.ended.push_back(self.key);
         if state.ended.len() > MAX_REMEMBERED
             && let Some(oldest) = state.ended.pop_front()
@@ -248,10 +257,7 @@ impl Drop for Begun {
     }
 }
 
-/// 16: each holds two lists of files, of some 200 bytes a file.
-const MAX_RUNNING: usize = 16;
-
-/// Ended syncs that can still be asked for; each holds what was answered, half a mebibyte at most.
+/// Ended syncs that can still be asked for; each holds what was answered, 64 KiB at most.
 const MAX_REMEMBERED: usize = 32;
 
 /// 2 s: as long as a peer that gives up will wait to hear the reason.

@@ -14,6 +14,7 @@ use crate::files::SourceRoot;
 use crate::methods::random_transfer_id;
 use crate::sync::dataset::{Agreed, Dataset, Site, check_names};
 use crate::sync::exchange::{Exchange, Exchanged, list_left, pack, send_beside, settle, unpack};
+use crate::sync::memory::ListMemory;
 use crate::sync::messages::{
     SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncEnd, SyncHalf, SyncRequest,
     SyncResponse, SyncSettle, SyncSettled, SyncStart, SyncStarted,
@@ -28,6 +29,7 @@ pub(super) struct Attempt<'a> {
     events: &'a SyncEventFn,
     sync: TransferId,
     claim: Claim,
+    memory: ListMemory,
     /// Stops the reading of files when this is dropped.
     _cancel: tokio_util::sync::DropGuard,
     cancelled: CancellationToken,
@@ -50,7 +52,8 @@ impl<'a> Attempt<'a> {
         let claim = client.connection().claim(sync).map_err(|_| SyncError::NoRandomness)?;
         let cancelled = CancellationToken::new();
         let _cancel = cancelled.clone().drop_guard();
-        Ok(Self { client, job, events, sync, claim, _cancel, cancelled })
+        let memory = ListMemory::new(job.transfer.memory.as_ref(), client.connection().peer_id());
+        Ok(Self { client, job, events, sync, claim, memory, _cancel, cancelled })
     }
 
     pub(super) async fn run(mut self) -> Result<SyncReport, SyncError> {
@@ -110,7 +113,7 @@ impl<'a> Attempt<'a> {
     /// Opens the directory and reads what is in it.
     fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
         let (job, peer) = (self.job.clone(), self.connection().peer_id());
-        let cancel = self.cancelled.clone();
+        let (cancel, memory) = (self.cancelled.clone(), self.memory.clone());
         move || {
             let root = SourceRoot::open(&job.directory)?;
             if root.directory().is_none() {
@@ -127,7 +130,7 @@ impl<'a> Attempt<'a> {
                 Some(Site::to_change(&root, b"", peer.as_bytes(), digest, chunk_len_bytes, &|_| false)?)
             };
             let options = ScanOptions { cancel, digest: job.transfer.digest, ..ScanOptions::default() };
-            Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)
+            Dataset::open(site, &local, peer.as_bytes(), &job.state, &options, memory)
         }
     }
 
@@ -177,7 +180,8 @@ impl<'a> Attempt<'a> {
         changes: SyncBody,
     ) -> Result<(Dataset, Differing), SyncError> {
         let timeout = self.connection().config().progress_timeout;
-        let theirs = unpack(&mut self.claim, changes, timeout, self.job.transfer.digest).await?;
+        let digest = self.job.transfer.digest;
+        let theirs = unpack(&mut self.claim, changes, timeout, digest, &self.memory).await?;
         let consent = self.job.consent;
         blocking(move || {
             let known = base.map(|base| dataset.common_base(&[base])).unwrap_or_default();

@@ -15,7 +15,10 @@ use shiplane_protocols::sync::{
     FileState, LeftPath, LeftWhy, Manifest, Node, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse,
     synchronise,
 };
-use shiplane_protocols::{files::DestinationError, transfer::TransferError};
+use shiplane_protocols::{
+    files::DestinationError,
+    transfer::{MemoryBudget, TransferError, TransferOptions},
+};
 use shiplane_rpc::{Fault, FaultCode, Method, Router, RpcClient};
 use shiplane_transport::{BiStream, ChunkSource, Claim, PeerAddr, PeerConnection, TransferStream};
 use shiplane_wire::{
@@ -23,7 +26,7 @@ use shiplane_wire::{
 };
 
 use super::{job, silent, write};
-use crate::harness::{PROGRESS_TIMEOUT, World, transfer_lane, tree};
+use crate::harness::{PROGRESS_TIMEOUT, World, options, transfer_lane, tree};
 use crate::hostile::{IMPATIENT, PATIENT, encode, file, transport};
 
 /// The bodies as they travel, written down again: a change on the wire must fail here.
@@ -96,6 +99,15 @@ pub(super) fn listed(name: &str, content: &[u8]) -> Manifest {
     manifest
 }
 
+/// A list with so many directories.
+pub(super) fn many(directories: u32) -> Manifest {
+    let mut manifest = Manifest::new();
+    for number in 0..directories {
+        manifest.insert(path(&format!("{number:08}")), Node::Directory);
+    }
+    manifest
+}
+
 /// As it travels: nothing removed, nothing unknown, all of this changed.
 pub(super) fn changes(manifest: &Manifest) -> Vec<u8> {
     [&[0; 8][..], &manifest.encode()].concat()
@@ -159,7 +171,8 @@ impl Liar {
         let (accepted, connected) = tokio::join!(server.accept(), client.connect_to(addr));
         tokio::spawn(Arc::new(router).serve(accepted.unwrap().1));
         let rpc = RpcClient::new(connected.unwrap());
-        let job = job(world);
+        let mut job = job(world);
+        job.transfer.memory = world.options.memory.clone();
         let limit = tokio::time::timeout(Duration::from_secs(60), synchronise(&rpc, &job, silent()));
         limit.await.expect("no liar holds a sync up for long")
     }
@@ -248,9 +261,28 @@ async fn lists_beside_the_call_are_bounded_and_awaited_for_so_long() {
             lane(0, announced)
         });
         let refused = liar.meets(&world).await.unwrap_err();
-        assert!(matches!(refused, SyncError::NotReceived(_) | SyncError::Transfer(_)), "{refused}");
+        let is_refused = match &refused {
+            SyncError::ListTooLarge { .. } => announced == 1 << 61,
+            SyncError::NotReceived(_) | SyncError::Transfer(_) => announced < 1 << 61,
+            _ => false,
+        };
+        assert!(is_refused, "{refused}");
     }
     unharmed(&world);
+}
+
+#[tokio::test]
+async fn a_list_that_takes_more_than_the_memory_for_it_is_refused() {
+    let memory = MemoryBudget::default().with_list_bytes(1 << 20);
+    let world = World::with_options(TransferOptions { memory: Some(memory), ..options() }, |_| ());
+    write(&world.dest(), "mine", b"precious");
+    for (directories, is_refused) in [(5000, true), (1000, false), (5000, true)] {
+        let many = many(directories);
+        let begin: Begin = Arc::new(|_, _| ready([1; 32]));
+        let liar = Liar { begin, ..Liar::listing(changes(&many), many.root()) };
+        let error = liar.meets(&world).await.unwrap_err();
+        assert_eq!(matches!(error, SyncError::ListTooLarge { .. }), is_refused, "{error}");
+    }
 }
 
 #[tokio::test]

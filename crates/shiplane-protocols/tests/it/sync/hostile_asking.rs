@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use shiplane_protocols::sync::{Manifest, SyncBody, SyncRequest, SyncResponse};
+use shiplane_protocols::{
+    sync::{Manifest, SyncBody, SyncRequest, SyncResponse},
+    transfer::{MemoryBudget, TransferOptions},
+};
 use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
 use shiplane_transport::ChunkSource;
 use shiplane_wire::{TaggedChunk, TransferId};
@@ -10,10 +13,10 @@ use tokio::time::Duration;
 
 use super::{
     admitted,
-    hostile_asked::{End, OPEN, SETTLE, START, Settle, Start, Started, changes, listed},
+    hostile_asked::{End, OPEN, SETTLE, START, Settle, Start, Started, changes, listed, many},
     sync, write,
 };
-use crate::harness::{World, transfer_lane, tree};
+use crate::harness::{World, options, transfer_lane, tree};
 
 const SYNC: [u8; 16] = [5; 16];
 
@@ -162,6 +165,49 @@ async fn a_peer_that_goes_silent_in_the_middle_holds_nobody_up() {
     // The next one waits for the server to lose its patience.
     write(&world.dest(), "new", b"new");
     sync(&world, &admitted(&world).await).await;
+}
+
+/// A server with 3 MiB for the lists of its peers, of which one alone has two.
+fn narrow() -> World {
+    let memory = MemoryBudget::default().with_list_bytes(3 << 20);
+    World::syncing_with(TransferOptions { memory: Some(memory), ..options() })
+}
+
+/// Begins a sync of the directory `path` with this list, of which nothing follows.
+async fn begins(world: &World, path: &str, list: &Manifest) -> (RpcClient, Result<Started, FaultCode>) {
+    let client = admitted(world).await;
+    let request = SyncRequest { path: path.as_bytes().to_vec(), ..open(list) };
+    let opened = call(&client, OPEN, &request).await.unwrap();
+    assert!(matches!(opened, SyncResponse::Differs { .. }), "{opened:?}");
+    let started = call(&client, START, &start(changes(list))).await;
+    (client, started)
+}
+
+#[tokio::test]
+async fn a_list_without_end_is_refused_and_what_it_took_is_given_back() {
+    let world = narrow();
+    for _ in 0..3 {
+        let (_, endless) = begins(&world, "", &many(20_000)).await;
+        assert_eq!(endless, Err(FaultCode::TooLarge));
+    }
+    let (_client, long) = begins(&world, "", &many(3500)).await;
+    assert!(matches!(long, Ok(Started::Ready { .. })), "{long:?}");
+}
+
+#[tokio::test]
+async fn lists_of_several_peers_share_their_memory_and_short_ones_always_have_some() {
+    let world = narrow();
+    let long = many(2500);
+    let (first, started) = begins(&world, "1", &long).await;
+    assert!(matches!(started, Ok(Started::Ready { .. })), "{started:?}");
+    let (_second, started) = begins(&world, "2", &long).await;
+    assert_eq!(started, Err(FaultCode::Busy));
+    let (_third, started) = begins(&world, "3", &many(1000)).await;
+    assert!(matches!(started, Ok(Started::Ready { .. })), "{started:?}");
+    call(&first, SETTLE, &Settle { sync: SYNC, end: End::Withdrawn }).await.unwrap_err();
+    // Its files are let go of a moment later.
+    let begun = async { while begins(&world, "2", &long).await.1 == Err(FaultCode::Busy) {} };
+    tokio::time::timeout(Duration::from_secs(20), begun).await.expect("the memory is given back");
 }
 
 #[tokio::test]

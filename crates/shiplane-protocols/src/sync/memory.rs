@@ -1,0 +1,64 @@
+//! The memory that the lists of a sync take.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use shiplane_transport::PeerId;
+
+use super::error::SyncError;
+use crate::transfer::{ListAccounts, MemoryBudget, Reservation};
+
+/// What one sync holds for its lists. A handle: clones share it, and it is given back with the last of them.
+#[derive(Clone, Debug)]
+pub(crate) struct ListMemory(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    accounts: ListAccounts,
+    ours: Mutex<Reservation>,
+    theirs: Mutex<Reservation>,
+}
+
+impl ListMemory {
+    /// Of a sync with `peer`. Without a budget it has one of its own.
+    pub(crate) fn new(budget: Option<&MemoryBudget>, peer: PeerId) -> Self {
+        let accounts = budget.cloned().unwrap_or_default().lists_of(peer);
+        let [ours, theirs] =
+            [&accounts.ours, &accounts.theirs].map(|account| Mutex::new(account.reservation()));
+        Self(Arc::new(Held { accounts, ours, theirs }))
+    }
+
+    /// Pays for what is here. A dataset that is the only one has what it takes.
+    pub(super) fn pay_for_ours(&self, bytes: u64) -> Result<(), SyncError> {
+        let mut ours = self.0.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        if ours.grow_alone_by(bytes) { Ok(()) } else { Err(SyncError::ListsBusy) }
+    }
+
+    /// Pays for more of what the peer sends; `false` if there is no memory for it.
+    pub(super) fn pay_for_theirs(&self, bytes: u64) -> bool {
+        self.0.theirs.lock().unwrap_or_else(PoisonError::into_inner).grow_by(bytes)
+    }
+
+    /// Pays for a list as it travels, until it is read.
+    pub(super) fn pay_for_transit(&self, len_bytes: u64) -> Result<Reservation, SyncError> {
+        let mut transit = self.0.accounts.theirs.reservation();
+        if transit.grow_by(len_bytes) { Ok(transit) } else { Err(self.refusal()) }
+    }
+
+    /// Why there is no memory for more of the peer's list.
+    pub(super) fn refusal(&self) -> SyncError {
+        let theirs = &self.0.accounts.theirs;
+        if theirs.is_shared() {
+            return SyncError::ListsBusy;
+        }
+        SyncError::ListTooLarge { max_bytes: theirs.total_bytes() }
+    }
+}
+
+/// What an entry counts as that is named by so many bytes: in a list, in the copies of it that are compared and planned
+/// with, and in what is to be done.
+pub(super) fn entry_cost_bytes(path_len_bytes: usize) -> u64 {
+    ENTRY_COST_BYTES + path_len_bytes as u64
+}
+
+/// 512: a name has some 30 bytes of its own, and each of four maps some 110 for it.
+const ENTRY_COST_BYTES: u64 = 512;

@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask fuzz` runs them. A decoder that is new gets an entry, a directory of seeds and a line here.
 
+use shiplane_files::fuzz as files;
 use shiplane_protocols::fuzz as protocols;
 use shiplane_rpc::fuzz as rpc;
 use shiplane_transport::fuzz as transport;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-wire", "status", wire::fuzz_status),
     target("shiplane-transport", "key_file", transport::fuzz_key_file),
     target("shiplane-transport", "peer_id", transport::fuzz_peer_id),
+    target("shiplane-files", "journal", files::fuzz_journal),
     target("shiplane-rpc", "answer_stream", rpc::fuzz_answer_stream),
     target("shiplane-rpc", "body", rpc::fuzz_body),
     target("shiplane-rpc", "envelopes", rpc::fuzz_envelopes),
@@ -37,7 +39,6 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-protocols", "address", protocols::fuzz_address),
     target("shiplane-protocols", "base", protocols::fuzz_base),
     target("shiplane-protocols", "encoded", protocols::fuzz_encoded),
-    target("shiplane-protocols", "journal", protocols::fuzz_journal),
     target("shiplane-protocols", "changes", protocols::fuzz_changes),
     target("shiplane-protocols", "manifest", protocols::fuzz_manifest),
     target("shiplane-protocols", "methods", protocols::fuzz_methods),

@@ -10,8 +10,10 @@ use std::{
 
 use tempfile::TempDir;
 
+use shiplane_files::disk;
+
 use crate::{
-    disk, entropy,
+    entropy,
     job::{self, Done},
     oracle::Violation,
     scenario::Scenario,

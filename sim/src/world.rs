@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
+use shiplane_files::{
+    SourceRoot,
+    disk::{Disk, DiskFaults},
+};
 use shiplane_protocols::{
     FileServer, WriteLimits,
     access::{AccessControl, Grant, PeersFile, Scope, StandingPeer},
-    files::SourceRoot,
     sync::SyncState,
     transfer::TransferOptions,
 };
@@ -20,15 +23,7 @@ use shiplane_transport::{ConnectError, Identity, PeerAddr, PeerId, QuicTransport
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    disk::{Disk, DiskFaults},
-    entropy::Rng,
-    network::Network,
-    oracle::Violation,
-    scenario::Scenario,
-    trace::Trace,
-    tree,
-};
+use crate::{entropy::Rng, network::Network, oracle::Violation, scenario::Scenario, trace::Trace, tree};
 
 /// All that there is in one run of a seed.
 pub(crate) struct World {

@@ -14,10 +14,10 @@ use std::{
 };
 
 use clap::Parser;
+use shiplane_files::{Destination, ReceiveOptions, SourceRoot};
 use shiplane_protocols::{
     Fetch, FileServer,
     access::{AccessControl, Grant, Scope},
-    files::{Destination, ReceiveOptions, SourceRoot},
     redeem,
     transfer::TransferOptions,
 };

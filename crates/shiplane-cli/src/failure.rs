@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use shiplane_files::{DestinationError, SourceError};
 use shiplane_protocols::access::{EditError, Host, IssueError, PeerName, PeersError};
-use shiplane_protocols::files::{DestinationError, SourceError};
 use shiplane_protocols::sync::{LeftPath, LeftWhy, SyncError};
 use shiplane_protocols::{FetchError, PushError};
 use shiplane_transport::compat::{OctopiiBindError, OctopiiConnectError};
@@ -111,7 +111,7 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use shiplane_protocols::files::Operation;
+    use shiplane_files::Operation;
     use shiplane_protocols::sync::Side;
     use shiplane_wire::RelPath;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_protocols::files::{Destination, DestinationError, PlacedCut, Plan, Summary};
+use shiplane_files::{Destination, DestinationError, PlacedCut, Plan, Summary};
 use shiplane_protocols::transfer::Target;
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, FailReason, Span};
 

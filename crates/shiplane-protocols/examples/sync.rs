@@ -7,10 +7,10 @@
 
 use std::{error::Error, fs, path::Path, sync::Arc, time::Duration};
 
+use shiplane_files::SourceRoot;
 use shiplane_protocols::{
     FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope},
-    files::SourceRoot,
     redeem,
     sync::{Consent, SyncJob, SyncReport, SyncState, synchronise},
     transfer::TransferOptions,

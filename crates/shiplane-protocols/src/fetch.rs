@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use shiplane_files::{JobKey, Shape, Summary};
 use shiplane_rpc::{CallError, EncodeError, RpcClient};
 use shiplane_transport::{Claim, StreamError};
 use shiplane_wire::{Digest, DigestAlgorithm};
@@ -12,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Compression, Direction,
     access::TicketSecret,
-    files::{JobKey, Shape, Summary},
     methods::{
         CALL_BUDGET, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, chosen_digest, offered_digests,
         random_transfer_id,
@@ -52,7 +52,8 @@ fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes
 ///
 /// ```no_run
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
-/// use shiplane_protocols::{Fetch, files::{Destination, ReceiveOptions}, transfer::TransferOptions};
+/// use shiplane_files::{Destination, ReceiveOptions};
+/// use shiplane_protocols::{Fetch, transfer::TransferOptions};
 /// use shiplane_wire::Promise;
 ///
 /// let fetch = Fetch::open(&client, b"photos/2026").await?;
@@ -183,7 +184,7 @@ impl Fetch {
         &self.shape
     }
 
-    /// What its digests are computed with: for the [`ReceiveOptions`](crate::files::ReceiveOptions) of the target.
+    /// What its digests are computed with: for the [`ReceiveOptions`](shiplane_files::ReceiveOptions) of the target.
     #[must_use]
     pub fn digest(&self) -> DigestAlgorithm {
         self.digest

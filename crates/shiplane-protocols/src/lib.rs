@@ -6,19 +6,18 @@
 //! 2. [`push`](Push): notify, transfer, acknowledge. The peer gets what the caller has.
 //! 3. [`serve`](FileServer): the other side of both.
 //! 4. [`transfer`]: the engine under all, which any pattern drives: one side provides, one receives.
-//! 5. [`files`]: the disk of either side: scanning and reading, or planning, writing, publishing, resuming.
-//! 6. [`access`]: tickets and standing peers: who may do what.
+//! 5. [`access`]: tickets and standing peers: who may do what.
 //!
 //! Beside the files, for programs that embed the library:
 //!
-//! 7. [`transfer_batch`]: many chunks, so many at a time. [`TransferResult`], [`TransferReport`]: what a
+//! 6. [`transfer_batch`]: many chunks, so many at a time. [`TransferResult`], [`TransferReport`]: what a
 //!    transfer came to.
-//! 8. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials
+//! 7. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials
 //!    and tries again, [`Compression`] makes it less to send; [`progress`] tells how far it is.
-//! 9. [`snapshot`]: immutable content by id. [`single`]: the step that custom protocols share.
-//! 10. [`sync`]: two directories become one. [`synchronise`](sync::synchronise) asks, a
-//!     [`FileServer::syncing`] takes part.
-//! 11. [`TransferManager`]: ending in order. [`TransferMetrics`]: what there was.
+//! 8. [`snapshot`]: immutable content by id. [`single`]: the step that custom protocols share.
+//! 9. [`sync`]: two directories become one. [`synchronise`](sync::synchronise) asks, a
+//!    [`FileServer::syncing`] takes part.
+//! 10. [`TransferManager`]: ending in order. [`TransferMetrics`]: what there was.
 //!
 //! ```text
 //! client                                         server
@@ -50,11 +49,7 @@ mod batch;
 pub mod compress;
 mod deliver;
 mod dial;
-#[cfg(unix)]
-#[doc(hidden)]
-pub mod disk;
 mod fetch;
-pub mod files;
 mod inbox;
 mod methods;
 mod metrics;
@@ -74,7 +69,6 @@ pub mod transfer;
 pub mod fuzz {
     pub use crate::access::fuzz::{fuzz_address, fuzz_peers, fuzz_ticket};
     pub use crate::compress::fuzz_encoded;
-    pub use crate::files::fuzz_journal;
     pub use crate::methods::fuzz_methods;
     pub use crate::sync::fuzz::{fuzz_base, fuzz_changes, fuzz_manifest, fuzz_stat_cache};
 }

@@ -3,13 +3,13 @@
 use std::{num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use shiplane_files::{DestinationError, Kind, Shape, SourceError};
 use shiplane_rpc::{Fault, FaultCode, Method};
 use shiplane_wire::{DigestAlgorithm, TransferId};
 
 use crate::{
     Compression,
     access::{Denied, RedeemError},
-    files::{DestinationError, Kind, Shape, SourceError},
     sync::messages,
     transfer::ProtocolFault,
 };

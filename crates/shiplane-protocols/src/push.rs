@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use shiplane_files::{Shape, Source};
 use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
 use shiplane_transport::{Claim, StreamError};
 use shiplane_wire::{Digest, DigestAlgorithm, Promise, TransferId};
@@ -15,7 +16,6 @@ use tokio::time::Instant;
 
 use crate::{
     Compression, Direction,
-    files::{Shape, Source},
     methods::{
         CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent, PushSettle,
         PushSettled, TransferShape, chosen_digest, offered_digests, random_transfer_id,
@@ -55,7 +55,8 @@ pub struct PushRequest {
 ///
 /// ```no_run
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
-/// use shiplane_protocols::{Push, PushError, PushRequest, files::SourceRoot, transfer::TransferOptions};
+/// use shiplane_files::SourceRoot;
+/// use shiplane_protocols::{Push, PushError, PushRequest, transfer::TransferOptions};
 /// use shiplane_wire::Promise;
 ///
 /// let source = tokio::task::spawn_blocking(|| SourceRoot::open("photos".as_ref())?.resolve(b"")).await??;

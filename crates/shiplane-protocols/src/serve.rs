@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use shiplane_files::{Source, SourceError, SourceRoot};
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
 use shiplane_transport::{Claim, PeerConnection, QuicTransport, blocking};
 use shiplane_wire::{Code, RelPath, TransferId, escape};
@@ -30,7 +31,6 @@ use self::{
 use crate::{
     Direction,
     access::{AccessControl, TicketSecret},
-    files::{Source, SourceError, SourceRoot},
     methods::{
         FETCH_OPEN, FetchOpen, FetchOpened, PUSH_OPEN, PUSH_SETTLE, REDEEM, RedeemRequest, agree_digest,
         denied, not_redeemed, not_served,

@@ -5,10 +5,7 @@
 //! allocator's heaps, of which there is one a thread, they would leave holes that no other use fits and that the
 //! system never gets back.
 
-use std::{
-    ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use memmap2::MmapMut;
@@ -74,35 +71,6 @@ impl Default for BufferPool {
     /// Keeps some that are read, hashed and sent at a time.
     fn default() -> Self {
         Self::keeping(MAX_FREE_BUFFERS)
-    }
-}
-
-/// A zeroed buffer that is used once and not kept; a long one goes back to the system as it is dropped.
-#[derive(Debug)]
-pub struct Scratch {
-    memory: Memory,
-    len_bytes: usize,
-}
-
-impl Scratch {
-    /// Of so many bytes.
-    #[must_use]
-    pub fn new(len_bytes: usize) -> Self {
-        Self { memory: Memory::new(len_bytes), len_bytes }
-    }
-}
-
-impl Deref for Scratch {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.memory.as_ref()[..self.len_bytes]
-    }
-}
-
-impl DerefMut for Scratch {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.memory.as_mut()[..self.len_bytes]
     }
 }
 
@@ -262,13 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn long_ones_are_no_part_of_a_heap_and_scratch_is_clean() {
+    fn long_buffers_are_mapped_and_clean() {
         for len_bytes in [0, 1, MIN_MAPPED_LEN_BYTES - 1, MIN_MAPPED_LEN_BYTES, 5 << 20] {
-            let mut scratch = Scratch::new(len_bytes);
-            assert_eq!(scratch.len(), len_bytes);
-            assert!(scratch.iter().all(|byte| *byte == 0));
-            scratch.fill(7);
-            let is_mapped = matches!(scratch.memory, Memory::Mapped(_));
+            let memory = Memory::new(len_bytes);
+            assert!(memory.as_ref().len() >= len_bytes);
+            assert!(memory.as_ref().iter().all(|byte| *byte == 0));
+            let is_mapped = matches!(memory, Memory::Mapped(_));
             assert_eq!(is_mapped, len_bytes >= MIN_MAPPED_LEN_BYTES);
         }
     }

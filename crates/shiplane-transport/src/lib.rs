@@ -75,7 +75,7 @@ mod trust;
 mod until;
 mod window;
 
-pub use buffer::{BufferPool, Scratch};
+pub use buffer::BufferPool;
 pub use config::{
     BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, CongestionControl, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT,
     IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, LANE_PRIORITY, LOCAL_DATAGRAM_LEN_BYTES, LaneThreads,

@@ -5,10 +5,10 @@ mod transfer;
 
 use std::{fmt, io, sync::Arc};
 
+use shiplane_files::{DestinationError, SourceError};
 use shiplane_protocols::{
     FetchError, PushError,
     access::{AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError},
-    files::{DestinationError, SourceError},
     sync::{LeftPath, LeftWhy, SyncError},
 };
 use shiplane_rpc::{CallError, Fault, FaultCode};
@@ -408,7 +408,8 @@ const CONTENT_UNNAMED: &str =
 
 #[cfg(test)]
 mod tests {
-    use shiplane_protocols::{files::Operation, sync::Side as SyncSide};
+    use shiplane_files::Operation;
+    use shiplane_protocols::sync::Side as SyncSide;
     use shiplane_wire::RelPath;
 
     use super::*;

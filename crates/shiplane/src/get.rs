@@ -10,9 +10,9 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt};
+use shiplane_files::{Destination, DestinationError, ReceiveOptions, Shape};
 use shiplane_protocols::{
     Fetch, FetchError, FetchReport, FetchRequest,
-    files::{Destination, DestinationError, ReceiveOptions, Shape},
     transfer::{StreamTarget, Target, TransferError, TransferOptions},
 };
 use shiplane_transport::blocking;

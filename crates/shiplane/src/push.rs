@@ -13,11 +13,8 @@ use futures::{
     StreamExt, TryStreamExt,
     future::{BoxFuture, FutureExt},
 };
-use shiplane_protocols::{
-    Push, PushError, PushReport, PushRequest,
-    files::{Shape, Source, SourceRoot},
-    transfer::TransferOptions,
-};
+use shiplane_files::{Shape, Source, SourceRoot};
+use shiplane_protocols::{Push, PushError, PushReport, PushRequest, transfer::TransferOptions};
 use shiplane_rpc::CallError;
 use shiplane_transport::blocking;
 use shiplane_wire::{Promise, escape};

@@ -15,10 +15,10 @@ use std::{
     time::Duration,
 };
 
+use shiplane_files::SourceRoot;
 use shiplane_protocols::{
     Compression, FileServer, TransferMetrics, WriteLimits,
     access::{AccessControl, Host, PeersFile},
-    files::SourceRoot,
     sync::SyncState,
     transfer::TransferOptions,
 };

@@ -7,10 +7,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use shiplane_protocols::{
-    Fetch, FetchRequest, Push, PushRequest,
-    files::{Destination, ReceiveOptions, SourceRoot},
-};
+use shiplane_files::{Destination, ReceiveOptions, SourceRoot};
+use shiplane_protocols::{Fetch, FetchRequest, Push, PushRequest};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::blocking;
 use shiplane_wire::Promise;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{self, Path};
 use std::sync::Arc;
 
-use shiplane_protocols::files::{Destination, DestinationError, ReceiveOptions, Shape};
+use shiplane_files::{Destination, DestinationError, ReceiveOptions, Shape};
 use shiplane_protocols::transfer::{StreamTarget, Target, TransferError, TransferOptions};
 use shiplane_protocols::{Fetch, FetchError, FetchReport, FetchRequest};
 use shiplane_transport::{Identity, TransportConfig};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use shiplane_files::SourceRoot;
 use shiplane_protocols::access::{AccessControl, Grant, HostPort, PeersFile, Scope, Ticket};
-use shiplane_protocols::files::SourceRoot;
 use shiplane_protocols::sync::SyncState;
 use shiplane_protocols::transfer::TransferOptions;
 use shiplane_protocols::{Compression, FileServer, TransferMetrics, WriteLimits};

@@ -1,7 +1,7 @@
 //! What the failures of talking to a peer mean.
 
+use shiplane_files::{DestinationError, FaultClass, SourceError};
 use shiplane_protocols::compress::DecodeSinkError;
-use shiplane_protocols::files::{DestinationError, FaultClass, SourceError};
 use shiplane_protocols::transfer::TransferError;
 use shiplane_protocols::{FetchError, PushError};
 use shiplane_rpc::{CallError, FaultCode};

@@ -5,6 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shiplane_files::{
+    Destination, DestinationError, JobKey, PlacedCut, Plan, ReceiveOptions, Shape, SourceError, SourceRoot,
+    Summary,
+};
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{Claim, PeerConnection, StreamError, blocking};
 use shiplane_wire::{
@@ -19,10 +23,6 @@ use super::{
 };
 use crate::{
     Compression, Direction,
-    files::{
-        Destination, DestinationError, JobKey, PlacedCut, Plan, ReceiveOptions, Shape, SourceError,
-        SourceRoot, Summary,
-    },
     methods::{
         PushDone, PushOpen, PushOpened, PushSent, PushSettle, PushSettled, agree_digest, denied, not_served,
         not_taken,

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shiplane_files::{JobKey, SourceError};
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{Claim, PeerConnection, PeerId, blocking};
 use shiplane_wire::{Digest, DigestAlgorithm, RelPath, TransferId, escape};
@@ -20,7 +21,6 @@ use super::{
     targets::{TargetClaim, Targets},
 };
 use crate::{
-    files::{JobKey, SourceError},
     methods::{agree_digest, denied, not_served, not_taken},
     sync::{
         Consent, Manifest, PlanError, ScanOptions, SyncError, SyncRequest, SyncResponse, SyncState,

@@ -5,6 +5,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use shiplane_files::{
+    Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError, SourceRoot,
+    internals::{check_name, parallel},
+};
 use shiplane_wire::{Digest, DigestAlgorithm, Mtime, Promise, RelPath, SkipReason};
 
 use super::base::{BaseKey, Generations};
@@ -16,10 +20,6 @@ use super::plan::{Action, Consent, Outcome, PlanError, plan};
 use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
 use super::state::SyncState;
-use crate::files::{
-    Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError, SourceRoot,
-    check_name, parallel,
-};
 
 /// Where a dataset is, and what it takes to change it.
 #[derive(Debug)]

@@ -1,14 +1,12 @@
 //! Why a sync failed, sorted by whose fault it is.
 
+use shiplane_files::{DestinationError, SourceError};
 use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{RecvChunkError, SendChunkError};
 use thiserror::Error;
 
 use super::{base::BaseError, changes::ChangesError, plan::PlanError, scan::ScanError};
-use crate::{
-    files::{DestinationError, SourceError},
-    transfer::TransferError,
-};
+use crate::transfer::TransferError;
 
 /// Why a sync failed. Whatever was done is done, nothing is lost, and the next sync goes on from there.
 #[derive(Debug, Error)]

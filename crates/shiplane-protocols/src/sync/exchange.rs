@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use shiplane_files::{Source, SourceError};
 use shiplane_transport::{
     ChunkExpectation, ChunkSource, Claim, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
     SendChunkError, StreamError, TransferStream, blocking,
@@ -22,7 +23,6 @@ use super::memory::ListMemory;
 use super::messages::{SyncBody, SyncHalf};
 use super::taking::Taking;
 use crate::Direction;
-use crate::files::{Source, SourceError};
 use crate::methods::PushSent;
 use crate::metrics::Counting;
 use crate::transfer::provider::{Provided, provide};

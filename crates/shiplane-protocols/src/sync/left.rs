@@ -5,9 +5,8 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use shiplane_files::{DestinationError, SourceError};
 use shiplane_wire::{FailReason, RelPath};
-
-use crate::files::{DestinationError, SourceError};
 
 /// Why something was not done at a path. Nothing is lost by that: both sides keep what they have there, and
 /// the next sync looks at it anew. Its text is safe to print.
@@ -143,7 +142,7 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::{NameRefused, Operation};
+    use shiplane_files::{NameRefused, Operation};
 
     #[test]
     fn a_name_that_cannot_be_held_here_is_left_and_a_full_disk_ends_it_all() {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use shiplane_transport::Scratch;
+use shiplane_files::{
+    Kind, Scanned as Found, Source, SourceError, SourceRoot,
+    internals::{Current, Scratch, parallel},
+};
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath, SkipReason, Version};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use super::codec::MAX_ENTRIES;
 use super::manifest::{FileState, Manifest, Node};
 use super::stat_cache::{StatCache, StatKey, is_racy};
-use crate::files::{Current, Kind, Scanned as Found, Source, SourceError, SourceRoot, parallel};
 
 /// How a dataset is scanned.
 #[derive(Clone, Debug)]

@@ -5,11 +5,11 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use shiplane_files::internals::retry;
 use shiplane_wire::Digest;
 
 #[cfg(unix)]
-use crate::disk::{self, Change};
-use crate::files::retry;
+use shiplane_files::disk::{self, Change};
 
 /// What says which file it is, and of which version.
 pub(super) type Magic = [u8; 16];

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use shiplane_files::{DestinationError, PlacedCut, Plan, Summary};
 use shiplane_wire::{Digest, Entry, EntryKind, FailReason, RelPath, Span};
 
 use super::left::LeftWhy;
 use super::manifest::FileState;
 use super::work::Shared;
-use crate::files::{DestinationError, PlacedCut, Plan, Summary};
 use crate::transfer::Target;
 
 /// A target that takes what the plan says. What comes is checked as a whole against the other side's list
@@ -84,7 +84,7 @@ impl Taking {
 }
 
 impl Target for Taking {
-    type Writer = <crate::files::Destination as Target>::Writer;
+    type Writer = <shiplane_files::Destination as Target>::Writer;
 
     fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
         let Shared { destination, left, .. } = &self.0.shared;

@@ -13,6 +13,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use shiplane_files::{
+    Destination, DestinationError, Source, SourceError, SourceRoot, Summary, internals::Place,
+};
 use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 
 use super::dataset::{Agreed, View};
@@ -23,7 +26,6 @@ use super::memory::ListMemory;
 use super::plan::{Action, Change, Side};
 use super::scan::SeenFiles;
 use super::taking::Taking;
-use crate::files::{Destination, DestinationError, Place, Source, SourceError, SourceRoot, Summary};
 
 /// What one side works on.
 #[derive(Clone, Debug)]

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
+use shiplane_files::{PlacedCut, internals::bounds_of};
 use shiplane_wire::{Cuts, Entry, ReceiverRecord, Span};
 
 use super::budget::{Account, Reservation};
 use super::error::{ProtocolFault, TransferError};
-use crate::files::{PlacedCut, bounds_of};
 
 /// Files of which an old version is here, and the lists that are on their way for them.
 ///
@@ -26,7 +26,7 @@ pub(super) struct Deltas {
     due: VecDeque<Due>,
 }
 
-/// What [`Plan::Delta`](crate::files::Plan::Delta) asks for.
+/// What [`Plan::Delta`](shiplane_files::Plan::Delta) asks for.
 #[derive(Debug)]
 pub(super) struct SignatureRequest {
     pub(super) ranges: Vec<Range<u64>>,

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
+use shiplane_files::{DestinationError, SourceError};
 use shiplane_rpc::CallError;
 use shiplane_transport::{RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::{Code, FailReason, RecordError};
 use thiserror::Error;
 
-use crate::{
-    compress::DecodeSinkError,
-    files::{DestinationError, SourceError},
-};
+use crate::compress::DecodeSinkError;
 
 /// Why a transfer failed. What was published stays; what was kept is resumed by the next run.
 #[derive(Debug, Error)]

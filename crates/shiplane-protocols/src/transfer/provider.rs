@@ -19,7 +19,8 @@ use std::{
     time::Duration,
 };
 
-use shiplane_transport::{BiStream, PeerConnection, Scratch, SendChunkError, StreamError, blocking};
+use shiplane_files::{Scanned, Source, SourceError, internals::Scratch};
+use shiplane_transport::{BiStream, PeerConnection, SendChunkError, StreamError, blocking};
 use shiplane_wire::{
     Digest, DigestAlgorithm, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, TransferId,
 };
@@ -44,7 +45,6 @@ use super::{
     receiver::MAX_NAMED_FAILURES,
     records::{RecordSender, RecordStream},
 };
-use crate::files::{Scanned, Source, SourceError};
 
 /// Serves one transfer over its records stream until the receiver is done. `is_invited`: the first chunks may go out
 /// unasked (SPEC 4.24).

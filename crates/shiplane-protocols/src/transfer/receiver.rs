@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use shiplane_files::{Plan, Summary};
 use shiplane_transport::{
     BiStream, Claim, LaneOptions, ProgressMeter, RateLimiter, StreamError, TransferStream, blocking,
 };
@@ -47,10 +48,7 @@ use super::{
     records::{RecordSender, RecordStream},
     target::Target,
 };
-use crate::{
-    Compression,
-    files::{Plan, Summary},
-};
+use crate::Compression;
 
 /// A transfer as it was opened.
 pub(crate) struct Opening {

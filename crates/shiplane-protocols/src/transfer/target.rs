@@ -2,11 +2,11 @@
 
 mod stream;
 
+use shiplane_files::{ChunkWriter, Destination, DestinationError, PlacedCut, Plan, Summary};
 use shiplane_transport::ChunkSink;
 use shiplane_wire::{Digest, Entry, FailReason, Span, Stored, Verified};
 
 pub use self::stream::StreamTarget;
-use crate::files::{ChunkWriter, Destination, DestinationError, PlacedCut, Plan, Summary};
 
 /// The receiver's half of the disk, or what stands for it. All of it blocks and runs on blocking threads.
 ///

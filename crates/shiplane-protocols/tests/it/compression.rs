@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path};
 
-use shiplane_protocols::{Compression, Push, PushRequest, files::SourceRoot, transfer::TransferOptions};
+use shiplane_files::SourceRoot;
+use shiplane_protocols::{Compression, Push, PushRequest, transfer::TransferOptions};
 use shiplane_wire::Promise;
 
 use crate::harness::{Events, World, noise, options, tree};

@@ -2,11 +2,8 @@
 
 use std::{fs, num::NonZeroU64, path::Path, sync::Arc};
 
-use shiplane_protocols::{
-    Fetch, Push, PushRequest, TransferMetrics,
-    files::{Source, SourceRoot},
-    transfer::TransferOptions,
-};
+use shiplane_files::{Source, SourceRoot};
+use shiplane_protocols::{Fetch, Push, PushRequest, TransferMetrics, transfer::TransferOptions};
 use shiplane_transport::{RateLimit, RateLimiter};
 use shiplane_wire::Promise;
 

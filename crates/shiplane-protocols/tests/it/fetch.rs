@@ -173,7 +173,7 @@ async fn an_interrupted_run_goes_on_where_it_was() {
         // The first run's threads may hold the journal a moment longer.
         match world.fetch_watched(&client, "large", second.watch()).await {
             Err(FetchError::Transfer(TransferError::Destination(
-                shiplane_protocols::files::DestinationError::Busy { .. },
+                shiplane_files::DestinationError::Busy { .. },
             ))) => tokio::task::yield_now().await,
             other => break other.unwrap(),
         }

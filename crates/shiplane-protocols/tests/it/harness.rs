@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shiplane_files::{Destination, DestinationError, ReceiveOptions, SourceRoot};
 use shiplane_protocols::{
     Fetch, FetchError, FetchReport, FetchRequest, FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope, TicketSecret},
-    files::{Destination, DestinationError, ReceiveOptions, SourceRoot},
     redeem,
     sync::SyncState,
     transfer::{TransferEvent, TransferOptions},

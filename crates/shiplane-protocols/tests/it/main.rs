@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
 #[cfg(target_os = "linux")]
+#[path = "../../../shiplane-files/tests/it/broken_disk.rs"]
+#[expect(dead_code, reason = "the tests of shiplane-files use all of it")]
 mod broken_disk;
 mod compression;
 mod counting;
@@ -11,8 +13,6 @@ mod delta;
 mod digests;
 mod features;
 mod fetch;
-#[cfg(unix)]
-mod files;
 mod harness;
 mod hostile;
 #[cfg(unix)]

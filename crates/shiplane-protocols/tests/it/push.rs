@@ -7,11 +7,8 @@ mod resuming;
 
 use std::{fs, path::Path, sync::Arc};
 
-use shiplane_protocols::{
-    Push, PushError, PushReport, PushRequest, WriteLimits,
-    files::{Source, SourceRoot},
-    transfer::EventFn,
-};
+use shiplane_files::{Source, SourceRoot};
+use shiplane_protocols::{Push, PushError, PushReport, PushRequest, WriteLimits, transfer::EventFn};
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_wire::Promise;
 

@@ -1,11 +1,7 @@
 //! What the failures of talking to a peer mean.
 
-use shiplane_protocols::{
-    FetchError, PushError,
-    compress::DecodeSinkError,
-    files::{DestinationError, FaultClass, SourceError},
-    transfer::TransferError,
-};
+use shiplane_files::{DestinationError, FaultClass, SourceError};
+use shiplane_protocols::{FetchError, PushError, compress::DecodeSinkError, transfer::TransferError};
 use shiplane_rpc::{CallError, FaultCode};
 use shiplane_transport::{ConnectError, ConnectionEnd, RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::Code;

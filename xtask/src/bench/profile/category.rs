@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_kernel_is_told_by_what_it_does_and_not_by_who_called_it() {
-        let outside = ["write", "shiplane_protocols::files::writer"];
+        let outside = ["write", "shiplane_files::writer"];
         let inside = |names: &[&'static str]| of(&[names, &outside[..]].concat());
         assert_eq!(
             inside(&["k:rep_movs_alternative", "k:copy_page_from_iter_atomic", "k:vfs_write"]),

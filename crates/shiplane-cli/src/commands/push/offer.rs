@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use shiplane_files::{Shape, Source, SourceRoot};
 use shiplane_protocols::PushRequest;
-use shiplane_protocols::files::{Shape, Source, SourceRoot};
 
 use crate::failure::Failure;
 use crate::settings::{PushSettings, Pushed};

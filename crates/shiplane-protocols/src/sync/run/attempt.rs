@@ -4,13 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shiplane_files::SourceRoot;
 use shiplane_rpc::{CallError, Method, RpcClient};
 use shiplane_transport::{Claim, PeerConnection, blocking};
 use shiplane_wire::{Digest, TransferId, escape, limits};
 use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
-use crate::files::SourceRoot;
 use crate::methods::random_transfer_id;
 use crate::sync::dataset::{Agreed, Dataset, Site, check_names};
 use crate::sync::exchange::{Exchange, Exchanged, list_left, pack, send_beside, settle, unpack};

@@ -2,13 +2,16 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use shiplane_files::{
+    Source, SourceError,
+    internals::{Buffers, cut},
+};
 use shiplane_transport::blocking;
 use shiplane_wire::{Cut, Cuts, DigestAlgorithm, Span, limits};
 use tokio::sync::mpsc;
 
 use super::super::delta::MAX_CUTTINGS_UNDER_WAY;
 use super::super::error::ProtocolFault;
-use crate::files::{Buffers, Source, SourceError, cut};
 
 /// The requests that are not answered yet. The first few are worked on, and answered in their order.
 #[derive(Debug)]

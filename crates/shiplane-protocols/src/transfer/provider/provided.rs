@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use shiplane_files::SourceError;
 use shiplane_wire::{Digest, ReceiverRecord, RelPath, RootHasher};
 
 use super::{
     super::{error::TransferError, records::RecordStream},
     Provider,
 };
-use crate::files::SourceError;
 
 /// What a provider has delivered, and its receiver has confirmed.
 #[derive(Debug)]

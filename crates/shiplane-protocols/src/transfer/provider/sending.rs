@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
+use shiplane_files::{Source, SourceError};
 use shiplane_transport::{
     BufferPool, LaneOptions, PeerConnection, ProgressFn, ProgressMeter, RateLimiter, SendChunkError,
     SourceError as LaneError, blocking,
@@ -21,11 +22,7 @@ use super::{
     MAX_CHUNK_ATTEMPTS,
     spans::{FailedSpan, FileSpan, SpanSource, piece_of},
 };
-use crate::{
-    Compression,
-    compress::EncodedSource,
-    files::{Source, SourceError},
-};
+use crate::{Compression, compress::EncodedSource};
 
 /// What the lanes of a transfer share.
 pub(super) struct Outlet {

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use shiplane_files::{Source, SourceError, SourceFile};
 use shiplane_transport::{BufferPool, ChunkRead, SourceError as LaneError};
 use shiplane_wire::{Entry, Piece, Span};
 
 use super::sending::Reading;
-use crate::files::{Source, SourceError, SourceFile};
 
 /// A span with what is known of its file.
 #[derive(Debug, Clone)]

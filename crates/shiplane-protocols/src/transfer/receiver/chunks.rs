@@ -1,5 +1,6 @@
 //! One chunk into the target, as it is or compressed.
 
+use shiplane_files::DestinationError;
 use shiplane_transport::{ChunkSink, InboundChunk, LaneOptions, RecvChunkError, StreamError};
 use shiplane_wire::{Code, Digest, FrameError, Span, Stored, Verified};
 
@@ -8,10 +9,7 @@ use super::super::{
     target::Target,
 };
 use super::stores::Stores;
-use crate::{
-    compress::{DecodeSinkError, DecodingSink},
-    files::DestinationError,
-};
+use crate::compress::{DecodeSinkError, DecodingSink};
 
 /// A chunk whose stream has opened.
 pub(super) struct Opened {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use shiplane_files::{DestinationError, PlacedCut, Plan, Summary};
 use shiplane_transport::ChunkSink;
 use shiplane_wire::{Digest, Entry, FailReason, Span, Stored, Verified};
 use tokio::sync::mpsc;
 
 use super::super::target::Target;
-use crate::files::{DestinationError, PlacedCut, Plan, Summary};
 
 /// A target whose clones and writers are counted. What is behind a target undoes itself when the last of
 /// them goes, on whichever thread that is; who is told that a transfer has failed may rely on it having

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use shiplane_files::Plan;
 use shiplane_wire::{ProviderRecord, Span, limits};
 
 use super::{
@@ -15,7 +16,6 @@ use super::{
     chunks::Opened,
     workers::Planned,
 };
-use crate::files::Plan;
 
 /// What the provider has offered, until its entries are planned: nothing of it is read before that.
 #[derive(Default)]

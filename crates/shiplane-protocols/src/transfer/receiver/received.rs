@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shiplane_files::Summary;
 use shiplane_transport::StreamError;
 use shiplane_wire::{Code, Digest, ProviderRecord, ReceiverRecord, RootHasher};
 
@@ -13,7 +14,6 @@ use super::{
     },
     Receiver,
 };
-use crate::files::Summary;
 
 /// What a receiver has got.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! The two threads that do the receiver's disk work beside the lanes: one plans, one publishes.
 
+use shiplane_files::{DestinationError, PlacedCut, Plan};
 use shiplane_transport::blocking;
 use shiplane_wire::{Digest, Entry, FailReason};
 use tokio::sync::mpsc;
@@ -8,7 +9,6 @@ use super::{
     super::{delta::SignatureComplete, target::Target},
     TransferError,
 };
-use crate::files::{DestinationError, PlacedCut, Plan};
 
 /// Decides about entries, in the order in which they come.
 pub(super) struct Planner {

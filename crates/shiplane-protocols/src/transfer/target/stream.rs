@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use shiplane_files::{DestinationError, Operation, Plan, Summary};
 use shiplane_transport::ChunkSink;
 use shiplane_wire::{Digest, Entry, EntryKind, FailReason, Promise, Span, Stored, Verified, limits};
 
 use super::Target;
-use crate::files::{DestinationError, Operation, Plan, Summary};
 
 /// Writes the bytes of a single file to a writer. Every chunk is verified before a byte of it is written;
 /// those that come early are held back, as many as there are lanes.

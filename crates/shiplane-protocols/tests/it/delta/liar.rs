@@ -4,9 +4,9 @@ use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
+use shiplane_files::{Destination, ReceiveOptions};
 use shiplane_protocols::{
     Fetch, FetchError,
-    files::{Destination, ReceiveOptions},
     transfer::{ProtocolFault, TransferError, TransferOptions},
 };
 use shiplane_rpc::{Method, Router, RpcClient};

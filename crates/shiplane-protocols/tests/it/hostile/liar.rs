@@ -4,9 +4,9 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use shiplane_files::{Destination, ReceiveOptions};
 use shiplane_protocols::{
     Fetch, FetchError, FetchReport, FetchRequest,
-    files::{Destination, ReceiveOptions},
     transfer::{TransferError, TransferOptions},
 };
 use shiplane_rpc::{Router, RpcClient};

@@ -8,9 +8,9 @@ use std::{
     },
 };
 
+use shiplane_files::DestinationError;
 use shiplane_protocols::{
     Fetch, FetchRequest,
-    files::DestinationError,
     transfer::{StreamTarget, TransferError, TransferOptions},
 };
 use shiplane_rpc::RpcClient;

@@ -119,7 +119,7 @@ async fn what_came_through_a_pipe_has_the_mode_of_a_new_file() {
 fn fall_silent(
     client: crate::harness::Client,
     ticket: shiplane_protocols::access::TicketSecret,
-    source: shiplane_protocols::files::Source,
+    source: shiplane_files::Source,
     options: TransferOptions,
 ) -> (oneshot::Receiver<()>, std::sync::mpsc::Sender<()>, std::thread::JoinHandle<bool>) {
     let (silent, is_silent) = oneshot::channel();

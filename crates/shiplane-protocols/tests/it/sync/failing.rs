@@ -5,10 +5,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use shiplane_protocols::{
-    disk::Change,
-    sync::{LeftWhy, Side, SyncEvent, synchronise},
-};
+use shiplane_files::disk::Change;
+use shiplane_protocols::sync::{LeftWhy, Side, SyncEvent, synchronise};
 
 use super::{admitted, job, sync, write, written_at};
 use crate::{

@@ -11,14 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use shiplane_files::DestinationError;
 use shiplane_protocols::sync::{
     FileState, LeftPath, LeftWhy, Manifest, Node, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse,
     synchronise,
 };
-use shiplane_protocols::{
-    files::DestinationError,
-    transfer::{MemoryBudget, TransferError, TransferOptions},
-};
+use shiplane_protocols::transfer::{MemoryBudget, TransferError, TransferOptions};
 use shiplane_rpc::{Fault, FaultCode, Method, Router, RpcClient};
 use shiplane_transport::{BiStream, ChunkSource, Claim, PeerAddr, PeerConnection, TransferStream};
 use shiplane_wire::{

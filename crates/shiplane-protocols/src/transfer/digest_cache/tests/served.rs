@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shiplane_files::{Destination, ReceiveOptions, SourceRoot};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{Identity, PeerAddr, QuicTransport, Trust};
 use shiplane_wire::{Digest, DigestAlgorithm, Piece, Promise};
@@ -18,7 +19,6 @@ use super::super::DigestCache;
 use crate::{
     Fetch, FetchReport, FetchRequest, FileServer, TransferMetrics,
     access::{AccessControl, Grant, Scope},
-    files::{Destination, ReceiveOptions, SourceRoot},
     redeem,
     transfer::TransferOptions,
 };

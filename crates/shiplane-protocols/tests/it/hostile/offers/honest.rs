@@ -7,9 +7,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use shiplane_files::{DestinationError, SourceRoot};
 use shiplane_protocols::{
     Compression, Fetch, FetchError, FetchReport, FetchRequest, Push, PushRequest,
-    files::{DestinationError, SourceRoot},
     transfer::{EventFn, MemoryBudget, StreamTarget, TransferError, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::RpcClient;

@@ -1,0 +1,392 @@
+//! Taking what a new version of a file has in common with the old one from the disk, not from the peer.
+//!
+//! In two rounds, so that the lists stay short: the peer first tells the digests of large pieces of the
+//! whole file, then those of small pieces within the large ones that are not here. Most of what a file has in
+//! common with its old version is where it was, or all of it moved by as much: so while the list comes, each
+//! piece is first sought there ([`trail`]), and what is read for that is hashed, compared and written in one
+//! go. Only what is not found so is cut here too, and found by its content wherever it stands. Whatever is
+//! copied is hashed as it is copied (SPEC 4.14), so that it is as good as a chunk that was received.
+
+mod copying;
+mod trail;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use shiplane_wire::{Cut, DigestAlgorithm, Entry};
+
+use self::copying::{Copied, read_exact};
+use self::trail::Trail;
+use crate::{
+    buffers::Buffers,
+    cuts::{PlacedCut, cut},
+    destination::{Destination, Inner},
+    error::DestinationError,
+    lock, parallel,
+    plan::Plan,
+    platform::{self, Kind},
+    ranges::RangeSet,
+    state::{ActiveFile, Stage},
+};
+
+/// A file that is being put together from its old version.
+#[derive(Debug)]
+pub(super) struct Delta {
+    round: Round,
+    /// Opened when its turn comes: a thousand of them may be waiting.
+    old: Option<Arc<File>>,
+    old_len_bytes: u64,
+    average_bytes: u32,
+    /// Of the pieces.
+    algorithm: DigestAlgorithm,
+    trail: Trail,
+    /// Nothing of what was found is copied: so far the new version may be the old one.
+    is_same_so_far: bool,
+    /// What of the new version was found on the trail, and where.
+    found: Vec<Copied>,
+    /// Where in the old version small pieces may be.
+    regions: Vec<Range<u64>>,
+    /// The old version's own pieces, of what was not found on the trail, once they are needed.
+    ours: Option<Arc<Pieces>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// Large pieces of the whole file.
+    Coarse,
+    /// Small pieces of what is not found yet.
+    Fine,
+}
+
+/// Pieces of the old version.
+#[derive(Debug)]
+struct Pieces {
+    placed: Vec<PlacedCut>,
+    /// Where one stands of each content, those found on the trail included.
+    by_content: HashMap<Cut, u64>,
+}
+
+impl Destination {
+    /// Turns a plan that wants much of a file into [`Plan::Delta`], if there is an old version of it.
+    pub fn offer_delta(&self, index: u64, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
+        self.inner.offer_delta(index, entry, plan)
+    }
+
+    /// Takes from the old version what a part of the peer's cuts says of the ranges that [`Plan::Delta`]
+    /// named. Parts come in order, and together are what [`take_from_old`](Self::take_from_old) is given.
+    pub fn follow_old(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        self.inner.follow(index, theirs)
+    }
+
+    /// Goes on with all of the peer's cuts of the ranges that [`Plan::Delta`] named.
+    pub fn take_from_old(
+        &self,
+        index: u64,
+        entry: &Entry,
+        theirs: &[PlacedCut],
+    ) -> Result<Plan, DestinationError> {
+        self.inner.delta(index, entry, theirs)
+    }
+}
+
+impl Inner {
+    fn offer_delta(&self, index: u64, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
+        if !(MIN_MISSING_BYTES..=MAX_SIZE_BYTES).contains(&entry.size_bytes) {
+            return Ok(plan);
+        }
+        let target = match &plan {
+            Plan::Want { missing, .. } if sum_of(missing) >= MIN_MISSING_BYTES => {
+                lock(&self.state).files.get(&index).map(|file| file.target.clone())
+            }
+            // To tell by the pieces whether it is the same costs no more than by one digest, and if it is
+            // not, most of the work is done.
+            Plan::Compare { is_likely_same: false } if self.options.overwrite => Some(self.target_of(entry)),
+            Plan::Want { .. } | Plan::Compare { .. } | Plan::Done | Plan::Delta { .. } => None,
+        };
+        let Some(target) = target else { return Ok(plan) };
+        let parent = self.parent_of(&target)?;
+        // Whatever is wrong with the old version: the new one can still come whole.
+        let Ok(stat) = platform::stat(&parent.dir, target.file_name()) else { return Ok(plan) };
+        if stat.kind != Kind::File || !(MIN_OLD_BYTES..=MAX_SIZE_BYTES).contains(&stat.size_bytes) {
+            return Ok(plan);
+        }
+        if let Plan::Compare { .. } = plan
+            && let wanted = self.want(index, entry, target)?
+            && let Plan::Want { missing, .. } = &wanted
+            && sum_of(missing) < MIN_MISSING_BYTES
+        {
+            return Ok(wanted); // An earlier run has kept nearly all of it.
+        }
+        let is_same_so_far = stat.size_bytes == entry.size_bytes
+            && lock(&self.state).files.get(&index).is_some_and(|file| !file.is_begun);
+        // Of the longer one: both are cut.
+        let average_bytes = coarse_average(entry.size_bytes.max(stat.size_bytes));
+        let delta = Delta {
+            round: Round::Coarse,
+            old: None,
+            old_len_bytes: stat.size_bytes,
+            average_bytes,
+            algorithm: self.options.digest,
+            trail: Trail::default(),
+            is_same_so_far,
+            found: Vec::new(),
+            regions: Vec::new(),
+            ours: None,
+        };
+        lock(&self.state).deltas.insert(index, delta);
+        let whole = 0..entry.size_bytes;
+        Ok(Plan::Delta { ranges: sections(&[whole]), average_bytes })
+    }
+
+    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        let (mut delta, file) = {
+            let mut state = lock(&self.state);
+            let (delta, file) = (state.deltas.remove(&index), state.files.get(&index).cloned());
+            // It may have been discarded meanwhile.
+            let (Some(delta), Some(file)) = (delta, file) else { return Ok(()) };
+            (delta, file)
+        };
+        let Some(old) = self.old_version(&mut delta, &file) else { return Ok(()) };
+        if delta.round == Round::Coarse && delta.ours.is_none() {
+            self.follow_trail(index, &file, &mut delta, &old, theirs)?;
+        } else {
+            self.copy_matching(index, &file, &mut delta, &old, theirs)?;
+        }
+        let mut state = lock(&self.state);
+        if state.files.get(&index).is_some_and(|now| now.id == file.id) {
+            state.deltas.insert(index, delta);
+        }
+        Ok(())
+    }
+
+    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+        let unknown = || DestinationError::NotWanted { entry: index };
+        let (mut delta, file) = {
+            let mut state = lock(&self.state);
+            let file = state.files.get(&index).cloned().ok_or_else(unknown)?;
+            // It is gone if the old version could not be read.
+            let Some(delta) = state.deltas.remove(&index) else {
+                drop(state);
+                return self.settle_delta(index);
+            };
+            (delta, file)
+        };
+        let Some(old) = self.old_version(&mut delta, &file) else { return self.settle_delta(index) };
+        if delta.is_same_so_far && covers(&delta.found, entry) {
+            lock(&self.state).files.remove(&index);
+            self.touch(entry, &file.target, &old)?;
+            return Ok(self.identical());
+        }
+        self.copy_what_was_same(index, &file, &mut delta, &old)?;
+        let mut unmatched = self.still_missing(index, theirs)?;
+        if !unmatched.is_empty() {
+            self.copy_matching(index, &file, &mut delta, &old, &unmatched)?;
+            unmatched = self.still_missing(index, &unmatched)?;
+        }
+        let unmatched = union(unmatched.iter().map(PlacedCut::range));
+        let known: HashSet<_> = theirs.iter().map(|piece| piece.cut.digest).collect();
+        let ours = delta.ours.iter().flat_map(|ours| &ours.placed);
+        let left = union(ours.filter(|piece| !known.contains(&piece.cut.digest)).map(PlacedCut::range));
+        if delta.round == Round::Fine || !pays_to_refine(&unmatched, &left) {
+            return self.settle_delta(index);
+        }
+        let (regions, average_bytes) = (left.ranges().to_vec(), FINE_AVERAGE_BYTES);
+        let fine =
+            Delta { round: Round::Fine, regions, average_bytes, ours: None, found: Vec::new(), ..delta };
+        lock(&self.state).deltas.insert(index, fine);
+        Ok(Plan::Delta { ranges: unmatched.ranges().to_vec(), average_bytes })
+    }
+
+    fn old_version(&self, delta: &mut Delta, file: &ActiveFile) -> Option<Arc<File>> {
+        if delta.old.is_none()
+            && let Ok(parent) = self.parent_of(&file.target)
+            && let Ok(old) = platform::open_file(&parent.dir, file.target.file_name())
+        {
+            delta.old = Some(Arc::new(old));
+        }
+        delta.old.clone()
+    }
+
+    /// Copies every piece of theirs that stands anywhere in the old version.
+    fn copy_matching(
+        &self,
+        index: u64,
+        file: &ActiveFile,
+        delta: &mut Delta,
+        old: &File,
+        theirs: &[PlacedCut],
+    ) -> Result<(), DestinationError> {
+        let ours = delta.ours.get_or_insert_with(|| {
+            let regions = match delta.round {
+                Round::Coarse => &not_found(&delta.found, delta.old_len_bytes),
+                Round::Fine => &delta.regions,
+            };
+            Arc::new(Pieces::of(
+                old,
+                regions,
+                delta.average_bytes,
+                self.options.digest,
+                &delta.found,
+                &self.buffers,
+            ))
+        });
+        let find = |to: &PlacedCut| {
+            let from_bytes = *ours.by_content.get(&to.cut)?;
+            Some(Copied { from_bytes, to: *to })
+        };
+        let copies: Vec<_> = not_kept(&file.kept, theirs).iter().filter_map(find).collect();
+        self.copy(index, file, old, &copies).map(|_| ())
+    }
+
+    /// Those of the pieces that are not in the temporary file by now.
+    fn still_missing(&self, index: u64, theirs: &[PlacedCut]) -> Result<Vec<PlacedCut>, DestinationError> {
+        let state = lock(&self.state);
+        let file = state.files.get(&index).ok_or(DestinationError::NotWanted { entry: index })?;
+        Ok(not_kept(&file.kept, theirs))
+    }
+
+    /// Wants what is still missing.
+    fn settle_delta(&self, index: u64) -> Result<Plan, DestinationError> {
+        let mut state = lock(&self.state);
+        let file = state.files.get_mut(&index).ok_or(DestinationError::NotWanted { entry: index })?;
+        let missing = file.kept.missing(file.size_bytes);
+        if missing.is_empty() {
+            file.stage = Stage::Complete;
+        }
+        let plan = Plan::Want { missing, resumed_bytes: file.kept.len_bytes() };
+        if state.deltas.is_empty() {
+            self.buffers.free();
+        }
+        Ok(plan)
+    }
+}
+
+impl Pieces {
+    /// The pieces of these regions, as far as they can be read.
+    fn of(
+        old: &File,
+        regions: &[Range<u64>],
+        average_bytes: u32,
+        algorithm: DigestAlgorithm,
+        found: &[Copied],
+        buffers: &Buffers,
+    ) -> Self {
+        let cuts = parallel::map(&sections(regions), |region| {
+            cuts_of(old, region, average_bytes, algorithm, buffers)
+        });
+        let placed: Vec<_> = cuts.into_iter().flatten().collect();
+        let by_content = placed.iter().map(|piece| (piece.cut, piece.offset_bytes));
+        let found = found.iter().map(|copied| (copied.to.cut, copied.from_bytes));
+        let by_content = by_content.chain(found).collect();
+        Self { placed, by_content }
+    }
+}
+
+/// The pieces of a region of the old version, as far as it can be read.
+fn cuts_of(
+    old: &File,
+    region: &Range<u64>,
+    average_bytes: u32,
+    algorithm: DigestAlgorithm,
+    buffers: &Buffers,
+) -> Vec<PlacedCut> {
+    let mut cuts = Vec::new();
+    let mut at = region.start;
+    let read = |offset: u64, buffer: &mut [u8]| read_exact(old, region.start + offset, buffer);
+    let tell = |more: Vec<Cut>| {
+        for cut in more {
+            cuts.push(PlacedCut { offset_bytes: at, cut });
+            at += u64::from(cut.len_bytes);
+        }
+        Ok(())
+    };
+    // What was not read is simply not there to be copied.
+    let _ = cut(region.end - region.start, average_bytes, algorithm, buffers, read, tell);
+    cuts
+}
+
+/// Those of the pieces of which not all is kept.
+fn not_kept(kept: &RangeSet, theirs: &[PlacedCut]) -> Vec<PlacedCut> {
+    theirs.iter().filter(|piece| !kept.contains(&piece.range())).copied().collect()
+}
+
+/// What of the old version is not among these pieces.
+fn not_found(found: &[Copied], old_len_bytes: u64) -> Vec<Range<u64>> {
+    union(found.iter().map(Copied::from)).missing(old_len_bytes)
+}
+
+/// Parts of ranges that are cut side by side; of a whole file at the same places in all its versions.
+fn sections(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let section = |start: u64, end: u64| start..end.min(start + SECTION_LEN_BYTES as u64);
+    let sections = |range: &Range<u64>| {
+        let end = range.end;
+        range.clone().step_by(SECTION_LEN_BYTES).map(move |start| section(start, end))
+    };
+    ranges.iter().flat_map(sections).collect()
+}
+
+/// Whether the pieces are all of a file.
+fn covers(found: &[Copied], entry: &Entry) -> bool {
+    union(found.iter().map(|copied| copied.to.range())).covers(entry.size_bytes)
+}
+
+fn sum_of(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
+}
+
+/// Whether small pieces are worth their list: it is long if much is unknown, and of no use if little of the
+/// old version is left to be found.
+fn pays_to_refine(unmatched: &RangeSet, left: &RangeSet) -> bool {
+    let (unmatched_bytes, left_bytes) = (unmatched.len_bytes(), left.len_bytes());
+    unmatched_bytes > 0
+        && unmatched_bytes.max(left_bytes) <= MAX_REFINED_BYTES
+        && unmatched_bytes / MAX_GROWTH <= left_bytes
+}
+
+fn union(ranges: impl Iterator<Item = Range<u64>>) -> RangeSet {
+    let mut set = RangeSet::default();
+    ranges.for_each(|range| set.insert(range));
+    set
+}
+
+/// Doubled with the file's size, so that no list of large pieces has more than some hundred thousand.
+fn coarse_average(size_bytes: u64) -> u32 {
+    let mut average_bytes = COARSE_AVERAGE_BYTES;
+    while u64::from(average_bytes) * COARSE_PIECES < size_bytes {
+        average_bytes *= 2;
+    }
+    average_bytes
+}
+
+/// 1 MiB: below it, to send the bytes takes no longer than to find out which.
+const MIN_MISSING_BYTES: u64 = 1 << 20;
+
+/// 64 KiB: less has hardly a large piece in it.
+const MIN_OLD_BYTES: u64 = 64 << 10;
+
+/// 64 GiB: the largest file whose list stays within some 10 MiB of memory, at the largest average there is.
+const MAX_SIZE_BYTES: u64 = 64 << 30;
+
+/// 128 KiB: of 1 GiB with a hundred edits of 4 KiB, the lists of both rounds are then about equally long, and
+/// with [`FINE_AVERAGE_BYTES`] no other pair sends less: 1.3 MiB in all (`delta_sweep` counts it). Larger
+/// pieces make the second list longer, smaller ones the first.
+const COARSE_AVERAGE_BYTES: u32 = 128 << 10;
+
+/// Up to 8 GiB at the smallest average.
+const COARSE_PIECES: u64 = 64 << 10;
+
+/// 2 KiB: counted likewise, an edit of 4 KiB costs 8 KiB of pieces it touches, and a list of 3 KiB.
+const FINE_AVERAGE_BYTES: u32 = 2 << 10;
+
+/// 256 MiB: a list of 4.5 MiB, and three times that in memory.
+const MAX_REFINED_BYTES: u64 = 256 << 20;
+
+/// Where the new version has grown by more than eight times of what is left of the old one, seven eighths of
+/// the list could match nothing.
+const MAX_GROWTH: u64 = 8;
+
+/// 64 MiB: some pieces of an older file are not found where a section begins, so that they be few; enough
+/// of them for every thread from some hundred MiB on.
+const SECTION_LEN_BYTES: usize = 64 << 20;

@@ -1,0 +1,71 @@
+//! Where a simulation comes between us and the disk.
+//!
+//! Every call of the receiving side that changes a file or a directory, or makes it durable, says so here first.
+//! In a simulation it may then fail as disks do; and who knows what was synced knows what a power cut leaves.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
+
+/// What is about to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// To a directory: a name appears, or stands for something else.
+    Name,
+    /// To a directory: a name vanishes.
+    Unname,
+    /// To a file: these bytes are written at that offset.
+    Write {
+        /// From there on.
+        offset_bytes: u64,
+        /// All of them.
+        data: &'a [u8],
+    },
+    /// To a file: it gets another size.
+    Resize,
+    /// To a file or a directory: its mode or its time.
+    Metadata,
+    /// A file or a directory is made durable.
+    Sync,
+    /// So is everything on its file system.
+    SyncAll,
+}
+
+/// A disk that fails.
+pub trait Disk: Sync {
+    /// Before a change to the open file or directory `at`.
+    ///
+    /// # Errors
+    /// What the call fails with; nothing is done then but what this has done itself.
+    fn before(&self, change: Change<'_>, at: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// A sync has succeeded.
+    fn synced(&self, change: Change<'_>, at: BorrowedFd<'_>);
+}
+
+/// From now on this process asks `disk` first. Never outside a simulation.
+pub fn simulate(disk: &'static dyn Disk) {
+    let _ = DISK.set(disk);
+}
+
+/// Whether this process asks a simulated disk.
+pub(crate) fn is_simulated() -> bool {
+    DISK.get().is_some()
+}
+
+static DISK: OnceLock<&'static dyn Disk> = OnceLock::new();
+
+/// Says what is about to be done.
+pub fn before(change: Change<'_>, at: &impl AsFd) -> io::Result<()> {
+    DISK.get().map_or(Ok(()), |disk| disk.before(change, at.as_fd()))
+}
+
+/// Makes durable what `sync` makes durable, between the two calls of the simulation.
+pub fn synced(change: Change<'_>, at: &impl AsFd, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    before(change, at)?;
+    sync()?;
+    if let Some(disk) = DISK.get() {
+        disk.synced(change, at.as_fd());
+    }
+    Ok(())
+}

@@ -1,0 +1,376 @@
+//! What earlier runs of the same job left, as their journal tells it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use shiplane_wire::{Piece, RelPath, Version};
+
+use crate::journal::{JournalRecord, KeptChunk};
+
+/// Files that were begun and chunks that were kept, none of it verified at first.
+///
+/// A chunk stays as long as one of its files is unpublished, and so do the files of such a chunk, because
+/// its digest can be checked over all of them only. Everything else is forgotten while the journal is
+/// read, so that memory is bounded by what was unfinished.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers {
+    files: HashMap<u64, OldFile>,
+    ids: HashMap<RelPath, u64>,
+    chunks: HashMap<u64, OldChunk>,
+    next_chunk: u64,
+    next_id: u64,
+    /// Files whose place in `files` another state of the same path took.
+    superseded: Vec<(u64, RelPath)>,
+}
+
+#[derive(Debug)]
+struct OldFile {
+    path: RelPath,
+    size_bytes: u64,
+    version: Version,
+    stage: Stage,
+    /// Numbers of its chunks; some may be forgotten.
+    chunks: Vec<u64>,
+    /// How many of them are not.
+    live_chunks: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has a temporary file, and nobody has asked for it in this run.
+    Left,
+    /// It has its final name.
+    Published,
+    /// This run goes on with it, or has given it up.
+    Settled,
+}
+
+#[derive(Debug)]
+struct OldChunk {
+    kept: Arc<KeptChunk>,
+    verdict: Option<bool>,
+    unpublished: usize,
+}
+
+/// A file that an earlier run began and did not publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) id: u64,
+    pub(super) size_bytes: u64,
+    pub(super) version: Version,
+}
+
+/// A chunk to verify, with the paths of the files that its spans are in.
+#[derive(Clone, Debug)]
+pub(super) struct Unverified {
+    pub(super) number: u64,
+    pub(super) kept: Arc<KeptChunk>,
+    pub(super) paths: Vec<RelPath>,
+    /// Which piece of its file it is, if it is one.
+    pub(super) piece: Option<Piece>,
+}
+
+impl Leftovers {
+    /// Takes the next record of the journal; `None` if it contradicts those before, so that the journal
+    /// cannot be ours.
+    pub(super) fn apply(&mut self, record: JournalRecord) -> Option<()> {
+        match record {
+            JournalRecord::Begun { id, size_bytes, version, path } => {
+                self.begun(id, size_bytes, version, path)
+            }
+            JournalRecord::Kept(chunk) => self.kept(chunk),
+            JournalRecord::Published(ids) => self.each_known(&ids, Self::published),
+            JournalRecord::Dropped(ids) => self.each_known(&ids, Self::dropped),
+        }
+    }
+
+    /// A number for a file that was never used in this journal.
+    pub(super) fn fresh_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// What is left of `path` and has not been settled yet.
+    pub(super) fn find(&self, path: &RelPath) -> Option<Left> {
+        let id = *self.ids.get(path)?;
+        let file = self.files.get(&id)?;
+        let left = Left { id, size_bytes: file.size_bytes, version: file.version };
+        (file.stage == Stage::Left).then_some(left)
+    }
+
+    /// The chunks with bytes of `id` that were not verified yet; `shared_only`: those that have bytes of
+    /// other files, too.
+    pub(super) fn unverified(&self, id: u64, shared_only: bool) -> Vec<Unverified> {
+        let Some(file) = self.files.get(&id) else {
+            return Vec::new();
+        };
+        let chunks = file.chunks.iter().filter_map(|number| Some((*number, self.chunks.get(number)?)));
+        chunks
+            .filter(|(_, chunk)| chunk.verdict.is_none())
+            .filter(|(_, chunk)| !shared_only || chunk.kept.spans.iter().any(|span| span.id != id))
+            .filter_map(|(number, chunk)| {
+                let path_of = |id| self.files.get(&id).map(|file| file.path.clone());
+                let paths: Option<Vec<_>> = chunk.kept.spans.iter().map(|span| path_of(span.id)).collect();
+                let piece = match &chunk.kept.spans[..] {
+                    [span] => Piece::of_file(span.offset_bytes, span.len_bytes, file.size_bytes),
+                    _ => None,
+                };
+                Some(Unverified { number, kept: Arc::clone(&chunk.kept), paths: paths?, piece })
+            })
+            .collect()
+    }
+
+    /// Notes whether a chunk's bytes are still what they were.
+    pub(super) fn judge(&mut self, number: u64, is_good: bool) {
+        if let Some(chunk) = self.chunks.get_mut(&number) {
+            chunk.verdict = Some(is_good);
+        }
+    }
+
+    /// The byte ranges of `id` that are in chunks found good.
+    pub(super) fn good_ranges(&self, id: u64) -> Vec<std::ops::Range<u64>> {
+        let chunks = self.files.get(&id).into_iter().flat_map(|file| &file.chunks);
+        chunks
+            .filter_map(|number| self.chunks.get(number))
+            .filter(|chunk| chunk.verdict == Some(true))
+            .flat_map(|chunk| chunk.kept.spans.iter().filter(|span| span.id == id))
+            .map(|span| span.offset_bytes..span.offset_bytes + span.len_bytes)
+            .collect()
+    }
+
+    /// This run goes on with the file, or has removed it: [`find`](Self::find) does not give it again.
+    pub(super) fn settle(&mut self, id: u64) {
+        if let Some(file) = self.files.get_mut(&id) {
+            file.stage = Stage::Settled;
+        }
+    }
+
+    /// What nobody settled: its temporary files are to be removed at the end.
+    pub(super) fn take_unsettled(&mut self) -> Vec<(u64, RelPath)> {
+        let mut unsettled = std::mem::take(&mut self.superseded);
+        for (id, file) in &mut self.files {
+            if file.stage == Stage::Left {
+                file.stage = Stage::Settled;
+                unsettled.push((*id, file.path.clone()));
+            }
+        }
+        unsettled
+    }
+
+    fn begun(&mut self, id: u64, size_bytes: u64, version: Version, path: RelPath) -> Option<()> {
+        if self.files.contains_key(&id) || id > MAX_ID {
+            return None;
+        }
+        // Files are begun in the order of their chunks, not of their numbers.
+        self.next_id = self.next_id.max(id + 1);
+        if let Some(old) = self.ids.insert(path.clone(), id) {
+            let is_left = self.files.get(&old).is_some_and(|file| file.stage == Stage::Left);
+            if is_left {
+                self.superseded.push((old, path.clone()));
+                self.dropped(old);
+            }
+        }
+        let file =
+            OldFile { path, size_bytes, version, stage: Stage::Left, chunks: Vec::new(), live_chunks: 0 };
+        self.files.insert(id, file);
+        Some(())
+    }
+
+    fn kept(&mut self, kept: KeptChunk) -> Option<()> {
+        for span in &kept.spans {
+            if span.id >= self.next_id {
+                return None;
+            }
+            let Some(file) = self.files.get(&span.id) else {
+                // Of a file that was given up while the chunk was written: it cannot be verified.
+                return Some(());
+            };
+            let end = span.offset_bytes.checked_add(span.len_bytes)?;
+            if span.len_bytes == 0 || end > file.size_bytes {
+                return None;
+            }
+        }
+        let number = self.next_chunk;
+        self.next_chunk += 1;
+        let mut unpublished = 0;
+        for span in &kept.spans {
+            if let Some(file) = self.files.get_mut(&span.id)
+                && file.chunks.last() != Some(&number)
+            {
+                file.chunks.push(number);
+                file.live_chunks += 1;
+                unpublished += usize::from(file.stage == Stage::Left);
+            }
+        }
+        self.chunks.insert(number, OldChunk { kept: Arc::new(kept), verdict: None, unpublished });
+        Some(())
+    }
+
+    fn each_known(&mut self, ids: &[u64], settle: impl Fn(&mut Self, u64)) -> Option<()> {
+        for id in ids {
+            if *id >= self.next_id {
+                return None;
+            }
+            settle(self, *id);
+        }
+        Some(())
+    }
+
+    fn published(&mut self, id: u64) {
+        let Some(file) = self.files.get_mut(&id) else {
+            return;
+        };
+        if file.stage == Stage::Published {
+            return;
+        }
+        file.stage = Stage::Published;
+        for number in file.chunks.clone() {
+            if let Some(chunk) = self.chunks.get_mut(&number) {
+                chunk.unpublished = chunk.unpublished.saturating_sub(1);
+                if chunk.unpublished == 0 {
+                    self.forget_chunk(number);
+                }
+            }
+        }
+        self.forget_if_unused(id);
+    }
+
+    fn dropped(&mut self, id: u64) {
+        let chunks = self.files.get(&id).map(|file| file.chunks.clone());
+        for number in chunks.into_iter().flatten() {
+            self.forget_chunk(number);
+        }
+        self.forget_file(id);
+    }
+
+    fn forget_chunk(&mut self, number: u64) {
+        let Some(chunk) = self.chunks.remove(&number) else {
+            return;
+        };
+        let mut last = None;
+        for span in &chunk.kept.spans {
+            if last.replace(span.id) == Some(span.id) {
+                continue;
+            }
+            if let Some(file) = self.files.get_mut(&span.id) {
+                file.live_chunks = file.live_chunks.saturating_sub(1);
+            }
+            self.forget_if_unused(span.id);
+        }
+    }
+
+    fn forget_if_unused(&mut self, id: u64) {
+        let unused = |file: &OldFile| file.stage == Stage::Published && file.live_chunks == 0;
+        if self.files.get(&id).is_some_and(unused) {
+            self.forget_file(id);
+        }
+    }
+
+    fn forget_file(&mut self, id: u64) {
+        if let Some(file) = self.files.remove(&id)
+            && self.ids.get(&file.path) == Some(&id)
+        {
+            self.ids.remove(&file.path);
+        }
+    }
+}
+
+/// Numbers are given from 0 on: a journal with a larger one is not ours, and there is always a next one.
+const MAX_ID: u64 = u64::MAX / 2;
+
+#[cfg(test)]
+mod tests {
+    use shiplane_wire::Digest;
+
+    use super::super::journal::KeptSpan;
+    use super::*;
+
+    fn path(id: u64) -> RelPath {
+        RelPath::parse(format!("f{id}").as_bytes()).unwrap()
+    }
+
+    fn begun(id: u64) -> JournalRecord {
+        JournalRecord::Begun { id, size_bytes: 10, version: Version::from_bytes([0; 16]), path: path(id) }
+    }
+
+    fn kept(spans: &[(u64, u64, u64)]) -> JournalRecord {
+        let spans =
+            spans.iter().map(|&(id, offset_bytes, len_bytes)| KeptSpan { id, offset_bytes, len_bytes });
+        JournalRecord::Kept(KeptChunk { digest: Digest::blake3(b""), spans: spans.collect() })
+    }
+
+    fn replay(records: impl IntoIterator<Item = JournalRecord>) -> Option<Leftovers> {
+        let mut leftovers = Leftovers::default();
+        records.into_iter().try_for_each(|record| leftovers.apply(record))?;
+        Some(leftovers)
+    }
+
+    #[test]
+    fn records_that_contradict_each_other_are_not_ours() {
+        for records in [
+            vec![begun(0), begun(0)],
+            vec![begun(u64::MAX)],
+            // Found by the fuzzer: there was no number left for the next file.
+            vec![begun(u64::MAX - 1)],
+            vec![kept(&[(0, 0, 1)])],
+            vec![begun(0), kept(&[(1, 0, 1)])],
+            vec![begun(0), kept(&[(0, 5, 6)])],
+            vec![begun(0), kept(&[(0, u64::MAX, 2)])],
+            vec![begun(0), kept(&[(0, 3, 0)])],
+            vec![JournalRecord::Published(vec![0])],
+            vec![begun(0), JournalRecord::Dropped(vec![0, 1])],
+        ] {
+            assert!(replay(records.clone()).is_none(), "{records:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_forgotten_once_its_chunks_are() {
+        let records = [begun(0), begun(1), kept(&[(0, 0, 10), (1, 0, 4)]), kept(&[(1, 4, 6)])];
+        let published = |ids: &[u64]| JournalRecord::Published(ids.to_vec());
+        let mut one = replay(records.iter().cloned().chain([published(&[0])])).unwrap();
+        // The other file's chunk cannot be verified without it.
+        assert_eq!((one.files.len(), one.chunks.len()), (2, 2));
+        assert!(one.find(&path(0)).is_none() && one.find(&path(1)).is_some());
+        assert_eq!(one.unverified(1, false).len(), 2);
+        assert_eq!(one.unverified(1, true).len(), 1);
+        assert_eq!(one.take_unsettled(), [(1, path(1))]);
+
+        let both = replay(records.into_iter().chain([published(&[0]), published(&[0, 1])])).unwrap();
+        assert!(both.files.is_empty() && both.chunks.is_empty() && both.ids.is_empty());
+        assert_eq!(both.next_id, 2);
+    }
+
+    #[test]
+    fn a_file_that_was_given_up_takes_its_chunks_along() {
+        let dropped = JournalRecord::Dropped(vec![0]);
+        let records = [begun(0), begun(1), kept(&[(0, 0, 10), (1, 0, 4)]), kept(&[(1, 4, 6)]), dropped];
+        // Such a chunk may be written after the file was given up.
+        let late = kept(&[(0, 0, 1), (1, 0, 1)]);
+        let mut leftovers = replay(records.into_iter().chain([late])).unwrap();
+        assert!(leftovers.find(&path(0)).is_none());
+        let [chunk] = leftovers.unverified(1, false).try_into().unwrap();
+        leftovers.judge(chunk.number, true);
+        let good = 4..10;
+        assert_eq!(leftovers.good_ranges(1), [good]);
+        assert!(leftovers.unverified(1, false).is_empty());
+        leftovers.settle(1);
+        assert!(leftovers.find(&path(1)).is_none() && leftovers.take_unsettled().is_empty());
+    }
+
+    #[test]
+    fn another_state_of_a_file_supersedes_the_first() {
+        let again = JournalRecord::Begun {
+            id: 5,
+            size_bytes: 3,
+            version: Version::from_bytes([1; 16]),
+            path: path(0),
+        };
+        let mut leftovers = replay([begun(0), kept(&[(0, 0, 10)]), again]).unwrap();
+        let left = leftovers.find(&path(0)).unwrap();
+        assert_eq!((left.id, left.size_bytes), (5, 3));
+        assert_eq!(leftovers.take_unsettled(), [(0, path(0)), (5, path(0))]);
+        assert_eq!(leftovers.fresh_id(), 6);
+    }
+}

@@ -1,0 +1,434 @@
+//! What is to be done for each entry, given what is there.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use crate::{
+    buffers::Scratch,
+    destination::Inner,
+    error::{DestinationError, Operation},
+    lock, names,
+    platform::{self, Kind, Stat},
+    state::{ActiveFile, Directory, Stage},
+};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
+
+/// What is to be done for an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing: the directory is there, or the file is, with the same content.
+    Done,
+    /// A file of the same size is there: ask the peer for the digest of its file and call
+    /// [`Destination::compare`](super::Destination::compare).
+    Compare {
+        /// Its time is the same too.
+        is_likely_same: bool,
+    },
+    /// The file is to be received.
+    Want {
+        /// The bytes to ask for, in order. If there are none (the file is empty, or an earlier run has
+        /// kept all of it) it is ready for [`Destination::publish`](super::Destination::publish).
+        missing: Vec<Range<u64>>,
+        /// What of it is here: an earlier run has kept it, verified again, or it is in the old version.
+        resumed_bytes: u64,
+    },
+    /// An old version of the file is there: ask the peer for the cuts of these ranges (SPEC 4.13) and go on
+    /// with [`Target::delta`](crate::transfer::Target::delta). Only a target that is driven through that
+    /// trait gives this.
+    Delta {
+        /// The ranges of the new version, in order.
+        ranges: Vec<Range<u64>>,
+        /// The average length of a cut to ask for.
+        average_bytes: u32,
+    },
+}
+
+impl Plan {
+    /// How much it wants.
+    pub fn missing_bytes(&self) -> u64 {
+        match self {
+            Self::Want { missing, .. } => missing.iter().map(|range| range.end - range.start).sum(),
+            Self::Done | Self::Compare { .. } | Self::Delta { .. } => 0,
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        let target = self.admit(index, entry)?;
+        match entry.kind {
+            EntryKind::Directory => self.plan_directory(entry, target),
+            EntryKind::File => self.plan_file(index, entry, target),
+        }
+    }
+
+    /// As [`plan`](Self::plan), for a file of which the caller knows that it is not the one that is here:
+    /// nothing is compared.
+    pub(super) fn plan_anew(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        let target = self.admit(index, entry)?;
+        if let Some(found) = self.examine(&target)? {
+            self.check_collision(&target, &found, true)?;
+            if found.kind == Kind::Directory {
+                return Err(self.wrong_kind(&target, found.kind, Kind::File));
+            }
+        }
+        self.want(index, entry, target)
+    }
+
+    pub(super) fn compare(
+        &self,
+        index: u64,
+        entry: &Entry,
+        theirs: Digest,
+    ) -> Result<Plan, DestinationError> {
+        let target = self.target_of(entry);
+        match self.open_same_size(entry, &target)? {
+            Existing::Gone => self.want(index, entry, target),
+            Existing::Different => self.replace(index, entry, target),
+            Existing::SameSize(file) => {
+                let ours = self
+                    .hash(&file, self.options.digest)
+                    .map_err(|error| self.failed(Operation::Read, &target, error))?;
+                if ours != theirs {
+                    return self.replace(index, entry, target);
+                }
+                self.touch(entry, &target, &file)?;
+                Ok(self.identical())
+            }
+        }
+    }
+
+    pub(super) fn digest_of(
+        &self,
+        entry: &Entry,
+        algorithm: DigestAlgorithm,
+    ) -> Result<Digest, DestinationError> {
+        let target = self.target_of(entry);
+        let parent = self.parent_of(&target)?;
+        let file = platform::open_file(&parent.dir, target.file_name());
+        file.and_then(|file| self.hash(&file, algorithm))
+            .map_err(|error| self.failed(Operation::Read, &target, error))
+    }
+
+    pub(super) fn hash(&self, file: &File, algorithm: DigestAlgorithm) -> io::Result<Digest> {
+        let mut hasher = algorithm.hasher();
+        let mut buffer = Scratch::new(READ_LEN_BYTES);
+        let mut at = 0;
+        loop {
+            if self.is_abandoned.load(Ordering::Relaxed) {
+                return Err(io::Error::other("the transfer has failed meanwhile"));
+            }
+            match platform::read_at(file, at, &mut buffer)? {
+                0 => return Ok(hasher.finish()),
+                read => {
+                    hasher.update(&buffer[..read]);
+                    at += read as u64;
+                }
+            }
+        }
+    }
+
+    /// Checks the entry against those before it (SPEC 4.5) and gives the path it lands under.
+    fn admit(&self, index: u64, entry: &Entry) -> Result<RelPath, DestinationError> {
+        let path = &entry.path;
+        path.components()
+            .try_for_each(names::check_component)
+            .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
+        let mut state = lock(&self.state);
+        if state.is_finished {
+            return Err(DestinationError::NotWanted { entry: index });
+        }
+        if let Some((target, requested)) = &self.file {
+            let is_it =
+                entry.kind == EntryKind::File && path.as_bytes() == requested && state.seen.is_empty();
+            if !is_it {
+                return Err(DestinationError::NotRequested { path: path.to_string() });
+            }
+            state.seen.insert(path.as_bytes());
+            return Ok(target.clone());
+        }
+        drop(state);
+        self.check_parent(path)?;
+        let mut state = lock(&self.state);
+        if !state.seen.insert(path.as_bytes()) {
+            return Err(DestinationError::Duplicate { path: path.to_string() });
+        }
+        if self.folds && !state.seen_folded.insert(fold(path).as_bytes()) {
+            return Err(DestinationError::NameCollision { path: path.to_string() });
+        }
+        Ok(path.clone())
+    }
+
+    /// SPEC 4.5: a directory comes before what is in it. Of very many, it is enough that it is there.
+    fn check_parent(&self, path: &RelPath) -> Result<(), DestinationError> {
+        let no_parent = || DestinationError::NoParent { path: path.to_string() };
+        let Some(parent) = path.parent() else { return Ok(()) };
+        {
+            let state = lock(&self.state);
+            if state.announced.contains(parent.as_bytes()) {
+                return Ok(());
+            }
+            if !state.announced.has_forgotten() {
+                return Err(no_parent());
+            }
+        }
+        match self.dirs.open(Some(&parent)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_parent()),
+            // Anything else is told by whoever needs it.
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn target_of(&self, entry: &Entry) -> RelPath {
+        self.file.as_ref().map_or(&entry.path, |(target, _)| target).clone()
+    }
+
+    fn plan_directory(&self, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        let parent = self.parent_of(&target)?;
+        // However little its owner may do at the source, we must be able to fill it.
+        let mode = (entry.mode & 0o777) | 0o700;
+        let is_new = match platform::make_dir(&parent.dir, target.file_name(), mode) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(self.failed(Operation::Create, &target, error)),
+        };
+        if !is_new || self.folds {
+            let found = self.examine(&target)?;
+            if let Some(found) = found.filter(|found| found.kind != Kind::Directory) {
+                return Err(self.wrong_kind(&target, found.kind, Kind::Directory));
+            }
+            if let Some(found) = found {
+                self.check_collision(&target, &found, !is_new)?;
+            }
+        }
+        let mut state = lock(&self.state);
+        if is_new {
+            state.has_changes = true;
+            state.unsynced.insert(target.parent(), parent.device);
+            state.unsynced.insert(Some(target.clone()), parent.device);
+        }
+        state.summary.directories += 1;
+        state.announced.insert(target.as_bytes());
+        if is_new && target.parent().is_none() && state.new_tops.len() < MAX_NEW_TOPS {
+            state.new_tops.insert(target.clone());
+        }
+        let directory = Directory { mode: entry.mode & 0o777, mtime: entry.mtime, is_new };
+        let announced = state.directories.push(
+            &target,
+            &directory,
+            &self.root().dir,
+            self.key.temp_name(LIST_ID).as_bytes(),
+        );
+        drop(state);
+        announced.map_err(|error| self.failed_at_root(Operation::Write, error))?;
+        self.sync_many()?;
+        Ok(Plan::Done)
+    }
+
+    fn plan_file(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        let Some(found) = self.examine(&target)? else {
+            return self.want(index, entry, target);
+        };
+        self.check_collision(&target, &found, true)?;
+        match found.kind {
+            Kind::Directory => Err(self.wrong_kind(&target, found.kind, Kind::File)),
+            Kind::File if found.size_bytes == entry.size_bytes => {
+                if found.mtime == entry.mtime && !self.options.verify {
+                    return Ok(self.identical());
+                }
+                if entry.size_bytes > 0 {
+                    return Ok(Plan::Compare { is_likely_same: found.mtime == entry.mtime });
+                }
+                // There is nothing to compare in two empty files.
+                match self.open_same_size(entry, &target)? {
+                    Existing::SameSize(file) => self.touch(entry, &target, &file).map(|()| self.identical()),
+                    Existing::Gone | Existing::Different => self.replace(index, entry, target),
+                }
+            }
+            Kind::File | Kind::Symlink | Kind::Special => self.replace(index, entry, target),
+        }
+    }
+
+    fn replace(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        if !self.options.overwrite {
+            return Err(self.exists(&target));
+        }
+        self.want(index, entry, target)
+    }
+
+    pub(super) fn want(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        let mut file = ActiveFile::new(entry, target, 0);
+        self.resume(&mut file)?;
+        let missing = file.kept.missing(file.size_bytes);
+        let resumed_bytes = file.kept.len_bytes();
+        if missing.is_empty() {
+            file.stage = Stage::Complete;
+        }
+        let mut state = lock(&self.state);
+        if state.files.contains_key(&index) {
+            return Err(DestinationError::NotWanted { entry: index });
+        }
+        state.files.insert(index, file);
+        state.planned = state.planned.max(index.saturating_add(1));
+        state.summary.resumed_bytes += resumed_bytes;
+        Ok(Plan::Want { missing, resumed_bytes })
+    }
+
+    /// What has the name now; a link is told as such.
+    pub(super) fn examine(&self, target: &RelPath) -> Result<Option<Stat>, DestinationError> {
+        let parent = self.parent_of(target)?;
+        match platform::stat(&parent.dir, target.file_name()) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(Operation::Examine, target, error)),
+        }
+    }
+
+    /// On a file system that folds names: whether what is there was put there by this very run, under
+    /// another spelling of the name. Catches what [`fold`] does not know, such as normal forms.
+    pub(super) fn check_collision(
+        &self,
+        target: &RelPath,
+        found: &Stat,
+        was_there: bool,
+    ) -> Result<(), DestinationError> {
+        if !self.folds || found.inode == 0 {
+            return Ok(());
+        }
+        let inode = (found.device, found.inode);
+        let mut state = lock(&self.state);
+        if was_there && state.own_inodes.contains(&inode) {
+            return Err(DestinationError::NameCollision { path: self.show(target) });
+        }
+        if !was_there {
+            state.own_inodes.insert(inode);
+        }
+        Ok(())
+    }
+
+    fn open_same_size(&self, entry: &Entry, target: &RelPath) -> Result<Existing, DestinationError> {
+        let parent = self.parent_of(target)?;
+        let file = match platform::open_file(&parent.dir, target.file_name()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Existing::Gone),
+            Err(error) if platform::is_symlink_refused(&error) => return Ok(Existing::Different),
+            Err(error) => return Err(self.failed(Operation::Open, target, error)),
+        };
+        let found =
+            platform::stat_open(&file).map_err(|error| self.failed(Operation::Examine, target, error))?;
+        let is_same = found.kind == Kind::File && found.size_bytes == entry.size_bytes;
+        Ok(if is_same { Existing::SameSize(file) } else { Existing::Different })
+    }
+
+    pub(super) fn touch(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
+        platform::set_mtime(file, entry.mtime)
+            .map_err(|error| self.failed(Operation::SetMetadata, target, error))
+    }
+
+    pub(super) fn identical(&self) -> Plan {
+        lock(&self.state).summary.identical_files += 1;
+        Plan::Done
+    }
+}
+
+enum Existing {
+    Gone,
+    SameSize(File),
+    Different,
+}
+
+/// The spelling that folding file systems take for the same, in most cases.
+fn fold(path: &RelPath) -> String {
+    String::from_utf8_lossy(path.as_bytes()).to_lowercase()
+}
+
+/// The number of the file of directories, which no file that is received has.
+const LIST_ID: u64 = u64::MAX;
+
+/// 1,024: the others are not known to be new, which costs a wait for the disk.
+const MAX_NEW_TOPS: usize = 1 << 10;
+
+/// Enough to read ahead of the hash; each of a few threads has one.
+pub(super) const READ_LEN_BYTES: usize = 256 << 10;
+
+/// No file system here folds names, so that the destination is told that it does, and what folding would
+/// do is done by hand.
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use shiplane_wire::{Mtime, Promise, Version};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{Destination, JobKey, ReceiveOptions, Shape};
+
+    fn folding(root: &Path, overwrite: bool) -> Destination {
+        let options = ReceiveOptions {
+            overwrite,
+            promise: Promise::Verified,
+            verify: false,
+            digest: DigestAlgorithm::Blake3,
+            chunk_len_bytes: 1000,
+        };
+        let mut dest = Destination::open(root, &Shape::Root, JobKey::new(b"peer", b""), options).unwrap();
+        Arc::get_mut(&mut dest.inner).unwrap().folds = true;
+        dest
+    }
+
+    fn entry(kind: EntryKind, path: &str) -> Entry {
+        Entry {
+            kind,
+            mode: 0o755,
+            size_bytes: 0,
+            mtime: Mtime { secs: 1, nanos: 0 },
+            version: Version::from_bytes([0; 16]),
+            path: RelPath::parse(path.as_bytes()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn names_that_differ_in_case_collide_where_names_are_folded() {
+        let temp = TempDir::new().unwrap();
+        let dest = folding(temp.path(), true);
+        for (index, path, collides) in
+            [(0, "a", false), (1, "A", true), (2, "\u{c9}", false), (3, "\u{e9}", true)]
+        {
+            let planned = dest.plan(index, &entry(EntryKind::File, path));
+            assert_eq!(matches!(planned, Err(DestinationError::NameCollision { .. })), collides, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_this_run_has_put_there_is_not_replaced_under_another_name() {
+        for overwrite in [false, true] {
+            let temp = TempDir::new().unwrap();
+            let dest = folding(temp.path(), overwrite);
+            dest.plan(0, &entry(EntryKind::File, "composed")).unwrap();
+            dest.plan(1, &entry(EntryKind::File, "decomposed")).unwrap();
+            dest.publish(&[0]).unwrap();
+            fs::hard_link(temp.path().join("composed"), temp.path().join("decomposed")).unwrap();
+            fs::hard_link(temp.path().join("composed"), temp.path().join("third")).unwrap();
+            let error = dest.publish(&[1]).unwrap_err();
+            assert!(matches!(error, DestinationError::NameCollision { .. }), "{error}");
+            let error = dest.plan(2, &entry(EntryKind::File, "third")).unwrap_err();
+            assert!(matches!(error, DestinationError::NameCollision { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_this_run_is_not_taken_for_another() {
+        let temp = TempDir::new().unwrap();
+        let dest = folding(temp.path(), false);
+        fs::create_dir(temp.path().join("there")).unwrap();
+        dest.plan(0, &entry(EntryKind::Directory, "there")).unwrap();
+        dest.plan(1, &entry(EntryKind::Directory, "composed")).unwrap();
+        fs::rename(temp.path().join("composed"), temp.path().join("decomposed")).unwrap();
+        let error = dest.plan(2, &entry(EntryKind::Directory, "decomposed")).unwrap_err();
+        assert!(matches!(error, DestinationError::NameCollision { .. }), "{error}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Everything that differs between operating systems, behind one set of functions.
+//!
+//! Two rules hold for all of them. A path is resolved beneath an open directory and never through a
+//! symbolic link, save in the functions whose name says `following`, and those stay beneath it, too. A
+//! name is one component.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+
+use shiplane_wire::{Digest, Mtime, Version};
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+pub(super) use unix::*;
+#[cfg(windows)]
+pub(super) use windows::*;
+
+/// Makes a call again for as long as it is interrupted: it has done nothing then. On a network file system any may
+/// be, and the standard library sees to reads and writes only.
+pub fn retry<T, E: Into<io::Error>>(mut call: impl FnMut() -> Result<T, E>) -> io::Result<T> {
+    loop {
+        match call().map_err(Into::into) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// What a name in the file system stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A device, socket or FIFO.
+    Special,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "a file",
+            Self::Directory => "a directory",
+            Self::Symlink => "a symbolic link",
+            Self::Special => "a special file",
+        })
+    }
+}
+
+/// A file that only one process may have open at a time.
+#[derive(Debug)]
+pub(super) enum Locked {
+    /// It was created.
+    New(File),
+    /// It was there.
+    Found(File),
+    /// It was there, and another process has it.
+    Held,
+}
+
+/// What the system tells of a file. What a platform does not have is zero.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stat {
+    pub(super) kind: Kind,
+    /// Permission bits, with setuid, setgid and sticky.
+    pub(super) mode: u32,
+    pub(super) size_bytes: u64,
+    /// What the file occupies on the disk.
+    pub(super) allocated_bytes: u64,
+    pub(super) mtime: Mtime,
+    /// When anything of the file's metadata last changed.
+    pub(super) ctime: Mtime,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) links: u64,
+}
+
+impl Stat {
+    /// Names this state of the file (SPEC 4.6): whoever writes to it, replaces it or touches it changes
+    /// the version.
+    pub(super) fn version(&self) -> Version {
+        let mut bytes = [0; 48];
+        let fields = [
+            self.device,
+            self.inode,
+            self.size_bytes,
+            self.mtime.secs.cast_unsigned(),
+            self.ctime.secs.cast_unsigned(),
+            (u64::from(self.mtime.nanos) << 32) | u64::from(self.ctime.nanos),
+        ];
+        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&field.to_le_bytes());
+        }
+        let mut version = [0; 16];
+        version.copy_from_slice(&Digest::blake3(&bytes).as_bytes()[..16]);
+        Version::from_bytes(version)
+    }
+}

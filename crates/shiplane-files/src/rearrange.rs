@@ -1,0 +1,270 @@
+//! What a sync changes beneath a destination beside what it receives: copies, removals, directories.
+//!
+//! Nothing here decides: whoever calls has looked, immediately before, whether what is there is still what
+//! is to be changed.
+
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+
+use crate::{
+    buffers::Scratch,
+    destination::{Destination, Inner},
+    dirs::DirHandle,
+    error::{DestinationError, Operation},
+    journal::{Batch, Journal},
+    landing::NEW_DIR_MODE,
+    lock,
+    names::{self, JobKey, NameRefused},
+    parallel,
+    plan::{Plan, READ_LEN_BYTES},
+    platform::{self, Kind},
+    publish::Place,
+    source::{SourceRoot, entry_of},
+    state::{ActiveFile, Stage},
+};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
+
+/// Held while a dataset is synced, so that no other sync on this machine changes it at the same time.
+#[derive(Debug)]
+pub(super) struct DatasetLock(Option<Journal>);
+
+impl DatasetLock {
+    /// Takes the lock of the dataset that `root` is.
+    ///
+    /// # Errors
+    /// [`DestinationError::Busy`] while another sync, of whichever process, holds it.
+    fn take(root: &SourceRoot) -> Result<Self, DestinationError> {
+        let failed = |error| DestinationError::io(Operation::Open, b".", error);
+        let dir = root.directory().ok_or_else(|| failed(io::ErrorKind::NotADirectory.into()))?;
+        let dir = DirHandle::new(dir.try_clone().map_err(failed)?).map_err(failed)?;
+        let key = JobKey::new(b"the sync of a dataset", b"");
+        Ok(Self(Some(Journal::open(&dir.into(), key, DigestAlgorithm::Blake3, ".".as_ref())?.journal)))
+    }
+
+    fn release(mut self) -> Result<(), DestinationError> {
+        self.0.take().map_or(Ok(()), |journal| journal.remove())
+    }
+}
+
+impl Drop for DatasetLock {
+    fn drop(&mut self) {
+        // A name that stays is no harm: it is the lock on it that counts, and the next sync removes it.
+        let _ = self.0.take().map(|journal| journal.remove());
+    }
+}
+
+/// What is to become of a name that a peer has and that is one of ours, or none that this system can hold.
+///
+/// # Errors
+/// The rule it breaks.
+pub fn check_name(path: &RelPath) -> Result<(), NameRefused> {
+    path.components().try_for_each(names::check_component)
+}
+
+impl Destination {
+    /// Takes the lock of the dataset that `root` is. It is held for as long as this destination or a writer of
+    /// it is there, since until then something may be written.
+    ///
+    /// # Errors
+    /// As for [`DatasetLock::take`].
+    pub fn lock_dataset(&self, root: &SourceRoot) -> Result<(), DestinationError> {
+        *lock(&self.inner.dataset) = Some(DatasetLock::take(root)?);
+        Ok(())
+    }
+
+    /// Gives up the lock, after everything else, and what an unused destination has made for itself.
+    ///
+    /// # Errors
+    /// If either cannot be removed.
+    pub fn release(&self) -> Result<(), DestinationError> {
+        let dataset = lock(&self.inner.dataset).take();
+        dataset.map_or(Ok(()), DatasetLock::release)?;
+        self.inner.leave_nothing()
+    }
+
+    /// Of our `own` files that were found beneath the root, remembers which an earlier run of this job has left:
+    /// also one whose journal is lost.
+    pub fn know_strays(&self, own: &[RelPath]) {
+        let prefix = self.inner.key.temp_prefix();
+        let strays = own.iter().filter(|path| path.file_name().starts_with(prefix.as_bytes()));
+        let mut state = lock(&self.inner.state);
+        state.strays.extend(strays.cloned());
+        // As this run has been told of what is left, so is the next.
+        state.is_findable = true;
+    }
+
+    /// Drops `held` once this destination and all its writers are gone.
+    pub fn hold(&self, held: Arc<dyn Any + Send + Sync>) {
+        *lock(&self.inner.held) = Some(held);
+    }
+
+    /// As [`plan`](Self::plan), for a file that is known not to be the one that is here.
+    pub fn plan_anew(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        let plan = self.inner.plan_anew(index, entry)?;
+        self.offer_delta(index, entry, plan)
+    }
+
+    /// As [`publish`](Self::publish), but `place` is asked about each path right before it is taken. Those
+    /// for which there is no place are discarded, and returned.
+    pub fn publish_where(
+        &self,
+        entries: &[u64],
+        place: &dyn Fn(&RelPath) -> Place,
+    ) -> Result<Vec<u64>, DestinationError> {
+        self.inner.publish_where(entries, place)
+    }
+
+    /// The digests of files that are complete and not published.
+    pub fn digests_of(&self, entries: &[u64]) -> Result<Vec<Digest>, DestinationError> {
+        let hashed = parallel::map(entries, |entry| self.inner.digest_of_complete(*entry));
+        hashed.into_iter().collect()
+    }
+
+    /// What stands at `path` now, as a provider would list it.
+    pub fn entry_at(&self, path: &RelPath) -> Result<Entry, DestinationError> {
+        let found = self.inner.examine(path)?;
+        let missing = || self.inner.failed(Operation::Examine, path, io::ErrorKind::NotFound.into());
+        let found = found.ok_or_else(missing)?;
+        let kind = match found.kind {
+            Kind::File => EntryKind::File,
+            Kind::Directory => EntryKind::Directory,
+            other => return Err(self.inner.wrong_kind(path, other, Kind::File)),
+        };
+        Ok(entry_of(&found, kind, path.clone()))
+    }
+
+    /// Copies the file at `from` so that it can be published as `to`, as entry number `index`. `false`, and
+    /// nothing is left of it, if it has not the digest `expected`.
+    pub fn copy_within(
+        &self,
+        index: u64,
+        from: &RelPath,
+        to: &RelPath,
+        expected: Digest,
+    ) -> Result<bool, DestinationError> {
+        let entry = self.entry_at(from)?;
+        if entry.kind != EntryKind::File {
+            return Ok(false);
+        }
+        self.inner.copy_within(index, from, &entry, to, expected)
+    }
+
+    /// Removes what earlier runs left of files that were not mentioned this time, now that all have been, and
+    /// what this one has given up.
+    pub fn remove_leftovers(&self) -> Result<(), DestinationError> {
+        self.inner.remove_temps()
+    }
+
+    /// Removes the file at `path`.
+    pub fn remove_file(&self, path: &RelPath) -> Result<(), DestinationError> {
+        self.inner.remove(path, platform::remove_file)
+    }
+
+    /// Removes the directory at `path`; fails if there is anything in it.
+    pub fn remove_directory(&self, path: &RelPath) -> Result<(), DestinationError> {
+        self.inner.dirs.forget(path);
+        self.inner.remove(path, platform::remove_dir)
+    }
+
+    /// Creates the directory at `path`. One that is there already will do.
+    pub fn create_directory(&self, path: &RelPath) -> Result<(), DestinationError> {
+        self.inner.create_directory(path)
+    }
+}
+
+impl Inner {
+    fn digest_of_complete(&self, entry: u64) -> Result<Digest, DestinationError> {
+        let file = lock(&self.state).files.get(&entry).cloned();
+        let file = file.ok_or(DestinationError::NotWanted { entry })?;
+        if file.size_bytes == 0 {
+            return Ok(self.options.digest.digest(b""));
+        }
+        let parent = self.parent_of(&file.target)?;
+        let temp = platform::open_file(&parent.dir, self.key.temp_name(file.id).as_bytes());
+        temp.and_then(|temp| self.hash(&temp, self.options.digest))
+            .map_err(|error| self.failed(Operation::Read, &file.target, error))
+    }
+
+    fn copy_within(
+        &self,
+        index: u64,
+        from: &RelPath,
+        entry: &Entry,
+        to: &RelPath,
+        expected: Digest,
+    ) -> Result<bool, DestinationError> {
+        let reading = |error| self.failed(Operation::Read, from, error);
+        let source = self.parent_of(from)?;
+        let source = platform::open_file(&source.dir, from.file_name()).map_err(reading)?;
+        let mut file = ActiveFile::new(entry, to.clone(), lock(&self.leftovers).fresh_id());
+        file.is_begun = true;
+        let mut batch = Batch::default();
+        batch.begun(file.id, file.size_bytes, file.version, to);
+        self.record(&batch)?;
+        let temp = self.create_temp(&file)?;
+        lock(&self.state).has_changes = true;
+        let mut hasher = self.options.digest.hasher();
+        let mut buffer = Scratch::new(READ_LEN_BYTES);
+        let mut at = 0;
+        loop {
+            let read = platform::read_at(&source, at, &mut buffer).map_err(reading)?;
+            if read == 0 || at > file.size_bytes {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            platform::write_all_at(&temp, at, &buffer[..read])
+                .map_err(|error| self.failed_writing(Operation::Write, to, file.size_bytes, error))?;
+            at += read as u64;
+        }
+        if at != file.size_bytes || hasher.finish() != expected {
+            self.drop_files(&[&file])?;
+            return Ok(false);
+        }
+        self.seal(&file, &temp)?;
+        file.is_sealed = true;
+        file.kept.insert(0..file.size_bytes);
+        file.stage = Stage::Complete;
+        lock(&self.state).files.insert(index, file);
+        Ok(true)
+    }
+
+    fn remove(
+        &self,
+        path: &RelPath,
+        remove: impl Fn(&cap_std::fs::Dir, &[u8]) -> io::Result<()>,
+    ) -> Result<(), DestinationError> {
+        let parent = self.parent_of(path)?;
+        remove(&parent.dir, path.file_name()).map_err(|error| self.failed(Operation::Remove, path, error))?;
+        let mut state = lock(&self.state);
+        state.has_changes = true;
+        // The directory's own name may go next: then there is nothing to be made durable in it.
+        state.unsynced.remove(path);
+        state.unsynced.insert(path.parent(), parent.device);
+        drop(state);
+        self.sync_many()
+    }
+
+    fn create_directory(&self, path: &RelPath) -> Result<(), DestinationError> {
+        names::check_component(path.file_name())
+            .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
+        let parent = self.parent_of(path)?;
+        match platform::make_dir(&parent.dir, path.file_name(), NEW_DIR_MODE) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return match self.examine(path)? {
+                    Some(found) if found.kind == Kind::Directory => Ok(()),
+                    Some(found) => Err(self.wrong_kind(path, found.kind, Kind::Directory)),
+                    None => Err(self.failed(Operation::Create, path, error)),
+                };
+            }
+            Err(error) => return Err(self.failed(Operation::Create, path, error)),
+        }
+        let mut state = lock(&self.state);
+        state.has_changes = true;
+        state.unsynced.insert(path.parent(), parent.device);
+        state.unsynced.insert(Some(path.clone()), parent.device);
+        drop(state);
+        self.sync_many()
+    }
+}

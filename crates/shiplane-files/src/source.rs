@@ -1,0 +1,423 @@
+//! The side that has the files: what is served, and reading it.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::{fs, io};
+
+use cap_std::fs::Dir;
+use shiplane_wire::{Entry, EntryKind, RelPath, Version, escape};
+
+use crate::{
+    Shape,
+    error::SourceError,
+    names,
+    platform::{self, Kind, Stat},
+    scan::Scan,
+};
+
+mod current;
+
+pub use current::Current;
+
+/// A directory or a file that is served, held open: whatever happens to its path later, nothing else is
+/// ever served.
+#[derive(Clone, Debug)]
+pub struct SourceRoot(Served);
+
+#[derive(Clone, Debug)]
+enum Served {
+    Directory(Arc<Dir>),
+    File(OneFile),
+}
+
+/// One file, by its path beneath a directory that is held open.
+#[derive(Clone, Debug)]
+pub(super) struct OneFile {
+    root: Arc<Dir>,
+    path: RelPath,
+    /// The name it is served under, which is the path of its entry.
+    name: RelPath,
+}
+
+impl SourceRoot {
+    /// Opens what the local user wants to serve: a directory, or one file and nothing beside it. Links in
+    /// `path` itself are followed.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::NotFound`], [`SourceError::Unreadable`], [`SourceError::NotServable`] for anything
+    /// but files and directories, [`SourceError::PathRefused`] for a file whose name cannot be sent.
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let shown = path.as_os_str().as_encoded_bytes();
+        let opening = |error| SourceError::opening(shown, error);
+        let kind = fs::metadata(path).map_err(opening)?.file_type();
+        if kind.is_dir() {
+            let dir = platform::open_ambient_dir(path).map_err(opening)?;
+            return Ok(Self(Served::Directory(Arc::new(dir))));
+        }
+        if !kind.is_file() {
+            return Err(SourceError::NotServable { path: escape(shown).to_string(), found: Kind::Special });
+        }
+        // The link that the user named may be in one directory and the file in another.
+        let real = fs::canonicalize(path).map_err(opening)?;
+        let (Some(parent), Some(real_name), Some(name)) = (real.parent(), real.file_name(), path.file_name())
+        else {
+            return Err(opening(io::ErrorKind::InvalidFilename.into()));
+        };
+        let root = platform::open_ambient_dir(parent).map_err(opening)?;
+        let checked = |name| {
+            let bytes =
+                platform::bytes_of(name).ok_or_else(|| opening(io::ErrorKind::InvalidFilename.into()))?;
+            RelPath::parse(bytes).map_err(|reason| SourceError::PathRefused { reason })
+        };
+        let file = OneFile { root: Arc::new(root), path: checked(real_name)?, name: checked(name)? };
+        file.open()?;
+        Ok(Self(Served::File(file)))
+    }
+
+    /// Whether it is a directory, and not one file.
+    pub fn is_directory(&self) -> bool {
+        self.directory().is_some()
+    }
+
+    /// The open directory, unless it is a file that is served.
+    pub fn directory(&self) -> Option<&Arc<Dir>> {
+        match &self.0 {
+            Served::Directory(root) => Some(root),
+            Served::File(_) => None,
+        }
+    }
+
+    /// Finds what a peer asks for: nothing (`b""`) is the whole of what is served, anything else a path
+    /// beneath it. Links on the way are followed as long as they are relative and stay beneath the root.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::PathRefused`] and [`SourceError::LeavesRoot`] if the peer may not ask for that,
+    /// [`SourceError::NotFound`], [`SourceError::NotServable`], [`SourceError::Unreadable`].
+    pub fn resolve(&self, request: &[u8]) -> Result<Source, SourceError> {
+        if request.is_empty() {
+            return Ok(match &self.0 {
+                Served::Directory(root) => {
+                    Source { shape: Shape::Root, content: Content::Tree(Arc::clone(root)) }
+                }
+                Served::File(file) => Source::of_file(file.clone()),
+            });
+        }
+        let path = RelPath::parse(request).map_err(|reason| SourceError::PathRefused { reason })?;
+        if path.components().any(names::is_own) {
+            return Err(SourceError::NotFound { path: path.to_string() });
+        }
+        match &self.0 {
+            Served::Directory(root) => Source::beneath(root, path),
+            Served::File(file) if file.name == path => Ok(Source::of_file(file.clone())),
+            Served::File(_) => Err(SourceError::NotFound { path: path.to_string() }),
+        }
+    }
+}
+
+impl SourceRoot {
+    /// The directory `path` as a root of its own; this root for an empty path. Follows no link.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::PathRefused`], [`SourceError::LeavesRoot`] for a link, [`SourceError::NotServable`] if
+    /// what is served is one file, [`SourceError::NotFound`], [`SourceError::Unreadable`].
+    pub fn below(&self, path: &[u8]) -> Result<Self, SourceError> {
+        let Served::Directory(root) = &self.0 else {
+            return Err(SourceError::NotServable { path: escape(path).to_string(), found: Kind::File });
+        };
+        if path.is_empty() {
+            return Ok(self.clone());
+        }
+        let path = RelPath::parse(path).map_err(|reason| SourceError::PathRefused { reason })?;
+        if path.components().any(names::is_own) {
+            return Err(SourceError::NotFound { path: path.to_string() });
+        }
+        match platform::open_dir(root, path.as_bytes()) {
+            Ok(dir) => Ok(Self(Served::Directory(Arc::new(dir)))),
+            Err(error) if platform::is_symlink_refused(&error) => {
+                Err(SourceError::LeavesRoot { path: path.to_string() })
+            }
+            Err(error) => Err(SourceError::opening(path.as_bytes(), error)),
+        }
+    }
+
+    /// As [`resolve`](Self::resolve), but follows no link at all: for a peer whose rights end somewhere below
+    /// the root, where a link would lead from what it may read to what it may not.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::LeavesRoot`] for a path with a link in it, and as `resolve`.
+    pub fn resolve_unlinked(&self, request: &[u8]) -> Result<Source, SourceError> {
+        let resolved = self.resolve(request)?;
+        let (Served::Directory(root), Ok(path)) = (&self.0, RelPath::parse(request)) else {
+            return Ok(resolved);
+        };
+        let opening = |error: io::Error| {
+            let is_link =
+                platform::is_symlink_refused(&error) || error.kind() == io::ErrorKind::NotADirectory;
+            if is_link {
+                SourceError::LeavesRoot { path: path.to_string() }
+            } else {
+                SourceError::opening(request, error)
+            }
+        };
+        let parent = match path.parent() {
+            Some(parent) => Arc::new(platform::open_dir(root, parent.as_bytes()).map_err(opening)?),
+            None => Arc::clone(root),
+        };
+        if platform::stat(&parent, path.file_name()).map_err(opening)?.kind == Kind::Symlink {
+            return Err(SourceError::LeavesRoot { path: path.to_string() });
+        }
+        let name = RelPath::parse(path.file_name()).map_err(|reason| SourceError::PathRefused { reason })?;
+        Source::beneath(&parent, name)
+    }
+}
+
+/// What a peer asked for: one file, or the content of a directory.
+#[derive(Clone, Debug)]
+pub struct Source {
+    shape: Shape,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Tree(Arc<Dir>),
+    File(OneFile),
+    Open(OpenFile),
+    /// Some of what is beneath a directory, in the order in which it is to be listed.
+    Listed {
+        root: Arc<Dir>,
+        entries: Arc<[Entry]>,
+    },
+}
+
+/// A file that is held open, and the name it goes by.
+#[derive(Clone, Debug)]
+struct OpenFile {
+    file: Arc<File>,
+    name: RelPath,
+}
+
+impl Source {
+    /// A file that is open for reading and may have no name in any directory, such as what came through a
+    /// pipe and was put aside; it goes by `name`, and its mode is that of any new file.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::PathRefused`] for a name that cannot be sent, [`SourceError::NotServable`],
+    /// [`SourceError::Unreadable`].
+    pub fn of_open_file(file: File, name: &[u8]) -> Result<Self, SourceError> {
+        let refused = |reason| SourceError::PathRefused { reason };
+        let name = RelPath::parse(name).map_err(refused)?;
+        let open = OpenFile { file: Arc::new(file), name };
+        open.entry()?;
+        let name = open.name.as_bytes().into();
+        Ok(Self { shape: Shape::File { name }, content: Content::Open(open) })
+    }
+
+    /// Those of the files and directories beneath `root` that `entries` names, each in the state it
+    /// describes: whatever is not any more fails when it is opened. `None` if `root` is one file.
+    pub fn of_entries(root: &SourceRoot, entries: Vec<Entry>) -> Option<Self> {
+        let root = Arc::clone(root.directory()?);
+        Some(Self { shape: Shape::Root, content: Content::Listed { root, entries: entries.into() } })
+    }
+
+    /// Whether it is a file, a named directory or all that is served; the receiver needs it to know where
+    /// things land.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Whether it is the content of a directory, and not a file.
+    pub fn is_tree(&self) -> bool {
+        matches!(self.content, Content::Tree(_))
+    }
+
+    /// Lists what is there, from the beginning.
+    pub fn scan(&self) -> Scan {
+        match &self.content {
+            Content::Tree(root) => Scan::tree(root),
+            Content::File(file) => Scan::one(file.entry()),
+            Content::Open(file) => Scan::one(file.entry()),
+            Content::Listed { entries, .. } => Scan::listed(Arc::clone(entries)),
+        }
+    }
+
+    /// Opens the file of an entry that [`scan`](Self::scan) gave.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Changed`] if it is not any more what the scan saw, [`SourceError::Vanished`],
+    /// [`SourceError::Unreadable`]. Nothing of the file may be sent then.
+    pub fn open(&self, entry: &Entry) -> Result<SourceFile, SourceError> {
+        if entry.kind != EntryKind::File {
+            return Err(SourceError::NotServable { path: entry.path.to_string(), found: Kind::Directory });
+        }
+        let reopening = |error| SourceError::reopening(entry.path.as_bytes(), error);
+        let file = match &self.content {
+            Content::Tree(root) | Content::Listed { root, .. } => {
+                platform::open_file(root, entry.path.as_bytes())
+            }
+            Content::File(one) => platform::open_file_following(&one.root, one.path.as_bytes()),
+            Content::Open(open) => open.file.try_clone(),
+        };
+        let file = SourceFile::new(file.map_err(reopening)?, entry.version, entry.path.clone());
+        file.check_unchanged()?;
+        Ok(file)
+    }
+
+    /// Whether its files are opened and read without ever waiting for a disk.
+    pub fn is_immediate(&self) -> bool {
+        match &self.content {
+            Content::Tree(root) | Content::Listed { root, .. } => platform::lives_in_memory(root.as_ref()),
+            Content::File(one) => platform::lives_in_memory(one.root.as_ref()),
+            Content::Open(open) => platform::lives_in_memory(open.file.as_ref()),
+        }
+    }
+
+    fn of_file(file: OneFile) -> Self {
+        Self { shape: Shape::File { name: file.name.as_bytes().into() }, content: Content::File(file) }
+    }
+
+    fn beneath(root: &Arc<Dir>, path: RelPath) -> Result<Self, SourceError> {
+        let opening = |error| SourceError::opening(path.as_bytes(), error);
+        // Asked before it is opened: to open a device may already do something.
+        match platform::kind_following(root, path.as_bytes()).map_err(opening)? {
+            Kind::Directory => {
+                let dir = platform::open_dir_following(root, path.as_bytes()).map_err(opening)?;
+                let shape = Shape::Directory { name: path.file_name().into() };
+                Ok(Self { shape, content: Content::Tree(Arc::new(dir)) })
+            }
+            Kind::File => {
+                let name =
+                    RelPath::parse(path.file_name()).map_err(|reason| SourceError::PathRefused { reason })?;
+                let file = OneFile { root: Arc::clone(root), path, name };
+                file.open()?;
+                Ok(Self::of_file(file))
+            }
+            found @ (Kind::Symlink | Kind::Special) => {
+                Err(SourceError::NotServable { path: path.to_string(), found })
+            }
+        }
+    }
+}
+
+impl OpenFile {
+    fn entry(&self) -> Result<Entry, SourceError> {
+        let path = || self.name.to_string();
+        let stat = platform::stat_open(self.file.as_ref())
+            .map_err(|source| SourceError::Unreadable { path: path(), source })?;
+        if stat.kind != Kind::File {
+            return Err(SourceError::NotServable { path: path(), found: stat.kind });
+        }
+        Ok(Entry { mode: NEW_FILE_MODE, ..entry_of(&stat, EntryKind::File, self.name.clone()) })
+    }
+}
+
+impl OneFile {
+    fn entry(&self) -> Result<Entry, SourceError> {
+        let stat = self.open()?;
+        Ok(entry_of(&stat, EntryKind::File, self.name.clone()))
+    }
+
+    fn open(&self) -> Result<Stat, SourceError> {
+        let opening = |error| SourceError::opening(self.name.as_bytes(), error);
+        let file = platform::open_file_following(&self.root, self.path.as_bytes()).map_err(opening)?;
+        let stat = platform::stat_open(&file).map_err(opening)?;
+        match stat.kind {
+            Kind::File => Ok(stat),
+            found => Err(SourceError::NotServable { path: self.name.to_string(), found }),
+        }
+    }
+}
+
+/// An open file of the source, in the state its entry described.
+#[derive(Debug)]
+pub struct SourceFile {
+    file: File,
+    version: Version,
+    path: RelPath,
+    /// Reads never wait.
+    is_in_memory: bool,
+}
+
+impl SourceFile {
+    fn new(file: File, version: Version, path: RelPath) -> Self {
+        Self { is_in_memory: platform::lives_in_memory(&file), file, version, path }
+    }
+
+    /// Fills `buffer` with the bytes at `offset_bytes`.
+    ///
+    /// The caller asks within the file only; call [`check_unchanged`](Self::check_unchanged) after the
+    /// last read of a span.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Changed`] if the file ends before that, [`SourceError::Unreadable`].
+    pub fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match platform::read_at(&self.file, offset_bytes + filled as u64, &mut buffer[filled..]) {
+                Ok(0) => return Err(SourceError::Changed { path: self.path.to_string() }),
+                Ok(read) => filled += read,
+                Err(source) => return Err(SourceError::Unreadable { path: self.path.to_string(), source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for as much as can be had without waiting for a disk: how much that is, 0 for nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_at`](Self::read_at).
+    pub fn try_read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        if self.is_in_memory {
+            return self.read_at(offset_bytes, buffer).map(|()| buffer.len());
+        }
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match platform::try_read_at(&self.file, offset_bytes + filled as u64, &mut buffer[filled..]) {
+                Ok(Some(0)) => return Err(SourceError::Changed { path: self.path.to_string() }),
+                Ok(Some(read)) => filled += read,
+                Ok(None) => break,
+                Err(source) => return Err(SourceError::Unreadable { path: self.path.to_string(), source }),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Checks that the file is still in the state that its entry described (SPEC 4.9).
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Changed`], [`SourceError::Vanished`] if it was deleted, [`SourceError::Unreadable`].
+    pub fn check_unchanged(&self) -> Result<(), SourceError> {
+        let path = || self.path.to_string();
+        let stat = platform::stat_open(&self.file)
+            .map_err(|source| SourceError::Unreadable { path: path(), source })?;
+        if stat.kind == Kind::File && stat.version() == self.version {
+            return Ok(());
+        }
+        if stat.links == 0 && cfg!(unix) {
+            return Err(SourceError::Vanished { path: path() });
+        }
+        Err(SourceError::Changed { path: path() })
+    }
+}
+
+/// What the peer is told of a file or directory.
+pub(super) fn entry_of(stat: &Stat, kind: EntryKind, path: RelPath) -> Entry {
+    let size_bytes = match kind {
+        EntryKind::File => stat.size_bytes,
+        EntryKind::Directory => 0,
+    };
+    Entry { kind, mode: stat.mode, size_bytes, mtime: stat.mtime, version: stat.version(), path }
+}
+
+/// As every program makes files; the receiver's umask takes its part away.
+const NEW_FILE_MODE: u32 = 0o666;

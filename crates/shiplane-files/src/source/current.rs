@@ -1,0 +1,66 @@
+//! One path of a source as it is now, whatever a scan saw there before.
+
+use shiplane_wire::{Entry, EntryKind, Mtime, RelPath, Version};
+
+use super::{Content, Served, Source, SourceFile, SourceRoot, entry_of};
+use crate::{
+    error::SourceError,
+    platform::{self, Kind},
+};
+
+/// A file, open in the state that it has now.
+#[derive(Debug)]
+pub struct Current {
+    /// What a manifest says of it.
+    pub entry: Entry,
+    /// When the content, or anything about the file, was last changed, as far as the system tells.
+    pub changed: Mtime,
+    /// The file.
+    pub file: SourceFile,
+}
+
+impl Source {
+    /// Opens the file at `path` of a tree in the state that it has by now.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Vanished`], [`SourceError::Changed`] if it is no file any more,
+    /// [`SourceError::Unreadable`].
+    pub fn open_current(&self, path: &RelPath) -> Result<Current, SourceError> {
+        let failed = |error| SourceError::reopening(path.as_bytes(), error);
+        let Content::Tree(root) = &self.content else {
+            return Err(SourceError::Vanished { path: path.to_string() });
+        };
+        let file = platform::open_file(root, path.as_bytes()).map_err(failed)?;
+        let stat = platform::stat_open(&file).map_err(failed)?;
+        if stat.kind != Kind::File {
+            return Err(SourceError::Changed { path: path.to_string() });
+        }
+        let entry = entry_of(&stat, EntryKind::File, path.clone());
+        let file = SourceFile::new(file, entry.version, path.clone());
+        Ok(Current { entry, changed: stat.mtime.max(stat.ctime), file })
+    }
+}
+
+impl SourceRoot {
+    /// What stands at `path` beneath the served directory, and in which state; `None` if nothing does. No
+    /// link is followed.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::LeavesRoot`] for a path with a link in it, [`SourceError::Unreadable`].
+    pub fn state_at(&self, path: &[u8]) -> Result<Option<(Kind, Version)>, SourceError> {
+        let Served::Directory(root) = &self.0 else { return Ok(None) };
+        let failed = |error| match SourceError::reopening(path, error) {
+            SourceError::Vanished { .. } => Ok(None),
+            SourceError::Changed { path } => Err(SourceError::LeavesRoot { path }),
+            error => Err(error),
+        };
+        let stat = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => platform::open_dir(root, &path[..at])
+                .and_then(|parent| platform::stat(&parent, &path[at + 1..])),
+            None => platform::stat(root, path),
+        };
+        stat.map_or_else(failed, |stat| Ok(Some((stat.kind, stat.version()))))
+    }
+}

@@ -1,0 +1,19 @@
+//! Stories of the local disk: what is received, refused, resumed and served, on real file systems.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
+
+#[cfg(target_os = "linux")]
+mod broken_disk;
+mod conflicts;
+mod disks;
+mod hostile;
+mod landing;
+#[cfg(target_os = "linux")]
+mod leftovers;
+mod metadata;
+mod mishaps;
+mod resume;
+mod source;
+mod threads;
+mod tree;

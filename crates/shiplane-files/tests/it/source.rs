@@ -1,0 +1,327 @@
+//! What is served.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use shiplane_files::{Kind, Scanned, Shape, Source, SourceError, SourceRoot};
+use shiplane_wire::{Entry, EntryKind, FailReason, RelPath, SkipReason};
+use tempfile::TempDir;
+
+use super::tree::{noise, open, receive};
+
+type Skipped = BTreeMap<String, SkipReason>;
+
+/// All that a scan gives, in order.
+fn scan(source: &Source) -> (Vec<Entry>, Skipped) {
+    let (mut entries, mut skipped) = (Vec::new(), Skipped::new());
+    for scanned in source.scan() {
+        match scanned.unwrap() {
+            Scanned::Entry(entry) => entries.push(entry),
+            Scanned::Skipped { reason, path } => drop(skipped.insert(path.to_string(), reason)),
+        }
+    }
+    (entries, skipped)
+}
+
+fn paths(entries: &[Entry]) -> Vec<String> {
+    let mut paths: Vec<_> = entries.iter().map(|entry| entry.path.to_string()).collect();
+    paths.sort_unstable();
+    paths
+}
+
+fn serve(path: &Path) -> Source {
+    SourceRoot::open(path).unwrap().resolve(b"").unwrap()
+}
+
+fn only_file(source: &Source) -> Entry {
+    let (entries, _) = scan(source);
+    let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+    entry.clone()
+}
+
+fn yard() -> TempDir {
+    let temp = TempDir::new().unwrap();
+    fs::create_dir_all(temp.path().join("served/dir/inner")).unwrap();
+    fs::write(temp.path().join("served/file"), "content").unwrap();
+    fs::write(temp.path().join("served/dir/inner/deep"), "deep").unwrap();
+    fs::write(temp.path().join("secret"), "secret").unwrap();
+    temp
+}
+
+#[test]
+fn a_scan_lists_parents_before_children_and_skips_what_cannot_be_sent() {
+    let temp = yard();
+    let served = temp.path().join("served");
+    symlink("file", served.join("link")).unwrap();
+    symlink("../secret", served.join("dir/out")).unwrap();
+    symlink(".", served.join("loop")).unwrap();
+    fs::write(served.join("new\nline"), "x").unwrap();
+    fs::create_dir(served.join("bad\rdir")).unwrap();
+    fs::write(served.join("bad\rdir/x"), "x").unwrap();
+    fs::write(served.join(".shiplane-01234567-3.part"), "x").unwrap();
+    fs::write(served.join(".shiplane-0123456789abcdef.journal"), "x").unwrap();
+    fs::write(served.join(".shiplane-mine"), "x").unwrap();
+    fs::write(served.join(std::ffi::OsStr::from_bytes(b"\xff\x1b")), "x").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(served.join("socket")).unwrap();
+
+    let (entries, skipped) = scan(&serve(&served));
+    let expected = [".shiplane-mine", "\\xff\\x1b", "dir", "dir/inner", "dir/inner/deep", "file"];
+    assert_eq!(paths(&entries), expected);
+    let expected = [
+        ("bad\\x0ddir", SkipReason::UnsafeName),
+        ("dir/out", SkipReason::Symlink),
+        ("link", SkipReason::Symlink),
+        ("loop", SkipReason::Symlink),
+        ("new\\x0aline", SkipReason::UnsafeName),
+        ("socket", SkipReason::SpecialFile),
+    ];
+    assert_eq!(skipped, expected.map(|(path, reason)| (path.to_owned(), reason)).into());
+    for (at, entry) in entries.iter().enumerate() {
+        let parent = entry.path.parent();
+        assert!(parent.is_none() || entries[..at].iter().any(|before| Some(&before.path) == parent.as_ref()));
+    }
+    let file = entries.iter().find(|entry| entry.path.as_bytes() == b"file").unwrap();
+    assert_eq!((file.kind, file.size_bytes), (EntryKind::File, 7));
+    let dir = entries.iter().find(|entry| entry.path.as_bytes() == b"dir").unwrap();
+    assert_eq!((dir.kind, dir.size_bytes), (EntryKind::Directory, 0));
+}
+
+#[test]
+fn a_directory_below_the_deepest_path_is_skipped() {
+    let temp = TempDir::new().unwrap();
+    let mut path = temp.path().to_path_buf();
+    for _ in 0..70 {
+        path.push("d");
+    }
+    fs::create_dir_all(&path).unwrap();
+    let (entries, skipped) = scan(&serve(temp.path()));
+    assert_eq!(entries.len(), 64);
+    assert_eq!(skipped.into_values().collect::<Vec<_>>(), [SkipReason::UnsafeName]);
+}
+
+#[test]
+fn what_is_asked_for_decides_the_shape() {
+    let temp = yard();
+    let root = SourceRoot::open(&temp.path().join("served")).unwrap();
+    let whole = root.resolve(b"").unwrap();
+    assert_eq!((whole.shape(), scan(&whole).0.len()), (&Shape::Root, 4));
+    let dir = root.resolve(b"dir/inner").unwrap();
+    assert_eq!(dir.shape(), &Shape::Directory { name: b"inner".into() });
+    assert_eq!(paths(&scan(&dir).0), ["deep"]);
+    let file = root.resolve(b"dir/inner/deep").unwrap();
+    assert_eq!(file.shape(), &Shape::File { name: b"deep".into() });
+    let entry = only_file(&file);
+    assert_eq!((entry.path.as_bytes(), entry.size_bytes), (&b"deep"[..], 4));
+    let mut content = [0; 4];
+    file.open(&entry).unwrap().read_at(0, &mut content).unwrap();
+    assert_eq!(&content, b"deep");
+}
+
+#[test]
+fn a_request_that_may_not_be_is_refused() {
+    let temp = yard();
+    let root = SourceRoot::open(&temp.path().join("served")).unwrap();
+    for request in
+        [&b"../secret"[..], b"/etc/passwd", b"a//b", b"dir/", b".", b"dir/../file", b"a\nb", &[b'x'; 256]]
+    {
+        let error = root.resolve(request).unwrap_err();
+        assert!(matches!(error, SourceError::PathRefused { .. }), "{error}");
+    }
+    for request in [&b"none"[..], b"file/x", b"dir/none/x", b".shiplane-0123456789abcdef.journal"] {
+        fs::write(temp.path().join("served/.shiplane-0123456789abcdef.journal"), "x").unwrap();
+        let error = root.resolve(request).unwrap_err();
+        assert!(matches!(error, SourceError::NotFound { .. }), "{error}");
+    }
+}
+
+#[test]
+fn links_are_followed_inside_and_never_out() {
+    let temp = yard();
+    let served = temp.path().join("served");
+    for (link, target) in [
+        ("in-file", "file"),
+        ("in-dir", "dir/inner"),
+        ("dir/up", "../file"),
+        ("out-file", "../secret"),
+        ("out-dir", ".."),
+        ("dir/out", "../../secret"),
+        ("absolute", "/etc/passwd"),
+        ("loop-1", "loop-2"),
+        ("loop-2", "loop-1"),
+        ("dangling", "nothing"),
+    ] {
+        symlink(target, served.join(link)).unwrap();
+    }
+    let root = SourceRoot::open(&served).unwrap();
+    for request in ["in-file", "dir/up"] {
+        let source = root.resolve(request.as_bytes()).unwrap();
+        let entry = only_file(&source);
+        assert_eq!(entry.path.as_bytes(), request.rsplit('/').next().unwrap().as_bytes());
+        let mut content = [0; 7];
+        source.open(&entry).unwrap().read_at(0, &mut content).unwrap();
+        assert_eq!(&content, b"content");
+    }
+    let dir = root.resolve(b"in-dir").unwrap();
+    assert_eq!(dir.shape(), &Shape::Directory { name: b"in-dir".into() });
+    assert_eq!(paths(&scan(&dir).0), ["deep"]);
+    for request in ["out-file", "out-dir", "out-dir/secret", "dir/out", "absolute"] {
+        let error = root.resolve(request.as_bytes()).unwrap_err();
+        assert!(matches!(error, SourceError::LeavesRoot { .. }), "{request}: {error}");
+    }
+    assert!(matches!(root.resolve(b"dangling"), Err(SourceError::NotFound { .. })));
+    assert!(matches!(root.resolve(b"loop-1"), Err(SourceError::Unreadable { .. })));
+}
+
+#[test]
+fn special_files_are_not_served() {
+    let temp = yard();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let fifo = temp.path().join("served/fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let root = SourceRoot::open(&temp.path().join("served")).unwrap();
+    let error = root.resolve(b"fifo").unwrap_err();
+    assert!(matches!(error, SourceError::NotServable { found: Kind::Special, .. }), "{error}");
+    assert!(matches!(SourceRoot::open(&fifo), Err(SourceError::NotServable { .. })));
+}
+
+#[test]
+fn a_served_file_is_served_alone() {
+    let temp = yard();
+    let served = temp.path().join("served");
+    symlink("dir/inner/deep", served.join("shown")).unwrap();
+    for (path, name, size) in [("file", "file", 7), ("shown", "shown", 4)] {
+        let root = SourceRoot::open(&served.join(path)).unwrap();
+        for request in [&b""[..], name.as_bytes()] {
+            let source = root.resolve(request).unwrap();
+            assert_eq!(source.shape(), &Shape::File { name: name.into() });
+            let entry = only_file(&source);
+            assert_eq!((entry.path.as_bytes(), entry.size_bytes), (name.as_bytes(), size));
+            source.open(&entry).unwrap();
+        }
+        for request in ["dir", "deep", "inner", "none"] {
+            assert!(matches!(root.resolve(request.as_bytes()), Err(SourceError::NotFound { .. })));
+        }
+    }
+    assert!(matches!(SourceRoot::open(&served.join("none")), Err(SourceError::NotFound { .. })));
+}
+
+#[test]
+fn a_file_that_changes_after_the_scan_is_not_sent() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change, FailReason); 7] = [
+        ("appended", |path| fs::write(path, "content and more").unwrap(), FailReason::Changed),
+        ("rewritten", |path| fs::write(path, "CONTENT").unwrap(), FailReason::Changed),
+        ("truncated", |path| fs::write(path, "").unwrap(), FailReason::Changed),
+        ("replaced", replace, FailReason::Changed),
+        (
+            "made a link",
+            |path| {
+                fs::remove_file(path).unwrap();
+                symlink("/etc/passwd", path).unwrap()
+            },
+            FailReason::Changed,
+        ),
+        (
+            "made a directory",
+            |path| {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap()
+            },
+            FailReason::Changed,
+        ),
+        ("deleted", |path| fs::remove_file(path).unwrap(), FailReason::Vanished),
+    ];
+    for (what, change, reason) in changes {
+        let temp = TempDir::new().unwrap();
+        let path = temp.path().join("f");
+        fs::write(&path, "content").unwrap();
+        let source = serve(temp.path());
+        let entry = only_file(&source);
+        source.open(&entry).unwrap().check_unchanged().unwrap();
+        let opened = source.open(&entry).unwrap();
+        change(&path);
+        let error = source.open(&entry).unwrap_err();
+        assert_eq!(error.fail_reason(), reason, "{what}: {error}");
+        // One that was open already notices, too; of a replaced file it has the old content, whole.
+        match opened.check_unchanged() {
+            Err(SourceError::Changed { .. } | SourceError::Vanished { .. }) => {}
+            other => panic!("{what}: {other:?}"),
+        }
+        if what == "truncated" {
+            assert!(matches!(opened.read_at(0, &mut [0; 7]), Err(SourceError::Changed { .. })));
+        }
+    }
+}
+
+fn replace(path: &Path) {
+    let other = path.with_extension("other");
+    fs::write(&other, "content").unwrap();
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    fs::File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+    fs::rename(other, path).unwrap();
+}
+
+#[test]
+fn the_parent_of_an_entry_may_become_a_link_and_is_not_followed() {
+    let temp = yard();
+    let served = temp.path().join("served");
+    let source = serve(&served);
+    let (entries, _) = scan(&source);
+    let deep = entries.iter().find(|entry| entry.path.as_bytes() == b"dir/inner/deep").unwrap();
+    fs::rename(served.join("dir/inner"), served.join("dir/moved")).unwrap();
+    symlink("moved", served.join("dir/inner")).unwrap();
+    assert_eq!(source.open(deep).unwrap_err().fail_reason(), FailReason::Changed);
+}
+
+#[test]
+fn a_forged_entry_does_not_open_what_was_not_listed() {
+    let temp = yard();
+    let served = temp.path().join("served");
+    let source = serve(&served);
+    let mut entry = scan(&source).0.into_iter().find(|entry| entry.kind == EntryKind::File).unwrap();
+    entry.path = RelPath::parse(b"none").unwrap();
+    assert!(matches!(source.open(&entry), Err(SourceError::Vanished { .. })));
+    entry.path = RelPath::parse(b"dir").unwrap();
+    assert!(matches!(source.open(&entry), Err(SourceError::Changed { .. })));
+}
+
+#[test]
+fn an_unreadable_directory_is_skipped() {
+    if rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: root may read everything");
+        return;
+    }
+    let temp = yard();
+    let dir = temp.path().join("served/dir");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o000)).unwrap();
+    let (entries, skipped) = scan(&serve(&temp.path().join("served")));
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(paths(&entries), ["file"]);
+    assert_eq!(skipped, [("dir".to_owned(), SkipReason::Unreadable)].into());
+}
+
+#[test]
+fn what_one_side_lists_and_reads_the_other_side_receives() {
+    let (from, to) = (yard(), TempDir::new().unwrap());
+    let served = from.path().join("served");
+    fs::write(served.join("large"), noise(1, 12_345)).unwrap();
+    fs::create_dir(served.join("empty")).unwrap();
+    let source = serve(&served);
+    let mut tree = super::tree::Tree::default();
+    for entry in scan(&source).0 {
+        let mut content = vec![0; entry.size_bytes as usize];
+        if entry.kind == EntryKind::File {
+            let file = source.open(&entry).unwrap();
+            for (at, piece) in content.chunks_mut(1000).enumerate() {
+                file.read_at(1000 * at as u64, piece).unwrap();
+            }
+            file.check_unchanged().unwrap();
+        }
+        tree.entries.push((entry, content));
+    }
+    receive(open(to.path()), &tree).unwrap();
+    assert_eq!(super::tree::listing(to.path()), super::tree::listing(&served));
+}

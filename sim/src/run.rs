@@ -10,10 +10,8 @@ use std::{
 
 use tempfile::TempDir;
 
-use shiplane_files::disk;
-
 use crate::{
-    entropy,
+    disk, entropy,
     job::{self, Done},
     oracle::Violation,
     scenario::Scenario,

@@ -2,10 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use shiplane_files::disk::DiskFaults;
 use shiplane_protocols::Compression;
 
-use crate::{entropy::Rng, network::Faults};
+use crate::{disk::DiskFaults, entropy::Rng, network::Faults};
 
 /// All that is drawn before anything happens, in one line.
 #[derive(Debug, Clone)]

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::{
-    SourceRoot,
-    disk::{Disk, DiskFaults},
-};
+use shiplane_files::SourceRoot;
 use shiplane_protocols::{
     FileServer, WriteLimits,
     access::{AccessControl, Grant, PeersFile, Scope, StandingPeer},
@@ -23,7 +20,15 @@ use shiplane_transport::{ConnectError, Identity, PeerAddr, PeerId, QuicTransport
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{entropy::Rng, network::Network, oracle::Violation, scenario::Scenario, trace::Trace, tree};
+use crate::{
+    disk::{Disk, DiskFaults},
+    entropy::Rng,
+    network::Network,
+    oracle::Violation,
+    scenario::Scenario,
+    trace::Trace,
+    tree,
+};
 
 /// All that there is in one run of a seed.
 pub(crate) struct World {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shiplane_files::{JobKey, Shape, Summary};
 use shiplane_rpc::{CallError, EncodeError, RpcClient};
-use shiplane_transport::{Claim, StreamError};
+use shiplane_transport::{Claim, ReceiveReservation, StreamError};
 use shiplane_wire::{Digest, DigestAlgorithm};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use crate::{
     metrics::Counting,
     transfer::{
         EventFn, Target, TransferError, TransferOptions, next_records,
-        receiver::{Opening, Received, receive},
+        receiver::{Opening, Received, invite, receive},
     },
 };
 
@@ -79,7 +79,7 @@ pub struct Fetch {
     claim: Claim,
     compression: Compression,
     digest: DigestAlgorithm,
-    invites: bool,
+    invites: Option<ReceiveReservation>,
 }
 
 /// What is to be fetched.
@@ -159,17 +159,18 @@ impl Fetch {
         request: FetchRequest,
         options: &TransferOptions,
     ) -> Result<Self, FetchError> {
-        let FetchRequest { path, is_new_here: invites } = request;
+        let FetchRequest { path, is_new_here } = request;
         let transfer = random_transfer_id().ok_or(FetchError::NoRandomness)?;
         // Claimed before it is asked for: no chunk can be early.
         let claim = client.connection().claim(transfer).map_err(|_| FetchError::NoRandomness)?;
+        let invites = if is_new_here { invite(client.connection()) } else { None };
         let request = FetchOpen {
             transfer: *transfer.as_bytes(),
             path: path.clone(),
             compression: options.compression,
             bytes_per_second: options.bytes_per_second(),
             digests: offered_digests(options.digest),
-            invites,
+            invites: invites.is_some(),
         };
         let opened = client.call_typed(FETCH_OPEN, &request, CALL_BUDGET).await.map_err(FetchError::Open)?;
         let digest = chosen_digest(options.digest, opened.digest).map_err(TransferError::from)?;

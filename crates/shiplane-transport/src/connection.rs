@@ -31,7 +31,7 @@ use crate::{
     source::{ChunkRead, ChunkSource},
     stream::{BiStream, InUse},
     trust::Admission,
-    window::Windows,
+    window::{ReceiveReservation, Windows},
 };
 
 /// A connection to a peer: chunks down the lane, messages, and streams for the layers above.
@@ -166,6 +166,13 @@ impl PeerConnection {
         self.connection.set_max_concurrent_bi_streams(self.config.max_concurrent_streams.into());
         self.windows.open(FIRST_WINDOW_BYTES.into());
         self.guest.store(false, Ordering::Release);
+    }
+
+    /// Makes room for `len_bytes` that the peer may send and that are not read for a while, so that they do not keep
+    /// back what is. `None` if the windows' memory is used by others.
+    #[must_use]
+    pub fn reserve_receive(&self, len_bytes: u64) -> Option<ReceiveReservation> {
+        self.windows.reserve(len_bytes)
     }
 
     /// The transport's settings, which hold for this connection.

@@ -103,6 +103,7 @@ pub use stream::{BiStream, RecvHalf, SendHalf};
 pub use tls::TlsError;
 pub use trust::{Admission, Trust};
 pub use until::until;
+pub use window::ReceiveReservation;
 
 #[cfg(feature = "test-support")]
 #[doc(hidden)]

@@ -72,6 +72,22 @@ struct Window {
     look_at_bytes: AtomicU64,
     autotune: Option<Mutex<WindowAutotune>>,
     max_bytes: u64,
+    /// What may come and is not read for a while.
+    reserved_bytes: Mutex<u64>,
+}
+
+/// A part of a connection's receive window: so much may come unread and still leave room for what is read at once.
+/// Given back when this is dropped.
+#[derive(Debug)]
+pub struct ReceiveReservation {
+    windows: Arc<Windows>,
+    len_bytes: u64,
+}
+
+impl Drop for ReceiveReservation {
+    fn drop(&mut self) {
+        *self.windows.receive.reserved() -= self.len_bytes;
+    }
 }
 
 impl Windows {
@@ -98,6 +114,19 @@ impl Windows {
         self.set_receive(self.receive.open(receive_bytes));
         self.max_send_bytes.store(self.send.open(OPENED_SEND_WINDOW_BYTES), Ordering::Relaxed);
         self.follow_path();
+    }
+
+    /// Grows the receive window so that `len_bytes` may stay unread. `None` if not as much can be lent.
+    pub(crate) fn reserve(self: &Arc<Self>, len_bytes: u64) -> Option<ReceiveReservation> {
+        let mut reserved = self.receive.reserved();
+        let wanted_bytes = (*reserved + len_bytes).saturating_mul(5) / 4;
+        let window_bytes = self.receive.open(wanted_bytes);
+        self.set_receive(window_bytes);
+        // quinn tells the peer of new room once that is an eighth of the window: a fifth of it stays for what is read.
+        (window_bytes >= wanted_bytes).then(|| {
+            *reserved += len_bytes;
+            ReceiveReservation { windows: Arc::clone(self), len_bytes }
+        })
     }
 
     /// So much has been read.
@@ -143,7 +172,18 @@ impl Windows {
 impl Window {
     fn new(budget: Option<Arc<ConnectionMemoryBudget>>, max_bytes: u64) -> Self {
         let autotune = budget.map(|budget| Mutex::new(WindowAutotune::new(budget, max_bytes)));
-        Self { moved_bytes: AtomicU64::new(0), look_at_bytes: AtomicU64::new(u64::MAX), autotune, max_bytes }
+        Self {
+            moved_bytes: AtomicU64::new(0),
+            look_at_bytes: AtomicU64::new(u64::MAX),
+            autotune,
+            max_bytes,
+            reserved_bytes: Mutex::default(),
+        }
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, u64> {
+        // Each change is one step.
+        self.reserved_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it is from now on: `wanted_bytes` if that can be lent, or its full size if there is nothing to be shared.
@@ -219,9 +259,9 @@ impl Drop for WindowAutotune {
     }
 }
 
-/// 1 MiB: of a peer that this side has dialled. It is what may come unasked (SPEC 4.24), and no flight of the first
+/// 1.25 MiB: of a peer that this side has dialled. It holds what may come unasked (SPEC 4.24), and no flight of the first
 /// three is longer.
-pub(crate) const DIALLED_RECEIVE_WINDOW_BYTES: u64 = 1 << 20;
+pub(crate) const DIALLED_RECEIVE_WINDOW_BYTES: u64 = (1 << 20) + (256 << 10);
 
 /// 1 MiB: the first three flights of a connection that finds much room.
 const OPENED_SEND_WINDOW_BYTES: u64 = 1 << 20;

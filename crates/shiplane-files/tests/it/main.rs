@@ -1,7 +1,7 @@
 //! Stories of the local disk: what is received, refused, resumed and served, on real file systems.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 #[cfg(target_os = "linux")]
 mod broken_disk;

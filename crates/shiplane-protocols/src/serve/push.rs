@@ -10,7 +10,7 @@ use shiplane_files::{
     Summary,
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
-use shiplane_transport::{Claim, PeerConnection, StreamError, blocking};
+use shiplane_transport::{Claim, PeerConnection, ReceiveReservation, StreamError, blocking};
 use shiplane_wire::{
     Digest, DigestAlgorithm, Entry, FailReason, Promise, RelPath, Span, TransferId, escape, limits,
 };
@@ -30,7 +30,7 @@ use crate::{
     metrics::Counting,
     transfer::{
         EventFn, Target, TransferError, TransferEvent, TransferOptions,
-        receiver::{Opening, Received, receive},
+        receiver::{Opening, Received, invite, receive},
     },
 };
 
@@ -64,7 +64,7 @@ struct Held {
     target: Limited,
     name: TargetClaim,
     /// Nothing is there yet.
-    is_fresh: bool,
+    invites: Option<ReceiveReservation>,
     _space: Option<Reserved>,
 }
 
@@ -123,7 +123,7 @@ impl FileServer {
                     Compression::Auto | Compression::Always => compression,
                 };
                 let options = TransferOptions { compression, digest, ..self.options.clone() };
-                let (bytes_per_second, invites) = (options.bytes_per_second(), held.is_fresh);
+                let (bytes_per_second, invites) = (options.bytes_per_second(), held.invites.is_some());
                 let run = Arc::clone(&self).run_push(context.connection, held, settle, durable, options);
                 self.tasks.spawn(run);
                 Ok(PushOpened::Ready { compression, bytes_per_second, digest: digest.bit(), invites })
@@ -156,7 +156,7 @@ impl FileServer {
         let busy = || Fault::new(FaultCode::Busy, "somebody else is pushing to that name");
         let name = writing.targets.claim(&landing, job).ok_or_else(busy)?;
         let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
-        let peer = context.peer;
+        let (peer, connection) = (context.peer, Arc::clone(&context.connection));
         let max_bytes = writing.limits.max_transfer_bytes;
         let opening = blocking::spawn(move || {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
@@ -165,7 +165,7 @@ impl FileServer {
                 claim,
                 target: Limited { destination, max_bytes, announced_bytes: Arc::default() },
                 name,
-                is_fresh,
+                invites: if is_fresh { invite(&connection) } else { None },
                 _space: reserved,
             })
         });
@@ -292,7 +292,7 @@ async fn take(
     options: &TransferOptions,
 ) -> Result<Received, TransferError> {
     let config = connection.config();
-    let Held { claim, target, name, is_fresh, _space } = held;
+    let Held { claim, target, name, invites, _space } = held;
     let (stop, timeout) = (name.give_up(), config.header_timeout);
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = tokio::select! {
@@ -302,7 +302,7 @@ async fn take(
     let options =
         TransferOptions { chunk_len_bytes: target.destination.chunk_len_bytes(), ..options.clone() };
     let events: EventFn = Arc::new(|_: TransferEvent| ());
-    let opening = Opening { claim, records, invites: is_fresh };
+    let opening = Opening { claim, records, invites };
     let received = receive(opening, config.progress_timeout, target, &options, events, stop).await;
     received.map_err(|error| match (error, connection.end()) {
         (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),

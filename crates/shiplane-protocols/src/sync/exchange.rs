@@ -205,7 +205,7 @@ async fn take(
     let timeout = connection.config().progress_timeout;
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = opening.await.map_err(|_| TransferError::Silent { timeout })??;
-    let opening = Opening { claim, records, invites: false };
+    let opening = Opening { claim, records, invites: None };
     receive(opening, timeout, target, options, events, CancellationToken::new()).await
 }
 

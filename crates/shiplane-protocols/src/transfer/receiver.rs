@@ -17,7 +17,8 @@ use std::{
 
 use shiplane_files::{Plan, Summary};
 use shiplane_transport::{
-    BiStream, Claim, LaneOptions, ProgressMeter, RateLimiter, StreamError, TransferStream, blocking,
+    BiStream, Claim, LaneOptions, PeerConnection, ProgressMeter, RateLimiter, ReceiveReservation,
+    StreamError, TransferStream, blocking,
 };
 use shiplane_wire::{
     Code, Digest, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, limits,
@@ -54,8 +55,14 @@ use crate::Compression;
 pub(crate) struct Opening {
     pub(crate) claim: Claim,
     pub(crate) records: BiStream,
-    /// Whether the provider was invited to send the first chunks unasked (SPEC 4.24).
-    pub(crate) invites: bool,
+    /// For the first chunks, if the provider was invited to send them unasked.
+    pub(crate) invites: Option<ReceiveReservation>,
+}
+
+/// Room for what a provider may send unasked (SPEC 4.24): unread until it is decided on, it must not keep back the
+/// records that decide. `None` if there is none for now; the provider is not invited then.
+pub(crate) fn invite(connection: &PeerConnection) -> Option<ReceiveReservation> {
+    connection.reserve_receive(limits::MAX_OFFERED_BYTES)
 }
 
 /// Receives one transfer into `target`. When it fails, nobody is at work on the target any more by the time
@@ -90,7 +97,7 @@ pub(crate) async fn receive<T: Target>(
         quota,
         reserved: HashMap::new(),
         ahead: Some(Vec::new()),
-        offers: invites.then(Offers::default),
+        offers: invites.map(Offers::new),
         early: Early::default(),
         declined: HashSet::new(),
         unended: HashSet::new(),

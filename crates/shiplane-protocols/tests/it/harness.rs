@@ -19,7 +19,8 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{CallError, RpcClient};
 use shiplane_transport::{
-    ConnectError, Identity, LaneOptions, LaneThreads, PeerAddr, QuicTransport, TransportConfig, Trust,
+    ConnectError, Identity, LaneOptions, LaneThreads, PeerAddr, QuicTransport, RECEIVE_CREDIT_BYTES,
+    SEND_CREDIT_BYTES, TransportConfig, Trust,
 };
 use shiplane_wire::{DigestAlgorithm, Promise};
 use tempfile::TempDir;
@@ -136,7 +137,12 @@ impl World {
             QuicTransport::builder()
                 .identity(Identity::load_or_create(&key.path().join("key")).unwrap())
                 .trust(AccessControl::trust(&access))
-                .config(quick())
+                .config(TransportConfig {
+                    // As the program serves.
+                    receive_budget_bytes: Some(RECEIVE_CREDIT_BYTES),
+                    send_budget_bytes: Some(SEND_CREDIT_BYTES),
+                    ..quick()
+                })
                 .bind(localhost())
                 .unwrap(),
         );

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use shiplane_files::Plan;
+use shiplane_transport::ReceiveReservation;
 use shiplane_wire::{ProviderRecord, Span, limits};
 
 use super::{
@@ -18,8 +19,8 @@ use super::{
 };
 
 /// What the provider has offered, until its entries are planned: nothing of it is read before that.
-#[derive(Default)]
 pub(super) struct Offers {
+    _room: Option<ReceiveReservation>,
     /// By index.
     chunks: Vec<Vec<Span>>,
     len_bytes: u64,
@@ -36,6 +37,14 @@ pub(super) struct Early {
 }
 
 impl Offers {
+    pub(super) fn new(room: ReceiveReservation) -> Self {
+        Self { _room: Some(room), ..Self::none() }
+    }
+
+    fn none() -> Self {
+        Self { _room: None, chunks: Vec::new(), len_bytes: 0, reached: (0, 0), is_ended: false }
+    }
+
     /// Whether more of them are to come.
     pub(super) fn may_expect_more(&self) -> bool {
         !self.is_ended
@@ -202,7 +211,7 @@ mod tests {
 
     #[test]
     fn offers_go_on_in_the_order_of_the_manifest() {
-        let mut offers = Offers::default();
+        let mut offers = Offers::none();
         assert!(offers.go_on(&[span(0, 0, 10), span(2, 0, 10)]));
         assert!(offers.go_on(&[span(2, 10, 1), span(3, 0, 1)]));
         for wrong in [
@@ -214,7 +223,7 @@ mod tests {
             vec![span(4, 0, 1), span(4, 1, 1)],
             vec![span(5, 0, 1), span(4, 0, 1)],
         ] {
-            let mut offers = Offers { reached: (3, 1), ..Offers::default() };
+            let mut offers = Offers { reached: (3, 1), ..Offers::none() };
             assert!(!offers.go_on(&wrong), "{wrong:?}");
         }
     }

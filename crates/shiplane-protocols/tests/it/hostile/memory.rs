@@ -247,9 +247,12 @@ const PUSHES: u8 = 28;
 async fn begin(rpc: &RpcClient, number: u8) -> (Claim, BiStream) {
     let request = raw(number, format!("in{number}").as_bytes(), RawShape::Root);
     let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
-    assert!(matches!(open(rpc, &request).await.unwrap(), RawOpened::Ready { invites: true, .. }));
+    let opened = open(rpc, &request).await.unwrap();
+    let RawOpened::Ready { invites, .. } = opened else { panic!("{opened:?}") };
     let mut records = claim.records().await.unwrap();
-    records.send.write(encode(&ProviderRecord::OffersEnd)).await.unwrap();
+    if invites {
+        records.send.write(encode(&ProviderRecord::OffersEnd)).await.unwrap();
+    }
     (claim, records)
 }
 

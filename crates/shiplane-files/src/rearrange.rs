@@ -67,7 +67,7 @@ impl Destination {
     /// it is there, since until then something may be written.
     ///
     /// # Errors
-    /// As for [`DatasetLock::take`].
+    /// [`DestinationError::Busy`] while another sync, of whichever process, holds it.
     pub fn lock_dataset(&self, root: &SourceRoot) -> Result<(), DestinationError> {
         *lock(&self.inner.dataset) = Some(DatasetLock::take(root)?);
         Ok(())

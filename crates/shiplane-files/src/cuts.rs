@@ -33,7 +33,7 @@ impl PlacedCut {
 ///
 /// The same content is cut at the same places wherever it stands, but for the first piece and what an edit
 /// touches: so a piece that moved is found again by its digest.
-pub fn cut<E>(
+pub(crate) fn cut<E>(
     len_bytes: u64,
     average_bytes: u32,
     algorithm: DigestAlgorithm,
@@ -41,12 +41,8 @@ pub fn cut<E>(
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     mut tell: impl FnMut(Vec<Cut>) -> Result<(), E>,
 ) -> Result<(), E> {
-    // At most 1 MiB by what the wire lets through, so that a piece is at most 4 MiB.
-    let average = average_bytes.clamp(limits::MIN_CUT_AVERAGE_BYTES, limits::MAX_CUT_AVERAGE_BYTES) as usize;
-    let (min, max) = (average / SPREAD, average * SPREAD);
-    let wanted = (average * PIECES_AT_A_TIME).clamp(MIN_READ_LEN_BYTES, MAX_READ_LEN_BYTES);
-    let wanted = usize::try_from(len_bytes).map_or(wanted, |len| len.min(wanted));
-    buffers.with(wanted, |buffer| {
+    let cutter = Cutter::new(average_bytes, algorithm);
+    buffers.with(cutter.buffer_len_bytes(len_bytes), |buffer| {
         let (mut at, mut filled) = (0, 0);
         while at < len_bytes || filled > 0 {
             let room = buffer.len() - filled;
@@ -54,23 +50,67 @@ pub fn cut<E>(
             read(at, &mut buffer[filled..filled + len])?;
             at += len as u64;
             filled += len;
-            let mut used = 0;
-            let mut pieces = Vec::new();
-            for piece in FastCDC::new(&buffer[..filled], min, average, max) {
-                let end = piece.offset + piece.length;
-                if end == filled && at < len_bytes && piece.length < max {
-                    break; // The buffer ended it, not the content.
-                }
-                pieces.push(&buffer[piece.offset..end]);
-                used = end;
-            }
-            let cut = |piece: &&[u8]| Cut { len_bytes: piece.len() as u32, digest: algorithm.digest(piece) };
-            tell(pieces.iter().map(cut).collect())?;
+            let (cuts, used) = cutter.cut(&buffer[..filled], at == len_bytes);
+            tell(cuts)?;
             buffer.copy_within(used..filled, 0);
             filled -= used;
         }
         Ok(())
     })
+}
+
+/// The same for as much of `len_bytes` as a buffer holds: gives its pieces. What follows them is cut from there, with
+/// the same result as if it were all one.
+pub fn cut_some<E>(
+    len_bytes: u64,
+    average_bytes: u32,
+    algorithm: DigestAlgorithm,
+    buffers: &Buffers,
+    read: impl FnOnce(&mut [u8]) -> Result<(), E>,
+) -> Result<Vec<Cut>, E> {
+    let cutter = Cutter::new(average_bytes, algorithm);
+    buffers.with(cutter.buffer_len_bytes(len_bytes), |buffer| {
+        read(buffer)?;
+        Ok(cutter.cut(buffer, buffer.len() as u64 == len_bytes).0)
+    })
+}
+
+/// Cuts what is in a buffer.
+struct Cutter {
+    average_bytes: usize,
+    algorithm: DigestAlgorithm,
+}
+
+impl Cutter {
+    fn new(average_bytes: u32, algorithm: DigestAlgorithm) -> Self {
+        // At most 1 MiB by what the wire lets through, so that a piece is at most 4 MiB.
+        let average_bytes =
+            average_bytes.clamp(limits::MIN_CUT_AVERAGE_BYTES, limits::MAX_CUT_AVERAGE_BYTES) as usize;
+        Self { average_bytes, algorithm }
+    }
+
+    /// How long a buffer is for so much.
+    fn buffer_len_bytes(&self, len_bytes: u64) -> usize {
+        let wanted = (self.average_bytes * PIECES_AT_A_TIME).clamp(MIN_READ_LEN_BYTES, MAX_READ_LEN_BYTES);
+        usize::try_from(len_bytes).map_or(wanted, |len| len.min(wanted))
+    }
+
+    /// The pieces of `content`, and how much of it they are: all of it, if it `is_last`.
+    fn cut(&self, content: &[u8], is_last: bool) -> (Vec<Cut>, usize) {
+        let (min, max) = (self.average_bytes / SPREAD, self.average_bytes * SPREAD);
+        let mut used = 0;
+        let mut cuts = Vec::new();
+        for piece in FastCDC::new(content, min, self.average_bytes, max) {
+            let end = piece.offset + piece.length;
+            if end == content.len() && !is_last && piece.length < max {
+                break; // The buffer ended it, not the content.
+            }
+            let digest = self.algorithm.digest(&content[piece.offset..end]);
+            cuts.push(Cut { len_bytes: piece.length as u32, digest });
+            used = end;
+        }
+        (cuts, used)
+    }
 }
 
 /// The shortest and the longest that pieces of this average may be; only the last may be shorter.
@@ -148,6 +188,23 @@ mod tests {
         let zeros = vec![0; MAX_READ_LEN_BYTES + 5];
         let whole = FastCDC::new(&zeros, 1 << 14, 1 << 16, 1 << 18).map(|piece| piece.length as u32);
         assert!(cuts(&zeros, 1 << 16).iter().map(|cut| cut.len_bytes).eq(whole));
+    }
+
+    #[test]
+    fn what_is_cut_step_by_step_is_cut_as_if_it_were_whole() {
+        let data = noise(4, 2 * MAX_READ_LEN_BYTES + 12_345);
+        let (buffers, mut stepwise, mut at) = (Buffers::default(), Vec::new(), 0);
+        while at < data.len() {
+            let read = |buffer: &mut [u8]| {
+                buffer.copy_from_slice(&data[at..at + buffer.len()]);
+                Ok::<_, Infallible>(())
+            };
+            let left = (data.len() - at) as u64;
+            let step = cut_some(left, 1 << 16, DigestAlgorithm::Blake3, &buffers, read).unwrap();
+            at += step.iter().map(|cut| cut.len_bytes as usize).sum::<usize>();
+            stepwise.extend(step);
+        }
+        assert_eq!(stepwise, cuts(&data, 1 << 16));
     }
 
     #[test]

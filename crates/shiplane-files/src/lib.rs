@@ -57,7 +57,7 @@ pub use writer::ChunkWriter;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffers::{Buffers, Scratch};
-    pub use crate::cuts::{bounds_of, cut};
+    pub use crate::cuts::{bounds_of, cut_some};
     /// Work on a few threads.
     pub mod parallel {
         pub use crate::parallel::{join, map};

@@ -14,8 +14,10 @@ use std::{
     },
 };
 
+use shiplane_files::internals::Buffers;
 use shiplane_transport::{BufferPool, PeerId};
 use shiplane_wire::Span;
+use tokio::sync::Semaphore;
 
 /// What all transfers of a server, or of a client, may hold together. A handle: clones share it.
 #[derive(Debug, Clone)]
@@ -25,6 +27,21 @@ pub struct MemoryBudget {
     signatures: Pool,
     lists: Arc<Lists>,
     pub(super) buffers: BufferPool,
+    cutters: Arc<Cutters>,
+}
+
+/// What files are cut with where their block signatures are asked for. It is taken for one buffer at a time, and never
+/// while a peer is waited for.
+#[derive(Debug)]
+pub(super) struct Cutters {
+    pub(super) turns: Semaphore,
+    pub(super) buffers: Buffers,
+}
+
+impl Default for Cutters {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(MAX_CUTTERS), buffers: Buffers::default() }
+    }
 }
 
 /// The lists of files of all syncs: those of this side's datasets, and those that peers send.
@@ -50,6 +67,7 @@ impl MemoryBudget {
             signatures: Pool::new(SIGNATURE_MEMORY_BYTES),
             lists: Lists::new(LIST_MEMORY_BYTES),
             buffers: BufferPool::default(),
+            cutters: Arc::default(),
         }
     }
 
@@ -187,6 +205,7 @@ pub(super) struct Quota {
     chunks: Option<Account>,
     entries: Account,
     signatures: Account,
+    cutters: Arc<Cutters>,
     has_moved: Arc<AtomicBool>,
 }
 
@@ -194,11 +213,12 @@ impl Quota {
     pub(super) fn of(budget: Option<&MemoryBudget>) -> Self {
         // A transfer without a shared budget has nothing to leave to others.
         let has_moved = Arc::new(AtomicBool::new(budget.is_none()));
-        let MemoryBudget { entries, signatures, .. } = budget.cloned().unwrap_or_default();
+        let MemoryBudget { entries, signatures, cutters, .. } = budget.cloned().unwrap_or_default();
         Self {
             chunks: budget.map(|budget| Account::new(budget.chunks.clone(), &has_moved)),
             entries: Account::new(entries, &has_moved),
             signatures: Account::new(signatures, &has_moved),
+            cutters,
             has_moved,
         }
     }
@@ -208,7 +228,12 @@ impl Quota {
         self.has_moved.store(true, Ordering::Relaxed);
     }
 
-    /// For the block signatures of a peer.
+    /// What all transfers cut with.
+    pub(super) fn cutters(&self) -> Arc<Cutters> {
+        Arc::clone(&self.cutters)
+    }
+
+    /// For block signatures, a peer's or ours.
     pub(super) fn signatures(&self) -> Account {
         self.signatures.clone()
     }
@@ -316,6 +341,9 @@ pub const LIST_MEMORY_BYTES: u64 = 512 << 20;
 
 /// 1 MiB, a list of some two thousand files: so much a peer has whatever others hold.
 const LEAST_LIST_BYTES: u64 = 1 << 20;
+
+/// 4, each with a buffer of at most 6 MiB: more threads are not faster than a disk, and others take turns.
+const MAX_CUTTERS: usize = 4;
 
 /// 32 KiB: whoever holds less may go on, or nothing would ever be given back.
 const LEAST_ENTRY_BYTES: u64 = 32 << 10;

@@ -62,6 +62,7 @@ pub(crate) async fn provide(
     let timeout = connection.config().progress_timeout;
     let mut wants = RecordStream::new(records.recv);
     let looked_at = Arc::<AtomicU64>::default();
+    let quota = Quota::of(options.memory.as_ref());
     let mut watch = ProgressWatch::new(timeout, Instant::now());
     watch.limit_to(options.bytes_per_second());
     let mut provider = Provider {
@@ -81,9 +82,9 @@ pub(crate) async fn provide(
         next_chunk: 0,
         lanes: JoinSet::new(),
         max_lanes: options.lanes.max(1),
-        quota: Quota::of(options.memory.as_ref()),
         digests: JoinSet::new(),
-        cuttings: Cuttings::new(options.digest),
+        cuttings: Cuttings::new(options.digest, &quota),
+        quota,
         digest: options.digest,
         root: RootHasher::new(options.digest),
         sent_bytes: 0,

@@ -2,14 +2,12 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use shiplane_files::{
-    Source, SourceError,
-    internals::{Buffers, cut},
-};
+use shiplane_files::{Source, SourceError, SourceFile, internals::cut_some};
 use shiplane_transport::blocking;
 use shiplane_wire::{Cut, Cuts, DigestAlgorithm, Span, limits};
 use tokio::sync::mpsc;
 
+use super::super::budget::{Account, Cutters, Quota, Reservation};
 use super::super::delta::MAX_CUTTINGS_UNDER_WAY;
 use super::super::error::ProtocolFault;
 
@@ -19,7 +17,8 @@ pub(super) struct Cuttings {
     algorithm: DigestAlgorithm,
     running: VecDeque<Running>,
     queued: VecDeque<Request>,
-    buffers: Arc<Buffers>,
+    cutters: Arc<Cutters>,
+    memory: Account,
 }
 
 #[derive(Debug)]
@@ -34,6 +33,7 @@ struct Running {
     entry: u64,
     next_bytes: u64,
     parts: mpsc::Receiver<Result<Vec<Cut>, SourceError>>,
+    _memory: Option<Reservation>,
 }
 
 /// What comes of a request.
@@ -47,8 +47,9 @@ pub(super) enum CutStep {
 
 impl Cuttings {
     /// No requests yet.
-    pub(super) fn new(algorithm: DigestAlgorithm) -> Self {
-        Self { algorithm, running: VecDeque::new(), queued: VecDeque::new(), buffers: Arc::default() }
+    pub(super) fn new(algorithm: DigestAlgorithm, quota: &Quota) -> Self {
+        let (cutters, memory) = (quota.cutters(), quota.signatures());
+        Self { algorithm, running: VecDeque::new(), queued: VecDeque::new(), cutters, memory }
     }
 
     /// Queues a request that lies within its file.
@@ -95,75 +96,104 @@ impl Cuttings {
                     self.running.pop_front();
                     self.start(source);
                     if self.is_idle() {
-                        self.buffers.free();
+                        self.cutters.buffers.free();
                     }
                 }
             }
         }
     }
 
+    /// Works on as many as there is memory for, and on one in any case.
     fn start(&mut self, source: &Arc<Source>) {
         let cores = blocking::cores();
         while self.running.len() < cores.min(MAX_RUNNING)
+            && !self.queued.is_empty()
+            && let memory = self.memory_for_parts()
+            && (memory.is_some() || self.running.is_empty())
             && let Some(request) = self.queued.pop_front()
         {
-            let (outlet, parts) = mpsc::channel(PARTS_AHEAD);
-            let source = Arc::clone(source);
+            let parts_ahead = if memory.is_some() { PARTS_AHEAD } else { 1 };
+            let (outlet, parts) = mpsc::channel(parts_ahead);
             let (entry, next_bytes) = (request.span.entry, request.span.offset_bytes);
-            let (buffers, algorithm) = (Arc::clone(&self.buffers), self.algorithm);
-            blocking::spawn_waiting(move || cut_span(&source, &request, algorithm, &buffers, &outlet));
-            self.running.push_back(Running { entry, next_bytes, parts });
+            let cutting = Cutting {
+                source: Arc::clone(source),
+                request,
+                algorithm: self.algorithm,
+                cutters: Arc::clone(&self.cutters),
+            };
+            tokio::spawn(cutting.run(outlet));
+            self.running.push_back(Running { entry, next_bytes, parts, _memory: memory });
         }
     }
-}
 
-/// Blocking: reads the span.
-fn cut_span(
-    source: &Source,
-    request: &Request,
-    algorithm: DigestAlgorithm,
-    buffers: &Buffers,
-    outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>,
-) {
-    match try_cut(source, request, algorithm, buffers, outlet) {
-        // Nobody is left to hear of it when the transfer is over.
-        Err(Stop::Source(error)) => drop(blocking::send(outlet, Err(error))),
-        Ok(()) | Err(Stop::Over) => {}
+    fn memory_for_parts(&self) -> Option<Reservation> {
+        let mut memory = self.memory.reservation();
+        memory.grow_by(PARTS_AHEAD as u64 * PART_COST_BYTES).then_some(memory)
     }
 }
 
-enum Stop {
-    Source(SourceError),
-    Over,
-}
-
-fn try_cut(
-    source: &Source,
-    request: &Request,
+/// A request that is worked on.
+struct Cutting {
+    source: Arc<Source>,
+    request: Request,
     algorithm: DigestAlgorithm,
-    buffers: &Buffers,
-    outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>,
-) -> Result<(), Stop> {
-    let file = source.open(&request.entry).map_err(Stop::Source)?;
-    let Span { offset_bytes, len_bytes, .. } = request.span;
-    let read = |at: u64, buffer: &mut [u8]| file.read_at(offset_bytes + at, buffer).map_err(Stop::Source);
-    // Told once the next are there: SPEC 4.9, the list is complete only if it is of this version.
-    let mut held: Vec<Cut> = Vec::new();
-    let tell = |more| send_parts(outlet, std::mem::replace(&mut held, more));
-    cut(len_bytes, request.average_bytes, algorithm, buffers, read, tell)?;
-    file.check_unchanged().map_err(Stop::Source)?;
-    send_parts(outlet, held)
+    cutters: Arc<Cutters>,
 }
 
-/// As soon as they are known: the receiver copies what they match while the rest is read.
-fn send_parts(outlet: &mpsc::Sender<Result<Vec<Cut>, SourceError>>, cuts: Vec<Cut>) -> Result<(), Stop> {
-    let mut parts = cuts.chunks(limits::MAX_CUTS_PER_RECORD);
-    parts.try_for_each(|part| blocking::send(outlet, Ok(part.to_vec())).map_err(|_| Stop::Over))
+impl Cutting {
+    /// Cuts a buffer's worth at a time. Between two it holds nothing but what it waits to tell.
+    async fn run(self, outlet: mpsc::Sender<Result<Vec<Cut>, SourceError>>) {
+        let this = Arc::new(self);
+        let (mut file, mut done_bytes) = (None, 0);
+        while done_bytes < this.request.span.len_bytes {
+            // They are never closed.
+            let Ok(turn) = this.cutters.turns.acquire().await else { return };
+            let (step, at) = (Arc::clone(&this), done_bytes);
+            let cut = blocking::spawn(move || step.cut(file, at)).await;
+            drop(turn);
+            let cuts = match cut {
+                Ok(Ok((opened, cuts))) => {
+                    file = Some(opened);
+                    cuts
+                }
+                Ok(Err(error)) => {
+                    // Nobody is left to hear of it when the transfer is over.
+                    drop(outlet.send(Err(error)).await);
+                    return;
+                }
+                Err(_) => return,
+            };
+            done_bytes += cuts.iter().map(|cut| u64::from(cut.len_bytes)).sum::<u64>();
+            // As soon as they are known: the receiver copies what they match while the rest is read.
+            for part in cuts.chunks(limits::MAX_CUTS_PER_RECORD) {
+                if outlet.send(Ok(part.to_vec())).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Blocking: cuts what a buffer holds of the span, from `at` on.
+    fn cut(&self, file: Option<SourceFile>, at: u64) -> Result<(SourceFile, Vec<Cut>), SourceError> {
+        let Request { span, average_bytes, entry } = &self.request;
+        let file = file.map_or_else(|| self.source.open(entry), Ok)?;
+        let left_bytes = span.len_bytes - at;
+        let read = |buffer: &mut [u8]| file.read_at(span.offset_bytes + at, buffer);
+        let cuts = cut_some(left_bytes, *average_bytes, self.algorithm, &self.cutters.buffers, read)?;
+        if cuts.iter().map(|cut| u64::from(cut.len_bytes)).sum::<u64>() == left_bytes {
+            // SPEC 4.9: the list is complete only if it is of this version.
+            file.check_unchanged()?;
+        }
+        Ok((file, cuts))
+    }
 }
 
-/// Each has a buffer of at most 6 MiB.
+/// As many as cut at a time in all transfers.
 const MAX_RUNNING: usize = 4;
 
 /// Parts that the disk may be ahead of the records stream, of at most 32 KiB each. Those of a request that is
 /// not the first wait until it is: then all of 64 MiB at the usual average fit.
 const PARTS_AHEAD: usize = 16;
+
+/// 32 KiB: 900 cuts.
+const PART_COST_BYTES: u64 = 32 << 10;

@@ -1,12 +1,14 @@
-//! Receivers that ask without end and read nothing of what they are told.
+//! Receivers that ask for block signatures: one that reads none of them, and a crowd that asks at once.
 
 use std::{fs, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use shiplane_rpc::RpcClient;
 use shiplane_transport::SendHalf;
-use shiplane_wire::{ReceiverRecord, Span, limits};
+use shiplane_wire::{ProviderRecord, ReceiverRecord, RecordReader, Span, TransferId, limits};
 
 use super::{
+    FETCH_OPEN,
     memory::{alone, assert_grown_little, resident_bytes},
     receiver::{TRANSFER, all_of_it, begun_by, manifest_of},
 };
@@ -36,6 +38,47 @@ fn block_signatures_that_nobody_reads_cost_a_server_little() {
         assert_grown_little(before_bytes, "signatures that nobody reads");
         assert!(is_given_up, "the server goes on");
     });
+}
+
+#[test]
+fn a_crowd_that_asks_for_block_signatures_at_once_costs_a_server_little() {
+    const CROWD: u8 = 24;
+    const LEN_BYTES: u64 = 64 << 20;
+    /// A third of what they would take if each had a buffer.
+    const MAX_GROWTH_BYTES: u64 = 64 << 20;
+    alone("hostile::unread::a_crowd_that_asks_for_block_signatures_at_once_costs_a_server_little", async {
+        let world = World::new(|source| {
+            fs::File::create(source.join("x")).unwrap().set_len(LEN_BYTES).unwrap();
+        });
+        let rpc = world.admitted().await;
+        let before_bytes = resident_bytes("VmRSS:");
+        let asking = (1..=CROWD).map(|number| ask_for_signatures(&rpc, number, LEN_BYTES));
+        futures::future::join_all(asking).await;
+        let grown_bytes = resident_bytes("VmHWM:") - before_bytes;
+        assert!(grown_bytes <= MAX_GROWTH_BYTES, "it cost {grown_bytes} bytes");
+    });
+}
+
+/// Takes the longest signatures of a file twice, in another transfer for each number.
+async fn ask_for_signatures(rpc: &RpcClient, number: u8, len_bytes: u64) {
+    let request = all_of_it([number; 16]);
+    let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
+    rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(10)).await.unwrap();
+    let mut records = claim.records().await.unwrap();
+    manifest_of(&mut records).await;
+    let span = Span { entry: 0, offset_bytes: 0, len_bytes };
+    let average_bytes = limits::MAX_CUT_AVERAGE_BYTES;
+    let asks = encoded(&vec![ReceiverRecord::WantCuts { span, average_bytes }; 2]);
+    records.send.write(asks).await.unwrap();
+    let (mut reader, mut cut_bytes) = (RecordReader::<ProviderRecord>::new(), 0);
+    while cut_bytes < 2 * len_bytes {
+        reader.push(records.recv.read().await.unwrap().unwrap());
+        while let Some(record) = reader.poll().unwrap() {
+            if let ProviderRecord::Cuts(part) = record {
+                cut_bytes += part.cuts.iter().map(|cut| u64::from(cut.len_bytes)).sum::<u64>();
+            }
+        }
+    }
 }
 
 /// Says that it lives, until the server ends the transfer; whether that is soon.

@@ -11,9 +11,12 @@ use crate::journal::{JournalRecord, KeptChunk};
 ///
 /// A chunk stays as long as one of its files is unpublished, and so do the files of such a chunk, because
 /// its digest can be checked over all of them only. Everything else is forgotten while the journal is
-/// read, so that memory is bounded by what was unfinished.
+/// read, so that memory is bounded by what was unfinished. Where that is more than any honest run leaves, all of it is
+/// forgotten: its temporary files are removed at the end as those are that no journal knows.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
+    /// What all of it counts as.
+    cost_bytes: u64,
     files: HashMap<u64, OldFile>,
     ids: HashMap<RelPath, u64>,
     chunks: HashMap<u64, OldChunk>,
@@ -74,14 +77,19 @@ impl Leftovers {
     /// Takes the next record of the journal; `None` if it contradicts those before, so that the journal
     /// cannot be ours.
     pub(super) fn apply(&mut self, record: JournalRecord) -> Option<()> {
-        match record {
+        let applied = match record {
             JournalRecord::Begun { id, size_bytes, version, path } => {
                 self.begun(id, size_bytes, version, path)
             }
             JournalRecord::Kept(chunk) => self.kept(chunk),
             JournalRecord::Published(ids) => self.each_known(&ids, Self::published),
             JournalRecord::Dropped(ids) => self.each_known(&ids, Self::dropped),
+        };
+        if self.cost_bytes > MAX_COST_BYTES {
+            // A number is not used twice.
+            *self = Self { next_id: self.next_id, next_chunk: self.next_chunk, ..Self::default() };
         }
+        applied
     }
 
     /// A number for a file that was never used in this journal.
@@ -168,9 +176,11 @@ impl Leftovers {
             let is_left = self.files.get(&old).is_some_and(|file| file.stage == Stage::Left);
             if is_left {
                 self.superseded.push((old, path.clone()));
+                self.cost_bytes += file_cost_bytes(&path);
                 self.dropped(old);
             }
         }
+        self.cost_bytes += file_cost_bytes(&path);
         let file =
             OldFile { path, size_bytes, version, stage: Stage::Left, chunks: Vec::new(), live_chunks: 0 };
         self.files.insert(id, file);
@@ -203,6 +213,7 @@ impl Leftovers {
                 unpublished += usize::from(file.stage == Stage::Left);
             }
         }
+        self.cost_bytes += chunk_cost_bytes(&kept);
         self.chunks.insert(number, OldChunk { kept: Arc::new(kept), verdict: None, unpublished });
         Some(())
     }
@@ -248,6 +259,7 @@ impl Leftovers {
         let Some(chunk) = self.chunks.remove(&number) else {
             return;
         };
+        self.cost_bytes -= chunk_cost_bytes(&chunk.kept);
         let mut last = None;
         for span in &chunk.kept.spans {
             if last.replace(span.id) == Some(span.id) {
@@ -268,13 +280,27 @@ impl Leftovers {
     }
 
     fn forget_file(&mut self, id: u64) {
-        if let Some(file) = self.files.remove(&id)
-            && self.ids.get(&file.path) == Some(&id)
-        {
+        let Some(file) = self.files.remove(&id) else { return };
+        self.cost_bytes -= file_cost_bytes(&file.path);
+        if self.ids.get(&file.path) == Some(&id) {
             self.ids.remove(&file.path);
         }
     }
 }
+
+/// With its path, in two maps.
+fn file_cost_bytes(path: &RelPath) -> u64 {
+    256 + path.as_bytes().len() as u64
+}
+
+/// With its number at each of its files.
+fn chunk_cost_bytes(kept: &KeptChunk) -> u64 {
+    192 + 32 * kept.spans.len() as u64
+}
+
+/// 64 MiB: the chunks of four files of a terabyte, or two hundred thousand small files that were begun and not
+/// finished; a run has twenty thousand under way at most.
+const MAX_COST_BYTES: u64 = 64 << 20;
 
 /// Numbers are given from 0 on: a journal with a larger one is not ours, and there is always a next one.
 const MAX_ID: u64 = u64::MAX / 2;
@@ -339,6 +365,7 @@ mod tests {
 
         let both = replay(records.into_iter().chain([published(&[0]), published(&[0, 1])])).unwrap();
         assert!(both.files.is_empty() && both.chunks.is_empty() && both.ids.is_empty());
+        assert_eq!(both.cost_bytes, 0);
         assert_eq!(both.next_id, 2);
     }
 
@@ -357,6 +384,23 @@ mod tests {
         assert!(leftovers.unverified(1, false).is_empty());
         leftovers.settle(1);
         assert!(leftovers.find(&path(1)).is_none() && leftovers.take_unsettled().is_empty());
+    }
+
+    #[test]
+    fn more_than_any_honest_run_leaves_is_forgotten_and_no_number_is_used_twice() {
+        const FILES: u64 = 300_000;
+        let mut leftovers = Leftovers::default();
+        for id in 0..FILES {
+            leftovers.apply(begun(id)).unwrap();
+            assert!(leftovers.cost_bytes <= MAX_COST_BYTES);
+        }
+        assert!((1..FILES as usize / 2).contains(&leftovers.files.len()), "{}", leftovers.files.len());
+        assert_eq!(leftovers.files.len(), leftovers.ids.len());
+        assert!(leftovers.find(&path(0)).is_none() && leftovers.find(&path(FILES - 1)).is_some());
+        // What comes of those that are forgotten changes nothing.
+        leftovers.apply(kept(&[(0, 0, 1), (FILES - 1, 0, 1)])).unwrap();
+        leftovers.apply(JournalRecord::Published(vec![0, FILES - 1])).unwrap();
+        assert_eq!(leftovers.fresh_id(), FILES);
     }
 
     #[test]

@@ -297,13 +297,13 @@ impl Inner {
         if !self.folds || found.inode == 0 {
             return Ok(());
         }
-        let inode = (found.device, found.inode);
+        let inode = [found.device.to_le_bytes(), found.inode.to_le_bytes()].concat();
         let mut state = lock(&self.state);
         if was_there && state.own_inodes.contains(&inode) {
             return Err(DestinationError::NameCollision { path: self.show(target) });
         }
         if !was_there {
-            state.own_inodes.insert(inode);
+            state.own_inodes.insert(&inode);
         }
         Ok(())
     }

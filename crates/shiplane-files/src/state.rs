@@ -29,7 +29,7 @@ pub(super) struct State {
     /// The first directories that this run has created in the root.
     pub(super) new_tops: HashSet<RelPath>,
     /// On a file system that folds names: device and inode of what this run has created.
-    pub(super) own_inodes: HashSet<(u64, u64)>,
+    pub(super) own_inodes: SeenPaths,
     /// Temporary files that this run has made or taken up, by number, with the path that each is for: until they
     /// have that name, or are removed.
     pub(super) temps: HashMap<u64, RelPath>,
@@ -141,7 +141,7 @@ pub struct Summary {
     pub directories: u64,
 }
 
-/// Remembers which paths there were, 8 bytes each, and of many the last ones: what comes twice is told as the peer's
+/// Remembers which paths (or inodes) there were, 8 bytes each, and of many the last ones: what comes twice is told as the peer's
 /// fault, and does no harm where it is not noticed.
 ///
 /// The hash is keyed afresh by every run, so that a peer cannot make two paths meet; a million honest

@@ -9,10 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::Serialize;
-use shiplane_protocols::Compression;
-use shiplane_protocols::access::{Host, PeerName};
-use shiplane_transport::PeerId;
-use shiplane_wire::{DigestAlgorithm, Promise, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
+use shiplane::{Compression, DigestAlgorithm, MAX_CHUNK_LEN_BYTES, PeerId, Peers};
 
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
@@ -87,7 +84,7 @@ pub(crate) struct ServeArgs {
     pub(crate) listen: Option<SocketAddr>,
     /// The host that the ticket names [default: the first address others can reach]
     #[arg(long, value_name = "HOST")]
-    pub(crate) advertise: Option<Host>,
+    pub(crate) advertise: Option<String>,
     /// How long the ticket is good for, as in 90s, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     pub(crate) ticket_ttl: Duration,
@@ -248,12 +245,8 @@ pub(crate) enum Durability {
 }
 
 impl Durability {
-    /// As the libraries name it.
-    pub(crate) fn promise(self) -> Promise {
-        match self {
-            Self::Durable => Promise::Durable,
-            Self::Verified => Promise::Verified,
-        }
+    pub(crate) fn is_durable(self) -> bool {
+        self == Self::Durable
     }
 }
 
@@ -269,7 +262,7 @@ pub(crate) enum Compress {
 }
 
 impl Compress {
-    /// As the libraries name it.
+    /// As the library names it.
     pub(crate) fn compression(self) -> Compression {
         match self {
             Self::Auto => Compression::Auto,
@@ -290,7 +283,7 @@ pub(crate) enum Digest {
 }
 
 impl Digest {
-    /// As the libraries name it.
+    /// As the library names it.
     pub(crate) fn algorithm(self) -> DigestAlgorithm {
         match self {
             Self::Blake3 => DigestAlgorithm::Blake3,
@@ -317,7 +310,8 @@ pub(crate) enum PeersCommand {
     /// Remove a peer; a running server closes its sessions within a second
     Remove {
         /// The name it was added with
-        name: PeerName,
+        #[arg(value_parser = parse_name)]
+        name: String,
     },
 }
 
@@ -325,7 +319,8 @@ pub(crate) enum PeersCommand {
 #[command(group(ArgGroup::new("rights").args(["read", "write"]).multiple(true)))]
 pub(crate) struct PeersAdd {
     /// A name for the peer: letters, digits, dots, underscores, hyphens
-    pub(crate) name: PeerName,
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
     /// What `shiplane id` prints on that peer
     #[arg(value_name = "PEERID")]
     pub(crate) id: PeerId,
@@ -340,13 +335,17 @@ pub(crate) struct PeersAdd {
     pub(crate) roots: Vec<OsString>,
 }
 
+fn parse_name(text: &str) -> Result<String, shiplane::Error> {
+    Peers::check_name(text).map(|()| text.to_owned())
+}
+
 fn parse_buffer_size(text: &str) -> Result<usize, SizeError> {
     let size = sized(text, MIN_BUFFER_LEN_BYTES, MAX_BUFFER_LEN_BYTES)?;
     usize::try_from(size).map_err(|_| SizeError::Unit(UnitError::TooLarge))
 }
 
 fn parse_chunk_size(text: &str) -> Result<u64, SizeError> {
-    sized(text, MIN_CHUNK_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES)
+    sized(text, MIN_CHUNK_LEN_BYTES, MAX_CHUNK_LEN_BYTES)
 }
 
 fn parse_limit(text: &str) -> Result<NonZeroU64, SizeError> {

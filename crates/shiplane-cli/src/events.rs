@@ -3,8 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use shiplane_protocols::DirectionMetrics;
-use shiplane_protocols::transfer::TransferEvent;
+use shiplane::{Action, LeftOut, Side};
 
 use crate::args::Digest;
 
@@ -105,7 +104,7 @@ pub(crate) enum Event {
         seconds: f64,
     },
     /// It ended otherwise.
-    Error { class: &'static str, side: &'static str, message: String, hint: String, exit_code: u8 },
+    Error { class: &'static str, side: String, message: String, hint: String, exit_code: u8 },
 }
 
 /// What a server has done in one direction.
@@ -115,12 +114,6 @@ pub(crate) struct Totals {
     pub(crate) failed: u64,
     /// Payload bytes of the transfers that completed.
     pub(crate) bytes: u64,
-}
-
-impl From<&DirectionMetrics> for Totals {
-    fn from(metrics: &DirectionMetrics) -> Self {
-        Self { completed: metrics.completed, failed: metrics.failed, bytes: metrics.bytes }
-    }
 }
 
 /// What a transfer is at. The words are those of the bar and of the events.
@@ -161,21 +154,52 @@ impl Phase {
     }
 }
 
+impl From<shiplane::Phase> for Phase {
+    fn from(phase: shiplane::Phase) -> Self {
+        match phase {
+            shiplane::Phase::Listing => Self::Listing,
+            shiplane::Phase::Receiving => Self::Receiving,
+            shiplane::Phase::Publishing => Self::Publishing,
+            shiplane::Phase::Waiting => Self::Waiting,
+            shiplane::Phase::Offering => Self::Offering,
+            shiplane::Phase::Sending => Self::Sending,
+            shiplane::Phase::Settling => Self::Settling,
+            shiplane::Phase::Scanning => Self::Scanning,
+            shiplane::Phase::Comparing => Self::Comparing,
+            // `Syncing`, and what a later library may add.
+            _ => Self::Syncing,
+        }
+    }
+}
+
+fn side_name(side: Side) -> &'static str {
+    if side == Side::Peer { "there" } else { "here" }
+}
+
 impl Event {
-    /// What a transfer leaves out, and why; `None` if the event is about something else.
-    pub(crate) fn left_out(event: &TransferEvent) -> Option<Self> {
-        let (path, reason) = match event {
-            TransferEvent::Skipped { reason, path } => (path, reason.to_string()),
-            TransferEvent::Failed { reason, path } => (path, reason.to_string()),
-            TransferEvent::Scanned { .. }
-            | TransferEvent::ScanComplete { .. }
-            | TransferEvent::Present { .. }
-            | TransferEvent::Moved { .. }
-            | TransferEvent::Kept { .. }
-            | TransferEvent::Published { .. }
-            | TransferEvent::Finishing => return None,
-        };
-        Some(Self::Skipped { path: path.clone(), reason })
+    /// What `get` and `push` tell of what they do not carry over.
+    pub(crate) fn skipped(left_out: &LeftOut) -> Self {
+        Self::Skipped { path: left_out.path.clone(), reason: left_out.reason.clone() }
+    }
+
+    /// What `sync` tells of what it does not carry over.
+    pub(crate) fn left(left_out: &LeftOut) -> Self {
+        if left_out.is_skipped {
+            return Self::skipped(left_out);
+        }
+        let (side, path) = (side_name(left_out.side), left_out.path.clone());
+        Self::Left { side, path, reason: left_out.reason.clone() }
+    }
+
+    /// What `sync` tells of what it does.
+    pub(crate) fn action(action: &Action) -> Self {
+        Self::Action {
+            side: side_name(action.side),
+            change: action.change,
+            path: action.path.clone(),
+            from: action.from.clone(),
+            why: action.why,
+        }
     }
 
     /// Writes it as one line, at once: whoever reads wants to know now.

@@ -1,40 +1,28 @@
-//! What the threads of one run share: who is told of it, and how far it is.
+//! What the threads of one run share: who is told of it, and how.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use shiplane::{EventKind, LeftOut};
+
 use crate::events::{Event, Phase};
 use crate::progress::{Audience, Progress, Reporter, seconds};
 
-/// Adds a run's events up.
-pub(crate) trait Tally: Send + 'static {
-    /// What is being done now.
-    fn set_phase(&mut self, phase: Phase);
-
-    /// How far it is.
-    fn progress(&self) -> Progress;
-}
-
 /// One run of a command.
-pub(crate) struct Job<T> {
+pub(crate) struct Job {
     began_at: Instant,
     audience: Audience,
-    shown: Mutex<Shown<T>>,
+    reporter: Mutex<Reporter<Box<dyn io::Write + Send>>>,
 }
 
-/// Under one lock, so that what is shown never goes backwards.
-struct Shown<T> {
-    reporter: Reporter<Box<dyn io::Write + Send>>,
-    tally: T,
-}
-
-impl<T: Tally> Job<T> {
+impl Job {
     /// Begins. Events and digests go to `out`.
-    pub(crate) fn begin(audience: Audience, out: impl io::Write + Send + 'static, tally: T) -> Arc<Self> {
+    pub(crate) fn begin(audience: Audience, out: impl io::Write + Send + 'static) -> Arc<Self> {
         let began_at = Instant::now();
         let reporter = Reporter::new(audience, Box::new(out) as Box<dyn io::Write + Send>, began_at);
-        Arc::new(Self { began_at, audience, shown: Mutex::new(Shown { reporter, tally }) })
+        Arc::new(Self { began_at, audience, reporter: Mutex::new(reporter) })
     }
 
     pub(crate) fn audience(&self) -> Audience {
@@ -47,40 +35,52 @@ impl<T: Tally> Job<T> {
     }
 
     pub(crate) fn tell(&self, event: &Event) {
-        self.shown().reporter.event(event);
+        self.reporter().event(event);
     }
 
+    /// A phase before there is a job of the library.
     pub(crate) fn phase(&self, phase: Phase) {
-        self.update(|tally| tally.set_phase(phase));
+        self.reporter().progress(Progress::at(phase), Instant::now());
     }
 
-    /// Changes what is added up, and shows it.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut T)) {
-        let mut shown = self.shown();
-        change(&mut shown.tally);
-        let progress = shown.tally.progress();
-        shown.reporter.progress(progress, Instant::now());
-    }
-
-    /// Looks at what is added up.
-    pub(crate) fn read<R>(&self, look: impl FnOnce(&T) -> R) -> R {
-        look(&self.shown().tally)
-    }
-
-    pub(crate) fn end_bar(&self) {
-        self.shown().reporter.end_bar();
-    }
-
-    /// Lets the bar say what is being waited for. Never ends.
-    pub(crate) async fn watch_for_silence(&self) {
-        let mut interval = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            interval.tick().await;
-            self.shown().reporter.tick(Instant::now());
+    /// For the library's job: passes on what it reports. `left_out` says what is told of what is not carried over.
+    pub(crate) fn events(
+        self: &Arc<Self>,
+        left_out: fn(&LeftOut) -> Event,
+    ) -> impl FnMut(&shiplane::Event) + Send + 'static {
+        let job = Arc::clone(self);
+        move |event| match &event.kind {
+            EventKind::LeftOut(what) => job.tell(&left_out(what)),
+            _ => job.on_event(event),
         }
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown<T>> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn end_bar(&self) {
+        self.reporter().end_bar();
+    }
+
+    /// Lets the bar say what is being waited for. Never ends.
+    pub(crate) async fn watch_for_silence(&self) -> Infallible {
+        let mut interval = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            interval.tick().await;
+            self.reporter().tick(Instant::now());
+        }
+    }
+
+    fn on_event(&self, event: &shiplane::Event) {
+        match (&event.kind, &event.path) {
+            (EventKind::File { len_bytes, is_received, sha256 }, Some(path)) => self.tell(&Event::File {
+                path: path.clone(),
+                bytes: *len_bytes,
+                received: *is_received,
+                sha256: sha256.clone(),
+            }),
+            _ => self.reporter().progress(event.into(), Instant::now()),
+        }
+    }
+
+    fn reporter(&self) -> MutexGuard<'_, Reporter<Box<dyn io::Write + Send>>> {
+        self.reporter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

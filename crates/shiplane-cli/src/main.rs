@@ -1,29 +1,24 @@
-//! The `shiplane` program: a thin layer of arguments, messages and exit codes over the libraries.
+//! The `shiplane` program: arguments, messages and exit codes around the library `shiplane`.
 //!
-//! `args` is what was typed and `settings` what it means; `commands` do it; `failure` says what can
-//! end them, and `exit` what that means to a script and to a person.
+//! `args` is what was typed and `settings` what it means; `commands` have the library do it; `failure` says what can end
+//! them, and `exit` what that means to a script and to a person.
 
 #![forbid(unsafe_code)]
 
-mod advertise;
 mod args;
 mod commands;
 mod dial;
 mod events;
 mod exit;
 mod failure;
-mod home;
 mod job;
 mod logging;
 mod progress;
-mod remote;
 mod report;
 mod runtime;
 mod settings;
 mod signals;
-mod source_arg;
 mod units;
-mod watched;
 
 use std::process::ExitCode;
 

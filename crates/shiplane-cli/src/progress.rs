@@ -28,8 +28,10 @@ pub(crate) struct Progress {
     /// shown as done survives the death of either program.
     pub(crate) bytes_done: u64,
     pub(crate) bytes_resumed: u64,
-    /// What has moved, verified or not: the rate is counted by that.
+    /// What has moved, verified or not.
     pub(crate) bytes_moved: u64,
+    /// The rate of the last few seconds.
+    pub(crate) bytes_per_second: u64,
     /// Unknown until the server has listed everything.
     pub(crate) bytes_total: Option<u64>,
 }
@@ -37,7 +39,29 @@ pub(crate) struct Progress {
 impl Progress {
     /// Nothing has happened yet.
     pub(crate) fn at(phase: Phase) -> Self {
-        Self { phase, files: 0, bytes_done: 0, bytes_resumed: 0, bytes_moved: 0, bytes_total: None }
+        Self {
+            phase,
+            files: 0,
+            bytes_done: 0,
+            bytes_resumed: 0,
+            bytes_moved: 0,
+            bytes_per_second: 0,
+            bytes_total: None,
+        }
+    }
+}
+
+impl From<&shiplane::Event> for Progress {
+    fn from(event: &shiplane::Event) -> Self {
+        Self {
+            phase: event.phase.into(),
+            files: event.files_done,
+            bytes_done: event.bytes_done,
+            bytes_resumed: event.bytes_resumed,
+            bytes_moved: event.bytes_moved,
+            bytes_per_second: event.bytes_per_second,
+            bytes_total: event.bytes_total,
+        }
     }
 }
 
@@ -53,7 +77,6 @@ pub(crate) struct Reporter<W> {
     last: Option<Shown>,
     /// What was here already as last told.
     resumed_told: u64,
-    rate: Rate,
 }
 
 struct Shown {
@@ -69,16 +92,7 @@ impl<W: Write> Reporter<W> {
     pub(crate) fn new(audience: Audience, out: W, now: Instant) -> Self {
         let bar = (audience == Audience::Person && io::stderr().is_terminal()).then(new_bar);
         set_bar(bar.clone());
-        Self {
-            audience,
-            out,
-            out_failed: false,
-            bar,
-            began_at: now,
-            last: None,
-            resumed_told: 0,
-            rate: Rate::new(now),
-        }
+        Self { audience, out, out_failed: false, bar, began_at: now, last: None, resumed_told: 0 }
     }
 
     /// Passes on how far the transfer is. Cheap enough for every buffer.
@@ -89,9 +103,8 @@ impl<W: Write> Reporter<W> {
             Some(last) if last.progress == progress => last.moved_at,
             _ => now,
         };
-        self.rate.moved(progress.bytes_moved, now);
         if let Some(bar) = &self.bar {
-            draw(bar, &progress, &self.rate, phase_is_new);
+            draw(bar, &progress, phase_is_new);
         }
         if progress.phase == Phase::Receiving && progress.bytes_resumed != self.resumed_told {
             self.resumed_told = progress.bytes_resumed;
@@ -158,8 +171,8 @@ impl<W: Write> Reporter<W> {
     }
 
     fn progress_event(&self, progress: &Progress, now: Instant) -> Event {
-        let Progress { phase, files, bytes_done, bytes_resumed, bytes_total, .. } = *progress;
-        let bytes_per_second = self.rate.bytes_per_second as u64;
+        let Progress { phase, files, bytes_done, bytes_resumed, bytes_per_second, bytes_total, .. } =
+            *progress;
         let seconds = seconds(now.duration_since(self.began_at));
         Event::Progress { phase, files, bytes_done, bytes_resumed, bytes_per_second, bytes_total, seconds }
     }
@@ -198,40 +211,7 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-/// What arrives in a second.
-struct Rate {
-    bytes_per_second: f64,
-    sampled_at: Instant,
-    sampled_bytes: u64,
-    has_sample: bool,
-}
-
-impl Rate {
-    fn new(now: Instant) -> Self {
-        Self { bytes_per_second: 0.0, sampled_at: now, sampled_bytes: 0, has_sample: false }
-    }
-
-    fn moved(&mut self, bytes: u64, now: Instant) {
-        let elapsed = now.duration_since(self.sampled_at);
-        if bytes == 0 {
-            // The time before the first byte is none of a rate.
-            self.sampled_at = now;
-        } else if elapsed >= RATE_INTERVAL {
-            let sample = bytes.saturating_sub(self.sampled_bytes) as f64 / elapsed.as_secs_f64();
-            let weight =
-                if self.has_sample { 1.0 - (-elapsed.as_secs_f64() / RATE_SECONDS).exp() } else { 1.0 };
-            self.bytes_per_second += (sample - self.bytes_per_second) * weight;
-            (self.sampled_at, self.sampled_bytes, self.has_sample) = (now, bytes, true);
-        }
-    }
-
-    /// For what is left of a transfer; nothing while nothing moves.
-    fn time_for(&self, bytes: u64) -> Option<Duration> {
-        Duration::try_from_secs_f64((bytes as f64 / self.bytes_per_second).round()).ok()
-    }
-}
-
-fn draw(bar: &ProgressBar, progress: &Progress, rate: &Rate, phase_is_new: bool) {
+fn draw(bar: &ProgressBar, progress: &Progress, phase_is_new: bool) {
     if phase_is_new || bar.length() != progress.bytes_total {
         bar.set_style(style(progress.bytes_total.is_some()));
     }
@@ -245,16 +225,20 @@ fn draw(bar: &ProgressBar, progress: &Progress, rate: &Rate, phase_is_new: bool)
         0 => words.to_owned(),
         resumed => format!("{words} ({} resumed)", BinaryBytes(resumed)),
     });
-    bar.set_prefix(speed(progress, rate));
+    bar.set_prefix(speed(progress));
 }
 
 /// How fast it goes and how long it takes, once that is known.
-fn speed(progress: &Progress, rate: &Rate) -> String {
-    if rate.bytes_per_second < 1.0 {
+fn speed(progress: &Progress) -> String {
+    let rate = progress.bytes_per_second;
+    if rate == 0 {
         return String::new();
     }
-    let speed = format!("{}/s", BinaryBytes(rate.bytes_per_second as u64));
-    let left = progress.bytes_total.and_then(|total| rate.time_for(total - progress.bytes_done.min(total)));
+    let speed = format!("{}/s", BinaryBytes(rate));
+    let left = progress.bytes_total.map(|total| {
+        let left_bytes = total - progress.bytes_done.min(total);
+        Duration::from_secs(left_bytes.saturating_add(rate / 2) / rate)
+    });
     match left {
         Some(left) if !left.is_zero() => format!("{speed}, {} left", HumanDuration(left)),
         Some(_) | None => speed,
@@ -308,12 +292,6 @@ fn summary(done: &Event) -> String {
 /// Four a second: often enough for a script that draws, seldom enough for one that logs.
 const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Shorter intervals show bursts rather than a rate.
-const RATE_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Two seconds' worth: steady, and soon right when the path changes.
-const RATE_SECONDS: f64 = 2.0;
-
 /// Above any round trip and any retransmission on a path that works.
 const STILL_AFTER: Duration = Duration::from_secs(5);
 
@@ -335,6 +313,7 @@ mod tests {
             bytes_done,
             bytes_resumed: 0,
             bytes_moved: bytes_done,
+            bytes_per_second: 0,
             bytes_total: Some(100),
         }
     }
@@ -411,21 +390,12 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_what_arrives_and_begins_with_the_first_byte() {
-        let start = Instant::now();
-        let mut rate = Rate::new(start);
-        let after = |ms| start + Duration::from_millis(ms);
-        rate.moved(0, after(5000));
-        assert_eq!(rate.time_for(100), None);
-        for second in 1..=10 {
-            rate.moved(second * 1000, after(5000 + second * 1000));
-        }
-        assert_eq!(rate.bytes_per_second.round() as u64, 1000);
-        assert_eq!(rate.time_for(3000), Some(Duration::from_secs(3)));
-        let shown = Progress { bytes_total: Some(14_000), bytes_moved: 10_000, ..at(10_000) };
-        assert_eq!(speed(&shown, &rate), "1000 B/s, 4 seconds left");
-        rate.moved(10_000, after(30_000));
-        assert!(rate.bytes_per_second < 100.0);
+    fn the_speed_says_how_long_the_rest_takes() {
+        let shown = Progress { bytes_total: Some(14_000), bytes_per_second: 1000, ..at(11_000) };
+        assert_eq!(speed(&shown), "1000 B/s, 3 seconds left");
+        assert_eq!(speed(&Progress { bytes_done: 14_000, ..shown }), "1000 B/s");
+        assert_eq!(speed(&Progress { bytes_total: None, ..shown }), "1000 B/s");
+        assert_eq!(speed(&Progress { bytes_per_second: 0, ..shown }), "");
     }
 
     #[test]

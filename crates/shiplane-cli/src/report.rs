@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use shiplane_wire::escape;
+use shiplane::escape;
 
 use crate::args::Cli;
 use crate::events::Event;
@@ -17,7 +17,7 @@ use crate::logging::print_line;
 /// Tells what happened; `json` asks for an event too.
 pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
     let Verdict { class, side, hint } = failure.verdict();
-    let (message, side) = (printable(&failure.to_string()), side.name());
+    let (message, side) = (printable(&failure.to_string()), side.to_string());
     print_line(&format!("error: {message} ({side})"));
     print_line(&format!("hint: {hint}"));
     if json {
@@ -66,7 +66,7 @@ fn help_command() -> String {
 /// A message that cannot drive a terminal, whatever a library has put into it. Text that is clean
 /// stays as it is: what was escaped already is not escaped again.
 fn printable(message: &str) -> String {
-    let escaped = escape(message.as_bytes()).to_string();
+    let escaped = escape(message.as_bytes());
     if escaped.replace("\\\\", "\\") == message { message.to_owned() } else { escaped }
 }
 

@@ -5,7 +5,6 @@ mod push;
 mod sync;
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,13 +12,10 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shiplane_protocols::access::Host;
-use shiplane_transport::{RateLimit, RateLimiter};
-use shiplane_wire::escape;
+use shiplane::{Target, escape};
 
 use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs};
 use crate::progress::Audience;
-use crate::source_arg::{SourceArg, SourceError};
 
 pub(crate) use self::octopii::{OctopiiError, OctopiiGet, OctopiiPush, OctopiiServe};
 pub(crate) use self::push::{PushSettings, Pushed};
@@ -32,7 +28,7 @@ pub(crate) struct ServeSettings {
     pub(crate) listen: SocketAddr,
     /// Whether any free port will do if that one is taken: nobody has asked for it.
     pub(crate) may_change_port: bool,
-    pub(crate) advertise: Option<Host>,
+    pub(crate) advertise: Option<String>,
     pub(crate) ticket_ttl: Duration,
     pub(crate) ticket_file: Option<PathBuf>,
     pub(crate) writable: bool,
@@ -43,7 +39,7 @@ pub(crate) struct ServeSettings {
 /// `get`, settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GetSettings {
-    pub(crate) source: SourceArg,
+    pub(crate) source: Target,
     pub(crate) dest: Dest,
     pub(crate) overwrite: bool,
     pub(crate) verify: bool,
@@ -65,12 +61,12 @@ pub(crate) enum Dest {
     Path(PathBuf),
 }
 
-impl fmt::Display for Dest {
+impl Dest {
     /// As typed, escaped.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub(crate) fn shown(&self) -> String {
         match self {
-            Self::Stdout => f.write_str("-"),
-            Self::Path(path) => write!(f, "{}", escape(path.as_os_str().as_encoded_bytes())),
+            Self::Stdout => "-".to_owned(),
+            Self::Path(path) => escape(path.as_os_str().as_encoded_bytes()),
         }
     }
 }
@@ -83,7 +79,7 @@ pub(crate) enum SettingsError {
     #[error("there is a source and a ticket file, and only one can be meant")]
     TwoSources,
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Target(#[from] shiplane::Error),
     #[error("cannot read the ticket from {from}: {source}")]
     TicketFile { from: String, source: io::Error },
     #[error("there is nothing to push: a target alone")]
@@ -96,8 +92,6 @@ pub(crate) enum SettingsError {
     StdinUnnamed,
     #[error("standard input is pushed alone, to the file that the target names")]
     StdinNotAlone,
-    #[error("two of the paths have the name {name}, and only one can go there")]
-    SameName { name: String },
     #[error(transparent)]
     Octopii(#[from] OctopiiError),
     #[error("events and the file's content cannot both go to standard output")]
@@ -148,7 +142,7 @@ impl GetSettings {
             return Err(SettingsError::JsonAndContent);
         }
         Ok(Self {
-            source: SourceArg::parse(&source)?,
+            source: Target::from_os_str(&source)?,
             dest,
             overwrite: args.overwrite,
             verify: args.verify,
@@ -163,11 +157,6 @@ impl GetSettings {
             audience: audience(args.json, args.quiet),
         })
     }
-}
-
-/// One for all that the process moves.
-pub(crate) fn limiter(rate: Option<NonZeroU64>) -> Option<RateLimiter> {
-    rate.map(|rate| RateLimiter::new(RateLimit::per_second(rate)))
 }
 
 fn audience(json: bool, quiet: bool) -> Audience {
@@ -187,7 +176,7 @@ fn pick_source(
 ) -> Result<(OsString, Option<OsString>), SettingsError> {
     let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
     match (first, second, ticket_variable) {
-        (Some(dest), None, Some(ticket)) if !SourceArg::is_meant(&dest) => Ok((ticket, Some(dest))),
+        (Some(dest), None, Some(ticket)) if !Target::is_meant(&dest) => Ok((ticket, Some(dest))),
         (Some(source), dest, _) => Ok((source, dest)),
         (None, _, Some(ticket)) => Ok((ticket, None)),
         (None, _, None) => Err(SettingsError::NoSource),
@@ -244,12 +233,14 @@ mod tests {
         GetSettings::from_args(args, variable.map(Into::into), stdin.as_bytes())
     }
 
-    /// The source's name and the destination.
-    fn picked(args: &[&str], variable: Option<&str>, stdin: &str) -> (String, Dest) {
+    /// The source and the destination.
+    fn picked(args: &[&str], variable: Option<&str>, stdin: &str) -> (Target, Dest) {
         let settings = settle(args, variable, stdin).unwrap();
-        let SourceArg::Standing { server, .. } = settings.source else { panic!("{args:?}") };
-        let crate::source_arg::Server::Name(name) = server else { panic!("{args:?}") };
-        (name.to_string(), settings.dest)
+        (settings.source, settings.dest)
+    }
+
+    fn source(name: &str) -> Target {
+        format!("{name}@h:1").parse().unwrap()
     }
 
     fn path(path: &str) -> Dest {
@@ -258,7 +249,7 @@ mod tests {
 
     #[test]
     fn source_and_destination_are_found_wherever_the_ticket_comes_from() {
-        for (args, variable, source, dest) in [
+        for (args, variable, name, dest) in [
             (&["a@h:1"][..], None, "a", path(".")),
             (&["a@h:1", "out"], None, "a", path("out")),
             (&["a@h:1", "-"], None, "a", Dest::Stdout),
@@ -272,7 +263,7 @@ mod tests {
             (&["--ticket-file", "-", "out"], None, "in", path("out")),
         ] {
             let picked = picked(args, variable, "\n  in@h:1\nmore\n");
-            assert_eq!(picked, (source.to_owned(), dest), "{args:?}");
+            assert_eq!(picked, (source(name), dest), "{args:?}");
         }
     }
 
@@ -282,10 +273,10 @@ mod tests {
         let file = dir.path().join("ticket");
         std::fs::write(&file, "file@h:1\n").unwrap();
         let args = ["--ticket-file", file.to_str().unwrap()];
-        assert_eq!(picked(&args, None, ""), ("file".to_owned(), path(".")));
+        assert_eq!(picked(&args, None, ""), (source("file"), path(".")));
 
         std::fs::write(&file, vec![b'x'; 1 << 20]).unwrap();
-        assert!(matches!(settle(&args, None, ""), Err(SettingsError::Source(_))));
+        assert!(matches!(settle(&args, None, ""), Err(SettingsError::Target(_))));
         std::fs::remove_file(&file).unwrap();
         assert!(matches!(settle(&args, None, ""), Err(SettingsError::TicketFile { .. })));
     }
@@ -294,13 +285,13 @@ mod tests {
     fn contradictions_are_refused() {
         assert!(matches!(settle(&[], None, ""), Err(SettingsError::NoSource)));
         assert!(matches!(settle(&[], Some(""), ""), Err(SettingsError::NoSource)));
-        assert!(matches!(settle(&["out"], None, ""), Err(SettingsError::Source(_))));
+        assert!(matches!(settle(&["out"], None, ""), Err(SettingsError::Target(_))));
         let both = ["--ticket-file", "-", "a@h:1", "out"];
         assert!(matches!(settle(&both, None, ""), Err(SettingsError::TwoSources)));
         let json = ["a@h:1", "-", "--json"];
         assert!(matches!(settle(&json, None, ""), Err(SettingsError::JsonAndContent)));
         let empty = settle(&["--ticket-file", "-"], None, "");
-        assert!(matches!(empty, Err(SettingsError::Source(SourceError::Unknown))));
+        assert!(matches!(empty, Err(SettingsError::Target(_))));
     }
 
     #[test]

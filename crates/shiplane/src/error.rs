@@ -189,7 +189,7 @@ pub(crate) enum Cause {
     #[error("the source is a directory, and only one file fits a stream")]
     NotOneFile,
     #[error("cannot write to the output: {0}")]
-    Output(io::Error),
+    Output(#[source] io::Error),
     #[error(transparent)]
     Push(#[from] PushError),
     #[error("cannot push this: {0}")]

@@ -138,6 +138,12 @@ pub use request::Request;
 pub use server::{Context, FromContext, Handler, Limits, Server, ServerBuilder, State, Stats, TicketBuilder};
 pub use shiplane_protocols::{Compression, access::Ticket};
 pub use shiplane_transport::{PeerAddr, PeerId};
-pub use shiplane_wire::DigestAlgorithm;
+pub use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES as MAX_CHUNK_LEN_BYTES};
 pub use sync::SyncJob;
 pub use target::Target;
+
+/// Bytes as text that is safe to print, such as a path: control characters and what is no UTF-8 are escaped.
+#[must_use]
+pub fn escape(bytes: &[u8]) -> String {
+    shiplane_wire::escape(bytes).to_string()
+}

@@ -31,6 +31,15 @@ impl Peers {
         Ok(Self::at(Places::default().peers_path()?))
     }
 
+    /// Whether this is a name for a peer: 1 to 64 letters, digits, dots, underscores and hyphens, not beginning with
+    /// `sl1`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), with what a name is.
+    pub fn check_name(name: &str) -> Result<(), Error> {
+        parse_name(name).map(drop)
+    }
+
     /// The list in this file, which need not exist.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { file: PeersFile::at(path) }
@@ -68,8 +77,7 @@ impl KnownPeer {
     /// A name for a key, without any right here.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if this is no name for a peer: 1 to 64 letters, digits, dots,
-    /// underscores and hyphens, not beginning with `sl1`.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if this is no name for a peer ([`Peers::check_name`]).
     pub fn new(name: &str, id: PeerId) -> Result<Self, Error> {
         Ok(Self(StandingPeer { name: parse_name(name)?, id, grant: Grant::none() }))
     }

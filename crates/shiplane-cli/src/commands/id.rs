@@ -2,14 +2,14 @@
 
 use std::io::{self, Write};
 
-use shiplane_transport::Identity;
+use shiplane::Client;
 
 use crate::failure::Failure;
-use crate::home::Home;
+use crate::runtime;
 
-pub(super) fn run(home: &Home) -> Result<(), Failure> {
-    let path = home.identity_path();
-    let identity = Identity::load_or_create(&path)?;
-    tracing::info!(path = %path.display(), "the key of this machine");
-    writeln!(io::stdout(), "{}", identity.peer_id()).map_err(Failure::Stdout)
+pub(super) fn run() -> Result<(), Failure> {
+    runtime::run(async {
+        let client = Client::builder().build().await?;
+        writeln!(io::stdout(), "{}", client.id()).map_err(Failure::Stdout)
+    })
 }

@@ -9,12 +9,12 @@ mod peers;
 mod push;
 mod serve;
 mod sync;
+mod transfer;
 
 use std::{env, io};
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
-use crate::home::Home;
 use crate::settings::{
     GetSettings, OctopiiGet, OctopiiPush, OctopiiServe, PushSettings, ServeSettings, SyncSettings,
 };
@@ -25,26 +25,22 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) if args.insecure_octopii => octopii::serve(OctopiiServe::from_args(args)?),
         Command::Get(args) if args.insecure_octopii => octopii::get(OctopiiGet::from_args(args)?),
         Command::Push(args) if args.insecure_octopii => octopii::push(OctopiiPush::from_args(args)?),
-        Command::Serve(args) => serve::run(ServeSettings::from_args(args)?, &home()?),
+        Command::Serve(args) => serve::run(ServeSettings::from_args(args)?),
         Command::Get(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");
-            get::run(GetSettings::from_args(args, ticket, io::stdin())?, &home()?)
+            get::run(GetSettings::from_args(args, ticket, io::stdin())?)
         }
         Command::Push(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");
-            push::run(PushSettings::from_args(args, ticket, io::stdin())?, &home()?)
+            push::run(PushSettings::from_args(args, ticket, io::stdin())?)
         }
         Command::Sync(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");
-            sync::run(SyncSettings::from_args(args, ticket, io::stdin())?, &home()?)
+            sync::run(SyncSettings::from_args(args, ticket, io::stdin())?)
         }
-        Command::Id => id::run(&home()?),
-        Command::Peers(command) => peers::run(command, &home()?),
+        Command::Id => id::run(),
+        Command::Peers(command) => peers::run(command),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { command } => man::run(&command),
     }
-}
-
-fn home() -> Result<Home, Failure> {
-    Ok(Home::locate(env::var_os("SHIPLANE_HOME"))?)
 }

@@ -1,134 +1,88 @@
 //! `shiplane serve DIR`
 
+use std::error::Error as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
 
-use shiplane_files::SourceRoot;
-use shiplane_protocols::access::{AccessControl, Grant, HostPort, PeersFile, Scope, Ticket};
-use shiplane_protocols::sync::SyncState;
-use shiplane_protocols::transfer::TransferOptions;
-use shiplane_protocols::{Compression, FileServer, TransferMetrics, WriteLimits};
-use shiplane_transport::{
-    BindError, Identity, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, TransportConfig,
-};
+use shiplane::{Error, Limits, Server, Stats};
 use tokio_util::sync::CancellationToken;
 
-use crate::advertise;
-use crate::dial::transport_config;
-use crate::events::Event;
+use crate::events::{Event, Totals};
 use crate::failure::Failure;
-use crate::home::Home;
 use crate::logging::print_line;
 use crate::progress::seconds;
-use crate::settings::{ServeSettings, limiter};
+use crate::settings::ServeSettings;
 use crate::units::show_duration;
 use crate::{runtime, signals};
 
-pub(super) fn run(settings: ServeSettings, home: &Home) -> Result<(), Failure> {
-    // A broken list would refuse everyone: better said here than found out by every peer.
-    PeersFile::at(home.peers_path()).read()?;
-    let access = Arc::new(AccessControl::open(&home.peers_path()));
-    let root = SourceRoot::open(&settings.root).map_err(Failure::Serve)?;
-    if settings.writable && !root.is_directory() {
-        return Err(Failure::WritableFile);
-    }
+pub(super) fn run(settings: ServeSettings) -> Result<(), Failure> {
     let stop =
         signals::watch("finishing what is under way; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
-    runtime::run(serve(settings, home, access, root, stop))
+    runtime::run(serve(settings, stop))
 }
 
-async fn serve(
-    settings: ServeSettings,
-    home: &Home,
-    access: Arc<AccessControl>,
-    root: SourceRoot,
-    stop: CancellationToken,
-) -> Result<(), Failure> {
-    let transport = Arc::new(bind(&settings, home, &access)?);
-    let address = transport.local_addr().map_err(Failure::Runtime)?;
-    let ticket = issue(&settings, &access, &transport, address)?;
-    announce(&settings, &ticket, address)?;
-    let metrics = Arc::new(TransferMetrics::new());
-    let options = TransferOptions {
-        rate: limiter(settings.rate),
-        // As whoever asks would have it.
-        compression: Compression::Always,
-        metrics: Some(Arc::clone(&metrics)),
-        ..TransferOptions::default()
-    };
-    let server = match settings.writable {
-        true => {
-            let state = SyncState::at(home.sync_path());
-            FileServer::syncing(root, &settings.root, access, options, WriteLimits::default(), state)
-        }
-        false => FileServer::new(root, access, options),
-    };
-    server.run(transport, stop).await;
-    sum_up(&metrics, settings.json)
+async fn serve(settings: ServeSettings, stop: CancellationToken) -> Result<(), Failure> {
+    let server = bind(&settings).await?;
+    announce(&settings, &server)?;
+    server.run_until(stop.cancelled()).await?;
+    sum_up(&server.stats(), settings.json)
 }
 
 /// The last word: for a program an event, for a person the report.
-fn sum_up(metrics: &TransferMetrics, json: bool) -> Result<(), Failure> {
-    let all = metrics.snapshot();
-    tracing::info!("{all}");
+fn sum_up(stats: &Stats, json: bool) -> Result<(), Failure> {
+    tracing::info!("{stats}");
     if json {
-        let seconds = seconds(all.uptime);
-        let event = Event::Stopped { seconds, sent: (&all.sent).into(), received: (&all.received).into() };
+        let sent =
+            Totals { completed: stats.sent_transfers, failed: stats.sent_failures, bytes: stats.sent_bytes };
+        let received = Totals {
+            completed: stats.received_transfers,
+            failed: stats.received_failures,
+            bytes: stats.received_bytes,
+        };
+        let event = Event::Stopped { seconds: seconds(stats.uptime), sent, received };
         return event.write_line(&mut io::stdout().lock()).map_err(Failure::Stdout);
     }
     if io::stderr().is_terminal() {
-        print_line(all.to_string().trim_end());
+        print_line(&stats.to_string());
     }
     Ok(())
 }
 
 /// Binds the port that was asked for; the default one, if that is taken, gives way to any other.
-fn bind(
-    settings: &ServeSettings,
-    home: &Home,
-    access: &Arc<AccessControl>,
-) -> Result<QuicTransport, Failure> {
-    let bind = |addr| -> Result<QuicTransport, Failure> {
-        let identity = Identity::load_or_create(&home.identity_path())?;
-        let trust = AccessControl::trust(access);
-        // Whatever comes is read at once, so that no window has to be large before it is used.
-        let config = TransportConfig {
-            receive_budget_bytes: Some(RECEIVE_CREDIT_BYTES),
-            send_budget_bytes: Some(SEND_CREDIT_BYTES),
-            ..transport_config()
-        };
-        Ok(QuicTransport::builder().identity(identity).trust(trust).config(config).bind(addr)?)
+async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
+    let bind = |addr: SocketAddr| {
+        let mut builder = Server::builder(&settings.root).foreground(true);
+        if settings.writable {
+            builder = builder.writable(Limits::default());
+        }
+        if let Some(rate) = settings.rate {
+            builder = builder.rate(rate.get());
+        }
+        if let Some(host) = &settings.advertise {
+            builder = builder.advertise(host);
+        }
+        builder.bind(addr)
     };
-    match bind(settings.listen) {
-        Err(Failure::Bind(BindError::Socket { source, .. }))
-            if settings.may_change_port && source.kind() == io::ErrorKind::AddrInUse =>
-        {
-            bind(SocketAddr::new(settings.listen.ip(), 0))
+    match bind(settings.listen).await {
+        Err(error) if settings.may_change_port && is_port_taken(&error) => {
+            bind(SocketAddr::new(settings.listen.ip(), 0)).await
         }
         bound => bound,
     }
 }
 
-/// Makes the ticket for all that is served.
-fn issue(
-    settings: &ServeSettings,
-    access: &AccessControl,
-    transport: &QuicTransport,
-    address: SocketAddr,
-) -> Result<Ticket, Failure> {
-    let grant = Grant { read: true, write: settings.writable, roots: Scope::everything() };
-    let secret = access.tickets().issue(grant, settings.ticket_ttl, Instant::now())?;
-    let host = settings.advertise.clone().unwrap_or_else(|| advertise::host_for(address));
-    let at = HostPort { host, port: address.port() };
-    Ok(Ticket::for_everything(transport.peer_id(), at, secret))
+fn is_port_taken(error: &Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// Hands the ticket out: the file first, so that it is there once the line is.
-fn announce(settings: &ServeSettings, ticket: &Ticket, address: SocketAddr) -> Result<(), Failure> {
+fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
+    let ticket = server.ticket().read().valid_for(settings.ticket_ttl);
+    let ticket = if settings.writable { ticket.write() } else { ticket }.create()?;
+    let address = server.local_addr();
     let url = ticket.to_string();
     if let Some(path) = &settings.ticket_file {
         write_private(path, &url).map_err(|source| Failure::TicketFile { path: path.clone(), source })?;
@@ -137,7 +91,7 @@ fn announce(settings: &ServeSettings, ticket: &Ticket, address: SocketAddr) -> R
     let told = if settings.json {
         let event = Event::Listening {
             ticket: url,
-            peer_id: ticket.server().to_string(),
+            peer_id: server.id().to_string(),
             address: address.to_string(),
             ticket_seconds: settings.ticket_ttl.as_secs(),
             writable: settings.writable,

@@ -97,18 +97,3 @@ pub(super) fn nothing() -> Verdict {
     let hint = "the node must send a chunk to whoever connects, as shiplane serve --insecure-octopii does";
     Verdict { class: Class::Other, side: Side::Peer, hint }
 }
-
-#[cfg(test)]
-mod tests {
-    use shiplane_transport::BindError;
-
-    use super::*;
-
-    #[test]
-    fn a_taken_port_means_the_same_in_both_dialects() {
-        let taken = || std::io::Error::from(std::io::ErrorKind::AddrInUse);
-        let addr = ([127, 0, 0, 1], 1).into();
-        let ours = super::super::bind(&BindError::Socket { addr, source: taken() });
-        assert_eq!(bind(&OctopiiBindError::Socket { addr, source: taken() }), ours);
-    }
-}

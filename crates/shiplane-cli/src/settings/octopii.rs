@@ -8,7 +8,7 @@ use shiplane_protocols::access::{AddressError, HostPort};
 
 use super::{DEFAULT_LISTEN, SettingsError};
 use crate::args::{GetArgs, PushArgs, ServeArgs};
-use crate::source_arg::SourceArg;
+use shiplane::Target;
 
 /// `serve --insecure-octopii FILE`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ fn file(typed: OsString) -> Result<PathBuf, OctopiiError> {
 
 fn node(typed: Option<&OsStr>) -> Result<HostPort, OctopiiError> {
     let typed = typed.ok_or(OctopiiError::NoAddress)?;
-    if SourceArg::is_meant(typed) {
+    if Target::is_meant(typed) {
         return Err(OctopiiError::Authenticated);
     }
     Ok(typed.to_string_lossy().parse()?)

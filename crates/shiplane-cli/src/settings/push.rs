@@ -1,23 +1,21 @@
 //! `push`, settled.
 
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Read;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use shiplane_wire::escape;
+use shiplane::Target;
 
 use super::{SettingsError, audience, read_ticket};
 use crate::args::{Compress, Digest, Durability, PushArgs};
 use crate::progress::Audience;
-use crate::source_arg::SourceArg;
 
 /// `push`, settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PushSettings {
-    pub(crate) pushed: Vec<Pushed>,
-    pub(crate) target: SourceArg,
+    pub(crate) pushed: Pushed,
+    pub(crate) target: Target,
     pub(crate) overwrite: bool,
     pub(crate) durability: Durability,
     pub(crate) jobs: u16,
@@ -29,13 +27,13 @@ pub(crate) struct PushSettings {
     pub(crate) audience: Audience,
 }
 
-/// One thing to push.
+/// What to push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Pushed {
     /// Standard input, to the file that the target names.
     Stdin,
-    /// A file or a directory, into the directory that the target names.
-    Path(PathBuf),
+    /// Files and directories, into the directory that the target names.
+    Paths(Vec<PathBuf>),
 }
 
 impl PushSettings {
@@ -48,7 +46,7 @@ impl PushSettings {
     ) -> Result<Self, SettingsError> {
         let mut paths = args.paths;
         let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
-        let last_is_target = paths.last().is_some_and(|last| SourceArg::is_meant(last));
+        let last_is_target = paths.last().is_some_and(|last| Target::is_meant(last));
         let target = match (&args.moving.ticket_file, ticket_variable) {
             (Some(_), _) if last_is_target => return Err(SettingsError::TwoTargets),
             (Some(file), _) => {
@@ -65,7 +63,7 @@ impl PushSettings {
         if paths.is_empty() {
             return Err(SettingsError::NoPath);
         }
-        let target = SourceArg::parse(&target)?;
+        let target = Target::from_os_str(&target)?;
         let pushed = settle_paths(&paths, &target)?;
         Ok(Self {
             pushed,
@@ -83,39 +81,15 @@ impl PushSettings {
     }
 }
 
-impl Pushed {
-    /// The name that it goes by; `None` for the content of a directory.
-    pub(crate) fn name(&self) -> Option<&OsStr> {
-        match self {
-            Self::Stdin => None,
-            Self::Path(path) => name_of(path),
-        }
-    }
-}
-
-fn settle_paths(paths: &[OsString], target: &SourceArg) -> Result<Vec<Pushed>, SettingsError> {
+fn settle_paths(paths: &[OsString], target: &Target) -> Result<Pushed, SettingsError> {
     if paths.iter().any(|path| path == "-") {
         return match paths {
             [_] if target.path().is_empty() => Err(SettingsError::StdinUnnamed),
-            [_] => Ok(vec![Pushed::Stdin]),
+            [_] => Ok(Pushed::Stdin),
             _ => Err(SettingsError::StdinNotAlone),
         };
     }
-    let mut names = HashSet::new();
-    for path in paths {
-        let name = name_of(Path::new(path));
-        if !names.insert(name) {
-            let shown = name.unwrap_or_else(|| OsStr::new("."));
-            return Err(SettingsError::SameName { name: escape(shown.as_encoded_bytes()).to_string() });
-        }
-    }
-    Ok(paths.iter().map(|path| Pushed::Path(path.into())).collect())
-}
-
-/// As for `cp -r`: `dir/` is `dir`, and `dir/.` is what is in it.
-fn name_of(path: &Path) -> Option<&OsStr> {
-    let is_content = path.as_os_str().as_encoded_bytes().ends_with(b"/.");
-    path.file_name().filter(|_| !is_content)
+    Ok(Pushed::Paths(paths.iter().map(PathBuf::from).collect()))
 }
 
 #[cfg(test)]
@@ -124,7 +98,6 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
-    use crate::source_arg::{Server, SourceError};
 
     fn settle(args: &[&str], variable: Option<&str>, stdin: &str) -> Result<PushSettings, SettingsError> {
         let cli = Cli::try_parse_from([&["shiplane", "push"], args].concat()).unwrap();
@@ -132,38 +105,31 @@ mod tests {
         PushSettings::from_args(args, variable.map(Into::into), stdin.as_bytes())
     }
 
-    /// What is pushed, and the target's name.
-    fn picked(args: &[&str], variable: Option<&str>) -> (Vec<Pushed>, String) {
-        let settings = settle(args, variable, "in@h:1/d\n").unwrap();
-        let SourceArg::Standing { server: Server::Name(name), .. } = settings.target else {
-            panic!("{args:?}")
-        };
-        (settings.pushed, name.to_string())
-    }
-
-    fn path(path: &str) -> Pushed {
-        Pushed::Path(path.into())
+    fn paths(paths: &[&str]) -> Pushed {
+        Pushed::Paths(paths.iter().map(PathBuf::from).collect())
     }
 
     #[test]
     fn paths_and_target_are_found_wherever_the_ticket_comes_from() {
         const ENV: &str = "env@h:1/d";
         for (args, variable, pushed, target) in [
-            (&["x", "a@h:1"][..], None, vec![path("x")], "a"),
-            (&["x", "y", "a@h:1"], Some(ENV), vec![path("x"), path("y")], "a"),
-            (&["x", "y"], Some(ENV), vec![path("x"), path("y")], "env"),
-            (&["./b@c"], Some(ENV), vec![path("./b@c")], "env"),
-            (&["-"], Some(ENV), vec![Pushed::Stdin], "env"),
-            (&["-", "a@h:1/f"], None, vec![Pushed::Stdin], "a"),
-            (&["x", "--ticket-file", "-"], Some(ENV), vec![path("x")], "in"),
+            (&["x", "a@h:1"][..], None, paths(&["x"]), "a@h:1"),
+            (&["x", "y", "a@h:1"], Some(ENV), paths(&["x", "y"]), "a@h:1"),
+            (&["x", "y"], Some(ENV), paths(&["x", "y"]), ENV),
+            (&["./b@c"], Some(ENV), paths(&["./b@c"]), ENV),
+            (&["-"], Some(ENV), Pushed::Stdin, ENV),
+            (&["-", "a@h:1/f"], None, Pushed::Stdin, "a@h:1/f"),
+            (&["x", "--ticket-file", "-"], Some(ENV), paths(&["x"]), "in@h:1/d"),
         ] {
-            assert_eq!(picked(args, variable), (pushed, target.to_owned()), "{args:?}");
+            let settings = settle(args, variable, "in@h:1/d\n").unwrap();
+            let target = target.parse().unwrap();
+            assert_eq!((settings.pushed, settings.target), (pushed, target), "{args:?}");
         }
     }
 
     #[test]
     fn contradictions_are_refused() {
-        use SettingsError::{NoPath, NoTarget, SameName, Source, StdinNotAlone, StdinUnnamed, TwoTargets};
+        use SettingsError::{NoPath, NoTarget, StdinNotAlone, StdinUnnamed, Target, TwoTargets};
         let refused = |args: &[&str]| settle(args, None, "in@h:1/d").unwrap_err();
         assert!(matches!(refused(&["a@h:1"]), NoPath));
         assert!(matches!(refused(&["x", "y"]), NoTarget));
@@ -171,25 +137,6 @@ mod tests {
         assert!(matches!(refused(&["-", "a@h:1"]), StdinUnnamed));
         assert!(matches!(refused(&["-", "x", "a@h:1/f"]), StdinNotAlone));
         assert!(matches!(refused(&["-", "--ticket-file", "-"]), StdinNotAlone));
-        assert!(matches!(refused(&["x", "a@h"]), Source(SourceError::Address(_))));
-        for same in [["x", "d/x", "a@h:1"], ["x/", "x", "a@h:1"], [".", "y/.", "a@h:1"]] {
-            assert!(matches!(refused(&same), SameName { .. }), "{same:?}");
-        }
-    }
-
-    #[test]
-    fn names_are_those_of_cp() {
-        for (typed, name) in [
-            ("x", Some("x")),
-            ("d/x/", Some("x")),
-            (".", None),
-            ("..", None),
-            ("d/.", None),
-            ("/", None),
-            ("d/..", None),
-            (".hidden", Some(".hidden")),
-        ] {
-            assert_eq!(path(typed).name(), name.map(OsStr::new), "{typed}");
-        }
+        assert!(matches!(refused(&["x", "a@h"]), Target(_)));
     }
 }

@@ -5,16 +5,17 @@ use std::io::Read;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
+use shiplane::Target;
+
 use super::{SettingsError, audience, read_ticket};
 use crate::args::{Compress, Digest, SyncArgs};
 use crate::progress::Audience;
-use crate::source_arg::SourceArg;
 
 /// `sync`, settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SyncSettings {
     pub(crate) directory: PathBuf,
-    pub(crate) target: SourceArg,
+    pub(crate) target: Target,
     pub(crate) dry_run: bool,
     pub(crate) allow_mass_deletion: bool,
     pub(crate) jobs: u16,
@@ -43,7 +44,7 @@ impl SyncSettings {
         };
         Ok(Self {
             directory: args.directory,
-            target: SourceArg::parse(&target)?,
+            target: Target::from_os_str(&target)?,
             dry_run: args.dry_run,
             allow_mass_deletion: args.allow_mass_deletion,
             jobs: args.moving.jobs,
@@ -63,7 +64,6 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
-    use crate::source_arg::Server;
 
     fn settle(args: &[&str], variable: Option<&str>) -> Result<SyncSettings, SettingsError> {
         let cli = Cli::try_parse_from([&["shiplane", "sync"], args].concat()).unwrap();
@@ -84,15 +84,13 @@ mod tests {
     fn the_target_is_found_wherever_the_ticket_comes_from() {
         const ENV: &str = "env@h:1/d";
         for (args, variable, name) in [
-            (&["dir", "a@h:1"][..], Some(ENV), "a"),
+            (&["dir", "a@h:1/d"][..], Some(ENV), "a"),
             (&["dir"], Some(ENV), "env"),
             (&["dir", "--ticket-file", "-"], Some(ENV), "in"),
         ] {
             let settings = settle(args, variable).unwrap();
-            let SourceArg::Standing { server: Server::Name(found), .. } = settings.target else {
-                panic!("{args:?}")
-            };
-            assert_eq!((found.to_string().as_str(), settings.directory), (name, PathBuf::from("dir")));
+            let target = format!("{name}@h:1/d").parse().unwrap();
+            assert_eq!((settings.target, settings.directory), (target, PathBuf::from("dir")), "{args:?}");
         }
         assert!(matches!(settle(&["dir"], None), Err(SettingsError::NoTarget)));
         assert!(matches!(settle(&["dir"], Some("")), Err(SettingsError::NoTarget)));

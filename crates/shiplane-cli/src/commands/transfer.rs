@@ -1,0 +1,79 @@
+//! What `get`, `push` and `sync` have in common: they connect, run one job, and close.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shiplane::{Client, Connection, Error, ErrorKind, Report, Target};
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Event, Phase};
+use crate::failure::Failure;
+use crate::job::Job;
+use crate::{runtime, signals};
+
+/// Runs a command until it is done or, after Ctrl-C, has stopped in order.
+pub(super) fn run<F>(command: impl FnOnce(CancellationToken) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    runtime::run(command(stop))
+}
+
+/// A connection, and who is told of what happens on it.
+pub(super) struct Transfer<'a> {
+    job: &'a Arc<Job>,
+    client: Client,
+    connection: Connection,
+}
+
+impl<'a> Transfer<'a> {
+    /// Connects, and tells of it; `destination` is what it says of where things go.
+    pub(super) async fn connect(
+        job: &'a Arc<Job>,
+        target: Target,
+        buffer_len_bytes: usize,
+        destination: String,
+        stop: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        job.phase(Phase::Connecting);
+        let client = Client::builder().foreground(true).buffer_len_bytes(buffer_len_bytes).build().await?;
+        let connection = tokio::select! {
+            connection = client.connect(target) => connection?,
+            () = stop.cancelled() => return Err(Failure::Interrupted),
+        };
+        job.tell(&Event::Started {
+            peer_id: connection.peer_id().to_string(),
+            address: connection.remote_addr().to_string(),
+            destination,
+        });
+        Ok(Self { job, client, connection })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Runs the job, then closes the connection and waits for a moment until the server has been told; for a
+    /// shorter one after Ctrl-C.
+    pub(super) async fn finish(
+        self,
+        work: impl IntoFuture<Output = Result<Report, Error>>,
+    ) -> Result<Report, Error> {
+        let ended = tokio::select! {
+            ended = work.into_future() => ended,
+            never = self.job.watch_for_silence() => match never {},
+        };
+        self.job.end_bar();
+        let is_interrupted = matches!(&ended, Err(error) if error.kind() == ErrorKind::Interrupted);
+        if is_interrupted {
+            let _ = tokio::time::timeout(INTERRUPTED_CLOSE_TIMEOUT, self.client.close()).await;
+        } else {
+            self.client.close().await;
+        }
+        ended
+    }
+}
+
+/// Half of the second that Ctrl-C may take.
+const INTERRUPTED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);

@@ -370,8 +370,8 @@ impl Inner {
         origin: Origin,
         admission: Admission,
     ) -> Arc<PeerConnection> {
-        let TransportConfig { header_timeout, progress_timeout, .. } = *self.config;
-        let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout, progress_timeout));
+        let TransportConfig { header_timeout, .. } = *self.config;
+        let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
         let config = Arc::clone(&self.config);
         let (budgets, max_receive_bytes) = (self.budgets.clone(), config.connection_receive_window_bytes);
         let windows = Windows::new(connection.clone(), budgets, max_receive_bytes, config.send_window_bytes);

@@ -174,13 +174,12 @@ impl WeakFeed {
 }
 
 /// Fresh inboxes for one peer, and their first feed.
-pub(crate) fn inboxes(header_timeout: Duration, progress_timeout: Duration) -> (Arc<Inboxes>, Feed) {
+pub(crate) fn inboxes(header_timeout: Duration) -> (Arc<Inboxes>, Feed) {
     let (bare, bare_in) = mpsc::channel(INBOX_LEN);
     let (messages, messages_in) = mpsc::channel(INBOX_LEN);
     let (calls, calls_in) = mpsc::channel(INBOX_LEN);
     let state = TransfersState { feeds: 1, ..TransfersState::default() };
-    let transfers =
-        Transfers { state: state.into(), parked: Notify::new(), header_timeout, progress_timeout }.into();
+    let transfers = Transfers { state: state.into(), parked: Notify::new(), header_timeout }.into();
     let outlets = Outlets { bare, messages, calls, transfers: Arc::clone(&transfers) };
     let inboxes =
         Inboxes { bare: bare_in.into(), messages: messages_in.into(), calls: calls_in.into(), transfers };
@@ -213,8 +212,11 @@ pub(crate) fn start(
             {
                 owner.is_used();
             }
-            let mut stream =
-                Unclassified { stream: BiStream::new(halves, &in_use), reader: OpeningReader::new() };
+            let mut stream = Unclassified {
+                stream: BiStream::new(halves, &in_use),
+                reader: OpeningReader::new(),
+                has_begun: false,
+            };
             // Mostly the first bytes come with the stream itself, and calls are many.
             if let Some((kind, body_len_bytes)) = stream.is_call() {
                 let call =
@@ -239,6 +241,8 @@ pub(crate) fn start(
 struct Unclassified {
     stream: BiStream,
     reader: OpeningReader,
+    /// Some of its bytes have come. QUIC opens a stream as soon as a later one has begun.
+    has_begun: bool,
 }
 
 impl Unclassified {
@@ -256,12 +260,26 @@ impl Unclassified {
 
     /// Reads the stream's first bytes within the header deadline and hands it on.
     async fn classify(mut self, owner: Weak<PeerConnection>, outlets: Outlets, header_timeout: Duration) {
-        match tokio::time::timeout(header_timeout, self.opened()).await {
-            Ok(Ok(Some(opened))) => outlets.hand_on(opened, self.stream, owner).await,
-            Ok(Ok(None)) => {} // Given up by the peer: dropping it answers.
-            Ok(Err(error)) => self.stream.reject(error.code()),
-            Err(_) => self.stream.reject(Code::Timeout),
+        match self.opened_within(header_timeout).await {
+            Some(Ok(Some(opened))) => outlets.hand_on(opened, self.stream, owner).await,
+            Some(Ok(None)) => {} // Given up by the peer: dropping it answers.
+            Some(Err(error)) => self.stream.reject(error.code()),
+            None => self.stream.reject(Code::Timeout),
         }
+    }
+
+    /// What the stream is; `None` if that does not come in time, which begins with the first byte: until then the
+    /// stream's packets may be behind all else that a slow path has to carry.
+    async fn opened_within(&mut self, timeout: Duration) -> Option<Result<Option<Opened>, OpeningError>> {
+        for _ in 0..MAX_TIMEOUTS_TO_BEGIN {
+            let had_begun = self.has_begun;
+            match tokio::time::timeout(timeout, self.opened()).await {
+                Ok(opened) => return Some(opened),
+                Err(_) if had_begun => return None,
+                Err(_) => {}
+            }
+        }
+        None
     }
 
     /// What the stream is; `None`: the peer gave it up, or the connection ended. Cancel-safe, and gives the
@@ -278,7 +296,10 @@ impl Unclassified {
                 return Ok(Some(opened));
             }
             piece = match self.stream.recv.read().await {
-                Ok(Some(piece)) => piece,
+                Ok(Some(piece)) => {
+                    self.has_begun = true;
+                    piece
+                }
                 Ok(None) => return self.reader.end().map(|()| None),
                 Err(_) => return Ok(None),
             };
@@ -335,7 +356,6 @@ pub(crate) struct Transfers {
     /// Somebody has to watch the clock for what has been parked.
     parked: Notify,
     header_timeout: Duration,
-    progress_timeout: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -373,14 +393,21 @@ impl Transfers {
         self.lock().claims.remove(&transfer);
     }
 
-    /// The frame's own size follows the tag. It may wait for the sender's disk, as any byte of a chunk may; in a
-    /// transfer that nobody has claimed there is nothing to wait for (SPEC 2.4).
+    /// The frame's own size follows the tag. Of a transfer that is claimed it waits for its turn, as any byte of a chunk
+    /// does, for as long as the transfer lives: on a slow path others go first, and whoever claimed the transfer watches
+    /// it as a whole. In a transfer that nobody has claimed there is nothing to wait for (SPEC 2.4).
     async fn deliver_chunk(&self, tag: TaggedChunk, is_compressed: bool, mut stream: BiStream) {
-        let is_claimed = self.lock().claims.contains_key(&tag.transfer);
-        let timeout = if is_claimed { self.progress_timeout } else { self.header_timeout };
+        let claim = self.lock().claims.get(&tag.transfer).cloned();
         let mut size = [0; 8];
         let read = stream.recv.read_exact(&mut size);
-        match tokio::time::timeout(timeout, read).await {
+        let read = match claim {
+            Some(claim) => tokio::select! {
+                read = read => Ok(read),
+                () = claim.closed() => Err(Code::Unclaimed),
+            },
+            None => tokio::time::timeout(self.header_timeout, read).await.map_err(|_| Code::Timeout),
+        };
+        match read {
             Ok(Ok(true)) => {
                 let len_bytes = u64::from_le_bytes(size);
                 let chunk = Tagged::Chunk { index: tag.index, len_bytes, is_compressed, stream };
@@ -388,7 +415,7 @@ impl Transfers {
             }
             Ok(Ok(false)) => stream.reject(Code::Protocol),
             Ok(Err(_)) => {} // Given up by the peer: dropping it answers.
-            Err(_) => stream.reject(Code::Timeout),
+            Err(code) => stream.reject(code),
         }
     }
 
@@ -486,6 +513,10 @@ impl Tagged {
         }
     }
 }
+
+/// 12 header deadlines, two minutes by default: what 64 kbit/s carry in that time is more than a sender of ours has
+/// under way.
+const MAX_TIMEOUTS_TO_BEGIN: u32 = 12;
 
 /// As many as a peer may have open: with the stream limit at its default, no inbox ever fills up.
 const INBOX_LEN: usize = MAX_CONCURRENT_STREAMS as usize;

@@ -45,6 +45,7 @@ impl BiStream {
                 stream: send,
                 state: SendState::Open,
                 priority: 0,
+                has_priority: true,
                 in_use,
                 meter: None,
                 _held: held,
@@ -72,6 +73,8 @@ pub struct SendHalf {
     stream: quinn::SendStream,
     state: SendState,
     priority: i32,
+    /// Whether quinn knows that.
+    has_priority: bool,
     in_use: InUse,
     meter: Option<ProgressMeter>,
     _held: TaskTrackerToken,
@@ -93,6 +96,7 @@ impl SendHalf {
     /// [`StreamError::Stopped`] when the peer wants no more.
     pub async fn write(&mut self, data: Bytes) -> Result<(), StreamError> {
         let len_bytes = data.len();
+        self.tell_priority();
         self.stream.write_chunk(data).await?;
         self.note_written(len_bytes);
         Ok(())
@@ -101,12 +105,16 @@ impl SendHalf {
     /// As [`write`](Self::write), but gives up with [`StreamError::TimedOut`] when flow control opens
     /// for no byte within `timeout`. A long buffer may take longer, as long as it moves.
     pub async fn write_within(&mut self, data: Bytes, timeout: Duration) -> Result<(), StreamError> {
-        let priority = if data.len() <= SHORT_BYTES { i32::MAX } else { self.priority };
+        let is_short = data.len() <= SHORT_BYTES;
+        let priority = if is_short { i32::MAX } else { self.priority };
         let mut place = (self.priority < 0).then(|| self.in_use.write_scheduler().enqueue(priority));
         let mut rest = [data];
         while !rest[0].is_empty() {
             let written = within(timeout, self.write_some(&mut rest, place.as_mut())).await??;
             self.note_written(written.bytes);
+            if !is_short {
+                self.tell_priority();
+            }
             if let Some(place) = &mut place {
                 place.end_long_turn();
             }
@@ -119,6 +127,7 @@ impl SendHalf {
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn write_part(&mut self, rest: &mut Bytes) -> Result<(), StreamError> {
+        self.tell_priority();
         let written = self.stream.write_chunks(std::slice::from_mut(rest)).await?;
         self.note_written(written.bytes);
         Ok(())
@@ -170,11 +179,22 @@ impl SendHalf {
 
     /// Data of streams with a higher priority goes first; the default is 0. Below that,
     /// [`write_within`](Self::write_within) waits for room behind higher priorities and in turn with its like on the same
-    /// connection, so that each moves: once begun it must be polled on, or be dropped.
+    /// connection, so that each moves: once begun it must be polled on, or be dropped. What `write_within` has begun the
+    /// stream with, a header and a size, goes ahead of all that waits, so that the peer knows what the stream is.
     pub fn set_priority(&mut self, priority: i32) {
         self.priority = priority;
-        // A closed stream has nothing left to order.
-        let _ = self.stream.set_priority(priority);
+        self.has_priority = false;
+        if priority >= 0 {
+            self.tell_priority();
+        }
+    }
+
+    fn tell_priority(&mut self) {
+        if !self.has_priority {
+            self.has_priority = true;
+            // A closed stream has nothing left to order.
+            let _ = self.stream.set_priority(self.priority);
+        }
     }
 
     /// Waits until the peer has acknowledged all of a finished half, or has stopped it, or the

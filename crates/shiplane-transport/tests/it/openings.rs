@@ -110,23 +110,54 @@ async fn a_header_byte_by_byte_is_fine_until_it_stalls() {
     assert_eq!(soon_enough(stream.answer()).await, (vec![], End::Reset(Code::Timeout)));
 }
 
-/// Its sender reads a chunk before it says how long it is, and a disk may take its time.
+/// On a slow path the chunks before it go first, for as long as it takes.
 #[tokio::test(start_paused = true)]
-async fn the_size_of_a_chunk_that_is_awaited_may_take_as_long_as_any_byte_of_it() {
+async fn the_size_of_a_chunk_that_is_awaited_may_take_as_long_as_its_transfer_lives() {
     let duel = Duel::new().await;
     let mut claim = duel.peer.claim(transfer_id(1)).unwrap();
     let mut slow = duel.open(&tag(transfer_id(1), 9)).await;
     let mut silent = duel.open(&tag(transfer_id(1), 10)).await;
     duel.expect_works().await;
-    tokio::time::advance(HEADER_TIMEOUT + Duration::from_secs(5)).await;
-    duel.expect_works().await;
+    for _ in 0..4 {
+        // The connection must not fall idle.
+        tokio::time::advance(shiplane_transport::PROGRESS_TIMEOUT / 2).await;
+        duel.expect_works().await;
+    }
     slow.send.write_all(&frame(b"hello")).await.unwrap();
     slow.send.finish().unwrap();
     let Some(TransferStream::Chunk(chunk)) = soon(claim.next()).await else { panic!("no chunk") };
     assert_eq!((chunk.index(), chunk.len_bytes()), (9, 5));
     chunk.refuse(Code::Busy).await;
-    let answer = tokio::time::timeout(shiplane_transport::PROGRESS_TIMEOUT, silent.answer()).await;
-    assert_eq!(answer.unwrap(), (vec![], End::Reset(Code::Timeout)));
+    drop(claim);
+    assert_eq!(soon(silent.answer()).await, (vec![], End::Reset(Code::Unclaimed)));
+}
+
+/// As where its packets wait behind others, or were lost.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_a_later_one_has_opened_has_time_to_begin() {
+    let duel = Duel::new().await;
+    let mut claim = duel.peer.claim(transfer_id(1)).unwrap();
+    let (mut behind, _answer) = duel.raw.open_bi().await.unwrap();
+    let (never, mut answer) = duel.raw.open_bi().await.unwrap();
+    duel.expect_works().await;
+    for _ in 0..4 {
+        tokio::time::advance(HEADER_TIMEOUT / 2 + Duration::from_secs(1)).await;
+        duel.expect_works().await;
+    }
+    behind.write_all(&[&tag(transfer_id(1), 9)[..], &frame(b"hello")].concat()).await.unwrap();
+    behind.finish().unwrap();
+    let Some(TransferStream::Chunk(chunk)) = soon(claim.next()).await else { panic!("no chunk") };
+    assert_eq!((chunk.index(), chunk.len_bytes()), (9, 5));
+    chunk.refuse(Code::Busy).await;
+    for _ in 0..24 {
+        tokio::time::advance(HEADER_TIMEOUT / 2 + Duration::from_secs(1)).await;
+        duel.expect_works().await;
+    }
+    let reset = soon(answer.read_to_end(1)).await.unwrap_err();
+    assert!(
+        matches!(reset, quinn::ReadToEndError::Read(quinn::ReadError::Reset(got)) if got == code(Code::Timeout))
+    );
+    assert!(never.stopped().await.unwrap().is_some());
 }
 
 /// The chunk's size, which follows the tag, has a deadline too.

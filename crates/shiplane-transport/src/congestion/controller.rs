@@ -31,6 +31,8 @@ pub(super) struct Controller {
     /// Losses of packets sent before this have been answered.
     pub(super) cut_at: Instant,
     pub(super) probed_at: Instant,
+    /// How much of the least window the path has been seen to hold.
+    least_allowance: f64,
     in_flight: u64,
     /// Of the acknowledgement that is being told.
     ack: AckInProgress,
@@ -74,6 +76,7 @@ impl Controller {
             others_paused: false,
             cut_at: now,
             probed_at: now,
+            least_allowance: 1.0,
             in_flight: 0,
             ack: AckInProgress::default(),
         }
@@ -155,6 +158,7 @@ impl Controller {
         self.set_window(INITIAL_WINDOW_BYTES);
         self.cut_at = now;
         self.startup.spilled = false;
+        self.least_allowance = 1.0;
         self.path.set_rate(0.0);
     }
 
@@ -162,8 +166,18 @@ impl Controller {
         self.window = window.max(self.least_window()).min(self.max_window);
     }
 
+    /// Never less.
     pub(super) fn least_window(&self) -> u64 {
-        (MIN_WINDOW_SEGMENTS * u64::from(self.path.mtu)).max(MIN_WINDOW_BYTES)
+        let bytes = MIN_WINDOW_BYTES as f64 * self.least_allowance;
+        (MIN_WINDOW_SEGMENTS * u64::from(self.path.mtu)).max(bytes as u64)
+    }
+
+    /// Lowers the least window where it spills. Of so few packets any loss is chance for all else, and yet each is sent
+    /// again, in one burst, which a queue shorter than that drops again.
+    fn allow_least_window(&mut self) {
+        if self.window <= self.least_window() && self.path.round.loss_share() > HEAVY_LOSS_SHARE {
+            self.least_allowance = (self.least_allowance * LEAST_LEFT).max(MIN_LEAST_ALLOWANCE);
+        }
     }
 
     pub(super) fn loses_more_than(&self, share: f64) -> bool {
@@ -196,6 +210,7 @@ impl Controller {
                 (true, _) => self.path.set_rate(delivery_rate),
             }
             self.path.push_spread();
+            self.allow_least_window();
         }
         match &self.phase {
             Phase::Startup { .. } if busy => self.startup_round(now),
@@ -360,6 +375,11 @@ const MIN_WINDOW_SEGMENTS: u64 = 4;
 
 /// 24 KiB: an MTU probe of 9 KB must not stop everything else.
 const MIN_WINDOW_BYTES: u64 = 24 * 1024;
+
+/// Each round that spills the least window halves it, down to a quarter. It stays so: MTU probes, for which it is, belong
+/// to a connection's first seconds.
+const LEAST_LEFT: f64 = 0.5;
+const MIN_LEAST_ALLOWANCE: f64 = 0.25;
 
 /// 5 ms. On a path shorter than that, a round trip holds what came in one batch, and its rate is that of the
 /// batch, several times the path's.

@@ -65,7 +65,7 @@ const SHORT: &[Scenario] = &[
 
 #[test]
 fn slow_links_are_used() {
-    check("slow links, a minute after 20 s: share of the link", SLOW);
+    check("slow links, a minute after 20 s: share of the link, and packets lost", SLOW);
 }
 
 fn slow(kbit: f64, rtt_ms: f64, queue_ms: f64, seed: u64) -> f64 {
@@ -73,10 +73,21 @@ fn slow(kbit: f64, rtt_ms: f64, queue_ms: f64, seed: u64) -> f64 {
     share_and_loss(&mut Model::with_flow(link), 20.0, 60.0).0
 }
 
+/// A token bucket of 16 KB, and 50 ms of queue, at a sender's own interface.
+fn bucket(kbit: f64, seed: u64) -> (f64, f64) {
+    let queue_ms = 50.0 + 16_000.0 * 8.0 / kbit;
+    let link = Link::new(kbit / 1e3, 1.0).queue_ms(queue_ms).seed(seed);
+    share_and_loss(&mut Model::with_flow(link), 20.0, 60.0)
+}
+
 const SLOW: &[Scenario] = &[
     at_least(0.9, "64 kbit/s, 50 ms, queue of 500 ms", |seed| slow(64.0, 50.0, 500.0, seed)),
     at_least(0.9, "256 kbit/s, 50 ms, queue of 300 ms", |seed| slow(256.0, 50.0, 300.0, seed)),
     at_least(0.9, "2400 kbit/s, 10 ms, queue of 50 ms", |seed| slow(2400.0, 10.0, 50.0, seed)),
+    at_least(0.9, "64 kbit/s, 1 ms, token bucket of 16 KB: share", |seed| bucket(64.0, seed).0),
+    at_most(0.03, "lost", |seed| bucket(64.0, seed).1),
+    at_least(0.9, "256 kbit/s, 1 ms, token bucket of 16 KB: share", |seed| bucket(256.0, seed).0),
+    at_most(0.03, "lost", |seed| bucket(256.0, seed).1),
 ];
 
 #[test]

@@ -122,6 +122,7 @@ pub(crate) struct Totals {
 pub(crate) enum Phase {
     Connecting,
     Listing,
+    Checking,
     Receiving,
     Publishing,
     Spooling,
@@ -140,6 +141,7 @@ impl Phase {
         match self {
             Self::Connecting => "connecting",
             Self::Listing => "waiting for the list of files",
+            Self::Checking => "looking at what is here already",
             Self::Receiving => "receiving",
             Self::Publishing => "making it durable",
             Self::Spooling => "reading standard input",
@@ -158,6 +160,7 @@ impl From<shiplane::Phase> for Phase {
     fn from(phase: shiplane::Phase) -> Self {
         match phase {
             shiplane::Phase::Listing => Self::Listing,
+            shiplane::Phase::Checking => Self::Checking,
             shiplane::Phase::Receiving => Self::Receiving,
             shiplane::Phase::Publishing => Self::Publishing,
             shiplane::Phase::Waiting => Self::Waiting,

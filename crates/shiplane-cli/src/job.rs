@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shiplane::{EventKind, LeftOut};
 
 use crate::events::{Event, Phase};
-use crate::progress::{Audience, Progress, Reporter, seconds};
+use crate::progress::{Audience, Progress, Reporter, TICK_INTERVAL, seconds};
 
 /// One run of a command.
 pub(crate) struct Job {
@@ -59,9 +59,9 @@ impl Job {
         self.reporter().end_bar();
     }
 
-    /// Lets the bar say what is being waited for. Never ends.
+    /// Lets the bar and the events say what is being waited for. Never ends.
     pub(crate) async fn watch_for_silence(&self) -> Infallible {
-        let mut interval = tokio::time::interval(Duration::from_secs(1));
+        let mut interval = tokio::time::interval(TICK_INTERVAL);
         loop {
             interval.tick().await;
             self.reporter().tick(Instant::now());

@@ -83,8 +83,9 @@ struct Shown {
     progress: Progress,
     /// When anything last moved.
     moved_at: Instant,
-    /// When an event last said so.
+    /// When an event last said so, and what.
     told_at: Option<Instant>,
+    told: Option<Progress>,
 }
 
 impl<W: Write> Reporter<W> {
@@ -110,23 +111,33 @@ impl<W: Write> Reporter<W> {
             self.resumed_told = progress.bytes_resumed;
             self.emit(&Event::Resumed { bytes_resumed: progress.bytes_resumed });
         }
-        let mut told_at = before.and_then(|last| last.told_at);
+        let (mut told_at, mut told) = before.map_or((None, None), |last| (last.told_at, last.told));
         let is_due = told_at.is_none_or(|at| now.duration_since(at) >= EVENT_INTERVAL);
         if phase_is_new || is_due {
             self.emit(&self.progress_event(&progress, now));
-            told_at = Some(now);
+            (told_at, told) = (Some(now), Some(progress));
         }
-        self.last = Some(Shown { progress, moved_at, told_at });
+        self.last = Some(Shown { progress, moved_at, told_at, told });
     }
 
-    /// Says what is being waited for, once nothing has moved for a while. To be called about once
-    /// a second.
+    /// Shows what the last step has left to show: that it came too soon after another, and what is waited for, once
+    /// nothing has moved for a while. To be called every [`TICK_INTERVAL`].
     pub(crate) fn tick(&mut self, now: Instant) {
-        let (Some(bar), Some(last)) = (&self.bar, &self.last) else { return };
+        let Some(last) = &mut self.last else { return };
         let still = now.duration_since(last.moved_at);
         if still >= STILL_AFTER {
-            let words = last.progress.phase.words();
-            bar.set_message(format!("{words}: nothing has come for {}", HumanDuration(still)));
+            last.progress.bytes_per_second = 0;
+            if let Some(bar) = &self.bar {
+                let words = last.progress.phase.words();
+                bar.set_message(format!("{words}: nothing has come for {}", HumanDuration(still)));
+                bar.set_prefix("");
+            }
+        }
+        let is_due = last.told_at.is_none_or(|at| now.duration_since(at) >= EVENT_INTERVAL);
+        if is_due && last.told != Some(last.progress) {
+            (last.told_at, last.told) = (Some(now), Some(last.progress));
+            let progress = last.progress;
+            self.emit(&self.progress_event(&progress, now));
         }
     }
 
@@ -292,6 +303,9 @@ fn summary(done: &Event) -> String {
 /// Four a second: often enough for a script that draws, seldom enough for one that logs.
 const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 
+/// As often as there may be events.
+pub(crate) const TICK_INTERVAL: Duration = EVENT_INTERVAL;
+
 /// Above any round trip and any retransmission on a path that works.
 const STILL_AFTER: Duration = Duration::from_secs(5);
 
@@ -339,6 +353,24 @@ mod tests {
         drop(reporter);
         let done: Vec<_> = told(&out).iter().map(|event| event["bytes_done"].as_u64().unwrap()).collect();
         assert_eq!(done, [0, 0, 25]);
+    }
+
+    #[test]
+    fn the_last_step_is_told_though_none_follows_it_and_then_that_nothing_comes() {
+        let (mut out, start) = (Vec::new(), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut reporter = Reporter::new(Audience::Program, &mut out, start);
+        reporter.progress(at(0), start);
+        reporter.progress(Progress { bytes_per_second: 7, ..at(40) }, after(400));
+        reporter.progress(Progress { bytes_per_second: 7, ..at(60) }, after(500));
+        for ms in (600..60_000).step_by(250) {
+            reporter.tick(after(ms));
+        }
+        drop(reporter);
+        let told = told(&out);
+        let of = |name: &str| told.iter().map(|event| event[name].as_u64().unwrap()).collect::<Vec<_>>();
+        assert_eq!(of("bytes_done"), [0, 40, 60, 60]);
+        assert_eq!(of("bytes_per_second")[1..], [7, 7, 0]);
     }
 
     #[test]

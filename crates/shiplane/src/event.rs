@@ -84,6 +84,8 @@ pub enum Side {
 pub enum Phase {
     /// Waits for the server's list of files.
     Listing,
+    /// Looks at what is here already.
+    Checking,
     /// Receives.
     Receiving,
     /// Makes what was received durable.
@@ -98,7 +100,7 @@ pub enum Phase {
     Settling,
     /// Reads the local directory.
     Scanning,
-    /// Waits for the server's comparison of the two directories.
+    /// Waits for the server, which compares what is to be carried with what there is.
     Comparing,
     /// Sends and receives.
     Syncing,

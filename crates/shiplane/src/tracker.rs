@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_protocols::transfer::{EventFn, TransferEvent};
+use shiplane_protocols::transfer::{Awaited, EventFn, TransferEvent};
 
 use crate::{
     event::{Event, EventKind, LeftOut, Phase, Side},
@@ -79,6 +79,15 @@ impl Tally {
             }
             TransferEvent::Kept { len_bytes } => self.kept_bytes += len_bytes,
             TransferEvent::Published { files } => self.files += files,
+            TransferEvent::Awaits(awaited) => {
+                self.phase = self.phases.map_or(self.phase, |(moving, _)| match (awaited, moving) {
+                    (Awaited::Chunks, moving) => moving,
+                    (Awaited::PeersDisk, _) => Phase::Comparing,
+                    (Awaited::OwnDisk, Phase::Sending) => Phase::Scanning,
+                    (Awaited::OwnDisk, _) => Phase::Checking,
+                    (Awaited::List, _) => Phase::Listing,
+                });
+            }
             TransferEvent::Finishing => self.phase = self.phases.map_or(self.phase, |(_, ending)| ending),
             TransferEvent::Scanned { .. } | TransferEvent::Skipped { .. } | TransferEvent::Failed { .. } => {}
         }
@@ -225,6 +234,14 @@ mod tests {
         assert_eq!((last().bytes_done, last().bytes_moved), (0, 60), "nothing is verified yet");
         tracker.add(&TransferEvent::Kept { len_bytes: 50 }, 0, Side::ThisMachine);
         assert_eq!((last().bytes_done, last().bytes_total), (15, Some(15)));
+        for (awaited, phase) in [
+            (Awaited::PeersDisk, Phase::Comparing),
+            (Awaited::OwnDisk, Phase::Scanning),
+            (Awaited::Chunks, Phase::Sending),
+        ] {
+            tracker.add(&TransferEvent::Awaits(awaited), 0, Side::ThisMachine);
+            assert_eq!(last().phase, phase);
+        }
         tracker.add(&TransferEvent::Finishing, 0, Side::ThisMachine);
         assert_eq!(last().phase, Phase::Settling);
     }

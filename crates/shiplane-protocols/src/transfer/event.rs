@@ -31,7 +31,8 @@ pub enum TransferEvent {
         /// Bytes kept from an interrupted run.
         resumed_bytes: u64,
     },
-    /// This many payload bytes have moved since the last such event; not verified yet. The rate is counted by these.
+    /// This many payload bytes have arrived at the receiver since the last such event; not verified yet. The rate is
+    /// counted by these.
     Moved {
         /// Payload bytes.
         len_bytes: u64,
@@ -61,6 +62,21 @@ pub enum TransferEvent {
         /// Escaped.
         path: String,
     },
+    /// What is waited for has changed.
+    Awaits(Awaited),
     /// All bytes have come; the rest is the disk's.
     Finishing,
+}
+
+/// What a side of a transfer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// The provider's list of files.
+    List,
+    /// This side's own disk: the provider lists or reads files, the receiver looks at what it has.
+    OwnDisk,
+    /// The same of the other side.
+    PeersDisk,
+    /// Chunks on their way.
+    Chunks,
 }

@@ -42,7 +42,7 @@ pub use budget::{
 pub(crate) use budget::{ListAccounts, Reservation};
 pub use digest_cache::DigestCache;
 pub use error::{FailedEntry, ProtocolFault, TransferError};
-pub use event::{EventFn, TransferEvent};
+pub use event::{Awaited, EventFn, TransferEvent};
 pub use target::{StreamTarget, Target};
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
@@ -59,6 +59,9 @@ use crate::{Compression, TransferMetrics};
 const fn alive_interval(progress_timeout: Duration) -> Duration {
     Duration::from_nanos((progress_timeout.as_nanos() / 6) as u64 + 1)
 }
+
+/// How often a side tells how much has moved, beside when a buffer is written: a quarter of a second, as a bar is drawn.
+const SHOWN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The records stream of a transfer that the peer has opened.
 pub(crate) async fn next_records(

@@ -8,6 +8,7 @@ mod provided;
 mod sending;
 mod shrinking;
 mod spans;
+mod telling;
 
 use std::{
     collections::VecDeque,
@@ -33,14 +34,14 @@ use self::{
     offering::Offering,
     presence::Presence,
     provided::Done,
-    sending::{ChunkFailure, Counted, Delivered, Outlet},
+    sending::{Arrival, ChunkFailure, Counted, Delivered, Outlet},
     shrinking::Shrinking,
 };
 use super::{
-    TransferOptions, alive_interval,
+    SHOWN_INTERVAL, TransferOptions, alive_interval,
     budget::{Quota, chunk_cost_bytes},
     error::{ProtocolFault, TransferError},
-    event::{EventFn, TransferEvent},
+    event::{Awaited, EventFn, TransferEvent},
     progress::{ENTRY_BYTES, ProgressWatch, Turn},
     receiver::MAX_NAMED_FAILURES,
     records::{RecordSender, RecordStream},
@@ -65,6 +66,7 @@ pub(crate) async fn provide(
     let quota = Quota::of(options.memory.as_ref());
     let mut watch = ProgressWatch::new(timeout, Instant::now());
     watch.limit_to(options.bytes_per_second());
+    let outlet = Outlet::new(connection, transfer, Arc::clone(&source), options);
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
         scan: Some(start_scan(Arc::clone(&source), Arc::clone(&looked_at))),
@@ -93,13 +95,10 @@ pub(crate) async fn provide(
         unsent: Vec::new(),
         done: None,
         shrinking: Shrinking::new(options.compression),
-        outlet: Arc::new(Outlet::new(
-            connection,
-            transfer,
-            Arc::clone(&source),
-            options,
-            Arc::clone(&events),
-        )),
+        arrival: outlet.arrival(),
+        told_moved_bytes: 0,
+        told_awaited: None,
+        outlet: Arc::new(outlet),
         source,
         events,
     };
@@ -122,6 +121,10 @@ pub(crate) async fn provide(
 struct Provider {
     source: Arc<Source>,
     outlet: Arc<Outlet>,
+    arrival: Arrival,
+    /// How much was told to have arrived.
+    told_moved_bytes: u64,
+    told_awaited: Option<Awaited>,
     shrinking: Shrinking,
     events: EventFn,
     records: RecordSender,
@@ -175,6 +178,7 @@ impl Provider {
         timeout: Duration,
     ) -> Result<(), TransferError> {
         let mut alive = tokio::time::interval(alive_interval(timeout));
+        let mut shown = tokio::time::interval(SHOWN_INTERVAL);
         while !self.is_finished() {
             let (more_wants, is_read) = (self.may_queue(), !self.is_backed_up());
             tokio::select! {
@@ -193,6 +197,7 @@ impl Provider {
                 step = self.cuttings.next(&self.source), if is_read && !self.cuttings.is_idle() => {
                     self.on_cut(step)?;
                 }
+                _ = shown.tick() => self.show(),
                 _ = alive.tick() => {
                     self.say_alive()?;
                     self.count();
@@ -302,12 +307,6 @@ impl Provider {
         Ok(())
     }
 
-    fn tell_present(&mut self) {
-        if let Some(resumed_bytes) = self.presence.news() {
-            (self.events)(TransferEvent::Present { identical_bytes: 0, resumed_bytes });
-        }
-    }
-
     fn on_want_digest(&mut self, entry: u64) -> Result<(), TransferError> {
         if self.digests.len() >= MAX_DIGESTS_UNDER_WAY {
             return Err(ProtocolFault::TooManyWants.into());
@@ -414,6 +413,7 @@ impl Provider {
             (index, Ok(chunk)) => {
                 self.quota.moved();
                 self.sent_bytes += chunk.content_bytes;
+                self.tell_moved();
                 (self.events)(TransferEvent::Kept { len_bytes: chunk.content_bytes });
                 self.wire_bytes += chunk.wire_bytes;
                 self.shrinking.sent(only_entry, chunk.wire_bytes < chunk.content_bytes);
@@ -476,11 +476,21 @@ impl Provider {
         }
     }
 
-    /// Whether what there is to send of the chunks under way could run out. More would only wait in memory. Chunks of
-    /// which all is sent count nothing: where packets are lost, many of them wait for their last ones.
+    /// Whether what there is to send of the chunks under way could run out. More would only wait in memory, and share what
+    /// a limit lets through. Chunks of which all is sent count nothing: where packets are lost, many of them wait for
+    /// their last ones.
     fn has_room_on_path(&self) -> bool {
-        self.lanes.len() < MIN_LANES
-            || self.outlet.unsent_bytes() < self.outlet.path_bytes() + PATH_MARGIN_BYTES
+        let path_bytes = self.outlet.path_bytes();
+        let wanted_bytes = path_bytes + (PATH_MARGINS * path_bytes).min(MAX_PATH_MARGIN_BYTES);
+        let unsent_bytes = self.outlet.unsent_bytes();
+        if self.outlet.queued_content() < FIRST_IN_ORDER_BYTES {
+            // While there is room for all, whoever has read first would write first.
+            return unsent_bytes == 0;
+        }
+        match self.bytes_per_second {
+            Some(limit) => unsent_bytes < wanted_bytes.min(limit.get() / LIMITED_SHARE_OF_SECOND).max(1),
+            None => self.lanes.len() < MIN_LANES || unsent_bytes < wanted_bytes,
+        }
     }
 }
 
@@ -553,8 +563,15 @@ fn digest_of(
 /// 2: while one chunk waits for its answer, the next one is on its way.
 const MIN_LANES: usize = 2;
 
-/// 512 KiB: what is read while the window opens.
-const PATH_MARGIN_BYTES: u64 = 512 << 10;
+/// What is read while the window opens: as much as eight windows of now, at most 512 KiB.
+const PATH_MARGINS: u64 = 8;
+const MAX_PATH_MARGIN_BYTES: u64 = 512 << 10;
+
+/// 256 KiB, what a connection keeps until it has arrived: from then on chunks wait for room, in order of index.
+const FIRST_IN_ORDER_BYTES: u64 = 256 << 10;
+
+/// A quarter of a second of a limited rate is on hand: lanes share the limit, and chunks that share it all end together.
+const LIMITED_SHARE_OF_SECOND: u64 = 4;
 
 /// A chunk is sent at most three times.
 pub(super) const MAX_CHUNK_ATTEMPTS: u32 = 3;

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::received::Received;
 use self::{
-    chunks::{ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
+    chunks::{Arrived, ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
     lease::{Leased, RELEASE_GRACE},
     offers::{Early, Offers},
     progress::Progress,
@@ -37,11 +37,11 @@ use self::{
     workers::{PlanJob, Planned, Planner, Publisher},
 };
 use super::{
-    TransferOptions, alive_interval,
+    SHOWN_INTERVAL, TransferOptions, alive_interval,
     budget::{Quota, Reservation},
     delta::{Deltas, SignaturePart, SignatureRequest},
     error::{FailedEntry, ProtocolFault, TransferError},
-    event::{EventFn, TransferEvent},
+    event::{Awaited, EventFn, TransferEvent},
     ledger::{Ledger, Opens},
     pace::ChunkPace,
     progress::Turn,
@@ -84,7 +84,7 @@ pub(crate) async fn receive<T: Target>(
     let quota = Quota::of(options.memory.as_ref());
     // A little there always is.
     quota.take_for_entries(limits::FIRST_ENTRY_BYTES);
-    let meter = ProgressMeter::default();
+    let (meter, arrived) = (ProgressMeter::default(), Arrived::default());
     claim.watch(meter.clone());
     let mut receiver = Receiver {
         claim,
@@ -116,8 +116,11 @@ pub(crate) async fn receive<T: Target>(
         lane: LaneOptions {
             rate: options.rate.as_ref().map(RateLimiter::for_user),
             digest: options.digest,
+            progress: Some(arrived.counter()),
             ..LaneOptions::default()
         },
+        arrived,
+        told_awaited: None,
         stores: Stores::new(),
         progress: Progress::new(meter, timeout),
         target,
@@ -166,6 +169,8 @@ struct Receiver<T: Target> {
     /// Whether the provider was told that chunks may be compressed.
     may_compress: bool,
     lane: LaneOptions,
+    arrived: Arrived,
+    told_awaited: Option<Awaited>,
     chunks: JoinSet<(u64, ChunkResult)>,
     /// Chunks that the provider repeats before the failed attempt has ended here.
     repeated: HashMap<u64, Opened>,
@@ -192,6 +197,7 @@ impl<T: Target> Receiver<T> {
         provider: &mut RecordStream<ProviderRecord>,
     ) -> Result<(Summary, Digest), TransferError> {
         let mut alive = tokio::time::interval(alive_interval(self.timeout));
+        let mut shown = tokio::time::interval(SHOWN_INTERVAL);
         while !self.is_complete() {
             tokio::select! {
                 record = provider.next(), if self.end.is_open() => match record {
@@ -216,6 +222,7 @@ impl<T: Target> Receiver<T> {
                 published = self.publisher.next(), if !self.publisher.is_idle() => {
                     self.on_published(published?);
                 }
+                _ = shown.tick() => self.show(),
                 _ = alive.tick() => {
                     self.records.push(&ReceiverRecord::Alive)?;
                     if self.progress.is_stalled(self.turn()) {
@@ -482,8 +489,8 @@ impl<T: Target> Receiver<T> {
         match self.ledger.chunk_opens(index) {
             Ok(Opens::Next(spans)) => {
                 let (target, stores) = (self.target.clone(), self.stores.clone());
-                let (lane, events) = (self.lane_of(index), Arc::clone(&self.events));
-                let received = receive_chunk(opened, target, spans, stores, lane, events);
+                let (lane, told) = (self.lane_of(index), (self.arrived.clone(), Arc::clone(&self.events)));
+                let received = receive_chunk(opened, target, spans, stores, lane, told);
                 self.chunks.spawn(async move { (index, received.await) });
                 Ok(())
             }

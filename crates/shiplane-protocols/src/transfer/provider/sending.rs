@@ -14,11 +14,7 @@ use shiplane_wire::{Digest, DigestAlgorithm, Entry, Piece, TaggedChunk, Transfer
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    super::{
-        DigestCache, TransferOptions,
-        budget::Reservation,
-        event::{EventFn, TransferEvent},
-    },
+    super::{DigestCache, TransferOptions, budget::Reservation},
     MAX_CHUNK_ATTEMPTS,
     spans::{FailedSpan, FileSpan, SpanSource, piece_of},
 };
@@ -34,9 +30,10 @@ pub(super) struct Outlet {
     buffers: BufferPool,
     /// For chunks in small pieces: none is kept for later.
     small_buffers: BufferPool,
-    events: EventFn,
     rate: Option<RateLimiter>,
     meter: ProgressMeter,
+    /// Content for which something was handed to the connection.
+    queued_content: Arc<AtomicU64>,
     reading: Reading,
     unsent: Unsent,
     digest: DigestAlgorithm,
@@ -53,6 +50,13 @@ pub(super) struct Outlet {
 pub(super) struct Counted {
     queued: u64,
     arrived: u64,
+}
+
+/// How much the receiver has acknowledged since a transfer began, and what the connection counted last.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    bytes: u64,
+    acknowledged: u64,
 }
 
 /// How many threads read from the source right now. A handle: clones share it.
@@ -134,7 +138,6 @@ impl Outlet {
         transfer: TransferId,
         source: Arc<Source>,
         options: &TransferOptions,
-        events: EventFn,
     ) -> Self {
         let cores = blocking::cores();
         Self {
@@ -144,9 +147,9 @@ impl Outlet {
             source,
             buffers: options.memory.as_ref().map(|memory| memory.buffers.clone()).unwrap_or_default(),
             small_buffers: BufferPool::keeping(0),
-            events,
             rate: options.rate.as_ref().map(RateLimiter::for_user),
             meter: ProgressMeter::default(),
+            queued_content: Arc::default(),
             reading: Reading::default(),
             unsent: Unsent::default(),
             digest: options.digest,
@@ -174,6 +177,11 @@ impl Outlet {
         self.unsent.bytes.load(Ordering::Relaxed)
     }
 
+    /// How much content was handed to the connection.
+    pub(super) fn queued_content(&self) -> u64 {
+        self.queued_content.load(Ordering::Relaxed)
+    }
+
     /// Waits until that is less. Cancel-safe.
     pub(super) async fn has_sent(&self) {
         self.unsent.is_less.notified().await;
@@ -185,6 +193,22 @@ impl Outlet {
         let arrived = self.connection.acknowledged_bytes();
         let before = std::mem::replace(counted, Counted { queued, arrived });
         queued.saturating_sub(before.queued) + arrived.saturating_sub(before.arrived)
+    }
+
+    /// How much content is at the receiver by now, as far as it can be told from what it has acknowledged of all that was
+    /// sent.
+    pub(super) fn arrived_content(&self, arrival: &mut Arrival) -> u64 {
+        let acknowledged = self.connection.acknowledged_bytes();
+        arrival.bytes += acknowledged.saturating_sub(arrival.acknowledged);
+        arrival.acknowledged = acknowledged;
+        let (content, queued) = (self.queued_content.load(Ordering::Relaxed), self.meter.moved_bytes());
+        let part = u128::from(content) * u128::from(arrival.bytes.min(queued)) / u128::from(queued.max(1));
+        u64::try_from(part).unwrap_or(u64::MAX)
+    }
+
+    /// To be made before anything is sent.
+    pub(super) fn arrival(&self) -> Arrival {
+        Arrival { bytes: 0, acknowledged: self.connection.acknowledged_bytes() }
     }
 
     /// Sends a chunk, compressed if it may be and shrinks.
@@ -315,9 +339,9 @@ impl Outlet {
         SpanSource::new(source, spans.to_vec(), buffers.clone(), reading, self.is_immediate)
     }
 
-    /// Tells of content as what stands for it moves.
+    /// Counts content as what stands for it is handed to the connection.
     fn progress(&self, begun: &Begun, content_bytes: u64, wire_bytes: u64) -> ProgressFn {
-        let (events, moved_bytes) = (Arc::clone(&self.events), AtomicU64::new(0));
+        let (queued, moved_bytes) = (Arc::clone(&self.queued_content), AtomicU64::new(0));
         let unsent = Arc::clone(&begun.unsent);
         Arc::new(move |len_bytes| {
             // One task moves a chunk.
@@ -327,8 +351,8 @@ impl Outlet {
                 u64::try_from(part).unwrap_or(u64::MAX)
             };
             let len_bytes = content_of(before + len_bytes) - content_of(before);
+            queued.fetch_add(len_bytes, Ordering::Relaxed);
             unsent.sent(len_bytes);
-            events(TransferEvent::Moved { len_bytes });
         })
     }
 }

@@ -1,7 +1,12 @@
 //! One chunk into the target, as it is or compressed.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use shiplane_files::DestinationError;
-use shiplane_transport::{ChunkSink, InboundChunk, LaneOptions, RecvChunkError, StreamError};
+use shiplane_transport::{ChunkSink, InboundChunk, LaneOptions, ProgressFn, RecvChunkError, StreamError};
 use shiplane_wire::{Code, Digest, FrameError, Span, Stored, Verified};
 
 use super::super::{
@@ -42,19 +47,45 @@ pub(super) enum ChunkError {
 
 pub(super) type ChunkResult = Result<StoredChunk, ChunkError>;
 
-/// Receives a chunk that was wanted of these spans.
+/// Payload bytes that have arrived, as far as nobody was told of them. A handle: clones share it.
+///
+/// Chunks are written a buffer at a time, which on a slow path is the whole chunk: what arrives is counted before that.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Arrived(Arc<AtomicU64>);
+
+impl Arrived {
+    /// Counts what a lane reads.
+    pub(super) fn counter(&self) -> ProgressFn {
+        let arrived = self.clone();
+        Arc::new(move |len_bytes| arrived.add(len_bytes))
+    }
+
+    fn add(&self, len_bytes: u64) {
+        self.0.fetch_add(len_bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn tell(&self, events: &EventFn) {
+        let len_bytes = self.0.swap(0, Ordering::Relaxed);
+        if len_bytes > 0 {
+            events(TransferEvent::Moved { len_bytes });
+        }
+    }
+}
+
+/// Receives a chunk that was wanted of these spans. `options` count what arrives.
 pub(super) async fn receive_chunk<T: Target>(
     opened: Opened,
     target: T,
     spans: Vec<Span>,
     stores: Stores,
     options: LaneOptions,
-    events: EventFn,
+    (arrived, events): (Arrived, EventFn),
 ) -> ChunkResult {
     let Opened { chunk, is_compressed } = opened;
     let (index, wire_bytes) = (chunk.index(), chunk.len_bytes());
     let content_bytes = spans.iter().map(|span| span.len_bytes).sum();
-    let sink = LazySink { target, index, spans, stores, writer: None, events };
+    let counts = is_compressed;
+    let sink = LazySink { target, index, spans, stores, writer: None, counts, arrived, events };
     let (digest, complete) = if is_compressed {
         receive_compressed(chunk, content_bytes, sink, &options).await?
     } else {
@@ -80,7 +111,7 @@ async fn receive_compressed<T: Target>(
     match DecodingSink::new(sink, options.digest.chunk_hasher(options.piece), content_bytes, wire_bytes) {
         Ok(sink) => {
             // The frame's own digest is of its payload, which is no piece of a file.
-            let options = LaneOptions { piece: None, ..options.clone() };
+            let options = LaneOptions { piece: None, progress: None, ..options.clone() };
             let (stored, _sizes) = chunk.receive(wire_bytes, sink, &options).await?;
             Ok(stored)
         }
@@ -122,6 +153,9 @@ struct LazySink<T: Target> {
     spans: Vec<Span>,
     stores: Stores,
     writer: Option<T::Writer>,
+    /// What arrives is less than its content, which is counted here.
+    counts: bool,
+    arrived: Arrived,
     events: EventFn,
 }
 
@@ -139,7 +173,10 @@ impl<T: Target> ChunkSink for LazySink<T> {
             Some(writer) => writer.write(data),
             None => writer.insert(target.writer(*index, spans)?).write(data),
         })?;
-        (self.events)(TransferEvent::Moved { len_bytes: data.len() as u64 });
+        if self.counts {
+            self.arrived.add(data.len() as u64);
+        }
+        self.arrived.tell(&self.events);
         Ok(())
     }
 

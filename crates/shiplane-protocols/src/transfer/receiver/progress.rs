@@ -1,11 +1,18 @@
-//! What of a provider's doing is progress.
+//! What of a provider's doing is progress, and what is told of it.
 
 use std::{num::NonZeroU64, time::Duration};
 
 use shiplane_transport::ProgressMeter;
 use tokio::time::Instant;
 
-use super::super::progress::{ENTRY_BYTES, ProgressWatch, Turn};
+use super::{
+    super::{
+        event::{Awaited, TransferEvent},
+        progress::{ENTRY_BYTES, ProgressWatch, Turn},
+        target::Target,
+    },
+    Receiver,
+};
 
 /// Feeds a [`ProgressWatch`] with what a provider sends.
 pub(super) struct Progress {
@@ -63,6 +70,32 @@ impl Progress {
         let (now, moved_bytes) = (Instant::now(), self.meter.moved_bytes());
         self.watch.moved(moved_bytes - std::mem::replace(&mut self.metered_bytes, moved_bytes), now);
         self.watch.is_stalled(turn, now)
+    }
+}
+
+impl<T: Target> Receiver<T> {
+    /// Tells what has arrived and what is waited for, as far as that is news.
+    pub(super) fn show(&mut self) {
+        self.arrived.tell(&self.events);
+        let awaited = self.awaited();
+        if awaited.is_some() && awaited != self.told_awaited {
+            self.told_awaited = awaited;
+            awaited.into_iter().for_each(|awaited| (self.events)(TransferEvent::Awaits(awaited)));
+        }
+    }
+
+    /// Nothing once all has come.
+    fn awaited(&self) -> Option<Awaited> {
+        if self.ledger.under_way() > 0 || !self.chunks.is_empty() {
+            return Some(Awaited::Chunks);
+        }
+        if !self.comparing.is_empty() || self.deltas.awaits_provider() {
+            return Some(Awaited::PeersDisk);
+        }
+        if !self.ledger.all_planned() {
+            return Some(Awaited::OwnDisk);
+        }
+        (!self.ended).then_some(Awaited::List)
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the client wants, tried until it has succeeded.
 
 mod call;
-mod carry;
+pub(crate) mod carry;
 mod deliver;
-mod sync;
+pub(crate) mod sync;
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ pub(crate) enum Stopped {
 
 impl Stopped {
     /// An error of the stack.
-    fn by(error: &impl std::fmt::Debug) -> Self {
+    pub(crate) fn by(error: &impl std::fmt::Debug) -> Self {
         match check_error(error) {
             Ok(()) => Self::Failed(format!("{error:?}")),
             Err(violation) => Self::Broken(violation),
@@ -186,7 +186,7 @@ impl Job {
     }
 }
 
-async fn connect(world: &World, client: &Dialling) -> Result<RpcClient, Stopped> {
+pub(crate) async fn connect(world: &World, client: &Dialling) -> Result<RpcClient, Stopped> {
     client.connect(&world.server).await.map_err(|error| Stopped::by(&error))
 }
 

@@ -8,6 +8,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod cuts;
 mod disk;
 mod entropy;
 mod job;
@@ -20,6 +21,7 @@ pub mod tree;
 mod turns;
 mod world;
 
+pub use cuts::{CutRun, Cuts};
 pub use disk::DiskFaults;
 pub use entropy::Rng;
 pub use run::{Report, Simulation, Summary};

@@ -6,7 +6,7 @@ mod socket;
 
 use std::{
     collections::{BTreeMap, BinaryHeap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -37,6 +37,8 @@ struct State {
     /// By the address that a socket was bound to: the one that others see. It changes as those behind a NAT do.
     seen_as: BTreeMap<SocketAddr, SocketAddr>,
     links: BTreeMap<SocketAddr, Link>,
+    /// What has arrived, by the host that sent it.
+    delivered_bytes: BTreeMap<IpAddr, u64>,
     on_the_way: BinaryHeap<Packet>,
     sent: u64,
     trace: Trace,
@@ -61,6 +63,7 @@ impl Network {
             ports: BTreeMap::new(),
             seen_as: BTreeMap::new(),
             links: BTreeMap::new(),
+            delivered_bytes: BTreeMap::new(),
             on_the_way: BinaryHeap::new(),
             sent: 0,
             trace,
@@ -92,6 +95,17 @@ impl Network {
         if let Some(seen) = state.seen_as.get_mut(&bound) {
             seen.set_port(seen.port() + 1);
         }
+    }
+
+    /// What has arrived of all that this host has sent.
+    #[must_use]
+    pub fn delivered_bytes(&self, from: IpAddr) -> u64 {
+        self.lock().delivered_bytes.get(&from).copied().unwrap_or_default()
+    }
+
+    /// From now on the links carry so much.
+    pub fn set_rate(&self, bytes_per_second: u64) {
+        self.lock().faults.bytes_per_second = bytes_per_second;
     }
 
     /// How many datagrams were sent.
@@ -158,6 +172,7 @@ impl State {
             // Addresses that nobody is seen as any more lead nowhere.
             let bound = self.seen_as.iter().find(|(_, seen)| **seen == packet.to).map(|(bound, _)| *bound);
             if let Some(port) = bound.and_then(|bound| self.ports.get(&bound)) {
+                *self.delivered_bytes.entry(packet.from.ip()).or_default() += packet.data.len() as u64;
                 port.push(packet.from, packet.data);
             }
         }

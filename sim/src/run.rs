@@ -11,6 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    cuts::{self, CutRun, Cuts},
     disk, entropy,
     job::{self, Done},
     oracle::Violation,
@@ -74,41 +75,59 @@ impl Simulation {
     #[must_use]
     pub fn run_scenario(&self, scenario: Scenario) -> Report {
         let kept = scenario.clone();
+        let ran = self.apart(scenario.seed, move |files, keys| {
+            let nothing = |violation| (Err(violation), 0, 0);
+            in_virtual_time(run_here(scenario, files, keys)).unwrap_or_else(nothing)
+        });
+        let (outcome, trace, datagrams) = ran.unwrap_or_else(|violation| (Err(violation), 0, 0));
+        let summary = |Done { attempts, kills, cuts, took }| Summary { attempts, kills, cuts, took };
+        Report { scenario: kept, outcome: outcome.map(summary), trace, datagrams }
+    }
+
+    /// Cuts a transfer off, again and again, until it is done.
+    ///
+    /// # Errors
+    /// What has failed but by a cut.
+    pub fn run_cuts(&self, cuts: Cuts) -> Result<Vec<CutRun>, Violation> {
+        self.apart(1, move |files, keys| in_virtual_time(cuts::run(&cuts, files, keys)))??
+    }
+
+    /// On a thread of its own: what is random on it begins with the seed.
+    fn apart<T: Send + 'static>(
+        &self,
+        seed: u64,
+        work: impl FnOnce(&Path, &Path) -> T + Send + 'static,
+    ) -> Result<T, Violation> {
         let (files, keys) = (self.scratch.path().join("files"), self.scratch.path().to_owned());
-        // A thread of its own: what is random on it begins with the seed.
         let running = thread::spawn(move || {
-            entropy::seed_thread(scenario.seed);
-            turns::begin(scenario.seed);
-            let ran = catch_unwind(AssertUnwindSafe(|| run_here(scenario, &files, &keys)));
+            entropy::seed_thread(seed);
+            turns::begin(seed);
+            let ran = catch_unwind(AssertUnwindSafe(|| work(&files, &keys)));
             turns::end();
             // Nobody reads them any more.
             let _ = std::fs::remove_dir_all(&files);
             ran
         });
-        let (outcome, trace, datagrams) = match running.join() {
-            Ok(Ok(ran)) => ran,
-            Ok(Err(panic)) | Err(panic) => (Err(Violation::Panicked(said(&*panic))), 0, 0),
-        };
-        let summary = |Done { attempts, kills, cuts, took }| Summary { attempts, kills, cuts, took };
-        Report { scenario: kept, outcome: outcome.map(summary), trace, datagrams }
+        match running.join() {
+            Ok(Ok(ran)) => Ok(ran),
+            Ok(Err(panic)) | Err(panic) => Err(Violation::Panicked(said(&*panic))),
+        }
     }
 }
 
-fn run_here(scenario: Scenario, files: &Path, keys: &Path) -> (Result<Done, Violation>, u64, u64) {
+fn in_virtual_time<T>(work: impl Future<Output = T>) -> Result<T, Violation> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = match runtime.enable_time().start_paused(true).build() {
-        Ok(runtime) => runtime,
-        Err(error) => return (Err(error.into()), 0, 0),
+    Ok(runtime.enable_time().start_paused(true).build()?.block_on(work))
+}
+
+async fn run_here(scenario: Scenario, files: &Path, keys: &Path) -> (Result<Done, Violation>, u64, u64) {
+    let world = match World::new(scenario, files, keys) {
+        Ok(world) => world,
+        Err(violation) => return (Err(violation), 0, 0),
     };
-    runtime.block_on(async {
-        let world = match World::new(scenario, files, keys) {
-            Ok(world) => world,
-            Err(violation) => return (Err(violation), 0, 0),
-        };
-        let outcome = job::run(&world).await;
-        world.end();
-        (outcome, world.trace.digest(), world.network.sent())
-    })
+    let outcome = job::run(&world).await;
+    world.end();
+    (outcome, world.trace.digest(), world.network.sent())
 }
 
 fn said(panic: &(dyn Any + Send)) -> String {

@@ -1,6 +1,6 @@
 //! What a seed stands for.
 
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU64, time::Duration};
 
 use shiplane_protocols::Compression;
 
@@ -21,6 +21,8 @@ pub struct Scenario {
     pub chunk_len_bytes: u64,
     /// Of chunks.
     pub compression: Compression,
+    /// To which either side limits itself.
+    pub limit: Option<NonZeroU64>,
     /// The chance of each attempt that the dialling program is killed in it, of a million.
     pub client_kills: u32,
     /// The same of the serving one.
@@ -87,6 +89,7 @@ impl Scenario {
             lanes: rng.spread(1, 13) as usize,
             chunk_len_bytes: rng.spread(4 << 10, 2 << 20),
             compression: rng.pick(&[Compression::Off, Compression::Auto, Compression::Always]),
+            limit: None,
             client_kills: if rng.chance(300_000) { 400_000 } else { 0 },
             server_kills: if rng.chance(300_000) { 400_000 } else { 0 },
             client_disk: DiskFaults::draw(&mut rng),

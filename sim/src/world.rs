@@ -16,7 +16,9 @@ use shiplane_protocols::{
     transfer::TransferOptions,
 };
 use shiplane_rpc::{Router, RpcClient};
-use shiplane_transport::{ConnectError, Identity, PeerAddr, PeerId, QuicTransport, Trust};
+use shiplane_transport::{
+    ConnectError, Identity, PeerAddr, PeerId, QuicTransport, RateLimit, RateLimiter, Trust,
+};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -225,8 +227,9 @@ impl World {
     }
 
     pub(crate) fn transfer_options(&self) -> TransferOptions {
-        let Scenario { lanes, chunk_len_bytes, compression, .. } = self.scenario;
-        TransferOptions { lanes, chunk_len_bytes, compression, ..TransferOptions::default() }
+        let Scenario { lanes, chunk_len_bytes, compression, limit, .. } = self.scenario;
+        let rate = limit.map(|limit| RateLimiter::new(RateLimit::per_second(limit)));
+        TransferOptions { lanes, chunk_len_bytes, compression, rate, ..TransferOptions::default() }
     }
 
     /// Starts the server's program: one that serves files, or one with these methods.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use shiplane_files::{Destination, ReceiveOptions, SourceRoot};
-use shiplane_protocols::{Fetch, FetchRequest, Push, PushRequest};
+use shiplane_protocols::{Fetch, FetchRequest, Push, PushRequest, transfer::EventFn};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::blocking;
 use shiplane_wire::Promise;
@@ -51,8 +51,8 @@ impl Carry {
 
     pub(crate) async fn attempt(&mut self, world: &World, client: &RpcClient) -> Result<(), Stopped> {
         let outcome = match world.scenario.job {
-            Job::Push => push(world, client).await,
-            Job::Get | Job::Sync | Job::Deliver | Job::Call => get(world, client).await,
+            Job::Push => push(world, client, Arc::new(|_| ())).await,
+            Job::Get | Job::Sync | Job::Deliver | Job::Call => get(world, client, Arc::new(|_| ())).await,
         };
         match (outcome, &self.trap) {
             (Ok(()), Some(_)) => Err(Violation::TrapMissed.into()),
@@ -96,7 +96,8 @@ impl Carry {
     }
 }
 
-async fn get(world: &World, client: &RpcClient) -> Result<(), Stopped> {
+/// Fetches everything.
+pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
     let options = world.transfer_options();
     // A guess that is wrong as soon as an attempt has left something.
     let request =
@@ -112,11 +113,12 @@ async fn get(world: &World, client: &RpcClient) -> Result<(), Stopped> {
     let (shape, job, files) = (fetch.shape().clone(), fetch.job(), world.client.files());
     let opening = blocking::spawn(move || Destination::open(&files, &shape, job, receive));
     let target = opening.await.map_err(set_up)?.map_err(|error| Stopped::by(&error))?;
-    let fetched = fetch.receive(target, &options, Arc::new(|_| ())).await;
+    let fetched = fetch.receive(target, &options, events).await;
     fetched.map(drop).map_err(|error| Stopped::by(&error))
 }
 
-async fn push(world: &World, client: &RpcClient) -> Result<(), Stopped> {
+/// Pushes everything.
+pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
     let options = world.transfer_options();
     let files = world.client.files();
     let opening = blocking::spawn(move || SourceRoot::open(&files)?.resolve(b""));
@@ -132,7 +134,7 @@ async fn push(world: &World, client: &RpcClient) -> Result<(), Stopped> {
     };
     let push =
         Push::open_with(client, source, &request, &options).await.map_err(|error| Stopped::by(&error))?;
-    let pushed = push.send(&options, Arc::new(|_| ())).await;
+    let pushed = push.send(&options, events).await;
     pushed.map(drop).map_err(|error| Stopped::by(&error))
 }
 

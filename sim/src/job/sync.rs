@@ -59,16 +59,7 @@ impl Sync {
     }
 
     pub(crate) async fn attempt(&mut self, world: &World, client: &RpcClient) -> Result<(), Stopped> {
-        let job = SyncJob {
-            directory: world.client.files(),
-            remote_path: Vec::new(),
-            state: world.client.sync_state(),
-            own: world.client.id,
-            consent: Consent { mass_deletion: true },
-            dry_run: false,
-            transfer: world.transfer_options(),
-        };
-        let synced = synchronise(client, &job, Arc::new(|_| ())).await;
+        let synced = synchronise(client, &job(world), Arc::new(|_| ())).await;
         let report = synced.map_err(|error| Stopped::by(&error))?;
         if !report.left.is_empty() {
             return Err(Stopped::Failed(format!("left alone: {:?}", report.left)));
@@ -146,6 +137,19 @@ impl Sync {
     fn contents(&self, world: &World) -> Result<BTreeSet<Vec<u8>>, Violation> {
         let [ours, theirs] = [files_of(&world.client)?.0, files_of(&world.server)?.0];
         Ok(ours.into_values().chain(theirs.into_values()).flatten().collect())
+    }
+}
+
+/// A sync of everything.
+pub(crate) fn job(world: &World) -> SyncJob {
+    SyncJob {
+        directory: world.client.files(),
+        remote_path: Vec::new(),
+        state: world.client.sync_state(),
+        own: world.client.id,
+        consent: Consent { mass_deletion: true },
+        dry_run: false,
+        transfer: world.transfer_options(),
     }
 }
 

@@ -95,6 +95,27 @@ impl Faults {
         }
     }
 
+    /// Nothing goes wrong: so much is carried each way, and so much waits for it.
+    #[must_use]
+    pub fn none(bytes_per_second: u64, queue_len_bytes: u64, delay: Duration) -> Self {
+        Self {
+            loss: 0,
+            burst: None,
+            duplication: 0,
+            reordering: 0,
+            flips: 0,
+            delay,
+            jitter: Duration::ZERO,
+            bytes_per_second,
+            queue_len_bytes,
+            mtu_len_bytes: 1452,
+            narrowed: None,
+            partitions: Vec::new(),
+            address_changes: Vec::new(),
+            heal_at: Duration::ZERO,
+        }
+    }
+
     /// Whether what can heal has.
     #[must_use]
     pub fn is_healed(&self, at: Duration) -> bool {

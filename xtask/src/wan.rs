@@ -21,8 +21,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+pub(crate) use self::link::{Link, RECEIVER, SENDER};
+pub(crate) use self::pipe::Conditions;
+
 use self::lane::{Amount, Control, Flow, Measured};
-use self::link::{AllowedTcp, Link};
+use self::link::AllowedTcp;
 use self::programs::{Kit, Labelled, Place, Program};
 use self::report::Table;
 use self::rows::{Row, SHARES, SHORT, Workload};

@@ -1,5 +1,6 @@
 //! `cargo xtask crash`: what is left of a receiver's files when it dies, when the disk fails it, and when the power
-//! goes. After each: under every name the old file or the new one, whole; and the next run finishes the work.
+//! goes. After each: under every name the old file or the new one, whole; and the next run finishes the work. And what
+//! has to be sent again over a slow link.
 
 mod bulk;
 mod calls;
@@ -9,6 +10,7 @@ pub(crate) mod party;
 mod points;
 mod power;
 mod random;
+mod slow;
 mod stage;
 mod trace;
 pub(crate) mod tree;
@@ -65,6 +67,8 @@ enum Series {
     Random,
     /// The power of receivers is cut (root, loop devices)
     Power,
+    /// SIGKILL of clients over slow links (root, iproute2)
+    Slow,
 }
 
 impl Args {
@@ -121,6 +125,12 @@ fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> 
                 let cuts = if args.short { args.cuts.min(SHORT_CUTS) } else { args.cuts };
                 timed(rows, || power::run(shiplane, cuts, args.seed))?;
             }
+        }
+    }
+    if is_on(Series::Slow) {
+        match slow::missing() {
+            Some(why) => println!("slow links are left out: {why}"),
+            None => timed(rows, || slow::run(shiplane, args.short))?,
         }
     }
     Ok(())

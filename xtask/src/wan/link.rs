@@ -19,7 +19,7 @@ use super::pipe::{Conditions, Counts, Freezes, Pipe, Traffic};
 
 /// An emulated link. Dropping it removes both namespaces and kills what still runs in them.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     ends: [End; 2],
     /// In the direction of the data.
     traffic: Arc<Traffic>,
@@ -29,13 +29,13 @@ pub(super) struct Link {
 
 /// A namespace with one device of the same name; removed on drop.
 #[derive(Debug)]
-pub(super) struct End {
+pub(crate) struct End {
     name: String,
 }
 
 impl Link {
     /// Sets the link up. Needs root and iproute2.
-    pub(super) fn new(conditions: Conditions, seed: u64) -> Result<Self> {
+    pub(crate) fn new(conditions: Conditions, seed: u64) -> Result<Self> {
         let (process, number) = (std::process::id(), LINKS.fetch_add(1, Ordering::Relaxed));
         let (name_a, name_b) = (format!("sw{process}a{number}"), format!("sw{process}b{number}"));
         let (tun_a, tun_b) = (open_tun(&name_a)?, open_tun(&name_b)?);
@@ -46,23 +46,23 @@ impl Link {
         let relay = std::thread::spawn(move || relay.run(&stopped));
         let link = Self { ends, traffic, stop, relay: Some(relay) };
         if let Some(kbit) = conditions.bucket_kbit {
-            link.sender().add_token_bucket(kbit)?;
+            link.sender().set_token_bucket(kbit)?;
         }
         Ok(link)
     }
 
     /// The end that the data comes from, at [`SENDER`].
-    pub(super) fn sender(&self) -> &End {
+    pub(crate) fn sender(&self) -> &End {
         &self.ends[0]
     }
 
     /// The end that the data goes to, at [`RECEIVER`].
-    pub(super) fn receiver(&self) -> &End {
+    pub(crate) fn receiver(&self) -> &End {
         &self.ends[1]
     }
 
     /// What was carried so far in the direction of the data.
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.traffic.counts()
     }
 
@@ -137,7 +137,7 @@ impl End {
     }
 
     /// Runs `work` on a thread in this namespace: the programs that it starts are in it too.
-    pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let entered = || {
             let path = format!("/run/netns/{}", self.name);
             let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
@@ -154,10 +154,11 @@ impl End {
         run("tc", &["-n", &self.name, "qdisc", "del", "dev", &self.name, "root"])
     }
 
-    fn add_token_bucket(&self, kbit: u32) -> Result<()> {
+    /// Limits what this end sends, or changes the limit.
+    pub(crate) fn set_token_bucket(&self, kbit: u32) -> Result<()> {
         let limit_bytes = (u64::from(kbit) * 125).max(MIN_BUCKET_QUEUE_BYTES);
         let (rate, limit) = (format!("{kbit}kbit"), limit_bytes.to_string());
-        let device = ["-n", &self.name, "qdisc", "add", "dev", &self.name, "root"];
+        let device = ["-n", &self.name, "qdisc", "replace", "dev", &self.name, "root"];
         run("tc", &[&device[..], &["tbf", "rate", &rate, "burst", "5kb", "limit", &limit]].concat())
     }
 
@@ -277,8 +278,8 @@ fn run(program: &str, args: &[&str]) -> Result<()> {
 }
 
 /// Inside the namespaces nothing else has an address.
-pub(super) const SENDER: &str = "10.9.0.1";
-pub(super) const RECEIVER: &str = "10.9.0.2";
+pub(crate) const SENDER: &str = "10.9.0.1";
+pub(crate) const RECEIVER: &str = "10.9.0.2";
 
 const AVAILABLE_TCP: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 const ALLOWED_TCP: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// What the link is like.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Conditions {
+pub(crate) struct Conditions {
     pub(super) rtt_ms: f64,
     /// In the direction of the data.
     pub(super) rate_mbit: f64,
@@ -31,6 +31,11 @@ pub(super) struct Freeze {
 impl Conditions {
     pub(super) const fn new(rtt_ms: f64, rate_mbit: f64, loss_percent: f64) -> Self {
         Self { rtt_ms, rate_mbit, back_mbit: rate_mbit, loss_percent, freeze: None, bucket_kbit: None }
+    }
+
+    /// A link of which the sender's own interface lets so much through.
+    pub(crate) fn behind_bucket(kbit: u32) -> Self {
+        Self { bucket_kbit: Some(kbit), ..Self::new(20.0, 1000.0, 0.0) }
     }
 
     /// The same link as the other direction sees it.
@@ -58,13 +63,13 @@ pub(super) struct Traffic {
 
 /// The counts at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Packets that the sender put on the link, acknowledgements excluded, dropped ones included.
     pub(super) data_packets: u64,
     /// Their bytes, IP headers included.
     pub(super) data_bytes: u64,
     /// Bytes of all packets that arrived.
-    pub(super) carried_bytes: u64,
+    pub(crate) carried_bytes: u64,
 }
 
 impl Traffic {

@@ -3,6 +3,7 @@
 //! `cargo xtask fuzz` runs them. A decoder that is new gets an entry, a directory of seeds and a line here.
 
 use shiplane_files::fuzz as files;
+use shiplane_octopii::fuzz as octopii;
 use shiplane_protocols::fuzz as protocols;
 use shiplane_rpc::fuzz as rpc;
 use shiplane_transport::fuzz as transport;
@@ -35,7 +36,6 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-rpc", "answer_stream", rpc::fuzz_answer_stream),
     target("shiplane-rpc", "body", rpc::fuzz_body),
     target("shiplane-rpc", "envelopes", rpc::fuzz_envelopes),
-    target("shiplane-rpc", "octopii", rpc::fuzz_octopii),
     target("shiplane-protocols", "address", protocols::fuzz_address),
     target("shiplane-protocols", "base", protocols::fuzz_base),
     target("shiplane-protocols", "encoded", protocols::fuzz_encoded),
@@ -45,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-protocols", "peers", protocols::fuzz_peers),
     target("shiplane-protocols", "stat_cache", protocols::fuzz_stat_cache),
     target("shiplane-protocols", "ticket", protocols::fuzz_ticket),
+    target("shiplane-octopii", "octopii", octopii::fuzz_octopii),
 ];
 
 const fn target(package: &'static str, name: &'static str, run: fn(&[u8])) -> Target {

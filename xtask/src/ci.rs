@@ -92,10 +92,11 @@ fn clippy() -> Result<Note> {
 
 /// A crate that builds only beside its neighbours lacks a dependency or a feature of its own.
 fn each_alone() -> Result<Note> {
-    for package in LIBRARIES {
+    for package in CRATES {
         run_cargo(&mut cargo_with(&["check", "--locked", "--package", package]))?;
     }
-    Ok(Note::Passed)
+    // The program without what is optional.
+    run_cargo(&mut cargo_with(&["check", "--locked", "--package", "shiplane-cli", "--no-default-features"]))
 }
 
 fn docs() -> Result<Note> {
@@ -237,5 +238,13 @@ fn is_installed(subcommand: &str) -> bool {
 /// What cargo-deny says when it cannot reach the advisories.
 const NO_DATABASE: &str = "failed to fetch advisory database";
 
-const LIBRARIES: [&str; 6] =
-    ["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-protocols", "shiplane", "shiplane-cli"];
+const CRATES: [&str; 8] = [
+    "shiplane-wire",
+    "shiplane-transport",
+    "shiplane-rpc",
+    "shiplane-files",
+    "shiplane-protocols",
+    "shiplane-octopii",
+    "shiplane",
+    "shiplane-cli",
+];

@@ -95,6 +95,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     pub(crate) rate: Option<NonZeroU64>,
     /// Send one FILE, given as DIR, to every octopii node that connects: AUTHENTICATES NOBODY
+    #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["writable", "advertise", "ticket_ttl", "ticket_file", "rate", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print events as lines of JSON; the first one carries the ticket
@@ -128,9 +129,11 @@ pub(crate) struct GetArgs {
     #[command(flatten)]
     pub(crate) path: PathArgs,
     /// Take one chunk from the octopii node at HOST:PORT, given as SOURCE: AUTHENTICATES NOBODY
+    #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,
     /// With --insecure-octopii, where to put the chunk [default: octopii-chunk]
+    #[cfg(feature = "octopii")]
     #[arg(short, long, value_name = "FILE", requires = "insecure_octopii")]
     pub(crate) output: Option<PathBuf>,
     /// Print events as lines of JSON on standard output
@@ -159,6 +162,7 @@ pub(crate) struct PushArgs {
     #[command(flatten)]
     pub(crate) path: PathArgs,
     /// Send one FILE to the octopii node at HOST:PORT, given as TARGET: AUTHENTICATES NOBODY
+    #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print events as lines of JSON on standard output

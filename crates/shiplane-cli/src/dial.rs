@@ -6,7 +6,7 @@ use std::time::Duration;
 use shiplane_protocols::access::{Host, HostPort};
 use shiplane_transport::{LaneThreads, TransportConfig};
 
-use crate::failure::Failure;
+use crate::failure::octopii::OctopiiFailure;
 
 /// For programs whose one purpose is a transfer: its threads need not give way to calls.
 pub(crate) fn transport_config() -> TransportConfig {
@@ -18,7 +18,7 @@ pub(crate) fn transport_config() -> TransportConfig {
 }
 
 /// The addresses to try, in order.
-pub(crate) async fn resolve(at: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
+pub(crate) async fn resolve(at: &HostPort) -> Result<Vec<SocketAddr>, OctopiiFailure> {
     let name = match &at.host {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, at.port)]),
         Host::Name(name) => name.as_str(),
@@ -27,14 +27,14 @@ pub(crate) async fn resolve(at: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
     let found = tokio::time::timeout(RESOLVE_TIMEOUT, looking)
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        .map_err(|source| Failure::Resolve { host: at.host.to_string(), source })?;
+        .map_err(|source| OctopiiFailure::Resolve { host: at.host.to_string(), source })?;
     Ok(found.take(MAX_ADDRESSES).collect())
 }
 
 /// A name without an address.
-pub(crate) fn no_address(host: &Host) -> Failure {
+pub(crate) fn no_address(host: &Host) -> OctopiiFailure {
     let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-    Failure::Resolve { host: host.to_string(), source }
+    OctopiiFailure::Resolve { host: host.to_string(), source }
 }
 
 /// This machine's side of a dial, of the same family.

@@ -1,8 +1,7 @@
 //! What each failure means to a script and to a person: its exit code, the side it is on, and what to do next.
 
+#[cfg(feature = "octopii")]
 mod octopii;
-
-use std::io;
 
 use shiplane::ErrorKind;
 pub(crate) use shiplane::Side;
@@ -50,17 +49,8 @@ impl Failure {
             Self::Spool(_) => {
                 here(LocalIo, "see to the space in the directory for temporary files, or set TMPDIR")
             }
-            Self::Resolve { .. } => Verdict {
-                class: Class::Unreachable,
-                side: Side::Network,
-                hint: "check the host's name, or use its address",
-            },
-            Self::OctopiiBind(error) => octopii::bind(error),
-            Self::OctopiiConnect(error) => octopii::connect(error),
-            Self::OctopiiSend(error) => octopii::send(error),
-            Self::OctopiiReceive(error) => octopii::receive(error),
-            Self::OctopiiNothing => octopii::nothing(),
-            Self::OctopiiExists { .. } => octopii::exists(),
+            #[cfg(feature = "octopii")]
+            Self::Octopii(failure) => octopii::verdict(failure),
             Self::Interrupted => {
                 here(Interrupted, "run the same command again; what was kept is not sent again")
             }
@@ -106,25 +96,10 @@ fn settings(error: &SettingsError) -> Verdict {
                  the # of a ticket"
             }
             SettingsError::StdinNotAlone => "push the other paths by themselves",
+            #[cfg(feature = "octopii")]
             SettingsError::Octopii(error) => octopii::settings(error),
             SettingsError::JsonAndContent => "leave --json out, or get into a file",
             SettingsError::TicketTtl { .. } => "for longer, use shiplane peers add on the server",
-        },
-    )
-}
-
-fn bind_socket(source: &io::Error) -> Verdict {
-    here(
-        Class::LocalIo,
-        match source.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another program has that port; choose another one, or 0 for any, with --listen"
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                "this machine has no such address; --listen 0.0.0.0:7514 listens on all it has"
-            }
-            io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
-            _ => "see to this machine's network, or choose another address with --listen",
         },
     )
 }

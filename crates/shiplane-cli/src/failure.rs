@@ -1,11 +1,10 @@
 //! Everything that can end a command before it is done, with the words for it.
 
+#[cfg(feature = "octopii")]
+pub(crate) mod octopii;
+
 use std::io;
 use std::path::PathBuf;
-
-use shiplane::escape;
-use shiplane_transport::compat::{OctopiiBindError, OctopiiConnectError};
-use shiplane_transport::{RecvChunkError, SendChunkError};
 
 use crate::settings::SettingsError;
 
@@ -27,20 +26,9 @@ pub(crate) enum Failure {
     Runtime(io::Error),
     #[error("cannot read standard input into a temporary file: {0}")]
     Spool(io::Error),
-    #[error("{host} has no address: {source}")]
-    Resolve { host: String, source: io::Error },
+    #[cfg(feature = "octopii")]
     #[error(transparent)]
-    OctopiiBind(OctopiiBindError),
-    #[error(transparent)]
-    OctopiiConnect(OctopiiConnectError),
-    #[error("the file was not sent: {0}")]
-    OctopiiSend(SendChunkError),
-    #[error("nothing was received: {0}")]
-    OctopiiReceive(#[from] RecvChunkError),
-    #[error("the node ended the connection without sending anything")]
-    OctopiiNothing,
-    #[error("{} exists already", escape(.path.as_os_str().as_encoded_bytes()))]
-    OctopiiExists { path: PathBuf },
+    Octopii(#[from] octopii::OctopiiFailure),
     #[error("interrupted")]
     Interrupted,
 }

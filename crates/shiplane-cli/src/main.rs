@@ -7,6 +7,7 @@
 
 mod args;
 mod commands;
+#[cfg(feature = "octopii")]
 mod dial;
 mod events;
 mod exit;

@@ -1,6 +1,7 @@
 //! What the arguments mean: defaults filled in, sources taken apart, contradictions refused.
 
-mod octopii;
+#[cfg(feature = "octopii")]
+pub(crate) mod octopii;
 mod push;
 mod sync;
 
@@ -17,7 +18,6 @@ use shiplane::{Target, escape};
 use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs};
 use crate::progress::Audience;
 
-pub(crate) use self::octopii::{OctopiiError, OctopiiGet, OctopiiPush, OctopiiServe};
 pub(crate) use self::push::{PushSettings, Pushed};
 pub(crate) use self::sync::SyncSettings;
 
@@ -92,8 +92,9 @@ pub(crate) enum SettingsError {
     StdinUnnamed,
     #[error("standard input is pushed alone, to the file that the target names")]
     StdinNotAlone,
+    #[cfg(feature = "octopii")]
     #[error(transparent)]
-    Octopii(#[from] OctopiiError),
+    Octopii(#[from] octopii::OctopiiError),
     #[error("events and the file's content cannot both go to standard output")]
     JsonAndContent,
     #[error("a ticket is good for 1 second at least and {max_days} days at most")]

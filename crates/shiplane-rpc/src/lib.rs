@@ -54,7 +54,6 @@
 mod calls;
 mod client;
 mod codec;
-pub mod compat;
 mod context;
 mod error;
 mod fault;
@@ -77,6 +76,5 @@ pub use server::Router;
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::codec::{fuzz_body, fuzz_envelopes};
-    pub use crate::compat::fuzz_octopii;
     pub use crate::frame::fuzz_answer_stream;
 }

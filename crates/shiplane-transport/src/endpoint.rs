@@ -522,7 +522,7 @@ pub(crate) fn bind_endpoint(
 }
 
 /// What the end of a handshake means to the one who dialled.
-fn connect_error(key: DialKey, error: quinn::ConnectionError) -> ConnectError {
+pub(crate) fn connect_error(key: DialKey, error: quinn::ConnectionError) -> ConnectError {
     let addr = key.addr;
     match tls::classify(&error) {
         HandshakeFault::WrongKey => ConnectError::WrongKey { addr, expected: key.pin },

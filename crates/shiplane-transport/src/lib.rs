@@ -51,7 +51,6 @@
 pub mod blocking;
 mod buffer;
 mod close;
-pub mod compat;
 mod config;
 mod congestion;
 mod connection;
@@ -59,6 +58,9 @@ mod endpoint;
 mod error;
 mod handshake_limiter;
 mod identity;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod lane;
 mod locality;
 mod meter;

@@ -288,13 +288,14 @@ impl RecvHalf {
     }
 
     /// Gives back the end of a piece that [`read`](Self::read) gave: it comes next. Before the next read
-    /// only, and not with a limit by [`end_after`](Self::end_after).
+    /// only, and not with a limit by `end_after`.
     pub(crate) fn unread(&mut self, rest: Bytes) {
         self.ahead = rest;
     }
 
     /// From here on [`read`](Self::read) gives `len_bytes` more bytes and then the end, whatever the
     /// peer sends after them or leaves out. For dialects in which that end is not promised.
+    #[cfg(feature = "internals")]
     pub(crate) fn end_after(&mut self, len_bytes: usize) {
         self.wanted_bytes = Some(len_bytes);
     }
@@ -321,7 +322,10 @@ impl RecvHalf {
     }
 
     /// Reads exactly `buf.len()` bytes; `false` when the stream ends before. Not cancel-safe.
-    pub(crate) async fn read_exact(&mut self, buf: &mut [u8]) -> Result<bool, StreamError> {
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_exact(&mut self, buf: &mut [u8]) -> Result<bool, StreamError> {
         let mut filled = buf.len().min(self.ahead.len());
         buf[..filled].copy_from_slice(&self.ahead.split_to(filled));
         while filled < buf.len() {

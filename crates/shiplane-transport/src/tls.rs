@@ -1,8 +1,8 @@
 //! The handshake: TLS 1.3 with raw public keys, pinned or asked of [`Trust`], on both sides.
 //!
 //! The verifiers here are all that stands between a stranger and a connection, so rustls calls for
-//! `dangerous()` to install them. It occurs in this file only. One verifier lets every stranger in:
-//! [`AnyCertificate`], for the octopii dialect, whose endpoints share nothing with the others.
+//! `dangerous()` to install them. It occurs in this file only: `dialect` installs the verifier of the
+//! octopii dialect through it, whose endpoints share nothing with the others.
 //!
 //! How a failed handshake shows in quinn, on either side:
 //!
@@ -33,11 +33,9 @@ use rustls::{
     crypto::{
         CryptoProvider,
         ring::{cipher_suite, default_provider, sign::any_eddsa_type},
-        verify_tls13_signature, verify_tls13_signature_with_raw_key,
+        verify_tls13_signature_with_raw_key,
     },
-    pki_types::{
-        CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
-    },
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
     server::{
         AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -55,13 +53,6 @@ pub(crate) const ALPN: &[u8] = b"shiplane/1";
 
 /// What to give quinn's `connect` as server name. It is neither sent nor checked: keys name peers.
 pub(crate) const SERVER_NAME: &str = "shiplane";
-
-/// The protocol that both sides of the octopii dialect must name.
-// SPEC 9.2
-pub(crate) const OCTOPII_ALPN: &[u8] = b"octopii";
-
-/// The name in every certificate of the octopii dialect, and the one that its clients ask for.
-pub(crate) const OCTOPII_SERVER_NAME: &str = "localhost";
 
 /// The TLS side of a quinn server that shows `identity` and admits whom `trust` calls trusted or a
 /// guest.
@@ -85,32 +76,6 @@ pub(crate) fn client_crypto(
     });
     let key = AlwaysResolvesClientRawPublicKeys::new(certified_key(identity)?);
     let config = client_config(Arc::new(verifier), Arc::new(key))?;
-    Ok(config.try_into()?)
-}
-
-/// The TLS side of a quinn server in the octopii dialect: it shows a certificate and asks the client
-/// for none. It authenticates **nobody**.
-// SPEC 9.3
-pub(crate) fn octopii_server_crypto(
-    certificate: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
-) -> Result<QuicServerConfig, TlsError> {
-    let builder = ServerConfig::builder_with_provider(Arc::new(provider()))
-        .with_protocol_versions(&[&TLS13])?
-        .with_no_client_auth();
-    let config = builder.with_single_cert(vec![certificate], key)?;
-    Ok(without_resumption(config, OCTOPII_ALPN).try_into()?)
-}
-
-/// The TLS side of a quinn client in the octopii dialect: it takes whatever certificate it is shown, and
-/// so connects to **anybody**.
-// SPEC 9.3
-pub(crate) fn octopii_client_crypto() -> Result<QuicClientConfig, TlsError> {
-    let verifier = Arc::new(AnyCertificate { provider: provider() });
-    let mut config = client_builder(verifier)?.with_no_client_auth();
-    config.alpn_protocols = vec![OCTOPII_ALPN.to_vec()];
-    config.resumption = Resumption::disabled();
-    config.enable_early_data = false;
     Ok(config.try_into()?)
 }
 
@@ -416,47 +381,6 @@ impl ClientCertVerifier for RawKeyVerifier {
     }
 }
 
-/// Verifies that a server has the key of the certificate it shows, and nothing about the certificate.
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: CryptoProvider,
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// Travels inside rustls's error. quinn sends its text to the server, so it names no key: a wrong
 /// server is not told whom we were looking for.
 #[derive(Debug)]
@@ -479,6 +403,8 @@ const ALERT_REFUSED: AlertDescription = AlertDescription::AccessDenied;
 /// Everything of an Ed25519 SubjectPublicKeyInfo before the key (RFC 8410 section 4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
+#[cfg(feature = "internals")]
+pub(crate) mod dialect;
 #[cfg(feature = "test-support")]
 pub mod test_support;
 

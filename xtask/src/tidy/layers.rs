@@ -41,6 +41,8 @@ struct Package {
     manifest: PathBuf,
     /// All it names, for the build and for tests too.
     direct: BTreeSet<String>,
+    /// Whether it turns on the transport's feature for connections that nobody authenticates.
+    uses_internals: bool,
     /// Whether it stands in `crates/`, where every crate has a layer.
     is_layered: bool,
 }
@@ -58,6 +60,9 @@ fn judge(layer: &Layer, package: &Package, closure: &BTreeSet<String>) -> Vec<Vi
     }
     for name in layer.never.iter().filter(|name| closure.contains(**name)) {
         what.push(format!("{} must not reach {name}: see `cargo tree -p {0} -i {name}`", layer.name));
+    }
+    if package.uses_internals && layer.name != DIALECT {
+        what.push(format!("{} must not use {TRANSPORT}'s {INTERNALS}: they are for {DIALECT}", layer.name));
     }
     let violation = |what| Violation { path: package.manifest.clone(), line: 0, what };
     what.into_iter().map(violation).collect()
@@ -95,7 +100,13 @@ fn read_package(package: &Value, root: &Path) -> Result<Package> {
         dependency["name"] != TEST_PEERS || package["name"] != TOP || dependency["kind"] != "dev"
     };
     let direct = dependencies.iter().filter(is_layered_use).map(|dependency| text(&dependency["name"]));
+    let turns_on = |dependency: &Value, feature| {
+        dependency["features"].as_array().is_some_and(|features| features.iter().any(|name| name == feature))
+    };
     Ok(Package {
+        uses_internals: dependencies
+            .iter()
+            .any(|dependency| dependency["name"] == TRANSPORT && turns_on(dependency, INTERNALS)),
         name: text(&package["name"])?,
         is_layered: manifest.starts_with("crates"),
         manifest,
@@ -117,13 +128,21 @@ const TOP: &str = "shiplane-cli";
 /// What most programs need, and all that the command line uses.
 const FRONT: &str = "shiplane";
 
+const TRANSPORT: &str = "shiplane-transport";
+
+/// The transport's feature for connections that it does not authenticate.
+const INTERNALS: &str = "internals";
+
+/// The only crate that builds on them.
+const DIALECT: &str = "shiplane-octopii";
+
 /// Hostile peers, which the tests of the top may use, and nothing else of it.
 const TEST_PEERS: &str = "shiplane-load";
 
 const QUINN: [&str; 3] = ["quinn", "quinn-proto", "quinn-udp"];
 
 /// From the bottom up.
-const LAYERS: [Layer; 7] = [
+const LAYERS: [Layer; 8] = [
     Layer {
         name: "shiplane-wire",
         may_use: &[],
@@ -135,7 +154,8 @@ const LAYERS: [Layer; 7] = [
         name: "shiplane-transport",
         may_use: &["shiplane-wire"],
         // Messages are bytes here; what they mean is decided above.
-        never: &["shiplane-files", "shiplane-rpc", "shiplane-protocols", "serde", "bincode"],
+        // Certificates belong to the dialect that has some.
+        never: &["shiplane-files", "shiplane-rpc", "shiplane-protocols", "serde", "bincode", "rcgen"],
         not_directly: &[],
     },
     Layer {
@@ -171,6 +191,13 @@ const LAYERS: [Layer; 7] = [
         not_directly: &["quinn", "quinn-proto", "quinn-udp", "bincode"],
     },
     Layer {
+        name: DIALECT,
+        may_use: &["shiplane-wire", "shiplane-transport", "shiplane-rpc"],
+        never: &["shiplane-files", "shiplane-protocols"],
+        // Its tests play peers on bare quinn; that its code does not name it, `words` sees to.
+        not_directly: &["bincode"],
+    },
+    Layer {
         name: TOP,
         may_use: &[
             "shiplane-wire",
@@ -179,6 +206,7 @@ const LAYERS: [Layer; 7] = [
             "shiplane-files",
             "shiplane-protocols",
             FRONT,
+            DIALECT,
         ],
         never: &[],
         not_directly: &["quinn", "quinn-proto", "quinn-udp", "bincode"],
@@ -194,6 +222,7 @@ mod tests {
             name: name.to_owned(),
             manifest: PathBuf::from(format!("crates/{name}/Cargo.toml")),
             direct: set(direct),
+            uses_internals: false,
             is_layered: true,
         }
     }
@@ -233,6 +262,17 @@ mod tests {
         benches.is_layered = false;
         assert_eq!(judge_outsider(&benches).len(), 1);
         assert_eq!(judge_outsider(&package("shiplane-new", &[])).len(), 1);
+    }
+
+    #[test]
+    fn only_the_command_line_uses_the_dialect_and_only_that_uses_internals() {
+        assert_eq!(judged("shiplane-protocols", &[DIALECT], &[]), 1);
+        assert_eq!(judged(TOP, &[DIALECT], &[]), 0);
+        for (layer, violations) in [(DIALECT, 0), ("shiplane-rpc", 1)] {
+            let package = Package { uses_internals: true, ..package(layer, &[TRANSPORT]) };
+            let layer = LAYERS.iter().find(|known| known.name == layer).unwrap();
+            assert_eq!(judge(layer, &package, &BTreeSet::new()).len(), violations);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod completions;
 mod get;
 mod id;
 mod man;
+#[cfg(feature = "octopii")]
 mod octopii;
 mod peers;
 mod push;
@@ -15,16 +16,17 @@ use std::{env, io};
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
-use crate::settings::{
-    GetSettings, OctopiiGet, OctopiiPush, OctopiiServe, PushSettings, ServeSettings, SyncSettings,
-};
+use crate::settings::{GetSettings, PushSettings, ServeSettings, SyncSettings};
 
 /// Does what was asked.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Serve(args) if args.insecure_octopii => octopii::serve(OctopiiServe::from_args(args)?),
-        Command::Get(args) if args.insecure_octopii => octopii::get(OctopiiGet::from_args(args)?),
-        Command::Push(args) if args.insecure_octopii => octopii::push(OctopiiPush::from_args(args)?),
+        #[cfg(feature = "octopii")]
+        Command::Serve(args) if args.insecure_octopii => octopii::serve(args),
+        #[cfg(feature = "octopii")]
+        Command::Get(args) if args.insecure_octopii => octopii::get(args),
+        #[cfg(feature = "octopii")]
+        Command::Push(args) if args.insecure_octopii => octopii::push(args),
         Command::Serve(args) => serve::run(ServeSettings::from_args(args)?),
         Command::Get(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");

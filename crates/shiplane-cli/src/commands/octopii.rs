@@ -5,22 +5,25 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use shiplane_octopii::{AcceptAnyPeer, InsecureOctopiiConnection, InsecureOctopiiTransport, Lane};
 use shiplane_protocols::access::HostPort;
-use shiplane_transport::compat::{AcceptAnyPeer, InsecureOctopiiConnection, InsecureOctopiiTransport, Lane};
 use shiplane_transport::{ChunkSource, LaneOptions, SendChunkError, SourceError, TransportConfig};
 use shiplane_wire::escape;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::args::{GetArgs, PushArgs, ServeArgs};
 use crate::dial::{any_port, resolve, transport_config};
 use crate::failure::Failure;
+use crate::failure::octopii::OctopiiFailure;
 use crate::logging::print_line;
-use crate::settings::{OctopiiGet, OctopiiPush, OctopiiServe};
+use crate::settings::octopii::{OctopiiGet, OctopiiPush, OctopiiServe};
 use crate::{runtime, signals};
 
 /// Sends the file to everybody who connects, until it is told to stop.
-pub(super) fn serve(settings: OctopiiServe) -> Result<(), Failure> {
+pub(super) fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let settings = OctopiiServe::from_args(args)?;
     warn("whoever reaches this port gets the file");
     let stop =
         signals::watch("finishing what is under way; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
@@ -28,7 +31,8 @@ pub(super) fn serve(settings: OctopiiServe) -> Result<(), Failure> {
 }
 
 /// Takes the chunk that the node sends to those who connect.
-pub(super) fn get(settings: OctopiiGet) -> Result<(), Failure> {
+pub(super) fn get(args: GetArgs) -> Result<(), Failure> {
+    let settings = OctopiiGet::from_args(args)?;
     warn("whoever answers there, or sits on the way, decides what arrives");
     let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
     runtime::run(async {
@@ -40,7 +44,8 @@ pub(super) fn get(settings: OctopiiGet) -> Result<(), Failure> {
 }
 
 /// Sends the file to the node.
-pub(super) fn push(settings: OctopiiPush) -> Result<(), Failure> {
+pub(super) fn push(args: PushArgs) -> Result<(), Failure> {
+    let settings = OctopiiPush::from_args(args)?;
     warn("whoever answers there, or sits on the way, can read the file");
     let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
     runtime::run(async {
@@ -90,7 +95,7 @@ async fn serve_until(settings: OctopiiServe, stop: CancellationToken) -> Result<
 async fn expect_readable(source: &ChunkSource) -> Result<(), Failure> {
     let source = source.clone();
     let opened = tokio::task::spawn_blocking(move || source.open().map(drop)).await;
-    opened.unwrap_or(Err(SourceError::Abandoned)).map_err(|error| Failure::OctopiiSend(error.into()))
+    opened.unwrap_or(Err(SourceError::Abandoned)).map_err(|error| OctopiiFailure::Send(error.into()).into())
 }
 
 async fn send(
@@ -104,7 +109,7 @@ async fn send(
 
 async fn get_chunk(settings: &OctopiiGet) -> Result<(), Failure> {
     if settings.file.symlink_metadata().is_ok() {
-        return Err(Failure::OctopiiExists { path: settings.file.clone() });
+        return Err(OctopiiFailure::Exists { path: settings.file.clone() }.into());
     }
     let (transport, connection) = dial(&settings.node, settings.buffer_len_bytes).await?;
     if !settings.is_quiet {
@@ -113,7 +118,7 @@ async fn get_chunk(settings: &OctopiiGet) -> Result<(), Failure> {
     let received = connection.recv_chunk_to_path(&settings.file, &LaneOptions::default()).await;
     connection.drained().await;
     transport.shutdown().await;
-    let bytes = received?.ok_or(Failure::OctopiiNothing)?;
+    let bytes = received.map_err(OctopiiFailure::Receive)?.ok_or(OctopiiFailure::Nothing)?;
     report(settings.is_quiet, "received", bytes, &settings.file);
     Ok(())
 }
@@ -124,7 +129,7 @@ async fn push_file(settings: &OctopiiPush) -> Result<(), Failure> {
     let (transport, connection) = dial(&settings.node, settings.buffer_len_bytes).await?;
     let sent = send(&connection, &source).await;
     transport.shutdown().await;
-    report(settings.is_quiet, "sent", sent.map_err(Failure::OctopiiSend)?, &settings.file);
+    report(settings.is_quiet, "sent", sent.map_err(OctopiiFailure::Send)?, &settings.file);
     Ok(())
 }
 
@@ -146,14 +151,14 @@ async fn dial(
         let transport = bind(any_port(addr), config.clone())?;
         match transport.connect(addr, Lane).await {
             Ok(connection) => return Ok((transport, connection)),
-            Err(error) => failure = Some(Failure::OctopiiConnect(error)),
+            Err(error) => failure = Some(OctopiiFailure::Connect(error).into()),
         }
     }
-    Err(failure.unwrap_or_else(|| crate::dial::no_address(&node.host)))
+    Err(failure.unwrap_or_else(|| crate::dial::no_address(&node.host).into()))
 }
 
 fn bind(listen: SocketAddr, config: TransportConfig) -> Result<InsecureOctopiiTransport, Failure> {
-    InsecureOctopiiTransport::bind(listen, config, AcceptAnyPeer).map_err(Failure::OctopiiBind)
+    Ok(InsecureOctopiiTransport::bind(listen, config, AcceptAnyPeer).map_err(OctopiiFailure::Bind)?)
 }
 
 /// The address alone on a line, for scripts.

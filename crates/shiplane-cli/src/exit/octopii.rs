@@ -1,10 +1,29 @@
 //! What failures of the octopii dialect mean.
 
-use shiplane_transport::compat::{OctopiiBindError, OctopiiConnectError};
-use shiplane_transport::{RecvChunkError, SendChunkError, SinkError};
+use std::io;
 
-use super::{Class, Side, Verdict, bind_socket, here};
-use crate::settings::OctopiiError;
+use shiplane_octopii::{OctopiiBindError, OctopiiConnectError};
+use shiplane_transport::{BindError, ConnectError, RecvChunkError, SendChunkError, SinkError};
+
+use super::{Class, Side, Verdict, here};
+use crate::failure::octopii::OctopiiFailure;
+use crate::settings::octopii::OctopiiError;
+
+pub(super) fn verdict(failure: &OctopiiFailure) -> Verdict {
+    match failure {
+        OctopiiFailure::Bind(error) => bind(error),
+        OctopiiFailure::Connect(error) => connect(error),
+        OctopiiFailure::Send(error) => send(error),
+        OctopiiFailure::Receive(error) => receive(error),
+        OctopiiFailure::Nothing => nothing(),
+        OctopiiFailure::Exists { .. } => exists(),
+        OctopiiFailure::Resolve { .. } => Verdict {
+            class: Class::Unreachable,
+            side: Side::Network,
+            hint: "check the host's name, or use its address",
+        },
+    }
+}
 
 pub(super) fn settings(error: &OctopiiError) -> &'static str {
     match error {
@@ -18,38 +37,35 @@ pub(super) fn settings(error: &OctopiiError) -> &'static str {
     }
 }
 
-pub(super) fn bind(error: &OctopiiBindError) -> Verdict {
+fn bind(error: &OctopiiBindError) -> Verdict {
     match error {
-        OctopiiBindError::Socket { source, .. } => bind_socket(source),
-        OctopiiBindError::Certificate(_) | OctopiiBindError::Tls(_) => {
-            here(Class::Other, "this is a fault of shiplane; please report it")
-        }
+        OctopiiBindError::Transport(BindError::Socket { source, .. }) => bind_socket(source),
+        OctopiiBindError::Transport(_) => here(Class::Other, OUR_FAULT),
+        OctopiiBindError::Certificate(_) => here(Class::Other, OUR_FAULT),
     }
 }
 
-pub(super) fn connect(error: &OctopiiConnectError) -> Verdict {
+fn connect(error: &OctopiiConnectError) -> Verdict {
     let (class, side, hint) = match error {
-        OctopiiConnectError::TimedOut { .. } | OctopiiConnectError::Failed { .. } => (
-            Class::Unreachable,
-            Side::Network,
-            "check that the node runs there, the address, and that UDP passes the firewalls",
-        ),
         OctopiiConnectError::WrongProtocol { .. } => (
             Class::Unreachable,
             Side::Peer,
             "if a shiplane answers there, leave --insecure-octopii out and use its ticket or id",
         ),
-        OctopiiConnectError::CannotDial { .. } => {
+        OctopiiConnectError::Transport(ConnectError::CannotDial { .. }) => {
             (Class::Unreachable, Side::ThisMachine, "check the address and this machine's network")
         }
-        OctopiiConnectError::Tls(_) => {
-            (Class::Other, Side::ThisMachine, "this is a fault of shiplane; please report it")
-        }
+        OctopiiConnectError::Transport(ConnectError::Tls(_)) => (Class::Other, Side::ThisMachine, OUR_FAULT),
+        OctopiiConnectError::Transport(_) => (
+            Class::Unreachable,
+            Side::Network,
+            "check that the node runs there, the address, and that UDP passes the firewalls",
+        ),
     };
     Verdict { class, side, hint }
 }
 
-pub(super) fn send(error: &SendChunkError) -> Verdict {
+fn send(error: &SendChunkError) -> Verdict {
     let (class, side, hint) = match error {
         SendChunkError::Source(_) => {
             (Class::LocalIo, Side::ThisMachine, "give a file that exists and that this user can read")
@@ -72,7 +88,7 @@ pub(super) fn send(error: &SendChunkError) -> Verdict {
     Verdict { class, side, hint }
 }
 
-pub(super) fn receive(error: &RecvChunkError) -> Verdict {
+fn receive(error: &RecvChunkError) -> Verdict {
     let (class, side, hint) = match error {
         RecvChunkError::Sink(SinkError::Exists { .. }) => return exists(),
         RecvChunkError::Sink(_) | RecvChunkError::Abandoned => (
@@ -89,11 +105,28 @@ pub(super) fn receive(error: &RecvChunkError) -> Verdict {
     Verdict { class, side, hint }
 }
 
-pub(super) fn exists() -> Verdict {
+fn exists() -> Verdict {
     here(Class::Refused, "choose another file with -o, or move that one out of the way")
 }
 
-pub(super) fn nothing() -> Verdict {
+fn nothing() -> Verdict {
     let hint = "the node must send a chunk to whoever connects, as shiplane serve --insecure-octopii does";
     Verdict { class: Class::Other, side: Side::Peer, hint }
 }
+fn bind_socket(source: &io::Error) -> Verdict {
+    here(
+        Class::LocalIo,
+        match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program has that port; choose another one, or 0 for any, with --listen"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address; --listen 0.0.0.0:7514 listens on all it has"
+            }
+            io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
+            _ => "see to this machine's network, or choose another address with --listen",
+        },
+    )
+}
+
+const OUR_FAULT: &str = "this is a fault of shiplane; please report it";

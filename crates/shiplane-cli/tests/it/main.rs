@@ -15,6 +15,7 @@ mod transfers;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+#[cfg(feature = "octopii")]
 mod octopii;
 #[cfg(test)]
 mod program;

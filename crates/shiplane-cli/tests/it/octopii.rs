@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use shiplane_transport::compat::{AcceptAnyPeer, InsecureOctopiiTransport, Lane};
+use shiplane_octopii::{AcceptAnyPeer, InsecureOctopiiTransport, Lane};
 use shiplane_transport::{ChunkSource, LaneOptions, TransportConfig};
 
 use crate::program::{Machine, Run};

@@ -1,9 +1,9 @@
 //! What an envelope is, byte for byte.
 
 use proptest::prelude::*;
+use shiplane_rpc::{DecodeError, EncodeError};
 
 use super::*;
-use crate::{DecodeError, EncodeError};
 
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();

@@ -1,9 +1,9 @@
 //! Messages under the `Messages` policy.
 
+use shiplane_transport::StreamError;
 use shiplane_wire::{Code, limits};
 
 use super::*;
-use crate::StreamError;
 
 #[tokio::test]
 async fn what_is_sent_is_byte_for_byte_the_documented_frame() {

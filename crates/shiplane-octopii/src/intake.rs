@@ -1,16 +1,11 @@
 //! The first bytes of incoming streams, each read in a task of its own, so that a stream that is opened
 //! and stays silent holds up no other.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::fmt::Debug;
 
+use shiplane_transport::{BiStream, MAX_CONCURRENT_STREAMS, internals::BareConnection};
 use shiplane_wire::Code;
 use tokio::{sync::mpsc, time::timeout};
-
-use crate::{
-    MAX_CONCURRENT_STREAMS, TransportConfig,
-    lane::recv::refuse_chunk,
-    stream::{BiStream, InUse},
-};
 
 /// What the streams that come in on a connection are (SPEC 9.5). Either may be sent under both.
 pub trait Policy: sealed::Stream + Debug + Copy + Send + Sync + 'static {}
@@ -29,38 +24,32 @@ impl Policy for Messages {}
 
 /// A stream whose length prefix has been read.
 #[derive(Debug)]
-pub(super) struct Inbound {
+pub(crate) struct Inbound {
     /// The peer's word; no limit has been applied.
-    pub(super) len_bytes: u64,
-    pub(super) stream: BiStream,
+    pub(crate) len_bytes: u64,
+    pub(crate) stream: BiStream,
 }
 
 /// Starts to read the streams of `connection`; ends with it, and so does the returned inbox.
-pub(super) fn start<P: Policy>(
-    connection: quinn::Connection,
-    in_use: InUse,
-    config: Arc<TransportConfig>,
-    _policy: P,
-) -> mpsc::Receiver<Inbound> {
+pub(crate) fn start<P: Policy>(connection: BareConnection, _policy: P) -> mpsc::Receiver<Inbound> {
     let (outlet, inbox) = mpsc::channel(INBOX_LEN);
     tokio::spawn(async move {
-        while let Ok(halves) = connection.accept_bi().await {
-            let stream = BiStream::new(halves, &in_use);
+        while let Some(stream) = connection.accept().await {
             // Bounded by the number of streams that the peer may have open.
-            tokio::spawn(read_prefix::<P>(stream, outlet.clone(), Arc::clone(&config)));
+            tokio::spawn(read_prefix::<P>(connection.clone(), stream, outlet.clone()));
         }
     });
     inbox
 }
 
 async fn read_prefix<P: Policy>(
+    connection: BareConnection,
     mut stream: BiStream,
     outlet: mpsc::Sender<Inbound>,
-    config: Arc<TransportConfig>,
 ) {
     let mut prefix = [0; 8];
     let read = stream.recv.read_exact(&mut prefix[..P::PREFIX_LEN_BYTES]);
-    let code = match timeout(config.header_timeout, read).await {
+    let code = match timeout(connection.config().header_timeout, read).await {
         Ok(Ok(true)) => {
             // Little-endian: the bytes that a shorter prefix has not are zeros.
             let inbound = Inbound { len_bytes: u64::from_le_bytes(prefix), stream };
@@ -76,11 +65,17 @@ async fn read_prefix<P: Policy>(
         Err(_) => Code::Timeout,
     };
     tracing::debug!(%code, "a stream without a length was refused");
-    P::refuse(stream, code, config.progress_timeout).await;
+    P::refuse(&connection, stream, code).await;
+}
+
+/// Abandons both halves.
+pub(crate) fn reject(stream: BiStream, code: Code) {
+    stream.send.reset(code);
+    stream.recv.stop(code);
 }
 
 mod sealed {
-    use super::{BiStream, Code, Duration};
+    use super::{BareConnection, BiStream, Code};
 
     /// How a policy's streams begin, and how one that cannot be taken is answered.
     pub trait Stream {
@@ -88,9 +83,9 @@ mod sealed {
         const PREFIX_LEN_BYTES: usize;
 
         fn refuse(
+            connection: &BareConnection,
             stream: BiStream,
             code: Code,
-            progress_timeout: Duration,
         ) -> impl Future<Output = ()> + Send;
     }
 }
@@ -99,8 +94,8 @@ mod sealed {
 impl sealed::Stream for Lane {
     const PREFIX_LEN_BYTES: usize = 8;
 
-    async fn refuse(stream: BiStream, code: Code, progress_timeout: Duration) {
-        refuse_chunk(stream, code, progress_timeout).await;
+    async fn refuse(connection: &BareConnection, stream: BiStream, code: Code) {
+        connection.refuse_chunk(stream, code).await;
     }
 }
 
@@ -108,9 +103,9 @@ impl sealed::Stream for Lane {
 impl sealed::Stream for Messages {
     const PREFIX_LEN_BYTES: usize = 4;
 
-    async fn refuse(stream: BiStream, code: Code, _: Duration) {
+    async fn refuse(_: &BareConnection, stream: BiStream, code: Code) {
         // Anything but the empty FIN that would accept it.
-        stream.reject(code);
+        reject(stream, code);
     }
 }
 

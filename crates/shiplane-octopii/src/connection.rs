@@ -8,23 +8,20 @@ use std::{
 };
 
 use bytes::Bytes;
+use shiplane_transport::{
+    BiStream, ChunkSink, ChunkSource, ConnectionEnd, LaneOptions, RecvChunkError, SendChunkError, SinkError,
+    SourceError, StreamError, blocking,
+    internals::{BareConnection, file_sink, memory_sink, refusal_code},
+};
 use shiplane_wire::{Code, Offer, Stored, Verified, limits};
 use tokio::{
     sync::{Mutex, mpsc},
     time::timeout,
 };
 
-use super::{
-    error::OctopiiMessageError,
-    intake::{self, Inbound, Lane, Messages, Policy},
-};
 use crate::{
-    ChunkSink, ChunkSource, ConnectionEnd, LaneOptions, RecvChunkError, SendChunkError, SinkError,
-    SourceError, StreamError, TransportConfig, blocking, close,
-    config::LANE_PRIORITY,
-    lane::{recv::recv_chunk, recv::refuse_chunk, send::send_chunk},
-    sink::{FileSink, MemorySink},
-    stream::{BiStream, InUse},
+    error::OctopiiMessageError,
+    intake::{self, Inbound, Lane, Messages, Policy, reject},
 };
 
 /// A connection to **somebody unknown** who speaks the octopii dialect (SPEC 9).
@@ -33,18 +30,15 @@ use crate::{
 /// Dropped, it closes in order once what is under way has ended.
 #[derive(Debug)]
 pub struct InsecureOctopiiConnection<P: Policy> {
-    connection: quinn::Connection,
+    connection: BareConnection,
     inbox: Mutex<mpsc::Receiver<Inbound>>,
-    in_use: InUse,
-    config: Arc<TransportConfig>,
     policy: P,
 }
 
 impl<P: Policy> InsecureOctopiiConnection<P> {
-    pub(super) fn new(connection: quinn::Connection, config: Arc<TransportConfig>, policy: P) -> Self {
-        let in_use = InUse::new(connection.clone());
-        let inbox = intake::start(connection.clone(), in_use.clone(), Arc::clone(&config), policy);
-        Self { connection, inbox: inbox.into(), in_use, config, policy }
+    pub(crate) fn new(connection: BareConnection, policy: P) -> Self {
+        let inbox = intake::start(connection.clone(), policy);
+        Self { connection, inbox: inbox.into(), policy }
     }
 
     /// What comes in.
@@ -56,32 +50,29 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
     /// Where the peer is. Anybody may be there.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
-        self.connection.remote_address()
+        self.connection.remote_addr()
     }
 
     /// Whether the connection has ended.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.connection.close_reason().is_some()
+        self.connection.is_closed()
     }
 
     /// Waits for the end and says why it came. Cancel-safe.
     pub async fn closed(&self) -> ConnectionEnd {
-        self.connection.closed().await.into()
+        self.connection.closed().await
     }
 
     /// Ends the connection at once; what is under way fails on both sides. [`Code::NoError`] is an
     /// orderly end. If the connection has ended before, that end stands.
     pub fn close(&self, code: Code) {
-        // quinn would forget why it ended.
-        if !self.is_closed() {
-            close::close(&self.connection, code);
-        }
+        self.connection.close(code);
     }
 
     /// Waits until no stream is open, so that a close loses nothing.
     pub async fn drained(&self) {
-        self.in_use.wait().await;
+        self.connection.drained().await;
     }
 
     /// Sends a chunk and waits until the receiver has verified it. Returns its size in bytes.
@@ -106,12 +97,8 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
         let chunk = chunk.clone();
         let opened = blocking::spawn(move || chunk.open()).await;
         let source = opened.map_err(|_| SourceError::Abandoned)??;
-        let mut stream = self.open().await?;
-        stream.send.set_priority(LANE_PRIORITY);
         // SPEC 9.7
-        stream.recv.end_after(STATUS_LEN_BYTES);
-        let sent = send_chunk(stream, source, &self.config, options).await?;
-        Ok(sent.len_bytes)
+        Ok(self.connection.send_chunk(source, options).await?.len_bytes)
     }
 
     /// Sends a message of at most 1 MiB and waits until the peer has taken it. The peer must be one that
@@ -123,8 +110,8 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
     /// [`OctopiiMessageError::TooLarge`] before anything is sent; otherwise its `Stream`.
     pub async fn send(&self, data: Bytes) -> Result<(), OctopiiMessageError> {
         let len_bytes = check_message_len(data.len() as u64)?;
-        let progress_timeout = self.config.progress_timeout;
-        let mut stream = self.open().await?;
+        let progress_timeout = self.connection.config().progress_timeout;
+        let mut stream = self.connection.open().await?;
         // SPEC 9.8
         let prefix = Bytes::copy_from_slice(&len_bytes.to_le_bytes());
         stream.send.write_within(prefix, progress_timeout).await?;
@@ -134,14 +121,6 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
             None => Ok(()),
             Some(_) => Err(StreamError::TooLong { max_bytes: 0 }.into()),
         }
-    }
-
-    async fn open(&self) -> Result<BiStream, StreamError> {
-        let progress_timeout = self.config.progress_timeout;
-        let halves = timeout(progress_timeout, self.connection.open_bi())
-            .await
-            .map_err(|_| StreamError::TimedOut { timeout: progress_timeout })??;
-        Ok(BiStream::new(halves, &self.in_use))
     }
 
     /// The next stream; `None` after an orderly end of the connection (SPEC 9.9).
@@ -162,9 +141,8 @@ impl InsecureOctopiiConnection<Lane> {
     /// # Errors
     /// See [`RecvChunkError`]. The connection remains usable unless it says otherwise.
     pub async fn recv_chunk_verified(&self) -> Result<Option<Bytes>, RecvChunkError> {
-        let max_bytes = self.config.max_chunk_len_bytes;
-        let received =
-            self.recv_frame(max_bytes, || Ok(MemorySink::default()), &LaneOptions::default()).await?;
+        let max_bytes = self.connection.config().max_chunk_len_bytes;
+        let received = self.recv_frame(max_bytes, || Ok(memory_sink()), &LaneOptions::default()).await?;
         Ok(received.map(|(_, data)| data))
     }
 
@@ -181,7 +159,7 @@ impl InsecureOctopiiConnection<Lane> {
         options: &LaneOptions,
     ) -> Result<Option<u64>, RecvChunkError> {
         let path = path.to_owned();
-        let sink = move || FileSink::create(&path);
+        let sink = move || file_sink(&path);
         let received = self.recv_frame(limits::MAX_FRAME_LEN_BYTES, sink, options).await?;
         Ok(received.map(|(len_bytes, ())| len_bytes))
     }
@@ -195,7 +173,6 @@ impl InsecureOctopiiConnection<Lane> {
         let Some(Inbound { len_bytes, stream }) = self.next().await? else {
             return Ok(None);
         };
-        let progress_timeout = self.config.progress_timeout;
         let prepared = async {
             let offer = Offer::new(len_bytes, max_bytes)?;
             let sink = blocking::spawn(make_sink).await.map_err(|_| RecvChunkError::Abandoned)?;
@@ -205,13 +182,13 @@ impl InsecureOctopiiConnection<Lane> {
             Ok(prepared) => prepared,
             Err(error) => {
                 let error: RecvChunkError = error;
-                refuse_chunk(stream, error.code(), progress_timeout).await;
+                self.connection.refuse_chunk(stream, refusal_code(&error)).await;
                 return Err(error);
             }
         };
         let committed = Arc::default();
         let sink = KeepOutput { inner, committed: Arc::clone(&committed) };
-        let received = recv_chunk(stream, offer, sink, &self.config, options).await;
+        let received = self.connection.recv_chunk(stream, offer, sink, options).await;
         let output = committed.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (received, output) {
             // SPEC 9.7: once the chunk is kept, how its stream ends changes nothing.
@@ -233,7 +210,7 @@ impl InsecureOctopiiConnection<Messages> {
         let Some(Inbound { len_bytes, mut stream }) = self.next().await? else {
             return Ok(None);
         };
-        let progress_timeout = self.config.progress_timeout;
+        let progress_timeout = self.connection.config().progress_timeout;
         match read_message(&mut stream, len_bytes, progress_timeout).await {
             Ok(data) => {
                 // SPEC 9.8: the empty FIN.
@@ -241,7 +218,7 @@ impl InsecureOctopiiConnection<Messages> {
                 Ok(Some(data))
             }
             Err((error, code)) => {
-                stream.reject(code);
+                reject(stream, code);
                 Err(error)
             }
         }
@@ -253,16 +230,15 @@ impl<P: Policy> Drop for InsecureOctopiiConnection<P> {
         // The intake and quinn hold the connection too: say that nobody uses it any more. What was sent
         // last must still arrive: a close discards what has not been acknowledged.
         let connection = self.connection.clone();
-        let close = move || close::close(&connection, Code::NoError);
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if !self.in_use.is_empty() && !self.is_closed() => {
-                let (in_use, progress_timeout) = (self.in_use.clone(), self.config.progress_timeout);
+            Ok(runtime) if !connection.is_idle() && !connection.is_closed() => {
                 runtime.spawn(async move {
-                    let _ = timeout(progress_timeout, in_use.wait()).await;
-                    close();
+                    let progress_timeout = connection.config().progress_timeout;
+                    let _ = timeout(progress_timeout, connection.drained()).await;
+                    connection.close(Code::NoError);
                 });
             }
-            _ => close(),
+            _ => connection.close(Code::NoError),
         }
     }
 }
@@ -316,6 +292,3 @@ impl<S: ChunkSink<Error = SinkError>> ChunkSink for KeepOutput<S> {
         Ok((stored, ()))
     }
 }
-
-/// The status is all that a sender reads.
-const STATUS_LEN_BYTES: usize = 1;

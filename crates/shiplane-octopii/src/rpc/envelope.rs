@@ -2,11 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-
-use crate::{
-    calls::CallId,
-    codec::{self, DecodeError, EncodeError},
-};
+use shiplane_rpc::{CallId, DecodeError, EncodeError};
 
 /// One envelope: all that a message carries. The order of variants and fields is that of the wire, here
 /// and below.
@@ -140,7 +136,7 @@ impl RpcMessage {
     /// # Errors
     /// [`EncodeError::TooLarge`] over 1 MiB: send what is large as a chunk.
     pub fn encode(&self) -> Result<Bytes, EncodeError> {
-        codec::encode(self)
+        shiplane_rpc::encode(self)
     }
 
     /// The envelope that a message's data is.
@@ -148,7 +144,7 @@ impl RpcMessage {
     /// # Errors
     /// [`DecodeError`]: it is not exactly one envelope.
     pub fn decode(data: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode(data)
+        shiplane_rpc::decode(data)
     }
 }
 

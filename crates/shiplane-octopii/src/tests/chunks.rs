@@ -1,9 +1,9 @@
 //! Chunks under the `Lane` policy.
 
+use shiplane_transport::{LaneOptions, RecvChunkError, SendChunkError, SinkError, StreamError};
 use shiplane_wire::{Code, RecvError, StatusError};
 
 use super::*;
-use crate::{LaneOptions, RecvChunkError, SendChunkError, SinkError, StreamError};
 
 #[tokio::test]
 async fn what_is_sent_is_byte_for_byte_the_documented_frame() {

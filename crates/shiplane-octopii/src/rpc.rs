@@ -1,6 +1,6 @@
 //! Calls in the octopii dialect (SPEC 9.10, 9.11), with nodes of the original program.
 //!
-//! **The peer is not authenticated**; see [`shiplane_transport::compat`]. A request is a message, and so is
+//! **The peer is not authenticated**; see the [crate]. A request is a message, and so is
 //! its response, and only the call id ties the two together. So somebody must read all messages for a
 //! call to get its answer: [`OctopiiRpc::serve`] does, and hands what the peer asks to an
 //! [`OctopiiHandler`].
@@ -10,9 +10,11 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //! use bytes::Bytes;
-//! use shiplane_rpc::compat::{OctopiiHandler, OctopiiRpc, RequestPayload, ResponsePayload};
+//! use shiplane_octopii::{
+//!     AcceptAnyPeer, InsecureOctopiiTransport, Messages, OctopiiHandler, OctopiiRpc, RequestPayload,
+//!     ResponsePayload,
+//! };
 //! use shiplane_transport::TransportConfig;
-//! use shiplane_transport::compat::{AcceptAnyPeer, InsecureOctopiiTransport, Messages};
 //!
 //! struct Echo;
 //! impl OctopiiHandler for Echo {
@@ -49,7 +51,7 @@
 mod envelope;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -57,10 +59,8 @@ use std::{
 };
 
 use futures::future::FutureExt;
-use shiplane_transport::{
-    ConnectionEnd, StreamError,
-    compat::{InsecureOctopiiConnection, Messages, OctopiiMessageError},
-};
+use shiplane_rpc::{CallError, CallId, MAX_BUDGET, MAX_IN_FLIGHT};
+use shiplane_transport::{ConnectionEnd, StreamError};
 use shiplane_wire::Code;
 use tokio::{
     sync::oneshot,
@@ -73,10 +73,7 @@ pub use self::envelope::fuzz_octopii;
 pub use self::envelope::{
     OneWayMessage, RequestPayload, ResponsePayload, RpcMessage, RpcRequest, RpcResponse,
 };
-use crate::{
-    calls::{AdmitError, CallId, Calls, Inbound, MAX_BUDGET, MAX_IN_FLIGHT},
-    error::CallError,
-};
+use crate::{InsecureOctopiiConnection, Messages, OctopiiMessageError};
 
 /// Calls to **somebody unknown** and, while [`serve`](Self::serve) runs, calls of theirs. Clones share the
 /// connection and the limits.
@@ -107,8 +104,7 @@ impl OctopiiRpc {
     /// Over this connection. Calls have no answers until [`serve`](Self::serve) runs.
     #[must_use]
     pub fn new(connection: InsecureOctopiiConnection<Messages>) -> Self {
-        let calls = Calls::new(FIRST_ID, MAX_IN_FLIGHT);
-        let waiting = Waiting { calls, answers: HashMap::new(), is_over: false };
+        let waiting = Waiting { next_id: FIRST_ID, answers: HashMap::new(), is_over: false };
         Self { shared: Arc::new(Shared { connection, waiting: Mutex::new(waiting) }) }
     }
 
@@ -123,9 +119,11 @@ impl OctopiiRpc {
         question: RequestPayload,
         budget: Duration,
     ) -> Result<ResponsePayload, CallError> {
-        let now = Instant::now();
-        let deadline = now + budget.min(MAX_BUDGET);
-        let Some(mut pending) = self.begin(now, deadline, budget)? else {
+        if budget.is_zero() {
+            return Err(CallError::DeadlineExceeded { budget });
+        }
+        let deadline = Instant::now() + budget.min(MAX_BUDGET);
+        let Some(mut pending) = self.begin()? else {
             return Err(CallError::ConnectionLost(self.shared.connection.closed().await));
         };
         let request = RpcRequest { id: pending.id, payload: question };
@@ -165,7 +163,7 @@ impl OctopiiRpc {
     /// How many calls wait for their answer.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.shared.waiting().calls.in_flight()
+        self.shared.waiting().answers.len()
     }
 
     /// The connection that the calls go over. Leave its [`recv`](InsecureOctopiiConnection::recv) alone.
@@ -185,7 +183,7 @@ impl OctopiiRpc {
     pub async fn serve(self, handler: impl OctopiiHandler) -> Result<(), ConnectionEnd> {
         let _over = Over(&self.shared);
         let handler = Arc::new(handler);
-        let inbound = Arc::new(Mutex::new(Inbound::new(MAX_HANDLED)));
+        let handled = Arc::default();
         // Dropped with this future, and all that is being handled with it.
         let mut tasks = JoinSet::new();
         loop {
@@ -209,7 +207,7 @@ impl OctopiiRpc {
                     tasks.spawn(async move { handler.notice(notice).await });
                 }
                 Ok(RpcMessage::Request(request)) => {
-                    let place = Place::take(&inbound, request.id);
+                    let place = Place::take(&handled, request.id);
                     let (shared, handler) = (Arc::clone(&self.shared), Arc::clone(&handler));
                     match place {
                         Ok(place) => drop(tasks.spawn(shared.handle(handler, request, place))),
@@ -222,20 +220,16 @@ impl OctopiiRpc {
     }
 
     /// `None`: nobody reads answers any more.
-    fn begin(
-        &self,
-        now: Instant,
-        deadline: Instant,
-        budget: Duration,
-    ) -> Result<Option<Pending<'_>>, CallError> {
+    fn begin(&self) -> Result<Option<Pending<'_>>, CallError> {
         let mut waiting = self.shared.waiting();
         if waiting.is_over {
             return Ok(None);
         }
-        let id = waiting
-            .calls
-            .begin(now.into_std(), deadline.into_std())
-            .map_err(|error| CallError::from_begin(error, budget))?;
+        if waiting.answers.len() >= MAX_IN_FLIGHT {
+            return Err(CallError::Busy { max_in_flight: MAX_IN_FLIGHT });
+        }
+        let id = CallId::from_u64(waiting.next_id);
+        waiting.next_id += 1;
         let (answer_to, answer) = oneshot::channel();
         waiting.answers.insert(id, answer_to);
         Ok(Some(Pending { shared: &self.shared, id, answer }))
@@ -258,28 +252,23 @@ struct Shared {
 
 /// Which calls wait, and for whom.
 struct Waiting {
-    calls: Calls,
+    next_id: u64,
     answers: HashMap<CallId, oneshot::Sender<ResponsePayload>>,
     is_over: bool,
 }
 
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // The table keeps its own order even if a holder panicked between two calls to it.
+        // Every change is a single step; a panic in between leaves nothing half done.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // SPEC 9.11
     fn settle(&self, response: RpcResponse) {
-        let mut waiting = self.waiting();
-        match waiting.calls.answer(response.id, Instant::now().into_std()) {
-            Ok(()) => {
-                if let Some(answer_to) = waiting.answers.remove(&response.id) {
-                    // Fails when the caller has lost interest this moment.
-                    answer_to.send(response.payload).ok();
-                }
-            }
-            Err(error) => tracing::debug!(call = %response.id, %error, "a response was ignored"),
+        match self.waiting().answers.remove(&response.id) {
+            // Fails when the caller has lost interest this moment.
+            Some(answer_to) => drop(answer_to.send(response.payload)),
+            None => tracing::debug!(call = %response.id, "a response to no call in flight was ignored"),
         }
     }
 
@@ -293,11 +282,12 @@ impl Shared {
         self.respond(request.id, payload).await;
     }
 
-    fn refuse(self: Arc<Self>, tasks: &mut JoinSet<()>, id: CallId, refused: AdmitError) {
+    fn refuse(self: Arc<Self>, tasks: &mut JoinSet<()>, id: CallId, refused: NoPlace) {
         match refused {
-            AdmitError::InFlight => tracing::debug!(call = %id, "a second call of this id is ignored"),
-            busy @ AdmitError::Busy { .. } => {
-                let payload = ResponsePayload::Error { message: busy.to_string() };
+            NoPlace::InFlight => tracing::debug!(call = %id, "a second call of this id is ignored"),
+            NoPlace::Busy => {
+                let message = format!("{MAX_HANDLED} calls are being handled already");
+                let payload = ResponsePayload::Error { message };
                 tasks.spawn(async move { self.respond(id, payload).await });
             }
         }
@@ -325,28 +315,45 @@ struct Pending<'a> {
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.shared.waiting();
-        waiting.calls.cancel(self.id);
-        waiting.answers.remove(&self.id);
+        self.shared.waiting().answers.remove(&self.id);
     }
 }
 
-/// A peer's call in flight.
+/// The ids of the peer's calls that are being handled.
+type Handled = Arc<Mutex<HashSet<CallId>>>;
+
+/// A peer's call that is being handled.
 struct Place {
-    inbound: Arc<Mutex<Inbound>>,
+    handled: Handled,
     id: CallId,
 }
 
+/// Why a call of the peer's is not handled.
+enum NoPlace {
+    /// SPEC 9.11: another with its id is.
+    InFlight,
+    /// As many as allowed are.
+    Busy,
+}
+
 impl Place {
-    fn take(inbound: &Arc<Mutex<Inbound>>, id: CallId) -> Result<Self, AdmitError> {
-        inbound.lock().unwrap_or_else(PoisonError::into_inner).admit(id)?;
-        Ok(Self { inbound: Arc::clone(inbound), id })
+    fn take(handled: &Handled, id: CallId) -> Result<Self, NoPlace> {
+        let mut ids = handled.lock().unwrap_or_else(PoisonError::into_inner);
+        // However busy we are: an answer would be taken for that to the other.
+        if ids.contains(&id) {
+            return Err(NoPlace::InFlight);
+        }
+        if ids.len() >= MAX_HANDLED {
+            return Err(NoPlace::Busy);
+        }
+        ids.insert(id);
+        Ok(Self { handled: Arc::clone(handled), id })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.inbound.lock().unwrap_or_else(PoisonError::into_inner).finish(self.id);
+        self.handled.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -367,14 +374,21 @@ fn call_error(error: OctopiiMessageError, budget: Duration) -> CallError {
         OctopiiMessageError::TooLarge { len_bytes, max_bytes } => {
             CallError::TooLarge { len_bytes, max_bytes }
         }
-        OctopiiMessageError::Stream(error) => CallError::from_stream(error, budget),
+        OctopiiMessageError::Stream(error) => match error {
+            StreamError::Reset(code) | StreamError::Stopped(code) => CallError::Refused { code },
+            StreamError::ConnectionLost(end) => CallError::ConnectionLost(end),
+            StreamError::TimedOut { .. } => CallError::DeadlineExceeded { budget },
+            // SPEC 9.8: the receipt is not an empty FIN.
+            StreamError::TooLong { .. } => CallError::Refused { code: Code::Protocol },
+            StreamError::Closed => CallError::Refused { code: Code::Cancelled },
+        },
         // Said of what is received only.
         OctopiiMessageError::Truncated { .. } => CallError::Refused { code: Code::Protocol },
     }
 }
 
 /// As the original counts, once for each connection.
-const FIRST_ID: CallId = CallId::from_u64(1);
+const FIRST_ID: u64 = 1;
 
 /// 16 of the peer's calls at a time, each with up to 1 MiB: the original handles one.
 pub const MAX_HANDLED: usize = 16;

@@ -14,10 +14,10 @@ use std::{
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use quinn::VarInt;
+use shiplane_transport::{ChunkSource, LaneThreads, TransportConfig};
 use tokio::time::timeout;
 
 use super::*;
-use crate::{ChunkSource, LaneThreads, TransportConfig, tls};
 
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -129,7 +129,8 @@ impl<P: Policy> Played<P> {
 
 /// As the original's client: it asks for `localhost` and takes any certificate.
 fn raw_client() -> quinn::ClientConfig {
-    quinn::ClientConfig::new(Arc::new(tls::octopii_client_crypto().unwrap()))
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls::client().unwrap()).unwrap();
+    quinn::ClientConfig::new(Arc::new(crypto))
 }
 
 /// As the original's server, with a certificate that is not of our making in any way we could know.

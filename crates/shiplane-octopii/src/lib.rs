@@ -1,9 +1,9 @@
-//! The octopii dialect (SPEC 9): bulk transfer and messages with nodes of the original program.
+//! The octopii dialect (SPEC 9): chunks, messages and calls with nodes of the original program.
 //!
 //! **It authenticates nobody.** Whoever reaches the port is let in, and whoever answers a dial is
 //! believed; TLS only keeps out those who cannot change packets. So nothing of it is on by default:
 //! an [`InsecureOctopiiTransport`] has a socket and a certificate of its own, shares no connection and
-//! no key with a [`QuicTransport`](crate::QuicTransport), and is made only by who says
+//! no key with a [`QuicTransport`](shiplane_transport::QuicTransport), and is made only by who says
 //! [`AcceptAnyPeer`]. Use it on a network where everybody is trusted.
 //!
 //! In reading order:
@@ -12,13 +12,15 @@
 //! 2. [`InsecureOctopiiConnection`] sends chunks and messages. A stream's first bytes do not say which
 //!    of the two it carries, so the [`Policy`] of a connection says what comes in: chunks under
 //!    [`Lane`], messages under [`Messages`].
-//! 3. `intake` reads those first bytes; `certificate` makes what a server has to show.
+//! 3. [`OctopiiRpc`] calls and answers, over messages.
+//! 4. `intake` reads the first bytes of streams; `tls` makes what a server has to show, and takes whatever a server
+//!    shows.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use bytes::Bytes;
-//! use shiplane_transport::compat::{AcceptAnyPeer, InsecureOctopiiTransport, Lane, Messages};
+//! use shiplane_octopii::{AcceptAnyPeer, InsecureOctopiiTransport, Lane, Messages};
 //! use shiplane_transport::{ChunkSource, TransportConfig};
 //!
 //! let bind = || {
@@ -47,17 +49,32 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Not here: QUIC itself, files but for a chunk's, and what any call means.
 
-mod certificate;
+#![forbid(unsafe_code)]
+
 mod connection;
 mod endpoint;
 mod error;
 mod intake;
+mod rpc;
+mod tls;
 
 pub use connection::InsecureOctopiiConnection;
 pub use endpoint::{AcceptAnyPeer, InsecureOctopiiTransport};
 pub use error::{OctopiiBindError, OctopiiConnectError, OctopiiMessageError};
 pub use intake::{Lane, Messages, Policy};
+pub use rpc::{
+    MAX_HANDLED, OctopiiHandler, OctopiiRpc, OneWayMessage, RequestPayload, ResponsePayload, RpcMessage,
+    RpcRequest, RpcResponse,
+};
+
+/// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::rpc::fuzz_octopii;
+}
 
 #[cfg(test)]
 mod tests;

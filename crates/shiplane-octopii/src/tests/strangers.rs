@@ -6,10 +6,10 @@ use std::sync::{
 };
 
 use rustls::RootCertStore;
+use shiplane_transport::{Admission, BindError, ConnectError, Identity, PeerAddr, QuicTransport, Trust};
 use tracing::{Event, Level, Metadata, Subscriber, field, span};
 
 use super::*;
-use crate::{ConnectError, Identity, PeerAddr, QuicTransport, Trust};
 
 #[tokio::test]
 async fn another_protocol_is_refused_both_ways() {
@@ -31,14 +31,17 @@ async fn neither_dialect_gets_into_the_others_endpoint() {
     let identity = Identity::generate().unwrap();
     let id = identity.peer_id();
     // Even one that admits every key.
-    let trust = Trust::ask(|_| crate::Admission::Trusted);
+    let trust = Trust::ask(|_| Admission::Trusted);
     let shiplane = QuicTransport::builder().identity(identity).trust(trust).bind(LOCALHOST).unwrap();
     let octopii = transport();
 
     let addr = shiplane.local_addr().unwrap();
     let refused = octopii.connect(addr, Lane).await.unwrap_err();
-    let is_expected =
-        matches!(refused, OctopiiConnectError::WrongProtocol { .. } | OctopiiConnectError::Failed { .. });
+    let is_expected = matches!(
+        refused,
+        OctopiiConnectError::WrongProtocol { .. }
+            | OctopiiConnectError::Transport(ConnectError::Failed { .. })
+    );
     assert!(is_expected, "{refused:?}");
 
     let addr = octopii.local_addr().unwrap();
@@ -57,10 +60,11 @@ async fn neither_dialect_gets_into_the_others_endpoint() {
 /// A client that does verify finds a sound certificate for the name that the original asks for.
 #[tokio::test]
 async fn the_certificate_is_a_sound_one_for_localhost() {
-    let (certificate, key) = certificate::self_signed().unwrap();
+    let (certificate, key) = tls::self_signed().unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
-    let crypto = tls::octopii_server_crypto(certificate, key).unwrap();
+    let tls = tls::server(certificate, key).unwrap();
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
     let server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let endpoint = quinn::Endpoint::server(server, LOCALHOST).unwrap();
     let addr = endpoint.local_addr().unwrap();
@@ -76,7 +80,7 @@ async fn the_certificate_is_a_sound_one_for_localhost() {
 
 #[tokio::test]
 async fn two_transports_share_no_certificate() {
-    let [one, other] = [(); 2].map(|()| certificate::self_signed().unwrap());
+    let [one, other] = [(); 2].map(|()| tls::self_signed().unwrap());
     assert_ne!(one.0, other.0);
 }
 
@@ -88,14 +92,14 @@ async fn nobody_answers_at_a_closed_transport() {
     assert!(other.accept(Lane).await.is_none());
     assert!(matches!(
         other.connect(ours.local_addr().unwrap(), Lane).await,
-        Err(OctopiiConnectError::CannotDial { .. })
+        Err(OctopiiConnectError::Transport(ConnectError::CannotDial { .. }))
     ));
     drop(other);
     let config =
         TransportConfig { handshake_timeout: Duration::from_millis(200), ..TransportConfig::default() };
     let hasty = transport_with(config);
     let refused = hasty.connect(addr, Lane).await.unwrap_err();
-    assert!(matches!(refused, OctopiiConnectError::TimedOut { .. }), "{refused:?}");
+    assert!(matches!(refused, OctopiiConnectError::Transport(ConnectError::TimedOut { .. })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -103,7 +107,9 @@ async fn a_taken_address_is_an_error() {
     let ours = transport();
     let addr = ours.local_addr().unwrap();
     let refused = InsecureOctopiiTransport::bind(addr, TransportConfig::default(), AcceptAnyPeer);
-    assert!(matches!(refused, Err(OctopiiBindError::Socket { addr: at, .. }) if at == addr));
+    assert!(
+        matches!(refused, Err(OctopiiBindError::Transport(BindError::Socket { addr: at, .. })) if at == addr)
+    );
 }
 
 /// Strangers whom nobody takes cost a bounded number of connections, and no stream of theirs.

@@ -7,12 +7,10 @@ mod envelopes;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shiplane_transport::{
-    TransportConfig,
-    compat::{AcceptAnyPeer, InsecureOctopiiConnection, InsecureOctopiiTransport, Messages},
-};
+use shiplane_transport::TransportConfig;
 
 use super::*;
+use crate::{AcceptAnyPeer, InsecureOctopiiTransport};
 
 /// Far more than any story takes.
 const AMPLE: Duration = Duration::from_secs(60);

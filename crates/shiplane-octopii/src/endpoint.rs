@@ -1,0 +1,94 @@
+//! One socket of the octopii dialect, and whoever is on the other side.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use shiplane_transport::{ConnectError, TransportConfig, internals::BareEndpoint};
+
+use crate::{
+    connection::InsecureOctopiiConnection,
+    error::{OctopiiBindError, OctopiiConnectError},
+    intake::Policy,
+    tls,
+};
+
+/// Says that peers are *not authenticated* here: whoever can reach the port may send to it and read from
+/// it, and whoever can change packets on the way may pose as either side.
+#[derive(Debug, Clone, Copy)]
+pub struct AcceptAnyPeer;
+
+/// Dials and accepts nodes of the original program, **without authenticating any of them** (SPEC 9).
+///
+/// Has its own socket and its own throw-away certificate; a `shiplane/1` peer can neither dial it nor be
+/// dialled by it. Every [`connect`](Self::connect) makes a connection: keep it to use it again.
+///
+/// Dropped or closed, it closes its connections. Wait for [`InsecureOctopiiConnection::drained`] first,
+/// or what was sent last may be lost.
+#[derive(Debug)]
+pub struct InsecureOctopiiTransport {
+    endpoint: BareEndpoint,
+}
+
+impl InsecureOctopiiTransport {
+    /// Binds the socket and begins to accept anybody. Logs a warning that it does.
+    ///
+    /// Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`OctopiiBindError`]: the address is taken, or the certificate or TLS failed.
+    pub fn bind(
+        addr: SocketAddr,
+        config: TransportConfig,
+        _acknowledged: AcceptAnyPeer,
+    ) -> Result<Self, OctopiiBindError> {
+        let (certificate, key) = tls::self_signed()?;
+        let tls = tls::server(certificate, key).map_err(|error| OctopiiBindError::Transport(error.into()))?;
+        let endpoint = BareEndpoint::bind(addr, Arc::new(config), tls)?;
+        tracing::warn!(
+            %addr,
+            "octopii dialect: NO PEER IS AUTHENTICATED; whoever reaches this port may use it"
+        );
+        Ok(Self { endpoint })
+    }
+
+    /// Dials whoever answers at `addr`; `policy` says what their streams are.
+    ///
+    /// Cancel-safe. Returns within the handshake timeout.
+    ///
+    /// # Errors
+    /// See [`OctopiiConnectError`].
+    pub async fn connect<P: Policy>(
+        &self,
+        addr: SocketAddr,
+        policy: P,
+    ) -> Result<InsecureOctopiiConnection<P>, OctopiiConnectError> {
+        let tls = tls::client().map_err(|error| ConnectError::Tls(Arc::new(error)))?;
+        let connection = self.endpoint.connect(addr, tls::SERVER_NAME, tls).await?;
+        Ok(InsecureOctopiiConnection::new(connection, policy))
+    }
+
+    /// The next connection that anybody has made to us; `policy` says what their streams are. `None` once
+    /// the transport is closed. Cancel-safe.
+    pub async fn accept<P: Policy>(&self, policy: P) -> Option<InsecureOctopiiConnection<P>> {
+        Some(InsecureOctopiiConnection::new(self.endpoint.accept().await?, policy))
+    }
+
+    /// Where this transport listens.
+    ///
+    /// # Errors
+    /// The system's, which is not expected of a bound socket.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Closes everything at once, in order; what is under way fails. Idempotent.
+    pub fn close(&self) {
+        self.endpoint.close();
+    }
+
+    /// As [`close`](Self::close), and waits, a second at most, until peers have been told.
+    ///
+    /// Cancel-safe: everything is closed at once, and a dropped future only waits no longer.
+    pub async fn shutdown(&self) {
+        self.endpoint.shutdown().await;
+    }
+}

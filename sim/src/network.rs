@@ -76,7 +76,7 @@ impl Network {
 
     /// A socket at this address. Whoever had it before hears nothing any more, and says nothing.
     #[must_use]
-    pub fn bind(self: &Arc<Self>, addr: SocketAddr) -> Arc<dyn quinn::AsyncUdpSocket> {
+    pub fn bind(self: &Arc<Self>, addr: SocketAddr) -> Arc<dyn shiplane_transport::simulation::Socket> {
         let port = Arc::new(Port::new(addr));
         let mut state = self.lock();
         state.ports.insert(addr, Arc::clone(&port));

@@ -53,12 +53,11 @@ pub struct Summary {
 }
 
 impl Simulation {
-    /// From now on this process is a simulation: blocking work of all its threads takes turns.
+    /// From now on the disk of this process is a simulated one.
     ///
     /// # Errors
     /// The system's, when there is no place for the files.
     pub fn new() -> std::io::Result<Self> {
-        turns::install();
         disk::install();
         let memory = Path::new("/dev/shm");
         let scratch = if memory.is_dir() { TempDir::new_in(memory)? } else { TempDir::new()? };

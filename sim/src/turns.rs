@@ -14,22 +14,20 @@ use std::{
     thread,
 };
 
-use shiplane_transport::blocking::Turns;
+use shiplane_transport::simulation::{Turns, set_turns};
 
 use crate::entropy;
 
-/// Makes this process one whose blocking work takes turns.
-pub(crate) fn install() {
-    shiplane_transport::blocking::simulate(&TakingTurns);
-}
-
-/// Gives this thread, which is to run a runtime, workers with random numbers from the seed.
+/// Has the blocking work of this thread, which is to run a runtime, take turns with it, on workers with random numbers
+/// from the seed.
 pub(crate) fn begin(seed: u64) {
     WORKERS.with_borrow_mut(|workers| *workers = Some(Workers { seed, started: 0, idle: Vec::new() }));
+    set_turns(Some(Arc::new(TakingTurns)));
 }
 
 /// Ends the workers of this thread.
 pub(crate) fn end() {
+    set_turns(None);
     WORKERS.with_borrow_mut(Option::take);
 }
 
@@ -91,6 +89,7 @@ fn start_worker(seed: u64) -> Worker {
     thread::spawn(move || {
         entropy::seed_thread(seed);
         OWN_SEAT.set(Some(Arc::clone(&own)));
+        set_turns(Some(Arc::new(TakingTurns)));
         // For its clock, and to spawn on.
         let _entered = runtime.enter();
         while let Ok(work) = queue.recv() {
@@ -235,7 +234,6 @@ mod tests {
     use super::*;
 
     fn simulated<F: Future>(future: impl FnOnce() -> F) -> F::Output {
-        install();
         begin(1);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let output = runtime.enable_time().start_paused(true).build().unwrap().block_on(future());

@@ -17,7 +17,8 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{
-    ConnectError, Identity, PeerAddr, PeerId, QuicTransport, RateLimit, RateLimiter, Trust,
+    ConnectError, Identity, LaneThreads, PeerAddr, PeerId, QuicTransport, RateLimit, RateLimiter, TransportConfig,
+    Trust,
 };
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -283,6 +284,7 @@ impl World {
         QuicTransport::builder()
             .identity(Identity::load_or_create(&machine.identity).map_err(set_up)?)
             .trust(trust)
+            .config(TransportConfig { lane_threads: LaneThreads::Runtime, ..TransportConfig::default() })
             .socket(self.network.bind(machine.addr()))
             .rng_seed(seed)
             .bind(machine.addr())

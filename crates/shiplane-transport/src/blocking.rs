@@ -2,60 +2,63 @@
 //!
 //! It runs on tokio's blocking threads, and says so here rather than to tokio, since a simulation has to
 //! know of it: such threads run whenever the system lets them, which no seed repeats. There, work that waits
-//! for nobody is done on the runtime's own thread, and other threads take turns with that one ([`Turns`]).
+//! for nobody is done on the runtime's own thread, and other threads take turns with that one (`simulation::Turns`).
 
-use std::{
-    num::NonZero,
-    pin::{Pin, pin},
-    sync::OnceLock,
-    task::{Context, Poll, Waker},
-    thread,
-};
+use std::{num::NonZero, thread};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
+
+#[cfg(feature = "simulation")]
+use crate::simulation::{take_turns, turns, wait};
 
 /// Runs `work` on a thread that may block, as tokio's `spawn_blocking` does. It waits for the disk and the
 /// processor only; what waits for the tasks of the runtime is for [`spawn_waiting`].
 pub fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    match TURNS.get() {
-        None => tokio::task::spawn_blocking(work),
-        Some(_) => tokio::spawn(async { work() }),
+    #[cfg(feature = "simulation")]
+    if turns().is_some() {
+        return tokio::spawn(async { work() });
     }
+    tokio::task::spawn_blocking(work)
 }
 
 /// The same, as one of a set.
 pub fn spawn_into<T: Send + 'static>(set: &mut JoinSet<T>, work: impl FnOnce() -> T + Send + 'static) {
-    match TURNS.get() {
-        None => set.spawn_blocking(work),
-        Some(_) => set.spawn(async { work() }),
-    };
+    #[cfg(feature = "simulation")]
+    if turns().is_some() {
+        set.spawn(async { work() });
+        return;
+    }
+    set.spawn_blocking(work);
 }
 
 /// Runs `work` on a thread that may block, and that waits with [`recv`], [`recv_unbounded`] and [`send`].
 pub fn spawn_waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    match TURNS.get() {
-        None => tokio::task::spawn_blocking(work),
-        Some(turns) => tokio::spawn(take_turns(*turns, work)),
+    #[cfg(feature = "simulation")]
+    if let Some(turns) = turns() {
+        return tokio::spawn(take_turns(turns, work));
     }
+    tokio::task::spawn_blocking(work)
 }
 
 /// Waits for the next of a queue, in work that was spawned to wait.
 pub fn recv<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
-    match TURNS.get() {
-        None => queue.blocking_recv(),
-        Some(turns) => wait(*turns, queue.recv()),
+    #[cfg(feature = "simulation")]
+    if let Some(turns) = turns() {
+        return wait(&*turns, queue.recv());
     }
+    queue.blocking_recv()
 }
 
 /// Waits for the next of a queue without bounds, in work that was spawned to wait.
 pub fn recv_unbounded<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
-    match TURNS.get() {
-        None => queue.blocking_recv(),
-        Some(turns) => wait(*turns, queue.recv()),
+    #[cfg(feature = "simulation")]
+    if let Some(turns) = turns() {
+        return wait(&*turns, queue.recv());
     }
+    queue.blocking_recv()
 }
 
 /// Waits for room in a queue, in work that was spawned to wait.
@@ -63,15 +66,11 @@ pub fn recv_unbounded<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
 /// # Errors
 /// Gives it back when nobody takes it any more.
 pub fn send<T>(queue: &mpsc::Sender<T>, value: T) -> Result<(), mpsc::error::SendError<T>> {
-    match TURNS.get() {
-        None => queue.blocking_send(value),
-        Some(turns) => wait(*turns, queue.send(value)),
+    #[cfg(feature = "simulation")]
+    if let Some(turns) = turns() {
+        return wait(&*turns, queue.send(value));
     }
-}
-
-/// Whether blocking work takes turns, as in a simulation.
-pub(crate) fn takes_turns() -> bool {
-    TURNS.get().is_some()
+    queue.blocking_send(value)
 }
 
 /// How many threads to start for work that is computing: as many as there are cores. Where they take turns, one.
@@ -83,52 +82,9 @@ pub fn cores() -> usize {
 /// How many threads to start for work that also waits for a disk, within limits. Where they take turns, one.
 #[must_use]
 pub fn threads(min: usize, max: usize) -> usize {
-    match TURNS.get() {
-        None => thread::available_parallelism().map_or(1, NonZero::get).clamp(min, max),
-        Some(_) => 1,
+    #[cfg(feature = "simulation")]
+    if turns().is_some() {
+        return 1;
     }
-}
-
-/// What lets blocking work and the runtime's thread take turns, so that one of them runs at any time.
-#[doc(hidden)]
-pub trait Turns: Sync {
-    /// Runs `work` on a thread of its own while the future is polled; its panic is the future's.
-    fn run(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-
-    /// Called by such work: what wakes it after it has passed its turn.
-    fn waker(&self) -> Waker;
-
-    /// Called by such work: passes its turn, until it is woken.
-    fn pass(&self);
-}
-
-/// From now on all blocking work of this process takes turns. Never outside a simulation.
-#[doc(hidden)]
-pub fn simulate(turns: &'static dyn Turns) {
-    let _ = TURNS.set(turns);
-}
-
-static TURNS: OnceLock<&'static dyn Turns> = OnceLock::new();
-
-async fn take_turns<T: Send + 'static>(
-    turns: &'static dyn Turns,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    let (done, result) = oneshot::channel();
-    turns.run(Box::new(move || drop(done.send(work())))).await;
-    match result.await {
-        Ok(value) => value,
-        // Never: work that ends has sent, and the panic of any other is that of the line above.
-        Err(_) => std::future::pending().await,
-    }
-}
-
-fn wait<T>(turns: &dyn Turns, future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&turns.waker())) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => turns.pass(),
-        }
-    }
+    thread::available_parallelism().map_or(1, NonZero::get).clamp(min, max)
 }

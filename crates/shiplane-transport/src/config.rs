@@ -76,6 +76,9 @@ pub enum LaneThreads {
     /// Threads of their own with the priority of those who start them: a transfer competes with all on equal
     /// terms. For programs that transfer and do nothing else.
     Ordinary,
+    /// The runtime's blocking threads, for all of it: the only ones that hold up a paused clock.
+    #[doc(hidden)]
+    Runtime,
 }
 
 /// What decides how much may be in flight on a connection, in the direction that we send.

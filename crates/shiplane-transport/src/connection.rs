@@ -190,12 +190,12 @@ impl PeerConnection {
     /// Why the connection has ended, if it has.
     #[must_use]
     pub fn end(&self) -> Option<ConnectionEnd> {
-        self.connection.close_reason().map(ConnectionEnd::from)
+        self.connection.close_reason().map(ConnectionEnd::of)
     }
 
     /// Waits for the end and says why it came. Cancel-safe.
     pub async fn closed(&self) -> ConnectionEnd {
-        self.connection.closed().await.into()
+        ConnectionEnd::of(self.connection.closed().await)
     }
 
     /// Ends the connection at once; what is under way fails on both sides. [`Code::NoError`] is an
@@ -387,11 +387,11 @@ impl PeerConnection {
         loop {
             tokio::select! {
                 biased;
-                opened = &mut opened => return Ok(opened?),
+                opened = &mut opened => return opened.map_err(StreamError::of_end),
                 () = self.ours.wait() => {}
             }
             match tokio::time::timeout(timeout, &mut opened).await {
-                Ok(opened) => return Ok(opened?),
+                Ok(opened) => return opened.map_err(StreamError::of_end),
                 // Not one was open for so long, nor is one now: the peer grants none.
                 Err(_) if self.ours.is_empty() => return Err(StreamError::TimedOut { timeout }),
                 Err(_) => {}

@@ -69,11 +69,10 @@ pub struct TransportBuilder {
     seams: Seams,
 }
 
-/// What a simulation replaces: the socket, the clock with the timers, and randomness.
+/// What a simulation replaces: the socket and randomness. Its clock is tokio's, paused.
 #[derive(Debug, Default)]
 pub(crate) struct Seams {
     socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
-    runtime: Option<Arc<dyn quinn::Runtime>>,
     rng_seed: Option<[u8; 32]>,
 }
 
@@ -99,22 +98,25 @@ impl TransportBuilder {
         self
     }
 
-    /// A socket of your own in place of UDP, as a simulated network has; the address given to
-    /// [`bind`](Self::bind) is then ignored.
+    /// This socket instead of one of the system's; the address given to [`bind`](Self::bind) is then ignored.
+    #[cfg(feature = "simulation")]
     #[must_use]
-    pub fn socket(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
+    pub fn socket(mut self, socket: Arc<dyn crate::simulation::Socket>) -> Self {
+        self.seams.socket = Some(crate::simulation::for_quinn(socket));
+        self
+    }
+
+    /// A socket of quinn's kind, for tests of what is done with one.
+    #[cfg(feature = "test-support")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn quinn_socket(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
         self.seams.socket = Some(socket);
         self
     }
 
-    /// A clock and timers of your own in place of tokio's.
-    #[must_use]
-    pub fn runtime(mut self, runtime: Arc<dyn quinn::Runtime>) -> Self {
-        self.seams.runtime = Some(runtime);
-        self
-    }
-
-    /// Makes QUIC's own random choices repeatable. Never outside tests.
+    /// Makes QUIC's own random choices repeatable.
+    #[cfg(feature = "simulation")]
     #[must_use]
     pub fn rng_seed(mut self, seed: [u8; 32]) -> Self {
         self.seams.rng_seed = Some(seed);
@@ -393,7 +395,7 @@ impl Inner {
         let connection = tokio::time::timeout(self.config.handshake_timeout, connecting)
             .await
             .ok()? // Dropped, the handshake is abandoned.
-            .map_err(|error| tracing::debug!(error = %ConnectionEnd::from(error), "handshake failed"))
+            .map_err(|error| tracing::debug!(error = %ConnectionEnd::of(error), "handshake failed"))
             .ok()?;
         let peer = tls::peer_id_of_connection(&connection)?;
         // Asked again: the answer may have changed since the handshake began.
@@ -496,12 +498,12 @@ pub(crate) fn bind_endpoint(
     seams: Seams,
     identity: Option<&Identity>,
 ) -> std::io::Result<(quinn::Endpoint, usize)> {
-    let runtime = seams.runtime.unwrap_or_else(|| Arc::new(quinn::TokioRuntime));
+    let runtime = quinn::TokioRuntime;
     let (socket, buffer_len_bytes) = match seams.socket {
         Some(socket) => (socket, config.udp_buffer_len_bytes),
         None => {
             let (socket, granted_bytes) = socket::bind(addr, config.udp_buffer_len_bytes)?;
-            (runtime.wrap_udp_socket(socket)?, granted_bytes)
+            (quinn::Runtime::wrap_udp_socket(&runtime, socket)?, granted_bytes)
         }
     };
     let longest_datagram_bytes = config.max_datagram_len_bytes.unwrap_or(LOCAL_DATAGRAM_LEN_BYTES);
@@ -517,7 +519,8 @@ pub(crate) fn bind_endpoint(
         .max_udp_payload_size(longest_datagram_bytes)
         .map_err(std::io::Error::other)?
         .rng_seed(seams.rng_seed);
-    let endpoint = quinn::Endpoint::new_with_abstract_socket(endpoint, None, Arc::new(socket), runtime)?;
+    let endpoint =
+        quinn::Endpoint::new_with_abstract_socket(endpoint, None, Arc::new(socket), Arc::new(runtime))?;
     Ok((endpoint, buffer_len_bytes))
 }
 
@@ -529,7 +532,7 @@ pub(crate) fn connect_error(key: DialKey, error: quinn::ConnectionError) -> Conn
         HandshakeFault::UntrustedKey => ConnectError::Untrusted { addr },
         HandshakeFault::RefusedByPeer => ConnectError::Refused { addr },
         HandshakeFault::WrongProtocol => ConnectError::WrongProtocol { addr },
-        HandshakeFault::Other => ConnectError::of_end(addr, error.into()),
+        HandshakeFault::Other => ConnectError::of_end(addr, ConnectionEnd::of(error)),
     }
 }
 

@@ -55,8 +55,8 @@ impl ConnectionEnd {
     }
 }
 
-impl From<quinn::ConnectionError> for ConnectionEnd {
-    fn from(error: quinn::ConnectionError) -> Self {
+impl ConnectionEnd {
+    pub(crate) fn of(error: quinn::ConnectionError) -> Self {
         // A client may learn only by the end that its key is not admitted.
         if tls::classify(&error) == HandshakeFault::RefusedByPeer {
             return Self::ClosedByPeer { code: Code::Unauthorised };
@@ -136,8 +136,8 @@ pub enum ConnectError {
     CannotDial {
         /// Where we should have dialled.
         addr: SocketAddr,
-        /// quinn's word.
-        reason: Arc<quinn::ConnectError>,
+        /// Why not.
+        reason: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// Our own key or its TLS set-up failed.
     #[error("the TLS set-up failed: {0}")]
@@ -254,31 +254,27 @@ impl StreamError {
     }
 }
 
-impl From<quinn::WriteError> for StreamError {
-    fn from(error: quinn::WriteError) -> Self {
+impl StreamError {
+    pub(crate) fn of_write(error: quinn::WriteError) -> Self {
         match error {
             quinn::WriteError::Stopped(code) => Self::Stopped(Code::from_u64(code.into_inner())),
-            quinn::WriteError::ConnectionLost(end) => Self::ConnectionLost(end.into()),
+            quinn::WriteError::ConnectionLost(end) => Self::of_end(end),
             quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => Self::Closed,
         }
     }
-}
 
-impl From<quinn::ReadError> for StreamError {
-    fn from(error: quinn::ReadError) -> Self {
+    pub(crate) fn of_read(error: quinn::ReadError) -> Self {
         match error {
             quinn::ReadError::Reset(code) => Self::Reset(Code::from_u64(code.into_inner())),
-            quinn::ReadError::ConnectionLost(end) => Self::ConnectionLost(end.into()),
+            quinn::ReadError::ConnectionLost(end) => Self::of_end(end),
             quinn::ReadError::ClosedStream
             | quinn::ReadError::IllegalOrderedRead
             | quinn::ReadError::ZeroRttRejected => Self::Closed,
         }
     }
-}
 
-impl From<quinn::ConnectionError> for StreamError {
-    fn from(error: quinn::ConnectionError) -> Self {
-        Self::ConnectionLost(error.into())
+    pub(crate) fn of_end(error: quinn::ConnectionError) -> Self {
+        Self::ConnectionLost(ConnectionEnd::of(error))
     }
 }
 

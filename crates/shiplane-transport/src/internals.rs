@@ -46,7 +46,7 @@ impl BareEndpoint {
         config: Arc<TransportConfig>,
         tls: rustls::ServerConfig,
     ) -> Result<Self, BindError> {
-        let crypto = QuicServerConfig::try_from(tls).map_err(TlsError::from)?;
+        let crypto = QuicServerConfig::try_from(tls).map_err(|_| TlsError::NoInitialSuite)?;
         let path = quic::Path::new(&config, Locality::Elsewhere, config.udp_buffer_len_bytes);
         let mut quic = quic::settings(&config, &path);
         // Until somebody takes the connection, a stranger can make us hold next to nothing.
@@ -75,7 +75,7 @@ impl BareEndpoint {
         tls: rustls::ClientConfig,
     ) -> Result<BareConnection, ConnectError> {
         let crypto = QuicClientConfig::try_from(tls)
-            .map_err(|error| ConnectError::Tls(Arc::new(TlsError::from(error))))?;
+            .map_err(|_| ConnectError::Tls(Arc::new(TlsError::NoInitialSuite)))?;
         let mut client = quinn::ClientConfig::new(Arc::new(crypto));
         client.transport_config(Arc::clone(&self.quic));
         let connecting = self
@@ -160,7 +160,7 @@ impl BareConnection {
 
     /// Waits for the end and says why it came. Cancel-safe.
     pub async fn closed(&self) -> ConnectionEnd {
-        self.connection.closed().await.into()
+        ConnectionEnd::of(self.connection.closed().await)
     }
 
     /// Ends the connection at once; what is under way fails on both sides.
@@ -190,7 +190,8 @@ impl BareConnection {
         let progress_timeout = self.config.progress_timeout;
         let halves = timeout(progress_timeout, self.connection.open_bi())
             .await
-            .map_err(|_| StreamError::TimedOut { timeout: progress_timeout })??;
+            .map_err(|_| StreamError::TimedOut { timeout: progress_timeout })?
+            .map_err(StreamError::of_end)?;
         Ok(BiStream::new(halves, &self.in_use))
     }
 

@@ -68,6 +68,9 @@ mod pool;
 mod quic;
 mod rate;
 mod router;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod sink;
 mod socket;
 mod source;

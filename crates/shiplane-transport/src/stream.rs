@@ -97,7 +97,7 @@ impl SendHalf {
     pub async fn write(&mut self, data: Bytes) -> Result<(), StreamError> {
         let len_bytes = data.len();
         self.tell_priority();
-        self.stream.write_chunk(data).await?;
+        self.stream.write_chunk(data).await.map_err(StreamError::of_write)?;
         self.note_written(len_bytes);
         Ok(())
     }
@@ -128,7 +128,8 @@ impl SendHalf {
     /// As [`write`](Self::write).
     pub async fn write_part(&mut self, rest: &mut Bytes) -> Result<(), StreamError> {
         self.tell_priority();
-        let written = self.stream.write_chunks(std::slice::from_mut(rest)).await?;
+        let written = self.stream.write_chunks(std::slice::from_mut(rest)).await;
+        let written = written.map_err(StreamError::of_write)?;
         self.note_written(written.bytes);
         Ok(())
     }
@@ -138,10 +139,15 @@ impl SendHalf {
         &mut self,
         rest: &mut [Bytes],
         place: Option<&mut QueuedWriter>,
-    ) -> Result<quinn::Written, quinn::WriteError> {
-        let Some(place) = place else { return self.stream.write_chunks(rest).await };
-        // A write that is given up has written nothing.
-        poll_fn(|cx| place.poll(cx, |cx| pin!(self.stream.write_chunks(rest)).poll(cx))).await
+    ) -> Result<quinn::Written, StreamError> {
+        let written = match place {
+            None => self.stream.write_chunks(rest).await,
+            // A write that is given up has written nothing.
+            Some(place) => {
+                poll_fn(|cx| place.poll(cx, |cx| pin!(self.stream.write_chunks(rest)).poll(cx))).await
+            }
+        };
+        written.map_err(StreamError::of_write)
     }
 
     /// Ends this half in order: the peer reads to the end.
@@ -274,7 +280,8 @@ impl RecvHalf {
             return Ok(None);
         }
         let piece = if self.ahead.is_empty() {
-            let piece = self.stream.read_chunk(max_len_bytes, true).await?.map(|chunk| chunk.bytes);
+            let piece = self.stream.read_chunk(max_len_bytes, true).await.map_err(StreamError::of_read)?;
+            let piece = piece.map(|chunk| chunk.bytes);
             self.note_read(piece.as_ref().map_or(0, Bytes::len));
             piece
         } else {
@@ -315,7 +322,7 @@ impl RecvHalf {
             buf[..len].copy_from_slice(&self.ahead.split_to(len));
             return Ok(Some(len));
         }
-        let count = self.stream.read(buf).await?;
+        let count = self.stream.read(buf).await.map_err(StreamError::of_read)?;
         self.ended |= count.is_none();
         self.note_read(count.unwrap_or(0));
         Ok(count)
@@ -329,7 +336,7 @@ impl RecvHalf {
         let mut filled = buf.len().min(self.ahead.len());
         buf[..filled].copy_from_slice(&self.ahead.split_to(filled));
         while filled < buf.len() {
-            match self.stream.read(&mut buf[filled..]).await? {
+            match self.stream.read(&mut buf[filled..]).await.map_err(StreamError::of_read)? {
                 Some(count) => {
                     filled += count;
                     self.note_read(count);

@@ -21,7 +21,7 @@ use std::{error, fmt, sync::Arc};
 
 use quinn::{
     ConnectionError, TransportErrorCode,
-    crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct,
@@ -60,7 +60,7 @@ pub(crate) fn server_crypto(identity: &Identity, trust: &Trust) -> Result<QuicSe
     let verifier = RawKeyVerifier::new(Policy::Clients(trust.clone()));
     let key = AlwaysResolvesServerRawPublicKeys::new(certified_key(identity)?);
     let config = server_config(Arc::new(verifier), Arc::new(key))?;
-    Ok(config.try_into()?)
+    config.try_into().map_err(|_| TlsError::NoInitialSuite)
 }
 
 /// The TLS side of a quinn client that shows `identity` and connects to the key `pin` alone, or
@@ -76,7 +76,7 @@ pub(crate) fn client_crypto(
     });
     let key = AlwaysResolvesClientRawPublicKeys::new(certified_key(identity)?);
     let config = client_config(Arc::new(verifier), Arc::new(key))?;
-    Ok(config.try_into()?)
+    config.try_into().map_err(|_| TlsError::NoInitialSuite)
 }
 
 /// The id of the peer at the other end; `None` before the handshake is over.
@@ -153,7 +153,7 @@ pub enum TlsError {
     Config(#[from] Error),
     /// The cipher suite of QUIC's first packets is missing.
     #[error("the TLS stack cannot protect QUIC's first packets")]
-    NoInitialSuite(#[from] NoInitialCipherSuite),
+    NoInitialSuite,
 }
 
 /// Everything but whose keys: the same for every server.

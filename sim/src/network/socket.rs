@@ -1,17 +1,10 @@
-//! A socket on the network, as quinn wants it.
+//! A socket on the network.
 
 use std::{
     collections::VecDeque,
-    io::{self, IoSliceMut},
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-};
-
-use quinn::{
-    AsyncUdpSocket, UdpPoller,
-    udp::{RecvMeta, Transmit},
 };
 
 use super::Network;
@@ -59,64 +52,24 @@ impl Socket {
     }
 }
 
-impl AsyncUdpSocket for Socket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(AlwaysWritable)
+impl shiplane_transport::simulation::Socket for Socket {
+    fn local_addr(&self) -> SocketAddr {
+        self.port.addr
     }
 
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let segment_len_bytes = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        for segment in transmit.contents.chunks(segment_len_bytes) {
-            self.network.send(&self.port, transmit.destination, segment);
-        }
-        Ok(())
+    fn send(&self, to: SocketAddr, datagram: &[u8]) {
+        self.network.send(&self.port, to, datagram);
     }
 
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<(usize, SocketAddr)> {
         let mut queue = self.port.lock();
-        let mut count = 0;
-        for (buffer, meta) in bufs.iter_mut().zip(meta) {
-            let Some((addr, data)) = queue.arrived.pop_front() else { break };
-            // As the kernel does, it cuts off what is too long.
-            let len = data.len().min(buffer.len());
-            buffer[..len].copy_from_slice(&data[..len]);
-            *meta = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
-            count += 1;
-        }
-        if count > 0 {
-            return Poll::Ready(Ok(count));
-        }
-        queue.waiting = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.port.addr)
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        MAX_SEGMENTS
-    }
-
-    fn may_fragment(&self) -> bool {
-        false
+        let Some((addr, data)) = queue.arrived.pop_front() else {
+            queue.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        // As the kernel does, it cuts off what is too long.
+        let len = data.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&data[..len]);
+        Poll::Ready((len, addr))
     }
 }
-
-/// Whatever is too much for the link is lost on it.
-#[derive(Debug)]
-struct AlwaysWritable;
-
-impl UdpPoller for AlwaysWritable {
-    fn poll_writable(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// As Linux has it with segmentation offload, in small.
-const MAX_SEGMENTS: usize = 4;

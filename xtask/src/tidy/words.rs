@@ -47,7 +47,7 @@ pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
 
 fn may_name_quinn(file: &SourceFile, line: usize) -> bool {
     let is_below = |place: &&str| file.path.starts_with(place);
-    ["crates/shiplane-transport", "benches", "sim", "load"].iter().any(is_below)
+    ["crates/shiplane-transport", "benches", "load"].iter().any(is_below)
         // They play octopii nodes by hand.
         || (file.path.starts_with("crates/shiplane-octopii") && file.is_test(line))
 }

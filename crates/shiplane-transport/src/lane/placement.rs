@@ -9,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::blocking;
+use crate::config::LaneThreads;
 
-/// Whether work that need not wait is done on this thread.
-pub(super) fn is_here() -> bool {
-    if blocking::takes_turns() {
+/// Whether work that need not wait is done on this thread, where `threads` do the rest.
+pub(super) fn is_here(threads: LaneThreads) -> bool {
+    if threads == LaneThreads::Runtime {
         // In a simulation all work of lanes is of one kind, or no seed would find what threads do.
         return false;
     }

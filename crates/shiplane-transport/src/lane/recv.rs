@@ -70,7 +70,7 @@ async fn store<S: ChunkSink>(
         };
         let input = input?;
         let is_last = input.is_none() || frame.missing_bytes == 0;
-        let taken = if storing.sink.is_immediate() && placement::is_here() {
+        let taken = if storing.sink.is_immediate() && placement::is_here(config.lane_threads) {
             storing.take(input)?
         } else {
             let taking = config.lane_threads.spawn(move || storing.take(input));

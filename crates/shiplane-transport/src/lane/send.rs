@@ -217,7 +217,7 @@ async fn forward<R: ChunkRead>(
     loop {
         place = match place {
             Place::Here(reader) if reader.is_finished() => return Ok(reader.sender),
-            Place::Here(reader) if !placement::is_here() => away(reader),
+            Place::Here(reader) if !placement::is_here(threads) => away(reader),
             Place::Here(mut reader) => match reader.next(false)? {
                 Next::Part(part) => {
                     write(part, send, progress_timeout, options).await?;
@@ -232,7 +232,8 @@ async fn forward<R: ChunkRead>(
                 let (reader, parts) = reading.await.map_err(|_| SourceError::Abandoned)??;
                 // The next one is read while this one is written, unless that is quick.
                 let is_last = reader.is_finished();
-                let next = if is_last || placement::is_here() { Place::Here(reader) } else { away(reader) };
+                let next =
+                    if is_last || placement::is_here(threads) { Place::Here(reader) } else { away(reader) };
                 for part in parts {
                     write(part, send, progress_timeout, options).await?;
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use super::pool::{Pool, Work};
 use crate::{blocking, config::LaneThreads};
@@ -22,13 +22,12 @@ impl LaneThreads {
         result
     }
 
-    /// `None` in virtual time and in a simulation, which only know of threads that the runtime has.
     fn pool(self) -> Option<&'static Pool> {
-        let pool = match self {
-            Self::Background => &BACKGROUND,
-            Self::Ordinary => &ORDINARY,
-        };
-        (!is_time_virtual() && !blocking::takes_turns()).then(|| &**pool)
+        match self {
+            Self::Background => Some(&BACKGROUND),
+            Self::Ordinary => Some(&ORDINARY),
+            Self::Runtime => None,
+        }
     }
 }
 
@@ -48,12 +47,6 @@ fn yield_to_others() {
 
 #[cfg(not(target_os = "linux"))]
 fn yield_to_others() {}
-
-/// A clock that stands still between two looks is a test's, which moves on as soon as the runtime is idle:
-/// only the work of its own threads holds it up.
-fn is_time_virtual() -> bool {
-    Instant::now() == Instant::now()
-}
 
 /// The most there is. With 10 the 99th percentile of calls beside chunks was six times as long.
 #[cfg(target_os = "linux")]
@@ -75,8 +68,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn in_virtual_time_it_holds_up_the_clock() {
-        assert_ne!(thread_of(LaneThreads::Background).await.as_deref(), Some(THREAD_NAME));
+    async fn a_paused_clock_waits_for_work_of_the_runtimes_threads() {
+        let began = tokio::time::Instant::now();
+        let work = LaneThreads::Runtime.spawn(std::thread::yield_now);
+        let hour = tokio::time::sleep_until(began + std::time::Duration::from_secs(3600));
+        tokio::select! {
+            biased;
+            done = work => done.unwrap(),
+            () = hour => panic!("an hour has passed"),
+        }
     }
 
     #[cfg(target_os = "linux")]

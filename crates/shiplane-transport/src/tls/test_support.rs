@@ -28,7 +28,7 @@ pub fn server_config(
     let key = AlwaysResolvesServerRawPublicKeys::new(certified_key(identity)?);
     let mut config = rustls_server(Arc::new(verifier), Arc::new(key))?;
     config.alpn_protocols = owned(protocols);
-    let crypto = QuicServerConfig::try_from(config)?;
+    let crypto = QuicServerConfig::try_from(config).map_err(|_| TlsError::NoInitialSuite)?;
     Ok(quinn::ServerConfig::with_crypto(Arc::new(crypto)))
 }
 
@@ -57,7 +57,7 @@ pub fn client_crypto(
     let key = AlwaysResolvesClientRawPublicKeys::new(certified_key(identity)?);
     let mut config = rustls_client(Arc::new(verifier), Arc::new(key))?;
     config.alpn_protocols = owned(protocols);
-    Ok(config.try_into()?)
+    config.try_into().map_err(|_| TlsError::NoInitialSuite)
 }
 
 /// Who is on the other side.

@@ -67,7 +67,7 @@ async fn the_basic_example_works_as_it_is_written() {
 async fn bytes_go_from_one_socket_to_the_other_and_nowhere_else() {
     let (here, there) = (Wire::new(), Wire::new());
     let on = |wire: &Arc<Wire>| {
-        let builder = QuicTransport::builder().trust(everybody()).socket(Arc::clone(wire) as _);
+        let builder = QuicTransport::builder().trust(everybody()).quinn_socket(Arc::clone(wire) as _);
         builder.bind(localhost()).unwrap()
     };
     let pair = Pair::of(on(&here), on(&there)).await;

@@ -309,7 +309,7 @@ async fn a_source_that_fails_never_looks_like_an_end() {
 #[tokio::test]
 async fn data_that_is_still_on_its_way_is_progress() {
     let config = TransportConfig { max_datagram_len_bytes: Some(1200), ..short_deadlines() };
-    let ours = QuicTransport::builder().trust(everybody()).config(config).socket(Wire::slow());
+    let ours = QuicTransport::builder().trust(everybody()).config(config).quinn_socket(Wire::slow());
     let duel = Duel::of(ours.bind(localhost()).unwrap(), |quic| {
         quic.stream_receive_window((16u32 << 20).into());
     })

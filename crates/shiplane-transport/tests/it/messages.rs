@@ -179,7 +179,7 @@ async fn none_means_an_orderly_end_and_nothing_else() {
 async fn silence_is_an_error_and_not_an_end() {
     let wire = crate::wire::Wire::new();
     let builder = shiplane_transport::QuicTransport::builder().trust(everybody());
-    let alice = builder.socket(std::sync::Arc::clone(&wire) as _).bind(localhost()).unwrap();
+    let alice = builder.quinn_socket(std::sync::Arc::clone(&wire) as _).bind(localhost()).unwrap();
     let pair = Pair::of(alice, transport(Default::default())).await;
     wire.cut();
     let idle_timeout = pair.to_alice.config().idle_timeout;

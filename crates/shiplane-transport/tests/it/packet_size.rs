@@ -37,7 +37,7 @@ impl Path {
         let [here, there] = wires.each_ref().map(|wire| {
             let config = TransportConfig { max_datagram_len_bytes, ..TransportConfig::default() };
             let builder = QuicTransport::builder().trust(everybody()).config(config);
-            builder.socket(Arc::clone(wire) as _).bind(localhost()).unwrap()
+            builder.quinn_socket(Arc::clone(wire) as _).bind(localhost()).unwrap()
         });
         Self { pair: Pair::of(here, there).await, wires }
     }

@@ -206,7 +206,7 @@ async fn a_peer_that_was_restarted_is_noticed_by_one_who_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_has_vanished_is_an_error_within_the_deadline() {
     let wire = Wire::new();
-    let builder = QuicTransport::builder().trust(everybody()).socket(Arc::clone(&wire) as _);
+    let builder = QuicTransport::builder().trust(everybody()).quinn_socket(Arc::clone(&wire) as _);
     let pair = Pair::of(transport(TransportConfig::default()), builder.bind(localhost()).unwrap()).await;
     let bob = addr_of(&pair.bob);
     tokio::time::advance(Duration::from_secs(2)).await;
@@ -300,7 +300,7 @@ async fn garbage_and_strangers_do_not_stall_accept() {
     }
     // Half of a handshake, for as long as it takes.
     let silent = Wire::new();
-    let builder = QuicTransport::builder().trust(everybody()).socket(Arc::clone(&silent) as _);
+    let builder = QuicTransport::builder().trust(everybody()).quinn_socket(Arc::clone(&silent) as _);
     let half = Arc::new(builder.bind(localhost()).unwrap());
     let dialling = tokio::spawn({
         let (half, bob) = (Arc::clone(&half), addr_of(&bob));

@@ -67,7 +67,7 @@ async fn what_speaks_another_protocol_is_told_so() {
 #[tokio::test]
 async fn the_connection_is_quic_with_our_protocol_and_nothing_readable() {
     let wire = Wire::new();
-    let builder = QuicTransport::builder().trust(everybody()).socket(Arc::clone(&wire) as _);
+    let builder = QuicTransport::builder().trust(everybody()).quinn_socket(Arc::clone(&wire) as _);
     let duel = Duel::of(builder.bind(localhost()).unwrap(), |_| ()).await;
     let data = duel.raw.handshake_data().unwrap().downcast::<HandshakeData>().unwrap();
     assert_eq!(data.protocol.as_deref(), Some(&b"shiplane/1"[..]));

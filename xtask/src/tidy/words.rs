@@ -18,6 +18,10 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
             let what = format!("`{QUINN}` above the transport: only shiplane-transport knows quinn");
             violations.push(file.violation(number, what));
         }
+        if shows_quinn(file, number) {
+            let what = format!("`{QUINN}` in a public signature: give it a type of ours");
+            violations.push(file.violation(number, what));
+        }
     }
     violations
 }
@@ -52,6 +56,19 @@ fn may_name_quinn(file: &SourceFile, line: usize) -> bool {
         || (file.path.starts_with("crates/shiplane-octopii") && file.is_test(line))
 }
 
+/// Whether a public item names quinn in its first line. What is hidden from the docs, and what tests play hostile peers
+/// with, may.
+fn shows_quinn(file: &SourceFile, line: usize) -> bool {
+    let is_public = |text: &str| text.starts_with("pub ") || text.starts_with("impl From<");
+    let is_hidden = || file.lines[line.saturating_sub(3)..line].iter().any(|above| above.contains(HIDDEN));
+    let text = code(&file.lines[line]).trim_start();
+    file.path.starts_with("crates/shiplane-transport/src")
+        && is_public(text)
+        && text.contains(QUINN)
+        && !file.path.ends_with("test_support.rs")
+        && !is_hidden()
+}
+
 fn in_crates(file: &SourceFile) -> bool {
     file.crate_name().is_some()
 }
@@ -74,6 +91,7 @@ fn sleeps(code: &str) -> bool {
 const UNFINISHED: [&str; 4] =
     [concat!("to", "do!"), concat!("un", "implemented!"), concat!("FIX", "ME"), concat!("X", "XX")];
 const QUINN: &str = concat!("quinn", "::");
+const HIDDEN: &str = "#[doc(hidden)]";
 const BINCODE: &str = "bincode";
 const DANGEROUS: &str = concat!(".dan", "gerous()");
 const SLEEP: &str = concat!("sle", "ep(");
@@ -125,6 +143,15 @@ mod tests {
         assert_eq!(count("crates/shiplane-cli/src/a.rs", &line), 1);
         assert_eq!(count("crates/shiplane-octopii/src/a.rs", &line), 1);
         assert_eq!(count("crates/shiplane-octopii/src/tests/a.rs", &line), 0);
+    }
+
+    #[test]
+    fn no_public_item_of_the_transport_names_quinn() {
+        let path = "crates/shiplane-transport/src/a.rs";
+        assert_eq!(count(path, &format!("    pub fn a(b: {QUINN}Connection) {{}}")), 1);
+        assert_eq!(count(path, &format!("impl From<{QUINN}ReadError> for A {{}}")), 1);
+        assert_eq!(count(path, &format!("    pub(crate) fn a(b: {QUINN}Connection) {{}}")), 0);
+        assert_eq!(count(path, &format!("{HIDDEN}\npub fn a(b: {QUINN}Connection) {{}}")), 0);
     }
 
     #[test]

@@ -17,8 +17,8 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{
-    ConnectError, Identity, LaneThreads, PeerAddr, PeerId, QuicTransport, RateLimit, RateLimiter, TransportConfig,
-    Trust,
+    ConnectError, Identity, LaneThreads, PeerAddr, PeerId, QuicTransport, RateLimit, RateLimiter,
+    TransportConfig, Trust,
 };
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;

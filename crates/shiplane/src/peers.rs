@@ -19,6 +19,15 @@ pub struct Peers {
 }
 
 /// A key with a name, and its rights on what this machine serves. Its text is its line in the list.
+///
+/// ```
+/// # fn example(id: shiplane::PeerId) -> Result<(), shiplane::Error> {
+/// use shiplane::{KnownPeer, Peers};
+///
+/// Peers::open()?.add(&KnownPeer::new("laptop", id)?.read().below("photos")?)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownPeer(StandingPeer);
 
@@ -82,31 +91,34 @@ impl KnownPeer {
         Ok(Self(StandingPeer { name: parse_name(name)?, id, grant: Grant::none() }))
     }
 
-    /// Adds rights on all that is served, or below the given `roots` if there are any: `read` to fetch, `write` to push,
-    /// both to sync.
+    /// Adds the right to fetch: all that is served, unless [`below`](Self::below) says less.
+    #[must_use]
+    pub fn read(self) -> Self {
+        self.grant(|grant| grant.read = true)
+    }
+
+    /// Adds the right to push, as [`read`](Self::read) does to fetch. With both rights the peer may sync.
+    #[must_use]
+    pub fn write(self) -> Self {
+        self.grant(|grant| grant.write = true)
+    }
+
+    /// Restricts the rights added so far to a path and what is below it, relative to what is served. A second path is
+    /// added to the first.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a root cannot be a path within what is served.
-    pub fn with_rights<P: AsRef<[u8]>>(
-        mut self,
-        read: bool,
-        write: bool,
-        roots: impl IntoIterator<Item = P>,
-    ) -> Result<Self, Error> {
-        let mut scope = None;
-        for root in roots {
-            // `/photos/`, `photos` and `/photos` are one thing to a person.
-            let root = root.as_ref();
-            let root = root.strip_prefix(b"/").unwrap_or(root);
-            let root = root.strip_suffix(b"/").unwrap_or(root);
-            let below = Scope::below(root).map_err(Cause::Root)?;
-            scope = Some(scope.unwrap_or_else(Scope::nothing).and(below));
-        }
-        self.0.grant = match (read || write, scope) {
-            (false, _) => Grant::none(),
-            (true, scope) => Grant { read, write, roots: scope.unwrap_or_else(Scope::everything) },
-        };
-        Ok(self)
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if this cannot be a path within what is served.
+    pub fn below(self, path: impl AsRef<[u8]>) -> Result<Self, Error> {
+        // `/photos/`, `photos` and `/photos` are one thing to a person.
+        let path = path.as_ref();
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        let below = Scope::below(path).map_err(Cause::Root)?;
+        Ok(self.grant(|grant| {
+            let before =
+                if grant.roots == Scope::everything() { Scope::nothing() } else { grant.roots.clone() };
+            grant.roots = before.and(below);
+        }))
     }
 
     /// The name.
@@ -119,6 +131,18 @@ impl KnownPeer {
     #[must_use]
     pub fn id(&self) -> PeerId {
         self.0.id
+    }
+
+    fn grant(mut self, change: impl FnOnce(&mut Grant)) -> Self {
+        let grant = &mut self.0.grant;
+        if grant.is_none() {
+            grant.roots = Scope::everything();
+        }
+        change(grant);
+        if grant.is_none() {
+            *grant = Grant::none();
+        }
+        self
     }
 
     /// Whether it is a mere name, without any right here.
@@ -136,4 +160,28 @@ impl fmt::Display for KnownPeer {
 
 fn parse_name(name: &str) -> Result<PeerName, Error> {
     Ok(name.parse().map_err(|error: NameError| Cause::Name(error))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(change: impl FnOnce(KnownPeer) -> Result<KnownPeer, Error>) -> String {
+        let peer = KnownPeer::new("nas", PeerId::from_bytes([7; 32])).unwrap();
+        let id = peer.id().to_string();
+        change(peer).unwrap().to_string().replace(&id, "ID")
+    }
+
+    #[test]
+    fn rights_hold_everywhere_unless_paths_are_named() {
+        let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(words(line(Ok)), "nas ID none");
+        assert_eq!(words(line(|peer| Ok(peer.read()))), "nas ID read /");
+        assert_eq!(
+            words(line(|peer| peer.read().write().below("/a/")?.below("b"))),
+            "nas ID read,write /a /b"
+        );
+        assert_eq!(words(line(|peer| peer.below("a"))), "nas ID none", "a path gives no right");
+        assert!(KnownPeer::new("nas", PeerId::from_bytes([7; 32])).unwrap().read().below("..").is_err());
+    }
 }

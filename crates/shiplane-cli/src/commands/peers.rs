@@ -19,8 +19,16 @@ pub(super) fn run(command: PeersCommand) -> Result<(), Failure> {
 
 fn add(peers: &Peers, args: &PeersAdd) -> Result<(), Failure> {
     let name = &args.name;
-    let roots = args.roots.iter().map(|root| root.as_encoded_bytes());
-    let peer = KnownPeer::new(name, args.id)?.with_rights(args.read, args.write, roots)?;
+    let mut peer = KnownPeer::new(name, args.id)?;
+    if args.read {
+        peer = peer.read();
+    }
+    if args.write {
+        peer = peer.write();
+    }
+    for root in &args.roots {
+        peer = peer.below(root.as_encoded_bytes())?;
+    }
     let before = peers.add(&peer)?;
     print_line(&match before {
         None => format!("added {name}"),

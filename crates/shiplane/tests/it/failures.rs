@@ -117,7 +117,7 @@ async fn a_peer_is_found_by_its_name() {
     there.write("root/a", "a");
     let client = here.client().await;
     let laptop = KnownPeer::new("laptop", client.id()).unwrap();
-    let laptop = laptop.with_rights(true, false, ["/a/"]).unwrap();
+    let laptop = laptop.read().below("/a/").unwrap();
     assert_eq!(Peers::at(there.path("home/peers")).add(&laptop).unwrap(), None);
     let running = there.serve().await;
     let nas = KnownPeer::new("nas", running.server.id()).unwrap();

@@ -11,7 +11,7 @@ async fn a_peer_that_is_removed_from_the_list_loses_its_connection() {
     let client = here.client().await;
     let peers = Peers::at(there.path("home/peers"));
     let laptop = KnownPeer::new("laptop", client.id()).unwrap();
-    let laptop = laptop.with_rights(true, false, [""; 0]).unwrap();
+    let laptop = laptop.read();
     peers.add(&laptop).unwrap();
     let running = there.serve().await;
     let peer = PeerAddr { id: running.server.id(), addr: running.server.local_addr() };
@@ -35,7 +35,7 @@ async fn a_peer_that_is_added_to_the_list_is_let_in() {
     let client = here.client().await;
     let running = there.serve().await;
     let peer = PeerAddr { id: running.server.id(), addr: running.server.local_addr() };
-    let laptop = KnownPeer::new("laptop", client.id()).unwrap().with_rights(true, false, ["a"]).unwrap();
+    let laptop = KnownPeer::new("laptop", client.id()).unwrap().read().below("a").unwrap();
     Peers::at(there.path("home/peers")).add(&laptop).unwrap();
     loop {
         let connection = client.connect(peer).await.unwrap();

@@ -7,8 +7,6 @@
 
 mod args;
 mod commands;
-#[cfg(feature = "octopii")]
-mod dial;
 mod events;
 mod exit;
 mod failure;

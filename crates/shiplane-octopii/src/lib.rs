@@ -61,6 +61,12 @@ mod intake;
 mod rpc;
 mod tls;
 
+// What the signatures here name.
+pub use shiplane_transport::{
+    BindError, ChunkSource, ConnectError, LaneOptions, LaneThreads, RecvChunkError, SendChunkError,
+    SinkError, SourceError, TransportConfig,
+};
+
 pub use connection::InsecureOctopiiConnection;
 pub use endpoint::{AcceptAnyPeer, InsecureOctopiiTransport};
 pub use error::{OctopiiBindError, OctopiiConnectError, OctopiiMessageError};

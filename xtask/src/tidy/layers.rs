@@ -199,15 +199,7 @@ const LAYERS: [Layer; 8] = [
     },
     Layer {
         name: TOP,
-        may_use: &[
-            "shiplane-wire",
-            "shiplane-transport",
-            "shiplane-rpc",
-            "shiplane-files",
-            "shiplane-protocols",
-            FRONT,
-            DIALECT,
-        ],
+        may_use: &[FRONT, DIALECT],
         never: &[],
         not_directly: &["quinn", "quinn-proto", "quinn-udp", "bincode"],
     },

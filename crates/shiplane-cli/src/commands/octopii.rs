@@ -1,20 +1,22 @@
 //! `serve`, `get` and `push` with `--insecure-octopii`: one file to or from nodes of the original
 //! program (SPEC 9). Nobody is authenticated, which every run says.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use shiplane_octopii::{AcceptAnyPeer, InsecureOctopiiConnection, InsecureOctopiiTransport, Lane};
-use shiplane_protocols::access::HostPort;
-use shiplane_transport::{ChunkSource, LaneOptions, SendChunkError, SourceError, TransportConfig};
-use shiplane_wire::escape;
+use shiplane::escape;
+use shiplane_octopii::{
+    AcceptAnyPeer, ChunkSource, InsecureOctopiiConnection, InsecureOctopiiTransport, Lane, LaneOptions,
+    LaneThreads, SendChunkError, SourceError, TransportConfig,
+};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::args::{GetArgs, PushArgs, ServeArgs};
-use crate::dial::{any_port, resolve, transport_config};
 use crate::failure::Failure;
 use crate::failure::octopii::OctopiiFailure;
 use crate::logging::print_line;
@@ -64,7 +66,7 @@ fn warn(consequence: &str) {
 async fn serve_until(settings: OctopiiServe, stop: CancellationToken) -> Result<(), Failure> {
     let source = ChunkSource::File(settings.file);
     expect_readable(&source).await?;
-    let transport = bind(settings.listen, transport_config())?;
+    let transport = bind(settings.listen, config(BUFFER_LEN_BYTES))?;
     announce(transport.local_addr().map_err(Failure::Runtime)?)?;
     let (tasks, places) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_SENDS)));
     loop {
@@ -142,19 +144,43 @@ fn report(is_quiet: bool, what: &str, bytes: u64, file: &Path) {
 
 /// Tries the node's addresses one after another; the last failure is told.
 async fn dial(
-    node: &HostPort,
+    node: &str,
     buffer_len_bytes: usize,
 ) -> Result<(InsecureOctopiiTransport, InsecureOctopiiConnection<Lane>), Failure> {
-    let config = TransportConfig { buffer_len_bytes, ..transport_config() };
     let mut failure = None;
     for addr in resolve(node).await? {
-        let transport = bind(any_port(addr), config.clone())?;
+        let transport = bind(any_port(addr), config(buffer_len_bytes))?;
         match transport.connect(addr, Lane).await {
             Ok(connection) => return Ok((transport, connection)),
             Err(error) => failure = Some(OctopiiFailure::Connect(error).into()),
         }
     }
-    Err(failure.unwrap_or_else(|| crate::dial::no_address(&node.host).into()))
+    Err(failure.unwrap_or_else(|| unresolved(node, io::ErrorKind::NotFound.into()).into()))
+}
+
+/// The addresses to try, in order.
+async fn resolve(node: &str) -> Result<Vec<SocketAddr>, OctopiiFailure> {
+    let looking = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(node)).await;
+    let found = looking.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    Ok(found.map_err(|source| unresolved(node, source))?.take(MAX_ADDRESSES).collect())
+}
+
+fn unresolved(node: &str, source: io::Error) -> OctopiiFailure {
+    OctopiiFailure::Resolve { node: node.to_owned(), source }
+}
+
+/// This machine's side of a dial, of the same family.
+fn any_port(like: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match like {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(ip, 0)
+}
+
+/// For a program whose one purpose is a transfer: its threads need not give way to calls.
+fn config(buffer_len_bytes: usize) -> TransportConfig {
+    TransportConfig { lane_threads: LaneThreads::Ordinary, buffer_len_bytes, ..TransportConfig::default() }
 }
 
 fn bind(listen: SocketAddr, config: TransportConfig) -> Result<InsecureOctopiiTransport, Failure> {
@@ -163,10 +189,19 @@ fn bind(listen: SocketAddr, config: TransportConfig) -> Result<InsecureOctopiiTr
 
 /// The address alone on a line, for scripts.
 fn announce(address: SocketAddr) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
+    use std::io::Write as _;
+    let mut out = io::stdout().lock();
     writeln!(out, "{address}").and_then(|()| out.flush()).map_err(Failure::Stdout)
 }
 
 /// 64 files at a time, as many as connections that nobody has taken yet: they go to strangers.
 const MAX_SENDS: usize = 64;
+
+/// Longer than the resolvers of common systems take to try a second name server.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Each may take the whole handshake timeout; nobody waits for more than these.
+const MAX_ADDRESSES: usize = 4;
+
+/// 256 KiB: hashed at full speed, and still in the cache of a core when it is written.
+const BUFFER_LEN_BYTES: usize = 256 << 10;

@@ -2,8 +2,9 @@
 
 use std::io;
 
-use shiplane_octopii::{OctopiiBindError, OctopiiConnectError};
-use shiplane_transport::{BindError, ConnectError, RecvChunkError, SendChunkError, SinkError};
+use shiplane_octopii::{
+    BindError, ConnectError, OctopiiBindError, OctopiiConnectError, RecvChunkError, SendChunkError, SinkError,
+};
 
 use super::{Class, Side, Verdict, here};
 use crate::failure::octopii::OctopiiFailure;
@@ -27,7 +28,7 @@ pub(super) fn verdict(failure: &OctopiiFailure) -> Verdict {
 
 pub(super) fn settings(error: &OctopiiError) -> &'static str {
     match error {
-        OctopiiError::NoAddress | OctopiiError::Address(_) => "give HOST:PORT, as in 192.0.2.7:5001",
+        OctopiiError::NoAddress | OctopiiError::Address => "give HOST:PORT, as in 192.0.2.7:5001",
         OctopiiError::Authenticated => {
             "leave --insecure-octopii out to use the ticket or id, or give the node's HOST:PORT alone"
         }
@@ -113,6 +114,7 @@ fn nothing() -> Verdict {
     let hint = "the node must send a chunk to whoever connects, as shiplane serve --insecure-octopii does";
     Verdict { class: Class::Other, side: Side::Peer, hint }
 }
+
 fn bind_socket(source: &io::Error) -> Verdict {
     here(
         Class::LocalIo,

@@ -3,9 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use shiplane_octopii::{OctopiiBindError, OctopiiConnectError};
-use shiplane_transport::{RecvChunkError, SendChunkError};
-use shiplane_wire::escape;
+use shiplane::escape;
+use shiplane_octopii::{OctopiiBindError, OctopiiConnectError, RecvChunkError, SendChunkError};
 
 /// Everything that ends a command with `--insecure-octopii` before it is done, but for what can end any command.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +21,6 @@ pub(crate) enum OctopiiFailure {
     Nothing,
     #[error("{} exists already", escape(.path.as_os_str().as_encoded_bytes()))]
     Exists { path: PathBuf },
-    #[error("{host} has no address: {source}")]
-    Resolve { host: String, source: io::Error },
+    #[error("{node} has no address: {source}")]
+    Resolve { node: String, source: io::Error },
 }

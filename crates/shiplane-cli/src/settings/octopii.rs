@@ -4,11 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use shiplane_protocols::access::{AddressError, HostPort};
+use shiplane::Target;
 
 use super::{DEFAULT_LISTEN, SettingsError};
 use crate::args::{GetArgs, PushArgs, ServeArgs};
-use shiplane::Target;
 
 /// `serve --insecure-octopii FILE`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +19,8 @@ pub(crate) struct OctopiiServe {
 /// `get --insecure-octopii ADDR`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OctopiiGet {
-    pub(crate) node: HostPort,
+    /// HOST:PORT.
+    pub(crate) node: String,
     pub(crate) file: PathBuf,
     pub(crate) buffer_len_bytes: usize,
     pub(crate) is_quiet: bool,
@@ -30,7 +30,8 @@ pub(crate) struct OctopiiGet {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OctopiiPush {
     pub(crate) file: PathBuf,
-    pub(crate) node: HostPort,
+    /// HOST:PORT.
+    pub(crate) node: String,
     pub(crate) buffer_len_bytes: usize,
     pub(crate) is_quiet: bool,
 }
@@ -42,8 +43,8 @@ pub(crate) enum OctopiiError {
     NoAddress,
     #[error("a ticket or an id means nothing in the octopii dialect, which authenticates nobody")]
     Authenticated,
-    #[error("this is no address of an octopii node: {0}")]
-    Address(#[from] AddressError),
+    #[error("this is no address of an octopii node, which is HOST:PORT, or [IPV6]:PORT")]
+    Address,
     #[error("the octopii dialect carries one file, no trees and no standard streams")]
     NotOneFile,
 }
@@ -92,12 +93,17 @@ fn file(typed: OsString) -> Result<PathBuf, OctopiiError> {
     if path == OsStr::new("-") || path.is_dir() { Err(OctopiiError::NotOneFile) } else { Ok(path) }
 }
 
-fn node(typed: Option<&OsStr>) -> Result<HostPort, OctopiiError> {
+fn node(typed: Option<&OsStr>) -> Result<String, OctopiiError> {
     let typed = typed.ok_or(OctopiiError::NoAddress)?;
     if Target::is_meant(typed) {
         return Err(OctopiiError::Authenticated);
     }
-    Ok(typed.to_string_lossy().parse()?)
+    let text = typed.to_str().ok_or(OctopiiError::Address)?;
+    let (host, port) = text.rsplit_once(':').ok_or(OctopiiError::Address)?;
+    let is_bracketed = host.starts_with('[') && host.ends_with(']');
+    let is_host = !host.is_empty() && (is_bracketed || !host.contains(':'));
+    let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
+    if is_host && is_port { Ok(text.to_owned()) } else { Err(OctopiiError::Address) }
 }
 
 /// The dialect's chunks have no names.
@@ -127,10 +133,10 @@ mod tests {
     #[test]
     fn one_file_and_one_address_are_settled() {
         let settings = get(&["node.example:5001", "-o", "x"]).unwrap();
-        assert_eq!((settings.node.to_string().as_str(), settings.file), ("node.example:5001", "x".into()));
+        assert_eq!((settings.node.as_str(), settings.file), ("node.example:5001", "x".into()));
         assert_eq!(get(&["127.0.0.1:1"]).unwrap().file, PathBuf::from(DEFAULT_FILE));
         let settings = push(&["x", "[::1]:5001"]).unwrap();
-        assert_eq!((settings.file, settings.node.to_string().as_str()), ("x".into(), "[::1]:5001"));
+        assert_eq!((settings.file, settings.node.as_str()), ("x".into(), "[::1]:5001"));
     }
 
     #[test]
@@ -145,7 +151,9 @@ mod tests {
         assert!(matches!(got(&[]), NoAddress));
         assert!(matches!(got(&["alice@h:1/d"]), Authenticated));
         assert!(matches!(got(&["shiplane://sl1x@h:1/#s"]), Authenticated));
-        assert!(matches!(got(&["host"]), Address(_)));
+        for address in ["host", ":1", "host:", "host:0", "host:port", "::1:5001"] {
+            assert!(matches!(got(&[address]), Address), "{address}");
+        }
         assert!(matches!(got(&["h:1", "-o", "-"]), NotOneFile));
         assert!(matches!(got(&["h:1", "-o", "."]), NotOneFile));
         assert!(matches!(got(&["h:1", "dest"]), NotOneFile));

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use shiplane_octopii::{AcceptAnyPeer, InsecureOctopiiTransport, Lane};
-use shiplane_transport::{ChunkSource, LaneOptions, TransportConfig};
+use shiplane_octopii::{
+    AcceptAnyPeer, ChunkSource, InsecureOctopiiTransport, Lane, LaneOptions, TransportConfig,
+};
 
 use crate::program::{Machine, Run};
 

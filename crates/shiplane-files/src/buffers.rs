@@ -1,7 +1,7 @@
 //! Memory that file content is read into, given back for what is read next.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Mutex;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use memmap2::MmapMut;
 
@@ -49,31 +49,71 @@ impl DerefMut for Scratch {
     }
 }
 
-/// Buffers of several MiB, as many as threads have used one at the same time: to have the system hand out such
-/// memory anew costs as much as a third of what reading into it does.
+/// Buffers of several MiB, used again, at most [`MAX_IN_USE`] at a time: to have the system hand out such memory anew
+/// costs as much as a third of what reading into it does. A handle: clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Buffers(Arc<Shared>);
+
 #[derive(Debug, Default)]
-pub struct Buffers(Mutex<Vec<Scratch>>);
+struct Shared {
+    state: Mutex<State>,
+    given_back: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    in_use: usize,
+    free: Vec<Scratch>,
+}
 
 impl Buffers {
-    /// Does `work` with a buffer of this length, with whatever content.
+    /// Does `work` with a buffer of this length, with whatever content, once there is one. `work` must wait for nothing
+    /// but the disk and the processor.
     pub fn with<R>(&self, len_bytes: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut buffer = lock(&self.0).pop().unwrap_or_else(|| Scratch::new(0));
-        if buffer.len() < len_bytes {
-            buffer = Scratch::new(len_bytes);
+        let mut buffer = self.take();
+        if buffer.memory.len() < len_bytes {
+            buffer.memory = Scratch::new(len_bytes);
         }
-        let result = work(&mut buffer[..len_bytes]);
-        lock(&self.0).push(buffer);
-        result
+        work(&mut buffer.memory[..len_bytes])
     }
 
     /// Lets go of those that are not in use.
     pub fn free(&self) {
-        lock(&self.0).clear();
+        lock(&self.0.state).free.clear();
+    }
+
+    fn take(&self) -> Taken<'_> {
+        let state = lock(&self.0.state);
+        let state = self.0.given_back.wait_while(state, |state| state.in_use >= MAX_IN_USE);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        state.in_use += 1;
+        Taken { memory: state.free.pop().unwrap_or_else(|| Scratch::new(0)), shared: &self.0 }
     }
 }
 
+/// A buffer in use; given back when this is dropped, also by a panic.
+struct Taken<'a> {
+    memory: Scratch,
+    shared: &'a Shared,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        state.in_use -= 1;
+        state.free.push(std::mem::replace(&mut self.memory, Scratch::new(0)));
+        drop(state);
+        self.shared.given_back.notify_one();
+    }
+}
+
+/// 4: as many as threads read at a time for one transfer; 24 MiB.
+const MAX_IN_USE: usize = 4;
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -96,8 +136,30 @@ mod tests {
             assert_eq!((buffer.len(), buffer.as_ptr() as usize), (10, long));
             buffers.with(5, |other| assert_eq!((other.len(), other[4]), (5, 0)));
         });
-        assert_eq!(buffers.0.lock().unwrap().len(), 2);
+        assert_eq!(lock(&buffers.0.state).free.len(), 2);
         buffers.free();
-        assert!(buffers.0.lock().unwrap().is_empty());
+        assert!(lock(&buffers.0.state).free.is_empty());
+    }
+
+    #[test]
+    fn a_crowd_uses_no_more_buffers_than_the_limit_and_all_are_served() {
+        let (buffers, in_use, most) = (Buffers::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 * MAX_IN_USE {
+                scope.spawn(|| {
+                    buffers.clone().with(1 << 20, |buffer| {
+                        most.fetch_max(in_use.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        buffer.fill(1);
+                        std::thread::yield_now();
+                        in_use.fetch_sub(1, Ordering::SeqCst);
+                    });
+                });
+            }
+        });
+        assert!(most.load(Ordering::SeqCst) <= MAX_IN_USE);
+        assert!(lock(&buffers.0.state).free.len() <= MAX_IN_USE);
+        let panics = std::panic::catch_unwind(|| buffers.with(1, |_| panic!("as it may")));
+        assert!(panics.is_err());
+        assert_eq!(lock(&buffers.0.state).in_use, 0, "given back all the same");
     }
 }

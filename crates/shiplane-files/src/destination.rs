@@ -112,6 +112,16 @@ impl Destination {
         Self::at(Landing::beneath(root, path, shape, job, is_durable, may_create)?, shape, options)
     }
 
+    /// Has it share the buffers that old versions of files are read into.
+    #[must_use]
+    pub fn with_buffers(mut self, buffers: Buffers) -> Self {
+        // Nobody else has it yet.
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.buffers = buffers;
+        }
+        self
+    }
+
     fn at(landing: Landing, shape: &Shape, options: ReceiveOptions) -> Result<Self, DestinationError> {
         let opened = Journal::open(&landing.root, landing.key, options.digest, &landing.shown)
             .inspect_err(|_| landing.created.iter().rev().for_each(Created::undo))?;

@@ -7,7 +7,7 @@ use std::{
 
 use shiplane_files::{
     Destination, DestinationError, JobKey, PlacedCut, Plan, ReceiveOptions, Shape, SourceError, SourceRoot,
-    Summary,
+    Summary, internals::Buffers,
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{Claim, PeerConnection, ReceiveReservation, StreamError, blocking};
@@ -29,7 +29,7 @@ use crate::{
     },
     metrics::Counting,
     transfer::{
-        EventFn, Target, TransferError, TransferEvent, TransferOptions,
+        EventFn, MemoryBudget, Target, TransferError, TransferEvent, TransferOptions,
         receiver::{Opening, Received, invite, receive},
     },
 };
@@ -158,9 +158,11 @@ impl FileServer {
         let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
         let (peer, connection) = (context.peer, Arc::clone(&context.connection));
         let max_bytes = writing.limits.max_transfer_bytes;
+        let buffers = self.options.memory.as_ref().map(MemoryBudget::file_buffers).unwrap_or_default();
         let opening = blocking::spawn(move || {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
-            let (destination, is_fresh, reserved) = open(&root, request, job, digest, &space, &may_create)?;
+            let (destination, is_fresh, reserved) =
+                open(&root, request, job, digest, &space, buffers, &may_create)?;
             Ok::<_, DestinationError>(Held {
                 claim,
                 target: Limited { destination, max_bytes, announced_bytes: Arc::default() },
@@ -261,6 +263,7 @@ fn open(
     job: JobKey,
     digest: DigestAlgorithm,
     space: &Space,
+    buffers: Buffers,
     may_create: &dyn Fn(&[u8]) -> bool,
 ) -> Result<(Destination, bool, Option<Reserved>), DestinationError> {
     let options = ReceiveOptions {
@@ -273,7 +276,8 @@ fn open(
             .clamp(MIN_CHUNK_LEN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES),
     };
     let shape = Shape::from(request.shape);
-    let destination = Destination::open_beneath(root, &request.path, &shape, job, options, may_create)?;
+    let destination = Destination::open_beneath(root, &request.path, &shape, job, options, may_create)?
+        .with_buffers(buffers);
     // Where something is already, only the manifest can tell what is missing; then the receiver checks
     // before it asks for the first byte.
     let is_fresh = destination.is_fresh()?;

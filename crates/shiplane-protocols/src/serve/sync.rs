@@ -234,6 +234,8 @@ impl Running {
                 let chunk_len_bytes = server.options.chunk_len_bytes;
                 let peer = peer.as_bytes();
                 let site = Site::to_change(&server.root, &path, peer, digest, chunk_len_bytes, &may_create)?;
+                let budget = server.options.memory.as_ref();
+                let site = site.with_buffers(budget.map(|memory| memory.file_buffers()).unwrap_or_default());
                 if let Some(under_way) = under_way {
                     site.hold(under_way);
                 }

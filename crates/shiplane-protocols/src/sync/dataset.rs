@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use shiplane_files::{
     Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError, SourceRoot,
-    internals::{check_name, parallel},
+    internals::{Buffers, check_name, parallel},
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Mtime, Promise, RelPath, SkipReason};
 
@@ -63,6 +63,11 @@ impl Site {
         let root = root.below(path)?;
         destination.lock_dataset(&root).map_err(busy_or_failed)?;
         Ok(Self { root, writable: Some(destination) })
+    }
+
+    /// Has it read old versions of files into these buffers.
+    pub(crate) fn with_buffers(self, buffers: Buffers) -> Self {
+        Self { writable: self.writable.map(|destination| destination.with_buffers(buffers)), ..self }
     }
 
     /// Lists it. What was read is known next time, whatever comes of this.

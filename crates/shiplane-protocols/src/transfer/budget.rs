@@ -71,6 +71,11 @@ impl MemoryBudget {
         }
     }
 
+    /// What files are cut and compared with.
+    pub(crate) fn file_buffers(&self) -> Buffers {
+        self.cutters.buffers.clone()
+    }
+
     /// The same with `list_bytes` of the lists of syncs: as much of what is here as of what peers send.
     #[must_use]
     pub fn with_list_bytes(self, list_bytes: u64) -> Self {

@@ -34,6 +34,7 @@ mod platform;
 mod publish;
 mod ranges;
 mod rearrange;
+mod replace;
 mod resume;
 mod scan;
 mod source;
@@ -65,6 +66,7 @@ pub mod internals {
     pub use crate::platform::retry;
     pub use crate::publish::Place;
     pub use crate::rearrange::check_name;
+    pub use crate::replace::replace_file;
     pub use crate::source::Current;
 }
 

@@ -1,10 +1,9 @@
 //! `shiplane serve DIR`
 
 use std::error::Error as _;
-use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use shiplane::{Error, Limits, Server, Stats};
 use tokio_util::sync::CancellationToken;
@@ -120,29 +119,17 @@ fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
 /// Writes `url` to a file that only its owner can read, whole or not at all, in place of whatever
 /// has that name.
 fn write_private(path: &Path, url: &str) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(name);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    let written = options
-        .open(&temporary)
-        .and_then(|mut file| writeln!(file, "{url}"))
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or_else(|| Path::new(".")))?;
+    writeln!(file, "{url}")?;
+    file.persist(path)?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -2,8 +2,10 @@
 //! a time.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use shiplane_files::internals::replace_file;
 
 /// What stands in the file, and whether others may write to it.
 #[derive(Debug)]
@@ -44,27 +46,9 @@ impl WriteLock {
     }
 }
 
-/// Replaces the file: temporary name, fsync, rename, fsync of the directory. Whoever reads sees
-/// the old content or the new one. The lock says that the temporary name is ours.
+/// Replaces the file. Whoever reads sees the old content or the new one. The lock keeps edits from being lost.
 pub(super) fn replace(path: &Path, bytes: &[u8], _lock: &WriteLock) -> io::Result<()> {
-    let temporary = beside(path, ".tmp");
-    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is the one to report; a left-over is removed by the next edit.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    sync_dir(parent(path))
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = private_file().create_new(true).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    replace_file(path, bytes)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -108,11 +92,6 @@ fn writable_by_others(metadata: &fs::Metadata) -> Option<u32> {
     (mode & 0o022 != 0).then_some(mode)
 }
 
-#[cfg(unix)]
-fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 #[cfg(not(unix))]
 fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -128,10 +107,4 @@ fn create_private_dir(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn writable_by_others(_metadata: &fs::Metadata) -> Option<u32> {
     None
-}
-
-// Directories cannot be synced there.
-#[cfg(not(unix))]
-fn sync_dir(_path: &Path) -> io::Result<()> {
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use shiplane_files::internals::replace_file;
 use shiplane_wire::{Digest, DigestAlgorithm, Hasher};
 use thiserror::Error;
 
@@ -128,7 +129,7 @@ impl BaseStore {
             return Err(BaseError::TooLarge { entries: base.len(), max_entries: MAX_ENTRIES });
         }
         let path = self.path_of(key);
-        sealed::replace(&path, &encode(base, key)).map_err(|source| BaseError::Io { path, source })
+        replace_file(&path, &encode(base, key)).map_err(|source| BaseError::Io { path, source })
     }
 
     /// What was common after the last sync and after the one before. One that is damaged is as if it had never

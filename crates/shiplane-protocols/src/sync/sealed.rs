@@ -1,15 +1,10 @@
-//! Files of our own state: sealed by a digest, replaced whole.
+//! Files of our own state: sealed by a digest.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use shiplane_files::internals::retry;
 use shiplane_wire::Digest;
-
-#[cfg(unix)]
-use shiplane_files::disk::{self, Change};
 
 /// What says which file it is, and of which version.
 pub(super) type Magic = [u8; 16];
@@ -38,144 +33,6 @@ pub(super) fn read(path: &Path, max_len_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts `bytes` in the place of the file at `path`, whose directory is created when it is missing. Whoever
-/// reads sees the old content or the new one, whole; when this returns, the new one is durable.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = directory_of(path);
-    create_durably(directory)?;
-    remove_abandoned(directory, path);
-    let written = (0..WRITE_ATTEMPTS).find_map(|_| match write_beside(path, bytes) {
-        // Taken for abandoned, between its creation and its lock.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        written => Some(written),
-    });
-    written.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))?;
-    sync_directory(directory)
-}
-
-/// Writes a temporary file and gives it the name `path`.
-fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Others may be saving the same file, in this process or another.
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let temporary = path.with_extension(format!("{}-{number}.{TEMPORARY}", std::process::id()));
-    // Locked until it has its name.
-    let directory = directory_of(path);
-    let renamed = || before_name(directory).and_then(|()| retry(|| fs::rename(&temporary, path)));
-    let written =
-        before_name(directory).and_then(|()| write_new(&temporary, bytes)).and_then(|_locked| renamed());
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-/// Removes the temporary files for `path` that nobody holds: those of processes that were killed. One that
-/// cannot be removed does no harm.
-fn remove_abandoned(directory: &Path, path: &Path) {
-    let (Some(stem), Ok(entries)) = (path.file_stem(), fs::read_dir(directory)) else { return };
-    for entry in entries.flatten() {
-        let found = entry.path();
-        let is_temporary = found.extension().is_some_and(|extension| extension == TEMPORARY)
-            && found.file_stem().map(Path::new).and_then(Path::file_stem) == Some(stem);
-        // Held until it is removed, so that whoever has created it just now waits, and begins anew.
-        if is_temporary
-            && let Ok(file) = File::open(&found)
-            && file.try_lock().is_ok()
-        {
-            let _ = fs::remove_file(&found);
-        }
-    }
-}
-
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
-/// How often to begin anew: whoever takes our file for abandoned is saving the same one at this moment.
-const WRITE_ATTEMPTS: u32 = 8;
-
-const TEMPORARY: &str = "tmp";
-
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut file = create_private(path)?;
-    // Where there are no locks, nothing is found abandoned either.
-    let _ = file.lock();
-    write_synced(&mut file, bytes)?;
-    Ok(file)
-}
-
-#[cfg(unix)]
-fn write_synced(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    disk::before(Change::Write { offset_bytes: 0, data: bytes }, file)?;
-    file.write_all(bytes)?;
-    disk::synced(Change::Sync, file, || file.sync_all())
-}
-
-#[cfg(not(unix))]
-fn write_synced(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// A simulation is told that a name in it is about to change.
-#[cfg(unix)]
-fn before_name(directory: &Path) -> io::Result<()> {
-    disk::before(Change::Name, &File::open(directory)?)
-}
-
-#[cfg(not(unix))]
-fn before_name(_directory: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-/// Creates what is missing of a directory's path, and makes the new names durable: what is put into it would
-/// otherwise go with it in a power cut.
-fn create_durably(directory: &Path) -> io::Result<()> {
-    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-    let missing: Vec<_> = directory.ancestors().take_while(is_missing).collect();
-    retry(|| create_private_dir(directory))?;
-    missing.into_iter().try_for_each(|created| sync_directory(directory_of(created)))
-}
-
-/// Where the name of `path` stands.
-fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
-}
-
-/// Names and digests of files are nobody else's business.
-#[cfg(unix)]
-fn create_private(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
-}
-
-#[cfg(not(unix))]
-fn create_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).open(path)
-}
-
-#[cfg(unix)]
-fn create_private_dir(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-#[cfg(not(unix))]
-fn create_private_dir(directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)
-}
-
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    let directory = File::open(directory)?;
-    disk::synced(Change::Sync, &directory, || directory.sync_all())
-}
-
-// Directories cannot be synced there.
-#[cfg(not(unix))]
-fn sync_directory(_directory: &Path) -> io::Result<()> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -183,61 +40,6 @@ mod tests {
     use super::*;
 
     const MAGIC: &Magic = b"shiplane-test 1\n";
-
-    #[test]
-    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("deep/state/x.y");
-        for content in [&b"one"[..], b"", b"longer than before"] {
-            replace(&path, content).unwrap();
-            assert_eq!(read(&path, 1000).unwrap(), content);
-        }
-        assert_eq!(read(&path, 3).unwrap(), b"long", "one byte tells that it is too long");
-        let directory = path.parent().unwrap();
-        assert_eq!(fs::read_dir(directory).unwrap().count(), 1);
-        // A directory is in the way: the temporary file goes, too.
-        fs::create_dir(directory.join("taken")).unwrap();
-        assert!(replace(&directory.join("taken"), b"x").is_err());
-        assert_eq!(fs::read_dir(directory).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn what_a_killed_process_left_goes_and_what_another_one_is_writing_stays() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let [left, held, foreign] = ["x.7-0.tmp", "x.8-0.tmp", "z.9-0.tmp"].map(|name| dir.path().join(name));
-        fs::write(&left, "half").unwrap();
-        fs::write(&foreign, "of another file").unwrap();
-        let held_by_another = write_new(&held, b"whole").unwrap();
-        replace(&dir.path().join("x.y"), b"new").unwrap();
-        assert!(!left.exists() && held.exists() && foreign.exists());
-        drop(held_by_another);
-        replace(&dir.path().join("x.y"), b"newer").unwrap();
-        assert!(!held.exists() && foreign.exists());
-    }
-
-    #[test]
-    fn many_may_save_at_the_same_time() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("x.y");
-        std::thread::scope(|scope| {
-            for content in [b"one", b"two"] {
-                let path = &path;
-                scope.spawn(move || (0..20).for_each(|_| replace(path, content).unwrap()));
-            }
-        });
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn nobody_else_may_read_it() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("state/x");
-        replace(&path, b"x").unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-    }
 
     proptest! {
         #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use shiplane_files::internals::replace_file;
 use shiplane_wire::{Digest, Mtime, RelPath, Version};
 
 use super::codec::MAX_ENTRIES;
@@ -59,7 +60,7 @@ impl StatCache {
     /// # Errors
     /// What the system said; the old file stays then. No harm is done: files are read again next time.
     pub fn save(&self) -> io::Result<()> {
-        if self.is_changed { sealed::replace(&self.path, &encode(&self.digests)) } else { Ok(()) }
+        if self.is_changed { replace_file(&self.path, &encode(&self.digests)) } else { Ok(()) }
     }
 
     /// How many files it knows.

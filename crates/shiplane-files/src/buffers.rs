@@ -49,7 +49,7 @@ impl DerefMut for Scratch {
     }
 }
 
-/// Buffers of several MiB, used again, at most [`MAX_IN_USE`] at a time: to have the system hand out such memory anew
+/// Buffers of several MiB, used again, at most four at a time: to have the system hand out such memory anew
 /// costs as much as a third of what reading into it does. A handle: clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Buffers(Arc<Shared>);

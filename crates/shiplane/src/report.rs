@@ -33,13 +33,13 @@ pub struct Report {
     pub digest_algorithm: DigestAlgorithm,
     /// What a sync changed, or would change in a dry run.
     pub actions: Vec<Action>,
-    /// What was not carried over; the first [`Report::MAX_LEFT_OUT`] of it.
+    /// What was not carried over; of a list whose paths have more than [`Report::MAX_LEFT_OUT_BYTES`] the first part.
     pub left_out: Vec<LeftOut>,
 }
 
 impl Report {
-    /// 10,000 paths: what a person may still search, in some megabytes of memory.
-    pub const MAX_LEFT_OUT: usize = 10_000;
+    /// 1 MiB: ten thousand usual paths, more than a person may search. It is the peer that says how many there are.
+    pub const MAX_LEFT_OUT_BYTES: usize = 1 << 20;
 
     pub(crate) fn new(elapsed: Duration, digest_algorithm: DigestAlgorithm, left_out: Vec<LeftOut>) -> Self {
         Self {

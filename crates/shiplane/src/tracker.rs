@@ -27,6 +27,8 @@ struct State {
     tally: Tally,
     rate: Rate,
     left_out: Vec<LeftOut>,
+    /// Of the paths and reasons in that list.
+    left_out_bytes: usize,
     on_progress: Option<ProgressFn>,
 }
 
@@ -110,7 +112,8 @@ impl Tally {
 impl Tracker {
     pub(crate) fn new(tally: Tally, on_progress: Option<ProgressFn>) -> Arc<Self> {
         let began_at = Instant::now();
-        let state = State { tally, rate: Rate::new(began_at), left_out: Vec::new(), on_progress };
+        let state =
+            State { tally, rate: Rate::new(began_at), left_out: Vec::new(), left_out_bytes: 0, on_progress };
         let tracker = Arc::new(Self { began_at, state: Mutex::new(state) });
         tracker.update(|_| ());
         tracker
@@ -159,7 +162,9 @@ impl Tracker {
     /// Something is not carried over.
     pub(crate) fn left_out(&self, left_out: LeftOut) {
         let mut state = self.state();
-        if state.left_out.len() < Report::MAX_LEFT_OUT {
+        let len_bytes = size_of::<LeftOut>() + left_out.path.len() + left_out.reason.len();
+        if state.left_out_bytes + len_bytes <= Report::MAX_LEFT_OUT_BYTES {
+            state.left_out_bytes += len_bytes;
             state.left_out.push(left_out.clone());
         }
         let path = Some(left_out.path.clone());
@@ -266,5 +271,19 @@ mod tests {
         let left_out = tracker.take_left_out();
         assert_eq!(EventKind::LeftOut(left_out[0].clone()), event.kind);
         assert!(left_out[0].is_skipped);
+    }
+
+    #[test]
+    fn a_peer_that_leaves_out_long_paths_without_end_fills_no_memory() {
+        let (tracker, last) = tracked(Tally::new(Phase::Listing, 1, None));
+        let reason = shiplane_wire::SkipReason::SpecialFile;
+        for number in 0..1000 {
+            let path = format!("{number:04}{}", "\\x01".repeat(4096));
+            tracker.add(&TransferEvent::Skipped { reason, path }, 0, Side::Peer);
+        }
+        assert!(last.lock().unwrap().clone().unwrap().path.unwrap().starts_with("0999"), "each is told");
+        let left_out = tracker.take_left_out();
+        let held: usize = left_out.iter().map(|left_out| left_out.path.len()).sum();
+        assert!(left_out[0].path.starts_with("0000") && held <= Report::MAX_LEFT_OUT_BYTES, "{held}");
     }
 }

@@ -30,7 +30,8 @@ impl Invited {
         let Begun { world, rpc, claim, mut records } = begun_with(request).await;
         let mut reader = RecordReader::<ProviderRecord>::new();
         let mut seen = Vec::new();
-        while !matches!(seen.last(), Some(ProviderRecord::End { .. })) {
+        // A sign of life may follow at once.
+        while !seen.iter().any(|record| matches!(record, ProviderRecord::End { .. })) {
             reader.push(records.recv.read().await.unwrap().unwrap());
             while let Some(record) = reader.poll().unwrap() {
                 seen.push(record);

@@ -83,6 +83,9 @@ async fn a_source_that_is_not_there_any_more_is_an_error_and_the_rest_arrives() 
     let world = World::writable(limits());
     fs::write(world.dest().join("stays"), b"stays").unwrap();
     fs::write(world.dest().join("goes"), noise(1, 200_000)).unwrap();
+    // Where there is something already, nothing is sent unasked.
+    fs::create_dir(world.source().join("t")).unwrap();
+    fs::write(world.source().join("t/other"), b"other").unwrap();
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let goes = world.dest().join("goes");
     let opened = Push::open(&client, source(&world.dest()), &named("", "t")).await.unwrap();

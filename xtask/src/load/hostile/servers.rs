@@ -36,7 +36,9 @@ struct Watched {
 pub(super) fn run(stage: &Stage) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     let alone = LIES.iter().chain(&ENDLESS_LIES).map(std::slice::from_ref).filter(|_| !stage.short);
-    for lies in std::iter::once(&LIES[..]).chain(alone) {
+    // The last of them takes longer in a crowd.
+    let all = if stage.short { &LIES[..LIES.len() - 1] } else { &LIES };
+    for lies in std::iter::once(all).chain(alone) {
         crate::interrupt::check()?;
         println!("    pushes to a server: {}", lies.join(", "));
         seen.push(play(stage, lies)?);
@@ -154,7 +156,7 @@ const ENTRIES: &str = "4000";
 const SHORT_ENTRIES: &str = "1000";
 
 /// As many at once share the processor while they list, and only then is what they leave out missed.
-const CROWD_PATIENCE: Duration = Duration::from_secs(2 * PATIENCE.as_secs());
+const CROWD_PATIENCE: Duration = Duration::from_secs(4 * PATIENCE.as_secs());
 
 #[cfg(test)]
 mod tests {

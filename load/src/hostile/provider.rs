@@ -78,7 +78,8 @@ impl Provider {
             Lie::LongDirectories => self.long_paths(EntryKind::Directory, entries).await,
             Lie::UnadmittedEntries => {
                 self.admitted_bytes = u64::MAX;
-                self.long_paths(EntryKind::Directory, entries).await
+                // Files that never come: a receiver is done with directories, and admits more, as fast as it can.
+                self.long_paths(EntryKind::File, entries).await
             }
             Lie::LongFiles => {
                 self.long_paths(EntryKind::File, entries).await?;

@@ -29,8 +29,6 @@ pub(super) struct Victim {
 enum Ends {
     /// Soon, with this code.
     With(i32),
-    /// The same, or with 0 where the client has taken all as fast as the liar could say it.
-    WithOrInTime(i32),
     /// With code 3, once its patience is over, which is by then; and by Ctrl-C before that.
     WhenPatienceIsOver,
     /// By Ctrl-C alone: it goes on for as long as there is something new.
@@ -153,8 +151,7 @@ impl Outcome {
             return Err("Ctrl-C did not end it".to_owned());
         }
         let expected = match victim.ends {
-            Ends::WithOrInTime(_) if self.code == Some(0) => 0,
-            Ends::With(code) | Ends::WithOrInTime(code) => code,
+            Ends::With(code) => code,
             Ends::WhenPatienceIsOver => UNREACHABLE,
             Ends::WhenInterrupted => INTERRUPTED,
         };
@@ -201,7 +198,7 @@ const VICTIMS: [Victim; 20] = [
     victim("vast-file", Ends::With(LOCAL_IO)),
     Victim { to_stdout: true, options: &[], ..victim("huge-stream", Ends::WhenPatienceIsOver) },
     victim("long-directories", Ends::With(0)),
-    victim("unadmitted-entries", Ends::WithOrInTime(OTHER)),
+    victim("unadmitted-entries", Ends::With(OTHER)),
     victim("long-files", Ends::WhenPatienceIsOver),
     victim("endless-files", Ends::WhenInterrupted),
     victim("endless-skipped", Ends::WhenInterrupted),

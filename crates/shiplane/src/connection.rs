@@ -140,12 +140,20 @@ impl Connection {
         self.explained(ended)
     }
 
-    /// Makes sure that the server notices the end of a push or a sync that was cancelled, so that it can be continued
-    /// at once. A close may be lost where the path is full of what was sent before it; the reset of a stream is
-    /// not, and any answer, if only that there is no such method, shows that it has arrived.
-    pub(crate) async fn confirm_reset(&self) {
+    /// As [`run`](Self::run), for a push or a sync. If it is cancelled, the server has noticed that when this returns, so
+    /// that the job can be continued at once. A close may be lost where the path is full of what was sent before it.
+    /// The reset of a stream is not, and any answer shows that it has arrived, even that there is no such method.
+    pub(crate) async fn run_confirmed(
+        &self,
+        job: impl Future<Output = Result<Report, Error>>,
+        cancelled: BoxFuture<'static, ()>,
+    ) -> Result<Report, Error> {
         const PING: Method<(), ()> = Method::new("ping");
-        let _ = self.rpc().call_typed(PING, &(), CONFIRM_TIMEOUT).await;
+        let ended = self.run(job, cancelled).await;
+        if matches!(&ended, Err(error) if matches!(error.cause(), Cause::Interrupted)) {
+            let _ = self.rpc().call_typed(PING, &(), CONFIRM_TIMEOUT).await;
+        }
+        ended
     }
 
     /// An outcome; where the server did not let us in, that is why it failed.

@@ -114,7 +114,7 @@ impl GetJob {
     common_setters!();
 
     async fn run(mut self) -> Result<Report, Error> {
-        let cancelled = std::mem::replace(&mut self.settings.cancelled, futures::future::pending().boxed());
+        let cancelled = self.settings.take_cancelled();
         let connection = self.connection.clone();
         connection.run(self.fetch(), cancelled).await
     }
@@ -198,7 +198,7 @@ async fn to_writer(
     Ok(report)
 }
 
-/// A disk that fails is told from a writer that fails.
+/// Tells a writer that fails from a disk that fails.
 fn of_output(cause: Cause) -> Cause {
     match cause {
         Cause::Fetch(FetchError::Transfer(TransferError::Destination(DestinationError::Io {

@@ -82,13 +82,9 @@ impl PushJob {
     common_setters!();
 
     async fn run(mut self) -> Result<Report, Error> {
-        let cancelled = std::mem::replace(&mut self.settings.cancelled, futures::future::pending().boxed());
+        let cancelled = self.settings.take_cancelled();
         let connection = self.connection.clone();
-        let pushed = connection.run(self.push(), cancelled).await;
-        if matches!(&pushed, Err(error) if matches!(error.cause(), Cause::Interrupted)) {
-            connection.confirm_reset().await;
-        }
-        pushed
+        connection.run_confirmed(self.push(), cancelled).await
     }
 
     async fn push(mut self) -> Result<Report, Error> {
@@ -189,7 +185,7 @@ impl Run {
     }
 }
 
-/// A source, and what the server is told of it.
+/// A source, and how it is announced to the server.
 struct Offer {
     source: Source,
     /// The directory to put it into.

@@ -21,6 +21,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// What cancels the job.
+    pub(crate) fn take_cancelled(&mut self) -> BoxFuture<'static, ()> {
+        std::mem::replace(&mut self.cancelled, future::pending().boxed())
+    }
+
     /// As the engine takes them.
     pub(crate) fn options(&self) -> TransferOptions {
         TransferOptions {

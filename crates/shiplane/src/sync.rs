@@ -70,13 +70,9 @@ impl SyncJob {
     common_setters!();
 
     async fn run(mut self) -> Result<Report, Error> {
-        let cancelled = std::mem::replace(&mut self.settings.cancelled, futures::future::pending().boxed());
+        let cancelled = self.settings.take_cancelled();
         let connection = self.connection.clone();
-        let synced = connection.run(self.sync(), cancelled).await;
-        if matches!(&synced, Err(error) if matches!(error.cause(), Cause::Interrupted)) {
-            connection.confirm_reset().await;
-        }
-        synced
+        connection.run_confirmed(self.sync(), cancelled).await
     }
 
     async fn sync(mut self) -> Result<Report, Error> {

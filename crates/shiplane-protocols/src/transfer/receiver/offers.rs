@@ -19,6 +19,7 @@ use super::{
 };
 
 /// What the provider has offered, until its entries are planned: nothing of it is read before that.
+#[derive(Default)]
 pub(super) struct Offers {
     _room: Option<ReceiveReservation>,
     /// By index.
@@ -38,11 +39,7 @@ pub(super) struct Early {
 
 impl Offers {
     pub(super) fn new(room: ReceiveReservation) -> Self {
-        Self { _room: Some(room), ..Self::none() }
-    }
-
-    fn none() -> Self {
-        Self { _room: None, chunks: Vec::new(), len_bytes: 0, reached: (0, 0), is_ended: false }
+        Self { _room: Some(room), ..Self::default() }
     }
 
     /// Whether more of them are to come.
@@ -211,7 +208,7 @@ mod tests {
 
     #[test]
     fn offers_go_on_in_the_order_of_the_manifest() {
-        let mut offers = Offers::none();
+        let mut offers = Offers::default();
         assert!(offers.go_on(&[span(0, 0, 10), span(2, 0, 10)]));
         assert!(offers.go_on(&[span(2, 10, 1), span(3, 0, 1)]));
         for wrong in [
@@ -223,7 +220,7 @@ mod tests {
             vec![span(4, 0, 1), span(4, 1, 1)],
             vec![span(5, 0, 1), span(4, 0, 1)],
         ] {
-            let mut offers = Offers { reached: (3, 1), ..Offers::none() };
+            let mut offers = Offers { reached: (3, 1), ..Offers::default() };
             assert!(!offers.go_on(&wrong), "{wrong:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! What the threads of one run share: who is told of it, and how.
+//! What the threads of one run share: where its events go.
 
 use std::convert::Infallible;
 use std::io;

@@ -77,7 +77,7 @@ impl Buffers {
         work(&mut buffer.memory[..len_bytes])
     }
 
-    /// Lets go of those that are not in use.
+    /// Frees the buffers that are not in use.
     pub fn free(&self) {
         lock(&self.0.state).free.clear();
     }

@@ -115,7 +115,7 @@ impl Destination {
     /// Has it share the buffers that old versions of files are read into.
     #[must_use]
     pub fn with_buffers(mut self, buffers: Buffers) -> Self {
-        // Nobody else has it yet.
+        // It was just opened: there is no other handle.
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.buffers = buffers;
         }

@@ -54,7 +54,7 @@ pub use source::{Source, SourceFile, SourceRoot};
 pub use state::Summary;
 pub use writer::ChunkWriter;
 
-/// What `shiplane-protocols` shares with this crate, and nobody else should use.
+/// For `shiplane-protocols` only; not part of the public API.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffers::{Buffers, Scratch};

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::disk::{self, Change};
 use crate::platform::retry;
 
-/// Puts `bytes` in the place of the file at `path`, whose directory is created when it is missing. Whoever
-/// reads sees the old content or the new one, whole; when this returns, the new one is durable.
+/// Puts `bytes` in the place of the file at `path`, whose directory is created when it is missing. A
+/// reader sees the old content or the new one, whole; when this returns, the new one is durable.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = directory_of(path);
     create_durably(directory)?;
@@ -41,7 +41,7 @@ fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Removes the temporary files for `path` that nobody holds: those of processes that were killed. One that
+/// Removes the temporary files for `path` that no process holds: those of killed processes. One that
 /// cannot be removed does no harm.
 fn remove_abandoned(directory: &Path, path: &Path) {
     let (Some(stem), Ok(entries)) = (path.file_stem(), fs::read_dir(directory)) else { return };
@@ -49,7 +49,7 @@ fn remove_abandoned(directory: &Path, path: &Path) {
         let found = entry.path();
         let is_temporary = found.extension().is_some_and(|extension| extension == TEMPORARY)
             && found.file_stem().map(Path::new).and_then(Path::file_stem) == Some(stem);
-        // Held until it is removed, so that whoever has created it just now waits, and begins anew.
+        // Locked until it is removed, so that a process that has just created it waits, and begins anew.
         if is_temporary
             && let Ok(file) = File::open(&found)
             && file.try_lock().is_ok()
@@ -61,7 +61,7 @@ fn remove_abandoned(directory: &Path, path: &Path) {
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// How often to begin anew: whoever takes our file for abandoned is saving the same one at this moment.
+/// How often to begin anew: another process that takes our file for abandoned is saving the same one.
 const WRITE_ATTEMPTS: u32 = 8;
 
 const TEMPORARY: &str = "tmp";
@@ -87,7 +87,7 @@ fn write_synced(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A simulation is told that a name in it is about to change.
+/// Tells a simulation that a name in the directory is about to change.
 #[cfg(unix)]
 fn before_name(directory: &Path) -> io::Result<()> {
     disk::before(Change::Name, &File::open(directory)?)
@@ -112,7 +112,7 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// Names and digests of files are nobody else's business.
+/// Names and digests of files are private to this user.
 #[cfg(unix)]
 fn create_private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;

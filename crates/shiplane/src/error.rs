@@ -96,7 +96,7 @@ impl Error {
         self.0.cause
     }
 
-    /// What the caller of a method is told.
+    /// The fault that the caller of a method receives.
     pub(crate) fn into_fault(self) -> Fault {
         match self.into_cause() {
             Cause::Own { kind, message } => Fault::new(fault_code(kind), message),
@@ -352,13 +352,13 @@ fn identity(error: &IdentityError) -> Verdict {
 fn peers(error: &PeersError) -> Verdict {
     match error {
         PeersError::Unreadable { .. } => {
-            here(ErrorKind::LocalIo, "see to the file; until then nobody is let in")
+            here(ErrorKind::LocalIo, "see to the file; until then all peers are refused")
         }
         PeersError::WritableByOthers { .. } => {
-            here(ErrorKind::Identity, "look through it, then chmod 600 it; until then nobody is let in")
+            here(ErrorKind::Identity, "look through it, then chmod 600 it; until then all peers are refused")
         }
         PeersError::TooLong { .. } | PeersError::Malformed { .. } => {
-            here(ErrorKind::Identity, "mend the file by hand; until then nobody is let in")
+            here(ErrorKind::Identity, "mend the file by hand; until then all peers are refused")
         }
     }
 }

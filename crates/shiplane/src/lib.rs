@@ -69,7 +69,7 @@
 //! # Rights
 //! A ticket authenticates the server by its key, so even the first connection is safe, and grants the key that redeems it
 //! what it says: reading, writing, below a path. Keys that are to have rights for longer are [added](Peers::add) to the list
-//! of peers. All else is denied, and so is every method to whoever has anything less than all rights, unless it was added
+//! of peers. All else is denied. A method may be called only with all rights, unless it was added
 //! [for readers](ServerBuilder::method_for_readers) or [for writers](ServerBuilder::method_for_writers).
 //!
 //! # Cancelling

@@ -57,7 +57,7 @@ impl Peers {
     /// All peers, in the order of the file.
     ///
     /// # Errors
-    /// If the file cannot be read or understood; servers then let nobody in.
+    /// If the file cannot be read or understood; servers then refuse all peers.
     pub fn list(&self) -> Result<Vec<KnownPeer>, Error> {
         let peers = self.file.read().map_err(Cause::from)?;
         Ok(peers.into_iter().map(KnownPeer).collect())

@@ -16,7 +16,7 @@ impl Rate {
         Self { bytes_per_second: 0.0, sampled_at: now, sampled_bytes: 0, has_sample: false }
     }
 
-    /// So many bytes have moved in all.
+    /// Counts the bytes that have moved in all.
     pub(crate) fn moved(&mut self, bytes: u64, now: Instant) {
         let elapsed = now.duration_since(self.sampled_at);
         if bytes == 0 {

@@ -159,7 +159,7 @@ impl Server {
     }
 
     /// Serves until [`shutdown`](Self::shutdown), and then until transfers and calls under way have ended. Meanwhile it
-    /// reads the list of peers twice a second, and closes the connections of whoever has lost a right.
+    /// reads the list of peers twice a second, and closes the connections of peers that have lost a right.
     ///
     /// Dropping the future ends everything at once; peers keep what they have received, and can resume later.
     ///
@@ -323,7 +323,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         let metrics = Arc::new(TransferMetrics::new());
         let options = TransferOptions {
             rate: limiter(self.rate),
-            // As whoever asks would have it.
+            // The client decides.
             compression: Compression::Always,
             metrics: Some(Arc::clone(&metrics)),
             ..TransferOptions::default()

@@ -50,7 +50,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// For a job that begins with `phase` and has so many parts.
+    /// For a job of `parts` parts that begins with `phase`.
     pub(crate) fn new(phase: Phase, parts: usize, phases: Option<(Phase, Phase)>) -> Self {
         Self {
             phase,

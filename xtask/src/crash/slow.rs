@@ -57,7 +57,7 @@ struct Case {
     files: u64,
     file_len_bytes: u64,
     link_kbit: u32,
-    /// After so many milliseconds of the first run the link carries this.
+    /// Milliseconds of the first run after which the link carries this rate.
     change: Option<(u64, u32)>,
     /// What `--rate` says.
     limit: Option<u64>,

@@ -67,7 +67,7 @@ fn done(job: &Arc<Job>, report: Report) {
     });
 }
 
-/// A pipe that nobody reads is told by its name.
+/// Names a pipe whose reader is gone.
 fn of_stdout(error: shiplane::Error) -> Failure {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match source {

@@ -46,7 +46,7 @@ impl WriteLock {
     }
 }
 
-/// Replaces the file. Whoever reads sees the old content or the new one. The lock keeps edits from being lost.
+/// Replaces the file: a reader sees the old content or the new one. The lock keeps edits from being lost.
 pub(super) fn replace(path: &Path, bytes: &[u8], _lock: &WriteLock) -> io::Result<()> {
     replace_file(path, bytes)
 }

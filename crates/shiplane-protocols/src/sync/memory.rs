@@ -54,7 +54,7 @@ impl ListMemory {
     }
 }
 
-/// What an entry counts as that is named by so many bytes: in a list, in the copies of it that are compared and planned
+/// What an entry with a path of this length counts as: in a list, in the copies of it that are compared and planned
 /// with, and in what is to be done.
 pub(super) fn entry_cost_bytes(path_len_bytes: usize) -> u64 {
     ENTRY_COST_BYTES + path_len_bytes as u64

@@ -166,7 +166,7 @@ impl Account {
         *used > *lock(&self.held_bytes)
     }
 
-    /// Takes however much, if nobody holds anything.
+    /// Takes any amount if nothing is held.
     fn take_alone(&self, bytes: u64) -> bool {
         let mut used = lock(&self.pool.used_bytes);
         let is_alone = *used == 0;

@@ -484,7 +484,7 @@ impl Provider {
         let wanted_bytes = path_bytes + (PATH_MARGINS * path_bytes).min(MAX_PATH_MARGIN_BYTES);
         let unsent_bytes = self.outlet.unsent_bytes();
         if self.outlet.queued_content() < FIRST_IN_ORDER_BYTES {
-            // While there is room for all, whoever has read first would write first.
+            // While there is room for all, the chunk that was read first would be written first.
             return unsent_bytes == 0;
         }
         match self.bytes_per_second {

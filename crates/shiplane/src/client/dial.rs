@@ -38,7 +38,7 @@ impl Client {
         }
         let bound = QuicTransport::builder()
             .identity(self.inner.identity.clone())
-            // Whoever is dialled is pinned; nobody dials us.
+            // Dialled peers are pinned, and a client accepts no connections.
             .trust(Trust::nobody())
             .config(self.inner.config.clone())
             .bind(any_port(addr))

@@ -157,7 +157,7 @@ impl Cutting {
                     cuts
                 }
                 Ok(Err(error)) => {
-                    // Nobody is left to hear of it when the transfer is over.
+                    // The transfer may be over.
                     drop(outlet.send(Err(error)).await);
                     return;
                 }

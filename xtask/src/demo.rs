@@ -63,7 +63,7 @@ fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
         shiplane,
         source: &source,
         survey,
-        chunk_bytes: args.small.then_some(SMALL_CHUNK_BYTES),
+        on_its_way: if args.small { SMALL_ON_ITS_WAY } else { DEFAULT_ON_ITS_WAY },
         scratch,
         home: scratch.directory("home")?,
     };
@@ -93,13 +93,21 @@ fn source(args: &Args, scratch: &Scratch) -> Result<PathBuf> {
     Ok(source)
 }
 
+/// What is on its way at most at a time: so much may be on the disk when a receiver is killed, and not be kept.
+#[derive(Clone, Copy, Debug)]
+struct OnItsWay {
+    /// `--jobs`.
+    chunks: u64,
+    /// `--chunk`.
+    chunk_bytes: u64,
+}
+
 /// What all acts need.
 struct Stage<'a> {
     shiplane: &'a Shiplane,
     source: &'a Path,
     survey: Survey,
-    /// What is verified, kept and resumed as one, where that is not the default.
-    chunk_bytes: Option<u64>,
+    on_its_way: OnItsWay,
     scratch: &'a Scratch,
     /// The user's own state, the same for all runs but the servers'.
     home: PathBuf,
@@ -151,9 +159,8 @@ impl Stage<'_> {
     }
 
     fn in_chunks(&self, mut command: Command) -> Command {
-        if let Some(bytes) = self.chunk_bytes {
-            command.arg("--chunk").arg(bytes.to_string());
-        }
+        command.arg("--chunk").arg(self.on_its_way.chunk_bytes.to_string());
+        command.arg("--jobs").arg(self.on_its_way.chunks.to_string());
         command
     }
 
@@ -180,8 +187,11 @@ fn remove(directory: &Path) -> Result<()> {
 
 const GET: &str = "shiplane get";
 
-/// With the default, all of the small tree would be on its way at once and nothing kept.
-const SMALL_CHUNK_BYTES: u64 = 256 << 10;
+/// What `get` and `push` do unless told otherwise.
+const DEFAULT_ON_ITS_WAY: OnItsWay = OnItsWay { chunks: 32, chunk_bytes: 4 << 20 };
+
+/// With the defaults, all of the small tree would be on its way at once and nothing kept.
+const SMALL_ON_ITS_WAY: OnItsWay = OnItsWay { chunks: 8, chunk_bytes: 256 << 10 };
 
 /// Only against a hang: a tree that a user gives may be large.
 const RUN_LIMIT: Duration = Duration::from_secs(3600);

@@ -89,8 +89,7 @@ impl Stage<'_> {
         if total_bytes != tree_bytes || received_bytes + resumed_bytes != tree_bytes {
             bail!("{outcome:?} does not add up to the {tree_bytes} bytes of the tree");
         }
-        let in_flight_bytes = CHUNKS_IN_FLIGHT * self.chunk_bytes.unwrap_or(MAX_CHUNK_BYTES);
-        if resumed_bytes + in_flight_bytes < had_bytes {
+        if resumed_bytes + self.on_its_way.chunks * self.on_its_way.chunk_bytes < had_bytes {
             bail!("{had_bytes} bytes had landed, but only {resumed_bytes} were made use of");
         }
         // Of a tree of half a gigabyte, what was in flight is little.
@@ -131,12 +130,6 @@ fn written_bytes(path: &Path) -> io::Result<u64> {
 fn written_bytes(path: &Path) -> io::Result<u64> {
     Ok(File::open(path)?.metadata()?.len())
 }
-
-/// The default of `get`: so many chunks may be on the disk without being known as kept.
-const CHUNKS_IN_FLIGHT: u64 = 16;
-
-/// No less than the default of `get`, which may still change.
-const MAX_CHUNK_BYTES: u64 = 4 << 20;
 
 /// Half of the smallest tree takes some tens of milliseconds.
 const WATCH: Duration = Duration::from_millis(1);

@@ -53,6 +53,13 @@ pub(crate) fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
     executable_of(&mut command, binary)
 }
 
+/// Builds `shiplane` for the demo, without what the demo does not run, and says where it is.
+pub(crate) fn build_for_demo() -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--profile", "demo", "--package", "shiplane-cli", "--no-default-features"]);
+    executable_of(&mut command, "shiplane")
+}
+
 /// Runs a `cargo build` of one binary and says where it is.
 pub(crate) fn executable_of(command: &mut Command, binary: &str) -> Result<PathBuf> {
     let name = format!("building {binary}");

@@ -44,8 +44,8 @@ impl Args {
 
 /// Shows it. Every difference, wrong exit code or overdue end is an error; nothing stays behind.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    println!("building shiplane in release");
-    let shiplane = Shiplane::build()?;
+    println!("building shiplane; the first time takes some minutes");
+    let shiplane = Shiplane::build_for_demo()?;
     let scratch = Scratch::new("shiplane-demo-", None)?;
     let shown = show(args, &shiplane, &scratch);
     if args.keep {

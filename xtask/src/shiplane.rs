@@ -33,6 +33,11 @@ impl Shiplane {
         })
     }
 
+    /// Builds it for the demo.
+    pub(crate) fn build_for_demo() -> Result<Self> {
+        Ok(Self { binary: cargo::build_for_demo()?, perf: None, address_space_bytes: None })
+    }
+
     /// The one at `binary` if that is given, else builds it in release.
     pub(crate) fn built(binary: Option<&Path>) -> Result<Self> {
         let Some(binary) = binary else {

@@ -4,22 +4,24 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Starts logging: warnings always, more with each `-v`. `RUST_LOG`, if set, has the last word.
+/// Starts logging: warnings always, more with each `-v`. `RUST_LOG`, as in `info,shiplane=debug`, replaces both.
 pub(crate) fn init(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "warn,shiplane=info",
-        2 => "info,shiplane=debug",
-        _ => "debug,shiplane=trace",
+    let (others, ours) = match verbose {
+        0 => (Level::WARN, Level::WARN),
+        1 => (Level::WARN, Level::INFO),
+        2 => (Level::INFO, Level::DEBUG),
+        _ => (Level::DEBUG, Level::TRACE),
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(|| AroundTheBar)
-        .init();
+    let asked = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse().ok());
+    let filter: Targets =
+        asked.unwrap_or_else(|| Targets::new().with_default(others).with_target("shiplane", ours));
+    let lines = tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(|| AroundTheBar);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
 /// Makes log lines and messages step around this bar from now on.

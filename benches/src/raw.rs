@@ -1,4 +1,4 @@
-//! Quinn alone, as close to shiplane's settings as it goes: the reference that the figures stand beside.
+//! Bare quinn with settings close to shiplane's: the reference.
 
 use std::{
     io::{self, IoSliceMut},

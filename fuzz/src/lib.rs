@@ -1,4 +1,4 @@
-//! What is fuzzed: a name, the crate that keeps its corpus, and the entry beside the code.
+//! The fuzz targets: a name, the crate with its corpus, and the entry.
 //!
 //! `cargo xtask fuzz` runs them. A decoder that is new gets an entry, a directory of seeds and a line here.
 

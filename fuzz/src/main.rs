@@ -1,4 +1,4 @@
-//! The targets behind libFuzzer, one a process: `SHIPLANE_FUZZ_TARGET=NAME shiplane-fuzz [OPTION]... [CORPUS]...`.
+//! Runs one target under libFuzzer: `SHIPLANE_FUZZ_TARGET=NAME shiplane-fuzz [OPTION]... [CORPUS]...`.
 //! Without a target it lists them. `cargo xtask fuzz` builds it so that it can see which code is reached.
 
 #![no_main]

@@ -1,4 +1,4 @@
-//! First packets of connections that never become one.
+//! First packets of connections that are never completed.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Keys with every right at a server that is under load.
+//! Keys with full permissions at the server under test.
 
 use std::fs;
 use std::path::Path;

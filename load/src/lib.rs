@@ -1,4 +1,4 @@
-//! Peers that overload a server: many of them, stalled, silent, or with no right to be there at all.
+//! Peers that overload a server: many, stalled, silent or unauthorised.
 //! And [`hostile`] peers, which speak the wire and lie, to a server and to a client alike.
 //!
 //! One kind of load a run. When it is all there the program prints `ready` and some figures as one line of

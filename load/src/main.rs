@@ -1,4 +1,4 @@
-//! Peers that overload a server, or lie to one: see the library.
+//! Runs peers that overload a server or lie to it.
 
 fn main() -> Result<(), shiplane_load::Failure> {
     shiplane_load::run()

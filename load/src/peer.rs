@@ -1,4 +1,4 @@
-//! A peer on raw quinn: the right handshake, and then only the manners that it is told to have.
+//! A peer on raw quinn that completes the handshake and then misbehaves as told.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What is told to whoever drives us: two lines of JSON.
+//! The report to the driver: two lines of JSON.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! Pushes that are begun in order and then stop in the middle of every chunk, or go on by single bytes.
+//! Pushes that stop in the middle of every chunk, or continue byte by byte.
 
 use bytes::BytesMut;
 use futures::StreamExt as _;

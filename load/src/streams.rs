@@ -1,4 +1,4 @@
-//! Honest peers, but many, or busy.
+//! Honest peers in large numbers or with much work.
 
 use std::time::Instant;
 

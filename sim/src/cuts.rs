@@ -1,4 +1,4 @@
-//! A transfer over a link without faults, cut off again and again: what the link has carried in vain.
+//! A transfer over a fault-free link, interrupted repeatedly; counts bytes that were sent in vain.
 
 use std::{
     num::NonZeroU64,

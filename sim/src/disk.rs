@@ -1,4 +1,4 @@
-//! A disk that fails by the seed, and what is left on it after a power cut.
+//! A disk with faults from the seed, and its state after a power cut.
 //!
 //! The files are real ones, in memory. What goes wrong is decided before each call that changes one. What was
 //! synced is remembered as it was then, so that a cut can put together what a disk may have by that moment: of

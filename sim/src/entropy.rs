@@ -1,4 +1,4 @@
-//! Randomness that a seed repeats: our own, and what the program asks the system for.
+//! Randomness from the seed, for the simulation and for requests to the system.
 //!
 //! The standard library keys its hash maps with `getrandom`, and through them tokio the order in which `select!`
 //! looks at its branches; connection ids come from there, too. So this program has a `getrandom` of its own,

@@ -1,4 +1,4 @@
-//! What the client wants, tried until it has succeeded.
+//! The client's job, retried until it succeeds.
 
 mod call;
 pub(crate) mod carry;

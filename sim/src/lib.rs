@@ -1,4 +1,4 @@
-//! The whole stack in virtual time, over a network and a disk that fail by a seed.
+//! The whole stack in virtual time, over a network and a disk with faults from a seed.
 //!
 //! Quinn and shiplane are the real ones; what is made up is beneath them: the [`network`], the disk, the clock, and
 //! the order in which threads run. A seed draws a [`Scenario`], which a [`Simulation`] runs and the [`oracle`] judges:

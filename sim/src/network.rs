@@ -1,4 +1,4 @@
-//! A network in memory, on which everything goes wrong that can: by the seed, until it heals.
+//! An in-memory network with faults from the seed, until it heals.
 
 mod faults;
 mod link;

@@ -1,4 +1,4 @@
-//! What must hold, whatever the seed.
+//! Checks the invariants that hold for every seed.
 
 use std::{fmt::Debug, io, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A seed, run.
+//! Runs a seed.
 
 use std::{
     any::Any,

@@ -1,4 +1,4 @@
-//! What a seed stands for.
+//! Draws a scenario from a seed.
 
 use std::{fmt, num::NonZeroU64, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What has happened, as one number: the same seed has the same.
+//! A hash of everything that happened, equal for equal seeds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

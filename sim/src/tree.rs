@@ -1,4 +1,4 @@
-//! Directories of files: made up, written, read back.
+//! Directories of files: generated, written, read back.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Blocking work on threads of its own, of which one runs at any time, and then the runtime does not.
+//! Runs blocking work on threads, one at a time, while the runtime waits.
 //!
 //! A task of the runtime stands for each piece of work. While it is polled the work runs and the runtime's thread
 //! waits; when the work waits for a queue, it is the other way round. So virtual time stands still while the disk

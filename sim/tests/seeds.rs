@@ -1,4 +1,4 @@
-//! A handful of seeds, those that once found something, and whether the oracle would find anything at all.
+//! Runs some seeds, seeds that once failed, and tests of the oracle itself.
 
 #![cfg(target_os = "linux")]
 

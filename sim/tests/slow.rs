@@ -1,4 +1,4 @@
-//! Slow links, and links whose rate changes: transfers end, what is shown as done is kept, and a cut costs little.
+//! Slow links and changing rates: transfers end, reported progress is kept, a cut costs little.
 
 #![cfg(target_os = "linux")]
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: whole programs on loopback, shiplane beside every peer that is installed.
+//! `cargo xtask bench`: compares whole programs on loopback.
 //!
 //! A *scenario* is what is carried: one large file, a tree of small ones, the same tree again, a file that was
 //! edited. A *workload* is its data, a *contender* carries it, a *wire* counts the bytes on loopback. Runs are

@@ -1,4 +1,4 @@
-//! Programs that keep the processor busy, for measuring on a machine that has other work too.
+//! Keeps the processor busy, to measure on a loaded machine.
 
 use std::process::{Command, Stdio};
 use std::thread;

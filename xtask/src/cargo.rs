@@ -1,4 +1,4 @@
-//! Cargo, as seen from inside `cargo xtask`.
+//! Calls cargo from `cargo xtask`.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

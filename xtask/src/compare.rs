@@ -1,4 +1,4 @@
-//! Whether two trees are equal: a comparison of our own, that shares no code with what it judges.
+//! Compares two trees, sharing no code with shiplane.
 
 use std::collections::BTreeMap;
 use std::fmt;

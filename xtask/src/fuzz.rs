@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: every decoder, and the machines of the wire, under libFuzzer.
+//! `cargo xtask fuzz`: runs every decoder and wire state machine under libFuzzer.
 //!
 //! It works with the stable compiler: what libFuzzer needs to see which code an input reaches is a pass of
 //! LLVM that any compiler has. What is interesting is kept in `target/fuzz` and gone on with the next time;

@@ -1,4 +1,4 @@
-//! `cargo xtask load`: a server under crowds, stalls and floods, watched from outside.
+//! `cargo xtask load`: overloads a server and watches it from outside.
 //!
 //! Each scenario has a `shiplane serve` of its own, the real program in release, and peers that overload it
 //! (`shiplane-load`) in another process. Beside them an honest peer gets a file, several times, and got it before as

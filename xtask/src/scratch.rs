@@ -1,4 +1,4 @@
-//! A directory for one run of a chore, gone when the run is over, however it ends.
+//! A temporary directory for one run, removed at its end.
 
 use std::path::{Path, PathBuf};
 

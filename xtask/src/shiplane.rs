@@ -1,4 +1,4 @@
-//! The program under trial, driven as a script would drive it: by its command-line contract only.
+//! Drives the program under test by its command line, as a script would.
 
 mod events;
 

@@ -1,4 +1,4 @@
-//! `cargo xtask sim`: the whole stack in virtual time, over a network and a disk that fail by a seed.
+//! `cargo xtask sim`: builds and runs the simulation.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: a server kept busy for long, and whether it stays as it was.
+//! `cargo xtask soak`: keeps a server busy and checks that its resource use stays flat.
 //!
 //! One `shiplane serve --writable`, the real program in release, and two clients at a time that get, push, sync and
 //! call, in an order and with content that the seed decides. Some are killed or interrupted on the way, and the server

@@ -1,4 +1,4 @@
-//! The house rules, as a check that fails.
+//! `cargo xtask tidy`: checks the house rules.
 //!
 //! Each rule is a small scanner over text that `cargo fmt` has laid out; none of them parses Rust.
 //! Where a rule and good code disagree, change the rule here, with its reason, not the code around it.

@@ -1,4 +1,4 @@
-//! How numbers are shown: decimal units for data and rates, as the rates of the network are.
+//! Formats numbers in decimal units.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the kernel says of a running process: memory, descriptors, threads.
+//! Reads a process's memory, descriptors and threads from `/proc`.
 
 use std::fs;
 use std::time::Duration;

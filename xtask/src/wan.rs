@@ -1,4 +1,4 @@
-//! `cargo xtask wan`: whole programs over emulated wide-area links, shiplane beside rsync, scp, curl and qcp.
+//! `cargo xtask wan`: compares whole programs over emulated wide-area links.
 //!
 //! A link is two network namespaces and a relay between them (`link`, `pipe`). A row (`rows`) is a link and what is
 //! carried over it, file to file; `programs` starts servers and clients, `run` measures one run from the client's

@@ -1,4 +1,4 @@
-//! A call of 256 bytes there and back over loopback, a one-thread runtime a side; and 64 at a time.
+//! Calls of 256 bytes over loopback, one runtime thread per side: one and 64 at a time.
 
 use std::{sync::Arc, sync::mpsc, thread, time::Duration};
 

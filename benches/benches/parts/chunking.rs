@@ -1,4 +1,4 @@
-//! Where the content of a file cuts it (SPEC 4.13), by the averages of both rounds, with the pieces' digests.
+//! Content-defined chunking (SPEC 4.13) at both block sizes, with the blocks' digests.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! What our congestion control costs for each packet that is acknowledged.
+//! The cost of our congestion control per acknowledged packet.
 
 use criterion::{Criterion, Throughput};
 use shiplane_transport::DrivenController;

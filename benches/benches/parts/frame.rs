@@ -1,4 +1,4 @@
-//! The frame of a chunk: written from buffers of 64 KiB, read in pieces as packets carry them. Both hash.
+//! A chunk frame, written from buffers of 64 KiB and read in packet-sized pieces; both hash.
 
 use std::hint::black_box;
 

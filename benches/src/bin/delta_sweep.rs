@@ -1,4 +1,4 @@
-//! What replacing an edited file costs on the wire, by the two averages that its pieces are cut at.
+//! Measures the bytes that an edited file costs, by the two block sizes.
 //!
 //! Counts, and times nothing: both versions are cut in memory as the two sides would cut them. Prints a
 //! table of KiB: the list of large pieces, the list of small ones, and the bytes that are sent at last.

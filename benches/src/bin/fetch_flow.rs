@@ -1,4 +1,4 @@
-//! The last rung: a whole fetch, file to file, both peers in one process.
+//! The last layer of the ladder: a whole fetch, file to file, both peers in one process.
 //!
 //! Two threads, each with a transport and a `current_thread` runtime, as two programs would have. Prints
 //! one line of JSON: seconds, bytes, and what the path came to.

@@ -1,4 +1,4 @@
-//! One connection to somebody who speaks the octopii dialect.
+//! A connection that speaks the octopii dialect.
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,4 @@
-//! One socket of the octopii dialect, and whoever is on the other side.
+//! A UDP socket for the octopii dialect.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Errors of the dialect where they differ from those of `shiplane/1`.
+//! Errors of the octopii dialect that differ from those of `shiplane/1`.
 
 use std::net::SocketAddr;
 

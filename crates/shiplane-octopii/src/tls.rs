@@ -1,4 +1,4 @@
-//! TLS of the dialect: a certificate that says nothing, and a verifier that takes any.
+//! TLS of the octopii dialect: a self-signed certificate, and a verifier that accepts any.
 
 use std::sync::Arc;
 

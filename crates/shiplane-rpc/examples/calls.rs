@@ -1,4 +1,4 @@
-//! Two peers in one process: a typed call, one that calls back, a notice, and a fault.
+//! Two peers in one process: a typed call, a call back, a one-way notice, and a fault.
 //!
 //! `cargo run -p shiplane-rpc --example calls`
 

@@ -1,4 +1,4 @@
-//! Who waits for which answer: ids, deadlines and bounds, with no clock and no IO of its own.
+//! The table of calls in flight: ids, deadlines and bounds, without clock or IO.
 //!
 //! [`Calls`] is the caller's side. It gives out ids in sequence and knows what became of each, so that
 //! an answer is told apart as the awaited one, a late one, a second one, or one to nothing we asked:
@@ -52,7 +52,7 @@ pub(crate) struct Calls {
     first: CallId,
     begun: u64,
     max_in_flight: usize,
-    /// The ids are ours, so that nobody can make them collide.
+    /// We choose the ids, so no peer can make them collide.
     in_flight: FxHashMap<CallId, Instant>,
     by_deadline: BTreeSet<(Instant, CallId)>,
     settled: History,
@@ -72,8 +72,8 @@ pub(crate) enum BeginError {
 /// What is wrong with an answer. None of these changes anything for any call that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum AnswerError {
-    /// The call was given up before: by its deadline, by its caller, or so long ago that nobody
-    /// remembers how it ended. The peer did nothing wrong.
+    /// The call had ended already: by its deadline, by its caller, or too long ago to be remembered. The peer did
+    /// nothing wrong.
     #[error("the answer came late")]
     Late,
     /// The call has its answer already; that one stands.
@@ -112,8 +112,7 @@ impl Calls {
         Ok(id)
     }
 
-    /// An answer to `id` is here. At its deadline and after it a call is over, even if nobody has
-    /// called [`expire`](Self::expire) yet.
+    /// Records an answer to `id`. From its deadline on a call is over, even before [`expire`](Self::expire) is called.
     pub(crate) fn answer(&mut self, id: CallId, now: Instant) -> Result<(), AnswerError> {
         match self.in_flight.get(&id) {
             Some(&deadline) if now < deadline => {
@@ -146,7 +145,7 @@ impl Calls {
         expired
     }
 
-    /// Settles a call that nobody waits for any more; `false` when it was settled before.
+    /// Ends a call whose caller has gone; `false` if it had ended already.
     pub(crate) fn cancel(&mut self, id: CallId) -> bool {
         self.settle(id, Ending::GivenUp)
     }

@@ -1,4 +1,4 @@
-//! The caller's side: each call on a stream of its own.
+//! The caller's side: one stream per call.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! Values as bytes: the envelopes of SPEC 5.2, and the bodies of methods under the same rules.
+//! Encodes and decodes envelopes (SPEC 5.2) and the bodies of methods.
 //!
 //! The encoding is bincode 1.3's legacy one: integers of fixed width, little-endian; lengths as u64;
 //! variants as u32; nothing else. bincode is no longer maintained, so this is the only file that knows

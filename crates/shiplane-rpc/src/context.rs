@@ -1,4 +1,4 @@
-//! What a handler knows about the call it handles.
+//! The context of a call: caller, deadline, connection.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{calls::CallId, client::RpcClient};
 
-/// Who calls, how long there is, and the way back.
+/// The caller, the deadline, and the connection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RequestContext {
-    /// Who calls; proven by the handshake.
+    /// The caller's key, proven by the handshake.
     pub peer: PeerId,
     /// Where the caller is now. Not proof of anything.
     pub remote_addr: SocketAddr,

@@ -1,4 +1,4 @@
-//! Why a call failed, sorted by whose fault it is.
+//! Errors of calls, sorted by whose fault they are.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     frame::EnvelopeError,
 };
 
-/// Why a call has no answer.
+/// Why a call failed.
 ///
 /// Unless said otherwise it is not known whether the peer did what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -37,10 +37,10 @@ pub enum CallError {
         /// The limit.
         max_in_flight: usize,
     },
-    /// The budget was used up before the answer came. The peer was told to stop.
+    /// The deadline passed before the answer came. The call was cancelled at the peer.
     #[error("no answer within {budget:?}")]
     DeadlineExceeded {
-        /// What the caller had given the call.
+        /// The whole time of the call.
         budget: Duration,
     },
     /// The peer took the request and answered that it failed. See the code.
@@ -55,7 +55,7 @@ pub enum CallError {
     /// The connection ended. Dial again.
     #[error("connection lost during the call: {0}")]
     ConnectionLost(ConnectionEnd),
-    /// The peer's answer is none. Retrying does not help.
+    /// The peer's answer is invalid. Retrying does not help.
     #[error("the peer broke the protocol: {0}")]
     PeerProtocol(#[from] AnswerFault),
 }

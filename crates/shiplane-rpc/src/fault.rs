@@ -1,4 +1,4 @@
-//! What a handler answers instead of a body: a number that programs act on, a text that people read.
+//! Faults: error answers with a code for programs and a message for people.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! One envelope behind its stream header, from pieces of any size.
+//! Reassembles one envelope after its stream header.
 //!
 //! Feed [`EnvelopeReader::push`] what arrives, and say [`EnvelopeReader::end`] at the end of the stream.
 //! It holds what has arrived, never what was announced.
@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use shiplane_wire::{Opened, OpeningError, OpeningReader};
 use thiserror::Error;
 
-/// Puts one envelope together.
+/// Reassembles one envelope.
 #[derive(Debug)]
 pub(crate) struct EnvelopeReader {
     state: State,
@@ -41,7 +41,7 @@ impl EnvelopeReader {
         Self { state: State::Opening(OpeningReader::new()) }
     }
 
-    /// For a request whose header was read before and announced so many bytes.
+    /// For a request whose header has been read; `len_bytes` is its body's length.
     pub(crate) fn request(envelope_len_bytes: u32) -> Self {
         Self { state: State::of_body(envelope_len_bytes) }
     }

@@ -1,4 +1,4 @@
-//! A fence around a deserializer: what a peer claims cannot cost more than what it sent.
+//! Bounds what decoding an input may cost, whatever the input claims.
 //!
 //! A length prefix of 2^62 in front of eight bytes is not dangerous to a decoder that reads element by
 //! element, but it is to the code that serde derives around it: that reserves up to 1 MiB on the claim
@@ -14,14 +14,14 @@ use std::{cell::Cell, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-/// What one input may still cost; shared by all the levels of one decoding.
+/// The remaining budget of one input, shared by all levels of its decoding.
 #[derive(Debug)]
 pub(crate) struct Budget {
     elements_left: Cell<u64>,
     refusal: Cell<Option<Refusal>>,
 }
 
-/// Why the fence stopped a decoding. Kept aside, since serde's errors carry text only.
+/// Why the guard stopped a decoding. Kept separately, because serde's errors carry only text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// A sequence claims more elements than there can be.
@@ -31,17 +31,17 @@ pub(crate) enum Refusal {
 }
 
 impl Budget {
-    /// For an input of so many bytes.
+    /// The budget of an input of this length.
     pub(crate) fn new(input_len_bytes: usize) -> Self {
         Self { elements_left: Cell::new(input_len_bytes as u64), refusal: Cell::new(None) }
     }
 
-    /// Why the decoding was stopped, if the fence was what stopped it.
+    /// Why the guard stopped the decoding, if it did.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.refusal.get()
     }
 
-    /// The seed `seed`, fenced.
+    /// Wraps the seed `seed` in the guard.
     pub(crate) fn fence<S>(&self, seed: S) -> Fenced<'_, S> {
         Fenced { inner: seed, budget: self, depth_left: MAX_DEPTH }
     }
@@ -64,7 +64,7 @@ impl Budget {
     }
 }
 
-/// A deserializer, a seed, a visitor or an access of serde's, with the fence around it.
+/// A deserializer, seed, visitor or access of serde, wrapped in the guard.
 #[derive(Debug)]
 pub(crate) struct Fenced<'b, T> {
     inner: T,
@@ -95,7 +95,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Fenced<'_, S> {
     }
 }
 
-/// Values with nothing inside: no fence needed.
+/// Values without nested ones need no guard.
 macro_rules! forward_leaves {
     ($($method:ident)*) => {
         $(
@@ -217,7 +217,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Fenced<'_, Counted<V>> {
     }
 }
 
-/// The visits that a format without self-description makes for the values fenced above.
+/// The visits of a format that is not self-describing, for the values guarded above.
 impl<'de, V: Visitor<'de>> Visitor<'de> for Fenced<'_, V> {
     type Value = V::Value;
 

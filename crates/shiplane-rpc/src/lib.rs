@@ -1,4 +1,4 @@
-//! Request and response between two peers, beside the lane that carries their bulk data.
+//! Request-response calls between two peers on one QUIC connection, one stream each.
 //!
 //! A call is a method's name and at most 1 MiB of body; the answer is at most 1 MiB, or a [`Fault`].
 //! Each call has its own QUIC stream, so that none waits for another, and dropping it cancels it. In

@@ -1,8 +1,8 @@
-//! A method's name together with its types.
+//! A method's name with its request and response types.
 
 use std::marker::PhantomData;
 
-/// Names a method and says what it takes and returns, so that caller and handler cannot disagree.
+/// A method's name with its request and response types, so that caller and handler agree.
 ///
 /// ```
 /// use shiplane_rpc::Method;

@@ -1,4 +1,4 @@
-//! Work that blocks: reading, hashing, writing, and waiting for the task that wants it.
+//! Spawns blocking work: reading, hashing, writing.
 //!
 //! It runs on tokio's blocking threads, and says so here rather than to tokio, since a simulation has to
 //! know of it: such threads run whenever the system lets them, which no seed repeats. There, work that waits

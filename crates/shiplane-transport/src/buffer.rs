@@ -1,4 +1,4 @@
-//! Buffers that are used again.
+//! A pool of reusable buffers.
 //!
 //! A fresh buffer of some hundred KiB costs the system a mapping, a page fault and a cleared page for every
 //! 4 KiB: more than reading the file. A used one costs nothing. Large ones are mappings of their own: cut out of an
@@ -19,7 +19,7 @@ pub struct BufferPool {
 }
 
 impl BufferPool {
-    /// Keeps at most so many buffers for later.
+    /// Keeps up to this many free buffers.
     #[must_use]
     pub fn keeping(max_free: usize) -> Self {
         Self { free: Arc::default(), max_free }

@@ -1,4 +1,4 @@
-//! Closing a connection so that the peer hears of it.
+//! Closes a connection so that the peer receives the close.
 //!
 //! quinn holds a close back while the congestion window is full and more is queued, like any other
 //! packet. After a close it takes no acknowledgement any more, so the window stays full and the close
@@ -20,7 +20,7 @@ use shiplane_wire::Code;
 
 use crate::stream::varint;
 
-/// Closes `connection` at once: what has not been acknowledged is lost.
+/// Closes `connection` at once; unacknowledged data is lost.
 pub(crate) fn close(connection: &quinn::Connection, code: Code) {
     give_way(connection);
     connection.close(varint(code), b"");
@@ -58,7 +58,7 @@ pub(crate) async fn knock(connection: &quinn::Connection) -> Result<(), quinn::C
     }
 }
 
-/// How much of what was sent the peer has acknowledged, which only the controller is told.
+/// The bytes that the peer has acknowledged; quinn reports them only to the congestion controller.
 pub(crate) fn acknowledged_bytes(connection: &quinn::Connection) -> u64 {
     let controller = connection.congestion_state().into_any().downcast::<GivesWay>();
     controller.map_or(0, |controller| controller.acknowledged_bytes.load(Ordering::Relaxed))

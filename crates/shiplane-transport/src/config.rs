@@ -68,15 +68,13 @@ pub struct TransportConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LaneThreads {
-    /// Threads of their own at the lowest priority (on Linux), so that calls beside a transfer are answered
-    /// in a fraction of a millisecond rather than in several. A transfer takes what is left: on a machine
-    /// that others keep busy, that is little.
+    /// Lane threads at the lowest priority (on Linux), so that calls during a transfer take a fraction of a
+    /// millisecond rather than several. On a busy machine the transfer is slow.
     #[default]
     Background,
-    /// Threads of their own with the priority of those who start them: a transfer competes with all on equal
-    /// terms. For programs that transfer and do nothing else.
+    /// Lane threads with the priority of the process. For programs that only transfer.
     Ordinary,
-    /// The runtime's blocking threads, for all of it: the only ones that hold up a paused clock.
+    /// The runtime's blocking threads: the only ones that a paused clock waits for.
     #[doc(hidden)]
     Runtime,
 }
@@ -137,8 +135,7 @@ pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// process's memory cap of 64 MiB.
 pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
 
-/// 24 MiB for all connections of a server together: one alone gets 16 MiB of it, as much as a sender of ours keeps
-/// under way.
+/// 24 MiB for all connections of a server. One alone gets 16 MiB, the most that our sender keeps in flight.
 pub const RECEIVE_CREDIT_BYTES: u32 = 24 * 1024 * 1024;
 
 /// 24 MiB for all connections of a server together: one alone gets its window of 16 MiB.

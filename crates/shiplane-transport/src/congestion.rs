@@ -1,4 +1,4 @@
-//! How much may be in flight: shiplane's own congestion control behind quinn's `Controller`.
+//! Shiplane's congestion control, behind quinn's `Controller`.
 //!
 //! A lossy or long path starves controllers that take every loss for congestion, and those that flood the queue
 //! spend the path on retransmissions. [`Controller`](controller::Controller) instead looks for the window that just

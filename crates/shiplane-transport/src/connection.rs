@@ -1,4 +1,4 @@
-//! One live connection to one authenticated peer.
+//! A connection to one authenticated peer.
 
 mod inbound;
 
@@ -579,7 +579,7 @@ fn priority_of(tag: TaggedChunk) -> i32 {
     i32::try_from(tag.index).map_or(i32::MIN, |index| LANE_PRIORITY.saturating_sub(index))
 }
 
-/// Long beside a round trip, short beside a restart.
+/// Longer than a round trip, shorter than a restart.
 const BELIEVED_FOR: Duration = Duration::from_secs(1);
 
 async fn drained(ours: &InUse, theirs: &InUse) {

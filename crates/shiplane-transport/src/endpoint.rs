@@ -84,7 +84,7 @@ impl TransportBuilder {
         self
     }
 
-    /// Whom to dial and to accept. The default is nobody.
+    /// Keys to dial and to accept. The default is none.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
@@ -172,8 +172,8 @@ impl TransportBuilder {
 }
 
 impl QuicTransport {
-    /// A transport with a fresh identity that trusts nobody: it can be reached by no one, and reach
-    /// only peers whose key is named ([`connect_to`](Self::connect_to)). See
+    /// A transport with a fresh identity and no trusted keys: it accepts no connection and dials
+    /// only peers whose key is given ([`connect_to`](Self::connect_to)). See
     /// [`builder`](Self::builder) for more.
     ///
     /// # Errors
@@ -200,8 +200,7 @@ impl QuicTransport {
         self.inner.identity.peer_id()
     }
 
-    /// The live connection to the peer at `addr`, dialled if there is none. Any key that [`Trust`]
-    /// holds will do.
+    /// The live connection to the peer at `addr`, dialled if there is none. Any key in [`Trust`] is accepted.
     ///
     /// Cancel-safe; concurrent calls share one handshake. Returns within the handshake timeout. A
     /// connection that has been quiet is asked for a sign of life first, which costs a round trip.
@@ -481,7 +480,7 @@ async fn accept_loop(
     }
 }
 
-/// Lets go of connections that nobody uses.
+/// Drops unused connections.
 async fn upkeep(inner: Weak<Inner>) {
     let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
@@ -539,14 +538,13 @@ pub(crate) fn connect_error(key: DialKey, error: quinn::ConnectionError) -> Conn
 /// Accepted connections that wait for `accept`; more stay reachable through the pool.
 const ACCEPTED_LEN: usize = 1024;
 
-/// As long as quinn's own, but random throughout: those carry a mark by which they are told from garbage,
-/// and it would not survive a restart.
+/// As long as quinn's own, but fully random: quinn's contain a checksum that would not survive a restart.
 const CONNECTION_ID_LEN_BYTES: usize = 8;
 
 /// How long peers may take to hear of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Frequent beside the five minutes below, rare enough to cost nothing.
+/// Much shorter than the five minutes below, and rare enough to cost nothing.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Five minutes: dialling anew costs two round trips.

@@ -1,4 +1,4 @@
-//! Errors, one enum an operation, sorted by whose fault it is.
+//! Errors, one enum per operation, sorted by whose fault they are.
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -82,7 +82,7 @@ impl ConnectionEnd {
 /// Why `connect` gave no connection.
 #[derive(Debug, Clone, Error)]
 pub enum ConnectError {
-    /// No answer within the handshake timeout: nobody listens there, or a firewall drops UDP.
+    /// No answer within the handshake timeout: nothing listens there, or a firewall drops UDP.
     #[error("no answer from {addr} within {timeout:?}")]
     TimedOut {
         /// Where we dialled.
@@ -428,7 +428,7 @@ pub enum MessageError {
         /// The limit.
         max_bytes: usize,
     },
-    /// The peer ended the message early: nothing of it is given out, and the peer has been told.
+    /// The peer ended the message early. It was discarded, and the stream was reset.
     #[error("the message ended after {received_bytes} of {expected_bytes} bytes")]
     Truncated {
         /// What came.

@@ -1,4 +1,4 @@
-//! Limits concurrent handshakes, in all and per host.
+//! Limits concurrent handshakes, globally and per host.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,7 @@ impl HandshakeLimiter {
         self.lock().all
     }
 
-    /// A place for a handshake from `from`; `None` if there is none, or others have to be left to other addresses.
+    /// Admits a handshake from `from`; `None` at the global limit or at that of the host.
     pub(crate) fn enter(&self, from: IpAddr) -> Option<Handshake> {
         let mut under_way = self.lock();
         let network = network_of(from);
@@ -76,7 +76,7 @@ fn network_of(addr: IpAddr) -> IpAddr {
     }
 }
 
-/// Half of the places, so that one host alone keeps nobody out.
+/// Half of the limit, so that one host cannot keep others out.
 const NETWORK_PART: usize = 2;
 
 #[cfg(test)]

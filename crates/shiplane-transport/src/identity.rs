@@ -1,4 +1,4 @@
-//! Who a peer is: its key, the id that names it, and where it can be reached.
+//! The identity of a peer: its key, its id and its address.
 
 mod key_file;
 mod peer_id;

@@ -90,7 +90,7 @@ impl BareEndpoint {
         Ok(BareConnection::new(connection, &self.config))
     }
 
-    /// The next connection that somebody has made to us; `None` once the endpoint is closed. Cancel-safe.
+    /// The next incoming connection; `None` once the endpoint is closed. Cancel-safe.
     pub async fn accept(&self) -> Option<BareConnection> {
         let connection = self.accepted.lock().await.recv().await?;
         connection.set_receive_window(self.config.connection_receive_window_bytes.into());
@@ -112,7 +112,7 @@ impl BareEndpoint {
         self.endpoint.close(varint(Code::NoError), b"");
     }
 
-    /// As [`close`](Self::close), and waits, a second at most, until peers have been told.
+    /// As [`close`](Self::close), and waits up to a second for the close to reach the peers.
     pub async fn shutdown(&self) {
         self.close();
         // quinn forgets a closed connection after three probe timeouts, which a dead path makes long.
@@ -126,7 +126,7 @@ impl Drop for BareEndpoint {
     }
 }
 
-/// A connection that nobody has authenticated. Clones share it; it stays open until it is closed.
+/// An unauthenticated connection. Clones share it; it stays open until it is closed.
 #[derive(Debug, Clone)]
 pub struct BareConnection {
     connection: quinn::Connection,
@@ -297,7 +297,7 @@ async fn accept_loop(
     }
 }
 
-/// 64 connections that nobody has taken yet: they come from strangers, and each costs memory.
+/// 64 connections that wait to be accepted: they come from strangers, and each costs memory.
 const ACCEPTED_LEN: usize = 64;
 
 /// How long peers may take to hear of a close.

@@ -1,4 +1,4 @@
-//! Counts what a transfer moves, so that its progress can be watched as a whole.
+//! Counts the bytes of a transfer, to watch its progress as a whole.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! Live connections by peer: one a peer, whoever dialled.
+//! The connection pool: one connection per peer, whichever side dialled.
 //!
 //! The key is the peer's identity; addresses are aliases. A dial runs in a task of its own, shared by
 //! all who wait for it, and no lock is held while it does, so that a dead peer delays nobody else.
@@ -179,7 +179,7 @@ impl Pool {
         (state.live.len(), state.live.values().filter(|live| live.peer == peer).count())
     }
 
-    /// Lets go of connections that nobody has used for `idle`. What nobody holds then closes.
+    /// Drops connections unused for `idle`. A connection closes once its last user drops it.
     pub(crate) fn drop_idle(&self, idle: Duration) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -225,8 +225,7 @@ impl Pool {
 }
 
 impl State {
-    /// An address stands for whoever we would accept there, and that is no guest: only a key that was
-    /// asked for by its id may be one.
+    /// Finds by address only trusted peers. A guest's connection is found only by its id.
     fn find(&mut self, key: DialKey) -> Option<Arc<PeerConnection>> {
         let peer = key.pin.or_else(|| self.aliases.get(&key.addr).copied())?;
         let pooled = self.peers.get_mut(&peer)?;

@@ -1,4 +1,4 @@
-//! What QUIC is told: windows, deadlines, and how long its packets may become.
+//! Configures quinn: windows, deadlines, packet sizes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ pub(crate) struct Path {
 }
 
 impl Path {
-    /// To a peer on this machine, whose socket has as long a buffer as ours: what has been sent lies there until the
+    /// For a peer on this machine, whose socket has a buffer as long as ours. Sent data waits there until the
     /// peer gets to run, and what is beyond it is lost. A short buffer takes no long datagrams at all.
     pub(crate) fn new(config: &TransportConfig, locality: Locality, buffer_len_bytes: usize) -> Self {
         let is_roomy = locality == Locality::ThisMachine && buffer_len_bytes >= LOCAL_BUFFER_LEN_BYTES;

@@ -1,4 +1,4 @@
-//! How fast bytes may move: a token bucket, shared and fair.
+//! A token bucket that limits the rate, shared and fair.
 
 use std::{
     fmt,
@@ -25,8 +25,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// A rate with a burst of a tenth of a second's worth: small beside any second, large beside a
-    /// timer's tick.
+    /// A rate with a burst of a tenth of a second: short for a user, long for a timer.
     #[must_use]
     pub fn per_second(bytes_per_second: NonZeroU64) -> Self {
         let burst_bytes = NonZeroU64::new(bytes_per_second.get() / 10).unwrap_or(NonZeroU64::MIN);
@@ -68,7 +67,7 @@ impl RateLimiter {
         self
     }
 
-    /// The same limit, for one user of it whose waits are told apart from those of others.
+    /// A handle to the same limit, with waits counted separately.
     #[must_use]
     pub fn for_user(&self) -> Self {
         Self { buckets: self.buckets.clone(), waiting: Arc::default() }
@@ -92,7 +91,7 @@ impl RateLimiter {
         limits.reduce(lowest).unwrap_or_else(|| RateLimit::per_second(NonZeroU64::MAX))
     }
 
-    /// What could go right now: a full burst after a pause, nothing while somebody waits.
+    /// Bytes that may be sent right now: a full burst after a pause, none while others wait.
     pub async fn available_bytes(&self) -> u64 {
         let mut least_bytes = u64::MAX;
         for shared in &self.buckets {

@@ -1,4 +1,4 @@
-//! One router a connection: accepts streams, tells them apart, hands them on.
+//! Accepts and classifies the streams of a connection.
 //!
 //! Calls are told as they are accepted. Any other stream, and one whose first bytes are not here yet, is
 //! classified in a task of its own, so that one that is opened and stays silent holds up nothing else. Tagged
@@ -28,7 +28,7 @@ use crate::{
     stream::{BiStream, InUse},
 };
 
-/// A request for somebody above this crate: its header has been read, its body has not.
+/// An incoming RPC request: its header has been read, its body has not.
 #[derive(Debug)]
 pub struct InboundCall {
     /// Whether an answer is due.
@@ -37,13 +37,13 @@ pub struct InboundCall {
     pub body_len_bytes: u32,
     /// Body and answer.
     pub stream: BiStream,
-    /// Weak: a call that nobody takes must not keep its own connection alive.
+    /// Weak: an untaken call must not keep its own connection alive.
     pub(crate) connection: Weak<PeerConnection>,
 }
 
 impl InboundCall {
-    /// The connection that it came on; `None` if nobody holds that any more. A peer may have several,
-    /// as when it runs two programs with one key, and their calls are taken from one queue.
+    /// The connection of the call; `None` if it has been dropped. A peer may have several connections, e.g. from
+    /// two programs with one key; one queue holds the calls of all.
     #[must_use]
     pub fn connection(&self) -> Option<Arc<PeerConnection>> {
         self.connection.upgrade()
@@ -54,7 +54,7 @@ impl InboundCall {
 pub struct InboundCalls<'a> {
     inbox: Option<tokio::sync::MutexGuard<'a, mpsc::Receiver<InboundCall>>>,
     end: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
-    /// Once the connection has ended: how many of those that had come by then are left.
+    /// After the end of the connection: the number of calls left in the queue.
     left: Option<usize>,
 }
 
@@ -353,7 +353,7 @@ async fn put<T>(outlet: mpsc::Sender<T>, item: T) {
 #[derive(Debug)]
 pub(crate) struct Transfers {
     state: Mutex<TransfersState>,
-    /// Somebody has to watch the clock for what has been parked.
+    /// Expires parked streams.
     parked: Notify,
     header_timeout: Duration,
 }

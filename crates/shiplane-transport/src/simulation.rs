@@ -1,4 +1,4 @@
-//! What a simulation has in place of the system's network, randomness and threads.
+//! Replaces network, randomness and thread scheduling in simulations.
 //!
 //! [`TransportBuilder`](crate::TransportBuilder) takes a [`Socket`] and a seed; [`set_turns`] is of one thread, the one
 //! that runs the runtime. The clock is tokio's, paused. Chunks must be moved by `LaneThreads::Runtime`.

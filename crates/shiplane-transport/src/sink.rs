@@ -1,4 +1,4 @@
-//! Where a chunk's bytes go.
+//! Sinks: where a chunk's bytes are written.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,7 +15,7 @@ use crate::error::SinkError;
 ///
 /// A sink that is dropped without a commit keeps nothing under a final name.
 pub trait ChunkSink: Send + 'static {
-    /// What a commit yields beside the proof that the chunk is stored.
+    /// The result of a commit, in addition to the proof that the chunk is stored.
     type Output: Send + 'static;
     /// The sink's own failures.
     type Error: std::error::Error + Send + 'static;
@@ -54,7 +54,7 @@ impl ChunkSink for MemorySink {
         true
     }
 
-    /// Grows with what arrives, never with what was announced.
+    /// Grows with received data, never with an announced size.
     fn write(&mut self, data: &[u8]) -> Result<(), SinkError> {
         self.data.extend_from_slice(data);
         Ok(())

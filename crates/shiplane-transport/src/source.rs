@@ -1,4 +1,4 @@
-//! Where a chunk's bytes come from.
+//! Sources: where a chunk's bytes are read.
 
 use std::{
     fs::{File, OpenOptions},

@@ -1,4 +1,4 @@
-//! Halves of a bidirectional stream that never end by accident.
+//! Halves of a bidirectional stream that reset when dropped.
 //!
 //! quinn *finishes* a send stream that is dropped, which a peer cannot tell from an orderly end. Here a
 //! dropped half resets (or stops) with [`Code::Cancelled`] instead; only [`SendHalf::finish`] ends in order.
@@ -122,7 +122,7 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Queues what there is room for, at least a byte, and takes it off `rest`. Cancel-safe.
+    /// Queues as much of `rest` as fits, at least a byte, and removes it from `rest`. Cancel-safe.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -258,7 +258,7 @@ impl Drop for SendHalf {
 #[derive(Debug)]
 pub struct RecvHalf {
     stream: quinn::RecvStream,
-    /// Taken from `stream` and given back; comes before what is there.
+    /// Bytes pushed back; read before the rest of the stream.
     ahead: Bytes,
     ended: bool,
     /// None: all there are.
@@ -315,7 +315,7 @@ impl RecvHalf {
         within(timeout, self.read()).await?
     }
 
-    /// Copies what has arrived, at least a byte and as much as fits: its length, `None` at the end. Cancel-safe.
+    /// Reads at least a byte into the buffer; returns the length, `None` at the end. Cancel-safe.
     pub(crate) async fn read_into(&mut self, buf: &mut [u8]) -> Result<Option<usize>, StreamError> {
         if !self.ahead.is_empty() {
             let len = buf.len().min(self.ahead.len());

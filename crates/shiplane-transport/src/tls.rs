@@ -1,4 +1,4 @@
-//! The handshake: TLS 1.3 with raw public keys, pinned or asked of [`Trust`], on both sides.
+//! The TLS 1.3 handshake with raw public keys on both sides, pinned or checked by [`Trust`].
 //!
 //! The verifiers here are all that stands between a stranger and a connection, so rustls calls for
 //! `dangerous()` to install them. It occurs in this file only: `dialect` installs the verifier of the
@@ -54,8 +54,7 @@ pub(crate) const ALPN: &[u8] = b"shiplane/1";
 /// What to give quinn's `connect` as server name. It is neither sent nor checked: keys name peers.
 pub(crate) const SERVER_NAME: &str = "shiplane";
 
-/// The TLS side of a quinn server that shows `identity` and admits whom `trust` calls trusted or a
-/// guest.
+/// TLS of a quinn server with `identity`. It admits keys that `trust` calls trusted or guests.
 pub(crate) fn server_crypto(identity: &Identity, trust: &Trust) -> Result<QuicServerConfig, TlsError> {
     let verifier = RawKeyVerifier::new(Policy::Clients(trust.clone()));
     let key = AlwaysResolvesServerRawPublicKeys::new(certified_key(identity)?);
@@ -394,10 +393,10 @@ impl fmt::Display for NotPinned {
 
 impl error::Error for NotPinned {}
 
-/// What rustls makes of `CertificateError::Other`, which only a wrong pin gives here.
+/// The alert of rustls for `CertificateError::Other`, which only a wrong pin causes here.
 const ALERT_WRONG_KEY: AlertDescription = AlertDescription::CertificateUnknown;
 
-/// What rustls makes of `CertificateError::ApplicationVerificationFailure`.
+/// The alert of rustls for `CertificateError::ApplicationVerificationFailure`.
 const ALERT_REFUSED: AlertDescription = AlertDescription::AccessDenied;
 
 /// Everything of an Ed25519 SubjectPublicKeyInfo before the key (RFC 8410 section 4).

@@ -1,4 +1,4 @@
-//! Which keys may connect.
+//! Decides which keys may connect.
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
@@ -28,7 +28,7 @@ pub enum Admission {
 pub struct Trust(Rule);
 
 impl Trust {
-    /// Refuses every key. A transport with it can connect to pinned keys only and accepts nobody.
+    /// Refuses every key. A transport with it can dial pinned keys only and accepts no connection.
     pub fn nobody() -> Self {
         Self::only([])
     }

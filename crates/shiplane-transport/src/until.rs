@@ -1,4 +1,4 @@
-//! Waiting until a deadline, which costs nothing if there is nothing to wait for.
+//! Waits until a deadline, at no cost if nothing has to be awaited.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! Grows flow-control windows from a memory budget that all connections of a transport share.
+//! Grows flow-control windows from a shared memory budget as data is consumed.
 //!
 //! A window is memory that a peer can fill and leave filled: by sending data that is not read yet, or by not
 //! acknowledging data that it asked for. So windows begin small. They grow as received data is read and sent data is

@@ -1,4 +1,4 @@
-//! Digests: of a chunk, of a file's pieces, and of a whole transfer (its root).
+//! Digests of chunks, of pieces of files, and of whole transfers.
 
 use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 use core::fmt;

@@ -1,4 +1,4 @@
-//! Peer-supplied bytes made safe to print.
+//! Makes bytes from a peer safe to print.
 
 use alloc::string::{String, ToString};
 use core::fmt::{self, Write};

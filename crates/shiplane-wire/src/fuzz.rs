@@ -1,4 +1,4 @@
-//! The entries for fuzzers, and the drivers that they share with the tests.
+//! Fuzz entries, and the drivers that tests share with them.
 //!
 //! Each entry is one line beside the code it is for. It takes any bytes and panics if a law of the crate
 //! is broken. A driver runs a machine as its caller would, to the end, and checks on the way what holds

@@ -1,4 +1,4 @@
-//! The first bytes of a stream, which say what the stream is (SPEC 2).
+//! The first bytes of a stream, which decide its type (SPEC 2).
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! What shiplane says on a QUIC stream, byte for byte, as state machines without IO.
+//! The wire format of shiplane's QUIC streams, as state machines without IO.
 //!
 //! Two peers share one connection. Small calls and bulk data travel on streams of it, and everything
 //! bulky travels in *chunks*: a size, the data, its digest, and one byte of answer (SPEC.md in the

@@ -1,4 +1,4 @@
-//! Relative paths as peers name them, checked once where they enter.
+//! Relative paths from peers, validated once on input.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

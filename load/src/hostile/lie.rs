@@ -1,4 +1,4 @@
-//! What is lied about.
+//! The lies.
 
 /// Each kind of lie that a provider tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

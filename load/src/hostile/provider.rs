@@ -1,4 +1,4 @@
-//! The provider of a transfer, as a liar plays it (SPEC 4).
+//! A lying provider of a transfer (SPEC 4).
 
 use std::sync::mpsc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Pushes that lie to `shiplane serve --writable`.
+//! Lying pushes to `shiplane serve --writable`.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! A server that looks like `shiplane serve` and lies to whoever gets something from it.
+//! A server that resembles `shiplane serve` and lies to its clients.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};

@@ -1,4 +1,4 @@
-//! What a disk may have after a power cut.
+//! The possible disk images after a power cut.
 
 use std::{
     collections::HashMap,

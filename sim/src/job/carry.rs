@@ -1,4 +1,4 @@
-//! A tree is fetched or pushed: it arrives whole, or in part under its own names, and never otherwise.
+//! Fetches or pushes a tree: it arrives complete, or partly under its own names, never otherwise.
 
 use std::{
     fs,

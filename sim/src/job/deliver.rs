@@ -1,4 +1,4 @@
-//! Messages go to an inbox, each under an id of its own: the application has each of them once.
+//! Sends messages to an inbox: the application gets each of them once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What a network does to datagrams.
+//! The faults of the network.
 
 use std::{fmt, time::Duration};
 

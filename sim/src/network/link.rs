@@ -1,4 +1,4 @@
-//! One direction of the network: what becomes of each datagram.
+//! One direction of the network: delivers, drops or alters each datagram.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench cores`: the same large file with both programs on one core, on two, and so on up to all.
+//! `cargo xtask bench cores`: one large file with both programs on one core, on two, and so on.
 
 use anyhow::Result;
 

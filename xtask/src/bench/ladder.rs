@@ -1,4 +1,4 @@
-//! `cargo xtask bench ladder`: what lies between bare QUIC and the whole program, rung by rung.
+//! `cargo xtask bench ladder`: measures each layer between bare QUIC and the whole program.
 
 use anyhow::Result;
 

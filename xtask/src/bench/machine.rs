@@ -1,4 +1,4 @@
-//! On what a bench ran: figures without it say nothing.
+//! Describes the machine of a bench.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench parts`: the parts of shiplane, each alone, as criterion measures them.
+//! `cargo xtask bench parts`: measures each part alone, with criterion.
 
 use std::fs;
 use std::path::{Path, PathBuf};

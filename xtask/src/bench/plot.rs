@@ -1,4 +1,4 @@
-//! Bars beside each other, as SVG.
+//! Draws bar charts as SVG.
 
 use anyhow::Result;
 use plotters::prelude::{

@@ -1,4 +1,4 @@
-//! `cargo xtask bench profile`: where the processor's time goes while one large file is carried, told by `perf`.
+//! `cargo xtask bench profile`: profiles the CPU time of one large file with `perf`.
 
 mod category;
 mod flame;
@@ -107,7 +107,16 @@ fn build() -> Result<PathBuf> {
     println!("building shiplane with frame pointers, in a directory of its own");
     let given = std::env::var("RUSTFLAGS").unwrap_or_default();
     let mut command = cargo::cargo();
-    command.args(["build", "--profile", "profiling", "--package", "shiplane-cli", "--bin", BINARY, "--target-dir"]);
+    command.args([
+        "build",
+        "--profile",
+        "profiling",
+        "--package",
+        "shiplane-cli",
+        "--bin",
+        BINARY,
+        "--target-dir",
+    ]);
     command.arg(cargo::workspace_root().join("target/profile"));
     // This one would go before the other.
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");

@@ -1,4 +1,4 @@
-//! A comparison as it is printed, and as it stands in the docs.
+//! Prints a comparison and writes it into the docs.
 
 use std::fmt::Write as _;
 use std::fs;

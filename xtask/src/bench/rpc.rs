@@ -1,4 +1,4 @@
-//! `cargo xtask bench rpc`: calls of 256 bytes over loopback, beside bare quinn and tarpc in the same run.
+//! `cargo xtask bench rpc`: compares calls of 256 bytes over loopback with bare quinn and tarpc.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! What a run took, and the medians of several.
+//! The figures of a run, and medians of several.
 
 use std::time::Duration;
 

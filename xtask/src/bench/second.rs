@@ -1,4 +1,4 @@
-//! `cargo xtask bench second`: two receivers of one large file from one server, one after the other.
+//! `cargo xtask bench second`: serves one large file to two receivers, one after the other.
 
 use std::path::{Path, PathBuf};
 

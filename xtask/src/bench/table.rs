@@ -1,4 +1,4 @@
-//! The table of a comparison: every contender a row.
+//! The table of a comparison: one row per program.
 
 use super::sample::{Measured, Used};
 use super::workload::Scenario;

@@ -1,4 +1,4 @@
-//! What we hold ourselves to: ratios within one run, for absolute numbers drift from machine to machine.
+//! Performance targets, as ratios within one run, because absolute figures depend on the machine.
 
 use super::contenders::{DAEMON, DURABLE, NGINX, SCP, SYNC, VERIFIED};
 use super::machine::Kind;

@@ -1,4 +1,4 @@
-//! What is carried, from where to where, and whether it arrived.
+//! What a bench transfers, and whether it arrived.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};

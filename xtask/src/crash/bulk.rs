@@ -1,4 +1,4 @@
-//! Receivers of more than fits into a moment: a large file and many small ones, some of which are to be replaced.
+//! Data sets for longer transfers: a large file, and many small ones of which some replace others.
 
 use std::fmt;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! The system calls that change files, and how to tell on which file.
+//! The file-changing system calls, and the file that each of them changes.
 
 use std::ffi::OsStr;
 use std::fmt;

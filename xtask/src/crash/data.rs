@@ -1,4 +1,4 @@
-//! The small data set: everything that a receiver treats in a way of its own, once.
+//! The small data set: one instance of everything that a receiver treats differently.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;

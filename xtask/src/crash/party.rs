@@ -1,4 +1,4 @@
-//! One of the two programs of a run: traced, or left alone.
+//! One of the two programs of a run, traced or not.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! SIGKILL in place of every file-changing call of the receiver, one after another.
+//! Sends SIGKILL in place of every file-changing call of the receiver, one run for each.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The power goes while a receiver writes to an ext4 file system of its own.
+//! Cuts the power while a receiver writes to its own ext4 file system.
 //!
 //! The file system is in an image on a loop device. At a random moment it is made to abort, as by an error of its
 //! own (`trigger_fs_error`): from then on nothing reaches the device any more, neither from its journal nor from the

@@ -1,4 +1,4 @@
-//! SIGKILL at random moments, of the receiver and of the sender, of transfers that take a while.
+//! Sends SIGKILL to receivers and senders at random moments of longer transfers.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

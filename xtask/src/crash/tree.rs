@@ -1,4 +1,4 @@
-//! A directory as it is at one moment, held in memory, and what may be found of it after a crash.
+//! A snapshot of a directory in memory, and the states that a crash may leave.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! Pseudo-random bytes and numbers: fast, the same on every machine, and of no use as a secret.
+//! Pseudo-random bytes and numbers: fast, reproducible, not secret.
 
 /// A xorshift generator (Marsaglia 2003, the 64-bit triple 13, 7, 17).
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! A receiver that is killed on the way, and the run that finishes its work.
+//! Kills a receiver during a transfer and resumes it.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _};

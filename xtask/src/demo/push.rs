@@ -1,4 +1,4 @@
-//! The tree pushed to a server that is writable.
+//! Pushes the tree to a writable server.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Two copies of the tree, changed on either side, and brought together again.
+//! Changes two copies of the tree on both sides and syncs them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};

@@ -1,4 +1,4 @@
-//! Building our own crates so that libFuzzer sees which of their code an input reaches.
+//! Builds our crates with coverage instrumentation for libFuzzer.
 //!
 //! Cargo asks a *workspace wrapper* to compile the members of a workspace and nobody else. That is us: the
 //! same program, started by cargo with a variable set. So the dependencies are those of any other build and

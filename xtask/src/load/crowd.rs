@@ -1,4 +1,4 @@
-//! The peers that overload the server, in a process of their own.
+//! Runs the peers that overload the server, in a process of their own.
 
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};

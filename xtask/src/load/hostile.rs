@@ -1,4 +1,4 @@
-//! `cargo xtask load --only hostile`: the real `shiplane get` and `shiplane serve` talk to peers that lie.
+//! `cargo xtask load --only hostile`: runs the real programs against peers that lie.
 //!
 //! A victim runs with a limit on its address space. It passes if its memory stays within its bound, it ends with the
 //! exit code that fits the lie and soon enough, and where a lie has no end Ctrl-C ends it.

@@ -1,4 +1,4 @@
-//! What a server has to bear.
+//! The scenarios of `cargo xtask load`.
 
 /// One kind of load.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! The `--json` events of `shiplane`: one object a line, the last of which says how it went.
+//! Parses the `--json` events of `shiplane`.
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;

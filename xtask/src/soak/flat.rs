@@ -1,4 +1,4 @@
-//! Whether a figure stays as it was: the first quarter of a life beside the last.
+//! Compares the first quarter of a server's life with the last.
 
 use anyhow::{Result, bail};
 

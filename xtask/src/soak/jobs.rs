@@ -1,4 +1,4 @@
-//! What clients do, how they die, and whether what they say is true.
+//! The clients of a soak test: their jobs, their kills, and checks of their results.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

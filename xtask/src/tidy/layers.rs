@@ -1,4 +1,4 @@
-//! The layers: which crate may know which, asked of cargo itself.
+//! Checks the dependencies between crates, as cargo reports them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

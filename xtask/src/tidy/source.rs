@@ -1,4 +1,4 @@
-//! The Rust files of the workspace, and which of their lines are tests.
+//! Loads the workspace's Rust files and finds their test lines.
 
 use std::fs;
 use std::ops::Range;

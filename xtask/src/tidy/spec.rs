@@ -1,4 +1,4 @@
-//! A rule of SPEC.md that the code cites must stand there.
+//! Checks that rules of SPEC.md cited in code exist.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Words that must not stand in the code, or only in one place.
+//! Checks words: forbidden ones, and ones that are limited to one file.
 
 use super::Violation;
 use super::source::{SourceFile, code};

@@ -1,4 +1,4 @@
-//! The lane in a bench, memory to memory: what explains the distance between the link and the program.
+//! The lane alone, memory to memory: separates the link's cost from the program's.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Two network namespaces joined by a relay: TCP and UDP programs run in them unchanged.
+//! Two network namespaces joined by a relay, for unmodified TCP and UDP programs.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,4 +1,4 @@
-//! The rows of the tables: which link, what is carried over it, and what it must reach.
+//! The rows of the tables: link, workload, target.
 
 use anyhow::{Result, bail};
 

@@ -1,4 +1,4 @@
-//! One run of one program over one link: file to file, process start and end included.
+//! Runs one program over one link, file to file, including process start and end.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! What one of our lanes gets beside another flow on the same link.
+//! Measures our lane's share beside another flow on the same link.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! What the rows of the tables say.
+//! Formats the rows of the tables.
 
 use super::lane::Measured;
 use super::programs::{Kit, Program};

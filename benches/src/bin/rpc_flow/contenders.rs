@@ -1,4 +1,4 @@
-//! Who echoes: each with its client here and its server on a thread of its own.
+//! The echo services: each with its client here and its server on a thread of its own.
 
 use std::{
     collections::HashMap,

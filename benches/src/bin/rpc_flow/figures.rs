@@ -1,4 +1,4 @@
-//! What was measured, and the medians of it as JSON.
+//! The measurements and their medians, as JSON.
 
 use std::{collections::BTreeMap, time::Duration};
 

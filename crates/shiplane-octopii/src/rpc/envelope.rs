@@ -1,4 +1,4 @@
-//! The envelopes of the octopii dialect, as they travel (SPEC 9.10).
+//! Encodes the envelopes of the octopii dialect (SPEC 9.10).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

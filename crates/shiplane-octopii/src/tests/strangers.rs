@@ -1,4 +1,4 @@
-//! Who gets in: anybody who speaks the dialect, and nobody else; and that it is said aloud.
+//! Anyone who speaks the dialect gets in, nobody else does, and a warning says so.
 
 use std::sync::{
     Mutex,

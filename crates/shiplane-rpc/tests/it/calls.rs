@@ -1,4 +1,4 @@
-//! Calls that go well, one or many at a time, in one direction or both.
+//! Successful calls, one or many at a time, in one direction or both.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! Calls that end before their answer: by deadline, by their caller, by the connection.
+//! Calls that end early: by deadline, by their caller, by the connection.
 
 use std::{sync::Arc, time::Duration};
 

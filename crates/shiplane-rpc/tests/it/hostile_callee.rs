@@ -1,4 +1,4 @@
-//! A callee that breaks the rules: the call fails with an error that says how, and nothing else does.
+//! A misbehaving callee: only the call fails, with a precise error.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Stories of calls between two peers on loopback, in virtual time.
+//! Calls between two peers on loopback, in virtual time.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! One-way requests: handled once, answered by nobody, and never without end.
+//! One-way requests: handled once, never answered, bounded.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Two peers that are connected, and what a test needs to play one of them by hand.
+//! A harness: two connected peers, and helpers to play one of them by hand.
 
 use std::{
     sync::{

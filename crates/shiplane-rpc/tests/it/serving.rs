@@ -1,4 +1,4 @@
-//! What a server does for honest callers whose calls cannot be served.
+//! Honest calls that the server refuses.
 
 use bytes::Bytes;
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, Router};

@@ -1,4 +1,4 @@
-//! What the path's round trip takes without a queue.
+//! Estimates the path's round trip without queues.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Competing: a share of a queue that others fill.
+//! Competing mode: takes a share of a queue that other traffic fills.
 
 use std::time::Instant;
 
@@ -89,7 +89,7 @@ const PAUSE_ROUNDS: u32 = 2;
 /// Six rounds without a queue outlast such a pause: the others have gone.
 const FREE_ROUNDS: u32 = 6;
 
-/// Loss of a fifth is congestion, whoever causes it.
+/// A loss of a fifth is congestion, whatever its cause.
 const HEAVY_SHARE: f64 = 0.2;
 
 /// A single TCP fills such a queue every hundred round trips or so.

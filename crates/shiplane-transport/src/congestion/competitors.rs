@@ -1,4 +1,4 @@
-//! The senders that we share a [path](super::path_model) with.
+//! Competing senders for tests on a modelled [path](super::path_model).
 
 use std::time::{Duration, Instant};
 

@@ -34,7 +34,7 @@ pub(super) struct Controller {
     /// How much of the least window the path has been seen to hold.
     least_allowance: f64,
     in_flight: u64,
-    /// Of the acknowledgement that is being told.
+    /// Of the current acknowledgement.
     ack: AckInProgress,
 }
 
@@ -152,7 +152,7 @@ impl Controller {
         self.set_window((self.window as f64 * MARKED_BETA) as u64);
     }
 
-    /// Nothing has come through for several timeouts (RFC 9002 section 7.6): all over again.
+    /// Persistent congestion (RFC 9002 section 7.6): restarts.
     pub(super) fn path_died(&mut self, now: Instant) {
         self.phase = Phase::startup(false);
         self.set_window(INITIAL_WINDOW_BYTES);
@@ -452,7 +452,7 @@ const COMPETING_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const PROBE_GAIN: f64 = 0.75;
 const PROBE_ROUNDS: u32 = 2;
 
-/// Whatever is left of the queue after a probe, beyond a sixteenth, is somebody else's.
+/// A queue of more than a sixteenth after a probe belongs to other traffic.
 const PROBED_QUEUE_SHARE: u32 = 16;
 
 /// While we compete, a path's own delay stays within a sixteenth.

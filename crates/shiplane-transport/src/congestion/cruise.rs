@@ -1,4 +1,4 @@
-//! Cruising: the window that fills the path with a short queue, and the signs that something else is needed.
+//! Cruising mode: keeps the path full with a short queue, and detects when another mode is needed.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ impl Controller {
         self.path.allowed_slack() + Duration::from_secs_f64(self.share_bytes() / rate)
     }
 
-    /// Where the queue is somebody else's, the window that we had before it came.
+    /// The window before other traffic filled the queue.
     fn competing_traffic(&mut self, wanted: f64, wanted_queue: Duration, now: Instant) -> Option<u64> {
         let (window, queue, base) = (self.window, self.path.queue_delay(), self.path.base_rtt());
         // What we have too much of ourselves proves nothing, unless less is not possible.
@@ -157,7 +157,7 @@ const MIN_ALLOWANCE: f64 = 1.0 / 32.0;
 const HEAVY_LOSS_GAIN: f64 = 0.95;
 const HEAVY_LOSS_ROUNDS: u32 = 2;
 
-/// A queue of a quarter of the base RTT for eight rounds is somebody else's, ...
+/// A queue of a quarter of the base RTT for eight rounds belongs to other traffic, ...
 const COMPETING_QUEUE_SHARE: u32 = 4;
 const COMPETING_ROUNDS: u32 = 8;
 

@@ -1,4 +1,4 @@
-//! The growth of RFC 9438 between two congestion events.
+//! CUBIC's window growth (RFC 9438) between two congestion events.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! How fast the bottleneck sends on what reaches it as one burst.
+//! Measures the capacity of the bottleneck from the dispersion of bursts.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Our controller on a path of its own, for whoever measures what it costs.
+//! Drives the controller on a modelled path, to benchmark its cost.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ impl DrivenController {
         Self { controller: Controller::new(now, DATAGRAM_LEN_BYTES, u64::MAX), now }
     }
 
-    /// Sends so many packets, and has them acknowledged a round trip later, two at a time. Says the window.
+    /// Sends packets and acknowledges them a round trip later, two at a time. Returns the window.
     pub fn round(&mut self, packets: u32) -> u64 {
         let gap = ROUND_TRIP / packets.max(1);
         let len_bytes = u64::from(DATAGRAM_LEN_BYTES);

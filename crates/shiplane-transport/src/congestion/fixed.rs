@@ -1,4 +1,4 @@
-//! A window that never moves: the reference that measurements compare with.
+//! A fixed window, the reference for measurements.
 
 use std::{any::Any, sync::Arc, time::Instant};
 

@@ -1,4 +1,4 @@
-//! Which losses are the path's own, and which ones we cause.
+//! Separates losses of the path from losses that we cause.
 
 /// The share of packets that gets lost whatever we send.
 #[derive(Debug, Clone, Default)]
@@ -22,9 +22,8 @@ impl PathLoss {
         self.tested = share;
     }
 
-    /// Of so many segments, how many may get lost before it means something: those that the path loses anyhow, and
-    /// this share on top. Light loss counts only where nothing is tolerated on top: else what a policer drops,
-    /// little by little, would pass for noise.
+    /// The number of losses among `segments` that means nothing: the path's own losses, plus the share `on_top`. Light
+    /// loss counts only without `on_top`; otherwise the drops of a policer would pass for noise.
     pub(super) fn tolerated_segments(&self, segments: f64, on_top: f64) -> f64 {
         let (share, few) =
             if on_top > 0.0 { (self.tested, FEW_SEGMENTS) } else { (self.light.max(self.tested), 0.0) };

@@ -1,4 +1,4 @@
-//! What is known of the path.
+//! The estimates of the path: rate, round trips, losses.
 
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,7 @@ impl Path {
         self.rate() * (self.base_rtt() + self.allowed_slack()).as_secs_f64()
     }
 
-    /// A queue that is none, as far as there is room for it.
+    /// A queue that counts as empty, as far as there is room for it.
     pub(super) fn allowed_slack(&self) -> Duration {
         let batches = Duration::from_secs_f64(BATCHED_BYTES / self.rate().max(BATCHED_BYTES));
         let timers = (self.base_rtt() / SLACK_SHARE).max(batches).clamp(LEAST_SLACK, SLACK);
@@ -167,5 +167,5 @@ const LEAST_SLACK: Duration = Duration::from_micros(500);
 /// small batches, and each costs a call of the system. 256 calls at a time were slower by a third with less.
 const BATCHED_BYTES: f64 = 256.0 * 1024.0;
 
-/// Above four fifths of the bottleneck there is nobody else, as exactly as either rate is known.
+/// Above four fifths of the bottleneck's rate, we are the only flow, within the error of both rates.
 const ALONE_SHARE: f64 = 0.8;

@@ -1,4 +1,4 @@
-//! The bottleneck of the [model](super::path_model) and what may be wrong with it.
+//! The bottleneck of the [model](super::path_model) and its faults.
 
 use std::time::Duration;
 

@@ -165,7 +165,7 @@ impl Model {
         flow
     }
 
-    /// Runs so many seconds and tells what each flow delivered in them, in bytes a second.
+    /// Runs for this time and returns each flow's delivery rate in bytes per second.
     pub(super) fn run(&mut self, secs: f64) -> Vec<f64> {
         let before: Vec<u64> = self.flows.iter().map(|flow| flow.acked_bytes).collect();
         let until = self.now + Duration::from_secs_f64(secs);
@@ -182,7 +182,7 @@ impl Model {
         rates.map(|(flow, before)| (flow.acked_bytes - before) as f64 / secs).collect()
     }
 
-    /// The share of the link's rate that all flows together delivered in so many seconds.
+    /// Runs for this time and returns the share of the link's rate that all flows delivered.
     pub(super) fn utilisation(&mut self, secs: f64) -> f64 {
         self.run(secs).iter().sum::<f64>() / self.link.bytes_per_sec()
     }

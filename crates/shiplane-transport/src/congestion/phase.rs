@@ -1,4 +1,4 @@
-//! The phases of the [`Controller`](super::controller::Controller), each with what it must remember.
+//! The phases of the [`Controller`](super::controller::Controller) with their state.
 
 use std::time::{Duration, Instant};
 

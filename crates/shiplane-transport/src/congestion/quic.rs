@@ -1,4 +1,4 @@
-//! The seam to quinn: when it tells what, and asks for the window.
+//! The interface to quinn's congestion controller.
 
 use std::{any::Any, sync::Arc, time::Instant};
 

@@ -1,4 +1,4 @@
-//! What one round trip told: rate, loss and delay.
+//! The measurements of one round trip: rate, loss and delay.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What the controller does on a path, in virtual time: each scenario with its bound.
+//! Tests the controller in virtual time: scenarios with bounds.
 //!
 //! `cargo test -p shiplane-transport --lib congestion::scenarios -- --nocapture` runs them all and prints the tables;
 //! with `--release` each runs with three seeds, and the worst counts. The scenarios marked C4 are those of
@@ -80,7 +80,7 @@ fn check(title: &str, scenarios: &[Scenario]) {
     assert!(failed.is_empty(), "out of bounds: {failed:?}\n{table}");
 }
 
-/// Seconds until so many bytes have been acknowledged.
+/// Seconds until this many bytes have been acknowledged.
 fn transfer(link: Link, bytes: u64) -> f64 {
     let mut model = Model::new(link);
     let flow = model.add_flow(Supply::Bytes(bytes));
@@ -95,7 +95,7 @@ fn finish(model: &mut Model, flow: usize) -> f64 {
     model.flows[flow].done_at.map_or(f64::INFINITY, |at| at.as_secs_f64())
 }
 
-/// Of the first flow: its share of the link, and the share of its packets that was lost, in so many seconds.
+/// The first flow's share of the link and share of lost packets over this time.
 fn share_and_loss(model: &mut Model, from: f64, secs: f64) -> (f64, f64) {
     model.run(from);
     let (sent, lost) = (model.flows[0].sent_packets, model.flows[0].lost_packets);

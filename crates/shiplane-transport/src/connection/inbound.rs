@@ -1,4 +1,4 @@
-//! What arrives on a connection and waits for its taker: a transfer's streams, and single chunks.
+//! Queues of incoming streams and chunks until the application takes them.
 
 use std::{collections::VecDeque, path::Path, sync::Arc};
 

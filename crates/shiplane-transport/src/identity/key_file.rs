@@ -1,4 +1,4 @@
-//! The file an identity is kept in: read strictly, created once.
+//! Reads the key file strictly and creates it once.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -99,7 +99,7 @@ pub fn fuzz_key_file(data: &[u8]) {
     }
 }
 
-/// A name beside the file that nobody else uses. What is there is removed on drop.
+/// A unique temporary name beside the file, removed on drop.
 struct Temporary(PathBuf);
 
 impl Temporary {

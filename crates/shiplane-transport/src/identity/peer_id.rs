@@ -1,4 +1,4 @@
-//! The id that names a peer, in bytes and as text.
+//! Peer ids, in bytes and as text.
 
 use std::{fmt, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! The lane: chunks, verified and acknowledged, each on a stream of its own.
+//! Lanes: streams that carry one verified and acknowledged chunk each.
 //!
 //! Both directions have the same shape. The wire's state machine and the source or sink are one value, which takes
 //! a buffer's worth at a time: it is read and hashed, or hashed and written. Where that need not wait for a disk

@@ -1,4 +1,4 @@
-//! Whether a chunk's work is done on the connection's own thread or handed to another.
+//! Decides whether a chunk's work runs on the connection's own thread or on a lane thread.
 //!
 //! A hand-over costs two thread switches a buffer and moves the bytes to another core's cache, so work that need not
 //! wait stays on the connection's thread. That thread becomes the bottleneck where the path is faster than one core;

@@ -110,7 +110,7 @@ enum Taken<S: ChunkSink> {
 type TakenResult<S> = Result<Taken<S>, RecvChunkError<<S as ChunkSink>::Error>>;
 
 impl<S: ChunkSink> Storing<S> {
-    /// Hashes and writes what has come; `None`: the stream has ended. What has just been hashed is still in the
+    /// Hashes and writes received data; `None` means that the stream has ended. Hashed data is still in the
     /// cache when it is written.
     fn take(mut self, input: Option<Bytes>) -> TakenResult<S> {
         match input {

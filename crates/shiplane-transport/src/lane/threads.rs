@@ -1,4 +1,4 @@
-//! On which threads chunks are read, hashed and stored.
+//! Spawns lane threads with the configured priority.
 
 use std::sync::LazyLock;
 
@@ -31,7 +31,7 @@ impl LaneThreads {
     }
 }
 
-/// They are nobody else's: a thread without privileges never gets back the priority that it has given up.
+/// Used for nothing else: an unprivileged thread cannot raise its priority again.
 static BACKGROUND: LazyLock<Pool> = LazyLock::new(|| Pool::new(yield_to_others));
 
 /// With the priority of those who started them.
@@ -48,7 +48,7 @@ fn yield_to_others() {
 #[cfg(not(target_os = "linux"))]
 fn yield_to_others() {}
 
-/// The most there is. With 10 the 99th percentile of calls beside chunks was six times as long.
+/// The maximum. With 10, the 99th percentile of calls beside chunks was six times as long.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 19;
 

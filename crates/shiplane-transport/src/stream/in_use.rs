@@ -1,4 +1,4 @@
-//! Which streams of a connection a close would hurt.
+//! Tracks streams that a close of the connection would damage.
 
 use std::{
     pin::Pin,
@@ -11,8 +11,8 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use super::write_scheduler::WriteScheduler;
 use crate::window::Windows;
 
-/// Counts the halves that somebody holds, and remembers those that were finished and let go but that the
-/// peer has not acknowledged yet. A handle: clones share it.
+/// Counts the open stream halves, and keeps finished ones until the peer has acknowledged them. A handle:
+/// clones share it.
 #[derive(Clone)]
 pub(crate) struct InUse {
     shared: Arc<Shared>,
@@ -28,7 +28,7 @@ struct Shared {
 
 struct Finished {
     unacknowledged: Vec<Acknowledged>,
-    /// With so many it is looked at which have been acknowledged.
+    /// From this many halves on, acknowledged ones are searched and dropped.
     full_at: usize,
 }
 
@@ -76,8 +76,8 @@ impl InUse {
         self.shared.held.token()
     }
 
-    /// Takes over a half that was finished. To be told of each acknowledgement would take a task, or the
-    /// caller's patience; here it is looked at once in a while, for many together.
+    /// Keeps a finished half. Acknowledgements are polled now and then for many halves, because waiting for each
+    /// would take a task.
     pub(super) fn finish(&self, stream: &quinn::SendStream) {
         // It has no priority any more once all of it is acknowledged, as a request that was answered.
         if stream.priority().is_err() {
@@ -95,7 +95,7 @@ impl InUse {
         }
     }
 
-    /// Whether a close would hurt nobody.
+    /// Whether a close would lose no data.
     pub(crate) fn is_empty(&self) -> bool {
         self.shared.held.is_empty() && {
             let mut finished = self.finished();
@@ -104,7 +104,7 @@ impl InUse {
         }
     }
 
-    /// Waits until a close would hurt nobody. Cancel-safe.
+    /// Waits until a close would lose no data. Cancel-safe.
     pub(crate) async fn wait(&self) {
         loop {
             let unacknowledged = std::mem::take(&mut self.finished().unacknowledged);
@@ -138,7 +138,7 @@ impl std::fmt::Debug for InUse {
 }
 
 impl Finished {
-    /// Forgets what has been acknowledged.
+    /// Drops acknowledged halves.
     fn look(&mut self) {
         let mut nobody = Context::from_waker(Waker::noop());
         self.unacknowledged.retain_mut(|acknowledged| acknowledged.as_mut().poll(&mut nobody).is_pending());

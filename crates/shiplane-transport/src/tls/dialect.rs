@@ -1,4 +1,4 @@
-//! TLS settings of another dialect, which shows and judges certificates in its own way.
+//! TLS settings for another dialect with its own certificates.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustls::{
 
 use super::{TlsError, client_builder, provider, without_resumption};
 
-/// A server that speaks `protocol`, shows this certificate and asks clients for none. It authenticates **nobody**.
+/// A server for `protocol` that presents this certificate and requests none from clients. It authenticates **nobody**.
 ///
 /// # Errors
 /// The key is not that of the certificate.
@@ -28,7 +28,7 @@ pub fn server_tls(
     Ok(without_resumption(config, protocol))
 }
 
-/// A client that speaks `protocol`, shows no certificate, and connects to whom `verifier` takes.
+/// A client for `protocol` without a certificate; `verifier` judges the server's.
 ///
 /// # Errors
 /// As any TLS set-up here.

@@ -15,7 +15,7 @@ use crate::{Identity, PeerId, Trust};
 /// The server name to dial with.
 pub const SERVER_NAME: &str = super::SERVER_NAME;
 
-/// A server that shows `identity`, admits whom `trust` holds, and speaks `protocols`.
+/// A server with `identity` for `protocols` that admits the keys in `trust`.
 ///
 /// # Errors
 /// As any TLS set-up here.
@@ -32,7 +32,7 @@ pub fn server_config(
     Ok(quinn::ServerConfig::with_crypto(Arc::new(crypto)))
 }
 
-/// A client that shows `identity`, dials whom `trust` holds, and offers `protocols`.
+/// A client with `identity` for `protocols` that accepts servers in `trust`.
 ///
 /// # Errors
 /// As any TLS set-up here.

@@ -1,4 +1,4 @@
-//! Real quinn endpoints on the loopback interface: what each side is told, and whom it met.
+//! Handshakes between real quinn endpoints: the result on each side.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

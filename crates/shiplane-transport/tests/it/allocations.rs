@@ -1,4 +1,4 @@
-//! How large the largest allocation of the current thread was.
+//! Measures the largest allocation of the current thread.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -1,4 +1,4 @@
-//! Chunks between two transports: side by side, in bounded memory, from files that change, given up midway.
+//! Chunks between two transports: concurrent, bounded in memory, from changing files, cancelled.
 
 use std::{
     fs::{self, File},

@@ -1,4 +1,4 @@
-//! What we send, byte for byte, and what we make of a receiver's every answer (SPEC 3).
+//! The bytes that we send, and our reaction to every answer (SPEC 3).
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Peers that flood, stall and talk back, on raw QUIC.
+//! Peers on raw QUIC that flood and stall.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

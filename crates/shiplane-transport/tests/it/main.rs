@@ -1,4 +1,4 @@
-//! The transport from outside: two of them on loopback, or one against a peer played by hand.
+//! The transport's API: two transports on loopback, or one against a peer played by hand.
 //!
 //! Stories that wait for a deadline run on tokio's paused clock where they can. A chunk in flight holds
 //! a blocking thread, and that stops the paused clock: such stories run in real time, on short deadlines.

@@ -1,4 +1,4 @@
-//! Messages: whole, in order of nothing, acknowledged once they are taken (SPEC 2.2, kind 3).
+//! Messages: complete, unordered, acknowledged once taken (SPEC 2.2, kind 3).
 
 use bytes::Bytes;
 use shiplane_transport::{MessageError, StreamError};

@@ -1,4 +1,4 @@
-//! How streams are told apart, and what becomes of those that cannot be (SPEC 2).
+//! Classification of streams, and streams that cannot be classified (SPEC 2).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Large packets where the path takes them, and no stall where it does not, or no longer.
+//! Large packets where the path carries them, and no stall where it stops doing so.
 
 use std::sync::Arc;
 

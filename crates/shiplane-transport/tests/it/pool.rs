@@ -1,4 +1,4 @@
-//! One connection a peer: shared dials, crossing dials, dead peers, silent ones, and garbage.
+//! The pool: shared dials, simultaneous dials, dead peers, silent peers, garbage.
 
 use std::{
     net::{SocketAddr, UdpSocket},

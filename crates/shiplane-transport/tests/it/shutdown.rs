@@ -1,4 +1,4 @@
-//! Ending: what is under way arrives, who stalls is cut off, and peers hear of it.
+//! Shutdown: running transfers arrive, stalled peers are cut off, peers are told.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! Who gets in, who does not, and what each is told.
+//! Admission and refusal of peers, and the errors of each.
 
 use std::sync::{
     Arc,

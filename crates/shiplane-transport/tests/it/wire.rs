@@ -1,4 +1,4 @@
-//! The network under a transport: it can be read, cut, and made slow or narrow.
+//! A network for tests that can be read, cut, slowed down or narrowed.
 
 use std::{
     collections::HashSet,

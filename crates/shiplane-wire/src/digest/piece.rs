@@ -1,4 +1,4 @@
-//! Pieces of a file whose digests are values of the file's BLAKE3 tree, so that they combine.
+//! Pieces of a file, whose digests are nodes of the file's BLAKE3 tree and can be combined.
 
 use alloc::vec::Vec;
 

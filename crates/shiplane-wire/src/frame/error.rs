@@ -1,4 +1,4 @@
-//! What can go wrong with a chunk, one enum an operation.
+//! Errors of chunk frames, one enum per operation.
 
 use thiserror::Error;
 

@@ -1,4 +1,4 @@
-//! The size field of a frame, and the offer it becomes.
+//! The size field of a frame, and the [`Offer`] made from it.
 
 use bytes::{Buf, Bytes};
 

@@ -1,4 +1,4 @@
-//! The one byte that answers a chunk.
+//! The status byte that answers a chunk.
 
 use super::{StatusError, Stored};
 use crate::fuzz;

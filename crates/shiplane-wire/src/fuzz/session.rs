@@ -1,4 +1,4 @@
-//! A sender, a receiver and the stream between them, driven by a script of any bytes.
+//! Drives a sender, a receiver and the stream between them by a script of arbitrary bytes.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! Lists of content-defined cuts (SPEC 4.13).
+//! Lists of block signatures (SPEC 4.13).
 
 use alloc::vec::Vec;
 

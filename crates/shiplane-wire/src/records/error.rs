@@ -1,4 +1,4 @@
-//! Why a record is refused, by its reader or before it is sent.
+//! Errors of records, when reading and before sending.
 
 use thiserror::Error;
 

@@ -1,4 +1,4 @@
-//! The fields of a record's body, read one after another and to the end.
+//! Reads the fields of a record's body and checks that nothing follows.
 
 use bytes::{BufMut, BytesMut};
 

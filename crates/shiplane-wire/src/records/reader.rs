@@ -1,4 +1,4 @@
-//! Cuts a stream into records.
+//! Splits a stream into records.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;

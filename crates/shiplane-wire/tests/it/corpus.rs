@@ -1,4 +1,4 @@
-//! The committed corpus: seeds for fuzzers, and every input that once broke a law.
+//! Replays the committed corpus: seeds, and every input that once broke an invariant.
 
 use std::collections::BTreeMap;
 use std::fs;

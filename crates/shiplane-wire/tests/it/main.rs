@@ -1,4 +1,4 @@
-//! The properties of the wire: what holds for every input, however it is cut into pieces.
+//! Properties of the wire format, for every input and every split of it.
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod corpus;

@@ -1,4 +1,4 @@
-//! The root of a transfer.
+//! The transfer digest.
 
 use proptest::prelude::*;
 use shiplane_wire::limits::MAX_ROOT_GAP;

@@ -1,4 +1,4 @@
-//! What was handled, when, and how it ended: what no program knows of both sides.
+//! Records when each call was handled and how it ended, across both sides.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

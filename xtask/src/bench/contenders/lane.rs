@@ -1,4 +1,4 @@
-//! Our lane alone, memory to memory, two processes: a rung of the ladder.
+//! Our lane alone, memory to memory, in two processes: one layer of the ladder.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Raw quinn, memory to memory, both sides in one process: the lower rungs of the ladder.
+//! Raw quinn, memory to memory, both sides in one process: the lowest layers of the ladder.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! sendme, of iroh: it hashes before it can serve, which a user waits for; so its import counts.
+//! sendme, of iroh. It hashes before it serves, so its import counts.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! What a processor's time went into, told from the names on a stack.
+//! Sorts stack samples into categories of work.
 
 use super::stacks::Frame;
 

@@ -1,4 +1,4 @@
-//! A flame graph: who called whom, each as wide as its share of the time, as SVG. Hovering tells the whole name.
+//! Draws flame graphs as SVG, with full names on hover.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

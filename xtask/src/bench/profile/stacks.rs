@@ -1,4 +1,4 @@
-//! What `perf script` prints: one stack a sample, the innermost frame first.
+//! Parses the output of `perf script`: one stack per sample, the innermost frame first.
 
 use anyhow::{Context as _, Result};
 

@@ -1,4 +1,4 @@
-//! `shiplane get` from a server that lies.
+//! Runs `shiplane get` against a lying server.
 
 use std::fs::{self, File};
 use std::path::Path;

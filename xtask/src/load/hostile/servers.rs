@@ -1,4 +1,4 @@
-//! `shiplane serve --writable`, as many pushes as it takes, all of which lie, and an honest `get` beside them.
+//! Runs `shiplane serve --writable` with the maximum of lying pushes and an honest `get`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Calls, their answers, and what comes in place of an answer.
+//! Calls, answers, and failures.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,4 @@
-//! What an envelope is, byte for byte.
+//! Golden bytes of envelopes.
 
 use proptest::prelude::*;
 use shiplane_rpc::{DecodeError, EncodeError};

@@ -1,9 +1,9 @@
-//! One flow on a path that loses, freezes, trembles or is long, and how it starts.
+//! One flow: start-up, loss, freezes, jitter, long paths.
 
 use super::{Scenario, at_least, at_most, check, share_and_loss, transfer};
 use crate::congestion::{path_link::Link, path_model::Model};
 
-/// The share of the link's rate at which so many products arrive, start included.
+/// The share of the link's rate for this many bandwidth-delay products, start-up included.
 fn share_of_products(products: f64, link: Link) -> f64 {
     let (bytes, rate) = (link.bdp() * products, link.bytes_per_sec());
     bytes / transfer(link, bytes as u64) / rate
@@ -100,7 +100,7 @@ const START: &[Scenario] = &[
     }),
 ];
 
-/// Flight by flight, for the documents: what has been sent and what the window is at the end of each round trip.
+/// Prints bytes sent and the window at the end of each round trip.
 #[test]
 fn a_megabyte_over_200_ms_is_three_flights() {
     let mut model = Model::new(Link::new(200.0, 200.0));

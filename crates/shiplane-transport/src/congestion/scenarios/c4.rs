@@ -1,4 +1,4 @@
-//! The scenarios of draft-huitema-ccwg-c4-test that have no media in them.
+//! The scenarios of draft-huitema-ccwg-c4-test without media.
 
 use super::{Scenario, at_most, check, finish, transfer};
 use crate::congestion::{

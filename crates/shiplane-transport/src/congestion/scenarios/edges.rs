@@ -1,4 +1,4 @@
-//! Short queues and long ones, paths that change, and applications that pause.
+//! Short and long queues, changing paths, pausing applications.
 
 use std::time::{Duration, Instant};
 

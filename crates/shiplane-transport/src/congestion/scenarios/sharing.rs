@@ -1,4 +1,4 @@
-//! Sharing a path: with others of ours, with TCP's CUBIC and with the first version of BBR.
+//! Sharing a path with our own flows, with CUBIC and with BBR version 1.
 
 use super::{Scenario, at_least, at_most, between, check};
 use crate::congestion::{
@@ -24,8 +24,8 @@ impl Other {
     }
 }
 
-/// Our rate ÷ the mean of so many others', who started so long before us (after us, if negative), in 30 s from 5 s
-/// after the last start on.
+/// Our rate ÷ the mean of `count` others that started `lead_secs` before us (after us, if negative). Measured for
+/// 30 s from 5 s after the last start.
 fn ratio(link: Link, other: Other, count: usize, lead_secs: f64) -> f64 {
     let mut model = Model::new(link);
     if lead_secs < 0.0 {

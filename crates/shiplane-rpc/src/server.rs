@@ -11,7 +11,10 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use serde::{Serialize, de::DeserializeOwned};
 use shiplane_transport::PeerConnection;
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::Semaphore,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -46,6 +49,8 @@ pub struct Router {
     carriers: HashMap<String, Carrier>,
     guards: Vec<Guard>,
     max_in_flight: usize,
+    /// What all peers' requests that exceed their own allowance may have in memory.
+    body_bytes: Arc<Semaphore>,
 }
 
 impl Router {
@@ -57,6 +62,7 @@ impl Router {
             carriers: HashMap::new(),
             guards: Vec::new(),
             max_in_flight: MAX_IN_FLIGHT,
+            body_bytes: Arc::new(Semaphore::new(MAX_BODY_BYTES)),
         }
     }
 
@@ -129,6 +135,15 @@ impl Router {
     #[must_use]
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.max_in_flight = calls;
+        self
+    }
+
+    /// Limits the bytes of the requests of all peers that are in memory until they are answered. A request that finds no
+    /// room waits, and is reset with [`Code::Busy`](shiplane_wire::Code::Busy) after the transport's header timeout.
+    /// Short requests do not wait for other peers: each connection has 16 KiB of its own. The default is 32 MiB.
+    #[must_use]
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.body_bytes = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
         self
     }
 
@@ -221,6 +236,9 @@ fn unsendable(error: &EncodeError) -> Fault {
     };
     Fault::new(code, error.to_string())
 }
+
+/// 32 MiB of requests of all peers: four peers that use all they may, and a third of what a server may need.
+const MAX_BODY_BYTES: usize = 32 << 20;
 
 /// 64 bytes: longer than any honest name; a hostile one may have a whole frame.
 const MAX_SHOWN_METHOD_LEN_BYTES: usize = 64;

@@ -13,7 +13,7 @@ use shiplane_transport::{
 };
 use shiplane_wire::Code;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,10 @@ pub(super) struct Session {
     connection: Arc<PeerConnection>,
     client: RpcClient,
     inbound: Mutex<Inbound>,
+    /// What this peer may have in memory.
     body_bytes: Arc<Semaphore>,
+    /// What of it is not counted among all peers.
+    own_body_bytes: Arc<Semaphore>,
     ended: CancellationToken,
 }
 
@@ -44,6 +47,7 @@ impl Session {
             client: RpcClient::nested(Arc::clone(&connection)),
             inbound: Mutex::new(Inbound::new(router.max_in_flight)),
             body_bytes: Arc::new(Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT)),
+            own_body_bytes: Arc::new(Semaphore::new(OWN_BODY_BYTES)),
             ended: CancellationToken::new(),
             router,
             connection,
@@ -84,12 +88,21 @@ impl Session {
     /// Reads the request, in bounded memory and time.
     async fn take(&self, recv: &mut RecvHalf, body_len_bytes: u32, arrived: Instant) -> Result<Taken, Code> {
         let deadline = || arrived + self.connection.config().header_timeout;
-        let room = Arc::clone(&self.body_bytes).acquire_many_owned(body_len_bytes);
-        let room = until(deadline, room).await.ok_or(Code::Busy)?;
+        let room = until(deadline, self.reserve(body_len_bytes)).await.ok_or(Code::Busy)?;
         let room = room.map_err(|_| Code::ShuttingDown)?;
         let envelope = until(deadline, read_envelope(recv, body_len_bytes)).await.ok_or(Code::Timeout)??;
         let request = Request::decode(&envelope).map_err(|_| Code::Protocol)?;
         Ok(Taken { request, _room: room })
+    }
+
+    /// Waits for what a request takes of the peer's memory and, unless it is short, of that for all peers.
+    async fn reserve(&self, len_bytes: u32) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
+        let peer = Arc::clone(&self.body_bytes).acquire_many_owned(len_bytes).await?;
+        let all = match Arc::clone(&self.own_body_bytes).try_acquire_many_owned(len_bytes) {
+            Ok(own) => own,
+            Err(_) => Arc::clone(&self.router.body_bytes).acquire_many_owned(len_bytes).await?,
+        };
+        Ok([peer, all])
     }
 
     /// The handler's outcome, or the code for a caller that waits no more or must not be answered.
@@ -181,8 +194,8 @@ impl Session {
 
 struct Taken {
     request: Request,
-    /// The body's part of what one peer may have in memory here.
-    _room: OwnedSemaphorePermit,
+    /// The body's part of what may be in memory here.
+    _room: [OwnedSemaphorePermit; 2],
 }
 
 /// A place in the table, given back however the call ends.
@@ -289,6 +302,9 @@ fn panicked() -> Fault {
 /// 8 MiB of requests that one peer has in memory here, eight of the largest. More wait for room, and
 /// then give up as busy: 320 streams of 1 MiB each would be five times a process's budget.
 const MAX_BODY_BYTES_IN_FLIGHT: usize = 8 << 20;
+
+/// 16 KiB: dozens of ordinary calls, and 16 MiB for as many connections as a server takes.
+const OWN_BODY_BYTES: usize = 16 << 10;
 
 /// 10 s without the caller taking the answer it waits for: as long as a header may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! A caller that breaks the rules harms only its own streams.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shiplane_rpc::{Router, RpcClient};
@@ -146,4 +146,26 @@ async fn silent_bodies_hold_up_their_own_peer_until_the_header_deadline() {
     for mut stream in silent {
         assert_eq!(stream.recv.read().await, Err(StreamError::Reset(Code::Timeout)));
     }
+}
+
+/// What one peer leaves of the memory for all is what another one may take for long requests; its short ones never wait.
+#[tokio::test(start_paused = true)]
+async fn bodies_of_all_peers_are_bounded_together_and_short_calls_never_wait() {
+    let router = Arc::new(Router::new().method("demo.echo", echo).max_body_bytes(1 << 20));
+    let (hostile, honest) = (Pair::new().await, Pair::new().await);
+    for pair in [&hostile, &honest] {
+        tokio::spawn(Arc::clone(&router).serve(Arc::clone(&pair.bob)));
+    }
+    let header = StreamHeader::new(StreamKind::RpcCall, 1 << 20).unwrap().encode();
+    let mut silent = hostile.alice.open_stream(Bytes::copy_from_slice(&header)).await.unwrap();
+    let mut refused = sent(&hostile, framed(StreamKind::RpcCall, b"")).await;
+    assert_eq!(refused.read().await, Err(StreamError::Reset(Code::Protocol)));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let (client, began) = (RpcClient::new(Arc::clone(&honest.alice)), Instant::now());
+    assert_eq!(client.call("demo.echo", "short".into(), AMPLE).await.unwrap(), "short");
+    assert!(began.elapsed() < Duration::from_secs(1), "it has waited for another peer");
+    let long = Bytes::from(vec![7; 100_000]);
+    assert_eq!(client.call("demo.echo", long.clone(), AMPLE).await.unwrap(), long);
+    assert!(began.elapsed() > Duration::from_secs(8), "the silent peer's memory was still taken");
+    assert_eq!(silent.recv.read().await, Err(StreamError::Reset(Code::Timeout)));
 }

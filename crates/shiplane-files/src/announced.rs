@@ -1,4 +1,4 @@
-//! The directories that a peer has announced, however many: in memory while they are few, else in a file.
+//! The directories of a transfer, kept in memory or, if there are many, in a file.
 
 use std::fs::File;
 use std::io;

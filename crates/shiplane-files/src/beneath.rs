@@ -1,4 +1,4 @@
-//! Where a push lands: beneath a directory that is served, whatever the peer asks for.
+//! Opens the target of a push beneath a served directory.
 
 use std::io;
 use std::path::PathBuf;

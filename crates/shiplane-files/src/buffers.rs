@@ -1,4 +1,4 @@
-//! Memory that file content is read into, given back for what is read next.
+//! A pool of read buffers.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

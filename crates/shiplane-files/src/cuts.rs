@@ -1,4 +1,4 @@
-//! Where the content of a file cuts it (SPEC 4.13).
+//! Content-defined chunking of a file (SPEC 4.13).
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Taking what a new version of a file has in common with the old one from the disk, not from the peer.
+//! Reuses blocks of the old version of a file instead of receiving them.
 //!
 //! In two rounds, so that the lists stay short: the peer first tells the digests of large pieces of the
 //! whole file, then those of small pieces within the large ones that are not here. Most of what a file has in

@@ -1,4 +1,4 @@
-//! The receiving side: where a transfer lands, and what it holds on to while it runs.
+//! The destination of a transfer, with its state while it runs.
 
 use std::any::Any;
 use std::io;

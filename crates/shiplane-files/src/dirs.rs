@@ -1,4 +1,4 @@
-//! Handles of the directories that a transfer writes to.
+//! Open handles of the directories that a transfer writes to.
 
 use std::collections::HashMap;
 use std::io;

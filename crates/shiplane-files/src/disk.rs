@@ -1,4 +1,4 @@
-//! Where a simulation comes between us and the disk.
+//! The hook by which a simulation fails disk calls.
 //!
 //! Every call of the receiving side that changes a file or a directory, or makes it durable, says so here first.
 //! In a simulation it may then fail as disks do; and who knows what was synced knows what a power cut leaves.

@@ -1,4 +1,4 @@
-//! What can go wrong on the disks of either side, sorted by whose fault it is.
+//! Errors of the disks on both sides, sorted by whose fault they are.
 
 use std::fmt;
 use std::io;

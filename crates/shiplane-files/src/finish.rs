@@ -1,4 +1,4 @@
-//! The end of a transfer.
+//! Finishes a transfer: directories' modes and times, journal, temporary files.
 
 use std::collections::HashSet;
 use std::io;

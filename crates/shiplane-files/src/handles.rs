@@ -1,4 +1,4 @@
-//! Open temporary files that several chunks are written to.
+//! A cache of open temporary files.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The journal of a job: what a run that was cut off has kept.
+//! The journal: what an interrupted run has verified and kept.
 //!
 //! A file in the landing root, appended to and locked for as long as the run lasts. It is a hint, not a
 //! promise: it is never synced, a torn end is cut away, and whatever it says is kept is read and hashed

@@ -1,4 +1,4 @@
-//! Where a transfer lands, as with `cp -r`.
+//! Resolves the destination of a transfer, as `cp -r` does.
 
 use std::ffi::OsStr;
 use std::fs;

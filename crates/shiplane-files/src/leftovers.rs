@@ -1,4 +1,4 @@
-//! What earlier runs of the same job left, as their journal tells it.
+//! The state of earlier runs, read from their journal.
 
 use std::collections::HashMap;
 use std::sync::Arc;

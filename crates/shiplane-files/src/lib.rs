@@ -1,4 +1,4 @@
-//! The local disk of a transfer, on both sides.
+//! The disk operations of both sides of a transfer.
 //!
 //! A provider opens a [`SourceRoot`], [resolves](SourceRoot::resolve) what a peer asks for, sends what
 //! [`Source::scan`] lists and reads spans from [`Source::open`].

@@ -1,4 +1,4 @@
-//! Names: our own in a destination, and those a platform cannot hold.
+//! File names: reserved ones, and ones that a platform refuses.
 
 use shiplane_wire::Digest;
 use thiserror::Error;

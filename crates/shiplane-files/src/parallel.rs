@@ -1,4 +1,4 @@
-//! A few threads for work that waits for the disk or the processor.
+//! Runs blocking work on a few threads.
 
 use std::num::NonZero;
 use std::panic::resume_unwind;

@@ -1,4 +1,4 @@
-//! What is to be done for each entry, given what is there.
+//! Plans each entry: present, compare, or want.
 
 use std::fs::File;
 use std::io;

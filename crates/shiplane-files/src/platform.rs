@@ -1,4 +1,4 @@
-//! Everything that differs between operating systems, behind one set of functions.
+//! Operating-system specific functions.
 //!
 //! Two rules hold for all of them. A path is resolved beneath an open directory and never through a
 //! symbolic link, save in the functions whose name says `following`, and those stay beneath it, too. A

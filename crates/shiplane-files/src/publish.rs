@@ -1,4 +1,4 @@
-//! Giving complete files their final names, many at a time.
+//! Publishes complete files under their final names, in groups.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

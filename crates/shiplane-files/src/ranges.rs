@@ -1,4 +1,4 @@
-//! Which bytes of a file are there.
+//! Sets of byte ranges of a file.
 
 use std::ops::Range;
 

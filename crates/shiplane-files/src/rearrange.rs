@@ -1,4 +1,4 @@
-//! What a sync changes beneath a destination beside what it receives: copies, removals, directories.
+//! The local changes of a sync: copies, removals, directories.
 //!
 //! Nothing here decides: whoever calls has looked, immediately before, whether what is there is still what
 //! is to be changed.

@@ -1,4 +1,4 @@
-//! Listing what a provider has.
+//! Lists the files of a provider.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The side that has the files: what is served, and reading it.
+//! Sources: the served root, and reading from it.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a destination remembers while a transfer runs.
+//! The state of a destination during a transfer.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! Small things in a call, large ones down the lane: the sender need not choose.
+//! Sends small data in a call and large data as a chunk.
 
 use shiplane_rpc::RpcClient;
 use shiplane_transport::ChunkSource;

@@ -1,4 +1,4 @@
-//! Many chunks to one peer, so many at a time, each with its own result.
+//! Sends many chunks to one peer with bounded concurrency, each with its own result.
 
 use std::{
     fmt::Display,

@@ -1,4 +1,4 @@
-//! A chunk's content, compressed on the way: agreed on per transfer, checked after decoding.
+//! Compression of chunks: negotiated per transfer, verified after decoding.
 //!
 //! An encoded payload is what the chunk frame then carries and hashes as it would any other:
 //!

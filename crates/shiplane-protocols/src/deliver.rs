@@ -1,4 +1,4 @@
-//! One attempt to deliver to a peer's [`Inbox`](crate::Inbox), and why it failed.
+//! One attempt to deliver to a peer's [`Inbox`](crate::Inbox).
 
 use std::time::Duration;
 

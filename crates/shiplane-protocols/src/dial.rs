@@ -1,4 +1,4 @@
-//! Whom to dial.
+//! The target of a dial.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Fetch, the request-transfer-confirm pattern: ask for a path, receive it down the lane, confirm.
+//! Fetch: requests a path, receives it in chunks, confirms.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A receiver to whom data is delivered exactly once, however often its sender had to try.
+//! An inbox with exactly-once delivery.
 //!
 //! ```text
 //! sender                                          inbox

@@ -1,4 +1,4 @@
-//! Fetch, push and sync of files over shiplane lanes.
+//! Fetch, push and sync of files.
 //!
 //! Small things are negotiated by RPC; big ones travel down the lane beside it. In reading order:
 //!

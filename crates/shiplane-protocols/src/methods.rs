@@ -1,4 +1,4 @@
-//! The RPC methods of this crate: names, bodies, and how faults are told.
+//! The RPC methods of this crate: names, bodies, faults.
 
 use std::{num::NonZeroU64, time::Duration};
 

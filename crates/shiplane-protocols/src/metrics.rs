@@ -1,4 +1,4 @@
-//! Counters of finished transfers, exact and by direction, for this program and for its collectors.
+//! Exact counters of finished transfers, by direction.
 
 mod histogram;
 mod window;

@@ -1,4 +1,4 @@
-//! From the lane's increments to what a person or a bar wants: how far, of how much, how fast.
+//! Progress of a transfer: bytes done, total and rate.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -1,4 +1,4 @@
-//! What a transfer came to: the short form for whoever counts, and the detail for whoever decides.
+//! The result of a transfer, in a short and a detailed form.
 
 use std::{net::SocketAddr, time::Duration};
 

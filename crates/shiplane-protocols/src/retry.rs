@@ -1,4 +1,4 @@
-//! Trying again: which failures, how often, after how long, and without delivering twice.
+//! Retries: which errors, how often, with which delays.
 
 use std::{
     fmt,

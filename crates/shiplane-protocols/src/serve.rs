@@ -1,4 +1,4 @@
-//! The serving side: who may ask for what, and the transfers under way.
+//! The file server: permissions and running transfers.
 
 mod places;
 mod push;

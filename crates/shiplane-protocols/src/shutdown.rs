@@ -1,4 +1,4 @@
-//! Ending in order: no new transfers, those under way finish, then peers are told.
+//! Orderly shutdown: refuses new transfers, finishes running ones, then tells peers.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -1,4 +1,4 @@
-//! Copying pieces of the old version, each one hashed on the way.
+//! Copies blocks of the old version, hashing each.
 
 use std::fs::File;
 use std::io;

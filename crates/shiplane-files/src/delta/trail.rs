@@ -1,4 +1,4 @@
-//! Finding pieces of the new version where the old one most likely has them.
+//! Predicts where the old version has a block of the new one.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

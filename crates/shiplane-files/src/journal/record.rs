@@ -1,4 +1,4 @@
-//! The records of a journal, as bytes.
+//! Encodes the records of a journal.
 //!
 //! A record is `body length u32 | body | first 8 bytes of BLAKE3 of the body`, little-endian. The body
 //! begins with its type.

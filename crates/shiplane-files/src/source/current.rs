@@ -1,4 +1,4 @@
-//! One path of a source as it is now, whatever a scan saw there before.
+//! Reads one path of a source in its current state.
 
 use shiplane_wire::{Entry, EntryKind, Mtime, RelPath, Version};
 

@@ -1,4 +1,4 @@
-//! A disk on which calls fail, and that remembers them, in the directories that a test names.
+//! A disk hook that fails and records calls below given directories.
 
 use std::{
     fs, io,

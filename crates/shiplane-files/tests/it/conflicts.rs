@@ -1,4 +1,4 @@
-//! What is there already.
+//! Existing files in the destination.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};

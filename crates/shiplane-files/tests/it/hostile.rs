@@ -1,4 +1,4 @@
-//! What a hostile peer sends, and what a hostile neighbour plants.
+//! Hostile peers, and hostile users of the same machine.
 
 use std::fs;
 use std::os::unix::fs::symlink;

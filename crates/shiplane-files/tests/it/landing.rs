@@ -1,4 +1,4 @@
-//! Where things land, and what a run leaves behind.
+//! Destination paths, and files left behind by a run.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a run has left because the disk failed it, the next one removes, whatever that is about.
+//! The next run removes what a failing disk left behind.
 
 use std::fs;
 use std::path::Path;

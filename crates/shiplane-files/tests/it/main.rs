@@ -1,4 +1,4 @@
-//! Stories of the local disk: what is received, refused, resumed and served, on real file systems.
+//! Receiving, refusing, resuming and serving on real file systems.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]

@@ -1,4 +1,4 @@
-//! Runs that were cut off, and the next ones.
+//! Interrupted runs and their resumption.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};

@@ -1,4 +1,4 @@
-//! What is served.
+//! Sources.
 
 use std::collections::BTreeMap;
 use std::fs;

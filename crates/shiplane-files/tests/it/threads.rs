@@ -1,4 +1,4 @@
-//! Many chunks at once, as they come in a real transfer.
+//! Concurrent chunks, as in a real transfer.
 
 use std::fs;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! A scripted peer: a tree of entries with their content, and the loop that a transfer runs.
+//! A scripted peer: a tree of entries, and the loop of a transfer.
 
 use std::collections::BTreeMap;
 use std::fs;

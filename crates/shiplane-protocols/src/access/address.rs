@@ -1,4 +1,4 @@
-//! `HOST:PORT` as people type it and as a ticket carries it.
+//! Parses `HOST:PORT`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

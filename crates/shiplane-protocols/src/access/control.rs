@@ -1,4 +1,4 @@
-//! Tickets and standing peers together: the one place that says yes or no.
+//! Access control: decides by tickets and standing peers.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -122,7 +122,7 @@ impl AccessControl {
         Trust::ask(move |peer| access.admit(peer, Instant::now()))
     }
 
-    /// Reads the peers file again and says whom that concerns. Meant to be called once a second.
+    /// Reads the peers file again and returns the affected peers. Call it twice a second.
     ///
     /// The file is read each time, not just its time stamp: two edits within one tick of a file
     /// system's clock look alike from outside. Blocks for as long as reading a short file takes.

@@ -1,4 +1,4 @@
-//! What a peer may do, and below which paths.
+//! Grants: what a peer may do, and below which paths.
 
 use shiplane_wire::{PathRefused, RelPath};
 

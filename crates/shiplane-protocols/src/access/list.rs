@@ -1,4 +1,4 @@
-//! The peers file on disk: edited whole, and loaded into a list that fails closed.
+//! The peers file on disk, and the list loaded from it; errors refuse everyone.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -214,7 +214,7 @@ impl AccessList {
     }
 }
 
-/// Some thousands of peers. The file is read once a second while serving.
+/// Some thousands of peers. The file is checked twice a second while serving.
 const MAX_FILE_LEN_BYTES: usize = 1 << 20;
 
 #[cfg(test)]

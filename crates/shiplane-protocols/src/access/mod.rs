@@ -1,4 +1,4 @@
-//! Who may connect, and what they may do there.
+//! Access control: who may connect, and what they may do.
 //!
 //! Two things let a key in (SPEC 6): a [`Ticket`] whose secret it redeemed, and a line in the
 //! peers file. Nothing else does: the default is refusal, and a peers file that cannot be read or

@@ -1,4 +1,4 @@
-//! Standing peers and the text they are written in.
+//! Standing peers, and the text format of the peers file.
 //!
 //! ```text
 //! # NAME   PEERID         RIGHTS       ROOT...

@@ -1,4 +1,4 @@
-//! The ticket URL: everything a stranger needs to reach one path of one server.
+//! The ticket URL.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! The server's side of tickets: what was handed out, and who owns it now.
+//! The server's tickets and their owners.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

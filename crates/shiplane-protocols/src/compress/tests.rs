@@ -1,4 +1,4 @@
-//! Encoding and decoding back to back, and what a hostile encoder can send.
+//! Encoding and decoding, and hostile encoders.
 
 use proptest::prelude::*;
 use shiplane_transport::ChunkSource;

@@ -1,4 +1,4 @@
-//! Which transfers of which peer are under way or were delivered. Every step is atomic; no IO.
+//! Tracks running and finished deliveries by peer. Every step is atomic; no IO.
 
 use std::{
     collections::{HashMap, VecDeque},

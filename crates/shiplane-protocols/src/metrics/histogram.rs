@@ -1,4 +1,4 @@
-//! Durations by powers of two of a millisecond.
+//! A histogram of durations, by powers of two of a millisecond.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Bytes of the last ten seconds, by the wall clock. Time is an argument: the span since some origin.
+//! Bytes of the last ten seconds. Time is an argument.
 
 use std::time::Duration;
 

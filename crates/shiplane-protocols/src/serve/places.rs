@@ -1,4 +1,4 @@
-//! The places for what peers may have under way at a server.
+//! Limits running transfers, in all and per peer.
 
 use std::{
     collections::HashMap,

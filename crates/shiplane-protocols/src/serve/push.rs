@@ -1,4 +1,4 @@
-//! The receiving side of push: READY only when all that can be checked has been (SPEC 5.5 to 5.9).
+//! The receiving side of push: ready only after every check (SPEC 5.5 to 5.9).
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! The side of a sync that is asked (SPEC 5.14 to 5.18).
+//! The callee's side of a sync (SPEC 5.14 to 5.18).
 
 mod sessions;
 

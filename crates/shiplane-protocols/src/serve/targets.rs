@@ -1,4 +1,4 @@
-//! What pushes and syncs write to, so that no two write to the same place at a time.
+//! Locks the targets of pushes and syncs, so that no two overlap.
 
 use std::{
     collections::HashMap,

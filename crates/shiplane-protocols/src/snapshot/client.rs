@@ -1,4 +1,4 @@
-//! The side that wants a snapshot.
+//! The client side of snapshots.
 
 use std::path::Path;
 

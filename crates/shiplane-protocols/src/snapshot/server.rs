@@ -1,4 +1,4 @@
-//! The side that has the snapshots.
+//! The server side of snapshots.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Content under ids that never change their meaning.
+//! A store of immutable content by id.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! What two sides last had in common, remembered from one sync to the next.
+//! Stores the bases of syncs.
 
 use std::io;
 use std::path::PathBuf;

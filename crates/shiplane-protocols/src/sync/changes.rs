@@ -1,4 +1,4 @@
-//! A manifest as what has changed in it since one that both sides have, and what nobody knows (SPEC 4.19).
+//! Changes between a base and a manifest, and unknown paths (SPEC 4.19).
 
 use std::collections::BTreeSet;
 

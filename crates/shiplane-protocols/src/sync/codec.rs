@@ -1,4 +1,4 @@
-//! A manifest as bytes: on the wire and in the files of a [`BaseStore`](super::BaseStore) (SPEC 4.18).
+//! Encodes manifests for the wire and for a [`BaseStore`](super::BaseStore) (SPEC 4.18).
 
 use std::collections::HashSet;
 

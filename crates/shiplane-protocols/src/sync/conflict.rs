@@ -1,4 +1,4 @@
-//! The name of the version that gives way.
+//! Names of conflict copies.
 
 use shiplane_wire::{Digest, PathRefused, RelPath, limits};
 

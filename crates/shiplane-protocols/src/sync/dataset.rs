@@ -1,4 +1,4 @@
-//! A dataset as one side finds it, and what it agrees on with the other before anything is done. Blocking.
+//! A locked and scanned dataset, and the base agreed with the other side. Blocking.
 
 use std::any::Any;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Why a sync failed, sorted by whose fault it is.
+//! Errors of syncs, sorted by whose fault they are.
 
 use shiplane_files::{DestinationError, SourceError};
 use shiplane_rpc::{CallError, Fault, FaultCode};

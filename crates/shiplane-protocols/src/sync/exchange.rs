@@ -1,4 +1,4 @@
-//! What travels between the two sides of a sync: their lists, and then files both ways at once.
+//! Exchanges the lists of a sync, then files both ways at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

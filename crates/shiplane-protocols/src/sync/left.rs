@@ -1,4 +1,4 @@
-//! What a sync leaves alone, for the next one to settle.
+//! Paths that a sync left alone.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What a dataset consists of.
+//! Manifests of datasets.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

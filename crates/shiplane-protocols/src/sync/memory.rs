@@ -1,4 +1,4 @@
-//! The memory that the lists of a sync take.
+//! Accounts for the memory of a sync's lists.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

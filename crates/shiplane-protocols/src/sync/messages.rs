@@ -1,4 +1,4 @@
-//! What the two sides of a sync say to each other by RPC (SPEC 5.14 to 5.18).
+//! The RPC messages of a sync (SPEC 5.14 to 5.18).
 
 use std::num::NonZeroU64;
 

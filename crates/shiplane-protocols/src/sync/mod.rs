@@ -1,4 +1,4 @@
-//! Sync: a directory here and one of a peer's become one, and nothing that anybody wrote is lost.
+//! Two-way sync of a local directory with one of a peer. No edit is lost.
 //!
 //! [`synchronise`] does it; a [`FileServer::syncing`](crate::FileServer::syncing) is the other side. Each side
 //! remembers what both had after the last sync, the *base*, so that what is missing on one side is known to be

@@ -1,4 +1,4 @@
-//! What is to be done so that both sides have the same.
+//! Computes the plan of a sync.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

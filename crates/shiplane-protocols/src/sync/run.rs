@@ -1,4 +1,4 @@
-//! The side of a sync that begins it.
+//! The caller's side of a sync.
 
 mod attempt;
 

@@ -1,4 +1,4 @@
-//! What a dataset consists of by now.
+//! Scans a dataset.
 
 use std::collections::HashMap;
 use std::sync::Arc;

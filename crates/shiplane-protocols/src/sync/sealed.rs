@@ -1,4 +1,4 @@
-//! Files of our own state: sealed by a digest.
+//! State files sealed by a digest.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! The digests of files that have not changed since they were last read.
+//! A cache of digests of unchanged files.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,4 +1,4 @@
-//! What a machine remembers of its syncs.
+//! The state that a machine keeps between syncs.
 
 use std::path::PathBuf;
 

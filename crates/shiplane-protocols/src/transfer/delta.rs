@@ -1,4 +1,4 @@
-//! The receiver's books of cuts asked for and told (SPEC 4.13). Pure.
+//! Tracks requested block signatures (SPEC 4.13). Pure.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;

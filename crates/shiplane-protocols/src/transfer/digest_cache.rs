@@ -1,4 +1,4 @@
-//! The digests of files that were sent before, so that the next receiver costs no hashing.
+//! A cache of digests of sent files, so that the next receiver costs no hashing.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Why a transfer failed, sorted by whose fault it is.
+//! Errors of transfers, sorted by whose fault they are.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a transfer tells whoever watches it.
+//! Events of a transfer.
 
 use std::sync::Arc;
 

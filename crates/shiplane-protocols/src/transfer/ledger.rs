@@ -1,4 +1,4 @@
-//! The receiver's books: what is wanted, under way and done. Pure, so that its rules can be tested.
+//! Tracks wanted, running and finished chunks of a receiver. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -1,4 +1,4 @@
-//! How long the chunks are that a receiver asks for. Pure: time is an argument.
+//! Chooses the chunk size. Pure: time is an argument.
 
 use std::time::Duration;
 

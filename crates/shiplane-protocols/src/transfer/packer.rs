@@ -1,4 +1,4 @@
-//! Cuts what is wanted into chunks (SPEC 4.7), one at a time.
+//! Packs wanted spans into chunks (SPEC 4.7), one at a time.
 
 use std::{collections::VecDeque, ops::Range};
 

@@ -1,4 +1,4 @@
-//! Whether the peer moves a transfer at a least rate. Pure: time is an argument.
+//! Checks that the peer makes progress at a minimum rate. Pure: time is an argument.
 
 use std::{num::NonZeroU64, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The side that has the files.
+//! The provider of a transfer.
 
 mod cutting;
 mod entries;

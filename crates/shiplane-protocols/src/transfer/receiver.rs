@@ -1,4 +1,4 @@
-//! The side that wants the files.
+//! The receiver of a transfer.
 
 mod asking;
 mod chunks;

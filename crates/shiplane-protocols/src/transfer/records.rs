@@ -1,4 +1,4 @@
-//! The records stream as typed records, both ways.
+//! Reads and writes typed records on the records stream.
 
 use std::time::Duration;
 

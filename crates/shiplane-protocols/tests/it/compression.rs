@@ -1,4 +1,4 @@
-//! Chunks compressed on the way: fewer bytes travel, and the same arrives.
+//! Compressed chunks: fewer bytes on the wire, the same content.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! What transfers do to the limits and counters that they are given.
+//! Rate limits and counters of transfers.
 
 use std::{fs, num::NonZeroU64, path::Path, sync::Arc};
 

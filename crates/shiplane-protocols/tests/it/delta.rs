@@ -1,4 +1,4 @@
-//! Edited files: what the old version has in common with the new one is not sent again.
+//! Edited files: common blocks are not sent again.
 
 mod liar;
 

@@ -1,4 +1,4 @@
-//! Which digest a transfer has: agreed when it is opened, on every way, and kept apart from the other.
+//! The negotiated digest of fetch, push and sync.
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 

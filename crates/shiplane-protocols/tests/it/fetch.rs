@@ -1,4 +1,4 @@
-//! Fetch: what arrives, what is refused, and what is left behind.
+//! Fetch: results, refusals, and files left behind.
 
 use std::{fs, path::Path, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Peers that lie, in both roles. Each gets its own typed error, and nothing appears under a final name.
+//! Lying peers in both roles: a typed error for each, and nothing under a final name.
 
 mod crowd;
 mod digests;

@@ -1,4 +1,4 @@
-//! Stories of whole transfers between two peers on loopback.
+//! Whole transfers between two peers on loopback.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 

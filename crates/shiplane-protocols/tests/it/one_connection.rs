@@ -1,4 +1,4 @@
-//! All that there is, at once, on one connection: nobody gets what is somebody else's.
+//! Everything at once on one connection, without mix-ups.
 
 use std::{fs, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Sync: two directories become one, nothing that anybody wrote is lost, and whatever is cut goes on.
+//! Sync: both sides become equal, no edit is lost, interrupted syncs resume.
 
 mod anew;
 mod changing;

@@ -1,4 +1,4 @@
-//! Golden bytes, every way to be wrong, and properties.
+//! Golden bytes, malformed input, and properties.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The rules as stories, and for any three manifests: both sides agree, both end up equal, nothing is lost.
+//! Rules of the plan, and properties: both sides agree, end up equal, and lose nothing.
 
 use proptest::prelude::*;
 use shiplane_wire::Mtime;

@@ -1,4 +1,4 @@
-//! One attempt at a sync, from the listing to what both sides remember.
+//! One attempt at a sync, from the listing to the new base.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Telling where the content of a file cuts it, one request after another (SPEC 4.13).
+//! Answers requests for block signatures, one after another (SPEC 4.13).
 
 use std::{collections::VecDeque, sync::Arc};
 

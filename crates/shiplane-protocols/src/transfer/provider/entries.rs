@@ -1,4 +1,4 @@
-//! The entries that may still be asked for.
+//! The entries that the receiver has not released.
 
 use std::collections::VecDeque;
 

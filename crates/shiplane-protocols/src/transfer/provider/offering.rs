@@ -1,4 +1,4 @@
-//! The first chunks, which go out without being asked for where the receiver has invited that (SPEC 4.24).
+//! Offers: the first chunks, sent without a want if invited (SPEC 4.24).
 
 use shiplane_wire::{Entry, EntryKind, Piece, ProviderRecord, Span, limits};
 

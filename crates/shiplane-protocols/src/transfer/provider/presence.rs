@@ -1,4 +1,4 @@
-//! How much the receiver seems to have already. Pure.
+//! Estimates how much the receiver has already. Pure.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What comes of a transfer at its provider.
+//! The result of a transfer at its provider.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! One chunk to the receiver, as it is or compressed.
+//! Sends one chunk, plain or compressed.
 
 use std::sync::{
     Arc,

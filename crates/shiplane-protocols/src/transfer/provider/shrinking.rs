@@ -1,4 +1,4 @@
-//! Which chunks are worth the attempt to compress them. Pure.
+//! Decides which chunks to compress. Pure.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A chunk's spans as one source for a lane.
+//! Reads a chunk's spans as one source for a lane.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What a provider tells of: what has arrived, what need not be sent, and what is waited for.
+//! The events of a provider.
 
 use super::{
     super::event::{Awaited, TransferEvent},

@@ -1,4 +1,4 @@
-//! What the receiver asks for, as far as there is memory for it.
+//! Requests chunks, as far as memory permits.
 
 use shiplane_wire::ReceiverRecord;
 use tokio::time::Instant;

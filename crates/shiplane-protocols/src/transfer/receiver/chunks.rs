@@ -1,4 +1,4 @@
-//! One chunk into the target, as it is or compressed.
+//! Receives one chunk, plain or compressed.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,4 @@
-//! Chunks that come without having been asked for, because the provider was invited to send some (SPEC 4.24).
+//! Handles offered chunks (SPEC 4.24).
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

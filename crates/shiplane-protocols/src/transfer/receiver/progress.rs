@@ -1,4 +1,4 @@
-//! What of a provider's doing is progress, and what is told of it.
+//! Counts a provider's progress and reports it.
 
 use std::{num::NonZeroU64, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What comes of a transfer at its receiver.
+//! The result of a transfer at its receiver.
 
 use std::time::Duration;
 

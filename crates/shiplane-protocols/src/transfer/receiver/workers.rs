@@ -1,4 +1,4 @@
-//! The two threads that do the receiver's disk work beside the lanes: one plans, one publishes.
+//! The receiver's planning and publishing threads.
 
 use shiplane_files::{DestinationError, PlacedCut, Plan};
 use shiplane_transport::blocking;

@@ -1,4 +1,4 @@
-//! One file into a writer, in order: `get SOURCE -`.
+//! Writes one file to a writer, in order: `get SOURCE -`.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! A provider that lies about where its file is cut: a typed error, and the old version stays.
+//! A provider that sends false block signatures: a typed error, and the old version stays.
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 

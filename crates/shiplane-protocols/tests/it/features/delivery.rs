@@ -1,4 +1,4 @@
-//! Exactly once, by call or by lane, whatever is lost.
+//! Exactly-once delivery by call or chunk, whatever is lost.
 
 use std::{
     sync::{

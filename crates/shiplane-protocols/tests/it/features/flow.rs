@@ -1,4 +1,4 @@
-//! How chunks move: in buffers of any size, at a limited rate, watched.
+//! Buffer sizes, rate limits and progress of chunks.
 
 use std::{
     num::NonZeroU64,

@@ -1,4 +1,4 @@
-//! Counters, exact in both directions, here and in the facade.
+//! Exact counters in both directions, here and in the metrics facade.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Two peers that trust each other, and a relay between them that can be made to lose what it is told.
+//! Two peers that trust each other, with a lossy relay between them.
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,4 @@
-//! Ending in order.
+//! Orderly shutdown.
 
 use std::{
     num::NonZeroU64,

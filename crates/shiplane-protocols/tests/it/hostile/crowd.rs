@@ -1,4 +1,4 @@
-//! Crowds of peers that take up room and do not move: what they are given is bounded, and others go on beside them.
+//! Many stalled peers: their memory is bounded, and others continue.
 
 use std::{fs, time::Duration};
 

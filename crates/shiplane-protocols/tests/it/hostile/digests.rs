@@ -1,4 +1,4 @@
-//! A provider whose chunks do not have the digest that it sends with them.
+//! A provider that sends false digests.
 
 use std::fs;
 

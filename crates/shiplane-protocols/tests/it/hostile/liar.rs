@@ -1,4 +1,4 @@
-//! The machinery of a provider that lies to an honest `get`.
+//! The harness of a lying provider.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 

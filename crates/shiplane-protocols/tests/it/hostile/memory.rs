@@ -1,4 +1,4 @@
-//! What a peer's claims cost in memory. Each test has a process of its own, since memory is counted by process.
+//! The memory that a peer's claims cost. Each test has a process of its own, to measure its memory.
 
 use std::{
     process::Command,

@@ -1,4 +1,4 @@
-//! Chunks that are offered, and peers that lie about them (SPEC 4.24).
+//! Offered chunks, and peers that lie about them (SPEC 4.24).
 
 mod honest;
 mod receivers;

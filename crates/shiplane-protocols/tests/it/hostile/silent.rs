@@ -1,4 +1,4 @@
-//! Peers that show that they live, and move nothing or next to nothing.
+//! Peers that send signs of life and little or no data.
 
 use bytes::Bytes;
 use shiplane_protocols::transfer::TransferError;

@@ -1,4 +1,4 @@
-//! Receivers that ask for block signatures: one that reads none of them, and a crowd that asks at once.
+//! Receivers that request block signatures: one that reads none, and many at once.
 
 use std::{fs, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What is known when an answer is lost, and that asking again changes nothing.
+//! Lost answers: the outcome is unknown, and asking again changes nothing.
 
 use std::{
     fs,

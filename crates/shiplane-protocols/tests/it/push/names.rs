@@ -1,4 +1,4 @@
-//! Names that a pusher must not get away with.
+//! Hostile names in a push.
 
 use std::{fs, os::unix::fs::symlink};
 

@@ -1,4 +1,4 @@
-//! A push that was cut goes on where it was.
+//! Resumed pushes.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! A peer begins a sync anew that it has left: it need not wait for what the server still holds for it.
+//! A peer restarts an abandoned sync without waiting for the server.
 
 use std::sync::Arc;
 

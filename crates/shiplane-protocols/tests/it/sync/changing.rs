@@ -1,4 +1,4 @@
-//! Files that somebody edits while they are synced: what was written stays, and the next sync settles it.
+//! Files edited during a sync: the edit stays, and the next sync includes it.
 
 use std::{
     fs,

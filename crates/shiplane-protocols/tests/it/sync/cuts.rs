@@ -1,4 +1,4 @@
-//! A sync that ends in the middle, at every step: the next one converges, and nothing is lost.
+//! Syncs interrupted at every step: the next one converges, and nothing is lost.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! Disks that fail in the middle of a sync: what could not be done is left alone, in the system's words.
+//! Failing disks during a sync: affected paths are left alone and reported with the system's error.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Peers that are asked for a sync and lie: nothing of theirs gets here that they have not listed truly.
+//! Lying callees of a sync: only correctly listed content is accepted.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Peers that ask for a sync and lie: the server does only what its own list and memory allow.
+//! Lying callers of a sync: the server does only what its own list and memory permit.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What a sync leaves because a disk fails it, the next one removes, also one that has nothing else to do.
+//! The next sync removes what a failing disk left behind, even if it has nothing else to do.
 
 use std::{
     fs,

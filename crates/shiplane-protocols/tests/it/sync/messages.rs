@@ -1,4 +1,4 @@
-//! What the two sides say to each other comes back from its bytes as it was, whatever its size.
+//! Round trips of the messages of a sync.
 
 use proptest::prelude::*;
 use shiplane_protocols::sync::{FileState, Manifest, Node, SyncBody, SyncRequest, SyncResponse};

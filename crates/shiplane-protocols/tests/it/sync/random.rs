@@ -1,4 +1,4 @@
-//! Any two datasets with any edits: both become equal, and whatever was written is somewhere.
+//! Random datasets and edits: both sides become equal, and no edit is lost.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

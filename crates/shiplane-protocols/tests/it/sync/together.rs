@@ -1,4 +1,4 @@
-//! Both sides begin at the same time.
+//! Both sides start a sync at the same time.
 
 use std::{path::PathBuf, sync::Arc};
 

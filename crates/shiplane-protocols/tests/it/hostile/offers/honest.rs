@@ -1,4 +1,4 @@
-//! Two honest sides: what is offered arrives, whatever the receiver has of it already.
+//! Two honest sides: offered chunks arrive, whatever the receiver has already.
 
 use std::{
     fs,

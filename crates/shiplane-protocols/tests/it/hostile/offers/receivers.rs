@@ -1,4 +1,4 @@
-//! Receivers that invite an honest server to offer, and lie about what they do with it.
+//! Receivers that invite offers and lie about them.
 
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{BiStream, Claim, InboundChunk, StreamError, TransferStream};

@@ -1,4 +1,4 @@
-//! Offered chunks share the connection's window with the records that decide on them.
+//! Offered chunks share the connection's window with the records.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Compressed chunks that are not what was agreed on: more content than was asked for, or none.
+//! Compressed chunks with too much content, or none.
 
 use shiplane_protocols::{
     Compression,

@@ -195,7 +195,7 @@ impl Cuts {
             faults: Faults::none(self.bytes_per_second, self.queue_len_bytes, DELAY),
             lanes: TransferOptions::default().lanes,
             chunk_len_bytes: TransferOptions::default().chunk_len_bytes,
-            compression: Compression::Off,
+            compression: Compression::Never,
             limit: self.limit,
             client_kills: 0,
             server_kills: 0,

@@ -88,7 +88,7 @@ impl Scenario {
             job,
             lanes: rng.spread(1, 13) as usize,
             chunk_len_bytes: rng.spread(4 << 10, 2 << 20),
-            compression: rng.pick(&[Compression::Off, Compression::Auto, Compression::Always]),
+            compression: rng.pick(&[Compression::Never, Compression::Auto, Compression::Always]),
             limit: None,
             client_kills: if rng.chance(300_000) { 400_000 } else { 0 },
             server_kills: if rng.chance(300_000) { 400_000 } else { 0 },

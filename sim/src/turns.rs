@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use shiplane_transport::simulation::{Turns, set_turns};
+use shiplane_transport::simulation::{DeterministicScheduler, set_scheduler};
 
 use crate::entropy;
 
@@ -22,18 +22,18 @@ use crate::entropy;
 /// from the seed.
 pub(crate) fn begin(seed: u64) {
     WORKERS.with_borrow_mut(|workers| *workers = Some(Workers { seed, started: 0, idle: Vec::new() }));
-    set_turns(Some(Arc::new(TakingTurns)));
+    set_scheduler(Some(Arc::new(TakingTurns)));
 }
 
 /// Ends the workers of this thread.
 pub(crate) fn end() {
-    set_turns(None);
+    set_scheduler(None);
     WORKERS.with_borrow_mut(Option::take);
 }
 
 struct TakingTurns;
 
-impl Turns for TakingTurns {
+impl DeterministicScheduler for TakingTurns {
     fn run(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(Piece { work: Some(work), worker: None })
     }
@@ -89,7 +89,7 @@ fn start_worker(seed: u64) -> Worker {
     thread::spawn(move || {
         entropy::seed_thread(seed);
         OWN_SEAT.set(Some(Arc::clone(&own)));
-        set_turns(Some(Arc::new(TakingTurns)));
+        set_scheduler(Some(Arc::new(TakingTurns)));
         // For its clock, and to spawn on.
         let _entered = runtime.enter();
         while let Ok(work) = queue.recv() {

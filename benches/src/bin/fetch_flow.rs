@@ -23,7 +23,7 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{PeerAddr, QuicTransport, TransportConfig, Trust};
-use shiplane_wire::Promise;
+use shiplane_wire::Durability;
 use tokio_util::sync::CancellationToken;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -107,10 +107,15 @@ async fn fetch(
     let start = Instant::now();
     let fetch = Fetch::open(&client, b"file").await?;
     let options = options(args);
-    let promise = if args.durable { Promise::Durable } else { Promise::Verified };
+    let durability = if args.durable { Durability::Durable } else { Durability::Verified };
     let chunk_len_bytes = options.chunk_len_bytes;
-    let receive =
-        ReceiveOptions { overwrite: true, promise, verify: false, digest: fetch.digest(), chunk_len_bytes };
+    let receive = ReceiveOptions {
+        overwrite: true,
+        durability,
+        verify: false,
+        digest: fetch.digest(),
+        chunk_len_bytes,
+    };
     let target = Destination::open(dest, fetch.shape(), fetch.job(), receive)?;
     let report = fetch.receive(target, &options, Arc::new(|_| ())).await?;
     let seconds = start.elapsed().as_secs_f64();

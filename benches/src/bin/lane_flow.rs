@@ -20,7 +20,7 @@ use shiplane_transport::{
     Admission, ChunkSink, ChunkSource, CongestionControl, LaneOptions, PeerConnection, QuicTransport,
     SinkError, TransportConfig, Trust,
 };
-use shiplane_wire::{DigestAlgorithm, Promise, Stored, Verified};
+use shiplane_wire::{DigestAlgorithm, Durability, Stored, Verified};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -261,7 +261,7 @@ impl ChunkSink for Nowhere {
     }
 
     fn commit(self, verified: Verified) -> Result<(Stored, ()), SinkError> {
-        Ok((verified.stored(Promise::Verified), ()))
+        Ok((verified.stored(Durability::Verified), ()))
     }
 }
 

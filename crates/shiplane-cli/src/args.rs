@@ -271,7 +271,7 @@ impl Compress {
         match self {
             Self::Auto => Compression::Auto,
             Self::Always => Compression::Always,
-            Self::Never => Compression::Off,
+            Self::Never => Compression::Never,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use shiplane_wire::{Digest, DigestAlgorithm, Entry, Promise, RelPath, Span, escape};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, RelPath, Span, escape};
 
 use crate::{
     Shape,
@@ -32,9 +32,9 @@ use crate::{
 pub struct ReceiveOptions {
     /// Whether different files that exist are replaced. Directories never are.
     pub overwrite: bool,
-    /// What [`Destination::publish`] and [`Destination::finish`] promise: with [`Promise::Verified`]
+    /// What [`Destination::publish`] and [`Destination::finish`] reach: with [`Durability::Verified`]
     /// nothing is synced.
-    pub promise: Promise,
+    pub durability: Durability,
     /// Whether files that look equal by size and time are compared by content.
     pub verify: bool,
     /// What digests are computed with, as agreed with the peer. What was kept under another one is begun anew.
@@ -108,7 +108,7 @@ impl Destination {
             found: Kind::File,
             wanted: Kind::Directory,
         })?;
-        let is_durable = options.promise == Promise::Durable;
+        let is_durable = options.durability == Durability::Durable;
         Self::at(Landing::beneath(root, path, shape, job, is_durable, may_create)?, shape, options)
     }
 
@@ -278,7 +278,7 @@ impl Destination {
     }
 
     /// Gives complete files their final names: those a [`commit`](ChunkWriter::commit) reported, and those
-    /// planned with nothing missing. With [`Promise::Durable`] they are durable first, and their names
+    /// planned with nothing missing. With [`Durability::Durable`] they are durable first, and their names
     /// after; that costs a few waits for the disk however many files there are, so call it with many.
     ///
     /// After an error, those of the files that could be published are; the others stay as they were.
@@ -307,7 +307,7 @@ impl Destination {
     }
 
     /// Ends the transfer: sets the times of directories, removes what this and earlier runs of the job left
-    /// under temporary names, and the journal. With [`Promise::Durable`], everything is durable then, also
+    /// under temporary names, and the journal. With [`Durability::Durable`], everything is durable then, also
     /// the files that were found identical.
     ///
     /// # Errors
@@ -361,7 +361,7 @@ impl Inner {
     }
 
     pub(super) fn is_durable(&self) -> bool {
-        self.options.promise == Promise::Durable
+        self.options.durability == Durability::Durable
     }
 
     /// Removes what a run has made for itself that has kept nothing; else nothing is done.

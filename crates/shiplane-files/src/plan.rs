@@ -361,7 +361,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use shiplane_wire::{Mtime, Promise, Version};
+    use shiplane_wire::{Durability, Mtime, Version};
     use tempfile::TempDir;
 
     use super::*;
@@ -370,7 +370,7 @@ mod tests {
     fn folding(root: &Path, overwrite: bool) -> Destination {
         let options = ReceiveOptions {
             overwrite,
-            promise: Promise::Verified,
+            durability: Durability::Verified,
             verify: false,
             digest: DigestAlgorithm::Blake3,
             chunk_len_bytes: 1000,

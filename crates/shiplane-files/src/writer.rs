@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use shiplane_wire::{Promise, RelPath, Span, Stored, Verified};
+use shiplane_wire::{Durability, RelPath, Span, Stored, Verified};
 
 use crate::{
     destination::Inner,
@@ -127,7 +127,7 @@ impl ChunkWriter {
             }
         }
         drop(state);
-        Ok((verified.stored(Promise::Verified), complete))
+        Ok((verified.stored(Durability::Verified), complete))
     }
 
     /// Gives the chunk up; the same as dropping it.

@@ -26,7 +26,7 @@ impl Default for AutoOptions {
 
 /// The way a delivery took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carrier {
+pub enum Route {
     /// In the call itself: one round trip.
     Call,
     /// Announced by a call, sent as a chunk.
@@ -35,9 +35,9 @@ pub enum Carrier {
 
 /// A delivery that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Carried {
+pub struct DeliveryReport {
     /// Which way.
-    pub carrier: Carrier,
+    pub route: Route,
     /// Bytes of content.
     pub content_bytes: u64,
     /// Bytes sent for it.
@@ -55,16 +55,16 @@ pub async fn transfer_auto(
     client: &RpcClient,
     source: &ChunkSource,
     options: &AutoOptions,
-) -> Result<Carried, DeliverError> {
+) -> Result<DeliveryReport, DeliverError> {
     let transfer = random_transfer_id().ok_or(DeliverError::NoRandomness)?;
     let source = open(source).await?;
     let fits_a_call = source.len_bytes() <= options.threshold_bytes.min(MAX_CALL_BYTES);
-    let (carrier, arrived) = if fits_a_call {
-        (Carrier::Call, deliver_by_call(client, transfer, source, &options.send).await?)
+    let (route, arrived) = if fits_a_call {
+        (Route::Call, deliver_by_call(client, transfer, source, &options.send).await?)
     } else {
-        (Carrier::Lane, deliver_by_lane(client, transfer, source, &options.send).await?)
+        (Route::Lane, deliver_by_lane(client, transfer, source, &options.send).await?)
     };
-    Ok(Carried { carrier, content_bytes: arrived.content_bytes, wire_bytes: arrived.wire_bytes })
+    Ok(DeliveryReport { route, content_bytes: arrived.content_bytes, wire_bytes: arrived.wire_bytes })
 }
 
 /// 64 KiB: up to there a call's one round trip is worth more than the lane's

@@ -15,7 +15,7 @@ use shiplane_transport::{ChunkSource, LaneOptions, QuicTransport};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Dial, TransferResult};
+use crate::{PeerTarget, TransferResult};
 
 /// Something that can be sent as a chunk, and named in an error.
 pub trait BatchSource: Clone + Send + Sync + 'static {
@@ -106,11 +106,11 @@ impl Drop for Entered {
 /// ```
 pub async fn transfer_batch<S: BatchSource>(
     transport: &Arc<QuicTransport>,
-    peer: impl Into<Dial>,
+    peer: impl Into<PeerTarget>,
     sources: Vec<S>,
     options: &BatchOptions,
 ) -> Vec<(S, TransferResult)> {
-    let dial = peer.into();
+    let target = peer.into();
     let transfer = |(index, source): (usize, S)| {
         let (transport, lane, in_flight) =
             (Arc::clone(transport), options.lane.clone(), options.in_flight.clone());
@@ -119,9 +119,9 @@ pub async fn transfer_batch<S: BatchSource>(
             // A task of its own, spawned when its turn has come: a panic ends no other.
             let task = AbortOnDropHandle::new(tokio::spawn(async move {
                 let _entered = in_flight.enter();
-                send(&transport, dial, &sent, &lane).await
+                send(&transport, target, &sent, &lane).await
             }));
-            let result = task.await.unwrap_or_else(|panicked| failure(dial, &source.name(), &panicked));
+            let result = task.await.unwrap_or_else(|panicked| failure(target, &source.name(), &panicked));
             (index, source, result)
         }
     };
@@ -135,23 +135,23 @@ pub async fn transfer_batch<S: BatchSource>(
 
 async fn send<S: BatchSource>(
     transport: &QuicTransport,
-    dial: Dial,
+    target: PeerTarget,
     source: &S,
     lane: &LaneOptions,
 ) -> TransferResult {
     let start = Instant::now();
-    let connection = match dial.connect(transport).await {
+    let connection = match target.connect(transport).await {
         Ok(connection) => connection,
-        Err(error) => return failure(dial, &source.name(), &error),
+        Err(error) => return failure(target, &source.name(), &error),
     };
     match connection.send_chunk_with(&source.chunk(), lane).await {
-        Ok(bytes) => TransferResult::success(dial.addr(), bytes, start.elapsed()),
-        Err(error) => TransferResult { duration: start.elapsed(), ..failure(dial, &source.name(), &error) },
+        Ok(bytes) => TransferResult::success(target.addr(), bytes, start.elapsed()),
+        Err(error) => TransferResult { duration: start.elapsed(), ..failure(target, &source.name(), &error) },
     }
 }
 
-fn failure(dial: Dial, name: &str, error: &dyn Display) -> TransferResult {
-    TransferResult::failure(dial.addr(), format!("{name}: {error}"))
+fn failure(target: PeerTarget, name: &str, error: &dyn Display) -> TransferResult {
+    TransferResult::failure(target.addr(), format!("{name}: {error}"))
 }
 
 impl BatchSource for PathBuf {

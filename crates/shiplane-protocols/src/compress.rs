@@ -32,9 +32,9 @@ use zstd::{stream::write::Decoder, zstd_safe::CParameter};
 /// Ordered by how much is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub enum Compression {
-    /// Never.
+    /// All of it is sent as it is.
     #[default]
-    Off,
+    Never,
     /// Where a sample of the content shrinks: costs little for media and archives.
     Auto,
     /// Try all of it; what does not shrink is stored.
@@ -87,7 +87,7 @@ impl EncodedSource {
         }
         let content = read_whole(source)?;
         let compressed = match compression {
-            Compression::Off => None,
+            Compression::Never => None,
             Compression::Auto if !sample_shrinks(&content)? => None,
             Compression::Auto | Compression::Always => {
                 Some(compress(&content)?).filter(|c| shrinks(c, &content))
@@ -507,7 +507,7 @@ impl ChunkSink for Written {
     }
 
     fn commit(self, verified: Verified) -> io::Result<(Stored, Vec<u8>)> {
-        Ok((verified.stored(shiplane_wire::Promise::Verified), self.0))
+        Ok((verified.stored(shiplane_wire::Durability::Verified), self.0))
     }
 }
 

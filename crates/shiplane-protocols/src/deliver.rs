@@ -133,7 +133,7 @@ pub(crate) async fn deliver_by_lane(
     options: &SendOptions,
 ) -> Result<Arrived, DeliverError> {
     let content_bytes = source.len_bytes();
-    let zstd = options.compression != Compression::Off && content_bytes <= MAX_ENCODED_CONTENT_BYTES;
+    let zstd = options.compression != Compression::Never && content_bytes <= MAX_ENCODED_CONTENT_BYTES;
     let offer = Offer { transfer: *transfer.as_bytes(), len_bytes: content_bytes, zstd };
     let offered = client.call_typed(OFFER, &offer, options.call_budget).await;
     let tag = TaggedChunk { transfer, index: 0 };

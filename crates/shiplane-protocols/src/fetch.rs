@@ -54,13 +54,13 @@ fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
 /// use shiplane_files::{Destination, ReceiveOptions};
 /// use shiplane_protocols::{Fetch, transfer::TransferOptions};
-/// use shiplane_wire::Promise;
+/// use shiplane_wire::Durability;
 ///
 /// let fetch = Fetch::open(&client, b"photos/2026").await?;
 /// let (shape, job) = (fetch.shape().clone(), fetch.job());
 /// let options = TransferOptions::default();
 /// let receive = ReceiveOptions {
-///     overwrite: false, promise: Promise::Durable, verify: false, digest: fetch.digest(),
+///     overwrite: false, durability: Durability::Durable, verify: false, digest: fetch.digest(),
 ///     chunk_len_bytes: options.chunk_len_bytes,
 /// };
 /// let target = tokio::task::spawn_blocking(move || {

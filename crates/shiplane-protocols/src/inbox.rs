@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use shiplane_rpc::{Fault, FaultCode, Method, RequestContext, Router};
 use shiplane_transport::{ChunkSink, Claim, LaneOptions, PeerId, RecvChunkError};
-use shiplane_wire::{Code, Digest, FrameError, Hasher, Promise, Stored, TransferId, Verified, limits};
+use shiplane_wire::{Code, Digest, Durability, FrameError, Hasher, Stored, TransferId, Verified, limits};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -329,7 +329,7 @@ impl ChunkSink for Handover {
         let delivered = Delivered { peer, transfer, data: self.data.freeze() };
         let hand_over = || self.room.hand_over(delivered);
         match self.ledger.deliver(self.key, verified.digest(), hand_over) {
-            true => Ok((verified.stored(Promise::Verified), ())),
+            true => Ok((verified.stored(Durability::Verified), ())),
             false => Err(Superseded),
         }
     }

@@ -48,11 +48,11 @@ mod auto;
 mod batch;
 pub mod compress;
 mod deliver;
-mod dial;
 mod fetch;
 mod inbox;
 mod methods;
 mod metrics;
+mod peer_target;
 mod progress;
 mod push;
 mod result;
@@ -73,17 +73,19 @@ pub mod fuzz {
     pub use crate::sync::fuzz::{fuzz_base, fuzz_changes, fuzz_manifest, fuzz_stat_cache};
 }
 
-pub use auto::{AutoOptions, CALL_THRESHOLD_BYTES, Carried, Carrier, transfer_auto};
+pub use auto::{AutoOptions, CALL_THRESHOLD_BYTES, DeliveryReport, Route, transfer_auto};
 pub use batch::{BatchOptions, BatchSource, InFlight, transfer_batch};
 pub use compress::Compression;
 pub use deliver::{DeliverError, SendOptions};
-pub use dial::Dial;
 pub use fetch::{Fetch, FetchError, FetchReport, FetchRequest, redeem, with_ticket};
 pub use inbox::{Delivered, Deliveries, Inbox, InboxOptions, MAX_REMEMBERED};
 pub use metrics::{DirectionMetrics, DurationHistogram, MetricsSnapshot, TransferMetrics};
+pub use peer_target::PeerTarget;
 pub use progress::{Progress, progress};
 pub use push::{Push, PushError, PushReceipt, PushReport, PushRequest};
 pub use result::{Delivery, Direction, TransferReport, TransferResult};
-pub use retry::{GaveUp, Jitter, RetryPolicy, Retryable, SendFailed, Succeeded, send_again, send_with_retry};
+pub use retry::{
+    Jitter, RetryError, RetryPolicy, Retryable, SendFailed, Succeeded, send_again, send_with_retry,
+};
 pub use serve::{FileServer, WriteLimits};
-pub use shutdown::{Drained, ManagedError, ShuttingDown, TransferAdmission, TransferManager};
+pub use shutdown::{ManagedError, ShutdownReport, ShuttingDown, TransferAdmission, TransferManager};

@@ -10,7 +10,7 @@ use std::{
 use shiplane_files::{Shape, Source};
 use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
 use shiplane_transport::{Claim, StreamError};
-use shiplane_wire::{Digest, DigestAlgorithm, Promise, TransferId};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, TransferId};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -44,8 +44,8 @@ pub struct PushRequest {
     pub overwrite: bool,
     /// How much of the payload is to be a chunk; the peer cuts them and has its own limits.
     pub chunk_len_bytes: u64,
-    /// What the peer is to promise.
-    pub promise: Promise,
+    /// What the peer says it has done when everything is there.
+    pub durability: Durability,
     /// Names the source on this side, such as by its absolute path: a push of the same to the same place
     /// goes on where it was cut. The peer sees a digest of it only.
     pub source_name: Vec<u8>,
@@ -57,7 +57,7 @@ pub struct PushRequest {
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
 /// use shiplane_files::SourceRoot;
 /// use shiplane_protocols::{Push, PushError, PushRequest, transfer::TransferOptions};
-/// use shiplane_wire::Promise;
+/// use shiplane_wire::Durability;
 ///
 /// let source = tokio::task::spawn_blocking(|| SourceRoot::open("photos".as_ref())?.resolve(b"")).await??;
 /// let request = PushRequest {
@@ -66,7 +66,7 @@ pub struct PushRequest {
 ///     total_bytes: None,
 ///     overwrite: false,
 ///     chunk_len_bytes: 4 << 20,
-///     promise: Promise::Durable,
+///     durability: Durability::Durable,
 ///     source_name: b"/home/me/photos".to_vec(),
 /// };
 /// let push = Push::open(&client, source, &request).await?;
@@ -83,7 +83,7 @@ pub struct PushRequest {
 pub struct Push {
     client: RpcClient,
     source: Arc<Source>,
-    promise: Promise,
+    durability: Durability,
     claim: Claim,
     /// What the peer allows.
     compression: Compression,
@@ -99,7 +99,7 @@ pub struct PushReceipt {
     sent: PushSent,
     sent_bytes: u64,
     wire_bytes: u64,
-    promise: Promise,
+    durability: Durability,
     failed: Vec<FailedEntry>,
     failed_count: u64,
 }
@@ -107,8 +107,8 @@ pub struct PushReceipt {
 /// What a push came to. The peer has everything, verified, and both sides agree on what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushReport {
-    /// What the peer promises: at least what it was asked for.
-    pub kept: Promise,
+    /// What the peer says it has done: at least what it was asked for.
+    pub durability: Durability,
     /// Files and directories.
     pub entries: u64,
     /// The sum of the files' sizes.
@@ -216,7 +216,7 @@ impl Push {
             source: *Digest::blake3(&request.source_name).as_bytes(),
             total_bytes: request.total_bytes,
             overwrite: request.overwrite,
-            durable: request.promise == Promise::Durable,
+            durable: request.durability == Durability::Durable,
             chunk_len_bytes: request.chunk_len_bytes,
             compression: options.compression,
             digests: offered_digests(options.digest),
@@ -226,7 +226,7 @@ impl Push {
             PushOpened::Ready { compression, bytes_per_second, digest, invites } => Ok(Self {
                 client: client.clone(),
                 source: Arc::new(source),
-                promise: request.promise,
+                durability: request.durability,
                 claim,
                 compression: compression.min(options.compression),
                 digest: chosen_digest(options.digest, digest).map_err(TransferError::from)?,
@@ -264,7 +264,7 @@ impl Push {
     }
 
     async fn give(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
-        let Self { client, source, promise, mut claim, compression, digest, bytes_per_second, invites } =
+        let Self { client, source, durability, mut claim, compression, digest, bytes_per_second, invites } =
             self;
         let wished = TransferOptions { compression, digest, ..options.clone() };
         let options = &wished.agreed(compression, bytes_per_second);
@@ -285,7 +285,7 @@ impl Push {
                 let (failed, failed_count) = (failures.take(), provided.failed_entries);
                 let Provided { sent_bytes, wire_bytes, .. } = provided;
                 let receipt =
-                    PushReceipt { transfer, sent, sent_bytes, wire_bytes, promise, failed, failed_count };
+                    PushReceipt { transfer, sent, sent_bytes, wire_bytes, durability, failed, failed_count };
                 receipt.ask(&client).await
             }
             Err(error) => match (error, connection.end()) {
@@ -330,13 +330,13 @@ impl PushReceipt {
             let (failed, count) = (self.failed, self.failed_count);
             return Err(TransferError::Incomplete { failed, count }.into());
         }
-        let kept = match (done.durable, self.promise) {
-            (true, _) => Promise::Durable,
-            (false, Promise::Verified) => Promise::Verified,
-            (false, Promise::Durable) => return Err(PushError::NotDurable),
+        let durability = match (done.durable, self.durability) {
+            (true, _) => Durability::Durable,
+            (false, Durability::Verified) => Durability::Verified,
+            (false, Durability::Durable) => return Err(PushError::NotDurable),
         };
         Ok(PushReport {
-            kept,
+            durability,
             entries: done.entries,
             total_bytes: done.total_bytes,
             sent_bytes: self.sent_bytes,

@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::{
-    Dial,
+    PeerTarget,
     deliver::{Arrived, DeliverError, SendOptions, deliver_by_lane, open},
     methods::random_transfer_id,
     progress::HighWater,
@@ -94,7 +94,7 @@ impl RetryPolicy {
     pub async fn run<T, E: Retryable, F: Future<Output = Result<T, E>>>(
         &self,
         mut attempt: impl FnMut(u32) -> F,
-    ) -> Result<Succeeded<T>, GaveUp<E>> {
+    ) -> Result<Succeeded<T>, RetryError<E>> {
         let mut attempts = 1;
         loop {
             let error = match attempt(attempts).await {
@@ -102,7 +102,7 @@ impl RetryPolicy {
                 Err(error) => error,
             };
             if attempts >= self.max_attempts || !error.is_retryable() {
-                return Err(GaveUp { error, attempts });
+                return Err(RetryError { error, attempts });
             }
             tokio::time::sleep(self.jitter.part_of(self.ceiling(attempts))).await;
             attempts += 1;
@@ -122,7 +122,7 @@ pub struct Succeeded<T> {
 /// The last attempt failed, or trying again is no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{error} (attempts: {attempts})")]
-pub struct GaveUp<E> {
+pub struct RetryError<E> {
     /// Why the last attempt failed.
     pub error: E,
     /// How many were made.
@@ -197,18 +197,18 @@ pub struct SendFailed {
 /// up.
 pub async fn send_with_retry(
     transport: &QuicTransport,
-    peer: impl Into<Dial>,
+    peer: impl Into<PeerTarget>,
     source: &ChunkSource,
     policy: &RetryPolicy,
     options: &SendOptions,
 ) -> Result<TransferReport, SendFailed> {
-    let dial = peer.into();
+    let target = peer.into();
     let Some(transfer) = random_transfer_id() else {
         let (error, rejected) = (DeliverError::NoRandomness, Delivery::Rejected);
-        let report = TransferReport::failed(Direction::Sent, dial.addr(), rejected, &error, Duration::ZERO);
+        let report = TransferReport::failed(Direction::Sent, target.addr(), rejected, &error, Duration::ZERO);
         return Err(SendFailed { report, transfer: TransferId::from_bytes([0; 16]), error });
     };
-    send_again(transport, dial, transfer, source, policy, options).await
+    send_again(transport, target, transfer, source, policy, options).await
 }
 
 /// As [`send_with_retry`], under an id that was used before, by this process or an earlier one.
@@ -217,25 +217,25 @@ pub async fn send_with_retry(
 /// As there; [`DeliverError::Conflict`] if the source is not what was delivered under the id.
 pub async fn send_again(
     transport: &QuicTransport,
-    peer: impl Into<Dial>,
+    peer: impl Into<PeerTarget>,
     transfer: TransferId,
     source: &ChunkSource,
     policy: &RetryPolicy,
     options: &SendOptions,
 ) -> Result<TransferReport, SendFailed> {
-    let (dial, start) = (peer.into(), Instant::now());
+    let (target, start) = (peer.into(), Instant::now());
     let unknown = AtomicBool::new(false);
     let furthest = options.lane.progress.as_ref().map(furthest);
-    let sending = Sending { transport, dial, transfer, source, options, furthest, unknown };
+    let sending = Sending { transport, target, transfer, source, options, furthest, unknown };
     let outcome = policy.run(|_| sending.attempt()).await;
     let duration = start.elapsed();
-    let (direction, peer) = (Direction::Sent, dial.addr());
+    let (direction, peer) = (Direction::Sent, target.addr());
     match outcome {
         Ok(Succeeded { value: Arrived { content_bytes, wire_bytes }, attempts }) => {
             let report = TransferReport::verified(direction, peer, content_bytes, duration);
             Ok(TransferReport { attempts, wire_bytes, ..report })
         }
-        Err(GaveUp { error, attempts }) => {
+        Err(RetryError { error, attempts }) => {
             let unknown = sending.unknown.load(Ordering::Relaxed);
             let delivery = if unknown { Delivery::Unknown } else { Delivery::Rejected };
             let report = TransferReport::failed(direction, peer, delivery, &error, duration);
@@ -247,7 +247,7 @@ pub async fn send_again(
 /// What all attempts share.
 struct Sending<'a> {
     transport: &'a QuicTransport,
-    dial: Dial,
+    target: PeerTarget,
     transfer: TransferId,
     source: &'a ChunkSource,
     options: &'a SendOptions,
@@ -260,7 +260,7 @@ impl Sending<'_> {
     async fn attempt(&self) -> Result<Arrived, DeliverError> {
         let outcome = self.try_once().await;
         if let Err(error) = &outcome {
-            tracing::debug!(peer = %self.dial.addr(), transfer = %self.transfer, %error, "attempt failed");
+            tracing::debug!(peer = %self.target.addr(), transfer = %self.transfer, %error, "attempt failed");
             self.learn(error);
         }
         outcome
@@ -268,7 +268,7 @@ impl Sending<'_> {
 
     async fn try_once(&self) -> Result<Arrived, DeliverError> {
         let source = open(self.source).await?;
-        let connection = self.dial.connect(self.transport).await?;
+        let connection = self.target.connect(self.transport).await?;
         let lane = LaneOptions {
             progress: self.furthest.as_ref().map(HighWater::attempt),
             ..self.options.lane.clone()
@@ -333,7 +333,7 @@ mod tests {
         policy: &RetryPolicy,
         failures: u32,
         retryable: bool,
-    ) -> (Result<Succeeded<()>, GaveUp<Failure>>, Vec<Duration>) {
+    ) -> (Result<Succeeded<()>, RetryError<Failure>>, Vec<Duration>) {
         let (start, times) = (Instant::now(), Mutex::new(Vec::new()));
         let outcome = policy
             .run(async |number| {
@@ -363,7 +363,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn delays_are_capped_and_attempts_end() {
         let (outcome, times) = attempts(&policy(6), u32::MAX, true).await;
-        assert_eq!(outcome, Err(GaveUp { error: Failure { retryable: true }, attempts: 6 }));
+        assert_eq!(outcome, Err(RetryError { error: Failure { retryable: true }, attempts: 6 }));
         assert_eq!(times.iter().map(Duration::as_secs).collect::<Vec<_>>(), [0, 1, 3, 7, 12, 17]);
         assert_eq!(policy(1).ceiling(u32::MAX), Duration::from_secs(5), "no overflow");
     }
@@ -371,7 +371,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_time_does_not_mend_is_tried_once() {
         let (outcome, times) = attempts(&policy(5), 1, false).await;
-        assert_eq!(outcome, Err(GaveUp { error: Failure { retryable: false }, attempts: 1 }));
+        assert_eq!(outcome, Err(RetryError { error: Failure { retryable: false }, attempts: 1 }));
         assert_eq!(times.len(), 1);
     }
 

@@ -18,7 +18,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use crate::{Delivery, Dial, Direction, TransferMetrics, TransferReport};
+use crate::{Delivery, Direction, PeerTarget, TransferMetrics, TransferReport};
 
 /// Knows every transfer of a transport that is under way, in both directions, so that it can be closed
 /// without cutting one off.
@@ -50,7 +50,7 @@ pub struct ShuttingDown;
 
 /// How a shutdown went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drained {
+pub struct ShutdownReport {
     /// Transfers that had not ended at the deadline and were cut off.
     pub cut_off: usize,
 }
@@ -108,22 +108,22 @@ impl TransferManager {
     ///
     /// # Errors
     /// [`ManagedError::ShuttingDown`], or why it failed.
-    pub async fn send(&self, peer: impl Into<Dial>, chunk: &ChunkSource) -> Result<u64, ManagedError> {
+    pub async fn send(&self, peer: impl Into<PeerTarget>, chunk: &ChunkSource) -> Result<u64, ManagedError> {
         let _admitted = self.admit()?;
-        let (dial, start) = (peer.into(), Instant::now());
+        let (target, start) = (peer.into(), Instant::now());
         let sent = async {
-            let connection = dial.connect(&self.transport).await?;
+            let connection = target.connect(&self.transport).await?;
             Ok::<_, ManagedError>(connection.send_chunk_with(chunk, &self.lane).await?)
         };
         let sent = sent.await;
         let report = match &sent {
-            Ok(bytes) => TransferReport::verified(Direction::Sent, dial.addr(), *bytes, start.elapsed()),
+            Ok(bytes) => TransferReport::verified(Direction::Sent, target.addr(), *bytes, start.elapsed()),
             Err(error) => {
                 let delivery = match error {
                     ManagedError::Send(error) if error.is_unknown() => Delivery::Unknown,
                     _ => Delivery::Rejected,
                 };
-                TransferReport::failed(Direction::Sent, dial.addr(), delivery, error, start.elapsed())
+                TransferReport::failed(Direction::Sent, target.addr(), delivery, error, start.elapsed())
             }
         };
         self.metrics.record(&report);
@@ -193,7 +193,7 @@ impl TransferManager {
     /// closes the transport and waits until peers have been told. Returns early once all have ended.
     ///
     /// Not cancel-safe: dropped, nothing new is admitted all the same; call it again.
-    pub async fn shutdown(&self, deadline: Duration) -> Drained {
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         {
             let _door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
             self.closing.cancel();
@@ -204,7 +204,7 @@ impl TransferManager {
         // The last statuses are still on their way; who has not ended is waited for no longer.
         let grace = if all_ended { CLOSE_GRACE } else { Duration::ZERO };
         self.transport.shutdown(grace).await;
-        Drained { cut_off }
+        ShutdownReport { cut_off }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It runs on tokio's blocking threads, and says so here rather than to tokio, since a simulation has to
 //! know of it: such threads run whenever the system lets them, which no seed repeats. There, work that waits
-//! for nobody is done on the runtime's own thread, and other threads take turns with that one (`simulation::Turns`).
+//! for nobody is done on the runtime's own thread, and other threads take turns with that one (`simulation::DeterministicScheduler`).
 
 use std::{num::NonZero, thread};
 

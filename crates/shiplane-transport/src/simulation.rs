@@ -1,6 +1,6 @@
 //! Replaces network, randomness and thread scheduling in simulations.
 //!
-//! [`TransportBuilder`](crate::TransportBuilder) takes a [`Socket`] and a seed; [`set_turns`] is of one thread, the one
+//! [`TransportBuilder`](crate::TransportBuilder) takes a [`Socket`] and a seed; [`set_scheduler`] is of one thread, the one
 //! that runs the runtime. The clock is tokio's, paused. Chunks must be moved by `LaneThreads::Runtime`.
 
 use std::{
@@ -32,7 +32,7 @@ pub trait Socket: Debug + Send + Sync + 'static {
 }
 
 /// Lets blocking work and the runtime's thread take turns, so that one of them runs at any time.
-pub trait Turns: Send + Sync {
+pub trait DeterministicScheduler: Send + Sync {
     /// Runs `work` on a thread of its own while the future is polled; its panic is the future's.
     fn run(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -44,17 +44,17 @@ pub trait Turns: Send + Sync {
 }
 
 /// Has the blocking work that this thread starts, or waits in, take turns; `None` ends that.
-pub fn set_turns(turns: Option<Arc<dyn Turns>>) {
+pub fn set_scheduler(turns: Option<Arc<dyn DeterministicScheduler>>) {
     TURNS.set(turns);
 }
 
 /// This thread's.
-pub(crate) fn turns() -> Option<Arc<dyn Turns>> {
+pub(crate) fn turns() -> Option<Arc<dyn DeterministicScheduler>> {
     TURNS.with_borrow(Clone::clone)
 }
 
 pub(crate) async fn take_turns<T: Send + 'static>(
-    turns: Arc<dyn Turns>,
+    turns: Arc<dyn DeterministicScheduler>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
     let (done, result) = oneshot::channel();
@@ -66,7 +66,7 @@ pub(crate) async fn take_turns<T: Send + 'static>(
     }
 }
 
-pub(crate) fn wait<T>(turns: &dyn Turns, future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(turns: &dyn DeterministicScheduler, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&turns.waker())) {
@@ -82,7 +82,7 @@ pub(crate) fn for_quinn(socket: Arc<dyn Socket>) -> Arc<dyn AsyncUdpSocket> {
 }
 
 thread_local! {
-    static TURNS: RefCell<Option<Arc<dyn Turns>>> = const { RefCell::new(None) };
+    static TURNS: RefCell<Option<Arc<dyn DeterministicScheduler>>> = const { RefCell::new(None) };
 }
 
 #[derive(Debug)]

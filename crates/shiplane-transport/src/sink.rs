@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use shiplane_wire::{Promise, Stored, Verified};
+use shiplane_wire::{Durability, Stored, Verified};
 
 use crate::error::SinkError;
 
@@ -61,7 +61,7 @@ impl ChunkSink for MemorySink {
     }
 
     fn commit(self, verified: Verified) -> Result<(Stored, Bytes), SinkError> {
-        Ok((verified.stored(Promise::Verified), self.data.freeze()))
+        Ok((verified.stored(Durability::Verified), self.data.freeze()))
     }
 }
 
@@ -80,7 +80,7 @@ impl<W: Write + Send + 'static> ChunkSink for WriterSink<W> {
 
     fn commit(mut self, verified: Verified) -> Result<(Stored, W), SinkError> {
         self.0.flush()?;
-        Ok((verified.stored(Promise::Verified), self.0))
+        Ok((verified.stored(Durability::Verified), self.0))
     }
 }
 
@@ -130,7 +130,7 @@ impl ChunkSink for FileSink {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             File::open(parent)?.sync_all()?;
         }
-        Ok((verified.stored(Promise::Durable), ()))
+        Ok((verified.stored(Durability::Durable), ()))
     }
 }
 

@@ -24,7 +24,7 @@
 //! ```
 //! use bytes::Bytes;
 //! use shiplane_wire::{
-//!     ChunkSender, Hasher, Offer, Opened, OpeningReader, Promise, RecvStep, Reply, SendStep, Status, StatusReader,
+//!     ChunkSender, Hasher, Offer, Opened, OpeningReader, Durability, RecvStep, Reply, SendStep, Status, StatusReader,
 //!     limits,
 //! };
 //!
@@ -58,7 +58,7 @@
 //!         },
 //!         Ok(RecvStep::Payload { data, .. }) => sink.extend_from_slice(&data),
 //!         Ok(RecvStep::Verified(verified)) => {
-//!             let stored = verified.stored(Promise::Verified); // the sink's commit says so
+//!             let stored = verified.stored(Durability::Verified); // the sink's commit says so
 //!             answer.push(Reply::stored(&stored).byte());
 //!         }
 //!         Ok(RecvStep::Ended) => break,
@@ -110,8 +110,8 @@ pub use code::Code;
 pub use digest::{Digest, DigestAlgorithm, Hasher, Piece, RootError, RootHasher};
 pub use escape::{EscapedPath, escape, escape_truncated};
 pub use frame::{
-    ChunkReceiver, ChunkSender, FrameError, Offer, Promise, RecvError, RecvStep, Refusal, Reply, SendError,
-    SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified,
+    ChunkReceiver, ChunkSender, Durability, FrameError, Offer, RecvError, RecvStep, Refusal, Reply,
+    SendError, SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified,
 };
 pub use header::{
     OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk,

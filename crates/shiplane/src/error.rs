@@ -9,7 +9,7 @@ use shiplane_files::{DestinationError, SourceError};
 use shiplane_protocols::{
     FetchError, PushError,
     access::{AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError},
-    sync::{LeftPath, LeftWhy, SyncError},
+    sync::{LeftPath, SyncError, UnresolvedReason},
 };
 use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{BindError, ConnectError, IdentityError};
@@ -222,14 +222,14 @@ impl Cause {
     pub(crate) fn of_left(left: &[LeftPath]) -> Option<Self> {
         let paths = left.len();
         let failed = left.iter().find_map(|left| match &left.why {
-            LeftWhy::Failed(cause) => Some(Self::CannotChange { paths, cause: Arc::clone(cause) }),
-            LeftWhy::Unreadable(cause) => Some(Self::CannotRead { paths, cause: Arc::clone(cause) }),
-            LeftWhy::Changed
-            | LeftWhy::NotOffered
-            | LeftWhy::NotSent(_)
-            | LeftWhy::NotAsListed
-            | LeftWhy::NotEmpty
-            | LeftWhy::LeftThere => None,
+            UnresolvedReason::Failed(cause) => Some(Self::CannotChange { paths, cause: Arc::clone(cause) }),
+            UnresolvedReason::Unreadable(cause) => Some(Self::CannotRead { paths, cause: Arc::clone(cause) }),
+            UnresolvedReason::Changed
+            | UnresolvedReason::NotOffered
+            | UnresolvedReason::NotSent(_)
+            | UnresolvedReason::NotAsListed
+            | UnresolvedReason::NotEmpty
+            | UnresolvedReason::LeftThere => None,
         });
         failed.or((paths > 0).then_some(Self::LeftAlone { paths }))
     }
@@ -414,7 +414,7 @@ mod tests {
 
     use super::*;
 
-    fn left(path: &str, why: LeftWhy) -> LeftPath {
+    fn left(path: &str, why: UnresolvedReason) -> LeftPath {
         LeftPath { side: SyncSide::Local, path: RelPath::parse(path.as_bytes()).unwrap(), why }
     }
 
@@ -431,8 +431,10 @@ mod tests {
             source: read_only(),
         };
         let cannot_read = SourceError::Unreadable { path: path(), source: read_only() };
-        for why in [LeftWhy::Failed(cannot_create.into()), LeftWhy::Unreadable(cannot_read.into())] {
-            let cause = Cause::of_left(&[left("c", LeftWhy::Changed), left("d/f", why)]).unwrap();
+        for why in
+            [UnresolvedReason::Failed(cannot_create.into()), UnresolvedReason::Unreadable(cannot_read.into())]
+        {
+            let cause = Cause::of_left(&[left("c", UnresolvedReason::Changed), left("d/f", why)]).unwrap();
             let error = Error::from(cause);
             assert_eq!((error.kind(), error.side()), (ErrorKind::LocalIo, Side::ThisMachine));
             let said = error.to_string();
@@ -443,7 +445,9 @@ mod tests {
 
     #[test]
     fn a_sync_that_others_have_disturbed_is_no_success() {
-        let cause = Cause::of_left(&[left("c", LeftWhy::Changed), left("d", LeftWhy::LeftThere)]).unwrap();
+        let cause =
+            Cause::of_left(&[left("c", UnresolvedReason::Changed), left("d", UnresolvedReason::LeftThere)])
+                .unwrap();
         assert_eq!(Error::from(cause).kind(), ErrorKind::LeftOut);
         assert!(Cause::of_left(&[]).is_none());
     }

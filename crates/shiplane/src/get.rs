@@ -16,7 +16,7 @@ use shiplane_protocols::{
     transfer::{StreamTarget, Target, TransferError, TransferOptions},
 };
 use shiplane_transport::blocking;
-use shiplane_wire::{Promise, escape};
+use shiplane_wire::{Durability, escape};
 
 use self::{files::FileEvents, output::HashingOutput};
 use crate::{
@@ -142,7 +142,7 @@ impl GetJob {
             Dest::Path(dest) => {
                 let receive = ReceiveOptions {
                     overwrite: self.overwrite,
-                    promise: if self.is_durable { Promise::Durable } else { Promise::Verified },
+                    durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
                     verify: self.verify,
                     digest: opened.fetch.digest(),
                     chunk_len_bytes: self.settings.chunk_len_bytes,

@@ -17,7 +17,7 @@ use shiplane_files::{Shape, Source, SourceRoot};
 use shiplane_protocols::{Push, PushError, PushReport, PushRequest, transfer::TransferOptions};
 use shiplane_rpc::CallError;
 use shiplane_transport::blocking;
-use shiplane_wire::{Promise, escape};
+use shiplane_wire::{Durability, escape};
 use tokio::time::Instant;
 
 use crate::{
@@ -104,7 +104,7 @@ impl PushJob {
                 ..self.settings.options()
             },
             overwrite: self.overwrite,
-            promise: if self.is_durable { Promise::Durable } else { Promise::Verified },
+            durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
             tracker: Tracker::new(tally, self.settings.on_progress.take()),
         };
         let mut report = Report::new(Duration::ZERO, self.settings.digest, Vec::new());
@@ -118,7 +118,7 @@ impl PushJob {
             report.bytes_wire += pushed.wire_bytes;
             report.bytes_resumed += pushed.total_bytes.saturating_sub(pushed.sent_bytes);
             report.bytes_total += pushed.total_bytes;
-            report.is_durable &= pushed.kept == Promise::Durable;
+            report.is_durable &= pushed.durability == Durability::Durable;
             run.tracker.update(|tally| tally.files += files);
         }
         report.left_out = run.tracker.take_left_out();
@@ -141,7 +141,7 @@ struct Run {
     connection: Connection,
     options: TransferOptions,
     overwrite: bool,
-    promise: Promise,
+    durability: Durability,
     tracker: Arc<Tracker>,
 }
 
@@ -168,7 +168,7 @@ impl Run {
             total_bytes: offer.total_bytes,
             overwrite: self.overwrite,
             chunk_len_bytes: self.options.chunk_len_bytes,
-            promise: self.promise,
+            durability: self.durability,
             source_name: offer.source_name,
         };
         let give_up_at = Instant::now() + BUSY_PATIENCE;

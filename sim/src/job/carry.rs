@@ -11,7 +11,7 @@ use shiplane_files::{Destination, ReceiveOptions, SourceRoot};
 use shiplane_protocols::{Fetch, FetchRequest, Push, PushRequest, transfer::EventFn};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::blocking;
-use shiplane_wire::Promise;
+use shiplane_wire::Durability;
 
 use super::Stopped;
 use crate::{
@@ -105,7 +105,7 @@ pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> R
     let fetch = Fetch::open_with(client, request, &options).await.map_err(|error| Stopped::by(&error))?;
     let receive = ReceiveOptions {
         overwrite: world.scenario.source_changes_at.is_some(),
-        promise: Promise::Durable,
+        durability: Durability::Durable,
         verify: false,
         digest: fetch.digest(),
         chunk_len_bytes: options.chunk_len_bytes,
@@ -129,7 +129,7 @@ pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> 
         total_bytes: None,
         overwrite: world.scenario.source_changes_at.is_some(),
         chunk_len_bytes: options.chunk_len_bytes,
-        promise: Promise::Durable,
+        durability: Durability::Durable,
         source_name: b"the files of the client".to_vec(),
     };
     let push =

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use shiplane_files::{DestinationError, FaultClass, Plan, ReceiveOptions};
-use shiplane_wire::{Digest, DigestAlgorithm, Promise};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability};
 use tempfile::TempDir;
 
 use super::tree::{Transfer, Tree, assert_equal, listing, open, open_with, options, overwriting, receive};
@@ -150,7 +150,7 @@ fn a_directory_that_appears_meanwhile_is_not_replaced_even_when_overwriting() {
 fn without_durability_nothing_else_changes() {
     let temp = TempDir::new().unwrap();
     let tree = Tree::mixed();
-    let options = ReceiveOptions { promise: Promise::Verified, ..options() };
+    let options = ReceiveOptions { durability: Durability::Verified, ..options() };
     let summary = receive(open_with(temp.path(), options), &tree).unwrap();
     assert_eq!(summary.published_bytes, tree.entries.iter().map(|(entry, _)| entry.size_bytes).sum::<u64>());
     assert_equal(temp.path(), &tree);

@@ -10,7 +10,7 @@ use shiplane_files::{
     ChunkWriter, Destination, DestinationError, JobKey, Plan, ReceiveOptions, Shape, Summary,
 };
 use shiplane_wire::{
-    Digest, DigestAlgorithm, Entry, EntryKind, Mtime, Offer, Promise, RecvStep, RelPath, Span, Verified,
+    Digest, DigestAlgorithm, Durability, Entry, EntryKind, Mtime, Offer, RecvStep, RelPath, Span, Verified,
     Version,
 };
 
@@ -78,7 +78,7 @@ pub(super) fn noise(seed: u8, len: usize) -> Vec<u8> {
 pub(super) fn options() -> ReceiveOptions {
     ReceiveOptions {
         overwrite: false,
-        promise: Promise::Durable,
+        durability: Durability::Durable,
         verify: false,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: CHUNK,
@@ -165,7 +165,7 @@ impl<'a> Transfer<'a> {
             writer.write(piece)?;
         }
         let (stored, complete) = writer.commit(verified(&content))?;
-        assert_eq!(stored.promise(), Promise::Verified);
+        assert_eq!(stored.durability(), Durability::Verified);
         self.ready.extend(complete);
         Ok(stored.len_bytes())
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use shiplane_transport::ChunkSource;
-use shiplane_wire::Promise;
+use shiplane_wire::Durability;
 
 use super::*;
 
@@ -21,7 +21,7 @@ impl ChunkSink for Keep {
 
     fn commit(self, verified: Verified) -> io::Result<(Stored, Self::Output)> {
         let digest = verified.digest();
-        Ok((verified.stored(Promise::Verified), (self.0, digest)))
+        Ok((verified.stored(Durability::Verified), (self.0, digest)))
     }
 }
 
@@ -91,7 +91,7 @@ fn the_bytes_of_a_payload_never_change() {
 #[test]
 fn what_does_not_shrink_is_stored() {
     let noise = noise(300_000);
-    for compression in [Compression::Off, Compression::Auto, Compression::Always] {
+    for compression in [Compression::Never, Compression::Auto, Compression::Always] {
         let payload = payload(&noise, compression);
         assert_eq!(payload.len(), noise.len() + HEAD_LEN);
         assert_eq!(decode(&payload, noise.len() as u64, 4096).unwrap().0.0, noise);
@@ -128,14 +128,14 @@ fn a_body_that_holds_more_than_agreed_is_cut_off_there() {
 
 #[test]
 fn a_body_that_holds_less_than_agreed_is_refused() {
-    let payload = payload(b"short", Compression::Off);
+    let payload = payload(b"short", Compression::Never);
     let refused = decode(&payload, 6, 3);
     assert!(matches!(refused, Err(DecodeSinkError::Content(RecvError::Truncated { .. }))), "{refused:?}");
 }
 
 #[test]
 fn a_digest_that_is_not_the_contents_is_refused() {
-    for compression in [Compression::Off, Compression::Always] {
+    for compression in [Compression::Never, Compression::Always] {
         let text = "text ".repeat(1000).into_bytes();
         let mut payload = payload(&text, compression);
         payload[7] ^= 1;
@@ -149,7 +149,7 @@ fn a_digest_that_is_not_the_contents_is_refused() {
 
 #[test]
 fn an_unknown_encoding_is_named() {
-    let mut payload = payload(b"text", Compression::Off);
+    let mut payload = payload(b"text", Compression::Never);
     payload[0] = 9;
     assert!(matches!(decode(&payload, 4, 100), Err(DecodeSinkError::UnknownEncoding { byte: 9 })));
 }
@@ -200,7 +200,7 @@ proptest! {
             prop::collection::vec(0_u8..3, 0..50_000),
         ],
         piece in 1_usize..3000,
-        compression in prop::sample::select(vec![Compression::Off, Compression::Auto, Compression::Always]),
+        compression in prop::sample::select(vec![Compression::Never, Compression::Auto, Compression::Always]),
     ) {
         let payload = payload(&content, compression);
         let ((back, digest), _) = decode(&payload, content.len() as u64, piece).unwrap();

@@ -12,7 +12,7 @@ use shiplane_files::{
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{Claim, PeerConnection, ReceiveReservation, StreamError, blocking};
 use shiplane_wire::{
-    Digest, DigestAlgorithm, Entry, FailReason, Promise, RelPath, Span, TransferId, escape, limits,
+    Digest, DigestAlgorithm, Durability, Entry, FailReason, RelPath, Span, TransferId, escape, limits,
 };
 
 use super::{
@@ -119,7 +119,7 @@ impl FileServer {
                 tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "push opened");
                 // Whoever compresses decides how hard it tries.
                 let compression = match self.options.compression {
-                    Compression::Off => Compression::Off,
+                    Compression::Never => Compression::Never,
                     Compression::Auto | Compression::Always => compression,
                 };
                 let options = TransferOptions { compression, digest, ..self.options.clone() };
@@ -268,7 +268,7 @@ fn open(
 ) -> Result<(Destination, bool, Option<Reserved>), DestinationError> {
     let options = ReceiveOptions {
         overwrite: request.overwrite,
-        promise: if request.durable { Promise::Durable } else { Promise::Verified },
+        durability: if request.durable { Durability::Durable } else { Durability::Verified },
         verify: false,
         digest,
         chunk_len_bytes: request

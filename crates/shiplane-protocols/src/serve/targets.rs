@@ -207,7 +207,7 @@ mod tests {
         let open = |name: &str| {
             let options = ReceiveOptions {
                 overwrite: false,
-                promise: shiplane_wire::Promise::Verified,
+                durability: shiplane_wire::Durability::Verified,
                 verify: false,
                 digest: shiplane_wire::DigestAlgorithm::Blake3,
                 chunk_len_bytes: 1 << 20,

@@ -9,7 +9,7 @@ use shiplane_files::{
     Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError, SourceRoot,
     internals::{Buffers, check_name, parallel},
 };
-use shiplane_wire::{Digest, DigestAlgorithm, Mtime, Promise, RelPath, SkipReason};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, Mtime, RelPath, SkipReason};
 
 use super::base::{BaseKey, Generations};
 use super::changes::Changes;
@@ -52,7 +52,7 @@ impl Site {
     ) -> Result<Self, SyncError> {
         let options = ReceiveOptions {
             overwrite: true,
-            promise: Promise::Durable,
+            durability: Durability::Durable,
             verify: false,
             digest,
             chunk_len_bytes,

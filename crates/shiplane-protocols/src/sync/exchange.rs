@@ -17,7 +17,7 @@ use super::changes::Changes;
 use super::codec::MAX_MANIFEST_LEN_BYTES;
 use super::dataset::Agreed;
 use super::error::SyncError;
-use super::left::LeftWhy;
+use super::left::UnresolvedReason;
 use super::manifest::Manifest;
 use super::memory::ListMemory;
 use super::messages::{SyncBody, SyncHalf};
@@ -270,7 +270,7 @@ pub(crate) fn settle(
 }
 
 /// The paths as the other side is told of them; `None` if they do not fit a call.
-pub(crate) fn list_left(left: &BTreeMap<RelPath, LeftWhy>) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn list_left(left: &BTreeMap<RelPath, UnresolvedReason>) -> Option<Vec<Vec<u8>>> {
     let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + 8).sum();
     (len_bytes <= MAX_LEFT_LEN_BYTES).then(|| left.keys().map(|path| path.as_bytes().to_vec()).collect())
 }

@@ -11,7 +11,7 @@ use shiplane_wire::{FailReason, RelPath};
 /// Why something was not done at a path. Nothing is lost by that: both sides keep what they have there, and
 /// the next sync looks at it anew. Its text is safe to print.
 #[derive(Clone, Debug)]
-pub enum LeftWhy {
+pub enum UnresolvedReason {
     /// It is not any more what it was when this side was listed.
     Changed,
     /// The other side has not offered it: it has left the path alone itself.
@@ -30,7 +30,7 @@ pub enum LeftWhy {
     LeftThere,
 }
 
-impl LeftWhy {
+impl UnresolvedReason {
     /// Whether this side's system is the cause.
     fn is_failure(&self) -> bool {
         matches!(self, Self::Failed(_) | Self::Unreadable(_))
@@ -82,7 +82,7 @@ impl LeftWhy {
     }
 }
 
-impl fmt::Display for LeftWhy {
+impl fmt::Display for UnresolvedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changed => f.write_str("it changed meanwhile"),
@@ -99,16 +99,16 @@ impl fmt::Display for LeftWhy {
 
 /// The paths that one side leaves alone. A handle: clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Left(Arc<Mutex<BTreeMap<RelPath, LeftWhy>>>);
+pub(super) struct Left(Arc<Mutex<BTreeMap<RelPath, UnresolvedReason>>>);
 
 impl Left {
     /// The first reason counts.
-    pub(super) fn note(&self, path: &RelPath, why: LeftWhy) {
+    pub(super) fn note(&self, path: &RelPath, why: UnresolvedReason) {
         let mut left = self.lock();
         // What is not there for want of its directory has not changed.
         let above = std::iter::successors(path.parent(), RelPath::parent);
         let cause = match why {
-            LeftWhy::Changed => {
+            UnresolvedReason::Changed => {
                 above.filter_map(|above| left.get(&above)).find(|why| why.is_failure()).cloned()
             }
             _ => None,
@@ -121,7 +121,7 @@ impl Left {
     /// # Errors
     /// What concerns everything: a full or broken disk, or a peer that breaks the protocol.
     pub(super) fn failed(&self, path: &RelPath, error: DestinationError) -> Result<(), DestinationError> {
-        self.note(path, LeftWhy::after(error)?);
+        self.note(path, UnresolvedReason::after(error)?);
         Ok(())
     }
 
@@ -129,11 +129,11 @@ impl Left {
         self.lock().contains_key(path)
     }
 
-    pub(super) fn take(&self) -> BTreeMap<RelPath, LeftWhy> {
+    pub(super) fn take(&self) -> BTreeMap<RelPath, UnresolvedReason> {
         std::mem::take(&mut *self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<RelPath, LeftWhy>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RelPath, UnresolvedReason>> {
         // Each change is one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,12 +180,12 @@ mod tests {
         }
         let taken = left.take();
         assert_eq!(taken[&within].to_string(), failed(&above).to_string());
-        assert!(matches!(taken[&other], LeftWhy::Changed));
+        assert!(matches!(taken[&other], UnresolvedReason::Changed));
     }
 
     #[test]
     fn a_directory_that_is_not_empty_is_no_failure_of_the_disk() {
         let error = DestinationError::io(Operation::Remove, b"d", io::ErrorKind::DirectoryNotEmpty.into());
-        assert!(matches!(LeftWhy::after(error), Ok(LeftWhy::NotEmpty)));
+        assert!(matches!(UnresolvedReason::after(error), Ok(UnresolvedReason::NotEmpty)));
     }
 }

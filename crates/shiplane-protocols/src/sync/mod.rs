@@ -56,7 +56,7 @@ pub use base::{BaseError, BaseKey, BaseStore};
 pub use changes::ChangesError;
 pub use codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES, ManifestError};
 pub use error::SyncError;
-pub use left::LeftWhy;
+pub use left::UnresolvedReason;
 pub use manifest::{FileState, Manifest, Node};
 pub use messages::{SyncBody, SyncRequest, SyncResponse};
 pub use plan::{Action, Change, Consent, Outcome, PlanError, Side, Why, plan};

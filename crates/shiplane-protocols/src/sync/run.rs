@@ -15,7 +15,7 @@ use shiplane_wire::{Digest, RelPath, SkipReason};
 use tokio::time::Instant;
 
 use self::attempt::Attempt;
-use super::{Action, Consent, LeftWhy, Side, SyncError, SyncState};
+use super::{Action, Consent, Side, SyncError, SyncState, UnresolvedReason};
 use crate::transfer::{TransferEvent, TransferOptions};
 
 /// What is to be synced, and how.
@@ -69,7 +69,7 @@ pub struct LeftPath {
     /// Where.
     pub path: RelPath,
     /// Why.
-    pub why: LeftWhy,
+    pub why: UnresolvedReason,
 }
 
 /// Called from any thread of the sync, so it must be quick.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shiplane_files::{DestinationError, PlacedCut, Plan, Summary};
 use shiplane_wire::{Digest, Entry, EntryKind, FailReason, RelPath, Span};
 
-use super::left::LeftWhy;
+use super::left::UnresolvedReason;
 use super::manifest::FileState;
 use super::work::Shared;
 use crate::transfer::Target;
@@ -67,7 +67,7 @@ impl Taking {
                 checked.push(*entry);
             } else {
                 site.destination.discard(*entry)?;
-                site.left.note(&path, LeftWhy::NotAsListed);
+                site.left.note(&path, UnresolvedReason::NotAsListed);
             }
         }
         Ok(checked)
@@ -119,7 +119,7 @@ impl Target for Taking {
         let plan = self.0.shared.destination.delta(index, entry, theirs)?;
         if plan == Plan::Done {
             // Somebody has put the same here meanwhile.
-            self.0.shared.left.note(&entry.path, LeftWhy::Changed);
+            self.0.shared.left.note(&entry.path, UnresolvedReason::Changed);
         }
         Ok(plan)
     }
@@ -148,7 +148,7 @@ impl Target for Taking {
         for entry in checked {
             let Some(path) = progress.under_way.remove(&entry) else { continue };
             if refused.contains(&entry) {
-                left.note(&path, LeftWhy::Changed);
+                left.note(&path, UnresolvedReason::Changed);
             } else {
                 progress.done.insert(path);
             }
@@ -158,7 +158,7 @@ impl Target for Taking {
 
     fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError> {
         let path = self.path_of(entry)?;
-        self.0.shared.left.note(&path, LeftWhy::NotSent(reason));
+        self.0.shared.left.note(&path, UnresolvedReason::NotSent(reason));
         self.0.shared.destination.discard(entry)
     }
 
@@ -170,7 +170,7 @@ impl Target for Taking {
     fn finish(self) -> Result<Summary, DestinationError> {
         let progress = self.progress();
         for path in self.0.taken.keys().filter(|path| !progress.done.contains(*path)) {
-            self.0.shared.left.note(path, LeftWhy::NotOffered);
+            self.0.shared.left.note(path, UnresolvedReason::NotOffered);
         }
         let published_files = progress.done.len() as u64;
         Ok(Summary { published_files, ..Summary::default() })

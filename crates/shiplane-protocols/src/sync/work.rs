@@ -20,7 +20,7 @@ use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 
 use super::dataset::{Agreed, View};
 use super::error::SyncError;
-use super::left::{Left, LeftWhy};
+use super::left::{Left, UnresolvedReason};
 use super::manifest::{FileState, Manifest};
 use super::memory::ListMemory;
 use super::plan::{Action, Change, Side};
@@ -53,7 +53,7 @@ pub(crate) struct Work {
 struct Copied {
     done: BTreeSet<RelPath>,
     /// Of those that are not done. The others have changed, or have no place.
-    failed: BTreeMap<RelPath, LeftWhy>,
+    failed: BTreeMap<RelPath, UnresolvedReason>,
 }
 
 /// What is ready after the first steps.
@@ -100,7 +100,7 @@ impl Work {
         }
         let Copied { done, mut failed } = self.copy(&copies, &|_| Place::Free)?;
         for (to, (from, _)) in copies.iter().filter(|(to, _)| !done.contains(*to)) {
-            let why = failed.remove(to).unwrap_or(LeftWhy::Changed);
+            let why = failed.remove(to).unwrap_or(UnresolvedReason::Changed);
             // It must not be replaced either.
             self.shared.left.note(from, why.clone());
             self.shared.left.note(to, why);
@@ -191,7 +191,7 @@ impl Work {
                 Ok(false) => {}
                 Err(error) => {
                     tracing::debug!(%error, "not copied");
-                    failed.insert(to.clone(), LeftWhy::after(error)?);
+                    failed.insert(to.clone(), UnresolvedReason::after(error)?);
                 }
             }
         }
@@ -213,7 +213,7 @@ impl Work {
                 Some(entry) => drop(entries.insert(path.clone(), entry)),
                 None => {
                     // Unless it is known better.
-                    self.shared.left.note(path, LeftWhy::Changed);
+                    self.shared.left.note(path, UnresolvedReason::Changed);
                     continue;
                 }
             }
@@ -241,7 +241,7 @@ impl Work {
     }
 
     /// The last step. Gives what was left alone.
-    fn finish(self) -> Result<(BTreeMap<RelPath, LeftWhy>, Summary), SyncError> {
+    fn finish(self) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), SyncError> {
         // They would keep the directory that they are in.
         self.shared.destination.remove_leftovers()?;
         self.remove(&self.actions)?;
@@ -257,10 +257,10 @@ impl Prepared {
     pub(crate) fn finish(
         self,
         unsent: Vec<(RelPath, Arc<SourceError>)>,
-    ) -> Result<(BTreeMap<RelPath, LeftWhy>, Summary), SyncError> {
+    ) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), SyncError> {
         drop(self.taking);
         for (path, error) in unsent {
-            self.work.shared.left.note(&path, LeftWhy::unreadable(error));
+            self.work.shared.left.note(&path, UnresolvedReason::unreadable(error));
         }
         self.work.finish()
     }
@@ -275,8 +275,8 @@ impl Shared {
     fn is_untouched(&self, path: &RelPath) -> bool {
         let why = match self.seen.is_unchanged(&self.root, path) {
             Ok(true) => return true,
-            Ok(false) => LeftWhy::Changed,
-            Err(error) => LeftWhy::unreadable(error.into()),
+            Ok(false) => UnresolvedReason::Changed,
+            Err(error) => UnresolvedReason::unreadable(error.into()),
         };
         self.left.note(path, why);
         false

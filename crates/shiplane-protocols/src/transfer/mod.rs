@@ -92,7 +92,7 @@ pub struct TransferOptions {
     pub rate: Option<RateLimiter>,
     /// Whether chunks are compressed if both sides agree. The receiver of a fetch says how hard the
     /// provider should try, and a server does no more than this; a push is compressed as the pusher says,
-    /// by this, if the server's is not `Off`.
+    /// by this, if the server's is not `Never`.
     pub compression: Compression,
     /// What digests are computed with, if the peer offers it too; of a transfer that was agreed on, what it uses.
     pub digest: DigestAlgorithm,
@@ -132,7 +132,7 @@ impl Default for TransferOptions {
             rate: None,
             digest: DigestAlgorithm::Blake3,
             digest_cache: None,
-            compression: Compression::Off,
+            compression: Compression::Never,
             metrics: None,
             memory: None,
         }
@@ -154,10 +154,10 @@ mod tests {
             [(0, 0, 0), (500, 0, 500), (0, 700, 700), (500, 700, 500), (700, 500, 500)]
         {
             let options = TransferOptions { rate: limited(ours), ..TransferOptions::default() };
-            assert_eq!(options.agreed(Compression::Off, rate(theirs)).bytes_per_second(), rate(both));
+            assert_eq!(options.agreed(Compression::Never, rate(theirs)).bytes_per_second(), rate(both));
         }
         for (ours, theirs, both) in [
-            (Compression::Off, Compression::Always, Compression::Off),
+            (Compression::Never, Compression::Always, Compression::Never),
             (Compression::Auto, Compression::Always, Compression::Auto),
             (Compression::Always, Compression::Auto, Compression::Auto),
         ] {

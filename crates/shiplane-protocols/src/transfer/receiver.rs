@@ -112,7 +112,7 @@ pub(crate) async fn receive<T: Target>(
         root: RootHasher::new(options.digest),
         failed: Vec::new(),
         end: End::default(),
-        may_compress: options.compression != Compression::Off,
+        may_compress: options.compression != Compression::Never,
         lane: LaneOptions {
             rate: options.rate.as_ref().map(RateLimiter::for_user),
             digest: options.digest,

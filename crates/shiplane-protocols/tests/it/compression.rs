@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use shiplane_files::SourceRoot;
 use shiplane_protocols::{Compression, Push, PushRequest, transfer::TransferOptions};
-use shiplane_wire::Promise;
+use shiplane_wire::Durability;
 
 use crate::harness::{Events, World, noise, options, tree};
 
@@ -58,7 +58,7 @@ async fn a_push_is_compressed_as_well() {
         total_bytes: None,
         overwrite: false,
         chunk_len_bytes: 256 * 1024,
-        promise: Promise::Durable,
+        durability: Durability::Durable,
         source_name: b"test".to_vec(),
     };
     let source = SourceRoot::open(&world.dest()).unwrap().resolve(b"").unwrap();
@@ -87,7 +87,7 @@ async fn what_does_not_shrink_travels_as_it_is() {
 
 #[tokio::test]
 async fn both_sides_must_want_it() {
-    let mut world = World::with_options(compressing(Compression::Off), logs);
+    let mut world = World::with_options(compressing(Compression::Never), logs);
     let client = world.admitted().await;
     world.options.compression = Compression::Always;
     let report = world.fetch(&client, "").await.unwrap();
@@ -95,7 +95,7 @@ async fn both_sides_must_want_it() {
 
     let mut world = World::with_options(compressing(Compression::Always), logs);
     let client = world.admitted().await;
-    world.options.compression = Compression::Off;
+    world.options.compression = Compression::Never;
     let report = world.fetch(&client, "").await.unwrap();
     assert_eq!(report.wire_bytes, report.total_bytes, "the client does not");
 }

@@ -5,7 +5,7 @@ use std::{fs, num::NonZeroU64, path::Path, sync::Arc};
 use shiplane_files::{Source, SourceRoot};
 use shiplane_protocols::{Fetch, Push, PushRequest, TransferMetrics, transfer::TransferOptions};
 use shiplane_transport::{RateLimit, RateLimiter};
-use shiplane_wire::Promise;
+use shiplane_wire::Durability;
 
 use crate::harness::{World, noise, options};
 
@@ -44,7 +44,7 @@ fn request() -> PushRequest {
         total_bytes: None,
         overwrite: false,
         chunk_len_bytes: 64 * 1024,
-        promise: Promise::Verified,
+        durability: Durability::Verified,
         source_name: b"test".to_vec(),
     }
 }

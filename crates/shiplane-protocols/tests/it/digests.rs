@@ -10,7 +10,7 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{CallError, FaultCode, Method, Router, RpcClient};
 use shiplane_transport::{PeerAddr, PeerId, QuicTransport};
-use shiplane_wire::{Digest, DigestAlgorithm, Promise};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability};
 
 use crate::{
     harness::{World, noise, options, tree},
@@ -269,7 +269,7 @@ fn pushed(world: &World) -> Source {
 }
 
 fn push_request() -> PushRequest {
-    PushRequest { name: Some("tree".into()), promise: Promise::Durable, ..push::request("") }
+    PushRequest { name: Some("tree".into()), durability: Durability::Durable, ..push::request("") }
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use shiplane_transport::{
     ConnectError, Identity, LaneOptions, LaneThreads, PeerAddr, QuicTransport, RECEIVE_CREDIT_BYTES,
     SEND_CREDIT_BYTES, TransportConfig, Trust,
 };
-use shiplane_wire::{DigestAlgorithm, Promise};
+use shiplane_wire::{DigestAlgorithm, Durability};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -153,7 +153,7 @@ impl World {
         let chunk_len_bytes = options.chunk_len_bytes;
         let receive = ReceiveOptions {
             overwrite: false,
-            promise: Promise::Durable,
+            durability: Durability::Durable,
             verify: false,
             digest: DigestAlgorithm::Blake3,
             chunk_len_bytes,

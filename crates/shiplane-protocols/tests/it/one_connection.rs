@@ -4,7 +4,7 @@ use std::{fs, sync::Arc};
 
 use futures::future::join_all;
 use shiplane_protocols::sync::{Consent, SyncJob, SyncState, synchronise};
-use shiplane_wire::Promise;
+use shiplane_wire::Durability;
 
 use crate::{
     harness::{World, noise, tree},
@@ -63,7 +63,7 @@ async fn fifty_fetches_twenty_pushes_and_a_sync_both_ways_at_once_each_get_their
         assert!(fs::read(world.dest().join(format!("f{i}"))).unwrap() == content(i), "f{i}");
     }
     for (i, report) in (0..).zip(pushed) {
-        assert_eq!(report.unwrap().kept, Promise::Durable);
+        assert_eq!(report.unwrap().durability, Durability::Durable);
         let pushed = world.source().join(format!("in/p{i}"));
         assert!(fs::read(pushed).unwrap() == content(300 + i), "p{i}");
     }

@@ -10,7 +10,7 @@ use std::{fs, path::Path, sync::Arc};
 use shiplane_files::{Source, SourceRoot};
 use shiplane_protocols::{Push, PushError, PushReport, PushRequest, WriteLimits, transfer::EventFn};
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
-use shiplane_wire::Promise;
+use shiplane_wire::Durability;
 
 use crate::harness::{Events, World, noise, tree};
 
@@ -26,7 +26,7 @@ pub(crate) fn request(path: &str) -> PushRequest {
         total_bytes: None,
         overwrite: false,
         chunk_len_bytes: 64 << 10,
-        promise: Promise::Durable,
+        durability: Durability::Durable,
         source_name: b"test".to_vec(),
     }
 }
@@ -91,7 +91,10 @@ async fn a_tree_arrives_by_its_name_and_a_second_push_sends_nothing() {
     let request = named("new/inbox", "tree");
     let report = push(&world, &client, source(&world.dest()), &request).await.unwrap();
     assert_eq!(tree(&world.source().join("new/inbox/tree")), tree(&world.dest()));
-    assert_eq!((report.kept, report.published_files, report.identical_files), (Promise::Durable, 102, 0));
+    assert_eq!(
+        (report.durability, report.published_files, report.identical_files),
+        (Durability::Durable, 102, 0)
+    );
     assert_eq!(report.sent_bytes, report.total_bytes);
 
     let again = push(&world, &client, source(&world.dest()), &request).await.unwrap();
@@ -126,7 +129,7 @@ async fn twenty_pushes_at_once_on_one_connection_each_arrive_as_themselves() {
     let reports = futures::future::join_all(pushes).await;
     for (i, report) in (0..20).zip(reports) {
         let report = report.unwrap();
-        assert_eq!((report.total_bytes, report.kept), (100_000 + i, Promise::Durable));
+        assert_eq!((report.total_bytes, report.durability), (100_000 + i, Durability::Durable));
         assert_eq!(fs::read(world.source().join(format!("in/f{i}"))).unwrap(), content(i), "f{i}");
     }
     assert_eq!(tree(&world.source()).len(), 21, "nothing else is there");

@@ -9,7 +9,7 @@ mod status;
 pub use error::{FrameError, RecvError, SendError, StatusError};
 pub use offer::{Offer, SizeReader};
 pub use recv::fuzz_recv;
-pub use recv::{ChunkReceiver, Promise, RecvStep, Stored, Verified};
+pub use recv::{ChunkReceiver, Durability, RecvStep, Stored, Verified};
 pub use send::fuzz_send;
 pub use send::{ChunkSender, SendStep};
 pub use status::fuzz_status;

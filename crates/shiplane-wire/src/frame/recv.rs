@@ -234,11 +234,11 @@ impl Verified {
         self.digest
     }
 
-    /// Says that the chunk is stored as `promise` states.
+    /// Says that the chunk is stored with `durability`.
     ///
     /// Only the commit of a sink calls this, after it has done so: the success status is sent on its word.
-    pub fn stored(self, promise: Promise) -> Stored {
-        Stored { promise, verified: self }
+    pub fn stored(self, durability: Durability) -> Stored {
+        Stored { durability, verified: self }
     }
 }
 
@@ -246,14 +246,14 @@ impl Verified {
 #[derive(Debug)]
 #[must_use = "the sender waits for the answer"]
 pub struct Stored {
-    promise: Promise,
+    durability: Durability,
     verified: Verified,
 }
 
 impl Stored {
     /// How well it is stored.
-    pub const fn promise(&self) -> Promise {
-        self.promise
+    pub const fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// Size of the chunk's data.
@@ -270,7 +270,7 @@ impl Stored {
 /// What a success status means, as agreed at negotiation (SPEC 3.4). The two are never mixed; the later
 /// one is the stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Promise {
+pub enum Durability {
     /// The data had the right digest and is in memory or under a temporary name.
     Verified,
     /// Besides, it is fsynced and published under its name.
@@ -304,8 +304,8 @@ mod tests {
         let Ok(RecvStep::Verified(verified)) = receiver.poll() else {
             panic!("{receiver:?}");
         };
-        let stored = verified.stored(Promise::Durable);
-        assert_eq!(stored.promise(), Promise::Durable);
+        let stored = verified.stored(Durability::Durable);
+        assert_eq!(stored.durability(), Durability::Durable);
         assert_eq!(stored.len_bytes(), 5);
         assert_eq!(stored.digest(), Digest::sha256(b"hello"));
     }

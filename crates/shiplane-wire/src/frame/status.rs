@@ -11,9 +11,9 @@ use crate::fuzz;
 pub struct Reply(u8);
 
 impl Reply {
-    /// Status 0: the receiver kept its promise.
+    /// Status 0: the receiver has done what was agreed.
     ///
-    /// If a durable store was agreed, check [`Stored::promise`] first.
+    /// If a durable store was agreed, check [`Stored::durability`] first.
     pub const fn stored(_proof: &Stored) -> Self {
         Self(STORED)
     }
@@ -158,7 +158,7 @@ pub fn fuzz_status(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Promise, fuzz};
+    use crate::{Durability, fuzz};
     use bytes::Bytes;
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
         let Ok(crate::RecvStep::Verified(verified)) = receiver.poll() else {
             panic!("{receiver:?}");
         };
-        let stored = verified.stored(Promise::Verified);
+        let stored = verified.stored(Durability::Verified);
         assert_eq!(Reply::stored(&stored).byte(), 0);
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::limits::MAX_CHUNK_LEN_BYTES;
 use crate::{
-    ChunkReceiver, ChunkSender, Digest, Hasher, Offer, Promise, RecvStep, Refusal, Reply, SendStep,
+    ChunkReceiver, ChunkSender, Digest, Durability, Hasher, Offer, RecvStep, Refusal, Reply, SendStep,
     SizeReader, Status, StatusReader,
 };
 
@@ -176,7 +176,7 @@ impl Session {
                 Ok(RecvStep::Verified(verified)) => {
                     assert_eq!(self.received, self.content, "nothing else has the digest");
                     self.verified = Some(verified.digest());
-                    self.answer.push_back(Reply::stored(&verified.stored(Promise::Verified)).byte());
+                    self.answer.push_back(Reply::stored(&verified.stored(Durability::Verified)).byte());
                 }
                 Ok(RecvStep::Ended) => self.receiver = Receiving::Done,
                 Err(error) => {

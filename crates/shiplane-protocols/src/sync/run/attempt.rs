@@ -20,7 +20,7 @@ use crate::sync::messages::{
     SyncResponse, SyncSettle, SyncSettled, SyncStart, SyncStarted,
 };
 use crate::sync::work::{Prepared, Work};
-use crate::sync::{LeftWhy, Manifest, ScanError, ScanOptions, Side, SyncError};
+use crate::sync::{Manifest, ScanError, ScanOptions, Side, SyncError, UnresolvedReason};
 use crate::transfer::{EventFn, TransferError, TransferOptions};
 
 pub(super) struct Attempt<'a> {
@@ -376,12 +376,12 @@ fn add(report: &mut SyncReport, exchanged: &Exchanged) {
 
 fn left_on_both(
     theirs: &SyncHalf,
-    ours: impl Iterator<Item = (shiplane_wire::RelPath, LeftWhy)>,
+    ours: impl Iterator<Item = (shiplane_wire::RelPath, UnresolvedReason)>,
 ) -> Vec<LeftPath> {
     let ours = ours.map(|(path, why)| LeftPath { side: Side::Local, path, why });
     let theirs = theirs.unsettled.iter().flatten().filter_map(|path| {
         let path = shiplane_wire::RelPath::parse(path).ok()?;
-        Some(LeftPath { side: Side::Remote, path, why: LeftWhy::LeftThere })
+        Some(LeftPath { side: Side::Remote, path, why: UnresolvedReason::LeftThere })
     });
     ours.chain(theirs).collect()
 }

@@ -20,7 +20,7 @@ impl Shrinking {
     /// Decides on a chunk of one entry, or of several.
     pub(super) fn is_worth_trying(&mut self, only_entry: Option<u64>) -> bool {
         match self.compression {
-            Compression::Off => false,
+            Compression::Never => false,
             Compression::Always => true,
             Compression::Auto => {
                 let Some(left_out) = only_entry.and_then(|entry| self.dense.get_mut(&entry)) else {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn always_and_off_mean_what_they_say() {
-        for (compression, tries) in [(Compression::Always, true), (Compression::Off, false)] {
+        for (compression, tries) in [(Compression::Always, true), (Compression::Never, false)] {
             let mut shrinking = Shrinking::new(compression);
             shrinking.sent(Some(1), false);
             assert_eq!(shrinking.is_worth_trying(Some(1)), tries);

@@ -8,7 +8,7 @@ use std::{
 
 use shiplane_files::{DestinationError, Operation, Plan, Summary};
 use shiplane_transport::ChunkSink;
-use shiplane_wire::{Digest, Entry, EntryKind, FailReason, Promise, Span, Stored, Verified, limits};
+use shiplane_wire::{Digest, Durability, Entry, EntryKind, FailReason, Span, Stored, Verified, limits};
 
 use super::Target;
 
@@ -135,7 +135,7 @@ impl<W: Write + Send + 'static> ChunkSink for StreamWriter<W> {
 
     fn commit(self, verified: Verified) -> Result<(Stored, Vec<u64>), DestinationError> {
         self.target.lock().accept(self.offset_bytes, self.data)?;
-        Ok((verified.stored(Promise::Verified), Vec::new()))
+        Ok((verified.stored(Durability::Verified), Vec::new()))
     }
 }
 

@@ -12,7 +12,7 @@ use shiplane_protocols::{
 use shiplane_rpc::{Method, Router, RpcClient};
 use shiplane_transport::{Admission, PeerAddr, QuicTransport, Trust};
 use shiplane_wire::{
-    Cut, Cuts, Digest, DigestAlgorithm, Entry, EntryKind, FailReason, Mtime, Promise, ProviderRecord,
+    Cut, Cuts, Digest, DigestAlgorithm, Durability, Entry, EntryKind, FailReason, Mtime, ProviderRecord,
     ReceiverRecord, RecordReader, RelPath, TransferId, Version,
 };
 use tempfile::TempDir;
@@ -94,7 +94,7 @@ async fn told(lie: Vec<ProviderRecord>) -> TransferError {
     let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20, ..TransferOptions::default() };
     let receive = ReceiveOptions {
         overwrite: true,
-        promise: Promise::Verified,
+        durability: Durability::Verified,
         verify: false,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1 << 20,

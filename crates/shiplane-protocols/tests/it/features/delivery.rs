@@ -9,7 +9,7 @@ use std::{
 };
 
 use shiplane_protocols::{
-    AutoOptions, Carrier, Compression, DeliverError, Deliveries, Delivery, InboxOptions, Jitter, RetryPolicy,
+    AutoOptions, Compression, DeliverError, Deliveries, Delivery, InboxOptions, Jitter, RetryPolicy, Route,
     SendOptions, send_again, send_with_retry, transfer_auto,
 };
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
@@ -59,23 +59,23 @@ async fn a_kilobyte_goes_by_call_and_a_megabyte_by_lane() {
     let (mut deliveries, accepted) = pair.bob_takes(InboxOptions::default());
     let client = RpcClient::new(pair.alice.connect_to(pair.bob_addr()).await.unwrap());
     let auto = AutoOptions::default();
-    for (len, carrier) in [
-        (0, Carrier::Call),
-        (1024, Carrier::Call),
-        (64 * 1024, Carrier::Call),
-        (64 * 1024 + 1, Carrier::Lane),
-        (1 << 20, Carrier::Lane),
+    for (len, route) in [
+        (0, Route::Call),
+        (1024, Route::Call),
+        (64 * 1024, Route::Call),
+        (64 * 1024 + 1, Route::Lane),
+        (1 << 20, Route::Lane),
     ] {
         let data = noise(len as u64, len);
         let carried = transfer_auto(&client, &memory(data.clone()), &auto).await.unwrap();
-        assert_eq!((carried.carrier, carried.content_bytes), (carrier, len as u64));
+        assert_eq!((carried.route, carried.content_bytes), (route, len as u64));
         let delivered = deliveries.next().await.unwrap();
         assert_eq!(delivered.data, data);
         assert_eq!(delivered.peer, pair.alice.peer_id());
     }
     let auto = AutoOptions { threshold_bytes: 10, ..AutoOptions::default() };
     let carried = transfer_auto(&client, &memory(vec![7; 11]), &auto).await.unwrap();
-    assert_eq!(carried.carrier, Carrier::Lane, "the threshold is the caller's");
+    assert_eq!(carried.route, Route::Lane, "the threshold is the caller's");
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
 }
 

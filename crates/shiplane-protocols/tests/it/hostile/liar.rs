@@ -14,7 +14,7 @@ use shiplane_transport::{
     BiStream, PeerAddr, PeerConnection, QuicTransport, RecvHalf, SendChunkError, SendHalf, SentChunk,
 };
 use shiplane_wire::{
-    DigestAlgorithm, Promise, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk, TransferId,
+    DigestAlgorithm, Durability, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk, TransferId,
 };
 use tempfile::TempDir;
 
@@ -164,7 +164,7 @@ pub(super) async fn fetch_with(
     let fetch = Fetch::open_with(rpc, request, options).await?;
     let receive = ReceiveOptions {
         overwrite: false,
-        promise: Promise::Durable,
+        durability: Durability::Durable,
         verify: false,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1024,

@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use shiplane_protocols::sync::{LeftPath, LeftWhy, Side, SyncEvent, SyncEventFn, SyncReport, synchronise};
+use shiplane_protocols::sync::{
+    LeftPath, Side, SyncEvent, SyncEventFn, SyncReport, UnresolvedReason, synchronise,
+};
 use shiplane_rpc::RpcClient;
 
 use super::{admitted, contents, job, sync, write};
@@ -45,12 +47,12 @@ fn left(report: &SyncReport) -> Vec<(String, Side, String)> {
     left
 }
 
-fn here(path: &str, why: LeftWhy) -> (String, Side, String) {
+fn here(path: &str, why: UnresolvedReason) -> (String, Side, String) {
     (path.to_owned(), Side::Local, why.to_string())
 }
 
 fn there(path: &str) -> (String, Side, String) {
-    (path.to_owned(), Side::Remote, LeftWhy::LeftThere.to_string())
+    (path.to_owned(), Side::Remote, UnresolvedReason::LeftThere.to_string())
 }
 
 #[tokio::test]
@@ -59,7 +61,7 @@ async fn what_was_edited_meanwhile_is_not_replaced_and_then_both_stay() {
     write(&world.source(), "a", b"theirs");
     let here = world.dest();
     let report = sync_while(&world, &client, move || write(&here, "a", b"ours, meanwhile")).await;
-    assert_eq!(left(&report), [self::here("a", LeftWhy::Changed)]);
+    assert_eq!(left(&report), [self::here("a", UnresolvedReason::Changed)]);
     assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"ours, meanwhile");
     assert_eq!(fs::read(world.source().join("a")).unwrap(), b"theirs");
     sync(&world, &client).await;
@@ -99,11 +101,11 @@ async fn what_changes_at_its_source_is_taken_by_the_next_sync() {
     };
     let report = sync_while(&world, &client, meanwhile).await;
     let expected = [
-        self::here("a", LeftWhy::Changed),
+        self::here("a", UnresolvedReason::Changed),
         self::there("a"),
-        self::here("b", LeftWhy::NotOffered),
+        self::here("b", UnresolvedReason::NotOffered),
         self::there("b"),
-        self::here("new/c", LeftWhy::NotOffered),
+        self::here("new/c", UnresolvedReason::NotOffered),
         self::there("new/c"),
     ];
     assert_eq!(left(&report), expected, "told by both sides");

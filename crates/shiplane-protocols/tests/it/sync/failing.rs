@@ -6,7 +6,7 @@ use std::{
 };
 
 use shiplane_files::disk::Change;
-use shiplane_protocols::sync::{LeftWhy, Side, SyncEvent, synchronise};
+use shiplane_protocols::sync::{Side, SyncEvent, UnresolvedReason, synchronise};
 
 use super::{admitted, job, sync, write, written_at};
 use crate::{
@@ -38,7 +38,7 @@ async fn a_version_that_cannot_be_kept_aside_is_left_with_what_the_system_says()
     let ours: Vec<_> = report.left.iter().filter(|left| left.side == Side::Local).collect();
     assert_eq!(ours.len(), 2, "what loses its name, and the name that it should get: {ours:?}");
     for left in ours {
-        let LeftWhy::Failed(error) = &left.why else { panic!("{left:?}") };
+        let UnresolvedReason::Failed(error) = &left.why else { panic!("{left:?}") };
         assert!(error.to_string().ends_with("the disk is broken"), "{error}");
     }
     assert_eq!(fs::read(world.dest().join("d/a")).unwrap(), b"ours");

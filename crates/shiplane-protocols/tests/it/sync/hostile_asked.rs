@@ -13,8 +13,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shiplane_files::DestinationError;
 use shiplane_protocols::sync::{
-    FileState, LeftPath, LeftWhy, Manifest, Node, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse,
-    synchronise,
+    FileState, LeftPath, Manifest, Node, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse,
+    UnresolvedReason, synchronise,
 };
 use shiplane_protocols::transfer::{MemoryBudget, TransferError, TransferOptions};
 use shiplane_rpc::{Fault, FaultCode, Method, Router, RpcClient};
@@ -368,7 +368,9 @@ async fn provide(
 async fn what_is_not_as_it_was_listed_does_not_get_its_name() {
     let (world, met) = sends("f", 5, b"wrong").await;
     let left = met.unwrap().left;
-    let [LeftPath { path: at, why: LeftWhy::NotAsListed, .. }] = &left[..] else { panic!("{left:?}") };
+    let [LeftPath { path: at, why: UnresolvedReason::NotAsListed, .. }] = &left[..] else {
+        panic!("{left:?}")
+    };
     assert_eq!(*at, path("f"));
     assert_eq!(tree(&world.dest()).len(), 0);
     // The same liar tells the truth for once.

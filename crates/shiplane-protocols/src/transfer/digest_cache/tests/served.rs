@@ -11,7 +11,7 @@ use std::{
 use shiplane_files::{Destination, ReceiveOptions, SourceRoot};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{Identity, PeerAddr, QuicTransport, Trust};
-use shiplane_wire::{Digest, DigestAlgorithm, Piece, Promise};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, Piece};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +76,7 @@ impl Served {
         let fetch = Fetch::open_with(&self.client, FetchRequest::of(b"file"), &options).await.unwrap();
         let receive = ReceiveOptions {
             overwrite: false,
-            promise: Promise::Verified,
+            durability: Durability::Verified,
             verify: false,
             digest,
             chunk_len_bytes: CHUNK_LEN_BYTES,

@@ -106,7 +106,7 @@ async fn what_is_no_encoding_is_refused() {
 #[tokio::test]
 async fn who_has_not_agreed_to_compression_gets_none() {
     let honest = payload(1, b"hello", &zstd(b"hello"));
-    match chunk_sent(Compression::Off, 5, honest).await {
+    match chunk_sent(Compression::Never, 5, honest).await {
         TransferError::Protocol(ProtocolFault::UnwantedCompression { index: 0 }) => {}
         other => panic!("{other}"),
     }

@@ -6,14 +6,14 @@ use shiplane_transport::{ConnectError, PeerAddr, PeerConnection, QuicTransport};
 
 /// A peer to be reached: at an address, by any key that the transport trusts, or by one key alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dial {
+pub enum PeerTarget {
     /// Whoever trusted answers there.
     Address(SocketAddr),
     /// This peer and no other.
     Peer(PeerAddr),
 }
 
-impl Dial {
+impl PeerTarget {
     /// Where to dial.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
@@ -35,13 +35,13 @@ impl Dial {
     }
 }
 
-impl From<SocketAddr> for Dial {
+impl From<SocketAddr> for PeerTarget {
     fn from(addr: SocketAddr) -> Self {
         Self::Address(addr)
     }
 }
 
-impl From<PeerAddr> for Dial {
+impl From<PeerAddr> for PeerTarget {
     fn from(peer: PeerAddr) -> Self {
         Self::Peer(peer)
     }

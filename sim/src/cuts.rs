@@ -39,6 +39,8 @@ pub struct Cuts {
     pub file_len_bytes: u64,
     /// What the link carries, each way.
     pub bytes_per_second: u64,
+    /// How long a packet takes, each way.
+    pub delay: Duration,
     /// After so much time of the first run it carries this.
     pub change: Option<(Duration, u64)>,
     /// What waits for the link at most.
@@ -192,7 +194,7 @@ impl Cuts {
         Scenario {
             seed: 1,
             job: self.job,
-            faults: Faults::none(self.bytes_per_second, self.queue_len_bytes, DELAY),
+            faults: Faults::none(self.bytes_per_second, self.queue_len_bytes, self.delay),
             lanes: TransferOptions::default().lanes,
             chunk_len_bytes: TransferOptions::default().chunk_len_bytes,
             compression: Compression::Never,
@@ -219,9 +221,6 @@ fn change_later(cuts: &Cuts, world: &World) {
 }
 
 const MAX_RUNS: u16 = 40;
-
-/// One way.
-const DELAY: Duration = Duration::from_millis(10);
 
 /// 35 s: more than the idle timeout of 30 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(35);

@@ -17,6 +17,7 @@ fn over(bytes_per_second: u64, file_len_bytes: u64) -> Cuts {
         files: 1,
         file_len_bytes,
         bytes_per_second,
+        delay: Duration::from_millis(10),
         change: None,
         queue_len_bytes: 16_000 + bytes_per_second / 20,
         limit: None,
@@ -112,4 +113,14 @@ fn a_rate_that_changes_by_a_hundred_is_followed() {
         let runs = run(&simulation, faster, 0);
         assert!(runs[0].took < Duration::from_secs(10 + 12 * 5 / 4 + 3), "{job:?}: {runs:?}");
     }
+}
+
+/// 20 Mbit/s with a round trip of a second, for which the shortest chunks are too short.
+#[test]
+fn a_long_path_is_filled_with_the_default_number_of_chunks() {
+    let simulation = Simulation::new().unwrap();
+    let delay = Duration::from_millis(500);
+    let runs = run(&simulation, Cuts { delay, queue_len_bytes: 2_500_000, ..over(2_500_000, 60_000_000) }, 0);
+    let start_and_end = 10 * 2 * delay;
+    assert!(runs[0].took < Duration::from_secs(60_000_000 / 2_500_000) + start_and_end, "{runs:?}");
 }

@@ -20,7 +20,8 @@ pub(crate) fn init(verbose: u8) {
     let asked = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse().ok());
     let filter: Targets =
         asked.unwrap_or_else(|| Targets::new().with_default(others).with_target("shiplane", ours));
-    let lines = tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(|| AroundTheBar);
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(|| AroundTheBar);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 

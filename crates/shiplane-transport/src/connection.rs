@@ -415,7 +415,7 @@ impl PeerConnection {
     /// # Errors
     /// [`AlreadyClaimed`] while another claim of the same id lives.
     pub fn claim(self: &Arc<Self>, transfer: TransferId) -> Result<Claim, AlreadyClaimed> {
-        Claim::new(transfer, &self.inboxes.transfers, &self.config)
+        Claim::new(transfer, &self.inboxes.transfers, &self.config, self.connection.clone())
     }
 
     /// Opens the stream that carries a transfer's records.

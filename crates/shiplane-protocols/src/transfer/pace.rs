@@ -6,9 +6,11 @@ use shiplane_wire::Piece;
 use tokio::time::Instant;
 
 /// Lets the length of chunks follow the rate at which they arrive: what a cut costs is about a chunk, so on a slow path
-/// chunks are short; on a fast one they are long, and few.
+/// chunks are short; on a fast one they are long, and few. On a long path, all that may be wanted at a time fill it.
 #[derive(Debug)]
 pub(super) struct ChunkPace {
+    /// Chunks that may be wanted at a time.
+    lanes: u32,
     max_len_bytes: u64,
     sampled_at: Instant,
     sampled_bytes: u64,
@@ -17,14 +19,22 @@ pub(super) struct ChunkPace {
 
 impl ChunkPace {
     /// Begins with the shortest chunks; none will be longer than `max_len_bytes`.
-    pub(super) fn new(max_len_bytes: u64, now: Instant) -> Self {
-        Self { max_len_bytes, sampled_at: now, sampled_bytes: 0, bytes_per_second: 0.0 }
+    pub(super) fn new(lanes: usize, max_len_bytes: u64, now: Instant) -> Self {
+        let lanes = u32::try_from(lanes).unwrap_or(u32::MAX).max(1);
+        Self { lanes, max_len_bytes, sampled_at: now, sampled_bytes: 0, bytes_per_second: 0.0 }
     }
 
     /// The length for chunks from now on, when `moved_bytes` have arrived in all and `to_come_bytes` are still to come.
-    pub(super) fn chunk_len_bytes(&mut self, moved_bytes: u64, to_come_bytes: u64, now: Instant) -> u64 {
+    pub(super) fn chunk_len_bytes(
+        &mut self,
+        moved_bytes: u64,
+        to_come_bytes: u64,
+        rtt: Duration,
+        now: Instant,
+    ) -> u64 {
         self.sample(moved_bytes, now);
-        let by_rate = (self.bytes_per_second * CHUNK_TIME.as_secs_f64()) as u64;
+        let time = (rtt * ROUND_TRIPS_AHEAD / self.lanes).clamp(CHUNK_TIME, MAX_CHUNK_TIME);
+        let by_rate = (self.bytes_per_second * time.as_secs_f64()) as u64;
         let most_bytes = by_rate.min(to_come_bytes / CHUNKS_TO_COME).max(Piece::CELL_LEN_BYTES);
         // A power of two, so that chunks are pieces of their file.
         (1 << most_bytes.ilog2()).min(self.max_len_bytes)
@@ -47,6 +57,13 @@ impl ChunkPace {
 /// that are short fill the path meanwhile better than two that are as long as a stream's window.
 const CHUNK_TIME: Duration = Duration::from_millis(50);
 
+/// Two products of rate and round trip, so that a rate which the wants hold back doubles each round trip; twice that, as
+/// the length is rounded down to a power of two.
+const ROUND_TRIPS_AHEAD: u32 = 4;
+
+/// Half a second: a cut costs no more than a chunk or two of it.
+const MAX_CHUNK_TIME: Duration = Duration::from_millis(500);
+
 /// 16: towards the end chunks become shorter, so that the last one does not arrive alone.
 const CHUNKS_TO_COME: u64 = 16;
 
@@ -66,6 +83,7 @@ mod tests {
 
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
+    const RTT: Duration = Duration::from_millis(50);
 
     /// Moves at a rate for so long, asked every 10 ms; gives the length at the end.
     fn after(pace: &mut ChunkPace, from: (u64, Instant), rate: u64, time: Duration) -> (u64, (u64, Instant)) {
@@ -74,14 +92,14 @@ mod tests {
         for _ in 0..time.as_millis() / 10 {
             now += Duration::from_millis(10);
             moved += rate / 100;
-            len = pace.chunk_len_bytes(moved, u64::MAX, now);
+            len = pace.chunk_len_bytes(moved, u64::MAX, RTT, now);
         }
         (len, (moved, now))
     }
 
     fn settled(rate: u64) -> u64 {
         let start = Instant::now();
-        after(&mut ChunkPace::new(4 * MIB, start), (0, start), rate, Duration::from_secs(3)).0
+        after(&mut ChunkPace::new(32, 4 * MIB, start), (0, start), rate, Duration::from_secs(3)).0
     }
 
     #[test]
@@ -100,29 +118,32 @@ mod tests {
     #[test]
     fn the_first_chunks_are_short_and_a_fast_path_is_known_within_a_few_of_them() {
         let start = Instant::now();
-        let mut pace = ChunkPace::new(4 * MIB, start);
-        assert_eq!(pace.chunk_len_bytes(0, u64::MAX, start), 64 * KIB);
-        assert_eq!(pace.chunk_len_bytes(200 * KIB, u64::MAX, start + Duration::from_millis(30)), 64 * KIB);
-        assert_eq!(pace.chunk_len_bytes(20 * MIB, u64::MAX, start + Duration::from_millis(40)), 4 * MIB);
+        let mut pace = ChunkPace::new(32, 4 * MIB, start);
+        assert_eq!(pace.chunk_len_bytes(0, u64::MAX, RTT, start), 64 * KIB);
+        assert_eq!(
+            pace.chunk_len_bytes(200 * KIB, u64::MAX, RTT, start + Duration::from_millis(30)),
+            64 * KIB
+        );
+        assert_eq!(pace.chunk_len_bytes(20 * MIB, u64::MAX, RTT, start + Duration::from_millis(40)), 4 * MIB);
     }
 
     #[test]
     fn a_chunk_is_at_most_a_sixteenth_of_what_is_to_come() {
         let start = Instant::now();
-        let mut pace = ChunkPace::new(4 * MIB, start);
+        let mut pace = ChunkPace::new(32, 4 * MIB, start);
         let now = start + Duration::from_secs(1);
-        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB, now), 4 * MIB);
-        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB - 1, now), 2 * MIB);
-        assert_eq!(pace.chunk_len_bytes(1 << 30, 100, now), 64 * KIB);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB, RTT, now), 4 * MIB);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB - 1, RTT, now), 2 * MIB);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, 100, RTT, now), 64 * KIB);
     }
 
     #[test]
     fn a_rate_that_falls_by_a_hundred_is_found_within_seconds_and_a_pause_changes_nothing() {
         let start = Instant::now();
-        let mut pace = ChunkPace::new(4 * MIB, start);
+        let mut pace = ChunkPace::new(32, 4 * MIB, start);
         let (fast, end) = after(&mut pace, (0, start), 25_000_000, Duration::from_secs(2));
         assert_eq!(fast, MIB);
-        let paused = pace.chunk_len_bytes(end.0, u64::MAX, end.1 + Duration::from_millis(150));
+        let paused = pace.chunk_len_bytes(end.0, u64::MAX, RTT, end.1 + Duration::from_millis(150));
         assert_eq!(paused, MIB);
         let (slow, _) = after(&mut pace, end, 250_000, Duration::from_secs(10));
         assert_eq!(slow, 64 * KIB);
@@ -131,7 +152,28 @@ mod tests {
     #[test]
     fn no_chunk_is_longer_than_was_asked_for() {
         let start = Instant::now();
-        let mut pace = ChunkPace::new(1000, start);
-        assert_eq!(pace.chunk_len_bytes(1 << 30, u64::MAX, start + Duration::from_secs(1)), 1000);
+        let mut pace = ChunkPace::new(32, 1000, start);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, u64::MAX, RTT, start + Duration::from_secs(1)), 1000);
+    }
+
+    #[test]
+    fn all_wanted_chunks_together_are_two_products_of_rate_and_round_trip_however_long_that_is() {
+        let (rate, start) = (2_000_000, Instant::now());
+        for (lanes, rtt_ms) in [(32, 50), (32, 200), (32, 1000), (32, 3000), (16, 1000), (8, 500)] {
+            let rtt = Duration::from_millis(rtt_ms);
+            let mut pace = ChunkPace::new(lanes, 4 * MIB, start);
+            pace.chunk_len_bytes(rate, u64::MAX, rtt, start + Duration::from_secs(1));
+            let wanted =
+                lanes as u64 * pace.chunk_len_bytes(rate, u64::MAX, rtt, start + Duration::from_secs(1));
+            assert!(wanted >= 2 * rate * rtt_ms / 1000, "{lanes} lanes, {rtt_ms} ms: {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_takes_half_a_second_at_most_though_one_lane_is_to_fill_a_long_path() {
+        let start = Instant::now();
+        let mut pace = ChunkPace::new(1, 4 * MIB, start);
+        let now = start + Duration::from_secs(1);
+        assert_eq!(pace.chunk_len_bytes(2_000_000, u64::MAX, Duration::from_secs(1), now), 512 * KIB);
     }
 }

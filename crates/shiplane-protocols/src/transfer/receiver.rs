@@ -92,7 +92,7 @@ pub(crate) async fn receive<T: Target>(
         planner: Planner::start(target.clone()),
         publisher: Publisher::start(target.clone()),
         ledger: Ledger::new(options.lanes, options.chunk_len_bytes),
-        pace: ChunkPace::new(options.chunk_len_bytes, Instant::now()),
+        pace: ChunkPace::new(options.lanes, options.chunk_len_bytes, Instant::now()),
         deltas: Deltas::new(quota.signatures()),
         quota,
         reserved: HashMap::new(),

@@ -1,6 +1,6 @@
 //! Queues of incoming streams and chunks until the application takes them.
 
-use std::{collections::VecDeque, path::Path, sync::Arc};
+use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shiplane_wire::{Code, Digest, Offer, Stored, TransferId, Verified, limits};
@@ -45,6 +45,7 @@ pub struct Claim {
     transfers: Arc<Transfers>,
     config: Arc<TransportConfig>,
     meter: Option<ProgressMeter>,
+    connection: quinn::Connection,
 }
 
 impl Claim {
@@ -52,6 +53,7 @@ impl Claim {
         transfer: TransferId,
         transfers: &Arc<Transfers>,
         config: &Arc<TransportConfig>,
+        connection: quinn::Connection,
     ) -> Result<Self, AlreadyClaimed> {
         let inbox = transfers.claim(transfer).ok_or(AlreadyClaimed)?;
         Ok(Self {
@@ -61,7 +63,14 @@ impl Claim {
             transfers: Arc::clone(transfers),
             config: Arc::clone(config),
             meter: None,
+            connection,
         })
+    }
+
+    /// The round trip of the path that the transfer's streams take, as it is now.
+    #[must_use]
+    pub fn rtt(&self) -> Duration {
+        self.connection.rtt()
     }
 
     /// Counts what the streams of chunks that are still to come carry, and lets each wait for its turn without a

@@ -13,7 +13,8 @@ impl<T: Target> Receiver<T> {
     pub(super) fn ask(&mut self) -> Result<(), TransferError> {
         self.admit()?;
         let (moved_bytes, to_come_bytes) = (self.progress.moved_bytes(), self.totals.to_come_bytes());
-        self.ledger.set_chunk_len(self.pace.chunk_len_bytes(moved_bytes, to_come_bytes, Instant::now()));
+        let rtt = self.claim.rtt();
+        self.ledger.set_chunk_len(self.pace.chunk_len_bytes(moved_bytes, to_come_bytes, rtt, Instant::now()));
         while self.comparing.len() < MAX_DIGESTS_UNDER_WAY / 2
             && let Some((index, entry)) = self.to_compare.pop()
         {

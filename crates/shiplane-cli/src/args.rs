@@ -1,4 +1,4 @@
-//! The command line as it is typed. What it means is settled in `settings`.
+//! The command line as typed. `settings` interprets it.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 #[command(
     name = "shiplane",
     version,
-    about = "Serve a directory, get it on the other side: verified, durable, resumable",
+    about = "Copy and sync files between two machines over one authenticated QUIC connection",
     after_help = EXIT_CODES,
     arg_required_else_help = true,
     disable_help_subcommand = true
@@ -26,40 +26,40 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// Log more to standard error; twice and three times still more
+    /// Log more to standard error; repeat for more detail
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve a directory and print the ticket URL that reaches it
+    /// Serve a directory or a file and print a ticket for it
     Serve(ServeArgs),
-    /// Fetch a file or a tree: verified, durable, resumed if it was cut
+    /// Fetch a file or a tree
     Get(GetArgs),
-    /// Push files, trees or standard input to a server that is writable: verified, durable, resumed
+    /// Send files, trees or standard input to a writable server
     Push(PushArgs),
-    /// Bring a directory and one of a server that is writable together: both directions, nothing lost
+    /// Sync a directory with one on a writable server, in both directions
     Sync(SyncArgs),
-    /// Print the peer id of this machine, and make its key if there is none yet
+    /// Print this machine's peer id; create its key on first use
     Id,
-    /// Give keys names, and rights on what this machine serves
+    /// Manage known peers and their permissions
     #[command(subcommand)]
     Peers(PeersCommand),
     /// Print a completion script for a shell
     Completions {
-        /// The shell that is to complete the commands
+        /// Shell to print completions for
         shell: Shell,
     },
-    /// Print the manual page, or that of one command
+    /// Print the manual page of shiplane or of one command
     Man {
-        /// A command, as in `shiplane man peers add`
+        /// Command, e.g. `shiplane man peers add`
         command: Vec<String>,
     },
 }
 
 impl Command {
-    /// Whether a program reads the output, and a failure should be an event too.
+    /// Whether the output is JSON events, so that a failure must be one too.
     pub(crate) fn is_json(&self) -> bool {
         match self {
             Self::Serve(args) => args.json,
@@ -73,32 +73,32 @@ impl Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// The directory to serve, for reading only unless --writable is given
+    /// Directory or file to serve; read-only without --writable
     #[arg(value_name = "DIR")]
     pub(crate) root: PathBuf,
-    /// Take what is pushed here, and sync; the ticket carries the right to write too
+    /// Accept push and sync; the ticket then permits writing too
     #[arg(long)]
     pub(crate) writable: bool,
-    /// Where to listen [default: 0.0.0.0:7514, or any free port if that is taken]
+    /// UDP address to listen on [default: 0.0.0.0:7514, or any free port if that is taken]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// The host that the ticket names [default: the first address others can reach]
+    /// Host name or address in the ticket [default: this machine's first address that is not loopback]
     #[arg(long, value_name = "HOST")]
     pub(crate) advertise: Option<String>,
-    /// How long the ticket is good for, as in 90s, 1h or 7d
+    /// Ticket lifetime, e.g. 90s, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     pub(crate) ticket_ttl: Duration,
-    /// Write the ticket to this file too, readable by its owner only
+    /// Also write the ticket to FILE, readable only by its owner
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
-    /// The most to send, and again to take, each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
+    /// Bandwidth limit per direction, e.g. 10MB or 80Mbit [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     pub(crate) rate: Option<NonZeroU64>,
-    /// Send one FILE, given as DIR, to every octopii node that connects: AUTHENTICATES NOBODY
+    /// Send the file DIR to every Octopii node that connects; AUTHENTICATES NOBODY
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["writable", "advertise", "ticket_ttl", "ticket_file", "rate", "json"])]
     pub(crate) insecure_octopii: bool,
-    /// Print events as lines of JSON; the first one carries the ticket
+    /// Print one JSON event per line; the first contains the ticket
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -106,37 +106,37 @@ pub(crate) struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = GET_HELP)]
 pub(crate) struct GetArgs {
-    /// A ticket URL, or NAME|PEERID@HOST:PORT[/PATH]; DEST alone if the ticket comes from elsewhere
+    /// Ticket URL, or NAME|PEERID@HOST:PORT[/PATH]; omit it if the ticket comes from a file or variable
     #[arg(value_name = "SOURCE")]
     pub(crate) first: Option<OsString>,
-    /// Where to put it, as with `cp -r`; `-` writes one file to standard output [default: .]
+    /// Destination, as with `cp -r`; `-` writes one file to standard output [default: .]
     #[arg(value_name = "DEST")]
     pub(crate) second: Option<OsString>,
-    /// Replace files that are there already with other content
+    /// Replace existing files that differ
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Compare files that are there already by content, not just by size and time
+    /// Compare existing files by content, not only by size and time
     #[arg(long)]
     pub(crate) verify: bool,
-    /// Print the SHA-256 of each file, as `sha256sum` does
+    /// Print the SHA-256 of each file, like `sha256sum`
     #[arg(long)]
     pub(crate) sha256: bool,
-    /// What to wait for: on the disk for good, or received and verified
+    /// When a file counts as done
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub(crate) durability: Durability,
     #[command(flatten)]
     pub(crate) moving: MovingArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
-    /// Take one chunk from the octopii node at HOST:PORT, given as SOURCE: AUTHENTICATES NOBODY
+    /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; AUTHENTICATES NOBODY
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,
-    /// With --insecure-octopii, where to put the chunk [default: octopii-chunk]
+    /// With --insecure-octopii: file to write the chunk to [default: octopii-chunk]
     #[cfg(feature = "octopii")]
     #[arg(short, long, value_name = "FILE", requires = "insecure_octopii")]
     pub(crate) output: Option<PathBuf>,
-    /// Print events as lines of JSON on standard output
+    /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
     /// Print errors only
@@ -147,25 +147,25 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 #[command(after_help = PUSH_HELP)]
 pub(crate) struct PushArgs {
-    /// Files and directories, or `-` for standard input; then a ticket URL or
-    /// NAME|PEERID@HOST:PORT[/PATH], unless the ticket comes from elsewhere
+    /// Files and directories, or `-` for standard input; last a ticket URL or NAME|PEERID@HOST:PORT[/PATH];
+    /// omit TARGET if the ticket comes from a file or variable
     #[arg(value_names = ["PATH", "TARGET"], num_args = 1.., required = true)]
     pub(crate) paths: Vec<OsString>,
-    /// Replace files that are there already with other content
+    /// Replace existing files that differ
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// What to wait for: on the server's disk for good, or received and verified
+    /// When a file counts as done
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub(crate) durability: Durability,
     #[command(flatten)]
     pub(crate) moving: MovingArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
-    /// Send one FILE to the octopii node at HOST:PORT, given as TARGET: AUTHENTICATES NOBODY
+    /// Send one file to the Octopii node TARGET, a HOST:PORT; AUTHENTICATES NOBODY
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,
-    /// Print events as lines of JSON on standard output
+    /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
     /// Print errors only
@@ -176,23 +176,23 @@ pub(crate) struct PushArgs {
 #[derive(Debug, Args)]
 #[command(after_help = SYNC_HELP)]
 pub(crate) struct SyncArgs {
-    /// The directory on this side; it must be there
+    /// Local directory; it must exist
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
-    /// A ticket URL or NAME|PEERID@HOST:PORT[/PATH], unless the ticket comes from elsewhere
+    /// Ticket URL, or NAME|PEERID@HOST:PORT[/PATH]; omit it if the ticket comes from a file or variable
     #[arg(value_name = "TARGET")]
     pub(crate) target: Option<OsString>,
-    /// Say what is to be done on which side and why, and do nothing
+    /// Show what would change on each side and why; change nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Go on even if one side loses more than half of its files, or more than a thousand
+    /// Permit a sync that deletes more than half of one side's files, or more than 1,000
     #[arg(long)]
     pub(crate) allow_mass_deletion: bool,
     #[command(flatten)]
     pub(crate) moving: MovingArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
-    /// Print events as lines of JSON on standard output
+    /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
     /// Print errors only
@@ -200,30 +200,30 @@ pub(crate) struct SyncArgs {
     pub(crate) quiet: bool,
 }
 
-/// How `get`, `push` and `sync` find and move things.
+/// Options of `get`, `push` and `sync`: ticket, buffers, chunks.
 #[derive(Debug, Args)]
 pub(crate) struct MovingArgs {
-    /// Read the ticket from this file, or from standard input if it is `-`
+    /// Read the ticket from FILE; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
-    /// The most chunks on their way at a time, in each direction
+    /// Maximum number of chunks in flight per direction
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) jobs: u16,
-    /// Bytes read, hashed and written at a time
+    /// Buffer size for reading, hashing and writing
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = parse_buffer_size)]
     pub(crate) buffer: usize,
-    /// The most bytes verified, kept and resumed as one; fewer on a slow path, more where a file has too many of them
+    /// Maximum chunk size, the unit of verification and resume; smaller on slow paths, larger for huge files
     #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
 }
 
-/// How `get`, `push` and `sync` treat the path that things take.
+/// Options of `get`, `push` and `sync`: rate, compression, digest.
 #[derive(Debug, Args)]
 pub(crate) struct PathArgs {
-    /// The most to move each second, as in 10MB or 80Mbit, over all chunks together [default: no limit]
+    /// Bandwidth limit per direction, e.g. 10MB or 80Mbit [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     pub(crate) rate: Option<NonZeroU64>,
-    /// Compress what shrinks on its way; `always` tries everything, even films and archives
+    /// Compress data in transit; without WHEN: auto
     #[arg(
         long,
         value_name = "WHEN",
@@ -234,17 +234,17 @@ pub(crate) struct PathArgs {
         default_missing_value = "auto"
     )]
     pub(crate) compress: Compress,
-    /// What data is verified with on its way
+    /// Digest that verifies the data in transit
     #[arg(long, value_enum, default_value_t = Digest::Blake3)]
     pub(crate) digest: Digest,
 }
 
-/// What `get` and `push` wait for before they say that they are done.
+/// When `get` and `push` report a file as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Durability {
-    /// Every byte is verified and on the disk for good
+    /// Verified and synced to disk; survives a power cut
     Durable,
-    /// Every byte is verified; the system may still hold some in memory
+    /// Verified and written; the system may still hold some of it in memory
     Verified,
 }
 
@@ -254,12 +254,12 @@ impl Durability {
     }
 }
 
-/// What `get`, `push` and `sync` have compressed.
+/// What `get`, `push` and `sync` compress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Compress {
-    /// What a sample of shrinks
+    /// Chunks of which a sample compresses well
     Auto,
-    /// Whatever shrinks, found out by trying
+    /// Every chunk that becomes smaller; costs CPU time
     Always,
     /// Nothing
     Never,
@@ -276,13 +276,13 @@ impl Compress {
     }
 }
 
-/// What `get`, `push` and `sync` verify data with.
+/// The digest that verifies transfers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Digest {
     /// BLAKE3
     Blake3,
-    /// SHA-256: slower on most processors
+    /// SHA-256; slower on most processors
     Sha256,
 }
 
@@ -307,13 +307,13 @@ impl From<DigestAlgorithm> for Digest {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeersCommand {
-    /// Add a peer, or change the rights of one
+    /// Add a peer or change its permissions
     Add(PeersAdd),
-    /// List the peers with their ids, rights and roots
+    /// List peers with their ids, permissions and paths
     List,
-    /// Remove a peer; a running server closes its sessions within a second
+    /// Remove a peer; running servers close its sessions within a second
     Remove {
-        /// The name it was added with
+        /// Name of the peer
         #[arg(value_parser = parse_name)]
         name: String,
     },
@@ -322,19 +322,19 @@ pub(crate) enum PeersCommand {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("rights").args(["read", "write"]).multiple(true)))]
 pub(crate) struct PeersAdd {
-    /// A name for the peer: letters, digits, dots, underscores, hyphens
+    /// Name of the peer: letters, digits, dots, underscores, hyphens
     #[arg(value_parser = parse_name)]
     pub(crate) name: String,
-    /// What `shiplane id` prints on that peer
+    /// Peer id, as printed by `shiplane id` on that machine
     #[arg(value_name = "PEERID")]
     pub(crate) id: PeerId,
-    /// Let the peer fetch what this machine serves
+    /// Permit the peer to get
     #[arg(long)]
     pub(crate) read: bool,
-    /// Let the peer push here, and with --read sync, while `serve --writable` runs; without rights, it only gets a name
+    /// Permit the peer to push to `serve --writable`; with --read also to sync
     #[arg(long)]
     pub(crate) write: bool,
-    /// Where the rights hold: a path within what is served, and all below it [default: everything]
+    /// Limit the permissions to PATH within the served root, and everything below it [default: everything]
     #[arg(long = "root", value_name = "PATH", requires = "rights")]
     pub(crate) roots: Vec<OsString>,
 }
@@ -365,51 +365,53 @@ fn sized(text: &str, min_bytes: u64, max_bytes: u64) -> Result<u64, SizeError> {
     Ok(size)
 }
 
-/// Why a size cannot be used for what it was given for.
+/// Why a size or a rate is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum SizeError {
     #[error(transparent)]
     Unit(#[from] UnitError),
-    #[error("this must be from {} KiB to {} KiB", .min_bytes / 1024, .max_bytes / 1024)]
+    #[error("give a size from {} KiB to {} KiB", .min_bytes / 1024, .max_bytes / 1024)]
     OutOfRange { min_bytes: u64, max_bytes: u64 },
-    #[error("this must be 1KB at least, and 0 is no way to say that there is no limit")]
+    #[error("give a rate of at least 1KB, or omit --rate for no limit")]
     TooSlow,
 }
 
-/// 4 KiB: a page; below it the system calls cost more than the copying.
+/// 4 KiB: one page. Below it, system calls cost more than copying.
 const MIN_BUFFER_LEN_BYTES: u64 = 4 << 10;
 
-/// 4 MiB: with 16 jobs still all of the memory a process may take.
+/// 4 MiB: with 16 jobs, the memory limit of a process.
 const MAX_BUFFER_LEN_BYTES: u64 = 4 << 20;
 
-/// 64 KiB: below it every chunk is mostly its own overhead of a stream and a round trip.
+/// 64 KiB: below it, the stream and the round trip of a chunk cost more than its data.
 const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;
 
-/// 1 KB: below it, what is shared by 32 chunks could be too little for each to be alive.
+/// 1 KB: below it, each of 32 chunks could get too little to count as progress.
 const MIN_RATE_BYTES_PER_SECOND: u64 = 1000;
 
 const GET_HELP: &str = "\
-The ticket is SOURCE, or is read from --ticket-file, or from the variable SHIPLANE_TICKET; the
-last two keep it out of the list of processes. A run that was cut is resumed by the same command.";
+Without SOURCE, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
+hide it from the process list. To resume an interrupted run, repeat the command.";
 
 const PUSH_HELP: &str = "\
-Each PATH goes by its name into the directory that TARGET names, which is created; `.` stands for
-what is in it. Standard input goes to the file that TARGET names: NAME@HOST:PORT/DIR/FILE, or a
-ticket URL with /DIR/FILE before its #.
-The ticket is TARGET, or is read from --ticket-file, or from the variable SHIPLANE_TICKET; the
-last two keep it out of the list of processes. A run that was cut is resumed by the same command.";
+Each PATH is placed by its name into the directory of TARGET, which is created if it is missing. A
+PATH of `.` sends the content of the directory. Standard input goes to the file of TARGET:
+NAME@HOST:PORT/DIR/FILE, or a ticket URL with /DIR/FILE before its #.
+
+Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
+hide it from the process list. To resume an interrupted run, repeat the command.";
 
 const SYNC_HELP: &str = "\
-What either side has written or deleted since the last sync is done on the other. Where both have
-changed a file, the later version keeps its name and the other is kept beside it. What somebody
-edits meanwhile is left alone; the same command settles it.
-The ticket is TARGET, or is read from --ticket-file, or from the variable SHIPLANE_TICKET; the
-last two keep it out of the list of processes. A run that was cut goes on by the same command.";
+Changes and deletions since the last sync are applied to the other side. If both sides changed a
+file, the later version keeps the name and the other becomes NAME.conflict-DIGEST. Files edited
+during the sync are left alone; run the command again to sync them.
+
+Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
+hide it from the process list. To resume an interrupted run, repeat the command.";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, verified and durable · 1 other failure · 2 usage · 3 peer unreachable or silent
 4 identity or authorisation · 5 integrity · 6 refused (path, limit, exists)
 7 local input or output (no space, permission) · 130 interrupted
 
-The key of this machine, the list of its peers and what it remembers of syncs are in
-$SHIPLANE_HOME, else in the usual directories of the platform.";
+The key, the list of peers and the state of syncs are in $SHIPLANE_HOME, by default the platform's
+usual directories.";

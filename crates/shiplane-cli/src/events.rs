@@ -1,4 +1,4 @@
-//! What `--json` prints: one object a line. Scripts rely on the names; fields are only ever added.
+//! The `--json` output: one object per line. Scripts rely on the names; fields are only added.
 
 use std::io::{self, Write};
 
@@ -7,107 +7,107 @@ use shiplane::{Action, LeftOut, Side};
 
 use crate::args::Digest;
 
-/// One line. Paths and texts are escaped, so that they are text even where a name is not.
+/// One line. Paths and texts are escaped, so they are valid text even if a file name is not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event {
-    /// `serve` accepts connections from here on.
+    /// `serve` accepts connections.
     Listening { ticket: String, peer_id: String, address: String, ticket_seconds: u64, writable: bool },
-    /// `get`, `push` or `sync` sets out.
+    /// `get`, `push` or `sync` has connected.
     Started { peer_id: String, address: String, destination: String },
-    /// This much was here already when the last of it was found, and is not sent again.
+    /// Bytes found from an earlier run or in equal files; they are not sent again.
     Resumed { bytes_resumed: u64 },
-    /// How far it is; a few a second at most.
+    /// Progress, at most a few times a second.
     Progress {
         phase: Phase,
         files: u64,
-        /// Of the source's bytes, those that are at the receiver, verified and written, whether received or there before.
+        /// Bytes verified and written at the receiver, including resumed ones.
         bytes_done: u64,
         bytes_resumed: u64,
-        /// What arrives in a second, the last few seconds counted.
+        /// Bytes that arrive per second, averaged over the last few seconds.
         bytes_per_second: u64,
         /// Unknown until the server has listed everything.
         #[serde(skip_serializing_if = "Option::is_none")]
         bytes_total: Option<u64>,
         seconds: f64,
     },
-    /// A file is at its place, verified.
+    /// A file is published and verified.
     File {
         path: String,
         bytes: u64,
-        /// Whether it came now, or was here already with the same content.
+        /// Whether it was received now, rather than present with the same content.
         received: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         sha256: Option<String>,
     },
-    /// Something of the source is not taken along.
+    /// A path of the source was skipped.
     Skipped { path: String, reason: String },
-    /// All is there, with the promise that was asked for.
+    /// `get` is done, with the requested durability.
     Done {
         files: u64,
         bytes_total: u64,
         bytes_received: u64,
-        /// The same as it travelled: less, if it was compressed.
+        /// Bytes on the wire: fewer if compressed.
         bytes_wire: u64,
-        /// Were here already: kept by a run that was cut, or in files that are equal.
+        /// Bytes kept by an interrupted run or in equal files.
         bytes_resumed: u64,
         seconds: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
-        /// What that is: `blake3` as b3sum prints it, or `sha256`.
+        /// The algorithm: `blake3`, as b3sum prints it, or `sha256`.
         #[serde(skip_serializing_if = "Option::is_none")]
         digest_algorithm: Option<Digest>,
     },
-    /// All is there on the other side, with the promise that was asked for.
+    /// `push` is done, with the requested durability.
     #[serde(rename = "done")]
     Pushed {
         files: u64,
         bytes_total: u64,
         bytes_sent: u64,
-        /// The same as it travelled: less, if it was compressed.
+        /// Bytes on the wire: fewer if compressed.
         bytes_wire: u64,
-        /// Were there already: kept from a run that was cut, or in files that are equal.
+        /// Bytes kept by an interrupted run or in equal files.
         bytes_resumed: u64,
-        /// Whether it is on the disk for good, or merely received and verified.
+        /// Whether the files are durable, or only verified.
         durable: bool,
         seconds: f64,
     },
-    /// `serve` has ended in order. What there was.
+    /// `serve` has ended in order, with these totals.
     Stopped { seconds: f64, sent: Totals, received: Totals },
-    /// `sync` has this to do, on one of the two sides.
+    /// `sync` makes this change, on one of the two sides.
     Action {
         side: &'static str,
         change: &'static str,
         path: String,
-        /// Where it is now, if that is elsewhere.
+        /// The current path, if it differs.
         #[serde(skip_serializing_if = "Option::is_none")]
         from: Option<String>,
         why: &'static str,
     },
-    /// Something was left alone, on one of the two sides: it changed meanwhile, or the system failed.
+    /// A path was left alone on one side: it changed during the sync, or a system call failed.
     Left { side: &'static str, path: String, reason: String },
-    /// Both sides have the same, for good; after a dry run, they would.
+    /// `sync` is done and durable, or its dry run is.
     #[serde(rename = "done")]
     Synced {
         files: u64,
-        /// What was done, or is to be.
+        /// Number of changes, done or planned.
         actions: u64,
-        /// What was left alone.
+        /// Number of paths left alone.
         left: u64,
         bytes_sent: u64,
         bytes_received: u64,
-        /// Both as they travelled: less, if they were compressed.
+        /// Bytes on the wire in both directions: fewer if compressed.
         bytes_wire: u64,
         dry_run: bool,
-        /// The digest of all names and contents.
+        /// The manifest digest: over all names and contents.
         root: String,
         seconds: f64,
     },
-    /// It ended otherwise.
+    /// The command failed.
     Error { class: &'static str, side: String, message: String, hint: String, exit_code: u8 },
 }
 
-/// What a server has done in one direction.
+/// A server's totals in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Totals {
     pub(crate) completed: u64,
@@ -116,7 +116,7 @@ pub(crate) struct Totals {
     pub(crate) bytes: u64,
 }
 
-/// What a transfer is at. The words are those of the bar and of the events.
+/// The phase of a transfer, as in the bar and the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
@@ -136,16 +136,16 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// For a person.
+    /// The text for the bar.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
             Self::Listing => "waiting for the list of files",
-            Self::Checking => "looking at what is here already",
+            Self::Checking => "checking existing files",
             Self::Receiving => "receiving",
-            Self::Publishing => "making it durable",
+            Self::Publishing => "syncing to disk",
             Self::Spooling => "reading standard input",
-            Self::Waiting => "waiting for the server, which is busy",
+            Self::Waiting => "waiting for the busy server",
             Self::Offering => "waiting for the server to be ready",
             Self::Sending => "sending",
             Self::Settling => "waiting for the server to confirm",
@@ -180,12 +180,12 @@ fn side_name(side: Side) -> &'static str {
 }
 
 impl Event {
-    /// What `get` and `push` tell of what they do not carry over.
+    /// The event of `get` and `push` for a path that is left out.
     pub(crate) fn skipped(left_out: &LeftOut) -> Self {
         Self::Skipped { path: left_out.path.clone(), reason: left_out.reason.clone() }
     }
 
-    /// What `sync` tells of what it does not carry over.
+    /// The event of `sync` for a path that is left out.
     pub(crate) fn left(left_out: &LeftOut) -> Self {
         if left_out.is_skipped {
             return Self::skipped(left_out);
@@ -194,7 +194,7 @@ impl Event {
         Self::Left { side, path, reason: left_out.reason.clone() }
     }
 
-    /// What `sync` tells of what it does.
+    /// The event of `sync` for a change.
     pub(crate) fn action(action: &Action) -> Self {
         Self::Action {
             side: side_name(action.side),
@@ -205,7 +205,7 @@ impl Event {
         }
     }
 
-    /// Writes it as one line, at once: whoever reads wants to know now.
+    /// Writes and flushes one line.
     pub(crate) fn write_line(&self, out: &mut impl Write) -> io::Result<()> {
         let mut line = serde_json::to_vec(self).map_err(io::Error::other)?;
         line.push(b'\n');

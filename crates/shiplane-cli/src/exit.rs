@@ -1,4 +1,4 @@
-//! What each failure means to a script and to a person: its exit code, the side it is on, and what to do next.
+//! Maps each failure to an exit code, the side it is on, and a hint.
 
 #[cfg(feature = "octopii")]
 mod octopii;
@@ -22,47 +22,43 @@ pub(crate) enum Class {
     Interrupted = 130,
 }
 
-/// A failure, judged.
+/// The exit code, side and hint of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct Diagnosis {
     pub(crate) class: Class,
     pub(crate) side: Side,
     pub(crate) hint: &'static str,
 }
 
-/// What the second Ctrl-C ends with.
+/// The exit code after the second Ctrl-C.
 pub(crate) const INTERRUPTED: u8 = Class::Interrupted as u8;
 
 impl Failure {
-    /// What this failure means to a script and to a person.
-    pub(crate) fn verdict(&self) -> Verdict {
+    /// The exit code, side and hint of this failure.
+    pub(crate) fn diagnosis(&self) -> Diagnosis {
         use Class::{Interrupted, LocalIo, Usage};
         match self {
             Self::Settings(error) => settings(error),
             Self::Job(error) => job(error),
-            Self::NoSuchCommand { .. } => here(Usage, "shiplane --help lists the commands"),
-            Self::Stdout(_) => here(LocalIo, "see to whatever reads the output"),
+            Self::NoSuchCommand { .. } => here(Usage, "run shiplane --help for the commands"),
+            Self::Stdout(_) => here(LocalIo, "check the program or disk that reads the output"),
             Self::TicketFile { .. } => {
-                here(LocalIo, "see to the space and the permissions there, or leave --ticket-file out")
+                here(LocalIo, "check the free space and permissions there, or omit --ticket-file")
             }
-            Self::Runtime(_) => here(LocalIo, "see to the limits of this user (ulimit -a)"),
-            Self::Spool(_) => {
-                here(LocalIo, "see to the space in the directory for temporary files, or set TMPDIR")
-            }
+            Self::Runtime(_) => here(LocalIo, "check the limits of this user (ulimit -a)"),
+            Self::Spool(_) => here(LocalIo, "free space in the directory for temporary files, or set TMPDIR"),
             #[cfg(feature = "octopii")]
-            Self::Octopii(failure) => octopii::verdict(failure),
-            Self::Interrupted => {
-                here(Interrupted, "run the same command again; what was kept is not sent again")
-            }
+            Self::Octopii(failure) => octopii::diagnosis(failure),
+            Self::Interrupted => here(Interrupted, "run the same command again to resume"),
         }
     }
 }
 
-fn here(class: Class, hint: &'static str) -> Verdict {
-    Verdict { class, side: Side::ThisMachine, hint }
+fn here(class: Class, hint: &'static str) -> Diagnosis {
+    Diagnosis { class, side: Side::ThisMachine, hint }
 }
 
-fn job(error: &shiplane::Error) -> Verdict {
+fn job(error: &shiplane::Error) -> Diagnosis {
     let class = match error.kind() {
         ErrorKind::Usage => Class::Usage,
         ErrorKind::Unreachable => Class::Unreachable,
@@ -73,39 +69,39 @@ fn job(error: &shiplane::Error) -> Verdict {
         ErrorKind::Interrupted => Class::Interrupted,
         _ => Class::Other,
     };
-    Verdict { class, side: error.side(), hint: error.hint() }
+    Diagnosis { class, side: error.side(), hint: error.hint() }
 }
 
-fn settings(error: &SettingsError) -> Verdict {
+fn settings(error: &SettingsError) -> Diagnosis {
     here(
         Class::Usage,
         match error {
-            SettingsError::NoSource => {
-                "give a ticket URL or NAME@HOST:PORT/PATH, or put the ticket into SHIPLANE_TICKET"
-            }
-            SettingsError::TwoSources => "with --ticket-file, give DEST only",
+            SettingsError::NoSource => "give a ticket URL or NAME@HOST:PORT/PATH, or set SHIPLANE_TICKET",
+            SettingsError::TwoSources => "with --ticket-file, give only DEST",
             SettingsError::Target(error) => return job(error),
-            SettingsError::TicketFile { .. } => "see to the file; shiplane serve --ticket-file writes it",
-            SettingsError::NoPath => "give what is to be pushed before the target",
+            SettingsError::TicketFile { .. } => {
+                "check the file; shiplane serve --ticket-file FILE writes one"
+            }
+            SettingsError::NoPath => "give the files to push before the target",
             SettingsError::NoTarget => {
-                "give a ticket URL or NAME@HOST:PORT/PATH last, or put the ticket into SHIPLANE_TICKET"
+                "give a ticket URL or NAME@HOST:PORT/PATH last, or set SHIPLANE_TICKET"
             }
-            SettingsError::TwoTargets => "with --ticket-file, give the paths only",
+            SettingsError::TwoTargets => "with --ticket-file, give only the paths",
             SettingsError::StdinUnnamed => {
-                "end the target with the name of a file: NAME@HOST:PORT/DIR/FILE, or /DIR/FILE before \
-                 the # of a ticket"
+                "add a file name to the target: NAME@HOST:PORT/DIR/FILE, or /DIR/FILE before the # of a \
+                 ticket"
             }
-            SettingsError::StdinNotAlone => "push the other paths by themselves",
+            SettingsError::StdinNotAlone => "push the other paths in a separate command",
             #[cfg(feature = "octopii")]
             SettingsError::Octopii(error) => octopii::settings(error),
-            SettingsError::JsonAndContent => "leave --json out, or get into a file",
-            SettingsError::TicketTtl { .. } => "for longer, use shiplane peers add on the server",
+            SettingsError::JsonAndContent => "omit --json, or get into a file",
+            SettingsError::TicketTtl { .. } => "for longer access, run shiplane peers add on the server",
         },
     )
 }
 
 impl Class {
-    /// As events name it.
+    /// The name in events.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Other => "failure",

@@ -1,4 +1,4 @@
-//! Everything that can end a command before it is done, with the words for it.
+//! The errors that end a command.
 
 #[cfg(feature = "octopii")]
 pub(crate) mod octopii;
@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 use crate::settings::SettingsError;
 
-/// Everything that ends a command before it is done.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// What the library says of what it was asked for.
+    /// A job of the library failed.
     #[error(transparent)]
     Job(#[from] shiplane::Error),
     #[error("there is no command {name}")]
@@ -22,7 +22,7 @@ pub(crate) enum Failure {
     Stdout(io::Error),
     #[error("cannot write the ticket to {}: {source}", .path.display())]
     TicketFile { path: PathBuf, source: io::Error },
-    #[error("the system gives no threads, timers or signals: {0}")]
+    #[error("cannot start threads, timers or signal handling: {0}")]
     Runtime(io::Error),
     #[error("cannot read standard input into a temporary file: {0}")]
     Spool(io::Error),

@@ -1,4 +1,4 @@
-//! What the threads of one run share: where its events go.
+//! One run of a command, shared by its threads.
 
 use std::convert::Infallible;
 use std::io;
@@ -8,28 +8,28 @@ use std::time::Instant;
 use shiplane::{EventKind, LeftOut};
 
 use crate::events::{Event, Phase};
-use crate::progress::{Audience, Progress, Reporter, TICK_INTERVAL, seconds};
+use crate::progress::{OutputMode, Progress, Reporter, TICK_INTERVAL, seconds};
 
 /// One run of a command.
 pub(crate) struct Job {
     began_at: Instant,
-    audience: Audience,
+    output_mode: OutputMode,
     reporter: Mutex<Reporter<Box<dyn io::Write + Send>>>,
 }
 
 impl Job {
-    /// Begins. Events and digests go to `out`.
-    pub(crate) fn begin(audience: Audience, out: impl io::Write + Send + 'static) -> Arc<Self> {
+    /// Starts. Events and digests go to `out`.
+    pub(crate) fn begin(output_mode: OutputMode, out: impl io::Write + Send + 'static) -> Arc<Self> {
         let began_at = Instant::now();
-        let reporter = Reporter::new(audience, Box::new(out) as Box<dyn io::Write + Send>, began_at);
-        Arc::new(Self { began_at, audience, reporter: Mutex::new(reporter) })
+        let reporter = Reporter::new(output_mode, Box::new(out) as Box<dyn io::Write + Send>, began_at);
+        Arc::new(Self { began_at, output_mode, reporter: Mutex::new(reporter) })
     }
 
-    pub(crate) fn audience(&self) -> Audience {
-        self.audience
+    pub(crate) fn output_mode(&self) -> OutputMode {
+        self.output_mode
     }
 
-    /// Since it began, for an event.
+    /// Seconds since the start, for an event.
     pub(crate) fn seconds(&self) -> f64 {
         seconds(self.began_at.elapsed())
     }
@@ -38,12 +38,12 @@ impl Job {
         self.reporter().event(event);
     }
 
-    /// A phase before there is a job of the library.
+    /// Reports a phase before the library's job starts.
     pub(crate) fn phase(&self, phase: Phase) {
         self.reporter().progress(Progress::at(phase), Instant::now());
     }
 
-    /// For the library's job: passes on what it reports. `left_out` says what is told of what is not carried over.
+    /// The callback for the library's job. `left_out` makes the event for a path that is left out.
     pub(crate) fn events(
         self: &Arc<Self>,
         left_out: fn(&LeftOut) -> Event,
@@ -59,7 +59,7 @@ impl Job {
         self.reporter().end_bar();
     }
 
-    /// Lets the bar and the events say what is being waited for. Never ends.
+    /// Reports stalls in the bar and the events. Never ends.
     pub(crate) async fn watch_for_silence(&self) -> Infallible {
         let mut interval = tokio::time::interval(TICK_INTERVAL);
         loop {

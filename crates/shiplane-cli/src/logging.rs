@@ -1,4 +1,4 @@
-//! Log lines and messages go to standard error, and never across a progress bar.
+//! Writes log lines and messages to standard error without disturbing the progress bar.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! How a transfer shows itself: a bar on a terminal, events for scripts, or silence.
+//! Shows the progress of a transfer: a bar on a terminal, JSON events, or nothing.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -8,29 +8,28 @@ use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, Pro
 use crate::events::{Event, Phase};
 use crate::logging::{print_line, set_bar};
 
-/// Who is to be told.
+/// How output is presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Audience {
-    /// A person: a bar if standard error is a terminal, and lines about what was left out.
-    Person,
-    /// A program: every event as a line of JSON on standard output.
-    Program,
-    /// Nobody; errors are still told.
-    Nobody,
+pub(crate) enum OutputMode {
+    /// Text: a bar if standard error is a terminal, and a line for each skipped file.
+    Human,
+    /// Every event as a line of JSON on standard output.
+    Json,
+    /// Errors only.
+    Quiet,
 }
 
-/// How far a transfer is.
+/// The progress of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) phase: Phase,
     pub(crate) files: u64,
-    /// Of the source's bytes, those that are at the receiver, verified and written, the resumed part included: what is
-    /// shown as done survives the death of either program.
+    /// Bytes verified and written at the receiver, including resumed ones. They survive a kill of either program.
     pub(crate) bytes_done: u64,
     pub(crate) bytes_resumed: u64,
-    /// What has moved, verified or not.
+    /// Bytes received, verified or not.
     pub(crate) bytes_moved: u64,
-    /// The rate of the last few seconds.
+    /// The average of the last few seconds.
     pub(crate) bytes_per_second: u64,
     /// Unknown until the server has listed everything.
     pub(crate) bytes_total: Option<u64>,
@@ -65,17 +64,17 @@ impl From<&shiplane::Event> for Progress {
     }
 }
 
-/// Tells the audience how a transfer goes. Time is handed in, so that what is shown can be tested.
+/// Reports the progress of a transfer. Time is an argument, for tests.
 pub(crate) struct Reporter<W> {
-    audience: Audience,
+    output_mode: OutputMode,
     /// Events and digests go here.
     out: W,
-    /// The reader of `out` is gone; the transfer goes on without it.
+    /// The reader of `out` is gone; the transfer continues without it.
     out_failed: bool,
     bar: Option<ProgressBar>,
     began_at: Instant,
     last: Option<Shown>,
-    /// What was here already as last told.
+    /// `bytes_resumed` as last reported.
     resumed_told: u64,
 }
 
@@ -89,14 +88,14 @@ struct Shown {
 }
 
 impl<W: Write> Reporter<W> {
-    /// Begins; draws a bar for a person who is there to see it.
-    pub(crate) fn new(audience: Audience, out: W, now: Instant) -> Self {
-        let bar = (audience == Audience::Person && io::stderr().is_terminal()).then(new_bar);
+    /// Starts; draws a bar on a terminal.
+    pub(crate) fn new(output_mode: OutputMode, out: W, now: Instant) -> Self {
+        let bar = (output_mode == OutputMode::Human && io::stderr().is_terminal()).then(new_bar);
         set_bar(bar.clone());
-        Self { audience, out, out_failed: false, bar, began_at: now, last: None, resumed_told: 0 }
+        Self { output_mode, out, out_failed: false, bar, began_at: now, last: None, resumed_told: 0 }
     }
 
-    /// Passes on how far the transfer is. Cheap enough for every buffer.
+    /// Reports progress. Cheap enough for every buffer.
     pub(crate) fn progress(&mut self, progress: Progress, now: Instant) {
         let before = self.last.take();
         let phase_is_new = before.as_ref().is_none_or(|last| last.progress.phase != progress.phase);
@@ -120,8 +119,7 @@ impl<W: Write> Reporter<W> {
         self.last = Some(Shown { progress, moved_at, told_at, told });
     }
 
-    /// Shows what the last step has left to show: that it came too soon after another, and what is waited for, once
-    /// nothing has moved for a while. To be called every [`TICK_INTERVAL`].
+    /// Reports progress that was held back by the event interval, and stalls. Call it every [`TICK_INTERVAL`].
     pub(crate) fn tick(&mut self, now: Instant) {
         let Some(last) = &mut self.last else { return };
         let still = now.duration_since(last.moved_at);
@@ -129,7 +127,7 @@ impl<W: Write> Reporter<W> {
             last.progress.bytes_per_second = 0;
             if let Some(bar) = &self.bar {
                 let words = last.progress.phase.words();
-                bar.set_message(format!("{words}: nothing has come for {}", HumanDuration(still)));
+                bar.set_message(format!("{words}: no data for {}", HumanDuration(still)));
                 bar.set_prefix("");
             }
         }
@@ -141,29 +139,29 @@ impl<W: Write> Reporter<W> {
         }
     }
 
-    /// Passes on anything else.
+    /// Reports any other event.
     pub(crate) fn event(&mut self, event: &Event) {
         self.emit(event);
-        match (self.audience, event) {
-            (Audience::Person, Event::Skipped { path, reason }) => {
+        match (self.output_mode, event) {
+            (OutputMode::Human, Event::Skipped { path, reason }) => {
                 print_line(&format!("skipped: {path}: {reason}"));
             }
-            (Audience::Person | Audience::Nobody, Event::File { path, sha256: Some(sha256), .. }) => {
+            (OutputMode::Human | OutputMode::Quiet, Event::File { path, sha256: Some(sha256), .. }) => {
                 // As `sha256sum` prints it, so that `sha256sum --check` reads it.
                 // An escaped name has a backslash in it, and a line with one begins with another.
                 let mark = if path.contains('\\') { "\\" } else { "" };
                 self.write(|out| writeln!(out, "{mark}{sha256}  {path}"));
             }
-            (Audience::Person, Event::Left { side, path, reason }) => {
+            (OutputMode::Human, Event::Left { side, path, reason }) => {
                 print_line(&format!("left alone {side}: {path}: {reason}"));
             }
-            (Audience::Person, Event::Action { side, change, path, from, why }) => {
+            (OutputMode::Human, Event::Action { side, change, path, from, why }) => {
                 let from = from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));
                 let change = change.replace('_', " ");
                 self.write(|out| writeln!(out, "{side}: {change} {path}{from} ({why})"));
             }
             (
-                Audience::Person,
+                OutputMode::Human,
                 done @ (Event::Done { .. } | Event::Pushed { .. } | Event::Synced { dry_run: false, .. }),
             ) if self.bar.is_some() => {
                 self.end_bar();
@@ -173,7 +171,7 @@ impl<W: Write> Reporter<W> {
         }
     }
 
-    /// Takes the bar away, so that what is printed next stands alone.
+    /// Removes the bar.
     pub(crate) fn end_bar(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -189,7 +187,7 @@ impl<W: Write> Reporter<W> {
     }
 
     fn emit(&mut self, event: &Event) {
-        if self.audience == Audience::Program {
+        if self.output_mode == OutputMode::Json {
             self.write(|out| event.write_line(out));
         }
     }
@@ -197,7 +195,7 @@ impl<W: Write> Reporter<W> {
     fn write(&mut self, write: impl FnOnce(&mut W) -> io::Result<()>) {
         if !self.out_failed && write(&mut self.out).is_err() {
             self.out_failed = true;
-            tracing::warn!("nobody reads standard output any more; the transfer goes on");
+            tracing::warn!("standard output was closed by its reader; the transfer continues");
         }
     }
 }
@@ -211,7 +209,7 @@ impl<W> Drop for Reporter<W> {
     }
 }
 
-/// For an event: to the millisecond.
+/// Seconds for an event, to the millisecond.
 pub(crate) fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }
@@ -239,7 +237,7 @@ fn draw(bar: &ProgressBar, progress: &Progress, phase_is_new: bool) {
     bar.set_prefix(speed(progress));
 }
 
-/// How fast it goes and how long it takes, once that is known.
+/// The rate and the time left, if known.
 fn speed(progress: &Progress) -> String {
     let rate = progress.bytes_per_second;
     if rate == 0 {
@@ -257,13 +255,13 @@ fn speed(progress: &Progress) -> String {
 }
 
 fn style(has_total: bool) -> ProgressStyle {
-    // The templates are constants, checked by a test; a plain bar would do as well.
+    // The templates are constants and checked by a test.
     ProgressStyle::with_template(template(has_total))
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
 
-/// With a known total, a bar and the time left; else how much there is so far.
+/// With a known total a bar, otherwise a byte counter.
 fn template(has_total: bool) -> &'static str {
     if has_total {
         "{msg} [{bar:24}] {binary_bytes}/{binary_total_bytes} {prefix}"
@@ -300,19 +298,19 @@ fn summary(done: &Event) -> String {
     format!("done: {files} files, {moved} {verb}{squeezed} in {took:.1?} ({rate}/s){resumed}")
 }
 
-/// Four a second: often enough for a script that draws, seldom enough for one that logs.
+/// Four a second: enough for a script that draws, few enough for one that logs.
 const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// As often as there may be events.
+/// The event interval.
 pub(crate) const TICK_INTERVAL: Duration = EVENT_INTERVAL;
 
-/// Above any round trip and any retransmission on a path that works.
+/// Longer than any round trip and retransmission on a working path.
 const STILL_AFTER: Duration = Duration::from_secs(5);
 
-/// The bar's own clock: it shows life while nothing else happens.
+/// The bar's own redraw interval.
 const TICK: Duration = Duration::from_millis(200);
 
-/// A transfer that took no time has no rate worth dividing for.
+/// Avoids a division by zero for very short transfers.
 const MIN_RATE_SECONDS: f64 = 0.001;
 
 #[cfg(test)]
@@ -345,7 +343,7 @@ mod tests {
     #[test]
     fn a_program_is_told_every_phase_and_not_every_buffer() {
         let (mut out, now) = (Vec::new(), Instant::now());
-        let mut reporter = Reporter::new(Audience::Program, &mut out, now);
+        let mut reporter = Reporter::new(OutputMode::Json, &mut out, now);
         reporter.progress(Progress { phase: Phase::Listing, ..at(0) }, now);
         for bytes in 0..50 {
             reporter.progress(at(bytes), now + Duration::from_millis(bytes * 10));
@@ -359,7 +357,7 @@ mod tests {
     fn the_last_step_is_told_though_none_follows_it_and_then_that_nothing_comes() {
         let (mut out, start) = (Vec::new(), Instant::now());
         let after = |ms| start + Duration::from_millis(ms);
-        let mut reporter = Reporter::new(Audience::Program, &mut out, start);
+        let mut reporter = Reporter::new(OutputMode::Json, &mut out, start);
         reporter.progress(at(0), start);
         reporter.progress(Progress { bytes_per_second: 7, ..at(40) }, after(400));
         reporter.progress(Progress { bytes_per_second: 7, ..at(60) }, after(500));
@@ -375,14 +373,14 @@ mod tests {
 
     #[test]
     fn nobody_is_told_nothing_but_the_digests_that_were_asked_for() {
-        for audience in [Audience::Nobody, Audience::Person] {
+        for output_mode in [OutputMode::Quiet, OutputMode::Human] {
             let (mut out, now) = (Vec::new(), Instant::now());
-            let mut reporter = Reporter::new(audience, &mut out, now);
+            let mut reporter = Reporter::new(output_mode, &mut out, now);
             reporter.progress(at(1), now);
             reporter.event(&file(None));
             reporter.event(&file(Some("abc")));
             drop(reporter);
-            assert_eq!(out, b"\\abc  a\\\\b\n", "{audience:?}");
+            assert_eq!(out, b"\\abc  a\\\\b\n", "{output_mode:?}");
         }
     }
 
@@ -399,7 +397,7 @@ mod tests {
             }
         }
         let (mut out, now) = (Gone(0), Instant::now());
-        let mut reporter = Reporter::new(Audience::Program, &mut out, now);
+        let mut reporter = Reporter::new(OutputMode::Json, &mut out, now);
         reporter.event(&file(None));
         reporter.event(&file(None));
         drop(reporter);
@@ -410,7 +408,7 @@ mod tests {
     fn the_bar_moves_with_what_is_done_and_is_as_long_as_all() {
         let (bar, mut now) = (ProgressBar::hidden(), Instant::now());
         let mut out = Vec::new();
-        let mut reporter = Reporter::new(Audience::Nobody, &mut out, now);
+        let mut reporter = Reporter::new(OutputMode::Quiet, &mut out, now);
         reporter.bar = Some(bar.clone());
         let mut positions = Vec::new();
         for bytes in [0, 10, 40, 100] {

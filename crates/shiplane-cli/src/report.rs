@@ -1,5 +1,4 @@
-//! How a failure is told: to a person on standard error, to a script by the exit code and, with
-//! `--json`, by a last event.
+//! Reports a failure: as text on standard error, as the exit code and, with `--json`, as a last event.
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -10,27 +9,26 @@ use shiplane::escape;
 
 use crate::args::Cli;
 use crate::events::Event;
-use crate::exit::{Class, Verdict};
+use crate::exit::{Class, Diagnosis};
 use crate::failure::Failure;
 use crate::logging::print_line;
 
-/// Tells what happened; `json` asks for an event too.
+/// Reports the failure; with `json` also as an event.
 pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
-    let Verdict { class, side, hint } = failure.verdict();
+    let Diagnosis { class, side, hint } = failure.diagnosis();
     let (message, side) = (printable(&failure.to_string()), side.to_string());
     print_line(&format!("error: {message} ({side})"));
     print_line(&format!("hint: {hint}"));
     if json {
         let (hint, exit_code) = (hint.to_owned(), class as u8);
         let event = Event::Error { class: class.name(), side, message, hint, exit_code };
-        // Whoever does not read it has the exit code still.
+        // If nobody reads it, the exit code remains.
         let _ = event.write_line(&mut io::stdout());
     }
     ExitCode::from(class as u8)
 }
 
-/// Prints what the argument parser has to say: help and version to standard output, anything else
-/// as a usage error.
+/// Prints the argument parser's message: help and version to standard output, anything else as a usage error.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return match error.print() {
@@ -42,14 +40,14 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let text = if io::stderr().is_terminal() { message.ansi().to_string() } else { message.to_string() };
     let kept: Vec<&str> = text.lines().take_while(|line| !line.starts_with("For more information")).collect();
     print_line(kept.join("\n").trim_end());
-    // Where the help was all there was to say, it is no use to point to it.
+    // The message is the help itself.
     if error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        print_line(&format!("hint: {} tells what it takes", help_command()));
+        print_line(&format!("hint: run {} for usage", help_command()));
     }
     ExitCode::from(Class::Usage as u8)
 }
 
-/// The help that fits what was typed: that of the command, if one was named.
+/// The help command for the typed subcommand.
 fn help_command() -> String {
     let program = Cli::command();
     let mut command = &program;
@@ -63,8 +61,7 @@ fn help_command() -> String {
     text + " --help"
 }
 
-/// A message that cannot drive a terminal, whatever a library has put into it. Text that is clean
-/// stays as it is: what was escaped already is not escaped again.
+/// Escapes control characters, unless the message is escaped already.
 fn printable(message: &str) -> String {
     let escaped = escape(message.as_bytes());
     if escaped.replace("\\\\", "\\") == message { message.to_owned() } else { escaped }

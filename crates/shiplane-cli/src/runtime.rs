@@ -1,4 +1,4 @@
-//! The tokio runtime of the commands that talk to peers.
+//! The tokio runtime of commands that use the network.
 
 use std::future::Future;
 

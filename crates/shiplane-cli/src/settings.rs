@@ -1,4 +1,4 @@
-//! What the arguments mean: defaults filled in, sources taken apart, contradictions refused.
+//! Turns arguments into settings: fills in defaults, parses sources, refuses contradictions.
 
 #[cfg(feature = "octopii")]
 pub(crate) mod octopii;
@@ -16,17 +16,17 @@ use std::time::Duration;
 use shiplane::{Target, escape};
 
 use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs};
-use crate::progress::Audience;
+use crate::progress::OutputMode;
 
 pub(crate) use self::push::{PushSettings, Pushed};
 pub(crate) use self::sync::SyncSettings;
 
-/// `serve`, settled.
+/// The settings of `serve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServeSettings {
     pub(crate) root: PathBuf,
     pub(crate) listen: SocketAddr,
-    /// Whether any free port will do if that one is taken: nobody has asked for it.
+    /// Whether another free port may be used if that one is taken: the user named none.
     pub(crate) may_change_port: bool,
     pub(crate) advertise: Option<String>,
     pub(crate) ticket_ttl: Duration,
@@ -36,7 +36,7 @@ pub(crate) struct ServeSettings {
     pub(crate) json: bool,
 }
 
-/// `get`, settled.
+/// The settings of `get`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GetSettings {
     pub(crate) source: Target,
@@ -51,10 +51,10 @@ pub(crate) struct GetSettings {
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
     pub(crate) digest: Digest,
-    pub(crate) audience: Audience,
+    pub(crate) output_mode: OutputMode,
 }
 
-/// Where `get` puts things.
+/// The destination of `get`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Dest {
     Stdout,
@@ -71,38 +71,38 @@ impl Dest {
     }
 }
 
-/// Why the arguments make no sense together, or not here.
+/// Why the arguments are refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
-    #[error("there is no source to get")]
+    #[error("there is no source")]
     NoSource,
-    #[error("there is a source and a ticket file, and only one can be meant")]
+    #[error("give either a source or a ticket file, not both")]
     TwoSources,
     #[error(transparent)]
     Target(#[from] shiplane::Error),
     #[error("cannot read the ticket from {from}: {source}")]
     TicketFile { from: String, source: io::Error },
-    #[error("there is nothing to push: a target alone")]
+    #[error("there is nothing to push, only a target")]
     NoPath,
     #[error("there is no target")]
     NoTarget,
-    #[error("there is a target and a ticket file, and only one can be meant")]
+    #[error("give either a target or a ticket file, not both")]
     TwoTargets,
-    #[error("standard input needs a name: the target names no file")]
+    #[error("the target names no file for standard input")]
     StdinUnnamed,
-    #[error("standard input is pushed alone, to the file that the target names")]
+    #[error("standard input cannot be pushed together with other paths")]
     StdinNotAlone,
     #[cfg(feature = "octopii")]
     #[error(transparent)]
     Octopii(#[from] octopii::OctopiiError),
-    #[error("events and the file's content cannot both go to standard output")]
+    #[error("standard output cannot carry both JSON events and the file")]
     JsonAndContent,
-    #[error("a ticket is good for 1 second at least and {max_days} days at most")]
+    #[error("--ticket-ttl must be between 1 second and {max_days} days")]
     TicketTtl { max_days: u64 },
 }
 
 impl ServeSettings {
-    /// Settles what was typed.
+    /// Interprets the arguments.
     pub(crate) fn from_args(args: ServeArgs) -> Result<Self, SettingsError> {
         if !(MIN_TICKET_TTL..=MAX_TICKET_TTL).contains(&args.ticket_ttl) {
             return Err(SettingsError::TicketTtl { max_days: MAX_TICKET_TTL.as_secs() / 86_400 });
@@ -122,7 +122,7 @@ impl ServeSettings {
 }
 
 impl GetSettings {
-    /// Settles what was typed. `ticket_variable` is the value of `SHIPLANE_TICKET`; `stdin` is read
+    /// Interprets the arguments. `ticket_variable` is the value of `SHIPLANE_TICKET`; `stdin` is read
     /// only for `--ticket-file -`.
     pub(crate) fn from_args(
         args: GetArgs,
@@ -155,16 +155,16 @@ impl GetSettings {
             rate: args.path.rate,
             compress: args.path.compress,
             digest: args.path.digest,
-            audience: audience(args.json, args.quiet),
+            output_mode: output_mode(args.json, args.quiet),
         })
     }
 }
 
-fn audience(json: bool, quiet: bool) -> Audience {
+fn output_mode(json: bool, quiet: bool) -> OutputMode {
     match (json, quiet) {
-        (true, _) => Audience::Program,
-        (false, true) => Audience::Nobody,
-        (false, false) => Audience::Person,
+        (true, _) => OutputMode::Json,
+        (false, true) => OutputMode::Quiet,
+        (false, false) => OutputMode::Human,
     }
 }
 

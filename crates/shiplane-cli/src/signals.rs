@@ -1,4 +1,4 @@
-//! Ctrl-C and its kin: the first asks to stop in order, the second ends the program.
+//! Handles SIGINT and SIGTERM: the first signal cancels the job, the second ends the program.
 
 use std::io;
 use std::process;

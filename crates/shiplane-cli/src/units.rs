@@ -1,17 +1,17 @@
-//! Sizes and times as people type and read them.
+//! Parses and shows sizes, rates and times.
 
 use std::time::Duration;
 
-/// Why a text is no size or no duration. Shown by the argument parser beside the text itself.
+/// Why a text is not a size, rate or duration. The argument parser shows it beside the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnitError {
-    #[error("a size is a whole number and a unit, as in 64K, 4MiB or 20MB")]
+    #[error("give a whole number and a unit, e.g. 64K, 4MiB or 20MB")]
     NoSize,
-    #[error("a time is numbers with units from the longest down, as in 1h, 90s or 1h30m")]
+    #[error("give numbers with units, the longest first, as in 1h, 90s or 1h30m")]
     NoDuration,
-    #[error("a rate is a size or a number of bits, each second, as in 10MB, 512KiB/s or 80Mbit")]
+    #[error("give bytes or bits per second, e.g. 10MB, 512KiB/s or 80Mbit")]
     NoRate,
-    #[error("this is more than can be counted")]
+    #[error("the number is too large")]
     TooLarge,
 }
 

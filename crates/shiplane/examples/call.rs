@@ -1,4 +1,4 @@
-//! A method of a server's own, called over the connection that files travel on.
+//! Adds a method to a server and calls it on the connection that carries files.
 
 use serde::{Deserialize, Serialize};
 use shiplane::{Client, Error, Request, Server, ServerBuilder, State};

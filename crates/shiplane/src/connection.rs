@@ -1,4 +1,4 @@
-//! A connection to one server: where jobs begin, and calls.
+//! A connection to one server, which starts jobs and calls.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! Why a job failed: one error type, its kind, the side it is on, and what to do next.
+//! The error type of jobs, with kind, side and hint.
 
 mod sync;
 mod transfer;
@@ -19,8 +19,8 @@ use crate::{event::Side, home::HomeError, report::Report, target::TargetError};
 
 /// Why a job failed.
 ///
-/// Its text names the cause; [`kind`](Self::kind) is for programs, [`hint`](Self::hint) for people. A job that
-/// failed can be run again: what was verified is kept and not sent again.
+/// Its text names the cause; [`kind`](Self::kind) is for programs, [`hint`](Self::hint) for people. Run a failed
+/// job again to resume it: verified data is kept.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -32,19 +32,19 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller's mistake: arguments that make no sense.
+    /// The arguments are invalid.
     Usage,
     /// The peer is not reachable, silent, or busy. Try again later.
     Unreachable,
-    /// A key, a ticket or a right is missing or wrong.
+    /// A key, a ticket or a permission is missing or wrong.
     Identity,
-    /// What arrived is not what was sent.
+    /// Received data differs from what was sent.
     Integrity,
-    /// A rule forbids it: a path, a limit, an existing file.
+    /// Refused by a rule: a path, a limit, an existing file.
     Refused,
     /// This machine's disk or system failed, is full, or does not permit it.
     LocalIo,
-    /// All is done but for some paths; [`Error::report`] names them.
+    /// Done except for some paths; [`Error::report`] names them.
     LeftOut,
     /// The job was cancelled.
     Interrupted,
@@ -59,25 +59,25 @@ impl Error {
         Cause::Own { kind, message: message.into() }.into()
     }
 
-    /// What kind of failure it is.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.verdict().kind
+        self.diagnosis().kind
     }
 
-    /// Where the cause is.
+    /// The side that has the cause.
     #[must_use]
     pub fn side(&self) -> Side {
-        self.verdict().side
+        self.diagnosis().side
     }
 
-    /// What to do next, in the words of the `shiplane` program.
+    /// What to do next, for a user of the `shiplane` program.
     #[must_use]
     pub fn hint(&self) -> &'static str {
-        self.verdict().hint
+        self.diagnosis().hint
     }
 
-    /// What was done all the same, if everything was but for some paths.
+    /// What was done, if only some paths were left out.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         self.0.report.as_ref()
@@ -108,8 +108,8 @@ impl Error {
         }
     }
 
-    fn verdict(&self) -> Verdict {
-        self.0.cause.verdict()
+    fn diagnosis(&self) -> Diagnosis {
+        self.0.cause.diagnosis()
     }
 }
 
@@ -137,7 +137,7 @@ impl From<Cause> for Error {
     }
 }
 
-/// Everything that can end a job, with the words for it.
+/// The causes of an [`Error`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cause {
     #[error("{message}")]
@@ -166,27 +166,27 @@ pub(crate) enum Cause {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Bind(#[from] BindError),
-    #[error("the address to listen on is unknown: {0}")]
+    #[error("cannot resolve the address to listen on: {0}")]
     Listen(io::Error),
-    #[error("the host of the tickets is wrong: {0}")]
+    #[error("the advertised host is invalid: {0}")]
     Advertise(AddressError),
     #[error("cannot serve this: {0}")]
     Serve(SourceError),
-    #[error("what is served is one file, and nothing can be pushed into that")]
+    #[error("a single file is served; nothing can be pushed into one file")]
     WritableFile,
     #[error("the method {name} is {why}")]
     Method { name: &'static str, why: &'static str },
-    #[error("the server runs already")]
+    #[error("the server is running already")]
     RunsAlready,
-    #[error("a ticket without any right is of no use")]
+    #[error("the ticket has no permission")]
     TicketWithoutRight,
-    #[error("no ticket can be made: {0}")]
+    #[error("cannot create a ticket: {0}")]
     Ticket(#[from] IssueError),
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Destination(DestinationError),
-    #[error("the source is a directory, and only one file fits a stream")]
+    #[error("the source is a directory; only one file can be written to a stream")]
     NotOneFile,
     #[error("cannot write to the output: {0}")]
     Output(#[source] io::Error),
@@ -194,15 +194,15 @@ pub(crate) enum Cause {
     Push(#[from] PushError),
     #[error("cannot push this: {0}")]
     Source(SourceError),
-    #[error("two of the paths have the name {name}, and only one can go there")]
+    #[error("two of the paths have the name {name}")]
     SameName { name: String },
     #[error("there is nothing to push")]
     NothingToPush,
-    #[error("the target does not name the file that the content goes to")]
+    #[error("the target names no file for the content")]
     ContentUnnamed,
     #[error(transparent)]
     Sync(#[from] SyncError),
-    #[error("{paths} paths could not be synced yet, and were left alone")]
+    #[error("{paths} paths changed during the sync and were left alone")]
     LeftAlone { paths: usize },
     #[error("{paths} paths were left alone: {cause}")]
     CannotChange { paths: usize, cause: Arc<DestinationError> },
@@ -217,8 +217,8 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// What a sync that has left these alone ends with; `None` if there are none. This machine's own failure
-    /// says more than that something changed.
+    /// The cause of a sync that left these paths alone; `None` if there are none. A failure of this machine takes
+    /// precedence over a changed file.
     pub(crate) fn of_left(left: &[LeftPath]) -> Option<Self> {
         let paths = left.len();
         let failed = left.iter().find_map(|left| match &left.why {
@@ -234,78 +234,77 @@ impl Cause {
         failed.or((paths > 0).then_some(Self::LeftAlone { paths }))
     }
 
-    fn verdict(&self) -> Verdict {
+    fn diagnosis(&self) -> Diagnosis {
         use ErrorKind::{Interrupted, LeftOut, LocalIo, Other, Refused, Unreachable, Usage};
         match self {
-            Self::Own { kind, .. } => here(*kind, "see what the message says"),
-            Self::Home(_) => here(Usage, "set SHIPLANE_HOME to a directory of your own"),
+            Self::Own { kind, .. } => here(*kind, "see the message"),
+            Self::Home(_) => here(Usage, "set SHIPLANE_HOME to a directory that you own"),
             Self::Identity(error) => identity(error),
             Self::Peers(error) => peers(error),
             Self::Edit(error) => edit(error),
             Self::Name(_) => here(Usage, "choose another name"),
-            Self::Root(_) => here(Usage, "give a path relative to what is served, as in photos/2024"),
+            Self::Root(_) => here(Usage, "give a path relative to the served root, e.g. photos/2024"),
             Self::Target(error) => target(error),
             Self::NoSuchName { .. } => {
-                here(Usage, "shiplane peers list shows the names; shiplane peers add adds one")
+                here(Usage, "run shiplane peers list for the names, or add one with shiplane peers add")
             }
-            Self::Resolve { .. } => Verdict {
+            Self::Resolve { .. } => Diagnosis {
                 kind: Unreachable,
                 side: Side::Network,
-                hint: "check the host's name, or use its address",
+                hint: "check the host name, or use an IP address",
             },
-            Self::ResolveSilent { .. } => Verdict {
+            Self::ResolveSilent { .. } => Diagnosis {
                 kind: Unreachable,
                 side: Side::Network,
-                hint: "check this machine's network, or use the host's address",
+                hint: "check this machine's network, or use an IP address",
             },
             Self::Connect(error) => transfer::connect(error),
             Self::Bind(error) => bind(error),
             Self::Listen(_) => here(LocalIo, "give an IP address and a port to listen on"),
             Self::Advertise(_) => here(Usage, "give a host name or an IP address, without a port"),
-            Self::Serve(_) => {
-                here(LocalIo, "give a directory or a file that exists and that this user can read")
-            }
-            Self::WritableFile => here(Usage, "serve the directory it is in, or leave --writable out"),
+            Self::Serve(_) => here(LocalIo, "give an existing directory or file that this user can read"),
+            Self::WritableFile => here(Usage, "serve its parent directory, or omit --writable"),
             Self::Method { .. } => here(Usage, "give the method another name"),
-            Self::RunsAlready => here(Usage, "run a server once; its clones share it"),
-            Self::TicketWithoutRight => here(Usage, "say read() or write()"),
+            Self::RunsAlready => here(Usage, "call run once; clones share the server"),
+            Self::TicketWithoutRight => here(Usage, "call read() or write()"),
             Self::Ticket(_) => here(Other, "try again, with a shorter --ticket-ttl"),
             Self::Fetch(error) => transfer::fetch(error),
             Self::Destination(error) => transfer::destination(error),
             Self::NotOneFile => here(Refused, "give the path of one file, or a directory as DEST"),
-            Self::Output(_) => here(LocalIo, "see to whatever reads the output"),
+            Self::Output(_) => here(LocalIo, "check the program or disk that reads the output"),
             Self::Push(error) => transfer::push(error),
             Self::Source(error) => transfer::source(error),
             Self::SameName { .. } => {
-                here(Usage, "push them one after another, or into different directories")
+                here(Usage, "push them in separate commands, or into different directories")
             }
-            Self::NothingToPush => here(Usage, "give what is to be pushed before the target"),
+            Self::NothingToPush => here(Usage, "give the files to push before the target"),
             Self::ContentUnnamed => here(Usage, CONTENT_UNNAMED),
             Self::Sync(error) => sync::sync(error),
-            Self::LeftAlone { .. } => {
-                here(LeftOut, "run the same command again once the files are at rest; the rest is done")
+            Self::LeftAlone { .. } => here(
+                LeftOut,
+                "run the same command again when nothing changes these files; the others are synced",
+            ),
+            Self::CannotChange { cause, .. } => {
+                Diagnosis { hint: FIX_AND_RESUME, ..transfer::destination(cause) }
             }
-            Self::CannotChange { cause, .. } => Verdict { hint: SEE_TO_IT, ..transfer::destination(cause) },
-            Self::CannotRead { cause, .. } => Verdict { hint: SEE_TO_IT, ..transfer::source(cause) },
+            Self::CannotRead { cause, .. } => Diagnosis { hint: FIX_AND_RESUME, ..transfer::source(cause) },
             Self::Call(error) => transfer::method_call(error),
-            Self::Interrupted => {
-                here(Interrupted, "run the same command again; what was kept is not sent again")
-            }
-            Self::Abandoned => here(Other, "run the same command again; what was kept is not sent again"),
+            Self::Interrupted => here(Interrupted, RESUME),
+            Self::Abandoned => here(Other, RESUME),
         }
     }
 }
 
-/// A failure, judged.
+/// The kind, side and hint of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Verdict {
+struct Diagnosis {
     kind: ErrorKind,
     side: Side,
     hint: &'static str,
 }
 
-fn here(kind: ErrorKind, hint: &'static str) -> Verdict {
-    Verdict { kind, side: Side::ThisMachine, hint }
+fn here(kind: ErrorKind, hint: &'static str) -> Diagnosis {
+    Diagnosis { kind, side: Side::ThisMachine, hint }
 }
 
 /// The code that a handler's error travels as; [`transfer::method_call`] turns it back.
@@ -321,90 +320,95 @@ fn fault_code(kind: ErrorKind) -> FaultCode {
     }
 }
 
-fn target(error: &TargetError) -> Verdict {
+fn target(error: &TargetError) -> Diagnosis {
     here(
         ErrorKind::Usage,
         match error {
             TargetError::Ticket(_) => {
-                "copy the whole ticket again, in single quotes, from where shiplane serve printed it"
+                "copy the whole ticket as shiplane serve printed it, and put it in single quotes"
             }
-            TargetError::Id(_) => "copy the id again; shiplane id prints it there",
+            TargetError::Id(_) => "copy the id again; shiplane id prints it on that machine",
             TargetError::Unknown | TargetError::Name(_) | TargetError::Address(_) | TargetError::Path(_) => {
-                "a source or target is a ticket URL, or a peer's name or id with its address: NAME@HOST:PORT/PATH"
+                "give a ticket URL, or NAME@HOST:PORT/PATH with a peer's name or id"
             }
         },
     )
 }
 
-fn identity(error: &IdentityError) -> Verdict {
+fn identity(error: &IdentityError) -> Diagnosis {
     match error {
         IdentityError::Io { .. } | IdentityError::NoRandomness => {
-            here(ErrorKind::LocalIo, "see to the file, or set SHIPLANE_HOME to another directory")
+            here(ErrorKind::LocalIo, "check the file, or set SHIPLANE_HOME to another directory")
         }
         IdentityError::NotPrivate { .. }
         | IdentityError::Malformed { .. }
-        | IdentityError::Damaged { .. } => {
-            here(ErrorKind::Identity, "see to the key file; without its old key this machine is a stranger")
-        }
+        | IdentityError::Damaged { .. } => here(
+            ErrorKind::Identity,
+            "repair the key file or restore it from a backup; with a new key, all peers refuse this machine",
+        ),
     }
 }
 
-fn peers(error: &PeersError) -> Verdict {
+fn peers(error: &PeersError) -> Diagnosis {
     match error {
         PeersError::Unreadable { .. } => {
-            here(ErrorKind::LocalIo, "see to the file; until then all peers are refused")
+            here(ErrorKind::LocalIo, "make the file readable; until then all peers are refused")
         }
-        PeersError::WritableByOthers { .. } => {
-            here(ErrorKind::Identity, "look through it, then chmod 600 it; until then all peers are refused")
-        }
+        PeersError::WritableByOthers { .. } => here(
+            ErrorKind::Identity,
+            "check its content, then run chmod 600 on it; until then all peers are refused",
+        ),
         PeersError::TooLong { .. } | PeersError::Malformed { .. } => {
-            here(ErrorKind::Identity, "mend the file by hand; until then all peers are refused")
+            here(ErrorKind::Identity, "correct the file; until then all peers are refused")
         }
     }
 }
 
-fn edit(error: &EditError) -> Verdict {
+fn edit(error: &EditError) -> Diagnosis {
     match error {
         EditError::List(error) => peers(error),
         EditError::NameTaken { .. } => here(
             ErrorKind::Identity,
-            "if the peer really has a new key, check the id with its owner, \
-             then shiplane peers remove the name and add it again",
+            "if the peer has a new key, check the id with its owner; then remove the name with shiplane peers remove \
+             and add it again",
         ),
         EditError::IdTaken { .. } => {
-            here(ErrorKind::Usage, "use that name, or shiplane peers remove it first")
+            here(ErrorKind::Usage, "use that name, or remove it with shiplane peers remove")
         }
-        EditError::NoSuchPeer { .. } => here(ErrorKind::Usage, "shiplane peers list shows the names"),
+        EditError::NoSuchPeer { .. } => here(ErrorKind::Usage, "run shiplane peers list for the names"),
         EditError::Unwritable { .. } => {
-            here(ErrorKind::LocalIo, "see to the space and the permissions there; the list is as it was")
+            here(ErrorKind::LocalIo, "check the free space and permissions there; the list is unchanged")
         }
     }
 }
 
-fn bind(error: &BindError) -> Verdict {
+fn bind(error: &BindError) -> Diagnosis {
     match error {
         BindError::Socket { source, .. } => here(
             ErrorKind::LocalIo,
             match source.kind() {
                 io::ErrorKind::AddrInUse => {
-                    "another program has that port; choose another one, or 0 for any, with --listen"
+                    "another program uses that port; choose another with --listen, or port 0 for any"
                 }
                 io::ErrorKind::AddrNotAvailable => {
-                    "this machine has no such address; --listen 0.0.0.0:7514 listens on all it has"
+                    "this machine has no such address; use --listen 0.0.0.0:7514 for all addresses"
                 }
                 io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
-                _ => "see to this machine's network, or choose another address with --listen",
+                _ => "check this machine's network, or choose another address with --listen",
             },
         ),
         BindError::Identity(error) => identity(error),
-        BindError::Tls(_) => here(ErrorKind::Other, "this is a fault of shiplane; please report it"),
+        BindError::Tls(_) => here(ErrorKind::Other, "this is a bug in shiplane; please report it"),
     }
 }
 
-const SEE_TO_IT: &str = "see to what the message names, then run the same command again; the rest is done";
+const FIX_AND_RESUME: &str =
+    "fix what the message names, then run the same command again; the other paths are done";
+
+const RESUME: &str = "run the same command again to resume";
 
 const CONTENT_UNNAMED: &str =
-    "end the target with the name of a file: NAME@HOST:PORT/DIR/FILE, or /DIR/FILE before the # of a ticket";
+    "add a file name to the target: NAME@HOST:PORT/DIR/FILE, or /DIR/FILE before the # of a ticket";
 
 #[cfg(test)]
 mod tests {

@@ -100,7 +100,7 @@ pub enum Phase {
     Settling,
     /// Reads the local directory.
     Scanning,
-    /// Waits for the server, which compares what is to be carried with what there is.
+    /// Waits for the server to compare the two sides.
     Comparing,
     /// Sends and receives.
     Syncing,

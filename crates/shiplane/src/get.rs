@@ -25,7 +25,7 @@ use crate::{
     event::{Phase, Side},
     report::Report,
     settings::{Settings, common_setters},
-    tracker::{Tally, Tracker},
+    tracker::{ProgressState, Tracker},
 };
 
 /// Fetches a file or a tree. Made by [`Connection::get`]; runs when it is awaited.
@@ -123,8 +123,8 @@ impl GetJob {
         let path = self.connection.server_path(&self.path)?;
         let phases = (Phase::Receiving, Phase::Publishing);
         let has_events = self.settings.on_progress.is_some();
-        let tally = Tally::new(Phase::Listing, 1, Some(phases));
-        let tracker = Tracker::new(tally, self.settings.on_progress.take());
+        let progress = ProgressState::new(Phase::Listing, 1, Some(phases));
+        let tracker = Tracker::new(progress, self.settings.on_progress.take());
         let options = self.settings.options();
         let is_new_here = match &self.dest {
             Dest::Writer(_) => true,

@@ -1,4 +1,4 @@
-//! Where this machine's key, its list of peers and the state of its syncs are stored.
+//! Paths of this machine's key, list of peers and sync state.
 
 use std::{
     ffi::OsString,

@@ -1,4 +1,4 @@
-//! The list of peers: names for keys, and rights on what this machine serves.
+//! The list of peers: names, keys and permissions.
 
 use std::{fmt, path::PathBuf};
 

@@ -26,7 +26,7 @@ use crate::{
     event::{Phase, Side},
     report::Report,
     settings::{Settings, common_setters},
-    tracker::{Tally, Tracker},
+    tracker::{ProgressState, Tracker},
 };
 
 /// Pushes files and trees. Made by [`Connection::push`]; runs when it is awaited.
@@ -96,7 +96,7 @@ impl PushJob {
         let has_unnamed = offers.iter().any(|offer| offer.name.is_none());
         let at_a_time = if has_unnamed { 1 } else { offers.len().clamp(1, MAX_AT_A_TIME) };
         let phases = (Phase::Sending, Phase::Settling);
-        let tally = Tally::new(Phase::Offering, offers.len(), Some(phases));
+        let progress = ProgressState::new(Phase::Offering, offers.len(), Some(phases));
         let run = Run {
             connection: self.connection,
             options: TransferOptions {
@@ -105,7 +105,7 @@ impl PushJob {
             },
             overwrite: self.overwrite,
             durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
-            tracker: Tracker::new(tally, self.settings.on_progress.take()),
+            tracker: Tracker::new(progress, self.settings.on_progress.take()),
         };
         let mut report = Report::new(Duration::ZERO, self.settings.digest, Vec::new());
         let mut pushing = futures::stream::iter(offers.into_iter().enumerate())
@@ -119,7 +119,7 @@ impl PushJob {
             report.bytes_resumed += pushed.total_bytes.saturating_sub(pushed.sent_bytes);
             report.bytes_total += pushed.total_bytes;
             report.is_durable &= pushed.durability == Durability::Durable;
-            run.tracker.update(|tally| tally.files += files);
+            run.tracker.update(|progress| progress.files += files);
         }
         report.left_out = run.tracker.take_left_out();
         report.elapsed = run.tracker.elapsed();

@@ -1,4 +1,4 @@
-//! What a finished job achieved: one report type for all jobs.
+//! The result of a job: one report type for all jobs.
 
 use std::time::Duration;
 

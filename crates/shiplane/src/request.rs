@@ -1,4 +1,4 @@
-//! Typed requests: what caller and handler agree on.
+//! Typed requests, shared by caller and handler.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The server: a directory for others to fetch from, push to and sync with, and methods of its own.
+//! The server: serves a directory for get, push and sync, and methods of its owner.
 
 mod advertise;
 mod handler;
@@ -395,7 +395,7 @@ impl Limits {
         self
     }
 
-    /// The most pushes of one peer at a time. More are told that the server is busy.
+    /// Maximum concurrent pushes per peer. Further ones are refused as busy.
     pub fn max_pushes_per_peer(mut self, pushes: usize) -> Self {
         self.0.max_pushes_per_peer = pushes;
         self

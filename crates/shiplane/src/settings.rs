@@ -1,4 +1,4 @@
-//! The settings that all jobs have in common.
+//! Settings shared by all jobs.
 
 use std::{fmt, num::NonZeroU64};
 

@@ -14,7 +14,7 @@ use crate::{
     event::{Action, LeftOut, Phase, Side},
     report::Report,
     settings::{Settings, common_setters},
-    tracker::{Tally, Tracker},
+    tracker::{ProgressState, Tracker},
 };
 
 /// Synchronises two directories. Made by [`Connection::sync`]; runs when it is awaited.
@@ -76,7 +76,8 @@ impl SyncJob {
     }
 
     async fn sync(mut self) -> Result<Report, Error> {
-        let tracker = Tracker::new(Tally::new(Phase::Scanning, 2, None), self.settings.on_progress.take());
+        let tracker =
+            Tracker::new(ProgressState::new(Phase::Scanning, 2, None), self.settings.on_progress.take());
         let job = engine::SyncJob {
             directory: self.directory,
             remote_path: self.connection.server_path(&self.to)?,
@@ -113,19 +114,19 @@ fn events(tracker: &Arc<Tracker>) -> SyncEventFn {
         SyncEvent::Scanning => tracker.phase(Phase::Scanning),
         SyncEvent::Comparing => tracker.phase(Phase::Comparing),
         SyncEvent::Settling => tracker.phase(Phase::Settling),
-        SyncEvent::Planned(actions) => tracker.update(|tally| {
-            tally.phase = Phase::Syncing;
+        SyncEvent::Planned(actions) => tracker.update(|progress| {
+            progress.phase = Phase::Syncing;
             let takes = |side| {
                 actions
                     .iter()
                     .any(|action| action.side == side && matches!(action.change, Change::Take { .. }))
             };
-            tally.unlisted =
+            progress.unlisted =
                 usize::from(takes(engine::Side::Local)) + usize::from(takes(engine::Side::Remote));
         }),
         // What is left out is in the report, once for both directions.
-        SyncEvent::Receiving(event) => tracker.update(|tally| tally.add(&event, RECEIVING)),
-        SyncEvent::Sending(event) => tracker.update(|tally| tally.add(&event, SENDING)),
+        SyncEvent::Receiving(event) => tracker.update(|progress| progress.add(&event, RECEIVING)),
+        SyncEvent::Sending(event) => tracker.update(|progress| progress.add(&event, SENDING)),
     })
 }
 
@@ -147,7 +148,7 @@ fn report(
         bytes_sent: synced.sent_bytes,
         bytes_received: synced.received_bytes,
         bytes_wire: synced.wire_bytes,
-        bytes_resumed: tracker.read(|tally| tally.present_bytes.iter().sum()),
+        bytes_resumed: tracker.read(|progress| progress.present_bytes.iter().sum()),
         digest: Some(synced.root.to_string()),
         actions: synced.actions.iter().map(action).collect(),
         ..Report::new(tracker.elapsed(), digest_algorithm, tracker.take_left_out())
@@ -182,6 +183,6 @@ fn side(side: engine::Side) -> Side {
     }
 }
 
-/// The directions are the parts of a sync's tally.
+/// The directions are the parts of a sync's progress.
 const RECEIVING: usize = 0;
 const SENDING: usize = 1;

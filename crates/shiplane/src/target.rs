@@ -1,4 +1,4 @@
-//! What a client connects to: a ticket URL, or `NAME|PEERID@HOST:PORT[/PATH]`.
+//! The target of a client: a ticket URL, or `NAME|PEERID@HOST:PORT[/PATH]`.
 
 use std::{convert::Infallible, ffi::OsStr, str::FromStr};
 
@@ -59,7 +59,7 @@ impl Target {
         Ok(Self::parse(typed.as_encoded_bytes())?)
     }
 
-    /// Whether somebody who typed this meant a target, right or wrong, and not a local path.
+    /// Whether a typed text looks like a target, valid or not, rather than a local path.
     #[must_use]
     pub fn is_meant(typed: &OsStr) -> bool {
         let bytes = typed.as_encoded_bytes();

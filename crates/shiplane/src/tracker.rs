@@ -1,4 +1,4 @@
-//! Adds up the events of a running job, and passes them on as [`Event`]s.
+//! Combines the engine's events of a job into [`Event`]s.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,7 +24,7 @@ pub(crate) struct Tracker {
 }
 
 struct State {
-    tally: Tally,
+    progress: ProgressState,
     rate: Rate,
     left_out: Vec<LeftOut>,
     /// Of the paths and reasons in that list.
@@ -34,7 +34,7 @@ struct State {
 
 /// What the parts of a job add up to: the paths of a push, the two directions of a sync.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct ProgressState {
     pub(crate) phase: Phase,
     /// Parts that are not listed completely: until they are, there is no total.
     pub(crate) unlisted: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Tally {
     phases: Option<(Phase, Phase)>,
 }
 
-impl Tally {
+impl ProgressState {
     /// For a job of `parts` parts that begins with `phase`.
     pub(crate) fn new(phase: Phase, parts: usize, phases: Option<(Phase, Phase)>) -> Self {
         Self {
@@ -110,10 +110,15 @@ impl Tally {
 }
 
 impl Tracker {
-    pub(crate) fn new(tally: Tally, on_progress: Option<ProgressFn>) -> Arc<Self> {
+    pub(crate) fn new(progress: ProgressState, on_progress: Option<ProgressFn>) -> Arc<Self> {
         let began_at = Instant::now();
-        let state =
-            State { tally, rate: Rate::new(began_at), left_out: Vec::new(), left_out_bytes: 0, on_progress };
+        let state = State {
+            progress,
+            rate: Rate::new(began_at),
+            left_out: Vec::new(),
+            left_out_bytes: 0,
+            on_progress,
+        };
         let tracker = Arc::new(Self { began_at, state: Mutex::new(state) });
         tracker.update(|_| ());
         tracker
@@ -124,18 +129,18 @@ impl Tracker {
     }
 
     pub(crate) fn phase(&self, phase: Phase) {
-        self.update(|tally| tally.phase = phase);
+        self.update(|progress| progress.phase = phase);
     }
 
     /// Changes what is added up, and reports it.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut Tally)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ProgressState)) {
         let mut state = self.state();
-        change(&mut state.tally);
+        change(&mut state.progress);
         self.emit(&mut state, EventKind::Progress, None);
     }
 
-    pub(crate) fn read<R>(&self, look: impl FnOnce(&Tally) -> R) -> R {
-        look(&self.state().tally)
+    pub(crate) fn read<R>(&self, look: impl FnOnce(&ProgressState) -> R) -> R {
+        look(&self.state().progress)
     }
 
     /// The events of one part of the job; `side` is where the source is.
@@ -148,7 +153,7 @@ impl Tracker {
         let (path, reason, is_skipped) = match event {
             TransferEvent::Skipped { path, reason } => (path, reason.to_string(), true),
             TransferEvent::Failed { path, reason } => (path, reason.to_string(), false),
-            event => return self.update(|tally| tally.add(event, part)),
+            event => return self.update(|progress| progress.add(event, part)),
         };
         self.left_out(LeftOut { side, path: path.clone(), reason, is_skipped });
     }
@@ -177,19 +182,19 @@ impl Tracker {
     }
 
     fn emit(&self, state: &mut State, kind: EventKind, path: Option<String>) {
-        let State { tally, rate, on_progress, .. } = state;
+        let State { progress, rate, on_progress, .. } = state;
         let Some(on_progress) = on_progress else { return };
         let now = Instant::now();
-        rate.moved(tally.moved_bytes, now);
+        rate.moved(progress.moved_bytes, now);
         on_progress(&Event {
             kind,
-            phase: tally.phase,
+            phase: progress.phase,
             path,
-            files_done: tally.files,
-            bytes_done: tally.bytes_done(),
-            bytes_resumed: tally.bytes_resumed(),
-            bytes_moved: tally.moved_bytes,
-            bytes_total: tally.bytes_total(),
+            files_done: progress.files,
+            bytes_done: progress.bytes_done(),
+            bytes_resumed: progress.bytes_resumed(),
+            bytes_moved: progress.moved_bytes,
+            bytes_total: progress.bytes_total(),
             bytes_per_second: rate.bytes_per_second(),
             elapsed: now.duration_since(self.began_at),
         });
@@ -206,11 +211,11 @@ mod tests {
     use super::*;
 
     /// A tracker, and the last event that it has reported.
-    fn tracked(tally: Tally) -> (Arc<Tracker>, Arc<Mutex<Option<Event>>>) {
+    fn tracked(progress: ProgressState) -> (Arc<Tracker>, Arc<Mutex<Option<Event>>>) {
         let last = Arc::new(Mutex::new(None));
         let told = Arc::clone(&last);
         let on_progress: ProgressFn = Box::new(move |event| *told.lock().unwrap() = Some(event.clone()));
-        (Tracker::new(tally, Some(on_progress)), last)
+        (Tracker::new(progress, Some(on_progress)), last)
     }
 
     fn listed(total_bytes: u64) -> TransferEvent {
@@ -228,7 +233,7 @@ mod tests {
     #[test]
     fn a_total_is_known_once_every_part_is_listed_and_never_exceeded() {
         let phases = (Phase::Sending, Phase::Settling);
-        let (tracker, last) = tracked(Tally::new(Phase::Offering, 2, Some(phases)));
+        let (tracker, last) = tracked(ProgressState::new(Phase::Offering, 2, Some(phases)));
         let last = || last.lock().unwrap().clone().unwrap();
         assert_eq!(last().phase, Phase::Offering);
         tracker.add(&listed(10), 0, Side::ThisMachine);
@@ -253,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_is_present_is_added_up_over_the_parts() {
-        let (tracker, last) = tracked(Tally::new(Phase::Scanning, 2, None));
+        let (tracker, last) = tracked(ProgressState::new(Phase::Scanning, 2, None));
         for (part, bytes) in [(0, 30), (1, 50), (0, 60), (0, 40)] {
             tracker.add(&present(bytes), part, Side::Peer);
         }
@@ -263,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_reported_and_kept_for_the_report() {
-        let (tracker, last) = tracked(Tally::new(Phase::Listing, 1, None));
+        let (tracker, last) = tracked(ProgressState::new(Phase::Listing, 1, None));
         let reason = shiplane_wire::SkipReason::SpecialFile;
         tracker.add(&TransferEvent::Skipped { reason, path: "d/x".to_owned() }, 0, Side::Peer);
         let event = last.lock().unwrap().clone().unwrap();
@@ -275,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_leaves_out_long_paths_without_end_fills_no_memory() {
-        let (tracker, last) = tracked(Tally::new(Phase::Listing, 1, None));
+        let (tracker, last) = tracked(ProgressState::new(Phase::Listing, 1, None));
         let reason = shiplane_wire::SkipReason::SpecialFile;
         for number in 0..1000 {
             let path = format!("{number:04}{}", "\\x01".repeat(4096));

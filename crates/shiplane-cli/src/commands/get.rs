@@ -23,7 +23,7 @@ async fn get(settings: GetSettings, stop: CancellationToken) -> Result<(), Failu
         Dest::Stdout => Box::new(io::stderr()),
         Dest::Path(_) => Box::new(io::stdout()),
     };
-    let job = Job::begin(settings.audience, out);
+    let job = Job::begin(settings.output_mode, out);
     let transfer =
         Transfer::connect(&job, settings.source, settings.buffer_len_bytes, settings.dest.shown(), &stop);
     let transfer = transfer.await?;

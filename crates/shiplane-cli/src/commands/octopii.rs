@@ -1,5 +1,5 @@
 //! `serve`, `get` and `push` with `--insecure-octopii`: one file to or from nodes of the original
-//! program (SPEC 9). Nobody is authenticated, which every run says.
+//! program (SPEC 9). Every run warns that nobody is authenticated.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,20 +23,20 @@ use crate::logging::print_line;
 use crate::settings::octopii::{OctopiiGet, OctopiiPush, OctopiiServe};
 use crate::{runtime, signals};
 
-/// Sends the file to everybody who connects, until it is told to stop.
+/// Sends the file to each client, until stopped.
 pub(super) fn serve(args: ServeArgs) -> Result<(), Failure> {
     let settings = OctopiiServe::from_args(args)?;
-    warn("whoever reaches this port gets the file");
-    let stop =
-        signals::watch("finishing what is under way; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    warn("anyone who reaches this port gets the file");
+    let stop = signals::watch("finishing running transfers; press Ctrl-C again to stop now")
+        .map_err(Failure::Runtime)?;
     runtime::run(serve_until(settings, stop))
 }
 
-/// Takes the chunk that the node sends to those who connect.
+/// Receives the chunk that the node sends to each client.
 pub(super) fn get(args: GetArgs) -> Result<(), Failure> {
     let settings = OctopiiGet::from_args(args)?;
-    warn("whoever answers there, or sits on the way, decides what arrives");
-    let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    warn("anyone on the network path can replace the file");
+    let stop = signals::watch("stopping; press Ctrl-C again to stop now").map_err(Failure::Runtime)?;
     runtime::run(async {
         tokio::select! {
             done = get_chunk(&settings) => done,
@@ -48,8 +48,8 @@ pub(super) fn get(args: GetArgs) -> Result<(), Failure> {
 /// Sends the file to the node.
 pub(super) fn push(args: PushArgs) -> Result<(), Failure> {
     let settings = OctopiiPush::from_args(args)?;
-    warn("whoever answers there, or sits on the way, can read the file");
-    let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    warn("anyone on the network path can read the file");
+    let stop = signals::watch("stopping; press Ctrl-C again to stop now").map_err(Failure::Runtime)?;
     runtime::run(async {
         tokio::select! {
             done = push_file(&settings) => done,
@@ -58,7 +58,7 @@ pub(super) fn push(args: PushArgs) -> Result<(), Failure> {
     })
 }
 
-/// Said even to who asked for silence.
+/// Printed even with --quiet.
 fn warn(consequence: &str) {
     print_line(&format!("warning: --insecure-octopii AUTHENTICATES NOBODY: {consequence}"));
 }
@@ -138,11 +138,11 @@ async fn push_file(settings: &OctopiiPush) -> Result<(), Failure> {
 fn report(is_quiet: bool, what: &str, bytes: u64, file: &Path) {
     if !is_quiet {
         let name = escape(file.as_os_str().as_encoded_bytes());
-        print_line(&format!("{what} {name}: {bytes} bytes, verified; from or to nobody known"));
+        print_line(&format!("{what} {name}: {bytes} bytes, verified; the node is not authenticated"));
     }
 }
 
-/// Tries the node's addresses one after another; the last failure is told.
+/// Tries the node's addresses one after another; returns the last failure.
 async fn dial(
     node: &str,
     buffer_len_bytes: usize,
@@ -194,13 +194,13 @@ fn announce(address: SocketAddr) -> Result<(), Failure> {
     writeln!(out, "{address}").and_then(|()| out.flush()).map_err(Failure::Stdout)
 }
 
-/// 64 files at a time, as many as connections that nobody has taken yet: they go to strangers.
+/// 64 files at a time, like the limit of untaken connections: all clients are strangers.
 const MAX_SENDS: usize = 64;
 
 /// Longer than the resolvers of common systems take to try a second name server.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Each may take the whole handshake timeout; nobody waits for more than these.
+/// Each may take the whole handshake timeout; no user waits for more than these.
 const MAX_ADDRESSES: usize = 4;
 
 /// 256 KiB: hashed at full speed, and still in the cache of a core when it is written.

@@ -32,13 +32,13 @@ fn add(peers: &Peers, args: &PeersAdd) -> Result<(), Failure> {
     let before = peers.add(&peer)?;
     print_line(&match before {
         None => format!("added {name}"),
-        Some(before) if before != peer => format!("changed the rights of {name}"),
-        Some(_) => format!("{name} is there already, with these rights"),
+        Some(before) if before != peer => format!("changed the permissions of {name}"),
+        Some(_) => format!("{name} already has these permissions"),
     });
     if peer.is_name_only() {
         print_line(&format!(
-            "hint: {name} may be dialled by name and has no rights here; to let it fetch: \
-             shiplane peers add {name} PEERID --read; to let it push: --write"
+            "hint: {name} has no permissions here yet; run shiplane peers add {name} PEERID --read to permit \
+             get, with --write to permit push"
         ));
     }
     Ok(())
@@ -47,7 +47,7 @@ fn add(peers: &Peers, args: &PeersAdd) -> Result<(), Failure> {
 fn list(peers: &Peers) -> Result<(), Failure> {
     let known = peers.list()?;
     if known.is_empty() {
-        print_line("no peers yet; hint: shiplane peers add NAME PEERID --read");
+        print_line("no peers yet; hint: run shiplane peers add NAME PEERID --read");
     }
     let mut out = io::stdout().lock();
     for peer in &known {

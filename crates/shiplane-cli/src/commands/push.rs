@@ -19,8 +19,8 @@ pub(super) fn run(settings: PushSettings) -> Result<(), Failure> {
 }
 
 async fn push(settings: PushSettings, stop: CancellationToken) -> Result<(), Failure> {
-    let job = Job::begin(settings.audience, io::stdout());
-    // Before the server is dialled: standard input may take as long as it likes.
+    let job = Job::begin(settings.output_mode, io::stdout());
+    // Before the server is dialled, because reading standard input may take long.
     let content = tokio::select! {
         content = Content::of(settings.pushed, &job) => content?,
         () = stop.cancelled() => return Err(Failure::Interrupted),
@@ -59,7 +59,7 @@ fn done(job: &Arc<Job>, report: &Report) {
     });
 }
 
-/// What is pushed, standard input put aside.
+/// What is pushed; standard input is a temporary file by now.
 enum Content {
     Paths(Vec<PathBuf>),
     Spooled(File),
@@ -79,8 +79,7 @@ impl Content {
     }
 }
 
-/// Reads all there is into a file that has no name and goes away with this program: its length must be known, and
-/// parts of it may have to be sent again.
+/// Copies all input into an unnamed temporary file: its length must be known, and parts may be sent again.
 fn spool(mut input: impl Read) -> io::Result<File> {
     let mut file = tempfile::tempfile()?;
     io::copy(&mut input, &mut file)?;

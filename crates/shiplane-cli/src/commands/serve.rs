@@ -17,8 +17,8 @@ use crate::units::show_duration;
 use crate::{runtime, signals};
 
 pub(super) fn run(settings: ServeSettings) -> Result<(), Failure> {
-    let stop =
-        signals::watch("finishing what is under way; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    let stop = signals::watch("finishing running transfers; press Ctrl-C again to stop now")
+        .map_err(Failure::Runtime)?;
     runtime::run(serve(settings, stop))
 }
 
@@ -29,7 +29,7 @@ async fn serve(settings: ServeSettings, stop: CancellationToken) -> Result<(), F
     sum_up(&server.stats(), settings.json)
 }
 
-/// The last word: for a program an event, for a person the report.
+/// Reports the totals: as an event, or on a terminal as text.
 fn sum_up(stats: &Stats, json: bool) -> Result<(), Failure> {
     tracing::info!("{stats}");
     if json {
@@ -49,7 +49,7 @@ fn sum_up(stats: &Stats, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Binds the port that was asked for; the default one, if that is taken, gives way to any other.
+/// Binds the requested port, or any free port if the default one is taken.
 async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
     let bind = |addr: SocketAddr| {
         let mut builder = Server::builder(&settings.root).foreground(true);
@@ -77,7 +77,7 @@ fn is_port_taken(error: &Error) -> bool {
     source.is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// Hands the ticket out: the file first, so that it is there once the line is.
+/// Writes the ticket to its file, then prints it: who reads the line finds the file.
 fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
     let ticket = server.ticket().read().valid_for(settings.ticket_ttl);
     let ticket = if settings.writable { ticket.write() } else { ticket }.create()?;
@@ -103,21 +103,16 @@ fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
     tracing::info!(%address, ticket = %ticket.redacted(), "listening");
     if io::stderr().is_terminal() {
         let ttl = show_duration(settings.ticket_ttl);
-        let push = if settings.writable {
-            ", or shiplane push PATH... 'TICKET', or shiplane sync DIR 'TICKET'"
-        } else {
-            ""
-        };
+        let push = if settings.writable { " (or push PATH... 'TICKET', or sync DIR 'TICKET')" } else { "" };
         print_line(&format!(
-            "hint: on the other machine: shiplane get 'TICKET' [DEST]{push}; the first key to use \
-             the ticket within {ttl} owns it. Ctrl-C ends."
+            "hint: run on the other machine: shiplane get 'TICKET' [DEST]{push}. The ticket is for one client \
+             and expires in {ttl}. Press Ctrl-C to stop."
         ));
     }
     Ok(())
 }
 
-/// Writes `url` to a file that only its owner can read, whole or not at all, in place of whatever
-/// has that name.
+/// Writes `url` atomically to a file that only its owner can read, and replaces any file of that name.
 fn write_private(path: &Path, url: &str) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or_else(|| Path::new(".")))?;

@@ -10,7 +10,7 @@ use super::transfer::{self, Transfer};
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::progress::Audience;
+use crate::progress::OutputMode;
 use crate::settings::SyncSettings;
 
 pub(super) fn run(settings: SyncSettings) -> Result<(), Failure> {
@@ -18,7 +18,7 @@ pub(super) fn run(settings: SyncSettings) -> Result<(), Failure> {
 }
 
 async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Failure> {
-    let job = Job::begin(settings.audience, io::stdout());
+    let job = Job::begin(settings.output_mode, io::stdout());
     let destination = escape(settings.target.path());
     let transfer =
         Transfer::connect(&job, settings.target, settings.buffer_len_bytes, destination, &stop).await?;
@@ -35,7 +35,7 @@ async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Fai
         .cancel_on(stop.cancelled_owned());
     let sync = settings.rate.iter().fold(sync, |sync, rate| sync.rate(rate.get()));
     let synced = transfer.finish(sync).await;
-    // What was left alone is an error, with a report of the rest.
+    // Paths left alone are an error, with a report of the rest.
     if let Some(report) = synced.as_ref().map_or_else(|error| error.report(), Some) {
         done(&job, report, settings.dry_run);
     }
@@ -44,8 +44,8 @@ async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Fai
 }
 
 fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
-    // A person who lets it happen need not read it all.
-    if dry_run || job.audience() == Audience::Program {
+    // Without --dry-run, a terminal shows only the summary.
+    if dry_run || job.output_mode() == OutputMode::Json {
         report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
     }
     job.tell(&Event::Synced {

@@ -1,4 +1,4 @@
-//! What `get`, `push` and `sync` have in common: they connect, run one job, and close.
+//! Connects, runs one job, and closes; shared by `get`, `push` and `sync`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,11 @@ pub(super) fn run<F>(command: impl FnOnce(CancellationToken) -> F) -> Result<(),
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    let stop = signals::watch("stopping; Ctrl-C again ends at once").map_err(Failure::Runtime)?;
+    let stop = signals::watch("stopping; press Ctrl-C again to stop now").map_err(Failure::Runtime)?;
     runtime::run(command(stop))
 }
 
-/// A connection, and who is told of what happens on it.
+/// A connection and the job that reports on it.
 pub(super) struct Transfer<'a> {
     job: &'a Arc<Job>,
     client: Client,
@@ -28,7 +28,7 @@ pub(super) struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    /// Connects, and tells of it; `destination` is what it says of where things go.
+    /// Connects and reports it, with `destination` as shown to the user.
     pub(super) async fn connect(
         job: &'a Arc<Job>,
         target: Target,
@@ -75,5 +75,5 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// Half of the second that Ctrl-C may take.
+/// Half of the second within which Ctrl-C must end the program.
 const INTERRUPTED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! What failures of the octopii dialect mean.
+//! Maps failures of the octopii dialect to exit codes, sides and hints.
 
 use std::io;
 
@@ -6,11 +6,11 @@ use shiplane_octopii::{
     BindError, ConnectError, OctopiiBindError, OctopiiConnectError, RecvChunkError, SendChunkError, SinkError,
 };
 
-use super::{Class, Side, Verdict, here};
+use super::{Class, Diagnosis, Side, here};
 use crate::failure::octopii::OctopiiFailure;
 use crate::settings::octopii::OctopiiError;
 
-pub(super) fn verdict(failure: &OctopiiFailure) -> Verdict {
+pub(super) fn diagnosis(failure: &OctopiiFailure) -> Diagnosis {
     match failure {
         OctopiiFailure::Bind(error) => bind(error),
         OctopiiFailure::Connect(error) => connect(error),
@@ -18,27 +18,27 @@ pub(super) fn verdict(failure: &OctopiiFailure) -> Verdict {
         OctopiiFailure::Receive(error) => receive(error),
         OctopiiFailure::Nothing => nothing(),
         OctopiiFailure::Exists { .. } => exists(),
-        OctopiiFailure::Resolve { .. } => Verdict {
+        OctopiiFailure::Resolve { .. } => Diagnosis {
             class: Class::Unreachable,
             side: Side::Network,
-            hint: "check the host's name, or use its address",
+            hint: "check the host name, or use an IP address",
         },
     }
 }
 
 pub(super) fn settings(error: &OctopiiError) -> &'static str {
     match error {
-        OctopiiError::NoAddress | OctopiiError::Address => "give HOST:PORT, as in 192.0.2.7:5001",
+        OctopiiError::NoAddress | OctopiiError::Address => "give HOST:PORT, e.g. 192.0.2.7:5001",
         OctopiiError::Authenticated => {
-            "leave --insecure-octopii out to use the ticket or id, or give the node's HOST:PORT alone"
+            "omit --insecure-octopii to use the ticket or id, or give only the node's HOST:PORT"
         }
         OctopiiError::NotOneFile => {
-            "give one file (get takes it with -o); trees go between two shiplanes, without --insecure-octopii"
+            "give one file (with get: -o FILE); for trees, use shiplane on both sides without --insecure-octopii"
         }
     }
 }
 
-fn bind(error: &OctopiiBindError) -> Verdict {
+fn bind(error: &OctopiiBindError) -> Diagnosis {
     match error {
         OctopiiBindError::Transport(BindError::Socket { source, .. }) => bind_socket(source),
         OctopiiBindError::Transport(_) => here(Class::Other, OUR_FAULT),
@@ -46,12 +46,12 @@ fn bind(error: &OctopiiBindError) -> Verdict {
     }
 }
 
-fn connect(error: &OctopiiConnectError) -> Verdict {
+fn connect(error: &OctopiiConnectError) -> Diagnosis {
     let (class, side, hint) = match error {
         OctopiiConnectError::WrongProtocol { .. } => (
             Class::Unreachable,
             Side::Peer,
-            "if a shiplane answers there, leave --insecure-octopii out and use its ticket or id",
+            "if shiplane runs there, omit --insecure-octopii and use its ticket or id",
         ),
         OctopiiConnectError::Transport(ConnectError::CannotDial { .. }) => {
             (Class::Unreachable, Side::ThisMachine, "check the address and this machine's network")
@@ -60,75 +60,75 @@ fn connect(error: &OctopiiConnectError) -> Verdict {
         OctopiiConnectError::Transport(_) => (
             Class::Unreachable,
             Side::Network,
-            "check that the node runs there, the address, and that UDP passes the firewalls",
+            "check that the node is running, the address, and that firewalls pass UDP",
         ),
     };
-    Verdict { class, side, hint }
+    Diagnosis { class, side, hint }
 }
 
-fn send(error: &SendChunkError) -> Verdict {
+fn send(error: &SendChunkError) -> Diagnosis {
     let (class, side, hint) = match error {
         SendChunkError::Source(_) => {
-            (Class::LocalIo, Side::ThisMachine, "give a file that exists and that this user can read")
+            (Class::LocalIo, Side::ThisMachine, "give an existing file that this user can read")
         }
         SendChunkError::ChecksumFailed => (Class::Integrity, Side::Peer, "push it again"),
         SendChunkError::Rejected { .. } => (
             Class::Refused,
             Side::Peer,
-            "the node takes no chunk of this size, or none at all: look at its log",
+            "the node accepts no chunk of this size, or none at all; see its log",
         ),
         SendChunkError::Status(_) | SendChunkError::Frame(_) => {
-            (Class::Other, Side::Peer, "what answers there is no octopii node of a known kind")
+            (Class::Other, Side::Peer, "check the address; what answers there is not a known Octopii node")
         }
-        SendChunkError::Stream(_) => (
-            Class::Unreachable,
-            Side::Network,
-            "whether the node has the file is unknown: look there before you push again",
-        ),
+        SendChunkError::Stream(_) => {
+            (Class::Unreachable, Side::Network, "check whether the node has the file before you push again")
+        }
     };
-    Verdict { class, side, hint }
+    Diagnosis { class, side, hint }
 }
 
-fn receive(error: &RecvChunkError) -> Verdict {
+fn receive(error: &RecvChunkError) -> Diagnosis {
     let (class, side, hint) = match error {
         RecvChunkError::Sink(SinkError::Exists { .. }) => return exists(),
         RecvChunkError::Sink(_) | RecvChunkError::Abandoned => (
             Class::LocalIo,
             Side::ThisMachine,
-            "see to the space and the permissions there, or choose another -o",
+            "check the free space and permissions there, or choose another -o",
         ),
-        RecvChunkError::Recv(_) => (Class::Integrity, Side::Peer, "get it again; nothing was kept"),
-        RecvChunkError::Frame(_) => (Class::Refused, Side::Peer, "the node announced what no frame can hold"),
+        RecvChunkError::Recv(_) => (Class::Integrity, Side::Peer, "run the command again; nothing was kept"),
+        RecvChunkError::Frame(_) => {
+            (Class::Refused, Side::Peer, "the node announced a size that no chunk can have")
+        }
         RecvChunkError::Stream(_) => {
-            (Class::Unreachable, Side::Network, "get it again; nothing was kept, and nothing can be resumed")
+            (Class::Unreachable, Side::Network, "run the command again; it starts over")
         }
     };
-    Verdict { class, side, hint }
+    Diagnosis { class, side, hint }
 }
 
-fn exists() -> Verdict {
-    here(Class::Refused, "choose another file with -o, or move that one out of the way")
+fn exists() -> Diagnosis {
+    here(Class::Refused, "choose another file with -o, or move the existing one away")
 }
 
-fn nothing() -> Verdict {
-    let hint = "the node must send a chunk to whoever connects, as shiplane serve --insecure-octopii does";
-    Verdict { class: Class::Other, side: Side::Peer, hint }
+fn nothing() -> Diagnosis {
+    let hint = "the node must send a chunk to each client, like shiplane serve --insecure-octopii";
+    Diagnosis { class: Class::Other, side: Side::Peer, hint }
 }
 
-fn bind_socket(source: &io::Error) -> Verdict {
+fn bind_socket(source: &io::Error) -> Diagnosis {
     here(
         Class::LocalIo,
         match source.kind() {
             io::ErrorKind::AddrInUse => {
-                "another program has that port; choose another one, or 0 for any, with --listen"
+                "another program uses that port; choose another with --listen, or port 0 for any"
             }
             io::ErrorKind::AddrNotAvailable => {
-                "this machine has no such address; --listen 0.0.0.0:7514 listens on all it has"
+                "this machine has no such address; use --listen 0.0.0.0:7514 for all addresses"
             }
             io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
-            _ => "see to this machine's network, or choose another address with --listen",
+            _ => "check this machine's network, or choose another address with --listen",
         },
     )
 }
 
-const OUR_FAULT: &str = "this is a fault of shiplane; please report it";
+const OUR_FAULT: &str = "this is a bug in shiplane; please report it";

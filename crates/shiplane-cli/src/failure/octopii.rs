@@ -1,4 +1,4 @@
-//! Everything that can end a command in the octopii dialect.
+//! The errors of commands with `--insecure-octopii`.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use shiplane::escape;
 use shiplane_octopii::{OctopiiBindError, OctopiiConnectError, RecvChunkError, SendChunkError};
 
-/// Everything that ends a command with `--insecure-octopii` before it is done, but for what can end any command.
+/// Why a command with `--insecure-octopii` failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OctopiiFailure {
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! The three commands with `--insecure-octopii`, settled: one file, one address, nothing else.
+//! The settings of `serve`, `get` and `push` with `--insecure-octopii`: one file and one address.
 
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
@@ -36,28 +36,28 @@ pub(crate) struct OctopiiPush {
     pub(crate) is_quiet: bool,
 }
 
-/// Why arguments mean nothing in the octopii dialect.
+/// Why arguments are refused with `--insecure-octopii`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OctopiiError {
-    #[error("there is no address of an octopii node")]
+    #[error("there is no address of an Octopii node")]
     NoAddress,
-    #[error("a ticket or an id means nothing in the octopii dialect, which authenticates nobody")]
+    #[error("--insecure-octopii takes no ticket or peer id; it authenticates nobody")]
     Authenticated,
-    #[error("this is no address of an octopii node, which is HOST:PORT, or [IPV6]:PORT")]
+    #[error("the address of an Octopii node is HOST:PORT, or [IPV6]:PORT")]
     Address,
-    #[error("the octopii dialect carries one file, no trees and no standard streams")]
+    #[error("--insecure-octopii transfers one file, no trees and no standard streams")]
     NotOneFile,
 }
 
 impl OctopiiServe {
-    /// Settles what was typed.
+    /// Interprets the arguments.
     pub(crate) fn from_args(args: ServeArgs) -> Result<Self, SettingsError> {
         Ok(Self { file: file(args.root.into())?, listen: args.listen.unwrap_or(DEFAULT_LISTEN) })
     }
 }
 
 impl OctopiiGet {
-    /// Settles what was typed.
+    /// Interprets the arguments.
     pub(crate) fn from_args(args: GetArgs) -> Result<Self, SettingsError> {
         if args.second.is_some() {
             return Err(OctopiiError::NotOneFile.into());
@@ -72,7 +72,7 @@ impl OctopiiGet {
 }
 
 impl OctopiiPush {
-    /// Settles what was typed.
+    /// Interprets the arguments.
     pub(crate) fn from_args(args: PushArgs) -> Result<Self, SettingsError> {
         let (path, address) = match args.paths.as_slice() {
             [path, address] => (path, address),

@@ -1,4 +1,4 @@
-//! `push`, settled.
+//! The settings of `push`.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use shiplane::Target;
 
-use super::{SettingsError, audience, read_ticket};
+use super::{SettingsError, output_mode, read_ticket};
 use crate::args::{Compress, Digest, Durability, PushArgs};
-use crate::progress::Audience;
+use crate::progress::OutputMode;
 
-/// `push`, settled.
+/// The settings of `push`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PushSettings {
     pub(crate) pushed: Pushed,
@@ -24,20 +24,20 @@ pub(crate) struct PushSettings {
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
     pub(crate) digest: Digest,
-    pub(crate) audience: Audience,
+    pub(crate) output_mode: OutputMode,
 }
 
 /// What to push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Pushed {
-    /// Standard input, to the file that the target names.
+    /// Standard input, to the target's file.
     Stdin,
-    /// Files and directories, into the directory that the target names.
+    /// Files and directories, into the target's directory.
     Paths(Vec<PathBuf>),
 }
 
 impl PushSettings {
-    /// Settles what was typed. `ticket_variable` is the value of `SHIPLANE_TICKET`; `stdin` is read
+    /// Interprets the arguments. `ticket_variable` is the value of `SHIPLANE_TICKET`; `stdin` is read
     /// only for `--ticket-file -`.
     pub(crate) fn from_args(
         args: PushArgs,
@@ -76,7 +76,7 @@ impl PushSettings {
             rate: args.path.rate,
             compress: args.path.compress,
             digest: args.path.digest,
-            audience: audience(args.json, args.quiet),
+            output_mode: output_mode(args.json, args.quiet),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! `sync`, settled.
+//! The settings of `sync`.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use shiplane::Target;
 
-use super::{SettingsError, audience, read_ticket};
+use super::{SettingsError, output_mode, read_ticket};
 use crate::args::{Compress, Digest, SyncArgs};
-use crate::progress::Audience;
+use crate::progress::OutputMode;
 
-/// `sync`, settled.
+/// The settings of `sync`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SyncSettings {
     pub(crate) directory: PathBuf,
@@ -24,11 +24,11 @@ pub(crate) struct SyncSettings {
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
     pub(crate) digest: Digest,
-    pub(crate) audience: Audience,
+    pub(crate) output_mode: OutputMode,
 }
 
 impl SyncSettings {
-    /// Settles what was typed. `ticket_variable` is the value of `SHIPLANE_TICKET`; `stdin` is read
+    /// Interprets the arguments. `ticket_variable` is the value of `SHIPLANE_TICKET`; `stdin` is read
     /// only for `--ticket-file -`.
     pub(crate) fn from_args(
         args: SyncArgs,
@@ -53,7 +53,7 @@ impl SyncSettings {
             rate: args.path.rate,
             compress: args.path.compress,
             digest: args.path.digest,
-            audience: audience(args.json, args.quiet),
+            output_mode: output_mode(args.json, args.quiet),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between two machines, and what it is called.
+//! Failures between two machines: messages and exit codes.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -70,7 +70,7 @@ fn a_missing_or_forbidden_path_is_refused() {
     here.run(&["get", &server.ticket_for("d/none"), "copy"]).failed(6, "does not exist");
     here.run(&["get", &server.ticket_for("out"), "copy"]).failed(6, "leads out of what is served");
     here.run(&["get", &server.ticket_for("../secret"), "copy"]).failed(2, "the path is refused");
-    here.run(&["get", &server.ticket_for("d"), "-"]).failed(6, "one file fits");
+    here.run(&["get", &server.ticket_for("d"), "-"]).failed(6, "only one file");
     assert!(!here.file("copy").exists());
     // None of that has spoilt the ticket.
     here.run(&["get", &server.ticket_for("d/a"), "-"]).done();

@@ -1,4 +1,4 @@
-//! What flows: limited, compressed, and counted.
+//! Rate limits, compression and totals.
 
 use crate::program::Machine;
 

@@ -1,4 +1,4 @@
-//! The program and peers that lie to it: it stays within its memory, says what is wrong, and serves others.
+//! The program against lying peers: bounded memory, correct errors, service for others.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What needs no other machine.
+//! Commands that use no network.
 
 use std::fs;
 
@@ -20,11 +20,11 @@ fn help_goes_to_standard_output_and_lists_what_works() {
 fn a_wrong_argument_is_a_usage_error_with_a_hint() {
     let machine = Machine::new();
     let run = machine.run(&["id", "--loud"]).failed(2, "'--loud'");
-    assert!(run.err.contains("hint: shiplane id --help"), "{run:?}");
+    assert!(run.err.contains("hint: run shiplane id --help"), "{run:?}");
     let run = machine.run(&["teleport"]).failed(2, "'teleport'");
-    assert!(run.err.contains("hint: shiplane --help"), "{run:?}");
+    assert!(run.err.contains("hint: run shiplane --help"), "{run:?}");
     let run = machine.run(&["peers", "add", "x"]).failed(2, "<PEERID>");
-    assert!(run.err.contains("hint: shiplane peers add --help"), "{run:?}");
+    assert!(run.err.contains("hint: run shiplane peers add --help"), "{run:?}");
     // Without arguments there is nothing wrong and nothing to do: the help, as an error.
     let run = machine.run(&[]);
     assert_eq!((run.code, run.out.as_str()), (Some(2), ""));
@@ -70,7 +70,7 @@ fn peers_are_added_listed_and_removed() {
     assert_eq!(machine.run(&["peers", "list"]).done().out, expected);
 
     let changed = machine.run(&["peers", "add", "laptop", &one]).done();
-    assert!(changed.err.contains("changed the rights of laptop"), "{changed:?}");
+    assert!(changed.err.contains("changed the permissions of laptop"), "{changed:?}");
     assert!(changed.err.contains("hint: "), "{changed:?}");
     machine.run(&["peers", "remove", "nas"]).done();
     assert_eq!(machine.run(&["peers", "list"]).done().out, format!("laptop {one} none\n"));

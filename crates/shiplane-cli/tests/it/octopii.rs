@@ -1,4 +1,4 @@
-//! One file to and from nodes of the original program's dialect, loud about what it lacks.
+//! One file to and from Octopii nodes, with the warnings.
 
 use std::fs;
 
@@ -103,7 +103,7 @@ fn the_two_dialects_do_not_meet() {
     let run = here.run(&["get", "--insecure-octopii", &server.address()]);
     assert_eq!(run.code, Some(3), "{run:?}");
     assert!(run.err.contains("does not speak the octopii dialect"), "{run:?}");
-    assert!(run.err.contains("leave --insecure-octopii out"), "{run:?}");
+    assert!(run.err.contains("omit --insecure-octopii"), "{run:?}");
     for args in [
         &["get", "--insecure-octopii", server.ticket()][..],
         &["push", "--insecure-octopii", ".", "127.0.0.1:1"],

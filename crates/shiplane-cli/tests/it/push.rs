@@ -1,4 +1,4 @@
-//! Pushing to a server that is writable, and to one that is not.
+//! Pushing to writable and to read-only servers.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! Two directories become one, in both directions.
+//! Two-way sync.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Serving and getting, when all goes well.
+//! Serving and getting without faults.
 
 use std::collections::BTreeSet;
 use std::fs;

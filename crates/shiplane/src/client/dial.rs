@@ -1,4 +1,4 @@
-//! From `HOST:PORT` and a key to a connection.
+//! Resolves `HOST:PORT` and dials until a connection is authenticated.
 
 use std::{
     io,
@@ -99,7 +99,7 @@ fn more_telling(before: Option<ConnectError>, now: ConnectError) -> ConnectError
 /// Longer than the resolvers of common systems take to try a second name server.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Each may take the whole handshake timeout; nobody waits for more than these.
+/// Each may take the whole handshake timeout; no user waits for more than these.
 const MAX_ADDRESSES: usize = 4;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the failures of a sync mean.
+//! Maps failures of a sync to kind, side and hint.
 
 use shiplane_protocols::{
     sync::{PlanError, ScanError, SyncError},
@@ -7,12 +7,12 @@ use shiplane_protocols::{
 use shiplane_rpc::{CallError, FaultCode};
 
 use super::{
-    ErrorKind, Side, Verdict,
+    Diagnosis, ErrorKind, Side,
     transfer::{call, chunk_not_sent, destination, not_taken, received, source, transfer},
 };
 
-/// What the server says is told from what fails here.
-pub(super) fn sync(error: &SyncError) -> Verdict {
+/// Separates failures of the server from local ones.
+pub(super) fn sync(error: &SyncError) -> Diagnosis {
     use ErrorKind::{Integrity, LocalIo, Other, Refused};
     use Side::{Peer, ThisMachine};
     let (kind, side, hint) = match error {
@@ -27,59 +27,59 @@ pub(super) fn sync(error: &SyncError) -> Verdict {
         SyncError::Plan(PlanError::MassDeletion { .. }) => (
             Refused,
             ThisMachine,
-            "look whether both directories are the right ones; if they are, give --allow-mass-deletion",
+            "check that both directories are the right ones; if so, give --allow-mass-deletion",
         ),
         SyncError::Plan(PlanError::NoName { .. }) => (Refused, ThisMachine, "give that file a shorter name"),
-        SyncError::BusyHere => (Refused, ThisMachine, "wait for the other run, or end it"),
-        SyncError::ListsBusy => (Refused, ThisMachine, "wait for the other runs, or end them"),
-        SyncError::ListTooLarge { .. } => (Refused, ThisMachine, "sync the directories in it one by one"),
+        SyncError::BusyHere => (Refused, ThisMachine, "wait for the other run, or stop it"),
+        SyncError::ListsBusy => (Refused, ThisMachine, "wait for the other runs, or stop them"),
+        SyncError::ListTooLarge { .. } => (Refused, ThisMachine, "sync the subdirectories one by one"),
         SyncError::Changes(_) | SyncError::OwnName { .. } => {
-            (Other, Peer, "check that both sides have the same version of shiplane")
+            (Other, Peer, "check that both sides run the same version of shiplane")
         }
         SyncError::NotReceived(error) => return received(error),
         SyncError::NotSent(error) => return chunk_not_sent(error),
         SyncError::Scan(ScanError::Source(error)) | SyncError::Source(error) => return source(error),
         SyncError::Scan(ScanError::NotDirectory { .. }) => (Refused, ThisMachine, "give a directory"),
         SyncError::Scan(ScanError::TooManyEntries { .. }) => {
-            (Refused, ThisMachine, "sync the directories in it one by one")
+            (Refused, ThisMachine, "sync the subdirectories one by one")
         }
         SyncError::Scan(ScanError::Cancelled) | SyncError::Abandoned => (Other, ThisMachine, AGAIN),
         SyncError::Destination(error) => return destination(error),
         SyncError::Base(_) => (
             LocalIo,
             ThisMachine,
-            "see to the space and the permissions in the directory of syncs within SHIPLANE_HOME",
+            "check the free space and permissions of the sync directory in SHIPLANE_HOME",
         ),
         SyncError::NoRandomness => (Other, ThisMachine, "try again later"),
     };
-    Verdict { kind, side, hint }
+    Diagnosis { kind, side, hint }
 }
 
-fn answered(code: FaultCode) -> Verdict {
+fn answered(code: FaultCode) -> Diagnosis {
     match code {
-        FaultCode::Busy => Verdict {
+        FaultCode::Busy => Diagnosis {
             kind: ErrorKind::Unreachable,
             side: Side::Peer,
-            hint: "somebody else is writing there: try again in a while",
+            hint: "another client is writing there; try again later",
         },
-        FaultCode::TooLarge => Verdict {
+        FaultCode::TooLarge => Diagnosis {
             kind: ErrorKind::Refused,
             side: Side::Peer,
-            hint: "sync the directories in it one by one",
+            hint: "sync the subdirectories one by one",
         },
-        FaultCode::Integrity => Verdict { kind: ErrorKind::Integrity, side: Side::Peer, hint: AGAIN },
-        FaultCode::InvalidRequest => Verdict {
+        FaultCode::Integrity => Diagnosis { kind: ErrorKind::Integrity, side: Side::Peer, hint: AGAIN },
+        FaultCode::InvalidRequest => Diagnosis {
             kind: ErrorKind::Refused,
             side: Side::Peer,
-            hint: "check that both sides have the same version of shiplane",
+            hint: "check that both sides run the same version of shiplane",
         },
-        FaultCode::UnknownMethod => Verdict {
+        FaultCode::UnknownMethod => Diagnosis {
             kind: ErrorKind::Refused,
             side: Side::Peer,
-            hint: "the server needs a version of shiplane that can sync",
+            hint: "update shiplane on the server; this version cannot sync",
         },
         other => not_taken(other),
     }
 }
 
-const AGAIN: &str = "run the same command again: it goes on from here";
+const AGAIN: &str = "run the same command again to resume";

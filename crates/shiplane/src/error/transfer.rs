@@ -1,4 +1,4 @@
-//! What the failures of talking to a peer mean.
+//! Maps failures of connections, calls and transfers to kind, side and hint.
 
 use shiplane_files::{DestinationError, FaultClass, SourceError};
 use shiplane_protocols::{FetchError, PushError, compress::DecodeSinkError, transfer::TransferError};
@@ -6,86 +6,86 @@ use shiplane_rpc::{CallError, FaultCode};
 use shiplane_transport::{ConnectError, ConnectionEnd, RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::Code;
 
-use super::{ErrorKind, Side, Verdict};
+use super::{Diagnosis, ErrorKind, Side};
 
-pub(super) fn connect(error: &ConnectError) -> Verdict {
+pub(super) fn connect(error: &ConnectError) -> Diagnosis {
     use ErrorKind::{Identity, Other, Unreachable};
     use Side::{Network, Peer, ThisMachine};
     let (kind, side, hint) = match error {
         ConnectError::TimedOut { .. } => (
             Unreachable,
             Network,
-            "check that shiplane serve runs there, the address, and that UDP passes the firewalls",
+            "check that shiplane serve is running there, the address, and that firewalls pass UDP",
         ),
         ConnectError::WrongKey { .. } => (
             Identity,
             Peer,
-            "do not go on: ask the owner of that machine for its id (shiplane id), or for a new ticket",
+            "stop here; ask the owner of that machine for its peer id (shiplane id) or a new ticket",
         ),
         ConnectError::Untrusted { .. } => {
-            (Identity, ThisMachine, "name the key that must answer: shiplane peers add NAME PEERID")
+            (Identity, ThisMachine, "add the expected key: shiplane peers add NAME PEERID")
         }
         ConnectError::Refused { .. } => (
             Identity,
             Peer,
-            "the ticket is spent or expired, or this key is not a peer there: ask for a new ticket, \
-             or for shiplane peers add with what shiplane id prints here",
+            "the ticket was used or has expired, or the server does not know this key; ask its owner for a new \
+             ticket, or to run shiplane peers add with this machine's id (shiplane id)",
         ),
         ConnectError::Busy { .. } => {
-            (Unreachable, Peer, "it has as many connections as it takes: try again in a minute")
+            (Unreachable, Peer, "the server has reached its limit of connections; try again in a minute")
         }
         ConnectError::WrongProtocol { .. } => (
             Unreachable,
             Peer,
-            "something else answers there, or another version: check the port, and update both sides",
+            "another program or version answers there; check the port, and update both sides",
         ),
         ConnectError::Failed { end, .. } => return connection_end(end),
         ConnectError::CannotDial { .. } => {
             (Unreachable, ThisMachine, "check the address and this machine's network")
         }
         ConnectError::Tls(_) | ConnectError::Abandoned => {
-            (Other, ThisMachine, "this is a fault of shiplane; please report it")
+            (Other, ThisMachine, "this is a bug in shiplane; please report it")
         }
     };
-    Verdict { kind, side, hint }
+    Diagnosis { kind, side, hint }
 }
 
-fn connection_end(end: &ConnectionEnd) -> Verdict {
+fn connection_end(end: &ConnectionEnd) -> Diagnosis {
     use ErrorKind::{Identity, Interrupted, Other, Unreachable};
     use Side::{Network, Peer, ThisMachine};
     let (kind, side, hint) = match end {
         ConnectionEnd::ClosedByPeer { code: Code::Unauthorised | Code::Revoked } => {
-            (Identity, Peer, "ask the server's owner for a new ticket, or for this key's rights")
+            (Identity, Peer, "ask the server's owner for a new ticket, or for permissions for this key")
         }
         ConnectionEnd::ClosedByPeer { code: Code::Busy | Code::ShuttingDown } => {
-            (Unreachable, Peer, "try again in a while")
+            (Unreachable, Peer, "try again later")
         }
         ConnectionEnd::ClosedByPeer { .. } => (Other, Peer, AGAIN),
         ConnectionEnd::ClosedHere => (Interrupted, ThisMachine, AGAIN),
         ConnectionEnd::TimedOut | ConnectionEnd::Reset => (
             Unreachable,
             Network,
-            "check that shiplane serve still runs there, then run the same command again",
+            "check that shiplane serve is still running there, then run the same command again",
         ),
         ConnectionEnd::Transport { .. } => {
-            (Other, Peer, "check that both sides have the same version of shiplane")
+            (Other, Peer, "check that both sides run the same version of shiplane")
         }
     };
-    Verdict { kind, side, hint }
+    Diagnosis { kind, side, hint }
 }
 
-pub(super) fn fetch(error: &FetchError) -> Verdict {
+pub(super) fn fetch(error: &FetchError) -> Diagnosis {
     match error {
         FetchError::Open(error) => call(error),
         FetchError::Transfer(error) | FetchError::Unconfirmed(error) => transfer(error),
         FetchError::NoRandomness => {
-            Verdict { kind: ErrorKind::Other, side: Side::ThisMachine, hint: "try again later" }
+            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: "try again later" }
         }
     }
 }
 
-/// What the server says of a push is told from what fails here.
-pub(super) fn push(error: &PushError) -> Verdict {
+/// Separates failures of the server from local ones.
+pub(super) fn push(error: &PushError) -> Diagnosis {
     use ErrorKind::{Integrity, Other};
     use Side::{Peer, ThisMachine};
     let (kind, side, hint) = match error {
@@ -94,26 +94,26 @@ pub(super) fn push(error: &PushError) -> Verdict {
         }
         PushError::Refused(error) => return call(error),
         PushError::Unknown { source: CallError::Fault(_), .. } => (Other, Peer, PUSH_AGAIN),
-        PushError::Unknown { source, .. } => return Verdict { hint: PUSH_AGAIN, ..call(source) },
+        PushError::Unknown { source, .. } => return Diagnosis { hint: PUSH_AGAIN, ..call(source) },
         PushError::Transfer(TransferError::Incomplete { .. }) => (
             ErrorKind::LocalIo,
             ThisMachine,
-            "run the same command again once the files are at rest; the rest is there",
+            "run the same command again when nothing changes these files; the others are sent",
         ),
         PushError::Transfer(TransferError::Source(error)) => return source(error),
         PushError::Transfer(TransferError::RootMismatch) => {
-            (Integrity, Peer, "push it again; if that fails too, do not rely on that server")
+            (Integrity, Peer, "push again; if that fails too, do not rely on that server")
         }
         PushError::Transfer(error) => return transfer(error),
-        PushError::NotDurable => (Other, Peer, "--durability verified asks for no more than it promises"),
+        PushError::NotDurable => (Other, Peer, "use --durability verified; the server does not offer more"),
         PushError::NoRandomness => (Other, ThisMachine, "try again later"),
     };
-    Verdict { kind, side, hint }
+    Diagnosis { kind, side, hint }
 }
 
-/// The server will not have it, or could not take it.
-pub(super) fn not_taken(code: FaultCode) -> Verdict {
-    let told = |kind, hint| Verdict { kind, side: Side::Peer, hint };
+/// The server refused the push or could not store it.
+pub(super) fn not_taken(code: FaultCode) -> Diagnosis {
+    let told = |kind, hint| Diagnosis { kind, side: Side::Peer, hint };
     match code {
         FaultCode::Unauthorised => told(ErrorKind::Identity, ASK_TO_WRITE),
         FaultCode::ReadOnly => told(ErrorKind::Refused, "the server must be started with --writable"),
@@ -125,38 +125,39 @@ pub(super) fn not_taken(code: FaultCode) -> Verdict {
         FaultCode::NotFound => told(ErrorKind::Refused, "ask the server's owner to create that directory"),
         FaultCode::PathRefused => told(
             ErrorKind::Refused,
-            "give another path within what is served, or rename what the message names",
+            "give another path within the served root, or rename the file in the message",
         ),
-        FaultCode::NoSpace => {
-            told(ErrorKind::Refused, "ask the server's owner to free space; what has come is kept")
-        }
+        FaultCode::NoSpace => told(
+            ErrorKind::Refused,
+            "ask the server's owner to free space, then run the same command again to resume",
+        ),
         FaultCode::Integrity => {
-            told(ErrorKind::Integrity, "push it again; check the memory of both machines")
+            told(ErrorKind::Integrity, "push again; if it fails again, check the memory of both machines")
         }
         other => answered(other),
     }
 }
 
-/// What is to be pushed cannot be read.
-pub(super) fn source(error: &SourceError) -> Verdict {
+/// A source cannot be read.
+pub(super) fn source(error: &SourceError) -> Diagnosis {
     let (kind, hint) = match error {
         SourceError::PathRefused { .. }
         | SourceError::NotServable { .. }
         | SourceError::LeavesRoot { .. } => {
-            (ErrorKind::Refused, "give a file or a directory, with a name that can be sent")
+            (ErrorKind::Refused, "give a regular file or a directory within the source")
         }
         SourceError::NotFound { .. } => (ErrorKind::LocalIo, "check the path"),
         SourceError::Changed { .. } | SourceError::Vanished { .. } => {
-            (ErrorKind::LocalIo, "run the same command again once the files are at rest")
+            (ErrorKind::LocalIo, "run the same command again when nothing changes the files")
         }
         SourceError::Unreadable { .. } => {
-            (ErrorKind::LocalIo, "see to the permissions of what the message names")
+            (ErrorKind::LocalIo, "check the permissions of the path in the message")
         }
     };
-    Verdict { kind, side: Side::ThisMachine, hint }
+    Diagnosis { kind, side: Side::ThisMachine, hint }
 }
 
-pub(super) fn transfer(error: &TransferError) -> Verdict {
+pub(super) fn transfer(error: &TransferError) -> Diagnosis {
     use ErrorKind::{Integrity, LocalIo, Other, Unreachable};
     use Side::{Peer, ThisMachine};
     let (kind, side, hint) = match error {
@@ -175,154 +176,160 @@ pub(super) fn transfer(error: &TransferError) -> Verdict {
             | DecodeSinkError::Frame(_) => (Other, Peer, BROKEN_PEER),
         },
         TransferError::RootMismatch => {
-            (Integrity, Peer, "get it again with --verify; if that fails too, do not use what has come")
+            (Integrity, Peer, "get again with --verify; if that fails too, do not use the files")
         }
-        TransferError::Incomplete { .. } => {
-            (Other, Peer, "run the same command again once the source is at rest; the rest has arrived")
-        }
+        TransferError::Incomplete { .. } => (
+            Other,
+            Peer,
+            "run the same command again when nothing changes the source; the other files have arrived",
+        ),
         TransferError::Destination(error) => return destination(error),
-        TransferError::Source(_) => (LocalIo, ThisMachine, "see to the file"),
+        TransferError::Source(_) => (LocalIo, ThisMachine, "check the file"),
         TransferError::Undelivered { .. } => (Other, Peer, AGAIN),
         TransferError::TakenOver | TransferError::Abandoned => (Other, ThisMachine, AGAIN),
     };
-    Verdict { kind, side, hint }
+    Diagnosis { kind, side, hint }
 }
 
 /// A single chunk was not received.
-pub(super) fn received(error: &RecvChunkError) -> Verdict {
+pub(super) fn received(error: &RecvChunkError) -> Diagnosis {
     match error {
         RecvChunkError::Sink(_) | RecvChunkError::Abandoned => {
-            Verdict { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN }
+            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN }
         }
         RecvChunkError::Stream(error) => stream(error),
-        RecvChunkError::Recv(_) => Verdict { kind: ErrorKind::Integrity, side: Side::Peer, hint: DAMAGED },
-        RecvChunkError::Frame(_) => Verdict { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER },
+        RecvChunkError::Recv(_) => Diagnosis { kind: ErrorKind::Integrity, side: Side::Peer, hint: DAMAGED },
+        RecvChunkError::Frame(_) => Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER },
     }
 }
 
 /// A single chunk was not delivered.
-pub(super) fn chunk_not_sent(error: &SendChunkError) -> Verdict {
+pub(super) fn chunk_not_sent(error: &SendChunkError) -> Diagnosis {
     match error {
         SendChunkError::Stream(error) => stream(error),
         SendChunkError::ChecksumFailed => {
-            Verdict { kind: ErrorKind::Integrity, side: Side::Peer, hint: DAMAGED }
+            Diagnosis { kind: ErrorKind::Integrity, side: Side::Peer, hint: DAMAGED }
         }
         SendChunkError::Source(_) | SendChunkError::Frame(_) => {
-            Verdict { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN }
+            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN }
         }
-        _ => Verdict { kind: ErrorKind::Other, side: Side::Peer, hint: AGAIN },
+        _ => Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: AGAIN },
     }
 }
 
-/// A chunk that failed for good.
-fn chunk(error: &RecvChunkError<DestinationError>) -> Verdict {
+/// A chunk that failed every attempt.
+fn chunk(error: &RecvChunkError<DestinationError>) -> Diagnosis {
     match error {
         RecvChunkError::Sink(error) => destination(error),
         RecvChunkError::Stream(error) => stream(error),
-        RecvChunkError::Recv(_) => Verdict { kind: ErrorKind::Integrity, side: Side::Peer, hint: DAMAGED },
-        RecvChunkError::Frame(_) => Verdict { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER },
-        RecvChunkError::Abandoned => Verdict { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN },
+        RecvChunkError::Recv(_) => Diagnosis { kind: ErrorKind::Integrity, side: Side::Peer, hint: DAMAGED },
+        RecvChunkError::Frame(_) => Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER },
+        RecvChunkError::Abandoned => {
+            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN }
+        }
     }
 }
 
-fn stream(error: &StreamError) -> Verdict {
+fn stream(error: &StreamError) -> Diagnosis {
     match error {
         StreamError::ConnectionLost(end) => connection_end(end),
         StreamError::Reset(code) | StreamError::Stopped(code) => refused(*code),
         StreamError::TimedOut { .. } => {
-            Verdict { kind: ErrorKind::Unreachable, side: Side::Peer, hint: AGAIN }
+            Diagnosis { kind: ErrorKind::Unreachable, side: Side::Peer, hint: AGAIN }
         }
         StreamError::TooLong { .. } => {
-            Verdict { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER }
+            Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER }
         }
-        StreamError::Closed => Verdict { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN },
+        StreamError::Closed => Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN },
     }
 }
 
-pub(super) fn call(error: &CallError) -> Verdict {
+pub(super) fn call(error: &CallError) -> Diagnosis {
     match error {
         CallError::Fault(fault) => answered(fault.code),
         CallError::Refused { code } => refused(*code),
         CallError::ConnectionLost(end) => connection_end(end),
         CallError::DeadlineExceeded { .. } => {
-            Verdict { kind: ErrorKind::Unreachable, side: Side::Peer, hint: AGAIN }
+            Diagnosis { kind: ErrorKind::Unreachable, side: Side::Peer, hint: AGAIN }
         }
-        CallError::PeerProtocol(_) => Verdict { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER },
+        CallError::PeerProtocol(_) => {
+            Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER }
+        }
         CallError::TooLarge { .. } => {
-            Verdict { kind: ErrorKind::Refused, side: Side::ThisMachine, hint: "give a shorter path" }
+            Diagnosis { kind: ErrorKind::Refused, side: Side::ThisMachine, hint: "give a shorter path" }
         }
         CallError::Unencodable | CallError::Busy { .. } => {
-            Verdict { kind: ErrorKind::Other, side: Side::ThisMachine, hint: FAULT_HERE }
+            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: FAULT_HERE }
         }
     }
 }
 
-/// A call of a method that the server's owner has added: what its answer means, only that owner knows.
-pub(super) fn method_call(error: &CallError) -> Verdict {
+/// A call of a method that the server's owner added; only the owner knows what its answer means.
+pub(super) fn method_call(error: &CallError) -> Diagnosis {
     match error {
         CallError::Fault(fault) => match fault.code {
-            FaultCode::UnknownMethod => {
-                Verdict { kind: ErrorKind::Refused, side: Side::Peer, hint: "the server has no such method" }
-            }
+            FaultCode::UnknownMethod => Diagnosis {
+                kind: ErrorKind::Refused,
+                side: Side::Peer,
+                hint: "the server has no such method",
+            },
             FaultCode::TicketRefused | FaultCode::Unauthorised => answered(fault.code),
-            code => {
-                Verdict { hint: "see what the message says; the server's log may say more", ..answered(code) }
-            }
+            code => Diagnosis { hint: "see the message; the server's log may say more", ..answered(code) },
         },
-        CallError::TooLarge { .. } | CallError::Unencodable => Verdict {
+        CallError::TooLarge { .. } | CallError::Unencodable => Diagnosis {
             kind: ErrorKind::Usage,
             side: Side::ThisMachine,
-            hint: "a request is at most 1 MiB, encoded; send what is larger as a file",
+            hint: "send requests over 1 MiB as a file",
         },
         error => call(error),
     }
 }
 
-/// The peer took the call and said no.
-fn answered(code: FaultCode) -> Verdict {
+/// The peer answered the call with a fault.
+fn answered(code: FaultCode) -> Diagnosis {
     use ErrorKind::{Identity, Integrity, Other, Refused, Unreachable};
     let (kind, hint) = match code {
         FaultCode::Unauthorised => (Identity, ASK_FOR_RIGHTS),
         FaultCode::TicketRefused => {
-            (Identity, "ask the server's owner for a new ticket: shiplane serve prints one at each start")
+            (Identity, "ask the server's owner for a new ticket; shiplane serve prints one at each start")
         }
-        FaultCode::NotFound => (Refused, "check the path; it is relative to what is served there"),
+        FaultCode::NotFound => (Refused, "check the path; it is relative to the served root"),
         FaultCode::PathRefused | FaultCode::InvalidRequest => {
-            (Refused, "give a path to a file or directory within what is served, without . and ..")
+            (Refused, "give the path of a file or directory within the served root, without . and ..")
         }
         FaultCode::TooLarge | FaultCode::Exists | FaultCode::ReadOnly => (Refused, "ask the server's owner"),
-        FaultCode::Integrity => (Integrity, "get it again with --verify"),
+        FaultCode::Integrity => (Integrity, "get again with --verify"),
         FaultCode::Busy | FaultCode::ShuttingDown | FaultCode::DeadlineExceeded => {
-            (Unreachable, "try again in a while")
+            (Unreachable, "try again later")
         }
         FaultCode::SourceChanged | FaultCode::Gone => (Other, AGAIN),
         FaultCode::SourceIo | FaultCode::SinkIo | FaultCode::NoSpace => {
-            (Other, "ask the server's owner to see to its disk and permissions")
+            (Other, "ask the server's owner to check its disk and permissions")
         }
-        FaultCode::UnknownMethod => (Other, "check that both sides have the same version of shiplane"),
+        FaultCode::UnknownMethod => (Other, "check that both sides run the same version of shiplane"),
         FaultCode::Internal | FaultCode::Other(_) => (Other, "see the log of shiplane serve there"),
     };
-    Verdict { kind, side: Side::Peer, hint }
+    Diagnosis { kind, side: Side::Peer, hint }
 }
 
 /// The peer ended a stream early, with this code.
-fn refused(code: Code) -> Verdict {
+fn refused(code: Code) -> Diagnosis {
     use ErrorKind::{Identity, Integrity, Other, Refused, Unreachable};
     let (kind, hint) = match code {
         Code::Unauthorised | Code::Revoked => (Identity, ASK_FOR_RIGHTS),
         Code::TooLarge | Code::PathRefused => (Refused, "ask the server's owner"),
-        Code::Integrity => (Integrity, "get it again with --verify"),
+        Code::Integrity => (Integrity, "get again with --verify"),
         Code::Timeout | Code::Busy | Code::ShuttingDown | Code::DuplicateConnection => (Unreachable, AGAIN),
         Code::Protocol | Code::Unclaimed | Code::UnknownKind => (Other, BROKEN_PEER),
         Code::NoError | Code::Cancelled | Code::SourceChanged | Code::SourceFailed | Code::SinkFailed => {
             (Other, AGAIN)
         }
     };
-    Verdict { kind, side: Side::Peer, hint }
+    Diagnosis { kind, side: Side::Peer, hint }
 }
 
-/// This side's disk; the message says what to do where there is more than one way.
-pub(super) fn destination(error: &DestinationError) -> Verdict {
+/// Failures of this machine's disk, and requests of the peer that it refuses.
+pub(super) fn destination(error: &DestinationError) -> Diagnosis {
     use Side::{Peer, ThisMachine};
     let (kind, side) = match error.class() {
         FaultClass::Refused => (ErrorKind::Refused, ThisMachine),
@@ -338,14 +345,14 @@ pub(super) fn destination(error: &DestinationError) -> Verdict {
         DestinationError::NameRefused { .. } | DestinationError::NameCollision { .. } => {
             "rename it at the source, or get it onto another file system"
         }
-        DestinationError::Busy { .. } => "wait for the other run, or end it",
-        DestinationError::TooLarge { .. } => "get less at a time",
+        DestinationError::Busy { .. } => "wait for the other run, or stop it",
+        DestinationError::TooLarge { .. } => "get fewer files at a time",
         DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. } => {
-            "free space and run the same command again; what has come is kept"
+            "free space, then run the same command again to resume"
         }
-        DestinationError::PermissionDenied { .. } => "give a DEST that this user may write to",
+        DestinationError::PermissionDenied { .. } => "give a DEST that this user can write to",
         DestinationError::ParentMissing { .. } => "create that directory, or give another DEST",
-        DestinationError::Poisoned { .. } => "check the disk before anything else (dmesg, smartctl)",
+        DestinationError::Poisoned { .. } => "check the disk first (dmesg, smartctl)",
         DestinationError::Altered { .. } | DestinationError::Io { .. } => AGAIN,
         DestinationError::Duplicate { .. }
         | DestinationError::NoParent { .. }
@@ -355,22 +362,21 @@ pub(super) fn destination(error: &DestinationError) -> Verdict {
         | DestinationError::ChunkLength { .. }
         | DestinationError::Unfinished { .. } => BROKEN_PEER,
     };
-    Verdict { kind, side, hint }
+    Diagnosis { kind, side, hint }
 }
 
-const AGAIN: &str = "run the same command again; what was kept is not sent again";
+const AGAIN: &str = "run the same command again to resume";
 
-const PUSH_AGAIN: &str = "run the same command again: what is there already is found and not sent again";
+const PUSH_AGAIN: &str = "run the same command again; files that arrived are not sent again";
 
-const DAMAGED: &str = "data is damaged on its way or by the peer: check the memory of both machines";
+const DAMAGED: &str = "the data was damaged in transit or by the peer; check the memory of both machines";
 
 const BROKEN_PEER: &str =
-    "check that both sides have the same version of shiplane; if so, do not trust that peer";
+    "check that both sides have the same version of shiplane; if they do, do not trust that peer";
 
-const ASK_FOR_RIGHTS: &str =
-    "ask the server's owner for a new ticket, or for shiplane peers add with what shiplane id prints here";
+const ASK_FOR_RIGHTS: &str = "ask the server's owner for a new ticket, or to run shiplane peers add with this machine's id (shiplane id)";
 
-const ASK_TO_WRITE: &str = "ask the server's owner for a ticket of shiplane serve --writable, or for shiplane \
-     peers add --write with what shiplane id prints here";
+const ASK_TO_WRITE: &str = "ask the server's owner for a ticket of shiplane serve --writable, or to run \
+     shiplane peers add --write with this machine's id (shiplane id)";
 
-const FAULT_HERE: &str = "this is a fault of shiplane; please report it";
+const FAULT_HERE: &str = "this is a bug in shiplane; please report it";

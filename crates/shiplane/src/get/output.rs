@@ -1,4 +1,4 @@
-//! A writer, with a digest of what goes there.
+//! A writer that also computes a digest.
 
 use std::{
     io::{self, Write},

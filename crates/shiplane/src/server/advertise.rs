@@ -1,4 +1,4 @@
-//! Which address a ticket names.
+//! Chooses the address in tickets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! Methods of a server's own: handlers as async functions, what they extract, and who may call them.
+//! Handlers of a server's own methods: async functions, their arguments, and who may call them.
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 

@@ -1,4 +1,4 @@
-//! Making tickets.
+//! Builds tickets.
 
 use std::time::{Duration, Instant};
 
@@ -79,5 +79,5 @@ impl TicketBuilder {
     }
 }
 
-/// An hour: enough to send the ticket to somebody and have it used.
+/// One hour: enough to send the ticket and use it.
 const DEFAULT_TTL: Duration = Duration::from_secs(3600);

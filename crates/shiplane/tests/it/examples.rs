@@ -1,11 +1,11 @@
-//! Every example runs, and the README shows what runs.
+//! Runs every example, and checks that the README shows one of them.
 
 use std::fs;
 
 use shiplane::TicketBuilder;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::Place;
+use crate::harness::Machine;
 
 #[path = "../../examples/call.rs"]
 #[expect(dead_code, reason = "its main is for people")]
@@ -25,7 +25,7 @@ mod sync;
 
 #[tokio::test]
 async fn get_fetches_what_the_ticket_names() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/2026/summer/beach", "sand");
     let running = there.serve().await;
     let ticket = running.ticket(TicketBuilder::read).to_string();
@@ -36,7 +36,7 @@ async fn get_fetches_what_the_ticket_names() {
 
 #[tokio::test]
 async fn serve_push_and_sync_work_together() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     let root = there.dir("root");
     let builder = serve::photos(root.to_str().unwrap()).home(there.path("home"));
     let server = builder.bind("127.0.0.1:0").await.unwrap();
@@ -64,7 +64,7 @@ async fn serve_push_and_sync_work_together() {
 
 #[tokio::test]
 async fn call_answers_over_the_same_connection() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "a");
     let running = there.run(call::calculator(&there.text("root"))).await;
     let connection = running.connect(&here.client().await).await;

@@ -1,14 +1,14 @@
-//! What can fail, which kind of failure it is, and on which side.
+//! Failures: their kind and their side.
 
 use std::net::UdpSocket;
 
 use shiplane::{Client, ErrorKind, KnownPeer, PeerAddr, Peers, Server, Side, Target, TicketBuilder};
 
-use crate::harness::Place;
+use crate::harness::Machine;
 
 #[tokio::test]
 async fn nobody_there_is_unreachable() {
-    let here = Place::new();
+    let here = Machine::new();
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let client = here.client().await;
     let peer = PeerAddr { id: client.id(), addr: silent.local_addr().unwrap() };
@@ -19,7 +19,7 @@ async fn nobody_there_is_unreachable() {
 
 #[tokio::test]
 async fn another_key_than_the_ticket_names_is_not_talked_to() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     let running = there.serve().await;
     let client = here.client().await;
     let peer = PeerAddr { id: client.id(), addr: running.server.local_addr() };
@@ -29,7 +29,7 @@ async fn another_key_than_the_ticket_names_is_not_talked_to() {
 
 #[tokio::test]
 async fn a_ticket_is_for_as_many_keys_as_it_says() {
-    let (here, second, third, there) = (Place::new(), Place::new(), Place::new(), Place::new());
+    let (here, second, third, there) = (Machine::new(), Machine::new(), Machine::new(), Machine::new());
     there.write("root/a", "a");
     let running = there.serve().await;
     let ticket = running.ticket(|ticket| ticket.read().uses(2));
@@ -44,7 +44,7 @@ async fn a_ticket_is_for_as_many_keys_as_it_says() {
 
 #[tokio::test]
 async fn a_ticket_gives_what_it_says_and_no_more() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/photos/a", "a");
     there.write("root/secret", "s");
     here.write("b", "b");
@@ -69,7 +69,7 @@ async fn a_ticket_gives_what_it_says_and_no_more() {
 
 #[tokio::test]
 async fn what_exists_with_other_content_is_refused_unless_it_is_to_be_replaced() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "theirs");
     here.write("a", "mine");
     let running = there.serve_writable().await;
@@ -84,7 +84,7 @@ async fn what_exists_with_other_content_is_refused_unless_it_is_to_be_replaced()
 
 #[tokio::test]
 async fn what_is_missing_is_named_on_its_own_side() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     let running = there.serve_writable().await;
     let connection = running.connect_writing(&here.client().await).await;
     let got = connection.get("missing").to(here.path("x")).await.unwrap_err();
@@ -101,7 +101,7 @@ async fn what_is_missing_is_named_on_its_own_side() {
 
 #[tokio::test]
 async fn a_target_that_is_none_is_refused_before_anything_is_dialled() {
-    let here = Place::new();
+    let here = Machine::new();
     let client = here.client().await;
     for target in ["", "photos", "shiplane://x#SECRETSECRET", "nas@h", "unknown@127.0.0.1:7514"] {
         let error = client.connect(target).await.unwrap_err();
@@ -113,7 +113,7 @@ async fn a_target_that_is_none_is_refused_before_anything_is_dialled() {
 
 #[tokio::test]
 async fn a_peer_is_found_by_its_name() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "a");
     let client = here.client().await;
     let laptop = KnownPeer::new("laptop", client.id()).unwrap();
@@ -131,7 +131,7 @@ async fn a_peer_is_found_by_its_name() {
 
 #[tokio::test]
 async fn a_server_that_cannot_be_says_why() {
-    let there = Place::new();
+    let there = Machine::new();
     let file = there.write("file", "x");
     let bind = async |path, is_writable| {
         let builder = Server::builder(path).home(there.path("home"));
@@ -147,7 +147,7 @@ async fn a_server_that_cannot_be_says_why() {
 
 #[tokio::test]
 async fn a_fresh_key_is_stored_nowhere() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "a");
     let running = there.serve().await;
     let client = Client::builder().home(here.path("home")).fresh_key().build().await.unwrap();

@@ -1,4 +1,4 @@
-//! A server with a directory, clients with homes of their own, and files to compare.
+//! A server with a directory, clients with their own homes, and file comparison.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 /// A place on the disk that goes away with the test.
-pub(crate) struct Place(TempDir);
+pub(crate) struct Machine(TempDir);
 
 /// A server that runs until the test is over.
 pub(crate) struct Running {
@@ -19,7 +19,7 @@ pub(crate) struct Running {
     pub(crate) ended: JoinHandle<Result<(), Error>>,
 }
 
-impl Place {
+impl Machine {
     pub(crate) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }

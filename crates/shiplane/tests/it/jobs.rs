@@ -1,4 +1,4 @@
-//! Jobs from their start to their report, cancelled ones too.
+//! Jobs from start to report, including cancelled ones.
 
 use std::{
     io,
@@ -8,11 +8,11 @@ use std::{
 use shiplane::{Compression, DigestAlgorithm, ErrorKind, Event, EventKind, Phase, Side};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Events, Place, exists, noise};
+use crate::harness::{Events, Machine, exists, noise};
 
 #[tokio::test]
 async fn a_get_reports_its_files_its_bytes_and_its_phases() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/big", noise(3_000_000));
     there.write("root/small", "hello");
     let running = there.serve().await;
@@ -43,7 +43,7 @@ async fn a_get_reports_its_files_its_bytes_and_its_phases() {
 
 #[tokio::test]
 async fn a_file_goes_to_a_writer_in_order() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/d/film", noise(5_000_000));
     let running = there.serve().await;
     let connection = running.connect(&here.client().await).await;
@@ -58,7 +58,7 @@ async fn a_file_goes_to_a_writer_in_order() {
 #[cfg(unix)]
 #[tokio::test]
 async fn what_is_left_out_is_named_by_the_side_it_is_on() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "a");
     std::os::unix::fs::symlink("a", there.path("root/link")).unwrap();
     let running = there.serve_writable().await;
@@ -75,7 +75,7 @@ async fn what_is_left_out_is_named_by_the_side_it_is_on() {
 
 #[tokio::test]
 async fn a_push_takes_many_paths_and_the_content_of_an_open_file() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     let names = ["one", "two", "three", "four", "five"];
     let paths = names.map(|name| here.write(name, name));
     here.write("tree/d/leaf", "leaf");
@@ -99,7 +99,7 @@ async fn a_push_takes_many_paths_and_the_content_of_an_open_file() {
 
 #[tokio::test]
 async fn a_sync_carries_both_ways_and_a_dry_run_carries_nothing() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     here.write("dir/mine", "mine");
     there.write("root/theirs", "theirs");
     let running = there.serve_writable().await;
@@ -123,7 +123,7 @@ async fn a_sync_carries_both_ways_and_a_dry_run_carries_nothing() {
 
 #[tokio::test]
 async fn a_cancelled_get_is_resumed_by_the_same_job() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/film", noise(4_000_000));
     let running = there.serve().await;
     let connection = running.connect(&here.client().await).await;
@@ -141,7 +141,7 @@ async fn a_cancelled_get_is_resumed_by_the_same_job() {
 
 #[tokio::test]
 async fn a_dropped_push_is_resumed_by_the_same_job() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     here.write("film", noise(4_000_000));
     let running = there.serve_writable().await;
     let connection = running.connect_writing(&here.client().await).await;
@@ -159,7 +159,7 @@ async fn a_dropped_push_is_resumed_by_the_same_job() {
 
 #[tokio::test]
 async fn a_job_that_is_cancelled_before_it_begins_does_nothing() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "a");
     let running = there.serve_writable().await;
     let connection = running.connect_writing(&here.client().await).await;

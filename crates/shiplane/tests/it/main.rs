@@ -1,4 +1,4 @@
-//! The front door as programs use it: a server and clients in one process, over loopback.
+//! The public API: a server and clients in one process, over loopback.
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod examples;

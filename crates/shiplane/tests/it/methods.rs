@@ -1,4 +1,4 @@
-//! Methods of a server's own, and who may call them.
+//! Methods of a server's owner, and who may call them.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use shiplane::{
 };
 use tokio::sync::Semaphore;
 
-use crate::harness::Place;
+use crate::harness::Machine;
 
 #[derive(Serialize, Deserialize)]
 struct WhoAmI;
@@ -38,7 +38,7 @@ async fn who(_: WhoAmI, context: Context) -> Result<String, Error> {
     Ok(context.peer_id().to_string())
 }
 
-fn builder(there: &Place) -> ServerBuilder {
+fn builder(there: &Machine) -> ServerBuilder {
     Server::builder(there.dir("root")).writable(Limits::default())
 }
 
@@ -58,16 +58,16 @@ async fn a_method_is_denied_to_whoever_may_not_do_everything_unless_it_says_othe
         (for_readers, &[full, reader, partial], &[writer]),
         (for_writers, &[full, writer, partial], &[reader]),
     ] {
-        let there = Place::new();
+        let there = Machine::new();
         let running = there.run(with(builder(&there))).await;
         for rights in admitted {
-            let here = Place::new();
+            let here = Machine::new();
             let client = here.client().await;
             let connection = client.connect(running.ticket(rights)).await.unwrap();
             assert_eq!(connection.call(WhoAmI).await.unwrap(), client.id().to_string());
         }
         for rights in denied {
-            let here = Place::new();
+            let here = Machine::new();
             let connection = here.client().await.connect(running.ticket(rights)).await.unwrap();
             let error = connection.call(WhoAmI).await.unwrap_err();
             assert_eq!((error.kind(), error.side()), (ErrorKind::Identity, Side::Peer));
@@ -77,7 +77,7 @@ async fn a_method_is_denied_to_whoever_may_not_do_everything_unless_it_says_othe
 
 #[tokio::test]
 async fn a_stranger_calls_nothing() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     let running = there.run(builder(&there).method_for_readers(who)).await;
     // While a ticket is open, strangers are admitted as guests.
     let _open = running.ticket(TicketBuilder::read);
@@ -89,7 +89,7 @@ async fn a_stranger_calls_nothing() {
 
 #[tokio::test]
 async fn a_handler_asks_what_its_caller_may_do() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     let handler = |MayRead(path): MayRead, context: Context| async move {
         Ok((context.may_read(&path), context.may_write(&path)))
     };
@@ -103,7 +103,7 @@ async fn a_handler_asks_what_its_caller_may_do() {
 
 #[tokio::test]
 async fn a_handlers_error_reaches_its_caller_and_other_errors_do_not() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     let own = async |_: WhoAmI| Err(Error::new(ErrorKind::Refused, "not today"));
     let other =
         async |_: MayRead| Err::<(bool, bool), _>(Server::builder("/none").bind("x").await.unwrap_err());
@@ -136,7 +136,7 @@ async fn a_name_is_given_once_and_never_one_of_shiplanes_own() {
         const METHOD: &'static str = "ticket.redeem";
         type Response = ();
     }
-    let there = Place::new();
+    let there = Machine::new();
     let twice = builder(&there).method(who).method_for_readers(who);
     let own = builder(&there).method_for_readers(async |_: Redeem| Ok(()));
     for builder in [twice, own] {
@@ -147,7 +147,7 @@ async fn a_name_is_given_once_and_never_one_of_shiplanes_own() {
 
 #[tokio::test]
 async fn a_shutdown_waits_for_calls_under_way_and_refuses_new_ones() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     let (begun, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let gates = (Arc::clone(&begun), Arc::clone(&go_on));
     let wait = async |_: Wait, State((begun, go_on)): State<(Arc<Semaphore>, Arc<Semaphore>)>| {

@@ -1,12 +1,12 @@
-//! A server that runs: rights that are withdrawn, what it counts, and its end.
+//! A running server: revocation, counters, shutdown.
 
 use shiplane::{ErrorKind, KnownPeer, PeerAddr, Peers, Server};
 
-use crate::harness::Place;
+use crate::harness::Machine;
 
 #[tokio::test]
 async fn a_peer_that_is_removed_from_the_list_loses_its_connection() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "a");
     let client = here.client().await;
     let peers = Peers::at(there.path("home/peers"));
@@ -30,7 +30,7 @@ async fn a_peer_that_is_removed_from_the_list_loses_its_connection() {
 
 #[tokio::test]
 async fn a_peer_that_is_added_to_the_list_is_let_in() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "a");
     let client = here.client().await;
     let running = there.serve().await;
@@ -49,7 +49,7 @@ async fn a_peer_that_is_added_to_the_list_is_let_in() {
 
 #[tokio::test]
 async fn a_server_counts_what_it_moves_and_runs_once() {
-    let (here, there) = (Place::new(), Place::new());
+    let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "hello");
     here.write("b", "you");
     let running = there.serve_writable().await;
@@ -67,7 +67,7 @@ async fn a_server_counts_what_it_moves_and_runs_once() {
 
 #[tokio::test]
 async fn tickets_name_the_host_that_is_advertised() {
-    let there = Place::new();
+    let there = Machine::new();
     let builder = || Server::builder(there.dir("root")).home(there.path("home"));
     let server = builder().advertise("nas.example").bind("127.0.0.1:0").await.unwrap();
     let ticket = server.ticket().read().below("photos/2026/").create().unwrap().to_string();

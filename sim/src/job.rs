@@ -28,7 +28,7 @@ pub(crate) async fn run(world: &World) -> Result<Done, Violation> {
         let ended = attempt(world, &mut job, &programs.client).await;
         done.attempts += 1;
         let last = match ended {
-            Ended::Told(Ok(())) => {
+            Ended::Reported(Ok(())) => {
                 job.check(world)?;
                 job.check_done(world, true)?;
                 if std::mem::take(&mut cut_at_the_end) {
@@ -43,8 +43,8 @@ pub(crate) async fn run(world: &World) -> Result<Done, Violation> {
                 }
                 "none".to_owned()
             }
-            Ended::Told(Err(Stopped::Broken(violation))) => return Err(violation),
-            Ended::Told(Err(Stopped::Failed(error))) => error,
+            Ended::Reported(Err(Stopped::Broken(violation))) => return Err(violation),
+            Ended::Reported(Err(Stopped::Failed(error))) => error,
             Ended::Hangs => "the attempt hangs".to_owned(),
             Ended::Killed(side) => {
                 programs.kill(world, &job, side)?;
@@ -73,7 +73,7 @@ pub(crate) async fn run(world: &World) -> Result<Done, Violation> {
 /// How an attempt ended.
 enum Ended {
     /// It told how.
-    Told(Result<(), Stopped>),
+    Reported(Result<(), Stopped>),
     Hangs,
     Killed(Side),
     Cut(Side),
@@ -87,7 +87,7 @@ async fn attempt(world: &World, job: &mut Job, client: &Dialling) -> Ended {
         () = world.client.power_is_cut() => Ended::Cut(Side::Client),
         () = world.server.power_is_cut() => Ended::Cut(Side::Server),
         told = timeout(patience, job.attempt(world, client)) => match (told, kill) {
-            (Ok(told), _) => Ended::Told(told),
+            (Ok(told), _) => Ended::Reported(told),
             (Err(_), Some((side, _))) => Ended::Killed(side),
             (Err(_), None) => Ended::Hangs,
         },

@@ -39,7 +39,7 @@ use crate::interrupt;
 use crate::scratch::Scratch;
 use crate::shiplane::Shiplane;
 
-/// What the user typed.
+/// The arguments.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -56,22 +56,22 @@ enum What {
     File(Options),
     /// A tree of small files
     Small(Options),
-    /// The same tree again, when all of it is there
+    /// The same tree again, unchanged
     Unchanged(Options),
-    /// A large file of which an older version is there
+    /// A large file, edited since the last transfer
     Edited(Options),
     /// Two receivers of one large file from one server, one after the other (Linux)
     #[cfg(target_os = "linux")]
     Second(Options),
-    /// What lies between bare QUIC and the whole program
+    /// Each layer between bare QUIC and the whole program
     Ladder(Options),
-    /// One large file with both programs on one core, on two, and so on up to all (Linux)
+    /// One large file on one core, on two, and so on (Linux)
     Cores(Options),
-    /// Where the processor's time goes with one large file (perf)
+    /// Profile the CPU time of one large file (perf)
     Profile(Options),
-    /// The parts of shiplane, each alone, as criterion measures them
+    /// Each part of shiplane alone, with criterion
     Parts(parts::Args),
-    /// Calls, beside bare quinn and tarpc, and beside a bulk transfer
+    /// Calls, compared with bare quinn and tarpc, and during a bulk transfer
     Rpc(rpc::Args),
 }
 
@@ -84,30 +84,29 @@ struct Options {
     /// Number of small files
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     files: u32,
-    /// Measured runs of each program, after one that is not counted
+    /// Measured runs of each program, after one warm-up
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// A program to measure instead of the one that is built here; repeat to compare several. The first one is
-    /// held to the targets
+    /// Measure this program instead of a build of this tree; repeat to compare several. The first one is
+    /// judged by the targets
     #[arg(long)]
     shiplane: Vec<PathBuf>,
     /// Keep all cores busy with other programs of the same priority
     #[arg(long)]
     busy: bool,
-    /// Where everything lies; /dev/shm if it has room, else the temporary directory
+    /// Directory for all files [default: /dev/shm if it has room, else the temporary directory]
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// A directory on a disk, for further rows; where this program lies if that is on another kind of file system
-    /// than --dir
+    /// Directory on a disk, for further rows [default: the program's, if its file system differs from --dir's]
     #[arg(long)]
     disk: Option<PathBuf>,
-    /// A directory of programs to look in before PATH: sendme, qcp
+    /// Directory to search for sendme and qcp before PATH
     #[arg(long, env = "SHIPLANE_BENCH_PEERS")]
     peer_dir: Option<PathBuf>,
-    /// Only contenders whose name contains one of these; shiplane always runs
+    /// Compare only with programs whose name contains one of these
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Write the tables as Markdown and the plot as SVG too, into this directory's part for this kind of machine
+    /// Also write tables and plots below this directory, by kind of machine
     #[arg(long)]
     docs: Option<PathBuf>,
 }

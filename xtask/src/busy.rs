@@ -36,17 +36,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::vitals;
+    use crate::process_stats;
 
     #[test]
     fn each_core_has_a_program_that_runs_until_it_is_dropped() {
         let busy = Busy::start().unwrap();
         let pids: Vec<u32> = busy._programs.iter().map(Running::pid).collect();
         assert_eq!(pids.len(), thread::available_parallelism().unwrap().get());
-        while pids.iter().any(|&pid| vitals::cpu_time(pid).unwrap() < Duration::from_millis(20)) {
+        while pids.iter().any(|&pid| process_stats::cpu_time(pid).unwrap() < Duration::from_millis(20)) {
             thread::yield_now();
         }
         drop(busy);
-        assert!(pids.iter().all(|&pid| vitals::cpu_time(pid).is_err()));
+        assert!(pids.iter().all(|&pid| process_stats::cpu_time(pid).is_err()));
     }
 }

@@ -25,12 +25,12 @@ use crate::units;
 /// What the user typed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The directory to send; without it a data set is made
+    /// Directory to send [default: a generated data set]
     path: Option<PathBuf>,
-    /// Leave the trees and the servers' logs where they are, and say where that is
+    /// Keep the trees and the servers' logs, and print where they are
     #[arg(long)]
     keep: bool,
-    /// Make a small data set: 32 MiB and 200 files
+    /// Generate a small data set: 32 MiB and 200 files
     #[arg(long, conflicts_with = "path")]
     small: bool,
 }
@@ -59,7 +59,7 @@ fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
     let survey = compare::survey(&source)?;
     // Two copies at a time, and what a change of the largest file takes.
     scratch.expect_room(3 * survey.bytes + survey.bytes / 8)?;
-    let stage = Stage {
+    let fixture = Fixture {
         shiplane,
         source: &source,
         survey,
@@ -67,7 +67,7 @@ fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
         scratch,
         home: scratch.directory("home")?,
     };
-    let report = stage.act(args.path.is_none())?;
+    let report = fixture.act(args.path.is_none())?;
     println!("{}", report.text());
     Ok(())
 }
@@ -103,7 +103,7 @@ struct OnItsWay {
 }
 
 /// What all acts need.
-struct Stage<'a> {
+struct Fixture<'a> {
     shiplane: &'a Shiplane,
     source: &'a Path,
     survey: Survey,
@@ -113,7 +113,7 @@ struct Stage<'a> {
     home: PathBuf,
 }
 
-impl Stage<'_> {
+impl Fixture<'_> {
     /// All acts. `must_cut`: the tree is large enough for that by design.
     fn act(&self, must_cut: bool) -> Result<Report> {
         let server = self.shiplane.serve(self.source, &self.scratch.directory("server")?)?;

@@ -22,10 +22,10 @@ pub(crate) use coverage::as_compiler;
 /// What to fuzz, and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Minutes for each target
+    /// Minutes per target
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
-    /// This target alone; may be given several times
+    /// Fuzz only this target; may be repeated
     #[arg(long)]
     target: Vec<String>,
 }

@@ -5,8 +5,8 @@
 //! often without them. A scenario passes if the server's memory stayed within the cap, its descriptors came back, every
 //! copy is right and, where that is promised, the honest peer was hardly slower. Needs Linux's `/proc`.
 
-mod crowd;
 mod hostile;
+mod peer_process;
 mod scenarios;
 
 use std::path::{Path, PathBuf};
@@ -15,31 +15,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use self::crowd::Crowd;
-pub(crate) use self::crowd::Program;
+use self::peer_process::PeerProcess;
+pub(crate) use self::peer_process::Program;
 use self::scenarios::{SCENARIOS, Scenario};
 use crate::process::Running;
+use crate::process_stats::ProcessStats;
 use crate::scratch::Scratch;
 use crate::shiplane::{Server, Shiplane};
-use crate::vitals::Vitals;
 use crate::{compare, dataset, interrupt, units};
 
-/// What the user typed.
+/// The arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A tenth of everything, and no verdict by speed
+    /// Use a tenth of the numbers and do not judge speed
     #[arg(long)]
     short: bool,
-    /// One scenario by its name, or all that have hostile peers
+    /// Run only this scenario, or `hostile` for all lying peers
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(NAMES))]
     only: Option<String>,
-    /// A built shiplane, instead of building it
+    /// Use this shiplane instead of building it
     #[arg(long)]
     shiplane: Option<PathBuf>,
-    /// A built shiplane-load, instead of building it
+    /// Use this shiplane-load instead of building it
     #[arg(long)]
     peers: Option<PathBuf>,
-    /// With the peers that `cargo test --workspace` has built
+    /// Use the shiplane-load built by `cargo test --workspace`
     #[arg(skip)]
     as_tested: bool,
 }
@@ -54,17 +54,17 @@ impl Args {
 /// Runs them all and prints the table; an error if any has failed.
 pub(crate) fn run(args: &Args) -> Result<()> {
     println!("building the peers that overload shiplane");
-    let stage = Stage::set(args)?;
+    let fixture = Fixture::set(args)?;
     let mut rows = vec![HEADING.map(str::to_owned).to_vec()];
     let mut failed = Vec::new();
     let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
     if is_wanted(hostile::NAME) {
-        failed.extend(hostile::run(&stage)?);
+        failed.extend(hostile::run(&fixture)?);
     }
     for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)) {
         interrupt::check()?;
         println!("  {}: {}", scenario.name, scenario.what);
-        let seen = stage.play(scenario).with_context(|| format!("{} cannot be judged", scenario.name))?;
+        let seen = fixture.play(scenario).with_context(|| format!("{} cannot be judged", scenario.name))?;
         let verdict = seen.verdict(scenario, args.short);
         rows.push(seen.row(scenario, &verdict));
         if let Err(reason) = verdict {
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// What all scenarios share.
-struct Stage {
+struct Fixture {
     shiplane: Shiplane,
     program: Program,
     scratch: Scratch,
@@ -99,17 +99,17 @@ struct Stage {
 /// What was seen of one scenario.
 #[derive(Debug)]
 struct Seen {
-    before: Vitals,
+    before: ProcessStats,
     /// With all the load, and an honest peer beside it.
-    under_load: Vitals,
-    after: Vitals,
+    under_load: ProcessStats,
+    after: ProcessStats,
     alone: Duration,
     beside: Duration,
     /// What the load says of itself.
     told: String,
 }
 
-impl Stage {
+impl Fixture {
     fn set(args: &Args) -> Result<Self> {
         let shiplane = Shiplane::built(args.shiplane.as_deref())?;
         let program = match &args.peers {
@@ -143,12 +143,12 @@ impl Stage {
 
     fn watch(&self, scenario: &Scenario, server: &Server) -> Result<Seen> {
         let alone = self.get(server)?;
-        let before = settled(server, Vitals::default())?;
+        let before = settled(server, ProcessStats::default())?;
         let count = if self.short { scenario.short_count } else { scenario.count };
-        let crowd = Crowd::gather(&self.program, scenario.kind, count, server, &self.keys, &[])?;
+        let peers = PeerProcess::start(&self.program, scenario.kind, count, server, &self.keys, &[])?;
         let beside = self.get(server)?;
-        let under_load = server.vitals()?;
-        let told = crowd.disperse()?;
+        let under_load = server.process_stats()?;
+        let told = peers.stop()?;
         let after = settled(server, before)?;
         Ok(Seen { before, under_load, after, alone, beside, told })
     }
@@ -176,14 +176,14 @@ impl Stage {
 
 /// Looks until the server has no more descriptors than at `before`, or for as long as it may take a server to notice
 /// that a peer has gone; what it has then.
-pub(crate) fn settled(server: &Server, before: Vitals) -> Result<Vitals> {
+pub(crate) fn settled(server: &Server, before: ProcessStats) -> Result<ProcessStats> {
     let started = Instant::now();
     loop {
         interrupt::check()?;
-        let now = server.vitals()?;
+        let now = server.process_stats()?;
         if now.descriptors <= before.descriptors
             || started.elapsed() > SETTLE_LIMIT
-            || before == Vitals::default()
+            || before == ProcessStats::default()
         {
             return Ok(now);
         }
@@ -284,12 +284,13 @@ mod tests {
     use super::*;
 
     fn seen() -> Seen {
-        let vitals = Vitals { peak_bytes: 1 << 20, resident_bytes: 1 << 20, descriptors: 10, threads: 3 };
+        let process_stats =
+            ProcessStats { peak_bytes: 1 << 20, resident_bytes: 1 << 20, descriptors: 10, threads: 3 };
         let second = Duration::from_secs(1);
         Seen {
-            before: vitals,
-            under_load: vitals,
-            after: vitals,
+            before: process_stats,
+            under_load: process_stats,
+            after: process_stats,
             alone: second,
             beside: second,
             told: String::new(),

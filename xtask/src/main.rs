@@ -1,12 +1,7 @@
-//! The project's own chores: `cargo xtask demo | ci | tidy | fuzz | sim | crash | races | bench | wan | load | soak`.
+//! The project's tasks: `cargo xtask demo | ci | tidy | fuzz | sim | crash | races | bench | wan | load | soak`.
 //!
-//! Reading order: `demo` is what a newcomer runs; `ci` is what must be green; `tidy` holds the house
-//! rules as failing checks; `fuzz` gives every decoder bytes that nobody thought of; `sim` runs
-//! the whole stack in virtual time; `crash` and `races` disturb receivers in every way that a machine can; `bench` compares whole programs; `load`
-//! overloads a server, `soak` keeps one busy, `wan`
-//! runs whole programs over long, slow and lossy links. Beneath them: `process` (children that cannot outlive us), `dataset`
-//! (what is sent), `compare` (whether it arrived), `shiplane` (the program under trial, driven by its
-//! command-line contract only).
+//! `cargo xtask --help` describes each; its module has the same name. They share `process` (child processes that cannot
+//! outlive us), `dataset` (what is sent), `compare` (whether it arrived) and `shiplane` (drives the program under test).
 
 mod bench;
 mod busy;
@@ -22,6 +17,8 @@ mod interrupt;
 #[cfg(target_os = "linux")]
 mod load;
 mod process;
+#[cfg(target_os = "linux")]
+mod process_stats;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod races;
 mod scratch;
@@ -30,11 +27,9 @@ mod sim;
 #[cfg(target_os = "linux")]
 mod soak;
 #[cfg(target_os = "linux")]
-mod standstill;
+mod suspend;
 mod tidy;
 mod units;
-#[cfg(target_os = "linux")]
-mod vitals;
 #[cfg(target_os = "linux")]
 mod wan;
 
@@ -43,7 +38,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Shiplane's chores")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Runs checks, tests and benchmarks of shiplane"
+)]
 struct Args {
     #[command(subcommand)]
     chore: Chore,
@@ -51,36 +50,36 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Get a tree over loopback, kill a second run and resume it, push it, sync it; compare each time
+    /// Get a tree over loopback, kill and resume a second run, push and sync it; compare the results
     Demo(demo::Args),
-    /// Everything that must be green before a change goes in
+    /// Run every check that a change must pass
     Ci,
-    /// The house rules: docs, layers, lengths, words that must not stand in the code
+    /// Check the house rules: docs, layers, lengths, words
     Tidy,
-    /// Give every decoder bytes that nobody thought of
+    /// Fuzz every decoder
     Fuzz(fuzz::Args),
-    /// The whole stack in virtual time, over a network and a disk that fail by a seed
+    /// Run the whole stack in virtual time, over a network and a disk with faults from a seed
     Sim(sim::Args),
-    /// Files and trees beside scp, rsync, curl, sendme and qcp, or calls beside bare quinn and tarpc
+    /// Compare transfers with scp, rsync, curl, sendme and qcp, or calls with bare quinn and tarpc
     Bench(Box<bench::Args>),
-    /// Kill receivers at every file-changing call and at random, fail their disks, cut their power; then resume
+    /// Kill receivers at every file-changing call and at random, fail disks, cut the power; then resume
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Crash(crash::Args),
     /// Swap links that lead outside into directories while files arrive
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Races(races::Args),
-    /// Whole programs over emulated wide-area links, compared with rsync, scp, curl and qcp (root)
+    /// Compare with rsync, scp, curl and qcp over emulated wide-area links (root)
     #[cfg(target_os = "linux")]
     Wan(wan::Args),
-    /// A server under crowds, stalls and floods: its memory, and the speed of an honest peer beside them
+    /// Overload a server with many, stalled and flooding peers; check its memory and an honest peer's speed
     #[cfg(target_os = "linux")]
     Load(load::Args),
-    /// A server kept busy for so many minutes, clients killed on the way: whether it stays as it was
+    /// Keep a server busy and kill clients; check that its resource use stays flat
     #[cfg(target_os = "linux")]
     Soak(soak::Args),
 }
 
-/// Whether `cargo xtask` takes these arguments.
+/// Whether `cargo xtask` accepts these arguments.
 fn is_chore(arguments: &[&str]) -> bool {
     let line = std::iter::once("cargo xtask").chain(arguments.iter().copied());
     Args::try_parse_from(line).is_ok()

@@ -96,7 +96,7 @@ impl Running {
     /// Waits for the child to end, however it does; false if it has not within `limit`.
     #[cfg(target_os = "linux")]
     pub(crate) fn ends_within(&mut self, limit: Duration) -> Result<bool> {
-        let (started, mut watch) = (Instant::now(), Watch::of(&self.child));
+        let (started, mut watch) = (Instant::now(), SuspendDetector::of(&self.child));
         while self.poll()?.is_none() {
             interrupt::check()?;
             if started.elapsed() > limit {
@@ -110,7 +110,7 @@ impl Running {
     /// Waits for the child to end by itself. After `limit`, or when the user interrupts, it is
     /// killed and this is an error.
     pub(crate) fn wait(mut self, limit: Duration) -> Result<Exit> {
-        let (started, mut watch) = (Instant::now(), Watch::of(&self.child));
+        let (started, mut watch) = (Instant::now(), SuspendDetector::of(&self.child));
         loop {
             if let Some(exit) = self.poll()? {
                 return Ok(*exit);
@@ -252,11 +252,11 @@ fn find_in(directories: impl IntoIterator<Item = PathBuf>, program: &str) -> Opt
 /// Waits for a child's end without reaping it. A parent that looks every millisecond takes time from the very
 /// programs that it measures, so on Linux the kernel tells of the end.
 #[derive(Debug)]
-struct Watch {
+struct SuspendDetector {
     end: Option<end::End>,
 }
 
-impl Watch {
+impl SuspendDetector {
     fn of(child: &Child) -> Self {
         Self { end: end::End::of(child) }
     }
@@ -438,7 +438,7 @@ mod tests {
     fn an_end_is_told_once_and_not_before_it_has_come() {
         let mut waiting = shell("read line");
         let mut running = Running::start("idler", waiting.stdin(Stdio::piped())).unwrap();
-        let mut watch = Watch::of(&running.child);
+        let mut watch = SuspendDetector::of(&running.child);
         assert!(!watch.wait(Duration::ZERO));
         drop(running.take_stdin());
         let started = Instant::now();

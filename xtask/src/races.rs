@@ -16,19 +16,19 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use walkdir::WalkDir;
 
-use crate::crash::party::{Ended, Party};
+use crate::crash::test_process::{Ended, TestProcess};
 use crate::crash::tree::{self, Tree};
 use crate::scratch::Scratch;
 use crate::shiplane::{ANY_PORT, START_LIMIT, Shiplane};
 use crate::{interrupt, units};
 
-/// What the user typed.
+/// The arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// How often the directory and the link are exchanged, while something is under way
+    /// Number of swaps of directory and link during transfers
     #[arg(long, default_value_t = SWAPS)]
     swaps: u64,
-    /// The program [default: what `cargo build --release` makes of this tree]
+    /// Program to test [default: the release build of this tree]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
 }
@@ -49,10 +49,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut swaps = 0;
     for role in Role::ALL {
         let share = args.swaps.div_ceil(Role::ALL.len() as u64);
-        let tally = race.series(role, share).with_context(|| role.name())?;
-        swaps += tally.swaps;
-        let [runs, well, refused] = [tally.well + tally.refused, tally.well, tally.refused].map(units::count);
-        rows.push(row([role.name(), &runs, &well, &refused, &units::count(tally.swaps)]));
+        let totals = race.series(role, share).with_context(|| role.name())?;
+        swaps += totals.swaps;
+        let [runs, well, refused] =
+            [totals.well + totals.refused, totals.well, totals.refused].map(units::count);
+        rows.push(row([role.name(), &runs, &well, &refused, &units::count(totals.swaps)]));
     }
     println!("\n{}", units::table(&rows));
     println!("{} swaps: nothing outside has changed, and nothing from there was sent.", units::count(swaps));
@@ -83,7 +84,7 @@ impl Role {
 }
 
 #[derive(Default)]
-struct Tally {
+struct Totals {
     well: u64,
     refused: u64,
     swaps: u64,
@@ -116,16 +117,16 @@ impl<'a> Race<'a> {
         Ok(Self { shiplane, root, sent, outside })
     }
 
-    fn series(&self, role: Role, swaps: u64) -> Result<Tally> {
+    fn series(&self, role: Role, swaps: u64) -> Result<Totals> {
         println!("swapping links into {}", role.name());
-        let mut tally = Tally::default();
+        let mut totals = Totals::default();
         let began = Instant::now();
         // Each of the paces has its turns.
         let runs = (swaps / SWAPS_A_RUN).clamp(PAUSES.len() as u64, MAX_RUNS);
-        while tally.swaps < swaps || tally.well + tally.refused < runs {
+        while totals.swaps < swaps || totals.well + totals.refused < runs {
             interrupt::check()?;
-            ensure!(began.elapsed() < SERIES_LIMIT, "only {} swaps in {:?}", tally.swaps, SERIES_LIMIT);
-            let round = tally.well + tally.refused;
+            ensure!(began.elapsed() < SERIES_LIMIT, "only {} swaps in {:?}", totals.swaps, SERIES_LIMIT);
+            let round = totals.well + totals.refused;
             self.reset()?;
             let (mut server, ticket) = self.serve(role)?;
             let swapper = Swapper::start(
@@ -133,11 +134,11 @@ impl<'a> Race<'a> {
                 &self.root.join("parking/link"),
                 PAUSES[round as usize % PAUSES.len()],
             );
-            let ended = Party::plain(role.name(), &mut self.client(role, &ticket))?.wait(LIMIT);
-            tally.swaps += swapper.stop()?;
+            let ended = TestProcess::plain(role.name(), &mut self.client(role, &ticket))?.wait(LIMIT);
+            totals.swaps += swapper.stop()?;
             let is_well = judge(&ended?)?;
-            tally.well += u64::from(is_well);
-            tally.refused += u64::from(!is_well);
+            totals.well += u64::from(is_well);
+            totals.refused += u64::from(!is_well);
             self.expect_untouched(role)?;
             ensure!(!server.has_ended()?, "the server has ended");
             server.stop(LIMIT)?;
@@ -145,11 +146,11 @@ impl<'a> Race<'a> {
         }
         println!(
             "  {} runs, {} swaps, {}",
-            tally.well + tally.refused,
-            tally.swaps,
+            totals.well + totals.refused,
+            totals.swaps,
             units::seconds(began.elapsed())
         );
-        Ok(tally)
+        Ok(totals)
     }
 
     fn reset(&self) -> Result<()> {
@@ -161,14 +162,14 @@ impl<'a> Race<'a> {
         Ok(())
     }
 
-    fn serve(&self, role: Role) -> Result<(Party, String)> {
+    fn serve(&self, role: Role) -> Result<(TestProcess, String)> {
         let run = self.root.join("run");
         let mut command = self.shiplane.command(&self.root.join("server"));
         match role {
             Role::Get | Role::Served => command.arg("serve").arg(run.join("sent")),
             Role::Push | Role::Sync => command.arg("serve").arg(run.join("landing")).arg("--writable"),
         };
-        let server = Party::plain("shiplane serve", command.args(["--listen", ANY_PORT]))?;
+        let server = TestProcess::plain("shiplane serve", command.args(["--listen", ANY_PORT]))?;
         let ticket = server.first_line(START_LIMIT)?.context("the server does not start")?;
         Ok((server, ticket))
     }

@@ -239,13 +239,13 @@ impl Server {
     /// What it has used of the processor until now.
     #[cfg(target_os = "linux")]
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        crate::vitals::cpu_time(self.running.pid())
+        crate::process_stats::cpu_time(self.running.pid())
     }
 
     /// What the kernel says of it.
     #[cfg(target_os = "linux")]
-    pub(crate) fn vitals(&self) -> Result<crate::vitals::Vitals> {
-        crate::vitals::Vitals::of(self.running.pid())
+    pub(crate) fn process_stats(&self) -> Result<crate::process_stats::ProcessStats> {
+        crate::process_stats::ProcessStats::of(self.running.pid())
     }
 
     /// Its id and its address, as the ticket has them.

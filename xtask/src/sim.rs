@@ -7,22 +7,22 @@ use anyhow::{Context as _, Result};
 
 use crate::{cargo, process};
 
-/// What the user typed.
+/// The arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How many seeds
+    /// Number of seeds
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
-    /// The first of them
+    /// First seed
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// Run each seed twice, and compare what has happened
+    /// Run each seed twice and compare
     #[arg(long)]
     check_replay: bool,
-    /// Say what each seed stands for, and what came of it
+    /// Print each seed's scenario and result
     #[arg(long)]
     verbose: bool,
-    /// Build without optimisation, as `cargo xtask ci` has it
+    /// Build without optimisation, like `cargo xtask ci`
     #[arg(long)]
     dev: bool,
 }

@@ -21,21 +21,21 @@ use self::jobs::{Ended, Job, Kind, Workshop};
 use crate::dataset::{self, Noise, Size};
 use crate::load::{self, Program};
 use crate::process::Signal;
+use crate::process_stats::ProcessStats;
 use crate::scratch::Scratch;
 use crate::shiplane::{Server, Shiplane};
-use crate::vitals::Vitals;
 use crate::{interrupt, units};
 
-/// What the user typed.
+/// The arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long
+    /// Duration
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
-    /// What order, content and moments of death start from
+    /// Seed of the order, content and kill times
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Five seconds, no death of which the server learns only by silence, and no verdict by a slow growth
+    /// Run for five seconds, without silent kills and without judging slow growth
     #[arg(long)]
     short: bool,
 }
@@ -73,18 +73,18 @@ struct Soak<'a> {
     state: PathBuf,
     noise: Noise,
     series: Series,
-    tally: Tally,
+    totals: Totals,
     /// The other side of a sync that was killed keeps its place until it finds out.
     sync_from: Instant,
     short: bool,
-    before: Vitals,
+    before: ProcessStats,
     /// What has been told of.
     minutes: u64,
 }
 
 /// How the clients ended.
 #[derive(Debug, Default)]
-struct Tally {
+struct Totals {
     done: [u64; jobs::KINDS],
     killed: u64,
     interrupted: u64,
@@ -103,7 +103,7 @@ impl<'a> Soak<'a> {
         program.make_keys(&state, &keys, KEYS)?;
         let server = shiplane.serve_writable(&served, &state)?;
         let workshop = Workshop::set(shiplane, program, scratch, &served, keys, !args.short)?;
-        let before = server.vitals()?;
+        let before = server.process_stats()?;
         Ok(Self {
             shiplane,
             workshop,
@@ -112,7 +112,7 @@ impl<'a> Soak<'a> {
             state,
             noise: Noise::seeded(args.seed),
             series: Series::default(),
-            tally: Tally::default(),
+            totals: Totals::default(),
             sync_from: Instant::now(),
             short: args.short,
             before,
@@ -155,19 +155,19 @@ impl<'a> Soak<'a> {
         // None of those that are left dies any more.
         for job in jobs {
             let ended = job.finish(&self.workshop)?;
-            self.tally.note(&ended);
+            self.totals.note(&ended);
         }
         Ok(())
     }
 
     /// Says once a minute what it has seen.
     fn look(&mut self, elapsed: Duration) -> Result<()> {
-        let vitals = self.server.vitals()?;
-        self.series.push(vitals, leftovers(&self.served));
+        let process_stats = self.server.process_stats()?;
+        self.series.push(process_stats, leftovers(&self.served));
         if self.minutes < elapsed.as_secs() / 60 {
             self.minutes = elapsed.as_secs() / 60;
-            let (minutes, held) = (self.minutes, units::bytes(vitals.resident_bytes));
-            let (descriptors, threads) = (vitals.descriptors, vitals.threads);
+            let (minutes, held) = (self.minutes, units::bytes(process_stats.resident_bytes));
+            let (descriptors, threads) = (process_stats.descriptors, process_stats.threads);
             println!("  minute {minutes}: {held}, {descriptors} descriptors, {threads} threads");
         }
         Ok(())
@@ -182,7 +182,7 @@ impl<'a> Soak<'a> {
                     if matches!(ended, Ended::Died { kind: Kind::Sync, .. }) {
                         self.sync_from = Instant::now() + SYNC_PAUSE;
                     }
-                    self.tally.note(&ended);
+                    self.totals.note(&ended);
                 }
             }
         }
@@ -196,17 +196,17 @@ impl<'a> Soak<'a> {
         let signal = if self.noise.below(2) == 0 { Signal::Kill } else { Signal::Interrupt };
         self.server.end_by(signal)?;
         for job in jobs.drain(..) {
-            self.tally.note(&job.finish(&self.workshop)?);
+            self.totals.note(&job.finish(&self.workshop)?);
         }
         self.server = self.shiplane.serve_writable(&self.served, &self.state)?;
-        self.tally.restarts += 1;
+        self.totals.restarts += 1;
         self.series = Series::default();
         Ok(())
     }
 
     fn judge(self) -> Result<()> {
-        let Self { server, series, tally, workshop, .. } = self;
-        println!("{tally}");
+        let Self { server, series, totals, workshop, .. } = self;
+        println!("{totals}");
         let equal = workshop.compare_syncs(&server);
         let judged = if self.short {
             settle(&server, self.before)
@@ -221,7 +221,7 @@ impl<'a> Soak<'a> {
 }
 
 /// Waits until the server has given back its descriptors, and looks at the most that it has held.
-fn settle(server: &Server, before: Vitals) -> Result<()> {
+fn settle(server: &Server, before: ProcessStats) -> Result<()> {
     let now = load::settled(server, before)?;
     if now.descriptors > before.descriptors + SLACK {
         bail!("{} descriptors before, {} after", before.descriptors, now.descriptors);
@@ -229,7 +229,7 @@ fn settle(server: &Server, before: Vitals) -> Result<()> {
     flat::expect_within_cap(now)
 }
 
-impl Tally {
+impl Totals {
     fn note(&mut self, ended: &Ended) {
         match ended {
             Ended::Done(kind) => self.done[*kind as usize] += 1,
@@ -240,7 +240,7 @@ impl Tally {
     }
 }
 
-impl std::fmt::Display for Tally {
+impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { done: [get, push, sync, calls], killed, interrupted, with_server, restarts } = self;
         write!(

@@ -26,7 +26,7 @@ pub(crate) use self::pipe::Conditions;
 
 use self::lane::{Amount, Control, Flow, Measured};
 use self::link::AllowedTcp;
-use self::programs::{Kit, Labelled, Place, Program};
+use self::programs::{Kit, Labelled, Program, RunPaths};
 use self::report::Table;
 use self::rows::{Row, SHARES, SHORT, Workload};
 use self::run::{CutSample, End, Sample};
@@ -37,31 +37,31 @@ use crate::process::find_program;
 use crate::scratch::Scratch;
 use crate::{interrupt, units};
 
-/// What the user typed.
+/// The arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Two quick rows, once each, without the lane in a bench
+    /// Run two quick rows once each, without the lane alone
     #[arg(long, conflicts_with_all = ["runs", "only"])]
     short: bool,
-    /// Only rows whose names begin so, as in "50-200,slow,shares"
+    /// Run only rows with these name prefixes, e.g. "50-200,slow,shares"
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Runs of each program, interleaved; the median is shown
+    /// Interleaved runs of each program; the median is shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// A program to measure instead of the one that is built here; repeat it to compare several in one run
+    /// Measure this program instead of a build of this tree; repeat to compare several
     #[arg(long, value_name = "[LABEL=]PATH")]
     shiplane: Vec<Labelled>,
-    /// Only those of the other programs whose names begin so, as in "rsync, BBR"; repeat it for several
+    /// Compare only with programs of this name prefix, e.g. "rsync, BBR"; may be repeated
     #[arg(long, value_name = "PROGRAM")]
     beside: Vec<String>,
-    /// Seconds beside each other flow, for the shares
+    /// Seconds beside each other flow, for bandwidth shares
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     share_seconds: u64,
-    /// Where random loss starts from
+    /// Seed of random loss
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Write the tables as Markdown too, into this directory's part for this kind of machine
+    /// Also write the tables as Markdown below this directory, by kind of machine
     #[arg(long)]
     docs: Option<PathBuf>,
 }
@@ -220,8 +220,8 @@ impl Bench {
         Ok(told.collect())
     }
 
-    fn place(&self, row: &Row) -> Result<Place> {
-        Place::new(run::source(row, &self.scratch)?, &self.scratch)
+    fn place(&self, row: &Row) -> Result<RunPaths> {
+        RunPaths::new(run::source(row, &self.scratch)?, &self.scratch)
     }
 
     fn write(&self, args: &Args, tables: &mut [Table]) -> Result<()> {

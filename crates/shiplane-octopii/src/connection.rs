@@ -24,7 +24,7 @@ use crate::{
     intake::{self, Inbound, Lane, Messages, Policy, reject},
 };
 
-/// A connection to **somebody unknown** who speaks the octopii dialect (SPEC 9).
+/// A connection to an **unauthenticated** peer in the octopii dialect (SPEC 9).
 ///
 /// Chunks and messages can be sent at any time; what comes in is what the policy `P` says.
 /// Dropped, it closes in order once what is under way has ended.

@@ -50,7 +50,7 @@ impl InsecureOctopiiTransport {
         Ok(Self { endpoint })
     }
 
-    /// Dials whoever answers at `addr`; `policy` says what their streams are.
+    /// Dials `addr`, whoever answers; `policy` is the type of the peer's streams.
     ///
     /// Cancel-safe. Returns within the handshake timeout.
     ///
@@ -85,7 +85,7 @@ impl InsecureOctopiiTransport {
         self.endpoint.close();
     }
 
-    /// As [`close`](Self::close), and waits, a second at most, until peers have been told.
+    /// As [`close`](Self::close), and waits up to a second for the close to reach the peers.
     ///
     /// Cancel-safe: everything is closed at once, and a dropped future only waits no longer.
     pub async fn shutdown(&self) {

@@ -79,7 +79,7 @@ mod sealed {
 
     /// How a policy's streams begin, and how one that cannot be taken is answered.
     pub trait Stream {
-        /// The length prefix, an integer of so many bytes.
+        /// Length of the length prefix.
         const PREFIX_LEN_BYTES: usize;
 
         fn refuse(

@@ -76,7 +76,7 @@ pub use rpc::{
     RpcRequest, RpcResponse,
 };
 
-/// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
+/// The fuzz entries. Each takes any bytes and panics if an invariant of the crate is broken.
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::rpc::fuzz_octopii;

@@ -75,7 +75,7 @@ pub use self::envelope::{
 };
 use crate::{InsecureOctopiiConnection, Messages, OctopiiMessageError};
 
-/// Calls to **somebody unknown** and, while [`serve`](Self::serve) runs, calls of theirs. Clones share the
+/// Calls to an **unauthenticated** peer and, while [`serve`](Self::serve) runs, calls of theirs. Clones share the
 /// connection and the limits.
 #[derive(Clone)]
 pub struct OctopiiRpc {
@@ -207,10 +207,10 @@ impl OctopiiRpc {
                     tasks.spawn(async move { handler.notice(notice).await });
                 }
                 Ok(RpcMessage::Request(request)) => {
-                    let place = Place::take(&handled, request.id);
+                    let handling = Handling::begin(&handled, request.id);
                     let (shared, handler) = (Arc::clone(&self.shared), Arc::clone(&handler));
-                    match place {
-                        Ok(place) => drop(tasks.spawn(shared.handle(handler, request, place))),
+                    match handling {
+                        Ok(handling) => drop(tasks.spawn(shared.handle(handler, request, handling))),
                         Err(refused) => shared.refuse(&mut tasks, request.id, refused),
                     }
                 }
@@ -219,7 +219,7 @@ impl OctopiiRpc {
         }
     }
 
-    /// `None`: nobody reads answers any more.
+    /// `None`: answers are no longer read.
     fn begin(&self) -> Result<Option<Pending<'_>>, CallError> {
         let mut waiting = self.shared.waiting();
         if waiting.is_over {
@@ -250,7 +250,7 @@ struct Shared {
     waiting: Mutex<Waiting>,
 }
 
-/// Which calls wait, and for whom.
+/// The waiting calls and their callers.
 struct Waiting {
     next_id: u64,
     answers: HashMap<CallId, oneshot::Sender<ResponsePayload>>,
@@ -272,20 +272,25 @@ impl Shared {
         }
     }
 
-    async fn handle(self: Arc<Self>, handler: Arc<impl OctopiiHandler>, request: RpcRequest, place: Place) {
+    async fn handle(
+        self: Arc<Self>,
+        handler: Arc<impl OctopiiHandler>,
+        request: RpcRequest,
+        handling: Handling,
+    ) {
         let handled = AssertUnwindSafe(handler.answer(request.payload)).catch_unwind().await;
         let payload = handled.unwrap_or_else(|_| {
             tracing::error!("a handler panicked; its caller got an error");
             ResponsePayload::Error { message: "the handler failed".to_owned() }
         });
-        drop(place);
+        drop(handling);
         self.respond(request.id, payload).await;
     }
 
-    fn refuse(self: Arc<Self>, tasks: &mut JoinSet<()>, id: CallId, refused: NoPlace) {
+    fn refuse(self: Arc<Self>, tasks: &mut JoinSet<()>, id: CallId, refused: Refused) {
         match refused {
-            NoPlace::InFlight => tracing::debug!(call = %id, "a second call of this id is ignored"),
-            NoPlace::Busy => {
+            Refused::InFlight => tracing::debug!(call = %id, "a second call of this id is ignored"),
+            Refused::Busy => {
                 let message = format!("{MAX_HANDLED} calls are being handled already");
                 let payload = ResponsePayload::Error { message };
                 tasks.spawn(async move { self.respond(id, payload).await });
@@ -323,41 +328,41 @@ impl Drop for Pending<'_> {
 type Handled = Arc<Mutex<HashSet<CallId>>>;
 
 /// A peer's call that is being handled.
-struct Place {
+struct Handling {
     handled: Handled,
     id: CallId,
 }
 
 /// Why a call of the peer's is not handled.
-enum NoPlace {
+enum Refused {
     /// SPEC 9.11: another with its id is.
     InFlight,
     /// As many as allowed are.
     Busy,
 }
 
-impl Place {
-    fn take(handled: &Handled, id: CallId) -> Result<Self, NoPlace> {
+impl Handling {
+    fn begin(handled: &Handled, id: CallId) -> Result<Self, Refused> {
         let mut ids = handled.lock().unwrap_or_else(PoisonError::into_inner);
         // However busy we are: an answer would be taken for that to the other.
         if ids.contains(&id) {
-            return Err(NoPlace::InFlight);
+            return Err(Refused::InFlight);
         }
         if ids.len() >= MAX_HANDLED {
-            return Err(NoPlace::Busy);
+            return Err(Refused::Busy);
         }
         ids.insert(id);
         Ok(Self { handled: Arc::clone(handled), id })
     }
 }
 
-impl Drop for Place {
+impl Drop for Handling {
     fn drop(&mut self) {
         self.handled.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
-/// When dropped, answers can no longer come: nobody waits for one in vain.
+/// When dropped, no more answers can arrive, and all waiting calls end.
 struct Over<'a>(&'a Shared);
 
 impl Drop for Over<'_> {
@@ -393,7 +398,7 @@ const FIRST_ID: u64 = 1;
 /// 16 of the peer's calls at a time, each with up to 1 MiB: the original handles one.
 pub const MAX_HANDLED: usize = 16;
 
-/// As many again may be told that there are too many; after that a call is not answered at all.
+/// The same number again are answered as busy; further calls are not answered at all.
 const MAX_TASKS: usize = 2 * MAX_HANDLED;
 
 #[cfg(test)]

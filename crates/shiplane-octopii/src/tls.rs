@@ -24,7 +24,7 @@ pub(crate) fn self_signed() -> Result<(CertificateDer<'static>, PrivateKeyDer<'s
     Ok((made.cert.into(), key.into()))
 }
 
-/// For a server: it shows the certificate and asks the client for none. It authenticates **nobody**.
+/// For a server: presents the certificate and requests none. Authenticates **nobody**.
 // SPEC 9.3
 pub(crate) fn server(
     certificate: CertificateDer<'static>,
@@ -33,7 +33,7 @@ pub(crate) fn server(
     server_tls(certificate, key, ALPN)
 }
 
-/// For a client: it takes whatever certificate it is shown, and so connects to **anybody**.
+/// For a client: accepts any certificate, and so connects to **anybody**.
 // SPEC 9.3
 pub(crate) fn client() -> Result<ClientConfig, TlsError> {
     client_tls(Arc::new(AnyCertificate { algorithms: signature_algorithms() }), ALPN)

@@ -30,7 +30,7 @@ use crate::{
 #[must_use]
 pub fn with_ticket(client: RpcClient, secret: &TicketSecret) -> RpcClient {
     let secret = secret.clone();
-    client.carried_by(REDEEM, move |method, body| redeem_body(&secret, method, &body))
+    client.wrapped_in(REDEEM, move |method, body| redeem_body(&secret, method, &body))
 }
 
 /// Shows a ticket's secret to the peer that issued it, and asks for nothing else.

@@ -193,7 +193,7 @@ impl FileServer {
                 }
                 Ok(())
             })
-            .carrier(REDEEM, move |context, body| redeem.redeem(context, &body))
+            .wrapping_method(REDEEM, move |context, body| redeem.redeem(context, &body))
             .typed(FETCH_OPEN, move |context, request| {
                 let server = Arc::clone(&open);
                 async move { server.open(context, request).await }

@@ -62,7 +62,7 @@ pub(crate) struct Calls {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum BeginError {
     /// As many as allowed are waiting already.
-    #[error("{max_in_flight} calls are in flight already")]
+    #[error("{max_in_flight} calls are already in flight")]
     Busy { max_in_flight: usize },
     /// There is no time left to begin it.
     #[error("the deadline has passed")]
@@ -176,10 +176,10 @@ pub(crate) struct Inbound {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum AdmitError {
     /// SPEC 5.3: its id is that of another call in flight.
-    #[error("a call with this id is in flight already")]
+    #[error("a call with this id is already in flight")]
     InFlight,
     /// As many as allowed are being worked on already.
-    #[error("{max_in_flight} calls are being handled already")]
+    #[error("{max_in_flight} calls are already being handled")]
     Busy { max_in_flight: usize },
 }
 

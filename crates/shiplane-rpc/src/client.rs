@@ -39,11 +39,11 @@ use crate::{
 #[derive(Clone)]
 pub struct RpcClient {
     shared: Arc<Shared>,
-    carrier: Option<Arc<Carrier>>,
+    wrapping: Option<Arc<WrappingMethod>>,
 }
 
 /// What calls go inside of at first.
-struct Carrier {
+struct WrappingMethod {
     method: &'static str,
     wrap: Box<Wrap>,
     is_done: AtomicBool,
@@ -52,7 +52,7 @@ struct Carrier {
 /// Makes a body from the method and the body that it carries.
 type Wrap = dyn Fn(&str, Bytes) -> Result<Bytes, EncodeError> + Send + Sync;
 
-impl Carrier {
+impl WrappingMethod {
     fn is_done(&self) -> bool {
         self.is_done.load(Ordering::Relaxed)
     }
@@ -70,16 +70,17 @@ impl RpcClient {
         Self::with_streams(connection, None)
     }
 
-    /// This client, whose calls go inside calls of `method` until one of them has succeeded: so that the first one can
-    /// authorise the caller as well ([`Router::carrier`](crate::Router::carrier)). `wrap` makes the body from the method and the
-    /// body that it carries. Clones made before are not affected; those made later share it.
+    /// Wraps this client's calls in calls of `method` until one has succeeded, so that the first call can also authorise
+    /// the caller ([`Router::wrapping_method`](crate::Router::wrapping_method)). `wrap` makes the outer body from the
+    /// inner method and body. Earlier clones are not affected; later ones share it.
     #[must_use]
-    pub fn carried_by<W>(self, method: &'static str, wrap: W) -> Self
+    pub fn wrapped_in<W>(self, method: &'static str, wrap: W) -> Self
     where
         W: Fn(&str, Bytes) -> Result<Bytes, EncodeError> + Send + Sync + 'static,
     {
-        let carrier = Arc::new(Carrier { method, wrap: Box::new(wrap), is_done: AtomicBool::new(false) });
-        Self { carrier: Some(carrier), ..self }
+        let wrapping =
+            Arc::new(WrappingMethod { method, wrap: Box::new(wrap), is_done: AtomicBool::new(false) });
+        Self { wrapping: Some(wrapping), ..self }
     }
 
     /// Calls `method` and waits for the answer, `budget` in all: for a free stream, for sending, and
@@ -90,12 +91,12 @@ impl RpcClient {
     /// # Errors
     /// See [`CallError`]. Nothing was sent if it is `TooLarge` or `Busy`.
     pub async fn call(&self, method: &str, body: Bytes, budget: Duration) -> Result<Bytes, CallError> {
-        let Some(carrier) = self.carrier.as_ref().filter(|carrier| !carrier.is_done()) else {
+        let Some(wrapping) = self.wrapping.as_ref().filter(|wrapping| !wrapping.is_done()) else {
             return self.begin(method, body, budget)?.run().await;
         };
-        let body = (carrier.wrap)(method, body)?;
-        let answer = self.begin(carrier.method, body, budget)?.run().await?;
-        carrier.is_done.store(true, Ordering::Relaxed);
+        let body = (wrapping.wrap)(method, body)?;
+        let answer = self.begin(wrapping.method, body, budget)?.run().await?;
+        wrapping.is_done.store(true, Ordering::Relaxed);
         Ok(answer)
     }
 
@@ -135,7 +136,7 @@ impl RpcClient {
         let sent = timeout_at(exchange.deadline, exchange.send(StreamKind::OneWay)).await;
         let recv = sent.unwrap_or(Err(CallError::DeadlineExceeded { budget }))?;
         // Its own task, since to drop this half would tell the peer to stop.
-        tokio::spawn(exchange.see_off(recv));
+        tokio::spawn(exchange.await_ack(recv));
         Ok(())
     }
 
@@ -166,7 +167,7 @@ impl RpcClient {
 
     fn with_streams(connection: Arc<PeerConnection>, streams: Option<Arc<Semaphore>>) -> Self {
         let calls = Mutex::new(Calls::new(first_id(), MAX_IN_FLIGHT));
-        Self { shared: Arc::new(Shared { connection, calls, streams }), carrier: None }
+        Self { shared: Arc::new(Shared { connection, calls, streams }), wrapping: None }
     }
 
     fn begin(&self, method: &str, body: Bytes, budget: Duration) -> Result<Exchange, CallError> {
@@ -274,7 +275,7 @@ impl Exchange {
     }
 
     /// Waits until the peer is done with a one-way request.
-    async fn see_off(self, mut recv: RecvHalf) {
+    async fn await_ack(self, mut recv: RecvHalf) {
         let read = timeout_at(self.deadline, recv.read()).await;
         let (peer, call) = (self.shared.connection.peer_id(), self.request.call_id);
         match read {

@@ -55,7 +55,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EncodeError {
     /// Over what a frame may hold.
-    #[error("{len_bytes} bytes do not fit a call (at most {max_bytes}): send them down the lane, as a chunk")]
+    #[error("{len_bytes} bytes do not fit a call (at most {max_bytes}): send them as a chunk")]
     TooLarge {
         /// The length of the encoded value.
         len_bytes: u64,
@@ -82,10 +82,10 @@ pub enum DecodeError {
     #[error("the value ends early")]
     Truncated,
     /// Bytes follow the value.
-    #[error("there are bytes after the value")]
+    #[error("bytes follow the value")]
     TrailingBytes,
     /// A sequence claims more elements than the input can hold.
-    #[error("a sequence claims {claimed} elements where at most {possible} can be")]
+    #[error("a sequence claims {claimed} elements, at most {possible} are possible")]
     TooManyElements {
         /// What the length prefix says.
         claimed: u64,
@@ -108,7 +108,7 @@ pub enum DecodeError {
         tag: u64,
     },
     /// The type refused a value, such as an unknown variant.
-    #[error("a value is not one that its type has")]
+    #[error("a value is invalid for its type")]
     InvalidValue,
 }
 

@@ -32,7 +32,7 @@ pub enum CallError {
     #[error("the request cannot be encoded")]
     Unencodable,
     /// Too many calls wait on this side already; nothing was sent. Try again when some have ended.
-    #[error("{max_in_flight} calls to this peer are in flight already")]
+    #[error("{max_in_flight} calls to this peer are already in flight")]
     Busy {
         /// The limit.
         max_in_flight: usize,
@@ -70,7 +70,7 @@ pub enum AnswerFault {
     #[error("its answer cannot be read: {0}")]
     Envelope(DecodeError),
     /// It answers another call.
-    #[error("it answered call {actual} where {expected} was asked")]
+    #[error("it answered call {actual} instead of {expected}")]
     WrongId {
         /// The call that was made.
         expected: CallId,
@@ -78,7 +78,7 @@ pub enum AnswerFault {
         actual: CallId,
     },
     /// The body is not what the method returns.
-    #[error("its answer is not what the method returns: {0}")]
+    #[error("its answer has the wrong type: {0}")]
     Body(DecodeError),
 }
 

@@ -20,7 +20,7 @@ pub enum EnvelopeError {
     #[error(transparent)]
     Opening(#[from] OpeningError),
     /// The first 8 bytes announce something else than the envelope of an answer.
-    #[error("the peer sent something else than an answer")]
+    #[error("the peer sent something other than an answer")]
     NotAnAnswer,
     /// The stream ended before the envelope did.
     #[error("the peer's envelope ended after {received_bytes} of {expected_bytes} bytes")]

@@ -72,7 +72,7 @@ pub use frame::EnvelopeError;
 pub use method::Method;
 pub use server::Router;
 
-/// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
+/// The fuzz entries. Each takes any bytes and panics if an invariant of the crate is broken.
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::codec::{fuzz_body, fuzz_envelopes};

@@ -46,7 +46,7 @@ mod session;
 /// ```
 pub struct Router {
     handlers: HashMap<String, Handler>,
-    carriers: HashMap<String, Carrier>,
+    wrapping_methods: HashMap<String, WrappingMethod>,
     guards: Vec<Guard>,
     max_in_flight: usize,
     /// What all peers' requests that exceed their own allowance may have in memory.
@@ -59,7 +59,7 @@ impl Router {
     pub fn new() -> Self {
         Self {
             handlers: HashMap::new(),
-            carriers: HashMap::new(),
+            wrapping_methods: HashMap::new(),
             guards: Vec::new(),
             max_in_flight: MAX_IN_FLIGHT,
             body_bytes: Arc::new(Semaphore::new(MAX_BODY_BYTES)),
@@ -102,17 +102,17 @@ impl Router {
         })
     }
 
-    /// Handles calls of `name` that carry another call, as one that authorises the caller does: `open` judges what
-    /// came with it, and gives the method and the body of the call that it carries. That one then goes the way of
-    /// any other, guards included, and its answer is the answer. `None` carries nothing; the answer is empty.
+    /// Handles calls of `name` that wrap another call, e.g. to authorise the caller first. `open` checks the outer call
+    /// and returns the method and body of the inner one. The inner call is handled like any other, guards included,
+    /// and its answer is the answer. With `None` there is no inner call, and the answer is empty.
     ///
-    /// No carrier carries another one.
+    /// A wrapping method cannot wrap another one.
     #[must_use]
-    pub fn carrier<C>(mut self, name: impl Into<String>, open: C) -> Self
+    pub fn wrapping_method<C>(mut self, name: impl Into<String>, open: C) -> Self
     where
         C: Fn(&RequestContext, Bytes) -> Result<Option<(String, Bytes)>, Fault> + Send + Sync + 'static,
     {
-        self.carriers.insert(name.into(), Box::new(open));
+        self.wrapping_methods.insert(name.into(), Box::new(open));
         self
     }
 
@@ -149,7 +149,7 @@ impl Router {
 
     /// The names of the methods, in no order.
     pub fn methods(&self) -> impl Iterator<Item = &str> {
-        self.handlers.keys().chain(self.carriers.keys()).map(String::as_str)
+        self.handlers.keys().chain(self.wrapping_methods.keys()).map(String::as_str)
     }
 
     /// Handles the peer's calls until the connection has ended and its last handler is gone. Nobody
@@ -181,10 +181,10 @@ impl Router {
 
     async fn dispatch(&self, context: RequestContext, method: &str, body: Bytes) -> Result<Bytes, Fault> {
         self.ask_guards(&context, method)?;
-        let Some(carrier) = self.carriers.get(method) else {
+        let Some(wrapping) = self.wrapping_methods.get(method) else {
             return self.handle(context, method, body).await;
         };
-        let Some((carried, body)) = carrier(&context, body)? else { return Ok(Bytes::new()) };
+        let Some((carried, body)) = wrapping(&context, body)? else { return Ok(Bytes::new()) };
         self.ask_guards(&context, &carried)?;
         self.handle(context, &carried, body).await
     }
@@ -219,7 +219,8 @@ impl fmt::Debug for Router {
 
 type Handler = Box<dyn Fn(RequestContext, Bytes) -> BoxFuture<'static, Result<Bytes, Fault>> + Send + Sync>;
 
-type Carrier = Box<dyn Fn(&RequestContext, Bytes) -> Result<Option<(String, Bytes)>, Fault> + Send + Sync>;
+type WrappingMethod =
+    Box<dyn Fn(&RequestContext, Bytes) -> Result<Option<(String, Bytes)>, Fault> + Send + Sync>;
 
 type Guard = Box<dyn Fn(&RequestContext, &str) -> Result<(), Fault> + Send + Sync>;
 

@@ -31,7 +31,7 @@ use crate::{
     source::{ChunkRead, ChunkSource},
     stream::{BiStream, InUse},
     trust::Admission,
-    window::{ReceiveReservation, Windows},
+    window::{ConnectionWindows, ReceiveReservation},
 };
 
 /// A connection to a peer: chunks down the lane, messages, and streams for the layers above.
@@ -44,7 +44,7 @@ pub struct PeerConnection {
     origin: Origin,
     guest: AtomicBool,
     inboxes: Arc<Inboxes>,
-    windows: Arc<Windows>,
+    windows: Arc<ConnectionWindows>,
     /// The streams opened here, and those that the peer opened.
     ours: InUse,
     theirs: InUse,
@@ -104,7 +104,7 @@ impl PeerConnection {
         origin: Origin,
         admission: Admission,
         inboxes: Arc<Inboxes>,
-        windows: Arc<Windows>,
+        windows: Arc<ConnectionWindows>,
         config: Arc<TransportConfig>,
     ) -> Self {
         let in_use = || InUse::with_windows(connection.clone(), Some(Arc::clone(&windows)));

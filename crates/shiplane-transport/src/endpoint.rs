@@ -31,7 +31,9 @@ use crate::{
     stream::varint,
     tls::{self, HandshakeFault},
     trust::{Admission, Trust},
-    window::{ConnectionMemoryBudget, ConnectionMemoryBudgets, DIALLED_RECEIVE_WINDOW_BYTES, Windows},
+    window::{
+        ConnectionMemoryBudget, ConnectionMemoryBudgets, ConnectionWindows, DIALLED_RECEIVE_WINDOW_BYTES,
+    },
 };
 
 /// Dials and accepts connections to authenticated peers over one UDP socket.
@@ -375,7 +377,8 @@ impl Inner {
         let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
         let config = Arc::clone(&self.config);
         let (budgets, max_receive_bytes) = (self.budgets.clone(), config.connection_receive_window_bytes);
-        let windows = Windows::new(connection.clone(), budgets, max_receive_bytes, config.send_window_bytes);
+        let windows =
+            ConnectionWindows::new(connection.clone(), budgets, max_receive_bytes, config.send_window_bytes);
         let windows = Arc::new(windows);
         if admission == Admission::Trusted {
             windows.open(match origin {

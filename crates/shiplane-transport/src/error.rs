@@ -112,7 +112,7 @@ pub enum ConnectError {
         addr: SocketAddr,
     },
     /// The peer has as many connections as it takes, in all or with our key. Try again later.
-    #[error("{addr} takes no more connections at present")]
+    #[error("{addr} has reached its limit of connections")]
     Busy {
         /// Where we dialled.
         addr: SocketAddr,
@@ -140,10 +140,10 @@ pub enum ConnectError {
         reason: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// Our own key or its TLS set-up failed.
-    #[error("the TLS set-up failed: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Tls(#[source] Arc<tls::TlsError>),
     /// The dialling task died, as when the runtime shuts down.
-    #[error("the dial was given up")]
+    #[error("the dial was cancelled")]
     Abandoned,
 }
 
@@ -193,7 +193,7 @@ pub enum BindError {
     #[error(transparent)]
     Identity(#[from] crate::identity::IdentityError),
     /// The TLS set-up failed.
-    #[error("the TLS set-up failed: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Tls(#[from] tls::TlsError),
 }
 
@@ -201,7 +201,7 @@ pub enum BindError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StreamError {
     /// The peer abandoned what it was sending.
-    #[error("the peer gave up sending ({0})")]
+    #[error("the peer stopped sending ({0})")]
     Reset(Code),
     /// The peer does not want what we send.
     #[error("the peer stopped reading ({0})")]
@@ -285,7 +285,7 @@ pub enum SendChunkError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The receiver found another digest than the one sent: corruption past the reach of TLS. Retry.
-    #[error("the receiver found another digest")]
+    #[error("the digest does not match at the receiver")]
     ChecksumFailed,
     /// The receiver could not take it (its limit, its disk, its user).
     #[error("the receiver refused the chunk{}", Reason(*code))]
@@ -353,7 +353,7 @@ pub enum SourceError {
     #[error("cannot read the source: {0}")]
     Io(#[from] io::Error),
     /// The reading thread died, as when the runtime shuts down.
-    #[error("the reading thread was given up")]
+    #[error("the reading thread ended early")]
     Abandoned,
 }
 
@@ -374,7 +374,7 @@ pub enum RecvChunkError<E: std::error::Error + 'static = SinkError> {
     #[error(transparent)]
     Sink(E),
     /// The writing thread died, as when the runtime shuts down.
-    #[error("the writing thread was given up")]
+    #[error("the writing thread ended early")]
     Abandoned,
 }
 
@@ -410,7 +410,7 @@ pub enum SinkError {
         path: std::path::PathBuf,
     },
     /// The data is whole, but not what was agreed on before.
-    #[error("the data is not what was agreed on")]
+    #[error("the data differs from what was agreed")]
     WrongDigest,
     /// The disk or the writer failed.
     #[error("cannot write: {0}")]

@@ -173,7 +173,7 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The operating system gave no random bytes. Try again later.
-    #[error("the operating system gives no random bytes")]
+    #[error("the operating system's random generator failed")]
     NoRandomness,
 }
 

@@ -117,7 +117,7 @@ pub use congestion::DrivenController;
 #[doc(hidden)]
 pub use tls::test_support;
 
-/// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
+/// The fuzz entries. Each takes any bytes and panics if an invariant of the crate is broken.
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::identity::{fuzz_key_file, fuzz_peer_id};

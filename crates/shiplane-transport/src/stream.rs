@@ -15,7 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::in_use::InUse;
 use self::write_scheduler::{QueuedWriter, SHORT_BYTES};
-use crate::{error::StreamError, meter::ProgressMeter, until::until, window::Windows};
+use crate::{error::StreamError, meter::ProgressMeter, until::until, window::ConnectionWindows};
 
 /// Both halves of a stream. Take them apart to use them in different tasks.
 #[derive(Debug)]
@@ -264,7 +264,7 @@ pub struct RecvHalf {
     /// None: all there are.
     wanted_bytes: Option<usize>,
     /// Grow as is read; None: those of the connection stay as they are.
-    windows: Option<Arc<Windows>>,
+    windows: Option<Arc<ConnectionWindows>>,
     meter: Option<ProgressMeter>,
     _held: TaskTrackerToken,
 }

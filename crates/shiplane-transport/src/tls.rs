@@ -148,10 +148,10 @@ pub(crate) fn classify(error: &ConnectionError) -> HandshakeFault {
 #[derive(Debug, ThisError)]
 pub enum TlsError {
     /// rustls refused the key or the protocol version.
-    #[error("the TLS stack refuses its configuration")]
+    #[error("the TLS library refuses its configuration")]
     Config(#[from] Error),
     /// The cipher suite of QUIC's first packets is missing.
-    #[error("the TLS stack cannot protect QUIC's first packets")]
+    #[error("the TLS library cannot protect QUIC's first packets")]
     NoInitialSuite,
 }
 

@@ -45,7 +45,7 @@ impl ConnectionMemoryBudget {
 
 /// The windows of one connection.
 #[derive(Debug)]
-pub(crate) struct Windows {
+pub(crate) struct ConnectionWindows {
     connection: quinn::Connection,
     receive: Window,
     send: Window,
@@ -80,7 +80,7 @@ struct Window {
 /// Given back when this is dropped.
 #[derive(Debug)]
 pub struct ReceiveReservation {
-    windows: Arc<Windows>,
+    windows: Arc<ConnectionWindows>,
     len_bytes: u64,
 }
 
@@ -90,7 +90,7 @@ impl Drop for ReceiveReservation {
     }
 }
 
-impl Windows {
+impl ConnectionWindows {
     pub(crate) fn new(
         connection: quinn::Connection,
         budgets: ConnectionMemoryBudgets,

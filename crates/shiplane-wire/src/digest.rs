@@ -53,7 +53,7 @@ impl DigestAlgorithm {
         hasher.finish()
     }
 
-    /// The number that stands for it on the wire and in files: a bit of a set.
+    /// Its number on the wire and in files: a bit of a set.
     #[must_use]
     pub const fn bit(self) -> u8 {
         match self {
@@ -98,7 +98,7 @@ impl Digest {
         Self(bytes)
     }
 
-    /// The digest as it goes on the wire.
+    /// The digest in wire format.
     pub const fn as_bytes(&self) -> &[u8; Self::LEN_BYTES] {
         &self.0
     }
@@ -267,13 +267,13 @@ impl RootHasher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RootError {
     /// The chunk was counted before. Count a chunk once, when it is first delivered.
-    #[error("chunk {index} is already part of the root")]
+    #[error("chunk {index} is already part of the transfer digest")]
     Duplicate {
         /// Index of the chunk.
         index: u64,
     },
     /// Too many chunks wait for an earlier one. Stop asking for new chunks until it is delivered.
-    #[error("chunk {missing} is missing while {max_held} later ones wait for it")]
+    #[error("chunk {missing} is missing and {max_held} later ones wait for it")]
     GapTooWide {
         /// The first chunk that is missing.
         missing: u64,
@@ -286,7 +286,7 @@ pub enum RootError {
         /// Index of the first such chunk.
         index: u64,
     },
-    /// A chunk was added that nobody wanted: the number of chunks is wrong.
+    /// An unwanted chunk was added: the number of chunks is wrong.
     #[error("chunk {index} is beyond the {chunks} wanted ones")]
     Surplus {
         /// The highest index that was added.

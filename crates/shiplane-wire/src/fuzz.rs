@@ -36,7 +36,7 @@ pub fn any_split<T: Debug + PartialEq>(data: &[u8], run: impl Fn(Vec<Bytes>) -> 
     assert_eq!(in_pieces, run([Bytes::copy_from_slice(data)].into()));
 }
 
-/// Reads an opening; gives what it is and what follows it.
+/// Reads an opening; returns the stream type and the rest of the input.
 pub fn open(pieces: Vec<Bytes>) -> (Result<Option<Opened>, OpeningError>, Vec<u8>) {
     let mut reader = OpeningReader::new();
     let mut opened = None;
@@ -127,7 +127,7 @@ fn receive_into(received: &mut Received, pieces: Vec<Bytes>, max_len_bytes: u64)
     panic!("not done after {max_steps} steps");
 }
 
-/// Sends a chunk of `len_bytes` from a source that gives these pieces; gives the frame.
+/// Sends a chunk of `len_bytes` from these pieces; returns the frame.
 pub fn send(len_bytes: u64, pieces: Vec<Bytes>) -> Result<Vec<u8>, SendError> {
     let given_bytes: usize = pieces.iter().map(Bytes::len).sum();
     let max_steps = 2 * pieces.len() + given_bytes / MAX_STEP_LEN_BYTES + 5;

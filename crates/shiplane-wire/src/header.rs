@@ -11,7 +11,7 @@ use crate::{Code, fuzz, hex};
 /// Every stream opens with this many bytes, which tell the kinds of stream apart.
 pub const OPENING_LEN_BYTES: usize = 8;
 
-/// Reads the opening of a stream, with the body of the header where we need it to know whom the stream is
+/// Reads the opening of a stream, and the header's body where it is needed to know whom the stream is
 /// for, from pieces of any size.
 ///
 /// Give [`push`](Self::push) what arrived until it returns an [`Opened`]; what it left of the input is the
@@ -98,7 +98,7 @@ impl Default for OpeningReader {
     }
 }
 
-/// What a stream is, as far as needed to hand it to whom it is for.
+/// The type of a stream, as far as needed to route it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// A bare chunk: `len_bytes` is the size field of its frame, the data follows. Make an
@@ -160,7 +160,7 @@ impl Opening {
         }
     }
 
-    /// How much of the header's body an [`OpeningReader`] takes along.
+    /// How much of the header's body an [`OpeningReader`] reads.
     const fn inline_body_len(self) -> usize {
         match self {
             Self::BareChunk { .. } => 0,
@@ -229,7 +229,7 @@ impl StreamHeader {
         self.body_len_bytes
     }
 
-    /// The header as it goes on the wire.
+    /// The header in wire format.
     pub const fn encode(self) -> [u8; OPENING_LEN_BYTES] {
         let top = 0b11 << TOP_BITS_SHIFT;
         let kind = (self.kind as u64) << KIND_SHIFT;
@@ -316,7 +316,7 @@ impl TransferId {
         Self(bytes)
     }
 
-    /// The id as it goes on the wire.
+    /// The id in wire format.
     pub const fn as_bytes(&self) -> &[u8; Self::LEN_BYTES] {
         &self.0
     }
@@ -423,7 +423,7 @@ pub enum OpeningError {
         /// The 6 bits of kind.
         kind: u8,
     },
-    /// The body is over our limit; what is so large goes in a chunk.
+    /// The body is over our limit. Send it as a chunk.
     #[error(
         "the body of a {kind} stream is {len_bytes} bytes long, the limit is {max_bytes}; send it as a chunk"
     )]

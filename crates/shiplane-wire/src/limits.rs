@@ -85,7 +85,7 @@ pub const MAX_PATH_DEPTH: usize = 64;
 /// Every byte of a path of [`MAX_PATH_LEN_BYTES`] may need four characters.
 pub const MAX_ESCAPED_PATH_LEN_BYTES: usize = 4 * MAX_PATH_LEN_BYTES;
 
-/// What an entry counts as beside its path, against what the receiver admits: 512 bytes.
+/// The size of an entry without its path, as counted against the admitted bytes: 512 bytes.
 ///
 /// About what either side keeps of an entry until it is done with it.
 pub const ENTRY_COST_BYTES: u64 = 512;

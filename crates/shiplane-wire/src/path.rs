@@ -52,7 +52,7 @@ impl RelPath {
         Ok(Self(path.into()))
     }
 
-    /// The path as it goes on the wire and to the file system.
+    /// The path as bytes, for the wire and the file system.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -57,14 +57,14 @@ pub(super) fn run(options: &Options) -> Result<()> {
 /// perf, looking at a program that was running already.
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct SuspendDetector {
     perf: PathBuf,
     running: Running,
     data: PathBuf,
 }
 
 #[cfg(target_os = "linux")]
-impl Watch {
+impl SuspendDetector {
     /// Begins. What perf sees is written into `directory`.
     pub(super) fn of(pid: u32, perf: &Path, directory: &Path) -> Result<Self> {
         let (perf, data) = (perf.to_owned(), Shiplane::profile_in(directory));

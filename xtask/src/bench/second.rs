@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::contenders::{Ours, slug};
-use super::profile::Watch;
+use super::profile::SuspendDetector;
 use super::sample::Measured;
 use super::targets::{self, Target, ratios};
 use super::workload::{Received, Scenario, Workload};
@@ -62,8 +62,9 @@ impl Program {
         let state = workload.state(&slug(&format!("{}-server", self.receivers[0].name)))?;
         let server = self.shiplane.serve(&workload.source, &state)?;
         let first = self.receive(0, &server, workload)?;
-        let until_now = Usage { cpu: server.cpu_time()?, peak_rss_bytes: server.vitals()?.peak_bytes };
-        let watch = perf.filter(|_| round.is_warm_up()).map(|perf| Watch::of(server.pid(), perf, &state));
+        let until_now = Usage { cpu: server.cpu_time()?, peak_rss_bytes: server.process_stats()?.peak_bytes };
+        let watch =
+            perf.filter(|_| round.is_warm_up()).map(|perf| SuspendDetector::of(server.pid(), perf, &state));
         let watch = watch.transpose()?;
         let second = self.receive(1, &server, workload)?;
         let all = server.stop()?.used;

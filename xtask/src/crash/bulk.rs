@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use walkdir::WalkDir;
 
-use super::party::{Ended, Party};
+use super::test_process::{Ended, TestProcess};
 use super::tree::{self, Tree};
 use crate::dataset::{self, Size};
 use crate::scratch::Scratch;
 use crate::shiplane::{Outcome, Pushed, START_LIMIT, Shiplane};
-use crate::standstill::Watch;
+use crate::suspend::SuspendDetector;
 
 /// Which way the files go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,25 +74,25 @@ impl<'a> Bulk<'a> {
     }
 
     /// Starts the server at the address `listen`, with the same key each time; gives the ticket.
-    pub(super) fn serve(&self, way: Way, listen: &str) -> Result<(Party, String)> {
+    pub(super) fn serve(&self, way: Way, listen: &str) -> Result<(TestProcess, String)> {
         let mut command = self.shiplane.command(&self.homes.join("server"));
         match way {
             Way::Get => command.arg("serve").arg(&self.new),
             Way::Push => command.arg("serve").arg(self.landing()).arg("--writable"),
         };
-        let server = Party::plain("shiplane serve", command.args(["--listen", listen]))?;
+        let server = TestProcess::plain("shiplane serve", command.args(["--listen", listen]))?;
         let ticket = server.first_line(START_LIMIT)?;
         Ok((server, ticket.ok_or_else(|| BadEnd("the server does not start".to_owned()))?))
     }
 
     /// Starts the client.
-    pub(super) fn client(&self, way: Way, ticket: &str) -> Result<Party> {
+    pub(super) fn client(&self, way: Way, ticket: &str) -> Result<TestProcess> {
         let mut command = self.shiplane.command(&self.homes.join("client"));
         match way {
             Way::Get => command.arg("get").arg(ticket).arg(self.landing()),
             Way::Push => command.arg("push").arg(self.new.join(TREE)).arg(ticket),
         };
-        Party::plain("the client", command.args(["--overwrite", "--json"]))
+        TestProcess::plain("the client", command.args(["--overwrite", "--json"]))
     }
 
     /// Fails if a name stands for anything but what was there before or is sent, or outside of it for anything.
@@ -146,10 +146,13 @@ pub(super) fn expect_end(ended: &Ended, codes: &[i32]) -> Result<()> {
 
 /// Does `one` case. If a program in it came to a bad end while nothing here was running, as when the machine slept,
 /// that says nothing: then it is done again. Wrong files are wrong whatever happened.
-pub(super) fn despite_standstills<T>(watch: &Watch, mut one: impl FnMut() -> Result<T>) -> Result<T> {
+pub(super) fn despite_standstills<T>(
+    watch: &SuspendDetector,
+    mut one: impl FnMut() -> Result<T>,
+) -> Result<T> {
     for _ in 1..ATTEMPTS {
         match one() {
-            Err(failure) if failure.is::<BadEnd>() && watch.has_seen_one() => {
+            Err(failure) if failure.is::<BadEnd>() && watch.was_suspended() => {
                 println!("  again, as nothing was running for a while: {failure:#}");
             }
             ended => return ended,

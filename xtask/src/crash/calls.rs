@@ -89,41 +89,43 @@ pub(super) fn of(number: u64, arguments: [u64; 4], memory: &Memory) -> Option<Ca
     Some(Call { kind, path: place.path(arguments, memory)? })
 }
 
-fn kind_of(number: i64) -> Option<(Kind, Place)> {
+fn kind_of(number: i64) -> Option<(Kind, FileArgument)> {
     Some(match number {
-        libc::SYS_open => (Kind::Open, Place::Path(0)),
-        libc::SYS_openat | libc::SYS_openat2 => (Kind::Open, Place::At(0)),
-        libc::SYS_creat => (Kind::Create, Place::Path(0)),
-        libc::SYS_mkdir => (Kind::Mkdir, Place::Path(0)),
-        libc::SYS_mkdirat => (Kind::Mkdir, Place::At(0)),
-        libc::SYS_write | libc::SYS_writev => (Kind::Write, Place::Open(0)),
-        libc::SYS_pwrite64 | libc::SYS_pwritev | libc::SYS_pwritev2 => (Kind::Pwrite, Place::Open(0)),
-        libc::SYS_ftruncate => (Kind::Truncate, Place::Open(0)),
-        libc::SYS_truncate => (Kind::Truncate, Place::Path(0)),
-        libc::SYS_fallocate => (Kind::Allocate, Place::Open(0)),
-        libc::SYS_sendfile => (Kind::Copy, Place::Open(0)),
-        libc::SYS_copy_file_range => (Kind::Copy, Place::Open(2)),
-        libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => (Kind::Sync, Place::Open(0)),
-        libc::SYS_syncfs => (Kind::SyncAll, Place::Open(0)),
-        libc::SYS_rename => (Kind::Rename, Place::Path(0)),
-        libc::SYS_renameat | libc::SYS_renameat2 => (Kind::Rename, Place::At(0)),
-        libc::SYS_link | libc::SYS_symlink => (Kind::Link, Place::Path(1)),
-        libc::SYS_linkat => (Kind::Link, Place::At(2)),
-        libc::SYS_symlinkat => (Kind::Link, Place::At(1)),
-        libc::SYS_unlink | libc::SYS_rmdir => (Kind::Unlink, Place::Path(0)),
-        libc::SYS_unlinkat => (Kind::Unlink, Place::At(0)),
-        libc::SYS_fchmod => (Kind::Mode, Place::Open(0)),
-        libc::SYS_chmod => (Kind::Mode, Place::Path(0)),
-        libc::SYS_fchmodat => (Kind::Mode, Place::At(0)),
+        libc::SYS_open => (Kind::Open, FileArgument::Path(0)),
+        libc::SYS_openat | libc::SYS_openat2 => (Kind::Open, FileArgument::At(0)),
+        libc::SYS_creat => (Kind::Create, FileArgument::Path(0)),
+        libc::SYS_mkdir => (Kind::Mkdir, FileArgument::Path(0)),
+        libc::SYS_mkdirat => (Kind::Mkdir, FileArgument::At(0)),
+        libc::SYS_write | libc::SYS_writev => (Kind::Write, FileArgument::Open(0)),
+        libc::SYS_pwrite64 | libc::SYS_pwritev | libc::SYS_pwritev2 => (Kind::Pwrite, FileArgument::Open(0)),
+        libc::SYS_ftruncate => (Kind::Truncate, FileArgument::Open(0)),
+        libc::SYS_truncate => (Kind::Truncate, FileArgument::Path(0)),
+        libc::SYS_fallocate => (Kind::Allocate, FileArgument::Open(0)),
+        libc::SYS_sendfile => (Kind::Copy, FileArgument::Open(0)),
+        libc::SYS_copy_file_range => (Kind::Copy, FileArgument::Open(2)),
+        libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => {
+            (Kind::Sync, FileArgument::Open(0))
+        }
+        libc::SYS_syncfs => (Kind::SyncAll, FileArgument::Open(0)),
+        libc::SYS_rename => (Kind::Rename, FileArgument::Path(0)),
+        libc::SYS_renameat | libc::SYS_renameat2 => (Kind::Rename, FileArgument::At(0)),
+        libc::SYS_link | libc::SYS_symlink => (Kind::Link, FileArgument::Path(1)),
+        libc::SYS_linkat => (Kind::Link, FileArgument::At(2)),
+        libc::SYS_symlinkat => (Kind::Link, FileArgument::At(1)),
+        libc::SYS_unlink | libc::SYS_rmdir => (Kind::Unlink, FileArgument::Path(0)),
+        libc::SYS_unlinkat => (Kind::Unlink, FileArgument::At(0)),
+        libc::SYS_fchmod => (Kind::Mode, FileArgument::Open(0)),
+        libc::SYS_chmod => (Kind::Mode, FileArgument::Path(0)),
+        libc::SYS_fchmodat => (Kind::Mode, FileArgument::At(0)),
         // Without a path it is about the open file.
-        libc::SYS_utimensat => (Kind::Time, Place::At(0)),
+        libc::SYS_utimensat => (Kind::Time, FileArgument::At(0)),
         _ => return None,
     })
 }
 
-/// Which of the arguments say on what.
+/// Which arguments name the file.
 #[derive(Clone, Copy)]
-enum Place {
+enum FileArgument {
     /// This one is an open file.
     Open(usize),
     /// This one is an open directory, and the next one a path beneath it.
@@ -132,7 +134,7 @@ enum Place {
     Path(usize),
 }
 
-impl Place {
+impl FileArgument {
     fn path(self, arguments: [u64; 4], memory: &Memory) -> Option<PathBuf> {
         // Only the lower half of the register counts.
         let file = |at: usize| memory.file(arguments[at] as u32 as i32);

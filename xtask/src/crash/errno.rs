@@ -8,17 +8,17 @@ use nix::errno::Errno;
 use serde_json::Value;
 
 use super::calls::{Call, Kind};
-use super::stage::{First, Role, Stage};
+use super::fixture::{First, Fixture, Role};
 use super::trace::Fault;
 use crate::{interrupt, units};
 
 /// Lets every kind of call fail; `is_short`: each kind once or twice.
-pub(super) fn run(stage: &Stage<'_>, is_short: bool) -> Result<Vec<Vec<String>>> {
+pub(super) fn run(fixture: &Fixture<'_>, is_short: bool) -> Result<Vec<Vec<String>>> {
     println!("letting calls of receivers fail");
     let mut rows = vec![row(["calls failed", "kinds", "cases", "told", "done nevertheless", "survived"])];
     let mut wrong = Vec::new();
     for role in Role::ALL {
-        rows.push(fail_each(stage, role, is_short, &mut wrong).with_context(|| role.name())?);
+        rows.push(fail_each(fixture, role, is_short, &mut wrong).with_context(|| role.name())?);
     }
     if !wrong.is_empty() {
         bail!("{} calls that failed were not handled:\n{}", wrong.len(), wrong.join("\n"));
@@ -26,12 +26,17 @@ pub(super) fn run(stage: &Stage<'_>, is_short: bool) -> Result<Vec<Vec<String>>>
     Ok(rows)
 }
 
-fn fail_each(stage: &Stage<'_>, role: Role, is_short: bool, wrong: &mut Vec<String>) -> Result<Vec<String>> {
-    let whole = stage.first(role, Fault::None)?;
+fn fail_each(
+    fixture: &Fixture<'_>,
+    role: Role,
+    is_short: bool,
+    wrong: &mut Vec<String>,
+) -> Result<Vec<String>> {
+    let whole = fixture.first(role, Fault::None)?;
     ensure!(whole.client.code == Some(0), "undisturbed, it ended with {:?}", whole.client.code);
     let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
     whole.trace.calls.iter().for_each(|call| *kinds.entry(call.kind).or_default() += 1);
-    let mut tally = Tally::default();
+    let mut totals = Totals::default();
     for (number, (&kind, &count)) in kinds.iter().enumerate() {
         let mut places = vec![0, count / 2, count - 1];
         places.dedup();
@@ -47,8 +52,8 @@ fn fail_each(stage: &Stage<'_>, role: Role, is_short: bool, wrong: &mut Vec<Stri
         };
         for (place, errno) in cases {
             interrupt::check()?;
-            tally.cases += 1;
-            if let Err(failure) = fail(stage, role, Failing { kind, place, errno }, &mut tally) {
+            totals.cases += 1;
+            if let Err(failure) = fail(fixture, role, Failing { kind, place, errno }, &mut totals) {
                 println!("  {}: {kind} {place} of {count}, {errno}: {failure:#}", role.name());
                 wrong.push(format!("  {}: {kind} {place} of {count}, {errno}: {failure:#}", role.name()));
             }
@@ -57,10 +62,10 @@ fn fail_each(stage: &Stage<'_>, role: Role, is_short: bool, wrong: &mut Vec<Stri
     Ok(row([
         role.name(),
         &units::count(kinds.len() as u64),
-        &units::count(tally.cases),
-        &units::count(tally.told),
-        &units::count(tally.nevertheless),
-        &units::count(tally.survived),
+        &units::count(totals.cases),
+        &units::count(totals.told),
+        &units::count(totals.nevertheless),
+        &units::count(totals.survived),
     ]))
 }
 
@@ -73,7 +78,7 @@ struct Failing {
 }
 
 #[derive(Default)]
-struct Tally {
+struct Totals {
     cases: u64,
     /// Ended with an error that names the cause.
     told: u64,
@@ -83,19 +88,19 @@ struct Tally {
     survived: u64,
 }
 
-fn fail(stage: &Stage<'_>, role: Role, failing: Failing, tally: &mut Tally) -> Result<()> {
+fn fail(fixture: &Fixture<'_>, role: Role, failing: Failing, totals: &mut Totals) -> Result<()> {
     let Failing { kind, place, errno } = failing;
     // Threads take turns in other ways each time: the last call may have been the last but one.
     for nth in (place.saturating_sub(MISSES)..=place).rev() {
-        let first = stage.first(role, Fault::Fail { kind, nth, errno })?;
+        let first = fixture.first(role, Fault::Fail { kind, nth, errno })?;
         let Some(call) = &first.trace.hit else { continue };
         let what = || format!("on {:?}", call.path.file_name().unwrap_or_default());
-        let outcome = judge(stage, role, &first, call, errno).with_context(what)?;
-        stage.second(role).with_context(what)?;
+        let outcome = judge(fixture, role, &first, call, errno).with_context(what)?;
+        fixture.second(role).with_context(what)?;
         match outcome {
-            Outcome::Told => tally.told += 1,
-            Outcome::Done if errno == Errno::EINTR => tally.survived += 1,
-            Outcome::Done => tally.nevertheless += 1,
+            Outcome::Reported => totals.told += 1,
+            Outcome::Done if errno == Errno::EINTR => totals.survived += 1,
+            Outcome::Done => totals.nevertheless += 1,
         }
         return Ok(());
     }
@@ -103,11 +108,11 @@ fn fail(stage: &Stage<'_>, role: Role, failing: Failing, tally: &mut Tally) -> R
 }
 
 enum Outcome {
-    Told,
+    Reported,
     Done,
 }
 
-fn judge(stage: &Stage<'_>, role: Role, first: &First, call: &Call, errno: Errno) -> Result<Outcome> {
+fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: Errno) -> Result<Outcome> {
     let client = &first.client;
     for said in [&client.said, &first.receiver_said] {
         ensure!(!said.contains("panicked"), "it panicked: {said}");
@@ -119,12 +124,12 @@ fn judge(stage: &Stage<'_>, role: Role, first: &First, call: &Call, errno: Errno
         ensure!(is_interrupted || !is_sync || call.is_cache(), "what was not synced is told for done");
         // A lock or a journal that could not be removed stays for the next run to remove.
         match call.kind {
-            Kind::Unlink => stage.expect_old_or_new(role)?,
-            _ => stage.expect_done(role)?,
+            Kind::Unlink => fixture.expect_old_or_new(role)?,
+            _ => fixture.expect_done(role)?,
         }
         return Ok(Outcome::Done);
     }
-    stage.expect_old_or_new(role)?;
+    fixture.expect_old_or_new(role)?;
     let mut message = match first.has_started {
         true => message(client.lines.last().map_or("", String::as_str))?,
         false => client.said.clone(),
@@ -138,7 +143,7 @@ fn judge(stage: &Stage<'_>, role: Role, first: &First, call: &Call, errno: Errno
     ensure!(codes.contains(&code), "it ended with {code}: {message}");
     let names_cause = cause(errno).iter().any(|cause| message.contains(cause));
     ensure!(names_cause, "the cause is not named: {code}, {message}");
-    Ok(Outcome::Told)
+    Ok(Outcome::Reported)
 }
 
 /// What a client says of its failure.

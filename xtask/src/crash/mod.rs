@@ -6,12 +6,12 @@ mod bulk;
 mod calls;
 mod data;
 mod errno;
-pub(crate) mod party;
+mod fixture;
 mod points;
 mod power;
 mod random;
 mod slow;
-mod stage;
+pub(crate) mod test_process;
 mod trace;
 pub(crate) mod tree;
 
@@ -21,38 +21,38 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use self::fixture::Fixture;
 use self::random::Victim;
-use self::stage::Stage;
 use self::trace::{Fault, Traced};
 use crate::scratch::Scratch;
 use crate::shiplane::Shiplane;
 use crate::units;
 
-/// What the user typed.
+/// The arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// This series alone
+    /// Run only this series
     #[arg(long)]
     only: Option<Series>,
-    /// A few of each, in half a minute
+    /// Run a few of each, in half a minute
     #[arg(long)]
     short: bool,
-    /// Kills at random moments, of receivers and again of senders
+    /// Number of random kills of receivers, and of senders
     #[arg(long, default_value_t = KILLS)]
     kills: u64,
-    /// Whom the kills at random moments befall [default: receivers, and then senders]
+    /// Victims of random kills [default: receivers, then senders]
     #[arg(long)]
     victim: Option<Victim>,
-    /// Power cuts
+    /// Number of power cuts
     #[arg(long, default_value_t = CUTS)]
     cuts: u64,
-    /// What the random moments are drawn from
+    /// Seed of the random moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The program [default: what `cargo build --release` makes of this tree]
+    /// Program to test [default: the release build of this tree]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// Where to work [default: the directory for temporary files]
+    /// Working directory [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     within: Option<PathBuf>,
 }
@@ -61,11 +61,11 @@ pub(crate) struct Args {
 enum Series {
     /// SIGKILL in place of every file-changing call of the receiver
     Points,
-    /// Each kind of call fails in each way
+    /// Each kind of call fails with each error
     Errno,
     /// SIGKILL at random moments, of receivers and senders
     Random,
-    /// The power of receivers is cut (root, loop devices)
+    /// Power cuts of receivers (root, loop devices)
     Power,
     /// SIGKILL of clients over slow links (root, iproute2)
     Slow,
@@ -106,12 +106,12 @@ fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> 
     let is_on = |series| args.only.is_none_or(|only| only == series);
     let scratch = Scratch::new("shiplane-crash-", args.within.as_deref())?;
     if is_on(Series::Points) || is_on(Series::Errno) {
-        let stage = Stage::new(shiplane, &scratch).context("cannot prepare")?;
+        let fixture = Fixture::new(shiplane, &scratch).context("cannot prepare")?;
         if is_on(Series::Points) {
-            timed(rows, || points::run(&stage, args.short))?;
+            timed(rows, || points::run(&fixture, args.short))?;
         }
         if is_on(Series::Errno) {
-            timed(rows, || errno::run(&stage, args.short))?;
+            timed(rows, || errno::run(&fixture, args.short))?;
         }
     }
     if is_on(Series::Random) {

@@ -4,26 +4,26 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::stage::{Role, Stage};
+use super::fixture::{Fixture, Role};
 use super::trace::Fault;
 use crate::{interrupt, units};
 
 /// Kills each receiver at each of its calls; `is_short`: two receivers at a few of theirs.
-pub(super) fn run(stage: &Stage<'_>, is_short: bool) -> Result<Vec<Vec<String>>> {
+pub(super) fn run(fixture: &Fixture<'_>, is_short: bool) -> Result<Vec<Vec<String>>> {
     println!("killing receivers in place of their file-changing calls");
     let mut rows = vec![row(["killed at", "calls", "kills", "sent again", "at most", "of"])];
     for role in Role::ALL {
-        rows.push(kill_at_each(stage, role, is_short).with_context(|| role.name())?);
+        rows.push(kill_at_each(fixture, role, is_short).with_context(|| role.name())?);
     }
     Ok(rows)
 }
 
-fn kill_at_each(stage: &Stage<'_>, role: Role, is_short: bool) -> Result<Vec<String>> {
-    let whole = stage.first(role, Fault::None)?;
+fn kill_at_each(fixture: &Fixture<'_>, role: Role, is_short: bool) -> Result<Vec<String>> {
+    let whole = fixture.first(role, Fault::None)?;
     if whole.client.code != Some(0) {
         bail!("undisturbed, it ended with {:?}: {}", whole.client.code, whole.client.said);
     }
-    stage.expect_done(role)?;
+    fixture.expect_done(role)?;
     let calls = whole.trace.calls.iter().filter(|call| call.kind.is_change());
     let mut kinds: BTreeMap<_, usize> = BTreeMap::new();
     calls.clone().for_each(|call| *kinds.entry(call.kind).or_default() += 1);
@@ -35,7 +35,7 @@ fn kill_at_each(stage: &Stage<'_>, role: Role, is_short: bool) -> Result<Vec<Str
     // Threads take turns in other ways each time, so that a run may have a few calls more or less.
     for at in (0..expected * 2).step_by(step) {
         interrupt::check()?;
-        let first = stage.first(role, Fault::Kill { at })?;
+        let first = fixture.first(role, Fault::Kill { at })?;
         let Some(hit) = first.trace.hit else {
             if first.client.code != Some(0) {
                 bail!("not killed, it ended with {:?}: {}", first.client.code, first.client.said);
@@ -43,8 +43,8 @@ fn kill_at_each(stage: &Stage<'_>, role: Role, is_short: bool) -> Result<Vec<Str
             break;
         };
         let what = || format!("killed in place of call {at}, {} of {:?}", hit.kind, hit.path);
-        stage.expect_old_or_new(role).with_context(what)?;
-        left.push(stage.second(role).with_context(what)?);
+        fixture.expect_old_or_new(role).with_context(what)?;
+        left.push(fixture.second(role).with_context(what)?);
     }
     summary(role, expected, &left)
 }

@@ -20,7 +20,7 @@ use crate::dataset::{Noise, Size};
 use crate::process::find_program;
 use crate::scratch::Scratch;
 use crate::shiplane::{ANY_PORT, Shiplane};
-use crate::standstill::Watch;
+use crate::suspend::SuspendDetector;
 use crate::{interrupt, units};
 
 /// What this needs and this machine lacks.
@@ -50,9 +50,9 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
         bulk.fill_site()?;
     }
     let mut series =
-        Power { bulk, site, template, disk, cut, noise: Noise::seeded(seed), tally: Tally::default() };
+        Power { bulk, site, template, disk, cut, noise: Noise::seeded(seed), totals: Totals::default() };
     let mut length = [Duration::ZERO; 2];
-    let watch = Watch::start();
+    let watch = SuspendDetector::start();
     for number in 0..cuts {
         interrupt::check()?;
         let way = if number % 2 == 0 { Way::Get } else { Way::Push };
@@ -66,7 +66,7 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
             println!("  {} cuts", number + 1);
         }
     }
-    let Tally { under_way, told, again_bytes } = series.tally;
+    let Totals { under_way, told, again_bytes } = series.totals;
     Ok(vec![
         row(["power cut", "cuts", "under way", "files told of", "sent again", "of"]),
         row([
@@ -87,11 +87,11 @@ struct Power<'a> {
     disk: PathBuf,
     cut: PathBuf,
     noise: Noise,
-    tally: Tally,
+    totals: Totals,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Tally {
+struct Totals {
     /// The run had not said that it was done.
     under_way: u64,
     /// Files that it had said to be in their places.
@@ -123,9 +123,9 @@ impl Power<'_> {
             let told = client.lines_until_now();
             mounted.cut_power()?;
             copy_sparse(&self.disk, &self.cut)?;
-            for party in [client, server] {
-                party.kill()?;
-                party.wait(LIMIT)?;
+            for process in [client, server] {
+                process.kill()?;
+                process.wait(LIMIT)?;
             }
             told
         };
@@ -137,8 +137,8 @@ impl Power<'_> {
         server.kill()?;
         server.wait(LIMIT)?;
         if !is_done {
-            self.tally.under_way += 1;
-            self.tally.again_bytes += sent;
+            self.totals.under_way += 1;
+            self.totals.again_bytes += sent;
         }
         Ok(())
     }
@@ -153,7 +153,7 @@ impl Power<'_> {
                     let path = event["path"].as_str().context("a file without a path")?;
                     // Names that are no text are escaped.
                     if path.is_ascii() && !path.contains('\\') {
-                        self.tally.told += 1;
+                        self.totals.told += 1;
                         self.bulk.expect_arrived(Path::new(path))?;
                     }
                 }

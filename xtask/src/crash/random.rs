@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::bulk::{Bulk, LIMIT, Way, despite_standstills, expect_end, expect_success};
-use super::party::Party;
+use super::test_process::TestProcess;
 use crate::dataset::{Noise, Size};
 use crate::scratch::Scratch;
 use crate::shiplane::{ANY_PORT, Shiplane};
-use crate::standstill::Watch;
+use crate::suspend::SuspendDetector;
 use crate::{interrupt, units};
 
 /// Kills each role `kills` times, or `only` this one.
@@ -61,7 +61,7 @@ impl Kill<'_> {
     fn series(&mut self, victim: Victim, kills: u64) -> Result<Vec<String>> {
         let (mut under_way, mut again_bytes) = (0, 0);
         self.silent = Duration::ZERO;
-        let watch = Watch::start();
+        let watch = SuspendDetector::start();
         for number in 0..kills {
             interrupt::check()?;
             let way = if number % 2 == 0 { Way::Get } else { Way::Push };
@@ -134,7 +134,7 @@ impl Kill<'_> {
     }
 
     /// The client of a killed server ends by itself, or is asked to.
-    fn end(&mut self, client: Party, is_left_to_notice: bool, killed: Instant) -> Result<()> {
+    fn end(&mut self, client: TestProcess, is_left_to_notice: bool, killed: Instant) -> Result<()> {
         let ended = if is_left_to_notice { client.wait(LIMIT)? } else { client.stop(LIMIT)? };
         ensure!(!ended.said.contains("panicked"), "it panicked: {}", ended.said);
         // Whoever began so late that only the next server answers has a ticket of the one before.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use super::party::{Ended, Party};
+use super::test_process::{Ended, TestProcess};
 use super::tree::Tree;
 use crate::dataset::{Noise, noisy_file};
 use crate::process::find_program;
@@ -125,11 +125,11 @@ impl Case {
     }
 
     fn run(&self, shiplane: &Shiplane, place: &Path) -> Result<Vec<String>> {
-        let stage = Stage::new(self, shiplane, place)?;
+        let fixture = Fixture::new(self, shiplane, place)?;
         let mut cost_bytes = 0;
         let mut kills = 0;
         let mut shown_bytes = 0;
-        let runs = stage.run_all()?;
+        let runs = fixture.run_all()?;
         for run in &runs {
             if self.files == 1 {
                 let resumed_bytes = most(&run.ended.lines, "bytes_resumed");
@@ -163,7 +163,7 @@ impl Case {
 }
 
 /// The programs, the link between them, and what is sent.
-struct Stage<'a> {
+struct Fixture<'a> {
     case: &'a Case,
     shiplane: &'a Shiplane,
     link: Link,
@@ -172,7 +172,7 @@ struct Stage<'a> {
     homes: [PathBuf; 2],
 }
 
-impl<'a> Stage<'a> {
+impl<'a> Fixture<'a> {
     fn new(case: &'a Case, shiplane: &'a Shiplane, place: &Path) -> Result<Self> {
         let [from, to, server, client] = ["from", "to", "server", "client"].map(|name| place.join(name));
         for directory in [&from, &to, &server, &client] {
@@ -197,7 +197,7 @@ impl<'a> Stage<'a> {
         if !is_get {
             command.arg("--writable");
         }
-        let server = server_end.within(|| Party::plain("shiplane serve", &mut command))?;
+        let server = server_end.within(|| TestProcess::plain("shiplane serve", &mut command))?;
         let ticket = server.first_line(START_LIMIT)?.context("the server does not start")?;
         let mut runs = Vec::new();
         let last = loop {
@@ -232,7 +232,7 @@ impl<'a> Stage<'a> {
         }
         let is_get = self.case.way == Way::Get;
         let end = if is_get { self.link.receiver() } else { self.link.sender() };
-        let mut client = end.within(|| Party::plain("the client", command.arg("--json")))?;
+        let mut client = end.within(|| TestProcess::plain("the client", command.arg("--json")))?;
         let mut change = self.case.change.filter(|_| is_first);
         let mut is_killed = false;
         while !client.has_ended()? {

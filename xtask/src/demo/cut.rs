@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use walkdir::WalkDir;
 
 use super::report::Act;
-use super::{GET, RUN_LIMIT, Stage, remove};
+use super::{Fixture, GET, RUN_LIMIT, remove};
 use crate::interrupt;
 use crate::process::Running;
 use crate::shiplane::{Outcome, Server};
@@ -29,7 +29,7 @@ pub(super) struct Resumed {
 /// How often a receiver may end before it is killed, until we give up. Each attempt kills earlier.
 pub(super) const ATTEMPTS: u32 = 4;
 
-impl Stage<'_> {
+impl Fixture<'_> {
     /// Kills one run, finishes it with another, compares. `None` if every receiver was too fast.
     pub(super) fn get_cut(&self, server: &Server) -> Result<Option<Resumed>> {
         let destination = self.scratch.path().join("cut copy");

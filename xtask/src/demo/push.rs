@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Stage;
+use super::Fixture;
 use super::report::Act;
 use crate::shiplane::{Pushed, Server};
 
-impl Stage<'_> {
+impl Fixture<'_> {
     /// Pushes the tree into `theirs`, which `server` serves, and again, which sends nothing.
     pub(super) fn push(&self, server: &Server, theirs: &Path) -> Result<Act> {
         println!("pushing the tree to it");

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use walkdir::WalkDir;
 
-use super::Stage;
+use super::Fixture;
 use super::report::Act;
 use crate::shiplane::{Server, Synced};
 use crate::units;
@@ -22,7 +22,7 @@ pub(super) struct Reunited {
     pub(super) act: Act,
 }
 
-impl Stage<'_> {
+impl Fixture<'_> {
     /// Syncs what `get` has brought with what was pushed into `theirs`: first as they are, then changed.
     pub(super) fn sync(&self, server: &Server, theirs: &Path) -> Result<Reunited> {
         let name = self.source.file_name().context("the tree has no name")?;

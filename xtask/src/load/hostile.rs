@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Stage;
+use super::Fixture;
 use crate::units;
 
 /// Tells all lies to clients and to servers, prints both tables, and gives what has failed.
-pub(super) fn run(stage: &Stage) -> Result<Vec<String>> {
+pub(super) fn run(fixture: &Fixture) -> Result<Vec<String>> {
     println!("  {NAME}: peers that lie, to `get` and to `serve --writable`");
     let (clients, servers) = std::thread::scope(|scope| {
         // Side by side if there is no time: the one is asleep for most of it, waiting for the other side's patience.
-        let clients = scope.spawn(|| clients::run(stage));
-        if !stage.short {
+        let clients = scope.spawn(|| clients::run(fixture));
+        if !fixture.short {
             let clients = joined(clients);
-            return (clients, servers::run(stage));
+            return (clients, servers::run(fixture));
         }
-        let servers = servers::run(stage);
+        let servers = servers::run(fixture);
         (joined(clients), servers)
     });
     let (clients, servers) = (clients?, servers?);

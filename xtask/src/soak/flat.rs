@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
+use crate::process_stats::ProcessStats;
 use crate::units;
-use crate::vitals::Vitals;
 
 /// Looks at one life of a server, in order.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub(super) struct Series {
 
 #[derive(Clone, Copy, Debug)]
 struct Look {
-    vitals: Vitals,
+    process_stats: ProcessStats,
     leftovers: u64,
 }
 
@@ -27,8 +27,8 @@ struct Figure {
 }
 
 impl Series {
-    pub(super) fn push(&mut self, vitals: Vitals, leftovers: u64) {
-        self.looks.push(Look { vitals, leftovers });
+    pub(super) fn push(&mut self, process_stats: ProcessStats, leftovers: u64) {
+        self.looks.push(Look { process_stats, leftovers });
     }
 
     /// An error that names every figure that has grown: the median of the last quarter is over that of the first by
@@ -40,7 +40,7 @@ impl Series {
         if !grown.is_empty() {
             bail!("not flat: {}", grown.join(", "));
         }
-        self.looks.iter().try_for_each(|look| expect_within_cap(look.vitals))
+        self.looks.iter().try_for_each(|look| expect_within_cap(look.process_stats))
     }
 
     /// A table of medians.
@@ -69,9 +69,9 @@ impl Series {
 }
 
 /// An error that says what the server came to hold, if that was too much.
-pub(super) fn expect_within_cap(vitals: Vitals) -> Result<()> {
-    if vitals.peak_bytes > CAP_BYTES {
-        bail!("the server came to hold {}", units::bytes(vitals.peak_bytes));
+pub(super) fn expect_within_cap(process_stats: ProcessStats) -> Result<()> {
+    if process_stats.peak_bytes > CAP_BYTES {
+        bail!("the server came to hold {}", units::bytes(process_stats.peak_bytes));
     }
     Ok(())
 }
@@ -91,9 +91,14 @@ impl Figure {
 
 /// 4 MiB: what an allocator keeps differs from hour to hour. 8: as many things as two clients have under way.
 const FIGURES: [Figure; 4] = [
-    Figure { name: "memory", of: |look| look.vitals.resident_bytes, show: units::bytes, slack: 4 << 20 },
-    Figure { name: "descriptors", of: |look| look.vitals.descriptors, show: units::count, slack: 8 },
-    Figure { name: "threads", of: |look| look.vitals.threads, show: units::count, slack: 8 },
+    Figure {
+        name: "memory",
+        of: |look| look.process_stats.resident_bytes,
+        show: units::bytes,
+        slack: 4 << 20,
+    },
+    Figure { name: "descriptors", of: |look| look.process_stats.descriptors, show: units::count, slack: 8 },
+    Figure { name: "threads", of: |look| look.process_stats.threads, show: units::count, slack: 8 },
     Figure { name: "leftovers", of: |look| look.leftovers, show: units::count, slack: 8 },
 ];
 
@@ -111,8 +116,9 @@ mod tests {
         let mut series = Series::default();
         for second in 0..400 {
             let resident_bytes = resident_bytes(second);
-            let vitals = Vitals { peak_bytes: resident_bytes, resident_bytes, descriptors: 20, threads: 10 };
-            series.push(vitals, 3);
+            let process_stats =
+                ProcessStats { peak_bytes: resident_bytes, resident_bytes, descriptors: 20, threads: 10 };
+            series.push(process_stats, 3);
         }
         series
     }
@@ -136,7 +142,7 @@ mod tests {
     #[test]
     fn a_short_life_says_nothing() {
         let mut series = Series::default();
-        series.push(Vitals::default(), 0);
+        series.push(ProcessStats::default(), 0);
         assert!(series.judge().is_err());
         assert_eq!(series.rows().len(), 1);
     }

@@ -14,6 +14,9 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
             let what = "a sleep in a test: wait for the event, or pause the clock";
             violations.push(file.violation(number, what));
         }
+        if let Some((name, term)) = private_name(code(line)) {
+            violations.push(file.violation(number, format!("`{name}` is a private word: say `{term}`")));
+        }
         if line.contains(QUINN) && !may_name_quinn(file, number) {
             let what = format!("`{QUINN}` above the transport: only shiplane-transport knows quinn");
             violations.push(file.violation(number, what));
@@ -47,6 +50,19 @@ pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
         violations.extend(dangerous.iter().map(|file| file.violation_of_all(what.as_str())));
     }
     violations
+}
+
+/// A private word that this code declares as a name, with the term to use instead.
+fn private_name(code: &str) -> Option<(&'static str, &'static str)> {
+    let words = code.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
+    let mut is_declared = false;
+    for word in words {
+        if is_declared {
+            return PRIVATE.into_iter().find(|(name, _)| *name == word);
+        }
+        is_declared = KEYWORDS.contains(&word);
+    }
+    None
 }
 
 fn may_name_quinn(file: &SourceFile, line: usize) -> bool {
@@ -87,6 +103,40 @@ fn sleeps(code: &str) -> bool {
     })
 }
 
+/// Keywords before a declared name.
+const KEYWORDS: [&str; 6] = ["struct", "enum", "trait", "type", "fn", "mod"];
+
+/// Names that were replaced because a reader cannot guess them, with the standard terms.
+const PRIVATE: [(&str, &str); 27] = [
+    ("Doorway", "HandshakeLimiter"),
+    ("ChunkRoom", "MemoryBudget"),
+    ("line_up", "enqueue"),
+    ("Came", "SignaturePart"),
+    ("Told", "SignatureComplete"),
+    ("Carrier", "Route"),
+    ("Carried", "DeliveryReport"),
+    ("Drained", "ShutdownReport"),
+    ("GaveUp", "RetryError"),
+    ("LeftWhy", "UnresolvedReason"),
+    ("Promise", "Durability"),
+    ("Turns", "DeterministicScheduler"),
+    ("Stray", "OrphanedTempFile"),
+    ("Steering", "Controller"),
+    ("Crowd", "CompetingTraffic"),
+    ("Lift", "BandwidthProbe"),
+    ("roomy", "underutilized"),
+    ("farewell", "flush_close"),
+    ("see_off", "await_ack"),
+    ("take_leave", "confirm_reset"),
+    ("hear_out", "drain"),
+    ("Audience", "OutputMode"),
+    ("Tally", "ProgressState"),
+    ("Verdict", "Diagnosis"),
+    ("Party", "TestProcess"),
+    ("standstill", "suspend"),
+    ("vitals", "process_stats"),
+];
+
 // Put together from two halves, or this file would break its own rules.
 const UNFINISHED: [&str; 4] =
     [concat!("to", "do!"), concat!("un", "implemented!"), concat!("FIX", "ME"), concat!("X", "XX")];
@@ -114,6 +164,21 @@ mod tests {
             assert_eq!(count("xtask/src/a.rs", &format!("fn a() {{ {word}(); }}")), 1, "{word}");
         }
         assert_eq!(count("xtask/src/a.rs", "fn a() { done(); }"), 0);
+    }
+
+    #[test]
+    fn a_private_word_is_refused_as_a_declared_name_only() {
+        for (name, _) in PRIVATE {
+            for keyword in KEYWORDS {
+                assert_eq!(
+                    count("crates/x/src/a.rs", &format!("pub(crate) {keyword} {name}<T>;")),
+                    1,
+                    "{name}"
+                );
+            }
+            assert_eq!(count("crates/x/src/a.rs", &format!("let x: {name} = y; // fn {name}")), 0, "{name}");
+            assert_eq!(count("crates/x/src/a.rs", &format!("fn a_{name}_that_is_full() {{}}")), 0, "{name}");
+        }
     }
 
     #[test]

@@ -48,9 +48,9 @@ pub(super) struct Kit {
     beside: Vec<String>,
 }
 
-/// Where one run of one program takes place.
+/// The directories of one run of one program.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct RunPaths {
     /// Holds the item `data` and nothing else.
     pub(super) source: PathBuf,
     /// Empty at first; ends up with a copy of the item.
@@ -78,7 +78,7 @@ impl std::str::FromStr for Labelled {
     }
 }
 
-impl Place {
+impl RunPaths {
     /// Makes the directories of a run, in `scratch`.
     pub(super) fn new(source: PathBuf, scratch: &Scratch) -> Result<Self> {
         let own = Scratch::new("run-", Some(scratch.path()))?;
@@ -178,7 +178,7 @@ impl Kit {
     }
 
     /// Starts the server; to be called in the namespace where it is to run.
-    pub(super) fn serve(&self, program: Program, row: &Row, place: &Place) -> Result<Serving> {
+    pub(super) fn serve(&self, program: Program, row: &Row, place: &RunPaths) -> Result<Serving> {
         match program {
             Program::Shiplane(number) => {
                 let (_, shiplane) = self.shiplanes.get(number).context("no such program")?;
@@ -200,7 +200,7 @@ impl Kit {
         program: Program,
         row: &Row,
         serving: &Serving,
-        place: &Place,
+        place: &RunPaths,
     ) -> Result<Command> {
         let item = place.source.join(ITEM);
         let mut command = match (program, serving) {
@@ -238,7 +238,7 @@ impl Kit {
         Ok(command)
     }
 
-    fn qcp_client(&self, row: &Row, item: &Path, place: &Place) -> Result<Command> {
+    fn qcp_client(&self, row: &Row, item: &Path, place: &RunPaths) -> Result<Command> {
         let qcp = self.qcp.as_deref().context("qcp is not installed")?;
         let (ssh, config) = (self.ssh()?, self.ssh()?.client_config());
         let (rate, rtt) = (format!("{}k", row.link.rate_mbit * 125.0), row.link.rtt_ms.to_string());
@@ -250,7 +250,7 @@ impl Kit {
         Ok(command)
     }
 
-    fn nginx(&self, place: &Place) -> Result<Serving> {
+    fn nginx(&self, place: &RunPaths) -> Result<Serving> {
         let directory = place.state.join("nginx");
         fs::create_dir_all(&directory)?;
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -317,7 +317,7 @@ fn certificate(directory: PathBuf) -> Result<Result<PathBuf, String>> {
     Ok(Ok(directory))
 }
 
-fn rsync_daemon(row: &Row, place: &Place) -> Result<Serving> {
+fn rsync_daemon(row: &Row, place: &RunPaths) -> Result<Serving> {
     let directory = if row.verb == Verb::Get { &place.source } else { &place.destination };
     let config = place.state.join("rsyncd.conf");
     let text = format!(
@@ -331,7 +331,7 @@ fn rsync_daemon(row: &Row, place: &Place) -> Result<Serving> {
     listening("rsync --daemon", &mut command, RSYNC_PORT)
 }
 
-fn rsync_client(row: &Row, place: &Place) -> Command {
+fn rsync_client(row: &Row, place: &RunPaths) -> Command {
     let mut command = Command::new("rsync");
     // Either no comparing of blocks with what is not there, or going on behind what is there.
     command.args(["-a", if row.workload == Workload::Cut { "--append" } else { "-W" }]);
@@ -344,7 +344,7 @@ fn rsync_client(row: &Row, place: &Place) -> Command {
     command
 }
 
-fn curl(url: &str, place: &Place) -> Command {
+fn curl(url: &str, place: &RunPaths) -> Command {
     let mut command = Command::new("curl");
     command
         .args(["-q", "-sS", "--fail", "--noproxy", "*", "-C", "-", "-o"])

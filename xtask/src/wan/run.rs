@@ -13,11 +13,11 @@ use walkdir::WalkDir;
 
 use super::link::Link;
 use super::pipe::Counts;
-use super::programs::{ITEM, Kit, Place, Program, Serving};
+use super::programs::{ITEM, Kit, Program, RunPaths, Serving};
 use super::rows::{Row, Verb, Workload};
 use crate::process::{Lines, Running};
+use crate::process_stats::ProcessStats;
 use crate::scratch::Scratch;
-use crate::vitals::Vitals;
 use crate::{compare, dataset};
 
 /// What one run took.
@@ -75,7 +75,7 @@ pub(super) fn source(row: &Row, scratch: &Scratch) -> Result<PathBuf> {
 }
 
 /// Carries a row's data once.
-pub(super) fn once(kit: &Kit, program: Program, row: &Row, place: &Place, seed: u64) -> Result<Sample> {
+pub(super) fn once(kit: &Kit, program: Program, row: &Row, place: &RunPaths, seed: u64) -> Result<Sample> {
     let link = Link::new(row.link, seed)?;
     let mut transfer = Transfer::serve(kit, program, row, &link, place)?;
     let before = link.counts();
@@ -95,7 +95,7 @@ pub(super) fn once(kit: &Kit, program: Program, row: &Row, place: &Place, seed: 
 }
 
 /// Kills the program after 60 s and starts it again, kills that after another 60 s, and finds out what is kept.
-pub(super) fn cut(kit: &Kit, program: Program, row: &Row, place: &Place, seed: u64) -> Result<CutSample> {
+pub(super) fn cut(kit: &Kit, program: Program, row: &Row, place: &RunPaths, seed: u64) -> Result<CutSample> {
     let link = Link::new(row.link, seed)?;
     let mut transfer = Transfer::serve(kit, program, row, &link, place)?;
     let mut sample = CutSample::default();
@@ -134,7 +134,7 @@ struct Transfer<'a> {
     program: Program,
     row: &'a Row,
     link: &'a Link,
-    place: &'a Place,
+    place: &'a RunPaths,
     serving: Serving,
     client: Option<(Running, Lines, Instant)>,
     /// Of the last client.
@@ -145,7 +145,13 @@ struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    fn serve(kit: &'a Kit, program: Program, row: &'a Row, link: &'a Link, place: &'a Place) -> Result<Self> {
+    fn serve(
+        kit: &'a Kit,
+        program: Program,
+        row: &'a Row,
+        link: &'a Link,
+        place: &'a RunPaths,
+    ) -> Result<Self> {
         if !program.is_ours() {
             link.set_congestion_control(program.congestion_control())?;
         }
@@ -186,8 +192,8 @@ impl<'a> Transfer<'a> {
         let (mut running, lines, started) = self.client.take().context("no client was started")?;
         while !running.ends_within(LOOK)? {
             // It may have ended just now.
-            if let Ok(vitals) = Vitals::of(running.pid()) {
-                self.client_peak_bytes = self.client_peak_bytes.max(vitals.peak_bytes);
+            if let Ok(process_stats) = ProcessStats::of(running.pid()) {
+                self.client_peak_bytes = self.client_peak_bytes.max(process_stats.peak_bytes);
             }
             if started.elapsed() > limit {
                 kill_group(&running)?;
@@ -218,7 +224,7 @@ impl<'a> Transfer<'a> {
     /// Of the server and of the client, where that is ours.
     fn peak_bytes(&self) -> Option<(u64, u64)> {
         let Serving::Shiplane(server) = &self.serving else { return None };
-        Some((server.vitals().ok()?.peak_bytes, self.client_peak_bytes))
+        Some((server.process_stats().ok()?.peak_bytes, self.client_peak_bytes))
     }
 }
 
@@ -229,7 +235,7 @@ fn kill_group(client: &Running) -> Result<()> {
 }
 
 /// Our program's work is compared byte by byte, that of others by its size.
-fn expect_copy(program: Program, row: &Row, place: &Place) -> Result<()> {
+fn expect_copy(program: Program, row: &Row, place: &RunPaths) -> Result<()> {
     let (original, copy) = (place.source.join(ITEM), place.destination.join(ITEM));
     match (program.is_ours(), row.workload) {
         (true, Workload::Tree) => compare::expect_equal(&original, &copy),

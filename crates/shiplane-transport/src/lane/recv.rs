@@ -57,13 +57,13 @@ async fn store<S: ChunkSink>(
         progress_timeout: config.progress_timeout,
         options,
     };
-    let mut place = Place::Here(storing);
+    let mut running = Running::Inline(storing);
     loop {
         let input = frame.next(recv).await;
         // The sink is at rest before an error is reported.
-        let storing = match place {
-            Place::Here(storing) => storing,
-            Place::Away(taking) => match taking.await.unwrap_or(Err(RecvChunkError::Abandoned))? {
+        let storing = match running {
+            Running::Inline(storing) => storing,
+            Running::OnThread(taking) => match taking.await.unwrap_or(Err(RecvChunkError::Abandoned))? {
                 Taken::More(storing) => storing,
                 Taken::Stored(stored, output) => return Ok((stored, output)),
             },
@@ -75,13 +75,13 @@ async fn store<S: ChunkSink>(
         } else {
             let taking = config.lane_threads.spawn(move || storing.take(input));
             if !is_last {
-                place = Place::Away(taking);
+                running = Running::OnThread(taking);
                 continue;
             }
             taking.await.unwrap_or(Err(RecvChunkError::Abandoned))?
         };
         match taken {
-            Taken::More(storing) => place = Place::Here(storing),
+            Taken::More(storing) => running = Running::Inline(storing),
             Taken::Stored(stored, output) => return Ok((stored, output)),
         }
         // The connection is driven by the same thread.
@@ -96,9 +96,9 @@ struct Storing<S: ChunkSink> {
 }
 
 /// Where they are.
-enum Place<S: ChunkSink> {
-    Here(Storing<S>),
-    Away(oneshot::Receiver<TakenResult<S>>),
+enum Running<S: ChunkSink> {
+    Inline(Storing<S>),
+    OnThread(oneshot::Receiver<TakenResult<S>>),
 }
 
 /// What came of taking a buffer.

@@ -199,9 +199,9 @@ impl<R: ChunkRead> Reader<R> {
 }
 
 /// Where the reader is.
-enum Place<R> {
-    Here(Box<Reader<R>>),
-    Away(oneshot::Receiver<Batch<R>>),
+enum Running<R> {
+    Inline(Box<Reader<R>>),
+    OnThread(oneshot::Receiver<Batch<R>>),
 }
 
 /// Moves the frame from the source to the stream; gives the machine that has its digest.
@@ -212,28 +212,31 @@ async fn forward<R: ChunkRead>(
     progress_timeout: Duration,
     options: &LaneOptions,
 ) -> Result<ChunkSender, SendChunkError> {
-    let away = |reader: Box<Reader<R>>| Place::Away(threads.spawn(move || reader.batch()));
-    let mut place = Place::Here(reader);
+    let away = |reader: Box<Reader<R>>| Running::OnThread(threads.spawn(move || reader.batch()));
+    let mut running = Running::Inline(reader);
     loop {
-        place = match place {
-            Place::Here(reader) if reader.is_finished() => return Ok(reader.sender),
-            Place::Here(reader) if !placement::is_here(threads) => away(reader),
-            Place::Here(mut reader) => match reader.next(false)? {
+        running = match running {
+            Running::Inline(reader) if reader.is_finished() => return Ok(reader.sender),
+            Running::Inline(reader) if !placement::is_here(threads) => away(reader),
+            Running::Inline(mut reader) => match reader.next(false)? {
                 Next::Part(part) => {
                     write(part, send, progress_timeout, options).await?;
                     // The connection is driven by the same thread.
                     tokio::task::yield_now().await;
-                    Place::Here(reader)
+                    Running::Inline(reader)
                 }
                 Next::Finished => return Ok(reader.sender),
                 Next::WouldWait => away(reader),
             },
-            Place::Away(reading) => {
+            Running::OnThread(reading) => {
                 let (reader, parts) = reading.await.map_err(|_| SourceError::Abandoned)??;
                 // The next one is read while this one is written, unless that is quick.
                 let is_last = reader.is_finished();
-                let next =
-                    if is_last || placement::is_here(threads) { Place::Here(reader) } else { away(reader) };
+                let next = if is_last || placement::is_here(threads) {
+                    Running::Inline(reader)
+                } else {
+                    away(reader)
+                };
                 for part in parts {
                     write(part, send, progress_timeout, options).await?;
                 }

@@ -9,7 +9,7 @@ use std::{
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::write_scheduler::WriteScheduler;
-use crate::window::Windows;
+use crate::window::ConnectionWindows;
 
 /// Counts the open stream halves, and keeps finished ones until the peer has acknowledged them. A handle:
 /// clones share it.
@@ -20,7 +20,7 @@ pub(crate) struct InUse {
 
 struct Shared {
     connection: quinn::Connection,
-    windows: Option<Arc<Windows>>,
+    windows: Option<Arc<ConnectionWindows>>,
     held: TaskTracker,
     write_scheduler: WriteScheduler,
     finished: Mutex<Finished>,
@@ -42,7 +42,10 @@ impl InUse {
     }
 
     /// `windows` grow as the streams are read and written.
-    pub(crate) fn with_windows(connection: quinn::Connection, windows: Option<Arc<Windows>>) -> Self {
+    pub(crate) fn with_windows(
+        connection: quinn::Connection,
+        windows: Option<Arc<ConnectionWindows>>,
+    ) -> Self {
         let held = TaskTracker::new();
         // Only that makes its `wait` end; tokens are given out all the same.
         held.close();
@@ -58,7 +61,7 @@ impl InUse {
         }
     }
 
-    pub(super) fn windows(&self) -> Option<&Arc<Windows>> {
+    pub(super) fn windows(&self) -> Option<&Arc<ConnectionWindows>> {
         self.shared.windows.as_ref()
     }
 

@@ -13,7 +13,7 @@ pub(crate) async fn largest<T>(work: impl Future<Output = T>) -> (usize, T) {
     (LARGEST_BYTES.get(), output)
 }
 
-struct Watched;
+struct CountingAllocator;
 
 thread_local! {
     static LARGEST_BYTES: Cell<usize> = const { Cell::new(0) };
@@ -25,11 +25,11 @@ fn note(len_bytes: usize) {
 }
 
 #[global_allocator]
-static ALLOCATOR: Watched = Watched;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 #[expect(unsafe_code, reason = "an allocator cannot be written without; this one only counts")]
 // SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Watched {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
         // SAFETY: the caller's promise, passed on.

@@ -65,7 +65,7 @@ pub(super) struct PieceHasher {
     /// Of the cells that are complete and not the last.
     cells: Vec<Digest>,
     cell: blake3::Hasher,
-    /// How much of the cell has come.
+    /// Bytes of the cell so far.
     filled_bytes: usize,
 }
 

@@ -9,7 +9,7 @@ use super::RecvError;
 use crate::limits::MAX_STEP_LEN_BYTES;
 use crate::{Digest, Hasher, fuzz};
 
-/// Receives one chunk: gives its data out as it arrives, and a [`Verified`] once the digest matches.
+/// Receives one chunk: returns its data as it arrives, and a [`Verified`] once the digest matches.
 ///
 /// The caller's loop:
 ///
@@ -159,7 +159,7 @@ impl ChunkReceiver {
         Ok(Verified { len_bytes: self.len_bytes, digest: actual })
     }
 
-    /// Up to `max_bytes` of the input, from its front; `None` if there is none, or none is wanted.
+    /// Up to `max_bytes` from the front of the input; `None` if it is empty or `max_bytes` is 0.
     fn take(&mut self, max_bytes: u64) -> Option<Bytes> {
         let front = self.input.front_mut().filter(|_| max_bytes > 0)?;
         // No more than `MAX_STEP_LEN_BYTES`, so it fits.

@@ -9,7 +9,7 @@ use super::SendError;
 use crate::limits::{MAX_HASHED_LEN_BYTES, MAX_STEP_LEN_BYTES};
 use crate::{Digest, Hasher, fuzz};
 
-/// Sends one chunk: its size, its data as the source gives it, and the digest of exactly that data.
+/// Sends one chunk: its size, the data from its source, and the digest of exactly that data.
 ///
 /// The caller's loop:
 ///
@@ -34,7 +34,7 @@ pub struct ChunkSender {
     state: State,
 }
 
-/// Where the digest comes from, and at last what it is.
+/// The source of the digest, and in the end the digest.
 enum SentDigest {
     Computing(Hasher),
     /// It was known before, or is now; of a piece with its cells.

@@ -79,7 +79,7 @@ pub enum RecordError {
         /// The entry.
         entry: u64,
     },
-    /// Cuts of an average length that nobody makes.
+    /// The average block length is not allowed.
     #[error("cuts of {average_bytes} bytes on average are not a power of two from 1 KiB to 1 MiB")]
     CutAverage {
         /// The average length asked for.

@@ -240,7 +240,7 @@ pub struct Mtime {
     pub nanos: u32,
 }
 
-/// Names one state of a source file: under the same version a receiver keeps what it has of a file
+/// Identifies one state of a source file: a receiver resumes a file only under the same version
 /// (SPEC 4.6).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version([u8; Self::LEN_BYTES]);
@@ -254,7 +254,7 @@ impl Version {
         Self(bytes)
     }
 
-    /// The version as it goes on the wire.
+    /// The version in wire format.
     pub const fn as_bytes(&self) -> &[u8; Self::LEN_BYTES] {
         &self.0
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::{ADDRESS_SPACE_BYTES, CLIENT_BOUND_BYTES, PATIENCE};
-use crate::load::Stage;
+use crate::load::Fixture;
 use crate::process::{Lines, Running, Signal};
 use crate::units;
 
@@ -47,16 +47,16 @@ pub(super) struct Outcome {
 }
 
 /// All lies; those that take patience are told side by side, the others one after another beside them.
-pub(super) fn run(stage: &Stage) -> Result<Vec<(Victim, Outcome)>> {
+pub(super) fn run(fixture: &Fixture) -> Result<Vec<(Victim, Outcome)>> {
     let (patient, others): (Vec<_>, Vec<_>) =
         VICTIMS.iter().partition(|victim| matches!(victim.ends, Ends::WhenPatienceIsOver));
     std::thread::scope(|scope| {
         let patient: Vec<_> =
-            patient.into_iter().map(|victim| scope.spawn(move || play_twice(stage, victim))).collect();
+            patient.into_iter().map(|victim| scope.spawn(move || play_twice(fixture, victim))).collect();
         let mut outcomes = Vec::new();
         for victim in others {
             let limit = if victim.ends == Ends::WhenInterrupted { ENDLESS } else { SOON };
-            outcomes.push((*victim, play(stage, victim, limit)?));
+            outcomes.push((*victim, play(fixture, victim, limit)?));
         }
         for thread in patient {
             outcomes.push(super::joined(thread)?);
@@ -66,9 +66,9 @@ pub(super) fn run(stage: &Stage) -> Result<Vec<(Victim, Outcome)>> {
 }
 
 /// Ends one client by Ctrl-C, and lets another one's patience decide.
-fn play_twice(stage: &Stage, victim: &Victim) -> Result<(Victim, Outcome)> {
-    let interrupted = play(stage, victim, INTERRUPT_AFTER)?;
-    let outcome = play(stage, victim, PATIENCE)?;
+fn play_twice(fixture: &Fixture, victim: &Victim) -> Result<(Victim, Outcome)> {
+    let interrupted = play(fixture, victim, INTERRUPT_AFTER)?;
+    let outcome = play(fixture, victim, PATIENCE)?;
     // Of two runs the worse counts.
     let peak_bytes = outcome.peak_bytes.max(interrupted.peak_bytes);
     let interrupted = outcome.interrupted.or(interrupted.interrupted);
@@ -76,10 +76,10 @@ fn play_twice(stage: &Stage, victim: &Victim) -> Result<(Victim, Outcome)> {
 }
 
 /// Runs one client until it ends, or for `limit` and then by Ctrl-C.
-fn play(stage: &Stage, victim: &Victim, limit: Duration) -> Result<Outcome> {
-    let place = stage.scratch.path().join(format!("get of {}, {} s", victim.lie, limit.as_secs()));
+fn play(fixture: &Fixture, victim: &Victim, limit: Duration) -> Result<Outcome> {
+    let place = fixture.scratch.path().join(format!("get of {}, {} s", victim.lie, limit.as_secs()));
     fs::create_dir(&place).context("cannot make a directory")?;
-    let liar = Liar::start(stage, victim.lie)?;
+    let liar = Liar::start(fixture, victim.lie)?;
     let copy = place.join("copy");
     fs::create_dir(&copy).context("cannot make the destination")?;
     if victim.lie == "endless-cuts" {
@@ -88,7 +88,7 @@ fn play(stage: &Stage, victim: &Victim, limit: Duration) -> Result<Outcome> {
             old.set_len(OLD_FILE_BYTES).context("cannot make the old version long")?;
         }
     }
-    let shiplane = stage.shiplane.clone().within(ADDRESS_SPACE_BYTES);
+    let shiplane = fixture.shiplane.clone().within(ADDRESS_SPACE_BYTES);
     let mut command = shiplane.command(&place.join("home"));
     command.arg("get").arg(&liar.ticket);
     command.arg(if victim.to_stdout { Path::new("-") } else { &copy });
@@ -127,9 +127,9 @@ struct Liar {
 }
 
 impl Liar {
-    fn start(stage: &Stage, lie: &str) -> Result<Self> {
-        let mut command = stage.program.command();
-        let entries = if stage.short { SHORT_ENTRIES } else { ENTRIES };
+    fn start(fixture: &Fixture, lie: &str) -> Result<Self> {
+        let mut command = fixture.program.command();
+        let entries = if fixture.short { SHORT_ENTRIES } else { ENTRIES };
         command.args(["lying-server", "--lie", lie, "--entries", &entries.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut running = Running::start("the lying server", &mut command)?;

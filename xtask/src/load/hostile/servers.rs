@@ -5,25 +5,25 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{ADDRESS_SPACE_BYTES, PATIENCE, SERVER_BOUND_BYTES};
-use crate::load::crowd::Crowd;
-use crate::load::{KEYS, Stage, settled};
+use crate::load::peer_process::PeerProcess;
+use crate::load::{Fixture, KEYS, settled};
+use crate::process_stats::ProcessStats;
 use crate::shiplane::Server;
 use crate::units;
-use crate::vitals::Vitals;
 
 /// What was seen of a server.
 #[derive(Debug)]
 pub(super) struct Seen {
     lies: &'static [&'static str],
     /// None if it did not live to be looked at.
-    watched: Option<Watched>,
+    observed: Option<Observed>,
 }
 
 /// What was seen of one that lived.
 #[derive(Debug)]
-struct Watched {
-    before: Vitals,
-    after: Vitals,
+struct Observed {
+    before: ProcessStats,
+    after: ProcessStats,
     alone: Duration,
     beside: Duration,
     /// Whether the server has ended every push by itself; none if nothing makes it.
@@ -33,26 +33,26 @@ struct Watched {
 }
 
 /// Each lie in turn, or all at once if there is no time.
-pub(super) fn run(stage: &Stage) -> Result<Vec<Seen>> {
+pub(super) fn run(fixture: &Fixture) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
-    let alone = LIES.iter().chain(&ENDLESS_LIES).map(std::slice::from_ref).filter(|_| !stage.short);
-    let all = if stage.short { &LIES[..LIES.len() - 1] } else { &LIES };
+    let alone = LIES.iter().chain(&ENDLESS_LIES).map(std::slice::from_ref).filter(|_| !fixture.short);
+    let all = if fixture.short { &LIES[..LIES.len() - 1] } else { &LIES };
     for lies in std::iter::once(all).chain(alone) {
         crate::interrupt::check()?;
         println!("    pushes to a server: {}", lies.join(", "));
-        seen.push(play(stage, lies)?);
+        seen.push(play(fixture, lies)?);
     }
     Ok(seen)
 }
 
-fn play(stage: &Stage, lies: &'static [&'static str]) -> Result<Seen> {
-    let state = stage.scratch.directory(&format!("server of {}", lies.join(" ")))?;
-    stage.program.make_keys(&state, &stage.keys, KEYS)?;
-    let inbox = stage.scratch.directory(&format!("inbox of {}", lies.join(" ")))?;
-    std::fs::hard_link(&stage.file, inbox.join("large"))?;
-    let shiplane = stage.shiplane.clone().within(ADDRESS_SPACE_BYTES);
+fn play(fixture: &Fixture, lies: &'static [&'static str]) -> Result<Seen> {
+    let state = fixture.scratch.directory(&format!("server of {}", lies.join(" ")))?;
+    fixture.program.make_keys(&state, &fixture.keys, KEYS)?;
+    let inbox = fixture.scratch.directory(&format!("inbox of {}", lies.join(" ")))?;
+    std::fs::hard_link(&fixture.file, inbox.join("large"))?;
+    let shiplane = fixture.shiplane.clone().within(ADDRESS_SPACE_BYTES);
     let server = shiplane.serve_writable(&inbox, &state)?;
-    let seen = match watch(stage, lies, &server) {
+    let seen = match watch(fixture, lies, &server) {
         Ok(seen) => {
             server.stop()?;
             seen
@@ -60,29 +60,30 @@ fn play(stage: &Stage, lies: &'static [&'static str]) -> Result<Seen> {
         Err(failure) => {
             crate::interrupt::check()?;
             println!("{}", server.with_log(&format!("{failure:#}")));
-            Seen { lies, watched: None }
+            Seen { lies, observed: None }
         }
     };
     std::fs::remove_dir_all(&inbox)?;
     Ok(seen)
 }
 
-fn watch(stage: &Stage, lies: &'static [&'static str], server: &Server) -> Result<Seen> {
-    let alone = stage.get(server)?;
-    let before = settled(server, Vitals::default())?;
+fn watch(fixture: &Fixture, lies: &'static [&'static str], server: &Server) -> Result<Seen> {
+    let alone = fixture.get(server)?;
+    let before = settled(server, ProcessStats::default())?;
     let mut options = Vec::new();
     for lie in lies {
         options.extend(["--lie", lie]);
     }
-    let entries = if stage.short { SHORT_ENTRIES } else { ENTRIES };
+    let entries = if fixture.short { SHORT_ENTRIES } else { ENTRIES };
     options.extend(["--entries", entries]);
-    let mut crowd = Crowd::gather(&stage.program, "lying-pushers", PUSHES, server, &stage.keys, &options)?;
-    let beside = stage.get(server)?;
+    let mut peers =
+        PeerProcess::start(&fixture.program, "lying-pushers", PUSHES, server, &fixture.keys, &options)?;
+    let beside = fixture.get(server)?;
     let is_endless = lies.iter().any(|lie| ENDLESS_LIES.contains(lie));
-    let ended = if is_endless { None } else { Some(crowd.says_something_within(patience_with(lies))?) };
-    let told = crowd.disperse()?;
+    let ended = if is_endless { None } else { Some(peers.says_something_within(patience_with(lies))?) };
+    let told = peers.stop()?;
     let after = settled(server, before)?;
-    Ok(Seen { lies, watched: Some(Watched { before, after, alone, beside, ended, told }) })
+    Ok(Seen { lies, observed: Some(Observed { before, after, alone, beside, ended, told }) })
 }
 
 /// How long a server may take to end the last of them.
@@ -99,13 +100,13 @@ impl Seen {
     }
 
     pub(super) fn verdict(&self) -> Result<(), String> {
-        let Some(watched) = &self.watched else {
+        let Some(observed) = &self.observed else {
             return Err("it has died, or serves nobody any more".to_owned());
         };
-        if watched.after.peak_bytes > SERVER_BOUND_BYTES {
-            return Err(format!("it came to hold {}", units::bytes(watched.after.peak_bytes)));
+        if observed.after.peak_bytes > SERVER_BOUND_BYTES {
+            return Err(format!("it came to hold {}", units::bytes(observed.after.peak_bytes)));
         }
-        if watched.ended == Some(false) {
+        if observed.ended == Some(false) {
             return Err(format!("some go on after {} s", patience_with(self.lies).as_secs()));
         }
         Ok(())
@@ -114,14 +115,14 @@ impl Seen {
     pub(super) fn row(&self, verdict: &Result<(), String>) -> Vec<String> {
         let mut row =
             vec![self.name().to_owned(), if verdict.is_ok() { "passed" } else { "failed" }.to_owned()];
-        if let Some(watched) = &self.watched {
-            let speed = watched.alone.as_secs_f64() / watched.beside.as_secs_f64().max(1e-9);
+        if let Some(observed) = &self.observed {
+            let speed = observed.alone.as_secs_f64() / observed.beside.as_secs_f64().max(1e-9);
             row.extend([
-                units::bytes(watched.before.peak_bytes),
-                units::bytes(watched.after.peak_bytes),
-                units::bytes(watched.after.resident_bytes),
+                units::bytes(observed.before.peak_bytes),
+                units::bytes(observed.after.peak_bytes),
+                units::bytes(observed.after.resident_bytes),
                 format!("{:.0} %", 100.0 * speed),
-                watched.told.clone(),
+                observed.told.clone(),
             ]);
         }
         row
@@ -171,12 +172,12 @@ mod tests {
     #[test]
     fn memory_and_endless_pushes_are_judged() {
         let seen = |peak_bytes, ended| {
-            let after = Vitals { peak_bytes, ..Vitals::default() };
+            let after = ProcessStats { peak_bytes, ..ProcessStats::default() };
             let (alone, beside, told) = (PATIENCE, PATIENCE, String::new());
-            let watched = Watched { before: Vitals::default(), after, alone, beside, ended, told };
-            Seen { lies: &LIES, watched: Some(watched) }
+            let observed = Observed { before: ProcessStats::default(), after, alone, beside, ended, told };
+            Seen { lies: &LIES, observed: Some(observed) }
         };
-        assert!(Seen { lies: &LIES, watched: None }.verdict().unwrap_err().contains("died"));
+        assert!(Seen { lies: &LIES, observed: None }.verdict().unwrap_err().contains("died"));
         assert_eq!(seen(1 << 20, Some(true)).verdict(), Ok(()));
         assert_eq!(seen(1 << 20, None).verdict(), Ok(()));
         assert!(seen(SERVER_BOUND_BYTES + 1, None).verdict().unwrap_err().contains("hold"));

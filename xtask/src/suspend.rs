@@ -1,18 +1,18 @@
-//! Notices that this process has not run for a while, because it was stopped or the machine slept: deadlines pass
-//! meanwhile as if a peer were gone.
+//! Detects that this process did not run for a while, because it was stopped or the machine slept: deadlines pass as if
+//! a peer were gone.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Watches until it is dropped.
-pub(crate) struct Watch {
-    watched: Arc<Watched>,
+/// Detects suspensions until it is dropped.
+pub(crate) struct SuspendDetector {
+    shared: Arc<Shared>,
     _end: mpsc::Sender<()>,
 }
 
 #[derive(Default)]
-struct Watched {
+struct Shared {
     state: Mutex<State>,
     looked: Condvar,
 }
@@ -23,31 +23,31 @@ struct State {
     has_seen: bool,
 }
 
-impl Watch {
+impl SuspendDetector {
     pub(crate) fn start() -> Self {
-        let watched = Arc::<Watched>::default();
+        let shared = Arc::<Shared>::default();
         let (end, ended) = mpsc::channel();
-        let shared = Arc::clone(&watched);
+        let thread = Arc::clone(&shared);
         std::thread::spawn(move || {
             let mut looked = Instant::now();
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
-                shared.look(looked.elapsed() > STANDSTILL);
+                thread.look(looked.elapsed() > SUSPENDED);
                 looked = Instant::now();
             }
         });
-        Self { watched, _end: end }
+        Self { shared, _end: end }
     }
 
-    /// Whether there was a standstill since this was last asked. Takes a moment: one that has just ended is seen, too.
-    pub(crate) fn has_seen_one(&self) -> bool {
-        let state = self.watched.lock();
+    /// Whether there was a suspension since the last call. Takes a moment, to detect one that has just ended.
+    pub(crate) fn was_suspended(&self) -> bool {
+        let state = self.shared.lock();
         let enough = state.looks + 2;
-        let waited = self.watched.looked.wait_while(state, |state| state.looks < enough);
+        let waited = self.shared.looked.wait_while(state, |state| state.looks < enough);
         std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).has_seen)
     }
 }
 
-impl Watched {
+impl Shared {
     fn look(&self, has_seen: bool) {
         let mut state = self.lock();
         state.looks += 1;
@@ -64,4 +64,4 @@ impl Watched {
 const LOOK: Duration = Duration::from_millis(200);
 
 /// 2 s: a client that dials waits for 2.5 s.
-const STANDSTILL: Duration = Duration::from_secs(2);
+const SUSPENDED: Duration = Duration::from_secs(2);

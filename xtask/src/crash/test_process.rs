@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::process::{Lines, Running, Signal};
 
 /// A program under way. Killed when this is dropped.
-pub(crate) struct Party {
+pub(crate) struct TestProcess {
     process: Process,
     stdout: Lines,
     stderr: Lines,
@@ -37,7 +37,7 @@ pub(crate) struct Ended {
     pub(super) trace: Trace,
 }
 
-impl Party {
+impl TestProcess {
     pub(crate) fn plain(name: &str, command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = Running::start(name, command)?;

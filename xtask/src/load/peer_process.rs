@@ -61,19 +61,19 @@ impl Program {
     }
 }
 
-/// A load that is there. Killed when dropped.
+/// A running load. Killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct PeerProcess {
     running: Running,
     stdout: Lines,
-    /// It goes on until this is closed.
+    /// It runs until this is closed.
     stdin: ChildStdin,
     told: Vec<String>,
 }
 
-impl Crowd {
-    /// Starts it and waits until it is all there.
-    pub(crate) fn gather(
+impl PeerProcess {
+    /// Starts it and waits until all peers are connected.
+    pub(crate) fn start(
         program: &Program,
         kind: &str,
         count: u64,
@@ -92,7 +92,7 @@ impl Crowd {
         let stdin = running.take_stdin().context("the load has no standard input")?;
         let stdout = Lines::of(running.take_stdout().context("the load has no standard output")?);
         let ready = stdout.next_within(READY_LIMIT)?;
-        let Some(ready) = ready else { bail!("the load `{kind}` does not come about") };
+        let Some(ready) = ready else { bail!("the load `{kind}` did not start") };
         Ok(Self { running, stdout, stdin, told: figures(&ready)? })
     }
 
@@ -103,8 +103,8 @@ impl Crowd {
         Ok(line.is_some())
     }
 
-    /// Ends it, and gives what it has told of itself.
-    pub(crate) fn disperse(self) -> Result<String> {
+    /// Stops it and returns its report.
+    pub(crate) fn stop(self) -> Result<String> {
         let Self { running, stdout, stdin, mut told } = self;
         drop(stdin);
         running.wait(END_LIMIT)?.expect_success(PACKAGE)?;

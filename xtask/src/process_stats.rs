@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 /// One look at a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Vitals {
+pub(crate) struct ProcessStats {
     /// The most that was ever resident.
     pub(crate) peak_bytes: u64,
     /// What is resident now.
@@ -16,7 +16,7 @@ pub(crate) struct Vitals {
     pub(crate) threads: u64,
 }
 
-impl Vitals {
+impl ProcessStats {
     /// Of the process `pid`, which must be running.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))
@@ -65,11 +65,15 @@ mod tests {
     #[test]
     fn the_kernels_words_are_read() {
         let status = "Name:\tshiplane\nVmHWM:\t   48312 kB\nVmRSS:\t   48000 kB\nThreads:\t3\n";
-        let vitals = Vitals::parse(status, 17).unwrap();
-        let expected =
-            Vitals { peak_bytes: 48312 << 10, resident_bytes: 48000 << 10, descriptors: 17, threads: 3 };
-        assert_eq!(vitals, expected);
-        assert!(Vitals::parse("VmHWM: 1 kB\nVmRSS: x kB\nThreads: 1\n", 0).is_err());
+        let process_stats = ProcessStats::parse(status, 17).unwrap();
+        let expected = ProcessStats {
+            peak_bytes: 48312 << 10,
+            resident_bytes: 48000 << 10,
+            descriptors: 17,
+            threads: 3,
+        };
+        assert_eq!(process_stats, expected);
+        assert!(ProcessStats::parse("VmHWM: 1 kB\nVmRSS: x kB\nThreads: 1\n", 0).is_err());
     }
 
     #[test]
@@ -81,8 +85,12 @@ mod tests {
 
     #[test]
     fn of_ourselves_there_is_something_to_tell() {
-        let vitals = Vitals::of(std::process::id()).unwrap();
-        assert!(vitals.resident_bytes > 100_000 && vitals.peak_bytes >= vitals.resident_bytes, "{vitals:?}");
-        assert!(vitals.descriptors >= 3 && vitals.threads >= 1, "{vitals:?}");
+        let process_stats = ProcessStats::of(std::process::id()).unwrap();
+        assert!(
+            process_stats.resident_bytes > 100_000
+                && process_stats.peak_bytes >= process_stats.resident_bytes,
+            "{process_stats:?}"
+        );
+        assert!(process_stats.descriptors >= 3 && process_stats.threads >= 1, "{process_stats:?}");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::data;
-use super::party::{Ended, Party};
+use super::test_process::{Ended, TestProcess};
 use super::trace::{Fault, Trace};
 use super::tree::{self, Tree};
 use crate::scratch::Scratch;
@@ -50,7 +50,7 @@ impl Role {
 }
 
 /// The programs and the directories.
-pub(super) struct Stage<'a> {
+pub(super) struct Fixture<'a> {
     shiplane: &'a Shiplane,
     scratch: &'a Scratch,
     /// What is sent by `get` and `push`, and what is there before.
@@ -80,12 +80,12 @@ pub(super) struct First {
     pub(super) trace: Trace,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> Fixture<'a> {
     pub(super) fn new(shiplane: &'a Shiplane, scratch: &'a Scratch) -> Result<Self> {
         let (new, old) = (scratch.path().join("new"), scratch.path().join("old"));
         data::write(&new.join(TREE), data::State::New)?;
         data::write(&old.join(TREE), data::State::Old)?;
-        let mut stage = Self {
+        let mut fixture = Self {
             shiplane,
             scratch,
             before: Trees { ours: Tree::read(&old)?, theirs: Tree::read(&old)? },
@@ -94,18 +94,18 @@ impl<'a> Stage<'a> {
             after_sync: Trees::default(),
             new,
         };
-        stage.prepare_keys()?;
-        stage.prepare_sync(&old)?;
-        Ok(stage)
+        fixture.prepare_keys()?;
+        fixture.prepare_sync(&old)?;
+        Ok(fixture)
     }
 
     /// Restores the state before, and runs `role` with `fault` befalling its receiver.
     pub(super) fn first(&self, role: Role, fault: Fault) -> Result<First> {
         self.reset(role)?;
-        let traced = |command: &Command| Party::traced(command, &self.run(), fault);
+        let traced = |command: &Command| TestProcess::traced(command, &self.run(), fault);
         let mut server = match role.is_served() {
             true => traced(&self.serve(role))?,
-            false => Party::plain("shiplane serve", &mut self.serve(role))?,
+            false => TestProcess::plain("shiplane serve", &mut self.serve(role))?,
         };
         let Some(ticket) = server.first_line(START_LIMIT)? else {
             // Killed, or it refused to start.
@@ -115,7 +115,7 @@ impl<'a> Stage<'a> {
         };
         let mut command = self.client(role, &ticket);
         let client = match role.is_served() {
-            true => Party::plain(role.name(), &mut command)?,
+            true => TestProcess::plain(role.name(), &mut command)?,
             false => traced(&command)?,
         };
         if role.is_served() {
@@ -136,9 +136,9 @@ impl<'a> Stage<'a> {
     /// The same once more, undisturbed. It must end well, with equal trees and nothing left behind. Gives the
     /// bytes that it still had to send.
     pub(super) fn second(&self, role: Role) -> Result<u64> {
-        let server = Party::plain("shiplane serve", &mut self.serve(role))?;
+        let server = TestProcess::plain("shiplane serve", &mut self.serve(role))?;
         let ticket = server.first_line(START_LIMIT)?.context("the server does not start")?;
-        let client = Party::plain(role.name(), &mut self.client(role, &ticket))?.wait(LIMIT)?;
+        let client = TestProcess::plain(role.name(), &mut self.client(role, &ticket))?.wait(LIMIT)?;
         if client.code != Some(0) {
             bail!("the next run ended with {:?}: {} {:?}", client.code, client.said, client.lines.last());
         }
@@ -252,7 +252,8 @@ impl<'a> Stage<'a> {
         for home in [CLIENT, SERVER] {
             let state = fresh.join(home);
             fs::create_dir(&state).context("cannot make a directory")?;
-            let id = Party::plain("shiplane id", self.shiplane.command(&state).arg("id"))?.wait(LIMIT)?;
+            let id =
+                TestProcess::plain("shiplane id", self.shiplane.command(&state).arg("id"))?.wait(LIMIT)?;
             if id.code != Some(0) {
                 bail!("shiplane id ended with {:?}: {}", id.code, id.said);
             }

@@ -307,7 +307,7 @@ impl From<DigestAlgorithm> for Digest {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeersCommand {
-    /// Add a peer or change its permissions
+    /// Add a peer or change its permissions; without --read or --write, it only gets a name
     Add(PeersAdd),
     /// List peers with their ids, permissions and paths
     List,

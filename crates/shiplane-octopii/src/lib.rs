@@ -1,10 +1,10 @@
 //! The octopii dialect (SPEC 9): chunks, messages and calls with nodes of the original program.
 //!
-//! **It authenticates nobody.** Whoever reaches the port is let in, and whoever answers a dial is
-//! believed; TLS only keeps out those who cannot change packets. So nothing of it is on by default:
-//! an [`InsecureOctopiiTransport`] has a socket and a certificate of its own, shares no connection and
-//! no key with a [`QuicTransport`](shiplane_transport::QuicTransport), and is made only by who says
-//! [`AcceptAnyPeer`]. Use it on a network where everybody is trusted.
+//! **It authenticates nobody.** Any client that reaches the port is accepted, and any server that answers a dial is
+//! believed. TLS protects only against attackers that cannot change packets. So it is never on by default:
+//! an [`InsecureOctopiiTransport`] has a socket and a certificate of its own, shares no connection and no key with a
+//! [`QuicTransport`](shiplane_transport::QuicTransport), and requires [`AcceptAnyPeer`]. Use it only on a network where
+//! every machine is trusted.
 //!
 //! In reading order:
 //!
@@ -50,7 +50,7 @@
 //! # }
 //! ```
 //!
-//! Not here: QUIC itself, files but for a chunk's, and what any call means.
+//! Not here: QUIC itself, files other than a chunk's, and the meaning of calls.
 
 #![forbid(unsafe_code)]
 

@@ -1,16 +1,16 @@
 //! Request-response calls between two peers on one QUIC connection, one stream each.
 //!
-//! A call is a method's name and at most 1 MiB of body; the answer is at most 1 MiB, or a [`Fault`].
-//! Each call has its own QUIC stream, so that none waits for another, and dropping it cancels it. In
+//! A call is a method's name and a body of at most 1 MiB; the answer is at most 1 MiB, or a [`Fault`].
+//! Each call has its own QUIC stream, so that no call waits for another. Dropping a call cancels it. In
 //! reading order:
 //!
 //! 1. [`RpcClient`] calls, [`Router`] answers. Either side of a connection may do either or both, and a
 //!    handler may call back: its [`RequestContext`] has a client, the caller's id and the deadline.
-//! 2. [`Method`] ties a name to its types. [`CallError`] says why there is no answer, sorted by whose
-//!    fault it is; [`FaultCode`] is what a handler may answer instead of a body.
-//! 3. `codec` turns envelopes and bodies into bytes and refuses what is not exactly such bytes; `guard`
-//!    fences it, so that a length claimed costs nothing. `frame` puts an envelope together from pieces.
-//! 4. `calls` knows who waits for which answer until when; no clock, no IO.
+//! 2. [`Method`] is a name with its types. [`CallError`] says why a call failed, sorted by whose
+//!    fault it is. [`FaultCode`] is a handler's answer instead of a body.
+//! 3. `codec` encodes and decodes envelopes and bodies, strictly. `guard` bounds the cost of decoding, whatever the
+//!    input claims. `frame` reassembles an envelope.
+//! 4. `calls` is the table of calls in flight; no clock, no IO.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

@@ -1,20 +1,19 @@
 //! The wire format of shiplane's QUIC streams, as state machines without IO.
 //!
-//! Two peers share one connection. Small calls and bulk data travel on streams of it, and everything
-//! bulky travels in *chunks*: a size, the data, its digest, and one byte of answer (SPEC.md in the
-//! root of the repository has the rules; comments here cite it by number). In reading order:
+//! Two peers share one connection. Calls and bulk data have streams of their own. Bulk data is sent in *chunks*: a
+//! size, the data, its digest, and one byte of answer. SPEC.md in the root of the repository has the rules; comments
+//! cite it by number. In reading order:
 //!
-//! 1. [`limits`]: every bound, with its reason. Whatever a peer announces is checked against one of
-//!    these before anything is allocated for it.
+//! 1. [`limits`]: every bound, with its reason. What a peer announces is checked before anything is allocated.
 //! 2. [`OpeningReader`]: the first bytes of a stream say what the stream is: a bare chunk, a
 //!    [`TaggedChunk`] of a transfer, the records of a transfer, an RPC call or a message.
-//! 3. [`ChunkSender`] and [`ChunkReceiver`]: the frame. The law of the crate is in their types: an
+//! 3. [`ChunkSender`] and [`ChunkReceiver`]: the frame. Types enforce the protocol: an
 //!    [`Offer`] is a size that passed the limit, [`Verified`] exists only for a matching digest,
-//!    [`Stored`] is made of it by the commit of a sink, and only [`Stored`] makes the success status of
-//!    a [`Reply`]. The sender's [`StatusReader`] takes nothing else for success.
-//! 4. [`ProviderRecord`] and [`ReceiverRecord`]: what the two sides of a transfer of files tell each
-//!    other, cut out of a stream by a [`RecordReader`]. Their paths are [`RelPath`]s.
-//! 5. [`Digest`], [`Hasher`], [`Piece`], [`RootHasher`], [`Code`], [`escape`]: what the others are made of.
+//!    a sink's commit turns it into [`Stored`], and only [`Stored`] makes the success status of a [`Reply`].
+//!    The sender's [`StatusReader`] accepts nothing else as success.
+//! 4. [`ProviderRecord`] and [`ReceiverRecord`]: the records of a file transfer, split from a stream by a
+//!    [`RecordReader`]. Their paths are [`RelPath`]s.
+//! 5. [`Digest`], [`Hasher`], [`Piece`], [`RootHasher`], [`Code`], [`escape`]: the building blocks.
 //!
 //! # Both loops
 //!

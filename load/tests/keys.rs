@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use shiplane_protocols::access::PeersFile;
+use shiplane_protocols::internals::access::PeersFile;
 use tempfile::TempDir;
 
 #[test]

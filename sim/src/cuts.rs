@@ -12,8 +12,10 @@ use std::{
 
 use shiplane_protocols::{
     Compression,
-    sync::{SyncEvent, synchronise},
-    transfer::{Awaited, EventFn, TransferEvent, TransferOptions},
+    internals::{
+        sync::{SyncEvent, synchronise},
+        transfer::{Awaited, EventFn, TransferEvent, TransferOptions},
+    },
 };
 use tokio::time::{Instant, sleep, timeout};
 

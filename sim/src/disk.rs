@@ -18,7 +18,7 @@ use std::{
 };
 
 use rustix::io::Errno;
-use shiplane_files::disk::{self, Change};
+use shiplane_files::internals::disk::{self, Change};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::entropy::Rng;

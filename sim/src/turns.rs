@@ -228,7 +228,7 @@ impl Drop for Piece {
 mod tests {
     use std::time::Duration;
 
-    use shiplane_transport::blocking;
+    use shiplane_transport::internals::blocking;
     use tokio::time::Instant;
 
     use super::*;

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::SourceRoot;
-use shiplane_protocols::{
+use shiplane_files::internals::SourceRoot;
+use shiplane_protocols::internals::{
     FileServer, WriteLimits,
     access::{AccessControl, Grant, PeersFile, Scope, StandingPeer},
     sync::SyncState,
@@ -17,8 +17,8 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{
-    ConnectError, Identity, LaneThreads, PeerAddr, PeerId, QuicTransport, RateLimit, RateLimiter,
-    TransportConfig, Trust,
+    ConnectError, Identity, PeerAddr, PeerId, QuicTransport, RateLimit, RateLimiter, TransportConfig, Trust,
+    internals::LaneThreads,
 };
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;

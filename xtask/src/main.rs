@@ -55,7 +55,7 @@ enum Chore {
     /// Run every check that a change must pass
     Ci,
     /// Check the house rules: docs, layers, lengths, words
-    Tidy,
+    Tidy(tidy::Args),
     /// Fuzz every decoder
     Fuzz(fuzz::Args),
     /// Run the whole stack in virtual time, over a network and a disk with faults from a seed
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
     let outcome = interrupt::install().and_then(|()| match args.chore {
         Chore::Demo(args) => demo::run(&args),
         Chore::Ci => ci::run(),
-        Chore::Tidy => tidy::run(),
+        Chore::Tidy(args) => tidy::run(&args),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Sim(args) => sim::run(&args),
         Chore::Bench(args) => bench::run(&args),

@@ -1,6 +1,6 @@
 //! `cargo xtask tidy`: checks the house rules.
 //!
-//! Each rule is a small scanner over text that `cargo fmt` has laid out; none of them parses Rust.
+//! Each rule is a small scanner over text that `cargo fmt` has laid out; only `surface` parses Rust.
 //! Where a rule and good code disagree, change the rule here, with its reason, not the code around it.
 
 mod docs;
@@ -8,6 +8,7 @@ mod layers;
 mod shape;
 mod source;
 mod spec;
+mod surface;
 mod words;
 
 use std::fmt;
@@ -17,8 +18,15 @@ use anyhow::{Result, bail};
 
 use crate::cargo;
 
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Write the listings of the public surface, docs/api/, instead of comparing them
+    #[arg(long)]
+    bless: bool,
+}
+
 /// Checks the workspace and prints every violation.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     let root = cargo::workspace_root();
     let files = source::load(root)?;
     let spec = spec::Rules::load(root)?;
@@ -31,6 +39,7 @@ pub(crate) fn run() -> Result<()> {
     violations.extend(words::check_all(&files));
     violations.extend(docs::check(root, &files)?);
     violations.extend(layers::check(root)?);
+    violations.extend(surface::check(root, args.bless)?);
     for violation in &violations {
         eprintln!("{violation}");
     }
@@ -40,6 +49,13 @@ pub(crate) fn run() -> Result<()> {
             Ok(())
         }
         count => bail!("{count} violations of the house rules"),
+    }
+}
+
+impl Args {
+    /// Compares, as a check must.
+    pub(crate) fn compare() -> Self {
+        Self { bless: false }
     }
 }
 

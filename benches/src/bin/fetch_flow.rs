@@ -14,8 +14,8 @@ use std::{
 };
 
 use clap::Parser;
-use shiplane_files::{Destination, ReceiveOptions, SourceRoot};
-use shiplane_protocols::{
+use shiplane_files::internals::{Destination, ReceiveOptions, SourceRoot};
+use shiplane_protocols::internals::{
     Fetch, FileServer,
     access::{AccessControl, Grant, Scope},
     redeem,
@@ -40,7 +40,7 @@ struct Args {
     #[arg(long)]
     durable: bool,
     /// Chunks at a time.
-    #[arg(long, default_value_t = shiplane_protocols::transfer::DEFAULT_LANES)]
+    #[arg(long, default_value_t = shiplane_protocols::internals::transfer::DEFAULT_LANES)]
     lanes: usize,
     /// Payload of a chunk, KiB.
     #[arg(long, default_value_t = 4096)]
@@ -97,7 +97,7 @@ fn main() -> Result<(), Failure> {
 async fn fetch(
     args: &Args,
     server: PeerAddr,
-    secret: &shiplane_protocols::access::TicketSecret,
+    secret: &shiplane_protocols::internals::access::TicketSecret,
     dest: &Path,
 ) -> Result<String, Failure> {
     let transport = QuicTransport::builder().trust(Trust::nobody()).config(config(args)).bind(localhost())?;

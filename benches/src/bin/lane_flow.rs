@@ -17,8 +17,8 @@ use std::{
 use bytes::Bytes;
 use clap::{Parser, Subcommand, ValueEnum};
 use shiplane_transport::{
-    Admission, ChunkSink, ChunkSource, CongestionControl, LaneOptions, PeerConnection, QuicTransport,
-    SinkError, TransportConfig, Trust,
+    Admission, ChunkSource, LaneOptions, PeerConnection, QuicTransport, TransportConfig, Trust,
+    internals::{ChunkSink, CongestionControl, SinkError},
 };
 use shiplane_wire::{DigestAlgorithm, Durability, Stored, Verified};
 

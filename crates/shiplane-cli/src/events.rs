@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use shiplane::{Action, LeftOut, Side};
+use shiplane::{Action, Side};
 
 use crate::args::Digest;
 
@@ -82,7 +82,7 @@ pub(crate) enum Event {
         /// The current path, if it differs.
         #[serde(skip_serializing_if = "Option::is_none")]
         from: Option<String>,
-        why: &'static str,
+        why: String,
     },
     /// A path was left alone on one side: it changed during the sync, or a system call failed.
     Left { side: &'static str, path: String, reason: String },
@@ -181,17 +181,17 @@ fn side_name(side: Side) -> &'static str {
 
 impl Event {
     /// The event of `get` and `push` for a path that is left out.
-    pub(crate) fn skipped(left_out: &LeftOut) -> Self {
-        Self::Skipped { path: left_out.path.clone(), reason: left_out.reason.clone() }
+    pub(crate) fn skipped(left_out: &Action) -> Self {
+        Self::Skipped { path: left_out.path.clone(), reason: left_out.why.to_string() }
     }
 
     /// The event of `sync` for a path that is left out.
-    pub(crate) fn left(left_out: &LeftOut) -> Self {
-        if left_out.is_skipped {
+    pub(crate) fn left(left_out: &Action) -> Self {
+        if left_out.change == "skip" {
             return Self::skipped(left_out);
         }
         let (side, path) = (side_name(left_out.side), left_out.path.clone());
-        Self::Left { side, path, reason: left_out.reason.clone() }
+        Self::Left { side, path, reason: left_out.why.to_string() }
     }
 
     /// The event of `sync` for a change.
@@ -201,7 +201,7 @@ impl Event {
             change: action.change,
             path: action.path.clone(),
             from: action.from.clone(),
-            why: action.why,
+            why: action.why.to_string(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use shiplane::{EventKind, LeftOut};
+use shiplane::{Action, EventKind};
 
 use crate::events::{Event, Phase};
 use crate::progress::{OutputMode, Progress, Reporter, TICK_INTERVAL, seconds};
@@ -46,7 +46,7 @@ impl Job {
     /// The callback for the library's job. `left_out` makes the event for a path that is left out.
     pub(crate) fn events(
         self: &Arc<Self>,
-        left_out: fn(&LeftOut) -> Event,
+        left_out: fn(&Action) -> Event,
     ) -> impl FnMut(&shiplane::Event) + Send + 'static {
         let job = Arc::clone(self);
         move |event| match &event.kind {

@@ -8,11 +8,11 @@ use cap_std::fs::Dir;
 use shiplane_wire::{RelPath, escape};
 
 use crate::{
-    Shape,
     error::{DestinationError, Operation},
     landing::{Created, Landing, NEW_DIR_MODE, checked_name},
     names::{self, JobKey, NameRefused},
     platform::{self, Kind},
+    shape::Shape,
 };
 
 /// Asked with the path of each directory that a push needs and that is not there yet.

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, RelPath, Span, escape};
 
 use crate::{
-    Shape,
     buffers::Buffers,
     dirs::{DirHandle, Dirs},
     error::{DestinationError, Operation},
@@ -22,6 +21,7 @@ use crate::{
     plan::Plan,
     platform::{self, Kind},
     rearrange::DatasetLock,
+    shape::Shape,
     source::SourceRoot,
     state::{State, Summary},
     writer::ChunkWriter,

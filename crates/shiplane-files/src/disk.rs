@@ -56,12 +56,16 @@ pub(crate) fn is_simulated() -> bool {
 static DISK: OnceLock<&'static dyn Disk> = OnceLock::new();
 
 /// Says what is about to be done.
-pub fn before(change: Change<'_>, at: &impl AsFd) -> io::Result<()> {
+pub(crate) fn before(change: Change<'_>, at: &impl AsFd) -> io::Result<()> {
     DISK.get().map_or(Ok(()), |disk| disk.before(change, at.as_fd()))
 }
 
 /// Makes durable what `sync` makes durable, between the two calls of the simulation.
-pub fn synced(change: Change<'_>, at: &impl AsFd, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn synced(
+    change: Change<'_>,
+    at: &impl AsFd,
+    sync: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     before(change, at)?;
     sync()?;
     if let Some(disk) = DISK.get() {

@@ -10,11 +10,11 @@ use cap_std::fs::Dir;
 use shiplane_wire::{RelPath, escape};
 
 use crate::{
-    Shape,
     dirs::DirHandle,
     error::{DestinationError, Operation},
     names::{self, JobKey, NameRefused},
     platform::{self, Kind},
+    shape::Shape,
 };
 
 /// The directory that everything is put beneath, and what is known of it.

@@ -1,15 +1,27 @@
 //! The disk operations of both sides of a transfer.
 //!
-//! A provider opens a [`SourceRoot`], [resolves](SourceRoot::resolve) what a peer asks for, sends what
-//! [`Source::scan`] lists and reads spans from [`Source::open`].
+//! A provider opens a `SourceRoot`, resolves what a peer asks for, sends what `Source::scan` lists and reads spans from
+//! `Source::open`.
 //!
-//! A receiver opens a [`Destination`], which says what to do for each entry, takes chunks into temporary
+//! A receiver opens a `Destination`, which says what to do for each entry, takes chunks into temporary
 //! files, and gives them their names once they are whole and, if that was promised, durable. The journal
 //! records what an interrupted run has kept; it counts again after it was verified again.
+//!
+//! All of it is part of the engine of shiplane-protocols, and public with the feature `internals` alone: a program fetches,
+//! pushes and syncs by the crate `shiplane`.
 //!
 //! Not here: the network, tokio, async. Every call may block on the disk.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "internals"),
+    expect(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "the engine's parts are public with the feature `internals` alone"
+    )
+)]
 
 mod announced;
 mod beneath;
@@ -19,8 +31,7 @@ mod delta;
 mod destination;
 mod dirs;
 #[cfg(unix)]
-#[doc(hidden)]
-pub mod disk;
+mod disk;
 mod error;
 mod finish;
 mod handles;
@@ -37,60 +48,49 @@ mod rearrange;
 mod replace;
 mod resume;
 mod scan;
+mod shape;
 mod source;
 mod state;
 mod writer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use cuts::PlacedCut;
-pub use destination::{Destination, ReceiveOptions};
-pub use error::{DestinationError, FaultClass, Operation, SourceError};
-pub use names::{JobKey, NameRefused};
-pub use plan::Plan;
-pub use platform::Kind;
-pub use scan::{Scan, Scanned};
-pub use source::{Source, SourceFile, SourceRoot};
-pub use state::Summary;
-pub use writer::ChunkWriter;
-
-/// For `shiplane-protocols` only; not part of the public API.
+/// What the other crates of this workspace are built from. It may change at any time.
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::buffers::{Buffers, Scratch};
-    pub use crate::cuts::{bounds_of, cut_some};
+    pub use crate::{
+        buffers::{Buffers, Scratch},
+        cuts::{PlacedCut, bounds_of, cut_some},
+        destination::{Destination, ReceiveOptions},
+        error::{DestinationError, FaultClass, Operation, SourceError},
+        names::{JobKey, NameRefused},
+        plan::Plan,
+        platform::{Kind, retry},
+        publish::Place,
+        rearrange::check_name,
+        replace::replace_file,
+        scan::{Scan, Scanned},
+        shape::Shape,
+        source::{Current, Source, SourceFile, SourceRoot},
+        state::Summary,
+        writer::ChunkWriter,
+    };
+    /// Where a simulation comes between us and the disk.
+    #[cfg(unix)]
+    pub mod disk {
+        pub use crate::disk::{Change, Disk, simulate};
+    }
     /// Work on a few threads.
     pub mod parallel {
         pub use crate::parallel::{join, map};
     }
-    pub use crate::platform::retry;
-    pub use crate::publish::Place;
-    pub use crate::rearrange::check_name;
-    pub use crate::replace::replace_file;
-    pub use crate::source::Current;
 }
 
 /// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::journal::fuzz_journal;
-}
-
-/// What a transfer consists of, which decides where it lands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// One file.
-    File {
-        /// Its name at the provider.
-        name: Vec<u8>,
-    },
-    /// The content of a directory that was asked for by its path.
-    Directory {
-        /// Its name at the provider.
-        name: Vec<u8>,
-    },
-    /// The content of the whole directory that is served, which has no name.
-    Root,
 }
 
 /// Every lock here guards plain values that are whole between any two statements, so that a panic of

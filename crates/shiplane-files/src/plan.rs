@@ -35,8 +35,8 @@ pub enum Plan {
         resumed_bytes: u64,
     },
     /// An old version of the file is there: ask the peer for the cuts of these ranges (SPEC 4.13) and go on
-    /// with [`Destination::take_from_old`](crate::Destination::take_from_old). Only
-    /// [`Destination::offer_delta`](crate::Destination::offer_delta) gives this.
+    /// with [`Destination::take_from_old`](crate::destination::Destination::take_from_old). Only
+    /// [`Destination::offer_delta`](crate::destination::Destination::offer_delta) gives this.
     Delta {
         /// The ranges of the new version, in order.
         ranges: Vec<Range<u64>>,
@@ -365,7 +365,11 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{Destination, JobKey, ReceiveOptions, Shape};
+    use crate::{
+        destination::{Destination, ReceiveOptions},
+        names::JobKey,
+        shape::Shape,
+    };
 
     fn folding(root: &Path, overwrite: bool) -> Destination {
         let options = ReceiveOptions {

@@ -9,11 +9,11 @@ use cap_std::fs::Dir;
 use shiplane_wire::{Entry, EntryKind, RelPath, Version, escape};
 
 use crate::{
-    Shape,
     error::SourceError,
     names,
     platform::{self, Kind, Stat},
     scan::Scan,
+    shape::Shape,
 };
 
 mod current;

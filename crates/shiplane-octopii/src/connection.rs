@@ -9,9 +9,9 @@ use std::{
 
 use bytes::Bytes;
 use shiplane_transport::{
-    BiStream, ChunkSink, ChunkSource, ConnectionEnd, LaneOptions, RecvChunkError, SendChunkError, SinkError,
-    SourceError, StreamError, blocking,
-    internals::{BareConnection, file_sink, memory_sink, refusal_code},
+    ChunkSource, ConnectionEnd, LaneOptions, RecvChunkError, SendChunkError, StreamError,
+    dialect::{BareConnection, file_sink, memory_sink, refusal_code},
+    internals::{BiStream, ChunkSink, SinkError, SourceError, blocking},
 };
 use shiplane_wire::{Code, Offer, Stored, Verified, limits};
 use tokio::{
@@ -71,6 +71,8 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
     }
 
     /// Waits until no stream is open, so that a close loses nothing.
+    ///
+    /// Cancel-safe.
     pub async fn drained(&self) {
         self.connection.drained().await;
     }
@@ -86,6 +88,8 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
     }
 
     /// As [`send_chunk_verified`](Self::send_chunk_verified), with progress.
+    ///
+    /// Not cancel-safe: dropping resets the stream, and the receiver keeps nothing.
     ///
     /// # Errors
     /// As there.
@@ -150,8 +154,10 @@ impl InsecureOctopiiConnection<Lane> {
     /// bytes; `None` after the connection's orderly end. The file appears whole, verified and synced, or
     /// not at all.
     ///
+    /// Cancel-safe until a chunk has begun to arrive; dropping later rejects that chunk and leaves no file.
+    ///
     /// # Errors
-    /// [`SinkError::Exists`] inside [`RecvChunkError::Sink`] when the name is taken, and as
+    /// `SinkError::Exists` inside [`RecvChunkError::Sink`] when the name is taken, and as
     /// [`recv_chunk_verified`](Self::recv_chunk_verified).
     pub async fn recv_chunk_to_path(
         &self,

@@ -2,14 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use shiplane_transport::{ConnectError, TransportConfig, internals::BareEndpoint};
+use shiplane_transport::{BindError, ConnectError, TransportConfig, dialect::BareEndpoint};
 
-use crate::{
-    connection::InsecureOctopiiConnection,
-    error::{OctopiiBindError, OctopiiConnectError},
-    intake::Policy,
-    tls,
-};
+use crate::{connection::InsecureOctopiiConnection, intake::Policy, tls};
 
 /// Says that peers are *not authenticated* here: whoever can reach the port may send to it and read from
 /// it, and whoever can change packets on the way may pose as either side.
@@ -34,14 +29,14 @@ impl InsecureOctopiiTransport {
     /// Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`OctopiiBindError`]: the address is taken, or the certificate or TLS failed.
+    /// [`BindError`]: the address is taken, or the certificate or TLS failed.
     pub fn bind(
         addr: SocketAddr,
         config: TransportConfig,
         _acknowledged: AcceptAnyPeer,
-    ) -> Result<Self, OctopiiBindError> {
+    ) -> Result<Self, BindError> {
         let (certificate, key) = tls::self_signed()?;
-        let tls = tls::server(certificate, key).map_err(|error| OctopiiBindError::Transport(error.into()))?;
+        let tls = tls::server(certificate, key)?;
         let endpoint = BareEndpoint::bind(addr, Arc::new(config), tls)?;
         tracing::warn!(
             %addr,
@@ -55,12 +50,13 @@ impl InsecureOctopiiTransport {
     /// Cancel-safe. Returns within the handshake timeout.
     ///
     /// # Errors
-    /// See [`OctopiiConnectError`].
+    /// See [`ConnectError`]; `WrongProtocol` says that what answers there does not speak the dialect. A shiplane peer is
+    /// dialled by its id instead.
     pub async fn connect<P: Policy>(
         &self,
         addr: SocketAddr,
         policy: P,
-    ) -> Result<InsecureOctopiiConnection<P>, OctopiiConnectError> {
+    ) -> Result<InsecureOctopiiConnection<P>, ConnectError> {
         let tls = tls::client().map_err(|error| ConnectError::Tls(Arc::new(error)))?;
         let connection = self.endpoint.connect(addr, tls::SERVER_NAME, tls).await?;
         Ok(InsecureOctopiiConnection::new(connection, policy))

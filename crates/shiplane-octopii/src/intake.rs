@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use shiplane_transport::{BiStream, MAX_CONCURRENT_STREAMS, internals::BareConnection};
+use shiplane_transport::{MAX_CONCURRENT_STREAMS, dialect::BareConnection, internals::BiStream};
 use shiplane_wire::Code;
 use tokio::{sync::mpsc, time::timeout};
 

@@ -10,9 +10,9 @@
 //!
 //! 1. [`InsecureOctopiiTransport`] dials and accepts.
 //! 2. [`InsecureOctopiiConnection`] sends chunks and messages. A stream's first bytes do not say which
-//!    of the two it carries, so the [`Policy`] of a connection says what comes in: chunks under
+//!    of the two it carries, so the policy of a connection says what comes in: chunks under
 //!    [`Lane`], messages under [`Messages`].
-//! 3. [`OctopiiRpc`] calls and answers, over messages.
+//! 3. `rpc` calls and answers, over messages; it is public with the feature `internals` alone.
 //! 4. `intake` reads the first bytes of streams; `tls` makes what a server has to show, and takes whatever a server
 //!    shows.
 //!
@@ -53,6 +53,10 @@
 //! Not here: QUIC itself, files other than a chunk's, and the meaning of calls.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "internals"),
+    expect(dead_code, unreachable_pub, reason = "calls are public with the feature `internals` alone")
+)]
 
 mod connection;
 mod endpoint;
@@ -63,18 +67,28 @@ mod tls;
 
 // What the signatures here name.
 pub use shiplane_transport::{
-    BindError, ChunkSource, ConnectError, LaneOptions, LaneThreads, RecvChunkError, SendChunkError,
-    SinkError, SourceError, TransportConfig,
+    BindError, ChunkSource, ConnectError, LaneOptions, RecvChunkError, SendChunkError, TransportConfig,
 };
 
 pub use connection::InsecureOctopiiConnection;
 pub use endpoint::{AcceptAnyPeer, InsecureOctopiiTransport};
-pub use error::{OctopiiBindError, OctopiiConnectError, OctopiiMessageError};
-pub use intake::{Lane, Messages, Policy};
-pub use rpc::{
-    MAX_HANDLED, OctopiiHandler, OctopiiRpc, OneWayMessage, RequestPayload, ResponsePayload, RpcMessage,
-    RpcRequest, RpcResponse,
-};
+pub use error::OctopiiMessageError;
+pub use intake::{Lane, Messages};
+
+/// What the `shiplane` program is built from, and calls, which only tests make. It may change at any time.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use shiplane_transport::internals::{LaneThreads, SinkError, SourceError};
+
+    pub use crate::{
+        intake::Policy,
+        rpc::{
+            MAX_HANDLED, OctopiiHandler, OctopiiRpc, OneWayMessage, RequestPayload, ResponsePayload,
+            RpcMessage, RpcRequest, RpcResponse,
+        },
+    };
+}
 
 /// The fuzz entries. Each takes any bytes and panics if an invariant of the crate is broken.
 #[doc(hidden)]

@@ -11,8 +11,8 @@
 //! use std::time::Duration;
 //! use bytes::Bytes;
 //! use shiplane_octopii::{
-//!     AcceptAnyPeer, InsecureOctopiiTransport, Messages, OctopiiHandler, OctopiiRpc, RequestPayload,
-//!     ResponsePayload,
+//!     AcceptAnyPeer, InsecureOctopiiTransport, Messages,
+//!     internals::{OctopiiHandler, OctopiiRpc, RequestPayload, ResponsePayload},
 //! };
 //! use shiplane_transport::TransportConfig;
 //!
@@ -59,7 +59,7 @@ use std::{
 };
 
 use futures::future::FutureExt;
-use shiplane_rpc::{CallError, CallId, MAX_BUDGET, MAX_IN_FLIGHT};
+use shiplane_rpc::{CallError, MAX_BUDGET, MAX_IN_FLIGHT, internals::CallId};
 use shiplane_transport::{ConnectionEnd, StreamError};
 use shiplane_wire::Code;
 use tokio::{
@@ -148,6 +148,8 @@ impl OctopiiRpc {
     }
 
     /// Says something that needs no answer, and waits, `budget` in all, until the peer has taken it.
+    ///
+    /// Dropping the future leaves unknown whether the peer took it.
     ///
     /// # Errors
     /// As [`call`](Self::call).

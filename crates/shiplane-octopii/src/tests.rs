@@ -14,10 +14,10 @@ use std::{
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use quinn::VarInt;
-use shiplane_transport::{ChunkSource, LaneThreads, TransportConfig};
+use shiplane_transport::{ChunkSource, TransportConfig, internals::LaneThreads};
 use tokio::time::timeout;
 
-use super::*;
+use super::{intake::Policy, *};
 
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 

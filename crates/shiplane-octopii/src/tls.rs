@@ -9,8 +9,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
 };
 use shiplane_transport::{
-    TlsError,
-    internals::{client_tls, server_tls, signature_algorithms},
+    dialect::{client_tls, server_tls, signature_algorithms},
+    internals::TlsError,
 };
 
 /// The name in every certificate of the dialect, and the one that its clients ask for.
@@ -18,8 +18,10 @@ pub(crate) const SERVER_NAME: &str = "localhost";
 
 /// A fresh key and its self-signed X.509 certificate for `localhost`, good for one transport's life.
 // SPEC 9.3
-pub(crate) fn self_signed() -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rcgen::Error> {
-    let made = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()])?;
+pub(crate) fn self_signed() -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TlsError> {
+    let made = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()]);
+    // As when the system has no randomness.
+    let made = made.map_err(|error| Error::General(error.to_string()))?;
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     Ok((made.cert.into(), key.into()))
 }

@@ -63,11 +63,8 @@ fn follower_methods() -> Router {
     Router::new().typed(HEARTBEAT, |_context, term| async move { Ok(term) }).typed(
         INSTALL,
         |context, (len_bytes, digest)| async move {
-            let expected = ChunkExpectation {
-                len_bytes: Some(len_bytes),
-                digest: Some(Digest::from_bytes(digest)),
-                ..ChunkExpectation::default()
-            };
+            let expected =
+                ChunkExpectation::default().len_bytes(len_bytes).digest(Digest::from_bytes(digest));
             let received = context.connection.recv_chunk_expecting(&expected).await;
             match received {
                 // Here a state machine would be replaced by `snapshot`.

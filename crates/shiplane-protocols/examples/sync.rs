@@ -1,5 +1,6 @@
 //! Two machines bring their copies of a directory together: what either has written since the last time is on
 //! both then, and what either has deleted is on neither.
+//! It is made of the engine's own parts (feature `internals`); a program uses the crate `shiplane`.
 //!
 //! ```text
 //! cargo run -p shiplane-protocols --example sync
@@ -7,8 +8,8 @@
 
 use std::{error::Error, fs, path::Path, sync::Arc, time::Duration};
 
-use shiplane_files::SourceRoot;
-use shiplane_protocols::{
+use shiplane_files::internals::SourceRoot;
+use shiplane_protocols::internals::{
     FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope},
     redeem,

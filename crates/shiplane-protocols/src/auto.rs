@@ -8,36 +8,12 @@ use crate::{
     methods::random_transfer_id,
 };
 
-/// How [`transfer_auto`] chooses and sends.
-#[derive(Debug, Clone)]
-pub struct AutoOptions {
-    /// Up to so many bytes go in a call; a call holds less than 1 MiB, whatever this says. Default
-    /// [`CALL_THRESHOLD_BYTES`].
-    pub threshold_bytes: u64,
-    /// How it is sent.
-    pub send: SendOptions,
-}
-
-impl Default for AutoOptions {
-    fn default() -> Self {
-        Self { threshold_bytes: CALL_THRESHOLD_BYTES, send: SendOptions::default() }
-    }
-}
-
-/// The way a delivery took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// In the call itself: one round trip.
-    Call,
-    /// Announced by a call, sent as a chunk.
-    Lane,
-}
-
 /// A delivery that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeliveryReport {
-    /// Which way.
-    pub route: Route,
+    /// Whether it went in the call itself, in one round trip; else it was announced by a call and sent as a chunk.
+    pub by_call: bool,
     /// Bytes of content.
     pub content_bytes: u64,
     /// Bytes sent for it.
@@ -54,22 +30,18 @@ pub struct DeliveryReport {
 pub async fn transfer_auto(
     client: &RpcClient,
     source: &ChunkSource,
-    options: &AutoOptions,
+    options: &SendOptions,
 ) -> Result<DeliveryReport, DeliverError> {
     let transfer = random_transfer_id().ok_or(DeliverError::NoRandomness)?;
     let source = open(source).await?;
-    let fits_a_call = source.len_bytes() <= options.threshold_bytes.min(MAX_CALL_BYTES);
-    let (route, arrived) = if fits_a_call {
-        (Route::Call, deliver_by_call(client, transfer, source, &options.send).await?)
+    let by_call = source.len_bytes() <= options.call_threshold_bytes.min(MAX_CALL_BYTES);
+    let arrived = if by_call {
+        deliver_by_call(client, transfer, source, options).await?
     } else {
-        (Route::Lane, deliver_by_lane(client, transfer, source, &options.send).await?)
+        deliver_by_lane(client, transfer, source, options).await?
     };
-    Ok(DeliveryReport { route, content_bytes: arrived.content_bytes, wire_bytes: arrived.wire_bytes })
+    Ok(DeliveryReport { by_call, content_bytes: arrived.content_bytes, wire_bytes: arrived.wire_bytes })
 }
-
-/// 64 KiB: up to there a call's one round trip is worth more than the lane's
-/// streaming.
-pub const CALL_THRESHOLD_BYTES: u64 = 64 * 1024;
 
 /// 1 MiB less the envelope: what a call can hold at all.
 const MAX_CALL_BYTES: u64 = shiplane_wire::limits::MAX_RPC_FRAME_LEN_BYTES as u64 - 1024;

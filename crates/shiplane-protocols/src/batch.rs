@@ -29,12 +29,32 @@ pub trait BatchSource: Clone + Send + Sync + 'static {
 /// How a batch is run.
 #[derive(Debug, Clone)]
 pub struct BatchOptions {
+    max_concurrent: usize,
+    lane: LaneOptions,
+    in_flight: InFlight,
+}
+
+impl BatchOptions {
     /// Transfers under way at a time, at least 1. More than the peer's streams only wait for each other.
-    pub max_concurrent: usize,
+    #[must_use]
+    pub fn max_concurrent(mut self, max_concurrent: usize) -> Self {
+        self.max_concurrent = max_concurrent;
+        self
+    }
+
     /// How each chunk is sent; one rate limiter in it holds for all together.
-    pub lane: LaneOptions,
-    /// Shows how many are under way.
-    pub in_flight: InFlight,
+    #[must_use]
+    pub fn lane(mut self, lane: LaneOptions) -> Self {
+        self.lane = lane;
+        self
+    }
+
+    /// Shows how many are under way. Clones of the options share it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
 }
 
 impl Default for BatchOptions {

@@ -20,7 +20,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
-use shiplane_transport::{ChunkRead, ChunkSink, SourceError};
+use shiplane_transport::internals::{ChunkRead, ChunkSink, SourceError};
 use shiplane_wire::{
     ChunkReceiver, Digest, FrameError, Hasher, Offer, RecvError, RecvStep, Stored, Verified, limits,
 };

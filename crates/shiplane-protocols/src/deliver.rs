@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_transport::{
-    ChunkRead, ChunkSource, ConnectError, LaneOptions, SendChunkError, SourceError, StreamError, blocking,
+    ChunkSource, ConnectError, LaneOptions, SendChunkError, StreamError,
+    internals::{ChunkRead, SourceError, blocking},
 };
 use shiplane_wire::{Digest, Hasher, TaggedChunk, TransferId};
 use thiserror::Error;
@@ -21,23 +22,57 @@ use crate::{
 /// How a delivery is sent.
 #[derive(Debug, Clone)]
 pub struct SendOptions {
+    pub(crate) lane: LaneOptions,
+    pub(crate) compression: Compression,
+    pub(crate) call_budget: Duration,
+    pub(crate) call_threshold_bytes: u64,
+}
+
+impl SendOptions {
     /// Progress and rate of the chunk, in bytes as they are sent: compressed, they are fewer.
-    pub lane: LaneOptions,
-    /// Whether to compress, if the receiver agrees. What is over [`MAX_ENCODED_CONTENT_BYTES`] is sent
-    /// as it is.
-    pub compression: Compression,
-    /// For the call that announces it, or that carries it.
-    pub call_budget: Duration,
+    #[must_use]
+    pub fn lane(mut self, lane: LaneOptions) -> Self {
+        self.lane = lane;
+        self
+    }
+
+    /// Whether to compress, if the receiver agrees. What is over 16 MiB is sent as it is.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// The time for the call that announces it, or that carries it. .
+    #[must_use]
+    pub fn call_budget(mut self, call_budget: Duration) -> Self {
+        self.call_budget = call_budget;
+        self
+    }
+
+    /// Up to so many bytes, [`transfer_auto`](crate::transfer_auto) sends it in a call; a call holds less than 1 MiB,
+    /// whatever this says. Default [`CALL_THRESHOLD_BYTES`].
+    #[must_use]
+    pub fn call_threshold_bytes(mut self, call_threshold_bytes: u64) -> Self {
+        self.call_threshold_bytes = call_threshold_bytes;
+        self
+    }
 }
 
 impl Default for SendOptions {
     fn default() -> Self {
-        Self { lane: LaneOptions::default(), compression: Compression::default(), call_budget: CALL_BUDGET }
+        Self {
+            lane: LaneOptions::default(),
+            compression: Compression::default(),
+            call_budget: CALL_BUDGET,
+            call_threshold_bytes: CALL_THRESHOLD_BYTES,
+        }
     }
 }
 
 /// Why a delivery failed.
 #[derive(Debug, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum DeliverError {
     /// The peer cannot be reached.
     #[error(transparent)]
@@ -215,3 +250,7 @@ fn next_piece(source: &mut Box<dyn ChunkRead>, left_bytes: u64) -> Result<Bytes,
 }
 
 const READ_LEN: usize = 256 * 1024;
+
+/// 64 KiB: up to there a call's one round trip is worth more than the lane's
+/// streaming.
+pub const CALL_THRESHOLD_BYTES: u64 = 64 * 1024;

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shiplane_files::{JobKey, Shape, Summary};
-use shiplane_rpc::{CallError, EncodeError, RpcClient};
-use shiplane_transport::{Claim, ReceiveReservation, StreamError};
+use shiplane_files::internals::{JobKey, Shape, Summary};
+use shiplane_rpc::{CallError, RpcClient, internals::EncodeError};
+use shiplane_transport::{
+    StreamError,
+    internals::{Claim, ReceiveReservation},
+};
 use shiplane_wire::{Digest, DigestAlgorithm};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -45,15 +48,15 @@ pub async fn redeem(client: &RpcClient, secret: &TicketSecret) -> Result<(), Cal
 
 fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes, EncodeError> {
     let (secret, method, body) = (*secret.expose(), method.to_owned(), body.to_vec());
-    shiplane_rpc::encode(&RedeemRequest { secret, method, body })
+    shiplane_rpc::internals::encode(&RedeemRequest { secret, method, body })
 }
 
 /// A transfer that the peer is ready to provide.
 ///
 /// ```no_run
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
-/// use shiplane_files::{Destination, ReceiveOptions};
-/// use shiplane_protocols::{Fetch, transfer::TransferOptions};
+/// use shiplane_files::internals::{Destination, ReceiveOptions};
+/// use shiplane_protocols::internals::{Fetch, transfer::TransferOptions};
 /// use shiplane_wire::Durability;
 ///
 /// let fetch = Fetch::open(&client, b"photos/2026").await?;
@@ -185,7 +188,7 @@ impl Fetch {
         &self.shape
     }
 
-    /// What its digests are computed with: for the [`ReceiveOptions`](shiplane_files::ReceiveOptions) of the target.
+    /// What its digests are computed with: for the [`ReceiveOptions`](shiplane_files::internals::ReceiveOptions) of the target.
     #[must_use]
     pub fn digest(&self) -> DigestAlgorithm {
         self.digest

@@ -18,7 +18,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use shiplane_rpc::{Fault, FaultCode, Method, RequestContext, Router};
-use shiplane_transport::{ChunkSink, Claim, LaneOptions, PeerId, RecvChunkError};
+use shiplane_transport::{
+    LaneOptions, PeerId, RecvChunkError,
+    internals::{ChunkSink, Claim},
+};
 use shiplane_wire::{Code, Digest, Durability, FrameError, Hasher, Stored, TransferId, Verified, limits};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -32,16 +35,42 @@ use crate::{
 /// What an inbox takes.
 #[derive(Debug, Clone)]
 pub struct InboxOptions {
+    max_len_bytes: u64,
+    max_waiting: usize,
+    max_held_bytes: u64,
+    lane: LaneOptions,
+}
+
+impl InboxOptions {
     /// The largest delivery; a larger one is refused before its first byte. Default 16 MiB.
-    pub max_len_bytes: u64,
+    #[must_use]
+    pub fn max_len_bytes(mut self, max_len_bytes: u64) -> Self {
+        self.max_len_bytes = max_len_bytes;
+        self
+    }
+
     /// Deliveries under way and waiting for the application; more are told to try again later. Default 16.
-    pub max_waiting: usize,
-    /// What all of those may hold together, at least one of the largest; more are told to try again later.
-    /// Default 32 MiB: half of the 64 MiB that a process should get by with, the other half being the
-    /// windows of its connections.
-    pub max_held_bytes: u64,
+    #[must_use]
+    pub fn max_waiting(mut self, max_waiting: usize) -> Self {
+        self.max_waiting = max_waiting;
+        self
+    }
+
+    /// What all of those may hold together, at least one of the largest; more are told to try again later. Default
+    /// 32 MiB: half of the 64 MiB that a process should get by with, the other half being the windows of its
+    /// connections.
+    #[must_use]
+    pub fn max_held_bytes(mut self, max_held_bytes: u64) -> Self {
+        self.max_held_bytes = max_held_bytes;
+        self
+    }
+
     /// How the chunks are received.
-    pub lane: LaneOptions,
+    #[must_use]
+    pub fn lane(mut self, lane: LaneOptions) -> Self {
+        self.lane = lane;
+        self
+    }
 }
 
 impl Default for InboxOptions {
@@ -72,6 +101,7 @@ pub struct Deliveries {
 
 /// One delivery.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Delivered {
     /// Who sent it; proven by the handshake.
     pub peer: PeerId,

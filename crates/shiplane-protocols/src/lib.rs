@@ -1,23 +1,22 @@
 //! Fetch, push and sync of files.
 //!
-//! Small things are negotiated by RPC; big ones travel down the lane beside it. In reading order:
+//! For programs that send single chunks and messages:
 //!
-//! 1. [`fetch`](Fetch): request, transfer, confirm. The caller gets what the peer has.
-//! 2. [`push`](Push): notify, transfer, acknowledge. The peer gets what the caller has.
-//! 3. [`serve`](FileServer): the other side of both.
-//! 4. [`transfer`]: the engine under all, which any pattern drives: one side provides, one receives.
-//! 5. [`access`]: tickets and standing peers: who may do what.
+//! 1. [`transfer_batch`]: many chunks, so many at a time. [`TransferResult`], [`TransferReport`]: what a transfer came to.
+//! 2. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials and tries again,
+//!    [`Compression`] makes it less to send.
+//! 3. [`TransferMetrics`]: what there was.
 //!
-//! Beside the files, for programs that embed the library:
+//! The rest is the engine of the crate `shiplane`, and public with the feature `internals` alone:
 //!
-//! 6. [`transfer_batch`]: many chunks, so many at a time. [`TransferResult`], [`TransferReport`]: what a
-//!    transfer came to.
-//! 7. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials
-//!    and tries again, [`Compression`] makes it less to send; [`progress`] tells how far it is.
-//! 8. [`snapshot`]: immutable content by id. [`single`]: the step that custom protocols share.
-//! 9. [`sync`]: two directories become one. [`synchronise`](sync::synchronise) asks, a
-//!    [`FileServer::syncing`] takes part.
-//! 10. [`TransferManager`]: ending in order. [`TransferMetrics`]: what there was.
+//! 4. `fetch`: request, transfer, confirm. The caller gets what the peer has.
+//! 5. `push`: notify, transfer, acknowledge. The peer gets what the caller has.
+//! 6. `serve`: the other side of both.
+//! 7. `transfer`: the engine under all, which any pattern drives: one side provides, one receives.
+//! 8. `access`: tickets and standing peers: who may do what.
+//! 9. `sync`: two directories become one.
+//! 10. `snapshot`: immutable content by id. `single`: the step that custom protocols share. `shutdown`: ending in order.
+//!     `progress`: how far a chunk is.
 //!
 //! ```text
 //! client                                         server
@@ -42,11 +41,20 @@
 //! Not here: quinn, the terminal, bincode.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "internals"),
+    expect(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "the engine's parts are public with the feature `internals` alone"
+    )
+)]
 
-pub mod access;
+mod access;
 mod auto;
 mod batch;
-pub mod compress;
+mod compress;
 mod deliver;
 mod fetch;
 mod inbox;
@@ -59,10 +67,10 @@ mod result;
 mod retry;
 mod serve;
 mod shutdown;
-pub mod single;
-pub mod snapshot;
-pub mod sync;
-pub mod transfer;
+mod single;
+mod snapshot;
+mod sync;
+mod transfer;
 
 /// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
 #[doc(hidden)]
@@ -73,19 +81,56 @@ pub mod fuzz {
     pub use crate::sync::fuzz::{fuzz_base, fuzz_changes, fuzz_manifest, fuzz_stat_cache};
 }
 
-pub use auto::{AutoOptions, CALL_THRESHOLD_BYTES, DeliveryReport, Route, transfer_auto};
-pub use batch::{BatchOptions, BatchSource, InFlight, transfer_batch};
+pub use access::Ticket;
+pub use auto::{DeliveryReport, transfer_auto};
+pub use batch::{BatchOptions, transfer_batch};
 pub use compress::Compression;
-pub use deliver::{DeliverError, SendOptions};
-pub use fetch::{Fetch, FetchError, FetchReport, FetchRequest, redeem, with_ticket};
+pub use deliver::{CALL_THRESHOLD_BYTES, DeliverError, SendOptions};
 pub use inbox::{Delivered, Deliveries, Inbox, InboxOptions, MAX_REMEMBERED};
-pub use metrics::{DirectionMetrics, DurationHistogram, MetricsSnapshot, TransferMetrics};
+pub use metrics::{DirectionMetrics, MetricsSnapshot, TransferMetrics};
 pub use peer_target::PeerTarget;
-pub use progress::{Progress, progress};
-pub use push::{Push, PushError, PushReceipt, PushReport, PushRequest};
 pub use result::{Delivery, Direction, TransferReport, TransferResult};
-pub use retry::{
-    Jitter, RetryError, RetryPolicy, Retryable, SendFailed, Succeeded, send_again, send_with_retry,
-};
-pub use serve::{FileServer, WriteLimits};
-pub use shutdown::{ManagedError, ShutdownReport, ShuttingDown, TransferAdmission, TransferManager};
+pub use retry::{RetryPolicy, SendFailed, send_again, send_with_retry};
+
+/// What the other crates of this workspace are built from. It may change at any time.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::{
+        batch::{BatchSource, InFlight},
+        fetch::{Fetch, FetchError, FetchReport, FetchRequest, redeem, with_ticket},
+        metrics::DurationHistogram,
+        progress::{Progress, progress},
+        push::{Push, PushError, PushReceipt, PushReport, PushRequest},
+        retry::{Jitter, RetryError, Retryable, Succeeded},
+        serve::{FileServer, WriteLimits},
+        shutdown::{ManagedError, ShutdownReport, ShuttingDown, TransferAdmission, TransferManager},
+    };
+    /// Who may connect, and what they may do there.
+    pub mod access {
+        pub use crate::access::*;
+    }
+    /// Chunks that are compressed on their way.
+    pub mod compress {
+        pub use crate::compress::{
+            DecodeSinkError, DecodingSink, EncodeSourceError, EncodedSizes, EncodedSource,
+            MAX_ENCODED_CONTENT_BYTES, MAX_RATIO,
+        };
+    }
+    /// The step that custom protocols share.
+    pub mod single {
+        pub use crate::single::{NoChunk, claim_new, only_chunk, send_only_chunk};
+    }
+    /// Immutable content by id.
+    pub mod snapshot {
+        pub use crate::snapshot::*;
+    }
+    /// Two directories become one.
+    pub mod sync {
+        pub use crate::sync::*;
+    }
+    /// One side provides, one receives.
+    pub mod transfer {
+        pub use crate::transfer::*;
+    }
+}

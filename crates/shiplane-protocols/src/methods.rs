@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use shiplane_files::{DestinationError, Kind, Shape, SourceError};
+use shiplane_files::internals::{DestinationError, Kind, Shape, SourceError};
 use shiplane_rpc::{Fault, FaultCode, Method};
 use shiplane_wire::{DigestAlgorithm, TransferId};
 
@@ -153,8 +153,8 @@ pub(crate) struct PushDone {
 /// For the fuzzer: a body of any method, which encodes to the same again.
 pub fn fuzz_methods(data: &[u8]) {
     fn body<T: Serialize + for<'de> Deserialize<'de>>(data: &[u8]) {
-        if let Ok(body) = shiplane_rpc::decode::<T>(data) {
-            assert!(shiplane_rpc::encode(&body).is_ok_and(|encoded| encoded == data));
+        if let Ok(body) = shiplane_rpc::internals::decode::<T>(data) {
+            assert!(shiplane_rpc::internals::encode(&body).is_ok_and(|encoded| encoded == data));
         }
     }
     body::<RedeemRequest>(data);

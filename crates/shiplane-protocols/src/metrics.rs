@@ -30,6 +30,7 @@ pub struct TransferMetrics {
 
 /// The counters at one moment. Printed, it is a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MetricsSnapshot {
     /// Since the metrics were made.
     pub uptime: Duration,
@@ -41,6 +42,7 @@ pub struct MetricsSnapshot {
 
 /// The counters of one direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DirectionMetrics {
     /// Transfers that succeeded.
     pub completed: u64,

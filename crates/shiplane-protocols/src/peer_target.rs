@@ -25,6 +25,8 @@ impl PeerTarget {
 
     /// The pooled connection, or a new one.
     ///
+    /// Cancel-safe: an attempt that others share goes on.
+    ///
     /// # Errors
     /// As [`QuicTransport::connect`] and [`QuicTransport::connect_to`].
     pub async fn connect(&self, transport: &QuicTransport) -> Result<Arc<PeerConnection>, ConnectError> {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_transport::ProgressFn;
+use shiplane_transport::internals::ProgressFn;
 use tokio::time::Instant;
 
 /// How far a transfer is. Every value has moved further than the one before, and the last of a
@@ -46,7 +46,7 @@ impl Progress {
 /// of nothing makes no call.
 ///
 /// ```
-/// use shiplane_protocols::{Progress, progress};
+/// use shiplane_protocols::internals::{Progress, progress};
 /// use shiplane_transport::LaneOptions;
 /// let watch = |at: Progress| eprintln!("{} of {}", at.moved_bytes, at.total_bytes);
 /// let options = LaneOptions { progress: Some(progress(10_000_000, watch)), ..LaneOptions::default() };

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::{Shape, Source};
+use shiplane_files::internals::{Shape, Source};
 use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
-use shiplane_transport::{Claim, StreamError};
+use shiplane_transport::{StreamError, internals::Claim};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, TransferId};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -55,8 +55,8 @@ pub struct PushRequest {
 ///
 /// ```no_run
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
-/// use shiplane_files::SourceRoot;
-/// use shiplane_protocols::{Push, PushError, PushRequest, transfer::TransferOptions};
+/// use shiplane_files::internals::SourceRoot;
+/// use shiplane_protocols::internals::{Push, PushError, PushRequest, transfer::TransferOptions};
 /// use shiplane_wire::Durability;
 ///
 /// let source = tokio::task::spawn_blocking(|| SourceRoot::open("photos".as_ref())?.resolve(b"")).await??;

@@ -50,6 +50,7 @@ impl TransferResult {
 
 /// One finished transfer in detail.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TransferReport {
     /// The short form. Its duration covers all attempts, of a failure too.
     pub result: TransferResult,

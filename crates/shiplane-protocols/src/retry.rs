@@ -11,7 +11,7 @@ use std::{
 
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{
-    ChunkSource, ConnectError, LaneOptions, ProgressFn, QuicTransport, SendChunkError, StreamError,
+    ChunkSource, ConnectError, LaneOptions, QuicTransport, SendChunkError, StreamError, internals::ProgressFn,
 };
 use shiplane_wire::TransferId;
 use thiserror::Error;
@@ -55,14 +55,10 @@ impl Retryable for SendChunkError {
 /// `max_delay`, so that peers who failed together do not come back together.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
-    /// Attempts in all; 1 is no retry.
-    pub max_attempts: u32,
-    /// The most that is waited after the first failure.
-    pub first_delay: Duration,
-    /// The most that is ever waited.
-    pub max_delay: Duration,
-    /// Which part of it.
-    pub jitter: Jitter,
+    max_attempts: u32,
+    first_delay: Duration,
+    max_delay: Duration,
+    jitter: Jitter,
 }
 
 impl Default for RetryPolicy {
@@ -77,6 +73,35 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// Attempts in all; 1 is no retry.
+    #[must_use]
+    pub fn max_attempts(mut self, max_attempts: u32) -> Self {
+        self.max_attempts = max_attempts;
+        self
+    }
+
+    /// The most that is waited after the first failure.
+    #[must_use]
+    pub fn first_delay(mut self, first_delay: Duration) -> Self {
+        self.first_delay = first_delay;
+        self
+    }
+
+    /// The most that is ever waited.
+    #[must_use]
+    pub fn max_delay(mut self, max_delay: Duration) -> Self {
+        self.max_delay = max_delay;
+        self
+    }
+
+    /// Which part of a delay is waited.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
     /// The most that is waited after so many failures.
     #[must_use]
     pub fn ceiling(&self, failures: u32) -> Duration {
@@ -91,6 +116,7 @@ impl RetryPolicy {
     ///
     /// # Errors
     /// The last attempt's, with their number.
+    #[doc(hidden)]
     pub async fn run<T, E: Retryable, F: Future<Output = Result<T, E>>>(
         &self,
         mut attempt: impl FnMut(u32) -> F,
@@ -173,6 +199,7 @@ impl fmt::Debug for Jitter {
 /// A delivery that failed for good.
 #[derive(Debug, Error)]
 #[error("{error} (attempts: {})", report.attempts)]
+#[non_exhaustive]
 pub struct SendFailed {
     /// What it came to, all attempts together. If the delivery is [`Delivery::Unknown`], only sending
     /// it again under the same id ([`send_again`]) can tell.
@@ -212,6 +239,8 @@ pub async fn send_with_retry(
 }
 
 /// As [`send_with_retry`], under an id that was used before, by this process or an earlier one.
+///
+/// Not cancel-safe: dropped, whether it was delivered is unknown; the same call settles it.
 ///
 /// # Errors
 /// As there; [`DeliverError::Conflict`] if the source is not what was delivered under the id.
@@ -273,7 +302,7 @@ impl Sending<'_> {
             progress: self.furthest.as_ref().map(HighWater::attempt),
             ..self.options.lane.clone()
         };
-        let options = SendOptions { lane, ..self.options.clone() };
+        let options = self.options.clone().lane(lane);
         deliver_by_lane(&RpcClient::new(connection), self.transfer, source, &options).await
     }
 
@@ -312,7 +341,7 @@ const MAX_DELAY: Duration = Duration::from_secs(10);
 mod tests {
     use std::sync::Mutex;
 
-    use shiplane_transport::{ConnectionEnd, SourceError};
+    use shiplane_transport::{ConnectionEnd, internals::SourceError};
     use shiplane_wire::{Code, StatusError};
 
     use super::*;

@@ -13,9 +13,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use shiplane_files::{Source, SourceError, SourceRoot};
+use shiplane_files::internals::{Source, SourceError, SourceRoot};
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
-use shiplane_transport::{Claim, PeerConnection, QuicTransport, blocking};
+use shiplane_transport::{
+    PeerConnection, QuicTransport,
+    internals::{Claim, blocking},
+};
 use shiplane_wire::{Code, RelPath, TransferId, escape};
 use tokio_util::{
     sync::CancellationToken,
@@ -129,6 +132,8 @@ impl FileServer {
     }
 
     /// As [`run`](Self::run), with `methods`: those of [`router`](Self::router) and others beside them.
+    ///
+    /// Dropped, it stops at once.
     pub async fn run_with(
         self: Arc<Self>,
         methods: Arc<Router>,
@@ -226,7 +231,7 @@ impl FileServer {
 
     /// Gives the call that comes with the ticket.
     fn redeem(&self, context: &RequestContext, body: &[u8]) -> Result<Option<(String, Bytes)>, Fault> {
-        let RedeemRequest { secret, method, body } = shiplane_rpc::decode(body)
+        let RedeemRequest { secret, method, body } = shiplane_rpc::internals::decode(body)
             .map_err(|error| Fault::new(FaultCode::InvalidRequest, error.to_string()))?;
         let secret = TicketSecret::from_bytes(secret);
         let redeemed = self.access.tickets().redeem(&secret, context.peer, Instant::now());

@@ -7,8 +7,8 @@
 use std::{sync::Arc, time::Duration};
 
 use shiplane_transport::{
-    ChunkSource, Claim, InboundChunk, LaneOptions, PeerConnection, SendChunkError, SentChunk, SourceError,
-    TransferStream, blocking,
+    ChunkSource, LaneOptions, PeerConnection, SendChunkError,
+    internals::{Claim, InboundChunk, SentChunk, SourceError, TransferStream, blocking},
 };
 use shiplane_wire::{Code, TaggedChunk, TransferId};
 use thiserror::Error;

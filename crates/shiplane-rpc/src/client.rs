@@ -12,7 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use shiplane_transport::{LANE_PRIORITY, PeerConnection, RecvHalf, SendHalf, StreamError};
+use shiplane_transport::{
+    LANE_PRIORITY, PeerConnection, StreamError,
+    internals::{RecvHalf, SendHalf},
+};
 use shiplane_wire::{Code, StreamKind};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -102,6 +105,8 @@ impl RpcClient {
 
     /// As [`call`](Self::call), with the types of the method.
     ///
+    /// Dropping the future gives the call up, as there.
+    ///
     /// # Errors
     /// As `call`, and [`CallError::PeerProtocol`] when the answer is no `Resp`.
     pub async fn call_typed<Req, Resp>(
@@ -141,6 +146,8 @@ impl RpcClient {
     }
 
     /// As [`notify`](Self::notify), with the type of the method's request.
+    ///
+    /// Dropping the future takes back what is not on its way yet, as there.
     ///
     /// # Errors
     /// As `notify`.

@@ -28,9 +28,9 @@ use crate::{
 /// Encodes a value as a method's body.
 ///
 /// ```
-/// let body = shiplane_rpc::encode(&(7_u16, "seven"))?;
+/// let body = shiplane_rpc::internals::encode(&(7_u16, "seven"))?;
 /// assert_eq!(&body[..], b"\x07\0\x05\0\0\0\0\0\0\0seven");
-/// # Ok::<(), shiplane_rpc::EncodeError>(())
+/// # Ok::<(), shiplane_rpc::internals::EncodeError>(())
 /// ```
 ///
 /// # Errors

@@ -17,6 +17,7 @@ use crate::{
 ///
 /// Unless said otherwise it is not known whether the peer did what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum CallError {
     /// Our request does not fit a frame; nothing was sent. Send the data down the lane, as a chunk.
     #[error(

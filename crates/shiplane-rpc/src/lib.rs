@@ -50,6 +50,10 @@
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
+#![cfg_attr(
+    not(feature = "internals"),
+    expect(unreachable_pub, reason = "the engine's parts are public with the feature `internals` alone")
+)]
 
 mod calls;
 mod client;
@@ -62,15 +66,25 @@ mod guard;
 mod method;
 mod server;
 
-pub use calls::{CallId, MAX_BUDGET, MAX_IN_FLIGHT};
+pub use calls::{MAX_BUDGET, MAX_IN_FLIGHT};
 pub use client::{RPC_PRIORITY, RpcClient};
-pub use codec::{DecodeError, EncodeError, decode, encode};
 pub use context::RequestContext;
-pub use error::{AnswerFault, CallError};
+pub use error::CallError;
 pub use fault::{Fault, FaultCode, MAX_FAULT_MESSAGE_LEN_BYTES};
-pub use frame::EnvelopeError;
 pub use method::Method;
 pub use server::Router;
+
+/// What the other crates of this workspace are built from. It may change at any time.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::{
+        calls::CallId,
+        codec::{DecodeError, EncodeError, decode, encode},
+        error::AnswerFault,
+        frame::EnvelopeError,
+    };
+}
 
 /// The fuzz entries. Each takes any bytes and panics if an invariant of the crate is broken.
 #[doc(hidden)]

@@ -10,10 +10,12 @@ use shiplane_wire::limits;
 ///
 /// ```
 /// use shiplane_transport::TransportConfig;
-/// let config = TransportConfig { buffer_len_bytes: 256 * 1024, ..TransportConfig::default() };
+/// let mut config = TransportConfig::default();
+/// config.buffer_len_bytes = 256 * 1024;
 /// assert!(config.buffer_len_bytes > TransportConfig::default().buffer_len_bytes);
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub struct TransportConfig {
     /// Bytes read from a source, hashed and written at a time. Default [`BUFFER_LEN_BYTES`].
     pub buffer_len_bytes: usize,

@@ -73,6 +73,7 @@ pub(crate) enum Proof {
 
 /// What a connection has done so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectionStats {
     /// The path below the connection.
     pub path: PathStats,
@@ -84,6 +85,7 @@ pub struct ConnectionStats {
 
 /// What is known of the path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PathStats {
     /// The smoothed round-trip time.
     pub rtt: Duration,
@@ -233,6 +235,8 @@ impl PeerConnection {
 
     /// As [`send_chunk_verified`](Self::send_chunk_verified), with progress or a rate limit.
     ///
+    /// Not cancel-safe: dropping resets the stream, and the receiver keeps nothing.
+    ///
     /// # Errors
     /// As there.
     pub async fn send_chunk_with(
@@ -260,8 +264,10 @@ impl PeerConnection {
     /// As [`recv_chunk_verified`](Self::recv_chunk_verified), but refuses a chunk of another size or
     /// digest than was agreed on, *before* the sender sees success.
     ///
+    /// Cancel-safe until a chunk has begun to arrive; dropping later rejects that chunk.
+    ///
     /// # Errors
-    /// [`RecvChunkError::Frame`] for the size, [`SinkError::WrongDigest`] inside [`RecvChunkError::Sink`],
+    /// [`RecvChunkError::Frame`] for the size, `SinkError::WrongDigest` inside [`RecvChunkError::Sink`],
     /// and as there.
     pub async fn recv_chunk_expecting(
         &self,
@@ -271,9 +277,7 @@ impl PeerConnection {
     }
 
     /// The next bare chunk with its size known and its data unread, so that the caller decides where
-    /// it goes, and knows that a transfer has begun; `None` after the connection's orderly end.
-    ///
-    /// Cancel-safe.
+    /// it goes, and knows that a transfer has begun; `None` after the connection's orderly end. Cancel-safe.
     ///
     /// # Errors
     /// [`StreamError::ConnectionLost`] when the connection did not end in order.
@@ -290,8 +294,10 @@ impl PeerConnection {
     /// Receives the next bare chunk into a new file at `path`, in bounded memory; `false` after the
     /// connection's orderly end. The file appears whole, verified and synced, or not at all.
     ///
+    /// Cancel-safe until a chunk has begun to arrive; dropping later rejects that chunk and leaves no file.
+    ///
     /// # Errors
-    /// [`SinkError::Exists`] inside [`RecvChunkError::Sink`] when the name is taken, and as
+    /// `SinkError::Exists` inside [`RecvChunkError::Sink`] when the name is taken, and as
     /// [`recv_chunk_verified`](Self::recv_chunk_verified).
     pub async fn recv_chunk_to_path(&self, path: &Path) -> Result<bool, RecvChunkError> {
         let path = path.to_owned();
@@ -301,6 +307,8 @@ impl PeerConnection {
 
     /// Receives the next bare chunk into `writer`, in bounded memory, and gives it back; `None` after
     /// the connection's orderly end. What was written counts only once this returns `Ok`.
+    ///
+    /// Cancel-safe until a chunk has begun to arrive; dropping later rejects that chunk, of which the writer may have a part.
     ///
     /// # Errors
     /// As [`recv_chunk_verified`](Self::recv_chunk_verified).
@@ -418,7 +426,7 @@ impl PeerConnection {
         Claim::new(transfer, &self.inboxes.transfers, &self.config, self.connection.clone())
     }
 
-    /// Opens the stream that carries a transfer's records.
+    /// Opens the stream that carries a transfer's records. Dropping the future opens nothing.
     ///
     /// # Errors
     /// As [`open_stream`](Self::open_stream).
@@ -464,7 +472,7 @@ impl PeerConnection {
         close::acknowledged_bytes(&self.connection)
     }
 
-    /// Waits until no stream is open, so that a close loses nothing.
+    /// Waits until no stream is open, so that a close loses nothing. Cancel-safe.
     pub async fn drained(&self) {
         drained(&self.ours, &self.theirs).await;
     }

@@ -178,6 +178,8 @@ impl QuicTransport {
     /// only peers whose key is given ([`connect_to`](Self::connect_to)). See
     /// [`builder`](Self::builder) for more.
     ///
+    /// Nothing is left of it if the future is dropped.
+    ///
     /// # Errors
     /// As [`TransportBuilder::bind`].
     #[expect(clippy::unused_async, reason = "part of the documented interface, which is async")]
@@ -215,6 +217,8 @@ impl QuicTransport {
 
     /// The live connection to exactly this peer, dialled at its address if there is none.
     ///
+    /// Cancel-safe, as [`connect`](Self::connect).
+    ///
     /// # Errors
     /// [`ConnectError::WrongKey`] when another key answers there, and as [`connect`](Self::connect).
     pub async fn connect_to(&self, peer: PeerAddr) -> Result<Arc<PeerConnection>, ConnectError> {
@@ -234,6 +238,8 @@ impl QuicTransport {
 
     /// Sends a message to the peer at `addr` and waits until it has been taken.
     ///
+    /// Not cancel-safe: dropped, whether the peer took the message is unknown.
+    ///
     /// # Errors
     /// As [`connect`](Self::connect) and [`PeerConnection::send`].
     pub async fn send(&self, addr: SocketAddr, data: Bytes) -> Result<(), MessageError> {
@@ -249,6 +255,8 @@ impl QuicTransport {
     }
 
     /// Whether a live connection to the peer at `addr` is at hand.
+    ///
+    /// Cancel-safe.
     #[expect(clippy::unused_async, reason = "part of the documented interface, which is async")]
     pub async fn has_active_peer(&self, addr: SocketAddr) -> bool {
         self.inner.pool.has(addr)
@@ -314,6 +322,8 @@ impl QuicTransport {
     /// As [`connect_to`](Self::connect_to), and returns as soon as this side has finished the handshake: the first
     /// stream can carry a request a round trip earlier. Whether the peer admits our key shows by the first answer;
     /// if it does not, the connection ends with [`Code::Unauthorised`] or [`Code::Busy`].
+    ///
+    /// Cancel-safe, as [`connect`](Self::connect).
     ///
     /// # Errors
     /// As [`connect_to`](Self::connect_to), but for the peer's refusal.

@@ -12,6 +12,7 @@ use crate::{
 
 /// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum ConnectionEnd {
     /// The peer closed it with this code; `Code::NoError` is an orderly end.
     #[error("the peer closed the connection ({code})")]
@@ -81,6 +82,7 @@ impl ConnectionEnd {
 
 /// Why `connect` gave no connection.
 #[derive(Debug, Clone, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum ConnectError {
     /// No answer within the handshake timeout: nothing listens there, or a firewall drops UDP.
     #[error("no answer from {addr} within {timeout:?}")]
@@ -180,6 +182,7 @@ impl ConnectError {
 
 /// Why a transport could not be made.
 #[derive(Debug, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum BindError {
     /// The socket could not be bound: the address is taken or not ours.
     #[error("cannot listen on {addr}: {source}")]
@@ -199,6 +202,7 @@ pub enum BindError {
 
 /// What went wrong on one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum StreamError {
     /// The peer abandoned what it was sending.
     #[error("the peer stopped sending ({0})")]
@@ -280,6 +284,7 @@ impl StreamError {
 
 /// Why a chunk was not delivered.
 #[derive(Debug, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum SendChunkError {
     /// The source cannot be read.
     #[error(transparent)]
@@ -359,6 +364,7 @@ pub enum SourceError {
 
 /// Why a chunk was not received. `E` is the sink's error.
 #[derive(Debug, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum RecvChunkError<E: std::error::Error + 'static = SinkError> {
     /// The sender announced more than the limit, or another size than was agreed on; nothing was
     /// allocated.
@@ -419,6 +425,7 @@ pub enum SinkError {
 
 /// Why a message was not sent or received.
 #[derive(Debug, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum MessageError {
     /// Over the limit for messages; send it as a chunk down the lane.
     #[error("a message of {len_bytes} bytes is over the limit of {max_bytes}: send it as a chunk")]

@@ -127,6 +127,7 @@ impl fmt::Display for PeerAddr {
 
 /// Why there is no identity to use.
 #[derive(Debug, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum IdentityError {
     /// Others may read the key file, so that the key may be known to them.
     #[error(

@@ -7,10 +7,9 @@
 //!    is the one place where certificates, or rather raw keys, are verified.
 //! 2. [`QuicTransport`]: one socket; `pool` keeps one connection a peer, `socket` makes it fast.
 //! 3. [`PeerConnection`]: chunks, messages and streams to one peer; `router` tells incoming streams
-//!    apart; [`BiStream`] halves never end by accident.
-//! 4. `lane`: a chunk from a source ([`ChunkRead`]) or into a sink ([`ChunkSink`]), hashed on a
-//!    blocking thread, answered by a status that only a stored chunk can earn.
-//!    A [`RateLimiter`] may hold it back.
+//!    apart; the halves of a stream (`stream`) never end by accident.
+//! 4. `lane`: a chunk from a [`ChunkSource`] or into memory, a file or a writer, hashed as it moves, answered by a
+//!    status that only a stored chunk can earn. A [`RateLimiter`] may hold it back.
 //! 5. `congestion`: how much may be in flight, by our own controller.
 //! 6. [`TransportConfig`] and the errors, one enum an operation.
 //!
@@ -44,23 +43,34 @@
 //! # }
 //! ```
 //!
+//! What the layers above are built from is in `internals`, behind the feature of that name, and may change at any time.
+//!
 //! Not here: what requests and messages mean, file trees, journals, the terminal.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "internals"),
+    expect(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "the engine's parts are public with the feature `internals` alone"
+    )
+)]
 
-pub mod blocking;
+mod blocking;
 mod buffer;
 mod close;
 mod config;
 mod congestion;
 mod connection;
+#[cfg(feature = "dialect")]
+#[doc(hidden)]
+pub mod dialect;
 mod endpoint;
 mod error;
 mod handshake_limiter;
 mod identity;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod internals;
 mod lane;
 mod locality;
 mod meter;
@@ -80,35 +90,51 @@ mod trust;
 mod until;
 mod window;
 
-pub use buffer::BufferPool;
 pub use config::{
-    BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, CongestionControl, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT,
-    IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, LANE_PRIORITY, LOCAL_DATAGRAM_LEN_BYTES, LaneThreads,
-    MAX_CONCURRENT_STREAMS, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER, MAX_DATAGRAM_LEN_BYTES,
-    MAX_INCOMING_HANDSHAKES, PROGRESS_TIMEOUT, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, SEND_WINDOW_BYTES,
-    STREAM_RECEIVE_WINDOW_BYTES, TransportConfig, UDP_BUFFER_LEN_BYTES,
+    BUFFER_LEN_BYTES, CONNECTION_RECEIVE_WINDOW_BYTES, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, IDLE_TIMEOUT,
+    KEEP_ALIVE_INTERVAL, LANE_PRIORITY, LOCAL_DATAGRAM_LEN_BYTES, MAX_CONCURRENT_STREAMS, MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_PEER, MAX_DATAGRAM_LEN_BYTES, MAX_INCOMING_HANDSHAKES, PROGRESS_TIMEOUT,
+    RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, TransportConfig,
+    UDP_BUFFER_LEN_BYTES,
 };
-pub use connection::{
-    AlreadyClaimed, ChunkExpectation, Claim, ConnectionStats, InboundChunk, PathStats, PeerConnection,
-    TransferStream,
-};
+pub use connection::{ChunkExpectation, ConnectionStats, PathStats, PeerConnection};
 pub use endpoint::{QuicTransport, TransportBuilder};
 pub use error::{
-    BindError, ConnectError, ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError,
-    SourceError, StreamError,
+    BindError, ConnectError, ConnectionEnd, MessageError, RecvChunkError, SendChunkError, StreamError,
 };
-pub use identity::{Identity, IdentityError, KeyFileStep, PeerAddr, PeerId, PeerIdError};
-pub use lane::{LaneOptions, ProgressFn, send::SentChunk};
-pub use meter::ProgressMeter;
+pub use identity::{Identity, IdentityError, PeerAddr, PeerId};
+pub use lane::LaneOptions;
 pub use rate::{RateLimit, RateLimiter};
-pub use router::{CallKind, InboundCall, InboundCalls};
-pub use sink::ChunkSink;
-pub use source::{ChunkRead, ChunkSource};
-pub use stream::{BiStream, RecvHalf, SendHalf};
-pub use tls::TlsError;
+pub use source::ChunkSource;
 pub use trust::{Admission, Trust};
-pub use until::until;
-pub use window::ReceiveReservation;
+
+/// What the other crates of this workspace are built from. It may change at any time.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::{
+        buffer::BufferPool,
+        config::{CongestionControl, LaneThreads},
+        connection::{AlreadyClaimed, Claim, InboundChunk, TransferStream},
+        error::{SinkError, SourceError},
+        identity::{KeyFileStep, PeerIdError},
+        lane::{ProgressFn, send::SentChunk},
+        meter::ProgressMeter,
+        router::{CallKind, InboundCall, InboundCalls},
+        sink::ChunkSink,
+        source::ChunkRead,
+        stream::{BiStream, RecvHalf, SendHalf},
+        tls::TlsError,
+        until::until,
+        window::ReceiveReservation,
+    };
+    /// Work that blocks.
+    pub mod blocking {
+        pub use crate::blocking::{
+            cores, recv, recv_unbounded, send, spawn, spawn_into, spawn_waiting, threads,
+        };
+    }
+}
 
 #[cfg(feature = "test-support")]
 #[doc(hidden)]

@@ -92,6 +92,8 @@ impl RateLimiter {
     }
 
     /// Bytes that may be sent right now: a full burst after a pause, none while others wait.
+    ///
+    /// Cancel-safe.
     pub async fn available_bytes(&self) -> u64 {
         let mut least_bytes = u64::MAX;
         for shared in &self.buckets {

@@ -302,7 +302,7 @@ impl RecvHalf {
 
     /// From here on [`read`](Self::read) gives `len_bytes` more bytes and then the end, whatever the
     /// peer sends after them or leaves out. For dialects in which that end is not promised.
-    #[cfg(feature = "internals")]
+    #[cfg(feature = "dialect")]
     pub(crate) fn end_after(&mut self, len_bytes: usize) {
         self.wanted_bytes = Some(len_bytes);
     }

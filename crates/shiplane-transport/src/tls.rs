@@ -402,7 +402,7 @@ const ALERT_REFUSED: AlertDescription = AlertDescription::AccessDenied;
 /// Everything of an Ed25519 SubjectPublicKeyInfo before the key (RFC 8410 section 4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-#[cfg(feature = "internals")]
+#[cfg(feature = "dialect")]
 pub(crate) mod dialect;
 #[cfg(feature = "test-support")]
 pub mod test_support;

@@ -265,6 +265,7 @@ impl RootHasher {
 ///
 /// All of them are misuse by the side that hashes, unless its indices come straight from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum RootError {
     /// The chunk was counted before. Count a chunk once, when it is first delivered.
     #[error("chunk {index} is already part of the transfer digest")]

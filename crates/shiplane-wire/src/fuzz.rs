@@ -20,9 +20,9 @@ pub use crate::records::{fuzz_records_provider, fuzz_records_receiver};
 
 use crate::limits::MAX_STEP_LEN_BYTES;
 use crate::{
-    ChunkSender, Digest, FrameError, Hasher, Offer, Opened, OpeningError, OpeningReader, Record, RecordError,
+    ChunkSender, Digest, FrameError, Hasher, Offer, Opened, OpeningError, OpeningReader, RecordError,
     RecordReader, RecvError, RecvStep, RelPath, SendError, SendStep, SizeReader, Status, StatusError,
-    StatusReader, escape, escape_truncated,
+    StatusReader, escape, escape_truncated, records::Record,
 };
 
 /// Runs a driver on the whole input and on pieces of it, whose length the first byte says: the outcome

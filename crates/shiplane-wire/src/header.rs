@@ -386,6 +386,7 @@ pub fn records_opening(transfer: TransferId) -> [u8; OPENING_LEN_BYTES + Transfe
 
 /// Why a stream's opening was refused. All but [`Truncated`](Self::Truncated) are decided on 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum OpeningError {
     /// The peer ended the stream too early.
     #[error("the stream ended after {received_bytes} bytes of an opening of {expected_bytes}")]

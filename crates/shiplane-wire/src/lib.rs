@@ -88,6 +88,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
+#![cfg_attr(
+    not(feature = "internals"),
+    expect(unreachable_pub, reason = "`Opening` is public with the feature `internals` alone")
+)]
 
 extern crate alloc;
 #[cfg(test)]
@@ -113,11 +117,18 @@ pub use frame::{
     SendError, SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified,
 };
 pub use header::{
-    OPENING_LEN_BYTES, Opened, Opening, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk,
+    OPENING_LEN_BYTES, Opened, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk,
     TransferId, records_opening,
 };
 pub use path::{PathRefused, RelPath};
 pub use records::{
-    Cut, Cuts, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord, Record, RecordError,
+    Cut, Cuts, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord, RecordError,
     RecordReader, SkipReason, Span, Version,
 };
+
+/// What the other crates of this workspace are built from. It may change at any time.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::{header::Opening, records::Record};
+}

@@ -109,6 +109,7 @@ impl fmt::Debug for RelPath {
 /// Which rule of SPEC 4.5 a path breaks. Answer a peer with
 /// [`Code::PathRefused`](crate::Code::PathRefused).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum PathRefused {
     /// There is no path at all.
     #[error("the path is empty")]

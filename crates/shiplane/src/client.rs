@@ -9,13 +9,16 @@ use std::{
     time::Duration,
 };
 
-use shiplane_protocols::access::{PeerName, PeersFile};
-use shiplane_transport::{Identity, LaneThreads, PeerId, QuicTransport, TransportConfig, blocking};
+use shiplane_protocols::internals::access::{PeerName, PeersFile};
+use shiplane_transport::{
+    Identity, PeerId, QuicTransport, TransportConfig,
+    internals::{LaneThreads, blocking},
+};
 
 use crate::{
     connection::Connection,
     error::{Cause, Error},
-    home::Places,
+    home::{Places, machine_setters},
     target::{ServerKey, Target},
 };
 
@@ -60,7 +63,7 @@ impl Client {
         self.inner.identity.peer_id()
     }
 
-    /// Connects to the server that a target names: a [`Ticket`](crate::Ticket), a [`PeerAddr`](crate::PeerAddr), or a
+    /// Connects to the server that a target names: a [`Ticket`](crate::Ticket), a peer id with an address, or a
     /// text such as a ticket URL or `NAME@HOST:PORT/PATH`. Its addresses are tried in order until the right key
     /// answers. Connections to the same peer are shared.
     ///
@@ -121,23 +124,7 @@ impl fmt::Debug for Client {
 }
 
 impl ClientBuilder {
-    /// Keeps the key, the list of peers and the state of syncs in this directory.
-    pub fn home(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.places.home = Some(dir.into());
-        self
-    }
-
-    /// Keeps the key in this file, which is created if it does not exist.
-    pub fn key_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.places.key_file = Some(path.into());
-        self
-    }
-
-    /// Looks names up in this list of peers.
-    pub fn peers_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.places.peers_file = Some(path.into());
-        self
-    }
+    machine_setters!();
 
     /// Uses a new key that is stored nowhere. What a ticket grants to it is lost with this client.
     pub fn fresh_key(mut self) -> Self {
@@ -148,14 +135,6 @@ impl ClientBuilder {
     /// Bytes read, hashed and written at a time: from 4 KiB to 4 MiB. The default is 256 KiB.
     pub fn buffer_len_bytes(mut self, len: usize) -> Self {
         self.buffer_len_bytes = Some(len);
-        self
-    }
-
-    /// Whether transfers compete with the program's other threads on equal terms. By default they run with the lowest
-    /// priority, so that calls beside a transfer are answered without delay; for a program that only transfers,
-    /// `true` is faster on a busy machine.
-    pub fn foreground(mut self, is_foreground: bool) -> Self {
-        self.is_foreground = is_foreground;
         self
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use shiplane_protocols::with_ticket;
+use shiplane_protocols::internals::with_ticket;
 use shiplane_rpc::{Method, RpcClient};
 use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId};
 use shiplane_wire::Code;

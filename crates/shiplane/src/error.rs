@@ -5,8 +5,8 @@ mod transfer;
 
 use std::{fmt, io, sync::Arc};
 
-use shiplane_files::{DestinationError, SourceError};
-use shiplane_protocols::{
+use shiplane_files::internals::{DestinationError, SourceError};
+use shiplane_protocols::internals::{
     FetchError, PushError,
     access::{AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError},
     sync::{LeftPath, SyncError, UnresolvedReason},
@@ -412,8 +412,8 @@ const CONTENT_UNNAMED: &str =
 
 #[cfg(test)]
 mod tests {
-    use shiplane_files::Operation;
-    use shiplane_protocols::sync::Side as SyncSide;
+    use shiplane_files::internals::Operation;
+    use shiplane_protocols::internals::sync::Side as SyncSide;
     use shiplane_wire::RelPath;
 
     use super::*;

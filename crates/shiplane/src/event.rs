@@ -1,6 +1,6 @@
 //! What a running job reports: one event type for all jobs.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 /// One step of a running job, and how far the job is.
 ///
@@ -47,23 +47,8 @@ pub enum EventKind {
         /// Its SHA-256 in hexadecimal digits, if that was asked for.
         sha256: Option<String>,
     },
-    /// Something is not carried over.
-    LeftOut(LeftOut),
-}
-
-/// Something that a job did not carry over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LeftOut {
-    /// On which side it is.
-    pub side: Side,
-    /// Where. Escaped: safe to print.
-    pub path: String,
-    /// Why, as text.
-    pub reason: String,
-    /// Whether the listing leaves it out, such as a link, a device or an unreadable file. Otherwise it changed
-    /// meanwhile or the system failed, and the same job run again may carry it over.
-    pub is_skipped: bool,
+    /// Something is not carried over: [`Action::change`] is `skip` or `leave`.
+    LeftOut(Action),
 }
 
 /// One of the two machines, or what is between them.
@@ -106,20 +91,34 @@ pub enum Phase {
     Syncing,
 }
 
-/// One change that a sync made, or would make in a dry run.
+/// One thing that a job did, would do in a dry run, or left undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Action {
     /// On which side.
     pub side: Side,
-    /// What is done: `keep_as`, `remove_file`, `remove_directory`, `create_directory` or `take`.
+    /// What a sync does: `keep_as`, `remove_file`, `remove_directory`, `create_directory` or `take`.
+    ///
+    /// What any job leaves out is `skip` if the listing leaves it out, such as a link, a device or an unreadable file, and
+    /// `leave` if it changed meanwhile or the system failed: the same job run again may carry that over.
     pub change: &'static str,
     /// Where. Escaped: safe to print.
     pub path: String,
     /// Where the file is now, if that is elsewhere. Escaped.
     pub from: Option<String>,
     /// Why, as text.
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
+}
+
+impl Action {
+    /// What the listing leaves out.
+    pub(crate) const SKIP: &'static str = "skip";
+    /// What changed meanwhile, or what the system does not let us do.
+    pub(crate) const LEAVE: &'static str = "leave";
+
+    pub(crate) fn left_out(side: Side, change: &'static str, path: String, why: String) -> Self {
+        Self { side, change, path, from: None, why: why.into() }
+    }
 }
 
 impl fmt::Display for Side {

@@ -10,12 +10,12 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt};
-use shiplane_files::{Destination, DestinationError, ReceiveOptions, Shape};
-use shiplane_protocols::{
+use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, Shape};
+use shiplane_protocols::internals::{
     Fetch, FetchError, FetchReport, FetchRequest,
     transfer::{StreamTarget, Target, TransferError, TransferOptions},
 };
-use shiplane_transport::blocking;
+use shiplane_transport::internals::blocking;
 use shiplane_wire::{Durability, escape};
 
 use self::{files::FileEvents, output::HashingOutput};

@@ -21,6 +21,40 @@ pub(crate) struct Places {
     pub(crate) has_fresh_key: bool,
 }
 
+/// The setters that a client and a server have in common. Their builders have the fields `places`, a [`Places`], and
+/// `is_foreground`.
+macro_rules! machine_setters {
+    () => {
+        /// Keeps the key, the list of peers and the state of syncs in this directory.
+        pub fn home(mut self, dir: impl Into<PathBuf>) -> Self {
+            self.places.home = Some(dir.into());
+            self
+        }
+
+        /// Keeps the key in this file, which is created if it does not exist.
+        pub fn key_file(mut self, path: impl Into<PathBuf>) -> Self {
+            self.places.key_file = Some(path.into());
+            self
+        }
+
+        /// Takes the list of peers from this file.
+        pub fn peers_file(mut self, path: impl Into<PathBuf>) -> Self {
+            self.places.peers_file = Some(path.into());
+            self
+        }
+
+        /// Whether transfers compete with the program's other threads on equal terms. By default they run with the
+        /// lowest priority, so that calls beside a transfer are answered without delay; for a program that only
+        /// transfers, `true` is faster on a busy machine.
+        pub fn foreground(mut self, is_foreground: bool) -> Self {
+            self.is_foreground = is_foreground;
+            self
+        }
+    };
+}
+
+pub(crate) use machine_setters;
+
 /// There is no place to store anything.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HomeError {

@@ -51,7 +51,7 @@
 //! # /*
 //! let client = Client::builder().build().await?;         // the key and the peers are in the usual place
 //! # */
-//! let photos = client.connect(&ticket).await?;           // a ticket, a PeerAddr, or a text
+//! let photos = client.connect(&ticket).await?;           // a ticket, an id and an address, or a text
 //! let report = photos.get("2026/summer").to(&copy).overwrite(true)
 //!     .on_progress(|event| println!("{} of {:?}", event.bytes_done, event.bytes_total)).await?;
 //! photos.push([&a]).to("inbox").await?;
@@ -129,15 +129,15 @@ mod tracker;
 pub use client::{Client, ClientBuilder};
 pub use connection::Connection;
 pub use error::{Error, ErrorKind};
-pub use event::{Action, Event, EventKind, LeftOut, Phase, Side};
+pub use event::{Action, Event, EventKind, Phase, Side};
 pub use get::GetJob;
 pub use peers::{KnownPeer, Peers};
 pub use push::PushJob;
 pub use report::Report;
 pub use request::Request;
-pub use server::{Context, FromContext, Handler, Limits, Server, ServerBuilder, State, Stats, TicketBuilder};
-pub use shiplane_protocols::{Compression, access::Ticket};
-pub use shiplane_transport::{PeerAddr, PeerId};
+pub use server::{Context, FromContext, Limits, Server, ServerBuilder, State, Stats, TicketBuilder};
+pub use shiplane_protocols::{Compression, internals::access::Ticket};
+pub use shiplane_transport::PeerId;
 pub use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES as MAX_CHUNK_LEN_BYTES};
 pub use sync::SyncJob;
 pub use target::Target;

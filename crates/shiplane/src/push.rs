@@ -13,10 +13,10 @@ use futures::{
     StreamExt, TryStreamExt,
     future::{BoxFuture, FutureExt},
 };
-use shiplane_files::{Shape, Source, SourceRoot};
-use shiplane_protocols::{Push, PushError, PushReport, PushRequest, transfer::TransferOptions};
+use shiplane_files::internals::{Shape, Source, SourceRoot};
+use shiplane_protocols::internals::{Push, PushError, PushReport, PushRequest, transfer::TransferOptions};
 use shiplane_rpc::CallError;
-use shiplane_transport::blocking;
+use shiplane_transport::internals::blocking;
 use shiplane_wire::{Durability, escape};
 use tokio::time::Instant;
 

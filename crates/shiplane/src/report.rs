@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shiplane_wire::DigestAlgorithm;
 
-use crate::event::{Action, LeftOut};
+use crate::event::Action;
 
 /// What a job achieved. Everything in it is verified, and durable if that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,15 +33,15 @@ pub struct Report {
     pub digest_algorithm: DigestAlgorithm,
     /// What a sync changed, or would change in a dry run.
     pub actions: Vec<Action>,
-    /// What was not carried over; of a list whose paths have more than [`Report::MAX_LEFT_OUT_BYTES`] the first part.
-    pub left_out: Vec<LeftOut>,
+    /// What was not carried over, each with the change `skip` or `leave`; of a list whose paths have more than [`Report::MAX_LEFT_OUT_BYTES`] the first part.
+    pub left_out: Vec<Action>,
 }
 
 impl Report {
     /// 1 MiB: ten thousand usual paths, more than a person may search. It is the peer that says how many there are.
     pub const MAX_LEFT_OUT_BYTES: usize = 1 << 20;
 
-    pub(crate) fn new(elapsed: Duration, digest_algorithm: DigestAlgorithm, left_out: Vec<LeftOut>) -> Self {
+    pub(crate) fn new(elapsed: Duration, digest_algorithm: DigestAlgorithm, left_out: Vec<Action>) -> Self {
         Self {
             files: 0,
             bytes_total: 0,

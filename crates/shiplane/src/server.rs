@@ -15,29 +15,33 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::SourceRoot;
+use shiplane_files::internals::SourceRoot;
 use shiplane_protocols::{
-    Compression, FileServer, TransferMetrics, WriteLimits,
-    access::{AccessControl, Host, PeersFile},
-    sync::SyncState,
-    transfer::TransferOptions,
+    Compression, TransferMetrics,
+    internals::{
+        FileServer, WriteLimits,
+        access::{AccessControl, Host, PeersFile},
+        sync::SyncState,
+        transfer::TransferOptions,
+    },
 };
 use shiplane_rpc::{Fault, Router};
 use shiplane_transport::{
-    Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, TransportConfig, blocking,
+    Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, TransportConfig,
+    internals::blocking,
 };
 use tokio::net::ToSocketAddrs;
 use tokio_util::sync::CancellationToken;
 
-use self::handler::{Callers, Shared, mount};
+use self::handler::{Callers, Handler, Shared, mount};
 pub use self::{
-    handler::{Context, FromContext, Handler, State},
+    handler::{Context, FromContext, State},
     ticket::TicketBuilder,
 };
 use crate::{
     client::transport_config,
     error::{Cause, Error},
-    home::Places,
+    home::{Places, machine_setters},
     request::Request,
     settings::limiter,
 };
@@ -216,23 +220,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
-    /// Keeps the key, the list of peers and the state of syncs in this directory.
-    pub fn home(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.places.home = Some(dir.into());
-        self
-    }
-
-    /// Keeps the key in this file, which is created if it does not exist.
-    pub fn key_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.places.key_file = Some(path.into());
-        self
-    }
-
-    /// Reads the list of peers from this file.
-    pub fn peers_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.places.peers_file = Some(path.into());
-        self
-    }
+    machine_setters!();
 
     /// Limits the rate in each direction, in bytes a second, over all transfers. A limit below 1,000 counts as that.
     pub fn rate(mut self, bytes_per_second: u64) -> Self {
@@ -247,15 +235,36 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
-    /// Whether transfers compete with the program's other threads on equal terms; see
-    /// [`ClientBuilder::foreground`](crate::ClientBuilder::foreground).
-    pub fn foreground(mut self, is_foreground: bool) -> Self {
-        self.is_foreground = is_foreground;
-        self
-    }
-
     /// Adds a method for peers that may read and write all that is served. Holders of anything less, such as a ticket
     /// for reading, are denied.
+    ///
+    /// A handler is an async function or closure that answers a [`Request`](crate::Request): its first argument is the request, the others
+    /// are extracted ([`FromContext`](crate::FromContext)), at most three of them. It returns `Result<Response, Error>`.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Add { a: u64, b: u64 }
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Sum(u64);
+    /// # impl shiplane::Request for Add {
+    /// #     const METHOD: &'static str = "calculator.add";
+    /// #     type Response = Sum;
+    /// # }
+    /// use shiplane::{Context, Error, ErrorKind, State};
+    ///
+    /// async fn add(add: Add, State(limit): State<u64>, context: Context) -> Result<Sum, Error> {
+    ///     match add.a.checked_add(add.b) {
+    ///         Some(sum) if sum <= limit => Ok(Sum(sum)),
+    ///         _ => Err(Error::new(ErrorKind::Refused, format!("too much for {}", context.peer_id()))),
+    ///     }
+    /// }
+    ///
+    /// let server = shiplane::Server::builder("photos").state(1_000_u64).method_for_readers(add);
+    /// ```
+    ///
+    /// The future is dropped at its next `await` when the caller gives up, its time is over, or the connection ends. If it
+    /// panics, the caller gets an error.
     pub fn method<H, Arguments>(self, handler: H) -> Self
     where
         H: Handler<Arguments, S>,

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU64};
 
 use futures::future::{self, BoxFuture, FutureExt};
-use shiplane_protocols::{Compression, transfer::TransferOptions};
+use shiplane_protocols::{Compression, internals::transfer::TransferOptions};
 use shiplane_transport::{RateLimit, RateLimiter};
 use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
 

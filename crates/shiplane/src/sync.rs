@@ -6,12 +6,14 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt};
-use shiplane_protocols::sync::{self as engine, Change, Consent, SyncEvent, SyncEventFn, SyncState, Why};
+use shiplane_protocols::internals::sync::{
+    self as engine, Change, Consent, SyncEvent, SyncEventFn, SyncState, Why,
+};
 
 use crate::{
     connection::Connection,
     error::{Cause, Error},
-    event::{Action, LeftOut, Phase, Side},
+    event::{Action, Phase, Side},
     report::Report,
     settings::{Settings, common_setters},
     tracker::{ProgressState, Tracker},
@@ -136,12 +138,11 @@ fn report(
     digest_algorithm: shiplane_wire::DigestAlgorithm,
 ) -> Report {
     for (reason, path) in &synced.skipped {
-        let (path, reason) = (path.clone(), reason.to_string());
-        tracker.left_out(LeftOut { side: Side::ThisMachine, path, reason, is_skipped: true });
+        tracker.left_out(Action::left_out(Side::ThisMachine, Action::SKIP, path.clone(), reason.to_string()));
     }
     for left in &synced.left {
-        let (path, reason) = (left.path.to_string(), left.why.to_string());
-        tracker.left_out(LeftOut { side: side(left.side), path, reason, is_skipped: false });
+        let (path, why) = (left.path.to_string(), left.why.to_string());
+        tracker.left_out(Action::left_out(side(left.side), Action::LEAVE, path, why));
     }
     Report {
         files: synced.files,
@@ -173,7 +174,7 @@ fn action(action: &engine::Action) -> Action {
         (Why::DirectoryInItsPlace, _) => "a directory has its name",
     };
     let from = from.map(ToString::to_string);
-    Action { side: side(action.side), change, path: action.path.to_string(), from, why }
+    Action { side: side(action.side), change, path: action.path.to_string(), from, why: why.into() }
 }
 
 fn side(side: engine::Side) -> Side {

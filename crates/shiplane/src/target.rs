@@ -1,11 +1,11 @@
 //! The target of a client: a ticket URL, or `NAME|PEERID@HOST:PORT[/PATH]`.
 
-use std::{convert::Infallible, ffi::OsStr, str::FromStr};
+use std::{convert::Infallible, ffi::OsStr, net::SocketAddr, str::FromStr};
 
-use shiplane_protocols::access::{
+use shiplane_protocols::internals::access::{
     AddressError, HostPort, NameError, PeerName, Ticket, TicketError, TicketSecret,
 };
-use shiplane_transport::{PeerAddr, PeerId, PeerIdError};
+use shiplane_transport::{PeerId, internals::PeerIdError};
 use shiplane_wire::{PathRefused, RelPath};
 
 use crate::error::{Cause, Error};
@@ -13,7 +13,7 @@ use crate::error::{Cause, Error};
 /// A server to connect to: whose key must answer, where, for which path, and by what right.
 ///
 /// Anything that converts to it can be given to [`Client::connect`](crate::Client::connect): a [`Ticket`], a
-/// [`PeerAddr`], or text. As text it is a ticket URL or `NAME@HOST:PORT/PATH`, where NAME is in the list of
+/// a [`PeerId`] with an address, or text. As text it is a ticket URL or `NAME@HOST:PORT/PATH`, where NAME is in the list of
 /// peers or a peer id, and `/PATH` may be left out.
 ///
 /// `Debug` does not show a ticket's secret.
@@ -155,10 +155,10 @@ impl From<&Ticket> for Target {
     }
 }
 
-impl From<PeerAddr> for Target {
-    fn from(peer: PeerAddr) -> Self {
-        let at = HostPort { host: peer.addr.ip().into(), port: peer.addr.port() };
-        Self { server: ServerKey::Id(peer.id), at, path: Vec::new(), secret: None }
+impl From<(PeerId, SocketAddr)> for Target {
+    fn from((id, addr): (PeerId, SocketAddr)) -> Self {
+        let at = HostPort { host: addr.ip().into(), port: addr.port() };
+        Self { server: ServerKey::Id(id), at, path: Vec::new(), secret: None }
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
             |server, path: &[u8]| Ok(Target { server, at: at.clone(), path: path.to_vec(), secret: None });
         assert_eq!(parse(&format!("{id}@[::1]:7")), known(ServerKey::Id(id), b""));
         assert_eq!(parse(&format!("{id}@[::1]:7/")), known(ServerKey::Id(id), b""));
-        let peer = PeerAddr { id, addr: "[::1]:7".parse().unwrap() };
+        let peer = (id, "[::1]:7".parse::<SocketAddr>().unwrap());
         assert_eq!(known(ServerKey::Id(id), b""), Ok(peer.into()));
         let name = ServerKey::Name("nas".parse().unwrap());
         assert_eq!(parse("nas@[::1]:7/a b%20@c/"), known(name, b"a b%20@c"));

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_protocols::transfer::{Awaited, EventFn, TransferEvent};
+use shiplane_protocols::internals::transfer::{Awaited, EventFn, TransferEvent};
 
 use crate::{
-    event::{Event, EventKind, LeftOut, Phase, Side},
+    event::{Action, Event, EventKind, Phase, Side},
     rate::Rate,
     report::Report,
 };
@@ -26,7 +26,7 @@ pub(crate) struct Tracker {
 struct State {
     progress: ProgressState,
     rate: Rate,
-    left_out: Vec<LeftOut>,
+    left_out: Vec<Action>,
     /// Of the paths and reasons in that list.
     left_out_bytes: usize,
     on_progress: Option<ProgressFn>,
@@ -150,12 +150,12 @@ impl Tracker {
     }
 
     pub(crate) fn add(&self, event: &TransferEvent, part: usize, side: Side) {
-        let (path, reason, is_skipped) = match event {
-            TransferEvent::Skipped { path, reason } => (path, reason.to_string(), true),
-            TransferEvent::Failed { path, reason } => (path, reason.to_string(), false),
+        let (change, path, why) = match event {
+            TransferEvent::Skipped { path, reason } => (Action::SKIP, path, reason.to_string()),
+            TransferEvent::Failed { path, reason } => (Action::LEAVE, path, reason.to_string()),
             event => return self.update(|progress| progress.add(event, part)),
         };
-        self.left_out(LeftOut { side, path: path.clone(), reason, is_skipped });
+        self.left_out(Action::left_out(side, change, path.clone(), why));
     }
 
     /// A file is complete.
@@ -165,9 +165,9 @@ impl Tracker {
     }
 
     /// Something is not carried over.
-    pub(crate) fn left_out(&self, left_out: LeftOut) {
+    pub(crate) fn left_out(&self, left_out: Action) {
         let mut state = self.state();
-        let len_bytes = size_of::<LeftOut>() + left_out.path.len() + left_out.reason.len();
+        let len_bytes = size_of::<Action>() + left_out.path.len() + left_out.why.len();
         if state.left_out_bytes + len_bytes <= Report::MAX_LEFT_OUT_BYTES {
             state.left_out_bytes += len_bytes;
             state.left_out.push(left_out.clone());
@@ -177,7 +177,7 @@ impl Tracker {
     }
 
     /// What was not carried over.
-    pub(crate) fn take_left_out(&self) -> Vec<LeftOut> {
+    pub(crate) fn take_left_out(&self) -> Vec<Action> {
         std::mem::take(&mut self.state().left_out)
     }
 
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(event.path.as_deref(), Some("d/x"));
         let left_out = tracker.take_left_out();
         assert_eq!(EventKind::LeftOut(left_out[0].clone()), event.kind);
-        assert!(left_out[0].is_skipped);
+        assert_eq!(left_out[0].change, "skip");
     }
 
     #[test]

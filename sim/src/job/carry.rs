@@ -7,10 +7,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use shiplane_files::{Destination, ReceiveOptions, SourceRoot};
-use shiplane_protocols::{Fetch, FetchRequest, Push, PushRequest, transfer::EventFn};
+use shiplane_files::internals::{Destination, ReceiveOptions, SourceRoot};
+use shiplane_protocols::internals::{Fetch, FetchRequest, Push, PushRequest, transfer::EventFn};
 use shiplane_rpc::RpcClient;
-use shiplane_transport::blocking;
+use shiplane_transport::internals::blocking;
 use shiplane_wire::Durability;
 
 use super::Stopped;

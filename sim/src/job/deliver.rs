@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use shiplane_protocols::{Inbox, InboxOptions, Jitter, RetryPolicy, SendOptions, send_again};
+use shiplane_protocols::{Inbox, InboxOptions, RetryPolicy, SendOptions, internals::Jitter, send_again};
 use shiplane_transport::{ChunkSource, PeerAddr};
 use shiplane_wire::TransferId;
 
@@ -49,8 +49,8 @@ impl Deliver {
 
     pub(crate) async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
         let peer = PeerAddr { id: world.server.id, addr: world.server.addr() };
-        let policy = RetryPolicy { max_attempts: 3, jitter: Jitter::none(), ..RetryPolicy::default() };
-        let options = SendOptions { compression: world.scenario.compression, ..SendOptions::default() };
+        let policy = RetryPolicy::default().max_attempts(3).jitter(Jitter::none());
+        let options = SendOptions::default().compression(world.scenario.compression);
         while let Some(message) = self.messages.get(self.told) {
             let source = ChunkSource::Memory(message.clone());
             let sent = send_again(&client.transport, peer, id_of(self.told), &source, &policy, &options);

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use shiplane_protocols::sync::{Consent, SyncJob, synchronise};
+use shiplane_protocols::internals::sync::{Consent, SyncJob, synchronise};
 use shiplane_rpc::RpcClient;
 
 use super::Stopped;

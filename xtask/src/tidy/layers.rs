@@ -42,7 +42,7 @@ struct Package {
     /// All it names, for the build and for tests too.
     direct: BTreeSet<String>,
     /// Whether it turns on the transport's feature for connections that nobody authenticates.
-    uses_internals: bool,
+    uses_dialect: bool,
     /// Whether it stands in `crates/`, where every crate has a layer.
     is_layered: bool,
 }
@@ -61,8 +61,11 @@ fn judge(layer: &Layer, package: &Package, closure: &BTreeSet<String>) -> Vec<Vi
     for name in layer.never.iter().filter(|name| closure.contains(**name)) {
         what.push(format!("{} must not reach {name}: see `cargo tree -p {0} -i {name}`", layer.name));
     }
-    if package.uses_internals && layer.name != DIALECT {
-        what.push(format!("{} must not use {TRANSPORT}'s {INTERNALS}: they are for {DIALECT}", layer.name));
+    if package.uses_dialect && layer.name != DIALECT {
+        what.push(format!(
+            "{} must not use {TRANSPORT}'s feature {DIALECT_FEATURE}: it is for {DIALECT}",
+            layer.name
+        ));
     }
     let violation = |what| Violation { path: package.manifest.clone(), line: 0, what };
     what.into_iter().map(violation).collect()
@@ -104,9 +107,9 @@ fn read_package(package: &Value, root: &Path) -> Result<Package> {
         dependency["features"].as_array().is_some_and(|features| features.iter().any(|name| name == feature))
     };
     Ok(Package {
-        uses_internals: dependencies
+        uses_dialect: dependencies
             .iter()
-            .any(|dependency| dependency["name"] == TRANSPORT && turns_on(dependency, INTERNALS)),
+            .any(|dependency| dependency["name"] == TRANSPORT && turns_on(dependency, DIALECT_FEATURE)),
         name: text(&package["name"])?,
         is_layered: manifest.starts_with("crates"),
         manifest,
@@ -131,7 +134,7 @@ const FRONT: &str = "shiplane";
 const TRANSPORT: &str = "shiplane-transport";
 
 /// The transport's feature for connections that it does not authenticate.
-const INTERNALS: &str = "internals";
+const DIALECT_FEATURE: &str = "dialect";
 
 /// The only crate that builds on them.
 const DIALECT: &str = "shiplane-octopii";
@@ -214,7 +217,7 @@ mod tests {
             name: name.to_owned(),
             manifest: PathBuf::from(format!("crates/{name}/Cargo.toml")),
             direct: set(direct),
-            uses_internals: false,
+            uses_dialect: false,
             is_layered: true,
         }
     }
@@ -257,11 +260,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_command_line_uses_the_dialect_and_only_that_uses_internals() {
+    fn only_the_command_line_uses_the_dialect_and_only_that_uses_dialect() {
         assert_eq!(judged("shiplane-protocols", &[DIALECT], &[]), 1);
         assert_eq!(judged(TOP, &[DIALECT], &[]), 0);
         for (layer, violations) in [(DIALECT, 0), ("shiplane-rpc", 1)] {
-            let package = Package { uses_internals: true, ..package(layer, &[TRANSPORT]) };
+            let package = Package { uses_dialect: true, ..package(layer, &[TRANSPORT]) };
             let layer = LAYERS.iter().find(|known| known.name == layer).unwrap();
             assert_eq!(judge(layer, &package, &BTreeSet::new()).len(), violations);
         }

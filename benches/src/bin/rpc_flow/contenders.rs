@@ -334,5 +334,5 @@ const MAX_BODY_LEN_BYTES: usize = 1 << 20;
 const MTU: u16 = shiplane_transport::MAX_DATAGRAM_LEN_BYTES;
 
 /// A transfer's default number of lanes, and its chunk.
-const LANES: usize = shiplane_protocols::transfer::DEFAULT_LANES;
+const LANES: usize = shiplane_protocols::internals::transfer::DEFAULT_LANES;
 const CHUNK_LEN_BYTES: usize = 1 << 20;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use shiplane::escape;
 use shiplane_octopii::{
     AcceptAnyPeer, ChunkSource, InsecureOctopiiConnection, InsecureOctopiiTransport, Lane, LaneOptions,
-    LaneThreads, SendChunkError, SourceError, TransportConfig,
+    SendChunkError, TransportConfig,
+    internals::{LaneThreads, SourceError},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -152,7 +153,7 @@ async fn dial(
         let transport = bind(any_port(addr), config(buffer_len_bytes))?;
         match transport.connect(addr, Lane).await {
             Ok(connection) => return Ok((transport, connection)),
-            Err(error) => failure = Some(OctopiiFailure::Connect(error).into()),
+            Err(error) => failure = Some(OctopiiFailure::from(error).into()),
         }
     }
     Err(failure.unwrap_or_else(|| unresolved(node, io::ErrorKind::NotFound.into()).into()))

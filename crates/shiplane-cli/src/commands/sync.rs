@@ -51,7 +51,7 @@ fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
     job.tell(&Event::Synced {
         files: report.files,
         actions: report.actions.len() as u64,
-        left: report.left_out.iter().filter(|left_out| !left_out.is_skipped).count() as u64,
+        left: report.left_out.iter().filter(|left_out| left_out.change == "leave").count() as u64,
         bytes_sent: report.bytes_sent,
         bytes_received: report.bytes_received,
         bytes_wire: report.bytes_wire,

@@ -2,9 +2,7 @@
 
 use std::io;
 
-use shiplane_octopii::{
-    BindError, ConnectError, OctopiiBindError, OctopiiConnectError, RecvChunkError, SendChunkError, SinkError,
-};
+use shiplane_octopii::{BindError, ConnectError, RecvChunkError, SendChunkError, internals::SinkError};
 
 use super::{Class, Diagnosis, Side, here};
 use crate::failure::octopii::OctopiiFailure;
@@ -13,6 +11,7 @@ use crate::settings::octopii::OctopiiError;
 pub(super) fn diagnosis(failure: &OctopiiFailure) -> Diagnosis {
     match failure {
         OctopiiFailure::Bind(error) => bind(error),
+        OctopiiFailure::WrongProtocol { .. } => wrong_protocol(),
         OctopiiFailure::Connect(error) => connect(error),
         OctopiiFailure::Send(error) => send(error),
         OctopiiFailure::Receive(error) => receive(error),
@@ -38,26 +37,25 @@ pub(super) fn settings(error: &OctopiiError) -> &'static str {
     }
 }
 
-fn bind(error: &OctopiiBindError) -> Diagnosis {
+fn bind(error: &BindError) -> Diagnosis {
     match error {
-        OctopiiBindError::Transport(BindError::Socket { source, .. }) => bind_socket(source),
-        OctopiiBindError::Transport(_) => here(Class::Other, OUR_FAULT),
-        OctopiiBindError::Certificate(_) => here(Class::Other, OUR_FAULT),
+        BindError::Socket { source, .. } => bind_socket(source),
+        BindError::Identity(_) | BindError::Tls(_) => here(Class::Other, OUR_FAULT),
     }
 }
 
-fn connect(error: &OctopiiConnectError) -> Diagnosis {
+fn wrong_protocol() -> Diagnosis {
+    let hint = "if shiplane runs there, omit --insecure-octopii and use its ticket or id";
+    Diagnosis { class: Class::Unreachable, side: Side::Peer, hint }
+}
+
+fn connect(error: &ConnectError) -> Diagnosis {
     let (class, side, hint) = match error {
-        OctopiiConnectError::WrongProtocol { .. } => (
-            Class::Unreachable,
-            Side::Peer,
-            "if shiplane runs there, omit --insecure-octopii and use its ticket or id",
-        ),
-        OctopiiConnectError::Transport(ConnectError::CannotDial { .. }) => {
+        ConnectError::CannotDial { .. } => {
             (Class::Unreachable, Side::ThisMachine, "check the address and this machine's network")
         }
-        OctopiiConnectError::Transport(ConnectError::Tls(_)) => (Class::Other, Side::ThisMachine, OUR_FAULT),
-        OctopiiConnectError::Transport(_) => (
+        ConnectError::Tls(_) => (Class::Other, Side::ThisMachine, OUR_FAULT),
+        _ => (
             Class::Unreachable,
             Side::Network,
             "check that the node is running, the address, and that firewalls pass UDP",

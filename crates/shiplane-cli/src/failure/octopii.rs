@@ -1,18 +1,21 @@
 //! The errors of commands with `--insecure-octopii`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use shiplane::escape;
-use shiplane_octopii::{OctopiiBindError, OctopiiConnectError, RecvChunkError, SendChunkError};
+use shiplane_octopii::{BindError, ConnectError, RecvChunkError, SendChunkError};
 
 /// Why a command with `--insecure-octopii` failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OctopiiFailure {
     #[error(transparent)]
-    Bind(#[from] OctopiiBindError),
+    Bind(#[from] BindError),
+    #[error("{addr} does not speak the octopii dialect")]
+    WrongProtocol { addr: SocketAddr },
     #[error(transparent)]
-    Connect(#[from] OctopiiConnectError),
+    Connect(ConnectError),
     #[error("the file was not sent: {0}")]
     Send(#[from] SendChunkError),
     #[error("nothing was received: {0}")]
@@ -23,4 +26,13 @@ pub(crate) enum OctopiiFailure {
     Exists { path: PathBuf },
     #[error("{node} has no address: {source}")]
     Resolve { node: String, source: io::Error },
+}
+
+impl From<ConnectError> for OctopiiFailure {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::WrongProtocol { addr } => Self::WrongProtocol { addr },
+            error => Self::Connect(error),
+        }
+    }
 }

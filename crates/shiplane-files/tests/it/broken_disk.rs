@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use shiplane_files::disk::{self, Change, Disk};
+use shiplane_files::internals::disk::{self, Change, Disk};
 
 /// What is below a directory, until this is dropped.
 pub(crate) struct BrokenDisk {

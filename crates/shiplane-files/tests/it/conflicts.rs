@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-use shiplane_files::{DestinationError, FaultClass, Plan, ReceiveOptions};
+use shiplane_files::internals::{DestinationError, FaultClass, Plan, ReceiveOptions};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability};
 use tempfile::TempDir;
 

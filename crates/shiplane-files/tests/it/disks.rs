@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use shiplane_files::{Destination, DestinationError, FaultClass, Shape};
+use shiplane_files::internals::{Destination, DestinationError, FaultClass, Shape};
 use tempfile::TempDir;
 
 use super::tree::{
@@ -152,7 +152,7 @@ fn what_cannot_be_made_durable_is_never_published() {
         let size = (8 << 20) / files;
         let tree =
             (0..files).fold(Tree::default(), |tree, at| tree.file(&format!("f{at}"), noise(at as u8, size)));
-        let options = shiplane_files::ReceiveOptions { chunk_len_bytes: 4 << 20, ..overwriting() };
+        let options = shiplane_files::internals::ReceiveOptions { chunk_len_bytes: 4 << 20, ..overwriting() };
         let transfer = Transfer::plan(open_with(&disk.path, options), &tree).unwrap();
         let mut ready = Vec::new();
         for (entry, (_, content)) in (0..).zip(&tree.entries) {

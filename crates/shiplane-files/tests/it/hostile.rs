@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use shiplane_files::{Destination, DestinationError, FaultClass, Shape};
+use shiplane_files::internals::{Destination, DestinationError, FaultClass, Shape};
 use shiplane_wire::{EntryKind, Span};
 use tempfile::TempDir;
 

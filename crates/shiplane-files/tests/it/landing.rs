@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use shiplane_files::{Destination, DestinationError, Shape};
+use shiplane_files::internals::{Destination, DestinationError, Shape};
 use tempfile::TempDir;
 
 use super::tree::{Transfer, Tree, assert_equal, job, listing, open, options, own_names, receive};
@@ -151,7 +151,7 @@ fn two_runs_of_a_job_do_not_mix_but_two_jobs_do() {
         matches!(&error, DestinationError::Busy { journal } if journal.contains(".shiplane-")),
         "{error}"
     );
-    let other = shiplane_files::JobKey::new(b"peer", b"other");
+    let other = shiplane_files::internals::JobKey::new(b"peer", b"other");
     drop(open(Shape::Root, other).unwrap());
     // Files that land side by side do not exclude each other.
     let one = open(Shape::File { name: b"one".into() }, job()).unwrap();

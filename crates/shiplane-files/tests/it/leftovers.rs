@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use shiplane_files::{DestinationError, disk::Change};
+use shiplane_files::internals::{DestinationError, disk::Change};
 use tempfile::TempDir;
 
 use super::tree::{Transfer, Tree, assert_equal, noise, open_with, overwriting, own_names, receive};

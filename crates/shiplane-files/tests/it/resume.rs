@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
-use shiplane_files::{DestinationError, Plan};
+use shiplane_files::internals::{DestinationError, Plan};
 use shiplane_wire::{EntryKind, Version};
 use tempfile::TempDir;
 

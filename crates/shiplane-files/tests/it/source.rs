@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use shiplane_files::{Kind, Scanned, Shape, Source, SourceError, SourceRoot};
+use shiplane_files::internals::{Kind, Scanned, Shape, Source, SourceError, SourceRoot};
 use shiplane_wire::{Entry, EntryKind, FailReason, RelPath, SkipReason};
 use tempfile::TempDir;
 

@@ -83,7 +83,7 @@ fn of_runs_that_start_at_once_one_works() {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                use shiplane_files::{Destination, DestinationError, Shape};
+                use shiplane_files::internals::{Destination, DestinationError, Shape};
                 let opened =
                     Destination::open(temp.path(), &Shape::Root, super::tree::job(), super::tree::options());
                 match opened {

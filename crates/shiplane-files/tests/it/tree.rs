@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use shiplane_files::{
+use shiplane_files::internals::{
     ChunkWriter, Destination, DestinationError, JobKey, Plan, ReceiveOptions, Shape, Summary,
 };
 use shiplane_wire::{

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shiplane_rpc::{CallId, DecodeError, EncodeError};
+use shiplane_rpc::internals::{CallId, DecodeError, EncodeError};
 
 /// One envelope: all that a message carries. The order of variants and fields is that of the wire, here
 /// and below.
@@ -136,7 +136,7 @@ impl RpcMessage {
     /// # Errors
     /// [`EncodeError::TooLarge`] over 1 MiB: send what is large as a chunk.
     pub fn encode(&self) -> Result<Bytes, EncodeError> {
-        shiplane_rpc::encode(self)
+        shiplane_rpc::internals::encode(self)
     }
 
     /// The envelope that a message's data is.
@@ -144,7 +144,7 @@ impl RpcMessage {
     /// # Errors
     /// [`DecodeError`]: it is not exactly one envelope.
     pub fn decode(data: &[u8]) -> Result<Self, DecodeError> {
-        shiplane_rpc::decode(data)
+        shiplane_rpc::internals::decode(data)
     }
 }
 

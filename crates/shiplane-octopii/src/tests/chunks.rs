@@ -1,6 +1,6 @@
 //! Chunks under the `Lane` policy.
 
-use shiplane_transport::{LaneOptions, RecvChunkError, SendChunkError, SinkError, StreamError};
+use shiplane_transport::{LaneOptions, RecvChunkError, SendChunkError, StreamError, internals::SinkError};
 use shiplane_wire::{Code, RecvError, StatusError};
 
 use super::*;

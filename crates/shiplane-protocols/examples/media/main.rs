@@ -1,4 +1,5 @@
 //! A media service and its client in one process: serves a directory, downloads a file from it.
+//! It is made of the engine's own parts (feature `internals`); a program uses the crate `shiplane`.
 //!
 //! ```text
 //! cargo run -p shiplane-protocols --example media

@@ -13,12 +13,12 @@ use cap_std::{ambient_authority, fs::Dir};
 use serde::{Deserialize, Serialize};
 use shiplane_protocols::{
     Delivery, Direction, TransferMetrics, TransferReport,
-    single::{NoChunk, claim_new, only_chunk},
+    internals::single::{NoChunk, claim_new, only_chunk},
 };
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, RequestContext, Router, RpcClient};
 use shiplane_transport::{
-    ChunkExpectation, ChunkRead, ConnectError, LaneOptions, PeerAddr, QuicTransport, RecvChunkError,
-    SourceError,
+    ChunkExpectation, ConnectError, LaneOptions, PeerAddr, QuicTransport, RecvChunkError,
+    internals::{ChunkRead, SourceError},
 };
 use shiplane_wire::{TaggedChunk, TransferId};
 
@@ -178,7 +178,7 @@ impl MediaClient {
         let client = RpcClient::new(Arc::clone(&connection));
         let len_bytes = client.call_typed(PLAY, &request, CALL_BUDGET).await?;
         let chunk = only_chunk(&mut claim, connection.config().progress_timeout).await?;
-        let expected = ChunkExpectation { len_bytes: Some(len_bytes), ..ChunkExpectation::default() };
+        let expected = ChunkExpectation::default().len_bytes(len_bytes);
         chunk.receive_to_path(output_path, &expected, &LaneOptions::default()).await?;
         Ok(len_bytes)
     }

@@ -14,7 +14,7 @@ use super::tickets::TicketBook;
 ///
 /// ```no_run
 /// # use std::{path::Path, sync::Arc, time::{Duration, Instant}};
-/// # use shiplane_protocols::access::{AccessControl, Grant, Scope};
+/// # use shiplane_protocols::internals::access::{AccessControl, Grant, Scope};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let access = Arc::new(AccessControl::open(Path::new("/home/me/.config/shiplane/peers")));
 /// if let Some(problem) = access.broken_list() {

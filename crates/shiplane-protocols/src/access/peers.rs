@@ -14,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use shiplane_transport::{PeerId, PeerIdError};
+use shiplane_transport::{PeerId, internals::PeerIdError};
 use shiplane_wire::{PathRefused, escape_truncated};
 
 use super::grant::{Grant, Scope};

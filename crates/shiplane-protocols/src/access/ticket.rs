@@ -6,7 +6,7 @@ use std::str::FromStr;
 use data_encoding::BASE64URL_NOPAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use ring::rand::{SecureRandom, SystemRandom};
-use shiplane_transport::{PeerId, PeerIdError};
+use shiplane_transport::{PeerId, internals::PeerIdError};
 use shiplane_wire::{PathRefused, RelPath};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};

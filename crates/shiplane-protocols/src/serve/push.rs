@@ -5,12 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::{
-    Destination, DestinationError, JobKey, PlacedCut, Plan, ReceiveOptions, Shape, SourceError, SourceRoot,
-    Summary, internals::Buffers,
+use shiplane_files::internals::{
+    Buffers, Destination, DestinationError, JobKey, PlacedCut, Plan, ReceiveOptions, Shape, SourceError,
+    SourceRoot, Summary,
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
-use shiplane_transport::{Claim, PeerConnection, ReceiveReservation, StreamError, blocking};
+use shiplane_transport::{
+    PeerConnection, StreamError,
+    internals::{Claim, ReceiveReservation, blocking},
+};
 use shiplane_wire::{
     Digest, DigestAlgorithm, Durability, Entry, FailReason, RelPath, Span, TransferId, escape, limits,
 };

@@ -8,9 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::{JobKey, SourceError};
+use shiplane_files::internals::{JobKey, SourceError};
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
-use shiplane_transport::{Claim, PeerConnection, PeerId, blocking};
+use shiplane_transport::{
+    PeerConnection, PeerId,
+    internals::{Claim, blocking},
+};
 use shiplane_wire::{Digest, DigestAlgorithm, RelPath, TransferId, escape};
 use tokio_util::sync::CancellationToken;
 

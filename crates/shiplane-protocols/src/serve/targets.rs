@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use shiplane_files::{Destination, DestinationError, JobKey};
+use shiplane_files::internals::{Destination, DestinationError, JobKey};
 
 /// The paths that pushes and syncs are writing to, none of which lies in another. A handle: clones share them.
 ///
@@ -160,7 +160,7 @@ impl Drop for Reserved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shiplane_files::{ReceiveOptions, Shape};
+    use shiplane_files::internals::{ReceiveOptions, Shape};
 
     fn job(source: &[u8]) -> JobKey {
         JobKey::new(b"peer", source)

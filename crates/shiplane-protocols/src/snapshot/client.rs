@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use shiplane_rpc::{CallError, RpcClient};
-use shiplane_transport::{ChunkExpectation, InboundChunk, LaneOptions, RecvChunkError};
+use shiplane_transport::{ChunkExpectation, LaneOptions, RecvChunkError, internals::InboundChunk};
 use shiplane_wire::{Digest, limits};
 use thiserror::Error;
 
@@ -72,7 +72,7 @@ pub async fn request_snapshot(
 /// Not cancel-safe: dropping refuses the snapshot, and nothing appears; ask again.
 ///
 /// # Errors
-/// See [`SnapshotError`]; [`SinkError::Exists`](shiplane_transport::SinkError) inside if the name is
+/// See [`SnapshotError`]; [`SinkError::Exists`](shiplane_transport::internals::SinkError) inside if the name is
 /// taken.
 pub async fn request_snapshot_to_path(
     client: &RpcClient,
@@ -104,9 +104,5 @@ async fn open(
 
 /// Compared before the status is sent.
 fn expectation(info: SnapshotInfo) -> ChunkExpectation {
-    ChunkExpectation {
-        len_bytes: Some(info.len_bytes),
-        digest: Some(info.digest),
-        max_len_bytes: Some(info.len_bytes),
-    }
+    ChunkExpectation::default().len_bytes(info.len_bytes).digest(info.digest).max_len_bytes(info.len_bytes)
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
-use shiplane_transport::{ChunkRead, LaneOptions, SourceError, blocking};
+use shiplane_transport::{
+    LaneOptions,
+    internals::{ChunkRead, SourceError, blocking},
+};
 use shiplane_wire::{TaggedChunk, TransferId, escape_truncated};
 use tokio::sync::Semaphore;
 

@@ -5,7 +5,10 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use shiplane_transport::{ChunkRead, ChunkSource, SourceError, blocking};
+use shiplane_transport::{
+    ChunkSource,
+    internals::{ChunkRead, SourceError, blocking},
+};
 use shiplane_wire::{Digest, Hasher};
 use thiserror::Error;
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use shiplane_files::{
-    Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError, SourceRoot,
-    internals::{Buffers, check_name, parallel},
+use shiplane_files::internals::{
+    Buffers, Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError,
+    SourceRoot, check_name, parallel,
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, Mtime, RelPath, SkipReason};
 

@@ -1,6 +1,6 @@
 //! Errors of syncs, sorted by whose fault they are.
 
-use shiplane_files::{DestinationError, SourceError};
+use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{RecvChunkError, SendChunkError};
 use thiserror::Error;

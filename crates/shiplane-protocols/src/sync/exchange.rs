@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shiplane_files::{Source, SourceError};
+use shiplane_files::internals::{Source, SourceError};
 use shiplane_transport::{
-    ChunkExpectation, ChunkSource, Claim, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
-    SendChunkError, StreamError, TransferStream, blocking,
+    ChunkExpectation, ChunkSource, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
+    SendChunkError, StreamError,
+    internals::{Claim, TransferStream, blocking},
 };
 use shiplane_wire::{Code, DigestAlgorithm, RelPath, TaggedChunk, TransferId};
 use tokio_util::sync::CancellationToken;
@@ -84,8 +85,7 @@ pub(crate) async fn unpack(
             return Err(refusal);
         }
     };
-    let max_len_bytes = Some(MAX_LIST_LEN_BYTES);
-    let expected = ChunkExpectation { len_bytes: Some(len_bytes), max_len_bytes, digest: None };
+    let expected = ChunkExpectation::default().len_bytes(len_bytes).max_len_bytes(MAX_LIST_LEN_BYTES);
     let options = LaneOptions { digest, ..LaneOptions::default() };
     let bytes = chunk.receive_to_memory(&expected, &options).await?;
     let memory = memory.clone();

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_files::{DestinationError, SourceError};
+use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_wire::{FailReason, RelPath};
 
 /// Why something was not done at a path. Nothing is lost by that: both sides keep what they have there, and
@@ -142,7 +142,7 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shiplane_files::{NameRefused, Operation};
+    use shiplane_files::internals::{NameRefused, Operation};
 
     #[test]
     fn a_name_that_cannot_be_held_here_is_left_and_a_full_disk_ends_it_all() {

@@ -1,6 +1,6 @@
 //! Two-way sync of a local directory with one of a peer. No edit is lost.
 //!
-//! [`synchronise`] does it; a [`FileServer::syncing`](crate::FileServer::syncing) is the other side. Each side
+//! [`synchronise`] does it; a [`FileServer::syncing`](crate::serve::FileServer::syncing) is the other side. Each side
 //! remembers what both had after the last sync, the *base*, so that what is missing on one side is known to be
 //! deleted there and not created here.
 //!

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use shiplane_files::{
-    Kind, Scanned as Found, Source, SourceError, SourceRoot,
-    internals::{Current, Scratch, parallel},
+use shiplane_files::internals::{
+    Current, Kind, Scanned as Found, Scratch, Source, SourceError, SourceRoot, parallel,
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath, SkipReason, Version};
 use thiserror::Error;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_files::{DestinationError, PlacedCut, Plan, Summary};
+use shiplane_files::internals::{DestinationError, PlacedCut, Plan, Summary};
 use shiplane_wire::{Digest, Entry, EntryKind, FailReason, RelPath, Span};
 
 use super::left::UnresolvedReason;
@@ -84,7 +84,7 @@ impl Taking {
 }
 
 impl Target for Taking {
-    type Writer = <shiplane_files::Destination as Target>::Writer;
+    type Writer = <shiplane_files::internals::Destination as Target>::Writer;
 
     fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
         let Shared { destination, left, .. } = &self.0.shared;

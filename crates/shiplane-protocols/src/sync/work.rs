@@ -13,8 +13,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use shiplane_files::{
-    Destination, DestinationError, Source, SourceError, SourceRoot, Summary, internals::Place,
+use shiplane_files::internals::{
+    Destination, DestinationError, Place, Source, SourceError, SourceRoot, Summary,
 };
 use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use shiplane_files::internals::Buffers;
-use shiplane_transport::{BufferPool, PeerId};
+use shiplane_transport::{PeerId, internals::BufferPool};
 use shiplane_wire::Span;
 use tokio::sync::Semaphore;
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
-use shiplane_files::{PlacedCut, internals::bounds_of};
+use shiplane_files::internals::{PlacedCut, bounds_of};
 use shiplane_wire::{Cuts, Entry, ReceiverRecord, Span};
 
 use super::budget::{Account, Reservation};
@@ -26,7 +26,7 @@ pub(super) struct Deltas {
     due: VecDeque<Due>,
 }
 
-/// What [`Plan::Delta`](shiplane_files::Plan::Delta) asks for.
+/// What [`Plan::Delta`](shiplane_files::internals::Plan::Delta) asks for.
 #[derive(Debug)]
 pub(super) struct SignatureRequest {
     pub(super) ranges: Vec<Range<u64>>,

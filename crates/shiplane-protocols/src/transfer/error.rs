@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shiplane_files::{DestinationError, SourceError};
+use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_rpc::CallError;
 use shiplane_transport::{RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::{Code, FailReason, RecordError};

@@ -48,7 +48,8 @@ pub use target::{StreamTarget, Target};
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use shiplane_transport::{
-    BiStream, Claim, ConnectionEnd, PeerConnection, RateLimit, RateLimiter, StreamError,
+    ConnectionEnd, PeerConnection, RateLimit, RateLimiter, StreamError,
+    internals::{BiStream, Claim},
 };
 use shiplane_wire::DigestAlgorithm;
 
@@ -97,12 +98,12 @@ pub struct TransferOptions {
     /// What digests are computed with, if the peer offers it too; of a transfer that was agreed on, what it uses.
     pub digest: DigestAlgorithm,
     /// What a provider knows of the digests of files, shared with whatever else was given a clone. Without one
-    /// everything is hashed as it is sent; a [`FileServer`](crate::FileServer) makes one for all of its own.
+    /// everything is hashed as it is sent; a [`FileServer`](crate::serve::FileServer) makes one for all of its own.
     pub digest_cache: Option<DigestCache>,
     /// Counts how transfers end.
     pub metrics: Option<Arc<TransferMetrics>>,
     /// The memory of chunks that are under way, of entries that wait and of the lists of syncs, shared with whatever else was given a
-    /// clone. Without one a transfer holds as many chunks as it has lanes; a [`FileServer`](crate::FileServer) makes
+    /// clone. Without one a transfer holds as many chunks as it has lanes; a [`FileServer`](crate::serve::FileServer) makes
     /// one for all of its own.
     pub memory: Option<MemoryBudget>,
 }

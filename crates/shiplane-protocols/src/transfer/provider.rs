@@ -20,8 +20,9 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::{Scanned, Source, SourceError, internals::Scratch};
-use shiplane_transport::{BiStream, PeerConnection, SendChunkError, StreamError, blocking};
+use shiplane_files::internals::{Scanned, Scratch, Source, SourceError};
+use shiplane_transport::internals::{BiStream, blocking};
+use shiplane_transport::{PeerConnection, SendChunkError, StreamError};
 use shiplane_wire::{
     Digest, DigestAlgorithm, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, TransferId,
 };
@@ -47,8 +48,7 @@ use super::{
     records::{RecordSender, RecordStream},
 };
 
-/// Serves one transfer over its records stream until the receiver is done. `is_invited`: the first chunks may go out
-/// unasked (SPEC 4.24).
+/// Serves one transfer until the receiver is done. `is_invited`: the first chunks may go out unasked (SPEC 4.24).
 ///
 /// Not cancel-safe: dropping it resets the transfer's streams, and the receiver keeps what it has verified.
 pub(crate) async fn provide(

@@ -15,10 +15,10 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::{Plan, Summary};
+use shiplane_files::internals::{Plan, Summary};
 use shiplane_transport::{
-    BiStream, Claim, LaneOptions, PeerConnection, ProgressMeter, RateLimiter, ReceiveReservation,
-    StreamError, TransferStream, blocking,
+    LaneOptions, PeerConnection, RateLimiter, StreamError,
+    internals::{BiStream, Claim, ProgressMeter, ReceiveReservation, TransferStream, blocking},
 };
 use shiplane_wire::{
     Code, Digest, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, limits,

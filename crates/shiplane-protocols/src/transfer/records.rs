@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
-use shiplane_transport::{RecvHalf, SendHalf};
-use shiplane_wire::{Code, ProviderRecord, ReceiverRecord, Record, RecordError, RecordReader};
+use shiplane_transport::internals::{RecvHalf, SendHalf};
+use shiplane_wire::{Code, ProviderRecord, ReceiverRecord, RecordError, RecordReader, internals::Record};
 
 use super::error::TransferError;
 

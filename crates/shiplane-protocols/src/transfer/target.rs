@@ -2,8 +2,8 @@
 
 mod stream;
 
-use shiplane_files::{ChunkWriter, Destination, DestinationError, PlacedCut, Plan, Summary};
-use shiplane_transport::ChunkSink;
+use shiplane_files::internals::{ChunkWriter, Destination, DestinationError, PlacedCut, Plan, Summary};
+use shiplane_transport::internals::ChunkSink;
 use shiplane_wire::{Digest, Entry, FailReason, Span, Stored, Verified};
 
 pub use self::stream::StreamTarget;

@@ -2,8 +2,11 @@
 
 use std::{fs, path::Path};
 
-use shiplane_files::SourceRoot;
-use shiplane_protocols::{Compression, Push, PushRequest, transfer::TransferOptions};
+use shiplane_files::internals::SourceRoot;
+use shiplane_protocols::{
+    Compression,
+    internals::{Push, PushRequest, transfer::TransferOptions},
+};
 use shiplane_wire::Durability;
 
 use crate::harness::{Events, World, noise, options, tree};

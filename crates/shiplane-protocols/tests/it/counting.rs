@@ -2,8 +2,11 @@
 
 use std::{fs, num::NonZeroU64, path::Path, sync::Arc};
 
-use shiplane_files::{Source, SourceRoot};
-use shiplane_protocols::{Fetch, Push, PushRequest, TransferMetrics, transfer::TransferOptions};
+use shiplane_files::internals::{Source, SourceRoot};
+use shiplane_protocols::{
+    TransferMetrics,
+    internals::{Fetch, Push, PushRequest, transfer::TransferOptions},
+};
 use shiplane_transport::{RateLimit, RateLimiter};
 use shiplane_wire::Durability;
 

@@ -4,7 +4,7 @@ mod liar;
 
 use std::{fs, os::unix::fs::MetadataExt, time::SystemTime};
 
-use shiplane_protocols::{FetchReport, transfer::TransferEvent};
+use shiplane_protocols::internals::{FetchReport, transfer::TransferEvent};
 use shiplane_rpc::RpcClient;
 
 use crate::harness::{Events, World, noise, tree};

@@ -2,8 +2,8 @@
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
-use shiplane_files::{Source, SourceRoot};
-use shiplane_protocols::{
+use shiplane_files::internals::{Source, SourceRoot};
+use shiplane_protocols::internals::{
     Fetch, FetchError, FetchReport, FetchRequest, Push, PushError, PushRequest,
     sync::{Consent, Manifest, SyncJob, SyncRequest, SyncResponse, SyncState, synchronise},
     transfer::{EventFn, ProtocolFault, TransferError, TransferEvent, TransferOptions},
@@ -239,7 +239,7 @@ async fn fetch_again(world: &World, client: &RpcClient) -> FetchReport {
         // The first run's threads may hold the journal a moment longer.
         match world.fetch(client, "large").await {
             Err(FetchError::Transfer(TransferError::Destination(
-                shiplane_files::DestinationError::Busy { .. },
+                shiplane_files::internals::DestinationError::Busy { .. },
             ))) => tokio::task::yield_now().await,
             other => return other.unwrap(),
         }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use shiplane_protocols::{
+use shiplane_protocols::internals::{
     FetchError, redeem,
     transfer::{TransferError, TransferEvent},
 };
@@ -173,7 +173,7 @@ async fn an_interrupted_run_goes_on_where_it_was() {
         // The first run's threads may hold the journal a moment longer.
         match world.fetch_watched(&client, "large", second.watch()).await {
             Err(FetchError::Transfer(TransferError::Destination(
-                shiplane_files::DestinationError::Busy { .. },
+                shiplane_files::internals::DestinationError::Busy { .. },
             ))) => tokio::task::yield_now().await,
             other => break other.unwrap(),
         }
@@ -205,7 +205,7 @@ async fn fifty_fetches_at_once_on_one_connection_each_get_their_own() {
 async fn a_shutdown_lets_transfers_finish() {
     let mut world = World::new(small_tree);
     let client = world.admitted().await;
-    let fetch = shiplane_protocols::Fetch::open(&client, b"").await.unwrap();
+    let fetch = shiplane_protocols::internals::Fetch::open(&client, b"").await.unwrap();
     let target = world.destination(&fetch).unwrap();
     let options = world.options.clone();
     let (fetched, ()) =

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::{Destination, DestinationError, ReceiveOptions, SourceRoot};
-use shiplane_protocols::{
+use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, SourceRoot};
+use shiplane_protocols::internals::{
     Fetch, FetchError, FetchReport, FetchRequest, FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope, TicketSecret},
     redeem,
@@ -19,8 +19,8 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{CallError, RpcClient};
 use shiplane_transport::{
-    ConnectError, Identity, LaneOptions, LaneThreads, PeerAddr, QuicTransport, RECEIVE_CREDIT_BYTES,
-    SEND_CREDIT_BYTES, TransportConfig, Trust,
+    ConnectError, Identity, LaneOptions, PeerAddr, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES,
+    TransportConfig, Trust, internals::LaneThreads,
 };
 use shiplane_wire::{DigestAlgorithm, Durability};
 use tempfile::TempDir;
@@ -257,10 +257,11 @@ impl World {
         &self,
         client: &RpcClient,
         path: &str,
-        events: shiplane_protocols::transfer::EventFn,
+        events: shiplane_protocols::internals::transfer::EventFn,
     ) -> Result<FetchReport, FetchError> {
         let fetch = Fetch::open_with(client, FetchRequest::of(path.as_bytes()), &self.options).await?;
-        let target = self.destination(&fetch).map_err(shiplane_protocols::transfer::TransferError::from)?;
+        let target =
+            self.destination(&fetch).map_err(shiplane_protocols::internals::transfer::TransferError::from)?;
         fetch.receive(target, &self.options, events).await
     }
 
@@ -286,7 +287,7 @@ impl Client {
 pub(crate) struct Events(Arc<Mutex<Vec<TransferEvent>>>);
 
 impl Events {
-    pub(crate) fn watch(&self) -> shiplane_protocols::transfer::EventFn {
+    pub(crate) fn watch(&self) -> shiplane_protocols::internals::transfer::EventFn {
         let events = self.clone();
         Arc::new(move |event| events.0.lock().unwrap().push(event))
     }

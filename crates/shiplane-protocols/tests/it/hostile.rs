@@ -20,7 +20,8 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use shiplane_rpc::Method;
 use shiplane_transport::{
-    Admission, ChunkRead, LaneThreads, QuicTransport, SourceError, TransportConfig, Trust,
+    Admission, QuicTransport, TransportConfig, Trust,
+    internals::{ChunkRead, LaneThreads, SourceError},
 };
 use shiplane_wire::{Entry, EntryKind, Mtime, ProviderRecord, RelPath, Version};
 

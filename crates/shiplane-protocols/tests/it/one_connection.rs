@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc};
 
 use futures::future::join_all;
-use shiplane_protocols::sync::{Consent, SyncJob, SyncState, synchronise};
+use shiplane_protocols::internals::sync::{Consent, SyncJob, SyncState, synchronise};
 use shiplane_wire::Durability;
 
 use crate::{

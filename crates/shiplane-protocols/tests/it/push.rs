@@ -7,8 +7,10 @@ mod resuming;
 
 use std::{fs, path::Path, sync::Arc};
 
-use shiplane_files::{Source, SourceRoot};
-use shiplane_protocols::{Push, PushError, PushReport, PushRequest, WriteLimits, transfer::EventFn};
+use shiplane_files::internals::{Source, SourceRoot};
+use shiplane_protocols::internals::{
+    Push, PushError, PushReport, PushRequest, WriteLimits, transfer::EventFn,
+};
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_wire::Durability;
 

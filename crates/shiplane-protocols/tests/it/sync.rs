@@ -25,9 +25,14 @@ use std::{
 };
 
 use shiplane_protocols::{
-    Compression, FileServer, MetricsSnapshot, TransferMetrics,
-    sync::{Change, Consent, PlanError, SyncError, SyncEventFn, SyncJob, SyncReport, SyncState, synchronise},
-    transfer::TransferOptions,
+    Compression, MetricsSnapshot, TransferMetrics,
+    internals::{
+        FileServer,
+        sync::{
+            Change, Consent, PlanError, SyncError, SyncEventFn, SyncJob, SyncReport, SyncState, synchronise,
+        },
+        transfer::TransferOptions,
+    },
 };
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_transport::PeerId;
@@ -383,7 +388,8 @@ async fn who_may_not_is_refused_and_learns_nothing() {
     assert_eq!(code(try_sync(&world, &guest).await.unwrap_err()), FaultCode::Unauthorised);
     assert_eq!(tree(&world.dest()).len(), 0);
 
-    for world in [World::new(|_| ()), World::writable(shiplane_protocols::WriteLimits::default())] {
+    for world in [World::new(|_| ()), World::writable(shiplane_protocols::internals::WriteLimits::default())]
+    {
         let client = admitted(&world).await;
         assert_eq!(code(try_sync(&world, &client).await.unwrap_err()), FaultCode::ReadOnly);
     }

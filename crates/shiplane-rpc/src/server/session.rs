@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 use futures::future::{Either, FutureExt, select};
 use shiplane_transport::{
-    BiStream, CallKind, InboundCall, PeerConnection, RecvHalf, SendHalf, StreamError, until,
+    PeerConnection, StreamError,
+    internals::{BiStream, CallKind, InboundCall, RecvHalf, SendHalf, until},
 };
 use shiplane_wire::Code;
 use tokio::{

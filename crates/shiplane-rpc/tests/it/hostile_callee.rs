@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shiplane_rpc::{AnswerFault, CallError, DecodeError, EnvelopeError, Method, RpcClient};
-use shiplane_transport::BiStream;
+use shiplane_rpc::{
+    CallError, Method, RpcClient,
+    internals::{AnswerFault, DecodeError, EnvelopeError},
+};
+use shiplane_transport::internals::BiStream;
 use shiplane_wire::{Code, OpeningError, StreamHeader, StreamKind};
 use tokio::time::Instant;
 

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shiplane_rpc::{Router, RpcClient};
-use shiplane_transport::{BiStream, RecvHalf, StreamError};
+use shiplane_transport::{
+    StreamError,
+    internals::{BiStream, RecvHalf},
+};
 use shiplane_wire::{Code, StreamHeader, StreamKind};
 use tokio::time::Instant;
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use shiplane_rpc::{CallError, MAX_IN_FLIGHT, Method, Router, RpcClient};
-use shiplane_transport::{BiStream, CallKind};
+use shiplane_transport::internals::{BiStream, CallKind};
 use shiplane_wire::{Code, limits::MAX_RPC_FRAME_LEN_BYTES};
 use tokio::sync::mpsc;
 

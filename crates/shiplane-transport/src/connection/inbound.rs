@@ -17,21 +17,37 @@ use crate::{
     stream::BiStream,
 };
 
-/// What was agreed on about a chunk before it comes.
+/// What was agreed on about a chunk before it comes. Without more, any chunk within the transport's limit is taken.
 #[derive(Debug, Clone, Default)]
+#[must_use]
 pub struct ChunkExpectation {
-    /// Its exact size.
-    pub len_bytes: Option<u64>,
-    /// Its digest.
-    pub digest: Option<Digest>,
-    /// A limit other than the transport's.
-    pub max_len_bytes: Option<u64>,
+    len_bytes: Option<u64>,
+    digest: Option<Digest>,
+    max_len_bytes: Option<u64>,
 }
 
 impl ChunkExpectation {
+    /// Its exact size.
+    pub fn len_bytes(mut self, len_bytes: u64) -> Self {
+        self.len_bytes = Some(len_bytes);
+        self
+    }
+
+    /// Its digest.
+    pub fn digest(mut self, digest: Digest) -> Self {
+        self.digest = Some(digest);
+        self
+    }
+
+    /// A limit other than the transport's.
+    pub fn max_len_bytes(mut self, max_len_bytes: u64) -> Self {
+        self.max_len_bytes = Some(max_len_bytes);
+        self
+    }
+
     /// Anything that a frame can carry: for sinks that do not keep it in memory.
     pub(super) fn any_size() -> Self {
-        Self { max_len_bytes: Some(limits::MAX_FRAME_LEN_BYTES), ..Self::default() }
+        Self::default().max_len_bytes(limits::MAX_FRAME_LEN_BYTES)
     }
 }
 
@@ -206,7 +222,7 @@ impl InboundChunk {
     /// Not cancel-safe: dropping refuses the chunk.
     ///
     /// # Errors
-    /// [`RecvChunkError::Frame`] for another size, [`SinkError::WrongDigest`] inside
+    /// [`RecvChunkError::Frame`] for another size, `SinkError::WrongDigest` inside
     /// [`RecvChunkError::Sink`] for another digest.
     pub async fn receive_to_memory(
         self,
@@ -223,7 +239,7 @@ impl InboundChunk {
     /// Not cancel-safe: dropping refuses the chunk, and nothing appears.
     ///
     /// # Errors
-    /// [`SinkError::Exists`] inside [`RecvChunkError::Sink`] when the name is taken, and as
+    /// `SinkError::Exists` inside [`RecvChunkError::Sink`] when the name is taken, and as
     /// [`receive_to_memory`](Self::receive_to_memory).
     pub async fn receive_to_path(
         self,

@@ -99,6 +99,7 @@ pub fn fuzz_peer_id(data: &[u8]) {
 
 /// Why a text is not a peer id. The caller's input is at fault; the text has to be copied again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum PeerIdError {
     /// It is something else altogether, or its beginning is missing.
     #[error("a peer id starts with sl1")]

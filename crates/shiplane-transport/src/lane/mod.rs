@@ -2,7 +2,7 @@
 //!
 //! Both directions have the same shape. The wire's state machine and the source or sink are one value, which takes
 //! a buffer's worth at a time: it is read and hashed, or hashed and written. Where that need not wait for a disk
-//! ([`ChunkRead::try_read`](crate::ChunkRead::try_read), [`ChunkSink::is_immediate`](crate::ChunkSink::is_immediate))
+//! ([`ChunkRead::try_read`](crate::source::ChunkRead::try_read), [`ChunkSink::is_immediate`](crate::sink::ChunkSink::is_immediate))
 //! it is done on the connection's own thread, without a hand-over; else, and where that thread is busy while cores
 //! are idle ([`placement`]), on a thread that may block ([`threads`], [`pool`]).
 
@@ -21,6 +21,7 @@ pub type ProgressFn = std::sync::Arc<dyn Fn(u64) + Send + Sync>;
 
 /// How a chunk is moved, beyond the transport's configuration.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub struct LaneOptions {
     /// What the chunk's digest is computed with, as both sides have agreed. Default SHA-256, that of the documented
     /// frame (SPEC 3.1).

@@ -36,7 +36,7 @@ struct Finished {
 type Acknowledged = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl InUse {
-    #[cfg(feature = "internals")]
+    #[cfg(feature = "dialect")]
     pub(crate) fn new(connection: quinn::Connection) -> Self {
         Self::with_windows(connection, None)
     }

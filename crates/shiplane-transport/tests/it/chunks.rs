@@ -12,8 +12,9 @@ use std::{
 
 use bytes::Bytes;
 use shiplane_transport::{
-    ChunkExpectation, ChunkRead, ChunkSource, LaneOptions, QuicTransport, RecvChunkError, SendChunkError,
-    SourceError, StreamError, TransferStream, TransportConfig,
+    ChunkExpectation, ChunkSource, LaneOptions, QuicTransport, RecvChunkError, SendChunkError, StreamError,
+    TransportConfig,
+    internals::{ChunkRead, SourceError, TransferStream},
 };
 use shiplane_wire::{Code, TaggedChunk};
 use tokio::task::JoinSet;

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use shiplane_transport::{ChunkExpectation, RecvChunkError, SinkError, StreamError, TransportConfig};
+use shiplane_transport::{
+    ChunkExpectation, RecvChunkError, StreamError, TransportConfig, internals::SinkError,
+};
 use shiplane_wire::{Code, Digest, FrameError, RecvError};
 
 use crate::{
@@ -158,10 +160,9 @@ async fn exactly_the_limit_is_accepted() {
 #[tokio::test]
 async fn a_chunk_of_another_size_or_digest_than_agreed_is_refused() {
     let duel = Duel::new().await;
-    let exactly = |len| ChunkExpectation { len_bytes: Some(len), ..ChunkExpectation::default() };
-    let digest =
-        |data| ChunkExpectation { digest: Some(Digest::sha256(data)), ..ChunkExpectation::default() };
-    let at_most = |max| ChunkExpectation { max_len_bytes: Some(max), ..ChunkExpectation::default() };
+    let exactly = |len| ChunkExpectation::default().len_bytes(len);
+    let digest = |data| ChunkExpectation::default().digest(Digest::sha256(data));
+    let at_most = |max| ChunkExpectation::default().max_len_bytes(max);
 
     let mut stream = duel.send(&frame(b"hello")).await;
     let outcome = soon(duel.peer.recv_chunk_expecting(&exactly(6))).await;

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use shiplane_transport::{
-    ChunkSource, LaneOptions, MessageError, QuicTransport, SendChunkError, SourceError, StreamError,
-    TransportConfig,
+    ChunkSource, LaneOptions, MessageError, QuicTransport, SendChunkError, StreamError, TransportConfig,
+    internals::SourceError,
 };
 use shiplane_wire::{Code, Digest, StatusError, TaggedChunk};
 
@@ -329,7 +329,7 @@ async fn data_that_is_still_on_its_way_is_progress() {
 /// Five bytes.
 struct Nothing;
 
-impl shiplane_transport::ChunkRead for Nothing {
+impl shiplane_transport::internals::ChunkRead for Nothing {
     fn len_bytes(&self) -> u64 {
         5
     }
@@ -355,7 +355,7 @@ struct Faulty {
     given_bytes: u64,
 }
 
-impl shiplane_transport::ChunkRead for Faulty {
+impl shiplane_transport::internals::ChunkRead for Faulty {
     fn len_bytes(&self) -> u64 {
         1 << 20
     }

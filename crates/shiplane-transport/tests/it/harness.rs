@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use shiplane_transport::{
-    ChunkSource, Identity, LaneThreads, PeerAddr, PeerConnection, PeerId, QuicTransport, TransportConfig,
-    Trust, test_support,
+    ChunkSource, Identity, PeerAddr, PeerConnection, PeerId, QuicTransport, TransportConfig, Trust,
+    internals::LaneThreads, test_support,
 };
 use shiplane_wire::{Code, Digest, StreamHeader, StreamKind, TransferId};
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use shiplane_transport::{ConnectError, LaneThreads, TransportConfig};
+use shiplane_transport::{ConnectError, TransportConfig, internals::LaneThreads};
 use shiplane_wire::Code;
 use tokio::{net::UdpSocket, task::JoinSet};
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shiplane_transport::{
-    AlreadyClaimed, CallKind, ChunkExpectation, ChunkRead, LaneOptions, MAX_CONCURRENT_STREAMS,
-    RecvChunkError, SourceError, TransferStream, TransportConfig,
+    ChunkExpectation, LaneOptions, MAX_CONCURRENT_STREAMS, RecvChunkError, TransportConfig,
+    internals::{AlreadyClaimed, CallKind, ChunkRead, SourceError, TransferStream},
 };
 use shiplane_wire::{Code, FrameError, StreamKind, TaggedChunk};
 use tokio::{task::JoinSet, time::Instant};
@@ -311,7 +311,7 @@ async fn a_tagged_chunk_of_another_size_than_wanted_is_refused_unread() {
     let mut claim = duel.peer.claim(transfer_id(1)).unwrap();
     let mut stream = duel.open(&[&tag(transfer_id(1), 0)[..], &u64::to_le_bytes(1 << 61)].concat()).await;
     let Some(TransferStream::Chunk(chunk)) = soon(claim.next()).await else { panic!("no chunk") };
-    let expectation = ChunkExpectation { len_bytes: Some(5), ..ChunkExpectation::default() };
+    let expectation = ChunkExpectation::default().len_bytes(5);
     let outcome = soon(chunk.receive_to_memory(&expectation, &LaneOptions::default())).await;
     let expected = FrameError::WrongLen { len_bytes: 1 << 61, agreed_bytes: 5 };
     assert!(matches!(outcome, Err(RecvChunkError::Frame(error)) if error == expected), "{outcome:?}");

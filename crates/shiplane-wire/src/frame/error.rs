@@ -9,6 +9,7 @@ use crate::{Code, Digest};
 ///
 /// Answer with [`Refusal::Error`], then stop the stream with [`code`](Self::code).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum FrameError {
     /// The peer ended the stream within the size field.
     #[error("the stream ended after {received_bytes} of the 8 bytes of a chunk's size")]
@@ -53,6 +54,7 @@ impl FrameError {
 ///
 /// Answer with [`refusal`](Self::refusal), then stop the stream with [`code`](Self::code).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum RecvError {
     /// The peer ended the stream too early. The chunk may be asked for again.
     #[error("the stream ended after {received_bytes} of {expected_bytes} bytes")]
@@ -99,6 +101,7 @@ impl RecvError {
 /// Why a chunk cannot be sent. Reset the stream with [`code`](Self::code): finishing it would pass off
 /// what was sent as the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum SendError {
     /// The source ended before the size that was announced: it changed meanwhile.
     #[error("the source ended after {supplied_bytes} of {len_bytes} bytes")]
@@ -139,6 +142,7 @@ impl SendError {
 /// Why the answer to a chunk tells nothing about its fate (SPEC 3.5). It is never success; whether the
 /// peer has the chunk is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum StatusError {
     /// The peer ended its half without a status.
     #[error("the peer ended the stream without a status")]

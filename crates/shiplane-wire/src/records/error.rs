@@ -10,6 +10,7 @@ use crate::{Code, PathRefused};
 /// stream with [`code`](Self::code). From `encode` it is the caller's: the record was not written, and the
 /// peer would have refused it for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub enum RecordError {
     /// The stream ended within a record.
     #[error("the stream ended {received_bytes} bytes into a record")]

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use shiplane_wire::fuzz::open;
 use shiplane_wire::limits::{MAX_FRAME_LEN_BYTES, MAX_MESSAGE_LEN_BYTES, MAX_RPC_FRAME_LEN_BYTES};
 use shiplane_wire::{
-    Opened, Opening, OpeningError, StreamHeader, StreamKind, TaggedChunk, TransferId, records_opening,
+    Opened, OpeningError, StreamHeader, StreamKind, TaggedChunk, TransferId, internals::Opening,
+    records_opening,
 };
 
 use crate::split::{cut, cuts};

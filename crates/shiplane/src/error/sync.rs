@@ -1,6 +1,6 @@
 //! Maps failures of a sync to kind, side and hint.
 
-use shiplane_protocols::{
+use shiplane_protocols::internals::{
     sync::{PlanError, ScanError, SyncError},
     transfer::TransferError,
 };

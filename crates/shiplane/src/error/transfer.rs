@@ -1,7 +1,9 @@
 //! Maps failures of connections, calls and transfers to kind, side and hint.
 
-use shiplane_files::{DestinationError, FaultClass, SourceError};
-use shiplane_protocols::{FetchError, PushError, compress::DecodeSinkError, transfer::TransferError};
+use shiplane_files::internals::{DestinationError, FaultClass, SourceError};
+use shiplane_protocols::internals::{
+    FetchError, PushError, compress::DecodeSinkError, transfer::TransferError,
+};
 use shiplane_rpc::{CallError, FaultCode};
 use shiplane_transport::{ConnectError, ConnectionEnd, RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::Code;

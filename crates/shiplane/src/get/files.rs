@@ -6,8 +6,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use shiplane_files::{Destination, DestinationError, PlacedCut, Plan, Summary};
-use shiplane_protocols::transfer::Target;
+use shiplane_files::internals::{Destination, DestinationError, PlacedCut, Plan, Summary};
+use shiplane_protocols::internals::transfer::Target;
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, FailReason, Span};
 
 use crate::tracker::Tracker;

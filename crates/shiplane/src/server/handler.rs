@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use futures::future::{BoxFuture, FutureExt};
-use shiplane_protocols::{
+use shiplane_protocols::internals::{
     FileServer,
     access::{AccessControl, Right},
 };
@@ -12,45 +12,18 @@ use shiplane_transport::PeerId;
 
 use crate::{error::Error, request::Request};
 
-/// An async function or closure that answers a [`Request`]: its first argument is the request, the others are
-/// extracted ([`FromContext`]), at most three of them. It returns `Result<Response, Error>`.
-///
-/// ```
-/// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)]
-/// # struct Add { a: u64, b: u64 }
-/// # #[derive(Serialize, Deserialize)]
-/// # struct Sum(u64);
-/// # impl shiplane::Request for Add {
-/// #     const METHOD: &'static str = "calculator.add";
-/// #     type Response = Sum;
-/// # }
-/// use shiplane::{Context, Error, ErrorKind, State};
-///
-/// async fn add(add: Add, State(limit): State<u64>, context: Context) -> Result<Sum, Error> {
-///     match add.a.checked_add(add.b) {
-///         Some(sum) if sum <= limit => Ok(Sum(sum)),
-///         _ => Err(Error::new(ErrorKind::Refused, format!("too much for {}", context.peer_id()))),
-///     }
-/// }
-///
-/// let server = shiplane::Server::builder("photos").state(1_000_u64).method_for_readers(add);
-/// ```
-///
-/// The future is dropped at its next `await` when the caller gives up, its time is over, or the connection ends. If it
-/// panics, the caller gets an error.
+/// What [`ServerBuilder::method`](crate::ServerBuilder::method) takes.
 pub trait Handler<Arguments, S>: Clone + Send + Sync + 'static {
     /// What it answers.
     type Request: Request;
 
     /// Answers one request.
-    #[doc(hidden)]
     fn handle(&self, request: Self::Request, context: Context, state: S) -> HandlerFuture<Self::Request>;
 }
 
 type HandlerFuture<R> = BoxFuture<'static, Result<<R as Request>::Response, Error>>;
 
-/// What a [`Handler`] can take besides its request.
+/// What a handler can take besides its request: see [`ServerBuilder::method`](crate::ServerBuilder::method).
 pub trait FromContext<S>: Sized + Send {
     /// Takes it from the call or from the server's state.
     ///

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shiplane_protocols::access::{Grant, HostPort, Scope, Ticket};
+use shiplane_protocols::internals::access::{Grant, HostPort, Scope, Ticket};
 
 use super::Server;
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use shiplane::{Client, ErrorKind, KnownPeer, PeerAddr, Peers, Server, Side, Target, TicketBuilder};
+use shiplane::{Client, ErrorKind, KnownPeer, Peers, Server, Side, Target, TicketBuilder};
 
 use crate::harness::Machine;
 
@@ -11,7 +11,7 @@ async fn nobody_there_is_unreachable() {
     let here = Machine::new();
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let client = here.client().await;
-    let peer = PeerAddr { id: client.id(), addr: silent.local_addr().unwrap() };
+    let peer = (client.id(), silent.local_addr().unwrap());
     let error = client.connect(peer).await.unwrap_err();
     assert_eq!((error.kind(), error.side()), (ErrorKind::Unreachable, Side::Network));
     assert!(!error.hint().is_empty());
@@ -22,7 +22,7 @@ async fn another_key_than_the_ticket_names_is_not_talked_to() {
     let (here, there) = (Machine::new(), Machine::new());
     let running = there.serve().await;
     let client = here.client().await;
-    let peer = PeerAddr { id: client.id(), addr: running.server.local_addr() };
+    let peer = (client.id(), running.server.local_addr());
     let error = client.connect(peer).await.unwrap_err();
     assert_eq!((error.kind(), error.side()), (ErrorKind::Identity, Side::Peer));
 }
@@ -58,7 +58,7 @@ async fn a_ticket_gives_what_it_says_and_no_more() {
     for outside in ["../secret", "/secret"] {
         assert_eq!(photos.get(outside).await.unwrap_err().kind(), ErrorKind::Usage, "{outside}");
     }
-    let all = PeerAddr { id: running.server.id(), addr: running.server.local_addr() };
+    let all = (running.server.id(), running.server.local_addr());
     let outside = client.connect(all).await.unwrap().get("secret").to(here.path("s")).await.unwrap_err();
     assert_eq!((outside.kind(), outside.side()), (ErrorKind::Identity, Side::Peer));
 

@@ -70,7 +70,7 @@ async fn what_is_left_out_is_named_by_the_side_it_is_on() {
     let report = connection.push([there.path("root")]).to("back").await.unwrap();
     let [left_out] = report.left_out.as_slice() else { panic!("{report:?}") };
     assert_eq!((left_out.path.as_str(), left_out.side), ("link", Side::ThisMachine));
-    assert!(left_out.is_skipped);
+    assert_eq!(left_out.change, "skip");
 }
 
 #[tokio::test]

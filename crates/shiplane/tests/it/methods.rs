@@ -81,7 +81,7 @@ async fn a_stranger_calls_nothing() {
     let running = there.run(builder(&there).method_for_readers(who)).await;
     // While a ticket is open, strangers are admitted as guests.
     let _open = running.ticket(TicketBuilder::read);
-    let peer = shiplane::PeerAddr { id: running.server.id(), addr: running.server.local_addr() };
+    let peer = (running.server.id(), running.server.local_addr());
     let connection = here.client().await.connect(peer).await.unwrap();
     let error = connection.call(WhoAmI).await.unwrap_err();
     assert_eq!((error.kind(), error.side()), (ErrorKind::Identity, Side::Peer));

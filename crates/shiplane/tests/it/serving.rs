@@ -1,6 +1,6 @@
 //! A running server: revocation, counters, shutdown.
 
-use shiplane::{ErrorKind, KnownPeer, PeerAddr, Peers, Server};
+use shiplane::{ErrorKind, KnownPeer, Peers, Server};
 
 use crate::harness::Machine;
 
@@ -14,7 +14,7 @@ async fn a_peer_that_is_removed_from_the_list_loses_its_connection() {
     let laptop = laptop.read();
     peers.add(&laptop).unwrap();
     let running = there.serve().await;
-    let peer = PeerAddr { id: running.server.id(), addr: running.server.local_addr() };
+    let peer = (running.server.id(), running.server.local_addr());
     let connection = client.connect(peer).await.unwrap();
     connection.get("a").to(here.path("a")).await.unwrap();
     peers.remove("laptop").unwrap();
@@ -34,7 +34,7 @@ async fn a_peer_that_is_added_to_the_list_is_let_in() {
     there.write("root/a", "a");
     let client = here.client().await;
     let running = there.serve().await;
-    let peer = PeerAddr { id: running.server.id(), addr: running.server.local_addr() };
+    let peer = (running.server.id(), running.server.local_addr());
     let laptop = KnownPeer::new("laptop", client.id()).unwrap().read().below("a").unwrap();
     Peers::at(there.path("home/peers")).add(&laptop).unwrap();
     loop {

@@ -168,15 +168,15 @@ mod tests {
     #[test]
     fn work_is_told_by_its_name() {
         assert_eq!(
-            of(&["ring_core_0_17_14__sha256_block_data_order_hw", "shiplane_wire::digest"]),
+            of(&["ring_core_0_17_14__sha256_block_data_order_hw", "shiplane_wire::internals::digest"]),
             Category::Sha256
         );
-        assert_eq!(of(&["blake3_hash_many_avx512", "shiplane_wire::digest"]), Category::Blake3);
+        assert_eq!(of(&["blake3_hash_many_avx512", "shiplane_wire::internals::digest"]), Category::Blake3);
         assert_eq!(of(&["blake3::hazmat::merge_subtrees_inner"]), Category::Blake3);
         assert_eq!(of(&["ring_core_0_17_14__aes_gcm_enc_update_vaes_avx2"]), Category::Aes);
         assert_eq!(of(&["__memmove_avx512_unaligned_erms", "quinn_proto::connection"]), Category::Copies);
         assert_eq!(of(&["tokio::runtime::park", "shiplane_cli::main"]), Category::Tokio);
-        assert_eq!(of(&["shiplane_transport::lane::send"]), Category::Ours);
+        assert_eq!(of(&["shiplane_transport::internals::lane::send"]), Category::Ours);
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_kernel_is_told_by_what_it_does_and_not_by_who_called_it() {
-        let outside = ["write", "shiplane_files::writer"];
+        let outside = ["write", "shiplane_files::internals::writer"];
         let inside = |names: &[&'static str]| of(&[names, &outside[..]].concat());
         assert_eq!(
             inside(&["k:rep_movs_alternative", "k:copy_page_from_iter_atomic", "k:vfs_write"]),

@@ -1,7 +1,7 @@
 //! Golden bytes of envelopes.
 
 use proptest::prelude::*;
-use shiplane_rpc::{DecodeError, EncodeError};
+use shiplane_rpc::internals::{DecodeError, EncodeError};
 
 use super::*;
 

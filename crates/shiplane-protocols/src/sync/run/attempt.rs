@@ -4,9 +4,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shiplane_files::SourceRoot;
+use shiplane_files::internals::SourceRoot;
 use shiplane_rpc::{CallError, Method, RpcClient};
-use shiplane_transport::{Claim, PeerConnection, blocking};
+use shiplane_transport::{
+    PeerConnection,
+    internals::{Claim, blocking},
+};
 use shiplane_wire::{Digest, TransferId, escape, limits};
 use tokio_util::sync::CancellationToken;
 

@@ -2,8 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use shiplane_files::{Source, SourceError, SourceFile, internals::cut_some};
-use shiplane_transport::blocking;
+use shiplane_files::internals::{Source, SourceError, SourceFile, cut_some};
+use shiplane_transport::internals::blocking;
 use shiplane_wire::{Cut, Cuts, DigestAlgorithm, Span, limits};
 use tokio::sync::mpsc;
 

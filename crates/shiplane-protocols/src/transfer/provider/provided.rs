@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shiplane_files::SourceError;
+use shiplane_files::internals::SourceError;
 use shiplane_wire::{Digest, ReceiverRecord, RelPath, RootHasher};
 
 use super::{

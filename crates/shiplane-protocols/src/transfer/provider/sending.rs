@@ -5,10 +5,10 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use shiplane_files::{Source, SourceError};
+use shiplane_files::internals::{Source, SourceError};
 use shiplane_transport::{
-    BufferPool, LaneOptions, PeerConnection, ProgressFn, ProgressMeter, RateLimiter, SendChunkError,
-    SourceError as LaneError, blocking,
+    LaneOptions, PeerConnection, RateLimiter, SendChunkError,
+    internals::{BufferPool, ProgressFn, ProgressMeter, SourceError as LaneError, blocking},
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, Piece, TaggedChunk, TransferId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};

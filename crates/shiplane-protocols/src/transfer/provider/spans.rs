@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use shiplane_files::{Source, SourceError, SourceFile};
-use shiplane_transport::{BufferPool, ChunkRead, SourceError as LaneError};
+use shiplane_files::internals::{Source, SourceError, SourceFile};
+use shiplane_transport::internals::{BufferPool, ChunkRead, SourceError as LaneError};
 use shiplane_wire::{Entry, Piece, Span};
 
 use super::sending::Reading;

@@ -5,8 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use shiplane_files::DestinationError;
-use shiplane_transport::{ChunkSink, InboundChunk, LaneOptions, ProgressFn, RecvChunkError, StreamError};
+use shiplane_files::internals::DestinationError;
+use shiplane_transport::{
+    LaneOptions, RecvChunkError, StreamError,
+    internals::{ChunkSink, InboundChunk, ProgressFn},
+};
 use shiplane_wire::{Code, Digest, FrameError, Span, Stored, Verified};
 
 use super::super::{

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use shiplane_files::{DestinationError, PlacedCut, Plan, Summary};
-use shiplane_transport::ChunkSink;
+use shiplane_files::internals::{DestinationError, PlacedCut, Plan, Summary};
+use shiplane_transport::internals::ChunkSink;
 use shiplane_wire::{Digest, Entry, FailReason, Span, Stored, Verified};
 use tokio::sync::mpsc;
 

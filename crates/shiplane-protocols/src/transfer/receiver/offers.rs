@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use shiplane_files::Plan;
-use shiplane_transport::ReceiveReservation;
+use shiplane_files::internals::Plan;
+use shiplane_transport::internals::ReceiveReservation;
 use shiplane_wire::{ProviderRecord, Span, limits};
 
 use super::{

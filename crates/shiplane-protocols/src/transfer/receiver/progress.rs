@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU64, time::Duration};
 
-use shiplane_transport::ProgressMeter;
+use shiplane_transport::internals::ProgressMeter;
 use tokio::time::Instant;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shiplane_files::Summary;
+use shiplane_files::internals::Summary;
 use shiplane_transport::StreamError;
 use shiplane_wire::{Code, Digest, ProviderRecord, ReceiverRecord, RootHasher};
 

@@ -1,7 +1,7 @@
 //! The receiver's planning and publishing threads.
 
-use shiplane_files::{DestinationError, PlacedCut, Plan};
-use shiplane_transport::blocking;
+use shiplane_files::internals::{DestinationError, PlacedCut, Plan};
+use shiplane_transport::internals::blocking;
 use shiplane_wire::{Digest, Entry, FailReason};
 use tokio::sync::mpsc;
 

@@ -6,8 +6,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use shiplane_files::{DestinationError, Operation, Plan, Summary};
-use shiplane_transport::ChunkSink;
+use shiplane_files::internals::{DestinationError, Operation, Plan, Summary};
+use shiplane_transport::internals::ChunkSink;
 use shiplane_wire::{Digest, Durability, Entry, EntryKind, FailReason, Span, Stored, Verified, limits};
 
 use super::Target;

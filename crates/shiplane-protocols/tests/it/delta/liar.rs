@@ -4,8 +4,8 @@ use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
-use shiplane_files::{Destination, ReceiveOptions};
-use shiplane_protocols::{
+use shiplane_files::internals::{Destination, ReceiveOptions};
+use shiplane_protocols::internals::{
     Fetch, FetchError,
     transfer::{ProtocolFault, TransferError, TransferOptions},
 };

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use shiplane_protocols::{BatchOptions, BatchSource, transfer_batch};
+use shiplane_protocols::{BatchOptions, internals::BatchSource, transfer_batch};
 use shiplane_transport::{ChunkSource, PeerConnection};
 use tempfile::TempDir;
 
@@ -53,16 +53,16 @@ async fn a_hundred_files_go_five_at_a_time_over_one_connection() {
     let (pair, dir) = (Pair::new(), TempDir::new().unwrap());
     let contents: Vec<_> = (0..100).map(|seed| noise(seed, 2000)).collect();
     let (_, bob) = pair.connect().await;
-    let options = BatchOptions { max_concurrent: 5, ..BatchOptions::default() };
-    let in_flight = options.in_flight.clone();
+    let options = BatchOptions::default().max_concurrent(5);
+    let in_flight = options.in_flight().clone();
     let taken = tokio::spawn(async move {
         until(|| in_flight.now() == 5).await;
         take(bob, 100).await
     });
     let results = transfer_batch(&pair.alice, pair.bob_addr(), files(&dir, &contents), &options).await;
     assert!(results.iter().all(|(_, result)| result.success));
-    assert_eq!(options.in_flight.peak(), 5);
-    assert_eq!(options.in_flight.now(), 0, "it returns once all have ended");
+    assert_eq!(options.in_flight().peak(), 5);
+    assert_eq!(options.in_flight().now(), 0, "it returns once all have ended");
     assert_eq!(taken.await.unwrap().len(), 100);
     assert_eq!(pair.alice.open_connections(), 1);
 }
@@ -90,7 +90,7 @@ async fn a_panic_is_the_failure_of_its_item_alone() {
     assert_eq!(results.iter().map(|(_, result)| result.success).collect::<Vec<_>>(), [true, false, true]);
     let error = results[1].1.error.as_deref().unwrap();
     assert!(error.contains("1.dat") && error.contains("panicked"), "{error}");
-    assert_eq!(options.in_flight.now(), 0);
+    assert_eq!(options.in_flight().now(), 0);
     taken.await.unwrap();
 }
 

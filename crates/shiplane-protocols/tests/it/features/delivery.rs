@@ -9,8 +9,8 @@ use std::{
 };
 
 use shiplane_protocols::{
-    AutoOptions, Compression, DeliverError, Deliveries, Delivery, InboxOptions, Jitter, RetryPolicy, Route,
-    SendOptions, send_again, send_with_retry, transfer_auto,
+    Compression, DeliverError, Deliveries, Delivery, InboxOptions, RetryPolicy, SendOptions,
+    internals::Jitter, send_again, send_with_retry, transfer_auto,
 };
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_transport::{ChunkSource, LaneOptions, TransportConfig};
@@ -26,7 +26,7 @@ fn at_once(between: impl Fn(usize) + Send + Sync + 'static) -> RetryPolicy {
         between(failures.fetch_add(1, Ordering::SeqCst) + 1);
         Duration::ZERO
     });
-    RetryPolicy { max_attempts: 4, jitter, ..RetryPolicy::default() }
+    RetryPolicy::default().max_attempts(4).jitter(jitter)
 }
 
 fn never() -> RetryPolicy {
@@ -42,7 +42,7 @@ fn watching(moved: impl Fn(u64) + Send + Sync + 'static) -> SendOptions {
         moved(*total);
     });
     let lane = LaneOptions { progress: Some(progress), ..LaneOptions::default() };
-    SendOptions { lane, ..SendOptions::default() }
+    SendOptions::default().lane(lane)
 }
 
 /// The one delivery, and that there is no other waiting.
@@ -58,24 +58,20 @@ async fn a_kilobyte_goes_by_call_and_a_megabyte_by_lane() {
     let pair = Pair::new();
     let (mut deliveries, accepted) = pair.bob_takes(InboxOptions::default());
     let client = RpcClient::new(pair.alice.connect_to(pair.bob_addr()).await.unwrap());
-    let auto = AutoOptions::default();
-    for (len, route) in [
-        (0, Route::Call),
-        (1024, Route::Call),
-        (64 * 1024, Route::Call),
-        (64 * 1024 + 1, Route::Lane),
-        (1 << 20, Route::Lane),
-    ] {
+    let options = SendOptions::default();
+    for (len, by_call) in
+        [(0, true), (1024, true), (64 * 1024, true), (64 * 1024 + 1, false), (1 << 20, false)]
+    {
         let data = noise(len as u64, len);
-        let carried = transfer_auto(&client, &memory(data.clone()), &auto).await.unwrap();
-        assert_eq!((carried.route, carried.content_bytes), (route, len as u64));
+        let carried = transfer_auto(&client, &memory(data.clone()), &options).await.unwrap();
+        assert_eq!((carried.by_call, carried.content_bytes), (by_call, len as u64));
         let delivered = deliveries.next().await.unwrap();
         assert_eq!(delivered.data, data);
         assert_eq!(delivered.peer, pair.alice.peer_id());
     }
-    let auto = AutoOptions { threshold_bytes: 10, ..AutoOptions::default() };
-    let carried = transfer_auto(&client, &memory(vec![7; 11]), &auto).await.unwrap();
-    assert_eq!(carried.route, Route::Lane, "the threshold is the caller's");
+    let options = SendOptions::default().call_threshold_bytes(10);
+    let carried = transfer_auto(&client, &memory(vec![7; 11]), &options).await.unwrap();
+    assert!(!carried.by_call, "the threshold is the caller's");
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
 }
 
@@ -86,10 +82,9 @@ async fn ten_megabytes_of_text_cost_less_than_half() {
     let client = RpcClient::new(pair.alice.connect_to(pair.bob_addr()).await.unwrap());
     let text: Vec<u8> =
         (0..).flat_map(|n: u64| format!("{n}: {} went by\n", n * n).into_bytes()).take(10_000_000).collect();
-    let send = SendOptions { compression: Compression::Auto, ..SendOptions::default() };
-    let auto = AutoOptions { send, ..AutoOptions::default() };
+    let options = SendOptions::default().compression(Compression::Auto);
     let before = client.connection().stats().sent_bytes;
-    let carried = transfer_auto(&client, &memory(text.clone()), &auto).await.unwrap();
+    let carried = transfer_auto(&client, &memory(text.clone()), &options).await.unwrap();
     let on_the_wire = client.connection().stats().sent_bytes - before;
     assert_eq!(carried.content_bytes, 10_000_000);
     assert!(carried.wire_bytes < 5_000_000, "{carried:?}");
@@ -97,7 +92,7 @@ async fn ten_megabytes_of_text_cost_less_than_half() {
     assert_eq!(deliveries.next().await.unwrap().data, text);
 
     let random = noise(1, 1_000_000);
-    let carried = transfer_auto(&client, &memory(random.clone()), &auto).await.unwrap();
+    let carried = transfer_auto(&client, &memory(random.clone()), &options).await.unwrap();
     assert!((1_000_000..1_000_100).contains(&carried.wire_bytes), "stored as it is: {carried:?}");
     assert_eq!(deliveries.next().await.unwrap().data, random);
 }
@@ -105,12 +100,12 @@ async fn ten_megabytes_of_text_cost_less_than_half() {
 #[tokio::test]
 async fn what_waits_holds_no_more_than_was_allowed() {
     let pair = Pair::new();
-    let small = InboxOptions { max_len_bytes: 60_000, max_held_bytes: 100_000, ..InboxOptions::default() };
+    let small = InboxOptions::default().max_len_bytes(60_000).max_held_bytes(100_000);
     let (mut deliveries, _) = pair.bob_takes(small);
     let client = RpcClient::new(pair.alice.connect_to(pair.bob_addr()).await.unwrap());
     for threshold_bytes in [0, 100_000] {
-        let auto = AutoOptions { threshold_bytes, ..AutoOptions::default() };
-        let send = async |len: usize| transfer_auto(&client, &memory(noise(len as u64, len)), &auto).await;
+        let options = SendOptions::default().call_threshold_bytes(threshold_bytes);
+        let send = async |len: usize| transfer_auto(&client, &memory(noise(len as u64, len)), &options).await;
         send(60_000).await.unwrap();
         let full = send(60_000).await.unwrap_err();
         assert!(
@@ -152,7 +147,7 @@ async fn without_another_attempt_a_lost_acknowledgement_is_unknown_and_can_be_se
     let relay = Relay::to(pair.bob_addr()).await;
     let (lose, peer) = (relay.lose(), pair.bob_behind(&relay));
     let options = watching(move |moved| lose.to_alice(moved == 5000));
-    let once = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
+    let once = RetryPolicy::default().max_attempts(1);
     let source = memory(noise(1, 5000));
     let failed = send_with_retry(&pair.alice, peer, &source, &once, &options).await.unwrap_err();
     assert_eq!(failed.report.delivery, Delivery::Unknown);
@@ -219,7 +214,7 @@ async fn a_missing_file_is_not_tried_again() {
 #[tokio::test]
 async fn what_the_inbox_cannot_hold_is_refused_before_its_first_byte() {
     let pair = Pair::new();
-    let options = InboxOptions { max_len_bytes: 100_000, ..InboxOptions::default() };
+    let options = InboxOptions::default().max_len_bytes(100_000);
     let (_deliveries, _) = pair.bob_takes(options);
     let send = watching(|_| panic!("a byte was sent"));
     let source = memory(vec![7; 100_001]);
@@ -231,7 +226,7 @@ async fn what_the_inbox_cannot_hold_is_refused_before_its_first_byte() {
 #[tokio::test]
 async fn a_full_inbox_is_tried_again_until_it_has_room() {
     let pair = Pair::new();
-    let options = InboxOptions { max_waiting: 1, ..InboxOptions::default() };
+    let options = InboxOptions::default().max_waiting(1);
     let (deliveries, _) = pair.bob_takes(options);
     let (peer, options) = (pair.bob_addr(), SendOptions::default());
     send_with_retry(&pair.alice, peer, &memory(vec![1]), &never(), &options).await.unwrap();

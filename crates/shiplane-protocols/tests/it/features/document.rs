@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shiplane_protocols::single::{claim_new, only_chunk, send_only_chunk};
+use shiplane_protocols::internals::single::{claim_new, only_chunk, send_only_chunk};
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, RequestContext, Router, RpcClient};
 use shiplane_transport::{ChunkExpectation, ChunkSource, LaneOptions, PeerConnection, RecvChunkError};
 use shiplane_wire::{Digest, FrameError, TransferId};
@@ -59,12 +59,12 @@ const BUDGET: Duration = Duration::from_secs(5);
 
 async fn receive(
     connection: &Arc<PeerConnection>,
-    claim: shiplane_transport::Claim,
+    claim: shiplane_transport::internals::Claim,
     len_bytes: u64,
 ) -> Bytes {
     let mut claim = claim;
     let chunk = only_chunk(&mut claim, connection.config().progress_timeout).await.unwrap();
-    let expected = ChunkExpectation { len_bytes: Some(len_bytes), ..ChunkExpectation::default() };
+    let expected = ChunkExpectation::default().len_bytes(len_bytes);
     chunk.receive_to_memory(&expected, &LaneOptions::default()).await.unwrap()
 }
 
@@ -178,7 +178,7 @@ async fn connection_reuse() {
 async fn size_limits() {
     let pair = Pair::new();
     let (alice, bob) = pair.connect().await;
-    let limit = ChunkExpectation { max_len_bytes: Some(1000), ..ChunkExpectation::default() };
+    let limit = ChunkExpectation::default().max_len_bytes(1000);
     let source = memory(vec![7; 1001]);
     let (sent, received) = tokio::join!(alice.send_chunk_verified(&source), bob.recv_chunk_expecting(&limit));
     let Err(RecvChunkError::Frame(FrameError::TooLarge { len_bytes: 1001, max_bytes: 1000 })) = received

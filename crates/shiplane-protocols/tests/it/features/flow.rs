@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_protocols::{Progress, progress};
+use shiplane_protocols::internals::{Progress, progress};
 use shiplane_transport::{
-    ChunkExpectation, ChunkSource, LaneOptions, ProgressFn, RateLimit, RateLimiter, TransportConfig,
+    ChunkExpectation, ChunkSource, LaneOptions, RateLimit, RateLimiter, TransportConfig,
+    internals::ProgressFn,
 };
 use tempfile::TempDir;
 

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use shiplane_protocols::{Deliveries, Inbox, InboxOptions};
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{
-    ChunkSource, Identity, LaneThreads, PeerAddr, PeerConnection, QuicTransport, TransportConfig, Trust,
+    ChunkSource, Identity, PeerAddr, PeerConnection, QuicTransport, TransportConfig, Trust,
+    internals::LaneThreads,
 };
 use tokio::net::UdpSocket;
 

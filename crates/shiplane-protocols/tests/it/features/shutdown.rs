@@ -6,10 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_protocols::{ManagedError, ShutdownReport, TransferManager, TransferMetrics};
+use shiplane_protocols::{
+    TransferMetrics,
+    internals::{ManagedError, ShutdownReport, TransferManager},
+};
 use shiplane_transport::{
-    ChunkExpectation, ConnectionEnd, InboundChunk, LaneOptions, PeerConnection, QuicTransport, RateLimit,
-    RateLimiter, SendChunkError,
+    ChunkExpectation, ConnectionEnd, LaneOptions, PeerConnection, QuicTransport, RateLimit, RateLimiter,
+    SendChunkError, internals::InboundChunk,
 };
 use shiplane_wire::Code;
 use tokio::task::JoinHandle;

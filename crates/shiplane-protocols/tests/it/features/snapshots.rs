@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use shiplane_protocols::snapshot::{
+use shiplane_protocols::internals::snapshot::{
     AddSnapshotError, SnapshotError, SnapshotOptions, SnapshotServer, SnapshotStore, request_snapshot,
     request_snapshot_to_path,
 };
 use shiplane_rpc::{CallError, FaultCode, Method, Router, RpcClient};
-use shiplane_transport::{ChunkSource, LaneOptions, RecvChunkError, SendChunkError, SinkError};
+use shiplane_transport::{ChunkSource, LaneOptions, RecvChunkError, SendChunkError, internals::SinkError};
 use shiplane_wire::{Digest, FrameError, TransferId};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -129,8 +129,10 @@ fn liar(
                 let transfer = TransferId::from_bytes(transfer);
                 let (source, lane) = (memory(sent), LaneOptions::default());
                 let connection = &context.connection;
-                let sent =
-                    shiplane_protocols::single::send_only_chunk(connection, transfer, &source, &lane).await;
+                let sent = shiplane_protocols::internals::single::send_only_chunk(
+                    connection, transfer, &source, &lane,
+                )
+                .await;
                 let _ = tell.send(sent.map(|sent| sent.len_bytes));
             });
             Ok((announced, *digest.as_bytes()))

@@ -4,9 +4,9 @@ use std::{fs, time::Duration};
 
 use bytes::BytesMut;
 use futures::FutureExt as _;
-use shiplane_protocols::transfer::{MemoryBudget, TransferOptions};
+use shiplane_protocols::internals::transfer::{MemoryBudget, TransferOptions};
 use shiplane_rpc::RpcClient;
-use shiplane_transport::{BiStream, Claim};
+use shiplane_transport::internals::{BiStream, Claim};
 use shiplane_wire::{ProviderRecord, ReceiverRecord, RecordReader, TransferId};
 
 use super::{

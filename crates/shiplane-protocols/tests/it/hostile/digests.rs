@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use shiplane_protocols::transfer::TransferError;
+use shiplane_protocols::internals::transfer::TransferError;
 use shiplane_transport::LaneOptions;
 use shiplane_wire::{Digest, DigestAlgorithm, Piece, TaggedChunk};
 

@@ -4,8 +4,8 @@ use std::iter;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
 
-use shiplane_files::{Destination, DestinationError, Plan, Summary};
-use shiplane_protocols::transfer::Target;
+use shiplane_files::internals::{Destination, DestinationError, Plan, Summary};
+use shiplane_protocols::internals::transfer::Target;
 use shiplane_wire::{Digest, Entry, FailReason, Span};
 use tokio::sync::Notify;
 

@@ -4,14 +4,15 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use shiplane_files::{Destination, ReceiveOptions};
-use shiplane_protocols::{
+use shiplane_files::internals::{Destination, ReceiveOptions};
+use shiplane_protocols::internals::{
     Fetch, FetchError, FetchReport, FetchRequest,
     transfer::{TransferError, TransferOptions},
 };
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{
-    BiStream, PeerAddr, PeerConnection, QuicTransport, RecvHalf, SendChunkError, SendHalf, SentChunk,
+    PeerAddr, PeerConnection, QuicTransport, SendChunkError,
+    internals::{BiStream, RecvHalf, SendHalf, SentChunk},
 };
 use shiplane_wire::{
     DigestAlgorithm, Durability, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk, TransferId,

@@ -8,13 +8,16 @@ use std::{
     },
 };
 
-use shiplane_files::DestinationError;
-use shiplane_protocols::{
+use shiplane_files::internals::DestinationError;
+use shiplane_protocols::internals::{
     Fetch, FetchRequest,
     transfer::{StreamTarget, TransferError, TransferOptions},
 };
 use shiplane_rpc::RpcClient;
-use shiplane_transport::{BiStream, Claim, LaneOptions};
+use shiplane_transport::{
+    LaneOptions,
+    internals::{BiStream, Claim},
+};
 use shiplane_wire::{
     Piece, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk, TransferId, limits,
 };
@@ -61,7 +64,7 @@ fn sizes_that_a_server_claims_cost_a_fetch_no_memory() {
 #[test]
 fn sizes_that_a_pusher_claims_cost_a_server_no_memory() {
     alone("hostile::memory::sizes_that_a_pusher_claims_cost_a_server_no_memory", async {
-        let world = World::writable(shiplane_protocols::WriteLimits::default());
+        let world = World::writable(shiplane_protocols::internals::WriteLimits::default());
         let rpc = world.admitted_by(world.ticket_to_write("")).await;
         for (number, sizes) in (1u8..).zip(CLAIMS) {
             let before_bytes = resident_bytes("VmRSS:");
@@ -78,7 +81,7 @@ fn sizes_that_a_pusher_claims_cost_a_server_no_memory() {
 #[test]
 fn a_pusher_that_lists_without_end_costs_a_server_little() {
     alone("hostile::memory::a_pusher_that_lists_without_end_costs_a_server_little", async {
-        let world = World::writable(shiplane_protocols::WriteLimits::default());
+        let world = World::writable(shiplane_protocols::internals::WriteLimits::default());
         let rpc = world.admitted_by(world.ticket_to_write("")).await;
         let before_bytes = resident_bytes("VmRSS:");
         let (_claim, BiStream { mut send, mut recv }) = begin(&rpc, 1).await;
@@ -98,7 +101,7 @@ fn a_crowd_of_pushers_that_list_what_is_admitted_and_stop_costs_a_server_little(
     alone(
         "hostile::memory::a_crowd_of_pushers_that_list_what_is_admitted_and_stop_costs_a_server_little",
         async {
-            let world = World::writable(shiplane_protocols::WriteLimits::default());
+            let world = World::writable(shiplane_protocols::internals::WriteLimits::default());
             let peers = [world.ticket_to_write(""), world.ticket_to_write("")];
             let [first, second] = peers.map(|ticket| world.admitted_by(ticket));
             let peers = [first.await, second.await];
@@ -145,7 +148,7 @@ fn directories_without_end_cost_a_fetch_little_and_all_of_them_arrive() {
         let dir = TempDir::new().unwrap();
         let before_bytes = resident_bytes("VmRSS:");
         let error = fetch(&liar.rpc, dir.path()).await.unwrap_err();
-        assert!(matches!(error, shiplane_protocols::FetchError::Unconfirmed(_)), "{error}");
+        assert!(matches!(error, shiplane_protocols::internals::FetchError::Unconfirmed(_)), "{error}");
         assert_grown_little(before_bytes, "many directories");
     });
 }

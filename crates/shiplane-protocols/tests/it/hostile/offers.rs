@@ -12,12 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use shiplane_protocols::{
+use shiplane_protocols::internals::{
     FetchError, FetchReport, WriteLimits,
     transfer::{ProtocolFault, TransferError},
 };
 use shiplane_rpc::{Router, RpcClient};
-use shiplane_transport::{BiStream, PeerAddr, SendChunkError, StreamError};
+use shiplane_transport::{PeerAddr, SendChunkError, StreamError, internals::BiStream};
 use shiplane_wire::{
     Code, Digest, FailReason, ProviderRecord, ReceiverRecord, Span, TaggedChunk, TransferId, limits,
 };

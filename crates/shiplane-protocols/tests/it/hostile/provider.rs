@@ -5,8 +5,8 @@ mod bombs;
 use std::{fs, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use shiplane_files::{DestinationError, FaultClass};
-use shiplane_protocols::{Fetch, FetchError, FetchReport, transfer::TransferError};
+use shiplane_files::internals::{DestinationError, FaultClass};
+use shiplane_protocols::internals::{Fetch, FetchError, FetchReport, transfer::TransferError};
 use shiplane_transport::StreamError;
 use shiplane_wire::{Code, Digest, ProviderRecord, TaggedChunk};
 

@@ -4,7 +4,10 @@ use std::{fs, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
-use shiplane_transport::{BiStream, Claim, LaneOptions, StreamError, TransferStream};
+use shiplane_transport::{
+    LaneOptions, StreamError,
+    internals::{BiStream, Claim, TransferStream},
+};
 use shiplane_wire::{
     Code, Digest, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk, TransferId,
 };

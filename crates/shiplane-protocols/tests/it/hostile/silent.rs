@@ -1,8 +1,8 @@
 //! Peers that send signs of life and little or no data.
 
 use bytes::Bytes;
-use shiplane_protocols::transfer::TransferError;
-use shiplane_transport::BiStream;
+use shiplane_protocols::internals::transfer::TransferError;
+use shiplane_transport::internals::BiStream;
 use shiplane_wire::{ProviderRecord, ReceiverRecord, TaggedChunk, TransferId};
 use tokio::time::{Interval, interval};
 
@@ -102,7 +102,7 @@ async fn a_provider_that_looks_at_much_that_it_does_not_offer_is_waited_for() {
     )
     .await;
     // It does not confirm what it has sent; until then all is well.
-    assert!(matches!(result, Err(shiplane_protocols::FetchError::Unconfirmed(_))), "{result:?}");
+    assert!(matches!(result, Err(shiplane_protocols::internals::FetchError::Unconfirmed(_))), "{result:?}");
     assert!(dir.path().join("x").exists());
 }
 
@@ -132,7 +132,7 @@ async fn a_provider_that_sends_a_byte_before_each_deadline_is_given_up() {
 
 #[tokio::test]
 async fn a_pusher_that_promises_chunks_and_only_lives_is_given_up() {
-    let world = World::writable(shiplane_protocols::WriteLimits::default());
+    let world = World::writable(shiplane_protocols::internals::WriteLimits::default());
     let rpc = world.admitted_by(world.ticket_to_write("")).await;
     let request = raw(1, b"in", RawShape::Root);
     let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use shiplane_rpc::RpcClient;
-use shiplane_transport::SendHalf;
+use shiplane_transport::internals::SendHalf;
 use shiplane_wire::{ProviderRecord, ReceiverRecord, RecordReader, Span, TransferId, limits};
 
 use super::{

@@ -11,7 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shiplane_protocols::{Delivery, FileServer, PushError};
+use shiplane_protocols::{
+    Delivery,
+    internals::{FileServer, PushError},
+};
 use shiplane_rpc::{CallError, FaultCode, Method, Router};
 use shiplane_transport::{Identity, QuicTransport};
 use shiplane_wire::{Code, Digest};
@@ -58,7 +61,7 @@ async fn a_lost_answer_is_unknown_and_asking_again_tells_the_same_without_a_seco
     let identity = || Identity::load_or_create(&key).unwrap();
     let first = world.client_as(identity());
     let rpc = first.connect().await.unwrap();
-    shiplane_protocols::redeem(&rpc, &ticket).await.unwrap();
+    shiplane_protocols::internals::redeem(&rpc, &ticket).await.unwrap();
     let error = push(&world, &rpc, file("x", b"content"), &request("")).await.unwrap_err();
     assert_eq!(error.delivery(), Delivery::Unknown);
     let PushError::Unknown { receipt, source } = error else { panic!("{error:?}") };
@@ -188,7 +191,7 @@ async fn two_programs_with_one_key_do_not_get_in_each_others_way() {
     let clients: Vec<_> = (0..4).map(|_| world.client_as(Identity::load_or_create(&key).unwrap())).collect();
     let rpcs = futures::future::join_all(clients.iter().map(|client| async {
         let rpc = client.connect().await.unwrap();
-        shiplane_protocols::redeem(&rpc, &ticket).await.unwrap();
+        shiplane_protocols::internals::redeem(&rpc, &ticket).await.unwrap();
         rpc
     }))
     .await;

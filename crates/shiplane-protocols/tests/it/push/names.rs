@@ -7,7 +7,7 @@ use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
 
 use super::{code, file, limits, named, push, push_watched, request, source};
 use crate::harness::{Events, World, tree};
-use shiplane_protocols::{Push, PushRequest};
+use shiplane_protocols::internals::{Push, PushRequest};
 
 /// The body of `push.open` as it travels (SPEC 5.5).
 #[derive(Clone, Serialize, Deserialize)]

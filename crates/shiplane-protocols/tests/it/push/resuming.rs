@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use shiplane_protocols::{
+use shiplane_protocols::internals::{
     Push, PushError, PushReport, PushRequest, WriteLimits,
     transfer::{TransferEvent, TransferOptions},
 };
@@ -96,8 +96,10 @@ async fn a_source_that_is_not_there_any_more_is_an_error_and_the_rest_arrives() 
         }
     });
     let error = opened.send(&world.options, events).await.unwrap_err();
-    let PushError::Transfer(shiplane_protocols::transfer::TransferError::Incomplete { failed, count }) =
-        error
+    let PushError::Transfer(shiplane_protocols::internals::transfer::TransferError::Incomplete {
+        failed,
+        count,
+    }) = error
     else {
         panic!("{error:?}")
     };
@@ -121,8 +123,8 @@ async fn what_came_through_a_pipe_has_the_mode_of_a_new_file() {
 /// even the end of the connection. It goes on when the sender is dropped.
 fn fall_silent(
     client: crate::harness::Client,
-    ticket: shiplane_protocols::access::TicketSecret,
-    source: shiplane_files::Source,
+    ticket: shiplane_protocols::internals::access::TicketSecret,
+    source: shiplane_files::internals::Source,
     options: TransferOptions,
 ) -> (oneshot::Receiver<()>, std::sync::mpsc::Sender<()>, std::thread::JoinHandle<bool>) {
     let (silent, is_silent) = oneshot::channel();
@@ -144,7 +146,7 @@ fn fall_silent(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let rpc = client.connect().await.unwrap();
-            shiplane_protocols::redeem(&rpc, &ticket).await.unwrap();
+            shiplane_protocols::internals::redeem(&rpc, &ticket).await.unwrap();
             let push = Push::open(&rpc, source, &named("", "tree")).await.unwrap();
             push.send(&options, events).await.is_ok()
         })
@@ -166,7 +168,7 @@ async fn a_push_whose_pusher_fell_silent_is_taken_over_by_the_same_again() {
     silent.await.unwrap();
 
     let rpc = second.connect().await.unwrap();
-    shiplane_protocols::redeem(&rpc, &ticket).await.unwrap();
+    shiplane_protocols::internals::redeem(&rpc, &ticket).await.unwrap();
     let other_source = PushRequest { source_name: b"other".to_vec(), ..named("", "tree") };
     let busy = Push::open(&rpc, source(&world.dest()), &other_source).await.unwrap_err();
     assert!(busy.is_busy(), "only the same takes over: {busy}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shiplane_protocols::sync::{SyncEvent, SyncEventFn, SyncRequest, SyncResponse, synchronise};
+use shiplane_protocols::internals::sync::{SyncEvent, SyncEventFn, SyncRequest, SyncResponse, synchronise};
 use shiplane_rpc::FaultCode;
 use tokio::sync::Notify;
 

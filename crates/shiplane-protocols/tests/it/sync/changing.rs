@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use shiplane_protocols::sync::{
+use shiplane_protocols::internals::sync::{
     LeftPath, Side, SyncEvent, SyncEventFn, SyncReport, UnresolvedReason, synchronise,
 };
 use shiplane_rpc::RpcClient;

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use shiplane_protocols::sync::{SyncEventFn, synchronise};
+use shiplane_protocols::internals::sync::{SyncEventFn, synchronise};
 use shiplane_rpc::RpcClient;
 use tokio::sync::Notify;
 

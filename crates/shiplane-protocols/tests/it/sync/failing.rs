@@ -5,8 +5,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use shiplane_files::disk::Change;
-use shiplane_protocols::sync::{Side, SyncEvent, UnresolvedReason, synchronise};
+use shiplane_files::internals::disk::Change;
+use shiplane_protocols::internals::sync::{Side, SyncEvent, UnresolvedReason, synchronise};
 
 use super::{admitted, job, sync, write, written_at};
 use crate::{

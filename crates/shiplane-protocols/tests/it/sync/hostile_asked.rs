@@ -11,14 +11,17 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shiplane_files::DestinationError;
-use shiplane_protocols::sync::{
+use shiplane_files::internals::DestinationError;
+use shiplane_protocols::internals::sync::{
     FileState, LeftPath, Manifest, Node, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse,
     UnresolvedReason, synchronise,
 };
-use shiplane_protocols::transfer::{MemoryBudget, TransferError, TransferOptions};
+use shiplane_protocols::internals::transfer::{MemoryBudget, TransferError, TransferOptions};
 use shiplane_rpc::{Fault, FaultCode, Method, Router, RpcClient};
-use shiplane_transport::{BiStream, ChunkSource, Claim, PeerAddr, PeerConnection, TransferStream};
+use shiplane_transport::{
+    ChunkSource, PeerAddr, PeerConnection,
+    internals::{BiStream, Claim, TransferStream},
+};
 use shiplane_wire::{
     Digest, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TaggedChunk, TransferId,
 };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use shiplane_protocols::{
+use shiplane_protocols::internals::{
     sync::{Manifest, SyncBody, SyncRequest, SyncResponse},
     transfer::{MemoryBudget, TransferOptions},
 };

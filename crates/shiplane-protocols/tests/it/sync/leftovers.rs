@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use shiplane_files::disk::Change;
+use shiplane_files::internals::disk::Change;
 use shiplane_transport::PeerId;
 use shiplane_wire::Digest;
 

@@ -1,7 +1,7 @@
 //! Round trips of the messages of a sync.
 
 use proptest::prelude::*;
-use shiplane_protocols::sync::{FileState, Manifest, Node, SyncBody, SyncRequest, SyncResponse};
+use shiplane_protocols::internals::sync::{FileState, Manifest, Node, SyncBody, SyncRequest, SyncResponse};
 use shiplane_wire::{Digest, Mtime, RelPath};
 
 use super::hostile_asked::changes;
@@ -55,15 +55,15 @@ proptest! {
 
     #[test]
     fn requests_come_back(request in any_request()) {
-        let bytes = shiplane_rpc::encode(&request).unwrap();
-        prop_assert_eq!(shiplane_rpc::decode::<SyncRequest>(&bytes).unwrap(), request);
-        prop_assert!(shiplane_rpc::decode::<SyncRequest>(&bytes[..bytes.len() - 1]).is_err());
+        let bytes = shiplane_rpc::internals::encode(&request).unwrap();
+        prop_assert_eq!(shiplane_rpc::internals::decode::<SyncRequest>(&bytes).unwrap(), request);
+        prop_assert!(shiplane_rpc::internals::decode::<SyncRequest>(&bytes[..bytes.len() - 1]).is_err());
     }
 
     #[test]
     fn responses_come_back(response in any_response()) {
-        let bytes = shiplane_rpc::encode(&response).unwrap();
-        prop_assert_eq!(shiplane_rpc::decode::<SyncResponse>(&bytes).unwrap(), response);
+        let bytes = shiplane_rpc::internals::encode(&response).unwrap();
+        prop_assert_eq!(shiplane_rpc::internals::decode::<SyncResponse>(&bytes).unwrap(), response);
     }
 }
 
@@ -80,10 +80,10 @@ fn the_bytes_are_these() {
     };
     let one = [1, 0, 0, 0, 0, 0, 0, 0];
     let expected = [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32], &[2]];
-    assert_eq!(shiplane_rpc::encode(&request).unwrap()[..], expected.concat());
+    assert_eq!(shiplane_rpc::internals::encode(&request).unwrap()[..], expected.concat());
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };
     let response = SyncResponse::Differs { base: None, root: [6; 32], changes };
     let expected =
         [&[2, 0, 0, 0, 0][..], &[6; 32], &[1, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]];
-    assert_eq!(shiplane_rpc::encode(&response).unwrap()[..], expected.concat());
+    assert_eq!(shiplane_rpc::internals::encode(&response).unwrap()[..], expected.concat());
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use proptest::prelude::*;
-use shiplane_protocols::sync::{Consent, SyncJob, synchronise};
+use shiplane_protocols::internals::sync::{Consent, SyncJob, synchronise};
 use tokio::runtime::Runtime;
 
 use super::{admitted, contents, job, silent};

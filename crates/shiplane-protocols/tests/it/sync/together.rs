@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use futures::future::join_all;
-use shiplane_protocols::sync::{Consent, SyncJob, SyncReport, SyncState, synchronise};
+use shiplane_protocols::internals::sync::{Consent, SyncJob, SyncReport, SyncState, synchronise};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::PeerId;
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::{Destination, ReceiveOptions, SourceRoot};
+use shiplane_files::internals::{Destination, ReceiveOptions, SourceRoot};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{Identity, PeerAddr, QuicTransport, Trust};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, Piece};
@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::DigestCache;
 use crate::{
-    Fetch, FetchReport, FetchRequest, FileServer, TransferMetrics,
+    TransferMetrics,
     access::{AccessControl, Grant, Scope},
-    redeem,
+    fetch::{Fetch, FetchReport, FetchRequest, redeem},
+    serve::FileServer,
     transfer::TransferOptions,
 };
 

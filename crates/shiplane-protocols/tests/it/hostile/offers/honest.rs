@@ -7,10 +7,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use shiplane_files::{DestinationError, SourceRoot};
+use shiplane_files::internals::{DestinationError, SourceRoot};
 use shiplane_protocols::{
-    Compression, Fetch, FetchError, FetchReport, FetchRequest, Push, PushRequest,
-    transfer::{EventFn, MemoryBudget, StreamTarget, TransferError, TransferEvent, TransferOptions},
+    Compression,
+    internals::{
+        Fetch, FetchError, FetchReport, FetchRequest, Push, PushRequest,
+        transfer::{EventFn, MemoryBudget, StreamTarget, TransferError, TransferEvent, TransferOptions},
+    },
 };
 use shiplane_rpc::RpcClient;
 use shiplane_wire::{DigestAlgorithm, limits};

@@ -1,7 +1,10 @@
 //! Receivers that invite offers and lie about them.
 
 use shiplane_rpc::RpcClient;
-use shiplane_transport::{BiStream, Claim, InboundChunk, StreamError, TransferStream};
+use shiplane_transport::{
+    StreamError,
+    internals::{BiStream, Claim, InboundChunk, TransferStream},
+};
 use shiplane_wire::{
     Code, Digest, DigestAlgorithm, ProviderRecord, ReceiverRecord, RecordReader, RootHasher, limits,
 };

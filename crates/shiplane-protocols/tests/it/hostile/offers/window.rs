@@ -3,8 +3,8 @@
 use std::fs;
 
 use bytes::Bytes;
-use shiplane_protocols::WriteLimits;
-use shiplane_transport::{BiStream, LaneOptions};
+use shiplane_protocols::internals::WriteLimits;
+use shiplane_transport::{LaneOptions, internals::BiStream};
 use shiplane_wire::{Piece, TaggedChunk, TransferId, limits};
 use tokio::task::JoinSet;
 

@@ -2,8 +2,10 @@
 
 use shiplane_protocols::{
     Compression,
-    compress::DecodeSinkError,
-    transfer::{ProtocolFault, TransferOptions},
+    internals::{
+        compress::DecodeSinkError,
+        transfer::{ProtocolFault, TransferOptions},
+    },
 };
 use tempfile::TempDir;
 

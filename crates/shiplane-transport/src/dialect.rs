@@ -15,16 +15,20 @@ use tokio::{
 
 pub use crate::tls::dialect::{client_tls, server_tls, signature_algorithms};
 use crate::{
-    BiStream, BindError, ChunkRead, ChunkSink, ConnectError, ConnectionEnd, LaneOptions, RecvChunkError,
-    SendChunkError, SentChunk, SinkError, StreamError, TlsError, TransportConfig, close,
+    BindError, ConnectError, ConnectionEnd, LaneOptions, RecvChunkError, SendChunkError, StreamError,
+    TransportConfig, close,
     config::{FIRST_WINDOW_BYTES, LANE_PRIORITY, RETRY_ABOVE_HANDSHAKES},
     endpoint::{Seams, bind_endpoint, connect_error},
+    error::SinkError,
     lane,
+    lane::send::SentChunk,
     locality::Locality,
     pool::DialKey,
     quic,
-    sink::{FileSink, MemorySink},
-    stream::{InUse, varint},
+    sink::{ChunkSink, FileSink, MemorySink},
+    source::ChunkRead,
+    stream::{BiStream, InUse, varint},
+    tls::TlsError,
 };
 
 /// Dials and accepts connections over one UDP socket. Dropped, it closes its connections.
@@ -255,7 +259,7 @@ pub fn memory_sink() -> impl ChunkSink<Output = Bytes, Error = SinkError> {
 /// Writes a chunk to a new file. Blocking.
 ///
 /// # Errors
-/// [`SinkError::Exists`] when the name is taken.
+/// `SinkError::Exists` when the name is taken.
 pub fn file_sink(path: &Path) -> Result<impl ChunkSink<Output = (), Error = SinkError> + use<>, SinkError> {
     FileSink::create(path)
 }

@@ -1,0 +1,124 @@
+//! The public surface: what a user of each crate can name without a feature, listed in `docs/api/`.
+//!
+//! A change to the surface is thereby a change to a reviewed file. The listing is read off the source, not off the
+//! compiler, so that it is the same with every version of it. Macros are not expanded, but for those without arguments
+//! that stand in an `impl`.
+
+mod listing;
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+
+use self::{
+    listing::{Entry, Listing},
+    model::Crate,
+};
+use super::Violation;
+
+/// Compares each crate's listing with its file, or writes the file if `bless` is set, and checks the rules of the
+/// surface.
+pub(super) fn check(root: &Path, bless: bool) -> Result<Vec<Violation>> {
+    let mut violations = Vec::new();
+    let mut all_types = 0;
+    for name in CRATES {
+        let krate = Crate::load(root, name)?;
+        let listing = Listing::of(&krate);
+        all_types += listing.own_types();
+        violations.extend(listing.entries.iter().flat_map(|entry| rules(name, entry)));
+        violations.extend(compare(root, name, &listing.to_string(), bless)?);
+        if name == FRONT {
+            let (types, most) = (listing.types(), MAX_FRONT_TYPES);
+            let what = format!("{types} public types at the front door, at most {most} are allowed");
+            violations.extend((types > most).then(|| violation(name, what)));
+        }
+    }
+    let what = format!("{all_types} public types in all crates, at most {MAX_TYPES} are allowed");
+    violations.extend((all_types > MAX_TYPES).then(|| violation(FRONT, what)));
+    Ok(violations)
+}
+
+fn compare(root: &Path, name: &str, listing: &str, bless: bool) -> Result<Option<Violation>> {
+    let path = root.join(listing_path(name));
+    if bless {
+        fs::create_dir_all(root.join(DIRECTORY))?;
+        fs::write(&path, listing).with_context(|| format!("cannot write {}", path.display()))?;
+        return Ok(None);
+    }
+    let known = fs::read_to_string(&path).unwrap_or_default();
+    Ok((known != listing).then(|| {
+        let (gone, new) = (first_not_in(&known, listing), first_not_in(listing, &known));
+        let what = format!(
+            "the public surface differs (not there any more: {gone}; new: {new}); review it, then \
+             `cargo xtask tidy --bless`"
+        );
+        violation(name, what)
+    }))
+}
+
+fn first_not_in(text: &str, other: &str) -> String {
+    let other: Vec<&str> = other.lines().collect();
+    text.lines().find(|line| !other.contains(line)).unwrap_or("-").trim().to_owned()
+}
+
+/// What each item of the surface must have.
+fn rules(krate: &str, entry: &Entry) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut add = |what: String| found.push(violation(krate, format!("{}: {what}", entry.path)));
+    for function in entry.functions.iter().filter(|function| function.is_async) {
+        let docs = function.docs.to_lowercase();
+        if !["drop", "cancel"].iter().any(|word| docs.contains(word)) {
+            add(format!("`{}` does not say what a dropped future leaves", function.name));
+        }
+    }
+    if SPELLED_OUT.contains(&entry.name()) {
+        return found;
+    }
+    let ends_with = |endings: &[&str]| endings.iter().any(|ending| entry.name().ends_with(ending));
+    if (ends_with(&SETTINGS) || ends_with(&GROWING)) && entry.is_exhaustive {
+        add("settings, errors, events and reports grow: it needs private fields or `#[non_exhaustive]`"
+            .to_owned());
+    }
+    found
+}
+
+fn violation(krate: &str, what: String) -> Violation {
+    Violation { path: listing_path(krate).into(), line: 0, what }
+}
+
+fn listing_path(krate: &str) -> String {
+    format!("{DIRECTORY}/{krate}.txt")
+}
+
+const DIRECTORY: &str = "docs/api";
+
+const FRONT: &str = "shiplane";
+
+/// All libraries, from the bottom up.
+const CRATES: [&str; 7] = [
+    "shiplane-wire",
+    "shiplane-transport",
+    "shiplane-rpc",
+    "shiplane-files",
+    "shiplane-protocols",
+    "shiplane-octopii",
+    FRONT,
+];
+
+/// What one person can survey.
+const MAX_TYPES: usize = 130;
+
+/// Those that a user of the front door may have to know, whichever crate they come from.
+const MAX_FRONT_TYPES: usize = 30;
+
+/// Names of what a caller makes: a new setting must not break it.
+const SETTINGS: [&str; 3] = ["Options", "Config", "Policy"];
+
+/// Names of what a caller reads.
+const GROWING: [&str; 5] = ["Error", "Event", "EventKind", "Report", "Snapshot"];
+
+/// Their fields are given by the document that the project follows.
+const SPELLED_OUT: [&str; 1] = ["TransferResult"];

@@ -1,0 +1,438 @@
+//! The surface as text: each item that can be named from outside, with its signature.
+
+use std::{collections::HashSet, fmt, ops::Range, rc::Rc};
+
+use syn::{
+    Attribute, Fields, FnArg, GenericArgument, ImplItem, Item, ItemImpl, PathArguments, ReturnType,
+    Signature, TraitItem, Type, Visibility, spanned::Spanned as _,
+};
+
+use super::model::{Crate, Meaning, attributes, is_conditional, is_hidden};
+
+/// All of a crate's surface, in order of the names.
+pub(super) struct Listing {
+    pub(super) entries: Vec<Entry>,
+}
+
+/// One item.
+pub(super) struct Entry {
+    /// Its path within the crate.
+    pub(super) path: String,
+    is_type: bool,
+    /// It is of another crate.
+    is_from_elsewhere: bool,
+    /// A caller may match it or write it out, without anything more.
+    pub(super) is_exhaustive: bool,
+    /// Itself, or its methods.
+    pub(super) functions: Vec<Function>,
+    lines: Vec<String>,
+}
+
+/// A function, for the rules.
+pub(super) struct Function {
+    pub(super) name: String,
+    pub(super) docs: String,
+    /// It returns a future.
+    pub(super) is_async: bool,
+}
+
+impl Listing {
+    pub(super) fn of(krate: &Crate) -> Self {
+        let mut named = Vec::new();
+        visit(krate, 0, "", &mut named);
+        let listed: Vec<Meaning> = named.iter().map(|(_, meaning)| meaning.clone()).collect();
+        let impls = impls(krate);
+        let mut seen = HashSet::new();
+        let mut entries: Vec<Entry> = (named.into_iter())
+            .filter(|(path, meaning)| seen.insert((path.clone(), format!("{meaning:?}"))))
+            .map(|(path, meaning)| Render { krate, listed: &listed, impls: &impls }.entry(path, &meaning))
+            .collect();
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Self { entries }
+    }
+
+    /// Those that are defined here.
+    pub(super) fn own_types(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.is_type && !entry.is_from_elsewhere).count()
+    }
+
+    /// All that can be named through this crate.
+    pub(super) fn types(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.is_type).count()
+    }
+}
+
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "# {} public types, {} of them defined here.", self.types(), self.own_types())?;
+        writeln!(f, "# Written by `cargo xtask tidy --bless`.")?;
+        for entry in &self.entries {
+            writeln!(f)?;
+            for line in &entry.lines {
+                writeln!(f, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// The last part of the path.
+    pub(super) fn name(&self) -> &str {
+        self.path.rsplit("::").next().unwrap_or(&self.path)
+    }
+}
+
+/// Everything that can be named from outside, by path.
+fn visit(krate: &Crate, module: usize, prefix: &str, named: &mut Vec<(String, Meaning)>) {
+    for (i, item) in krate.modules[module].items.iter().enumerate() {
+        if is_hidden(attributes(item)) {
+            continue;
+        }
+        match item {
+            Item::Mod(inner) if is_public(&inner.vis) => {
+                let name = inner.ident.to_string();
+                for meaning in krate.meanings(module, &name) {
+                    if let Meaning::Module(found) = meaning {
+                        visit(krate, found, &format!("{prefix}{name}::"), named);
+                    }
+                }
+            }
+            Item::Use(brings) if is_public(&brings.vis) => {
+                for (name, meanings) in krate.brought_in(module, brings) {
+                    for meaning in meanings {
+                        bring(krate, prefix, name.as_deref(), meaning, named);
+                    }
+                }
+            }
+            item => {
+                let name = public_name(item).map(|name| format!("{prefix}{name}"));
+                named.extend(name.map(|name| (name, Meaning::Item(module, i))));
+            }
+        }
+    }
+}
+
+fn bring(
+    krate: &Crate,
+    prefix: &str,
+    name: Option<&str>,
+    meaning: Meaning,
+    named: &mut Vec<(String, Meaning)>,
+) {
+    let path = format!("{prefix}{}", name.unwrap_or("*"));
+    match (meaning, name) {
+        (Meaning::Module(found), None) => visit(krate, found, prefix, named),
+        (Meaning::Module(found), Some(name)) => visit(krate, found, &format!("{prefix}{name}::"), named),
+        (Meaning::Item(module, i), _) => {
+            let item = &krate.modules[module].items[i];
+            if !is_hidden(attributes(item)) && public_name(item).is_some() {
+                named.push((path, Meaning::Item(module, i)));
+            }
+        }
+        (other, _) => named.push((path, other)),
+    }
+}
+
+/// One `impl` of the crate: for which item, from which module.
+struct Impl<'a> {
+    of: Vec<Meaning>,
+    module: usize,
+    item: &'a ItemImpl,
+}
+
+fn impls(krate: &Crate) -> Vec<Impl<'_>> {
+    let mut found = Vec::new();
+    for (module, here) in krate.modules.iter().enumerate() {
+        for item in &here.items {
+            if let Item::Impl(item) = item
+                && let Type::Path(of) = &*item.self_ty
+                && !is_hidden(&item.attrs)
+            {
+                let path: Vec<String> = of.path.segments.iter().map(|part| part.ident.to_string()).collect();
+                found.push(Impl { of: krate.meanings_of(module, &path), module, item });
+            }
+        }
+    }
+    found
+}
+
+/// Writes entries.
+struct Render<'a> {
+    krate: &'a Crate,
+    listed: &'a [Meaning],
+    impls: &'a [Impl<'a>],
+}
+
+impl Render<'_> {
+    fn entry(&self, path: String, meaning: &Meaning) -> Entry {
+        let mut entry = Entry {
+            path,
+            is_type: false,
+            is_from_elsewhere: false,
+            is_exhaustive: false,
+            functions: Vec::new(),
+            lines: Vec::new(),
+        };
+        match meaning {
+            Meaning::Module(_) => {}
+            Meaning::Elsewhere(from) => {
+                entry.is_from_elsewhere = true;
+                entry.is_type = from.rsplit("::").next().is_some_and(is_type_name);
+                entry.lines.push(format!("{}: pub use {from}", entry.path));
+            }
+            Meaning::Made(module, i, name) => {
+                entry.is_type = is_type_name(name);
+                let here = &self.krate.modules[*module];
+                let text = &here.text[here.items[*i].span().byte_range()];
+                entry.lines.push(format!("{}: made by {}", entry.path, one_line(text)));
+            }
+            Meaning::Item(module, i) => {
+                self.item(&mut entry, *module, &self.krate.modules[*module].items[*i])
+            }
+        }
+        if entry.is_type {
+            let impls = self.impls.iter().filter(|found| found.of.contains(meaning));
+            impls.for_each(|found| self.implementation(&mut entry, found));
+        }
+        entry
+    }
+
+    fn item(&self, entry: &mut Entry, module: usize, item: &Item) {
+        let text = &self.krate.modules[module].text;
+        let head = |from: Range<usize>, to: Range<usize>| one_line(&text[from.start..to.end]);
+        let traits = derived(attributes(item));
+        let non_exhaustive = attributes(item).iter().any(is_non_exhaustive);
+        let marked = if non_exhaustive { "#[non_exhaustive] " } else { "" };
+        match item {
+            Item::Struct(item) => {
+                entry.is_type = true;
+                let end =
+                    item.generics.where_clause.as_ref().map_or(item.generics.span(), |clause| clause.span());
+                let end = if item.generics.params.is_empty() && item.generics.where_clause.is_none() {
+                    item.ident.span()
+                } else {
+                    end
+                };
+                let named = head(item.vis.span().byte_range(), end.byte_range());
+                entry.lines.push(format!("{}: {marked}{named}{traits}", entry.path));
+                let fields = public_fields(&item.fields, text);
+                entry.is_exhaustive =
+                    !non_exhaustive && !fields.is_empty() && fields.len() == item.fields.len();
+                entry.lines.extend(fields.into_iter().map(|field| format!("    {field}")));
+            }
+            Item::Enum(item) => {
+                entry.is_type = true;
+                entry.is_exhaustive = !non_exhaustive;
+                let named = head(item.vis.span().byte_range(), item.ident.span().byte_range());
+                let generics = one_line(&text[item.generics.span().byte_range()]);
+                let generics = if item.generics.params.is_empty() { String::new() } else { generics };
+                entry.lines.push(format!("{}: {marked}{named}{generics}{traits}", entry.path));
+                for variant in item.variants.iter().filter(|variant| !is_hidden(&variant.attrs)) {
+                    entry.lines.push(format!("    {}", variant_line(variant, text)));
+                }
+            }
+            Item::Trait(item) => {
+                entry.is_type = true;
+                let end = item.brace_token.span.open().byte_range().start;
+                let named = one_line(&text[item.vis.span().byte_range().start..end]);
+                entry.lines.push(format!("{}: {named}", entry.path));
+                item.items.iter().for_each(|part| trait_part(entry, part, text));
+            }
+            Item::Type(item) => {
+                entry.is_type = true;
+                let named = head(item.vis.span().byte_range(), item.ty.span().byte_range());
+                entry.lines.push(format!("{}: {named}", entry.path));
+            }
+            Item::Const(item) => {
+                let named = head(item.vis.span().byte_range(), item.ty.span().byte_range());
+                entry.lines.push(format!("{}: {named}", entry.path));
+            }
+            Item::Fn(item) => {
+                let named = head(item.vis.span().byte_range(), item.sig.span().byte_range());
+                entry.lines.push(format!("{}: {named}", entry.path));
+                entry.functions.push(function(&item.sig, &item.attrs, text));
+            }
+            _ => {}
+        }
+    }
+
+    fn implementation(&self, entry: &mut Entry, found: &Impl<'_>) {
+        let text = &self.krate.modules[found.module].text;
+        match &found.item.trait_ {
+            Some((_, of, _)) => {
+                if !self.names_private(found.module, of) {
+                    let named = one_line(&text[of.span().byte_range()]);
+                    entry.lines.push(format!("    impl {named}"));
+                }
+            }
+            None => self.methods(entry, found.item, text),
+        }
+    }
+
+    fn methods(&self, entry: &mut Entry, item: &ItemImpl, text: &Rc<str>) {
+        for part in &item.items {
+            match part {
+                ImplItem::Fn(part) if is_public(&part.vis) && is_shown(&part.attrs) => {
+                    let range = part.vis.span().byte_range().start..part.sig.span().byte_range().end;
+                    entry.lines.push(format!("    {}", one_line(&text[range])));
+                    entry.functions.push(function(&part.sig, &part.attrs, text));
+                }
+                ImplItem::Const(part) if is_public(&part.vis) && is_shown(&part.attrs) => {
+                    let range = part.vis.span().byte_range().start..part.ty.span().byte_range().end;
+                    entry.lines.push(format!("    {}", one_line(&text[range])));
+                }
+                ImplItem::Macro(part) => {
+                    let name = part.mac.path.get_ident().map(ToString::to_string).unwrap_or_default();
+                    if let Some((expanded, text)) = self.krate.expand(&name) {
+                        self.methods(entry, &expanded, &text);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a trait, or what it is of, is an item of this crate that cannot be named from outside.
+    fn names_private(&self, module: usize, path: &syn::Path) -> bool {
+        let parts: Vec<String> = path.segments.iter().map(|part| part.ident.to_string()).collect();
+        let is_private = |meanings: Vec<Meaning>| {
+            let is_ours = |meaning: &Meaning| matches!(meaning, Meaning::Item(..));
+            meanings.iter().any(|meaning| is_ours(meaning) && !self.listed.contains(meaning))
+        };
+        let of = path.segments.iter().filter_map(|part| match &part.arguments {
+            PathArguments::AngleBracketed(of) => Some(of),
+            PathArguments::None | PathArguments::Parenthesized(_) => None,
+        });
+        let mut of = of.flat_map(|of| &of.args).filter_map(|argument| match argument {
+            GenericArgument::Type(Type::Path(of)) => Some(of),
+            _ => None,
+        });
+        is_private(self.krate.meanings_of(module, &parts))
+            || of.any(|of| {
+                let parts: Vec<String> = of.path.segments.iter().map(|part| part.ident.to_string()).collect();
+                is_private(self.krate.meanings_of(module, &parts))
+            })
+    }
+}
+
+fn public_fields(fields: &Fields, text: &str) -> Vec<String> {
+    let shown = fields.iter().filter(|field| is_public(&field.vis) && is_shown(&field.attrs));
+    shown
+        .map(|field| one_line(&text[field.vis.span().byte_range().start..field.ty.span().byte_range().end]))
+        .collect()
+}
+
+fn variant_line(variant: &syn::Variant, text: &str) -> String {
+    let field = |field: &syn::Field| {
+        let ty = one_line(&text[field.ty.span().byte_range()]);
+        field.ident.as_ref().map_or_else(|| ty.clone(), |ident| format!("{ident}: {ty}"))
+    };
+    let fields: Vec<String> = variant.fields.iter().map(field).collect();
+    let fields = fields.join(", ");
+    match &variant.fields {
+        Fields::Named(_) => format!("{} {{ {fields} }}", variant.ident),
+        Fields::Unnamed(_) => format!("{}({fields})", variant.ident),
+        Fields::Unit => variant.ident.to_string(),
+    }
+}
+
+fn trait_part(entry: &mut Entry, part: &TraitItem, text: &str) {
+    match part {
+        TraitItem::Fn(part) if is_shown(&part.attrs) => {
+            entry.lines.push(format!("    {}", one_line(&text[part.sig.span().byte_range()])));
+            entry.functions.push(function(&part.sig, &part.attrs, text));
+        }
+        TraitItem::Type(part) if is_shown(&part.attrs) => {
+            entry
+                .lines
+                .push(format!("    {}", one_line(&text[part.span().byte_range()]).trim_end_matches(';')));
+        }
+        TraitItem::Const(part) if is_shown(&part.attrs) => {
+            let range = part.const_token.span().byte_range().start..part.ty.span().byte_range().end;
+            entry.lines.push(format!("    {}", one_line(&text[range])));
+        }
+        _ => {}
+    }
+}
+
+fn function(signature: &Signature, attributes: &[Attribute], text: &str) -> Function {
+    let returned = match &signature.output {
+        ReturnType::Default => "",
+        ReturnType::Type(_, of) => &text[of.span().byte_range()],
+    };
+    // A builder that takes a future returns itself.
+    let takes_self = signature.inputs.iter().any(|input| matches!(input, FnArg::Receiver(_)));
+    let is_future = returned.contains("Future<") || (takes_self && returned.starts_with("BoxFuture"));
+    let docs = attributes.iter().filter(|one| one.path().is_ident("doc"));
+    let docs: Vec<String> = docs.filter_map(doc_text).collect();
+    Function {
+        name: signature.ident.to_string(),
+        docs: docs.join("\n"),
+        is_async: signature.asyncness.is_some() || is_future,
+    }
+}
+
+fn doc_text(attribute: &Attribute) -> Option<String> {
+    let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
+    let syn::Expr::Lit(literal) = &pair.value else { return None };
+    let syn::Lit::Str(text) = &literal.lit else { return None };
+    Some(text.value())
+}
+
+/// Whether it says that more may come. The crates of the workspace, which have the feature, match without a wildcard
+/// arm, so that the compiler names each place that must decide about something new.
+fn is_non_exhaustive(attribute: &Attribute) -> bool {
+    let syn::Meta::List(list) = &attribute.meta else { return attribute.path().is_ident("non_exhaustive") };
+    let words = list.tokens.to_string().replace(' ', "");
+    list.path.is_ident("cfg_attr") && words == "not(feature=\"internals\"),non_exhaustive"
+}
+
+/// What an item derives, in the order of the source.
+fn derived(attributes: &[Attribute]) -> String {
+    let lists = attributes.iter().filter_map(|attribute| match &attribute.meta {
+        syn::Meta::List(list) if list.path.is_ident("derive") => Some(list.tokens.to_string()),
+        _ => None,
+    });
+    let all: Vec<String> = lists.map(|list| list.replace(" ,", ",").replace(" :: ", "::")).collect();
+    if all.is_empty() { String::new() } else { format!(" [{}]", all.join(", ")) }
+}
+
+fn public_name(item: &Item) -> Option<String> {
+    let (vis, ident) = match item {
+        Item::Const(item) => (&item.vis, &item.ident),
+        Item::Enum(item) => (&item.vis, &item.ident),
+        Item::Fn(item) => (&item.vis, &item.sig.ident),
+        Item::Struct(item) => (&item.vis, &item.ident),
+        Item::Trait(item) => (&item.vis, &item.ident),
+        Item::Type(item) => (&item.vis, &item.ident),
+        _ => return None,
+    };
+    is_public(vis).then(|| ident.to_string())
+}
+
+fn is_public(visibility: &Visibility) -> bool {
+    matches!(visibility, Visibility::Public(_))
+}
+
+fn is_shown(attributes: &[Attribute]) -> bool {
+    !is_hidden(attributes) && !is_conditional(attributes)
+}
+
+/// `CamelCase`, unlike functions and constants.
+fn is_type_name(name: &str) -> bool {
+    name.starts_with(char::is_uppercase) && name.contains(char::is_lowercase)
+}
+
+/// Without comments and line breaks.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+    words
+        .join(" ")
+        .replace("( ", "(")
+        .replace(",)", ")")
+        .replace(", )", ")")
+        .replace("< ", "<")
+        .replace(", >", ">")
+}

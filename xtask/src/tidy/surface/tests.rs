@@ -1,0 +1,81 @@
+//! A small crate, and what of it is listed.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::{listing::Listing, model::Crate, rules};
+
+/// The listing of a crate `a` that is made of these files.
+fn listed(files: &[(&str, &str)]) -> Listing {
+    let root = TempDir::new().unwrap();
+    let src = root.path().join("crates/a/src");
+    for (path, text) in files {
+        let path = src.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    Listing::of(&Crate::load(root.path(), "a").unwrap())
+}
+
+fn paths(listing: &Listing) -> Vec<&str> {
+    listing.entries.iter().map(|entry| entry.path.as_str()).collect()
+}
+
+#[test]
+fn what_can_be_named_without_a_feature_is_listed() {
+    let listing = listed(&[
+        (
+            "lib.rs",
+            "mod b;\npub mod c { pub const LEN: usize = 1; }\nuse b::Private;\npub use b::{Shown, Renamed as Other};\n\
+             pub use other_crate::Theirs;\n#[cfg(feature = \"internals\")]\npub mod internals { pub use crate::b::Hidden; }\n\
+             #[doc(hidden)]\npub use b::Hidden;\n#[cfg(test)]\npub struct Test;\n",
+        ),
+        (
+            "b.rs",
+            "mod deeper;\npub use self::deeper::Shown;\npub struct Renamed;\npub struct Private;\npub struct Hidden;\n",
+        ),
+        ("b/deeper.rs", "/// Docs.\n#[derive(Debug)]\npub enum Shown { A { b: u8 }, C(String) }\n"),
+    ]);
+    assert_eq!(paths(&listing), ["Other", "Shown", "Theirs", "c::LEN"]);
+    assert_eq!((listing.types(), listing.own_types()), (3, 2));
+    let text = listing.to_string();
+    assert!(text.contains("Shown: pub enum Shown [Debug]\n    A { b: u8 }\n    C(String)\n"), "{text}");
+    assert!(text.contains("c::LEN: pub const LEN: usize\n"), "{text}");
+}
+
+#[test]
+fn methods_are_those_of_the_type_and_of_macros_in_its_impls() {
+    let listing = listed(&[
+        (
+            "lib.rs",
+            "mod b;\nmod c;\npub use b::Job;\nmacro_rules! setters {\n    () => {\n        pub fn rate(self) -> $crate::Job {\n\
+             self\n        }\n    };\n}\n",
+        ),
+        (
+            "b.rs",
+            "/// One.\npub struct Job {\n    len: u8,\n}\nimpl Job {\n    pub fn new(\n        len: u8,\n    ) -> Self {\n\
+             Self { len }\n    }\n    fn own(&self) {}\n    #[doc(hidden)]\n    pub fn hidden(&self) {}\n    setters!();\n}\n\
+             impl Clone for Job {}\n#[doc(hidden)]\nimpl Job {\n    pub fn engine(&self) {}\n}\nimpl From<Private> for Job {}\nstruct Private;\n",
+        ),
+        ("c.rs", "struct Job;\nimpl Job {\n    pub fn not_this(&self) {}\n}\n"),
+    ]);
+    let text = listing.to_string();
+    let expected = "Job: pub struct Job\n    pub fn new(len: u8) -> Self\n    pub fn rate(self) -> crate::Job\n    impl Clone\n";
+    assert!(text.ends_with(expected), "{text}");
+}
+
+#[test]
+fn a_future_says_what_dropping_it_leaves_and_what_grows_is_not_exhaustive() {
+    let listing = listed(&[(
+        "lib.rs",
+        "pub async fn says_nothing() {}\n/// Cancel-safe.\npub async fn says_it() {}\n\
+         pub enum OpenError { A }\n#[non_exhaustive]\npub enum ReadError { A }\n\
+         pub struct SendOptions { pub a: u8 }\npub struct RecvOptions { a: u8 }\n\
+         #[cfg_attr(not(feature = \"internals\"), non_exhaustive)]\npub struct Options { pub a: u8 }\n",
+    )]);
+    let found: Vec<String> =
+        listing.entries.iter().flat_map(|entry| rules("a", entry)).map(|violation| violation.what).collect();
+    let about: Vec<&str> = found.iter().filter_map(|what| what.split(':').next()).collect();
+    assert_eq!(about, ["OpenError", "SendOptions", "says_nothing"], "{found:?}");
+}

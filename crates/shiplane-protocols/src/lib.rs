@@ -2,39 +2,39 @@
 //!
 //! For programs that send single chunks and messages:
 //!
-//! 1. [`transfer_batch`]: many chunks, so many at a time. [`TransferResult`], [`TransferReport`]: what a transfer came to.
-//! 2. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses call or lane, [`send_with_retry`] dials and tries again,
-//!    [`Compression`] makes it less to send.
-//! 3. [`TransferMetrics`]: what there was.
+//! 1. [`transfer_batch`]: sends many chunks with bounded concurrency. [`TransferResult`], [`TransferReport`]: results.
+//! 2. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses a call or a chunk, [`send_with_retry`] dials and
+//!    retries, [`Compression`] compresses.
+//! 3. [`TransferMetrics`]: counters.
 //!
-//! The rest is the engine of the crate `shiplane`, and public with the feature `internals` alone:
+//! The rest is the engine of the crate `shiplane`, public only with the feature `internals`:
 //!
-//! 4. `fetch`: request, transfer, confirm. The caller gets what the peer has.
-//! 5. `push`: notify, transfer, acknowledge. The peer gets what the caller has.
+//! 4. `fetch`: the caller receives files from the peer.
+//! 5. `push`: the caller sends files to the peer.
 //! 6. `serve`: the other side of both.
-//! 7. `transfer`: the engine under all, which any pattern drives: one side provides, one receives.
-//! 8. `access`: tickets and standing peers: who may do what.
-//! 9. `sync`: two directories become one.
-//! 10. `snapshot`: immutable content by id. `single`: the step that custom protocols share. `shutdown`: ending in order.
-//!     `progress`: how far a chunk is.
+//! 7. `transfer`: the engine of fetch, push and sync: one side provides, one receives.
+//! 8. `access`: tickets, standing peers and grants.
+//! 9. `sync`: two-way sync of two directories.
+//! 10. `snapshot`: immutable content by id. `single`: a transfer of one chunk. `shutdown`: orderly shutdown. `progress`:
+//!     progress of a chunk.
 //!
 //! ```text
 //! client                                         server
-//!   ├── call fetch.open {transfer, path} ───────────►│ may it read that? does it exist?
-//!   │◄───────────────────── file | directory | root ─┤
+//!   ├── call fetch.open {transfer, path} ───────────►│ permission? exists?
+//!   │◄────────────────── file | directory | content ─┤
 //!   │◄──────────────── records stream: the manifest ─┤
 //!   ├── records stream: wants ──────────────────────►│
-//!   │◄═══════════ tagged chunks, many at a time ═════┤
-//!   ├── records stream: done {root} ────────────────►│ compares with its own
+//!   │◄═══════════ tagged chunks, concurrently ═══════┤
+//!   ├── records stream: done {digest} ──────────────►│ compares with its own
 //!   │◄────────────────────────── records stream ends ┤
 //!   ├── records stream ends: all is durable ────────►│
 //!   │                                                │
-//!   ├── call push.open {transfer, path, size} ──────►│ may it write that? is there room? is it free?
+//!   ├── call push.open {transfer, path, size} ──────►│ permission? space? locked?
 //!   │◄─────────────────────────────────────── ready ─┤
 //!   │◄─────────────────────── records stream: wants ─┤
 //!   ├── records stream: the manifest ───────────────►│
-//!   ├══ tagged chunks, many at a time ══════════════►│
-//!   ├── call push.settle {root} ────────────────────►│ compares with its own, makes it durable
+//!   ├══ tagged chunks, concurrently ════════════════►│
+//!   ├── call push.settle {digest} ──────────────────►│ compares with its own, makes it durable
 //!   │◄───────────────────── working ... done | fault ─┤
 //! ```
 //!

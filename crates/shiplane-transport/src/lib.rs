@@ -1,17 +1,17 @@
 //! Verified chunks over authenticated QUIC.
 //!
-//! This crate drives the state machines of [`shiplane_wire`] over [quinn], and keeps quinn to itself:
-//! the layers above see peers, streams and chunks. In reading order:
+//! This crate drives the state machines of [`shiplane_wire`] over [quinn]. The layers above see peers, streams and
+//! chunks, and no type of quinn. In reading order:
 //!
-//! 1. [`identity`](Identity): a peer is an Ed25519 key. [`Trust`] says whom we dial and accept; `tls`
-//!    is the one place where certificates, or rather raw keys, are verified.
-//! 2. [`QuicTransport`]: one socket; `pool` keeps one connection a peer, `socket` makes it fast.
-//! 3. [`PeerConnection`]: chunks, messages and streams to one peer; `router` tells incoming streams
-//!    apart; the halves of a stream (`stream`) never end by accident.
-//! 4. `lane`: a chunk from a [`ChunkSource`] or into memory, a file or a writer, hashed as it moves, answered by a
-//!    status that only a stored chunk can earn. A [`RateLimiter`] may hold it back.
-//! 5. `congestion`: how much may be in flight, by our own controller.
-//! 6. [`TransportConfig`] and the errors, one enum an operation.
+//! 1. [`identity`](Identity): a peer is an Ed25519 key. [`Trust`] decides which keys we dial and accept; `tls`
+//!    verifies them.
+//! 2. [`QuicTransport`]: one socket; `pool` keeps one connection per peer, `socket` tunes the socket.
+//! 3. [`PeerConnection`]: chunks, messages and streams to one peer; `router` classifies incoming streams; the halves
+//!    of a `stream` reset when dropped.
+//! 4. `lane`: sends a chunk from a [`ChunkSource`], or receives one into memory, a file or a writer. Only a stored chunk
+//!    is answered by the success status. A [`RateLimiter`] may slow it down.
+//! 5. `congestion`: our congestion controller.
+//! 6. [`TransportConfig`] and the errors, one enum per operation.
 //!
 //! Two programs that know each other's ids:
 //!

@@ -32,7 +32,7 @@ pub enum Node {
     Directory,
 }
 
-/// A file, as far as sync goes. Two are the same if their content is: [`plan`](super::plan) ignores times
+/// A file, as far as sync goes. Two are the same if their content is: `plan` ignores times
 /// but to choose which of two versions keeps its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileState {
@@ -93,7 +93,7 @@ impl Manifest {
     }
 
     /// Takes out what stands at `path` and everything beneath it, as if nobody had ever heard of it. A
-    /// [`plan`](super::plan) of three manifests that have all forgotten a path does nothing there.
+    /// `plan` of three manifests that have all forgotten a path does nothing there.
     pub fn forget(&mut self, path: &RelPath) {
         self.root.take();
         self.nodes.remove(path);

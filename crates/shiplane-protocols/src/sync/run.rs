@@ -94,7 +94,7 @@ pub enum SyncEvent {
     Settling,
 }
 
-/// Brings a directory and one of the peer's together, as [`plan`](super::plan) says, and remembers on both
+/// Brings a directory and one of the peer's together, as `plan` says, and remembers on both
 /// sides what they have in common then. Two that are the same already cost one call.
 ///
 /// While one of the two directories is being synced by somebody else, waits for it, 60 s at most.

@@ -57,7 +57,7 @@ pub struct Scanned {
     pub skipped: Vec<(SkipReason, String)>,
     /// The paths of it that another side may have, too. They are not in the manifest, and have not been
     /// deleted either: [`forget`](Manifest::forget) them in all three manifests before you
-    /// [`plan`](super::plan).
+    /// `plan`.
     pub unknown: Vec<RelPath>,
     /// This program's own temporary files and journals, which belong to nobody's data.
     pub own: Vec<RelPath>,

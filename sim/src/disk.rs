@@ -66,9 +66,9 @@ impl fmt::Display for DiskFaults {
     }
 }
 
-/// Makes this process one whose disk is simulated where it is asked to.
-pub(crate) fn install() {
-    disk::simulate(&Disks);
+/// Has this thread find a simulated disk where there is one.
+pub(crate) fn begin() {
+    disk::simulate(Some(Arc::new(Disks)));
 }
 
 /// One machine's disk, from its start to a power cut.

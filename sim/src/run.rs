@@ -53,12 +53,11 @@ pub struct Summary {
 }
 
 impl Simulation {
-    /// From now on the disk of this process is a simulated one.
+    /// With a place for its files.
     ///
     /// # Errors
     /// The system's, when there is no place for the files.
     pub fn new() -> std::io::Result<Self> {
-        disk::install();
         let memory = Path::new("/dev/shm");
         let scratch = if memory.is_dir() { TempDir::new_in(memory)? } else { TempDir::new()? };
         Ok(Self { scratch })
@@ -100,6 +99,7 @@ impl Simulation {
         let (files, keys) = (self.scratch.path().join("files"), self.scratch.path().to_owned());
         let running = thread::spawn(move || {
             entropy::seed_thread(seed);
+            disk::begin();
             turns::begin(seed);
             let ran = catch_unwind(AssertUnwindSafe(|| work(&files, &keys)));
             turns::end();

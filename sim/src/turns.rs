@@ -16,7 +16,7 @@ use std::{
 
 use shiplane_transport::simulation::{DeterministicScheduler, set_scheduler};
 
-use crate::entropy;
+use crate::{disk, entropy};
 
 /// Has the blocking work of this thread, which is to run a runtime, take turns with it, on workers with random numbers
 /// from the seed.
@@ -88,6 +88,7 @@ fn start_worker(seed: u64) -> Worker {
     let (own, runtime) = (Arc::clone(&seat), tokio::runtime::Handle::current());
     thread::spawn(move || {
         entropy::seed_thread(seed);
+        disk::begin();
         OWN_SEAT.set(Some(Arc::clone(&own)));
         set_scheduler(Some(Arc::new(TakingTurns)));
         // For its clock, and to spawn on.

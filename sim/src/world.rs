@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::internals::SourceRoot;
+use shiplane_files::internals::{SourceRoot, sync::SyncState};
 use shiplane_protocols::internals::{
     FileServer, WriteLimits,
     access::{AccessControl, Grant, PeersFile, Scope, StandingPeer},
-    sync::SyncState,
     transfer::TransferOptions,
 };
 use shiplane_rpc::{Router, RpcClient};

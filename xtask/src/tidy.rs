@@ -3,6 +3,7 @@
 //! Each rule is a small scanner over text that `cargo fmt` has laid out; only `surface` parses Rust.
 //! Where a rule and good code disagree, change the rule here, with its reason, not the code around it.
 
+mod cycles;
 mod docs;
 mod layers;
 mod shape;
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         violations.extend(spec.check(file));
     }
     violations.extend(words::check_all(&files));
+    violations.extend(cycles::check(&files));
     violations.extend(docs::check(root, &files)?);
     violations.extend(layers::check(root)?);
     violations.extend(surface::check(root, args.bless)?);

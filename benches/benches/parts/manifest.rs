@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput};
 use shiplane_benches::Failure;
-use shiplane_protocols::internals::sync::{FileState, Manifest, Node};
+use shiplane_files::internals::sync::{FileState, Manifest, Node};
 use shiplane_wire::{Digest, Entry, EntryKind, Mtime, ProviderRecord, RecordReader, RelPath, Version};
 
 use crate::expect;

@@ -67,13 +67,7 @@ impl Announced {
     fn read(&self, start: u64, end: u64) -> io::Result<Vec<u8>> {
         let file = self.older.as_ref().ok_or(io::ErrorKind::UnexpectedEof)?;
         let mut block = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
-        let mut filled = 0;
-        while filled < block.len() {
-            match platform::read_at(file, start + filled as u64, &mut block[filled..])? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => filled += read,
-            }
-        }
+        platform::read_exact_at(file, start, &mut block)?;
         Ok(block)
     }
 }

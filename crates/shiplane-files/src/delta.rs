@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use shiplane_wire::{Cut, DigestAlgorithm, Entry};
 
-use self::copying::{Copied, read_exact};
+use self::copying::Copied;
 use self::trail::Trail;
 use crate::{
     buffers::Buffers,
@@ -294,7 +294,7 @@ fn cuts_of(
 ) -> Vec<PlacedCut> {
     let mut cuts = Vec::new();
     let mut at = region.start;
-    let read = |offset: u64, buffer: &mut [u8]| read_exact(old, region.start + offset, buffer);
+    let read = |offset: u64, buffer: &mut [u8]| platform::read_exact_at(old, region.start + offset, buffer);
     let tell = |more: Vec<Cut>| {
         for cut in more {
             cuts.push(PlacedCut { offset_bytes: at, cut });

@@ -3,9 +3,14 @@
 //! Every call of the receiving side that changes a file or a directory, or makes it durable, says so here first.
 //! In a simulation it may then fail as disks do; and who knows what was synced knows what a power cut leaves.
 
+#[cfg(feature = "simulation")]
+use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::OnceLock;
+use std::os::fd::AsFd;
+#[cfg(feature = "simulation")]
+use std::os::fd::BorrowedFd;
+#[cfg(feature = "simulation")]
+use std::sync::Arc;
 
 /// What is about to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +37,8 @@ pub enum Change<'a> {
 }
 
 /// A disk that fails.
-pub trait Disk: Sync {
+#[cfg(feature = "simulation")]
+pub trait Disk: Send + Sync {
     /// Before a change to the open file or directory `at`.
     ///
     /// # Errors
@@ -43,21 +49,29 @@ pub trait Disk: Sync {
     fn synced(&self, change: Change<'_>, at: BorrowedFd<'_>);
 }
 
-/// From now on this process asks `disk` first. Never outside a simulation.
-pub fn simulate(disk: &'static dyn Disk) {
-    let _ = DISK.set(disk);
+/// From now on what this thread does asks `disk` first; `None` ends that. Work that would be done on several threads is
+/// done on this one.
+#[cfg(feature = "simulation")]
+pub fn simulate(disk: Option<Arc<dyn Disk>>) {
+    DISK.set(disk);
 }
 
-/// Whether this process asks a simulated disk.
+/// Whether this thread asks a simulated disk.
 pub(crate) fn is_simulated() -> bool {
-    DISK.get().is_some()
+    #[cfg(feature = "simulation")]
+    return DISK.with_borrow(Option::is_some);
+    #[cfg(not(feature = "simulation"))]
+    false
 }
-
-static DISK: OnceLock<&'static dyn Disk> = OnceLock::new();
 
 /// Says what is about to be done.
 pub(crate) fn before(change: Change<'_>, at: &impl AsFd) -> io::Result<()> {
-    DISK.get().map_or(Ok(()), |disk| disk.before(change, at.as_fd()))
+    #[cfg(feature = "simulation")]
+    if let Some(disk) = simulated() {
+        return disk.before(change, at.as_fd());
+    }
+    let _ = (change, at);
+    Ok(())
 }
 
 /// Makes durable what `sync` makes durable, between the two calls of the simulation.
@@ -68,8 +82,19 @@ pub(crate) fn synced(
 ) -> io::Result<()> {
     before(change, at)?;
     sync()?;
-    if let Some(disk) = DISK.get() {
+    #[cfg(feature = "simulation")]
+    if let Some(disk) = simulated() {
         disk.synced(change, at.as_fd());
     }
     Ok(())
+}
+
+#[cfg(feature = "simulation")]
+fn simulated() -> Option<Arc<dyn Disk>> {
+    DISK.with_borrow(Clone::clone)
+}
+
+#[cfg(feature = "simulation")]
+thread_local! {
+    static DISK: RefCell<Option<Arc<dyn Disk>>> = const { RefCell::new(None) };
 }

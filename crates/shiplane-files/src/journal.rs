@@ -4,8 +4,6 @@
 //! promise: it is never synced, a torn end is cut away, and whatever it says is kept is read and hashed
 //! again before it counts. So nothing but time is lost when it is wrong.
 
-mod record;
-
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -14,15 +12,13 @@ use std::sync::Arc;
 use cap_std::fs::Dir;
 use shiplane_wire::{DigestAlgorithm, escape};
 
-pub(super) use record::{Batch, JournalRecord, KeptChunk, KeptSpan};
-use record::{Next, read_next};
-
 use crate::{
     dirs::DirHandle,
     error::{DestinationError, Operation},
     leftovers::Leftovers,
     names::JobKey,
     platform::{self, Kind, Locked},
+    record::{self, Batch, Next, read_next},
 };
 
 /// The open and locked journal.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shiplane_wire::{Piece, RelPath, Version};
 
-use crate::journal::{JournalRecord, KeptChunk};
+use crate::record::{JournalRecord, KeptChunk};
 
 /// Files that were begun and chunks that were kept, none of it verified at first.
 ///
@@ -309,8 +309,8 @@ const MAX_ID: u64 = u64::MAX / 2;
 mod tests {
     use shiplane_wire::Digest;
 
-    use super::super::journal::KeptSpan;
     use super::*;
+    use crate::record::KeptSpan;
 
     fn path(id: u64) -> RelPath {
         RelPath::parse(format!("f{id}").as_bytes()).unwrap()

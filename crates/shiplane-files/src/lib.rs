@@ -7,6 +7,8 @@
 //! files, and gives them their names once they are whole and, if that was promised, durable. The journal
 //! records what an interrupted run has kept; it counts again after it was verified again.
 //!
+//! `sync` is one side of a two-way synchronisation on its disk.
+//!
 //! All of it is part of the engine of shiplane-protocols, and public with the feature `internals` alone: a program fetches,
 //! pushes and syncs by the crate `shiplane`.
 //!
@@ -29,28 +31,32 @@ mod buffers;
 mod cuts;
 mod delta;
 mod destination;
+mod digest_cache;
 mod dirs;
 #[cfg(unix)]
 mod disk;
 mod error;
 mod finish;
 mod handles;
+mod hash;
 mod journal;
 mod landing;
 mod leftovers;
 mod names;
+mod own_file;
 mod parallel;
 mod plan;
 mod platform;
 mod publish;
 mod ranges;
 mod rearrange;
-mod replace;
+mod record;
 mod resume;
 mod scan;
 mod shape;
 mod source;
 mod state;
+mod sync;
 mod writer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -63,27 +69,31 @@ pub mod internals {
         buffers::{Buffers, Scratch},
         cuts::{PlacedCut, bounds_of, cut_some},
         destination::{Destination, ReceiveOptions},
+        digest_cache::DigestCache,
         error::{DestinationError, FaultClass, Operation, SourceError},
+        hash::{READ_LEN_BYTES, hash_parts},
         names::{JobKey, NameRefused},
+        own_file::{EditLock, OwnFile, read_file, replace_file},
         plan::Plan,
         platform::{Kind, retry},
         publish::Place,
         rearrange::check_name,
-        replace::replace_file,
         scan::{Scan, Scanned},
         shape::Shape,
-        source::{Current, Source, SourceFile, SourceRoot},
+        source::{Source, SourceFile, SourceRoot},
         state::Summary,
         writer::ChunkWriter,
     };
     /// Where a simulation comes between us and the disk.
     #[cfg(unix)]
     pub mod disk {
-        pub use crate::disk::{Change, Disk, simulate};
+        pub use crate::disk::Change;
+        #[cfg(feature = "simulation")]
+        pub use crate::disk::{Disk, simulate};
     }
-    /// Work on a few threads.
-    pub mod parallel {
-        pub use crate::parallel::{join, map};
+    /// One side of a two-way synchronisation on its disk.
+    pub mod sync {
+        pub use crate::sync::*;
     }
 }
 
@@ -91,6 +101,7 @@ pub mod internals {
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::journal::fuzz_journal;
+    pub use crate::sync::fuzz::{fuzz_base, fuzz_changes, fuzz_manifest, fuzz_stat_cache};
 }
 
 /// Every lock here guards plain values that are whole between any two statements, so that a panic of

@@ -9,6 +9,7 @@ use crate::{
     buffers::Scratch,
     destination::Inner,
     error::{DestinationError, Operation},
+    hash::{READ_LEN_BYTES, hash_parts},
     lock, names,
     platform::{self, Kind, Stat},
     state::{ActiveFile, Directory, Stage},
@@ -114,20 +115,14 @@ impl Inner {
 
     pub(super) fn hash(&self, file: &File, algorithm: DigestAlgorithm) -> io::Result<Digest> {
         let mut hasher = algorithm.hasher();
-        let mut buffer = Scratch::new(READ_LEN_BYTES);
-        let mut at = 0;
-        loop {
+        let read = |at, buffer: &mut [u8]| {
             if self.is_abandoned.load(Ordering::Relaxed) {
                 return Err(io::Error::other("the transfer has failed meanwhile"));
             }
-            match platform::read_at(file, at, &mut buffer)? {
-                0 => return Ok(hasher.finish()),
-                read => {
-                    hasher.update(&buffer[..read]);
-                    at += read as u64;
-                }
-            }
-        }
+            platform::read_at(file, at, buffer)
+        };
+        hash_parts(&mut hasher, 0..u64::MAX, &mut Scratch::new(READ_LEN_BYTES), read, |_| Ok(()))?;
+        Ok(hasher.finish())
     }
 
     /// Checks the entry against those before it (SPEC 4.5) and gives the path it lands under.
@@ -349,9 +344,6 @@ const LIST_ID: u64 = u64::MAX;
 
 /// 1,024: the others are not known to be new, which costs a wait for the disk.
 const MAX_NEW_TOPS: usize = 1 << 10;
-
-/// Enough to read ahead of the hash; each of a few threads has one.
-pub(super) const READ_LEN_BYTES: usize = 256 << 10;
 
 /// No file system here folds names, so that the destination is told that it does, and what folding would
 /// do is done by hand.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 
-use shiplane_wire::{Digest, Mtime, Version};
+use shiplane_wire::{Digest, Entry, EntryKind, Mtime, RelPath, Version};
 
 #[cfg(unix)]
 mod unix;
@@ -29,6 +29,18 @@ pub fn retry<T, E: Into<io::Error>>(mut call: impl FnMut() -> Result<T, E>) -> i
             done => return done,
         }
     }
+}
+
+/// Fills `buffer` with what is at `offset`; [`io::ErrorKind::UnexpectedEof`] if the file ends before that.
+pub(super) fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read_at(file, offset + filled as u64, &mut buffer[filled..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => filled += read,
+        }
+    }
+    Ok(())
 }
 
 /// What a name in the file system stands for.
@@ -102,5 +114,14 @@ impl Stat {
         let mut version = [0; 16];
         version.copy_from_slice(&Digest::blake3(&bytes).as_bytes()[..16]);
         Version::from_bytes(version)
+    }
+
+    /// What the peer is told of the file or directory at `path`.
+    pub(super) fn entry(&self, kind: EntryKind, path: RelPath) -> Entry {
+        let size_bytes = match kind {
+            EntryKind::File => self.size_bytes,
+            EntryKind::Directory => 0,
+        };
+        Entry { kind, mode: self.mode, size_bytes, mtime: self.mtime, version: self.version(), path }
     }
 }

@@ -12,9 +12,9 @@ use crate::{
     dirs::DirHandle,
     error::{DestinationError, Operation},
     handles::SharedFile,
-    journal::Batch,
     lock, parallel,
     platform::{self, Kind},
+    record::Batch,
     state::{ActiveFile, Stage},
 };
 

@@ -12,15 +12,17 @@ use crate::{
     destination::{Destination, Inner},
     dirs::DirHandle,
     error::{DestinationError, Operation},
-    journal::{Batch, Journal},
+    hash::{READ_LEN_BYTES, hash_parts},
+    journal::Journal,
     landing::NEW_DIR_MODE,
     lock,
     names::{self, JobKey, NameRefused},
     parallel,
-    plan::{Plan, READ_LEN_BYTES},
+    plan::Plan,
     platform::{self, Kind},
     publish::Place,
-    source::{SourceRoot, entry_of},
+    record::Batch,
+    source::SourceRoot,
     state::{ActiveFile, Stage},
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
@@ -131,7 +133,7 @@ impl Destination {
             Kind::Directory => EntryKind::Directory,
             other => return Err(self.inner.wrong_kind(path, other, Kind::File)),
         };
-        Ok(entry_of(&found, kind, path.clone()))
+        Ok(found.entry(kind, path.clone()))
     }
 
     /// Copies the file at `from` so that it can be published as `to`, as entry number `index`. `false`, and
@@ -205,19 +207,18 @@ impl Inner {
         let temp = self.create_temp(&file)?;
         lock(&self.state).has_changes = true;
         let mut hasher = self.options.digest.hasher();
-        let mut buffer = Scratch::new(READ_LEN_BYTES);
-        let mut at = 0;
-        loop {
-            let read = platform::read_at(&source, at, &mut buffer).map_err(reading)?;
-            if read == 0 || at > file.size_bytes {
-                break;
-            }
-            hasher.update(&buffer[..read]);
-            platform::write_all_at(&temp, at, &buffer[..read])
-                .map_err(|error| self.failed_writing(Operation::Write, to, file.size_bytes, error))?;
-            at += read as u64;
-        }
-        if at != file.size_bytes || hasher.finish() != expected {
+        let read = |at, buffer: &mut [u8]| platform::read_at(&source, at, buffer).map_err(reading);
+        let mut copied_bytes = 0;
+        let copy = |part: &[u8]| {
+            let at = copied_bytes;
+            copied_bytes += part.len() as u64;
+            platform::write_all_at(&temp, at, part)
+                .map_err(|error| self.failed_writing(Operation::Write, to, file.size_bytes, error))
+        };
+        // A byte more than is due, so that a longer file is found out.
+        let range = 0..file.size_bytes.saturating_add(1);
+        let len_bytes = hash_parts(&mut hasher, range, &mut Scratch::new(READ_LEN_BYTES), read, copy)?;
+        if len_bytes != file.size_bytes || hasher.finish() != expected {
             self.drop_files(&[&file])?;
             return Ok(false);
         }

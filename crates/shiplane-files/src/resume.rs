@@ -7,12 +7,12 @@ use crate::{
     buffers::Scratch,
     destination::Inner,
     error::{DestinationError, Operation},
-    journal::{Batch, KeptSpan},
+    hash::{READ_LEN_BYTES, hash_parts},
     leftovers::{Left, Unverified},
     lock, parallel,
-    plan::READ_LEN_BYTES,
     platform::{self, Kind},
     ranges::RangeSet,
+    record::{Batch, KeptSpan},
     state::ActiveFile,
 };
 use shiplane_wire::{Hasher, RelPath};
@@ -128,16 +128,8 @@ impl Inner {
 }
 
 fn hash_span(file: &File, span: &KeptSpan, hasher: &mut Hasher, buffer: &mut [u8]) -> io::Result<()> {
-    let mut done = 0;
-    while done < span.len_bytes {
-        let wanted = (span.len_bytes - done).min(buffer.len() as u64) as usize;
-        match platform::read_at(file, span.offset_bytes + done, &mut buffer[..wanted])? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => {
-                hasher.update(&buffer[..read]);
-                done += read as u64;
-            }
-        }
-    }
-    Ok(())
+    let range = span.offset_bytes..span.offset_bytes.saturating_add(span.len_bytes);
+    let read = |at, buffer: &mut [u8]| platform::read_at(file, at, buffer);
+    let len_bytes = hash_parts(hasher, range, buffer, read, |_| Ok(()))?;
+    if len_bytes == span.len_bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

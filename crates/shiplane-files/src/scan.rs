@@ -9,7 +9,6 @@ use crate::{
     error::SourceError,
     names,
     platform::{self, Kind, Names},
-    source::entry_of,
 };
 
 /// What a scan found.
@@ -106,7 +105,7 @@ impl Scan {
             Err(_) => return Some(self.skipped(SkipReason::Unreadable)),
         };
         match stat.kind {
-            Kind::File => Some(Scanned::Entry(entry_of(&stat, EntryKind::File, path))),
+            Kind::File => Some(Scanned::Entry(stat.entry(EntryKind::File, path))),
             Kind::Symlink => Some(self.skipped(SkipReason::Symlink)),
             Kind::Special => Some(self.skipped(SkipReason::SpecialFile)),
             Kind::Directory => {
@@ -114,7 +113,7 @@ impl Scan {
                 match level {
                     Ok(level) => {
                         self.levels.push(level);
-                        Some(Scanned::Entry(entry_of(&stat, EntryKind::Directory, path)))
+                        Some(Scanned::Entry(stat.entry(EntryKind::Directory, path)))
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
                     Err(_) => Some(self.skipped(SkipReason::Unreadable)),

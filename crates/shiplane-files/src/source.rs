@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use cap_std::fs::Dir;
-use shiplane_wire::{Entry, EntryKind, RelPath, Version, escape};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath, Version, escape};
 
 use crate::{
+    buffers::Scratch,
     error::SourceError,
+    hash::{READ_LEN_BYTES, hash_parts},
     names,
     platform::{self, Kind, Stat},
     scan::Scan,
@@ -18,7 +20,7 @@ use crate::{
 
 mod current;
 
-pub use current::Current;
+pub(crate) use current::Current;
 
 /// A directory or a file that is served, held open: whatever happens to its path later, nothing else is
 /// ever served.
@@ -314,14 +316,14 @@ impl OpenFile {
         if stat.kind != Kind::File {
             return Err(SourceError::NotServable { path: path(), found: stat.kind });
         }
-        Ok(Entry { mode: NEW_FILE_MODE, ..entry_of(&stat, EntryKind::File, self.name.clone()) })
+        Ok(Entry { mode: NEW_FILE_MODE, ..stat.entry(EntryKind::File, self.name.clone()) })
     }
 }
 
 impl OneFile {
     fn entry(&self) -> Result<Entry, SourceError> {
         let stat = self.open()?;
-        Ok(entry_of(&stat, EntryKind::File, self.name.clone()))
+        Ok(stat.entry(EntryKind::File, self.name.clone()))
     }
 
     fn open(&self) -> Result<Stat, SourceError> {
@@ -359,15 +361,11 @@ impl SourceFile {
     ///
     /// [`SourceError::Changed`] if the file ends before that, [`SourceError::Unreadable`].
     pub fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match platform::read_at(&self.file, offset_bytes + filled as u64, &mut buffer[filled..]) {
-                Ok(0) => return Err(SourceError::Changed { path: self.path.to_string() }),
-                Ok(read) => filled += read,
-                Err(source) => return Err(SourceError::Unreadable { path: self.path.to_string(), source }),
-            }
-        }
-        Ok(())
+        let path = || self.path.to_string();
+        platform::read_exact_at(&self.file, offset_bytes, buffer).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => SourceError::Changed { path: path() },
+            _ => SourceError::Unreadable { path: path(), source },
+        })
     }
 
     /// The same for as much as can be had without waiting for a disk: how much that is, 0 for nothing.
@@ -391,6 +389,25 @@ impl SourceFile {
         Ok(filled)
     }
 
+    /// Hashes the first `len_bytes`. `on_bytes` is told the length of each part once it is hashed, and may end it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_at`](Self::read_at), and whatever `on_bytes` fails with.
+    pub fn digest<E: From<SourceError>>(
+        &self,
+        len_bytes: u64,
+        algorithm: DigestAlgorithm,
+        on_bytes: impl Fn(u64) -> Result<(), E>,
+    ) -> Result<Digest, E> {
+        let mut hasher = algorithm.hasher();
+        let longest = usize::try_from(len_bytes).map_or(READ_LEN_BYTES, |len| len.min(READ_LEN_BYTES));
+        let read = |at, buffer: &mut [u8]| self.read_at(at, buffer).map(|()| buffer.len()).map_err(E::from);
+        let each = |part: &[u8]| on_bytes(part.len() as u64);
+        hash_parts(&mut hasher, 0..len_bytes, &mut Scratch::new(longest), read, each)?;
+        Ok(hasher.finish())
+    }
+
     /// Checks that the file is still in the state that its entry described (SPEC 4.9).
     ///
     /// # Errors
@@ -408,15 +425,6 @@ impl SourceFile {
         }
         Err(SourceError::Changed { path: path() })
     }
-}
-
-/// What the peer is told of a file or directory.
-pub(super) fn entry_of(stat: &Stat, kind: EntryKind, path: RelPath) -> Entry {
-    let size_bytes = match kind {
-        EntryKind::File => stat.size_bytes,
-        EntryKind::Directory => 0,
-    };
-    Entry { kind, mode: stat.mode, size_bytes, mtime: stat.mtime, version: stat.version(), path }
 }
 
 /// As every program makes files; the receiver's umask takes its part away.

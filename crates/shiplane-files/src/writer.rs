@@ -11,9 +11,9 @@ use crate::{
     destination::Inner,
     error::{DestinationError, Operation},
     handles::SharedFile,
-    journal::{Batch, KeptSpan},
     lock,
     platform::{self, Kind},
+    record::{Batch, KeptSpan},
     state::{ActiveFile, Stage, State},
 };
 

@@ -8,12 +8,15 @@
 
 use std::{error::Error, fs, path::Path, sync::Arc, time::Duration};
 
-use shiplane_files::internals::SourceRoot;
+use shiplane_files::internals::{
+    SourceRoot,
+    sync::{Consent, SyncState},
+};
 use shiplane_protocols::internals::{
     FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope},
     redeem,
-    sync::{Consent, SyncJob, SyncReport, SyncState, synchronise},
+    sync::{SyncJob, SyncReport, synchronise},
     transfer::TransferOptions,
 };
 use shiplane_rpc::RpcClient;

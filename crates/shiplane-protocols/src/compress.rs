@@ -27,6 +27,8 @@ use shiplane_wire::{
 use thiserror::Error;
 use zstd::{stream::write::Decoder, zstd_safe::CParameter};
 
+use crate::content::{hash_source, read_whole};
+
 /// Whether to compress what is sent, if the receiver agrees.
 ///
 /// Ordered by how much is tried.
@@ -74,18 +76,32 @@ pub enum EncodeSourceError {
     Source(#[from] SourceError),
 }
 
+/// Why a chunk is sent as it is, or not at all.
+enum NotEncoded {
+    /// It would not be shorter.
+    Grows,
+    /// It cannot be read.
+    Source(SourceError),
+}
+
+impl From<SourceError> for NotEncoded {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
 impl EncodedSource {
     /// Reads and encodes all of `source`; the digest of its content is SHA-256. Blocking, and busy: for a blocking
     /// thread.
     ///
     /// # Errors
     /// [`EncodeSourceError::TooLarge`] over [`MAX_ENCODED_CONTENT_BYTES`], or the source failed.
-    pub fn encode<R: ChunkRead>(source: R, compression: Compression) -> Result<Self, EncodeSourceError> {
+    pub fn encode<R: ChunkRead>(mut source: R, compression: Compression) -> Result<Self, EncodeSourceError> {
         let (len_bytes, max_bytes) = (source.len_bytes(), MAX_ENCODED_CONTENT_BYTES);
         if len_bytes > max_bytes {
             return Err(EncodeSourceError::TooLarge { len_bytes, max_bytes });
         }
-        let content = read_whole(source)?;
+        let content = read_whole(&mut source)?;
         let compressed = match compression {
             Compression::Never => None,
             Compression::Auto if !sample_shrinks(&content)? => None,
@@ -95,7 +111,7 @@ impl EncodedSource {
         };
         let digest = Digest::sha256(&content);
         let encoding = if compressed.is_some() { ZSTD } else { STORED };
-        Ok(Self::new(encoding, digest, compressed.as_ref().unwrap_or(&content), len_bytes))
+        Ok(Self::new(encoding, digest, compressed.as_deref().unwrap_or(&content), len_bytes))
     }
 
     /// Compresses `source` as it is read, so that only what comes of it is held. `None` once it is plain
@@ -110,23 +126,20 @@ impl EncodedSource {
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL).map_err(SourceError::Io)?;
         let window = CParameter::WindowLog(WINDOW_LOG_MAX);
         encoder.set_parameter(window).map_err(SourceError::Io)?;
-        let mut read_bytes = 0;
-        while read_bytes < len_bytes {
-            let piece = source.read(SAMPLE_LEN)?;
-            if piece.is_empty() {
-                return Err(SourceError::Changed);
+        let mut is_first = true;
+        let read = hash_source(&mut source, &mut hasher, SAMPLE_LEN, |part| {
+            let is_sample = std::mem::take(&mut is_first) && compression == Compression::Auto;
+            if is_sample && !sample_shrinks(part)? {
+                return Err(NotEncoded::Grows);
             }
-            if read_bytes == 0 && compression == Compression::Auto && !sample_shrinks(&piece)? {
-                return Ok(None);
-            }
-            read_bytes += piece.len() as u64;
-            hasher.update(&piece);
-            encoder.write_all(&piece).map_err(SourceError::Io)?;
-            if encoder.get_ref().len() >= most_bytes {
-                return Ok(None);
-            }
+            encoder.write_all(part).map_err(SourceError::Io)?;
+            if encoder.get_ref().len() < most_bytes { Ok(()) } else { Err(NotEncoded::Grows) }
+        });
+        match read {
+            Ok(()) => {}
+            Err(NotEncoded::Grows) => return Ok(None),
+            Err(NotEncoded::Source(error)) => return Err(error),
         }
-        source.check_unchanged()?;
         let compressed = encoder.finish().map_err(SourceError::Io)?;
         if compressed.len() >= most_bytes {
             return Ok(None);
@@ -393,20 +406,6 @@ fn undecodable<E: std::error::Error>(what: &'static str) -> DecodeSinkError<E> {
     DecodeSinkError::Undecodable(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
-fn read_whole<R: ChunkRead>(mut source: R) -> Result<Vec<u8>, SourceError> {
-    let len_bytes = source.len_bytes();
-    let mut content = Vec::new();
-    while (content.len() as u64) < len_bytes {
-        let piece = source.read(READ_LEN)?;
-        if piece.is_empty() {
-            return Err(SourceError::Changed);
-        }
-        content.extend_from_slice(&piece);
-    }
-    source.check_unchanged()?;
-    if content.len() as u64 == len_bytes { Ok(content) } else { Err(SourceError::Changed) }
-}
-
 fn compress(content: &[u8]) -> Result<Vec<u8>, SourceError> {
     let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(SourceError::Io)?;
     compressor.set_parameter(CParameter::WindowLog(WINDOW_LOG_MAX)).map_err(SourceError::Io)?;
@@ -459,8 +458,6 @@ const SKIPPABLE_MAGIC: u32 = 0x184D_2A50;
 
 /// 64 KiB of 16 MiB cost nothing and tell media from text.
 const SAMPLE_LEN: usize = 64 * 1024;
-
-const READ_LEN: usize = 256 * 1024;
 
 /// For the fuzzer: the agreed size (u16), then a payload. Nothing but content of that size and of the
 /// digest it came with is ever committed, and no more than that is written.

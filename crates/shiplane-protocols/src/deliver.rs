@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_transport::{
     ChunkSource, ConnectError, LaneOptions, SendChunkError, StreamError,
     internals::{ChunkRead, SourceError, blocking},
 };
-use shiplane_wire::{Digest, Hasher, TaggedChunk, TransferId};
+use shiplane_wire::{Digest, TaggedChunk, TransferId};
 use thiserror::Error;
 
 use crate::{
     compress::{Compression, EncodeSourceError, EncodedSource, MAX_ENCODED_CONTENT_BYTES},
+    content::{read_whole, sha256_of},
     inbox::{OFFER, Offer, Offered, PUT, Put},
     methods::CALL_BUDGET,
     result::Delivery,
@@ -164,7 +164,7 @@ pub(crate) async fn open(source: &ChunkSource) -> Result<Box<dyn ChunkRead>, Sen
 pub(crate) async fn deliver_by_lane(
     client: &RpcClient,
     transfer: TransferId,
-    source: Box<dyn ChunkRead>,
+    mut source: Box<dyn ChunkRead>,
     options: &SendOptions,
 ) -> Result<Arrived, DeliverError> {
     let content_bytes = source.len_bytes();
@@ -175,7 +175,7 @@ pub(crate) async fn deliver_by_lane(
     let connection = client.connection();
     let sent = match offered.map_err(DeliverError::Call)? {
         Offered::Delivered { digest } => {
-            let here = blocking(move || digest_of(source)).await?;
+            let here = blocking(move || sha256_of(&mut source)).await?;
             let same = here == Digest::from_bytes(digest);
             let arrived = Arrived { content_bytes, wire_bytes: 0 };
             return if same { Ok(arrived) } else { Err(DeliverError::Conflict) };
@@ -200,10 +200,10 @@ pub(crate) async fn deliver_by_lane(
 pub(crate) async fn deliver_by_call(
     client: &RpcClient,
     transfer: TransferId,
-    source: Box<dyn ChunkRead>,
+    mut source: Box<dyn ChunkRead>,
     options: &SendOptions,
 ) -> Result<Arrived, DeliverError> {
-    let data = blocking(move || read_whole(source)).await?;
+    let data = blocking(move || read_whole(&mut source)).await?;
     let content_bytes = data.len() as u64;
     let put = Put { transfer: *transfer.as_bytes(), data: data.into() };
     match client.call_typed(PUT, &put, options.call_budget).await {
@@ -218,38 +218,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, SendChunkError> {
     Ok(blocking::spawn(work).await.map_err(|_| SourceError::Abandoned)??)
 }
-
-fn digest_of(mut source: Box<dyn ChunkRead>) -> Result<Digest, SourceError> {
-    let mut hasher = Hasher::sha256();
-    let mut left_bytes = source.len_bytes();
-    while left_bytes > 0 {
-        let piece = next_piece(&mut source, left_bytes)?;
-        left_bytes -= piece.len() as u64;
-        hasher.update(&piece);
-    }
-    source.check_unchanged()?;
-    Ok(hasher.finish())
-}
-
-/// For sources that fit a call.
-fn read_whole(mut source: Box<dyn ChunkRead>) -> Result<Bytes, SourceError> {
-    let len_bytes = source.len_bytes();
-    let mut data = bytes::BytesMut::new();
-    while (data.len() as u64) < len_bytes {
-        let piece = next_piece(&mut source, len_bytes - data.len() as u64)?;
-        data.extend_from_slice(&piece);
-    }
-    source.check_unchanged()?;
-    Ok(data.freeze())
-}
-
-/// At least a byte: a source that ends early has changed.
-fn next_piece(source: &mut Box<dyn ChunkRead>, left_bytes: u64) -> Result<Bytes, SourceError> {
-    let piece = source.read(usize::try_from(left_bytes).map_or(READ_LEN, |left| left.min(READ_LEN)))?;
-    if piece.is_empty() { Err(SourceError::Changed) } else { Ok(piece) }
-}
-
-const READ_LEN: usize = 256 * 1024;
 
 /// 64 KiB: up to there a call's one round trip is worth more than the lane's
 /// streaming.

@@ -55,6 +55,7 @@ mod access;
 mod auto;
 mod batch;
 mod compress;
+mod content;
 mod deliver;
 mod fetch;
 mod inbox;
@@ -77,8 +78,12 @@ mod transfer;
 pub mod fuzz {
     pub use crate::access::fuzz::{fuzz_address, fuzz_peers, fuzz_ticket};
     pub use crate::compress::fuzz_encoded;
-    pub use crate::methods::fuzz_methods;
-    pub use crate::sync::fuzz::{fuzz_base, fuzz_changes, fuzz_manifest, fuzz_stat_cache};
+
+    /// A body of any method.
+    pub fn fuzz_methods(data: &[u8]) {
+        crate::methods::fuzz_bodies(data);
+        crate::sync::messages::fuzz_bodies(data);
+    }
 }
 
 pub use access::Ticket;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use shiplane_files::internals::{Source, SourceError, SourceRoot};
+use shiplane_files::internals::{Source, SourceError, SourceRoot, sync::SyncState};
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
 use shiplane_transport::{
     PeerConnection, QuicTransport,
@@ -39,10 +39,7 @@ use crate::{
         denied, not_redeemed, not_served,
     },
     metrics::Counting,
-    sync::{
-        SyncState,
-        messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
-    },
+    sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
     transfer::{
         EventFn, TransferEvent, TransferOptions,
         provider::{Provided, provide},

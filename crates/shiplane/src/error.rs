@@ -5,11 +5,11 @@ mod transfer;
 
 use std::{fmt, io, sync::Arc};
 
-use shiplane_files::internals::{DestinationError, SourceError};
+use shiplane_files::internals::{DestinationError, SourceError, sync::UnresolvedReason};
 use shiplane_protocols::internals::{
     FetchError, PushError,
     access::{AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError},
-    sync::{LeftPath, SyncError, UnresolvedReason},
+    sync::{LeftPath, SyncError},
 };
 use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{BindError, ConnectError, IdentityError};
@@ -412,8 +412,7 @@ const CONTENT_UNNAMED: &str =
 
 #[cfg(test)]
 mod tests {
-    use shiplane_files::internals::Operation;
-    use shiplane_protocols::internals::sync::Side as SyncSide;
+    use shiplane_files::internals::{Operation, sync::Side as SyncSide};
     use shiplane_wire::RelPath;
 
     use super::*;

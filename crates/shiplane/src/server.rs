@@ -15,13 +15,12 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::internals::SourceRoot;
+use shiplane_files::internals::{SourceRoot, sync::SyncState};
 use shiplane_protocols::{
     Compression, TransferMetrics,
     internals::{
         FileServer, WriteLimits,
         access::{AccessControl, Host, PeersFile},
-        sync::SyncState,
         transfer::TransferOptions,
     },
 };

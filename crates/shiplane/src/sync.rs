@@ -6,9 +6,8 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt};
-use shiplane_protocols::internals::sync::{
-    self as engine, Change, Consent, SyncEvent, SyncEventFn, SyncState, Why,
-};
+use shiplane_files::internals::sync::{self as disk, Change, Consent, SyncState, Why};
+use shiplane_protocols::internals::sync::{self as engine, SyncEvent, SyncEventFn};
 
 use crate::{
     connection::Connection,
@@ -124,7 +123,7 @@ fn events(tracker: &Arc<Tracker>) -> SyncEventFn {
                     .any(|action| action.side == side && matches!(action.change, Change::Take { .. }))
             };
             progress.unlisted =
-                usize::from(takes(engine::Side::Local)) + usize::from(takes(engine::Side::Remote));
+                usize::from(takes(disk::Side::Local)) + usize::from(takes(disk::Side::Remote));
         }),
         // What is left out is in the report, once for both directions.
         SyncEvent::Receiving(event) => tracker.update(|progress| progress.add(&event, RECEIVING)),
@@ -156,7 +155,7 @@ fn report(
     }
 }
 
-fn action(action: &engine::Action) -> Action {
+fn action(action: &disk::Action) -> Action {
     let (change, from) = match &action.change {
         Change::KeepAs { from } => ("keep_as", Some(from)),
         Change::RemoveFile => ("remove_file", None),
@@ -168,8 +167,8 @@ fn action(action: &engine::Action) -> Action {
         (Why::Created, _) => "new on the other side",
         (Why::Edited, _) => "edited on the other side",
         (Why::Deleted, _) => "deleted on the other side",
-        (Why::EditOutlivesDeletion, engine::Side::Local) => "deleted here, edited there",
-        (Why::EditOutlivesDeletion, engine::Side::Remote) => "deleted there, edited here",
+        (Why::EditOutlivesDeletion, disk::Side::Local) => "deleted here, edited there",
+        (Why::EditOutlivesDeletion, disk::Side::Remote) => "deleted there, edited here",
         (Why::BothEdited, _) => "edited on both sides",
         (Why::DirectoryInItsPlace, _) => "a directory has its name",
     };
@@ -177,10 +176,10 @@ fn action(action: &engine::Action) -> Action {
     Action { side: side(action.side), change, path: action.path.to_string(), from, why: why.into() }
 }
 
-fn side(side: engine::Side) -> Side {
+fn side(side: disk::Side) -> Side {
     match side {
-        engine::Side::Local => Side::ThisMachine,
-        engine::Side::Remote => Side::Peer,
+        disk::Side::Local => Side::ThisMachine,
+        disk::Side::Remote => Side::Peer,
     }
 }
 

@@ -8,7 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use shiplane_protocols::internals::sync::{Consent, SyncJob, synchronise};
+use shiplane_files::internals::sync::Consent;
+use shiplane_protocols::internals::sync::{SyncJob, synchronise};
 use shiplane_rpc::RpcClient;
 
 use super::Stopped;

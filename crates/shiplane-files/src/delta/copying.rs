@@ -1,7 +1,6 @@
 //! Copies blocks of the old version, hashing each.
 
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -10,7 +9,7 @@ use shiplane_wire::DigestAlgorithm;
 use super::super::cuts::PlacedCut;
 use super::super::destination::Inner;
 use super::super::error::{DestinationError, Operation};
-use super::super::journal::{Batch, KeptSpan};
+use super::super::record::{Batch, KeptSpan};
 use super::super::state::ActiveFile;
 use super::super::{lock, parallel, platform};
 
@@ -131,24 +130,12 @@ fn read_same<'a>(
     for copied in group {
         let (data, later) = rest.split_at_mut(copied.to.cut.len_bytes as usize);
         rest = later;
-        if read_exact(old, copied.from_bytes, data).is_ok() {
+        if platform::read_exact_at(old, copied.from_bytes, data).is_ok() {
             read.push((*copied, &*data));
         }
     }
     read.retain(|(copied, data)| copied.to.cut.digest == algorithm.digest(data));
     read
-}
-
-/// Fills a buffer with what is at an offset of a file.
-pub(super) fn read_exact(file: &File, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match platform::read_at(file, offset_bytes + filled as u64, &mut buffer[filled..])? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => filled += read,
-        }
-    }
-    Ok(())
 }
 
 /// 1 MiB at a time, or one longer piece: what was read is still in the processor's cache when it is hashed. Each of a

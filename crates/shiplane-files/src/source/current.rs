@@ -2,7 +2,7 @@
 
 use shiplane_wire::{Entry, EntryKind, Mtime, RelPath, Version};
 
-use super::{Content, Served, Source, SourceFile, SourceRoot, entry_of};
+use super::{Content, Served, Source, SourceFile, SourceRoot};
 use crate::{
     error::SourceError,
     platform::{self, Kind},
@@ -10,13 +10,13 @@ use crate::{
 
 /// A file, open in the state that it has now.
 #[derive(Debug)]
-pub struct Current {
+pub(crate) struct Current {
     /// What a manifest says of it.
-    pub entry: Entry,
+    pub(crate) entry: Entry,
     /// When the content, or anything about the file, was last changed, as far as the system tells.
-    pub changed: Mtime,
+    pub(crate) changed: Mtime,
     /// The file.
-    pub file: SourceFile,
+    pub(crate) file: SourceFile,
 }
 
 impl Source {
@@ -26,7 +26,7 @@ impl Source {
     ///
     /// [`SourceError::Vanished`], [`SourceError::Changed`] if it is no file any more,
     /// [`SourceError::Unreadable`].
-    pub fn open_current(&self, path: &RelPath) -> Result<Current, SourceError> {
+    pub(crate) fn open_current(&self, path: &RelPath) -> Result<Current, SourceError> {
         let failed = |error| SourceError::reopening(path.as_bytes(), error);
         let Content::Tree(root) = &self.content else {
             return Err(SourceError::Vanished { path: path.to_string() });
@@ -36,7 +36,7 @@ impl Source {
         if stat.kind != Kind::File {
             return Err(SourceError::Changed { path: path.to_string() });
         }
-        let entry = entry_of(&stat, EntryKind::File, path.clone());
+        let entry = stat.entry(EntryKind::File, path.clone());
         let file = SourceFile::new(file, entry.version, path.clone());
         Ok(Current { entry, changed: stat.mtime.max(stat.ctime), file })
     }
@@ -49,7 +49,7 @@ impl SourceRoot {
     /// # Errors
     ///
     /// [`SourceError::LeavesRoot`] for a path with a link in it, [`SourceError::Unreadable`].
-    pub fn state_at(&self, path: &[u8]) -> Result<Option<(Kind, Version)>, SourceError> {
+    pub(crate) fn state_at(&self, path: &[u8]) -> Result<Option<(Kind, Version)>, SourceError> {
         let Served::Directory(root) = &self.0 else { return Ok(None) };
         let failed = |error| match SourceError::reopening(path, error) {
             SourceError::Vanished { .. } => Ok(None),

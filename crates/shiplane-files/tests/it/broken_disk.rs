@@ -28,11 +28,16 @@ impl BrokenDisk {
         root: &Path,
         fails: impl Fn(Change<'_>, &Path) -> bool + Send + Sync + 'static,
     ) -> Self {
-        disk::simulate(&Disks);
+        Self::watch_thread();
         let root = root.canonicalize().unwrap();
         let rule = Arc::new(Rule { root, fails: Box::new(fails), calls: Mutex::default() });
         lock(&RULES).push(Arc::clone(&rule));
         Self { rule }
+    }
+
+    /// Has this thread find broken disks where there are any.
+    pub(crate) fn watch_thread() {
+        disk::simulate(Some(Arc::new(Disks)));
     }
 
     /// All that was done, in its order: what, and to which file or directory, from the root.

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use shiplane_files::internals::{EditLock, read_file, replace_file};
 use shiplane_transport::PeerId;
 
 use super::peers::{LineFault, PeerName, PeersText, StandingPeer};
-use super::store::{self, WriteLock};
 
 /// The peers file, for the commands that show and edit it. Holds nothing open.
 #[derive(Debug, Clone)]
@@ -154,14 +154,15 @@ impl PeersFile {
         Ok(peer)
     }
 
-    fn edit(&self) -> Result<(WriteLock, PeersText), EditError> {
+    fn edit(&self) -> Result<(EditLock, PeersText), EditError> {
         // The lock first: what is read must still be there when it is written back.
-        let lock = WriteLock::take(&self.path).map_err(|source| self.unwritable(source))?;
+        let lock = EditLock::take(&self.path).map_err(|source| self.unwritable(source))?;
         Ok((lock, self.text()?))
     }
 
-    fn replace(&self, text: &PeersText, lock: &WriteLock) -> Result<(), EditError> {
-        store::replace(&self.path, &text.to_bytes(), lock).map_err(|source| self.unwritable(source))
+    /// The lock keeps edits from being lost.
+    fn replace(&self, text: &PeersText, _lock: &EditLock) -> Result<(), EditError> {
+        replace_file(&self.path, &text.to_bytes()).map_err(|source| self.unwritable(source))
     }
 
     fn unwritable(&self, source: io::Error) -> EditError {
@@ -170,9 +171,9 @@ impl PeersFile {
 
     fn text(&self) -> Result<PeersText, PeersError> {
         let path = || self.path.clone();
-        let read = store::read(&self.path, MAX_FILE_LEN_BYTES);
-        let Some(content) = read.map_err(|source| PeersError::Unreadable { path: path(), source })? else {
-            return Ok(PeersText::default());
+        let content = match read_file(&self.path, MAX_FILE_LEN_BYTES as u64) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PeersText::default()),
+            read => read.map_err(|source| PeersError::Unreadable { path: path(), source })?,
         };
         if let Some(mode) = content.writable_by_others {
             return Err(PeersError::WritableByOthers { path: path(), mode });

@@ -22,7 +22,6 @@ mod control;
 mod grant;
 mod list;
 mod peers;
-mod store;
 mod ticket;
 mod tickets;
 

@@ -8,7 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::internals::{JobKey, SourceError};
+use shiplane_files::internals::{
+    JobKey, SourceError,
+    sync::{
+        Agreed, Consent, Dataset, DatasetError, Manifest, PlanError, Prepared, ScanOptions, Site, SyncState,
+        Work,
+    },
+};
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{
     PeerConnection, PeerId,
@@ -26,12 +32,11 @@ use super::{
 use crate::{
     methods::{agree_digest, denied, not_served, not_taken},
     sync::{
-        Consent, Manifest, PlanError, ScanOptions, SyncError, SyncRequest, SyncResponse, SyncState,
-        dataset::{Agreed, Dataset, Site, check_names},
-        exchange::{Exchange, Exchanged, list_left, pack, send_beside, settle, unpack},
+        SyncError, SyncRequest, SyncResponse,
+        exchange::{Exchange, Exchanged, check_names, list_left, pack, send_beside, settle, unpack},
         memory::ListMemory,
         messages::{SyncAlive, SyncSettle, SyncSettled, SyncStart, SyncStarted},
-        work::{Prepared, Work},
+        taking::Taking,
     },
     transfer::{EventFn, TransferError, TransferEvent, TransferOptions},
 };
@@ -184,7 +189,7 @@ impl Running {
                 dataset.common_base(&known);
                 dataset.settle_leftovers()?;
                 dataset.remember(dataset.manifest())?;
-                dataset.release()
+                Ok(dataset.release()?)
             });
             remembered.await?;
             self.name = None;
@@ -244,9 +249,12 @@ impl Running {
                 }
                 Some(site)
             };
-            let options = ScanOptions { cancel, digest, ..ScanOptions::default() };
+            let go_on = Arc::new(move |_| !cancel.is_cancelled());
+            let options = ScanOptions { go_on, digest, ..ScanOptions::default() };
             let local = syncing.local_name(&path);
-            Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options, memory)
+            let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options)?;
+            memory.pay_for_ours(&mut dataset)?;
+            Ok(dataset)
         }
     }
 
@@ -283,7 +291,7 @@ impl Running {
             }
             check_names(&other)?;
             let agreed = Agreed::on(&base, &own.manifest, &other, [&own.unknown, &theirs.unknown], consent)?;
-            Work::new(own, agreed).prepare()
+            Ok(Work::new(own, agreed).prepare()?)
         })
         .await
     }
@@ -298,7 +306,7 @@ impl Running {
     ) -> Result<(), Fault> {
         let exchange = Exchange {
             provide: prepared.source.take().map(|source| (down, source)),
-            take: prepared.taking.take().map(|taking| (up, taking)),
+            take: Taking::of(&mut prepared).map(|taking| (up, taking)),
         };
         let silent: EventFn = Arc::new(|_: TransferEvent| ());
         let events = [Arc::clone(&silent), silent];
@@ -306,7 +314,7 @@ impl Running {
         let exchanged: Exchanged = exchanged.map_err(|error| fault(&error))?;
         let agreed = Arc::clone(prepared.agreed());
         let unsent = exchanged.unsent();
-        let (left, _) = blocking(move || prepared.finish(unsent)).await?;
+        let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;
         for (path, why) in &left {
             // The peer is told what, and not why.
             tracing::warn!(%path, %why, "left alone");
@@ -357,13 +365,15 @@ async fn blocking<T: Send + 'static>(
 /// What the peer is told of a failure here.
 fn fault(error: &SyncError) -> Fault {
     let code = match error {
-        SyncError::Destination(error) | SyncError::Transfer(TransferError::Destination(error)) => {
+        SyncError::Dataset(DatasetError::Destination(error))
+        | SyncError::Transfer(TransferError::Destination(error)) => {
             return not_taken(error);
         }
-        SyncError::Source(error) | SyncError::Transfer(TransferError::Source(error)) => {
+        SyncError::Dataset(DatasetError::Source(error))
+        | SyncError::Transfer(TransferError::Source(error)) => {
             return not_served(error);
         }
-        SyncError::BusyHere | SyncError::ListsBusy => FaultCode::Busy,
+        SyncError::Dataset(DatasetError::Busy) | SyncError::ListsBusy => FaultCode::Busy,
         SyncError::ListTooLarge { .. } => FaultCode::TooLarge,
         SyncError::Plan(PlanError::MassDeletion { .. } | PlanError::NoName { .. })
         | SyncError::Changes(_)
@@ -376,8 +386,8 @@ fn fault(error: &SyncError) -> Fault {
         | SyncError::Transfer(TransferError::Corrupt { .. } | TransferError::RootMismatch) => {
             FaultCode::Integrity
         }
-        SyncError::Scan(_) => FaultCode::SourceIo,
-        SyncError::Base(_) => FaultCode::SinkIo,
+        SyncError::Dataset(DatasetError::Scan(_)) => FaultCode::SourceIo,
+        SyncError::Dataset(DatasetError::Base(_)) => FaultCode::SinkIo,
         SyncError::Transfer(_)
         | SyncError::NotReceived(_)
         | SyncError::NotSent(_)

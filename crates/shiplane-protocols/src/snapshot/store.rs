@@ -9,8 +9,10 @@ use shiplane_transport::{
     ChunkSource,
     internals::{ChunkRead, SourceError, blocking},
 };
-use shiplane_wire::{Digest, Hasher};
+use shiplane_wire::Digest;
 use thiserror::Error;
+
+use crate::content::sha256_of;
 
 /// Snapshots by id. Share it in an [`Arc`](std::sync::Arc).
 ///
@@ -103,21 +105,8 @@ impl SnapshotStore {
 }
 
 fn hash(mut source: Box<dyn ChunkRead>) -> Result<SnapshotInfo, SourceError> {
-    let len_bytes = source.len_bytes();
-    let (mut hasher, mut read_bytes) = (Hasher::sha256(), 0);
-    while read_bytes < len_bytes {
-        let piece = source.read(READ_LEN)?;
-        if piece.is_empty() {
-            return Err(SourceError::Changed);
-        }
-        read_bytes += piece.len() as u64;
-        hasher.update(&piece);
-    }
-    source.check_unchanged()?;
-    Ok(SnapshotInfo { len_bytes, digest: hasher.finish() })
+    Ok(SnapshotInfo { len_bytes: source.len_bytes(), digest: sha256_of(&mut source)? })
 }
 
 /// 255 bytes, a file name's length.
 pub const MAX_ID_LEN_BYTES: usize = 255;
-
-const READ_LEN: usize = 256 * 1024;

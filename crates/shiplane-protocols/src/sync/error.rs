@@ -1,11 +1,10 @@
 //! Errors of syncs, sorted by whose fault they are.
 
-use shiplane_files::internals::{DestinationError, SourceError};
+use shiplane_files::internals::sync::{ChangesError, DatasetError, PlanError};
 use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{RecvChunkError, SendChunkError};
 use thiserror::Error;
 
-use super::{base::BaseError, changes::ChangesError, plan::PlanError, scan::ScanError};
 use crate::transfer::TransferError;
 
 /// Why a sync failed. Whatever was done is done, nothing is lost, and the next sync goes on from there.
@@ -27,10 +26,6 @@ pub enum SyncError {
     /// The two lists of files do not come together without the user.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Another sync of the same directory is at work on this machine. Wait for it.
-    #[error("another sync of this directory is at work here; wait for it or end it")]
-    BusyHere,
-
     /// The lists of other syncs take the memory that there is. Try again once they have ended.
     #[error("other syncs take the memory for lists of files; try again once they have ended")]
     ListsBusy,
@@ -65,18 +60,9 @@ pub enum SyncError {
     #[error("our list of files did not arrive: {0}")]
     NotSent(#[from] SendChunkError),
 
-    /// The directory cannot be listed.
+    /// This side's directory cannot be listed or changed.
     #[error(transparent)]
-    Scan(#[from] ScanError),
-    /// The directory cannot be opened.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The directory cannot be changed.
-    #[error(transparent)]
-    Destination(#[from] DestinationError),
-    /// What was common cannot be remembered.
-    #[error(transparent)]
-    Base(#[from] BaseError),
+    Dataset(#[from] DatasetError),
     /// The system has no randomness.
     #[error("the system's random source failed")]
     NoRandomness,
@@ -90,7 +76,7 @@ impl SyncError {
     pub(super) fn is_busy(&self) -> bool {
         match self {
             Self::Refused(CallError::Fault(fault)) | Self::Rejected(fault) => fault.code == FaultCode::Busy,
-            Self::BusyHere | Self::ListsBusy => true,
+            Self::Dataset(DatasetError::Busy) | Self::ListsBusy => true,
             _ => false,
         }
     }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shiplane_files::internals::{Source, SourceError};
+use shiplane_files::internals::{
+    NameRefused, Source, SourceError, check_name,
+    sync::{Agreed, Changes, MAX_MANIFEST_LEN_BYTES, Manifest, UnresolvedReason},
+};
 use shiplane_transport::{
     ChunkExpectation, ChunkSource, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
     SendChunkError, StreamError,
@@ -14,12 +17,7 @@ use shiplane_transport::{
 use shiplane_wire::{Code, DigestAlgorithm, RelPath, TaggedChunk, TransferId};
 use tokio_util::sync::CancellationToken;
 
-use super::changes::Changes;
-use super::codec::MAX_MANIFEST_LEN_BYTES;
-use super::dataset::Agreed;
 use super::error::SyncError;
-use super::left::UnresolvedReason;
-use super::manifest::Manifest;
 use super::memory::ListMemory;
 use super::messages::{SyncBody, SyncHalf};
 use super::taking::Taking;
@@ -104,6 +102,16 @@ fn decode(bytes: &[u8], memory: &ListMemory) -> Result<Changes, SyncError> {
         is_paid
     });
     if is_paid { Ok(decoded?) } else { Err(memory.refusal()) }
+}
+
+/// Checks a peer's manifest for names that it must not even say: those of our own files.
+pub(crate) fn check_names(manifest: &Manifest) -> Result<(), SyncError> {
+    for (path, _) in manifest.iter() {
+        if let Err(NameRefused::Own) = check_name(path) {
+            return Err(SyncError::OwnName { path: path.to_string() });
+        }
+    }
+    Ok(())
 }
 
 /// The files of one sync, both ways.

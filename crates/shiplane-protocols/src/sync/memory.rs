@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use shiplane_files::internals::sync::Dataset;
 use shiplane_transport::PeerId;
 
 use super::error::SyncError;
@@ -27,10 +28,12 @@ impl ListMemory {
         Self(Arc::new(Held { accounts, ours, theirs }))
     }
 
-    /// Pays for what is here. A dataset that is the only one has what it takes.
-    pub(super) fn pay_for_ours(&self, bytes: u64) -> Result<(), SyncError> {
-        let mut ours = self.0.ours.lock().unwrap_or_else(PoisonError::into_inner);
-        if ours.grow_alone_by(bytes) { Ok(()) } else { Err(SyncError::ListsBusy) }
+    /// Pays for the lists of a dataset, until they are gone. A dataset that is the only one has what it takes.
+    pub(crate) fn pay_for_ours(self, dataset: &mut Dataset) -> Result<(), SyncError> {
+        let paid =
+            self.0.ours.lock().unwrap_or_else(PoisonError::into_inner).grow_alone_by(dataset.cost_bytes());
+        dataset.hold(self.0);
+        if paid { Ok(()) } else { Err(SyncError::ListsBusy) }
     }
 
     /// Pays for more of what the peer sends; `false` if there is no memory for it.
@@ -53,12 +56,3 @@ impl ListMemory {
         SyncError::ListTooLarge { max_bytes: theirs.total_bytes() }
     }
 }
-
-/// What an entry with a path of this length counts as: in a list, in the copies of it that are compared and planned
-/// with, and in what is to be done.
-pub(super) fn entry_cost_bytes(path_len_bytes: usize) -> u64 {
-    ENTRY_COST_BYTES + path_len_bytes as u64
-}
-
-/// 512: a name has some 30 bytes of its own, and each of four maps some 110 for it.
-const ENTRY_COST_BYTES: u64 = 512;

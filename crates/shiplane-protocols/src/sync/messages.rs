@@ -5,7 +5,10 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 use shiplane_rpc::Method;
 
-use crate::{Compression, methods::PushSent};
+use crate::{
+    Compression,
+    methods::{PushSent, fuzz_body},
+};
 
 /// Compares two datasets, and prepares to bring them together.
 pub(crate) const SYNC_OPEN: Method<SyncRequest, SyncResponse> = Method::new("sync.open");
@@ -143,4 +146,14 @@ pub(crate) enum SyncSettled {
     Working,
     /// It is done, and remembers a base with this root, unless there is none.
     Done { half: SyncHalf, base: Option<[u8; 32]> },
+}
+
+/// For the fuzzer: a body of any method of a sync.
+pub(crate) fn fuzz_bodies(data: &[u8]) {
+    fuzz_body::<SyncRequest>(data);
+    fuzz_body::<SyncResponse>(data);
+    fuzz_body::<SyncStart>(data);
+    fuzz_body::<SyncStarted>(data);
+    fuzz_body::<SyncSettle>(data);
+    fuzz_body::<SyncSettled>(data);
 }

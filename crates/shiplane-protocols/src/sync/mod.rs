@@ -25,50 +25,17 @@
 //! what the user and the base allow. And whatever a side replaces or removes it looks at once more right
 //! before: what somebody has edited meanwhile stays, and the next sync settles it. In reading order:
 //!
-//! 1. [`scan`] lists what is here, and reads only what its [`StatCache`] does not know; [`SeenFiles`] tells
-//!    whether it is still so. [`Manifest`] is that list, `changes` what travels of it.
-//! 2. [`plan`] is pure: what is to be done on both sides, and why. [`BaseStore`] remembers what was common.
-//! 3. `dataset`: a directory with its list, its base and its lock. `work`: one side's part of the plan, step by
-//!    step. `taking`: where files from the other side land. `exchange`: what travels.
-//! 4. `run`: the side that asks; `serve::sync` is the other one. `messages`: what they say to each other.
+//! 1. `shiplane_files::internals::sync`: what one side lists, remembers, plans and does on its disk.
+//! 2. `taking`: where files from the other side land. `exchange`: what travels.
+//! 3. `run`: the side that asks; `serve::sync` is the other one. `messages`: what they say to each other.
 
-mod base;
-mod changes;
-mod codec;
-mod conflict;
-pub(crate) mod dataset;
 mod error;
 pub(crate) mod exchange;
-mod left;
-mod manifest;
 pub(crate) mod memory;
 pub(crate) mod messages;
-mod plan;
 mod run;
-mod scan;
-mod sealed;
-mod stat_cache;
-mod state;
-mod taking;
-pub(crate) mod work;
+pub(crate) mod taking;
 
-pub use base::{BaseError, BaseKey, BaseStore};
-pub use changes::ChangesError;
-pub use codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES, ManifestError};
 pub use error::SyncError;
-pub use left::UnresolvedReason;
-pub use manifest::{FileState, Manifest, Node};
 pub use messages::{SyncBody, SyncRequest, SyncResponse};
-pub use plan::{Action, Change, Consent, Outcome, PlanError, Side, Why, plan};
 pub use run::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport, synchronise};
-pub use scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
-pub use stat_cache::StatCache;
-pub use state::SyncState;
-
-/// The fuzzer's entries.
-pub(crate) mod fuzz {
-    pub use super::base::fuzz_base;
-    pub use super::changes::fuzz_changes;
-    pub use super::codec::fuzz_manifest;
-    pub use super::stat_cache::fuzz_stat_cache;
-}

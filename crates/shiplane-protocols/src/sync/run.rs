@@ -9,13 +9,14 @@ use std::{
     time::Duration,
 };
 
+use shiplane_files::internals::sync::{Action, Consent, Side, SyncState, UnresolvedReason};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::PeerId;
 use shiplane_wire::{Digest, RelPath, SkipReason};
 use tokio::time::Instant;
 
 use self::attempt::Attempt;
-use super::{Action, Consent, Side, SyncError, SyncState, UnresolvedReason};
+use super::SyncError;
 use crate::transfer::{TransferEvent, TransferOptions};
 
 /// What is to be synced, and how.

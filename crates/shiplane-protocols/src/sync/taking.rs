@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_files::internals::{DestinationError, PlacedCut, Plan, Summary};
+use shiplane_files::internals::{
+    DestinationError, PlacedCut, Plan, Summary,
+    sync::{FileState, Prepared, Shared, Taken, UnresolvedReason},
+};
 use shiplane_wire::{Digest, Entry, EntryKind, FailReason, RelPath, Span};
 
-use super::left::UnresolvedReason;
-use super::manifest::FileState;
-use super::work::Shared;
 use crate::transfer::Target;
 
 /// A target that takes what the plan says. What comes is checked as a whole against the other side's list
@@ -31,10 +31,11 @@ struct Progress {
 }
 
 impl Taking {
-    /// Of the files `taken`, those that are `here` need not come.
-    pub(super) fn new(shared: Shared, taken: HashMap<RelPath, FileState>, here: BTreeSet<RelPath>) -> Self {
+    /// Where lands what this side takes, if it takes anything.
+    pub(crate) fn of(prepared: &mut Prepared) -> Option<Self> {
+        let Taken { files: taken, here } = prepared.taken.take()?;
         let progress = Mutex::new(Progress { under_way: HashMap::new(), done: here });
-        Self(Arc::new(Inner { shared, taken, progress }))
+        Some(Self(Arc::new(Inner { shared: prepared.shared().clone(), taken, progress })))
     }
 
     /// `None` if it is not wanted: it is here, or has to be left alone.

@@ -24,7 +24,6 @@
 
 mod budget;
 mod delta;
-mod digest_cache;
 pub(crate) mod error;
 pub(crate) mod event;
 mod ledger;
@@ -40,13 +39,13 @@ pub use budget::{
     CHUNK_MEMORY_BYTES, ENTRY_MEMORY_BYTES, LIST_MEMORY_BYTES, MemoryBudget, SIGNATURE_MEMORY_BYTES,
 };
 pub(crate) use budget::{ListAccounts, Reservation};
-pub use digest_cache::DigestCache;
 pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{Awaited, EventFn, TransferEvent};
 pub use target::{StreamTarget, Target};
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
+use shiplane_files::internals::DigestCache;
 use shiplane_transport::{
     ConnectionEnd, PeerConnection, RateLimit, RateLimiter, StreamError,
     internals::{BiStream, Claim},

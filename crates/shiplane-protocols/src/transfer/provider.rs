@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::internals::{Scanned, Scratch, Source, SourceError};
+use shiplane_files::internals::{Scanned, Source, SourceError};
 use shiplane_transport::internals::{BiStream, blocking};
 use shiplane_transport::{PeerConnection, SendChunkError, StreamError};
 use shiplane_wire::{
@@ -547,17 +547,9 @@ fn digest_of(
     digest: DigestAlgorithm,
 ) -> Result<Digest, SourceError> {
     let file = source.open(entry)?;
-    let mut hasher = digest.hasher();
-    let mut buf = Scratch::new(DIGEST_BUFFER_LEN_BYTES);
-    let mut offset_bytes = 0;
-    while offset_bytes < entry.size_bytes {
-        let len = usize::try_from(entry.size_bytes - offset_bytes).map_or(buf.len(), |n| n.min(buf.len()));
-        file.read_at(offset_bytes, &mut buf[..len])?;
-        hasher.update(&buf[..len]);
-        offset_bytes += len as u64;
-    }
+    let digest = file.digest(entry.size_bytes, digest, |_| Ok::<_, SourceError>(()))?;
     file.check_unchanged()?;
-    Ok(hasher.finish())
+    Ok(digest)
 }
 
 /// 2: while one chunk waits for its answer, the next one is on its way.
@@ -596,5 +588,3 @@ const MAX_QUEUED_SPANS: usize = 2048;
 
 /// Batches that the scan may be ahead of the records stream.
 const SCAN_BATCHES_AHEAD: usize = 4;
-
-const DIGEST_BUFFER_LEN_BYTES: usize = 256 * 1024;

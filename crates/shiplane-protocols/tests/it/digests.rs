@@ -2,10 +2,13 @@
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
-use shiplane_files::internals::{Source, SourceRoot};
+use shiplane_files::internals::{
+    Source, SourceRoot,
+    sync::{Consent, Manifest, SyncState},
+};
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchReport, FetchRequest, Push, PushError, PushRequest,
-    sync::{Consent, Manifest, SyncJob, SyncRequest, SyncResponse, SyncState, synchronise},
+    sync::{SyncJob, SyncRequest, SyncResponse, synchronise},
     transfer::{EventFn, ProtocolFault, TransferError, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, Method, Router, RpcClient};

@@ -9,12 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, SourceRoot};
+use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, SourceRoot, sync::SyncState};
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchReport, FetchRequest, FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope, TicketSecret},
     redeem,
-    sync::SyncState,
     transfer::{TransferEvent, TransferOptions},
 };
 use shiplane_rpc::{CallError, RpcClient};
@@ -25,6 +24,9 @@ use shiplane_transport::{
 use shiplane_wire::{DigestAlgorithm, Durability};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+
+#[cfg(target_os = "linux")]
+use crate::broken_disk::BrokenDisk;
 
 /// A served directory, a destination, and the ticket between them.
 pub(crate) struct World {
@@ -365,4 +367,13 @@ fn localhost() -> SocketAddr {
 /// How the chunks of a transfer are sent, as it is agreed between two peers that offer every digest.
 pub(crate) fn transfer_lane() -> LaneOptions {
     LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() }
+}
+
+/// Runs a test on a runtime of which every thread finds broken disks.
+#[cfg(target_os = "linux")]
+pub(crate) fn on_broken_disks(test: impl Future<Output = ()>) {
+    BrokenDisk::watch_thread();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().on_thread_start(BrokenDisk::watch_thread);
+    builder.build().unwrap().block_on(test);
 }

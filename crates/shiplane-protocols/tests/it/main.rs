@@ -10,6 +10,8 @@ mod compression;
 mod counting;
 mod delta;
 #[cfg(unix)]
+mod digest_cache;
+#[cfg(unix)]
 mod digests;
 mod features;
 mod fetch;

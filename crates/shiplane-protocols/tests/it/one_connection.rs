@@ -3,7 +3,8 @@
 use std::{fs, sync::Arc};
 
 use futures::future::join_all;
-use shiplane_protocols::internals::sync::{Consent, SyncJob, SyncState, synchronise};
+use shiplane_files::internals::sync::{Consent, SyncState};
+use shiplane_protocols::internals::sync::{SyncJob, synchronise};
 use shiplane_wire::Durability;
 
 use crate::{

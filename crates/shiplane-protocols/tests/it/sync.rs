@@ -24,13 +24,12 @@ use std::{
     },
 };
 
+use shiplane_files::internals::sync::{Change, Consent, PlanError, SyncState};
 use shiplane_protocols::{
     Compression, MetricsSnapshot, TransferMetrics,
     internals::{
         FileServer,
-        sync::{
-            Change, Consent, PlanError, SyncError, SyncEventFn, SyncJob, SyncReport, SyncState, synchronise,
-        },
+        sync::{SyncError, SyncEventFn, SyncJob, SyncReport, synchronise},
         transfer::TransferOptions,
     },
 };

@@ -1,9 +1,7 @@
 //! Maps failures of a sync to kind, side and hint.
 
-use shiplane_protocols::internals::{
-    sync::{PlanError, ScanError, SyncError},
-    transfer::TransferError,
-};
+use shiplane_files::internals::sync::{DatasetError, PlanError, ScanError};
+use shiplane_protocols::internals::{sync::SyncError, transfer::TransferError};
 use shiplane_rpc::{CallError, FaultCode};
 
 use super::{
@@ -13,7 +11,7 @@ use super::{
 
 /// Separates failures of the server from local ones.
 pub(super) fn sync(error: &SyncError) -> Diagnosis {
-    use ErrorKind::{Integrity, LocalIo, Other, Refused};
+    use ErrorKind::{Integrity, Other, Refused};
     use Side::{Peer, ThisMachine};
     let (kind, side, hint) = match error {
         SyncError::Refused(CallError::Fault(fault)) | SyncError::Rejected(fault) => {
@@ -30,7 +28,6 @@ pub(super) fn sync(error: &SyncError) -> Diagnosis {
             "check that both directories are the right ones; if so, give --allow-mass-deletion",
         ),
         SyncError::Plan(PlanError::NoName { .. }) => (Refused, ThisMachine, "give that file a shorter name"),
-        SyncError::BusyHere => (Refused, ThisMachine, "wait for the other run, or stop it"),
         SyncError::ListsBusy => (Refused, ThisMachine, "wait for the other runs, or stop them"),
         SyncError::ListTooLarge { .. } => (Refused, ThisMachine, "sync the subdirectories one by one"),
         SyncError::Changes(_) | SyncError::OwnName { .. } => {
@@ -38,21 +35,30 @@ pub(super) fn sync(error: &SyncError) -> Diagnosis {
         }
         SyncError::NotReceived(error) => return received(error),
         SyncError::NotSent(error) => return chunk_not_sent(error),
-        SyncError::Scan(ScanError::Source(error)) | SyncError::Source(error) => return source(error),
-        SyncError::Scan(ScanError::NotDirectory { .. }) => (Refused, ThisMachine, "give a directory"),
-        SyncError::Scan(ScanError::TooManyEntries { .. }) => {
-            (Refused, ThisMachine, "sync the subdirectories one by one")
-        }
-        SyncError::Scan(ScanError::Cancelled) | SyncError::Abandoned => (Other, ThisMachine, AGAIN),
-        SyncError::Destination(error) => return destination(error),
-        SyncError::Base(_) => (
-            LocalIo,
-            ThisMachine,
-            "check the free space and permissions of the sync directory in SHIPLANE_HOME",
-        ),
+        SyncError::Dataset(error) => return dataset(error),
+        SyncError::Abandoned => (Other, ThisMachine, AGAIN),
         SyncError::NoRandomness => (Other, ThisMachine, "try again later"),
     };
     Diagnosis { kind, side, hint }
+}
+
+/// Failures of this machine's side.
+fn dataset(error: &DatasetError) -> Diagnosis {
+    use ErrorKind::{LocalIo, Other, Refused};
+    let (kind, hint) = match error {
+        DatasetError::Busy => (Refused, "wait for the other run, or stop it"),
+        DatasetError::Scan(ScanError::Source(error)) | DatasetError::Source(error) => return source(error),
+        DatasetError::Scan(ScanError::NotDirectory { .. }) => (Refused, "give a directory"),
+        DatasetError::Scan(ScanError::TooManyEntries { .. }) => {
+            (Refused, "sync the subdirectories one by one")
+        }
+        DatasetError::Scan(ScanError::Cancelled) => (Other, AGAIN),
+        DatasetError::Destination(error) => return destination(error),
+        DatasetError::Base(_) => {
+            (LocalIo, "check the free space and permissions of the sync directory in SHIPLANE_HOME")
+        }
+    };
+    Diagnosis { kind, side: Side::ThisMachine, hint }
 }
 
 fn answered(code: FaultCode) -> Diagnosis {

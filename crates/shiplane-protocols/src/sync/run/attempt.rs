@@ -4,7 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shiplane_files::internals::SourceRoot;
+use shiplane_files::internals::{
+    SourceRoot,
+    sync::{
+        Agreed, Changes, Dataset, DatasetError, Manifest, Prepared, ScanError, ScanOptions, Side, Site,
+        UnresolvedReason, Work,
+    },
+};
 use shiplane_rpc::{CallError, Method, RpcClient};
 use shiplane_transport::{
     PeerConnection,
@@ -15,15 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
 use crate::methods::random_transfer_id;
-use crate::sync::dataset::{Agreed, Dataset, Site, check_names};
-use crate::sync::exchange::{Exchange, Exchanged, list_left, pack, send_beside, settle, unpack};
+use crate::sync::SyncError;
+use crate::sync::exchange::{Exchange, Exchanged, check_names, list_left, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
 use crate::sync::messages::{
     SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncEnd, SyncHalf, SyncRequest,
     SyncResponse, SyncSettle, SyncSettled, SyncStart, SyncStarted,
 };
-use crate::sync::work::{Prepared, Work};
-use crate::sync::{Manifest, ScanError, ScanOptions, Side, SyncError, UnresolvedReason};
+use crate::sync::taking::Taking;
 use crate::transfer::{EventFn, TransferError, TransferOptions};
 
 pub(super) struct Attempt<'a> {
@@ -41,7 +46,7 @@ pub(super) struct Attempt<'a> {
 /// What the peer's answer says that differs.
 struct Differing {
     agreed: Agreed,
-    changes: crate::sync::changes::Changes,
+    changes: Changes,
 }
 
 impl<'a> Attempt<'a> {
@@ -97,14 +102,14 @@ impl<'a> Attempt<'a> {
         }
         let Differing { agreed, changes } = differing;
         let view = dataset.view().ok_or(SyncError::Abandoned)?;
-        let mut prepared = blocking(move || Work::new(view, agreed).prepare()).await?;
+        let mut prepared = blocking(move || Ok(Work::new(view, agreed).prepare()?)).await?;
         let (exchange, options) = self.start(&mut prepared, &changes).await?;
         let events = [self.told(SyncEvent::Sending), self.told(SyncEvent::Receiving)];
         let exchanged = exchange.run(self.connection(), &options, events).await?;
         (self.events)(SyncEvent::Settling);
         let agreed = Arc::clone(prepared.agreed());
         let unsent = exchanged.unsent();
-        let (left, _) = blocking(move || prepared.finish(unsent)).await?;
+        let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;
         let ours = exchanged.half(list_left(&left));
         let (theirs, their_base) = self.settle(ours.clone()).await?;
         report.left = left_on_both(&theirs, left.into_iter());
@@ -118,10 +123,10 @@ impl<'a> Attempt<'a> {
         let (job, peer) = (self.job.clone(), self.connection().peer_id());
         let (cancel, memory) = (self.cancelled.clone(), self.memory.clone());
         move || {
-            let root = SourceRoot::open(&job.directory)?;
+            let root = SourceRoot::open(&job.directory).map_err(DatasetError::from)?;
             if root.directory().is_none() {
                 let path = escape(job.directory.as_os_str().as_encoded_bytes()).to_string();
-                return Err(ScanError::NotDirectory { path }.into());
+                return Err(DatasetError::from(ScanError::NotDirectory { path }).into());
             }
             let local = job.directory.canonicalize().unwrap_or_else(|_| job.directory.clone());
             let local = local.into_os_string().into_encoded_bytes();
@@ -132,8 +137,11 @@ impl<'a> Attempt<'a> {
                 let digest = job.transfer.digest;
                 Some(Site::to_change(&root, b"", peer.as_bytes(), digest, chunk_len_bytes, &|_| false)?)
             };
-            let options = ScanOptions { cancel, digest: job.transfer.digest, ..ScanOptions::default() };
-            Dataset::open(site, &local, peer.as_bytes(), &job.state, &options, memory)
+            let go_on = Arc::new(move |_| !cancel.is_cancelled());
+            let options = ScanOptions { go_on, digest: job.transfer.digest, ..ScanOptions::default() };
+            let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)?;
+            memory.pay_for_ours(&mut dataset)?;
+            Ok(dataset)
         }
     }
 
@@ -209,7 +217,7 @@ impl<'a> Attempt<'a> {
     async fn start(
         &self,
         prepared: &mut Prepared,
-        changes: &crate::sync::changes::Changes,
+        changes: &Changes,
     ) -> Result<(Exchange, TransferOptions), SyncError> {
         let [up, down] = [(); 2].map(|()| {
             let id = random_transfer_id().ok_or(SyncError::NoRandomness)?;
@@ -251,7 +259,7 @@ impl<'a> Attempt<'a> {
         sent?;
         let exchange = Exchange {
             provide: prepared.source.take().map(|source| (up, source)),
-            take: prepared.taking.take().map(|taking| (down, taking)),
+            take: Taking::of(prepared).map(|taking| (down, taking)),
         };
         Ok((exchange, options))
     }
@@ -347,7 +355,7 @@ fn remember(
         return Err(SyncError::Disagreed);
     }
     base.map_or(Ok(()), |base| dataset.remember(&base))?;
-    dataset.release()
+    Ok(dataset.release()?)
 }
 
 fn report(dataset: &Dataset, agreed: &Agreed) -> SyncReport {

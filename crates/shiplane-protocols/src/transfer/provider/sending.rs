@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use shiplane_files::internals::{Source, SourceError};
+use shiplane_files::internals::{DigestCache, Source, SourceError};
 use shiplane_transport::{
     LaneOptions, PeerConnection, RateLimiter, SendChunkError,
     internals::{BufferPool, ProgressFn, ProgressMeter, SourceError as LaneError, blocking},
@@ -14,7 +14,7 @@ use shiplane_wire::{Digest, DigestAlgorithm, Entry, Piece, TaggedChunk, Transfer
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    super::{DigestCache, TransferOptions, budget::Reservation},
+    super::{TransferOptions, budget::Reservation},
     MAX_CHUNK_ATTEMPTS,
     spans::{FailedSpan, FileSpan, SpanSource, piece_of},
 };

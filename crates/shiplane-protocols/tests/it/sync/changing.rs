@@ -6,9 +6,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use shiplane_protocols::internals::sync::{
-    LeftPath, Side, SyncEvent, SyncEventFn, SyncReport, UnresolvedReason, synchronise,
-};
+use shiplane_files::internals::sync::{Side, UnresolvedReason};
+use shiplane_protocols::internals::sync::{LeftPath, SyncEvent, SyncEventFn, SyncReport, synchronise};
 use shiplane_rpc::RpcClient;
 
 use super::{admitted, contents, job, sync, write};

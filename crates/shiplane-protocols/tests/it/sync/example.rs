@@ -4,8 +4,7 @@
 #[expect(dead_code, reason = "its `main` is for the command line")]
 mod sync;
 
-use shiplane_protocols::internals::sync::{Change, Side};
-
+use shiplane_files::internals::sync::{Change, Side};
 #[tokio::test]
 async fn the_example_does_what_it_says() {
     let home = tempfile::TempDir::new().unwrap();

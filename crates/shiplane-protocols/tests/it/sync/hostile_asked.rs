@@ -11,10 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shiplane_files::internals::DestinationError;
+use shiplane_files::internals::{
+    DestinationError,
+    sync::{FileState, Manifest, Node, UnresolvedReason},
+};
 use shiplane_protocols::internals::sync::{
-    FileState, LeftPath, Manifest, Node, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse,
-    UnresolvedReason, synchronise,
+    LeftPath, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse, synchronise,
 };
 use shiplane_protocols::internals::transfer::{MemoryBudget, TransferError, TransferOptions};
 use shiplane_rpc::{Fault, FaultCode, Method, Router, RpcClient};

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use shiplane_files::internals::sync::Manifest;
 use shiplane_protocols::internals::{
-    sync::{Manifest, SyncBody, SyncRequest, SyncResponse},
+    sync::{SyncBody, SyncRequest, SyncResponse},
     transfer::{MemoryBudget, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};

@@ -1,7 +1,8 @@
 //! Round trips of the messages of a sync.
 
 use proptest::prelude::*;
-use shiplane_protocols::internals::sync::{FileState, Manifest, Node, SyncBody, SyncRequest, SyncResponse};
+use shiplane_files::internals::sync::{FileState, Manifest, Node};
+use shiplane_protocols::internals::sync::{SyncBody, SyncRequest, SyncResponse};
 use shiplane_wire::{Digest, Mtime, RelPath};
 
 use super::hostile_asked::changes;

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use proptest::prelude::*;
-use shiplane_protocols::internals::sync::{Consent, SyncJob, synchronise};
+use shiplane_files::internals::sync::Consent;
+use shiplane_protocols::internals::sync::{SyncJob, synchronise};
 use tokio::runtime::Runtime;
 
 use super::{admitted, contents, job, silent};

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use futures::future::join_all;
-use shiplane_protocols::internals::sync::{Consent, SyncJob, SyncReport, SyncState, synchronise};
+use shiplane_files::internals::sync::{Consent, SyncState};
+use shiplane_protocols::internals::sync::{SyncJob, SyncReport, synchronise};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::PeerId;
 

@@ -1,7 +1,8 @@
-//! Small files of our own, such as state and lists of peers, that are replaced whole.
+//! Small files of our own, such as state and lists of peers: private to this user, read whole within bounds, replaced
+//! whole, edited by one process at a time.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +23,44 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     });
     written.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))?;
     sync_directory(directory)
+}
+
+/// What stands in a file, and whether others may write to it.
+#[derive(Debug)]
+pub struct OwnFile {
+    /// All of it, or as much as tells that it is too long.
+    pub bytes: Vec<u8>,
+    /// The permission bits, if group or others may write.
+    pub writable_by_others: Option<u32>,
+}
+
+/// Reads the file at `path`, and not more than one byte over `max_len_bytes` of it.
+pub fn read_file(path: &Path, max_len_bytes: u64) -> io::Result<OwnFile> {
+    let file = File::open(path)?;
+    // Of the open file, not of the path: both must be of the same one.
+    let writable_by_others = writable_by_others(&file.metadata()?);
+    let mut bytes = Vec::new();
+    file.take(max_len_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(OwnFile { bytes, writable_by_others })
+}
+
+/// Keeps other processes from editing a file until it is dropped. The lock is on a file of its own, because the file
+/// itself is replaced by every edit.
+#[derive(Debug)]
+pub struct EditLock {
+    _file: File,
+}
+
+impl EditLock {
+    /// Waits until no other process edits the file at `path`; an edit takes milliseconds.
+    pub fn take(path: &Path) -> io::Result<Self> {
+        create_private_dir(directory_of(path))?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let file = create_private(name.as_ref())?;
+        retry(|| file.lock())?;
+        Ok(Self { _file: file })
+    }
 }
 
 /// Writes a temporary file and gives it the name `path`.
@@ -133,6 +172,18 @@ fn create_private_dir(directory: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn create_private_dir(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)
+}
+
+#[cfg(unix)]
+fn writable_by_others(metadata: &fs::Metadata) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = metadata.permissions().mode() & 0o7777;
+    (mode & 0o022 != 0).then_some(mode)
+}
+
+#[cfg(not(unix))]
+fn writable_by_others(_metadata: &fs::Metadata) -> Option<u32> {
+    None
 }
 
 #[cfg(unix)]

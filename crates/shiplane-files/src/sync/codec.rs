@@ -6,8 +6,7 @@ use bytes::Bytes;
 use shiplane_wire::{Digest, EntryKind, Mtime, PathRefused, RelPath};
 use thiserror::Error;
 
-use super::manifest::{FileState, Manifest, Node};
-use super::memory::entry_cost_bytes;
+use super::manifest::{FileState, Manifest, Node, entry_cost_bytes};
 
 /// Why bytes are no manifest. Whoever sent them has broken SPEC 4.18: nothing of it may be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

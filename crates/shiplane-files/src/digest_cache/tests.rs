@@ -1,6 +1,4 @@
-//! The cache alone, and in a server.
-
-mod served;
+//! The cache alone; `shiplane-protocols` tries it in a server.
 
 use shiplane_wire::{DigestAlgorithm, EntryKind, Mtime, RelPath};
 

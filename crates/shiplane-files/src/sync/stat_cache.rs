@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shiplane_files::internals::replace_file;
 use shiplane_wire::{Digest, Mtime, RelPath, Version};
 
 use super::codec::MAX_ENTRIES;
 use super::sealed::{self, Magic};
+use crate::own_file::{read_file, replace_file};
 
 /// Knows the content of a file by its metadata: device, inode, size, and when it and its metadata were last
 /// changed, so that a file that nobody has touched costs a look at it and no reading. Keep one for each
@@ -38,7 +38,7 @@ pub struct StatCache {
 impl StatCache {
     /// Reads the cache at `path`, or begins one. Blocks.
     pub fn load(path: &Path) -> Self {
-        let digests = match sealed::read(path, MAX_FILE_LEN_BYTES).map(|bytes| decode(&bytes)) {
+        let digests = match read_file(path, MAX_FILE_LEN_BYTES).map(|file| decode(&file.bytes)) {
             Ok(Some(digests)) => digests,
             Ok(None) => {
                 tracing::warn!(path = %path.display(), "a damaged cache: all files are read again");

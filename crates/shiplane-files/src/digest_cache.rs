@@ -37,7 +37,7 @@ impl DigestCache {
     pub const MAX_BYTES: usize = 8 << 20;
 
     /// The digest of a piece of a file, if all of it is known.
-    pub(super) fn find(&self, entry: &Entry, piece: &Piece) -> Option<Digest> {
+    pub fn find(&self, entry: &Entry, piece: &Piece) -> Option<Digest> {
         let mut state = self.lock();
         state.clock += 1;
         let now = state.clock;
@@ -48,7 +48,7 @@ impl DigestCache {
     }
 
     /// Takes the cells of a piece of a file, each of [`Piece::CELL_LEN_BYTES`]; none if it was not hashed.
-    pub(super) fn learn(&self, entry: &Entry, piece: &Piece, cells: &[Digest]) {
+    pub fn learn(&self, entry: &Entry, piece: &Piece, cells: &[Digest]) {
         // A file of one cell is hashed sooner than found.
         if cells.is_empty() || entry.size_bytes <= Piece::CELL_LEN_BYTES {
             return;
@@ -70,13 +70,18 @@ impl DigestCache {
 
     /// Drops all that is known of a file whose piece has another digest than `stale`, unless that was done before: what
     /// was hashed since is right.
-    pub(super) fn refute(&self, entry: &Entry, piece: &Piece, stale: Digest) {
+    pub fn refute(&self, entry: &Entry, piece: &Piece, stale: Digest) {
         if self.find(entry, piece) == Some(stale) {
             let mut state = self.lock();
             if let Some(grid) = state.files.remove(&entry.version) {
                 state.held_bytes -= grid.held_bytes();
             }
         }
+    }
+
+    /// How often it was asked for a piece, or taught one, so far.
+    pub fn uses(&self) -> u64 {
+        self.lock().clock
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

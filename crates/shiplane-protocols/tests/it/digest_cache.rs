@@ -1,4 +1,4 @@
-//! A server whose files are fetched more than once.
+//! A server whose files are fetched more than once: what its digest cache knows of them.
 
 use std::{
     fs,
@@ -8,21 +8,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::internals::{Destination, ReceiveOptions, SourceRoot};
+use shiplane_files::internals::{Destination, DigestCache, ReceiveOptions, Scanned, SourceRoot};
+use shiplane_protocols::{
+    TransferMetrics,
+    internals::{
+        Fetch, FetchReport, FetchRequest, FileServer,
+        access::{AccessControl, Grant, Scope},
+        redeem,
+        transfer::TransferOptions,
+    },
+};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{Identity, PeerAddr, QuicTransport, Trust};
-use shiplane_wire::{Digest, DigestAlgorithm, Durability, Piece};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, Piece};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-
-use super::super::DigestCache;
-use crate::{
-    TransferMetrics,
-    access::{AccessControl, Grant, Scope},
-    fetch::{Fetch, FetchReport, FetchRequest, redeem},
-    serve::FileServer,
-    transfer::TransferOptions,
-};
 
 const CHUNKS: u64 = 10;
 
@@ -89,13 +89,27 @@ impl Served {
         report
     }
 
-    /// How often the cache was asked or taught so far: each chunk asks for its digest, and teaches it once hashed.
-    fn uses(&self) -> u64 {
-        self.cache.lock().clock
+    /// Fetches it once more. Gives how often the cache was asked or taught by that: each chunk asks for its digest, and
+    /// teaches it once hashed.
+    async fn uses_of_fetch(&self, name: &str, digest: DigestAlgorithm) -> u64 {
+        let before = self.cache.uses();
+        self.fetch_into(name, digest).await;
+        self.cache.uses() - before
     }
 
-    fn cells(&self) -> Vec<Option<Digest>> {
-        self.cache.lock().files.values().flat_map(|grid| grid.cells.clone()).collect()
+    /// The file as it is served, and its chunks.
+    fn pieces(&self) -> (Entry, Vec<Piece>) {
+        let source = SourceRoot::open(&self.dir.path().join("source")).unwrap().resolve(b"").unwrap();
+        let Some(Ok(Scanned::Entry(entry))) = source.scan().next() else { panic!("no file is served") };
+        let piece = |at| Piece::of_file(at * CHUNK_LEN_BYTES, CHUNK_LEN_BYTES, entry.size_bytes).unwrap();
+        let pieces = (0..CHUNKS).map(piece).collect();
+        (entry, pieces)
+    }
+
+    /// What the cache knows of the file.
+    fn known(&self) -> Vec<Option<Digest>> {
+        let (entry, pieces) = self.pieces();
+        pieces.iter().map(|piece| self.cache.find(&entry, piece)).collect()
     }
 }
 
@@ -107,35 +121,36 @@ fn bind(trust: Trust) -> QuicTransport {
 #[tokio::test]
 async fn the_second_receiver_of_a_file_costs_the_source_no_hashing() {
     let served = Served::new().await;
-    served.fetch_into("first", DigestAlgorithm::Blake3).await;
-    assert_eq!(served.uses(), 2 * CHUNKS, "each chunk was asked for, and hashed");
-    let cells = served.cells();
-    assert!(cells.len() as u64 == CHUNKS && cells.iter().all(Option::is_some));
+    let uses = served.uses_of_fetch("first", DigestAlgorithm::Blake3).await;
+    assert_eq!(uses, 2 * CHUNKS, "each chunk was asked for, and hashed");
+    let known = served.known();
+    assert!(known.iter().all(Option::is_some));
 
-    served.fetch_into("second", DigestAlgorithm::Blake3).await;
-    assert_eq!(served.uses(), 3 * CHUNKS, "each chunk was asked for, and none was hashed");
-    assert_eq!(served.cells(), cells);
+    let uses = served.uses_of_fetch("second", DigestAlgorithm::Blake3).await;
+    assert_eq!(uses, CHUNKS, "each chunk was asked for, and none was hashed");
+    assert_eq!(served.known(), known);
 }
 
 #[tokio::test]
 async fn what_is_fetched_with_sha256_is_neither_looked_up_nor_kept() {
     let served = Served::new().await;
-    served.fetch_into("first", DigestAlgorithm::Sha256).await;
-    assert_eq!((served.uses(), served.cells().len()), (0, 0));
+    assert_eq!(served.uses_of_fetch("first", DigestAlgorithm::Sha256).await, 0);
+    assert!(served.known().iter().all(Option::is_none));
 }
 
 #[tokio::test]
 async fn a_stale_digest_is_dropped_and_the_file_is_hashed_and_sent_again() {
     let served = Served::new().await;
     served.fetch_into("first", DigestAlgorithm::Blake3).await;
-    let good = served.cells();
+    let good = served.known();
     // As after a change that left the file's times as they were.
-    for grid in served.cache.lock().files.values_mut() {
-        grid.cells.fill(Some(Digest::blake3(b"what was there before")));
+    let (entry, pieces) = served.pieces();
+    for piece in &pieces {
+        served.cache.learn(&entry, piece, &[Digest::blake3(b"what was there before")]);
     }
     let report = served.fetch_into("second", DigestAlgorithm::Blake3).await;
     assert_eq!(report.received_bytes, CHUNKS * CHUNK_LEN_BYTES, "what was refused does not count");
-    assert_eq!(served.cells(), good, "no stale digest is left");
+    assert_eq!(served.known(), good, "no stale digest is left");
     let sent = served.metrics.snapshot().sent;
     assert_eq!((sent.completed, sent.failed), (2, 0), "no transfer has failed of it");
 }

@@ -5,8 +5,9 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_wire::{FailReason, RelPath};
+
+use crate::error::{DestinationError, SourceError};
 
 /// Why something was not done at a path. Nothing is lost by that: both sides keep what they have there, and
 /// the next sync looks at it anew. Its text is safe to print.
@@ -99,11 +100,11 @@ impl fmt::Display for UnresolvedReason {
 
 /// The paths that one side leaves alone. A handle: clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Left(Arc<Mutex<BTreeMap<RelPath, UnresolvedReason>>>);
+pub struct Left(Arc<Mutex<BTreeMap<RelPath, UnresolvedReason>>>);
 
 impl Left {
     /// The first reason counts.
-    pub(super) fn note(&self, path: &RelPath, why: UnresolvedReason) {
+    pub fn note(&self, path: &RelPath, why: UnresolvedReason) {
         let mut left = self.lock();
         // What is not there for want of its directory has not changed.
         let above = std::iter::successors(path.parent(), RelPath::parent);
@@ -120,12 +121,13 @@ impl Left {
     ///
     /// # Errors
     /// What concerns everything: a full or broken disk, or a peer that breaks the protocol.
-    pub(super) fn failed(&self, path: &RelPath, error: DestinationError) -> Result<(), DestinationError> {
+    pub fn failed(&self, path: &RelPath, error: DestinationError) -> Result<(), DestinationError> {
         self.note(path, UnresolvedReason::after(error)?);
         Ok(())
     }
 
-    pub(super) fn contains(&self, path: &RelPath) -> bool {
+    /// Whether `path` is left alone.
+    pub fn contains(&self, path: &RelPath) -> bool {
         self.lock().contains_key(path)
     }
 
@@ -142,7 +144,7 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shiplane_files::internals::{NameRefused, Operation};
+    use crate::{error::Operation, names::NameRefused};
 
     #[test]
     fn a_name_that_cannot_be_held_here_is_left_and_a_full_disk_ends_it_all() {

@@ -13,35 +13,39 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use shiplane_files::internals::{
-    Destination, DestinationError, Place, Source, SourceError, SourceRoot, Summary,
-};
 use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 
-use super::dataset::{Agreed, View};
-use super::error::SyncError;
+use super::dataset::{Agreed, Held, View};
+use super::error::DatasetError;
 use super::left::{Left, UnresolvedReason};
 use super::manifest::{FileState, Manifest};
-use super::memory::ListMemory;
 use super::plan::{Action, Change, Side};
-use super::scan::SeenFiles;
-use super::taking::Taking;
+use super::scan::{ScanError, SeenFiles};
+use crate::{
+    destination::Destination,
+    error::{DestinationError, SourceError},
+    publish::Place,
+    source::{Source, SourceRoot},
+    state::Summary,
+};
 
 /// What one side works on.
 #[derive(Clone, Debug)]
-pub(super) struct Shared {
-    pub(super) destination: Destination,
+pub struct Shared {
+    /// Where it is changed.
+    pub destination: Destination,
     root: SourceRoot,
     seen: Arc<SeenFiles>,
     pub(super) agreed: Arc<Agreed>,
-    pub(super) left: Left,
+    /// What is left alone.
+    pub left: Left,
     /// Of all the lists.
-    _memory: ListMemory,
+    _held: Option<Held>,
 }
 
 /// One side's part.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub struct Work {
     shared: Shared,
     /// In the order of the plan, this side's only.
     actions: Vec<Action>,
@@ -58,40 +62,49 @@ struct Copied {
 
 /// What is ready after the first steps.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub struct Prepared {
     /// What the other side takes, if it takes anything.
-    pub(crate) source: Option<Source>,
-    /// Where it lands what this side takes, if it takes anything.
-    pub(crate) taking: Option<Taking>,
+    pub source: Option<Source>,
+    /// What this side takes, if it takes anything.
+    pub taken: Option<Taken>,
     work: Work,
+}
+
+/// The files that this side takes.
+#[derive(Debug)]
+pub struct Taken {
+    /// As the other side has listed them.
+    pub files: HashMap<RelPath, FileState>,
+    /// Those of them that are here already, and need not come.
+    pub here: BTreeSet<RelPath>,
 }
 
 impl Work {
     /// This side's part of what was `agreed` on.
-    pub(crate) fn new(view: View, agreed: Agreed) -> Self {
+    pub fn new(view: View, agreed: Agreed) -> Self {
         let (actions, theirs): (Vec<_>, Vec<_>) =
             agreed.outcome.actions.iter().cloned().partition(|action| action.side == Side::Local);
         let is_taken = |action: &Action| matches!(action.change, Change::Take { .. });
         let offered = theirs.into_iter().filter(is_taken).map(|action| action.path).collect();
-        let View { root, destination, seen, memory: _memory, .. } = view;
+        let View { root, destination, seen, held: _held, .. } = view;
         let (agreed, left) = (Arc::new(agreed), Left::default());
-        Self { shared: Shared { destination, root, seen, agreed, left, _memory }, actions, offered }
+        Self { shared: Shared { destination, root, seen, agreed, left, _held }, actions, offered }
     }
 
     /// The first three steps.
-    pub(crate) fn prepare(mut self) -> Result<Prepared, SyncError> {
+    pub fn prepare(mut self) -> Result<Prepared, DatasetError> {
         self.keep_what_loses_its_name()?;
         let in_the_way = self.in_the_way();
         self.remove(&in_the_way)?;
         self.create_directories()?;
-        let taken = self.files_to_take();
-        let here = self.copy_what_is_here(&taken)?;
+        let files = self.files_to_take();
+        let here = self.copy_what_is_here(&files)?;
         let source = if self.offered.is_empty() { None } else { Some(self.offer()?) };
-        let taking = (!taken.is_empty()).then(|| Taking::new(self.shared.clone(), taken, here));
-        Ok(Prepared { source, taking, work: self })
+        let taken = (!files.is_empty()).then_some(Taken { files, here });
+        Ok(Prepared { source, taken, work: self })
     }
 
-    fn keep_what_loses_its_name(&self) -> Result<(), SyncError> {
+    fn keep_what_loses_its_name(&self) -> Result<(), DatasetError> {
         let mut copies = BTreeMap::new();
         for action in &self.actions {
             let Change::KeepAs { from } = &action.change else { continue };
@@ -128,7 +141,7 @@ impl Work {
         now
     }
 
-    fn remove(&self, actions: &[Action]) -> Result<(), SyncError> {
+    fn remove(&self, actions: &[Action]) -> Result<(), DatasetError> {
         let Shared { destination, left, .. } = &self.shared;
         for Action { path, change, .. } in actions {
             if left.contains(path) {
@@ -146,7 +159,7 @@ impl Work {
         Ok(())
     }
 
-    fn create_directories(&self) -> Result<(), SyncError> {
+    fn create_directories(&self) -> Result<(), DatasetError> {
         for action in self.actions.iter().filter(|action| action.change == Change::CreateDirectory) {
             let created = self.shared.destination.create_directory(&action.path);
             created.or_else(|error| self.shared.left.failed(&action.path, error))?;
@@ -161,7 +174,10 @@ impl Work {
     }
 
     /// A file that was renamed on the other side, for one, need not come from there. Gives what is done.
-    fn copy_what_is_here(&self, taken: &HashMap<RelPath, FileState>) -> Result<BTreeSet<RelPath>, SyncError> {
+    fn copy_what_is_here(
+        &self,
+        taken: &HashMap<RelPath, FileState>,
+    ) -> Result<BTreeSet<RelPath>, DatasetError> {
         let own = &self.shared.agreed.own;
         let wanted: BTreeSet<_> = taken.values().map(|file| *file.digest.as_bytes()).collect();
         let here = own.files().filter(|(_, file)| wanted.contains(file.digest.as_bytes()));
@@ -181,7 +197,7 @@ impl Work {
         &self,
         copies: &BTreeMap<RelPath, (RelPath, Digest)>,
         place: &dyn Fn(&RelPath) -> Place,
-    ) -> Result<Copied, SyncError> {
+    ) -> Result<Copied, DatasetError> {
         let Shared { destination, .. } = &self.shared;
         let (mut staged, mut failed) = (BTreeMap::new(), BTreeMap::new());
         // The numbers of entries that a peer sends begin at the other end.
@@ -206,7 +222,7 @@ impl Work {
     }
 
     /// What the other side takes, as it is now: what is not any more what was agreed on is not mentioned.
-    fn offer(&self) -> Result<Source, SyncError> {
+    fn offer(&self) -> Result<Source, DatasetError> {
         let mut entries = BTreeMap::new();
         for path in &self.offered {
             match self.entry_of(path)? {
@@ -223,7 +239,9 @@ impl Work {
                 above = parent.parent();
             }
         }
-        Source::of_entries(&self.shared.root, entries.into_values().collect()).ok_or(SyncError::Abandoned)
+        let root = &self.shared.root;
+        let is_file = || ScanError::NotDirectory { path: ".".to_owned() };
+        Ok(Source::of_entries(root, entries.into_values().collect()).ok_or_else(is_file)?)
     }
 
     fn entry_of(&self, path: &RelPath) -> Result<Option<Entry>, DestinationError> {
@@ -241,7 +259,7 @@ impl Work {
     }
 
     /// The last step. Gives what was left alone.
-    fn finish(self) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), SyncError> {
+    fn finish(self) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), DatasetError> {
         // They would keep the directory that they are in.
         self.shared.destination.remove_leftovers()?;
         self.remove(&self.actions)?;
@@ -254,18 +272,23 @@ impl Work {
 impl Prepared {
     /// The rest, once everything has been received and provided, but for what is `unsent`. Gives what was left
     /// alone.
-    pub(crate) fn finish(
+    pub fn finish(
         self,
         unsent: Vec<(RelPath, Arc<SourceError>)>,
-    ) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), SyncError> {
-        drop(self.taking);
+    ) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), DatasetError> {
         for (path, error) in unsent {
             self.work.shared.left.note(&path, UnresolvedReason::unreadable(error));
         }
         self.work.finish()
     }
 
-    pub(crate) fn agreed(&self) -> &Arc<Agreed> {
+    /// What the steps share.
+    pub fn shared(&self) -> &Shared {
+        &self.work.shared
+    }
+
+    /// What both sides have agreed on.
+    pub fn agreed(&self) -> &Arc<Agreed> {
         &self.work.shared.agreed
     }
 }
@@ -283,7 +306,7 @@ impl Shared {
     }
 
     /// What a file may find at `path`, right now.
-    pub(super) fn place(&self, path: &RelPath) -> Place {
+    pub fn place(&self, path: &RelPath) -> Place {
         let was_file = self.agreed.own.file(path).is_some();
         match was_file {
             _ if self.left.contains(path) => Place::Taken,
@@ -293,7 +316,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn merged(&self) -> &Manifest {
+    /// What both are to have.
+    pub fn merged(&self) -> &Manifest {
         &self.agreed.outcome.merged
     }
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::*;
+use crate::hash::READ_LEN_BYTES;
 
 struct Place {
     dir: TempDir,
@@ -72,7 +73,7 @@ fn a_file_that_never_holds_still_is_given_up() {
 
 #[test]
 fn a_file_that_shrinks_under_the_reader_ends_the_attempt() {
-    let place = place(&vec![1; 2 * BUFFER_LEN_BYTES as usize]);
+    let place = place(&vec![1; 2 * READ_LEN_BYTES]);
     let (read, reads) = read_while(&place, |reads, file| {
         if reads == 0 {
             fs::write(file, b"short").unwrap();
@@ -265,11 +266,16 @@ fn a_rewrite_that_leaves_no_trace_is_seen_by_reading() {
 fn a_scan_that_is_stopped_says_so() {
     let data = Dataset::new(&[("a", b"1")]);
     let mut cache = StatCache::load(&data.dir.path().join("cache"));
-    let options = ScanOptions::default();
-    options.cancel.cancel();
+    let hashed_bytes = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&hashed_bytes);
+    let go_on = move |len_bytes| {
+        counted.fetch_add(len_bytes, Ordering::Relaxed);
+        false
+    };
+    let options = ScanOptions { go_on: Arc::new(go_on), ..ScanOptions::default() };
     assert!(matches!(scan(&data.root(), b"", &mut cache, &options), Err(ScanError::Cancelled)));
     assert!(matches!(options.hashed(3), Err(ScanError::Cancelled)));
-    assert_eq!(options.hashed_bytes.load(Ordering::Relaxed), 3);
+    assert_eq!(hashed_bytes.load(Ordering::Relaxed), 3);
 }
 
 #[test]

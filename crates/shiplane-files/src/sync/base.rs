@@ -3,13 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
-use shiplane_files::internals::replace_file;
 use shiplane_wire::{Digest, DigestAlgorithm, Hasher};
 use thiserror::Error;
 
 use super::codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES};
 use super::manifest::Manifest;
 use super::sealed::{self, Magic};
+use crate::own_file::{read_file, replace_file};
 
 /// Which two sides, and which dataset of theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,11 +112,11 @@ impl BaseStore {
     pub fn load(&self, key: BaseKey) -> Result<Manifest, BaseError> {
         let path = self.path_of(key);
         let failed = |source| BaseError::Io { path: path.clone(), source };
-        let bytes = match sealed::read(&path, MAX_FILE_LEN_BYTES) {
+        let file = match read_file(&path, MAX_FILE_LEN_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Manifest::new()),
             read => read.map_err(failed)?,
         };
-        decode(&bytes, key).ok_or_else(|| BaseError::Damaged { path: path.clone() })
+        decode(&file.bytes, key).ok_or_else(|| BaseError::Damaged { path: path.clone() })
     }
 
     /// Remembers what is common from now on. Whoever reads sees the old base or the new one, whole; when this

@@ -5,25 +5,29 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use shiplane_files::internals::{
-    Buffers, Destination, DestinationError, JobKey, NameRefused, ReceiveOptions, Shape, SourceError,
-    SourceRoot, check_name, parallel,
-};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, Mtime, RelPath, SkipReason};
 
 use super::base::{BaseKey, Generations};
 use super::changes::Changes;
-use super::error::SyncError;
+use super::error::DatasetError;
 use super::manifest::{FileState, Manifest, Node};
-use super::memory::ListMemory;
 use super::plan::{Action, Consent, Outcome, PlanError, plan};
 use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
 use super::state::SyncState;
+use crate::{
+    buffers::Buffers,
+    destination::{Destination, ReceiveOptions},
+    error::{DestinationError, SourceError},
+    names::JobKey,
+    parallel,
+    shape::Shape,
+    source::SourceRoot,
+};
 
 /// Where a dataset is, and what it takes to change it.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub struct Site {
     root: SourceRoot,
     /// Holds the lock of the dataset. `None` while nothing is to be changed.
     writable: Option<Destination>,
@@ -31,7 +35,7 @@ pub(crate) struct Site {
 
 impl Site {
     /// The directory `path` beneath `root`; `None` if it is not there, which is as good as empty.
-    pub(crate) fn to_look_at(root: &SourceRoot, path: &[u8]) -> Result<Option<Self>, SyncError> {
+    pub fn to_look_at(root: &SourceRoot, path: &[u8]) -> Result<Option<Self>, DatasetError> {
         match root.below(path) {
             Ok(root) => Ok(Some(Self { root, writable: None })),
             Err(SourceError::NotFound { .. }) => Ok(None),
@@ -42,14 +46,14 @@ impl Site {
     /// The same, created if need be and if `may_create` says so of each directory on the way, and for
     /// nobody else on this machine to sync until this is dropped. What an earlier sync with the same peer
     /// has left half received is taken up.
-    pub(crate) fn to_change(
+    pub fn to_change(
         root: &SourceRoot,
         path: &[u8],
         peer: &[u8; 32],
         digest: DigestAlgorithm,
         chunk_len_bytes: u64,
         may_create: &dyn Fn(&[u8]) -> bool,
-    ) -> Result<Self, SyncError> {
+    ) -> Result<Self, DatasetError> {
         let options = ReceiveOptions {
             overwrite: true,
             durability: Durability::Durable,
@@ -66,7 +70,7 @@ impl Site {
     }
 
     /// Has it read old versions of files into these buffers.
-    pub(crate) fn with_buffers(self, buffers: Buffers) -> Self {
+    pub fn with_buffers(self, buffers: Buffers) -> Self {
         Self { writable: self.writable.map(|destination| destination.with_buffers(buffers)), ..self }
     }
 
@@ -81,60 +85,66 @@ impl Site {
     }
 
     /// Drops `held` once nothing can change the dataset any more, also what works on after the sync was dropped.
-    pub(crate) fn hold(&self, held: Arc<dyn Any + Send + Sync>) {
+    pub fn hold(&self, held: Held) {
         if let Some(destination) = &self.writable {
             destination.hold(held);
         }
     }
 }
 
-fn busy_or_failed(error: DestinationError) -> SyncError {
+fn busy_or_failed(error: DestinationError) -> DatasetError {
     match error {
-        DestinationError::Busy { .. } => SyncError::BusyHere,
+        DestinationError::Busy { .. } => DatasetError::Busy,
         error => error.into(),
     }
 }
 
 /// What is here.
 #[derive(Debug)]
-pub(crate) struct Dataset {
+pub struct Dataset {
     site: Option<Site>,
     manifest: Arc<Manifest>,
     seen: Arc<SeenFiles>,
     unknown: BTreeSet<RelPath>,
     /// What cannot be synced, for whoever wants to know.
-    pub(crate) skipped: Vec<(SkipReason, String)>,
+    pub skipped: Vec<(SkipReason, String)>,
     /// What was common with the peer.
     bases: Generations,
     /// The root of the one that both sides begin with, if it is known.
     common: Option<Digest>,
     key: BaseKey,
     state: SyncState,
-    memory: ListMemory,
+    held: Option<Held>,
 }
+
+/// Something that goes with the last of those who hold it, such as a reservation of memory.
+pub type Held = Arc<dyn Any + Send + Sync>;
 
 /// What a plan is made of and carried out on. Shares all that is large.
 #[derive(Clone, Debug)]
-pub(crate) struct View {
+pub struct View {
     pub(super) root: SourceRoot,
     pub(super) destination: Destination,
-    pub(crate) manifest: Arc<Manifest>,
+    /// What is here.
+    pub manifest: Arc<Manifest>,
     pub(super) seen: Arc<SeenFiles>,
-    pub(crate) unknown: BTreeSet<RelPath>,
-    pub(super) memory: ListMemory,
+    /// What is here and cannot be synced.
+    pub unknown: BTreeSet<RelPath>,
+    pub(super) held: Option<Held>,
 }
 
 impl Dataset {
-    /// Scans the dataset at `site`, which this machine calls `local`, for a sync with `peer`. What is held of it is paid
-    /// for with `memory`.
-    pub(crate) fn open(
+    /// Scans the dataset at `site`, which this machine calls `local`, for a sync with `peer`.
+    ///
+    /// # Errors
+    /// [`DatasetError`].
+    pub fn open(
         site: Option<Site>,
         local: &[u8],
         peer: &[u8; 32],
         state: &SyncState,
         options: &ScanOptions,
-        memory: ListMemory,
-    ) -> Result<Self, SyncError> {
+    ) -> Result<Self, DatasetError> {
         let key = SyncState::base_key(peer, local, options.digest);
         // The peer waits for either, one side after the other.
         let (bases, scanned) = parallel::join(
@@ -158,7 +168,7 @@ impl Dataset {
             common: None,
             key,
             state: state.clone(),
-            memory,
+            held: None,
         };
         if let (Some(site), Some(scanned)) = (site, scanned?) {
             // What was here at the end of the last sync was made durable then. Anything else may be what one left
@@ -177,13 +187,21 @@ impl Dataset {
             dataset.unknown = scanned.unknown.into_iter().collect();
             dataset.skipped = scanned.skipped;
         }
-        let lists = dataset.bases.iter().chain([&*dataset.manifest]);
-        dataset.memory.pay_for_ours(lists.map(Manifest::cost_bytes).sum())?;
         Ok(dataset)
     }
 
+    /// What its lists count as, with all that a sync makes of them.
+    pub fn cost_bytes(&self) -> u64 {
+        self.bases.iter().chain([&*self.manifest]).map(Manifest::cost_bytes).sum()
+    }
+
+    /// Drops `held` once none of its lists is there any more.
+    pub fn hold(&mut self, held: Held) {
+        self.held = Some(held);
+    }
+
     /// `None` if nothing is to be changed.
-    pub(crate) fn view(&self) -> Option<View> {
+    pub fn view(&self) -> Option<View> {
         let site = self.site.as_ref()?;
         Some(View {
             root: site.root.clone(),
@@ -191,13 +209,13 @@ impl Dataset {
             manifest: Arc::clone(&self.manifest),
             seen: Arc::clone(&self.seen),
             unknown: self.unknown.clone(),
-            memory: self.memory.clone(),
+            held: self.held.clone(),
         })
     }
 
     /// Both sides have the same already. Makes that last, and removes what an earlier sync has left half
     /// received, if one was cut; nothing is done on the disk otherwise.
-    pub(crate) fn settle_leftovers(&self) -> Result<(), SyncError> {
+    pub fn settle_leftovers(&self) -> Result<(), DatasetError> {
         match self.view() {
             Some(view) if view.destination.is_unsettled() => Ok(view.destination.finish().map(drop)?),
             Some(_) | None => Ok(()),
@@ -206,7 +224,7 @@ impl Dataset {
 
     /// The last step: gives the dataset free. Whoever has been told of a success finds no file of ours there, so
     /// that one that cannot be removed is a failure; the next sync does only that.
-    pub(crate) fn release(&self) -> Result<(), SyncError> {
+    pub fn release(&self) -> Result<(), DatasetError> {
         match self.site.as_ref().and_then(|site| site.writable.as_ref()) {
             Some(destination) => Ok(destination.release()?),
             None => Ok(()),
@@ -214,25 +232,27 @@ impl Dataset {
     }
 
     /// What a peer knows this dataset by, and nobody else.
-    pub(crate) fn source(&self) -> [u8; 32] {
+    pub fn source(&self) -> [u8; 32] {
         *self.key.as_bytes()
     }
 
-    pub(crate) fn unknown(&self) -> &BTreeSet<RelPath> {
+    /// The paths that are here and cannot be synced.
+    pub fn unknown(&self) -> &BTreeSet<RelPath> {
         &self.unknown
     }
 
-    pub(crate) fn manifest(&self) -> &Manifest {
+    /// What is here.
+    pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
     /// The roots of what was common.
-    pub(crate) fn base_roots(&self) -> Vec<Digest> {
+    pub fn base_roots(&self) -> Vec<Digest> {
         self.bases.iter().map(Manifest::root).collect()
     }
 
     /// The newest state that both remember; nothing if there is none.
-    pub(crate) fn common_base(&mut self, theirs: &[Digest]) -> Manifest {
+    pub fn common_base(&mut self, theirs: &[Digest]) -> Manifest {
         let is_common = |base: &&Manifest| theirs.contains(&base.root());
         let common = self.bases.iter().find(is_common).cloned();
         self.common = common.as_ref().map(Manifest::root);
@@ -241,7 +261,7 @@ impl Dataset {
 
     /// What has changed here since `base`. What seems to have been deleted is looked for once more: a file
     /// that was renamed during the scan may have been overlooked.
-    pub(crate) fn changes_since(&mut self, base: &Manifest) -> Changes {
+    pub fn changes_since(&mut self, base: &Manifest) -> Changes {
         if let Some(Site { root, .. }) = &self.site {
             let is_missing = |path: &RelPath| self.manifest.get(path).is_none();
             for path in base.iter().map(|(path, _)| path).filter(|path| is_missing(path)) {
@@ -260,7 +280,7 @@ impl Dataset {
     }
 
     /// Remembers `base` as what is common now.
-    pub(crate) fn remember(&self, base: &Manifest) -> Result<(), SyncError> {
+    pub fn remember(&self, base: &Manifest) -> Result<(), DatasetError> {
         // Nobody else has changed it since: the dataset is locked.
         if self.bases.is_newest(base) {
             return Ok(());
@@ -271,7 +291,7 @@ impl Dataset {
 
 /// What both sides have found and agreed on.
 #[derive(Debug)]
-pub(crate) struct Agreed {
+pub struct Agreed {
     pub(super) own: Manifest,
     pub(super) outcome: Outcome,
     base: Manifest,
@@ -280,7 +300,7 @@ pub(crate) struct Agreed {
 
 impl Agreed {
     /// Plans, with `own` as the local side. What either side does not know is left out on both.
-    pub(crate) fn on(
+    pub fn on(
         base: &Manifest,
         own: &Manifest,
         other: &Manifest,
@@ -298,22 +318,23 @@ impl Agreed {
     }
 
     /// What both are to have.
-    pub(crate) fn merged(&self) -> &Manifest {
+    pub fn merged(&self) -> &Manifest {
         &self.outcome.merged
     }
 
-    pub(crate) fn actions(&self) -> &[Action] {
+    /// What is to be done, on both sides.
+    pub fn actions(&self) -> &[Action] {
         &self.outcome.actions
     }
 
     /// Its root.
-    pub(crate) fn merged_root(&self) -> Digest {
+    pub fn merged_root(&self) -> Digest {
         self.outcome.merged.root()
     }
 
     /// What both will remember once all is done but for the `unsettled` paths: of those, what they remembered
     /// before, so that the next sync takes them up from there. The same for what was left out.
-    pub(crate) fn next_base<'a>(&self, unsettled: impl Iterator<Item = &'a RelPath>) -> Manifest {
+    pub fn next_base<'a>(&self, unsettled: impl Iterator<Item = &'a RelPath>) -> Manifest {
         let unsettled: BTreeSet<_> = unsettled.collect();
         let is_left = |path: &RelPath| unsettled.contains(path) || is_within(path, &self.unknown);
         let merged = self.outcome.merged.iter().filter(|(path, _)| !unsettled.contains(path));
@@ -325,16 +346,6 @@ impl Agreed {
         }
         next
     }
-}
-
-/// Checks a peer's manifest for names that it must not even say: those of our own files.
-pub(crate) fn check_names(manifest: &Manifest) -> Result<(), SyncError> {
-    for (path, _) in manifest.iter() {
-        if let Err(NameRefused::Own) = check_name(path) {
-            return Err(SyncError::OwnName { path: path.to_string() });
-        }
-    }
-    Ok(())
 }
 
 fn is_within(path: &RelPath, set: &BTreeSet<RelPath>) -> bool {

@@ -1,49 +1,58 @@
 //! Scans a dataset.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use shiplane_files::internals::{
-    Current, Kind, Scanned as Found, Scratch, Source, SourceError, SourceRoot, parallel,
-};
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath, SkipReason, Version};
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
 
 use super::codec::MAX_ENTRIES;
 use super::manifest::{FileState, Manifest, Node};
 use super::stat_cache::{StatCache, StatKey, is_racy};
+use crate::{
+    error::SourceError,
+    parallel,
+    platform::Kind,
+    scan::Scanned as Found,
+    source::{Current, Source, SourceRoot},
+};
 
 /// How a dataset is scanned.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ScanOptions {
     /// The most files and directories that are taken; [`MAX_ENTRIES`] is also what may be sent.
     pub max_entries: usize,
     /// What files are hashed with.
     pub digest: DigestAlgorithm,
-    /// Ends the scan early.
-    pub cancel: CancellationToken,
-    /// Counts the bytes that were read and hashed, as it goes.
-    pub hashed_bytes: Arc<AtomicU64>,
+    /// Told how many bytes were read and hashed, as it goes, from several threads; 0 at each entry. `false` ends the
+    /// scan.
+    pub go_on: GoOn,
 }
+
+/// Counts what was hashed, and says whether to go on.
+pub type GoOn = Arc<dyn Fn(u64) -> bool + Send + Sync>;
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        Self {
-            max_entries: MAX_ENTRIES,
-            digest: DigestAlgorithm::Blake3,
-            cancel: CancellationToken::new(),
-            hashed_bytes: Arc::default(),
-        }
+        Self { max_entries: MAX_ENTRIES, digest: DigestAlgorithm::Blake3, go_on: Arc::new(|_| true) }
     }
 }
 
 impl ScanOptions {
     fn hashed(&self, len_bytes: u64) -> Result<(), ScanError> {
-        self.hashed_bytes.fetch_add(len_bytes, Ordering::Relaxed);
-        if self.cancel.is_cancelled() { Err(ScanError::Cancelled) } else { Ok(()) }
+        if (self.go_on)(len_bytes) { Ok(()) } else { Err(ScanError::Cancelled) }
+    }
+}
+
+impl fmt::Debug for ScanOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { max_entries, digest, go_on: _ } = self;
+        f.debug_struct("ScanOptions")
+            .field("max_entries", max_entries)
+            .field("digest", digest)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,7 +97,7 @@ pub enum ScanError {
         /// [`ScanOptions::max_entries`].
         max_entries: usize,
     },
-    /// [`ScanOptions::cancel`] was cancelled.
+    /// [`ScanOptions::go_on`] said so.
     #[error("the scan was stopped")]
     Cancelled,
 }
@@ -245,9 +254,7 @@ impl Survey {
         let mut found = source.scan();
         found.note_own();
         while let Some(next) = found.next() {
-            if options.cancel.is_cancelled() {
-                return Err(ScanError::Cancelled);
-            }
+            options.hashed(0)?;
             let entry = match next? {
                 Found::Entry(entry) => entry,
                 Found::Skipped { reason, path } => {
@@ -358,30 +365,17 @@ fn read(
     // Before the file is looked at: whoever writes to it from then on stamps it with no earlier time.
     let read_at = now();
     let Current { entry, changed, file } = source.open_current(path)?;
-    let mut hasher = digest.hasher();
-    let mut buffer = Scratch::new(entry.size_bytes.min(BUFFER_LEN_BYTES) as usize);
-    let mut offset_bytes = 0;
-    while offset_bytes < entry.size_bytes {
-        let len_bytes = (entry.size_bytes - offset_bytes).min(BUFFER_LEN_BYTES);
-        let piece = &mut buffer[..len_bytes as usize];
-        file.read_at(offset_bytes, piece)?;
-        hasher.update(piece);
-        on_bytes(len_bytes)?;
-        offset_bytes += len_bytes;
-    }
+    let digest = file.digest(entry.size_bytes, digest, on_bytes)?;
     file.check_unchanged().map_err(|error| match error {
         // Another file may have taken its name.
         SourceError::Vanished { path } => SourceError::Changed { path },
         error => error,
     })?;
-    Ok(Read { digest: hasher.finish(), is_racy: is_racy(changed, read_at), entry })
+    Ok(Read { digest, is_racy: is_racy(changed, read_at), entry })
 }
 
 /// A file that is written all the time is not caught between two writes by trying more often.
 const READ_ATTEMPTS: usize = 3;
-
-/// 256 KiB: large enough that calls cost nothing beside the hashing, small enough to stay in the cache.
-const BUFFER_LEN_BYTES: u64 = 256 * 1024;
 
 #[cfg(test)]
 mod tests;

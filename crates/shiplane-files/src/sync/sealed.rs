@@ -1,9 +1,5 @@
 //! State files sealed by a digest.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-
 use shiplane_wire::Digest;
 
 /// What says which file it is, and of which version.
@@ -23,14 +19,6 @@ pub(super) fn unseal<'a>(magic: &Magic, bytes: &'a [u8]) -> Option<&'a [u8]> {
     let (sealed, check) = bytes.split_last_chunk::<{ Digest::LEN_BYTES }>()?;
     let content = sealed.strip_prefix(magic)?;
     (Digest::blake3(sealed).as_bytes() == check).then_some(content)
-}
-
-/// Reads a file, and not more than one byte over `max_len_bytes` of it.
-pub(super) fn read(path: &Path, max_len_bytes: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let mut bytes = Vec::new();
-    file.take(max_len_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -7,18 +7,17 @@ use shiplane_wire::{PathRefused, RelPath};
 use thiserror::Error;
 
 use super::codec::{MAX_ENTRIES, ManifestError};
-use super::manifest::{Manifest, Node};
-use super::memory::entry_cost_bytes;
+use super::manifest::{Manifest, Node, entry_cost_bytes};
 
 /// The difference between a manifest and the base.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
+pub struct Changes {
     /// Which entries of the base are no more, or are of the other kind now; ascending.
     removed: Vec<u32>,
     /// Everything that is new or different, with the directories above it.
     changed: Manifest,
     /// What is there and cannot be synced, with all beneath it: it is neither in the manifest nor deleted.
-    pub(crate) unknown: BTreeSet<RelPath>,
+    pub unknown: BTreeSet<RelPath>,
 }
 
 /// Why bytes are no changes, or not of this base. The peer has broken SPEC 4.19: nothing of it may be used.
@@ -57,7 +56,7 @@ pub enum ChangesError {
 
 impl Changes {
     /// What turns `base` into `now`. Times count only where something else has changed, too.
-    pub(crate) fn between(base: &Manifest, now: &Manifest, unknown: BTreeSet<RelPath>) -> Self {
+    pub fn between(base: &Manifest, now: &Manifest, unknown: BTreeSet<RelPath>) -> Self {
         let is_gone = |path: &RelPath, was: &Node| {
             now.get(path).is_none_or(|node| node.file().is_some() != was.file().is_some())
         };
@@ -77,7 +76,7 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangesError::Entry`], [`ChangesError::Contradiction`].
-    pub(crate) fn apply(&self, base: &Manifest) -> Result<Manifest, ChangesError> {
+    pub fn apply(&self, base: &Manifest) -> Result<Manifest, ChangesError> {
         let mut removed = self.removed.iter().copied().peekable();
         let kept = (0..).zip(base.iter()).filter(|(entry, _)| removed.next_if_eq(entry).is_none());
         let mut now = Manifest::new();
@@ -94,7 +93,7 @@ impl Changes {
     }
 
     /// As they travel.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let manifest = self.changed.encode();
         let mut bytes = Vec::with_capacity(8 + self.removed.len() * 4 + manifest.len());
         // Both are bounded by the size of a manifest.
@@ -114,7 +113,7 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangesError`].
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ChangesError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, ChangesError> {
         Self::decode_paid(bytes, &mut |_| true)
     }
 
@@ -122,10 +121,7 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangesError`]; [`ManifestError::NoMemory`] once `pay` declines.
-    pub(crate) fn decode_paid(
-        mut bytes: &[u8],
-        pay: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<Self, ChangesError> {
+    pub fn decode_paid(mut bytes: &[u8], pay: &mut dyn FnMut(u64) -> bool) -> Result<Self, ChangesError> {
         let bytes = &mut bytes;
         let mut removed: Vec<u32> = Vec::new();
         for _ in 0..count(bytes)? {

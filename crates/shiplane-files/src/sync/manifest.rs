@@ -5,8 +5,6 @@ use std::sync::OnceLock;
 
 use shiplane_wire::{Digest, Hasher, Mtime, RelPath};
 
-use super::memory::entry_cost_bytes;
-
 /// A dataset: its files and directories by path. Parents are there and are directories.
 #[derive(Clone, Debug, Default)]
 pub struct Manifest {
@@ -129,7 +127,7 @@ impl Manifest {
     }
 
     /// What it counts as, with all that a sync makes of it.
-    pub(super) fn cost_bytes(&self) -> u64 {
+    pub fn cost_bytes(&self) -> u64 {
         self.nodes.keys().map(|path| entry_cost_bytes(path.as_bytes().len())).sum()
     }
 
@@ -143,18 +141,30 @@ impl Manifest {
         Self { nodes: nodes.into_iter().collect(), root: OnceLock::new() }
     }
 
-    pub(super) fn file(&self, path: &RelPath) -> Option<&FileState> {
+    /// The file at a path.
+    pub fn file(&self, path: &RelPath) -> Option<&FileState> {
         self.nodes.get(path).and_then(Node::file)
     }
 
-    pub(super) fn is_directory(&self, path: &RelPath) -> bool {
+    /// Whether there is a directory at a path.
+    pub fn is_directory(&self, path: &RelPath) -> bool {
         matches!(self.nodes.get(path), Some(Node::Directory))
     }
 
-    pub(super) fn files(&self) -> impl Iterator<Item = (&RelPath, &FileState)> {
+    /// The files, in the order of the paths.
+    pub fn files(&self) -> impl Iterator<Item = (&RelPath, &FileState)> {
         self.nodes.iter().filter_map(|(path, node)| Some((path, node.file()?)))
     }
 }
+
+/// What an entry with a path of this length counts as: in a list, in the copies of it that are compared and planned
+/// with, and in what is to be done.
+pub(super) fn entry_cost_bytes(path_len_bytes: usize) -> u64 {
+    ENTRY_COST_BYTES + path_len_bytes as u64
+}
+
+/// 512: a name has some 30 bytes of its own, and each of four maps some 110 for it.
+const ENTRY_COST_BYTES: u64 = 512;
 
 /// SPEC 4.19.
 fn root_of(nodes: &BTreeMap<RelPath, Node>) -> Digest {

@@ -1,0 +1,45 @@
+//! The disk's side of a sync: what a dataset consists of, what it had in common with a peer's, and what is to be done
+//! so that both are the same. The other side and what travels between them is known elsewhere.
+//!
+//! In reading order:
+//!
+//! 1. [`scan`](fn@scan) lists what is here, and reads only what its [`StatCache`] does not know; [`SeenFiles`] tells
+//!    whether it is still so. [`Manifest`] is that list, [`Changes`] what has changed of it.
+//! 2. [`plan`](fn@plan) is pure: what is to be done on both sides, and why. [`BaseStore`] remembers what was common.
+//! 3. [`Dataset`]: a directory with its list, its base and its lock. [`Work`]: one side's part of the plan, step by step.
+
+mod base;
+mod changes;
+mod codec;
+mod conflict;
+mod dataset;
+mod error;
+mod left;
+mod manifest;
+mod plan;
+mod scan;
+mod sealed;
+mod stat_cache;
+mod state;
+mod work;
+
+pub use base::{BaseError, BaseKey, BaseStore};
+pub use changes::{Changes, ChangesError};
+pub use codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES, ManifestError};
+pub use dataset::{Agreed, Dataset, Held, Site, View};
+pub use error::DatasetError;
+pub use left::{Left, UnresolvedReason};
+pub use manifest::{FileState, Manifest, Node};
+pub use plan::{Action, Change, Consent, Outcome, PlanError, Side, Why, plan};
+pub use scan::{GoOn, ScanError, ScanOptions, Scanned, SeenFiles, scan};
+pub use stat_cache::StatCache;
+pub use state::SyncState;
+pub use work::{Prepared, Shared, Taken, Work};
+
+/// The fuzzer's entries.
+pub(crate) mod fuzz {
+    pub use super::base::fuzz_base;
+    pub use super::changes::fuzz_changes;
+    pub use super::codec::fuzz_manifest;
+    pub use super::stat_cache::fuzz_stat_cache;
+}

@@ -76,6 +76,7 @@ impl RpcClient {
     /// Wraps this client's calls in calls of `method` until one has succeeded, so that the first call can also authorise
     /// the caller ([`Router::wrapping_method`](crate::Router::wrapping_method)). `wrap` makes the outer body from the
     /// inner method and body. Earlier clones are not affected; later ones share it.
+    #[doc(hidden)]
     #[must_use]
     pub fn wrapped_in<W>(self, method: &'static str, wrap: W) -> Self
     where

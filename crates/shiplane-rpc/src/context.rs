@@ -17,6 +17,7 @@ pub struct RequestContext {
     /// Where the caller is now. Not proof of anything.
     pub remote_addr: SocketAddr,
     /// Names the call in logs.
+    #[doc(hidden)]
     pub call_id: CallId,
     /// When the caller stops waiting. The handler is dropped then.
     pub deadline: Instant,

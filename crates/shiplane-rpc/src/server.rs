@@ -107,6 +107,7 @@ impl Router {
     /// and its answer is the answer. With `None` there is no inner call, and the answer is empty.
     ///
     /// A wrapping method cannot wrap another one.
+    #[doc(hidden)]
     #[must_use]
     pub fn wrapping_method<C>(mut self, name: impl Into<String>, open: C) -> Self
     where
@@ -141,6 +142,7 @@ impl Router {
     /// Limits the bytes of the requests of all peers that are in memory until they are answered. A request that finds no
     /// room waits, and is reset with [`Code::Busy`](shiplane_wire::Code::Busy) after the transport's header timeout.
     /// Short requests do not wait for other peers: each connection has 16 KiB of its own. The default is 32 MiB.
+    #[doc(hidden)]
     #[must_use]
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.body_bytes = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));

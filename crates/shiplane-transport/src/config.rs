@@ -59,9 +59,11 @@ pub struct TransportConfig {
     /// The largest UDP payload that path MTU discovery tries. By default (`None`) [`MAX_DATAGRAM_LEN_BYTES`], and
     /// [`LOCAL_DATAGRAM_LEN_BYTES`] where the peer is on this machine.
     pub max_datagram_len_bytes: Option<u16>,
-    /// What decides how much may be in flight. Default [`CongestionControl::Shiplane`].
+    /// What decides how much may be in flight. Default `CongestionControl::Shiplane`.
+    #[doc(hidden)]
     pub congestion: CongestionControl,
-    /// Where chunks are read, hashed and stored. Default [`LaneThreads::Background`].
+    /// Where chunks are read, hashed and stored. Default `LaneThreads::Background`.
+    #[doc(hidden)]
     pub lane_threads: LaneThreads,
 }
 

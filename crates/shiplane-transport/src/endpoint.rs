@@ -327,6 +327,7 @@ impl QuicTransport {
     ///
     /// # Errors
     /// As [`connect_to`](Self::connect_to), but for the peer's refusal.
+    #[doc(hidden)]
     pub async fn connect_early(&self, peer: PeerAddr) -> Result<Arc<PeerConnection>, ConnectError> {
         self.connect_key(DialKey { addr: peer.addr, pin: Some(peer.id) }, Proof::Later).await
     }

@@ -61,6 +61,7 @@ impl RateLimiter {
     }
 
     /// Both limits at once: what passes is debited from each, and from whatever shares it.
+    #[doc(hidden)]
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.buckets.extend(other.buckets.iter().map(Arc::clone));
@@ -68,12 +69,14 @@ impl RateLimiter {
     }
 
     /// A handle to the same limit, with waits counted separately.
+    #[doc(hidden)]
     #[must_use]
     pub fn for_user(&self) -> Self {
         Self { buckets: self.buckets.clone(), waiting: Arc::default() }
     }
 
     /// Whether anybody waits right now, by this handle or a clone of it.
+    #[doc(hidden)]
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
@@ -94,6 +97,7 @@ impl RateLimiter {
     /// Bytes that may be sent right now: a full burst after a pause, none while others wait.
     ///
     /// Cancel-safe.
+    #[doc(hidden)]
     pub async fn available_bytes(&self) -> u64 {
         let mut least_bytes = u64::MAX;
         for shared in &self.buckets {

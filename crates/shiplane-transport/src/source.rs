@@ -24,7 +24,8 @@ impl ChunkSource {
     /// Opens it for reading. Blocking; a file's size is fixed here, and a change of it noticed later.
     ///
     /// # Errors
-    /// [`SourceError::Io`] when the file is missing, unreadable or not a regular file.
+    /// `SourceError::Io` when the file is missing, unreadable or not a regular file.
+    #[doc(hidden)]
     pub fn open(&self) -> Result<Box<dyn ChunkRead>, SourceError> {
         Ok(match self {
             Self::Memory(data) => Box::new(MemorySource::new(data.clone())),

@@ -113,7 +113,8 @@ impl Ticket {
     /// Puts a ticket together. `path` is relative to what the server serves, empty for all of it.
     ///
     /// # Errors
-    /// [`TicketError::Path`] if the path could not stand on the wire (SPEC 4.5).
+    /// `TicketError::Path` if the path could not stand on the wire (SPEC 4.5).
+    #[doc(hidden)]
     pub fn new(server: PeerId, at: HostPort, path: &[u8], secret: TicketSecret) -> Result<Self, TicketError> {
         if !path.is_empty() {
             RelPath::parse(path).map_err(TicketError::Path)?;
@@ -122,6 +123,7 @@ impl Ticket {
     }
 
     /// A ticket for all that is served, which needs no path.
+    #[doc(hidden)]
     #[must_use]
     pub fn for_everything(server: PeerId, at: HostPort, secret: TicketSecret) -> Self {
         Self { server, at, path: Vec::new(), secret }
@@ -134,6 +136,7 @@ impl Ticket {
     }
 
     /// Where the server said that it can be reached.
+    #[doc(hidden)]
     #[must_use]
     pub fn at(&self) -> &HostPort {
         &self.at
@@ -146,12 +149,14 @@ impl Ticket {
     }
 
     /// What to redeem.
+    #[doc(hidden)]
     #[must_use]
     pub fn secret(&self) -> &TicketSecret {
         &self.secret
     }
 
     /// The ticket without its secret, for logs and messages.
+    #[doc(hidden)]
     #[must_use]
     pub fn redacted(&self) -> Redacted<'_> {
         Redacted(self)

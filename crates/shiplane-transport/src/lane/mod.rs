@@ -27,15 +27,18 @@ pub struct LaneOptions {
     /// frame (SPEC 3.1).
     pub digest: DigestAlgorithm,
     /// With BLAKE3, the piece of a file that the chunk is, as both sides know it (SPEC 4.22).
+    #[doc(hidden)]
     pub piece: Option<Piece>,
     /// For a sender that has the digest from before: it is sent, and nothing is hashed. The receiver refuses the chunk
     /// if it has another digest.
+    #[doc(hidden)]
     pub known_digest: Option<Digest>,
     /// Called with the number of payload bytes since the last call, as they are sent or arrive; on
     /// whatever thread moves them, so it must be quick. Bytes that arrive are not verified yet.
     pub progress: Option<ProgressFn>,
     /// Counts what the chunk's stream carries when it is sent, and then waits for it without a deadline of its own:
     /// the owner of the meter watches the transfer as a whole.
+    #[doc(hidden)]
     pub meter: Option<ProgressMeter>,
     /// How fast the bytes of the frame may move. Shared by as many chunks, in either direction, as
     /// there are clones of the limiter; debited per buffer. None: as fast as the path allows.

@@ -5,7 +5,7 @@
 //! 1. [`transfer_batch`]: sends many chunks with bounded concurrency. [`TransferResult`], [`TransferReport`]: results.
 //! 2. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses a call or a chunk, [`send_with_retry`] dials and
 //!    retries, [`Compression`] compresses.
-//! 3. [`TransferMetrics`]: counters.
+//! 3. [`TransferMetrics`] counts transfers and bytes.
 //!
 //! The rest is the engine of the crate `shiplane`, public only with the feature `internals`:
 //!

@@ -207,8 +207,11 @@ impl Render<'_> {
         match item {
             Item::Struct(item) => {
                 entry.is_type = true;
-                let end =
-                    item.generics.where_clause.as_ref().map_or(item.generics.span(), |clause| clause.span());
+                let end = item
+                    .generics
+                    .where_clause
+                    .as_ref()
+                    .map_or_else(|| item.generics.span(), |clause| clause.span());
                 let end = if item.generics.params.is_empty() && item.generics.where_clause.is_none() {
                     item.ident.span()
                 } else {

@@ -22,7 +22,7 @@ use self::trail::Trail;
 use crate::{
     buffers::Buffers,
     cuts::{PlacedCut, cut},
-    destination::{Destination, Inner},
+    destination::Inner,
     error::DestinationError,
     lock, parallel,
     plan::Plan,
@@ -68,31 +68,14 @@ struct Pieces {
     by_content: HashMap<Cut, u64>,
 }
 
-impl Destination {
+impl Inner {
     /// Turns a plan that wants much of a file into [`Plan::Delta`], if there is an old version of it.
-    pub fn offer_delta(&self, index: u64, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
-        self.inner.offer_delta(index, entry, plan)
-    }
-
-    /// Takes from the old version what a part of the peer's cuts says of the ranges that [`Plan::Delta`]
-    /// named. Parts come in order, and together are what [`take_from_old`](Self::take_from_old) is given.
-    pub fn follow_old(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
-        self.inner.follow(index, theirs)
-    }
-
-    /// Goes on with all of the peer's cuts of the ranges that [`Plan::Delta`] named.
-    pub fn take_from_old(
+    pub(super) fn offer_delta(
         &self,
         index: u64,
         entry: &Entry,
-        theirs: &[PlacedCut],
+        plan: Plan,
     ) -> Result<Plan, DestinationError> {
-        self.inner.delta(index, entry, theirs)
-    }
-}
-
-impl Inner {
-    fn offer_delta(&self, index: u64, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
         if !(MIN_MISSING_BYTES..=MAX_SIZE_BYTES).contains(&entry.size_bytes) {
             return Ok(plan);
         }
@@ -102,7 +85,9 @@ impl Inner {
             }
             // To tell by the pieces whether it is the same costs no more than by one digest, and if it is
             // not, most of the work is done.
-            Plan::Compare { is_likely_same: false } if self.options.overwrite => Some(self.target_of(entry)),
+            Plan::Compare { is_likely_same: false } if self.options.overwrite => {
+                Some(self.target_of(&entry.path))
+            }
             Plan::Want { .. } | Plan::Compare { .. } | Plan::Done | Plan::Delta { .. } => None,
         };
         let Some(target) = target else { return Ok(plan) };
@@ -140,7 +125,7 @@ impl Inner {
         Ok(Plan::Delta { ranges: sections(&[whole]), average_bytes })
     }
 
-    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+    pub(super) fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
         let (mut delta, file) = {
             let mut state = lock(&self.state);
             let (delta, file) = (state.deltas.remove(&index), state.files.get(&index).cloned());
@@ -161,7 +146,12 @@ impl Inner {
         Ok(())
     }
 
-    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+    pub(super) fn delta(
+        &self,
+        index: u64,
+        entry: &Entry,
+        theirs: &[PlacedCut],
+    ) -> Result<Plan, DestinationError> {
         let unknown = || DestinationError::NotWanted { entry: index };
         let (mut delta, file) = {
             let mut state = lock(&self.state);

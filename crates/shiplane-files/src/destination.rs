@@ -1,15 +1,19 @@
 //! The destination of a transfer, with its state while it runs.
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, RelPath, Span, escape};
+use shiplane_wire::{
+    Digest, DigestAlgorithm, Durability, Entry, EntryKind, FailReason, RelPath, Span, escape,
+};
 
 use crate::{
     buffers::Buffers,
+    cuts::PlacedCut,
     dirs::{DirHandle, Dirs},
     error::{DestinationError, Operation},
     handles::Handles,
@@ -20,6 +24,7 @@ use crate::{
     names::JobKey,
     plan::Plan,
     platform::{self, Kind},
+    policy::{Admission, FileEvent, Policy},
     rearrange::DatasetLock,
     record::Batch,
     shape::Shape,
@@ -44,13 +49,14 @@ pub struct ReceiveOptions {
     pub chunk_len_bytes: u64,
 }
 
-/// Where a transfer lands. A handle: clones are the same destination.
+/// Where a transfer lands. A handle: clones are the same destination, under the same rules.
 ///
 /// The caller, on blocking threads:
 ///
 /// 1. [`open`](Self::open), then [`plan`](Self::plan) each entry as it arrives. For [`Plan::Compare`] ask
-///    the peer for the digest and [`compare`](Self::compare); for [`Plan::Want`] cut what is missing into
-///    chunks, or publish at once if nothing is.
+///    the peer for the digest and [`compare`](Self::compare), for [`Plan::Delta`] for block signatures, and
+///    [`follow`](Self::follow) them and take what the old version has by [`delta`](Self::delta); for [`Plan::Want`]
+///    cut what is missing into chunks, or publish at once if nothing is.
 /// 2. [`reserve`](Self::reserve) what is missing before the first byte.
 /// 3. For each chunk [`chunk_writer`](Self::chunk_writer), write, and [`commit`](ChunkWriter::commit) when
 ///    it is verified; a writer that is dropped leaves nothing that counts.
@@ -60,9 +66,10 @@ pub struct ReceiveOptions {
 ///
 /// Dropped before that, it leaves what the same job needs to go on, under temporary names. Nothing outside
 /// of the landing root is ever touched and no link beneath it is followed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Destination {
     pub(super) inner: Arc<Inner>,
+    policy: Arc<dyn Policy>,
 }
 
 impl Destination {
@@ -113,6 +120,13 @@ impl Destination {
         Self::at(Landing::beneath(root, path, shape, job, is_durable, may_create)?, shape, options)
     }
 
+    /// The same destination, under other rules.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_policy(self, policy: Arc<dyn Policy>) -> Self {
+        Self { policy, ..self }
+    }
+
     /// Has it share the buffers that old versions of files are read into.
     #[must_use]
     pub fn with_buffers(mut self, buffers: Buffers) -> Self {
@@ -135,6 +149,7 @@ impl Destination {
         let is_immediate = platform::lives_in_memory(&landing.root.dir);
         let state = State { has_strays: was_resumed, ..State::default() };
         Ok(Self {
+            policy: Arc::new(()),
             inner: Arc::new(Inner {
                 dirs: Dirs::new(landing.root),
                 shown: landing.shown,
@@ -166,7 +181,8 @@ impl Destination {
 
     /// Decides what is to be done for entry number `index`; a directory is created at once.
     ///
-    /// What an earlier run kept of the file is read and hashed here, which takes its time with large ones.
+    /// What an earlier run kept of the file is read and hashed here, which takes its time with large ones. Where much of
+    /// it is wanted and there is an old version, the plan is [`Plan::Delta`].
     ///
     /// # Errors
     ///
@@ -174,7 +190,19 @@ impl Destination {
     /// [`Refused`](super::FaultClass::Refused) if something is in the way or the name cannot be used,
     /// else what the system says. Only this entry is affected.
     pub fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        self.inner.plan(index, entry)
+        let planned = match self.policy.admit(entry)? {
+            Admission::Skip => return Ok(Plan::Done),
+            Admission::Compare => self.inner.plan(index, entry),
+            Admission::Replace => self.inner.plan_anew(index, entry),
+        };
+        let planned = planned.and_then(|plan| self.inner.offer_delta(index, entry, plan));
+        planned.map_or_else(
+            |error| {
+                let failed = FileEvent::Failed(error);
+                self.policy.on_file(&entry.path, entry.size_bytes, failed).map(|()| Plan::Done)
+            },
+            |plan| self.noted(entry, plan),
+        )
     }
 
     /// Goes on after [`Plan::Compare`], now that the peer's digest of the whole file is known: reads the
@@ -185,16 +213,43 @@ impl Destination {
     /// [`DestinationError::Exists`] if the content differs and may not be overwritten, else as for
     /// [`plan`](Self::plan).
     pub fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
-        self.inner.compare(index, entry, theirs)
+        let plan = self.inner.compare(index, entry, theirs)?;
+        self.noted(entry, self.inner.offer_delta(index, entry, plan)?)
     }
 
-    /// The digest of the local file that `entry` stands for, which is read for it.
+    /// Takes from the old version what a part of the peer's block signatures says of the ranges that [`Plan::Delta`]
+    /// named. Parts come in order, and together are what [`delta`](Self::delta) is given.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it is written.
+    pub fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        self.inner.follow(index, theirs)
+    }
+
+    /// Goes on after [`Plan::Delta`] with all of the peer's block signatures of the ranges that it named.
+    ///
+    /// # Errors
+    ///
+    /// As for [`plan`](Self::plan).
+    pub fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+        self.noted(entry, self.inner.delta(index, entry, theirs)?)
+    }
+
+    fn noted(&self, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
+        if plan == Plan::Done && entry.kind == EntryKind::File {
+            self.policy.on_file(&entry.path, entry.size_bytes, FileEvent::Identical)?;
+        }
+        Ok(plan)
+    }
+
+    /// The digest of the local file that the peer calls `path`, which is read for it.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub fn digest_of(&self, entry: &Entry, algorithm: DigestAlgorithm) -> Result<Digest, DestinationError> {
-        self.inner.digest_of(entry, algorithm)
+    pub fn digest_of(&self, path: &RelPath, algorithm: DigestAlgorithm) -> Result<Digest, DestinationError> {
+        self.inner.digest_of(path, algorithm)
     }
 
     /// Checks that `missing_bytes` more fit, beyond what files resumed by this run occupy already.
@@ -290,16 +345,28 @@ impl Destination {
     /// [`DestinationError::Poisoned`] if the system could not make one durable (nothing is renamed then),
     /// [`DestinationError::Exists`] if something took a name meanwhile, or what the system says.
     pub fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
-        self.inner.publish(entries)
+        self.inner.publish(entries, &*self.policy)
     }
 
-    /// Gives up a file that was wanted: the peer cannot send it any more. What there is of it is removed.
+    /// As [`publish`](Self::publish), by the rules of `policy` for these files.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    #[doc(hidden)]
+    pub fn publish_by(&self, entries: &[u64], policy: &dyn Policy) -> Result<(), DestinationError> {
+        self.inner.publish(entries, policy)
+    }
+
+    /// Gives up a file that was wanted: the peer cannot send it any more, for this reason. What there is of it is
+    /// removed.
     ///
     /// # Errors
     ///
     /// What the system says when it is removed.
-    pub fn discard(&self, entry: u64) -> Result<(), DestinationError> {
-        self.inner.discard(entry)
+    pub fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError> {
+        let file = self.inner.discard(entry)?;
+        self.policy.on_file(&file.path, file.size_bytes, FileEvent::NotSent(reason))
     }
 
     /// Lets the comparison of a large file that is under way fail soon: nobody waits for it any more.
@@ -318,6 +385,12 @@ impl Destination {
     /// The journal stays then, and the same job can be run again.
     pub fn finish(self) -> Result<Summary, DestinationError> {
         self.inner.finish()
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Destination").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 

@@ -47,6 +47,7 @@ mod own_file;
 mod parallel;
 mod plan;
 mod platform;
+mod policy;
 mod publish;
 mod ranges;
 mod rearrange;
@@ -76,7 +77,7 @@ pub mod internals {
         own_file::{EditLock, OwnFile, read_file, replace_file},
         plan::Plan,
         platform::{Kind, retry},
-        publish::Place,
+        policy::{Admission, FileEvent, Place, Policy},
         rearrange::check_name,
         scan::{Scan, Scanned},
         shape::Shape,

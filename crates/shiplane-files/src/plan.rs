@@ -36,8 +36,7 @@ pub enum Plan {
         resumed_bytes: u64,
     },
     /// An old version of the file is there: ask the peer for the cuts of these ranges (SPEC 4.13) and go on
-    /// with [`Destination::take_from_old`](crate::destination::Destination::take_from_old). Only
-    /// [`Destination::offer_delta`](crate::destination::Destination::offer_delta) gives this.
+    /// with [`Destination::delta`](crate::destination::Destination::delta).
     Delta {
         /// The ranges of the new version, in order.
         ranges: Vec<Range<u64>>,
@@ -65,9 +64,11 @@ impl Inner {
         }
     }
 
-    /// As [`plan`](Self::plan), for a file of which the caller knows that it is not the one that is here:
-    /// nothing is compared.
+    /// As [`plan`](Self::plan), but a file is known not to be the one that is here: nothing is compared.
     pub(super) fn plan_anew(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        if entry.kind == EntryKind::Directory {
+            return self.plan(index, entry);
+        }
         let target = self.admit(index, entry)?;
         if let Some(found) = self.examine(&target)? {
             self.check_collision(&target, &found, true)?;
@@ -84,7 +85,7 @@ impl Inner {
         entry: &Entry,
         theirs: Digest,
     ) -> Result<Plan, DestinationError> {
-        let target = self.target_of(entry);
+        let target = self.target_of(&entry.path);
         match self.open_same_size(entry, &target)? {
             Existing::Gone => self.want(index, entry, target),
             Existing::Different => self.replace(index, entry, target),
@@ -103,10 +104,10 @@ impl Inner {
 
     pub(super) fn digest_of(
         &self,
-        entry: &Entry,
+        path: &RelPath,
         algorithm: DigestAlgorithm,
     ) -> Result<Digest, DestinationError> {
-        let target = self.target_of(entry);
+        let target = self.target_of(path);
         let parent = self.parent_of(&target)?;
         let file = platform::open_file(&parent.dir, target.file_name());
         file.and_then(|file| self.hash(&file, algorithm))
@@ -176,8 +177,8 @@ impl Inner {
         }
     }
 
-    pub(super) fn target_of(&self, entry: &Entry) -> RelPath {
-        self.file.as_ref().map_or(&entry.path, |(target, _)| target).clone()
+    pub(super) fn target_of(&self, path: &RelPath) -> RelPath {
+        self.file.as_ref().map_or(path, |(target, _)| target).clone()
     }
 
     fn plan_directory(&self, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use shiplane_wire::RelPath;
+use shiplane_wire::{Digest, RelPath};
 
 use crate::{
     destination::Inner,
@@ -14,6 +14,7 @@ use crate::{
     handles::SharedFile,
     lock, parallel,
     platform::{self, Kind},
+    policy::{FileEvent, Place, Policy},
     record::Batch,
     state::{ActiveFile, Stage},
 };
@@ -21,60 +22,61 @@ use crate::{
 /// A complete file and the number of its entry.
 type Publishing = (u64, ActiveFile);
 
-/// What a file that gets its name may find there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Nothing: what has come there meanwhile stays.
-    Free,
-    /// What is to be replaced.
-    Replaced,
-    /// Something that nobody may replace.
-    Taken,
-}
-
 impl Inner {
-    pub(super) fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
-        let place = if self.options.overwrite { Place::Replaced } else { Place::Free };
-        let failed = self.publish_each(entries, &|_| place)?;
-        failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
-    }
-
-    /// Publishes those for which there is a place, by the word of `place`, which is asked right before each
-    /// is given its name; gives up the others, and names them.
-    pub(super) fn publish_where(
-        &self,
-        entries: &[u64],
-        place: &dyn Fn(&RelPath) -> Place,
-    ) -> Result<Vec<u64>, DestinationError> {
-        let mut refused = Vec::new();
-        for (entry, error) in self.publish_each(entries, place)? {
-            match error {
-                DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => {
-                    self.discard(entry)?;
-                    refused.push(entry);
-                }
-                other => return Err(other),
-            }
-        }
-        Ok(refused)
-    }
-
-    /// Gives those that could not be renamed, which stay complete.
-    fn publish_each(
-        &self,
-        entries: &[u64],
-        place: &dyn Fn(&RelPath) -> Place,
-    ) -> Result<Vec<(u64, DestinationError)>, DestinationError> {
-        let files = self.take_complete(entries)?;
-        if let Err(error) = self.prepare(&files) {
-            self.put_back(files.iter().map(|(entry, _)| *entry));
+    /// Publishes what the policy says may be published. What it says of the others decides whether they are given up
+    /// or this fails; then they stay complete.
+    pub(super) fn publish(&self, entries: &[u64], policy: &dyn Policy) -> Result<(), DestinationError> {
+        let mut files = self.take_complete(entries)?;
+        let checked = self.drop_unexpected(&mut files, policy);
+        if let Err(error) = checked.and_then(|()| self.prepare(&files)) {
+            self.put_back(&files);
             return Err(error);
         }
-        let (renamed, failed) = self.rename_all(&files, place);
-        self.put_back(failed.iter().map(|(entry, _)| *entry));
+        let (renamed, failed) = self.rename_all(&files, policy);
+        self.put_back(failed.iter().map(|(file, _)| *file));
         let recorded = self.record_published(&renamed);
         let synced = if self.is_durable() { self.sync_dirs() } else { Ok(()) };
-        recorded.and(synced).map(|()| failed)
+        recorded.and(synced)?;
+        for ((entry, file), error) in failed {
+            if !matches!(error, DestinationError::Exists { .. } | DestinationError::WrongKind { .. }) {
+                return Err(error);
+            }
+            policy.on_file(&file.path, file.size_bytes, FileEvent::Failed(error))?;
+            self.discard(*entry)?;
+        }
+        let mut published = renamed.iter().map(|(_, file)| (&file.path, file.size_bytes));
+        published.try_for_each(|(path, len_bytes)| policy.on_file(path, len_bytes, FileEvent::Published))
+    }
+
+    /// Gives up the files that have not the digest that is expected of them.
+    fn drop_unexpected(
+        &self,
+        files: &mut Vec<Publishing>,
+        policy: &dyn Policy,
+    ) -> Result<(), DestinationError> {
+        let expected = |file: &ActiveFile| policy.expected_digest(&file.path);
+        let checked: Vec<_> = files.iter().filter_map(|file| Some((file, expected(&file.1)?))).collect();
+        let digests = parallel::map(&checked, |((_, file), _)| self.digest_of_complete(file));
+        let mut unexpected = HashSet::new();
+        for (((entry, file), expected), digest) in checked.into_iter().zip(digests) {
+            if digest? != expected {
+                unexpected.insert(*entry);
+                self.discard(*entry)?;
+                policy.on_file(&file.path, file.size_bytes, FileEvent::Unexpected)?;
+            }
+        }
+        files.retain(|(entry, _)| !unexpected.contains(entry));
+        Ok(())
+    }
+
+    fn digest_of_complete(&self, file: &ActiveFile) -> Result<Digest, DestinationError> {
+        if file.size_bytes == 0 {
+            return Ok(self.options.digest.digest(b""));
+        }
+        let parent = self.parent_of(&file.target)?;
+        let temp = platform::open_file(&parent.dir, self.key.temp_name(file.id).as_bytes());
+        temp.and_then(|temp| self.hash(&temp, self.options.digest))
+            .map_err(|error| self.failed(Operation::Read, &file.target, error))
     }
 
     /// Marks the files so that nobody else publishes them at the same time; all of them or none.
@@ -99,10 +101,10 @@ impl Inner {
         Ok(entries.iter().filter_map(&mut take).collect())
     }
 
-    fn put_back(&self, entries: impl IntoIterator<Item = u64>) {
+    fn put_back<'a>(&self, files: impl IntoIterator<Item = &'a Publishing>) {
         let mut state = lock(&self.state);
-        for entry in entries {
-            if let Some(file) = state.files.get_mut(&entry).filter(|file| file.stage == Stage::Publishing) {
+        for (entry, _) in files {
+            if let Some(file) = state.files.get_mut(entry).filter(|file| file.stage == Stage::Publishing) {
                 file.stage = Stage::Complete;
             }
         }
@@ -224,17 +226,17 @@ impl Inner {
     fn rename_all<'a>(
         &self,
         files: &'a [Publishing],
-        place: &dyn Fn(&RelPath) -> Place,
-    ) -> (Vec<&'a Publishing>, Vec<(u64, DestinationError)>) {
+        policy: &dyn Policy,
+    ) -> (Vec<&'a Publishing>, Vec<(&'a Publishing, DestinationError)>) {
         let (mut renamed, mut failed) = (Vec::with_capacity(files.len()), Vec::new());
         let mut parents: HashMap<Option<RelPath>, u64> = HashMap::new();
         for file in files {
-            match self.rename(&file.1, place) {
+            match self.rename(&file.1, policy) {
                 Ok(device) => {
                     renamed.push(file);
                     parents.insert(file.1.target.parent(), device);
                 }
-                Err(error) => failed.push((file.0, error)),
+                Err(error) => failed.push((file, error)),
             }
         }
         let mut state = lock(&self.state);
@@ -251,13 +253,14 @@ impl Inner {
     }
 
     /// Gives the file its name, and tells the file system it is on.
-    fn rename(&self, file: &ActiveFile, place: &dyn Fn(&RelPath) -> Place) -> Result<u64, DestinationError> {
+    fn rename(&self, file: &ActiveFile, policy: &dyn Policy) -> Result<u64, DestinationError> {
         let parent = self.parent_of(&file.target)?;
         let (from, to) = (self.key.temp_name(file.id), file.target.file_name());
         if self.folds {
             self.claim_name(file, &parent, from.as_bytes())?;
         }
-        let renamed = match place(&file.target) {
+        let by_options = if self.options.overwrite { Place::Replaced } else { Place::Free };
+        let renamed = match policy.place(&file.path).unwrap_or(by_options) {
             Place::Replaced => platform::rename_replacing(&parent.dir, from.as_bytes(), to),
             Place::Free => platform::rename_new(&parent.dir, from.as_bytes(), to),
             Place::Taken => return Err(self.exists(&file.target)),

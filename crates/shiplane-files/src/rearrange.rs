@@ -17,10 +17,7 @@ use crate::{
     landing::NEW_DIR_MODE,
     lock,
     names::{self, JobKey, NameRefused},
-    parallel,
-    plan::Plan,
     platform::{self, Kind},
-    publish::Place,
     record::Batch,
     source::SourceRoot,
     state::{ActiveFile, Stage},
@@ -101,28 +98,6 @@ impl Destination {
         *lock(&self.inner.held) = Some(held);
     }
 
-    /// As [`plan`](Self::plan), for a file that is known not to be the one that is here.
-    pub fn plan_anew(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        let plan = self.inner.plan_anew(index, entry)?;
-        self.offer_delta(index, entry, plan)
-    }
-
-    /// As [`publish`](Self::publish), but `place` is asked about each path right before it is taken. Those
-    /// for which there is no place are discarded, and returned.
-    pub fn publish_where(
-        &self,
-        entries: &[u64],
-        place: &dyn Fn(&RelPath) -> Place,
-    ) -> Result<Vec<u64>, DestinationError> {
-        self.inner.publish_where(entries, place)
-    }
-
-    /// The digests of files that are complete and not published.
-    pub fn digests_of(&self, entries: &[u64]) -> Result<Vec<Digest>, DestinationError> {
-        let hashed = parallel::map(entries, |entry| self.inner.digest_of_complete(*entry));
-        hashed.into_iter().collect()
-    }
-
     /// What stands at `path` now, as a provider would list it.
     pub fn entry_at(&self, path: &RelPath) -> Result<Entry, DestinationError> {
         let found = self.inner.examine(path)?;
@@ -145,11 +120,11 @@ impl Destination {
         to: &RelPath,
         expected: Digest,
     ) -> Result<bool, DestinationError> {
-        let entry = self.entry_at(from)?;
+        let entry = Entry { path: to.clone(), ..self.entry_at(from)? };
         if entry.kind != EntryKind::File {
             return Ok(false);
         }
-        self.inner.copy_within(index, from, &entry, to, expected)
+        self.inner.copy_within(index, from, &entry, expected)
     }
 
     /// Removes what earlier runs left of files that were not mentioned this time, now that all have been, and
@@ -176,29 +151,17 @@ impl Destination {
 }
 
 impl Inner {
-    fn digest_of_complete(&self, entry: u64) -> Result<Digest, DestinationError> {
-        let file = lock(&self.state).files.get(&entry).cloned();
-        let file = file.ok_or(DestinationError::NotWanted { entry })?;
-        if file.size_bytes == 0 {
-            return Ok(self.options.digest.digest(b""));
-        }
-        let parent = self.parent_of(&file.target)?;
-        let temp = platform::open_file(&parent.dir, self.key.temp_name(file.id).as_bytes());
-        temp.and_then(|temp| self.hash(&temp, self.options.digest))
-            .map_err(|error| self.failed(Operation::Read, &file.target, error))
-    }
-
     fn copy_within(
         &self,
         index: u64,
         from: &RelPath,
         entry: &Entry,
-        to: &RelPath,
         expected: Digest,
     ) -> Result<bool, DestinationError> {
         let reading = |error| self.failed(Operation::Read, from, error);
         let source = self.parent_of(from)?;
         let source = platform::open_file(&source.dir, from.file_name()).map_err(reading)?;
+        let to = &entry.path;
         let mut file = ActiveFile::new(entry, to.clone(), lock(&self.leftovers).fresh_id());
         file.is_begun = true;
         let mut batch = Batch::default();

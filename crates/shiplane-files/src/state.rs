@@ -87,6 +87,8 @@ impl Unsynced {
 pub(super) struct ActiveFile {
     /// Its number in the journal, and in its temporary name.
     pub(super) id: u64,
+    /// What the peer calls it, and where it lands.
+    pub(super) path: RelPath,
     pub(super) target: RelPath,
     pub(super) size_bytes: u64,
     pub(super) mode: u32,
@@ -190,6 +192,7 @@ impl ActiveFile {
     pub(super) fn new(entry: &Entry, target: RelPath, id: u64) -> Self {
         Self {
             id,
+            path: entry.path.clone(),
             target,
             size_bytes: entry.size_bytes,
             mode: entry.mode & 0o777,

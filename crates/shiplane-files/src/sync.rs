@@ -17,6 +17,7 @@ mod error;
 mod left;
 mod manifest;
 mod plan;
+mod policy;
 mod scan;
 mod sealed;
 mod stat_cache;
@@ -28,13 +29,13 @@ pub use changes::{Changes, ChangesError};
 pub use codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES, ManifestError};
 pub use dataset::{Agreed, Dataset, Held, Site, View};
 pub use error::DatasetError;
-pub use left::{Left, UnresolvedReason};
+pub use left::UnresolvedReason;
 pub use manifest::{FileState, Manifest, Node};
 pub use plan::{Action, Change, Consent, Outcome, PlanError, Side, Why, plan};
 pub use scan::{GoOn, ScanError, ScanOptions, Scanned, SeenFiles, scan};
 pub use stat_cache::StatCache;
 pub use state::SyncState;
-pub use work::{Prepared, Shared, Taken, Work};
+pub use work::{Prepared, Work};
 
 /// The fuzzer's entries.
 pub(crate) mod fuzz {

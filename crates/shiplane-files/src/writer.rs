@@ -368,7 +368,8 @@ impl Inner {
         platform::set_mtime(open, file.mtime).map_err(failed)
     }
 
-    pub(super) fn discard(&self, entry: u64) -> Result<(), DestinationError> {
+    /// Gives the file that was given up.
+    pub(super) fn discard(&self, entry: u64) -> Result<ActiveFile, DestinationError> {
         let file = {
             let mut state = lock(&self.state);
             state.deltas.remove(&entry);
@@ -377,7 +378,7 @@ impl Inner {
         let Some(file) = file else {
             return Err(DestinationError::NotWanted { entry });
         };
-        self.drop_files(&[&file])
+        self.drop_files(&[&file]).map(|()| file)
     }
 
     /// Removes what there is of files that will not be published, and notes that.

@@ -200,22 +200,22 @@ impl Fetch {
         JobKey::new(self.client.connection().peer_id().as_bytes(), &self.path)
     }
 
-    /// Receives it all into `target`, and confirms.
+    /// Receives it all into `target`, a [`Destination`](shiplane_files::internals::Destination) or a stream, and confirms.
     ///
     /// Not cancel-safe: dropping it ends the transfer; what was verified is kept for the next run.
     ///
     /// # Errors
     /// [`TransferError::Incomplete`] when all but some files have arrived, and the rest of [`FetchError`].
-    pub async fn receive<T: Target>(
+    pub async fn receive(
         self,
-        target: T,
+        target: impl Into<Target>,
         options: &TransferOptions,
         events: EventFn,
     ) -> Result<FetchReport, FetchError> {
         let metrics = options.metrics.as_ref();
         let peer = self.client.connection().remote_addr();
         let counting = Counting::begin(metrics, Direction::Received, peer);
-        let report = self.take(target, options, events).await;
+        let report = self.take(target.into(), options, events).await;
         match &report {
             Ok(report) => counting.completed(report.received_bytes),
             Err(error) => counting.failed(error),
@@ -223,9 +223,9 @@ impl Fetch {
         report
     }
 
-    async fn take<T: Target>(
+    async fn take(
         mut self,
-        target: T,
+        target: Target,
         options: &TransferOptions,
         events: EventFn,
     ) -> Result<FetchReport, FetchError> {

@@ -13,7 +13,7 @@ use futures::future::{BoxFuture, FutureExt};
 use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, Shape};
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchReport, FetchRequest,
-    transfer::{StreamTarget, Target, TransferError, TransferOptions},
+    transfer::{Target, TransferError, TransferOptions},
 };
 use shiplane_transport::internals::blocking;
 use shiplane_wire::{Durability, escape};
@@ -172,7 +172,7 @@ struct Opened {
 }
 
 impl Opened {
-    async fn receive<T: Target>(self, target: T) -> Result<FetchReport, Cause> {
+    async fn receive(self, target: Target) -> Result<FetchReport, Cause> {
         let Self { fetch, options, tracker } = self;
         Ok(fetch.receive(target, &options, tracker.events(0, Side::Peer)).await?)
     }
@@ -192,7 +192,7 @@ async fn to_writer(
     // Chunks that come early are held whole.
     opened.options.chunk_len_bytes = opened.options.chunk_len_bytes.min(MAX_HELD_CHUNK_LEN_BYTES);
     let tracker = Arc::clone(&opened.tracker);
-    let report = opened.receive(StreamTarget::new(output)).await.map_err(of_output)?;
+    let report = opened.receive(Target::stream(output)).await.map_err(of_output)?;
     let sha256 = digest.finish().map(|sha256| sha256.to_string());
     tracker.file(name, report.total_bytes, true, sha256);
     Ok(report)
@@ -220,13 +220,11 @@ async fn to_disk(
     let (shape, key) = (opened.fetch.shape().clone(), opened.fetch.job());
     let opening = blocking::spawn(move || Destination::open(&dest, &shape, key, receive));
     let destination = opening.await.map_err(|_| Cause::Abandoned)?.map_err(Cause::Destination)?;
-    match file_events {
-        None => opened.receive(destination).await,
-        Some(sha256) => {
-            let tracker = Arc::clone(&opened.tracker);
-            opened.receive(FileEvents::new(destination, sha256, tracker)).await
-        }
-    }
+    let destination = match file_events {
+        None => destination,
+        Some(sha256) => FileEvents::of(destination, sha256, Arc::clone(&opened.tracker)),
+    };
+    opened.receive(destination.into()).await
 }
 
 fn report(tracker: &Tracker, fetched: &FetchReport, is_durable: bool) -> Report {

@@ -100,11 +100,11 @@ impl fmt::Display for UnresolvedReason {
 
 /// The paths that one side leaves alone. A handle: clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Left(Arc<Mutex<BTreeMap<RelPath, UnresolvedReason>>>);
+pub(super) struct Left(Arc<Mutex<BTreeMap<RelPath, UnresolvedReason>>>);
 
 impl Left {
     /// The first reason counts.
-    pub fn note(&self, path: &RelPath, why: UnresolvedReason) {
+    pub(super) fn note(&self, path: &RelPath, why: UnresolvedReason) {
         let mut left = self.lock();
         // What is not there for want of its directory has not changed.
         let above = std::iter::successors(path.parent(), RelPath::parent);
@@ -121,13 +121,13 @@ impl Left {
     ///
     /// # Errors
     /// What concerns everything: a full or broken disk, or a peer that breaks the protocol.
-    pub fn failed(&self, path: &RelPath, error: DestinationError) -> Result<(), DestinationError> {
+    pub(super) fn failed(&self, path: &RelPath, error: DestinationError) -> Result<(), DestinationError> {
         self.note(path, UnresolvedReason::after(error)?);
         Ok(())
     }
 
     /// Whether `path` is left alone.
-    pub fn contains(&self, path: &RelPath) -> bool {
+    pub(super) fn contains(&self, path: &RelPath) -> bool {
         self.lock().contains_key(path)
     }
 

@@ -15,33 +15,20 @@ use std::sync::Arc;
 
 use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 
-use super::dataset::{Agreed, Held, View};
+use super::dataset::{Agreed, View};
 use super::error::DatasetError;
-use super::left::{Left, UnresolvedReason};
-use super::manifest::{FileState, Manifest};
+use super::left::UnresolvedReason;
+use super::manifest::FileState;
 use super::plan::{Action, Change, Side};
-use super::scan::{ScanError, SeenFiles};
+use super::policy::{CopyPolicy, Shared, TakePolicy};
+use super::scan::ScanError;
 use crate::{
     destination::Destination,
     error::{DestinationError, SourceError},
-    publish::Place,
-    source::{Source, SourceRoot},
+    policy::Place,
+    source::Source,
     state::Summary,
 };
-
-/// What one side works on.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    /// Where it is changed.
-    pub destination: Destination,
-    root: SourceRoot,
-    seen: Arc<SeenFiles>,
-    pub(super) agreed: Arc<Agreed>,
-    /// What is left alone.
-    pub left: Left,
-    /// Of all the lists.
-    _held: Option<Held>,
-}
 
 /// One side's part.
 #[derive(Debug)]
@@ -65,18 +52,9 @@ struct Copied {
 pub struct Prepared {
     /// What the other side takes, if it takes anything.
     pub source: Option<Source>,
-    /// What this side takes, if it takes anything.
-    pub taken: Option<Taken>,
+    /// For what this side takes, if it takes anything.
+    policy: Option<Arc<TakePolicy>>,
     work: Work,
-}
-
-/// The files that this side takes.
-#[derive(Debug)]
-pub struct Taken {
-    /// As the other side has listed them.
-    pub files: HashMap<RelPath, FileState>,
-    /// Those of them that are here already, and need not come.
-    pub here: BTreeSet<RelPath>,
 }
 
 impl Work {
@@ -86,9 +64,7 @@ impl Work {
             agreed.outcome.actions.iter().cloned().partition(|action| action.side == Side::Local);
         let is_taken = |action: &Action| matches!(action.change, Change::Take { .. });
         let offered = theirs.into_iter().filter(is_taken).map(|action| action.path).collect();
-        let View { root, destination, seen, held: _held, .. } = view;
-        let (agreed, left) = (Arc::new(agreed), Left::default());
-        Self { shared: Shared { destination, root, seen, agreed, left, _held }, actions, offered }
+        Self { shared: Shared::new(view, agreed), actions, offered }
     }
 
     /// The first three steps.
@@ -97,11 +73,11 @@ impl Work {
         let in_the_way = self.in_the_way();
         self.remove(&in_the_way)?;
         self.create_directories()?;
-        let files = self.files_to_take();
-        let here = self.copy_what_is_here(&files)?;
+        let taken = self.files_to_take();
+        let here = self.copy_what_is_here(&taken)?;
         let source = if self.offered.is_empty() { None } else { Some(self.offer()?) };
-        let taken = (!files.is_empty()).then_some(Taken { files, here });
-        Ok(Prepared { source, taken, work: self })
+        let policy = (!taken.is_empty()).then(|| TakePolicy::new(self.shared.clone(), taken, here));
+        Ok(Prepared { source, policy, work: self })
     }
 
     fn keep_what_loses_its_name(&self) -> Result<(), DatasetError> {
@@ -196,14 +172,14 @@ impl Work {
     fn copy(
         &self,
         copies: &BTreeMap<RelPath, (RelPath, Digest)>,
-        place: &dyn Fn(&RelPath) -> Place,
+        place: &(dyn Fn(&RelPath) -> Place + Sync),
     ) -> Result<Copied, DatasetError> {
         let Shared { destination, .. } = &self.shared;
-        let (mut staged, mut failed) = (BTreeMap::new(), BTreeMap::new());
+        let (mut staged, mut failed) = (Vec::new(), BTreeMap::new());
         // The numbers of entries that a peer sends begin at the other end.
         for (index, (to, (from, digest))) in (FIRST_COPY..).zip(copies) {
             match destination.copy_within(index, from, to, *digest) {
-                Ok(true) => drop(staged.insert(index, to.clone())),
+                Ok(true) => staged.push(index),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::debug!(%error, "not copied");
@@ -211,14 +187,11 @@ impl Work {
                 }
             }
         }
-        if staged.is_empty() {
-            return Ok(Copied { done: BTreeSet::new(), failed });
+        let policy = CopyPolicy::new(place);
+        if !staged.is_empty() {
+            destination.publish_by(&staged, &policy)?;
         }
-        let indices: Vec<_> = staged.keys().copied().collect();
-        for refused in destination.publish_where(&indices, place)? {
-            staged.remove(&refused);
-        }
-        Ok(Copied { done: staged.into_values().collect(), failed })
+        Ok(Copied { done: policy.into_done(), failed })
     }
 
     /// What the other side takes, as it is now: what is not any more what was agreed on is not mentioned.
@@ -276,49 +249,23 @@ impl Prepared {
         self,
         unsent: Vec<(RelPath, Arc<SourceError>)>,
     ) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), DatasetError> {
+        if let Some(policy) = &self.policy {
+            policy.end();
+        }
         for (path, error) in unsent {
             self.work.shared.left.note(&path, UnresolvedReason::unreadable(error));
         }
         self.work.finish()
     }
 
-    /// What the steps share.
-    pub fn shared(&self) -> &Shared {
-        &self.work.shared
+    /// Where it lands what this side takes, if it takes anything. It is finished later.
+    pub fn destination(&self) -> Option<Destination> {
+        self.policy.as_ref().map(TakePolicy::destination)
     }
 
     /// What both sides have agreed on.
     pub fn agreed(&self) -> &Arc<Agreed> {
         &self.work.shared.agreed
-    }
-}
-
-impl Shared {
-    /// Whether what is at `path` is still what was listed. If not, or if nobody can tell, it is left alone.
-    fn is_untouched(&self, path: &RelPath) -> bool {
-        let why = match self.seen.is_unchanged(&self.root, path) {
-            Ok(true) => return true,
-            Ok(false) => UnresolvedReason::Changed,
-            Err(error) => UnresolvedReason::unreadable(error.into()),
-        };
-        self.left.note(path, why);
-        false
-    }
-
-    /// What a file may find at `path`, right now.
-    pub fn place(&self, path: &RelPath) -> Place {
-        let was_file = self.agreed.own.file(path).is_some();
-        match was_file {
-            _ if self.left.contains(path) => Place::Taken,
-            true if self.is_untouched(path) => Place::Replaced,
-            true => Place::Taken,
-            false => Place::Free,
-        }
-    }
-
-    /// What both are to have.
-    pub fn merged(&self) -> &Manifest {
-        &self.agreed.outcome.merged
     }
 }
 

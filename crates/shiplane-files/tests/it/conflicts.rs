@@ -55,7 +55,7 @@ fn the_same_content_with_another_time_is_compared_and_gets_the_time() {
     let dest = open(temp.path());
     assert_eq!(dest.plan(0, &tree.entries[0].0).unwrap(), Plan::Compare { is_likely_same: false });
     assert_eq!(
-        dest.digest_of(&tree.entries[0].0, DigestAlgorithm::Sha256).unwrap(),
+        dest.digest_of(&tree.entries[0].0.path, DigestAlgorithm::Sha256).unwrap(),
         Digest::sha256(b"content")
     );
     assert_eq!(dest.compare(0, &tree.entries[0].0, Digest::blake3(b"content")).unwrap(), Plan::Done);
@@ -181,7 +181,7 @@ fn files_that_wait_to_be_compared_hold_no_handle() {
         fs::File::create(temp.path().join(&name)).unwrap().set_len(1 << 21).unwrap();
         let tree = Tree::default().file(&name, "").set(|entry| entry.size_bytes = 1 << 21);
         let entry = &tree.entries[0].0;
-        let plan = dest.offer_delta(index, entry, dest.plan(index, entry).unwrap()).unwrap();
+        let plan = dest.plan(index, entry).unwrap();
         assert!(matches!(plan, Plan::Delta { .. }), "{plan:?}");
     }
     let handles = fs::read_dir("/proc/self/fd").unwrap();

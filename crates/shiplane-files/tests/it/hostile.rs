@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use shiplane_files::internals::{Destination, DestinationError, FaultClass, Shape};
-use shiplane_wire::{EntryKind, Span};
+use shiplane_wire::{EntryKind, FailReason, Span};
 use tempfile::TempDir;
 
 use super::tree::{
@@ -340,7 +340,7 @@ fn a_size_beyond_any_disk_takes_no_space() {
     drop(writer);
     let taken: u64 = own_names(temp.path()).iter().map(|name| blocks(&temp.path().join(name))).sum();
     assert!(taken < 1 << 10, "{taken} blocks");
-    dest.discard(0).unwrap();
+    dest.discard(0, FailReason::Vanished).unwrap();
     dest.finish().unwrap();
     assert!(listing(temp.path()).is_empty());
 }

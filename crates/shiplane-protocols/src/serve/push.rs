@@ -1,22 +1,22 @@
 //! The receiving side of push: ready only after every check (SPEC 5.5 to 5.9).
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use shiplane_files::internals::{
-    Buffers, Destination, DestinationError, JobKey, PlacedCut, Plan, ReceiveOptions, Shape, SourceError,
-    SourceRoot, Summary,
+    Destination, DestinationError, JobKey, ReceiveOptions, Shape, SourceError, SourceRoot, Admission, Buffers, Policy,
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{
     PeerConnection, StreamError,
     internals::{Claim, ReceiveReservation, blocking},
 };
-use shiplane_wire::{
-    Digest, DigestAlgorithm, Durability, Entry, FailReason, RelPath, Span, TransferId, escape, limits,
-};
+use shiplane_wire::{DigestAlgorithm, Durability, Entry, RelPath, TransferId, escape, limits};
 
 use super::{
     CONFIRM_TIMEOUT, FileServer,
@@ -32,7 +32,7 @@ use crate::{
     },
     metrics::Counting,
     transfer::{
-        EventFn, MemoryBudget, Target, TransferError, TransferEvent, TransferOptions,
+        EventFn, MemoryBudget, TransferError, TransferEvent, TransferOptions,
         receiver::{Opening, Received, invite, receive},
     },
 };
@@ -64,7 +64,7 @@ pub(super) struct Writing {
 /// What a push holds from READY to its end.
 struct Held {
     claim: Claim,
-    target: Limited,
+    destination: Destination,
     name: TargetClaim,
     /// Nothing is there yet.
     invites: Option<ReceiveReservation>,
@@ -166,9 +166,14 @@ impl FileServer {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
             let (destination, is_fresh, reserved) =
                 open(&root, request, job, digest, &space, buffers, &may_create)?;
+            let destination = match max_bytes {
+                Some(max_bytes) => destination
+                    .with_policy(Arc::new(SizeLimit { max_bytes, listed_bytes: AtomicU64::new(0) })),
+                None => destination,
+            };
             Ok::<_, DestinationError>(Held {
                 claim,
-                target: Limited { destination, max_bytes, announced_bytes: Arc::default() },
+                destination,
                 name,
                 invites: if is_fresh { invite(&connection) } else { None },
                 _space: reserved,
@@ -299,18 +304,18 @@ async fn take(
     options: &TransferOptions,
 ) -> Result<Received, TransferError> {
     let config = connection.config();
-    let Held { claim, target, name, invites, _space } = held;
+    let Held { claim, destination, name, invites, _space } = held;
     let (stop, timeout) = (name.give_up(), config.header_timeout);
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = tokio::select! {
         opened = opening => opened.map_err(|_| TransferError::Silent { timeout })??,
         () = stop.cancelled() => return Err(TransferError::TakenOver),
     };
-    let options =
-        TransferOptions { chunk_len_bytes: target.destination.chunk_len_bytes(), ..options.clone() };
+    let options = TransferOptions { chunk_len_bytes: destination.chunk_len_bytes(), ..options.clone() };
     let events: EventFn = Arc::new(|_: TransferEvent| ());
     let opening = Opening { claim, records, invites };
-    let received = receive(opening, config.progress_timeout, target, &options, events, stop).await;
+    let received =
+        receive(opening, config.progress_timeout, destination.into(), &options, events, stop).await;
     received.map_err(|error| match (error, connection.end()) {
         (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
         (error, _) => error,
@@ -351,72 +356,22 @@ fn failed(error: &TransferError) -> Fault {
     }
 }
 
-/// A destination that takes so many bytes and no more, whatever was announced at first.
-#[derive(Debug, Clone)]
-struct Limited {
-    destination: Destination,
-    max_bytes: Option<u64>,
-    announced_bytes: Arc<std::sync::atomic::AtomicU64>,
+/// Takes so many bytes and no more, whatever was announced at first.
+struct SizeLimit {
+    max_bytes: u64,
+    listed_bytes: AtomicU64,
 }
 
-impl Target for Limited {
-    type Writer = <Destination as Target>::Writer;
-
-    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        if let Some(max_bytes) = self.max_bytes {
-            let before = self.announced_bytes.load(std::sync::atomic::Ordering::Relaxed);
-            let total_bytes = before.saturating_add(entry.size_bytes);
-            if total_bytes > max_bytes {
-                return Err(DestinationError::TooLarge { total_bytes, max_bytes });
-            }
-            // One thread plans.
-            self.announced_bytes.store(total_bytes, std::sync::atomic::Ordering::Relaxed);
+impl Policy for SizeLimit {
+    fn admit(&self, entry: &Entry) -> Result<Admission, DestinationError> {
+        let max_bytes = self.max_bytes;
+        let total_bytes = self.listed_bytes.load(Ordering::Relaxed).saturating_add(entry.size_bytes);
+        if total_bytes > max_bytes {
+            return Err(DestinationError::TooLarge { total_bytes, max_bytes });
         }
-        Target::plan(&self.destination, index, entry)
-    }
-
-    fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
-        Target::compare(&self.destination, index, entry, theirs)
-    }
-
-    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
-        self.destination.follow(index, theirs)
-    }
-
-    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
-        self.destination.delta(index, entry, theirs)
-    }
-
-    fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
-        self.destination.reserve(missing_bytes)
-    }
-
-    fn file_len_bytes(&self, entry: u64) -> Option<u64> {
-        self.destination.file_len_bytes(entry)
-    }
-
-    fn is_immediate(&self) -> bool {
-        self.destination.is_immediate()
-    }
-
-    fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Self::Writer, DestinationError> {
-        self.destination.writer(chunk, spans)
-    }
-
-    fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
-        self.destination.publish(entries)
-    }
-
-    fn discard(&self, entry: u64, _reason: FailReason) -> Result<(), DestinationError> {
-        self.destination.discard(entry)
-    }
-
-    fn abandon(&self) {
-        self.destination.abandon();
-    }
-
-    fn finish(self) -> Result<Summary, DestinationError> {
-        self.destination.finish()
+        // One thread plans.
+        self.listed_bytes.store(total_bytes, Ordering::Relaxed);
+        Ok(Admission::Compare)
     }
 }
 

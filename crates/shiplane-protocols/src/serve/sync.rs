@@ -36,9 +36,8 @@ use crate::{
         exchange::{Exchange, Exchanged, check_names, list_left, pack, send_beside, settle, unpack},
         memory::ListMemory,
         messages::{SyncAlive, SyncSettle, SyncSettled, SyncStart, SyncStarted},
-        taking::Taking,
     },
-    transfer::{EventFn, TransferError, TransferEvent, TransferOptions},
+    transfer::{EventFn, Target, TransferError, TransferEvent, TransferOptions},
 };
 
 /// What a server that may be synced with keeps.
@@ -306,7 +305,7 @@ impl Running {
     ) -> Result<(), Fault> {
         let exchange = Exchange {
             provide: prepared.source.take().map(|source| (down, source)),
-            take: Taking::of(&mut prepared).map(|taking| (up, taking)),
+            take: prepared.destination().map(|taken| (up, Target::part(taken))),
         };
         let silent: EventFn = Arc::new(|_: TransferEvent| ());
         let events = [Arc::clone(&silent), silent];

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shiplane_files::internals::{
-    NameRefused, Source, SourceError, check_name,
+    NameRefused, Source, SourceError,
+    check_name,
     sync::{Agreed, Changes, MAX_MANIFEST_LEN_BYTES, Manifest, UnresolvedReason},
 };
 use shiplane_transport::{
@@ -20,13 +21,12 @@ use tokio_util::sync::CancellationToken;
 use super::error::SyncError;
 use super::memory::ListMemory;
 use super::messages::{SyncBody, SyncHalf};
-use super::taking::Taking;
 use crate::Direction;
 use crate::methods::PushSent;
 use crate::metrics::Counting;
 use crate::transfer::provider::{Provided, provide};
 use crate::transfer::receiver::{Opening, Received, receive};
-use crate::transfer::{EventFn, ProtocolFault, TransferError, TransferOptions, next_records};
+use crate::transfer::{EventFn, ProtocolFault, Target, TransferError, TransferOptions, next_records};
 
 /// How a list travels: what goes into the call, and what has to be sent beside it.
 pub(crate) fn pack(changes: &Changes, index: u64, max_inline_len_bytes: usize) -> (SyncBody, Option<Bytes>) {
@@ -120,7 +120,7 @@ pub(crate) struct Exchange {
     /// What this side provides, and the claim on that transfer.
     pub(crate) provide: Option<(Claim, Source)>,
     /// What it takes.
-    pub(crate) take: Option<(Claim, Taking)>,
+    pub(crate) take: Option<(Claim, Target)>,
 }
 
 /// What has been exchanged.
@@ -206,7 +206,7 @@ async fn give(
 async fn take(
     connection: &Arc<PeerConnection>,
     claim: Claim,
-    target: Taking,
+    target: Target,
     options: &TransferOptions,
     events: EventFn,
 ) -> Result<Received, TransferError> {

@@ -26,7 +26,7 @@
 //! before: what somebody has edited meanwhile stays, and the next sync settles it. In reading order:
 //!
 //! 1. `shiplane_files::internals::sync`: what one side lists, remembers, plans and does on its disk.
-//! 2. `taking`: where files from the other side land. `exchange`: what travels.
+//! 2. `exchange`: what travels.
 //! 3. `run`: the side that asks; `serve::sync` is the other one. `messages`: what they say to each other.
 
 mod error;
@@ -34,7 +34,6 @@ pub(crate) mod exchange;
 pub(crate) mod memory;
 pub(crate) mod messages;
 mod run;
-pub(crate) mod taking;
 
 pub use error::SyncError;
 pub use messages::{SyncBody, SyncRequest, SyncResponse};

@@ -41,7 +41,7 @@ pub use budget::{
 pub(crate) use budget::{ListAccounts, Reservation};
 pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{Awaited, EventFn, TransferEvent};
-pub use target::{StreamTarget, Target};
+pub use target::Target;
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 

@@ -2,11 +2,9 @@
 
 mod asking;
 mod chunks;
-mod lease;
 mod offers;
 mod progress;
 mod received;
-mod stores;
 mod workers;
 
 use std::{
@@ -29,11 +27,9 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::received::Received;
 use self::{
     chunks::{Arrived, ChunkError, ChunkResult, Opened, StoredChunk, receive_chunk},
-    lease::{Leased, RELEASE_GRACE},
     offers::{Early, Offers},
     progress::Progress,
     received::{End, Totals},
-    stores::Stores,
     workers::{PlanJob, Planned, Planner, Publisher},
 };
 use super::{
@@ -47,7 +43,7 @@ use super::{
     progress::Turn,
     provider::MAX_CHUNK_ATTEMPTS,
     records::{RecordSender, RecordStream},
-    target::Target,
+    target::{RELEASE_GRACE, Target},
 };
 use crate::Compression;
 
@@ -70,16 +66,15 @@ pub(crate) fn invite(connection: &PeerConnection) -> Option<ReceiveReservation> 
 ///
 /// Not cancel-safe: dropping it resets the transfer's streams; what was verified is kept for the next run.
 /// `stop` does the same, and lets go of the target before it is told.
-pub(crate) async fn receive<T: Target>(
+pub(crate) async fn receive(
     opening: Opening,
     timeout: Duration,
-    target: T,
+    target: Target,
     options: &TransferOptions,
     events: EventFn,
     stop: CancellationToken,
 ) -> Result<Received, TransferError> {
     let Opening { mut claim, records, invites } = opening;
-    let (target, released) = Leased::new(target);
     let mut provider = RecordStream::new(records.recv);
     let quota = Quota::of(options.memory.as_ref());
     // A little there always is.
@@ -89,8 +84,8 @@ pub(crate) async fn receive<T: Target>(
     let mut receiver = Receiver {
         claim,
         records: RecordSender::new(records.send, timeout),
-        planner: Planner::start(target.clone()),
-        publisher: Publisher::start(target.clone()),
+        planner: Planner::start(target.share()),
+        publisher: Publisher::start(target.share()),
         ledger: Ledger::new(options.lanes, options.chunk_len_bytes),
         pace: ChunkPace::new(options.lanes, options.chunk_len_bytes, Instant::now()),
         deltas: Deltas::new(quota.signatures()),
@@ -121,7 +116,6 @@ pub(crate) async fn receive<T: Target>(
         },
         arrived,
         told_awaited: None,
-        stores: Stores::new(),
         progress: Progress::new(meter, timeout),
         target,
         timeout,
@@ -132,21 +126,21 @@ pub(crate) async fn receive<T: Target>(
         Ok((summary, root)) => Ok(receiver.received(summary, root, provider).await),
         Err(error) => {
             receiver.target.abandon();
+            let released = receiver.target.writes().released();
             let error = receiver.own_cause(error).await;
             receiver.fail(error.code());
             provider.stop(error.code());
-            released.wait().await;
+            released.await;
             Err(error)
         }
     }
 }
 
 /// The state of one transfer, owned by one task.
-struct Receiver<T: Target> {
+struct Receiver {
     claim: Claim,
     records: RecordSender,
-    target: T,
-    stores: Stores,
+    target: Target,
     progress: Progress,
     timeout: Duration,
     events: EventFn,
@@ -191,7 +185,7 @@ struct Receiver<T: Target> {
     end: End,
 }
 
-impl<T: Target> Receiver<T> {
+impl Receiver {
     async fn run(
         &mut self,
         provider: &mut RecordStream<ProviderRecord>,
@@ -242,7 +236,7 @@ impl<T: Target> Receiver<T> {
     /// Whom the transfer waits for.
     fn turn(&self) -> Turn {
         let is_limited = self.lane.rate.as_ref().is_some_and(RateLimiter::is_waited_for);
-        if is_limited || self.stores.are_under_way() {
+        if is_limited || self.target.writes().are_under_way() {
             return Turn::Ours;
         }
         if !self.comparing.is_empty() || self.deltas.awaits_provider() {
@@ -278,7 +272,7 @@ impl<T: Target> Receiver<T> {
         let written = self.records.flush().await;
         self.survive(written)?;
         (self.events)(TransferEvent::Finishing);
-        let target = self.target.clone();
+        let target = self.target.share();
         let mut finished = blocking::spawn(move || target.finish());
         let mut alive = tokio::time::interval(alive_interval(self.timeout));
         let summary = loop {
@@ -488,9 +482,9 @@ impl<T: Target> Receiver<T> {
         let index = opened.chunk.index();
         match self.ledger.chunk_opens(index) {
             Ok(Opens::Next(spans)) => {
-                let (target, stores) = (self.target.clone(), self.stores.clone());
+                let target = self.target.share();
                 let (lane, told) = (self.lane_of(index), (self.arrived.clone(), Arc::clone(&self.events)));
-                let received = receive_chunk(opened, target, spans, stores, lane, told);
+                let received = receive_chunk(opened, target, spans, lane, told);
                 self.chunks.spawn(async move { (index, received.await) });
                 Ok(())
             }
@@ -569,7 +563,7 @@ impl<T: Target> Receiver<T> {
             return error;
         }
         let own = async {
-            if self.stores.have_failed().await {
+            if self.target.writes().have_failed().await {
                 while let Some(chunk) = self.chunks.join_next().await {
                     if let Ok((_, Err(ChunkError::Target(own)))) = chunk {
                         return Some(own);

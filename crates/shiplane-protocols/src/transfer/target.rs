@@ -1,160 +1,197 @@
-//! Where a transfer lands.
+//! Where a transfer lands: a directory tree, or one stream. All of it blocks and runs on blocking threads.
 
 mod stream;
+mod writes;
+
+use std::io::Write;
 
 use shiplane_files::internals::{ChunkWriter, Destination, DestinationError, PlacedCut, Plan, Summary};
-use shiplane_transport::internals::ChunkSink;
 use shiplane_wire::{Digest, Entry, FailReason, Span, Stored, Verified};
 
-pub use self::stream::StreamTarget;
+use self::stream::{OutputStream, StreamWriter};
+pub(super) use self::writes::{RELEASE_GRACE, WriteTracker};
 
-/// The receiver's half of the disk, or what stands for it. All of it blocks and runs on blocking threads.
-///
-/// The order of calls is that of [`Destination`], which is the usual target.
-pub trait Target: Clone + Send + Sync + 'static {
-    /// Takes one chunk; its commit yields the entries that are complete now.
-    type Writer: ChunkSink<Output = Vec<u64>, Error = DestinationError>;
+/// Where a transfer lands.
+#[derive(Debug)]
+pub struct Target {
+    // Fields are dropped in this order: the place is let go of before that is noted.
+    place: Place,
+    writes: WriteTracker,
+}
 
-    /// Decides what is to be done for an entry.
-    ///
-    /// # Errors
-    /// Ends the transfer.
-    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError>;
+#[derive(Debug, Clone)]
+enum Place {
+    /// A transfer is all that is written there, or one part of it, which somebody else finishes.
+    Files {
+        destination: Destination,
+        is_part: bool,
+    },
+    Stream(OutputStream),
+}
 
-    /// Goes on after [`Plan::Compare`].
-    ///
-    /// # Errors
-    /// Ends the transfer.
-    fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError>;
+/// Takes one chunk.
+pub(super) enum Writer {
+    Files(ChunkWriter),
+    Stream(StreamWriter),
+}
 
-    /// Takes a part of the peer's cuts for an entry for which [`Plan::Delta`] was given, in order, while the
-    /// peer reads on. Nothing is lost if it does nothing.
-    ///
-    /// # Errors
-    /// Ends the transfer.
-    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
-        let _ = (index, theirs);
-        Ok(())
+impl From<Destination> for Target {
+    fn from(destination: Destination) -> Self {
+        Self::at(Place::Files { destination, is_part: false })
+    }
+}
+
+impl Target {
+    /// Writes the bytes of a single file to `writer`, which is flushed at the end. Every chunk is verified before a
+    /// byte of it is written; those that come early are held, as many as there are lanes.
+    pub fn stream(writer: impl Write + Send + 'static) -> Self {
+        Self::at(Place::Stream(OutputStream::new(writer)))
     }
 
-    /// Goes on after [`Plan::Delta`] with the peer's cuts of all the ranges that it named.
-    ///
-    /// # Errors
-    /// Ends the transfer. A target that never gives that plan need not provide this.
-    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
-        let _ = (entry, theirs);
-        Err(DestinationError::NotWanted { entry: index })
+    /// A destination that others finish.
+    pub(crate) fn part(destination: Destination) -> Self {
+        Self::at(Place::Files { destination, is_part: true })
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place, writes: WriteTracker::default() }
+    }
+
+    /// Another handle.
+    pub(super) fn share(&self) -> Self {
+        Self { place: self.place.clone(), writes: self.writes.clone() }
+    }
+
+    pub(super) fn writes(&self) -> &WriteTracker {
+        &self.writes
+    }
+
+    /// Decides what is to be done for an entry.
+    pub(super) fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        match &self.place {
+            Place::Files { destination, .. } => destination.plan(index, entry),
+            Place::Stream(stream) => stream.plan(entry),
+        }
+    }
+
+    /// Goes on after [`Plan::Compare`].
+    pub(super) fn compare(
+        &self,
+        index: u64,
+        entry: &Entry,
+        theirs: Digest,
+    ) -> Result<Plan, DestinationError> {
+        self.files(index)?.compare(index, entry, theirs)
+    }
+
+    /// Takes a part of the block signatures of an entry for which [`Plan::Delta`] was given, in order, while the peer
+    /// reads on.
+    pub(super) fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+        self.files(index)?.follow(index, theirs)
+    }
+
+    /// Goes on after [`Plan::Delta`] with the block signatures of all the ranges that it named.
+    pub(super) fn delta(
+        &self,
+        index: u64,
+        entry: &Entry,
+        theirs: &[PlacedCut],
+    ) -> Result<Plan, DestinationError> {
+        self.files(index)?.delta(index, entry, theirs)
+    }
+
+    /// Only files are compared.
+    fn files(&self, entry: u64) -> Result<&Destination, DestinationError> {
+        match &self.place {
+            Place::Files { destination, .. } => Ok(destination),
+            Place::Stream(_) => Err(DestinationError::NotWanted { entry }),
+        }
     }
 
     /// Checks that so many bytes fit.
-    ///
-    /// # Errors
-    /// Ends the transfer.
-    fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError>;
+    pub(super) fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
+        match &self.place {
+            Place::Files { destination, .. } => destination.reserve(missing_bytes),
+            Place::Stream(_) => Ok(()),
+        }
+    }
 
     /// The size of an entry for which a plan was given that wants something of it, and that was not given up since.
-    fn file_len_bytes(&self, entry: u64) -> Option<u64>;
+    pub(super) fn file_len_bytes(&self, entry: u64) -> Option<u64> {
+        match &self.place {
+            Place::Files { destination, .. } => destination.file_len_bytes(entry),
+            Place::Stream(stream) => stream.file_len_bytes(),
+        }
+    }
 
     /// Whether chunks are written without ever waiting for a disk, so that it may be done between two packets.
-    fn is_immediate(&self) -> bool {
-        false
+    pub(super) fn is_immediate(&self) -> bool {
+        match &self.place {
+            Place::Files { destination, .. } => destination.is_immediate(),
+            Place::Stream(_) => false,
+        }
     }
 
     /// Begins a chunk.
-    ///
-    /// # Errors
-    /// Ends the transfer.
-    fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Self::Writer, DestinationError>;
+    pub(super) fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Writer, DestinationError> {
+        match &self.place {
+            Place::Files { destination, .. } => destination.chunk_writer(chunk, spans).map(Writer::Files),
+            Place::Stream(stream) => Ok(Writer::Stream(stream.writer(spans))),
+        }
+    }
 
     /// Makes complete entries visible, and durable if that was promised.
-    ///
-    /// # Errors
-    /// Ends the transfer.
-    fn publish(&self, entries: &[u64]) -> Result<(), DestinationError>;
+    pub(super) fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
+        match &self.place {
+            Place::Files { destination, .. } => destination.publish(entries),
+            Place::Stream(_) => Ok(()),
+        }
+    }
 
     /// Gives up an entry that the provider cannot send, for this reason.
-    ///
-    /// # Errors
-    /// Ends the transfer.
-    fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError>;
+    pub(super) fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError> {
+        match &self.place {
+            Place::Files { destination, .. } => destination.discard(entry, reason),
+            Place::Stream(stream) => {
+                stream.discard();
+                Ok(())
+            }
+        }
+    }
 
     /// The transfer has failed: what takes long may end early, in any error. Nothing more is asked for.
-    fn abandon(&self) {}
+    pub(super) fn abandon(&self) {
+        if let Place::Files { destination, .. } = &self.place {
+            destination.abandon();
+        }
+    }
 
     /// Everything has come.
-    ///
-    /// # Errors
-    /// Ends the transfer.
-    fn finish(self) -> Result<Summary, DestinationError>;
-}
-
-impl Target for Destination {
-    type Writer = FileWriter;
-
-    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        let plan = Self::plan(self, index, entry)?;
-        self.offer_delta(index, entry, plan)
-    }
-
-    fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
-        let plan = Self::compare(self, index, entry, theirs)?;
-        self.offer_delta(index, entry, plan)
-    }
-
-    fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
-        self.follow_old(index, theirs)
-    }
-
-    fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
-        self.take_from_old(index, entry, theirs)
-    }
-
-    fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
-        Self::reserve(self, missing_bytes)
-    }
-
-    fn file_len_bytes(&self, entry: u64) -> Option<u64> {
-        Self::file_len_bytes(self, entry)
-    }
-
-    fn is_immediate(&self) -> bool {
-        Self::is_immediate(self)
-    }
-
-    fn writer(&self, chunk: u64, spans: &[Span]) -> Result<FileWriter, DestinationError> {
-        self.chunk_writer(chunk, spans).map(FileWriter)
-    }
-
-    fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
-        Self::publish(self, entries)
-    }
-
-    fn discard(&self, entry: u64, _reason: FailReason) -> Result<(), DestinationError> {
-        Self::discard(self, entry)
-    }
-
-    fn abandon(&self) {
-        Self::abandon(self);
-    }
-
-    fn finish(self) -> Result<Summary, DestinationError> {
-        Self::finish(self)
+    pub(super) fn finish(self) -> Result<Summary, DestinationError> {
+        match self.place {
+            Place::Files { destination, is_part: false } => destination.finish(),
+            Place::Files { is_part: true, .. } => Ok(Summary::default()),
+            Place::Stream(stream) => stream.finish(),
+        }
     }
 }
 
-/// A [`ChunkWriter`] as a lane's sink.
-#[derive(Debug)]
-pub struct FileWriter(ChunkWriter);
-
-impl ChunkSink for FileWriter {
-    type Output = Vec<u64>;
-    type Error = DestinationError;
-
-    fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
-        self.0.write(data)
+impl Writer {
+    pub(super) fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
+        match self {
+            Self::Files(writer) => writer.write(data),
+            Self::Stream(writer) => {
+                writer.write(data);
+                Ok(())
+            }
+        }
     }
 
-    fn commit(self, verified: Verified) -> Result<(Stored, Vec<u64>), DestinationError> {
-        self.0.commit(verified)
+    /// Gives the entries that are complete now.
+    pub(super) fn commit(self, verified: Verified) -> Result<(Stored, Vec<u64>), DestinationError> {
+        match self {
+            Self::Files(writer) => writer.commit(verified),
+            Self::Stream(writer) => writer.commit(verified),
+        }
     }
 }

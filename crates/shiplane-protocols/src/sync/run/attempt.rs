@@ -28,8 +28,7 @@ use crate::sync::messages::{
     SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncEnd, SyncHalf, SyncRequest,
     SyncResponse, SyncSettle, SyncSettled, SyncStart, SyncStarted,
 };
-use crate::sync::taking::Taking;
-use crate::transfer::{EventFn, TransferError, TransferOptions};
+use crate::transfer::{EventFn, Target, TransferError, TransferOptions};
 
 pub(super) struct Attempt<'a> {
     client: &'a RpcClient,
@@ -259,7 +258,7 @@ impl<'a> Attempt<'a> {
         sent?;
         let exchange = Exchange {
             provide: prepared.source.take().map(|source| (up, source)),
-            take: Taking::of(prepared).map(|taking| (down, taking)),
+            take: prepared.destination().map(|taken| (down, Target::part(taken))),
         };
         Ok((exchange, options))
     }

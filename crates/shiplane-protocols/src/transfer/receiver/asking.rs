@@ -4,11 +4,11 @@ use shiplane_wire::ReceiverRecord;
 use tokio::time::Instant;
 
 use super::{
-    super::{error::TransferError, provider::MAX_DIGESTS_UNDER_WAY, target::Target},
+    super::{error::TransferError, provider::MAX_DIGESTS_UNDER_WAY},
     Receiver,
 };
 
-impl<T: Target> Receiver<T> {
+impl Receiver {
     /// Asks for what there is room for.
     pub(super) fn ask(&mut self) -> Result<(), TransferError> {
         self.admit()?;

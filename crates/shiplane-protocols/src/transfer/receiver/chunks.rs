@@ -14,9 +14,8 @@ use shiplane_wire::{Code, Digest, FrameError, Span, Stored, Verified};
 
 use super::super::{
     event::{EventFn, TransferEvent},
-    target::Target,
+    target::{Target, Writer},
 };
-use super::stores::Stores;
 use crate::compress::{DecodeSinkError, DecodingSink};
 
 /// A chunk whose stream has opened.
@@ -76,11 +75,10 @@ impl Arrived {
 }
 
 /// Receives a chunk that was wanted of these spans. `options` count what arrives.
-pub(super) async fn receive_chunk<T: Target>(
+pub(super) async fn receive_chunk(
     opened: Opened,
-    target: T,
+    target: Target,
     spans: Vec<Span>,
-    stores: Stores,
     options: LaneOptions,
     (arrived, events): (Arrived, EventFn),
 ) -> ChunkResult {
@@ -88,7 +86,7 @@ pub(super) async fn receive_chunk<T: Target>(
     let (index, wire_bytes) = (chunk.index(), chunk.len_bytes());
     let content_bytes = spans.iter().map(|span| span.len_bytes).sum();
     let counts = is_compressed;
-    let sink = LazySink { target, index, spans, stores, writer: None, counts, arrived, events };
+    let sink = LazySink { writer: None, target, index, spans, counts, arrived, events };
     let (digest, complete) = if is_compressed {
         receive_compressed(chunk, content_bytes, sink, &options).await?
     } else {
@@ -98,14 +96,14 @@ pub(super) async fn receive_chunk<T: Target>(
 }
 
 /// SPEC 4.16: whatever the frame holds, no more than the spans is ever decoded.
-async fn receive_compressed<T: Target>(
+async fn receive_compressed(
     chunk: InboundChunk,
     content_bytes: u64,
-    sink: LazySink<T>,
+    sink: LazySink,
     options: &LaneOptions,
 ) -> Result<(Digest, Vec<u64>), ChunkError> {
     let (wire_bytes, max_bytes) =
-        (chunk.len_bytes(), DecodingSink::<LazySink<T>>::max_wire_bytes(content_bytes));
+        (chunk.len_bytes(), DecodingSink::<LazySink>::max_wire_bytes(content_bytes));
     if wire_bytes > max_bytes {
         chunk.refuse(Code::TooLarge).await;
         let refused = FrameError::TooLarge { len_bytes: wire_bytes, max_bytes };
@@ -150,19 +148,19 @@ impl From<RecvChunkError<DecodeSinkError<DestinationError>>> for ChunkError {
 }
 
 /// Opens the target's writer when the first byte is there, and notes the digest.
-struct LazySink<T: Target> {
-    target: T,
+struct LazySink {
+    // Dropped before the target that counts who holds it.
+    writer: Option<Writer>,
+    target: Target,
     index: u64,
     spans: Vec<Span>,
-    stores: Stores,
-    writer: Option<T::Writer>,
     /// What arrives is less than its content, which is counted here.
     counts: bool,
     arrived: Arrived,
     events: EventFn,
 }
 
-impl<T: Target> ChunkSink for LazySink<T> {
+impl ChunkSink for LazySink {
     type Output = (Digest, Vec<u64>);
     type Error = DestinationError;
 
@@ -171,8 +169,8 @@ impl<T: Target> ChunkSink for LazySink<T> {
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
-        let Self { target, index, spans, stores, writer, .. } = self;
-        stores.count(|| match writer {
+        let Self { writer, target, index, spans, .. } = self;
+        target.writes().count(|| match writer {
             Some(writer) => writer.write(data),
             None => writer.insert(target.writer(*index, spans)?).write(data),
         })?;
@@ -185,8 +183,8 @@ impl<T: Target> ChunkSink for LazySink<T> {
 
     fn commit(mut self, verified: Verified) -> Result<(Stored, (Digest, Vec<u64>)), DestinationError> {
         let digest = verified.digest();
-        let Self { target, index, spans, stores, writer, .. } = &mut self;
-        let (stored, complete) = stores.count(|| {
+        let Self { writer, target, index, spans, .. } = &mut self;
+        let (stored, complete) = target.writes().count(|| {
             let writer = writer.take().map_or_else(|| target.writer(*index, spans), Ok)?;
             writer.commit(verified)
         })?;

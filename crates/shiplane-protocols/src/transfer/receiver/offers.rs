@@ -11,7 +11,6 @@ use super::{
     super::{
         budget::{Reservation, chunk_cost_bytes},
         error::{ProtocolFault, TransferError},
-        target::Target,
     },
     Receiver,
     chunks::Opened,
@@ -68,7 +67,7 @@ impl Offers {
     }
 }
 
-impl<T: Target> Receiver<T> {
+impl Receiver {
     pub(super) fn on_offer(&mut self, spans: Vec<Span>) -> Result<(), TransferError> {
         let entries = self.ledger.entries();
         let offered = self.offers.as_ref().map_or(0, |offers| offers.chunks.len() as u64);

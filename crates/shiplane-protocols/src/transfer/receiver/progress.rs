@@ -9,7 +9,6 @@ use super::{
     super::{
         event::{Awaited, TransferEvent},
         progress::{ENTRY_BYTES, ProgressWatch, Turn},
-        target::Target,
     },
     Receiver,
 };
@@ -73,7 +72,7 @@ impl Progress {
     }
 }
 
-impl<T: Target> Receiver<T> {
+impl Receiver {
     /// Tells what has arrived and what is waited for, as far as that is news.
     pub(super) fn show(&mut self) {
         self.arrived.tell(&self.events);

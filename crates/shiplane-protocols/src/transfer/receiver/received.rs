@@ -10,7 +10,6 @@ use super::{
     super::{
         error::{FailedEntry, ProtocolFault, TransferError},
         records::RecordStream,
-        target::Target,
     },
     Receiver,
 };
@@ -86,7 +85,7 @@ impl End {
     }
 }
 
-impl<T: Target> Receiver<T> {
+impl Receiver {
     /// Once everything has come: the provider compares it with what it has sent while the last files are published.
     pub(super) fn tell_done(&mut self) -> Result<(), TransferError> {
         if self.end.is_told() || !self.has_come() {

@@ -56,7 +56,7 @@ pub(super) struct Planned {
 }
 
 impl Planner {
-    pub(super) fn start<T: Target>(target: T) -> Self {
+    pub(super) fn start(target: Target) -> Self {
         let (jobs, mut queue) = mpsc::unbounded_channel::<PlanJob>();
         let (outlet, plans) = mpsc::channel(1);
         blocking::spawn_waiting(move || {
@@ -98,7 +98,7 @@ impl Planner {
     }
 }
 
-fn plan<T: Target>(target: &T, job: PlanJob) -> Result<Option<Planned>, DestinationError> {
+fn plan(target: &Target, job: PlanJob) -> Result<Option<Planned>, DestinationError> {
     let (index, entry, plan) = match job {
         PlanJob::Plan { index, entry } => {
             let plan = target.plan(index, &entry)?;
@@ -140,7 +140,7 @@ enum PublishJob {
 }
 
 impl Publisher {
-    pub(super) fn start<T: Target>(target: T) -> Self {
+    pub(super) fn start(target: Target) -> Self {
         let (jobs, mut queue) = mpsc::unbounded_channel();
         let (outlet, done) = mpsc::channel(1);
         blocking::spawn_waiting(move || {

@@ -1,60 +1,44 @@
-//! A target that is at work until it is told that all is lost.
+//! What is at work at a target until it is let go, and fails then.
 
-use std::iter;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
 
-use shiplane_files::internals::{Destination, DestinationError, Plan, Summary};
-use shiplane_protocols::internals::transfer::Target;
-use shiplane_wire::{Digest, Entry, FailReason, Span};
+use shiplane_files::internals::{Admission, DestinationError, Policy};
+use shiplane_wire::Entry;
 use tokio::sync::Notify;
 
-/// Plans its first entry, or writes its first chunk, until the transfer is abandoned; and then it fails.
-#[derive(Clone)]
+/// Holds the plan of an entry, as a policy, or a write, as an output.
 pub(super) struct Held(Arc<Gate>);
 
-/// Counts who still has the target.
-pub(super) struct Holders(Weak<Gate>);
+/// Lets it go, and counts who still has it.
+#[derive(Clone)]
+pub(super) struct Holder(Weak<Gate>);
 
+#[derive(Default)]
 struct Gate {
-    /// Else in the middle of a plan.
-    is_held_writing: bool,
     is_at_work: Notify,
-    is_abandoned: Mutex<bool>,
+    is_open: Mutex<bool>,
     opens: Condvar,
 }
 
 impl Held {
-    pub(super) fn planning() -> (Self, Holders) {
-        Self::new(false)
-    }
-
-    pub(super) fn writing() -> (Self, Holders) {
-        Self::new(true)
-    }
-
-    fn new(is_held_writing: bool) -> (Self, Holders) {
-        let gate = Arc::new(Gate {
-            is_held_writing,
-            is_at_work: Notify::new(),
-            is_abandoned: Mutex::new(false),
-            opens: Condvar::new(),
-        });
-        let holders = Holders(Arc::downgrade(&gate));
-        (Self(gate), holders)
+    pub(super) fn new() -> (Self, Holder) {
+        let gate = Arc::<Gate>::default();
+        let holder = Holder(Arc::downgrade(&gate));
+        (Self(gate), holder)
     }
 
     fn hold(&self) {
         self.0.is_at_work.notify_one();
-        let abandoned = self.0.is_abandoned.lock().unwrap();
-        // Bounded, so that the test ends even where nobody says so.
-        let waited = self.0.opens.wait_timeout_while(abandoned, Duration::from_secs(5), |is| !*is).unwrap();
-        drop(waited);
+        let open = self.0.is_open.lock().unwrap();
+        // Bounded, so that the test ends even where nobody lets it go.
+        drop(self.0.opens.wait_timeout_while(open, Duration::from_secs(5), |is| !*is).unwrap());
     }
 }
 
-impl Holders {
-    pub(super) fn clones(&self) -> usize {
+impl Holder {
+    pub(super) fn handles(&self) -> usize {
         self.0.strong_count()
     }
 
@@ -63,51 +47,29 @@ impl Holders {
         let gate = self.0.upgrade().expect("nobody has it any more");
         gate.is_at_work.notified().await;
     }
+
+    pub(super) fn let_go(&self) {
+        if let Some(gate) = self.0.upgrade() {
+            *gate.is_open.lock().unwrap() = true;
+            gate.opens.notify_all();
+        }
+    }
 }
 
-impl Target for Held {
-    type Writer = <Destination as Target>::Writer;
-
-    fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        if self.0.is_held_writing {
-            let missing = iter::once(0..entry.size_bytes).collect();
-            return Ok(Plan::Want { missing, resumed_bytes: 0 });
-        }
+impl Policy for Held {
+    fn admit(&self, _: &Entry) -> Result<Admission, DestinationError> {
         self.hold();
-        Err(DestinationError::NotWanted { entry: index })
+        Err(DestinationError::NotWanted { entry: 0 })
     }
+}
 
-    fn abandon(&self) {
-        *self.0.is_abandoned.lock().unwrap() = true;
-        self.0.opens.notify_all();
-    }
-
-    fn compare(&self, _: u64, _: &Entry, _: Digest) -> Result<Plan, DestinationError> {
-        unreachable!("it never plans to compare")
-    }
-
-    fn reserve(&self, _: u64) -> Result<(), DestinationError> {
-        Ok(())
-    }
-
-    fn file_len_bytes(&self, _: u64) -> Option<u64> {
-        None
-    }
-
-    fn writer(&self, _: u64, _: &[Span]) -> Result<Self::Writer, DestinationError> {
+impl io::Write for Held {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
         self.hold();
-        Err(DestinationError::QuotaExceeded { path: "it".to_owned() })
+        Err(io::ErrorKind::QuotaExceeded.into())
     }
 
-    fn publish(&self, _: &[u64]) -> Result<(), DestinationError> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-
-    fn discard(&self, _: u64, _: FailReason) -> Result<(), DestinationError> {
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Summary, DestinationError> {
-        Ok(Summary::default())
     }
 }

@@ -163,15 +163,18 @@ pub(super) async fn fetch_with(
 ) -> Result<FetchReport, FetchError> {
     let request = FetchRequest { path: b"it".to_vec(), is_new_here };
     let fetch = Fetch::open_with(rpc, request, options).await?;
-    let receive = ReceiveOptions {
+    let target = Destination::open(dest, fetch.shape(), fetch.job(), receive_options());
+    fetch.receive(target.map_err(TransferError::from)?, options, Arc::new(|_| ())).await
+}
+
+pub(super) fn receive_options() -> ReceiveOptions {
+    ReceiveOptions {
         overwrite: false,
         durability: Durability::Durable,
         verify: false,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1024,
-    };
-    let target = Destination::open(dest, fetch.shape(), fetch.job(), receive).map_err(TransferError::from)?;
-    fetch.receive(target, options, Arc::new(|_| ())).await
+    }
 }
 
 /// What is in the destination under a name of its own.

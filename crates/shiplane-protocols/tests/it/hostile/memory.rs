@@ -11,7 +11,7 @@ use std::{
 use shiplane_files::internals::DestinationError;
 use shiplane_protocols::internals::{
     Fetch, FetchRequest,
-    transfer::{StreamTarget, TransferError, TransferOptions},
+    transfer::{Target, TransferError, TransferOptions},
 };
 use shiplane_rpc::RpcClient;
 use shiplane_transport::{
@@ -221,7 +221,7 @@ fn offers_with_holes_cost_a_fetch_into_a_stream_little() {
         let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20, ..TransferOptions::default() };
         let fetch = Fetch::open_with(&liar.rpc, request, &options).await.unwrap();
         let written = Arc::new(AtomicU64::new(0));
-        let target = StreamTarget::new(Written(Arc::clone(&written)));
+        let target = Target::stream(Written(Arc::clone(&written)));
         let result = fetch.receive(target, &options, Arc::new(|_| ())).await;
         assert_grown_little(before_bytes, "offers with holes");
         let is_whole = written.load(Ordering::Relaxed) == LEN_BYTES;

@@ -5,15 +5,22 @@ mod bombs;
 use std::{fs, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use shiplane_files::internals::{DestinationError, FaultClass};
-use shiplane_protocols::internals::{Fetch, FetchError, FetchReport, transfer::TransferError};
+use shiplane_files::internals::{Destination, DestinationError, FaultClass};
+use shiplane_protocols::internals::{
+    Fetch, FetchError, FetchReport,
+    transfer::{Target, TransferError},
+};
 use shiplane_transport::StreamError;
 use shiplane_wire::{Code, Digest, ProviderRecord, TaggedChunk};
+use tempfile::TempDir;
 
 use super::{
     Claimed, IMPATIENT, PATIENT, TransferShape, directory, encode, file, file_called,
     held::Held,
-    liar::{Liar, Stage, end, fetch_from, fetch_within, published, script, small_chunks, transfer_error},
+    liar::{
+        Liar, Stage, end, fetch_from, fetch_within, published, receive_options, script, small_chunks,
+        transfer_error,
+    },
 };
 use crate::harness::transfer_lane;
 
@@ -384,31 +391,38 @@ async fn a_provider_that_does_not_confirm_is_told_on() {
 
 #[tokio::test]
 async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
-    let liar = Liar::meet(
-        PATIENT,
-        TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("slow", 5), end(1, 6)]).await;
-            stage.linger().await;
-        }),
-    )
-    .await;
-    let (target, held) = Held::planning();
-    let fetch = Fetch::open(&liar.rpc, b"it").await.unwrap();
-    let failed = fetch.receive(target, &small_chunks(), Arc::new(|_| ())).await;
-    assert!(matches!(transfer_error(failed), TransferError::Protocol(_)));
-    assert_eq!(held.clones(), 0);
-}
-
-#[tokio::test]
-async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that_is_noticed() {
-    let (target, held) = Held::writing();
-    let held = Arc::new(held);
+    let (held, holder) = Held::new();
+    let let_go = holder.clone();
     let liar = Liar::meet(
         PATIENT,
         TransferShape::Root,
         script(move |mut stage| {
-            let held = Arc::clone(&held);
+            let let_go = let_go.clone();
+            async move {
+                stage.say(&[file("slow", 5), end(1, 6)]).await;
+                stage.linger().await;
+                let_go.let_go();
+            }
+        }),
+    )
+    .await;
+    let (fetch, dir) = (Fetch::open(&liar.rpc, b"it").await.unwrap(), TempDir::new().unwrap());
+    let target = Destination::open(dir.path(), fetch.shape(), fetch.job(), receive_options()).unwrap();
+    let target = target.with_policy(Arc::new(held));
+    let failed = fetch.receive(target, &small_chunks(), Arc::new(|_| ())).await;
+    assert!(matches!(transfer_error(failed), TransferError::Protocol(_)));
+    assert_eq!(holder.handles(), 0);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that_is_noticed() {
+    let (held, holder) = Held::new();
+    let at_work = holder.clone();
+    let liar = Liar::meet(
+        PATIENT,
+        TransferShape::Root,
+        script(move |mut stage| {
+            let at_work = at_work.clone();
             async move {
                 stage.say(&[file("x", 5), end(1, 5)]).await;
                 let (index, _) = stage.want().await.unwrap();
@@ -418,13 +432,23 @@ async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that
                 tokio::spawn(async move {
                     let _ = connection.send_tagged_chunk(tag, source, &transfer_lane()).await;
                 });
-                held.is_at_work().await;
+                at_work.is_at_work().await;
+                stage.connection.close(Code::Cancelled);
             }
         }),
     )
     .await;
     let fetch = Fetch::open(&liar.rpc, b"it").await.unwrap();
-    let failed = fetch.receive(target, &small_chunks(), Arc::new(|_| ())).await;
+    let connection = Arc::clone(liar.rpc.connection());
+    tokio::spawn(async move {
+        connection.closed().await;
+        // The receiver learns of it before the disk fails.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        holder.let_go();
+    });
+    let failed = fetch.receive(Target::stream(held), &small_chunks(), Arc::new(|_| ())).await;
     let error = transfer_error(failed);
-    assert!(matches!(error, TransferError::Destination(DestinationError::QuotaExceeded { .. })), "{error}");
+    assert!(matches!(error, TransferError::Destination(DestinationError::Io { .. })), "{error}");
 }

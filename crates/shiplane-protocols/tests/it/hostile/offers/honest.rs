@@ -12,7 +12,7 @@ use shiplane_protocols::{
     Compression,
     internals::{
         Fetch, FetchError, FetchReport, FetchRequest, Push, PushRequest,
-        transfer::{EventFn, MemoryBudget, StreamTarget, TransferError, TransferEvent, TransferOptions},
+        transfer::{EventFn, MemoryBudget, Target, TransferError, TransferEvent, TransferOptions},
     },
 };
 use shiplane_rpc::RpcClient;
@@ -159,7 +159,7 @@ async fn a_single_file_arrives_equal_on_disk_and_in_a_stream() {
         let request = FetchRequest { path: b"x".to_vec(), is_new_here: true };
         let fetch = Fetch::open_with(&client, request, &world.options).await.unwrap();
         let out = Shared::default();
-        fetch.receive(StreamTarget::new(out.clone()), &world.options, silent()).await.unwrap();
+        fetch.receive(Target::stream(out.clone()), &world.options, silent()).await.unwrap();
         assert!(*out.0.lock().unwrap() == content, "{len}");
     }
 }

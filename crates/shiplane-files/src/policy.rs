@@ -1,0 +1,92 @@
+//! Who decides what may be written to a destination, and hears what has become of each file.
+
+use shiplane_wire::{Digest, Entry, FailReason, RelPath};
+
+use crate::error::DestinationError;
+
+/// The rules for what a [`Destination`](crate::destination::Destination) writes. Called on blocking threads. By default everything
+/// may be written that the destination's options allow.
+pub trait Policy: Send + Sync {
+    /// Decides whether an entry may be written, before it is planned.
+    ///
+    /// # Errors
+    /// Ends the transfer.
+    fn admit(&self, entry: &Entry) -> Result<Admission, DestinationError> {
+        let _ = entry;
+        Ok(Admission::Compare)
+    }
+
+    /// The digest that a complete file must have to get its name. The file is read for it.
+    fn expected_digest(&self, path: &RelPath) -> Option<Digest> {
+        let _ = path;
+        None
+    }
+
+    /// What a file may find under its name, asked right before it gets it. `None`: what the options say.
+    fn place(&self, path: &RelPath) -> Option<Place> {
+        let _ = path;
+        None
+    }
+
+    /// Takes note of what has become of a file of `len_bytes`, by its path at the peer.
+    ///
+    /// # Errors
+    /// Ends the transfer. After [`FileEvent::Failed`], without an error, the file is left out.
+    fn on_file(&self, path: &RelPath, len_bytes: u64, event: FileEvent) -> Result<(), DestinationError> {
+        let _ = (path, len_bytes);
+        event.into_result()
+    }
+}
+
+/// No rules beside the options.
+impl Policy for () {}
+
+/// Whether an entry may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// What is there already is compared with it.
+    Compare,
+    /// It is known not to be what is there: nothing is compared.
+    Replace,
+    /// It is not wanted.
+    Skip,
+}
+
+/// What has become of a file.
+#[derive(Debug)]
+pub enum FileEvent {
+    /// It was there already, with the same content.
+    Identical,
+    /// It has its name.
+    Published,
+    /// It came with another digest than was expected, and is given up.
+    Unexpected,
+    /// The peer cannot send it.
+    NotSent(FailReason),
+    /// It could not be planned, or something has its name.
+    Failed(DestinationError),
+}
+
+impl FileEvent {
+    /// The failure, if it is one of this side's.
+    ///
+    /// # Errors
+    /// That of [`Failed`](Self::Failed).
+    pub fn into_result(self) -> Result<(), DestinationError> {
+        match self {
+            Self::Failed(error) => Err(error),
+            Self::Identical | Self::Published | Self::Unexpected | Self::NotSent(_) => Ok(()),
+        }
+    }
+}
+
+/// What a file that gets its name may find there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nothing: what has come there meanwhile stays.
+    Free,
+    /// What is to be replaced.
+    Replaced,
+    /// Something that nobody may replace.
+    Taken,
+}

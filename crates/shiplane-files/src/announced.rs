@@ -35,15 +35,16 @@ impl Announced {
     }
 
     /// Gives all of them, the newest first: children before their parents.
-    pub(super) fn newest_first<E: From<io::Error>>(
+    pub(super) fn newest_first<E>(
         &self,
+        unreadable: impl Fn(io::Error) -> E,
         mut visit: impl FnMut(&RelPath, &Directory) -> Result<(), E>,
     ) -> Result<(), E> {
-        visit_block(&self.newest, &mut visit)?;
+        visit_block(&self.newest, &unreadable, &mut visit)?;
         for (number, end) in self.ends.iter().enumerate().rev() {
             let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
-            let block = self.read(start, *end)?;
-            visit_block(&block, &mut visit)?;
+            let block = self.read(start, *end).map_err(&unreadable)?;
+            visit_block(&block, &unreadable, &mut visit)?;
         }
         Ok(())
     }
@@ -84,14 +85,15 @@ fn encode(out: &mut Vec<u8>, path: &RelPath, directory: &Directory) {
     out.push(u8::from(is_new));
 }
 
-fn visit_block<E: From<io::Error>>(
+fn visit_block<E>(
     mut block: &[u8],
+    unreadable: &impl Fn(io::Error) -> E,
     visit: &mut impl FnMut(&RelPath, &Directory) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut decoded = Vec::new();
     while !block.is_empty() {
         // Somebody else may have changed the file.
-        decoded.push(decode(&mut block).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?);
+        decoded.push(decode(&mut block).ok_or_else(|| unreadable(io::ErrorKind::InvalidData.into()))?);
     }
     decoded.iter().rev().try_for_each(|(path, directory)| visit(path, directory))
 }
@@ -141,14 +143,17 @@ mod tests {
         assert!(announced.ends.len() > 10);
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0, "the file has no name");
         let mut numbers = Vec::new();
-        let visited = announced.newest_first::<io::Error>(|found, kept| {
-            let number = kept.mode;
-            assert_eq!(found, &path(number));
-            let expected = directory(number);
-            assert_eq!((kept.mtime, kept.is_new), (expected.mtime, expected.is_new));
-            numbers.push(number);
-            Ok(())
-        });
+        let visited = announced.newest_first(
+            |error| error,
+            |found, kept| {
+                let number = kept.mode;
+                assert_eq!(found, &path(number));
+                let expected = directory(number);
+                assert_eq!((kept.mtime, kept.is_new), (expected.mtime, expected.is_new));
+                numbers.push(number);
+                Ok(())
+            },
+        );
         visited.unwrap();
         assert!(numbers.into_iter().eq((0..5000).rev()));
     }

@@ -13,7 +13,7 @@ mod trail;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{Cut, DigestAlgorithm, Entry};
 
@@ -22,13 +22,14 @@ use self::trail::Trail;
 use crate::{
     buffers::Buffers,
     cuts::{PlacedCut, cut},
-    destination::Inner,
     error::DestinationError,
     lock, parallel,
-    plan::Plan,
+    plan::{Plan, Planner},
     platform::{self, Kind},
     ranges::RangeSet,
-    state::{ActiveFile, Stage},
+    site::Site,
+    state::ActiveFile,
+    store::ChunkStore,
 };
 
 /// A file that is being put together from its old version.
@@ -68,10 +69,35 @@ struct Pieces {
     by_content: HashMap<Cut, u64>,
 }
 
-impl Inner {
+/// Takes from old versions of files what new ones have in common with them.
+#[derive(Debug)]
+pub(super) struct DeltaMatcher {
+    site: Arc<Site>,
+    store: Arc<ChunkStore>,
+    /// By number of the entry.
+    deltas: Mutex<HashMap<u64, Delta>>,
+    buffers: Buffers,
+}
+
+impl DeltaMatcher {
+    pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>) -> Self {
+        let (site, store) = (Arc::clone(site), Arc::clone(store));
+        Self { site, store, deltas: Mutex::default(), buffers: Buffers::default() }
+    }
+
+    pub(super) fn share_buffers(&mut self, buffers: Buffers) {
+        self.buffers = buffers;
+    }
+
+    /// The file is given up.
+    pub(super) fn forget(&self, index: u64) {
+        lock(&self.deltas).remove(&index);
+    }
+
     /// Turns a plan that wants much of a file into [`Plan::Delta`], if there is an old version of it.
-    pub(super) fn offer_delta(
+    pub(super) fn offer(
         &self,
+        planner: &Planner,
         index: u64,
         entry: &Entry,
         plan: Plan,
@@ -81,31 +107,31 @@ impl Inner {
         }
         let target = match &plan {
             Plan::Want { missing, .. } if sum_of(missing) >= MIN_MISSING_BYTES => {
-                lock(&self.state).files.get(&index).map(|file| file.target.clone())
+                self.store.file(index).map(|file| file.target)
             }
             // To tell by the pieces whether it is the same costs no more than by one digest, and if it is
             // not, most of the work is done.
-            Plan::Compare { is_likely_same: false } if self.options.overwrite => {
-                Some(self.target_of(&entry.path))
+            Plan::Compare { is_likely_same: false } if self.site.options.overwrite => {
+                Some(self.site.target_of(&entry.path))
             }
             Plan::Want { .. } | Plan::Compare { .. } | Plan::Done | Plan::Delta { .. } => None,
         };
         let Some(target) = target else { return Ok(plan) };
-        let parent = self.parent_of(&target)?;
+        let parent = self.site.parent_of(&target)?;
         // Whatever is wrong with the old version: the new one can still come whole.
         let Ok(stat) = platform::stat(&parent.dir, target.file_name()) else { return Ok(plan) };
         if stat.kind != Kind::File || !(MIN_OLD_BYTES..=MAX_SIZE_BYTES).contains(&stat.size_bytes) {
             return Ok(plan);
         }
         if let Plan::Compare { .. } = plan
-            && let wanted = self.want(index, entry, target)?
+            && let wanted = planner.want(index, entry, target)?
             && let Plan::Want { missing, .. } = &wanted
             && sum_of(missing) < MIN_MISSING_BYTES
         {
             return Ok(wanted); // An earlier run has kept nearly all of it.
         }
-        let is_same_so_far = stat.size_bytes == entry.size_bytes
-            && lock(&self.state).files.get(&index).is_some_and(|file| !file.is_begun);
+        let is_same_so_far =
+            stat.size_bytes == entry.size_bytes && self.store.file(index).is_some_and(|file| !file.is_begun);
         // Of the longer one: both are cut.
         let average_bytes = coarse_average(entry.size_bytes.max(stat.size_bytes));
         let delta = Delta {
@@ -113,61 +139,48 @@ impl Inner {
             old: None,
             old_len_bytes: stat.size_bytes,
             average_bytes,
-            algorithm: self.options.digest,
+            algorithm: self.site.options.digest,
             trail: Trail::default(),
             is_same_so_far,
             found: Vec::new(),
             regions: Vec::new(),
             ours: None,
         };
-        lock(&self.state).deltas.insert(index, delta);
+        lock(&self.deltas).insert(index, delta);
         let whole = 0..entry.size_bytes;
         Ok(Plan::Delta { ranges: sections(&[whole]), average_bytes })
     }
 
     pub(super) fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
-        let (mut delta, file) = {
-            let mut state = lock(&self.state);
-            let (delta, file) = (state.deltas.remove(&index), state.files.get(&index).cloned());
-            // It may have been discarded meanwhile.
-            let (Some(delta), Some(file)) = (delta, file) else { return Ok(()) };
-            (delta, file)
-        };
+        let (delta, file) = (lock(&self.deltas).remove(&index), self.store.file(index));
+        // It may have been discarded meanwhile.
+        let (Some(mut delta), Some(file)) = (delta, file) else { return Ok(()) };
         let Some(old) = self.old_version(&mut delta, &file) else { return Ok(()) };
         if delta.round == Round::Coarse && delta.ours.is_none() {
             self.follow_trail(index, &file, &mut delta, &old, theirs)?;
         } else {
             self.copy_matching(index, &file, &mut delta, &old, theirs)?;
         }
-        let mut state = lock(&self.state);
-        if state.files.get(&index).is_some_and(|now| now.id == file.id) {
-            state.deltas.insert(index, delta);
-        }
+        self.wait_for_more(index, &file, delta);
         Ok(())
     }
 
+    /// Whether it is the same as the old version: then `None`.
     pub(super) fn delta(
         &self,
         index: u64,
         entry: &Entry,
         theirs: &[PlacedCut],
-    ) -> Result<Plan, DestinationError> {
-        let unknown = || DestinationError::NotWanted { entry: index };
-        let (mut delta, file) = {
-            let mut state = lock(&self.state);
-            let file = state.files.get(&index).cloned().ok_or_else(unknown)?;
-            // It is gone if the old version could not be read.
-            let Some(delta) = state.deltas.remove(&index) else {
-                drop(state);
-                return self.settle_delta(index);
-            };
-            (delta, file)
-        };
-        let Some(old) = self.old_version(&mut delta, &file) else { return self.settle_delta(index) };
+    ) -> Result<Option<Plan>, DestinationError> {
+        let file = self.store.file(index).ok_or(DestinationError::NotWanted { entry: index })?;
+        let delta = lock(&self.deltas).remove(&index);
+        // It is gone if the old version could not be read.
+        let Some(mut delta) = delta else { return self.settle(index) };
+        let Some(old) = self.old_version(&mut delta, &file) else { return self.settle(index) };
         if delta.is_same_so_far && covers(&delta.found, entry) {
-            lock(&self.state).files.remove(&index);
-            self.touch(entry, &file.target, &old)?;
-            return Ok(self.identical());
+            self.store.forget(index);
+            self.site.touch(entry, &file.target, &old)?;
+            return Ok(None);
         }
         self.copy_what_was_same(index, &file, &mut delta, &old)?;
         let mut unmatched = self.still_missing(index, theirs)?;
@@ -180,18 +193,26 @@ impl Inner {
         let ours = delta.ours.iter().flat_map(|ours| &ours.placed);
         let left = union(ours.filter(|piece| !known.contains(&piece.cut.digest)).map(PlacedCut::range));
         if delta.round == Round::Fine || !pays_to_refine(&unmatched, &left) {
-            return self.settle_delta(index);
+            return self.settle(index);
         }
         let (regions, average_bytes) = (left.ranges().to_vec(), FINE_AVERAGE_BYTES);
         let fine =
             Delta { round: Round::Fine, regions, average_bytes, ours: None, found: Vec::new(), ..delta };
-        lock(&self.state).deltas.insert(index, fine);
-        Ok(Plan::Delta { ranges: unmatched.ranges().to_vec(), average_bytes })
+        self.wait_for_more(index, &file, fine);
+        Ok(Some(Plan::Delta { ranges: unmatched.ranges().to_vec(), average_bytes }))
+    }
+
+    /// Unless it is given up meanwhile, which is looked at after it would be forgotten.
+    fn wait_for_more(&self, index: u64, file: &ActiveFile, delta: Delta) {
+        lock(&self.deltas).insert(index, delta);
+        if !self.store.has(index, file) {
+            self.forget(index);
+        }
     }
 
     fn old_version(&self, delta: &mut Delta, file: &ActiveFile) -> Option<Arc<File>> {
         if delta.old.is_none()
-            && let Ok(parent) = self.parent_of(&file.target)
+            && let Ok(parent) = self.site.parent_of(&file.target)
             && let Ok(old) = platform::open_file(&parent.dir, file.target.file_name())
         {
             delta.old = Some(Arc::new(old));
@@ -217,7 +238,7 @@ impl Inner {
                 old,
                 regions,
                 delta.average_bytes,
-                self.options.digest,
+                self.site.options.digest,
                 &delta.found,
                 &self.buffers,
             ))
@@ -232,24 +253,17 @@ impl Inner {
 
     /// Those of the pieces that are not in the temporary file by now.
     fn still_missing(&self, index: u64, theirs: &[PlacedCut]) -> Result<Vec<PlacedCut>, DestinationError> {
-        let state = lock(&self.state);
-        let file = state.files.get(&index).ok_or(DestinationError::NotWanted { entry: index })?;
+        let file = self.store.file(index).ok_or(DestinationError::NotWanted { entry: index })?;
         Ok(not_kept(&file.kept, theirs))
     }
 
     /// Wants what is still missing.
-    fn settle_delta(&self, index: u64) -> Result<Plan, DestinationError> {
-        let mut state = lock(&self.state);
-        let file = state.files.get_mut(&index).ok_or(DestinationError::NotWanted { entry: index })?;
-        let missing = file.kept.missing(file.size_bytes);
-        if missing.is_empty() {
-            file.stage = Stage::Complete;
-        }
-        let plan = Plan::Want { missing, resumed_bytes: file.kept.len_bytes() };
-        if state.deltas.is_empty() {
+    fn settle(&self, index: u64) -> Result<Option<Plan>, DestinationError> {
+        let (missing, resumed_bytes) = self.store.settle(index)?;
+        if lock(&self.deltas).is_empty() {
             self.buffers.free();
         }
-        Ok(plan)
+        Ok(Some(Plan::Want { missing, resumed_bytes }))
     }
 }
 

@@ -1,13 +1,12 @@
 //! Open handles of the directories that a transfer writes to.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use cap_std::fs::Dir;
 use shiplane_wire::RelPath;
 
-use crate::{lock, platform};
+use crate::{lock, platform, recent::Recent};
 
 /// A directory beneath the landing root, held open.
 #[derive(Debug)]
@@ -22,13 +21,7 @@ pub(super) struct DirHandle {
 #[derive(Debug)]
 pub(super) struct Dirs {
     root: Arc<DirHandle>,
-    cache: Mutex<Cache>,
-}
-
-#[derive(Debug, Default)]
-struct Cache {
-    handles: HashMap<RelPath, (Arc<DirHandle>, u64)>,
-    uses: u64,
+    open: Mutex<Recent<RelPath, Arc<DirHandle>>>,
 }
 
 impl DirHandle {
@@ -40,7 +33,7 @@ impl DirHandle {
 
 impl Dirs {
     pub(super) fn new(root: Arc<DirHandle>) -> Self {
-        Self { root, cache: Mutex::default() }
+        Self { root, open: Mutex::default() }
     }
 
     /// The landing root.
@@ -53,17 +46,17 @@ impl Dirs {
         let Some(path) = path else {
             return Ok(Arc::clone(&self.root));
         };
-        if let Some(handle) = lock(&self.cache).find(path) {
+        if let Some(handle) = lock(&self.open).find(path) {
             return Ok(handle);
         }
         let handle = Arc::new(DirHandle::new(platform::open_dir(&self.root.dir, path.as_bytes())?)?);
-        lock(&self.cache).keep(path.clone(), &handle);
+        lock(&self.open).keep(path.clone(), Arc::clone(&handle), |_| true);
         Ok(handle)
     }
 
     /// Closes the directory `path`, which is about to go.
     pub(super) fn forget(&self, path: &RelPath) {
-        lock(&self.cache).handles.remove(path);
+        lock(&self.open).forget(path);
     }
 
     /// The directory that `path` is in.
@@ -71,25 +64,3 @@ impl Dirs {
         self.open(path.parent().as_ref())
     }
 }
-
-impl Cache {
-    fn find(&mut self, path: &RelPath) -> Option<Arc<DirHandle>> {
-        self.uses += 1;
-        let (handle, used) = self.handles.get_mut(path)?;
-        *used = self.uses;
-        Some(Arc::clone(handle))
-    }
-
-    fn keep(&mut self, path: RelPath, handle: &Arc<DirHandle>) {
-        if self.handles.len() >= MAX_OPEN_DIRS {
-            let oldest = self.handles.iter().min_by_key(|(_, (_, used))| *used);
-            if let Some(oldest) = oldest.map(|(path, _)| path.clone()) {
-                self.handles.remove(&oldest);
-            }
-        }
-        self.handles.insert(path, (Arc::clone(handle), self.uses));
-    }
-}
-
-/// As deep as a path may be, so that a walk to the bottom and back finds each level open.
-const MAX_OPEN_DIRS: usize = 64;

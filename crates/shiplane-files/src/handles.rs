@@ -1,21 +1,14 @@
 //! A cache of open temporary files.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::{error::DestinationError, lock, platform};
+use crate::{error::DestinationError, lock, platform, recent::Recent};
 
 /// Keeps the last files open, so that each chunk of a large file need not open it again.
 #[derive(Debug, Default)]
-pub(super) struct Handles(Mutex<Slots>);
-
-#[derive(Debug, Default)]
-struct Slots {
-    slots: HashMap<u64, (Slot, u64)>,
-    uses: u64,
-}
+pub(super) struct Handles(Mutex<Recent<u64, Slot>>);
 
 /// Locked while its file is opened, so that two writers do not both create it, and others need not wait.
 type Slot = Arc<Mutex<Option<Arc<SharedFile>>>>;
@@ -52,7 +45,7 @@ impl Handles {
         id: u64,
         open: impl FnOnce() -> Result<File, DestinationError>,
     ) -> Result<Arc<SharedFile>, DestinationError> {
-        let slot = lock(&self.0).slot(id);
+        let slot = self.slot(id);
         let mut held = lock(&slot);
         if let Some(file) = held.as_ref() {
             return Ok(Arc::clone(file));
@@ -64,30 +57,16 @@ impl Handles {
 
     /// Closes the file `id` as soon as nobody writes to it any more.
     pub(super) fn forget(&self, id: u64) {
-        lock(&self.0).slots.remove(&id);
+        lock(&self.0).forget(&id);
     }
-}
 
-impl Slots {
-    fn slot(&mut self, id: u64) -> Slot {
-        self.uses += 1;
-        if let Some((slot, used)) = self.slots.get_mut(&id) {
-            *used = self.uses;
-            return Arc::clone(slot);
-        }
-        if self.slots.len() >= MAX_OPEN_FILES {
+    fn slot(&self, id: u64) -> Slot {
+        let mut slots = lock(&self.0);
+        slots.find(&id).unwrap_or_else(|| {
+            let slot = Slot::default();
             // One that somebody is opening just now must not be opened a second time.
-            let idle = self.slots.iter().filter(|(_, (slot, _))| Arc::strong_count(slot) == 1);
-            if let Some(oldest) = idle.min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id) {
-                self.slots.remove(&oldest);
-            }
-        }
-        let slot = Slot::default();
-        self.slots.insert(id, (Arc::clone(&slot), self.uses));
-        slot
+            slots.keep(id, Arc::clone(&slot), |slot| Arc::strong_count(slot) == 1);
+            slot
+        })
     }
 }
-
-/// As many as chunks may be on their way at once; with the directories and what the writers hold it stays
-/// far below the usual limit of 1,024.
-const MAX_OPEN_FILES: usize = 64;

@@ -93,12 +93,8 @@ impl Journal {
 
     /// Removes the journal: the job is done, or never began. It may be gone already, by somebody else's hand.
     pub(super) fn remove(&self) -> Result<(), DestinationError> {
-        match platform::remove_file(&self.root.dir, self.name.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed(Operation::Remove, &self.shown, error))
-            }
-            _ => Ok(()),
-        }
+        platform::remove_if_there(&self.root.dir, self.name.as_bytes())
+            .map_err(|error| failed(Operation::Remove, &self.shown, error))
     }
 
     /// Name of the file in the landing root.

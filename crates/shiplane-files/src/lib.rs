@@ -51,14 +51,16 @@ mod policy;
 mod publish;
 mod ranges;
 mod rearrange;
+mod recent;
 mod record;
 mod resume;
 mod scan;
 mod shape;
+mod site;
 mod source;
 mod state;
+mod store;
 mod sync;
-mod writer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -69,7 +71,7 @@ pub mod internals {
     pub use crate::{
         buffers::{Buffers, Scratch},
         cuts::{PlacedCut, bounds_of, cut_some},
-        destination::{Destination, ReceiveOptions},
+        destination::Destination,
         digest_cache::DigestCache,
         error::{DestinationError, FaultClass, Operation, SourceError},
         hash::{READ_LEN_BYTES, hash_parts},
@@ -81,9 +83,10 @@ pub mod internals {
         rearrange::check_name,
         scan::{Scan, Scanned},
         shape::Shape,
+        site::ReceiveOptions,
         source::{Source, SourceFile, SourceRoot},
         state::Summary,
-        writer::ChunkWriter,
+        store::ChunkWriter,
     };
     /// Where a simulation comes between us and the disk.
     #[cfg(unix)]

@@ -3,18 +3,20 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use crate::{
-    buffers::Scratch,
-    destination::Inner,
+    announced::Announced,
     error::{DestinationError, Operation},
-    hash::{READ_LEN_BYTES, hash_parts},
     lock, names,
-    platform::{self, Kind, Stat},
-    state::{ActiveFile, Directory, Stage},
+    platform::{self, Kind},
+    publish::Publisher,
+    resume::ResumeState,
+    site::Site,
+    state::{ActiveFile, Directory, SeenPaths, Stage},
+    store::ChunkStore,
 };
-use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
+use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 
 /// What is to be done for an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +57,37 @@ impl Plan {
     }
 }
 
-impl Inner {
+/// Decides about entries, in the order of the manifest.
+#[derive(Debug)]
+pub(super) struct Planner {
+    site: Arc<Site>,
+    store: Arc<ChunkStore>,
+    publisher: Arc<Publisher>,
+    pub(super) resume: ResumeState,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    seen: SeenPaths,
+    /// The same in lower case, on a file system that folds names.
+    seen_folded: SeenPaths,
+    /// Directories that the peer announced, and which they were.
+    directories: Announced,
+    announced: SeenPaths,
+}
+
+impl Planner {
+    pub(super) fn new(
+        site: &Arc<Site>,
+        store: &Arc<ChunkStore>,
+        publisher: &Arc<Publisher>,
+        resume: ResumeState,
+    ) -> Self {
+        let (site, store, publisher) = (Arc::clone(site), Arc::clone(store), Arc::clone(publisher));
+        Self { site, store, publisher, resume, state: Mutex::default() }
+    }
+
     pub(super) fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
         let target = self.admit(index, entry)?;
         match entry.kind {
@@ -70,10 +102,10 @@ impl Inner {
             return self.plan(index, entry);
         }
         let target = self.admit(index, entry)?;
-        if let Some(found) = self.examine(&target)? {
-            self.check_collision(&target, &found, true)?;
+        if let Some(found) = self.site.examine(&target)? {
+            self.publisher.check_collision(&target, &found, true)?;
             if found.kind == Kind::Directory {
-                return Err(self.wrong_kind(&target, found.kind, Kind::File));
+                return Err(self.site.wrong_kind(&target, found.kind, Kind::File));
             }
         }
         self.want(index, entry, target)
@@ -85,45 +117,22 @@ impl Inner {
         entry: &Entry,
         theirs: Digest,
     ) -> Result<Plan, DestinationError> {
-        let target = self.target_of(&entry.path);
+        let target = self.site.target_of(&entry.path);
         match self.open_same_size(entry, &target)? {
             Existing::Gone => self.want(index, entry, target),
             Existing::Different => self.replace(index, entry, target),
             Existing::SameSize(file) => {
                 let ours = self
-                    .hash(&file, self.options.digest)
-                    .map_err(|error| self.failed(Operation::Read, &target, error))?;
+                    .site
+                    .hash(&file, self.site.options.digest)
+                    .map_err(|error| self.site.failed(Operation::Read, &target, error))?;
                 if ours != theirs {
                     return self.replace(index, entry, target);
                 }
-                self.touch(entry, &target, &file)?;
+                self.site.touch(entry, &target, &file)?;
                 Ok(self.identical())
             }
         }
-    }
-
-    pub(super) fn digest_of(
-        &self,
-        path: &RelPath,
-        algorithm: DigestAlgorithm,
-    ) -> Result<Digest, DestinationError> {
-        let target = self.target_of(path);
-        let parent = self.parent_of(&target)?;
-        let file = platform::open_file(&parent.dir, target.file_name());
-        file.and_then(|file| self.hash(&file, algorithm))
-            .map_err(|error| self.failed(Operation::Read, &target, error))
-    }
-
-    pub(super) fn hash(&self, file: &File, algorithm: DigestAlgorithm) -> io::Result<Digest> {
-        let mut hasher = algorithm.hasher();
-        let read = |at, buffer: &mut [u8]| {
-            if self.is_abandoned.load(Ordering::Relaxed) {
-                return Err(io::Error::other("the transfer has failed meanwhile"));
-            }
-            platform::read_at(file, at, buffer)
-        };
-        hash_parts(&mut hasher, 0..u64::MAX, &mut Scratch::new(READ_LEN_BYTES), read, |_| Ok(()))?;
-        Ok(hasher.finish())
     }
 
     /// Checks the entry against those before it (SPEC 4.5) and gives the path it lands under.
@@ -132,11 +141,11 @@ impl Inner {
         path.components()
             .try_for_each(names::check_component)
             .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
-        let mut state = lock(&self.state);
-        if state.is_finished {
+        if self.store.is_finished() {
             return Err(DestinationError::NotWanted { entry: index });
         }
-        if let Some((target, requested)) = &self.file {
+        if let Some((target, requested)) = &self.site.file {
+            let mut state = lock(&self.state);
             let is_it =
                 entry.kind == EntryKind::File && path.as_bytes() == requested && state.seen.is_empty();
             if !is_it {
@@ -145,13 +154,12 @@ impl Inner {
             state.seen.insert(path.as_bytes());
             return Ok(target.clone());
         }
-        drop(state);
         self.check_parent(path)?;
         let mut state = lock(&self.state);
         if !state.seen.insert(path.as_bytes()) {
             return Err(DestinationError::Duplicate { path: path.to_string() });
         }
-        if self.folds && !state.seen_folded.insert(fold(path).as_bytes()) {
+        if self.site.folds && !state.seen_folded.insert(fold(path).as_bytes()) {
             return Err(DestinationError::NameCollision { path: path.to_string() });
         }
         Ok(path.clone())
@@ -170,68 +178,59 @@ impl Inner {
                 return Err(no_parent());
             }
         }
-        match self.dirs.open(Some(&parent)) {
+        match self.site.dirs.open(Some(&parent)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_parent()),
             // Anything else is told by whoever needs it.
             _ => Ok(()),
         }
     }
 
-    pub(super) fn target_of(&self, path: &RelPath) -> RelPath {
-        self.file.as_ref().map_or(path, |(target, _)| target).clone()
-    }
-
     fn plan_directory(&self, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
-        let parent = self.parent_of(&target)?;
+        let parent = self.site.parent_of(&target)?;
         // However little its owner may do at the source, we must be able to fill it.
         let mode = (entry.mode & 0o777) | 0o700;
         let is_new = match platform::make_dir(&parent.dir, target.file_name(), mode) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(self.failed(Operation::Create, &target, error)),
+            Err(error) => return Err(self.site.failed(Operation::Create, &target, error)),
         };
-        if !is_new || self.folds {
-            let found = self.examine(&target)?;
+        if !is_new || self.site.folds {
+            let found = self.site.examine(&target)?;
             if let Some(found) = found.filter(|found| found.kind != Kind::Directory) {
-                return Err(self.wrong_kind(&target, found.kind, Kind::Directory));
+                return Err(self.site.wrong_kind(&target, found.kind, Kind::Directory));
             }
             if let Some(found) = found {
-                self.check_collision(&target, &found, !is_new)?;
+                self.publisher.check_collision(&target, &found, !is_new)?;
             }
         }
-        let mut state = lock(&self.state);
         if is_new {
-            state.has_changes = true;
-            state.unsynced.insert(target.parent(), parent.device);
-            state.unsynced.insert(Some(target.clone()), parent.device);
+            self.store.is_new_top(&target);
+            self.publisher.created(&target, parent.device)?;
         }
-        state.summary.directories += 1;
+        self.site.count(|summary| summary.directories += 1);
+        let mut state = lock(&self.state);
         state.announced.insert(target.as_bytes());
-        if is_new && target.parent().is_none() && state.new_tops.len() < MAX_NEW_TOPS {
-            state.new_tops.insert(target.clone());
-        }
         let directory = Directory { mode: entry.mode & 0o777, mtime: entry.mtime, is_new };
         let announced = state.directories.push(
             &target,
             &directory,
-            &self.root().dir,
-            self.key.temp_name(LIST_ID).as_bytes(),
+            &self.site.root().dir,
+            self.site.key.temp_name(LIST_ID).as_bytes(),
         );
         drop(state);
-        announced.map_err(|error| self.failed_at_root(Operation::Write, error))?;
-        self.sync_many()?;
+        announced.map_err(|error| self.site.failed_at_root(Operation::Write, error))?;
         Ok(Plan::Done)
     }
 
     fn plan_file(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
-        let Some(found) = self.examine(&target)? else {
+        let Some(found) = self.site.examine(&target)? else {
             return self.want(index, entry, target);
         };
-        self.check_collision(&target, &found, true)?;
+        self.publisher.check_collision(&target, &found, true)?;
         match found.kind {
-            Kind::Directory => Err(self.wrong_kind(&target, found.kind, Kind::File)),
+            Kind::Directory => Err(self.site.wrong_kind(&target, found.kind, Kind::File)),
             Kind::File if found.size_bytes == entry.size_bytes => {
-                if found.mtime == entry.mtime && !self.options.verify {
+                if found.mtime == entry.mtime && !self.site.options.verify {
                     return Ok(self.identical());
                 }
                 if entry.size_bytes > 0 {
@@ -239,7 +238,9 @@ impl Inner {
                 }
                 // There is nothing to compare in two empty files.
                 match self.open_same_size(entry, &target)? {
-                    Existing::SameSize(file) => self.touch(entry, &target, &file).map(|()| self.identical()),
+                    Existing::SameSize(file) => {
+                        self.site.touch(entry, &target, &file).map(|()| self.identical())
+                    }
                     Existing::Gone | Existing::Different => self.replace(index, entry, target),
                 }
             }
@@ -248,84 +249,57 @@ impl Inner {
     }
 
     fn replace(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
-        if !self.options.overwrite {
-            return Err(self.exists(&target));
+        if !self.site.options.overwrite {
+            return Err(self.site.exists(&target));
         }
         self.want(index, entry, target)
     }
 
     pub(super) fn want(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
         let mut file = ActiveFile::new(entry, target, 0);
-        self.resume(&mut file)?;
+        self.resume.resume(&mut file)?;
         let missing = file.kept.missing(file.size_bytes);
         let resumed_bytes = file.kept.len_bytes();
         if missing.is_empty() {
             file.stage = Stage::Complete;
         }
-        let mut state = lock(&self.state);
-        if state.files.contains_key(&index) {
-            return Err(DestinationError::NotWanted { entry: index });
+        self.store.want(index, file)?;
+        if resumed_bytes > 0 {
+            self.site.count(|summary| summary.resumed_bytes += resumed_bytes);
         }
-        state.files.insert(index, file);
-        state.planned = state.planned.max(index.saturating_add(1));
-        state.summary.resumed_bytes += resumed_bytes;
         Ok(Plan::Want { missing, resumed_bytes })
     }
 
-    /// What has the name now; a link is told as such.
-    pub(super) fn examine(&self, target: &RelPath) -> Result<Option<Stat>, DestinationError> {
-        let parent = self.parent_of(target)?;
-        match platform::stat(&parent.dir, target.file_name()) {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed(Operation::Examine, target, error)),
-        }
-    }
-
-    /// On a file system that folds names: whether what is there was put there by this very run, under
-    /// another spelling of the name. Catches what [`fold`] does not know, such as normal forms.
-    pub(super) fn check_collision(
-        &self,
-        target: &RelPath,
-        found: &Stat,
-        was_there: bool,
-    ) -> Result<(), DestinationError> {
-        if !self.folds || found.inode == 0 {
-            return Ok(());
-        }
-        let inode = [found.device.to_le_bytes(), found.inode.to_le_bytes()].concat();
-        let mut state = lock(&self.state);
-        if was_there && state.own_inodes.contains(&inode) {
-            return Err(DestinationError::NameCollision { path: self.show(target) });
-        }
-        if !was_there {
-            state.own_inodes.insert(&inode);
-        }
-        Ok(())
-    }
-
     fn open_same_size(&self, entry: &Entry, target: &RelPath) -> Result<Existing, DestinationError> {
-        let parent = self.parent_of(target)?;
+        let parent = self.site.parent_of(target)?;
         let file = match platform::open_file(&parent.dir, target.file_name()) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Existing::Gone),
             Err(error) if platform::is_symlink_refused(&error) => return Ok(Existing::Different),
-            Err(error) => return Err(self.failed(Operation::Open, target, error)),
+            Err(error) => return Err(self.site.failed(Operation::Open, target, error)),
         };
-        let found =
-            platform::stat_open(&file).map_err(|error| self.failed(Operation::Examine, target, error))?;
+        let found = platform::stat_open(&file)
+            .map_err(|error| self.site.failed(Operation::Examine, target, error))?;
         let is_same = found.kind == Kind::File && found.size_bytes == entry.size_bytes;
         Ok(if is_same { Existing::SameSize(file) } else { Existing::Different })
     }
 
-    pub(super) fn touch(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
-        platform::set_mtime(file, entry.mtime)
-            .map_err(|error| self.failed(Operation::SetMetadata, target, error))
+    pub(super) fn identical(&self) -> Plan {
+        self.site.count(|summary| summary.identical_files += 1);
+        Plan::Done
     }
 
-    pub(super) fn identical(&self) -> Plan {
-        lock(&self.state).summary.identical_files += 1;
-        Plan::Done
+    /// What the peer announced, children before their parents: a directory may lose the right to be entered.
+    pub(super) fn each_directory(
+        &self,
+        visit: impl FnMut(&RelPath, &Directory) -> Result<(), DestinationError>,
+    ) -> Result<(), DestinationError> {
+        // Nothing is announced any more.
+        let announced = std::mem::take(&mut lock(&self.state).directories);
+        let unreadable = |error| self.site.failed_at_root(Operation::Read, error);
+        let visited = announced.newest_first(unreadable, visit);
+        lock(&self.state).directories = announced;
+        visited
     }
 }
 
@@ -343,25 +317,23 @@ fn fold(path: &RelPath) -> String {
 /// The number of the file of directories, which no file that is received has.
 const LIST_ID: u64 = u64::MAX;
 
-/// 1,024: the others are not known to be new, which costs a wait for the disk.
-const MAX_NEW_TOPS: usize = 1 << 10;
-
 /// No file system here folds names, so that the destination is told that it does, and what folding would
 /// do is done by hand.
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
-    use std::sync::Arc;
 
-    use shiplane_wire::{Durability, Mtime, Version};
+    use shiplane_wire::{DigestAlgorithm, Durability, Mtime, Version};
     use tempfile::TempDir;
 
     use super::*;
     use crate::{
-        destination::{Destination, ReceiveOptions},
+        destination::Destination,
+        landing::Landing,
         names::JobKey,
         shape::Shape,
+        site::ReceiveOptions,
     };
 
     fn folding(root: &Path, overwrite: bool) -> Destination {
@@ -372,9 +344,10 @@ mod tests {
             digest: DigestAlgorithm::Blake3,
             chunk_len_bytes: 1000,
         };
-        let mut dest = Destination::open(root, &Shape::Root, JobKey::new(b"peer", b""), options).unwrap();
-        Arc::get_mut(&mut dest.inner).unwrap().folds = true;
-        dest
+        let landing = Landing::find(root, &Shape::Root, JobKey::new(b"peer", b"")).unwrap();
+        let (mut site, opened) = Site::open(landing, &Shape::Root, options).unwrap();
+        site.folds = true;
+        Destination::of(site, opened)
     }
 
     fn entry(kind: EntryKind, path: &str) -> Entry {

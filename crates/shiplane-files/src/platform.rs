@@ -43,6 +43,14 @@ pub(super) fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::
     Ok(())
 }
 
+/// Removes the file `name`, if it is there.
+pub(super) fn remove_if_there(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result<()> {
+    match remove_file(dir, name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// What a name in the file system stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -1,29 +1,71 @@
-//! Taking up a file that an earlier run began.
+//! Taking up files that an earlier run began.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use crate::{
     buffers::Scratch,
-    destination::Inner,
     error::{DestinationError, Operation},
     hash::{READ_LEN_BYTES, hash_parts},
-    leftovers::{Left, Unverified},
+    leftovers::{Left, Leftovers, Unverified},
     lock, parallel,
     platform::{self, Kind},
     ranges::RangeSet,
-    record::{Batch, KeptSpan},
+    record::KeptSpan,
+    site::Site,
     state::ActiveFile,
+    store::ChunkStore,
 };
 use shiplane_wire::{Hasher, RelPath};
 
-impl Inner {
+/// What earlier runs of the job have left, and what has become of it.
+#[derive(Debug)]
+pub(super) struct ResumeState {
+    site: Arc<Site>,
+    store: Arc<ChunkStore>,
+    leftovers: Mutex<Leftovers>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Temporary files of earlier runs that somebody has come across.
+    strays: Vec<RelPath>,
+    /// Space that files resumed by this run occupy already and have no content in.
+    preallocated_bytes: u64,
+}
+
+impl ResumeState {
+    pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>, leftovers: Leftovers) -> Self {
+        let (site, store) = (Arc::clone(site), Arc::clone(store));
+        Self { site, store, leftovers: Mutex::new(leftovers), state: Mutex::default() }
+    }
+
+    /// A number for a file that was never used in this journal.
+    pub(super) fn fresh_id(&self) -> u64 {
+        lock(&self.leftovers).fresh_id()
+    }
+
+    pub(super) fn preallocated_bytes(&self) -> u64 {
+        lock(&self.state).preallocated_bytes
+    }
+
+    pub(super) fn know_strays(&self, strays: impl IntoIterator<Item = RelPath>) {
+        lock(&self.state).strays.extend(strays);
+    }
+
+    pub(super) fn knows_strays(&self) -> bool {
+        !lock(&self.state).strays.is_empty()
+    }
+
     /// Gives `file` its number and what is left of it. Bytes count only if their chunk still has the
     /// digest that it was verified with; of another state of the source nothing counts.
     pub(super) fn resume(&self, file: &mut ActiveFile) -> Result<(), DestinationError> {
         let left = lock(&self.leftovers).find(&file.target);
         let Some(left) = left else {
-            file.id = lock(&self.leftovers).fresh_id();
+            file.id = self.fresh_id();
             return Ok(());
         };
         let is_same = left.size_bytes == file.size_bytes && left.version == file.version;
@@ -40,9 +82,9 @@ impl Inner {
         };
         file.id = left.id;
         file.is_begun = true;
-        lock(&self.state).temps.insert(left.id, file.target.clone());
-        let parent = self.parent_of(&file.target)?;
-        let temp = platform::stat(&parent.dir, self.key.temp_name(left.id).as_bytes());
+        self.store.take_up(left.id, &file.target);
+        let parent = self.site.parent_of(&file.target)?;
+        let temp = platform::stat(&parent.dir, self.site.key.temp_name(left.id).as_bytes());
         // Whatever else has the name is replaced when the file is written.
         let Some(temp) = temp
             .ok()
@@ -62,31 +104,33 @@ impl Inner {
     }
 
     fn drop_left(&self, file: &mut ActiveFile, left: Left) -> Result<(), DestinationError> {
-        self.remove_temp(left.id, &file.target)?;
-        let mut batch = Batch::default();
-        batch.dropped(&[left.id]);
-        self.record(&batch)?;
+        self.store.drop_temp(left.id, &file.target)?;
         let mut leftovers = lock(&self.leftovers);
         leftovers.settle(left.id);
         file.id = leftovers.fresh_id();
         Ok(())
     }
 
-    /// Removes a temporary file, if it is there.
-    pub(super) fn remove_temp(&self, id: u64, target: &RelPath) -> Result<(), DestinationError> {
-        // Else its directory is gone or is another thing now, and the file with it.
-        let Ok(parent) = self.dirs.parent_of(target) else {
+    /// Removes what earlier runs left of files that the peer did not mention this time, and what this run has
+    /// begun and given up: as much of it as can be removed.
+    pub(super) fn remove_temps(&self) -> Result<(), DestinationError> {
+        let mut temps = lock(&self.leftovers).take_unsettled();
+        let (active, given_up) = self.store.given_up();
+        temps.extend(given_up);
+        let names: HashSet<_> = active.iter().map(|id| self.site.key.temp_name(*id).into_bytes()).collect();
+        let strays = std::mem::take(&mut lock(&self.state).strays);
+        let strays = strays.iter().filter(|path| !names.contains(path.file_name()));
+        let removed = temps.iter().map(|(id, path)| self.store.remove_temp(*id, path));
+        let removed = removed.chain(strays.map(|path| self.remove_stray(path)));
+        removed.fold(Ok(()), Result::and)
+    }
+
+    fn remove_stray(&self, path: &RelPath) -> Result<(), DestinationError> {
+        let Ok(parent) = self.site.dirs.parent_of(path) else {
             return Ok(());
         };
-        match platform::remove_file(&parent.dir, self.key.temp_name(id).as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(self.failed(Operation::Remove, target, error))
-            }
-            _ => {
-                lock(&self.state).temps.remove(&id);
-                Ok(())
-            }
-        }
+        platform::remove_if_there(&parent.dir, path.file_name())
+            .map_err(|error| self.site.failed(Operation::Remove, path, error))
     }
 
     fn verify(&self, id: u64, shared_only: bool) {
@@ -100,7 +144,7 @@ impl Inner {
 
     /// Reads the chunk again. What cannot be read is not kept.
     fn is_good(&self, chunk: &Unverified) -> bool {
-        let mut hasher = self.options.digest.chunk_hasher(chunk.piece);
+        let mut hasher = self.site.options.digest.chunk_hasher(chunk.piece);
         let mut buffer = Scratch::new(READ_LEN_BYTES);
         let spans = chunk.kept.spans.iter().zip(&chunk.paths);
         let mut read = spans.map(|(span, path)| {
@@ -113,8 +157,8 @@ impl Inner {
     /// Opens where the bytes of a kept file are: under its temporary name, or, if the run was cut off
     /// after it was published, under its own.
     fn open_left(&self, id: u64, path: &RelPath) -> io::Result<File> {
-        let parent = self.dirs.parent_of(path)?;
-        let file = match platform::open_file(&parent.dir, self.key.temp_name(id).as_bytes()) {
+        let parent = self.site.dirs.parent_of(path)?;
+        let file = match platform::open_file(&parent.dir, self.site.key.temp_name(id).as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 platform::open_file(&parent.dir, path.file_name())?
             }

@@ -1,86 +1,12 @@
 //! The state of a destination during a transfer.
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 
 use shiplane_wire::{Entry, Mtime, RelPath, Version};
 
-use crate::{announced::Announced, delta::Delta, ranges::RangeSet};
-
-/// Files that are not published yet, and of the rest only what later steps need.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    /// By number of the entry.
-    pub(super) files: HashMap<u64, ActiveFile>,
-    /// Those of them that are being put together from an old version.
-    pub(super) deltas: HashMap<u64, Delta>,
-    /// The entries below this one were planned. Those that are in `files` no more were published or given up; chunks
-    /// with bytes of the latter may still be on their way.
-    pub(super) planned: u64,
-    pub(super) seen: SeenPaths,
-    /// The same in lower case, on a file system that folds names.
-    pub(super) seen_folded: SeenPaths,
-    /// Directories that the peer announced, and which they were.
-    pub(super) directories: Announced,
-    pub(super) announced: SeenPaths,
-    /// Directories with names that are not durable yet.
-    pub(super) unsynced: Unsynced,
-    /// The first directories that this run has created in the root.
-    pub(super) new_tops: HashSet<RelPath>,
-    /// On a file system that folds names: device and inode of what this run has created.
-    pub(super) own_inodes: SeenPaths,
-    /// Temporary files that this run has made or taken up, by number, with the path that each is for: until they
-    /// have that name, or are removed.
-    pub(super) temps: HashMap<u64, RelPath>,
-    /// Temporary files of earlier runs that somebody has come across.
-    pub(super) strays: Vec<RelPath>,
-    /// The next run of this job finds what this one leaves, whatever becomes of the names in the root.
-    pub(super) is_findable: bool,
-    /// Space that files resumed by this run occupy already and have no content in.
-    pub(super) preallocated_bytes: u64,
-    pub(super) summary: Summary,
-    /// Whether this run changed anything beneath the root.
-    pub(super) has_changes: bool,
-    /// Whether there may be temporary files of this job that its journal does not know.
-    pub(super) has_strays: bool,
-    /// Whether what this run finds here, and has not written, must be durable at its end too.
-    pub(super) relies_on_others: bool,
-    /// The system failed to make something durable: this run cannot end well any more.
-    pub(super) is_poisoned: bool,
-    pub(super) is_finished: bool,
-}
-
-/// Directories with names that are not durable yet, `None` being the root, and their file systems.
-#[derive(Debug, Default)]
-pub(super) struct Unsynced {
-    directories: HashMap<Option<RelPath>, u64>,
-    len_bytes: usize,
-}
-
-impl Unsynced {
-    pub(super) fn insert(&mut self, path: Option<RelPath>, device: u64) {
-        let len_bytes = path.as_ref().map_or(0, |path| path.as_bytes().len()) + UNSYNCED_COST_BYTES;
-        if self.directories.insert(path, device).is_none() {
-            self.len_bytes += len_bytes;
-        }
-    }
-
-    pub(super) fn remove(&mut self, path: &RelPath) {
-        if self.directories.remove(&Some(path.clone())).is_some() {
-            self.len_bytes -= path.as_bytes().len() + UNSYNCED_COST_BYTES;
-        }
-    }
-
-    /// Whether they take so much memory that they are to be made durable now.
-    pub(super) fn are_many(&self) -> bool {
-        self.len_bytes >= MAX_UNSYNCED_BYTES
-    }
-
-    pub(super) fn take(&mut self) -> HashMap<Option<RelPath>, u64> {
-        std::mem::take(self).directories
-    }
-}
+use crate::ranges::RangeSet;
 
 /// A file on its way to its final name.
 #[derive(Clone, Debug)]
@@ -181,12 +107,6 @@ impl SeenPaths {
 
 /// 16,384: 300 KiB of them.
 const MAX_SEEN_PATHS: usize = 1 << 14;
-
-/// 256 KiB: some two thousand directories with usual paths.
-const MAX_UNSYNCED_BYTES: usize = 256 << 10;
-
-/// What a directory takes beside its path.
-const UNSYNCED_COST_BYTES: usize = 64;
 
 impl ActiveFile {
     pub(super) fn new(entry: &Entry, target: RelPath, id: u64) -> Self {

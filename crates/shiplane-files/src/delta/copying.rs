@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use shiplane_wire::DigestAlgorithm;
 
 use super::super::cuts::PlacedCut;
-use super::super::destination::Inner;
 use super::super::error::{DestinationError, Operation};
-use super::super::record::{Batch, KeptSpan};
+use super::super::record::KeptSpan;
 use super::super::state::ActiveFile;
-use super::super::{lock, parallel, platform};
+use super::super::{parallel, platform};
+use super::DeltaMatcher;
 
 /// Bytes of the old version that are also in the new one.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ impl Copied {
     }
 }
 
-impl Inner {
+impl DeltaMatcher {
     /// Puts pieces of the old version into the temporary file and notes them as kept. Gives those that are
     /// what they are taken for.
     pub(super) fn copy(
@@ -39,10 +39,10 @@ impl Inner {
     ) -> Result<Vec<Copied>, DestinationError> {
         let copied = self.examined(old, copies, |same, data| {
             // A temporary file is made only for what goes into it.
-            self.begin([index])?;
-            let temp = self.open_filling(index, file)?;
+            self.store.begin([index])?;
+            let temp = self.store.open_filling(index, file)?;
             temp.write_all_at(same.to.offset_bytes, data).map_err(|error| {
-                self.failed_writing(Operation::Write, &file.target, data.len() as u64, error)
+                self.site.failed_writing(Operation::Write, &file.target, data.len() as u64, error)
             })
         })?;
         if !copied.is_empty() {
@@ -65,12 +65,12 @@ impl Inner {
     ) -> Result<Vec<Copied>, DestinationError> {
         let groups = groups(copies);
         let same = parallel::map(&groups, |group| {
-            if self.is_abandoned.load(Ordering::Relaxed) {
+            if self.site.is_abandoned.load(Ordering::Relaxed) {
                 return Ok(Vec::new());
             }
             let len_bytes = group.iter().map(|copied| copied.to.cut.len_bytes as usize).sum();
             self.buffers.with(len_bytes, |buffer| {
-                let same = read_same(old, group, self.options.digest, buffer);
+                let same = read_same(old, group, self.site.options.digest, buffer);
                 same.iter().try_for_each(|(copied, data)| take(copied, data))?;
                 Ok::<_, DestinationError>(same.into_iter().map(|(copied, _)| copied).collect())
             })
@@ -81,23 +81,16 @@ impl Inner {
 
     fn note_copied(&self, index: u64, file: &ActiveFile, copied: &[Copied]) -> Result<(), DestinationError> {
         for pieces in copied.chunks(RECORDS_PER_WRITE) {
-            let mut batch = Batch::default();
-            for Copied { to: PlacedCut { offset_bytes, cut }, .. } in pieces {
-                let len_bytes = u64::from(cut.len_bytes);
-                let span = KeptSpan { id: file.id, offset_bytes: *offset_bytes, len_bytes };
-                batch.kept(cut.digest, [span]);
-            }
-            self.record(&batch)?;
+            self.store.record(|batch| {
+                for Copied { to: PlacedCut { offset_bytes, cut }, .. } in pieces {
+                    let len_bytes = u64::from(cut.len_bytes);
+                    let span = KeptSpan { id: file.id, offset_bytes: *offset_bytes, len_bytes };
+                    batch.kept(cut.digest, [span]);
+                }
+            })?;
         }
-        let mut state = lock(&self.state);
-        let mut copied_bytes = 0;
-        // It may have been discarded meanwhile.
-        if let Some(file) = state.files.get_mut(&index).filter(|now| now.id == file.id) {
-            let before = file.kept.len_bytes();
-            copied.iter().for_each(|copied| file.kept.insert(copied.to.range()));
-            copied_bytes = file.kept.len_bytes() - before;
-        }
-        state.summary.copied_bytes += copied_bytes;
+        let copied_bytes = self.store.keep(index, file, copied.iter().map(|copied| copied.to.range()));
+        self.site.count(|summary| summary.copied_bytes += copied_bytes);
         Ok(())
     }
 }

@@ -6,11 +6,10 @@ use std::ops::Range;
 
 use super::super::buffers::Buffers;
 use super::super::cuts::PlacedCut;
-use super::super::destination::Inner;
 use super::super::error::DestinationError;
 use super::super::state::ActiveFile;
 use super::copying::Copied;
-use super::{Delta, cuts_of, not_kept};
+use super::{Delta, DeltaMatcher, cuts_of, not_kept};
 
 /// By how much the old version's bytes have moved, as far as it has been followed.
 #[derive(Debug, Default)]
@@ -30,7 +29,7 @@ impl Trail {
     }
 }
 
-impl Inner {
+impl DeltaMatcher {
     /// Copies what is where it should be; where several pieces in a row are not, looks whether they are nearby,
     /// and goes on with that.
     pub(super) fn follow_trail(

@@ -17,11 +17,12 @@ use super::stat_cache::StatCache;
 use super::state::SyncState;
 use crate::{
     buffers::Buffers,
-    destination::{Destination, ReceiveOptions},
+    destination::Destination,
     error::{DestinationError, SourceError},
     names::JobKey,
     parallel,
     shape::Shape,
+    site::ReceiveOptions,
     source::SourceRoot,
 };
 

@@ -77,7 +77,7 @@ fn what_was_written_and_not_committed_is_asked_for_again() {
         let content = transfer.content(chunk);
         let mut writer = transfer.writer(chunk);
         writer.write(&content[..content.len() - 1]).unwrap();
-        writer.abandon();
+        drop(writer);
     }
     // In the same run and in the next one.
     let missing_bytes = transfer.missing_bytes();

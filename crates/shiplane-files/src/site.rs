@@ -1,0 +1,264 @@
+//! Where a transfer lands, and how: what does not change while it runs.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, RelPath, escape};
+
+use crate::{
+    buffers::Scratch,
+    dirs::{DirHandle, Dirs},
+    error::{DestinationError, Operation},
+    hash::{READ_LEN_BYTES, hash_parts},
+    journal::{Journal, Opened},
+    landing::{Created, Landing},
+    lock,
+    names::JobKey,
+    platform::{self, Kind, Stat},
+    shape::Shape,
+    state::Summary,
+};
+
+/// How to receive.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiveOptions {
+    /// Whether different files that exist are replaced. Directories never are.
+    pub overwrite: bool,
+    /// What [`Destination::publish`](crate::destination::Destination::publish) and
+    /// [`Destination::finish`](crate::destination::Destination::finish) promise: with [`Durability::Verified`]
+    /// nothing is synced.
+    pub durability: Durability,
+    /// Whether files that look equal by size and time are compared by content.
+    pub verify: bool,
+    /// What digests are computed with, as agreed with the peer. What was kept under another one is begun anew.
+    pub digest: DigestAlgorithm,
+    /// The size from which a file has chunks of its own; its space is allocated when it is begun.
+    pub chunk_len_bytes: u64,
+}
+
+/// What all parts of a [`Destination`](crate::destination::Destination) know.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) dirs: Dirs,
+    /// The landing root as the user knows it.
+    pub(super) shown: PathBuf,
+    /// For a transfer of one file: the name it gets, and the one it was requested by.
+    pub(super) file: Option<(RelPath, Vec<u8>)>,
+    pub(super) key: JobKey,
+    pub(super) created: Vec<Created>,
+    pub(super) is_beneath: bool,
+    pub(super) options: ReceiveOptions,
+    /// An earlier run may have published files whose names are not durable yet.
+    pub(super) was_resumed: bool,
+    /// The landing root lives in memory.
+    pub(super) is_immediate: bool,
+    /// Names that differ only in case are the same here.
+    pub(super) folds: bool,
+    pub(super) is_abandoned: AtomicBool,
+    /// What has come of the transfer so far.
+    summary: Mutex<Summary>,
+}
+
+impl Site {
+    /// Takes up what an earlier run of the same job has left there.
+    pub(super) fn open(
+        landing: Landing,
+        shape: &Shape,
+        options: ReceiveOptions,
+    ) -> Result<(Self, Opened), DestinationError> {
+        let opened = Journal::open(&landing.root, landing.key, options.digest, &landing.shown)
+            .inspect_err(|_| landing.created.iter().rev().for_each(Created::undo))?;
+        let requested = match shape {
+            Shape::File { name } => Some(name.clone()),
+            Shape::Directory { .. } | Shape::Root => None,
+        };
+        let site = Self {
+            folds: folds_names(&landing.root, &opened.journal),
+            is_immediate: platform::lives_in_memory(&landing.root.dir),
+            dirs: Dirs::new(landing.root),
+            shown: landing.shown,
+            file: landing.file.zip(requested),
+            key: landing.key,
+            created: landing.created,
+            is_beneath: landing.is_beneath,
+            options,
+            was_resumed: opened.was_there,
+            is_abandoned: AtomicBool::new(false),
+            summary: Mutex::default(),
+        };
+        Ok((site, opened))
+    }
+
+    /// Adds to what has come of the transfer; gives all of it.
+    pub(super) fn count(&self, add: impl FnOnce(&mut Summary)) -> Summary {
+        let mut summary = lock(&self.summary);
+        add(&mut summary);
+        *summary
+    }
+
+    pub(super) fn root(&self) -> &DirHandle {
+        self.dirs.root()
+    }
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.options.durability == Durability::Durable
+    }
+
+    /// The root's handle was opened before anything was written, so that it is told of every error since.
+    pub(super) fn handle_for_sync<'a>(&'a self, dir: &'a DirHandle) -> &'a DirHandle {
+        if dir.device == self.root().device { self.root() } else { dir }
+    }
+
+    pub(super) fn parent_of(&self, path: &RelPath) -> Result<Arc<DirHandle>, DestinationError> {
+        self.dirs.parent_of(path).map_err(|error| {
+            let Some(parent) = path.parent() else {
+                return self.failed_at_root(Operation::Open, error);
+            };
+            if platform::is_symlink_refused(&error) {
+                return self.wrong_kind(&parent, Kind::Symlink, Kind::Directory);
+            }
+            if error.kind() == io::ErrorKind::NotADirectory {
+                return self.wrong_kind(&parent, Kind::File, Kind::Directory);
+            }
+            self.failed(Operation::Open, &parent, error)
+        })
+    }
+
+    pub(super) fn target_of(&self, path: &RelPath) -> RelPath {
+        self.file.as_ref().map_or(path, |(target, _)| target).clone()
+    }
+
+    /// What has the name now; a link is told as such.
+    pub(super) fn examine(&self, target: &RelPath) -> Result<Option<Stat>, DestinationError> {
+        let parent = self.parent_of(target)?;
+        match platform::stat(&parent.dir, target.file_name()) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(Operation::Examine, target, error)),
+        }
+    }
+
+    pub(super) fn digest_of(
+        &self,
+        path: &RelPath,
+        algorithm: DigestAlgorithm,
+    ) -> Result<Digest, DestinationError> {
+        let target = self.target_of(path);
+        let parent = self.parent_of(&target)?;
+        let file = platform::open_file(&parent.dir, target.file_name());
+        file.and_then(|file| self.hash(&file, algorithm))
+            .map_err(|error| self.failed(Operation::Read, &target, error))
+    }
+
+    pub(super) fn hash(&self, file: &File, algorithm: DigestAlgorithm) -> io::Result<Digest> {
+        let mut hasher = algorithm.hasher();
+        let read = |at, buffer: &mut [u8]| {
+            if self.is_abandoned.load(Ordering::Relaxed) {
+                return Err(io::Error::other("the transfer has failed meanwhile"));
+            }
+            platform::read_at(file, at, buffer)
+        };
+        hash_parts(&mut hasher, 0..u64::MAX, &mut Scratch::new(READ_LEN_BYTES), read, |_| Ok(()))?;
+        Ok(hasher.finish())
+    }
+
+    pub(super) fn touch(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
+        platform::set_mtime(file, entry.mtime)
+            .map_err(|error| self.failed(Operation::SetMetadata, target, error))
+    }
+
+    /// `path` as the user knows it, safe to print.
+    pub(super) fn show(&self, path: &RelPath) -> String {
+        escape(&self.path_of(path)).to_string()
+    }
+
+    pub(super) fn exists(&self, path: &RelPath) -> DestinationError {
+        DestinationError::Exists { path: self.show(path) }
+    }
+
+    pub(super) fn wrong_kind(&self, path: &RelPath, found: Kind, wanted: Kind) -> DestinationError {
+        DestinationError::WrongKind { path: self.show(path), found, wanted }
+    }
+
+    pub(super) fn failed(&self, operation: Operation, path: &RelPath, error: io::Error) -> DestinationError {
+        self.failed_writing(operation, path, 0, error)
+    }
+
+    /// Like [`failed`](Self::failed), for something that needed `needed_bytes` of space.
+    pub(super) fn failed_writing(
+        &self,
+        operation: Operation,
+        path: &RelPath,
+        needed_bytes: u64,
+        error: io::Error,
+    ) -> DestinationError {
+        self.with_space(DestinationError::io(operation, &self.path_of(path), error), needed_bytes)
+    }
+
+    pub(super) fn failed_at_root(&self, operation: Operation, error: io::Error) -> DestinationError {
+        DestinationError::io(operation, self.shown.as_os_str().as_encoded_bytes(), error)
+    }
+
+    fn path_of(&self, path: &RelPath) -> Vec<u8> {
+        let mut bytes = self.shown.as_os_str().as_encoded_bytes().to_vec();
+        if bytes.last().is_some_and(|last| *last != b'/') {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(path.as_bytes());
+        bytes
+    }
+
+    pub(super) fn with_space(&self, error: DestinationError, needed_bytes: u64) -> DestinationError {
+        match error {
+            DestinationError::NoSpace { path, .. } => {
+                let available_bytes = platform::available_bytes(&self.root().dir).unwrap_or_default();
+                DestinationError::NoSpace { path, needed_bytes, available_bytes }
+            }
+            other => other,
+        }
+    }
+
+    /// What a person knows the landing root by. A peer is not told where on this machine it is.
+    pub(super) fn name(&self) -> String {
+        name_of_root(&self.shown, self.is_beneath)
+    }
+}
+
+fn name_of_root(shown: &Path, is_beneath: bool) -> String {
+    let is_here = shown.as_os_str().is_empty() || shown == Path::new(".");
+    let shown = match (is_here, is_beneath) {
+        (true, true) => return "the shared directory".to_owned(),
+        (true, false) => std::path::absolute(".").unwrap_or_else(|_| shown.to_owned()),
+        (false, _) => shown.to_owned(),
+    };
+    escape(shown.as_os_str().as_encoded_bytes()).to_string()
+}
+
+/// Whether a name in another case finds the same file.
+fn folds_names(root: &DirHandle, journal: &Journal) -> bool {
+    let name = journal.name();
+    let same = |name: &str| platform::stat(&root.dir, name.as_bytes()).map(|stat| (stat.device, stat.inode));
+    match (same(name), same(&name.to_ascii_uppercase())) {
+        (Ok(own), Ok(other)) => own == other,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_landing_root_has_a_name_wherever_it_is() {
+        let here = std::env::current_dir().unwrap().display().to_string();
+        for shown in ["", "."] {
+            assert_eq!(name_of_root(Path::new(shown), false), here);
+            assert_eq!(name_of_root(Path::new(shown), true), "the shared directory");
+        }
+        assert_eq!(name_of_root(Path::new("a/b"), false), "a/b");
+        assert_eq!(name_of_root(Path::new("a/b"), true), "a/b");
+    }
+}

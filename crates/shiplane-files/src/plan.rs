@@ -329,11 +329,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        destination::Destination,
-        landing::Landing,
-        names::JobKey,
-        shape::Shape,
-        site::ReceiveOptions,
+        destination::Destination, landing::Landing, names::JobKey, shape::Shape, site::ReceiveOptions,
     };
 
     fn folding(root: &Path, overwrite: bool) -> Destination {

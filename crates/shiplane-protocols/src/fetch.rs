@@ -5,10 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shiplane_files::internals::{JobKey, Shape, Summary};
 use shiplane_rpc::{CallError, RpcClient, internals::EncodeError};
-use shiplane_transport::{
-    StreamError,
-    internals::{Claim, ReceiveReservation},
-};
+use shiplane_transport::internals::{Claim, ReceiveReservation};
 use shiplane_wire::{Digest, DigestAlgorithm};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -212,15 +209,10 @@ impl Fetch {
         options: &TransferOptions,
         events: EventFn,
     ) -> Result<FetchReport, FetchError> {
-        let metrics = options.metrics.as_ref();
         let peer = self.client.connection().remote_addr();
-        let counting = Counting::begin(metrics, Direction::Received, peer);
-        let report = self.take(target.into(), options, events).await;
-        match &report {
-            Ok(report) => counting.completed(report.received_bytes),
-            Err(error) => counting.failed(error),
-        }
-        report
+        let taken = self.take(target.into(), options, events);
+        let bytes = |report: &FetchReport| report.received_bytes;
+        Counting::of(options.metrics.as_ref(), Direction::Received, peer, taken, bytes).await
     }
 
     async fn take(
@@ -234,7 +226,7 @@ impl Fetch {
             TransferOptions { compression: self.compression, digest: self.digest, ..options.clone() };
         let connection = Arc::clone(self.client.connection());
         let timeout = connection.config().progress_timeout;
-        let explained = |error| explain(error, &connection);
+        let explained = |error: TransferError| error.explained(&connection);
         let header_timeout = connection.config().header_timeout;
         let records = next_records(&mut self.claim, &connection, header_timeout).await.map_err(explained)?;
         let opening = Opening { claim: self.claim, records, invites: self.invites };
@@ -256,13 +248,5 @@ impl Fetch {
             digest_algorithm: self.digest,
             digest: received.only_chunk,
         })
-    }
-}
-
-/// A stream that failed because the connection did is better told as that.
-fn explain(error: TransferError, connection: &shiplane_transport::PeerConnection) -> TransferError {
-    match (error, connection.end()) {
-        (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
-        (error, _) => error,
     }
 }

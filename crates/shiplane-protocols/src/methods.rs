@@ -2,10 +2,11 @@
 
 use std::{num::NonZeroU64, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shiplane_files::internals::{DestinationError, Kind, Shape, SourceError};
-use shiplane_rpc::{Fault, FaultCode, Method};
+use shiplane_rpc::{CallError, Fault, FaultCode, Method, RpcClient};
 use shiplane_wire::{DigestAlgorithm, TransferId};
+use tokio::time::Instant;
 
 use crate::{
     Compression,
@@ -207,6 +208,29 @@ pub(crate) fn chosen_digest(preferred: DigestAlgorithm, bit: u8) -> Result<Diges
     let chosen = DigestAlgorithm::best_of(offered_digests(preferred) & bit);
     chosen.filter(|chosen| chosen.bit() == bit).ok_or(ProtocolFault::UnofferedDigest { bits: bit })
 }
+
+/// Asks again until the peer is `done`, and no longer than `most` in all. Each answer has a deadline.
+pub(crate) async fn ask<Req: Serialize, Resp: DeserializeOwned, T>(
+    client: &RpcClient,
+    method: Method<Req, Resp>,
+    request: &Req,
+    most: Duration,
+    done: impl Fn(Resp) -> Option<T>,
+) -> Result<T, CallError> {
+    let budget = client.connection().config().progress_timeout;
+    let began = Instant::now();
+    while began.elapsed() <= most {
+        let next = Instant::now() + MIN_ASK_INTERVAL;
+        if let Some(done) = done(client.call_typed(method, request, budget).await?) {
+            return Ok(done);
+        }
+        tokio::time::sleep_until(next).await;
+    }
+    Err(CallError::DeadlineExceeded { budget: most })
+}
+
+/// 1 s: a peer that has nothing to say and says so at once is not asked any faster.
+const MIN_ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A fresh random id; `None` when the system has no randomness.
 pub(crate) fn random_transfer_id() -> Option<TransferId> {

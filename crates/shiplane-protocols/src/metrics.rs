@@ -4,6 +4,7 @@ mod histogram;
 mod window;
 
 use std::{
+    error::Error,
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -189,12 +190,29 @@ impl Counting {
         Self { metrics: metrics.cloned(), direction, peer, began: Instant::now() }
     }
 
+    /// Counts `moving`, which has moved `bytes` of content when it succeeds.
+    pub(crate) async fn of<T, E: Error + 'static>(
+        metrics: Option<&Arc<TransferMetrics>>,
+        direction: Direction,
+        peer: SocketAddr,
+        moving: impl Future<Output = Result<T, E>>,
+        bytes: impl FnOnce(&T) -> u64,
+    ) -> Result<T, E> {
+        let counting = Self::begin(metrics, direction, peer);
+        let moved = moving.await;
+        match &moved {
+            Ok(moved) => counting.completed(bytes(moved)),
+            Err(error) => counting.failed(error),
+        }
+        moved
+    }
+
     /// So many bytes of content have moved, and both sides know.
     pub(crate) fn completed(mut self, bytes: u64) {
         self.end(&TransferResult::success(self.peer, bytes, self.began.elapsed()));
     }
 
-    pub(crate) fn failed(mut self, error: &dyn std::error::Error) {
+    pub(crate) fn failed(mut self, error: &dyn Error) {
         self.end(&TransferResult::failure(self.peer, error.to_string()));
     }
 

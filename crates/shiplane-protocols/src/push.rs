@@ -4,7 +4,6 @@
 use std::{
     num::NonZeroU64,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use shiplane_files::internals::{Shape, Source};
@@ -12,13 +11,12 @@ use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
 use shiplane_transport::{StreamError, internals::Claim};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, TransferId};
 use thiserror::Error;
-use tokio::time::Instant;
 
 use crate::{
     Compression, Direction,
     methods::{
         CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent, PushSettle,
-        PushSettled, TransferShape, chosen_digest, offered_digests, random_transfer_id,
+        PushSettled, TransferShape, ask, chosen_digest, offered_digests, random_transfer_id,
     },
     metrics::Counting,
     result::Delivery,
@@ -254,13 +252,8 @@ impl Push {
     /// [`TransferError::Incomplete`] when all but some files have arrived, and the rest of [`PushError`].
     pub async fn send(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
         let peer = self.client.connection().remote_addr();
-        let counting = Counting::begin(options.metrics.as_ref(), Direction::Sent, peer);
-        let report = self.give(options, events).await;
-        match &report {
-            Ok(report) => counting.completed(report.sent_bytes),
-            Err(error) => counting.failed(error),
-        }
-        report
+        let given = self.give(options, events);
+        Counting::of(options.metrics.as_ref(), Direction::Sent, peer, given, |report| report.sent_bytes).await
     }
 
     async fn give(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
@@ -288,11 +281,9 @@ impl Push {
                     PushReceipt { transfer, sent, sent_bytes, wire_bytes, durability, failed, failed_count };
                 receipt.ask(&client).await
             }
-            Err(error) => match (error, connection.end()) {
-                (TransferError::Stream(_), Some(end)) => {
-                    Err(TransferError::from(StreamError::ConnectionLost(end)).into())
-                }
-                (error, _) => Err(why(&client, transfer, error).await),
+            Err(error) => match error.explained(connection) {
+                lost @ TransferError::Stream(StreamError::ConnectionLost(_)) => Err(lost.into()),
+                error => Err(why(&client, transfer, error).await),
             },
         }
     }
@@ -315,7 +306,13 @@ impl PushReceipt {
     /// [`PushError::Rejected`], [`PushError::NotDurable`], [`TransferError::Incomplete`].
     pub async fn ask(self, client: &RpcClient) -> Result<PushReport, PushError> {
         let request = PushSettle { transfer: *self.transfer.as_bytes(), sent: Some(self.sent) };
-        match ask(client, &request, self.sent_bytes).await {
+        // Each answer is a sign of life, for as long as it may take to make so much durable.
+        let most = longest_choice(client.connection().config().progress_timeout, self.sent_bytes);
+        let done = |answer| match answer {
+            PushSettled::Done(done) => Some(done),
+            PushSettled::Working => None,
+        };
+        match ask(client, PUSH_SETTLE, &request, most, done).await {
             Ok(done) => self.report(done),
             Err(CallError::Fault(fault)) if is_verdict(fault.code) => Err(PushError::Rejected(fault)),
             Err(source) => Err(PushError::Unknown { receipt: Box::new(self), source }),
@@ -346,23 +343,6 @@ impl PushReceipt {
             resumed_bytes: done.resumed_bytes,
             receipt: self,
         })
-    }
-}
-
-/// Asks until there is a verdict. Each answer is a sign of life, for as long as it may take to make so much durable.
-async fn ask(client: &RpcClient, request: &PushSettle, sent_bytes: u64) -> Result<PushDone, CallError> {
-    let budget = client.connection().config().progress_timeout;
-    let most = longest_choice(budget, sent_bytes);
-    let until = Instant::now() + most;
-    loop {
-        if Instant::now() > until {
-            return Err(CallError::DeadlineExceeded { budget: most });
-        }
-        let next = Instant::now() + MIN_ASK_INTERVAL;
-        match client.call_typed(PUSH_SETTLE, request, budget).await? {
-            PushSettled::Done(done) => return Ok(done),
-            PushSettled::Working => tokio::time::sleep_until(next).await,
-        }
     }
 }
 
@@ -444,6 +424,3 @@ impl Failures {
 
 /// Failed files that an error names.
 const MAX_NAMED_FAILURES: usize = 100;
-
-/// 1 s: a peer that has nothing to say and says so at once is not asked any faster.
-const MIN_ASK_INTERVAL: Duration = Duration::from_secs(1);

@@ -176,10 +176,15 @@ impl FileServer {
     /// # Errors
     /// The fault to answer with, once the server shuts down.
     pub fn track(&self) -> Result<TaskTrackerToken, Fault> {
-        if self.closing.is_cancelled() {
-            return Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"));
-        }
+        self.check_open()?;
         Ok(self.tasks.token())
+    }
+
+    fn check_open(&self) -> Result<(), Fault> {
+        match self.closing.is_cancelled() {
+            true => Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end")),
+            false => Ok(()),
+        }
     }
 
     /// The methods that peers may call, for a program that offers others beside them and accepts
@@ -246,13 +251,8 @@ impl FileServer {
         context: RequestContext,
         request: FetchOpen,
     ) -> Result<FetchOpened, Fault> {
-        if self.closing.is_cancelled() {
-            return Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"));
-        }
-        if !request.path.is_empty() {
-            let checked = RelPath::parse(&request.path);
-            checked.map_err(|reason| not_served(&SourceError::PathRefused { reason }))?;
-        }
+        self.check_open()?;
+        check_path(&request.path)?;
         let digest = agree_digest(self.options.digest, request.digests)?;
         // The scope before the disk: what is outside of it must not even be told to exist.
         let allowed = self.access.may_read(&context.peer, &request.path, Instant::now());
@@ -268,8 +268,7 @@ impl FileServer {
         let source = resolved.map_err(|error| not_served(&error))?;
         let transfer = TransferId::from_bytes(request.transfer);
         let place = self.fetches.take(context.peer)?;
-        let claim = context.connection.claim(transfer);
-        let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))?;
+        let claim = claim(&context.connection, request.transfer)?;
         tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "transfer opened");
         let opened = FetchOpened { shape: source.shape().into(), digest: digest.bit() };
         let agreed = self.options.agreed(request.compression, request.bytes_per_second);
@@ -329,6 +328,21 @@ impl FileServer {
             transport.close_peer(peer, Code::Revoked);
         }
     }
+}
+
+/// The form of a path beneath what is served.
+fn check_path(path: &[u8]) -> Result<(), Fault> {
+    if path.is_empty() {
+        return Ok(());
+    }
+    let checked = RelPath::parse(path);
+    checked.map(drop).map_err(|reason| not_served(&SourceError::PathRefused { reason }))
+}
+
+/// The streams of a transfer that the peer has named.
+fn claim(connection: &Arc<PeerConnection>, transfer: [u8; 16]) -> Result<Claim, Fault> {
+    let claim = connection.claim(TransferId::from_bytes(transfer));
+    claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))
 }
 
 /// A fetch that was opened.

@@ -1,6 +1,7 @@
 //! The receiving side of push: ready only after every check (SPEC 5.5 to 5.9).
 
 use std::{
+    hash::{BuildHasher, RandomState},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,19 +10,21 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    Destination, DestinationError, JobKey, ReceiveOptions, Shape, SourceError, SourceRoot, Admission, Buffers, Policy,
+    Admission, Buffers, Destination, DestinationError, JobKey, Policy, ReceiveOptions, Shape, SourceError,
+    SourceRoot,
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{
-    PeerConnection, StreamError,
+    PeerConnection,
     internals::{Claim, ReceiveReservation, blocking},
 };
 use shiplane_wire::{DigestAlgorithm, Durability, Entry, RelPath, TransferId, escape, limits};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    CONFIRM_TIMEOUT, FileServer,
+    CONFIRM_TIMEOUT, FileServer, claim,
     places::{MAX_PUSHES, Places},
-    registry::{Refused, Registry, Settle},
+    registry::{Answer, Begun, Refused, Registry, Remembered, Session, answer_wait, gone},
     targets::{Reserved, Space, TargetClaim, Targets},
 };
 use crate::{
@@ -56,9 +59,26 @@ impl Default for WriteLimits {
 #[derive(Debug)]
 pub(super) struct Writing {
     limits: WriteLimits,
-    pushes: Registry,
+    pushes: Registry<PushSession>,
+    /// For telling requests apart without keeping them; a peer cannot choose two that look alike.
+    key: RandomState,
     pub(super) targets: Targets,
     space: Space,
+}
+
+/// What calls and the task that receives a push share.
+#[derive(Debug)]
+struct PushSession {
+    request: u64,
+    outcome: Answer<PushDone>,
+    /// The peer knows the outcome.
+    confirmed: CancellationToken,
+}
+
+impl Session for PushSession {
+    fn ended(&self) {
+        self.outcome.give(Err(gone("the transfer was given up")));
+    }
 }
 
 /// What a push holds from READY to its end.
@@ -73,8 +93,9 @@ struct Held {
 
 impl Writing {
     pub(super) fn new(limits: WriteLimits) -> Self {
-        let pushes = Registry::new(Places::new(MAX_PUSHES, limits.max_pushes_per_peer));
-        Self { limits, pushes, targets: Targets::default(), space: Space::default() }
+        let pushes = Registry::new(Places::new(MAX_PUSHES, limits.max_pushes_per_peer), MAX_REMEMBERED);
+        let (targets, space) = (Targets::default(), Space::default());
+        Self { limits, pushes, key: RandomState::new(), targets, space }
     }
 }
 
@@ -85,9 +106,7 @@ impl FileServer {
         context: RequestContext,
         request: PushOpen,
     ) -> Result<PushOpened, Fault> {
-        if self.closing.is_cancelled() {
-            return Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"));
-        }
+        self.check_open()?;
         let landing = landing_path(&request)?;
         // The scope before the disk: what is outside of it must not even be told to exist.
         let allowed = self.access.may_write(&context.peer, &landing, Instant::now());
@@ -96,24 +115,24 @@ impl FileServer {
         let writing = self.writing.as_ref().ok_or_else(read_only)?;
         let transfer = TransferId::from_bytes(request.transfer);
         let job = JobKey::of_push(context.peer.as_bytes(), &request.source, &landing);
-        if !writing.pushes.knows(context.peer, transfer) {
+        if writing.pushes.find(context.peer, transfer).is_none() {
             // SPEC 5.7: whoever pushes the same again has given up on what it began before.
             let taken_over = writing.targets.take_over(&landing, job);
             // Busy, then, if it does not end in time.
             let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, taken_over).await;
         }
-        let settle = match writing.pushes.begin(context.peer, transfer, &request) {
-            Ok(settle) => settle,
+        let hashed = writing.key.hash_one(&request);
+        let digest = agree_digest(self.options.digest, request.digests)?;
+        let session =
+            PushSession { request: hashed, outcome: Answer::default(), confirmed: CancellationToken::new() };
+        let begun = match writing.pushes.begin(context.peer, transfer, session) {
+            Ok(begun) => begun,
             // SPEC 5.9: nothing happens twice.
-            Err(Refused::Reused { same: true }) => return Ok(PushOpened::Known),
-            Err(refused) => return Err(refused.fault()),
-        };
-        let digest = match agree_digest(self.options.digest, request.digests) {
-            Ok(digest) => digest,
-            Err(fault) => {
-                settle.forget();
-                return Err(fault);
+            Err(Refused::Known(known)) if known.request == hashed => return Ok(PushOpened::Known),
+            Err(Refused::Known(_)) => {
+                return Err(Fault::new(FaultCode::InvalidRequest, "the transfer id was used before"));
             }
+            Err(Refused::TooMany(fault)) => return Err(fault),
         };
         let (durable, compression) = (request.durable, request.compression);
         let shown = escape(&landing).to_string();
@@ -127,12 +146,12 @@ impl FileServer {
                 };
                 let options = TransferOptions { compression, digest, ..self.options.clone() };
                 let (bytes_per_second, invites) = (options.bytes_per_second(), held.invites.is_some());
-                let run = Arc::clone(&self).run_push(context.connection, held, settle, durable, options);
+                let run = Arc::clone(&self).run_push(context.connection, held, begun, durable, options);
                 self.tasks.spawn(run);
                 Ok(PushOpened::Ready { compression, bytes_per_second, digest: digest.bit(), invites })
             }
             Err(fault) => {
-                settle.forget();
+                begun.forget();
                 tracing::info!(peer = %context.peer.short(), %transfer, path = shown, %fault, "push refused");
                 Err(fault)
             }
@@ -154,8 +173,7 @@ impl FileServer {
         {
             return Err(not_taken(&DestinationError::TooLarge { total_bytes, max_bytes }));
         }
-        let claim = context.connection.claim(TransferId::from_bytes(request.transfer));
-        let claim = claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))?;
+        let claim = claim(&context.connection, request.transfer)?;
         let busy = || Fault::new(FaultCode::Busy, "somebody else is pushing to that name");
         let name = writing.targets.claim(&landing, job).ok_or_else(busy)?;
         let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
@@ -188,28 +206,26 @@ impl FileServer {
         self: Arc<Self>,
         connection: Arc<PeerConnection>,
         held: Held,
-        settle: Settle,
+        begun: Begun<PushSession>,
         durable: bool,
         options: TransferOptions,
     ) {
         let (peer, transfer) = (connection.peer_id(), held.claim.transfer());
-        let metrics = options.metrics.as_ref();
-        let counting = Counting::begin(metrics, Direction::Received, connection.remote_addr());
-        let under_way = held.name.under_way();
-        let received = take(&connection, held, &options).await;
+        let (metrics, under_way) = (options.metrics.as_ref(), held.name.under_way());
+        let (addr, received) = (connection.remote_addr(), take(&connection, held, &options));
+        let bytes = |received: &Received| received.received_bytes;
+        let received = Counting::of(metrics, Direction::Received, addr, received, bytes).await;
         match &received {
             Ok(received) => {
                 let (files, bytes) = (received.summary.published_files, received.received_bytes);
                 tracing::info!(peer = %peer.short(), %transfer, files, received_bytes = bytes, "push complete");
-                counting.completed(bytes);
             }
-            Err(error) => {
-                tracing::warn!(peer = %peer.short(), %transfer, %error, "push failed");
-                counting.failed(error);
-            }
+            Err(error) => tracing::warn!(peer = %peer.short(), %transfer, %error, "push failed"),
         }
         let outcome = received.map(|received| done(&received, durable)).map_err(|error| failed(&error));
-        let confirmed = settle.settle(outcome);
+        begun.outcome.give(outcome);
+        let confirmed = begun.confirmed.clone();
+        drop(begun);
         drop(under_way);
         // A shutdown waits until the pusher has been told, if it is there to be told.
         tokio::select! {
@@ -225,16 +241,13 @@ impl FileServer {
         context: &RequestContext,
         request: PushSettle,
     ) -> Result<PushSettled, Fault> {
-        let unknown = || Fault::new(FaultCode::Gone, "no such transfer");
-        let pushes = &self.writing.as_ref().ok_or_else(unknown)?.pushes;
         let transfer = TransferId::from_bytes(request.transfer);
-        let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
-        let outcome = pushes.outcome(context.peer, transfer);
-        // To say that there is no verdict yet is a sign of life, and must come in time.
-        let Ok(outcome) = tokio::time::timeout(SETTLE_WAIT.min(left / 2), outcome).await else {
+        let session = self.writing.as_ref().and_then(|writing| writing.pushes.find(context.peer, transfer));
+        let session = session.ok_or_else(|| gone("no such transfer"))?;
+        let Some(outcome) = session.outcome.within(answer_wait(context)).await else {
             return Ok(PushSettled::Working);
         };
-        pushes.confirmed(context.peer, transfer);
+        session.confirmed.cancel();
         let done = outcome?;
         match request.sent {
             Some(sent) if sent != done.received => {
@@ -316,10 +329,7 @@ async fn take(
     let opening = Opening { claim, records, invites };
     let received =
         receive(opening, config.progress_timeout, destination.into(), &options, events, stop).await;
-    received.map_err(|error| match (error, connection.end()) {
-        (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
-        (error, _) => error,
-    })
+    received.map_err(|error| error.explained(connection))
 }
 
 fn done(received: &Received, durable: bool) -> PushDone {
@@ -378,9 +388,9 @@ impl Policy for SizeLimit {
 /// 32: one machine that pushes many things side by side, and half of what the server runs in all.
 const MAX_PUSHES_PER_PEER: usize = 32;
 
-/// Half of what a peer waits for progress by default: a pusher hears twice that its files are worked on
-/// before it would give up.
-const SETTLE_WAIT: Duration = Duration::from_secs(10);
+/// Pushes that can still be asked for: a peer does so right after the end, or after it has connected again. 4,096, at
+/// some 300 bytes each: a crowd of peers that come once and never again keeps no more than that.
+const MAX_REMEMBERED: Remembered = Remembered { per_peer: 256, in_all: 4096 };
 
 /// 5 s, half of what the caller waits: what was begun earlier ends at once unless its disk holds it up.
 pub(super) const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);

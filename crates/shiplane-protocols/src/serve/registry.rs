@@ -1,285 +1,280 @@
-//! The pushes that peers have opened, and how they ended, for as long as somebody may ask.
+//! What peers have begun at this server, pushes and syncs, and what came of it for as long as somebody may ask.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::RandomState},
-    hash::{BuildHasher, Hash},
+    collections::{HashMap, VecDeque},
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use shiplane_rpc::{Fault, FaultCode};
+use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::PeerId;
 use shiplane_wire::TransferId;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::places::{Place, Places};
-use crate::methods::PushDone;
 
-/// Pushes by peer and id. A handle: clones share the state.
-#[derive(Debug, Clone)]
-pub(super) struct Registry {
-    state: Arc<Mutex<State>>,
+/// Sessions by peer and id. A handle: clones share the state.
+#[derive(Debug)]
+pub(super) struct Registry<S> {
+    state: Arc<Mutex<State<S>>>,
     places: Places,
-    /// For telling requests apart without keeping them; a peer cannot choose two that look alike.
-    key: RandomState,
+    max_remembered: Remembered,
 }
 
-/// One peer cannot see, confirm or disturb the pushes of another.
+/// Ended sessions that can still be asked for: of one peer and in all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remembered {
+    pub(super) per_peer: usize,
+    pub(super) in_all: usize,
+}
+
+/// What calls and the task that runs it share.
+pub(super) trait Session {
+    /// Answers what has not been answered yet: nobody runs it any more.
+    fn ended(&self);
+}
+
+/// One peer cannot see, confirm or disturb the sessions of another.
 type Key = (PeerId, TransferId);
 
-#[derive(Debug, Default)]
-struct State {
-    pushes: HashMap<Key, Known>,
+#[derive(Debug)]
+struct State<S> {
+    sessions: HashMap<Key, Arc<S>>,
     /// Ended ones, oldest first.
     ended: VecDeque<Key>,
 }
 
+/// Held by the task that runs a session, which has ended when this is dropped.
 #[derive(Debug)]
-struct Known {
-    request: u64,
-    stage: watch::Receiver<Stage>,
-    confirmed: CancellationToken,
+pub(super) struct Begun<S: Session> {
+    registry: Registry<S>,
+    key: Key,
+    session: Arc<S>,
+    _place: Place,
 }
 
-#[derive(Debug, Clone)]
-enum Stage {
-    Running,
-    Ended(Result<PushDone, Fault>),
+/// Why a session cannot begin.
+#[derive(Debug)]
+pub(super) enum Refused<S> {
+    /// The id is known already.
+    Known(Arc<S>),
+    /// There is no place for it.
+    TooMany(Fault),
 }
 
-impl Registry {
-    /// Of pushes that have these places.
-    pub(super) fn new(places: Places) -> Self {
-        Self { state: Arc::default(), places, key: RandomState::new() }
+/// What a step of a session comes to, once. The first answer counts.
+#[derive(Debug)]
+pub(super) struct Answer<T>(watch::Sender<Option<Result<T, Fault>>>);
+
+impl<S> Clone for Registry<S> {
+    fn clone(&self) -> Self {
+        let (state, places) = (Arc::clone(&self.state), self.places.clone());
+        Self { state, places, max_remembered: self.max_remembered }
+    }
+}
+
+impl<S: Session> Registry<S> {
+    /// Of sessions that have these places.
+    pub(super) fn new(places: Places, max_remembered: Remembered) -> Self {
+        let state = State { sessions: HashMap::new(), ended: VecDeque::new() };
+        Self { state: Arc::new(Mutex::new(state)), places, max_remembered }
     }
 
-    /// A peer opens a push by `request`. The returned [`Settle`] says how it ended, at the latest when dropped.
-    pub(super) fn begin<R: Hash>(
-        &self,
-        peer: PeerId,
-        transfer: TransferId,
-        request: &R,
-    ) -> Result<Settle, Refused> {
-        let request = self.key.hash_one(request);
+    /// A peer opens a session.
+    pub(super) fn begin(&self, peer: PeerId, id: TransferId, session: S) -> Result<Begun<S>, Refused<S>> {
         let mut state = self.lock();
-        let key = (peer, transfer);
-        if let Some(known) = state.pushes.get(&key) {
-            return Err(Refused::Reused { same: known.request == request });
+        let key = (peer, id);
+        if let Some(known) = state.sessions.get(&key) {
+            return Err(Refused::Known(Arc::clone(known)));
         }
         let place = self.places.take(peer).map_err(Refused::TooMany)?;
-        let (stage, watched) = watch::channel(Stage::Running);
-        let confirmed = CancellationToken::new();
-        state.pushes.insert(key, Known { request, stage: watched, confirmed: confirmed.clone() });
-        Ok(Settle { registry: self.clone(), key, stage, confirmed, settled: false, _place: place })
+        let session = Arc::new(session);
+        state.sessions.insert(key, Arc::clone(&session));
+        Ok(Begun { registry: self.clone(), key, session, _place: place })
     }
 
-    /// Whether the peer has used this id already.
-    pub(super) fn knows(&self, peer: PeerId, transfer: TransferId) -> bool {
-        self.lock().pushes.contains_key(&(peer, transfer))
+    /// The session that the peer has opened with this id.
+    pub(super) fn find(&self, peer: PeerId, id: TransferId) -> Option<Arc<S>> {
+        self.lock().sessions.get(&(peer, id)).cloned()
     }
 
-    /// How a push ended, once it has. Cancel-safe.
-    pub(super) async fn outcome(&self, peer: PeerId, transfer: TransferId) -> Result<PushDone, Fault> {
-        let found = self.lock().pushes.get(&(peer, transfer)).map(|found| found.stage.clone());
-        let mut stage = found.ok_or_else(|| gone("no such transfer"))?;
-        let ended = stage.wait_for(|stage| matches!(stage, Stage::Ended(_))).await;
-        match ended.map(|stage| stage.clone()) {
-            Ok(Stage::Ended(outcome)) => outcome,
-            Ok(Stage::Running) | Err(_) => Err(gone("the transfer was given up")),
-        }
-    }
-
-    /// The peer knows how the push ended. To say it twice changes nothing.
-    pub(super) fn confirmed(&self, peer: PeerId, transfer: TransferId) {
-        if let Some(push) = self.lock().pushes.get(&(peer, transfer)) {
-            push.confirmed.cancel();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
         // Each change is one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Remembers an ended push: of a peer that has many in place of its oldest, else in place of the oldest of all.
-    fn remember(&mut self, key: Key) {
+impl<S> State<S> {
+    /// Remembers an ended session: of a peer that has many in place of its oldest, else in place of the oldest of all.
+    fn remember(&mut self, key: Key, max: Remembered) {
         self.ended.push_back(key);
         let is_of_peer = |other: &Key| other.0 == key.0;
         let of_peer = self.ended.iter().copied().filter(is_of_peer).count();
-        let forgotten = if of_peer > MAX_REMEMBERED_PER_PEER {
+        let forgotten = if of_peer > max.per_peer {
             self.ended.iter().position(is_of_peer)
         } else {
-            (self.ended.len() > MAX_REMEMBERED).then_some(0)
+            (self.ended.len() > max.in_all).then_some(0)
         };
         if let Some(forgotten) = forgotten.and_then(|at| self.ended.remove(at)) {
-            self.pushes.remove(&forgotten);
+            self.sessions.remove(&forgotten);
         }
     }
 }
 
-/// Held by the task that runs a push.
-#[derive(Debug)]
-pub(super) struct Settle {
-    registry: Registry,
-    key: Key,
-    stage: watch::Sender<Stage>,
-    confirmed: CancellationToken,
-    settled: bool,
-    _place: Place,
-}
-
-impl Settle {
-    /// Says how the push ended; returns what is cancelled once there is nothing more to wait for.
-    pub(super) fn settle(mut self, outcome: Result<PushDone, Fault>) -> CancellationToken {
-        self.end(outcome);
-        self.confirmed.clone()
+impl<S: Session> Begun<S> {
+    /// For the calls that are about it.
+    pub(super) fn session(&self) -> &Arc<S> {
+        &self.session
     }
 
-    /// The push never began; its id may be used again.
-    pub(super) fn forget(mut self) {
-        self.settled = true;
-        self.registry.lock().pushes.remove(&self.key);
-    }
-
-    fn end(&mut self, outcome: Result<PushDone, Fault>) {
-        self.settled = true;
-        self.stage.send_replace(Stage::Ended(outcome));
-        self.registry.lock().remember(self.key);
+    /// The session never began; its id may be used again.
+    pub(super) fn forget(self) {
+        self.registry.lock().sessions.remove(&self.key);
     }
 }
 
-impl Drop for Settle {
+impl<S: Session> Deref for Begun<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.session
+    }
+}
+
+impl<S: Session> Drop for Begun<S> {
     fn drop(&mut self) {
-        if !self.settled {
-            self.end(Err(gone("the transfer was given up")));
+        self.session.ended();
+        let mut state = self.registry.lock();
+        // Unless it never began.
+        if state.sessions.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.session)) {
+            state.remember(self.key, self.registry.max_remembered);
         }
     }
 }
 
-/// Why a push cannot begin.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// The id is known already.
-    Reused {
-        /// By the same request, so that it is the same push.
-        same: bool,
-    },
-    /// There is no place for it.
-    TooMany(Fault),
-}
-
-impl Refused {
-    pub(super) fn fault(self) -> Fault {
-        match self {
-            Self::Reused { .. } => Fault::new(FaultCode::InvalidRequest, "the transfer id was used before"),
-            Self::TooMany(fault) => fault,
-        }
+impl<T> Default for Answer<T> {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
     }
 }
 
-fn gone(message: &str) -> Fault {
+impl<T: Clone> Answer<T> {
+    pub(super) fn give(&self, answer: Result<T, Fault>) {
+        self.0.send_if_modified(|given| {
+            let is_first = given.is_none();
+            given.get_or_insert(answer);
+            is_first
+        });
+    }
+
+    /// The answer, unless that takes longer than `wait`. Cancel-safe.
+    pub(super) async fn within(&self, wait: Duration) -> Option<Result<T, Fault>> {
+        let mut given = self.0.subscribe();
+        let given = tokio::time::timeout(wait, given.wait_for(Option::is_some)).await;
+        given.ok()?.ok()?.clone()
+    }
+}
+
+/// How long a call may wait for an answer: to say that there is none yet is a sign of life, and must come in time.
+pub(super) fn answer_wait(context: &RequestContext) -> Duration {
+    let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
+    ANSWER_WAIT.min(left / 2)
+}
+
+pub(super) fn gone(message: &str) -> Fault {
     Fault::new(FaultCode::Gone, message)
 }
 
-/// Ended pushes of a peer that can still be asked for: it does so right after the end, or after it has connected
-/// again.
-const MAX_REMEMBERED_PER_PEER: usize = 256;
-
-/// 4,096, at some 300 bytes each: a crowd of peers that come once and never again keeps no more than that.
-const MAX_REMEMBERED: usize = 4096;
+/// 10 s, of the 30 that a peer waits for progress by default: it hears twice that we are at work.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        methods::PushSent,
-        serve::places::{MAX_PUSHES, Places},
-    };
 
     const ALICE: PeerId = PeerId::from_bytes([1; 32]);
     const BOB: PeerId = PeerId::from_bytes([2; 32]);
+    const REMEMBERED: Remembered = Remembered { per_peer: 3, in_all: 8 };
+
+    #[derive(Debug, Default)]
+    struct Count(Answer<u64>);
+
+    impl Session for Count {
+        fn ended(&self) {
+            self.0.give(Err(gone("nobody runs it")));
+        }
+    }
 
     fn id(number: usize) -> TransferId {
         TransferId::from_bytes((number as u128).to_le_bytes())
     }
 
-    fn registry() -> Registry {
-        Registry::new(Places::new(MAX_PUSHES, MAX_PUSHES))
+    fn registry() -> Registry<Count> {
+        Registry::new(Places::new(8, 8), REMEMBERED)
     }
 
-    fn done(entries: u64) -> PushDone {
-        PushDone {
-            received: PushSent { root: [0; 32], chunks: 0 },
-            durable: true,
-            entries,
-            total_bytes: 0,
-            published_files: 0,
-            identical_files: 0,
-            resumed_bytes: 0,
-            failed_entries: 0,
-        }
+    fn end(registry: &Registry<Count>, peer: PeerId, number: usize) {
+        registry.begin(peer, id(number), Count::default()).unwrap().0.give(Ok(number as u64));
+    }
+
+    async fn answer(registry: &Registry<Count>, peer: PeerId, number: usize) -> Option<Result<u64, Fault>> {
+        registry.find(peer, id(number))?.0.within(ANSWER_WAIT).await
     }
 
     #[tokio::test]
     async fn only_the_peer_that_opened_a_transfer_learns_of_it() {
         let registry = registry();
-        registry.begin(ALICE, id(1), &"a").unwrap().settle(Ok(done(7)));
-        assert_eq!(registry.outcome(ALICE, id(1)).await, Ok(done(7)));
-        assert_eq!(registry.outcome(BOB, id(1)).await.unwrap_err().code, FaultCode::Gone);
+        end(&registry, ALICE, 7);
+        assert_eq!(answer(&registry, ALICE, 7).await, Some(Ok(7)));
+        assert_eq!(answer(&registry, BOB, 7).await, None);
     }
 
     #[tokio::test]
-    async fn a_transfer_whose_task_died_is_gone() {
+    async fn a_session_whose_task_died_is_gone_and_its_id_is_used() {
         let registry = registry();
-        drop(registry.begin(ALICE, id(1), &"a").unwrap());
-        assert_eq!(registry.outcome(ALICE, id(1)).await.unwrap_err().code, FaultCode::Gone);
-        assert_eq!(registry.begin(ALICE, id(1), &"a").unwrap_err(), Refused::Reused { same: true });
-        assert_eq!(registry.begin(ALICE, id(1), &"b").unwrap_err(), Refused::Reused { same: false });
+        drop(registry.begin(ALICE, id(1), Count::default()).unwrap());
+        assert_eq!(answer(&registry, ALICE, 1).await.unwrap().unwrap_err().code, FaultCode::Gone);
+        assert!(matches!(registry.begin(ALICE, id(1), Count::default()), Err(Refused::Known(_))));
     }
 
     #[tokio::test]
-    async fn a_question_that_is_early_waits_for_the_end() {
+    async fn a_question_that_is_early_waits_for_the_end_and_the_first_answer_counts() {
         let registry = registry();
-        let settle = registry.begin(ALICE, id(1), &"a").unwrap();
-        let (outcome, _) = tokio::join!(registry.outcome(ALICE, id(1)), async { settle.settle(Ok(done(7))) });
-        assert_eq!(outcome, Ok(done(7)));
+        let begun = registry.begin(ALICE, id(1), Count::default()).unwrap();
+        let (early, ()) = tokio::join!(answer(&registry, ALICE, 1), async { begun.0.give(Ok(7)) });
+        assert_eq!(early, Some(Ok(7)));
+        begun.0.give(Ok(8));
+        drop(begun);
+        assert_eq!(answer(&registry, ALICE, 1).await, Some(Ok(7)));
     }
 
     #[test]
     fn one_that_never_began_leaves_its_id_and_its_place() {
-        let registry = Registry::new(Places::new(2, 1));
-        registry.begin(ALICE, id(1), &"a").unwrap().forget();
-        registry.begin(ALICE, id(1), &"b").unwrap();
+        let registry = Registry::new(Places::new(2, 1), REMEMBERED);
+        registry.begin(ALICE, id(1), Count::default()).unwrap().forget();
+        let again = registry.begin(ALICE, id(1), Count::default()).unwrap();
+        assert!(registry.lock().ended.is_empty());
+        drop(again);
     }
 
-    #[tokio::test]
-    async fn what_is_remembered_is_bounded_and_each_peers_own() {
+    #[test]
+    fn what_is_remembered_is_bounded_and_each_peers_own() {
         let registry = registry();
-        registry.begin(BOB, id(0), &"b").unwrap().settle(Ok(done(1)));
-        for number in 0..=MAX_REMEMBERED_PER_PEER {
-            registry.begin(ALICE, id(number), &"a").unwrap().settle(Ok(done(2)));
-        }
-        assert_eq!(registry.lock().pushes.len(), MAX_REMEMBERED_PER_PEER + 1);
-        assert!(registry.outcome(ALICE, id(0)).await.is_err());
-        assert_eq!(registry.outcome(BOB, id(0)).await, Ok(done(1)));
+        end(&registry, BOB, 0);
+        (0..=REMEMBERED.per_peer).for_each(|number| end(&registry, ALICE, number));
+        assert_eq!(registry.lock().sessions.len(), REMEMBERED.per_peer + 1);
+        assert!(registry.find(ALICE, id(0)).is_none());
+        assert!(registry.find(BOB, id(0)).is_some());
     }
 
     #[test]
     fn a_crowd_of_peers_that_push_once_is_forgotten_in_order() {
         let registry = registry();
-        let peer = |number: u16| {
-            let mut key = [0; 32];
-            key[..2].copy_from_slice(&number.to_le_bytes());
-            PeerId::from_bytes(key)
-        };
-        let last = MAX_REMEMBERED as u16;
-        for number in 0..=last {
-            registry.begin(peer(number), id(1), &"a").unwrap().settle(Ok(done(1)));
-        }
-        assert_eq!(registry.lock().pushes.len(), MAX_REMEMBERED);
-        assert!(!registry.knows(peer(0), id(1)));
-        assert!(registry.knows(peer(1), id(1)) && registry.knows(peer(last), id(1)));
+        let peer = |number: usize| PeerId::from_bytes([number as u8; 32]);
+        (0..=REMEMBERED.in_all).for_each(|number| end(&registry, peer(number), 1));
+        assert_eq!(registry.lock().sessions.len(), REMEMBERED.in_all);
+        assert!(registry.find(peer(0), id(1)).is_none());
+        assert!(registry.find(peer(1), id(1)).is_some());
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    JobKey, SourceError,
+    JobKey,
     sync::{
         Agreed, Consent, Dataset, DatasetError, Manifest, PlanError, Prepared, ScanOptions, Site, SyncState,
         Work,
@@ -20,13 +20,14 @@ use shiplane_transport::{
     PeerConnection, PeerId,
     internals::{Claim, blocking},
 };
-use shiplane_wire::{Digest, DigestAlgorithm, RelPath, TransferId, escape};
+use shiplane_wire::{Digest, DigestAlgorithm, TransferId, escape};
 use tokio_util::sync::CancellationToken;
 
-use self::sessions::{Begun, Patience, Session, Sessions};
+use self::sessions::{Begun, Patience, SyncSession, begin, sessions};
 use super::{
-    FileServer,
+    FileServer, check_path, claim,
     push::TAKE_OVER_TIMEOUT,
+    registry::{Registry, answer_wait, gone},
     targets::{TargetClaim, Targets},
 };
 use crate::{
@@ -46,7 +47,7 @@ pub(super) struct Syncing {
     state: SyncState,
     /// What this machine calls the root that is served.
     local: Vec<u8>,
-    sessions: Sessions,
+    sessions: Registry<SyncSession>,
 }
 
 impl Syncing {
@@ -54,7 +55,7 @@ impl Syncing {
     pub(super) fn new(state: SyncState, root: &Path) -> Self {
         let local = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         let local = local.into_os_string().into_encoded_bytes();
-        Self { state, local, sessions: Sessions::default() }
+        Self { state, local, sessions: sessions() }
     }
 
     fn local_name(&self, path: &[u8]) -> Vec<u8> {
@@ -83,13 +84,8 @@ impl FileServer {
         context: RequestContext,
         request: SyncRequest,
     ) -> Result<SyncResponse, Fault> {
-        if self.closing.is_cancelled() {
-            return Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"));
-        }
-        if !request.path.is_empty() {
-            let checked = RelPath::parse(&request.path);
-            checked.map_err(|reason| not_served(&SourceError::PathRefused { reason }))?;
-        }
+        self.check_open()?;
+        check_path(&request.path)?;
         // The scope before the disk: what is outside of it must not even be told to exist.
         let now = Instant::now();
         self.access.may_read(&context.peer, &request.path, now).map_err(|error| denied(&error))?;
@@ -98,18 +94,17 @@ impl FileServer {
         }
         let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be synced with this server");
         let (syncing, writing) = self.syncing.as_ref().zip(self.writing.as_ref()).ok_or_else(read_only)?;
-        if let Some(known) = syncing.sessions.find(context.peer, request.sync) {
-            return known.opened(&request, answer_wait(&context)).await;
+        if let Ok(known) = self.session(&context, request.sync) {
+            return known.open(&request, answer_wait(&context)).await;
         }
         let digest = agree_digest(self.options.digest, request.digest)?;
         let name = match request.dry_run {
             true => None,
             false => Some(claim_name(&writing.targets, context.peer, &request).await?),
         };
-        let claim = context.connection.claim(TransferId::from_bytes(request.sync));
-        let claim =
-            claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the id of the sync is in use"))?;
-        let (session, begun) = syncing.sessions.begin(context.peer, &request)?;
+        let claim = claim(&context.connection, request.sync)?;
+        let begun = begin(&syncing.sessions, context.peer, &request)?;
+        let session = Arc::clone(begun.session());
         let wait = answer_wait(&context);
         let running = Running {
             server: Arc::clone(&self),
@@ -123,7 +118,7 @@ impl FileServer {
             name,
         };
         self.tasks.spawn(running.run());
-        session.opened(&request, wait).await
+        session.open(&request, wait).await
     }
 
     /// Plans, and does what needs nothing from the peer (SPEC 5.16).
@@ -132,7 +127,7 @@ impl FileServer {
         context: &RequestContext,
         request: SyncStart,
     ) -> Result<SyncStarted, Fault> {
-        self.session(context, request.sync)?.started(request, answer_wait(context)).await
+        self.session(context, request.sync)?.start(request, answer_wait(context)).await
     }
 
     /// Says what has become of it (SPEC 5.17).
@@ -141,7 +136,7 @@ impl FileServer {
         context: &RequestContext,
         request: SyncSettle,
     ) -> Result<SyncSettled, Fault> {
-        self.session(context, request.sync)?.settled(request, answer_wait(context)).await
+        self.session(context, request.sync)?.settle(request, answer_wait(context)).await
     }
 
     /// The peer goes on with it (SPEC 5.17).
@@ -150,9 +145,10 @@ impl FileServer {
     }
 
     /// That of a call, which is a sign of life.
-    fn session(&self, context: &RequestContext, sync: [u8; 16]) -> Result<Arc<Session>, Fault> {
-        let session = self.syncing.as_ref().and_then(|syncing| syncing.sessions.find(context.peer, sync));
-        session.ok_or_else(unknown)
+    fn session(&self, context: &RequestContext, sync: [u8; 16]) -> Result<Arc<SyncSession>, Fault> {
+        let (peer, sync) = (context.peer, TransferId::from_bytes(sync));
+        let session = self.syncing.as_ref().and_then(|syncing| syncing.sessions.find(peer, sync));
+        session.inspect(|session| session.heard()).ok_or_else(|| gone("no such sync"))
     }
 }
 
@@ -175,7 +171,7 @@ impl Running {
         }
         self.name = None;
         if let Err(fault) = ended {
-            self.begun.fail(fault);
+            self.begun.session().fail(&fault);
         }
     }
 
@@ -192,7 +188,7 @@ impl Running {
             });
             remembered.await?;
             self.name = None;
-            self.begun.opened(SyncResponse::Same);
+            self.begun.session().opened.give(Ok(SyncResponse::Same));
             return Ok(());
         }
         let (dataset, base, changes) = blocking(move || {
@@ -203,7 +199,8 @@ impl Running {
         .await?;
         let (changes, beside) = pack(&changes, OUR_LIST, MAX_INLINE_LEN_BYTES);
         let common = (!base.is_empty()).then(|| *base.root().as_bytes());
-        self.begun.opened(SyncResponse::Differs { base: common, root: *root.as_bytes(), changes });
+        let differs = SyncResponse::Differs { base: common, root: *root.as_bytes(), changes };
+        self.begun.session().opened.give(Ok(differs));
         if let Some(bytes) = beside {
             let sync = TransferId::from_bytes(self.request.sync);
             let sent = send_beside(&self.connection, sync, OUR_LIST, bytes, self.digest).await;
@@ -221,7 +218,8 @@ impl Running {
         let (compression, bytes_per_second) = (options.compression, ours.bytes_per_second());
         let prepared = self.prepare(&dataset, base, start).await?;
         let merged = *prepared.agreed().merged_root().as_bytes();
-        self.begun.started(SyncStarted::Ready { merged, compression, bytes_per_second });
+        let ready = SyncStarted::Ready { merged, compression, bytes_per_second };
+        self.begun.session().started.give(Ok(ready));
         self.carry_out(dataset, prepared, claims, &options).await
     }
 
@@ -263,11 +261,7 @@ impl Running {
     }
 
     fn claims(&self, start: &SyncStart) -> Result<[Claim; 2], Fault> {
-        let claim = |id| {
-            let claim = self.connection.claim(TransferId::from_bytes(id));
-            claim.map_err(|_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use"))
-        };
-        Ok([claim(start.up)?, claim(start.down)?])
+        Ok([claim(&self.connection, start.up)?, claim(&self.connection, start.down)?])
     }
 
     /// Plans what the peer has planned, too, and does the first steps of it.
@@ -332,7 +326,7 @@ impl Running {
         });
         let done = done.await?;
         self.name = None;
-        self.begun.settled(done);
+        self.begun.session().settled.give(Ok(done));
         Ok(())
     }
 }
@@ -346,12 +340,6 @@ async fn claim_name(targets: &Targets, peer: PeerId, request: &SyncRequest) -> R
     let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, targets.take_over(&request.path, job)).await;
     let busy = || Fault::new(FaultCode::Busy, "somebody else is writing there");
     targets.claim(&request.path, job).ok_or_else(busy)
-}
-
-/// To say that there is no answer yet is a sign of life, and must come in time.
-fn answer_wait(context: &RequestContext) -> Duration {
-    let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
-    ANSWER_WAIT.min(left / 2)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -398,22 +386,11 @@ fn fault(error: &SyncError) -> Fault {
     Fault::new(code, error.to_string())
 }
 
-fn gone(message: &str) -> Fault {
-    Fault::new(FaultCode::Gone, message)
-}
-
-fn unknown() -> Fault {
-    gone("no such sync")
-}
-
 /// The index of this side's list.
 const OUR_LIST: u64 = 0;
 
 /// 64 KiB, some 700 files that were never synced: what is answered is remembered for a while after the end.
 const MAX_INLINE_LEN_BYTES: usize = 64 << 10;
-
-/// 10 s, of the 30 that a peer waits for progress by default: it hears twice that we are at work.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// 15 min: the peer copies what is about to lose its name before it begins, a hundred gigabytes at most, and gives
 /// signs of life meanwhile. One that does not is not waited for any longer than in a transfer.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shiplane_files::internals::{
-    NameRefused, Source, SourceError,
-    check_name,
+    NameRefused, Source, SourceError, check_name,
     sync::{Agreed, Changes, MAX_MANIFEST_LEN_BYTES, Manifest, UnresolvedReason},
 };
 use shiplane_transport::{
@@ -140,28 +139,18 @@ impl Exchange {
         events: [EventFn; 2],
     ) -> Result<Exchanged, SyncError> {
         let [sending, receiving] = events;
+        // Each direction is counted as a transfer of its own.
+        let (metrics, addr) = (options.metrics.as_ref(), connection.remote_addr());
         let providing = async {
-            match self.provide {
-                Some((claim, source)) => {
-                    let given = give(connection, claim, source, options, sending);
-                    let given =
-                        counted(connection, options, Direction::Sent, given, |given| given.sent_bytes);
-                    given.await.map(Some)
-                }
-                None => Ok(None),
-            }
+            let Some((claim, source)) = self.provide else { return Ok(None) };
+            let given = give(connection, claim, source, options, sending);
+            Counting::of(metrics, Direction::Sent, addr, given, |given| given.sent_bytes).await.map(Some)
         };
         let taking = async {
-            match self.take {
-                Some((claim, target)) => {
-                    let taken = take(connection, claim, target, options, receiving);
-                    let taken = counted(connection, options, Direction::Received, taken, |taken| {
-                        taken.received_bytes
-                    });
-                    taken.await.map(Some)
-                }
-                None => Ok(None),
-            }
+            let Some((claim, target)) = self.take else { return Ok(None) };
+            let taken = take(connection, claim, target, options, receiving);
+            let bytes = |taken: &Received| taken.received_bytes;
+            Counting::of(metrics, Direction::Received, addr, taken, bytes).await.map(Some)
         };
         let (provided, received) = futures::join!(providing, taking);
         let failed = match (provided, received) {
@@ -170,25 +159,8 @@ impl Exchange {
             (Err(error), Err(cause)) if is_hang_up(&error) => cause,
             (Err(error), _) | (_, Err(error)) => error,
         };
-        Err(explain(failed, connection).into())
+        Err(failed.explained(connection).into())
     }
-}
-
-/// One direction, counted as a transfer of its own.
-async fn counted<T>(
-    connection: &PeerConnection,
-    options: &TransferOptions,
-    direction: Direction,
-    moving: impl Future<Output = Result<T, TransferError>>,
-    bytes: impl FnOnce(&T) -> u64,
-) -> Result<T, TransferError> {
-    let counting = Counting::begin(options.metrics.as_ref(), direction, connection.remote_addr());
-    let moved = moving.await;
-    match &moved {
-        Ok(moved) => counting.completed(bytes(moved)),
-        Err(error) => counting.failed(error),
-    }
-    moved
 }
 
 async fn give(
@@ -223,14 +195,6 @@ fn is_hang_up(error: &TransferError) -> bool {
         error,
         TransferError::Stream(_) | TransferError::Undelivered { .. } | TransferError::Silent { .. }
     )
-}
-
-/// A stream that failed because the connection did is better told as that.
-fn explain(error: TransferError, connection: &PeerConnection) -> TransferError {
-    match (error, connection.end()) {
-        (TransferError::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
-        (error, _) => error,
-    }
 }
 
 fn lost(end: ConnectionEnd) -> SyncError {

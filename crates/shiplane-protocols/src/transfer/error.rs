@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_rpc::CallError;
-use shiplane_transport::{RecvChunkError, SendChunkError, StreamError};
+use shiplane_transport::{PeerConnection, RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::{Code, FailReason, RecordError};
 use thiserror::Error;
 
@@ -176,6 +176,14 @@ pub enum ProtocolFault {
 }
 
 impl TransferError {
+    /// A stream that failed because the connection did is better told as that.
+    pub(crate) fn explained(self, connection: &PeerConnection) -> Self {
+        match (self, connection.end()) {
+            (Self::Stream(_), Some(end)) => StreamError::ConnectionLost(end).into(),
+            (error, _) => error,
+        }
+    }
+
     /// What to reset the transfer's streams with.
     pub(crate) fn code(&self) -> Code {
         match self {

@@ -313,18 +313,18 @@ impl Receiver {
                 let entry =
                     self.comparing.remove(&index).ok_or(ProtocolFault::UnwantedDigest { entry: index })?;
                 self.progress.completed();
-                self.planner.send(PlanJob::Compare { index, entry, theirs: digest })?;
+                self.planner.send(PlanJob::Compare { index, entry, theirs: digest });
             }
             ProviderRecord::Cuts(cuts) => {
                 let index = cuts.entry;
                 let SignaturePart { part, len_bytes, complete } = self.deltas.came(cuts)?;
                 self.progress.moved(len_bytes);
                 if !part.is_empty() {
-                    self.planner.send(PlanJob::Follow { index, cuts: part })?;
+                    self.planner.send(PlanJob::Follow { index, cuts: part });
                 }
                 if let Some(complete) = complete {
                     self.progress.completed();
-                    self.planner.send(PlanJob::Delta(complete))?;
+                    self.planner.send(PlanJob::Delta(complete));
                 }
             }
             record @ (ProviderRecord::Failed { .. } | ProviderRecord::ChunkVoid { .. })
@@ -365,7 +365,8 @@ impl Receiver {
         if entries % SCAN_EVENT_STEP == 0 {
             (self.events)(TransferEvent::Scanned { entries, total_bytes });
         }
-        self.planner.send(PlanJob::Plan { index, entry })
+        self.planner.send(PlanJob::Plan { index, entry });
+        Ok(())
     }
 
     fn on_failed(&mut self, entry: u64, reason: FailReason) -> Result<(), TransferError> {
@@ -379,7 +380,7 @@ impl Receiver {
                 self.ledger.planned(entry);
                 self.deltas.settled(entry);
             }
-            self.publisher.discard(entry, reason)?;
+            self.publisher.discard(entry, reason);
         }
         let path = self.paths.remove(&entry).map(|path| path.to_string()).unwrap_or_default();
         (self.events)(TransferEvent::Failed { reason, path: path.clone() });
@@ -446,7 +447,7 @@ impl Receiver {
             Plan::Want { missing, .. } if missing.is_empty() && !offered.contains(&index) => {
                 self.ledger.want(index, entry.size_bytes, missing);
                 self.totals.resumed_bytes += entry.size_bytes;
-                self.publisher.publish(vec![index])?;
+                self.publisher.publish(vec![index]);
             }
             Plan::Want { missing, resumed_bytes } => {
                 self.totals.resumed_bytes += resumed_bytes;
@@ -533,7 +534,8 @@ impl Receiver {
                 (self.events)(TransferEvent::Kept { len_bytes: content_bytes });
                 self.totals.wire_bytes += wire_bytes;
                 self.totals.only_chunk = (index == 0).then_some(digest);
-                self.publisher.publish(complete)
+                self.publisher.publish(complete);
+                Ok(())
             }
             Err(ChunkError::Target(error)) => Err(error.into()),
             Err(ChunkError::Lost(error)) => Err(error.into()),

@@ -11,7 +11,7 @@ use shiplane_files::internals::{
         UnresolvedReason, Work,
     },
 };
-use shiplane_rpc::{CallError, Method, RpcClient};
+use shiplane_rpc::{CallError, RpcClient};
 use shiplane_transport::{
     PeerConnection,
     internals::{Claim, blocking},
@@ -20,7 +20,7 @@ use shiplane_wire::{Digest, TransferId, escape, limits};
 use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
-use crate::methods::random_transfer_id;
+use crate::methods::{ask, random_transfer_id};
 use crate::sync::SyncError;
 use crate::sync::exchange::{Exchange, Exchanged, check_names, list_left, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
@@ -154,7 +154,10 @@ impl<'a> Attempt<'a> {
             source: dataset.source(),
             digest: self.job.transfer.digest.bit(),
         };
-        let answered = self.ask(SYNC_OPEN, &request, |answer| *answer == SyncResponse::Working).await;
+        let answered = ask(self.client, SYNC_OPEN, &request, Duration::MAX, |answer| {
+            (answer != SyncResponse::Working).then_some(answer)
+        })
+        .await;
         answered.map_err(SyncError::Refused)
     }
 
@@ -234,8 +237,13 @@ impl<'a> Attempt<'a> {
             changes,
         };
         let asking = async {
-            let started = self.ask(SYNC_START, &request, |answer| *answer == SyncStarted::Working).await;
-            started.map_err(rejected)
+            let ready = |answer| match answer {
+                SyncStarted::Ready { merged, compression, bytes_per_second } => {
+                    Some((merged, compression, bytes_per_second))
+                }
+                SyncStarted::Working => None,
+            };
+            ask(self.client, SYNC_START, &request, Duration::MAX, ready).await.map_err(rejected)
         };
         let sending = async {
             match beside {
@@ -247,14 +255,11 @@ impl<'a> Attempt<'a> {
             }
         };
         let (started, sent) = futures::join!(asking, sending);
-        let options = match started? {
-            SyncStarted::Ready { merged, compression, bytes_per_second }
-                if merged == *prepared.agreed().merged_root().as_bytes() =>
-            {
-                self.job.transfer.agreed(compression, bytes_per_second)
-            }
-            SyncStarted::Ready { .. } | SyncStarted::Working => return Err(SyncError::Disagreed),
-        };
+        let (merged, compression, bytes_per_second) = started?;
+        if merged != *prepared.agreed().merged_root().as_bytes() {
+            return Err(SyncError::Disagreed);
+        }
+        let options = self.job.transfer.agreed(compression, bytes_per_second);
         sent?;
         let exchange = Exchange {
             provide: prepared.source.take().map(|source| (up, source)),
@@ -265,11 +270,11 @@ impl<'a> Attempt<'a> {
 
     async fn settle(&self, half: SyncHalf) -> Result<(SyncHalf, Option<[u8; 32]>), SyncError> {
         let request = SyncSettle { sync: *self.sync.as_bytes(), end: SyncEnd::Done(half) };
-        let settled = self.ask(SYNC_SETTLE, &request, |answer| *answer == SyncSettled::Working).await;
-        match settled.map_err(rejected)? {
-            SyncSettled::Done { half, base } => Ok((half, base)),
-            SyncSettled::Working => Err(SyncError::Abandoned),
-        }
+        let done = |answer| match answer {
+            SyncSettled::Done { half, base } => Some((half, base)),
+            SyncSettled::Working => None,
+        };
+        ask(self.client, SYNC_SETTLE, &request, Duration::MAX, done).await.map_err(rejected)
     }
 
     /// Lets the peer know that this is the end, and asks why if that is not clear from here.
@@ -288,28 +293,6 @@ impl<'a> Attempt<'a> {
                 SyncError::Rejected(fault)
             }
             _ => error,
-        }
-    }
-
-    /// Asks again for as long as the peer says that it is at work. Each answer has a deadline.
-    async fn ask<Req, Resp>(
-        &self,
-        method: Method<Req, Resp>,
-        request: &Req,
-        is_working: impl Fn(&Resp) -> bool,
-    ) -> Result<Resp, CallError>
-    where
-        Req: serde::Serialize,
-        Resp: serde::de::DeserializeOwned,
-    {
-        let budget = self.connection().config().progress_timeout;
-        loop {
-            let next = tokio::time::Instant::now() + MIN_ASK_INTERVAL;
-            let answer = self.client.call_typed(method, request, budget).await?;
-            if !is_working(&answer) {
-                return Ok(answer);
-            }
-            tokio::time::sleep_until(next).await;
         }
     }
 
@@ -414,9 +397,6 @@ const MAX_INLINE_LEN_BYTES: usize = 64 << 10;
 
 /// Of the time after which a peer is taken for gone, one may be lost and one be late.
 const SIGNS: u32 = 3;
-
-/// 1 s: a peer that has nothing to say and says so at once is not asked any faster.
-const MIN_ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// 5 s: what a peer that is there takes to say why it gave up.
 const LEAVE_BUDGET: Duration = Duration::from_secs(5);

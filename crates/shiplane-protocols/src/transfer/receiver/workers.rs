@@ -86,10 +86,9 @@ impl Planner {
         Self { jobs, plans }
     }
 
-    pub(super) fn send(&self, job: PlanJob) -> Result<(), TransferError> {
+    pub(super) fn send(&self, job: PlanJob) {
         // Closed only after an error, which `next` reports.
         let _ = self.jobs.send(job);
-        Ok(())
     }
 
     /// Pending while nothing is to be planned. Cancel-safe.
@@ -99,23 +98,13 @@ impl Planner {
 }
 
 fn plan(target: &Target, job: PlanJob) -> Result<Option<Planned>, DestinationError> {
-    let (index, entry, plan) = match job {
-        PlanJob::Plan { index, entry } => {
-            let plan = target.plan(index, &entry)?;
-            (index, entry, plan)
-        }
-        PlanJob::Compare { index, entry, theirs } => {
-            let plan = target.compare(index, &entry, theirs)?;
-            (index, entry, plan)
-        }
-        PlanJob::Follow { index, cuts } => {
-            target.follow(index, &cuts)?;
-            return Ok(None);
-        }
+    let (plan, index, entry) = match job {
+        PlanJob::Plan { index, entry } => (target.plan(index, &entry)?, index, entry),
+        PlanJob::Compare { index, entry, theirs } => (target.compare(index, &entry, theirs)?, index, entry),
         PlanJob::Delta(SignatureComplete { index, entry, cuts, .. }) => {
-            let plan = target.delta(index, &entry, &cuts)?;
-            (index, entry, plan)
+            (target.delta(index, &entry, &cuts)?, index, entry)
         }
+        PlanJob::Follow { index, cuts } => return target.follow(index, &cuts).map(|()| None),
     };
     Ok(Some(Planned { index, entry, plan }))
 }
@@ -171,15 +160,14 @@ impl Publisher {
         Self { jobs, done, under_way: 0 }
     }
 
-    pub(super) fn publish(&mut self, entries: Vec<u64>) -> Result<(), TransferError> {
-        if entries.is_empty() {
-            return Ok(());
+    pub(super) fn publish(&mut self, entries: Vec<u64>) {
+        if !entries.is_empty() {
+            self.send(PublishJob::Publish(entries));
         }
-        self.send(PublishJob::Publish(entries))
     }
 
-    pub(super) fn discard(&mut self, entry: u64, reason: FailReason) -> Result<(), TransferError> {
-        self.send(PublishJob::Discard(entry, reason))
+    pub(super) fn discard(&mut self, entry: u64, reason: FailReason) {
+        self.send(PublishJob::Discard(entry, reason));
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -193,11 +181,10 @@ impl Publisher {
         Ok(done.entries)
     }
 
-    fn send(&mut self, job: PublishJob) -> Result<(), TransferError> {
+    fn send(&mut self, job: PublishJob) {
         // Closed only after an error, which `next` reports.
         let _ = self.jobs.send(job);
         self.under_way += 1;
-        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ pub enum FaultClass {
     Integrity,
 }
 
-/// Why something could not be received into a [`Destination`](super::Destination).
+/// Why something could not be received into a [`Destination`](crate::destination::Destination).
 ///
 /// Every path in it is escaped and safe to print.
 #[derive(Debug, Error)]
@@ -278,7 +278,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Why something cannot be served from a [`SourceRoot`](super::SourceRoot).
+/// Why something cannot be served from a [`SourceRoot`](crate::source::SourceRoot).
 ///
 /// Every path in it is escaped and safe to print.
 #[derive(Debug, Error)]

@@ -24,7 +24,7 @@ pub enum Plan {
     /// Nothing: the directory is there, or the file is, with the same content.
     Done,
     /// A file of the same size is there: ask the peer for the digest of its file and call
-    /// [`Destination::compare`](super::Destination::compare).
+    /// [`Destination::compare`](crate::destination::Destination::compare).
     Compare {
         /// Its time is the same too.
         is_likely_same: bool,
@@ -32,7 +32,7 @@ pub enum Plan {
     /// The file is to be received.
     Want {
         /// The bytes to ask for, in order. If there are none (the file is empty, or an earlier run has
-        /// kept all of it) it is ready for [`Destination::publish`](super::Destination::publish).
+        /// kept all of it) it is ready for [`Destination::publish`](crate::destination::Destination::publish).
         missing: Vec<Range<u64>>,
         /// What of it is here: an earlier run has kept it, verified again, or it is in the old version.
         resumed_bytes: u64,

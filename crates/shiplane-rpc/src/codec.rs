@@ -55,7 +55,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EncodeError {
     /// Over what a frame may hold.
-    #[error("{len_bytes} bytes do not fit a call (at most {max_bytes}): send them as a chunk")]
+    #[error("{len_bytes} bytes do not fit a call (at most {max_bytes}): send them as a chunk, on a lane")]
     TooLarge {
         /// The length of the encoded value.
         len_bytes: u64,

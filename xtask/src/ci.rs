@@ -161,7 +161,7 @@ fn small_demo() -> Result<Note> {
     Ok(Note::Passed)
 }
 
-/// With the program that the demo has built.
+/// This and the steps below run the release program, as it is installed.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn short_crash() -> Result<Note> {
     if let Some(why) = crash::missing() {
@@ -178,7 +178,7 @@ fn short_races() -> Result<Note> {
     Ok(Note::Passed)
 }
 
-/// With the program that the demo has built, and the peers that the tests have.
+/// With the hostile peers that the tests have built.
 #[cfg(target_os = "linux")]
 fn short_load() -> Result<Note> {
     load::run(&load::Args::short())?;

@@ -15,32 +15,41 @@ pub(super) struct ChunkPace {
     sampled_at: Instant,
     sampled_bytes: u64,
     bytes_per_second: f64,
+    /// How long a chunk should take at that rate.
+    chunk_time: Duration,
 }
 
 impl ChunkPace {
     /// Begins with the shortest chunks; none will be longer than `max_len_bytes`.
     pub(super) fn new(lanes: usize, max_len_bytes: u64, now: Instant) -> Self {
         let lanes = u32::try_from(lanes).unwrap_or(u32::MAX).max(1);
-        Self { lanes, max_len_bytes, sampled_at: now, sampled_bytes: 0, bytes_per_second: 0.0 }
+        Self {
+            lanes,
+            max_len_bytes,
+            sampled_at: now,
+            sampled_bytes: 0,
+            bytes_per_second: 0.0,
+            chunk_time: CHUNK_TIME,
+        }
     }
 
     /// The length for chunks from now on, when `moved_bytes` have arrived in all and `to_come_bytes` are still to come.
+    /// `rtt` gives the path's round trip; it is called only once much has arrived since the last time.
     pub(super) fn chunk_len_bytes(
         &mut self,
         moved_bytes: u64,
         to_come_bytes: u64,
-        rtt: Duration,
+        rtt: impl FnOnce() -> Duration,
         now: Instant,
     ) -> u64 {
-        self.sample(moved_bytes, now);
-        let time = (rtt * ROUND_TRIPS_AHEAD / self.lanes).clamp(CHUNK_TIME, MAX_CHUNK_TIME);
-        let by_rate = (self.bytes_per_second * time.as_secs_f64()) as u64;
+        self.sample(moved_bytes, rtt, now);
+        let by_rate = (self.bytes_per_second * self.chunk_time.as_secs_f64()) as u64;
         let most_bytes = by_rate.min(to_come_bytes / CHUNKS_TO_COME).max(Piece::CELL_LEN_BYTES);
         // A power of two, so that chunks are pieces of their file.
         (1 << most_bytes.ilog2()).min(self.max_len_bytes)
     }
 
-    fn sample(&mut self, moved_bytes: u64, now: Instant) {
+    fn sample(&mut self, moved_bytes: u64, rtt: impl FnOnce() -> Duration, now: Instant) {
         let (elapsed, bytes) = (now - self.sampled_at, moved_bytes.saturating_sub(self.sampled_bytes));
         let is_telling = elapsed >= MIN_SAMPLE_TIME && bytes >= MIN_SAMPLE_BYTES;
         if !is_telling && (elapsed < MAX_SAMPLE_TIME || bytes == 0) {
@@ -50,6 +59,7 @@ impl ChunkPace {
         let weight = if sample > self.bytes_per_second { 1.0 } else { FALLING_WEIGHT };
         self.bytes_per_second += (sample - self.bytes_per_second) * weight;
         (self.sampled_at, self.sampled_bytes) = (now, moved_bytes);
+        self.chunk_time = (rtt() * ROUND_TRIPS_AHEAD / self.lanes).clamp(CHUNK_TIME, MAX_CHUNK_TIME);
     }
 }
 
@@ -92,7 +102,7 @@ mod tests {
         for _ in 0..time.as_millis() / 10 {
             now += Duration::from_millis(10);
             moved += rate / 100;
-            len = pace.chunk_len_bytes(moved, u64::MAX, RTT, now);
+            len = pace.chunk_len_bytes(moved, u64::MAX, || RTT, now);
         }
         (len, (moved, now))
     }
@@ -119,12 +129,15 @@ mod tests {
     fn the_first_chunks_are_short_and_a_fast_path_is_known_within_a_few_of_them() {
         let start = Instant::now();
         let mut pace = ChunkPace::new(32, 4 * MIB, start);
-        assert_eq!(pace.chunk_len_bytes(0, u64::MAX, RTT, start), 64 * KIB);
+        assert_eq!(pace.chunk_len_bytes(0, u64::MAX, || RTT, start), 64 * KIB);
         assert_eq!(
-            pace.chunk_len_bytes(200 * KIB, u64::MAX, RTT, start + Duration::from_millis(30)),
+            pace.chunk_len_bytes(200 * KIB, u64::MAX, || RTT, start + Duration::from_millis(30)),
             64 * KIB
         );
-        assert_eq!(pace.chunk_len_bytes(20 * MIB, u64::MAX, RTT, start + Duration::from_millis(40)), 4 * MIB);
+        assert_eq!(
+            pace.chunk_len_bytes(20 * MIB, u64::MAX, || RTT, start + Duration::from_millis(40)),
+            4 * MIB
+        );
     }
 
     #[test]
@@ -132,9 +145,9 @@ mod tests {
         let start = Instant::now();
         let mut pace = ChunkPace::new(32, 4 * MIB, start);
         let now = start + Duration::from_secs(1);
-        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB, RTT, now), 4 * MIB);
-        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB - 1, RTT, now), 2 * MIB);
-        assert_eq!(pace.chunk_len_bytes(1 << 30, 100, RTT, now), 64 * KIB);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB, || RTT, now), 4 * MIB);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, 64 * MIB - 1, || RTT, now), 2 * MIB);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, 100, || RTT, now), 64 * KIB);
     }
 
     #[test]
@@ -143,7 +156,7 @@ mod tests {
         let mut pace = ChunkPace::new(32, 4 * MIB, start);
         let (fast, end) = after(&mut pace, (0, start), 25_000_000, Duration::from_secs(2));
         assert_eq!(fast, MIB);
-        let paused = pace.chunk_len_bytes(end.0, u64::MAX, RTT, end.1 + Duration::from_millis(150));
+        let paused = pace.chunk_len_bytes(end.0, u64::MAX, || RTT, end.1 + Duration::from_millis(150));
         assert_eq!(paused, MIB);
         let (slow, _) = after(&mut pace, end, 250_000, Duration::from_secs(10));
         assert_eq!(slow, 64 * KIB);
@@ -153,7 +166,7 @@ mod tests {
     fn no_chunk_is_longer_than_was_asked_for() {
         let start = Instant::now();
         let mut pace = ChunkPace::new(32, 1000, start);
-        assert_eq!(pace.chunk_len_bytes(1 << 30, u64::MAX, RTT, start + Duration::from_secs(1)), 1000);
+        assert_eq!(pace.chunk_len_bytes(1 << 30, u64::MAX, || RTT, start + Duration::from_secs(1)), 1000);
     }
 
     #[test]
@@ -162,9 +175,9 @@ mod tests {
         for (lanes, rtt_ms) in [(32, 50), (32, 200), (32, 1000), (32, 3000), (16, 1000), (8, 500)] {
             let rtt = Duration::from_millis(rtt_ms);
             let mut pace = ChunkPace::new(lanes, 4 * MIB, start);
-            pace.chunk_len_bytes(rate, u64::MAX, rtt, start + Duration::from_secs(1));
+            pace.chunk_len_bytes(rate, u64::MAX, || rtt, start + Duration::from_secs(1));
             let wanted =
-                lanes as u64 * pace.chunk_len_bytes(rate, u64::MAX, rtt, start + Duration::from_secs(1));
+                lanes as u64 * pace.chunk_len_bytes(rate, u64::MAX, || rtt, start + Duration::from_secs(1));
             assert!(wanted >= 2 * rate * rtt_ms / 1000, "{lanes} lanes, {rtt_ms} ms: {wanted}");
         }
     }
@@ -174,6 +187,6 @@ mod tests {
         let start = Instant::now();
         let mut pace = ChunkPace::new(1, 4 * MIB, start);
         let now = start + Duration::from_secs(1);
-        assert_eq!(pace.chunk_len_bytes(2_000_000, u64::MAX, Duration::from_secs(1), now), 512 * KIB);
+        assert_eq!(pace.chunk_len_bytes(2_000_000, u64::MAX, || Duration::from_secs(1), now), 512 * KIB);
     }
 }

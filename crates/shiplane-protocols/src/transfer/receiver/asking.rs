@@ -13,8 +13,9 @@ impl Receiver {
     pub(super) fn ask(&mut self) -> Result<(), TransferError> {
         self.admit()?;
         let (moved_bytes, to_come_bytes) = (self.progress.moved_bytes(), self.totals.to_come_bytes());
-        let rtt = self.claim.rtt();
-        self.ledger.set_chunk_len(self.pace.chunk_len_bytes(moved_bytes, to_come_bytes, rtt, Instant::now()));
+        let (claim, now) = (&self.claim, Instant::now());
+        let chunk_len = self.pace.chunk_len_bytes(moved_bytes, to_come_bytes, || claim.rtt(), now);
+        self.ledger.set_chunk_len(chunk_len);
         while self.comparing.len() < MAX_DIGESTS_UNDER_WAY / 2
             && let Some((index, entry)) = self.to_compare.pop()
         {

@@ -48,16 +48,18 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// Builds one binary in release and says where it is.
 pub(crate) fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
-    let mut command = cargo();
-    command.args(["build", "--release", "--package", package, "--bin", binary]);
-    executable_of(&mut command, binary)
+    build(package, binary, &["--release"])
 }
 
 /// Builds `shiplane` for the demo, without what the demo does not run, and says where it is.
 pub(crate) fn build_for_demo() -> Result<PathBuf> {
+    build("shiplane-cli", "shiplane", &["--profile", "demo", "--no-default-features"])
+}
+
+fn build(package: &str, binary: &str, how: &[&str]) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--profile", "demo", "--package", "shiplane-cli", "--no-default-features"]);
-    executable_of(&mut command, "shiplane")
+    command.args(["build", "--package", package, "--bin", binary]).args(how);
+    executable_of(&mut command, binary)
 }
 
 /// Runs a `cargo build` of one binary and says where it is.

@@ -26,16 +26,12 @@ pub(crate) struct Shiplane {
 impl Shiplane {
     /// Builds it in release.
     pub(crate) fn build() -> Result<Self> {
-        Ok(Self {
-            binary: cargo::build_release("shiplane-cli", "shiplane")?,
-            perf: None,
-            address_space_bytes: None,
-        })
+        cargo::build_release("shiplane-cli", "shiplane").map(Self::at)
     }
 
     /// Builds it for the demo.
     pub(crate) fn build_for_demo() -> Result<Self> {
-        Ok(Self { binary: cargo::build_for_demo()?, perf: None, address_space_bytes: None })
+        cargo::build_for_demo().map(Self::at)
     }
 
     /// The one at `binary` if that is given, else builds it in release.
@@ -45,7 +41,11 @@ impl Shiplane {
             return Self::build();
         };
         let binary = binary.canonicalize().with_context(|| format!("cannot find {}", binary.display()))?;
-        Ok(Self { binary, perf: None, address_space_bytes: None })
+        Ok(Self::at(binary))
+    }
+
+    fn at(binary: PathBuf) -> Self {
+        Self { binary, perf: None, address_space_bytes: None }
     }
 
     /// Where it is.

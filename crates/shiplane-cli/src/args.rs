@@ -94,7 +94,7 @@ pub(crate) struct ServeArgs {
     /// Bandwidth limit per direction, e.g. 10MB or 80Mbit [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     pub(crate) rate: Option<NonZeroU64>,
-    /// Send the file DIR to every Octopii node that connects; AUTHENTICATES NOBODY
+    /// Send the file DIR to every Octopii node that connects; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["writable", "advertise", "ticket_ttl", "ticket_file", "rate", "json"])]
     pub(crate) insecure_octopii: bool,
@@ -128,7 +128,7 @@ pub(crate) struct GetArgs {
     pub(crate) moving: MovingArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
-    /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; AUTHENTICATES NOBODY
+    /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,
@@ -161,7 +161,7 @@ pub(crate) struct PushArgs {
     pub(crate) moving: MovingArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
-    /// Send one file to the Octopii node TARGET, a HOST:PORT; AUTHENTICATES NOBODY
+    /// Send one file to the Octopii node TARGET, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,

@@ -353,7 +353,7 @@ impl Destination {
         self.policy.on_file(&file.path, file.size_bytes, FileEvent::NotSent(reason))
     }
 
-    /// Lets the comparison of a large file that is under way fail soon: nobody waits for it any more.
+    /// Lets the comparison of a large file fail soon, because its result is not needed any more.
     pub fn abandon(&self) {
         self.parts.site.is_abandoned.store(true, Ordering::Relaxed);
     }

@@ -87,6 +87,6 @@ pub enum Place {
     Free,
     /// What is to be replaced.
     Replaced,
-    /// Something that nobody may replace.
+    /// Something that must not be replaced.
     Taken,
 }

@@ -312,6 +312,7 @@ impl Publisher {
             .map_err(|error| self.site.failed(Operation::Examine, &file.target, error))?;
         self.check_collision(&file.target, &own, false)
     }
+
     /// On a file system that folds names: whether what is there was put there by this very run, under
     /// another spelling of the name. Catches what lower case does not tell, such as normal forms.
     pub(super) fn check_collision(

@@ -24,7 +24,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
         Some(value.clone())
     }
 
-    /// Keeps a value, in place of the oldest of those that may go if there are many.
+    /// Keeps a value. If there are many, it replaces the oldest that may go.
     pub(super) fn keep(&mut self, key: K, value: V, may_go: impl Fn(&V) -> bool) {
         if self.values.len() >= MAX_OPEN {
             let idle = self.values.iter().filter(|(_, (value, _))| may_go(value));

@@ -131,7 +131,7 @@ impl Site {
         self.file.as_ref().map_or(path, |(target, _)| target).clone()
     }
 
-    /// What has the name now; a link is told as such.
+    /// What has the name now; links are not followed.
     pub(super) fn examine(&self, target: &RelPath) -> Result<Option<Stat>, DestinationError> {
         let parent = self.parent_of(target)?;
         match platform::stat(&parent.dir, target.file_name()) {

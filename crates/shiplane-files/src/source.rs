@@ -389,7 +389,7 @@ impl SourceFile {
         Ok(filled)
     }
 
-    /// Hashes the first `len_bytes`. `on_bytes` is told the length of each part once it is hashed, and may end it.
+    /// Hashes the first `len_bytes`. `on_bytes` gets the length of each part once it is hashed; its error ends the hashing.
     ///
     /// # Errors
     ///

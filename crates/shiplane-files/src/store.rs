@@ -37,7 +37,7 @@ pub(super) struct ChunkStore {
     handles: Handles,
     /// Sizes of the files that were given space.
     occupied_bytes: Arc<AtomicU64>,
-    /// Of a sync: nobody else on this machine changes the dataset.
+    /// Of a sync: keeps other processes of this machine from changing the dataset.
     dataset: Mutex<Option<Journal>>,
     /// The last to go.
     held: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
@@ -145,7 +145,7 @@ impl ChunkStore {
         lock(&self.state).files.remove(&entry);
     }
 
-    /// Marks complete files so that nobody else publishes them at the same time; all of them or none.
+    /// Marks complete files so that no other thread publishes them; all of them or none.
     pub(super) fn take_complete(&self, entries: &[u64]) -> Result<Vec<(u64, ActiveFile)>, DestinationError> {
         let mut state = lock(&self.state);
         let mut seen = HashSet::new();

@@ -45,7 +45,7 @@ impl InsecureOctopiiTransport {
         Ok(Self { endpoint })
     }
 
-    /// Dials `addr`, whoever answers; `policy` is the type of the peer's streams.
+    /// Dials `addr` without checking who answers; `policy` is the type of the peer's streams.
     ///
     /// Cancel-safe. Returns within the handshake timeout.
     ///

@@ -1,5 +1,5 @@
 //! `serve`, `get` and `push` with `--insecure-octopii`: one file to or from nodes of the original
-//! program (SPEC 9). Every run warns that nobody is authenticated.
+//! program (SPEC 9). Every run warns that no peer is authenticated.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -41,7 +41,7 @@ pub(crate) struct OctopiiPush {
 pub(crate) enum OctopiiError {
     #[error("there is no address of an Octopii node")]
     NoAddress,
-    #[error("--insecure-octopii takes no ticket or peer id; it authenticates nobody")]
+    #[error("--insecure-octopii takes no ticket or peer id: it has no authentication")]
     Authenticated,
     #[error("the address of an Octopii node is HOST:PORT, or [IPV6]:PORT")]
     Address,

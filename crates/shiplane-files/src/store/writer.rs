@@ -37,7 +37,7 @@ pub struct ChunkWriter {
 #[derive(Debug)]
 struct Piece {
     entry: u64,
-    /// `None` if it was given up while the chunk was on its way: these bytes are for nobody.
+    /// `None` if it was given up while the chunk was on its way: these bytes are dropped.
     file: Option<ActiveFile>,
     offset_bytes: u64,
     len_bytes: u64,
@@ -212,7 +212,7 @@ impl Piece {
         self.file.as_ref().is_some_and(|ours| ours.id == file.id)
     }
 
-    /// Whether nobody else writes to that file.
+    /// Whether this piece is the whole file, so that no other writer has it.
     fn is_all_of(&self, file: &ActiveFile) -> bool {
         self.offset_bytes == 0 && self.len_bytes == file.size_bytes
     }

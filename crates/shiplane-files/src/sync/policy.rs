@@ -43,7 +43,7 @@ impl Shared {
         Self { destination, root, seen, agreed: Arc::new(agreed), left: Left::default(), _held }
     }
 
-    /// Whether what is at `path` is still what was listed. If not, or if nobody can tell, it is left alone.
+    /// Whether what is at `path` is still what was listed. If not, or if that cannot be found out, it is left alone.
     pub(super) fn is_untouched(&self, path: &RelPath) -> bool {
         let why = match self.seen.is_unchanged(&self.root, path) {
             Ok(true) => return true,

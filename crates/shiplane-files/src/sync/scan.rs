@@ -342,14 +342,13 @@ fn read_settled(
     now: fn() -> SystemTime,
     on_bytes: &OnBytes<'_>,
 ) -> Result<Read, ScanError> {
-    let mut outcome = read(source, path, digest, now, on_bytes);
-    for _ in 1..READ_ATTEMPTS {
-        if !matches!(outcome, Err(ScanError::Source(SourceError::Changed { .. }))) {
-            break;
+    let mut more = 1..READ_ATTEMPTS;
+    loop {
+        match read(source, path, digest, now, on_bytes) {
+            Err(ScanError::Source(SourceError::Changed { .. })) if more.next().is_some() => {}
+            outcome => return outcome,
         }
-        outcome = read(source, path, digest, now, on_bytes);
     }
-    outcome
 }
 
 /// Told how much has been read; may end it.

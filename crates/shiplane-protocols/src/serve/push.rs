@@ -366,7 +366,7 @@ fn failed(error: &TransferError) -> Fault {
     }
 }
 
-/// Takes so many bytes and no more, whatever was announced at first.
+/// Limits the bytes of a push, also where it announced fewer.
 struct SizeLimit {
     max_bytes: u64,
     listed_bytes: AtomicU64,

@@ -31,7 +31,7 @@ pub(super) struct Remembered {
 
 /// What calls and the task that runs it share.
 pub(super) trait Session {
-    /// Answers what has not been answered yet: nobody runs it any more.
+    /// Answers what has not been answered yet: its task has ended.
     fn ended(&self);
 }
 
@@ -63,7 +63,7 @@ pub(super) enum Refused<S> {
     TooMany(Fault),
 }
 
-/// What a step of a session comes to, once. The first answer counts.
+/// The answer to one step of a session. The first one counts.
 #[derive(Debug)]
 pub(super) struct Answer<T>(watch::Sender<Option<Result<T, Fault>>>);
 

@@ -108,7 +108,7 @@ impl Target {
         }
     }
 
-    /// Checks that so many bytes fit.
+    /// Checks that `missing_bytes` fit.
     pub(super) fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
         match &self.place {
             Place::Files { destination, .. } => destination.reserve(missing_bytes),

@@ -1,6 +1,8 @@
 //! `cargo xtask ci`: everything that must be green before a change goes in, step by step, with the
 //! time each took.
 
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -161,33 +163,39 @@ fn small_demo() -> Result<Note> {
     Ok(Note::Passed)
 }
 
-/// This and the steps below run the release program, as it is installed.
+/// What the steps below run: the demo's program, which has been built by then and is nearly as fast as the
+/// one that is installed.
+#[cfg(target_os = "linux")]
+fn program() -> Result<PathBuf> {
+    cargo::build_for_demo()
+}
+
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn short_crash() -> Result<Note> {
     if let Some(why) = crash::missing() {
         println!("  {why}");
         return Ok(Note::Left("left out: nothing can be traced here"));
     }
-    crash::run(&crash::Args::short())?;
+    crash::run(&crash::Args::short(program()?))?;
     Ok(Note::Passed)
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn short_races() -> Result<Note> {
-    races::run(&races::Args::short())?;
+    races::run(&races::Args::short(program()?))?;
     Ok(Note::Passed)
 }
 
 /// With the hostile peers that the tests have built.
 #[cfg(target_os = "linux")]
 fn short_load() -> Result<Note> {
-    load::run(&load::Args::short())?;
+    load::run(&load::Args::short(program()?))?;
     Ok(Note::Passed)
 }
 
 #[cfg(target_os = "linux")]
 fn short_soak() -> Result<Note> {
-    soak::run(&soak::Args::short())?;
+    soak::run(&soak::Args::short(program()?))?;
     Ok(Note::Passed)
 }
 
@@ -197,7 +205,7 @@ fn short_wan() -> Result<Note> {
         println!("  {why}");
         return Ok(Note::Left("left out: there can be no emulated links here"));
     }
-    wan::run(&wan::Args::short())?;
+    wan::run(&wan::Args::short(program()?))?;
     Ok(Note::Passed)
 }
 

@@ -46,8 +46,8 @@ pub(crate) struct Args {
 
 impl Args {
     /// What `cargo xtask ci` runs, on what it has built by then.
-    pub(crate) fn short() -> Self {
-        Self { short: true, only: None, shiplane: None, peers: None, as_tested: true }
+    pub(crate) fn short(shiplane: PathBuf) -> Self {
+        Self { short: true, only: None, shiplane: Some(shiplane), peers: None, as_tested: true }
     }
 }
 

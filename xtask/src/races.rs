@@ -35,8 +35,8 @@ pub(crate) struct Args {
 
 impl Args {
     /// A few.
-    pub(crate) fn short() -> Self {
-        Self { swaps: SHORT_SWAPS, binary: None }
+    pub(crate) fn short(binary: PathBuf) -> Self {
+        Self { swaps: SHORT_SWAPS, binary: Some(binary) }
     }
 }
 

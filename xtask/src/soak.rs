@@ -38,19 +38,22 @@ pub(crate) struct Args {
     /// Run for five seconds, without silent kills and without judging slow growth
     #[arg(long)]
     short: bool,
+    /// Use this shiplane instead of building it
+    #[arg(long)]
+    shiplane: Option<PathBuf>,
 }
 
 impl Args {
     /// What `cargo xtask ci` runs, on what it has built by then.
-    pub(crate) fn short() -> Self {
-        Self { minutes: 0, seed: 1, short: true }
+    pub(crate) fn short(shiplane: PathBuf) -> Self {
+        Self { minutes: 0, seed: 1, short: true, shiplane: Some(shiplane) }
     }
 }
 
 /// Keeps the server busy, prints the table; an error if anything grew, differed or failed that should not have.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    println!("building shiplane in release, and the peers that call");
-    let shiplane = Shiplane::build()?;
+    let shiplane = Shiplane::built(args.shiplane.as_deref())?;
+    println!("building the peers that call");
     let program = if args.short { Program::as_tested()? } else { Program::build()? };
     let memory = Path::new("/dev/shm");
     let scratch = Scratch::new("shiplane-soak-", memory.is_dir().then_some(memory))?;

@@ -68,8 +68,8 @@ pub(crate) struct Args {
 
 impl Args {
     /// What CI runs.
-    pub(crate) fn short() -> Self {
-        let (only, beside, shiplane) = (Vec::new(), Vec::new(), Vec::new());
+    pub(crate) fn short(shiplane: PathBuf) -> Self {
+        let (only, beside, shiplane) = (Vec::new(), Vec::new(), vec![Labelled::unnamed(shiplane)]);
         Self { short: true, only, runs: 1, shiplane, beside, share_seconds: 1, seed: 1, docs: None }
     }
 }

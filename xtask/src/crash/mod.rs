@@ -72,8 +72,8 @@ enum Series {
 }
 
 impl Args {
-    /// `--short`.
-    pub(crate) fn short() -> Self {
+    /// `--short`, of the program at `binary`.
+    pub(crate) fn short(binary: PathBuf) -> Self {
         Self {
             only: None,
             short: true,
@@ -81,7 +81,7 @@ impl Args {
             victim: None,
             cuts: SHORT_CUTS,
             seed: 1,
-            binary: None,
+            binary: Some(binary),
             within: None,
         }
     }

@@ -73,8 +73,14 @@ impl std::str::FromStr for Labelled {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (label, path) = text.split_once('=').unwrap_or(("shiplane", text));
+        let Some((label, path)) = text.split_once('=') else { return Ok(Self::unnamed(text.into())) };
         Ok(Self { label: label.to_owned(), path: path.into() })
+    }
+}
+
+impl Labelled {
+    pub(super) fn unnamed(path: PathBuf) -> Self {
+        Self { label: "shiplane".into(), path }
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn make(home: &Path, directory: &Path, count: usize) -> Result<(), Fa
     let peers = PeersFile::at(home.join("peers"));
     for number in 0..count {
         let identity = Identity::load_or_create(&directory.join(format!("{number:04}")))?;
-        let grant = Grant { read: true, write: true, roots: Scope::everything() };
+        let grant = Grant { read: true, write: true, paths: Scope::everything() };
         let name = format!("load-{number:04}").parse()?;
         peers.add(&StandingPeer { name, id: identity.peer_id(), grant })?;
     }

@@ -32,7 +32,7 @@ use crate::{
 
 /// What is transferred, over what, and when it is cut off.
 #[derive(Debug, Clone)]
-pub struct Cuts {
+pub struct CutSeries {
     /// A get, a push or a sync.
     pub job: Job,
     /// So many files ...
@@ -71,7 +71,7 @@ pub struct CutRun {
 }
 
 /// Runs it until it is done, and checks that everything has arrived.
-pub(crate) async fn run(cuts: &Cuts, files: &Path, keys: &Path) -> Result<Vec<CutRun>, Violation> {
+pub(crate) async fn run(cuts: &CutSeries, files: &Path, keys: &Path) -> Result<Vec<CutRun>, Violation> {
     let world = World::new(cuts.scenario(), files, keys)?;
     let (from, to) = match cuts.job {
         Job::Get => (&world.server, &world.client),
@@ -103,7 +103,7 @@ pub(crate) async fn run(cuts: &Cuts, files: &Path, keys: &Path) -> Result<Vec<Cu
 
 /// A run, and whether it was done before it was cut off.
 async fn one(
-    cuts: &Cuts,
+    cuts: &CutSeries,
     world: &World,
     client: &Dialling,
     from: &Machine,
@@ -184,7 +184,7 @@ impl Watch {
     }
 }
 
-impl Cuts {
+impl CutSeries {
     fn tree(&self) -> Tree {
         let mut rng = Rng::new(1);
         let file = |number| (format!("file {number}"), Some(rng.bytes(self.file_len_bytes as usize)));
@@ -213,7 +213,7 @@ impl Cuts {
     }
 }
 
-fn change_later(cuts: &Cuts, world: &World) {
+fn change_later(cuts: &CutSeries, world: &World) {
     let Some((after, bytes_per_second)) = cuts.change else { return };
     let network = Arc::clone(&world.network);
     tokio::spawn(async move {

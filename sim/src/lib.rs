@@ -4,7 +4,7 @@
 //! the order in which threads run. A seed draws a [`Scenario`], which a [`Simulation`] runs and the [`oracle`] judges:
 //! safety all the way, liveness once nothing goes wrong any more.
 //!
-//! Read `scenario`, `run`, `job`, `oracle`; beneath them `world`, `network`, `disk`, `turns` (blocking work), `entropy`.
+//! Read `scenario`, `run`, `job`, `oracle`; beneath them `world`, `network`, `disk`, `scheduler` (blocking work), `entropy`.
 
 #![cfg(target_os = "linux")]
 
@@ -16,12 +16,12 @@ pub mod network;
 pub mod oracle;
 mod run;
 mod scenario;
+mod scheduler;
 mod trace;
 pub mod tree;
-mod turns;
 mod world;
 
-pub use cuts::{CutRun, Cuts};
+pub use cuts::{CutRun, CutSeries};
 pub use disk::DiskFaults;
 pub use entropy::Rng;
 pub use run::{Report, Simulation, Summary};

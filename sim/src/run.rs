@@ -11,12 +11,12 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    cuts::{self, CutRun, Cuts},
+    cuts::{self, CutRun, CutSeries},
     disk, entropy,
     job::{self, Done},
     oracle::Violation,
     scenario::Scenario,
-    turns,
+    scheduler,
     world::World,
 };
 
@@ -86,7 +86,7 @@ impl Simulation {
     ///
     /// # Errors
     /// What has failed but by a cut.
-    pub fn run_cuts(&self, cuts: Cuts) -> Result<Vec<CutRun>, Violation> {
+    pub fn run_cuts(&self, cuts: CutSeries) -> Result<Vec<CutRun>, Violation> {
         self.apart(1, move |files, keys| in_virtual_time(cuts::run(&cuts, files, keys)))??
     }
 
@@ -100,9 +100,9 @@ impl Simulation {
         let running = thread::spawn(move || {
             entropy::seed_thread(seed);
             disk::begin();
-            turns::begin(seed);
+            scheduler::begin(seed);
             let ran = catch_unwind(AssertUnwindSafe(|| work(&files, &keys)));
-            turns::end();
+            scheduler::end();
             // Nobody reads them any more.
             let _ = std::fs::remove_dir_all(&files);
             ran

@@ -236,7 +236,7 @@ impl World {
     pub(crate) fn serve(&self, methods: Option<Arc<Router>>) -> Result<Serving, Violation> {
         let peers = self.server.directory().join("rules/peers");
         let name = "client".parse().map_err(set_up)?;
-        let grant = Grant { read: true, write: true, roots: Scope::everything() };
+        let grant = Grant { read: true, write: true, paths: Scope::everything() };
         let client = StandingPeer { name, id: self.client.id, grant };
         PeersFile::at(&peers).add(&client).map_err(set_up)?;
         let access = Arc::new(AccessControl::open(&peers));

@@ -4,15 +4,15 @@
 
 use std::{num::NonZeroU64, time::Duration};
 
-use shiplane_sim::{CutRun, Cuts, Job, Simulation};
+use shiplane_sim::{CutRun, CutSeries, Job, Simulation};
 
 const JOBS: [Job; 3] = [Job::Get, Job::Push, Job::Sync];
 
 const KIB: u64 = 1 << 10;
 
 /// One large file over a link as behind a token bucket of 16 KB, never cut.
-fn over(bytes_per_second: u64, file_len_bytes: u64) -> Cuts {
-    Cuts {
+fn over(bytes_per_second: u64, file_len_bytes: u64) -> CutSeries {
+    CutSeries {
         job: Job::Get,
         files: 1,
         file_len_bytes,
@@ -27,7 +27,7 @@ fn over(bytes_per_second: u64, file_len_bytes: u64) -> Cuts {
 
 /// Runs it. What was shown as kept never comes twice, and of what a cut run has carried, at most so much was in vain:
 /// packets' headers, a 16th, aside.
-fn run(simulation: &Simulation, cuts: Cuts, most_bytes: u64) -> Vec<CutRun> {
+fn run(simulation: &Simulation, cuts: CutSeries, most_bytes: u64) -> Vec<CutRun> {
     let total_bytes = cuts.files * cuts.file_len_bytes;
     let shown = format!("{cuts:?}");
     let runs = simulation.run_cuts(cuts).unwrap_or_else(|violation| panic!("{shown}: {violation}"));
@@ -48,7 +48,7 @@ fn transfers_end_at_any_rate_from_64_kbit_on() {
     let simulation = Simulation::new().unwrap();
     for job in JOBS {
         for (bytes_per_second, len_bytes) in [(8_000, 900_000), (16_000, 1_800_000)] {
-            let runs = run(&simulation, Cuts { job, ..over(bytes_per_second, len_bytes) }, 0);
+            let runs = run(&simulation, CutSeries { job, ..over(bytes_per_second, len_bytes) }, 0);
             let (run, ideal) = (&runs[0], Duration::from_secs(len_bytes / bytes_per_second));
             assert!(run.took < ideal * 5 / 4, "{job:?}: {:?} instead of {ideal:?}", run.took);
             // The first chunk of 64 KiB, which no other one delays.
@@ -70,8 +70,8 @@ fn a_cut_costs_little_on_slow_links() {
             [(300_000, 9_000_000, 15), (32_000, 1_500_000, 20), (8_000, 500_000, 30)]
         {
             let cut_after = Duration::from_secs(cut_after);
-            let cuts = Cuts { job, cut_after, ..over(bytes_per_second, len_bytes) };
-            let small = Cuts { files: len_bytes / 8_000, file_len_bytes: 8_000, ..cuts.clone() };
+            let cuts = CutSeries { job, cut_after, ..over(bytes_per_second, len_bytes) };
+            let small = CutSeries { files: len_bytes / 8_000, file_len_bytes: 8_000, ..cuts.clone() };
             for cuts in [cuts, small] {
                 let runs = run(&simulation, cuts, (2 * bytes_per_second).max(256 * KIB) / 2);
                 assert!(runs.len() > 2, "{job:?}: {runs:?}");
@@ -86,7 +86,7 @@ fn a_cut_costs_little_where_the_rate_is_limited() {
     let simulation = Simulation::new().unwrap();
     for job in JOBS {
         for (limit, len_bytes, cut_after) in [(300_000, 6_000_000, 9), (20_000, 900_000, 20)] {
-            let cuts = Cuts {
+            let cuts = CutSeries {
                 job,
                 limit: NonZeroU64::new(limit),
                 cut_after: Duration::from_secs(cut_after),
@@ -104,12 +104,12 @@ fn a_rate_that_changes_by_a_hundred_is_followed() {
     let simulation = Simulation::new().unwrap();
     for job in JOBS {
         let slower =
-            Cuts { job, change: Some((Duration::from_secs(1), 25_000)), ..over(2_500_000, 4_000_000) };
+            CutSeries { job, change: Some((Duration::from_secs(1), 25_000)), ..over(2_500_000, 4_000_000) };
         let runs = run(&simulation, slower, 0);
         // What was left after the first second, and the queue that was filled at the rate before.
         assert!(runs[0].took < Duration::from_secs(110), "{job:?}: {runs:?}");
         let faster =
-            Cuts { job, change: Some((Duration::from_secs(10), 2_500_000)), ..over(25_000, 30_000_000) };
+            CutSeries { job, change: Some((Duration::from_secs(10), 2_500_000)), ..over(25_000, 30_000_000) };
         let runs = run(&simulation, faster, 0);
         assert!(runs[0].took < Duration::from_secs(10 + 12 * 5 / 4 + 3), "{job:?}: {runs:?}");
     }
@@ -120,7 +120,8 @@ fn a_rate_that_changes_by_a_hundred_is_followed() {
 fn a_long_path_is_filled_with_the_default_number_of_chunks() {
     let simulation = Simulation::new().unwrap();
     let delay = Duration::from_millis(500);
-    let runs = run(&simulation, Cuts { delay, queue_len_bytes: 2_500_000, ..over(2_500_000, 60_000_000) }, 0);
+    let runs =
+        run(&simulation, CutSeries { delay, queue_len_bytes: 2_500_000, ..over(2_500_000, 60_000_000) }, 0);
     let start_and_end = 10 * 2 * delay;
     assert!(runs[0].took < Duration::from_secs(60_000_000 / 2_500_000) + start_and_end, "{runs:?}");
 }

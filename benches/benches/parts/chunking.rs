@@ -12,7 +12,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let data = noise(16 << 20);
     let mut group = criterion.benchmark_group("chunking");
     group.throughput(Throughput::Bytes(data.len() as u64));
-    for average_bytes in [limits::MIN_CUT_AVERAGE_BYTES as usize, 128 << 10] {
+    for average_bytes in [limits::MIN_BLOCK_AVERAGE_BYTES as usize, 128 << 10] {
         let pieces = move |data| FastCDC::new(data, average_bytes / 4, average_bytes, average_bytes * 4);
         let id = |what| BenchmarkId::new(what, average_bytes);
         group.bench_function(id("cut"), |bench| bench.iter(|| pieces(black_box(&data)).count()));

@@ -335,8 +335,8 @@ pub(crate) struct PeersAdd {
     #[arg(long)]
     pub(crate) write: bool,
     /// Limit the permissions to PATH within the served root, and everything below it [default: everything]
-    #[arg(long = "root", value_name = "PATH", requires = "rights")]
-    pub(crate) roots: Vec<OsString>,
+    #[arg(long = "path", value_name = "PATH", requires = "rights")]
+    pub(crate) paths: Vec<OsString>,
 }
 
 fn parse_name(text: &str) -> Result<String, shiplane::Error> {

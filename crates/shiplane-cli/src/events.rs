@@ -100,7 +100,7 @@ pub(crate) enum Event {
         bytes_wire: u64,
         dry_run: bool,
         /// The manifest digest: over all names and contents.
-        root: String,
+        digest: String,
         seconds: f64,
     },
     /// The command failed.

@@ -9,16 +9,16 @@ use shiplane_wire::{RelPath, escape};
 
 use crate::{
     error::{DestinationError, Operation},
-    landing::{Created, Landing, NEW_DIR_MODE, checked_name},
     names::{self, JobKey, NameRefused},
     platform::{self, Kind},
+    resolve::{Created, NEW_DIR_MODE, ResolvedDestination, checked_name},
     shape::Shape,
 };
 
 /// Asked with the path of each directory that a push needs and that is not there yet.
 pub(super) type MayCreate<'a> = &'a dyn Fn(&[u8]) -> bool;
 
-impl Landing {
+impl ResolvedDestination {
     /// Finds, and if need be creates, the directory beneath `root` in which `shape` lands when a peer asks
     /// for `path`, which is always taken for a directory:
     ///
@@ -49,7 +49,7 @@ impl Landing {
                 checked_name(name)?;
                 (Some(joined(path, name)?), None)
             }
-            Shape::Root => (optional(path)?, None),
+            Shape::Contents => (optional(path)?, None),
         };
         if let Some(directory) = &directory {
             check(directory)?;

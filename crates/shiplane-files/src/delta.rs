@@ -1,27 +1,27 @@
 //! Reuses blocks of the old version of a file instead of receiving them.
 //!
-//! In two rounds, so that the lists stay short: the peer first tells the digests of large pieces of the
-//! whole file, then those of small pieces within the large ones that are not here. Most of what a file has in
-//! common with its old version is where it was, or all of it moved by as much: so while the list comes, each
-//! piece is first sought there ([`trail`]), and what is read for that is hashed, compared and written in one
-//! go. Only what is not found so is cut here too, and found by its content wherever it stands. Whatever is
-//! copied is hashed as it is copied (SPEC 4.14), so that it is as good as a chunk that was received.
+//! There are two rounds, so that the lists stay short. The peer first sends signatures of large blocks of the whole file,
+//! then of small blocks within the large ones that were not found here. Most of what two versions have in common is at
+//! the same offset, or all shifted by the same amount. So while the list arrives, each block is first looked up where
+//! the [`predictor`] expects it; it is read, hashed, compared and written in one pass. Only for blocks that are not found
+//! there, the old version is split too, and they are looked up by content. Every copied block is hashed (SPEC 4.14), so
+//! it is as reliable as a received chunk.
 
 mod copying;
-mod trail;
+mod predictor;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use shiplane_wire::{Cut, DigestAlgorithm, Entry};
+use shiplane_wire::{BlockSignature, DigestAlgorithm, Entry};
 
 use self::copying::Copied;
-use self::trail::Trail;
+use self::predictor::OffsetPredictor;
 use crate::{
+    blocks::{Block, split},
     buffers::Buffers,
-    cuts::{PlacedCut, cut},
     error::DestinationError,
     lock, parallel,
     plan::{Plan, Planner},
@@ -40,33 +40,33 @@ pub(super) struct Delta {
     old: Option<Arc<File>>,
     old_len_bytes: u64,
     average_bytes: u32,
-    /// Of the pieces.
+    /// Of the blocks.
     algorithm: DigestAlgorithm,
-    trail: Trail,
+    predictor: OffsetPredictor,
     /// Nothing of what was found is copied: so far the new version may be the old one.
     is_same_so_far: bool,
-    /// What of the new version was found on the trail, and where.
+    /// What of the new version was found on the predictor, and where.
     found: Vec<Copied>,
-    /// Where in the old version small pieces may be.
+    /// Where in the old version small blocks may be.
     regions: Vec<Range<u64>>,
-    /// The old version's own pieces, of what was not found on the trail, once they are needed.
-    ours: Option<Arc<Pieces>>,
+    /// The old version's own blocks, of what was not found on the predictor, once they are needed.
+    ours: Option<Arc<OldBlocks>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
-    /// Large pieces of the whole file.
+    /// Large blocks of the whole file.
     Coarse,
-    /// Small pieces of what is not found yet.
+    /// Small blocks of what is not found yet.
     Fine,
 }
 
-/// Pieces of the old version.
+/// OldBlocks of the old version.
 #[derive(Debug)]
-struct Pieces {
-    placed: Vec<PlacedCut>,
-    /// Where one stands of each content, those found on the trail included.
-    by_content: HashMap<Cut, u64>,
+struct OldBlocks {
+    placed: Vec<Block>,
+    /// Where one stands of each content, those found on the predictor included.
+    by_content: HashMap<BlockSignature, u64>,
 }
 
 /// Takes from old versions of files what new ones have in common with them.
@@ -109,7 +109,7 @@ impl DeltaMatcher {
             Plan::Want { missing, .. } if sum_of(missing) >= MIN_MISSING_BYTES => {
                 self.store.file(index).map(|file| file.target)
             }
-            // To tell by the pieces whether it is the same costs no more than by one digest, and if it is
+            // To tell by the blocks whether it is the same costs no more than by one digest, and if it is
             // not, most of the work is done.
             Plan::Compare { is_likely_same: false } if self.site.options.overwrite => {
                 Some(self.site.target_of(&entry.path))
@@ -132,7 +132,7 @@ impl DeltaMatcher {
         }
         let is_same_so_far =
             stat.size_bytes == entry.size_bytes && self.store.file(index).is_some_and(|file| !file.is_begun);
-        // Of the longer one: both are cut.
+        // For the longer version: both are split.
         let average_bytes = coarse_average(entry.size_bytes.max(stat.size_bytes));
         let delta = Delta {
             round: Round::Coarse,
@@ -140,7 +140,7 @@ impl DeltaMatcher {
             old_len_bytes: stat.size_bytes,
             average_bytes,
             algorithm: self.site.options.digest,
-            trail: Trail::default(),
+            predictor: OffsetPredictor::default(),
             is_same_so_far,
             found: Vec::new(),
             regions: Vec::new(),
@@ -151,13 +151,13 @@ impl DeltaMatcher {
         Ok(Plan::Delta { ranges: sections(&[whole]), average_bytes })
     }
 
-    pub(super) fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+    pub(super) fn follow(&self, index: u64, theirs: &[Block]) -> Result<(), DestinationError> {
         let (delta, file) = (lock(&self.deltas).remove(&index), self.store.file(index));
         // It may have been discarded meanwhile.
         let (Some(mut delta), Some(file)) = (delta, file) else { return Ok(()) };
         let Some(old) = self.old_version(&mut delta, &file) else { return Ok(()) };
         if delta.round == Round::Coarse && delta.ours.is_none() {
-            self.follow_trail(index, &file, &mut delta, &old, theirs)?;
+            self.follow_prediction(index, &file, &mut delta, &old, theirs)?;
         } else {
             self.copy_matching(index, &file, &mut delta, &old, theirs)?;
         }
@@ -170,7 +170,7 @@ impl DeltaMatcher {
         &self,
         index: u64,
         entry: &Entry,
-        theirs: &[PlacedCut],
+        theirs: &[Block],
     ) -> Result<Option<Plan>, DestinationError> {
         let file = self.store.file(index).ok_or(DestinationError::NotWanted { entry: index })?;
         let delta = lock(&self.deltas).remove(&index);
@@ -188,10 +188,10 @@ impl DeltaMatcher {
             self.copy_matching(index, &file, &mut delta, &old, &unmatched)?;
             unmatched = self.still_missing(index, &unmatched)?;
         }
-        let unmatched = union(unmatched.iter().map(PlacedCut::range));
-        let known: HashSet<_> = theirs.iter().map(|piece| piece.cut.digest).collect();
+        let unmatched = union(unmatched.iter().map(Block::range));
+        let known: HashSet<_> = theirs.iter().map(|block| block.signature.digest).collect();
         let ours = delta.ours.iter().flat_map(|ours| &ours.placed);
-        let left = union(ours.filter(|piece| !known.contains(&piece.cut.digest)).map(PlacedCut::range));
+        let left = union(ours.filter(|block| !known.contains(&block.signature.digest)).map(Block::range));
         if delta.round == Round::Fine || !pays_to_refine(&unmatched, &left) {
             return self.settle(index);
         }
@@ -220,21 +220,21 @@ impl DeltaMatcher {
         delta.old.clone()
     }
 
-    /// Copies every piece of theirs that stands anywhere in the old version.
+    /// Copies every block of theirs that stands anywhere in the old version.
     fn copy_matching(
         &self,
         index: u64,
         file: &ActiveFile,
         delta: &mut Delta,
         old: &File,
-        theirs: &[PlacedCut],
+        theirs: &[Block],
     ) -> Result<(), DestinationError> {
         let ours = delta.ours.get_or_insert_with(|| {
             let regions = match delta.round {
                 Round::Coarse => &not_found(&delta.found, delta.old_len_bytes),
                 Round::Fine => &delta.regions,
             };
-            Arc::new(Pieces::of(
+            Arc::new(OldBlocks::of(
                 old,
                 regions,
                 delta.average_bytes,
@@ -243,16 +243,16 @@ impl DeltaMatcher {
                 &self.buffers,
             ))
         });
-        let find = |to: &PlacedCut| {
-            let from_bytes = *ours.by_content.get(&to.cut)?;
+        let find = |to: &Block| {
+            let from_bytes = *ours.by_content.get(&to.signature)?;
             Some(Copied { from_bytes, to: *to })
         };
         let copies: Vec<_> = not_kept(&file.kept, theirs).iter().filter_map(find).collect();
         self.copy(index, file, old, &copies).map(|_| ())
     }
 
-    /// Those of the pieces that are not in the temporary file by now.
-    fn still_missing(&self, index: u64, theirs: &[PlacedCut]) -> Result<Vec<PlacedCut>, DestinationError> {
+    /// Those of the blocks that are not in the temporary file by now.
+    fn still_missing(&self, index: u64, theirs: &[Block]) -> Result<Vec<Block>, DestinationError> {
         let file = self.store.file(index).ok_or(DestinationError::NotWanted { entry: index })?;
         Ok(not_kept(&file.kept, theirs))
     }
@@ -267,8 +267,8 @@ impl DeltaMatcher {
     }
 }
 
-impl Pieces {
-    /// The pieces of these regions, as far as they can be read.
+impl OldBlocks {
+    /// The blocks of these regions, as far as they can be read.
     fn of(
         old: &File,
         regions: &[Range<u64>],
@@ -277,51 +277,51 @@ impl Pieces {
         found: &[Copied],
         buffers: &Buffers,
     ) -> Self {
-        let cuts = parallel::map(&sections(regions), |region| {
-            cuts_of(old, region, average_bytes, algorithm, buffers)
+        let blocks = parallel::map(&sections(regions), |region| {
+            blocks_of(old, region, average_bytes, algorithm, buffers)
         });
-        let placed: Vec<_> = cuts.into_iter().flatten().collect();
-        let by_content = placed.iter().map(|piece| (piece.cut, piece.offset_bytes));
-        let found = found.iter().map(|copied| (copied.to.cut, copied.from_bytes));
+        let placed: Vec<_> = blocks.into_iter().flatten().collect();
+        let by_content = placed.iter().map(|block| (block.signature, block.offset_bytes));
+        let found = found.iter().map(|copied| (copied.to.signature, copied.from_bytes));
         let by_content = by_content.chain(found).collect();
         Self { placed, by_content }
     }
 }
 
-/// The pieces of a region of the old version, as far as it can be read.
-fn cuts_of(
+/// The blocks of a region of the old version, as far as it can be read.
+fn blocks_of(
     old: &File,
     region: &Range<u64>,
     average_bytes: u32,
     algorithm: DigestAlgorithm,
     buffers: &Buffers,
-) -> Vec<PlacedCut> {
-    let mut cuts = Vec::new();
+) -> Vec<Block> {
+    let mut blocks = Vec::new();
     let mut at = region.start;
     let read = |offset: u64, buffer: &mut [u8]| platform::read_exact_at(old, region.start + offset, buffer);
-    let tell = |more: Vec<Cut>| {
-        for cut in more {
-            cuts.push(PlacedCut { offset_bytes: at, cut });
-            at += u64::from(cut.len_bytes);
+    let tell = |more: Vec<BlockSignature>| {
+        for signature in more {
+            blocks.push(Block { offset_bytes: at, signature });
+            at += u64::from(signature.len_bytes);
         }
         Ok(())
     };
     // What was not read is simply not there to be copied.
-    let _ = cut(region.end - region.start, average_bytes, algorithm, buffers, read, tell);
-    cuts
+    let _ = split(region.end - region.start, average_bytes, algorithm, buffers, read, tell);
+    blocks
 }
 
-/// Those of the pieces of which not all is kept.
-fn not_kept(kept: &RangeSet, theirs: &[PlacedCut]) -> Vec<PlacedCut> {
-    theirs.iter().filter(|piece| !kept.contains(&piece.range())).copied().collect()
+/// Those of the blocks of which not all is kept.
+fn not_kept(kept: &RangeSet, theirs: &[Block]) -> Vec<Block> {
+    theirs.iter().filter(|block| !kept.contains(&block.range())).copied().collect()
 }
 
-/// What of the old version is not among these pieces.
+/// What of the old version is not among these blocks.
 fn not_found(found: &[Copied], old_len_bytes: u64) -> Vec<Range<u64>> {
     union(found.iter().map(Copied::from)).missing(old_len_bytes)
 }
 
-/// Parts of ranges that are cut side by side; of a whole file at the same places in all its versions.
+/// Parts of ranges that are split in parallel. For a whole file, all its versions have the same parts.
 fn sections(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let section = |start: u64, end: u64| start..end.min(start + SECTION_LEN_BYTES as u64);
     let sections = |range: &Range<u64>| {
@@ -331,7 +331,7 @@ fn sections(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     ranges.iter().flat_map(sections).collect()
 }
 
-/// Whether the pieces are all of a file.
+/// Whether the blocks are all of a file.
 fn covers(found: &[Copied], entry: &Entry) -> bool {
     union(found.iter().map(|copied| copied.to.range())).covers(entry.size_bytes)
 }
@@ -340,7 +340,7 @@ fn sum_of(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().map(|range| range.end - range.start).sum()
 }
 
-/// Whether small pieces are worth their list: it is long if much is unknown, and of no use if little of the
+/// Whether small blocks are worth their list: it is long if much is unknown, and of no use if little of the
 /// old version is left to be found.
 fn pays_to_refine(unmatched: &RangeSet, left: &RangeSet) -> bool {
     let (unmatched_bytes, left_bytes) = (unmatched.len_bytes(), left.len_bytes());
@@ -355,10 +355,10 @@ fn union(ranges: impl Iterator<Item = Range<u64>>) -> RangeSet {
     set
 }
 
-/// Doubled with the file's size, so that no list of large pieces has more than some hundred thousand.
+/// Doubled with the file's size, so that no list of large blocks has more than some hundred thousand.
 fn coarse_average(size_bytes: u64) -> u32 {
     let mut average_bytes = COARSE_AVERAGE_BYTES;
-    while u64::from(average_bytes) * COARSE_PIECES < size_bytes {
+    while u64::from(average_bytes) * COARSE_BLOCKS < size_bytes {
         average_bytes *= 2;
     }
     average_bytes
@@ -367,7 +367,7 @@ fn coarse_average(size_bytes: u64) -> u32 {
 /// 1 MiB: below it, to send the bytes takes no longer than to find out which.
 const MIN_MISSING_BYTES: u64 = 1 << 20;
 
-/// 64 KiB: less has hardly a large piece in it.
+/// 64 KiB: less has hardly a large block in it.
 const MIN_OLD_BYTES: u64 = 64 << 10;
 
 /// 64 GiB: the largest file whose list stays within some 10 MiB of memory, at the largest average there is.
@@ -375,13 +375,13 @@ const MAX_SIZE_BYTES: u64 = 64 << 30;
 
 /// 128 KiB: of 1 GiB with a hundred edits of 4 KiB, the lists of both rounds are then about equally long, and
 /// with [`FINE_AVERAGE_BYTES`] no other pair sends less: 1.3 MiB in all (`delta_sweep` counts it). Larger
-/// pieces make the second list longer, smaller ones the first.
+/// blocks make the second list longer, smaller ones the first.
 const COARSE_AVERAGE_BYTES: u32 = 128 << 10;
 
 /// Up to 8 GiB at the smallest average.
-const COARSE_PIECES: u64 = 64 << 10;
+const COARSE_BLOCKS: u64 = 64 << 10;
 
-/// 2 KiB: counted likewise, an edit of 4 KiB costs 8 KiB of pieces it touches, and a list of 3 KiB.
+/// 2 KiB: counted likewise, an edit of 4 KiB costs 8 KiB of blocks it touches, and a list of 3 KiB.
 const FINE_AVERAGE_BYTES: u32 = 2 << 10;
 
 /// 256 MiB: a list of 4.5 MiB, and three times that in memory.
@@ -391,6 +391,6 @@ const MAX_REFINED_BYTES: u64 = 256 << 20;
 /// the list could match nothing.
 const MAX_GROWTH: u64 = 8;
 
-/// 64 MiB: some pieces of an older file are not found where a section begins, so that they be few; enough
+/// 64 MiB: some blocks of an older file are not found where a section begins, so that they be few; enough
 /// of them for every thread from some hundred MiB on.
 const SECTION_LEN_BYTES: usize = 64 << 20;

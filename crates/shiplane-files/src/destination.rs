@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, EntryKind, FailReason, RelPath, Span};
 
 use crate::{
+    blocks::Block,
     buffers::Buffers,
-    cuts::PlacedCut,
     delta::DeltaMatcher,
     error::{DestinationError, Operation},
     journal::Opened,
-    landing::Landing,
     names::JobKey,
     plan::{Plan, Planner},
     platform::{self, Kind},
     policy::{Admission, FileEvent, Policy},
     publish::Publisher,
+    resolve::ResolvedDestination,
     resume::ResumeState,
     shape::Shape,
     site::{ReceiveOptions, Site},
@@ -43,7 +43,7 @@ use crate::{
 /// 5. [`finish`](Self::finish).
 ///
 /// Dropped before that, it leaves what the same job needs to go on, under temporary names. Nothing outside
-/// of the landing root is ever touched and no link beneath it is followed.
+/// of the destination directory is ever touched and no link beneath it is followed.
 #[derive(Clone)]
 pub struct Destination {
     pub(super) parts: Arc<Parts>,
@@ -79,7 +79,7 @@ impl Destination {
         job: JobKey,
         options: ReceiveOptions,
     ) -> Result<Self, DestinationError> {
-        Self::at(Landing::find(dest, shape, job)?, shape, options)
+        Self::at(ResolvedDestination::find(dest, shape, job)?, shape, options)
     }
 
     /// Finds where `shape` lands when a peer says `path`, in which nothing is trusted: a directory beneath
@@ -108,7 +108,11 @@ impl Destination {
             wanted: Kind::Directory,
         })?;
         let is_durable = options.durability == Durability::Durable;
-        Self::at(Landing::beneath(root, path, shape, job, is_durable, may_create)?, shape, options)
+        Self::at(
+            ResolvedDestination::beneath(root, path, shape, job, is_durable, may_create)?,
+            shape,
+            options,
+        )
     }
 
     /// The same destination, under other rules.
@@ -128,15 +132,19 @@ impl Destination {
         self
     }
 
-    fn at(landing: Landing, shape: &Shape, options: ReceiveOptions) -> Result<Self, DestinationError> {
-        Site::open(landing, shape, options).map(|(site, opened)| Self::of(site, opened))
+    fn at(
+        resolved: ResolvedDestination,
+        shape: &Shape,
+        options: ReceiveOptions,
+    ) -> Result<Self, DestinationError> {
+        Site::open(resolved, shape, options).map(|(site, opened)| Self::of(site, opened))
     }
 
     pub(super) fn of(site: Site, opened: Opened) -> Self {
         let site = Arc::new(site);
         let store = Arc::new(ChunkStore::new(&site, opened.journal));
         let publisher = Arc::new(Publisher::new(&site, &store));
-        let resume = ResumeState::new(&site, &store, opened.leftovers);
+        let resume = ResumeState::new(&site, &store, opened.earlier);
         let parts = Parts {
             planner: Planner::new(&site, &store, &publisher, resume),
             matcher: DeltaMatcher::new(&site, &store),
@@ -197,7 +205,7 @@ impl Destination {
     /// # Errors
     ///
     /// What the system says when it is written.
-    pub fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+    pub fn follow(&self, index: u64, theirs: &[Block]) -> Result<(), DestinationError> {
         self.parts.matcher.follow(index, theirs)
     }
 
@@ -206,7 +214,7 @@ impl Destination {
     /// # Errors
     ///
     /// As for [`plan`](Self::plan).
-    pub fn delta(&self, index: u64, entry: &Entry, theirs: &[PlacedCut]) -> Result<Plan, DestinationError> {
+    pub fn delta(&self, index: u64, entry: &Entry, theirs: &[Block]) -> Result<Plan, DestinationError> {
         let plan = self.parts.matcher.delta(index, entry, theirs)?;
         self.noted(entry, plan.unwrap_or_else(|| self.parts.planner.identical()))
     }
@@ -282,7 +290,7 @@ impl Destination {
     /// Whether there is something to finish though this run writes nothing: an earlier run was cut, or what is
     /// here may not be durable yet.
     pub fn is_unsettled(&self) -> bool {
-        self.relies_on_others() || self.parts.planner.resume.knows_strays()
+        self.relies_on_others() || self.parts.planner.resume.has_orphaned_temps()
     }
 
     pub(super) fn relies_on_others(&self) -> bool {

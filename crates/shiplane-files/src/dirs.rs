@@ -8,7 +8,7 @@ use shiplane_wire::RelPath;
 
 use crate::{lock, platform, recent::Recent};
 
-/// A directory beneath the landing root, held open.
+/// A directory beneath the destination directory, held open.
 #[derive(Debug)]
 pub(super) struct DirHandle {
     pub(super) dir: Dir,
@@ -16,7 +16,7 @@ pub(super) struct DirHandle {
     pub(super) device: u64,
 }
 
-/// Opens directories beneath the landing root, each in one lookup that follows no link, and keeps the
+/// Opens directories beneath the destination directory, each in one lookup that follows no link, and keeps the
 /// last ones open: the files of a directory come one after another.
 #[derive(Debug)]
 pub(super) struct Dirs {
@@ -36,7 +36,7 @@ impl Dirs {
         Self { root, open: Mutex::default() }
     }
 
-    /// The landing root.
+    /// The destination directory.
     pub(super) fn root(&self) -> &Arc<DirHandle> {
         &self.root
     }

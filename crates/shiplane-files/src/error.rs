@@ -291,7 +291,7 @@ pub enum SourceError {
     },
     /// The path goes through a link that leads out of what is served. Such a path is never followed.
     #[error("{path} leads out of what is served")]
-    LeavesRoot {
+    LeavesServedRoot {
         /// The path.
         path: String,
     },
@@ -338,7 +338,7 @@ impl SourceError {
             Self::Changed { .. } => FailReason::Changed,
             Self::Vanished { .. } | Self::NotFound { .. } => FailReason::Vanished,
             Self::PathRefused { .. }
-            | Self::LeavesRoot { .. }
+            | Self::LeavesServedRoot { .. }
             | Self::NotServable { .. }
             | Self::Unreadable { .. } => FailReason::Unreadable,
         }
@@ -348,7 +348,7 @@ impl SourceError {
     pub(super) fn opening(path: &[u8], source: io::Error) -> Self {
         let escaped = escape(path).to_string();
         if platform::is_escape(&source) {
-            return Self::LeavesRoot { path: escaped };
+            return Self::LeavesServedRoot { path: escaped };
         }
         match source.kind() {
             // A file where a directory was named is no such path either.

@@ -24,7 +24,7 @@ impl Destination {
         let parts = &*self.parts;
         self.check_complete()?;
         parts.planner.resume.remove_temps()?;
-        self.remove_strays()?;
+        self.remove_orphaned_temps()?;
         parts.planner.each_directory(|path, directory| {
             self.settle_directory(path, directory)?;
             parts.publisher.sync_many()
@@ -53,30 +53,30 @@ impl Destination {
     }
 
     /// Removes temporary files of this job that its journal does not know, where there may be any.
-    fn remove_strays(&self) -> Result<(), DestinationError> {
-        if !self.parts.store.has_strays() {
+    fn remove_orphaned_temps(&self) -> Result<(), DestinationError> {
+        if !self.parts.store.may_have_orphaned_temps() {
             return Ok(());
         }
-        self.remove_strays_in(&self.parts.site.root().dir)?;
+        self.remove_orphaned_temps_in(&self.parts.site.root().dir)?;
         self.parts.planner.each_directory(|path, _| {
             let handle = self.parts.site.dirs.open(Some(path));
             let handle = handle.map_err(|error| self.parts.site.failed(Operation::Open, path, error))?;
-            self.remove_strays_in(&handle.dir)
+            self.remove_orphaned_temps_in(&handle.dir)
         })
     }
 
-    fn remove_strays_in(&self, dir: &Dir) -> Result<(), DestinationError> {
+    fn remove_orphaned_temps_in(&self, dir: &Dir) -> Result<(), DestinationError> {
         let prefix = self.parts.site.key.temp_prefix();
         let failed = |operation| move |error| self.parts.site.failed_at_root(operation, error);
         let mut names = Names::of(dir).map_err(failed(Operation::Read))?;
-        let mut strays = Vec::new();
+        let mut orphaned_temps = Vec::new();
         let own = |name: &[u8]| {
             (name.starts_with(prefix.as_bytes()) && crate::names::is_own(name)).then(|| name.to_vec())
         };
         while let Some(name) = names.next(own) {
-            strays.extend(name.map_err(failed(Operation::Read))?);
+            orphaned_temps.extend(name.map_err(failed(Operation::Read))?);
         }
-        for name in strays {
+        for name in orphaned_temps {
             platform::remove_if_there(dir, &name).map_err(failed(Operation::Remove))?;
         }
         Ok(())

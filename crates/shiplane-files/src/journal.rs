@@ -1,6 +1,6 @@
 //! The journal: what an interrupted run has verified and kept.
 //!
-//! A file in the landing root, appended to and locked for as long as the run lasts. It is a hint, not a
+//! A file in the destination directory, appended to and locked for as long as the run lasts. It is a hint, not a
 //! promise: it is never synced, a torn end is cut away, and whatever it says is kept is read and hashed
 //! again before it counts. So nothing but time is lost when it is wrong.
 
@@ -15,7 +15,7 @@ use shiplane_wire::{DigestAlgorithm, escape};
 use crate::{
     dirs::DirHandle,
     error::{DestinationError, Operation},
-    leftovers::Leftovers,
+    journal_state::JournalState,
     names::JobKey,
     platform::{self, Kind, Locked},
     record::{self, Batch, Next, read_next},
@@ -37,7 +37,7 @@ pub(super) struct Journal {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) journal: Journal,
-    pub(super) leftovers: Leftovers,
+    pub(super) earlier: JournalState,
     /// Another run was here before. Its journal may have lost its end, or all there was in it, so that
     /// there may be temporary files that nobody knows of.
     pub(super) was_there: bool,
@@ -97,7 +97,7 @@ impl Journal {
             .map_err(|error| failed(Operation::Remove, &self.shown, error))
     }
 
-    /// Name of the file in the landing root.
+    /// Name of the file in the destination directory.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -161,9 +161,9 @@ fn try_open(
         return Ok(Attempt::Foreign);
     };
     platform::set_len(&file, replayed.len_bytes)?;
-    let Replayed { leftovers, len_bytes } = replayed;
+    let Replayed { earlier, len_bytes } = replayed;
     let journal = Journal { root: Arc::clone(root), file, name, shown: shown.into(), len_bytes };
-    Ok(Attempt::Opened(Box::new(Opened { journal, leftovers, was_there })))
+    Ok(Attempt::Opened(Box::new(Opened { journal, earlier, was_there })))
 }
 
 enum Header {
@@ -191,7 +191,7 @@ fn read_header(file: &File, key: JobKey, digest: DigestAlgorithm) -> io::Result<
 }
 
 struct Replayed {
-    leftovers: Leftovers,
+    earlier: JournalState,
     len_bytes: u64,
 }
 
@@ -199,12 +199,12 @@ struct Replayed {
 fn replay(file: &File) -> io::Result<Option<Replayed>> {
     let mut input = BufReader::with_capacity(READ_BUFFER_LEN_BYTES, file);
     input.seek(io::SeekFrom::Start(HEADER_LEN_BYTES))?;
-    let mut replayed = Replayed { leftovers: Leftovers::default(), len_bytes: HEADER_LEN_BYTES };
+    let mut replayed = Replayed { earlier: JournalState::default(), len_bytes: HEADER_LEN_BYTES };
     let mut body = Vec::new();
     loop {
         match read_next(&mut input, &mut body)? {
             Next::Record { record, len_bytes } => {
-                if replayed.leftovers.apply(record).is_none() {
+                if replayed.earlier.apply(record).is_none() {
                     return Ok(None);
                 }
                 replayed.len_bytes += len_bytes;
@@ -225,15 +225,15 @@ pub fn fuzz_journal(data: &[u8]) {
         rest = after;
     }
     for input in [data, &journal] {
-        let (mut input, mut leftovers, mut body) = (input, Leftovers::default(), Vec::new());
+        let (mut input, mut earlier, mut body) = (input, JournalState::default(), Vec::new());
         while let Ok(Next::Record { record, .. }) = read_next(&mut input, &mut body) {
-            if leftovers.apply(record).is_none() {
+            if earlier.apply(record).is_none() {
                 break;
             }
         }
-        let fresh = leftovers.fresh_id();
-        assert!(leftovers.take_unsettled().iter().all(|(id, _)| *id < fresh), "numbers are not used twice");
-        assert!(leftovers.take_unsettled().is_empty());
+        let fresh = earlier.fresh_id();
+        assert!(earlier.take_unsettled().iter().all(|(id, _)| *id < fresh), "numbers are not used twice");
+        assert!(earlier.take_unsettled().is_empty());
     }
 }
 

@@ -27,8 +27,8 @@
 
 mod announced;
 mod beneath;
+mod blocks;
 mod buffers;
-mod cuts;
 mod delta;
 mod destination;
 mod digest_cache;
@@ -40,8 +40,7 @@ mod finish;
 mod handles;
 mod hash;
 mod journal;
-mod landing;
-mod leftovers;
+mod journal_state;
 mod names;
 mod own_file;
 mod parallel;
@@ -53,6 +52,7 @@ mod ranges;
 mod rearrange;
 mod recent;
 mod record;
+mod resolve;
 mod resume;
 mod scan;
 mod shape;
@@ -69,8 +69,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[doc(hidden)]
 pub mod internals {
     pub use crate::{
+        blocks::{Block, bounds_of, split_buffer},
         buffers::{Buffers, Scratch},
-        cuts::{PlacedCut, bounds_of, cut_some},
         destination::Destination,
         digest_cache::DigestCache,
         error::{DestinationError, FaultClass, Operation, SourceError},
@@ -79,7 +79,7 @@ pub mod internals {
         own_file::{EditLock, OwnFile, read_file, replace_file},
         plan::Plan,
         platform::{Kind, retry},
-        policy::{Admission, FileEvent, Place, Policy},
+        policy::{Admission, FileEvent, Policy, RenameMode},
         rearrange::check_name,
         scan::{Scan, Scanned},
         shape::Shape,

@@ -13,7 +13,7 @@ use crate::{
     publish::Publisher,
     resume::ResumeState,
     site::Site,
-    state::{ActiveFile, Directory, SeenPaths, Stage},
+    state::{ActiveFile, Directory, FileState, SeenPaths},
     store::ChunkStore,
 };
 use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
@@ -37,12 +37,12 @@ pub enum Plan {
         /// What of it is here: an earlier run has kept it, verified again, or it is in the old version.
         resumed_bytes: u64,
     },
-    /// An old version of the file is there: ask the peer for the cuts of these ranges (SPEC 4.13) and go on
+    /// An old version of the file is there: request the block signatures of these ranges (SPEC 4.13) and go on
     /// with [`Destination::delta`](crate::destination::Destination::delta).
     Delta {
         /// The ranges of the new version, in order.
         ranges: Vec<Range<u64>>,
-        /// The average length of a cut to ask for.
+        /// The average length of the blocks to request.
         average_bytes: u32,
     },
 }
@@ -261,7 +261,7 @@ impl Planner {
         let missing = file.kept.missing(file.size_bytes);
         let resumed_bytes = file.kept.len_bytes();
         if missing.is_empty() {
-            file.stage = Stage::Complete;
+            file.state = FileState::Complete;
         }
         self.store.want(index, file)?;
         if resumed_bytes > 0 {
@@ -329,7 +329,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        destination::Destination, landing::Landing, names::JobKey, shape::Shape, site::ReceiveOptions,
+        destination::Destination, names::JobKey, resolve::ResolvedDestination, shape::Shape,
+        site::ReceiveOptions,
     };
 
     fn folding(root: &Path, overwrite: bool) -> Destination {
@@ -340,8 +341,8 @@ mod tests {
             digest: DigestAlgorithm::Blake3,
             chunk_len_bytes: 1000,
         };
-        let landing = Landing::find(root, &Shape::Root, JobKey::new(b"peer", b"")).unwrap();
-        let (mut site, opened) = Site::open(landing, &Shape::Root, options).unwrap();
+        let resolved = ResolvedDestination::find(root, &Shape::Contents, JobKey::new(b"peer", b"")).unwrap();
+        let (mut site, opened) = Site::open(resolved, &Shape::Contents, options).unwrap();
         site.folds = true;
         Destination::of(site, opened)
     }

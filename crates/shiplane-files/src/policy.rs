@@ -22,8 +22,8 @@ pub trait Policy: Send + Sync {
         None
     }
 
-    /// What a file may find under its name, asked right before it gets it. `None`: what the options say.
-    fn place(&self, path: &RelPath) -> Option<Place> {
+    /// How a file is renamed to its final name. Called right before that. `None`: as the options say.
+    fn rename_mode(&self, path: &RelPath) -> Option<RenameMode> {
         let _ = path;
         None
     }
@@ -80,13 +80,13 @@ impl FileEvent {
     }
 }
 
-/// What a file that gets its name may find there.
+/// How a file is renamed to its final name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Nothing: what has come there meanwhile stays.
-    Free,
-    /// What is to be replaced.
-    Replaced,
-    /// Something that must not be replaced.
-    Taken,
+pub enum RenameMode {
+    /// Fails if the name exists.
+    New,
+    /// Replaces an existing file.
+    Replace,
+    /// Does not rename: what has the name must stay.
+    Refuse,
 }

@@ -13,7 +13,7 @@ use crate::{
     handles::SharedFile,
     lock, parallel,
     platform::{self, Kind, Stat},
-    policy::{FileEvent, Place, Policy},
+    policy::{FileEvent, Policy, RenameMode},
     site::Site,
     state::{ActiveFile, SeenPaths},
     store::ChunkStore,
@@ -279,11 +279,11 @@ impl Publisher {
         if self.site.folds {
             self.claim_name(file, &parent, from.as_bytes())?;
         }
-        let by_options = if self.site.options.overwrite { Place::Replaced } else { Place::Free };
-        let renamed = match policy.place(&file.path).unwrap_or(by_options) {
-            Place::Replaced => platform::rename_replacing(&parent.dir, from.as_bytes(), to),
-            Place::Free => platform::rename_new(&parent.dir, from.as_bytes(), to),
-            Place::Taken => return Err(self.site.exists(&file.target)),
+        let by_options = if self.site.options.overwrite { RenameMode::Replace } else { RenameMode::New };
+        let renamed = match policy.rename_mode(&file.path).unwrap_or(by_options) {
+            RenameMode::Replace => platform::rename_replacing(&parent.dir, from.as_bytes(), to),
+            RenameMode::New => platform::rename_new(&parent.dir, from.as_bytes(), to),
+            RenameMode::Refuse => return Err(self.site.exists(&file.target)),
         };
         renamed.map(|()| parent.device).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => self.in_the_way(&file.target),

@@ -12,11 +12,11 @@ use crate::{
     error::{DestinationError, Operation},
     hash::{READ_LEN_BYTES, hash_parts},
     journal::Journal,
-    landing::NEW_DIR_MODE,
     names::{self, JobKey, NameRefused},
     platform::{self, Kind},
+    resolve::NEW_DIR_MODE,
     source::SourceRoot,
-    state::{ActiveFile, Stage},
+    state::{ActiveFile, FileState},
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
 
@@ -46,10 +46,10 @@ impl Destination {
 
     /// Of our `own` files that were found beneath the root, remembers which an earlier run of this job has left:
     /// also one whose journal is lost.
-    pub fn know_strays(&self, own: &[RelPath]) {
+    pub fn note_orphaned_temps(&self, own: &[RelPath]) {
         let prefix = self.parts.site.key.temp_prefix();
-        let strays = own.iter().filter(|path| path.file_name().starts_with(prefix.as_bytes()));
-        self.parts.planner.resume.know_strays(strays.cloned());
+        let orphaned_temps = own.iter().filter(|path| path.file_name().starts_with(prefix.as_bytes()));
+        self.parts.planner.resume.note_orphaned_temps(orphaned_temps.cloned());
         // As this run has been told of what is left, so is the next.
         self.parts.store.is_findable();
     }
@@ -85,7 +85,7 @@ impl Destination {
 
     /// Removes what earlier runs left of files that were not mentioned this time, now that all have been, and
     /// what this one has given up.
-    pub fn remove_leftovers(&self) -> Result<(), DestinationError> {
+    pub fn remove_unfinished(&self) -> Result<(), DestinationError> {
         self.parts.planner.resume.remove_temps()
     }
 
@@ -154,7 +154,7 @@ impl Destination {
         store.seal(&file, &temp)?;
         file.is_sealed = true;
         file.kept.insert(0..file.size_bytes);
-        file.stage = Stage::Complete;
+        file.state = FileState::Complete;
         store.complete(index, file);
         Ok(true)
     }

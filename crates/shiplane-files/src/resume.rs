@@ -9,7 +9,7 @@ use crate::{
     buffers::Scratch,
     error::{DestinationError, Operation},
     hash::{READ_LEN_BYTES, hash_parts},
-    leftovers::{Left, Leftovers, Unverified},
+    journal_state::{JournalState, Left, Unverified},
     lock, parallel,
     platform::{self, Kind},
     ranges::RangeSet,
@@ -25,45 +25,45 @@ use shiplane_wire::{Hasher, RelPath};
 pub(super) struct ResumeState {
     site: Arc<Site>,
     store: Arc<ChunkStore>,
-    leftovers: Mutex<Leftovers>,
+    earlier: Mutex<JournalState>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Temporary files of earlier runs that somebody has come across.
-    strays: Vec<RelPath>,
+    orphaned_temps: Vec<RelPath>,
     /// Space that files resumed by this run occupy already and have no content in.
     preallocated_bytes: u64,
 }
 
 impl ResumeState {
-    pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>, leftovers: Leftovers) -> Self {
+    pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>, earlier: JournalState) -> Self {
         let (site, store) = (Arc::clone(site), Arc::clone(store));
-        Self { site, store, leftovers: Mutex::new(leftovers), state: Mutex::default() }
+        Self { site, store, earlier: Mutex::new(earlier), state: Mutex::default() }
     }
 
     /// A number for a file that was never used in this journal.
     pub(super) fn fresh_id(&self) -> u64 {
-        lock(&self.leftovers).fresh_id()
+        lock(&self.earlier).fresh_id()
     }
 
     pub(super) fn preallocated_bytes(&self) -> u64 {
         lock(&self.state).preallocated_bytes
     }
 
-    pub(super) fn know_strays(&self, strays: impl IntoIterator<Item = RelPath>) {
-        lock(&self.state).strays.extend(strays);
+    pub(super) fn note_orphaned_temps(&self, orphaned_temps: impl IntoIterator<Item = RelPath>) {
+        lock(&self.state).orphaned_temps.extend(orphaned_temps);
     }
 
-    pub(super) fn knows_strays(&self) -> bool {
-        !lock(&self.state).strays.is_empty()
+    pub(super) fn has_orphaned_temps(&self) -> bool {
+        !lock(&self.state).orphaned_temps.is_empty()
     }
 
     /// Gives `file` its number and what is left of it. Bytes count only if their chunk still has the
     /// digest that it was verified with; of another state of the source nothing counts.
     pub(super) fn resume(&self, file: &mut ActiveFile) -> Result<(), DestinationError> {
-        let left = lock(&self.leftovers).find(&file.target);
+        let left = lock(&self.earlier).find(&file.target);
         let Some(left) = left else {
             file.id = self.fresh_id();
             return Ok(());
@@ -76,9 +76,9 @@ impl ResumeState {
 
     fn go_on(&self, file: &mut ActiveFile, left: Left) -> Result<(), DestinationError> {
         let good = {
-            let mut leftovers = lock(&self.leftovers);
-            leftovers.settle(left.id);
-            leftovers.good_ranges(left.id)
+            let mut earlier = lock(&self.earlier);
+            earlier.settle(left.id);
+            earlier.good_ranges(left.id)
         };
         file.id = left.id;
         file.is_begun = true;
@@ -105,27 +105,27 @@ impl ResumeState {
 
     fn drop_left(&self, file: &mut ActiveFile, left: Left) -> Result<(), DestinationError> {
         self.store.drop_temp(left.id, &file.target)?;
-        let mut leftovers = lock(&self.leftovers);
-        leftovers.settle(left.id);
-        file.id = leftovers.fresh_id();
+        let mut earlier = lock(&self.earlier);
+        earlier.settle(left.id);
+        file.id = earlier.fresh_id();
         Ok(())
     }
 
     /// Removes what earlier runs left of files that the peer did not mention this time, and what this run has
     /// begun and given up: as much of it as can be removed.
     pub(super) fn remove_temps(&self) -> Result<(), DestinationError> {
-        let mut temps = lock(&self.leftovers).take_unsettled();
+        let mut temps = lock(&self.earlier).take_unsettled();
         let (active, given_up) = self.store.given_up();
         temps.extend(given_up);
         let names: HashSet<_> = active.iter().map(|id| self.site.key.temp_name(*id).into_bytes()).collect();
-        let strays = std::mem::take(&mut lock(&self.state).strays);
-        let strays = strays.iter().filter(|path| !names.contains(path.file_name()));
+        let orphaned_temps = std::mem::take(&mut lock(&self.state).orphaned_temps);
+        let orphaned_temps = orphaned_temps.iter().filter(|path| !names.contains(path.file_name()));
         let removed = temps.iter().map(|(id, path)| self.store.remove_temp(*id, path));
-        let removed = removed.chain(strays.map(|path| self.remove_stray(path)));
+        let removed = removed.chain(orphaned_temps.map(|path| self.remove_orphaned_temp(path)));
         removed.fold(Ok(()), Result::and)
     }
 
-    fn remove_stray(&self, path: &RelPath) -> Result<(), DestinationError> {
+    fn remove_orphaned_temp(&self, path: &RelPath) -> Result<(), DestinationError> {
         let Ok(parent) = self.site.dirs.parent_of(path) else {
             return Ok(());
         };
@@ -134,11 +134,11 @@ impl ResumeState {
     }
 
     fn verify(&self, id: u64, shared_only: bool) {
-        let chunks = lock(&self.leftovers).unverified(id, shared_only);
+        let chunks = lock(&self.earlier).unverified(id, shared_only);
         let verdicts = parallel::map(&chunks, |chunk| self.is_good(chunk));
-        let mut leftovers = lock(&self.leftovers);
+        let mut earlier = lock(&self.earlier);
         for (chunk, is_good) in chunks.iter().zip(verdicts) {
-            leftovers.judge(chunk.number, is_good);
+            earlier.judge(chunk.number, is_good);
         }
     }
 

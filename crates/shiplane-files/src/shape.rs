@@ -14,5 +14,5 @@ pub enum Shape {
         name: Vec<u8>,
     },
     /// The content of the whole directory that is served, which has no name.
-    Root,
+    Contents,
 }

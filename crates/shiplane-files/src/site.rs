@@ -14,10 +14,10 @@ use crate::{
     error::{DestinationError, Operation},
     hash::{READ_LEN_BYTES, hash_parts},
     journal::{Journal, Opened},
-    landing::{Created, Landing},
     lock,
     names::JobKey,
     platform::{self, Kind, Stat},
+    resolve::{Created, ResolvedDestination},
     shape::Shape,
     state::Summary,
 };
@@ -43,7 +43,7 @@ pub struct ReceiveOptions {
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) dirs: Dirs,
-    /// The landing root as the user knows it.
+    /// The destination directory as the user knows it.
     pub(super) shown: PathBuf,
     /// For a transfer of one file: the name it gets, and the one it was requested by.
     pub(super) file: Option<(RelPath, Vec<u8>)>,
@@ -53,7 +53,7 @@ pub(super) struct Site {
     pub(super) options: ReceiveOptions,
     /// An earlier run may have published files whose names are not durable yet.
     pub(super) was_resumed: bool,
-    /// The landing root lives in memory.
+    /// The destination directory lives in memory.
     pub(super) is_immediate: bool,
     /// Names that differ only in case are the same here.
     pub(super) folds: bool,
@@ -65,25 +65,25 @@ pub(super) struct Site {
 impl Site {
     /// Takes up what an earlier run of the same job has left there.
     pub(super) fn open(
-        landing: Landing,
+        resolved: ResolvedDestination,
         shape: &Shape,
         options: ReceiveOptions,
     ) -> Result<(Self, Opened), DestinationError> {
-        let opened = Journal::open(&landing.root, landing.key, options.digest, &landing.shown)
-            .inspect_err(|_| landing.created.iter().rev().for_each(Created::undo))?;
+        let opened = Journal::open(&resolved.root, resolved.key, options.digest, &resolved.shown)
+            .inspect_err(|_| resolved.created.iter().rev().for_each(Created::undo))?;
         let requested = match shape {
             Shape::File { name } => Some(name.clone()),
-            Shape::Directory { .. } | Shape::Root => None,
+            Shape::Directory { .. } | Shape::Contents => None,
         };
         let site = Self {
-            folds: folds_names(&landing.root, &opened.journal),
-            is_immediate: platform::lives_in_memory(&landing.root.dir),
-            dirs: Dirs::new(landing.root),
-            shown: landing.shown,
-            file: landing.file.zip(requested),
-            key: landing.key,
-            created: landing.created,
-            is_beneath: landing.is_beneath,
+            folds: folds_names(&resolved.root, &opened.journal),
+            is_immediate: platform::lives_in_memory(&resolved.root.dir),
+            dirs: Dirs::new(resolved.root),
+            shown: resolved.shown,
+            file: resolved.file.zip(requested),
+            key: resolved.key,
+            created: resolved.created,
+            is_beneath: resolved.is_beneath,
             options,
             was_resumed: opened.was_there,
             is_abandoned: AtomicBool::new(false),
@@ -221,7 +221,7 @@ impl Site {
         }
     }
 
-    /// What a person knows the landing root by. A peer is not told where on this machine it is.
+    /// What a person knows the destination directory by. A peer is not told where on this machine it is.
     pub(super) fn name(&self) -> String {
         name_of_root(&self.shown, self.is_beneath)
     }
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_landing_root_has_a_name_wherever_it_is() {
+    fn the_destination_directory_has_a_name_wherever_it_is() {
         let here = std::env::current_dir().unwrap().display().to_string();
         for shown in ["", "."] {
             assert_eq!(name_of_root(Path::new(shown), false), here);

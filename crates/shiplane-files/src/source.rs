@@ -96,13 +96,13 @@ impl SourceRoot {
     ///
     /// # Errors
     ///
-    /// [`SourceError::PathRefused`] and [`SourceError::LeavesRoot`] if the peer may not ask for that,
+    /// [`SourceError::PathRefused`] and [`SourceError::LeavesServedRoot`] if the peer may not ask for that,
     /// [`SourceError::NotFound`], [`SourceError::NotServable`], [`SourceError::Unreadable`].
     pub fn resolve(&self, request: &[u8]) -> Result<Source, SourceError> {
         if request.is_empty() {
             return Ok(match &self.0 {
                 Served::Directory(root) => {
-                    Source { shape: Shape::Root, content: Content::Tree(Arc::clone(root)) }
+                    Source { shape: Shape::Contents, content: Content::Tree(Arc::clone(root)) }
                 }
                 Served::File(file) => Source::of_file(file.clone()),
             });
@@ -124,7 +124,7 @@ impl SourceRoot {
     ///
     /// # Errors
     ///
-    /// [`SourceError::PathRefused`], [`SourceError::LeavesRoot`] for a link, [`SourceError::NotServable`] if
+    /// [`SourceError::PathRefused`], [`SourceError::LeavesServedRoot`] for a link, [`SourceError::NotServable`] if
     /// what is served is one file, [`SourceError::NotFound`], [`SourceError::Unreadable`].
     pub fn below(&self, path: &[u8]) -> Result<Self, SourceError> {
         let Served::Directory(root) = &self.0 else {
@@ -140,7 +140,7 @@ impl SourceRoot {
         match platform::open_dir(root, path.as_bytes()) {
             Ok(dir) => Ok(Self(Served::Directory(Arc::new(dir)))),
             Err(error) if platform::is_symlink_refused(&error) => {
-                Err(SourceError::LeavesRoot { path: path.to_string() })
+                Err(SourceError::LeavesServedRoot { path: path.to_string() })
             }
             Err(error) => Err(SourceError::opening(path.as_bytes(), error)),
         }
@@ -151,7 +151,7 @@ impl SourceRoot {
     ///
     /// # Errors
     ///
-    /// [`SourceError::LeavesRoot`] for a path with a link in it, and as `resolve`.
+    /// [`SourceError::LeavesServedRoot`] for a path with a link in it, and as `resolve`.
     pub fn resolve_unlinked(&self, request: &[u8]) -> Result<Source, SourceError> {
         let resolved = self.resolve(request)?;
         let (Served::Directory(root), Ok(path)) = (&self.0, RelPath::parse(request)) else {
@@ -161,7 +161,7 @@ impl SourceRoot {
             let is_link =
                 platform::is_symlink_refused(&error) || error.kind() == io::ErrorKind::NotADirectory;
             if is_link {
-                SourceError::LeavesRoot { path: path.to_string() }
+                SourceError::LeavesServedRoot { path: path.to_string() }
             } else {
                 SourceError::opening(request, error)
             }
@@ -171,7 +171,7 @@ impl SourceRoot {
             None => Arc::clone(root),
         };
         if platform::stat(&parent, path.file_name()).map_err(opening)?.kind == Kind::Symlink {
-            return Err(SourceError::LeavesRoot { path: path.to_string() });
+            return Err(SourceError::LeavesServedRoot { path: path.to_string() });
         }
         let name = RelPath::parse(path.file_name()).map_err(|reason| SourceError::PathRefused { reason })?;
         Source::beneath(&parent, name)
@@ -225,7 +225,7 @@ impl Source {
     /// describes: whatever is not any more fails when it is opened. `None` if `root` is one file.
     pub fn of_entries(root: &SourceRoot, entries: Vec<Entry>) -> Option<Self> {
         let root = Arc::clone(root.directory()?);
-        Some(Self { shape: Shape::Root, content: Content::Listed { root, entries: entries.into() } })
+        Some(Self { shape: Shape::Contents, content: Content::Listed { root, entries: entries.into() } })
     }
 
     /// Whether it is a file, a named directory or all that is served; the receiver needs it to know where

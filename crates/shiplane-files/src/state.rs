@@ -27,12 +27,12 @@ pub(super) struct ActiveFile {
     pub(super) is_created: bool,
     /// Mode and time are set.
     pub(super) is_sealed: bool,
-    pub(super) stage: Stage,
+    pub(super) state: FileState,
 }
 
 /// How far a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum FileState {
     /// Bytes are missing, or nobody was told yet that none are.
     Filling,
     /// All bytes are there.
@@ -122,7 +122,7 @@ impl ActiveFile {
             is_begun: false,
             is_created: false,
             is_sealed: false,
-            stage: Stage::Filling,
+            state: FileState::Filling,
         }
     }
 

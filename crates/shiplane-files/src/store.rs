@@ -17,12 +17,12 @@ use crate::{
     error::{DestinationError, Operation},
     handles::{Handles, SharedFile},
     journal::Journal,
-    landing::Created,
     lock,
     platform::{self, Kind},
     record::Batch,
+    resolve::Created,
     site::Site,
-    state::{ActiveFile, Stage},
+    state::{ActiveFile, FileState},
 };
 
 /// Keeps chunks of files until they are published.
@@ -55,7 +55,7 @@ struct State {
     /// have that name, or are removed.
     temps: HashMap<u64, RelPath>,
     /// Whether there may be temporary files of this job that its journal does not know.
-    has_strays: bool,
+    may_have_orphaned_temps: bool,
     /// The first directories that this run has created in the root.
     new_tops: HashSet<RelPath>,
     /// The next run of this job finds what this one leaves, whatever becomes of the names in the root.
@@ -67,7 +67,7 @@ struct State {
 
 impl ChunkStore {
     pub(super) fn new(site: &Arc<Site>, journal: Journal) -> Self {
-        let state = State { has_strays: site.was_resumed, ..State::default() };
+        let state = State { may_have_orphaned_temps: site.was_resumed, ..State::default() };
         Self {
             site: Arc::clone(site),
             state: Mutex::new(state),
@@ -120,7 +120,7 @@ impl ChunkStore {
         let file = state.files.get_mut(&entry).ok_or(DestinationError::NotWanted { entry })?;
         let missing = file.kept.missing(file.size_bytes);
         if missing.is_empty() {
-            file.stage = Stage::Complete;
+            file.state = FileState::Complete;
         }
         Ok((missing, file.kept.len_bytes()))
     }
@@ -151,17 +151,17 @@ impl ChunkStore {
         let mut seen = HashSet::new();
         for entry in entries {
             let file = state.files.get(entry);
-            if let Some(file) = file.filter(|file| file.stage == Stage::Poisoned) {
+            if let Some(file) = file.filter(|file| file.state == FileState::Poisoned) {
                 return Err(DestinationError::Poisoned { path: self.site.show(&file.target), source: None });
             }
-            let is_complete = file.is_some_and(|file| file.stage == Stage::Complete);
+            let is_complete = file.is_some_and(|file| file.state == FileState::Complete);
             if !is_complete || !seen.insert(*entry) {
                 return Err(DestinationError::NotWanted { entry: *entry });
             }
         }
         let mut take = |entry: &u64| {
             let file = state.files.get_mut(entry)?;
-            file.stage = Stage::Publishing;
+            file.state = FileState::Publishing;
             Some((*entry, file.clone()))
         };
         Ok(entries.iter().filter_map(&mut take).collect())
@@ -171,8 +171,9 @@ impl ChunkStore {
     pub(super) fn put_back<'a>(&self, files: impl IntoIterator<Item = &'a (u64, ActiveFile)>) {
         let mut state = lock(&self.state);
         for (entry, _) in files {
-            if let Some(file) = state.files.get_mut(entry).filter(|file| file.stage == Stage::Publishing) {
-                file.stage = Stage::Complete;
+            if let Some(file) = state.files.get_mut(entry).filter(|file| file.state == FileState::Publishing)
+            {
+                file.state = FileState::Complete;
             }
         }
     }
@@ -182,7 +183,7 @@ impl ChunkStore {
         let mut state = lock(&self.state);
         for (entry, _) in files {
             if let Some(file) = state.files.get_mut(entry) {
-                file.stage = Stage::Poisoned;
+                file.state = FileState::Poisoned;
             }
         }
         drop(state);
@@ -402,8 +403,8 @@ impl ChunkStore {
         (active, given_up)
     }
 
-    pub(super) fn has_strays(&self) -> bool {
-        lock(&self.state).has_strays
+    pub(super) fn may_have_orphaned_temps(&self) -> bool {
+        lock(&self.state).may_have_orphaned_temps
     }
 
     /// Gives up a file that was wanted; gives it.
@@ -426,7 +427,7 @@ impl ChunkStore {
             }
         }
         // A writer may be about to create one of them again.
-        lock(&self.state).has_strays = true;
+        lock(&self.state).may_have_orphaned_temps = true;
         let recorded = self.record(|batch| batch.dropped(&ids));
         first_error.map_or(recorded, Err)
     }

@@ -27,7 +27,7 @@ mod work;
 pub use base::{BaseError, BaseKey, BaseStore};
 pub use changes::{Changes, ChangesError};
 pub use codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES, ManifestError};
-pub use dataset::{Agreed, Dataset, Held, Site, View};
+pub use dataset::{Agreed, Dataset, KeepAlive, Site, View};
 pub use error::DatasetError;
 pub use left::UnresolvedReason;
 pub use manifest::{FileState, Manifest, Node};

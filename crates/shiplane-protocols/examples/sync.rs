@@ -33,7 +33,7 @@ pub(crate) async fn sync_twice(home: &Path) -> Result<[SyncReport; 2], Failure> 
 
     // The server: a ticket to read and write lets in whoever has it.
     let access = Arc::new(AccessControl::open(&home.join("peers")));
-    let everything = Grant { read: true, write: true, roots: Scope::everything() };
+    let everything = Grant { read: true, write: true, paths: Scope::everything() };
     let ticket = access.tickets().issue(everything, Duration::from_secs(60), std::time::Instant::now())?;
     let transport =
         QuicTransport::builder().trust(AccessControl::trust(&access)).bind("127.0.0.1:0".parse()?)?;

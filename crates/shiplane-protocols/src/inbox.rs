@@ -96,7 +96,7 @@ pub struct Inbox {
 /// What was delivered, for the application to take.
 #[derive(Debug)]
 pub struct Deliveries {
-    queue: mpsc::Receiver<(Delivered, Held)>,
+    queue: mpsc::Receiver<(Delivered, ContentPermit)>,
 }
 
 /// One delivery.
@@ -175,25 +175,25 @@ pub(crate) struct Put {
 #[derive(Debug)]
 struct Shared {
     options: InboxOptions,
-    outlet: mpsc::Sender<(Delivered, Held)>,
-    /// KiB that are not held.
+    outlet: mpsc::Sender<(Delivered, ContentPermit)>,
+    /// KiB that are not permit.
     space: Arc<Semaphore>,
     ledger: Arc<Ledger>,
 }
 
 /// A delivery's share of the memory.
-type Held = OwnedSemaphorePermit;
+type ContentPermit = OwnedSemaphorePermit;
 
 /// A place in the queue and a share of the memory, taken before anything is received.
 #[derive(Debug)]
 struct Room {
-    place: mpsc::OwnedPermit<(Delivered, Held)>,
-    held: Held,
+    place: mpsc::OwnedPermit<(Delivered, ContentPermit)>,
+    permit: ContentPermit,
 }
 
 impl Room {
     fn hand_over(self, delivered: Delivered) {
-        drop(self.place.send((delivered, self.held)));
+        drop(self.place.send((delivered, self.permit)));
     }
 }
 
@@ -268,8 +268,8 @@ impl Shared {
             mpsc::error::TrySendError::Full(_) => full(),
             mpsc::error::TrySendError::Closed(_) => Fault::new(FaultCode::Gone, "nobody takes deliveries"),
         })?;
-        let held = Arc::clone(&self.space).try_acquire_many_owned(kib(len_bytes)).map_err(|_| full())?;
-        Ok(Room { place, held })
+        let permit = Arc::clone(&self.space).try_acquire_many_owned(kib(len_bytes)).map_err(|_| full())?;
+        Ok(Room { place, permit })
     }
 
     fn check_len(&self, len_bytes: u64) -> Result<(), Fault> {

@@ -69,7 +69,7 @@ pub(crate) struct FetchOpened {
 pub(crate) enum TransferShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
-    Root,
+    Contents,
 }
 
 /// The body of [`PUSH_OPEN`].
@@ -123,7 +123,7 @@ pub(crate) struct PushSettle {
 /// What a provider has delivered (SPEC 4.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PushSent {
-    pub(crate) root: [u8; 32],
+    pub(crate) transfer_digest: [u8; 32],
     pub(crate) chunks: u64,
 }
 
@@ -173,7 +173,7 @@ impl From<&Shape> for TransferShape {
         match shape {
             Shape::File { name } => Self::File { name: name.clone() },
             Shape::Directory { name } => Self::Directory { name: name.clone() },
-            Shape::Root => Self::Root,
+            Shape::Contents => Self::Contents,
         }
     }
 }
@@ -183,7 +183,7 @@ impl From<TransferShape> for Shape {
         match shape {
             TransferShape::File { name } => Self::File { name },
             TransferShape::Directory { name } => Self::Directory { name },
-            TransferShape::Root => Self::Root,
+            TransferShape::Contents => Self::Contents,
         }
     }
 }
@@ -210,7 +210,7 @@ pub(crate) fn chosen_digest(preferred: DigestAlgorithm, bit: u8) -> Result<Diges
 }
 
 /// Asks again until the peer is `done`, and no longer than `most` in all. Each answer has a deadline.
-pub(crate) async fn ask<Req: Serialize, Resp: DeserializeOwned, T>(
+pub(crate) async fn poll_method<Req: Serialize, Resp: DeserializeOwned, T>(
     client: &RpcClient,
     method: Method<Req, Resp>,
     request: &Req,
@@ -220,7 +220,7 @@ pub(crate) async fn ask<Req: Serialize, Resp: DeserializeOwned, T>(
     let budget = client.connection().config().progress_timeout;
     let began = Instant::now();
     while began.elapsed() <= most {
-        let next = Instant::now() + MIN_ASK_INTERVAL;
+        let next = Instant::now() + MIN_POLL_INTERVAL;
         if let Some(done) = done(client.call_typed(method, request, budget).await?) {
             return Ok(done);
         }
@@ -230,7 +230,7 @@ pub(crate) async fn ask<Req: Serialize, Resp: DeserializeOwned, T>(
 }
 
 /// 1 s: a peer that has nothing to say and says so at once is not asked any faster.
-const MIN_ASK_INTERVAL: Duration = Duration::from_secs(1);
+const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A fresh random id; `None` when the system has no randomness.
 pub(crate) fn random_transfer_id() -> Option<TransferId> {
@@ -248,7 +248,7 @@ pub(crate) fn not_redeemed(error: &RedeemError) -> Fault {
 
 pub(crate) fn not_served(error: &SourceError) -> Fault {
     let code = match error {
-        SourceError::PathRefused { .. } | SourceError::LeavesRoot { .. } => FaultCode::PathRefused,
+        SourceError::PathRefused { .. } | SourceError::LeavesServedRoot { .. } => FaultCode::PathRefused,
         SourceError::NotFound { .. } | SourceError::Vanished { .. } => FaultCode::NotFound,
         SourceError::NotServable { .. } => FaultCode::InvalidRequest,
         SourceError::Changed { .. } => FaultCode::SourceChanged,

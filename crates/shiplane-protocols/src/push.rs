@@ -16,7 +16,7 @@ use crate::{
     Compression, Direction,
     methods::{
         CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent, PushSettle,
-        PushSettled, TransferShape, ask, chosen_digest, offered_digests, random_transfer_id,
+        PushSettled, TransferShape, chosen_digest, offered_digests, poll_method, random_transfer_id,
     },
     metrics::Counting,
     result::Delivery,
@@ -70,7 +70,7 @@ pub struct PushRequest {
 /// let push = Push::open(&client, source, &request).await?;
 /// let report = match push.send(&TransferOptions::default(), std::sync::Arc::new(|_| ())).await {
 ///     // The answer was lost. Asking again does nothing twice; over another connection as well.
-///     Err(PushError::Unknown { receipt, .. }) => receipt.ask(&client).await?,
+///     Err(PushError::Unknown { receipt, .. }) => receipt.settle(&client).await?,
 ///     other => other?,
 /// };
 /// println!("{} files are there now", report.published_files);
@@ -274,12 +274,15 @@ impl Push {
         match provide(Arc::clone(connection), transfer, records, source, options, invites, watched).await {
             Ok(provided) => {
                 events(TransferEvent::Finishing);
-                let sent = PushSent { root: *provided.root.as_bytes(), chunks: provided.chunks };
+                let sent = PushSent {
+                    transfer_digest: *provided.transfer_digest.as_bytes(),
+                    chunks: provided.chunks,
+                };
                 let (failed, failed_count) = (failures.take(), provided.failed_entries);
                 let Provided { sent_bytes, wire_bytes, .. } = provided;
                 let receipt =
                     PushReceipt { transfer, sent, sent_bytes, wire_bytes, durability, failed, failed_count };
-                receipt.ask(&client).await
+                receipt.settle(&client).await
             }
             Err(error) => match error.explained(connection) {
                 lost @ TransferError::Stream(StreamError::ConnectionLost(_)) => Err(lost.into()),
@@ -304,7 +307,7 @@ impl PushReceipt {
     /// # Errors
     /// [`PushError::Unknown`] when there is again no answer, or when the peer has forgotten;
     /// [`PushError::Rejected`], [`PushError::NotDurable`], [`TransferError::Incomplete`].
-    pub async fn ask(self, client: &RpcClient) -> Result<PushReport, PushError> {
+    pub async fn settle(self, client: &RpcClient) -> Result<PushReport, PushError> {
         let request = PushSettle { transfer: *self.transfer.as_bytes(), sent: Some(self.sent) };
         // Each answer is a sign of life, for as long as it may take to make so much durable.
         let most = longest_choice(client.connection().config().progress_timeout, self.sent_bytes);
@@ -312,16 +315,16 @@ impl PushReceipt {
             PushSettled::Done(done) => Some(done),
             PushSettled::Working => None,
         };
-        match ask(client, PUSH_SETTLE, &request, most, done).await {
+        match poll_method(client, PUSH_SETTLE, &request, most, done).await {
             Ok(done) => self.report(done),
-            Err(CallError::Fault(fault)) if is_verdict(fault.code) => Err(PushError::Rejected(fault)),
+            Err(CallError::Fault(fault)) if is_final(fault.code) => Err(PushError::Rejected(fault)),
             Err(source) => Err(PushError::Unknown { receipt: Box::new(self), source }),
         }
     }
 
     fn report(self, done: PushDone) -> Result<PushReport, PushError> {
         if done.received != self.sent || done.failed_entries != self.failed_count {
-            return Err(TransferError::RootMismatch.into());
+            return Err(TransferError::TransferDigestMismatch.into());
         }
         if self.failed_count > 0 {
             let (failed, count) = (self.failed, self.failed_count);
@@ -358,13 +361,13 @@ async fn why(client: &RpcClient, transfer: TransferId, error: TransferError) -> 
     let request = PushSettle { transfer: *transfer.as_bytes(), sent: None };
     let budget = client.connection().config().progress_timeout;
     match client.call_typed(PUSH_SETTLE, &request, budget).await {
-        Err(CallError::Fault(fault)) if is_verdict(fault.code) => PushError::Rejected(fault),
+        Err(CallError::Fault(fault)) if is_final(fault.code) => PushError::Rejected(fault),
         _ => error.into(),
     }
 }
 
 /// Whether the fault is the receiver's word on the push, and not the lack of one.
-fn is_verdict(code: FaultCode) -> bool {
+fn is_final(code: FaultCode) -> bool {
     match code {
         FaultCode::InvalidRequest
         | FaultCode::Busy
@@ -391,7 +394,7 @@ fn is_verdict(code: FaultCode) -> bool {
 
 fn shape(source: &Source, name: Option<&Vec<u8>>) -> TransferShape {
     match (source.shape(), name) {
-        (Shape::Directory { .. } | Shape::Root, Some(name)) => {
+        (Shape::Directory { .. } | Shape::Contents, Some(name)) => {
             TransferShape::Directory { name: name.clone() }
         }
         (shape, _) => shape.into(),

@@ -324,8 +324,10 @@ impl Sending<'_> {
 
 /// Passes on what goes beyond the furthest attempt so far.
 fn furthest(progress: &ProgressFn) -> Arc<HighWater> {
-    let (progress, mut told_bytes) = (Arc::clone(progress), 0);
-    HighWater::new(0, move |at| progress(at.moved_bytes - std::mem::replace(&mut told_bytes, at.moved_bytes)))
+    let (progress, mut reported_bytes) = (Arc::clone(progress), 0);
+    HighWater::new(0, move |at| {
+        progress(at.moved_bytes - std::mem::replace(&mut reported_bytes, at.moved_bytes))
+    })
 }
 
 /// Five attempts with the delays below: some seconds of a peer's restart are bridged.

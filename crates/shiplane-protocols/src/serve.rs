@@ -1,6 +1,6 @@
 //! The file server: permissions and running transfers.
 
-mod places;
+mod concurrency;
 mod push;
 mod registry;
 mod sync;
@@ -27,7 +27,7 @@ use tokio_util::{
 
 pub use self::push::WriteLimits;
 use self::{
-    places::{MAX_FETCHES, Place, Places},
+    concurrency::{ConcurrencyLimit, ConcurrencyPermit, MAX_FETCHES},
     push::Writing,
     sync::Syncing,
 };
@@ -52,7 +52,7 @@ pub struct FileServer {
     root: SourceRoot,
     access: Arc<AccessControl>,
     options: TransferOptions,
-    fetches: Places,
+    fetches: ConcurrencyLimit,
     /// `None`: nothing can be pushed.
     writing: Option<Writing>,
     /// `None`: nothing can be synced.
@@ -111,7 +111,7 @@ impl FileServer {
             root,
             access,
             options,
-            fetches: Places::new(MAX_FETCHES, MAX_FETCHES),
+            fetches: ConcurrencyLimit::new(MAX_FETCHES, MAX_FETCHES),
             writing,
             syncing: None,
             tasks: TaskTracker::new(),
@@ -267,13 +267,13 @@ impl FileServer {
         let resolved = resolved.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
         let source = resolved.map_err(|error| not_served(&error))?;
         let transfer = TransferId::from_bytes(request.transfer);
-        let place = self.fetches.take(context.peer)?;
+        let permit = self.fetches.take(context.peer)?;
         let claim = claim(&context.connection, request.transfer)?;
         tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "transfer opened");
         let opened = FetchOpened { shape: source.shape().into(), digest: digest.bit() };
         let agreed = self.options.agreed(request.compression, request.bytes_per_second);
         let options = TransferOptions { digest, ..agreed };
-        let opened_by = Opened { source, place, is_invited: request.invites };
+        let opened_by = Opened { source, permit, is_invited: request.invites };
         let run = Arc::clone(&self).run_transfer(context.connection, claim, opened_by, options);
         self.tasks.spawn(run);
         Ok(opened)
@@ -287,7 +287,7 @@ impl FileServer {
         opened: Opened,
         options: TransferOptions,
     ) {
-        let Opened { source, place, is_invited } = opened;
+        let Opened { source, permit, is_invited } = opened;
         let (peer, transfer) = (connection.peer_id(), claim.transfer());
         let metrics = options.metrics.as_ref();
         let counting = Counting::begin(metrics, Direction::Sent, connection.remote_addr());
@@ -300,8 +300,8 @@ impl FileServer {
             Ok(Provided { sent_bytes, wire_bytes, mut receiver, .. }) => {
                 tracing::info!(peer = %peer.short(), %transfer, sent_bytes, wire_bytes, "all sent");
                 counting.completed(sent_bytes);
-                // Its place is free for others by now.
-                drop(place);
+                // Its permit is free for others by now.
+                drop(permit);
                 // What the receiver makes of it is part of the transfer: a shutdown waits for its end.
                 let ended = async { while let Ok(Some(_)) = receiver.next().await {} };
                 if tokio::time::timeout(CONFIRM_TIMEOUT, ended).await.is_ok() {
@@ -348,7 +348,7 @@ fn claim(connection: &Arc<PeerConnection>, transfer: [u8; 16]) -> Result<Claim, 
 /// A fetch that was opened.
 struct Opened {
     source: Source,
-    place: Place,
+    permit: ConcurrencyPermit,
     is_invited: bool,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It runs on tokio's blocking threads, and says so here rather than to tokio, since a simulation has to
 //! know of it: such threads run whenever the system lets them, which no seed repeats. There, work that waits
-//! for nobody is done on the runtime's own thread, and other threads take turns with that one (`simulation::DeterministicScheduler`).
+//! for nobody is done on the runtime's own thread, and other threads run one at a time with that one (`simulation::DeterministicScheduler`).
 
 use std::{num::NonZero, thread};
 
@@ -12,13 +12,13 @@ use tokio::{
 };
 
 #[cfg(feature = "simulation")]
-use crate::simulation::{take_turns, turns, wait};
+use crate::simulation::{run_scheduled, scheduler, wait};
 
 /// Runs `work` on a thread that may block, as tokio's `spawn_blocking` does. It waits for the disk and the
 /// processor only; what waits for the tasks of the runtime is for [`spawn_waiting`].
 pub fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     #[cfg(feature = "simulation")]
-    if turns().is_some() {
+    if scheduler().is_some() {
         return tokio::spawn(async { work() });
     }
     tokio::task::spawn_blocking(work)
@@ -27,7 +27,7 @@ pub fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Jo
 /// The same, as one of a set.
 pub fn spawn_into<T: Send + 'static>(set: &mut JoinSet<T>, work: impl FnOnce() -> T + Send + 'static) {
     #[cfg(feature = "simulation")]
-    if turns().is_some() {
+    if scheduler().is_some() {
         set.spawn(async { work() });
         return;
     }
@@ -37,8 +37,8 @@ pub fn spawn_into<T: Send + 'static>(set: &mut JoinSet<T>, work: impl FnOnce() -
 /// Runs `work` on a thread that may block, and that waits with [`recv`], [`recv_unbounded`] and [`send`].
 pub fn spawn_waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     #[cfg(feature = "simulation")]
-    if let Some(turns) = turns() {
-        return tokio::spawn(take_turns(turns, work));
+    if let Some(scheduler) = scheduler() {
+        return tokio::spawn(run_scheduled(scheduler, work));
     }
     tokio::task::spawn_blocking(work)
 }
@@ -46,8 +46,8 @@ pub fn spawn_waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 /// Waits for the next of a queue, in work that was spawned to wait.
 pub fn recv<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
     #[cfg(feature = "simulation")]
-    if let Some(turns) = turns() {
-        return wait(&*turns, queue.recv());
+    if let Some(scheduler) = scheduler() {
+        return wait(&*scheduler, queue.recv());
     }
     queue.blocking_recv()
 }
@@ -55,8 +55,8 @@ pub fn recv<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
 /// Waits for the next of a queue without bounds, in work that was spawned to wait.
 pub fn recv_unbounded<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
     #[cfg(feature = "simulation")]
-    if let Some(turns) = turns() {
-        return wait(&*turns, queue.recv());
+    if let Some(scheduler) = scheduler() {
+        return wait(&*scheduler, queue.recv());
     }
     queue.blocking_recv()
 }
@@ -67,23 +67,23 @@ pub fn recv_unbounded<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
 /// Gives it back when nobody takes it any more.
 pub fn send<T>(queue: &mpsc::Sender<T>, value: T) -> Result<(), mpsc::error::SendError<T>> {
     #[cfg(feature = "simulation")]
-    if let Some(turns) = turns() {
-        return wait(&*turns, queue.send(value));
+    if let Some(scheduler) = scheduler() {
+        return wait(&*scheduler, queue.send(value));
     }
     queue.blocking_send(value)
 }
 
-/// How many threads to start for work that is computing: as many as there are cores. Where they take turns, one.
+/// How many threads to start for work that is computing: as many as there are cores. With a scheduler, one.
 #[must_use]
 pub fn cores() -> usize {
     threads(1, usize::MAX)
 }
 
-/// How many threads to start for work that also waits for a disk, within limits. Where they take turns, one.
+/// How many threads to start for work that also waits for a disk, within limits. With a scheduler, one.
 #[must_use]
 pub fn threads(min: usize, max: usize) -> usize {
     #[cfg(feature = "simulation")]
-    if turns().is_some() {
+    if scheduler().is_some() {
         return 1;
     }
     thread::available_parallelism().map_or(1, NonZero::get).clamp(min, max)

@@ -31,7 +31,7 @@ pub trait Socket: Debug + Send + Sync + 'static {
     fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<(usize, SocketAddr)>;
 }
 
-/// Lets blocking work and the runtime's thread take turns, so that one of them runs at any time.
+/// Runs blocking work and the runtime's thread one at a time.
 pub trait DeterministicScheduler: Send + Sync {
     /// Runs `work` on a thread of its own while the future is polled; its panic is the future's.
     fn run(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -43,22 +43,22 @@ pub trait DeterministicScheduler: Send + Sync {
     fn pass(&self);
 }
 
-/// Has the blocking work that this thread starts, or waits in, take turns; `None` ends that.
-pub fn set_scheduler(turns: Option<Arc<dyn DeterministicScheduler>>) {
-    TURNS.set(turns);
+/// Sets the scheduler for blocking work that this thread starts or waits for; `None` removes it.
+pub fn set_scheduler(scheduler: Option<Arc<dyn DeterministicScheduler>>) {
+    SCHEDULER.set(scheduler);
 }
 
 /// This thread's.
-pub(crate) fn turns() -> Option<Arc<dyn DeterministicScheduler>> {
-    TURNS.with_borrow(Clone::clone)
+pub(crate) fn scheduler() -> Option<Arc<dyn DeterministicScheduler>> {
+    SCHEDULER.with_borrow(Clone::clone)
 }
 
-pub(crate) async fn take_turns<T: Send + 'static>(
-    turns: Arc<dyn DeterministicScheduler>,
+pub(crate) async fn run_scheduled<T: Send + 'static>(
+    scheduler: Arc<dyn DeterministicScheduler>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
     let (done, result) = oneshot::channel();
-    turns.run(Box::new(move || drop(done.send(work())))).await;
+    scheduler.run(Box::new(move || drop(done.send(work())))).await;
     match result.await {
         Ok(value) => value,
         // Never: work that ends has sent, and the panic of any other is that of the line above.
@@ -66,12 +66,12 @@ pub(crate) async fn take_turns<T: Send + 'static>(
     }
 }
 
-pub(crate) fn wait<T>(turns: &dyn DeterministicScheduler, future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(scheduler: &dyn DeterministicScheduler, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     loop {
-        match future.as_mut().poll(&mut Context::from_waker(&turns.waker())) {
+        match future.as_mut().poll(&mut Context::from_waker(&scheduler.waker())) {
             Poll::Ready(value) => return value,
-            Poll::Pending => turns.pass(),
+            Poll::Pending => scheduler.pass(),
         }
     }
 }
@@ -82,7 +82,7 @@ pub(crate) fn for_quinn(socket: Arc<dyn Socket>) -> Arc<dyn AsyncUdpSocket> {
 }
 
 thread_local! {
-    static TURNS: RefCell<Option<Arc<dyn DeterministicScheduler>>> = const { RefCell::new(None) };
+    static SCHEDULER: RefCell<Option<Arc<dyn DeterministicScheduler>>> = const { RefCell::new(None) };
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use ring::digest::{Context, SHA256};
 use thiserror::Error;
 
 use self::piece::PieceHasher;
-use crate::{hex, limits::MAX_ROOT_GAP};
+use crate::{hex, limits::MAX_DIGEST_GAP};
 
 mod piece;
 
@@ -176,14 +176,14 @@ impl fmt::Debug for Hasher {
     }
 }
 
-/// Computes the root of a transfer: the digest over the digests of its delivered chunks, in order of index
+/// Computes the transfer digest: the digest over the digests of its delivered chunks, in order of index
 /// (SPEC 4.11).
 ///
 /// Chunks finish in any order: call [`add`](Self::add) for each as it is delivered and
 /// [`skip`](Self::skip) for each that the provider declared void, then [`finish`](Self::finish) with the
-/// number of chunks that were wanted. What comes early is held back, at most [`MAX_ROOT_GAP`] digests.
+/// number of chunks that were wanted. What comes early is held back, at most [`MAX_DIGEST_GAP`] digests.
 #[derive(Clone, Debug)]
-pub struct RootHasher {
+pub struct TransferHasher {
     hasher: Hasher,
     /// Every index below this one is in `hasher` or was skipped.
     next: u64,
@@ -191,7 +191,7 @@ pub struct RootHasher {
     held: BTreeMap<u64, Option<Digest>>,
 }
 
-impl RootHasher {
+impl TransferHasher {
     /// Starts with no chunks.
     pub fn new(algorithm: DigestAlgorithm) -> Self {
         Self { hasher: algorithm.hasher(), next: 0, held: BTreeMap::new() }
@@ -201,46 +201,46 @@ impl RootHasher {
     ///
     /// # Errors
     ///
-    /// [`RootError::Duplicate`] if the chunk was added or skipped before, [`RootError::GapTooWide`] if too
+    /// [`TransferDigestError::Duplicate`] if the chunk was added or skipped before, [`TransferDigestError::GapTooWide`] if too
     /// much is held back already. Either leaves the hasher as it was.
-    pub fn add(&mut self, index: u64, digest: Digest) -> Result<(), RootError> {
+    pub fn add(&mut self, index: u64, digest: Digest) -> Result<(), TransferDigestError> {
         self.take(index, Some(digest))
     }
 
-    /// Leaves the chunk `index` out of the root: it was declared void and never delivered.
+    /// Leaves the chunk `index` out of the transfer digest: it was declared void and never delivered.
     ///
     /// # Errors
     ///
     /// Those of [`add`](Self::add).
-    pub fn skip(&mut self, index: u64) -> Result<(), RootError> {
+    pub fn skip(&mut self, index: u64) -> Result<(), TransferDigestError> {
         self.take(index, None)
     }
 
-    /// The root, once all of the `chunks` wanted ones were added or skipped.
+    /// The transfer digest, once all of the `chunks` wanted ones were added or skipped.
     ///
     /// # Errors
     ///
-    /// [`RootError::Missing`] names the first chunk that was neither, [`RootError::Surplus`] one that was
+    /// [`TransferDigestError::Missing`] names the first chunk that was neither, [`TransferDigestError::Surplus`] one that was
     /// never wanted.
-    pub fn finish(self, chunks: u64) -> Result<Digest, RootError> {
+    pub fn finish(self, chunks: u64) -> Result<Digest, TransferDigestError> {
         if self.next < chunks {
-            return Err(RootError::Missing { index: self.next });
+            return Err(TransferDigestError::Missing { index: self.next });
         }
         let last_held = self.held.last_key_value().map(|(index, _)| *index);
         let last = last_held.or_else(|| self.next.checked_sub(1));
         match last {
-            Some(index) if index >= chunks => Err(RootError::Surplus { index, chunks }),
+            Some(index) if index >= chunks => Err(TransferDigestError::Surplus { index, chunks }),
             Some(_) | None => Ok(self.hasher.finish()),
         }
     }
 
-    fn take(&mut self, index: u64, digest: Option<Digest>) -> Result<(), RootError> {
+    fn take(&mut self, index: u64, digest: Option<Digest>) -> Result<(), TransferDigestError> {
         if index < self.next || self.held.contains_key(&index) {
-            return Err(RootError::Duplicate { index });
+            return Err(TransferDigestError::Duplicate { index });
         }
         if index != self.next {
-            if self.held.len() >= MAX_ROOT_GAP {
-                return Err(RootError::GapTooWide { missing: self.next, max_held: MAX_ROOT_GAP });
+            if self.held.len() >= MAX_DIGEST_GAP {
+                return Err(TransferDigestError::GapTooWide { missing: self.next, max_held: MAX_DIGEST_GAP });
             }
             self.held.insert(index, digest);
             return Ok(());
@@ -261,12 +261,12 @@ impl RootHasher {
     }
 }
 
-/// Why a chunk could not be added to a root, or a root not be finished.
+/// Why a chunk could not be added to a transfer digest, or the digest not be finished.
 ///
 /// All of them are misuse by the side that hashes, unless its indices come straight from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[cfg_attr(not(feature = "internals"), non_exhaustive)]
-pub enum RootError {
+pub enum TransferDigestError {
     /// The chunk was counted before. Count a chunk once, when it is first delivered.
     #[error("chunk {index} is already part of the transfer digest")]
     Duplicate {
@@ -278,7 +278,7 @@ pub enum RootError {
     GapTooWide {
         /// The first chunk that is missing.
         missing: u64,
-        /// [`MAX_ROOT_GAP`].
+        /// [`MAX_DIGEST_GAP`].
         max_held: usize,
     },
     /// The transfer is not complete: a wanted chunk was neither added nor skipped.
@@ -330,15 +330,15 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_the_digest_of_the_digests() {
+    fn the_transfer_digest_is_the_digest_of_the_digests() {
         let (a, b) = (Digest::blake3(b"a"), Digest::blake3(b"b"));
         let both = [*a.as_bytes(), *b.as_bytes()].concat();
         for algorithm in [DigestAlgorithm::Sha256, DigestAlgorithm::Blake3] {
-            let mut root = RootHasher::new(algorithm);
-            root.add(2, b).unwrap();
-            root.add(0, a).unwrap();
-            root.skip(1).unwrap();
-            assert_eq!(root.finish(3), Ok(algorithm.digest(&both)));
+            let mut hasher = TransferHasher::new(algorithm);
+            hasher.add(2, b).unwrap();
+            hasher.add(0, a).unwrap();
+            hasher.skip(1).unwrap();
+            assert_eq!(hasher.finish(3), Ok(algorithm.digest(&both)));
         }
     }
 }

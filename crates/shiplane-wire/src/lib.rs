@@ -13,7 +13,7 @@
 //!    The sender's [`StatusReader`] accepts nothing else as success.
 //! 4. [`ProviderRecord`] and [`ReceiverRecord`]: the records of a file transfer, split from a stream by a
 //!    [`RecordReader`]. Their paths are [`RelPath`]s.
-//! 5. [`Digest`], [`Hasher`], [`Piece`], [`RootHasher`], [`Code`], [`escape`]: the building blocks.
+//! 5. [`Digest`], [`Hasher`], [`Piece`], [`TransferHasher`], [`Code`], [`escape`]: the building blocks.
 //!
 //! # Both loops
 //!
@@ -110,7 +110,7 @@ mod path;
 mod records;
 
 pub use code::Code;
-pub use digest::{Digest, DigestAlgorithm, Hasher, Piece, RootError, RootHasher};
+pub use digest::{Digest, DigestAlgorithm, Hasher, Piece, TransferDigestError, TransferHasher};
 pub use escape::{EscapedPath, escape, escape_truncated};
 pub use frame::{
     ChunkReceiver, ChunkSender, Durability, FrameError, Offer, RecvError, RecvStep, Refusal, Reply,
@@ -122,8 +122,8 @@ pub use header::{
 };
 pub use path::{PathRefused, RelPath};
 pub use records::{
-    Cut, Cuts, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord, RecordError,
-    RecordReader, SkipReason, Span, Version,
+    BlockSignature, BlockSignatures, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord,
+    RecordError, RecordReader, SkipReason, Span, Version,
 };
 
 /// What the other crates of this workspace are built from. It may change at any time.

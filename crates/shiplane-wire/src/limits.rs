@@ -44,20 +44,20 @@ pub const MAX_SPANS_PER_CHUNK: usize = 1024;
 /// ever holds back.
 pub const MAX_RECORD_LEN_BYTES: u32 = 32 << 10;
 
-/// Most cuts in one record: 900.
+/// Most block signatures in one record: 900.
 ///
 /// 36 bytes each; together 32,418 bytes, just within [`MAX_RECORD_LEN_BYTES`].
-pub const MAX_CUTS_PER_RECORD: usize = 900;
+pub const MAX_SIGNATURES_PER_RECORD: usize = 900;
 
-/// Shortest average length that a content-defined cutting may be asked for: 1 KiB.
+/// Shortest average length of content-defined blocks that may be requested: 1 KiB.
 ///
-/// At 36 bytes a cut, a list is then at most a sixth as long as what it describes.
-pub const MIN_CUT_AVERAGE_BYTES: u32 = 1 << 10;
+/// At 36 bytes per block, a list is then at most a sixth as long as what it describes.
+pub const MIN_BLOCK_AVERAGE_BYTES: u32 = 1 << 10;
 
-/// Longest average length that a content-defined cutting may be asked for: 1 MiB.
+/// Longest average length of content-defined blocks that may be requested: 1 MiB.
 ///
-/// A cut is at most four times that, and both sides hold one in memory.
-pub const MAX_CUT_AVERAGE_BYTES: u32 = 1 << 20;
+/// A block is at most four times that, and both sides hold one in memory.
+pub const MAX_BLOCK_AVERAGE_BYTES: u32 = 1 << 20;
 
 /// Longest RPC envelope: 1 MiB.
 ///
@@ -111,11 +111,11 @@ pub const MAX_OFFERS: u64 = 32;
 /// As many as a peer may have open at once, so that an honest burst ahead of the claim never loses one.
 pub const MAX_PARKED_STREAMS: usize = 64;
 
-/// Most digests a [`RootHasher`](crate::RootHasher) holds back while an earlier one is missing: 4,096.
+/// Most digests a [`TransferHasher`](crate::TransferHasher) holds back while an earlier one is missing: 4,096.
 ///
 /// A chunk that is retried lets the others run ahead; sixty-four streams that each finish sixty-four
 /// chunks meanwhile still fit, in about 200 KiB.
-pub const MAX_ROOT_GAP: usize = 4096;
+pub const MAX_DIGEST_GAP: usize = 4096;
 
 /// Longest piece of payload that one step hands out: 256 KiB.
 ///

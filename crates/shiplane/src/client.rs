@@ -18,7 +18,7 @@ use shiplane_transport::{
 use crate::{
     connection::Connection,
     error::{Cause, Error},
-    home::{Places, machine_setters},
+    home::{HomePaths, machine_setters},
     target::{ServerKey, Target},
 };
 
@@ -33,7 +33,7 @@ pub struct Client {
 
 struct Inner {
     identity: Identity,
-    places: Places,
+    places: HomePaths,
     config: TransportConfig,
     /// For IPv4 and IPv6, bound when they are needed.
     transports: Mutex<[Option<Arc<QuicTransport>>; 2]>,
@@ -46,7 +46,7 @@ struct Inner {
 #[derive(Debug, Clone, Default)]
 #[must_use = "nothing happens until `build` is awaited"]
 pub struct ClientBuilder {
-    places: Places,
+    places: HomePaths,
     buffer_len_bytes: Option<usize>,
     is_foreground: bool,
 }
@@ -97,7 +97,7 @@ impl Client {
         futures::future::join_all(closing).await;
     }
 
-    pub(crate) fn places(&self) -> &Places {
+    pub(crate) fn places(&self) -> &HomePaths {
         &self.inner.places
     }
 

@@ -153,7 +153,7 @@ pub(crate) enum Cause {
     #[error(transparent)]
     Name(NameError),
     #[error("the root is refused: {0}")]
-    Root(PathRefused),
+    Path(PathRefused),
     #[error(transparent)]
     Target(TargetError),
     #[error("there is no peer named {name}")]
@@ -243,7 +243,7 @@ impl Cause {
             Self::Peers(error) => peers(error),
             Self::Edit(error) => edit(error),
             Self::Name(_) => here(Usage, "choose another name"),
-            Self::Root(_) => here(Usage, "give a path relative to the served root, e.g. photos/2024"),
+            Self::Path(_) => here(Usage, "give a path relative to the served root, e.g. photos/2024"),
             Self::Target(error) => target(error),
             Self::NoSuchName { .. } => {
                 here(Usage, "run shiplane peers list for the names, or add one with shiplane peers add")

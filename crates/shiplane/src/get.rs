@@ -253,8 +253,8 @@ fn is_new_at(dest: &Path, path: &[u8]) -> bool {
         return true;
     }
     let name = path.rsplit(|byte| *byte == b'/').next().and_then(|name| str::from_utf8(name).ok());
-    let has_leftovers = names.any(|name| name.as_encoded_bytes().starts_with(b".shiplane-"));
-    !has_leftovers && name.is_some_and(|name| !name.is_empty() && is_missing(&dest.join(name)))
+    let has_unfinished = names.any(|name| name.as_encoded_bytes().starts_with(b".shiplane-"));
+    !has_unfinished && name.is_some_and(|name| !name.is_empty() && is_missing(&dest.join(name)))
 }
 
 /// 512 KiB: 32 of them are 16 MiB.

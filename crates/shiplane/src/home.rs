@@ -13,7 +13,7 @@ use crate::error::{Cause, Error};
 
 /// The places that a client or a server uses: those given explicitly, else the usual ones.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Places {
+pub(crate) struct HomePaths {
     pub(crate) home: Option<PathBuf>,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) peers_file: Option<PathBuf>,
@@ -21,7 +21,7 @@ pub(crate) struct Places {
     pub(crate) has_fresh_key: bool,
 }
 
-/// The setters that a client and a server have in common. Their builders have the fields `places`, a [`Places`], and
+/// The setters that a client and a server have in common. Their builders have the fields `places`, a [`HomePaths`], and
 /// `is_foreground`.
 macro_rules! machine_setters {
     () => {
@@ -64,7 +64,7 @@ pub(crate) enum HomeError {
     NoCurrentDirectory(io::Error),
 }
 
-impl Places {
+impl HomePaths {
     /// Loads the key, or creates it. Blocking.
     pub(crate) fn identity(&self) -> Result<Identity, Error> {
         if self.has_fresh_key {
@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn explicit_files_need_no_home() {
-        let places = Places {
+        let places = HomePaths {
             home: Some("/srv/ship".into()),
             peers_file: Some("/etc/peers".into()),
-            ..Places::default()
+            ..HomePaths::default()
         };
         assert_eq!(places.peers_path().unwrap(), PathBuf::from("/etc/peers"));
         assert_eq!(places.sync_path().unwrap(), PathBuf::from("/srv/ship/sync"));

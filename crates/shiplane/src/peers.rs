@@ -7,7 +7,7 @@ use shiplane_transport::PeerId;
 
 use crate::{
     error::{Cause, Error},
-    home::Places,
+    home::HomePaths,
 };
 
 /// The list of peers of this machine, a file. Its methods block for as long as reading or replacing a short file takes.
@@ -37,7 +37,7 @@ impl Peers {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is no usual place.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self::at(Places::default().peers_path()?))
+        Ok(Self::at(HomePaths::default().peers_path()?))
     }
 
     /// Whether this is a name for a peer: 1 to 64 letters, digits, dots, underscores and hyphens, not beginning with
@@ -113,11 +113,11 @@ impl KnownPeer {
         let path = path.as_ref();
         let path = path.strip_prefix(b"/").unwrap_or(path);
         let path = path.strip_suffix(b"/").unwrap_or(path);
-        let below = Scope::below(path).map_err(Cause::Root)?;
+        let below = Scope::below(path).map_err(Cause::Path)?;
         Ok(self.grant(|grant| {
             let before =
-                if grant.roots == Scope::everything() { Scope::nothing() } else { grant.roots.clone() };
-            grant.roots = before.and(below);
+                if grant.paths == Scope::everything() { Scope::nothing() } else { grant.paths.clone() };
+            grant.paths = before.and(below);
         }))
     }
 
@@ -136,7 +136,7 @@ impl KnownPeer {
     fn grant(mut self, change: impl FnOnce(&mut Grant)) -> Self {
         let grant = &mut self.0.grant;
         if grant.is_none() {
-            grant.roots = Scope::everything();
+            grant.paths = Scope::everything();
         }
         change(grant);
         if grant.is_none() {

@@ -153,7 +153,7 @@ impl Run {
             // The connection broke after all was sent. What has become of it can be asked for again.
             Err(PushError::Unknown { receipt, source: CallError::ConnectionLost(_) }) => {
                 let again = self.connection.redial().await?;
-                Ok(receipt.ask(again.rpc()).await.map_err(Cause::from)?)
+                Ok(receipt.settle(again.rpc()).await.map_err(Cause::from)?)
             }
             other => Ok(other.map_err(Cause::from)?),
         }
@@ -220,7 +220,7 @@ fn open_path(path: &Path, target: &[u8]) -> Result<Offer, Cause> {
     let total_bytes = match source.shape() {
         Shape::File { .. } => path.metadata().ok().map(|found| found.len()),
         // To know it, all would have to be listed first.
-        Shape::Directory { .. } | Shape::Root => None,
+        Shape::Directory { .. } | Shape::Contents => None,
     };
     let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let source_name = absolute.into_os_string().into_encoded_bytes();

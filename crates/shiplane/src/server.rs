@@ -40,7 +40,7 @@ pub use self::{
 use crate::{
     client::transport_config,
     error::{Cause, Error},
-    home::{Places, machine_setters},
+    home::{HomePaths, machine_setters},
     request::Request,
     settings::limiter,
 };
@@ -70,7 +70,7 @@ struct Inner {
 #[must_use = "nothing happens until `bind` is awaited"]
 pub struct ServerBuilder<S = ()> {
     path: PathBuf,
-    places: Places,
+    places: HomePaths,
     limits: Option<Limits>,
     rate: Option<u64>,
     advertised: Option<String>,
@@ -118,7 +118,7 @@ impl Server {
     pub fn builder(path: impl Into<PathBuf>) -> ServerBuilder {
         ServerBuilder {
             path: path.into(),
-            places: Places::default(),
+            places: HomePaths::default(),
             limits: None,
             rate: None,
             advertised: None,

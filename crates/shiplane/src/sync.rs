@@ -149,7 +149,7 @@ fn report(
         bytes_received: synced.received_bytes,
         bytes_wire: synced.wire_bytes,
         bytes_resumed: tracker.read(|progress| progress.present_bytes.iter().sum()),
-        digest: Some(synced.root.to_string()),
+        digest: Some(synced.digest.to_string()),
         actions: synced.actions.iter().map(action).collect(),
         ..Report::new(tracker.elapsed(), digest_algorithm, tracker.take_left_out())
     }

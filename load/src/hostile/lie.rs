@@ -37,8 +37,8 @@ pub enum Lie {
     UnwantedCompression,
     /// A compressed chunk that claims to be a million times its size
     Bomb,
-    /// Cuts of two files that are as short and as many as may be, and then more
-    EndlessCuts,
+    /// The longest block signatures of two files, and then more
+    EndlessSignatures,
     /// Everything, and no answer to whether it is complete
     Unconfirmed,
     /// No answer to any call

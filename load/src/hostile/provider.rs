@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    Cut, Cuts, Digest, Entry, EntryKind, EscapedPath, Mtime, ProviderRecord, ReceiverRecord, RecordReader,
-    RelPath, SkipReason, Span, TaggedChunk, TransferId, Version, limits,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Mtime, ProviderRecord,
+    ReceiverRecord, RecordReader, RelPath, SkipReason, Span, TaggedChunk, TransferId, Version, limits,
 };
 
 use super::Lie;
@@ -110,7 +110,7 @@ impl Provider {
                 self.chunks(|tag, len| frame(&tag.encode_compressed(), len, len)).await
             }
             Lie::Bomb => self.chunks(|tag, _| frame(&tag.encode_compressed(), BOMB_LEN_BYTES, 0)).await,
-            Lie::EndlessCuts => self.endless_cuts().await,
+            Lie::EndlessSignatures => self.endless_signatures().await,
             Lie::Unconfirmed => self.promise(0).await,
             Lie::Mute => Ok(()),
         }
@@ -178,7 +178,7 @@ impl Provider {
                 _ = signs.tick() => {}
             }
             // With the lowest rate that can be announced, so that the least is expected.
-            self.say(&[ProviderRecord::Alive { looked_at: 0, bytes_per_second: 1 }]).await?;
+            self.say(&[ProviderRecord::Alive { scanned_entries: 0, bytes_per_second: 1 }]).await?;
         }
     }
 
@@ -203,8 +203,8 @@ impl Provider {
         Ok(())
     }
 
-    /// As many cuts as are asked for, and then cuts that nobody asked for.
-    async fn endless_cuts(&mut self) -> Result<(), Failure> {
+    /// Sends all requested block signatures, then signatures that were not requested.
+    async fn endless_signatures(&mut self) -> Result<(), Failure> {
         for name in CUT_FILES {
             self.list(entry(EntryKind::File, name, CUT_FILE_LEN_BYTES)?).await?;
         }
@@ -213,22 +213,26 @@ impl Provider {
         let mut number = 0_u64;
         loop {
             let Some(record) = self.record().await? else { return Ok(()) };
-            let ReceiverRecord::WantCuts { span, average_bytes } = record else { continue };
+            let ReceiverRecord::WantSignatures { span, average_bytes } = record else { continue };
             let end = span.offset_bytes + span.len_bytes;
             // Beyond the last one that is asked for, so that what the victim keeps of all is kept by then.
             let is_last = span.entry + 1 == files && end == CUT_FILE_LEN_BYTES;
             let stop = if is_last { 2 * end } else { end };
             let (mut at, len_bytes) = (span.offset_bytes, u64::from(average_bytes / 4));
             while at < stop {
-                let mut cuts = Cuts { entry: span.entry, offset_bytes: at, cuts: Vec::new() };
-                while cuts.cuts.len() < limits::MAX_CUTS_PER_RECORD && at < stop {
+                let mut part =
+                    BlockSignatures { entry: span.entry, offset_bytes: at, signatures: Vec::new() };
+                while part.signatures.len() < limits::MAX_SIGNATURES_PER_RECORD && at < stop {
                     number += 1;
                     // The last one of a span ends with it.
                     let len_bytes = if at < end { len_bytes.min(end - at) } else { len_bytes };
-                    cuts.cuts.push(Cut { len_bytes: u32::try_from(len_bytes)?, digest: invented(number) });
+                    part.signatures.push(BlockSignature {
+                        len_bytes: u32::try_from(len_bytes)?,
+                        digest: invented(number),
+                    });
                     at += len_bytes;
                 }
-                self.say(&[ProviderRecord::Cuts(cuts)]).await?;
+                self.say(&[ProviderRecord::Signatures(part)]).await?;
             }
         }
     }
@@ -350,10 +354,10 @@ const FILE_LEN_BYTES: u64 = 8 << 20;
 /// By then the victim is at work on them.
 const ENTRIES_BEFORE_IT_GOES_ON: u64 = 1000;
 
-/// With an eighth of it at the victim, the most cuts that are asked for at the least average.
+/// With an eighth of it at the victim, the most signatures at the smallest average.
 const CUT_FILE_LEN_BYTES: u64 = 7 << 30;
 
-/// As many as are cut at a time.
+/// As many as are split at a time.
 const CUT_FILES: [&[u8]; 2] = [b"file", b"file2"];
 
 /// A payload that no content of a few chunks can have.

@@ -107,7 +107,7 @@ fn sleeps(code: &str) -> bool {
 const KEYWORDS: [&str; 6] = ["struct", "enum", "trait", "type", "fn", "mod"];
 
 /// Names that were replaced because a reader cannot guess them, with the standard terms.
-const PRIVATE: [(&str, &str); 27] = [
+const PRIVATE: [(&str, &str); 52] = [
     ("Doorway", "HandshakeLimiter"),
     ("ChunkRoom", "MemoryBudget"),
     ("line_up", "enqueue"),
@@ -135,6 +135,31 @@ const PRIVATE: [(&str, &str); 27] = [
     ("Party", "TestProcess"),
     ("standstill", "suspend"),
     ("vitals", "process_stats"),
+    ("WantCuts", "WantSignatures"),
+    ("PlacedCut", "Block"),
+    ("Landing", "ResolvedDestination"),
+    ("Leftovers", "JournalState"),
+    ("Held", "Reservation"),
+    ("Place", "Permit"),
+    ("Places", "ConcurrencyLimit"),
+    ("Share", "Quota"),
+    ("Stage", "Fixture"),
+    ("Trail", "OffsetPredictor"),
+    ("lead", "predict"),
+    ("look_around", "resync"),
+    ("Credit", "ConnectionMemoryBudget"),
+    ("Windows", "ConnectionWindows"),
+    ("Growth", "WindowAutotune"),
+    ("Ask", "SignatureRequest"),
+    ("Due", "Pending"),
+    ("Dial", "PeerTarget"),
+    ("Duel", "RawPair"),
+    ("RootHasher", "TransferHasher"),
+    ("Course", "Workload"),
+    ("Lap", "Sample"),
+    ("Leased", "DropTracked"),
+    ("Cut", "BlockSignature"),
+    ("Cuts", "BlockSignatures"),
 ];
 
 // Put together from two halves, or this file would break its own rules.

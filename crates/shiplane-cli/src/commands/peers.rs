@@ -26,8 +26,8 @@ fn add(peers: &Peers, args: &PeersAdd) -> Result<(), Failure> {
     if args.write {
         peer = peer.write();
     }
-    for root in &args.roots {
-        peer = peer.below(root.as_encoded_bytes())?;
+    for path in &args.paths {
+        peer = peer.below(path.as_encoded_bytes())?;
     }
     let before = peers.add(&peer)?;
     print_line(&match before {

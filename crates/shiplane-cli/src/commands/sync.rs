@@ -56,7 +56,7 @@ fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
         bytes_received: report.bytes_received,
         bytes_wire: report.bytes_wire,
         dry_run,
-        root: report.digest.clone().unwrap_or_default(),
+        digest: report.digest.clone().unwrap_or_default(),
         seconds: job.seconds(),
     });
 }

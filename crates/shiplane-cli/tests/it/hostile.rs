@@ -38,8 +38,8 @@ fn get_holds_block_signatures_within_its_bound() {
         let old = fs::File::options().write(true).open(here.write(name, "")).unwrap();
         old.set_len(1 << 20).unwrap();
     }
-    let liar = LyingServer::start(Lie::EndlessCuts, 0).unwrap();
-    here.run(&["get", liar.ticket(), "copy", "--overwrite"]).failed(1, "cuts");
+    let liar = LyingServer::start(Lie::EndlessSignatures, 0).unwrap();
+    here.run(&["get", liar.ticket(), "copy", "--overwrite"]).failed(1, "block signatures");
 }
 
 #[test]

@@ -64,8 +64,8 @@ fn peers_are_added_listed_and_removed() {
 
     let added = machine.run(&["peers", "add", "laptop", &one, "--read"]).done();
     assert_eq!((added.out.as_str(), added.err.as_str()), ("", "added laptop\n"));
-    let roots = ["--read", "--root", "/photos/", "--root", "a b"];
-    machine.run(&[&["peers", "add", "nas", &two][..], &roots].concat()).done();
+    let paths = ["--read", "--path", "/photos/", "--path", "a b"];
+    machine.run(&[&["peers", "add", "nas", &two][..], &paths].concat()).done();
     let expected = format!("laptop {one} read /\nnas {two} read /photos /a%20b\n");
     assert_eq!(machine.run(&["peers", "list"]).done().out, expected);
 
@@ -96,9 +96,9 @@ fn what_is_mistyped_is_caught_here() {
     machine.run(&["peers", "add", "laptop", &mistyped, "--read"]).failed(2, "mistyped");
     machine.run(&["peers", "add", "laptop", &id[..59], "--read"]).failed(2, "61 characters");
     machine.run(&["peers", "add", "lap top", &id, "--read"]).failed(2, "name");
-    machine.run(&["peers", "add", "laptop", &id, "--root", "x"]).failed(2, "--read");
-    let climbs = ["peers", "add", "laptop", &id, "--read", "--root", "../x"];
-    machine.run(&climbs).failed(2, "the root is refused");
+    machine.run(&["peers", "add", "laptop", &id, "--path", "x"]).failed(2, "--read");
+    let climbs = ["peers", "add", "laptop", &id, "--read", "--path", "../x"];
+    machine.run(&climbs).failed(2, "the path is refused");
     assert!(!machine.path("peers").exists());
 }
 

@@ -104,7 +104,7 @@ fn a_server_is_writable_only_if_it_says_so() {
 fn a_standing_peer_pushes_within_its_roots_only() {
     let (here, there) = (Machine::new(), Machine::new());
     here.write("authorized_keys", "key");
-    there.run(&["peers", "add", "laptop", &here.id(), "--write", "--root", "drop"]).done();
+    there.run(&["peers", "add", "laptop", &here.id(), "--write", "--path", "drop"]).done();
     here.run(&["peers", "add", "nas", &there.id()]).done();
     let server = serve_writable(&there);
     let target = |path: &str| format!("nas@{}/{path}", server.address());

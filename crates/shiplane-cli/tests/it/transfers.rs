@@ -163,7 +163,7 @@ fn a_standing_peer_needs_no_ticket() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/public/a", "a");
     there.write("src/public2/b", "b");
-    let add = ["peers", "add", "laptop", &here.id(), "--read", "--root", "public"];
+    let add = ["peers", "add", "laptop", &here.id(), "--read", "--path", "public"];
     there.run(&add).done();
     here.run(&["peers", "add", "nas", &there.id()]).done();
     let server = there.serve("src");

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use shiplane_wire::DigestAlgorithm;
 
-use super::super::cuts::PlacedCut;
+use super::super::blocks::Block;
 use super::super::error::{DestinationError, Operation};
 use super::super::record::KeptSpan;
 use super::super::state::ActiveFile;
@@ -17,18 +17,18 @@ use super::DeltaMatcher;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Copied {
     pub(super) from_bytes: u64,
-    pub(super) to: PlacedCut,
+    pub(super) to: Block,
 }
 
 impl Copied {
     /// Where in the old version.
     pub(super) fn from(&self) -> Range<u64> {
-        self.from_bytes..self.from_bytes + u64::from(self.to.cut.len_bytes)
+        self.from_bytes..self.from_bytes + u64::from(self.to.signature.len_bytes)
     }
 }
 
 impl DeltaMatcher {
-    /// Puts pieces of the old version into the temporary file and notes them as kept. Gives those that are
+    /// Puts blocks of the old version into the temporary file and notes them as kept. Gives those that are
     /// what they are taken for.
     pub(super) fn copy(
         &self,
@@ -56,7 +56,7 @@ impl DeltaMatcher {
         self.examined(old, copies, |_, _| Ok(()))
     }
 
-    /// Reads pieces of the old version and hands on those that have the digest that they are to have.
+    /// Reads blocks of the old version and hands on those that have the digest that they are to have.
     fn examined(
         &self,
         old: &File,
@@ -68,7 +68,7 @@ impl DeltaMatcher {
             if self.site.is_abandoned.load(Ordering::Relaxed) {
                 return Ok(Vec::new());
             }
-            let len_bytes = group.iter().map(|copied| copied.to.cut.len_bytes as usize).sum();
+            let len_bytes = group.iter().map(|copied| copied.to.signature.len_bytes as usize).sum();
             self.buffers.with(len_bytes, |buffer| {
                 let same = read_same(old, group, self.site.options.digest, buffer);
                 same.iter().try_for_each(|(copied, data)| take(copied, data))?;
@@ -80,12 +80,12 @@ impl DeltaMatcher {
     }
 
     fn note_copied(&self, index: u64, file: &ActiveFile, copied: &[Copied]) -> Result<(), DestinationError> {
-        for pieces in copied.chunks(RECORDS_PER_WRITE) {
+        for blocks in copied.chunks(RECORDS_PER_WRITE) {
             self.store.record(|batch| {
-                for Copied { to: PlacedCut { offset_bytes, cut }, .. } in pieces {
-                    let len_bytes = u64::from(cut.len_bytes);
+                for Copied { to: Block { offset_bytes, signature }, .. } in blocks {
+                    let len_bytes = u64::from(signature.len_bytes);
                     let span = KeptSpan { id: file.id, offset_bytes: *offset_bytes, len_bytes };
-                    batch.kept(cut.digest, [span]);
+                    batch.kept(signature.digest, [span]);
                 }
             })?;
         }
@@ -100,7 +100,7 @@ fn groups(copies: &[Copied]) -> Vec<&[Copied]> {
     let mut groups = Vec::new();
     let (mut from, mut len_bytes) = (0, 0);
     for (at, copied) in copies.iter().enumerate() {
-        let piece_bytes = copied.to.cut.len_bytes as usize;
+        let piece_bytes = copied.to.signature.len_bytes as usize;
         if len_bytes + piece_bytes > GROUP_LEN_BYTES && at > from {
             groups.push(&copies[from..at]);
             (from, len_bytes) = (at, 0);
@@ -111,7 +111,7 @@ fn groups(copies: &[Copied]) -> Vec<&[Copied]> {
     groups
 }
 
-/// Reads pieces; gives those that can be read, and have their digest, with their bytes.
+/// Reads blocks; gives those that can be read, and have their digest, with their bytes.
 fn read_same<'a>(
     old: &File,
     group: &[Copied],
@@ -121,17 +121,17 @@ fn read_same<'a>(
     let mut read = Vec::with_capacity(group.len());
     let mut rest = buffer;
     for copied in group {
-        let (data, later) = rest.split_at_mut(copied.to.cut.len_bytes as usize);
+        let (data, later) = rest.split_at_mut(copied.to.signature.len_bytes as usize);
         rest = later;
         if platform::read_exact_at(old, copied.from_bytes, data).is_ok() {
             read.push((*copied, &*data));
         }
     }
-    read.retain(|(copied, data)| copied.to.cut.digest == algorithm.digest(data));
+    read.retain(|(copied, data)| copied.to.signature.digest == algorithm.digest(data));
     read
 }
 
-/// 1 MiB at a time, or one longer piece: what was read is still in the processor's cache when it is hashed. Each of a
+/// 1 MiB at a time, or one longer block: what was read is still in the processor's cache when it is hashed. Each of a
 /// few threads holds as much.
 const GROUP_LEN_BYTES: usize = 1 << 20;
 

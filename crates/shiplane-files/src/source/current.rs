@@ -48,12 +48,12 @@ impl SourceRoot {
     ///
     /// # Errors
     ///
-    /// [`SourceError::LeavesRoot`] for a path with a link in it, [`SourceError::Unreadable`].
+    /// [`SourceError::LeavesServedRoot`] for a path with a link in it, [`SourceError::Unreadable`].
     pub(crate) fn state_at(&self, path: &[u8]) -> Result<Option<(Kind, Version)>, SourceError> {
         let Served::Directory(root) = &self.0 else { return Ok(None) };
         let failed = |error| match SourceError::reopening(path, error) {
             SourceError::Vanished { .. } => Ok(None),
-            SourceError::Changed { path } => Err(SourceError::LeavesRoot { path }),
+            SourceError::Changed { path } => Err(SourceError::LeavesServedRoot { path }),
             error => Err(error),
         };
         let stat = match path.iter().rposition(|byte| *byte == b'/') {

@@ -10,7 +10,7 @@ use crate::{
     handles::SharedFile,
     lock,
     record::KeptSpan,
-    state::{ActiveFile, Stage},
+    state::{ActiveFile, FileState},
 };
 
 /// Takes the bytes of one chunk, span after span, and puts them into temporary files.
@@ -115,8 +115,8 @@ impl ChunkWriter {
             };
             file.kept.insert(piece.offset_bytes..piece.offset_bytes + piece.len_bytes);
             file.is_sealed |= piece.is_all_of(file) && file.keeps_creation_mode();
-            if file.stage == Stage::Filling && file.kept.covers(file.size_bytes) {
-                file.stage = Stage::Complete;
+            if file.state == FileState::Filling && file.kept.covers(file.size_bytes) {
+                file.state = FileState::Complete;
                 complete.push(piece.entry);
             }
         }
@@ -199,7 +199,7 @@ impl Piece {
         if file.is_none() && entry < state.planned {
             return Ok(Self { entry, file: None, offset_bytes, len_bytes });
         }
-        let file = file.filter(|file| file.stage == Stage::Filling);
+        let file = file.filter(|file| file.state == FileState::Filling);
         let file = file.ok_or(DestinationError::NotWanted { entry })?;
         let end = offset_bytes.checked_add(len_bytes).filter(|end| *end <= file.size_bytes && len_bytes > 0);
         if end.is_none() {

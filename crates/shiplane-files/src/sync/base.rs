@@ -16,13 +16,13 @@ use crate::own_file::{read_file, replace_file};
 pub struct BaseKey(Digest);
 
 impl BaseKey {
-    /// Of the peer with the key `peer`, its dataset at `remote_path` and the local one at `local_root`, whose files
+    /// Of the peer with the key `peer`, its dataset at `remote_path` and the local one at `local_digest`, whose files
     /// are told apart by this digest.
-    pub fn new(peer: &[u8; 32], remote_path: &[u8], local_root: &[u8], digest: DigestAlgorithm) -> Self {
+    pub fn new(peer: &[u8; 32], remote_path: &[u8], local_digest: &[u8], digest: DigestAlgorithm) -> Self {
         let mut hasher = Hasher::blake3();
         hasher.update(&[digest.bit()]);
         hasher.update(peer);
-        for path in [remote_path, local_root] {
+        for path in [remote_path, local_digest] {
             hasher.update(&(path.len() as u64).to_le_bytes());
             hasher.update(path);
         }
@@ -68,7 +68,7 @@ impl Generations {
 
     /// Whether it is what was last common, whatever is said of times.
     pub(super) fn is_newest(&self, base: &Manifest) -> bool {
-        self.newest.as_ref().is_some_and(|newest| newest.root() == base.root())
+        self.newest.as_ref().is_some_and(|newest| newest.digest() == base.digest())
     }
 }
 
@@ -151,7 +151,7 @@ impl BaseStore {
 
     /// As [`save`](Self::save), but keeps what was common before as well: the other side may not come as far.
     ///
-    /// `common` is the root of what this sync began with, if that is known. A base that only this side has got to
+    /// `common` is the digest of what this sync began with, if that is known. A base that only this side has got to
     /// does not take the place of one that both have: else after two syncs of which the other side missed the
     /// end nothing would be common any more, and what one side has removed would come back.
     pub(super) fn advance(
@@ -160,9 +160,9 @@ impl BaseStore {
         base: &Manifest,
         common: Option<Digest>,
     ) -> Result<(), BaseError> {
-        let is_common = |current: &Manifest| common.is_none_or(|common| common == current.root());
+        let is_common = |current: &Manifest| common.is_none_or(|common| common == current.digest());
         match self.load(key) {
-            Ok(current) if current.root() == base.root() && !base.is_empty() => return Ok(()),
+            Ok(current) if current.digest() == base.digest() && !base.is_empty() => return Ok(()),
             Ok(current) if !current.is_empty() && is_common(&current) => {
                 self.save(key.previous(), &current)?
             }
@@ -286,11 +286,11 @@ mod tests {
         });
         store.advance(key(1), &common, None).unwrap();
         for base in [&missed, &newest] {
-            store.advance(key(1), base, Some(common.root())).unwrap();
+            store.advance(key(1), base, Some(common.digest())).unwrap();
             assert_eq!(found(&store), [base.clone(), common.clone()]);
         }
         // Now the other side has come as far.
-        store.advance(key(1), &missed, Some(newest.root())).unwrap();
+        store.advance(key(1), &missed, Some(newest.digest())).unwrap();
         assert_eq!(found(&store), [missed, newest]);
     }
 

@@ -63,7 +63,7 @@ impl Site {
             chunk_len_bytes,
         };
         let job = JobKey::new(peer, b"the sync of a dataset");
-        let destination = Destination::open_beneath(root, path, &Shape::Root, job, options, may_create);
+        let destination = Destination::open_beneath(root, path, &Shape::Contents, job, options, may_create);
         let destination = destination.map_err(busy_or_failed)?;
         let root = root.below(path)?;
         destination.lock_dataset(&root).map_err(busy_or_failed)?;
@@ -86,7 +86,7 @@ impl Site {
     }
 
     /// Drops `held` once nothing can change the dataset any more, also what works on after the sync was dropped.
-    pub fn hold(&self, held: Held) {
+    pub fn hold(&self, held: KeepAlive) {
         if let Some(destination) = &self.writable {
             destination.hold(held);
         }
@@ -111,15 +111,15 @@ pub struct Dataset {
     pub skipped: Vec<(SkipReason, String)>,
     /// What was common with the peer.
     bases: Generations,
-    /// The root of the one that both sides begin with, if it is known.
+    /// Digest of the base that both sides begin with, if known.
     common: Option<Digest>,
     key: BaseKey,
     state: SyncState,
-    held: Option<Held>,
+    held: Option<KeepAlive>,
 }
 
 /// Something that goes with the last of those who hold it, such as a reservation of memory.
-pub type Held = Arc<dyn Any + Send + Sync>;
+pub type KeepAlive = Arc<dyn Any + Send + Sync>;
 
 /// What a plan is made of and carried out on. Shares all that is large.
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ pub struct View {
     pub(super) seen: Arc<SeenFiles>,
     /// What is here and cannot be synced.
     pub unknown: BTreeSet<RelPath>,
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<KeepAlive>,
 }
 
 impl Dataset {
@@ -151,7 +151,7 @@ impl Dataset {
         let (bases, scanned) = parallel::join(
             || {
                 let bases = state.bases().generations(key);
-                bases.inspect(|bases| bases.iter().for_each(|base| _ = base.root()))
+                bases.inspect(|bases| bases.iter().for_each(|base| _ = base.digest()))
             },
             || {
                 site.as_ref()
@@ -175,12 +175,12 @@ impl Dataset {
             // What was here at the end of the last sync was made durable then. Anything else may be what one left
             // that was cut, and the other side is about to count on it.
             let is_settled =
-                dataset.bases.iter().next().is_some_and(|base| base.root() == scanned.manifest.root());
+                dataset.bases.iter().next().is_some_and(|base| base.digest() == scanned.manifest.digest());
             if let Some(destination) = site.writable.as_ref().filter(|_| !is_settled) {
                 destination.rely_on_what_is_here();
             }
             if let Some(destination) = &site.writable {
-                destination.know_strays(&scanned.own);
+                destination.note_orphaned_temps(&scanned.own);
             }
             dataset.site = Some(site);
             dataset.manifest = scanned.manifest.into();
@@ -197,7 +197,7 @@ impl Dataset {
     }
 
     /// Drops `held` once none of its lists is there any more.
-    pub fn hold(&mut self, held: Held) {
+    pub fn hold(&mut self, held: KeepAlive) {
         self.held = Some(held);
     }
 
@@ -216,7 +216,7 @@ impl Dataset {
 
     /// Both sides have the same already. Makes that last, and removes what an earlier sync has left half
     /// received, if one was cut; nothing is done on the disk otherwise.
-    pub fn settle_leftovers(&self) -> Result<(), DatasetError> {
+    pub fn finish_interrupted(&self) -> Result<(), DatasetError> {
         match self.view() {
             Some(view) if view.destination.is_unsettled() => Ok(view.destination.finish().map(drop)?),
             Some(_) | None => Ok(()),
@@ -247,16 +247,16 @@ impl Dataset {
         &self.manifest
     }
 
-    /// The roots of what was common.
-    pub fn base_roots(&self) -> Vec<Digest> {
-        self.bases.iter().map(Manifest::root).collect()
+    /// Digests of the remembered bases, the newest first.
+    pub fn base_digests(&self) -> Vec<Digest> {
+        self.bases.iter().map(Manifest::digest).collect()
     }
 
     /// The newest state that both remember; nothing if there is none.
     pub fn common_base(&mut self, theirs: &[Digest]) -> Manifest {
-        let is_common = |base: &&Manifest| theirs.contains(&base.root());
+        let is_common = |base: &&Manifest| theirs.contains(&base.digest());
         let common = self.bases.iter().find(is_common).cloned();
-        self.common = common.as_ref().map(Manifest::root);
+        self.common = common.as_ref().map(Manifest::digest);
         common.unwrap_or_default()
     }
 
@@ -328,9 +328,9 @@ impl Agreed {
         &self.outcome.actions
     }
 
-    /// Its root.
-    pub fn merged_root(&self) -> Digest {
-        self.outcome.merged.root()
+    /// The digest of the merged manifest.
+    pub fn merged_digest(&self) -> Digest {
+        self.outcome.merged.digest()
     }
 
     /// What both will remember once all is done but for the `unsettled` paths: of those, what they remembered

@@ -76,7 +76,7 @@ impl UnresolvedReason {
             SourceError::Changed { .. }
             | SourceError::Vanished { .. }
             | SourceError::NotFound { .. }
-            | SourceError::LeavesRoot { .. }
+            | SourceError::LeavesServedRoot { .. }
             | SourceError::PathRefused { .. }
             | SourceError::NotServable { .. } => Self::Changed,
         }

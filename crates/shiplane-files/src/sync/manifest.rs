@@ -10,7 +10,7 @@ use shiplane_wire::{Digest, Hasher, Mtime, RelPath};
 pub struct Manifest {
     nodes: BTreeMap<RelPath, Node>,
     /// Once it was asked for, until something changes.
-    root: OnceLock<Digest>,
+    digest: OnceLock<Digest>,
 }
 
 impl PartialEq for Manifest {
@@ -84,7 +84,7 @@ impl Manifest {
         if self.nodes.get(&path).is_some_and(|there| there.file().is_some() != node.file().is_some()) {
             return false;
         }
-        self.root.take();
+        self.digest.take();
         self.nodes.extend(missing.into_iter().map(|parent| (parent, Node::Directory)));
         self.nodes.insert(path, node);
         true
@@ -93,7 +93,7 @@ impl Manifest {
     /// Takes out what stands at `path` and everything beneath it, as if nobody had ever heard of it. A
     /// `plan` of three manifests that have all forgotten a path does nothing there.
     pub fn forget(&mut self, path: &RelPath) {
-        self.root.take();
+        self.digest.take();
         self.nodes.remove(path);
         // The names beneath it stand together, those of `a-b` between `a` and `a/b`.
         let from = [path.as_bytes(), b"/"].concat();
@@ -132,13 +132,13 @@ impl Manifest {
     }
 
     /// BLAKE3 of the paths and the digests of contents (SPEC 4.19): equal for two datasets that need no sync. Computed once for each state.
-    pub fn root(&self) -> Digest {
-        *self.root.get_or_init(|| root_of(&self.nodes))
+    pub fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| digest_of(&self.nodes))
     }
 
     /// Of nodes in order of their paths, each after its parent.
     pub(super) fn of_sorted(nodes: Vec<(RelPath, Node)>) -> Self {
-        Self { nodes: nodes.into_iter().collect(), root: OnceLock::new() }
+        Self { nodes: nodes.into_iter().collect(), digest: OnceLock::new() }
     }
 
     /// The file at a path.
@@ -167,7 +167,7 @@ pub(super) fn entry_cost_bytes(path_len_bytes: usize) -> u64 {
 const ENTRY_COST_BYTES: u64 = 512;
 
 /// SPEC 4.19.
-fn root_of(nodes: &BTreeMap<RelPath, Node>) -> Digest {
+fn digest_of(nodes: &BTreeMap<RelPath, Node>) -> Digest {
     let mut hasher = Hasher::blake3();
     for (path, node) in nodes {
         hasher.update(&(path.as_bytes().len() as u64).to_le_bytes());
@@ -191,18 +191,18 @@ mod tests {
     fn the_root_is_that_of_what_is_there_now() {
         let path = |path: &str| RelPath::parse(path.as_bytes()).unwrap();
         let mut manifest = Manifest::new();
-        let empty = manifest.root();
+        let empty = manifest.digest();
         assert!(manifest.insert(path("a/b"), Node::Directory));
-        let two = manifest.root();
+        let two = manifest.digest();
         assert_ne!(two, empty);
         let copy = manifest.clone();
         assert!(manifest.insert(path("c"), Node::Directory));
-        assert_ne!(manifest.root(), two);
-        assert_eq!(copy.root(), two);
+        assert_ne!(manifest.digest(), two);
+        assert_eq!(copy.digest(), two);
         manifest.forget(&path("c"));
-        assert_eq!((manifest.root(), &manifest), (two, &copy));
+        assert_eq!((manifest.digest(), &manifest), (two, &copy));
         manifest.forget(&path("a"));
-        assert_eq!(manifest.root(), empty);
+        assert_eq!(manifest.digest(), empty);
     }
 
     #[test]

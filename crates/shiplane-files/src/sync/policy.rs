@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 
-use super::dataset::{Agreed, Held, View};
+use super::dataset::{Agreed, KeepAlive, View};
 use super::left::{Left, UnresolvedReason};
 use super::manifest::{FileState, Manifest};
 use super::scan::SeenFiles;
 use crate::{
     destination::Destination,
     error::DestinationError,
-    policy::{Admission, FileEvent, Place, Policy},
+    policy::{Admission, FileEvent, Policy, RenameMode},
     source::SourceRoot,
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Shared {
     pub(super) agreed: Arc<Agreed>,
     pub(super) left: Left,
     /// Of all the lists.
-    _held: Option<Held>,
+    _held: Option<KeepAlive>,
 }
 
 /// Takes what the plan says. What comes is checked as a whole against the other side's list before it gets its name,
@@ -55,13 +55,13 @@ impl Shared {
     }
 
     /// What a file may find at `path`, right now.
-    pub(super) fn place(&self, path: &RelPath) -> Place {
+    pub(super) fn rename_mode(&self, path: &RelPath) -> RenameMode {
         let was_file = self.agreed.own.file(path).is_some();
         match was_file {
-            _ if self.left.contains(path) => Place::Taken,
-            true if self.is_untouched(path) => Place::Replaced,
-            true => Place::Taken,
-            false => Place::Free,
+            _ if self.left.contains(path) => RenameMode::Refuse,
+            true if self.is_untouched(path) => RenameMode::Replace,
+            true => RenameMode::Refuse,
+            false => RenameMode::New,
         }
     }
 
@@ -122,8 +122,8 @@ impl Policy for TakePolicy {
         self.taken.get(path).map(|expected| expected.digest)
     }
 
-    fn place(&self, path: &RelPath) -> Option<Place> {
-        Some(self.shared.place(path))
+    fn rename_mode(&self, path: &RelPath) -> Option<RenameMode> {
+        Some(self.shared.rename_mode(path))
     }
 
     fn on_file(&self, path: &RelPath, _len_bytes: u64, event: FileEvent) -> Result<(), DestinationError> {
@@ -143,15 +143,15 @@ impl Policy for TakePolicy {
     }
 }
 
-/// Copies within a dataset, to where `place` lets them. Those for which there is no place are left out.
+/// Copies within a dataset, renamed as `mode_of` says. Copies whose name is taken are left out.
 pub(super) struct CopyPolicy<'a> {
-    place: &'a (dyn Fn(&RelPath) -> Place + Sync),
+    mode_of: &'a (dyn Fn(&RelPath) -> RenameMode + Sync),
     done: Mutex<BTreeSet<RelPath>>,
 }
 
 impl<'a> CopyPolicy<'a> {
-    pub(super) fn new(place: &'a (dyn Fn(&RelPath) -> Place + Sync)) -> Self {
-        Self { place, done: Mutex::default() }
+    pub(super) fn new(mode_of: &'a (dyn Fn(&RelPath) -> RenameMode + Sync)) -> Self {
+        Self { mode_of, done: Mutex::default() }
     }
 
     /// The copies that have their names.
@@ -161,8 +161,8 @@ impl<'a> CopyPolicy<'a> {
 }
 
 impl Policy for CopyPolicy<'_> {
-    fn place(&self, path: &RelPath) -> Option<Place> {
-        Some((self.place)(path))
+    fn rename_mode(&self, path: &RelPath) -> Option<RenameMode> {
+        Some((self.mode_of)(path))
     }
 
     fn on_file(&self, path: &RelPath, _len_bytes: u64, event: FileEvent) -> Result<(), DestinationError> {

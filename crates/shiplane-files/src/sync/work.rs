@@ -25,7 +25,7 @@ use super::scan::ScanError;
 use crate::{
     destination::Destination,
     error::{DestinationError, SourceError},
-    policy::Place,
+    policy::RenameMode,
     source::Source,
     state::Summary,
 };
@@ -43,7 +43,7 @@ pub struct Work {
 /// What has come of copying.
 struct Copied {
     done: BTreeSet<RelPath>,
-    /// Of those that are not done. The others have changed, or have no place.
+    /// Of those that are not done. The others have changed, or their name is taken.
     failed: BTreeMap<RelPath, UnresolvedReason>,
 }
 
@@ -87,7 +87,7 @@ impl Work {
             let Some(file) = self.shared.agreed.own.file(from) else { continue };
             copies.insert(action.path.clone(), (from.clone(), file.digest));
         }
-        let Copied { done, mut failed } = self.copy(&copies, &|_| Place::Free)?;
+        let Copied { done, mut failed } = self.copy(&copies, &|_| RenameMode::New)?;
         for (to, (from, _)) in copies.iter().filter(|(to, _)| !done.contains(*to)) {
             let why = failed.remove(to).unwrap_or(UnresolvedReason::Changed);
             // It must not be replaced either.
@@ -165,14 +165,14 @@ impl Work {
             }
         }
         // What cannot be copied comes from the other side after all.
-        Ok(self.copy(&copies, &|path| self.shared.place(path))?.done)
+        Ok(self.copy(&copies, &|path| self.shared.rename_mode(path))?.done)
     }
 
-    /// Copies files within the dataset, to where `place` lets them.
+    /// Copies files within the dataset, renamed as `mode_of` says.
     fn copy(
         &self,
         copies: &BTreeMap<RelPath, (RelPath, Digest)>,
-        place: &(dyn Fn(&RelPath) -> Place + Sync),
+        mode_of: &(dyn Fn(&RelPath) -> RenameMode + Sync),
     ) -> Result<Copied, DatasetError> {
         let Shared { destination, .. } = &self.shared;
         let (mut staged, mut failed) = (Vec::new(), BTreeMap::new());
@@ -187,7 +187,7 @@ impl Work {
                 }
             }
         }
-        let policy = CopyPolicy::new(place);
+        let policy = CopyPolicy::new(mode_of);
         if !staged.is_empty() {
             destination.publish_by(&staged, &policy)?;
         }
@@ -234,7 +234,7 @@ impl Work {
     /// The last step. Gives what was left alone.
     fn finish(self) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), DatasetError> {
         // They would keep the directory that they are in.
-        self.shared.destination.remove_leftovers()?;
+        self.shared.destination.remove_unfinished()?;
         self.remove(&self.actions)?;
         let Shared { destination, left, .. } = self.shared;
         let summary = destination.finish()?;

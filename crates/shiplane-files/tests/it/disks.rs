@@ -120,7 +120,7 @@ fn a_read_only_disk_is_a_matter_of_permission() {
     let (_alone, temp) = (alone(), TempDir::new().unwrap());
     let Some(disk) = Mounted::tmpfs(&temp, "ro,size=1m") else { return };
     for dest in [disk.path.clone(), disk.path.join("new")] {
-        let error = Destination::open(&dest, &Shape::Root, job(), options()).unwrap_err();
+        let error = Destination::open(&dest, &Shape::Contents, job(), options()).unwrap_err();
         assert!(matches!(error, DestinationError::PermissionDenied { .. }), "{error}");
         assert_eq!(error.class(), FaultClass::LocalIo);
     }
@@ -178,7 +178,7 @@ fn what_cannot_be_made_durable_is_never_published() {
         assert!(matches!(error, DestinationError::Poisoned { .. }), "{error}");
         drop(transfer);
         // Nor does the next run find any of it in the cache and take it for kept.
-        if let Ok(dest) = Destination::open(&disk.path, &Shape::Root, job(), options) {
+        if let Ok(dest) = Destination::open(&disk.path, &Shape::Contents, job(), options) {
             let again = Transfer::plan(dest, &tree).unwrap();
             assert!(again.missing_bytes() >= size as u64);
         }

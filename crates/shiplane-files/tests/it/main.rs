@@ -8,11 +8,11 @@ mod broken_disk;
 mod conflicts;
 mod disks;
 mod hostile;
-mod landing;
-#[cfg(target_os = "linux")]
-mod leftovers;
 mod metadata;
 mod mishaps;
+#[cfg(target_os = "linux")]
+mod orphaned_temps;
+mod resolve;
 mod resume;
 mod source;
 mod threads;

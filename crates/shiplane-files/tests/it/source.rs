@@ -107,7 +107,7 @@ fn what_is_asked_for_decides_the_shape() {
     let temp = yard();
     let root = SourceRoot::open(&temp.path().join("served")).unwrap();
     let whole = root.resolve(b"").unwrap();
-    assert_eq!((whole.shape(), scan(&whole).0.len()), (&Shape::Root, 4));
+    assert_eq!((whole.shape(), scan(&whole).0.len()), (&Shape::Contents, 4));
     let dir = root.resolve(b"dir/inner").unwrap();
     assert_eq!(dir.shape(), &Shape::Directory { name: b"inner".into() });
     assert_eq!(paths(&scan(&dir).0), ["deep"]);
@@ -169,7 +169,7 @@ fn links_are_followed_inside_and_never_out() {
     assert_eq!(paths(&scan(&dir).0), ["deep"]);
     for request in ["out-file", "out-dir", "out-dir/secret", "dir/out", "absolute"] {
         let error = root.resolve(request.as_bytes()).unwrap_err();
-        assert!(matches!(error, SourceError::LeavesRoot { .. }), "{request}: {error}");
+        assert!(matches!(error, SourceError::LeavesServedRoot { .. }), "{request}: {error}");
     }
     assert!(matches!(root.resolve(b"dangling"), Err(SourceError::NotFound { .. })));
     assert!(matches!(root.resolve(b"loop-1"), Err(SourceError::Unreadable { .. })));

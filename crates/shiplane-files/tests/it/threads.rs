@@ -84,8 +84,12 @@ fn of_runs_that_start_at_once_one_works() {
         for _ in 0..8 {
             scope.spawn(|| {
                 use shiplane_files::internals::{Destination, DestinationError, Shape};
-                let opened =
-                    Destination::open(temp.path(), &Shape::Root, super::tree::job(), super::tree::options());
+                let opened = Destination::open(
+                    temp.path(),
+                    &Shape::Contents,
+                    super::tree::job(),
+                    super::tree::options(),
+                );
                 match opened {
                     Ok(dest) => {
                         receive(dest, &tree).unwrap();

@@ -99,7 +99,7 @@ pub(super) fn open(dest: &Path) -> Destination {
 }
 
 pub(super) fn open_with(dest: &Path, options: ReceiveOptions) -> Destination {
-    Destination::open(dest, &Shape::Root, job(), options).unwrap()
+    Destination::open(dest, &Shape::Contents, job(), options).unwrap()
 }
 
 /// A transfer under way.

@@ -19,12 +19,12 @@ pub struct Grant {
     /// May put files there.
     pub write: bool,
     /// Where both hold.
-    pub roots: Scope,
+    pub paths: Scope,
 }
 
 /// A set of paths, each with all that lies below it, relative to what is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope(Roots);
+pub struct Scope(Paths);
 
 /// Why a request is refused. The texts are fit for the peer: they name no other peer, and no path
 /// but those of the request.
@@ -48,16 +48,16 @@ pub enum Denied {
 }
 
 impl Grant {
-    /// Read access to `roots` and nothing else.
+    /// Read access to `paths` and nothing else.
     #[must_use]
-    pub fn read_only(roots: Scope) -> Self {
-        Self { read: true, write: false, roots }
+    pub fn read_only(paths: Scope) -> Self {
+        Self { read: true, write: false, paths }
     }
 
     /// No right at all: a key that merely has a name.
     #[must_use]
     pub fn none() -> Self {
-        Self { read: false, write: false, roots: Scope::nothing() }
+        Self { read: false, write: false, paths: Scope::nothing() }
     }
 
     /// Whether there is nothing that this grant allows.
@@ -70,7 +70,7 @@ impl Grant {
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         other.is_none()
-            || ((self.read || !other.read) && (self.write || !other.write) && self.roots.covers(&other.roots))
+            || ((self.read || !other.read) && (self.write || !other.write) && self.paths.covers(&other.paths))
     }
 
     fn has(&self, right: Right) -> bool {
@@ -85,13 +85,13 @@ impl Scope {
     /// Everything that is served.
     #[must_use]
     pub fn everything() -> Self {
-        Self(Roots::Everything)
+        Self(Paths::Everything)
     }
 
     /// No path at all.
     #[must_use]
     pub fn nothing() -> Self {
-        Self(Roots::Below(Vec::new()))
+        Self(Paths::Below(Vec::new()))
     }
 
     /// One path and what lies below it; the empty path is everything.
@@ -102,48 +102,47 @@ impl Scope {
         if path.is_empty() {
             return Ok(Self::everything());
         }
-        Ok(Self(Roots::Below(vec![RelPath::parse(path)?])))
+        Ok(Self(Paths::Below(vec![RelPath::parse(path)?])))
     }
 
     /// This scope and the other together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self.0, other.0) {
-            (Roots::Below(mut paths), Roots::Below(more)) => {
+            (Paths::Below(mut paths), Paths::Below(more)) => {
                 paths.extend(more);
-                Self(Roots::Below(paths))
+                Self(Paths::Below(paths))
             }
-            (Roots::Everything, _) | (_, Roots::Everything) => Self::everything(),
+            (Paths::Everything, _) | (_, Paths::Everything) => Self::everything(),
         }
     }
 
-    /// Whether `path` is one of the roots or lies below one, component by component: `photos` has
+    /// Whether `path` is one of the paths or lies below one, component by component: `photos` has
     /// `photos/a` in it, and `photos2` not. The empty path, all that is served, is only in a scope
     /// of everything. A path that could not stand on the wire is in no scope.
     #[must_use]
     pub fn contains(&self, path: &[u8]) -> bool {
         match &self.0 {
             // `..` is refused even here: no later mistake shall turn it into a way out.
-            Roots::Everything => path.is_empty() || RelPath::parse(path).is_ok(),
-            Roots::Below(roots) => {
-                RelPath::parse(path).is_ok_and(|path| roots.iter().any(|root| is_at_or_below(&path, root)))
-            }
+            Paths::Everything => path.is_empty() || RelPath::parse(path).is_ok(),
+            Paths::Below(paths) => RelPath::parse(path)
+                .is_ok_and(|path| paths.iter().any(|allowed| is_at_or_below(&path, allowed))),
         }
     }
 
-    /// The roots, or `None` for everything.
+    /// The paths, or `None` for everything.
     #[must_use]
-    pub fn roots(&self) -> Option<&[RelPath]> {
+    pub fn paths(&self) -> Option<&[RelPath]> {
         match &self.0 {
-            Roots::Everything => None,
-            Roots::Below(paths) => Some(paths),
+            Paths::Everything => None,
+            Paths::Below(paths) => Some(paths),
         }
     }
 
     fn covers(&self, other: &Self) -> bool {
         match &other.0 {
-            Roots::Everything => self.0 == Roots::Everything,
-            Roots::Below(paths) => paths.iter().all(|path| self.contains(path.as_bytes())),
+            Paths::Everything => self.0 == Paths::Everything,
+            Paths::Below(paths) => paths.iter().all(|path| self.contains(path.as_bytes())),
         }
     }
 }
@@ -161,19 +160,19 @@ pub(super) fn decide(grants: &[Grant], right: Right, path: Option<&[u8]>) -> Res
     if in_this_direction.peek().is_none() {
         return Err(Denied::WrongDirection { right });
     }
-    let covers = |grant: &Grant| path.is_none_or(|path| grant.roots.contains(path));
+    let covers = |grant: &Grant| path.is_none_or(|path| grant.paths.contains(path));
     if in_this_direction.any(covers) { Ok(()) } else { Err(Denied::OutsideScope) }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Roots {
+enum Paths {
     Everything,
     Below(Vec<RelPath>),
 }
 
-fn is_at_or_below(path: &RelPath, root: &RelPath) -> bool {
+fn is_at_or_below(path: &RelPath, allowed: &RelPath) -> bool {
     let mut components = path.components();
-    root.components().all(|expected| components.next() == Some(expected))
+    allowed.components().all(|expected| components.next() == Some(expected))
 }
 
 #[cfg(test)]
@@ -220,7 +219,7 @@ mod tests {
     #[test]
     fn grants_do_not_add_up() {
         let reads_a = Grant::read_only(below("a"));
-        let writes_b = Grant { read: false, write: true, roots: below("b") };
+        let writes_b = Grant { read: false, write: true, paths: below("b") };
         let both = [reads_a.clone(), writes_b];
         assert_eq!(decide(&both, Right::Read, Some(b"a/x")), Ok(()));
         assert_eq!(decide(&both, Right::Write, Some(b"b/x")), Ok(()));
@@ -234,13 +233,13 @@ mod tests {
 
     #[test]
     fn covering_notices_every_kind_of_loss() {
-        let wide = Grant { read: true, write: true, roots: Scope::everything() };
+        let wide = Grant { read: true, write: true, paths: Scope::everything() };
         let narrow = Grant::read_only(below("a/b"));
         assert!(wide.covers(&narrow));
         assert!(wide.covers(&wide));
         assert!(!narrow.covers(&wide));
         assert!(!Grant::read_only(below("a/c")).covers(&narrow));
-        assert!(!Grant { read: false, write: true, roots: below("a/b") }.covers(&narrow));
+        assert!(!Grant { read: false, write: true, paths: below("a/b") }.covers(&narrow));
         assert!(Grant::none().covers(&Grant::none()));
         assert!(!Grant::none().covers(&narrow));
     }
@@ -248,11 +247,11 @@ mod tests {
     proptest! {
         #[test]
         fn containing_is_having_the_same_first_components(
-            root in proptest::collection::vec("[ab]{1,2}", 1..4),
+            allowed in proptest::collection::vec("[ab]{1,2}", 1..4),
             path in proptest::collection::vec("[ab]{1,2}", 1..5),
         ) {
-            let scope = below(&root.join("/"));
-            prop_assert_eq!(scope.contains(path.join("/").as_bytes()), path.starts_with(&root));
+            let scope = below(&allowed.join("/"));
+            prop_assert_eq!(scope.contains(path.join("/").as_bytes()), path.starts_with(&allowed));
         }
     }
 }

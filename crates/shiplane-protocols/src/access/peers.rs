@@ -1,14 +1,14 @@
 //! Standing peers, and the text format of the peers file.
 //!
 //! ```text
-//! # NAME   PEERID         RIGHTS       ROOT...
+//! # NAME   PEERID         RIGHTS       PATH...
 //! laptop   sl1qyqszqg...  read         /
 //! nas      sl1qgpqyqs...  read,write   /photos /sommer%202024
 //! friend   sl1qvpsxqc...  none                              # only a name to dial
 //! ```
 //!
-//! Roots are relative to what is served, start with `/` and are percent-encoded. Nothing is left
-//! to a default: a line without rights, or with rights but without roots, is an error.
+//! Paths are relative to the served path, start with `/` and are percent-encoded. Nothing is left
+//! to a default: a line without rights, or with rights but without paths, is an error.
 
 use std::fmt;
 use std::str::FromStr;
@@ -78,26 +78,26 @@ pub enum LineFault {
         word: String,
     },
     /// Rights that hold nowhere.
-    #[error("the roots are missing: / for all that is served, or paths below it")]
-    RootsMissing,
-    /// Roots after `none`.
-    #[error("there can be no roots where there are no rights")]
-    RootsWithoutRights,
-    /// A root that does not start with `/`.
-    #[error("{} is no root: it must start with /", show(.word))]
-    RootNotAbsolute {
+    #[error("the paths are missing: / for everything, or paths relative to the served path")]
+    PathsMissing,
+    /// Paths after `none`.
+    #[error("a peer without rights must have no paths")]
+    PathsWithoutRights,
+    /// A path that does not start with `/`.
+    #[error("{} is not a valid path: it must start with /", show(.word))]
+    PathNotAbsolute {
         /// The word.
         word: String,
     },
-    /// A root with a stray `%` or `?`.
+    /// A path with an unencoded `%` or `?`.
     #[error("{} is not percent-encoded", show(.word))]
-    RootEncoding {
+    PathEncoding {
         /// The word.
         word: String,
     },
-    /// A root that no path can be below.
-    #[error("the root is refused: {0}")]
-    Root(PathRefused),
+    /// A path that breaks the rules for names.
+    #[error("the path is refused: {0}")]
+    Path(PathRefused),
     /// The name stands on an earlier line too.
     #[error("the name stands on line {first} already")]
     NameTwice {
@@ -147,10 +147,10 @@ impl fmt::Display for StandingPeer {
     /// The line of the file, without its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.name, self.id, rights_word(&self.grant))?;
-        match self.grant.roots.roots() {
+        match self.grant.paths.paths() {
             None => f.write_str(" /"),
-            Some(roots) => {
-                roots.iter().try_for_each(|root| write!(f, " /{}", percent_encode(root.as_bytes(), ESCAPED)))
+            Some(paths) => {
+                paths.iter().try_for_each(|path| write!(f, " /{}", percent_encode(path.as_bytes(), ESCAPED)))
             }
         }
     }
@@ -262,21 +262,21 @@ fn parse_peer<'a>(name: &str, mut words: impl Iterator<Item = &'a str>) -> Resul
             return Err(LineFault::RightsUnknown { word: other.to_owned() });
         }
     };
-    let roots = words.try_fold(Scope::nothing(), |roots, word| Ok(roots.and(parse_root(word)?)))?;
-    let grant = match (read || write, roots == Scope::nothing()) {
-        (true, true) => return Err(LineFault::RootsMissing),
-        (false, false) => return Err(LineFault::RootsWithoutRights),
-        _ => Grant { read, write, roots },
+    let paths = words.try_fold(Scope::nothing(), |paths, word| Ok(paths.and(parse_path(word)?)))?;
+    let grant = match (read || write, paths == Scope::nothing()) {
+        (true, true) => return Err(LineFault::PathsMissing),
+        (false, false) => return Err(LineFault::PathsWithoutRights),
+        _ => Grant { read, write, paths },
     };
     Ok(StandingPeer { name, id, grant })
 }
 
-fn parse_root(word: &str) -> Result<Scope, LineFault> {
+fn parse_path(word: &str) -> Result<Scope, LineFault> {
     let Some(path) = word.strip_prefix('/') else {
-        return Err(LineFault::RootNotAbsolute { word: word.to_owned() });
+        return Err(LineFault::PathNotAbsolute { word: word.to_owned() });
     };
-    let path = decode_path(path).map_err(|_| LineFault::RootEncoding { word: word.to_owned() })?;
-    Scope::below(&path).map_err(LineFault::Root)
+    let path = decode_path(path).map_err(|_| LineFault::PathEncoding { word: word.to_owned() })?;
+    Scope::below(&path).map_err(LineFault::Path)
 }
 
 fn clash(earlier: &[Line], peer: &StandingPeer) -> Option<LineFault> {
@@ -317,8 +317,8 @@ const MAX_SHOWN_BYTES: usize = 64;
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 const HEADER: &str = "\
-# Peers of shiplane, one a line: NAME PEERID RIGHTS ROOT...
-# RIGHTS: read, write, read,write or none (then no ROOT). ROOT: / or a path below what is served.
+# Peers of shiplane, one a line: NAME PEERID RIGHTS PATH...
+# RIGHTS: read, write, read,write or none (then no PATH). PATH: / or a path relative to the served path.
 # A line that cannot be understood refuses everyone.";
 
 #[cfg(test)]
@@ -348,12 +348,12 @@ mod tests {
              friend {three} none"
         );
         let photos = Scope::below(b"photos").unwrap();
-        let roots = photos.and(Scope::below(b"a b/c").unwrap());
+        let paths = photos.and(Scope::below(b"a b/c").unwrap());
         assert_eq!(
             parse(&text).unwrap(),
             [
                 peer("laptop", 1, Grant::read_only(Scope::everything())),
-                peer("nas", 2, Grant { read: true, write: true, roots }),
+                peer("nas", 2, Grant { read: true, write: true, paths }),
                 peer("friend", 3, Grant::none()),
             ]
         );
@@ -375,10 +375,10 @@ mod tests {
             (format!("x {id}"), LineFault::RightsMissing),
             (format!("x {id} all /"), LineFault::RightsUnknown { word: word("all") }),
             (format!("x {id} READ /"), LineFault::RightsUnknown { word: word("READ") }),
-            (format!("x {id} read"), LineFault::RootsMissing),
-            (format!("x {id} none /"), LineFault::RootsWithoutRights),
-            (format!("x {id} read a"), LineFault::RootNotAbsolute { word: word("a") }),
-            (format!("x {id} read /%"), LineFault::RootEncoding { word: word("/%") }),
+            (format!("x {id} read"), LineFault::PathsMissing),
+            (format!("x {id} none /"), LineFault::PathsWithoutRights),
+            (format!("x {id} read a"), LineFault::PathNotAbsolute { word: word("a") }),
+            (format!("x {id} read /%"), LineFault::PathEncoding { word: word("/%") }),
             (format!("first {id} read /"), LineFault::NameTwice { first: 2 }),
             (format!("x {other} read /"), LineFault::IdTwice { first: 2 }),
         ] {
@@ -386,7 +386,7 @@ mod tests {
             assert_eq!(parse(&text), Err((3, fault)), "{line}");
         }
         let climbs = parse(&format!("x {id} read /a/../b"));
-        assert!(matches!(climbs, Err((1, LineFault::Root(_)))), "{climbs:?}");
+        assert!(matches!(climbs, Err((1, LineFault::Path(_)))), "{climbs:?}");
         let mistyped = parse("x sl1abc read /");
         assert!(matches!(mistyped, Err((1, LineFault::Id(_)))), "{mistyped:?}");
         let no_text = PeersText::parse(b"# ok\n\xff\n").unwrap_err();
@@ -435,7 +435,7 @@ mod tests {
         ) {
             let path = RelPath::parse(&path).map_or_else(|_| Vec::new(), |p| p.as_bytes().to_vec());
             let grant = match read || write {
-                true => Grant { read, write, roots: Scope::below(&path).unwrap() },
+                true => Grant { read, write, paths: Scope::below(&path).unwrap() },
                 false => Grant::none(),
             };
             let peer = peer(&name, byte, grant);

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     CONFIRM_TIMEOUT, FileServer, claim,
-    places::{MAX_PUSHES, Places},
+    concurrency::{ConcurrencyLimit, MAX_PUSHES},
     registry::{Answer, Begun, Refused, Registry, Remembered, Session, answer_wait, gone},
     targets::{Reserved, Space, TargetClaim, Targets},
 };
@@ -82,7 +82,7 @@ impl Session for PushSession {
 }
 
 /// What a push holds from READY to its end.
-struct Held {
+struct PreparedPush {
     claim: Claim,
     destination: Destination,
     name: TargetClaim,
@@ -93,7 +93,8 @@ struct Held {
 
 impl Writing {
     pub(super) fn new(limits: WriteLimits) -> Self {
-        let pushes = Registry::new(Places::new(MAX_PUSHES, limits.max_pushes_per_peer), MAX_REMEMBERED);
+        let pushes =
+            Registry::new(ConcurrencyLimit::new(MAX_PUSHES, limits.max_pushes_per_peer), MAX_REMEMBERED);
         let (targets, space) = (Targets::default(), Space::default());
         Self { limits, pushes, key: RandomState::new(), targets, space }
     }
@@ -107,17 +108,17 @@ impl FileServer {
         request: PushOpen,
     ) -> Result<PushOpened, Fault> {
         self.check_open()?;
-        let landing = landing_path(&request)?;
+        let target = target_path(&request)?;
         // The scope before the disk: what is outside of it must not even be told to exist.
-        let allowed = self.access.may_write(&context.peer, &landing, Instant::now());
+        let allowed = self.access.may_write(&context.peer, &target, Instant::now());
         allowed.map_err(|error| denied(&error))?;
         let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be pushed to this server");
         let writing = self.writing.as_ref().ok_or_else(read_only)?;
         let transfer = TransferId::from_bytes(request.transfer);
-        let job = JobKey::of_push(context.peer.as_bytes(), &request.source, &landing);
+        let job = JobKey::of_push(context.peer.as_bytes(), &request.source, &target);
         if writing.pushes.find(context.peer, transfer).is_none() {
             // SPEC 5.7: whoever pushes the same again has given up on what it began before.
-            let taken_over = writing.targets.take_over(&landing, job);
+            let taken_over = writing.targets.take_over(&target, job);
             // Busy, then, if it does not end in time.
             let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, taken_over).await;
         }
@@ -135,9 +136,9 @@ impl FileServer {
             Err(Refused::TooMany(fault)) => return Err(fault),
         };
         let (durable, compression) = (request.durable, request.compression);
-        let shown = escape(&landing).to_string();
-        match self.hold(writing, &context, request, landing, job, digest).await {
-            Ok(held) => {
+        let shown = escape(&target).to_string();
+        match self.hold(writing, &context, request, target, job, digest).await {
+            Ok(prepared) => {
                 tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "push opened");
                 // Whoever compresses decides how hard it tries.
                 let compression = match self.options.compression {
@@ -145,8 +146,8 @@ impl FileServer {
                     Compression::Auto | Compression::Always => compression,
                 };
                 let options = TransferOptions { compression, digest, ..self.options.clone() };
-                let (bytes_per_second, invites) = (options.bytes_per_second(), held.invites.is_some());
-                let run = Arc::clone(&self).run_push(context.connection, held, begun, durable, options);
+                let (bytes_per_second, invites) = (options.bytes_per_second(), prepared.invites.is_some());
+                let run = Arc::clone(&self).run_push(context.connection, prepared, begun, durable, options);
                 self.tasks.spawn(run);
                 Ok(PushOpened::Ready { compression, bytes_per_second, digest: digest.bit(), invites })
             }
@@ -164,10 +165,10 @@ impl FileServer {
         writing: &Writing,
         context: &RequestContext,
         request: PushOpen,
-        landing: Vec<u8>,
+        target: Vec<u8>,
         job: JobKey,
         digest: DigestAlgorithm,
-    ) -> Result<Held, Fault> {
+    ) -> Result<PreparedPush, Fault> {
         if let (Some(total_bytes), Some(max_bytes)) = (request.total_bytes, writing.limits.max_transfer_bytes)
             && total_bytes > max_bytes
         {
@@ -175,7 +176,7 @@ impl FileServer {
         }
         let claim = claim(&context.connection, request.transfer)?;
         let busy = || Fault::new(FaultCode::Busy, "somebody else is pushing to that name");
-        let name = writing.targets.claim(&landing, job).ok_or_else(busy)?;
+        let name = writing.targets.claim(&target, job).ok_or_else(busy)?;
         let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
         let (peer, connection) = (context.peer, Arc::clone(&context.connection));
         let max_bytes = writing.limits.max_transfer_bytes;
@@ -189,7 +190,7 @@ impl FileServer {
                     .with_policy(Arc::new(SizeLimit { max_bytes, listed_bytes: AtomicU64::new(0) })),
                 None => destination,
             };
-            Ok::<_, DestinationError>(Held {
+            Ok::<_, DestinationError>(PreparedPush {
                 claim,
                 destination,
                 name,
@@ -205,14 +206,14 @@ impl FileServer {
     async fn run_push(
         self: Arc<Self>,
         connection: Arc<PeerConnection>,
-        held: Held,
+        prepared: PreparedPush,
         begun: Begun<PushSession>,
         durable: bool,
         options: TransferOptions,
     ) {
-        let (peer, transfer) = (connection.peer_id(), held.claim.transfer());
-        let (metrics, under_way) = (options.metrics.as_ref(), held.name.under_way());
-        let (addr, received) = (connection.remote_addr(), take(&connection, held, &options));
+        let (peer, transfer) = (connection.peer_id(), prepared.claim.transfer());
+        let (metrics, under_way) = (options.metrics.as_ref(), prepared.name.under_way());
+        let (addr, received) = (connection.remote_addr(), take(&connection, prepared, &options));
         let bytes = |received: &Received| received.received_bytes;
         let received = Counting::of(metrics, Direction::Received, addr, received, bytes).await;
         match &received {
@@ -252,15 +253,15 @@ impl FileServer {
         match request.sent {
             Some(sent) if sent != done.received => {
                 tracing::warn!(peer = %context.peer.short(), %transfer, "the pusher sent something else");
-                Err(Fault::new(FaultCode::Integrity, "the root is another one here"))
+                Err(Fault::new(FaultCode::Integrity, "the transfer digests differ"))
             }
             _ => Ok(PushSettled::Done(done)),
         }
     }
 }
 
-/// Where it all goes, from the root: checked as a path, and nothing else.
-fn landing_path(request: &PushOpen) -> Result<Vec<u8>, Fault> {
+/// The target path of a push, relative to the served root. Only its form is checked.
+fn target_path(request: &PushOpen) -> Result<Vec<u8>, Fault> {
     let path = match Shape::from(request.shape.clone()) {
         Shape::File { name } | Shape::Directory { name } => {
             if name.contains(&b'/') {
@@ -268,8 +269,8 @@ fn landing_path(request: &PushOpen) -> Result<Vec<u8>, Fault> {
             }
             if request.path.is_empty() { name } else { [&request.path[..], b"/", &name].concat() }
         }
-        Shape::Root if request.path.is_empty() => return Ok(Vec::new()),
-        Shape::Root => request.path.clone(),
+        Shape::Contents if request.path.is_empty() => return Ok(Vec::new()),
+        Shape::Contents => request.path.clone(),
     };
     match RelPath::parse(&path) {
         Ok(_) => Ok(path),
@@ -309,15 +310,15 @@ fn open(
     Ok((destination, is_fresh, reserved))
 }
 
-/// Opens the records stream and receives. What the push held is free when this returns, before the pusher
+/// Opens the records stream and receives. What the push prepared is free when this returns, before the pusher
 /// hears of it, so that it may push there again at once.
 async fn take(
     connection: &Arc<PeerConnection>,
-    held: Held,
+    prepared: PreparedPush,
     options: &TransferOptions,
 ) -> Result<Received, TransferError> {
     let config = connection.config();
-    let Held { claim, destination, name, invites, _space } = held;
+    let PreparedPush { claim, destination, name, invites, _space } = prepared;
     let (stop, timeout) = (name.give_up(), config.header_timeout);
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = tokio::select! {
@@ -334,7 +335,7 @@ async fn take(
 
 fn done(received: &Received, durable: bool) -> PushDone {
     PushDone {
-        received: PushSent { root: *received.root.as_bytes(), chunks: received.chunks },
+        received: PushSent { transfer_digest: *received.transfer_digest.as_bytes(), chunks: received.chunks },
         durable,
         entries: received.entries,
         total_bytes: received.total_bytes,
@@ -349,9 +350,9 @@ fn done(received: &Received, durable: bool) -> PushDone {
 fn failed(error: &TransferError) -> Fault {
     match error {
         TransferError::Destination(error) => not_taken(error),
-        TransferError::Corrupt { .. } | TransferError::RootMismatch | TransferError::Undecodable { .. } => {
-            Fault::new(FaultCode::Integrity, error.to_string())
-        }
+        TransferError::Corrupt { .. }
+        | TransferError::TransferDigestMismatch
+        | TransferError::Undecodable { .. } => Fault::new(FaultCode::Integrity, error.to_string()),
         TransferError::Protocol(_) | TransferError::Records(_) => {
             Fault::new(FaultCode::InvalidRequest, error.to_string())
         }

@@ -12,13 +12,13 @@ use shiplane_transport::PeerId;
 use shiplane_wire::TransferId;
 use tokio::sync::watch;
 
-use super::places::{Place, Places};
+use super::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 
 /// Sessions by peer and id. A handle: clones share the state.
 #[derive(Debug)]
 pub(super) struct Registry<S> {
     state: Arc<Mutex<State<S>>>,
-    places: Places,
+    limit: ConcurrencyLimit,
     max_remembered: Remembered,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Begun<S: Session> {
     registry: Registry<S>,
     key: Key,
     session: Arc<S>,
-    _place: Place,
+    _permit: ConcurrencyPermit,
 }
 
 /// Why a session cannot begin.
@@ -59,7 +59,7 @@ pub(super) struct Begun<S: Session> {
 pub(super) enum Refused<S> {
     /// The id is known already.
     Known(Arc<S>),
-    /// There is no place for it.
+    /// Too many sessions are open.
     TooMany(Fault),
 }
 
@@ -69,16 +69,16 @@ pub(super) struct Answer<T>(watch::Sender<Option<Result<T, Fault>>>);
 
 impl<S> Clone for Registry<S> {
     fn clone(&self) -> Self {
-        let (state, places) = (Arc::clone(&self.state), self.places.clone());
-        Self { state, places, max_remembered: self.max_remembered }
+        let (state, limit) = (Arc::clone(&self.state), self.limit.clone());
+        Self { state, limit, max_remembered: self.max_remembered }
     }
 }
 
 impl<S: Session> Registry<S> {
-    /// Of sessions that have these places.
-    pub(super) fn new(places: Places, max_remembered: Remembered) -> Self {
+    /// Sessions are limited by `limit`.
+    pub(super) fn new(limit: ConcurrencyLimit, max_remembered: Remembered) -> Self {
         let state = State { sessions: HashMap::new(), ended: VecDeque::new() };
-        Self { state: Arc::new(Mutex::new(state)), places, max_remembered }
+        Self { state: Arc::new(Mutex::new(state)), limit, max_remembered }
     }
 
     /// A peer opens a session.
@@ -88,10 +88,10 @@ impl<S: Session> Registry<S> {
         if let Some(known) = state.sessions.get(&key) {
             return Err(Refused::Known(Arc::clone(known)));
         }
-        let place = self.places.take(peer).map_err(Refused::TooMany)?;
+        let permit = self.limit.take(peer).map_err(Refused::TooMany)?;
         let session = Arc::new(session);
         state.sessions.insert(key, Arc::clone(&session));
-        Ok(Begun { registry: self.clone(), key, session, _place: place })
+        Ok(Begun { registry: self.clone(), key, session, _permit: permit })
     }
 
     /// The session that the peer has opened with this id.
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn registry() -> Registry<Count> {
-        Registry::new(Places::new(8, 8), REMEMBERED)
+        Registry::new(ConcurrencyLimit::new(8, 8), REMEMBERED)
     }
 
     fn end(registry: &Registry<Count>, peer: PeerId, number: usize) {
@@ -250,8 +250,8 @@ mod tests {
     }
 
     #[test]
-    fn one_that_never_began_leaves_its_id_and_its_place() {
-        let registry = Registry::new(Places::new(2, 1), REMEMBERED);
+    fn one_that_never_began_leaves_its_id_and_its_permit() {
+        let registry = Registry::new(ConcurrencyLimit::new(2, 1), REMEMBERED);
         registry.begin(ALICE, id(1), Count::default()).unwrap().forget();
         let again = registry.begin(ALICE, id(1), Count::default()).unwrap();
         assert!(registry.lock().ended.is_empty());

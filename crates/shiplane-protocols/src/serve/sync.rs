@@ -177,12 +177,12 @@ impl Running {
 
     async fn sync(&mut self) -> Result<(), Fault> {
         let mut dataset = blocking(self.opening()).await?;
-        let root = dataset.manifest().root();
-        let known: Vec<_> = self.request.bases.iter().map(|root| Digest::from_bytes(*root)).collect();
-        if *root.as_bytes() == self.request.root {
+        let digest = dataset.manifest().digest();
+        let known: Vec<_> = self.request.bases.iter().map(|digest| Digest::from_bytes(*digest)).collect();
+        if *digest.as_bytes() == self.request.manifest_digest {
             let remembered = blocking(move || {
                 dataset.common_base(&known);
-                dataset.settle_leftovers()?;
+                dataset.finish_interrupted()?;
                 dataset.remember(dataset.manifest())?;
                 Ok(dataset.release()?)
             });
@@ -198,8 +198,8 @@ impl Running {
         })
         .await?;
         let (changes, beside) = pack(&changes, OUR_LIST, MAX_INLINE_LEN_BYTES);
-        let common = (!base.is_empty()).then(|| *base.root().as_bytes());
-        let differs = SyncResponse::Differs { base: common, root: *root.as_bytes(), changes };
+        let common = (!base.is_empty()).then(|| *base.digest().as_bytes());
+        let differs = SyncResponse::Differs { base: common, manifest_digest: *digest.as_bytes(), changes };
         self.begun.session().opened.give(Ok(differs));
         if let Some(bytes) = beside {
             let sync = TransferId::from_bytes(self.request.sync);
@@ -217,7 +217,7 @@ impl Running {
             TransferOptions { digest: self.digest, ..ours.agreed(start.compression, start.bytes_per_second) };
         let (compression, bytes_per_second) = (options.compression, ours.bytes_per_second());
         let prepared = self.prepare(&dataset, base, start).await?;
-        let merged = *prepared.agreed().merged_root().as_bytes();
+        let merged = *prepared.agreed().merged_digest().as_bytes();
         let ready = SyncStarted::Ready { merged, compression, bytes_per_second };
         self.begun.session().started.give(Ok(ready));
         self.carry_out(dataset, prepared, claims, &options).await
@@ -275,12 +275,12 @@ impl Running {
         let theirs = unpack(&mut self.claim, start.changes, timeout, self.digest, &self.memory).await;
         let theirs = theirs.map_err(|error| fault(&error))?;
         let consent = Consent { mass_deletion: start.mass_deletion };
-        let announced = Digest::from_bytes(self.request.root);
+        let announced = Digest::from_bytes(self.request.manifest_digest);
         let own = dataset.view().ok_or_else(|| Fault::new(FaultCode::Internal, ""))?;
         blocking(move || {
             let other = theirs.apply(&base)?;
-            if other.root() != announced {
-                return Err(SyncError::WrongRoot);
+            if other.digest() != announced {
+                return Err(SyncError::WrongManifestDigest);
             }
             check_names(&other)?;
             let agreed = Agreed::on(&base, &own.manifest, &other, [&own.unknown, &theirs.unknown], consent)?;
@@ -322,7 +322,7 @@ impl Running {
             // Whoever asks next finds everything at rest.
             dataset.release()?;
             drop(dataset);
-            Ok(SyncSettled::Done { half: ours, base: base.map(|base| *base.root().as_bytes()) })
+            Ok(SyncSettled::Done { half: ours, base: base.map(|base| *base.digest().as_bytes()) })
         });
         let done = done.await?;
         self.name = None;
@@ -368,9 +368,9 @@ fn fault(error: &SyncError) -> Fault {
         | SyncError::Transfer(TransferError::Protocol(_) | TransferError::Records(_)) => {
             FaultCode::InvalidRequest
         }
-        SyncError::WrongRoot
+        SyncError::WrongManifestDigest
         | SyncError::Disagreed
-        | SyncError::Transfer(TransferError::Corrupt { .. } | TransferError::RootMismatch) => {
+        | SyncError::Transfer(TransferError::Corrupt { .. } | TransferError::TransferDigestMismatch) => {
             FaultCode::Integrity
         }
         SyncError::Dataset(DatasetError::Scan(_)) => FaultCode::SourceIo,

@@ -96,9 +96,9 @@ fn is_within(path: &[u8], above: &[u8]) -> bool {
     above.is_empty() || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// The space that pushes were promised and have not taken yet. A handle: clones share it.
+/// The space that pushes were reservations and have not taken yet. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Space(Arc<Mutex<Vec<Promised>>>);
+pub(super) struct Space(Arc<Mutex<Vec<ReservedSpace>>>);
 
 /// Space that is set aside until this is dropped.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ pub(super) struct Reserved {
 }
 
 #[derive(Debug)]
-struct Promised {
+struct ReservedSpace {
     device: u64,
     total_bytes: u64,
     /// What of it is on the disk, and so missing from what the system calls available.
@@ -123,8 +123,8 @@ impl Space {
         total_bytes: u64,
     ) -> Result<Reserved, DestinationError> {
         let device = destination.device();
-        let mut promised = self.lock();
-        let others = promised.iter().filter(|other| other.device == device);
+        let mut reservations = self.lock();
+        let others = reservations.iter().filter(|other| other.device == device);
         let others_bytes = others.fold(0, |sum: u64, other| sum.saturating_add(other.outstanding_bytes()));
         destination.reserve(total_bytes.saturating_add(others_bytes)).map_err(|error| match error {
             DestinationError::NoSpace { path, available_bytes, .. } => DestinationError::NoSpace {
@@ -135,17 +135,17 @@ impl Space {
             other => other,
         })?;
         let occupied_bytes = destination.occupied_bytes();
-        promised.push(Promised { device, total_bytes, occupied_bytes: Arc::clone(&occupied_bytes) });
+        reservations.push(ReservedSpace { device, total_bytes, occupied_bytes: Arc::clone(&occupied_bytes) });
         Ok(Reserved { space: self.clone(), occupied_bytes })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Promised>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<ReservedSpace>> {
         // Each change is one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Promised {
+impl ReservedSpace {
     fn outstanding_bytes(&self) -> u64 {
         self.total_bytes.saturating_sub(self.occupied_bytes.load(Ordering::Relaxed))
     }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn space_is_promised_once() {
+    fn space_is_reserved_once() {
         let dir = tempfile::TempDir::new().unwrap();
         let open = |name: &str| {
             let options = ReceiveOptions {

@@ -49,7 +49,7 @@ pub enum SyncError {
     },
     /// What the peer says does not fit together, or not with what we know.
     #[error("the peer's list of files is not the one that it announced")]
-    WrongRoot,
+    WrongManifestDigest,
     /// The two sides do not mean the same result. The next sync compares anew.
     #[error("the two sides do not agree on the result")]
     Disagreed,

@@ -210,14 +210,14 @@ impl Exchanged {
     /// As the other side is told.
     pub(crate) fn half(&self, unsettled: Option<Vec<Vec<u8>>>) -> SyncHalf {
         SyncHalf {
-            provided: self
-                .provided
-                .as_ref()
-                .map(|provided| PushSent { root: *provided.root.as_bytes(), chunks: provided.chunks }),
-            received: self
-                .received
-                .as_ref()
-                .map(|received| PushSent { root: *received.root.as_bytes(), chunks: received.chunks }),
+            provided: self.provided.as_ref().map(|provided| PushSent {
+                transfer_digest: *provided.transfer_digest.as_bytes(),
+                chunks: provided.chunks,
+            }),
+            received: self.received.as_ref().map(|received| PushSent {
+                transfer_digest: *received.transfer_digest.as_bytes(),
+                chunks: received.chunks,
+            }),
             unsettled,
         }
     }

@@ -10,10 +10,10 @@ use crate::transfer::{ListAccounts, MemoryBudget, Reservation};
 
 /// What one sync holds for its lists. A handle: clones share it, and it is given back with the last of them.
 #[derive(Clone, Debug)]
-pub(crate) struct ListMemory(Arc<Held>);
+pub(crate) struct ListMemory(Arc<Reservations>);
 
 #[derive(Debug)]
-struct Held {
+struct Reservations {
     accounts: ListAccounts,
     ours: Mutex<Reservation>,
     theirs: Mutex<Reservation>,
@@ -25,7 +25,7 @@ impl ListMemory {
         let accounts = budget.cloned().unwrap_or_default().lists_of(peer);
         let [ours, theirs] =
             [&accounts.ours, &accounts.theirs].map(|account| Mutex::new(account.reservation()));
-        Self(Arc::new(Held { accounts, ours, theirs }))
+        Self(Arc::new(Reservations { accounts, ours, theirs }))
     }
 
     /// Pays for the lists of a dataset, until they are gone. A dataset that is the only one has what it takes.

@@ -29,9 +29,9 @@ pub struct SyncRequest {
     pub sync: [u8; 16],
     /// The dataset, below what is served; empty for all of that.
     pub path: Vec<u8>,
-    /// The root of the caller's manifest.
-    pub root: [u8; 32],
-    /// The roots of what the caller remembers as common, the newest first.
+    /// Digest of the caller's manifest.
+    pub manifest_digest: [u8; 32],
+    /// Digests of the bases that the caller remembers, the newest first.
     pub bases: Vec<[u8; 32]>,
     /// Whether nothing is to be changed.
     pub dry_run: bool,
@@ -46,14 +46,14 @@ pub struct SyncRequest {
 pub enum SyncResponse {
     /// The callee is still reading its files: ask again.
     Working,
-    /// The roots are equal: there is nothing to do, and the callee remembers that.
+    /// The digests are equal: there is nothing to do, and the callee stores that state as its base.
     Same,
     /// They are not.
     Differs {
         /// Which of the caller's bases the callee remembers, too.
         base: Option<[u8; 32]>,
-        /// The root of the callee's manifest.
-        root: [u8; 32],
+        /// Digest of the callee's manifest.
+        manifest_digest: [u8; 32],
         /// What has changed there since that base, or since there was nothing.
         changes: SyncBody,
     },
@@ -144,7 +144,7 @@ pub(crate) struct SyncHalf {
 pub(crate) enum SyncSettled {
     /// The callee is still at work: ask again.
     Working,
-    /// It is done, and remembers a base with this root, unless there is none.
+    /// It is done, and remembers a base with this digest, unless there is none.
     Done { half: SyncHalf, base: Option<[u8; 32]> },
 }
 

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! asking                                          asked
-//!   ├── call sync.open {root, bases} ─────────────►│ locks its dataset, lists it, compares
+//!   ├── call sync.open {digest, bases} ───────────►│ locks its dataset, lists it, compares
 //!   │◄─────────────────── same | differs {changes} ─┤ the same: one call, and that was all
 //!   │ plans, and does what needs nothing from there │
 //!   ├── call sync.start {changes} ────────────────►│ makes the same plan, does the same

@@ -48,8 +48,8 @@ pub struct SyncReport {
     pub left: Vec<LeftPath>,
     /// What of this side's directory cannot be synced: why, and the escaped path.
     pub skipped: Vec<(SkipReason, String)>,
-    /// The root of what both have now, or would have.
-    pub root: Digest,
+    /// Digest of the manifest that both have now, or would have.
+    pub digest: Digest,
     /// How many files that is.
     pub files: u64,
     /// Payload bytes that went to the peer.

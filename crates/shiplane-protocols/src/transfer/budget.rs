@@ -27,20 +27,20 @@ pub struct MemoryBudget {
     signatures: Pool,
     lists: Arc<Lists>,
     pub(super) buffers: BufferPool,
-    cutters: Arc<Cutters>,
+    splitters: Arc<BlockSplitters>,
 }
 
-/// What files are cut with where their block signatures are asked for. It is taken for one buffer at a time, and never
-/// while a peer is waited for.
+/// Buffers and a limit for splitting files into blocks. A permit is held for one buffer, never while waiting for a
+/// peer.
 #[derive(Debug)]
-pub(super) struct Cutters {
+pub(super) struct BlockSplitters {
     pub(super) turns: Semaphore,
     pub(super) buffers: Buffers,
 }
 
-impl Default for Cutters {
+impl Default for BlockSplitters {
     fn default() -> Self {
-        Self { turns: Semaphore::new(MAX_CUTTERS), buffers: Buffers::default() }
+        Self { turns: Semaphore::new(MAX_SPLITTERS), buffers: Buffers::default() }
     }
 }
 
@@ -67,13 +67,13 @@ impl MemoryBudget {
             signatures: Pool::new(SIGNATURE_MEMORY_BYTES),
             lists: Lists::new(LIST_MEMORY_BYTES),
             buffers: BufferPool::default(),
-            cutters: Arc::default(),
+            splitters: Arc::default(),
         }
     }
 
-    /// What files are cut and compared with.
+    /// Buffers for splitting and comparing files.
     pub(crate) fn file_buffers(&self) -> Buffers {
-        self.cutters.buffers.clone()
+        self.splitters.buffers.clone()
     }
 
     /// The same with `list_bytes` of the lists of syncs: as much of what is here as of what peers send.
@@ -210,7 +210,7 @@ pub(super) struct Quota {
     chunks: Option<Account>,
     entries: Account,
     signatures: Account,
-    cutters: Arc<Cutters>,
+    splitters: Arc<BlockSplitters>,
     has_moved: Arc<AtomicBool>,
 }
 
@@ -218,12 +218,12 @@ impl Quota {
     pub(super) fn of(budget: Option<&MemoryBudget>) -> Self {
         // A transfer without a shared budget has nothing to leave to others.
         let has_moved = Arc::new(AtomicBool::new(budget.is_none()));
-        let MemoryBudget { entries, signatures, cutters, .. } = budget.cloned().unwrap_or_default();
+        let MemoryBudget { entries, signatures, splitters, .. } = budget.cloned().unwrap_or_default();
         Self {
             chunks: budget.map(|budget| Account::new(budget.chunks.clone(), &has_moved)),
             entries: Account::new(entries, &has_moved),
             signatures: Account::new(signatures, &has_moved),
-            cutters,
+            splitters,
             has_moved,
         }
     }
@@ -233,9 +233,9 @@ impl Quota {
         self.has_moved.store(true, Ordering::Relaxed);
     }
 
-    /// What all transfers cut with.
-    pub(super) fn cutters(&self) -> Arc<Cutters> {
-        Arc::clone(&self.cutters)
+    /// What all transfers split files with.
+    pub(super) fn splitters(&self) -> Arc<BlockSplitters> {
+        Arc::clone(&self.splitters)
     }
 
     /// For block signatures, a peer's or ours.
@@ -348,7 +348,7 @@ pub const LIST_MEMORY_BYTES: u64 = 512 << 20;
 const LEAST_LIST_BYTES: u64 = 1 << 20;
 
 /// 4, each with a buffer of at most 6 MiB: more threads are not faster than a disk, and others take turns.
-const MAX_CUTTERS: usize = 4;
+const MAX_SPLITTERS: usize = 4;
 
 /// 32 KiB: whoever holds less may go on, or nothing would ever be given back.
 const LEAST_ENTRY_BYTES: u64 = 32 << 10;

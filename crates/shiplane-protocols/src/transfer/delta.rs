@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
-use shiplane_files::internals::{PlacedCut, bounds_of};
-use shiplane_wire::{Cuts, Entry, ReceiverRecord, Span};
+use shiplane_files::internals::{Block, bounds_of};
+use shiplane_wire::{BlockSignatures, Entry, ReceiverRecord, Span};
 
 use super::budget::{Account, Reservation};
 use super::error::{ProtocolFault, TransferError};
@@ -21,9 +21,9 @@ pub(super) struct Deltas {
     /// Files that wait for one of these to be settled.
     waiting: VecDeque<(u64, Entry, SignatureRequest)>,
     lists: HashMap<u64, List>,
-    unsent: VecDeque<Due>,
+    unsent: VecDeque<Pending>,
     /// Requests that are not answered whole; the answers come in this order.
-    due: VecDeque<Due>,
+    pending: VecDeque<Pending>,
 }
 
 /// What [`Plan::Delta`](shiplane_files::internals::Plan::Delta) asks for.
@@ -36,7 +36,7 @@ pub(super) struct SignatureRequest {
 #[derive(Debug)]
 struct List {
     entry: Entry,
-    cuts: Vec<PlacedCut>,
+    blocks: Vec<Block>,
     /// `None` once there is no memory for the list.
     memory: Option<Reservation>,
     /// Requests that are not answered whole.
@@ -44,31 +44,31 @@ struct List {
 }
 
 #[derive(Debug)]
-struct Due {
+struct Pending {
     span: Span,
     average_bytes: u32,
-    /// Where the next cut starts.
+    /// Where the next block starts.
     next_bytes: u64,
 }
 
 /// A part of an answer, checked.
 #[derive(Debug)]
 pub(super) struct SignaturePart {
-    /// The cuts in it; none if the list is not kept.
-    pub(super) part: Vec<PlacedCut>,
+    /// Its blocks; none if the list is not kept.
+    pub(super) part: Vec<Block>,
     /// How much of the file it is about.
     pub(super) len_bytes: u64,
     /// All of the file's, once that is there.
     pub(super) complete: Option<SignatureComplete>,
 }
 
-/// All that was asked for of one file; no cuts if the list was not kept.
+/// All requested signatures of one file; no blocks if the list was not kept.
 #[derive(Debug)]
 pub(super) struct SignatureComplete {
     pub(super) index: u64,
     pub(super) entry: Entry,
-    pub(super) cuts: Vec<PlacedCut>,
-    /// Of the cuts, given back when they are done with.
+    pub(super) blocks: Vec<Block>,
+    /// Memory of the blocks.
     _memory: Option<Reservation>,
 }
 
@@ -81,17 +81,17 @@ impl Deltas {
             waiting: VecDeque::new(),
             lists: HashMap::new(),
             unsent: VecDeque::new(),
-            due: VecDeque::new(),
+            pending: VecDeque::new(),
         }
     }
 
-    /// Cuts of an entry are needed. They are asked for once its turn has come.
-    pub(super) fn ask(&mut self, index: u64, entry: Entry, ask: SignatureRequest) {
+    /// Queues a request for the block signatures of an entry.
+    pub(super) fn request(&mut self, index: u64, entry: Entry, request: SignatureRequest) {
         if self.begun.contains(&index) {
-            let memory = self.memory_for(&ask).unwrap_or_else(|| self.memory.reservation());
-            self.open(index, entry, ask, memory);
+            let memory = self.memory_for(&request).unwrap_or_else(|| self.memory.reservation());
+            self.open(index, entry, request, memory);
         } else {
-            self.waiting.push_back((index, entry, ask));
+            self.waiting.push_back((index, entry, request));
             self.begin();
         }
     }
@@ -106,111 +106,112 @@ impl Deltas {
     /// Begins the files whose turn it is. One may always begin; a second one, if there is memory for its list.
     fn begin(&mut self) {
         while self.begun.len() < MAX_BEGUN
-            && let Some((.., ask)) = self.waiting.front()
-            && let memory = self.memory_for(ask)
+            && let Some((.., request)) = self.waiting.front()
+            && let memory = self.memory_for(request)
             && (memory.is_some() || self.begun.is_empty())
-            && let Some((index, entry, ask)) = self.waiting.pop_front()
+            && let Some((index, entry, request)) = self.waiting.pop_front()
         {
             self.begun.insert(index);
-            self.open(index, entry, ask, memory.unwrap_or_else(|| self.memory.reservation()));
+            self.open(index, entry, request, memory.unwrap_or_else(|| self.memory.reservation()));
         }
     }
 
     /// Memory for as long a list as is to be expected.
-    fn memory_for(&self, ask: &SignatureRequest) -> Option<Reservation> {
-        let asked_bytes: u64 = ask.ranges.iter().map(|range| range.end - range.start).sum();
-        let cuts = asked_bytes / u64::from(ask.average_bytes.max(1)) + ask.ranges.len() as u64;
+    fn memory_for(&self, request: &SignatureRequest) -> Option<Reservation> {
+        let requested_bytes: u64 = request.ranges.iter().map(|range| range.end - range.start).sum();
+        let blocks = requested_bytes / u64::from(request.average_bytes.max(1)) + request.ranges.len() as u64;
         let mut memory = self.memory.reservation();
-        memory.grow_to(cuts * CUT_COST_BYTES).then_some(memory)
+        memory.grow_to(blocks * BLOCK_COST_BYTES).then_some(memory)
     }
 
     /// The next request that may be sent.
     pub(super) fn next_want(&mut self) -> Option<ReceiverRecord> {
-        if self.due.len() >= MAX_CUTTINGS_UNDER_WAY / 2 {
+        if self.pending.len() >= MAX_SIGNATURE_REQUESTS / 2 {
             return None;
         }
-        let due = self.unsent.pop_front()?;
-        let want = ReceiverRecord::WantCuts { span: due.span, average_bytes: due.average_bytes };
-        self.due.push_back(due);
+        let pending = self.unsent.pop_front()?;
+        let want =
+            ReceiverRecord::WantSignatures { span: pending.span, average_bytes: pending.average_bytes };
+        self.pending.push_back(pending);
         Some(want)
     }
 
-    /// Takes a part of the answer that is due.
-    pub(super) fn came(&mut self, part: Cuts) -> Result<SignaturePart, TransferError> {
+    /// Takes the next part of the pending answer.
+    pub(super) fn receive(&mut self, part: BlockSignatures) -> Result<SignaturePart, TransferError> {
         let index = part.entry;
-        let wrong = ProtocolFault::WrongCuts { entry: index };
-        let due = self.due.front_mut().filter(|due| due.span.entry == index);
-        let (Some(due), Some(list)) = (due, self.lists.get_mut(&index)) else {
+        let wrong = ProtocolFault::WrongSignatures { entry: index };
+        let pending = self.pending.front_mut().filter(|pending| pending.span.entry == index);
+        let (Some(pending), Some(list)) = (pending, self.lists.get_mut(&index)) else {
             return Err(wrong.into());
         };
-        if due.next_bytes != part.offset_bytes {
+        if pending.next_bytes != part.offset_bytes {
             return Err(wrong.into());
         }
-        let end_bytes = due.span.offset_bytes + due.span.len_bytes;
-        let (min, max) = bounds_of(due.average_bytes);
-        list.make_room_for(part.cuts.len());
-        let from = list.cuts.len();
-        for cut in part.cuts {
-            let piece = PlacedCut { offset_bytes: due.next_bytes, cut };
-            let len_bytes = u64::from(cut.len_bytes);
-            let is_last = piece.end_bytes() == end_bytes;
+        let end_bytes = pending.span.offset_bytes + pending.span.len_bytes;
+        let (min, max) = bounds_of(pending.average_bytes);
+        list.make_room_for(part.signatures.len());
+        let from = list.blocks.len();
+        for signature in part.signatures {
+            let block = Block { offset_bytes: pending.next_bytes, signature };
+            let len_bytes = u64::from(signature.len_bytes);
+            let is_last = block.end_bytes() == end_bytes;
             if len_bytes == 0
                 || len_bytes > max
                 || (len_bytes < min && !is_last)
-                || piece.end_bytes() > end_bytes
+                || block.end_bytes() > end_bytes
             {
                 return Err(wrong.into());
             }
-            due.next_bytes = piece.end_bytes();
+            pending.next_bytes = block.end_bytes();
             if list.memory.is_some() {
-                list.cuts.push(piece);
+                list.blocks.push(block);
             }
         }
-        let len_bytes = due.next_bytes - part.offset_bytes;
-        let part = list.cuts[from..].to_vec();
+        let len_bytes = pending.next_bytes - part.offset_bytes;
+        let part = list.blocks[from..].to_vec();
         let mut complete = None;
-        if due.next_bytes == end_bytes {
-            self.due.pop_front();
+        if pending.next_bytes == end_bytes {
+            self.pending.pop_front();
             list.open -= 1;
             if list.open == 0
-                && let Some(List { entry, cuts, memory, .. }) = self.lists.remove(&index)
+                && let Some(List { entry, blocks, memory, .. }) = self.lists.remove(&index)
             {
-                if has_two_contents(&cuts) {
+                if has_two_contents(&blocks) {
                     return Err(ProtocolFault::TwoContents { entry: index }.into());
                 }
-                complete = Some(SignatureComplete { index, entry, cuts, _memory: memory });
+                complete = Some(SignatureComplete { index, entry, blocks, _memory: memory });
             }
         }
         Ok(SignaturePart { part, len_bytes, complete })
     }
 
-    /// The provider cannot send an entry. Returns it if it was waiting for cuts: then nobody else has it.
+    /// The provider cannot send an entry. Returns it if it was waiting for signatures: then nobody else has it.
     pub(super) fn failed(&mut self, index: u64) -> Option<Entry> {
         if let Some(at) = self.waiting.iter().position(|(waiting, ..)| *waiting == index) {
             return self.waiting.remove(at).map(|(_, entry, _)| entry);
         }
         let list = self.lists.remove(&index)?;
         // SPEC 4.14: no request for it will be answered.
-        self.due.retain(|due| due.span.entry != index);
-        self.unsent.retain(|due| due.span.entry != index);
+        self.pending.retain(|pending| pending.span.entry != index);
+        self.unsent.retain(|pending| pending.span.entry != index);
         Some(list.entry)
     }
 
     /// Whether the provider owes us an answer.
     pub(super) fn awaits_provider(&self) -> bool {
-        !self.due.is_empty()
+        !self.pending.is_empty()
     }
 
-    /// How much the provider reads to answer what it has been asked.
-    pub(super) fn asked_bytes(&self) -> u64 {
-        self.due.iter().map(|due| due.span.len_bytes).fold(0, u64::saturating_add)
+    /// How much the provider reads to answer the pending requests.
+    pub(super) fn requested_bytes(&self) -> u64 {
+        self.pending.iter().map(|pending| pending.span.len_bytes).fold(0, u64::saturating_add)
     }
 
-    fn open(&mut self, index: u64, entry: Entry, ask: SignatureRequest, memory: Reservation) {
-        let SignatureRequest { ranges, average_bytes } = ask;
-        let list = List { entry, cuts: Vec::new(), open: ranges.len(), memory: Some(memory) };
+    fn open(&mut self, index: u64, entry: Entry, request: SignatureRequest, memory: Reservation) {
+        let SignatureRequest { ranges, average_bytes } = request;
+        let list = List { entry, blocks: Vec::new(), open: ranges.len(), memory: Some(memory) };
         self.lists.insert(index, list);
-        self.unsent.extend(ranges.into_iter().map(|range| Due {
+        self.unsent.extend(ranges.into_iter().map(|range| Pending {
             span: Span { entry: index, offset_bytes: range.start, len_bytes: range.end - range.start },
             average_bytes,
             next_bytes: range.start,
@@ -219,37 +220,37 @@ impl Deltas {
 }
 
 impl List {
-    /// Pays for more cuts, or lets go of those that are here.
+    /// Pays for more blocks, or drops those that are here.
     fn make_room_for(&mut self, more: usize) {
-        let cost_bytes = (self.cuts.len() + more) as u64 * CUT_COST_BYTES;
+        let cost_bytes = (self.blocks.len() + more) as u64 * BLOCK_COST_BYTES;
         if self.memory.as_mut().is_some_and(|memory| !memory.grow_to(cost_bytes)) {
             self.memory = None;
-            self.cuts = Vec::new();
+            self.blocks = Vec::new();
         }
     }
 }
 
 /// Whether one digest stands for pieces of two lengths.
-fn has_two_contents(cuts: &[PlacedCut]) -> bool {
-    let mut cuts: Vec<_> = cuts.iter().map(|piece| &piece.cut).collect();
-    cuts.sort_unstable_by_key(|cut| cut.digest);
-    cuts.windows(2).any(|two| two[0].digest == two[1].digest && two[0].len_bytes != two[1].len_bytes)
+fn has_two_contents(blocks: &[Block]) -> bool {
+    let mut signatures: Vec<_> = blocks.iter().map(|block| &block.signature).collect();
+    signatures.sort_unstable_by_key(|signature| signature.digest);
+    signatures.windows(2).any(|two| two[0].digest == two[1].digest && two[0].len_bytes != two[1].len_bytes)
 }
 
-/// What a cut counts as: it is held here and, until it has been followed, at the planner; and a vector that grows has
+/// What a block counts as: it is held here and, until it has been followed, at the planner; and a vector that grows has
 /// room for as much again.
-const CUT_COST_BYTES: u64 = 3 * size_of::<PlacedCut>() as u64;
+const BLOCK_COST_BYTES: u64 = 3 * size_of::<Block>() as u64;
 
 /// Two: one is read while what the other has in common is copied.
 const MAX_BEGUN: usize = 2;
 
 /// Requests that may be unanswered (SPEC 4.13); the receiver keeps to half of it.
-pub(super) const MAX_CUTTINGS_UNDER_WAY: usize = 4096;
+pub(super) const MAX_SIGNATURE_REQUESTS: usize = 4096;
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shiplane_wire::{Code, Cut, Digest, EntryKind, Mtime, RelPath, Version};
+    use shiplane_wire::{BlockSignature, Code, Digest, EntryKind, Mtime, RelPath, Version};
 
     use super::super::budget::{MemoryBudget, Quota, SIGNATURE_MEMORY_BYTES};
     use super::*;
@@ -270,25 +271,26 @@ mod tests {
         Deltas::new(Quota::of(None).signatures())
     }
 
-    fn cut(seed: u8, len_bytes: u32) -> Cut {
-        Cut { len_bytes, digest: Digest::blake3(&[seed]) }
+    fn signature(seed: u8, len_bytes: u32) -> BlockSignature {
+        BlockSignature { len_bytes, digest: Digest::blake3(&[seed]) }
     }
 
-    fn part(entry: u64, offset_bytes: u64, lens: &[u32]) -> Cuts {
-        let cuts = lens.iter().enumerate();
-        let cuts = cuts.map(|(i, &len)| cut((offset_bytes as usize + i) as u8, len)).collect();
-        Cuts { entry, offset_bytes, cuts }
+    fn part(entry: u64, offset_bytes: u64, lens: &[u32]) -> BlockSignatures {
+        let signatures = lens.iter().enumerate();
+        let signatures =
+            signatures.map(|(i, &len)| signature((offset_bytes as usize + i) as u8, len)).collect();
+        BlockSignatures { entry, offset_bytes, signatures }
     }
 
-    /// One file whose ranges have all been asked for, cut at 1 KiB on average.
-    fn asked_for(len_bytes: u64) -> Deltas {
+    /// One file whose ranges have all been requested, with blocks of 1 KiB on average.
+    fn deltas_for(len_bytes: u64) -> Deltas {
         let whole = 0..len_bytes;
-        asked(&[whole])
+        requested(&[whole])
     }
 
-    fn asked(ranges: &[Range<u64>]) -> Deltas {
+    fn requested(ranges: &[Range<u64>]) -> Deltas {
         let mut deltas = alone();
-        deltas.ask(7, entry(), SignatureRequest { ranges: ranges.to_vec(), average_bytes: 1 << 10 });
+        deltas.request(7, entry(), SignatureRequest { ranges: ranges.to_vec(), average_bytes: 1 << 10 });
         for _ in ranges {
             deltas.next_want().unwrap();
         }
@@ -298,20 +300,23 @@ mod tests {
 
     #[test]
     fn a_list_comes_in_parts_and_range_after_range() {
-        let mut deltas = asked(&[0..1500, 4000..4100]);
-        let ends = |cuts: &[PlacedCut]| cuts.iter().map(PlacedCut::end_bytes).collect::<Vec<_>>();
-        let came = deltas.came(part(7, 0, &[700])).unwrap();
-        assert_eq!((ends(&came.part), came.len_bytes, came.complete.is_some()), (vec![700], 700, false));
-        let came = deltas.came(part(7, 700, &[400, 400])).unwrap();
+        let mut deltas = requested(&[0..1500, 4000..4100]);
+        let ends = |blocks: &[Block]| blocks.iter().map(Block::end_bytes).collect::<Vec<_>>();
+        let received = deltas.receive(part(7, 0, &[700])).unwrap();
         assert_eq!(
-            (ends(&came.part), came.len_bytes, came.complete.is_some()),
+            (ends(&received.part), received.len_bytes, received.complete.is_some()),
+            (vec![700], 700, false)
+        );
+        let received = deltas.receive(part(7, 700, &[400, 400])).unwrap();
+        assert_eq!(
+            (ends(&received.part), received.len_bytes, received.complete.is_some()),
             (vec![1100, 1500], 800, false)
         );
         assert!(deltas.awaits_provider());
-        let came = deltas.came(part(7, 4000, &[100])).unwrap();
-        assert_eq!(ends(&came.part), [4100]);
-        let complete = came.complete.unwrap();
-        assert_eq!((complete.index, ends(&complete.cuts)), (7, vec![700, 1100, 1500, 4100]));
+        let received = deltas.receive(part(7, 4000, &[100])).unwrap();
+        assert_eq!(ends(&received.part), [4100]);
+        let complete = received.complete.unwrap();
+        assert_eq!((complete.index, ends(&complete.blocks)), (7, vec![700, 1100, 1500, 4100]));
         assert!(!deltas.awaits_provider());
     }
 
@@ -327,31 +332,31 @@ mod tests {
             part(7, 4000, &[100]),    // the next before this one is complete
         ];
         for part in wrong {
-            let mut deltas = asked(&[0..1500, 4000..9000]);
+            let mut deltas = requested(&[0..1500, 4000..9000]);
             let entry = part.entry;
-            let error = deltas.came(part).unwrap_err();
+            let error = deltas.receive(part).unwrap_err();
             assert!(
-                matches!(error, TransferError::Protocol(ProtocolFault::WrongCuts { entry: e }) if e == entry)
+                matches!(error, TransferError::Protocol(ProtocolFault::WrongSignatures { entry: e }) if e == entry)
             );
         }
         // One after the last.
-        let mut deltas = asked_for(1500);
-        deltas.came(part(7, 0, &[700, 800])).unwrap().complete.unwrap();
-        assert!(deltas.came(part(7, 1500, &[300])).is_err());
+        let mut deltas = deltas_for(1500);
+        deltas.receive(part(7, 0, &[700, 800])).unwrap().complete.unwrap();
+        assert!(deltas.receive(part(7, 1500, &[300])).is_err());
     }
 
     #[test]
     fn one_digest_of_two_contents_is_an_integrity_error() {
-        let mut deltas = asked_for(1500);
-        let cuts = vec![cut(1, 700), cut(1, 800)];
-        let error = deltas.came(Cuts { entry: 7, offset_bytes: 0, cuts }).unwrap_err();
+        let mut deltas = deltas_for(1500);
+        let signatures = vec![signature(1, 700), signature(1, 800)];
+        let error = deltas.receive(BlockSignatures { entry: 7, offset_bytes: 0, signatures }).unwrap_err();
         assert!(matches!(error, TransferError::Protocol(ProtocolFault::TwoContents { entry: 7 })));
         assert_eq!(error.code(), Code::Integrity);
     }
 
     #[test]
     fn a_failed_file_is_forgotten_with_what_was_due_for_it() {
-        let mut deltas = asked(&[0..1500, 4000..9000]);
+        let mut deltas = requested(&[0..1500, 4000..9000]);
         assert_eq!(deltas.failed(7), Some(entry()));
         assert!(!deltas.awaits_provider());
         assert_eq!(deltas.failed(7), None);
@@ -360,42 +365,43 @@ mod tests {
     #[test]
     fn two_files_are_under_way_at_a_time() {
         let some = 0..10;
-        let ask = || SignatureRequest { ranges: vec![some.clone()], average_bytes: 1 << 10 };
+        let request = || SignatureRequest { ranges: vec![some.clone()], average_bytes: 1 << 10 };
         let mut deltas = alone();
-        (0..5).for_each(|index| deltas.ask(index, entry(), ask()));
-        fn asked(deltas: &mut Deltas) -> Vec<u64> {
+        (0..5).for_each(|index| deltas.request(index, entry(), request()));
+        fn requested(deltas: &mut Deltas) -> Vec<u64> {
             std::iter::from_fn(|| deltas.next_want())
                 .map(|want| match want {
-                    ReceiverRecord::WantCuts { span, .. } => span.entry,
+                    ReceiverRecord::WantSignatures { span, .. } => span.entry,
                     other => panic!("{other:?}"),
                 })
                 .collect()
         }
-        assert_eq!(asked(&mut deltas), [0, 1]);
+        assert_eq!(requested(&mut deltas), [0, 1]);
         assert_eq!(deltas.failed(2), Some(entry()), "one that waits");
         deltas.settled(0);
-        assert_eq!(asked(&mut deltas), [3]);
+        assert_eq!(requested(&mut deltas), [3]);
         deltas.settled(0);
-        assert_eq!(asked(&mut deltas), [0; 0], "it was not under way any more");
+        assert_eq!(requested(&mut deltas), [0; 0], "it was not under way any more");
         deltas.settled(1);
-        assert_eq!(asked(&mut deltas), [4]);
+        assert_eq!(requested(&mut deltas), [4]);
         deltas.settled(3);
-        assert_eq!(asked(&mut deltas), [0; 0], "nobody waits");
+        assert_eq!(requested(&mut deltas), [0; 0], "nobody waits");
     }
 
-    /// The shortest cuts that the wire lets through, up to the end.
-    fn shortest_cuts(deltas: &mut Deltas, index: u64, len_bytes: u64) -> SignatureComplete {
+    /// The shortest blocks that the wire lets through, up to the end.
+    fn shortest_blocks(deltas: &mut Deltas, index: u64, len_bytes: u64) -> SignatureComplete {
         let mut at = 0;
         loop {
             let lens = vec![256; 900.min(((len_bytes - at) / 256) as usize)];
-            let cuts = lens.iter().enumerate().map(|(i, &len_bytes)| Cut {
+            let signatures = lens.iter().enumerate().map(|(i, &len_bytes)| BlockSignature {
                 len_bytes,
                 digest: Digest::blake3(&(at + i as u64).to_le_bytes()),
             });
-            let cuts = cuts.collect();
-            let came = deltas.came(Cuts { entry: index, offset_bytes: at, cuts }).unwrap();
+            let signatures = signatures.collect();
+            let received =
+                deltas.receive(BlockSignatures { entry: index, offset_bytes: at, signatures }).unwrap();
             at += lens.len() as u64 * 256;
-            if let Some(complete) = came.complete {
+            if let Some(complete) = received.complete {
                 return complete;
             }
         }
@@ -403,25 +409,25 @@ mod tests {
 
     #[test]
     fn a_list_that_finds_no_memory_is_checked_but_not_kept() {
-        let len_bytes = 2 * SIGNATURE_MEMORY_BYTES / CUT_COST_BYTES * 256;
+        let len_bytes = 2 * SIGNATURE_MEMORY_BYTES / BLOCK_COST_BYTES * 256;
         let whole = 0..len_bytes;
-        let mut deltas = asked_for(len_bytes);
-        let complete = shortest_cuts(&mut deltas, 7, len_bytes);
-        assert_eq!((complete.index, complete.cuts), (7, Vec::new()));
+        let mut deltas = deltas_for(len_bytes);
+        let complete = shortest_blocks(&mut deltas, 7, len_bytes);
+        assert_eq!((complete.index, complete.blocks), (7, Vec::new()));
         deltas.settled(7);
         // It has given back what it had.
         let half = len_bytes / 4;
         let quarter = 0..half;
-        deltas.ask(8, entry(), SignatureRequest { ranges: vec![quarter], average_bytes: 1 << 10 });
+        deltas.request(8, entry(), SignatureRequest { ranges: vec![quarter], average_bytes: 1 << 10 });
         deltas.next_want().unwrap();
-        let complete = shortest_cuts(&mut deltas, 8, half);
-        assert_eq!(complete.cuts.len() as u64, half / 256);
+        let complete = shortest_blocks(&mut deltas, 8, half);
+        assert_eq!(complete.blocks.len() as u64, half / 256);
         drop(complete);
         deltas.settled(8);
         // What is wrong is a fault all the same.
-        deltas.ask(9, entry(), SignatureRequest { ranges: vec![whole], average_bytes: 1 << 10 });
+        deltas.request(9, entry(), SignatureRequest { ranges: vec![whole], average_bytes: 1 << 10 });
         deltas.next_want().unwrap();
-        assert!(deltas.came(part(9, 1, &[700])).is_err());
+        assert!(deltas.receive(part(9, 1, &[700])).is_err());
     }
 
     #[test]
@@ -430,30 +436,30 @@ mod tests {
         let quota = Quota::of(Some(&budget));
         let mut deltas = Deltas::new(quota.signatures());
         // More than the quarter that a transfer has before it has moved anything.
-        let len_bytes = SIGNATURE_MEMORY_BYTES / CUT_COST_BYTES * 1024;
-        let ask = |len_bytes: u64| {
+        let len_bytes = SIGNATURE_MEMORY_BYTES / BLOCK_COST_BYTES * 1024;
+        let request = |len_bytes: u64| {
             let whole = 0..len_bytes;
             SignatureRequest { ranges: vec![whole], average_bytes: 1 << 10 }
         };
-        deltas.ask(0, entry(), ask(len_bytes));
-        deltas.ask(1, entry(), ask(len_bytes));
-        let asked = |deltas: &mut Deltas| std::iter::from_fn(|| deltas.next_want()).count();
-        assert_eq!(asked(&mut deltas), 1);
+        deltas.request(0, entry(), request(len_bytes));
+        deltas.request(1, entry(), request(len_bytes));
+        let requested = |deltas: &mut Deltas| std::iter::from_fn(|| deltas.next_want()).count();
+        assert_eq!(requested(&mut deltas), 1);
         quota.moved();
         deltas.settled(0);
-        assert_eq!(asked(&mut deltas), 1);
-        deltas.ask(2, entry(), ask(1 << 20));
-        assert_eq!(asked(&mut deltas), 1, "this one is short");
+        assert_eq!(requested(&mut deltas), 1);
+        deltas.request(2, entry(), request(1 << 20));
+        assert_eq!(requested(&mut deltas), 1, "this one is short");
     }
 
     #[test]
     fn no_more_requests_are_sent_than_the_provider_takes() {
         let mut deltas = alone();
         let ranges = (0..3000).map(|i| i * 10..i * 10 + 5).collect();
-        deltas.ask(0, entry(), SignatureRequest { ranges, average_bytes: 1 << 10 });
+        deltas.request(0, entry(), SignatureRequest { ranges, average_bytes: 1 << 10 });
         let sent = std::iter::from_fn(|| deltas.next_want()).count();
-        assert_eq!(sent, MAX_CUTTINGS_UNDER_WAY / 2);
-        deltas.came(part(0, 0, &[5])).unwrap();
+        assert_eq!(sent, MAX_SIGNATURE_REQUESTS / 2);
+        deltas.receive(part(0, 0, &[5])).unwrap();
         assert!(deltas.next_want().is_some() && deltas.next_want().is_none());
     }
 
@@ -465,7 +471,7 @@ mod tests {
             at in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
             let total = lens.iter().copied().map(u64::from).sum::<u64>();
-            let mut deltas = asked_for(total);
+            let mut deltas = deltas_for(total);
             let mut ends: Vec<_> = at.iter().map(|at| at.index(lens.len()) + 1).collect();
             ends.extend([lens.len()]);
             ends.sort_unstable();
@@ -473,15 +479,15 @@ mod tests {
             let (mut from, mut offset_bytes, mut complete) = (0, 0, None::<SignatureComplete>);
             for end in ends {
                 prop_assert!(complete.is_none());
-                let cuts = lens[from..end].iter().enumerate().map(|(i, &len_bytes)| {
-                    Cut { len_bytes, digest: Digest::blake3(&((from + i) as u64).to_le_bytes()) }
+                let signatures = lens[from..end].iter().enumerate().map(|(i, &len_bytes)| {
+                    BlockSignature { len_bytes, digest: Digest::blake3(&((from + i) as u64).to_le_bytes()) }
                 });
-                complete = deltas.came(Cuts { entry: 7, offset_bytes, cuts: cuts.collect() }).unwrap().complete;
+                complete = deltas.receive(BlockSignatures { entry: 7, offset_bytes, signatures: signatures.collect() }).unwrap().complete;
                 offset_bytes += lens[from..end].iter().copied().map(u64::from).sum::<u64>();
                 from = end;
             }
             let complete = complete.unwrap();
-            prop_assert!(complete.cuts.iter().map(|piece| piece.cut.len_bytes).eq(lens));
+            prop_assert!(complete.blocks.iter().map(|block| block.signature.len_bytes).eq(lens));
         }
     }
 }

@@ -51,7 +51,7 @@ pub enum TransferError {
     },
     /// Both sides are done, but not with the same bytes.
     #[error("the two sides do not agree on what was transferred")]
-    RootMismatch,
+    TransferDigestMismatch,
     /// Some files could not be sent; all others have arrived.
     #[error("{} could not be sent", list(failed))]
     Incomplete {
@@ -155,9 +155,9 @@ pub enum ProtocolFault {
         /// The entry's index.
         entry: u64,
     },
-    /// Its list of cuts is not of what was asked for: too long, too short, or of something else.
-    #[error("a wrong list of cuts of entry {entry}")]
-    WrongCuts {
+    /// Its block signatures do not match the request: too many, too few, or of something else.
+    #[error("the block signatures of entry {entry} do not match the request")]
+    WrongSignatures {
         /// The entry's index.
         entry: u64,
     },
@@ -191,7 +191,7 @@ impl TransferError {
             Self::Protocol(_) => Code::Protocol,
             Self::Records(error) => error.code(),
             Self::Silent { .. } => Code::Timeout,
-            Self::Corrupt { .. } | Self::RootMismatch => Code::Integrity,
+            Self::Corrupt { .. } | Self::TransferDigestMismatch => Code::Integrity,
             Self::Undecodable { source, .. } => match **source {
                 DecodeSinkError::Bomb { .. } | DecodeSinkError::TooLong { .. } => Code::TooLarge,
                 _ => Code::Protocol,

@@ -1,14 +1,14 @@
 //! The provider of a transfer.
 
-mod cutting;
 mod entries;
+mod events;
 mod offering;
 mod presence;
 mod provided;
 mod sending;
 mod shrinking;
+mod signatures;
 mod spans;
-mod telling;
 
 use std::{
     collections::VecDeque,
@@ -24,19 +24,19 @@ use shiplane_files::internals::{Scanned, Source, SourceError};
 use shiplane_transport::internals::{BiStream, blocking};
 use shiplane_transport::{PeerConnection, SendChunkError, StreamError};
 use shiplane_wire::{
-    Digest, DigestAlgorithm, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, TransferId,
+    Digest, DigestAlgorithm, ProviderRecord, ReceiverRecord, RelPath, Span, TransferHasher, TransferId,
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 pub(crate) use self::provided::Provided;
 use self::{
-    cutting::{CutStep, Cuttings},
     entries::Entries,
     offering::Offering,
     presence::Presence,
     provided::Done,
     sending::{Arrival, ChunkFailure, Counted, Delivered, Outlet},
     shrinking::Shrinking,
+    signatures::{SignatureJobs, SignatureStep},
 };
 use super::{
     SHOWN_INTERVAL, TransferOptions, alive_interval,
@@ -62,15 +62,15 @@ pub(crate) async fn provide(
 ) -> Result<Provided, TransferError> {
     let timeout = connection.config().progress_timeout;
     let mut wants = RecordStream::new(records.recv);
-    let looked_at = Arc::<AtomicU64>::default();
+    let scanned_entries = Arc::<AtomicU64>::default();
     let quota = Quota::of(options.memory.as_ref());
     let mut watch = ProgressWatch::new(timeout, Instant::now());
     watch.limit_to(options.bytes_per_second());
     let outlet = Outlet::new(connection, transfer, Arc::clone(&source), options);
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
-        scan: Some(start_scan(Arc::clone(&source), Arc::clone(&looked_at))),
-        looked_at,
+        scan: Some(start_scan(Arc::clone(&source), Arc::clone(&scanned_entries))),
+        scanned_entries,
         watch,
         counted: Counted::default(),
         bytes_per_second: options.bytes_per_second(),
@@ -85,10 +85,10 @@ pub(crate) async fn provide(
         lanes: JoinSet::new(),
         max_lanes: options.lanes.max(1),
         digests: JoinSet::new(),
-        cuttings: Cuttings::new(options.digest, &quota),
+        signature_jobs: SignatureJobs::new(options.digest, &quota),
         quota,
         digest: options.digest,
-        root: RootHasher::new(options.digest),
+        transfer_hasher: TransferHasher::new(options.digest),
         sent_bytes: 0,
         wire_bytes: 0,
         failed: std::collections::HashSet::new(),
@@ -96,18 +96,18 @@ pub(crate) async fn provide(
         done: None,
         shrinking: Shrinking::new(options.compression),
         arrival: outlet.arrival(),
-        told_moved_bytes: 0,
-        told_awaited: None,
+        reported_bytes: 0,
+        reported_wait: None,
         outlet: Arc::new(outlet),
         source,
         events,
     };
     let result = provider.run(&mut wants, timeout).await;
     match result.and_then(|()| provider.check_done()) {
-        Ok(root) => {
+        Ok(transfer_digest) => {
             provider.records.flush().await?;
             provider.records.finish()?;
-            Ok(provider.provided(root, wants))
+            Ok(provider.provided(transfer_digest, wants))
         }
         Err(error) => {
             provider.records.reset(error.code());
@@ -123,15 +123,15 @@ struct Provider {
     outlet: Arc<Outlet>,
     arrival: Arrival,
     /// How much was told to have arrived.
-    told_moved_bytes: u64,
-    told_awaited: Option<Awaited>,
+    reported_bytes: u64,
+    reported_wait: Option<Awaited>,
     shrinking: Shrinking,
     events: EventFn,
     records: RecordSender,
     /// Batches from the scanning thread, until the scan is complete.
     scan: Option<mpsc::Receiver<ScanBatch>>,
     /// What the scanning thread has come by.
-    looked_at: Arc<AtomicU64>,
+    scanned_entries: Arc<AtomicU64>,
     watch: ProgressWatch,
     counted: Counted,
     bytes_per_second: Option<NonZeroU64>,
@@ -151,9 +151,9 @@ struct Provider {
     max_lanes: usize,
     quota: Quota,
     digests: JoinSet<(u64, Result<Digest, SourceError>)>,
-    cuttings: Cuttings,
+    signature_jobs: SignatureJobs,
     digest: DigestAlgorithm,
-    root: RootHasher,
+    transfer_hasher: TransferHasher,
     sent_bytes: u64,
     wire_bytes: u64,
     /// Entries whose failure has been told.
@@ -194,8 +194,8 @@ impl Provider {
                 Some(hashed) = self.digests.join_next() => {
                     self.on_hashed(hashed.map_err(|_| TransferError::Abandoned)?)?;
                 }
-                step = self.cuttings.next(&self.source), if is_read && !self.cuttings.is_idle() => {
-                    self.on_cut(step)?;
+                step = self.signature_jobs.next(&self.source), if is_read && !self.signature_jobs.is_idle() => {
+                    self.on_signatures(step)?;
                 }
                 _ = shown.tick() => self.show(),
                 _ = alive.tick() => {
@@ -217,9 +217,9 @@ impl Provider {
         if !self.records.is_written() {
             return Ok(());
         }
-        let looked_at = self.looked_at.load(Ordering::Relaxed);
+        let scanned_entries = self.scanned_entries.load(Ordering::Relaxed);
         let bytes_per_second = self.bytes_per_second.map_or(0, NonZeroU64::get);
-        self.records.push(&ProviderRecord::Alive { looked_at, bytes_per_second })
+        self.records.push(&ProviderRecord::Alive { scanned_entries, bytes_per_second })
     }
 
     /// Whether the receiver is heard: more wants may wait for a lane, and it reads what is said to it.
@@ -243,7 +243,7 @@ impl Provider {
             return Turn::Peers { files: 0 };
         }
         let is_listing = self.scan.is_some() && self.listed.is_empty();
-        if is_listing || !self.digests.is_empty() || !self.cuttings.is_idle() {
+        if is_listing || !self.digests.is_empty() || !self.signature_jobs.is_idle() {
             return Turn::Ours;
         }
         Turn::PeersChoice { bytes: self.total_bytes }
@@ -270,13 +270,13 @@ impl Provider {
                 self.quota.give_back_of_entries(freed_bytes);
                 self.watch.moved(released.saturating_mul(ENTRY_BYTES), Instant::now());
                 self.presence.release(below);
-                self.tell_present();
+                self.report_present();
                 Ok(())
             }
-            Some(ReceiverRecord::Done { chunks, root, failed }) if chunks == self.next_chunk => {
-                self.done = Some(Done { root, failed });
+            Some(ReceiverRecord::Done { chunks, transfer_digest, failed }) if chunks == self.next_chunk => {
+                self.done = Some(Done { transfer_digest, failed });
                 self.presence.end();
-                self.tell_present();
+                self.report_present();
                 Ok(())
             }
             Some(ReceiverRecord::Done { .. }) => Err(ProtocolFault::WrongTotals.into()),
@@ -285,7 +285,9 @@ impl Provider {
                 self.entries.admit(bytes);
                 Ok(())
             }
-            Some(ReceiverRecord::WantCuts { span, average_bytes }) => self.on_want_cuts(span, average_bytes),
+            Some(ReceiverRecord::WantSignatures { span, average_bytes }) => {
+                self.on_want_signatures(span, average_bytes)
+            }
             None => Err(ProtocolFault::WrongEnd.into()),
         }
     }
@@ -298,7 +300,7 @@ impl Provider {
             self.entries.check(span)?;
         }
         spans.iter().for_each(|span| self.presence.want(span));
-        self.tell_present();
+        self.report_present();
         if self.lanes.is_empty() {
             self.watch.stepped(Instant::now());
         }
@@ -318,21 +320,21 @@ impl Provider {
         Ok(())
     }
 
-    fn on_want_cuts(&mut self, span: Span, average_bytes: u32) -> Result<(), TransferError> {
+    fn on_want_signatures(&mut self, span: Span, average_bytes: u32) -> Result<(), TransferError> {
         self.entries.check(&span)?;
         // SPEC 4.14: the receiver has been told that it is not to be had.
         if !self.failed.contains(&span.entry) {
-            let entry = self.entries.ask_cuts(&span)?;
+            let entry = self.entries.request_signatures(&span)?;
             self.watch.completed(Instant::now());
-            self.cuttings.queue(&self.source, span, average_bytes, entry)?;
+            self.signature_jobs.queue(&self.source, span, average_bytes, entry)?;
         }
         Ok(())
     }
 
-    fn on_cut(&mut self, step: CutStep) -> Result<(), TransferError> {
+    fn on_signatures(&mut self, step: SignatureStep) -> Result<(), TransferError> {
         match step {
-            CutStep::Part(cuts) => self.records.push(&ProviderRecord::Cuts(cuts)),
-            CutStep::Failed { entry, error } => self.tell_failed(entry, error),
+            SignatureStep::Part(part) => self.records.push(&ProviderRecord::Signatures(part)),
+            SignatureStep::Failed { entry, error } => self.tell_failed(entry, error),
         }
     }
 
@@ -413,15 +415,15 @@ impl Provider {
             (index, Ok(chunk)) => {
                 self.quota.moved();
                 self.sent_bytes += chunk.content_bytes;
-                self.tell_moved();
+                self.report_moved();
                 (self.events)(TransferEvent::Kept { len_bytes: chunk.content_bytes });
                 self.wire_bytes += chunk.wire_bytes;
                 self.shrinking.sent(only_entry, chunk.wire_bytes < chunk.content_bytes);
-                self.root.add(index, chunk.digest).map_err(|_| TransferError::Abandoned)
+                self.transfer_hasher.add(index, chunk.digest).map_err(|_| TransferError::Abandoned)
             }
             (index, Err(ChunkFailure::Entry { entry, error })) => {
                 self.tell_failed(entry, error)?;
-                self.root.skip(index).map_err(|_| TransferError::Abandoned)?;
+                self.transfer_hasher.skip(index).map_err(|_| TransferError::Abandoned)?;
                 self.records.push(&ProviderRecord::ChunkVoid { index })
             }
             (_, Err(ChunkFailure::Lane(SendChunkError::Stream(error @ StreamError::ConnectionLost(_))))) => {
@@ -434,7 +436,9 @@ impl Provider {
                     SendChunkError::Rejected { .. }
                     | SendChunkError::Stream(StreamError::Reset(_) | StreamError::Stopped(_)),
                 )),
-            ) if index < self.offers => self.root.skip(index).map_err(|_| TransferError::Abandoned),
+            ) if index < self.offers => {
+                self.transfer_hasher.skip(index).map_err(|_| TransferError::Abandoned)
+            }
             (index, Err(ChunkFailure::Lane(source))) => Err(TransferError::Undelivered { index, source }),
         }
     }
@@ -495,10 +499,10 @@ impl Provider {
 }
 
 /// Lists the source on a blocking thread, in batches.
-fn start_scan(source: Arc<Source>, looked_at: Arc<AtomicU64>) -> mpsc::Receiver<ScanBatch> {
+fn start_scan(source: Arc<Source>, scanned_entries: Arc<AtomicU64>) -> mpsc::Receiver<ScanBatch> {
     let (outlet, batches) = mpsc::channel(SCAN_BATCHES_AHEAD);
     blocking::spawn_waiting(move || {
-        let count = |_: &_| _ = looked_at.fetch_add(1, Ordering::Relaxed);
+        let count = |_: &_| _ = scanned_entries.fetch_add(1, Ordering::Relaxed);
         let mut scan = source.scan().inspect(count);
         loop {
             let batch: ScanBatch = next_of(&mut scan).collect();

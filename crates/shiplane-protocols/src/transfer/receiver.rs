@@ -1,10 +1,10 @@
 //! The receiver of a transfer.
 
-mod asking;
 mod chunks;
 mod offers;
 mod progress;
 mod received;
+mod requests;
 mod workers;
 
 use std::{
@@ -19,7 +19,8 @@ use shiplane_transport::{
     internals::{BiStream, Claim, ProgressMeter, ReceiveReservation, TransferStream, blocking},
 };
 use shiplane_wire::{
-    Code, Digest, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, RootHasher, Span, limits,
+    Code, Digest, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, Span, TransferHasher,
+    limits,
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -104,7 +105,7 @@ pub(crate) async fn receive(
         totals: Totals::default(),
         ended: false,
         pauses: 0,
-        root: RootHasher::new(options.digest),
+        transfer_hasher: TransferHasher::new(options.digest),
         failed: Vec::new(),
         end: End::default(),
         may_compress: options.compression != Compression::Never,
@@ -115,7 +116,7 @@ pub(crate) async fn receive(
             ..LaneOptions::default()
         },
         arrived,
-        told_awaited: None,
+        reported_wait: None,
         progress: Progress::new(meter, timeout),
         target,
         timeout,
@@ -123,7 +124,7 @@ pub(crate) async fn receive(
         stop,
     };
     match receiver.run(&mut provider).await {
-        Ok((summary, root)) => Ok(receiver.received(summary, root, provider).await),
+        Ok((summary, transfer_digest)) => Ok(receiver.received(summary, transfer_digest, provider).await),
         Err(error) => {
             receiver.target.abandon();
             let released = receiver.target.writes().released();
@@ -164,7 +165,7 @@ struct Receiver {
     may_compress: bool,
     lane: LaneOptions,
     arrived: Arrived,
-    told_awaited: Option<Awaited>,
+    reported_wait: Option<Awaited>,
     chunks: JoinSet<(u64, ChunkResult)>,
     /// Chunks that the provider repeats before the failed attempt has ended here.
     repeated: HashMap<u64, Opened>,
@@ -180,7 +181,7 @@ struct Receiver {
     ended: bool,
     /// How often the provider has said that it lives since it has listed anything.
     pauses: u32,
-    root: RootHasher,
+    transfer_hasher: TransferHasher,
     failed: Vec<FailedEntry>,
     end: End,
 }
@@ -224,7 +225,7 @@ impl Receiver {
                     }
                 }
             }
-            self.ask()?;
+            self.request_more()?;
             self.take_up_early().await?;
             self.tell_done()?;
             let written = self.records.write_now();
@@ -241,7 +242,9 @@ impl Receiver {
         }
         if !self.comparing.is_empty() || self.deltas.awaits_provider() {
             let compared = self.comparing.values().map(|entry| entry.size_bytes);
-            return Turn::PeersWork { bytes: compared.fold(self.deltas.asked_bytes(), u64::saturating_add) };
+            return Turn::PeersWork {
+                bytes: compared.fold(self.deltas.requested_bytes(), u64::saturating_add),
+            };
         }
         let awaits_offers = self.offers.as_ref().is_some_and(Offers::may_expect_more);
         let awaits_entries =
@@ -254,7 +257,7 @@ impl Receiver {
 
     /// All is published, and nothing waits to be ended.
     fn is_complete(&self) -> bool {
-        self.end.is_told() && self.publisher.is_idle() && self.unended.is_empty()
+        self.end.is_done_sent() && self.publisher.is_idle() && self.unended.is_empty()
     }
 
     /// All is planned and has come.
@@ -268,7 +271,7 @@ impl Receiver {
     }
 
     async fn finish(&mut self) -> Result<(Summary, Digest), TransferError> {
-        let root = self.end.told.ok_or(TransferError::Abandoned)?;
+        let transfer_digest = self.end.sent_digest.ok_or(TransferError::Abandoned)?;
         let written = self.records.flush().await;
         self.survive(written)?;
         (self.events)(TransferEvent::Finishing);
@@ -287,7 +290,7 @@ impl Receiver {
         };
         // Likewise: it has read `done`.
         let _ = self.records.finish();
-        Ok((summary, root))
+        Ok((summary, transfer_digest))
     }
 
     fn on_record(&mut self, record: ProviderRecord) -> Result<(), TransferError> {
@@ -315,12 +318,12 @@ impl Receiver {
                 self.progress.completed();
                 self.planner.send(PlanJob::Compare { index, entry, theirs: digest });
             }
-            ProviderRecord::Cuts(cuts) => {
-                let index = cuts.entry;
-                let SignaturePart { part, len_bytes, complete } = self.deltas.came(cuts)?;
+            ProviderRecord::Signatures(part) => {
+                let index = part.entry;
+                let SignaturePart { part, len_bytes, complete } = self.deltas.receive(part)?;
                 self.progress.moved(len_bytes);
                 if !part.is_empty() {
-                    self.planner.send(PlanJob::Follow { index, cuts: part });
+                    self.planner.send(PlanJob::Follow { index, blocks: part });
                 }
                 if let Some(complete) = complete {
                     self.progress.completed();
@@ -341,12 +344,12 @@ impl Receiver {
             ProviderRecord::ChunkVoid { index } => {
                 self.ledger.chunk_void(index)?;
                 self.reserved.remove(&index);
-                self.root.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
+                self.transfer_hasher.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
             }
-            ProviderRecord::Alive { looked_at, bytes_per_second } => {
+            ProviderRecord::Alive { scanned_entries, bytes_per_second } => {
                 self.pauses = self.pauses.saturating_add(1);
                 // Who has sent the end looks no further.
-                self.progress.alive(if self.ended { 0 } else { looked_at }, bytes_per_second);
+                self.progress.alive(if self.ended { 0 } else { scanned_entries }, bytes_per_second);
             }
         }
         Ok(())
@@ -440,7 +443,7 @@ impl Receiver {
                 return Ok(());
             }
             Plan::Delta { ranges, average_bytes } => {
-                self.deltas.ask(index, entry, SignatureRequest { ranges, average_bytes });
+                self.deltas.request(index, entry, SignatureRequest { ranges, average_bytes });
                 return Ok(());
             }
             Plan::Done => self.totals.identical_bytes += entry.size_bytes,
@@ -484,8 +487,8 @@ impl Receiver {
         match self.ledger.chunk_opens(index) {
             Ok(Opens::Next(spans)) => {
                 let target = self.target.share();
-                let (lane, told) = (self.lane_of(index), (self.arrived.clone(), Arc::clone(&self.events)));
-                let received = receive_chunk(opened, target, spans, lane, told);
+                let (lane, events) = (self.lane_of(index), (self.arrived.clone(), Arc::clone(&self.events)));
+                let received = receive_chunk(opened, target, spans, lane, events);
                 self.chunks.spawn(async move { (index, received.await) });
                 Ok(())
             }
@@ -529,7 +532,9 @@ impl Receiver {
                 self.reserved.remove(&index);
                 self.quota.moved();
                 self.progress.completed();
-                self.root.add(index, digest).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
+                self.transfer_hasher
+                    .add(index, digest)
+                    .map_err(|_| ProtocolFault::UnwantedChunk { index })?;
                 self.totals.received_bytes += content_bytes;
                 (self.events)(TransferEvent::Kept { len_bytes: content_bytes });
                 self.totals.wire_bytes += wire_bytes;

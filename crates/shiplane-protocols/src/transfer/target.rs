@@ -5,7 +5,7 @@ mod writes;
 
 use std::io::Write;
 
-use shiplane_files::internals::{ChunkWriter, Destination, DestinationError, PlacedCut, Plan, Summary};
+use shiplane_files::internals::{Block, ChunkWriter, Destination, DestinationError, Plan, Summary};
 use shiplane_wire::{Digest, Entry, FailReason, Span, Stored, Verified};
 
 use self::stream::{OutputStream, StreamWriter};
@@ -14,13 +14,13 @@ pub(super) use self::writes::{RELEASE_GRACE, WriteTracker};
 /// Where a transfer lands.
 #[derive(Debug)]
 pub struct Target {
-    // Fields are dropped in this order: the place is let go of before that is noted.
-    place: Place,
+    // Fields are dropped in this order: the output is let go of before that is noted.
+    output: Output,
     writes: WriteTracker,
 }
 
 #[derive(Debug, Clone)]
-enum Place {
+enum Output {
     /// A transfer is all that is written there, or one part of it, which somebody else finishes.
     Files {
         destination: Destination,
@@ -37,7 +37,7 @@ pub(super) enum Writer {
 
 impl From<Destination> for Target {
     fn from(destination: Destination) -> Self {
-        Self::at(Place::Files { destination, is_part: false })
+        Self::at(Output::Files { destination, is_part: false })
     }
 }
 
@@ -45,21 +45,21 @@ impl Target {
     /// Writes the bytes of a single file to `writer`, which is flushed at the end. Every chunk is verified before a
     /// byte of it is written; those that come early are held, as many as there are lanes.
     pub fn stream(writer: impl Write + Send + 'static) -> Self {
-        Self::at(Place::Stream(OutputStream::new(writer)))
+        Self::at(Output::Stream(OutputStream::new(writer)))
     }
 
     /// A destination that others finish.
     pub(crate) fn part(destination: Destination) -> Self {
-        Self::at(Place::Files { destination, is_part: true })
+        Self::at(Output::Files { destination, is_part: true })
     }
 
-    fn at(place: Place) -> Self {
-        Self { place, writes: WriteTracker::default() }
+    fn at(output: Output) -> Self {
+        Self { output, writes: WriteTracker::default() }
     }
 
     /// Another handle.
     pub(super) fn share(&self) -> Self {
-        Self { place: self.place.clone(), writes: self.writes.clone() }
+        Self { output: self.output.clone(), writes: self.writes.clone() }
     }
 
     pub(super) fn writes(&self) -> &WriteTracker {
@@ -68,9 +68,9 @@ impl Target {
 
     /// Decides what is to be done for an entry.
     pub(super) fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        match &self.place {
-            Place::Files { destination, .. } => destination.plan(index, entry),
-            Place::Stream(stream) => stream.plan(entry),
+        match &self.output {
+            Output::Files { destination, .. } => destination.plan(index, entry),
+            Output::Stream(stream) => stream.plan(entry),
         }
     }
 
@@ -86,7 +86,7 @@ impl Target {
 
     /// Takes a part of the block signatures of an entry for which [`Plan::Delta`] was given, in order, while the peer
     /// reads on.
-    pub(super) fn follow(&self, index: u64, theirs: &[PlacedCut]) -> Result<(), DestinationError> {
+    pub(super) fn follow(&self, index: u64, theirs: &[Block]) -> Result<(), DestinationError> {
         self.files(index)?.follow(index, theirs)
     }
 
@@ -95,64 +95,64 @@ impl Target {
         &self,
         index: u64,
         entry: &Entry,
-        theirs: &[PlacedCut],
+        theirs: &[Block],
     ) -> Result<Plan, DestinationError> {
         self.files(index)?.delta(index, entry, theirs)
     }
 
     /// Only files are compared.
     fn files(&self, entry: u64) -> Result<&Destination, DestinationError> {
-        match &self.place {
-            Place::Files { destination, .. } => Ok(destination),
-            Place::Stream(_) => Err(DestinationError::NotWanted { entry }),
+        match &self.output {
+            Output::Files { destination, .. } => Ok(destination),
+            Output::Stream(_) => Err(DestinationError::NotWanted { entry }),
         }
     }
 
     /// Checks that `missing_bytes` fit.
     pub(super) fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
-        match &self.place {
-            Place::Files { destination, .. } => destination.reserve(missing_bytes),
-            Place::Stream(_) => Ok(()),
+        match &self.output {
+            Output::Files { destination, .. } => destination.reserve(missing_bytes),
+            Output::Stream(_) => Ok(()),
         }
     }
 
     /// The size of an entry for which a plan was given that wants something of it, and that was not given up since.
     pub(super) fn file_len_bytes(&self, entry: u64) -> Option<u64> {
-        match &self.place {
-            Place::Files { destination, .. } => destination.file_len_bytes(entry),
-            Place::Stream(stream) => stream.file_len_bytes(),
+        match &self.output {
+            Output::Files { destination, .. } => destination.file_len_bytes(entry),
+            Output::Stream(stream) => stream.file_len_bytes(),
         }
     }
 
     /// Whether chunks are written without ever waiting for a disk, so that it may be done between two packets.
     pub(super) fn is_immediate(&self) -> bool {
-        match &self.place {
-            Place::Files { destination, .. } => destination.is_immediate(),
-            Place::Stream(_) => false,
+        match &self.output {
+            Output::Files { destination, .. } => destination.is_immediate(),
+            Output::Stream(_) => false,
         }
     }
 
     /// Begins a chunk.
     pub(super) fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Writer, DestinationError> {
-        match &self.place {
-            Place::Files { destination, .. } => destination.chunk_writer(chunk, spans).map(Writer::Files),
-            Place::Stream(stream) => Ok(Writer::Stream(stream.writer(spans))),
+        match &self.output {
+            Output::Files { destination, .. } => destination.chunk_writer(chunk, spans).map(Writer::Files),
+            Output::Stream(stream) => Ok(Writer::Stream(stream.writer(spans))),
         }
     }
 
     /// Makes complete entries visible, and durable if that was promised.
     pub(super) fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
-        match &self.place {
-            Place::Files { destination, .. } => destination.publish(entries),
-            Place::Stream(_) => Ok(()),
+        match &self.output {
+            Output::Files { destination, .. } => destination.publish(entries),
+            Output::Stream(_) => Ok(()),
         }
     }
 
     /// Gives up an entry that the provider cannot send, for this reason.
     pub(super) fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError> {
-        match &self.place {
-            Place::Files { destination, .. } => destination.discard(entry, reason),
-            Place::Stream(stream) => {
+        match &self.output {
+            Output::Files { destination, .. } => destination.discard(entry, reason),
+            Output::Stream(stream) => {
                 stream.discard();
                 Ok(())
             }
@@ -161,17 +161,17 @@ impl Target {
 
     /// The transfer has failed: what takes long may end early, in any error. Nothing more is asked for.
     pub(super) fn abandon(&self) {
-        if let Place::Files { destination, .. } = &self.place {
+        if let Output::Files { destination, .. } = &self.output {
             destination.abandon();
         }
     }
 
     /// Everything has come.
     pub(super) fn finish(self) -> Result<Summary, DestinationError> {
-        match self.place {
-            Place::Files { destination, is_part: false } => destination.finish(),
-            Place::Files { is_part: true, .. } => Ok(Summary::default()),
-            Place::Stream(stream) => stream.finish(),
+        match self.output {
+            Output::Files { destination, is_part: false } => destination.finish(),
+            Output::Files { is_part: true, .. } => Ok(Summary::default()),
+            Output::Stream(stream) => stream.finish(),
         }
     }
 }

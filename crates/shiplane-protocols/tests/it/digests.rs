@@ -83,7 +83,7 @@ async fn a_sync_without_a_common_digest_is_refused() {
     let request = |digest| SyncRequest {
         sync: [9; 16],
         path: Vec::new(),
-        root: *Manifest::new().root().as_bytes(),
+        manifest_digest: *Manifest::new().digest().as_bytes(),
         bases: Vec::new(),
         dry_run: false,
         source: [8; 32],
@@ -102,7 +102,7 @@ async fn deaf(digest: u8) -> (RpcClient, [Arc<QuicTransport>; 2]) {
     let router = Router::new()
         .typed(FETCH_OPEN, move |_context, request| async move {
             assert_eq!(request.digests, 1, "SHA-256 alone");
-            Ok(FetchOpened { shape: TransferShape::Root, digest })
+            Ok(FetchOpened { shape: TransferShape::Contents, digest })
         })
         .typed(PUSH_OPEN, move |_context, request| async move {
             assert_eq!(request.digests, 1, "SHA-256 alone");

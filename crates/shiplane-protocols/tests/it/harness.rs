@@ -193,7 +193,7 @@ impl World {
 
     /// A ticket to read and to write below `path`.
     pub(crate) fn ticket_to_write(&self, path: &str) -> TicketSecret {
-        let grant = Grant { read: true, write: true, roots: Scope::below(path.as_bytes()).unwrap() };
+        let grant = Grant { read: true, write: true, paths: Scope::below(path.as_bytes()).unwrap() };
         self.access.tickets().issue(grant, Duration::from_secs(3600), Instant::now()).unwrap()
     }
 

@@ -2,7 +2,7 @@
 
 mod crowd;
 mod digests;
-mod held;
+mod gated_disk;
 mod liar;
 #[cfg(target_os = "linux")]
 mod memory;
@@ -51,7 +51,7 @@ pub(crate) struct FetchOpened {
 pub(crate) enum TransferShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
-    Root,
+    Contents,
 }
 
 /// A transport that trusts everybody and waits for `patience`.

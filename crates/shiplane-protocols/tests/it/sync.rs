@@ -2,15 +2,15 @@
 
 mod anew;
 mod changing;
-mod cuts;
 mod example;
 #[cfg(target_os = "linux")]
 mod failing;
 mod hostile_asked;
 mod hostile_asking;
-#[cfg(target_os = "linux")]
-mod leftovers;
+mod interrupted;
 mod messages;
+#[cfg(target_os = "linux")]
+mod orphaned_temps;
 
 mod random;
 mod together;
@@ -116,7 +116,7 @@ async fn two_datasets_converge_and_only_what_differs_moves() {
     write(&world.source(), "common/4/4", &noise(201, 7000));
     let second = sync(&world, &client).await;
     assert_eq!((second.sent_bytes, second.received_bytes), (6000, 7000));
-    assert_ne!(second.root, first.root);
+    assert_ne!(second.digest, first.digest);
 }
 
 /// Counts the calls that a server takes.

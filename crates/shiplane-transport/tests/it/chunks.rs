@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     harness::{
-        AMPLE, Duel, End, Pair, addr_of, everybody, localhost, memory, noise, soon, transfer_id, transport,
+        AMPLE, End, Pair, RawPair, addr_of, everybody, localhost, memory, noise, soon, transfer_id, transport,
     },
     wire::Wire,
 };
@@ -338,7 +338,7 @@ async fn a_sender_that_goes_away_says_cancelled_and_not_end() {
 /// Whatever happens to a file between the first byte and the last, no digest is sent.
 #[tokio::test]
 async fn a_file_that_changes_while_it_is_sent_is_never_accepted() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let dir = tempfile::tempdir().unwrap();
     let data = noise(1, 8 << 20);
     type Change = fn(&Path, &[u8]);
@@ -361,12 +361,12 @@ async fn a_file_that_changes_while_it_is_sent_is_never_accepted() {
         let path = file(dir.path(), "file", &data);
         let source = ChunkSource::File(path.clone());
         let play = async {
-            let mut stream = duel.accept().await;
+            let mut stream = raw_pair.accept().await;
             change(&path, &data);
             stream.answer().await
         };
         let (sent, (received, end)) =
-            soon(async { tokio::join!(duel.peer.send_chunk_verified(&source), play) }).await;
+            soon(async { tokio::join!(raw_pair.peer.send_chunk_verified(&source), play) }).await;
         assert!(matches!(sent, Err(SendChunkError::Source(SourceError::Changed))), "{name}: {sent:?}");
         assert_eq!(end, End::Reset(Code::SourceChanged), "{name}");
         assert!(received.len() < 8 + data.len() + 32, "{name}");
@@ -375,7 +375,7 @@ async fn a_file_that_changes_while_it_is_sent_is_never_accepted() {
 
 #[tokio::test]
 async fn what_is_no_file_is_an_error_before_a_stream_is_opened() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let dir = tempfile::tempdir().unwrap();
     let mut paths = vec![dir.path().join("missing"), dir.path().to_owned()];
     #[cfg(unix)]
@@ -385,12 +385,12 @@ async fn what_is_no_file_is_an_error_before_a_stream_is_opened() {
         paths.push(pipe);
     }
     for path in paths {
-        let outcome = soon(duel.peer.send_chunk_verified(&ChunkSource::File(path.clone()))).await;
+        let outcome = soon(raw_pair.peer.send_chunk_verified(&ChunkSource::File(path.clone()))).await;
         let refused = matches!(outcome, Err(SendChunkError::Source(SourceError::Io(_))));
         assert!(refused, "{path:?}: {outcome:?}");
     }
-    let probe = duel.peer.open_stream(Bytes::from_static(b"x")).await.unwrap();
-    assert_eq!(duel.accept().await.recv.id().index(), 0, "the first stream of all");
+    let probe = raw_pair.peer.open_stream(Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(raw_pair.accept().await.recv.id().index(), 0, "the first stream of all");
     drop(probe);
 }
 

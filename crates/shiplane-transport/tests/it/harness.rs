@@ -101,8 +101,8 @@ pub(crate) fn memory(data: &[u8]) -> ChunkSource {
     ChunkSource::Memory(Bytes::copy_from_slice(data))
 }
 
-/// A peer with the right handshake and manners of its own, connected to one of ours.
-pub(crate) struct Duel {
+/// A raw quinn peer that has passed our handshake, connected to a transport of ours.
+pub(crate) struct RawPair {
     pub(crate) ours: QuicTransport,
     /// Our end.
     pub(crate) peer: Arc<PeerConnection>,
@@ -111,7 +111,7 @@ pub(crate) struct Duel {
     pub(crate) mallory: Mallory,
 }
 
-impl Duel {
+impl RawPair {
     pub(crate) async fn new() -> Self {
         Self::with(TransportConfig::default(), |_| ()).await
     }

@@ -7,31 +7,31 @@ use shiplane_wire::Code;
 use tokio::{net::UdpSocket, task::JoinSet};
 
 use crate::harness::{
-    Duel, Mallory, RawStream, addr_of, code, frame, localhost, short_deadlines, soon, transport,
+    Mallory, RawPair, RawStream, addr_of, code, frame, localhost, short_deadlines, soon, transport,
 };
 
 #[tokio::test]
 async fn ten_thousand_streams_that_are_reset_as_soon_as_they_are_opened_harm_nobody() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     for _ in 0..10_000 {
-        let (mut send, recv) = soon(duel.raw.open_bi()).await.unwrap();
+        let (mut send, recv) = soon(raw_pair.raw.open_bi()).await.unwrap();
         soon(send.write_all(&frame(b"x")[..3])).await.unwrap();
         send.reset(code(Code::Cancelled)).unwrap();
         drop(recv);
     }
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
 #[tokio::test]
 async fn as_many_chunks_as_may_be_under_way_that_all_stall_are_all_given_up() {
-    let duel = Duel::with(short_deadlines(), |_| ()).await;
+    let raw_pair = RawPair::with(short_deadlines(), |_| ()).await;
     let mut stalled = Vec::new();
     for _ in 0..shiplane_transport::MAX_CONCURRENT_STREAMS {
-        stalled.push(duel.open(&frame(b"never whole")[..12]).await);
+        stalled.push(raw_pair.open(&frame(b"never whole")[..12]).await);
     }
     let mut received = JoinSet::new();
     for _ in &stalled {
-        let peer = Arc::clone(&duel.peer);
+        let peer = Arc::clone(&raw_pair.peer);
         received.spawn(async move { peer.recv_chunk_verified().await });
     }
     while let Some(outcome) = soon(received.join_next()).await {
@@ -39,28 +39,28 @@ async fn as_many_chunks_as_may_be_under_way_that_all_stall_are_all_given_up() {
         assert!(outcome.is_err(), "{outcome:?}");
     }
     drop(stalled);
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
 #[tokio::test]
 async fn a_sender_that_will_not_hear_the_status_harms_only_itself() {
-    let duel = Duel::new().await;
-    let mut stream = duel.open(&frame(b"hello")).await;
+    let raw_pair = RawPair::new().await;
+    let mut stream = raw_pair.open(&frame(b"hello")).await;
     stream.recv.stop(code(Code::Cancelled)).unwrap();
     stream.send.finish().unwrap();
     // Whether the chunk counts is the receiver's to say; that it comes to an end is what matters.
-    if let Ok(received) = soon(duel.peer.recv_chunk_verified()).await {
+    if let Ok(received) = soon(raw_pair.peer.recv_chunk_verified()).await {
         assert_eq!(received.unwrap(), "hello");
     }
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
 #[tokio::test]
 async fn a_reason_of_control_characters_is_neither_obeyed_nor_kept_whole() {
     for number in [Code::Protocol.as_u64(), 1 << 40] {
-        let duel = Duel::new().await;
-        duel.raw.close(quinn::VarInt::try_from(number).unwrap(), &[0x1b; 1024]);
-        let error = soon(duel.peer.recv_chunk_verified()).await.unwrap_err();
+        let raw_pair = RawPair::new().await;
+        raw_pair.raw.close(quinn::VarInt::try_from(number).unwrap(), &[0x1b; 1024]);
+        let error = soon(raw_pair.peer.recv_chunk_verified()).await.unwrap_err();
         for told in [error.to_string(), format!("{error:?}")] {
             assert!(told.len() < 512 && !told.contains('\x1b'), "{told:?}");
         }
@@ -113,11 +113,11 @@ async fn one_way(to: SocketAddr) -> SocketAddr {
 
 #[tokio::test]
 async fn a_stream_whose_answer_is_filled_with_data_first_is_reset() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     // On a stream that we open, Mallory answers with a flood before the chunk has ended.
     let source = crate::harness::memory(&vec![7; 1 << 20]);
     let play = async {
-        let RawStream { mut send, recv } = duel.accept().await;
+        let RawStream { mut send, recv } = raw_pair.accept().await;
         // It is stopped as soon as its first bytes cannot be an answer.
         let flooded = async {
             loop {
@@ -129,9 +129,9 @@ async fn a_stream_whose_answer_is_filled_with_data_first_is_reset() {
         soon(flooded).await;
         drop(recv);
     };
-    let (sent, ()) = soon(async { tokio::join!(duel.peer.send_chunk_verified(&source), play) }).await;
+    let (sent, ()) = soon(async { tokio::join!(raw_pair.peer.send_chunk_verified(&source), play) }).await;
     assert!(sent.is_err());
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
 #[tokio::test]
@@ -172,9 +172,9 @@ async fn closed_with(connection: &quinn::Connection) -> Code {
 async fn a_connection_that_is_not_read_holds_little_where_there_is_one_credit_for_all() {
     let ours =
         transport(TransportConfig { receive_budget_bytes: Some(24 << 20), ..TransportConfig::default() });
-    let duel = Duel::of(ours, |_| ()).await;
+    let raw_pair = RawPair::of(ours, |_| ()).await;
     // A bare chunk that nobody takes.
-    let mut stream = duel.open(&(1u64 << 24).to_le_bytes()).await;
+    let mut stream = raw_pair.open(&(1u64 << 24).to_le_bytes()).await;
     let mut accepted_bytes = 8;
     let data = vec![7; 4096];
     // As much as there is credit for; what would wait is given up.

@@ -20,5 +20,5 @@ mod packet_size;
 mod pool;
 mod shutdown;
 mod trust;
-mod turns;
 mod wire;
+mod write_order;

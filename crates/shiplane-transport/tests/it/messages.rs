@@ -5,7 +5,9 @@ use shiplane_transport::{MessageError, StreamError};
 use shiplane_wire::{Code, StreamKind};
 use tokio::time::Instant;
 
-use crate::harness::{Duel, End, Pair, addr_of, code, everybody, headed, localhost, noise, soon, transport};
+use crate::harness::{
+    End, Pair, RawPair, addr_of, code, everybody, headed, localhost, noise, soon, transport,
+};
 
 const LIMIT_BYTES: usize = 1 << 20;
 
@@ -30,75 +32,77 @@ async fn every_length_up_to_the_limit_arrives_and_one_more_names_the_lane() {
 
 #[tokio::test]
 async fn a_message_is_acknowledged_by_fin_alone_and_only_once_it_is_taken() {
-    let duel = Duel::new().await;
-    let mut stream = duel.send(&headed(StreamKind::Message, b"hello")).await;
+    let raw_pair = RawPair::new().await;
+    let mut stream = raw_pair.send(&headed(StreamKind::Message, b"hello")).await;
     tokio::select! {
         biased;
         answer = stream.answer() => panic!("{answer:?}"),
-        () = duel.expect_works() => {}
+        () = raw_pair.expect_works() => {}
     }
-    assert_eq!(soon(duel.peer.recv()).await.unwrap().unwrap(), "hello");
+    assert_eq!(soon(raw_pair.peer.recv()).await.unwrap().unwrap(), "hello");
     assert_eq!(stream.answer().await, (vec![], End::Fin));
 
     // And so from our side.
     let play = async {
-        let mut stream = duel.accept().await;
+        let mut stream = raw_pair.accept().await;
         let seen = soon(stream.recv.read_to_end(100)).await.unwrap();
         assert_eq!(seen, headed(StreamKind::Message, b"hello"));
         stream.send.finish().unwrap();
     };
-    let (sent, ()) = soon(async { tokio::join!(duel.peer.send(Bytes::from_static(b"hello")), play) }).await;
+    let (sent, ()) =
+        soon(async { tokio::join!(raw_pair.peer.send(Bytes::from_static(b"hello")), play) }).await;
     sent.unwrap();
 }
 
 #[tokio::test]
 async fn any_other_answer_is_no_delivery() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     for answer in [&b"\0"[..], b"thanks"] {
         let play = async {
-            let mut stream = duel.accept().await;
+            let mut stream = raw_pair.accept().await;
             soon(stream.recv.read_to_end(100)).await.unwrap();
             stream.send.write_all(answer).await.unwrap();
             stream.send.finish().unwrap();
         };
-        let (sent, ()) = soon(async { tokio::join!(duel.peer.send(Bytes::from_static(b"hi")), play) }).await;
+        let (sent, ()) =
+            soon(async { tokio::join!(raw_pair.peer.send(Bytes::from_static(b"hi")), play) }).await;
         assert!(matches!(sent, Err(MessageError::Stream(StreamError::TooLong { max_bytes: 0 }))), "{sent:?}");
     }
     let play = async {
-        let mut stream = duel.accept().await;
+        let mut stream = raw_pair.accept().await;
         soon(stream.recv.read_to_end(100)).await.unwrap();
         stream.send.reset(code(Code::Busy)).unwrap();
     };
-    let (sent, ()) = soon(async { tokio::join!(duel.peer.send(Bytes::from_static(b"hi")), play) }).await;
+    let (sent, ()) = soon(async { tokio::join!(raw_pair.peer.send(Bytes::from_static(b"hi")), play) }).await;
     assert!(matches!(sent, Err(MessageError::Stream(StreamError::Reset(Code::Busy)))), "{sent:?}");
 }
 
 #[tokio::test]
 async fn a_message_shorter_or_longer_than_announced_is_refused() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let whole = headed(StreamKind::Message, b"hello");
 
-    let mut stream = duel.send(&whole[..12]).await;
-    let outcome = soon(duel.peer.recv()).await;
+    let mut stream = raw_pair.send(&whole[..12]).await;
+    let outcome = soon(raw_pair.peer.recv()).await;
     let truncated = MessageError::Truncated { received_bytes: 4, expected_bytes: 5 };
     assert_eq!(format!("{:?}", outcome.unwrap_err()), format!("{truncated:?}"));
     assert_eq!(stream.answer().await, (vec![], End::Reset(Code::Protocol)));
 
-    let mut stream = duel.send(&[&whole[..], b"!"].concat()).await;
-    let outcome = soon(duel.peer.recv()).await;
+    let mut stream = raw_pair.send(&[&whole[..], b"!"].concat()).await;
+    let outcome = soon(raw_pair.peer.recv()).await;
     let too_long = matches!(outcome, Err(MessageError::Stream(StreamError::TooLong { max_bytes: 5 })));
     assert!(too_long, "{outcome:?}");
     assert_eq!(stream.answer().await, (vec![], End::Reset(Code::Protocol)));
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_stalls_is_given_up_at_the_progress_deadline() {
-    let duel = Duel::new().await;
-    let timeout = duel.peer.config().progress_timeout;
+    let raw_pair = RawPair::new().await;
+    let timeout = raw_pair.peer.config().progress_timeout;
     let began = Instant::now();
-    let mut stream = duel.open(&headed(StreamKind::Message, b"hello")[..10]).await;
-    let outcome = tokio::time::timeout(2 * timeout, duel.peer.recv()).await.unwrap();
+    let mut stream = raw_pair.open(&headed(StreamKind::Message, b"hello")[..10]).await;
+    let outcome = tokio::time::timeout(2 * timeout, raw_pair.peer.recv()).await.unwrap();
     assert!(matches!(outcome, Err(MessageError::Stream(StreamError::TimedOut { .. }))), "{outcome:?}");
     assert!(began.elapsed() >= timeout);
     assert_eq!(stream.answer().await, (vec![], End::Reset(Code::Timeout)));

@@ -12,14 +12,14 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     allocations,
-    harness::{Duel, End, Pair, RawStream, code, frame, headed, memory, noise, soon, tag, transfer_id},
+    harness::{End, Pair, RawPair, RawStream, code, frame, headed, memory, noise, soon, tag, transfer_id},
 };
 
 const HEADER_TIMEOUT: Duration = shiplane_transport::HEADER_TIMEOUT;
 
 #[tokio::test]
 async fn what_cannot_be_understood_is_reset_and_harms_nothing_else() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let too_long = (1u64 << 20) + 1;
     let header = |kind: u64, len: u64| (0b11 << 62 | kind << 56 | len).to_le_bytes();
     let cases = [
@@ -36,24 +36,24 @@ async fn what_cannot_be_understood_is_reset_and_harms_nothing_else() {
         (u64::from_le_bytes(header(5, 17)), Code::Protocol, "a long records header"),
     ];
     for (word, code, name) in cases {
-        let mut stream = duel.open(&word.to_le_bytes()).await;
+        let mut stream = raw_pair.open(&word.to_le_bytes()).await;
         assert_eq!(stream.answer().await, (vec![], End::Reset(code)), "{name}");
         assert_eq!(stream.stopped().await, Some(code), "{name}");
     }
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
 #[tokio::test]
 async fn an_announced_length_costs_nothing() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let (largest_bytes, ()) = allocations::largest(async {
         for word in [0xc300_0000_ffff_ffff, 0xc100_0000_ffff_ffff, 0xc400_0000_ffff_ffff] {
-            let mut stream = duel.open(&u64::to_le_bytes(word)).await;
+            let mut stream = raw_pair.open(&u64::to_le_bytes(word)).await;
             assert!(matches!(stream.answer().await.1, End::Reset(_)));
         }
         // Within the limit, but not there: nothing is set aside for it either.
-        let mut stream = duel.send(&u64::to_le_bytes(0xc300_0000_0010_0000)).await;
-        assert!(soon(duel.peer.recv()).await.is_err());
+        let mut stream = raw_pair.send(&u64::to_le_bytes(0xc300_0000_0010_0000)).await;
+        assert!(soon(raw_pair.peer.recv()).await.is_err());
         assert!(matches!(stream.answer().await.1, End::Reset(_)));
     })
     .await;
@@ -62,23 +62,23 @@ async fn an_announced_length_costs_nothing() {
 
 #[tokio::test]
 async fn a_stream_that_ends_within_its_header_is_a_protocol_error() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let whole = [&tag(transfer_id(1), 0)[..], &frame(b"hello")].concat();
     for len in [0, 1, 7, 8, 31, 32, 39] {
-        let mut stream = duel.send(&whole[..len]).await;
+        let mut stream = raw_pair.send(&whole[..len]).await;
         assert_eq!(stream.answer().await, (vec![], End::Reset(Code::Protocol)), "{len}");
     }
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_stream_is_reset_at_the_header_deadline_and_holds_up_nobody() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let whole = [&tag(transfer_id(1), 0)[..], &frame(b"hello")].concat();
     for len in [1, 7, 8, 31] {
         let began = Instant::now();
-        let mut silent = duel.open(&whole[..len]).await;
-        duel.expect_works().await;
+        let mut silent = raw_pair.open(&whole[..len]).await;
+        raw_pair.expect_works().await;
         assert!(began.elapsed() < HEADER_TIMEOUT / 2, "{:?}", began.elapsed());
         let (data, end) = soon_enough(silent.answer()).await;
         assert_eq!((data, end), (vec![], End::Reset(Code::Timeout)), "{len}");
@@ -89,8 +89,8 @@ async fn a_silent_stream_is_reset_at_the_header_deadline_and_holds_up_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_header_byte_by_byte_is_fine_until_it_stalls() {
-    let duel = Duel::new().await;
-    let mut claim = duel.peer.claim(transfer_id(1)).unwrap();
+    let raw_pair = RawPair::new().await;
+    let mut claim = raw_pair.peer.claim(transfer_id(1)).unwrap();
     let whole = [&tag(transfer_id(1), 9)[..], &frame(b"")].concat();
     let trickle = async |stream: &mut RawStream, bytes: &[u8]| {
         for byte in bytes {
@@ -98,14 +98,14 @@ async fn a_header_byte_by_byte_is_fine_until_it_stalls() {
             tokio::task::yield_now().await;
         }
     };
-    let mut stream = duel.open(&whole[..1]).await;
+    let mut stream = raw_pair.open(&whole[..1]).await;
     trickle(&mut stream, &whole[1..]).await;
     stream.send.finish().unwrap();
     let Some(TransferStream::Chunk(chunk)) = soon(claim.next()).await else { panic!("no chunk") };
     assert_eq!((chunk.index(), chunk.len_bytes()), (9, 0));
     chunk.refuse(Code::Busy).await;
 
-    let mut stream = duel.open(&whole[..1]).await;
+    let mut stream = raw_pair.open(&whole[..1]).await;
     trickle(&mut stream, &whole[1..20]).await;
     assert_eq!(soon_enough(stream.answer()).await, (vec![], End::Reset(Code::Timeout)));
 }
@@ -113,15 +113,15 @@ async fn a_header_byte_by_byte_is_fine_until_it_stalls() {
 /// On a slow path the chunks before it go first, for as long as it takes.
 #[tokio::test(start_paused = true)]
 async fn the_size_of_a_chunk_that_is_awaited_may_take_as_long_as_its_transfer_lives() {
-    let duel = Duel::new().await;
-    let mut claim = duel.peer.claim(transfer_id(1)).unwrap();
-    let mut slow = duel.open(&tag(transfer_id(1), 9)).await;
-    let mut silent = duel.open(&tag(transfer_id(1), 10)).await;
-    duel.expect_works().await;
+    let raw_pair = RawPair::new().await;
+    let mut claim = raw_pair.peer.claim(transfer_id(1)).unwrap();
+    let mut slow = raw_pair.open(&tag(transfer_id(1), 9)).await;
+    let mut silent = raw_pair.open(&tag(transfer_id(1), 10)).await;
+    raw_pair.expect_works().await;
     for _ in 0..4 {
         // The connection must not fall idle.
         tokio::time::advance(shiplane_transport::PROGRESS_TIMEOUT / 2).await;
-        duel.expect_works().await;
+        raw_pair.expect_works().await;
     }
     slow.send.write_all(&frame(b"hello")).await.unwrap();
     slow.send.finish().unwrap();
@@ -135,14 +135,14 @@ async fn the_size_of_a_chunk_that_is_awaited_may_take_as_long_as_its_transfer_li
 /// As where its packets wait behind others, or were lost.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_a_later_one_has_opened_has_time_to_begin() {
-    let duel = Duel::new().await;
-    let mut claim = duel.peer.claim(transfer_id(1)).unwrap();
-    let (mut behind, _answer) = duel.raw.open_bi().await.unwrap();
-    let (never, mut answer) = duel.raw.open_bi().await.unwrap();
-    duel.expect_works().await;
+    let raw_pair = RawPair::new().await;
+    let mut claim = raw_pair.peer.claim(transfer_id(1)).unwrap();
+    let (mut behind, _answer) = raw_pair.raw.open_bi().await.unwrap();
+    let (never, mut answer) = raw_pair.raw.open_bi().await.unwrap();
+    raw_pair.expect_works().await;
     for _ in 0..4 {
         tokio::time::advance(HEADER_TIMEOUT / 2 + Duration::from_secs(1)).await;
-        duel.expect_works().await;
+        raw_pair.expect_works().await;
     }
     behind.write_all(&[&tag(transfer_id(1), 9)[..], &frame(b"hello")].concat()).await.unwrap();
     behind.finish().unwrap();
@@ -151,7 +151,7 @@ async fn a_stream_that_a_later_one_has_opened_has_time_to_begin() {
     chunk.refuse(Code::Busy).await;
     for _ in 0..24 {
         tokio::time::advance(HEADER_TIMEOUT / 2 + Duration::from_secs(1)).await;
-        duel.expect_works().await;
+        raw_pair.expect_works().await;
     }
     let reset = soon(answer.read_to_end(1)).await.unwrap_err();
     assert!(
@@ -163,19 +163,19 @@ async fn a_stream_that_a_later_one_has_opened_has_time_to_begin() {
 /// The chunk's size, which follows the tag, has a deadline too.
 #[tokio::test(start_paused = true)]
 async fn a_tag_without_a_frame_is_reset_at_the_deadline() {
-    let duel = Duel::new().await;
-    let mut stream = duel.open(&tag(transfer_id(1), 0)).await;
+    let raw_pair = RawPair::new().await;
+    let mut stream = raw_pair.open(&tag(transfer_id(1), 0)).await;
     assert_eq!(soon_enough(stream.answer()).await, (vec![], End::Reset(Code::Timeout)));
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_ten_thousand_streams_320_are_open() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let opened = tokio::sync::mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
     for _ in 0..10_000 {
-        let (raw, opened) = (duel.raw.clone(), opened.0.clone());
+        let (raw, opened) = (raw_pair.raw.clone(), opened.0.clone());
         tasks.spawn(async move {
             let (mut send, _recv) = raw.open_bi().await.unwrap();
             // Without a byte it would not be open for the other side.
@@ -192,20 +192,20 @@ async fn of_ten_thousand_streams_320_are_open() {
     tokio::time::timeout(HEADER_TIMEOUT / 2, opened.recv()).await.expect_err("one more");
     tasks.abort_all();
     while tasks.join_next().await.is_some() {}
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
 #[tokio::test]
 async fn neither_unidirectional_streams_nor_datagrams_are_offered() {
-    let duel = Duel::new().await;
-    let mut uni = std::pin::pin!(duel.raw.open_uni());
+    let raw_pair = RawPair::new().await;
+    let mut uni = std::pin::pin!(raw_pair.raw.open_uni());
     tokio::select! {
         biased;
         _ = &mut uni => panic!("a unidirectional stream"),
-        () = duel.expect_works() => {}
+        () = raw_pair.expect_works() => {}
     }
-    assert_eq!(duel.raw.max_datagram_size(), None);
-    let sent = duel.raw.send_datagram(Bytes::from_static(b"x"));
+    assert_eq!(raw_pair.raw.max_datagram_size(), None);
+    let sent = raw_pair.raw.send_datagram(Bytes::from_static(b"x"));
     assert_eq!(sent, Err(quinn::SendDatagramError::UnsupportedByPeer));
 }
 
@@ -245,10 +245,10 @@ async fn what_a_chunk_holds_is_never_a_call() {
 
 #[tokio::test]
 async fn calls_come_with_their_kind_and_length_and_the_body_unread() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     for (kind, expected) in [(StreamKind::RpcCall, CallKind::Call), (StreamKind::OneWay, CallKind::OneWay)] {
-        let mut stream = duel.send(&headed(kind, b"envelope")).await;
-        let mut call = soon(duel.peer.next_call()).await.unwrap();
+        let mut stream = raw_pair.send(&headed(kind, b"envelope")).await;
+        let mut call = soon(raw_pair.peer.next_call()).await.unwrap();
         assert_eq!((call.kind, call.body_len_bytes), (expected, 8));
         assert_eq!(soon(call.stream.recv.read_to_end(8)).await.unwrap(), "envelope");
         call.stream.send.write(Bytes::from_static(b"answer")).await.unwrap();
@@ -256,25 +256,25 @@ async fn calls_come_with_their_kind_and_length_and_the_body_unread() {
         assert_eq!(stream.answer().await, (b"answer".to_vec(), End::Fin));
     }
     // One that is dropped is cancelled, not ended.
-    let mut stream = duel.send(&headed(StreamKind::RpcCall, b"envelope")).await;
-    drop(soon(duel.peer.next_call()).await.unwrap());
+    let mut stream = raw_pair.send(&headed(StreamKind::RpcCall, b"envelope")).await;
+    drop(soon(raw_pair.peer.next_call()).await.unwrap());
     assert_eq!(stream.answer().await, (vec![], End::Reset(Code::Cancelled)));
 }
 
 #[tokio::test]
 async fn a_transfer_gets_its_streams_whether_they_or_the_claim_came_first() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let (early, late) = (transfer_id(1), transfer_id(2));
     let chunk = |id, index| [&tag(id, index)[..], &frame(b"hello")].concat();
     let records = headed(StreamKind::Records, early.as_bytes());
-    let mut parked = [duel.send(&chunk(early, 7)).await, duel.send(&records).await];
+    let mut parked = [raw_pair.send(&chunk(early, 7)).await, raw_pair.send(&records).await];
     // A stream behind them has been classified when this arrives, and so most likely have they.
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 
-    let mut claim = duel.peer.claim(early).unwrap();
-    let mut other = duel.peer.claim(late).unwrap();
-    assert_eq!(duel.peer.claim(early).map(drop), Err(AlreadyClaimed));
-    let mut live = duel.send(&chunk(late, 8)).await;
+    let mut claim = raw_pair.peer.claim(early).unwrap();
+    let mut other = raw_pair.peer.claim(late).unwrap();
+    assert_eq!(raw_pair.peer.claim(early).map(drop), Err(AlreadyClaimed));
+    let mut live = raw_pair.send(&chunk(late, 8)).await;
 
     let mut kinds = Vec::new();
     for _ in 0..2 {
@@ -302,14 +302,14 @@ async fn a_transfer_gets_its_streams_whether_they_or_the_claim_came_first() {
 
     // Given up, the id is free again.
     drop(claim);
-    duel.peer.claim(early).unwrap();
+    raw_pair.peer.claim(early).unwrap();
 }
 
 #[tokio::test]
 async fn a_tagged_chunk_of_another_size_than_wanted_is_refused_unread() {
-    let duel = Duel::new().await;
-    let mut claim = duel.peer.claim(transfer_id(1)).unwrap();
-    let mut stream = duel.open(&[&tag(transfer_id(1), 0)[..], &u64::to_le_bytes(1 << 61)].concat()).await;
+    let raw_pair = RawPair::new().await;
+    let mut claim = raw_pair.peer.claim(transfer_id(1)).unwrap();
+    let mut stream = raw_pair.open(&[&tag(transfer_id(1), 0)[..], &u64::to_le_bytes(1 << 61)].concat()).await;
     let Some(TransferStream::Chunk(chunk)) = soon(claim.next()).await else { panic!("no chunk") };
     let expectation = ChunkExpectation::default().len_bytes(5);
     let outcome = soon(chunk.receive_to_memory(&expectation, &LaneOptions::default())).await;
@@ -321,11 +321,11 @@ async fn a_tagged_chunk_of_another_size_than_wanted_is_refused_unread() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unclaimed_stream_waits_for_the_header_deadline_and_no_longer() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let chunk = [&tag(transfer_id(1), 0)[..], &frame(b"hello")].concat();
     for _ in 0..2 {
         let began = Instant::now();
-        let mut stream = duel.send(&chunk).await;
+        let mut stream = raw_pair.send(&chunk).await;
         assert_eq!(soon_enough(stream.answer()).await, (vec![], End::Reset(Code::Unclaimed)));
         let took = began.elapsed();
         assert!((HEADER_TIMEOUT..HEADER_TIMEOUT + Duration::from_secs(1)).contains(&took), "{took:?}");
@@ -335,10 +335,10 @@ async fn an_unclaimed_stream_waits_for_the_header_deadline_and_no_longer() {
 #[tokio::test]
 async fn no_more_than_64_streams_are_parked_and_the_oldest_makes_room() {
     let config = TransportConfig { max_concurrent_streams: 200, ..TransportConfig::default() };
-    let duel = Duel::with(config, |_| ()).await;
+    let raw_pair = RawPair::with(config, |_| ()).await;
     let mut streams = Vec::new();
     for index in 0..70 {
-        streams.push(duel.send(&[&tag(transfer_id(1), index)[..], &frame(b"hello")].concat()).await);
+        streams.push(raw_pair.send(&[&tag(transfer_id(1), index)[..], &frame(b"hello")].concat()).await);
     }
     let mut refused = JoinSet::new();
     for (index, mut stream) in streams.into_iter().enumerate() {
@@ -349,7 +349,7 @@ async fn no_more_than_64_streams_are_parked_and_the_oldest_makes_room() {
         let (_, answer) = soon(refused.join_next()).await.unwrap().unwrap();
         assert_eq!(answer, (vec![], End::Reset(Code::Unclaimed)));
     }
-    let mut claim = duel.peer.claim(transfer_id(1)).unwrap();
+    let mut claim = raw_pair.peer.claim(transfer_id(1)).unwrap();
     for _ in 0..64 {
         let Some(TransferStream::Chunk(chunk)) = soon(claim.next()).await else { panic!("no chunk") };
         chunk.refuse(Code::Busy).await;
@@ -362,29 +362,29 @@ async fn no_more_than_64_streams_are_parked_and_the_oldest_makes_room() {
 /// Nobody takes what comes, and the streams' number stays what it may be.
 #[tokio::test]
 async fn an_inbox_that_nobody_empties_holds_no_more_than_the_peer_may_open() {
-    let duel = Duel::new().await;
+    let raw_pair = RawPair::new().await;
     let mut streams = Vec::new();
     for _ in 0..MAX_CONCURRENT_STREAMS {
-        streams.push(duel.open(&frame(&noise(1, 1000))[..500]).await);
+        streams.push(raw_pair.open(&frame(&noise(1, 1000))[..500]).await);
     }
-    let mut further = std::pin::pin!(duel.raw.open_bi());
+    let mut further = std::pin::pin!(raw_pair.raw.open_bi());
     tokio::select! {
         biased;
         _ = &mut further => panic!("one stream more"),
         // A round trip in the other direction: credit, if there were any, would come with it.
         () = async {
             let play = async {
-                let mut message = duel.accept().await;
+                let mut message = raw_pair.accept().await;
                 soon(message.recv.read_to_end(100)).await.unwrap();
                 message.send.finish().unwrap();
             };
-            let (sent, ()) = tokio::join!(duel.peer.send(Bytes::from_static(b"hi")), play);
+            let (sent, ()) = tokio::join!(raw_pair.peer.send(Bytes::from_static(b"hi")), play);
             sent.unwrap();
         } => {}
     }
     // Taken, they make room; quinn grants it once an eighth is free.
     for _ in 0..MAX_CONCURRENT_STREAMS / 4 {
-        drop(soon(duel.peer.next_chunk()).await.unwrap());
+        drop(soon(raw_pair.peer.next_chunk()).await.unwrap());
     }
     streams.clear(); // Whichever they were: Mallory's halves have to end too.
     soon(further).await.unwrap();
@@ -421,15 +421,15 @@ async fn streams_do_not_wait_for_each_other() {
 
 #[tokio::test]
 async fn a_stream_that_was_reset_while_it_waited_is_an_error_to_its_taker_alone() {
-    let duel = Duel::new().await;
-    let mut stream = duel.open(&frame(b"hello")[..10]).await;
-    duel.expect_parked_behind(&mut stream).await;
-    let outcome = soon(duel.peer.recv_chunk_verified()).await;
+    let raw_pair = RawPair::new().await;
+    let mut stream = raw_pair.open(&frame(b"hello")[..10]).await;
+    raw_pair.expect_parked_behind(&mut stream).await;
+    let outcome = soon(raw_pair.peer.recv_chunk_verified()).await;
     assert!(matches!(outcome, Err(RecvChunkError::Stream(_))), "{outcome:?}");
-    duel.expect_works().await;
+    raw_pair.expect_works().await;
 }
 
-impl Duel {
+impl RawPair {
     /// Resets a stream that waits in an inbox, and waits until that is known on the other side.
     async fn expect_parked_behind(&self, stream: &mut RawStream) {
         let mut message = self.send(&headed(StreamKind::Message, b"")).await;

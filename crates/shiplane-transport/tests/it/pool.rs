@@ -13,7 +13,7 @@ use shiplane_wire::Code;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    harness::{Duel, Mallory, Pair, addr_of, everybody, expect_works, localhost, memory, soon, transport},
+    harness::{Mallory, Pair, RawPair, addr_of, everybody, expect_works, localhost, memory, soon, transport},
     wire::Wire,
 };
 
@@ -370,10 +370,10 @@ async fn a_path_is_measured_and_traffic_counted() {
 /// Nobody takes the connection, and it still works through the pool.
 #[tokio::test]
 async fn an_untaken_connection_is_reached_by_its_peers_key() {
-    let duel = Duel::new().await;
-    let found = soon(duel.ours.connect_to(duel.mallory.addr())).await.unwrap();
-    assert!(Arc::ptr_eq(&found, &duel.peer));
-    duel.expect_works().await;
+    let raw_pair = RawPair::new().await;
+    let found = soon(raw_pair.ours.connect_to(raw_pair.mallory.addr())).await.unwrap();
+    assert!(Arc::ptr_eq(&found, &raw_pair.peer));
+    raw_pair.expect_works().await;
 }
 
 /// With small buffers, as there are a thousand of them.

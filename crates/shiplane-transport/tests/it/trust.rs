@@ -14,8 +14,8 @@ use shiplane_wire::{Code, StreamKind};
 
 use crate::{
     harness::{
-        Duel, End, Mallory, Pair, addr_of, code, everybody, expect_works, frame, headed, identity, localhost,
-        memory, noise, soon, transport,
+        End, Mallory, Pair, RawPair, addr_of, code, everybody, expect_works, frame, headed, identity,
+        localhost, memory, noise, soon, transport,
     },
     wire::Wire,
 };
@@ -68,21 +68,21 @@ async fn what_speaks_another_protocol_is_told_so() {
 async fn the_connection_is_quic_with_our_protocol_and_nothing_readable() {
     let wire = Wire::new();
     let builder = QuicTransport::builder().trust(everybody()).quinn_socket(Arc::clone(&wire) as _);
-    let duel = Duel::of(builder.bind(localhost()).unwrap(), |_| ()).await;
-    let data = duel.raw.handshake_data().unwrap().downcast::<HandshakeData>().unwrap();
+    let raw_pair = RawPair::of(builder.bind(localhost()).unwrap(), |_| ()).await;
+    let data = raw_pair.raw.handshake_data().unwrap().downcast::<HandshakeData>().unwrap();
     assert_eq!(data.protocol.as_deref(), Some(&b"shiplane/1"[..]));
     assert_eq!(data.server_name, None);
 
     let marker = b"a marker that nobody on the path may read";
     let source = memory(&marker.repeat(100));
     let play = async {
-        let mut stream = duel.accept().await;
+        let mut stream = raw_pair.accept().await;
         let seen = soon(stream.recv.read_to_end(1 << 20)).await.unwrap();
         stream.send.write_all(&[0]).await.unwrap();
         stream.send.finish().unwrap();
         seen
     };
-    let (sent, seen) = tokio::join!(duel.peer.send_chunk_verified(&source), play);
+    let (sent, seen) = tokio::join!(raw_pair.peer.send_chunk_verified(&source), play);
     sent.unwrap();
     let holds = |data: &[u8], what: &[u8]| data.windows(what.len()).any(|window| window == what);
     assert!(holds(&seen, marker));
@@ -96,10 +96,10 @@ async fn the_connection_is_quic_with_our_protocol_and_nothing_readable() {
 #[tokio::test]
 async fn a_guest_has_one_stream_and_64_kib_until_it_is_promoted() {
     let ours = trusting(identity(), Trust::ask(|_| Admission::Guest));
-    let duel = Duel::of(ours, |_| ()).await;
-    assert!(duel.peer.is_guest());
-    let mut first = duel.open(&frame(&noise(1, 200_000))[..1000]).await;
-    let mut second = std::pin::pin!(duel.raw.open_bi());
+    let raw_pair = RawPair::of(ours, |_| ()).await;
+    assert!(raw_pair.peer.is_guest());
+    let mut first = raw_pair.open(&frame(&noise(1, 200_000))[..1000]).await;
+    let mut second = std::pin::pin!(raw_pair.raw.open_bi());
     let rest = noise(1, 200_000);
     let mut write = std::pin::pin!(first.send.write_all(&rest));
     tokio::select! {
@@ -107,25 +107,25 @@ async fn a_guest_has_one_stream_and_64_kib_until_it_is_promoted() {
         _ = &mut second => panic!("a second stream"),
         written = &mut write => panic!("more than the window: {written:?}"),
         // Its round trip is time enough for either.
-        () = round_trip(&duel) => {}
+        () = round_trip(&raw_pair) => {}
     }
-    duel.peer.promote();
-    assert!(!duel.peer.is_guest());
+    raw_pair.peer.promote();
+    assert!(!raw_pair.peer.is_guest());
     soon(second).await.unwrap();
-    let (received, written) = soon(async { tokio::join!(duel.peer.recv_chunk_verified(), write) }).await;
+    let (received, written) = soon(async { tokio::join!(raw_pair.peer.recv_chunk_verified(), write) }).await;
     // Not a valid chunk, but all of it was let through.
     assert!(received.is_err());
     let _ = written;
 }
 
 /// Our side asks and Mallory answers.
-async fn round_trip(duel: &Duel) {
+async fn round_trip(raw_pair: &RawPair) {
     let play = async {
-        let mut message = duel.accept().await;
+        let mut message = raw_pair.accept().await;
         soon(message.recv.read_to_end(100)).await.unwrap();
         message.send.finish().unwrap();
     };
-    let (sent, ()) = tokio::join!(duel.peer.send(Bytes::from_static(b"hi")), play);
+    let (sent, ()) = tokio::join!(raw_pair.peer.send(Bytes::from_static(b"hi")), play);
     sent.unwrap();
 }
 
@@ -220,28 +220,28 @@ async fn a_panic_in_a_trust_callback_does_not_use_up_the_handshakes() {
 async fn what_a_peer_closes_with_is_a_known_code_and_no_text() {
     let reason: Vec<u8> = [0x1b, b'[', b'2', b'J', 0x07, 0xc2, 0x9b, b'\n'].repeat(128);
     for (sent, known) in [(0, Code::NoError), (13, Code::Revoked), (4711, Code::Protocol)] {
-        let duel = Duel::new().await;
-        duel.raw.close(quinn::VarInt::from_u32(sent), &reason);
-        let end = soon(duel.peer.closed()).await;
+        let raw_pair = RawPair::new().await;
+        raw_pair.raw.close(quinn::VarInt::from_u32(sent), &reason);
+        let end = soon(raw_pair.peer.closed()).await;
         assert_eq!(end, ConnectionEnd::ClosedByPeer { code: known });
         let shown = format!("{end} {end:?}");
         assert!(shown.len() < 256 && !shown.contains(char::is_control), "{shown}");
-        assert!(duel.peer.is_closed());
-        assert_eq!(duel.peer.end(), Some(end));
+        assert!(raw_pair.peer.is_closed());
+        assert_eq!(raw_pair.peer.end(), Some(end));
     }
 }
 
 /// A call of a guest's is counted like anybody's stream; what it gets is decided above.
 #[tokio::test]
 async fn a_guests_one_stream_comes_back_when_it_is_answered() {
-    let duel = Duel::of(trusting(identity(), Trust::ask(|_| Admission::Guest)), |_| ()).await;
+    let raw_pair = RawPair::of(trusting(identity(), Trust::ask(|_| Admission::Guest)), |_| ()).await;
     for _ in 0..3 {
-        let mut stream = duel.send(&headed(StreamKind::RpcCall, b"redeem")).await;
-        let mut call = soon(duel.peer.next_call()).await.unwrap();
+        let mut stream = raw_pair.send(&headed(StreamKind::RpcCall, b"redeem")).await;
+        let mut call = soon(raw_pair.peer.next_call()).await.unwrap();
         call.stream.recv.read_to_end(10).await.unwrap();
         call.stream.send.finish().unwrap();
         drop(call);
         assert_eq!(stream.answer().await, (vec![], End::Fin));
     }
-    duel.raw.close(code(Code::NoError), b"");
+    raw_pair.raw.close(code(Code::NoError), b"");
 }

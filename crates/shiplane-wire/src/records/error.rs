@@ -68,21 +68,21 @@ pub enum RecordError {
         /// How long it is.
         len_bytes: u64,
     },
-    /// A list of cuts without cuts.
-    #[error("a list of cuts of entry {entry} is empty")]
-    NoCuts {
+    /// A list of block signatures is empty.
+    #[error("the list of block signatures of entry {entry} is empty")]
+    NoSignatures {
         /// The entry.
         entry: u64,
     },
-    /// A cut without bytes.
-    #[error("a cut of entry {entry} is empty")]
-    EmptyCut {
+    /// A block has no bytes.
+    #[error("a block of entry {entry} is empty")]
+    EmptyBlock {
         /// The entry.
         entry: u64,
     },
     /// The average block length is not allowed.
-    #[error("cuts of {average_bytes} bytes on average are not a power of two from 1 KiB to 1 MiB")]
-    CutAverage {
+    #[error("an average block length of {average_bytes} bytes is not a power of two from 1 KiB to 1 MiB")]
+    BlockAverage {
         /// The average length asked for.
         average_bytes: u32,
     },
@@ -110,13 +110,13 @@ pub enum RecordError {
         /// [`MAX_SPANS_PER_CHUNK`](crate::limits::MAX_SPANS_PER_CHUNK).
         max_spans: usize,
     },
-    /// A list of cuts is too long for one record.
-    #[error("a list of {cuts} cuts is over the limit of {max_cuts}")]
-    TooManyCuts {
+    /// A list of block signatures is too long for one record.
+    #[error("a list of {signatures} block signatures is over the limit of {max_signatures}")]
+    TooManySignatures {
         /// How many it has.
-        cuts: usize,
-        /// [`MAX_CUTS_PER_RECORD`](crate::limits::MAX_CUTS_PER_RECORD).
-        max_cuts: usize,
+        signatures: usize,
+        /// [`MAX_SIGNATURES_PER_RECORD`](crate::limits::MAX_SIGNATURES_PER_RECORD).
+        max_signatures: usize,
     },
     /// The spans of a chunk are too long together.
     #[error("a chunk of {len_bytes} bytes is over the limit of {max_bytes}")]
@@ -143,14 +143,14 @@ impl RecordError {
             | Self::NotEscaped
             | Self::NoSpans
             | Self::EmptySpan { .. }
-            | Self::NoCuts { .. }
-            | Self::EmptyCut { .. }
-            | Self::CutAverage { .. }
+            | Self::NoSignatures { .. }
+            | Self::EmptyBlock { .. }
+            | Self::BlockAverage { .. }
             | Self::SpanOverflow { .. } => Code::Protocol,
             Self::TooLarge { .. }
             | Self::FileTooLarge { .. }
             | Self::TooManySpans { .. }
-            | Self::TooManyCuts { .. }
+            | Self::TooManySignatures { .. }
             | Self::ChunkTooLarge { .. } => Code::TooLarge,
             Self::Path(_) => Code::PathRefused,
         }

@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::fields::{Fields, put_record};
 use super::receiver::{check_spans, put_spans, read_spans};
-use super::{Cuts, RecordError, Span, sealed};
+use super::{BlockSignatures, RecordError, Span, sealed};
 use crate::limits::{ENTRY_COST_BYTES, MAX_FRAME_LEN_BYTES};
 use crate::{Digest, EscapedPath, RelPath, fuzz, hex};
 
@@ -52,12 +52,12 @@ pub enum ProviderRecord {
     /// Still working.
     Alive {
         /// How many files and directories it has looked at so far, those that it does not offer included.
-        looked_at: u64,
+        scanned_entries: u64,
         /// The most bytes that it sends in a second; 0 is no limit.
         bytes_per_second: u64,
     },
-    /// Where the content of a file cuts it, as asked for.
-    Cuts(Cuts),
+    /// Signatures of requested blocks of a file.
+    Signatures(BlockSignatures),
     /// A chunk that is sent without having been asked for, as the receiver has invited the provider to do. The first
     /// has index 0.
     Offer {
@@ -95,11 +95,11 @@ impl ProviderRecord {
                 out.put_u8(*reason as u8);
             }),
             Self::ChunkVoid { index } => put_record(out, CHUNK_VOID, |out| out.put_u64_le(*index)),
-            Self::Alive { looked_at, bytes_per_second } => put_record(out, ALIVE, |out| {
-                out.put_u64_le(*looked_at);
+            Self::Alive { scanned_entries, bytes_per_second } => put_record(out, ALIVE, |out| {
+                out.put_u64_le(*scanned_entries);
                 out.put_u64_le(*bytes_per_second);
             }),
-            Self::Cuts(cuts) => put_record(out, CUTS, |out| cuts.put(out)),
+            Self::Signatures(signatures) => put_record(out, SIGNATURES, |out| signatures.put(out)),
             Self::Offer { spans } => put_record(out, OFFER, |out| put_spans(spans, out)),
             Self::OffersEnd => put_record(out, OFFERS_END, |_| ()),
         }
@@ -118,8 +118,8 @@ impl ProviderRecord {
             DIGEST => Self::Digest { entry: fields.u64()?, digest: Digest::from_bytes(fields.array()?) },
             FAILED => Self::Failed { entry: fields.u64()?, reason: FailReason::read(fields)? },
             CHUNK_VOID => Self::ChunkVoid { index: fields.u64()? },
-            ALIVE => Self::Alive { looked_at: fields.u64()?, bytes_per_second: fields.u64()? },
-            CUTS => Self::Cuts(Cuts::read(fields)?),
+            ALIVE => Self::Alive { scanned_entries: fields.u64()?, bytes_per_second: fields.u64()? },
+            SIGNATURES => Self::Signatures(BlockSignatures::read(fields)?),
             OFFER => Self::Offer { spans: read_spans(fields)? },
             OFFERS_END => Self::OffersEnd,
             _ => return Err(RecordError::UnknownType { tag }),
@@ -129,7 +129,7 @@ impl ProviderRecord {
     fn check(&self) -> Result<(), RecordError> {
         match self {
             Self::Entry(entry) => entry.check(),
-            Self::Cuts(cuts) => cuts.check(),
+            Self::Signatures(signatures) => signatures.check(),
             Self::Offer { spans } => check_spans(spans),
             Self::Skipped { .. }
             | Self::End { .. }
@@ -354,13 +354,13 @@ const DIGEST: u8 = 4;
 const FAILED: u8 = 5;
 const CHUNK_VOID: u8 = 6;
 const ALIVE: u8 = 7;
-const CUTS: u8 = 8;
+const SIGNATURES: u8 = 8;
 const OFFER: u8 = 9;
 const OFFERS_END: u8 = 10;
 
 const NANOS_PER_SEC: u32 = 1_000_000_000;
 
-/// Fuzz entry: a cut of a stream, then the stream.
+/// Fuzz entry: part of a stream, then the stream.
 pub fn fuzz_records_provider(data: &[u8]) {
     fuzz::any_split(data, |pieces| fuzz::records(pieces, ProviderRecord::encode));
 }
@@ -371,14 +371,18 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::{Cut, PathRefused, RecordReader};
+    use crate::{BlockSignature, PathRefused, RecordReader};
 
     #[test]
     fn records_have_these_bytes() {
         let digest = Digest::from_bytes([0xdd; 32]);
         let path = EscapedPath::new(b"x\x1b");
-        let cut = |len_bytes| Cut { len_bytes, digest };
-        let cuts = Cuts { entry: 6, offset_bytes: 0x0201, cuts: [cut(9), cut(0x0100)].into() };
+        let signature = |len_bytes| BlockSignature { len_bytes, digest };
+        let signatures = BlockSignatures {
+            entry: 6,
+            offset_bytes: 0x0201,
+            signatures: [signature(9), signature(0x0100)].into(),
+        };
         let span = Span { entry: 1, offset_bytes: 2, len_bytes: 3 };
         let cases: [(ProviderRecord, &[u8]); 10] = [
             (
@@ -404,11 +408,11 @@ mod tests {
             ),
             (ProviderRecord::ChunkVoid { index: 5 }, b"\x06\x08\0\0\0\x05\0\0\0\0\0\0\0"),
             (
-                ProviderRecord::Alive { looked_at: 3, bytes_per_second: 500 },
+                ProviderRecord::Alive { scanned_entries: 3, bytes_per_second: 500 },
                 b"\x07\x10\0\0\0\x03\0\0\0\0\0\0\0\xf4\x01\0\0\0\0\0\0",
             ),
             (
-                ProviderRecord::Cuts(cuts),
+                ProviderRecord::Signatures(signatures),
                 &[
                     &b"\x08\x5a\0\0\0\x06\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\x02\0"[..],
                     b"\x09\0\0\0",

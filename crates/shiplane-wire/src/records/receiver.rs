@@ -7,8 +7,8 @@ use bytes::{BufMut, BytesMut};
 use super::fields::{Fields, put_record};
 use super::{RecordError, sealed};
 use crate::limits::{
-    MAX_CUT_AVERAGE_BYTES, MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK,
-    MIN_CUT_AVERAGE_BYTES,
+    MAX_BLOCK_AVERAGE_BYTES, MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK,
+    MIN_BLOCK_AVERAGE_BYTES,
 };
 use crate::{Digest, fuzz};
 
@@ -38,18 +38,18 @@ pub enum ReceiverRecord {
         /// How many chunks that is.
         chunks: u64,
         /// The transfer's digest over them (SPEC 4.11).
-        root: Digest,
+        transfer_digest: Digest,
         /// How many entries have failed at the provider.
         failed: u64,
     },
     /// Still working.
     Alive,
-    /// Cut this span where its content says.
-    WantCuts {
-        /// What to cut; it may be longer than a chunk.
+    /// Requests the block signatures of this span.
+    WantSignatures {
+        /// The span; it may be longer than a chunk.
         span: Span,
-        /// How long the cuts are to be on average: a power of two within
-        /// [`MIN_CUT_AVERAGE_BYTES`] and [`MAX_CUT_AVERAGE_BYTES`].
+        /// Average length of the blocks: a power of two within
+        /// [`MIN_BLOCK_AVERAGE_BYTES`] and [`MAX_BLOCK_AVERAGE_BYTES`].
         average_bytes: u32,
     },
     /// The provider may send more entries.
@@ -74,13 +74,13 @@ impl ReceiverRecord {
             }),
             Self::WantDigest { entry } => put_record(out, WANT_DIGEST, |out| out.put_u64_le(*entry)),
             Self::Release { below } => put_record(out, RELEASE, |out| out.put_u64_le(*below)),
-            Self::Done { chunks, root, failed } => put_record(out, DONE, |out| {
+            Self::Done { chunks, transfer_digest, failed } => put_record(out, DONE, |out| {
                 out.put_u64_le(*chunks);
-                out.put_slice(root.as_bytes());
+                out.put_slice(transfer_digest.as_bytes());
                 out.put_u64_le(*failed);
             }),
             Self::Alive => put_record(out, ALIVE, |_| ()),
-            Self::WantCuts { span, average_bytes } => put_record(out, WANT_CUTS, |out| {
+            Self::WantSignatures { span, average_bytes } => put_record(out, WANT_SIGNATURES, |out| {
                 span.put(out);
                 out.put_u32_le(*average_bytes);
             }),
@@ -96,11 +96,13 @@ impl ReceiverRecord {
             RELEASE => Self::Release { below: fields.u64()? },
             DONE => Self::Done {
                 chunks: fields.u64()?,
-                root: Digest::from_bytes(fields.array()?),
+                transfer_digest: Digest::from_bytes(fields.array()?),
                 failed: fields.u64()?,
             },
             ALIVE => Self::Alive,
-            WANT_CUTS => Self::WantCuts { span: Span::read(fields)?, average_bytes: fields.u32()? },
+            WANT_SIGNATURES => {
+                Self::WantSignatures { span: Span::read(fields)?, average_bytes: fields.u32()? }
+            }
             ADMIT => Self::Admit { bytes: fields.u64()? },
             _ => return Err(RecordError::UnknownType { tag }),
         })
@@ -109,12 +111,12 @@ impl ReceiverRecord {
     fn check(&self) -> Result<(), RecordError> {
         match self {
             Self::WantChunk { spans, .. } => check_spans(spans),
-            &Self::WantCuts { span, average_bytes } => {
+            &Self::WantSignatures { span, average_bytes } => {
                 span.check()?;
-                let is_known = (MIN_CUT_AVERAGE_BYTES..=MAX_CUT_AVERAGE_BYTES).contains(&average_bytes);
+                let is_known = (MIN_BLOCK_AVERAGE_BYTES..=MAX_BLOCK_AVERAGE_BYTES).contains(&average_bytes);
                 match is_known && average_bytes.is_power_of_two() {
                     true => Ok(()),
-                    false => Err(RecordError::CutAverage { average_bytes }),
+                    false => Err(RecordError::BlockAverage { average_bytes }),
                 }
             }
             Self::WantDigest { .. }
@@ -211,10 +213,10 @@ const WANT_DIGEST: u8 = 18;
 const RELEASE: u8 = 19;
 const DONE: u8 = 20;
 const ALIVE: u8 = 21;
-const WANT_CUTS: u8 = 22;
+const WANT_SIGNATURES: u8 = 22;
 const ADMIT: u8 = 23;
 
-/// Fuzz entry: a cut of a stream, then the stream.
+/// Fuzz entry: part of a stream, then the stream.
 pub fn fuzz_records_receiver(data: &[u8]) {
     fuzz::any_split(data, |pieces| fuzz::records(pieces, ReceiverRecord::encode));
 }
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn records_have_these_bytes() {
         let spans = vec![span(1, 2, 3), span(4, 0x0102, 5)];
-        let cuts = ReceiverRecord::WantCuts { span: span(3, 4, 0x0201), average_bytes: 2048 };
+        let signatures = ReceiverRecord::WantSignatures { span: span(3, 4, 0x0201), average_bytes: 2048 };
         let cases: [(ReceiverRecord, &[u8]); 7] = [
             (
                 ReceiverRecord::WantChunk { index: 9, spans },
@@ -241,12 +243,16 @@ mod tests {
             (ReceiverRecord::WantDigest { entry: 7 }, b"\x12\x08\0\0\0\x07\0\0\0\0\0\0\0"),
             (ReceiverRecord::Release { below: 8 }, b"\x13\x08\0\0\0\x08\0\0\0\0\0\0\0"),
             (
-                ReceiverRecord::Done { chunks: 9, root: Digest::from_bytes([0xdd; 32]), failed: 2 },
+                ReceiverRecord::Done {
+                    chunks: 9,
+                    transfer_digest: Digest::from_bytes([0xdd; 32]),
+                    failed: 2,
+                },
                 &[&b"\x14\x30\0\0\0\x09\0\0\0\0\0\0\0"[..], &[0xdd; 32], b"\x02\0\0\0\0\0\0\0"].concat(),
             ),
             (ReceiverRecord::Alive, b"\x15\0\0\0\0"),
             (ReceiverRecord::Admit { bytes: 0x0102 }, b"\x17\x08\0\0\0\x02\x01\0\0\0\0\0\0"),
-            (cuts, b"\x16\x1c\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x08\0\0"),
+            (signatures, b"\x16\x1c\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x08\0\0"),
         ];
         for (record, bytes) in cases {
             let mut out = BytesMut::new();
@@ -300,12 +306,12 @@ mod tests {
     }
 
     #[test]
-    fn cuts_are_of_a_known_length_and_of_something() {
-        let want = |span, average_bytes| ReceiverRecord::WantCuts { span, average_bytes };
+    fn the_average_block_length_and_the_span_are_checked() {
+        let want = |span, average_bytes| ReceiverRecord::WantSignatures { span, average_bytes };
         let mut good = BytesMut::new();
         want(span(0, 0, 1), 1 << 10).encode(&mut good).unwrap();
         for average_bytes in [0, 512, 1000, 3 << 10, 2 << 20, u32::MAX] {
-            let error = RecordError::CutAverage { average_bytes };
+            let error = RecordError::BlockAverage { average_bytes };
             assert_eq!(want(span(0, 0, 1), average_bytes).encode(&mut BytesMut::new()), Err(error));
             let mut bytes = good.clone();
             bytes[29..].copy_from_slice(&average_bytes.to_le_bytes());

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    Cut, Cuts, Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime, ProviderRecord, ReceiverRecord,
-    RelPath, SkipReason, Span, StreamHeader, StreamKind, TaggedChunk, TransferId, Version, fuzz,
-    records_opening,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime,
+    ProviderRecord, ReceiverRecord, RelPath, SkipReason, Span, StreamHeader, StreamKind, TaggedChunk,
+    TransferId, Version, fuzz, records_opening,
 };
 
 #[test]
@@ -131,11 +131,11 @@ fn provider_records() -> Seeds {
         ProviderRecord::Digest { entry: 0, digest: Digest::sha256(b"hello") },
         ProviderRecord::Failed { entry: 0, reason: FailReason::Vanished },
         ProviderRecord::ChunkVoid { index: 0 },
-        ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 },
-        ProviderRecord::Cuts(Cuts {
+        ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 },
+        ProviderRecord::Signatures(BlockSignatures {
             entry: 0,
             offset_bytes: 1,
-            cuts: vec![Cut { len_bytes: 5, digest: Digest::sha256(b"hello") }],
+            signatures: vec![BlockSignature { len_bytes: 5, digest: Digest::sha256(b"hello") }],
         }),
         ProviderRecord::Offer { spans: vec![Span { entry: 0, offset_bytes: 0, len_bytes: 5 }] },
         ProviderRecord::OffersEnd,
@@ -165,9 +165,9 @@ fn receiver_records() -> Seeds {
         ReceiverRecord::WantChunk { index: 0, spans: vec![span(0, 0, 5), span(1, 1 << 40, 7)] },
         ReceiverRecord::WantDigest { entry: 3 },
         ReceiverRecord::Release { below: 2 },
-        ReceiverRecord::Done { chunks: 1, root: Digest::from_bytes([0xdd; 32]), failed: 0 },
+        ReceiverRecord::Done { chunks: 1, transfer_digest: Digest::from_bytes([0xdd; 32]), failed: 0 },
         ReceiverRecord::Alive,
-        ReceiverRecord::WantCuts { span: span(0, 1, 4), average_bytes: 2048 },
+        ReceiverRecord::WantSignatures { span: span(0, 1, 4), average_bytes: 2048 },
         ReceiverRecord::Admit { bytes: 1 << 17 },
     ];
     let mut stream = BytesMut::new();

@@ -5,7 +5,7 @@ mod corpus;
 mod opening;
 mod records;
 mod recv;
-mod root;
 mod send;
 mod split;
 mod text;
+mod transfer_digest;

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use shiplane_wire::fuzz::records;
 use shiplane_wire::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_RECORD_LEN_BYTES};
 use shiplane_wire::{
-    Cut, Cuts, Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime, ProviderRecord, ReceiverRecord,
-    RecordError, RecordReader, RelPath, SkipReason, Span, Version,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime,
+    ProviderRecord, ReceiverRecord, RecordError, RecordReader, RelPath, SkipReason, Span, Version,
 };
 
 use crate::split::{cut, cuts};
@@ -72,21 +72,25 @@ fn records_of_the_other_direction_are_unknown() {
     let stream = encode_all(&[ReceiverRecord::Alive], ReceiverRecord::encode);
     let (_, outcome) = records(vec![stream.freeze()], ProviderRecord::encode);
     assert_eq!(outcome, Err(RecordError::UnknownType { tag: 21 }));
-    let stream =
-        encode_all(&[ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 }], ProviderRecord::encode);
+    let stream = encode_all(
+        &[ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 }],
+        ProviderRecord::encode,
+    );
     let (_, outcome) = records(vec![stream.freeze()], ReceiverRecord::encode);
     assert_eq!(outcome, Err(RecordError::UnknownType { tag: 7 }));
 }
 
 #[test]
 fn records_that_were_not_polled_are_not_lost_at_the_end() {
-    let mut stream =
-        encode_all(&[ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 }], ProviderRecord::encode);
+    let mut stream = encode_all(
+        &[ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 }],
+        ProviderRecord::encode,
+    );
     stream.extend_from_slice(&[7]);
     let mut reader = RecordReader::<ProviderRecord>::new();
     reader.push(stream.freeze());
     assert_eq!(reader.end(), Ok(()));
-    assert_eq!(reader.poll(), Ok(Some(ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 })));
+    assert_eq!(reader.poll(), Ok(Some(ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 })));
     assert_eq!(reader.poll(), Err(RecordError::Truncated { received_bytes: 1 }));
 }
 
@@ -94,8 +98,8 @@ fn records_that_were_not_polled_are_not_lost_at_the_end() {
 fn input_is_not_kept_once_it_was_polled() {
     let mut stream = encode_all(
         &[
-            ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 },
-            ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 },
+            ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 },
+            ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 },
         ],
         ProviderRecord::encode,
     );
@@ -121,12 +125,14 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
         SkipReason::Unreadable,
     ]);
     let fail = prop::sample::select(vec![FailReason::Changed, FailReason::Vanished, FailReason::Unreadable]);
-    let cut = (1u32.., any::<[u8; 32]>())
-        .prop_map(|(len_bytes, digest)| Cut { len_bytes, digest: Digest::from_bytes(digest) });
-    let cuts = (any::<u64>(), 0..1u64 << 61, prop::collection::vec(cut, 1..20));
+    let signature = (1u32.., any::<[u8; 32]>())
+        .prop_map(|(len_bytes, digest)| BlockSignature { len_bytes, digest: Digest::from_bytes(digest) });
+    let signatures = (any::<u64>(), 0..1u64 << 61, prop::collection::vec(signature, 1..20));
     prop_oneof![
         entry().prop_map(ProviderRecord::Entry),
-        cuts.prop_map(|(entry, offset_bytes, cuts)| ProviderRecord::Cuts(Cuts { entry, offset_bytes, cuts })),
+        signatures.prop_map(|(entry, offset_bytes, signatures)| ProviderRecord::Signatures(
+            BlockSignatures { entry, offset_bytes, signatures }
+        )),
         (skip, any::<Vec<u8>>())
             .prop_map(|(reason, path)| ProviderRecord::Skipped { reason, path: EscapedPath::new(&path) }),
         any::<(u64, u64)>().prop_map(|(entries, total_bytes)| ProviderRecord::End { entries, total_bytes }),
@@ -135,8 +141,8 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
         }),
         (any::<u64>(), fail).prop_map(|(entry, reason)| ProviderRecord::Failed { entry, reason }),
         any::<u64>().prop_map(|index| ProviderRecord::ChunkVoid { index }),
-        any::<(u64, u64)>().prop_map(|(looked_at, bytes_per_second)| {
-            ProviderRecord::Alive { looked_at, bytes_per_second }
+        any::<(u64, u64)>().prop_map(|(scanned_entries, bytes_per_second)| {
+            ProviderRecord::Alive { scanned_entries, bytes_per_second }
         }),
     ]
 }
@@ -166,13 +172,13 @@ fn receiver_record() -> impl Strategy<Value = ReceiverRecord> {
     });
     prop_oneof![
         (span.clone(), 10..=20u32)
-            .prop_map(|(span, log)| ReceiverRecord::WantCuts { span, average_bytes: 1 << log }),
+            .prop_map(|(span, log)| ReceiverRecord::WantSignatures { span, average_bytes: 1 << log }),
         (any::<u64>(), prop::collection::vec(span, 1..32))
             .prop_map(|(index, spans)| ReceiverRecord::WantChunk { index, spans }),
         any::<u64>().prop_map(|entry| ReceiverRecord::WantDigest { entry }),
         any::<u64>().prop_map(|below| ReceiverRecord::Release { below }),
-        (any::<u64>(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(chunks, root, failed)| {
-            ReceiverRecord::Done { chunks, root: Digest::from_bytes(root), failed }
+        (any::<u64>(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(chunks, digest, failed)| {
+            ReceiverRecord::Done { chunks, transfer_digest: Digest::from_bytes(digest), failed }
         }),
         Just(ReceiverRecord::Alive),
         any::<u64>().prop_map(|bytes| ReceiverRecord::Admit { bytes }),

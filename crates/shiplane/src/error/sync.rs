@@ -18,9 +18,9 @@ pub(super) fn sync(error: &SyncError) -> Diagnosis {
             return answered(fault.code);
         }
         SyncError::Refused(error) | SyncError::Call(error) => return call(error),
-        SyncError::Transfer(TransferError::RootMismatch) | SyncError::WrongRoot | SyncError::Disagreed => {
-            (Integrity, Peer, AGAIN)
-        }
+        SyncError::Transfer(TransferError::TransferDigestMismatch)
+        | SyncError::WrongManifestDigest
+        | SyncError::Disagreed => (Integrity, Peer, AGAIN),
         SyncError::Transfer(error) => return transfer(error),
         SyncError::Plan(PlanError::MassDeletion { .. }) => (
             Refused,

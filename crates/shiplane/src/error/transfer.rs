@@ -103,7 +103,7 @@ pub(super) fn push(error: &PushError) -> Diagnosis {
             "run the same command again when nothing changes these files; the others are sent",
         ),
         PushError::Transfer(TransferError::Source(error)) => return source(error),
-        PushError::Transfer(TransferError::RootMismatch) => {
+        PushError::Transfer(TransferError::TransferDigestMismatch) => {
             (Integrity, Peer, "push again; if that fails too, do not rely on that server")
         }
         PushError::Transfer(error) => return transfer(error),
@@ -145,7 +145,7 @@ pub(super) fn source(error: &SourceError) -> Diagnosis {
     let (kind, hint) = match error {
         SourceError::PathRefused { .. }
         | SourceError::NotServable { .. }
-        | SourceError::LeavesRoot { .. } => {
+        | SourceError::LeavesServedRoot { .. } => {
             (ErrorKind::Refused, "give a regular file or a directory within the source")
         }
         SourceError::NotFound { .. } => (ErrorKind::LocalIo, "check the path"),
@@ -177,7 +177,7 @@ pub(super) fn transfer(error: &TransferError) -> Diagnosis {
             | DecodeSinkError::Undecodable(_)
             | DecodeSinkError::Frame(_) => (Other, Peer, BROKEN_PEER),
         },
-        TransferError::RootMismatch => {
+        TransferError::TransferDigestMismatch => {
             (Integrity, Peer, "get again with --verify; if that fails too, do not use the files")
         }
         TransferError::Incomplete { .. } => (

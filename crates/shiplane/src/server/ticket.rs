@@ -70,8 +70,8 @@ impl TicketBuilder {
             return Err(Cause::TicketWithoutRight.into());
         }
         let path = path.strip_suffix(b"/").unwrap_or(&path);
-        let roots = Scope::below(path).map_err(TargetError::Path)?;
-        let grant = Grant { read, write, roots };
+        let paths = Scope::below(path).map_err(TargetError::Path)?;
+        let grant = Grant { read, write, paths };
         let tickets = server.inner.access.tickets();
         let secret = tickets.issue_shared(grant, uses, ttl, Instant::now()).map_err(Cause::from)?;
         let at = HostPort { host: server.inner.advertised.clone(), port: server.inner.address.port() };

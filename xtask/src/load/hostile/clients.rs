@@ -82,7 +82,7 @@ fn play(fixture: &Fixture, victim: &Victim, limit: Duration) -> Result<Outcome> 
     let liar = Liar::start(fixture, victim.lie)?;
     let copy = place.join("copy");
     fs::create_dir(&copy).context("cannot make the destination")?;
-    if victim.lie == "endless-cuts" {
+    if victim.lie == "endless-signatures" {
         for name in ["file", "file2"] {
             let old = File::create(copy.join(name)).context("cannot make the old version")?;
             old.set_len(OLD_FILE_BYTES).context("cannot make the old version long")?;
@@ -211,7 +211,7 @@ const VICTIMS: [Victim; 20] = [
     victim("late-entry", Ends::With(OTHER)),
     victim("unwanted-compression", Ends::With(OTHER)),
     Victim { options: &["--compress"], ..victim("bomb", Ends::With(OTHER)) },
-    Victim { options: &["--overwrite"], ..victim("endless-cuts", Ends::With(OTHER)) },
+    Victim { options: &["--overwrite"], ..victim("endless-signatures", Ends::With(OTHER)) },
     victim("unconfirmed", Ends::WhenPatienceIsOver),
     victim("mute", Ends::WhenPatienceIsOver),
 ];

@@ -10,16 +10,16 @@ use tempfile::TempDir;
 use super::*;
 use crate::hash::READ_LEN_BYTES;
 
-struct Place {
+struct Fixture {
     dir: TempDir,
     source: Source,
 }
 
-fn place(content: &[u8]) -> Place {
+fn fixture(content: &[u8]) -> Fixture {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("file"), content).unwrap();
     let source = SourceRoot::open(dir.path()).unwrap().resolve(b"").unwrap();
-    Place { dir, source }
+    Fixture { dir, source }
 }
 
 fn path(path: &str) -> RelPath {
@@ -27,11 +27,11 @@ fn path(path: &str) -> RelPath {
 }
 
 /// Reads the file while `meddle` is called with the number of times that something was read before.
-fn read_while(place: &Place, meddle: impl Fn(usize, &Path) + Sync) -> (Result<Read, ScanError>, usize) {
+fn read_while(fixture: &Fixture, meddle: impl Fn(usize, &Path) + Sync) -> (Result<Read, ScanError>, usize) {
     let reads = AtomicUsize::new(0);
-    let file = place.dir.path().join("file");
+    let file = fixture.dir.path().join("file");
     let outcome =
-        read_settled(&place.source, &path("file"), DigestAlgorithm::Blake3, SystemTime::now, &|_| {
+        read_settled(&fixture.source, &path("file"), DigestAlgorithm::Blake3, SystemTime::now, &|_| {
             meddle(reads.fetch_add(1, Ordering::Relaxed), &file);
             Ok(())
         });
@@ -40,8 +40,8 @@ fn read_while(place: &Place, meddle: impl Fn(usize, &Path) + Sync) -> (Result<Re
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_read_again() {
-    let place = place(b"one");
-    let (read, reads) = read_while(&place, |reads, file| {
+    let place = fixture(b"one");
+    let (read, reads) = read_while(&fixture, |reads, file| {
         if reads == 0 {
             fs::write(file, b"another").unwrap();
         }
@@ -53,8 +53,8 @@ fn a_file_that_changes_while_it_is_read_is_read_again() {
 
 #[test]
 fn a_file_that_another_replaces_is_that_other() {
-    let place = place(b"one");
-    let (read, reads) = read_while(&place, |reads, file| {
+    let place = fixture(b"one");
+    let (read, reads) = read_while(&fixture, |reads, file| {
         if reads == 0 {
             fs::write(file.with_extension("new"), b"two").unwrap();
             fs::rename(file.with_extension("new"), file).unwrap();
@@ -65,16 +65,16 @@ fn a_file_that_another_replaces_is_that_other() {
 
 #[test]
 fn a_file_that_never_holds_still_is_given_up() {
-    let place = place(b"x");
-    let (read, reads) = read_while(&place, |reads, file| fs::write(file, vec![b'x'; reads + 2]).unwrap());
+    let place = fixture(b"x");
+    let (read, reads) = read_while(&fixture, |reads, file| fs::write(file, vec![b'x'; reads + 2]).unwrap());
     assert!(matches!(read, Err(ScanError::Source(SourceError::Changed { .. }))));
     assert_eq!(reads, READ_ATTEMPTS);
 }
 
 #[test]
 fn a_file_that_shrinks_under_the_reader_ends_the_attempt() {
-    let place = place(&vec![1; 2 * READ_LEN_BYTES]);
-    let (read, reads) = read_while(&place, |reads, file| {
+    let place = fixture(&vec![1; 2 * READ_LEN_BYTES]);
+    let (read, reads) = read_while(&fixture, |reads, file| {
         if reads == 0 {
             fs::write(file, b"short").unwrap();
         }
@@ -84,8 +84,8 @@ fn a_file_that_shrinks_under_the_reader_ends_the_attempt() {
 
 #[test]
 fn a_file_that_is_removed_was_never_there() {
-    let place = place(b"x");
-    let (read, _) = read_while(&place, |_, file| fs::remove_file(file).unwrap());
+    let place = fixture(b"x");
+    let (read, _) = read_while(&fixture, |_, file| fs::remove_file(file).unwrap());
     assert!(matches!(read, Err(ScanError::Source(SourceError::Vanished { .. }))));
     let mut survey = Survey::new(b"", DigestAlgorithm::Blake3);
     survey.take(path("file"), read).unwrap();
@@ -337,7 +337,7 @@ fn a_part_of_what_is_served_is_a_dataset_and_a_link_to_one_is_not() {
     assert!(!part.seen.is_unchanged(&data.root(), &path("a")).unwrap());
 
     assert!(matches!(scan_of(b"b"), Err(ScanError::NotDirectory { .. })));
-    assert!(matches!(scan_of(b"link"), Err(ScanError::Source(SourceError::LeavesRoot { .. }))));
+    assert!(matches!(scan_of(b"link"), Err(ScanError::Source(SourceError::LeavesServedRoot { .. }))));
     assert!(matches!(scan_of(b"none"), Err(ScanError::Source(SourceError::NotFound { .. }))));
     assert!(matches!(scan_of(b"../x"), Err(ScanError::Source(SourceError::PathRefused { .. }))));
 }

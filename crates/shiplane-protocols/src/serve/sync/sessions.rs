@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::super::{
-    places::{MAX_SYNCS, Places},
+    concurrency::{ConcurrencyLimit, MAX_SYNCS},
     registry::{self, Answer, Refused, Registry, Remembered, Session, gone},
 };
 use crate::sync::{
@@ -54,7 +54,7 @@ pub(super) struct Patience {
 
 /// The syncs that peers have begun.
 pub(super) fn sessions() -> Registry<SyncSession> {
-    Registry::new(Places::new(MAX_SYNCS, MAX_SYNCS), MAX_REMEMBERED)
+    Registry::new(ConcurrencyLimit::new(MAX_SYNCS, MAX_SYNCS), MAX_REMEMBERED)
 }
 
 /// A peer opens a sync.
@@ -204,14 +204,14 @@ mod tests {
     const PATIENCE: Patience = Patience { silence: Duration::from_secs(30), max: Duration::from_secs(900) };
 
     fn begun(sessions: &Registry<SyncSession>) -> Begun {
-        let root = [0; 32];
+        let digest = [0; 32];
         let request = SyncRequest {
             sync: [1; 16],
             path: Vec::new(),
-            root,
+            manifest_digest: digest,
             bases: Vec::new(),
             dry_run: false,
-            source: root,
+            source: digest,
             digest: 2,
         };
         begin(sessions, ALICE, &request).unwrap()

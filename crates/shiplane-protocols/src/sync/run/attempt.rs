@@ -20,7 +20,7 @@ use shiplane_wire::{Digest, TransferId, escape, limits};
 use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
-use crate::methods::{ask, random_transfer_id};
+use crate::methods::{poll_method, random_transfer_id};
 use crate::sync::SyncError;
 use crate::sync::exchange::{Exchange, Exchanged, check_names, list_left, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
@@ -67,15 +67,16 @@ impl<'a> Attempt<'a> {
         (self.events)(SyncEvent::Scanning);
         let dataset = blocking(self.opening()).await?;
         (self.events)(SyncEvent::Comparing);
-        let (base, root, changes) = match self.open(&dataset).await {
-            Ok(SyncResponse::Differs { base, root, changes }) => (base, root, changes),
+        let (base, manifest_digest, changes) = match self.open(&dataset).await {
+            Ok(SyncResponse::Differs { base, manifest_digest, changes }) => (base, manifest_digest, changes),
             Ok(SyncResponse::Same | SyncResponse::Working) => return self.nothing_to_do(dataset).await,
             Err(refused @ SyncError::Refused(CallError::Fault(_))) => return Err(refused),
             // It may have begun there all the same.
             Err(error) => return Err(self.explain(error).await),
         };
         let signs = signs_of_life(self.client.clone(), self.sync);
-        let ended = self.differs(dataset, base.map(Digest::from_bytes), Digest::from_bytes(root), changes);
+        let ended =
+            self.differs(dataset, base.map(Digest::from_bytes), Digest::from_bytes(manifest_digest), changes);
         let ended = tokio::select! {
             ended = ended => ended,
             never = signs => match never {},
@@ -90,10 +91,10 @@ impl<'a> Attempt<'a> {
         &mut self,
         dataset: Dataset,
         base: Option<Digest>,
-        root: Digest,
+        manifest_digest: Digest,
         changes: SyncBody,
     ) -> Result<SyncReport, SyncError> {
-        let (dataset, differing) = self.agree(dataset, base, root, changes).await?;
+        let (dataset, differing) = self.agree(dataset, base, manifest_digest, changes).await?;
         let mut report = report(&dataset, &differing.agreed);
         (self.events)(SyncEvent::Planned(report.actions.clone().into()));
         if self.job.dry_run {
@@ -103,7 +104,7 @@ impl<'a> Attempt<'a> {
         let view = dataset.view().ok_or(SyncError::Abandoned)?;
         let mut prepared = blocking(move || Ok(Work::new(view, agreed).prepare()?)).await?;
         let (exchange, options) = self.start(&mut prepared, &changes).await?;
-        let events = [self.told(SyncEvent::Sending), self.told(SyncEvent::Receiving)];
+        let events = [self.forward(SyncEvent::Sending), self.forward(SyncEvent::Receiving)];
         let exchanged = exchange.run(self.connection(), &options, events).await?;
         (self.events)(SyncEvent::Settling);
         let agreed = Arc::clone(prepared.agreed());
@@ -148,13 +149,13 @@ impl<'a> Attempt<'a> {
         let request = SyncRequest {
             sync: *self.sync.as_bytes(),
             path: self.job.remote_path.clone(),
-            root: *dataset.manifest().root().as_bytes(),
-            bases: dataset.base_roots().iter().map(|root| *root.as_bytes()).collect(),
+            manifest_digest: *dataset.manifest().digest().as_bytes(),
+            bases: dataset.base_digests().iter().map(|digest| *digest.as_bytes()).collect(),
             dry_run: self.job.dry_run,
             source: dataset.source(),
             digest: self.job.transfer.digest.bit(),
         };
-        let answered = ask(self.client, SYNC_OPEN, &request, Duration::MAX, |answer| {
+        let answered = poll_method(self.client, SYNC_OPEN, &request, Duration::MAX, |answer| {
             (answer != SyncResponse::Working).then_some(answer)
         })
         .await;
@@ -165,14 +166,14 @@ impl<'a> Attempt<'a> {
         let dry_run = self.job.dry_run;
         blocking(move || {
             if !dry_run {
-                dataset.settle_leftovers()?;
+                dataset.finish_interrupted()?;
                 dataset.remember(dataset.manifest())?;
                 dataset.release()?;
             }
             Ok(SyncReport {
                 actions: Vec::new(),
                 left: Vec::new(),
-                root: dataset.manifest().root(),
+                digest: dataset.manifest().digest(),
                 files: count_files(dataset.manifest()),
                 skipped: dataset.skipped,
                 sent_bytes: 0,
@@ -189,7 +190,7 @@ impl<'a> Attempt<'a> {
         &mut self,
         mut dataset: Dataset,
         base: Option<Digest>,
-        root: Digest,
+        manifest_digest: Digest,
         changes: SyncBody,
     ) -> Result<(Dataset, Differing), SyncError> {
         let timeout = self.connection().config().progress_timeout;
@@ -198,12 +199,12 @@ impl<'a> Attempt<'a> {
         let consent = self.job.consent;
         blocking(move || {
             let known = base.map(|base| dataset.common_base(&[base])).unwrap_or_default();
-            if base.is_some_and(|base| known.root() != base) {
-                return Err(SyncError::WrongRoot);
+            if base.is_some_and(|base| known.digest() != base) {
+                return Err(SyncError::WrongManifestDigest);
             }
             let other = theirs.apply(&known)?;
-            if other.root() != root {
-                return Err(SyncError::WrongRoot);
+            if other.digest() != manifest_digest {
+                return Err(SyncError::WrongManifestDigest);
             }
             check_names(&other)?;
             let changes = dataset.changes_since(&known);
@@ -243,7 +244,7 @@ impl<'a> Attempt<'a> {
                 }
                 SyncStarted::Working => None,
             };
-            ask(self.client, SYNC_START, &request, Duration::MAX, ready).await.map_err(rejected)
+            poll_method(self.client, SYNC_START, &request, Duration::MAX, ready).await.map_err(rejected)
         };
         let sending = async {
             match beside {
@@ -256,7 +257,7 @@ impl<'a> Attempt<'a> {
         };
         let (started, sent) = futures::join!(asking, sending);
         let (merged, compression, bytes_per_second) = started?;
-        if merged != *prepared.agreed().merged_root().as_bytes() {
+        if merged != *prepared.agreed().merged_digest().as_bytes() {
             return Err(SyncError::Disagreed);
         }
         let options = self.job.transfer.agreed(compression, bytes_per_second);
@@ -274,7 +275,7 @@ impl<'a> Attempt<'a> {
             SyncSettled::Done { half, base } => Some((half, base)),
             SyncSettled::Working => None,
         };
-        ask(self.client, SYNC_SETTLE, &request, Duration::MAX, done).await.map_err(rejected)
+        poll_method(self.client, SYNC_SETTLE, &request, Duration::MAX, done).await.map_err(rejected)
     }
 
     /// Lets the peer know that this is the end, and asks why if that is not clear from here.
@@ -296,7 +297,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn told(&self, kind: fn(crate::transfer::TransferEvent) -> SyncEvent) -> EventFn {
+    fn forward(&self, kind: fn(crate::transfer::TransferEvent) -> SyncEvent) -> EventFn {
         let events = Arc::clone(self.events);
         Arc::new(move |event| events(kind(event)))
     }
@@ -333,7 +334,7 @@ fn remember(
     their_base: Option<[u8; 32]>,
 ) -> Result<(), SyncError> {
     let base = settle(agreed, ours, theirs)?;
-    if base.as_ref().map(|base| *base.root().as_bytes()) != their_base {
+    if base.as_ref().map(|base| *base.digest().as_bytes()) != their_base {
         return Err(SyncError::Disagreed);
     }
     base.map_or(Ok(()), |base| dataset.remember(&base))?;
@@ -345,7 +346,7 @@ fn report(dataset: &Dataset, agreed: &Agreed) -> SyncReport {
         actions: agreed.actions().to_vec(),
         left: Vec::new(),
         skipped: dataset.skipped.clone(),
-        root: agreed.merged_root(),
+        digest: agreed.merged_digest(),
         files: count_files(agreed.merged()),
         sent_bytes: 0,
         received_bytes: 0,

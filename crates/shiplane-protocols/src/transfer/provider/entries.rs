@@ -21,7 +21,7 @@ struct Kept {
     entry: Entry,
     /// What may still be asked about it.
     may_ask_digest: bool,
-    cut_bytes_left: u64,
+    signature_bytes_left: u64,
 }
 
 impl Default for Entries {
@@ -34,8 +34,8 @@ impl Default for Entries {
 impl Entries {
     pub(super) fn add(&mut self, entry: Entry) {
         self.sent_bytes += entry.cost_bytes();
-        let cut_bytes_left = entry.size_bytes.saturating_mul(MAX_CUT_ROUNDS);
-        self.kept.push_back(Kept { entry, may_ask_digest: true, cut_bytes_left });
+        let signature_bytes_left = entry.size_bytes.saturating_mul(MAX_SIGNATURE_ROUNDS);
+        self.kept.push_back(Kept { entry, may_ask_digest: true, signature_bytes_left });
     }
 
     /// The receiver takes so much in all.
@@ -76,12 +76,12 @@ impl Entries {
         Ok(kept.entry.clone())
     }
 
-    /// The file of which a checked span is to be cut: all of it twice at most.
-    pub(super) fn ask_cuts(&mut self, span: &Span) -> Result<Entry, ProtocolFault> {
+    /// The file whose block signatures are requested for a checked span: in all, at most twice its size.
+    pub(super) fn request_signatures(&mut self, span: &Span) -> Result<Entry, ProtocolFault> {
         let unknown = ProtocolFault::UnknownEntry { entry: span.entry };
         let kept = self.get_mut(span.entry).ok_or(unknown)?;
-        let left = kept.cut_bytes_left.checked_sub(span.len_bytes);
-        kept.cut_bytes_left = left.ok_or(ProtocolFault::TooManyWants)?;
+        let left = kept.signature_bytes_left.checked_sub(span.len_bytes);
+        kept.signature_bytes_left = left.ok_or(ProtocolFault::TooManyWants)?;
         Ok(kept.entry.clone())
     }
 
@@ -122,7 +122,7 @@ impl Entries {
 }
 
 /// Large pieces of all of a file, then small ones of what was not found.
-const MAX_CUT_ROUNDS: u64 = 2;
+const MAX_SIGNATURE_ROUNDS: u64 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_asked_for_once_and_cuts_of_twice_the_file() {
+    fn a_digest_is_requested_once_and_signatures_for_twice_the_file() {
         let mut entries = entries(&[10]);
         assert!(entries.ask_digest(0).is_ok());
         assert_eq!(entries.ask_digest(0), Err(ProtocolFault::TooManyWants));
         let whole = Span { entry: 0, offset_bytes: 0, len_bytes: 10 };
-        assert!(entries.ask_cuts(&whole).is_ok() && entries.ask_cuts(&whole).is_ok());
+        assert!(entries.request_signatures(&whole).is_ok() && entries.request_signatures(&whole).is_ok());
         let byte = Span { len_bytes: 1, ..whole };
-        assert_eq!(entries.ask_cuts(&byte), Err(ProtocolFault::TooManyWants));
+        assert_eq!(entries.request_signatures(&byte), Err(ProtocolFault::TooManyWants));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{
     Provider,
 };
 
-/// Cuts the first files, in the order of the list, as a receiver would that has nothing.
+/// Packs the first files into chunks, in manifest order, as for a receiver that has nothing.
 #[derive(Debug)]
 pub(super) struct Offering {
     packer: Packer,

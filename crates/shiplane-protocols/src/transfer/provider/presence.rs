@@ -15,7 +15,7 @@ pub(super) struct Presence {
     passed_bytes: u64,
     wanted_bytes: u64,
     /// What [`news`](Self::news) last said.
-    told_bytes: u64,
+    reported_bytes: u64,
 }
 
 impl Presence {
@@ -51,8 +51,8 @@ impl Presence {
     /// not take anything back.
     pub(super) fn news(&mut self) -> Option<u64> {
         let present_bytes = self.passed_bytes.saturating_sub(self.wanted_bytes);
-        let is_more = present_bytes > self.told_bytes;
-        self.told_bytes = self.told_bytes.max(present_bytes);
+        let is_more = present_bytes > self.reported_bytes;
+        self.reported_bytes = self.reported_bytes.max(present_bytes);
         is_more.then_some(present_bytes)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shiplane_files::internals::SourceError;
-use shiplane_wire::{Digest, ReceiverRecord, RelPath, RootHasher};
+use shiplane_wire::{Digest, ReceiverRecord, RelPath, TransferHasher};
 
 use super::{
     super::{error::TransferError, records::RecordStream},
@@ -14,7 +14,7 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Provided {
     /// SPEC 4.11.
-    pub(crate) root: Digest,
+    pub(crate) transfer_digest: Digest,
     /// Chunks asked for, void ones included.
     pub(crate) chunks: u64,
     /// Payload bytes delivered.
@@ -32,22 +32,30 @@ pub(crate) struct Provided {
 /// What a receiver says that it has.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Done {
-    pub(super) root: Digest,
+    pub(super) transfer_digest: Digest,
     pub(super) failed: u64,
 }
 
 impl Provider {
     /// Whether the receiver has what was sent (SPEC 4.11).
     pub(super) fn check_done(&mut self) -> Result<Digest, TransferError> {
-        let root = std::mem::replace(&mut self.root, RootHasher::new(self.digest));
-        let root = root.finish(self.next_chunk).map_err(|_| TransferError::Abandoned)?;
-        let ours = Done { root, failed: self.failed.len() as u64 };
-        if self.done.as_ref() == Some(&ours) { Ok(root) } else { Err(TransferError::RootMismatch) }
+        let hasher = std::mem::replace(&mut self.transfer_hasher, TransferHasher::new(self.digest));
+        let transfer_digest = hasher.finish(self.next_chunk).map_err(|_| TransferError::Abandoned)?;
+        let ours = Done { transfer_digest, failed: self.failed.len() as u64 };
+        if self.done.as_ref() == Some(&ours) {
+            Ok(transfer_digest)
+        } else {
+            Err(TransferError::TransferDigestMismatch)
+        }
     }
 
-    pub(super) fn provided(self, root: Digest, receiver: RecordStream<ReceiverRecord>) -> Provided {
+    pub(super) fn provided(
+        self,
+        transfer_digest: Digest,
+        receiver: RecordStream<ReceiverRecord>,
+    ) -> Provided {
         Provided {
-            root,
+            transfer_digest,
             chunks: self.next_chunk,
             sent_bytes: self.sent_bytes,
             wire_bytes: self.wire_bytes,

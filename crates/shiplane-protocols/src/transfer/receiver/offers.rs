@@ -137,7 +137,7 @@ impl Receiver {
                 let index = self.ledger.offered(None);
                 self.declined.insert(index);
                 self.unended.insert(index);
-                self.root.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
+                self.transfer_hasher.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
                 continue;
             }
             taken.extend(spans.iter().map(|span| span.entry));

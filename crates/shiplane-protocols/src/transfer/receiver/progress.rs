@@ -20,13 +20,13 @@ pub(super) struct Progress {
     metered_bytes: u64,
     /// Entries and skipped files that it has sent, and how many it says it has looked at.
     listed: u64,
-    looked_at: u64,
+    scanned_entries: u64,
 }
 
 impl Progress {
     pub(super) fn new(meter: ProgressMeter, window: Duration) -> Self {
         let watch = ProgressWatch::new(window, Instant::now());
-        Self { watch, meter, metered_bytes: 0, listed: 0, looked_at: 0 }
+        Self { watch, meter, metered_bytes: 0, listed: 0, scanned_entries: 0 }
     }
 
     /// An entry or a skipped file has come.
@@ -51,11 +51,11 @@ impl Progress {
     }
 
     /// It works, and says how far it has looked, of which not everything is believed, and how fast it may send.
-    pub(super) fn alive(&mut self, looked_at: u64, bytes_per_second: u64) {
+    pub(super) fn alive(&mut self, scanned_entries: u64, bytes_per_second: u64) {
         self.watch.limit_to(NonZeroU64::new(bytes_per_second));
-        let looked_at = looked_at.min(self.listed + MAX_LOOKED_AHEAD);
-        let more = looked_at.saturating_sub(self.looked_at.max(self.listed));
-        self.looked_at = self.looked_at.max(looked_at);
+        let scanned_entries = scanned_entries.min(self.listed + MAX_SCANNED_AHEAD);
+        let more = scanned_entries.saturating_sub(self.scanned_entries.max(self.listed));
+        self.scanned_entries = self.scanned_entries.max(scanned_entries);
         self.moved(more.saturating_mul(ENTRY_BYTES));
     }
 
@@ -77,8 +77,8 @@ impl Receiver {
     pub(super) fn show(&mut self) {
         self.arrived.tell(&self.events);
         let awaited = self.awaited();
-        if awaited.is_some() && awaited != self.told_awaited {
-            self.told_awaited = awaited;
+        if awaited.is_some() && awaited != self.reported_wait {
+            self.reported_wait = awaited;
             awaited.into_iter().for_each(|awaited| (self.events)(TransferEvent::Awaits(awaited)));
         }
     }
@@ -99,4 +99,4 @@ impl Receiver {
 }
 
 /// 2,048: what a provider of ours scans before it sends a batch, and somewhat more.
-const MAX_LOOKED_AHEAD: u64 = 2048;
+const MAX_SCANNED_AHEAD: u64 = 2048;

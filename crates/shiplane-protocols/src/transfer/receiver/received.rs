@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shiplane_files::internals::Summary;
 use shiplane_transport::StreamError;
-use shiplane_wire::{Code, Digest, ProviderRecord, ReceiverRecord, RootHasher};
+use shiplane_wire::{Code, Digest, ProviderRecord, ReceiverRecord, TransferHasher};
 
 use super::{
     super::{
@@ -18,7 +18,7 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Received {
     /// SPEC 4.11.
-    pub(crate) root: Digest,
+    pub(crate) transfer_digest: Digest,
     /// Chunks asked for, void ones included.
     pub(crate) chunks: u64,
     /// Payload bytes of the chunks that were stored.
@@ -63,7 +63,7 @@ impl Totals {
 #[derive(Debug, Default)]
 pub(super) struct End {
     /// The digest over all chunks, once the provider was told that they are here.
-    pub(super) told: Option<Digest>,
+    pub(super) sent_digest: Option<Digest>,
     /// What the provider makes of that.
     confirmed: Option<Result<(), TransferError>>,
     /// The connection has failed since.
@@ -71,8 +71,8 @@ pub(super) struct End {
 }
 
 impl End {
-    pub(super) fn is_told(&self) -> bool {
-        self.told.is_some()
+    pub(super) fn is_done_sent(&self) -> bool {
+        self.sent_digest.is_some()
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -88,21 +88,21 @@ impl End {
 impl Receiver {
     /// Once everything has come: the provider compares it with what it has sent while the last files are published.
     pub(super) fn tell_done(&mut self) -> Result<(), TransferError> {
-        if self.end.is_told() || !self.has_come() {
+        if self.end.is_done_sent() || !self.has_come() {
             return Ok(());
         }
         let chunks = self.ledger.chunks();
-        let root = std::mem::replace(&mut self.root, RootHasher::new(self.lane.digest));
-        let root = root.finish(chunks).map_err(|_| TransferError::Abandoned)?;
-        self.end.told = Some(root);
-        self.records.push(&ReceiverRecord::Done { chunks, root, failed: self.totals.failed })
+        let hasher = std::mem::replace(&mut self.transfer_hasher, TransferHasher::new(self.lane.digest));
+        let transfer_digest = hasher.finish(chunks).map_err(|_| TransferError::Abandoned)?;
+        self.end.sent_digest = Some(transfer_digest);
+        self.records.push(&ReceiverRecord::Done { chunks, transfer_digest, failed: self.totals.failed })
     }
 
     /// What fails on the connection after *done* leaves the provider's answer open, and nothing else: what is here is
     /// published all the same.
     pub(super) fn survive(&mut self, result: Result<(), TransferError>) -> Result<(), TransferError> {
         match result {
-            Err(error) if self.end.is_told() => {
+            Err(error) if self.end.is_done_sent() => {
                 self.end.is_cut = true;
                 self.end.confirmed.get_or_insert(Err(error));
                 self.unended.clear();
@@ -114,7 +114,7 @@ impl Receiver {
 
     /// The provider's half has ended. After *done* that is its answer, and no failure of what is under way here.
     pub(super) fn on_end(&mut self, ended: Result<(), TransferError>) -> Result<(), TransferError> {
-        if self.end.is_told() {
+        if self.end.is_done_sent() {
             self.end.confirmed = Some(answer(ended));
             return Ok(());
         }
@@ -126,7 +126,7 @@ impl Receiver {
     pub(super) async fn received(
         self,
         summary: Summary,
-        root: Digest,
+        transfer_digest: Digest,
         mut provider: RecordStream<ProviderRecord>,
     ) -> Received {
         let confirmed = match self.end.confirmed {
@@ -135,7 +135,7 @@ impl Receiver {
         };
         let chunks = self.ledger.chunks();
         Received {
-            root,
+            transfer_digest,
             chunks,
             received_bytes: self.totals.received_bytes,
             wire_bytes: self.totals.wire_bytes,
@@ -165,7 +165,9 @@ async fn confirmation(
 /// A provider that has sent something else says so.
 fn answer(ended: Result<(), TransferError>) -> Result<(), TransferError> {
     match ended {
-        Err(TransferError::Stream(StreamError::Reset(Code::Integrity))) => Err(TransferError::RootMismatch),
+        Err(TransferError::Stream(StreamError::Reset(Code::Integrity))) => {
+            Err(TransferError::TransferDigestMismatch)
+        }
         ended => ended,
     }
 }

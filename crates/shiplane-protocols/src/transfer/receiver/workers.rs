@@ -1,6 +1,6 @@
 //! The receiver's planning and publishing threads.
 
-use shiplane_files::internals::{DestinationError, PlacedCut, Plan};
+use shiplane_files::internals::{Block, DestinationError, Plan};
 use shiplane_transport::internals::blocking;
 use shiplane_wire::{Digest, Entry, FailReason};
 use tokio::sync::mpsc;
@@ -30,7 +30,7 @@ pub(super) enum PlanJob {
     /// Nothing is told of it.
     Follow {
         index: u64,
-        cuts: Vec<PlacedCut>,
+        blocks: Vec<Block>,
     },
     Delta(SignatureComplete),
 }
@@ -39,10 +39,10 @@ impl PlanJob {
     /// Parts of one list that have piled up become one job, which keeps several threads busy. Gives the job that
     /// comes after that, if one was taken.
     fn join_next(&mut self, mut take: impl FnMut() -> Option<Self>) -> Option<Self> {
-        let Self::Follow { index, cuts } = self else { return None };
+        let Self::Follow { index, blocks } = self else { return None };
         loop {
             match take()? {
-                Self::Follow { index: same, cuts: more } if same == *index => cuts.extend(more),
+                Self::Follow { index: same, blocks: more } if same == *index => blocks.extend(more),
                 other => return Some(other),
             }
         }
@@ -101,10 +101,10 @@ fn plan(target: &Target, job: PlanJob) -> Result<Option<Planned>, DestinationErr
     let (plan, index, entry) = match job {
         PlanJob::Plan { index, entry } => (target.plan(index, &entry)?, index, entry),
         PlanJob::Compare { index, entry, theirs } => (target.compare(index, &entry, theirs)?, index, entry),
-        PlanJob::Delta(SignatureComplete { index, entry, cuts, .. }) => {
-            (target.delta(index, &entry, &cuts)?, index, entry)
+        PlanJob::Delta(SignatureComplete { index, entry, blocks, .. }) => {
+            (target.delta(index, &entry, &blocks)?, index, entry)
         }
-        PlanJob::Follow { index, cuts } => return target.follow(index, &cuts).map(|()| None),
+        PlanJob::Follow { index, blocks } => return target.follow(index, &blocks).map(|()| None),
     };
     Ok(Some(Planned { index, entry, plan }))
 }

@@ -12,8 +12,8 @@ use shiplane_protocols::internals::{
 use shiplane_rpc::{Method, Router, RpcClient};
 use shiplane_transport::{Admission, PeerAddr, QuicTransport, Trust};
 use shiplane_wire::{
-    Cut, Cuts, Digest, DigestAlgorithm, Durability, Entry, EntryKind, FailReason, Mtime, ProviderRecord,
-    ReceiverRecord, RecordReader, RelPath, TransferId, Version,
+    BlockSignature, BlockSignatures, Digest, DigestAlgorithm, Durability, Entry, EntryKind, FailReason,
+    Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TransferId, Version,
 };
 use tempfile::TempDir;
 
@@ -48,9 +48,9 @@ enum TransferShape {
 const OLD_LEN_BYTES: usize = 2 << 20;
 const NEW_LEN_BYTES: u64 = OLD_LEN_BYTES as u64 + 1;
 
-/// Offers a new version of a file, and answers the request for its cuts with `lie`, or with nothing and the
+/// Offers a new version of a file, and answers the request for its block signatures with `lie`, or with nothing and the
 /// end of the stream; it confirms whatever the victim says it has. Returns what the victim says to that.
-async fn told(lie: Vec<ProviderRecord>) -> TransferError {
+async fn outcome(lie: Vec<ProviderRecord>) -> TransferError {
     let (server, client) = (transport(), transport());
     let router = Router::new().typed(FETCH_OPEN, move |context, request| {
         let lie = lie.clone();
@@ -65,7 +65,7 @@ async fn told(lie: Vec<ProviderRecord>) -> TransferError {
                     wants.push(bytes);
                     while let Some(want) = wants.poll().unwrap() {
                         match want {
-                            ReceiverRecord::WantCuts { span, .. } => {
+                            ReceiverRecord::WantSignatures { span, .. } => {
                                 assert_eq!((span.offset_bytes, span.len_bytes), (0, NEW_LEN_BYTES));
                                 // The victim may hang up in the middle of it.
                                 let _ = stream.send.write(encode(&lie)).await;
@@ -133,8 +133,13 @@ fn encode(records: &[ProviderRecord]) -> bytes::Bytes {
 
 /// A list of pieces of these lengths, from the start of the file. Each has a digest of its own.
 fn list(entry: u64, lens: &[u32]) -> ProviderRecord {
-    let cut = |(i, &len_bytes): (usize, &u32)| Cut { len_bytes, digest: Digest::blake3(&[i as u8]) };
-    ProviderRecord::Cuts(Cuts { entry, offset_bytes: 0, cuts: lens.iter().enumerate().map(cut).collect() })
+    let signature =
+        |(i, &len_bytes): (usize, &u32)| BlockSignature { len_bytes, digest: Digest::blake3(&[i as u8]) };
+    ProviderRecord::Signatures(BlockSignatures {
+        entry,
+        offset_bytes: 0,
+        signatures: lens.iter().enumerate().map(signature).collect(),
+    })
 }
 
 /// 128 KiB, which the victim asks for on average.
@@ -144,34 +149,43 @@ const PIECE: u32 = 128 << 10;
 async fn a_list_that_is_not_of_the_file_is_the_peers_fault() {
     let lies = [list(0, &[PIECE; 17]), list(0, &[1, PIECE]), list(0, &[5 * PIECE]), list(1, &[PIECE])];
     for lie in lies {
-        let told = told(vec![lie.clone()]).await;
-        assert!(matches!(told, TransferError::Protocol(ProtocolFault::WrongCuts { .. })), "{lie:?}: {told}");
+        let outcome = outcome(vec![lie.clone()]).await;
+        assert!(
+            matches!(outcome, TransferError::Protocol(ProtocolFault::WrongSignatures { .. })),
+            "{lie:?}: {outcome}"
+        );
     }
     // One more list than was asked for, and one that breaks off.
     let whole: Vec<_> = std::iter::repeat_n(PIECE, 16).chain([1]).collect();
-    let told_twice = told(vec![list(0, &whole), list(0, &whole)]).await;
-    assert!(matches!(told_twice, TransferError::Protocol(ProtocolFault::WrongCuts { .. })), "{told_twice}");
-    let told_nothing = told(Vec::new()).await;
+    let told_twice = outcome(vec![list(0, &whole), list(0, &whole)]).await;
+    assert!(
+        matches!(told_twice, TransferError::Protocol(ProtocolFault::WrongSignatures { .. })),
+        "{told_twice}"
+    );
+    let told_nothing = outcome(Vec::new()).await;
     assert!(matches!(told_nothing, TransferError::Protocol(ProtocolFault::WrongEnd)), "{told_nothing}");
 }
 
 #[tokio::test]
 async fn one_digest_of_two_contents_is_noticed() {
     let digest = Digest::blake3(b"same");
-    let mut cuts = vec![Cut { len_bytes: PIECE, digest }, Cut { len_bytes: PIECE + 1, digest }];
+    let mut signatures =
+        vec![BlockSignature { len_bytes: PIECE, digest }, BlockSignature { len_bytes: PIECE + 1, digest }];
     // It is noticed once the list is complete.
-    cuts.extend((2..16).map(|i| Cut { len_bytes: PIECE, digest: Digest::blake3(&[i]) }));
-    let told = told(vec![ProviderRecord::Cuts(Cuts { entry: 0, offset_bytes: 0, cuts })]).await;
-    assert!(matches!(told, TransferError::Protocol(ProtocolFault::TwoContents { entry: 0 })), "{told}");
+    signatures.extend((2..16).map(|i| BlockSignature { len_bytes: PIECE, digest: Digest::blake3(&[i]) }));
+    let outcome =
+        outcome(vec![ProviderRecord::Signatures(BlockSignatures { entry: 0, offset_bytes: 0, signatures })])
+            .await;
+    assert!(matches!(outcome, TransferError::Protocol(ProtocolFault::TwoContents { entry: 0 })), "{outcome}");
 }
 
 #[tokio::test]
-async fn a_file_that_fails_while_it_is_cut_is_left_as_it_was() {
+async fn a_file_that_fails_while_it_is_split_into_blocks_is_left_as_it_was() {
     let failed = ProviderRecord::Failed { entry: 0, reason: FailReason::Changed };
     let whole = [failed.clone()];
     let half = [list(0, &[PIECE]), failed];
     for lie in [&whole[..], &half[..]] {
-        let told = told(lie.to_vec()).await;
-        assert!(matches!(&told, TransferError::Incomplete { count: 1, .. }), "{told}");
+        let outcome = outcome(lie.to_vec()).await;
+        assert!(matches!(&outcome, TransferError::Incomplete { count: 1, .. }), "{outcome}");
     }
 }

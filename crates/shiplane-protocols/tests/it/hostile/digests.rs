@@ -15,20 +15,20 @@ use super::{
 async fn sent_with(content: &'static [u8], digest: Digest) -> TransferError {
     let (result, dir) = fetch_within(
         PATIENT,
-        TransferShape::Root,
-        script(move |mut stage| async move {
+        TransferShape::Contents,
+        script(move |mut fixture| async move {
             let len_bytes = content.len() as u64;
-            stage.say(&[file("x", len_bytes), end(1, len_bytes)]).await;
-            while let Some((index, _)) = stage.want().await {
+            fixture.say(&[file("x", len_bytes), end(1, len_bytes)]).await;
+            while let Some((index, _)) = fixture.want().await {
                 for _ in 0..3 {
                     let source = Claimed { len_bytes, data: content.into() };
-                    let tag = TaggedChunk { transfer: stage.transfer, index };
+                    let tag = TaggedChunk { transfer: fixture.transfer, index };
                     let options = LaneOptions {
                         digest: DigestAlgorithm::Blake3,
                         known_digest: Some(digest),
                         ..LaneOptions::default()
                     };
-                    let _ = stage.connection.send_tagged_chunk(tag, source, &options).await;
+                    let _ = fixture.connection.send_tagged_chunk(tag, source, &options).await;
                 }
             }
         }),

@@ -23,7 +23,7 @@ use super::{Claimed, FETCH_OPEN, FetchOpened, PATIENT, TransferShape, encode, tr
 use crate::harness::transfer_lane;
 
 /// What the liar has in hand once it has opened its records stream.
-pub(super) struct Stage {
+pub(super) struct Fixture {
     pub(super) connection: Arc<PeerConnection>,
     pub(super) transfer: TransferId,
     pub(super) send: SendHalf,
@@ -31,7 +31,7 @@ pub(super) struct Stage {
     reader: RecordReader<ReceiverRecord>,
 }
 
-impl Stage {
+impl Fixture {
     pub(super) async fn say(&mut self, records: &[ProviderRecord]) {
         for record in records {
             self.say_raw(encode(record)).await;
@@ -89,13 +89,13 @@ impl Stage {
     }
 }
 
-pub(super) type Script = Box<dyn Fn(Stage) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(super) type Script = Box<dyn Fn(Fixture) -> BoxFuture<'static, ()> + Send + Sync>;
 
-pub(super) fn script<F>(run: impl Fn(Stage) -> F + Send + Sync + 'static) -> Script
+pub(super) fn script<F>(run: impl Fn(Fixture) -> F + Send + Sync + 'static) -> Script
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    Box::new(move |stage| Box::pin(run(stage)))
+    Box::new(move |fixture| Box::pin(run(fixture)))
 }
 
 /// Fetches from a liar that offers `shape` and then plays `script`; the destination is handed back.
@@ -135,7 +135,7 @@ impl Liar {
                     // The victim may be gone already.
                     let Ok(BiStream { send, recv }) = connection.open_records(transfer).await else { return };
                     let reader = RecordReader::new();
-                    script(Stage { connection, transfer, send, wants: recv, reader }).await;
+                    script(Fixture { connection, transfer, send, wants: recv, reader }).await;
                 });
                 Ok(FetchOpened { shape, digest: 2 })
             }

@@ -45,10 +45,10 @@ fn sizes_that_a_server_claims_cost_a_fetch_no_memory() {
             let before_bytes = resident_bytes("VmRSS:");
             let liar = Liar::meet(
                 PATIENT,
-                TransferShape::Root,
-                script(move |mut stage| async move {
-                    stage.say(&manifest(sizes)).await;
-                    stage.linger().await;
+                TransferShape::Contents,
+                script(move |mut fixture| async move {
+                    fixture.say(&manifest(sizes)).await;
+                    fixture.linger().await;
                 }),
             )
             .await;
@@ -133,9 +133,9 @@ fn directories_without_end_cost_a_fetch_little_and_all_of_them_arrive() {
     alone("hostile::memory::directories_without_end_cost_a_fetch_little_and_all_of_them_arrive", async {
         let liar = Liar::meet(
             PATIENT,
-            TransferShape::Root,
-            script(|stage| async move {
-                let mut records = BiStream { send: stage.send, recv: stage.wants };
+            TransferShape::Contents,
+            script(|fixture| async move {
+                let mut records = BiStream { send: fixture.send, recv: fixture.wants };
                 let mut admitted = Admitted { patience: PATIENT, ..Admitted::default() };
                 for record in endless(directory).take(COUNT) {
                     assert!(admitted.send(&mut records, &record).await, "the list is held back for ever");
@@ -161,18 +161,18 @@ fn offers_of_single_bytes_cost_a_fetch_little() {
         let before_bytes = resident_bytes("VmRSS:");
         let liar = Liar::meet(
             PATIENT,
-            TransferShape::Root,
-            script(move |mut stage| async move {
-                stage.say(&[file("x", len_bytes)]).await;
+            TransferShape::Contents,
+            script(move |mut fixture| async move {
+                fixture.say(&[file("x", len_bytes)]).await;
                 for number in 0..limits::MAX_OFFERS {
                     // Every second byte, so that each is a hole of its own.
                     let at = (number * SPANS..(number + 1) * SPANS).map(|at| 2 * at);
                     let span = |offset_bytes| Span { entry: 0, offset_bytes, len_bytes: 1 };
-                    stage.say(&[ProviderRecord::Offer { spans: at.map(span).collect() }]).await;
+                    fixture.say(&[ProviderRecord::Offer { spans: at.map(span).collect() }]).await;
                 }
-                stage.say(&[ProviderRecord::OffersEnd, end(1, len_bytes)]).await;
+                fixture.say(&[ProviderRecord::OffersEnd, end(1, len_bytes)]).await;
                 // It is decided on them before anything is wanted.
-                stage.want().await;
+                fixture.want().await;
             }),
         )
         .await;
@@ -194,26 +194,26 @@ fn offers_with_holes_cost_a_fetch_into_a_stream_little() {
         let liar = Liar::meet(
             PATIENT,
             TransferShape::File { name: b"x".to_vec() },
-            script(|mut stage| async move {
+            script(|mut fixture| async move {
                 let span = |offset_bytes| Span { entry: 0, offset_bytes, len_bytes: 1 };
-                stage.say(&[file("x", LEN_BYTES)]).await;
+                fixture.say(&[file("x", LEN_BYTES)]).await;
                 let offers = [0, 2].map(|at| ProviderRecord::Offer { spans: vec![span(at)] });
-                stage.say(&offers).await;
-                stage.say(&[ProviderRecord::OffersEnd, end(1, LEN_BYTES)]).await;
-                let _ = tokio::join!(stage.try_chunk(0, 1, &[0]), stage.try_chunk(1, 1, &[0]));
-                while let Some((index, spans)) = stage.want_of_spans().await {
+                fixture.say(&offers).await;
+                fixture.say(&[ProviderRecord::OffersEnd, end(1, LEN_BYTES)]).await;
+                let _ = tokio::join!(fixture.try_chunk(0, 1, &[0]), fixture.try_chunk(1, 1, &[0]));
+                while let Some((index, spans)) = fixture.want_of_spans().await {
                     let piece = match spans[..] {
                         [span] => Piece::of_file(span.offset_bytes, span.len_bytes, LEN_BYTES),
                         _ => None,
                     };
                     let len_bytes: u64 = spans.iter().map(|span| span.len_bytes).sum();
                     let source = Claimed { len_bytes, data: vec![0; len_bytes as usize].into() };
-                    let tag = TaggedChunk { transfer: stage.transfer, index };
+                    let tag = TaggedChunk { transfer: fixture.transfer, index };
                     let lane = LaneOptions { piece, ..transfer_lane() };
                     // The victim may hang up at any time.
-                    let _ = stage.connection.send_tagged_chunk(tag, source, &lane).await;
+                    let _ = fixture.connection.send_tagged_chunk(tag, source, &lane).await;
                 }
-                let _ = stage.send.finish();
+                let _ = fixture.send.finish();
             }),
         )
         .await;
@@ -248,7 +248,7 @@ const PUSHES: u8 = 28;
 
 /// Opens a push without offers, and waits until it may list.
 async fn begin(rpc: &RpcClient, number: u8) -> (Claim, BiStream) {
-    let request = raw(number, format!("in{number}").as_bytes(), RawShape::Root);
+    let request = raw(number, format!("in{number}").as_bytes(), RawShape::Contents);
     let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
     let opened = open(rpc, &request).await.unwrap();
     let RawOpened::Ready { invites, .. } = opened else { panic!("{opened:?}") };

@@ -27,7 +27,7 @@ use tokio::time::interval;
 use super::{
     FETCH_OPEN, FetchOpened, IMPATIENT, PATIENT, TransferShape, directory, encode, file,
     liar::{
-        Liar, Script, Stage, end, fetch_with, fetch_within, published, script, small_chunks, transfer_error,
+        Fixture, Liar, Script, end, fetch_with, fetch_within, published, script, small_chunks, transfer_error,
     },
     transport,
 };
@@ -50,7 +50,7 @@ async fn invite(
     fill: impl FnOnce(&Path),
     script: Script,
 ) -> (Result<FetchReport, FetchError>, TempDir) {
-    let liar = Liar::meet(patience, TransferShape::Root, script).await;
+    let liar = Liar::meet(patience, TransferShape::Contents, script).await;
     let dir = TempDir::new().unwrap();
     fill(dir.path());
     let options = small_chunks();
@@ -68,12 +68,12 @@ async fn told_with(chunk: u64, records: Vec<ProviderRecord>) -> TransferError {
     let (result, dir) = invite(
         PATIENT,
         |_| (),
-        script(move |mut stage| {
+        script(move |mut fixture| {
             let records = records.clone();
             async move {
-                let _chunk = stage.open_chunk(chunk, b"hello").await;
-                stage.say(&records).await;
-                stage.linger().await;
+                let _chunk = fixture.open_chunk(chunk, b"hello").await;
+                fixture.say(&records).await;
+                fixture.linger().await;
             }
         }),
     )
@@ -83,7 +83,7 @@ async fn told_with(chunk: u64, records: Vec<ProviderRecord>) -> TransferError {
     transfer_error(result)
 }
 
-impl Stage {
+impl Fixture {
     /// Sends a chunk whole and waits for nothing.
     async fn open_chunk(&self, index: u64, data: &[u8]) -> BiStream {
         let tag = TaggedChunk { transfer: self.transfer, index };
@@ -137,12 +137,12 @@ async fn offers_that_nobody_invited_break_the_protocol() {
         let shown = format!("{record:?}");
         let (result, dir) = fetch_within(
             PATIENT,
-            TransferShape::Root,
-            script(move |mut stage| {
+            TransferShape::Contents,
+            script(move |mut fixture| {
                 let record = record.clone();
                 async move {
-                    stage.say(&[file("x", 5), record]).await;
-                    stage.linger().await;
+                    fixture.say(&[file("x", 5), record]).await;
+                    fixture.linger().await;
                 }
             }),
         )
@@ -258,11 +258,11 @@ async fn offers_out_of_place_break_the_protocol() {
         let (result, _dir) = invite(
             PATIENT,
             |_| (),
-            script(move |mut stage| {
+            script(move |mut fixture| {
                 let records = records.clone();
                 async move {
-                    stage.say(&records).await;
-                    stage.linger().await;
+                    fixture.say(&records).await;
+                    fixture.linger().await;
                 }
             }),
         )
@@ -278,15 +278,15 @@ async fn a_provider_that_never_ends_its_offers_is_given_up() {
         let (result, dir) = invite(
             IMPATIENT,
             |_| (),
-            script(move |mut stage| async move {
-                stage.say(&[file("x", 5), offer(&[(0, 0, 5)])]).await;
-                let _chunk = stage.open_chunk(0, b"hello").await;
+            script(move |mut fixture| async move {
+                fixture.say(&[file("x", 5), offer(&[(0, 0, 5)])]).await;
+                let _chunk = fixture.open_chunk(0, b"hello").await;
                 if !lives {
-                    return stage.linger().await;
+                    return fixture.linger().await;
                 }
                 let mut often = interval(IMPATIENT / 8);
-                let alive = ProviderRecord::Alive { looked_at: 1, bytes_per_second: 0 };
-                while stage.send.write(encode(&alive)).await.is_ok() {
+                let alive = ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 };
+                while fixture.send.write(encode(&alive)).await.is_ok() {
                     often.tick().await;
                 }
             }),
@@ -302,9 +302,9 @@ async fn a_provider_that_never_sends_what_it_offered_is_given_up() {
     let (result, dir) = invite(
         IMPATIENT,
         |_| (),
-        script(|mut stage| async move {
-            stage.say(&[file("x", 5), offer(&[(0, 0, 5)]), OFFERS_END, end(1, 5)]).await;
-            stage.linger().await;
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 5), offer(&[(0, 0, 5)]), OFFERS_END, end(1, 5)]).await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -330,18 +330,18 @@ async fn offered_chunks_may_come_before_their_entry_and_their_offer() {
     let (result, dir) = invite(
         PATIENT,
         |_| (),
-        script(|mut stage| async move {
-            let second = stage.open_chunk(1, b"world").await;
-            let first = stage.open_chunk(0, b"hello").await;
+        script(|mut fixture| async move {
+            let second = fixture.open_chunk(1, b"world").await;
+            let first = fixture.open_chunk(0, b"hello").await;
             for record in [file("x", 5), offer(&[(0, 0, 5)]), file("y", 5), offer(&[(1, 0, 5)]), OFFERS_END] {
-                stage.say(&[record]).await;
+                fixture.say(&[record]).await;
                 tokio::task::yield_now().await;
             }
-            stage.say(&[end(2, 10)]).await;
+            fixture.say(&[end(2, 10)]).await;
             for mut chunk in [first, second] {
                 assert_eq!(chunk.recv.read().await.unwrap(), Some(Bytes::from_static(&[0])), "stored");
             }
-            stage.confirm().await;
+            fixture.confirm().await;
         }),
     )
     .await;
@@ -371,7 +371,7 @@ async fn an_offered_chunk_may_overtake_the_records_stream() {
             records.send.finish().unwrap();
             drop(chunk);
         });
-        Ok(FetchOpened { shape: TransferShape::Root, digest: 2 })
+        Ok(FetchOpened { shape: TransferShape::Contents, digest: 2 })
     });
     let addr = PeerAddr { id: server.peer_id(), addr: server.local_addr().unwrap() };
     let (accepted, connected) = tokio::join!(server.accept(), client.connect_to(addr));
@@ -387,19 +387,19 @@ async fn an_offer_of_what_is_here_is_declined_and_the_rest_arrives() {
     let (result, dir) = invite(
         PATIENT,
         |dir| ["here", "too"].iter().for_each(|name| identical(&dir.join(name), b"hello")),
-        script(|mut stage| async move {
-            stage.say(&[file("here", 5), offer(&[(0, 0, 5)])]).await;
+        script(|mut fixture| async move {
+            fixture.say(&[file("here", 5), offer(&[(0, 0, 5)])]).await;
             // Of this one a part is here.
-            stage.say(&[file("too", 5), file("y", 5), offer(&[(1, 0, 5), (2, 0, 5)])]).await;
-            stage.say(&[file("z", 5), offer(&[(3, 0, 5)]), OFFERS_END, end(4, 20)]).await;
+            fixture.say(&[file("too", 5), file("y", 5), offer(&[(1, 0, 5), (2, 0, 5)])]).await;
+            fixture.say(&[file("z", 5), offer(&[(3, 0, 5)]), OFFERS_END, end(4, 20)]).await;
             tokio::join!(
-                stage.declined(0, b"HELLO"),
-                stage.declined(1, b"HELLOworld"),
-                stage.accepted(2, b"there")
+                fixture.declined(0, b"HELLO"),
+                fixture.declined(1, b"HELLOworld"),
+                fixture.accepted(2, b"there")
             );
-            assert_eq!(stage.want().await, Some((3, 5)));
-            stage.accepted(3, b"world").await;
-            stage.confirm().await;
+            assert_eq!(fixture.want().await, Some((3, 5)));
+            fixture.accepted(3, b"world").await;
+            fixture.confirm().await;
         }),
     )
     .await;
@@ -414,12 +414,12 @@ async fn declined_chunks_that_come_after_everything_else_do_not_hold_the_end_up(
     let (result, dir) = invite(
         PATIENT,
         |dir| identical(&dir.join("x"), b"hello"),
-        script(|mut stage| async move {
-            stage.say(&[file("x", 5), offer(&[(0, 0, 5)]), OFFERS_END, end(1, 5)]).await;
-            stage.done().await;
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 5), offer(&[(0, 0, 5)]), OFFERS_END, end(1, 5)]).await;
+            fixture.done().await;
             // An honest provider ends its records only once each of its chunks was answered.
-            stage.declined(0, b"HELLO").await;
-            stage.confirm().await;
+            fixture.declined(0, b"HELLO").await;
+            fixture.confirm().await;
         }),
     )
     .await;
@@ -437,16 +437,16 @@ async fn bytes_that_a_file_does_not_have_are_not_taken() {
         let (result, dir) = invite(
             PATIENT,
             |_| (),
-            script(move |mut stage| async move {
+            script(move |mut fixture| async move {
                 let entries = [file("x", 5), directory("d"), offer(spans), OFFERS_END, end(2, 5)];
-                stage.say(&entries).await;
+                fixture.say(&entries).await;
                 let len: u64 = spans.iter().map(|(_, _, len_bytes)| len_bytes).sum();
-                let sent = stage.try_chunk(0, len, &vec![b'!'; len as usize]).await;
+                let sent = fixture.try_chunk(0, len, &vec![b'!'; len as usize]).await;
                 assert!(sent.is_err(), "{spans:?}");
-                if let Some(want) = stage.want().await {
+                if let Some(want) = fixture.want().await {
                     assert_eq!(want, (1, 5));
-                    stage.accepted(1, b"hello").await;
-                    stage.confirm().await;
+                    fixture.accepted(1, b"hello").await;
+                    fixture.confirm().await;
                 }
             }),
         )
@@ -486,12 +486,12 @@ async fn content_that_is_not_what_was_offered_is_never_published() {
         let (result, dir) = invite(
             IMPATIENT,
             |_| (),
-            script(move |mut stage| async move {
-                stage.say(&[file("x", 5), offer(&[(0, 0, 5)]), OFFERS_END, end(1, 5)]).await;
+            script(move |mut fixture| async move {
+                fixture.say(&[file("x", 5), offer(&[(0, 0, 5)]), OFFERS_END, end(1, 5)]).await;
                 for _ in 0..3 {
-                    let _ = stage.try_chunk(0, len_bytes, data).await;
+                    let _ = fixture.try_chunk(0, len_bytes, data).await;
                 }
-                stage.linger().await;
+                fixture.linger().await;
             }),
         )
         .await;
@@ -507,11 +507,11 @@ async fn a_flood_of_chunks_ahead_of_their_offers_breaks_the_protocol() {
     let (result, dir) = invite(
         PATIENT,
         |_| (),
-        script(|mut stage| async move {
+        script(|mut fixture| async move {
             let chunks: FuturesUnordered<_> =
-                (0..2 * limits::MAX_OFFERS).map(|_| stage.try_chunk(0, 5, b"hello")).collect();
+                (0..2 * limits::MAX_OFFERS).map(|_| fixture.try_chunk(0, 5, b"hello")).collect();
             let _: Vec<_> = chunks.collect().await;
-            stage.linger().await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -540,23 +540,25 @@ async fn a_file_that_fails_after_it_was_offered_does_not_fail_the_others() {
                     identical(&dir.join("here"), b"here");
                 }
             },
-            script(move |mut stage| async move {
-                stage.say(&[file("here", 4), file("gone", 4), file("x", 5)]).await;
-                stage.say(&[offer(&[(0, 0, 4), (1, 0, 4), (2, 0, 5)]), OFFERS_END, end(3, 13)]).await;
+            script(move |mut fixture| async move {
+                fixture.say(&[file("here", 4), file("gone", 4), file("x", 5)]).await;
+                fixture.say(&[offer(&[(0, 0, 4), (1, 0, 4), (2, 0, 5)]), OFFERS_END, end(3, 13)]).await;
                 if fate == Fate::Refused {
-                    stage.declined(0, b"heregonehello").await;
+                    fixture.declined(0, b"heregonehello").await;
                 }
                 let failed = ProviderRecord::Failed { entry: 1, reason: FailReason::Changed };
-                stage.say(&[failed, ProviderRecord::ChunkVoid { index: 0 }]).await;
-                while let Some((index, spans)) = stage.want_of_spans().await {
+                fixture.say(&[failed, ProviderRecord::ChunkVoid { index: 0 }]).await;
+                while let Some((index, spans)) = fixture.want_of_spans().await {
                     let content = |span: &Span| [&b"here"[..], b"gone", b"hello"][span.entry as usize];
                     if spans.iter().any(|span| span.entry == 1) {
-                        stage.say(&[ProviderRecord::ChunkVoid { index }]).await;
+                        fixture.say(&[ProviderRecord::ChunkVoid { index }]).await;
                     } else {
-                        stage.accepted(index, &spans.iter().map(content).collect::<Vec<_>>().concat()).await;
+                        fixture
+                            .accepted(index, &spans.iter().map(content).collect::<Vec<_>>().concat())
+                            .await;
                     }
                 }
-                let _ = stage.send.finish();
+                let _ = fixture.send.finish();
             }),
         )
         .await;

@@ -16,9 +16,9 @@ use tempfile::TempDir;
 
 use super::{
     Claimed, IMPATIENT, PATIENT, TransferShape, directory, encode, file, file_called,
-    held::Held,
+    gated_disk::GatedDisk,
     liar::{
-        Liar, Stage, end, fetch_from, fetch_within, published, receive_options, script, small_chunks,
+        Fixture, Liar, end, fetch_from, fetch_within, published, receive_options, script, small_chunks,
         transfer_error,
     },
 };
@@ -45,13 +45,13 @@ async fn names_that_lead_out_or_hide_are_refused() {
     for name in names {
         let raw = file_called(name);
         let (result, dir) = fetch_from(
-            TransferShape::Root,
-            script(move |mut stage| {
+            TransferShape::Contents,
+            script(move |mut fixture| {
                 let raw = raw.clone();
                 async move {
-                    stage.say_raw(raw).await;
-                    stage.say(&[end(1, 1)]).await;
-                    stage.linger().await;
+                    fixture.say_raw(raw).await;
+                    fixture.say(&[end(1, 1)]).await;
+                    fixture.linger().await;
                 }
             }),
         )
@@ -73,12 +73,12 @@ async fn the_same_name_twice_and_a_file_as_a_directory_are_the_peers_fault() {
     for manifest in manifests {
         let told = format!("{manifest:?}");
         let (result, dir) = fetch_from(
-            TransferShape::Root,
-            script(move |mut stage| {
+            TransferShape::Contents,
+            script(move |mut fixture| {
                 let manifest = manifest.clone();
                 async move {
-                    stage.say(&manifest).await;
-                    stage.linger().await;
+                    fixture.say(&manifest).await;
+                    fixture.linger().await;
                 }
             }),
         )
@@ -98,9 +98,9 @@ async fn a_file_that_was_not_asked_for_is_refused() {
     let shape = TransferShape::File { name: b"wanted".to_vec() };
     let (result, dir) = fetch_from(
         shape,
-        script(|mut stage| async move {
-            stage.say(&[file("authorized_keys", 1), end(1, 1)]).await;
-            stage.linger().await;
+        script(|mut fixture| async move {
+            fixture.say(&[file("authorized_keys", 1), end(1, 1)]).await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -113,10 +113,10 @@ async fn a_file_that_was_not_asked_for_is_refused() {
 async fn totals_that_do_not_add_up_are_the_peers_fault() {
     for (entries, total_bytes) in [(2, 5), (1, 6), (0, 0)] {
         let (result, dir) = fetch_from(
-            TransferShape::Root,
-            script(move |mut stage| async move {
-                stage.say(&[file("x", 5), end(entries, total_bytes)]).await;
-                stage.linger().await;
+            TransferShape::Contents,
+            script(move |mut fixture| async move {
+                fixture.say(&[file("x", 5), end(entries, total_bytes)]).await;
+                fixture.linger().await;
             }),
         )
         .await;
@@ -131,12 +131,12 @@ async fn sizes_that_lie_never_publish_a_file() {
     for (len_bytes, data) in [(4, &b"four"[..]), (6, b"sixsix"), (u64::MAX >> 3, b"huge"), (0, b"")] {
         let (result, dir) = fetch_within(
             IMPATIENT,
-            TransferShape::Root,
-            script(move |mut stage| async move {
-                stage.say(&[file("x", 5), end(1, 5)]).await;
-                while let Some((index, _)) = stage.want().await {
+            TransferShape::Contents,
+            script(move |mut fixture| async move {
+                fixture.say(&[file("x", 5), end(1, 5)]).await;
+                while let Some((index, _)) = fixture.want().await {
                     for _ in 0..3 {
-                        stage.chunk(index, len_bytes, data).await;
+                        fixture.chunk(index, len_bytes, data).await;
                     }
                 }
             }),
@@ -155,12 +155,12 @@ async fn sizes_that_lie_never_publish_a_file() {
 async fn a_chunk_that_is_cut_short_is_never_published() {
     let (result, dir) = fetch_within(
         IMPATIENT,
-        TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("x", 5), end(1, 5)]).await;
-            while let Some((index, len_bytes)) = stage.want().await {
+        TransferShape::Contents,
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 5), end(1, 5)]).await;
+            while let Some((index, len_bytes)) = fixture.want().await {
                 for _ in 0..3 {
-                    stage.chunk(index, len_bytes, b"shor").await;
+                    fixture.chunk(index, len_bytes, b"shor").await;
                 }
             }
         }),
@@ -175,12 +175,12 @@ async fn a_chunk_that_is_cut_short_is_never_published() {
 #[tokio::test]
 async fn chunks_nobody_wants_are_the_peers_fault() {
     let (result, dir) = fetch_from(
-        TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("x", 5), end(1, 5)]).await;
-            let (index, _) = stage.want().await.unwrap();
-            stage.chunk(index + 9, 5, b"hello").await;
-            stage.linger().await;
+        TransferShape::Contents,
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 5), end(1, 5)]).await;
+            let (index, _) = fixture.want().await.unwrap();
+            fixture.chunk(index + 9, 5, b"hello").await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -191,15 +191,15 @@ async fn chunks_nobody_wants_are_the_peers_fault() {
 #[tokio::test]
 async fn a_chunk_that_comes_again_with_other_content_changes_nothing() {
     let (result, dir) = fetch_from(
-        TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("x", 1024), file("y", 1024), end(2, 2048)]).await;
-            let wanted = [stage.want().await.unwrap(), stage.want().await.unwrap()];
+        TransferShape::Contents,
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 1024), file("y", 1024), end(2, 2048)]).await;
+            let wanted = [fixture.want().await.unwrap(), fixture.want().await.unwrap()];
             assert_eq!(wanted, [(0, 1024), (1, 1024)]);
-            stage.chunk(0, 1024, &[b'1'; 1024]).await;
-            stage.chunk(0, 1024, &[b'2'; 1024]).await;
-            stage.chunk(1, 1024, &[b'y'; 1024]).await;
-            stage.linger().await;
+            fixture.chunk(0, 1024, &[b'1'; 1024]).await;
+            fixture.chunk(0, 1024, &[b'2'; 1024]).await;
+            fixture.chunk(1, 1024, &[b'y'; 1024]).await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -216,13 +216,13 @@ async fn an_entry_that_is_neither_file_nor_directory_is_refused() {
         // Behind the type and the length.
         raw[5] = kind;
         let (result, dir) = fetch_from(
-            TransferShape::Root,
-            script(move |mut stage| {
+            TransferShape::Contents,
+            script(move |mut fixture| {
                 let raw = Bytes::from(raw.clone());
                 async move {
-                    stage.say_raw(raw).await;
-                    stage.say(&[end(1, 1)]).await;
-                    stage.linger().await;
+                    fixture.say_raw(raw).await;
+                    fixture.say(&[end(1, 1)]).await;
+                    fixture.linger().await;
                 }
             }),
         )
@@ -237,12 +237,12 @@ async fn an_entry_that_is_neither_file_nor_directory_is_refused() {
 async fn sizes_that_no_sum_holds_take_neither_space_nor_the_program_down() {
     let huge = (1 << 62) - 1;
     let (result, dir) = fetch_from(
-        TransferShape::Root,
-        script(move |mut stage| async move {
+        TransferShape::Contents,
+        script(move |mut fixture| async move {
             let entries = ["a", "b", "c", "d", "e"].map(|name| file(name, huge));
-            stage.say(&entries).await;
-            stage.say(&[end(5, huge.wrapping_mul(5))]).await;
-            stage.linger().await;
+            fixture.say(&entries).await;
+            fixture.say(&[end(5, huge.wrapping_mul(5))]).await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -259,12 +259,12 @@ async fn sizes_that_no_sum_holds_take_neither_space_nor_the_program_down() {
 #[tokio::test]
 async fn an_index_at_the_end_of_the_numbers_is_nobodys_chunk() {
     let (result, dir) = fetch_from(
-        TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("x", 5), end(1, 5)]).await;
-            stage.want().await.unwrap();
-            stage.chunk(u64::MAX, 5, b"hello").await;
-            stage.linger().await;
+        TransferShape::Contents,
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 5), end(1, 5)]).await;
+            fixture.want().await.unwrap();
+            fixture.chunk(u64::MAX, 5, b"hello").await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -275,12 +275,12 @@ async fn an_index_at_the_end_of_the_numbers_is_nobodys_chunk() {
 #[tokio::test]
 async fn withholding_a_chunk_needs_a_reason() {
     let (result, dir) = fetch_from(
-        TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("x", 5), end(1, 5)]).await;
-            let (index, _) = stage.want().await.unwrap();
-            stage.say(&[ProviderRecord::ChunkVoid { index }]).await;
-            stage.linger().await;
+        TransferShape::Contents,
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 5), end(1, 5)]).await;
+            let (index, _) = fixture.want().await.unwrap();
+            fixture.say(&[ProviderRecord::ChunkVoid { index }]).await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -301,12 +301,12 @@ async fn records_out_of_place_are_the_peers_fault() {
     for record in misplaced {
         let told = format!("{record:?}");
         let (result, dir) = fetch_from(
-            TransferShape::Root,
-            script(move |mut stage| {
+            TransferShape::Contents,
+            script(move |mut fixture| {
                 let record = record.clone();
                 async move {
-                    stage.say(&[file("x", 5), end(1, 5), record]).await;
-                    stage.linger().await;
+                    fixture.say(&[file("x", 5), end(1, 5), record]).await;
+                    fixture.linger().await;
                 }
             }),
         )
@@ -319,9 +319,12 @@ async fn records_out_of_place_are_the_peers_fault() {
 
 #[tokio::test]
 async fn a_provider_that_says_nothing_is_given_up() {
-    let (result, dir) =
-        fetch_within(IMPATIENT, TransferShape::Root, script(|mut stage| async move { stage.linger().await }))
-            .await;
+    let (result, dir) = fetch_within(
+        IMPATIENT,
+        TransferShape::Contents,
+        script(|mut fixture| async move { fixture.linger().await }),
+    )
+    .await;
     assert!(matches!(transfer_error(result), TransferError::Silent { .. }));
     assert!(published(&dir).is_empty());
 }
@@ -330,10 +333,10 @@ async fn a_provider_that_says_nothing_is_given_up() {
 async fn a_provider_that_never_sends_what_was_wanted_is_given_up() {
     let (result, dir) = fetch_within(
         IMPATIENT,
-        TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("x", 5), end(1, 5)]).await;
-            stage.linger().await;
+        TransferShape::Contents,
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 5), end(1, 5)]).await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -344,22 +347,22 @@ async fn a_provider_that_never_sends_what_was_wanted_is_given_up() {
 /// Sends a file as it should, and then does `last` with the records stream.
 async fn confirmed_by<F>(
     patience: Duration,
-    last: impl Fn(Stage) -> F + Clone + Send + Sync + 'static,
+    last: impl Fn(Fixture) -> F + Clone + Send + Sync + 'static,
 ) -> Result<FetchReport, FetchError>
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let (result, dir) = fetch_within(
         patience,
-        TransferShape::Root,
-        script(move |mut stage| {
+        TransferShape::Contents,
+        script(move |mut fixture| {
             let last = last.clone();
             async move {
-                stage.say(&[file("x", 5), end(1, 5)]).await;
-                let (index, _) = stage.want().await.unwrap();
-                stage.chunk(index, 5, b"hello").await;
-                stage.linger().await;
-                last(stage).await;
+                fixture.say(&[file("x", 5), end(1, 5)]).await;
+                let (index, _) = fixture.want().await.unwrap();
+                fixture.chunk(index, 5, b"hello").await;
+                fixture.linger().await;
+                last(fixture).await;
             }
         }),
     )
@@ -375,32 +378,32 @@ async fn a_provider_that_does_not_confirm_is_told_on() {
         Err(FetchError::Unconfirmed(error)) => error,
         other => panic!("{other:?}"),
     };
-    let disagrees = confirmed_by(PATIENT, |stage| async move { stage.send.reset(Code::Integrity) }).await;
-    assert!(matches!(unconfirmed(disagrees), TransferError::RootMismatch));
-    let fails = confirmed_by(PATIENT, |stage| async move { stage.send.reset(Code::SourceFailed) }).await;
+    let disagrees = confirmed_by(PATIENT, |fixture| async move { fixture.send.reset(Code::Integrity) }).await;
+    assert!(matches!(unconfirmed(disagrees), TransferError::TransferDigestMismatch));
+    let fails = confirmed_by(PATIENT, |fixture| async move { fixture.send.reset(Code::SourceFailed) }).await;
     let is_told = |error| matches!(error, TransferError::Stream(StreamError::Reset(Code::SourceFailed)));
     assert!(is_told(unconfirmed(fails)));
-    let is_silent = confirmed_by(IMPATIENT, |stage| async move {
+    let is_silent = confirmed_by(IMPATIENT, |fixture| async move {
         std::future::pending::<()>().await;
-        drop(stage);
+        drop(fixture);
     });
     assert!(matches!(unconfirmed(is_silent.await), TransferError::Silent { .. }));
-    let agrees = confirmed_by(PATIENT, |mut stage| async move { stage.send.finish().unwrap() }).await;
+    let agrees = confirmed_by(PATIENT, |mut fixture| async move { fixture.send.finish().unwrap() }).await;
     assert_eq!(agrees.unwrap().received_bytes, 5);
 }
 
 #[tokio::test]
 async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
-    let (held, holder) = Held::new();
+    let (held, holder) = GatedDisk::new();
     let let_go = holder.clone();
     let liar = Liar::meet(
         PATIENT,
-        TransferShape::Root,
-        script(move |mut stage| {
+        TransferShape::Contents,
+        script(move |mut fixture| {
             let let_go = let_go.clone();
             async move {
-                stage.say(&[file("slow", 5), end(1, 6)]).await;
-                stage.linger().await;
+                fixture.say(&[file("slow", 5), end(1, 6)]).await;
+                fixture.linger().await;
                 let_go.let_go();
             }
         }),
@@ -416,24 +419,24 @@ async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
 
 #[tokio::test]
 async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that_is_noticed() {
-    let (held, holder) = Held::new();
+    let (held, holder) = GatedDisk::new();
     let at_work = holder.clone();
     let liar = Liar::meet(
         PATIENT,
-        TransferShape::Root,
-        script(move |mut stage| {
+        TransferShape::Contents,
+        script(move |mut fixture| {
             let at_work = at_work.clone();
             async move {
-                stage.say(&[file("x", 5), end(1, 5)]).await;
-                let (index, _) = stage.want().await.unwrap();
+                fixture.say(&[file("x", 5), end(1, 5)]).await;
+                let (index, _) = fixture.want().await.unwrap();
                 let source = Claimed { len_bytes: 5, data: Bytes::from_static(b"hello") };
-                let tag = TaggedChunk { transfer: stage.transfer, index };
-                let connection = Arc::clone(&stage.connection);
+                let tag = TaggedChunk { transfer: fixture.transfer, index };
+                let connection = Arc::clone(&fixture.connection);
                 tokio::spawn(async move {
                     let _ = connection.send_tagged_chunk(tag, source, &transfer_lane()).await;
                 });
                 at_work.is_at_work().await;
-                stage.connection.close(Code::Cancelled);
+                fixture.connection.close(Code::Cancelled);
             }
         }),
     )

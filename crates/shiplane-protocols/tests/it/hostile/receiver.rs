@@ -102,14 +102,14 @@ pub(super) fn want(index: u64, entry: u64, offset_bytes: u64, len_bytes: u64) ->
 
 #[tokio::test]
 async fn wants_beyond_what_there_is_are_protocol_errors() {
-    let cuts = |entry, offset_bytes, len_bytes| ReceiverRecord::WantCuts {
+    let signatures = |entry, offset_bytes, len_bytes| ReceiverRecord::WantSignatures {
         span: Span { entry, offset_bytes, len_bytes },
         average_bytes: 2048,
     };
     let lies: [&[ReceiverRecord]; 11] = [
-        &[cuts(0, 0, 6)],
-        &[cuts(0, 5, 1)],
-        &[cuts(1, 0, 5)],
+        &[signatures(0, 0, 6)],
+        &[signatures(0, 5, 1)],
+        &[signatures(1, 0, 5)],
         &[want(1, 0, 0, 5)],
         &[want(0, 1, 0, 5)],
         &[want(0, 0, 0, 6)],
@@ -117,7 +117,7 @@ async fn wants_beyond_what_there_is_are_protocol_errors() {
         &[want(0, 0, 0, 5), want(0, 0, 0, 5)],
         &[ReceiverRecord::Release { below: 2 }],
         &[ReceiverRecord::Release { below: 1 }, want(0, 0, 0, 5)],
-        &[ReceiverRecord::Done { chunks: 1, root: Digest::blake3(b""), failed: 0 }],
+        &[ReceiverRecord::Done { chunks: 1, transfer_digest: Digest::blake3(b""), failed: 0 }],
     ];
     for records in lies {
         assert_eq!(answer_to(records).await, Code::Protocol, "{records:?}");
@@ -170,7 +170,7 @@ async fn a_receiver_that_sends_chunks_itself_is_not_listened_to() {
 #[tokio::test]
 async fn a_receiver_that_has_something_else_is_not_confirmed() {
     let (empty, other) = (Digest::blake3(b""), Digest::from_bytes([1; 32]));
-    let done = |chunks, root, failed| [ReceiverRecord::Done { chunks, root, failed }];
+    let done = |chunks, transfer_digest, failed| [ReceiverRecord::Done { chunks, transfer_digest, failed }];
     assert_eq!(end_after(&done(0, other, 0)).await, Some(Code::Integrity));
     assert_eq!(end_after(&done(0, empty, 1)).await, Some(Code::Integrity));
     assert_eq!(end_after(&done(1, empty, 0)).await, Some(Code::Protocol));

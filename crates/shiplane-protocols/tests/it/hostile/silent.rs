@@ -8,7 +8,7 @@ use tokio::time::{Interval, interval};
 
 use super::{
     IMPATIENT, TransferShape, encode, file,
-    liar::{Stage, end, fetch_within, script, transfer_error},
+    liar::{Fixture, end, fetch_within, script, transfer_error},
 };
 use crate::{
     harness::World,
@@ -20,16 +20,16 @@ fn often() -> Interval {
     interval(IMPATIENT / 8)
 }
 
-fn alive(looked_at: u64) -> ProviderRecord {
-    ProviderRecord::Alive { looked_at, bytes_per_second: 0 }
+fn alive(scanned_entries: u64) -> ProviderRecord {
+    ProviderRecord::Alive { scanned_entries, bytes_per_second: 0 }
 }
 
 /// Says that it lives, until the victim hangs up.
-async fn live(mut stage: Stage, looked_at: impl Fn(u64) -> u64) {
+async fn live(mut fixture: Fixture, scanned_entries: impl Fn(u64) -> u64) {
     let mut often = often();
     for said in 0.. {
         often.tick().await;
-        if stage.send.write(encode(&alive(looked_at(said)))).await.is_err() {
+        if fixture.send.write(encode(&alive(scanned_entries(said)))).await.is_err() {
             return;
         }
     }
@@ -39,11 +39,11 @@ async fn live(mut stage: Stage, looked_at: impl Fn(u64) -> u64) {
 async fn a_provider_that_promises_chunks_and_only_lives_is_given_up() {
     let (result, _dir) = fetch_within(
         IMPATIENT,
-        TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("x", 5), end(1, 5)]).await;
-            stage.want().await.unwrap();
-            live(stage, |said| said).await;
+        TransferShape::Contents,
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 5), end(1, 5)]).await;
+            fixture.want().await.unwrap();
+            live(fixture, |said| said).await;
         }),
     )
     .await;
@@ -55,15 +55,15 @@ async fn a_provider_that_lists_tiny_files_and_sends_none_is_given_up_as_soon() {
     const FILES: u64 = 256;
     let (result, _dir) = fetch_within(
         IMPATIENT,
-        TransferShape::Root,
-        script(|mut stage| async move {
+        TransferShape::Contents,
+        script(|mut fixture| async move {
             let files: Vec<_> = (0..FILES).map(|number| file(&number.to_string(), 1)).collect();
-            while !matches!(stage.hear().await, Some(ReceiverRecord::Admit { bytes }) if bytes > FILES << 10)
+            while !matches!(fixture.hear().await, Some(ReceiverRecord::Admit { bytes }) if bytes > FILES << 10)
             {
             }
-            stage.say(&files).await;
-            stage.say(&[end(FILES, FILES)]).await;
-            live(stage, |_| FILES).await;
+            fixture.say(&files).await;
+            fixture.say(&[end(FILES, FILES)]).await;
+            live(fixture, |_| FILES).await;
         }),
     )
     .await;
@@ -76,8 +76,8 @@ async fn a_provider_that_lists_nothing_and_only_lives_is_given_up() {
     for claims in [0, 10_000] {
         let (result, _dir) = fetch_within(
             IMPATIENT,
-            TransferShape::Root,
-            script(move |stage| live(stage, move |said| said * claims)),
+            TransferShape::Contents,
+            script(move |fixture| live(fixture, move |said| said * claims)),
         )
         .await;
         assert!(matches!(transfer_error(result), TransferError::Silent { .. }), "{claims}");
@@ -88,16 +88,16 @@ async fn a_provider_that_lists_nothing_and_only_lives_is_given_up() {
 async fn a_provider_that_looks_at_much_that_it_does_not_offer_is_waited_for() {
     let (result, dir) = fetch_within(
         IMPATIENT,
-        TransferShape::Root,
-        script(|mut stage| async move {
+        TransferShape::Contents,
+        script(|mut fixture| async move {
             let mut often = often();
             // Three times the deadline.
             for said in 0..24 {
                 often.tick().await;
-                stage.say(&[alive(20 * said)]).await;
+                fixture.say(&[alive(20 * said)]).await;
             }
-            stage.say(&[file("x", 0), end(1, 0)]).await;
-            stage.linger().await;
+            fixture.say(&[file("x", 0), end(1, 0)]).await;
+            fixture.linger().await;
         }),
     )
     .await;
@@ -110,13 +110,13 @@ async fn a_provider_that_looks_at_much_that_it_does_not_offer_is_waited_for() {
 async fn a_provider_that_sends_a_byte_before_each_deadline_is_given_up() {
     let (result, _dir) = fetch_within(
         IMPATIENT,
-        TransferShape::Root,
-        script(|mut stage| async move {
-            stage.say(&[file("x", 1024), end(1, 1024)]).await;
-            let (index, len_bytes) = stage.want().await.unwrap();
-            let tag = TaggedChunk { transfer: stage.transfer, index };
+        TransferShape::Contents,
+        script(|mut fixture| async move {
+            fixture.say(&[file("x", 1024), end(1, 1024)]).await;
+            let (index, len_bytes) = fixture.want().await.unwrap();
+            let tag = TaggedChunk { transfer: fixture.transfer, index };
             let opening = [&tag.encode()[..], &len_bytes.to_le_bytes()].concat();
-            let mut chunk = stage.connection.open_stream(opening.into()).await.unwrap();
+            let mut chunk = fixture.connection.open_stream(opening.into()).await.unwrap();
             let mut often = often();
             loop {
                 often.tick().await;
@@ -134,7 +134,7 @@ async fn a_provider_that_sends_a_byte_before_each_deadline_is_given_up() {
 async fn a_pusher_that_promises_chunks_and_only_lives_is_given_up() {
     let world = World::writable(shiplane_protocols::internals::WriteLimits::default());
     let rpc = world.admitted_by(world.ticket_to_write("")).await;
-    let request = raw(1, b"in", RawShape::Root);
+    let request = raw(1, b"in", RawShape::Contents);
     let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
     assert!(matches!(open(&rpc, &request).await.unwrap(), RawOpened::Ready { .. }));
     let BiStream { mut send, mut recv } = claim.records().await.unwrap();

@@ -31,8 +31,8 @@ fn block_signatures_that_nobody_reads_cost_a_server_little() {
         manifest_of(&mut begun.records).await;
         let before_bytes = resident_bytes("VmRSS:");
         let span = Span { entry: 0, offset_bytes: 0, len_bytes: FILE_LEN_BYTES };
-        let average_bytes = limits::MIN_CUT_AVERAGE_BYTES;
-        let asks = encoded(&vec![ReceiverRecord::WantCuts { span, average_bytes }; 2]);
+        let average_bytes = limits::MIN_BLOCK_AVERAGE_BYTES;
+        let asks = encoded(&vec![ReceiverRecord::WantSignatures { span, average_bytes }; 2]);
         begun.records.send.write(asks).await.unwrap();
         let is_given_up = is_given_up(&mut begun.records.send).await;
         assert_grown_little(before_bytes, "signatures that nobody reads");
@@ -67,15 +67,16 @@ async fn ask_for_signatures(rpc: &RpcClient, number: u8, len_bytes: u64) {
     let mut records = claim.records().await.unwrap();
     manifest_of(&mut records).await;
     let span = Span { entry: 0, offset_bytes: 0, len_bytes };
-    let average_bytes = limits::MAX_CUT_AVERAGE_BYTES;
-    let asks = encoded(&vec![ReceiverRecord::WantCuts { span, average_bytes }; 2]);
+    let average_bytes = limits::MAX_BLOCK_AVERAGE_BYTES;
+    let asks = encoded(&vec![ReceiverRecord::WantSignatures { span, average_bytes }; 2]);
     records.send.write(asks).await.unwrap();
-    let (mut reader, mut cut_bytes) = (RecordReader::<ProviderRecord>::new(), 0);
-    while cut_bytes < 2 * len_bytes {
+    let (mut reader, mut signed_bytes) = (RecordReader::<ProviderRecord>::new(), 0);
+    while signed_bytes < 2 * len_bytes {
         reader.push(records.recv.read().await.unwrap().unwrap());
         while let Some(record) = reader.poll().unwrap() {
-            if let ProviderRecord::Cuts(part) = record {
-                cut_bytes += part.cuts.iter().map(|cut| u64::from(cut.len_bytes)).sum::<u64>();
+            if let ProviderRecord::Signatures(part) = record {
+                signed_bytes +=
+                    part.signatures.iter().map(|signature| u64::from(signature.len_bytes)).sum::<u64>();
             }
         }
     }

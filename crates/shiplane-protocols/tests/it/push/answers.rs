@@ -69,17 +69,17 @@ async fn a_lost_answer_is_unknown_and_asking_again_tells_the_same_without_a_seco
 
     let second = world.client_as(identity());
     let rpc = second.connect().await.unwrap();
-    let report = receipt.clone().ask(&rpc).await.unwrap();
+    let report = receipt.clone().settle(&rpc).await.unwrap();
     assert_eq!((report.published_files, report.sent_bytes), (1, 7));
     let pushed = world.source().join("x");
     assert_eq!(fs::read(&pushed).unwrap(), b"content");
 
     fs::remove_file(&pushed).unwrap();
-    assert_eq!(receipt.clone().ask(&rpc).await.unwrap(), report);
+    assert_eq!(receipt.clone().settle(&rpc).await.unwrap(), report);
     assert!(!pushed.exists(), "it was asked for, not pushed again");
 
     let stranger = world.admitted_by(world.ticket_to_write("")).await;
-    let error = receipt.ask(&stranger).await.unwrap_err();
+    let error = receipt.settle(&stranger).await.unwrap_err();
     assert!(matches!(error, PushError::Unknown { .. }), "another key learns nothing: {error:?}");
 }
 
@@ -145,7 +145,7 @@ async fn a_replayed_push_of_a_finished_transfer_has_no_second_effect() {
     for _ in 0..2 {
         assert_eq!(open(&client, &replay).await, Ok(RawOpened::Known));
     }
-    assert_eq!(report.receipt.clone().ask(&client).await.unwrap(), report);
+    assert_eq!(report.receipt.clone().settle(&client).await.unwrap(), report);
     assert!(!pushed.exists());
 
     let mut other = replay.clone();

@@ -28,7 +28,7 @@ pub(crate) struct RawOpen {
 pub(crate) enum RawShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
-    Root,
+    Contents,
 }
 
 /// The answer: 0 ready, 1 known.
@@ -93,7 +93,7 @@ async fn a_malformed_path_or_name_is_refused_and_nothing_is_made() {
     let before = tree(&world.outside());
     for path in bad {
         let file = RawShape::File { name: b"x".to_vec() };
-        for shape in [file, RawShape::Directory { name: b"x".to_vec() }, RawShape::Root] {
+        for shape in [file, RawShape::Directory { name: b"x".to_vec() }, RawShape::Contents] {
             assert_eq!(refused(&client, &raw(1, path, shape)).await, FaultCode::PathRefused, "{path:?}");
         }
         // As a name below a directory that would have to be made first.

@@ -140,8 +140,8 @@ impl Liar {
         }
     }
 
-    fn listing(changes: Vec<u8>, root: Digest) -> Self {
-        Self::new(move |_, _| differs(root, SyncBody::Inline(changes.clone())))
+    fn listing(changes: Vec<u8>, digest: Digest) -> Self {
+        Self::new(move |_, _| differs(digest, SyncBody::Inline(changes.clone())))
     }
 
     /// What becomes of a sync with it.
@@ -181,8 +181,8 @@ impl Liar {
     }
 }
 
-fn differs(root: Digest, changes: SyncBody) -> SyncResponse {
-    SyncResponse::Differs { base: None, root: *root.as_bytes(), changes }
+fn differs(digest: Digest, changes: SyncBody) -> SyncResponse {
+    SyncResponse::Differs { base: None, manifest_digest: *digest.as_bytes(), changes }
 }
 
 /// A victim with one file.
@@ -209,7 +209,7 @@ async fn names_that_lead_out_are_refused_with_the_list() {
         let mut bytes = changes(&innocent);
         let at = bytes.windows(7).position(|window| window == b"abcd/ef").unwrap();
         bytes[at..at + 7].copy_from_slice(evil.as_bytes());
-        let refused = Liar::listing(bytes, innocent.root()).meets(&world).await.unwrap_err();
+        let refused = Liar::listing(bytes, innocent.digest()).meets(&world).await.unwrap_err();
         assert!(matches!(refused, SyncError::Changes(_)), "{evil:?}: {refused}");
     }
     unharmed(&world);
@@ -220,7 +220,7 @@ async fn our_own_files_may_not_even_be_named() {
     let world = victim();
     for own in [".shiplane-0123456789abcdef.journal", "d/.SHIPLANE-01234567-1.part"] {
         let manifest = listed(own, b"x");
-        let refused = Liar::listing(changes(&manifest), manifest.root()).meets(&world).await.unwrap_err();
+        let refused = Liar::listing(changes(&manifest), manifest.digest()).meets(&world).await.unwrap_err();
         assert!(matches!(refused, SyncError::OwnName { .. }), "{refused}");
     }
     unharmed(&world);
@@ -230,20 +230,20 @@ async fn our_own_files_may_not_even_be_named() {
 async fn a_list_that_is_not_what_was_announced_is_refused() {
     let world = victim();
     let manifest = listed("f", b"x");
-    let refused = Liar::listing(changes(&manifest), listed("f", b"y").root()).meets(&world).await;
-    assert!(matches!(refused.unwrap_err(), SyncError::WrongRoot));
+    let refused = Liar::listing(changes(&manifest), listed("f", b"y").digest()).meets(&world).await;
+    assert!(matches!(refused.unwrap_err(), SyncError::WrongManifestDigest));
     let bytes = changes(&manifest);
     for wrong in [&bytes[..bytes.len() - 1], &[&bytes[..], b"x"].concat(), &bytes[..3], &[0xff; 40]] {
-        let refused = Liar::listing(wrong.to_vec(), manifest.root()).meets(&world).await.unwrap_err();
+        let refused = Liar::listing(wrong.to_vec(), manifest.digest()).meets(&world).await.unwrap_err();
         assert!(matches!(refused, SyncError::Changes(_)), "{refused}");
     }
     // A base that we never had.
     let foreign = Liar::new(move |_, _| SyncResponse::Differs {
         base: Some([9; 32]),
-        root: [8; 32],
+        manifest_digest: [8; 32],
         changes: SyncBody::Inline(changes(&manifest)),
     });
-    assert!(matches!(foreign.meets(&world).await.unwrap_err(), SyncError::WrongRoot));
+    assert!(matches!(foreign.meets(&world).await.unwrap_err(), SyncError::WrongManifestDigest));
     unharmed(&world);
 }
 
@@ -282,7 +282,7 @@ async fn a_list_that_takes_more_than_the_memory_for_it_is_refused() {
     for (directories, is_refused) in [(5000, true), (1000, false), (5000, true)] {
         let many = many(directories);
         let begin: Begin = Arc::new(|_, _| ready([1; 32]));
-        let liar = Liar { begin, ..Liar::listing(changes(&many), many.root()) };
+        let liar = Liar { begin, ..Liar::listing(changes(&many), many.digest()) };
         let error = liar.meets(&world).await.unwrap_err();
         assert_eq!(matches!(error, SyncError::ListTooLarge { .. }), is_refused, "{error}");
     }
@@ -293,7 +293,7 @@ async fn a_peer_that_means_another_result_is_not_followed() {
     let world = victim();
     let manifest = listed("f", b"x");
     let bytes = changes(&manifest);
-    let liar = Liar { begin: Arc::new(|_, _| ready([1; 32])), ..Liar::listing(bytes, manifest.root()) };
+    let liar = Liar { begin: Arc::new(|_, _| ready([1; 32])), ..Liar::listing(bytes, manifest.digest()) };
     assert!(matches!(liar.meets(&world).await.unwrap_err(), SyncError::Disagreed));
     unharmed(&world);
 }
@@ -302,7 +302,7 @@ async fn a_peer_that_means_another_result_is_not_followed() {
 async fn while_a_peer_hears_of_nothing_else_it_is_told_that_we_are_at_work() {
     let world = victim();
     let manifest = listed("f", b"x");
-    let liar = Liar::listing(changes(&manifest), manifest.root());
+    let liar = Liar::listing(changes(&manifest), manifest.digest());
     let signs = Arc::clone(&liar.signs);
     let begin: Begin = Arc::new(move |_, _| match signs.load(Ordering::SeqCst) {
         0 => Started::Working,
@@ -321,7 +321,7 @@ async fn sends(
 ) -> (World, Result<SyncReport, SyncError>) {
     let world = World::new(|_| ());
     let manifest = listed("f", b"right");
-    let merged = *manifest.root().as_bytes();
+    let merged = *manifest.digest().as_bytes();
     let begin: Begin = Arc::new(move |connection, start| {
         let (connection, down) = (Arc::clone(connection), TransferId::from_bytes(start.down));
         let claim = connection.claim(down).unwrap();
@@ -337,11 +337,11 @@ async fn sends(
     let end: AtEnd = Arc::new(|settle| match &settle.end {
         End::Done(half) => {
             let half = Half { provided: half.received, received: half.provided, unsettled: Some(Vec::new()) };
-            Ok(Settled::Done { half, base: Some(*Manifest::new().root().as_bytes()) })
+            Ok(Settled::Done { half, base: Some(*Manifest::new().digest().as_bytes()) })
         }
         End::Failed | End::Withdrawn => Err(Fault::new(FaultCode::Gone, "")),
     });
-    let liar = Liar { begin, end, ..Liar::listing(changes(&manifest), manifest.root()) };
+    let liar = Liar { begin, end, ..Liar::listing(changes(&manifest), manifest.digest()) };
     let met = liar.meets(&world).await;
     (world, met)
 }

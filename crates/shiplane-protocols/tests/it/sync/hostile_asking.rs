@@ -38,11 +38,11 @@ where
 }
 
 pub(super) fn open(manifest: &Manifest) -> SyncRequest {
-    let root = *manifest.root().as_bytes();
+    let digest = *manifest.digest().as_bytes();
     SyncRequest {
         sync: SYNC,
         path: Vec::new(),
-        root,
+        manifest_digest: digest,
         bases: Vec::new(),
         dry_run: false,
         source: [8; 32],
@@ -103,7 +103,7 @@ async fn what_the_server_does_not_remember_with_a_peer_that_peer_cannot_delete()
     let world = served().await;
     // A stranger that says it has nothing, and that this was different once.
     let client = admitted(&world).await;
-    let base = *listed("a", b"a").root().as_bytes();
+    let base = *listed("a", b"a").digest().as_bytes();
     let request = SyncRequest { bases: vec![base], ..open(&Manifest::new()) };
     let opened = call(&client, OPEN, &request).await.unwrap();
     assert!(matches!(opened, SyncResponse::Differs { base: None, .. }), "{opened:?}");
@@ -121,7 +121,7 @@ async fn a_mass_deletion_needs_the_callers_consent_at_the_server_too() {
         write(&world.dest(), &i.to_string(), &[i]);
     }
     let report = sync(&world, &client).await;
-    let request = SyncRequest { bases: vec![*report.root.as_bytes()], ..open(&Manifest::new()) };
+    let request = SyncRequest { bases: vec![*report.digest.as_bytes()], ..open(&Manifest::new()) };
     let opened = call(&client, OPEN, &request).await.unwrap();
     assert!(matches!(opened, SyncResponse::Differs { base: Some(_), .. }), "{opened:?}");
     // All ten entries of the base are removed; nothing is unknown, nothing is changed.

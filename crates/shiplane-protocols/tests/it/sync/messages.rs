@@ -31,8 +31,9 @@ fn any_response() -> impl Strategy<Value = SyncResponse> {
     prop_oneof![
         Just(SyncResponse::Working),
         Just(SyncResponse::Same),
-        (any::<Option<[u8; 32]>>(), any::<[u8; 32]>(), any_body())
-            .prop_map(|(base, root, changes)| SyncResponse::Differs { base, root, changes }),
+        (any::<Option<[u8; 32]>>(), any::<[u8; 32]>(), any_body()).prop_map(|(base, digest, changes)| {
+            SyncResponse::Differs { base, manifest_digest: digest, changes }
+        }),
     ]
 }
 
@@ -40,10 +41,10 @@ fn any_request() -> impl Strategy<Value = SyncRequest> {
     let path = prop::collection::vec(any::<u8>(), 0..100);
     let bases = prop_oneof![prop::collection::vec(any::<[u8; 32]>(), 0..3), Just(vec![[7; 32]; 10_000]),];
     (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, any::<bool>(), any::<[u8; 32]>(), any::<u8>())
-        .prop_map(|(sync, path, root, bases, dry_run, source, digest)| SyncRequest {
+        .prop_map(|(sync, path, manifest_digest, bases, dry_run, source, digest)| SyncRequest {
             sync,
             path,
-            root,
+            manifest_digest,
             bases,
             dry_run,
             source,
@@ -73,7 +74,7 @@ fn the_bytes_are_these() {
     let request = SyncRequest {
         sync: [1; 16],
         path: b"a".to_vec(),
-        root: [2; 32],
+        manifest_digest: [2; 32],
         bases: vec![[3; 32]],
         dry_run: true,
         source: [4; 32],
@@ -83,7 +84,7 @@ fn the_bytes_are_these() {
     let expected = [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32], &[2]];
     assert_eq!(shiplane_rpc::internals::encode(&request).unwrap()[..], expected.concat());
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };
-    let response = SyncResponse::Differs { base: None, root: [6; 32], changes };
+    let response = SyncResponse::Differs { base: None, manifest_digest: [6; 32], changes };
     let expected =
         [&[2, 0, 0, 0, 0][..], &[6; 32], &[1, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]];
     assert_eq!(shiplane_rpc::internals::encode(&response).unwrap()[..], expected.concat());

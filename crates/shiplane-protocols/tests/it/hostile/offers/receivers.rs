@@ -6,7 +6,7 @@ use shiplane_transport::{
     internals::{BiStream, Claim, InboundChunk, TransferStream},
 };
 use shiplane_wire::{
-    Code, Digest, DigestAlgorithm, ProviderRecord, ReceiverRecord, RecordReader, RootHasher, limits,
+    Code, Digest, DigestAlgorithm, ProviderRecord, ReceiverRecord, RecordReader, TransferHasher, limits,
 };
 
 use super::super::{
@@ -74,17 +74,17 @@ impl Invited {
     }
 }
 
-/// The root over these chunks, the void ones among them.
+/// The transfer digest over these chunks, the void ones among them.
 fn done(chunks: &[Option<&[u8]>]) -> ReceiverRecord {
-    let mut root = RootHasher::new(DigestAlgorithm::Blake3);
+    let mut hasher = TransferHasher::new(DigestAlgorithm::Blake3);
     for (index, chunk) in (0..).zip(chunks) {
         match chunk {
-            Some(chunk) => root.add(index, Digest::blake3(chunk)).unwrap(),
-            None => root.skip(index).unwrap(),
+            Some(chunk) => hasher.add(index, Digest::blake3(chunk)).unwrap(),
+            None => hasher.skip(index).unwrap(),
         }
     }
     let count = chunks.len() as u64;
-    ReceiverRecord::Done { chunks: count, root: root.finish(count).unwrap(), failed: 0 }
+    ReceiverRecord::Done { chunks: count, transfer_digest: hasher.finish(count).unwrap(), failed: 0 }
 }
 
 #[tokio::test]

@@ -25,17 +25,17 @@ fn zstd(content: &[u8]) -> Vec<u8> {
 async fn chunk_sent(wish: Compression, size_bytes: u64, payload: Vec<u8>) -> TransferError {
     let liar = Liar::meet(
         PATIENT,
-        TransferShape::Root,
-        script(move |mut stage| {
+        TransferShape::Contents,
+        script(move |mut fixture| {
             let payload = Bytes::from(payload.clone());
             async move {
-                stage.say(&[file("x", size_bytes), end(1, size_bytes)]).await;
-                let (index, _) = stage.want().await.unwrap();
-                let tag = TaggedChunk { transfer: stage.transfer, index };
+                fixture.say(&[file("x", size_bytes), end(1, size_bytes)]).await;
+                let (index, _) = fixture.want().await.unwrap();
+                let tag = TaggedChunk { transfer: fixture.transfer, index };
                 let source = Claimed { len_bytes: payload.len() as u64, data: payload };
-                let sent = stage.connection.send_compressed_chunk(tag, source, &transfer_lane()).await;
+                let sent = fixture.connection.send_compressed_chunk(tag, source, &transfer_lane()).await;
                 assert!(sent.is_err(), "it must not be told that this is stored");
-                stage.linger().await;
+                fixture.linger().await;
             }
         }),
     )

@@ -8,38 +8,38 @@ use std::{
 use shiplane_rpc::{Fault, FaultCode};
 use shiplane_transport::PeerId;
 
-/// Limits what runs at a time, in all and of one peer. A handle: clones share the places.
+/// Limits the running transfers, in all and per peer. A handle: clones share the limit.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
+pub(super) struct ConcurrencyLimit {
     taken: Arc<Mutex<HashMap<PeerId, usize>>>,
     max: usize,
     max_per_peer: usize,
 }
 
-/// A place that is taken until this is dropped.
+/// One running transfer, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Places,
+pub(super) struct ConcurrencyPermit {
+    limit: ConcurrencyLimit,
     peer: PeerId,
 }
 
-impl Places {
+impl ConcurrencyLimit {
     pub(super) fn new(max: usize, max_per_peer: usize) -> Self {
         Self { taken: Arc::default(), max, max_per_peer }
     }
 
-    /// A place for `peer`; `Busy` if there is none.
-    pub(super) fn take(&self, peer: PeerId) -> Result<Place, Fault> {
+    /// A permit for `peer`; `Busy` if there is none left.
+    pub(super) fn take(&self, peer: PeerId) -> Result<ConcurrencyPermit, Fault> {
         let mut taken = self.lock();
         let of_peer = taken.get(&peer).copied().unwrap_or_default();
-        // However much the others want, a peer that has nothing under way finds a place: they leave some to such.
+        // Some permits are reserved for peers that have none, whatever the others take.
         let left = self.max.saturating_sub(taken.values().sum());
         let reserved = if of_peer == 0 { 0 } else { self.max / RESERVED_PART };
         if of_peer >= self.max_per_peer || of_peer + reserved >= left {
             return Err(Fault::new(FaultCode::Busy, "too many transfers at a time"));
         }
         taken.insert(peer, of_peer + 1);
-        Ok(Place { places: self.clone(), peer })
+        Ok(ConcurrencyPermit { limit: self.clone(), peer })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, usize>> {
@@ -48,9 +48,9 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
+        let mut taken = self.limit.lock();
         if let Some(of_peer) = taken.get_mut(&self.peer) {
             *of_peer -= 1;
             if *of_peer == 0 {
@@ -70,7 +70,7 @@ pub(super) const MAX_PUSHES: usize = 56;
 /// Each lists a dataset and holds that list; what all of them hold is bounded by the `MemoryBudget`.
 pub(super) const MAX_SYNCS: usize = 16;
 
-/// A quarter of the places is for peers that have none yet.
+/// A quarter of the permits is reserved for peers that have none.
 const RESERVED_PART: usize = 4;
 
 #[cfg(test)]
@@ -82,26 +82,26 @@ mod tests {
     }
 
     #[test]
-    fn places_are_bounded_in_all_and_for_each_peer() {
-        let places = Places::new(8, 2);
-        let mut taken = vec![places.take(peer(1)).unwrap(), places.take(peer(1)).unwrap()];
-        assert_eq!(places.take(peer(1)).unwrap_err().code, FaultCode::Busy, "two of one peer");
-        taken.extend((2..=7).map(|number| places.take(peer(number)).unwrap()));
-        assert_eq!(places.take(peer(8)).unwrap_err().code, FaultCode::Busy, "eight in all");
+    fn permits_are_bounded_in_all_and_per_peer() {
+        let limit = ConcurrencyLimit::new(8, 2);
+        let mut taken = vec![limit.take(peer(1)).unwrap(), limit.take(peer(1)).unwrap()];
+        assert_eq!(limit.take(peer(1)).unwrap_err().code, FaultCode::Busy, "two of one peer");
+        taken.extend((2..=7).map(|number| limit.take(peer(number)).unwrap()));
+        assert_eq!(limit.take(peer(8)).unwrap_err().code, FaultCode::Busy, "eight in all");
         drop(taken);
-        places.take(peer(8)).unwrap();
-        assert!(places.lock().is_empty(), "nothing is kept of peers that are gone");
+        limit.take(peer(8)).unwrap();
+        assert!(limit.lock().is_empty(), "nothing is kept of peers that are gone");
     }
 
     #[test]
-    fn a_peer_that_opens_without_end_leaves_places_to_others() {
-        let places = Places::new(MAX_FETCHES, MAX_FETCHES);
+    fn a_peer_that_opens_without_end_leaves_permits_to_others() {
+        let limit = ConcurrencyLimit::new(MAX_FETCHES, MAX_FETCHES);
         let mut taken = Vec::new();
         for number in 1..=MAX_FETCHES as u8 / 4 {
-            while let Ok(place) = places.take(peer(number)) {
-                taken.push(place);
+            while let Ok(permit) = limit.take(peer(number)) {
+                taken.push(permit);
             }
         }
-        places.take(peer(0)).unwrap();
+        limit.take(peer(0)).unwrap();
     }
 }

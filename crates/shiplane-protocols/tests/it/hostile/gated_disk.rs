@@ -9,7 +9,7 @@ use shiplane_wire::Entry;
 use tokio::sync::Notify;
 
 /// Holds the plan of an entry, as a policy, or a write, as an output.
-pub(super) struct Held(Arc<Gate>);
+pub(super) struct GatedDisk(Arc<Gate>);
 
 /// Lets it go, and counts who still has it.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ struct Gate {
     opens: Condvar,
 }
 
-impl Held {
+impl GatedDisk {
     pub(super) fn new() -> (Self, Holder) {
         let gate = Arc::<Gate>::default();
         let holder = Holder(Arc::downgrade(&gate));
@@ -56,14 +56,14 @@ impl Holder {
     }
 }
 
-impl Policy for Held {
+impl Policy for GatedDisk {
     fn admit(&self, _: &Entry) -> Result<Admission, DestinationError> {
         self.hold();
         Err(DestinationError::NotWanted { entry: 0 })
     }
 }
 
-impl io::Write for Held {
+impl io::Write for GatedDisk {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
         self.hold();
         Err(io::ErrorKind::QuotaExceeded.into())

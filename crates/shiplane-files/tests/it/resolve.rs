@@ -19,7 +19,7 @@ fn directory() -> Shape {
 fn land(dest: &Path, shape: &Shape) -> Result<(), DestinationError> {
     let tree = match shape {
         Shape::File { .. } => Tree::default().file("name", "content"),
-        Shape::Directory { .. } | Shape::Root => Tree::default().file("inner", "content"),
+        Shape::Directory { .. } | Shape::Contents => Tree::default().file("inner", "content"),
     };
     receive(Destination::open(dest, shape, job(), options())?, &tree).map(drop)
 }
@@ -36,9 +36,9 @@ fn things_land_as_with_cp() {
         (directory(), "new", "new/inner"),
         (directory(), "dir/new", "dir/new/inner"),
         (directory(), "link-to-dir", "dir/name/inner"),
-        (Shape::Root, "dir", "dir/inner"),
-        (Shape::Root, "new", "new/inner"),
-        (Shape::Root, "dir/new/", "dir/new/inner"),
+        (Shape::Contents, "dir", "dir/inner"),
+        (Shape::Contents, "new", "new/inner"),
+        (Shape::Contents, "dir/new/", "dir/new/inner"),
     ] {
         let temp = TempDir::new().unwrap();
         fs::create_dir(temp.path().join("dir")).unwrap();
@@ -56,13 +56,13 @@ fn a_destination_that_cannot_be_is_refused_and_nothing_is_made() {
     fs::write(temp.path().join("file"), "mine").unwrap();
     std::os::unix::fs::symlink("/nowhere/at/all", temp.path().join("dangling")).unwrap();
     let before = listing(temp.path());
-    for shape in [file(), directory(), Shape::Root] {
+    for shape in [file(), directory(), Shape::Contents] {
         let error = land(&temp.path().join("none/new"), &shape).unwrap_err();
         assert!(matches!(error, DestinationError::ParentMissing { .. }), "{error}");
     }
     let error = land(&temp.path().join("new/"), &file()).unwrap_err();
     assert!(matches!(error, DestinationError::ParentMissing { .. }), "{error}");
-    for shape in [directory(), Shape::Root] {
+    for shape in [directory(), Shape::Contents] {
         for dest in ["file", "dangling"] {
             let error = land(&temp.path().join(dest), &shape).unwrap_err();
             assert!(matches!(error, DestinationError::WrongKind { .. }), "{error}");
@@ -118,7 +118,7 @@ fn a_run_that_does_nothing_leaves_nothing() {
     fs::create_dir(temp.path().join("dir")).unwrap();
     let before = listing(temp.path());
     for dest in ["new", "dir"] {
-        for shape in [file(), directory(), Shape::Root] {
+        for shape in [file(), directory(), Shape::Contents] {
             drop(Destination::open(&temp.path().join(dest), &shape, job(), options()).unwrap());
             assert_eq!(listing(temp.path()), before, "{shape:?} as {dest}");
         }
@@ -145,17 +145,17 @@ fn a_run_that_only_made_directories_leaves_no_journal_where_none_is_needed() {
 fn two_runs_of_a_job_do_not_mix_but_two_jobs_do() {
     let temp = TempDir::new().unwrap();
     let open = |shape, job| Destination::open(temp.path(), &shape, job, options());
-    let first = open(Shape::Root, job()).unwrap();
-    let error = open(Shape::Root, job()).unwrap_err();
+    let first = open(Shape::Contents, job()).unwrap();
+    let error = open(Shape::Contents, job()).unwrap_err();
     assert!(
         matches!(&error, DestinationError::Busy { journal } if journal.contains(".shiplane-")),
         "{error}"
     );
     let other = shiplane_files::internals::JobKey::new(b"peer", b"other");
-    drop(open(Shape::Root, other).unwrap());
+    drop(open(Shape::Contents, other).unwrap());
     // Files that land side by side do not exclude each other.
     let one = open(Shape::File { name: b"one".into() }, job()).unwrap();
     drop(open(Shape::File { name: b"two".into() }, job()).unwrap());
     drop((first, one));
-    open(Shape::Root, job()).unwrap();
+    open(Shape::Contents, job()).unwrap();
 }

@@ -10,7 +10,7 @@ use super::{
 
 impl Receiver {
     /// Asks for what there is room for.
-    pub(super) fn ask(&mut self) -> Result<(), TransferError> {
+    pub(super) fn request_more(&mut self) -> Result<(), TransferError> {
         self.admit()?;
         let (moved_bytes, to_come_bytes) = (self.progress.moved_bytes(), self.totals.to_come_bytes());
         let (claim, now) = (&self.claim, Instant::now());

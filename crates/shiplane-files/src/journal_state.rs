@@ -14,7 +14,7 @@ use crate::record::{JournalRecord, KeptChunk};
 /// read, so that memory is bounded by what was unfinished. Where that is more than any honest run leaves, all of it is
 /// forgotten: its temporary files are removed at the end as those are that no journal knows.
 #[derive(Debug, Default)]
-pub(super) struct Leftovers {
+pub(super) struct JournalState {
     /// What all of it counts as.
     cost_bytes: u64,
     files: HashMap<u64, OldFile>,
@@ -31,7 +31,7 @@ struct OldFile {
     path: RelPath,
     size_bytes: u64,
     version: Version,
-    stage: Stage,
+    state: OldFileState,
     /// Numbers of its chunks; some may be forgotten.
     chunks: Vec<u64>,
     /// How many of them are not.
@@ -39,7 +39,7 @@ struct OldFile {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum OldFileState {
     /// It has a temporary file, and nobody has asked for it in this run.
     Left,
     /// It has its final name.
@@ -51,7 +51,7 @@ enum Stage {
 #[derive(Debug)]
 struct OldChunk {
     kept: Arc<KeptChunk>,
-    verdict: Option<bool>,
+    is_good: Option<bool>,
     unpublished: usize,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Unverified {
     pub(super) piece: Option<Piece>,
 }
 
-impl Leftovers {
+impl JournalState {
     /// Takes the next record of the journal; `None` if it contradicts those before, so that the journal
     /// cannot be ours.
     pub(super) fn apply(&mut self, record: JournalRecord) -> Option<()> {
@@ -104,7 +104,7 @@ impl Leftovers {
         let id = *self.ids.get(path)?;
         let file = self.files.get(&id)?;
         let left = Left { id, size_bytes: file.size_bytes, version: file.version };
-        (file.stage == Stage::Left).then_some(left)
+        (file.state == OldFileState::Left).then_some(left)
     }
 
     /// The chunks with bytes of `id` that were not verified yet; `shared_only`: those that have bytes of
@@ -115,7 +115,7 @@ impl Leftovers {
         };
         let chunks = file.chunks.iter().filter_map(|number| Some((*number, self.chunks.get(number)?)));
         chunks
-            .filter(|(_, chunk)| chunk.verdict.is_none())
+            .filter(|(_, chunk)| chunk.is_good.is_none())
             .filter(|(_, chunk)| !shared_only || chunk.kept.spans.iter().any(|span| span.id != id))
             .filter_map(|(number, chunk)| {
                 let path_of = |id| self.files.get(&id).map(|file| file.path.clone());
@@ -132,7 +132,7 @@ impl Leftovers {
     /// Notes whether a chunk's bytes are still what they were.
     pub(super) fn judge(&mut self, number: u64, is_good: bool) {
         if let Some(chunk) = self.chunks.get_mut(&number) {
-            chunk.verdict = Some(is_good);
+            chunk.is_good = Some(is_good);
         }
     }
 
@@ -141,7 +141,7 @@ impl Leftovers {
         let chunks = self.files.get(&id).into_iter().flat_map(|file| &file.chunks);
         chunks
             .filter_map(|number| self.chunks.get(number))
-            .filter(|chunk| chunk.verdict == Some(true))
+            .filter(|chunk| chunk.is_good == Some(true))
             .flat_map(|chunk| chunk.kept.spans.iter().filter(|span| span.id == id))
             .map(|span| span.offset_bytes..span.offset_bytes + span.len_bytes)
             .collect()
@@ -150,7 +150,7 @@ impl Leftovers {
     /// This run goes on with the file, or has removed it: [`find`](Self::find) does not give it again.
     pub(super) fn settle(&mut self, id: u64) {
         if let Some(file) = self.files.get_mut(&id) {
-            file.stage = Stage::Settled;
+            file.state = OldFileState::Settled;
         }
     }
 
@@ -158,8 +158,8 @@ impl Leftovers {
     pub(super) fn take_unsettled(&mut self) -> Vec<(u64, RelPath)> {
         let mut unsettled = std::mem::take(&mut self.superseded);
         for (id, file) in &mut self.files {
-            if file.stage == Stage::Left {
-                file.stage = Stage::Settled;
+            if file.state == OldFileState::Left {
+                file.state = OldFileState::Settled;
                 unsettled.push((*id, file.path.clone()));
             }
         }
@@ -173,7 +173,7 @@ impl Leftovers {
         // Files are begun in the order of their chunks, not of their numbers.
         self.next_id = self.next_id.max(id + 1);
         if let Some(old) = self.ids.insert(path.clone(), id) {
-            let is_left = self.files.get(&old).is_some_and(|file| file.stage == Stage::Left);
+            let is_left = self.files.get(&old).is_some_and(|file| file.state == OldFileState::Left);
             if is_left {
                 self.superseded.push((old, path.clone()));
                 self.cost_bytes += file_cost_bytes(&path);
@@ -181,8 +181,14 @@ impl Leftovers {
             }
         }
         self.cost_bytes += file_cost_bytes(&path);
-        let file =
-            OldFile { path, size_bytes, version, stage: Stage::Left, chunks: Vec::new(), live_chunks: 0 };
+        let file = OldFile {
+            path,
+            size_bytes,
+            version,
+            state: OldFileState::Left,
+            chunks: Vec::new(),
+            live_chunks: 0,
+        };
         self.files.insert(id, file);
         Some(())
     }
@@ -210,11 +216,11 @@ impl Leftovers {
             {
                 file.chunks.push(number);
                 file.live_chunks += 1;
-                unpublished += usize::from(file.stage == Stage::Left);
+                unpublished += usize::from(file.state == OldFileState::Left);
             }
         }
         self.cost_bytes += chunk_cost_bytes(&kept);
-        self.chunks.insert(number, OldChunk { kept: Arc::new(kept), verdict: None, unpublished });
+        self.chunks.insert(number, OldChunk { kept: Arc::new(kept), is_good: None, unpublished });
         Some(())
     }
 
@@ -232,10 +238,10 @@ impl Leftovers {
         let Some(file) = self.files.get_mut(&id) else {
             return;
         };
-        if file.stage == Stage::Published {
+        if file.state == OldFileState::Published {
             return;
         }
-        file.stage = Stage::Published;
+        file.state = OldFileState::Published;
         for number in file.chunks.clone() {
             if let Some(chunk) = self.chunks.get_mut(&number) {
                 chunk.unpublished = chunk.unpublished.saturating_sub(1);
@@ -273,7 +279,7 @@ impl Leftovers {
     }
 
     fn forget_if_unused(&mut self, id: u64) {
-        let unused = |file: &OldFile| file.stage == Stage::Published && file.live_chunks == 0;
+        let unused = |file: &OldFile| file.state == OldFileState::Published && file.live_chunks == 0;
         if self.files.get(&id).is_some_and(unused) {
             self.forget_file(id);
         }
@@ -326,10 +332,10 @@ mod tests {
         JournalRecord::Kept(KeptChunk { digest: Digest::blake3(b""), spans: spans.collect() })
     }
 
-    fn replay(records: impl IntoIterator<Item = JournalRecord>) -> Option<Leftovers> {
-        let mut leftovers = Leftovers::default();
-        records.into_iter().try_for_each(|record| leftovers.apply(record))?;
-        Some(leftovers)
+    fn replay(records: impl IntoIterator<Item = JournalRecord>) -> Option<JournalState> {
+        let mut earlier = JournalState::default();
+        records.into_iter().try_for_each(|record| earlier.apply(record))?;
+        Some(earlier)
     }
 
     #[test]
@@ -375,32 +381,32 @@ mod tests {
         let records = [begun(0), begun(1), kept(&[(0, 0, 10), (1, 0, 4)]), kept(&[(1, 4, 6)]), dropped];
         // Such a chunk may be written after the file was given up.
         let late = kept(&[(0, 0, 1), (1, 0, 1)]);
-        let mut leftovers = replay(records.into_iter().chain([late])).unwrap();
-        assert!(leftovers.find(&path(0)).is_none());
-        let [chunk] = leftovers.unverified(1, false).try_into().unwrap();
-        leftovers.judge(chunk.number, true);
+        let mut earlier = replay(records.into_iter().chain([late])).unwrap();
+        assert!(earlier.find(&path(0)).is_none());
+        let [chunk] = earlier.unverified(1, false).try_into().unwrap();
+        earlier.judge(chunk.number, true);
         let good = 4..10;
-        assert_eq!(leftovers.good_ranges(1), [good]);
-        assert!(leftovers.unverified(1, false).is_empty());
-        leftovers.settle(1);
-        assert!(leftovers.find(&path(1)).is_none() && leftovers.take_unsettled().is_empty());
+        assert_eq!(earlier.good_ranges(1), [good]);
+        assert!(earlier.unverified(1, false).is_empty());
+        earlier.settle(1);
+        assert!(earlier.find(&path(1)).is_none() && earlier.take_unsettled().is_empty());
     }
 
     #[test]
     fn more_than_any_honest_run_leaves_is_forgotten_and_no_number_is_used_twice() {
         const FILES: u64 = 300_000;
-        let mut leftovers = Leftovers::default();
+        let mut earlier = JournalState::default();
         for id in 0..FILES {
-            leftovers.apply(begun(id)).unwrap();
-            assert!(leftovers.cost_bytes <= MAX_COST_BYTES);
+            earlier.apply(begun(id)).unwrap();
+            assert!(earlier.cost_bytes <= MAX_COST_BYTES);
         }
-        assert!((1..FILES as usize / 2).contains(&leftovers.files.len()), "{}", leftovers.files.len());
-        assert_eq!(leftovers.files.len(), leftovers.ids.len());
-        assert!(leftovers.find(&path(0)).is_none() && leftovers.find(&path(FILES - 1)).is_some());
+        assert!((1..FILES as usize / 2).contains(&earlier.files.len()), "{}", earlier.files.len());
+        assert_eq!(earlier.files.len(), earlier.ids.len());
+        assert!(earlier.find(&path(0)).is_none() && earlier.find(&path(FILES - 1)).is_some());
         // What comes of those that are forgotten changes nothing.
-        leftovers.apply(kept(&[(0, 0, 1), (FILES - 1, 0, 1)])).unwrap();
-        leftovers.apply(JournalRecord::Published(vec![0, FILES - 1])).unwrap();
-        assert_eq!(leftovers.fresh_id(), FILES);
+        earlier.apply(kept(&[(0, 0, 1), (FILES - 1, 0, 1)])).unwrap();
+        earlier.apply(JournalRecord::Published(vec![0, FILES - 1])).unwrap();
+        assert_eq!(earlier.fresh_id(), FILES);
     }
 
     #[test]
@@ -411,10 +417,10 @@ mod tests {
             version: Version::from_bytes([1; 16]),
             path: path(0),
         };
-        let mut leftovers = replay([begun(0), kept(&[(0, 0, 10)]), again]).unwrap();
-        let left = leftovers.find(&path(0)).unwrap();
+        let mut earlier = replay([begun(0), kept(&[(0, 0, 10)]), again]).unwrap();
+        let left = earlier.find(&path(0)).unwrap();
         assert_eq!((left.id, left.size_bytes), (5, 3));
-        assert_eq!(leftovers.take_unsettled(), [(0, path(0)), (5, path(0))]);
-        assert_eq!(leftovers.fresh_id(), 6);
+        assert_eq!(earlier.take_unsettled(), [(0, path(0)), (5, path(0))]);
+        assert_eq!(earlier.fresh_id(), 6);
     }
 }

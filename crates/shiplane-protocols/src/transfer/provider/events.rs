@@ -8,30 +8,30 @@ use super::{
 impl Provider {
     /// Tells what has arrived and what is waited for, as far as that is news.
     pub(super) fn show(&mut self) {
-        self.tell_moved();
+        self.report_moved();
         let is_listing = self.scan.is_some() && self.listed.is_empty();
         let awaited = if !self.lanes.is_empty() {
             Awaited::Chunks
-        } else if is_listing || !self.digests.is_empty() || !self.cuttings.is_idle() {
+        } else if is_listing || !self.digests.is_empty() || !self.signature_jobs.is_idle() {
             Awaited::OwnDisk
         } else {
             Awaited::PeersDisk
         };
-        if self.told_awaited.replace(awaited) != Some(awaited) {
+        if self.reported_wait.replace(awaited) != Some(awaited) {
             (self.events)(TransferEvent::Awaits(awaited));
         }
     }
 
-    pub(super) fn tell_moved(&mut self) {
+    pub(super) fn report_moved(&mut self) {
         let moved_bytes = self.outlet.arrived_content(&mut self.arrival).max(self.sent_bytes);
-        let len_bytes = moved_bytes.saturating_sub(self.told_moved_bytes);
+        let len_bytes = moved_bytes.saturating_sub(self.reported_bytes);
         if len_bytes > 0 {
-            self.told_moved_bytes = moved_bytes;
+            self.reported_bytes = moved_bytes;
             (self.events)(TransferEvent::Moved { len_bytes });
         }
     }
 
-    pub(super) fn tell_present(&mut self) {
+    pub(super) fn report_present(&mut self) {
         if let Some(resumed_bytes) = self.presence.news() {
             (self.events)(TransferEvent::Present { identical_bytes: 0, resumed_bytes });
         }

@@ -18,11 +18,11 @@ use shiplane_transport::simulation::{DeterministicScheduler, set_scheduler};
 
 use crate::{disk, entropy};
 
-/// Has the blocking work of this thread, which is to run a runtime, take turns with it, on workers with random numbers
-/// from the seed.
+/// Schedules this thread's blocking work on workers, one at a time with its runtime. Their random numbers come from the
+/// seed.
 pub(crate) fn begin(seed: u64) {
     WORKERS.with_borrow_mut(|workers| *workers = Some(Workers { seed, started: 0, idle: Vec::new() }));
-    set_scheduler(Some(Arc::new(TakingTurns)));
+    set_scheduler(Some(Arc::new(SeededScheduler)));
 }
 
 /// Ends the workers of this thread.
@@ -31,9 +31,9 @@ pub(crate) fn end() {
     WORKERS.with_borrow_mut(Option::take);
 }
 
-struct TakingTurns;
+struct SeededScheduler;
 
-impl DeterministicScheduler for TakingTurns {
+impl DeterministicScheduler for SeededScheduler {
     fn run(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(Piece { work: Some(work), worker: None })
     }
@@ -90,7 +90,7 @@ fn start_worker(seed: u64) -> Worker {
         entropy::seed_thread(seed);
         disk::begin();
         OWN_SEAT.set(Some(Arc::clone(&own)));
-        set_scheduler(Some(Arc::new(TakingTurns)));
+        set_scheduler(Some(Arc::new(SeededScheduler)));
         // For its clock, and to spawn on.
         let _entered = runtime.enter();
         while let Ok(work) = queue.recv() {

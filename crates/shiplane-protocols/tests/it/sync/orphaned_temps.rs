@@ -10,7 +10,7 @@ use shiplane_files::internals::disk::Change;
 use shiplane_transport::PeerId;
 use shiplane_wire::Digest;
 
-use super::{admitted, cuts::own_names, sync, try_sync, write};
+use super::{admitted, interrupted::own_names, sync, try_sync, write};
 use crate::{
     broken_disk::BrokenDisk,
     harness::{World, noise, on_broken_disks},

@@ -19,7 +19,7 @@ use crate::{
 
 /// The directory that everything is put beneath, and what is known of it.
 #[derive(Debug)]
-pub(super) struct Landing {
+pub(super) struct ResolvedDestination {
     pub(super) root: Arc<DirHandle>,
     /// Its path, for messages.
     pub(super) shown: PathBuf,
@@ -48,7 +48,7 @@ impl Created {
     }
 }
 
-impl Landing {
+impl ResolvedDestination {
     /// Finds, and if need be creates, the directory in which `shape` lands when the user says `dest`:
     ///
     /// | shape | `dest` is a directory | `dest` is something else or nothing |
@@ -74,10 +74,10 @@ impl Landing {
                 let parent = open(dest)?;
                 Self::directory_in(parent, name.as_bytes(), dest.join(shown_name(name.as_bytes())), key)
             }
-            (Shape::Directory { .. } | Shape::Root, true) => {
+            (Shape::Directory { .. } | Shape::Contents, true) => {
                 Self::of(open(dest)?, dest.into(), None, key, Vec::new(), false)
             }
-            (Shape::Directory { .. } | Shape::Root, false) => {
+            (Shape::Directory { .. } | Shape::Contents, false) => {
                 let (parent, name) = split(dest)?;
                 Self::directory_in(parent, name, dest.into(), key)
             }

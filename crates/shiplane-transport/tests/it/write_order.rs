@@ -6,19 +6,19 @@ use bytes::Bytes;
 use shiplane_transport::{LANE_PRIORITY, TransportConfig};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::harness::{AMPLE, Duel, soon};
+use crate::harness::{AMPLE, RawPair, soon};
 
 /// quinn alone lets some write whenever there is room, and others never.
 #[tokio::test]
 async fn every_lane_moves_however_small_the_window() {
-    let duel = Duel::with(TransportConfig::default(), |quic| {
+    let raw_pair = RawPair::with(TransportConfig::default(), |quic| {
         quic.receive_window(WINDOW_BYTES.into());
     })
     .await;
     let piece = Bytes::from(vec![7; 64 * 1024]);
     let mut writing = JoinSet::new();
     for _ in 0..LANES {
-        let (peer, piece) = (Arc::clone(&duel.peer), piece.clone());
+        let (peer, piece) = (Arc::clone(&raw_pair.peer), piece.clone());
         writing.spawn(async move {
             let mut stream = peer.open_stream(Bytes::new()).await.unwrap();
             stream.send.set_priority(LANE_PRIORITY);
@@ -28,7 +28,7 @@ async fn every_lane_moves_however_small_the_window() {
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
     let mut reading = JoinSet::new();
     for lane in 0..LANES {
-        let (raw, arrived) = (duel.raw.clone(), arrived.clone());
+        let (raw, arrived) = (raw_pair.raw.clone(), arrived.clone());
         reading.spawn(async move {
             let (_send, mut recv) = raw.accept_bi().await.unwrap();
             while let Ok(Some(piece)) = recv.read_chunk(usize::MAX, true).await {

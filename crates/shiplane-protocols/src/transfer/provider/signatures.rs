@@ -2,22 +2,22 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use shiplane_files::internals::{Source, SourceError, SourceFile, cut_some};
+use shiplane_files::internals::{Source, SourceError, SourceFile, split_buffer};
 use shiplane_transport::internals::blocking;
-use shiplane_wire::{Cut, Cuts, DigestAlgorithm, Span, limits};
+use shiplane_wire::{BlockSignature, BlockSignatures, DigestAlgorithm, Span, limits};
 use tokio::sync::mpsc;
 
-use super::super::budget::{Account, Cutters, Quota, Reservation};
-use super::super::delta::MAX_CUTTINGS_UNDER_WAY;
+use super::super::budget::{Account, BlockSplitters, Quota, Reservation};
+use super::super::delta::MAX_SIGNATURE_REQUESTS;
 use super::super::error::ProtocolFault;
 
 /// The requests that are not answered yet. The first few are worked on, and answered in their order.
 #[derive(Debug)]
-pub(super) struct Cuttings {
+pub(super) struct SignatureJobs {
     algorithm: DigestAlgorithm,
     running: VecDeque<Running>,
     queued: VecDeque<Request>,
-    cutters: Arc<Cutters>,
+    splitters: Arc<BlockSplitters>,
     memory: Account,
 }
 
@@ -32,24 +32,24 @@ struct Request {
 struct Running {
     entry: u64,
     next_bytes: u64,
-    parts: mpsc::Receiver<Result<Vec<Cut>, SourceError>>,
+    parts: mpsc::Receiver<Result<Vec<BlockSignature>, SourceError>>,
     _memory: Option<Reservation>,
 }
 
 /// What comes of a request.
 #[derive(Debug)]
-pub(super) enum CutStep {
+pub(super) enum SignatureStep {
     /// The next part of the answer.
-    Part(Cuts),
+    Part(BlockSignatures),
     /// There is no answer.
     Failed { entry: u64, error: SourceError },
 }
 
-impl Cuttings {
+impl SignatureJobs {
     /// No requests yet.
     pub(super) fn new(algorithm: DigestAlgorithm, quota: &Quota) -> Self {
-        let (cutters, memory) = (quota.cutters(), quota.signatures());
-        Self { algorithm, running: VecDeque::new(), queued: VecDeque::new(), cutters, memory }
+        let (splitters, memory) = (quota.splitters(), quota.signatures());
+        Self { algorithm, running: VecDeque::new(), queued: VecDeque::new(), splitters, memory }
     }
 
     /// Queues a request that lies within its file.
@@ -60,7 +60,7 @@ impl Cuttings {
         average_bytes: u32,
         entry: shiplane_wire::Entry,
     ) -> Result<(), ProtocolFault> {
-        if self.queued.len() >= MAX_CUTTINGS_UNDER_WAY {
+        if self.queued.len() >= MAX_SIGNATURE_REQUESTS {
             return Err(ProtocolFault::TooManyWants);
         }
         self.queued.push_back(Request { span, average_bytes, entry });
@@ -73,30 +73,31 @@ impl Cuttings {
     }
 
     /// The next step of the first request; pending while there is none. Cancel-safe.
-    pub(super) async fn next(&mut self, source: &Arc<Source>) -> CutStep {
+    pub(super) async fn next(&mut self, source: &Arc<Source>) -> SignatureStep {
         loop {
             let Some(first) = self.running.front_mut() else {
                 return std::future::pending().await;
             };
             let entry = first.entry;
             match first.parts.recv().await {
-                Some(Ok(cuts)) => {
+                Some(Ok(signatures)) => {
                     let offset_bytes = first.next_bytes;
-                    first.next_bytes += cuts.iter().map(|cut| u64::from(cut.len_bytes)).sum::<u64>();
-                    return CutStep::Part(Cuts { entry, offset_bytes, cuts });
+                    first.next_bytes +=
+                        signatures.iter().map(|signature| u64::from(signature.len_bytes)).sum::<u64>();
+                    return SignatureStep::Part(BlockSignatures { entry, offset_bytes, signatures });
                 }
                 Some(Err(error)) => {
                     // SPEC 4.14: the receiver expects no answer to them.
                     self.running.retain(|running| running.entry != entry);
                     self.queued.retain(|request| request.span.entry != entry);
                     self.start(source);
-                    return CutStep::Failed { entry, error };
+                    return SignatureStep::Failed { entry, error };
                 }
                 None => {
                     self.running.pop_front();
                     self.start(source);
                     if self.is_idle() {
-                        self.cutters.buffers.free();
+                        self.splitters.buffers.free();
                     }
                 }
             }
@@ -115,13 +116,13 @@ impl Cuttings {
             let parts_ahead = if memory.is_some() { PARTS_AHEAD } else { 1 };
             let (outlet, parts) = mpsc::channel(parts_ahead);
             let (entry, next_bytes) = (request.span.entry, request.span.offset_bytes);
-            let cutting = Cutting {
+            let job = SignatureJob {
                 source: Arc::clone(source),
                 request,
                 algorithm: self.algorithm,
-                cutters: Arc::clone(&self.cutters),
+                splitters: Arc::clone(&self.splitters),
             };
-            tokio::spawn(cutting.run(outlet));
+            tokio::spawn(job.run(outlet));
             self.running.push_back(Running { entry, next_bytes, parts, _memory: memory });
         }
     }
@@ -133,28 +134,28 @@ impl Cuttings {
 }
 
 /// A request that is worked on.
-struct Cutting {
+struct SignatureJob {
     source: Arc<Source>,
     request: Request,
     algorithm: DigestAlgorithm,
-    cutters: Arc<Cutters>,
+    splitters: Arc<BlockSplitters>,
 }
 
-impl Cutting {
-    /// Cuts a buffer's worth at a time. Between two it holds nothing but what it waits to tell.
-    async fn run(self, outlet: mpsc::Sender<Result<Vec<Cut>, SourceError>>) {
+impl SignatureJob {
+    /// Splits one buffer at a time. Between two buffers it holds only the signatures that wait to be sent.
+    async fn run(self, outlet: mpsc::Sender<Result<Vec<BlockSignature>, SourceError>>) {
         let this = Arc::new(self);
         let (mut file, mut done_bytes) = (None, 0);
         while done_bytes < this.request.span.len_bytes {
             // They are never closed.
-            let Ok(turn) = this.cutters.turns.acquire().await else { return };
+            let Ok(turn) = this.splitters.turns.acquire().await else { return };
             let (step, at) = (Arc::clone(&this), done_bytes);
-            let cut = blocking::spawn(move || step.cut(file, at)).await;
+            let split = blocking::spawn(move || step.split(file, at)).await;
             drop(turn);
-            let cuts = match cut {
-                Ok(Ok((opened, cuts))) => {
+            let signatures = match split {
+                Ok(Ok((opened, signatures))) => {
                     file = Some(opened);
-                    cuts
+                    signatures
                 }
                 Ok(Err(error)) => {
                     // The transfer may be over.
@@ -163,9 +164,9 @@ impl Cutting {
                 }
                 Err(_) => return,
             };
-            done_bytes += cuts.iter().map(|cut| u64::from(cut.len_bytes)).sum::<u64>();
+            done_bytes += signatures.iter().map(|signature| u64::from(signature.len_bytes)).sum::<u64>();
             // As soon as they are known: the receiver copies what they match while the rest is read.
-            for part in cuts.chunks(limits::MAX_CUTS_PER_RECORD) {
+            for part in signatures.chunks(limits::MAX_SIGNATURES_PER_RECORD) {
                 if outlet.send(Ok(part.to_vec())).await.is_err() {
                     return;
                 }
@@ -173,27 +174,32 @@ impl Cutting {
         }
     }
 
-    /// Blocking: cuts what a buffer holds of the span, from `at` on.
-    fn cut(&self, file: Option<SourceFile>, at: u64) -> Result<(SourceFile, Vec<Cut>), SourceError> {
+    /// Blocking: splits one buffer of the span, from `at` on.
+    fn split(
+        &self,
+        file: Option<SourceFile>,
+        at: u64,
+    ) -> Result<(SourceFile, Vec<BlockSignature>), SourceError> {
         let Request { span, average_bytes, entry } = &self.request;
         let file = file.map_or_else(|| self.source.open(entry), Ok)?;
         let left_bytes = span.len_bytes - at;
         let read = |buffer: &mut [u8]| file.read_at(span.offset_bytes + at, buffer);
-        let cuts = cut_some(left_bytes, *average_bytes, self.algorithm, &self.cutters.buffers, read)?;
-        if cuts.iter().map(|cut| u64::from(cut.len_bytes)).sum::<u64>() == left_bytes {
+        let signatures =
+            split_buffer(left_bytes, *average_bytes, self.algorithm, &self.splitters.buffers, read)?;
+        if signatures.iter().map(|signature| u64::from(signature.len_bytes)).sum::<u64>() == left_bytes {
             // SPEC 4.9: the list is complete only if it is of this version.
             file.check_unchanged()?;
         }
-        Ok((file, cuts))
+        Ok((file, signatures))
     }
 }
 
-/// As many as cut at a time in all transfers.
+/// As many as are split at a time in all transfers.
 const MAX_RUNNING: usize = 4;
 
 /// Parts that the disk may be ahead of the records stream, of at most 32 KiB each. Those of a request that is
 /// not the first wait until it is: then all of 64 MiB at the usual average fit.
 const PARTS_AHEAD: usize = 16;
 
-/// 32 KiB: 900 cuts.
+/// 32 KiB: 900 signatures.
 const PART_COST_BYTES: u64 = 32 << 10;

@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_is_that_of_what_is_there_now() {
+    fn the_digest_is_that_of_the_current_entries() {
         let path = |path: &str| RelPath::parse(path.as_bytes()).unwrap();
         let mut manifest = Manifest::new();
         let empty = manifest.digest();

@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    fn splits(data: &[u8], average_bytes: u32) -> Vec<BlockSignature> {
+    fn signatures(data: &[u8], average_bytes: u32) -> Vec<BlockSignature> {
         let mut signatures = Vec::new();
         let read = |offset: u64, buffer: &mut [u8]| {
             let from = offset as usize;

@@ -40,7 +40,7 @@ fn read_while(fixture: &Fixture, meddle: impl Fn(usize, &Path) + Sync) -> (Resul
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_read_again() {
-    let place = fixture(b"one");
+    let fixture = fixture(b"one");
     let (read, reads) = read_while(&fixture, |reads, file| {
         if reads == 0 {
             fs::write(file, b"another").unwrap();
@@ -53,7 +53,7 @@ fn a_file_that_changes_while_it_is_read_is_read_again() {
 
 #[test]
 fn a_file_that_another_replaces_is_that_other() {
-    let place = fixture(b"one");
+    let fixture = fixture(b"one");
     let (read, reads) = read_while(&fixture, |reads, file| {
         if reads == 0 {
             fs::write(file.with_extension("new"), b"two").unwrap();
@@ -65,7 +65,7 @@ fn a_file_that_another_replaces_is_that_other() {
 
 #[test]
 fn a_file_that_never_holds_still_is_given_up() {
-    let place = fixture(b"x");
+    let fixture = fixture(b"x");
     let (read, reads) = read_while(&fixture, |reads, file| fs::write(file, vec![b'x'; reads + 2]).unwrap());
     assert!(matches!(read, Err(ScanError::Source(SourceError::Changed { .. }))));
     assert_eq!(reads, READ_ATTEMPTS);
@@ -73,7 +73,7 @@ fn a_file_that_never_holds_still_is_given_up() {
 
 #[test]
 fn a_file_that_shrinks_under_the_reader_ends_the_attempt() {
-    let place = fixture(&vec![1; 2 * READ_LEN_BYTES]);
+    let fixture = fixture(&vec![1; 2 * READ_LEN_BYTES]);
     let (read, reads) = read_while(&fixture, |reads, file| {
         if reads == 0 {
             fs::write(file, b"short").unwrap();
@@ -84,7 +84,7 @@ fn a_file_that_shrinks_under_the_reader_ends_the_attempt() {
 
 #[test]
 fn a_file_that_is_removed_was_never_there() {
-    let place = fixture(b"x");
+    let fixture = fixture(b"x");
     let (read, _) = read_while(&fixture, |_, file| fs::remove_file(file).unwrap());
     assert!(matches!(read, Err(ScanError::Source(SourceError::Vanished { .. }))));
     let mut survey = Survey::new(b"", DigestAlgorithm::Blake3);

@@ -242,9 +242,8 @@ impl Receiver {
         }
         if !self.comparing.is_empty() || self.deltas.awaits_provider() {
             let compared = self.comparing.values().map(|entry| entry.size_bytes);
-            return Turn::PeersWork {
-                bytes: compared.fold(self.deltas.requested_bytes(), u64::saturating_add),
-            };
+            let bytes = compared.fold(self.deltas.requested_bytes(), u64::saturating_add);
+            return Turn::PeersWork { bytes };
         }
         let awaits_offers = self.offers.as_ref().is_some_and(Offers::may_expect_more);
         let awaits_entries =

@@ -180,8 +180,13 @@ async fn begins(world: &World, path: &str, list: &Manifest) -> (RpcClient, Resul
     let request = SyncRequest { path: path.as_bytes().to_vec(), ..open(list) };
     let opened = call(&client, OPEN, &request).await.unwrap();
     assert!(matches!(opened, SyncResponse::Differs { .. }), "{opened:?}");
-    let started = call(&client, START, &start(changes(list))).await;
-    (client, started)
+    loop {
+        // On a busy machine the server may still be reading the list.
+        match call(&client, START, &start(changes(list))).await {
+            Ok(Started::Working) => {}
+            started => return (client, started),
+        }
+    }
 }
 
 #[tokio::test]

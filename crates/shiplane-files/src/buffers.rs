@@ -1,11 +1,41 @@
-//! A pool of read buffers.
+//! The memory that destinations share: read buffers, and what journals leave.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use memmap2::MmapMut;
 
 use crate::lock;
+
+/// What a destination shares with others, such as all of a server.
+#[derive(Debug)]
+pub struct SharedMemory {
+    /// What old versions of files are read into.
+    pub buffers: Buffers,
+    /// What the journal of an earlier run leaves in memory.
+    pub journal: Box<dyn CountedMemory>,
+}
+
+impl Default for SharedMemory {
+    /// Buffers of its own, and all the memory that it takes.
+    fn default() -> Self {
+        Self { buffers: Buffers::default(), journal: Box::new(()) }
+    }
+}
+
+/// Memory that somebody else counts; given back when this is dropped.
+pub trait CountedMemory: fmt::Debug + Send + Sync {
+    /// Holds about `len_bytes` from now on; `false` if there is not as much, and it stays as it was.
+    fn resize(&mut self, len_bytes: u64) -> bool;
+}
+
+/// Nobody counts.
+impl CountedMemory for () {
+    fn resize(&mut self, _: u64) -> bool {
+        true
+    }
+}
 
 /// A zeroed buffer that goes back to the system as it is dropped: a mapping of its own, since cut out of an
 /// allocator's heaps, of which there is one a thread, large buffers would leave holes that no other use fits.

@@ -80,13 +80,9 @@ pub(super) struct DeltaMatcher {
 }
 
 impl DeltaMatcher {
-    pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>) -> Self {
+    pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>, buffers: Buffers) -> Self {
         let (site, store) = (Arc::clone(site), Arc::clone(store));
-        Self { site, store, deltas: Mutex::default(), buffers: Buffers::default() }
-    }
-
-    pub(super) fn share_buffers(&mut self, buffers: Buffers) {
-        self.buffers = buffers;
+        Self { site, store, deltas: Mutex::default(), buffers }
     }
 
     /// The file is given up.

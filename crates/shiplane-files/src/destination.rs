@@ -10,7 +10,7 @@ use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, EntryKind, FailR
 
 use crate::{
     blocks::Block,
-    buffers::Buffers,
+    buffers::SharedMemory,
     delta::DeltaMatcher,
     error::{DestinationError, Operation},
     journal::Opened,
@@ -79,7 +79,7 @@ impl Destination {
         job: JobKey,
         options: ReceiveOptions,
     ) -> Result<Self, DestinationError> {
-        Self::at(ResolvedDestination::find(dest, shape, job)?, shape, options)
+        Self::at(ResolvedDestination::find(dest, shape, job)?, shape, options, SharedMemory::default())
     }
 
     /// Finds where `shape` lands when a peer says `path`, in which nothing is trusted: a directory beneath
@@ -87,19 +87,21 @@ impl Destination {
     /// of a served root without one.
     ///
     /// Directories on the way that are missing are created if `may_create`, asked with the path of each,
-    /// says so. Nothing on the way is followed if it is a link.
+    /// says so. Nothing on the way is followed if it is a link. Memory is that of `shared`.
     ///
     /// # Errors
     ///
     /// [`DestinationError::NameRefused`] before anything is created, [`DestinationError::WrongKind`] for a
     /// file or link on the way, [`DestinationError::ParentMissing`] for what may not be created,
-    /// [`DestinationError::Busy`] if another run of the job is at work, else what the system says.
+    /// [`DestinationError::Busy`] if another run of the job is at work, [`DestinationError::NoMemory`] if what an earlier
+    /// run left finds none of it now, else what the system says.
     pub fn open_beneath(
         root: &SourceRoot,
         path: &[u8],
         shape: &Shape,
         job: JobKey,
         options: ReceiveOptions,
+        shared: SharedMemory,
         may_create: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self, DestinationError> {
         let root = root.directory().ok_or_else(|| DestinationError::WrongKind {
@@ -108,11 +110,8 @@ impl Destination {
             wanted: Kind::Directory,
         })?;
         let is_durable = options.durability == Durability::Durable;
-        Self::at(
-            ResolvedDestination::beneath(root, path, shape, job, is_durable, may_create)?,
-            shape,
-            options,
-        )
+        let resolved = ResolvedDestination::beneath(root, path, shape, job, is_durable, may_create)?;
+        Self::at(resolved, shape, options, shared)
     }
 
     /// The same destination, under other rules.
@@ -122,32 +121,24 @@ impl Destination {
         Self { policy, ..self }
     }
 
-    /// Has it share the buffers that old versions of files are read into.
-    #[must_use]
-    pub fn with_buffers(mut self, buffers: Buffers) -> Self {
-        // It was just opened: there is no other handle.
-        if let Some(parts) = Arc::get_mut(&mut self.parts) {
-            parts.matcher.share_buffers(buffers);
-        }
-        self
-    }
-
     fn at(
         resolved: ResolvedDestination,
         shape: &Shape,
         options: ReceiveOptions,
+        mut shared: SharedMemory,
     ) -> Result<Self, DestinationError> {
-        Site::open(resolved, shape, options).map(|(site, opened)| Self::of(site, opened))
+        let (site, opened) = Site::open(resolved, shape, options, &mut *shared.journal)?;
+        Ok(Self::of(site, opened, shared))
     }
 
-    pub(super) fn of(site: Site, opened: Opened) -> Self {
+    pub(super) fn of(site: Site, opened: Opened, shared: SharedMemory) -> Self {
         let site = Arc::new(site);
         let store = Arc::new(ChunkStore::new(&site, opened.journal));
         let publisher = Arc::new(Publisher::new(&site, &store));
-        let resume = ResumeState::new(&site, &store, opened.earlier);
+        let resume = ResumeState::new(&site, &store, opened.earlier, shared.journal);
         let parts = Parts {
             planner: Planner::new(&site, &store, &publisher, resume),
-            matcher: DeltaMatcher::new(&site, &store),
+            matcher: DeltaMatcher::new(&site, &store, shared.buffers),
             relies_on_others: AtomicBool::new(false),
             site,
             store,
@@ -295,6 +286,11 @@ impl Destination {
 
     pub(super) fn relies_on_others(&self) -> bool {
         self.parts.site.was_resumed || self.parts.relies_on_others.load(Ordering::Relaxed)
+    }
+
+    /// What [`finish`](Self::finish) promises.
+    pub fn durability(&self) -> Durability {
+        self.parts.site.options.durability
     }
 
     /// How much of a transfer's payload is a chunk, as was asked for.

@@ -67,6 +67,11 @@ pub enum DestinationError {
         /// The journal that is locked.
         journal: String,
     },
+    /// The memory for what interrupted runs have left is in use by others. Run it again when one of them has ended.
+    #[error(
+        "too many interrupted transfers are resumed here at a time; run this one again in a moment, what was kept stays"
+    )]
+    NoMemory,
 
     /// The peer has more for us than is taken from one.
     #[error("the transfer has {total_bytes} bytes or more, and at most {max_bytes} are taken")]
@@ -198,6 +203,7 @@ impl DestinationError {
             | Self::NameRefused { .. }
             | Self::NameCollision { .. }
             | Self::Busy { .. }
+            | Self::NoMemory
             | Self::TooLarge { .. } => FaultClass::Refused,
             Self::Duplicate { .. }
             | Self::NoParent { .. }

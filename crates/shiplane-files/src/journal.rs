@@ -13,6 +13,7 @@ use cap_std::fs::Dir;
 use shiplane_wire::{DigestAlgorithm, escape};
 
 use crate::{
+    buffers::CountedMemory,
     dirs::DirHandle,
     error::{DestinationError, Operation},
     journal_state::JournalState,
@@ -46,17 +47,18 @@ pub(super) struct Opened {
 impl Journal {
     /// Opens or creates the journal of `key` in `root`, whose path is `shown`, locks it and reads what is
     /// there. One that is malformed, or that somebody else put there, is moved aside.
-    /// What was kept under another digest, or by an earlier version, is begun anew.
+    /// What was kept under another digest, or by an earlier version, is begun anew. What it leaves is counted in `memory`.
     pub(super) fn open(
         root: &Arc<DirHandle>,
         key: JobKey,
         digest: DigestAlgorithm,
         shown: &Path,
+        memory: &mut dyn CountedMemory,
     ) -> Result<Opened, DestinationError> {
         let shown = shown.join(key.journal_name());
         let mut was_there = false;
         for _ in 0..OPEN_ATTEMPTS {
-            match try_open(root, key, digest, &shown)
+            match try_open(root, key, digest, &shown, memory)
                 .map_err(|error| failed(Operation::Open, &shown, error))?
             {
                 Attempt::Opened(mut opened) => {
@@ -67,6 +69,7 @@ impl Journal {
                     let journal = escape(shown.as_os_str().as_encoded_bytes()).to_string();
                     return Err(DestinationError::Busy { journal });
                 }
+                Attempt::NoMemory => return Err(DestinationError::NoMemory),
                 Attempt::Gone => {}
                 Attempt::Foreign => {
                     set_aside(&root.dir, key).map_err(|error| failed(Operation::Rename, &shown, error))?;
@@ -117,6 +120,8 @@ enum Attempt {
     Gone,
     /// Not one that this program wrote.
     Foreign,
+    /// What it leaves finds no memory now.
+    NoMemory,
 }
 
 fn try_open(
@@ -124,6 +129,7 @@ fn try_open(
     key: JobKey,
     digest: DigestAlgorithm,
     shown: &Path,
+    memory: &mut dyn CountedMemory,
 ) -> io::Result<Attempt> {
     let (dir, name) = (&root.dir, key.journal_name());
     let (file, was_there) = match platform::open_locked(dir, name.as_bytes()) {
@@ -157,11 +163,11 @@ fn try_open(
             platform::write_all_at(&file, 0, &header_of(key, digest))?;
         }
     }
-    let Some(replayed) = replay(&file)? else {
-        return Ok(Attempt::Foreign);
+    let Replayed { earlier, len_bytes } = match replay(&file, memory)? {
+        Ok(replayed) => replayed,
+        Err(failed) => return Ok(failed),
     };
-    platform::set_len(&file, replayed.len_bytes)?;
-    let Replayed { earlier, len_bytes } = replayed;
+    platform::set_len(&file, len_bytes)?;
     let journal = Journal { root: Arc::clone(root), file, name, shown: shown.into(), len_bytes };
     Ok(Attempt::Opened(Box::new(Opened { journal, earlier, was_there })))
 }
@@ -195,8 +201,8 @@ struct Replayed {
     len_bytes: u64,
 }
 
-/// Reads the records behind the header; `None` if they are not ours.
-fn replay(file: &File) -> io::Result<Option<Replayed>> {
+/// Reads the records behind the header, unless they are not ours or find no memory.
+fn replay(file: &File, memory: &mut dyn CountedMemory) -> io::Result<Result<Replayed, Attempt>> {
     let mut input = BufReader::with_capacity(READ_BUFFER_LEN_BYTES, file);
     input.seek(io::SeekFrom::Start(HEADER_LEN_BYTES))?;
     let mut replayed = Replayed { earlier: JournalState::default(), len_bytes: HEADER_LEN_BYTES };
@@ -205,12 +211,15 @@ fn replay(file: &File) -> io::Result<Option<Replayed>> {
         match read_next(&mut input, &mut body)? {
             Next::Record { record, len_bytes } => {
                 if replayed.earlier.apply(record).is_none() {
-                    return Ok(None);
+                    return Ok(Err(Attempt::Foreign));
+                }
+                if !memory.resize(replayed.earlier.cost_bytes()) {
+                    return Ok(Err(Attempt::NoMemory));
                 }
                 replayed.len_bytes += len_bytes;
             }
-            Next::End => return Ok(Some(replayed)),
-            Next::Malformed => return Ok(None),
+            Next::End => return Ok(Ok(replayed)),
+            Next::Malformed => return Ok(Err(Attempt::Foreign)),
         }
     }
 }

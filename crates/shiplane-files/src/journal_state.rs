@@ -15,7 +15,6 @@ use crate::record::{JournalRecord, KeptChunk};
 /// forgotten: its temporary files are removed at the end as those are that no journal knows.
 #[derive(Debug, Default)]
 pub(super) struct JournalState {
-    /// What all of it counts as.
     cost_bytes: u64,
     files: HashMap<u64, OldFile>,
     ids: HashMap<RelPath, u64>,
@@ -90,6 +89,11 @@ impl JournalState {
             *self = Self { next_id: self.next_id, next_chunk: self.next_chunk, ..Self::default() };
         }
         applied
+    }
+
+    /// What all of it counts as.
+    pub(super) fn cost_bytes(&self) -> u64 {
+        self.cost_bytes
     }
 
     /// A number for a file that was never used in this journal.
@@ -304,9 +308,9 @@ fn chunk_cost_bytes(kept: &KeptChunk) -> u64 {
     192 + 32 * kept.spans.len() as u64
 }
 
-/// 64 MiB: the chunks of four files of a terabyte, or two hundred thousand small files that were begun and not
-/// finished; a run has twenty thousand under way at most.
-const MAX_COST_BYTES: u64 = 64 << 20;
+/// 32 MiB: the chunks of two files of a terabyte, or a hundred thousand small files that were begun and not finished; a
+/// run has twenty thousand under way at most.
+const MAX_COST_BYTES: u64 = 32 << 20;
 
 /// Numbers are given from 0 on: a journal with a larger one is not ours, and there is always a next one.
 const MAX_ID: u64 = u64::MAX / 2;

@@ -70,7 +70,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub mod internals {
     pub use crate::{
         blocks::{Block, bounds_of, split_buffer},
-        buffers::{Buffers, Scratch},
+        buffers::{Buffers, CountedMemory, Scratch, SharedMemory},
         destination::Destination,
         digest_cache::DigestCache,
         error::{DestinationError, FaultClass, Operation, SourceError},

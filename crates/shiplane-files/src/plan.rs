@@ -329,8 +329,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        destination::Destination, names::JobKey, resolve::ResolvedDestination, shape::Shape,
-        site::ReceiveOptions,
+        buffers::SharedMemory, destination::Destination, names::JobKey, resolve::ResolvedDestination,
+        shape::Shape, site::ReceiveOptions,
     };
 
     fn folding(root: &Path, overwrite: bool) -> Destination {
@@ -342,9 +342,9 @@ mod tests {
             chunk_len_bytes: 1000,
         };
         let resolved = ResolvedDestination::find(root, &Shape::Contents, JobKey::new(b"peer", b"")).unwrap();
-        let (mut site, opened) = Site::open(resolved, &Shape::Contents, options).unwrap();
+        let (mut site, opened) = Site::open(resolved, &Shape::Contents, options, &mut ()).unwrap();
         site.folds = true;
-        Destination::of(site, opened)
+        Destination::of(site, opened, SharedMemory::default())
     }
 
     fn entry(kind: EntryKind, path: &str) -> Entry {

@@ -39,7 +39,7 @@ impl Destination {
         let dir = root.directory().ok_or_else(|| failed(io::ErrorKind::NotADirectory.into()))?;
         let dir = DirHandle::new(dir.try_clone().map_err(failed)?).map_err(failed)?;
         let key = JobKey::new(b"the sync of a dataset", b"");
-        let opened = Journal::open(&dir.into(), key, DigestAlgorithm::Blake3, ".".as_ref())?;
+        let opened = Journal::open(&dir.into(), key, DigestAlgorithm::Blake3, ".".as_ref(), &mut ())?;
         self.parts.store.hold_dataset(opened.journal);
         Ok(())
     }

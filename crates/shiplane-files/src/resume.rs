@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use crate::{
-    buffers::Scratch,
+    buffers::{CountedMemory, Scratch},
     error::{DestinationError, Operation},
     hash::{READ_LEN_BYTES, hash_parts},
     journal_state::{JournalState, Left, Unverified},
@@ -26,6 +26,8 @@ pub(super) struct ResumeState {
     site: Arc<Site>,
     store: Arc<ChunkStore>,
     earlier: Mutex<JournalState>,
+    /// For those.
+    _memory: Box<dyn CountedMemory>,
     state: Mutex<State>,
 }
 
@@ -38,9 +40,14 @@ struct State {
 }
 
 impl ResumeState {
-    pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>, earlier: JournalState) -> Self {
+    pub(super) fn new(
+        site: &Arc<Site>,
+        store: &Arc<ChunkStore>,
+        earlier: JournalState,
+        memory: Box<dyn CountedMemory>,
+    ) -> Self {
         let (site, store) = (Arc::clone(site), Arc::clone(store));
-        Self { site, store, earlier: Mutex::new(earlier), state: Mutex::default() }
+        Self { site, store, earlier: Mutex::new(earlier), _memory: memory, state: Mutex::default() }
     }
 
     /// A number for a file that was never used in this journal.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, RelPath, escape};
 
 use crate::{
-    buffers::Scratch,
+    buffers::{CountedMemory, Scratch},
     dirs::{DirHandle, Dirs},
     error::{DestinationError, Operation},
     hash::{READ_LEN_BYTES, hash_parts},
@@ -68,8 +68,10 @@ impl Site {
         resolved: ResolvedDestination,
         shape: &Shape,
         options: ReceiveOptions,
+        memory: &mut dyn CountedMemory,
     ) -> Result<(Self, Opened), DestinationError> {
-        let opened = Journal::open(&resolved.root, resolved.key, options.digest, &resolved.shown)
+        let ResolvedDestination { root, key, shown, .. } = &resolved;
+        let opened = Journal::open(root, *key, options.digest, shown, memory)
             .inspect_err(|_| resolved.created.iter().rev().for_each(Created::undo))?;
         let requested = match shape {
             Shape::File { name } => Some(name.clone()),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use shiplane_transport::{
     ChunkSource, ConnectionEnd, LaneOptions, RecvChunkError, SendChunkError, StreamError,
     dialect::{BareConnection, file_sink, memory_sink, refusal_code},
-    internals::{BiStream, ChunkSink, SinkError, SourceError, blocking},
+    internals::{BiStream, ChunkSink, SinkError, blocking},
 };
 use shiplane_wire::{Code, Offer, Stored, Verified, limits};
 use tokio::{
@@ -98,11 +98,8 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
         chunk: &ChunkSource,
         options: &LaneOptions,
     ) -> Result<u64, SendChunkError> {
-        let chunk = chunk.clone();
-        let opened = blocking::spawn(move || chunk.open()).await;
-        let source = opened.map_err(|_| SourceError::Abandoned)??;
         // SPEC 9.7
-        Ok(self.connection.send_chunk(source, options).await?.len_bytes)
+        Ok(self.connection.send_chunk(chunk.opened().await?, options).await?.len_bytes)
     }
 
     /// Sends a message of at most 1 MiB and waits until the peer has taken it. The peer must be one that

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shiplane_files::internals::{JobKey, Shape, Summary};
+use shiplane_files::internals::{JobKey, Shape};
 use shiplane_rpc::{CallError, RpcClient, internals::EncodeError};
 use shiplane_transport::internals::{Claim, ReceiveReservation};
-use shiplane_wire::{Digest, DigestAlgorithm};
+use shiplane_wire::DigestAlgorithm;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use crate::{
     },
     metrics::Counting,
     transfer::{
-        EventFn, Target, TransferError, TransferOptions, next_records,
+        EventFn, FilesReport, Target, TransferError, TransferOptions, next_records,
         receiver::{Opening, Received, invite, receive},
     },
 };
@@ -98,25 +98,6 @@ impl FetchRequest {
     pub fn of(path: &[u8]) -> Self {
         Self { path: path.to_vec(), is_new_here: false }
     }
-}
-
-/// What a fetch came to. Everything is verified, and durable if that was asked for.
-#[derive(Debug, Clone)]
-pub struct FetchReport {
-    /// The peer's files and directories.
-    pub entries: u64,
-    /// The sum of the files' sizes.
-    pub total_bytes: u64,
-    /// Payload bytes that were sent for it.
-    pub received_bytes: u64,
-    /// The same as they travelled: fewer, if they were compressed.
-    pub wire_bytes: u64,
-    /// What has become of the files here.
-    pub summary: Summary,
-    /// The function that the digests of this transfer were computed with.
-    pub digest_algorithm: DigestAlgorithm,
-    /// Digest of the content, when it all came in one chunk.
-    pub digest: Option<Digest>,
 }
 
 /// Why a fetch failed.
@@ -208,10 +189,10 @@ impl Fetch {
         target: impl Into<Target>,
         options: &TransferOptions,
         events: EventFn,
-    ) -> Result<FetchReport, FetchError> {
+    ) -> Result<FilesReport, FetchError> {
         let peer = self.client.connection().remote_addr();
         let taken = self.take(target.into(), options, events);
-        let bytes = |report: &FetchReport| report.received_bytes;
+        let bytes = |report: &FilesReport| report.received_bytes;
         Counting::of(options.metrics.as_ref(), Direction::Received, peer, taken, bytes).await
     }
 
@@ -220,7 +201,7 @@ impl Fetch {
         target: Target,
         options: &TransferOptions,
         events: EventFn,
-    ) -> Result<FetchReport, FetchError> {
+    ) -> Result<FilesReport, FetchError> {
         // What was not asked for is not taken.
         let options =
             TransferOptions { compression: self.compression, digest: self.digest, ..options.clone() };
@@ -229,6 +210,7 @@ impl Fetch {
         let explained = |error: TransferError| error.explained(&connection);
         let header_timeout = connection.config().header_timeout;
         let records = next_records(&mut self.claim, &connection, header_timeout).await.map_err(explained)?;
+        let (transfer, durability) = (self.claim.transfer(), target.durability());
         let opening = Opening { claim: self.claim, records, invites: self.invites };
         let received = receive(opening, timeout, target, &options, events, CancellationToken::new()).await;
         let mut received = received.map_err(explained)?;
@@ -239,12 +221,15 @@ impl Fetch {
             let Received { failed, failed_count: count, .. } = received;
             return Err(TransferError::Incomplete { failed, count }.into());
         }
-        Ok(FetchReport {
+        Ok(FilesReport {
+            transfer,
             entries: received.entries,
             total_bytes: received.total_bytes,
+            sent_bytes: 0,
             received_bytes: received.received_bytes,
             wire_bytes: received.wire_bytes,
             summary: received.summary,
+            durability,
             digest_algorithm: self.digest,
             digest: received.only_chunk,
         })

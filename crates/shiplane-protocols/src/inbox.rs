@@ -20,11 +20,11 @@ use serde::{Deserialize, Serialize};
 use shiplane_rpc::{Fault, FaultCode, Method, RequestContext, Router};
 use shiplane_transport::{
     LaneOptions, PeerId, RecvChunkError,
-    internals::{ChunkSink, Claim},
+    internals::{ChunkSink, Claim, MemoryPool, PooledMemory},
 };
 use shiplane_wire::{Code, Digest, Durability, FrameError, Hasher, Stored, TransferId, Verified, limits};
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use self::ledger::{Attempt, Begun, Key, Ledger};
 use crate::{
@@ -116,8 +116,8 @@ impl Inbox {
     #[must_use]
     pub fn new(options: InboxOptions) -> (Self, Deliveries) {
         let (outlet, queue) = mpsc::channel(options.max_waiting.max(1));
-        let space = Semaphore::new(kib(options.max_held_bytes.max(options.max_len_bytes)) as usize);
-        let shared = Arc::new(Shared { options, outlet, space: Arc::new(space), ledger: Arc::default() });
+        let space = MemoryPool::new(options.max_held_bytes.max(options.max_len_bytes));
+        let shared = Arc::new(Shared { options, outlet, space, ledger: Arc::default() });
         (Self { shared }, Deliveries { queue })
     }
 
@@ -176,13 +176,12 @@ pub(crate) struct Put {
 struct Shared {
     options: InboxOptions,
     outlet: mpsc::Sender<(Delivered, ContentPermit)>,
-    /// KiB that are not permit.
-    space: Arc<Semaphore>,
+    space: MemoryPool,
     ledger: Arc<Ledger>,
 }
 
 /// A delivery's share of the memory.
-type ContentPermit = OwnedSemaphorePermit;
+type ContentPermit = PooledMemory;
 
 /// A place in the queue and a share of the memory, taken before anything is received.
 #[derive(Debug)]
@@ -268,7 +267,7 @@ impl Shared {
             mpsc::error::TrySendError::Full(_) => full(),
             mpsc::error::TrySendError::Closed(_) => Fault::new(FaultCode::Gone, "nobody takes deliveries"),
         })?;
-        let permit = Arc::clone(&self.space).try_acquire_many_owned(kib(len_bytes)).map_err(|_| full())?;
+        let permit = self.space.hold(len_bytes).ok_or_else(full)?;
         Ok(Room { place, permit })
     }
 
@@ -373,11 +372,3 @@ const DEFAULT_WAITING: usize = 16;
 
 /// Two deliveries of the default limit.
 const DEFAULT_HELD_BYTES: u64 = 32 << 20;
-
-/// Rounded up, so that nothing is free.
-fn kib(len_bytes: u64) -> u32 {
-    u32::try_from(len_bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).clamp(1, MAX_KIB)
-}
-
-/// 512 GiB, well within what a semaphore counts.
-const MAX_KIB: u32 = 1 << 29;

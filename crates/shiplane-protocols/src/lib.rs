@@ -52,7 +52,6 @@
 )]
 
 mod access;
-mod auto;
 mod batch;
 mod compress;
 mod content;
@@ -87,15 +86,16 @@ pub mod fuzz {
 }
 
 pub use access::Ticket;
-pub use auto::{DeliveryReport, transfer_auto};
 pub use batch::{BatchOptions, transfer_batch};
 pub use compress::Compression;
-pub use deliver::{CALL_THRESHOLD_BYTES, DeliverError, SendOptions};
+pub use deliver::{
+    CALL_THRESHOLD_BYTES, DeliverError, SendFailed, SendOptions, send_again, send_with_retry, transfer_auto,
+};
 pub use inbox::{Delivered, Deliveries, Inbox, InboxOptions, MAX_REMEMBERED};
 pub use metrics::{DirectionMetrics, MetricsSnapshot, TransferMetrics};
 pub use peer_target::PeerTarget;
 pub use result::{Delivery, Direction, TransferReport, TransferResult};
-pub use retry::{RetryPolicy, SendFailed, send_again, send_with_retry};
+pub use retry::RetryPolicy;
 
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]
@@ -103,11 +103,11 @@ pub use retry::{RetryPolicy, SendFailed, send_again, send_with_retry};
 pub mod internals {
     pub use crate::{
         batch::{BatchSource, InFlight},
-        fetch::{Fetch, FetchError, FetchReport, FetchRequest, redeem, with_ticket},
+        fetch::{Fetch, FetchError, FetchRequest, redeem, with_ticket},
         metrics::DurationHistogram,
         progress::{Progress, progress},
-        push::{Push, PushError, PushReceipt, PushReport, PushRequest},
-        retry::{Jitter, RetryError, Retryable, Succeeded},
+        push::{Push, PushError, PushReceipt, PushRequest},
+        retry::Jitter,
         serve::{FileServer, WriteLimits},
         shutdown::{ManagedError, ShutdownReport, ShuttingDown, TransferAdmission, TransferManager},
     };
@@ -124,7 +124,7 @@ pub mod internals {
     }
     /// The step that custom protocols share.
     pub mod single {
-        pub use crate::single::{NoChunk, claim_new, only_chunk, send_only_chunk};
+        pub use crate::single::{NoChunk, claim_new, only_chunk};
     }
     /// Immutable content by id.
     pub mod snapshot {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     Compression,
     access::{Denied, RedeemError},
-    transfer::ProtocolFault,
+    transfer::{ProtocolFault, TransferError},
 };
 
 /// A guest redeems a ticket, and calls another method with it; its connection is then one like any other.
@@ -24,7 +24,7 @@ pub(crate) const FETCH_OPEN: Method<FetchOpen, FetchOpened> = Method::new("fetch
 pub(crate) const PUSH_OPEN: Method<PushOpen, PushOpened> = Method::new("push.open");
 
 /// Asks what has become of a push (SPEC 5.8).
-pub(crate) const PUSH_SETTLE: Method<PushSettle, PushSettled> = Method::new("push.settle");
+pub(crate) const PUSH_SETTLE: Method<PushSettle, Step<PushDone>> = Method::new("push.settle");
 
 /// The budget of a call that only decides something.
 pub(crate) const CALL_BUDGET: Duration = Duration::from_secs(10);
@@ -127,16 +127,16 @@ pub(crate) struct PushSent {
     pub(crate) chunks: u64,
 }
 
-/// The answer to it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum PushSettled {
-    /// Not yet, but the receiver is at work: ask again.
+/// The answer to a call that waits for work at the peer: a fault, or one of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step<T> {
+    /// Not yet, but the peer is at work: ask again.
     Working,
-    /// Everything is as promised.
-    Done(PushDone),
+    /// It is done.
+    Done(T),
 }
 
-/// What a push came to at its receiver.
+/// What a push came to at its receiver: everything is as promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PushDone {
     pub(crate) received: PushSent,
@@ -158,7 +158,7 @@ pub(crate) fn fuzz_bodies(data: &[u8]) {
     fuzz_body::<PushOpen>(data);
     fuzz_body::<PushOpened>(data);
     fuzz_body::<PushSettle>(data);
-    fuzz_body::<PushSettled>(data);
+    fuzz_body::<Step<PushDone>>(data);
 }
 
 /// For the fuzzer: a body of this type, which encodes to the same again.
@@ -209,19 +209,18 @@ pub(crate) fn chosen_digest(preferred: DigestAlgorithm, bit: u8) -> Result<Diges
     chosen.filter(|chosen| chosen.bit() == bit).ok_or(ProtocolFault::UnofferedDigest { bits: bit })
 }
 
-/// Asks again until the peer is `done`, and no longer than `most` in all. Each answer has a deadline.
-pub(crate) async fn poll_method<Req: Serialize, Resp: DeserializeOwned, T>(
+/// Asks again until the peer is done, and no longer than `most` in all. Each answer has a deadline.
+pub(crate) async fn poll_method<Req: Serialize, T: DeserializeOwned>(
     client: &RpcClient,
-    method: Method<Req, Resp>,
+    method: Method<Req, Step<T>>,
     request: &Req,
     most: Duration,
-    done: impl Fn(Resp) -> Option<T>,
 ) -> Result<T, CallError> {
     let budget = client.connection().config().progress_timeout;
     let began = Instant::now();
     while began.elapsed() <= most {
         let next = Instant::now() + MIN_POLL_INTERVAL;
-        if let Some(done) = done(client.call_typed(method, request, budget).await?) {
+        if let Step::Done(done) = client.call_typed(method, request, budget).await? {
             return Ok(done);
         }
         tokio::time::sleep_until(next).await;
@@ -257,6 +256,26 @@ pub(crate) fn not_served(error: &SourceError) -> Fault {
     Fault::new(code, error.to_string())
 }
 
+/// What the peer is told of a transfer that failed here.
+pub(crate) fn failed(error: &TransferError) -> Fault {
+    let code = match error {
+        TransferError::Destination(error) => return not_taken(error),
+        TransferError::Source(error) => return not_served(error),
+        TransferError::Corrupt { .. }
+        | TransferError::TransferDigestMismatch
+        | TransferError::Undecodable { .. } => FaultCode::Integrity,
+        TransferError::Protocol(_) | TransferError::Records(_) => FaultCode::InvalidRequest,
+        TransferError::TakenOver => FaultCode::Gone,
+        TransferError::Silent { .. }
+        | TransferError::Stream(_)
+        | TransferError::Call(_)
+        | TransferError::Incomplete { .. }
+        | TransferError::Undelivered { .. }
+        | TransferError::Abandoned => return Fault::new(FaultCode::Gone, "the transfer was cut"),
+    };
+    Fault::new(code, error.to_string())
+}
+
 /// What the pusher is told when its files cannot be taken.
 pub(crate) fn not_taken(error: &DestinationError) -> Fault {
     let code = match error {
@@ -265,7 +284,7 @@ pub(crate) fn not_taken(error: &DestinationError) -> Fault {
         }
         DestinationError::WrongKind { found: Kind::Symlink, .. } => FaultCode::PathRefused,
         DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => FaultCode::Exists,
-        DestinationError::Busy { .. } => FaultCode::Busy,
+        DestinationError::Busy { .. } | DestinationError::NoMemory => FaultCode::Busy,
         DestinationError::TooLarge { .. } => FaultCode::TooLarge,
         DestinationError::ParentMissing { .. } => FaultCode::NotFound,
         DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. } => FaultCode::NoSpace,

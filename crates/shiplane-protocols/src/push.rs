@@ -1,27 +1,24 @@
 //! Push, the notify-transfer-acknowledge pattern: offer what is here, send it down the lane once the peer
 //! is ready for it, and learn what has become of it.
 
-use std::{
-    num::NonZeroU64,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{num::NonZeroU64, sync::Arc};
 
-use shiplane_files::internals::{Shape, Source};
+use shiplane_files::internals::{Shape, Source, SourceError, Summary};
 use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
 use shiplane_transport::{StreamError, internals::Claim};
-use shiplane_wire::{Digest, DigestAlgorithm, Durability, TransferId};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, RelPath, TransferId};
 use thiserror::Error;
 
 use crate::{
     Compression, Direction,
     methods::{
         CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent, PushSettle,
-        PushSettled, TransferShape, chosen_digest, offered_digests, poll_method, random_transfer_id,
+        TransferShape, chosen_digest, offered_digests, poll_method, random_transfer_id,
     },
     metrics::Counting,
     result::Delivery,
     transfer::{
-        EventFn, FailedEntry, TransferError, TransferEvent, TransferOptions, next_records,
+        EventFn, FailedEntry, FilesReport, TransferError, TransferEvent, TransferOptions, next_records,
         progress::longest_choice,
         provider::{Provided, provide},
     },
@@ -73,7 +70,7 @@ pub struct PushRequest {
 ///     Err(PushError::Unknown { receipt, .. }) => receipt.settle(&client).await?,
 ///     other => other?,
 /// };
-/// println!("{} files are there now", report.published_files);
+/// println!("{} files are there now", report.summary.published_files);
 /// # Ok(())
 /// # }
 /// ```
@@ -98,31 +95,9 @@ pub struct PushReceipt {
     sent_bytes: u64,
     wire_bytes: u64,
     durability: Durability,
+    digest: DigestAlgorithm,
     failed: Vec<FailedEntry>,
     failed_count: u64,
-}
-
-/// What a push came to. The peer has everything, verified, and both sides agree on what it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PushReport {
-    /// What the peer says it has done: at least what it was asked for.
-    pub durability: Durability,
-    /// Files and directories.
-    pub entries: u64,
-    /// The sum of the files' sizes.
-    pub total_bytes: u64,
-    /// Payload bytes that were sent for it.
-    pub sent_bytes: u64,
-    /// The same as they travelled: fewer, if they were compressed.
-    pub wire_bytes: u64,
-    /// Files that have their place there now.
-    pub published_files: u64,
-    /// Files that were there already, with the same content.
-    pub identical_files: u64,
-    /// What the peer had kept of a push that was cut.
-    pub resumed_bytes: u64,
-    /// To ask again.
-    pub receipt: PushReceipt,
 }
 
 /// Why a push failed.
@@ -236,12 +211,6 @@ impl Push {
         }
     }
 
-    /// Names the push at both ends.
-    #[must_use]
-    pub fn transfer(&self) -> TransferId {
-        self.claim.transfer()
-    }
-
     /// Sends what the peer asks for, and waits until it says that it has everything as promised. Of the
     /// `options`, lanes, rate and metrics count: the chunks are the peer's to cut, and whether they are
     /// compressed was agreed on.
@@ -250,13 +219,13 @@ impl Push {
     ///
     /// # Errors
     /// [`TransferError::Incomplete`] when all but some files have arrived, and the rest of [`PushError`].
-    pub async fn send(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
+    pub async fn send(self, options: &TransferOptions, events: EventFn) -> Result<FilesReport, PushError> {
         let peer = self.client.connection().remote_addr();
         let given = self.give(options, events);
         Counting::of(options.metrics.as_ref(), Direction::Sent, peer, given, |report| report.sent_bytes).await
     }
 
-    async fn give(self, options: &TransferOptions, events: EventFn) -> Result<PushReport, PushError> {
+    async fn give(self, options: &TransferOptions, events: EventFn) -> Result<FilesReport, PushError> {
         let Self { client, source, durability, mut claim, compression, digest, bytes_per_second, invites } =
             self;
         let wished = TransferOptions { compression, digest, ..options.clone() };
@@ -269,19 +238,39 @@ impl Push {
             Err(silent @ TransferError::Silent { .. }) => return Err(why(&client, transfer, silent).await),
             Err(error) => return Err(error.into()),
         };
-        let failures = Failures::default();
-        let watched = failures.watch(Arc::clone(&events));
-        match provide(Arc::clone(connection), transfer, records, source, options, invites, watched).await {
+        match provide(
+            Arc::clone(connection),
+            transfer,
+            records,
+            source,
+            options,
+            invites,
+            Arc::clone(&events),
+        )
+        .await
+        {
             Ok(provided) => {
                 events(TransferEvent::Finishing);
                 let sent = PushSent {
                     transfer_digest: *provided.transfer_digest.as_bytes(),
                     chunks: provided.chunks,
                 };
-                let (failed, failed_count) = (failures.take(), provided.failed_entries);
-                let Provided { sent_bytes, wire_bytes, .. } = provided;
-                let receipt =
-                    PushReceipt { transfer, sent, sent_bytes, wire_bytes, durability, failed, failed_count };
+                let Provided { sent_bytes, wire_bytes, failed_entries: failed_count, unsent, .. } = provided;
+                let named = |(path, error): (RelPath, Arc<SourceError>)| FailedEntry {
+                    path: path.to_string(),
+                    reason: error.fail_reason(),
+                };
+                let failed = unsent.into_iter().map(named).collect();
+                let receipt = PushReceipt {
+                    transfer,
+                    sent,
+                    sent_bytes,
+                    wire_bytes,
+                    durability,
+                    digest,
+                    failed,
+                    failed_count,
+                };
                 receipt.settle(&client).await
             }
             Err(error) => match error.explained(connection) {
@@ -293,12 +282,6 @@ impl Push {
 }
 
 impl PushReceipt {
-    /// Names the push at both ends.
-    #[must_use]
-    pub fn transfer(&self) -> TransferId {
-        self.transfer
-    }
-
     /// Asks the peer what has become of the push, and waits for as long as it says that it is working on
     /// it. The answer is the same however often it is asked, over whichever connection of the same key.
     ///
@@ -307,22 +290,18 @@ impl PushReceipt {
     /// # Errors
     /// [`PushError::Unknown`] when there is again no answer, or when the peer has forgotten;
     /// [`PushError::Rejected`], [`PushError::NotDurable`], [`TransferError::Incomplete`].
-    pub async fn settle(self, client: &RpcClient) -> Result<PushReport, PushError> {
+    pub async fn settle(self, client: &RpcClient) -> Result<FilesReport, PushError> {
         let request = PushSettle { transfer: *self.transfer.as_bytes(), sent: Some(self.sent) };
         // Each answer is a sign of life, for as long as it may take to make so much durable.
         let most = longest_choice(client.connection().config().progress_timeout, self.sent_bytes);
-        let done = |answer| match answer {
-            PushSettled::Done(done) => Some(done),
-            PushSettled::Working => None,
-        };
-        match poll_method(client, PUSH_SETTLE, &request, most, done).await {
+        match poll_method(client, PUSH_SETTLE, &request, most).await {
             Ok(done) => self.report(done),
             Err(CallError::Fault(fault)) if is_final(fault.code) => Err(PushError::Rejected(fault)),
             Err(source) => Err(PushError::Unknown { receipt: Box::new(self), source }),
         }
     }
 
-    fn report(self, done: PushDone) -> Result<PushReport, PushError> {
+    fn report(self, done: PushDone) -> Result<FilesReport, PushError> {
         if done.received != self.sent || done.failed_entries != self.failed_count {
             return Err(TransferError::TransferDigestMismatch.into());
         }
@@ -335,27 +314,29 @@ impl PushReceipt {
             (false, Durability::Verified) => Durability::Verified,
             (false, Durability::Durable) => return Err(PushError::NotDurable),
         };
-        Ok(PushReport {
-            durability,
+        Ok(FilesReport {
+            transfer: self.transfer,
             entries: done.entries,
             total_bytes: done.total_bytes,
             sent_bytes: self.sent_bytes,
+            received_bytes: 0,
             wire_bytes: self.wire_bytes,
-            published_files: done.published_files,
-            identical_files: done.identical_files,
-            resumed_bytes: done.resumed_bytes,
-            receipt: self,
+            summary: Summary {
+                published_files: done.published_files,
+                identical_files: done.identical_files,
+                resumed_bytes: done.resumed_bytes,
+                ..Summary::default()
+            },
+            durability,
+            digest_algorithm: self.digest,
+            digest: None,
         })
     }
 }
 
 /// A stream that the peer reset does not say why; the peer does.
 async fn why(client: &RpcClient, transfer: TransferId, error: TransferError) -> PushError {
-    let may_know = matches!(
-        error,
-        TransferError::Stream(_) | TransferError::Undelivered { .. } | TransferError::Silent { .. }
-    );
-    if !may_know {
+    if !error.is_hang_up() {
         return error.into();
     }
     let request = PushSettle { transfer: *transfer.as_bytes(), sent: None };
@@ -400,30 +381,3 @@ fn shape(source: &Source, name: Option<&Vec<u8>>) -> TransferShape {
         (shape, _) => shape.into(),
     }
 }
-
-/// The files that could not be sent, as the events tell them.
-#[derive(Debug, Clone, Default)]
-struct Failures(Arc<Mutex<Vec<FailedEntry>>>);
-
-impl Failures {
-    /// The same events, noted on their way.
-    fn watch(&self, events: EventFn) -> EventFn {
-        let failures = self.clone();
-        Arc::new(move |event| {
-            if let TransferEvent::Failed { reason, path } = &event {
-                let mut noted = failures.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if noted.len() < MAX_NAMED_FAILURES {
-                    noted.push(FailedEntry { path: path.clone(), reason: *reason });
-                }
-            }
-            events(event);
-        })
-    }
-
-    fn take(&self) -> Vec<FailedEntry> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Failed files that an error names.
-const MAX_NAMED_FAILURES: usize = 100;

@@ -60,6 +60,8 @@ pub struct TransferReport {
     pub delivery: Delivery,
     /// How often it was tried; 1 is once.
     pub attempts: u32,
+    /// Whether it went in a call, in one round trip; else it was sent as a chunk.
+    pub by_call: bool,
     /// Payload bytes of the attempt that succeeded as they were sent: fewer than the result's if they
     /// were compressed, none if the receiver had them from an earlier attempt.
     pub wire_bytes: u64,
@@ -102,7 +104,14 @@ impl TransferReport {
     #[must_use]
     pub fn verified(direction: Direction, peer: SocketAddr, bytes: u64, duration: Duration) -> Self {
         let result = TransferResult::success(peer, bytes, duration);
-        Self { result, direction, delivery: Delivery::Verified, attempts: 1, wire_bytes: bytes }
+        Self {
+            result,
+            direction,
+            delivery: Delivery::Verified,
+            attempts: 1,
+            by_call: false,
+            wire_bytes: bytes,
+        }
     }
 
     /// A transfer that failed at the first attempt.
@@ -115,7 +124,7 @@ impl TransferReport {
         duration: Duration,
     ) -> Self {
         let result = TransferResult { duration, ..TransferResult::failure(peer, error.to_string()) };
-        Self { result, direction, delivery, attempts: 1, wire_bytes: 0 }
+        Self { result, direction, delivery, attempts: 1, by_call: false, wire_bytes: 0 }
     }
 }
 

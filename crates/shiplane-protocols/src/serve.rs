@@ -41,7 +41,7 @@ use crate::{
     metrics::Counting,
     sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
     transfer::{
-        EventFn, TransferEvent, TransferOptions,
+        EventFn, MemoryBudget, TransferEvent, TransferOptions,
         provider::{Provided, provide},
     },
 };
@@ -313,6 +313,11 @@ impl FileServer {
                 counting.failed(&error);
             }
         }
+    }
+
+    /// What all of its transfers and syncs hold is counted here.
+    fn memory(&self) -> MemoryBudget {
+        self.options.memory.clone().unwrap_or_default()
     }
 
     /// Rights that were withdrawn end the sessions that had them.

@@ -7,10 +7,10 @@
 use std::{sync::Arc, time::Duration};
 
 use shiplane_transport::{
-    ChunkSource, LaneOptions, PeerConnection, SendChunkError,
-    internals::{Claim, InboundChunk, SentChunk, SourceError, TransferStream, blocking},
+    PeerConnection,
+    internals::{Claim, InboundChunk, TransferStream},
 };
-use shiplane_wire::{Code, TaggedChunk, TransferId};
+use shiplane_wire::Code;
 use thiserror::Error;
 
 use crate::methods::random_transfer_id;
@@ -60,22 +60,4 @@ pub async fn only_chunk(claim: &mut Claim, timeout: Duration) -> Result<InboundC
         }
         Ok(Some(TransferStream::Records(_))) => Err(NoChunk::NotTheChunk), // Reset by its drop.
     }
-}
-
-/// Sends `source` as the one chunk of `transfer` and waits for the receiver's status.
-///
-/// Not cancel-safe: dropping resets the stream, and the receiver keeps nothing.
-///
-/// # Errors
-/// As [`PeerConnection::send_tagged_chunk`].
-pub async fn send_only_chunk(
-    connection: &PeerConnection,
-    transfer: TransferId,
-    source: &ChunkSource,
-    options: &LaneOptions,
-) -> Result<SentChunk, SendChunkError> {
-    let source = source.clone();
-    let opened = blocking::spawn(move || source.open()).await;
-    let source = opened.map_err(|_| SourceError::Abandoned)??;
-    connection.send_tagged_chunk(TaggedChunk { transfer, index: 0 }, source, options).await
 }

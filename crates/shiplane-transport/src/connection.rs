@@ -2,6 +2,7 @@
 
 mod engine;
 mod inbound;
+pub(crate) mod router;
 
 use std::{
     net::SocketAddr,
@@ -18,16 +19,14 @@ use shiplane_wire::{Code, StreamHeader, StreamKind, TaggedChunk, limits};
 use tokio::time::Instant;
 
 pub use self::inbound::{AlreadyClaimed, ChunkExpectation, Claim, InboundChunk, TransferStream};
+use self::router::Inboxes;
 use crate::{
-    blocking, close,
+    close,
     config::{LANE_PRIORITY, TransportConfig},
-    error::{
-        ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError, SourceError, StreamError,
-    },
+    error::{ConnectionEnd, MessageError, RecvChunkError, SendChunkError, SinkError, StreamError},
     identity::PeerId,
     lane::{LaneOptions, send::SentChunk, send::send_chunk},
     meter::watched,
-    router::{self, Inboxes},
     sink::{ChunkSink, FileSink, MemorySink, WriterSink},
     source::{ChunkRead, ChunkSource},
     stream::{BiStream, InUse},
@@ -225,10 +224,7 @@ impl PeerConnection {
         chunk: &ChunkSource,
         options: &LaneOptions,
     ) -> Result<u64, SendChunkError> {
-        let chunk = chunk.clone();
-        let opened = blocking::spawn(move || chunk.open()).await;
-        let source = opened.map_err(|_| SourceError::Abandoned)??;
-        let sent = self.send_frame(Bytes::new(), source, LANE_PRIORITY, options).await?;
+        let sent = self.send_frame(Bytes::new(), chunk.opened().await?, LANE_PRIORITY, options).await?;
         Ok(sent.len_bytes)
     }
 

@@ -20,20 +20,19 @@ use crate::{
         FIRST_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, LOCAL_DATAGRAM_LEN_BYTES, RETRY_ABOVE_HANDSHAKES,
         STREAMS_AT_FIRST, TransportConfig,
     },
-    connection::{Origin, PeerConnection, Proof},
+    connection::{Origin, PeerConnection, Proof, router},
     error::{BindError, ConnectError, ConnectionEnd, MessageError},
     handshake_limiter::HandshakeLimiter,
     identity::{Identity, PeerAddr, PeerId},
     locality::{self, ByLocality, Locality},
+    memory::MemoryPool,
     pool::{DialKey, DialResult, Pool},
     quic::{self, Path},
-    router, socket,
+    socket,
     stream::varint,
     tls::{self, HandshakeFault},
     trust::{Admission, Trust},
-    window::{
-        ConnectionMemoryBudget, ConnectionMemoryBudgets, ConnectionWindows, DIALLED_RECEIVE_WINDOW_BYTES,
-    },
+    window::{ConnectionMemoryBudgets, ConnectionWindows, DIALLED_RECEIVE_WINDOW_BYTES},
 };
 
 /// Dials and accepts connections to authenticated peers over one UDP socket.
@@ -145,8 +144,7 @@ impl TransportBuilder {
         let answering = answering.map(|server| Arc::new(server.clone()));
         let pool = Arc::new(Pool::new(identity.peer_id()));
         let handshakes = HandshakeLimiter::new(config.max_incoming_handshakes);
-        let budget =
-            |bytes: Option<u32>| bytes.map(|bytes| Arc::new(ConnectionMemoryBudget::new(bytes.into())));
+        let budget = |bytes: Option<u32>| bytes.map(|bytes| MemoryPool::new(bytes.into()));
         let budgets = ConnectionMemoryBudgets {
             receive: budget(config.receive_budget_bytes),
             send: budget(config.send_budget_bytes),

@@ -73,11 +73,11 @@ mod handshake_limiter;
 mod identity;
 mod lane;
 mod locality;
+mod memory;
 mod meter;
 mod pool;
 mod quic;
 mod rate;
-mod router;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulation;
@@ -115,12 +115,15 @@ pub mod internals {
     pub use crate::{
         buffer::BufferPool,
         config::{CongestionControl, LaneThreads},
-        connection::{AlreadyClaimed, Claim, InboundChunk, TransferStream},
+        connection::{
+            AlreadyClaimed, Claim, InboundChunk, TransferStream,
+            router::{CallKind, InboundCall, InboundCalls},
+        },
         error::{SinkError, SourceError},
         identity::{KeyFileStep, PeerIdError},
         lane::{ProgressFn, send::SentChunk},
+        memory::{MemoryPool, PooledMemory},
         meter::ProgressMeter,
-        router::{CallKind, InboundCall, InboundCalls},
         sink::ChunkSink,
         source::ChunkRead,
         stream::{BiStream, RecvHalf, SendHalf},

@@ -13,10 +13,12 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    connection::PeerConnection,
+    connection::{
+        PeerConnection,
+        router::{Feed, Inboxes, WeakFeed},
+    },
     error::ConnectError,
     identity::PeerId,
-    router::{Feed, Inboxes, WeakFeed},
 };
 
 /// The pool of one transport.

@@ -8,7 +8,11 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{buffer::BufferPool, error::SourceError};
+use crate::{
+    blocking,
+    buffer::BufferPool,
+    error::{SendChunkError, SourceError},
+};
 
 /// What [`send_chunk_verified`](crate::PeerConnection::send_chunk_verified) sends.
 #[derive(Debug, Clone)]
@@ -31,6 +35,17 @@ impl ChunkSource {
             Self::Memory(data) => Box::new(MemorySource::new(data.clone())),
             Self::File(path) => Box::new(FileSource::open(path)?),
         })
+    }
+
+    /// The same, on a blocking thread. Cancel-safe.
+    ///
+    /// # Errors
+    /// As there, in [`SendChunkError::Source`].
+    #[doc(hidden)]
+    pub async fn opened(&self) -> Result<Box<dyn ChunkRead>, SendChunkError> {
+        let source = self.clone();
+        let opened = blocking::spawn(move || source.open()).await;
+        Ok(opened.map_err(|_| SourceError::Abandoned)??)
     }
 }
 

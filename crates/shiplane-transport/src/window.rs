@@ -9,39 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::config::FIRST_WINDOW_BYTES;
-
-/// Memory for windows beyond their first size. Each connection may have twice what is left for all others.
-#[derive(Debug)]
-pub(crate) struct ConnectionMemoryBudget {
-    total_bytes: u64,
-    lent_bytes: Mutex<u64>,
-}
-
-impl ConnectionMemoryBudget {
-    pub(crate) fn new(total_bytes: u64) -> Self {
-        Self { total_bytes, lent_bytes: Mutex::default() }
-    }
-
-    /// Lends up to `wanted_bytes` to who has `held_bytes` already.
-    fn lend(&self, held_bytes: u64, wanted_bytes: u64) -> u64 {
-        let mut lent = self.lock();
-        let left_bytes = self.total_bytes.saturating_sub(*lent);
-        // held + more <= 2 * (left - more)
-        let more_bytes = wanted_bytes.min((2 * left_bytes).saturating_sub(held_bytes) / 3);
-        *lent += more_bytes;
-        more_bytes
-    }
-
-    fn give_back(&self, bytes: u64) {
-        *self.lock() -= bytes;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        // Each change is one step.
-        self.lent_bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::{config::FIRST_WINDOW_BYTES, memory::MemoryPool};
 
 /// The windows of one connection.
 #[derive(Debug)]
@@ -61,8 +29,8 @@ pub(crate) struct ConnectionWindows {
 /// What windows are lent from. `None`: they have their full size as soon as they are opened.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectionMemoryBudgets {
-    pub(crate) receive: Option<Arc<ConnectionMemoryBudget>>,
-    pub(crate) send: Option<Arc<ConnectionMemoryBudget>>,
+    pub(crate) receive: Option<MemoryPool>,
+    pub(crate) send: Option<MemoryPool>,
 }
 
 #[derive(Debug)]
@@ -170,7 +138,7 @@ impl ConnectionWindows {
 }
 
 impl Window {
-    fn new(budget: Option<Arc<ConnectionMemoryBudget>>, max_bytes: u64) -> Self {
+    fn new(budget: Option<MemoryPool>, max_bytes: u64) -> Self {
         let autotune = budget.map(|budget| Mutex::new(WindowAutotune::new(budget, max_bytes)));
         Self {
             moved_bytes: AtomicU64::new(0),
@@ -211,21 +179,23 @@ impl Window {
 /// How a window grows, without the connection.
 #[derive(Debug)]
 struct WindowAutotune {
-    budget: Arc<ConnectionMemoryBudget>,
+    budget: MemoryPool,
     window_bytes: u64,
     max_bytes: u64,
     look_at_bytes: u64,
 }
 
 impl WindowAutotune {
-    fn new(budget: Arc<ConnectionMemoryBudget>, max_bytes: u64) -> Self {
+    fn new(budget: MemoryPool, max_bytes: u64) -> Self {
         Self { budget, window_bytes: FIRST_WINDOW_BYTES.into(), max_bytes, look_at_bytes: 0 }
     }
 
     /// Grows to this size, as far as that can be lent.
     fn borrow(&mut self, wanted_bytes: u64) {
         let more_bytes = wanted_bytes.min(self.max_bytes).saturating_sub(self.window_bytes);
-        self.window_bytes += self.budget.lend(self.lent_bytes(), more_bytes);
+        let held_bytes = self.lent_bytes();
+        let share = |left_bytes| more_bytes.min(MemoryPool::fair_share(held_bytes, left_bytes));
+        self.window_bytes += self.budget.take(share);
     }
 
     /// As [`on_read`](Self::on_read), for bytes that were taken to be sent: all but a window of them have arrived.
@@ -288,8 +258,8 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const FIRST: u64 = FIRST_WINDOW_BYTES as u64;
 
-    fn autotune(budget: &Arc<ConnectionMemoryBudget>) -> WindowAutotune {
-        WindowAutotune::new(Arc::clone(budget), 16 * MIB)
+    fn autotune(budget: &MemoryPool) -> WindowAutotune {
+        WindowAutotune::new(budget.clone(), 16 * MIB)
     }
 
     /// Reads until nothing grows any more.
@@ -304,7 +274,7 @@ mod tests {
 
     #[test]
     fn what_is_read_without_pause_gets_the_full_window_within_a_few_of_its_sizes() {
-        let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+        let budget = MemoryPool::new(24 * MIB);
         let mut autotune = autotune(&budget);
         let mut steps = Vec::new();
         let mut read_bytes = 0;
@@ -318,19 +288,19 @@ mod tests {
 
     #[test]
     fn a_crowd_gets_no_more_than_the_credit_and_gives_it_back() {
-        let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+        let budget = MemoryPool::new(24 * MIB);
         let mut crowd: Vec<_> = (0..500).map(|_| autotune(&budget)).collect();
         let windows: u64 = crowd.iter_mut().map(read_on).sum();
         assert!(windows <= 24 * MIB + 500 * FIRST, "{windows}");
         assert!(crowd.iter().all(|autotune| autotune.window_bytes >= FIRST));
         drop(crowd);
-        assert_eq!(*budget.lock(), 0);
+        assert_eq!(budget.used_bytes(), 0);
         assert_eq!(read_on(&mut autotune(&budget)), 16 * MIB);
     }
 
     #[test]
     fn what_is_written_counts_once_all_but_a_window_of_it_has_arrived() {
-        let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+        let budget = MemoryPool::new(24 * MIB);
         let mut autotune = autotune(&budget);
         let mut written_bytes = 0;
         while autotune.window_bytes < 16 * MIB {
@@ -341,18 +311,18 @@ mod tests {
             assert!(autotune.window_bytes == before_bytes || arrived_bytes >= before_bytes / 2);
         }
         assert!(written_bytes < 16 * MIB, "{written_bytes}");
-        let mut stalled = WindowAutotune::new(Arc::clone(&budget), 16 * MIB);
+        let mut stalled = WindowAutotune::new(budget.clone(), 16 * MIB);
         assert!((0..=FIRST).all(|written_bytes| stalled.on_written(written_bytes).is_none()));
         assert_eq!(stalled.window_bytes, FIRST, "nothing need have arrived");
     }
 
     #[test]
     fn a_window_that_is_not_read_does_not_grow() {
-        let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+        let budget = MemoryPool::new(24 * MIB);
         let mut autotune = autotune(&budget);
         assert_eq!(autotune.on_read(1), None);
         assert_eq!(autotune.on_read(FIRST / 2), None);
-        assert_eq!((autotune.window_bytes, *budget.lock()), (FIRST, 0));
+        assert_eq!((autotune.window_bytes, budget.used_bytes()), (FIRST, 0));
     }
 
     proptest! {
@@ -360,7 +330,7 @@ mod tests {
         fn never_more_than_the_credit_is_lent(
             steps in prop::collection::vec((0usize..8, 0u64..8 * MIB, any::<bool>()), 0..300),
         ) {
-            let budget = Arc::new(ConnectionMemoryBudget::new(24 * MIB));
+            let budget = MemoryPool::new(24 * MIB);
             let mut autotunes: Vec<_> = (0..8).map(|_| (autotune(&budget), 0)).collect();
             for (who, len_bytes, ends) in steps {
                 if ends {
@@ -370,10 +340,10 @@ mod tests {
                 *read_bytes += len_bytes;
                 autotune.on_read(*read_bytes);
                 prop_assert!(autotune.window_bytes <= 16 * MIB);
-                prop_assert!(*budget.lock() <= 24 * MIB);
+                prop_assert!(budget.used_bytes() <= 24 * MIB);
             }
             drop(autotunes);
-            prop_assert_eq!(*budget.lock(), 0);
+            prop_assert_eq!(budget.used_bytes(), 0);
         }
     }
 }

@@ -16,7 +16,6 @@ use shiplane_transport::{
 };
 
 use crate::{
-    connection::Connection,
     error::{Cause, Error},
     home::{HomePaths, machine_setters},
     target::{ServerKey, Target},
@@ -63,29 +62,6 @@ impl Client {
         self.inner.identity.peer_id()
     }
 
-    /// Connects to the server that a target names: a [`Ticket`](crate::Ticket), a peer id with an address, or a
-    /// text such as a ticket URL or `NAME@HOST:PORT/PATH`. Its addresses are tried in order until the right key
-    /// answers. Connections to the same peer are shared.
-    ///
-    /// Whether the server admits this key shows with the first job: that saves a round trip.
-    ///
-    /// Cancel-safe: dropping the future ends the attempt.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a target that is none,
-    /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable), or [`ErrorKind::Identity`](crate::ErrorKind::Identity)
-    /// if another key answers.
-    pub async fn connect<T>(&self, target: T) -> Result<Connection, Error>
-    where
-        T: TryInto<Target>,
-        Error: From<T::Error>,
-    {
-        let target = target.try_into()?;
-        let server = self.server_key(&target).await?;
-        let peer = self.dial(server, &target.at).await?;
-        Ok(Connection::new(self.clone(), target, peer))
-    }
-
     /// Closes all connections of this client and its clones, and waits for a moment until the servers know. A later
     /// [`connect`](Self::connect) begins anew. Dropping the last clone closes the connections too, but waits for
     /// nothing.
@@ -101,7 +77,7 @@ impl Client {
         &self.inner.places
     }
 
-    async fn server_key(&self, target: &Target) -> Result<PeerId, Error> {
+    pub(crate) async fn server_key(&self, target: &Target) -> Result<PeerId, Error> {
         match &target.server {
             ServerKey::Id(id) => Ok(*id),
             ServerKey::Name(name) => {

@@ -1,5 +1,9 @@
 //! A connection to one server, which starts jobs and calls.
 
+pub(crate) mod get;
+pub(crate) mod push;
+pub(crate) mod sync;
+
 use std::{
     fmt,
     fs::File,
@@ -15,14 +19,16 @@ use shiplane_rpc::{Method, RpcClient};
 use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId};
 use shiplane_wire::Code;
 
+use self::{
+    get::GetJob,
+    push::{Content, PushJob},
+    sync::SyncJob,
+};
 use crate::{
     client::Client,
     error::{Cause, Error},
-    get::GetJob,
-    push::{Content, PushJob},
     report::Report,
     request::Request,
-    sync::SyncJob,
     target::{Target, join},
 };
 
@@ -42,8 +48,33 @@ struct Inner {
     rpc: RpcClient,
 }
 
+impl Client {
+    /// Connects to the server that a target names: a [`Ticket`](crate::Ticket), a peer id with an address, or a
+    /// text such as a ticket URL or `NAME@HOST:PORT/PATH`. Its addresses are tried in order until the right key
+    /// answers. Connections to the same peer are shared.
+    ///
+    /// Whether the server admits this key shows with the first job: that saves a round trip.
+    ///
+    /// Cancel-safe: dropping the future ends the attempt.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a target that is none,
+    /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable), or [`ErrorKind::Identity`](crate::ErrorKind::Identity)
+    /// if another key answers.
+    pub async fn connect<T>(&self, target: T) -> Result<Connection, Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let target = target.try_into()?;
+        let server = self.server_key(&target).await?;
+        let peer = self.dial(server, &target.at).await?;
+        Ok(Connection::new(self.clone(), target, peer))
+    }
+}
+
 impl Connection {
-    pub(crate) fn new(client: Client, target: Target, peer: Arc<PeerConnection>) -> Self {
+    fn new(client: Client, target: Target, peer: Arc<PeerConnection>) -> Self {
         let rpc = RpcClient::new(Arc::clone(&peer));
         let rpc = match target.secret() {
             Some(secret) => with_ticket(rpc, secret),

@@ -3,19 +3,19 @@
 mod sync;
 mod transfer;
 
-use std::{fmt, io, sync::Arc};
+use std::{convert::Infallible, fmt, io, sync::Arc};
 
 use shiplane_files::internals::{DestinationError, SourceError, sync::UnresolvedReason};
 use shiplane_protocols::internals::{
     FetchError, PushError,
-    access::{AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError},
+    access::{AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError, TicketError},
     sync::{LeftPath, SyncError},
 };
 use shiplane_rpc::{CallError, Fault, FaultCode};
-use shiplane_transport::{BindError, ConnectError, IdentityError};
+use shiplane_transport::{BindError, ConnectError, IdentityError, internals::PeerIdError};
 use shiplane_wire::PathRefused;
 
-use crate::{event::Side, home::HomeError, report::Report, target::TargetError};
+use crate::{event::Side, report::Report};
 
 /// Why a job failed.
 ///
@@ -137,6 +137,19 @@ impl From<Cause> for Error {
     }
 }
 
+impl From<TargetError> for Error {
+    fn from(error: TargetError) -> Self {
+        Cause::Target(error).into()
+    }
+}
+
+/// What converts without fail has this error.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 /// The causes of an [`Error`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cause {
@@ -214,6 +227,32 @@ pub(crate) enum Cause {
     Interrupted,
     #[error("a worker thread ended early, as when the runtime shuts down")]
     Abandoned,
+}
+
+/// There is no place to store anything.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HomeError {
+    #[error("there is no home directory to keep the key of this machine in")]
+    NoHomeDirectory,
+    #[error("the current directory is not known: {0}")]
+    NoCurrentDirectory(io::Error),
+}
+
+/// Why a text is no target. Shows nothing of the text, which may contain a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TargetError {
+    #[error("the ticket is wrong: {0}")]
+    Ticket(#[from] TicketError),
+    #[error("this is neither a ticket URL nor NAME@HOST:PORT/PATH")]
+    Unknown,
+    #[error("the peer id is wrong: {0}")]
+    Id(#[from] PeerIdError),
+    #[error("the name is wrong: {0}")]
+    Name(#[from] NameError),
+    #[error("the address is wrong: {0}")]
+    Address(#[from] AddressError),
+    #[error("the path is refused: {0}")]
+    Path(PathRefused),
 }
 
 impl Cause {
@@ -305,6 +344,10 @@ struct Diagnosis {
 
 fn here(kind: ErrorKind, hint: &'static str) -> Diagnosis {
     Diagnosis { kind, side: Side::ThisMachine, hint }
+}
+
+fn there(kind: ErrorKind, hint: &'static str) -> Diagnosis {
+    Diagnosis { kind, side: Side::Peer, hint }
 }
 
 /// The code that a handler's error travels as; [`transfer::method_call`] turns it back.

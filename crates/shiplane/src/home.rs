@@ -2,14 +2,13 @@
 
 use std::{
     ffi::OsString,
-    io,
     path::{self, Path, PathBuf},
 };
 
 use etcetera::{AppStrategy, AppStrategyArgs};
 use shiplane_transport::Identity;
 
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, HomeError};
 
 /// The places that a client or a server uses: those given explicitly, else the usual ones.
 #[derive(Debug, Clone, Default)]
@@ -54,15 +53,6 @@ macro_rules! machine_setters {
 }
 
 pub(crate) use machine_setters;
-
-/// There is no place to store anything.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum HomeError {
-    #[error("there is no home directory to keep the key of this machine in")]
-    NoHomeDirectory,
-    #[error("the current directory is not known: {0}")]
-    NoCurrentDirectory(io::Error),
-}
 
 impl HomePaths {
     /// Loads the key, or creates it. Blocking.

@@ -113,33 +113,27 @@ mod client;
 mod connection;
 mod error;
 mod event;
-mod get;
 mod home;
 mod peers;
-mod push;
 mod rate;
 mod report;
 mod request;
 mod server;
 mod settings;
-mod sync;
 mod target;
 mod tracker;
 
 pub use client::{Client, ClientBuilder};
-pub use connection::Connection;
+pub use connection::{Connection, get::GetJob, push::PushJob, sync::SyncJob};
 pub use error::{Error, ErrorKind};
 pub use event::{Action, Event, EventKind, Phase, Side};
-pub use get::GetJob;
 pub use peers::{KnownPeer, Peers};
-pub use push::PushJob;
 pub use report::Report;
 pub use request::Request;
 pub use server::{Context, FromContext, Limits, Server, ServerBuilder, State, Stats, TicketBuilder};
 pub use shiplane_protocols::{Compression, internals::access::Ticket};
 pub use shiplane_transport::PeerId;
 pub use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES as MAX_CHUNK_LEN_BYTES};
-pub use sync::SyncJob;
 pub use target::Target;
 
 /// Bytes as text that is safe to print, such as a path: control characters and what is no UTF-8 are escaped.

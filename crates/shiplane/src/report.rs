@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use shiplane_wire::DigestAlgorithm;
+use shiplane_protocols::internals::transfer::FilesReport;
+use shiplane_wire::{DigestAlgorithm, Durability};
 
 use crate::event::Action;
 
@@ -41,7 +42,8 @@ impl Report {
     /// 1 MiB: ten thousand usual paths, more than a person may search. It is the peer that says how many there are.
     pub const MAX_LEFT_OUT_BYTES: usize = 1 << 20;
 
-    pub(crate) fn new(elapsed: Duration, digest_algorithm: DigestAlgorithm, left_out: Vec<Action>) -> Self {
+    /// Of nothing yet.
+    pub(crate) fn new(digest_algorithm: DigestAlgorithm) -> Self {
         Self {
             files: 0,
             bytes_total: 0,
@@ -50,11 +52,24 @@ impl Report {
             bytes_wire: 0,
             bytes_resumed: 0,
             is_durable: true,
-            elapsed,
+            elapsed: Duration::ZERO,
             digest: None,
             digest_algorithm,
             actions: Vec::new(),
-            left_out,
+            left_out: Vec::new(),
         }
+    }
+
+    /// Adds what a fetch or a push came to.
+    pub(crate) fn add(&mut self, moved: &FilesReport) {
+        self.files += moved.summary.published_files + moved.summary.identical_files;
+        self.bytes_total += moved.total_bytes;
+        self.bytes_sent += moved.sent_bytes;
+        self.bytes_received += moved.received_bytes;
+        self.bytes_wire += moved.wire_bytes;
+        self.bytes_resumed += moved.total_bytes.saturating_sub(moved.sent_bytes + moved.received_bytes);
+        self.is_durable &= moved.durability == Durability::Durable;
+        self.digest = moved.digest.map(|digest| digest.to_string());
+        self.digest_algorithm = moved.digest_algorithm;
     }
 }

@@ -1,14 +1,12 @@
 //! The target of a client: a ticket URL, or `NAME|PEERID@HOST:PORT[/PATH]`.
 
-use std::{convert::Infallible, ffi::OsStr, net::SocketAddr, str::FromStr};
+use std::{ffi::OsStr, net::SocketAddr, str::FromStr};
 
-use shiplane_protocols::internals::access::{
-    AddressError, HostPort, NameError, PeerName, Ticket, TicketError, TicketSecret,
-};
-use shiplane_transport::{PeerId, internals::PeerIdError};
-use shiplane_wire::{PathRefused, RelPath};
+use shiplane_protocols::internals::access::{HostPort, PeerName, Ticket, TicketSecret};
+use shiplane_transport::PeerId;
+use shiplane_wire::RelPath;
 
-use crate::error::{Cause, Error};
+use crate::error::{Error, TargetError};
 
 /// A server to connect to: whose key must answer, where, for which path, and by what right.
 ///
@@ -30,23 +28,6 @@ pub struct Target {
 pub(crate) enum ServerKey {
     Name(PeerName),
     Id(PeerId),
-}
-
-/// Why a text is no target. Shows nothing of the text, which may contain a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TargetError {
-    #[error("the ticket is wrong: {0}")]
-    Ticket(#[from] TicketError),
-    #[error("this is neither a ticket URL nor NAME@HOST:PORT/PATH")]
-    Unknown,
-    #[error("the peer id is wrong: {0}")]
-    Id(#[from] PeerIdError),
-    #[error("the name is wrong: {0}")]
-    Name(#[from] NameError),
-    #[error("the address is wrong: {0}")]
-    Address(#[from] AddressError),
-    #[error("the path is refused: {0}")]
-    Path(PathRefused),
 }
 
 impl Target {
@@ -168,19 +149,6 @@ impl From<&Self> for Target {
     }
 }
 
-impl From<TargetError> for Error {
-    fn from(error: TargetError) -> Self {
-        Cause::Target(error).into()
-    }
-}
-
-/// What converts without fail has this error.
-impl From<Infallible> for Error {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
 /// `path` below `base`, where either may be empty. One `/` at the end is ignored.
 pub(crate) fn join(base: &[u8], path: &[u8]) -> Result<Vec<u8>, Error> {
     let path = path.strip_suffix(b"/").unwrap_or(path);
@@ -200,6 +168,8 @@ const SCHEME: &[u8] = b"shiplane:";
 
 #[cfg(test)]
 mod tests {
+    use shiplane_protocols::internals::access::AddressError;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Target, TargetError> {

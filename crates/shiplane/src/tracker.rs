@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use shiplane_protocols::internals::transfer::{Awaited, EventFn, TransferEvent};
@@ -124,10 +124,6 @@ impl Tracker {
         tracker
     }
 
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.began_at.elapsed()
-    }
-
     pub(crate) fn phase(&self, phase: Phase) {
         self.update(|progress| progress.phase = phase);
     }
@@ -177,8 +173,10 @@ impl Tracker {
     }
 
     /// What was not carried over.
-    pub(crate) fn take_left_out(&self) -> Vec<Action> {
-        std::mem::take(&mut self.state().left_out)
+    /// The report of a job that has ended now.
+    pub(crate) fn complete(&self, report: Report) -> Report {
+        let left_out = std::mem::take(&mut self.state().left_out);
+        Report { elapsed: self.began_at.elapsed(), left_out, ..report }
     }
 
     fn emit(&self, state: &mut State, kind: EventKind, path: Option<String>) {
@@ -208,6 +206,8 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
+    use shiplane_wire::DigestAlgorithm;
+
     use super::*;
 
     /// A tracker, and the last event that it has reported.
@@ -273,7 +273,7 @@ mod tests {
         tracker.add(&TransferEvent::Skipped { reason, path: "d/x".to_owned() }, 0, Side::Peer);
         let event = last.lock().unwrap().clone().unwrap();
         assert_eq!(event.path.as_deref(), Some("d/x"));
-        let left_out = tracker.take_left_out();
+        let left_out = tracker.complete(Report::new(DigestAlgorithm::Blake3)).left_out;
         assert_eq!(EventKind::LeftOut(left_out[0].clone()), event.kind);
         assert_eq!(left_out[0].change, "skip");
     }
@@ -287,7 +287,7 @@ mod tests {
             tracker.add(&TransferEvent::Skipped { reason, path }, 0, Side::Peer);
         }
         assert!(last.lock().unwrap().clone().unwrap().path.unwrap().starts_with("0999"), "each is told");
-        let left_out = tracker.take_left_out();
+        let left_out = tracker.complete(Report::new(DigestAlgorithm::Blake3)).left_out;
         let held: usize = left_out.iter().map(|left_out| left_out.path.len()).sum();
         assert!(left_out[0].path.starts_with("0000") && held <= Report::MAX_LEFT_OUT_BYTES, "{held}");
     }

@@ -36,15 +36,9 @@ fn check_crate(name: &str, files: &[SourceFile]) -> Vec<Violation> {
         let used = used.filter(|used| used != own && used != TOOLS);
         uses.entry(own.to_owned()).or_default().extend(used);
     }
-    let (found, known) = (circles(&uses), known(name));
     let names = |circle: &BTreeSet<String>| circle.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let new = found
-        .difference(&known)
-        .map(|circle| format!("the modules {} use each other: let imports go one way", names(circle)));
-    let gone = known
-        .difference(&found)
-        .map(|circle| format!("the modules {} are a circle no more: take them out of KNOWN", names(circle)));
-    new.chain(gone).map(|what| lib.violation_of_all(what)).collect()
+    let named = |circle| format!("the modules {} use each other: let imports go one way", names(circle));
+    circles(&uses).iter().map(|circle| lib.violation_of_all(named(circle))).collect()
 }
 
 /// The module that a name at the crate's root stands for: its own, or that which it is re-exported from.
@@ -152,26 +146,8 @@ fn reached(uses: &Uses, from: &str) -> BTreeSet<String> {
     reached
 }
 
-/// The circles of a crate that are allowed.
-fn known(name: &str) -> BTreeSet<BTreeSet<String>> {
-    let of_crate = KNOWN.iter().filter(|(known, _)| *known == name);
-    of_crate.map(|(_, modules)| modules.iter().map(ToString::to_string).collect()).collect()
-}
-
 /// Entries for the fuzzer stand beside the code and share drivers, which know all of that code, as tests do.
 const TOOLS: &str = "fuzz";
-
-/// Circles that are left, each with its reason.
-const KNOWN: [(&str, &[&str]); 4] = [
-    // A delivery is retried by the rules that its errors are judged by.
-    ("shiplane-protocols", &["deliver", "retry"]),
-    // What is wrong with a place or a target is one of the causes of an error.
-    ("shiplane", &["error", "home", "target"]),
-    // A connection is reached from the call that came by it.
-    ("shiplane-transport", &["connection", "router"]),
-    // A client connects, a connection begins jobs, a job holds its connection: the chain that callers write.
-    ("shiplane", &["client", "connection", "get", "push", "sync"]),
-];
 
 #[cfg(test)]
 mod tests {
@@ -208,13 +184,6 @@ mod tests {
         let three =
             [("a.rs", "use crate::b;\n"), ("b.rs", "use crate::C;\n"), ("c.rs", "use crate::a::A;\n")];
         assert_eq!(violations(&[&[LIB], &three[..]].concat()), 1);
-    }
-
-    #[test]
-    fn an_exception_that_is_not_needed_any_more_is_found() {
-        let name = KNOWN[0].0;
-        let lib = SourceFile::new(format!("crates/{name}/src/lib.rs"), LIB.1);
-        assert_eq!(check(&[lib]).len(), known(name).len());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
 use super::state::SyncState;
 use crate::{
-    buffers::Buffers,
+    buffers::SharedMemory,
     destination::Destination,
     error::{DestinationError, SourceError},
     names::JobKey,
@@ -46,13 +46,14 @@ impl Site {
 
     /// The same, created if need be and if `may_create` says so of each directory on the way, and for
     /// nobody else on this machine to sync until this is dropped. What an earlier sync with the same peer
-    /// has left half received is taken up.
+    /// has left half received is taken up, in the memory of `shared`.
     pub fn to_change(
         root: &SourceRoot,
         path: &[u8],
         peer: &[u8; 32],
         digest: DigestAlgorithm,
         chunk_len_bytes: u64,
+        shared: SharedMemory,
         may_create: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self, DatasetError> {
         let options = ReceiveOptions {
@@ -63,16 +64,12 @@ impl Site {
             chunk_len_bytes,
         };
         let job = JobKey::new(peer, b"the sync of a dataset");
-        let destination = Destination::open_beneath(root, path, &Shape::Contents, job, options, may_create);
+        let destination =
+            Destination::open_beneath(root, path, &Shape::Contents, job, options, shared, may_create);
         let destination = destination.map_err(busy_or_failed)?;
         let root = root.below(path)?;
         destination.lock_dataset(&root).map_err(busy_or_failed)?;
         Ok(Self { root, writable: Some(destination) })
-    }
-
-    /// Has it read old versions of files into these buffers.
-    pub fn with_buffers(self, buffers: Buffers) -> Self {
-        Self { writable: self.writable.map(|destination| destination.with_buffers(buffers)), ..self }
     }
 
     /// Lists it. What was read is known next time, whatever comes of this.

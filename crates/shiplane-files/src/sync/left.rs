@@ -47,6 +47,7 @@ impl UnresolvedReason {
             | DestinationError::QuotaExceeded { .. }
             | DestinationError::Poisoned { .. }
             | DestinationError::Busy { .. }
+            | DestinationError::NoMemory
             | DestinationError::TooLarge { .. }
             | DestinationError::Duplicate { .. }
             | DestinationError::NotRequested { .. }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    Admission, Buffers, Destination, DestinationError, JobKey, Policy, ReceiveOptions, Shape, SourceError,
-    SourceRoot,
+    Admission, Destination, DestinationError, JobKey, Policy, ReceiveOptions, Shape, SharedMemory,
+    SourceError, SourceRoot,
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{
@@ -30,12 +30,12 @@ use super::{
 use crate::{
     Compression, Direction,
     methods::{
-        PushDone, PushOpen, PushOpened, PushSent, PushSettle, PushSettled, agree_digest, denied, not_served,
+        PushDone, PushOpen, PushOpened, PushSent, PushSettle, Step, agree_digest, denied, failed, not_served,
         not_taken,
     },
     metrics::Counting,
     transfer::{
-        EventFn, MemoryBudget, TransferError, TransferEvent, TransferOptions,
+        EventFn, TransferError, TransferEvent, TransferOptions,
         receiver::{Opening, Received, invite, receive},
     },
 };
@@ -180,11 +180,11 @@ impl FileServer {
         let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
         let (peer, connection) = (context.peer, Arc::clone(&context.connection));
         let max_bytes = writing.limits.max_transfer_bytes;
-        let buffers = self.options.memory.as_ref().map(MemoryBudget::file_buffers).unwrap_or_default();
+        let shared = self.memory().of_destinations(peer);
         let opening = blocking::spawn(move || {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
             let (destination, is_fresh, reserved) =
-                open(&root, request, job, digest, &space, buffers, &may_create)?;
+                open(&root, request, job, digest, &space, shared, &may_create)?;
             let destination = match max_bytes {
                 Some(max_bytes) => destination
                     .with_policy(Arc::new(SizeLimit { max_bytes, listed_bytes: AtomicU64::new(0) })),
@@ -241,22 +241,21 @@ impl FileServer {
         &self,
         context: &RequestContext,
         request: PushSettle,
-    ) -> Result<PushSettled, Fault> {
+    ) -> Result<Step<PushDone>, Fault> {
         let transfer = TransferId::from_bytes(request.transfer);
         let session = self.writing.as_ref().and_then(|writing| writing.pushes.find(context.peer, transfer));
         let session = session.ok_or_else(|| gone("no such transfer"))?;
-        let Some(outcome) = session.outcome.within(answer_wait(context)).await else {
-            return Ok(PushSettled::Working);
-        };
-        session.confirmed.cancel();
-        let done = outcome?;
-        match request.sent {
-            Some(sent) if sent != done.received => {
+        let outcome = session.outcome.within(answer_wait(context)).await;
+        match (&outcome, request.sent) {
+            (Ok(Step::Working), _) => return outcome,
+            (Ok(Step::Done(done)), Some(sent)) if sent != done.received => {
                 tracing::warn!(peer = %context.peer.short(), %transfer, "the pusher sent something else");
-                Err(Fault::new(FaultCode::Integrity, "the transfer digests differ"))
+                session.confirmed.cancel();
+                return Err(Fault::new(FaultCode::Integrity, "the transfer digests differ"));
             }
-            _ => Ok(PushSettled::Done(done)),
+            _ => session.confirmed.cancel(),
         }
+        outcome
     }
 }
 
@@ -285,7 +284,7 @@ fn open(
     job: JobKey,
     digest: DigestAlgorithm,
     space: &Space,
-    buffers: Buffers,
+    shared: SharedMemory,
     may_create: &dyn Fn(&[u8]) -> bool,
 ) -> Result<(Destination, bool, Option<Reserved>), DestinationError> {
     let options = ReceiveOptions {
@@ -298,8 +297,8 @@ fn open(
             .clamp(MIN_CHUNK_LEN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES),
     };
     let shape = Shape::from(request.shape);
-    let destination = Destination::open_beneath(root, &request.path, &shape, job, options, may_create)?
-        .with_buffers(buffers);
+    let destination =
+        Destination::open_beneath(root, &request.path, &shape, job, options, shared, may_create)?;
     // Where something is already, only the manifest can tell what is missing; then the receiver checks
     // before it asks for the first byte.
     let is_fresh = destination.is_fresh()?;
@@ -343,27 +342,6 @@ fn done(received: &Received, durable: bool) -> PushDone {
         identical_files: received.summary.identical_files,
         resumed_bytes: received.summary.resumed_bytes,
         failed_entries: received.failed_count,
-    }
-}
-
-/// What the pusher is told of a failed push.
-fn failed(error: &TransferError) -> Fault {
-    match error {
-        TransferError::Destination(error) => not_taken(error),
-        TransferError::Corrupt { .. }
-        | TransferError::TransferDigestMismatch
-        | TransferError::Undecodable { .. } => Fault::new(FaultCode::Integrity, error.to_string()),
-        TransferError::Protocol(_) | TransferError::Records(_) => {
-            Fault::new(FaultCode::InvalidRequest, error.to_string())
-        }
-        TransferError::Silent { .. }
-        | TransferError::Stream(_)
-        | TransferError::Call(_)
-        | TransferError::Incomplete { .. }
-        | TransferError::Source(_)
-        | TransferError::Undelivered { .. }
-        | TransferError::Abandoned => Fault::new(FaultCode::Gone, "the transfer was cut"),
-        TransferError::TakenOver => Fault::new(FaultCode::Gone, error.to_string()),
     }
 }
 

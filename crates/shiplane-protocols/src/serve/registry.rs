@@ -13,6 +13,7 @@ use shiplane_wire::TransferId;
 use tokio::sync::watch;
 
 use super::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
+use crate::methods::Step;
 
 /// Sessions by peer and id. A handle: clones share the state.
 #[derive(Debug)]
@@ -169,10 +170,11 @@ impl<T: Clone> Answer<T> {
     }
 
     /// The answer, unless that takes longer than `wait`. Cancel-safe.
-    pub(super) async fn within(&self, wait: Duration) -> Option<Result<T, Fault>> {
+    pub(super) async fn within(&self, wait: Duration) -> Result<Step<T>, Fault> {
         let mut given = self.0.subscribe();
         let given = tokio::time::timeout(wait, given.wait_for(Option::is_some)).await;
-        given.ok()?.ok()?.clone()
+        let given = given.ok().and_then(Result::ok).and_then(|given| given.clone());
+        given.map_or(Ok(Step::Working), |answer| answer.map(Step::Done))
     }
 }
 
@@ -219,7 +221,11 @@ mod tests {
     }
 
     async fn answer(registry: &Registry<Count>, peer: PeerId, number: usize) -> Option<Result<u64, Fault>> {
-        registry.find(peer, id(number))?.0.within(ANSWER_WAIT).await
+        match registry.find(peer, id(number))?.0.within(ANSWER_WAIT).await {
+            Ok(Step::Working) => None,
+            Ok(Step::Done(number)) => Some(Ok(number)),
+            Err(fault) => Some(Err(fault)),
+        }
     }
 
     #[tokio::test]

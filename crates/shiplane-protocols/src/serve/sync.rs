@@ -31,14 +31,14 @@ use super::{
     targets::{TargetClaim, Targets},
 };
 use crate::{
-    methods::{agree_digest, denied, not_served, not_taken},
+    methods::{Step, agree_digest, denied, failed, not_served, not_taken},
     sync::{
         SyncError, SyncRequest, SyncResponse,
         exchange::{Exchange, Exchanged, check_names, list_left, pack, send_beside, settle, unpack},
         memory::ListMemory,
-        messages::{SyncAlive, SyncSettle, SyncSettled, SyncStart, SyncStarted},
+        messages::{SyncAlive, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
-    transfer::{EventFn, Target, TransferError, TransferEvent, TransferOptions},
+    transfer::{EventFn, Target, TransferEvent, TransferOptions},
 };
 
 /// What a server that may be synced with keeps.
@@ -83,7 +83,7 @@ impl FileServer {
         self: Arc<Self>,
         context: RequestContext,
         request: SyncRequest,
-    ) -> Result<SyncResponse, Fault> {
+    ) -> Result<Step<SyncResponse>, Fault> {
         self.check_open()?;
         check_path(&request.path)?;
         // The scope before the disk: what is outside of it must not even be told to exist.
@@ -126,7 +126,7 @@ impl FileServer {
         &self,
         context: &RequestContext,
         request: SyncStart,
-    ) -> Result<SyncStarted, Fault> {
+    ) -> Result<Step<SyncReady>, Fault> {
         self.session(context, request.sync)?.start(request, answer_wait(context)).await
     }
 
@@ -135,7 +135,7 @@ impl FileServer {
         &self,
         context: &RequestContext,
         request: SyncSettle,
-    ) -> Result<SyncSettled, Fault> {
+    ) -> Result<Step<SyncDone>, Fault> {
         self.session(context, request.sync)?.settle(request, answer_wait(context)).await
     }
 
@@ -218,7 +218,7 @@ impl Running {
         let (compression, bytes_per_second) = (options.compression, ours.bytes_per_second());
         let prepared = self.prepare(&dataset, base, start).await?;
         let merged = *prepared.agreed().merged_digest().as_bytes();
-        let ready = SyncStarted::Ready { merged, compression, bytes_per_second };
+        let ready = SyncReady { merged, compression, bytes_per_second };
         self.begun.session().started.give(Ok(ready));
         self.carry_out(dataset, prepared, claims, &options).await
     }
@@ -237,10 +237,10 @@ impl Running {
             } else {
                 let may_create = |path: &[u8]| server.access.may_write(&peer, path, Instant::now()).is_ok();
                 let chunk_len_bytes = server.options.chunk_len_bytes;
+                let shared = server.memory().of_destinations(peer);
                 let peer = peer.as_bytes();
-                let site = Site::to_change(&server.root, &path, peer, digest, chunk_len_bytes, &may_create)?;
-                let budget = server.options.memory.as_ref();
-                let site = site.with_buffers(budget.map(|memory| memory.file_buffers()).unwrap_or_default());
+                let site =
+                    Site::to_change(&server.root, &path, peer, digest, chunk_len_bytes, shared, &may_create)?;
                 if let Some(under_way) = under_way {
                     site.hold(under_way);
                 }
@@ -322,7 +322,7 @@ impl Running {
             // Whoever asks next finds everything at rest.
             dataset.release()?;
             drop(dataset);
-            Ok(SyncSettled::Done { half: ours, base: base.map(|base| *base.digest().as_bytes()) })
+            Ok(SyncDone { half: ours, base: base.map(|base| *base.digest().as_bytes()) })
         });
         let done = done.await?;
         self.name = None;
@@ -352,31 +352,18 @@ async fn blocking<T: Send + 'static>(
 /// What the peer is told of a failure here.
 fn fault(error: &SyncError) -> Fault {
     let code = match error {
-        SyncError::Dataset(DatasetError::Destination(error))
-        | SyncError::Transfer(TransferError::Destination(error)) => {
-            return not_taken(error);
-        }
-        SyncError::Dataset(DatasetError::Source(error))
-        | SyncError::Transfer(TransferError::Source(error)) => {
-            return not_served(error);
-        }
+        SyncError::Transfer(error) => return failed(error),
+        SyncError::Dataset(DatasetError::Destination(error)) => return not_taken(error),
+        SyncError::Dataset(DatasetError::Source(error)) => return not_served(error),
         SyncError::Dataset(DatasetError::Busy) | SyncError::ListsBusy => FaultCode::Busy,
         SyncError::ListTooLarge { .. } => FaultCode::TooLarge,
         SyncError::Plan(PlanError::MassDeletion { .. } | PlanError::NoName { .. })
         | SyncError::Changes(_)
-        | SyncError::OwnName { .. }
-        | SyncError::Transfer(TransferError::Protocol(_) | TransferError::Records(_)) => {
-            FaultCode::InvalidRequest
-        }
-        SyncError::WrongManifestDigest
-        | SyncError::Disagreed
-        | SyncError::Transfer(TransferError::Corrupt { .. } | TransferError::TransferDigestMismatch) => {
-            FaultCode::Integrity
-        }
+        | SyncError::OwnName { .. } => FaultCode::InvalidRequest,
+        SyncError::WrongManifestDigest | SyncError::Disagreed => FaultCode::Integrity,
         SyncError::Dataset(DatasetError::Scan(_)) => FaultCode::SourceIo,
         SyncError::Dataset(DatasetError::Base(_)) => FaultCode::SinkIo,
-        SyncError::Transfer(_)
-        | SyncError::NotReceived(_)
+        SyncError::NotReceived(_)
         | SyncError::NotSent(_)
         | SyncError::Refused(_)
         | SyncError::Rejected(_)

@@ -156,7 +156,7 @@ impl Exchange {
         let failed = match (provided, received) {
             (Ok(provided), Ok(received)) => return Ok(Exchanged { provided, received }),
             // Our own disk's failure says more than that the peer has hung up because of it.
-            (Err(error), Err(cause)) if is_hang_up(&error) => cause,
+            (Err(error), Err(cause)) if error.is_hang_up() => cause,
             (Err(error), _) | (_, Err(error)) => error,
         };
         Err(failed.explained(connection).into())
@@ -187,14 +187,6 @@ async fn take(
     let records = opening.await.map_err(|_| TransferError::Silent { timeout })??;
     let opening = Opening { claim, records, invites: None };
     receive(opening, timeout, target, options, events, CancellationToken::new()).await
-}
-
-/// Whether it says no more than that the peer does not go on.
-fn is_hang_up(error: &TransferError) -> bool {
-    matches!(
-        error,
-        TransferError::Stream(_) | TransferError::Undelivered { .. } | TransferError::Silent { .. }
-    )
 }
 
 fn lost(end: ConnectionEnd) -> SyncError {

@@ -6,7 +6,7 @@ use shiplane_files::internals::sync::Dataset;
 use shiplane_transport::PeerId;
 
 use super::error::SyncError;
-use crate::transfer::{ListAccounts, MemoryBudget, Reservation};
+use crate::transfer::{MemoryBudget, PeerAccounts, Reservation};
 
 /// What one sync holds for its lists. A handle: clones share it, and it is given back with the last of them.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct ListMemory(Arc<Reservations>);
 
 #[derive(Debug)]
 struct Reservations {
-    accounts: ListAccounts,
+    accounts: PeerAccounts,
     ours: Mutex<Reservation>,
     theirs: Mutex<Reservation>,
 }
@@ -22,7 +22,7 @@ struct Reservations {
 impl ListMemory {
     /// Of a sync with `peer`. Without a budget it has one of its own.
     pub(crate) fn new(budget: Option<&MemoryBudget>, peer: PeerId) -> Self {
-        let accounts = budget.cloned().unwrap_or_default().lists_of(peer);
+        let accounts = budget.cloned().unwrap_or_default().of_peer(peer);
         let [ours, theirs] =
             [&accounts.ours, &accounts.theirs].map(|account| Mutex::new(account.reservation()));
         Self(Arc::new(Reservations { accounts, ours, theirs }))

@@ -7,17 +7,17 @@ use shiplane_rpc::Method;
 
 use crate::{
     Compression,
-    methods::{PushSent, fuzz_body},
+    methods::{PushSent, Step, fuzz_body},
 };
 
 /// Compares two datasets, and prepares to bring them together.
-pub(crate) const SYNC_OPEN: Method<SyncRequest, SyncResponse> = Method::new("sync.open");
+pub(crate) const SYNC_OPEN: Method<SyncRequest, Step<SyncResponse>> = Method::new("sync.open");
 
 /// Says what has changed here, and begins.
-pub(crate) const SYNC_START: Method<SyncStart, SyncStarted> = Method::new("sync.start");
+pub(crate) const SYNC_START: Method<SyncStart, Step<SyncReady>> = Method::new("sync.start");
 
 /// Compares what has become of it, and ends.
-pub(crate) const SYNC_SETTLE: Method<SyncSettle, SyncSettled> = Method::new("sync.settle");
+pub(crate) const SYNC_SETTLE: Method<SyncSettle, Step<SyncDone>> = Method::new("sync.settle");
 
 /// Says that the caller goes on with it, however long its part takes.
 pub(crate) const SYNC_ALIVE: Method<SyncAlive, ()> = Method::new("sync.alive");
@@ -41,11 +41,9 @@ pub struct SyncRequest {
     pub digest: u8,
 }
 
-/// The answer to it.
+/// The answer to it, once the callee has read its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncResponse {
-    /// The callee is still reading its files: ask again.
-    Working,
     /// The digests are equal: there is nothing to do, and the callee stores that state as its base.
     Same,
     /// They are not.
@@ -90,19 +88,14 @@ pub(crate) struct SyncStart {
     pub(crate) changes: SyncBody,
 }
 
-/// The answer to it.
+/// The answer to it: the callee has come to this result, and is ready to provide and to receive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum SyncStarted {
-    /// The callee is still at work: ask again.
-    Working,
-    /// It has come to this result, and is ready to provide and to receive.
-    Ready {
-        merged: [u8; 32],
-        /// What both may try.
-        compression: Compression,
-        /// The most that the caller may send.
-        bytes_per_second: Option<NonZeroU64>,
-    },
+pub(crate) struct SyncReady {
+    pub(crate) merged: [u8; 32],
+    /// What both may try.
+    pub(crate) compression: Compression,
+    /// The most that the caller may send.
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
 }
 
 /// The body of `sync.settle` (SPEC 5.17).
@@ -139,21 +132,19 @@ pub(crate) struct SyncHalf {
     pub(crate) unsettled: Option<Vec<Vec<u8>>>,
 }
 
-/// The answer to it.
+/// The answer to it: the callee is done, and remembers a base with this root, unless there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum SyncSettled {
-    /// The callee is still at work: ask again.
-    Working,
-    /// It is done, and remembers a base with this digest, unless there is none.
-    Done { half: SyncHalf, base: Option<[u8; 32]> },
+pub(crate) struct SyncDone {
+    pub(crate) half: SyncHalf,
+    pub(crate) base: Option<[u8; 32]>,
 }
 
 /// For the fuzzer: a body of any method of a sync.
 pub(crate) fn fuzz_bodies(data: &[u8]) {
     fuzz_body::<SyncRequest>(data);
-    fuzz_body::<SyncResponse>(data);
+    fuzz_body::<Step<SyncResponse>>(data);
     fuzz_body::<SyncStart>(data);
-    fuzz_body::<SyncStarted>(data);
+    fuzz_body::<Step<SyncReady>>(data);
     fuzz_body::<SyncSettle>(data);
-    fuzz_body::<SyncSettled>(data);
+    fuzz_body::<Step<SyncDone>>(data);
 }

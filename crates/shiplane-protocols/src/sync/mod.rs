@@ -35,6 +35,7 @@ pub(crate) mod memory;
 pub(crate) mod messages;
 mod run;
 
+pub use crate::methods::Step;
 pub use error::SyncError;
 pub use messages::{SyncBody, SyncRequest, SyncResponse};
 pub use run::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport, synchronise};

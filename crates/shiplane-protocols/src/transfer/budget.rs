@@ -1,5 +1,5 @@
-//! The memory that peers may make this side hold: chunks that are under way, entries and block signatures of transfers,
-//! and the lists of syncs.
+//! The memory that peers may make this side hold: chunks that are under way, compressed ones, entries and block signatures
+//! of transfers, the lists of syncs, and what interrupted runs have left.
 //!
 //! A chunk that its peer does not take, or does not finish, is held until a deadline ends it, and so are the entries
 //! of a peer that stops. So that a crowd of such peers neither fills the memory nor keeps others from theirs, a
@@ -14,18 +14,22 @@ use std::{
     },
 };
 
-use shiplane_files::internals::Buffers;
-use shiplane_transport::{PeerId, internals::BufferPool};
+use shiplane_files::internals::{Buffers, CountedMemory, SharedMemory};
+use shiplane_transport::{
+    PeerId,
+    internals::{BufferPool, MemoryPool},
+};
 use shiplane_wire::Span;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// What all transfers of a server, or of a client, may hold together. A handle: clones share it.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget {
-    chunks: Pool,
-    entries: Pool,
-    signatures: Pool,
-    lists: Arc<Lists>,
+    chunks: MemoryPool,
+    compressed: MemoryPool,
+    entries: MemoryPool,
+    signatures: MemoryPool,
+    peers: Arc<Peers>,
     pub(super) buffers: BufferPool,
     splitters: Arc<BlockSplitters>,
 }
@@ -44,75 +48,102 @@ impl Default for BlockSplitters {
     }
 }
 
-/// The lists of files of all syncs: those of this side's datasets, and those that peers send.
+/// What is shared between peers, however many transfers and syncs each of them has: the lists of files of all syncs, those
+/// of this side's datasets and those that peers send, and what journals of interrupted runs leave.
 #[derive(Debug)]
-struct Lists {
-    ours: Pool,
-    theirs: Pool,
-    /// What each peer that is being synced with holds of either.
-    held: Mutex<HashMap<PeerId, Weak<HeldLists>>>,
+struct Peers {
+    ours: MemoryPool,
+    theirs: MemoryPool,
+    journals: MemoryPool,
+    /// What each peer holds of them.
+    held: Mutex<HashMap<PeerId, Weak<HeldByPeer>>>,
 }
 
-/// Bytes of this side's lists and of the peer's.
-type HeldLists = [Arc<Mutex<u64>>; 2];
+type HeldByPeer = [Arc<Mutex<u64>>; 3];
 
 impl MemoryBudget {
-    /// Holds `chunk_bytes` of chunks, [`ENTRY_MEMORY_BYTES`] of entries, [`SIGNATURE_MEMORY_BYTES`] of block
-    /// signatures, and [`LIST_MEMORY_BYTES`] of the lists of syncs.
+    /// Holds `chunk_bytes` of chunks, [`COMPRESSED_MEMORY_BYTES`] of compressed ones, [`ENTRY_MEMORY_BYTES`] of entries, [`SIGNATURE_MEMORY_BYTES`] of block
+    /// signatures, [`LIST_MEMORY_BYTES`] of the lists of syncs, and [`JOURNAL_MEMORY_BYTES`] of what journals leave.
     #[must_use]
     pub fn new(chunk_bytes: u64) -> Self {
         Self {
-            chunks: Pool::new(chunk_bytes),
-            entries: Pool::new(ENTRY_MEMORY_BYTES),
-            signatures: Pool::new(SIGNATURE_MEMORY_BYTES),
-            lists: Lists::new(LIST_MEMORY_BYTES),
+            chunks: MemoryPool::new(chunk_bytes),
+            compressed: MemoryPool::new(COMPRESSED_MEMORY_BYTES),
+            entries: MemoryPool::new(ENTRY_MEMORY_BYTES),
+            signatures: MemoryPool::new(SIGNATURE_MEMORY_BYTES),
+            peers: Peers::new(LIST_MEMORY_BYTES),
             buffers: BufferPool::default(),
             splitters: Arc::default(),
         }
     }
 
-    /// Buffers for splitting and comparing files.
-    pub(crate) fn file_buffers(&self) -> Buffers {
-        self.splitters.buffers.clone()
+    /// For destinations that the peer writes to.
+    pub(crate) fn of_destinations(&self, peer: PeerId) -> SharedMemory {
+        let accounts = self.of_peer(peer);
+        let held = accounts.journals.reservation();
+        let journal = Box::new(JournalMemory { held, _accounts: accounts });
+        SharedMemory { buffers: self.splitters.buffers.clone(), journal }
     }
 
     /// The same with `list_bytes` of the lists of syncs: as much of what is here as of what peers send.
     #[must_use]
     pub fn with_list_bytes(self, list_bytes: u64) -> Self {
-        Self { lists: Lists::new(list_bytes), ..self }
+        Self { peers: Peers::new(list_bytes), ..self }
     }
 
-    /// What all syncs with a peer have together: of this side's lists, and of the peer's.
-    pub(crate) fn lists_of(&self, peer: PeerId) -> ListAccounts {
-        let Lists { ours, theirs, held } = &*self.lists;
+    /// What all pushes of a peer and all syncs with it have together.
+    pub(crate) fn of_peer(&self, peer: PeerId) -> PeerAccounts {
+        let Peers { ours, theirs, journals, held } = &*self.peers;
         let mut peers = held.lock().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|_, held| held.strong_count() > 0);
         let held = peers.get(&peer).and_then(Weak::upgrade).unwrap_or_default();
         peers.insert(peer, Arc::downgrade(&held));
-        let account = |pool: &Pool, held_bytes: &Arc<Mutex<u64>>| Account {
+        let account = |pool: &MemoryPool, number: usize, least_bytes| Account {
             pool: pool.clone(),
-            held_bytes: Arc::clone(held_bytes),
-            // There is no sync before there are lists.
+            held_bytes: Arc::clone(&held[number]),
+            // Nothing moves before there are lists, and before the journal was read.
             has_moved: Arc::new(AtomicBool::new(true)),
-            least_bytes: LEAST_LIST_BYTES,
+            least_bytes,
+            given_back: Arc::default(),
         };
-        ListAccounts { ours: account(ours, &held[0]), theirs: account(theirs, &held[1]), _held: held }
+        PeerAccounts {
+            ours: account(ours, 0, LEAST_LIST_BYTES),
+            theirs: account(theirs, 1, LEAST_LIST_BYTES),
+            journals: account(journals, 2, LEAST_JOURNAL_BYTES),
+            _held: held,
+        }
     }
 }
 
-impl Lists {
+impl Peers {
     fn new(list_bytes: u64) -> Arc<Self> {
-        let (ours, theirs) = (Pool::new(list_bytes), Pool::new(list_bytes));
-        Arc::new(Self { ours, theirs, held: Mutex::default() })
+        let [ours, theirs, journals] = [list_bytes, list_bytes, JOURNAL_MEMORY_BYTES].map(MemoryPool::new);
+        Arc::new(Self { ours, theirs, journals, held: Mutex::default() })
     }
 }
 
-/// The accounts of one peer for the lists of its syncs.
+/// The accounts of one peer.
 #[derive(Debug)]
-pub(crate) struct ListAccounts {
+pub(crate) struct PeerAccounts {
     pub(crate) ours: Account,
     pub(crate) theirs: Account,
-    _held: Arc<HeldLists>,
+    journals: Account,
+    _held: Arc<HeldByPeer>,
+}
+
+/// What the journal of a peer's job has left.
+#[derive(Debug)]
+struct JournalMemory {
+    held: Reservation,
+    _accounts: PeerAccounts,
+}
+
+impl CountedMemory for JournalMemory {
+    fn resize(&mut self, len_bytes: u64) -> bool {
+        let len_bytes = len_bytes.next_multiple_of(JOURNAL_STEP_BYTES);
+        self.held.shrink_to(len_bytes);
+        self.held.grow_to(len_bytes)
+    }
 }
 
 impl Default for MemoryBudget {
@@ -122,32 +153,21 @@ impl Default for MemoryBudget {
     }
 }
 
-/// Bytes that are shared out.
-#[derive(Debug, Clone)]
-struct Pool {
-    used_bytes: Arc<Mutex<u64>>,
-    total_bytes: u64,
-}
-
-impl Pool {
-    fn new(total_bytes: u64) -> Self {
-        Self { used_bytes: Arc::default(), total_bytes }
-    }
-}
-
 /// What one transfer, or one peer, has of a pool. A handle: clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
-    pool: Pool,
+    pool: MemoryPool,
     held_bytes: Arc<Mutex<u64>>,
     has_moved: Arc<AtomicBool>,
     /// So much it has whatever others hold.
     least_bytes: u64,
+    given_back: Arc<Notify>,
 }
 
 impl Account {
-    fn new(pool: Pool, has_moved: &Arc<AtomicBool>) -> Self {
-        Self { pool, held_bytes: Arc::default(), has_moved: Arc::clone(has_moved), least_bytes: 0 }
+    fn new(pool: MemoryPool, has_moved: &Arc<AtomicBool>) -> Self {
+        let (held_bytes, given_back) = (Arc::default(), Arc::default());
+        Self { pool, held_bytes, has_moved: Arc::clone(has_moved), least_bytes: 0, given_back }
     }
 
     /// A reservation of nothing yet.
@@ -157,50 +177,65 @@ impl Account {
 
     /// What there is to share.
     pub(crate) fn total_bytes(&self) -> u64 {
-        self.pool.total_bytes
+        self.pool.total_bytes()
     }
 
     /// Whether others hold something that they will give back.
     pub(crate) fn is_shared(&self) -> bool {
-        let used = lock(&self.pool.used_bytes);
-        *used > *lock(&self.held_bytes)
+        self.pool.used_bytes() > *lock(&self.held_bytes)
     }
 
     /// Takes any amount if nothing is held.
     fn take_alone(&self, bytes: u64) -> bool {
-        let mut used = lock(&self.pool.used_bytes);
-        let is_alone = *used == 0;
-        if is_alone {
-            *used += bytes;
-            *lock(&self.held_bytes) += bytes;
-        }
-        is_alone
+        let total_bytes = self.pool.total_bytes();
+        self.take_by(bytes, |_, left_bytes| left_bytes == total_bytes)
     }
 
     /// Takes so much if that leaves enough to others, or if this account has less than `least_bytes`.
     fn take(&self, bytes: u64, least_bytes: u64) -> bool {
-        let mut used = lock(&self.pool.used_bytes);
+        let total_bytes = self.pool.total_bytes();
+        self.take_by(bytes, |held_bytes, left_bytes| {
+            let leaves_most = self.has_moved.load(Ordering::Relaxed)
+                || left_bytes.saturating_sub(bytes) >= total_bytes - total_bytes / UNMOVED_PART;
+            (leaves_most && bytes <= MemoryPool::fair_share(held_bytes, left_bytes))
+                || held_bytes < least_bytes
+                || held_bytes.saturating_add(bytes) <= self.least_bytes
+        })
+    }
+
+    /// Takes so much if `may` says so, given what this account holds and what is left.
+    fn take_by(&self, bytes: u64, may: impl FnOnce(u64, u64) -> bool) -> bool {
         let mut held = lock(&self.held_bytes);
-        let total_bytes = self.pool.total_bytes;
-        let is_fair = total_bytes.checked_sub(used.saturating_add(bytes)).is_some_and(|left_bytes| {
-            let has_moved = self.has_moved.load(Ordering::Relaxed);
-            let leaves_most = has_moved || left_bytes >= total_bytes - total_bytes / UNMOVED_PART;
-            leaves_most && held.saturating_add(bytes) <= SHARE_OF_REST * left_bytes
+        let mut is_taken = false;
+        *held += self.pool.take(|left_bytes| {
+            is_taken = may(*held, left_bytes);
+            if is_taken { bytes } else { 0 }
         });
-        if is_fair || *held < least_bytes || held.saturating_add(bytes) <= self.least_bytes {
-            *used += bytes;
-            *held += bytes;
-            return true;
-        }
-        false
+        is_taken
     }
 
     fn give_back(&self, bytes: u64) {
-        let mut used = lock(&self.pool.used_bytes);
         let mut held = lock(&self.held_bytes);
         let bytes = bytes.min(*held);
-        *used -= bytes;
+        self.pool.give_back(bytes);
         *held -= bytes;
+        self.given_back.notify_waiters();
+    }
+
+    /// Waits for so much, as long as this account holds anything that it will give back; `None` if it holds nothing and
+    /// others leave not as much. Cancel-safe.
+    pub(super) async fn wait(&self, bytes: u64) -> Option<Reservation> {
+        loop {
+            let given_back = self.given_back.notified();
+            let mut memory = self.reservation();
+            if memory.grow_by(bytes) {
+                return Some(memory);
+            }
+            if *lock(&self.held_bytes) == 0 {
+                return None;
+            }
+            given_back.await;
+        }
     }
 }
 
@@ -208,6 +243,7 @@ impl Account {
 #[derive(Debug)]
 pub(super) struct Quota {
     chunks: Option<Account>,
+    compressed: Account,
     entries: Account,
     signatures: Account,
     splitters: Arc<BlockSplitters>,
@@ -218,9 +254,11 @@ impl Quota {
     pub(super) fn of(budget: Option<&MemoryBudget>) -> Self {
         // A transfer without a shared budget has nothing to leave to others.
         let has_moved = Arc::new(AtomicBool::new(budget.is_none()));
-        let MemoryBudget { entries, signatures, splitters, .. } = budget.cloned().unwrap_or_default();
+        let MemoryBudget { compressed, entries, signatures, splitters, .. } =
+            budget.cloned().unwrap_or_default();
         Self {
             chunks: budget.map(|budget| Account::new(budget.chunks.clone(), &has_moved)),
+            compressed: Account::new(compressed, &has_moved),
             entries: Account::new(entries, &has_moved),
             signatures: Account::new(signatures, &has_moved),
             splitters,
@@ -236,6 +274,11 @@ impl Quota {
     /// What all transfers split files with.
     pub(super) fn splitters(&self) -> Arc<BlockSplitters> {
         Arc::clone(&self.splitters)
+    }
+
+    /// For compressed chunks.
+    pub(super) fn compressed(&self) -> Account {
+        self.compressed.clone()
     }
 
     /// For block signatures, a peer's or ours.
@@ -288,6 +331,15 @@ impl Reservation {
         self.grow_by(len_bytes.saturating_sub(self.len_bytes))
     }
 
+    /// Gives back what is more.
+    fn shrink_to(&mut self, len_bytes: u64) {
+        let less_bytes = self.len_bytes.saturating_sub(len_bytes);
+        if let Some(account) = self.account.as_ref().filter(|_| less_bytes > 0) {
+            account.give_back(less_bytes);
+            self.len_bytes = len_bytes;
+        }
+    }
+
     /// Reserves so much more. If there is not as much, it stays as it was.
     pub(crate) fn grow_by(&mut self, more_bytes: u64) -> bool {
         self.grow(more_bytes, |account| account.take(more_bytes, 0))
@@ -334,6 +386,10 @@ fn lock(bytes: &Mutex<u64>) -> MutexGuard<'_, u64> {
 /// process's memory cap of 64 MiB.
 pub const CHUNK_MEMORY_BYTES: u64 = 24 << 20;
 
+/// 24 MiB: two thirds of it, which a transfer that is alone has, are as many usual chunks as it compresses at a time, or
+/// one of the largest.
+pub const COMPRESSED_MEMORY_BYTES: u64 = 24 << 20;
+
 /// 16 MiB: twenty thousand entries of a transfer that is alone, so that many small files move at once.
 pub const ENTRY_MEMORY_BYTES: u64 = 16 << 20;
 
@@ -343,6 +399,15 @@ pub const SIGNATURE_MEMORY_BYTES: u64 = 16 << 20;
 /// 512 MiB of counted memory, twice: of what is here and of what peers send. A peer that is alone has two thirds of it,
 /// which is a list of some six hundred thousand files; what is more is refused. Little of it is in use, as a rule.
 pub const LIST_MEMORY_BYTES: u64 = 512 << 20;
+
+/// 48 MiB: two thirds of it, which a peer that is alone has, are as much as is kept of one journal.
+pub const JOURNAL_MEMORY_BYTES: u64 = 48 << 20;
+
+/// 16 KiB, some seventy chunks: what grows by little takes a lock now and then.
+const JOURNAL_STEP_BYTES: u64 = 16 << 10;
+
+/// 256 KiB, a thousand chunks of files that are not complete: so much a peer has whatever others hold.
+const LEAST_JOURNAL_BYTES: u64 = 256 << 10;
 
 /// 1 MiB, a list of some two thousand files: so much a peer has whatever others hold.
 const LEAST_LIST_BYTES: u64 = 1 << 20;
@@ -372,9 +437,6 @@ const SMALL_BUFFER_LEN_BYTES: usize = 8 << 10;
 /// A quarter is for those that have not moved a chunk: an honest one has by the time its first is acknowledged.
 const UNMOVED_PART: u64 = 4;
 
-/// A transfer may hold twice what it leaves to all others: two thirds of the budget, if it is alone.
-const SHARE_OF_REST: u64 = 2;
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -386,10 +448,6 @@ mod tests {
     /// All that it gets.
     fn fill(quota: &Quota) -> Vec<Reservation> {
         std::iter::from_fn(|| quota.reserve(CHUNK, 1)).collect()
-    }
-
-    fn used_bytes(pool: &Pool) -> u64 {
-        *lock(&pool.used_bytes)
     }
 
     #[test]
@@ -436,7 +494,7 @@ mod tests {
         for quota in &crowd {
             while quota.take_for_entries(4096) {}
         }
-        let used = used_bytes(&budget.entries);
+        let used = budget.entries.used_bytes();
         assert!(used <= ENTRY_MEMORY_BYTES / 4 + 56 * (LEAST_ENTRY_BYTES + 4096), "{used}");
         let healthy = Quota::of(Some(&budget));
         assert!(healthy.take_for_entries(4096), "a little there always is");
@@ -444,7 +502,21 @@ mod tests {
         while healthy.take_for_entries(4096) {}
         assert!(*lock(&healthy.entries.held_bytes) >= ENTRY_MEMORY_BYTES / 4);
         drop((crowd, healthy));
-        assert_eq!(used_bytes(&budget.entries), 0, "all is given back");
+        assert_eq!(budget.entries.used_bytes(), 0, "all is given back");
+    }
+
+    #[tokio::test]
+    async fn a_transfer_waits_for_its_own_compressed_chunks_and_never_for_those_of_others() {
+        let budget = MemoryBudget::default();
+        let [one, two] = [(); 2].map(|()| Quota::of(Some(&budget)));
+        one.moved();
+        two.moved();
+        let most = COMPRESSED_MEMORY_BYTES * 2 / 3;
+        let first = one.compressed().wait(most).await.unwrap();
+        assert!(two.compressed().wait(most).await.is_none(), "others leave not as much");
+        let account = one.compressed();
+        let (second, ()) = tokio::join!(account.wait(most), async { drop(first) });
+        assert!(second.is_some());
     }
 
     #[test]
@@ -452,28 +524,42 @@ mod tests {
         const LISTS: u64 = 64 << 20;
         let budget = MemoryBudget::default().with_list_bytes(LISTS);
         let peer = |number| PeerId::from_bytes([number; 32]);
-        let syncs: Vec<_> = (0..6).map(|_| budget.lists_of(peer(1))).collect();
+        let syncs: Vec<_> = (0..6).map(|_| budget.of_peer(peer(1))).collect();
         let mut held: Vec<_> = syncs.iter().map(|sync| sync.theirs.reservation()).collect();
         for step in 0..1000 {
             let _ = held[step % syncs.len()].grow_by(1 << 20);
         }
-        assert_eq!(used_bytes(&budget.lists.theirs), 42 << 20, "two thirds");
-        let other = budget.lists_of(peer(2));
+        assert_eq!(budget.peers.theirs.used_bytes(), 42 << 20, "two thirds");
+        let other = budget.of_peer(peer(2));
         assert!(other.theirs.is_shared() && other.theirs.reservation().grow_by(LISTS / 6));
         drop((held, syncs));
         assert!(!other.theirs.is_shared());
-        assert_eq!(used_bytes(&budget.lists.theirs), 0, "all is given back");
-        assert_eq!(budget.lists.held.lock().unwrap().len(), 2);
+        assert_eq!(budget.peers.theirs.used_bytes(), 0, "all is given back");
+        assert_eq!(budget.peers.held.lock().unwrap().len(), 2);
         drop(other);
-        drop(budget.lists_of(peer(3)));
-        assert_eq!(budget.lists.held.lock().unwrap().len(), 1, "nothing is kept of peers that are gone");
+        drop(budget.of_peer(peer(3)));
+        assert_eq!(budget.peers.held.lock().unwrap().len(), 1, "nothing is kept of peers that are gone");
+    }
+
+    #[test]
+    fn the_journal_of_a_peer_that_is_alone_finds_all_that_is_kept_of_one_and_a_crowd_each_a_little() {
+        let budget = MemoryBudget::default();
+        let peer = |number| budget.of_peer(PeerId::from_bytes([number; 32]));
+        let alone = peer(0);
+        let peer = |number| peer(number).journals;
+        assert!(alone.journals.take(32 << 20, 0) && !alone.journals.take(1, 0));
+        let crowd: Vec<_> = (1..=56).map(peer).collect();
+        assert!(crowd.iter().all(|journals| journals.take(LEAST_JOURNAL_BYTES, 0)));
+        assert!(!crowd[55].take(2 << 20, 0));
+        alone.journals.give_back(32 << 20);
+        assert!(crowd[55].take(2 << 20, 0));
     }
 
     #[test]
     fn every_peer_has_memory_for_a_short_list_and_one_that_is_alone_for_its_own_dataset() {
         const LISTS: u64 = 8 << 20;
         let budget = MemoryBudget::default().with_list_bytes(LISTS);
-        let [one, two] = [1, 2].map(|number| budget.lists_of(PeerId::from_bytes([number; 32])));
+        let [one, two] = [1, 2].map(|number| budget.of_peer(PeerId::from_bytes([number; 32])));
         let (mut large, mut second) = (one.ours.reservation(), two.ours.reservation());
         assert!(large.grow_alone_by(100 * LISTS), "a dataset that is here is here");
         assert!(!second.grow_alone_by(LEAST_LIST_BYTES + 1));
@@ -499,10 +585,10 @@ mod tests {
                     prop_assert!(chunk.is_whole());
                     held.push(chunk);
                 }
-                prop_assert!(used_bytes(&budget.chunks) <= CHUNK_MEMORY_BYTES);
+                prop_assert!(budget.chunks.used_bytes() <= CHUNK_MEMORY_BYTES);
             }
             drop(held);
-            prop_assert_eq!(used_bytes(&budget.chunks), 0);
+            prop_assert_eq!(budget.chunks.used_bytes(), 0);
         }
     }
 }

@@ -184,6 +184,11 @@ impl TransferError {
         }
     }
 
+    /// Whether it says no more than that the peer does not go on: why, the peer may know.
+    pub(crate) fn is_hang_up(&self) -> bool {
+        matches!(self, Self::Stream(_) | Self::Undelivered { .. } | Self::Silent { .. })
+    }
+
     /// What to reset the transfer's streams with.
     pub(crate) fn code(&self) -> Code {
         match self {

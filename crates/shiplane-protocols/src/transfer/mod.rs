@@ -36,21 +36,22 @@ mod records;
 pub(crate) mod target;
 
 pub use budget::{
-    CHUNK_MEMORY_BYTES, ENTRY_MEMORY_BYTES, LIST_MEMORY_BYTES, MemoryBudget, SIGNATURE_MEMORY_BYTES,
+    CHUNK_MEMORY_BYTES, COMPRESSED_MEMORY_BYTES, ENTRY_MEMORY_BYTES, JOURNAL_MEMORY_BYTES, LIST_MEMORY_BYTES,
+    MemoryBudget, SIGNATURE_MEMORY_BYTES,
 };
-pub(crate) use budget::{ListAccounts, Reservation};
+pub(crate) use budget::{PeerAccounts, Reservation};
 pub use error::{FailedEntry, ProtocolFault, TransferError};
 pub use event::{Awaited, EventFn, TransferEvent};
 pub use target::Target;
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use shiplane_files::internals::DigestCache;
+use shiplane_files::internals::{DigestCache, Summary};
 use shiplane_transport::{
     ConnectionEnd, PeerConnection, RateLimit, RateLimiter, StreamError,
     internals::{BiStream, Claim},
 };
-use shiplane_wire::DigestAlgorithm;
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, TransferId};
 
 use crate::{Compression, TransferMetrics};
 
@@ -137,6 +138,31 @@ impl Default for TransferOptions {
             memory: None,
         }
     }
+}
+
+/// What a fetch or a push came to. The receiver has everything, verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesReport {
+    /// Names it at both ends.
+    pub transfer: TransferId,
+    /// Files and directories.
+    pub entries: u64,
+    /// The sum of the files' sizes.
+    pub total_bytes: u64,
+    /// Payload bytes that were sent for it; 0 of a fetch.
+    pub sent_bytes: u64,
+    /// Payload bytes that were received for it; 0 of a push.
+    pub received_bytes: u64,
+    /// The same as they travelled: fewer, if they were compressed.
+    pub wire_bytes: u64,
+    /// What has become of the files; of a push as far as the peer tells.
+    pub summary: Summary,
+    /// What the receiver has done: at least what it was asked for.
+    pub durability: Durability,
+    /// The function that the digests of this transfer were computed with.
+    pub digest_algorithm: DigestAlgorithm,
+    /// Digest of the content, when a fetch has got it in one chunk.
+    pub digest: Option<Digest>,
 }
 
 /// 32 chunks: of 64 KiB, as a transfer begins, what 160 Mbit/s carry in 100 ms.

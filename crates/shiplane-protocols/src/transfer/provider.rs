@@ -66,7 +66,7 @@ pub(crate) async fn provide(
     let quota = Quota::of(options.memory.as_ref());
     let mut watch = ProgressWatch::new(timeout, Instant::now());
     watch.limit_to(options.bytes_per_second());
-    let outlet = Outlet::new(connection, transfer, Arc::clone(&source), options);
+    let outlet = Outlet::new(connection, transfer, Arc::clone(&source), options, quota.compressed());
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
         scan: Some(start_scan(Arc::clone(&source), Arc::clone(&scanned_entries))),

@@ -6,7 +6,7 @@ mod writes;
 use std::io::Write;
 
 use shiplane_files::internals::{Block, ChunkWriter, Destination, DestinationError, Plan, Summary};
-use shiplane_wire::{Digest, Entry, FailReason, Span, Stored, Verified};
+use shiplane_wire::{Digest, Durability, Entry, FailReason, Span, Stored, Verified};
 
 use self::stream::{OutputStream, StreamWriter};
 pub(super) use self::writes::{RELEASE_GRACE, WriteTracker};
@@ -55,6 +55,14 @@ impl Target {
 
     fn at(output: Output) -> Self {
         Self { output, writes: WriteTracker::default() }
+    }
+
+    /// What is promised of what lands here.
+    pub(crate) fn durability(&self) -> Durability {
+        match &self.output {
+            Output::Files { destination, .. } => destination.durability(),
+            Output::Stream(_) => Durability::Verified,
+        }
     }
 
     /// Another handle.

@@ -4,7 +4,7 @@ mod liar;
 
 use std::{fs, os::unix::fs::MetadataExt, time::SystemTime};
 
-use shiplane_protocols::internals::{FetchReport, transfer::TransferEvent};
+use shiplane_protocols::internals::transfer::{FilesReport, TransferEvent};
 use shiplane_rpc::RpcClient;
 
 use crate::harness::{Events, World, noise, tree};
@@ -20,7 +20,7 @@ async fn world(new: &[u8], old: &[u8]) -> (World, RpcClient) {
     (world, client)
 }
 
-async fn replace(new: &[u8], old: &[u8]) -> FetchReport {
+async fn replace(new: &[u8], old: &[u8]) -> FilesReport {
     let (world, client) = world(new, old).await;
     let report = world.fetch(&client, "").await.unwrap();
     assert!(tree(&world.dest()) == tree(&world.source()), "both have the same");

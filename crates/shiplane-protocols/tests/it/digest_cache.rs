@@ -12,10 +12,10 @@ use shiplane_files::internals::{Destination, DigestCache, ReceiveOptions, Scanne
 use shiplane_protocols::{
     TransferMetrics,
     internals::{
-        Fetch, FetchReport, FetchRequest, FileServer,
+        Fetch, FetchRequest, FileServer,
         access::{AccessControl, Grant, Scope},
         redeem,
-        transfer::TransferOptions,
+        transfer::{FilesReport, TransferOptions},
     },
 };
 use shiplane_rpc::RpcClient;
@@ -71,7 +71,7 @@ impl Served {
     }
 
     /// Fetches the file into a directory of its own, and compares it.
-    async fn fetch_into(&self, name: &str, digest: DigestAlgorithm) -> FetchReport {
+    async fn fetch_into(&self, name: &str, digest: DigestAlgorithm) -> FilesReport {
         let options =
             TransferOptions { digest, chunk_len_bytes: CHUNK_LEN_BYTES, ..TransferOptions::default() };
         let fetch = Fetch::open_with(&self.client, FetchRequest::of(b"file"), &options).await.unwrap();

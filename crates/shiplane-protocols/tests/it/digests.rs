@@ -7,9 +7,9 @@ use shiplane_files::internals::{
     sync::{Consent, Manifest, SyncState},
 };
 use shiplane_protocols::internals::{
-    Fetch, FetchError, FetchReport, FetchRequest, Push, PushError, PushRequest,
-    sync::{SyncJob, SyncRequest, SyncResponse, synchronise},
-    transfer::{EventFn, ProtocolFault, TransferError, TransferEvent, TransferOptions},
+    Fetch, FetchError, FetchRequest, Push, PushError, PushRequest,
+    sync::{Step, SyncJob, SyncRequest, SyncResponse, synchronise},
+    transfer::{EventFn, FilesReport, ProtocolFault, TransferError, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, Method, Router, RpcClient};
 use shiplane_transport::{PeerAddr, PeerId, QuicTransport};
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-const SYNC_OPEN: Method<SyncRequest, SyncResponse> = Method::new("sync.open");
+const SYNC_OPEN: Method<SyncRequest, Step<SyncResponse>> = Method::new("sync.open");
 const PUSH_OPEN: Method<push::names::RawOpen, RawOpened> = Method::new("push.open");
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -93,7 +93,7 @@ async fn a_sync_without_a_common_digest_is_refused() {
         assert_invalid(client.call_typed(SYNC_OPEN, &request(digest), WAIT).await);
     }
     let opened = client.call_typed(SYNC_OPEN, &request(2), WAIT).await.unwrap();
-    assert_eq!(opened, SyncResponse::Same, "both are empty");
+    assert_eq!(opened, Step::Done(SyncResponse::Same), "both are empty");
 }
 
 /// A connection to a peer that answers `fetch.open` and `push.open` with this digest, whatever was offered.
@@ -237,7 +237,7 @@ async fn cut_fetch(world: &World, client: &RpcClient) {
     }
 }
 
-async fn fetch_again(world: &World, client: &RpcClient) -> FetchReport {
+async fn fetch_again(world: &World, client: &RpcClient) -> FilesReport {
     loop {
         // The first run's threads may hold the journal a moment longer.
         match world.fetch(client, "large").await {
@@ -292,8 +292,8 @@ async fn a_push_resumes_with_its_digest_and_begins_anew_with_the_other() {
         ask_for(&mut world, second);
         // What the first run held is taken over.
         let report = push::push(&world, &client, pushed(&world), &push_request()).await.unwrap();
-        assert_eq!(report.resumed_bytes > 0, first == second, "{first:?} {second:?} {report:?}");
-        assert_eq!(report.sent_bytes + report.resumed_bytes, LARGE_LEN_BYTES as u64);
+        assert_eq!(report.summary.resumed_bytes > 0, first == second, "{first:?} {second:?} {report:?}");
+        assert_eq!(report.sent_bytes + report.summary.resumed_bytes, LARGE_LEN_BYTES as u64);
         assert_eq!(tree(&world.source().join("tree")), tree(&world.dest()));
         assert_eq!(tree(&world.source()).len(), 2, "no journal, no temporary file");
     }

@@ -11,10 +11,10 @@ use std::{
 
 use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, SourceRoot, sync::SyncState};
 use shiplane_protocols::internals::{
-    Fetch, FetchError, FetchReport, FetchRequest, FileServer, WriteLimits,
+    Fetch, FetchError, FetchRequest, FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope, TicketSecret},
     redeem,
-    transfer::{TransferEvent, TransferOptions},
+    transfer::{FilesReport, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::{CallError, RpcClient};
 use shiplane_transport::{
@@ -251,7 +251,7 @@ impl World {
     }
 
     /// Fetches `path` into the destination directory.
-    pub(crate) async fn fetch(&self, client: &RpcClient, path: &str) -> Result<FetchReport, FetchError> {
+    pub(crate) async fn fetch(&self, client: &RpcClient, path: &str) -> Result<FilesReport, FetchError> {
         self.fetch_watched(client, path, Arc::new(|_| ())).await
     }
 
@@ -260,7 +260,7 @@ impl World {
         client: &RpcClient,
         path: &str,
         events: shiplane_protocols::internals::transfer::EventFn,
-    ) -> Result<FetchReport, FetchError> {
+    ) -> Result<FilesReport, FetchError> {
         let fetch = Fetch::open_with(client, FetchRequest::of(path.as_bytes()), &self.options).await?;
         let target =
             self.destination(&fetch).map_err(shiplane_protocols::internals::transfer::TransferError::from)?;

@@ -9,7 +9,8 @@ use std::{fs, path::Path, sync::Arc};
 
 use shiplane_files::internals::{Source, SourceRoot};
 use shiplane_protocols::internals::{
-    Push, PushError, PushReport, PushRequest, WriteLimits, transfer::EventFn,
+    Push, PushError, PushRequest, WriteLimits,
+    transfer::{EventFn, FilesReport},
 };
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_wire::Durability;
@@ -54,7 +55,7 @@ pub(crate) async fn push(
     client: &RpcClient,
     source: Source,
     request: &PushRequest,
-) -> Result<PushReport, PushError> {
+) -> Result<FilesReport, PushError> {
     push_watched(world, client, source, request, Arc::new(|_| ())).await
 }
 
@@ -64,7 +65,7 @@ async fn push_watched(
     source: Source,
     request: &PushRequest,
     events: EventFn,
-) -> Result<PushReport, PushError> {
+) -> Result<FilesReport, PushError> {
     Push::open_with(client, source, request, &world.options).await?.send(&world.options, events).await
 }
 
@@ -94,13 +95,13 @@ async fn a_tree_arrives_by_its_name_and_a_second_push_sends_nothing() {
     let report = push(&world, &client, source(&world.dest()), &request).await.unwrap();
     assert_eq!(tree(&world.source().join("new/inbox/tree")), tree(&world.dest()));
     assert_eq!(
-        (report.durability, report.published_files, report.identical_files),
+        (report.durability, report.summary.published_files, report.summary.identical_files),
         (Durability::Durable, 102, 0)
     );
     assert_eq!(report.sent_bytes, report.total_bytes);
 
     let again = push(&world, &client, source(&world.dest()), &request).await.unwrap();
-    assert_eq!((again.sent_bytes, again.published_files, again.identical_files), (0, 0, 102));
+    assert_eq!((again.sent_bytes, again.summary.published_files, again.summary.identical_files), (0, 0, 102));
     let entries: Vec<_> = fs::read_dir(world.source().join("new/inbox")).unwrap().collect();
     assert_eq!(entries.len(), 1, "nothing of our own is left");
 }
@@ -209,7 +210,7 @@ async fn one_of_two_pushes_to_a_name_gets_it_and_the_other_is_told() {
         assert!(busy.unwrap_err().is_busy(), "{path:?}");
     }
     let beside = push(&world, &other, file("y", b"other"), &request("a")).await;
-    assert_eq!(beside.unwrap().published_files, 1);
+    assert_eq!(beside.unwrap().summary.published_files, 1);
     first.send(&world.options, Arc::new(|_| ())).await.unwrap();
 
     let events = Events::default();

@@ -5,13 +5,15 @@ use std::sync::{Arc, atomic::Ordering};
 use bytes::Bytes;
 use shiplane_wire::{TaggedChunk, TransferId, records_opening};
 
-use super::{AlreadyClaimed, Claim, InboundChunk, PeerConnection, priority_of};
+use super::{
+    AlreadyClaimed, Claim, InboundChunk, PeerConnection, priority_of,
+    router::{InboundCall, InboundCalls},
+};
 use crate::{
     close,
     config::{FIRST_WINDOW_BYTES, TransportConfig},
     error::{SendChunkError, StreamError},
     lane::{LaneOptions, send::SentChunk},
-    router::{InboundCall, InboundCalls},
     source::ChunkRead,
     stream::BiStream,
     window::ReceiveReservation,
@@ -108,23 +110,8 @@ impl PeerConnection {
         source: impl ChunkRead,
         options: &LaneOptions,
     ) -> Result<SentChunk, SendChunkError> {
-        self.send_frame(Bytes::copy_from_slice(&tag.encode()), source, priority_of(tag), options).await
-    }
-
-    /// The same with a source that is an encoded payload, for a receiver that has agreed to decode it.
-    ///
-    /// Not cancel-safe: dropping resets the stream, and the receiver keeps nothing of the chunk.
-    ///
-    /// # Errors
-    /// As [`send_chunk_verified`](Self::send_chunk_verified).
-    pub async fn send_compressed_chunk(
-        &self,
-        tag: TaggedChunk,
-        source: impl ChunkRead,
-        options: &LaneOptions,
-    ) -> Result<SentChunk, SendChunkError> {
-        self.send_frame(Bytes::copy_from_slice(&tag.encode_compressed()), source, priority_of(tag), options)
-            .await
+        let opening = if options.is_encoded { tag.encode_compressed() } else { tag.encode() };
+        self.send_frame(Bytes::copy_from_slice(&opening), source, priority_of(tag), options).await
     }
 
     /// How many bytes of what was sent the peer has acknowledged, packets' headers and all. It begins anew where

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use shiplane_wire::{Code, Digest, Offer, Stored, TransferId, Verified, limits};
 use tokio::sync::mpsc;
 
+use super::router::{Tagged, Transfers};
 use crate::{
     blocking,
     config::TransportConfig,
     error::{RecvChunkError, SinkError},
     lane::{LaneOptions, recv::recv_chunk, recv::refuse_chunk},
     meter::{ProgressMeter, watched},
-    router::{Tagged, Transfers},
     sink::{ChunkSink, FileSink, MemorySink},
     stream::BiStream,
 };

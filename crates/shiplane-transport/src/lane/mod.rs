@@ -33,6 +33,9 @@ pub struct LaneOptions {
     /// if it has another digest.
     #[doc(hidden)]
     pub known_digest: Option<Digest>,
+    /// Whether the source of a transfer's chunk is an encoded payload, for a receiver that has agreed to decode it.
+    #[doc(hidden)]
+    pub is_encoded: bool,
     /// Called with the number of payload bytes since the last call, as they are sent or arrive; on
     /// whatever thread moves them, so it must be quick. Bytes that arrive are not verified yet.
     pub progress: Option<ProgressFn>,
@@ -54,6 +57,7 @@ impl Default for LaneOptions {
             digest: DigestAlgorithm::Sha256,
             piece: None,
             known_digest: None,
+            is_encoded: false,
             progress: None,
             rate: None,
             buffer_len_bytes: None,
@@ -68,6 +72,7 @@ impl std::fmt::Debug for LaneOptions {
             .field("digest", &self.digest)
             .field("piece", &self.piece)
             .field("known_digest", &self.known_digest)
+            .field("is_encoded", &self.is_encoded)
             .field("progress", &self.progress.is_some())
             .field("meter", &self.meter)
             .field("rate", &self.rate)

@@ -15,7 +15,7 @@ use crate::error::{Cause, Error};
 
 impl Client {
     /// Dials the addresses of `at` one after another until `server` answers at one of them.
-    pub(super) async fn dial(&self, server: PeerId, at: &HostPort) -> Result<Arc<PeerConnection>, Error> {
+    pub(crate) async fn dial(&self, server: PeerId, at: &HostPort) -> Result<Arc<PeerConnection>, Error> {
         let mut worst: Option<ConnectError> = None;
         for addr in resolve(at).await? {
             let transport = self.transport_for(addr)?;

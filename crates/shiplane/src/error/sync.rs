@@ -5,7 +5,7 @@ use shiplane_protocols::internals::{sync::SyncError, transfer::TransferError};
 use shiplane_rpc::{CallError, FaultCode};
 
 use super::{
-    Diagnosis, ErrorKind, Side,
+    Diagnosis, ErrorKind, RESUME as AGAIN, Side, here, there,
     transfer::{call, chunk_not_sent, destination, not_taken, received, source, transfer},
 };
 
@@ -33,7 +33,7 @@ pub(super) fn sync(error: &SyncError) -> Diagnosis {
         SyncError::Changes(_) | SyncError::OwnName { .. } => {
             (Other, Peer, "check that both sides run the same version of shiplane")
         }
-        SyncError::NotReceived(error) => return received(error),
+        SyncError::NotReceived(error) => return received(error, |_| here(Other, AGAIN)),
         SyncError::NotSent(error) => return chunk_not_sent(error),
         SyncError::Dataset(error) => return dataset(error),
         SyncError::Abandoned => (Other, ThisMachine, AGAIN),
@@ -58,34 +58,20 @@ fn dataset(error: &DatasetError) -> Diagnosis {
             (LocalIo, "check the free space and permissions of the sync directory in SHIPLANE_HOME")
         }
     };
-    Diagnosis { kind, side: Side::ThisMachine, hint }
+    here(kind, hint)
 }
 
 fn answered(code: FaultCode) -> Diagnosis {
     match code {
-        FaultCode::Busy => Diagnosis {
-            kind: ErrorKind::Unreachable,
-            side: Side::Peer,
-            hint: "another client is writing there; try again later",
-        },
-        FaultCode::TooLarge => Diagnosis {
-            kind: ErrorKind::Refused,
-            side: Side::Peer,
-            hint: "sync the subdirectories one by one",
-        },
-        FaultCode::Integrity => Diagnosis { kind: ErrorKind::Integrity, side: Side::Peer, hint: AGAIN },
-        FaultCode::InvalidRequest => Diagnosis {
-            kind: ErrorKind::Refused,
-            side: Side::Peer,
-            hint: "check that both sides run the same version of shiplane",
-        },
-        FaultCode::UnknownMethod => Diagnosis {
-            kind: ErrorKind::Refused,
-            side: Side::Peer,
-            hint: "update shiplane on the server; this version cannot sync",
-        },
+        FaultCode::Busy => there(ErrorKind::Unreachable, "another client is writing there; try again later"),
+        FaultCode::TooLarge => there(ErrorKind::Refused, "sync the subdirectories one by one"),
+        FaultCode::Integrity => there(ErrorKind::Integrity, AGAIN),
+        FaultCode::InvalidRequest => {
+            there(ErrorKind::Refused, "check that both sides run the same version of shiplane")
+        }
+        FaultCode::UnknownMethod => {
+            there(ErrorKind::Refused, "update shiplane on the server; this version cannot sync")
+        }
         other => not_taken(other),
     }
 }
-
-const AGAIN: &str = "run the same command again to resume";

@@ -8,7 +8,7 @@ use shiplane_rpc::{CallError, FaultCode};
 use shiplane_transport::{ConnectError, ConnectionEnd, RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::Code;
 
-use super::{Diagnosis, ErrorKind, Side};
+use super::{Diagnosis, ErrorKind, RESUME as AGAIN, Side, here, there};
 
 pub(super) fn connect(error: &ConnectError) -> Diagnosis {
     use ErrorKind::{Identity, Other, Unreachable};
@@ -80,9 +80,7 @@ pub(super) fn fetch(error: &FetchError) -> Diagnosis {
     match error {
         FetchError::Open(error) => call(error),
         FetchError::Transfer(error) | FetchError::Unconfirmed(error) => transfer(error),
-        FetchError::NoRandomness => {
-            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: "try again later" }
-        }
+        FetchError::NoRandomness => here(ErrorKind::Other, "try again later"),
     }
 }
 
@@ -115,26 +113,25 @@ pub(super) fn push(error: &PushError) -> Diagnosis {
 
 /// The server refused the push or could not store it.
 pub(super) fn not_taken(code: FaultCode) -> Diagnosis {
-    let told = |kind, hint| Diagnosis { kind, side: Side::Peer, hint };
     match code {
-        FaultCode::Unauthorised => told(ErrorKind::Identity, ASK_TO_WRITE),
-        FaultCode::ReadOnly => told(ErrorKind::Refused, "the server must be started with --writable"),
-        FaultCode::Exists => told(
+        FaultCode::Unauthorised => there(ErrorKind::Identity, ASK_TO_WRITE),
+        FaultCode::ReadOnly => there(ErrorKind::Refused, "the server must be started with --writable"),
+        FaultCode::Exists => there(
             ErrorKind::Refused,
             "push into another directory, or give --overwrite to replace files that differ; nothing was \
              replaced",
         ),
-        FaultCode::NotFound => told(ErrorKind::Refused, "ask the server's owner to create that directory"),
-        FaultCode::PathRefused => told(
+        FaultCode::NotFound => there(ErrorKind::Refused, "ask the server's owner to create that directory"),
+        FaultCode::PathRefused => there(
             ErrorKind::Refused,
             "give another path within the served root, or rename the file in the message",
         ),
-        FaultCode::NoSpace => told(
+        FaultCode::NoSpace => there(
             ErrorKind::Refused,
             "ask the server's owner to free space, then run the same command again to resume",
         ),
         FaultCode::Integrity => {
-            told(ErrorKind::Integrity, "push again; if it fails again, check the memory of both machines")
+            there(ErrorKind::Integrity, "push again; if it fails again, check the memory of both machines")
         }
         other => answered(other),
     }
@@ -156,7 +153,7 @@ pub(super) fn source(error: &SourceError) -> Diagnosis {
             (ErrorKind::LocalIo, "check the permissions of the path in the message")
         }
     };
-    Diagnosis { kind, side: Side::ThisMachine, hint }
+    here(kind, hint)
 }
 
 pub(super) fn transfer(error: &TransferError) -> Diagnosis {
@@ -167,7 +164,7 @@ pub(super) fn transfer(error: &TransferError) -> Diagnosis {
         TransferError::Silent { .. } => (Unreachable, Peer, AGAIN),
         TransferError::Stream(error) => return stream(error),
         TransferError::Call(error) => return call(error),
-        TransferError::Corrupt { last, .. } => return chunk(last),
+        TransferError::Corrupt { last, .. } => return received(last, destination),
         TransferError::Undecodable { source, .. } => match &**source {
             DecodeSinkError::Content(_) => (Integrity, Peer, DAMAGED),
             DecodeSinkError::Sink(error) => return destination(error),
@@ -194,14 +191,16 @@ pub(super) fn transfer(error: &TransferError) -> Diagnosis {
 }
 
 /// A single chunk was not received.
-pub(super) fn received(error: &RecvChunkError) -> Diagnosis {
+pub(super) fn received<E: std::error::Error + 'static>(
+    error: &RecvChunkError<E>,
+    sink: impl FnOnce(&E) -> Diagnosis,
+) -> Diagnosis {
     match error {
-        RecvChunkError::Sink(_) | RecvChunkError::Abandoned => {
-            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN }
-        }
+        RecvChunkError::Sink(error) => sink(error),
+        RecvChunkError::Abandoned => here(ErrorKind::Other, AGAIN),
         RecvChunkError::Stream(error) => stream(error),
-        RecvChunkError::Recv(_) => Diagnosis { kind: ErrorKind::Integrity, side: Side::Peer, hint: DAMAGED },
-        RecvChunkError::Frame(_) => Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER },
+        RecvChunkError::Recv(_) => there(ErrorKind::Integrity, DAMAGED),
+        RecvChunkError::Frame(_) => there(ErrorKind::Other, BROKEN_PEER),
     }
 }
 
@@ -209,26 +208,9 @@ pub(super) fn received(error: &RecvChunkError) -> Diagnosis {
 pub(super) fn chunk_not_sent(error: &SendChunkError) -> Diagnosis {
     match error {
         SendChunkError::Stream(error) => stream(error),
-        SendChunkError::ChecksumFailed => {
-            Diagnosis { kind: ErrorKind::Integrity, side: Side::Peer, hint: DAMAGED }
-        }
-        SendChunkError::Source(_) | SendChunkError::Frame(_) => {
-            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN }
-        }
-        _ => Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: AGAIN },
-    }
-}
-
-/// A chunk that failed every attempt.
-fn chunk(error: &RecvChunkError<DestinationError>) -> Diagnosis {
-    match error {
-        RecvChunkError::Sink(error) => destination(error),
-        RecvChunkError::Stream(error) => stream(error),
-        RecvChunkError::Recv(_) => Diagnosis { kind: ErrorKind::Integrity, side: Side::Peer, hint: DAMAGED },
-        RecvChunkError::Frame(_) => Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER },
-        RecvChunkError::Abandoned => {
-            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN }
-        }
+        SendChunkError::ChecksumFailed => there(ErrorKind::Integrity, DAMAGED),
+        SendChunkError::Source(_) | SendChunkError::Frame(_) => here(ErrorKind::Other, AGAIN),
+        _ => there(ErrorKind::Other, AGAIN),
     }
 }
 
@@ -236,13 +218,9 @@ fn stream(error: &StreamError) -> Diagnosis {
     match error {
         StreamError::ConnectionLost(end) => connection_end(end),
         StreamError::Reset(code) | StreamError::Stopped(code) => refused(*code),
-        StreamError::TimedOut { .. } => {
-            Diagnosis { kind: ErrorKind::Unreachable, side: Side::Peer, hint: AGAIN }
-        }
-        StreamError::TooLong { .. } => {
-            Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER }
-        }
-        StreamError::Closed => Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: AGAIN },
+        StreamError::TimedOut { .. } => there(ErrorKind::Unreachable, AGAIN),
+        StreamError::TooLong { .. } => there(ErrorKind::Other, BROKEN_PEER),
+        StreamError::Closed => here(ErrorKind::Other, AGAIN),
     }
 }
 
@@ -251,18 +229,10 @@ pub(super) fn call(error: &CallError) -> Diagnosis {
         CallError::Fault(fault) => answered(fault.code),
         CallError::Refused { code } => refused(*code),
         CallError::ConnectionLost(end) => connection_end(end),
-        CallError::DeadlineExceeded { .. } => {
-            Diagnosis { kind: ErrorKind::Unreachable, side: Side::Peer, hint: AGAIN }
-        }
-        CallError::PeerProtocol(_) => {
-            Diagnosis { kind: ErrorKind::Other, side: Side::Peer, hint: BROKEN_PEER }
-        }
-        CallError::TooLarge { .. } => {
-            Diagnosis { kind: ErrorKind::Refused, side: Side::ThisMachine, hint: "give a shorter path" }
-        }
-        CallError::Unencodable | CallError::Busy { .. } => {
-            Diagnosis { kind: ErrorKind::Other, side: Side::ThisMachine, hint: FAULT_HERE }
-        }
+        CallError::DeadlineExceeded { .. } => there(ErrorKind::Unreachable, AGAIN),
+        CallError::PeerProtocol(_) => there(ErrorKind::Other, BROKEN_PEER),
+        CallError::TooLarge { .. } => here(ErrorKind::Refused, "give a shorter path"),
+        CallError::Unencodable | CallError::Busy { .. } => here(ErrorKind::Other, FAULT_HERE),
     }
 }
 
@@ -270,19 +240,13 @@ pub(super) fn call(error: &CallError) -> Diagnosis {
 pub(super) fn method_call(error: &CallError) -> Diagnosis {
     match error {
         CallError::Fault(fault) => match fault.code {
-            FaultCode::UnknownMethod => Diagnosis {
-                kind: ErrorKind::Refused,
-                side: Side::Peer,
-                hint: "the server has no such method",
-            },
+            FaultCode::UnknownMethod => there(ErrorKind::Refused, "the server has no such method"),
             FaultCode::TicketRefused | FaultCode::Unauthorised => answered(fault.code),
             code => Diagnosis { hint: "see the message; the server's log may say more", ..answered(code) },
         },
-        CallError::TooLarge { .. } | CallError::Unencodable => Diagnosis {
-            kind: ErrorKind::Usage,
-            side: Side::ThisMachine,
-            hint: "send requests over 1 MiB as a file",
-        },
+        CallError::TooLarge { .. } | CallError::Unencodable => {
+            here(ErrorKind::Usage, "send requests over 1 MiB as a file")
+        }
         error => call(error),
     }
 }
@@ -311,7 +275,7 @@ fn answered(code: FaultCode) -> Diagnosis {
         FaultCode::UnknownMethod => (Other, "check that both sides run the same version of shiplane"),
         FaultCode::Internal | FaultCode::Other(_) => (Other, "see the log of shiplane serve there"),
     };
-    Diagnosis { kind, side: Side::Peer, hint }
+    there(kind, hint)
 }
 
 /// The peer ended a stream early, with this code.
@@ -327,7 +291,7 @@ fn refused(code: Code) -> Diagnosis {
             (Other, AGAIN)
         }
     };
-    Diagnosis { kind, side: Side::Peer, hint }
+    there(kind, hint)
 }
 
 /// Failures of this machine's disk, and requests of the peer that it refuses.
@@ -347,7 +311,7 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
         DestinationError::NameRefused { .. } | DestinationError::NameCollision { .. } => {
             "rename it at the source, or get it onto another file system"
         }
-        DestinationError::Busy { .. } => "wait for the other run, or stop it",
+        DestinationError::Busy { .. } | DestinationError::NoMemory => "wait for the other run, or stop it",
         DestinationError::TooLarge { .. } => "get fewer files at a time",
         DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. } => {
             "free space, then run the same command again to resume"
@@ -366,8 +330,6 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
     };
     Diagnosis { kind, side, hint }
 }
-
-const AGAIN: &str = "run the same command again to resume";
 
 const PUSH_AGAIN: &str = "run the same command again; files that arrived are not sent again";
 

@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 use shiplane_protocols::internals::access::{Grant, HostPort, Scope, Ticket};
 
 use super::Server;
-use crate::{
-    error::{Cause, Error},
-    target::TargetError,
-};
+use crate::error::{Cause, Error, TargetError};
 
 /// Makes a ticket of a server. Made by [`Server::ticket`].
 ///

@@ -15,9 +15,10 @@ use super::super::{
     concurrency::{ConcurrencyLimit, MAX_SYNCS},
     registry::{self, Answer, Refused, Registry, Remembered, Session, gone},
 };
+use crate::methods::Step;
 use crate::sync::{
     SyncRequest, SyncResponse,
-    messages::{SyncEnd, SyncHalf, SyncSettle, SyncSettled, SyncStart, SyncStarted},
+    messages::{SyncDone, SyncEnd, SyncHalf, SyncReady, SyncSettle, SyncStart},
 };
 
 /// One sync, as the calls see it.
@@ -25,8 +26,8 @@ use crate::sync::{
 pub(super) struct SyncSession {
     request: SyncRequest,
     pub(super) opened: Answer<SyncResponse>,
-    pub(super) started: Answer<SyncStarted>,
-    pub(super) settled: Answer<SyncSettled>,
+    pub(super) started: Answer<SyncReady>,
+    pub(super) settled: Answer<SyncDone>,
     start: mpsc::Sender<SyncStart>,
     settle: mpsc::Sender<SyncHalf>,
     abort: CancellationToken,
@@ -105,22 +106,26 @@ impl SyncSession {
     }
 
     /// What the comparison came to, by then.
-    pub(super) async fn open(&self, request: &SyncRequest, wait: Duration) -> Result<SyncResponse, Fault> {
+    pub(super) async fn open(
+        &self,
+        request: &SyncRequest,
+        wait: Duration,
+    ) -> Result<Step<SyncResponse>, Fault> {
         if *request != self.request {
             return Err(reused());
         }
-        self.opened.within(wait).await.unwrap_or(Ok(SyncResponse::Working))
+        self.opened.within(wait).await
     }
 
     /// Hands `request` over, if none was yet; what came of it by then.
-    pub(super) async fn start(&self, request: SyncStart, wait: Duration) -> Result<SyncStarted, Fault> {
+    pub(super) async fn start(&self, request: SyncStart, wait: Duration) -> Result<Step<SyncReady>, Fault> {
         // A second one is the same, asked again.
         let _ = self.start.try_send(request);
-        self.started.within(wait).await.unwrap_or(Ok(SyncStarted::Working))
+        self.started.within(wait).await
     }
 
     /// Hands over what the peer made of it, or ends it; what came of it by then.
-    pub(super) async fn settle(&self, request: SyncSettle, wait: Duration) -> Result<SyncSettled, Fault> {
+    pub(super) async fn settle(&self, request: SyncSettle, wait: Duration) -> Result<Step<SyncDone>, Fault> {
         match request.end {
             SyncEnd::Done(half) => drop(self.settle.try_send(half)),
             SyncEnd::Withdrawn => self.abort.cancel(),
@@ -128,10 +133,13 @@ impl SyncSession {
                 // Why may be known here a little later than there that it has.
                 let known = self.settled.within(ABORT_WAIT.min(wait)).await;
                 self.abort.cancel();
-                return known.unwrap_or_else(|| Err(gone("nothing has failed here")));
+                return match known {
+                    Ok(Step::Working) => Err(gone("nothing has failed here")),
+                    known => known,
+                };
             }
         }
-        self.settled.within(wait).await.unwrap_or(Ok(SyncSettled::Working))
+        self.settled.within(wait).await
     }
 
     /// All steps that have come to nothing yet come to this.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shiplane_files::internals::{
-    SourceRoot,
+    SharedMemory, SourceRoot,
     sync::{
         Agreed, Changes, Dataset, DatasetError, Manifest, Prepared, ScanError, ScanOptions, Side, Site,
         UnresolvedReason, Work,
@@ -25,10 +25,10 @@ use crate::sync::SyncError;
 use crate::sync::exchange::{Exchange, Exchanged, check_names, list_left, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
 use crate::sync::messages::{
-    SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncEnd, SyncHalf, SyncRequest,
-    SyncResponse, SyncSettle, SyncSettled, SyncStart, SyncStarted,
+    SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncDone, SyncEnd, SyncHalf,
+    SyncReady, SyncRequest, SyncResponse, SyncSettle, SyncStart,
 };
-use crate::transfer::{EventFn, Target, TransferError, TransferOptions};
+use crate::transfer::{EventFn, Target, TransferOptions};
 
 pub(super) struct Attempt<'a> {
     client: &'a RpcClient,
@@ -69,7 +69,7 @@ impl<'a> Attempt<'a> {
         (self.events)(SyncEvent::Comparing);
         let (base, manifest_digest, changes) = match self.open(&dataset).await {
             Ok(SyncResponse::Differs { base, manifest_digest, changes }) => (base, manifest_digest, changes),
-            Ok(SyncResponse::Same | SyncResponse::Working) => return self.nothing_to_do(dataset).await,
+            Ok(SyncResponse::Same) => return self.nothing_to_do(dataset).await,
             Err(refused @ SyncError::Refused(CallError::Fault(_))) => return Err(refused),
             // It may have begun there all the same.
             Err(error) => return Err(self.explain(error).await),
@@ -111,7 +111,7 @@ impl<'a> Attempt<'a> {
         let unsent = exchanged.unsent();
         let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;
         let ours = exchanged.half(list_left(&left));
-        let (theirs, their_base) = self.settle(ours.clone()).await?;
+        let SyncDone { half: theirs, base: their_base } = self.settle(ours.clone()).await?;
         report.left = left_on_both(&theirs, left.into_iter());
         blocking(move || remember(&dataset, &agreed, &ours, &theirs, their_base)).await?;
         add(&mut report, &exchanged);
@@ -135,7 +135,9 @@ impl<'a> Attempt<'a> {
             } else {
                 let chunk_len_bytes = job.transfer.chunk_len_bytes.min(limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
                 let digest = job.transfer.digest;
-                Some(Site::to_change(&root, b"", peer.as_bytes(), digest, chunk_len_bytes, &|_| false)?)
+                let shared = SharedMemory::default();
+                let peer = peer.as_bytes();
+                Some(Site::to_change(&root, b"", peer, digest, chunk_len_bytes, shared, &|_| false)?)
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
             let options = ScanOptions { go_on, digest: job.transfer.digest, ..ScanOptions::default() };
@@ -155,11 +157,7 @@ impl<'a> Attempt<'a> {
             source: dataset.source(),
             digest: self.job.transfer.digest.bit(),
         };
-        let answered = poll_method(self.client, SYNC_OPEN, &request, Duration::MAX, |answer| {
-            (answer != SyncResponse::Working).then_some(answer)
-        })
-        .await;
-        answered.map_err(SyncError::Refused)
+        poll_method(self.client, SYNC_OPEN, &request, Duration::MAX).await.map_err(SyncError::Refused)
     }
 
     async fn nothing_to_do(&self, dataset: Dataset) -> Result<SyncReport, SyncError> {
@@ -237,15 +235,7 @@ impl<'a> Attempt<'a> {
             bytes_per_second: self.job.transfer.bytes_per_second(),
             changes,
         };
-        let asking = async {
-            let ready = |answer| match answer {
-                SyncStarted::Ready { merged, compression, bytes_per_second } => {
-                    Some((merged, compression, bytes_per_second))
-                }
-                SyncStarted::Working => None,
-            };
-            poll_method(self.client, SYNC_START, &request, Duration::MAX, ready).await.map_err(rejected)
-        };
+        let asking = poll_method(self.client, SYNC_START, &request, Duration::MAX);
         let sending = async {
             match beside {
                 Some(bytes) => {
@@ -256,7 +246,7 @@ impl<'a> Attempt<'a> {
             }
         };
         let (started, sent) = futures::join!(asking, sending);
-        let (merged, compression, bytes_per_second) = started?;
+        let SyncReady { merged, compression, bytes_per_second } = started.map_err(rejected)?;
         if merged != *prepared.agreed().merged_digest().as_bytes() {
             return Err(SyncError::Disagreed);
         }
@@ -269,24 +259,17 @@ impl<'a> Attempt<'a> {
         Ok((exchange, options))
     }
 
-    async fn settle(&self, half: SyncHalf) -> Result<(SyncHalf, Option<[u8; 32]>), SyncError> {
+    async fn settle(&self, half: SyncHalf) -> Result<SyncDone, SyncError> {
         let request = SyncSettle { sync: *self.sync.as_bytes(), end: SyncEnd::Done(half) };
-        let done = |answer| match answer {
-            SyncSettled::Done { half, base } => Some((half, base)),
-            SyncSettled::Working => None,
-        };
-        poll_method(self.client, SYNC_SETTLE, &request, Duration::MAX, done).await.map_err(rejected)
+        poll_method(self.client, SYNC_SETTLE, &request, Duration::MAX).await.map_err(rejected)
     }
 
     /// Lets the peer know that this is the end, and asks why if that is not clear from here.
     async fn explain(&self, error: SyncError) -> SyncError {
-        let may_know = matches!(
-            &error,
-            SyncError::Transfer(
-                TransferError::Stream(_) | TransferError::Undelivered { .. } | TransferError::Silent { .. }
-            ) | SyncError::NotReceived(_)
-                | SyncError::NotSent(_)
-        );
+        let may_know = match &error {
+            SyncError::Transfer(error) => error.is_hang_up(),
+            error => matches!(error, SyncError::NotReceived(_) | SyncError::NotSent(_)),
+        };
         let end = if may_know { SyncEnd::Failed } else { SyncEnd::Withdrawn };
         let request = SyncSettle { sync: *self.sync.as_bytes(), end };
         match self.client.call_typed(SYNC_SETTLE, &request, LEAVE_BUDGET).await {

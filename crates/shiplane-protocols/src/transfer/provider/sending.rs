@@ -11,10 +11,13 @@ use shiplane_transport::{
     internals::{BufferPool, ProgressFn, ProgressMeter, SourceError as LaneError, blocking},
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, Piece, TaggedChunk, TransferId};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    super::{TransferOptions, budget::Reservation},
+    super::{
+        TransferOptions,
+        budget::{Account, Reservation},
+    },
     MAX_CHUNK_ATTEMPTS,
     spans::{FailedSpan, FileSpan, SpanSource, piece_of},
 };
@@ -41,8 +44,8 @@ pub(super) struct Outlet {
     compression: Compression,
     /// Chunks that are being compressed.
     compressors: Semaphore,
-    /// KiB of content of chunks that are held compressed.
-    held: Arc<Semaphore>,
+    /// For chunks that are held compressed.
+    compressed: Account,
 }
 
 /// What has moved when it was looked at last.
@@ -129,8 +132,8 @@ pub(super) enum ChunkFailure {
     Lane(SendChunkError),
 }
 
-/// A compressed chunk, and its share of what may be held.
-type Compressed = (EncodedSource, OwnedSemaphorePermit);
+/// A compressed chunk, and its memory.
+type Compressed = (EncodedSource, Reservation);
 
 impl Outlet {
     pub(super) fn new(
@@ -138,6 +141,7 @@ impl Outlet {
         transfer: TransferId,
         source: Arc<Source>,
         options: &TransferOptions,
+        compressed: Account,
     ) -> Self {
         let cores = blocking::cores();
         Self {
@@ -156,7 +160,7 @@ impl Outlet {
             digest_cache: options.digest_cache.clone().filter(|_| options.digest == DigestAlgorithm::Blake3),
             compression: options.compression,
             compressors: Semaphore::new(cores.min(MAX_COMPRESSORS)),
-            held: Arc::new(Semaphore::new(MAX_HELD_KIB as usize)),
+            compressed,
         }
     }
 
@@ -259,8 +263,8 @@ impl Outlet {
             let (sizes, digest) = (encoded.sizes(), encoded.digest());
             let progress = self.progress(begun, sizes.content_bytes, sizes.wire_bytes);
             // The frame's own digest is of its payload, which is no piece of a file.
-            let options = self.lane(progress, &begun.memory);
-            let sent = self.connection.send_compressed_chunk(tag, encoded, &options).await;
+            let options = LaneOptions { is_encoded: true, ..self.lane(progress, &begun.memory) };
+            let sent = self.connection.send_tagged_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
             let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
             return Ok(Delivered { digest, content_bytes, wire_bytes });
@@ -282,13 +286,12 @@ impl Outlet {
         }
     }
 
-    /// `None` if it does not shrink.
+    /// `None` if it does not shrink, or there is no memory for it.
     async fn compress(self: &Arc<Self>, spans: &[FileSpan]) -> Result<Option<Compressed>, ChunkFailure> {
         let content_bytes: u64 = spans.iter().map(|file| file.span.len_bytes).sum();
-        let share_kib = content_bytes.div_ceil(1 << 10).min(MAX_HELD_KIB.into()) as u32;
         let given_up = || ChunkFailure::Lane(LaneError::Abandoned.into());
         // In this order: who compresses never waits for another.
-        let held = Arc::clone(&self.held).acquire_many_owned(share_kib).await.map_err(|_| given_up())?;
+        let Some(held) = self.compressed.wait(content_bytes).await else { return Ok(None) };
         let _turn = self.compressors.acquire().await.map_err(|_| given_up())?;
         let (reader, failed) = self.reader(spans, &Reservation::UNCOUNTED);
         let compression = self.compression;
@@ -366,6 +369,3 @@ fn unread(failed: &FailedSpan, error: LaneError) -> ChunkFailure {
 
 /// Each works in some 3 MiB; more than four keep any path busy.
 const MAX_COMPRESSORS: usize = 4;
-
-/// 16 MiB: as many lanes as there are by default hold a usual chunk each, or one holds the largest.
-const MAX_HELD_KIB: u32 = 16 << 10;

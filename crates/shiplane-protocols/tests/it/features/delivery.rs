@@ -33,7 +33,7 @@ fn never() -> RetryPolicy {
     at_once(|_| panic!("it must not be tried again"))
 }
 
-/// Calls `moved` with the bytes moved by the first attempt so far.
+/// Sends by lane, and calls `moved` with the bytes moved by the first attempt so far.
 fn watching(moved: impl Fn(u64) + Send + Sync + 'static) -> SendOptions {
     let total = Mutex::new(0);
     let progress = Arc::new(move |step| {
@@ -42,7 +42,7 @@ fn watching(moved: impl Fn(u64) + Send + Sync + 'static) -> SendOptions {
         moved(*total);
     });
     let lane = LaneOptions { progress: Some(progress), ..LaneOptions::default() };
-    SendOptions::default().lane(lane)
+    SendOptions::default().lane(lane).call_threshold_bytes(0)
 }
 
 /// The one delivery, and that there is no other waiting.
@@ -64,7 +64,7 @@ async fn a_kilobyte_goes_by_call_and_a_megabyte_by_lane() {
     {
         let data = noise(len as u64, len);
         let carried = transfer_auto(&client, &memory(data.clone()), &options).await.unwrap();
-        assert_eq!((carried.by_call, carried.content_bytes), (by_call, len as u64));
+        assert_eq!((carried.by_call, carried.result.bytes_transferred), (by_call, len as u64));
         let delivered = deliveries.next().await.unwrap();
         assert_eq!(delivered.data, data);
         assert_eq!(delivered.peer, pair.alice.peer_id());
@@ -86,7 +86,7 @@ async fn ten_megabytes_of_text_cost_less_than_half() {
     let before = client.connection().stats().sent_bytes;
     let carried = transfer_auto(&client, &memory(text.clone()), &options).await.unwrap();
     let on_the_wire = client.connection().stats().sent_bytes - before;
-    assert_eq!(carried.content_bytes, 10_000_000);
+    assert_eq!(carried.result.bytes_transferred, 10_000_000);
     assert!(carried.wire_bytes < 5_000_000, "{carried:?}");
     assert!(on_the_wire < 5_000_000, "{on_the_wire}");
     assert_eq!(deliveries.next().await.unwrap().data, text);

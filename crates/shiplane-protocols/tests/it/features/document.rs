@@ -8,10 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shiplane_protocols::internals::single::{claim_new, only_chunk, send_only_chunk};
+use shiplane_protocols::internals::single::{claim_new, only_chunk};
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, RequestContext, Router, RpcClient};
 use shiplane_transport::{ChunkExpectation, ChunkSource, LaneOptions, PeerConnection, RecvChunkError};
-use shiplane_wire::{Digest, FrameError, TransferId};
+use shiplane_wire::{Digest, FrameError, TaggedChunk, TransferId};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -82,9 +82,9 @@ fn file_server(content: Bytes) -> Router {
                 tokio::spawn(async move {
                     let transfer = TransferId::from_bytes(request.transfer);
                     // On the connection that the request came by: there is no dialling back.
-                    let options = LaneOptions::default();
-                    send_only_chunk(&context.connection, transfer, &ChunkSource::Memory(content), &options)
-                        .await
+                    let (tag, options) = (TaggedChunk { transfer, index: 0 }, LaneOptions::default());
+                    let source = ChunkSource::Memory(content).opened().await?;
+                    context.connection.send_tagged_chunk(tag, source, &options).await
                 });
                 Ok(len_bytes)
             }
@@ -151,7 +151,8 @@ async fn pattern_2_push_notification() {
     let notify = |len_bytes| Notify { transfer: [7; 16], len_bytes };
     client.call_typed(PUSH_NOTIFY, &notify(300_000), BUDGET).await.unwrap();
     let (transfer, options) = (TransferId::from_bytes([7; 16]), LaneOptions::default());
-    send_only_chunk(client.connection(), transfer, &memory(update.clone()), &options).await.unwrap();
+    let (tag, source) = (TaggedChunk { transfer, index: 0 }, memory(update.clone()).opened().await.unwrap());
+    client.connection().send_tagged_chunk(tag, source, &options).await.unwrap();
     let done = tokio::time::timeout(BUDGET, acknowledged).await.unwrap().unwrap();
     assert_eq!(done.digest, *Digest::sha256(&update).as_bytes());
 

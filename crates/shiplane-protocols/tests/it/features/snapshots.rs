@@ -8,7 +8,7 @@ use shiplane_protocols::internals::snapshot::{
 };
 use shiplane_rpc::{CallError, FaultCode, Method, Router, RpcClient};
 use shiplane_transport::{ChunkSource, LaneOptions, RecvChunkError, SendChunkError, internals::SinkError};
-use shiplane_wire::{Digest, FrameError, TransferId};
+use shiplane_wire::{Digest, FrameError, TaggedChunk, TransferId};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -127,12 +127,9 @@ fn liar(
         async move {
             tokio::spawn(async move {
                 let transfer = TransferId::from_bytes(transfer);
-                let (source, lane) = (memory(sent), LaneOptions::default());
-                let connection = &context.connection;
-                let sent = shiplane_protocols::internals::single::send_only_chunk(
-                    connection, transfer, &source, &lane,
-                )
-                .await;
+                let (tag, lane) = (TaggedChunk { transfer, index: 0 }, LaneOptions::default());
+                let source = memory(sent).opened().await.unwrap();
+                let sent = context.connection.send_tagged_chunk(tag, source, &lane).await;
                 let _ = tell.send(sent.map(|sent| sent.len_bytes));
             });
             Ok((announced, *digest.as_bytes()))

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use shiplane_files::internals::{Destination, ReceiveOptions};
 use shiplane_protocols::internals::{
-    Fetch, FetchError, FetchReport, FetchRequest,
-    transfer::{TransferError, TransferOptions},
+    Fetch, FetchError, FetchRequest,
+    transfer::{FilesReport, TransferError, TransferOptions},
 };
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{
@@ -102,7 +102,7 @@ where
 pub(super) async fn fetch_from(
     shape: TransferShape,
     script: Script,
-) -> (Result<FetchReport, FetchError>, TempDir) {
+) -> (Result<FilesReport, FetchError>, TempDir) {
     fetch_within(PATIENT, shape, script).await
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn fetch_within(
     patience: Duration,
     shape: TransferShape,
     script: Script,
-) -> (Result<FetchReport, FetchError>, TempDir) {
+) -> (Result<FilesReport, FetchError>, TempDir) {
     let liar = Liar::meet(patience, shape, script).await;
     let dir = TempDir::new().unwrap();
     let limit = tokio::time::timeout(PATIENT / 2, fetch(&liar.rpc, dir.path()));
@@ -147,7 +147,7 @@ impl Liar {
     }
 }
 
-pub(super) async fn fetch(rpc: &RpcClient, dest: &Path) -> Result<FetchReport, FetchError> {
+pub(super) async fn fetch(rpc: &RpcClient, dest: &Path) -> Result<FilesReport, FetchError> {
     fetch_with(rpc, false, dest, &small_chunks()).await
 }
 
@@ -160,7 +160,7 @@ pub(super) async fn fetch_with(
     is_new_here: bool,
     dest: &Path,
     options: &TransferOptions,
-) -> Result<FetchReport, FetchError> {
+) -> Result<FilesReport, FetchError> {
     let request = FetchRequest { path: b"it".to_vec(), is_new_here };
     let fetch = Fetch::open_with(rpc, request, options).await?;
     let target = Destination::open(dest, fetch.shape(), fetch.job(), receive_options());
@@ -192,7 +192,7 @@ pub(super) fn end(entries: u64, total_bytes: u64) -> ProviderRecord {
     ProviderRecord::End { entries, total_bytes }
 }
 
-pub(super) fn transfer_error(result: Result<FetchReport, FetchError>) -> TransferError {
+pub(super) fn transfer_error(result: Result<FilesReport, FetchError>) -> TransferError {
     match result.expect_err("a liar must not get away with it") {
         FetchError::Transfer(error) => error,
         other => panic!("not the transfer's own error: {other}"),

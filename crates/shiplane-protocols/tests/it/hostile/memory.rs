@@ -1,6 +1,7 @@
 //! The memory that a peer's claims cost. Each test has a process of its own, to measure its memory.
 
 use std::{
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -13,13 +14,14 @@ use shiplane_protocols::internals::{
     Fetch, FetchRequest,
     transfer::{Target, TransferError, TransferOptions},
 };
-use shiplane_rpc::RpcClient;
+use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_transport::{
     LaneOptions,
     internals::{BiStream, Claim},
 };
 use shiplane_wire::{
-    Piece, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk, TransferId, limits,
+    Digest, DigestAlgorithm, Piece, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk,
+    TransferId, limits,
 };
 use tempfile::TempDir;
 
@@ -227,6 +229,54 @@ fn offers_with_holes_cost_a_fetch_into_a_stream_little() {
         let is_whole = written.load(Ordering::Relaxed) == LEN_BYTES;
         assert!(result.is_err() || is_whole, "{written:?} bytes were written: {result:?}");
     });
+}
+
+/// The journals of two interrupted pushes of a peer leave more than is in memory at a time.
+#[tokio::test]
+async fn a_push_whose_journal_finds_no_memory_is_told_to_wait() {
+    let world = World::writable(shiplane_protocols::internals::WriteLimits::default());
+    let identity = world.identity();
+    let peer = identity.peer_id();
+    let rpc = world.admitted_as(identity, world.ticket_to_write("")).await;
+    (1..=2).for_each(|number| leave_journal(&world.source(), peer.as_bytes(), number));
+    let first = begin(&rpc, 1).await;
+    let request = raw(2, b"in2", RawShape::Contents);
+    let opened = open(&rpc, &request).await;
+    assert!(is_busy(&opened), "{opened:?}");
+    drop(first);
+    // As the program asks again.
+    let opened = loop {
+        let opened = open(&rpc, &request).await;
+        if !is_busy(&opened) {
+            break opened;
+        }
+    };
+    assert!(matches!(opened, Ok(RawOpened::Ready { .. })), "{opened:?}");
+}
+
+fn is_busy(opened: &Result<RawOpened, CallError>) -> bool {
+    matches!(opened, Err(CallError::Fault(fault)) if fault.code == FaultCode::Busy)
+}
+
+/// What a push to `in{number}` leaves that was cut: 66,000 files that were begun.
+fn leave_journal(root: &Path, peer: &[u8], number: u8) {
+    let target = format!("in{number}");
+    let parts: [&[u8]; 3] = [peer, &[0; 32], target.as_bytes()];
+    let parts = parts.map(|part| [&(part.len() as u64).to_le_bytes(), part].concat());
+    let key = Digest::blake3(&parts.concat());
+    let header = [&b"shiplane-jrnl 2\n"[..], &[DigestAlgorithm::Blake3.bit()], key.as_bytes()];
+    let mut journal = header.concat();
+    let mut put = |body: &[u8]| {
+        journal.extend((body.len() as u32).to_le_bytes());
+        journal.extend(body);
+        journal.extend(&Digest::blake3(body).as_bytes()[..8]);
+    };
+    for id in 0..66_000u64 {
+        put(&[&[1][..], &id.to_le_bytes(), &[1; 8], &[0; 16], id.to_string().as_bytes()].concat());
+    }
+    std::fs::create_dir(root.join(&target)).unwrap();
+    let name = format!(".shiplane-{}.journal", &key.to_string()[..16]);
+    std::fs::write(root.join(target).join(name), journal).unwrap();
 }
 
 /// Counts what is written.

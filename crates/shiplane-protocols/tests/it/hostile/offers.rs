@@ -13,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use shiplane_protocols::internals::{
-    FetchError, FetchReport, WriteLimits,
-    transfer::{ProtocolFault, TransferError},
+    FetchError, WriteLimits,
+    transfer::{FilesReport, ProtocolFault, TransferError},
 };
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{PeerAddr, SendChunkError, StreamError, internals::BiStream};
@@ -49,7 +49,7 @@ async fn invite(
     patience: Duration,
     fill: impl FnOnce(&Path),
     script: Script,
-) -> (Result<FetchReport, FetchError>, TempDir) {
+) -> (Result<FilesReport, FetchError>, TempDir) {
     let liar = Liar::meet(patience, TransferShape::Contents, script).await;
     let dir = TempDir::new().unwrap();
     fill(dir.path());

@@ -7,8 +7,8 @@ use std::{fs, sync::Arc, time::Duration};
 use bytes::Bytes;
 use shiplane_files::internals::{Destination, DestinationError, FaultClass};
 use shiplane_protocols::internals::{
-    Fetch, FetchError, FetchReport,
-    transfer::{Target, TransferError},
+    Fetch, FetchError,
+    transfer::{FilesReport, Target, TransferError},
 };
 use shiplane_transport::StreamError;
 use shiplane_wire::{Code, Digest, ProviderRecord, TaggedChunk};
@@ -348,7 +348,7 @@ async fn a_provider_that_never_sends_what_was_wanted_is_given_up() {
 async fn confirmed_by<F>(
     patience: Duration,
     last: impl Fn(Fixture) -> F + Clone + Send + Sync + 'static,
-) -> Result<FetchReport, FetchError>
+) -> Result<FilesReport, FetchError>
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -3,16 +3,17 @@
 use std::{fs, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use shiplane_protocols::{Compression, internals::transfer::TransferOptions};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::internals::SendHalf;
 use shiplane_wire::{ProviderRecord, ReceiverRecord, RecordReader, Span, TransferId, limits};
 
 use super::{
-    FETCH_OPEN,
+    FETCH_OPEN, FetchOpen,
     memory::{alone, assert_grown_little, resident_bytes},
-    receiver::{TRANSFER, all_of_it, begun_by, manifest_of},
+    receiver::{TRANSFER, all_of_it, begun_by, manifest_of, want},
 };
-use crate::harness::{PROGRESS_TIMEOUT, World};
+use crate::harness::{PROGRESS_TIMEOUT, World, noise, options};
 
 /// Two lists of its signatures are more than one transfer may add to a process.
 const FILE_LEN_BYTES: u64 = 2 << 30;
@@ -56,6 +57,35 @@ fn a_crowd_that_asks_for_block_signatures_at_once_costs_a_server_little() {
         futures::future::join_all(asking).await;
         let grown_bytes = resident_bytes("VmHWM:") - before_bytes;
         assert!(grown_bytes <= MAX_GROWTH_BYTES, "it cost {grown_bytes} bytes");
+    });
+}
+
+#[test]
+fn a_crowd_that_reads_no_compressed_chunk_costs_a_server_little() {
+    const CROWD: u8 = 6;
+    const LEN_BYTES: u64 = limits::MAX_PAYLOAD_CHUNK_LEN_BYTES;
+    alone("hostile::unread::a_crowd_that_reads_no_compressed_chunk_costs_a_server_little", async {
+        let options = TransferOptions { compression: Compression::Always, ..options() };
+        let world = World::with_options(options, |source| {
+            // It shrinks, but not by much.
+            let content: Vec<_> = noise(1, LEN_BYTES as usize).iter().map(|byte| byte & 63).collect();
+            fs::write(source.join("x"), content).unwrap();
+        });
+        let rpc = world.admitted().await;
+        let before_bytes = resident_bytes("VmRSS:");
+        let crowd = (1..=CROWD).map(async |number| {
+            let request = FetchOpen { compression: 2, ..all_of_it([number; 16]) };
+            let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
+            rpc.call_typed(FETCH_OPEN, &request, Duration::from_secs(10)).await.unwrap();
+            let mut records = claim.records().await.unwrap();
+            manifest_of(&mut records).await;
+            records.send.write(encoded(&[want(0, 0, 0, LEN_BYTES)])).await.unwrap();
+            let chunk = claim.next().await.unwrap();
+            (claim, records, chunk)
+        });
+        let crowd = futures::future::join_all(crowd).await;
+        assert_grown_little(before_bytes, "compressed chunks that nobody reads");
+        drop(crowd);
     });
 }
 

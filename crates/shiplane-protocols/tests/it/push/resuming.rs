@@ -6,8 +6,8 @@ use std::{
 };
 
 use shiplane_protocols::internals::{
-    Push, PushError, PushReport, PushRequest, WriteLimits,
-    transfer::{TransferEvent, TransferOptions},
+    Push, PushError, PushRequest, WriteLimits,
+    transfer::{FilesReport, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::RpcClient;
 use shiplane_transport::Identity;
@@ -39,7 +39,7 @@ async fn cut(world: &World, client: &RpcClient, request: &PushRequest, after_byt
 }
 
 /// What the first run held is taken over.
-async fn again(world: &World, client: &RpcClient, request: &PushRequest) -> PushReport {
+async fn again(world: &World, client: &RpcClient, request: &PushRequest) -> FilesReport {
     push(world, client, source(&world.dest()), request).await.unwrap()
 }
 
@@ -56,8 +56,8 @@ async fn a_push_that_was_cut_is_resumed() {
     assert_eq!(tree(&world.source().join("deep/in/tree")), tree(&world.dest()));
     let in_flight = world.options.lanes as u64 * world.options.chunk_len_bytes;
     assert!(report.sent_bytes <= 2_000_000 + 2 * in_flight, "{report:?}");
-    assert!(report.resumed_bytes > 0, "{report:?}");
-    assert_eq!(report.sent_bytes + report.resumed_bytes, 4_000_000);
+    assert!(report.summary.resumed_bytes > 0, "{report:?}");
+    assert_eq!(report.sent_bytes + report.summary.resumed_bytes, 4_000_000);
     assert_eq!(tree(&world.source()).len(), 4, "no journal, no temporary file");
 }
 
@@ -75,7 +75,7 @@ async fn another_peer_or_another_source_does_not_take_over_what_was_kept() {
             other => break other.unwrap(),
         }
     };
-    assert_eq!((report.sent_bytes, report.resumed_bytes), (1_000_000, 0));
+    assert_eq!((report.sent_bytes, report.summary.resumed_bytes), (1_000_000, 0));
 }
 
 #[tokio::test]
@@ -174,8 +174,8 @@ async fn a_push_whose_pusher_fell_silent_is_taken_over_by_the_same_again() {
     assert!(busy.is_busy(), "only the same takes over: {busy}");
     let report = push(&world, &rpc, source(&world.dest()), &named("", "tree")).await.unwrap();
     assert_eq!(tree(&world.source().join("tree")), tree(&world.dest()));
-    assert!(report.resumed_bytes > 0, "{report:?}");
-    assert_eq!(report.sent_bytes + report.resumed_bytes, 4_000_000);
+    assert!(report.summary.resumed_bytes > 0, "{report:?}");
+    assert_eq!(report.sent_bytes + report.summary.resumed_bytes, 4_000_000);
     drop(wake);
     assert!(!thread.join().unwrap(), "what was taken over has failed");
 }

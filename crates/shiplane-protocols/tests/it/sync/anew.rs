@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use shiplane_protocols::internals::sync::{SyncEvent, SyncEventFn, SyncRequest, SyncResponse, synchronise};
+use shiplane_protocols::internals::sync::{
+    Step, SyncEvent, SyncEventFn, SyncRequest, SyncResponse, synchronise,
+};
 use shiplane_rpc::FaultCode;
 use tokio::sync::Notify;
 
@@ -35,7 +37,7 @@ async fn the_same_key_takes_over_from_its_own_sync_of_the_same_two_and_from_no_o
     for id in 11..14 {
         let anew = SyncRequest { sync: [id; 16], ..first.clone() };
         let opened = call(&again, OPEN, &anew).await.unwrap();
-        assert!(matches!(opened, SyncResponse::Differs { .. }), "{opened:?}");
+        assert!(matches!(opened, Step::Done(SyncResponse::Differs { .. })), "{opened:?}");
     }
     assert_eq!(call(&left, START, &start(changes(&theirs))).await, Err(FaultCode::Gone));
     assert_eq!(tree(&world.source()).len(), 3, "the file, and lock and journal of the one that goes on");

@@ -16,7 +16,7 @@ use shiplane_files::internals::{
     sync::{FileState, Manifest, Node, UnresolvedReason},
 };
 use shiplane_protocols::internals::sync::{
-    LeftPath, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse, synchronise,
+    LeftPath, Step, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse, synchronise,
 };
 use shiplane_protocols::internals::transfer::{MemoryBudget, TransferError, TransferOptions};
 use shiplane_rpc::{Fault, FaultCode, Method, Router, RpcClient};
@@ -33,7 +33,7 @@ use crate::harness::{PROGRESS_TIMEOUT, World, options, transfer_lane, tree};
 use crate::hostile::{IMPATIENT, PATIENT, encode, file, transport};
 
 /// The bodies as they travel, written down again: a change on the wire must fail here.
-pub(super) const OPEN: Method<SyncRequest, SyncResponse> = Method::new("sync.open");
+pub(super) const OPEN: Method<SyncRequest, Step<SyncResponse>> = Method::new("sync.open");
 pub(super) const START: Method<Start, Started> = Method::new("sync.start");
 const ALIVE: Method<[u8; 16], ()> = Method::new("sync.alive");
 pub(super) const SETTLE: Method<Settle, Settled> = Method::new("sync.settle");
@@ -156,7 +156,7 @@ impl Liar {
         let router = Router::new()
             .typed(OPEN, move |context, request| {
                 let response = respond(&context.connection, &request);
-                async move { Ok(response) }
+                async move { Ok(Step::Done(response)) }
             })
             .typed(START, move |context, request| {
                 let started = begin(&context.connection, &request);

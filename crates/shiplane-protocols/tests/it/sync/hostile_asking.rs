@@ -4,7 +4,7 @@ use std::fs;
 
 use shiplane_files::internals::sync::Manifest;
 use shiplane_protocols::internals::{
-    sync::{SyncBody, SyncRequest, SyncResponse},
+    sync::{Step, SyncBody, SyncRequest, SyncResponse},
     transfer::{MemoryBudget, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
@@ -77,7 +77,7 @@ async fn served() -> World {
 async fn tells(world: &World, announced: &Manifest, told: Vec<u8>) -> Result<Started, FaultCode> {
     let client = admitted(world).await;
     let opened = call(&client, OPEN, &open(announced)).await?;
-    assert!(matches!(opened, SyncResponse::Differs { .. }), "{opened:?}");
+    assert!(matches!(opened, Step::Done(SyncResponse::Differs { .. })), "{opened:?}");
     call(&client, START, &start(told)).await
 }
 
@@ -106,7 +106,7 @@ async fn what_the_server_does_not_remember_with_a_peer_that_peer_cannot_delete()
     let base = *listed("a", b"a").digest().as_bytes();
     let request = SyncRequest { bases: vec![base], ..open(&Manifest::new()) };
     let opened = call(&client, OPEN, &request).await.unwrap();
-    assert!(matches!(opened, SyncResponse::Differs { base: None, .. }), "{opened:?}");
+    assert!(matches!(opened, Step::Done(SyncResponse::Differs { base: None, .. })), "{opened:?}");
     let nothing = changes(&Manifest::new());
     assert!(matches!(call(&client, START, &start(nothing)).await, Ok(Started::Ready { .. })));
     call(&client, SETTLE, &Settle { sync: SYNC, end: End::Withdrawn }).await.unwrap_err();
@@ -123,7 +123,7 @@ async fn a_mass_deletion_needs_the_callers_consent_at_the_server_too() {
     let report = sync(&world, &client).await;
     let request = SyncRequest { bases: vec![*report.digest.as_bytes()], ..open(&Manifest::new()) };
     let opened = call(&client, OPEN, &request).await.unwrap();
-    assert!(matches!(opened, SyncResponse::Differs { base: Some(_), .. }), "{opened:?}");
+    assert!(matches!(opened, Step::Done(SyncResponse::Differs { base: Some(_), .. })), "{opened:?}");
     // All ten entries of the base are removed; nothing is unknown, nothing is changed.
     let mut told = 10_u32.to_le_bytes().to_vec();
     (0..10_u32).for_each(|entry| told.extend_from_slice(&entry.to_le_bytes()));
@@ -179,7 +179,7 @@ async fn begins(world: &World, path: &str, list: &Manifest) -> (RpcClient, Resul
     let client = admitted(world).await;
     let request = SyncRequest { path: path.as_bytes().to_vec(), ..open(list) };
     let opened = call(&client, OPEN, &request).await.unwrap();
-    assert!(matches!(opened, SyncResponse::Differs { .. }), "{opened:?}");
+    assert!(matches!(opened, Step::Done(SyncResponse::Differs { .. })), "{opened:?}");
     loop {
         // On a busy machine the server may still be reading the list.
         match call(&client, START, &start(changes(list))).await {

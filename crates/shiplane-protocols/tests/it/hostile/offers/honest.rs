@@ -11,8 +11,10 @@ use shiplane_files::internals::{DestinationError, SourceRoot};
 use shiplane_protocols::{
     Compression,
     internals::{
-        Fetch, FetchError, FetchReport, FetchRequest, Push, PushRequest,
-        transfer::{EventFn, MemoryBudget, Target, TransferError, TransferEvent, TransferOptions},
+        Fetch, FetchError, FetchRequest, Push, PushRequest,
+        transfer::{
+            EventFn, FilesReport, MemoryBudget, Target, TransferError, TransferEvent, TransferOptions,
+        },
     },
 };
 use shiplane_rpc::RpcClient;
@@ -29,7 +31,7 @@ async fn fetch_new(
     client: &RpcClient,
     path: &str,
     events: EventFn,
-) -> Result<FetchReport, FetchError> {
+) -> Result<FilesReport, FetchError> {
     let request = FetchRequest { path: path.into(), is_new_here: true };
     let fetch = Fetch::open_with(client, request, &world.options).await?;
     let target = world.destination(&fetch).map_err(TransferError::from)?;

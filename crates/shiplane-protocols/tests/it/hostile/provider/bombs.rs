@@ -7,6 +7,7 @@ use shiplane_protocols::{
         transfer::{ProtocolFault, TransferOptions},
     },
 };
+use shiplane_transport::LaneOptions;
 use tempfile::TempDir;
 
 use super::*;
@@ -33,7 +34,8 @@ async fn chunk_sent(wish: Compression, size_bytes: u64, payload: Vec<u8>) -> Tra
                 let (index, _) = fixture.want().await.unwrap();
                 let tag = TaggedChunk { transfer: fixture.transfer, index };
                 let source = Claimed { len_bytes: payload.len() as u64, data: payload };
-                let sent = fixture.connection.send_compressed_chunk(tag, source, &transfer_lane()).await;
+                let options = LaneOptions { is_encoded: true, ..transfer_lane() };
+                let sent = fixture.connection.send_tagged_chunk(tag, source, &options).await;
                 assert!(sent.is_err(), "it must not be told that this is stored");
                 fixture.linger().await;
             }

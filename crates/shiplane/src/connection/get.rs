@@ -12,15 +12,15 @@ use std::{
 use futures::future::{BoxFuture, FutureExt};
 use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, Shape};
 use shiplane_protocols::internals::{
-    Fetch, FetchError, FetchReport, FetchRequest,
-    transfer::{Target, TransferError, TransferOptions},
+    Fetch, FetchError, FetchRequest,
+    transfer::{FilesReport, Target, TransferError, TransferOptions},
 };
 use shiplane_transport::internals::blocking;
 use shiplane_wire::{Durability, escape};
 
 use self::{files::FileEvents, output::HashingOutput};
+use super::Connection;
 use crate::{
-    connection::Connection,
     error::{Cause, Error},
     event::{Phase, Side},
     report::Report,
@@ -151,7 +151,9 @@ impl GetJob {
                 to_disk(opened, dest, receive, file_events).await?
             }
         };
-        Ok(report(&tracker, &fetched, self.is_durable))
+        let mut report = Report::new(fetched.digest_algorithm);
+        report.add(&fetched);
+        Ok(tracker.complete(report))
     }
 }
 
@@ -172,7 +174,7 @@ struct Opened {
 }
 
 impl Opened {
-    async fn receive(self, target: Target) -> Result<FetchReport, Cause> {
+    async fn receive(self, target: Target) -> Result<FilesReport, Cause> {
         let Self { fetch, options, tracker } = self;
         Ok(fetch.receive(target, &options, tracker.events(0, Side::Peer)).await?)
     }
@@ -183,7 +185,7 @@ async fn to_writer(
     mut opened: Opened,
     writer: Box<dyn io::Write + Send>,
     sha256: bool,
-) -> Result<FetchReport, Cause> {
+) -> Result<FilesReport, Cause> {
     let Shape::File { name } = opened.fetch.shape() else {
         return Err(Cause::NotOneFile);
     };
@@ -216,7 +218,7 @@ async fn to_disk(
     dest: PathBuf,
     receive: ReceiveOptions,
     file_events: Option<bool>,
-) -> Result<FetchReport, Cause> {
+) -> Result<FilesReport, Cause> {
     let (shape, key) = (opened.fetch.shape().clone(), opened.fetch.job());
     let opening = blocking::spawn(move || Destination::open(&dest, &shape, key, receive));
     let destination = opening.await.map_err(|_| Cause::Abandoned)?.map_err(Cause::Destination)?;
@@ -225,20 +227,6 @@ async fn to_disk(
         Some(sha256) => FileEvents::of(destination, sha256, Arc::clone(&opened.tracker)),
     };
     opened.receive(destination.into()).await
-}
-
-fn report(tracker: &Tracker, fetched: &FetchReport, is_durable: bool) -> Report {
-    let left_out = tracker.take_left_out();
-    Report {
-        files: fetched.summary.published_files + fetched.summary.identical_files,
-        bytes_total: fetched.total_bytes,
-        bytes_received: fetched.received_bytes,
-        bytes_wire: fetched.wire_bytes,
-        bytes_resumed: fetched.total_bytes.saturating_sub(fetched.received_bytes),
-        digest: fetched.digest.map(|digest| digest.to_string()),
-        is_durable,
-        ..Report::new(tracker.elapsed(), fetched.digest_algorithm, left_out)
-    }
 }
 
 /// Whether nothing of `path` is at `dest` yet, nor what an earlier run has kept of it. A guess: whether it is a file or

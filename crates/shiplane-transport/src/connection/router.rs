@@ -22,9 +22,9 @@ use tokio::{
     time::Instant,
 };
 
+use super::PeerConnection;
 use crate::{
     config::MAX_CONCURRENT_STREAMS,
-    connection::PeerConnection,
     stream::{BiStream, InUse},
 };
 

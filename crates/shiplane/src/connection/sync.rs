@@ -9,8 +9,8 @@ use futures::future::{BoxFuture, FutureExt};
 use shiplane_files::internals::sync::{self as disk, Change, Consent, SyncState, Why};
 use shiplane_protocols::internals::sync::{self as engine, SyncEvent, SyncEventFn};
 
+use super::Connection;
 use crate::{
-    connection::Connection,
     error::{Cause, Error},
     event::{Action, Phase, Side},
     report::Report,
@@ -143,7 +143,7 @@ fn report(
         let (path, why) = (left.path.to_string(), left.why.to_string());
         tracker.left_out(Action::left_out(side(left.side), Action::LEAVE, path, why));
     }
-    Report {
+    tracker.complete(Report {
         files: synced.files,
         bytes_sent: synced.sent_bytes,
         bytes_received: synced.received_bytes,
@@ -151,8 +151,8 @@ fn report(
         bytes_resumed: tracker.read(|progress| progress.present_bytes.iter().sum()),
         digest: Some(synced.digest.to_string()),
         actions: synced.actions.iter().map(action).collect(),
-        ..Report::new(tracker.elapsed(), digest_algorithm, tracker.take_left_out())
-    }
+        ..Report::new(digest_algorithm)
+    })
 }
 
 fn action(action: &disk::Action) -> Action {

@@ -14,14 +14,17 @@ use futures::{
     future::{BoxFuture, FutureExt},
 };
 use shiplane_files::internals::{Shape, Source, SourceRoot};
-use shiplane_protocols::internals::{Push, PushError, PushReport, PushRequest, transfer::TransferOptions};
+use shiplane_protocols::internals::{
+    Push, PushError, PushRequest,
+    transfer::{FilesReport, TransferOptions},
+};
 use shiplane_rpc::CallError;
 use shiplane_transport::internals::blocking;
 use shiplane_wire::{Durability, escape};
 use tokio::time::Instant;
 
+use super::Connection;
 use crate::{
-    connection::Connection,
     error::{Cause, Error},
     event::{Phase, Side},
     report::Report,
@@ -107,23 +110,15 @@ impl PushJob {
             durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
             tracker: Tracker::new(progress, self.settings.on_progress.take()),
         };
-        let mut report = Report::new(Duration::ZERO, self.settings.digest, Vec::new());
+        let mut report = Report::new(self.settings.digest);
         let mut pushing = futures::stream::iter(offers.into_iter().enumerate())
             .map(|(part, offer)| run.push_one(part, offer))
             .buffer_unordered(at_a_time);
         while let Some(pushed) = pushing.try_next().await? {
-            let files = pushed.published_files + pushed.identical_files;
-            report.files += files;
-            report.bytes_sent += pushed.sent_bytes;
-            report.bytes_wire += pushed.wire_bytes;
-            report.bytes_resumed += pushed.total_bytes.saturating_sub(pushed.sent_bytes);
-            report.bytes_total += pushed.total_bytes;
-            report.is_durable &= pushed.durability == Durability::Durable;
-            run.tracker.update(|progress| progress.files += files);
+            report.add(&pushed);
+            run.tracker.update(|progress| progress.files = report.files);
         }
-        report.left_out = run.tracker.take_left_out();
-        report.elapsed = run.tracker.elapsed();
-        Ok(report)
+        Ok(run.tracker.complete(report))
     }
 }
 
@@ -146,7 +141,7 @@ struct Run {
 }
 
 impl Run {
-    async fn push_one(&self, part: usize, offer: Offer) -> Result<PushReport, Error> {
+    async fn push_one(&self, part: usize, offer: Offer) -> Result<FilesReport, Error> {
         let push = self.open(offer).await?;
         let events = self.tracker.events(part, Side::ThisMachine);
         match push.send(&self.options, events).await {

@@ -7,6 +7,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::future::{BoxFuture, FutureExt};
@@ -17,6 +18,7 @@ use shiplane_protocols::internals::{
 };
 use shiplane_transport::internals::blocking;
 use shiplane_wire::{Durability, escape};
+use tokio::sync::watch;
 
 use self::{files::FileEvents, output::HashingOutput};
 use super::Connection;
@@ -116,10 +118,18 @@ impl GetJob {
     async fn run(mut self) -> Result<Report, Error> {
         let cancelled = self.settings.take_cancelled();
         let connection = self.connection.clone();
-        connection.run(self.fetch(), cancelled).await
+        let (writing, mut released) = watch::channel(());
+        let ended = connection.run(self.fetch(Arc::new(writing)), cancelled).await;
+        if ended.is_err() {
+            // So that the same job can be continued at once: a thread may still be writing.
+            let released = async { while released.changed().await.is_ok() {} };
+            let _ = tokio::time::timeout(RELEASE_TIMEOUT, released).await;
+        }
+        ended
     }
 
-    async fn fetch(mut self) -> Result<Report, Error> {
+    /// `writing` is held as long as anything is written here.
+    async fn fetch(mut self, writing: Arc<watch::Sender<()>>) -> Result<Report, Error> {
         let path = self.connection.server_path(&self.path)?;
         let phases = (Phase::Receiving, Phase::Publishing);
         let has_events = self.settings.on_progress.is_some();
@@ -148,7 +158,7 @@ impl GetJob {
                     chunk_len_bytes: self.settings.chunk_len_bytes,
                 };
                 let file_events = has_events.then_some(self.sha256);
-                to_disk(opened, dest, receive, file_events).await?
+                to_disk(opened, dest, receive, file_events, writing).await?
             }
         };
         let mut report = Report::new(fetched.digest_algorithm);
@@ -218,10 +228,12 @@ async fn to_disk(
     dest: PathBuf,
     receive: ReceiveOptions,
     file_events: Option<bool>,
+    writing: Arc<watch::Sender<()>>,
 ) -> Result<FilesReport, Cause> {
     let (shape, key) = (opened.fetch.shape().clone(), opened.fetch.job());
     let opening = blocking::spawn(move || Destination::open(&dest, &shape, key, receive));
     let destination = opening.await.map_err(|_| Cause::Abandoned)?.map_err(Cause::Destination)?;
+    destination.hold(writing);
     let destination = match file_events {
         None => destination,
         Some(sha256) => FileEvents::of(destination, sha256, Arc::clone(&opened.tracker)),
@@ -244,6 +256,9 @@ fn is_new_at(dest: &Path, path: &[u8]) -> bool {
     let has_unfinished = names.any(|name| name.as_encoded_bytes().starts_with(b".shiplane-"));
     !has_unfinished && name.is_some_and(|name| !name.is_empty() && is_missing(&dest.join(name)))
 }
+
+/// 500 ms: a write that a disk will do at all is done by then, and Ctrl-C takes less than a second.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// 512 KiB: 32 of them are 16 MiB.
 const MAX_HELD_CHUNK_LEN_BYTES: u64 = 512 << 10;

@@ -114,7 +114,7 @@ pub enum PushError {
     /// The transfer failed. Push it again: what has arrived is not sent again.
     #[error(transparent)]
     Transfer(#[from] TransferError),
-    /// Everything was sent, and the peer's answer was lost. [`PushReceipt::ask`] asks again, over another
+    /// Everything was sent, and the peer's answer was lost. [`PushReceipt::settle`] asks again, over another
     /// connection if need be; so does the same push, which finds everything there.
     #[error("it is not known whether everything has arrived: {source}")]
     Unknown {

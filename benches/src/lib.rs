@@ -1,8 +1,6 @@
 //! Figures of shiplane's parts (criterion, under `benches/`) and the reference programs that the
 //! whole-program comparison runs beside it (`src/bin/`). Here is what those programs share.
 
-pub mod raw;
-
 /// Whatever ends a bench.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 

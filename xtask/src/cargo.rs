@@ -1,6 +1,5 @@
 //! Calls cargo from `cargo xtask`.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -8,16 +7,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::process::Running;
+use crate::process::{self, Running};
 
 /// The directory of the workspace's `Cargo.toml`.
-pub(crate) fn workspace_root() -> &'static Path {
+pub fn workspace_root() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest)
 }
 
 /// A `cargo` command that runs in the workspace root, as if it were typed there.
-pub(crate) fn cargo() -> Command {
+pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace_root());
     // What `cargo run` tells us of ourselves is none of the inner cargo's business: ring's build script
@@ -32,27 +31,18 @@ pub(crate) fn cargo() -> Command {
 }
 
 /// What cargo says of the workspace's own packages.
-pub(crate) fn metadata() -> Result<Value> {
-    let text = output(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+pub fn metadata() -> Result<Value> {
+    let text = process::output("cargo", cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
     serde_json::from_str(&text).context("cargo metadata printed no JSON")
 }
 
-/// What a command prints; an error unless it succeeds.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("{command:?} ended with {}", output.status);
-    }
-    String::from_utf8(output.stdout).context("cargo printed no UTF-8")
-}
-
 /// Builds one binary in release and says where it is.
-pub(crate) fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
+pub fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
     build(package, binary, &["--release"])
 }
 
 /// Builds `shiplane` for the demo, without what the demo does not run, and says where it is.
-pub(crate) fn build_for_demo() -> Result<PathBuf> {
+pub fn build_for_demo() -> Result<PathBuf> {
     build("shiplane-cli", "shiplane", &["--profile", "demo", "--no-default-features"])
 }
 
@@ -63,22 +53,21 @@ fn build(package: &str, binary: &str, how: &[&str]) -> Result<PathBuf> {
 }
 
 /// Runs a `cargo build` of one binary and says where it is.
-pub(crate) fn executable_of(command: &mut Command, binary: &str) -> Result<PathBuf> {
+pub fn executable_of(command: &mut Command, binary: &str) -> Result<PathBuf> {
     let name = format!("building {binary}");
     command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
-    let mut running = Running::start(&name, command)?;
-    let stdout = running.take_stdout().context("cargo has no standard output")?;
-    // Read here, not after the wait: cargo blocks once the pipe is full.
+    let ended = Running::start(&name, command)?.wait(Duration::MAX)?;
     let mut executable = None;
-    for line in BufReader::new(stdout).lines() {
-        let message: Value = serde_json::from_str(&line?).context("cargo printed no JSON")?;
-        if message["target"]["name"] == binary
-            && let Some(path) = message["executable"].as_str()
-        {
+    for line in &ended.lines {
+        let message: Value = serde_json::from_str(line).context("cargo printed no JSON")?;
+        let is_it = message["target"]["name"] == binary && message["target"]["kind"][0] == "bin";
+        if is_it && let Some(path) = message["executable"].as_str() {
             executable = Some(PathBuf::from(path));
         }
     }
-    running.wait(Duration::MAX)?.expect_success(&name)?;
+    if ended.code != Some(0) {
+        bail!("{name} failed");
+    }
     match executable {
         Some(path) => Ok(path),
         None => bail!("cargo built no binary `{binary}`"),

@@ -1,19 +1,14 @@
 //! `cargo xtask ci`: everything that must be green before a change goes in, step by step, with the
 //! time each took.
 
-#[cfg(target_os = "linux")]
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use xtask::{cargo, interrupt, process, units};
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-use crate::{cargo, crash, demo, fuzz, interrupt, process, races, sim, tidy, units};
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-use crate::{cargo, demo, fuzz, interrupt, process, sim, tidy, units};
-#[cfg(target_os = "linux")]
-use crate::{load, soak, wan};
+use crate::lab::{self, Ran};
+use crate::{demo, fuzz, tidy};
 
 /// Runs all steps in order and stops at the first that fails. Cheap ones come first. The table of what
 /// was run stands at the end either way.
@@ -71,11 +66,11 @@ const STEPS: [Step; 15] = [
     Step { name: "fuzz, short", run: short_fuzz },
     Step { name: "dependencies", run: dependencies },
     Step { name: "demo, small", run: small_demo },
-    Step { name: "crash, short", run: short_crash },
-    Step { name: "races, short", run: short_races },
-    Step { name: "load, short", run: short_load },
-    Step { name: "soak, short", run: short_soak },
-    Step { name: "wan, short", run: short_wan },
+    Step { name: "crash, short", run: || on_program("crash") },
+    Step { name: "races, short", run: || on_program("races") },
+    Step { name: "load, short", run: || on_program("load") },
+    Step { name: "soak, short", run: || on_program("soak") },
+    Step { name: "wan, short", run: || on_program("wan") },
 ];
 
 fn format() -> Result<Note> {
@@ -121,11 +116,25 @@ fn test() -> Result<Note> {
 }
 
 fn short_simulation() -> Result<Note> {
+    programme(&["sim", "--seeds", SHORT_SEEDS])
+}
+
+/// The short form of a programme of the lab, on the demo's program, which has been built by then and is nearly as fast
+/// as the one that is installed.
+fn on_program(name: &str) -> Result<Note> {
+    let program = cargo::build_for_demo()?;
+    programme(&[name, "--short", "--shiplane", &program.to_string_lossy()])
+}
+
+fn programme(arguments: &[&str]) -> Result<Note> {
     if !cfg!(target_os = "linux") {
-        return Ok(Note::Left("left out: its random numbers need Linux"));
+        return Ok(Note::Left("left out: the lab needs Linux"));
     }
-    sim::run(&sim::Args::short())?;
-    Ok(Note::Passed)
+    let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+    Ok(match lab::run(&arguments)? {
+        Ran::Passed => Note::Passed,
+        Ran::Skipped => Note::Left("left out: this machine lacks something, see above"),
+    })
 }
 
 fn short_fuzz() -> Result<Note> {
@@ -163,77 +172,6 @@ fn small_demo() -> Result<Note> {
     Ok(Note::Passed)
 }
 
-/// What the steps below run: the demo's program, which has been built by then and is nearly as fast as the
-/// one that is installed.
-#[cfg(target_os = "linux")]
-fn program() -> Result<PathBuf> {
-    cargo::build_for_demo()
-}
-
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn short_crash() -> Result<Note> {
-    if let Some(why) = crash::missing() {
-        println!("  {why}");
-        return Ok(Note::Left("left out: nothing can be traced here"));
-    }
-    crash::run(&crash::Args::short(program()?))?;
-    Ok(Note::Passed)
-}
-
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn short_races() -> Result<Note> {
-    races::run(&races::Args::short(program()?))?;
-    Ok(Note::Passed)
-}
-
-/// With the hostile peers that the tests have built.
-#[cfg(target_os = "linux")]
-fn short_load() -> Result<Note> {
-    load::run(&load::Args::short(program()?))?;
-    Ok(Note::Passed)
-}
-
-#[cfg(target_os = "linux")]
-fn short_soak() -> Result<Note> {
-    soak::run(&soak::Args::short(program()?))?;
-    Ok(Note::Passed)
-}
-
-#[cfg(target_os = "linux")]
-fn short_wan() -> Result<Note> {
-    if let Some(why) = wan::missing() {
-        println!("  {why}");
-        return Ok(Note::Left("left out: there can be no emulated links here"));
-    }
-    wan::run(&wan::Args::short(program()?))?;
-    Ok(Note::Passed)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn short_wan() -> Result<Note> {
-    Ok(Note::Left("left out: it needs Linux's network namespaces"))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn short_load() -> Result<Note> {
-    Ok(Note::Left("left out: it needs Linux's /proc"))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn short_soak() -> Result<Note> {
-    Ok(Note::Left("left out: it needs Linux's /proc"))
-}
-
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-fn short_crash() -> Result<Note> {
-    Ok(Note::Left("left out: it traces as Linux does on x86-64"))
-}
-
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-fn short_races() -> Result<Note> {
-    Ok(Note::Left("left out: it swaps as Linux does"))
-}
-
 fn cargo_with(arguments: &[&str]) -> Command {
     let mut command = cargo::cargo();
     command.args(arguments);
@@ -252,6 +190,9 @@ fn is_installed(subcommand: &str) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
+
+/// Some ten seconds of an unoptimised build.
+const SHORT_SEEDS: &str = "150";
 
 /// What cargo-deny says when it cannot reach the advisories.
 const NO_DATABASE: &str = "failed to fetch advisory database";

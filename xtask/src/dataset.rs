@@ -1,54 +1,50 @@
 //! The tree that the demo sends: one large file, many small ones, and every awkward name that a
 //! file system lets through. The same seed gives the same bytes on every machine.
 
-mod names;
-mod noise;
-
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
+use testlink::Rng;
 
-pub(crate) use self::noise::Noise;
-use crate::interrupt;
+use crate::{interrupt, names};
 
 /// How much to make.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
+pub struct Size {
     /// Bytes of the one large file.
-    pub(crate) large_bytes: u64,
+    pub large_bytes: u64,
     /// Number of small files.
-    pub(crate) small_files: usize,
+    pub small_files: usize,
     /// Directories they are spread over.
-    pub(crate) directories: usize,
+    pub directories: usize,
 }
 
 impl Size {
     /// What the demo shows.
-    pub(crate) const FULL: Self = Self { large_bytes: 512 << 20, small_files: 2000, directories: 50 };
+    pub const FULL: Self = Self { large_bytes: 512 << 20, small_files: 2000, directories: 50 };
 
     /// A taste, for a quick look and for CI.
-    pub(crate) const SMALL: Self = Self { large_bytes: 32 << 20, small_files: 200, directories: 8 };
+    pub const SMALL: Self = Self { large_bytes: 32 << 20, small_files: 200, directories: 8 };
 
     /// More than the tree will ever take on disk, blocks and all.
-    pub(crate) fn room_bytes(self) -> u64 {
+    pub fn room_bytes(self) -> u64 {
         self.large_bytes + self.small_files as u64 * (MAX_SMALL_BYTES / 8) + (16 << 20)
     }
 }
 
 /// Fills the empty directory `root`.
-pub(crate) fn make(root: &Path, size: Size) -> Result<()> {
-    let mut noise = Noise::seeded(SEED);
+pub fn make(root: &Path, size: Size) -> Result<()> {
+    let mut noise = Rng::new(SEED);
     write_noise(&root.join("large.bin"), size.large_bytes, &mut noise)?;
     small_files(root, size, &mut noise)?;
     odd_entries(root, &mut noise)
 }
 
 /// Writes a file of the next `len_bytes` of `noise`, in place of whatever has that name.
-#[cfg(target_os = "linux")]
-pub(crate) fn noisy_file(path: &Path, len_bytes: u64, noise: &mut Noise) -> Result<()> {
+pub fn noisy_file(path: &Path, len_bytes: u64, noise: &mut Rng) -> Result<()> {
     if path.exists() {
         fs::remove_file(path).with_context(|| format!("cannot remove {path:?}"))?;
     }
@@ -56,17 +52,17 @@ pub(crate) fn noisy_file(path: &Path, len_bytes: u64, noise: &mut Noise) -> Resu
 }
 
 /// Writes a file of `len_bytes` pseudo-random bytes.
-pub(crate) fn large_file(path: &Path, len_bytes: u64) -> Result<()> {
-    write_noise(path, len_bytes, &mut Noise::seeded(SEED))
+pub fn large_file(path: &Path, len_bytes: u64) -> Result<()> {
+    write_noise(path, len_bytes, &mut Rng::new(SEED))
 }
 
 /// Fills a new directory `root` with nothing but small files, over so many directories.
-pub(crate) fn small_tree(root: &Path, files: usize, directories: usize) -> Result<()> {
+pub fn small_tree(root: &Path, files: usize, directories: usize) -> Result<()> {
     let size = Size { large_bytes: 0, small_files: files, directories };
-    small_files(root, size, &mut Noise::seeded(SEED))
+    small_files(root, size, &mut Rng::new(SEED))
 }
 
-fn small_files(root: &Path, size: Size, noise: &mut Noise) -> Result<()> {
+fn small_files(root: &Path, size: Size, noise: &mut Rng) -> Result<()> {
     for directory in directory_names(root, size.directories) {
         make_directory(&directory)?;
     }
@@ -77,7 +73,7 @@ fn small_files(root: &Path, size: Size, noise: &mut Noise) -> Result<()> {
         write_noise(&path, len_bytes, noise)?;
         // Some are old, to the nanosecond, so that times that were not carried over show.
         if i % 3 == 0 {
-            let age = Duration::new(noise.below(400_000_000), (noise.below(1_000_000_000)) as u32);
+            let age = Duration::new(noise.between(0, 400_000_000), (noise.between(0, 1_000_000_000)) as u32);
             age_file(&path, age)?;
         }
     }
@@ -93,13 +89,13 @@ fn directory_names(root: &Path, count: usize) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-fn odd_entries(root: &Path, noise: &mut Noise) -> Result<()> {
+fn odd_entries(root: &Path, noise: &mut Rng) -> Result<()> {
     make_directory(&root.join("empty directory"))?;
     write_noise(&root.join("empty file"), 0, noise)?;
     let odd = root.join("odd names");
     make_directory(&odd)?;
     for name in names::odd() {
-        write_noise(&odd.join(name), 100 + noise.below(5000), noise)?;
+        write_noise(&odd.join(name), 100 + noise.between(0, 5000), noise)?;
     }
     for name in names::odd_directories() {
         make_directory(&odd.join(&name))?;
@@ -113,7 +109,7 @@ fn odd_entries(root: &Path, noise: &mut Noise) -> Result<()> {
 }
 
 /// A path of many components, below the limit of SPEC 4.5.
-fn deep_path(root: &Path, noise: &mut Noise) -> Result<()> {
+fn deep_path(root: &Path, noise: &mut Rng) -> Result<()> {
     let mut directory = root.join("deep");
     for level in 0..DEPTH {
         directory.push(format!("{level}"));
@@ -126,7 +122,7 @@ fn make_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make {path:?}"))
 }
 
-fn write_noise(path: &Path, len_bytes: u64, noise: &mut Noise) -> Result<()> {
+fn write_noise(path: &Path, len_bytes: u64, noise: &mut Rng) -> Result<()> {
     let cannot = || format!("cannot write {path:?}");
     let mut file = File::create_new(path).with_context(cannot)?;
     let mut left = len_bytes;
@@ -181,7 +177,7 @@ const BUFFER_LEN_BYTES: usize = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare;
+    use crate::tree;
 
     const TINY: Size = Size { large_bytes: 300_000, small_files: 30, directories: 7 };
 
@@ -189,29 +185,12 @@ mod tests {
     fn the_tree_holds_what_it_promises() {
         let root = tempfile::tempdir().unwrap();
         make(root.path(), TINY).unwrap();
-        let tree = compare::survey(root.path()).unwrap();
+        let counted = tree::survey(root.path()).unwrap();
         let odd = names::odd().len() + names::odd_directories().len();
         // The large one, the empty one, the program and the one at the bottom.
-        assert_eq!(tree.files, 30 + 4 + odd as u64);
+        assert_eq!(counted.files, 30 + 4 + odd as u64);
         assert_eq!(fs::metadata(root.path().join("large.bin")).unwrap().len(), 300_000);
         assert!(fs::read_dir(root.path().join("empty directory")).unwrap().next().is_none());
-        assert!(tree.bytes > 300_000 && tree.bytes < TINY.room_bytes());
-    }
-
-    #[test]
-    fn two_trees_are_the_same_tree() {
-        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        make(one.path(), TINY).unwrap();
-        make(two.path(), TINY).unwrap();
-        // Times are relative to now, so only those may differ.
-        let differences = compare::trees(one.path(), two.path()).unwrap();
-        let only_times = |found: &compare::Found| matches!(found.difference, compare::Difference::Time);
-        assert!(differences.iter().all(only_times), "{differences:?}");
-    }
-
-    #[test]
-    fn the_full_tree_has_fifty_directories_of_small_files() {
-        let names: std::collections::BTreeSet<_> = directory_names(Path::new("/"), 50).collect();
-        assert_eq!(names.len(), 50);
+        assert!(counted.bytes > 300_000 && counted.bytes < TINY.room_bytes());
     }
 }

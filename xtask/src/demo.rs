@@ -2,32 +2,30 @@
 //! compared byte by byte, then got again by a receiver that is killed beyond half-way and resumes; pushed to a
 //! second server; and, changed on both sides, brought together again.
 
+mod changes;
 mod cut;
-mod push;
-mod report;
-mod sync;
 
-use std::fs;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use xtask::dataset::{self, Size};
+use xtask::driver::{Access, Done, Server, Shiplane, Verb};
+use xtask::process::Running;
+use xtask::scratch::Scratch;
+use xtask::tree::{self, Survey};
+use xtask::units;
 
-use self::report::{Act, Report};
-use crate::compare::{self, Survey};
-use crate::dataset::{self, Size};
-use crate::process::{Exit, Lines, Running};
-use crate::scratch::Scratch;
-use crate::shiplane::{Server, Shiplane};
-use crate::units;
+use self::changes::Side;
 
 /// What the user typed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Directory to send [default: a generated data set]
     path: Option<PathBuf>,
-    /// Keep the trees and the servers' logs, and print where they are
+    /// Keep the trees and the programs' state, and print where they are
     #[arg(long)]
     keep: bool,
     /// Generate a small data set: 32 MiB and 200 files
@@ -56,142 +54,213 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
     let source = source(args, scratch)?;
-    let survey = compare::survey(&source)?;
+    let survey = tree::survey(&source)?;
     // Two copies at a time, and what a change of the largest file takes.
     scratch.expect_room(3 * survey.bytes + survey.bytes / 8)?;
-    let fixture = Fixture {
+    let name = source.file_name().context("the tree has no name")?.to_owned();
+    let demo = Demo {
         shiplane,
-        source: &source,
         survey,
-        on_its_way: if args.small { SMALL_ON_ITS_WAY } else { DEFAULT_ON_ITS_WAY },
+        under_way: if args.small { SMALL_UNDER_WAY } else { DEFAULT_UNDER_WAY },
         scratch,
         home: scratch.directory("home")?,
+        copy: scratch.directory("ours")?.join(&name),
+        theirs: scratch.directory("theirs")?,
+        source,
+        rows: RefCell::new(vec![row(["", "files", "bytes", "time", "rate", "memory"])]),
     };
-    let report = fixture.act(args.path.is_none())?;
-    println!("{}", report.text());
-    Ok(())
+    demo.show(args.path.is_none())
 }
 
 fn source(args: &Args, scratch: &Scratch) -> Result<PathBuf> {
     if let Some(path) = &args.path {
         let source = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
-        if !source.is_dir() {
-            bail!("{} is not a directory; give the one that holds it", path.display());
-        }
+        ensure!(source.is_dir(), "{} is not a directory; give the one that holds it", path.display());
         return Ok(source);
     }
     let size = if args.small { Size::SMALL } else { Size::FULL };
     // The tree and its copies.
     scratch.expect_room(4 * size.room_bytes())?;
-    println!(
-        "making a data set: one file of {}, {} small ones, odd names",
-        units::bytes(size.large_bytes),
-        units::count(size.small_files as u64),
-    );
+    let (large, small) = (units::bytes(size.large_bytes), units::count(size.small_files as u64));
+    println!("making a data set: one file of {large}, {small} small ones, odd names");
     let source = scratch.directory("source")?;
     dataset::make(&source, size)?;
     Ok(source)
 }
 
-/// What is on its way at most at a time: so much may be on the disk when a receiver is killed, and not be kept.
+/// What is under way at most at a time: so much may be on the disk when a receiver is killed, and not be kept.
 #[derive(Clone, Copy, Debug)]
-struct OnItsWay {
+struct UnderWay {
     /// `--jobs`.
     chunks: u64,
     /// `--chunk`.
     chunk_bytes: u64,
 }
 
-/// What all acts need.
-struct Fixture<'a> {
+/// What all parts need.
+struct Demo<'a> {
     shiplane: &'a Shiplane,
-    source: &'a Path,
+    source: PathBuf,
     survey: Survey,
-    on_its_way: OnItsWay,
+    under_way: UnderWay,
     scratch: &'a Scratch,
     /// The user's own state, the same for all runs but the servers'.
     home: PathBuf,
+    /// Where the first run puts it, alone in its directory. It is what is synced later.
+    copy: PathBuf,
+    /// What the second server serves.
+    theirs: PathBuf,
+    rows: RefCell<Vec<Vec<String>>>,
 }
 
-impl Fixture<'_> {
-    /// All acts. `must_cut`: the tree is large enough for that by design.
-    fn act(&self, must_cut: bool) -> Result<Report> {
-        let server = self.shiplane.serve(self.source, &self.scratch.directory("server")?)?;
+impl Demo<'_> {
+    /// All parts. `must_cut`: the tree is large enough for that by design.
+    fn show(&self, must_cut: bool) -> Result<()> {
+        let mut is_cut = false;
         println!("serving {} on loopback", self.source.display());
-        // The log ends up in the scratch directory, which is about to go.
-        let got = self.get_twice(&server, must_cut);
-        let (got, resumed) = got.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
-        let served = server.stop()?.used.peak_rss_bytes;
-
-        let theirs = self.scratch.directory("theirs")?;
-        let server = self.shiplane.serve_writable(&theirs, &self.scratch.directory("writable server")?)?;
+        self.with_server(&self.source, Access::Read, |server| {
+            println!("getting it");
+            self.run("got", self.client(Verb::Get, &self.copy, server))?;
+            self.expect_equal(&self.source, &self.copy)?;
+            println!("getting it again, into an empty directory, and killing the receiver on the way");
+            is_cut = self.get_cut(server)?;
+            ensure!(
+                is_cut || !must_cut,
+                "the receiver ended before it could be killed, {} times",
+                cut::ATTEMPTS
+            );
+            Ok(())
+        })?;
         println!("serving an empty directory, for writing");
-        let both = self.push(&server, &theirs).and_then(|pushed| Ok((pushed, self.sync(&server, &theirs)?)));
-        let (pushed, synced) = both.map_err(|failure| server.with_log(&format!("{failure:#}")))?;
-        let served = served.max(server.stop()?.used.peak_rss_bytes);
-        let report = Report { survey: self.survey, got, resumed, pushed, synced, served_rss_bytes: served };
-        report.expect_memory_within(MAX_RSS_BYTES)?;
-        Ok(report)
-    }
-
-    /// A plain run, then one that is cut.
-    fn get_twice(&self, server: &Server, must_cut: bool) -> Result<(Act, Option<cut::Resumed>)> {
-        println!("getting it");
-        let copy = self.copy();
-        let (act, _) = self.run(GET, &mut self.get(server, &copy))?;
-        self.expect_equal(self.source, &copy)?;
-        println!("getting it again, into an empty directory, and killing the receiver on the way");
-        let resumed = self.get_cut(server)?;
-        if resumed.is_none() && must_cut {
-            bail!("the receiver ended before it could be killed, {} times", cut::ATTEMPTS);
+        self.with_server(&self.theirs, Access::Write, |server| {
+            self.push(server)?;
+            self.sync(server)
+        })?;
+        let Survey { files, directories, others, .. } = self.survey;
+        println!("\n{}", units::table(&self.rows.borrow()));
+        let (files, directories) = (units::count(files), units::count(directories));
+        println!(
+            "All copies equal the original: {files} files and {directories} directories, verified and durable."
+        );
+        if others > 0 {
+            println!("Left out: {} links or special files.", units::count(others));
         }
-        Ok((act, resumed))
+        if !is_cut {
+            println!("Too small to be killed on the way, so nothing was resumed.");
+        }
+        Ok(())
     }
 
-    /// Where the first run puts it. It is what is synced later.
-    fn copy(&self) -> PathBuf {
-        self.scratch.path().join("copy")
+    fn with_server(
+        &self,
+        root: &Path,
+        access: Access,
+        work: impl FnOnce(&Server) -> Result<()>,
+    ) -> Result<()> {
+        let home =
+            self.scratch.directory(if access == Access::Read { "server" } else { "writable server" })?;
+        let server = self.shiplane.serve(root, &home, access)?;
+        work(&server).map_err(|failure| server.with_log(&failure))?;
+        let held_bytes = server.stop()?.used.peak_rss_bytes;
+        expect_memory(held_bytes)?;
+        self.rows.borrow_mut().push(row(["the server", "", "", "", "", &units::bytes(held_bytes)]));
+        Ok(())
     }
 
-    /// `shiplane get`, the same for every run: a run resumes what the same command left.
-    fn get(&self, server: &Server, destination: &Path) -> Command {
-        self.in_chunks(self.shiplane.get(server, destination, &self.home))
+    /// Pushes the tree, and again, which sends nothing.
+    fn push(&self, server: &Server) -> Result<()> {
+        println!("pushing the tree to it");
+        let push = || self.client(Verb::Push, &self.source, server);
+        let done = self.run("pushed", push())?;
+        let all = (self.survey.bytes, self.survey.bytes);
+        ensure!((done.total_bytes, done.sent_bytes) == all, "{done:?}, and the tree has {} bytes", all.0);
+        self.expect_equal(&self.source, &self.theirs.join(self.source.file_name().unwrap_or_default()))?;
+        let again = self.run("", push())?;
+        ensure!(again.sent_bytes == 0, "pushed again, it sent {} bytes", again.sent_bytes);
+        println!("  pushed again: nothing to send");
+        Ok(())
     }
 
-    fn in_chunks(&self, mut command: Command) -> Command {
-        command.arg("--chunk").arg(self.on_its_way.chunk_bytes.to_string());
-        command.arg("--jobs").arg(self.on_its_way.chunks.to_string());
+    /// Syncs what `get` has brought with what was pushed: first as they are, then changed.
+    fn sync(&self, server: &Server) -> Result<()> {
+        let (ours, theirs) = (self.copy.parent().context("the copy has no parent")?, &self.theirs);
+        let name = self.copy.file_name().unwrap_or_default();
+        let sync = |name| self.run(name, self.client(Verb::Sync, ours, server));
+        println!("syncing the two copies");
+        let same = sync("")?;
+        ensure!(same.moved_bytes() == 0, "the copies are equal, and yet {same:?}");
+        println!("changing both, and syncing again");
+        changes::make(&ours.join(name), Side::Ours)?;
+        changes::make(&theirs.join(name), Side::Theirs)?;
+        let synced = sync("synced")?;
+        self.expect_equal(ours, theirs)?;
+        changes::expect_both(&ours.join(name))?;
+        let [actions, there, here] = [synced.actions, synced.sent_bytes, synced.received_bytes];
+        println!(
+            "  {} actions, {} to the server, {} from it",
+            units::count(actions),
+            units::bytes(there),
+            units::bytes(here)
+        );
+        let again = sync("")?;
+        ensure!(again.actions == 0 && again.moved_bytes() == 0, "nothing was left to do, and yet {again:?}");
+        println!("  synced again: nothing to do");
+        Ok(())
+    }
+
+    /// A client, the same for every run: a run resumes what the same command left.
+    fn client(&self, verb: Verb, local: &Path, server: &Server) -> Command {
+        let mut command = self.shiplane.client(verb, local, server.ticket(), &self.home);
+        command.arg("--chunk").arg(self.under_way.chunk_bytes.to_string());
+        command.arg("--jobs").arg(self.under_way.chunks.to_string());
         command
     }
 
-    /// Runs a command to its end, with events instead of a bar where `--json` is among its arguments.
-    fn run(&self, name: &str, command: &mut Command) -> Result<(Act, Vec<String>)> {
+    /// Runs a client to its end; `name` is that of its row, if it is to have one.
+    fn run(&self, name: &str, mut command: Command) -> Result<Done> {
         let started = Instant::now();
-        let mut running = Running::start(name, command.stdout(Stdio::piped()))?;
-        let stdout = Lines::of(running.take_stdout().context("it has no standard output")?);
-        let exit: Exit = running.wait(RUN_LIMIT)?.expect_success(name)?;
-        let act = Act { time: started.elapsed(), peak_rss_bytes: exit.used.peak_rss_bytes };
-        Ok((act, stdout.rest()))
+        let running = Running::start("shiplane", command.arg("--json").stdout(Stdio::piped()))?;
+        let ended = running.wait(RUN_LIMIT)?.expect_success("shiplane")?;
+        let (time, held_bytes) = (started.elapsed(), ended.used.peak_rss_bytes);
+        expect_memory(held_bytes)?;
+        let done = Done::of(&ended.lines)?;
+        if !name.is_empty() {
+            let moved = format!("{} ({})", units::bytes(done.moved_bytes()), self.share(done.moved_bytes()));
+            let rate = units::rate(done.moved_bytes(), time);
+            let cells = [name, &units::count(self.survey.files), &moved, &units::seconds(time), &rate];
+            let cells = cells.into_iter().map(str::to_owned).chain([units::bytes(held_bytes)]);
+            self.rows.borrow_mut().push(cells.collect());
+        }
+        Ok(done)
+    }
+
+    fn share(&self, bytes: u64) -> String {
+        units::percent(bytes, self.survey.bytes)
     }
 
     fn expect_equal(&self, original: &Path, copy: &Path) -> Result<()> {
-        compare::expect_equal(original, copy)?;
+        tree::expect_equal(original, copy)?;
         println!("  compared byte by byte: equal");
         Ok(())
     }
 }
 
-fn remove(directory: &Path) -> Result<()> {
-    fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))
+fn expect_memory(held_bytes: u64) -> Result<()> {
+    if held_bytes > MAX_RSS_BYTES {
+        bail!("a process held {held_bytes} bytes of memory, and {MAX_RSS_BYTES} ought to do");
+    }
+    Ok(())
 }
 
-const GET: &str = "shiplane get";
+fn row(cells: [&str; 6]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
 
 /// What `get` and `push` do unless told otherwise.
-const DEFAULT_ON_ITS_WAY: OnItsWay = OnItsWay { chunks: 32, chunk_bytes: 4 << 20 };
+const DEFAULT_UNDER_WAY: UnderWay = UnderWay { chunks: 32, chunk_bytes: 4 << 20 };
 
-/// With the defaults, all of the small tree would be on its way at once and nothing kept.
-const SMALL_ON_ITS_WAY: OnItsWay = OnItsWay { chunks: 8, chunk_bytes: 256 << 10 };
+/// With the defaults, all of the small tree would be under way at once and nothing kept.
+const SMALL_UNDER_WAY: UnderWay = UnderWay { chunks: 8, chunk_bytes: 256 << 10 };
 
 /// Only against a hang: a tree that a user gives may be large.
 const RUN_LIMIT: Duration = Duration::from_secs(3600);

@@ -13,11 +13,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use xtask::process::{self, Running};
+use xtask::{cargo, units};
 
-use crate::process::{self, Lines, Running};
-use crate::{cargo, units};
-
-pub(crate) use coverage::as_compiler;
+pub(crate) use self::coverage::as_compiler;
 
 /// What to fuzz, and for how long.
 #[derive(clap::Args)]
@@ -96,7 +95,7 @@ fn build() -> Result<PathBuf> {
 
 /// What the fuzzer says it has.
 fn targets(fuzzer: &Path) -> Result<Vec<Target>> {
-    let listed = cargo::output(Command::new(fuzzer).env_remove(CHOICE))?;
+    let listed = process::output("the fuzzer", Command::new(fuzzer).env_remove(CHOICE))?;
     let target = |line: &str| {
         let (package, name) = line.split_once(' ')?;
         Some(Target { package: package.to_owned(), name: name.to_owned() })
@@ -128,19 +127,17 @@ fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {
         "-print_final_stats=1".to_owned(),
     ]);
     command.args([&kept, &seeds]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut running = Running::start(format!("fuzzing {}", target.name), &mut command)?;
-    let lines = Lines::of(running.take_stderr().context("the fuzzer has no standard error")?);
+    let running = Running::start(&format!("fuzzing {}", target.name), &mut command)?;
     let mut outcome = Outcome::default();
     let mut tail = VecDeque::new();
-    while let Some(line) = lines.next_within(SILENCE)? {
+    while let Some(line) = running.next_said(SILENCE)? {
         outcome.note(&line);
         tail.push_back(line);
         if tail.len() > TAIL_LINES {
             tail.pop_front();
         }
     }
-    let exit = running.wait(SILENCE)?;
-    if !exit.status.success() {
+    if running.wait(SILENCE)?.code != Some(0) {
         outcome.failure = Some(Vec::from(tail).join("\n"));
     }
     Ok(outcome)

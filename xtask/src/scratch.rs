@@ -9,13 +9,13 @@ use crate::units;
 
 /// The directory. Dropping it removes it with all that is in it.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     directory: TempDir,
 }
 
 impl Scratch {
     /// Makes one, beneath `parent` or else the system's temporary directory.
-    pub(crate) fn new(prefix: &str, parent: Option<&Path>) -> Result<Self> {
+    pub fn new(prefix: &str, parent: Option<&Path>) -> Result<Self> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
         let directory = tempfile::Builder::new()
             .prefix(prefix)
@@ -24,20 +24,26 @@ impl Scratch {
         Ok(Self { directory })
     }
 
+    /// Makes one in memory, if there is such a place.
+    pub fn in_memory(prefix: &str) -> Result<Self> {
+        let memory = Path::new("/dev/shm");
+        Self::new(prefix, memory.is_dir().then_some(memory))
+    }
+
     /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// Makes an empty directory in it.
-    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.path().join(name);
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(path)
     }
 
     /// Fails unless `bytes` more fit, so that a full disk is not met half-way.
-    pub(crate) fn expect_room(&self, bytes: u64) -> Result<()> {
+    pub fn expect_room(&self, bytes: u64) -> Result<()> {
         let free = free_bytes(self.path())?;
         if free < bytes {
             bail!(
@@ -51,14 +57,14 @@ impl Scratch {
     }
 
     /// Leaves it where it is.
-    pub(crate) fn keep(self) -> PathBuf {
+    pub fn keep(self) -> PathBuf {
         self.directory.keep()
     }
 }
 
 /// What an unprivileged user can still write where `path` is.
 #[cfg(unix)]
-pub(crate) fn free_bytes(path: &Path) -> Result<u64> {
+pub fn free_bytes(path: &Path) -> Result<u64> {
     let found = rustix::fs::statvfs(path)
         .with_context(|| format!("cannot ask for the room in {}", path.display()))?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
@@ -66,19 +72,19 @@ pub(crate) fn free_bytes(path: &Path) -> Result<u64> {
 
 /// Not asked for on this platform: a full disk is then met on the way.
 #[cfg(not(unix))]
-pub(crate) fn free_bytes(_path: &Path) -> Result<u64> {
+pub fn free_bytes(_path: &Path) -> Result<u64> {
     Ok(u64::MAX)
 }
 
 /// Waits until all that was written to any file system is on its disk.
 #[cfg(unix)]
-pub(crate) fn sync_disks() {
+pub fn sync_disks() {
     rustix::fs::sync();
 }
 
 /// Not asked for on this platform.
 #[cfg(not(unix))]
-pub(crate) fn sync_disks() {}
+pub fn sync_disks() {}
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use crate::cargo;
+use xtask::cargo;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

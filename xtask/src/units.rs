@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `561.2 MB`, with the unit that leaves at most three digits before the point.
-pub(crate) fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     let mut value = count as f64;
     let mut unit = 0;
     // 999.95 would be shown as "1000.0".
@@ -18,13 +18,13 @@ pub(crate) fn bytes(count: u64) -> String {
 }
 
 /// `1,073.7 MB`: for sizes that are compared to the last digit.
-pub(crate) fn megabytes(bytes: u64) -> String {
+pub fn megabytes(bytes: u64) -> String {
     let tenths = bytes.saturating_add(50_000) / 100_000;
     format!("{}.{} MB", count(tenths / 10), tenths % 10)
 }
 
 /// `572 MB/s`; a dash where no time has passed.
-pub(crate) fn rate(count: u64, time: Duration) -> String {
+pub fn rate(count: u64, time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds <= 0.0 {
         return "–".to_owned();
@@ -33,7 +33,7 @@ pub(crate) fn rate(count: u64, time: Duration) -> String {
 }
 
 /// `0.98 s`, `1 min 04 s`.
-pub(crate) fn seconds(time: Duration) -> String {
+pub fn seconds(time: Duration) -> String {
     let whole = time.as_secs();
     match whole {
         0..60 => format!("{:.2} s", time.as_secs_f64()),
@@ -42,7 +42,7 @@ pub(crate) fn seconds(time: Duration) -> String {
 }
 
 /// `2,053`.
-pub(crate) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -55,7 +55,7 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// The share of `part` in `whole`, `50 %`.
-pub(crate) fn percent(part: u64, whole: u64) -> String {
+pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "–".to_owned();
     }
@@ -63,7 +63,7 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
 }
 
 /// Rows as aligned columns: the first to the left, the others to the right.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
+pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

@@ -29,16 +29,7 @@ fn expect<T, E: Into<Failure>>(outcome: Result<T, E>) -> T {
 
 /// Bytes that nothing compresses or guesses.
 fn noise(len_bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut data = Vec::with_capacity(len_bytes + 8);
-    while data.len() < len_bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        data.extend_from_slice(&state.to_le_bytes());
-    }
-    data.truncate(len_bytes);
-    data
+    testlink::Rng::new(1).bytes(len_bytes)
 }
 
 /// As `get` has its chunks.

@@ -59,9 +59,6 @@ struct SendArgs {
     /// For `--control fixed`
     #[arg(long, default_value_t = 0)]
     window_bytes: u64,
-    /// Print the state of the path every so many milliseconds, to stderr
-    #[arg(long)]
-    trace_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -113,32 +110,21 @@ async fn send(args: SendArgs) -> Result<(), Failure> {
     let peer = transport.connect(args.addr).await?;
     let idle_rtt = peer.stats().path.rtt;
     let done = Arc::new(AtomicBool::new(false));
-    let watch = tokio::spawn(watch(Arc::clone(&peer), Arc::clone(&done), args.trace_ms, start));
     let messages =
         tokio::spawn(send_messages(Arc::clone(&peer), Arc::clone(&done), START_UP_RTTS * idle_rtt));
     let sent_bytes = send_lanes(&args, &peer, start).await?;
     let seconds = start.elapsed().as_secs_f64();
     done.store(true, Ordering::Relaxed);
-    let rtt = watch.await?;
     let messages = messages.await?;
     let stats = peer.stats();
     println!(
-        "{{\"bytes\":{sent_bytes},\"seconds\":{seconds:.4},\"mbit_s\":{:.2},\"sent_packets\":{},\
-         \"lost_packets\":{},\"wire_bytes\":{},\"idle_rtt_ms\":{:.3},\"rtt_ms\":{:.3},\"max_rtt_ms\":{:.3},\
-         \"message_p50_ms\":{:.3},\"message_p99_ms\":{:.3},\"window_bytes\":{},\"datagram_len_bytes\":{}}}",
+        "{{\"seconds\":{seconds:.4},\"mbit_s\":{:.2},\"sent_packets\":{},\"lost_packets\":{},\"message_p99_ms\":{:.3}}}",
         sent_bytes as f64 * 8e-6 / seconds,
         stats.path.sent_packets,
         stats.path.lost_packets,
-        stats.sent_bytes,
-        millis(idle_rtt),
-        millis(rtt.mean()),
-        millis(rtt.max),
-        millis(percentile(&messages, 50)),
-        millis(percentile(&messages, 99)),
-        stats.path.congestion_window_bytes,
-        stats.path.datagram_len_bytes,
+        percentile(&messages, 99).as_secs_f64() * 1e3,
     );
-    transport.shutdown(FAREWELL).await;
+    transport.shutdown(GRACE).await;
     Ok(())
 }
 
@@ -193,7 +179,7 @@ async fn send_messages(
     took
 }
 
-/// The queue of the start is the start's; `max_rtt_ms` tells of it.
+/// The queue of the start is the start's.
 const START_UP_RTTS: u32 = 12;
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
@@ -201,48 +187,6 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
         .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
         .copied()
         .unwrap_or_default()
-}
-
-#[derive(Default)]
-struct RttUnderLoad {
-    sum: Duration,
-    max: Duration,
-    samples: u32,
-}
-
-impl RttUnderLoad {
-    fn mean(&self) -> Duration {
-        self.sum / self.samples.max(1)
-    }
-}
-
-/// Looks at the smoothed RTT twenty times a second.
-async fn watch(
-    peer: Arc<PeerConnection>,
-    done: Arc<AtomicBool>,
-    trace_ms: Option<u64>,
-    start: Instant,
-) -> RttUnderLoad {
-    let mut rtt = RttUnderLoad::default();
-    let mut tick = tokio::time::interval(Duration::from_millis(trace_ms.unwrap_or(50)));
-    while !done.load(Ordering::Relaxed) {
-        tick.tick().await;
-        let path = peer.stats().path;
-        rtt.sum += path.rtt;
-        rtt.max = rtt.max.max(path.rtt);
-        rtt.samples += 1;
-        if trace_ms.is_some() {
-            eprintln!(
-                "{:.3} s  rtt {:.2} ms  window {} KiB  sent {}  lost {}",
-                start.elapsed().as_secs_f64(),
-                millis(path.rtt),
-                path.congestion_window_bytes / 1024,
-                path.sent_packets,
-                path.lost_packets,
-            );
-        }
-    }
-    rtt
 }
 
 /// Takes chunks and keeps nothing.
@@ -273,12 +217,8 @@ fn anyone() -> Trust {
     Trust::ask(|_| Admission::Trusted)
 }
 
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
 /// More than a round trip of any path this is used on, so that the receiver ends too.
-const FAREWELL: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Rare beside the bulk, and yet hundreds in a few seconds.
 const MESSAGE_INTERVAL: Duration = Duration::from_millis(20);

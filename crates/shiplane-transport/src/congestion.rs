@@ -33,7 +33,7 @@
 //!
 //! Reading order: `controller` (what it is told, startup, probes), `cruise`, `compete`, `phase`; `path` (what is
 //! known of the path) with `round`, `dispersion`, `losses`, `base_rtt`; `cubic`. `quic` is the seam to quinn, `fixed` the
-//! reference for measurements; `path_model`, `path_link`, `competitors` and `scenarios` are the tests in virtual time.
+//! reference for measurements; `path_model`, `competitors` and `scenarios` are the tests in virtual time.
 
 mod base_rtt;
 mod compete;
@@ -48,8 +48,6 @@ mod driven;
 mod fixed;
 mod losses;
 mod path;
-#[cfg(test)]
-mod path_link;
 #[cfg(test)]
 mod path_model;
 mod phase;

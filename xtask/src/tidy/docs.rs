@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 
 use super::Violation;
 use super::source::SourceFile;
-use crate::is_chore;
+use crate::is_task;
 
 /// What is wrong with the tables of all files in `docs/`.
 pub(super) fn check(root: &Path, files: &[SourceFile]) -> Result<Vec<Violation>> {
@@ -117,7 +117,7 @@ impl Workspace<'_> {
     fn check_command(&self, arguments: &str) -> Result<(), String> {
         let words: Vec<&str> = arguments.split_whitespace().collect();
         if words.first() == Some(&"xtask") {
-            return is_chore(&words[1..]).then_some(()).ok_or_else(|| "no such chore".to_owned());
+            return is_task(&words[1..]).then_some(()).ok_or_else(|| "no such chore".to_owned());
         }
         let Some(at) = words.iter().position(|word| *word == "--example") else { return Ok(()) };
         let name = words.get(at + 1).ok_or("which example?")?;

@@ -32,17 +32,6 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
 /// What is wrong with the words of all files together.
 pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let with_bincode: Vec<&SourceFile> =
-        files.iter().filter(|file| in_crates(file) && has_code(file, BINCODE)).collect();
-    for file in &with_bincode {
-        if !file.path.starts_with("crates/shiplane-rpc/src") {
-            violations.push(file.violation_of_all("bincode outside shiplane-rpc"));
-        }
-    }
-    if with_bincode.len() > 1 {
-        let what = "bincode in more than one file: it stays replaceable behind one private module";
-        violations.extend(with_bincode.iter().map(|file| file.violation_of_all(what)));
-    }
     let dangerous: Vec<&SourceFile> =
         files.iter().filter(|file| in_crates(file) && has_code(file, DANGEROUS)).collect();
     if dangerous.len() > 1 {
@@ -67,7 +56,7 @@ fn private_name(code: &str) -> Option<(&'static str, &'static str)> {
 
 fn may_name_quinn(file: &SourceFile, line: usize) -> bool {
     let is_below = |place: &&str| file.path.starts_with(place);
-    ["crates/shiplane-transport", "benches", "load"].iter().any(is_below)
+    ["crates/shiplane-transport", "benches", "xtask/lab/src/peers"].iter().any(is_below)
         // They play octopii nodes by hand.
         || (file.path.starts_with("crates/shiplane-octopii") && file.is_test(line))
 }
@@ -163,11 +152,9 @@ const PRIVATE: [(&str, &str); 52] = [
 ];
 
 // Put together from two halves, or this file would break its own rules.
-const UNFINISHED: [&str; 4] =
-    [concat!("to", "do!"), concat!("un", "implemented!"), concat!("FIX", "ME"), concat!("X", "XX")];
+const UNFINISHED: [&str; 2] = [concat!("FIX", "ME"), concat!("X", "XX")];
 const QUINN: &str = concat!("quinn", "::");
 const HIDDEN: &str = "#[doc(hidden)]";
-const BINCODE: &str = "bincode";
 const DANGEROUS: &str = concat!(".dan", "gerous()");
 const SLEEP: &str = concat!("sle", "ep(");
 
@@ -228,7 +215,7 @@ mod tests {
         let line = format!("use {QUINN}Connection;");
         assert_eq!(count("crates/shiplane-transport/src/a.rs", &line), 0);
         assert_eq!(count("benches/bin/a.rs", &line), 0);
-        assert_eq!(count("load/src/a.rs", &line), 0);
+        assert_eq!(count("xtask/lab/src/peers/a.rs", &line), 0);
         assert_eq!(count("crates/shiplane-protocols/src/a.rs", &line), 1);
         assert_eq!(count("crates/shiplane-cli/src/a.rs", &line), 1);
         assert_eq!(count("crates/shiplane-octopii/src/a.rs", &line), 1);
@@ -242,17 +229,6 @@ mod tests {
         assert_eq!(count(path, &format!("impl From<{QUINN}ReadError> for A {{}}")), 1);
         assert_eq!(count(path, &format!("    pub(crate) fn a(b: {QUINN}Connection) {{}}")), 0);
         assert_eq!(count(path, &format!("{HIDDEN}\npub fn a(b: {QUINN}Connection) {{}}")), 0);
-    }
-
-    #[test]
-    fn bincode_has_one_home() {
-        let codec = || file("crates/shiplane-rpc/src/codec.rs", "use bincode::Options;");
-        let docs = file("crates/shiplane-rpc/src/lib.rs", "//! Envelopes are bincode.");
-        assert_eq!(check_all(&[codec(), docs]), []);
-        let second = file("crates/shiplane-rpc/src/calls.rs", "bincode::serialize(x)");
-        assert_eq!(check_all(&[codec(), second]).len(), 2);
-        let elsewhere = file("crates/shiplane-cli/src/a.rs", "bincode::serialize(x)");
-        assert_eq!(check_all(&[elsewhere]).len(), 1);
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! The echo services: each with its client here and its server on a thread of its own.
 
 use std::{
-    collections::HashMap,
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -13,21 +12,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use shiplane_benches::{Failure, raw, runtime};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use shiplane_benches::{Failure, runtime};
 use shiplane_rpc::{Router, RpcClient};
-use shiplane_transport::{Admission, ChunkSource, Identity, PeerAddr, PeerConnection, QuicTransport, Trust};
+use shiplane_transport::{
+    Admission, ChunkSource, Identity, PeerAddr, PeerConnection, QuicTransport, Trust, test_support,
+};
 use tarpc::{
     context,
     server::{BaseChannel, Channel as _},
     tokio_serde::formats::Bincode,
     tokio_util::codec::{Framed, LengthDelimitedCodec},
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::oneshot,
-};
+use tokio::net::{TcpListener, TcpStream};
 
 /// Sends a body and gets it back.
 pub(crate) trait Echo: Send + Sync + 'static {
@@ -67,8 +65,7 @@ impl Shiplane {
             }
             Ok(())
         })?;
-        let trust = Trust::ask(|_| Admission::Trusted);
-        let transport = QuicTransport::builder().identity(identity).trust(trust).bind(localhost())?;
+        let transport = QuicTransport::builder().identity(identity).trust(anyone()).bind(localhost())?;
         let client = RpcClient::new(transport.connect_to(server).await?);
         Ok(Self { client, _transport: transport })
     }
@@ -181,79 +178,6 @@ impl Echo for BareQuinn {
     }
 }
 
-/// All calls on one stream, told apart by their ids.
-pub(crate) struct OneStream {
-    next_id: AtomicU64,
-    awaited: Arc<Awaited>,
-    requests: futures::channel::mpsc::UnboundedSender<Bytes>,
-    _endpoint: quinn::Endpoint,
-}
-
-/// Who waits for the answer with an id.
-type Awaited = Mutex<HashMap<u64, oneshot::Sender<Bytes>>>;
-
-impl OneStream {
-    pub(crate) async fn connect() -> Result<Self, Failure> {
-        let (connection, endpoint) = connect_bare(async |connection| {
-            let (send, recv) = connection.accept_bi().await?;
-            let (answers, requests) = Framed::new(tokio::io::join(recv, send), frames()).split();
-            // Sends when no more requests are there to be answered together.
-            requests.map_ok(BytesMut::freeze).forward(answers).await?;
-            Ok(())
-        })
-        .await?;
-        let (send, recv) = connection.open_bi().await?;
-        let (sending, answers) = Framed::new(tokio::io::join(recv, send), frames()).split();
-        let (requests, queued) = futures::channel::mpsc::unbounded();
-        let awaited = Arc::new(Awaited::default());
-        tokio::spawn(queued.map(Ok).forward(sending));
-        let waiting = Arc::clone(&awaited);
-        tokio::spawn(async move {
-            let _ended = hand_out(answers, &waiting).await;
-            // Nobody waits for what will not come.
-            locked(&waiting).clear();
-        });
-        Ok(Self { next_id: AtomicU64::new(0), awaited, requests, _endpoint: endpoint })
-    }
-}
-
-impl Echo for OneStream {
-    const NAME: &'static str = "bare quinn, one stream";
-
-    async fn echo(&self, body: Bytes) -> Result<Bytes, Failure> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (told, answer) = oneshot::channel();
-        locked(&self.awaited).insert(id, told);
-        let mut request = BytesMut::with_capacity(size_of::<u64>() + body.len());
-        request.put_u64(id);
-        request.extend_from_slice(&body);
-        self.requests.unbounded_send(request.freeze())?;
-        Ok(answer.await?)
-    }
-}
-
-/// Gives each answer to its caller, until there are no more.
-async fn hand_out(
-    mut answers: impl Stream<Item = io::Result<BytesMut>> + Unpin,
-    awaited: &Awaited,
-) -> Result<(), Failure> {
-    while let Some(mut answer) = answers.try_next().await? {
-        let id = answer.try_get_u64()?;
-        let caller = locked(awaited).remove(&id).ok_or("an answer that nobody waits for")?;
-        caller.send(answer.freeze()).map_err(|_| "a caller that has left")?;
-    }
-    Ok(())
-}
-
-fn locked(awaited: &Awaited) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Bytes>>> {
-    awaited.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A length before each request and each answer.
-fn frames() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::new()
-}
-
 /// Starts a server of bare quinn and connects to it.
 async fn connect_bare<F>(
     server: impl FnOnce(quinn::Connection) -> F + Send + 'static,
@@ -262,13 +186,14 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     let server = serve(async |told| {
-        let endpoint = raw::endpoint(MTU, Some(raw::server_config(MTU)?))?;
+        let config = test_support::server_config(&Identity::generate()?, &anyone(), ALPN)?;
+        let endpoint = quinn::Endpoint::server(config, localhost())?;
         told.send(endpoint.local_addr()?)?;
         server(endpoint.accept().await.ok_or("closed")?.await?).await
     })?;
-    let mut endpoint = raw::endpoint(MTU, None)?;
-    endpoint.set_default_client_config(raw::client_config(MTU)?);
-    Ok((endpoint.connect(server, "raw")?.await?, endpoint))
+    let config = test_support::client_config(&Identity::generate()?, &anyone(), ALPN)?;
+    let endpoint = quinn::Endpoint::client(localhost())?;
+    Ok((endpoint.connect_with(config, server, test_support::SERVER_NAME)?.await?, endpoint))
 }
 
 /// Over TCP, without encryption.
@@ -319,6 +244,10 @@ impl Echo for Tarpc {
     }
 }
 
+fn anyone() -> Trust {
+    Trust::ask(|_| Admission::Trusted)
+}
+
 fn localhost() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
@@ -330,8 +259,7 @@ const BUDGET: Duration = Duration::from_secs(10);
 
 const MAX_BODY_LEN_BYTES: usize = 1 << 20;
 
-/// As shiplane's.
-const MTU: u16 = shiplane_transport::MAX_DATAGRAM_LEN_BYTES;
+const ALPN: &[&[u8]] = &[b"bench"];
 
 /// A transfer's default number of lanes, and its chunk.
 const LANES: usize = shiplane_protocols::internals::transfer::DEFAULT_LANES;

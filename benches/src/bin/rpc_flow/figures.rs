@@ -1,4 +1,4 @@
-//! The measurements and their medians, as JSON.
+//! The measurements and their medians, as a table.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +8,6 @@ pub(crate) struct Sample {
     calls_per_s: f64,
     p50_us: f64,
     p99_us: f64,
-    max_us: f64,
     /// What the lane carried meanwhile.
     pub(crate) bulk_mb_per_s: Option<f64>,
 }
@@ -22,7 +21,7 @@ impl Sample {
             latencies_ns.get(index).map_or(f64::NAN, |&ns| ns as f64 / 1000.0)
         };
         let calls_per_s = latencies_ns.len() as f64 / took.as_secs_f64();
-        Self { calls_per_s, p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0), bulk_mb_per_s: None }
+        Self { calls_per_s, p50_us: at(0.5), p99_us: at(0.99), bulk_mb_per_s: None }
     }
 }
 
@@ -37,22 +36,26 @@ impl Figures {
         self.rows.entry((in_flight, name)).or_default().push(sample);
     }
 
-    /// One line a row.
-    pub(crate) fn print(&self) {
+    /// A Markdown table; ratios are those to `reference` with as many calls in flight.
+    pub(crate) fn print(&self, reference: &str) {
+        println!(
+            "| | in flight | calls/s | p50, µs | p99, µs | the bulk, MB/s | calls ÷ quinn's | p50 ÷ quinn's |"
+        );
+        println!("|---|--:|--:|--:|--:|--:|--:|--:|");
         for ((in_flight, name), samples) in &self.rows {
             let of = |figure: fn(&Sample) -> f64| median(samples.iter().map(figure));
-            let bulk: Vec<f64> = samples.iter().filter_map(|sample| sample.bulk_mb_per_s).collect();
-            let bulk = match bulk.is_empty() {
-                true => String::new(),
-                false => format!(",\"bulk_mb_per_s\":{:.0}", median(bulk)),
+            let (calls, p50) = (of(|sample| sample.calls_per_s), of(|sample| sample.p50_us));
+            let p99 = of(|sample| sample.p99_us);
+            let bulk = of(|sample| sample.bulk_mb_per_s.unwrap_or(f64::NAN));
+            let other = self.rows.get(&(*in_flight, reference));
+            let ratio = |own: f64, figure: fn(&Sample) -> f64| {
+                own / other.map_or(f64::NAN, |other| median(other.iter().map(figure)))
             };
+            let (calls_ratio, p50_ratio) =
+                (ratio(calls, |sample| sample.calls_per_s), ratio(p50, |sample| sample.p50_us));
             println!(
-                "{{\"name\":\"{name}\",\"in_flight\":{in_flight},\"calls_per_s\":{:.0},\"p50_us\":{:.1},\
-                 \"p99_us\":{:.1},\"max_us\":{:.1}{bulk}}}",
-                of(|sample| sample.calls_per_s),
-                of(|sample| sample.p50_us),
-                of(|sample| sample.p99_us),
-                of(|sample| sample.max_us),
+                "| {name} | {in_flight} | {calls:.0} | {p50:.1} | {p99:.1} | {bulk:.0} | {calls_ratio:.2} | \
+                 {p50_ratio:.2} |"
             );
         }
     }

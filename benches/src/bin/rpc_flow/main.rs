@@ -1,9 +1,8 @@
 //! Calls of 256 bytes there and back over loopback: shiplane's beside tarpc's and bare quinn's, which
-//! opens a stream for each or has ids on one.
+//! opens a stream for each.
 //!
 //! Each has two threads with a `current_thread` runtime, one a side. Rounds are interleaved and the
-//! medians of the rounds are told: one line of JSON for each contender and each number of calls in
-//! flight, and one for shiplane's calls while a bulk transfer fills their connection.
+//! medians of the rounds are told, and those of shiplane's calls while a bulk transfer fills their connection.
 
 mod contenders;
 mod figures;
@@ -18,7 +17,7 @@ use clap::Parser;
 use shiplane_benches::{Failure, runtime};
 
 use self::{
-    contenders::{BareQuinn, Echo, OneStream, Shiplane, Tarpc},
+    contenders::{BareQuinn, Echo, Shiplane, Tarpc},
     figures::{Figures, Sample},
 };
 
@@ -36,42 +35,30 @@ struct Args {
     /// Only the contender with this name
     #[arg(long)]
     only: Option<String>,
-    /// Leave out the calls beside a bulk transfer
-    #[arg(long)]
-    no_bulk: bool,
-    /// Only the calls beside a bulk transfer
-    #[arg(long)]
-    bulk_only: bool,
 }
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
     runtime()?.block_on(async {
-        if !args.bulk_only {
-            side_by_side(&args).await?;
-        }
-        if !args.no_bulk {
-            beside_bulk(&args).await?;
-        }
+        let mut figures = Figures::default();
+        side_by_side(&args, &mut figures).await?;
+        beside_bulk(&args, &mut figures).await?;
+        figures.print(BareQuinn::NAME);
         Ok(())
     })
 }
 
-async fn side_by_side(args: &Args) -> Result<(), Failure> {
+async fn side_by_side(args: &Args, figures: &mut Figures) -> Result<(), Failure> {
     let shiplane = Arc::new(Shiplane::connect().await?);
     let quinn = Arc::new(BareQuinn::connect().await?);
-    let one_stream = Arc::new(OneStream::connect().await?);
     let tarpc = Arc::new(Tarpc::connect().await?);
-    let mut figures = Figures::default();
     for _ in 0..args.rounds {
         for &in_flight in &args.in_flight {
-            round(args, &shiplane, in_flight, &mut figures).await?;
-            round(args, &quinn, in_flight, &mut figures).await?;
-            round(args, &one_stream, in_flight, &mut figures).await?;
-            round(args, &tarpc, in_flight, &mut figures).await?;
+            round(args, &shiplane, in_flight, figures).await?;
+            round(args, &quinn, in_flight, figures).await?;
+            round(args, &tarpc, in_flight, figures).await?;
         }
     }
-    figures.print();
     Ok(())
 }
 
@@ -120,8 +107,7 @@ async fn calls<E: Echo>(echo: &Arc<E>, callers: usize, duration: Duration) -> Re
 }
 
 /// Calls one at a time while chunks go the same way, as many lanes at a time as a transfer has.
-async fn beside_bulk(args: &Args) -> Result<(), Failure> {
-    let mut figures = Figures::default();
+async fn beside_bulk(args: &Args, figures: &mut Figures) -> Result<(), Failure> {
     for _ in 0..args.rounds {
         let shiplane = Arc::new(Shiplane::connect().await?);
         let bulk = shiplane.start_bulk();
@@ -134,7 +120,6 @@ async fn beside_bulk(args: &Args) -> Result<(), Failure> {
         figures.add("shiplane beside bulk", 1, sample);
         bulk.stop().await?;
     }
-    figures.print();
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use shiplane_load::hostile::{Lie, LyingPusher, LyingServer};
+use lab::peers::hostile::{Lie, LyingPusher, LyingServer};
 
 use crate::program::{Machine, Running};
 

@@ -5,26 +5,17 @@ use std::fs;
 use crate::program::Machine;
 
 #[test]
-fn help_goes_to_standard_output_and_lists_what_works() {
+fn help_goes_to_standard_output() {
     let machine = Machine::new();
     let help = machine.run(&["--help"]).done();
     assert_eq!(help.err, "");
-    for word in ["Usage: shiplane", "Exit codes:", "SHIPLANE_HOME", "peers"] {
-        assert!(help.out.contains(word), "{word}: {}", help.out);
-    }
     let version = machine.run(&["--version"]).done();
     assert!(version.out.starts_with("shiplane 0."), "{version:?}");
 }
 
 #[test]
-fn a_wrong_argument_is_a_usage_error_with_a_hint() {
+fn no_arguments_are_a_usage_error() {
     let machine = Machine::new();
-    let run = machine.run(&["id", "--loud"]).failed(2, "'--loud'");
-    assert!(run.err.contains("hint: run shiplane id --help"), "{run:?}");
-    let run = machine.run(&["teleport"]).failed(2, "'teleport'");
-    assert!(run.err.contains("hint: run shiplane --help"), "{run:?}");
-    let run = machine.run(&["peers", "add", "x"]).failed(2, "<PEERID>");
-    assert!(run.err.contains("hint: run shiplane peers add --help"), "{run:?}");
     // Without arguments there is nothing wrong and nothing to do: the help, as an error.
     let run = machine.run(&[]);
     assert_eq!((run.code, run.out.as_str()), (Some(2), ""));

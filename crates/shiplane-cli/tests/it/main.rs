@@ -7,6 +7,7 @@ mod flow;
 mod local;
 mod push;
 mod sessions;
+mod snapshots;
 mod sync;
 mod transfers;
 

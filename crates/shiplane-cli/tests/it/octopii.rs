@@ -9,7 +9,7 @@ use shiplane_octopii::{
 use crate::program::{Machine, Run};
 
 fn content() -> Vec<u8> {
-    (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    testlink::Rng::new(1).bytes(3_000_000)
 }
 
 /// A node that is no shiplane program.

@@ -1,15 +1,15 @@
 //! A harness: the built program with a home directory of its own, and a server that is stopped
 //! when the story is over.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
 use std::time::Duration;
-use std::{fs, thread};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use wait_timeout::ChildExt as _;
 
 /// A machine with nothing on it yet: a home, and a place for files.
 pub(crate) struct Machine {
@@ -73,12 +73,8 @@ impl Machine {
 
     /// Runs with `input` on standard input, and gives the exit code.
     pub(crate) fn feed(&self, args: &[&str], input: &[u8]) -> Option<i32> {
-        let mut command = self.command(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("the program starts");
-        // It may end before it has read everything.
-        let _ = child.stdin.take().expect("a pipe").write_all(input);
-        wait(&mut child).code()
+        let mut runnable = runnable(&mut self.command(args));
+        runnable.write_stdin(input).output().expect("it ends").status.code()
     }
 
     /// Something in this machine's home.
@@ -222,10 +218,7 @@ impl Drop for Running {
 
 impl Run {
     pub(crate) fn of(command: &mut Command) -> Self {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let child = child.expect("the program starts");
-        let output = within_limit(child.id(), move || child.wait_with_output().expect("it ends"));
-        let Output { status, stdout, stderr } = output;
+        let Output { status, stdout, stderr } = runnable(command).output().expect("it ends");
         let text = |bytes| String::from_utf8(bytes).expect("text");
         Self { code: status.code(), out: text(stdout), err: text(stderr) }
     }
@@ -270,8 +263,7 @@ impl Run {
 /// A tree with a bit of everything in `src`: a file of several chunks, small ones, an empty one, an empty
 /// directory, names that want escaping.
 pub(crate) fn mixed_tree(machine: &Machine) {
-    let big: Vec<u8> = (0..9_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    machine.write("src/big", big);
+    machine.write("src/big", testlink::Rng::new(1).bytes(9_000_000));
     for at in 0..50 {
         machine.write(&format!("src/small/{at}"), at.to_string());
     }
@@ -307,35 +299,22 @@ fn signal(id: u32, signal: rustix::process::Signal) {
     let _ = rustix::process::kill_process(id, signal);
 }
 
-fn wait(child: &mut Child) -> ExitStatus {
-    thread::scope(|scope| {
-        let id = child.id();
-        let (done, ended) = mpsc::channel::<()>();
-        scope.spawn(move || kill_unless(id, &ended));
-        let status = child.wait().expect("it ends");
-        drop(done);
-        status
-    })
-}
-
-fn within_limit<T>(id: u32, work: impl FnOnce() -> T + Send) -> T
-where
-    T: Send,
-{
-    thread::scope(|scope| {
-        let (done, ended) = mpsc::channel::<()>();
-        scope.spawn(move || kill_unless(id, &ended));
-        let result = work();
-        drop(done);
-        result
-    })
-}
-
-/// A program that hangs must not hang the tests: it is killed, and its story fails.
-fn kill_unless(id: u32, ended: &mpsc::Receiver<()>) {
-    if ended.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-        signal(id, rustix::process::Signal::KILL);
+/// The same command, killed if it hangs: then its story fails.
+fn runnable(command: &mut Command) -> assert_cmd::Command {
+    let mut runnable = assert_cmd::Command::new(command.get_program());
+    runnable.args(command.get_args()).timeout(LIMIT);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => runnable.env(name, value),
+            None => runnable.env_remove(name),
+        };
     }
+    runnable.current_dir(command.get_current_dir().expect("the place for files"));
+    runnable
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    child.wait_timeout(LIMIT).expect("it can be waited for").expect("it ends")
 }
 
 /// Far above any deadline of the program.

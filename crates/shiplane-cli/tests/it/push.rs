@@ -193,8 +193,7 @@ fn two_pushes_from_one_machine_at_a_time_both_arrive() {
 #[test]
 fn a_push_that_was_interrupted_is_resumed_by_the_same_command() {
     let (here, there) = (Machine::new(), Machine::new());
-    let content: Vec<u8> =
-        (0..40_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let content = testlink::Rng::new(1).bytes(40_000_000);
     here.write("big", &content);
     let server = serve_writable(&there);
     let args = ["push", "big", server.ticket(), "--json", "--chunk", "256K"];

@@ -69,10 +69,7 @@ pub(super) fn entry(kind: EntryKind, path: &[u8], content: &[u8]) -> Entry {
 
 /// Bytes that differ by seed and by place.
 pub(super) fn noise(seed: u8, len: usize) -> Vec<u8> {
-    (0_u64..)
-        .flat_map(|block| *Digest::blake3(&[&[seed][..], &block.to_le_bytes()].concat()).as_bytes())
-        .take(len)
-        .collect()
+    testlink::Rng::new(seed.into()).bytes(len)
 }
 
 pub(super) fn options() -> ReceiveOptions {

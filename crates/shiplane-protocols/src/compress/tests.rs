@@ -59,9 +59,7 @@ fn verified(payload: &[u8]) -> Verified {
 }
 
 fn noise(len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).unwrap();
-    bytes
+    testlink::Rng::new(1).bytes(len)
 }
 
 #[test]

@@ -324,16 +324,7 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 
 /// The same bytes every time, different for each seed.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut data: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
-    data.truncate(len);
-    data
+    testlink::Rng::new(seed).bytes(len)
 }
 
 pub(crate) fn fault(error: &FetchError) -> shiplane_rpc::FaultCode {

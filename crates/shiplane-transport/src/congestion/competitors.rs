@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use testlink::Rng;
+
 use super::{
     cubic::{BETA, Cubic},
-    path_link::Random,
     path_model::{MTU, Packet},
 };
 
@@ -69,7 +70,7 @@ pub(super) struct Bbr {
     min_rtt_at: Duration,
     full_rate: f64,
     flat_rounds: u32,
-    random: Random,
+    rng: Rng,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,7 +95,7 @@ impl Bbr {
             min_rtt_at: now,
             full_rate: 0.0,
             flat_rounds: 0,
-            random: Random::new(seed),
+            rng: Rng::new(seed),
         }
     }
 
@@ -214,7 +215,7 @@ impl Bbr {
 
     fn begin_probing_bandwidth(&mut self, now: Duration) {
         // Any but the draining one.
-        let cycle = (2 + (self.random.chance() * 7.0) as usize) % CYCLE.len();
+        let cycle = (2 + (self.rng.unit() * 7.0) as usize) % CYCLE.len();
         self.phase = BbrPhase::ProbeBandwidth { cycle, since: now, lost: false };
         self.window = self.window.max(self.product_bytes(2.0));
     }

@@ -7,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use testlink::{Link, Path, Rng};
+
 use super::{
     competitors::{Bbr, CubicSender},
     controller::Controller,
-    path_link::{Link, Random},
 };
 
 /// How much a flow's application has to send.
@@ -77,48 +78,44 @@ struct RttEstimate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Wake { flow: usize },
-    Depart,
     Ack { flow: usize, number: u64 },
     Timeout { flow: usize },
     Write { flow: usize },
 }
 
 pub(super) struct Model {
-    pub(super) link: Link,
+    /// Carries the number of a flow and that of its packet.
+    link: Link<(usize, u64)>,
     pub(super) flows: Vec<Flow>,
     pub(super) now: Duration,
     start: Instant,
-    queue: VecDeque<(usize, u64)>,
-    policer_tokens: f64,
-    policed_at: Duration,
-    arrived_at: Duration,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     event_count: u64,
-    random: Random,
+    rng: Rng,
 }
 
 impl Model {
-    pub(super) fn new(link: Link) -> Self {
-        let policer_tokens = link.policer.map_or(0.0, |policer| policer.burst_bytes);
+    pub(super) fn new(path: Path) -> Self {
         Self {
-            random: Random::new(link.seed),
-            link,
+            rng: Rng::new(path.seed),
+            link: Link::new(path),
             flows: Vec::new(),
             now: Duration::ZERO,
             start: Instant::now(),
-            queue: VecDeque::new(),
-            policer_tokens,
-            policed_at: Duration::ZERO,
-            arrived_at: Duration::ZERO,
             events: BinaryHeap::new(),
             event_count: 0,
         }
     }
 
-    pub(super) fn with_flow(link: Link) -> Self {
-        let mut model = Self::new(link);
+    pub(super) fn with_flow(path: Path) -> Self {
+        let mut model = Self::new(path);
         model.add_flow(Supply::Endless);
         model
+    }
+
+    /// Makes the path another one.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Path)) {
+        self.link.change(self.now, change);
     }
 
     pub(super) fn add_flow(&mut self, supply: Supply) -> usize {
@@ -132,12 +129,12 @@ impl Model {
     }
 
     pub(super) fn add_bbr(&mut self) -> usize {
-        let seed = (self.random.chance() * 1e9) as u64;
+        let seed = self.rng.number();
         self.add(Control::Bbr(Box::new(Bbr::new(self.now, seed))), Supply::Endless)
     }
 
     fn add(&mut self, control: Control, supply: Supply) -> usize {
-        let rtt = Duration::from_secs_f64(self.link.rtt_ms / 1e3);
+        let rtt = Duration::from_secs_f64(self.link.path().rtt_ms / 1e3);
         self.flows.push(Flow {
             control,
             supply,
@@ -169,13 +166,16 @@ impl Model {
     pub(super) fn run(&mut self, secs: f64) -> Vec<f64> {
         let before: Vec<u64> = self.flows.iter().map(|flow| flow.acked_bytes).collect();
         let until = self.now + Duration::from_secs_f64(secs);
-        while let Some(&Reverse((at, _, event))) = self.events.peek() {
-            if at > until {
-                break;
-            }
-            self.events.pop();
+        loop {
+            let event_at = self.events.peek().map(|Reverse((at, ..))| *at);
+            let arrives_at = self.link.next_at().filter(|at| event_at.is_none_or(|event| *at <= event));
+            let Some(at) = arrives_at.or(event_at).filter(|at| *at <= until) else { break };
             self.now = at;
-            self.handle(event);
+            if arrives_at.is_some() {
+                self.arrive();
+            } else if let Some(Reverse((.., event))) = self.events.pop() {
+                self.handle(event);
+            }
         }
         self.now = until;
         let rates = self.flows.iter().zip(before);
@@ -184,7 +184,7 @@ impl Model {
 
     /// Runs for this time and returns the share of the link's rate that all flows delivered.
     pub(super) fn utilisation(&mut self, secs: f64) -> f64 {
-        self.run(secs).iter().sum::<f64>() / self.link.bytes_per_sec()
+        self.run(secs).iter().sum::<f64>() / self.link.path().bytes_per_sec()
     }
 
     /// Lets a flow's application write (again).
@@ -202,7 +202,7 @@ impl Model {
         let mut rtts: Vec<f32> = self.flows.iter().flat_map(|flow| flow.rtts_ms.iter().copied()).collect();
         rtts.sort_by(f32::total_cmp);
         let at = ((rtts.len() - 1) as f64 * share) as usize;
-        f64::from(rtts[at]) / self.link.rtt_ms
+        f64::from(rtts[at]) / self.link.path().rtt_ms
     }
 
     /// How far the slowest packet of the next seconds was held up by the queue, in base RTTs.
@@ -228,7 +228,6 @@ impl Model {
                 }
                 self.transmit(flow);
             }
-            Event::Depart => self.depart(),
             Event::Ack { flow, number } => self.on_ack(flow, number),
             Event::Timeout { flow } => self.on_timeout(flow),
         }
@@ -360,50 +359,13 @@ impl Model {
         if was_idle {
             self.set_timer(index);
         }
-        if self.random.chance() < self.link.loss || !self.passes_policer() {
-            return;
-        }
-        if (self.queue.len() as u64 * MTU + MTU) as f64 > self.link.queue_bytes {
-            return;
-        }
-        self.queue.push_back((index, number));
-        if self.queue.len() == 1 {
-            self.serve_next(now);
-        }
+        self.link.send(now, MTU as usize, (index, number));
     }
 
-    fn passes_policer(&mut self) -> bool {
-        let Some(policer) = self.link.policer else { return true };
-        let elapsed = (self.now - self.policed_at).as_secs_f64();
-        self.policed_at = self.now;
-        let filled = self.policer_tokens + elapsed * policer.bytes_per_sec;
-        self.policer_tokens = filled.min(policer.burst_bytes);
-        let passes = self.policer_tokens >= MTU as f64;
-        if passes {
-            self.policer_tokens -= MTU as f64;
-        }
-        passes
-    }
-
-    /// The first of the queue begins to leave.
-    fn serve_next(&mut self, from: Duration) {
-        let takes = Duration::from_secs_f64(MTU as f64 / self.link.bytes_per_sec());
-        let at = self.link.thaws_at(self.link.thaws_at(from) + takes);
-        self.at(at, Event::Depart);
-    }
-
-    fn depart(&mut self) {
-        let Some((flow, number)) = self.queue.pop_front() else { return };
-        let one_way = Duration::from_secs_f64(self.link.rtt_ms / 2e3);
-        let jitter_ms = self.link.jitter_ms(&mut self.random) + self.link.wandered_ms(self.now);
-        let jitter = Duration::from_secs_f64(jitter_ms / 1e3);
-        // In order.
-        let arrives_at = self.link.thaws_at(self.now + one_way + jitter).max(self.arrived_at);
-        self.arrived_at = arrives_at;
-        let acked_at = self.link.thaws_at(arrives_at + one_way);
-        self.at(acked_at, Event::Ack { flow, number });
-        if !self.queue.is_empty() {
-            self.serve_next(self.now);
+    fn arrive(&mut self) {
+        while let Some(((flow, number), back)) = self.link.receive_with_delay(self.now) {
+            let acked_at = self.link.path().thaws_at(self.now + back);
+            self.at(acked_at, Event::Ack { flow, number });
         }
     }
 }

@@ -9,10 +9,9 @@ mod c4;
 mod edges;
 mod sharing;
 
-use super::{
-    path_link::Link,
-    path_model::{Model, Supply},
-};
+use testlink::Path;
+
+use super::path_model::{Model, Supply};
 
 /// What is measured, on a path with this seed for its chances, and what it must be.
 struct Scenario {
@@ -81,7 +80,7 @@ fn check(title: &str, scenarios: &[Scenario]) {
 }
 
 /// Seconds until this many bytes have been acknowledged.
-fn transfer(link: Link, bytes: u64) -> f64 {
+fn transfer(link: Path, bytes: u64) -> f64 {
     let mut model = Model::new(link);
     let flow = model.add_flow(Supply::Bytes(bytes));
     finish(&mut model, flow)

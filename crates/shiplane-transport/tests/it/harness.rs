@@ -271,14 +271,5 @@ pub(crate) fn code(code: Code) -> quinn::VarInt {
 
 /// The same bytes every time, without a pattern that a mix-up could hide behind.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut data: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
-    data.truncate(len);
-    data
+    testlink::Rng::new(seed).bytes(len)
 }

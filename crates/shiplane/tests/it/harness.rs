@@ -105,7 +105,7 @@ impl Events {
 
 /// Bytes without a pattern that would compress.
 pub(crate) fn noise(len: u32) -> Vec<u8> {
-    (0..len).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    testlink::Rng::new(1).bytes(len as usize)
 }
 
 pub(crate) fn exists(path: &Path) -> bool {

@@ -1,16 +1,18 @@
 //! One flow: start-up, loss, freezes, jitter, long paths.
 
+use testlink::Path;
+
 use super::{Scenario, at_least, at_most, check, share_and_loss, transfer};
-use crate::congestion::{path_link::Link, path_model::Model};
+use crate::congestion::path_model::Model;
 
 /// The share of the link's rate for this many bandwidth-delay products, start-up included.
-fn share_of_products(products: f64, link: Link) -> f64 {
+fn share_of_products(products: f64, link: Path) -> f64 {
     let (bytes, rate) = (link.bdp() * products, link.bytes_per_sec());
     bytes / transfer(link, bytes as u64) / rate
 }
 
-fn wide(loss: f64, seed: u64) -> Link {
-    Link::new(200.0, 50.0).loss(loss).seed(seed)
+fn wide(loss: f64, seed: u64) -> Path {
+    Path::new(200.0, 50.0).loss(loss).seed(seed)
 }
 
 /// What is lost in 10 s on top of what the link loses.
@@ -32,16 +34,16 @@ const RANDOM_LOSS: &[Scenario] = &[
     at_least(0.81, "10 %", |seed| share_of_products(53.7, wide(0.1, seed))),
     at_most(0.02, "10 %: lost on top", |seed| lost_on_top(0.1, seed)),
     at_least(0.80, "20 Mbit/s, 20 ms, 10 %", |seed| {
-        share_of_products(200.0, Link::new(20.0, 20.0).loss(0.1).seed(seed))
+        share_of_products(200.0, Path::new(20.0, 20.0).loss(0.1).seed(seed))
     }),
     at_least(0.80, "100 Mbit/s, 200 ms, 10 %", |seed| {
-        share_of_products(50.0, Link::new(100.0, 200.0).loss(0.1).seed(seed))
+        share_of_products(50.0, Path::new(100.0, 200.0).loss(0.1).seed(seed))
     }),
     at_least(0.84, "200 Mbit/s, 200 ms, 0.1 %, 128 MiB", |seed| {
-        share_of_products(26.8, Link::new(200.0, 200.0).loss(0.001).seed(seed))
+        share_of_products(26.8, Path::new(200.0, 200.0).loss(0.001).seed(seed))
     }),
     at_least(0.78, "500 Mbit/s, 100 ms, 0.5 %, 128 MiB", |seed| {
-        share_of_products(21.5, Link::new(500.0, 100.0).loss(0.005).seed(seed))
+        share_of_products(21.5, Path::new(500.0, 100.0).loss(0.005).seed(seed))
     }),
 ];
 
@@ -67,13 +69,13 @@ fn long_paths_are_filled() {
 }
 
 const LONG: &[Scenario] = &[
-    at_least(0.85, "50 Mbit/s, 500 ms", |seed| share_of_products(40.0, Link::new(50.0, 500.0).seed(seed))),
-    at_least(0.85, "20 Mbit/s, 1 s", |seed| share_of_products(40.0, Link::new(20.0, 1000.0).seed(seed))),
+    at_least(0.85, "50 Mbit/s, 500 ms", |seed| share_of_products(40.0, Path::new(50.0, 500.0).seed(seed))),
+    at_least(0.85, "20 Mbit/s, 1 s", |seed| share_of_products(40.0, Path::new(20.0, 1000.0).seed(seed))),
     at_least(0.82, "20 Mbit/s, 1 s, 1 %", |seed| {
-        share_of_products(40.0, Link::new(20.0, 1000.0).loss(0.01).seed(seed))
+        share_of_products(40.0, Path::new(20.0, 1000.0).loss(0.01).seed(seed))
     }),
     at_least(0.95, "100 Mbit/s, 100 ms: in round trips 8 and 9", |seed| {
-        share_and_loss(&mut Model::with_flow(Link::new(100.0, 100.0).seed(seed)), 0.7, 0.2).0
+        share_and_loss(&mut Model::with_flow(Path::new(100.0, 100.0).seed(seed)), 0.7, 0.2).0
     }),
 ];
 
@@ -82,16 +84,16 @@ fn the_start_is_fast() {
     check("the start: 1 MB in round trips, until all is acknowledged", START);
 }
 
-fn round_trips(link: Link) -> f64 {
+fn round_trips(link: Path) -> f64 {
     let rtt_secs = link.rtt_ms / 1e3;
     transfer(link, 1_000_000) / rtt_secs
 }
 
 const START: &[Scenario] = &[
-    at_most(3.5, "200 Mbit/s, 200 ms", |seed| round_trips(Link::new(200.0, 200.0).seed(seed))),
+    at_most(3.5, "200 Mbit/s, 200 ms", |seed| round_trips(Path::new(200.0, 200.0).seed(seed))),
     at_most(3.6, "200 Mbit/s, 50 ms", |seed| round_trips(wide(0.0, seed))),
     at_most(3.6, "50 Mbit/s, 200 ms: 0.8 of a product", |seed| {
-        round_trips(Link::new(50.0, 200.0).seed(seed))
+        round_trips(Path::new(50.0, 200.0).seed(seed))
     }),
     at_least(0.95, "200 Mbit/s, 50 ms: least share of 16 half rounds from the ninth on", |seed| {
         let mut model = Model::with_flow(wide(0.0, seed));
@@ -103,7 +105,7 @@ const START: &[Scenario] = &[
 /// Prints bytes sent and the window at the end of each round trip.
 #[test]
 fn a_megabyte_over_200_ms_is_three_flights() {
-    let mut model = Model::new(Link::new(200.0, 200.0));
+    let mut model = Model::new(Path::new(200.0, 200.0));
     let flow = model.add_flow(crate::congestion::path_model::Supply::Bytes(1_000_000));
     let sent_bytes: Vec<u64> = (1..=3)
         .map(|round_trip| {
@@ -122,7 +124,7 @@ fn the_start_spills_little() {
     check("packets lost in the first twenty round trips", SPILLED);
 }
 
-fn spilled(link: Link) -> f64 {
+fn spilled(link: Path) -> f64 {
     let secs = link.rtt_ms / 50.0;
     let mut model = Model::with_flow(link);
     model.run(secs);
@@ -131,22 +133,22 @@ fn spilled(link: Link) -> f64 {
 
 const SPILLED: &[Scenario] = &[
     at_most(20.0, "100 Mbit/s, 100 ms (861 fit), queue of 1 product", |seed| {
-        spilled(Link::new(100.0, 100.0).seed(seed))
+        spilled(Path::new(100.0, 100.0).seed(seed))
     }),
     at_most(400.0, "the same, queue of a quarter", |seed| {
-        spilled(Link::new(100.0, 100.0).queue(0.25).seed(seed))
+        spilled(Path::new(100.0, 100.0).queue(0.25).seed(seed))
     }),
     at_most(40.0, "1 Gbit/s, 20 ms (1722 fit), queue of 1", |seed| {
-        spilled(Link::new(1000.0, 20.0).seed(seed))
+        spilled(Path::new(1000.0, 20.0).seed(seed))
     }),
     at_most(20.0, "10 Mbit/s, 30 ms, queue of 100 ms", |seed| {
-        spilled(Link::new(10.0, 30.0).queue_ms(100.0).seed(seed))
+        spilled(Path::new(10.0, 30.0).queue_ms(100.0).seed(seed))
     }),
     at_most(50.0, "1 Mbit/s, 50 ms, queue of 300 ms", |seed| {
-        spilled(Link::new(1.0, 50.0).queue_ms(300.0).seed(seed))
+        spilled(Path::new(1.0, 50.0).queue_ms(300.0).seed(seed))
     }),
     at_most(60.0, "128 kbit/s, 50 ms, queue of 1 s", |seed| {
-        spilled(Link::new(0.128, 50.0).queue_ms(1000.0).seed(seed))
+        spilled(Path::new(0.128, 50.0).queue_ms(1000.0).seed(seed))
     }),
 ];
 
@@ -157,7 +159,7 @@ fn freezes_and_jitter_are_no_queue() {
 }
 
 fn frozen(every_ms: f64, for_ms: f64, rtt_ms: f64, seed: u64) -> f64 {
-    let link = Link::new(200.0, rtt_ms).seed(seed).freezing(every_ms, for_ms);
+    let link = Path::new(200.0, rtt_ms).seed(seed).freezing(every_ms, for_ms);
     let moving = link.moving_share(20.0);
     Model::with_flow(link).utilisation(20.0) / moving
 }
@@ -170,30 +172,30 @@ const FREEZES: &[Scenario] = &[
     at_least(0.94, "200 Mbit/s, 20 ms, 150 ms every 5 s", |seed| frozen(5000.0, 150.0, 20.0, seed)),
 ];
 
-fn trembling(link: Link) -> f64 {
+fn trembling(link: Path) -> f64 {
     share_and_loss(&mut Model::with_flow(link), 2.0, 20.0).0
 }
 
-fn trembling_bbr(link: Link) -> f64 {
+fn trembling_bbr(link: Path) -> f64 {
     let mut model = Model::new(link);
     model.add_bbr();
     share_and_loss(&mut model, 2.0, 20.0).0
 }
 
-fn much_jitter(seed: u64) -> Link {
-    Link::new(200.0, 50.0).queue(2.0).wandering(60.0).seed(seed)
+fn much_jitter(seed: u64) -> Path {
+    Path::new(200.0, 50.0).queue(2.0).wandering(60.0).seed(seed)
 }
 
 const JITTER: &[Scenario] = &[
     at_least(0.9, "50 Mbit/s, 50 ms, another delay of 0 to 30 ms every 20 ms", |seed| {
-        trembling(Link::new(50.0, 50.0).wandering(30.0).seed(seed))
+        trembling(Path::new(50.0, 50.0).wandering(30.0).seed(seed))
     }),
     at_least(0.88, "20 Mbit/s, 20 ms, 0 to 40 ms, 1 % loss", |seed| {
-        trembling(Link::new(20.0, 20.0).queue(3.0).wandering(40.0).loss(0.01).seed(seed))
+        trembling(Path::new(20.0, 20.0).queue(3.0).wandering(40.0).loss(0.01).seed(seed))
     }),
     at_least(0.75, "200 Mbit/s, 50 ms, 0 to 60 ms", |seed| trembling(much_jitter(seed))),
     at_least(0.9, "(BBR's first version there)", |seed| trembling_bbr(much_jitter(seed))),
     at_least(0.6, "50 Mbit/s, 50 ms, C4's Wi-Fi jitter of 4 ms: stalls of 90 ms", |seed| {
-        trembling(Link::new(50.0, 50.0).queue(2.0).wifi_jitter(4.0).seed(seed))
+        trembling(Path::new(50.0, 50.0).queue(2.0).wifi_jitter(4.0).seed(seed))
     }),
 ];

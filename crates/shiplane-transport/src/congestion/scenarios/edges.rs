@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use testlink::Path;
+
 use super::{Scenario, at_least, at_most, between, check, share_and_loss};
 use crate::congestion::{
     controller::Controller,
-    path_link::Link,
     path_model::{MTU, Model, Supply},
 };
 
@@ -14,7 +15,7 @@ fn the_queue_stays_short() {
     check("99 of 100 round trips from the first second on, in base round trips", QUEUE);
 }
 
-fn p99(link: Link) -> f64 {
+fn p99(link: Path) -> f64 {
     let mut model = Model::with_flow(link);
     model.run(1.0);
     model.rtt_quantile(20.0, 0.99)
@@ -22,18 +23,18 @@ fn p99(link: Link) -> f64 {
 
 /// Whatever else is sent meets that queue, calls above all.
 fn microseconds(seed: u64) -> Model {
-    let mut model = Model::with_flow(Link::new(8000.0, 0.05).queue(1000.0).seed(seed));
+    let mut model = Model::with_flow(Path::new(8000.0, 0.05).queue(1000.0).seed(seed));
     model.run(0.25);
     model
 }
 
 const QUEUE: &[Scenario] = &[
-    at_most(1.45, "200 Mbit/s, 50 ms", |seed| p99(Link::new(200.0, 50.0).seed(seed))),
-    at_most(1.45, "200 Mbit/s, 50 ms, 1 % loss", |seed| p99(Link::new(200.0, 50.0).loss(0.01).seed(seed))),
+    at_most(1.45, "200 Mbit/s, 50 ms", |seed| p99(Path::new(200.0, 50.0).seed(seed))),
+    at_most(1.45, "200 Mbit/s, 50 ms, 1 % loss", |seed| p99(Path::new(200.0, 50.0).loss(0.01).seed(seed))),
     at_most(1.9, "20 Mbit/s, 20 ms, queue of 10 products", |seed| {
-        p99(Link::new(20.0, 20.0).queue(10.0).seed(seed))
+        p99(Path::new(20.0, 20.0).queue(10.0).seed(seed))
     }),
-    at_most(1.45, "100 Mbit/s, 200 ms", |seed| p99(Link::new(100.0, 200.0).seed(seed))),
+    at_most(1.45, "100 Mbit/s, 200 ms", |seed| p99(Path::new(100.0, 200.0).seed(seed))),
     at_most(1.0, "8 Gbit/s, 50 us, queue without end: the worst queue, ms", |seed| {
         microseconds(seed).worst_queue(0.25) * 0.05
     }),
@@ -46,12 +47,12 @@ fn short_queues_are_not_flooded() {
 }
 
 fn hardly_any(seed: u64) -> (f64, f64) {
-    share_and_loss(&mut Model::with_flow(Link::new(100.0, 50.0).queue(0.05).seed(seed)), 2.0, 10.0)
+    share_and_loss(&mut Model::with_flow(Path::new(100.0, 50.0).queue(0.05).seed(seed)), 2.0, 10.0)
 }
 
 /// A gigabit Ethernet switch holds less than two milliseconds' worth.
 fn local(queue: f64, seed: u64) -> (f64, f64) {
-    share_and_loss(&mut Model::with_flow(Link::new(1000.0, 1.0).queue(queue).seed(seed)), 0.5, 1.0)
+    share_and_loss(&mut Model::with_flow(Path::new(1000.0, 1.0).queue(queue).seed(seed)), 0.5, 1.0)
 }
 
 const SHORT: &[Scenario] = &[
@@ -69,14 +70,14 @@ fn slow_links_are_used() {
 }
 
 fn slow(kbit: f64, rtt_ms: f64, queue_ms: f64, seed: u64) -> f64 {
-    let link = Link::new(kbit / 1e3, rtt_ms).queue_ms(queue_ms).seed(seed);
+    let link = Path::new(kbit / 1e3, rtt_ms).queue_ms(queue_ms).seed(seed);
     share_and_loss(&mut Model::with_flow(link), 20.0, 60.0).0
 }
 
 /// A token bucket of 16 KB, and 50 ms of queue, at a sender's own interface.
 fn bucket(kbit: f64, seed: u64) -> (f64, f64) {
     let queue_ms = 50.0 + 16_000.0 * 8.0 / kbit;
-    let link = Link::new(kbit / 1e3, 1.0).queue_ms(queue_ms).seed(seed);
+    let link = Path::new(kbit / 1e3, 1.0).queue_ms(queue_ms).seed(seed);
     share_and_loss(&mut Model::with_flow(link), 20.0, 60.0)
 }
 
@@ -96,29 +97,29 @@ fn a_path_that_changes_is_followed() {
 }
 
 /// A path whose rate became another after 5 s, so long after that.
-fn changed(link: Link, to_mbit: f64, after: f64) -> Model {
+fn changed(link: Path, to_mbit: f64, after: f64) -> Model {
     let mut model = Model::with_flow(link);
     model.run(5.0);
-    model.link.rate_mbit = to_mbit;
+    model.change(|path| path.rate_mbit = to_mbit);
     model.run(after);
     model
 }
 
 fn longer(from_ms: f64, to_ms: f64, after: f64, seed: u64) -> Model {
-    let mut model = Model::with_flow(Link::new(100.0, from_ms).seed(seed));
+    let mut model = Model::with_flow(Path::new(100.0, from_ms).seed(seed));
     model.run(5.0);
-    model.link.rtt_ms = to_ms;
+    model.change(|path| path.rtt_ms = to_ms);
     model.run(after);
     model
 }
 
 /// Two megabits, with a queue that is short for two hundred.
-fn slow_at_first(seed: u64) -> Link {
-    Link::new(2.0, 50.0).queue_ms(1200.0).seed(seed)
+fn slow_at_first(seed: u64) -> Path {
+    Path::new(2.0, 50.0).queue_ms(1200.0).seed(seed)
 }
 
-fn fast_at_first(seed: u64) -> Link {
-    Link::new(200.0, 50.0).seed(seed)
+fn fast_at_first(seed: u64) -> Path {
+    Path::new(200.0, 50.0).seed(seed)
 }
 
 const CHANGES: &[Scenario] = &[
@@ -133,12 +134,12 @@ const CHANGES: &[Scenario] = &[
     }),
     at_least(0.9, "200 to 2 to 200 Mbit/s, 3 s after the second change", |seed| {
         let mut model = changed(fast_at_first(seed), 2.0, 8.0);
-        model.link.rate_mbit = 200.0;
+        model.change(|path| path.rate_mbit = 200.0);
         model.run(3.0);
         model.utilisation(5.0)
     }),
     at_least(0.9, "50 to 200 Mbit/s, 0.1 % loss, after 1.5 s", |seed| {
-        changed(Link::new(50.0, 50.0).queue(4.0).loss(0.001).seed(seed), 200.0, 1.5).utilisation(3.0)
+        changed(Path::new(50.0, 50.0).queue(4.0).loss(0.001).seed(seed), 200.0, 1.5).utilisation(3.0)
     }),
     at_least(0.9, "200 to 50 Mbit/s, after 3 s", |seed| {
         changed(fast_at_first(seed), 50.0, 3.0).utilisation(2.0)
@@ -156,7 +157,7 @@ fn an_application_may_pause() {
 
 const PAUSES: &[Scenario] = &[
     at_least(0.85, "nothing for 20 s, then 150 ms later: share of the link", |seed| {
-        let mut model = Model::with_flow(Link::new(100.0, 50.0).loss(0.001).seed(seed));
+        let mut model = Model::with_flow(Path::new(100.0, 50.0).loss(0.001).seed(seed));
         model.run(5.0);
         model.set_supply(0, Supply::Silent);
         model.run(20.0);
@@ -165,7 +166,7 @@ const PAUSES: &[Scenario] = &[
         model.utilisation(1.0)
     }),
     between(0.7, 1.3, "a tenth of the path for 10 s: window after ÷ before", |seed| {
-        let mut model = Model::with_flow(Link::new(100.0, 50.0).seed(seed));
+        let mut model = Model::with_flow(Path::new(100.0, 50.0).seed(seed));
         model.run(5.0);
         let before = model.flows[0].window_bytes() as f64;
         model.set_supply(0, Supply::Trickle(12_500));

@@ -1,10 +1,9 @@
 //! Sharing a path with our own flows, with CUBIC and with BBR version 1.
 
+use testlink::Path;
+
 use super::{Scenario, at_least, at_most, between, check};
-use crate::congestion::{
-    path_link::Link,
-    path_model::{Model, Supply},
-};
+use crate::congestion::path_model::{Model, Supply};
 
 #[derive(Debug, Clone, Copy)]
 enum Other {
@@ -26,7 +25,7 @@ impl Other {
 
 /// Our rate ÷ the mean of `count` others that started `lead_secs` before us (after us, if negative). Measured for
 /// 30 s from 5 s after the last start.
-fn ratio(link: Link, other: Other, count: usize, lead_secs: f64) -> f64 {
+fn ratio(link: Path, other: Other, count: usize, lead_secs: f64) -> f64 {
     let mut model = Model::new(link);
     if lead_secs < 0.0 {
         model.add_flow(Supply::Endless);
@@ -46,12 +45,12 @@ fn ratio(link: Link, other: Other, count: usize, lead_secs: f64) -> f64 {
     ours / (rates.iter().sum::<f64>() / count as f64)
 }
 
-fn near(seed: u64) -> Link {
-    Link::new(100.0, 50.0).seed(seed)
+fn near(seed: u64) -> Path {
+    Path::new(100.0, 50.0).seed(seed)
 }
 
-fn far(seed: u64) -> Link {
-    Link::new(50.0, 100.0).seed(seed)
+fn far(seed: u64) -> Path {
+    Path::new(50.0, 100.0).seed(seed)
 }
 
 #[test]
@@ -65,7 +64,7 @@ const OURS: &[Scenario] = &[
     between(0.7, 1.4, "10 s apart, 1 % loss", |seed| ratio(near(seed).loss(0.01), Ours, 1, 10.0)),
     between(0.7, 1.4, "50 Mbit/s, 100 ms, 10 s apart", |seed| ratio(far(seed), Ours, 1, 10.0)),
     between(0.7, 1.4, "20 Mbit/s, 20 ms, 10 s apart", |seed| {
-        ratio(Link::new(20.0, 20.0).seed(seed), Ours, 1, 10.0)
+        ratio(Path::new(20.0, 20.0).seed(seed), Ours, 1, 10.0)
     }),
     between(0.5, 2.0, "100 Mbit/s, 50 ms, one beside four, 10 s later", |seed| {
         ratio(near(seed), Ours, 4, 10.0)

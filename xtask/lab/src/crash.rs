@@ -1,0 +1,143 @@
+//! `cargo xtask crash`: what is left of a receiver's files when it dies, when the disk fails it, and when the power
+//! goes. After each: under every name the old file or the new one, whole; and the next run finishes the work. And what
+//! has to be sent again over a slow link.
+
+mod bulk;
+mod calls;
+mod data;
+mod errno;
+mod fixture;
+mod points;
+mod power;
+mod random;
+mod slow;
+mod trace;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use xtask::driver::Shiplane;
+use xtask::scratch::Scratch;
+use xtask::units;
+
+use self::fixture::Fixture;
+use self::random::Victim;
+use self::trace::{Fault, Traced};
+use crate::run::Missing;
+
+/// The arguments.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// Run only this series
+    #[arg(long)]
+    only: Option<Series>,
+    /// Run a few of each, in half a minute
+    #[arg(long)]
+    short: bool,
+    /// Number of random kills of receivers, and of senders
+    #[arg(long, default_value_t = KILLS)]
+    kills: u64,
+    /// Victims of random kills [default: receivers, then senders]
+    #[arg(long)]
+    victim: Option<Victim>,
+    /// Number of power cuts
+    #[arg(long, default_value_t = CUTS)]
+    cuts: u64,
+    /// Seed of the random moments
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Program to test [default: the release build of this tree]
+    #[arg(long, value_name = "PATH")]
+    shiplane: Option<PathBuf>,
+    /// Working directory [default: the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    within: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Series {
+    /// SIGKILL in place of every file-changing call of the receiver
+    Points,
+    /// Each kind of call fails with each error
+    Errno,
+    /// SIGKILL at random moments, of receivers and senders
+    Random,
+    /// Power cuts of receivers (root, loop devices)
+    Power,
+    /// SIGKILL of clients over slow links (root, iproute2)
+    Slow,
+}
+
+/// Why nothing can be traced here, if that is so.
+fn missing() -> Option<String> {
+    let traced = Traced::start(&Command::new("true"), Path::new("/"), Fault::None);
+    traced.and_then(|(running, _)| running.wait(TRACED_LIMIT)).err().map(|failure| format!("{failure:#}"))
+}
+
+/// Runs the series, and prints what they came to.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(why) = missing() {
+        bail!(Missing(why));
+    }
+    let shiplane = Shiplane::built(args.shiplane.as_deref())?;
+    let mut rows = Vec::new();
+    let outcome = run_series(args, &shiplane, &mut rows);
+    println!("\n{}", units::table(&rows));
+    outcome
+}
+
+fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> Result<()> {
+    let is_on = |series| args.only.is_none_or(|only| only == series);
+    let scratch = Scratch::new("shiplane-crash-", args.within.as_deref())?;
+    if is_on(Series::Points) || is_on(Series::Errno) {
+        let fixture = Fixture::new(shiplane, &scratch).context("cannot prepare")?;
+        if is_on(Series::Points) {
+            timed(rows, || points::run(&fixture, args.short))?;
+        }
+        if is_on(Series::Errno) {
+            timed(rows, || errno::run(&fixture, args.short))?;
+        }
+    }
+    if is_on(Series::Random) {
+        let kills = if args.short { args.kills.min(SHORT_KILLS) } else { args.kills };
+        timed(rows, || random::run(shiplane, kills, args.victim, args.seed))?;
+    }
+    if is_on(Series::Power) {
+        match power::missing() {
+            Some(why) => println!("power cuts are left out: {why}"),
+            None => {
+                let cuts = if args.short { args.cuts.min(SHORT_CUTS) } else { args.cuts };
+                timed(rows, || power::run(shiplane, cuts, args.seed))?;
+            }
+        }
+    }
+    if is_on(Series::Slow) {
+        match slow::missing() {
+            Some(why) => println!("slow links are left out: {why}"),
+            None => timed(rows, || slow::run(shiplane, args.short))?,
+        }
+    }
+    Ok(())
+}
+
+fn timed(rows: &mut Vec<Vec<String>>, series: impl FnOnce() -> Result<Vec<Vec<String>>>) -> Result<()> {
+    let began = Instant::now();
+    rows.extend(series()?);
+    println!("  {}", units::seconds(began.elapsed()));
+    rows.push(Vec::new());
+    Ok(())
+}
+
+/// `true` takes a millisecond or two.
+const TRACED_LIMIT: Duration = Duration::from_secs(20);
+
+/// Of each role.
+const KILLS: u64 = 500;
+
+const CUTS: u64 = 100;
+
+const SHORT_KILLS: u64 = 3;
+
+const SHORT_CUTS: u64 = 3;

@@ -1,0 +1,183 @@
+//! Each kind of call of the receiver fails in each way that a disk or a system has: the first one of the kind, the
+//! middle one and the last.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::errno::Errno;
+use serde_json::Value;
+use xtask::{interrupt, units};
+
+use super::calls::{Call, Kind};
+use super::fixture::{First, Fixture, Role};
+use super::trace::Fault;
+
+/// Lets every kind of call fail; `is_short`: each kind once or twice.
+pub(super) fn run(fixture: &Fixture<'_>, is_short: bool) -> Result<Vec<Vec<String>>> {
+    println!("letting calls of receivers fail");
+    let mut rows = vec![row(["calls failed", "kinds", "cases", "told", "done nevertheless", "survived"])];
+    let mut wrong = Vec::new();
+    for role in Role::ALL {
+        rows.push(fail_each(fixture, role, is_short, &mut wrong).with_context(|| role.name())?);
+    }
+    if !wrong.is_empty() {
+        bail!("{} calls that failed were not handled:\n{}", wrong.len(), wrong.join("\n"));
+    }
+    Ok(rows)
+}
+
+fn fail_each(
+    fixture: &Fixture<'_>,
+    role: Role,
+    is_short: bool,
+    wrong: &mut Vec<String>,
+) -> Result<Vec<String>> {
+    let whole = fixture.first(role, Fault::None)?;
+    ensure!(whole.client.code == Some(0), "undisturbed, it ended with {:?}", whole.client.code);
+    let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
+    whole.trace.calls.iter().for_each(|call| *kinds.entry(call.kind).or_default() += 1);
+    let mut totals = Totals::default();
+    for (number, (&kind, &count)) in kinds.iter().enumerate() {
+        let mut places = vec![0, count / 2, count - 1];
+        places.dedup();
+        let all = places.iter().flat_map(|place| ERRNOS.map(|errno| (*place, errno)));
+        let cases: Vec<_> = match is_short {
+            true => {
+                let turn = number + role as usize;
+                let once = (places[turn % places.len()], ERRNOS[turn % ERRNOS.len()]);
+                let interrupted = (!role.is_sync()).then_some((count - 1, Errno::EINTR));
+                std::iter::once(once).chain(interrupted).collect()
+            }
+            false => all.collect(),
+        };
+        for (place, errno) in cases {
+            interrupt::check()?;
+            totals.cases += 1;
+            if let Err(failure) = fail(fixture, role, Failing { kind, place, errno }, &mut totals) {
+                println!("  {}: {kind} {place} of {count}, {errno}: {failure:#}", role.name());
+                wrong.push(format!("  {}: {kind} {place} of {count}, {errno}: {failure:#}", role.name()));
+            }
+        }
+    }
+    Ok(row([
+        role.name(),
+        &units::count(kinds.len() as u64),
+        &units::count(totals.cases),
+        &units::count(totals.told),
+        &units::count(totals.nevertheless),
+        &units::count(totals.survived),
+    ]))
+}
+
+/// One case.
+#[derive(Clone, Copy)]
+struct Failing {
+    kind: Kind,
+    place: usize,
+    errno: Errno,
+}
+
+#[derive(Default)]
+struct Totals {
+    cases: u64,
+    /// Ended with an error that names the cause.
+    told: u64,
+    /// Ended well, as nothing depended on the call.
+    nevertheless: u64,
+    /// Interrupted, and ended well.
+    survived: u64,
+}
+
+fn fail(fixture: &Fixture<'_>, role: Role, failing: Failing, totals: &mut Totals) -> Result<()> {
+    let Failing { kind, place, errno } = failing;
+    // Threads take turns in other ways each time: the last call may have been the last but one.
+    for nth in (place.saturating_sub(MISSES)..=place).rev() {
+        let first = fixture.first(role, Fault::Fail { kind, nth, errno })?;
+        let Some(call) = &first.trace.hit else { continue };
+        let what = || format!("on {:?}", call.path.file_name().unwrap_or_default());
+        let outcome = judge(fixture, role, &first, call, errno).with_context(what)?;
+        fixture.second(role).with_context(what)?;
+        match outcome {
+            Outcome::Reported => totals.told += 1,
+            Outcome::Done if errno == Errno::EINTR => totals.survived += 1,
+            Outcome::Done => totals.nevertheless += 1,
+        }
+        return Ok(());
+    }
+    bail!("no run has come to that call")
+}
+
+enum Outcome {
+    Reported,
+    Done,
+}
+
+fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: Errno) -> Result<Outcome> {
+    let client = &first.client;
+    for said in [&client.said, &first.receiver_said] {
+        ensure!(!said.contains("panicked"), "it panicked: {said}");
+    }
+    let code = client.code.with_context(|| format!("a signal ended it: {}", client.said))?;
+    if code == 0 {
+        let is_sync = matches!(call.kind, Kind::Sync | Kind::SyncAll);
+        let is_interrupted = errno == Errno::EINTR;
+        ensure!(is_interrupted || !is_sync || call.is_cache(), "what was not synced is told for done");
+        // A lock or a journal that could not be removed stays for the next run to remove.
+        match call.kind {
+            Kind::Unlink => fixture.expect_old_or_new(role)?,
+            _ => fixture.expect_done(role)?,
+        }
+        return Ok(Outcome::Done);
+    }
+    fixture.expect_old_or_new(role)?;
+    let mut message = match first.has_started {
+        true => message(client.lines.last().map_or("", String::as_str))?,
+        false => client.said.clone(),
+    };
+    if message.contains("left alone") {
+        // Of each path it is said before, or by the side that has left it, why.
+        message = [client.lines.join("\n"), first.receiver_said.clone()].concat();
+    }
+    ensure!(errno != Errno::EINTR, "it did not try again: {code}, {message}");
+    let codes = if role == Role::Get { &LOCAL_CODES[..] } else { &REMOTE_CODES };
+    ensure!(codes.contains(&code), "it ended with {code}: {message}");
+    let names_cause = cause(errno).iter().any(|cause| message.contains(cause));
+    ensure!(names_cause, "the cause is not named: {code}, {message}");
+    Ok(Outcome::Reported)
+}
+
+/// What a client says of its failure.
+fn message(line: &str) -> Result<String> {
+    let event: Value =
+        serde_json::from_str(line).with_context(|| format!("no event at the end: {line:?}"))?;
+    ensure!(event["event"] == "error", "the last event is no error: {line}");
+    Ok(event["message"].as_str().context("the error has no message")?.to_owned())
+}
+
+/// One of these must be in the message.
+fn cause(errno: Errno) -> &'static [&'static str] {
+    match errno {
+        Errno::ENOSPC => &["space"],
+        Errno::EIO => &["Input/output error", "not made durable"],
+        Errno::EROFS => &["Read-only file system"],
+        Errno::EDQUOT => &["quota"],
+        Errno::EMFILE => &["Too many open files"],
+        _ => &[],
+    }
+}
+
+fn row(cells: [&str; 6]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+const ERRNOS: [Errno; 6] =
+    [Errno::ENOSPC, Errno::EIO, Errno::EROFS, Errno::EDQUOT, Errno::EMFILE, Errno::EINTR];
+
+/// A failure of this side's system.
+const LOCAL_CODES: [i32; 1] = [7];
+
+/// Or of the other side's; refused for want of space there; or some paths were left alone.
+const REMOTE_CODES: [i32; 3] = [1, 6, 7];
+
+/// By how many calls of a kind two runs differ at most.
+const MISSES: usize = 4;

@@ -1,0 +1,222 @@
+//! Cuts the power while a receiver writes to its own ext4 file system.
+//!
+//! The file system is in an image on a loop device. At a random moment it is made to abort, as by an error of its
+//! own (`trigger_fs_error`): from then on nothing reaches the device any more, neither from its journal nor from the
+//! page cache, in whatever middle of a commit it was. The image, copied then, is what a disk has that lost its power
+//! at that moment after it had written everything that it was given: what was only in memory is not in it. The copy is
+//! mounted, which replays its journal, and looked at. `sync`, an unmount or a frozen file system would write out
+//! first what a power cut loses. What this does not show is a disk that lies about a flush.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use testlink::Rng;
+use xtask::dataset::Size;
+use xtask::driver::{ANY_PORT, Shiplane, Verb};
+use xtask::process::{self, Signal, find_program};
+use xtask::scratch::Scratch;
+use xtask::{interrupt, units};
+
+use super::bulk::{Bulk, LIMIT, despite_standstills, expect_end};
+use crate::suspend::SuspendDetector;
+
+/// What this needs and this machine lacks.
+pub(super) fn missing() -> Option<&'static str> {
+    let has_tools = ["losetup", "mount", "umount", "mke2fs"].iter().all(|tool| find_program(tool).is_some());
+    match (rustix::process::geteuid().is_root(), has_tools) {
+        (false, _) => Some("it needs root"),
+        (_, false) => Some("it needs losetup, mount and mke2fs"),
+        _ if !Path::new("/dev/loop-control").exists() => Some("it needs loop devices"),
+        _ => None,
+    }
+}
+
+/// Cuts the power so many times.
+pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<String>>> {
+    let scratch = Scratch::in_memory("shiplane-power-")?;
+    scratch.expect_room(6 * IMAGE_LEN_BYTES)?;
+    let site = scratch.directory("site")?;
+    let bulk = Bulk::new(shiplane, &scratch, &site, SIZE)?;
+    println!("cutting the power of receivers of {}", units::bytes(bulk.bytes()));
+    let [template, disk, cut] = ["template", "disk", "cut"].map(|name| scratch.path().join(name));
+    fs::File::create(&template)?.set_len(IMAGE_LEN_BYTES).context("cannot make an image")?;
+    command("mke2fs", |command| command.args(["-q", "-F", "-t", "ext4"]).arg(&template))?;
+    {
+        let _mounted = Mounted::new(&template, &site, "defaults")?;
+        bulk.fill_site()?;
+    }
+    let mut series =
+        Power { bulk, site, template, disk, cut, noise: Rng::new(seed), totals: Totals::default() };
+    let mut length = [Duration::ZERO; 2];
+    let watch = SuspendDetector::start();
+    for number in 0..cuts {
+        interrupt::check()?;
+        let verb = if number % 2 == 0 { Verb::Get } else { Verb::Push };
+        let options = OPTIONS[(number / 2) as usize % OPTIONS.len()];
+        if number % 30 < 2 {
+            length[verb as usize] = despite_standstills(&watch, || series.measure(verb))?;
+        }
+        let what = || format!("power cut {number}, {verb}, mounted with {options}");
+        despite_standstills(&watch, || series.one(verb, options, length[verb as usize]))
+            .with_context(what)?;
+        if number % 25 == 24 {
+            println!("  {} cuts", number + 1);
+        }
+    }
+    let Totals { under_way, told, again_bytes } = series.totals;
+    Ok(vec![
+        row(["power cut", "cuts", "under way", "files told of", "sent again", "of"]),
+        row([
+            "ext4",
+            &units::count(cuts),
+            &units::count(under_way),
+            &units::count(told),
+            &units::bytes(again_bytes / under_way.max(1)),
+            &units::bytes(series.bulk.bytes()),
+        ]),
+    ])
+}
+
+struct Power<'a> {
+    bulk: Bulk<'a>,
+    site: PathBuf,
+    template: PathBuf,
+    disk: PathBuf,
+    cut: PathBuf,
+    noise: Rng,
+    totals: Totals,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    /// The run had not said that it was done.
+    under_way: u64,
+    /// Files that it had said to be in their places.
+    told: u64,
+    again_bytes: u64,
+}
+
+impl Power<'_> {
+    fn measure(&self, verb: Verb) -> Result<Duration> {
+        copy_sparse(&self.template, &self.disk)?;
+        let _mounted = Mounted::new(&self.disk, &self.site, OPTIONS[0])?;
+        let server = self.bulk.serve(verb, ANY_PORT)?;
+        let began = Instant::now();
+        expect_end(self.bulk.client(verb, server.ticket())?.wait(LIMIT)?, &[0])?;
+        server.end_by(Signal::Kill)?;
+        Ok(began.elapsed())
+    }
+
+    fn one(&mut self, verb: Verb, options: &str, length: Duration) -> Result<()> {
+        copy_sparse(&self.template, &self.disk)?;
+        let told = {
+            let mounted = Mounted::new(&self.disk, &self.site, options)?;
+            let server = self.bulk.serve(verb, ANY_PORT)?;
+            let client = self.bulk.client(verb, server.ticket())?;
+            // A quarter longer, so that some have said that they are done.
+            let most_micros = (length * 5 / 4).as_micros() as u64 + 1;
+            std::thread::sleep(Duration::from_micros(self.noise.between(0, most_micros)));
+            let told = client.lines_until_now();
+            mounted.cut_power()?;
+            copy_sparse(&self.disk, &self.cut)?;
+            client.kill()?;
+            server.end_by(Signal::Kill)?;
+            told
+        };
+        let _mounted = Mounted::new(&self.cut, &self.site, options)?;
+        self.bulk.expect_old_or_new()?;
+        let is_done = self.expect_kept(&told)?;
+        let server = self.bulk.serve(verb, ANY_PORT)?;
+        let sent = self.bulk.finish(verb, server.ticket())?;
+        server.end_by(Signal::Kill)?;
+        if !is_done {
+            self.totals.under_way += 1;
+            self.totals.again_bytes += sent;
+        }
+        Ok(())
+    }
+
+    /// What the client had said before the cut must be true after it. Gives whether it had said that it is done.
+    fn expect_kept(&mut self, told: &[String]) -> Result<bool> {
+        let mut is_done = false;
+        for line in told {
+            let event: Value = serde_json::from_str(line).with_context(|| format!("no event: {line:?}"))?;
+            match event["event"].as_str() {
+                Some("file") if event["received"] == true => {
+                    let path = event["path"].as_str().context("a file without a path")?;
+                    // Names that are no text are escaped.
+                    if path.is_ascii() && !path.contains('\\') {
+                        self.totals.told += 1;
+                        self.bulk.expect_arrived(Path::new(path))?;
+                    }
+                }
+                Some("done") => {
+                    is_done = true;
+                    self.bulk.expect_done().context("it had said that it was done")?;
+                }
+                _ => {}
+            }
+        }
+        Ok(is_done)
+    }
+}
+
+/// A mounted image. Unmounted when this is dropped.
+struct Mounted {
+    device: String,
+    at: PathBuf,
+}
+
+impl Mounted {
+    fn new(image: &Path, at: &Path, options: &str) -> Result<Self> {
+        let device = command("losetup", |command| command.args(["--find", "--show"]).arg(image))?;
+        let mounted = Self { device: device.trim().to_owned(), at: at.to_path_buf() };
+        let options = format!("{options},errors=remount-ro");
+        command("mount", |command| {
+            command.args(["-t", "ext4", "-o", &options, &mounted.device]).arg(&mounted.at)
+        })?;
+        Ok(mounted)
+    }
+
+    /// From here on nothing gets to the device.
+    fn cut_power(&self) -> Result<()> {
+        let name = self.device.strip_prefix("/dev/").context("this is no device")?;
+        let switch = Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error");
+        fs::write(&switch, "1").with_context(|| format!("cannot write {}", switch.display()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // It is not mounted if mounting it failed; nothing can be done about the rest.
+        if command("umount", |command| command.arg(&self.at)).is_err() {
+            let _unmounted = Command::new("umount").arg("--lazy").arg(&self.at).output();
+        }
+        let _detached = Command::new("losetup").arg("--detach").arg(&self.device).output();
+    }
+}
+
+fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    command("cp", |command| command.arg("--sparse=always").args([from, to])).map(drop)
+}
+
+fn command(program: &str, fill: impl FnOnce(&mut Command) -> &mut Command) -> Result<String> {
+    let path = find_program(program).with_context(|| format!("{program} is not installed"))?;
+    process::output(program, fill(&mut Command::new(path)))
+}
+
+fn row(cells: [&str; 6]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+/// Commits of the journal every 5 s, every second, and with data that may come after its metadata.
+const OPTIONS: [&str; 3] = ["commit=5", "commit=1", "commit=1,data=writeback"];
+
+/// Fits the data set, what is replaced, and the journal.
+const IMAGE_LEN_BYTES: u64 = 64 << 20;
+
+const SIZE: Size = Size { large_bytes: 8 << 20, small_files: 150, directories: 10 };

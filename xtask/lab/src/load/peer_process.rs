@@ -1,0 +1,79 @@
+//! Runs the peers that overload the server, in a process of their own: this program again.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use xtask::driver::Server;
+use xtask::process::Running;
+
+/// Peers of a kind, not yet started: it ends when its standard input does.
+pub(crate) fn command(kind: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.args(["peers", kind]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    Ok(command)
+}
+
+/// Peers with keys that `server` knows.
+pub(crate) fn command_to(kind: &str, count: u64, server: &Server, keys: &Path) -> Result<Command> {
+    let (id, address) = server.id_and_address()?;
+    let mut command = command(kind)?;
+    command.args(["--server", address, "--id", id, "--count", &count.to_string()]).arg("--keys").arg(keys);
+    Ok(command)
+}
+
+/// A running load. Killed when dropped.
+pub(super) struct PeerProcess {
+    running: Running,
+    told: Vec<String>,
+}
+
+impl PeerProcess {
+    /// Starts it and waits until all peers are connected.
+    pub(super) fn start(command: &mut Command) -> Result<Self> {
+        let running = Running::start(PEERS, command)?;
+        let Some(ready) = running.next_line(READY_LIMIT)? else { bail!("the peers do not start") };
+        Ok(Self { running, told: vec![ready] })
+    }
+
+    /// What its first line says of something.
+    pub(super) fn first(&self, name: &str) -> Result<String> {
+        let line: Value = serde_json::from_str(&self.told[0]).context("the peers printed no JSON")?;
+        let value = line[name].as_str().map(str::to_owned);
+        value.with_context(|| format!("the peers said nothing of `{name}`"))
+    }
+
+    /// Whether it has something to say before it is ended.
+    pub(super) fn says_something_within(&mut self, limit: Duration) -> Result<bool> {
+        let line = self.running.next_line(limit)?;
+        let says = line.is_some();
+        self.told.extend(line);
+        Ok(says)
+    }
+
+    /// Ends it and returns its report.
+    pub(super) fn stop(self) -> Result<String> {
+        let Self { mut running, mut told } = self;
+        running.close_stdin();
+        told.extend(running.wait(END_LIMIT)?.expect_success(PEERS)?.lines);
+        let figures: Vec<_> = told.iter().map(|line| figures(line)).collect::<Result<_>>()?;
+        Ok(figures.concat().join(", "))
+    }
+}
+
+/// The figures of a line, in words.
+fn figures(line: &str) -> Result<Vec<String>> {
+    let value: Value = serde_json::from_str(line).context("the peers printed no JSON")?;
+    let figures = value.as_object().context("the peers printed no figures")?.iter();
+    let figures = figures.filter(|(name, _)| *name != "event");
+    Ok(figures.map(|(name, value)| format!("{} {value}", name.replace('_', " "))).collect())
+}
+
+const PEERS: &str = "the peers";
+
+/// Ten thousand handshakes that are not answered take their time.
+const READY_LIMIT: Duration = Duration::from_secs(180);
+
+const END_LIMIT: Duration = Duration::from_secs(30);

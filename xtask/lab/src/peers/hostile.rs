@@ -1,0 +1,26 @@
+//! Peers that speak the wire and lie. Each [`Lie`] is told by a provider: by a server to `shiplane get`
+//! ([`LyingServer`]), and by a pusher to `shiplane serve --writable` ([`LyingPusher`]).
+//!
+//! ```no_run
+//! # fn main() -> Result<(), lab::peers::Failure> {
+//! use lab::peers::hostile::{Lie, LyingServer};
+//!
+//! let server = LyingServer::start(Lie::HugeFile, 0)?;
+//! println!("shiplane get '{}' copy", server.ticket());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The bodies of calls are put together here, from what SPEC.md says: what the programs take for granted of each other
+//! must not be taken for granted by what tests them.
+
+mod lie;
+mod provider;
+mod pusher;
+mod server;
+
+pub use self::lie::{ENTRIES, Lie};
+pub use self::pusher::LyingPusher;
+pub(crate) use self::pusher::push;
+pub use self::server::LyingServer;
+pub(crate) use self::server::serve;

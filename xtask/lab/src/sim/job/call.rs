@@ -1,0 +1,317 @@
+//! Questions are asked by RPC, many at a time: each gets its own answer or an error by its deadline, and is handled
+//! once at most.
+
+mod book;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use shiplane_rpc::{CallError, Fault, FaultCode, RequestContext, Router, RpcClient};
+use shiplane_transport::PeerConnection;
+use shiplane_wire::Digest;
+use testlink::Rng;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use self::book::Book;
+use super::Stopped;
+use crate::sim::{
+    oracle::Violation,
+    scenario::Lie,
+    world::{World, set_up},
+};
+
+/// Questions, asked until each has what it is to have.
+pub(crate) struct Calls {
+    questions: Vec<Question>,
+    /// Which of them need not be asked again.
+    done: Vec<bool>,
+    attempts: u64,
+    /// What both sides have seen.
+    book: Arc<Book>,
+    lie: Option<Lie>,
+    /// The one that the callee may call back by, and is served on.
+    served: Option<Arc<PeerConnection>>,
+}
+
+#[derive(Debug, Clone)]
+struct Question {
+    number: u64,
+    kind: Kind,
+    budget: Duration,
+    /// How long the handler takes.
+    think: Duration,
+    reply_len_bytes: u64,
+    padding: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is answered.
+    Ask,
+    /// It is answered by a fault.
+    Refuse,
+    /// It is answered piece by piece, by calls back, and then as a whole.
+    Stream,
+    /// It has no answer.
+    Tell,
+    /// The caller gives it up after so long.
+    Leave(Duration),
+    /// The handler takes longer than the caller waits.
+    Slow,
+}
+
+impl Calls {
+    pub(crate) fn new(world: &World) -> Self {
+        let mut rng = world.rng().fork();
+        let questions: Vec<_> =
+            (0..rng.spread(1, 40)).map(|number| Question::draw(&mut rng, number)).collect();
+        let done = vec![false; questions.len()];
+        let lie = world.scenario.lie;
+        Self { questions, done, attempts: 0, book: Arc::default(), lie, served: None }
+    }
+
+    /// What the server answers.
+    pub(crate) fn router(&self) -> Arc<Router> {
+        let (book, lie) = (Arc::clone(&self.book), self.lie);
+        let handle = move |context, body| answer(context, body, Arc::clone(&book), lie);
+        Arc::new(Router::new().method(ASK, handle))
+    }
+
+    pub(crate) async fn attempt(&mut self, client: &RpcClient) -> Result<(), Stopped> {
+        self.attempts += 1;
+        self.serve(client.connection());
+        let mut asking = JoinSet::new();
+        for (index, question) in self.questions.iter().enumerate().filter(|(index, _)| !self.done[*index]) {
+            // Whatever the path is like, it is enough at last.
+            let budget = question.budget * u32::try_from(self.attempts).unwrap_or(u32::MAX).min(MAX_GROWTH);
+            let asked = Asked {
+                question: Question { budget, ..question.clone() },
+                attempt: self.attempts,
+                client: client.clone(),
+                book: Arc::clone(&self.book),
+                lie: self.lie,
+            };
+            asking.spawn(async move { (index, asked.run().await) });
+        }
+        let mut last = None;
+        while let Some(ended) = asking.join_next().await {
+            match ended.map_err(set_up)? {
+                (index, Ok(())) => self.done[index] = true,
+                (_, Err(Stopped::Failed(error))) => last = Some(error),
+                (_, Err(broken)) => return Err(broken),
+            }
+        }
+        // Of notices the caller does not know when they are over.
+        let notices = self.questions.iter().filter(|question| question.kind == Kind::Tell).count();
+        if client.in_flight() > notices {
+            return Err(Violation::StillInFlight { calls: client.in_flight() }.into());
+        }
+        match last {
+            Some(error) => Err(Stopped::Failed(error)),
+            None => {
+                // By then whatever was left has to be over.
+                sleep_until(self.book.last_deadline() + SLACK * 2).await;
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Violation> {
+        self.book.check(Instant::now())
+    }
+
+    /// Lets the callee call back.
+    fn serve(&mut self, connection: &Arc<PeerConnection>) {
+        if self.served.as_ref().is_some_and(|served| Arc::ptr_eq(served, connection)) {
+            return;
+        }
+        self.served = Some(Arc::clone(connection));
+        let book = Arc::clone(&self.book);
+        let router = Router::new().method(PIECE, move |_context, body| {
+            let taken = piece_of(&body).map(|(number, attempt, piece)| book.takes(number, attempt, piece));
+            async move { taken.map(|()| Bytes::new()) }
+        });
+        tokio::spawn(Arc::new(router).serve(Arc::clone(connection)));
+    }
+}
+
+impl Question {
+    fn draw(rng: &mut Rng, number: u64) -> Self {
+        let budget = Duration::from_millis(rng.spread(500, 10_000));
+        let kind = match rng.between(0, 12) {
+            0 => Kind::Refuse,
+            1 | 2 => Kind::Stream,
+            3 | 4 => Kind::Tell,
+            5 | 6 => Kind::Leave(budget / 2),
+            7 => Kind::Slow,
+            _ => Kind::Ask,
+        };
+        let think = if kind == Kind::Slow { MAX_THINK * 1000 } else { Duration::ZERO };
+        let think = think + Duration::from_millis(rng.between(0, MAX_THINK.as_millis() as u64));
+        let reply_len_bytes = rng.spread(1, 20_000);
+        let padding_len_bytes = rng.spread(1, 20_000) as usize;
+        Self { number, kind, budget, think, reply_len_bytes, padding: rng.bytes(padding_len_bytes) }
+    }
+
+    fn pieces(&self) -> u64 {
+        if self.kind == Kind::Stream { 1 + self.number % 5 } else { 0 }
+    }
+
+    fn body(&self, attempt: u64) -> Bytes {
+        let is_refused = u64::from(self.kind == Kind::Refuse);
+        let think_ms = self.think.as_millis() as u64;
+        let head = [self.number, attempt, think_ms, self.pieces(), is_refused, self.reply_len_bytes];
+        let head = head.iter().flat_map(|number| number.to_le_bytes());
+        head.chain(self.padding.iter().copied()).collect()
+    }
+}
+
+/// One question, asked once.
+struct Asked {
+    question: Question,
+    attempt: u64,
+    client: RpcClient,
+    book: Arc<Book>,
+    lie: Option<Lie>,
+}
+
+impl Asked {
+    async fn run(self) -> Result<(), Stopped> {
+        let Question { number, kind, budget, .. } = self.question;
+        let began = Instant::now();
+        let body = self.question.body(self.attempt);
+        let given = if self.lie == Some(Lie::Late) { budget + SLACK * 100 } else { budget };
+        let outcome = match kind {
+            Kind::Tell => self.client.notify(ASK, body.clone(), given).await.map(|()| None),
+            Kind::Leave(after) => match timeout(after, self.client.call(ASK, body.clone(), given)).await {
+                Ok(answered) => answered.map(Some),
+                Err(_) => return Ok(()),
+            },
+            Kind::Ask | Kind::Refuse | Kind::Stream | Kind::Slow => {
+                self.client.call(ASK, body.clone(), given).await.map(Some)
+            }
+        };
+        let over = began.elapsed().saturating_sub(budget);
+        if over > SLACK {
+            return Err(Violation::Overrun { number, over }.into());
+        }
+        match outcome {
+            Ok(None) => self.was_told(began + budget).await,
+            Ok(Some(answer)) => Ok(self.check_answer(&body, &answer)?),
+            Err(CallError::Fault(fault)) if kind == Kind::Refuse => Ok(self.check_refusal(&fault)?),
+            // That it ends was all that it was for.
+            Err(CallError::DeadlineExceeded { .. }) if kind == Kind::Slow => Ok(()),
+            Err(error) => Err(Stopped::by(&error)),
+        }
+    }
+
+    fn check_answer(&self, body: &[u8], answer: &[u8]) -> Result<(), Violation> {
+        let number = self.question.number;
+        let is_its = answer == answer_to(body, self.question.reply_len_bytes);
+        if !is_its || matches!(self.question.kind, Kind::Refuse | Kind::Slow) {
+            return Err(Violation::WrongAnswer { number });
+        }
+        self.book.check_pieces(number, self.attempt, self.question.pieces())
+    }
+
+    fn check_refusal(&self, fault: &Fault) -> Result<(), Violation> {
+        let number = self.question.number;
+        // Too many at a time, or too late, is said in the same way.
+        let is_its = fault.code != FaultCode::InvalidRequest || fault.message() == number.to_string();
+        if is_its { Ok(()) } else { Err(Violation::WrongAnswer { number }) }
+    }
+
+    /// Looks into the other side's book whether it has arrived; nothing else would say so.
+    async fn was_told(&self, by: Instant) -> Result<(), Stopped> {
+        while !self.book.has_finished(self.question.number) {
+            if Instant::now() >= by {
+                return Err(Stopped::Failed("what was told has not arrived".to_owned()));
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+}
+
+/// The server's handler.
+async fn answer(
+    context: RequestContext,
+    body: Bytes,
+    book: Arc<Book>,
+    lie: Option<Lie>,
+) -> Result<Bytes, Fault> {
+    let [number, attempt, think_ms, pieces, is_refused, reply_len_bytes] = head_of(&body)?;
+    let handled = book.begins(number, attempt, &context);
+    match lie {
+        Some(Lie::Twice) => drop(book.begins(number, attempt, &context)),
+        Some(Lie::Overruns) => {
+            let (book, context, by) = (Arc::clone(&book), context.clone(), context.deadline + SLACK * 10);
+            tokio::spawn(async move {
+                let _handled = book.begins(number + OTHERS, attempt, &context);
+                sleep_until(by).await;
+            });
+        }
+        Some(Lie::Mixes | Lie::Late) | None => {}
+    }
+    sleep(Duration::from_millis(think_ms)).await;
+    let sent = send_pieces(&context, number, attempt, pieces).await;
+    handled.finish();
+    sent.map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?;
+    if is_refused == 1 {
+        return Err(Fault::new(FaultCode::InvalidRequest, number.to_string()));
+    }
+    let answered = if lie == Some(Lie::Mixes) { &body[1..] } else { &body[..] };
+    Ok(answer_to(answered, reply_len_bytes))
+}
+
+async fn send_pieces(
+    context: &RequestContext,
+    number: u64,
+    attempt: u64,
+    pieces: u64,
+) -> Result<(), CallError> {
+    for piece in 0..pieces {
+        let body = [number, attempt, piece].iter().flat_map(|number| number.to_le_bytes()).collect();
+        let budget = context.deadline.saturating_duration_since(Instant::now());
+        context.client.call(PIECE, body, budget).await?;
+    }
+    Ok(())
+}
+
+/// What nobody could answer who has not been asked just that.
+fn answer_to(body: &[u8], len_bytes: u64) -> Bytes {
+    Digest::blake3(body).as_bytes().iter().copied().cycle().take(32 + len_bytes as usize).collect()
+}
+
+fn head_of<const N: usize>(body: &[u8]) -> Result<[u64; N], Fault> {
+    let mut head = [0; N];
+    for (number, bytes) in head.iter_mut().zip(body.chunks_exact(8)) {
+        *number = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+    }
+    let is_whole = body.len() >= N * 8;
+    if is_whole { Ok(head) } else { Err(Fault::new(FaultCode::InvalidRequest, "no question")) }
+}
+
+fn piece_of(body: &[u8]) -> Result<(u64, u64, u64), Fault> {
+    head_of(body).map(|[number, attempt, piece]| (number, attempt, piece))
+}
+
+const ASK: &str = "sim.ask";
+const PIECE: &str = "sim.piece";
+
+/// Timers here tick in milliseconds, and a deadline travels in them.
+const SLACK: Duration = Duration::from_millis(10);
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A minute, with the largest budget.
+const MAX_GROWTH: u32 = 6;
+
+/// Below most budgets.
+const MAX_THINK: Duration = Duration::from_millis(400);
+
+/// Numbers that no question has.
+const OTHERS: u64 = 1 << 32;

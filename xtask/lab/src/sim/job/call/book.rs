@@ -1,0 +1,117 @@
+//! Records when each call was handled and how it ended, across both sides.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use shiplane_rpc::RequestContext;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::SLACK;
+use crate::sim::oracle::Violation;
+
+/// Kept by both sides together.
+#[derive(Debug, Default)]
+pub(super) struct Book(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    handled: Vec<Handled>,
+    /// By question and attempt, in the order of their arrival.
+    pieces: BTreeMap<(u64, u64), Vec<u64>>,
+}
+
+#[derive(Debug)]
+struct Handled {
+    number: u64,
+    attempt: u64,
+    deadline: Instant,
+    ended: Option<Instant>,
+    is_finished: bool,
+    cancelled: CancellationToken,
+}
+
+/// A handler at work, until it is dropped.
+pub(super) struct Handling {
+    book: Arc<Book>,
+    at: usize,
+}
+
+impl Book {
+    pub(super) fn begins(self: &Arc<Self>, number: u64, attempt: u64, context: &RequestContext) -> Handling {
+        let mut pages = self.lock();
+        let (deadline, cancelled) = (context.deadline, context.cancelled.clone());
+        let handled = Handled { number, attempt, deadline, ended: None, is_finished: false, cancelled };
+        pages.handled.push(handled);
+        Handling { book: Arc::clone(self), at: pages.handled.len() - 1 }
+    }
+
+    pub(super) fn has_finished(&self, number: u64) -> bool {
+        self.lock().handled.iter().any(|handled| handled.number == number && handled.is_finished)
+    }
+
+    /// The caller gets a piece of an answer.
+    pub(super) fn takes(&self, number: u64, attempt: u64, piece: u64) {
+        self.lock().pieces.entry((number, attempt)).or_default().push(piece);
+    }
+
+    /// Of a whole answer, all pieces have come, each once, in their order.
+    pub(super) fn check_pieces(&self, number: u64, attempt: u64, count: u64) -> Result<(), Violation> {
+        let pages = self.lock();
+        let taken = pages.pieces.get(&(number, attempt)).map_or(&[][..], Vec::as_slice);
+        if taken.iter().copied().eq(0..count) { Ok(()) } else { Err(Violation::WrongAnswer { number }) }
+    }
+
+    pub(super) fn last_deadline(&self) -> Instant {
+        self.lock().handled.iter().map(|handled| handled.deadline).max().unwrap_or_else(Instant::now)
+    }
+
+    /// What holds at any time.
+    pub(super) fn check(&self, now: Instant) -> Result<(), Violation> {
+        let pages = self.lock();
+        let mut seen = BTreeSet::new();
+        for Handled { number, attempt, deadline, ended, is_finished, cancelled } in &pages.handled {
+            let number = *number;
+            if !seen.insert((number, *attempt)) {
+                return Err(Violation::HandledAgain { number });
+            }
+            let over = ended.unwrap_or(now).saturating_duration_since(*deadline);
+            if over > SLACK {
+                return Err(Violation::Overrun { number, over });
+            }
+            if ended.is_some() && !is_finished && !cancelled.is_cancelled() {
+                return Err(Violation::NotCancelled { number });
+            }
+        }
+        for ((number, _), pieces) in &pages.pieces {
+            // Part of an answer, as far as it has come.
+            if !pieces.iter().copied().eq(0..pieces.len() as u64) {
+                return Err(Violation::WrongAnswer { number: *number });
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handling {
+    /// It has come to its end by itself.
+    pub(super) fn finish(self) {
+        if let Some(handled) = self.book.lock().handled.get_mut(self.at) {
+            handled.is_finished = true;
+        }
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        if let Some(handled) = self.book.lock().handled.get_mut(self.at) {
+            handled.ended = Some(Instant::now());
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Fetches or pushes a tree: it arrives complete, or partly under its own names, never otherwise.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use shiplane_files::internals::{Destination, ReceiveOptions, SourceRoot};
+use shiplane_protocols::internals::{Fetch, FetchRequest, Push, PushRequest, transfer::EventFn};
+use shiplane_rpc::RpcClient;
+use shiplane_transport::internals::blocking;
+use shiplane_wire::Durability;
+use testlink::Rng;
+
+use super::Stopped;
+use crate::sim::{
+    oracle::{Allowed, Violation},
+    scenario::Job,
+    tree::{self, Tree},
+    world::{Machine, World, files_of, set_up},
+};
+
+/// A fetch or a push of everything.
+pub(crate) struct Carry {
+    allowed: Arc<Mutex<Allowed>>,
+    /// Where a link leads outside.
+    trap: Option<PathBuf>,
+    /// How often it has succeeded.
+    successes: u32,
+}
+
+impl Carry {
+    pub(crate) fn new(world: &World) -> Result<Self, Violation> {
+        let mut rng = world.rng().fork();
+        let tree = tree::draw(&mut rng);
+        let (from, to) = ends(world);
+        tree::write(&tree, &from.files())?;
+        let trap = match tree.iter().find(|(path, content)| content.is_none() && !path.contains('/')) {
+            Some((directory, _)) if world.scenario.trap => Some(to.files().join(directory)),
+            _ => None,
+        };
+        if let Some(trap) = &trap {
+            symlink(to.outside(), trap)?;
+        }
+        let allowed = Arc::new(Mutex::new(Allowed::only(tree.clone())));
+        change_later(world, Arc::clone(from), tree, &allowed, rng);
+        Ok(Self { allowed, trap, successes: 0 })
+    }
+
+    pub(crate) async fn attempt(&mut self, world: &World, client: &RpcClient) -> Result<(), Stopped> {
+        let outcome = match world.scenario.job {
+            Job::Push => push(world, client, Arc::new(|_| ())).await,
+            Job::Get | Job::Sync | Job::Deliver | Job::Call => get(world, client, Arc::new(|_| ())).await,
+        };
+        match (outcome, &self.trap) {
+            (Ok(()), Some(_)) => Err(Violation::TrapMissed.into()),
+            // Whoever has set it takes it away when he is told.
+            (Err(Stopped::Failed(error)), Some(trap)) if NOTICED.iter().any(|word| error.contains(word)) => {
+                let name = trap.file_name().unwrap_or_default();
+                fs::remove_file(ends(world).1.files().join(name)).map_err(Violation::from)?;
+                ends(world).1.adopt()?;
+                self.trap = None;
+                Err(Stopped::Failed(error))
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    pub(crate) fn check(&self, world: &World) -> Result<(), Violation> {
+        let (mut found, _) = files_of(ends(world).1)?;
+        if let Some(name) = self.trap.as_ref().and_then(|trap| trap.file_name()) {
+            found.remove(&*name.to_string_lossy());
+        }
+        self.allowed().check(&found)
+    }
+
+    pub(crate) fn check_done(&mut self, world: &World, is_tidy: bool) -> Result<(), Violation> {
+        self.successes += u32::from(is_tidy);
+        let (found, left) = files_of(ends(world).1)?;
+        self.allowed().check_whole(&found)?;
+        match left.is_empty() || !is_tidy {
+            true => Ok(()),
+            false => Err(Violation::LeftOver { names: left }),
+        }
+    }
+
+    /// Once more: it is all there.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.successes < 2
+    }
+
+    fn allowed(&self) -> Allowed {
+        self.allowed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Fetches everything.
+pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
+    let options = world.transfer_options();
+    // A guess that is wrong as soon as an attempt has left something.
+    let request =
+        FetchRequest { is_new_here: world.scenario.seed.is_multiple_of(2), ..FetchRequest::of(b"") };
+    let fetch = Fetch::open_with(client, request, &options).await.map_err(|error| Stopped::by(&error))?;
+    let receive = ReceiveOptions {
+        overwrite: world.scenario.source_changes_at.is_some(),
+        durability: Durability::Durable,
+        verify: false,
+        digest: fetch.digest(),
+        chunk_len_bytes: options.chunk_len_bytes,
+    };
+    let (shape, job, files) = (fetch.shape().clone(), fetch.job(), world.client.files());
+    let opening = blocking::spawn(move || Destination::open(&files, &shape, job, receive));
+    let target = opening.await.map_err(set_up)?.map_err(|error| Stopped::by(&error))?;
+    let fetched = fetch.receive(target, &options, events).await;
+    fetched.map(drop).map_err(|error| Stopped::by(&error))
+}
+
+/// Pushes everything.
+pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
+    let options = world.transfer_options();
+    let files = world.client.files();
+    let opening = blocking::spawn(move || SourceRoot::open(&files)?.resolve(b""));
+    let source = opening.await.map_err(set_up)?.map_err(|error| Stopped::by(&error))?;
+    let request = PushRequest {
+        path: Vec::new(),
+        name: None,
+        total_bytes: None,
+        overwrite: world.scenario.source_changes_at.is_some(),
+        chunk_len_bytes: options.chunk_len_bytes,
+        durability: Durability::Durable,
+        source_name: b"the files of the client".to_vec(),
+    };
+    let push =
+        Push::open_with(client, source, &request, &options).await.map_err(|error| Stopped::by(&error))?;
+    let pushed = push.send(&options, events).await;
+    pushed.map(drop).map_err(|error| Stopped::by(&error))
+}
+
+/// From where, to where.
+fn ends(world: &World) -> (&Arc<Machine>, &Arc<Machine>) {
+    match world.scenario.job {
+        Job::Push => (&world.client, &world.server),
+        Job::Get | Job::Sync | Job::Deliver | Job::Call => (&world.server, &world.client),
+    }
+}
+
+/// Replaces a file of the source in the middle of it all.
+fn change_later(
+    world: &World,
+    from: Arc<Machine>,
+    mut tree: Tree,
+    allowed: &Arc<Mutex<Allowed>>,
+    mut rng: Rng,
+) {
+    let Some(at) = world.scenario.source_changes_at else { return };
+    let (began, allowed) = (world.began, Arc::clone(allowed));
+    tokio::spawn(async move {
+        tokio::time::sleep_until(began + at).await;
+        let files: Vec<_> = tree.iter().filter(|(_, content)| content.is_some()).collect();
+        let path = files[rng.between(0, files.len() as u64) as usize].0.clone();
+        let len_bytes = rng.spread(1, 100_000) as usize;
+        let content = tree::content(&mut rng, len_bytes);
+        tree.insert(path.clone(), Some(content.clone()));
+        allowed.lock().unwrap_or_else(PoisonError::into_inner).add(tree);
+        // If it fails, the old version stays, which is allowed as well.
+        let _ = tree::write_file(&from.files().join(path), &content);
+        let _ = from.adopt();
+    });
+}
+
+/// What an error says that has found the link, on either side.
+const NOTICED: [&str; 2] = ["WrongKind", "PathRefused"];

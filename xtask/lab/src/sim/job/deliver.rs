@@ -1,0 +1,99 @@
+//! Sends messages to an inbox: the application gets each of them once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use shiplane_protocols::{Inbox, InboxOptions, RetryPolicy, SendOptions, internals::Jitter, send_again};
+use shiplane_transport::{ChunkSource, PeerAddr};
+use shiplane_wire::TransferId;
+use testlink::Rng;
+
+use super::Stopped;
+use crate::sim::{
+    oracle::Violation,
+    tree,
+    world::{Dialling, World},
+};
+
+/// Deliveries, one after another.
+pub(crate) struct Deliver {
+    messages: Vec<Bytes>,
+    /// How many are known to have arrived.
+    told: usize,
+    inbox: Inbox,
+    /// What the application has got: which, by its id, and what.
+    taken: Arc<Mutex<Vec<(TransferId, Bytes)>>>,
+}
+
+impl Deliver {
+    pub(crate) fn new(world: &World) -> Self {
+        let mut rng = world.rng().fork();
+        let count = rng.between(1, 12);
+        let messages = (0..count).map(|_| message(&mut rng)).collect();
+        let (inbox, mut deliveries) = Inbox::new(InboxOptions::default());
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let application = Arc::clone(&taken);
+        tokio::spawn(async move {
+            while let Some(delivered) = deliveries.next().await {
+                let mut taken = application.lock().unwrap_or_else(PoisonError::into_inner);
+                taken.push((delivered.transfer, delivered.data));
+            }
+        });
+        Self { messages, told: 0, inbox, taken }
+    }
+
+    /// The server's. It outlives the program, as one that is kept on a disk.
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    pub(crate) async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
+        let peer = PeerAddr { id: world.server.id, addr: world.server.addr() };
+        let policy = RetryPolicy::default().max_attempts(3).jitter(Jitter::none());
+        let options = SendOptions::default().compression(world.scenario.compression);
+        while let Some(message) = self.messages.get(self.told) {
+            let source = ChunkSource::Memory(message.clone());
+            let sent = send_again(&client.transport, peer, id_of(self.told), &source, &policy, &options);
+            sent.await.map_err(|failed| Stopped::by(&failed.error))?;
+            self.told += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Violation> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, message) in self.messages.iter().enumerate() {
+            let times = taken.iter().filter(|(id, _)| *id == id_of(number)).count();
+            // Told, but not yet handed over to the application's task: it is in the queue.
+            if times > 1 {
+                return Err(Violation::NotOnce { number, times });
+            }
+            if let Some((_, data)) = taken.iter().find(|(id, _)| *id == id_of(number))
+                && data != message
+            {
+                let path = format!("delivery {number}");
+                return Err(Violation::WrongContent { path, found_bytes: data.len() });
+            }
+        }
+        let strangers = taken.iter().filter(|(id, _)| (0..self.messages.len()).all(|n| id_of(n) != *id));
+        match strangers.count() {
+            0 => Ok(()),
+            times => Err(Violation::NotOnce { number: self.messages.len(), times }),
+        }
+    }
+
+    pub(crate) fn check_done(&self) -> Result<(), Violation> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = (0..self.messages.len()).find(|n| taken.iter().all(|(id, _)| *id != id_of(*n)));
+        missing.map_or(Ok(()), |number| Err(Violation::NotOnce { number, times: 0 }))
+    }
+}
+
+fn id_of(number: usize) -> TransferId {
+    TransferId::from_bytes((number as u128 + 1).to_le_bytes())
+}
+
+fn message(rng: &mut Rng) -> Bytes {
+    let len_bytes = rng.spread(1, 300_000) as usize;
+    tree::content(rng, len_bytes).into()
+}

@@ -1,0 +1,187 @@
+//! An in-memory network with faults from the seed, until it heals.
+
+mod faults;
+mod link;
+mod socket;
+
+use std::{
+    collections::{BTreeMap, BinaryHeap},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use testlink::Rng;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+pub use self::faults::{Burst, Faults, Partition};
+use self::{link::Link, socket::Port};
+use crate::sim::trace::Trace;
+
+/// What connects the sockets that are bound to it.
+#[derive(Debug)]
+pub struct Network {
+    state: Mutex<State>,
+    /// There is something earlier to deliver.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    rng: Rng,
+    faults: Faults,
+    began: Instant,
+    ports: BTreeMap<SocketAddr, Arc<Port>>,
+    /// By the address that a socket was bound to: the one that others see. It changes as those behind a NAT do.
+    seen_as: BTreeMap<SocketAddr, SocketAddr>,
+    links: BTreeMap<SocketAddr, Link>,
+    /// What has arrived, by the host that sent it.
+    delivered_bytes: BTreeMap<IpAddr, u64>,
+    on_the_way: BinaryHeap<Packet>,
+    sent: u64,
+    trace: Trace,
+}
+
+/// Ordered so that the heap yields the earliest, and of those the one that was sent first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Packet {
+    order: (std::cmp::Reverse<Instant>, std::cmp::Reverse<u64>),
+    from: SocketAddr,
+    to: SocketAddr,
+    data: Vec<u8>,
+}
+
+impl Network {
+    /// A network that begins to fail now. It works for as long as it is held.
+    #[must_use]
+    pub fn new(faults: Faults, rng: Rng, trace: Trace) -> Arc<Self> {
+        let state = State {
+            rng,
+            began: Instant::now(),
+            ports: BTreeMap::new(),
+            seen_as: BTreeMap::new(),
+            links: BTreeMap::new(),
+            delivered_bytes: BTreeMap::new(),
+            on_the_way: BinaryHeap::new(),
+            sent: 0,
+            trace,
+            faults,
+        };
+        let network = Arc::new(Self { state: state.into(), changed: Notify::new() });
+        tokio::spawn(Arc::clone(&network).deliver());
+        network
+    }
+
+    /// A socket at this address. Whoever had it before hears nothing any more, and says nothing.
+    #[must_use]
+    pub fn bind(self: &Arc<Self>, addr: SocketAddr) -> Arc<dyn shiplane_transport::simulation::Socket> {
+        let port = Arc::new(Port::new(addr));
+        let mut state = self.lock();
+        state.ports.insert(addr, Arc::clone(&port));
+        state.seen_as.insert(addr, addr);
+        Arc::new(socket::Socket::new(Arc::clone(self), port))
+    }
+
+    /// Cuts off whoever is bound there, as when its machine has lost power.
+    pub fn unplug(&self, addr: SocketAddr) {
+        self.lock().ports.remove(&addr);
+    }
+
+    /// Gives whoever is bound there another address in the eyes of all others, as a NAT does that has forgotten.
+    pub fn change_address(&self, bound: SocketAddr) {
+        let mut state = self.lock();
+        if let Some(seen) = state.seen_as.get_mut(&bound) {
+            seen.set_port(seen.port() + 1);
+        }
+    }
+
+    /// What has arrived of all that this host has sent.
+    #[must_use]
+    pub fn delivered_bytes(&self, from: IpAddr) -> u64 {
+        self.lock().delivered_bytes.get(&from).copied().unwrap_or_default()
+    }
+
+    /// From now on the links carry so much.
+    pub fn set_rate(&self, bytes_per_second: u64) {
+        let mut state = self.lock();
+        let now = state.began.elapsed();
+        state.faults.bytes_per_second = bytes_per_second;
+        state.links.values_mut().for_each(|link| link.set_rate(now, bytes_per_second));
+    }
+
+    /// How many datagrams were sent.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.lock().sent
+    }
+
+    /// Sends one datagram for the holder of `port`.
+    fn send(&self, port: &Arc<Port>, to: SocketAddr, data: &[u8]) {
+        let mut state = self.lock();
+        if state.ports.get(&port.addr).is_some_and(|current| Arc::ptr_eq(current, port)) {
+            state.send(port.addr, to, data);
+            self.changed.notify_one();
+        }
+    }
+
+    async fn deliver(self: Arc<Self>) {
+        loop {
+            let next = self.lock().on_the_way.peek().map(|packet| packet.order.0.0);
+            match next {
+                // A change may mean an earlier one.
+                Some(due) => tokio::select! {
+                    biased;
+                    () = sleep_until(due) => self.lock().deliver_due(),
+                    () = self.changed.notified() => {}
+                },
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn send(&mut self, bound: SocketAddr, to: SocketAddr, data: &[u8]) {
+        self.sent += 1;
+        let now = Instant::now();
+        let from = self.seen_as.get(&bound).copied().unwrap_or(bound);
+        let at = now - self.began;
+        let link = self.links.entry(bound).or_insert_with(|| Link::new(&self.faults));
+        let fates = link.fates(&self.faults, &mut self.rng, at, data.len());
+        self.trace.note(&[at.as_nanos() as u64, data.len() as u64, from.port().into(), fates.len() as u64]);
+        for fate in fates {
+            let mut data = data.to_vec();
+            for bit in fate.flipped_bits {
+                data[bit / 8] ^= 1 << (bit % 8);
+            }
+            self.sent += 1;
+            let order = (std::cmp::Reverse(now + fate.delay), std::cmp::Reverse(self.sent));
+            self.on_the_way.push(Packet { order, from, to, data });
+        }
+    }
+
+    fn deliver_due(&mut self) {
+        let now = Instant::now();
+        while self.on_the_way.peek().is_some_and(|packet| packet.order.0.0 <= now) {
+            let Some(packet) = self.on_the_way.pop() else { return };
+            let at = now - self.began;
+            self.trace.note(&[at.as_nanos() as u64, packet.data.len() as u64, packet.to.port().into()]);
+            // Addresses that nobody is seen as any more lead nowhere.
+            let bound = self.seen_as.iter().find(|(_, seen)| **seen == packet.to).map(|(bound, _)| *bound);
+            if let Some(port) = bound.and_then(|bound| self.ports.get(&bound)) {
+                *self.delivered_bytes.entry(packet.from.ip()).or_default() += packet.data.len() as u64;
+                port.push(packet.from, packet.data);
+            }
+        }
+    }
+}
+
+/// The longest that anything is on its way.
+pub const MAX_DELAY: Duration = Duration::from_secs(5);

@@ -1,0 +1,172 @@
+//! The faults of the network.
+
+use std::{fmt, time::Duration};
+
+use testlink::Rng;
+
+/// What goes wrong, and until when. Shares are of a million datagrams.
+#[derive(Debug, Clone)]
+pub struct Faults {
+    /// Lost, each by itself: up to 30 %.
+    pub loss: u32,
+    /// Lost, many in a row.
+    pub burst: Option<Burst>,
+    /// Delivered twice.
+    pub duplication: u32,
+    /// Held back behind those that follow.
+    pub reordering: u32,
+    /// With one to three bits flipped.
+    pub flips: u32,
+    /// One way. It stays.
+    pub delay: Duration,
+    /// More than that at most, for each by itself.
+    pub jitter: Duration,
+    /// It stays.
+    pub bytes_per_second: u64,
+    /// What waits for the link at most; beyond that it is dropped. It stays.
+    pub queue_len_bytes: u64,
+    /// The longest UDP payload. Longer ones vanish without a word.
+    pub mtu_len_bytes: usize,
+    /// From then on it is this: a black hole. It stays.
+    pub narrowed: Option<(Duration, usize)>,
+    /// When nothing gets through.
+    pub partitions: Vec<Partition>,
+    /// When the dialling side's address changes.
+    pub address_changes: Vec<Duration>,
+    /// From then on nothing goes wrong any more.
+    pub heal_at: Duration,
+}
+
+/// A link that is bad at times: the chance that such a time begins or ends with a datagram, and what is lost in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Burst {
+    /// Begins.
+    pub enter: u32,
+    /// Ends.
+    pub leave: u32,
+    /// Is lost meanwhile.
+    pub loss: u32,
+}
+
+/// A time in which nothing gets through.
+#[derive(Debug, Clone, Copy)]
+pub struct Partition {
+    /// From then on.
+    pub begin: Duration,
+    /// Until then.
+    pub end: Duration,
+    /// Only datagrams that are shorter than this get through: 0 for none, else acknowledgements.
+    pub passing_len_bytes: usize,
+}
+
+impl Faults {
+    /// What the seed says.
+    #[must_use]
+    pub fn draw(rng: &mut Rng) -> Self {
+        let heal_at = millis(rng, 3_000, 60_000);
+        let mtu_len_bytes = rng.pick(&[1200, 1252, 1452, 1452, 4000, 8952, 65_000]);
+        let narrowed = rng.chance(150_000).then(|| {
+            (Duration::from_millis(rng.spread(1, 10_000)), rng.pick(&[1200, 1252, 1400]).min(mtu_len_bytes))
+        });
+        // A third of the seeds has no loss at all, so that the rest of the faults shows by itself.
+        let loss = if rng.chance(330_000) { 0 } else { rng.spread(1_000, 300_001) as u32 };
+        let burst = rng.chance(250_000).then(|| Burst {
+            enter: rng.spread(100, 10_000) as u32,
+            leave: rng.spread(10_000, 300_000) as u32,
+            loss: rng.between(500_000, 1_000_001) as u32,
+        });
+        let partitions = (0..rng.pick(&[0, 0, 0, 1, 1, 2, 3])).map(|_| Partition::draw(rng)).collect();
+        let changes = rng.pick(&[0, 0, 0, 1, 2]);
+        Self {
+            loss,
+            burst,
+            duplication: sometimes(rng, 100_000),
+            reordering: sometimes(rng, 200_000),
+            flips: sometimes(rng, 50_000),
+            delay: Duration::from_millis(rng.spread(1, 200)),
+            jitter: Duration::from_millis(rng.pick(&[0, 0, 1, 10, 50])),
+            bytes_per_second: rng.spread(100_000, 100_000_000),
+            queue_len_bytes: rng.spread(20_000, 2_000_000),
+            mtu_len_bytes,
+            narrowed,
+            partitions,
+            address_changes: (0..changes).map(|_| Duration::from_millis(rng.spread(1, 20_000))).collect(),
+            heal_at,
+        }
+    }
+
+    /// Nothing goes wrong: so much is carried each way, and so much waits for it.
+    #[must_use]
+    pub fn none(bytes_per_second: u64, queue_len_bytes: u64, delay: Duration) -> Self {
+        Self {
+            loss: 0,
+            burst: None,
+            duplication: 0,
+            reordering: 0,
+            flips: 0,
+            delay,
+            jitter: Duration::ZERO,
+            bytes_per_second,
+            queue_len_bytes,
+            mtu_len_bytes: 1452,
+            narrowed: None,
+            partitions: Vec::new(),
+            address_changes: Vec::new(),
+            heal_at: Duration::ZERO,
+        }
+    }
+
+    /// Whether what can heal has.
+    #[must_use]
+    pub fn is_healed(&self, at: Duration) -> bool {
+        at >= self.heal_at
+    }
+}
+
+impl Partition {
+    fn draw(rng: &mut Rng) -> Self {
+        let begin = Duration::from_millis(rng.spread(1, 20_000));
+        // Beyond the idle timeout of 30 s, too.
+        let len = Duration::from_millis(rng.spread(100, 50_000));
+        Self { begin, end: begin + len, passing_len_bytes: rng.pick(&[0, 0, 100, 1_000]) }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |share: u32| f64::from(share) / 10_000.0;
+        write!(f, "loss={}%", percent(self.loss))?;
+        if let Some(Burst { enter, leave, loss }) = self.burst {
+            write!(f, " burst={}%/{}%/{}%", percent(enter), percent(leave), percent(loss))?;
+        }
+        let shares = [("dup", self.duplication), ("reorder", self.reordering), ("flip", self.flips)];
+        for (name, share) in shares.iter().filter(|(_, share)| *share > 0) {
+            write!(f, " {name}={}%", percent(*share))?;
+        }
+        let (delay_ms, jitter_ms) = (self.delay.as_millis(), self.jitter.as_millis());
+        write!(f, " delay={delay_ms}+{jitter_ms}ms rate={}kB/s", self.bytes_per_second / 1000)?;
+        write!(f, " queue={}kB mtu={}", self.queue_len_bytes / 1000, self.mtu_len_bytes)?;
+        if let Some((at, mtu)) = self.narrowed {
+            write!(f, "→{mtu}@{}ms", at.as_millis())?;
+        }
+        for Partition { begin, end, passing_len_bytes } in &self.partitions {
+            write!(f, " cut={}..{}ms", begin.as_millis(), end.as_millis())?;
+            if *passing_len_bytes > 0 {
+                write!(f, "(<{passing_len_bytes})")?;
+            }
+        }
+        for at in &self.address_changes {
+            write!(f, " readdress@{}ms", at.as_millis())?;
+        }
+        write!(f, " heal@{}ms", self.heal_at.as_millis())
+    }
+}
+
+fn millis(rng: &mut Rng, low: u64, high: u64) -> Duration {
+    Duration::from_millis(rng.between(low, high))
+}
+
+/// Not at all in half of the seeds, else up to so many of a million.
+fn sometimes(rng: &mut Rng, max: u64) -> u32 {
+    if rng.chance(500_000) { 0 } else { rng.spread(100, max) as u32 }
+}

@@ -1,0 +1,135 @@
+//! Runs a seed.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::sim::{
+    cuts::{self, CutRun, CutSeries},
+    disk, entropy,
+    job::{self, Done},
+    oracle::Violation,
+    scenario::Scenario,
+    scheduler,
+    world::World,
+};
+
+/// Runs seeds, one at a time.
+#[derive(Debug)]
+pub struct Simulation {
+    scratch: TempDir,
+}
+
+/// What became of a seed.
+#[derive(Debug)]
+pub struct Report {
+    /// What the seed stood for.
+    pub scenario: Scenario,
+    /// How the job went.
+    pub outcome: Result<Summary, Violation>,
+    /// Of all that happened on the network; the same in every run of the seed.
+    pub trace: u64,
+    /// Datagrams that were sent.
+    pub datagrams: u64,
+}
+
+/// How a job went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// How often it was tried.
+    pub attempts: u64,
+    /// How often a program was killed in the middle.
+    pub kills: u64,
+    /// How often the power of a machine was cut.
+    pub cuts: u64,
+    /// In virtual time.
+    pub took: Duration,
+}
+
+impl Simulation {
+    /// With a place for its files.
+    ///
+    /// # Errors
+    /// The system's, when there is no place for the files.
+    pub fn new() -> std::io::Result<Self> {
+        let memory = Path::new("/dev/shm");
+        let scratch = if memory.is_dir() { TempDir::new_in(memory)? } else { TempDir::new()? };
+        Ok(Self { scratch })
+    }
+
+    /// Runs a seed from its beginning to its end.
+    #[must_use]
+    pub fn run(&self, seed: u64) -> Report {
+        self.run_scenario(Scenario::draw(seed))
+    }
+
+    /// Runs what somebody has thought of.
+    #[must_use]
+    pub fn run_scenario(&self, scenario: Scenario) -> Report {
+        let kept = scenario.clone();
+        let ran = self.apart(scenario.seed, move |files, keys| {
+            let nothing = |violation| (Err(violation), 0, 0);
+            in_virtual_time(run_here(scenario, files, keys)).unwrap_or_else(nothing)
+        });
+        let (outcome, trace, datagrams) = ran.unwrap_or_else(|violation| (Err(violation), 0, 0));
+        let summary = |Done { attempts, kills, cuts, took }| Summary { attempts, kills, cuts, took };
+        Report { scenario: kept, outcome: outcome.map(summary), trace, datagrams }
+    }
+
+    /// Cuts a transfer off, again and again, until it is done.
+    ///
+    /// # Errors
+    /// What has failed but by a cut.
+    pub fn run_cuts(&self, cuts: CutSeries) -> Result<Vec<CutRun>, Violation> {
+        self.apart(1, move |files, keys| in_virtual_time(cuts::run(&cuts, files, keys)))??
+    }
+
+    /// On a thread of its own: what is random on it begins with the seed.
+    fn apart<T: Send + 'static>(
+        &self,
+        seed: u64,
+        work: impl FnOnce(&Path, &Path) -> T + Send + 'static,
+    ) -> Result<T, Violation> {
+        let (files, keys) = (self.scratch.path().join("files"), self.scratch.path().to_owned());
+        let running = thread::spawn(move || {
+            entropy::seed_thread(seed);
+            disk::begin();
+            scheduler::begin(seed);
+            let ran = catch_unwind(AssertUnwindSafe(|| work(&files, &keys)));
+            scheduler::end();
+            // Nobody reads them any more.
+            let _ = std::fs::remove_dir_all(&files);
+            ran
+        });
+        match running.join() {
+            Ok(Ok(ran)) => Ok(ran),
+            Ok(Err(panic)) | Err(panic) => Err(Violation::Panicked(said(&*panic))),
+        }
+    }
+}
+
+fn in_virtual_time<T>(work: impl Future<Output = T>) -> Result<T, Violation> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    Ok(runtime.enable_time().start_paused(true).build()?.block_on(work))
+}
+
+async fn run_here(scenario: Scenario, files: &Path, keys: &Path) -> (Result<Done, Violation>, u64, u64) {
+    let world = match World::new(scenario, files, keys) {
+        Ok(world) => world,
+        Err(violation) => return (Err(violation), 0, 0),
+    };
+    let outcome = job::run(&world).await;
+    world.end();
+    (outcome, world.trace.digest(), world.network.sent())
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("nothing").to_owned()
+}

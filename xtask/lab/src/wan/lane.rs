@@ -1,0 +1,97 @@
+//! The lane alone, memory to memory: separates the link's cost from the program's.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use xtask::cargo;
+use xtask::process::Running;
+
+use super::link::{Link, RECEIVER};
+use super::pipe::Conditions;
+
+/// What steers a flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Control {
+    Shiplane,
+    /// A window fixed at 1.1 bandwidth-delay products: what a controller can hardly exceed.
+    Perfect(Conditions),
+}
+
+/// When a flow ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Amount {
+    Mib(u64),
+    Seconds(u64),
+}
+
+/// What a flow measured of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    pub(super) mbit_s: f64,
+    pub(super) seconds: f64,
+    pub(super) lost_percent: f64,
+    /// Of small messages beside the bulk, each acknowledged.
+    pub(super) message_p99_ms: f64,
+}
+
+/// A flow under way.
+pub(super) struct Flow {
+    sender: Running,
+    limit: Duration,
+    _receiver: Running,
+}
+
+impl Flow {
+    /// Starts both sides of `program` on the link.
+    pub(super) fn start(link: &Link, program: &Path, control: Control, amount: Amount) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("receive").stdin(Stdio::null()).stdout(Stdio::piped());
+        let receiver = link.receiver().within(|| Running::start("lane_flow receive", &mut command))?;
+        let address = receiver.next_line(START_LIMIT)?.context("lane_flow receive printed nothing")?;
+        let port = address.rsplit(':').next().context("lane_flow receive printed no address")?;
+        let mut command = Command::new(program);
+        command.args(["send", &format!("{RECEIVER}:{port}")]).stdin(Stdio::null()).stdout(Stdio::piped());
+        if let Control::Perfect(conditions) = control {
+            let window_bytes = (conditions.product_bytes() * PERFECT_PRODUCTS) as u64;
+            command.args(["--control", "fixed", "--window-bytes", &window_bytes.to_string()]);
+        }
+        // A controller that collapses ends too.
+        let (mib, seconds) = match amount {
+            Amount::Mib(mib) => (mib, 60),
+            Amount::Seconds(seconds) => (1_000_000, seconds),
+        };
+        command.args(["--mib", &mib.to_string(), "--seconds", &seconds.to_string()]);
+        let sender = link.sender().within(|| Running::start("lane_flow send", &mut command))?;
+        let limit = Duration::from_secs(seconds + 120);
+        Ok(Self { sender, limit, _receiver: receiver })
+    }
+
+    /// Waits for its end.
+    pub(super) fn finish(self) -> Result<Measured> {
+        let text = self.sender.wait(self.limit)?.expect_success("lane_flow send")?.lines.concat();
+        let figures: Value = serde_json::from_str(&text).context("lane_flow printed no JSON")?;
+        let figure =
+            |name: &str| figures[name].as_f64().with_context(|| format!("lane_flow printed no {name}"));
+        Ok(Measured {
+            mbit_s: figure("mbit_s")?,
+            seconds: figure("seconds")?,
+            lost_percent: 100.0 * figure("lost_packets")? / figure("sent_packets")?.max(1.0),
+            message_p99_ms: figure("message_p99_ms")?,
+        })
+    }
+}
+
+/// Builds the program.
+pub(super) fn build() -> Result<PathBuf> {
+    println!("building lane_flow in release");
+    cargo::build_release("shiplane-benches", "lane_flow")
+}
+
+/// A program that does not come up within this is not going to.
+pub(super) const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between the 1.05 and 1.2 that measured alike.
+const PERFECT_PRODUCTS: f64 = 1.1;

@@ -1,0 +1,154 @@
+//! One direction of the link, which counts what it carries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use testlink::Path;
+
+/// What the link is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conditions {
+    pub(super) rtt_ms: f64,
+    /// In the direction of the data.
+    pub(super) rate_mbit: f64,
+    /// In the other direction.
+    pub(super) back_mbit: f64,
+    /// In each direction.
+    pub(super) loss_percent: f64,
+    pub(super) freeze: Option<Freeze>,
+    /// A token bucket at the sender, in addition to the rate.
+    pub(super) bucket_kbit: Option<u32>,
+}
+
+/// The whole link stops now and then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Freeze {
+    /// The means; each is random within half of it.
+    pub(super) len_ms: f64,
+    pub(super) every_ms: f64,
+}
+
+impl Conditions {
+    pub(super) const fn new(rtt_ms: f64, rate_mbit: f64, loss_percent: f64) -> Self {
+        Self { rtt_ms, rate_mbit, back_mbit: rate_mbit, loss_percent, freeze: None, bucket_kbit: None }
+    }
+
+    /// A link of which the sender's own interface lets so much through.
+    pub(crate) fn behind_bucket(kbit: u32) -> Self {
+        Self { bucket_kbit: Some(kbit), ..Self::new(20.0, 1000.0, 0.0) }
+    }
+
+    /// The same link as the other direction sees it.
+    pub(super) fn reversed(self) -> Self {
+        Self { rate_mbit: self.back_mbit, back_mbit: self.rate_mbit, ..self }
+    }
+
+    /// The bandwidth-delay product.
+    pub(super) fn product_bytes(&self) -> f64 {
+        self.rate_mbit * 125.0 * self.rtt_ms
+    }
+
+    /// Without the freezes, which stop both directions.
+    fn path(&self, seed: u64) -> Path {
+        let path = Path::new(self.rate_mbit, self.rtt_ms).loss(self.loss_percent / 100.0).seed(seed);
+        let queue_bytes = path.queue_bytes.max(MIN_QUEUE_BYTES);
+        path.queue_bytes(queue_bytes)
+    }
+
+    /// When the whole link stops.
+    pub(super) fn freezes(&self, seed: u64) -> Option<Path> {
+        let Freeze { len_ms, every_ms } = self.freeze?;
+        Some(Path::new(1.0, 1.0).seed(seed).freezing(every_ms, len_ms))
+    }
+}
+
+/// Counts what a direction carries.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    data_packets: AtomicU64,
+    data_bytes: AtomicU64,
+    carried_bytes: AtomicU64,
+}
+
+/// The counts at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Packets that the sender put on the link, acknowledgements excluded, dropped ones included.
+    pub(super) data_packets: u64,
+    /// Their bytes, IP headers included.
+    pub(super) data_bytes: u64,
+    /// Bytes of all packets that arrived.
+    pub(crate) carried_bytes: u64,
+}
+
+impl Traffic {
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            data_packets: self.data_packets.load(Ordering::Relaxed),
+            data_bytes: self.data_bytes.load(Ordering::Relaxed),
+            carried_bytes: self.carried_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Takes packets at one end and says when each leaves the other. Time is an argument.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    link: testlink::Link<Vec<u8>>,
+    traffic: Arc<Traffic>,
+}
+
+impl Pipe {
+    pub(super) fn new(conditions: Conditions, seed: u64) -> Self {
+        Self { link: testlink::Link::new(conditions.path(seed)), traffic: Arc::default() }
+    }
+
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
+    /// Queues or drops a packet.
+    pub(super) fn enter(&mut self, now: Duration, packet: &[u8]) {
+        if packet.len() >= MIN_DATA_PACKET_BYTES {
+            self.traffic.data_packets.fetch_add(1, Ordering::Relaxed);
+            self.traffic.data_bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
+        }
+        self.link.send(now, packet.len(), packet.to_vec());
+    }
+
+    /// When the next packet leaves.
+    pub(super) fn next_leaves(&self) -> Option<Duration> {
+        self.link.next_at()
+    }
+
+    /// The next packet whose time has come.
+    pub(super) fn leave(&mut self, now: Duration) -> Option<Vec<u8>> {
+        let packet = self.link.receive(now)?;
+        self.traffic.carried_bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
+        Some(packet)
+    }
+}
+
+/// Beside one bandwidth-delay product: the least queue of a router.
+const MIN_QUEUE_BYTES: f64 = 65_536.0;
+
+/// Acknowledgements and keep-alives are shorter.
+const MIN_DATA_PACKET_BYTES: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_packets_are_counted_as_sent() {
+        let mut pipe = Pipe::new(Conditions::new(100.0, 8.0, 0.0), 1);
+        for _ in 0..120 {
+            pipe.enter(Duration::ZERO, &[7; 1000]);
+        }
+        pipe.enter(Duration::ZERO, &[7; 40]);
+        while pipe.leave(Duration::from_secs(1)).is_some() {}
+        let counts = Counts { data_packets: 120, data_bytes: 120_000, carried_bytes: 100_000 };
+        assert_eq!(pipe.traffic().counts(), counts);
+    }
+}

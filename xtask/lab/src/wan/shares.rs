@@ -1,0 +1,123 @@
+//! Measures our lane's share beside another flow on the same link.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use xtask::interrupt;
+use xtask::process::{Running, find_program};
+
+use super::lane::{Amount, Control, Flow, START_LIMIT};
+use super::link::{Link, RECEIVER, missing_tcp};
+use super::pipe::Conditions;
+use super::report::Table;
+
+/// Measures every pair, one row each.
+pub(super) fn table(lane: &Path, seconds: u64, seed: u64) -> Result<Table> {
+    let mut table = Table::new(
+        "Shares: one lane beside one other flow, Mbit/s",
+        "link|other flow|its rate|ours|ours ÷ its|our losses %",
+    );
+    for (name, conditions) in LINKS {
+        for other in ["TCP cubic", "TCP bbr", "a second lane"] {
+            interrupt::check()?;
+            let cells = match other.strip_prefix("TCP ") {
+                Some(congestion) => beside_tcp(lane, conditions, congestion, seconds, seed),
+                None => beside_ours(lane, conditions, seconds, seed),
+            };
+            let mut row = vec![name.to_owned(), other.to_owned()];
+            row.extend(cells?);
+            table.add(row);
+        }
+    }
+    Ok(table)
+}
+
+fn beside_tcp(
+    lane: &Path,
+    link: Conditions,
+    congestion: &str,
+    seconds: u64,
+    seed: u64,
+) -> Result<Vec<String>> {
+    if let Some(reason) = tcp_missing(congestion) {
+        return Ok(vec![format!("missing: {reason}"), String::new(), String::new(), String::new()]);
+    }
+    let link = Link::new(link, seed)?;
+    let tcp = Tcp::start(&link, congestion, LEAD_SECONDS, seconds)?;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(LEAD_SECONDS) {
+        interrupt::check()?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let ours = Flow::start(&link, lane, Control::Shiplane, Amount::Seconds(seconds))?.finish()?;
+    Ok(cells(tcp.finish()?, ours.mbit_s, ours.lost_percent))
+}
+
+/// Both start at once.
+fn beside_ours(lane: &Path, link: Conditions, seconds: u64, seed: u64) -> Result<Vec<String>> {
+    let link = Link::new(link, seed)?;
+    let start = || Flow::start(&link, lane, Control::Shiplane, Amount::Seconds(seconds));
+    let (first, second) = (start()?, start()?);
+    let (first, second) = (first.finish()?, second.finish()?);
+    Ok(cells(first.mbit_s, second.mbit_s, second.lost_percent))
+}
+
+fn cells(theirs: f64, ours: f64, lost_percent: f64) -> Vec<String> {
+    let ratio = ours / theirs.max(0.1);
+    vec![format!("{theirs:.1}"), format!("{ours:.1}"), format!("{ratio:.2}"), format!("{lost_percent:.1}")]
+}
+
+/// A TCP flow of iperf3 under way.
+struct Tcp {
+    _server: Running,
+    client: Running,
+    limit: Duration,
+}
+
+impl Tcp {
+    /// Starts it; the first `lead` seconds are not counted. `congestion` as the kernel calls it.
+    fn start(link: &Link, congestion: &str, lead: u64, seconds: u64) -> Result<Self> {
+        let mut command = Command::new("iperf3");
+        command.args(["-s", "-1", "--forceflush"]).stdout(Stdio::piped());
+        let server = link.receiver().within(|| Running::start("iperf3 -s", &mut command))?;
+        // It prints a rule of dashes first, then that it listens.
+        while let Some(line) = server.next_line(START_LIMIT)? {
+            if line.contains("listening") {
+                break;
+            }
+        }
+        let mut command = Command::new("iperf3");
+        command.args(["-c", RECEIVER, "-C", congestion, "-J"]);
+        command.args(["-O", &lead.to_string(), "-t", &seconds.to_string()]).stdout(Stdio::piped());
+        let client = link.sender().within(|| Running::start("iperf3 -c", &mut command))?;
+        Ok(Self { _server: server, client, limit: Duration::from_secs(lead + seconds + 30) })
+    }
+
+    /// Mbit/s that arrived.
+    fn finish(self) -> Result<f64> {
+        let lines = self.client.wait(self.limit)?.expect_success("iperf3")?.lines;
+        let report: Value = serde_json::from_str(&lines.join("\n")).context("iperf3 printed no JSON")?;
+        let bits_s = report["end"]["sum_received"]["bits_per_second"].as_f64();
+        Ok(bits_s.context("iperf3 printed no rate")? / 1e6)
+    }
+}
+
+/// Why there can be no such TCP flow here, if so.
+fn tcp_missing(congestion: &str) -> Option<String> {
+    if find_program("iperf3").is_none() {
+        return Some("iperf3 is not installed".to_owned());
+    }
+    missing_tcp(congestion)
+}
+
+/// Without loss, which alone would starve TCP's Cubic.
+const LINKS: [(&str, Conditions); 2] = [
+    ("50 ms, 200 Mbit/s", Conditions::new(50.0, 200.0, 0.0)),
+    ("100 ms, 100 Mbit/s", Conditions::new(100.0, 100.0, 0.0)),
+];
+
+/// Long enough for TCP to have the path to itself.
+const LEAD_SECONDS: u64 = 3;

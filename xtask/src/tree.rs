@@ -1,0 +1,394 @@
+//! Compares trees on disk, sharing no code with shiplane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use walkdir::WalkDir;
+
+use crate::interrupt;
+
+/// What a tree holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Regular files.
+    pub files: u64,
+    /// Without the root itself.
+    pub directories: u64,
+    /// Symbolic links and special files: never sent.
+    pub others: u64,
+    /// The files' content.
+    pub bytes: u64,
+}
+
+/// How a copy differs from the original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// It is not there.
+    Missing,
+    /// The original has no such name.
+    Extra,
+    /// A directory instead of a file, or the like.
+    Kind,
+    /// Bytes of the original and of the copy.
+    Size(u64, u64),
+    /// From this byte on.
+    Content(u64),
+    /// May the owner run it.
+    Executable,
+    /// The time of a file's last change, to the nanosecond.
+    Time,
+}
+
+impl Difference {
+    /// Whether it is in what the file contains, and not only in its mode or time.
+    pub fn is_content(self) -> bool {
+        !matches!(self, Self::Executable | Self::Time)
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("is missing"),
+            Self::Extra => f.write_str("is not in the original"),
+            Self::Kind => f.write_str("is of another kind"),
+            Self::Size(original, copy) => write!(f, "has {copy} bytes instead of {original}"),
+            Self::Content(offset) => write!(f, "differs from byte {offset} on"),
+            Self::Executable => f.write_str("has another right to be executed"),
+            Self::Time => f.write_str("has another modification time"),
+        }
+    }
+}
+
+/// Counts what is beneath `root`.
+pub fn survey(root: &Path) -> Result<Survey> {
+    let mut survey = Survey::default();
+    for entry in entries(root)?.into_values() {
+        match entry.kind {
+            Kind::File => {
+                survey.files += 1;
+                survey.bytes += entry.metadata.len();
+            }
+            Kind::Directory => survey.directories += 1,
+            Kind::Other => survey.others += 1,
+        }
+    }
+    Ok(survey)
+}
+
+/// Every difference between `original` and `copy`, by relative path: kinds, sizes, every byte, the owner's right to
+/// execute, and the times of files. What is neither file nor directory must not have been copied.
+pub fn differences(original: &Path, copy: &Path) -> Result<Vec<(PathBuf, Difference)>> {
+    let mut copies = entries(copy)?;
+    let mut found = Vec::new();
+    for (path, entry) in entries(original)? {
+        if entry.kind == Kind::Other {
+            continue;
+        }
+        let difference = match copies.remove(&path) {
+            None => Some(Difference::Missing),
+            Some(copied) => differ(&entry, &copied)?,
+        };
+        found.extend(difference.map(|difference| (path, difference)));
+    }
+    found.extend(copies.into_keys().map(|path| (path, Difference::Extra)));
+    Ok(found)
+}
+
+/// Fails if there are [`differences`], with the first few of them.
+pub fn expect_equal(original: &Path, copy: &Path) -> Result<()> {
+    let found = differences(original, copy)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    // Debug, because names may hold what a terminal obeys.
+    let shown: Vec<_> = found.iter().take(SHOWN).map(|(path, what)| format!("  {path:?}: {what}")).collect();
+    bail!(
+        "{} differs from {} in {} places:\n{}",
+        copy.display(),
+        original.display(),
+        found.len(),
+        shown.join("\n")
+    );
+}
+
+/// Fails unless every name beneath `found` stands for what it stands for in `old` or in `new`, whole: nothing in
+/// between, nothing lost, nothing else but shiplane's own temporary files.
+pub fn expect_old_or_new(found: &Path, old: &Path, new: &Path) -> Result<()> {
+    let trees = [entries(found)?, entries(old)?, entries(new)?];
+    let paths: BTreeSet<&PathBuf> = trees.iter().flat_map(BTreeMap::keys).collect();
+    for path in paths.into_iter().filter(|path| !is_own(path)) {
+        let [found, old, new] = trees.each_ref().map(|tree| tree.get(path));
+        let mut why = Vec::new();
+        for version in [old, new] {
+            why.extend(match (version, found) {
+                (None, None) => None,
+                (Some(_), None) => Some(Difference::Missing),
+                (None, Some(_)) => Some(Difference::Extra),
+                (Some(version), Some(found)) => differ(version, found)?,
+            });
+        }
+        if let [old, new] = why[..] {
+            bail!("{path:?}: of the old version it {old}, of the new one it {new}");
+        }
+    }
+    Ok(())
+}
+
+/// Whether the name is there and stands for the same beneath both.
+pub fn is_same_at(path: &Path, one: &Path, other: &Path) -> Result<bool> {
+    match (entry_at(&one.join(path)), entry_at(&other.join(path))) {
+        (Ok(one), Ok(other)) => Ok(differ(&one, &other)?.is_none()),
+        (Err(_), _) | (_, Err(_)) => Ok(false),
+    }
+}
+
+/// All names beneath `root`.
+pub fn names(root: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries(root)?.into_keys().collect())
+}
+
+/// Fails unless two files hold the same bytes.
+pub fn expect_same_content(original: &Path, copy: &Path) -> Result<()> {
+    match first_different_byte(original, copy)? {
+        None => Ok(()),
+        Some(offset) => bail!("{copy:?} differs from byte {offset} on"),
+    }
+}
+
+/// Copies a tree with modes and times into the directory `to`, which is created.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut directories = Vec::new();
+    for entry in WalkDir::new(from) {
+        let entry = entry.context("cannot walk a tree")?;
+        let path = entry.path().strip_prefix(from).context("walked out of the tree")?;
+        // `join` of nothing would end in a slash.
+        let target = if path.as_os_str().is_empty() { to.to_path_buf() } else { to.join(path) };
+        let cannot = || format!("cannot copy to {target:?}");
+        if entry.file_type().is_dir() {
+            fs::create_dir_all(&target).with_context(cannot)?;
+            directories.push((entry.into_path(), target));
+        } else {
+            fs::copy(entry.path(), &target).with_context(cannot)?;
+            copy_time(entry.path(), &target).with_context(cannot)?;
+        }
+    }
+    // The deepest first: what is put into a directory changes its time.
+    for (from, to) in directories.iter().rev() {
+        fs::set_permissions(to, fs::metadata(from)?.permissions())?;
+        copy_time(from, to)?;
+    }
+    Ok(())
+}
+
+/// Removes a tree, if it is there.
+pub fn remove(root: &Path) -> Result<()> {
+    match fs::remove_dir_all(root) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", root.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    path: PathBuf,
+    kind: Kind,
+    metadata: Metadata,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    File,
+    Directory,
+    Other,
+}
+
+/// By their relative paths, the root itself left out; links are not followed.
+fn entries(root: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
+    let mut entries = BTreeMap::new();
+    for entry in WalkDir::new(root).min_depth(1) {
+        let path = entry.context("cannot read a tree")?.into_path();
+        let relative = path.strip_prefix(root).context("walked out of the tree")?;
+        entries.insert(relative.to_path_buf(), entry_at(&path)?);
+    }
+    Ok(entries)
+}
+
+fn entry_at(path: &Path) -> Result<Entry> {
+    let metadata = fs::symlink_metadata(path).with_context(|| format!("cannot read {path:?}"))?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_file() => Kind::File,
+        kind if kind.is_dir() => Kind::Directory,
+        _ => Kind::Other,
+    };
+    Ok(Entry { path: path.to_path_buf(), kind, metadata })
+}
+
+fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
+    interrupt::check()?;
+    if original.kind != copy.kind {
+        return Ok(Some(Difference::Kind));
+    }
+    if original.kind != Kind::File {
+        return Ok(None);
+    }
+    let (original_bytes, copy_bytes) = (original.metadata.len(), copy.metadata.len());
+    if original_bytes != copy_bytes {
+        return Ok(Some(Difference::Size(original_bytes, copy_bytes)));
+    }
+    if let Some(offset) = first_different_byte(&original.path, &copy.path)? {
+        return Ok(Some(Difference::Content(offset)));
+    }
+    if is_executable(&original.metadata) != is_executable(&copy.metadata) {
+        return Ok(Some(Difference::Executable));
+    }
+    let time = |entry: &Entry| entry.metadata.modified().context("this system keeps no times");
+    Ok((time(original)? != time(copy)?).then_some(Difference::Time))
+}
+
+fn first_different_byte(original: &Path, copy: &Path) -> Result<Option<u64>> {
+    let open = |path: &Path| File::open(path).with_context(|| format!("cannot open {path:?}"));
+    let (mut original, mut copy) = (open(original)?, open(copy)?);
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    let mut offset_bytes = 0;
+    loop {
+        interrupt::check()?;
+        for (file, piece) in [(&mut original, &mut left), (&mut copy, &mut right)] {
+            piece.clear();
+            file.take(PIECE_LEN_BYTES).read_to_end(piece).context("cannot read a file that is compared")?;
+        }
+        if left != right {
+            let same = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
+            return Ok(Some(offset_bytes + same as u64));
+        }
+        if left.is_empty() {
+            return Ok(None);
+        }
+        offset_bytes += left.len() as u64;
+    }
+}
+
+fn copy_time(from: &Path, to: &Path) -> std::io::Result<()> {
+    File::open(to)?.set_modified(fs::metadata(from)?.modified()?)
+}
+
+/// Whether it is a temporary file or a journal of shiplane's.
+fn is_own(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".shiplane-"))
+}
+
+#[cfg(unix)]
+fn is_executable(metadata: &Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    metadata.permissions().mode() & 0o100 != 0
+}
+
+#[cfg(not(unix))]
+fn is_executable(_metadata: &Metadata) -> bool {
+    false
+}
+
+/// A wrong tree is usually wrong in the same way everywhere.
+const SHOWN: usize = 20;
+
+const PIECE_LEN_BYTES: u64 = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn tree(files: &[(&str, &[u8])]) -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::new(1_000_000, 123_456_700)).unwrap();
+        }
+        root
+    }
+
+    /// What a comparison says after one of two equal trees was changed.
+    fn after(change: impl FnOnce(&Path)) -> Vec<Difference> {
+        let files: &[(&str, &[u8])] = &[("d/f", &[7; 600_000])];
+        let (original, copy) = (tree(files), tree(files));
+        expect_equal(original.path(), copy.path()).unwrap();
+        change(copy.path());
+        let found = differences(original.path(), copy.path()).unwrap();
+        found.into_iter().map(|(_, difference)| difference).collect()
+    }
+
+    #[test]
+    fn each_difference_is_found() {
+        let write = |root: &Path| File::options().write(true).open(root.join("d/f")).unwrap();
+        let flip = |root: &Path| {
+            let mut bytes = vec![7; 600_000];
+            bytes[500_001] = 6;
+            fs::write(root.join("d/f"), bytes).unwrap();
+        };
+        assert_eq!(after(flip), [Difference::Content(500_001)]);
+        assert_eq!(after(|root| write(root).set_len(9).unwrap()), [Difference::Size(600_000, 9)]);
+        let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000, 123_456_800);
+        assert_eq!(after(|root| write(root).set_modified(time).unwrap()), [Difference::Time]);
+        let rename = |root: &Path| fs::rename(root.join("d/f"), root.join("d/.f.partial")).unwrap();
+        assert_eq!(after(rename), [Difference::Missing, Difference::Extra]);
+        let make = |root: &Path| {
+            fs::remove_file(root.join("d/f")).unwrap();
+            fs::create_dir(root.join("d/f")).unwrap();
+        };
+        assert_eq!(after(make), [Difference::Kind]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_right_to_execute_counts_and_links_must_not_arrive() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let change = |root: &Path| {
+            fs::set_permissions(root.join("d/f"), fs::Permissions::from_mode(0o755)).unwrap();
+            symlink("d", root.join("link")).unwrap();
+        };
+        assert_eq!(after(change), [Difference::Executable, Difference::Extra]);
+    }
+
+    #[test]
+    fn each_file_may_be_old_or_new_and_nothing_else() {
+        let old = tree(&[("a", b"old"), ("b", b"same"), ("gone", b"1")]);
+        let new = tree(&[("a", b"new"), ("b", b"same"), ("d/c", b"made")]);
+        let check = |files: &[(&str, &[u8])]| expect_old_or_new(tree(files).path(), old.path(), new.path());
+        check(&[("a", b"old"), ("b", b"same"), ("gone", b"1")]).unwrap();
+        check(&[("a", b"new"), ("b", b"same"), ("d/c", b"made")]).unwrap();
+        check(&[("a", b"new"), ("b", b"same"), ("gone", b"1"), (".shiplane-0-1.part", b"half")]).unwrap();
+        for wrong in [
+            &[("a", &b"ne"[..]), ("b", b"same")][..],
+            &[("b", b"same")],
+            &[("a", b"old"), ("b", b"same"), ("d/c", b"mad")],
+            &[("a", b"old"), ("b", b"same"), ("x", b"1")],
+        ] {
+            check(wrong).unwrap_err();
+        }
+        assert!(is_same_at(Path::new("b"), old.path(), new.path()).unwrap());
+        assert!(!is_same_at(Path::new("a"), old.path(), new.path()).unwrap());
+    }
+
+    #[test]
+    fn a_copy_is_the_same_tree() {
+        let (from, to) = (tree(&[("d/f", b"content")]), tempfile::tempdir().unwrap());
+        copy(from.path(), &to.path().join("to")).unwrap();
+        expect_equal(from.path(), &to.path().join("to")).unwrap();
+        let counted = Survey { files: 1, directories: 1, others: 0, bytes: 7 };
+        assert_eq!(survey(&to.path().join("to")).unwrap(), counted);
+        remove(&to.path().join("to")).unwrap();
+        remove(&to.path().join("to")).unwrap();
+    }
+}

@@ -1,4 +1,4 @@
-//! Errors of the disks on both sides, sorted by whose fault they are.
+//! Errors of the disks on both sides, by cause.
 
 use std::fmt;
 use std::io;
@@ -11,16 +11,16 @@ use crate::{
     platform::{self, Kind},
 };
 
-/// Whose fault a [`DestinationError`] is, and so which exit code a program ends with.
+/// Classifies a [`DestinationError`] by its cause. Decides the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultClass {
-    /// A rule forbids it: a name, an existing file, another run.
+    /// A rule forbids it: an invalid name, an existing file, another run.
     Refused,
-    /// The local disk failed, is full or does not permit it.
+    /// The local disk failed, is full, or denies permission.
     LocalIo,
-    /// The peer, or the caller, broke the order of a transfer.
+    /// The peer or the caller broke the protocol of a transfer.
     Protocol,
-    /// What is on the disk is not what was written there.
+    /// The disk has other content than was written.
     Integrity,
 }
 
@@ -29,15 +29,15 @@ pub enum FaultClass {
 /// Every path in it is escaped and safe to print.
 #[derive(Debug, Error)]
 pub enum DestinationError {
-    /// A different file has the name. Choose another destination or allow overwriting; nothing was changed.
-    #[error("{path} exists and is different; move it away or allow overwriting")]
+    /// A different file exists at this path. Choose another destination or allow overwriting. Nothing was changed.
+    #[error("{path} exists with different content; move it away or allow overwriting")]
     Exists {
         /// The file.
         path: String,
     },
-    /// A directory has the name of a file to come, or the other way round. It is never replaced, not even
-    /// when overwriting: move it away.
-    #[error("{path} is {found}, where {wanted} must go; move it away")]
+    /// A directory exists where a file must go, or the reverse. It is never replaced, not even when overwriting. Move it
+    /// away.
+    #[error("{path} is {found}, but the transfer needs {wanted} there; move it away")]
     WrongKind {
         /// What is in the way.
         path: String,
@@ -46,23 +46,23 @@ pub enum DestinationError {
         /// What was to be put there.
         wanted: Kind,
     },
-    /// The name cannot be used here. Rename the file at the source.
-    #[error("the name {path} is refused: {reason}")]
+    /// This platform cannot store the name. Rename the file at the source.
+    #[error("cannot use the name {path}: {reason}; rename it at the source")]
     NameRefused {
         /// The path as the peer named it.
         path: String,
         /// The rule it breaks.
         reason: NameRefused,
     },
-    /// Two names of the transfer are one name on this file system, which folds case or normalises.
-    /// Rename one at the source or receive into another file system.
-    #[error("{path} is the same name as an earlier one on this file system; rename one at the source")]
+    /// Two entries have the same name on this file system, which ignores case or normalises Unicode. Rename one at the
+    /// source, or receive into another file system.
+    #[error("{path} is the same name as an earlier entry on this file system; rename one at the source")]
     NameCollision {
         /// The later of the two.
         path: String,
     },
     /// Another run of the same job holds its journal. Wait for it or end it.
-    #[error("another run of this transfer is at work here (it holds {journal}); wait for it or end it")]
+    #[error("another run of this transfer is active (it locks {journal}); wait for it or stop it")]
     Busy {
         /// The journal that is locked.
         journal: String,
@@ -73,8 +73,8 @@ pub enum DestinationError {
     )]
     NoMemory,
 
-    /// The peer has more for us than is taken from one.
-    #[error("the transfer has {total_bytes} bytes or more, and at most {max_bytes} are taken")]
+    /// The transfer is larger than the limit for one transfer.
+    #[error("the transfer has at least {total_bytes} bytes, over the limit of {max_bytes}")]
     TooLarge {
         /// What was announced so far.
         total_bytes: u64,
@@ -82,32 +82,32 @@ pub enum DestinationError {
         max_bytes: u64,
     },
 
-    /// The peer named the same path twice.
+    /// The peer sent the same path twice.
     #[error("the peer sent {path} twice")]
     Duplicate {
         /// The path.
         path: String,
     },
-    /// The peer sent an entry before the directory it is in, or below a file.
-    #[error("the peer sent {path}, but not as a directory what it is in")]
+    /// The peer sent an entry before its parent directory, or below a file.
+    #[error("the peer sent {path} before its parent directory")]
     NoParent {
         /// The path.
         path: String,
     },
-    /// The peer sent something other than the one file that was asked for.
-    #[error("the peer sent {path}, which was not asked for")]
+    /// The peer sent an entry other than the one requested file.
+    #[error("the peer sent {path}, which was not requested")]
     NotRequested {
         /// The path.
         path: String,
     },
-    /// Bytes came, or were to be published, for an entry that is not wanted, or not any more.
-    #[error("entry {entry} is not wanted at this point")]
+    /// Bytes arrived, or publication was requested, for an entry that is not wanted or no longer wanted.
+    #[error("entry {entry} is not being received")]
     NotWanted {
         /// Number of the entry.
         entry: u64,
     },
     /// A span lies outside its file or is empty.
-    #[error("a span of chunk {chunk} lies outside of entry {entry}")]
+    #[error("a span of chunk {chunk} is empty or outside entry {entry}")]
     SpanOutside {
         /// Index of the chunk.
         chunk: u64,
@@ -115,7 +115,7 @@ pub enum DestinationError {
         entry: u64,
     },
     /// A chunk has another length than its spans.
-    #[error("chunk {chunk} has {actual_bytes} bytes, its spans have {expected_bytes}")]
+    #[error("chunk {chunk} has {actual_bytes} bytes, but its spans have {expected_bytes}")]
     ChunkLength {
         /// Index of the chunk.
         chunk: u64,
@@ -124,78 +124,78 @@ pub enum DestinationError {
         /// What the spans add up to.
         expected_bytes: u64,
     },
-    /// The transfer was finished while files were neither published nor discarded.
-    #[error("{files} files are not complete")]
+    /// `finish` was called while files were neither published nor discarded.
+    #[error("{files} files are incomplete")]
     Unfinished {
         /// How many.
         files: usize,
     },
 
-    /// A temporary file is not as it was written; somebody else changed it. Run the transfer again.
-    #[error("{path} was changed by somebody else while it was received; run the transfer again")]
+    /// Another program changed a temporary file. Run the transfer again.
+    #[error("another program changed {path} while it was received; run the transfer again")]
     Altered {
-        /// The file it was to become.
+        /// The final path of the file.
         path: String,
     },
 
-    /// The disk is full or will be. Free space and run the transfer again; it resumes.
+    /// The disk is full, or the transfer does not fit. Free space and run the transfer again; it resumes.
     #[error(
         "no space for {path}: {needed_bytes} bytes needed, {available_bytes} available; \
          free space and run the transfer again"
     )]
     NoSpace {
-        /// What was to be written.
+        /// The file.
         path: String,
-        /// How much was to be written.
+        /// Bytes to write.
         needed_bytes: u64,
-        /// How much the file system has left for us; 0 if it does not say.
+        /// Bytes that the file system has available; 0 if unknown.
         available_bytes: u64,
     },
-    /// The user's quota is used up. Free space and run the transfer again; it resumes.
-    #[error("the disk quota is used up at {path}; free space and run the transfer again")]
+    /// The user's quota is exceeded. Free space and run the transfer again; it resumes.
+    #[error("disk quota exceeded at {path}; free space and run the transfer again")]
     QuotaExceeded {
-        /// What was to be written.
+        /// The file.
         path: String,
     },
-    /// The system does not let us, or the file system is read-only. Choose another destination.
-    #[error("not permitted to {operation} {path}: {source}")]
+    /// Permission denied, or a read-only file system. Choose another destination.
+    #[error("no permission to {operation} {path}: {source}")]
     PermissionDenied {
-        /// What was tried.
+        /// The operation that failed.
         operation: Operation,
-        /// On what.
+        /// Its path.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The directory that the destination is to be in does not exist. Create it first.
-    #[error("{path} cannot be created, because the directory it is in does not exist; create that first")]
+    /// The parent directory of the destination does not exist. Create it first.
+    #[error("cannot create {path}: its parent directory does not exist; create it first")]
     ParentMissing {
         /// The destination as it was given.
         path: String,
     },
-    /// The system could not make the file durable. It is not published and what was kept of it is
-    /// dropped, because a second attempt would claim success for bytes that may be lost. Check the disk.
-    #[error("{path} could not be made durable and is not published{}; check the disk", because(.source))]
+    /// A sync to disk failed. The file is not published and its kept bytes are dropped, because a second sync could
+    /// report success for lost bytes. Check the disk.
+    #[error("cannot make {path} durable, so it was not published{}; check the disk", because(.source))]
     Poisoned {
         /// The file.
         path: String,
-        /// What the system said; `None` on a later attempt to publish it.
+        /// The system's error; `None` on a later attempt to publish the file.
         source: Option<io::Error>,
     },
     /// Any other failure of the local system.
     #[error("cannot {operation} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         operation: Operation,
-        /// On what.
+        /// Its path.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl DestinationError {
-    /// Whose fault it is.
+    /// Returns the class of this error.
     pub fn class(&self) -> FaultClass {
         match self {
             Self::Exists { .. }
@@ -222,8 +222,8 @@ impl DestinationError {
         }
     }
 
-    /// Sorts what the system said about `operation` on `path`. A full disk is told with 0 available bytes;
-    /// whoever can ask the file system fills that in.
+    /// Converts a system error of `operation` on `path`. For a full disk, the available bytes are 0; the caller fills them
+    /// in.
     #[must_use]
     pub fn io(operation: Operation, path: &[u8], source: io::Error) -> Self {
         let path = escape(path).to_string();
@@ -242,12 +242,12 @@ fn because(source: &Option<io::Error>) -> String {
     source.as_ref().map(|source| format!(": {source}")).unwrap_or_default()
 }
 
-/// What was tried when the local system failed.
+/// An operation on the local file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Open a file or directory.
     Open,
-    /// Look at a file's metadata, or at the space left.
+    /// Read a file's metadata, or the available space.
     Examine,
     /// Create a file or directory.
     Create,
@@ -259,7 +259,7 @@ pub enum Operation {
     SetMetadata,
     /// Make a file or directory durable.
     Sync,
-    /// Give a file its final name.
+    /// Rename a file to its final name.
     Rename,
     /// Remove a temporary file.
     Remove,
@@ -289,14 +289,14 @@ impl fmt::Display for Operation {
 /// Every path in it is escaped and safe to print.
 #[derive(Debug, Error)]
 pub enum SourceError {
-    /// The peer asked for a path that breaks a rule of SPEC 4.5.
-    #[error("the requested path is refused: {reason}")]
+    /// The requested path breaks a rule of SPEC 4.5.
+    #[error("invalid path: {reason}")]
     PathRefused {
         /// The rule.
         reason: PathRefused,
     },
-    /// The path goes through a link that leads out of what is served. Such a path is never followed.
-    #[error("{path} leads out of what is served")]
+    /// The path goes through a symbolic link that leaves the served root, or through any link where none is allowed.
+    #[error("{path} leaves the served root through a symbolic link")]
     LeavesServedRoot {
         /// The path.
         path: String,
@@ -308,37 +308,37 @@ pub enum SourceError {
         path: String,
     },
     /// Only files and directories are served.
-    #[error("{path} is {found}, and only files and directories are served")]
+    #[error("{path} is {found}; only files and directories are served")]
     NotServable {
         /// The path.
         path: String,
         /// What it is.
         found: Kind,
     },
-    /// The file is not any more what the scan saw. Nothing of it may be sent; scan again.
-    #[error("{path} changed while it was sent")]
+    /// The file changed since the scan. None of it may be sent; scan again.
+    #[error("{path} changed while it was sent; try again")]
     Changed {
         /// The path.
         path: String,
     },
-    /// The file is gone since the scan.
-    #[error("{path} vanished while it was sent")]
+    /// The file was removed since the scan.
+    #[error("{path} was removed while it was sent")]
     Vanished {
         /// The path.
         path: String,
     },
-    /// The system does not let us read it. Change its mode, or serve something else.
-    #[error("{path} cannot be read: {source}")]
+    /// The file cannot be read. Change its permissions, or serve another path.
+    #[error("cannot read {path}: {source}")]
     Unreadable {
         /// The path.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl SourceError {
-    /// What the peer is told when this befalls a file it wants (SPEC 4.3, *failed*).
+    /// The reason that is sent to the peer for a file that it wants (SPEC 4.3, *failed*).
     pub fn fail_reason(&self) -> FailReason {
         match self {
             Self::Changed { .. } => FailReason::Changed,
@@ -350,7 +350,7 @@ impl SourceError {
         }
     }
 
-    /// Sorts what the system said about opening `path`, which nobody has seen yet.
+    /// Converts a system error of opening `path` for the first time.
     pub(super) fn opening(path: &[u8], source: io::Error) -> Self {
         let escaped = escape(path).to_string();
         if platform::is_escape(&source) {
@@ -363,7 +363,7 @@ impl SourceError {
         }
     }
 
-    /// Sorts what the system said about opening `path`, which the scan has seen.
+    /// Converts a system error of opening `path`, which the scan has listed.
     pub(super) fn reopening(path: &[u8], source: io::Error) -> Self {
         let path = escape(path).to_string();
         match source.kind() {

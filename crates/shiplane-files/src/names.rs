@@ -88,32 +88,32 @@ fn is_number(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit)
 }
 
-/// Why a name that is legal on the wire has no place here.
+/// Why a name cannot be used on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NameRefused {
-    /// The name is of the form that shiplane gives its own temporary files.
+    /// The name has the form of shiplane's own temporary files.
     #[error("the name is reserved for shiplane's own files")]
     Own,
     /// The name breaks a rule of SPEC 4.5.
     #[error(transparent)]
     Path(#[from] shiplane_wire::PathRefused),
-    /// A single name was due, and this has several components.
+    /// The name has several components where one is required.
     #[error("the name has more than one component")]
     NotOneName,
     /// Windows names are Unicode.
-    #[error("the name is not valid UTF-8, which this platform needs")]
+    #[error("the name is not valid UTF-8, which this platform requires")]
     NotUnicode,
-    /// Windows gives the character a meaning: a separator, a stream, a wildcard.
-    #[error("the name has the byte 0x{byte:02x}, which this platform refuses")]
+    /// A character that Windows reserves: a separator, a stream or a wildcard.
+    #[error("the name contains the byte 0x{byte:02x}, which this platform does not allow")]
     ReservedByte {
         /// The byte.
         byte: u8,
     },
-    /// Windows drops a dot or space at the end, so that the name would be another one's.
-    #[error("the name ends in a dot or a space, which this platform drops")]
+    /// Windows removes a final dot or space, so the name would become another.
+    #[error("the name ends in a dot or a space, which this platform removes")]
     TrailingDotOrSpace,
-    /// Windows opens a device instead of a file.
-    #[error("the name is that of a device on this platform")]
+    /// A name under which Windows opens a device.
+    #[error("the name belongs to a device on this platform")]
     Device,
 }
 

@@ -182,7 +182,7 @@ impl FileServer {
 
     fn check_open(&self) -> Result<(), Fault> {
         match self.closing.is_cancelled() {
-            true => Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end")),
+            true => Err(Fault::new(FaultCode::ShuttingDown, "the server is shutting down")),
             false => Ok(()),
         }
     }

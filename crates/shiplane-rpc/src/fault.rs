@@ -118,7 +118,7 @@ fault_codes! {
     Unauthorised = 5, "not authorised";
     /// There is no such thing.
     NotFound = 6, "not found";
-    /// The path has a form that is never accepted, or leads out of what is served.
+    /// The path is invalid, or leaves the served root.
     PathRefused = 7, "path refused";
     /// Over a limit of the peer's. Send less, or send it down the lane.
     TooLarge = 8, "too large";

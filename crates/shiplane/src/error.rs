@@ -165,7 +165,7 @@ pub(crate) enum Cause {
     Edit(#[from] EditError),
     #[error(transparent)]
     Name(NameError),
-    #[error("the root is refused: {0}")]
+    #[error("invalid path: {0}")]
     Path(PathRefused),
     #[error(transparent)]
     Target(TargetError),
@@ -245,13 +245,13 @@ pub(crate) enum TargetError {
     Ticket(#[from] TicketError),
     #[error("this is neither a ticket URL nor NAME@HOST:PORT/PATH")]
     Unknown,
-    #[error("the peer id is wrong: {0}")]
+    #[error("invalid peer id: {0}")]
     Id(#[from] PeerIdError),
     #[error("the name is wrong: {0}")]
     Name(#[from] NameError),
     #[error("the address is wrong: {0}")]
     Address(#[from] AddressError),
-    #[error("the path is refused: {0}")]
+    #[error("invalid path: {0}")]
     Path(PathRefused),
 }
 

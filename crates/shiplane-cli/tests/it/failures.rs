@@ -68,8 +68,8 @@ fn a_missing_or_forbidden_path_is_refused() {
     std::os::unix::fs::symlink("../secret", there.file("src/out")).unwrap();
     let server = there.serve("src");
     here.run(&["get", &server.ticket_for("d/none"), "copy"]).failed(6, "does not exist");
-    here.run(&["get", &server.ticket_for("out"), "copy"]).failed(6, "leads out of what is served");
-    here.run(&["get", &server.ticket_for("../secret"), "copy"]).failed(2, "the path is refused");
+    here.run(&["get", &server.ticket_for("out"), "copy"]).failed(6, "leaves the served root");
+    here.run(&["get", &server.ticket_for("../secret"), "copy"]).failed(2, "invalid path");
     here.run(&["get", &server.ticket_for("d"), "-"]).failed(6, "only one file");
     assert!(!here.file("copy").exists());
     // None of that has spoilt the ticket.

@@ -74,7 +74,7 @@ fn another_key_for_a_name_is_an_identity_error_and_never_a_question() {
     let (one, two) = (Machine::new().id(), Machine::new().id());
     machine.run(&["peers", "add", "laptop", &one, "--read"]).done();
     machine.run(&["peers", "add", "laptop", &two, "--read"]).failed(4, &one);
-    machine.run(&["peers", "add", "other", &one, "--read"]).failed(2, "has a name already");
+    machine.run(&["peers", "add", "other", &one, "--read"]).failed(2, "already has the name");
     assert_eq!(machine.run(&["peers", "list"]).done().out, format!("laptop {one} read /\n"));
 }
 
@@ -89,7 +89,7 @@ fn what_is_mistyped_is_caught_here() {
     machine.run(&["peers", "add", "lap top", &id, "--read"]).failed(2, "name");
     machine.run(&["peers", "add", "laptop", &id, "--path", "x"]).failed(2, "--read");
     let climbs = ["peers", "add", "laptop", &id, "--read", "--path", "../x"];
-    machine.run(&climbs).failed(2, "the path is refused");
+    machine.run(&climbs).failed(2, "invalid path");
     assert!(!machine.path("peers").exists());
 }
 

@@ -73,7 +73,7 @@ fn a_different_file_is_replaced_only_if_asked() {
     here.write("a", "mine");
     there.write("inbox/a", "theirs");
     let server = serve_writable(&there);
-    let run = here.run(&["push", "a", server.ticket()]).failed(6, "exists and is different");
+    let run = here.run(&["push", "a", server.ticket()]).failed(6, "exists with different content");
     assert!(run.err.contains("(peer)") && run.err.contains("--overwrite"), "{run:?}");
     assert_eq!(fs::read(there.file("inbox/a")).unwrap(), b"theirs");
     here.run(&["push", "a", server.ticket(), "--overwrite"]).done();
@@ -109,9 +109,9 @@ fn a_standing_peer_pushes_within_its_roots_only() {
     let server = serve_writable(&there);
     let target = |path: &str| format!("nas@{}/{path}", server.address());
     for path in ["", ".ssh", "drop2"] {
-        here.run(&["push", "authorized_keys", &target(path)]).failed(4, "outside of what");
+        here.run(&["push", "authorized_keys", &target(path)]).failed(4, "no permission for this path");
     }
-    here.run(&["push", "authorized_keys", &target("../drop")]).failed(2, "path is refused");
+    here.run(&["push", "authorized_keys", &target("../drop")]).failed(2, "invalid path");
     here.run(&["push", "authorized_keys", &target("drop/.ssh")]).done();
     assert_eq!(fs::read(there.file("inbox/drop/.ssh/authorized_keys")).unwrap(), b"key");
     // To write is not to read.

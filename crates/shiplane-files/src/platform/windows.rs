@@ -250,7 +250,7 @@ const ERROR_SHARING_VIOLATION: i32 = 32;
 const FILE_SHARE_DELETE: u32 = 4;
 
 #[derive(Debug, thiserror::Error)]
-#[error("a symbolic link is in the way")]
+#[error("the path contains a symbolic link")]
 struct LinkRefused;
 
 fn open(dir: &Dir, path: &[u8], options: &OpenOptions) -> io::Result<File> {

@@ -76,7 +76,7 @@ impl Generations {
 #[derive(Debug, Error)]
 pub enum BaseError {
     /// The file is not what was written, or is of another version of this program. Remove it.
-    #[error("{} is damaged: remove it, and the next sync begins anew", path.display())]
+    #[error("{} is damaged; remove it, and the next sync starts without a base", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

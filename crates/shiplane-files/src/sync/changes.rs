@@ -24,16 +24,16 @@ pub struct Changes {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ChangesError {
     /// They end too early.
-    #[error("the changes are cut off")]
+    #[error("the list of changes is truncated")]
     Truncated,
     /// A number of an entry that the base does not have, or out of order.
-    #[error("entry {entry} of the base is named out of order, or is not there")]
+    #[error("entry {entry} of the base is out of order or does not exist")]
     Entry {
         /// The number.
         entry: u32,
     },
     /// More than a manifest may have.
-    #[error("{count} are over the limit of {max_count}")]
+    #[error("{count} changes are over the limit of {max_count}")]
     TooMany {
         /// How many it says there are.
         count: u32,
@@ -41,10 +41,10 @@ pub enum ChangesError {
         max_count: usize,
     },
     /// A path breaks a rule of SPEC 4.5.
-    #[error("a path is refused: {0}")]
+    #[error("invalid path: {0}")]
     Path(#[from] PathRefused),
     /// A path would be in a file, or of both kinds.
-    #[error("{path} contradicts what is there")]
+    #[error("the change of {path} contradicts the base")]
     Contradiction {
         /// The path.
         path: RelPath,

@@ -12,13 +12,15 @@ use super::manifest::{FileState, Manifest, Node, entry_cost_bytes};
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ManifestError {
     /// It is of another version of the format. Update the older side.
-    #[error("a manifest of version {found}, and only {FORMAT} is understood")]
+    #[error(
+        "the manifest has version {found}, but this program reads version {FORMAT}; update the older program"
+    )]
     Version {
         /// What it says.
         found: u8,
     },
     /// It ends too early.
-    #[error("the manifest is cut off")]
+    #[error("the manifest is truncated")]
     Truncated,
     /// Something follows its last entry.
     #[error("{len_bytes} bytes follow the manifest")]
@@ -27,35 +29,35 @@ pub enum ManifestError {
         len_bytes: usize,
     },
     /// A kind that is neither file nor directory.
-    #[error("an entry of the unknown kind {kind}")]
+    #[error("an entry has the unknown kind {kind}")]
     UnknownKind {
         /// The kind.
         kind: u8,
     },
     /// A path breaks a rule of SPEC 4.5.
-    #[error("a path is refused: {0}")]
+    #[error("invalid path: {0}")]
     Path(#[from] PathRefused),
     /// A path is there twice, or after one that it should be before.
-    #[error("{path} is not in its place")]
+    #[error("{path} is out of order in the manifest")]
     Order {
         /// The later of the two.
         path: RelPath,
     },
     /// The directory that the path is in is missing, or is a file.
-    #[error("{path} is in no directory of the manifest")]
+    #[error("the manifest has no parent directory for {path}")]
     NoParent {
         /// The path.
         path: RelPath,
     },
     /// A time has a second or more of nanoseconds.
-    #[error("a modification time has {nanos} nanoseconds, a second has 1000000000")]
+    #[error("a modification time has {nanos} nanoseconds; the limit is 999999999")]
     NanosOutOfRange {
         /// The nanoseconds.
         nanos: u32,
     },
 
     /// There is no memory for more of it.
-    #[error("there is no memory for more of the manifest")]
+    #[error("no memory for more of the manifest")]
     NoMemory,
     /// It is over our limit. Sync parts of the dataset.
     #[error("a manifest of {len_bytes} bytes is over the limit of {max_bytes}")]

@@ -10,7 +10,7 @@ use crate::error::{DestinationError, SourceError};
 #[derive(Debug, Error)]
 pub enum DatasetError {
     /// Another sync of the same directory is at work on this machine. Wait for it.
-    #[error("another sync of this directory is at work here; wait for it or end it")]
+    #[error("another sync of this directory is running here; wait for it or stop it")]
     Busy,
     /// The directory cannot be listed.
     #[error(transparent)]

@@ -112,7 +112,7 @@ pub enum PlanError {
         files: u64,
     },
     /// There is no room in the path for the name that a version in conflict would get. Rename it.
-    #[error("no name for the other version of {path}: {reason}")]
+    #[error("cannot name the conflict copy of {path}: {reason}")]
     NoName {
         /// The path that both have.
         path: RelPath,

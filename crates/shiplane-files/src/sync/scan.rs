@@ -92,13 +92,13 @@ pub enum ScanError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// It is too large. Sync parts of it.
-    #[error("there are more than {max_entries} files and directories")]
+    #[error("the directory has more than {max_entries} files and directories")]
     TooManyEntries {
         /// [`ScanOptions::max_entries`].
         max_entries: usize,
     },
     /// [`ScanOptions::go_on`] said so.
-    #[error("the scan was stopped")]
+    #[error("the scan was cancelled")]
     Cancelled,
 }
 

@@ -33,16 +33,16 @@ pub enum AddressError {
     #[error("the host is missing")]
     HostMissing,
     /// Neither a name nor an address.
-    #[error("the host is neither a name nor an IP address")]
+    #[error("the host is not a valid name or IP address")]
     HostMalformed,
     /// An IPv6 address without `[` and `]`, so that its end cannot be told from the port.
-    #[error("an IPv6 address must stand in brackets, as in [::1]:7514")]
+    #[error("write an IPv6 address in brackets, e.g. [::1]:7514")]
     BracketsMissing,
     /// No `:PORT` at the end.
-    #[error("the port is missing, as in host:7514")]
+    #[error("the port is missing; write e.g. host:7514")]
     PortMissing,
     /// The port is not a number from 1 to 65535.
-    #[error("the port is not a number from 1 to 65535")]
+    #[error("the port must be a number from 1 to 65535")]
     PortMalformed,
 }
 

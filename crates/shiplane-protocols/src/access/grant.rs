@@ -34,7 +34,7 @@ pub enum Denied {
     #[error("the server cannot read its list of peers and refuses everyone")]
     RulesBroken,
     /// The key has neither a live ticket nor a line in the peers file.
-    #[error("this key has no rights here (any more)")]
+    #[error("this key has no permissions here, or they were removed")]
     NoGrant,
     /// The key is known, but not for this direction.
     #[error("this key may not {}", match .right { Right::Read => "read here", Right::Write => "write here" })]
@@ -43,7 +43,7 @@ pub enum Denied {
         right: Right,
     },
     /// The key may do that, but elsewhere.
-    #[error("this path is outside of what this key was granted")]
+    #[error("this key has no permission for this path")]
     OutsideScope,
 }
 

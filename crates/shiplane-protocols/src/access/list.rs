@@ -36,7 +36,7 @@ pub enum PeersError {
         source: io::Error,
     },
     /// Another user could add keys to it.
-    #[error("{} can be written by others (mode {mode:04o}), so its rules cannot be trusted", .path.display())]
+    #[error("{} is writable by other users (mode {mode:04o}), so nobody is admitted; run chmod 600 on it", .path.display())]
     WritableByOthers {
         /// The file.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum EditError {
     List(#[from] PeersError),
     /// The name stands for another key. Never overwritten: remove the name first if the key has
     /// really changed.
-    #[error("the name {name} stands for another key, {known}")]
+    #[error("the name {name} belongs to another key, {known}")]
     NameTaken {
         /// The name.
         name: PeerName,
@@ -79,7 +79,7 @@ pub enum EditError {
         known: PeerId,
     },
     /// The key has another name.
-    #[error("this key has a name already, {name}")]
+    #[error("this key already has the name {name}")]
     IdTaken {
         /// That name.
         name: PeerName,

@@ -7,7 +7,7 @@
 //! friend   sl1qvpsxqc...  none                              # only a name to dial
 //! ```
 //!
-//! Paths are relative to the served path, start with `/` and are percent-encoded. Nothing is left
+//! Paths are relative to the served root, start with `/` and are percent-encoded. Nothing is left
 //! to a default: a line without rights, or with rights but without paths, is an error.
 
 use std::fmt;
@@ -57,7 +57,7 @@ pub enum NameError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineFault {
     /// Not UTF-8.
-    #[error("this is not text")]
+    #[error("the line is not valid UTF-8")]
     NotText,
     /// The first word is no name.
     #[error("{0}")]
@@ -66,19 +66,19 @@ pub enum LineFault {
     #[error("the peer id is missing")]
     IdMissing,
     /// The second word is no peer id.
-    #[error("the peer id is wrong: {0}")]
+    #[error("invalid peer id: {0}")]
     Id(PeerIdError),
     /// Nothing after the peer id.
-    #[error("the rights are missing: read, write, read,write or none")]
+    #[error("the rights are missing; write read, write, read,write or none")]
     RightsMissing,
     /// The third word names no rights.
-    #[error("{} names no rights: these are read, write, read,write or none", show(.word))]
+    #[error("{} is not valid as rights; write read, write, read,write or none", show(.word))]
     RightsUnknown {
         /// The word.
         word: String,
     },
     /// Rights that hold nowhere.
-    #[error("the paths are missing: / for everything, or paths relative to the served path")]
+    #[error("the paths are missing; write / for everything, or paths relative to the served root")]
     PathsMissing,
     /// Paths after `none`.
     #[error("a peer without rights must have no paths")]
@@ -96,16 +96,16 @@ pub enum LineFault {
         word: String,
     },
     /// A path that breaks the rules for names.
-    #[error("the path is refused: {0}")]
+    #[error("invalid path: {0}")]
     Path(PathRefused),
     /// The name stands on an earlier line too.
-    #[error("the name stands on line {first} already")]
+    #[error("the name is already used on line {first}")]
     NameTwice {
         /// That line, counted from 1.
         first: usize,
     },
     /// The key stands on an earlier line too.
-    #[error("the peer id stands on line {first} already")]
+    #[error("the peer id is already used on line {first}")]
     IdTwice {
         /// That line, counted from 1.
         first: usize,
@@ -318,7 +318,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 const HEADER: &str = "\
 # Peers of shiplane, one a line: NAME PEERID RIGHTS PATH...
-# RIGHTS: read, write, read,write or none (then no PATH). PATH: / or a path relative to the served path.
+# RIGHTS: read, write, read,write or none (then no PATH). PATH: / or a path relative to the served root.
 # A line that cannot be understood refuses everyone.";
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub struct Redacted<'a>(&'a Ticket);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
     /// Longer than any ticket can be.
-    #[error("this is {len_bytes} bytes long, and a ticket has at most {max_bytes}")]
+    #[error("the ticket has {len_bytes} bytes; the limit is {max_bytes}")]
     TooLong {
         /// The length of the text.
         len_bytes: usize,
@@ -52,22 +52,22 @@ pub enum TicketError {
     #[error("a ticket begins with shiplane://")]
     WrongScheme,
     /// Nothing before the `@`, or no `@`.
-    #[error("the server's peer id is missing, as in shiplane://PEERID@HOST:PORT/")]
+    #[error("the server's peer id is missing; a ticket looks like shiplane://PEERID@HOST:PORT/PATH#SECRET")]
     PeerIdMissing,
     /// The server's peer id is mistyped or cut off.
-    #[error("the server's peer id is wrong: {0}")]
+    #[error("invalid peer id of the server: {0}")]
     PeerId(#[from] PeerIdError),
     /// The part after the `@` is no `HOST:PORT`.
-    #[error("the server's address is wrong: {0}")]
+    #[error("invalid address of the server: {0}")]
     Address(#[from] AddressError),
     /// A `%` in the path without two hexadecimal digits after it.
-    #[error("the path has a % without two hexadecimal digits after it")]
+    #[error("in the path, % must be followed by two hexadecimal digits")]
     PathEscape,
     /// A `?`: a ticket has no query part, so this is not the text that was handed out.
-    #[error("the path has a question mark, which a ticket never has (as a name's part it is %3F)")]
+    #[error("the path contains a question mark; write it as %3F")]
     Query,
     /// A path that no server would give out.
-    #[error("the path is refused: {0}")]
+    #[error("invalid path: {0}")]
     Path(PathRefused),
     /// The part after `#` is wrong.
     #[error("the secret (the part after #) {0}")]
@@ -81,7 +81,7 @@ pub enum SecretError {
     #[error("is missing")]
     Missing,
     /// Some characters are missing at the end.
-    #[error("is cut off: it has {chars} of {expected_chars} characters")]
+    #[error("is truncated: it has {chars} of {expected_chars} characters")]
     CutOff {
         /// Characters found.
         chars: usize,
@@ -89,7 +89,7 @@ pub enum SecretError {
         expected_chars: usize,
     },
     /// Something was glued to the end.
-    #[error("is too long: it has {chars} characters instead of {expected_chars}")]
+    #[error("is too long: it has {chars} characters, not {expected_chars}")]
     TooLong {
         /// Characters found.
         chars: usize,
@@ -97,7 +97,7 @@ pub enum SecretError {
         expected_chars: usize,
     },
     /// A character that base64url has not, or a last one that cannot stand there.
-    #[error("is mistyped at its character {position}")]
+    #[error("has an invalid character at position {position}")]
     Mistyped {
         /// Counted from 1.
         position: usize,
@@ -106,7 +106,7 @@ pub enum SecretError {
 
 /// The system's random generator failed; nothing secret can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the system's random generator failed")]
+#[error("the system's random source failed")]
 pub struct NoRandomness;
 
 impl Ticket {

@@ -23,13 +23,15 @@ pub struct TicketBook {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
     /// As many are alive as may be; wait until one expires.
-    #[error("{max} tickets are alive already, which is the most there may be")]
+    #[error(
+        "there are already {max} valid tickets, which is the limit; revoke one or wait until one expires"
+    )]
     Full {
         /// The limit.
         max: usize,
     },
     /// The time to live reaches beyond what the clock can say.
-    #[error("a ticket cannot live that long")]
+    #[error("the lifetime of the ticket is too long")]
     TtlTooLong,
     /// No secret could be made.
     #[error(transparent)]
@@ -47,7 +49,7 @@ pub enum RedeemError {
     #[error("the ticket has expired")]
     Expired,
     /// As many other keys as may own it were first.
-    #[error("the ticket is spent: another key has redeemed it")]
+    #[error("the ticket was already used by another key")]
     OwnedByAnother,
 }
 

@@ -36,7 +36,7 @@ impl ConcurrencyLimit {
         let left = self.max.saturating_sub(taken.values().sum());
         let reserved = if of_peer == 0 { 0 } else { self.max / RESERVED_PART };
         if of_peer >= self.max_per_peer || of_peer + reserved >= left {
-            return Err(Fault::new(FaultCode::Busy, "too many transfers at a time"));
+            return Err(Fault::new(FaultCode::Busy, "too many transfers at once; try again later"));
         }
         taken.insert(peer, of_peer + 1);
         Ok(ConcurrencyPermit { limit: self.clone(), peer })

@@ -77,7 +77,7 @@ struct PushSession {
 
 impl Session for PushSession {
     fn ended(&self) {
-        self.outcome.give(Err(gone("the transfer was given up")));
+        self.outcome.give(Err(gone("the transfer was cancelled")));
     }
 }
 
@@ -175,7 +175,7 @@ impl FileServer {
             return Err(not_taken(&DestinationError::TooLarge { total_bytes, max_bytes }));
         }
         let claim = claim(&context.connection, request.transfer)?;
-        let busy = || Fault::new(FaultCode::Busy, "somebody else is pushing to that name");
+        let busy = || Fault::new(FaultCode::Busy, "another push is writing to this name; try again later");
         let name = writing.targets.claim(&target, job).ok_or_else(busy)?;
         let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
         let (peer, connection) = (context.peer, Arc::clone(&context.connection));
@@ -316,9 +316,9 @@ async fn take(
     prepared: PreparedPush,
     options: &TransferOptions,
 ) -> Result<Received, TransferError> {
-    let config = connection.config();
+    let timeouts = connection.config().timeouts();
     let PreparedPush { claim, destination, name, invites, _space } = prepared;
-    let (stop, timeout) = (name.give_up(), config.header_timeout);
+    let (stop, timeout) = (name.give_up(), timeouts.header);
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = tokio::select! {
         opened = opening => opened.map_err(|_| TransferError::Silent { timeout })??,
@@ -327,8 +327,7 @@ async fn take(
     let options = TransferOptions { chunk_len_bytes: destination.chunk_len_bytes(), ..options.clone() };
     let events: EventFn = Arc::new(|_: TransferEvent| ());
     let opening = Opening { claim, records, invites };
-    let received =
-        receive(opening, config.progress_timeout, destination.into(), &options, events, stop).await;
+    let received = receive(opening, timeouts.progress, destination.into(), &options, events, stop).await;
     received.map_err(|error| error.explained(connection))
 }
 

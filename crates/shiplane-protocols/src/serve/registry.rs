@@ -204,7 +204,7 @@ mod tests {
 
     impl Session for Count {
         fn ended(&self) {
-            self.0.give(Err(gone("nobody runs it")));
+            self.0.give(Err(gone("the session has ended")));
         }
     }
 

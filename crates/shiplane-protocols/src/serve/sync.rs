@@ -159,9 +159,9 @@ impl Running {
         let taken_over = self.name.as_ref().map(TargetClaim::give_up).unwrap_or_default();
         let ended = tokio::select! {
             ended = self.sync() => ended,
-            () = abort.cancelled() => Err(gone("the peer has given it up")),
-            () = taken_over.cancelled() => Err(gone("the peer has begun it anew")),
-            _ = connection.closed() => Err(gone("the connection has ended")),
+            () = abort.cancelled() => Err(gone("the peer cancelled the sync")),
+            () = taken_over.cancelled() => Err(gone("the peer started the sync again")),
+            _ = connection.closed() => Err(gone("the connection was closed")),
         };
         // Whatever reads files for it stops.
         abort.cancel();
@@ -257,7 +257,7 @@ impl Running {
 
     /// With a step of the peer's that takes `max` at most.
     fn patience(&self, max: Duration) -> Patience {
-        Patience { silence: self.connection.config().progress_timeout, max }
+        Patience { silence: self.connection.config().timeouts().progress, max }
     }
 
     fn claims(&self, start: &SyncStart) -> Result<[Claim; 2], Fault> {
@@ -271,7 +271,7 @@ impl Running {
         base: Manifest,
         start: SyncStart,
     ) -> Result<Prepared, Fault> {
-        let timeout = self.connection.config().progress_timeout;
+        let timeout = self.connection.config().timeouts().progress;
         let theirs = unpack(&mut self.claim, start.changes, timeout, self.digest, &self.memory).await;
         let theirs = theirs.map_err(|error| fault(&error))?;
         let consent = Consent { mass_deletion: start.mass_deletion };
@@ -338,7 +338,7 @@ async fn claim_name(targets: &Targets, peer: PeerId, request: &SyncRequest) -> R
     let job = JobKey::new(peer.as_bytes(), &[&request.source[..], &request.path].concat());
     // Busy, then, if it does not end in time.
     let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, targets.take_over(&request.path, job)).await;
-    let busy = || Fault::new(FaultCode::Busy, "somebody else is writing there");
+    let busy = || Fault::new(FaultCode::Busy, "another push or sync is writing there; try again later");
     targets.claim(&request.path, job).ok_or_else(busy)
 }
 
@@ -367,7 +367,7 @@ fn fault(error: &SyncError) -> Fault {
         | SyncError::NotSent(_)
         | SyncError::Refused(_)
         | SyncError::Rejected(_)
-        | SyncError::Call(_) => return gone("the sync was cut"),
+        | SyncError::Call(_) => return gone("the sync was interrupted"),
         SyncError::NoRandomness | SyncError::Abandoned => FaultCode::Internal,
     };
     Fault::new(code, error.to_string())

@@ -27,7 +27,7 @@ pub enum SyncError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The lists of other syncs take the memory that there is. Try again once they have ended.
-    #[error("other syncs take the memory for lists of files; try again once they have ended")]
+    #[error("other syncs use all memory for file lists; try again when they have ended")]
     ListsBusy,
     /// The peer's list of files takes more memory than there is for any. Sync parts of the dataset.
     #[error(
@@ -39,25 +39,25 @@ pub enum SyncError {
         max_bytes: u64,
     },
     /// What the peer says of its files cannot be understood.
-    #[error("the peer's list of files cannot be understood: {0}")]
+    #[error("the peer's file list is invalid: {0}")]
     Changes(#[from] ChangesError),
     /// The peer has named a file of ours that it must not know.
-    #[error("the peer lists {path}, a name that is reserved for shiplane's own files")]
+    #[error("the peer's file list contains {path}, a name reserved for shiplane's own files")]
     OwnName {
         /// Escaped.
         path: String,
     },
     /// What the peer says does not fit together, or not with what we know.
-    #[error("the peer's list of files is not the one that it announced")]
+    #[error("the peer's file list does not match the digest that it announced")]
     WrongManifestDigest,
     /// The two sides do not mean the same result. The next sync compares anew.
-    #[error("the two sides do not agree on the result")]
+    #[error("the two sides computed different results")]
     Disagreed,
     /// A list came damaged, or not at all.
-    #[error("the peer's list of files did not arrive: {0}")]
+    #[error("cannot receive the peer's file list: {0}")]
     NotReceived(#[from] RecvChunkError),
     /// Our list did not arrive.
-    #[error("our list of files did not arrive: {0}")]
+    #[error("cannot send the file list: {0}")]
     NotSent(#[from] SendChunkError),
 
     /// This side's directory cannot be listed or changed.
@@ -67,7 +67,7 @@ pub enum SyncError {
     #[error("the system's random source failed")]
     NoRandomness,
     /// A worker thread died, as when the runtime shuts down.
-    #[error("the sync was given up")]
+    #[error("the sync was cancelled or replaced by a newer one")]
     Abandoned,
 }
 

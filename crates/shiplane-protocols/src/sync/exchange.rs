@@ -46,7 +46,7 @@ pub(crate) async fn send_beside(
 ) -> Result<(), SyncError> {
     let source = ChunkSource::Memory(bytes).open().map_err(SendChunkError::from)?;
     let tag = TaggedChunk { transfer: sync, index };
-    connection.send_tagged_chunk(tag, source, &LaneOptions { digest, ..LaneOptions::default() }).await?;
+    connection.send_tagged_chunk(tag, source, &LaneOptions::default().digest(digest)).await?;
     Ok(())
 }
 
@@ -83,7 +83,7 @@ pub(crate) async fn unpack(
         }
     };
     let expected = ChunkExpectation::default().len_bytes(len_bytes).max_len_bytes(MAX_LIST_LEN_BYTES);
-    let options = LaneOptions { digest, ..LaneOptions::default() };
+    let options = LaneOptions::default().digest(digest);
     let bytes = chunk.receive_to_memory(&expected, &options).await?;
     let memory = memory.clone();
     let decoded = blocking::spawn(move || {
@@ -170,7 +170,7 @@ async fn give(
     options: &TransferOptions,
     events: EventFn,
 ) -> Result<Provided, TransferError> {
-    let (transfer, timeout) = (claim.transfer(), connection.config().progress_timeout);
+    let (transfer, timeout) = (claim.transfer(), connection.config().timeouts().progress);
     let records = next_records(&mut claim, connection, timeout).await?;
     provide(Arc::clone(connection), transfer, records, Arc::new(source), options, false, events).await
 }
@@ -182,7 +182,7 @@ async fn take(
     options: &TransferOptions,
     events: EventFn,
 ) -> Result<Received, TransferError> {
-    let timeout = connection.config().progress_timeout;
+    let timeout = connection.config().timeouts().progress;
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = opening.await.map_err(|_| TransferError::Silent { timeout })??;
     let opening = Opening { claim, records, invites: None };

@@ -17,7 +17,7 @@ pub enum TransferError {
     #[error("the peer broke the protocol: {0}")]
     Protocol(#[from] ProtocolFault),
     /// The peer's records cannot be understood.
-    #[error("the peer's records cannot be understood: {0}")]
+    #[error("the peer sent an invalid record: {0}")]
     Records(#[from] RecordError),
     /// The peer made no progress.
     #[error("the peer made no progress for {timeout:?}")]
@@ -32,7 +32,7 @@ pub enum TransferError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// A chunk came wrong again and again.
-    #[error("chunk {index} came wrong {attempts} times: {last}")]
+    #[error("chunk {index} failed verification {attempts} times: {last}")]
     Corrupt {
         /// Which.
         index: u64,
@@ -42,7 +42,7 @@ pub enum TransferError {
         last: Box<RecvChunkError<DestinationError>>,
     },
     /// A compressed chunk was not what was agreed on.
-    #[error("chunk {index} cannot be decoded: {source}")]
+    #[error("cannot decompress chunk {index}: {source}")]
     Undecodable {
         /// Which.
         index: u64,
@@ -50,7 +50,7 @@ pub enum TransferError {
         source: Box<DecodeSinkError<DestinationError>>,
     },
     /// Both sides are done, but not with the same bytes.
-    #[error("the two sides do not agree on what was transferred")]
+    #[error("the two sides computed different transfer digests")]
     TransferDigestMismatch,
     /// Some files could not be sent; all others have arrived.
     #[error("{} could not be sent", list(failed))]
@@ -75,10 +75,10 @@ pub enum TransferError {
         source: SendChunkError,
     },
     /// Another push of the same to the same place has taken over.
-    #[error("another push of the same has taken over")]
+    #[error("a newer push of the same files replaced this one")]
     TakenOver,
     /// A worker thread died, as when the runtime shuts down.
-    #[error("the transfer was given up")]
+    #[error("the transfer was cancelled")]
     Abandoned,
 }
 
@@ -103,31 +103,31 @@ pub enum ProtocolFault {
         bits: u8,
     },
     /// It sent a chunk that nobody asked for, or one twice.
-    #[error("chunk {index} was not asked for")]
+    #[error("chunk {index} was not requested")]
     UnwantedChunk {
         /// Its index.
         index: u64,
     },
     /// It will not send a chunk, and names no file as the reason.
-    #[error("chunk {index} was withheld for no reason")]
+    #[error("chunk {index} was declared void for no valid reason")]
     VoidWithoutFailure {
         /// Its index.
         index: u64,
     },
     /// It named an entry that it has not sent, that is no file, or that was released.
-    #[error("entry {entry} is not known here")]
+    #[error("unknown entry {entry}")]
     UnknownEntry {
         /// Its index.
         entry: u64,
     },
     /// It wants bytes beyond a file's end, or the digest of a directory.
-    #[error("entry {entry} has no such bytes")]
+    #[error("the span is outside entry {entry}")]
     OutsideEntry {
         /// Its index.
         entry: u64,
     },
     /// It numbered its chunks with gaps.
-    #[error("chunk {index} was wanted where {expected} was due")]
+    #[error("chunk {index} was requested instead of chunk {expected}")]
     ChunkOutOfOrder {
         /// Its index.
         index: u64,
@@ -135,22 +135,22 @@ pub enum ProtocolFault {
         expected: u64,
     },
     /// It sent more entries than may be unreleased.
-    #[error("it sent more entries than the window allows")]
+    #[error("more entries than were admitted")]
     TooManyEntries,
     /// It wants more chunks at a time than anybody needs.
-    #[error("it wants too many chunks at a time")]
+    #[error("too many requests at a time")]
     TooManyWants,
     /// Its totals are not those of its entries.
-    #[error("its totals do not fit its entries")]
+    #[error("the totals do not match the entries")]
     WrongTotals,
     /// It sent a digest that nobody asked for.
-    #[error("an unwanted digest of entry {entry}")]
+    #[error("a digest of entry {entry} that was not requested")]
     UnwantedDigest {
         /// The entry's index.
         entry: u64,
     },
     /// It says of one digest that it is of two contents: its memory or disk is at fault.
-    #[error("one digest stands for two contents in entry {entry}")]
+    #[error("two blocks of entry {entry} have the same digest but different lengths")]
     TwoContents {
         /// The entry's index.
         entry: u64,
@@ -162,16 +162,16 @@ pub enum ProtocolFault {
         entry: u64,
     },
     /// It went on after the end, or ended in the middle.
-    #[error("its records end in the wrong place")]
+    #[error("the records stream ended too early")]
     WrongEnd,
     /// It compressed a chunk, and nobody has agreed to that.
-    #[error("chunk {index} is compressed, which was not agreed on")]
+    #[error("chunk {index} is compressed, but compression was not agreed")]
     UnwantedCompression {
         /// Its index.
         index: u64,
     },
     /// It opened a second stream of records.
-    #[error("it opened a second stream of records")]
+    #[error("a second records stream")]
     SecondRecords,
 }
 

@@ -86,7 +86,7 @@ pub(super) fn begin(
 }
 
 fn reused() -> Fault {
-    Fault::new(FaultCode::InvalidRequest, "the id of the sync was used before")
+    Fault::new(FaultCode::InvalidRequest, "this sync id was used before")
 }
 
 impl Session for SyncSession {
@@ -183,10 +183,10 @@ impl Begun {
     ) -> Result<SyncStart, Fault> {
         tokio::select! {
             start = next(&mut self.start, &mut self.heard, patience) => {
-                start.ok_or_else(|| gone("the peer did not begin"))
+                start.ok_or_else(|| gone("the peer did not start the transfer"))
             }
             () = closing.cancelled() => {
-                Err(Fault::new(FaultCode::ShuttingDown, "the server is about to end"))
+                Err(Fault::new(FaultCode::ShuttingDown, "the server is shutting down"))
             }
         }
     }
@@ -194,7 +194,7 @@ impl Begun {
     /// Waits for what the peer made of it.
     pub(super) async fn settle(&mut self, patience: Patience) -> Result<SyncHalf, Fault> {
         let half = next(&mut self.settle, &mut self.heard, patience).await;
-        half.ok_or_else(|| gone("the peer did not say what it made of it"))
+        half.ok_or_else(|| gone("the peer did not report its result"))
     }
 }
 

@@ -191,7 +191,7 @@ impl<'a> Attempt<'a> {
         manifest_digest: Digest,
         changes: SyncBody,
     ) -> Result<(Dataset, Differing), SyncError> {
-        let timeout = self.connection().config().progress_timeout;
+        let timeout = self.connection().config().timeouts().progress;
         let digest = self.job.transfer.digest;
         let theirs = unpack(&mut self.claim, changes, timeout, digest, &self.memory).await?;
         let consent = self.job.consent;
@@ -292,7 +292,7 @@ impl<'a> Attempt<'a> {
 
 /// Tells the peer again and again that we are at work, which may take long where it hears of nothing.
 async fn signs_of_life(client: RpcClient, sync: TransferId) -> Infallible {
-    let interval = client.connection().config().progress_timeout / SIGNS;
+    let interval = client.connection().config().timeouts().progress / SIGNS;
     let request = SyncAlive { sync: *sync.as_bytes() };
     loop {
         tokio::time::sleep(interval).await;

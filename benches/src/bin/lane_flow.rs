@@ -104,7 +104,7 @@ async fn send(args: SendArgs) -> Result<(), Failure> {
         Control::Cubic => CongestionControl::Cubic,
         Control::Fixed => CongestionControl::Fixed { window_bytes: args.window_bytes },
     };
-    let config = TransportConfig { congestion, ..TransportConfig::default() };
+    let config = TransportConfig::default().congestion(congestion);
     let transport = QuicTransport::builder().trust(anyone()).config(config).bind(([0, 0, 0, 0], 0).into())?;
     let start = Instant::now();
     let peer = transport.connect(args.addr).await?;
@@ -210,7 +210,7 @@ impl ChunkSink for Nowhere {
 }
 
 fn lane_options() -> LaneOptions {
-    LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() }
+    LaneOptions::default().digest(DigestAlgorithm::Blake3)
 }
 
 fn anyone() -> Trust {

@@ -111,7 +111,7 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
     /// [`OctopiiMessageError::TooLarge`] before anything is sent; otherwise its `Stream`.
     pub async fn send(&self, data: Bytes) -> Result<(), OctopiiMessageError> {
         let len_bytes = check_message_len(data.len() as u64)?;
-        let progress_timeout = self.connection.config().progress_timeout;
+        let progress_timeout = self.connection.config().timeouts().progress;
         let mut stream = self.connection.open().await?;
         // SPEC 9.8
         let prefix = Bytes::copy_from_slice(&len_bytes.to_le_bytes());
@@ -142,7 +142,7 @@ impl InsecureOctopiiConnection<Lane> {
     /// # Errors
     /// See [`RecvChunkError`]. The connection remains usable unless it says otherwise.
     pub async fn recv_chunk_verified(&self) -> Result<Option<Bytes>, RecvChunkError> {
-        let max_bytes = self.connection.config().max_chunk_len_bytes;
+        let max_bytes = self.connection.config().bare_chunk_limit_bytes();
         let received = self.recv_frame(max_bytes, || Ok(memory_sink()), &LaneOptions::default()).await?;
         Ok(received.map(|(_, data)| data))
     }
@@ -213,7 +213,7 @@ impl InsecureOctopiiConnection<Messages> {
         let Some(Inbound { len_bytes, mut stream }) = self.next().await? else {
             return Ok(None);
         };
-        let progress_timeout = self.connection.config().progress_timeout;
+        let progress_timeout = self.connection.config().timeouts().progress;
         match read_message(&mut stream, len_bytes, progress_timeout).await {
             Ok(data) => {
                 // SPEC 9.8: the empty FIN.
@@ -236,7 +236,7 @@ impl<P: Policy> Drop for InsecureOctopiiConnection<P> {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if !connection.is_idle() && !connection.is_closed() => {
                 runtime.spawn(async move {
-                    let progress_timeout = connection.config().progress_timeout;
+                    let progress_timeout = connection.config().timeouts().progress;
                     let _ = timeout(progress_timeout, connection.drained()).await;
                     connection.close(Code::NoError);
                 });

@@ -49,7 +49,7 @@ async fn read_prefix<P: Policy>(
 ) {
     let mut prefix = [0; 8];
     let read = stream.recv.read_exact(&mut prefix[..P::PREFIX_LEN_BYTES]);
-    let code = match timeout(connection.config().header_timeout, read).await {
+    let code = match timeout(connection.config().timeouts().header, read).await {
         Ok(Ok(true)) => {
             // Little-endian: the bytes that a shorter prefix has not are zeros.
             let inbound = Inbound { len_bytes: u64::from_le_bytes(prefix), stream };

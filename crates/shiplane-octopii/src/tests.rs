@@ -50,7 +50,7 @@ fn transport() -> InsecureOctopiiTransport {
 fn transport_with(config: TransportConfig) -> InsecureOctopiiTransport {
     // Without probes for a larger packet size: up to its 0.11.19, quinn loses a close that comes while
     // one of them fills the first congestion window (its issue 2785).
-    let config = TransportConfig { max_datagram_len_bytes: Some(1200), ..config };
+    let config = config.max_datagram_len_bytes(Some(1200));
     InsecureOctopiiTransport::bind(LOCALHOST, config, AcceptAnyPeer).unwrap()
 }
 
@@ -58,12 +58,7 @@ fn transport_with(config: TransportConfig) -> InsecureOctopiiTransport {
 fn impatient() -> TransportConfig {
     let soon = Duration::from_millis(200);
     let lane_threads = LaneThreads::Ordinary; // They keep short deadlines on a busy machine too.
-    TransportConfig {
-        header_timeout: soon,
-        progress_timeout: soon,
-        lane_threads,
-        ..TransportConfig::default()
-    }
+    TransportConfig::default().header_timeout(soon).progress_timeout(soon).lane_threads(lane_threads)
 }
 
 /// Two of ours; Alice dialled Bob.

@@ -64,7 +64,7 @@ pub struct EncodedSource {
 #[derive(Debug, Error)]
 pub enum EncodeSourceError {
     /// It is encoded in memory, so it must be small: cut it into chunks, or send it as it is.
-    #[error("{len_bytes} bytes are over the limit of {max_bytes} for an encoded chunk")]
+    #[error("the content has {len_bytes} bytes; the limit for an encoded chunk is {max_bytes}")]
     TooLarge {
         /// The source's size.
         len_bytes: u64,
@@ -197,7 +197,7 @@ pub struct DecodingSink<S: ChunkSink> {
 pub enum DecodeSinkError<E: std::error::Error + 'static> {
     /// The content would be more than [`MAX_RATIO`] times what was sent, or more than may be encoded at
     /// all: a decompression bomb. Nothing was decoded.
-    #[error("{wire_bytes} bytes claim to hold {content_bytes}")]
+    #[error("{wire_bytes} encoded bytes cannot hold {content_bytes} bytes of content")]
     Bomb {
         /// The size of the content.
         content_bytes: u64,
@@ -205,22 +205,22 @@ pub enum DecodeSinkError<E: std::error::Error + 'static> {
         wire_bytes: u64,
     },
     /// The body holds more than was agreed on; decoding stopped there.
-    #[error("the content is longer than the {content_bytes} bytes that were agreed on")]
+    #[error("the content is longer than the announced {content_bytes} bytes")]
     TooLong {
         /// What was agreed on.
         content_bytes: u64,
     },
     /// The peer is newer than we are, or broken.
-    #[error("the encoding {byte} is unknown")]
+    #[error("unknown encoding {byte}")]
     UnknownEncoding {
         /// What it said.
         byte: u8,
     },
     /// The body is no zstd data.
-    #[error("cannot decode: {0}")]
+    #[error("cannot decompress: {0}")]
     Undecodable(io::Error),
     /// The decoded content is short or has another digest than the sender's.
-    #[error("the decoded content: {0}")]
+    #[error("cannot store the decompressed content: {0}")]
     Content(#[from] RecvError),
     /// The size that was agreed on is impossible.
     #[error(transparent)]

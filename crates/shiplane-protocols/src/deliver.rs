@@ -228,7 +228,7 @@ pub async fn send_again(
 ) -> Result<TransferReport, SendFailed> {
     let (target, start) = (peer.into(), Instant::now());
     let unknown = AtomicBool::new(false);
-    let furthest = options.lane.progress.as_ref().map(furthest);
+    let furthest = options.lane.progress_fn().map(furthest);
     let sending = Sending { transport, target, transfer, source, options, furthest, unknown };
     let (outcome, attempts) = policy.run(|| sending.attempt(), DeliverError::is_retryable).await;
     let duration = start.elapsed();
@@ -269,10 +269,7 @@ impl Sending<'_> {
     async fn try_once(&self) -> Result<Arrived, DeliverError> {
         let source = self.source.opened().await?;
         let connection = self.target.connect(self.transport).await?;
-        let lane = LaneOptions {
-            progress: self.furthest.as_ref().map(HighWater::attempt),
-            ..self.options.lane.clone()
-        };
+        let lane = self.options.lane.clone().maybe_progress(self.furthest.as_ref().map(HighWater::attempt));
         let options = self.options.clone().lane(lane);
         deliver(&RpcClient::new(connection), self.transfer, source, &options).await
     }
@@ -331,7 +328,7 @@ async fn deliver(
         return deliver_by_lane(client, transfer, source, options).await;
     }
     let arrived = deliver_by_call(client, transfer, source, options).await?;
-    if let Some(progress) = &options.lane.progress {
+    if let Some(progress) = options.lane.progress_fn() {
         progress(arrived.content_bytes);
     }
     Ok(arrived)

@@ -110,7 +110,7 @@ pub enum FetchError {
     #[error(transparent)]
     Transfer(#[from] TransferError),
     /// Everything has arrived, but the peer did not confirm that it is what it sent.
-    #[error("the transfer was not confirmed: {0}")]
+    #[error("cannot confirm the transfer: {0}")]
     Unconfirmed(TransferError),
     /// The system has no randomness.
     #[error("the system's random source failed")]
@@ -206,9 +206,9 @@ impl Fetch {
         let options =
             TransferOptions { compression: self.compression, digest: self.digest, ..options.clone() };
         let connection = Arc::clone(self.client.connection());
-        let timeout = connection.config().progress_timeout;
+        let timeout = connection.config().timeouts().progress;
         let explained = |error: TransferError| error.explained(&connection);
-        let header_timeout = connection.config().header_timeout;
+        let header_timeout = connection.config().timeouts().header;
         let records = next_records(&mut self.claim, &connection, header_timeout).await.map_err(explained)?;
         let (transfer, durability) = (self.claim.transfer(), target.durability());
         let opening = Opening { claim: self.claim, records, invites: self.invites };

@@ -241,11 +241,11 @@ impl Shared {
                 let hand_over = || room.hand_over(delivered);
                 match self.ledger.deliver(attempt.key(), digest, hand_over) {
                     true => Ok(()),
-                    false => Err(Fault::new(FaultCode::Busy, "superseded by another attempt")),
+                    false => Err(Fault::new(FaultCode::Busy, "replaced by a newer attempt")),
                 }
             }
             Err(delivered) if delivered == digest => Ok(()),
-            Err(_) => Err(Fault::new(FaultCode::Integrity, "this id has delivered something else")),
+            Err(_) => Err(Fault::new(FaultCode::Integrity, "this transfer id has delivered other content")),
         }
     }
 
@@ -265,7 +265,7 @@ impl Shared {
         let full = || Fault::new(FaultCode::Busy, "the inbox is full");
         let place = self.outlet.clone().try_reserve_owned().map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => full(),
-            mpsc::error::TrySendError::Closed(_) => Fault::new(FaultCode::Gone, "nobody takes deliveries"),
+            mpsc::error::TrySendError::Closed(_) => Fault::new(FaultCode::Gone, "the inbox is closed"),
         })?;
         let permit = self.space.hold(len_bytes).ok_or_else(full)?;
         Ok(Room { place, permit })
@@ -295,7 +295,7 @@ async fn receive(
     context: &RequestContext,
     lane: &LaneOptions,
 ) -> Result<(), InboxError> {
-    let chunk = only_chunk(&mut claim, context.connection.config().header_timeout).await?;
+    let chunk = only_chunk(&mut claim, context.connection.config().timeouts().header).await?;
     let Expected { len_bytes, zstd } = expected;
     if !zstd {
         return Ok(chunk.receive(len_bytes, sink, lane).await?);
@@ -331,7 +331,7 @@ enum InboxError {
 
 /// Another attempt has taken this one's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("superseded by another attempt")]
+#[error("replaced by a newer attempt")]
 struct Superseded;
 
 /// Collects a chunk and hands it over in its commit: remembered and delivered in one step, before the

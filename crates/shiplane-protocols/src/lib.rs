@@ -5,18 +5,19 @@
 //! 1. [`transfer_batch`]: sends many chunks with bounded concurrency. [`TransferResult`], [`TransferReport`]: results.
 //! 2. [`Inbox`]: exactly-once delivery. [`transfer_auto`] chooses a call or a chunk, [`send_with_retry`] dials and
 //!    retries, [`Compression`] compresses.
-//! 3. [`TransferMetrics`] counts transfers and bytes.
+//! 3. [`TransferMetrics`] counts transfers and bytes. [`progress`] reports the progress of a chunk.
+//! 4. [`TransferManager`]: refuses new transfers at shutdown and waits for running ones.
+//! 5. [`SnapshotStore`], [`SnapshotServer`], [`request_snapshot`]: immutable content by id.
+//! 6. [`claim_new`], [`only_chunk`]: one chunk per request, for protocols of your own.
 //!
 //! The rest is the engine of the crate `shiplane`, public only with the feature `internals`:
 //!
-//! 4. `fetch`: the caller receives files from the peer.
-//! 5. `push`: the caller sends files to the peer.
-//! 6. `serve`: the other side of both.
-//! 7. `transfer`: the engine of fetch, push and sync: one side provides, one receives.
-//! 8. `access`: tickets, standing peers and grants.
-//! 9. `sync`: two-way sync of two directories.
-//! 10. `snapshot`: immutable content by id. `single`: a transfer of one chunk. `shutdown`: orderly shutdown. `progress`:
-//!     progress of a chunk.
+//! 7. `fetch`: the caller receives files from the peer.
+//! 8. `push`: the caller sends files to the peer.
+//! 9. `serve`: the other side of both.
+//! 10. `transfer`: the engine of fetch, push and sync: one side provides, one receives.
+//! 11. `access`: tickets, standing peers and grants.
+//! 12. `sync`: two-way sync of two directories.
 //!
 //! ```text
 //! client                                         server
@@ -86,7 +87,7 @@ pub mod fuzz {
 }
 
 pub use access::Ticket;
-pub use batch::{BatchOptions, transfer_batch};
+pub use batch::{BatchOptions, BatchSource, transfer_batch};
 pub use compress::Compression;
 pub use deliver::{
     CALL_THRESHOLD_BYTES, DeliverError, SendFailed, SendOptions, send_again, send_with_retry, transfer_auto,
@@ -94,22 +95,27 @@ pub use deliver::{
 pub use inbox::{Delivered, Deliveries, Inbox, InboxOptions, MAX_REMEMBERED};
 pub use metrics::{DirectionMetrics, MetricsSnapshot, TransferMetrics};
 pub use peer_target::PeerTarget;
+pub use progress::{Progress, progress};
 pub use result::{Delivery, Direction, TransferReport, TransferResult};
 pub use retry::RetryPolicy;
+pub use shutdown::{ManagedError, ShutdownReport, ShuttingDown, TransferAdmission, TransferManager};
+pub use single::{NoChunk, claim_new, only_chunk};
+pub use snapshot::{
+    AddSnapshotError, MAX_ID_LEN_BYTES, SnapshotError, SnapshotInfo, SnapshotOptions, SnapshotServer,
+    SnapshotStore, request_snapshot, request_snapshot_to_path,
+};
 
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
     pub use crate::{
-        batch::{BatchSource, InFlight},
+        batch::InFlight,
         fetch::{Fetch, FetchError, FetchRequest, redeem, with_ticket},
         metrics::DurationHistogram,
-        progress::{Progress, progress},
         push::{Push, PushError, PushReceipt, PushRequest},
         retry::Jitter,
         serve::{FileServer, WriteLimits},
-        shutdown::{ManagedError, ShutdownReport, ShuttingDown, TransferAdmission, TransferManager},
     };
     /// Who may connect, and what they may do there.
     pub mod access {
@@ -121,14 +127,6 @@ pub mod internals {
             DecodeSinkError, DecodingSink, EncodeSourceError, EncodedSizes, EncodedSource,
             MAX_ENCODED_CONTENT_BYTES, MAX_RATIO,
         };
-    }
-    /// The step that custom protocols share.
-    pub mod single {
-        pub use crate::single::{NoChunk, claim_new, only_chunk};
-    }
-    /// Immutable content by id.
-    pub mod snapshot {
-        pub use crate::snapshot::*;
     }
     /// Two directories become one.
     pub mod sync {

@@ -216,7 +216,7 @@ pub(crate) async fn poll_method<Req: Serialize, T: DeserializeOwned>(
     request: &Req,
     most: Duration,
 ) -> Result<T, CallError> {
-    let budget = client.connection().config().progress_timeout;
+    let budget = client.connection().config().timeouts().progress;
     let began = Instant::now();
     while began.elapsed() <= most {
         let next = Instant::now() + MIN_POLL_INTERVAL;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 /// How far a transfer is. Every value has moved further than the one before, and the last of a
 /// transfer that succeeds has moved all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// Payload bytes so far; not verified yet.
     pub moved_bytes: u64,
@@ -46,10 +47,10 @@ impl Progress {
 /// of nothing makes no call.
 ///
 /// ```
-/// use shiplane_protocols::internals::{Progress, progress};
+/// use shiplane_protocols::{Progress, progress};
 /// use shiplane_transport::LaneOptions;
 /// let watch = |at: Progress| eprintln!("{} of {}", at.moved_bytes, at.total_bytes);
-/// let options = LaneOptions { progress: Some(progress(10_000_000, watch)), ..LaneOptions::default() };
+/// let options = LaneOptions::default().progress(progress(10_000_000, watch));
 /// ```
 #[must_use]
 pub fn progress(total_bytes: u64, watch: impl FnMut(Progress) + Send + 'static) -> ProgressFn {

@@ -116,7 +116,7 @@ pub enum PushError {
     Transfer(#[from] TransferError),
     /// Everything was sent, and the peer's answer was lost. [`PushReceipt::settle`] asks again, over another
     /// connection if need be; so does the same push, which finds everything there.
-    #[error("it is not known whether everything has arrived: {source}")]
+    #[error("unknown whether all data arrived: {source}; run the push again")]
     Unknown {
         /// To ask with.
         receipt: Box<PushReceipt>,
@@ -124,7 +124,7 @@ pub enum PushError {
         source: CallError,
     },
     /// The peer has everything, and promises less than it was asked for.
-    #[error("the peer has everything but does not say that it is durable")]
+    #[error("the peer received everything but did not confirm that it is durable; run the push again")]
     NotDurable,
     /// The system has no randomness.
     #[error("the system's random source failed")]
@@ -232,7 +232,7 @@ impl Push {
         let options = &wished.agreed(compression, bytes_per_second);
         let connection = client.connection();
         let transfer = claim.transfer();
-        let header_timeout = connection.config().header_timeout;
+        let header_timeout = connection.config().timeouts().header;
         let records = match next_records(&mut claim, connection, header_timeout).await {
             Ok(records) => records,
             Err(silent @ TransferError::Silent { .. }) => return Err(why(&client, transfer, silent).await),
@@ -293,7 +293,7 @@ impl PushReceipt {
     pub async fn settle(self, client: &RpcClient) -> Result<FilesReport, PushError> {
         let request = PushSettle { transfer: *self.transfer.as_bytes(), sent: Some(self.sent) };
         // Each answer is a sign of life, for as long as it may take to make so much durable.
-        let most = longest_choice(client.connection().config().progress_timeout, self.sent_bytes);
+        let most = longest_choice(client.connection().config().timeouts().progress, self.sent_bytes);
         match poll_method(client, PUSH_SETTLE, &request, most).await {
             Ok(done) => self.report(done),
             Err(CallError::Fault(fault)) if is_final(fault.code) => Err(PushError::Rejected(fault)),
@@ -340,7 +340,7 @@ async fn why(client: &RpcClient, transfer: TransferId, error: TransferError) -> 
         return error.into();
     }
     let request = PushSettle { transfer: *transfer.as_bytes(), sent: None };
-    let budget = client.connection().config().progress_timeout;
+    let budget = client.connection().config().timeouts().progress;
     match client.call_typed(PUSH_SETTLE, &request, budget).await {
         Err(CallError::Fault(fault)) if is_final(fault.code) => PushError::Rejected(fault),
         _ => error.into(),

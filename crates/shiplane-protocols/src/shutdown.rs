@@ -45,11 +45,12 @@ pub struct TransferAdmission {
 
 /// No more transfers are begun here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("shutting down: no new transfers")]
+#[error("shutting down; no new transfers are accepted")]
 pub struct ShuttingDown;
 
 /// How a shutdown went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// Transfers that had not ended at the deadline and were cut off.
     pub cut_off: usize,
@@ -57,6 +58,7 @@ pub struct ShutdownReport {
 
 /// Why a tracked transfer failed.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ManagedError {
     /// It was not begun.
     #[error(transparent)]

@@ -17,18 +17,19 @@ use crate::methods::random_transfer_id;
 
 /// Why a claimed chunk did not come.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum NoChunk {
     /// The sender did not begin within this time.
-    #[error("the chunk did not begin to come within {timeout:?}")]
+    #[error("the chunk did not start within {timeout:?}")]
     TimedOut {
         /// How long we waited.
         timeout: Duration,
     },
     /// The connection ended first. Dial again.
-    #[error("the connection ended before the chunk came")]
+    #[error("the connection closed before the chunk arrived")]
     ConnectionEnded,
     /// The sender opened something else under this id. It was refused.
-    #[error("the peer sent something else than the one chunk")]
+    #[error("the peer sent something other than one chunk")]
     NotTheChunk,
     /// The system has no randomness to make an id of.
     #[error("the system's random source failed")]

@@ -4,67 +4,209 @@ use std::time::Duration;
 
 use shiplane_wire::limits;
 
-/// What a transport allows a peer, and how long it waits for one.
-///
-/// Every field has a default that suits a workstation and a server alike; change what you must:
+/// Limits and timeouts of a transport. The defaults suit workstations and servers.
 ///
 /// ```
 /// use shiplane_transport::TransportConfig;
-/// let mut config = TransportConfig::default();
-/// config.buffer_len_bytes = 256 * 1024;
-/// assert!(config.buffer_len_bytes > TransportConfig::default().buffer_len_bytes);
+/// let config = TransportConfig::default().buffer_len_bytes(256 * 1024).max_connections(16);
 /// ```
 #[derive(Debug, Clone)]
-#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub struct TransportConfig {
-    /// Bytes read from a source, hashed and written at a time. Default [`BUFFER_LEN_BYTES`].
-    pub buffer_len_bytes: usize,
-    /// The largest bare chunk that is received into memory. Default 1 GiB.
-    pub max_chunk_len_bytes: u64,
-    /// What a peer may send on one stream before we read. Default [`STREAM_RECEIVE_WINDOW_BYTES`].
-    pub stream_receive_window_bytes: u32,
-    /// What a peer may send on one connection before we read. Default [`CONNECTION_RECEIVE_WINDOW_BYTES`].
-    pub connection_receive_window_bytes: u32,
-    /// What peers may send on all connections together before we read, where each is to begin with a small window
-    /// that grows as it is read: for servers that read whatever comes, such as
-    /// [`RECEIVE_CREDIT_BYTES`]. `None`, the default: each connection has its window from the start, as is right for a
-    /// program that leaves one stream unread while it waits for another.
-    pub receive_budget_bytes: Option<u32>,
-    /// What we keep in memory of all connections together until their peers have acknowledged it, where each is to
-    /// begin with little and gets more as it arrives: for servers, such as [`SEND_CREDIT_BYTES`]. `None`, the
-    /// default: each has its window from the start.
-    pub send_budget_bytes: Option<u32>,
-    /// What we keep in memory until the peer has acknowledged it. Default [`SEND_WINDOW_BYTES`].
-    pub send_window_bytes: u64,
-    /// Streams that a peer may have open at a time. Default [`MAX_CONCURRENT_STREAMS`].
-    pub max_concurrent_streams: u32,
-    /// Connections that are accepted at a time; more are closed with `Busy`. Default [`MAX_CONNECTIONS`].
-    pub max_connections: usize,
-    /// Of these, connections with one key. Default [`MAX_CONNECTIONS_PER_PEER`].
-    pub max_connections_per_peer: usize,
-    /// Handshakes in progress at a time, half of them from one host at most; more are dropped. Default [`MAX_INCOMING_HANDSHAKES`].
-    pub max_incoming_handshakes: usize,
-    /// The whole of dialling and the handshake. Default [`HANDSHAKE_TIMEOUT`].
-    pub handshake_timeout: Duration,
-    /// The first bytes of a stream, and the body of its header. Default [`HEADER_TIMEOUT`].
-    pub header_timeout: Duration,
-    /// The longest wait without a single byte of progress in a transfer. Default [`PROGRESS_TIMEOUT`].
-    pub progress_timeout: Duration,
-    /// Silence after which a connection is dead. Default [`IDLE_TIMEOUT`].
-    pub idle_timeout: Duration,
-    /// How often a quiet connection shows that it lives. Default [`KEEP_ALIVE_INTERVAL`].
-    pub keep_alive_interval: Duration,
-    /// Asked of the kernel for the UDP socket, each direction. Default [`UDP_BUFFER_LEN_BYTES`].
-    pub udp_buffer_len_bytes: usize,
-    /// The largest UDP payload that path MTU discovery tries. By default (`None`) [`MAX_DATAGRAM_LEN_BYTES`], and
-    /// [`LOCAL_DATAGRAM_LEN_BYTES`] where the peer is on this machine.
-    pub max_datagram_len_bytes: Option<u16>,
-    /// What decides how much may be in flight. Default `CongestionControl::Shiplane`.
+    pub(crate) buffer_len_bytes: usize,
+    pub(crate) max_chunk_len_bytes: u64,
+    pub(crate) stream_receive_window_bytes: u32,
+    pub(crate) connection_receive_window_bytes: u32,
+    pub(crate) receive_budget_bytes: Option<u32>,
+    pub(crate) send_budget_bytes: Option<u32>,
+    pub(crate) send_window_bytes: u64,
+    pub(crate) max_concurrent_streams: u32,
+    pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_peer: usize,
+    pub(crate) max_incoming_handshakes: usize,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) header_timeout: Duration,
+    pub(crate) progress_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) keep_alive_interval: Duration,
+    pub(crate) udp_buffer_len_bytes: usize,
+    pub(crate) max_datagram_len_bytes: Option<u16>,
+    pub(crate) congestion: CongestionControl,
+    pub(crate) lane_threads: LaneThreads,
+}
+
+impl TransportConfig {
+    /// Sets how many bytes are read from a source, hashed and written at a time. Default [`BUFFER_LEN_BYTES`].
+    #[must_use]
+    pub fn buffer_len_bytes(mut self, buffer_len_bytes: usize) -> Self {
+        self.buffer_len_bytes = buffer_len_bytes;
+        self
+    }
+
+    /// Sets the size limit of a bare chunk that is received into memory. Default 1 GiB.
+    #[must_use]
+    pub fn max_chunk_len_bytes(mut self, max_chunk_len_bytes: u64) -> Self {
+        self.max_chunk_len_bytes = max_chunk_len_bytes;
+        self
+    }
+
+    /// Sets how much unread data a peer may send on one stream. Default [`STREAM_RECEIVE_WINDOW_BYTES`].
+    #[must_use]
+    pub fn stream_receive_window_bytes(mut self, stream_receive_window_bytes: u32) -> Self {
+        self.stream_receive_window_bytes = stream_receive_window_bytes;
+        self
+    }
+
+    /// Sets how much unread data a peer may send on one connection. Default [`CONNECTION_RECEIVE_WINDOW_BYTES`].
+    #[must_use]
+    pub fn connection_receive_window_bytes(mut self, connection_receive_window_bytes: u32) -> Self {
+        self.connection_receive_window_bytes = connection_receive_window_bytes;
+        self
+    }
+
+    /// Sets how much unread data all connections together may hold. Each connection then starts with a small window that
+    /// grows as data is read. For servers that read whatever arrives, e.g. [`RECEIVE_CREDIT_BYTES`]. Default `None`: each
+    /// connection has its full window from the start, for programs that leave one stream unread while waiting for another.
+    #[must_use]
+    pub fn receive_budget_bytes(mut self, receive_budget_bytes: impl Into<Option<u32>>) -> Self {
+        self.receive_budget_bytes = receive_budget_bytes.into();
+        self
+    }
+
+    /// Sets how much unacknowledged data all connections together may hold. Each connection then starts with a small window
+    /// that grows as data is acknowledged. For servers, e.g. [`SEND_CREDIT_BYTES`]. Default `None`: each connection has its
+    /// full window from the start.
+    #[must_use]
+    pub fn send_budget_bytes(mut self, send_budget_bytes: impl Into<Option<u32>>) -> Self {
+        self.send_budget_bytes = send_budget_bytes.into();
+        self
+    }
+
+    /// Sets how much unacknowledged data one connection may hold. Default [`SEND_WINDOW_BYTES`].
+    #[must_use]
+    pub fn send_window_bytes(mut self, send_window_bytes: u64) -> Self {
+        self.send_window_bytes = send_window_bytes;
+        self
+    }
+
+    /// Sets how many streams a peer may have open at a time. Default [`MAX_CONCURRENT_STREAMS`].
+    #[must_use]
+    pub fn max_concurrent_streams(mut self, max_concurrent_streams: u32) -> Self {
+        self.max_concurrent_streams = max_concurrent_streams;
+        self
+    }
+
+    /// Sets how many connections are accepted at a time; others are closed with `Busy`. Default [`MAX_CONNECTIONS`].
+    #[must_use]
+    pub fn max_connections(mut self, max_connections: usize) -> Self {
+        self.max_connections = max_connections;
+        self
+    }
+
+    /// Sets how many of them one key may have. Default [`MAX_CONNECTIONS_PER_PEER`].
+    #[must_use]
+    pub fn max_connections_per_peer(mut self, max_connections_per_peer: usize) -> Self {
+        self.max_connections_per_peer = max_connections_per_peer;
+        self
+    }
+
+    /// Sets how many handshakes may be in progress, at most half of them from one host; others are dropped. Default
+    /// [`MAX_INCOMING_HANDSHAKES`].
+    #[must_use]
+    pub fn max_incoming_handshakes(mut self, max_incoming_handshakes: usize) -> Self {
+        self.max_incoming_handshakes = max_incoming_handshakes;
+        self
+    }
+
+    /// Sets the timeout of dialling and the handshake together. Default [`HANDSHAKE_TIMEOUT`].
+    #[must_use]
+    pub fn handshake_timeout(mut self, handshake_timeout: Duration) -> Self {
+        self.handshake_timeout = handshake_timeout;
+        self
+    }
+
+    /// Sets the timeout for the first bytes of a stream and the body of its header. Default [`HEADER_TIMEOUT`].
+    #[must_use]
+    pub fn header_timeout(mut self, header_timeout: Duration) -> Self {
+        self.header_timeout = header_timeout;
+        self
+    }
+
+    /// Sets the longest wait without any progress in a transfer. Default [`PROGRESS_TIMEOUT`].
+    #[must_use]
+    pub fn progress_timeout(mut self, progress_timeout: Duration) -> Self {
+        self.progress_timeout = progress_timeout;
+        self
+    }
+
+    /// Sets after how much silence a connection is closed. Default [`IDLE_TIMEOUT`].
+    #[must_use]
+    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.idle_timeout = idle_timeout;
+        self
+    }
+
+    /// Sets how often an idle connection sends a keep-alive. Default [`KEEP_ALIVE_INTERVAL`].
+    #[must_use]
+    pub fn keep_alive_interval(mut self, keep_alive_interval: Duration) -> Self {
+        self.keep_alive_interval = keep_alive_interval;
+        self
+    }
+
+    /// Sets the size of the UDP socket's buffers, per direction. Default [`UDP_BUFFER_LEN_BYTES`].
+    #[must_use]
+    pub fn udp_buffer_len_bytes(mut self, udp_buffer_len_bytes: usize) -> Self {
+        self.udp_buffer_len_bytes = udp_buffer_len_bytes;
+        self
+    }
+
+    /// Sets the largest UDP payload that path MTU discovery tries. Default `None`: [`MAX_DATAGRAM_LEN_BYTES`], and
+    /// [`LOCAL_DATAGRAM_LEN_BYTES`] for a peer on this machine.
+    #[must_use]
+    pub fn max_datagram_len_bytes(mut self, max_datagram_len_bytes: impl Into<Option<u16>>) -> Self {
+        self.max_datagram_len_bytes = max_datagram_len_bytes.into();
+        self
+    }
+
+    /// Sets the congestion controller. Default `CongestionControl::Shiplane`.
     #[doc(hidden)]
-    pub congestion: CongestionControl,
-    /// Where chunks are read, hashed and stored. Default `LaneThreads::Background`.
+    #[must_use]
+    pub fn congestion(mut self, congestion: CongestionControl) -> Self {
+        self.congestion = congestion;
+        self
+    }
+
+    /// Sets on which threads chunks are read, hashed and stored. Default `LaneThreads::Background`.
     #[doc(hidden)]
-    pub lane_threads: LaneThreads,
+    #[must_use]
+    pub fn lane_threads(mut self, lane_threads: LaneThreads) -> Self {
+        self.lane_threads = lane_threads;
+        self
+    }
+
+    /// The timeouts, for the crates that are built on this one.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts { header: self.header_timeout, progress: self.progress_timeout, idle: self.idle_timeout }
+    }
+
+    /// The size limit of a bare chunk that is received into memory.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn bare_chunk_limit_bytes(&self) -> u64 {
+        self.max_chunk_len_bytes
+    }
+}
+
+/// Timeouts of a transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the first bytes of a stream and the body of its header.
+    pub header: Duration,
+    /// The longest wait without any progress in a transfer.
+    pub progress: Duration,
+    /// The silence after which a connection is closed.
+    pub idle: Duration,
 }
 
 /// On which threads chunks are read, hashed and stored. That work fills every core that it gets, and the

@@ -97,13 +97,13 @@ pub use config::{
     RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, TransportConfig,
     UDP_BUFFER_LEN_BYTES,
 };
-pub use connection::{ChunkExpectation, ConnectionStats, PathStats, PeerConnection};
+pub use connection::{ChunkExpectation, Claim, ConnectionStats, InboundChunk, PathStats, PeerConnection};
 pub use endpoint::{QuicTransport, TransportBuilder};
 pub use error::{
     BindError, ConnectError, ConnectionEnd, MessageError, RecvChunkError, SendChunkError, StreamError,
 };
 pub use identity::{Identity, IdentityError, PeerAddr, PeerId};
-pub use lane::LaneOptions;
+pub use lane::{LaneOptions, send::SentChunk};
 pub use rate::{RateLimit, RateLimiter};
 pub use source::ChunkSource;
 pub use trust::{Admission, Trust};
@@ -114,7 +114,7 @@ pub use trust::{Admission, Trust};
 pub mod internals {
     pub use crate::{
         buffer::BufferPool,
-        config::{CongestionControl, LaneThreads},
+        config::{CongestionControl, LaneThreads, Timeouts},
         connection::{
             AlreadyClaimed, Claim, InboundChunk, TransferStream,
             router::{CallKind, InboundCall, InboundCalls},

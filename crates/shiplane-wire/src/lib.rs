@@ -11,9 +11,9 @@
 //!    [`Offer`] is a size that passed the limit, [`Verified`] exists only for a matching digest,
 //!    a sink's commit turns it into [`Stored`], and only [`Stored`] makes the success status of a [`Reply`].
 //!    The sender's [`StatusReader`] accepts nothing else as success.
-//! 4. [`ProviderRecord`] and [`ReceiverRecord`]: the records of a file transfer, split from a stream by a
-//!    [`RecordReader`]. Their paths are [`RelPath`]s.
-//! 5. [`Digest`], [`Hasher`], [`Piece`], [`TransferHasher`], [`Code`], [`escape`]: the building blocks.
+//! 4. [`Digest`], [`Hasher`], [`Code`], [`escape`]: the building blocks.
+//!
+//! The records of a file transfer are public only with the feature `internals`. The crate `shiplane-protocols` sends them.
 //!
 //! # Both loops
 //!
@@ -90,7 +90,12 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 #![cfg_attr(
     not(feature = "internals"),
-    expect(unreachable_pub, reason = "`Opening` is public with the feature `internals` alone")
+    expect(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "the records of a transfer are public with the feature `internals` alone"
+    )
 )]
 
 extern crate alloc;
@@ -110,20 +115,27 @@ mod path;
 mod records;
 
 pub use code::Code;
-pub use digest::{Digest, DigestAlgorithm, Hasher, Piece, TransferDigestError, TransferHasher};
+pub use digest::{Digest, DigestAlgorithm, Hasher};
 pub use escape::{EscapedPath, escape, escape_truncated};
 pub use frame::{
     ChunkReceiver, ChunkSender, Durability, FrameError, Offer, RecvError, RecvStep, Refusal, Reply,
     SendError, SendStep, SizeReader, Status, StatusError, StatusReader, Stored, Verified,
 };
 pub use header::{
-    OPENING_LEN_BYTES, Opened, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk,
-    TransferId, records_opening,
+    OPENING_LEN_BYTES, Opened, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk, TransferId,
 };
-pub use path::{PathRefused, RelPath};
-pub use records::{
-    BlockSignature, BlockSignatures, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord,
-    RecordError, RecordReader, SkipReason, Span, Version,
+
+/// The records of a file transfer, their paths and digests, for the transfer engine. They may change at any time.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use {
+    digest::{Piece, TransferDigestError, TransferHasher},
+    header::records_opening,
+    path::{PathRefused, RelPath},
+    records::{
+        BlockSignature, BlockSignatures, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord,
+        RecordError, RecordReader, SkipReason, Span, Version,
+    },
 };
 
 /// What the other crates of this workspace are built from. It may change at any time.

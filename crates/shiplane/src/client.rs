@@ -133,13 +133,13 @@ impl ClientBuilder {
 
 /// The settings that clients and servers have in common.
 pub(crate) fn transport_config(buffer_len_bytes: Option<usize>, is_foreground: bool) -> TransportConfig {
-    TransportConfig {
-        lane_threads: if is_foreground { LaneThreads::Ordinary } else { LaneThreads::Background },
-        buffer_len_bytes: buffer_len_bytes
-            .unwrap_or(DEFAULT_BUFFER_LEN_BYTES)
-            .clamp(MIN_BUFFER_LEN_BYTES, MAX_BUFFER_LEN_BYTES),
-        ..TransportConfig::default()
-    }
+    TransportConfig::default()
+        .lane_threads(if is_foreground { LaneThreads::Ordinary } else { LaneThreads::Background })
+        .buffer_len_bytes(
+            buffer_len_bytes
+                .unwrap_or(DEFAULT_BUFFER_LEN_BYTES)
+                .clamp(MIN_BUFFER_LEN_BYTES, MAX_BUFFER_LEN_BYTES),
+        )
 }
 
 /// The key that a name stands for on this machine. Blocking.

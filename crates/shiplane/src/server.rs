@@ -26,8 +26,7 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{Fault, Router};
 use shiplane_transport::{
-    Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, TransportConfig,
-    internals::blocking,
+    Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, internals::blocking,
 };
 use tokio::net::ToSocketAddrs;
 use tokio_util::sync::CancellationToken;
@@ -350,11 +349,9 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     fn serve(self, opened: Opened, addr: SocketAddr) -> Result<Server, Error> {
         let Opened { files, access, identity, advertised, metrics } = opened;
         // Whatever comes is read at once, so that no window has to be large before it is used.
-        let config = TransportConfig {
-            receive_budget_bytes: Some(RECEIVE_CREDIT_BYTES),
-            send_budget_bytes: Some(SEND_CREDIT_BYTES),
-            ..transport_config(None, self.is_foreground)
-        };
+        let config = transport_config(None, self.is_foreground)
+            .receive_budget_bytes(Some(RECEIVE_CREDIT_BYTES))
+            .send_budget_bytes(Some(SEND_CREDIT_BYTES));
         let builder =
             QuicTransport::builder().identity(identity).trust(AccessControl::trust(&access)).config(config);
         let shared = Shared { state: self.state, access: Arc::clone(&access), files: Arc::clone(&files) };

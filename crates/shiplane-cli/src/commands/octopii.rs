@@ -181,7 +181,7 @@ fn any_port(like: SocketAddr) -> SocketAddr {
 
 /// For a program whose one purpose is a transfer: its threads need not give way to calls.
 fn config(buffer_len_bytes: usize) -> TransportConfig {
-    TransportConfig { lane_threads: LaneThreads::Ordinary, buffer_len_bytes, ..TransportConfig::default() }
+    TransportConfig::default().lane_threads(LaneThreads::Ordinary).buffer_len_bytes(buffer_len_bytes)
 }
 
 fn bind(listen: SocketAddr, config: TransportConfig) -> Result<InsecureOctopiiTransport, Failure> {

@@ -154,7 +154,7 @@ async fn a_silent_receiver_costs_a_wait() {
 
 #[tokio::test]
 async fn a_size_over_the_limit_is_refused_unread() {
-    let config = TransportConfig { max_chunk_len_bytes: 4, ..TransportConfig::default() };
+    let config = TransportConfig::default().max_chunk_len_bytes(4);
     let played = Played::dialling(Lane, config).await;
     for size in [5, 1 << 62, u64::MAX] {
         let (mut send, recv) = played.raw.open_bi().await.unwrap();

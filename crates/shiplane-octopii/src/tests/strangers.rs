@@ -91,8 +91,7 @@ async fn nobody_answers_at_a_closed_transport() {
         Err(ConnectError::CannotDial { .. })
     ));
     drop(other);
-    let config =
-        TransportConfig { handshake_timeout: Duration::from_millis(200), ..TransportConfig::default() };
+    let config = TransportConfig::default().handshake_timeout(Duration::from_millis(200));
     let hasty = transport_with(config);
     let refused = hasty.connect(addr, Lane).await.unwrap_err();
     assert!(matches!(refused, ConnectError::TimedOut { .. }), "{refused:?}");

@@ -12,8 +12,7 @@ use bytes::Bytes;
 use cap_std::{ambient_authority, fs::Dir};
 use serde::{Deserialize, Serialize};
 use shiplane_protocols::{
-    Delivery, Direction, TransferMetrics, TransferReport,
-    internals::single::{NoChunk, claim_new, only_chunk},
+    Delivery, Direction, NoChunk, TransferMetrics, TransferReport, claim_new, only_chunk,
 };
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, RequestContext, Router, RpcClient};
 use shiplane_transport::{
@@ -177,7 +176,7 @@ impl MediaClient {
         let request = Play { transfer: *claim.transfer().as_bytes(), filename: filename.to_owned() };
         let client = RpcClient::new(Arc::clone(&connection));
         let len_bytes = client.call_typed(PLAY, &request, CALL_BUDGET).await?;
-        let chunk = only_chunk(&mut claim, connection.config().progress_timeout).await?;
+        let chunk = only_chunk(&mut claim, connection.config().timeouts().progress).await?;
         let expected = ChunkExpectation::default().len_bytes(len_bytes);
         chunk.receive_to_path(output_path, &expected, &LaneOptions::default()).await?;
         Ok(len_bytes)

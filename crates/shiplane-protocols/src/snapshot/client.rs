@@ -17,10 +17,24 @@ use crate::{
 /// How a snapshot is received.
 #[derive(Debug, Clone)]
 pub struct SnapshotOptions {
-    /// The largest that is taken; a larger one is refused before its first byte. Default 1 GiB.
-    pub max_len_bytes: u64,
-    /// Progress and rate.
-    pub lane: LaneOptions,
+    max_len_bytes: u64,
+    lane: LaneOptions,
+}
+
+impl SnapshotOptions {
+    /// Sets the size limit. A larger snapshot is refused before its first byte. Default 1 GiB.
+    #[must_use]
+    pub fn max_len_bytes(mut self, max_len_bytes: u64) -> Self {
+        self.max_len_bytes = max_len_bytes;
+        self
+    }
+
+    /// Sets progress and rate limit of the chunk.
+    #[must_use]
+    pub fn lane(mut self, lane: LaneOptions) -> Self {
+        self.lane = lane;
+        self
+    }
 }
 
 impl Default for SnapshotOptions {
@@ -31,12 +45,13 @@ impl Default for SnapshotOptions {
 
 /// Why a snapshot was not received.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SnapshotError {
     /// The peer does not send it; a fault says why.
     #[error(transparent)]
     Open(#[from] CallError),
     /// It is larger than the options allow.
-    #[error("the snapshot is {len_bytes} bytes long, the limit is {max_bytes}")]
+    #[error("the snapshot has {len_bytes} bytes; the limit is {max_bytes}")]
     TooLarge {
         /// The announced size.
         len_bytes: u64,
@@ -98,7 +113,7 @@ async fn open(
     if len_bytes > max_bytes {
         return Err(SnapshotError::TooLarge { len_bytes, max_bytes });
     }
-    let timeout = client.connection().config().progress_timeout;
+    let timeout = client.connection().config().timeouts().progress;
     Ok((only_chunk(&mut claim, timeout).await?, info))
 }
 

@@ -42,7 +42,7 @@ impl SnapshotServer {
 
     async fn open(self, context: RequestContext, request: Open) -> Result<Opened, Fault> {
         let snapshot = self.store.get(&request.id).ok_or_else(|| unknown(&request.id))?;
-        let busy = |_| Fault::new(FaultCode::Busy, "too many snapshots are being sent");
+        let busy = |_| Fault::new(FaultCode::Busy, "too many snapshots are being sent; try again later");
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(busy)?;
         let info = snapshot.info;
         let source = open(snapshot).await?;

@@ -25,6 +25,7 @@ pub struct SnapshotStore {
 
 /// What a snapshot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SnapshotInfo {
     /// Its size.
     pub len_bytes: u64,
@@ -34,15 +35,16 @@ pub struct SnapshotInfo {
 
 /// Why a snapshot was not added.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum AddSnapshotError {
     /// The id is empty or longer than [`MAX_ID_LEN_BYTES`].
-    #[error("an id of {len_bytes} bytes; 1 to {MAX_ID_LEN_BYTES} are allowed")]
+    #[error("the id has {len_bytes} bytes; use 1 to {MAX_ID_LEN_BYTES}")]
     BadId {
         /// The id's length.
         len_bytes: usize,
     },
     /// There is other content under this id. Remove it first, or choose another id.
-    #[error("there is another snapshot under this id")]
+    #[error("another snapshot has this id; use a new id")]
     Exists,
     /// The content cannot be read, or changed meanwhile.
     #[error(transparent)]

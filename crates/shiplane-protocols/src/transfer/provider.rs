@@ -60,7 +60,7 @@ pub(crate) async fn provide(
     is_invited: bool,
     events: EventFn,
 ) -> Result<Provided, TransferError> {
-    let timeout = connection.config().progress_timeout;
+    let timeout = connection.config().timeouts().progress;
     let mut wants = RecordStream::new(records.recv);
     let scanned_entries = Arc::<AtomicU64>::default();
     let quota = Quota::of(options.memory.as_ref());

@@ -109,12 +109,10 @@ pub(crate) async fn receive(
         failed: Vec::new(),
         end: End::default(),
         may_compress: options.compression != Compression::Never,
-        lane: LaneOptions {
-            rate: options.rate.as_ref().map(RateLimiter::for_user),
-            digest: options.digest,
-            progress: Some(arrived.counter()),
-            ..LaneOptions::default()
-        },
+        lane: LaneOptions::default()
+            .rate(options.rate.as_ref().map(RateLimiter::for_user))
+            .digest(options.digest)
+            .progress(arrived.counter()),
         arrived,
         reported_wait: None,
         progress: Progress::new(meter, timeout),
@@ -236,7 +234,7 @@ impl Receiver {
 
     /// Whom the transfer waits for.
     fn turn(&self) -> Turn {
-        let is_limited = self.lane.rate.as_ref().is_some_and(RateLimiter::is_waited_for);
+        let is_limited = self.lane.rate_limiter().is_some_and(RateLimiter::is_waited_for);
         if is_limited || self.target.writes().are_under_way() {
             return Turn::Ours;
         }
@@ -511,11 +509,10 @@ impl Receiver {
     /// How a chunk is received: one that has no memory of its own in short pieces.
     fn lane_of(&self, index: u64) -> LaneOptions {
         let reserved = self.reserved.get(&index);
-        LaneOptions {
-            piece: reserved.and_then(|(_, piece)| *piece),
-            buffer_len_bytes: reserved.and_then(|(memory, _)| memory.buffer_len_bytes()),
-            ..self.lane.clone()
-        }
+        self.lane
+            .clone()
+            .piece(reserved.and_then(|(_, piece)| *piece))
+            .buffer_len_bytes(reserved.and_then(|(memory, _)| memory.buffer_len_bytes()))
     }
 
     /// The piece of a file that a chunk of these spans is, if it is one: the provider knows the same.

@@ -139,12 +139,12 @@ impl World {
             QuicTransport::builder()
                 .identity(Identity::load_or_create(&key.path().join("key")).unwrap())
                 .trust(AccessControl::trust(&access))
-                .config(TransportConfig {
-                    // As the program serves.
-                    receive_budget_bytes: Some(RECEIVE_CREDIT_BYTES),
-                    send_budget_bytes: Some(SEND_CREDIT_BYTES),
-                    ..quick()
-                })
+                .config(
+                    quick()
+                        // As the program serves.
+                        .receive_budget_bytes(Some(RECEIVE_CREDIT_BYTES))
+                        .send_budget_bytes(Some(SEND_CREDIT_BYTES)),
+                )
                 .bind(localhost())
                 .unwrap(),
         );
@@ -213,11 +213,7 @@ impl World {
 
     /// The same, which takes little before it reads it.
     pub(crate) async fn admitted_with_narrow_windows(&self) -> RpcClient {
-        let config = TransportConfig {
-            stream_receive_window_bytes: 64 << 10,
-            connection_receive_window_bytes: 64 << 10,
-            ..quick()
-        };
+        let config = quick().stream_receive_window_bytes(64 << 10).connection_receive_window_bytes(64 << 10);
         let client = self.client_with(Identity::generate().unwrap(), config);
         self.admit(client, self.ticket()).await
     }
@@ -340,12 +336,11 @@ pub(crate) fn options() -> TransferOptions {
 }
 
 fn quick() -> TransportConfig {
-    TransportConfig {
-        lane_threads: LaneThreads::Ordinary, // They keep short deadlines on a busy machine too.
-        handshake_timeout: Duration::from_secs(3),
-        progress_timeout: PROGRESS_TIMEOUT,
-        ..TransportConfig::default()
-    }
+    TransportConfig::default()
+        .lane_threads(LaneThreads::Ordinary)
+        // They keep short deadlines on a busy machine too.
+        .handshake_timeout(Duration::from_secs(3))
+        .progress_timeout(PROGRESS_TIMEOUT)
 }
 
 /// Short enough to wait for in a test, and far above what loopback takes.
@@ -357,7 +352,7 @@ fn localhost() -> SocketAddr {
 
 /// How the chunks of a transfer are sent, as it is agreed between two peers that offer every digest.
 pub(crate) fn transfer_lane() -> LaneOptions {
-    LaneOptions { digest: DigestAlgorithm::Blake3, ..LaneOptions::default() }
+    LaneOptions::default().digest(DigestAlgorithm::Blake3)
 }
 
 /// Runs a test on a runtime of which every thread finds broken disks.

@@ -56,12 +56,11 @@ pub(crate) enum TransferShape {
 
 /// A transport that trusts everybody and waits for `patience`.
 pub(crate) fn transport(patience: Duration) -> Arc<QuicTransport> {
-    let config = TransportConfig {
-        lane_threads: LaneThreads::Ordinary, // They keep short deadlines on a busy machine too.
-        header_timeout: patience,
-        progress_timeout: patience,
-        ..TransportConfig::default()
-    };
+    let config = TransportConfig::default()
+        .lane_threads(LaneThreads::Ordinary)
+        // They keep short deadlines on a busy machine too.
+        .header_timeout(patience)
+        .progress_timeout(patience);
     let builder = QuicTransport::builder().trust(Trust::ask(|_| Admission::Trusted)).config(config);
     Arc::new(builder.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap())
 }

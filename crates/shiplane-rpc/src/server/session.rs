@@ -88,7 +88,7 @@ impl Session {
 
     /// Reads the request, in bounded memory and time.
     async fn take(&self, recv: &mut RecvHalf, body_len_bytes: u32, arrived: Instant) -> Result<Taken, Code> {
-        let deadline = || arrived + self.connection.config().header_timeout;
+        let deadline = || arrived + self.connection.config().timeouts().header;
         let room = until(deadline, self.reserve(body_len_bytes)).await.ok_or(Code::Busy)?;
         let room = room.map_err(|_| Code::ShuttingDown)?;
         let envelope = until(deadline, read_envelope(recv, body_len_bytes)).await.ok_or(Code::Timeout)??;

@@ -123,7 +123,7 @@ async fn a_body_that_never_comes_times_out_at_the_header_deadline() {
     let opening = whole.slice(..whole.len() - 1);
     let mut stream = pair.alice.open_stream(opening).await.unwrap();
     assert_eq!(stream.recv.read().await, Err(StreamError::Reset(Code::Timeout)));
-    let header_timeout = pair.bob.config().header_timeout;
+    let header_timeout = pair.bob.config().timeouts().header;
     assert!(began.elapsed().abs_diff(header_timeout) < Duration::from_secs(1));
     assert_eq!(handled.get(), 0);
 }
@@ -145,7 +145,7 @@ async fn silent_bodies_hold_up_their_own_peer_until_the_header_deadline() {
     let began = Instant::now();
     assert_eq!(client.call("demo.echo", "honest".into(), AMPLE).await.unwrap(), "honest");
     let waited = began.elapsed() + Duration::from_secs(1);
-    assert!(waited.abs_diff(pair.bob.config().header_timeout) < Duration::from_secs(1), "{waited:?}");
+    assert!(waited.abs_diff(pair.bob.config().timeouts().header) < Duration::from_secs(1), "{waited:?}");
     for mut stream in silent {
         assert_eq!(stream.recv.read().await, Err(StreamError::Reset(Code::Timeout)));
     }

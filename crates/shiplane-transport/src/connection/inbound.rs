@@ -51,7 +51,7 @@ impl ChunkExpectation {
     }
 }
 
-/// A transfer's streams, as they come. Dropped, further ones are refused.
+/// A claimed transfer id: its streams are delivered here. Further streams are refused once it is dropped.
 #[derive(Debug)]
 pub struct Claim {
     transfer: TransferId,
@@ -84,6 +84,7 @@ impl Claim {
     }
 
     /// The round trip of the path that the transfer's streams take, as it is now.
+    #[doc(hidden)]
     #[must_use]
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()
@@ -91,6 +92,7 @@ impl Claim {
 
     /// Counts what the streams of chunks that are still to come carry, and lets each wait for its turn without a
     /// deadline of its own: the owner of the meter watches the transfer as a whole.
+    #[doc(hidden)]
     pub fn watch(&mut self, meter: ProgressMeter) {
         self.config = Arc::new(watched(&self.config));
         self.meter = Some(meter);
@@ -104,6 +106,7 @@ impl Claim {
 
     /// The stream of the transfer's records, which the peer opens; chunks that overtake it come from
     /// [`next`](Self::next) later. `None` once the connection has ended. Cancel-safe.
+    #[doc(hidden)]
     pub async fn records(&mut self) -> Option<BiStream> {
         loop {
             match self.inbox.recv().await? {
@@ -116,6 +119,7 @@ impl Claim {
     }
 
     /// The next stream; `None` once the connection has ended. Cancel-safe.
+    #[doc(hidden)]
     pub async fn next(&mut self) -> Option<TransferStream> {
         let next = match self.early.pop_front() {
             Some(early) => early,
@@ -156,7 +160,7 @@ pub enum TransferStream {
     Compressed(InboundChunk),
 }
 
-/// A chunk whose size is known and whose data has not been read. Dropped, it is refused.
+/// A chunk of known size whose data has not been read. It is refused if this is dropped.
 #[derive(Debug)]
 pub struct InboundChunk {
     index: u64,
@@ -202,6 +206,7 @@ impl InboundChunk {
     ///
     /// # Errors
     /// See [`RecvChunkError`]. The sender has then been told, with status 1 or 2.
+    #[doc(hidden)]
     pub async fn receive<S: ChunkSink>(
         self,
         expected_bytes: u64,
@@ -254,6 +259,7 @@ impl InboundChunk {
     }
 
     /// Refuses it with status 2 and `code`.
+    #[doc(hidden)]
     pub async fn refuse(self, code: Code) {
         // A byte, for which there is room.
         refuse_chunk(self.stream, code, self.config.header_timeout).await;

@@ -19,36 +19,17 @@ use crate::{config::TransportConfig, meter::ProgressMeter, rate::RateLimiter};
 /// Tells a caller how a chunk moves.
 pub type ProgressFn = std::sync::Arc<dyn Fn(u64) + Send + Sync>;
 
-/// How a chunk is moved, beyond the transport's configuration.
+/// Options for sending or receiving one chunk.
 #[derive(Clone)]
-#[cfg_attr(not(feature = "internals"), non_exhaustive)]
 pub struct LaneOptions {
-    /// What the chunk's digest is computed with, as both sides have agreed. Default SHA-256, that of the documented
-    /// frame (SPEC 3.1).
-    pub digest: DigestAlgorithm,
-    /// With BLAKE3, the piece of a file that the chunk is, as both sides know it (SPEC 4.22).
-    #[doc(hidden)]
-    pub piece: Option<Piece>,
-    /// For a sender that has the digest from before: it is sent, and nothing is hashed. The receiver refuses the chunk
-    /// if it has another digest.
-    #[doc(hidden)]
-    pub known_digest: Option<Digest>,
-    /// Whether the source of a transfer's chunk is an encoded payload, for a receiver that has agreed to decode it.
-    #[doc(hidden)]
-    pub is_encoded: bool,
-    /// Called with the number of payload bytes since the last call, as they are sent or arrive; on
-    /// whatever thread moves them, so it must be quick. Bytes that arrive are not verified yet.
-    pub progress: Option<ProgressFn>,
-    /// Counts what the chunk's stream carries when it is sent, and then waits for it without a deadline of its own:
-    /// the owner of the meter watches the transfer as a whole.
-    #[doc(hidden)]
-    pub meter: Option<ProgressMeter>,
-    /// How fast the bytes of the frame may move. Shared by as many chunks, in either direction, as
-    /// there are clones of the limiter; debited per buffer. None: as fast as the path allows.
-    pub rate: Option<RateLimiter>,
-    /// Bytes that are read, hashed and written at a time, if not those of the transport's configuration: fewer
-    /// where many lanes may stall.
-    pub buffer_len_bytes: Option<usize>,
+    pub(crate) digest: DigestAlgorithm,
+    pub(crate) piece: Option<Piece>,
+    pub(crate) known_digest: Option<Digest>,
+    pub(crate) is_encoded: bool,
+    pub(crate) progress: Option<ProgressFn>,
+    pub(crate) meter: Option<ProgressMeter>,
+    pub(crate) rate: Option<RateLimiter>,
+    pub(crate) buffer_len_bytes: Option<usize>,
 }
 
 impl Default for LaneOptions {
@@ -82,13 +63,108 @@ impl std::fmt::Debug for LaneOptions {
 }
 
 impl LaneOptions {
-    /// Of these options, or else the transport's.
-    fn buffer_len_bytes(&self, config: &TransportConfig) -> usize {
-        self.buffer_len_bytes.unwrap_or(config.buffer_len_bytes).max(1)
+    /// Sets the algorithm of the chunk's digest, as both sides have agreed. Default SHA-256, that of a bare chunk
+    /// (SPEC 3.1).
+    #[must_use]
+    pub fn digest(mut self, digest: DigestAlgorithm) -> Self {
+        self.digest = digest;
+        self
     }
 
-    fn hasher(&self) -> Hasher {
+    /// Sets the piece of a file that the chunk is. With BLAKE3 it decides the digest (SPEC 4.22).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn piece(mut self, piece: impl Into<Option<Piece>>) -> Self {
+        self.piece = piece.into();
+        self
+    }
+
+    /// Sets a digest that the sender knows already. It is sent, and nothing is hashed. The receiver refuses the chunk if
+    /// it computes another digest.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn known_digest(mut self, known_digest: impl Into<Option<Digest>>) -> Self {
+        self.known_digest = known_digest.into();
+        self
+    }
+
+    /// Marks the source as an encoded payload, for a receiver that has agreed to decode it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn encoded(mut self) -> Self {
+        self.is_encoded = true;
+        self
+    }
+
+    /// Sets a function that is called with the number of payload bytes since its last call, as they are sent or arrive.
+    /// It runs on the thread that moves them, so it must be quick. Received bytes are not verified yet.
+    #[must_use]
+    pub fn progress(self, progress: ProgressFn) -> Self {
+        self.maybe_progress(Some(progress))
+    }
+
+    /// Sets or removes the progress function.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn maybe_progress(mut self, progress: Option<ProgressFn>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Sets the meter that counts what the chunk's stream carries. The chunk then has no deadline of its own: the owner
+    /// of the meter watches the whole transfer.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn meter(mut self, meter: impl Into<Option<ProgressMeter>>) -> Self {
+        self.meter = meter.into();
+        self
+    }
+
+    /// Sets the rate limiter. Clones of it share the rate, across chunks and directions. Default `None`: no limit.
+    #[must_use]
+    pub fn rate(mut self, rate: impl Into<Option<RateLimiter>>) -> Self {
+        self.rate = rate.into();
+        self
+    }
+
+    /// Sets how many bytes are read, hashed and written at a time. Default `None`: as in the transport's configuration.
+    #[must_use]
+    pub fn buffer_len_bytes(mut self, buffer_len_bytes: impl Into<Option<usize>>) -> Self {
+        self.buffer_len_bytes = buffer_len_bytes.into();
+        self
+    }
+
+    /// The algorithm of the chunk's digest.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn digest_algorithm(&self) -> DigestAlgorithm {
+        self.digest
+    }
+
+    /// The rate limiter.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn rate_limiter(&self) -> Option<&RateLimiter> {
+        self.rate.as_ref()
+    }
+
+    /// The progress function.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn progress_fn(&self) -> Option<&ProgressFn> {
+        self.progress.as_ref()
+    }
+
+    /// A hasher for the chunk.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn hasher(&self) -> Hasher {
         self.digest.chunk_hasher(self.piece)
+    }
+
+    /// The buffer length of these options, or else the transport's.
+    fn buffer_len_for(&self, config: &TransportConfig) -> usize {
+        self.buffer_len_bytes.unwrap_or(config.buffer_len_bytes).max(1)
     }
 
     fn advance(&self, len_bytes: usize) {

@@ -53,7 +53,7 @@ async fn store<S: ChunkSink>(
 ) -> Result<(Stored, S::Output), RecvChunkError<S::Error>> {
     let mut frame = FrameInput {
         missing_bytes: storing.receiver.len_bytes() + Digest::LEN_BYTES as u64,
-        buffer_len_bytes: options.buffer_len_bytes(config),
+        buffer_len_bytes: options.buffer_len_for(config),
         progress_timeout: config.progress_timeout,
         options,
     };

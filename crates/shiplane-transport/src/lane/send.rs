@@ -17,12 +17,14 @@ use crate::{
 
 /// A chunk that the receiver has acknowledged with status 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SentChunk {
     /// Payload bytes.
     pub len_bytes: u64,
     /// The digest that was sent with it.
     pub digest: Digest,
     /// Of a piece of a file that was hashed for this, the digests of its [cells](shiplane_wire::Piece).
+    #[doc(hidden)]
     pub cells: Vec<Digest>,
 }
 
@@ -38,7 +40,7 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
     let progress_timeout = config.progress_timeout;
     let BiStream { mut send, mut recv } = stream;
     let reader =
-        Reader::new(source, options, options.buffer_len_bytes(config)).map_err(SendChunkError::Frame)?;
+        Reader::new(source, options, options.buffer_len_for(config)).map_err(SendChunkError::Frame)?;
     let len_bytes = reader.sender.len_bytes();
     let mut status = StatusReader::while_sending();
     let written = {

@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use shiplane_transport::{
-    ChunkExpectation, ChunkSource, LaneOptions, QuicTransport, RecvChunkError, SendChunkError, StreamError,
-    TransportConfig,
+    BUFFER_LEN_BYTES, ChunkExpectation, ChunkSource, LaneOptions, QuicTransport, RecvChunkError,
+    SendChunkError, StreamError, TransportConfig,
     internals::{ChunkRead, SourceError, TransferStream},
 };
 use shiplane_wire::{Code, TaggedChunk};
@@ -114,12 +114,12 @@ async fn twenty_chunks_side_by_side_use_one_connection_and_are_not_mixed_up() {
 
 #[tokio::test]
 async fn progress_comes_in_steps_of_at_most_a_buffer_and_adds_up() {
-    assert_eq!(TransportConfig::default().buffer_len_bytes, 64 * 1024);
+    assert_eq!(BUFFER_LEN_BYTES, 64 * 1024);
     let dir = tempfile::tempdir().unwrap();
     let data = noise(1, 1_000_000);
     let path = file(dir.path(), "file", &data);
     for buffer_len_bytes in [16 * 1024, 64 * 1024, 256 * 1024] {
-        let config = TransportConfig { buffer_len_bytes, ..TransportConfig::default() };
+        let config = TransportConfig::default().buffer_len_bytes(buffer_len_bytes);
         let pair = Pair::with(config).await;
         for source in [ChunkSource::File(path.clone()), memory(&data)] {
             let (sending, sent_steps) = steps();
@@ -145,14 +145,14 @@ fn steps() -> (LaneOptions, Arc<Mutex<Vec<u64>>>) {
     let steps = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&steps);
     let progress = Arc::new(move |step| told.lock().unwrap().push(step));
-    (LaneOptions { progress: Some(progress), ..LaneOptions::default() }, steps)
+    (LaneOptions::default().progress(progress), steps)
 }
 
 /// What is sent and not yet written is bounded by the windows and the pipelines, not by the chunk.
 #[tokio::test]
 async fn a_slow_receiver_holds_the_sender_back() {
     const LEN: u64 = 48 << 20;
-    let config = TransportConfig { stream_receive_window_bytes: 1 << 20, ..TransportConfig::default() };
+    let config = TransportConfig::default().stream_receive_window_bytes(1 << 20);
     let pair = Pair::with(config).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sparse");
@@ -160,17 +160,14 @@ async fn a_slow_receiver_holds_the_sender_back() {
 
     let (sent, written, most_ahead) =
         (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let sending = LaneOptions {
-        progress: Some(Arc::new({
-            let (sent, written, most_ahead) = (sent.clone(), written.clone(), most_ahead.clone());
-            move |step| {
-                let sent_bytes = sent.fetch_add(step, Ordering::SeqCst) + step;
-                let ahead_bytes = sent_bytes.saturating_sub(written.load(Ordering::SeqCst));
-                most_ahead.fetch_max(ahead_bytes, Ordering::SeqCst);
-            }
-        })),
-        ..LaneOptions::default()
-    };
+    let sending = LaneOptions::default().progress(Arc::new({
+        let (sent, written, most_ahead) = (sent.clone(), written.clone(), most_ahead.clone());
+        move |step| {
+            let sent_bytes = sent.fetch_add(step, Ordering::SeqCst) + step;
+            let ahead_bytes = sent_bytes.saturating_sub(written.load(Ordering::SeqCst));
+            most_ahead.fetch_max(ahead_bytes, Ordering::SeqCst);
+        }
+    }));
     let source = ChunkSource::File(path);
     let sink = Counting { written: Arc::clone(&written), sent: Arc::clone(&sent) };
     let (outcome, received) = soon(async {
@@ -211,7 +208,7 @@ impl Write for Counting {
 
 #[tokio::test]
 async fn two_thousand_sends_queue_for_the_streams_there_are() {
-    let config = TransportConfig { max_concurrent_streams: 128, ..TransportConfig::default() };
+    let config = TransportConfig::default().max_concurrent_streams(128);
     let pair = Pair::with(config).await;
     let mut sends = JoinSet::new();
     for seed in 0..2000_u64 {
@@ -238,7 +235,7 @@ async fn two_thousand_sends_queue_for_the_streams_there_are() {
 #[tokio::test]
 async fn a_send_that_queues_for_a_stream_has_read_nothing() {
     const STREAMS: u32 = 128;
-    let config = TransportConfig { max_concurrent_streams: STREAMS, ..TransportConfig::default() };
+    let config = TransportConfig::default().max_concurrent_streams(STREAMS);
     let pair = Pair::with(config).await;
     let mut claim = pair.to_alice.claim(transfer_id(1)).unwrap();
     let read = Arc::new(Read::default());

@@ -116,7 +116,7 @@ async fn a_flipped_bit_anywhere_in_a_large_chunk_yields_no_bytes() {
 #[tokio::test]
 async fn one_byte_over_the_limit_is_refused_before_any_data_and_for_nothing() {
     let raw_pair = RawPair::new().await;
-    let max_bytes = raw_pair.peer.config().max_chunk_len_bytes;
+    let max_bytes = raw_pair.peer.config().bare_chunk_limit_bytes();
     assert_eq!(max_bytes, 1 << 30);
     for len_bytes in [max_bytes + 1, u64::MAX >> 2] {
         let (largest_bytes, ()) = allocations::largest(async {
@@ -139,7 +139,7 @@ async fn one_byte_over_the_limit_is_refused_before_any_data_and_for_nothing() {
 
 #[tokio::test]
 async fn exactly_the_limit_is_accepted() {
-    let config = TransportConfig { max_chunk_len_bytes: 1000, ..TransportConfig::default() };
+    let config = TransportConfig::default().max_chunk_len_bytes(1000);
     let raw_pair = RawPair::with(config, |_| ()).await;
     let mut stream = raw_pair.send(&frame(&noise(4, 1001))).await;
     let outcome = soon(raw_pair.peer.recv_chunk_verified()).await;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use shiplane_transport::{
-    ChunkSource, LaneOptions, MessageError, QuicTransport, SendChunkError, StreamError, TransportConfig,
+    ChunkSource, LaneOptions, MessageError, QuicTransport, SendChunkError, StreamError,
     internals::SourceError,
 };
 use shiplane_wire::{Code, Digest, StatusError, TaggedChunk};
@@ -268,7 +268,7 @@ async fn who_waits_for_our_own_streams_to_end_waits_longer_than_the_progress_dea
     let busy = raw_pair.peer.open_stream(Bytes::from_static(b"busy")).await.unwrap();
     let source = memory(b"hello");
     let mut waiting = std::pin::pin!(raw_pair.peer.send_chunk_verified(&source));
-    let patience = 3 * raw_pair.peer.config().progress_timeout;
+    let patience = 3 * raw_pair.peer.config().timeouts().progress;
     tokio::time::timeout(patience, &mut waiting).await.expect_err("still waits");
     let mut first = raw_pair.accept().await;
     first.send.finish().unwrap();
@@ -309,7 +309,7 @@ async fn a_source_that_fails_never_looks_like_an_end() {
 /// On a slow path the status comes long after the last byte was queued.
 #[tokio::test]
 async fn data_that_is_still_on_its_way_is_progress() {
-    let config = TransportConfig { max_datagram_len_bytes: Some(1200), ..short_deadlines() };
+    let config = short_deadlines().max_datagram_len_bytes(Some(1200));
     let ours = QuicTransport::builder().trust(everybody()).config(config).quinn_socket(Wire::slow());
     let raw_pair = RawPair::of(ours.bind(localhost()).unwrap(), |quic| {
         quic.stream_receive_window((16u32 << 20).into());
@@ -324,7 +324,7 @@ async fn data_that_is_still_on_its_way_is_progress() {
     })
     .await;
     assert_eq!(sent.unwrap(), 1 << 20);
-    assert!(began.elapsed() > 2 * raw_pair.peer.config().progress_timeout, "the path was not slow");
+    assert!(began.elapsed() > 2 * raw_pair.peer.config().timeouts().progress, "the path was not slow");
 }
 
 /// Five bytes.

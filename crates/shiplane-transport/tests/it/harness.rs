@@ -37,7 +37,7 @@ pub(crate) fn everybody() -> Trust {
 
 /// A transport that trusts everybody.
 pub(crate) fn transport(config: TransportConfig) -> QuicTransport {
-    let config = TransportConfig { lane_threads: lane_threads(), ..config };
+    let config = config.lane_threads(lane_threads());
     QuicTransport::builder().trust(everybody()).config(config).bind(localhost()).unwrap()
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn lane_threads() -> LaneThreads {
 /// Deadlines for stories that wait for one in real time.
 pub(crate) fn short_deadlines() -> TransportConfig {
     let deadline = Duration::from_millis(300);
-    TransportConfig { header_timeout: deadline, progress_timeout: deadline, ..TransportConfig::default() }
+    TransportConfig::default().header_timeout(deadline).progress_timeout(deadline)
 }
 
 pub(crate) fn addr_of(transport: &QuicTransport) -> PeerAddr {

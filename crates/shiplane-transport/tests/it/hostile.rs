@@ -69,14 +69,13 @@ async fn a_reason_of_control_characters_is_neither_obeyed_nor_kept_whole() {
 
 #[tokio::test]
 async fn handshakes_that_are_never_finished_are_bounded_given_up_and_keep_nobody_out() {
-    let config = TransportConfig {
-        lane_threads: LaneThreads::Ordinary, // They keep short deadlines on a busy machine too.
-        max_incoming_handshakes: 8,
-        handshake_timeout: Duration::from_millis(300),
+    let config = TransportConfig::default()
+        .lane_threads(LaneThreads::Ordinary)
+        // They keep short deadlines on a busy machine too.
+        .max_incoming_handshakes(8)
+        .handshake_timeout(Duration::from_millis(300))
         // So that nothing but the deadline of the handshake ends them.
-        idle_timeout: Duration::from_secs(600),
-        ..TransportConfig::default()
-    };
+        .idle_timeout(Duration::from_secs(600));
     let ours = transport(config);
     let relay = one_way(ours.local_addr().unwrap()).await;
     let mallory = Mallory::new(|_| ());
@@ -136,8 +135,7 @@ async fn a_stream_whose_answer_is_filled_with_data_first_is_reset() {
 
 #[tokio::test]
 async fn connections_are_bounded_in_all_and_for_each_key_and_the_refused_one_is_told() {
-    let config =
-        TransportConfig { max_connections: 3, max_connections_per_peer: 2, ..TransportConfig::default() };
+    let config = TransportConfig::default().max_connections(3).max_connections_per_peer(2);
     let ours = transport(config);
     // Alice dials by hand, as a transport would make one connection of all.
     let alice = Mallory::new(|_| ());
@@ -170,8 +168,7 @@ async fn closed_with(connection: &quinn::Connection) -> Code {
 
 #[tokio::test]
 async fn a_connection_that_is_not_read_holds_little_where_there_is_one_credit_for_all() {
-    let ours =
-        transport(TransportConfig { receive_budget_bytes: Some(24 << 20), ..TransportConfig::default() });
+    let ours = transport(TransportConfig::default().receive_budget_bytes(Some(24 << 20)));
     let raw_pair = RawPair::of(ours, |_| ()).await;
     // A bare chunk that nobody takes.
     let mut stream = raw_pair.open(&(1u64 << 24).to_le_bytes()).await;
@@ -186,7 +183,7 @@ async fn a_connection_that_is_not_read_holds_little_where_there_is_one_credit_fo
 
 #[tokio::test]
 async fn what_is_read_gets_through_in_full_where_there_is_one_credit_for_all() {
-    let config = TransportConfig { receive_budget_bytes: Some(24 << 20), ..TransportConfig::default() };
+    let config = TransportConfig::default().receive_budget_bytes(Some(24 << 20));
     let pair = crate::harness::Pair::of(transport(TransportConfig::default()), transport(config)).await;
     let data = crate::harness::noise(1, 24 << 20);
     let source = crate::harness::memory(&data);

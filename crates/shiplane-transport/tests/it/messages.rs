@@ -99,7 +99,7 @@ async fn a_message_shorter_or_longer_than_announced_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_stalls_is_given_up_at_the_progress_deadline() {
     let raw_pair = RawPair::new().await;
-    let timeout = raw_pair.peer.config().progress_timeout;
+    let timeout = raw_pair.peer.config().timeouts().progress;
     let began = Instant::now();
     let mut stream = raw_pair.open(&headed(StreamKind::Message, b"hello")[..10]).await;
     let outcome = tokio::time::timeout(2 * timeout, raw_pair.peer.recv()).await.unwrap();
@@ -186,7 +186,7 @@ async fn silence_is_an_error_and_not_an_end() {
     let alice = builder.quinn_socket(std::sync::Arc::clone(&wire) as _).bind(localhost()).unwrap();
     let pair = Pair::of(alice, transport(Default::default())).await;
     wire.cut();
-    let idle_timeout = pair.to_alice.config().idle_timeout;
+    let idle_timeout = pair.to_alice.config().timeouts().idle;
     let outcome = tokio::time::timeout(2 * idle_timeout, pair.to_alice.recv()).await.unwrap();
     let expected = shiplane_transport::ConnectionEnd::TimedOut;
     assert!(

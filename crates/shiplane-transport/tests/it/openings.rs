@@ -334,7 +334,7 @@ async fn an_unclaimed_stream_waits_for_the_header_deadline_and_no_longer() {
 
 #[tokio::test]
 async fn no_more_than_64_streams_are_parked_and_the_oldest_makes_room() {
-    let config = TransportConfig { max_concurrent_streams: 200, ..TransportConfig::default() };
+    let config = TransportConfig::default().max_concurrent_streams(200);
     let raw_pair = RawPair::with(config, |_| ()).await;
     let mut streams = Vec::new();
     for index in 0..70 {

@@ -35,7 +35,7 @@ impl Path {
 
     async fn with(wires: [Arc<Wire>; 2], max_datagram_len_bytes: Option<u16>) -> Self {
         let [here, there] = wires.each_ref().map(|wire| {
-            let config = TransportConfig { max_datagram_len_bytes, ..TransportConfig::default() };
+            let config = TransportConfig::default().max_datagram_len_bytes(max_datagram_len_bytes);
             let builder = QuicTransport::builder().trust(everybody()).config(config);
             builder.quinn_socket(Arc::clone(wire) as _).bind(localhost()).unwrap()
         });

@@ -190,10 +190,7 @@ async fn a_peer_that_was_restarted_is_noticed_by_one_who_waits() {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
     let bob = Doomed::start(key.clone(), localhost());
-    let alice = transport(TransportConfig {
-        keep_alive_interval: Duration::from_millis(100),
-        ..TransportConfig::default()
-    });
+    let alice = transport(TransportConfig::default().keep_alive_interval(Duration::from_millis(100)));
     let to_bob = soon(alice.connect_to(bob.addr)).await.unwrap();
     let addr = bob.addr;
     bob.kill();
@@ -378,7 +375,7 @@ async fn an_untaken_connection_is_reached_by_its_peers_key() {
 
 /// With small buffers, as there are a thousand of them.
 fn small() -> QuicTransport {
-    transport(TransportConfig { udp_buffer_len_bytes: 64 * 1024, ..TransportConfig::default() })
+    transport(TransportConfig::default().udp_buffer_len_bytes(64 * 1024))
 }
 
 /// Waits for what is bound to come, a task's turn at a time.

@@ -204,7 +204,7 @@ async fn a_panic_in_a_trust_callback_does_not_use_up_the_handshakes() {
         1 | 3 | 5 => panic!("as this test wants it"),
         _ => Admission::Trusted,
     });
-    let config = TransportConfig { max_incoming_handshakes: 3, ..TransportConfig::default() };
+    let config = TransportConfig::default().max_incoming_handshakes(3);
     let bob = QuicTransport::builder().trust(trust).config(config).bind(localhost()).unwrap();
     for _ in 0..3 {
         let mallory = Mallory::new(|_| ());

@@ -283,7 +283,7 @@ impl World {
         QuicTransport::builder()
             .identity(Identity::load_or_create(&machine.identity).map_err(set_up)?)
             .trust(trust)
-            .config(TransportConfig { lane_threads: LaneThreads::Runtime, ..TransportConfig::default() })
+            .config(TransportConfig::default().lane_threads(LaneThreads::Runtime))
             .socket(self.network.bind(machine.addr()))
             .rng_seed(seed)
             .bind(machine.addr())

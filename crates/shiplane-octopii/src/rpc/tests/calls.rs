@@ -24,7 +24,7 @@ impl Pair {
             let addr = "127.0.0.1:0".parse().unwrap();
             // Without probes for a larger packet size: up to its 0.11.19, quinn loses a close that comes
             // while one of them fills the first congestion window (its issue 2785).
-            let config = TransportConfig { max_datagram_len_bytes: Some(1200), ..TransportConfig::default() };
+            let config = TransportConfig::default().max_datagram_len_bytes(Some(1200));
             InsecureOctopiiTransport::bind(addr, config, AcceptAnyPeer).unwrap()
         });
         let addr = transports[1].local_addr().unwrap();

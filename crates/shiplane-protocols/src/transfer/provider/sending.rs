@@ -263,7 +263,7 @@ impl Outlet {
             let (sizes, digest) = (encoded.sizes(), encoded.digest());
             let progress = self.progress(begun, sizes.content_bytes, sizes.wire_bytes);
             // The frame's own digest is of its payload, which is no piece of a file.
-            let options = LaneOptions { is_encoded: true, ..self.lane(progress, &begun.memory) };
+            let options = self.lane(progress, &begun.memory).encoded();
             let sent = self.connection.send_tagged_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
             let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
@@ -275,7 +275,7 @@ impl Outlet {
         let piece = piece_of(spans);
         *known = self.known_digest(piece);
         let piece = piece.map(|(_, piece)| piece);
-        let options = LaneOptions { piece, known_digest: *known, ..self.lane(progress, &begun.memory) };
+        let options = self.lane(progress, &begun.memory).piece(piece).known_digest(*known);
         match self.connection.send_tagged_chunk(tag, reader, &options).await {
             Ok(sent) => {
                 self.learn_digest(spans, &sent.cells);
@@ -304,14 +304,12 @@ impl Outlet {
     }
 
     fn lane(&self, progress: ProgressFn, memory: &Reservation) -> LaneOptions {
-        LaneOptions {
-            digest: self.digest,
-            progress: Some(progress),
-            meter: Some(self.meter.clone()),
-            rate: self.rate.clone(),
-            buffer_len_bytes: memory.buffer_len_bytes(),
-            ..LaneOptions::default()
-        }
+        LaneOptions::default()
+            .digest(self.digest)
+            .progress(progress)
+            .meter(Some(self.meter.clone()))
+            .rate(self.rate.clone())
+            .buffer_len_bytes(memory.buffer_len_bytes())
     }
 
     fn known_digest(&self, piece: Option<(&Entry, Piece)>) -> Option<Digest> {

@@ -109,10 +109,10 @@ async fn receive_compressed(
         let refused = FrameError::TooLarge { len_bytes: wire_bytes, max_bytes };
         return Err(ChunkError::Encoding(Box::new(refused.into())));
     }
-    match DecodingSink::new(sink, options.digest.chunk_hasher(options.piece), content_bytes, wire_bytes) {
+    match DecodingSink::new(sink, options.hasher(), content_bytes, wire_bytes) {
         Ok(sink) => {
             // The frame's own digest is of its payload, which is no piece of a file.
-            let options = LaneOptions { piece: None, progress: None, ..options.clone() };
+            let options = options.clone().piece(None).maybe_progress(None);
             let (stored, _sizes) = chunk.receive(wire_bytes, sink, &options).await?;
             Ok(stored)
         }

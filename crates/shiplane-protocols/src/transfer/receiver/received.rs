@@ -92,7 +92,8 @@ impl Receiver {
             return Ok(());
         }
         let chunks = self.ledger.chunks();
-        let hasher = std::mem::replace(&mut self.transfer_hasher, TransferHasher::new(self.lane.digest));
+        let hasher =
+            std::mem::replace(&mut self.transfer_hasher, TransferHasher::new(self.lane.digest_algorithm()));
         let transfer_digest = hasher.finish(chunks).map_err(|_| TransferError::Abandoned)?;
         self.end.sent_digest = Some(transfer_digest);
         self.records.push(&ReceiverRecord::Done { chunks, transfer_digest, failed: self.totals.failed })

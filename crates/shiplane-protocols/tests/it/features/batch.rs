@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use shiplane_protocols::{BatchOptions, internals::BatchSource, transfer_batch};
+use shiplane_protocols::{BatchOptions, BatchSource, transfer_batch};
 use shiplane_transport::{ChunkSource, PeerConnection};
 use tempfile::TempDir;
 

@@ -41,7 +41,7 @@ fn watching(moved: impl Fn(u64) + Send + Sync + 'static) -> SendOptions {
         *total += step;
         moved(*total);
     });
-    let lane = LaneOptions { progress: Some(progress), ..LaneOptions::default() };
+    let lane = LaneOptions::default().progress(progress);
     SendOptions::default().lane(lane).call_threshold_bytes(0)
 }
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shiplane_protocols::internals::single::{claim_new, only_chunk};
+use shiplane_protocols::{claim_new, only_chunk};
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, RequestContext, Router, RpcClient};
 use shiplane_transport::{ChunkExpectation, ChunkSource, LaneOptions, PeerConnection, RecvChunkError};
 use shiplane_wire::{Digest, FrameError, TaggedChunk, TransferId};
@@ -63,7 +63,7 @@ async fn receive(
     len_bytes: u64,
 ) -> Bytes {
     let mut claim = claim;
-    let chunk = only_chunk(&mut claim, connection.config().progress_timeout).await.unwrap();
+    let chunk = only_chunk(&mut claim, connection.config().timeouts().progress).await.unwrap();
     let expected = ChunkExpectation::default().len_bytes(len_bytes);
     chunk.receive_to_memory(&expected, &LaneOptions::default()).await.unwrap()
 }

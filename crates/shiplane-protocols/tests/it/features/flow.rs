@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_protocols::internals::{Progress, progress};
+use shiplane_protocols::{Progress, progress};
 use shiplane_transport::{
     ChunkExpectation, ChunkSource, LaneOptions, RateLimit, RateLimiter, TransportConfig,
     internals::ProgressFn,
@@ -22,12 +22,12 @@ async fn every_buffer_size_gives_the_same_output() {
     let (input, content) = (dir.path().join("input"), noise(1, 1_000_003));
     std::fs::write(&input, &content).unwrap();
     for buffer_len_bytes in [16 * 1024, 64 * 1024, 256 * 1024] {
-        let pair = Pair::with(TransportConfig { buffer_len_bytes, ..TransportConfig::default() });
+        let pair = Pair::with(TransportConfig::default().buffer_len_bytes(buffer_len_bytes));
         let (alice, bob) = pair.connect().await;
         let steps = Arc::new(Mutex::new(Vec::new()));
         let watched = Arc::clone(&steps);
         let count: ProgressFn = Arc::new(move |step| watched.lock().unwrap().push(step));
-        let options = LaneOptions { progress: Some(count), ..LaneOptions::default() };
+        let options = LaneOptions::default().progress(count);
         let output = dir.path().join(format!("{buffer_len_bytes}"));
         let source = ChunkSource::File(input.clone());
         let (sent, received) =
@@ -46,7 +46,7 @@ fn collect(total_bytes: u64) -> (LaneOptions, Arc<Mutex<Vec<Progress>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
     let hook = progress(total_bytes, move |at| log.lock().unwrap().push(at));
-    (LaneOptions { progress: Some(hook), ..LaneOptions::default() }, seen)
+    (LaneOptions::default().progress(hook), seen)
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn progress_only_grows_and_ends_with_the_total_on_both_sides() {
 
 fn limited(bytes_per_second: u64) -> LaneOptions {
     let limit = RateLimit::per_second(NonZeroU64::new(bytes_per_second).unwrap());
-    LaneOptions { rate: Some(RateLimiter::new(limit)), ..LaneOptions::default() }
+    LaneOptions::default().rate(Some(RateLimiter::new(limit)))
 }
 
 /// The clock is real: a lane has threads and a socket. `rate` itself is tested in virtual time.

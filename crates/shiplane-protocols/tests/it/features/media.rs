@@ -94,7 +94,7 @@ async fn the_client_is_told_what_it_cannot_have() {
 #[tokio::test]
 async fn a_download_that_is_given_up_leaves_no_file() {
     let rate = RateLimiter::new(RateLimit::per_second(NonZeroU64::new(500_000).unwrap()));
-    let studio = Studio::new(LaneOptions { rate: Some(rate), ..LaneOptions::default() });
+    let studio = Studio::new(LaneOptions::default().rate(Some(rate)));
     tokio::select! {
         biased;
         () = until(|| !is_empty(studio.output.path())) => {}

@@ -10,7 +10,7 @@ use std::{
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use shiplane_protocols::{Direction, TransferMetrics, TransferResult, internals::TransferManager};
+use shiplane_protocols::{Direction, TransferManager, TransferMetrics, TransferResult};
 use shiplane_transport::{ChunkExpectation, ChunkSource, LaneOptions};
 
 use super::pair::{Pair, memory};

@@ -142,12 +142,11 @@ impl Relay {
 
 /// Deadlines short enough to wait for.
 pub(crate) fn impatient() -> TransportConfig {
-    TransportConfig {
-        lane_threads: LaneThreads::Ordinary, // They keep short deadlines on a busy machine too.
-        handshake_timeout: Duration::from_millis(300),
-        progress_timeout: Duration::from_millis(300),
-        ..TransportConfig::default()
-    }
+    TransportConfig::default()
+        .lane_threads(LaneThreads::Ordinary)
+        // They keep short deadlines on a busy machine too.
+        .handshake_timeout(Duration::from_millis(300))
+        .progress_timeout(Duration::from_millis(300))
 }
 
 pub(crate) fn memory(data: impl Into<Bytes>) -> ChunkSource {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shiplane_protocols::internals::snapshot::{
+use shiplane_protocols::{
     AddSnapshotError, SnapshotError, SnapshotOptions, SnapshotServer, SnapshotStore, request_snapshot,
     request_snapshot_to_path,
 };
@@ -89,7 +89,7 @@ async fn what_is_unknown_too_large_or_gone_is_said_before_a_byte() {
     let (_pair, client) = serving(&store).await;
     let options = SnapshotOptions::default();
     assert_eq!(fault(request_snapshot(&client, "none", &options).await), FaultCode::NotFound);
-    let small = SnapshotOptions { max_len_bytes: 6, ..SnapshotOptions::default() };
+    let small = SnapshotOptions::default().max_len_bytes(6);
     let refused = request_snapshot(&client, "file", &small).await;
     assert!(matches!(refused, Err(SnapshotError::TooLarge { len_bytes: 7, max_bytes: 6 })), "{refused:?}");
     std::fs::write(&file, "longer content").unwrap();

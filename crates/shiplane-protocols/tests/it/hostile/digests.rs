@@ -23,11 +23,8 @@ async fn sent_with(content: &'static [u8], digest: Digest) -> TransferError {
                 for _ in 0..3 {
                     let source = Claimed { len_bytes, data: content.into() };
                     let tag = TaggedChunk { transfer: fixture.transfer, index };
-                    let options = LaneOptions {
-                        digest: DigestAlgorithm::Blake3,
-                        known_digest: Some(digest),
-                        ..LaneOptions::default()
-                    };
+                    let options =
+                        LaneOptions::default().digest(DigestAlgorithm::Blake3).known_digest(Some(digest));
                     let _ = fixture.connection.send_tagged_chunk(tag, source, &options).await;
                 }
             }

@@ -15,10 +15,7 @@ use shiplane_protocols::internals::{
     transfer::{Target, TransferError, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
-use shiplane_transport::{
-    LaneOptions,
-    internals::{BiStream, Claim},
-};
+use shiplane_transport::internals::{BiStream, Claim};
 use shiplane_wire::{
     Digest, DigestAlgorithm, Piece, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk,
     TransferId, limits,
@@ -211,7 +208,7 @@ fn offers_with_holes_cost_a_fetch_into_a_stream_little() {
                     let len_bytes: u64 = spans.iter().map(|span| span.len_bytes).sum();
                     let source = Claimed { len_bytes, data: vec![0; len_bytes as usize].into() };
                     let tag = TaggedChunk { transfer: fixture.transfer, index };
-                    let lane = LaneOptions { piece, ..transfer_lane() };
+                    let lane = transfer_lane().piece(piece);
                     // The victim may hang up at any time.
                     let _ = fixture.connection.send_tagged_chunk(tag, source, &lane).await;
                 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use bytes::Bytes;
 use shiplane_protocols::internals::WriteLimits;
-use shiplane_transport::{LaneOptions, internals::BiStream};
+use shiplane_transport::internals::BiStream;
 use shiplane_wire::{Piece, TaggedChunk, TransferId, limits};
 use tokio::task::JoinSet;
 
@@ -36,7 +36,7 @@ async fn offered_chunks_that_wait_unread_leave_room_for_the_rest_of_the_list() {
         send.write(encode(&offer(&[(0, offset_bytes, CHUNK as u64)]))).await.unwrap();
         let source = Claimed { len_bytes: CHUNK as u64, data: Bytes::copy_from_slice(data) };
         let piece = Piece::of_file(offset_bytes, CHUNK as u64, limits::MAX_OFFERED_BYTES);
-        let (connection, options) = (rpc.connection().clone(), LaneOptions { piece, ..transfer_lane() });
+        let (connection, options) = (rpc.connection().clone(), transfer_lane().piece(piece));
         let tag = TaggedChunk { transfer, index };
         chunks.spawn(async move { connection.send_tagged_chunk(tag, source, &options).await });
     }

@@ -34,7 +34,7 @@ async fn chunk_sent(wish: Compression, size_bytes: u64, payload: Vec<u8>) -> Tra
                 let (index, _) = fixture.want().await.unwrap();
                 let tag = TaggedChunk { transfer: fixture.transfer, index };
                 let source = Claimed { len_bytes: payload.len() as u64, data: payload };
-                let options = LaneOptions { is_encoded: true, ..transfer_lane() };
+                let options = transfer_lane().encoded();
                 let sent = fixture.connection.send_tagged_chunk(tag, source, &options).await;
                 assert!(sent.is_err(), "it must not be told that this is stored");
                 fixture.linger().await;

@@ -125,18 +125,24 @@ pub use header::{
     OPENING_LEN_BYTES, Opened, OpeningError, OpeningReader, StreamHeader, StreamKind, TaggedChunk, TransferId,
 };
 
-/// The records of a file transfer, their paths and digests, for the transfer engine. They may change at any time.
+/// The records of a file transfer, their paths and digests. They may change at any time.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
-pub use {
-    digest::{Piece, TransferDigestError, TransferHasher},
-    header::records_opening,
-    path::{PathRefused, RelPath},
-    records::{
-        BlockSignature, BlockSignatures, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord,
-        RecordError, RecordReader, SkipReason, Span, Version,
-    },
-};
+pub use engine::*;
+#[cfg(not(feature = "internals"))]
+use engine::*;
+
+mod engine {
+    pub use crate::{
+        digest::{Piece, TransferDigestError, TransferHasher},
+        header::records_opening,
+        path::{PathRefused, RelPath},
+        records::{
+            BlockSignature, BlockSignatures, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord,
+            RecordError, RecordReader, SkipReason, Span, Version,
+        },
+    };
+}
 
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]

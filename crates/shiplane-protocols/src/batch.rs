@@ -17,16 +17,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{PeerTarget, TransferResult};
 
-/// Something that can be sent as a chunk, and named in an error.
+/// A source of a chunk, with a name for errors.
 pub trait BatchSource: Clone + Send + Sync + 'static {
-    /// What to send.
+    /// The chunk to send.
     fn chunk(&self) -> ChunkSource;
 
-    /// What a person calls it.
+    /// The name in error messages.
     fn name(&self) -> String;
 }
 
-/// How a batch is run.
+/// Options for a batch.
 #[derive(Debug, Clone)]
 pub struct BatchOptions {
     max_concurrent: usize,
@@ -35,14 +35,14 @@ pub struct BatchOptions {
 }
 
 impl BatchOptions {
-    /// Transfers under way at a time, at least 1. More than the peer's streams only wait for each other.
+    /// Sets how many chunks are sent concurrently, at least 1. More than the peer's stream limit has no effect.
     #[must_use]
     pub fn max_concurrent(mut self, max_concurrent: usize) -> Self {
         self.max_concurrent = max_concurrent;
         self
     }
 
-    /// How each chunk is sent; one rate limiter in it holds for all together.
+    /// Sets the options of each chunk. All chunks share its rate limiter.
     #[must_use]
     pub fn lane(mut self, lane: LaneOptions) -> Self {
         self.lane = lane;

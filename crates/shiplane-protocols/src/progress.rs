@@ -8,16 +8,16 @@ use std::{
 use shiplane_transport::internals::ProgressFn;
 use tokio::time::Instant;
 
-/// How far a transfer is. Every value has moved further than the one before, and the last of a
-/// transfer that succeeds has moved all.
+/// The progress of a transfer. Each value is larger than the one before. The last one of a successful transfer is
+/// complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Payload bytes so far; not verified yet.
+    /// Payload bytes moved so far. They are not verified yet.
     pub moved_bytes: u64,
-    /// Payload bytes in all.
+    /// Payload bytes of the whole transfer.
     pub total_bytes: u64,
-    /// Since the start.
+    /// Time since the start.
     pub elapsed: Duration,
 }
 
@@ -39,12 +39,11 @@ impl Progress {
     }
 }
 
-/// Tells `watch` of the progress of one transfer of `total_bytes`. Give the result to
+/// Creates a progress function that calls `watch` for one transfer of `total_bytes`. Give it to
 /// [`LaneOptions::progress`](shiplane_transport::LaneOptions).
 ///
-/// Several chunks may share it, by cloning, if their sizes make up the total. `watch` is called on the
-/// thread that moves the data, one call at a time, once for each buffer: it must be quick. A transfer
-/// of nothing makes no call.
+/// Several chunks may share clones of it if their sizes add up to the total. `watch` is called once per buffer, one call at
+/// a time, on the thread that moves the data, so it must be quick. It is not called for an empty transfer.
 ///
 /// ```
 /// use shiplane_protocols::{Progress, progress};

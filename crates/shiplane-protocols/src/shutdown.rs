@@ -20,11 +20,10 @@ use tokio_util::{
 
 use crate::{Delivery, Direction, PeerTarget, TransferMetrics, TransferReport};
 
-/// Knows every transfer of a transport that is under way, in both directions, so that it can be closed
-/// without cutting one off.
+/// Tracks the running transfers of a transport in both directions, so that a shutdown can wait for them.
 ///
-/// [`send`](Self::send) and [`receive`](Self::receive) are tracked; whatever else is a transfer to the
-/// program holds an [`Admission`](TransferAdmission) while it runs.
+/// [`send`](Self::send) and [`receive`](Self::receive) are tracked. For any other transfer, hold a
+/// [`TransferAdmission`] while it runs.
 #[derive(Debug)]
 pub struct TransferManager {
     transport: Arc<QuicTransport>,
@@ -32,27 +31,27 @@ pub struct TransferManager {
     lane: LaneOptions,
     tracker: TaskTracker,
     closing: CancellationToken,
-    /// Held while a transfer is admitted and while the doors are closed, so that none slips between.
-    door: Mutex<()>,
+    /// Makes admission and the start of a shutdown exclusive.
+    admitting: Mutex<()>,
 }
 
-/// Permission for one transfer. The shutdown waits until it is dropped, however that comes about.
+/// Permission for one transfer. A shutdown waits until it is dropped.
 #[derive(Debug)]
 #[must_use = "dropped, the transfer is no longer waited for"]
 pub struct TransferAdmission {
     _under_way: TaskTrackerToken,
 }
 
-/// No more transfers are begun here.
+/// A shutdown has begun, so no new transfer is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("shutting down; no new transfers are accepted")]
 pub struct ShuttingDown;
 
-/// How a shutdown went.
+/// The result of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Transfers that had not ended at the deadline and were cut off.
+    /// Transfers that had not ended at the deadline and were stopped.
     pub cut_off: usize,
 }
 
@@ -60,25 +59,25 @@ pub struct ShutdownReport {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ManagedError {
-    /// It was not begun.
+    /// The transfer was not started.
     #[error(transparent)]
     ShuttingDown(#[from] ShuttingDown),
-    /// The peer cannot be reached.
+    /// Connecting to the peer failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The chunk was not sent.
+    /// Sending the chunk failed.
     #[error(transparent)]
     Send(#[from] SendChunkError),
-    /// The chunk was not received.
+    /// Receiving the chunk failed.
     #[error(transparent)]
     Receive(#[from] RecvChunkError),
-    /// The connection ended while no chunk was under way.
+    /// The connection ended while no chunk was arriving.
     #[error(transparent)]
     Connection(StreamError),
 }
 
 impl TransferManager {
-    /// Manages the transfers of `transport`, counts them in `metrics`, and sends and receives with
+    /// Creates a manager for `transport` that counts transfers in `metrics`, and sends and receives with the options
     /// `lane`.
     #[must_use]
     pub fn new(transport: Arc<QuicTransport>, metrics: Arc<TransferMetrics>, lane: LaneOptions) -> Self {
@@ -88,16 +87,16 @@ impl TransferManager {
             lane,
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
-            door: Mutex::new(()),
+            admitting: Mutex::new(()),
         }
     }
 
-    /// Begins a transfer.
+    /// Admits a transfer.
     ///
     /// # Errors
-    /// [`ShuttingDown`]. Once [`shutdown`](Self::shutdown) has been called, there is never another one.
+    /// [`ShuttingDown`], once [`shutdown`](Self::shutdown) has been called.
     pub fn admit(&self) -> Result<TransferAdmission, ShuttingDown> {
-        let _door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        let _exclusive = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.closing.is_cancelled() {
             return Err(ShuttingDown);
         }
@@ -132,14 +131,14 @@ impl TransferManager {
         sent
     }
 
-    /// The peer's next bare chunk, if it is as expected; `None` after the connection's orderly end.
-    /// Waiting for one is no transfer; it becomes one when it begins to arrive.
+    /// Receives the peer's next bare chunk, if it is as expected. `None` after the connection was closed in order.
+    /// Waiting does not count as a transfer; an arriving chunk does.
     ///
     /// Cancel-safe until then; dropping later rejects the chunk.
     ///
     /// # Errors
-    /// [`ManagedError::ShuttingDown`] as soon as a shutdown begins, if no chunk is arriving; a chunk
-    /// that comes later is refused. Else why it failed.
+    /// [`ManagedError::ShuttingDown`] when a shutdown begins while no chunk is arriving. A later chunk is refused. Other
+    /// variants say why the chunk was not received.
     pub async fn receive(
         &self,
         connection: &PeerConnection,
@@ -174,36 +173,36 @@ impl TransferManager {
         Ok(Some(received?))
     }
 
-    /// How many transfers are under way.
+    /// The number of running transfers.
     #[must_use]
     pub fn active(&self) -> usize {
         self.tracker.len()
     }
 
-    /// Comes when a shutdown begins: for loops that accept. Cancel-safe.
+    /// Returns when a shutdown begins, for loops that accept connections. Cancel-safe.
     pub async fn closing(&self) {
         self.closing.cancelled().await;
     }
 
-    /// The transfers so far.
+    /// The metrics of all transfers so far.
     #[must_use]
     pub fn metrics(&self) -> &Arc<TransferMetrics> {
         &self.metrics
     }
 
-    /// Admits no more transfers, waits for those under way, at most until `deadline` has passed, then
-    /// closes the transport and waits until peers have been told. Returns early once all have ended.
+    /// Stops admitting transfers, waits for the running ones for at most `deadline`, then closes the transport and tells
+    /// the peers. Returns early when all transfers have ended.
     ///
-    /// Not cancel-safe: dropped, nothing new is admitted all the same; call it again.
+    /// Not cancel-safe: after it is dropped, still no transfer is admitted. Call it again.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         {
-            let _door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+            let _exclusive = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
             self.closing.cancel();
             self.tracker.close();
         }
         let all_ended = tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok();
         let cut_off = self.tracker.len();
-        // The last statuses are still on their way; who has not ended is waited for no longer.
+        // The last statuses may still be in flight. Transfers past the deadline get no more time.
         let grace = if all_ended { CLOSE_GRACE } else { Duration::ZERO };
         self.transport.shutdown(grace).await;
         ShutdownReport { cut_off }

@@ -1,8 +1,8 @@
-//! A transfer of one chunk, the step that custom protocols share: agree by RPC, send down the lane.
+//! A transfer of one chunk, for custom protocols: agree by RPC, then send the chunk.
 //!
-//! Who wants the data makes an id and claims it *before* it asks, so that no chunk can be early and two
-//! concurrent transfers can never be mixed up. Who has it sends the chunk with index 0 of that id, on
-//! the connection that the request came by.
+//! The receiver makes a transfer id and claims it *before* it sends the request. So no chunk can arrive too early, and
+//! concurrent transfers cannot be mixed up. The sender sends the chunk with index 0 of that id, on the connection of the
+//! request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,28 +15,28 @@ use thiserror::Error;
 
 use crate::methods::random_transfer_id;
 
-/// Why a claimed chunk did not come.
+/// Why a claimed chunk did not arrive.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NoChunk {
-    /// The sender did not begin within this time.
+    /// The sender did not start within this time.
     #[error("the chunk did not start within {timeout:?}")]
     TimedOut {
-        /// How long we waited.
+        /// The timeout.
         timeout: Duration,
     },
-    /// The connection ended first. Dial again.
+    /// The connection closed first. Connect again.
     #[error("the connection closed before the chunk arrived")]
     ConnectionEnded,
-    /// The sender opened something else under this id. It was refused.
+    /// The sender opened another stream under this id. It was refused.
     #[error("the peer sent something other than one chunk")]
     NotTheChunk,
-    /// The system has no randomness to make an id of.
+    /// The system's random source failed.
     #[error("the system's random source failed")]
     NoRandomness,
 }
 
-/// Makes an id and claims it. Send it to the peer, then await [`only_chunk`].
+/// Makes a transfer id and claims it. Send the id to the peer, then await [`only_chunk`].
 ///
 /// # Errors
 /// [`NoChunk::NoRandomness`].
@@ -46,7 +46,7 @@ pub fn claim_new(connection: &Arc<PeerConnection>) -> Result<Claim, NoChunk> {
     connection.claim(transfer).map_err(|_| NoChunk::NoRandomness)
 }
 
-/// Waits for the chunk of a transfer that has one. Cancel-safe until it returns.
+/// Waits for the only chunk of a transfer. Cancel-safe until it returns.
 ///
 /// # Errors
 /// See [`NoChunk`].

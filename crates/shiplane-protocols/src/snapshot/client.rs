@@ -14,7 +14,7 @@ use crate::{
     single::{NoChunk, claim_new, only_chunk},
 };
 
-/// How a snapshot is received.
+/// Options for receiving a snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotOptions {
     max_len_bytes: u64,
@@ -47,10 +47,10 @@ impl Default for SnapshotOptions {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// The peer does not send it; a fault says why.
+    /// The peer refused the request; the fault says why.
     #[error(transparent)]
     Open(#[from] CallError),
-    /// It is larger than the options allow.
+    /// The snapshot is larger than the options allow.
     #[error("the snapshot has {len_bytes} bytes; the limit is {max_bytes}")]
     TooLarge {
         /// The announced size.
@@ -58,10 +58,10 @@ pub enum SnapshotError {
         /// The limit.
         max_bytes: u64,
     },
-    /// The peer announced it, but nothing came.
+    /// The peer accepted the request, but the chunk did not arrive.
     #[error(transparent)]
     NoChunk(#[from] NoChunk),
-    /// It is not what was announced, or did not arrive; the peer knows by its status.
+    /// The content does not match the announcement, or did not arrive. The status tells the peer.
     #[error(transparent)]
     Receive(#[from] RecvChunkError),
 }

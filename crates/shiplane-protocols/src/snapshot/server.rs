@@ -15,22 +15,22 @@ use super::{
     store::{Snapshot, SnapshotStore},
 };
 
-/// Serves the snapshots of a store to the peers whose connections its method is served on.
+/// Serves the snapshots of a store to peers.
 #[derive(Debug, Clone)]
 pub struct SnapshotServer {
     store: Arc<SnapshotStore>,
     lane: LaneOptions,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl SnapshotServer {
-    /// Serves `store`; all transfers together keep to the rate of `lane`.
+    /// Creates a server for `store`. All transfers share the rate limit of `lane`.
     #[must_use]
     pub fn new(store: Arc<SnapshotStore>, lane: LaneOptions) -> Self {
-        Self { store, lane, places: Arc::new(Semaphore::new(MAX_CONCURRENT)) }
+        Self { store, lane, permits: Arc::new(Semaphore::new(MAX_CONCURRENT)) }
     }
 
-    /// Adds the method to what is offered to peers.
+    /// Adds the method `snapshot.open` to a router.
     #[must_use]
     pub fn methods(&self, router: Router) -> Router {
         let server = self.clone();
@@ -43,7 +43,7 @@ impl SnapshotServer {
     async fn open(self, context: RequestContext, request: Open) -> Result<Opened, Fault> {
         let snapshot = self.store.get(&request.id).ok_or_else(|| unknown(&request.id))?;
         let busy = |_| Fault::new(FaultCode::Busy, "too many snapshots are being sent; try again later");
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(busy)?;
+        let place = Arc::clone(&self.permits).try_acquire_owned().map_err(busy)?;
         let info = snapshot.info;
         let source = open(snapshot).await?;
         let transfer = TransferId::from_bytes(request.transfer);

@@ -14,22 +14,22 @@ use thiserror::Error;
 
 use crate::content::sha256_of;
 
-/// Snapshots by id. Share it in an [`Arc`](std::sync::Arc).
+/// Stores snapshots by id. Share it in an [`Arc`](std::sync::Arc).
 ///
-/// A snapshot is hashed when it is added. A file must stay as it is from then on: if it does not, a
-/// receiver notices by size or digest and keeps nothing of it.
+/// A snapshot is hashed when it is added. Its file must not change afterwards: a receiver would notice by size or digest
+/// and keep nothing.
 #[derive(Debug, Default)]
 pub struct SnapshotStore {
     snapshots: RwLock<HashMap<String, Snapshot>>,
 }
 
-/// What a snapshot is.
+/// Size and digest of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SnapshotInfo {
-    /// Its size.
+    /// Size in bytes.
     pub len_bytes: u64,
-    /// SHA-256 of it.
+    /// SHA-256 of the content.
     pub digest: Digest,
 }
 
@@ -43,10 +43,10 @@ pub enum AddSnapshotError {
         /// The id's length.
         len_bytes: usize,
     },
-    /// There is other content under this id. Remove it first, or choose another id.
+    /// Other content has this id. Remove it first, or choose another id.
     #[error("another snapshot has this id; use a new id")]
     Exists,
-    /// The content cannot be read, or changed meanwhile.
+    /// The content cannot be read, or changed while it was read.
     #[error(transparent)]
     Source(#[from] SourceError),
 }
@@ -58,16 +58,15 @@ pub(super) struct Snapshot {
 }
 
 impl SnapshotStore {
-    /// Empty.
+    /// Creates an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads and hashes `source` on a blocking thread and offers it as `id`. To add the same content
-    /// again is no error.
+    /// Reads and hashes `source` on a blocking thread and offers it as `id`. Adding the same content again is no error.
     ///
-    /// Cancel-safe: dropped, it is not added.
+    /// Cancel-safe: if dropped, nothing is added.
     ///
     /// # Errors
     /// See [`AddSnapshotError`].

@@ -271,7 +271,7 @@ pub(crate) fn failed(error: &TransferError) -> Fault {
         | TransferError::Call(_)
         | TransferError::Incomplete { .. }
         | TransferError::Undelivered { .. }
-        | TransferError::Abandoned => return Fault::new(FaultCode::Gone, "the transfer was cut"),
+        | TransferError::Abandoned => return Fault::new(FaultCode::Gone, "the transfer was interrupted"),
     };
     Fault::new(code, error.to_string())
 }

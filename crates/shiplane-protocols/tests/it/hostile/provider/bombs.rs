@@ -7,7 +7,6 @@ use shiplane_protocols::{
         transfer::{ProtocolFault, TransferOptions},
     },
 };
-use shiplane_transport::LaneOptions;
 use tempfile::TempDir;
 
 use super::*;

@@ -122,8 +122,8 @@ pub use header::{
 };
 pub use path::{PathRefused, RelPath};
 pub use records::{
-    BlockSignature, BlockSignatures, Entry, EntryKind, FailReason, Mtime, ProviderRecord, ReceiverRecord,
-    RecordError, RecordReader, SkipReason, Span, Version,
+    BlockSignature, BlockSignatures, Entry, EntryKind, LeftOutReason, Mtime, ProviderRecord, ReceiverRecord,
+    RecordError, RecordReader, Span, Version,
 };
 
 /// What the other crates of this workspace are built from. It may change at any time.

@@ -164,7 +164,7 @@ async fn a_link_within_the_tree_that_is_pushed_to_is_not_followed_either() {
     fs::write(world.dest().join("d/x"), b"x").unwrap();
     let overwrite = PushRequest { overwrite: true, ..named("", "t") };
     let report = push(&world, &client, source(&world.dest()), &overwrite).await.unwrap();
-    assert_eq!((report.published_files, report.left_out_there), (0, 2));
+    assert_eq!((report.summary.published_files, report.left_out_there), (0, 2));
     let refused = push(&world, &client, source(&world.dest()), &named("", "t")).await.unwrap_err();
     assert_eq!(code(refused), FaultCode::PathRefused);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use shiplane_files::internals::{
-    Destination, DestinationError, Kind, Scanned, Shape, Source, SourceError, SourceRoot,
+    Destination, DestinationError, Kind, Scanned, Shape, SharedMemory, Source, SourceError, SourceRoot,
 };
 use shiplane_wire::{Entry, EntryKind, LeftOutReason, RelPath};
 use tempfile::TempDir;
@@ -349,8 +349,16 @@ fn a_served_directory_that_is_gone_or_replaced_is_an_error() {
             assert!(matches!(root.resolve(path), Err(SourceError::Gone)), "{how}");
         }
         assert!(matches!(root.below(b""), Err(SourceError::Gone)), "{how}");
-        let opened = Destination::open_beneath(&root, b"in", &Shape::Contents, job(), options(), &|_| true)
-            .unwrap_err();
+        let opened = Destination::open_beneath(
+            &root,
+            b"in",
+            &Shape::Contents,
+            job(),
+            options(),
+            SharedMemory::default(),
+            &|_| true,
+        )
+        .unwrap_err();
         assert!(matches!(opened, DestinationError::Gone), "{how}: {opened}");
     }
 }

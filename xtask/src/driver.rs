@@ -224,7 +224,7 @@ impl Done {
         if done["event"] != "done" {
             bail!("the last event is not `done` but {done}");
         }
-        if done["durable"] == false || done["left"].as_u64().is_some_and(|left| left > 0) {
+        if done["durable"] == false || done["left_out"].as_u64().is_some_and(|left| left > 0) {
             bail!("it is not durable, or has left something alone: {done}");
         }
         let number = |field: &str| done[field].as_u64().unwrap_or_default();
@@ -281,7 +281,7 @@ mod tests {
             r#"{"event":"progress"}"#,
             "done",
             r#"{"event":"done","durable":false}"#,
-            r#"{"event":"done","left":1}"#,
+            r#"{"event":"done","left_out":1}"#,
         ] {
             assert!(done(&[line]).is_err(), "{line}");
         }

@@ -21,7 +21,7 @@ use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
     after_help = EXIT_CODES,
     arg_required_else_help = true,
     disable_help_subcommand = true
-)]
+    )]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -130,7 +130,7 @@ pub(crate) struct GetArgs {
     pub(crate) path: PathArgs,
     /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,
     /// With --insecure-octopii: file to write the chunk to [default: octopii-chunk]
     #[cfg(feature = "octopii")]
@@ -163,7 +163,7 @@ pub(crate) struct PushArgs {
     pub(crate) path: PathArgs,
     /// Send one file to the Octopii node TARGET, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "rate", "compress", "digest", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
@@ -215,6 +215,9 @@ pub(crate) struct MovingArgs {
     /// Maximum chunk size, the unit of verification and resume; smaller on slow paths, larger for huge files
     #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
+    /// Kinds of paths that are not wanted: neither reported nor counted as left out
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    pub(crate) skip: Vec<Skip>,
 }
 
 /// Options of `get`, `push` and `sync`: rate, compression, digest.
@@ -237,6 +240,34 @@ pub(crate) struct PathArgs {
     /// Digest that verifies the data in transit
     #[arg(long, value_enum, default_value_t = Digest::Blake3)]
     pub(crate) digest: Digest,
+}
+
+/// Kinds of paths that a transfer may leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Skip {
+    /// Symbolic links
+    Links,
+    /// Devices, sockets and FIFOs
+    Special,
+    /// Names that one of the two file systems does not take
+    Names,
+    /// Files and directories that cannot be read
+    Unreadable,
+    /// Files that change or vanish while they are read
+    Changed,
+}
+
+impl Skip {
+    /// As the library names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Links => "links",
+            Self::Special => "special",
+            Self::Names => "names",
+            Self::Unreadable => "unreadable",
+            Self::Changed => "changed",
+        }
+    }
 }
 
 /// When `get` and `push` report a file as done.
@@ -403,7 +434,7 @@ hide it from the process list. To resume an interrupted run, repeat the command.
 const SYNC_HELP: &str = "\
 Changes and deletions since the last sync are applied to the other side. If both sides changed a
 file, the later version keeps the name and the other becomes NAME.conflict-DIGEST. Files edited
-during the sync are left alone; run the command again to sync them.
+during the sync are left out; run the command again to sync them.
 
 Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
 hide it from the process list. To resume an interrupted run, repeat the command.";
@@ -411,7 +442,11 @@ hide it from the process list. To resume an interrupted run, repeat the command.
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, verified and durable · 1 other failure · 2 usage · 3 peer unreachable or silent
 4 identity or authorisation · 5 integrity · 6 refused (path, limit, exists)
-7 local input or output (no space, permission) · 130 interrupted
+7 local input or output (no space, permission) · 9 done, except for paths that are left out
+130 interrupted. If several apply, the first of 130, 4, 5, 7, 6, 3, 1, 9.
+
+What did not arrive is named on standard error, with the reason; --skip KIND says that a kind is not
+wanted.
 
 The key, the list of peers and the state of syncs are in $SHIPLANE_HOME, by default the platform's
 usual directories.";

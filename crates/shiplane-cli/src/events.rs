@@ -40,8 +40,15 @@ pub(crate) enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         sha256: Option<String>,
     },
-    /// A path of the source was skipped.
-    Skipped { path: String, reason: String },
+    /// A path is left out: it did not arrive, or `sync` did not change it.
+    LeftOut {
+        /// The side that has the reason.
+        side: &'static str,
+        /// `links`, `special`, `names`, `unreadable`, `changed` or `refused`.
+        kind: &'static str,
+        path: String,
+        reason: String,
+    },
     /// `get` is done, with the requested durability.
     Done {
         files: u64,
@@ -51,6 +58,8 @@ pub(crate) enum Event {
         bytes_wire: u64,
         /// Bytes kept by an interrupted run or in equal files.
         bytes_resumed: u64,
+        /// Number of paths that are left out.
+        left_out: u64,
         seconds: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
@@ -68,6 +77,8 @@ pub(crate) enum Event {
         bytes_wire: u64,
         /// Bytes kept by an interrupted run or in equal files.
         bytes_resumed: u64,
+        /// Number of paths that are left out.
+        left_out: u64,
         /// Whether the files are durable, or only verified.
         durable: bool,
         seconds: f64,
@@ -84,16 +95,14 @@ pub(crate) enum Event {
         from: Option<String>,
         why: String,
     },
-    /// A path was left alone on one side: it changed during the sync, or a system call failed.
-    Left { side: &'static str, path: String, reason: String },
     /// `sync` is done and durable, or its dry run is.
     #[serde(rename = "done")]
     Synced {
         files: u64,
         /// Number of changes, done or planned.
         actions: u64,
-        /// Number of paths left alone.
-        left: u64,
+        /// Number of paths that are left out.
+        left_out: u64,
         bytes_sent: u64,
         bytes_received: u64,
         /// Bytes on the wire in both directions: fewer if compressed.
@@ -180,18 +189,14 @@ fn side_name(side: Side) -> &'static str {
 }
 
 impl Event {
-    /// The event of `get` and `push` for a path that is left out.
-    pub(crate) fn skipped(left_out: &Action) -> Self {
-        Self::Skipped { path: left_out.path.clone(), reason: left_out.why.to_string() }
-    }
-
-    /// The event of `sync` for a path that is left out.
-    pub(crate) fn left(left_out: &Action) -> Self {
-        if left_out.change == "skip" {
-            return Self::skipped(left_out);
+    /// The event for a path that is left out.
+    pub(crate) fn left_out(left_out: &Action) -> Self {
+        Self::LeftOut {
+            side: side_name(left_out.side),
+            kind: left_out.change,
+            path: left_out.path.clone(),
+            reason: left_out.why.to_string(),
         }
-        let (side, path) = (side_name(left_out.side), left_out.path.clone());
-        Self::Left { side, path, reason: left_out.why.to_string() }
     }
 
     /// The event of `sync` for a change.
@@ -232,6 +237,7 @@ mod tests {
             bytes_received: 20,
             bytes_wire: 15,
             bytes_resumed: 10,
+            left_out: 1,
             seconds: 0.5,
             digest: None,
             digest_algorithm: None,
@@ -239,7 +245,7 @@ mod tests {
         assert_eq!(
             line(&done),
             "{\"event\":\"done\",\"files\":2,\"bytes_total\":30,\"bytes_received\":20,\
-             \"bytes_wire\":15,\"bytes_resumed\":10,\"seconds\":0.5}\n"
+\"bytes_wire\":15,\"bytes_resumed\":10,\"left_out\":1,\"seconds\":0.5}\n"
         );
         let sent = Totals { completed: 1, failed: 0, bytes: 20 };
         let stopped = Event::Stopped { seconds: 2.0, sent, received: Totals { failed: 3, ..sent } };
@@ -266,8 +272,8 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_whatever_it_says() {
-        let skipped = Event::Skipped { path: "a\nb\u{1b}\"".to_owned(), reason: "x\r".to_owned() };
-        let text = line(&skipped);
+        let (path, reason) = ("a\nb\u{1b}\"".to_owned(), "x\r".to_owned());
+        let text = line(&Event::LeftOut { side: "here", kind: "links", path, reason });
         assert_eq!(text.trim_end_matches('\n').lines().count(), 1);
         assert!(!text.trim_end().contains(|symbol: char| symbol.is_control()), "{text:?}");
     }

@@ -19,6 +19,7 @@ pub(crate) enum Class {
     Integrity = 5,
     Refused = 6,
     LocalIo = 7,
+    LeftOut = 9,
     Interrupted = 130,
 }
 
@@ -66,6 +67,7 @@ fn job(error: &shiplane::Error) -> Diagnosis {
         ErrorKind::Integrity => Class::Integrity,
         ErrorKind::Refused => Class::Refused,
         ErrorKind::LocalIo => Class::LocalIo,
+        ErrorKind::LeftOut => Class::LeftOut,
         ErrorKind::Interrupted => Class::Interrupted,
         _ => Class::Other,
     };
@@ -82,6 +84,7 @@ fn settings(error: &SettingsError) -> Diagnosis {
             SettingsError::TicketFile { .. } => {
                 "check the file; shiplane serve --ticket-file FILE writes one"
             }
+            SettingsError::NoDest => "give a file or a directory, or omit DEST for the current directory",
             SettingsError::NoPath => "give the files to push before the target",
             SettingsError::NoTarget => {
                 "give a ticket URL or NAME@HOST:PORT/PATH last, or set SHIPLANE_TICKET"
@@ -100,7 +103,29 @@ fn settings(error: &SettingsError) -> Diagnosis {
     )
 }
 
+impl Failure {
+    /// Of two failures, the one that decides the exit code.
+    pub(crate) fn or_worse(self, other: Self) -> Self {
+        if other.diagnosis().class.rank() < self.diagnosis().class.rank() { other } else { self }
+    }
+}
+
 impl Class {
+    /// Its place in the order in which exit codes count, if several apply.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Usage => 0,
+            Self::Interrupted => 1,
+            Self::Identity => 2,
+            Self::Integrity => 3,
+            Self::LocalIo => 4,
+            Self::Refused => 5,
+            Self::Unreachable => 6,
+            Self::Other => 7,
+            Self::LeftOut => 8,
+        }
+    }
+
     /// The name in events.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -111,6 +136,7 @@ impl Class {
             Self::Integrity => "integrity",
             Self::Refused => "refused",
             Self::LocalIo => "local_io",
+            Self::LeftOut => "left_out",
             Self::Interrupted => "interrupted",
         }
     }

@@ -5,9 +5,10 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use shiplane::{Action, EventKind};
+use shiplane::EventKind;
 
 use crate::events::{Event, Phase};
+use crate::failure::Failure;
 use crate::progress::{OutputMode, Progress, Reporter, TICK_INTERVAL, seconds};
 
 /// One run of a command.
@@ -19,9 +20,13 @@ pub(crate) struct Job {
 
 impl Job {
     /// Starts. Events and digests go to `out`.
-    pub(crate) fn begin(output_mode: OutputMode, out: impl io::Write + Send + 'static) -> Arc<Self> {
+    pub(crate) fn begin(
+        output_mode: OutputMode,
+        out: impl io::Write + io::IsTerminal + Send + 'static,
+    ) -> Arc<Self> {
         let began_at = Instant::now();
-        let reporter = Reporter::new(output_mode, Box::new(out) as Box<dyn io::Write + Send>, began_at);
+        let (is_terminal, out) = (out.is_terminal(), Box::new(out) as Box<dyn io::Write + Send>);
+        let reporter = Reporter::new(output_mode, out, is_terminal, began_at);
         Arc::new(Self { began_at, output_mode, reporter: Mutex::new(reporter) })
     }
 
@@ -43,15 +48,19 @@ impl Job {
         self.reporter().progress(Progress::at(phase), Instant::now());
     }
 
-    /// The callback for the library's job. `left_out` makes the event for a path that is left out.
-    pub(crate) fn events(
-        self: &Arc<Self>,
-        left_out: fn(&Action) -> Event,
-    ) -> impl FnMut(&shiplane::Event) + Send + 'static {
+    /// The callback for the library's job.
+    pub(crate) fn events(self: &Arc<Self>) -> impl FnMut(&shiplane::Event) + Send + 'static {
         let job = Arc::clone(self);
-        move |event| match &event.kind {
-            EventKind::LeftOut(what) => job.tell(&left_out(what)),
-            _ => job.on_event(event),
+        move |event| job.on_event(event)
+    }
+
+    /// Ends the command with what its work came to. That standard output could not be written is a failure as well;
+    /// of two failures, the one that counts more.
+    pub(crate) fn end(&self, ended: Result<(), Failure>) -> Result<(), Failure> {
+        match (ended, self.reporter().take_output_error().map(Failure::Stdout)) {
+            (ended, None) => ended,
+            (Ok(()), Some(unwritten)) => Err(unwritten),
+            (Err(failure), Some(unwritten)) => Err(failure.or_worse(unwritten)),
         }
     }
 
@@ -76,6 +85,7 @@ impl Job {
                 received: *is_received,
                 sha256: sha256.clone(),
             }),
+            (EventKind::LeftOut(left_out), _) => self.tell(&Event::left_out(left_out)),
             _ => self.reporter().progress(event.into(), Instant::now()),
         }
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod checksums;
 mod commands;
 mod events;
 mod exit;

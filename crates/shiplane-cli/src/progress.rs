@@ -5,17 +5,18 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::checksums;
 use crate::events::{Event, Phase};
 use crate::logging::{print_line, set_bar};
 
 /// How output is presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputMode {
-    /// Text: a bar if standard error is a terminal, and a line for each skipped file.
+    /// Text: a bar if standard error is a terminal, and a line for each path that is left out.
     Human,
     /// Every event as a line of JSON on standard output.
     Json,
-    /// Errors only.
+    /// Errors only: failures and what is left out.
     Quiet,
 }
 
@@ -69,8 +70,10 @@ pub(crate) struct Reporter<W> {
     output_mode: OutputMode,
     /// Events and digests go here.
     out: W,
-    /// The reader of `out` is gone; the transfer continues without it.
-    out_failed: bool,
+    /// Why nothing is written to `out` any more; the transfer continues without it.
+    out_error: Option<io::Error>,
+    /// Whether `out` is a terminal, which must not get the bytes of a name as they are.
+    is_terminal: bool,
     bar: Option<ProgressBar>,
     began_at: Instant,
     last: Option<Shown>,
@@ -89,10 +92,19 @@ struct Shown {
 
 impl<W: Write> Reporter<W> {
     /// Starts; draws a bar on a terminal.
-    pub(crate) fn new(output_mode: OutputMode, out: W, now: Instant) -> Self {
+    pub(crate) fn new(output_mode: OutputMode, out: W, is_terminal: bool, now: Instant) -> Self {
         let bar = (output_mode == OutputMode::Human && io::stderr().is_terminal()).then(new_bar);
         set_bar(bar.clone());
-        Self { output_mode, out, out_failed: false, bar, began_at: now, last: None, resumed_told: 0 }
+        Self {
+            output_mode,
+            out,
+            out_error: None,
+            is_terminal,
+            bar,
+            began_at: now,
+            last: None,
+            resumed_told: 0,
+        }
     }
 
     /// Reports progress. Cheap enough for every buffer.
@@ -143,17 +155,12 @@ impl<W: Write> Reporter<W> {
     pub(crate) fn event(&mut self, event: &Event) {
         self.emit(event);
         match (self.output_mode, event) {
-            (OutputMode::Human, Event::Skipped { path, reason }) => {
-                print_line(&format!("skipped: {path}: {reason}"));
+            (OutputMode::Human | OutputMode::Quiet, Event::LeftOut { side, path, reason, .. }) => {
+                print_line(&format!("left out {side}: {path}: {reason}"));
             }
             (OutputMode::Human | OutputMode::Quiet, Event::File { path, sha256: Some(sha256), .. }) => {
-                // As `sha256sum` prints it, so that `sha256sum --check` reads it.
-                // An escaped name has a backslash in it, and a line with one begins with another.
-                let mark = if path.contains('\\') { "\\" } else { "" };
-                self.write(|out| writeln!(out, "{mark}{sha256}  {path}"));
-            }
-            (OutputMode::Human, Event::Left { side, path, reason }) => {
-                print_line(&format!("left alone {side}: {path}: {reason}"));
+                let line = checksums::line(sha256, path, self.is_terminal);
+                self.write(|out| out.write_all(&line));
             }
             (OutputMode::Human, Event::Action { side, change, path, from, why }) => {
                 let from = from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));
@@ -193,10 +200,17 @@ impl<W: Write> Reporter<W> {
     }
 
     fn write(&mut self, write: impl FnOnce(&mut W) -> io::Result<()>) {
-        if !self.out_failed && write(&mut self.out).is_err() {
-            self.out_failed = true;
-            tracing::warn!("standard output was closed by its reader; the transfer continues");
+        if self.out_error.is_none()
+            && let Err(error) = write(&mut self.out).and_then(|()| self.out.flush())
+        {
+            tracing::warn!(%error, "cannot write to standard output; the transfer continues");
+            self.out_error = Some(error);
         }
+    }
+
+    /// Why standard output could not be written, if it could not.
+    pub(crate) fn take_output_error(&mut self) -> Option<io::Error> {
+        self.out_error.take()
     }
 }
 
@@ -271,18 +285,18 @@ fn template(has_total: bool) -> &'static str {
 }
 
 fn summary(done: &Event) -> String {
-    let (files, moved, wire, verb, bytes_resumed, seconds) = match done {
-        Event::Done { files, bytes_received, bytes_wire, bytes_resumed, seconds, .. } => {
-            (files, *bytes_received, *bytes_wire, "received", bytes_resumed, seconds)
+    let (files, moved, wire, verb, bytes_resumed, left_out, seconds) = match done {
+        Event::Done { files, bytes_received, bytes_wire, bytes_resumed, left_out, seconds, .. } => {
+            (files, *bytes_received, *bytes_wire, "received", bytes_resumed, left_out, seconds)
         }
-        Event::Pushed { files, bytes_sent, bytes_wire, bytes_resumed, seconds, .. } => {
-            (files, *bytes_sent, *bytes_wire, "sent", bytes_resumed, seconds)
+        Event::Pushed { files, bytes_sent, bytes_wire, bytes_resumed, left_out, seconds, .. } => {
+            (files, *bytes_sent, *bytes_wire, "sent", bytes_resumed, left_out, seconds)
         }
-        Event::Synced { files, actions, left, bytes_sent, bytes_received, seconds, .. } => {
+        Event::Synced { files, actions, left_out, bytes_sent, bytes_received, seconds, .. } => {
             let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
             let (sent, received) = (BinaryBytes(*bytes_sent), BinaryBytes(*bytes_received));
             let done = format!("done: {files} files on both sides, {actions} actions");
-            return format!("{done}, {left} left alone, {sent} sent, {received} received in {took:.1?}");
+            return format!("{done}, {left_out} left out, {sent} sent, {received} received in {took:.1?}");
         }
         _ => return String::new(),
     };
@@ -295,7 +309,8 @@ fn summary(done: &Event) -> String {
     let squeezed = if wire < moved { format!(" as {}", BinaryBytes(wire)) } else { String::new() };
     let moved = BinaryBytes(moved);
     let rate = BinaryBytes(rate as u64);
-    format!("done: {files} files, {moved} {verb}{squeezed} in {took:.1?} ({rate}/s){resumed}")
+    let left_out = if *left_out == 0 { String::new() } else { format!(", {left_out} left out") };
+    format!("done: {files} files, {moved} {verb}{squeezed} in {took:.1?} ({rate}/s){resumed}{left_out}")
 }
 
 /// Four a second: enough for a script that draws, few enough for one that logs.
@@ -343,7 +358,7 @@ mod tests {
     #[test]
     fn a_program_is_told_every_phase_and_not_every_buffer() {
         let (mut out, now) = (Vec::new(), Instant::now());
-        let mut reporter = Reporter::new(OutputMode::Json, &mut out, now);
+        let mut reporter = Reporter::new(OutputMode::Json, &mut out, false, now);
         reporter.progress(Progress { phase: Phase::Listing, ..at(0) }, now);
         for bytes in 0..50 {
             reporter.progress(at(bytes), now + Duration::from_millis(bytes * 10));
@@ -357,7 +372,7 @@ mod tests {
     fn the_last_step_is_told_though_none_follows_it_and_then_that_nothing_comes() {
         let (mut out, start) = (Vec::new(), Instant::now());
         let after = |ms| start + Duration::from_millis(ms);
-        let mut reporter = Reporter::new(OutputMode::Json, &mut out, start);
+        let mut reporter = Reporter::new(OutputMode::Json, &mut out, false, start);
         reporter.progress(at(0), start);
         reporter.progress(Progress { bytes_per_second: 7, ..at(40) }, after(400));
         reporter.progress(Progress { bytes_per_second: 7, ..at(60) }, after(500));
@@ -375,7 +390,7 @@ mod tests {
     fn nobody_is_told_nothing_but_the_digests_that_were_asked_for() {
         for output_mode in [OutputMode::Quiet, OutputMode::Human] {
             let (mut out, now) = (Vec::new(), Instant::now());
-            let mut reporter = Reporter::new(output_mode, &mut out, now);
+            let mut reporter = Reporter::new(output_mode, &mut out, false, now);
             reporter.progress(at(1), now);
             reporter.event(&file(None));
             reporter.event(&file(Some("abc")));
@@ -397,9 +412,11 @@ mod tests {
             }
         }
         let (mut out, now) = (Gone(0), Instant::now());
-        let mut reporter = Reporter::new(OutputMode::Json, &mut out, now);
+        let mut reporter = Reporter::new(OutputMode::Json, &mut out, false, now);
         reporter.event(&file(None));
         reporter.event(&file(None));
+        let error = reporter.take_output_error().map(|error| error.kind());
+        assert_eq!(error, Some(io::ErrorKind::BrokenPipe), "it counts at the end");
         drop(reporter);
         assert_eq!(out.0, 1);
     }
@@ -408,7 +425,7 @@ mod tests {
     fn the_bar_moves_with_what_is_done_and_is_as_long_as_all() {
         let (bar, mut now) = (ProgressBar::hidden(), Instant::now());
         let mut out = Vec::new();
-        let mut reporter = Reporter::new(OutputMode::Quiet, &mut out, now);
+        let mut reporter = Reporter::new(OutputMode::Quiet, &mut out, false, now);
         reporter.bar = Some(bar.clone());
         let mut positions = Vec::new();
         for bytes in [0, 10, 40, 100] {
@@ -436,21 +453,23 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_says_what_was_resumed() {
-        let done = |bytes_resumed, bytes_wire| Event::Done {
+    fn the_summary_says_what_was_resumed_and_left_out() {
+        let done = |bytes_resumed, bytes_wire, left_out| Event::Done {
             files: 3,
             bytes_total: 3 << 20,
             bytes_received: 2 << 20,
             bytes_wire,
             bytes_resumed,
+            left_out,
             seconds: 2.0,
             digest: None,
             digest_algorithm: None,
         };
         let plain = "done: 3 files, 2.00 MiB received in 2.0s (1.00 MiB/s)";
-        assert_eq!(summary(&done(0, 2 << 20)), plain);
-        assert_eq!(summary(&done(1 << 20, 2 << 20)), format!("{plain}, 1.00 MiB resumed"));
+        assert_eq!(summary(&done(0, 2 << 20, 0)), plain);
+        assert_eq!(summary(&done(1 << 20, 2 << 20, 0)), format!("{plain}, 1.00 MiB resumed"));
+        assert_eq!(summary(&done(0, 2 << 20, 7)), format!("{plain}, 7 left out"));
         let squeezed = "done: 3 files, 2.00 MiB received as 512.00 KiB in 2.0s (1.00 MiB/s)";
-        assert_eq!(summary(&done(0, 1 << 19)), squeezed);
+        assert_eq!(summary(&done(0, 1 << 19, 0)), squeezed);
     }
 }

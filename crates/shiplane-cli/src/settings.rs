@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use shiplane::{Target, escape};
 
-use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs};
+use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs, Skip};
 use crate::progress::OutputMode;
 
 pub(crate) use self::push::{PushSettings, Pushed};
@@ -51,6 +51,7 @@ pub(crate) struct GetSettings {
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
     pub(crate) digest: Digest,
+    pub(crate) skip: Vec<Skip>,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -82,6 +83,8 @@ pub(crate) enum SettingsError {
     Target(#[from] shiplane::Error),
     #[error("cannot read the ticket from {from}: {source}")]
     TicketFile { from: String, source: io::Error },
+    #[error("DEST is empty")]
+    NoDest,
     #[error("there is nothing to push, only a target")]
     NoPath,
     #[error("there is no target")]
@@ -136,6 +139,7 @@ impl GetSettings {
         };
         let dest = match dest {
             None => Dest::Path(PathBuf::from(".")),
+            Some(dest) if dest.is_empty() => return Err(SettingsError::NoDest),
             Some(dest) if dest == "-" => Dest::Stdout,
             Some(dest) => Dest::Path(dest.into()),
         };
@@ -155,6 +159,7 @@ impl GetSettings {
             rate: args.path.rate,
             compress: args.path.compress,
             digest: args.path.digest,
+            skip: args.moving.skip,
             output_mode: output_mode(args.json, args.quiet),
         })
     }

@@ -76,18 +76,21 @@ pub(super) struct DeltaMatcher {
     store: Arc<ChunkStore>,
     /// By number of the entry.
     deltas: Mutex<HashMap<u64, Delta>>,
+    /// Of files of which no piece could be written.
+    failed: Mutex<HashMap<u64, DestinationError>>,
     buffers: Buffers,
 }
 
 impl DeltaMatcher {
     pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>, buffers: Buffers) -> Self {
         let (site, store) = (Arc::clone(site), Arc::clone(store));
-        Self { site, store, deltas: Mutex::default(), buffers }
+        Self { site, store, deltas: Mutex::default(), failed: Mutex::default(), buffers }
     }
 
     /// The file is given up.
     pub(super) fn forget(&self, index: u64) {
         lock(&self.deltas).remove(&index);
+        lock(&self.failed).remove(&index);
     }
 
     /// Turns a plan that wants much of a file into [`Plan::Delta`], if there is an old version of it.
@@ -110,7 +113,9 @@ impl DeltaMatcher {
             Plan::Compare { is_likely_same: false } if self.site.options.overwrite => {
                 Some(self.site.target_of(&entry.path))
             }
-            Plan::Want { .. } | Plan::Compare { .. } | Plan::Done | Plan::Delta { .. } => None,
+            Plan::Want { .. } | Plan::Compare { .. } | Plan::Done | Plan::LeftOut | Plan::Delta { .. } => {
+                None
+            }
         };
         let Some(target) = target else { return Ok(plan) };
         let parent = self.site.parent_of(&target)?;
@@ -147,7 +152,14 @@ impl DeltaMatcher {
         Ok(Plan::Delta { ranges: sections(&[whole]), average_bytes })
     }
 
-    pub(super) fn follow(&self, index: u64, theirs: &[Block]) -> Result<(), DestinationError> {
+    /// A failure is kept until [`delta`](Self::delta) tells it, for the sake of the files that have none.
+    pub(super) fn follow(&self, index: u64, theirs: &[Block]) {
+        if let Err(error) = self.try_to_follow(index, theirs) {
+            lock(&self.failed).insert(index, error);
+        }
+    }
+
+    fn try_to_follow(&self, index: u64, theirs: &[Block]) -> Result<(), DestinationError> {
         let (delta, file) = (lock(&self.deltas).remove(&index), self.store.file(index));
         // It may have been discarded meanwhile.
         let (Some(mut delta), Some(file)) = (delta, file) else { return Ok(()) };
@@ -168,6 +180,9 @@ impl DeltaMatcher {
         entry: &Entry,
         theirs: &[Block],
     ) -> Result<Option<Plan>, DestinationError> {
+        if let Some(error) = lock(&self.failed).remove(&index) {
+            return Err(error);
+        }
         let file = self.store.file(index).ok_or(DestinationError::NotWanted { entry: index })?;
         let delta = lock(&self.deltas).remove(&index);
         // It is gone if the old version could not be read.

@@ -6,14 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, EntryKind, FailReason, RelPath, Span};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, EntryKind, LeftOutReason, RelPath, Span};
 
 use crate::{
     blocks::Block,
     buffers::SharedMemory,
     delta::DeltaMatcher,
-    error::{DestinationError, Operation},
+    error::{DestinationError, Operation, SourceError},
     journal::Opened,
+    left_out::LeftOut,
     names::JobKey,
     plan::{Plan, Planner},
     platform::{self, Kind},
@@ -83,7 +84,7 @@ impl Destination {
     }
 
     /// Finds where `shape` lands when a peer says `path`, in which nothing is trusted: a directory beneath
-    /// `root`, or `root` itself if it is empty. A file or a directory lands in it by its name, the content
+    /// what is `served`, or that itself if it is empty. A file or a directory lands in it by its name, the content
     /// of a served root without one.
     ///
     /// Directories on the way that are missing are created if `may_create`, asked with the path of each,
@@ -96,7 +97,7 @@ impl Destination {
     /// [`DestinationError::Busy`] if another run of the job is at work, [`DestinationError::NoMemory`] if what an earlier
     /// run left finds none of it now, else what the system says.
     pub fn open_beneath(
-        root: &SourceRoot,
+        served: &SourceRoot,
         path: &[u8],
         shape: &Shape,
         job: JobKey,
@@ -104,10 +105,14 @@ impl Destination {
         shared: SharedMemory,
         may_create: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self, DestinationError> {
-        let root = root.directory().ok_or_else(|| DestinationError::WrongKind {
+        let root = served.directory().ok_or_else(|| DestinationError::WrongKind {
             path: ".".to_owned(),
             found: Kind::File,
             wanted: Kind::Directory,
+        })?;
+        served.check_there().map_err(|error| match error {
+            SourceError::Unreadable { source, .. } => DestinationError::io(Operation::Open, b".", source),
+            _ => DestinationError::Gone,
         })?;
         let is_durable = options.durability == Durability::Durable;
         let resolved = ResolvedDestination::beneath(root, path, shape, job, is_durable, may_create)?;
@@ -169,13 +174,29 @@ impl Destination {
             Admission::Replace => self.parts.planner.plan_anew(index, entry),
         };
         let planned = planned.and_then(|plan| self.offer_delta(index, entry, plan));
-        planned.map_or_else(
-            |error| {
-                let failed = FileEvent::Failed(error);
-                self.policy.on_file(&entry.path, entry.size_bytes, failed).map(|()| Plan::Done)
-            },
-            |plan| self.noted(entry, plan),
-        )
+        self.planned(index, entry, planned)
+    }
+
+    /// Leaves the entry out if it alone has failed.
+    fn planned(
+        &self,
+        index: u64,
+        entry: &Entry,
+        planned: Result<Plan, DestinationError>,
+    ) -> Result<Plan, DestinationError> {
+        let mut error = match planned {
+            Ok(plan) => return self.noted(entry, plan),
+            Err(error) => error,
+        };
+        let Parts { site, store, planner, matcher, .. } = &*self.parts;
+        if entry.kind == EntryKind::Directory {
+            error = planner.leave_out_directory(&entry.path, error)?;
+        }
+        let error = site.leave_out(Some(index), &entry.path, error)?;
+        matcher.forget(index);
+        store.discard_if_there(index)?;
+        self.policy.on_file(&entry.path, entry.size_bytes, FileEvent::Failed(error))?;
+        Ok(Plan::LeftOut)
     }
 
     /// Goes on after [`Plan::Compare`], now that the peer's digest of the whole file is known: reads the
@@ -186,18 +207,17 @@ impl Destination {
     /// [`DestinationError::Exists`] if the content differs and may not be overwritten, else as for
     /// [`plan`](Self::plan).
     pub fn compare(&self, index: u64, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
-        let plan = self.parts.planner.compare(index, entry, theirs)?;
-        self.noted(entry, self.offer_delta(index, entry, plan)?)
+        let plan = self.parts.planner.compare(index, entry, theirs);
+        let plan = plan.and_then(|plan| self.offer_delta(index, entry, plan));
+        self.planned(index, entry, plan)
     }
 
     /// Takes from the old version what a part of the peer's block signatures says of the ranges that [`Plan::Delta`]
     /// named. Parts come in order, and together are what [`delta`](Self::delta) is given.
     ///
-    /// # Errors
-    ///
-    /// What the system says when it is written.
-    pub fn follow(&self, index: u64, theirs: &[Block]) -> Result<(), DestinationError> {
-        self.parts.matcher.follow(index, theirs)
+    /// What fails is told by [`delta`](Self::delta).
+    pub fn follow(&self, index: u64, theirs: &[Block]) {
+        self.parts.matcher.follow(index, theirs);
     }
 
     /// Goes on after [`Plan::Delta`] with all of the peer's block signatures of the ranges that it named.
@@ -206,8 +226,8 @@ impl Destination {
     ///
     /// As for [`plan`](Self::plan).
     pub fn delta(&self, index: u64, entry: &Entry, theirs: &[Block]) -> Result<Plan, DestinationError> {
-        let plan = self.parts.matcher.delta(index, entry, theirs)?;
-        self.noted(entry, plan.unwrap_or_else(|| self.parts.planner.identical()))
+        let plan = self.parts.matcher.delta(index, entry, theirs);
+        self.planned(index, entry, plan.map(|plan| plan.unwrap_or_else(|| self.parts.planner.identical())))
     }
 
     fn offer_delta(&self, index: u64, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
@@ -323,6 +343,8 @@ impl Destination {
     /// planned with nothing missing. With [`Durability::Durable`] they are durable first, and their names
     /// after; that costs a few waits for the disk however many files there are, so call it with many.
     ///
+    /// Gives those that have their names now; the others were [left out](Self::take_left_out).
+    ///
     /// After an error, those of the files that could be published are; the others stay as they were.
     ///
     /// # Errors
@@ -330,7 +352,7 @@ impl Destination {
     /// The first of: [`DestinationError::NotWanted`] if one is not complete,
     /// [`DestinationError::Poisoned`] if the system could not make one durable (nothing is renamed then),
     /// [`DestinationError::Exists`] if something took a name meanwhile, or what the system says.
-    pub fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
+    pub fn publish(&self, entries: &[u64]) -> Result<Vec<u64>, DestinationError> {
         self.publish_by(entries, &*self.policy)
     }
 
@@ -340,7 +362,7 @@ impl Destination {
     ///
     /// The same.
     #[doc(hidden)]
-    pub fn publish_by(&self, entries: &[u64], policy: &dyn Policy) -> Result<(), DestinationError> {
+    pub fn publish_by(&self, entries: &[u64], policy: &dyn Policy) -> Result<Vec<u64>, DestinationError> {
         self.parts.publisher.publish(entries, policy)
     }
 
@@ -350,11 +372,37 @@ impl Destination {
     /// # Errors
     ///
     /// What the system says when it is removed.
-    pub fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError> {
+    pub fn discard(&self, entry: u64, reason: LeftOutReason) -> Result<(), DestinationError> {
         let file = self.parts.store.discard(entry);
         self.parts.matcher.forget(entry);
         let file = file?;
         self.policy.on_file(&file.path, file.size_bytes, FileEvent::NotSent(reason))
+    }
+
+    /// Takes what was left out since the last time: paths that this side cannot write, while everything else goes on. Also
+    /// gives how many more there were than are named. Entries among them were planned before; for each that was wanted,
+    /// call [`discard_left_out`](Self::discard_left_out) once nothing more of it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Those of the policy.
+    pub fn take_left_out(&self) -> Result<(Vec<LeftOut>, u64), DestinationError> {
+        let (left_out, unnamed) = self.parts.site.left_outs.take();
+        for LeftOut { entry, path, error, .. } in left_out.iter().filter(|left_out| !left_out.is_told) {
+            let len_bytes = entry.and_then(|entry| self.file_len_bytes(entry)).unwrap_or_default();
+            self.policy.on_file(path, len_bytes, FileEvent::Failed(Arc::clone(error)))?;
+        }
+        Ok((left_out, unnamed))
+    }
+
+    /// Removes what there is of a file that was left out.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it is removed.
+    pub fn discard_left_out(&self, entry: u64) -> Result<(), DestinationError> {
+        self.parts.matcher.forget(entry);
+        self.parts.store.discard_if_there(entry)
     }
 
     /// Lets the comparison of a large file fail soon, because its result is not needed any more.

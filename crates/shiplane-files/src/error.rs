@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use shiplane_wire::{FailReason, PathRefused, escape};
+use shiplane_wire::{LeftOutReason, PathRefused, escape};
 use thiserror::Error;
 
 use crate::{
@@ -60,6 +60,14 @@ pub enum DestinationError {
     NameCollision {
         /// The later of the two.
         path: String,
+    },
+    /// The directory that it is in was left out, for this reason.
+    #[error("{path} is in a directory that was left out ({reason})")]
+    InLeftOut {
+        /// The path.
+        path: String,
+        /// Why the directory was left out.
+        reason: LeftOutReason,
     },
     /// Another run of the same job holds its journal. Wait for it or end it.
     #[error("another run of this transfer is active (it locks {journal}); wait for it or stop it")]
@@ -167,6 +175,9 @@ pub enum DestinationError {
         /// The system's error.
         source: io::Error,
     },
+    /// The served directory was deleted, moved away or replaced.
+    #[error("the served directory was removed or replaced")]
+    Gone,
     /// The parent directory of the destination does not exist. Create it first.
     #[error("cannot create {path}: its parent directory does not exist; create it first")]
     ParentMissing {
@@ -202,6 +213,7 @@ impl DestinationError {
             | Self::WrongKind { .. }
             | Self::NameRefused { .. }
             | Self::NameCollision { .. }
+            | Self::InLeftOut { .. }
             | Self::Busy { .. }
             | Self::NoMemory
             | Self::TooLarge { .. } => FaultClass::Refused,
@@ -216,9 +228,47 @@ impl DestinationError {
             Self::NoSpace { .. }
             | Self::QuotaExceeded { .. }
             | Self::PermissionDenied { .. }
+            | Self::Gone
             | Self::ParentMissing { .. }
             | Self::Poisoned { .. }
             | Self::Io { .. } => FaultClass::LocalIo,
+        }
+    }
+
+    /// Why its path is left out, if that alone is concerned and everything else can go on; `None` if it ends the
+    /// transfer. What stands in the way ends one that may not `overwrite`.
+    #[must_use]
+    pub fn left_out_reason(&self, overwrite: bool) -> Option<LeftOutReason> {
+        match self {
+            Self::Exists { .. } | Self::WrongKind { .. } => overwrite.then_some(LeftOutReason::InTheWay),
+            Self::NameRefused { .. } => Some(LeftOutReason::Name),
+            Self::NameCollision { .. } => Some(LeftOutReason::NameTaken),
+            Self::InLeftOut { reason, .. } => Some(*reason),
+            Self::PermissionDenied { .. } => Some(LeftOutReason::NotPermitted),
+            Self::Altered { .. } => Some(LeftOutReason::Changed),
+            // They say nothing of the path.
+            Self::Io { operation: Operation::Sync | Operation::Lock, .. } => None,
+            Self::Io { source, .. } if platform::is_shortage(source) => None,
+            Self::Io { source, .. } => Some(match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LeftOutReason::Changed,
+                io::ErrorKind::DirectoryNotEmpty => LeftOutReason::NotEmpty,
+                _ => LeftOutReason::Failed,
+            }),
+            Self::Busy { .. }
+            | Self::NoMemory
+            | Self::TooLarge { .. }
+            | Self::Duplicate { .. }
+            | Self::NoParent { .. }
+            | Self::NotRequested { .. }
+            | Self::NotWanted { .. }
+            | Self::SpanOutside { .. }
+            | Self::ChunkLength { .. }
+            | Self::Unfinished { .. }
+            | Self::NoSpace { .. }
+            | Self::QuotaExceeded { .. }
+            | Self::Gone
+            | Self::ParentMissing { .. }
+            | Self::Poisoned { .. } => None,
         }
     }
 
@@ -315,6 +365,9 @@ pub enum SourceError {
         /// What it is.
         found: Kind,
     },
+    /// The directory or file that is served was deleted, moved away or replaced.
+    #[error("the served directory was removed or replaced")]
+    Gone,
     /// The file changed since the scan. None of it may be sent; scan again.
     #[error("{path} changed while it was sent; try again")]
     Changed {
@@ -339,14 +392,14 @@ pub enum SourceError {
 
 impl SourceError {
     /// The reason that is sent to the peer for a file that it wants (SPEC 4.3, *failed*).
-    pub fn fail_reason(&self) -> FailReason {
+    pub fn left_out_reason(&self) -> LeftOutReason {
         match self {
-            Self::Changed { .. } => FailReason::Changed,
-            Self::Vanished { .. } | Self::NotFound { .. } => FailReason::Vanished,
-            Self::PathRefused { .. }
-            | Self::LeavesServedRoot { .. }
-            | Self::NotServable { .. }
-            | Self::Unreadable { .. } => FailReason::Unreadable,
+            Self::Changed { .. } => LeftOutReason::Changed,
+            Self::Vanished { .. } | Self::NotFound { .. } | Self::Gone => LeftOutReason::Vanished,
+            Self::PathRefused { .. } => LeftOutReason::Name,
+            Self::LeavesServedRoot { .. } | Self::NotServable { .. } | Self::Unreadable { .. } => {
+                LeftOutReason::Unreadable
+            }
         }
     }
 

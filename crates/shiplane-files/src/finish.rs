@@ -26,7 +26,9 @@ impl Destination {
         parts.planner.resume.remove_temps()?;
         self.remove_orphaned_temps()?;
         parts.planner.each_directory(|path, directory| {
-            self.settle_directory(path, directory)?;
+            if let Err(error) = self.settle_directory(path, directory) {
+                parts.site.leave_out(None, path, error)?;
+            }
             parts.publisher.sync_many()
         })?;
         if parts.site.is_durable() {

@@ -41,6 +41,7 @@ mod handles;
 mod hash;
 mod journal;
 mod journal_state;
+mod left_out;
 mod names;
 mod own_file;
 mod parallel;
@@ -75,6 +76,7 @@ pub mod internals {
         digest_cache::DigestCache,
         error::{DestinationError, FaultClass, Operation, SourceError},
         hash::{READ_LEN_BYTES, hash_parts},
+        left_out::LeftOut,
         names::{JobKey, NameRefused},
         own_file::{EditLock, OwnFile, read_file, replace_file},
         plan::Plan,

@@ -100,6 +100,9 @@ pub enum NameRefused {
     /// The name has several components where one is required.
     #[error("the name has more than one component")]
     NotOneName,
+    /// The file system does not take the name.
+    #[error("the file system does not take the name")]
+    FileSystem,
     /// Windows names are Unicode.
     #[error("the name is not valid UTF-8, which this platform requires")]
     NotUnicode,

@@ -1,5 +1,6 @@
 //! Plans each entry: present, compare, or want.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -16,7 +17,7 @@ use crate::{
     state::{ActiveFile, Directory, FileState, SeenPaths},
     store::ChunkStore,
 };
-use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
+use shiplane_wire::{Digest, Entry, EntryKind, LeftOutReason, RelPath};
 
 /// What is to be done for an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum Plan {
         /// What of it is here: an earlier run has kept it, verified again, or it is in the old version.
         resumed_bytes: u64,
     },
+    /// It is left out: [`Destination::take_left_out`](crate::destination::Destination::take_left_out) says why.
+    LeftOut,
     /// An old version of the file is there: request the block signatures of these ranges (SPEC 4.13) and go on
     /// with [`Destination::delta`](crate::destination::Destination::delta).
     Delta {
@@ -52,7 +55,7 @@ impl Plan {
     pub fn missing_bytes(&self) -> u64 {
         match self {
             Self::Want { missing, .. } => missing.iter().map(|range| range.end - range.start).sum(),
-            Self::Done | Self::Compare { .. } | Self::Delta { .. } => 0,
+            Self::Done | Self::LeftOut | Self::Compare { .. } | Self::Delta { .. } => 0,
         }
     }
 }
@@ -75,6 +78,9 @@ struct State {
     /// Directories that the peer announced, and which they were.
     directories: Announced,
     announced: SeenPaths,
+    /// Directories that were left out, and why: so is what is in them.
+    left_out: BTreeMap<RelPath, LeftOutReason>,
+    left_out_bytes: usize,
 }
 
 impl Planner {
@@ -135,6 +141,41 @@ impl Planner {
         }
     }
 
+    /// Notes a directory that is left out. What is in it, and comes later, is left out as well.
+    ///
+    /// # Errors
+    /// The error itself once there are very many of them.
+    pub(super) fn leave_out_directory(
+        &self,
+        path: &RelPath,
+        error: DestinationError,
+    ) -> Result<DestinationError, DestinationError> {
+        let Some(reason) = error.left_out_reason(self.site.options.overwrite) else { return Err(error) };
+        let mut state = lock(&self.state);
+        state.announced.insert(path.as_bytes());
+        if matches!(error, DestinationError::InLeftOut { .. }) {
+            return Ok(error);
+        }
+        state.left_out_bytes += path.as_bytes().len() + LEFT_OUT_COST_BYTES;
+        if state.left_out_bytes > MAX_LEFT_OUT_BYTES {
+            return Err(error);
+        }
+        state.left_out.insert(path.clone(), reason);
+        Ok(error)
+    }
+
+    fn check_not_in_left_out(&self, path: &RelPath) -> Result<(), DestinationError> {
+        let state = lock(&self.state);
+        if state.left_out.is_empty() {
+            return Ok(());
+        }
+        let mut above = std::iter::successors(path.parent(), RelPath::parent);
+        match above.find_map(|above| state.left_out.get(&above)) {
+            Some(reason) => Err(DestinationError::InLeftOut { path: path.to_string(), reason: *reason }),
+            None => Ok(()),
+        }
+    }
+
     /// Checks the entry against those before it (SPEC 4.5) and gives the path it lands under.
     fn admit(&self, index: u64, entry: &Entry) -> Result<RelPath, DestinationError> {
         let path = &entry.path;
@@ -155,6 +196,7 @@ impl Planner {
             return Ok(target.clone());
         }
         self.check_parent(path)?;
+        self.check_not_in_left_out(path)?;
         let mut state = lock(&self.state);
         if !state.seen.insert(path.as_bytes()) {
             return Err(DestinationError::Duplicate { path: path.to_string() });
@@ -192,7 +234,7 @@ impl Planner {
         let is_new = match platform::make_dir(&parent.dir, target.file_name(), mode) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(self.site.failed(Operation::Create, &target, error)),
+            Err(error) => return Err(self.site.failed_naming(Operation::Create, &target, error)),
         };
         if !is_new || self.site.folds {
             let found = self.site.examine(&target)?;
@@ -314,6 +356,12 @@ fn fold(path: &RelPath) -> String {
     String::from_utf8_lossy(path.as_bytes()).to_lowercase()
 }
 
+/// 1 MiB: some ten thousand directories with usual paths. Only those count that fail by themselves.
+const MAX_LEFT_OUT_BYTES: usize = 1 << 20;
+
+/// What a directory takes beside its path.
+const LEFT_OUT_COST_BYTES: usize = 64;
+
 /// The number of the file of directories, which no file that is received has.
 const LIST_ID: u64 = u64::MAX;
 
@@ -329,8 +377,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        buffers::SharedMemory, destination::Destination, names::JobKey, resolve::ResolvedDestination,
-        shape::Shape, site::ReceiveOptions,
+        buffers::SharedMemory, destination::Destination, left_out::LeftOut, names::JobKey,
+        resolve::ResolvedDestination, shape::Shape, site::ReceiveOptions,
     };
 
     fn folding(root: &Path, overwrite: bool) -> Destination {
@@ -365,8 +413,9 @@ mod tests {
         for (index, path, collides) in
             [(0, "a", false), (1, "A", true), (2, "\u{c9}", false), (3, "\u{e9}", true)]
         {
-            let planned = dest.plan(index, &entry(EntryKind::File, path));
-            assert_eq!(matches!(planned, Err(DestinationError::NameCollision { .. })), collides, "{path}");
+            let planned = dest.plan(index, &entry(EntryKind::File, path)).unwrap();
+            assert_eq!(planned == Plan::LeftOut, collides, "{path}");
+            assert_eq!(collisions(&dest), usize::from(collides), "{path}");
         }
     }
 
@@ -380,10 +429,10 @@ mod tests {
             dest.publish(&[0]).unwrap();
             fs::hard_link(temp.path().join("composed"), temp.path().join("decomposed")).unwrap();
             fs::hard_link(temp.path().join("composed"), temp.path().join("third")).unwrap();
-            let error = dest.publish(&[1]).unwrap_err();
-            assert!(matches!(error, DestinationError::NameCollision { .. }), "{error}");
-            let error = dest.plan(2, &entry(EntryKind::File, "third")).unwrap_err();
-            assert!(matches!(error, DestinationError::NameCollision { .. }), "{error}");
+            assert_eq!(dest.publish(&[1]).unwrap(), []);
+            assert_eq!(collisions(&dest), 1);
+            assert_eq!(dest.plan(2, &entry(EntryKind::File, "third")).unwrap(), Plan::LeftOut);
+            assert_eq!(collisions(&dest), 1);
         }
     }
 
@@ -395,7 +444,31 @@ mod tests {
         dest.plan(0, &entry(EntryKind::Directory, "there")).unwrap();
         dest.plan(1, &entry(EntryKind::Directory, "composed")).unwrap();
         fs::rename(temp.path().join("composed"), temp.path().join("decomposed")).unwrap();
-        let error = dest.plan(2, &entry(EntryKind::Directory, "decomposed")).unwrap_err();
-        assert!(matches!(error, DestinationError::NameCollision { .. }), "{error}");
+        assert_eq!(dest.plan(2, &entry(EntryKind::Directory, "decomposed")).unwrap(), Plan::LeftOut);
+        assert_eq!(collisions(&dest), 1);
+    }
+
+    #[test]
+    fn what_is_in_a_directory_that_collides_does_not_land_in_the_other_one() {
+        let temp = TempDir::new().unwrap();
+        let dest = folding(temp.path(), true);
+        dest.plan(0, &entry(EntryKind::Directory, "same")).unwrap();
+        for (index, kind, path) in [
+            (1, EntryKind::Directory, "Same"),
+            (2, EntryKind::File, "Same/x"),
+            (3, EntryKind::Directory, "Same/d"),
+        ] {
+            assert_eq!(dest.plan(index, &entry(kind, path)).unwrap(), Plan::LeftOut, "{path}");
+        }
+        let (left_out, _) = dest.take_left_out().unwrap();
+        assert!(left_out.iter().all(|left_out| left_out.reason == LeftOutReason::NameTaken), "{left_out:?}");
+        assert_eq!(left_out.len(), 3);
+    }
+
+    /// How many of the paths that are left out are so because of their name.
+    fn collisions(dest: &Destination) -> usize {
+        let (left_out, _) = dest.take_left_out().unwrap();
+        let collide = |left_out: &&LeftOut| left_out.reason == LeftOutReason::NameTaken;
+        left_out.iter().filter(collide).count()
     }
 }

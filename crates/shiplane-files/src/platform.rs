@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 use shiplane_wire::{Digest, Entry, EntryKind, Mtime, RelPath, Version};
 
@@ -30,6 +31,31 @@ pub fn retry<T, E: Into<io::Error>>(mut call: impl FnMut() -> Result<T, E>) -> i
         }
     }
 }
+
+/// Pauses for calls that failed for want of descriptors: whoever has them gives them back soon.
+pub(super) fn shortage_pauses() -> Pauses {
+    Pauses(FIRST_PAUSE)
+}
+
+/// Grow, and end.
+#[derive(Debug)]
+pub(super) struct Pauses(Duration);
+
+impl Pauses {
+    /// Waits for a while; `false` if it was long enough in all.
+    pub(super) fn pause(&mut self) -> bool {
+        if self.0 > LONGEST_PAUSE {
+            return false;
+        }
+        std::thread::sleep(self.0);
+        self.0 *= 2;
+        true
+    }
+}
+
+/// 10 ms, then twice as long each time: 1.3 s in all.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(640);
 
 /// Fills `buffer` with what is at `offset`; [`io::ErrorKind::UnexpectedEof`] if the file ends before that.
 pub(super) fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

@@ -1,6 +1,8 @@
 //! Who decides what may be written to a destination, and hears what has become of each file.
 
-use shiplane_wire::{Digest, Entry, FailReason, RelPath};
+use std::sync::Arc;
+
+use shiplane_wire::{Digest, Entry, LeftOutReason, RelPath};
 
 use crate::error::DestinationError;
 
@@ -31,10 +33,10 @@ pub trait Policy: Send + Sync {
     /// Takes note of what has become of a file of `len_bytes`, by its path at the peer.
     ///
     /// # Errors
-    /// Ends the transfer. After [`FileEvent::Failed`], without an error, the file is left out.
+    /// Ends the transfer.
     fn on_file(&self, path: &RelPath, len_bytes: u64, event: FileEvent) -> Result<(), DestinationError> {
-        let _ = (path, len_bytes);
-        event.into_result()
+        let _ = (path, len_bytes, event);
+        Ok(())
     }
 }
 
@@ -62,22 +64,9 @@ pub enum FileEvent {
     /// It came with another digest than was expected, and is given up.
     Unexpected,
     /// The peer cannot send it.
-    NotSent(FailReason),
-    /// It could not be planned, or something has its name.
-    Failed(DestinationError),
-}
-
-impl FileEvent {
-    /// The failure, if it is one of this side's.
-    ///
-    /// # Errors
-    /// That of [`Failed`](Self::Failed).
-    pub fn into_result(self) -> Result<(), DestinationError> {
-        match self {
-            Self::Failed(error) => Err(error),
-            Self::Identical | Self::Published | Self::Unexpected | Self::NotSent(_) => Ok(()),
-        }
-    }
+    NotSent(LeftOutReason),
+    /// This side leaves it out; everything else goes on. Also of a directory.
+    Failed(Arc<DestinationError>),
 }
 
 /// How a file is renamed to its final name.

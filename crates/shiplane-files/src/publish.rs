@@ -11,7 +11,9 @@ use crate::{
     dirs::DirHandle,
     error::{DestinationError, Operation},
     handles::SharedFile,
-    lock, parallel,
+    lock,
+    names::NameRefused,
+    parallel,
     platform::{self, Kind, Stat},
     policy::{FileEvent, Policy, RenameMode},
     site::Site,
@@ -21,6 +23,9 @@ use crate::{
 
 /// A complete file and the number of its entry.
 type Publishing = (u64, ActiveFile);
+
+/// Files that failed, and why.
+type Failed = Vec<(Publishing, DestinationError)>;
 
 /// Gives files their names, and makes new names durable.
 #[derive(Debug)]
@@ -101,49 +106,62 @@ impl Publisher {
         lock(&self.state).is_poisoned
     }
 
-    /// Publishes what the policy says may be published. What it says of the others decides whether they are given up
-    /// or this fails; then they stay complete.
-    pub(super) fn publish(&self, entries: &[u64], policy: &dyn Policy) -> Result<(), DestinationError> {
+    /// Publishes what can be published; gives the entries. A file that fails alone is left out. Any other failure is an
+    /// error; those that it concerns stay complete.
+    pub(super) fn publish(&self, entries: &[u64], policy: &dyn Policy) -> Result<Vec<u64>, DestinationError> {
         let mut files = self.store.take_complete(entries)?;
-        let checked = self.drop_unexpected(&mut files, policy);
-        if let Err(error) = checked.and_then(|()| self.prepare(&files)) {
-            self.store.put_back(&files);
+        let mut failed = Vec::new();
+        let checked = self.drop_unexpected(&mut files, &mut failed, policy);
+        if let Err(error) = checked.and_then(|()| self.prepare(&mut files, &mut failed)) {
+            self.store.put_back(files.iter().chain(failed.iter().map(|(file, _)| file)));
             return Err(error);
         }
-        let (renamed, failed) = self.rename_all(&files, policy);
-        self.store.put_back(failed.iter().map(|(file, _)| *file));
+        let renamed = self.rename_all(files, &mut failed, policy);
+        self.store.put_back(failed.iter().map(|(file, _)| file));
         let recorded = self.store.published(&renamed);
         let synced = if self.site.is_durable() { self.sync() } else { Ok(()) };
         recorded.and(synced)?;
         for ((entry, file), error) in failed {
-            if !matches!(error, DestinationError::Exists { .. } | DestinationError::WrongKind { .. }) {
-                return Err(error);
-            }
+            let error = self.site.leave_out(Some(entry), &file.path, error)?;
+            self.store.discard(entry)?;
             policy.on_file(&file.path, file.size_bytes, FileEvent::Failed(error))?;
-            self.store.discard(*entry)?;
         }
-        let mut published = renamed.iter().map(|(_, file)| (&file.path, file.size_bytes));
-        published.try_for_each(|(path, len_bytes)| policy.on_file(path, len_bytes, FileEvent::Published))
+        for (_, file) in &renamed {
+            policy.on_file(&file.path, file.size_bytes, FileEvent::Published)?;
+        }
+        Ok(renamed.into_iter().map(|(entry, _)| entry).collect())
     }
 
     /// Gives up the files that have not the digest that is expected of them.
     fn drop_unexpected(
         &self,
         files: &mut Vec<Publishing>,
+        failed: &mut Failed,
         policy: &dyn Policy,
     ) -> Result<(), DestinationError> {
         let expected = |file: &ActiveFile| policy.expected_digest(&file.path);
         let checked: Vec<_> = files.iter().filter_map(|file| Some((file, expected(&file.1)?))).collect();
         let digests = parallel::map(&checked, |((_, file), _)| self.digest_of_complete(file));
-        let mut unexpected = HashSet::new();
+        let mut outcomes = HashMap::new();
         for (((entry, file), expected), digest) in checked.into_iter().zip(digests) {
-            if digest? != expected {
-                unexpected.insert(*entry);
+            if digest.as_ref().is_ok_and(|digest| *digest != expected) {
                 self.store.discard(*entry)?;
                 policy.on_file(&file.path, file.size_bytes, FileEvent::Unexpected)?;
+            } else if digest.is_ok() {
+                continue;
+            }
+            outcomes.insert(*entry, digest.err());
+        }
+        if outcomes.is_empty() {
+            return Ok(());
+        }
+        for file in std::mem::take(files) {
+            match outcomes.remove(&file.0) {
+                None => files.push(file),
+                Some(None) => {}
+                Some(Some(error)) => failed.push((file, error)),
             }
         }
-        files.retain(|(entry, _)| !unexpected.contains(entry));
         Ok(())
     }
 
@@ -158,18 +176,14 @@ impl Publisher {
     }
 
     /// Everything before the rename: empty files are created, modes and times set, content made durable.
-    fn prepare(&self, files: &[Publishing]) -> Result<(), DestinationError> {
+    fn prepare(&self, files: &mut Vec<Publishing>, failed: &mut Failed) -> Result<(), DestinationError> {
         self.store.begin(files.iter().map(|(entry, _)| *entry))?;
-        if !self.site.is_durable() {
-            return files.iter().try_for_each(|(_, file)| self.settle(file).map(drop));
+        if !self.site.is_durable() || files.len() > MAX_SINGLE_SYNCS {
+            let settled = files.iter().map(|(_, file)| self.settle(file).map(drop)).collect();
+            set_failed_aside(files, settled, failed);
         }
-        if files.len() > MAX_SINGLE_SYNCS {
-            for (_, file) in files {
-                self.settle(file)?;
-            }
-            if self.sync_filesystems_of(files)? {
-                return Ok(());
-            }
+        if !self.site.is_durable() || (files.len() > MAX_SINGLE_SYNCS && self.sync_filesystems_of(files)?) {
+            return Ok(());
         }
         let synced = parallel::map(files, |(_, file)| {
             let open = match self.settle(file)? {
@@ -178,19 +192,20 @@ impl Publisher {
             };
             Ok(platform::sync_file(open.file()))
         });
-        let (mut failed, mut errors) = (Vec::new(), Vec::new());
+        let (mut unsynced, mut first_error, mut settled) = (Vec::new(), None, Vec::new());
         for (file, synced) in files.iter().zip(synced) {
-            match synced {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    failed.push(file);
-                    errors.push(error);
+            settled.push(synced.map(|synced| {
+                if let Err(error) = synced {
+                    unsynced.push(file);
+                    first_error.get_or_insert(error);
                 }
-                Err(error) if failed.is_empty() => return Err(error),
-                Err(_) => {}
-            }
+            }));
         }
-        errors.into_iter().next().map_or(Ok(()), |error| Err(self.poison(&failed, error)))
+        if let Some(error) = first_error {
+            return Err(self.poison(&unsynced, error));
+        }
+        set_failed_aside(files, settled, failed);
+        Ok(())
     }
 
     /// Creates the file if it is an empty one, and sets its mode and time unless the writer has. Gives the
@@ -247,19 +262,20 @@ impl Publisher {
         DestinationError::Poisoned { path, source: Some(source) }
     }
 
-    /// Renames what can be renamed, and tells what could not.
-    fn rename_all<'a>(
+    /// Renames what can be renamed; gives that.
+    fn rename_all(
         &self,
-        files: &'a [Publishing],
+        files: Vec<Publishing>,
+        failed: &mut Failed,
         policy: &dyn Policy,
-    ) -> (Vec<&'a Publishing>, Vec<(&'a Publishing, DestinationError)>) {
-        let (mut renamed, mut failed) = (Vec::with_capacity(files.len()), Vec::new());
+    ) -> Vec<Publishing> {
+        let mut renamed = Vec::with_capacity(files.len());
         let mut parents: HashMap<Option<RelPath>, u64> = HashMap::new();
         for file in files {
             match self.rename(&file.1, policy) {
                 Ok(device) => {
-                    renamed.push(file);
                     parents.insert(file.1.target.parent(), device);
+                    renamed.push(file);
                 }
                 Err(error) => failed.push((file, error)),
             }
@@ -269,7 +285,7 @@ impl Publisher {
             summary.published_files += renamed.len() as u64;
             summary.published_bytes += renamed.iter().map(|(_, file)| file.size_bytes).sum::<u64>();
         });
-        (renamed, failed)
+        renamed
     }
 
     /// Gives the file its name, and tells the file system it is on.
@@ -287,9 +303,18 @@ impl Publisher {
         };
         renamed.map(|()| parent.device).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => self.in_the_way(&file.target),
-            io::ErrorKind::NotFound => DestinationError::Altered { path: self.site.show(&file.target) },
-            _ => self.site.failed(Operation::Rename, &file.target, error),
+            io::ErrorKind::NotFound => self.not_renamed(file, &parent),
+            _ => self.site.failed_naming(Operation::Rename, &file.target, error),
         })
+    }
+
+    /// Something was not found at a rename. A file system that does not take a name may say so as well.
+    fn not_renamed(&self, file: &ActiveFile, parent: &DirHandle) -> DestinationError {
+        let path = self.site.show(&file.target);
+        match platform::stat(&parent.dir, self.site.key.temp_name(file.id).as_bytes()) {
+            Ok(_) => DestinationError::NameRefused { path, reason: NameRefused::FileSystem },
+            Err(_) => DestinationError::Altered { path },
+        }
     }
 
     fn in_the_way(&self, target: &RelPath) -> DestinationError {
@@ -391,6 +416,23 @@ impl Publisher {
         match dir {
             Some(path) => self.site.failed(Operation::Sync, path, error),
             None => self.site.failed_at_root(Operation::Sync, error),
+        }
+    }
+}
+
+/// Moves files to those that have failed, by what has become of each.
+fn set_failed_aside(
+    files: &mut Vec<Publishing>,
+    outcomes: Vec<Result<(), DestinationError>>,
+    failed: &mut Failed,
+) {
+    if outcomes.iter().all(Result::is_ok) {
+        return;
+    }
+    for (file, outcome) in std::mem::take(files).into_iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => files.push(file),
+            Err(error) => failed.push((file, error)),
         }
     }
 }

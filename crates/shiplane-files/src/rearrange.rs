@@ -114,7 +114,7 @@ impl Destination {
                     None => Err(self.parts.site.failed(Operation::Create, path, error)),
                 };
             }
-            Err(error) => return Err(self.parts.site.failed(Operation::Create, path, error)),
+            Err(error) => return Err(self.parts.site.failed_naming(Operation::Create, path, error)),
         }
         self.parts.publisher.created(path, parent.device)
     }

@@ -1,14 +1,15 @@
 //! Lists the files of a provider.
 
+use std::io;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
-use shiplane_wire::{Entry, EntryKind, EscapedPath, RelPath, SkipReason};
+use shiplane_wire::{Entry, EntryKind, EscapedPath, LeftOutReason, RelPath};
 
 use crate::{
     error::SourceError,
     names,
-    platform::{self, Kind, Names},
+    platform::{self, Kind, Names, Position},
 };
 
 /// What a scan found.
@@ -17,9 +18,9 @@ pub enum Scanned {
     /// A file or directory to offer.
     Entry(Entry),
     /// Something that is there and cannot be offered.
-    Skipped {
+    LeftOut {
         /// Why.
-        reason: SkipReason,
+        reason: LeftOutReason,
         /// Which.
         path: EscapedPath,
     },
@@ -27,12 +28,18 @@ pub enum Scanned {
 
 /// Lists a source: depth first, parents before their children, otherwise in the order the system gives.
 ///
-/// Streaming: it holds the directories from the root to where it is, at most as many as a path may have
-/// components, and never a list of names. Links are reported, not followed. What vanishes meanwhile is
-/// left out. After an error it ends; the listing is not complete then and must not be taken for one.
+/// Streaming: it never holds a list of names, and of the directories from the root to the current one at most
+/// [`MAX_OPEN_LEVELS`] are open. Links are not followed. A path that cannot be examined, opened or listed is left out, with
+/// everything below it, and the scan goes on; a directory that fails midway is left out after a part of what is in it was
+/// given. What vanishes meanwhile was never there. Only an error of the root itself ends the scan: the listing is not
+/// complete then.
 #[derive(Debug)]
 pub struct Scan {
+    root: Option<Dir>,
+    /// From the root to the current directory.
     levels: Vec<Level>,
+    /// How many of the first levels are closed.
+    closed: usize,
     /// The path of the current name; each level knows how much of it is its own.
     path: Vec<u8>,
     /// What is given before the levels: the only entry, or an error at the start.
@@ -44,11 +51,25 @@ pub struct Scan {
     own: Option<Vec<RelPath>>,
 }
 
+/// A directory that is being listed.
 #[derive(Debug)]
 struct Level {
-    dir: Dir,
-    names: Names,
+    handle: Handle,
     path_len: usize,
+}
+
+#[derive(Debug)]
+enum Handle {
+    Open {
+        dir: Dir,
+        names: Names,
+    },
+    /// Closed for now, to be opened again at this position if it is still this directory.
+    Closed {
+        device: u64,
+        inode: u64,
+        position: Position,
+    },
 }
 
 impl Scan {
@@ -57,20 +78,32 @@ impl Scan {
     }
 
     pub(super) fn listed(listed: Arc<[Entry]>) -> Self {
-        Self { levels: Vec::new(), path: Vec::new(), first: None, listed, given: 0, own: None }
+        Self {
+            root: None,
+            levels: Vec::new(),
+            closed: 0,
+            path: Vec::new(),
+            first: None,
+            listed,
+            given: 0,
+            own: None,
+        }
     }
 
     pub(super) fn tree(root: &Dir) -> Self {
         let mut scan = Self::listed(Arc::default());
-        let level = root.try_clone().and_then(|dir| Level::open(dir, 0));
-        match level {
-            Ok(level) => scan.levels.push(level),
+        let opened = root.try_clone().and_then(|dir| Ok((dir.try_clone()?, Level::open(dir, 0)?)));
+        match opened {
+            Ok((root, level)) => {
+                scan.root = Some(root);
+                scan.levels.push(level);
+            }
             Err(error) => scan.first = Some(Err(SourceError::opening(b".", error))),
         }
         scan
     }
 
-    /// The path of what was given last, unescaped. Some of what is skipped is skipped because of it.
+    /// The path of what was given last, unescaped. Some of what is left out is left out because of it.
     pub fn raw_path(&self) -> &[u8] {
         &self.path
     }
@@ -85,8 +118,26 @@ impl Scan {
         self.own.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Looks at the name that `path` ends in, in the directory of the last level; `None` if it is not to
-    /// be mentioned.
+    /// The next name in the current directory, which becomes the end of the path; `None` at the end of the directory.
+    /// Gives where in the path the name begins.
+    fn next_name(&mut self) -> io::Result<Option<usize>> {
+        self.reopen()?;
+        let Some(Level { handle: Handle::Open { names, .. }, path_len }) = self.levels.last_mut() else {
+            return Ok(None);
+        };
+        self.path.truncate(*path_len);
+        let name_at = if *path_len == 0 { 0 } else { *path_len + 1 };
+        let path = &mut self.path;
+        let read = names.next(|name| {
+            if name_at > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+        });
+        Ok(read.transpose()?.map(|()| name_at))
+    }
+
+    /// Looks at the name that the path ends in, in the current directory; `None` if it is not to be mentioned.
     fn look(&mut self, name_at: usize) -> Option<Scanned> {
         let name = &self.path[name_at..];
         if names::is_own(name) {
@@ -96,34 +147,107 @@ impl Scan {
             return None;
         }
         let Ok(path) = RelPath::parse(&self.path) else {
-            return Some(self.skipped(SkipReason::UnsafeName));
+            return Some(self.left_out(LeftOutReason::Name));
         };
-        let dir = &self.levels.last()?.dir;
+        let Handle::Open { dir, .. } = &self.levels.last()?.handle else { return None };
         let stat = match platform::stat(dir, name) {
             Ok(stat) => stat,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Err(_) => return Some(self.skipped(SkipReason::Unreadable)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(_) => return Some(self.left_out(LeftOutReason::Unreadable)),
         };
         match stat.kind {
             Kind::File => Some(Scanned::Entry(stat.entry(EntryKind::File, path))),
-            Kind::Symlink => Some(self.skipped(SkipReason::Symlink)),
-            Kind::Special => Some(self.skipped(SkipReason::SpecialFile)),
-            Kind::Directory => {
-                let level = platform::open_dir(dir, name).and_then(|dir| Level::open(dir, self.path.len()));
-                match level {
-                    Ok(level) => {
-                        self.levels.push(level);
-                        Some(Scanned::Entry(stat.entry(EntryKind::Directory, path)))
-                    }
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                    Err(_) => Some(self.skipped(SkipReason::Unreadable)),
+            Kind::Symlink => Some(self.left_out(LeftOutReason::Symlink)),
+            Kind::Special => Some(self.left_out(LeftOutReason::SpecialFile)),
+            Kind::Directory => match self.enter(name_at) {
+                Ok(()) => Some(Scanned::Entry(stat.entry(EntryKind::Directory, path))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(_) => Some(self.left_out(LeftOutReason::Unreadable)),
+            },
+        }
+    }
+
+    /// Opens the directory whose name the path ends in. Closes others where there are too many.
+    fn enter(&mut self, name_at: usize) -> io::Result<()> {
+        let name = self.path[name_at..].to_vec();
+        if self.levels.len() - self.closed >= MAX_OPEN_LEVELS {
+            self.close(1);
+        }
+        let mut pauses = platform::shortage_pauses();
+        loop {
+            let Some(Level { handle: Handle::Open { dir, .. }, .. }) = self.levels.last() else {
+                return Err(io::ErrorKind::NotFound.into());
+            };
+            let entered = platform::open_dir(dir, &name).and_then(|dir| Level::open(dir, self.path.len()));
+            match entered {
+                Ok(level) => {
+                    self.levels.push(level);
+                    return Ok(());
                 }
+                // Our own descriptors first; then those of whatever else is at work.
+                Err(error) if platform::is_shortage(&error) => {
+                    if self.close(usize::MAX) == 0 && !pauses.pause() {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    fn skipped(&self, reason: SkipReason) -> Scanned {
-        Scanned::Skipped { reason, path: EscapedPath::new(&self.path) }
+    /// Closes up to so many of the first open levels, but not the current one. Gives how many.
+    fn close(&mut self, most: usize) -> usize {
+        let before = self.closed;
+        let last = self.levels.len().saturating_sub(1);
+        for level in &mut self.levels[self.closed..last] {
+            if self.closed - before == most || !level.close() {
+                break;
+            }
+            self.closed += 1;
+        }
+        self.closed - before
+    }
+
+    /// Opens the current level again if it was closed.
+    fn reopen(&mut self) -> io::Result<()> {
+        let (Some(level), Some(root)) = (self.levels.last_mut(), &self.root) else { return Ok(()) };
+        let Handle::Closed { device, inode, position } = level.handle else { return Ok(()) };
+        self.closed -= 1;
+        let mut pauses = platform::shortage_pauses();
+        let dir = loop {
+            let opened = match level.path_len {
+                0 => root.try_clone(),
+                len => platform::open_dir(root, &self.path[..len]),
+            };
+            match opened {
+                Err(error) if platform::is_shortage(&error) && pauses.pause() => {}
+                opened => break opened?,
+            }
+        };
+        let stat = platform::stat_open(&dir)?;
+        if (stat.device, stat.inode) != (device, inode) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let names = Names::at(&dir, position)?;
+        level.handle = Handle::Open { dir, names };
+        Ok(())
+    }
+
+    fn left_out(&self, reason: LeftOutReason) -> Scanned {
+        Scanned::LeftOut { reason, path: EscapedPath::new(&self.path) }
+    }
+
+    /// The current directory cannot be listed any further: it is left out, and the scan goes on behind it.
+    fn give_up_level(&mut self, error: io::Error) -> Result<Scanned, SourceError> {
+        let level = self.levels.pop();
+        self.closed = self.closed.min(self.levels.len());
+        self.path.truncate(level.map_or(0, |level| level.path_len));
+        if self.path.is_empty() {
+            self.levels.clear();
+            return Err(SourceError::opening(b".", error));
+        }
+        let gone = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        Ok(self.left_out(if gone { LeftOutReason::Changed } else { LeftOutReason::Unreadable }))
     }
 }
 
@@ -138,40 +262,39 @@ impl Iterator for Scan {
             self.given += 1;
             return Some(Ok(Scanned::Entry(entry.clone())));
         }
-        loop {
-            let level = self.levels.last_mut()?;
-            self.path.truncate(level.path_len);
-            let name_at = if level.path_len == 0 { 0 } else { level.path_len + 1 };
-            let path = &mut self.path;
-            let read = level.names.next(|name| {
-                if name_at > 0 {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(name);
-            });
-            match read {
-                Some(Ok(())) => {
+        while !self.levels.is_empty() {
+            match self.next_name() {
+                Ok(Some(name_at)) => {
                     if let Some(scanned) = self.look(name_at) {
                         return Some(Ok(scanned));
                     }
                 }
-                Some(Err(error)) => {
-                    self.levels.clear();
-                    return Some(Err(SourceError::opening(&self.path, error)));
-                }
-                None => {
+                Ok(None) => {
                     self.levels.pop();
                 }
+                Err(error) => return Some(self.give_up_level(error)),
             }
         }
+        None
     }
 }
 
 impl std::iter::FusedIterator for Scan {}
 
 impl Level {
-    fn open(dir: Dir, path_len: usize) -> std::io::Result<Self> {
+    fn open(dir: Dir, path_len: usize) -> io::Result<Self> {
         let names = Names::of(&dir)?;
-        Ok(Self { dir, names, path_len })
+        Ok(Self { handle: Handle::Open { dir, names }, path_len })
+    }
+
+    /// Closes it so that it can be opened again, if the platform can do that.
+    fn close(&mut self) -> bool {
+        let Handle::Open { dir, names } = &self.handle else { return true };
+        let (Some(position), Ok(stat)) = (names.position(), platform::stat_open(dir)) else { return false };
+        self.handle = Handle::Closed { device: stat.device, inode: stat.inode, position };
+        true
     }
 }
+
+/// 16, each of which takes two descriptors: few trees are deeper, and a server lists for many.
+const MAX_OPEN_LEVELS: usize = 16;

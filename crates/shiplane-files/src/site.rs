@@ -14,8 +14,9 @@ use crate::{
     error::{DestinationError, Operation},
     hash::{READ_LEN_BYTES, hash_parts},
     journal::{Journal, Opened},
+    left_out::{LeftOut, LeftOuts},
     lock,
-    names::JobKey,
+    names::{JobKey, NameRefused},
     platform::{self, Kind, Stat},
     resolve::{Created, ResolvedDestination},
     shape::Shape,
@@ -60,6 +61,8 @@ pub(super) struct Site {
     pub(super) is_abandoned: AtomicBool,
     /// What has come of the transfer so far.
     summary: Mutex<Summary>,
+    /// What of it is left out, until the caller takes it.
+    pub(super) left_outs: LeftOuts,
 }
 
 impl Site {
@@ -90,6 +93,7 @@ impl Site {
             was_resumed: opened.was_there,
             is_abandoned: AtomicBool::new(false),
             summary: Mutex::default(),
+            left_outs: LeftOuts::default(),
         };
         Ok((site, opened))
     }
@@ -170,6 +174,37 @@ impl Site {
     pub(super) fn touch(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
         platform::set_mtime(file, entry.mtime)
             .map_err(|error| self.failed(Operation::SetMetadata, target, error))
+    }
+
+    /// Leaves a path out, if the error concerns nothing else.
+    ///
+    /// # Errors
+    /// The error itself, if it ends the transfer.
+    pub(super) fn leave_out(
+        &self,
+        entry: Option<u64>,
+        path: &RelPath,
+        error: DestinationError,
+    ) -> Result<Arc<DestinationError>, DestinationError> {
+        let Some(reason) = error.left_out_reason(self.options.overwrite) else { return Err(error) };
+        let error = Arc::new(error);
+        let left_out =
+            LeftOut { entry, path: path.clone(), reason, error: Arc::clone(&error), is_told: true };
+        self.left_outs.add(left_out);
+        Ok(error)
+    }
+
+    /// Like [`failed`](Self::failed), for something that was to get this name.
+    pub(super) fn failed_naming(
+        &self,
+        operation: Operation,
+        path: &RelPath,
+        error: io::Error,
+    ) -> DestinationError {
+        if platform::is_name_refused(&error) {
+            return DestinationError::NameRefused { path: self.show(path), reason: NameRefused::FileSystem };
+        }
+        self.failed(operation, path, error)
     }
 
     /// `path` as the user knows it, safe to print.

@@ -1,7 +1,7 @@
 //! Sources: the served root, and reading from it.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
@@ -25,7 +25,19 @@ pub(crate) use current::Current;
 /// A directory or a file that is served, held open: whatever happens to its path later, nothing else is
 /// ever served.
 #[derive(Clone, Debug)]
-pub struct SourceRoot(Served);
+pub struct SourceRoot {
+    served: Served,
+    /// Where it was opened, if a path of this machine leads there.
+    opened: Option<Arc<OpenedAt>>,
+}
+
+/// The path that a directory was opened by, and which directory it was.
+#[derive(Debug)]
+struct OpenedAt {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
 
 #[derive(Clone, Debug)]
 enum Served {
@@ -56,7 +68,9 @@ impl SourceRoot {
         let kind = fs::metadata(path).map_err(opening)?.file_type();
         if kind.is_dir() {
             let dir = platform::open_ambient_dir(path).map_err(opening)?;
-            return Ok(Self(Served::Directory(Arc::new(dir))));
+            let Stat { device, inode, .. } = platform::stat_open(&dir).map_err(opening)?;
+            let opened = OpenedAt { path: std::path::absolute(path).map_err(opening)?, device, inode };
+            return Ok(Self { served: Served::Directory(Arc::new(dir)), opened: Some(opened.into()) });
         }
         if !kind.is_file() {
             return Err(SourceError::NotServable { path: escape(shown).to_string(), found: Kind::Special });
@@ -75,7 +89,28 @@ impl SourceRoot {
         };
         let file = OneFile { root: Arc::new(root), path: checked(real_name)?, name: checked(name)? };
         file.open()?;
-        Ok(Self(Served::File(file)))
+        Ok(Self { served: Served::File(file), opened: None })
+    }
+
+    /// Checks that the directory is still what its path leads to. What happens below it later is not noticed by this.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Gone`] if it was removed, moved away or replaced, [`SourceError::Unreadable`].
+    pub(crate) fn check_there(&self) -> Result<(), SourceError> {
+        let (Some(opened), Served::Directory(dir)) = (&self.opened, &self.served) else { return Ok(()) };
+        if cfg!(unix) && platform::stat_open(dir.as_ref()).is_ok_and(|stat| stat.links == 0) {
+            return Err(SourceError::Gone);
+        }
+        match platform::identity_of(&opened.path) {
+            Ok(found) if found == (opened.device, opened.inode) => Ok(()),
+            Ok(_) => Err(SourceError::Gone),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(SourceError::Gone)
+            }
+            // A peer is not told where on this machine it is.
+            Err(source) => Err(SourceError::Unreadable { path: ".".to_owned(), source }),
+        }
     }
 
     /// Whether it is a directory, and not one file.
@@ -85,7 +120,7 @@ impl SourceRoot {
 
     /// The open directory, unless it is a file that is served.
     pub fn directory(&self) -> Option<&Arc<Dir>> {
-        match &self.0 {
+        match &self.served {
             Served::Directory(root) => Some(root),
             Served::File(_) => None,
         }
@@ -99,8 +134,9 @@ impl SourceRoot {
     /// [`SourceError::PathRefused`] and [`SourceError::LeavesServedRoot`] if the peer may not ask for that,
     /// [`SourceError::NotFound`], [`SourceError::NotServable`], [`SourceError::Unreadable`].
     pub fn resolve(&self, request: &[u8]) -> Result<Source, SourceError> {
+        self.check_there()?;
         if request.is_empty() {
-            return Ok(match &self.0 {
+            return Ok(match &self.served {
                 Served::Directory(root) => {
                     Source { shape: Shape::Contents, content: Content::Tree(Arc::clone(root)) }
                 }
@@ -111,7 +147,7 @@ impl SourceRoot {
         if path.components().any(names::is_own) {
             return Err(SourceError::NotFound { path: path.to_string() });
         }
-        match &self.0 {
+        match &self.served {
             Served::Directory(root) => Source::beneath(root, path),
             Served::File(file) if file.name == path => Ok(Source::of_file(file.clone())),
             Served::File(_) => Err(SourceError::NotFound { path: path.to_string() }),
@@ -127,7 +163,8 @@ impl SourceRoot {
     /// [`SourceError::PathRefused`], [`SourceError::LeavesServedRoot`] for a link, [`SourceError::NotServable`] if
     /// what is served is one file, [`SourceError::NotFound`], [`SourceError::Unreadable`].
     pub fn below(&self, path: &[u8]) -> Result<Self, SourceError> {
-        let Served::Directory(root) = &self.0 else {
+        self.check_there()?;
+        let Served::Directory(root) = &self.served else {
             return Err(SourceError::NotServable { path: escape(path).to_string(), found: Kind::File });
         };
         if path.is_empty() {
@@ -138,7 +175,7 @@ impl SourceRoot {
             return Err(SourceError::NotFound { path: path.to_string() });
         }
         match platform::open_dir(root, path.as_bytes()) {
-            Ok(dir) => Ok(Self(Served::Directory(Arc::new(dir)))),
+            Ok(dir) => Ok(Self { served: Served::Directory(Arc::new(dir)), opened: None }),
             Err(error) if platform::is_symlink_refused(&error) => {
                 Err(SourceError::LeavesServedRoot { path: path.to_string() })
             }
@@ -154,7 +191,7 @@ impl SourceRoot {
     /// [`SourceError::LeavesServedRoot`] for a path with a link in it, and as `resolve`.
     pub fn resolve_unlinked(&self, request: &[u8]) -> Result<Source, SourceError> {
         let resolved = self.resolve(request)?;
-        let (Served::Directory(root), Ok(path)) = (&self.0, RelPath::parse(request)) else {
+        let (Served::Directory(root), Ok(path)) = (&self.served, RelPath::parse(request)) else {
             return Ok(resolved);
         };
         let opening = |error: io::Error| {

@@ -41,6 +41,8 @@ pub(super) enum FileState {
     Publishing,
     /// It could not be made durable.
     Poisoned,
+    /// It could not be written, and will be discarded.
+    LeftOut,
 }
 
 /// A directory that the peer announced.

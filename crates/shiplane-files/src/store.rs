@@ -17,6 +17,7 @@ use crate::{
     error::{DestinationError, Operation},
     handles::{Handles, SharedFile},
     journal::Journal,
+    left_out::LeftOut,
     lock,
     platform::{self, Kind},
     record::Batch,
@@ -193,7 +194,7 @@ impl ChunkStore {
     }
 
     /// Notes files that have their names.
-    pub(super) fn published(&self, files: &[&(u64, ActiveFile)]) -> Result<(), DestinationError> {
+    pub(super) fn published(&self, files: &[(u64, ActiveFile)]) -> Result<(), DestinationError> {
         let mut state = lock(&self.state);
         for (entry, file) in files {
             state.files.remove(entry);
@@ -403,6 +404,27 @@ impl ChunkStore {
         (active, given_up)
     }
 
+    /// Leaves out a file that is being written, if the error concerns nothing else. What there is of it stays until it is
+    /// [discarded](Self::discard): chunks of it may still be on their way.
+    pub(super) fn leave_out(
+        &self,
+        entry: u64,
+        file: &ActiveFile,
+        error: DestinationError,
+    ) -> Result<(), DestinationError> {
+        let Some(reason) = error.left_out_reason(self.site.options.overwrite) else { return Err(error) };
+        let mut state = lock(&self.state);
+        let now =
+            state.files.get_mut(&entry).filter(|now| now.id == file.id && now.state == FileState::Filling);
+        // Else another writer has told the same, or the peer has given it up.
+        let Some(now) = now else { return Ok(()) };
+        now.state = FileState::LeftOut;
+        drop(state);
+        let (entry, path) = (Some(entry), file.path.clone());
+        self.site.left_outs.add(LeftOut { entry, path, reason, error: error.into(), is_told: false });
+        Ok(())
+    }
+
     pub(super) fn may_have_orphaned_temps(&self) -> bool {
         lock(&self.state).may_have_orphaned_temps
     }
@@ -412,6 +434,12 @@ impl ChunkStore {
         let file = lock(&self.state).files.remove(&entry).ok_or(DestinationError::NotWanted { entry })?;
         self.drop_files(&[&file])?;
         Ok(file)
+    }
+
+    /// The same, if it was wanted and is not given up yet.
+    pub(super) fn discard_if_there(&self, entry: u64) -> Result<(), DestinationError> {
+        let file = lock(&self.state).files.remove(&entry);
+        file.map_or(Ok(()), |file| self.drop_files(&[&file]))
     }
 
     /// Removes what there is of files that will not be published, and notes that.

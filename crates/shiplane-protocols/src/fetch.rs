@@ -20,7 +20,7 @@ use crate::{
     metrics::Counting,
     transfer::{
         EventFn, FilesReport, Target, TransferError, TransferOptions, next_records,
-        receiver::{Opening, Received, invite, receive},
+        receiver::{Opening, invite, receive},
     },
 };
 
@@ -183,7 +183,7 @@ impl Fetch {
     /// Not cancel-safe: dropping it ends the transfer; what was verified is kept for the next run.
     ///
     /// # Errors
-    /// [`TransferError::Incomplete`] when all but some files have arrived, and the rest of [`FetchError`].
+    /// [`FetchError`]. That single paths are [left out](FilesReport::left_out) is none.
     pub async fn receive(
         self,
         target: impl Into<Target>,
@@ -217,10 +217,6 @@ impl Fetch {
         std::mem::replace(&mut received.confirmed, Ok(()))
             .map_err(explained)
             .map_err(FetchError::Unconfirmed)?;
-        if received.failed_count > 0 {
-            let Received { failed, failed_count: count, .. } = received;
-            return Err(TransferError::Incomplete { failed, count }.into());
-        }
         Ok(FilesReport {
             transfer,
             entries: received.entries,
@@ -229,6 +225,8 @@ impl Fetch {
             received_bytes: received.received_bytes,
             wire_bytes: received.wire_bytes,
             summary: received.summary,
+            left_out_here: received.left_out_here,
+            left_out_there: received.left_out_there,
             durability,
             digest_algorithm: self.digest,
             digest: received.only_chunk,

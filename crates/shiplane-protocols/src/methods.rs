@@ -148,6 +148,8 @@ pub(crate) struct PushDone {
     pub(crate) identical_files: u64,
     pub(crate) resumed_bytes: u64,
     pub(crate) failed_entries: u64,
+    /// Paths that the receiver has left out.
+    pub(crate) left_out: u64,
 }
 
 /// For the fuzzer: a body of any method here, which encodes to the same again.
@@ -251,7 +253,7 @@ pub(crate) fn not_served(error: &SourceError) -> Fault {
         SourceError::NotFound { .. } | SourceError::Vanished { .. } => FaultCode::NotFound,
         SourceError::NotServable { .. } => FaultCode::InvalidRequest,
         SourceError::Changed { .. } => FaultCode::SourceChanged,
-        SourceError::Unreadable { .. } => FaultCode::SourceIo,
+        SourceError::Unreadable { .. } | SourceError::Gone => FaultCode::SourceIo,
     };
     Fault::new(code, error.to_string())
 }
@@ -269,7 +271,6 @@ pub(crate) fn failed(error: &TransferError) -> Fault {
         TransferError::Silent { .. }
         | TransferError::Stream(_)
         | TransferError::Call(_)
-        | TransferError::Incomplete { .. }
         | TransferError::Undelivered { .. }
         | TransferError::Abandoned => return Fault::new(FaultCode::Gone, "the transfer was interrupted"),
     };
@@ -279,9 +280,9 @@ pub(crate) fn failed(error: &TransferError) -> Fault {
 /// What the pusher is told when its files cannot be taken.
 pub(crate) fn not_taken(error: &DestinationError) -> Fault {
     let code = match error {
-        DestinationError::NameRefused { .. } | DestinationError::NameCollision { .. } => {
-            FaultCode::PathRefused
-        }
+        DestinationError::NameRefused { .. }
+        | DestinationError::NameCollision { .. }
+        | DestinationError::InLeftOut { .. } => FaultCode::PathRefused,
         DestinationError::WrongKind { found: Kind::Symlink, .. } => FaultCode::PathRefused,
         DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => FaultCode::Exists,
         DestinationError::Busy { .. } | DestinationError::NoMemory => FaultCode::Busy,
@@ -298,6 +299,7 @@ pub(crate) fn not_taken(error: &DestinationError) -> Fault {
         DestinationError::PermissionDenied { .. }
         | DestinationError::Altered { .. }
         | DestinationError::Poisoned { .. }
+        | DestinationError::Gone
         | DestinationError::Io { .. } => FaultCode::SinkIo,
     };
     Fault::new(code, error.to_string())

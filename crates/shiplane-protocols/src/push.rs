@@ -1,12 +1,13 @@
 //! Push, the notify-transfer-acknowledge pattern: offer what is here, send it down the lane once the peer
 //! is ready for it, and learn what has become of it.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::{num::NonZeroU64, pin::pin, sync::Arc};
 
-use shiplane_files::internals::{Shape, Source, SourceError, Summary};
+use futures::future::{Either, select};
+use shiplane_files::internals::{Shape, Source, Summary};
 use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
 use shiplane_transport::{StreamError, internals::Claim};
-use shiplane_wire::{Digest, DigestAlgorithm, Durability, RelPath, TransferId};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, TransferId};
 use thiserror::Error;
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     metrics::Counting,
     result::Delivery,
     transfer::{
-        EventFn, FailedEntry, FilesReport, TransferError, TransferEvent, TransferOptions, next_records,
+        EventFn, FilesReport, TransferError, TransferEvent, TransferOptions, next_records,
         progress::longest_choice,
         provider::{Provided, provide},
     },
@@ -96,8 +97,8 @@ pub struct PushReceipt {
     wire_bytes: u64,
     durability: Durability,
     digest: DigestAlgorithm,
-    failed: Vec<FailedEntry>,
-    failed_count: u64,
+    failed_entries: u64,
+    left_out: u64,
 }
 
 /// Why a push failed.
@@ -218,7 +219,7 @@ impl Push {
     /// Not cancel-safe: dropping it ends the transfer; what was verified is kept for the next push.
     ///
     /// # Errors
-    /// [`TransferError::Incomplete`] when all but some files have arrived, and the rest of [`PushError`].
+    /// [`PushError`]. That single paths are left out is none.
     pub async fn send(self, options: &TransferOptions, events: EventFn) -> Result<FilesReport, PushError> {
         let peer = self.client.connection().remote_addr();
         let given = self.give(options, events);
@@ -238,29 +239,16 @@ impl Push {
             Err(silent @ TransferError::Silent { .. }) => return Err(why(&client, transfer, silent).await),
             Err(error) => return Err(error.into()),
         };
-        match provide(
-            Arc::clone(connection),
-            transfer,
-            records,
-            source,
-            options,
-            invites,
-            Arc::clone(&events),
-        )
-        .await
-        {
-            Ok(provided) => {
+        let provided =
+            provide(Arc::clone(connection), transfer, records, source, options, invites, Arc::clone(&events));
+        match provided.await {
+            Ok(mut provided) => {
                 events(TransferEvent::Finishing);
                 let sent = PushSent {
                     transfer_digest: *provided.transfer_digest.as_bytes(),
                     chunks: provided.chunks,
                 };
-                let Provided { sent_bytes, wire_bytes, failed_entries: failed_count, unsent, .. } = provided;
-                let named = |(path, error): (RelPath, Arc<SourceError>)| FailedEntry {
-                    path: path.to_string(),
-                    reason: error.fail_reason(),
-                };
-                let failed = unsent.into_iter().map(named).collect();
+                let Provided { sent_bytes, wire_bytes, failed_entries, left_out, .. } = provided;
                 let receipt = PushReceipt {
                     transfer,
                     sent,
@@ -268,10 +256,18 @@ impl Push {
                     wire_bytes,
                     durability,
                     digest,
-                    failed,
-                    failed_count,
+                    failed_entries,
+                    left_out,
                 };
-                receipt.settle(&client).await
+                let published = pin!(provided.published(&events));
+                match select(pin!(receipt.settle(&client)), published).await {
+                    Either::Left((report, published)) => {
+                        // It ends its stream before it answers.
+                        let _ = tokio::time::timeout(header_timeout, published).await;
+                        report
+                    }
+                    Either::Right((_, asking)) => asking.await,
+                }
             }
             Err(error) => match error.explained(connection) {
                 lost @ TransferError::Stream(StreamError::ConnectionLost(_)) => Err(lost.into()),
@@ -289,7 +285,7 @@ impl PushReceipt {
     ///
     /// # Errors
     /// [`PushError::Unknown`] when there is again no answer, or when the peer has forgotten;
-    /// [`PushError::Rejected`], [`PushError::NotDurable`], [`TransferError::Incomplete`].
+    /// [`PushError::Rejected`], [`PushError::NotDurable`].
     pub async fn settle(self, client: &RpcClient) -> Result<FilesReport, PushError> {
         let request = PushSettle { transfer: *self.transfer.as_bytes(), sent: Some(self.sent) };
         // Each answer is a sign of life, for as long as it may take to make so much durable.
@@ -302,12 +298,8 @@ impl PushReceipt {
     }
 
     fn report(self, done: PushDone) -> Result<FilesReport, PushError> {
-        if done.received != self.sent || done.failed_entries != self.failed_count {
+        if done.received != self.sent || done.failed_entries != self.failed_entries {
             return Err(TransferError::TransferDigestMismatch.into());
-        }
-        if self.failed_count > 0 {
-            let (failed, count) = (self.failed, self.failed_count);
-            return Err(TransferError::Incomplete { failed, count }.into());
         }
         let durability = match (done.durable, self.durability) {
             (true, _) => Durability::Durable,
@@ -327,6 +319,8 @@ impl PushReceipt {
                 resumed_bytes: done.resumed_bytes,
                 ..Summary::default()
             },
+            left_out_here: self.left_out,
+            left_out_there: done.left_out,
             durability,
             digest_algorithm: self.digest,
             digest: None,

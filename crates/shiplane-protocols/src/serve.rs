@@ -294,16 +294,17 @@ impl FileServer {
         // The receiver went away before it began.
         let Ok(records) = connection.open_records(transfer).await else { return };
         let events: EventFn = Arc::new(|_: TransferEvent| ());
-        let provided =
-            provide(connection, transfer, records, Arc::new(source), &options, is_invited, events).await;
+        let (source, told) = (Arc::new(source), Arc::clone(&events));
+        let provided = provide(connection, transfer, records, source, &options, is_invited, told).await;
         match provided {
-            Ok(Provided { sent_bytes, wire_bytes, mut receiver, .. }) => {
+            Ok(mut provided) => {
+                let Provided { sent_bytes, wire_bytes, .. } = provided;
                 tracing::info!(peer = %peer.short(), %transfer, sent_bytes, wire_bytes, "all sent");
                 counting.completed(sent_bytes);
                 // Its permit is free for others by now.
                 drop(permit);
                 // What the receiver makes of it is part of the transfer: a shutdown waits for its end.
-                let ended = async { while let Ok(Some(_)) = receiver.next().await {} };
+                let ended = provided.published(&events);
                 if tokio::time::timeout(CONFIRM_TIMEOUT, ended).await.is_ok() {
                     tracing::info!(peer = %peer.short(), %transfer, "complete");
                 }

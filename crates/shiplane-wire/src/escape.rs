@@ -43,8 +43,12 @@ impl EscapedPath {
         &self.0
     }
 
-    /// Takes what a peer says is escaped; `None` if it is not.
-    pub(crate) fn from_wire(text: &[u8]) -> Option<Self> {
+    /// Takes what a peer says is escaped; `None` if it is not, or too long.
+    #[must_use]
+    pub fn from_wire(text: &[u8]) -> Option<Self> {
+        if text.len() > MAX_ESCAPED_PATH_LEN_BYTES {
+            return None;
+        }
         let text = core::str::from_utf8(text).ok()?;
         text.chars().all(is_printable).then(|| Self(text.into()))
     }

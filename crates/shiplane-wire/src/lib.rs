@@ -138,8 +138,8 @@ mod engine {
         header::records_opening,
         path::{PathRefused, RelPath},
         records::{
-            BlockSignature, BlockSignatures, Entry, EntryKind, FailReason, Mtime, ProviderRecord,
-            ReceiverRecord, RecordError, RecordReader, SkipReason, Span, Version,
+            BlockSignature, BlockSignatures, Entry, EntryKind, LeftOutReason, Mtime, ProviderRecord,
+            ReceiverRecord, RecordError, RecordReader, Span, Version,
         },
     };
 }

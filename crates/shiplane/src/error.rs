@@ -3,13 +3,13 @@
 mod sync;
 mod transfer;
 
-use std::{convert::Infallible, fmt, io, sync::Arc};
+use std::{convert::Infallible, fmt, io, num::NonZeroU64};
 
-use shiplane_files::internals::{DestinationError, SourceError, sync::UnresolvedReason};
+use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_protocols::internals::{
     FetchError, PushError,
     access::{AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError, TicketError},
-    sync::{LeftPath, SyncError},
+    sync::SyncError,
 };
 use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{BindError, ConnectError, IdentityError, internals::PeerIdError};
@@ -215,12 +215,10 @@ pub(crate) enum Cause {
     ContentUnnamed,
     #[error(transparent)]
     Sync(#[from] SyncError),
-    #[error("{paths} paths changed during the sync and were left alone")]
-    LeftAlone { paths: usize },
-    #[error("{paths} paths were left alone: {cause}")]
-    CannotChange { paths: usize, cause: Arc<DestinationError> },
-    #[error("{paths} paths were left alone: {cause}")]
-    CannotRead { paths: usize, cause: Arc<SourceError> },
+    #[error("{paths} {} left out; everything else is done", if paths.get() == 1 { "path was" } else { "paths were" })]
+    LeftOut { paths: NonZeroU64, side: Side },
+    #[error("there is no kind of path called {}", shiplane_wire::escape(name.as_bytes()))]
+    UnknownKind { name: String },
     #[error(transparent)]
     Call(CallError),
     #[error("interrupted")]
@@ -256,23 +254,6 @@ pub(crate) enum TargetError {
 }
 
 impl Cause {
-    /// The cause of a sync that left these paths alone; `None` if there are none. A failure of this machine takes
-    /// precedence over a changed file.
-    pub(crate) fn of_left(left: &[LeftPath]) -> Option<Self> {
-        let paths = left.len();
-        let failed = left.iter().find_map(|left| match &left.why {
-            UnresolvedReason::Failed(cause) => Some(Self::CannotChange { paths, cause: Arc::clone(cause) }),
-            UnresolvedReason::Unreadable(cause) => Some(Self::CannotRead { paths, cause: Arc::clone(cause) }),
-            UnresolvedReason::Changed
-            | UnresolvedReason::NotOffered
-            | UnresolvedReason::NotSent(_)
-            | UnresolvedReason::NotAsListed
-            | UnresolvedReason::NotEmpty
-            | UnresolvedReason::LeftThere => None,
-        });
-        failed.or((paths > 0).then_some(Self::LeftAlone { paths }))
-    }
-
     fn diagnosis(&self) -> Diagnosis {
         use ErrorKind::{Interrupted, LeftOut, LocalIo, Other, Refused, Unreachable, Usage};
         match self {
@@ -319,14 +300,13 @@ impl Cause {
             Self::NothingToPush => here(Usage, "give the files to push before the target"),
             Self::ContentUnnamed => here(Usage, CONTENT_UNNAMED),
             Self::Sync(error) => sync::sync(error),
-            Self::LeftAlone { .. } => here(
-                LeftOut,
-                "run the same command again when nothing changes these files; the others are synced",
-            ),
-            Self::CannotChange { cause, .. } => {
-                Diagnosis { hint: FIX_AND_RESUME, ..transfer::destination(cause) }
-            }
-            Self::CannotRead { cause, .. } => Diagnosis { hint: FIX_AND_RESUME, ..transfer::source(cause) },
+            Self::LeftOut { side, .. } => Diagnosis {
+                kind: LeftOut,
+                side: *side,
+                hint: "each path is named above with the reason; correct that and run the same command again, or give \
+                       --skip KIND for what is not wanted",
+            },
+            Self::UnknownKind { .. } => here(Usage, "give links, special, names, unreadable or changed"),
             Self::Call(error) => transfer::method_call(error),
             Self::Interrupted => here(Interrupted, RESUME),
             Self::Abandoned => here(Other, RESUME),
@@ -445,9 +425,6 @@ fn bind(error: &BindError) -> Diagnosis {
     }
 }
 
-const FIX_AND_RESUME: &str =
-    "fix what the message names, then run the same command again; the other paths are done";
-
 const RESUME: &str = "run the same command again to resume";
 
 const CONTENT_UNNAMED: &str =
@@ -455,48 +432,7 @@ const CONTENT_UNNAMED: &str =
 
 #[cfg(test)]
 mod tests {
-    use shiplane_files::internals::{Operation, sync::Side as SyncSide};
-    use shiplane_wire::RelPath;
-
     use super::*;
-
-    fn left(path: &str, why: UnresolvedReason) -> LeftPath {
-        LeftPath { side: SyncSide::Local, path: RelPath::parse(path.as_bytes()).unwrap(), why }
-    }
-
-    fn read_only() -> io::Error {
-        io::ErrorKind::ReadOnlyFilesystem.into()
-    }
-
-    #[test]
-    fn a_sync_that_this_machines_disk_stops_says_why() {
-        let path = || "d/f".to_owned();
-        let cannot_create = DestinationError::PermissionDenied {
-            operation: Operation::Create,
-            path: path(),
-            source: read_only(),
-        };
-        let cannot_read = SourceError::Unreadable { path: path(), source: read_only() };
-        for why in
-            [UnresolvedReason::Failed(cannot_create.into()), UnresolvedReason::Unreadable(cannot_read.into())]
-        {
-            let cause = Cause::of_left(&[left("c", UnresolvedReason::Changed), left("d/f", why)]).unwrap();
-            let error = Error::from(cause);
-            assert_eq!((error.kind(), error.side()), (ErrorKind::LocalIo, Side::ThisMachine));
-            let said = error.to_string();
-            assert!(said.starts_with("2 paths were left alone: ") && said.contains("d/f"), "{said}");
-            assert!(said.ends_with(&read_only().to_string()), "{said}");
-        }
-    }
-
-    #[test]
-    fn a_sync_that_others_have_disturbed_is_no_success() {
-        let cause =
-            Cause::of_left(&[left("c", UnresolvedReason::Changed), left("d", UnresolvedReason::LeftThere)])
-                .unwrap();
-        assert_eq!(Error::from(cause).kind(), ErrorKind::LeftOut);
-        assert!(Cause::of_left(&[]).is_none());
-    }
 
     #[test]
     fn a_handlers_error_keeps_its_kind_on_the_way_to_the_caller() {

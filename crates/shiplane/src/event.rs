@@ -2,6 +2,10 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+use shiplane_wire::LeftOutReason;
+
+use crate::left_out::kind_of;
+
 /// One step of a running job, and how far the job is.
 ///
 /// Given to the callback of [`on_progress`](crate::GetJob::on_progress), often several thousand times a
@@ -47,7 +51,7 @@ pub enum EventKind {
         /// Its SHA-256 in hexadecimal digits, if that was asked for.
         sha256: Option<String>,
     },
-    /// Something is not carried over: [`Action::change`] is `skip` or `leave`.
+    /// Something is left out: [`Action::change`] says what kind of thing, [`Action::why`] the reason.
     LeftOut(Action),
 }
 
@@ -99,8 +103,9 @@ pub struct Action {
     pub side: Side,
     /// What a sync does: `keep_as`, `remove_file`, `remove_directory`, `create_directory` or `take`.
     ///
-    /// What any job leaves out is `skip` if the listing leaves it out, such as a link, a device or an unreadable file, and
-    /// `leave` if it changed meanwhile or the system failed: the same job run again may carry that over.
+    /// What any job leaves out is of a kind: `links`, `special` (devices, sockets, FIFOs), `names` (that a file system
+    /// does not take), `unreadable`, `changed` (while it was read) or `refused` (by the receiver's system). The job's
+    /// `skip` says beforehand that a kind is not wanted.
     pub change: &'static str,
     /// Where. Escaped: safe to print.
     pub path: String,
@@ -111,13 +116,20 @@ pub struct Action {
 }
 
 impl Action {
-    /// What the listing leaves out.
-    pub(crate) const SKIP: &'static str = "skip";
-    /// What changed meanwhile, or what the system does not let us do.
-    pub(crate) const LEAVE: &'static str = "leave";
+    pub(crate) fn left_out(side: Side, reason: LeftOutReason, path: String, why: Option<String>) -> Self {
+        let why = why.unwrap_or_else(|| reason.to_string()).into();
+        Self { side, change: kind_of(reason), path, from: None, why }
+    }
+}
 
-    pub(crate) fn left_out(side: Side, change: &'static str, path: String, why: String) -> Self {
-        Self { side, change, path, from: None, why: why.into() }
+impl Side {
+    /// The other one of the two machines.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::ThisMachine => Self::Peer,
+            Self::Peer => Self::ThisMachine,
+            Self::Network => Self::Network,
+        }
     }
 }
 

@@ -114,6 +114,7 @@ mod connection;
 mod error;
 mod event;
 mod home;
+mod left_out;
 mod peers;
 mod rate;
 mod report;

@@ -34,8 +34,12 @@ pub struct Report {
     pub digest_algorithm: DigestAlgorithm,
     /// What a sync changed, or would change in a dry run.
     pub actions: Vec<Action>,
-    /// What was not carried over, each with the change `skip` or `leave`; of a list whose paths have more than [`Report::MAX_LEFT_OUT_BYTES`] the first part.
+    /// What was left out; of a list whose paths have more than [`Report::MAX_LEFT_OUT_BYTES`], the first part. The
+    /// events name all of it.
     pub left_out: Vec<Action>,
+    /// How many paths were left out. If there are any, the job ends with
+    /// [`ErrorKind::LeftOut`](crate::ErrorKind::LeftOut), and [`Error::report`](crate::Error::report) gives this report.
+    pub left_out_count: u64,
 }
 
 impl Report {
@@ -57,6 +61,7 @@ impl Report {
             digest_algorithm,
             actions: Vec::new(),
             left_out: Vec::new(),
+            left_out_count: 0,
         }
     }
 

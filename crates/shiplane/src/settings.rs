@@ -1,13 +1,17 @@
 //! Settings shared by all jobs.
 
-use std::{fmt, num::NonZeroU64};
+use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use futures::future::{self, BoxFuture, FutureExt};
 use shiplane_protocols::{Compression, internals::transfer::TransferOptions};
 use shiplane_transport::{RateLimit, RateLimiter};
 use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
 
-use crate::tracker::ProgressFn;
+use crate::{
+    error::Cause,
+    left_out::skippable,
+    tracker::{ProgressFn, ProgressState, Tracker},
+};
 
 /// How a job moves data, who watches it, and what cancels it.
 pub(crate) struct Settings {
@@ -16,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) rate: Option<u64>,
     pub(crate) compression: Compression,
     pub(crate) digest: DigestAlgorithm,
+    /// Names of kinds that are not wanted.
+    pub(crate) skip: Vec<String>,
     pub(crate) on_progress: Option<ProgressFn>,
     pub(crate) cancelled: BoxFuture<'static, ()>,
 }
@@ -24,6 +30,13 @@ impl Settings {
     /// What cancels the job.
     pub(crate) fn take_cancelled(&mut self) -> BoxFuture<'static, ()> {
         std::mem::replace(&mut self.cancelled, future::pending().boxed())
+    }
+
+    /// Watches the job from now on.
+    pub(crate) fn tracker(&mut self, progress: ProgressState) -> Result<Arc<Tracker>, Cause> {
+        let known = |name: &String| skippable(name).ok_or_else(|| Cause::UnknownKind { name: name.clone() });
+        let skipped = self.skip.iter().map(known).collect::<Result<_, _>>()?;
+        Ok(Tracker::new(progress, skipped, self.on_progress.take()))
     }
 
     /// As the engine takes them.
@@ -48,6 +61,7 @@ impl Default for Settings {
             rate: None,
             compression,
             digest,
+            skip: Vec::new(),
             on_progress: None,
             cancelled: future::pending().boxed(),
         }
@@ -62,6 +76,7 @@ impl fmt::Debug for Settings {
             .field("rate", &self.rate)
             .field("compression", &self.compression)
             .field("digest", &self.digest)
+            .field("skip", &self.skip)
             .finish_non_exhaustive()
     }
 }
@@ -104,6 +119,14 @@ macro_rules! common_setters {
         /// What data is verified with on its way, if the server offers it too. The default is BLAKE3.
         pub fn digest(mut self, digest: $crate::DigestAlgorithm) -> Self {
             self.settings.digest = digest;
+            self
+        }
+
+        /// Kinds of paths that are not wanted: `links`, `special`, `names`, `unreadable` or `changed`, as in
+        /// [`Action::change`](crate::Action::change). By default none. Whatever else does not arrive is reported, and the
+        /// job ends with [`ErrorKind::LeftOut`](crate::ErrorKind::LeftOut).
+        pub fn skip<K: Into<String>>(mut self, kinds: impl IntoIterator<Item = K>) -> Self {
+            self.settings.skip = kinds.into_iter().map(Into::into).collect();
             self
         }
 

@@ -1,6 +1,7 @@
 //! Combines the engine's events of a job into [`Event`]s.
 
 use std::{
+    num::NonZeroU64,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -8,6 +9,7 @@ use std::{
 use shiplane_protocols::internals::transfer::{Awaited, EventFn, TransferEvent};
 
 use crate::{
+    error::{Cause, Error},
     event::{Action, Event, EventKind, Phase, Side},
     rate::Rate,
     report::Report,
@@ -29,6 +31,9 @@ struct State {
     left_out: Vec<Action>,
     /// Of the paths and reasons in that list.
     left_out_bytes: usize,
+    left_out_count: u64,
+    /// Kinds that are not wanted.
+    skipped: Vec<&'static str>,
     on_progress: Option<ProgressFn>,
 }
 
@@ -91,7 +96,7 @@ impl ProgressState {
                 });
             }
             TransferEvent::Finishing => self.phase = self.phases.map_or(self.phase, |(_, ending)| ending),
-            TransferEvent::Scanned { .. } | TransferEvent::Skipped { .. } | TransferEvent::Failed { .. } => {}
+            TransferEvent::Scanned { .. } | TransferEvent::LeftOut { .. } => {}
         }
     }
 
@@ -110,13 +115,20 @@ impl ProgressState {
 }
 
 impl Tracker {
-    pub(crate) fn new(progress: ProgressState, on_progress: Option<ProgressFn>) -> Arc<Self> {
+    /// `skipped`: the kinds that are not wanted.
+    pub(crate) fn new(
+        progress: ProgressState,
+        skipped: Vec<&'static str>,
+        on_progress: Option<ProgressFn>,
+    ) -> Arc<Self> {
         let began_at = Instant::now();
         let state = State {
             progress,
             rate: Rate::new(began_at),
             left_out: Vec::new(),
             left_out_bytes: 0,
+            left_out_count: 0,
+            skipped,
             on_progress,
         };
         let tracker = Arc::new(Self { began_at, state: Mutex::new(state) });
@@ -146,12 +158,13 @@ impl Tracker {
     }
 
     pub(crate) fn add(&self, event: &TransferEvent, part: usize, side: Side) {
-        let (change, path, why) = match event {
-            TransferEvent::Skipped { path, reason } => (Action::SKIP, path, reason.to_string()),
-            TransferEvent::Failed { path, reason } => (Action::LEAVE, path, reason.to_string()),
-            event => return self.update(|progress| progress.add(event, part)),
-        };
-        self.left_out(Action::left_out(side, change, path.clone(), why));
+        match event {
+            TransferEvent::LeftOut { path, reason, why, at_source } => {
+                let side = if *at_source { side } else { side.other() };
+                self.left_out(Action::left_out(side, *reason, path.clone(), why.clone()));
+            }
+            event => self.update(|progress| progress.add(event, part)),
+        }
     }
 
     /// A file is complete.
@@ -160,9 +173,13 @@ impl Tracker {
         self.emit(&mut self.state(), kind, Some(path));
     }
 
-    /// Something is not carried over.
+    /// Something is left out.
     pub(crate) fn left_out(&self, left_out: Action) {
         let mut state = self.state();
+        if state.skipped.contains(&left_out.change) {
+            return;
+        }
+        state.left_out_count += 1;
         let len_bytes = size_of::<Action>() + left_out.path.len() + left_out.why.len();
         if state.left_out_bytes + len_bytes <= Report::MAX_LEFT_OUT_BYTES {
             state.left_out_bytes += len_bytes;
@@ -172,11 +189,24 @@ impl Tracker {
         self.emit(&mut state, EventKind::LeftOut(left_out), path);
     }
 
-    /// What was not carried over.
-    /// The report of a job that has ended now.
-    pub(crate) fn complete(&self, report: Report) -> Report {
-        let left_out = std::mem::take(&mut self.state().left_out);
-        Report { elapsed: self.began_at.elapsed(), left_out, ..report }
+    /// So many more paths are left out, whose names are not known here.
+    pub(crate) fn left_out_unnamed(&self, count: u64) {
+        self.state().left_out_count += count;
+    }
+
+    /// Ends the job with what it has achieved: completes the report by how long it took and what was left out. If there
+    /// is any of that, it is an error.
+    pub(crate) fn end(&self, report: Report) -> Result<Report, Error> {
+        let mut state = self.state();
+        let left_out = std::mem::take(&mut state.left_out);
+        let left_out_count = state.left_out_count;
+        drop(state);
+        let first_at = left_out.first().map_or(Side::ThisMachine, |first| first.side);
+        let report = Report { left_out, left_out_count, elapsed: self.began_at.elapsed(), ..report };
+        match NonZeroU64::new(left_out_count) {
+            None => Ok(report),
+            Some(paths) => Err(Error::from(Cause::LeftOut { paths, side: first_at }).with_report(report)),
+        }
     }
 
     fn emit(&self, state: &mut State, kind: EventKind, path: Option<String>) {
@@ -206,16 +236,17 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
-    use shiplane_wire::DigestAlgorithm;
+    use shiplane_wire::{DigestAlgorithm, LeftOutReason};
 
     use super::*;
+    use crate::error::ErrorKind;
 
     /// A tracker, and the last event that it has reported.
     fn tracked(progress: ProgressState) -> (Arc<Tracker>, Arc<Mutex<Option<Event>>>) {
         let last = Arc::new(Mutex::new(None));
         let told = Arc::clone(&last);
         let on_progress: ProgressFn = Box::new(move |event| *told.lock().unwrap() = Some(event.clone()));
-        (Tracker::new(progress, Some(on_progress)), last)
+        (Tracker::new(progress, vec!["links"], Some(on_progress)), last)
     }
 
     fn listed(total_bytes: u64) -> TransferEvent {
@@ -266,29 +297,50 @@ mod tests {
         assert_eq!((event.bytes_resumed, event.bytes_done, event.phase), (110, 110, Phase::Scanning));
     }
 
+    fn left_out(path: String, reason: LeftOutReason, at_source: bool) -> TransferEvent {
+        TransferEvent::LeftOut { path, reason, why: None, at_source }
+    }
+
+    /// The report of the error that a job ends with if something was left out.
+    fn report(tracker: &Tracker) -> Report {
+        let error = tracker.end(Report::new(DigestAlgorithm::Blake3)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LeftOut);
+        error.report().unwrap().clone()
+    }
+
     #[test]
-    fn what_is_left_out_is_reported_and_kept_for_the_report() {
+    fn what_is_left_out_is_reported_by_the_side_that_says_so_and_ends_in_an_error() {
         let (tracker, last) = tracked(ProgressState::new(Phase::Listing, 1, None));
-        let reason = shiplane_wire::SkipReason::SpecialFile;
-        tracker.add(&TransferEvent::Skipped { reason, path: "d/x".to_owned() }, 0, Side::Peer);
-        let event = last.lock().unwrap().clone().unwrap();
-        assert_eq!(event.path.as_deref(), Some("d/x"));
-        let left_out = tracker.complete(Report::new(DigestAlgorithm::Blake3)).left_out;
-        assert_eq!(EventKind::LeftOut(left_out[0].clone()), event.kind);
-        assert_eq!(left_out[0].change, "skip");
+        for (at_source, side) in [(true, Side::Peer), (false, Side::ThisMachine)] {
+            tracker.add(&left_out("d/x".to_owned(), LeftOutReason::SpecialFile, at_source), 0, Side::Peer);
+            let event = last.lock().unwrap().clone().unwrap();
+            assert_eq!(event.path.as_deref(), Some("d/x"));
+            let EventKind::LeftOut(action) = event.kind else { panic!("{event:?}") };
+            assert_eq!((action.side, action.change), (side, "special"));
+        }
+        let report = report(&tracker);
+        assert_eq!((report.left_out_count, report.left_out.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_kind_that_is_not_wanted_is_not_left_out() {
+        let (tracker, last) = tracked(ProgressState::new(Phase::Listing, 1, None));
+        tracker.add(&left_out("x".to_owned(), LeftOutReason::Symlink, true), 0, Side::Peer);
+        assert_eq!(last.lock().unwrap().clone().unwrap().kind, EventKind::Progress);
+        assert!(tracker.end(Report::new(DigestAlgorithm::Blake3)).is_ok());
     }
 
     #[test]
     fn a_peer_that_leaves_out_long_paths_without_end_fills_no_memory() {
         let (tracker, last) = tracked(ProgressState::new(Phase::Listing, 1, None));
-        let reason = shiplane_wire::SkipReason::SpecialFile;
         for number in 0..1000 {
             let path = format!("{number:04}{}", "\\x01".repeat(4096));
-            tracker.add(&TransferEvent::Skipped { reason, path }, 0, Side::Peer);
+            tracker.add(&left_out(path, LeftOutReason::SpecialFile, true), 0, Side::Peer);
         }
         assert!(last.lock().unwrap().clone().unwrap().path.unwrap().starts_with("0999"), "each is told");
-        let left_out = tracker.complete(Report::new(DigestAlgorithm::Blake3)).left_out;
-        let held: usize = left_out.iter().map(|left_out| left_out.path.len()).sum();
-        assert!(left_out[0].path.starts_with("0000") && held <= Report::MAX_LEFT_OUT_BYTES, "{held}");
+        let report = report(&tracker);
+        let held: usize = report.left_out.iter().map(|left_out| left_out.path.len()).sum();
+        assert!(report.left_out[0].path.starts_with("0000") && held <= Report::MAX_LEFT_OUT_BYTES, "{held}");
+        assert_eq!(report.left_out_count, 1000);
     }
 }

@@ -12,5 +12,6 @@ pub(super) fn run(shell: Shell) -> Result<(), Failure> {
     // Made in memory first: the generator panics when its output fails.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "shiplane", &mut script);
-    io::stdout().write_all(&script).map_err(Failure::Stdout)
+    let mut out = io::stdout();
+    out.write_all(&script).and_then(|()| out.flush()).map_err(Failure::Stdout)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use shiplane::{ErrorKind, Report};
 use tokio_util::sync::CancellationToken;
 
-use super::transfer::{self, Transfer};
+use super::transfer::{self, Transfer, report_of};
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
@@ -19,13 +19,17 @@ pub(super) fn run(settings: GetSettings) -> Result<(), Failure> {
 
 async fn get(settings: GetSettings, stop: CancellationToken) -> Result<(), Failure> {
     // Where the file itself goes to standard output, digests go beside it.
-    let out: Box<dyn io::Write + Send> = match settings.dest {
-        Dest::Stdout => Box::new(io::stderr()),
-        Dest::Path(_) => Box::new(io::stdout()),
+    let job = match settings.dest {
+        Dest::Stdout => Job::begin(settings.output_mode, io::stderr()),
+        Dest::Path(_) => Job::begin(settings.output_mode, io::stdout()),
     };
-    let job = Job::begin(settings.output_mode, out);
+    let ended = fetch(settings, &job, stop).await;
+    job.end(ended)
+}
+
+async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
     let transfer =
-        Transfer::connect(&job, settings.source, settings.buffer_len_bytes, settings.dest.shown(), &stop);
+        Transfer::connect(job, settings.source, settings.buffer_len_bytes, settings.dest.shown(), &stop);
     let transfer = transfer.await?;
     let fetch = transfer
         .connection()
@@ -38,7 +42,8 @@ async fn get(settings: GetSettings, stop: CancellationToken) -> Result<(), Failu
         .chunk_len_bytes(settings.chunk_len_bytes)
         .compression(settings.compress.compression())
         .digest(settings.digest.algorithm())
-        .on_progress(job.events(Event::skipped))
+        .skip(settings.skip.iter().map(|kind| kind.name()))
+        .on_progress(job.events())
         .cancel_on(stop.cancelled_owned());
     let fetch = settings.rate.iter().fold(fetch, |fetch, rate| fetch.rate(rate.get()));
     let is_stdout = settings.dest == Dest::Stdout;
@@ -46,24 +51,28 @@ async fn get(settings: GetSettings, stop: CancellationToken) -> Result<(), Failu
         Dest::Stdout => fetch.to_writer(io::stdout()),
         Dest::Path(dest) => fetch.to(dest),
     };
-    match transfer.finish(fetch).await {
-        Ok(report) => done(&job, report),
-        Err(error) if is_stdout => return Err(of_stdout(error)),
-        Err(error) => return Err(error.into()),
+    let fetched = transfer.finish(fetch).await;
+    if let Some(report) = report_of(&fetched) {
+        done(job, report);
     }
-    Ok(())
+    match fetched {
+        Ok(_) => Ok(()),
+        Err(error) if is_stdout => Err(of_stdout(error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn done(job: &Arc<Job>, report: Report) {
+fn done(job: &Arc<Job>, report: &Report) {
     job.tell(&Event::Done {
         files: report.files,
         bytes_total: report.bytes_total,
         bytes_received: report.bytes_received,
         bytes_wire: report.bytes_wire,
         bytes_resumed: report.bytes_resumed,
+        left_out: report.left_out_count,
         seconds: job.seconds(),
         digest_algorithm: report.digest.as_ref().map(|_| report.digest_algorithm.into()),
-        digest: report.digest,
+        digest: report.digest.clone(),
     });
 }
 

@@ -21,5 +21,6 @@ pub(super) fn run(words: &[String]) -> Result<(), Failure> {
     // Made in memory first, so that an output that fails is told from a page that does.
     let mut page = Vec::new();
     Man::new(command.clone()).render(&mut page).map_err(Failure::Stdout)?;
-    io::stdout().write_all(&page).map_err(Failure::Stdout)
+    let mut out = io::stdout();
+    out.write_all(&page).and_then(|()| out.flush()).map_err(Failure::Stdout)
 }

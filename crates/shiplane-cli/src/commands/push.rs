@@ -8,7 +8,7 @@ use std::sync::Arc;
 use shiplane::{Report, escape};
 use tokio_util::sync::CancellationToken;
 
-use super::transfer::{self, Transfer};
+use super::transfer::{self, Transfer, report_of};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
@@ -20,14 +20,19 @@ pub(super) fn run(settings: PushSettings) -> Result<(), Failure> {
 
 async fn push(settings: PushSettings, stop: CancellationToken) -> Result<(), Failure> {
     let job = Job::begin(settings.output_mode, io::stdout());
+    let ended = send(settings, &job, stop).await;
+    job.end(ended)
+}
+
+async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
     // Before the server is dialled, because reading standard input may take long.
     let content = tokio::select! {
-        content = Content::of(settings.pushed, &job) => content?,
+        content = Content::of(settings.pushed, job) => content?,
         () = stop.cancelled() => return Err(Failure::Interrupted),
     };
     let destination = escape(settings.target.path());
     let transfer =
-        Transfer::connect(&job, settings.target, settings.buffer_len_bytes, destination, &stop).await?;
+        Transfer::connect(job, settings.target, settings.buffer_len_bytes, destination, &stop).await?;
     let push = match content {
         Content::Paths(paths) => transfer.connection().push(paths),
         Content::Spooled(file) => transfer.connection().push_file(file),
@@ -39,11 +44,15 @@ async fn push(settings: PushSettings, stop: CancellationToken) -> Result<(), Fai
         .chunk_len_bytes(settings.chunk_len_bytes)
         .compression(settings.compress.compression())
         .digest(settings.digest.algorithm())
-        .on_progress(job.events(Event::skipped))
+        .skip(settings.skip.iter().map(|kind| kind.name()))
+        .on_progress(job.events())
         .cancel_on(stop.cancelled_owned());
     let push = settings.rate.iter().fold(push, |push, rate| push.rate(rate.get()));
-    let report = transfer.finish(push).await?;
-    done(&job, &report);
+    let pushed = transfer.finish(push).await;
+    if let Some(report) = report_of(&pushed) {
+        done(job, report);
+    }
+    pushed?;
     Ok(())
 }
 
@@ -54,6 +63,7 @@ fn done(job: &Arc<Job>, report: &Report) {
         bytes_sent: report.bytes_sent,
         bytes_wire: report.bytes_wire,
         bytes_resumed: report.bytes_resumed,
+        left_out: report.left_out_count,
         durable: report.is_durable,
         seconds: job.seconds(),
     });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shiplane::{Report, escape};
 use tokio_util::sync::CancellationToken;
 
-use super::transfer::{self, Transfer};
+use super::transfer::{self, Transfer, report_of};
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
@@ -19,9 +19,14 @@ pub(super) fn run(settings: SyncSettings) -> Result<(), Failure> {
 
 async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Failure> {
     let job = Job::begin(settings.output_mode, io::stdout());
+    let ended = synchronise(settings, &job, stop).await;
+    job.end(ended)
+}
+
+async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
     let destination = escape(settings.target.path());
     let transfer =
-        Transfer::connect(&job, settings.target, settings.buffer_len_bytes, destination, &stop).await?;
+        Transfer::connect(job, settings.target, settings.buffer_len_bytes, destination, &stop).await?;
     let sync = transfer
         .connection()
         .sync(&settings.directory)
@@ -31,13 +36,13 @@ async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Fai
         .chunk_len_bytes(settings.chunk_len_bytes)
         .compression(settings.compress.compression())
         .digest(settings.digest.algorithm())
-        .on_progress(job.events(Event::left))
+        .skip(settings.skip.iter().map(|kind| kind.name()))
+        .on_progress(job.events())
         .cancel_on(stop.cancelled_owned());
     let sync = settings.rate.iter().fold(sync, |sync, rate| sync.rate(rate.get()));
     let synced = transfer.finish(sync).await;
-    // Paths left alone are an error, with a report of the rest.
-    if let Some(report) = synced.as_ref().map_or_else(|error| error.report(), Some) {
-        done(&job, report, settings.dry_run);
+    if let Some(report) = report_of(&synced) {
+        done(job, report, settings.dry_run);
     }
     synced?;
     Ok(())
@@ -51,7 +56,7 @@ fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
     job.tell(&Event::Synced {
         files: report.files,
         actions: report.actions.len() as u64,
-        left: report.left_out.iter().filter(|left_out| left_out.change == "leave").count() as u64,
+        left_out: report.left_out_count,
         bytes_sent: report.bytes_sent,
         bytes_received: report.bytes_received,
         bytes_wire: report.bytes_wire,

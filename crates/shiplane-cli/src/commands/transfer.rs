@@ -75,5 +75,10 @@ impl<'a> Transfer<'a> {
     }
 }
 
+/// What a job has done. That paths are left out is an error, with a report of the rest.
+pub(super) fn report_of(ended: &Result<Report, Error>) -> Option<&Report> {
+    ended.as_ref().map_or_else(Error::report, Some)
+}
+
 /// Half of the second within which Ctrl-C must end the program.
 const INTERRUPTED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);

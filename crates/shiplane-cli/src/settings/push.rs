@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use shiplane::Target;
 
 use super::{SettingsError, output_mode, read_ticket};
-use crate::args::{Compress, Digest, Durability, PushArgs};
+use crate::args::{Compress, Digest, Durability, PushArgs, Skip};
 use crate::progress::OutputMode;
 
 /// The settings of `push`.
@@ -24,6 +24,7 @@ pub(crate) struct PushSettings {
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
     pub(crate) digest: Digest,
+    pub(crate) skip: Vec<Skip>,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -76,6 +77,7 @@ impl PushSettings {
             rate: args.path.rate,
             compress: args.path.compress,
             digest: args.path.digest,
+            skip: args.moving.skip,
             output_mode: output_mode(args.json, args.quiet),
         })
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use shiplane::Target;
 
 use super::{SettingsError, output_mode, read_ticket};
-use crate::args::{Compress, Digest, SyncArgs};
+use crate::args::{Compress, Digest, Skip, SyncArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `sync`.
@@ -24,6 +24,7 @@ pub(crate) struct SyncSettings {
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
     pub(crate) digest: Digest,
+    pub(crate) skip: Vec<Skip>,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -53,6 +54,7 @@ impl SyncSettings {
             rate: args.path.rate,
             compress: args.path.compress,
             digest: args.path.digest,
+            skip: args.moving.skip,
             output_mode: output_mode(args.json, args.quiet),
         })
     }

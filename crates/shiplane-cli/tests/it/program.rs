@@ -15,8 +15,8 @@ use wait_timeout::ChildExt as _;
 pub(crate) struct Machine {
     home: TempDir,
     files: TempDir,
-    /// What each program may have in writable memory.
-    data_kib: Option<u64>,
+    /// A limit of each program, as the shell's `ulimit` takes it.
+    limit: Option<String>,
 }
 
 /// What one run printed, and how it ended.
@@ -40,25 +40,31 @@ pub(crate) struct Running(Child);
 impl Machine {
     pub(crate) fn new() -> Self {
         let new = || TempDir::new().expect("a temporary directory");
-        Self { home: new(), files: new(), data_kib: None }
+        Self { home: new(), files: new(), limit: None }
     }
 
     /// One whose programs may each have no more than so much in writable memory (RLIMIT_DATA), threads' stacks included.
     #[cfg(target_os = "linux")]
     pub(crate) fn within(data_kib: u64) -> Self {
-        Self { data_kib: Some(data_kib), ..Self::new() }
+        Self { limit: Some(format!("-d {data_kib}")), ..Self::new() }
+    }
+
+    /// One whose programs may each have no more than so many files open.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn with_descriptors(count: u64) -> Self {
+        Self { limit: Some(format!("-n {count}")), ..Self::new() }
     }
 
     /// The program, with this machine's home and nothing of the tester's environment; relative
     /// paths are in the place for files.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let program = env!("CARGO_BIN_EXE_shiplane");
-        let mut command = match self.data_kib {
+        let mut command = match &self.limit {
             None => Command::new(program),
-            Some(kib) => {
+            Some(limit) => {
                 // The shell becomes the program.
                 let mut command = Command::new("sh");
-                command.args(["-c", &format!("ulimit -d {kib} && exec \"$0\" \"$@\""), program]);
+                command.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\""), program]);
                 command
             }
         };

@@ -13,6 +13,8 @@ const HELLO_BLAKE3: &str = "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908
 /// What `printf hello | sha256sum` prints.
 const HELLO_SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
+const ESCAPE: char = '\u{1b}';
+
 #[test]
 fn a_tree_arrives_whole_and_is_not_sent_twice() {
     let (here, there) = (Machine::new(), Machine::new());
@@ -74,11 +76,11 @@ fn digests_are_printed_as_sha256sum_prints_them() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/d/hello", "hello");
     there.write("src/back\\slash", "hello");
-    there.write("src/\u{1b}[2J", "hello");
+    there.write(&format!("src/{ESCAPE}[2J"), "hello");
     let server = there.serve("src");
     let expected = [
         format!("{HELLO_SHA256}  d/hello"),
-        format!("\\{HELLO_SHA256}  \\x1b[2J"),
+        format!("{HELLO_SHA256}  {ESCAPE}[2J"),
         format!("\\{HELLO_SHA256}  back\\\\slash"),
     ];
     // In whatever order the files are done.
@@ -101,7 +103,8 @@ fn events_tell_the_whole_story_and_nothing_a_terminal_would_obey() {
     assert_eq!(listening["ticket_seconds"], 3600);
     let ticket = listening["ticket"].as_str().unwrap();
 
-    let run = here.run(&["get", ticket, "copy", "--json", "--sha256"]).done();
+    let run = here.run(&["get", ticket, "copy", "--json", "--sha256"]);
+    assert_eq!(run.code, Some(9), "{run:?}");
     assert!(!run.out.contains(['\u{1b}', '\u{7}']), "{run:?}");
     assert!(!run.out.contains(ticket.split_once('#').unwrap().1), "{run:?}");
     let events = run.events();
@@ -112,25 +115,89 @@ fn events_tell_the_whole_story_and_nothing_a_terminal_would_obey() {
     let file = find("file");
     assert_eq!(file["path"], r"\x1b]0;x\x07");
     assert_eq!((&file["received"], &file["sha256"]), (&true.into(), &HELLO_SHA256.into()));
-    assert_eq!(find("skipped")["path"], "link");
-    let done = run.last_event();
+    let left_out = find("left_out");
+    assert_eq!(
+        (&left_out["path"], &left_out["kind"], &left_out["side"]),
+        (&"link".into(), &"links".into(), &"there".into())
+    );
+    let failed = run.last_event();
+    assert_eq!((&failed["class"], &failed["exit_code"]), (&"left_out".into(), &9.into()));
+    let done = find("done");
+    assert_eq!(done["left_out"], 1);
     assert_eq!((&done["bytes_total"], &done["bytes_received"]), (&5.into(), &5.into()));
     assert_eq!((&done["digest"], &done["digest_algorithm"]), (&HELLO_BLAKE3.into(), &"blake3".into()));
-    let run = here.run(&["get", ticket, "other", "--json", "--digest", "sha256"]).done();
+    let run = here.run(&["get", ticket, "other", "--json", "--digest", "sha256", "--skip", "links"]).done();
     let done = run.last_event();
+    assert_eq!(done["left_out"], 0);
     assert_eq!((&done["digest"], &done["digest_algorithm"]), (&HELLO_SHA256.into(), &"sha256".into()));
 }
 
 #[test]
-fn what_is_left_out_is_said_unless_quiet() {
+fn what_is_left_out_is_named_and_ends_with_9_unless_it_is_not_wanted() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/a", "a");
     std::os::unix::fs::symlink("a", there.file("src/li\u{1b}nk")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(there.file("src/socket")).unwrap();
     let server = there.serve("src");
-    let run = here.run(&["get", server.ticket(), "copy"]).done();
-    assert_eq!(run.err, "skipped: li\\x1bnk: symbolic link\n");
-    let run = here.run(&["get", server.ticket(), "copy", "--quiet"]).done();
+    let run = here.run(&["get", server.ticket(), "copy"]).failed(9, "2 paths were left out");
+    assert!(run.err.contains("left out there: li\\x1bnk: symbolic link\n"), "{run:?}");
+    assert!(run.err.contains("left out there: socket: special file\n"), "{run:?}");
+    assert_eq!(fs::read(here.file("copy/a")).unwrap(), b"a");
+    let run = here.run(&["get", server.ticket(), "copy", "--quiet", "--skip", "special"]);
+    assert_eq!(run.code, Some(9));
+    assert!(run.err.contains("li\\x1bnk") && !run.err.contains("socket"), "{run:?}");
+    let run = here.run(&["get", server.ticket(), "copy", "--skip", "special,links"]).done();
     assert_eq!((run.out.as_str(), run.err.as_str()), ("", ""));
+    here.run(&["get", server.ticket(), "copy", "--skip", "everything"]).failed(2, "everything");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn standard_output_that_cannot_be_written_is_a_local_failure() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/a", "a");
+    std::os::unix::fs::symlink("a", there.file("src/link")).unwrap();
+    let server = there.serve("src");
+    let run = |arguments: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = here.command(&[&["get", server.ticket(), "copy"], arguments].concat());
+        command.stdout(full).output().unwrap()
+    };
+    // It counts for more than what is left out.
+    for arguments in [&["--json"][..], &["--sha256"], &["--json", "--skip", "links"]] {
+        let output = run(arguments);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(7), "{arguments:?}: {told}");
+        assert!(told.contains("error: cannot write to standard output"), "{told}");
+        assert_eq!(fs::read(here.file("copy/a")).unwrap(), b"a");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_with_few_descriptors_sends_all_of_a_deep_tree() {
+    let (here, there) = (Machine::new(), Machine::with_descriptors(64));
+    let mut path = "src".to_owned();
+    for level in 0..60 {
+        there.write(&format!("{path}/file-{level}"), "content");
+        path.push_str("/d");
+    }
+    let server = there.serve("src");
+    here.run(&["get", server.ticket(), "copy"]).done();
+    assert_same_tree(&there.file("src"), &here.file("copy"));
+}
+
+#[test]
+fn a_served_directory_that_is_gone_is_an_error_that_says_so() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/a", "a");
+    let server = there.serve_with("src", &["--writable", "--listen", "127.0.0.1:0"]);
+    here.run(&["get", server.ticket(), "copy"]).done();
+    fs::remove_dir_all(there.file("src")).unwrap();
+    here.run(&["get", server.ticket(), "again"]).failed(1, "the served directory was removed or replaced");
+    here.write("b", "b");
+    let run = here.run(&["push", here.file("b").to_str().unwrap(), server.ticket()]);
+    run.failed(1, "the served directory was removed or replaced");
 }
 
 #[test]

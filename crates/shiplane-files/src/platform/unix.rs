@@ -22,6 +22,12 @@ pub(crate) fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
     dir_from(retry(|| rustix::fs::open(path, flags, Mode::empty())))
 }
 
+/// Device and inode of what the local user's `path` leads to, through whatever links there are.
+pub(crate) fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    let found = stat_from(&retry(|| rustix::fs::stat(path))?);
+    Ok((found.device, found.inode))
+}
+
 /// Opens the directory `path` beneath `root`.
 pub(crate) fn open_dir(root: &Dir, path: &[u8]) -> io::Result<Dir> {
     dir_from(open_beneath(root, path, DIRECTORY, Mode::empty()))
@@ -259,6 +265,16 @@ pub(crate) fn is_symlink_refused(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::MLINK))
 }
 
+/// Whether the file system does not take a name, as far as the error of giving it tells.
+pub(crate) fn is_name_refused(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::ILSEQ | Errno::NAMETOOLONG))
+}
+
+/// Whether this process, or the whole system, is out of descriptors or memory: no path is the cause.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
 /// Whether a `following` function refused a path that leaves the root.
 pub(crate) fn is_escape(error: &io::Error) -> bool {
     // The system's own refusals carry a number; cap-std's does not.
@@ -267,26 +283,66 @@ pub(crate) fn is_escape(error: &io::Error) -> bool {
 
 /// The names in an open directory, in the order the system gives them.
 #[derive(Debug)]
-pub(crate) struct Names(rustix::fs::Dir);
+pub(crate) struct Names {
+    dir: rustix::fs::Dir,
+    position: Position,
+}
+
+/// A place in a directory, behind the name that was given last.
+pub(crate) type Position = i64;
 
 impl Names {
     /// Starts on a handle of its own.
     pub(crate) fn of(dir: &Dir) -> io::Result<Self> {
-        Ok(Self(rustix::fs::Dir::read_from(dir)?))
+        Ok(Self { dir: rustix::fs::Dir::read_from(dir)?, position: 0 })
+    }
+
+    /// Starts behind the name that was given last at `position`, of the same directory.
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    pub(crate) fn at(dir: &Dir, position: Position) -> io::Result<Self> {
+        let mut names = Self::of(dir)?;
+        retry(|| names.dir.seek(position))?;
+        names.position = position;
+        Ok(names)
+    }
+
+    /// Other systems have no such call, or do not tell positions.
+    #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+    pub(crate) fn at(_dir: &Dir, _position: Position) -> io::Result<Self> {
+        Err(Errno::NOTSUP.into())
+    }
+
+    /// Where it is, if a directory can be entered there again.
+    pub(crate) fn position(&self) -> Option<Position> {
+        cfg!(all(target_os = "linux", target_pointer_width = "64")).then_some(self.position)
     }
 
     /// Hands the next name to `visit`; `None` at the end.
     pub(crate) fn next<T>(&mut self, visit: impl FnOnce(&[u8]) -> T) -> Option<io::Result<T>> {
         loop {
-            return match self.0.read()? {
-                Ok(entry) => match entry.file_name().to_bytes() {
-                    b"." | b".." => continue,
-                    name => Some(Ok(visit(name))),
-                },
+            return match self.dir.read()? {
+                Ok(entry) => {
+                    self.position = position_of(&entry);
+                    match entry.file_name().to_bytes() {
+                        b"." | b".." => continue,
+                        name => Some(Ok(visit(name))),
+                    }
+                }
                 Err(error) => Some(Err(error.into())),
             };
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn position_of(entry: &rustix::fs::DirEntry) -> Position {
+    entry.offset()
+}
+
+/// Other systems do not tell.
+#[cfg(not(target_os = "linux"))]
+fn position_of(_entry: &rustix::fs::DirEntry) -> Position {
+    0
 }
 
 const COMMON: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);

@@ -26,6 +26,11 @@ pub(crate) fn open_dir(root: &Dir, path: &[u8]) -> io::Result<Dir> {
     open_dir_following(root, path)
 }
 
+/// Device and inode of what the local user's `path` leads to: not known here, but whether there is anything.
+pub(crate) fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|_| (0, 0))
+}
+
 /// Opens the directory `path` beneath `root`, through links that stay beneath it.
 pub(crate) fn open_dir_following(root: &Dir, path: &[u8]) -> io::Result<Dir> {
     root.open_dir(as_path(path)?)
@@ -196,6 +201,16 @@ pub(crate) fn is_symlink_refused(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<LinkRefused>())
 }
 
+/// Whether the file system does not take a name, as far as the error of giving it tells.
+pub(crate) fn is_name_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidFilename
+}
+
+/// Whether this process is out of memory: no path is the cause.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory
+}
+
 /// Whether a `following` function refused a path that leaves the root.
 pub(crate) fn is_escape(error: &io::Error) -> bool {
     // The system's own refusals carry a number; cap-std's does not.
@@ -206,7 +221,20 @@ pub(crate) fn is_escape(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub(crate) struct Names(ReadDir);
 
+/// A place in a directory. No directory can be entered at one here.
+pub(crate) type Position = i64;
+
 impl Names {
+    /// None is ever given.
+    pub(crate) fn at(_dir: &Dir, _position: Position) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Always `None`.
+    pub(crate) fn position(&self) -> Option<Position> {
+        None
+    }
+
     /// Starts on a handle of its own.
     pub(crate) fn of(dir: &Dir) -> io::Result<Self> {
         Ok(Self(dir.entries()?))

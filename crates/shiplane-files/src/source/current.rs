@@ -50,7 +50,7 @@ impl SourceRoot {
     ///
     /// [`SourceError::LeavesServedRoot`] for a path with a link in it, [`SourceError::Unreadable`].
     pub(crate) fn state_at(&self, path: &[u8]) -> Result<Option<(Kind, Version)>, SourceError> {
-        let Served::Directory(root) = &self.0 else { return Ok(None) };
+        let Served::Directory(root) = &self.served else { return Ok(None) };
         let failed = |error| match SourceError::reopening(path, error) {
             SourceError::Vanished { .. } => Ok(None),
             SourceError::Changed { path } => Err(SourceError::LeavesServedRoot { path }),

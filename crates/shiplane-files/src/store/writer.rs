@@ -152,19 +152,37 @@ impl ChunkWriter {
         let Some(piece) = self.pieces.get(self.piece).filter(|_| !data.is_empty()) else {
             return Ok(());
         };
-        if let Some(file) = &piece.file {
-            let open = match self.open.take() {
-                Some(open) => open,
-                None => self.open_piece(piece, file)?,
-            };
-            open.write_all_at(piece.offset_bytes + self.piece_at, data).map_err(|error| {
-                let len_bytes = data.len() as u64;
-                self.store.site.failed_writing(Operation::Write, &file.target, len_bytes, error)
-            })?;
-            self.open = Some(open);
-        }
+        let written = piece.file.as_ref().map(|file| self.write_piece(piece, file, data));
+        self.open = match written.transpose() {
+            Ok(open) => open,
+            Err(error) => self.leave_out_piece(error).map(|()| None)?,
+        };
         self.piece_at += data.len() as u64;
         Ok(())
+    }
+
+    fn write_piece(
+        &self,
+        piece: &Piece,
+        file: &ActiveFile,
+        data: &[u8],
+    ) -> Result<Arc<SharedFile>, DestinationError> {
+        let open = match &self.open {
+            Some(open) => Arc::clone(open),
+            None => self.open_piece(piece, file)?,
+        };
+        open.write_all_at(piece.offset_bytes + self.piece_at, data).map_err(|error| {
+            let len_bytes = data.len() as u64;
+            self.store.site.failed_writing(Operation::Write, &file.target, len_bytes, error)
+        })?;
+        Ok(open)
+    }
+
+    /// Drops the bytes of the current piece, whose file cannot be written, if that concerns no other file.
+    fn leave_out_piece(&mut self, error: DestinationError) -> Result<(), DestinationError> {
+        let Some(piece) = self.pieces.get_mut(self.piece) else { return Err(error) };
+        let Some(file) = piece.file.take() else { return Err(error) };
+        self.store.leave_out(piece.entry, &file, error)
     }
 
     fn open_piece(&self, piece: &Piece, file: &ActiveFile) -> Result<Arc<SharedFile>, DestinationError> {
@@ -180,7 +198,8 @@ impl ChunkWriter {
             && piece.is_all_of(file)
             && file.keeps_creation_mode()
         {
-            self.store.seal(file, open.file())?;
+            let sealed = self.store.seal(file, open.file());
+            sealed.or_else(|error| self.leave_out_piece(error))?;
         }
         self.piece += 1;
         self.piece_at = 0;
@@ -195,7 +214,7 @@ impl ChunkWriter {
 impl Piece {
     fn new(chunk: u64, span: &Span, state: &State) -> Result<Self, DestinationError> {
         let &Span { entry, offset_bytes, len_bytes } = span;
-        let file = state.files.get(&entry);
+        let file = state.files.get(&entry).filter(|file| file.state != FileState::LeftOut);
         if file.is_none() && entry < state.planned {
             return Ok(Self { entry, file: None, offset_bytes, len_bytes });
         }

@@ -1,9 +1,9 @@
 //! Changes between a base and a manifest, and unknown paths (SPEC 4.19).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut};
-use shiplane_wire::{PathRefused, RelPath};
+use shiplane_wire::{EscapedPath, LeftOutReason, PathRefused, RelPath};
 use thiserror::Error;
 
 use super::codec::{MAX_ENTRIES, ManifestError};
@@ -16,8 +16,10 @@ pub struct Changes {
     removed: Vec<u32>,
     /// Everything that is new or different, with the directories above it.
     changed: Manifest,
-    /// What is there and cannot be synced, with all beneath it: it is neither in the manifest nor deleted.
-    pub unknown: BTreeSet<RelPath>,
+    /// What is there and cannot be synced, with all beneath it, and why: it is neither in the manifest nor deleted.
+    pub unknown: BTreeMap<RelPath, LeftOutReason>,
+    /// What is there besides, under paths that cannot be sent.
+    pub unsendable: Vec<EscapedPath>,
 }
 
 /// Why bytes are no changes, or not of this base. The peer has broken SPEC 4.19: nothing of it may be used.
@@ -40,6 +42,15 @@ pub enum ChangesError {
         /// The limit.
         max_count: usize,
     },
+    /// A reason that is not known here.
+    #[error("the reason {value} is not known")]
+    Reason {
+        /// Its value.
+        value: u8,
+    },
+    /// A path that is to be escaped is not.
+    #[error("a path is not escaped")]
+    NotEscaped,
     /// A path breaks a rule of SPEC 4.5.
     #[error("invalid path: {0}")]
     Path(#[from] PathRefused),
@@ -56,7 +67,7 @@ pub enum ChangesError {
 
 impl Changes {
     /// What turns `base` into `now`. Times count only where something else has changed, too.
-    pub fn between(base: &Manifest, now: &Manifest, unknown: BTreeSet<RelPath>) -> Self {
+    pub fn between(base: &Manifest, now: &Manifest, unknown: BTreeMap<RelPath, LeftOutReason>) -> Self {
         let is_gone = |path: &RelPath, was: &Node| {
             now.get(path).is_none_or(|node| node.file().is_some() != was.file().is_some())
         };
@@ -100,10 +111,17 @@ impl Changes {
         bytes.put_u32_le(self.removed.len() as u32);
         self.removed.iter().for_each(|entry| bytes.put_u32_le(*entry));
         bytes.put_u32_le(self.unknown.len() as u32);
-        for path in &self.unknown {
+        for (path, why) in &self.unknown {
+            bytes.put_u8(*why as u8);
             // A path has at most 4,096 bytes.
             bytes.put_u16_le(path.as_bytes().len() as u16);
             bytes.put_slice(path.as_bytes());
+        }
+        bytes.put_u32_le(self.unsendable.len() as u32);
+        for path in &self.unsendable {
+            // An escaped path has at most 16 KiB.
+            bytes.put_u16_le(path.as_str().len() as u16);
+            bytes.put_slice(path.as_str().as_bytes());
         }
         bytes.put_slice(&manifest);
         bytes
@@ -134,22 +152,31 @@ impl Changes {
             }
             removed.push(entry);
         }
-        let mut unknown = BTreeSet::new();
+        let mut unknown = BTreeMap::new();
         for _ in 0..count(bytes)? {
-            let len = bytes.try_get_u16_le().map_err(|_| ChangesError::Truncated)?;
-            let (path, rest) = bytes.split_at_checked(len.into()).ok_or(ChangesError::Truncated)?;
-            *bytes = rest;
-            if !pay(entry_cost_bytes(path.len())) {
-                return Err(ManifestError::NoMemory.into());
-            }
-            unknown.insert(RelPath::parse(path)?);
+            let value = bytes.try_get_u8().map_err(|_| ChangesError::Truncated)?;
+            let why = LeftOutReason::from_wire(value).ok_or(ChangesError::Reason { value })?;
+            unknown.insert(RelPath::parse(paid_path(bytes, pay)?)?, why);
         }
-        Ok(Self { removed, unknown, changed: Manifest::decode_paid(bytes, pay)? })
+        let mut unsendable = Vec::new();
+        for _ in 0..count(bytes)? {
+            let path = EscapedPath::from_wire(paid_path(bytes, pay)?);
+            unsendable.push(path.ok_or(ChangesError::NotEscaped)?);
+        }
+        Ok(Self { removed, unknown, unsendable, changed: Manifest::decode_paid(bytes, pay)? })
     }
 }
 
 /// What the number of a removed entry counts as, in a vector that grows.
 const REMOVED_COST_BYTES: u64 = 8;
+
+/// A length and as many bytes, which are paid for.
+fn paid_path<'a>(bytes: &mut &'a [u8], pay: &mut dyn FnMut(u64) -> bool) -> Result<&'a [u8], ChangesError> {
+    let len = bytes.try_get_u16_le().map_err(|_| ChangesError::Truncated)?;
+    let (path, rest) = bytes.split_at_checked(len.into()).ok_or(ChangesError::Truncated)?;
+    *bytes = rest;
+    if pay(entry_cost_bytes(path.len())) { Ok(path) } else { Err(ManifestError::NoMemory.into()) }
+}
 
 fn count(bytes: &mut &[u8]) -> Result<u32, ChangesError> {
     let count = bytes.try_get_u32_le().map_err(|_| ChangesError::Truncated)?;
@@ -205,14 +232,17 @@ mod tests {
         fn any_manifest_comes_back_from_its_changes(
             base in any_manifest(),
             now in any_manifest(),
-            unknown in prop::collection::btree_set("[a-z]{1,3}(/x){0,2}", 0..4),
+            unknown in prop::collection::btree_map("[a-z]{1,3}(/x){0,2}", 0u8..11, 0..4),
         ) {
-            let unknown: BTreeSet<_> = unknown.iter().map(|name| path(name)).collect();
-            let changes = Changes::between(&base, &now, unknown);
+            let reason = |value: &u8| LeftOutReason::from_wire(*value).unwrap();
+            let unknown: BTreeMap<_, _> =
+                unknown.iter().map(|(name, value)| (path(name), reason(value))).collect();
+            let unsendable = unknown.keys().map(|path| EscapedPath::new(path.as_bytes())).collect();
+            let changes = Changes { unsendable, ..Changes::between(&base, &now, unknown) };
             let decoded = Changes::decode(&changes.encode()).unwrap();
             prop_assert_eq!(&decoded, &changes);
             prop_assert_eq!(decoded.apply(&base).unwrap(), now.clone());
-            let same = Changes::between(&now, &now, BTreeSet::new());
+            let same = Changes::between(&now, &now, BTreeMap::new());
             prop_assert_eq!(&same, &Changes::default());
         }
 
@@ -223,7 +253,7 @@ mod tests {
 
         #[test]
         fn what_is_cut_off_is_refused(now in any_manifest(), cut in 1usize..20) {
-            let bytes = Changes::between(&Manifest::new(), &now, BTreeSet::from([path("x")])).encode();
+            let bytes = Changes::between(&Manifest::new(), &now, BTreeMap::from([(path("x"), LeftOutReason::Symlink)])).encode();
             prop_assert!(Changes::decode(&bytes[..bytes.len().saturating_sub(cut)]).is_err());
         }
     }
@@ -232,9 +262,14 @@ mod tests {
     fn the_bytes_are_these() {
         let mut base = Manifest::new();
         base.insert(path("a/b"), Node::Directory);
-        let changes = Changes::between(&base, &Manifest::new(), BTreeSet::from([path("c")]));
-        let bytes =
-            [&[2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, b'c'][..], &Manifest::new().encode()];
+        let unknown = BTreeMap::from([(path("c"), LeftOutReason::SpecialFile)]);
+        let unsendable = vec![EscapedPath::new(b"\n")];
+        let changes = Changes { unsendable, ..Changes::between(&base, &Manifest::new(), unknown) };
+        let bytes = [
+            &[2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, b'c'][..],
+            &[1, 0, 0, 0, 4, 0, b'\\', b'x', b'0', b'a'],
+            &Manifest::new().encode(),
+        ];
         assert_eq!(changes.encode(), bytes.concat());
     }
 

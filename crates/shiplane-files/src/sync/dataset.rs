@@ -1,11 +1,11 @@
 //! A locked and scanned dataset, and the base agreed with the other side. Blocking.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use shiplane_wire::{Digest, DigestAlgorithm, Durability, Mtime, RelPath, SkipReason};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, EscapedPath, LeftOutReason, Mtime, RelPath};
 
 use super::base::{BaseKey, Generations};
 use super::changes::Changes;
@@ -103,9 +103,9 @@ pub struct Dataset {
     site: Option<Site>,
     manifest: Arc<Manifest>,
     seen: Arc<SeenFiles>,
-    unknown: BTreeSet<RelPath>,
-    /// What cannot be synced, for whoever wants to know.
-    pub skipped: Vec<(SkipReason, String)>,
+    unknown: BTreeMap<RelPath, LeftOutReason>,
+    /// What is here besides under paths that cannot be sent; escaped.
+    pub unsendable: Vec<EscapedPath>,
     /// What was common with the peer.
     bases: Generations,
     /// Digest of the base that both sides begin with, if known.
@@ -126,8 +126,8 @@ pub struct View {
     /// What is here.
     pub manifest: Arc<Manifest>,
     pub(super) seen: Arc<SeenFiles>,
-    /// What is here and cannot be synced.
-    pub unknown: BTreeSet<RelPath>,
+    /// What is here and cannot be synced, and why.
+    pub unknown: BTreeMap<RelPath, LeftOutReason>,
     pub(super) held: Option<KeepAlive>,
 }
 
@@ -160,8 +160,8 @@ impl Dataset {
             site: None,
             manifest: Arc::default(),
             seen: Arc::default(),
-            unknown: BTreeSet::new(),
-            skipped: Vec::new(),
+            unknown: BTreeMap::new(),
+            unsendable: Vec::new(),
             bases: bases?,
             common: None,
             key,
@@ -182,8 +182,8 @@ impl Dataset {
             dataset.site = Some(site);
             dataset.manifest = scanned.manifest.into();
             dataset.seen = scanned.seen.into();
-            dataset.unknown = scanned.unknown.into_iter().collect();
-            dataset.skipped = scanned.skipped;
+            dataset.unknown = scanned.unknown;
+            dataset.unsendable = scanned.unsendable;
         }
         Ok(dataset)
     }
@@ -234,8 +234,13 @@ impl Dataset {
         *self.key.as_bytes()
     }
 
-    /// The paths that are here and cannot be synced.
-    pub fn unknown(&self) -> &BTreeSet<RelPath> {
+    /// Whether everything that is here can be synced.
+    pub fn is_whole(&self) -> bool {
+        self.unknown.is_empty() && self.unsendable.is_empty()
+    }
+
+    /// The paths that are here and cannot be synced, and why.
+    pub fn unknown(&self) -> &BTreeMap<RelPath, LeftOutReason> {
         &self.unknown
     }
 
@@ -263,18 +268,20 @@ impl Dataset {
         if let Some(Site { root, .. }) = &self.site {
             let is_missing = |path: &RelPath| self.manifest.get(path).is_none();
             for path in base.iter().map(|(path, _)| path).filter(|path| is_missing(path)) {
-                match self.seen.is_unchanged(root, path) {
+                let why = match self.seen.is_unchanged(root, path) {
                     Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "nobody knows whether this was deleted: it is left out");
-                        self.skipped.push((SkipReason::Unreadable, path.to_string()));
-                    }
+                    Ok(false) => LeftOutReason::Changed,
+                    Err(error) => error.left_out_reason(),
+                };
+                // What is within something that is not listed needs no reason of its own.
+                if !is_within(path, &self.unknown) {
+                    self.unknown.insert(path.clone(), why);
                 }
-                self.unknown.insert(path.clone());
             }
         }
-        Changes::between(base, &self.manifest, self.unknown.clone())
+        let mut changes = Changes::between(base, &self.manifest, self.unknown.clone());
+        changes.unsendable = self.unsendable.clone();
+        changes
     }
 
     /// Remembers `base` as what is common now.
@@ -293,7 +300,7 @@ pub struct Agreed {
     pub(super) own: Manifest,
     pub(super) outcome: Outcome,
     base: Manifest,
-    unknown: BTreeSet<RelPath>,
+    unknown: BTreeMap<RelPath, LeftOutReason>,
 }
 
 impl Agreed {
@@ -302,16 +309,16 @@ impl Agreed {
         base: &Manifest,
         own: &Manifest,
         other: &Manifest,
-        unknown: [&BTreeSet<RelPath>; 2],
+        unknown: [&BTreeMap<RelPath, LeftOutReason>; 2],
         consent: Consent,
     ) -> Result<Self, PlanError> {
         let [known_base, own, other] = [base, own, other].map(|manifest| {
             let mut manifest = manifest.clone();
-            unknown.iter().copied().flatten().for_each(|path| manifest.forget(path));
+            unknown.iter().copied().flatten().for_each(|(path, _)| manifest.forget(path));
             manifest
         });
         let outcome = plan(&known_base, &own, &other, consent)?;
-        let unknown = unknown.into_iter().flatten().cloned().collect();
+        let unknown = unknown.into_iter().flatten().map(|(path, why)| (path.clone(), *why)).collect();
         Ok(Self { own, outcome, base: base.clone(), unknown })
     }
 
@@ -346,8 +353,8 @@ impl Agreed {
     }
 }
 
-fn is_within(path: &RelPath, set: &BTreeSet<RelPath>) -> bool {
-    std::iter::successors(Some(path.clone()), RelPath::parent).any(|path| set.contains(&path))
+fn is_within(path: &RelPath, unknown: &BTreeMap<RelPath, LeftOutReason>) -> bool {
+    std::iter::successors(Some(path.clone()), RelPath::parent).any(|path| unknown.contains_key(&path))
 }
 
 fn without_times(base: &Manifest) -> Manifest {

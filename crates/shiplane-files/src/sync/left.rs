@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shiplane_wire::{FailReason, RelPath};
+use shiplane_wire::{LeftOutReason, RelPath};
 
 use crate::error::{DestinationError, SourceError};
 
@@ -18,7 +18,7 @@ pub enum UnresolvedReason {
     /// The other side has not offered it: it has left the path alone itself.
     NotOffered,
     /// The other side could not send it.
-    NotSent(FailReason),
+    NotSent(LeftOutReason),
     /// What came is not what the other side had listed.
     NotAsListed,
     /// This side's system does not let us change it, or cannot hold such a name. See to the disk or the name.
@@ -27,11 +27,22 @@ pub enum UnresolvedReason {
     Unreadable(Arc<SourceError>),
     /// There is something in the directory that is not synced, so that it stays.
     NotEmpty,
-    /// The other side says so, and not why.
-    LeftThere,
+    /// The other side says so.
+    LeftThere(LeftOutReason),
 }
 
 impl UnresolvedReason {
+    /// As the other side is told.
+    pub fn reason(&self) -> LeftOutReason {
+        match self {
+            Self::Changed | Self::NotOffered | Self::NotAsListed => LeftOutReason::Changed,
+            Self::NotSent(reason) | Self::LeftThere(reason) => *reason,
+            Self::Failed(error) => error.left_out_reason(true).unwrap_or(LeftOutReason::Failed),
+            Self::Unreadable(_) => LeftOutReason::Unreadable,
+            Self::NotEmpty => LeftOutReason::NotEmpty,
+        }
+    }
+
     /// Whether this side's system is the cause.
     fn is_failure(&self) -> bool {
         matches!(self, Self::Failed(_) | Self::Unreadable(_))
@@ -42,31 +53,21 @@ impl UnresolvedReason {
     /// # Errors
     /// What concerns everything: a full or broken disk, or a peer that breaks the protocol.
     pub(super) fn after(error: DestinationError) -> Result<Self, DestinationError> {
-        match error {
-            DestinationError::NoSpace { .. }
-            | DestinationError::QuotaExceeded { .. }
-            | DestinationError::Poisoned { .. }
-            | DestinationError::Busy { .. }
-            | DestinationError::NoMemory
-            | DestinationError::TooLarge { .. }
-            | DestinationError::Duplicate { .. }
-            | DestinationError::NotRequested { .. }
-            | DestinationError::NotWanted { .. }
-            | DestinationError::SpanOutside { .. }
-            | DestinationError::ChunkLength { .. }
-            | DestinationError::Unfinished { .. } => Err(error),
-            DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => Ok(Self::Changed),
-            DestinationError::Io { ref source, .. } => Ok(match source.kind() {
-                io::ErrorKind::NotFound => Self::Changed,
-                io::ErrorKind::DirectoryNotEmpty => Self::NotEmpty,
-                _ => Self::Failed(error.into()),
-            }),
-            DestinationError::NameRefused { .. }
-            | DestinationError::NameCollision { .. }
-            | DestinationError::NoParent { .. }
-            | DestinationError::Altered { .. }
-            | DestinationError::PermissionDenied { .. }
-            | DestinationError::ParentMissing { .. } => Ok(Self::Failed(error.into())),
+        if error.left_out_reason(true).is_none() {
+            return Err(error);
+        }
+        Ok(Self::of(error.into()))
+    }
+
+    /// Why a path is left alone after a failure that is known to concern nothing else.
+    pub(super) fn of(error: Arc<DestinationError>) -> Self {
+        match &*error {
+            DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => Self::Changed,
+            DestinationError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Self::Changed,
+            DestinationError::Io { source, .. } if source.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                Self::NotEmpty
+            }
+            _ => Self::Failed(error),
         }
     }
 
@@ -78,6 +79,7 @@ impl UnresolvedReason {
             | SourceError::Vanished { .. }
             | SourceError::NotFound { .. }
             | SourceError::LeavesServedRoot { .. }
+            | SourceError::Gone
             | SourceError::PathRefused { .. }
             | SourceError::NotServable { .. } => Self::Changed,
         }
@@ -94,7 +96,7 @@ impl fmt::Display for UnresolvedReason {
             Self::Failed(error) => error.fmt(f),
             Self::Unreadable(error) => error.fmt(f),
             Self::NotEmpty => f.write_str("something in it is not synced"),
-            Self::LeftThere => f.write_str("the other side left it as it was"),
+            Self::LeftThere(reason) => write!(f, "left out there: {reason}"),
         }
     }
 }

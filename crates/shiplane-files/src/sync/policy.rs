@@ -132,7 +132,7 @@ impl Policy for TakePolicy {
                 self.done().insert(path.clone());
                 return Ok(());
             }
-            FileEvent::Failed(error) => UnresolvedReason::after(error)?,
+            FileEvent::Failed(error) => UnresolvedReason::of(error),
             // Somebody has put the same here meanwhile.
             FileEvent::Identical => UnresolvedReason::Changed,
             FileEvent::Unexpected => UnresolvedReason::NotAsListed,

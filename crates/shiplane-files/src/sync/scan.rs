@@ -1,11 +1,13 @@
 //! Scans a dataset.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath, SkipReason, Version};
+use shiplane_wire::{
+    Digest, DigestAlgorithm, Entry, EntryKind, EscapedPath, LeftOutReason, RelPath, Version,
+};
 use thiserror::Error;
 
 use super::codec::MAX_ENTRIES;
@@ -61,13 +63,11 @@ impl fmt::Debug for ScanOptions {
 pub struct Scanned {
     /// All files and directories that can be synced.
     pub manifest: Manifest,
-    /// What is there besides, by its escaped path. A file that would not hold still while it was read is
-    /// unreadable.
-    pub skipped: Vec<(SkipReason, String)>,
-    /// The paths of it that another side may have, too. They are not in the manifest, and have not been
-    /// deleted either: [`forget`](Manifest::forget) them in all three manifests before you
-    /// `plan`.
-    pub unknown: Vec<RelPath>,
+    /// What is there besides and no other side can have, by its escaped path: its own path cannot be sent.
+    pub unsendable: Vec<EscapedPath>,
+    /// What is there besides, and why it is not in the manifest. It has not been deleted either:
+    /// [`forget`](Manifest::forget) it in all three manifests before you `plan`.
+    pub unknown: BTreeMap<RelPath, LeftOutReason>,
     /// This program's own temporary files and journals, which belong to nobody's data.
     pub own: Vec<RelPath>,
     /// What was read and hashed.
@@ -106,7 +106,7 @@ pub enum ScanError {
 /// `cache` does not know, several at a time, and gives the manifest.
 ///
 /// No link is followed, `path` included. Links, special files, what cannot be read and names that cannot be
-/// sent are skipped; this program's own temporary files and journals are told apart. A file that
+/// sent are left out; this program's own temporary files and journals are told apart. A file that
 /// changes while it is read is read again, three times at most; one that is gone by then was never there.
 ///
 /// What was hashed is in the cache afterwards, whatever the outcome; it is for the caller to
@@ -231,8 +231,8 @@ impl Survey {
     fn new(dataset: &[u8], algorithm: DigestAlgorithm) -> Self {
         let scanned = Scanned {
             manifest: Manifest::new(),
-            skipped: Vec::new(),
-            unknown: Vec::new(),
+            unsendable: Vec::new(),
+            unknown: BTreeMap::new(),
             own: Vec::new(),
             hashed_bytes: 0,
             cached_files: 0,
@@ -257,16 +257,16 @@ impl Survey {
             options.hashed(0)?;
             let entry = match next? {
                 Found::Entry(entry) => entry,
-                Found::Skipped { reason, path } => {
-                    let path = path.to_string();
-                    self.skip(reason, path, RelPath::parse(found.raw_path()).ok());
+                Found::LeftOut { reason, path } => {
+                    match RelPath::parse(found.raw_path()) {
+                        Ok(path) => self.leave_out(path, reason),
+                        Err(_) => self.scanned.unsendable.push(path),
+                    }
+                    count(&mut entries, options)?;
                     continue;
                 }
             };
-            entries += 1;
-            if entries > options.max_entries {
-                return Err(ScanError::TooManyEntries { max_entries: options.max_entries });
-            }
+            count(&mut entries, options)?;
             if entry.kind == EntryKind::Directory {
                 self.insert(entry.path, Node::Directory, Seen::Directory);
                 continue;
@@ -299,8 +299,8 @@ impl Survey {
                 Ok(())
             }
             Err(ScanError::Source(SourceError::Vanished { .. })) => Ok(()),
-            Err(ScanError::Source(_)) => {
-                self.skip(SkipReason::Unreadable, path.to_string(), Some(path));
+            Err(ScanError::Source(error)) => {
+                self.leave_out(path, error.left_out_reason());
                 Ok(())
             }
             Err(error) => Err(error),
@@ -317,14 +317,19 @@ impl Survey {
             self.scanned.seen.nodes.insert(path, seen);
         } else {
             // The listing gave the name twice, for a file and for a directory: it is being exchanged.
-            self.skip(SkipReason::Unreadable, path.to_string(), Some(path));
+            self.leave_out(path, LeftOutReason::Changed);
         }
     }
 
-    fn skip(&mut self, reason: SkipReason, shown: String, path: Option<RelPath>) {
-        self.scanned.skipped.push((reason, shown));
-        self.scanned.unknown.extend(path);
+    fn leave_out(&mut self, path: RelPath, reason: LeftOutReason) {
+        self.scanned.unknown.insert(path, reason);
     }
+}
+
+fn count(entries: &mut usize, options: &ScanOptions) -> Result<(), ScanError> {
+    *entries += 1;
+    let max_entries = options.max_entries;
+    if *entries > max_entries { Err(ScanError::TooManyEntries { max_entries }) } else { Ok(()) }
 }
 
 /// A file that was read whole, in one state.

@@ -25,6 +25,7 @@ use super::scan::ScanError;
 use crate::{
     destination::Destination,
     error::{DestinationError, SourceError},
+    left_out::LeftOut,
     policy::RenameMode,
     source::Source,
     state::Summary,
@@ -191,6 +192,10 @@ impl Work {
         if !staged.is_empty() {
             destination.publish_by(&staged, &policy)?;
         }
+        // They come from the other side, or are left alone, and are told then.
+        for LeftOut { path, error, .. } in destination.take_left_out()?.0 {
+            failed.insert(path, UnresolvedReason::of(error));
+        }
         Ok(Copied { done: policy.into_done(), failed })
     }
 
@@ -237,7 +242,10 @@ impl Work {
         self.shared.destination.remove_unfinished()?;
         self.remove(&self.actions)?;
         let Shared { destination, left, .. } = self.shared;
-        let summary = destination.finish()?;
+        let summary = destination.clone().finish()?;
+        for LeftOut { path, error, .. } in destination.take_left_out()?.0 {
+            left.note(&path, UnresolvedReason::of(error));
+        }
         Ok((left.take(), summary))
     }
 }

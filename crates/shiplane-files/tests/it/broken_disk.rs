@@ -4,7 +4,10 @@ use std::{
     fs, io,
     os::fd::{AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
 };
 
 use shiplane_files::internals::disk::{self, Change, Disk};
@@ -20,6 +23,8 @@ type Fails = dyn Fn(Change<'_>, &Path) -> bool + Send + Sync;
 struct Rule {
     root: PathBuf,
     fails: Box<Fails>,
+    /// What a call fails with; 0 is an error that has no number.
+    errno: AtomicI32,
     calls: Mutex<Vec<(&'static str, PathBuf)>>,
 }
 
@@ -30,9 +35,20 @@ impl BrokenDisk {
     ) -> Self {
         Self::watch_thread();
         let root = root.canonicalize().unwrap();
-        let rule = Arc::new(Rule { root, fails: Box::new(fails), calls: Mutex::default() });
+        let rule = Arc::new(Rule {
+            root,
+            fails: Box::new(fails),
+            errno: AtomicI32::new(0),
+            calls: Mutex::default(),
+        });
         lock(&RULES).push(Arc::clone(&rule));
         Self { rule }
+    }
+
+    /// Calls fail with this error of the system.
+    pub(crate) fn with_errno(self, errno: i32) -> Self {
+        self.rule.errno.store(errno, Ordering::Relaxed);
+        self
     }
 
     /// Has this thread find broken disks where there are any.
@@ -65,7 +81,10 @@ impl Disk for Disks {
         let path = fs::read_link(format!("/proc/self/fd/{}", at.as_raw_fd()))?;
         let Some(rule) = rules.iter().find(|rule| path.starts_with(&rule.root)) else { return Ok(()) };
         if (rule.fails)(change, &path) {
-            return Err(io::Error::other("the disk is broken"));
+            return Err(match rule.errno.load(Ordering::Relaxed) {
+                0 => io::Error::other("the disk is broken"),
+                errno => io::Error::from_raw_os_error(errno),
+            });
         }
         let path = path.strip_prefix(&rule.root).unwrap().to_owned();
         lock(&rule.calls).push((name_of(change), path));

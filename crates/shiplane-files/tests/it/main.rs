@@ -8,6 +8,8 @@ mod broken_disk;
 mod conflicts;
 mod disks;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod left_out;
 mod metadata;
 mod mishaps;
 #[cfg(target_os = "linux")]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
-use shiplane_wire::{FailReason, Version};
+use shiplane_wire::{LeftOutReason, Version};
 use tempfile::TempDir;
 
 use super::tree::{Transfer, Tree, assert_equal, noise, open_with, overwriting, own_names, receive};
@@ -88,7 +88,7 @@ fn run(dest: &Path, tree: &Tree, steps: &mut impl Iterator<Item = Step>) -> Opti
                 // The engine would cut new chunks; here the run goes on without any.
                 let entry = (entry % tree.entries.len()) as u64;
                 transfer.ready.retain(|ready| *ready != entry);
-                given_up |= transfer.dest.discard(entry, FailReason::Vanished).is_ok();
+                given_up |= transfer.dest.discard(entry, LeftOutReason::Vanished).is_ok();
             }
             other => return Some(other),
         }

@@ -1,6 +1,6 @@
 //! The next run removes what a failing disk left behind.
 
-use shiplane_wire::FailReason;
+use shiplane_wire::LeftOutReason;
 use std::fs;
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn a_file_that_could_not_be_removed_is_removed_by_the_next_run_though_its_direct
     let directory = temp.path().join("d");
     let broken =
         BrokenDisk::below(temp.path(), move |change, at| change == Change::Unname && at == directory);
-    transfer.dest.discard(1, FailReason::Vanished).unwrap_err();
+    transfer.dest.discard(1, LeftOutReason::Vanished).unwrap_err();
     drop(transfer);
     drop(broken);
     assert_eq!(own_names(&temp.path().join("d")).len(), 1);

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
 use shiplane_files::internals::{DestinationError, Plan};
-use shiplane_wire::{EntryKind, FailReason, Version};
+use shiplane_wire::{EntryKind, LeftOutReason, Version};
 use tempfile::TempDir;
 
 use super::tree::{
@@ -270,14 +270,14 @@ fn a_file_that_is_discarded_leaves_nothing() {
     let tree = Tree::default().file("a", noise(1, 300)).file("b", noise(2, 2000)).file("c", noise(3, 300));
     let mut transfer = Transfer::plan(open(temp.path()), &tree).unwrap();
     transfer.deliver(0).unwrap();
-    transfer.dest.discard(1, FailReason::Vanished).unwrap();
+    transfer.dest.discard(1, LeftOutReason::Vanished).unwrap();
     // Both were on their way when it was given up; the second has bytes of another file as well.
     transfer.deliver(1).unwrap();
     transfer.deliver(2).unwrap();
     transfer.publish().unwrap();
     assert!(
         matches!(
-            transfer.dest.discard(0, FailReason::Vanished),
+            transfer.dest.discard(0, LeftOutReason::Vanished),
             Err(DestinationError::NotWanted { entry: 0 })
         ),
         "it is published"
@@ -294,7 +294,7 @@ fn a_file_that_is_discarded_while_it_is_written_leaves_nothing() {
     let transfer = Transfer::plan(open(temp.path()), &tree).unwrap();
     let content = transfer.content(0);
     let mut writer = transfer.writer(0);
-    transfer.dest.discard(1, FailReason::Vanished).unwrap();
+    transfer.dest.discard(1, LeftOutReason::Vanished).unwrap();
     writer.write(&content).unwrap();
     let (_, complete) = writer.commit(verified(&content)).unwrap();
     assert_eq!(complete, [0]);

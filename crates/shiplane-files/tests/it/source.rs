@@ -6,13 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use shiplane_files::internals::{Kind, Scanned, Shape, Source, SourceError, SourceRoot};
-use shiplane_wire::{Entry, EntryKind, FailReason, RelPath, SkipReason};
+use shiplane_files::internals::{
+    Destination, DestinationError, Kind, Scanned, Shape, SharedMemory, Source, SourceError, SourceRoot,
+};
+use shiplane_wire::{Entry, EntryKind, LeftOutReason, RelPath};
 use tempfile::TempDir;
 
-use super::tree::{noise, open, receive};
+use super::tree::{job, noise, open, options, receive};
 
-type Skipped = BTreeMap<String, SkipReason>;
+type Skipped = BTreeMap<String, LeftOutReason>;
 
 /// All that a scan gives, in order.
 fn scan(source: &Source) -> (Vec<Entry>, Skipped) {
@@ -20,7 +22,7 @@ fn scan(source: &Source) -> (Vec<Entry>, Skipped) {
     for scanned in source.scan() {
         match scanned.unwrap() {
             Scanned::Entry(entry) => entries.push(entry),
-            Scanned::Skipped { reason, path } => drop(skipped.insert(path.to_string(), reason)),
+            Scanned::LeftOut { reason, path } => drop(skipped.insert(path.to_string(), reason)),
         }
     }
     (entries, skipped)
@@ -71,12 +73,12 @@ fn a_scan_lists_parents_before_children_and_skips_what_cannot_be_sent() {
     let expected = [".shiplane-mine", "\\xff\\x1b", "dir", "dir/inner", "dir/inner/deep", "file"];
     assert_eq!(paths(&entries), expected);
     let expected = [
-        ("bad\\x0ddir", SkipReason::UnsafeName),
-        ("dir/out", SkipReason::Symlink),
-        ("link", SkipReason::Symlink),
-        ("loop", SkipReason::Symlink),
-        ("new\\x0aline", SkipReason::UnsafeName),
-        ("socket", SkipReason::SpecialFile),
+        ("bad\\x0ddir", LeftOutReason::Name),
+        ("dir/out", LeftOutReason::Symlink),
+        ("link", LeftOutReason::Symlink),
+        ("loop", LeftOutReason::Symlink),
+        ("new\\x0aline", LeftOutReason::Name),
+        ("socket", LeftOutReason::SpecialFile),
     ];
     assert_eq!(skipped, expected.map(|(path, reason)| (path.to_owned(), reason)).into());
     for (at, entry) in entries.iter().enumerate() {
@@ -99,7 +101,7 @@ fn a_directory_below_the_deepest_path_is_skipped() {
     fs::create_dir_all(&path).unwrap();
     let (entries, skipped) = scan(&serve(temp.path()));
     assert_eq!(entries.len(), 64);
-    assert_eq!(skipped.into_values().collect::<Vec<_>>(), [SkipReason::UnsafeName]);
+    assert_eq!(skipped.into_values().collect::<Vec<_>>(), [LeftOutReason::Name]);
 }
 
 #[test]
@@ -211,18 +213,18 @@ fn a_served_file_is_served_alone() {
 #[test]
 fn a_file_that_changes_after_the_scan_is_not_sent() {
     type Change = fn(&Path);
-    let changes: [(&str, Change, FailReason); 7] = [
-        ("appended", |path| fs::write(path, "content and more").unwrap(), FailReason::Changed),
-        ("rewritten", |path| fs::write(path, "CONTENT").unwrap(), FailReason::Changed),
-        ("truncated", |path| fs::write(path, "").unwrap(), FailReason::Changed),
-        ("replaced", replace, FailReason::Changed),
+    let changes: [(&str, Change, LeftOutReason); 7] = [
+        ("appended", |path| fs::write(path, "content and more").unwrap(), LeftOutReason::Changed),
+        ("rewritten", |path| fs::write(path, "CONTENT").unwrap(), LeftOutReason::Changed),
+        ("truncated", |path| fs::write(path, "").unwrap(), LeftOutReason::Changed),
+        ("replaced", replace, LeftOutReason::Changed),
         (
             "made a link",
             |path| {
                 fs::remove_file(path).unwrap();
                 symlink("/etc/passwd", path).unwrap()
             },
-            FailReason::Changed,
+            LeftOutReason::Changed,
         ),
         (
             "made a directory",
@@ -230,9 +232,9 @@ fn a_file_that_changes_after_the_scan_is_not_sent() {
                 fs::remove_file(path).unwrap();
                 fs::create_dir(path).unwrap()
             },
-            FailReason::Changed,
+            LeftOutReason::Changed,
         ),
-        ("deleted", |path| fs::remove_file(path).unwrap(), FailReason::Vanished),
+        ("deleted", |path| fs::remove_file(path).unwrap(), LeftOutReason::Vanished),
     ];
     for (what, change, reason) in changes {
         let temp = TempDir::new().unwrap();
@@ -244,7 +246,7 @@ fn a_file_that_changes_after_the_scan_is_not_sent() {
         let opened = source.open(&entry).unwrap();
         change(&path);
         let error = source.open(&entry).unwrap_err();
-        assert_eq!(error.fail_reason(), reason, "{what}: {error}");
+        assert_eq!(error.left_out_reason(), reason, "{what}: {error}");
         // One that was open already notices, too; of a replaced file it has the old content, whole.
         match opened.check_unchanged() {
             Err(SourceError::Changed { .. } | SourceError::Vanished { .. }) => {}
@@ -273,7 +275,7 @@ fn the_parent_of_an_entry_may_become_a_link_and_is_not_followed() {
     let deep = entries.iter().find(|entry| entry.path.as_bytes() == b"dir/inner/deep").unwrap();
     fs::rename(served.join("dir/inner"), served.join("dir/moved")).unwrap();
     symlink("moved", served.join("dir/inner")).unwrap();
-    assert_eq!(source.open(deep).unwrap_err().fail_reason(), FailReason::Changed);
+    assert_eq!(source.open(deep).unwrap_err().left_out_reason(), LeftOutReason::Changed);
 }
 
 #[test]
@@ -300,7 +302,7 @@ fn an_unreadable_directory_is_skipped() {
     let (entries, skipped) = scan(&serve(&temp.path().join("served")));
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(paths(&entries), ["file"]);
-    assert_eq!(skipped, [("dir".to_owned(), SkipReason::Unreadable)].into());
+    assert_eq!(skipped, [("dir".to_owned(), LeftOutReason::Unreadable)].into());
 }
 
 #[test]
@@ -324,4 +326,66 @@ fn what_one_side_lists_and_reads_the_other_side_receives() {
     }
     receive(open(to.path()), &tree).unwrap();
     assert_eq!(super::tree::listing(to.path()), super::tree::listing(&served));
+}
+
+#[test]
+fn a_served_directory_that_is_gone_or_replaced_is_an_error() {
+    type Away = fn(&Path);
+    let ways: [(&str, Away); 3] = [
+        ("removed", |path| fs::remove_dir_all(path).unwrap()),
+        ("moved away", |path| fs::rename(path, path.with_extension("away")).unwrap()),
+        ("replaced", |path| {
+            fs::rename(path, path.with_extension("away")).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+    ];
+    for (how, away) in ways {
+        let temp = yard();
+        let served = temp.path().join("served");
+        let root = SourceRoot::open(&served).unwrap();
+        root.resolve(b"file").unwrap();
+        away(&served);
+        for path in [&b""[..], b"file"] {
+            assert!(matches!(root.resolve(path), Err(SourceError::Gone)), "{how}");
+        }
+        assert!(matches!(root.below(b""), Err(SourceError::Gone)), "{how}");
+        let opened = Destination::open_beneath(
+            &root,
+            b"in",
+            &Shape::Contents,
+            job(),
+            options(),
+            SharedMemory::default(),
+            &|_| true,
+        )
+        .unwrap_err();
+        assert!(matches!(opened, DestinationError::Gone), "{how}: {opened}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_deep_tree_is_listed_whole_with_few_open_directories() {
+    let temp = TempDir::new().unwrap();
+    let mut deep = temp.path().to_owned();
+    for level in 0..60 {
+        fs::write(deep.join(format!("before-{level}")), "x").unwrap();
+        fs::create_dir(deep.join("d")).unwrap();
+        fs::write(deep.join(format!("zafter-{level}")), "x").unwrap();
+        deep.push("d");
+    }
+    let source = serve(temp.path());
+    let (mut found, mut most_open) = (Vec::new(), 0);
+    for scanned in source.scan() {
+        let Scanned::Entry(entry) = scanned.unwrap() else { panic!("nothing is left out") };
+        found.push(entry.path);
+        let handles = fs::read_dir("/proc/self/fd").unwrap();
+        let paths = handles.filter_map(|handle| fs::read_link(handle.unwrap().path()).ok());
+        most_open = most_open.max(paths.filter(|path| path.starts_with(temp.path())).count());
+    }
+    assert_eq!(found.len(), 180);
+    found.sort();
+    found.dedup();
+    assert_eq!(found.len(), 180, "each once");
+    assert!(most_open <= 40, "{most_open}");
 }

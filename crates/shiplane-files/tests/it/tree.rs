@@ -112,6 +112,12 @@ pub(super) struct Transfer<'a> {
 impl<'a> Transfer<'a> {
     /// Plans every entry and cuts what is missing into chunks.
     pub(super) fn plan(dest: Destination, tree: &'a Tree) -> Result<Self, DestinationError> {
+        let planned = Self::plan_what_goes(dest.clone(), tree)?;
+        first_left_out(&dest).map_or(Ok(planned), Err)
+    }
+
+    /// The same, without what is left out.
+    pub(super) fn plan_what_goes(dest: Destination, tree: &'a Tree) -> Result<Self, DestinationError> {
         let mut transfer = Self { dest, tree, chunks: Vec::new(), ready: Vec::new(), resumed_bytes: 0 };
         let mut missing = Vec::new();
         for (index, (entry, content)) in (0..).zip(&tree.entries) {
@@ -120,7 +126,7 @@ impl<'a> Transfer<'a> {
                 plan => plan,
             };
             match plan {
-                Plan::Done => {}
+                Plan::Done | Plan::LeftOut => {}
                 Plan::Compare { .. } | Plan::Delta { .. } => panic!("compare settles it"),
                 Plan::Want { missing: none, resumed_bytes } if none.is_empty() => {
                     transfer.resumed_bytes += resumed_bytes;
@@ -154,8 +160,14 @@ impl<'a> Transfer<'a> {
         self.dest.chunk_writer(chunk as u64, &self.chunks[chunk]).unwrap()
     }
 
-    /// Writes a chunk in pieces of an odd length and commits it; gives its length.
+    /// Writes a chunk in pieces of an odd length and commits it; gives its length. A file that is left out is an error.
     pub(super) fn deliver(&mut self, chunk: usize) -> Result<u64, DestinationError> {
+        let len_bytes = self.deliver_what_goes(chunk)?;
+        first_left_out(&self.dest).map_or(Ok(len_bytes), Err)
+    }
+
+    /// The same, without what is left out.
+    fn deliver_what_goes(&mut self, chunk: usize) -> Result<u64, DestinationError> {
         let content = self.content(chunk);
         let mut writer = self.dest.chunk_writer(chunk as u64, &self.chunks[chunk])?;
         for piece in content.chunks(271) {
@@ -168,7 +180,30 @@ impl<'a> Transfer<'a> {
     }
 
     pub(super) fn publish(&mut self) -> Result<(), DestinationError> {
-        self.dest.publish(&std::mem::take(&mut self.ready))
+        let ready = std::mem::take(&mut self.ready);
+        if self.dest.publish(&ready)?.len() < ready.len() {
+            return Err(first_left_out(&self.dest).unwrap());
+        }
+        Ok(())
+    }
+
+    /// Does the rest, without what is left out; gives that.
+    pub(super) fn complete_what_goes(mut self) -> Vec<(String, shiplane_wire::LeftOutReason)> {
+        let mut left = Vec::new();
+        let mut take = |dest: &Destination| {
+            for left_out in dest.take_left_out().unwrap().0 {
+                dest.discard_left_out(left_out.entry.unwrap()).unwrap();
+                left.push((left_out.path.to_string(), left_out.reason));
+            }
+        };
+        for chunk in 0..self.chunks.len() {
+            self.deliver_what_goes(chunk).unwrap();
+            take(&self.dest);
+        }
+        self.dest.publish(&std::mem::take(&mut self.ready)).unwrap();
+        take(&self.dest);
+        self.dest.finish().unwrap();
+        left
     }
 
     /// Does the rest.
@@ -268,4 +303,10 @@ pub(super) fn journal_of(root: &Path) -> PathBuf {
     let journal =
         own_names(root).into_iter().find(|path| path.extension().is_some_and(|end| end == "journal"));
     root.join(journal.unwrap())
+}
+
+/// Why the first of the paths was left out that were since the last time.
+pub(super) fn first_left_out(dest: &Destination) -> Option<DestinationError> {
+    let (left_out, _) = dest.take_left_out().unwrap();
+    std::sync::Arc::into_inner(left_out.into_iter().next()?.error)
 }

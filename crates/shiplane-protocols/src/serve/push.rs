@@ -340,7 +340,8 @@ fn done(received: &Received, durable: bool) -> PushDone {
         published_files: received.summary.published_files,
         identical_files: received.summary.identical_files,
         resumed_bytes: received.summary.resumed_bytes,
-        failed_entries: received.failed_count,
+        failed_entries: received.failed_entries,
+        left_out: received.left_out_here,
     }
 }
 

@@ -34,7 +34,7 @@ use crate::{
     methods::{Step, agree_digest, denied, failed, not_served, not_taken},
     sync::{
         SyncError, SyncRequest, SyncResponse,
-        exchange::{Exchange, Exchanged, check_names, list_left, pack, send_beside, settle, unpack},
+        exchange::{Exchange, Exchanged, check_names, pack, send_beside, settle, unpack},
         memory::ListMemory,
         messages::{SyncAlive, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
@@ -179,7 +179,8 @@ impl Running {
         let mut dataset = blocking(self.opening()).await?;
         let digest = dataset.manifest().digest();
         let known: Vec<_> = self.request.bases.iter().map(|digest| Digest::from_bytes(*digest)).collect();
-        if *digest.as_bytes() == self.request.manifest_digest {
+        // What is left out here reaches the peer with the changes.
+        if *digest.as_bytes() == self.request.manifest_digest && dataset.is_whole() {
             let remembered = blocking(move || {
                 dataset.common_base(&known);
                 dataset.finish_interrupted()?;
@@ -309,10 +310,10 @@ impl Running {
         let unsent = exchanged.unsent();
         let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;
         for (path, why) in &left {
-            // The peer is told what, and not why.
-            tracing::warn!(%path, %why, "left alone");
+            // The peer is told the reason, and not the details.
+            tracing::debug!(%path, %why, "left alone");
         }
-        let ours = exchanged.half(list_left(&left));
+        let ours = exchanged.half(&left);
         let theirs = self.begun.settle(self.patience(SETTLE_TIMEOUT)).await?;
         let done = blocking(move || {
             let base = settle(&agreed, &ours, &theirs)?;

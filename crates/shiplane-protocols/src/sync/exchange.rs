@@ -14,7 +14,7 @@ use shiplane_transport::{
     SendChunkError, StreamError,
     internals::{Claim, TransferStream, blocking},
 };
-use shiplane_wire::{Code, DigestAlgorithm, RelPath, TaggedChunk, TransferId};
+use shiplane_wire::{Code, DigestAlgorithm, LeftOutReason, RelPath, TaggedChunk, TransferId};
 use tokio_util::sync::CancellationToken;
 
 use super::error::SyncError;
@@ -200,7 +200,7 @@ impl Exchanged {
     }
 
     /// As the other side is told.
-    pub(crate) fn half(&self, unsettled: Option<Vec<Vec<u8>>>) -> SyncHalf {
+    pub(crate) fn half(&self, left: &BTreeMap<RelPath, UnresolvedReason>) -> SyncHalf {
         SyncHalf {
             provided: self.provided.as_ref().map(|provided| PushSent {
                 transfer_digest: *provided.transfer_digest.as_bytes(),
@@ -210,7 +210,8 @@ impl Exchanged {
                 transfer_digest: *received.transfer_digest.as_bytes(),
                 chunks: received.chunks,
             }),
-            unsettled,
+            unsettled: list_left(left),
+            left: left.len() as u64,
         }
     }
 }
@@ -228,15 +229,19 @@ pub(crate) fn settle(
         return Err(SyncError::Disagreed);
     }
     let (Some(ours), Some(theirs)) = (&ours.unsettled, &theirs.unsettled) else { return Ok(None) };
-    let paths = ours.iter().chain(theirs).map(|path| RelPath::parse(path).map_err(|_| SyncError::Disagreed));
-    let paths = paths.collect::<Result<Vec<_>, _>>()?;
+    let path = |(path, why): &(Vec<u8>, u8)| match LeftOutReason::from_wire(*why) {
+        Some(_) => RelPath::parse(path).map_err(|_| SyncError::Disagreed),
+        None => Err(SyncError::Disagreed),
+    };
+    let paths = ours.iter().chain(theirs).map(path).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(agreed.next_base(paths.iter())))
 }
 
 /// The paths as the other side is told of them; `None` if they do not fit a call.
-pub(crate) fn list_left(left: &BTreeMap<RelPath, UnresolvedReason>) -> Option<Vec<Vec<u8>>> {
-    let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + 8).sum();
-    (len_bytes <= MAX_LEFT_LEN_BYTES).then(|| left.keys().map(|path| path.as_bytes().to_vec()).collect())
+fn list_left(left: &BTreeMap<RelPath, UnresolvedReason>) -> Option<Vec<(Vec<u8>, u8)>> {
+    let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + 9).sum();
+    let told = |(path, why): (&RelPath, &UnresolvedReason)| (path.as_bytes().to_vec(), why.reason() as u8);
+    (len_bytes <= MAX_LEFT_LEN_BYTES).then(|| left.iter().map(told).collect())
 }
 
 /// 512 KiB: half of what a call may have.

@@ -128,8 +128,11 @@ pub(crate) struct SyncHalf {
     /// What it has provided and received, if there was anything.
     pub(crate) provided: Option<PushSent>,
     pub(crate) received: Option<PushSent>,
-    /// The paths at which it has not what was meant to be there; `None` if they are too many to be listed.
-    pub(crate) unsettled: Option<Vec<Vec<u8>>>,
+    /// The paths at which it has not what was meant to be there, and the reasons (SPEC 4.3); `None` if they are too many
+    /// to be listed.
+    pub(crate) unsettled: Option<Vec<(Vec<u8>, u8)>>,
+    /// How many they are.
+    pub(crate) left: u64,
 }
 
 /// The answer to it: the callee is done, and remembers a base with this root, unless there is none.

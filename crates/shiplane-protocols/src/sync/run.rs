@@ -12,7 +12,7 @@ use std::{
 use shiplane_files::internals::sync::{Action, Consent, Side, SyncState, UnresolvedReason};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::PeerId;
-use shiplane_wire::{Digest, RelPath, SkipReason};
+use shiplane_wire::{Digest, LeftOutReason, RelPath};
 use tokio::time::Instant;
 
 use self::attempt::Attempt;
@@ -46,8 +46,10 @@ pub struct SyncReport {
     pub actions: Vec<Action>,
     /// What was left alone, for the next sync.
     pub left: Vec<LeftPath>,
-    /// What of this side's directory cannot be synced: why, and the escaped path.
-    pub skipped: Vec<(SkipReason, String)>,
+    /// How many more the peer has left alone than are named.
+    pub left_unnamed: u64,
+    /// What of either side's directory is not listed: on which side, why, and the escaped path.
+    pub unlisted: Vec<(Side, LeftOutReason, String)>,
     /// Digest of the manifest that both have now, or would have.
     pub digest: Digest,
     /// How many files that is.

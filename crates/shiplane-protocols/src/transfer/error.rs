@@ -5,7 +5,7 @@ use std::time::Duration;
 use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_rpc::CallError;
 use shiplane_transport::{PeerConnection, RecvChunkError, SendChunkError, StreamError};
-use shiplane_wire::{Code, FailReason, RecordError};
+use shiplane_wire::{Code, RecordError};
 use thiserror::Error;
 
 use crate::compress::DecodeSinkError;
@@ -52,14 +52,6 @@ pub enum TransferError {
     /// Both sides are done, but not with the same bytes.
     #[error("the two sides computed different transfer digests")]
     TransferDigestMismatch,
-    /// Some files could not be sent; all others have arrived.
-    #[error("{} could not be sent", list(failed))]
-    Incomplete {
-        /// The first of them.
-        failed: Vec<FailedEntry>,
-        /// How many in all.
-        count: u64,
-    },
     /// This side's disk.
     #[error(transparent)]
     Destination(#[from] DestinationError),
@@ -80,15 +72,6 @@ pub enum TransferError {
     /// A worker thread died, as when the runtime shuts down.
     #[error("the transfer was cancelled")]
     Abandoned,
-}
-
-/// A file that the provider could not send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedEntry {
-    /// Escaped: safe to print.
-    pub path: String,
-    /// Why.
-    pub reason: FailReason,
 }
 
 /// What the peer did that a peer must not.
@@ -207,18 +190,9 @@ impl TransferError {
             Self::Source(_) => Code::SourceFailed,
             Self::Stream(_)
             | Self::Call(_)
-            | Self::Incomplete { .. }
             | Self::Undelivered { .. }
             | Self::TakenOver
             | Self::Abandoned => Code::Cancelled,
         }
-    }
-}
-
-fn list(failed: &[FailedEntry]) -> String {
-    match failed {
-        [] => "some files".to_owned(),
-        [one] => format!("{} ({})", one.path, one.reason),
-        [first, ..] => format!("{} and other files ({})", first.path, first.reason),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shiplane_wire::{FailReason, SkipReason};
+use shiplane_wire::LeftOutReason;
 
 /// Called from any thread of the transfer, so it must be quick.
 pub type EventFn = Arc<dyn Fn(TransferEvent) + Send + Sync>;
@@ -48,19 +48,16 @@ pub enum TransferEvent {
         /// How many since the last such event.
         files: u64,
     },
-    /// The provider leaves this out.
-    Skipped {
+    /// A path is left out.
+    LeftOut {
         /// Why.
-        reason: SkipReason,
+        reason: LeftOutReason,
         /// Escaped.
         path: String,
-    },
-    /// The provider could not send this file.
-    Failed {
-        /// Why.
-        reason: FailReason,
-        /// Escaped.
-        path: String,
+        /// What has failed, if it was on this side. Safe to print.
+        why: Option<String>,
+        /// Whether it is the provider that leaves it out, and not the receiver.
+        at_source: bool,
     },
     /// What is waited for has changed.
     Awaits(Awaited),

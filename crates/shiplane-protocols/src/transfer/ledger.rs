@@ -168,6 +168,7 @@ impl Ledger {
 
     /// How much memory the next chunk to ask for takes, while lanes are free.
     pub(super) fn next_cost_bytes(&mut self) -> Option<u64> {
+        self.skip_given_up();
         let lowest = self.wanted.keys().next().copied().unwrap_or(self.next_index);
         let spread = self.next_index - lowest;
         if self.wanted.len() >= self.lanes || spread >= 2 * self.lanes as u64 {
@@ -224,9 +225,44 @@ impl Ledger {
         if entry < self.released || entry >= self.entries {
             return Err(ProtocolFault::UnknownEntry { entry });
         }
+        self.give_up(entry);
+        Ok(())
+    }
+
+    /// This side cannot write an entry: nothing more of it is wanted.
+    pub(super) fn entry_left_out(&mut self, entry: u64) {
+        if entry >= self.released && entry < self.entries {
+            self.give_up(entry);
+        }
+    }
+
+    /// Of an entry that is given up, only what was asked for may still come.
+    fn give_up(&mut self, entry: u64) {
         self.failed.insert(entry);
         self.unpublished.remove(&entry);
-        Ok(())
+        self.packer.forget_large(entry);
+        if self.open.contains_key(&entry) {
+            let spans = self.wanted.values().flat_map(|wanted| &wanted.spans);
+            let asked_bytes = spans.filter(|span| span.entry == entry).map(|span| span.len_bytes).sum();
+            match asked_bytes {
+                0 => _ = self.open.remove(&entry),
+                bytes => _ = self.open.insert(entry, bytes),
+            }
+        }
+    }
+
+    /// Takes out of the next chunk what was given up.
+    fn skip_given_up(&mut self) {
+        while !self.failed.is_empty()
+            && let Some(next) = self.packer.peek()
+            && next.iter().any(|span| self.failed.contains(&span.entry))
+            && let Some(mut spans) = self.packer.next()
+        {
+            spans.retain(|span| !self.failed.contains(&span.entry));
+            if !spans.is_empty() {
+                self.packer.set_next(spans);
+            }
+        }
     }
 
     /// The chunk will not come (SPEC 4.9): what it shared with failed entries is queued again.

@@ -40,7 +40,7 @@ pub use budget::{
     MemoryBudget, SIGNATURE_MEMORY_BYTES,
 };
 pub(crate) use budget::{PeerAccounts, Reservation};
-pub use error::{FailedEntry, ProtocolFault, TransferError};
+pub use error::{ProtocolFault, TransferError};
 pub use event::{Awaited, EventFn, TransferEvent};
 pub use target::Target;
 
@@ -157,12 +157,24 @@ pub struct FilesReport {
     pub wire_bytes: u64,
     /// What has become of the files; of a push as far as the peer tells.
     pub summary: Summary,
+    /// Paths that this side has left out. The events name them.
+    pub left_out_here: u64,
+    /// Paths that the peer has left out. The events name them, unless the connection was lost at the end.
+    pub left_out_there: u64,
     /// What the receiver has done: at least what it was asked for.
     pub durability: Durability,
     /// The function that the digests of this transfer were computed with.
     pub digest_algorithm: DigestAlgorithm,
     /// Digest of the content, when a fetch has got it in one chunk.
     pub digest: Option<Digest>,
+}
+
+impl FilesReport {
+    /// Paths that either side has left out.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out_here + self.left_out_there
+    }
 }
 
 /// 32 chunks: of 64 KiB, as a transfer begins, what 160 Mbit/s carry in 100 ms.

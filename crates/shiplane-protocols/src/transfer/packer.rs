@@ -97,6 +97,16 @@ impl Packer {
         self.next.take().or_else(|| self.cut())
     }
 
+    /// Puts this before all others, in place of what [`next`](Self::next) gave last.
+    pub(super) fn set_next(&mut self, spans: Vec<Span>) {
+        self.next = Some(spans);
+    }
+
+    /// Wants nothing more of this entry, if it is a file with chunks of its own.
+    pub(super) fn forget_large(&mut self, entry: u64) {
+        self.queue.retain(|queued| !matches!(queued, Queued::Large(file) if file.entry == entry));
+    }
+
     /// Whether nothing is wanted that was not yielded.
     pub(super) fn is_empty(&self) -> bool {
         self.next.is_none() && self.queue.is_empty() && self.pack.is_empty()

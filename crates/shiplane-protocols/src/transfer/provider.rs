@@ -31,6 +31,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 pub(crate) use self::provided::Provided;
 use self::{
     entries::Entries,
+    events::left_out_there,
     offering::Offering,
     presence::Presence,
     provided::Done,
@@ -44,7 +45,6 @@ use super::{
     error::{ProtocolFault, TransferError},
     event::{Awaited, EventFn, TransferEvent},
     progress::{ENTRY_BYTES, ProgressWatch, Turn},
-    receiver::MAX_NAMED_FAILURES,
     records::{RecordSender, RecordStream},
 };
 
@@ -93,6 +93,7 @@ pub(crate) async fn provide(
         wire_bytes: 0,
         failed: std::collections::HashSet::new(),
         unsent: Vec::new(),
+        left_out: 0,
         done: None,
         shrinking: Shrinking::new(options.compression),
         arrival: outlet.arrival(),
@@ -159,6 +160,8 @@ struct Provider {
     /// Entries whose failure has been told.
     failed: std::collections::HashSet<u64>,
     unsent: Vec<(RelPath, Arc<SourceError>)>,
+    /// Paths that are left out here.
+    left_out: u64,
     /// What the receiver has, once it wants no more.
     done: Option<Done>,
 }
@@ -285,6 +288,10 @@ impl Provider {
                 self.entries.admit(bytes);
                 Ok(())
             }
+            Some(ReceiverRecord::LeftOut { reason, path }) => {
+                (self.events)(left_out_there(reason, &path));
+                Ok(())
+            }
             Some(ReceiverRecord::WantSignatures { span, average_bytes }) => {
                 self.on_want_signatures(span, average_bytes)
             }
@@ -391,9 +398,9 @@ impl Provider {
                         self.entries.add(entry);
                     }
                 }
-                Scanned::Skipped { reason, path } => {
-                    (self.events)(TransferEvent::Skipped { reason, path: path.to_string() });
-                    self.records.push(&ProviderRecord::Skipped { reason, path })?;
+                Scanned::LeftOut { reason, path } => {
+                    self.tell_left_out(reason, path.to_string(), None);
+                    self.records.push(&ProviderRecord::LeftOut { reason, path })?;
                 }
             }
             has_listed = true;
@@ -441,22 +448,6 @@ impl Provider {
             }
             (index, Err(ChunkFailure::Lane(source))) => Err(TransferError::Undelivered { index, source }),
         }
-    }
-
-    /// The order matters: an entry's failure is told before the chunks that it makes void.
-    fn tell_failed(&mut self, entry: u64, error: SourceError) -> Result<(), TransferError> {
-        if !self.failed.insert(entry) {
-            return Ok(());
-        }
-        let reason = error.fail_reason();
-        tracing::warn!(%error, "a file could not be sent");
-        let path = self.entries.path(entry);
-        let shown = path.map(ToString::to_string).unwrap_or_default();
-        (self.events)(TransferEvent::Failed { reason, path: shown });
-        if self.unsent.len() < MAX_NAMED_FAILURES {
-            self.unsent.extend(path.map(|path| (path.clone(), error.into())));
-        }
-        self.records.push(&ProviderRecord::Failed { entry, reason })
     }
 
     fn fill_lanes(&mut self) {
@@ -533,7 +524,7 @@ where
         len += 1;
         cost_bytes += match &next {
             Ok(Scanned::Entry(entry)) => entry.cost_bytes(),
-            Ok(Scanned::Skipped { path, .. }) => path.as_str().len() as u64,
+            Ok(Scanned::LeftOut { path, .. }) => path.as_str().len() as u64,
             Err(_) => 0,
         };
         Some(next)

@@ -1,6 +1,7 @@
 //! The receiver of a transfer.
 
 mod chunks;
+mod left_out;
 mod offers;
 mod progress;
 mod received;
@@ -19,7 +20,7 @@ use shiplane_transport::{
     internals::{BiStream, Claim, ProgressMeter, ReceiveReservation, TransferStream, blocking},
 };
 use shiplane_wire::{
-    Code, Digest, Entry, FailReason, Piece, ProviderRecord, ReceiverRecord, RelPath, Span, TransferHasher,
+    Code, Digest, Entry, LeftOutReason, Piece, ProviderRecord, ReceiverRecord, RelPath, Span, TransferHasher,
     limits,
 };
 use tokio::{task::JoinSet, time::Instant};
@@ -37,7 +38,7 @@ use super::{
     SHOWN_INTERVAL, TransferOptions, alive_interval,
     budget::{Quota, Reservation},
     delta::{Deltas, SignaturePart, SignatureRequest},
-    error::{FailedEntry, ProtocolFault, TransferError},
+    error::{ProtocolFault, TransferError},
     event::{Awaited, EventFn, TransferEvent},
     ledger::{Ledger, Opens},
     pace::ChunkPace,
@@ -106,7 +107,6 @@ pub(crate) async fn receive(
         ended: false,
         pauses: 0,
         transfer_hasher: TransferHasher::new(options.digest),
-        failed: Vec::new(),
         end: End::default(),
         may_compress: options.compression != Compression::Never,
         lane: LaneOptions::default()
@@ -180,7 +180,6 @@ struct Receiver {
     /// How often the provider has said that it lives since it has listed anything.
     pauses: u32,
     transfer_hasher: TransferHasher,
-    failed: Vec<FailedEntry>,
     end: End,
 }
 
@@ -223,6 +222,7 @@ impl Receiver {
                     }
                 }
             }
+            self.leave_out()?;
             self.request_more()?;
             self.take_up_early().await?;
             self.tell_done()?;
@@ -279,13 +279,16 @@ impl Receiver {
             tokio::select! {
                 finished = &mut finished => break finished.map_err(|_| TransferError::Abandoned)??,
                 _ = alive.tick() => {
+                    self.leave_out()?;
                     self.records.push(&ReceiverRecord::Alive)?;
                     // The provider may be done with us already.
                     let _ = self.records.write_now();
                 }
             }
         };
-        // Likewise: it has read `done`.
+        // What concerns directories shows at the end. Else likewise: it has read `done`.
+        self.leave_out()?;
+        let _ = self.records.flush().await;
         let _ = self.records.finish();
         Ok((summary, transfer_digest))
     }
@@ -294,9 +297,9 @@ impl Receiver {
         self.progress.heard();
         match record {
             ProviderRecord::Entry(entry) => self.on_entry(entry)?,
-            ProviderRecord::Skipped { reason, path } => {
+            ProviderRecord::LeftOut { reason, path } => {
                 self.progress.listed();
-                (self.events)(TransferEvent::Skipped { reason, path: path.to_string() });
+                self.left_out_there(reason, path.to_string());
             }
             ProviderRecord::End { entries, total_bytes } => {
                 let ours = (self.ledger.entries(), self.totals.entry_bytes);
@@ -369,7 +372,7 @@ impl Receiver {
         Ok(())
     }
 
-    fn on_failed(&mut self, entry: u64, reason: FailReason) -> Result<(), TransferError> {
+    fn on_failed(&mut self, entry: u64, reason: LeftOutReason) -> Result<(), TransferError> {
         self.ledger.entry_failed(entry)?;
         if let Some(compared) = self.comparing.remove(&entry) {
             self.paths.insert(entry, compared.path);
@@ -383,11 +386,8 @@ impl Receiver {
             self.publisher.discard(entry, reason);
         }
         let path = self.paths.remove(&entry).map(|path| path.to_string()).unwrap_or_default();
-        (self.events)(TransferEvent::Failed { reason, path: path.clone() });
+        self.left_out_there(reason, path);
         self.totals.failed += 1;
-        if self.failed.len() < MAX_NAMED_FAILURES {
-            self.failed.push(FailedEntry { path, reason });
-        }
         Ok(())
     }
 
@@ -444,6 +444,7 @@ impl Receiver {
                 return Ok(());
             }
             Plan::Done => self.totals.identical_bytes += entry.size_bytes,
+            Plan::LeftOut => {}
             Plan::Want { missing, .. } if missing.is_empty() && !offered.contains(&index) => {
                 self.ledger.want(index, entry.size_bytes, missing);
                 self.totals.resumed_bytes += entry.size_bytes;
@@ -551,12 +552,12 @@ impl Receiver {
         }
     }
 
-    fn on_published(&mut self, published: Vec<u64>) {
-        for entry in &published {
+    fn on_published(&mut self, (settled, published): (Vec<u64>, u64)) {
+        for entry in &settled {
             self.ledger.published(*entry);
             self.paths.remove(entry);
         }
-        (self.events)(TransferEvent::Published { files: published.len() as u64 });
+        (self.events)(TransferEvent::Published { files: published });
     }
 
     /// A provider hangs up when it hears that this side's disk has failed, and that may be noticed here before
@@ -589,9 +590,6 @@ impl Receiver {
 /// Entries planned before the first byte is asked for, so that what stands in the way is known by then; of
 /// longer manifests it is the first part that is.
 const LOOK_AHEAD_ENTRIES: usize = 4096;
-
-/// Failed files that are named.
-pub(super) const MAX_NAMED_FAILURES: usize = 100;
 
 /// Entries between two events of a growing list.
 const SCAN_EVENT_STEP: u64 = 256;

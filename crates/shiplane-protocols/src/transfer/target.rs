@@ -5,8 +5,8 @@ mod writes;
 
 use std::io::Write;
 
-use shiplane_files::internals::{Block, ChunkWriter, Destination, DestinationError, Plan, Summary};
-use shiplane_wire::{Digest, Durability, Entry, FailReason, Span, Stored, Verified};
+use shiplane_files::internals::{Block, ChunkWriter, Destination, DestinationError, LeftOut, Plan, Summary};
+use shiplane_wire::{Digest, Durability, Entry, LeftOutReason, Span, Stored, Verified};
 
 use self::stream::{OutputStream, StreamWriter};
 pub(super) use self::writes::{RELEASE_GRACE, WriteTracker};
@@ -95,7 +95,8 @@ impl Target {
     /// Takes a part of the block signatures of an entry for which [`Plan::Delta`] was given, in order, while the peer
     /// reads on.
     pub(super) fn follow(&self, index: u64, theirs: &[Block]) -> Result<(), DestinationError> {
-        self.files(index)?.follow(index, theirs)
+        self.files(index)?.follow(index, theirs);
+        Ok(())
     }
 
     /// Goes on after [`Plan::Delta`] with the block signatures of all the ranges that it named.
@@ -148,16 +149,32 @@ impl Target {
         }
     }
 
-    /// Makes complete entries visible, and durable if that was promised.
-    pub(super) fn publish(&self, entries: &[u64]) -> Result<(), DestinationError> {
+    /// Makes complete entries visible, and durable if that was promised. Gives those that are; the others are left out.
+    pub(super) fn publish(&self, entries: &[u64]) -> Result<Vec<u64>, DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.publish(entries),
+            Output::Stream(_) => Ok(entries.to_vec()),
+        }
+    }
+
+    /// What was left out here since the last time, and how many more there were.
+    pub(super) fn take_left_out(&self) -> Result<(Vec<LeftOut>, u64), DestinationError> {
+        match &self.output {
+            Output::Files { destination, .. } => destination.take_left_out(),
+            Output::Stream(_) => Ok((Vec::new(), 0)),
+        }
+    }
+
+    /// Removes what there is of an entry that was left out.
+    pub(super) fn discard_left_out(&self, entry: u64) -> Result<(), DestinationError> {
+        match &self.output {
+            Output::Files { destination, .. } => destination.discard_left_out(entry),
             Output::Stream(_) => Ok(()),
         }
     }
 
     /// Gives up an entry that the provider cannot send, for this reason.
-    pub(super) fn discard(&self, entry: u64, reason: FailReason) -> Result<(), DestinationError> {
+    pub(super) fn discard(&self, entry: u64, reason: LeftOutReason) -> Result<(), DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.discard(entry, reason),
             Output::Stream(stream) => {

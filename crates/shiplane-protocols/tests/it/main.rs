@@ -17,6 +17,8 @@ mod features;
 mod fetch;
 mod harness;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod left_out;
 #[cfg(unix)]
 mod one_connection;
 #[cfg(unix)]

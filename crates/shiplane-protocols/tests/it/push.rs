@@ -38,7 +38,7 @@ fn named(path: &str, name: &str) -> PushRequest {
     PushRequest { name: Some(name.into()), ..request(path) }
 }
 
-fn source(path: &Path) -> Source {
+pub(crate) fn source(path: &Path) -> Source {
     SourceRoot::open(path).unwrap().resolve(b"").unwrap()
 }
 
@@ -59,7 +59,7 @@ pub(crate) async fn push(
     push_watched(world, client, source, request, Arc::new(|_| ())).await
 }
 
-async fn push_watched(
+pub(crate) async fn push_watched(
     world: &World,
     client: &RpcClient,
     source: Source,

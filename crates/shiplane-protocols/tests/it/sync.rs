@@ -24,7 +24,7 @@ use std::{
     },
 };
 
-use shiplane_files::internals::sync::{Change, Consent, PlanError, SyncState};
+use shiplane_files::internals::sync::{Change, Consent, PlanError, Side, SyncState};
 use shiplane_protocols::{
     Compression, MetricsSnapshot, TransferMetrics,
     internals::{
@@ -35,6 +35,7 @@ use shiplane_protocols::{
 };
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_transport::PeerId;
+use shiplane_wire::LeftOutReason;
 
 use crate::harness::{World, noise, tree};
 
@@ -354,7 +355,10 @@ async fn what_cannot_be_synced_is_neither_touched_nor_deleted() {
     write(&world.dest(), "d/f", b"edited");
     write(&world.source(), "h", b"new");
     let report = try_sync(&world, &client).await.unwrap();
-    assert_eq!(report.skipped.len(), 1);
+    let unlisted: Vec<_> =
+        report.unlisted.iter().map(|(side, why, path)| (*side, *why, path.as_str())).collect();
+    let here = (Side::Local, LeftOutReason::Symlink, "g");
+    assert_eq!(unlisted, [here, (Side::Remote, LeftOutReason::Symlink, "d")], "by either side");
     assert_eq!(fs::read(world.outside().join("secret/f")).unwrap(), b"not yours");
     assert_eq!(fs::read(world.dest().join("d/f")).unwrap(), b"edited");
     assert_eq!(fs::read(world.source().join("g")).unwrap(), b"1");

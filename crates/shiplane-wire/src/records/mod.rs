@@ -2,13 +2,15 @@
 
 mod error;
 mod fields;
+mod left_out;
 mod provider;
 mod reader;
 mod receiver;
 mod signatures;
 
 pub use error::RecordError;
-pub use provider::{Entry, EntryKind, FailReason, Mtime, ProviderRecord, SkipReason, Version};
+pub use left_out::LeftOutReason;
+pub use provider::{Entry, EntryKind, Mtime, ProviderRecord, Version};
 pub use reader::{Record, RecordReader};
 pub use receiver::{ReceiverRecord, Span};
 pub use signatures::{BlockSignature, BlockSignatures};

@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::fields::{Fields, put_record};
 use super::receiver::{check_spans, put_spans, read_spans};
-use super::{BlockSignatures, RecordError, Span, sealed};
+use super::{BlockSignatures, LeftOutReason, RecordError, Span, sealed};
 use crate::limits::{ENTRY_COST_BYTES, MAX_FRAME_LEN_BYTES};
 use crate::{Digest, EscapedPath, RelPath, fuzz, hex};
 
@@ -16,10 +16,10 @@ use crate::{Digest, EscapedPath, RelPath, fuzz, hex};
 pub enum ProviderRecord {
     /// A file or directory there is. Entries are numbered from 0 in the order sent.
     Entry(Entry),
-    /// A file that will not be offered.
-    Skipped {
+    /// A path that is not offered.
+    LeftOut {
         /// Why.
-        reason: SkipReason,
+        reason: LeftOutReason,
         /// Which, in a form to print.
         path: EscapedPath,
     },
@@ -42,7 +42,7 @@ pub enum ProviderRecord {
         /// Index of the entry.
         entry: u64,
         /// Why.
-        reason: FailReason,
+        reason: LeftOutReason,
     },
     /// A chunk that was asked for will not be sent, because of a failed entry.
     ChunkVoid {
@@ -78,10 +78,9 @@ impl ProviderRecord {
         self.check()?;
         match self {
             Self::Entry(entry) => put_record(out, ENTRY, |out| entry.put(out)),
-            Self::Skipped { reason, path } => put_record(out, SKIPPED, |out| {
-                out.put_u8(*reason as u8);
-                put_text(out, path.as_str().as_bytes());
-            }),
+            Self::LeftOut { reason, path } => {
+                put_record(out, LEFT_OUT, |out| put_left_out(*reason, path, out))
+            }
             Self::End { entries, total_bytes } => put_record(out, END, |out| {
                 out.put_u64_le(*entries);
                 out.put_u64_le(*total_bytes);
@@ -109,14 +108,13 @@ impl ProviderRecord {
     fn read(tag: u8, fields: &mut Fields<'_>) -> Result<Self, RecordError> {
         Ok(match tag {
             ENTRY => Self::Entry(Entry::read(fields)?),
-            SKIPPED => {
-                let reason = SkipReason::read(fields)?;
-                let path = EscapedPath::from_wire(read_text(fields)?).ok_or(RecordError::NotEscaped)?;
-                Self::Skipped { reason, path }
+            LEFT_OUT => {
+                let (reason, path) = read_left_out(fields)?;
+                Self::LeftOut { reason, path }
             }
             END => Self::End { entries: fields.u64()?, total_bytes: fields.u64()? },
             DIGEST => Self::Digest { entry: fields.u64()?, digest: Digest::from_bytes(fields.array()?) },
-            FAILED => Self::Failed { entry: fields.u64()?, reason: FailReason::read(fields)? },
+            FAILED => Self::Failed { entry: fields.u64()?, reason: LeftOutReason::read(fields)? },
             CHUNK_VOID => Self::ChunkVoid { index: fields.u64()? },
             ALIVE => Self::Alive { scanned_entries: fields.u64()?, bytes_per_second: fields.u64()? },
             SIGNATURES => Self::Signatures(BlockSignatures::read(fields)?),
@@ -131,7 +129,7 @@ impl ProviderRecord {
             Self::Entry(entry) => entry.check(),
             Self::Signatures(signatures) => signatures.check(),
             Self::Offer { spans } => check_spans(spans),
-            Self::Skipped { .. }
+            Self::LeftOut { .. }
             | Self::End { .. }
             | Self::Digest { .. }
             | Self::Failed { .. }
@@ -266,76 +264,6 @@ impl fmt::Debug for Version {
     }
 }
 
-/// Why the provider does not offer a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum SkipReason {
-    /// It is a symbolic link.
-    Symlink = 0,
-    /// It is a device, a FIFO or a socket.
-    SpecialFile = 1,
-    /// Its path breaks the rules of SPEC 4.5.
-    UnsafeName = 2,
-    /// The provider may not or cannot read it.
-    Unreadable = 3,
-}
-
-impl SkipReason {
-    fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
-        match fields.u8()? {
-            0 => Ok(Self::Symlink),
-            1 => Ok(Self::SpecialFile),
-            2 => Ok(Self::UnsafeName),
-            3 => Ok(Self::Unreadable),
-            value => Err(RecordError::UnknownValue { field: "skip reason", value }),
-        }
-    }
-}
-
-impl fmt::Display for SkipReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Symlink => "symbolic link",
-            Self::SpecialFile => "special file",
-            Self::UnsafeName => "unsafe name",
-            Self::Unreadable => "unreadable",
-        })
-    }
-}
-
-/// Why an offered file cannot be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum FailReason {
-    /// It is not what was offered any more.
-    Changed = 0,
-    /// It is gone.
-    Vanished = 1,
-    /// It cannot be read.
-    Unreadable = 2,
-}
-
-impl FailReason {
-    fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
-        match fields.u8()? {
-            0 => Ok(Self::Changed),
-            1 => Ok(Self::Vanished),
-            2 => Ok(Self::Unreadable),
-            value => Err(RecordError::UnknownValue { field: "fail reason", value }),
-        }
-    }
-}
-
-impl fmt::Display for FailReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Changed => "changed",
-            Self::Vanished => "vanished",
-            Self::Unreadable => "unreadable",
-        })
-    }
-}
-
 /// Paths have at most 4,096 bytes, escaped ones at most 32 KiB.
 fn put_text(out: &mut BytesMut, text: &[u8]) {
     out.put_u16_le(text.len() as u16);
@@ -347,8 +275,19 @@ fn read_text<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], RecordError> {
     fields.bytes(usize::from(len_bytes))
 }
 
+pub(super) fn put_left_out(reason: LeftOutReason, path: &EscapedPath, out: &mut BytesMut) {
+    out.put_u8(reason as u8);
+    put_text(out, path.as_str().as_bytes());
+}
+
+pub(super) fn read_left_out(fields: &mut Fields<'_>) -> Result<(LeftOutReason, EscapedPath), RecordError> {
+    let reason = LeftOutReason::read(fields)?;
+    let path = EscapedPath::from_wire(read_text(fields)?).ok_or(RecordError::NotEscaped)?;
+    Ok((reason, path))
+}
+
 const ENTRY: u8 = 1;
-const SKIPPED: u8 = 2;
+const LEFT_OUT: u8 = 2;
 const END: u8 = 3;
 const DIGEST: u8 = 4;
 const FAILED: u8 = 5;
@@ -367,7 +306,6 @@ pub fn fuzz_records_provider(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::string::ToString;
     use std::vec::Vec;
 
     use super::*;
@@ -391,7 +329,7 @@ mod tests {
                   \x01\0\0\0vvvvvvvvvvvvvvvv\x03\0a/b",
             ),
             (
-                ProviderRecord::Skipped { reason: SkipReason::UnsafeName, path },
+                ProviderRecord::LeftOut { reason: LeftOutReason::Name, path },
                 b"\x02\x08\0\0\0\x02\x05\0x\\x1b",
             ),
             (
@@ -403,8 +341,8 @@ mod tests {
                 &[&b"\x04\x28\0\0\0\x03\0\0\0\0\0\0\0"[..], &[0xdd; 32]].concat(),
             ),
             (
-                ProviderRecord::Failed { entry: 4, reason: FailReason::Vanished },
-                b"\x05\x09\0\0\0\x04\0\0\0\0\0\0\0\x01",
+                ProviderRecord::Failed { entry: 4, reason: LeftOutReason::Vanished },
+                b"\x05\x09\0\0\0\x04\0\0\0\0\0\0\0\x05",
             ),
             (ProviderRecord::ChunkVoid { index: 5 }, b"\x06\x08\0\0\0\x05\0\0\0\0\0\0\0"),
             (
@@ -480,8 +418,8 @@ mod tests {
     fn unknown_values_are_refused() {
         let unknown = |field, value| Err(RecordError::UnknownValue { field, value });
         assert_eq!(decode(&patched(5, &[2])), unknown("entry kind", 2));
-        assert_eq!(decode(b"\x02\x03\0\0\0\x04\0\0"), unknown("skip reason", 4));
-        assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x03"), unknown("fail reason", 3));
+        assert_eq!(decode(b"\x02\x03\0\0\0\x0b\0\0"), unknown("reason", 11));
+        assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x0b"), unknown("reason", 11));
         assert_eq!(decode(b"\x0b\0\0\0\0"), Err(RecordError::UnknownType { tag: 11 }));
         assert_eq!(decode(b"\x09\x02\0\0\0\0\0"), Err(RecordError::NoSpans));
         assert_eq!(decode(b"\0\0\0\0\0"), Err(RecordError::UnknownType { tag: 0 }));
@@ -494,12 +432,6 @@ mod tests {
         let too_large = Entry { size_bytes: u64::MAX, ..entry() };
         assert!(ProviderRecord::Entry(too_large).encode(&mut out).is_err());
         assert!(out.is_empty());
-    }
-
-    #[test]
-    fn reasons_are_told_in_words() {
-        assert_eq!(SkipReason::Symlink.to_string(), "symbolic link");
-        assert_eq!(FailReason::Changed.to_string(), "changed");
     }
 
     fn entry() -> Entry {

@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use bytes::{BufMut, BytesMut};
 
 use super::fields::{Fields, put_record};
-use super::{RecordError, sealed};
+use super::provider::{put_left_out, read_left_out};
+use super::{LeftOutReason, RecordError, sealed};
 use crate::limits::{
     MAX_BLOCK_AVERAGE_BYTES, MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK,
     MIN_BLOCK_AVERAGE_BYTES,
 };
-use crate::{Digest, fuzz};
+use crate::{Digest, EscapedPath, fuzz};
 
 /// What the receiver of a transfer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,13 @@ pub enum ReceiverRecord {
         /// How many bytes of them in all, counted by [`Entry::cost_bytes`](crate::Entry::cost_bytes).
         bytes: u64,
     },
+    /// A path of the manifest that the receiver does not have in the end.
+    LeftOut {
+        /// Why.
+        reason: LeftOutReason,
+        /// Which, in a form to print.
+        path: EscapedPath,
+    },
 }
 
 impl ReceiverRecord {
@@ -85,6 +93,9 @@ impl ReceiverRecord {
                 out.put_u32_le(*average_bytes);
             }),
             Self::Admit { bytes } => put_record(out, ADMIT, |out| out.put_u64_le(*bytes)),
+            Self::LeftOut { reason, path } => {
+                put_record(out, LEFT_OUT, |out| put_left_out(*reason, path, out))
+            }
         }
         Ok(())
     }
@@ -104,6 +115,10 @@ impl ReceiverRecord {
                 Self::WantSignatures { span: Span::read(fields)?, average_bytes: fields.u32()? }
             }
             ADMIT => Self::Admit { bytes: fields.u64()? },
+            LEFT_OUT => {
+                let (reason, path) = read_left_out(fields)?;
+                Self::LeftOut { reason, path }
+            }
             _ => return Err(RecordError::UnknownType { tag }),
         })
     }
@@ -123,14 +138,15 @@ impl ReceiverRecord {
             | Self::Release { .. }
             | Self::Done { .. }
             | Self::Alive
-            | Self::Admit { .. } => Ok(()),
+            | Self::Admit { .. }
+            | Self::LeftOut { .. } => Ok(()),
         }
     }
 }
 
 impl sealed::Decode for ReceiverRecord {
     fn knows(tag: u8) -> bool {
-        matches!(tag, WANT_CHUNK..=ADMIT)
+        matches!(tag, WANT_CHUNK..=LEFT_OUT)
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
@@ -215,6 +231,7 @@ const DONE: u8 = 20;
 const ALIVE: u8 = 21;
 const WANT_SIGNATURES: u8 = 22;
 const ADMIT: u8 = 23;
+const LEFT_OUT: u8 = 24;
 
 /// Fuzz entry: part of a stream, then the stream.
 pub fn fuzz_records_receiver(data: &[u8]) {
@@ -233,7 +250,7 @@ mod tests {
     fn records_have_these_bytes() {
         let spans = vec![span(1, 2, 3), span(4, 0x0102, 5)];
         let signatures = ReceiverRecord::WantSignatures { span: span(3, 4, 0x0201), average_bytes: 2048 };
-        let cases: [(ReceiverRecord, &[u8]); 7] = [
+        let cases: [(ReceiverRecord, &[u8]); 8] = [
             (
                 ReceiverRecord::WantChunk { index: 9, spans },
                 b"\x11\x3a\0\0\0\x09\0\0\0\0\0\0\0\x02\0\
@@ -251,6 +268,10 @@ mod tests {
                 &[&b"\x14\x30\0\0\0\x09\0\0\0\0\0\0\0"[..], &[0xdd; 32], b"\x02\0\0\0\0\0\0\0"].concat(),
             ),
             (ReceiverRecord::Alive, b"\x15\0\0\0\0"),
+            (
+                ReceiverRecord::LeftOut { reason: LeftOutReason::InTheWay, path: EscapedPath::new(b"x\x1b") },
+                b"\x18\x08\0\0\0\x08\x05\0x\\x1b",
+            ),
             (ReceiverRecord::Admit { bytes: 0x0102 }, b"\x17\x08\0\0\0\x02\x01\0\0\0\0\0\0"),
             (signatures, b"\x16\x1c\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x08\0\0"),
         ];

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime,
-    ProviderRecord, ReceiverRecord, RelPath, SkipReason, Span, StreamHeader, StreamKind, TaggedChunk,
-    TransferId, Version, fuzz, records_opening,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, Mtime,
+    ProviderRecord, ReceiverRecord, RelPath, Span, StreamHeader, StreamKind, TaggedChunk, TransferId,
+    Version, fuzz, records_opening,
 };
 
 #[test]
@@ -126,10 +126,10 @@ fn provider_records() -> Seeds {
     };
     let all = [
         ProviderRecord::Entry(entry),
-        ProviderRecord::Skipped { reason: SkipReason::Symlink, path: EscapedPath::new(b"\x1bx") },
+        ProviderRecord::LeftOut { reason: LeftOutReason::Symlink, path: EscapedPath::new(b"\x1bx") },
         ProviderRecord::End { entries: 1, total_bytes: 5 },
         ProviderRecord::Digest { entry: 0, digest: Digest::sha256(b"hello") },
-        ProviderRecord::Failed { entry: 0, reason: FailReason::Vanished },
+        ProviderRecord::Failed { entry: 0, reason: LeftOutReason::Vanished },
         ProviderRecord::ChunkVoid { index: 0 },
         ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 },
         ProviderRecord::Signatures(BlockSignatures {
@@ -169,6 +169,7 @@ fn receiver_records() -> Seeds {
         ReceiverRecord::Alive,
         ReceiverRecord::WantSignatures { span: span(0, 1, 4), average_bytes: 2048 },
         ReceiverRecord::Admit { bytes: 1 << 17 },
+        ReceiverRecord::LeftOut { reason: LeftOutReason::InTheWay, path: EscapedPath::new(b"\x1bx") },
     ];
     let mut stream = BytesMut::new();
     all.iter().for_each(|record| record.encode(&mut stream).unwrap());

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use shiplane_wire::fuzz::records;
 use shiplane_wire::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_RECORD_LEN_BYTES};
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, FailReason, Mtime,
-    ProviderRecord, ReceiverRecord, RecordError, RecordReader, RelPath, SkipReason, Span, Version,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, Mtime,
+    ProviderRecord, ReceiverRecord, RecordError, RecordReader, RelPath, Span, Version,
 };
 
 use crate::split::{cut, cuts};
@@ -118,13 +118,7 @@ fn encode_all<R>(records: &[R], encode: impl Fn(&R, &mut BytesMut) -> Result<(),
 }
 
 fn provider_record() -> impl Strategy<Value = ProviderRecord> {
-    let skip = prop::sample::select(vec![
-        SkipReason::Symlink,
-        SkipReason::SpecialFile,
-        SkipReason::UnsafeName,
-        SkipReason::Unreadable,
-    ]);
-    let fail = prop::sample::select(vec![FailReason::Changed, FailReason::Vanished, FailReason::Unreadable]);
+    let reason = prop::sample::select(LeftOutReason::ALL.to_vec());
     let signature = (1u32.., any::<[u8; 32]>())
         .prop_map(|(len_bytes, digest)| BlockSignature { len_bytes, digest: Digest::from_bytes(digest) });
     let signatures = (any::<u64>(), 0..1u64 << 61, prop::collection::vec(signature, 1..20));
@@ -133,13 +127,13 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
         signatures.prop_map(|(entry, offset_bytes, signatures)| ProviderRecord::Signatures(
             BlockSignatures { entry, offset_bytes, signatures }
         )),
-        (skip, any::<Vec<u8>>())
-            .prop_map(|(reason, path)| ProviderRecord::Skipped { reason, path: EscapedPath::new(&path) }),
+        (reason.clone(), any::<Vec<u8>>())
+            .prop_map(|(reason, path)| ProviderRecord::LeftOut { reason, path: EscapedPath::new(&path) }),
         any::<(u64, u64)>().prop_map(|(entries, total_bytes)| ProviderRecord::End { entries, total_bytes }),
         any::<(u64, [u8; 32])>().prop_map(|(entry, digest)| {
             ProviderRecord::Digest { entry, digest: Digest::from_bytes(digest) }
         }),
-        (any::<u64>(), fail).prop_map(|(entry, reason)| ProviderRecord::Failed { entry, reason }),
+        (any::<u64>(), reason).prop_map(|(entry, reason)| ProviderRecord::Failed { entry, reason }),
         any::<u64>().prop_map(|index| ProviderRecord::ChunkVoid { index }),
         any::<(u64, u64)>().prop_map(|(scanned_entries, bytes_per_second)| {
             ProviderRecord::Alive { scanned_entries, bytes_per_second }
@@ -182,12 +176,14 @@ fn receiver_record() -> impl Strategy<Value = ReceiverRecord> {
         }),
         Just(ReceiverRecord::Alive),
         any::<u64>().prop_map(|bytes| ReceiverRecord::Admit { bytes }),
+        (prop::sample::select(LeftOutReason::ALL.to_vec()), any::<Vec<u8>>())
+            .prop_map(|(reason, path)| ReceiverRecord::LeftOut { reason, path: EscapedPath::new(&path) }),
     ]
 }
 
 /// Any bytes, behind headers that get them past the first check.
 fn soup() -> impl Strategy<Value = Vec<u8>> {
-    let record = (0u8..24, prop::collection::vec(any::<u8>(), 0..60));
+    let record = (0u8..26, prop::collection::vec(any::<u8>(), 0..60));
     prop::collection::vec(record, 0..6).prop_map(|records| {
         let records = records.into_iter().map(|(tag, body)| {
             let len_bytes = (body.len() as u32).to_le_bytes();

@@ -134,7 +134,7 @@ impl GetJob {
         let phases = (Phase::Receiving, Phase::Publishing);
         let has_events = self.settings.on_progress.is_some();
         let progress = ProgressState::new(Phase::Listing, 1, Some(phases));
-        let tracker = Tracker::new(progress, self.settings.on_progress.take());
+        let tracker = self.settings.tracker(progress)?;
         let options = self.settings.options();
         let is_new_here = match &self.dest {
             Dest::Writer(_) => true,
@@ -163,7 +163,7 @@ impl GetJob {
         };
         let mut report = Report::new(fetched.digest_algorithm);
         report.add(&fetched);
-        Ok(tracker.complete(report))
+        tracker.end(report)
     }
 }
 

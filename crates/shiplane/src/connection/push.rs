@@ -5,7 +5,10 @@ use std::{
     ffi::OsStr,
     fs::File,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use futures::{
 use shiplane_files::internals::{Shape, Source, SourceRoot};
 use shiplane_protocols::internals::{
     Push, PushError, PushRequest,
-    transfer::{FilesReport, TransferOptions},
+    transfer::{EventFn, FilesReport, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::CallError;
 use shiplane_transport::internals::blocking;
@@ -108,7 +111,7 @@ impl PushJob {
             },
             overwrite: self.overwrite,
             durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
-            tracker: Tracker::new(progress, self.settings.on_progress.take()),
+            tracker: self.settings.tracker(progress)?,
         };
         let mut report = Report::new(self.settings.digest);
         let mut pushing = futures::stream::iter(offers.into_iter().enumerate())
@@ -118,7 +121,7 @@ impl PushJob {
             report.add(&pushed);
             run.tracker.update(|progress| progress.files = report.files);
         }
-        Ok(run.tracker.complete(report))
+        run.tracker.end(report)
     }
 }
 
@@ -143,15 +146,29 @@ struct Run {
 impl Run {
     async fn push_one(&self, part: usize, offer: Offer) -> Result<FilesReport, Error> {
         let push = self.open(offer).await?;
-        let events = self.tracker.events(part, Side::ThisMachine);
-        match push.send(&self.options, events).await {
+        let named = Arc::new(AtomicU64::new(0));
+        let events = self.events(part, Arc::clone(&named));
+        let report = match push.send(&self.options, events).await {
             // The connection broke after all was sent. What has become of it can be asked for again.
             Err(PushError::Unknown { receipt, source: CallError::ConnectionLost(_) }) => {
                 let again = self.connection.redial().await?;
-                Ok(receipt.settle(again.rpc()).await.map_err(Cause::from)?)
+                receipt.settle(again.rpc()).await.map_err(Cause::from)?
             }
-            other => Ok(other.map_err(Cause::from)?),
-        }
+            other => other.map_err(Cause::from)?,
+        };
+        self.tracker.left_out_unnamed(report.left_out_there.saturating_sub(named.load(Ordering::Relaxed)));
+        Ok(report)
+    }
+
+    /// The events of one path. `named` counts what the server says that it leaves out.
+    fn events(&self, part: usize, named: Arc<AtomicU64>) -> EventFn {
+        let events = self.tracker.events(part, Side::ThisMachine);
+        Arc::new(move |event| {
+            if matches!(event, TransferEvent::LeftOut { at_source: false, .. }) {
+                named.fetch_add(1, Ordering::Relaxed);
+            }
+            events(event);
+        })
     }
 
     /// A server may be busy with what another job has put there. An interrupted one of this very push it lets

@@ -21,8 +21,8 @@ use crate::{
 /// Synchronises two directories. Made by [`Connection::sync`]; runs when it is awaited.
 ///
 /// What either side has written or deleted since the last sync is done on the other. Where both have changed a file,
-/// the later version keeps its name and the other is kept beside it. If some paths had to be left alone, the job ends with
-/// [`ErrorKind::LeftOut`](crate::ErrorKind::LeftOut) or what caused it, and [`Error::report`] says what was done.
+/// the later version keeps its name and the other is kept beside it. If some paths had to be left out, the job ends with
+/// [`ErrorKind::LeftOut`](crate::ErrorKind::LeftOut), and [`Error::report`] says what was done.
 ///
 /// Dropping the future ends the sync in the middle. Nothing is lost: each file is one of the versions that there were,
 /// complete, and the same job run again continues from there.
@@ -77,8 +77,7 @@ impl SyncJob {
     }
 
     async fn sync(mut self) -> Result<Report, Error> {
-        let tracker =
-            Tracker::new(ProgressState::new(Phase::Scanning, 2, None), self.settings.on_progress.take());
+        let tracker = self.settings.tracker(ProgressState::new(Phase::Scanning, 2, None))?;
         let job = engine::SyncJob {
             directory: self.directory,
             remote_path: self.connection.server_path(&self.to)?,
@@ -90,12 +89,7 @@ impl SyncJob {
         };
         let synced = engine::synchronise(self.connection.rpc(), &job, events(&tracker)).await;
         let synced = synced.map_err(Cause::from)?;
-        let cause = Cause::of_left(&synced.left);
-        let report = report(&tracker, &synced, job.transfer.digest);
-        match cause {
-            None => Ok(report),
-            Some(cause) => Err(Error::from(cause).with_report(report)),
-        }
+        tracker.end(report(&tracker, &synced, job.transfer.digest))
     }
 }
 
@@ -136,14 +130,15 @@ fn report(
     synced: &engine::SyncReport,
     digest_algorithm: shiplane_wire::DigestAlgorithm,
 ) -> Report {
-    for (reason, path) in &synced.skipped {
-        tracker.left_out(Action::left_out(Side::ThisMachine, Action::SKIP, path.clone(), reason.to_string()));
+    for (at, reason, path) in &synced.unlisted {
+        tracker.left_out(Action::left_out(side(*at), *reason, path.clone(), None));
     }
     for left in &synced.left {
         let (path, why) = (left.path.to_string(), left.why.to_string());
-        tracker.left_out(Action::left_out(side(left.side), Action::LEAVE, path, why));
+        tracker.left_out(Action::left_out(side(left.side), left.why.reason(), path, Some(why)));
     }
-    tracker.complete(Report {
+    tracker.left_out_unnamed(synced.left_unnamed);
+    Report {
         files: synced.files,
         bytes_sent: synced.sent_bytes,
         bytes_received: synced.received_bytes,
@@ -152,7 +147,7 @@ fn report(
         digest: Some(synced.digest.to_string()),
         actions: synced.actions.iter().map(action).collect(),
         ..Report::new(digest_algorithm)
-    })
+    }
 }
 
 fn action(action: &disk::Action) -> Action {

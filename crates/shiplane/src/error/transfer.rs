@@ -1,6 +1,6 @@
 //! Maps failures of connections, calls and transfers to kind, side and hint.
 
-use shiplane_files::internals::{DestinationError, FaultClass, SourceError};
+use shiplane_files::internals::{DestinationError, FaultClass, Kind, SourceError};
 use shiplane_protocols::internals::{
     FetchError, PushError, compress::DecodeSinkError, transfer::TransferError,
 };
@@ -95,11 +95,6 @@ pub(super) fn push(error: &PushError) -> Diagnosis {
         PushError::Refused(error) => return call(error),
         PushError::Unknown { source: CallError::Fault(_), .. } => (Other, Peer, PUSH_AGAIN),
         PushError::Unknown { source, .. } => return Diagnosis { hint: PUSH_AGAIN, ..call(source) },
-        PushError::Transfer(TransferError::Incomplete { .. }) => (
-            ErrorKind::LocalIo,
-            ThisMachine,
-            "run the same command again when nothing changes these files; the others are sent",
-        ),
         PushError::Transfer(TransferError::Source(error)) => return source(error),
         PushError::Transfer(TransferError::TransferDigestMismatch) => {
             (Integrity, Peer, "push again; if that fails too, do not rely on that server")
@@ -140,10 +135,16 @@ pub(super) fn not_taken(code: FaultCode) -> Diagnosis {
 /// A source cannot be read.
 pub(super) fn source(error: &SourceError) -> Diagnosis {
     let (kind, hint) = match error {
+        SourceError::NotServable { found: Kind::Special, .. } => {
+            (ErrorKind::Refused, "give a regular file or a directory; for standard input, give -")
+        }
         SourceError::PathRefused { .. }
         | SourceError::NotServable { .. }
         | SourceError::LeavesServedRoot { .. } => {
             (ErrorKind::Refused, "give a regular file or a directory within the source")
+        }
+        SourceError::Gone => {
+            (ErrorKind::LocalIo, "put the directory back, or start the program again with another one")
         }
         SourceError::NotFound { .. } => (ErrorKind::LocalIo, "check the path"),
         SourceError::Changed { .. } | SourceError::Vanished { .. } => {
@@ -177,11 +178,6 @@ pub(super) fn transfer(error: &TransferError) -> Diagnosis {
         TransferError::TransferDigestMismatch => {
             (Integrity, Peer, "get again with --verify; if that fails too, do not use the files")
         }
-        TransferError::Incomplete { .. } => (
-            Other,
-            Peer,
-            "run the same command again when nothing changes the source; the other files have arrived",
-        ),
         TransferError::Destination(error) => return destination(error),
         TransferError::Source(_) => (LocalIo, ThisMachine, "check the file"),
         TransferError::Undelivered { .. } => (Other, Peer, AGAIN),
@@ -308,15 +304,16 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
             "give another DEST, or --overwrite to replace files that differ; nothing was replaced"
         }
         DestinationError::WrongKind { .. } => "move it away, or give another DEST",
-        DestinationError::NameRefused { .. } | DestinationError::NameCollision { .. } => {
-            "rename it at the source, or get it onto another file system"
-        }
+        DestinationError::NameRefused { .. }
+        | DestinationError::NameCollision { .. }
+        | DestinationError::InLeftOut { .. } => "rename it at the source, or get it onto another file system",
         DestinationError::Busy { .. } | DestinationError::NoMemory => "wait for the other run, or stop it",
         DestinationError::TooLarge { .. } => "get fewer files at a time",
         DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. } => {
             "free space, then run the same command again to resume"
         }
         DestinationError::PermissionDenied { .. } => "give a DEST that this user can write to",
+        DestinationError::Gone => "put the directory back, or start the program again with another one",
         DestinationError::ParentMissing { .. } => "create that directory, or give another DEST",
         DestinationError::Poisoned { .. } => "check the disk first (dmesg, smartctl)",
         DestinationError::Altered { .. } | DestinationError::Io { .. } => AGAIN,

@@ -98,8 +98,7 @@ fn what_could_not_be_read_is_unknown_and_not_absent() {
     let mut survey = Survey::new(b"", DigestAlgorithm::Blake3);
     survey.take(path("a"), changed()).unwrap();
     assert!(survey.scanned.manifest.is_empty());
-    assert_eq!(survey.scanned.skipped, [(SkipReason::Unreadable, "a".to_owned())]);
-    assert_eq!(survey.scanned.unknown, [path("a")]);
+    assert_eq!(survey.scanned.unknown, BTreeMap::from([(path("a"), LeftOutReason::Changed)]));
     assert!(survey.known.is_empty());
 }
 
@@ -113,7 +112,7 @@ fn a_name_that_is_listed_as_two_things_is_unknown() {
         mtime: shiplane_wire::Mtime { secs: 0, nanos: 0 },
     };
     survey.insert(path("a"), Node::File(state), Seen::Directory);
-    assert_eq!(survey.scanned.unknown, [path("a")]);
+    assert_eq!(survey.scanned.unknown, BTreeMap::from([(path("a"), LeftOutReason::Changed)]));
 }
 
 /// A dataset in `data`, and the cache beside it.
@@ -290,7 +289,7 @@ fn more_than_may_be_sent_is_refused() {
 
 #[cfg(unix)]
 #[test]
-fn what_cannot_be_synced_is_skipped_with_its_reason_and_unknown() {
+fn what_cannot_be_synced_is_unknown_and_has_a_reason() {
     use std::os::unix::fs::symlink;
 
     let data = Dataset::new(&[("in/file", b"1"), ("in/.shiplane-0123456789abcdef.journal", b"j")]);
@@ -299,21 +298,13 @@ fn what_cannot_be_synced_is_skipped_with_its_reason_and_unknown() {
     std::os::unix::net::UnixListener::bind(data.at("in/socket")).unwrap();
     data.write("in/line\nfeed", b"");
     let scanned = data.scan_later();
-    let mut skipped = scanned.skipped;
-    skipped.sort_by(|one, other| one.1.cmp(&other.1));
-    let shown = |reason, path: &str| (reason, path.to_owned());
-    assert_eq!(
-        skipped,
-        [
-            shown(SkipReason::Symlink, "etc"),
-            shown(SkipReason::UnsafeName, r"in/line\x0afeed"),
-            shown(SkipReason::Symlink, "in/link"),
-            shown(SkipReason::SpecialFile, "in/socket"),
-        ]
-    );
-    let mut unknown = scanned.unknown;
-    unknown.sort();
-    assert_eq!(unknown, [path("etc"), path("in/link"), path("in/socket")]);
+    let unknown = [
+        (path("etc"), LeftOutReason::Symlink),
+        (path("in/link"), LeftOutReason::Symlink),
+        (path("in/socket"), LeftOutReason::SpecialFile),
+    ];
+    assert_eq!(scanned.unknown, BTreeMap::from(unknown));
+    assert_eq!(scanned.unsendable.iter().map(ToString::to_string).collect::<Vec<_>>(), [r"in/line\x0afeed"]);
     let found: Vec<_> = scanned.manifest.iter().map(|(path, _)| path.to_string()).collect();
     assert_eq!(found, ["in", "in/file"]);
     assert!(

@@ -1,5 +1,6 @@
 //! One attempt at a sync, from the listing to the new base.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,13 @@ use shiplane_transport::{
     PeerConnection,
     internals::{Claim, blocking},
 };
-use shiplane_wire::{Digest, TransferId, escape, limits};
+use shiplane_wire::{Digest, EscapedPath, LeftOutReason, RelPath, TransferId, escape, limits};
 use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
 use crate::methods::{poll_method, random_transfer_id};
 use crate::sync::SyncError;
-use crate::sync::exchange::{Exchange, Exchanged, check_names, list_left, pack, send_beside, settle, unpack};
+use crate::sync::exchange::{Exchange, Exchanged, check_names, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
 use crate::sync::messages::{
     SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncDone, SyncEnd, SyncHalf,
@@ -46,6 +47,8 @@ pub(super) struct Attempt<'a> {
 struct Differing {
     agreed: Agreed,
     changes: Changes,
+    /// What of the peer's directory is not listed.
+    unlisted: Vec<(Side, LeftOutReason, String)>,
 }
 
 impl<'a> Attempt<'a> {
@@ -95,12 +98,12 @@ impl<'a> Attempt<'a> {
         changes: SyncBody,
     ) -> Result<SyncReport, SyncError> {
         let (dataset, differing) = self.agree(dataset, base, manifest_digest, changes).await?;
-        let mut report = report(&dataset, &differing.agreed);
+        let mut report = report(&dataset, &differing);
         (self.events)(SyncEvent::Planned(report.actions.clone().into()));
         if self.job.dry_run {
             return Ok(report);
         }
-        let Differing { agreed, changes } = differing;
+        let Differing { agreed, changes, .. } = differing;
         let view = dataset.view().ok_or(SyncError::Abandoned)?;
         let mut prepared = blocking(move || Ok(Work::new(view, agreed).prepare()?)).await?;
         let (exchange, options) = self.start(&mut prepared, &changes).await?;
@@ -110,9 +113,11 @@ impl<'a> Attempt<'a> {
         let agreed = Arc::clone(prepared.agreed());
         let unsent = exchanged.unsent();
         let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;
-        let ours = exchanged.half(list_left(&left));
+        let ours = exchanged.half(&left);
         let SyncDone { half: theirs, base: their_base } = self.settle(ours.clone()).await?;
         report.left = left_on_both(&theirs, left.into_iter());
+        let named = theirs.unsettled.as_ref().map_or(0, |unsettled| unsettled.len() as u64);
+        report.left_unnamed = theirs.left.saturating_sub(named);
         blocking(move || remember(&dataset, &agreed, &ours, &theirs, their_base)).await?;
         add(&mut report, &exchanged);
         Ok(report)
@@ -171,9 +176,10 @@ impl<'a> Attempt<'a> {
             Ok(SyncReport {
                 actions: Vec::new(),
                 left: Vec::new(),
+                left_unnamed: 0,
                 digest: dataset.manifest().digest(),
                 files: count_files(dataset.manifest()),
-                skipped: dataset.skipped,
+                unlisted: unlisted(Side::Local, dataset.unknown(), &dataset.unsendable).collect(),
                 sent_bytes: 0,
                 received_bytes: 0,
                 wire_bytes: 0,
@@ -208,7 +214,8 @@ impl<'a> Attempt<'a> {
             let changes = dataset.changes_since(&known);
             let unknown = [dataset.unknown(), &theirs.unknown];
             let agreed = Agreed::on(&known, dataset.manifest(), &other, unknown, consent)?;
-            Ok((dataset, Differing { agreed, changes }))
+            let unlisted = unlisted(Side::Remote, &theirs.unknown, &theirs.unsendable).collect();
+            Ok((dataset, Differing { agreed, changes, unlisted }))
         })
         .await
     }
@@ -324,11 +331,15 @@ fn remember(
     Ok(dataset.release()?)
 }
 
-fn report(dataset: &Dataset, agreed: &Agreed) -> SyncReport {
+fn report(dataset: &Dataset, differing: &Differing) -> SyncReport {
+    let Differing { agreed, unlisted: theirs, .. } = differing;
     SyncReport {
         actions: agreed.actions().to_vec(),
         left: Vec::new(),
-        skipped: dataset.skipped.clone(),
+        left_unnamed: 0,
+        unlisted: unlisted(Side::Local, dataset.unknown(), &dataset.unsendable)
+            .chain(theirs.iter().cloned())
+            .collect(),
         digest: agreed.merged_digest(),
         files: count_files(agreed.merged()),
         sent_bytes: 0,
@@ -351,16 +362,22 @@ fn add(report: &mut SyncReport, exchanged: &Exchanged) {
     }
 }
 
-fn left_on_both(
-    theirs: &SyncHalf,
-    ours: impl Iterator<Item = (shiplane_wire::RelPath, UnresolvedReason)>,
-) -> Vec<LeftPath> {
+fn left_on_both(theirs: &SyncHalf, ours: impl Iterator<Item = (RelPath, UnresolvedReason)>) -> Vec<LeftPath> {
     let ours = ours.map(|(path, why)| LeftPath { side: Side::Local, path, why });
-    let theirs = theirs.unsettled.iter().flatten().filter_map(|path| {
-        let path = shiplane_wire::RelPath::parse(path).ok()?;
-        Some(LeftPath { side: Side::Remote, path, why: UnresolvedReason::LeftThere })
+    let theirs = theirs.unsettled.iter().flatten().filter_map(|(path, why)| {
+        let why = UnresolvedReason::LeftThere(LeftOutReason::from_wire(*why)?);
+        Some(LeftPath { side: Side::Remote, path: RelPath::parse(path).ok()?, why })
     });
     ours.chain(theirs).collect()
+}
+
+fn unlisted<'a>(
+    side: Side,
+    unknown: &'a BTreeMap<RelPath, LeftOutReason>,
+    unsendable: &'a [EscapedPath],
+) -> impl Iterator<Item = (Side, LeftOutReason, String)> + 'a {
+    let unknown = unknown.iter().map(move |(path, why)| (side, *why, path.to_string()));
+    unknown.chain(unsendable.iter().map(move |path| (side, LeftOutReason::Name, path.to_string())))
 }
 
 fn count_files(manifest: &Manifest) -> u64 {

@@ -1,9 +1,20 @@
 //! The events of a provider.
 
+use shiplane_files::internals::SourceError;
+use shiplane_wire::{EscapedPath, LeftOutReason, ProviderRecord};
+
 use super::{
-    super::event::{Awaited, TransferEvent},
+    super::{
+        error::TransferError,
+        event::{Awaited, TransferEvent},
+    },
     Provider,
 };
+
+/// The receiver leaves out a path.
+pub(super) fn left_out_there(reason: LeftOutReason, path: &EscapedPath) -> TransferEvent {
+    TransferEvent::LeftOut { reason, path: path.to_string(), why: None, at_source: false }
+}
 
 impl Provider {
     /// Tells what has arrived and what is waited for, as far as that is news.
@@ -31,9 +42,34 @@ impl Provider {
         }
     }
 
+    /// The order matters: an entry's failure is told before the chunks that it makes void.
+    pub(super) fn tell_failed(&mut self, entry: u64, error: SourceError) -> Result<(), TransferError> {
+        if !self.failed.insert(entry) {
+            return Ok(());
+        }
+        let reason = error.left_out_reason();
+        tracing::debug!(%error, "a file could not be sent");
+        let path = self.entries.path(entry).cloned();
+        let shown = path.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.tell_left_out(reason, shown, Some(error.to_string()));
+        if self.unsent.len() < MAX_NAMED_FAILURES {
+            self.unsent.extend(path.map(|path| (path, error.into())));
+        }
+        self.records.push(&ProviderRecord::Failed { entry, reason })
+    }
+
+    /// This side leaves out `path`, which is escaped.
+    pub(super) fn tell_left_out(&mut self, reason: LeftOutReason, path: String, why: Option<String>) {
+        self.left_out += 1;
+        (self.events)(TransferEvent::LeftOut { reason, path, why, at_source: true });
+    }
+
     pub(super) fn report_present(&mut self) {
         if let Some(resumed_bytes) = self.presence.news() {
             (self.events)(TransferEvent::Present { identical_bytes: 0, resumed_bytes });
         }
     }
 }
+
+/// Failed files whose errors are kept.
+const MAX_NAMED_FAILURES: usize = 100;

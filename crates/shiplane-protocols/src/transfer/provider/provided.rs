@@ -6,8 +6,9 @@ use shiplane_files::internals::SourceError;
 use shiplane_wire::{Digest, ReceiverRecord, RelPath, TransferHasher};
 
 use super::{
-    super::{error::TransferError, records::RecordStream},
+    super::{error::TransferError, event::EventFn, records::RecordStream},
     Provider,
+    events::left_out_there,
 };
 
 /// What a provider has delivered, and its receiver has confirmed.
@@ -25,8 +26,25 @@ pub(crate) struct Provided {
     pub(crate) failed_entries: u64,
     /// The first of them, and why.
     pub(crate) unsent: Vec<(RelPath, Arc<SourceError>)>,
+    /// Paths that this side has left out, the failed ones among them.
+    pub(crate) left_out: u64,
     /// Where the receiver says that it has published everything: by its end.
-    pub(crate) receiver: RecordStream<ReceiverRecord>,
+    receiver: RecordStream<ReceiverRecord>,
+}
+
+impl Provided {
+    /// Waits until the receiver has published everything, and tells what it leaves out at the end.
+    ///
+    /// # Errors
+    /// If the connection fails first, or if the receiver says anything else.
+    pub(crate) async fn published(&mut self, events: &EventFn) -> Result<(), TransferError> {
+        while let Some(record) = self.receiver.next().await? {
+            if let ReceiverRecord::LeftOut { reason, path } = record {
+                events(left_out_there(reason, &path));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a receiver says that it has.
@@ -61,6 +79,7 @@ impl Provider {
             wire_bytes: self.wire_bytes,
             failed_entries: self.failed.len() as u64,
             unsent: self.unsent,
+            left_out: self.left_out,
             receiver,
         }
     }

@@ -8,7 +8,7 @@ use shiplane_wire::{Code, Digest, ProviderRecord, ReceiverRecord, TransferHasher
 
 use super::{
     super::{
-        error::{FailedEntry, ProtocolFault, TransferError},
+        error::{ProtocolFault, TransferError},
         records::RecordStream,
     },
     Receiver,
@@ -30,9 +30,11 @@ pub(crate) struct Received {
     pub(crate) total_bytes: u64,
     /// What has become of them here.
     pub(crate) summary: Summary,
-    /// The first files that could not be sent, and how many in all.
-    pub(crate) failed: Vec<FailedEntry>,
-    pub(crate) failed_count: u64,
+    /// Entries that could not be sent.
+    pub(crate) failed_entries: u64,
+    /// Paths that this side leaves out, and those that the provider leaves out, with the failed ones.
+    pub(crate) left_out_here: u64,
+    pub(crate) left_out_there: u64,
     /// Digest of the one chunk, when there was exactly one.
     pub(crate) only_chunk: Option<Digest>,
     /// Whether the provider agrees that it is what it has sent.
@@ -49,6 +51,8 @@ pub(super) struct Totals {
     pub(super) received_bytes: u64,
     pub(super) wire_bytes: u64,
     pub(super) failed: u64,
+    pub(super) left_out_here: u64,
+    pub(super) left_out_there: u64,
     pub(super) only_chunk: Option<Digest>,
 }
 
@@ -143,8 +147,9 @@ impl Receiver {
             entries: self.ledger.entries(),
             total_bytes: self.totals.entry_bytes,
             summary,
-            failed: self.failed,
-            failed_count: self.totals.failed,
+            failed_entries: self.totals.failed,
+            left_out_here: self.totals.left_out_here,
+            left_out_there: self.totals.left_out_there,
             only_chunk: self.totals.only_chunk.filter(|_| chunks == 1),
             confirmed,
         }

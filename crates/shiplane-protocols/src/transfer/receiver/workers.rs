@@ -2,7 +2,7 @@
 
 use shiplane_files::internals::{Block, DestinationError, Plan};
 use shiplane_transport::internals::blocking;
-use shiplane_wire::{Digest, Entry, FailReason};
+use shiplane_wire::{Digest, Entry, LeftOutReason};
 use tokio::sync::mpsc;
 
 use super::{
@@ -117,15 +117,17 @@ pub(super) struct Publisher {
     under_way: usize,
 }
 
-/// What was done together: this many jobs, which published these entries.
+/// What was done together: this many jobs, which settled these entries, and how many of those have their names.
 struct Done {
     jobs: usize,
     entries: Vec<u64>,
+    published: u64,
 }
 
 enum PublishJob {
     Publish(Vec<u64>),
-    Discard(u64, FailReason),
+    Discard(u64, LeftOutReason),
+    DiscardLeftOut(u64),
 }
 
 impl Publisher {
@@ -136,7 +138,7 @@ impl Publisher {
             while let Some(first) = blocking::recv_unbounded(&mut queue) {
                 let (mut jobs, mut entries) = (0, Vec::new());
                 let mut next = Some(first);
-                let mut result = Ok(());
+                let mut result: Result<(), DestinationError> = Ok(());
                 while let Some(job) = next.take() {
                     jobs += 1;
                     match job {
@@ -145,14 +147,21 @@ impl Publisher {
                             let discarded = target.discard(entry, reason);
                             result = result.and(discarded);
                         }
+                        PublishJob::DiscardLeftOut(entry) => {
+                            let discarded = target.discard_left_out(entry);
+                            result = result.and(discarded);
+                        }
                     }
                     next = queue.try_recv().ok();
                 }
-                if !entries.is_empty() {
-                    result = result.and_then(|()| target.publish(&entries));
-                }
-                let failed = result.is_err();
-                if blocking::send(&outlet, result.map(|()| Done { jobs, entries })).is_err() || failed {
+                let published = match (result, entries.is_empty()) {
+                    (Ok(()), false) => target.publish(&entries),
+                    (result, _) => result.map(|()| Vec::new()),
+                };
+                let failed = published.is_err();
+                let done =
+                    published.map(|published| Done { jobs, entries, published: published.len() as u64 });
+                if blocking::send(&outlet, done).is_err() || failed {
                     return;
                 }
             }
@@ -166,7 +175,7 @@ impl Publisher {
         }
     }
 
-    pub(super) fn discard(&mut self, entry: u64, reason: FailReason) {
+    pub(super) fn discard(&mut self, entry: u64, reason: LeftOutReason) {
         self.send(PublishJob::Discard(entry, reason));
     }
 
@@ -174,11 +183,16 @@ impl Publisher {
         self.under_way == 0
     }
 
-    /// What has been published together. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Result<Vec<u64>, TransferError> {
+    /// What is removed of an entry that was left out.
+    pub(super) fn discard_left_out(&mut self, entry: u64) {
+        self.send(PublishJob::DiscardLeftOut(entry));
+    }
+
+    /// The entries that were settled together, and how many of them have their names. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<(Vec<u64>, u64), TransferError> {
         let done = self.done.recv().await.ok_or(TransferError::Abandoned)??;
         self.under_way -= done.jobs;
-        Ok(done.entries)
+        Ok((done.entries, done.published))
     }
 
     fn send(&mut self, job: PublishJob) {

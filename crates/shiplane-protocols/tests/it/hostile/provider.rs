@@ -293,7 +293,7 @@ async fn records_out_of_place_are_the_peers_fault() {
     let digest = Digest::blake3(b"");
     let misplaced = [
         ProviderRecord::Digest { entry: 0, digest },
-        ProviderRecord::Failed { entry: 7, reason: shiplane_wire::FailReason::Changed },
+        ProviderRecord::Failed { entry: 7, reason: shiplane_wire::LeftOutReason::Changed },
         ProviderRecord::ChunkVoid { index: 0 },
         file("late", 0),
         end(1, 5),

@@ -9,6 +9,7 @@ use std::{
 use shiplane_files::internals::sync::{Side, UnresolvedReason};
 use shiplane_protocols::internals::sync::{LeftPath, SyncEvent, SyncEventFn, SyncReport, synchronise};
 use shiplane_rpc::RpcClient;
+use shiplane_wire::LeftOutReason;
 
 use super::{admitted, contents, job, sync, write};
 use crate::harness::{World, noise, tree};
@@ -51,7 +52,7 @@ fn here(path: &str, why: UnresolvedReason) -> (String, Side, String) {
 }
 
 fn there(path: &str) -> (String, Side, String) {
-    (path.to_owned(), Side::Remote, UnresolvedReason::LeftThere.to_string())
+    (path.to_owned(), Side::Remote, UnresolvedReason::LeftThere(LeftOutReason::Changed).to_string())
 }
 
 #[tokio::test]
@@ -79,7 +80,8 @@ async fn what_was_edited_meanwhile_is_not_removed_and_outlives_the_deletion() {
         write(&there, "d/new", b"new");
     };
     let report = sync_while(&world, &client, meanwhile).await;
-    assert_eq!(left(&report), [self::there("a"), self::there("d")]);
+    let not_empty = UnresolvedReason::LeftThere(LeftOutReason::NotEmpty).to_string();
+    assert_eq!(left(&report), [self::there("a"), ("d".to_owned(), Side::Remote, not_empty)]);
     sync(&world, &client).await;
     assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"edited");
     assert_eq!(fs::read(world.dest().join("d/new")).unwrap(), b"new");

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -10,6 +11,7 @@ use shiplane_files::internals::{
     sync::{Side, UnresolvedReason},
 };
 use shiplane_protocols::internals::sync::{SyncEvent, synchronise};
+use shiplane_wire::LeftOutReason;
 
 use super::{admitted, job, sync, write, written_at};
 use crate::{
@@ -50,5 +52,37 @@ fn a_version_that_cannot_be_kept_aside_is_left_with_what_the_system_says() {
         broken.lock().unwrap().take();
         sync(&world, &client).await;
         assert_eq!(fs::read_dir(world.dest().join("d")).unwrap().count(), 2, "both versions");
+    });
+}
+
+#[test]
+fn a_name_that_one_side_refuses_keeps_no_other_change_from_travelling() {
+    on_broken_disks(async {
+        let world = World::syncing();
+        for name in ["stays", "goes-here", "goes-there"] {
+            write(&world.dest(), name, name.as_bytes());
+        }
+        let client = admitted(&world).await;
+        sync(&world, &client).await;
+        fs::remove_file(world.dest().join("goes-here")).unwrap();
+        fs::remove_file(world.source().join("goes-there")).unwrap();
+        write(&world.source(), "d/10:30 notes.txt", b"refused here");
+        write(&world.source(), "new", b"new");
+        fs::create_dir(world.dest().join("d")).unwrap();
+        let refuses = |change: Change<'_>, path: &Path| change == Change::Name && path.ends_with("d");
+        let broken = BrokenDisk::below(&world.dest(), refuses).with_errno(22);
+        let report = synchronise(&client, &job(&world), Arc::new(|_| ())).await.unwrap();
+        let [left] = &report.left[..] else { panic!("{:?}", report.left) };
+        assert_eq!(left.path.to_string(), "d/10:30 notes.txt");
+        // Where a temporary file is made on a thread of its own, only the final name is refused.
+        let why = left.why.reason();
+        assert!(matches!(why, LeftOutReason::Name | LeftOutReason::Failed), "{why}");
+        drop(broken);
+        for at in [world.dest(), world.source()] {
+            assert!(!at.join("goes-here").exists() && !at.join("goes-there").exists(), "{}", at.display());
+            assert!(at.join("new").exists() && at.join("stays").exists(), "{}", at.display());
+        }
+        sync(&world, &client).await;
+        assert_eq!(fs::read(world.dest().join("d/10:30 notes.txt")).unwrap(), b"refused here");
     });
 }

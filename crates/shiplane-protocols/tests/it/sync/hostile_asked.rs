@@ -77,7 +77,8 @@ pub(super) enum End {
 pub(super) struct Half {
     pub(super) provided: Option<([u8; 32], u64)>,
     pub(super) received: Option<([u8; 32], u64)>,
-    pub(super) unsettled: Option<Vec<Vec<u8>>>,
+    pub(super) unsettled: Option<Vec<(Vec<u8>, u8)>>,
+    pub(super) left: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +114,7 @@ pub(super) fn many(directories: u32) -> Manifest {
 
 /// As it travels: nothing removed, nothing unknown, all of this changed.
 pub(super) fn changes(manifest: &Manifest) -> Vec<u8> {
-    [&[0; 8][..], &manifest.encode()].concat()
+    [&[0; 12][..], &manifest.encode()].concat()
 }
 
 type Respond = Arc<dyn Fn(&Arc<PeerConnection>, &SyncRequest) -> SyncResponse + Send + Sync>;
@@ -336,7 +337,12 @@ async fn sends(
     // It agrees with whatever it is told.
     let end: AtEnd = Arc::new(|settle| match &settle.end {
         End::Done(half) => {
-            let half = Half { provided: half.received, received: half.provided, unsettled: Some(Vec::new()) };
+            let half = Half {
+                provided: half.received,
+                received: half.provided,
+                unsettled: Some(Vec::new()),
+                left: 0,
+            };
             Ok(Settled::Done { half, base: Some(*Manifest::new().digest().as_bytes()) })
         }
         End::Failed | End::Withdrawn => Err(Fault::new(FaultCode::Gone, "")),

@@ -127,7 +127,7 @@ async fn a_mass_deletion_needs_the_callers_consent_at_the_server_too() {
     // All ten entries of the base are removed; nothing is unknown, nothing is changed.
     let mut told = 10_u32.to_le_bytes().to_vec();
     (0..10_u32).for_each(|entry| told.extend_from_slice(&entry.to_le_bytes()));
-    told.extend_from_slice(&[0; 4]);
+    told.extend_from_slice(&[0; 8]);
     told.extend_from_slice(&Manifest::new().encode());
     let refused = call(&client, START, &Start { mass_deletion: false, ..start(told) }).await;
     assert_eq!(refused, Err(FaultCode::InvalidRequest));

@@ -29,7 +29,7 @@ impl Policy for FileEvents {
         let is_received = match event {
             FileEvent::Identical => false,
             FileEvent::Published => true,
-            other => return other.into_result(),
+            FileEvent::Unexpected | FileEvent::NotSent(_) | FileEvent::Failed(_) => return Ok(()),
         };
         let sha256 = match self.sha256 {
             true => Some(self.destination.digest_of(path, DigestAlgorithm::Sha256)?.to_string()),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Mtime, ProviderRecord,
-    ReceiverRecord, RecordReader, RelPath, SkipReason, Span, TaggedChunk, TransferId, Version, limits,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, Mtime,
+    ProviderRecord, ReceiverRecord, RecordReader, RelPath, Span, TaggedChunk, TransferId, Version, limits,
 };
 
 use super::Lie;
@@ -163,7 +163,7 @@ impl Provider {
                 self.goes_on();
             }
             let path = path.clone();
-            self.say(&[ProviderRecord::Skipped { reason: SkipReason::Symlink, path }]).await?;
+            self.say(&[ProviderRecord::LeftOut { reason: LeftOutReason::Symlink, path }]).await?;
         }
         Ok(())
     }

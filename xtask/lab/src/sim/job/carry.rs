@@ -8,7 +8,10 @@ use std::{
 };
 
 use shiplane_files::internals::{Destination, ReceiveOptions, SourceRoot};
-use shiplane_protocols::internals::{Fetch, FetchRequest, Push, PushRequest, transfer::EventFn};
+use shiplane_protocols::internals::{
+    Fetch, FetchRequest, Push, PushRequest,
+    transfer::{EventFn, TransferEvent},
+};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::internals::blocking;
 use shiplane_wire::Durability;
@@ -113,8 +116,9 @@ pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> R
     let (shape, job, files) = (fetch.shape().clone(), fetch.job(), world.client.files());
     let opening = blocking::spawn(move || Destination::open(&files, &shape, job, receive));
     let target = opening.await.map_err(set_up)?.map_err(|error| Stopped::by(&error))?;
-    let fetched = fetch.receive(target, &options, events).await;
-    fetched.map(drop).map_err(|error| Stopped::by(&error))
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    let fetched = fetch.receive(target, &options, noting(events, &told)).await;
+    all_arrived(fetched.map_err(|error| Stopped::by(&error))?.left_out(), &told)
 }
 
 /// Pushes everything.
@@ -134,8 +138,27 @@ pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> 
     };
     let push =
         Push::open_with(client, source, &request, &options).await.map_err(|error| Stopped::by(&error))?;
-    let pushed = push.send(&options, events).await;
-    pushed.map(drop).map_err(|error| Stopped::by(&error))
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    let pushed = push.send(&options, noting(events, &told)).await;
+    let pushed = pushed.map_err(|error| Stopped::by(&error))?;
+    all_arrived(pushed.left_out(), &told)
+}
+
+/// The same events; what is left out is noted.
+fn noting(events: EventFn, told: &Arc<Mutex<Vec<String>>>) -> EventFn {
+    let told = Arc::clone(told);
+    Arc::new(move |event| {
+        if let TransferEvent::LeftOut { .. } = &event {
+            told.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{event:?}"));
+        }
+        events(event);
+    })
+}
+
+/// Whatever is left out may arrive with another attempt.
+fn all_arrived(left_out: u64, told: &Mutex<Vec<String>>) -> Result<(), Stopped> {
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    if left_out == 0 { Ok(()) } else { Err(Stopped::Failed(told.join(", "))) }
 }
 
 /// From where, to where.
@@ -171,4 +194,4 @@ fn change_later(
 }
 
 /// What an error says that has found the link, on either side.
-const NOTICED: [&str; 2] = ["WrongKind", "PathRefused"];
+const NOTICED: [&str; 3] = ["WrongKind", "PathRefused", "InTheWay"];

@@ -1,0 +1,43 @@
+//! What a transfer leaves out, on either side.
+
+use shiplane_files::internals::LeftOut;
+use shiplane_wire::{EscapedPath, LeftOutReason, ReceiverRecord};
+
+use super::{
+    super::{error::TransferError, event::TransferEvent},
+    Receiver,
+};
+
+impl Receiver {
+    /// Takes notice of what cannot be written here, and tells the provider.
+    pub(super) fn leave_out(&mut self) -> Result<(), TransferError> {
+        let (left_out, unnamed) = self.target.take_left_out()?;
+        self.totals.left_out_here += unnamed;
+        for LeftOut { entry, path, reason, error, .. } in left_out {
+            if let Some(entry) = entry {
+                self.ledger.entry_left_out(entry);
+                self.paths.remove(&entry);
+                self.publisher.discard_left_out(entry);
+            }
+            self.totals.left_out_here += 1;
+            tracing::debug!(%path, %error, "left out");
+            let (shown, why) = (path.to_string(), Some(error.to_string()));
+            (self.events)(TransferEvent::LeftOut { reason, path: shown, why, at_source: false });
+            // The number of those that a provider does not care to read is told at the end.
+            if self.records.backlog_bytes() < MAX_BACKLOG_BYTES {
+                let path = EscapedPath::new(path.as_bytes());
+                self.records.push(&ReceiverRecord::LeftOut { reason, path })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The provider leaves out `path`, which is escaped.
+    pub(super) fn left_out_there(&mut self, reason: LeftOutReason, path: String) {
+        self.totals.left_out_there += 1;
+        (self.events)(TransferEvent::LeftOut { reason, path, why: None, at_source: true });
+    }
+}
+
+/// 256 KiB: of usual paths some thousands.
+const MAX_BACKLOG_BYTES: usize = 256 << 10;

@@ -1,0 +1,93 @@
+//! Why a path is left out of a transfer (SPEC 4.3, 4.4).
+
+use core::fmt;
+
+use super::RecordError;
+use super::fields::Fields;
+
+/// Why a path is left out, whichever side says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum LeftOutReason {
+    /// It is a symbolic link, and links are not carried over.
+    Symlink = 0,
+    /// It is a device, a FIFO or a socket.
+    SpecialFile = 1,
+    /// Its name or path cannot be sent, or cannot be used on the other side's file system.
+    Name = 2,
+    /// The side that has it may not or cannot read it.
+    Unreadable = 3,
+    /// It changed while it was listed, read or replaced.
+    Changed = 4,
+    /// It was deleted after it was listed.
+    Vanished = 5,
+    /// The receiver's file system takes its name for that of another path of the transfer.
+    NameTaken = 6,
+    /// The receiver's system does not permit it.
+    NotPermitted = 7,
+    /// Something of another kind has its name at the receiver.
+    InTheWay = 8,
+    /// A system call failed at the receiver.
+    Failed = 9,
+    /// It is a directory to be removed, and something in it is left out.
+    NotEmpty = 10,
+}
+
+impl LeftOutReason {
+    /// All reasons, in the order of their values on the wire.
+    pub const ALL: [Self; 11] = [
+        Self::Symlink,
+        Self::SpecialFile,
+        Self::Name,
+        Self::Unreadable,
+        Self::Changed,
+        Self::Vanished,
+        Self::NameTaken,
+        Self::NotPermitted,
+        Self::InTheWay,
+        Self::Failed,
+        Self::NotEmpty,
+    ];
+
+    /// The reason that has this value on the wire.
+    #[must_use]
+    pub fn from_wire(value: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(value)).copied()
+    }
+
+    pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        let value = fields.u8()?;
+        Self::from_wire(value).ok_or(RecordError::UnknownValue { field: "reason", value })
+    }
+}
+
+impl fmt::Display for LeftOutReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Symlink => "symbolic link",
+            Self::SpecialFile => "special file",
+            Self::Name => "the name cannot be used",
+            Self::Unreadable => "unreadable",
+            Self::Changed => "changed while it was read",
+            Self::Vanished => "deleted while it was read",
+            Self::NameTaken => "the file system takes the name for another one",
+            Self::NotPermitted => "not permitted",
+            Self::InTheWay => "something else has the name",
+            Self::Failed => "input/output error",
+            Self::NotEmpty => "something in it is left out",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_its_own_value() {
+        for (value, reason) in (0..).zip(LeftOutReason::ALL) {
+            assert_eq!((reason as u8, LeftOutReason::from_wire(value)), (value, Some(reason)));
+        }
+        assert_eq!(LeftOutReason::from_wire(11), None);
+    }
+}

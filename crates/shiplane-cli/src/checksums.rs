@@ -30,7 +30,7 @@ fn unescaped(path: &str) -> Vec<u8> {
     while let Some(at) = rest.find('\\') {
         bytes.extend_from_slice(&rest.as_bytes()[..at]);
         rest = &rest[at..];
-        let (decoded, len) = decoded(rest).unwrap_or((b"\\".to_vec(), 1));
+        let (decoded, len) = decoded(rest).unwrap_or_else(|| (b"\\".to_vec(), 1));
         bytes.extend(decoded);
         rest = &rest[len..];
     }

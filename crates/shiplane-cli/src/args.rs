@@ -21,7 +21,7 @@ use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
     after_help = EXIT_CODES,
     arg_required_else_help = true,
     disable_help_subcommand = true
-    )]
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -29,7 +29,7 @@ pub enum Scanned {
 /// Lists a source: depth first, parents before their children, otherwise in the order the system gives.
 ///
 /// Streaming: it never holds a list of names, and of the directories from the root to the current one at most
-/// [`MAX_OPEN_LEVELS`] are open. Links are not followed. A path that cannot be examined, opened or listed is left out, with
+/// 16 levels are open. Links are not followed. A path that cannot be examined, opened or listed is left out, with
 /// everything below it, and the scan goes on; a directory that fails midway is left out after a part of what is in it was
 /// given. What vanishes meanwhile was never there. Only an error of the root itself ends the scan: the listing is not
 /// complete then.

@@ -155,8 +155,8 @@ impl Hasher {
         self.finish_with_cells().0
     }
 
-    /// The digest, and of a piece of a file the digests of its [cells](Piece::CELL_LEN_BYTES), which combine
-    /// to those of other pieces ([`Piece::combine`]). Without cells for any other input.
+    /// The digest, and of a piece of a file the digests of its cells, which combine
+    /// to those of other pieces (`Piece::combine`). Without cells for any other input.
     pub fn finish_with_cells(self) -> (Digest, Vec<Digest>) {
         match self.0 {
             Inner::Sha256(context) => {

@@ -27,7 +27,7 @@ pub fn escape_truncated(bytes: &[u8], max_len_bytes: usize) -> impl fmt::Display
 }
 
 /// A path for people to read, escaped already: of a file that was skipped, whose name may break every
-/// rule of [`RelPath`](crate::RelPath).
+/// rule of `RelPath`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EscapedPath(String);
 

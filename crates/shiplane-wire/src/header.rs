@@ -112,7 +112,7 @@ pub enum Opened {
     Tagged(TaggedChunk),
     /// The same, and the frame carries an encoded payload, as was agreed on for the transfer (SPEC 4.15).
     Compressed(TaggedChunk),
-    /// The records of this transfer follow ([`RecordReader`](crate::RecordReader)).
+    /// The records of this transfer follow (`RecordReader`).
     Records(TransferId),
     /// An RPC request follows, or on the other half of a call its answer.
     Rpc {

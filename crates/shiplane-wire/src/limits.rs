@@ -111,7 +111,7 @@ pub const MAX_OFFERS: u64 = 32;
 /// As many as a peer may have open at once, so that an honest burst ahead of the claim never loses one.
 pub const MAX_PARKED_STREAMS: usize = 64;
 
-/// Most digests a [`TransferHasher`](crate::TransferHasher) holds back while an earlier one is missing: 4,096.
+/// Most digests a `TransferHasher` holds back while an earlier one is missing: 4,096.
 ///
 /// A chunk that is retried lets the others run ahead; sixty-four streams that each finish sixty-four
 /// chunks meanwhile still fit, in about 200 KiB.

@@ -152,7 +152,7 @@ impl ChunkSender {
         }
     }
 
-    /// Once all was sent, the digests of the [cells](crate::Piece::CELL_LEN_BYTES) of a piece that was hashed for
+    /// Once all was sent, the digests of the cells of a piece that was hashed for
     /// this; none of any other chunk.
     pub fn into_cells(self) -> Vec<Digest> {
         match self.digest {

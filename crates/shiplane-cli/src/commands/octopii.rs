@@ -28,8 +28,9 @@ use crate::{runtime, signals};
 pub(super) fn serve(args: ServeArgs) -> Result<(), Failure> {
     let settings = OctopiiServe::from_args(args)?;
     warn("anyone who reaches this port gets the file");
-    let stop = signals::watch("finishing running transfers; press Ctrl-C again to stop now")
-        .map_err(Failure::Runtime)?;
+    let stop =
+        signals::watch("finishing running transfers; press Ctrl-C again to stop now", signals::DRAIN_LIMIT)
+            .map_err(Failure::Runtime)?;
     runtime::run(serve_until(settings, stop))
 }
 
@@ -37,7 +38,8 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), Failure> {
 pub(super) fn get(args: GetArgs) -> Result<(), Failure> {
     let settings = OctopiiGet::from_args(args)?;
     warn("anyone on the network path can replace the file");
-    let stop = signals::watch("stopping; press Ctrl-C again to stop now").map_err(Failure::Runtime)?;
+    let stop = signals::watch("stopping; press Ctrl-C again to stop now", signals::JOB_LIMIT)
+        .map_err(Failure::Runtime)?;
     runtime::run(async {
         tokio::select! {
             done = get_chunk(&settings) => done,
@@ -50,7 +52,8 @@ pub(super) fn get(args: GetArgs) -> Result<(), Failure> {
 pub(super) fn push(args: PushArgs) -> Result<(), Failure> {
     let settings = OctopiiPush::from_args(args)?;
     warn("anyone on the network path can read the file");
-    let stop = signals::watch("stopping; press Ctrl-C again to stop now").map_err(Failure::Runtime)?;
+    let stop = signals::watch("stopping; press Ctrl-C again to stop now", signals::JOB_LIMIT)
+        .map_err(Failure::Runtime)?;
     runtime::run(async {
         tokio::select! {
             done = push_file(&settings) => done,

@@ -17,8 +17,9 @@ use crate::units::show_duration;
 use crate::{runtime, signals};
 
 pub(super) fn run(settings: ServeSettings) -> Result<(), Failure> {
-    let stop = signals::watch("finishing running transfers; press Ctrl-C again to stop now")
-        .map_err(Failure::Runtime)?;
+    let stop =
+        signals::watch("finishing running transfers; press Ctrl-C again to stop now", signals::DRAIN_LIMIT)
+            .map_err(Failure::Runtime)?;
     runtime::run(serve(settings, stop))
 }
 

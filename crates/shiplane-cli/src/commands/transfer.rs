@@ -16,7 +16,8 @@ pub(super) fn run<F>(command: impl FnOnce(CancellationToken) -> F) -> Result<(),
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    let stop = signals::watch("stopping; press Ctrl-C again to stop now").map_err(Failure::Runtime)?;
+    let stop = signals::watch("stopping; press Ctrl-C again to stop now", signals::JOB_LIMIT)
+        .map_err(Failure::Runtime)?;
     runtime::run(command(stop))
 }
 

@@ -55,7 +55,8 @@ fn ctrl_c_ends_a_get_from_a_peer_that_never_delivers() {
         let liar = LyingServer::start(lie, 0).unwrap();
         // What is left out is told on standard error, which is not read here.
         let skip = "links,special,names,unreadable,changed";
-        let get = Running::start(&mut here.command(&["get", liar.ticket(), "copy", "--quiet", "--skip", skip]));
+        let get =
+            Running::start(&mut here.command(&["get", liar.ticket(), "copy", "--quiet", "--skip", skip]));
         assert!(liar.goes_on_within(SOON), "{lie:?}");
         let interrupted = Instant::now();
         get.interrupt();

@@ -41,8 +41,9 @@ use crate::{
     metrics::Counting,
     sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
     transfer::{
-        EventFn, MemoryBudget, TransferEvent, TransferOptions,
+        MemoryBudget, TransferOptions,
         provider::{Provided, provide},
+        server_events,
     },
 };
 
@@ -293,7 +294,7 @@ impl FileServer {
         let counting = Counting::begin(metrics, Direction::Sent, connection.remote_addr());
         // The receiver went away before it began.
         let Ok(records) = connection.open_records(transfer).await else { return };
-        let events: EventFn = Arc::new(|_: TransferEvent| ());
+        let events = server_events();
         let (source, told) = (Arc::new(source), Arc::clone(&events));
         let provided = provide(connection, transfer, records, source, &options, is_invited, told).await;
         match provided {

@@ -35,8 +35,9 @@ use crate::{
     },
     metrics::Counting,
     transfer::{
-        EventFn, TransferError, TransferEvent, TransferOptions,
+        TransferError, TransferOptions,
         receiver::{Opening, Received, invite, receive},
+        server_events,
     },
 };
 
@@ -325,7 +326,7 @@ async fn take(
         () = stop.cancelled() => return Err(TransferError::TakenOver),
     };
     let options = TransferOptions { chunk_len_bytes: destination.chunk_len_bytes(), ..options.clone() };
-    let events: EventFn = Arc::new(|_: TransferEvent| ());
+    let events = server_events();
     let opening = Opening { claim, records, invites };
     let received = receive(opening, timeouts.progress, destination.into(), &options, events, stop).await;
     received.map_err(|error| error.explained(connection))

@@ -38,7 +38,7 @@ use crate::{
         memory::ListMemory,
         messages::{SyncAlive, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
-    transfer::{EventFn, Target, TransferEvent, TransferOptions},
+    transfer::{Target, TransferOptions, server_events},
 };
 
 /// What a server that may be synced with keeps.
@@ -302,8 +302,8 @@ impl Running {
             provide: prepared.source.take().map(|source| (down, source)),
             take: prepared.destination().map(|taken| (up, Target::part(taken))),
         };
-        let silent: EventFn = Arc::new(|_: TransferEvent| ());
-        let events = [Arc::clone(&silent), silent];
+        let events = server_events();
+        let events = [Arc::clone(&events), events];
         let exchanged = exchange.run(&self.connection, options, events).await;
         let exchanged: Exchanged = exchanged.map_err(|error| fault(&error))?;
         let agreed = Arc::clone(prepared.agreed());

@@ -41,6 +41,7 @@ pub use budget::{
 };
 pub(crate) use budget::{PeerAccounts, Reservation};
 pub use error::{ProtocolFault, TransferError};
+pub(crate) use event::server_events;
 pub use event::{Awaited, EventFn, TransferEvent};
 pub use target::Target;
 

@@ -20,7 +20,6 @@ impl Receiver {
                 self.publisher.discard_left_out(entry);
             }
             self.totals.left_out_here += 1;
-            tracing::debug!(%path, %error, "left out");
             let (shown, why) = (path.to_string(), Some(error.to_string()));
             (self.events)(TransferEvent::LeftOut { reason, path: shown, why, at_source: false });
             // The number of those that a provider does not care to read is told at the end.

@@ -74,7 +74,7 @@ impl Announced {
 }
 
 fn encode(out: &mut Vec<u8>, path: &RelPath, directory: &Directory) {
-    let &Directory { mode, mtime, is_new } = directory;
+    let &Directory { mode, mtime } = directory;
     let path = path.as_bytes();
     // At most 4,096.
     out.extend_from_slice(&(path.len() as u32).to_le_bytes());
@@ -82,7 +82,6 @@ fn encode(out: &mut Vec<u8>, path: &RelPath, directory: &Directory) {
     out.extend_from_slice(&mode.to_le_bytes());
     out.extend_from_slice(&mtime.secs.to_le_bytes());
     out.extend_from_slice(&mtime.nanos.to_le_bytes());
-    out.push(u8::from(is_new));
 }
 
 fn visit_block<E>(
@@ -105,8 +104,7 @@ fn decode(block: &mut &[u8]) -> Option<(RelPath, Directory)> {
     let path = RelPath::parse(path).ok()?;
     let mode = u32::from_le_bytes(take(block)?);
     let mtime = Mtime { secs: i64::from_le_bytes(take(block)?), nanos: u32::from_le_bytes(take(block)?) };
-    let is_new = take::<1>(block)? != [0];
-    Some((path, Directory { mode, mtime, is_new }))
+    Some((path, Directory { mode, mtime }))
 }
 
 fn take<const LEN: usize>(block: &mut &[u8]) -> Option<[u8; LEN]> {
@@ -134,7 +132,6 @@ mod tests {
         let directory = |number: u32| Directory {
             mode: number,
             mtime: Mtime { secs: -i64::from(number), nanos: number },
-            is_new: number.is_multiple_of(2),
         };
         for number in 0..5000 {
             announced.push(&path(number), &directory(number), &root, b"spilled").unwrap();
@@ -149,7 +146,7 @@ mod tests {
                 let number = kept.mode;
                 assert_eq!(found, &path(number));
                 let expected = directory(number);
-                assert_eq!((kept.mtime, kept.is_new), (expected.mtime, expected.is_new));
+                assert_eq!(kept.mtime, expected.mtime);
                 numbers.push(number);
                 Ok(())
             },

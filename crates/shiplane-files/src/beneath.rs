@@ -13,6 +13,7 @@ use crate::{
     platform::{self, Kind},
     resolve::{Created, NEW_DIR_MODE, ResolvedDestination, checked_name},
     shape::Shape,
+    state::OWNER_DIRECTORY_MODE,
 };
 
 /// Asked with the path of each directory that a push needs and that is not there yet.
@@ -54,7 +55,7 @@ impl ResolvedDestination {
         if let Some(directory) = &directory {
             check(directory)?;
         }
-        let mut walk = Walk::new(root, is_durable)?;
+        let mut walk = Walk::new(root, is_durable, file.is_none())?;
         if let Err(error) = walk.down(directory.as_ref(), may_create) {
             walk.created.iter().rev().for_each(Created::undo);
             return Err(error);
@@ -70,12 +71,14 @@ struct Walk {
     at: Dir,
     created: Vec<Created>,
     is_durable: bool,
+    /// It leads to the top of a tree, and not to the directory of a file.
+    is_tree: bool,
 }
 
 impl Walk {
-    fn new(root: &Dir, is_durable: bool) -> Result<Self, DestinationError> {
+    fn new(root: &Dir, is_durable: bool, is_tree: bool) -> Result<Self, DestinationError> {
         let at = root.try_clone().map_err(|error| DestinationError::io(Operation::Open, b".", error))?;
-        Ok(Self { at, created: Vec::new(), is_durable })
+        Ok(Self { at, created: Vec::new(), is_durable, is_tree })
     }
 
     fn down(&mut self, path: Option<&RelPath>, may_create: MayCreate<'_>) -> Result<(), DestinationError> {
@@ -85,20 +88,29 @@ impl Walk {
             end += component.len();
             let so_far = path.as_bytes().get(..end).unwrap_or_default();
             end += 1; // The separator.
-            self.enter(component, so_far, may_create)?;
+            // What comes into the last one is told who may see it at the end.
+            let is_top = self.is_tree && so_far.len() == path.as_bytes().len();
+            let mode = if is_top { OWNER_DIRECTORY_MODE } else { NEW_DIR_MODE };
+            self.enter(component, so_far, mode, may_create)?;
         }
         Ok(())
     }
 
     /// One step, to `name`, which is `path` as seen from the root.
-    fn enter(&mut self, name: &[u8], path: &[u8], may_create: MayCreate<'_>) -> Result<(), DestinationError> {
+    fn enter(
+        &mut self,
+        name: &[u8],
+        path: &[u8],
+        mode: u32,
+        may_create: MayCreate<'_>,
+    ) -> Result<(), DestinationError> {
         let failed = |operation| move |error| DestinationError::io(operation, path, error);
         let opened = match platform::open_dir(&self.at, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if !may_create(path) {
                     return Err(DestinationError::ParentMissing { path: escape(path).to_string() });
                 }
-                self.create(name).map_err(failed(Operation::Create))?;
+                self.create(name, mode).map_err(failed(Operation::Create))?;
                 platform::open_dir(&self.at, name)
             }
             opened => opened,
@@ -119,9 +131,9 @@ impl Walk {
         Ok(())
     }
 
-    fn create(&mut self, name: &[u8]) -> io::Result<()> {
+    fn create(&mut self, name: &[u8], mode: u32) -> io::Result<()> {
         let parent = self.at.try_clone()?;
-        match platform::make_dir(&parent, name, NEW_DIR_MODE) {
+        match platform::make_dir(&parent, name, mode) {
             Ok(()) => {
                 self.created.push(Created { parent, name: name.into() });
                 Ok(())

@@ -22,6 +22,7 @@ use crate::{
     publish::Publisher,
     resolve::ResolvedDestination,
     resume::ResumeState,
+    scan::TopDirectory,
     shape::Shape,
     site::{ReceiveOptions, Site},
     source::SourceRoot,
@@ -155,6 +156,15 @@ impl Destination {
     /// The directory that everything lands beneath.
     pub fn root(&self) -> &Path {
         &self.parts.site.shown
+    }
+
+    /// Takes what the peer says of the directory that all of it is in. Comes before all entries, once.
+    ///
+    /// # Errors
+    ///
+    /// [`DestinationError::NotRequested`] if it comes late or twice, or for a transfer of one file.
+    pub fn plan_top(&self, top: TopDirectory) -> Result<(), DestinationError> {
+        self.parts.planner.plan_top(top)
     }
 
     /// Decides what is to be done for entry number `index`; a directory is created at once.

@@ -36,6 +36,8 @@ impl Destination {
         }
         let summary = parts.site.count(|_| ());
         parts.store.finish()?;
+        // Until then there are names in it that change.
+        self.settle_top()?;
         if parts.site.is_durable() {
             // A journal that comes back after a power cut would only cost time, but it is ours to clear.
             self.sync_dir(&parts.site.root().dir)?;
@@ -84,7 +86,19 @@ impl Destination {
         Ok(())
     }
 
-    /// Sets a directory's time, and takes away from a new one's mode what was added to fill it.
+    /// Gives the destination directory the mode and time of the peer's, else the mode that it had.
+    fn settle_top(&self) -> Result<(), DestinationError> {
+        let site = &self.parts.site;
+        let dir = &site.root().dir;
+        let settled = match (self.parts.planner.top(), site.loosened) {
+            (Some(top), _) => site.settle_directory(dir, top.mode, top.mtime).map(drop),
+            (None, Some(mode)) => platform::set_mode(dir, mode),
+            (None, None) => Ok(()),
+        };
+        settled.map_err(|error| site.failed_at_root(Operation::SetMetadata, error))
+    }
+
+    /// Gives a directory its mode and time.
     fn settle_directory(&self, path: &RelPath, directory: &Directory) -> Result<(), DestinationError> {
         let failed = |error| self.parts.site.failed(Operation::SetMetadata, path, error);
         let handle = self
@@ -93,13 +107,10 @@ impl Destination {
             .dirs
             .open(Some(path))
             .map_err(|error| self.parts.site.failed(Operation::Open, path, error))?;
-        // One that an interrupted run created is not new any more, but ours all the same.
-        if (directory.is_new || self.parts.site.was_resumed) && directory.mode & 0o700 != 0o700 {
-            let mode = platform::stat_open(&handle.dir).map_err(failed)?.mode & directory.mode;
-            platform::set_mode(&handle.dir, mode).map_err(failed)?;
+        let Directory { mode, mtime } = *directory;
+        if self.parts.site.settle_directory(&handle.dir, mode, mtime).map_err(failed)? {
+            self.parts.publisher.changed(Some(path.clone()), handle.device);
         }
-        platform::set_mtime(&handle.dir, directory.mtime).map_err(failed)?;
-        self.parts.publisher.changed(Some(path.clone()), handle.device);
         Ok(())
     }
 

@@ -83,7 +83,7 @@ pub mod internals {
         platform::{Kind, retry},
         policy::{Admission, FileEvent, Policy, RenameMode},
         rearrange::check_name,
-        scan::{Scan, Scanned},
+        scan::{Scan, Scanned, TopDirectory},
         shape::Shape,
         site::ReceiveOptions,
         source::{Source, SourceFile, SourceRoot},

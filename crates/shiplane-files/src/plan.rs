@@ -13,8 +13,9 @@ use crate::{
     platform::{self, Kind},
     publish::Publisher,
     resume::ResumeState,
+    scan::TopDirectory,
     site::Site,
-    state::{ActiveFile, Directory, FileState, SeenPaths},
+    state::{ActiveFile, Directory, FileState, OWNER_DIRECTORY_MODE, SeenPaths},
     store::ChunkStore,
 };
 use shiplane_wire::{Digest, Entry, EntryKind, LeftOutReason, RelPath};
@@ -78,6 +79,8 @@ struct State {
     /// Directories that the peer announced, and which they were.
     directories: Announced,
     announced: SeenPaths,
+    /// What the peer says of the destination directory.
+    top: Option<TopDirectory>,
     /// Directories that were left out, and why: so is what is in them.
     left_out: BTreeMap<RelPath, LeftOutReason>,
     left_out_bytes: usize,
@@ -135,10 +138,25 @@ impl Planner {
                 if ours != theirs {
                     return self.replace(index, entry, target);
                 }
-                self.site.touch(entry, &target, &file)?;
+                self.site.mend(entry, &target, &file)?;
                 Ok(self.identical())
             }
         }
+    }
+
+    /// Takes what the peer says of the destination directory, before anything in it.
+    pub(super) fn plan_top(&self, top: TopDirectory) -> Result<(), DestinationError> {
+        let mut state = lock(&self.state);
+        if self.site.file.is_some() || state.top.is_some() || !state.seen.is_empty() {
+            return Err(DestinationError::NotRequested { path: ".".to_owned() });
+        }
+        state.top = Some(top);
+        Ok(())
+    }
+
+    /// What the destination directory gets in the end, if it is the peer's to say.
+    pub(super) fn top(&self) -> Option<TopDirectory> {
+        lock(&self.state).top.filter(|_| self.site.settles_top)
     }
 
     /// Notes a directory that is left out. What is in it, and comes later, is left out as well.
@@ -229,9 +247,8 @@ impl Planner {
 
     fn plan_directory(&self, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
         let parent = self.site.parent_of(&target)?;
-        // However little its owner may do at the source, we must be able to fill it.
-        let mode = (entry.mode & 0o777) | 0o700;
-        let is_new = match platform::make_dir(&parent.dir, target.file_name(), mode) {
+        // Nobody else sees what is in it before it has the mode that says who may.
+        let is_new = match platform::make_dir(&parent.dir, target.file_name(), OWNER_DIRECTORY_MODE) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(self.site.failed_naming(Operation::Create, &target, error)),
@@ -243,6 +260,11 @@ impl Planner {
             }
             if let Some(found) = found {
                 self.publisher.check_collision(&target, &found, !is_new)?;
+                if found.mode & OWNER_DIRECTORY_MODE != OWNER_DIRECTORY_MODE {
+                    // However little its owner may do, we must be able to fill it. Whether we are shows when we do.
+                    let mode = found.mode | OWNER_DIRECTORY_MODE;
+                    let _ = platform::set_mode_at(&parent.dir, target.file_name(), mode);
+                }
             }
         }
         if is_new {
@@ -252,7 +274,7 @@ impl Planner {
         self.site.count(|summary| summary.directories += 1);
         let mut state = lock(&self.state);
         state.announced.insert(target.as_bytes());
-        let directory = Directory { mode: entry.mode & 0o777, mtime: entry.mtime, is_new };
+        let directory = Directory { mode: entry.mode, mtime: entry.mtime };
         let announced = state.directories.push(
             &target,
             &directory,
@@ -273,7 +295,7 @@ impl Planner {
             Kind::Directory => Err(self.site.wrong_kind(&target, found.kind, Kind::File)),
             Kind::File if found.size_bytes == entry.size_bytes => {
                 if found.mtime == entry.mtime && !self.site.options.verify {
-                    return Ok(self.identical());
+                    return self.site.mend_mode(entry, &target, &found).map(|()| self.identical());
                 }
                 if entry.size_bytes > 0 {
                     return Ok(Plan::Compare { is_likely_same: found.mtime == entry.mtime });
@@ -281,7 +303,7 @@ impl Planner {
                 // There is nothing to compare in two empty files.
                 match self.open_same_size(entry, &target)? {
                     Existing::SameSize(file) => {
-                        self.site.touch(entry, &target, &file).map(|()| self.identical())
+                        self.site.mend(entry, &target, &file).map(|()| self.identical())
                     }
                     Existing::Gone | Existing::Different => self.replace(index, entry, target),
                 }

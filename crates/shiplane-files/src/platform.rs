@@ -101,6 +101,9 @@ impl fmt::Display for Kind {
     }
 }
 
+/// The mode of a [`Locked`] file.
+pub(super) const LOCKED_MODE: u32 = 0o600;
+
 /// A file that only one process may have open at a time.
 #[derive(Debug)]
 pub(super) enum Locked {

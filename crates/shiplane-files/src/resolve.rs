@@ -15,6 +15,7 @@ use crate::{
     names::{self, JobKey, NameRefused},
     platform::{self, Kind},
     shape::Shape,
+    state::OWNER_DIRECTORY_MODE,
 };
 
 /// The directory that everything is put beneath, and what is known of it.
@@ -103,7 +104,7 @@ impl ResolvedDestination {
     }
 
     fn directory_in(parent: Dir, name: &[u8], shown: PathBuf, key: JobKey) -> Result<Self, DestinationError> {
-        let is_new = match platform::make_dir(&parent, name, NEW_DIR_MODE) {
+        let is_new = match platform::make_dir(&parent, name, OWNER_DIRECTORY_MODE) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(failed(Operation::Create, &shown, error)),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
-use shiplane_wire::{Entry, EntryKind, EscapedPath, LeftOutReason, RelPath};
+use shiplane_wire::{Entry, EntryKind, EscapedPath, LeftOutReason, Mtime, RelPath};
 
 use crate::{
     error::SourceError,
@@ -15,6 +15,8 @@ use crate::{
 /// What a scan found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scanned {
+    /// The directory itself whose content follows.
+    Top(TopDirectory),
     /// A file or directory to offer.
     Entry(Entry),
     /// Something that is there and cannot be offered.
@@ -24,6 +26,15 @@ pub enum Scanned {
         /// Which.
         path: EscapedPath,
     },
+}
+
+/// Mode and time of the directory that a transfer is the content of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopDirectory {
+    /// The permission bits; the receiver masks them.
+    pub mode: u32,
+    /// When it was modified.
+    pub mtime: Mtime,
 }
 
 /// Lists a source: depth first, parents before their children, otherwise in the order the system gives.
@@ -42,7 +53,7 @@ pub struct Scan {
     closed: usize,
     /// The path of the current name; each level knows how much of it is its own.
     path: Vec<u8>,
-    /// What is given before the levels: the only entry, or an error at the start.
+    /// What is given before the levels: the only entry, the top directory, or an error at the start.
     first: Option<Result<Scanned, SourceError>>,
     /// Given instead of levels: a list that was made before, and how much of it has been given.
     listed: Arc<[Entry]>,
@@ -92,9 +103,13 @@ impl Scan {
 
     pub(super) fn tree(root: &Dir) -> Self {
         let mut scan = Self::listed(Arc::default());
-        let opened = root.try_clone().and_then(|dir| Ok((dir.try_clone()?, Level::open(dir, 0)?)));
+        let opened = root.try_clone().and_then(|dir| {
+            let top = platform::stat_open(&dir)?;
+            Ok((TopDirectory { mode: top.mode, mtime: top.mtime }, dir.try_clone()?, Level::open(dir, 0)?))
+        });
         match opened {
-            Ok((root, level)) => {
+            Ok((top, root, level)) => {
+                scan.first = Some(Ok(Scanned::Top(top)));
                 scan.root = Some(root);
                 scan.levels.push(level);
             }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, RelPath, escape};
+use cap_std::fs::Dir;
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, Mtime, RelPath, escape};
 
 use crate::{
     buffers::{CountedMemory, Scratch},
@@ -17,10 +18,10 @@ use crate::{
     left_out::{LeftOut, LeftOuts},
     lock,
     names::{JobKey, NameRefused},
-    platform::{self, Kind, Stat},
+    platform::{self, Kind, LOCKED_MODE, Stat},
     resolve::{Created, ResolvedDestination},
     shape::Shape,
-    state::Summary,
+    state::{DIRECTORY_MODES, FILE_MODES, KEPT_DIRECTORY_MODES, OWNER_DIRECTORY_MODE, Summary},
 };
 
 /// How to receive.
@@ -58,6 +59,12 @@ pub(super) struct Site {
     pub(super) is_immediate: bool,
     /// Names that differ only in case are the same here.
     pub(super) folds: bool,
+    /// Whether it keeps the modes that files are given.
+    pub(super) keeps_modes: bool,
+    /// Whether the peer says what mode and time the destination directory gets.
+    pub(super) settles_top: bool,
+    /// The mode of the destination directory, if it had to be changed so that it can be written.
+    pub(super) loosened: Option<u32>,
     pub(super) is_abandoned: AtomicBool,
     /// What has come of the transfer so far.
     summary: Mutex<Summary>,
@@ -74,6 +81,13 @@ impl Site {
         memory: &mut dyn CountedMemory,
     ) -> Result<(Self, Opened), DestinationError> {
         let ResolvedDestination { root, key, shown, .. } = &resolved;
+        let settles_top = match shape {
+            Shape::File { .. } => false,
+            Shape::Directory { .. } => true,
+            // A peer has no say in what is served itself, only in what is beneath it.
+            Shape::Contents => !resolved.is_beneath || shown != Path::new("."),
+        };
+        let loosened = if settles_top { loosen(root) } else { None };
         let opened = Journal::open(root, *key, options.digest, shown, memory)
             .inspect_err(|_| resolved.created.iter().rev().for_each(Created::undo))?;
         let requested = match shape {
@@ -81,6 +95,9 @@ impl Site {
             Shape::Directory { .. } | Shape::Contents => None,
         };
         let site = Self {
+            keeps_modes: keeps_modes(&resolved.root, &opened.journal),
+            settles_top,
+            loosened,
             folds: folds_names(&resolved.root, &opened.journal),
             is_immediate: platform::lives_in_memory(&resolved.root.dir),
             dirs: Dirs::new(resolved.root),
@@ -171,9 +188,51 @@ impl Site {
         Ok(hasher.finish())
     }
 
-    pub(super) fn touch(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
-        platform::set_mtime(file, entry.mtime)
+    /// Gives a file whose content is the peer's the mode and the time that it has there.
+    pub(super) fn mend(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
+        let failed = |error| self.failed(Operation::SetMetadata, target, error);
+        let found = platform::stat_open(file).map_err(failed)?;
+        if self.has_other_mode(entry, &found) {
+            platform::set_mode(file, entry.mode & FILE_MODES).map_err(failed)?;
+        }
+        if found.mtime != entry.mtime {
+            platform::set_mtime(file, entry.mtime).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The same for one that has the peer's time already.
+    pub(super) fn mend_mode(
+        &self,
+        entry: &Entry,
+        target: &RelPath,
+        found: &Stat,
+    ) -> Result<(), DestinationError> {
+        if !self.has_other_mode(entry, found) {
+            return Ok(());
+        }
+        let parent = self.parent_of(target)?;
+        platform::set_mode_at(&parent.dir, target.file_name(), entry.mode & FILE_MODES)
             .map_err(|error| self.failed(Operation::SetMetadata, target, error))
+    }
+
+    fn has_other_mode(&self, entry: &Entry, found: &Stat) -> bool {
+        self.keeps_modes && (found.mode ^ entry.mode) & FILE_MODES != 0
+    }
+
+    /// Gives a directory its mode and time. Whether anything was changed.
+    pub(super) fn settle_directory(&self, dir: &Dir, mode: u32, mtime: Mtime) -> io::Result<bool> {
+        let found = platform::stat_open(dir)?;
+        let mode = (mode & DIRECTORY_MODES) | (found.mode & KEPT_DIRECTORY_MODES);
+        let (has_other_mode, has_other_time) =
+            (self.keeps_modes && found.mode != mode, found.mtime != mtime);
+        if has_other_mode {
+            platform::set_mode(dir, mode)?;
+        }
+        if has_other_time {
+            platform::set_mtime(dir, mtime)?;
+        }
+        Ok(has_other_mode || has_other_time)
     }
 
     /// Leaves a path out, if the error concerns nothing else.
@@ -282,6 +341,22 @@ fn folds_names(root: &DirHandle, journal: &Journal) -> bool {
         (Ok(own), Ok(other)) => own == other,
         _ => false,
     }
+}
+
+/// Whether the file system keeps the modes that files are given: the journal was created with this one.
+fn keeps_modes(root: &DirHandle, journal: &Journal) -> bool {
+    platform::stat(&root.dir, journal.name().as_bytes()).is_ok_and(|stat| stat.mode == LOCKED_MODE)
+}
+
+/// Makes sure that the directory can be filled, if it is ours. Gives the mode that it had.
+fn loosen(root: &DirHandle) -> Option<u32> {
+    let found = platform::stat_open(&root.dir).ok()?;
+    if found.mode & OWNER_DIRECTORY_MODE == OWNER_DIRECTORY_MODE {
+        return None;
+    }
+    // Whether it can be written shows when it is.
+    platform::set_mode(&root.dir, found.mode | OWNER_DIRECTORY_MODE).ok()?;
+    Some(found.mode)
 }
 
 #[cfg(test)]

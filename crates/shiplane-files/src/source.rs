@@ -243,7 +243,7 @@ struct OpenFile {
 
 impl Source {
     /// A file that is open for reading and may have no name in any directory, such as what came through a
-    /// pipe and was put aside; it goes by `name`, and its mode is that of any new file.
+    /// pipe and was put aside; it goes by `name`, and its mode is 0644.
     ///
     /// # Errors
     ///
@@ -464,5 +464,5 @@ impl SourceFile {
     }
 }
 
-/// As every program makes files; the receiver's umask takes its part away.
-const NEW_FILE_MODE: u32 = 0o666;
+/// As most programs make files under most umasks.
+const NEW_FILE_MODE: u32 = 0o644;

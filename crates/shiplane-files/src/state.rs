@@ -50,8 +50,6 @@ pub(super) enum FileState {
 pub(super) struct Directory {
     pub(super) mode: u32,
     pub(super) mtime: Mtime,
-    /// This run created it, so that its mode is ours to set.
-    pub(super) is_new: bool,
 }
 
 /// What a transfer came to.
@@ -117,7 +115,7 @@ impl ActiveFile {
             path: entry.path.clone(),
             target,
             size_bytes: entry.size_bytes,
-            mode: entry.mode & 0o777,
+            mode: entry.mode & FILE_MODES,
             mtime: entry.mtime,
             version: entry.version,
             kept: RangeSet::default(),
@@ -128,8 +126,8 @@ impl ActiveFile {
         }
     }
 
-    /// Whether the mode to create it with is also the one to leave it with.
-    pub(super) fn keeps_creation_mode(&self) -> bool {
+    /// Whether it can be opened again once it has its final mode.
+    pub(super) fn is_accessible(&self) -> bool {
         self.mode & OWNER_MODE == OWNER_MODE
     }
 
@@ -138,6 +136,18 @@ impl ActiveFile {
         self.mode | OWNER_MODE
     }
 }
+
+/// What is taken of a peer's mode of a file: no setuid, setgid or sticky bit.
+pub(super) const FILE_MODES: u32 = 0o777;
+
+/// What is taken of a peer's mode of a directory. Its setgid bit is what the file system makes of it.
+pub(super) const DIRECTORY_MODES: u32 = 0o1777;
+
+/// The directory's bits that are never changed: new files get its group.
+pub(super) const KEPT_DIRECTORY_MODES: u32 = 0o2000;
+
+/// What we need to fill a directory, whatever its final mode.
+pub(super) const OWNER_DIRECTORY_MODE: u32 = 0o700;
 
 /// Reading and writing for the owner.
 const OWNER_MODE: u32 = 0o600;

@@ -363,10 +363,9 @@ impl ChunkStore {
     /// Sets the final mode and time of a temporary file that has all its bytes.
     pub(super) fn seal(&self, file: &ActiveFile, open: &File) -> Result<(), DestinationError> {
         let failed = |error| self.site.failed(Operation::SetMetadata, &file.target, error);
-        if !file.keeps_creation_mode() {
-            // What the umask left of the mode it was created with, without what we added to that.
-            let mode = platform::stat_open(open).map_err(failed)?.mode & file.mode;
-            platform::set_mode(open, mode).map_err(failed)?;
+        // The umask may have taken something away, and we may have added something.
+        if platform::stat_open(open).map_err(failed)?.mode != file.mode {
+            platform::set_mode(open, file.mode).map_err(failed)?;
         }
         platform::set_mtime(open, file.mtime).map_err(failed)
     }
@@ -512,6 +511,10 @@ impl Drop for ChunkStore {
     /// created, unless there is something in it. Then the journal is what tells the next run that the
     /// directory is its own.
     fn drop(&mut self) {
+        if let Some(mode) = self.site.loosened.filter(|_| !lock(&self.state).is_finished) {
+            // That it stays so is no harm worth an error.
+            let _ = platform::set_mode(&self.site.root().dir, mode);
+        }
         // A name that stays is no harm: it is the lock on it that counts, and the next sync removes it.
         let _ = lock(&self.dataset).take().map(|journal| journal.remove());
         // Nobody is left to tell if this fails, and the next run of the job does it again.

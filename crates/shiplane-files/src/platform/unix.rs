@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Timespec, Time
 use rustix::io::Errno;
 use shiplane_wire::Mtime;
 
-use super::{Kind, Locked, Stat, retry};
+use super::{Kind, LOCKED_MODE, Locked, Stat, retry};
 use crate::disk::{self, Change};
 
 /// Opens a directory that the local user named, through whatever links there are.
@@ -68,7 +68,7 @@ pub(crate) fn reopen_file(dir: &Dir, name: &[u8]) -> io::Result<File> {
 
 /// Opens or creates the file `name` for reading and writing and takes an exclusive lock on it.
 pub(crate) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Locked> {
-    let (file, is_new) = match create_file(dir, name, 0o600) {
+    let (file, is_new) = match create_file(dir, name, LOCKED_MODE) {
         Ok(file) => (file, true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (reopen_file(dir, name)?, false),
         Err(error) => return Err(error),
@@ -218,6 +218,25 @@ pub(crate) fn set_mtime(file: &impl AsFd, mtime: Mtime) -> io::Result<()> {
     let modified = Timespec { tv_sec: mtime.secs, tv_nsec: nanos.into() };
     let times = Timestamps { last_access: omit, last_modification: modified };
     ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::futimens(file, &times)))
+}
+
+/// Sets the permission bits of the file or directory `name`, whether or not it can be opened.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_mode_at(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
+    let found = retry(|| rustix::fs::openat(dir, name, COMMON.union(OFlags::PATH), Mode::empty()))?;
+    // With these flags a link is opened, not refused.
+    if stat_open(&found)?.kind == Kind::Symlink {
+        return Err(Errno::LOOP.into());
+    }
+    disk::before(Change::Metadata, &found)?;
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::chmod(&path, mode_of(mode))))
+}
+
+/// Sets the permission bits of the file or directory `name`, if it can be opened.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set_mode_at(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
+    set_mode(&open_file(dir, name)?, mode)
 }
 
 /// Sets the permission bits of an open file or directory.
@@ -458,7 +477,8 @@ fn mode_of(mode: u32) -> Mode {
     fn narrow<T: TryFrom<u32> + Default>(mode: u32) -> T {
         mode.try_into().unwrap_or_default()
     }
-    Mode::from_raw_mode(narrow(mode & 0o777))
+    // Never setuid.
+    Mode::from_raw_mode(narrow(mode & 0o3777))
 }
 
 /// The types of the fields differ between platforms; a value that does not fit is no honest one.

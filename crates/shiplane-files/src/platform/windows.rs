@@ -160,6 +160,11 @@ pub(crate) fn set_mtime(file: &impl Opened, mtime: Mtime) -> io::Result<()> {
 }
 
 /// There are no such modes here.
+pub(crate) fn set_mode_at(_dir: &Dir, _name: &[u8], _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// There are no such modes here.
 pub(crate) fn set_mode(_file: &impl Opened, _mode: u32) -> io::Result<()> {
     Ok(())
 }

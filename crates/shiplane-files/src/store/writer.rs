@@ -114,7 +114,7 @@ impl ChunkWriter {
                 continue;
             };
             file.kept.insert(piece.offset_bytes..piece.offset_bytes + piece.len_bytes);
-            file.is_sealed |= piece.is_all_of(file) && file.keeps_creation_mode();
+            file.is_sealed |= piece.is_all_of(file) && file.is_accessible();
             if file.state == FileState::Filling && file.kept.covers(file.size_bytes) {
                 file.state = FileState::Complete;
                 complete.push(piece.entry);
@@ -196,7 +196,7 @@ impl ChunkWriter {
         if let (Some(piece), Some(open)) = (self.pieces.get(self.piece), self.open.take())
             && let Some(file) = &piece.file
             && piece.is_all_of(file)
-            && file.keeps_creation_mode()
+            && file.is_accessible()
         {
             let sealed = self.store.seal(file, open.file());
             sealed.or_else(|error| self.leave_out_piece(error))?;

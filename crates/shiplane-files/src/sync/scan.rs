@@ -257,6 +257,7 @@ impl Survey {
             options.hashed(0)?;
             let entry = match next? {
                 Found::Entry(entry) => entry,
+                Found::Top(_) => continue,
                 Found::LeftOut { reason, path } => {
                     match RelPath::parse(found.raw_path()) {
                         Ok(path) => self.leave_out(path, reason),

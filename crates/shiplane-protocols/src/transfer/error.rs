@@ -126,6 +126,9 @@ pub enum ProtocolFault {
     /// Its totals are not those of its entries.
     #[error("the totals do not match the entries")]
     WrongTotals,
+    /// It said something of the top directory after the entries in it.
+    #[error("the top directory came after entries")]
+    LateTopDirectory,
     /// It sent a digest that nobody asked for.
     #[error("a digest of entry {entry} that was not requested")]
     UnwantedDigest {

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::internals::{Scanned, Source, SourceError};
+use shiplane_files::internals::{Scanned, Source, SourceError, TopDirectory};
 use shiplane_transport::internals::{BiStream, blocking};
 use shiplane_transport::{PeerConnection, SendChunkError, StreamError};
 use shiplane_wire::{
@@ -398,6 +398,9 @@ impl Provider {
                         self.entries.add(entry);
                     }
                 }
+                Scanned::Top(TopDirectory { mode, mtime }) => {
+                    self.records.push(&ProviderRecord::TopDirectory { mode, mtime })?;
+                }
                 Scanned::LeftOut { reason, path } => {
                     self.tell_left_out(reason, path.to_string(), None);
                     self.records.push(&ProviderRecord::LeftOut { reason, path })?;
@@ -525,7 +528,7 @@ where
         cost_bytes += match &next {
             Ok(Scanned::Entry(entry)) => entry.cost_bytes(),
             Ok(Scanned::LeftOut { path, .. }) => path.as_str().len() as u64,
-            Err(_) => 0,
+            Ok(Scanned::Top(_)) | Err(_) => 0,
         };
         Some(next)
     })

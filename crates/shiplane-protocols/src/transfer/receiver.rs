@@ -2,6 +2,7 @@
 
 mod chunks;
 mod left_out;
+mod manifest;
 mod offers;
 mod progress;
 mod received;
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::internals::{Plan, Summary};
+use shiplane_files::internals::{Plan, Summary, TopDirectory};
 use shiplane_transport::{
     LaneOptions, PeerConnection, RateLimiter, StreamError,
     internals::{BiStream, Claim, ProgressMeter, ReceiveReservation, TransferStream, blocking},
@@ -335,6 +336,7 @@ impl Receiver {
             {
                 self.defer(record)?;
             }
+            ProviderRecord::TopDirectory { mode, mtime } => self.on_top(TopDirectory { mode, mtime })?,
             ProviderRecord::Failed { entry, reason } => self.on_failed(entry, reason)?,
             ProviderRecord::Offer { spans } => self.on_offer(spans)?,
             ProviderRecord::OffersEnd => self.on_offers_end()?,
@@ -352,23 +354,6 @@ impl Receiver {
                 self.progress.alive(if self.ended { 0 } else { scanned_entries }, bytes_per_second);
             }
         }
-        Ok(())
-    }
-
-    fn on_entry(&mut self, entry: Entry) -> Result<(), TransferError> {
-        if self.ended {
-            return Err(ProtocolFault::WrongEnd.into());
-        }
-        self.totals.entry_bytes =
-            self.totals.entry_bytes.checked_add(entry.size_bytes).ok_or(ProtocolFault::WrongTotals)?;
-        let index = self.ledger.entry_came(entry.cost_bytes())?;
-        self.pauses = 0;
-        self.progress.listed();
-        let (entries, total_bytes) = (index + 1, self.totals.entry_bytes);
-        if entries % SCAN_EVENT_STEP == 0 {
-            (self.events)(TransferEvent::Scanned { entries, total_bytes });
-        }
-        self.planner.send(PlanJob::Plan { index, entry });
         Ok(())
     }
 
@@ -590,6 +575,3 @@ impl Receiver {
 /// Entries planned before the first byte is asked for, so that what stands in the way is known by then; of
 /// longer manifests it is the first part that is.
 const LOOK_AHEAD_ENTRIES: usize = 4096;
-
-/// Entries between two events of a growing list.
-const SCAN_EVENT_STEP: u64 = 256;

@@ -5,7 +5,9 @@ mod writes;
 
 use std::io::Write;
 
-use shiplane_files::internals::{Block, ChunkWriter, Destination, DestinationError, LeftOut, Plan, Summary};
+use shiplane_files::internals::{
+    Block, ChunkWriter, Destination, DestinationError, LeftOut, Plan, Summary, TopDirectory,
+};
 use shiplane_wire::{Digest, Durability, Entry, LeftOutReason, Span, Stored, Verified};
 
 use self::stream::{OutputStream, StreamWriter};
@@ -72,6 +74,14 @@ impl Target {
 
     pub(super) fn writes(&self) -> &WriteTracker {
         &self.writes
+    }
+
+    /// Takes what is said of the directory that all of it is in.
+    pub(super) fn plan_top(&self, top: TopDirectory) -> Result<(), DestinationError> {
+        match &self.output {
+            Output::Files { destination, .. } => destination.plan_top(top),
+            Output::Stream(_) => Err(DestinationError::NotRequested { path: ".".to_owned() }),
+        }
     }
 
     /// Decides what is to be done for an entry.

@@ -25,3 +25,5 @@ mod one_connection;
 mod push;
 #[cfg(unix)]
 mod sync;
+#[cfg(unix)]
+mod trees;

@@ -66,6 +66,13 @@ pub enum ProviderRecord {
     },
     /// There is no further offer: from here on the receiver asks.
     OffersEnd,
+    /// The directory whose content is sent, if it is one. Comes before all entries, once.
+    TopDirectory {
+        /// Its permission bits, as in [`Entry`].
+        mode: u32,
+        /// When it was modified.
+        mtime: Mtime,
+    },
 }
 
 impl ProviderRecord {
@@ -101,6 +108,10 @@ impl ProviderRecord {
             Self::Signatures(signatures) => put_record(out, SIGNATURES, |out| signatures.put(out)),
             Self::Offer { spans } => put_record(out, OFFER, |out| put_spans(spans, out)),
             Self::OffersEnd => put_record(out, OFFERS_END, |_| ()),
+            Self::TopDirectory { mode, mtime } => put_record(out, TOP_DIRECTORY, |out| {
+                out.put_u32_le(*mode);
+                mtime.put(out);
+            }),
         }
         Ok(())
     }
@@ -120,6 +131,7 @@ impl ProviderRecord {
             SIGNATURES => Self::Signatures(BlockSignatures::read(fields)?),
             OFFER => Self::Offer { spans: read_spans(fields)? },
             OFFERS_END => Self::OffersEnd,
+            TOP_DIRECTORY => Self::TopDirectory { mode: fields.u32()?, mtime: Mtime::read(fields)? },
             _ => return Err(RecordError::UnknownType { tag }),
         })
     }
@@ -129,6 +141,7 @@ impl ProviderRecord {
             Self::Entry(entry) => entry.check(),
             Self::Signatures(signatures) => signatures.check(),
             Self::Offer { spans } => check_spans(spans),
+            Self::TopDirectory { mtime, .. } => mtime.check(),
             Self::LeftOut { .. }
             | Self::End { .. }
             | Self::Digest { .. }
@@ -142,7 +155,7 @@ impl ProviderRecord {
 
 impl sealed::Decode for ProviderRecord {
     fn knows(tag: u8) -> bool {
-        matches!(tag, ENTRY..=OFFERS_END)
+        matches!(tag, ENTRY..=TOP_DIRECTORY)
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
@@ -180,8 +193,7 @@ impl Entry {
         out.put_u8(self.kind as u8);
         out.put_u32_le(self.mode);
         out.put_u64_le(self.size_bytes);
-        out.put_i64_le(self.mtime.secs);
-        out.put_u32_le(self.mtime.nanos);
+        self.mtime.put(out);
         out.put_slice(&self.version.0);
         put_text(out, self.path.as_bytes());
     }
@@ -191,21 +203,18 @@ impl Entry {
             kind: EntryKind::read(fields)?,
             mode: fields.u32()?,
             size_bytes: fields.u64()?,
-            mtime: Mtime { secs: fields.i64()?, nanos: fields.u32()? },
+            mtime: Mtime::read(fields)?,
             version: Version(fields.array()?),
             path: RelPath::parse(read_text(fields)?)?,
         })
     }
 
     fn check(&self) -> Result<(), RecordError> {
-        let (size_bytes, nanos) = (self.size_bytes, self.mtime.nanos);
+        let size_bytes = self.size_bytes;
         if size_bytes > MAX_FRAME_LEN_BYTES {
             return Err(RecordError::FileTooLarge { size_bytes, max_bytes: MAX_FRAME_LEN_BYTES });
         }
-        if nanos >= NANOS_PER_SEC {
-            return Err(RecordError::NanosOutOfRange { nanos });
-        }
-        Ok(())
+        self.mtime.check()
     }
 }
 
@@ -236,6 +245,22 @@ pub struct Mtime {
     pub secs: i64,
     /// Nanoseconds after `secs`, below 1,000,000,000.
     pub nanos: u32,
+}
+
+impl Mtime {
+    fn put(self, out: &mut BytesMut) {
+        out.put_i64_le(self.secs);
+        out.put_u32_le(self.nanos);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        Ok(Self { secs: fields.i64()?, nanos: fields.u32()? })
+    }
+
+    fn check(self) -> Result<(), RecordError> {
+        let nanos = self.nanos;
+        if nanos >= NANOS_PER_SEC { Err(RecordError::NanosOutOfRange { nanos }) } else { Ok(()) }
+    }
 }
 
 /// Identifies one state of a source file: a receiver resumes a file only under the same version
@@ -296,6 +321,7 @@ const ALIVE: u8 = 7;
 const SIGNATURES: u8 = 8;
 const OFFER: u8 = 9;
 const OFFERS_END: u8 = 10;
+const TOP_DIRECTORY: u8 = 11;
 
 const NANOS_PER_SEC: u32 = 1_000_000_000;
 
@@ -322,7 +348,7 @@ mod tests {
             signatures: [signature(9), signature(0x0100)].into(),
         };
         let span = Span { entry: 1, offset_bytes: 2, len_bytes: 3 };
-        let cases: [(ProviderRecord, &[u8]); 10] = [
+        let cases: [(ProviderRecord, &[u8]); 11] = [
             (
                 ProviderRecord::Entry(entry()),
                 b"\x01\x2e\0\0\0\0\xa4\x81\0\0\x05\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
@@ -365,6 +391,10 @@ mod tests {
                 b"\x09\x1a\0\0\0\x01\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
             ),
             (ProviderRecord::OffersEnd, b"\x0a\0\0\0\0"),
+            (
+                ProviderRecord::TopDirectory { mode: 0o700, mtime: Mtime { secs: -2, nanos: 3 } },
+                b"\x0b\x10\0\0\0\xc0\x01\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x03\0\0\0",
+            ),
         ];
         for (record, bytes) in cases {
             assert_eq!(encode(&record).unwrap(), bytes, "{record:?}");
@@ -420,7 +450,10 @@ mod tests {
         assert_eq!(decode(&patched(5, &[2])), unknown("entry kind", 2));
         assert_eq!(decode(b"\x02\x03\0\0\0\x0b\0\0"), unknown("reason", 11));
         assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x0b"), unknown("reason", 11));
-        assert_eq!(decode(b"\x0b\0\0\0\0"), Err(RecordError::UnknownType { tag: 11 }));
+        let nanos = 1_000_000_000;
+        let top = ProviderRecord::TopDirectory { mode: 0, mtime: Mtime { secs: 0, nanos } };
+        assert_eq!(encode(&top), Err(RecordError::NanosOutOfRange { nanos }));
+        assert_eq!(decode(b"\x0c\0\0\0\0"), Err(RecordError::UnknownType { tag: 12 }));
         assert_eq!(decode(b"\x09\x02\0\0\0\0\0"), Err(RecordError::NoSpans));
         assert_eq!(decode(b"\0\0\0\0\0"), Err(RecordError::UnknownType { tag: 0 }));
         assert_eq!(decode(b"\x02\x04\0\0\0\0\x01\0\x1b"), Err(RecordError::NotEscaped));

@@ -139,6 +139,7 @@ fn provider_records() -> Seeds {
         }),
         ProviderRecord::Offer { spans: vec![Span { entry: 0, offset_bytes: 0, len_bytes: 5 }] },
         ProviderRecord::OffersEnd,
+        ProviderRecord::TopDirectory { mode: 0o700, mtime: Mtime { secs: -1, nanos: 999_999_999 } },
     ];
     let mut stream = BytesMut::new();
     all.iter().for_each(|record| record.encode(&mut stream).unwrap());
@@ -151,7 +152,7 @@ fn provider_records() -> Seeds {
         ("cut", all[..all.len() - 7].to_vec()),
         ("path-refused", climbing),
         ("not-escaped", b"\x02\x04\0\0\0\0\x01\0\x1b".to_vec()),
-        ("unknown-type", vec![11, 0, 0, 0, 0]),
+        ("unknown-type", vec![12, 0, 0, 0, 0]),
         ("offer-empty", vec![9, 2, 0, 0, 0, 0, 0]),
         ("cuts-too-many", [&[8, 18, 0, 0, 0][..], &[0; 16], &[0xff; 2]].concat()),
         ("cut-empty", [&[8, 54, 0, 0, 0][..], &[0; 16], &[1, 0], &[0; 36]].concat()),

@@ -135,17 +135,21 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
         }),
         (any::<u64>(), reason).prop_map(|(entry, reason)| ProviderRecord::Failed { entry, reason }),
         any::<u64>().prop_map(|index| ProviderRecord::ChunkVoid { index }),
+        (any::<u32>(), mtime()).prop_map(|(mode, mtime)| ProviderRecord::TopDirectory { mode, mtime }),
         any::<(u64, u64)>().prop_map(|(scanned_entries, bytes_per_second)| {
             ProviderRecord::Alive { scanned_entries, bytes_per_second }
         }),
     ]
 }
 
+fn mtime() -> impl Strategy<Value = Mtime> {
+    (any::<i64>(), 0..1_000_000_000u32).prop_map(|(secs, nanos)| Mtime { secs, nanos })
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
     let kind = prop::sample::select(vec![EntryKind::File, EntryKind::Directory]);
-    let mtime = (any::<i64>(), 0..1_000_000_000u32).prop_map(|(secs, nanos)| Mtime { secs, nanos });
     let path = "[^/\0\r\n.]{1,20}(/[^/\0\r\n.]{1,20}){0,3}";
-    (kind, any::<u32>(), 0..=MAX_FRAME_LEN_BYTES, mtime, any::<[u8; 16]>(), path).prop_map(
+    (kind, any::<u32>(), 0..=MAX_FRAME_LEN_BYTES, mtime(), any::<[u8; 16]>(), path).prop_map(
         |(kind, mode, size_bytes, mtime, version, path)| Entry {
             kind,
             mode,

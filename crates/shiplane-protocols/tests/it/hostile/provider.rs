@@ -11,7 +11,7 @@ use shiplane_protocols::internals::{
     transfer::{FilesReport, Target, TransferError},
 };
 use shiplane_transport::StreamError;
-use shiplane_wire::{Code, Digest, ProviderRecord, TaggedChunk};
+use shiplane_wire::{Code, Digest, Mtime, ProviderRecord, TaggedChunk};
 use tempfile::TempDir;
 
 use super::{
@@ -87,6 +87,33 @@ async fn the_same_name_twice_and_a_file_as_a_directory_are_the_peers_fault() {
             TransferError::Destination(error) => {
                 assert_eq!(error.class(), FaultClass::Protocol, "{told}: {error}")
             }
+            other => panic!("{told}: {other}"),
+        }
+        assert!(published(&dir).iter().all(|name| dir.path().join(name).is_dir()), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_top_directory_that_comes_late_or_twice_or_for_a_file_is_refused() {
+    let top = || ProviderRecord::TopDirectory { mode: 0o777, mtime: Mtime { secs: 1, nanos: 0 } };
+    let file_shape = || TransferShape::File { name: b"x".to_vec() };
+    for (shape, manifest) in [
+        (TransferShape::Contents, vec![top(), top(), end(0, 0)]),
+        (TransferShape::Contents, vec![directory("x"), top(), end(1, 0)]),
+        (file_shape(), vec![top(), file("x", 1), end(1, 1)]),
+    ] {
+        let told = format!("{manifest:?}");
+        let script = script(move |mut fixture| {
+            let manifest = manifest.clone();
+            async move {
+                fixture.say(&manifest).await;
+                fixture.linger().await;
+            }
+        });
+        let (result, dir) = fetch_from(shape, script).await;
+        match transfer_error(result) {
+            TransferError::Protocol(_) => {}
+            TransferError::Destination(error) => assert_eq!(error.class(), FaultClass::Protocol, "{told}"),
             other => panic!("{told}: {other}"),
         }
         assert!(published(&dir).iter().all(|name| dir.path().join(name).is_dir()), "{told}");

@@ -1,0 +1,92 @@
+//! Trees arrive as they are: modes and times.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, Permissions},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use shiplane_protocols::internals::{PushRequest, WriteLimits};
+use crate::{
+    harness::{World, tree},
+    push::{push, request, source},
+};
+
+/// Mode and time of everything beneath `root`, and of itself.
+pub(crate) fn stamps(root: &Path) -> BTreeMap<PathBuf, (u32, i64, i64)> {
+    let stamp = |path: &Path| {
+        let found = fs::symlink_metadata(path).unwrap();
+        (found.mode() & 0o7777, found.mtime(), found.mtime_nsec())
+    };
+    let names = tree(root).into_keys().chain([PathBuf::new()]);
+    names.map(|name| (name.clone(), stamp(&root.join(name)))).collect()
+}
+
+pub(crate) fn set(path: &Path, mode: u32, seconds: u64) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000 + seconds, 123_456_789);
+    File::open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// Private, read-only, open and empty directories; files that are run, private or shared.
+pub(crate) fn fill(at: &Path) {
+    fs::create_dir_all(at.join("private/read-only/open")).unwrap();
+    fs::create_dir_all(at.join("empty")).unwrap();
+    for (name, content) in [("private/key", "secret"), ("private/read-only/run", "#!"), ("shared", ""), ("f", "f")] {
+        fs::write(at.join(name), content).unwrap();
+    }
+    for (number, (name, mode)) in (0..).zip([
+        ("private/key", 0o600),
+        ("private/read-only/run", 0o755),
+        ("shared", 0o666),
+        ("f", 0o444),
+        ("private/read-only/open", 0o777),
+        ("private/read-only", 0o555),
+        ("private", 0o700),
+        ("empty", 0o1777),
+        ("", 0o711),
+    ]) {
+        set(&at.join(name), mode, number);
+    }
+}
+
+#[tokio::test]
+async fn a_fetched_tree_has_the_modes_and_times_of_everything_and_changes_of_them_arrive() {
+    let world = World::new(fill);
+    let client = world.admitted().await;
+    world.fetch(&client, "").await.unwrap();
+    assert_eq!(stamps(&world.dest()), stamps(&world.source()));
+    set(&world.source().join("private/key"), 0o400, 77);
+    set(&world.source().join("f"), 0o777, 3);
+    set(&world.source().join("empty"), 0o500, 78);
+    set(&world.source(), 0o750, 79);
+    let report = world.fetch(&client, "").await.unwrap();
+    assert_eq!((report.received_bytes, report.summary.identical_files), (0, 4));
+    assert_eq!(stamps(&world.dest()), stamps(&world.source()));
+}
+
+#[tokio::test]
+async fn a_pushed_directory_has_the_modes_and_times_of_everything_and_the_served_one_keeps_its_own() {
+    let world = World::writable(WriteLimits::default());
+    fill(&world.dest());
+    set(&world.source(), 0o705, 1);
+    let client = world.admitted_by(world.ticket_to_write("")).await;
+    let named = PushRequest { name: Some(b"top".to_vec()), ..request("new") };
+    for (request, lands) in [(named, "new/top"), (request("contents"), "contents"), (request(""), "")] {
+        for mode in [0o700, 0o751] {
+            set(&world.dest().join("f"), mode, 3);
+            set(&world.dest(), mode, 9);
+            let report = push(&world, &client, source(&world.dest()), &request).await.unwrap();
+            assert!(mode == 0o700 || report.sent_bytes == 0);
+            let (mut there, mut sent) = (stamps(&world.source().join(lands)), stamps(&world.dest()));
+            if lands.is_empty() {
+                there.retain(|path, _| !path.starts_with("new") && !path.starts_with("contents"));
+                assert_eq!(there.remove(Path::new("")).unwrap().0, 0o705);
+                sent.remove(Path::new(""));
+            }
+            assert_eq!(there, sent, "{lands:?}");
+        }
+    }
+}

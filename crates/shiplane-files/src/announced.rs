@@ -79,7 +79,7 @@ fn encode(out: &mut Vec<u8>, path: &RelPath, directory: &Directory) {
     // At most 4,096.
     out.extend_from_slice(&(path.len() as u32).to_le_bytes());
     out.extend_from_slice(path);
-    out.extend_from_slice(&mode.to_le_bytes());
+    out.extend_from_slice(&mode.unwrap_or(NO_MODE).to_le_bytes());
     out.extend_from_slice(&mtime.secs.to_le_bytes());
     out.extend_from_slice(&mtime.nanos.to_le_bytes());
 }
@@ -104,6 +104,7 @@ fn decode(block: &mut &[u8]) -> Option<(RelPath, Directory)> {
     let path = RelPath::parse(path).ok()?;
     let mode = u32::from_le_bytes(take(block)?);
     let mtime = Mtime { secs: i64::from_le_bytes(take(block)?), nanos: u32::from_le_bytes(take(block)?) };
+    let mode = Some(mode).filter(|mode| *mode != NO_MODE);
     Some((path, Directory { mode, mtime }))
 }
 
@@ -112,6 +113,9 @@ fn take<const LEN: usize>(block: &mut &[u8]) -> Option<[u8; LEN]> {
     *block = rest;
     Some(*first)
 }
+
+/// No mode is this one, once it is masked.
+const NO_MODE: u32 = u32::MAX;
 
 /// 64 KiB: some thousand directories with usual names.
 const BLOCK_LEN_BYTES: usize = 64 << 10;
@@ -130,7 +134,7 @@ mod tests {
         let mut announced = Announced::default();
         let path = |number: u32| RelPath::parse(format!("{}/{number}", "x".repeat(200)).as_bytes()).unwrap();
         let directory = |number: u32| Directory {
-            mode: number,
+            mode: Some(number).filter(|number| *number != 7),
             mtime: Mtime { secs: -i64::from(number), nanos: number },
         };
         for number in 0..5000 {
@@ -143,10 +147,10 @@ mod tests {
         let visited = announced.newest_first(
             |error| error,
             |found, kept| {
-                let number = kept.mode;
+                let number = kept.mtime.nanos;
                 assert_eq!(found, &path(number));
                 let expected = directory(number);
-                assert_eq!(kept.mtime, expected.mtime);
+                assert_eq!((kept.mode, kept.mtime), (expected.mode, expected.mtime));
                 numbers.push(number);
                 Ok(())
             },

@@ -328,6 +328,11 @@ impl Destination {
         self.parts.site.options.chunk_len_bytes
     }
 
+    /// Whether the modes that files are given last there.
+    pub fn keeps_modes(&self) -> bool {
+        self.parts.site.keeps_modes
+    }
+
     /// The file system that everything lands on, as a number that tells it from others.
     pub fn device(&self) -> u64 {
         self.parts.site.root().device

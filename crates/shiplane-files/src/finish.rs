@@ -91,7 +91,7 @@ impl Destination {
         let site = &self.parts.site;
         let dir = &site.root().dir;
         let settled = match (self.parts.planner.top(), site.loosened) {
-            (Some(top), _) => site.settle_directory(dir, top.mode, top.mtime).map(drop),
+            (Some(top), _) => site.settle_directory(dir, Some(top.mode), top.mtime).map(drop),
             (None, Some(mode)) => platform::set_mode(dir, mode),
             (None, None) => Ok(()),
         };

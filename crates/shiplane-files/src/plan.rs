@@ -15,7 +15,7 @@ use crate::{
     resume::ResumeState,
     scan::TopDirectory,
     site::Site,
-    state::{ActiveFile, Directory, FileState, OWNER_DIRECTORY_MODE, SeenPaths},
+    state::{ActiveFile, DIRECTORY_MODES, Directory, FileState, OWNER_DIRECTORY_MODE, SeenPaths},
     store::ChunkStore,
 };
 use shiplane_wire::{Digest, Entry, EntryKind, LeftOutReason, RelPath};
@@ -138,7 +138,7 @@ impl Planner {
                 if ours != theirs {
                     return self.replace(index, entry, target);
                 }
-                self.site.mend(entry, &target, &file)?;
+                self.site.mend(entry.into(), &target, &file)?;
                 Ok(self.identical())
             }
         }
@@ -272,18 +272,26 @@ impl Planner {
             self.publisher.created(&target, parent.device)?;
         }
         self.site.count(|summary| summary.directories += 1);
-        let mut state = lock(&self.state);
-        state.announced.insert(target.as_bytes());
-        let directory = Directory { mode: entry.mode, mtime: entry.mtime };
-        let announced = state.directories.push(
-            &target,
-            &directory,
-            &self.site.root().dir,
-            self.site.key.temp_name(LIST_ID).as_bytes(),
-        );
-        drop(state);
-        announced.map_err(|error| self.site.failed_at_root(Operation::Write, error))?;
+        lock(&self.state).announced.insert(target.as_bytes());
+        let directory = Directory { mode: Some(entry.mode & DIRECTORY_MODES), mtime: entry.mtime };
+        self.settle_at_end(&target, &directory)?;
         Ok(Plan::Done)
+    }
+
+    /// Gives a directory this mode and time at the end. Those in it must come later.
+    pub(super) fn settle_at_end(
+        &self,
+        target: &RelPath,
+        directory: &Directory,
+    ) -> Result<(), DestinationError> {
+        let (root, name) = (&self.site.root().dir, self.site.key.temp_name(LIST_ID));
+        let announced = lock(&self.state).directories.push(target, directory, root, name.as_bytes());
+        announced.map_err(|error| self.site.failed_at_root(Operation::Write, error))
+    }
+
+    /// Forgets the directories that were to be settled at the end.
+    pub(super) fn forget_directories(&self) {
+        lock(&self.state).directories = Announced::default();
     }
 
     fn plan_file(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
@@ -295,7 +303,7 @@ impl Planner {
             Kind::Directory => Err(self.site.wrong_kind(&target, found.kind, Kind::File)),
             Kind::File if found.size_bytes == entry.size_bytes => {
                 if found.mtime == entry.mtime && !self.site.options.verify {
-                    return self.site.mend_mode(entry, &target, &found).map(|()| self.identical());
+                    return self.site.mend_mode(entry.into(), &target, &found).map(|()| self.identical());
                 }
                 if entry.size_bytes > 0 {
                     return Ok(Plan::Compare { is_likely_same: found.mtime == entry.mtime });
@@ -303,7 +311,7 @@ impl Planner {
                 // There is nothing to compare in two empty files.
                 match self.open_same_size(entry, &target)? {
                     Existing::SameSize(file) => {
-                        self.site.mend(entry, &target, &file).map(|()| self.identical())
+                        self.site.mend(entry.into(), &target, &file).map(|()| self.identical())
                     }
                     Existing::Gone | Existing::Different => self.replace(index, entry, target),
                 }

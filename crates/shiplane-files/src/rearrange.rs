@@ -14,9 +14,10 @@ use crate::{
     journal::Journal,
     names::{self, JobKey, NameRefused},
     platform::{self, Kind},
-    resolve::NEW_DIR_MODE,
+    site::Metadata,
     source::SourceRoot,
-    state::{ActiveFile, FileState},
+    state::{ActiveFile, DIRECTORY_MODES, Directory, FileState as ActiveState, OWNER_DIRECTORY_MODE},
+    sync::{FileState, Stamp},
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
 
@@ -67,20 +68,68 @@ impl Destination {
         Ok(found.entry(kind, path.clone()))
     }
 
-    /// Copies the file at `from` so that it can be published as `to`, as entry number `index`. `false`, and
-    /// nothing is left of it, if it has not the digest `expected`.
+    /// Copies the file at `from` so that it can be published as `to`, as entry number `index`, with what `expected` says.
+    /// `false`, and nothing is left of it, if it has another digest.
     pub fn copy_within(
         &self,
         index: u64,
         from: &RelPath,
         to: &RelPath,
-        expected: Digest,
+        expected: &FileState,
     ) -> Result<bool, DestinationError> {
-        let entry = Entry { path: to.clone(), ..self.entry_at(from)? };
+        let mut entry = Entry { path: to.clone(), ..self.entry_at(from)? };
         if entry.kind != EntryKind::File {
             return Ok(false);
         }
-        self.copy_entry(index, from, &entry, expected)
+        expected.stamp.apply(&mut entry);
+        self.copy_entry(index, from, &entry, expected.digest)
+    }
+
+    /// Gives the file at `path` another mode and time.
+    pub fn set_metadata(&self, path: &RelPath, stamp: Stamp) -> Result<(), DestinationError> {
+        let site = &self.parts.site;
+        let parent = site.parent_of(path)?;
+        let file = platform::open_file(&parent.dir, path.file_name())
+            .map_err(|error| site.failed(Operation::Open, path, error))?;
+        site.mend(stamp.into(), path, &file)?;
+        // It is made durable with all that was found here.
+        self.rely_on_what_is_here();
+        Ok(())
+    }
+
+    /// Gives these directories, parents before their children, their modes and times at the end, and no others.
+    pub fn settle_directories<'a>(
+        &self,
+        directories: impl Iterator<Item = (&'a RelPath, Stamp)>,
+    ) -> Result<(), DestinationError> {
+        let planner = &self.parts.planner;
+        planner.forget_directories();
+        for (path, stamp) in directories {
+            let Metadata { mode, mtime } = stamp.into();
+            planner.settle_at_end(path, &Directory { mode, mtime })?;
+        }
+        Ok(())
+    }
+
+    /// Lets files be created and removed in the directory at `path`, if it is ours.
+    pub fn make_writable(&self, path: &RelPath) -> Result<(), DestinationError> {
+        let site = &self.parts.site;
+        let Some(found) = site.examine(path)?.filter(|found| found.kind == Kind::Directory) else {
+            return Ok(());
+        };
+        let parent = site.parent_of(path)?;
+        platform::set_mode_at(&parent.dir, path.file_name(), found.mode | OWNER_DIRECTORY_MODE)
+            .map_err(|error| site.failed(Operation::SetMetadata, path, error))
+    }
+
+    /// Gives the destination directory this mode, if this run has created it.
+    pub fn set_new_root_mode(&self, mode: u32) -> Result<(), DestinationError> {
+        let site = &self.parts.site;
+        if site.created.is_empty() {
+            return Ok(());
+        }
+        platform::set_mode(&site.root().dir, (mode & DIRECTORY_MODES) | OWNER_DIRECTORY_MODE)
+            .map_err(|error| site.failed_at_root(Operation::SetMetadata, error))
     }
 
     /// Removes what earlier runs left of files that were not mentioned this time, now that all have been, and
@@ -100,13 +149,19 @@ impl Destination {
         self.remove(path, platform::remove_dir)
     }
 
-    /// Creates the directory at `path`. One that is there already will do.
-    pub fn create_directory(&self, path: &RelPath) -> Result<(), DestinationError> {
+    /// Creates the directory at `path`, with this mode. One that is there already will do.
+    pub fn create_directory(&self, path: &RelPath, stamp: Stamp) -> Result<(), DestinationError> {
         names::check_component(path.file_name())
             .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
         let parent = self.parts.site.parent_of(path)?;
-        match platform::make_dir(&parent.dir, path.file_name(), NEW_DIR_MODE) {
-            Ok(()) => {}
+        match platform::make_dir(&parent.dir, path.file_name(), OWNER_DIRECTORY_MODE) {
+            Ok(()) => {
+                // From the start: if this sync is cut, the next one finds it as it is to be.
+                let mode = Metadata::from(stamp).mode.unwrap_or(USUAL_DIRECTORY_MODE);
+                let mode = (mode & DIRECTORY_MODES) | OWNER_DIRECTORY_MODE;
+                platform::set_mode_at(&parent.dir, path.file_name(), mode)
+                    .map_err(|error| self.parts.site.failed(Operation::SetMetadata, path, error))?;
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return match self.parts.site.examine(path)? {
                     Some(found) if found.kind == Kind::Directory => Ok(()),
@@ -154,7 +209,7 @@ impl Destination {
         store.seal(&file, &temp)?;
         file.is_sealed = true;
         file.kept.insert(0..file.size_bytes);
-        file.state = FileState::Complete;
+        file.state = ActiveState::Complete;
         store.complete(index, file);
         Ok(true)
     }
@@ -170,3 +225,6 @@ impl Destination {
         self.parts.publisher.removed(path, parent.device)
     }
 }
+
+/// Of a directory whose mode nobody knows: what most umasks leave.
+const USUAL_DIRECTORY_MODE: u32 = 0o755;

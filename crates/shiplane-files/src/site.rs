@@ -24,6 +24,19 @@ use crate::{
     state::{DIRECTORY_MODES, FILE_MODES, KEPT_DIRECTORY_MODES, OWNER_DIRECTORY_MODE, Summary},
 };
 
+/// The mode and time that a file is to have; without a mode it keeps its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Metadata {
+    pub(super) mode: Option<u32>,
+    pub(super) mtime: Mtime,
+}
+
+impl From<&Entry> for Metadata {
+    fn from(entry: &Entry) -> Self {
+        Self { mode: Some(entry.mode), mtime: entry.mtime }
+    }
+}
+
 /// How to receive.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveOptions {
@@ -189,14 +202,19 @@ impl Site {
     }
 
     /// Gives a file whose content is the peer's the mode and the time that it has there.
-    pub(super) fn mend(&self, entry: &Entry, target: &RelPath, file: &File) -> Result<(), DestinationError> {
+    pub(super) fn mend(
+        &self,
+        wanted: Metadata,
+        target: &RelPath,
+        file: &File,
+    ) -> Result<(), DestinationError> {
         let failed = |error| self.failed(Operation::SetMetadata, target, error);
         let found = platform::stat_open(file).map_err(failed)?;
-        if self.has_other_mode(entry, &found) {
-            platform::set_mode(file, entry.mode & FILE_MODES).map_err(failed)?;
+        if let Some(mode) = self.other_mode(wanted, &found) {
+            platform::set_mode(file, mode).map_err(failed)?;
         }
-        if found.mtime != entry.mtime {
-            platform::set_mtime(file, entry.mtime).map_err(failed)?;
+        if found.mtime != wanted.mtime {
+            platform::set_mtime(file, wanted.mtime).map_err(failed)?;
         }
         Ok(())
     }
@@ -204,26 +222,27 @@ impl Site {
     /// The same for one that has the peer's time already.
     pub(super) fn mend_mode(
         &self,
-        entry: &Entry,
+        wanted: Metadata,
         target: &RelPath,
         found: &Stat,
     ) -> Result<(), DestinationError> {
-        if !self.has_other_mode(entry, found) {
-            return Ok(());
-        }
+        let Some(mode) = self.other_mode(wanted, found) else { return Ok(()) };
         let parent = self.parent_of(target)?;
-        platform::set_mode_at(&parent.dir, target.file_name(), entry.mode & FILE_MODES)
+        platform::set_mode_at(&parent.dir, target.file_name(), mode)
             .map_err(|error| self.failed(Operation::SetMetadata, target, error))
     }
 
-    fn has_other_mode(&self, entry: &Entry, found: &Stat) -> bool {
-        self.keeps_modes && (found.mode ^ entry.mode) & FILE_MODES != 0
+    /// The mode that a file is to get, if it has another one and can have it.
+    fn other_mode(&self, wanted: Metadata, found: &Stat) -> Option<u32> {
+        let mode = wanted.mode? & FILE_MODES;
+        (self.keeps_modes && found.mode & FILE_MODES != mode).then_some(mode)
     }
 
     /// Gives a directory its mode and time. Whether anything was changed.
-    pub(super) fn settle_directory(&self, dir: &Dir, mode: u32, mtime: Mtime) -> io::Result<bool> {
+    pub(super) fn settle_directory(&self, dir: &Dir, mode: Option<u32>, mtime: Mtime) -> io::Result<bool> {
         let found = platform::stat_open(dir)?;
-        let mode = (mode & DIRECTORY_MODES) | (found.mode & KEPT_DIRECTORY_MODES);
+        let wanted = |mode| (mode & DIRECTORY_MODES) | (found.mode & KEPT_DIRECTORY_MODES);
+        let mode = mode.map_or(found.mode, wanted);
         let (has_other_mode, has_other_time) =
             (self.keeps_modes && found.mode != mode, found.mtime != mtime);
         if has_other_mode {

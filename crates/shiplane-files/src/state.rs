@@ -48,7 +48,8 @@ pub(super) enum FileState {
 /// A directory that the peer announced.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Directory {
-    pub(super) mode: u32,
+    /// `None`: it keeps what it has.
+    pub(super) mode: Option<u32>,
     pub(super) mtime: Mtime,
 }
 

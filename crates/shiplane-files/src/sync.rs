@@ -30,7 +30,7 @@ pub use codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES, ManifestError};
 pub use dataset::{Agreed, Dataset, KeepAlive, Site, View};
 pub use error::DatasetError;
 pub use left::UnresolvedReason;
-pub use manifest::{FileState, Manifest, Node};
+pub use manifest::{FileState, Manifest, Node, Stamp};
 pub use plan::{Action, Change, Consent, Outcome, PlanError, Side, Why, plan};
 pub use scan::{GoOn, ScanError, ScanOptions, Scanned, SeenFiles, scan};
 pub use stat_cache::StatCache;

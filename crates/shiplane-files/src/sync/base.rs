@@ -66,7 +66,7 @@ impl Generations {
         self.newest.iter().chain(&self.before)
     }
 
-    /// Whether it is what was last common, whatever is said of times.
+    /// Whether it is what was last common.
     pub(super) fn is_newest(&self, base: &Manifest) -> bool {
         self.newest.as_ref().is_some_and(|newest| newest.digest() == base.digest())
     }
@@ -187,7 +187,7 @@ fn decode(bytes: &[u8], key: BaseKey) -> Option<Manifest> {
     Manifest::decode(content.strip_prefix(key.0.as_bytes())?).ok()
 }
 
-const MAGIC: &Magic = b"shiplane-base 2\n";
+const MAGIC: &Magic = b"shiplane-base 3\n";
 
 /// The largest manifest, and what is around it.
 const MAX_FILE_LEN_BYTES: u64 = MAX_MANIFEST_LEN_BYTES as u64 + 80;
@@ -209,7 +209,7 @@ mod tests {
     use proptest::prelude::*;
     use shiplane_wire::{Mtime, RelPath};
 
-    use super::super::manifest::{FileState, Node};
+    use super::super::manifest::{FileState, Node, Stamp};
     use super::*;
 
     fn key(peer: u8) -> BaseKey {
@@ -220,11 +220,11 @@ mod tests {
         let file = FileState {
             size_bytes: 5,
             digest: Digest::blake3(b"hello"),
-            mtime: Mtime { secs: -1, nanos: 7 },
+            stamp: Stamp { mode: 0o644, mtime: Mtime { secs: -1, nanos: 7 } },
         };
         let mut base = Manifest::new();
         assert!(base.insert(RelPath::parse(b"a/b/hello").unwrap(), Node::File(file)));
-        assert!(base.insert(RelPath::parse(b"c").unwrap(), Node::Directory));
+        assert!(base.insert(RelPath::parse(b"c").unwrap(), Node::Directory(Stamp::UNKNOWN)));
         base
     }
 
@@ -257,7 +257,7 @@ mod tests {
         let store = BaseStore::new(dir.path().into());
         let bases = ["a", "b", "c"].map(|name| {
             let mut base = small();
-            base.insert(RelPath::parse(name.as_bytes()).unwrap(), Node::Directory);
+            base.insert(RelPath::parse(name.as_bytes()).unwrap(), Node::Directory(Stamp::UNKNOWN));
             base
         });
         assert_eq!(found(&store), []);
@@ -281,7 +281,7 @@ mod tests {
         let store = BaseStore::new(dir.path().into());
         let [common, missed, newest] = ["a", "b", "c"].map(|name| {
             let mut base = small();
-            base.insert(RelPath::parse(name.as_bytes()).unwrap(), Node::Directory);
+            base.insert(RelPath::parse(name.as_bytes()).unwrap(), Node::Directory(Stamp::UNKNOWN));
             base
         });
         store.advance(key(1), &common, None).unwrap();
@@ -328,10 +328,11 @@ mod tests {
             let mut base = Manifest::new();
             for (path, file) in items {
                 let node = match file {
-                    None => Node::Directory,
+                    None => Node::Directory(Stamp::UNKNOWN),
                     Some((size_bytes, digest, secs)) => {
                         let digest = Digest::from_bytes(digest);
-                        Node::File(FileState { size_bytes, digest, mtime: Mtime { secs, nanos: 999_999_999 } })
+                        let mtime = Mtime { secs, nanos: 999_999_999 };
+                        Node::File(FileState { size_bytes, digest, stamp: Stamp { mode: 0, mtime } })
                     }
                 };
                 base.insert(RelPath::parse(path.as_bytes()).unwrap(), node);

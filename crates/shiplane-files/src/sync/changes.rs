@@ -7,7 +7,7 @@ use shiplane_wire::{EscapedPath, LeftOutReason, PathRefused, RelPath};
 use thiserror::Error;
 
 use super::codec::{MAX_ENTRIES, ManifestError};
-use super::manifest::{Manifest, Node, entry_cost_bytes};
+use super::manifest::{Manifest, Node, Stamp, entry_cost_bytes};
 
 /// The difference between a manifest and the base.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub enum ChangesError {
 }
 
 impl Changes {
-    /// What turns `base` into `now`. Times count only where something else has changed, too.
+    /// What turns `base` into `now`.
     pub fn between(base: &Manifest, now: &Manifest, unknown: BTreeMap<RelPath, LeftOutReason>) -> Self {
         let is_gone = |path: &RelPath, was: &Node| {
             now.get(path).is_none_or(|node| node.file().is_some() != was.file().is_some())
@@ -76,9 +76,19 @@ impl Changes {
         let mut changes =
             Self { removed: gone.map(|(entry, _)| entry).collect(), unknown, ..Self::default() };
         for (path, node) in now.iter() {
-            if base.get(path).is_none_or(|was| !was.is_same(node)) {
-                changes.changed.insert(path.clone(), *node);
+            if base.get(path) == Some(node) {
+                continue;
             }
+            for above in std::iter::successors(path.parent(), RelPath::parent) {
+                // Those above that one are there, too.
+                if changes.changed.get(&above).is_some() {
+                    break;
+                }
+                if let Some(directory) = now.get(&above) {
+                    changes.changed.insert(above, *directory);
+                }
+            }
+            changes.changed.insert(path.clone(), *node);
         }
         changes
     }
@@ -193,7 +203,7 @@ pub fn fuzz_changes(data: &[u8]) {
         let mut base = Manifest::new();
         for name in ["a", "a/b", "c"] {
             if let Ok(path) = RelPath::parse(name.as_bytes()) {
-                base.insert(path, Node::Directory);
+                base.insert(path, Node::Directory(Stamp::UNKNOWN));
             }
         }
         if let Ok(now) = changes.apply(&base) {
@@ -215,13 +225,13 @@ mod tests {
     }
 
     fn any_manifest() -> impl Strategy<Value = Manifest> {
-        prop::collection::vec(("[ab](/[ab]){0,2}", 0u8..4), 0..10).prop_map(|items| {
+        prop::collection::vec(("[ab](/[ab]){0,2}", 0u8..4, 0u8..3), 0..10).prop_map(|items| {
             let mut manifest = Manifest::new();
-            for (name, content) in items {
+            for (name, content, at) in items {
                 let digest = Digest::blake3(&[content]);
-                let mtime = Mtime { secs: 7, nanos: 0 };
-                let file = Node::File(FileState { size_bytes: content.into(), digest, mtime });
-                manifest.insert(path(&name), if content == 0 { Node::Directory } else { file });
+                let stamp = Stamp { mode: 0o600 + u32::from(at), mtime: Mtime { secs: at.into(), nanos: 0 } };
+                let file = Node::File(FileState { size_bytes: content.into(), digest, stamp });
+                manifest.insert(path(&name), if content == 0 { Node::Directory(stamp) } else { file });
             }
             manifest
         })
@@ -261,7 +271,7 @@ mod tests {
     #[test]
     fn the_bytes_are_these() {
         let mut base = Manifest::new();
-        base.insert(path("a/b"), Node::Directory);
+        base.insert(path("a/b"), Node::Directory(Stamp::UNKNOWN));
         let unknown = BTreeMap::from([(path("c"), LeftOutReason::SpecialFile)]);
         let unsendable = vec![EscapedPath::new(b"\n")];
         let changes = Changes { unsendable, ..Changes::between(&base, &Manifest::new(), unknown) };
@@ -276,15 +286,14 @@ mod tests {
     #[test]
     fn changes_that_do_not_fit_the_base_are_refused() {
         let mut base = Manifest::new();
-        base.insert(path("a"), Node::Directory);
+        base.insert(path("a"), Node::Directory(Stamp::UNKNOWN));
         let removed = |removed: &[u32]| Changes { removed: removed.into(), ..Changes::default() };
         assert_eq!(removed(&[1]).apply(&base), Err(ChangesError::Entry { entry: 1 }));
         assert_eq!(Changes::decode(&removed(&[1, 1]).encode()), Err(ChangesError::Entry { entry: 1 }));
         let count = u32::try_from(MAX_ENTRIES + 1).unwrap();
         let refused = ChangesError::TooMany { count, max_count: MAX_ENTRIES };
         assert_eq!(Changes::decode(&count.to_le_bytes()), Err(refused));
-        let file =
-            FileState { size_bytes: 0, digest: Digest::blake3(b""), mtime: Mtime { secs: 0, nanos: 0 } };
+        let file = FileState { size_bytes: 0, digest: Digest::blake3(b""), stamp: Stamp::UNKNOWN };
         let mut changed = Manifest::new();
         changed.insert(path("a"), Node::File(file));
         let both = Changes { changed, ..Changes::default() };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use shiplane_wire::{Digest, EntryKind, Mtime, PathRefused, RelPath};
 use thiserror::Error;
 
-use super::manifest::{FileState, Manifest, Node, entry_cost_bytes};
+use super::manifest::{FileState, Manifest, Node, Stamp, entry_cost_bytes};
 
 /// Why bytes are no manifest. Whoever sent them has broken SPEC 4.18: nothing of it may be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -94,15 +94,14 @@ impl Manifest {
             // A path has at most 4,096 bytes.
             bytes.extend_from_slice(&(path.as_bytes().len() as u16).to_le_bytes());
             bytes.extend_from_slice(path.as_bytes());
-            match node {
-                Node::Directory => bytes.push(DIRECTORY),
-                Node::File(FileState { size_bytes, digest, mtime }) => {
-                    bytes.push(FILE);
-                    bytes.extend_from_slice(&size_bytes.to_le_bytes());
-                    bytes.extend_from_slice(digest.as_bytes());
-                    bytes.extend_from_slice(&mtime.secs.to_le_bytes());
-                    bytes.extend_from_slice(&mtime.nanos.to_le_bytes());
-                }
+            bytes.push(if node.file().is_some() { FILE } else { DIRECTORY });
+            let Stamp { mode, mtime } = node.stamp();
+            bytes.extend_from_slice(&mode.to_le_bytes());
+            bytes.extend_from_slice(&mtime.secs.to_le_bytes());
+            bytes.extend_from_slice(&mtime.nanos.to_le_bytes());
+            if let Node::File(FileState { size_bytes, digest, .. }) = node {
+                bytes.extend_from_slice(&size_bytes.to_le_bytes());
+                bytes.extend_from_slice(digest.as_bytes());
             }
         }
         bytes.into()
@@ -150,7 +149,7 @@ impl Manifest {
             if !pay(entry_cost_bytes(path.len())) {
                 return Err(ManifestError::NoMemory);
             }
-            if node == Node::Directory {
+            if node.file().is_none() {
                 directories.insert(path);
             }
             last = path;
@@ -168,23 +167,27 @@ fn entry<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8], Node), ManifestError> {
     let (path, after) = rest.split_at_checked(len.into()).ok_or(ManifestError::Truncated)?;
     *rest = after;
     let [kind] = take(rest)?;
-    let node = match kind {
-        DIRECTORY => Node::Directory,
-        FILE => Node::File(file(rest)?),
-        kind => return Err(ManifestError::UnknownKind { kind }),
-    };
+    if !matches!(kind, FILE | DIRECTORY) {
+        return Err(ManifestError::UnknownKind { kind });
+    }
+    let stamp = stamp(rest)?;
+    let node = if kind == FILE { Node::File(file(rest, stamp)?) } else { Node::Directory(stamp) };
     Ok((path, node))
 }
 
-fn file(rest: &mut &[u8]) -> Result<FileState, ManifestError> {
+fn file(rest: &mut &[u8], stamp: Stamp) -> Result<FileState, ManifestError> {
     let size_bytes = u64::from_le_bytes(take(rest)?);
-    let digest = Digest::from_bytes(take(rest)?);
+    Ok(FileState { size_bytes, digest: Digest::from_bytes(take(rest)?), stamp })
+}
+
+fn stamp(rest: &mut &[u8]) -> Result<Stamp, ManifestError> {
+    let mode = u32::from_le_bytes(take(rest)?);
     let secs = i64::from_le_bytes(take(rest)?);
     let nanos = u32::from_le_bytes(take(rest)?);
     if nanos >= NANOS_PER_SEC {
         return Err(ManifestError::NanosOutOfRange { nanos });
     }
-    Ok(FileState { size_bytes, digest, mtime: Mtime { secs, nanos } })
+    Ok(Stamp { mode, mtime: Mtime { secs, nanos } })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], ManifestError> {
@@ -193,7 +196,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], ManifestError> {
     Ok(*taken)
 }
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 // The kinds are those of a transfer's entries.
 const FILE: u8 = EntryKind::File as u8;
@@ -203,7 +206,7 @@ const DIRECTORY: u8 = EntryKind::Directory as u8;
 const HEADER_LEN_BYTES: usize = 9;
 
 /// What a file takes beside its path.
-const FILE_LEN_BYTES: usize = 55;
+const FILE_LEN_BYTES: usize = 59;
 
 const NANOS_PER_SEC: u32 = 1_000_000_000;
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use shiplane_wire::{Digest, DigestAlgorithm, Durability, EscapedPath, LeftOutReason, Mtime, RelPath};
+use shiplane_wire::{Digest, DigestAlgorithm, Durability, EscapedPath, LeftOutReason, RelPath};
 
 use super::base::{BaseKey, Generations};
 use super::changes::Changes;
 use super::error::DatasetError;
-use super::manifest::{FileState, Manifest, Node};
+use super::manifest::Manifest;
 use super::plan::{Action, Consent, Outcome, PlanError, plan};
 use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
@@ -20,10 +20,11 @@ use crate::{
     destination::Destination,
     error::{DestinationError, SourceError},
     names::JobKey,
-    parallel,
+    parallel, platform,
     shape::Shape,
     site::ReceiveOptions,
     source::SourceRoot,
+    state::DIRECTORY_MODES,
 };
 
 /// Where a dataset is, and what it takes to change it.
@@ -72,6 +73,23 @@ impl Site {
         Ok(Self { root, writable: Some(destination) })
     }
 
+    /// Gives the directory this mode, if it is a new one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_new_mode(&self, mode: u32) -> Result<(), DatasetError> {
+        Ok(self.writable.as_ref().map_or(Ok(()), |destination| destination.set_new_root_mode(mode))?)
+    }
+
+    fn keeps_modes(&self) -> bool {
+        self.writable.as_ref().map_or(cfg!(unix), Destination::keeps_modes)
+    }
+
+    fn mode(&self) -> Option<u32> {
+        let directory = self.root.directory().filter(|_| self.keeps_modes())?;
+        Some(platform::stat_open(directory.as_ref()).ok()?.mode & DIRECTORY_MODES)
+    }
+
     /// Lists it. What was read is known next time, whatever comes of this.
     fn scan(&self, cache: &Path, options: &ScanOptions) -> Result<Scanned, ScanError> {
         let mut cache = StatCache::load(cache);
@@ -101,6 +119,8 @@ fn busy_or_failed(error: DestinationError) -> DatasetError {
 #[derive(Debug)]
 pub struct Dataset {
     site: Option<Site>,
+    /// The mode of the directory itself, if it is known.
+    pub top_mode: Option<u32>,
     manifest: Arc<Manifest>,
     seen: Arc<SeenFiles>,
     unknown: BTreeMap<RelPath, LeftOutReason>,
@@ -158,6 +178,7 @@ impl Dataset {
         );
         let mut dataset = Self {
             site: None,
+            top_mode: None,
             manifest: Arc::default(),
             seen: Arc::default(),
             unknown: BTreeMap::new(),
@@ -168,7 +189,10 @@ impl Dataset {
             state: state.clone(),
             held: None,
         };
-        if let (Some(site), Some(scanned)) = (site, scanned?) {
+        if let (Some(site), Some(mut scanned)) = (site, scanned?) {
+            if !site.keeps_modes() {
+                scanned.manifest.take_modes_of(dataset.bases.iter().next());
+            }
             // What was here at the end of the last sync was made durable then. Anything else may be what one left
             // that was cut, and the other side is about to count on it.
             let is_settled =
@@ -179,6 +203,7 @@ impl Dataset {
             if let Some(destination) = &site.writable {
                 destination.note_orphaned_temps(&scanned.own);
             }
+            dataset.top_mode = site.mode();
             dataset.site = Some(site);
             dataset.manifest = scanned.manifest.into();
             dataset.seen = scanned.seen.into();
@@ -290,7 +315,7 @@ impl Dataset {
         if self.bases.is_newest(base) {
             return Ok(());
         }
-        Ok(self.state.bases().advance(self.key, &without_times(base), self.common)?)
+        Ok(self.state.bases().advance(self.key, base, self.common)?)
     }
 }
 
@@ -355,16 +380,4 @@ impl Agreed {
 
 fn is_within(path: &RelPath, unknown: &BTreeMap<RelPath, LeftOutReason>) -> bool {
     std::iter::successors(Some(path.clone()), RelPath::parent).any(|path| unknown.contains_key(&path))
-}
-
-fn without_times(base: &Manifest) -> Manifest {
-    let mut timeless = Manifest::new();
-    for (path, node) in base.iter() {
-        let node = match *node {
-            Node::File(file) => Node::File(FileState { mtime: Mtime { secs: 0, nanos: 0 }, ..file }),
-            Node::Directory => Node::Directory,
-        };
-        timeless.insert(path.clone(), node);
-    }
-    timeless
 }

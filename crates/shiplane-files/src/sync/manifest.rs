@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use shiplane_wire::{Digest, Hasher, Mtime, RelPath};
+use shiplane_wire::{Digest, Entry, Hasher, Mtime, RelPath};
+
+use crate::site::Metadata;
 
 /// A dataset: its files and directories by path. Parents are there and are directories.
 #[derive(Clone, Debug, Default)]
@@ -27,19 +29,54 @@ pub enum Node {
     /// A file.
     File(FileState),
     /// A directory.
-    Directory,
+    Directory(Stamp),
 }
 
-/// A file, as far as sync goes. Two are the same if their content is: `plan` ignores times
-/// but to choose which of two versions keeps its name.
+/// Mode and time of a file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The permission bits, or [`UNKNOWN_MODE`](Self::UNKNOWN_MODE).
+    pub mode: u32,
+    /// When it was modified.
+    pub mtime: Mtime,
+}
+
+impl Stamp {
+    /// The mode on a file system that keeps none.
+    pub const UNKNOWN_MODE: u32 = u32::MAX;
+
+    /// Of a directory of which nothing is known.
+    pub(super) const UNKNOWN: Self =
+        Self { mode: Self::UNKNOWN_MODE, mtime: Mtime { secs: 0, nanos: 0 } };
+
+    /// Puts it into what a peer is told, or what is written.
+    pub(crate) fn apply(self, entry: &mut Entry) {
+        let Metadata { mode, mtime } = self.into();
+        entry.mode = mode.unwrap_or(entry.mode);
+        entry.mtime = mtime;
+    }
+
+    /// Whether one who has this is to be given `wanted`.
+    pub(super) fn has_other_mode(self, wanted: Self) -> bool {
+        self.mode != wanted.mode && self.mode != Self::UNKNOWN_MODE
+    }
+}
+
+impl From<Stamp> for Metadata {
+    fn from(stamp: Stamp) -> Self {
+        Self { mode: Some(stamp.mode).filter(|mode| *mode != Stamp::UNKNOWN_MODE), mtime: stamp.mtime }
+    }
+}
+
+/// A file, as far as sync goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileState {
     /// Length of the content.
     pub size_bytes: u64,
     /// Of the content, by the digest of its sync.
     pub digest: Digest,
-    /// When it was written.
-    pub mtime: Mtime,
+    /// Its mode and time.
+    pub stamp: Stamp,
 }
 
 impl Node {
@@ -47,15 +84,30 @@ impl Node {
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(one), Self::File(other)) => one.digest == other.digest,
-            (Self::Directory, Self::Directory) => true,
-            (Self::File(_), Self::Directory) | (Self::Directory, Self::File(_)) => false,
+            (Self::Directory(_), Self::Directory(_)) => true,
+            (Self::File(_), Self::Directory(_)) | (Self::Directory(_), Self::File(_)) => false,
         }
     }
 
     pub(super) fn file(&self) -> Option<&FileState> {
         match self {
             Self::File(file) => Some(file),
-            Self::Directory => None,
+            Self::Directory(_) => None,
+        }
+    }
+
+    /// Mode and time.
+    pub fn stamp(&self) -> Stamp {
+        match self {
+            Self::File(file) => file.stamp,
+            Self::Directory(stamp) => *stamp,
+        }
+    }
+
+    fn stamp_mut(&mut self) -> &mut Stamp {
+        match self {
+            Self::File(file) => &mut file.stamp,
+            Self::Directory(stamp) => stamp,
         }
     }
 }
@@ -66,7 +118,7 @@ impl Manifest {
         Self::default()
     }
 
-    /// Puts a node at a path, and directories at those above it where there is nothing. Returns `false`, and
+    /// Puts a node at a path, and directories of which nothing is known at those above it where there is nothing. Returns `false`, and
     /// changes nothing, if something else is in the way: a file above the path, or what the path already is
     /// if that is of the other kind.
     pub fn insert(&mut self, path: RelPath, node: Node) -> bool {
@@ -74,7 +126,7 @@ impl Manifest {
         let mut above = path.parent();
         while let Some(parent) = above {
             match self.nodes.get(&parent) {
-                Some(Node::Directory) => break,
+                Some(Node::Directory(_)) => break,
                 Some(Node::File(_)) => return false,
                 None => {}
             }
@@ -85,7 +137,7 @@ impl Manifest {
             return false;
         }
         self.digest.take();
-        self.nodes.extend(missing.into_iter().map(|parent| (parent, Node::Directory)));
+        self.nodes.extend(missing.into_iter().map(|parent| (parent, Node::Directory(Stamp::UNKNOWN))));
         self.nodes.insert(path, node);
         true
     }
@@ -131,7 +183,25 @@ impl Manifest {
         self.nodes.keys().map(|path| entry_cost_bytes(path.as_bytes().len())).sum()
     }
 
-    /// BLAKE3 of the paths and the digests of contents (SPEC 4.19): equal for two datasets that need no sync. Computed once for each state.
+    /// On a file system that keeps no modes: takes those of `known` for what is of the same kind there, and no others.
+    pub(super) fn take_modes_of(&mut self, known: Option<&Self>) {
+        self.digest.take();
+        for (path, node) in &mut self.nodes {
+            let known = known.and_then(|known| known.get(path));
+            let known = known.filter(|known| known.file().is_some() == node.file().is_some());
+            node.stamp_mut().mode = known.map_or(Stamp::UNKNOWN_MODE, |known| known.stamp().mode);
+        }
+    }
+
+    /// The directory at a path.
+    pub fn directory(&self, path: &RelPath) -> Option<Stamp> {
+        match self.nodes.get(path) {
+            Some(Node::Directory(stamp)) => Some(*stamp),
+            Some(Node::File(_)) | None => None,
+        }
+    }
+
+    /// BLAKE3 of the paths, modes and times and the digests of contents (SPEC 4.19): equal for two datasets that need no sync. Computed once for each state.
     pub fn digest(&self) -> Digest {
         *self.digest.get_or_init(|| digest_of(&self.nodes))
     }
@@ -148,7 +218,7 @@ impl Manifest {
 
     /// Whether there is a directory at a path.
     pub fn is_directory(&self, path: &RelPath) -> bool {
-        matches!(self.nodes.get(path), Some(Node::Directory))
+        matches!(self.nodes.get(path), Some(Node::Directory(_)))
     }
 
     /// The files, in the order of the paths.
@@ -172,12 +242,14 @@ fn digest_of(nodes: &BTreeMap<RelPath, Node>) -> Digest {
     for (path, node) in nodes {
         hasher.update(&(path.as_bytes().len() as u64).to_le_bytes());
         hasher.update(path.as_bytes());
-        match node {
-            Node::Directory => hasher.update(&[1]),
-            Node::File(file) => {
-                hasher.update(&[0]);
-                hasher.update(file.digest.as_bytes());
-            }
+        let kind: u8 = if node.file().is_some() { 0 } else { 1 };
+        let Stamp { mode, mtime: Mtime { secs, nanos } } = node.stamp();
+        hasher.update(&[kind]);
+        hasher.update(&mode.to_le_bytes());
+        hasher.update(&secs.to_le_bytes());
+        hasher.update(&nanos.to_le_bytes());
+        if let Node::File(file) = node {
+            hasher.update(file.digest.as_bytes());
         }
     }
     hasher.finish()
@@ -192,15 +264,19 @@ mod tests {
         let path = |path: &str| RelPath::parse(path.as_bytes()).unwrap();
         let mut manifest = Manifest::new();
         let empty = manifest.digest();
-        assert!(manifest.insert(path("a/b"), Node::Directory));
+        assert!(manifest.insert(path("a/b"), Node::Directory(Stamp::UNKNOWN)));
         let two = manifest.digest();
         assert_ne!(two, empty);
         let copy = manifest.clone();
-        assert!(manifest.insert(path("c"), Node::Directory));
+        assert!(manifest.insert(path("c"), Node::Directory(Stamp::UNKNOWN)));
         assert_ne!(manifest.digest(), two);
         assert_eq!(copy.digest(), two);
         manifest.forget(&path("c"));
         assert_eq!((manifest.digest(), &manifest), (two, &copy));
+        for stamp in [Stamp { mode: 0o755, ..Stamp::UNKNOWN }, Stamp { mtime: Mtime { secs: 0, nanos: 1 }, ..Stamp::UNKNOWN }] {
+            assert!(manifest.insert(path("a/b"), Node::Directory(stamp)));
+            assert_ne!(manifest.digest(), two);
+        }
         manifest.forget(&path("a"));
         assert_eq!(manifest.digest(), empty);
     }
@@ -210,7 +286,7 @@ mod tests {
         let path = |path: &str| RelPath::parse(path.as_bytes()).unwrap();
         let mut manifest = Manifest::new();
         for leaf in ["a/b/c", "a/b-/c", "a/b.", "a/b/d/e", "a/b0", "a/c"] {
-            assert!(manifest.insert(path(leaf), Node::Directory));
+            assert!(manifest.insert(path(leaf), Node::Directory(Stamp::UNKNOWN)));
         }
         manifest.forget(&path("a/b"));
         manifest.forget(&path("not/there"));

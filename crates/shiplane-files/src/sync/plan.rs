@@ -1,12 +1,13 @@
 //! Computes the plan of a sync.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use shiplane_wire::{Digest, PathRefused, RelPath};
 use thiserror::Error;
 
 use super::conflict::name_of;
-use super::manifest::{FileState, Manifest, Node};
+use super::manifest::{FileState, Manifest, Node, Stamp};
 
 /// One of the two that are brought together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +55,8 @@ pub enum Change {
     RemoveDirectory,
     /// Create the directory.
     CreateDirectory,
+    /// Give the file or directory, which is otherwise as it is to be, the mode and time that both are to have.
+    SetMetadata,
     /// Take the file at `from` of the other side, as it was before any action; replace what is here.
     Take {
         /// Where it is.
@@ -70,6 +73,8 @@ pub enum Why {
     Edited,
     /// The other side has deleted it.
     Deleted,
+    /// The other side has changed its mode or time.
+    MetadataChanged,
     /// Deleted here and edited there: what was edited stays.
     EditOutlivesDeletion,
     /// Both have changed it, each in its way: both versions stay, one of them under another name.
@@ -126,7 +131,8 @@ pub enum PlanError {
 /// What only one side has changed since then is done on the other, deletions included. What both have
 /// changed alike is settled. Where both have changed the same file, the version written last keeps its name
 /// (of two written at once, the one with the greater digest), and the other is kept beside it. A deletion
-/// yields to an edit, a file to a directory.
+/// yields to an edit, a file to a directory. Modes and times are merged each by itself: what only one side has changed
+/// counts.
 ///
 /// Given the same three manifests, both sides find the same [`Outcome`], each with itself as
 /// [`Side::Local`].
@@ -166,7 +172,7 @@ impl Merge {
     fn of(base: &Manifest, local: &Manifest, remote: &Manifest) -> Result<Self, PlanError> {
         let paths: BTreeSet<_> =
             [base, local, remote].iter().flat_map(|side| side.iter().map(|(path, _)| path)).collect();
-        let (mut files, mut directories) = (BTreeMap::new(), BTreeSet::new());
+        let (mut files, mut directories) = (BTreeMap::<RelPath, FileState>::new(), BTreeSet::new());
         // Files that cannot keep their name, beside the one that does.
         let (mut homeless, mut outlived) = (Vec::new(), BTreeSet::new());
         for path in paths {
@@ -181,11 +187,11 @@ impl Merge {
                     if was.is_some() && (ours.is_none() || theirs.is_none()) {
                         outlived.insert(path.clone());
                     }
-                    files.insert(path.clone(), *file);
+                    files.insert(path.clone(), file);
                 }
                 Merged::Both { kept, other } => {
-                    files.insert(path.clone(), *kept);
-                    homeless.push((path.clone(), *other, Why::BothEdited));
+                    files.insert(path.clone(), kept);
+                    homeless.push((path.clone(), other, Why::BothEdited));
                 }
             }
         }
@@ -215,7 +221,8 @@ impl Merge {
         }
         let mut merged = Manifest::new();
         for path in above {
-            merged.insert(path, Node::Directory);
+            let [was, ours, theirs] = [base, local, remote].map(|side| side.directory(&path));
+            merged.insert(path, Node::Directory(merge_directory(was, ours, theirs)));
         }
         for (path, file) in files {
             merged.insert(path, Node::File(file));
@@ -240,7 +247,7 @@ impl Merge {
         for (path, node) in own.iter().rev() {
             let (gone, change) = match node {
                 Node::File(_) => (self.merged.file(path).is_none(), Change::RemoveFile),
-                Node::Directory => (!self.merged.is_directory(path), Change::RemoveDirectory),
+                Node::Directory(_) => (!self.merged.is_directory(path), Change::RemoveDirectory),
             };
             if gone {
                 let is_replaced = self.merged.is_directory(path) && node.file().is_some();
@@ -248,8 +255,14 @@ impl Merge {
             }
         }
         for (path, node) in self.merged.iter() {
-            if *node == Node::Directory && !own.is_directory(path) {
-                act(path, Change::CreateDirectory, self.why_there(path));
+            let Node::Directory(wanted) = node else { continue };
+            match own.directory(path) {
+                None => act(path, Change::CreateDirectory, self.why_there(path)),
+                // Its time follows from what is done in it, and is set without a word.
+                Some(stamp) if stamp.has_other_mode(*wanted) => {
+                    act(path, Change::SetMetadata, Why::MetadataChanged);
+                }
+                Some(_) => {}
             }
         }
         let in_conflict: HashSet<_> = self.renamed.values().map(|(from, _)| from).collect();
@@ -263,6 +276,10 @@ impl Merge {
             } else if own.file(path).map(|file| file.digest) != Some(file.digest) {
                 let why = if in_conflict.contains(path) { Why::BothEdited } else { self.why_there(path) };
                 act(path, Change::Take { from: path.clone() }, why);
+            } else if let Some(FileState { stamp, .. }) = own.file(path)
+                && (stamp.has_other_mode(file.stamp) || stamp.mtime != file.stamp.mtime)
+            {
+                act(path, Change::SetMetadata, Why::MetadataChanged);
             }
         }
     }
@@ -278,36 +295,94 @@ impl Merge {
     }
 }
 
-enum Merged<'a> {
+enum Merged {
     Nothing,
-    One(&'a FileState),
-    Both { kept: &'a FileState, other: &'a FileState },
+    One(FileState),
+    Both { kept: FileState, other: FileState },
 }
 
 /// The rules for one file.
-fn merge_file<'a>(
-    was: Option<&FileState>,
-    ours: Option<&'a FileState>,
-    theirs: Option<&'a FileState>,
-) -> Merged<'a> {
+fn merge_file(was: Option<&FileState>, ours: Option<&FileState>, theirs: Option<&FileState>) -> Merged {
     let digest = |file: Option<&FileState>| file.map(|file| file.digest);
     match (ours, theirs) {
         (None, None) => Merged::Nothing,
         (Some(one), None) | (None, Some(one)) => {
             // The other side has deleted what this one has left as it was, or else it is new or edited.
-            if digest(was) == Some(one.digest) { Merged::Nothing } else { Merged::One(one) }
+            if digest(was) == Some(one.digest) { Merged::Nothing } else { Merged::One(*one) }
         }
-        // Of two times of one content both sides must choose the same.
         (Some(ours), Some(theirs)) if ours.digest == theirs.digest => {
-            Merged::One(if ours.mtime >= theirs.mtime { ours } else { theirs })
+            let size_bytes = ours.size_bytes.max(theirs.size_bytes);
+            let stamp = merge_stamps(was.map(|was| was.stamp), ours.stamp, theirs.stamp);
+            Merged::One(FileState { size_bytes, digest: ours.digest, stamp })
         }
-        (Some(ours), Some(theirs)) if digest(was) == Some(ours.digest) => Merged::One(theirs),
-        (Some(ours), Some(theirs)) if digest(was) == Some(theirs.digest) => Merged::One(ours),
+        (Some(ours), Some(theirs)) if digest(was) == Some(ours.digest) => {
+            Merged::One(edited(was, theirs, ours))
+        }
+        (Some(ours), Some(theirs)) if digest(was) == Some(theirs.digest) => {
+            Merged::One(edited(was, ours, theirs))
+        }
         (Some(ours), Some(theirs)) => {
-            let rank = |file: &FileState| (file.mtime, *file.digest.as_bytes());
+            let rank = |file: &FileState| (file.stamp.mtime, *file.digest.as_bytes());
             let (kept, other) = if rank(ours) > rank(theirs) { (ours, theirs) } else { (theirs, ours) };
-            Merged::Both { kept, other }
+            Merged::Both { kept: *kept, other: *other }
         }
+    }
+}
+
+/// A file that only one side has edited. The other may have changed its mode.
+fn edited(was: Option<&FileState>, file: &FileState, other: &FileState) -> FileState {
+    let has_own_mode = was.is_none_or(|was| was.stamp.mode != file.stamp.mode);
+    let takes_mode = file.stamp.mode == Stamp::UNKNOWN_MODE
+        || !has_own_mode && other.stamp.mode != Stamp::UNKNOWN_MODE;
+    let mode = if takes_mode { other.stamp.mode } else { file.stamp.mode };
+    FileState { stamp: Stamp { mode, ..file.stamp }, ..*file }
+}
+
+/// Of files with the same content: what only one side has changed counts, else what the later one has.
+fn merge_stamps(was: Option<Stamp>, ours: Stamp, theirs: Stamp) -> Stamp {
+    let mtime = changed(was.map(|was| was.mtime), ours.mtime, theirs.mtime);
+    let later = match ours.mtime.cmp(&theirs.mtime) {
+        Ordering::Greater => ours.mode,
+        Ordering::Less => theirs.mode,
+        Ordering::Equal => ours.mode.min(theirs.mode),
+    };
+    Stamp {
+        mode: merge_modes(was, ours, theirs, later),
+        mtime: mtime.unwrap_or_else(|| ours.mtime.max(theirs.mtime)),
+    }
+}
+
+/// Of a directory. A sync that was cut may have changed the time of one of them: the earlier counts.
+fn merge_directory(was: Option<Stamp>, ours: Option<Stamp>, theirs: Option<Stamp>) -> Stamp {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) => {
+            let mtime = changed(was.map(|was| was.mtime), ours.mtime, theirs.mtime);
+            Stamp {
+                mode: merge_modes(was, ours, theirs, ours.mode.min(theirs.mode)),
+                mtime: mtime.unwrap_or_else(|| ours.mtime.min(theirs.mtime)),
+            }
+        }
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => Stamp::UNKNOWN,
+    }
+}
+
+fn merge_modes(was: Option<Stamp>, ours: Stamp, theirs: Stamp, both_changed: u32) -> u32 {
+    match (ours.mode, theirs.mode) {
+        (Stamp::UNKNOWN_MODE, known) | (known, Stamp::UNKNOWN_MODE) => known,
+        (ours, theirs) => changed(was.map(|was| was.mode), ours, theirs).unwrap_or(both_changed),
+    }
+}
+
+/// What both have, or what the one has that has changed it; `None` if both have.
+fn changed<T: PartialEq>(was: Option<T>, ours: T, theirs: T) -> Option<T> {
+    if ours == theirs {
+        return Some(ours);
+    }
+    match was {
+        Some(was) if was == ours => Some(theirs),
+        Some(was) if was == theirs => Some(ours),
+        Some(_) | None => None,
     }
 }
 

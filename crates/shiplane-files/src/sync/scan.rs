@@ -11,7 +11,7 @@ use shiplane_wire::{
 use thiserror::Error;
 
 use super::codec::MAX_ENTRIES;
-use super::manifest::{FileState, Manifest, Node};
+use super::manifest::{FileState, Manifest, Node, Stamp};
 use super::stat_cache::{StatCache, StatKey, is_racy};
 use crate::{
     error::SourceError,
@@ -19,6 +19,7 @@ use crate::{
     platform::Kind,
     scan::Scanned as Found,
     source::{Current, Source, SourceRoot},
+    state::{DIRECTORY_MODES, FILE_MODES},
 };
 
 /// How a dataset is scanned.
@@ -269,7 +270,8 @@ impl Survey {
             };
             count(&mut entries, options)?;
             if entry.kind == EntryKind::Directory {
-                self.insert(entry.path, Node::Directory, Seen::Directory);
+                let stamp = Stamp { mode: entry.mode & DIRECTORY_MODES, mtime: entry.mtime };
+                self.insert(entry.path, Node::Directory(stamp), Seen::Directory);
                 continue;
             }
             let key = StatKey::new(&entry.path, entry.version);
@@ -309,7 +311,8 @@ impl Survey {
     }
 
     fn file(&mut self, entry: Entry, digest: Digest, racy: Option<Digest>) {
-        let state = FileState { size_bytes: entry.size_bytes, digest, mtime: entry.mtime };
+        let stamp = Stamp { mode: entry.mode & FILE_MODES, mtime: entry.mtime };
+        let state = FileState { size_bytes: entry.size_bytes, digest, stamp };
         self.insert(entry.path, Node::File(state), Seen::File { version: entry.version, racy });
     }
 

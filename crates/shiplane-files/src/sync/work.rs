@@ -4,7 +4,7 @@
 //! 2. What stands in the way of the other kind is removed, directories are created.
 //! 3. What is wanted and here already, under another name, is copied.
 //! 4. The rest is received, and what the other side wants is provided, both at once: see `exchange`.
-//! 5. What was deleted is removed, and everything is made durable.
+//! 5. What was deleted is removed, modes and times are set, and everything is made durable.
 //!
 //! Cut anywhere, this leaves files that one of the two sides had, each whole: the next sync finds fewer
 //! differences and goes on. Immediately before something is replaced or removed it is looked at again; if it
@@ -18,7 +18,7 @@ use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 use super::dataset::{Agreed, View};
 use super::error::DatasetError;
 use super::left::UnresolvedReason;
-use super::manifest::FileState;
+use super::manifest::{FileState, Stamp};
 use super::plan::{Action, Change, Side};
 use super::policy::{CopyPolicy, Shared, TakePolicy};
 use super::scan::ScanError;
@@ -28,7 +28,7 @@ use crate::{
     left_out::LeftOut,
     policy::RenameMode,
     source::Source,
-    state::Summary,
+    state::{OWNER_DIRECTORY_MODE, Summary},
 };
 
 /// One side's part.
@@ -70,6 +70,7 @@ impl Work {
 
     /// The first three steps.
     pub fn prepare(mut self) -> Result<Prepared, DatasetError> {
+        self.make_writable()?;
         self.keep_what_loses_its_name()?;
         let in_the_way = self.in_the_way();
         self.remove(&in_the_way)?;
@@ -86,7 +87,8 @@ impl Work {
         for action in &self.actions {
             let Change::KeepAs { from } = &action.change else { continue };
             let Some(file) = self.shared.agreed.own.file(from) else { continue };
-            copies.insert(action.path.clone(), (from.clone(), file.digest));
+            let wanted = self.shared.agreed.outcome.merged.file(&action.path).unwrap_or(file);
+            copies.insert(action.path.clone(), (from.clone(), *wanted));
         }
         let Copied { done, mut failed } = self.copy(&copies, &|_| RenameMode::New)?;
         for (to, (from, _)) in copies.iter().filter(|(to, _)| !done.contains(*to)) {
@@ -104,7 +106,10 @@ impl Work {
         let is_replaced = |action: &&Action| match action.change {
             Change::RemoveFile => merged.is_directory(&action.path),
             Change::RemoveDirectory => merged.file(&action.path).is_some(),
-            Change::KeepAs { .. } | Change::CreateDirectory | Change::Take { .. } => false,
+            Change::KeepAs { .. }
+            | Change::CreateDirectory
+            | Change::SetMetadata
+            | Change::Take { .. } => false,
         };
         let replaced = self.actions.iter().filter(is_replaced).map(|action| action.path.clone());
         let replaced: BTreeSet<_> = replaced.collect();
@@ -129,7 +134,10 @@ impl Work {
                 Change::RemoveFile => continue,
                 // It fails if anything is in it.
                 Change::RemoveDirectory => destination.remove_directory(path),
-                Change::KeepAs { .. } | Change::CreateDirectory | Change::Take { .. } => continue,
+                Change::KeepAs { .. }
+                | Change::CreateDirectory
+                | Change::SetMetadata
+                | Change::Take { .. } => continue,
             };
             removed.or_else(|error| left.failed(path, error))?;
         }
@@ -137,8 +145,10 @@ impl Work {
     }
 
     fn create_directories(&self) -> Result<(), DatasetError> {
+        let merged = &self.shared.agreed.outcome.merged;
         for action in self.actions.iter().filter(|action| action.change == Change::CreateDirectory) {
-            let created = self.shared.destination.create_directory(&action.path);
+            let Some(stamp) = merged.directory(&action.path) else { continue };
+            let created = self.shared.destination.create_directory(&action.path, stamp);
             created.or_else(|error| self.shared.left.failed(&action.path, error))?;
         }
         Ok(())
@@ -162,7 +172,7 @@ impl Work {
         let mut copies = BTreeMap::new();
         for (path, file) in taken.iter().filter(|(path, _)| !self.shared.left.contains(path)) {
             if let Some(from) = by_content.get(&file.digest) {
-                copies.insert(path.clone(), ((*from).clone(), file.digest));
+                copies.insert(path.clone(), ((*from).clone(), *file));
             }
         }
         // What cannot be copied comes from the other side after all.
@@ -172,14 +182,14 @@ impl Work {
     /// Copies files within the dataset, renamed as `mode_of` says.
     fn copy(
         &self,
-        copies: &BTreeMap<RelPath, (RelPath, Digest)>,
+        copies: &BTreeMap<RelPath, (RelPath, FileState)>,
         mode_of: &(dyn Fn(&RelPath) -> RenameMode + Sync),
     ) -> Result<Copied, DatasetError> {
         let Shared { destination, .. } = &self.shared;
         let (mut staged, mut failed) = (Vec::new(), BTreeMap::new());
         // The numbers of entries that a peer sends begin at the other end.
-        for (index, (to, (from, digest))) in (FIRST_COPY..).zip(copies) {
-            match destination.copy_within(index, from, to, *digest) {
+        for (index, (to, (from, wanted))) in (FIRST_COPY..).zip(copies) {
+            match destination.copy_within(index, from, to, wanted) {
                 Ok(true) => staged.push(index),
                 Ok(false) => {}
                 Err(error) => {
@@ -213,7 +223,11 @@ impl Work {
             }
             let mut above = path.parent();
             while let Some(parent) = above.filter(|parent| !entries.contains_key(parent)) {
-                entries.insert(parent.clone(), self.shared.destination.entry_at(&parent)?);
+                let mut entry = self.shared.destination.entry_at(&parent)?;
+                if let Some(stamp) = self.shared.agreed.outcome.merged.directory(&parent) {
+                    stamp.apply(&mut entry);
+                }
+                entries.insert(parent.clone(), entry);
                 above = parent.parent();
             }
         }
@@ -225,7 +239,7 @@ impl Work {
     fn entry_of(&self, path: &RelPath) -> Result<Option<Entry>, DestinationError> {
         let Shared { agreed, left, .. } = &self.shared;
         let Some(expected) = agreed.outcome.merged.file(path) else { return Ok(None) };
-        let entry = match self.shared.destination.entry_at(path) {
+        let mut entry = match self.shared.destination.entry_at(path) {
             Ok(entry) => entry,
             Err(error) => return left.failed(path, error).map(|()| None),
         };
@@ -233,7 +247,38 @@ impl Work {
         // What was here before must be so still; a copy under a new name was checked when it was made.
         let was_here = agreed.own.file(path).is_some_and(|file| file.digest == expected.digest);
         let is_same = if was_here { self.shared.is_untouched(path) } else { !left.contains(path) };
+        // The peer is told what both are to have; it is set here at the end.
+        expected.stamp.apply(&mut entry);
         Ok((is_it && is_same).then_some(entry))
+    }
+
+    /// Lets files be created and removed wherever that is to be done.
+    fn make_writable(&self) -> Result<(), DatasetError> {
+        let Shared { destination, left, agreed, .. } = &self.shared;
+        let parents: BTreeSet<_> = self.actions.iter().filter_map(|action| action.path.parent()).collect();
+        for parent in parents {
+            let is_writable = |stamp: Stamp| stamp.mode & OWNER_DIRECTORY_MODE == OWNER_DIRECTORY_MODE;
+            if agreed.own.directory(&parent).is_none_or(is_writable) {
+                continue;
+            }
+            destination.make_writable(&parent).or_else(|error| left.failed(&parent, error))?;
+        }
+        Ok(())
+    }
+
+    /// Gives files and directories the modes and times that both are to have, now that nothing more is done in them.
+    fn set_metadata(&self) -> Result<(), DatasetError> {
+        let Shared { destination, left, agreed, .. } = &self.shared;
+        let merged = &agreed.outcome.merged;
+        for Action { path, .. } in self.actions.iter().filter(|action| action.change == Change::SetMetadata) {
+            let Some(file) = merged.file(path).filter(|_| !left.contains(path)) else { continue };
+            if self.shared.is_untouched(path) {
+                destination.set_metadata(path, file.stamp).or_else(|error| left.failed(path, error))?;
+            }
+        }
+        let directories = merged.iter().filter_map(|(path, _)| Some((path, merged.directory(path)?)));
+        destination.settle_directories(directories.filter(|(path, _)| !left.contains(path)))?;
+        Ok(())
     }
 
     /// The last step. Gives what was left alone.
@@ -241,6 +286,7 @@ impl Work {
         // They would keep the directory that they are in.
         self.shared.destination.remove_unfinished()?;
         self.remove(&self.actions)?;
+        self.set_metadata()?;
         let Shared { destination, left, .. } = self.shared;
         let summary = destination.clone().finish()?;
         for LeftOut { path, error, .. } in destination.take_left_out()?.0 {

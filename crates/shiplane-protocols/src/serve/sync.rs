@@ -227,7 +227,8 @@ impl Running {
     /// Opens the dataset and reads what is in it.
     fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
         let (server, peer) = (Arc::clone(&self.server), self.connection.peer_id());
-        let (path, dry_run, digest) = (self.request.path.clone(), self.request.dry_run, self.digest);
+        let SyncRequest { dry_run, mode, .. } = self.request;
+        let (path, digest) = (self.request.path.clone(), self.digest);
         let (cancel, memory) = (self.abort.clone(), self.memory.clone());
         // Whoever takes over waits for what this has begun, too.
         let under_way = self.name.as_ref().map(TargetClaim::under_way);
@@ -242,6 +243,9 @@ impl Running {
                 let peer = peer.as_bytes();
                 let site =
                     Site::to_change(&server.root, &path, peer, digest, chunk_len_bytes, shared, &may_create)?;
+                if let Some(mode) = mode {
+                    site.set_new_mode(mode)?;
+                }
                 if let Some(under_way) = under_way {
                     site.hold(under_way);
                 }

@@ -39,6 +39,8 @@ pub struct SyncRequest {
     pub source: [u8; 32],
     /// The digest of all of it: one bit (SPEC 4.21).
     pub digest: u8,
+    /// The mode of the caller's directory, for one that the callee creates; `None` if it has none.
+    pub mode: Option<u32>,
 }
 
 /// The answer to it, once the callee has read its files.

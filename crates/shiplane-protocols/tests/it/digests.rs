@@ -88,6 +88,7 @@ async fn a_sync_without_a_common_digest_is_refused() {
         dry_run: false,
         source: [8; 32],
         digest,
+        mode: None,
     };
     for digest in NO_COMMON_DIGEST {
         assert_invalid(client.call_typed(SYNC_OPEN, &request(digest), WAIT).await);

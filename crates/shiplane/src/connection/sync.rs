@@ -156,11 +156,13 @@ fn action(action: &disk::Action) -> Action {
         Change::RemoveFile => ("remove_file", None),
         Change::RemoveDirectory => ("remove_directory", None),
         Change::CreateDirectory => ("create_directory", None),
+        Change::SetMetadata => ("set_metadata", None),
         Change::Take { from } => ("take", Some(from).filter(|from| **from != action.path)),
     };
     let why = match (action.why, action.side) {
         (Why::Created, _) => "new on the other side",
         (Why::Edited, _) => "edited on the other side",
+        (Why::MetadataChanged, _) => "another mode or time on the other side",
         (Why::Deleted, _) => "deleted on the other side",
         (Why::EditOutlivesDeletion, disk::Side::Local) => "deleted here, edited there",
         (Why::EditOutlivesDeletion, disk::Side::Remote) => "deleted there, edited here",

@@ -37,8 +37,16 @@ pub(super) fn write(root: &Path, state: State) -> Result<()> {
             file(root, &format!("made/small-{number}.txt"), 2_000 + number * 700, 8 + number as u64)?;
         }
         file(root, "made/deeper/program", 900, 20)?;
-        let program = root.join("made/deeper/program");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).context("cannot set a mode")?;
+        file(root, "made/private/read-only/key", 400, 21)?;
+        for (name, mode) in [
+            ("made/deeper/program", 0o755),
+            ("made/private/read-only/key", 0o600),
+            ("made/private/read-only", 0o555),
+            ("made/private", 0o700),
+        ] {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(root.join(name), mode).context("cannot set a mode")?;
+        }
     }
     Ok(())
 }

@@ -160,7 +160,12 @@ impl<'a> Fixture<'a> {
     /// Fails unless all is as it is to be, and nothing else is left, neither there nor in our own directories.
     pub(super) fn expect_done(&self, role: Role) -> Result<()> {
         for side in role.sides() {
-            tree::expect_equal(&self.after(role), &self.run().join(side))?;
+            tree::expect_equal_whenever(&self.after(role), &self.run().join(side))?;
+        }
+        if role.is_sync() {
+            tree::expect_equal(&self.run().join(OURS), &self.run().join(THEIRS))?;
+        } else if let [side] = role.sides() {
+            tree::expect_equal(&self.after(role).join(TREE), &self.run().join(side).join(TREE))?;
         }
         for home in [CLIENT, SERVER] {
             let names = tree::names(&self.run().join(home))?;

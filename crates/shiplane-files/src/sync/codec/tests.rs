@@ -4,6 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+const STAMP: Stamp = Stamp { mode: 0o640, mtime: Mtime { secs: -2, nanos: 999_999_999 } };
+
+/// A directory after its path.
+const DIR: [u8; 17] = [1, 0xa0, 1, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc9, 0x9a, 0x3b];
+
 fn path(path: &str) -> RelPath {
     RelPath::parse(path.as_bytes()).unwrap()
 }
@@ -12,11 +17,11 @@ fn of(nodes: &[(&str, Option<&[u8]>)]) -> Manifest {
     let mut manifest = Manifest::new();
     for (at, content) in nodes {
         let node = match content {
-            None => Node::Directory,
+            None => Node::Directory(STAMP),
             Some(content) => Node::File(FileState {
                 size_bytes: content.len() as u64,
                 digest: Digest::blake3(content),
-                mtime: Mtime { secs: -2, nanos: 999_999_999 },
+                stamp: STAMP,
             }),
         };
         assert!(manifest.insert(path(at), node));
@@ -27,17 +32,16 @@ fn of(nodes: &[(&str, Option<&[u8]>)]) -> Manifest {
 fn file_bytes(content: &[u8]) -> Vec<u8> {
     [
         &[0][..],
+        &DIR[1..],
         &(content.len() as u64).to_le_bytes(),
         Digest::blake3(content).as_bytes(),
-        &(-2_i64).to_le_bytes(),
-        &999_999_999_u32.to_le_bytes(),
     ]
     .concat()
 }
 
 /// The entries as given, in the order given, `count` as claimed.
 fn raw(count: u64, entries: &[(&[u8], &[u8])]) -> Vec<u8> {
-    let mut bytes = [&[1][..], &count.to_le_bytes()].concat();
+    let mut bytes = [&[2][..], &count.to_le_bytes()].concat();
     for (path, node) in entries {
         bytes.extend_from_slice(&u16::try_from(path.len()).unwrap().to_le_bytes());
         bytes.extend_from_slice(path);
@@ -48,13 +52,13 @@ fn raw(count: u64, entries: &[(&[u8], &[u8])]) -> Vec<u8> {
 
 #[test]
 fn the_bytes_of_a_manifest_are_these() {
-    assert_eq!(Manifest::new().encode(), &[1, 0, 0, 0, 0, 0, 0, 0, 0][..]);
+    assert_eq!(Manifest::new().encode(), &[2, 0, 0, 0, 0, 0, 0, 0, 0][..]);
     let manifest = of(&[("a/b", Some(b"hello")), ("a-b", None), ("\u{fc}", Some(b""))]);
     let bytes = raw(
         4,
         &[
-            (b"a", &[1]),
-            (b"a-b", &[1]),
+            (b"a", &DIR),
+            (b"a-b", &DIR),
             (b"a/b", &file_bytes(b"hello")),
             ("\u{fc}".as_bytes(), &file_bytes(b"")),
         ],
@@ -68,22 +72,22 @@ fn what_breaks_a_rule_is_told_as_such() {
     let order = |at| ManifestError::Order { path: path(at) };
     let no_parent = |at| ManifestError::NoParent { path: path(at) };
     let mut late = file_bytes(b"x");
-    late[49..].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
+    late[13..17].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
     let dot_dot = ManifestError::Path(PathRefused::DotComponent);
     for (bytes, error) in [
         (vec![], ManifestError::Truncated),
-        (vec![2; 9], ManifestError::Version { found: 2 }),
-        (raw(0, &[(b"a", &[1])]), ManifestError::Trailing { len_bytes: 4 }),
-        (raw(2, &[(b"a", &[1])]), ManifestError::Truncated),
+        (vec![1; 9], ManifestError::Version { found: 1 }),
+        (raw(0, &[(b"a", &DIR)]), ManifestError::Trailing { len_bytes: 20 }),
+        (raw(2, &[(b"a", &DIR)]), ManifestError::Truncated),
         (raw(1, &[(b"a", &[2])]), ManifestError::UnknownKind { kind: 2 }),
         (raw(1, &[(b"a", &late)]), ManifestError::NanosOutOfRange { nanos: 1_000_000_000 }),
-        (raw(1, &[(b"..", &[1])]), dot_dot),
-        (raw(1, &[(b"", &[1])]), ManifestError::Path(PathRefused::Empty)),
-        (raw(2, &[(b"b", &[1]), (b"a", &[1])]), order("a")),
-        (raw(2, &[(b"a", &[1]), (b"a", &file_bytes(b"x"))]), order("a")),
-        (raw(1, &[(b"a/b", &[1])]), no_parent("a/b")),
-        (raw(2, &[(b"a", &file_bytes(b"x")), (b"a/b", &[1])]), no_parent("a/b")),
-        (raw(2, &[(b"ab", &[1]), (b"abc/d", &[1])]), no_parent("abc/d")),
+        (raw(1, &[(b"..", &DIR)]), dot_dot),
+        (raw(1, &[(b"", &DIR)]), ManifestError::Path(PathRefused::Empty)),
+        (raw(2, &[(b"b", &DIR), (b"a", &DIR)]), order("a")),
+        (raw(2, &[(b"a", &DIR), (b"a", &file_bytes(b"x"))]), order("a")),
+        (raw(1, &[(b"a/b", &DIR)]), no_parent("a/b")),
+        (raw(2, &[(b"a", &file_bytes(b"x")), (b"a/b", &DIR)]), no_parent("a/b")),
+        (raw(2, &[(b"ab", &DIR), (b"abc/d", &DIR)]), no_parent("abc/d")),
     ] {
         assert_eq!(Manifest::decode(&bytes), Err(error));
     }
@@ -99,14 +103,16 @@ fn a_claimed_number_costs_nothing() {
 }
 
 fn any_manifest() -> impl Strategy<Value = Manifest> {
-    let file = (any::<u64>(), any::<[u8; 32]>(), any::<i64>(), 0..NANOS_PER_SEC);
-    let entry = ("[a-c.-]?[a-c](/[a-c-]{1,3}){0,3}", prop::option::of(file));
+    let stamp = (any::<u32>(), any::<i64>(), 0..NANOS_PER_SEC)
+        .prop_map(|(mode, secs, nanos)| Stamp { mode, mtime: Mtime { secs, nanos } });
+    let file = (any::<u64>(), any::<[u8; 32]>());
+    let entry = ("[a-c.-]?[a-c](/[a-c-]{1,3}){0,3}", stamp, prop::option::of(file));
     prop::collection::vec(entry, 0..20).prop_map(|entries| {
         let mut manifest = Manifest::new();
-        for (at, file) in entries {
-            let node = file.map_or(Node::Directory, |(size_bytes, digest, secs, nanos)| {
+        for (at, stamp, file) in entries {
+            let node = file.map_or(Node::Directory(stamp), |(size_bytes, digest)| {
                 let digest = Digest::from_bytes(digest);
-                Node::File(FileState { size_bytes, digest, mtime: Mtime { secs, nanos } })
+                Node::File(FileState { size_bytes, digest, stamp })
             });
             manifest.insert(path(&at), node);
         }
@@ -131,7 +137,7 @@ proptest! {
     #[test]
     fn soup_breaks_no_law(soup: Vec<u8>) {
         fuzz_manifest(&soup);
-        fuzz_manifest(&[&[1, 1, 0, 0, 0, 0, 0, 0, 0][..], &soup].concat());
+        fuzz_manifest(&[&[2, 1, 0, 0, 0, 0, 0, 0, 0][..], &soup].concat());
     }
 
     #[test]

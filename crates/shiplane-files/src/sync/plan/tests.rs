@@ -5,6 +5,8 @@ use shiplane_wire::Mtime;
 
 use super::*;
 
+const DIRECTORY: Node = Node::Directory(Stamp::UNKNOWN);
+
 fn path(text: &str) -> RelPath {
     RelPath::parse(text.as_bytes()).unwrap()
 }
@@ -12,7 +14,15 @@ fn path(text: &str) -> RelPath {
 /// A file whose content is `content`, written at that time.
 fn file_at(content: &str, secs: i64) -> Node {
     let digest = Digest::blake3(content.as_bytes());
-    Node::File(FileState { size_bytes: content.len() as u64, digest, mtime: Mtime { secs, nanos: 0 } })
+    let stamp = Stamp { mode: 0o644, mtime: Mtime { secs, nanos: 0 } };
+    Node::File(FileState { size_bytes: content.len() as u64, digest, stamp })
+}
+
+fn with_mode(node: Node, mode: u8) -> Node {
+    let Node::File(file) = node else { return node };
+    // One of them is unknown.
+    let mode = if mode == 2 { Stamp::UNKNOWN_MODE } else { 0o600 + u32::from(mode) };
+    Node::File(FileState { stamp: Stamp { mode, ..file.stamp }, ..file })
 }
 
 /// `path=content` is a file, `path/` a directory.
@@ -21,7 +31,7 @@ fn manifest(text: &str) -> Manifest {
     for item in text.split_whitespace() {
         let inserted = match item.split_once('=') {
             Some((name, content)) => manifest.insert(path(name), file_at(content, 0)),
-            None => manifest.insert(path(item.trim_end_matches('/')), Node::Directory),
+            None => manifest.insert(path(item.trim_end_matches('/')), DIRECTORY),
         };
         assert!(inserted, "{item}");
     }
@@ -36,10 +46,12 @@ fn agreed(base: &str, local: &str, remote: &str) -> Outcome {
 }
 
 /// Does what the plan says, step by step, and checks that each step can be done.
-fn apply(side: Side, own: &Manifest, other: &Manifest, actions: &[Action]) -> BTreeMap<RelPath, Node> {
+fn apply(side: Side, own: &Manifest, other: &Manifest, outcome: &Outcome) -> BTreeMap<RelPath, Node> {
     let mut now: BTreeMap<_, _> = own.iter().map(|(path, node)| (path.clone(), *node)).collect();
-    for Action { path, change, .. } in actions.iter().filter(|action| action.side == side) {
-        let has_parent = path.parent().is_none_or(|parent| now.get(&parent) == Some(&Node::Directory));
+    for Action { path, change, .. } in outcome.actions.iter().filter(|action| action.side == side) {
+        let is_directory = |node: Option<&Node>| node.is_some_and(|node| node.file().is_none());
+        let has_parent = path.parent().is_none_or(|parent| is_directory(now.get(&parent)));
+        let merged = outcome.merged.get(path).copied();
         match change {
             Change::KeepAs { from } => {
                 assert!(has_parent && !now.contains_key(path), "{path}");
@@ -47,16 +59,21 @@ fn apply(side: Side, own: &Manifest, other: &Manifest, actions: &[Action]) -> BT
             }
             Change::RemoveFile => assert!(now.remove(path).unwrap().file().is_some(), "{path}"),
             Change::RemoveDirectory => {
-                assert_eq!(now.remove(path), Some(Node::Directory), "{path}");
+                assert!(is_directory(now.remove(path).as_ref()), "{path}");
                 assert!(!now.keys().any(|child| child.parent().as_ref() == Some(path)), "{path} is empty");
             }
             Change::CreateDirectory => {
-                assert!(has_parent && now.insert(path.clone(), Node::Directory).is_none(), "{path}");
+                assert!(has_parent && now.insert(path.clone(), merged.unwrap()).is_none(), "{path}");
+            }
+            Change::SetMetadata => {
+                assert!(now[path].is_same(&merged.unwrap()) && now[path] != merged.unwrap(), "{path}");
+                now.insert(path.clone(), merged.unwrap());
             }
             Change::Take { from } => {
                 assert!(has_parent, "{path}");
-                let replaced = now.insert(path.clone(), Node::File(*other.file(from).unwrap()));
-                assert_ne!(replaced, Some(Node::Directory), "{path}");
+                assert_eq!(other.file(from).unwrap().digest, merged.unwrap().file().unwrap().digest);
+                let replaced = now.insert(path.clone(), merged.unwrap());
+                assert!(!is_directory(replaced.as_ref()), "{path}");
             }
         }
     }
@@ -64,11 +81,19 @@ fn apply(side: Side, own: &Manifest, other: &Manifest, actions: &[Action]) -> BT
 }
 
 fn check(local: &Manifest, remote: &Manifest, outcome: &Outcome) {
+    let conflicts: Vec<_> = outcome.actions.iter().filter(|action| matches!(action.change, Change::KeepAs { .. })).collect();
     for (side, own, other) in [(Side::Local, local, remote), (Side::Remote, remote, local)] {
-        let now = apply(side, own, other, &outcome.actions);
+        let now = apply(side, own, other, outcome);
         assert_eq!(now.len(), outcome.merged.len());
         for ((path, node), (expected_path, expected)) in now.iter().zip(outcome.merged.iter()) {
             assert!(path == expected_path && node.is_same(expected), "{path} {expected_path}");
+            // Times of directories are set without a word; a copy gets what both are to have as it is made.
+            let is_copy = conflicts.iter().any(|action| action.path == *path);
+            match (node.file(), expected.file()) {
+                (Some(file), Some(expected)) if !is_copy => assert_eq!(file, expected, "{path}"),
+                (Some(_), _) => {}
+                (None, _) => assert!(!node.stamp().has_other_mode(expected.stamp()), "{path}"),
+            }
         }
     }
 }
@@ -212,12 +237,12 @@ fn a_renamed_directory_is_no_mass_deletion() {
 /// Few names and contents, so that all kinds of collisions happen.
 fn any_manifest() -> impl Strategy<Value = Manifest> {
     let name = "[ab](/[ab]){0,2}";
-    prop::collection::vec((name, 0u8..5, 0i64..3), 0..8).prop_map(|items| {
+    prop::collection::vec((name, 0u8..5, 0i64..3, 0u8..3), 0..8).prop_map(|items| {
         let mut manifest = Manifest::new();
-        for (name, content, secs) in items {
+        for (name, content, secs, mode) in items {
             let node = match content {
-                0 => Node::Directory,
-                content => file_at(&content.to_string(), secs),
+                0 => Node::Directory(Stamp { mode: 0o700 + u32::from(mode), ..Stamp::UNKNOWN }),
+                content => with_mode(file_at(&content.to_string(), secs), mode),
             };
             manifest.insert(path(&name), node);
         }
@@ -257,4 +282,63 @@ proptest! {
         let merged = &outcome.merged;
         prop_assert_eq!(plan(merged, merged, merged, Consent::default()).unwrap().actions, []);
     }
+}
+
+fn with(mode: u32, secs: i64) -> Node {
+    let Node::File(file) = file_at("content", secs) else { panic!("a file") };
+    Node::File(FileState { stamp: Stamp { mode, mtime: Mtime { secs, nanos: 0 } }, ..file })
+}
+
+fn one(node: Node) -> Manifest {
+    let mut manifest = Manifest::new();
+    manifest.insert(path("x"), node);
+    manifest
+}
+
+#[test]
+fn a_mode_or_time_that_one_side_has_changed_is_set_on_the_other_and_no_content_goes() {
+    const NONE: u32 = Stamp::UNKNOWN_MODE;
+    for (base, local, remote, merged) in [
+        ((0o644, 1), (0o755, 1), (0o644, 1), (0o755, 1)),
+        ((0o644, 1), (0o644, 5), (0o644, 1), (0o644, 5)),
+        // Backwards as well.
+        ((0o644, 9), (0o644, 5), (0o600, 9), (0o600, 5)),
+        // Both: the later one counts.
+        ((0o644, 1), (0o600, 2), (0o640, 3), (0o640, 3)),
+        ((0o644, 1), (0o640, 1), (0o600, 1), (0o600, 1)),
+        // A file system without modes has no say in them.
+        ((0o644, 1), (NONE, 1), (0o755, 1), (0o755, 1)),
+        ((0o644, 1), (NONE, 2), (0o644, 1), (0o644, 2)),
+    ] {
+        let [base, local, remote, merged] = [base, local, remote, merged].map(|(mode, secs)| one(with(mode, secs)));
+        let outcome = plan(&base, &local, &remote, Consent::default()).unwrap();
+        check(&local, &remote, &outcome);
+        assert_eq!(outcome.merged, merged);
+        let is_metadata = |action: &Action| action.change == Change::SetMetadata;
+        assert!(outcome.actions.iter().all(is_metadata), "{:?}", outcome.actions);
+    }
+}
+
+#[test]
+fn a_mode_is_kept_when_the_other_side_edits_the_content() {
+    let (base, local) = (one(with(0o644, 1)), one(with(0o700, 1)));
+    let Node::File(edited) = file_at("edited", 7) else { panic!("a file") };
+    let outcome = plan(&base, &local, &one(Node::File(edited)), Consent::default()).unwrap();
+    let expected = FileState { stamp: Stamp { mode: 0o700, ..edited.stamp }, ..edited };
+    assert_eq!(outcome.merged.file(&path("x")), Some(&expected));
+    // A deletion does not yield to another mode.
+    let outcome = plan(&base, &local, &Manifest::new(), Consent { mass_deletion: true }).unwrap();
+    assert!(outcome.merged.is_empty());
+}
+
+#[test]
+fn directories_have_modes_and_times_too_and_a_cut_sync_does_not_make_them_later() {
+    let directory = |mode, secs| one(Node::Directory(Stamp { mode, mtime: Mtime { secs, nanos: 0 } }));
+    let merged = |base: &Manifest, local, remote| plan(base, &local, &remote, Consent::default()).unwrap();
+    let outcome = merged(&directory(0o755, 1), directory(0o700, 1), directory(0o755, 8));
+    assert_eq!(outcome.merged, directory(0o700, 8));
+    let told: Vec<_> = outcome.actions.iter().map(|action| (action.side, action.change.clone())).collect();
+    assert_eq!(told, [(Side::Remote, Change::SetMetadata)]);
+    let outcome = merged(&Manifest::new(), directory(0o755, 5), directory(0o755, 100));
+    assert_eq!((outcome.merged, outcome.actions), (directory(0o755, 5), Vec::new()));
 }

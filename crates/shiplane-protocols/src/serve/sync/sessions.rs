@@ -221,6 +221,7 @@ mod tests {
             dry_run: false,
             source: digest,
             digest: 2,
+            mode: None,
         };
         begin(sessions, ALICE, &request).unwrap()
     }

@@ -161,6 +161,7 @@ impl<'a> Attempt<'a> {
             dry_run: self.job.dry_run,
             source: dataset.source(),
             digest: self.job.transfer.digest.bit(),
+            mode: dataset.top_mode,
         };
         poll_method(self.client, SYNC_OPEN, &request, Duration::MAX).await.map_err(SyncError::Refused)
     }

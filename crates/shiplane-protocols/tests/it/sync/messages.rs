@@ -1,7 +1,7 @@
 //! Round trips of the messages of a sync.
 
 use proptest::prelude::*;
-use shiplane_files::internals::sync::{FileState, Manifest, Node};
+use shiplane_files::internals::sync::{FileState, Manifest, Node, Stamp};
 use shiplane_protocols::internals::sync::{SyncBody, SyncRequest, SyncResponse};
 use shiplane_wire::{Digest, Mtime, RelPath};
 
@@ -12,7 +12,8 @@ fn manifest(files: usize) -> Manifest {
     let mut manifest = Manifest::new();
     for i in 0..files {
         let digest = Digest::blake3(&i.to_le_bytes());
-        let state = FileState { size_bytes: i as u64, digest, mtime: Mtime { secs: 1, nanos: 2 } };
+        let stamp = Stamp { mode: 0o644, mtime: Mtime { secs: 1, nanos: 2 } };
+        let state = FileState { size_bytes: i as u64, digest, stamp };
         manifest.insert(RelPath::parse(format!("{}/{i}", i % 100).as_bytes()).unwrap(), Node::File(state));
     }
     manifest
@@ -39,8 +40,9 @@ fn any_response() -> impl Strategy<Value = SyncResponse> {
 fn any_request() -> impl Strategy<Value = SyncRequest> {
     let path = prop::collection::vec(any::<u8>(), 0..100);
     let bases = prop_oneof![prop::collection::vec(any::<[u8; 32]>(), 0..3), Just(vec![[7; 32]; 10_000]),];
-    (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, any::<bool>(), any::<[u8; 32]>(), any::<u8>())
-        .prop_map(|(sync, path, manifest_digest, bases, dry_run, source, digest)| SyncRequest {
+    let rest = (any::<bool>(), any::<[u8; 32]>(), any::<u8>(), any::<Option<u32>>());
+    (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, rest).prop_map(
+        |(sync, path, manifest_digest, bases, (dry_run, source, digest, mode))| SyncRequest {
             sync,
             path,
             manifest_digest,
@@ -48,7 +50,9 @@ fn any_request() -> impl Strategy<Value = SyncRequest> {
             dry_run,
             source,
             digest,
-        })
+            mode,
+        },
+    )
 }
 
 proptest! {
@@ -78,9 +82,10 @@ fn the_bytes_are_these() {
         dry_run: true,
         source: [4; 32],
         digest: 2,
+        mode: Some(0o700),
     };
     let one = [1, 0, 0, 0, 0, 0, 0, 0];
-    let expected = [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32], &[2]];
+    let expected = [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32], &[2], &[1, 0xc0, 1, 0, 0]];
     assert_eq!(shiplane_rpc::internals::encode(&request).unwrap()[..], expected.concat());
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };
     let response = SyncResponse::Differs { base: None, manifest_digest: [6; 32], changes };

@@ -141,7 +141,11 @@ pub fn expect_old_or_new(found: &Path, old: &Path, new: &Path) -> Result<()> {
                 (Some(_), None) => Some(Difference::Missing),
                 (None, Some(_)) => Some(Difference::Extra),
                 // What is put into a directory changes it, and it may be settled later.
-                (Some(version), Some(found)) if version.kind == found.kind && version.kind == Kind::Directory => None,
+                (Some(version), Some(found))
+                    if version.kind == found.kind && version.kind == Kind::Directory =>
+                {
+                    None
+                }
                 (Some(version), Some(found)) => differ(version, found)?,
             });
         }
@@ -387,8 +391,12 @@ mod tests {
             symlink("d", root.join("link")).unwrap();
             fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0o700)).unwrap();
         };
-        assert_eq!(after(change), [Difference::Mode(0o755, 0o700), Difference::Mode(0o644, 0o755), Difference::Extra]);
-        let touch = |root: &Path| File::open(root.join("d")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(
+            after(change),
+            [Difference::Mode(0o755, 0o700), Difference::Mode(0o644, 0o755), Difference::Extra]
+        );
+        let touch =
+            |root: &Path| File::open(root.join("d")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(after(touch), [Difference::DirectoryTime]);
     }
 

@@ -243,8 +243,7 @@ impl Site {
         let found = platform::stat_open(dir)?;
         let wanted = |mode| (mode & DIRECTORY_MODES) | (found.mode & KEPT_DIRECTORY_MODES);
         let mode = mode.map_or(found.mode, wanted);
-        let (has_other_mode, has_other_time) =
-            (self.keeps_modes && found.mode != mode, found.mtime != mtime);
+        let (has_other_mode, has_other_time) = (self.keeps_modes && found.mode != mode, found.mtime != mtime);
         if has_other_mode {
             platform::set_mode(dir, mode)?;
         }

@@ -79,11 +79,9 @@ impl Changes {
             if base.get(path) == Some(node) {
                 continue;
             }
-            for above in std::iter::successors(path.parent(), RelPath::parent) {
-                // Those above that one are there, too.
-                if changes.changed.get(&above).is_some() {
-                    break;
-                }
+            let above = std::iter::successors(path.parent(), RelPath::parent);
+            let missing: Vec<_> = above.take_while(|above| changes.changed.get(above).is_none()).collect();
+            for above in missing.into_iter().rev() {
                 if let Some(directory) = now.get(&above) {
                     changes.changed.insert(above, *directory);
                 }

@@ -46,8 +46,7 @@ impl Stamp {
     pub const UNKNOWN_MODE: u32 = u32::MAX;
 
     /// Of a directory of which nothing is known.
-    pub(super) const UNKNOWN: Self =
-        Self { mode: Self::UNKNOWN_MODE, mtime: Mtime { secs: 0, nanos: 0 } };
+    pub(super) const UNKNOWN: Self = Self { mode: Self::UNKNOWN_MODE, mtime: Mtime { secs: 0, nanos: 0 } };
 
     /// Puts it into what a peer is told, or what is written.
     pub(crate) fn apply(self, entry: &mut Entry) {
@@ -273,7 +272,10 @@ mod tests {
         assert_eq!(copy.digest(), two);
         manifest.forget(&path("c"));
         assert_eq!((manifest.digest(), &manifest), (two, &copy));
-        for stamp in [Stamp { mode: 0o755, ..Stamp::UNKNOWN }, Stamp { mtime: Mtime { secs: 0, nanos: 1 }, ..Stamp::UNKNOWN }] {
+        for stamp in [
+            Stamp { mode: 0o755, ..Stamp::UNKNOWN },
+            Stamp { mtime: Mtime { secs: 0, nanos: 1 }, ..Stamp::UNKNOWN },
+        ] {
             assert!(manifest.insert(path("a/b"), Node::Directory(stamp)));
             assert_ne!(manifest.digest(), two);
         }

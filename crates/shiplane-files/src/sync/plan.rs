@@ -332,8 +332,8 @@ fn merge_file(was: Option<&FileState>, ours: Option<&FileState>, theirs: Option<
 /// A file that only one side has edited. The other may have changed its mode.
 fn edited(was: Option<&FileState>, file: &FileState, other: &FileState) -> FileState {
     let has_own_mode = was.is_none_or(|was| was.stamp.mode != file.stamp.mode);
-    let takes_mode = file.stamp.mode == Stamp::UNKNOWN_MODE
-        || !has_own_mode && other.stamp.mode != Stamp::UNKNOWN_MODE;
+    let takes_mode =
+        file.stamp.mode == Stamp::UNKNOWN_MODE || !has_own_mode && other.stamp.mode != Stamp::UNKNOWN_MODE;
     let mode = if takes_mode { other.stamp.mode } else { file.stamp.mode };
     FileState { stamp: Stamp { mode, ..file.stamp }, ..*file }
 }

@@ -106,10 +106,9 @@ impl Work {
         let is_replaced = |action: &&Action| match action.change {
             Change::RemoveFile => merged.is_directory(&action.path),
             Change::RemoveDirectory => merged.file(&action.path).is_some(),
-            Change::KeepAs { .. }
-            | Change::CreateDirectory
-            | Change::SetMetadata
-            | Change::Take { .. } => false,
+            Change::KeepAs { .. } | Change::CreateDirectory | Change::SetMetadata | Change::Take { .. } => {
+                false
+            }
         };
         let replaced = self.actions.iter().filter(is_replaced).map(|action| action.path.clone());
         let replaced: BTreeSet<_> = replaced.collect();

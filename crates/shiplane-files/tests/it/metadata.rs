@@ -117,7 +117,10 @@ fn another_mode_or_time_is_mended_and_no_content_comes() {
         for change in changes {
             tree.entries.iter_mut().for_each(|(entry, _)| change(entry, later));
             let options = if overwrite { overwriting() } else { options() };
-            let dest = open_with(temp.path(), shiplane_files::internals::ReceiveOptions { verify: overwrite, ..options });
+            let dest = open_with(
+                temp.path(),
+                shiplane_files::internals::ReceiveOptions { verify: overwrite, ..options },
+            );
             let transfer = Transfer::plan(dest, &tree).unwrap();
             assert_eq!(transfer.chunks.len() + transfer.ready.len(), 0);
             assert_eq!(transfer.complete().unwrap().identical_files, files);
@@ -151,7 +154,8 @@ fn a_directory_that_its_owner_may_not_write_is_filled_all_the_same() {
     for content in ["first", "second"] {
         let dest = open_with(temp.path(), overwriting());
         dest.plan_top(top).unwrap();
-        let tree = Tree::default().dir("d").set(|entry| entry.mode = 0o500).file("d/f", content).file("f", content);
+        let tree =
+            Tree::default().dir("d").set(|entry| entry.mode = 0o500).file("d/f", content).file("f", content);
         let transfer = Transfer::plan(dest, &tree).unwrap();
         assert_eq!((mode(temp.path()) & 0o700, mode(temp.path().join("d"))), (0o700, 0o700));
         transfer.complete().unwrap();

@@ -100,7 +100,11 @@ impl Served {
     /// The file as it is served, and its chunks.
     fn pieces(&self) -> (Entry, Vec<Piece>) {
         let source = SourceRoot::open(&self.dir.path().join("source")).unwrap().resolve(b"").unwrap();
-        let Some(Ok(Scanned::Entry(entry))) = source.scan().next() else { panic!("no file is served") };
+        let file = source.scan().find_map(|scanned| match scanned.unwrap() {
+            Scanned::Entry(entry) => Some(entry),
+            Scanned::Top(_) | Scanned::LeftOut { .. } => None,
+        });
+        let entry = file.unwrap();
         let piece = |at| Piece::of_file(at * CHUNK_LEN_BYTES, CHUNK_LEN_BYTES, entry.size_bytes).unwrap();
         let pieces = (0..CHUNKS).map(piece).collect();
         (entry, pieces)

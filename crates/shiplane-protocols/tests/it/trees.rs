@@ -8,10 +8,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use shiplane_protocols::internals::{PushRequest, WriteLimits};
 use crate::{
     harness::{World, tree},
     push::{push, request, source},
+    sync::{admitted, job, sync},
+};
+use shiplane_files::internals::sync::{Change, Side};
+use shiplane_protocols::internals::{
+    PushRequest, WriteLimits,
+    sync::{SyncJob, synchronise},
 };
 
 /// Mode and time of everything beneath `root`, and of itself.
@@ -24,6 +29,13 @@ pub(crate) fn stamps(root: &Path) -> BTreeMap<PathBuf, (u32, i64, i64)> {
     names.map(|name| (name.clone(), stamp(&root.join(name)))).collect()
 }
 
+/// Without what it itself has: two datasets may be different there.
+pub(crate) fn stamps_below(root: &Path) -> BTreeMap<PathBuf, (u32, i64, i64)> {
+    let mut stamps = stamps(root);
+    stamps.remove(Path::new(""));
+    stamps
+}
+
 pub(crate) fn set(path: &Path, mode: u32, seconds: u64) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000 + seconds, 123_456_789);
@@ -34,7 +46,9 @@ pub(crate) fn set(path: &Path, mode: u32, seconds: u64) {
 pub(crate) fn fill(at: &Path) {
     fs::create_dir_all(at.join("private/read-only/open")).unwrap();
     fs::create_dir_all(at.join("empty")).unwrap();
-    for (name, content) in [("private/key", "secret"), ("private/read-only/run", "#!"), ("shared", ""), ("f", "f")] {
+    for (name, content) in
+        [("private/key", "secret"), ("private/read-only/run", "#!"), ("shared", ""), ("f", "f")]
+    {
         fs::write(at.join(name), content).unwrap();
     }
     for (number, (name, mode)) in (0..).zip([
@@ -88,5 +102,59 @@ async fn a_pushed_directory_has_the_modes_and_times_of_everything_and_the_served
             }
             assert_eq!(there, sent, "{lands:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_sync_carries_the_modes_and_times_of_everything_and_changes_of_them_without_content() {
+    let world = World::syncing();
+    fill(&world.dest());
+    let client = admitted(&world).await;
+    let first = sync(&world, &client).await;
+    assert_eq!(first.files, 4);
+    let again = sync(&world, &client).await;
+    assert!(again.actions.is_empty());
+    assert_eq!(again.digest, first.digest);
+    set(&world.dest().join("private/key"), 0o400, 77);
+    set(&world.dest().join("private"), 0o500, 78);
+    set(&world.source().join("f"), 0o755, 79);
+    set(&world.source().join("private/read-only"), 0o555, 80);
+    let report = sync(&world, &client).await;
+    assert_eq!((report.sent_bytes, report.received_bytes), (0, 0));
+    let told: Vec<_> = report.actions.iter().map(|action| (action.side, action.path.to_string())).collect();
+    assert!(report.actions.iter().all(|action| action.change == Change::SetMetadata));
+    let expected = [(Side::Local, "f"), (Side::Remote, "private"), (Side::Remote, "private/key")];
+    assert_eq!(told, expected.map(|(side, path)| (side, path.to_owned())));
+    assert!(sync(&world, &client).await.actions.is_empty());
+}
+
+#[tokio::test]
+async fn a_sync_writes_and_removes_in_a_directory_that_is_read_only() {
+    let world = World::syncing();
+    fill(&world.dest());
+    let client = admitted(&world).await;
+    sync(&world, &client).await;
+    fs::write(world.dest().join("private/read-only/new"), "new").unwrap();
+    fs::remove_file(world.dest().join("private/read-only/run")).unwrap();
+    fs::create_dir(world.source().join("private/read-only/open/deep")).unwrap();
+    set(&world.dest().join("private/read-only"), 0o511, 90);
+    let report = sync(&world, &client).await;
+    assert_eq!(report.sent_bytes, 3);
+    assert_eq!(stamps(&world.source())[Path::new("private/read-only")].0, 0o511);
+    assert!(sync(&world, &client).await.actions.is_empty());
+}
+
+#[tokio::test]
+async fn a_directory_that_a_sync_creates_is_as_private_as_ours() {
+    let world = World::syncing();
+    fill(&world.dest());
+    let client = admitted(&world).await;
+    for (mode, name) in [(0o700, "private"), (0o755, "open")] {
+        set(&world.dest(), mode, 1);
+        let job = SyncJob { remote_path: format!("new/{name}").into_bytes(), ..job(&world) };
+        synchronise(&client, &job, std::sync::Arc::new(|_| ())).await.unwrap();
+        let there = world.source().join("new").join(name);
+        assert_eq!(stamps(&there)[Path::new("")].0, mode);
+        assert_eq!(stamps_below(&there), stamps_below(&world.dest()));
     }
 }

@@ -7,7 +7,8 @@ use super::*;
 const STAMP: Stamp = Stamp { mode: 0o640, mtime: Mtime { secs: -2, nanos: 999_999_999 } };
 
 /// A directory after its path.
-const DIR: [u8; 17] = [1, 0xa0, 1, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc9, 0x9a, 0x3b];
+const DIR: [u8; 17] =
+    [1, 0xa0, 1, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc9, 0x9a, 0x3b];
 
 fn path(path: &str) -> RelPath {
     RelPath::parse(path.as_bytes()).unwrap()
@@ -30,13 +31,7 @@ fn of(nodes: &[(&str, Option<&[u8]>)]) -> Manifest {
 }
 
 fn file_bytes(content: &[u8]) -> Vec<u8> {
-    [
-        &[0][..],
-        &DIR[1..],
-        &(content.len() as u64).to_le_bytes(),
-        Digest::blake3(content).as_bytes(),
-    ]
-    .concat()
+    [&[0][..], &DIR[1..], &(content.len() as u64).to_le_bytes(), Digest::blake3(content).as_bytes()].concat()
 }
 
 /// The entries as given, in the order given, `count` as claimed.
@@ -53,7 +48,7 @@ fn raw(count: u64, entries: &[(&[u8], &[u8])]) -> Vec<u8> {
 #[test]
 fn the_bytes_of_a_manifest_are_these() {
     assert_eq!(Manifest::new().encode(), &[2, 0, 0, 0, 0, 0, 0, 0, 0][..]);
-    let manifest = of(&[("a/b", Some(b"hello")), ("a-b", None), ("\u{fc}", Some(b""))]);
+    let manifest = of(&[("a", None), ("a/b", Some(b"hello")), ("a-b", None), ("\u{fc}", Some(b""))]);
     let bytes = raw(
         4,
         &[

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shiplane_files::internals::{
     DestinationError,
-    sync::{FileState, Manifest, Node, UnresolvedReason},
+    sync::{FileState, Manifest, Node, Stamp, UnresolvedReason},
 };
 use shiplane_protocols::internals::sync::{
     LeftPath, Step, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse, synchronise,
@@ -96,7 +96,7 @@ pub(super) fn listed(name: &str, content: &[u8]) -> Manifest {
     let state = FileState {
         size_bytes: content.len() as u64,
         digest: Digest::blake3(content),
-        mtime: Mtime { secs: 0, nanos: 0 },
+        stamp: Stamp { mode: 0o644, mtime: Mtime { secs: 0, nanos: 0 } },
     };
     let mut manifest = Manifest::new();
     manifest.insert(path(name), Node::File(state));
@@ -107,7 +107,10 @@ pub(super) fn listed(name: &str, content: &[u8]) -> Manifest {
 pub(super) fn many(directories: u32) -> Manifest {
     let mut manifest = Manifest::new();
     for number in 0..directories {
-        manifest.insert(path(&format!("{number:08}")), Node::Directory);
+        manifest.insert(
+            path(&format!("{number:08}")),
+            Node::Directory(Stamp { mode: 0o755, mtime: Mtime { secs: 0, nanos: 0 } }),
+        );
     }
     manifest
 }

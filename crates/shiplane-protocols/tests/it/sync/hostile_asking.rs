@@ -47,6 +47,7 @@ pub(super) fn open(manifest: &Manifest) -> SyncRequest {
         dry_run: false,
         source: [8; 32],
         digest: 2,
+        mode: None,
     }
 }
 

@@ -85,7 +85,8 @@ fn the_bytes_are_these() {
         mode: Some(0o700),
     };
     let one = [1, 0, 0, 0, 0, 0, 0, 0];
-    let expected = [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32], &[2], &[1, 0xc0, 1, 0, 0]];
+    let expected =
+        [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32], &[2], &[1, 0xc0, 1, 0, 0]];
     assert_eq!(shiplane_rpc::internals::encode(&request).unwrap()[..], expected.concat());
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };
     let response = SyncResponse::Differs { base: None, manifest_digest: [6; 32], changes };

@@ -257,7 +257,7 @@ fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
     let [original_mode, copy_mode] = [original, copy].map(|entry| mode_of(&entry.metadata));
     let in_mode = (original_mode != copy_mode).then_some(Difference::Mode(original_mode, copy_mode));
     if original.kind != Kind::File {
-        return Ok(in_mode.or(has_other_time.then_some(Difference::DirectoryTime)));
+        return Ok(in_mode.or_else(|| has_other_time.then_some(Difference::DirectoryTime)));
     }
     let (original_bytes, copy_bytes) = (original.metadata.len(), copy.metadata.len());
     if original_bytes != copy_bytes {
@@ -266,7 +266,7 @@ fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
     if let Some(offset) = first_different_byte(&original.path, &copy.path)? {
         return Ok(Some(Difference::Content(offset)));
     }
-    Ok(in_mode.or(has_other_time.then_some(Difference::Time)))
+    Ok(in_mode.or_else(|| has_other_time.then_some(Difference::Time)))
 }
 
 fn first_different_byte(original: &Path, copy: &Path) -> Result<Option<u64>> {

@@ -39,7 +39,7 @@ use shiplane_wire::LeftOutReason;
 
 use crate::{
     harness::{World, noise, tree},
-    trees::stamps_below,
+    trees::{set, stamps_below},
 };
 
 /// Syncs the directory `dest` of the world with its served `source`.
@@ -151,6 +151,8 @@ async fn two_that_are_equal_need_one_call_and_no_chunk() {
     let world = World::syncing_by(move |files, transport, _| counted(files, transport, counter));
     for at in [world.source(), world.dest()] {
         write(&at, "a/b", b"same");
+        set(&at.join("a/b"), 0o644, 1);
+        set(&at.join("a"), 0o755, 2);
     }
     let client = admitted(&world).await;
     for _ in 0..2 {

@@ -130,7 +130,7 @@ pub(crate) struct GetArgs {
     pub(crate) path: PathArgs,
     /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "json"])]
     pub(crate) insecure_octopii: bool,
     /// With --insecure-octopii: file to write the chunk to [default: octopii-chunk]
     #[cfg(feature = "octopii")]
@@ -163,7 +163,7 @@ pub(crate) struct PushArgs {
     pub(crate) path: PathArgs,
     /// Send one file to the Octopii node TARGET, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
@@ -240,6 +240,9 @@ pub(crate) struct PathArgs {
     /// Digest that verifies the data in transit
     #[arg(long, value_enum, default_value_t = Digest::Blake3)]
     pub(crate) digest: Digest,
+    /// How long to dial again when the connection is lost, e.g. 30s or 1h, or `never` give up; 0s: not at all
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_patience)]
+    pub(crate) give_up_after: Duration,
 }
 
 /// Kinds of paths that a transfer may leave out.
@@ -386,6 +389,10 @@ fn parse_chunk_size(text: &str) -> Result<u64, SizeError> {
 fn parse_limit(text: &str) -> Result<NonZeroU64, SizeError> {
     let rate = parse_rate(text)?;
     NonZeroU64::new(rate).filter(|rate| rate.get() >= MIN_RATE_BYTES_PER_SECOND).ok_or(SizeError::TooSlow)
+}
+
+fn parse_patience(text: &str) -> Result<Duration, UnitError> {
+    if text == "never" { Ok(Duration::MAX) } else { parse_duration(text) }
 }
 
 fn sized(text: &str, min_bytes: u64, max_bytes: u64) -> Result<u64, SizeError> {

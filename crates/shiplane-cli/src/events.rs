@@ -49,6 +49,8 @@ pub(crate) enum Event {
         path: String,
         reason: String,
     },
+    /// The connection is lost; it is dialled again after a pause.
+    ConnectionLost { message: String, pause_seconds: f64 },
     /// `get` is done, with the requested durability.
     Done {
         files: u64,
@@ -142,6 +144,7 @@ pub(crate) enum Phase {
     Scanning,
     Comparing,
     Syncing,
+    Reconnecting,
 }
 
 impl Phase {
@@ -161,6 +164,7 @@ impl Phase {
             Self::Scanning => "reading the directory",
             Self::Comparing => "waiting for the server to compare",
             Self::Syncing => "sending and receiving",
+            Self::Reconnecting => "connecting again",
         }
     }
 }
@@ -178,6 +182,7 @@ impl From<shiplane::Phase> for Phase {
             shiplane::Phase::Settling => Self::Settling,
             shiplane::Phase::Scanning => Self::Scanning,
             shiplane::Phase::Comparing => Self::Comparing,
+            shiplane::Phase::Reconnecting => Self::Reconnecting,
             // `Syncing`, and what a later library may add.
             _ => Self::Syncing,
         }

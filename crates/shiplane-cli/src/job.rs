@@ -86,6 +86,10 @@ impl Job {
                 sha256: sha256.clone(),
             }),
             (EventKind::LeftOut(left_out), _) => self.tell(&Event::left_out(left_out)),
+            (EventKind::ConnectionLost { why, pause }, _) => {
+                self.reporter().progress(event.into(), Instant::now());
+                self.tell(&Event::ConnectionLost { message: why.clone(), pause_seconds: seconds(*pause) });
+            }
             _ => self.reporter().progress(event.into(), Instant::now()),
         }
     }

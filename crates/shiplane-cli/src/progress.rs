@@ -79,6 +79,8 @@ pub(crate) struct Reporter<W> {
     last: Option<Shown>,
     /// `bytes_resumed` as last reported.
     resumed_told: u64,
+    /// Why there is no connection, as last reported.
+    loss_told: Option<String>,
 }
 
 struct Shown {
@@ -104,12 +106,16 @@ impl<W: Write> Reporter<W> {
             began_at: now,
             last: None,
             resumed_told: 0,
+            loss_told: None,
         }
     }
 
     /// Reports progress. Cheap enough for every buffer.
     pub(crate) fn progress(&mut self, progress: Progress, now: Instant) {
         let before = self.last.take();
+        if progress.phase != Phase::Reconnecting {
+            self.loss_told = None;
+        }
         let phase_is_new = before.as_ref().is_none_or(|last| last.progress.phase != progress.phase);
         let moved_at = match &before {
             Some(last) if last.progress == progress => last.moved_at,
@@ -157,6 +163,12 @@ impl<W: Write> Reporter<W> {
         match (self.output_mode, event) {
             (OutputMode::Human | OutputMode::Quiet, Event::LeftOut { side, path, reason, .. }) => {
                 print_line(&format!("left out {side}: {path}: {reason}"));
+            }
+            (OutputMode::Human, Event::ConnectionLost { message, .. })
+                if self.loss_told.as_ref() != Some(message) =>
+            {
+                self.loss_told = Some(message.clone());
+                print_line(&format!("no connection: {message}; connecting again"));
             }
             (OutputMode::Human | OutputMode::Quiet, Event::File { path, sha256: Some(sha256), .. }) => {
                 let line = checksums::line(sha256, path, self.is_terminal);

@@ -52,6 +52,7 @@ pub(crate) struct GetSettings {
     pub(crate) compress: Compress,
     pub(crate) digest: Digest,
     pub(crate) skip: Vec<Skip>,
+    pub(crate) give_up_after: Duration,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -160,6 +161,7 @@ impl GetSettings {
             compress: args.path.compress,
             digest: args.path.digest,
             skip: args.moving.skip,
+            give_up_after: args.path.give_up_after,
             output_mode: output_mode(args.json, args.quiet),
         })
     }

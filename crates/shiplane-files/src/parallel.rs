@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::panic::resume_unwind;
+use std::sync::OnceLock;
 use std::thread;
 
 #[cfg(unix)]
@@ -9,8 +10,8 @@ use crate::disk;
 
 /// Applies `work` to every item, on a few threads if there are several, and gives the results in order.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = threads().min(items.len());
-    if threads <= 1 {
+    let threads = if items.len() > 1 { threads().min(items.len()) } else { 1 };
+    if threads == 1 {
         return items.iter().map(work).collect();
     }
     // Thread t takes items t, t + threads, ..: neighbours in a file are then read at the same time.
@@ -49,7 +50,11 @@ fn threads() -> usize {
     if disk::is_simulated() {
         return 1;
     }
-    thread::available_parallelism().map_or(1, NonZero::get).clamp(MIN_THREADS, MAX_THREADS)
+    // The system reads the limits of a control group from files whenever it is asked.
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    *THREADS.get_or_init(|| {
+        thread::available_parallelism().map_or(1, NonZero::get).clamp(MIN_THREADS, MAX_THREADS)
+    })
 }
 
 /// Even one core waits for several syncs of a disk at the same time.

@@ -2,6 +2,7 @@
 
 pub(crate) mod get;
 pub(crate) mod push;
+mod redial;
 pub(crate) mod sync;
 
 use std::{
@@ -18,6 +19,7 @@ use shiplane_protocols::internals::with_ticket;
 use shiplane_rpc::{Method, RpcClient};
 use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId};
 use shiplane_wire::Code;
+use tokio::time::timeout;
 
 use self::{
     get::GetJob,
@@ -136,7 +138,7 @@ impl Connection {
     pub async fn call<R: Request>(&self, request: R) -> Result<R::Response, Error> {
         let method: Method<R, R::Response> = Method::new(R::METHOD);
         let answer = self.rpc().call_typed(method, &request, R::TIMEOUT).await;
-        self.explained(answer.map_err(|error| Cause::Call(error).into()))
+        answer.map_err(|error| self.explained(Cause::Call(error).into()))
     }
 
     pub(crate) fn rpc(&self) -> &RpcClient {
@@ -163,12 +165,11 @@ impl Connection {
         job: impl Future<Output = Result<Report, Error>>,
         cancelled: BoxFuture<'static, ()>,
     ) -> Result<Report, Error> {
-        let ended = tokio::select! {
+        tokio::select! {
             biased; // So that a job that was cancelled before does not begin.
             () = cancelled => Err(Cause::Interrupted.into()),
             ended = job => ended,
-        };
-        self.explained(ended)
+        }
     }
 
     /// As [`run`](Self::run), for a push or a sync. If it is cancelled, the server has noticed that when this returns, so
@@ -182,20 +183,25 @@ impl Connection {
         const PING: Method<(), ()> = Method::new("ping");
         let ended = self.run(job, cancelled).await;
         if matches!(&ended, Err(error) if matches!(error.cause(), Cause::Interrupted)) {
-            let _ = self.rpc().call_typed(PING, &(), CONFIRM_TIMEOUT).await;
+            let ping = async {
+                // The job may have got another connection since; connections to one peer are shared.
+                let current = if self.is_closed() { self.redial().await? } else { self.clone() };
+                let _ = current.rpc().call_typed(PING, &(), CONFIRM_TIMEOUT).await;
+                Ok::<(), Error>(())
+            };
+            let _ = timeout(CONFIRM_TIMEOUT, ping).await;
         }
         ended
     }
 
-    /// An outcome; where the server did not let us in, that is why it failed.
-    fn explained<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
-        outcome.map_err(|error| match self.inner.peer.end() {
-            _ if matches!(error.cause(), Cause::Interrupted) => error,
+    /// Why something failed: where the server did not let us in, that is the reason.
+    fn explained(&self, failed: Error) -> Error {
+        match self.inner.peer.end() {
             Some(end @ ConnectionEnd::ClosedByPeer { code: Code::Unauthorised | Code::Busy }) => {
                 Cause::Connect(ConnectError::of_end(self.remote_addr(), end)).into()
             }
-            _ => error,
-        })
+            _ => failed,
+        }
     }
 }
 

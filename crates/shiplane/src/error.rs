@@ -3,7 +3,7 @@
 mod sync;
 mod transfer;
 
-use std::{convert::Infallible, fmt, io, num::NonZeroU64};
+use std::{convert::Infallible, fmt, io, num::NonZeroU64, time::Duration};
 
 use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_protocols::internals::{
@@ -221,6 +221,8 @@ pub(crate) enum Cause {
     UnknownKind { name: String },
     #[error(transparent)]
     Call(CallError),
+    #[error("the connection was lost, and there is none again after {}: {source}", seconds(*tried))]
+    NotConnectedAgain { tried: Duration, source: Box<Error> },
     #[error("interrupted")]
     Interrupted,
     #[error("a worker thread ended early, as when the runtime shuts down")]
@@ -308,6 +310,9 @@ impl Cause {
             },
             Self::UnknownKind { .. } => here(Usage, "give links, special, names, unreadable or changed"),
             Self::Call(error) => transfer::method_call(error),
+            Self::NotConnectedAgain { source, .. } => {
+                Diagnosis { kind: Unreachable, hint: AGAIN_LATER, ..source.diagnosis() }
+            }
             Self::Interrupted => here(Interrupted, RESUME),
             Self::Abandoned => here(Other, RESUME),
         }
@@ -425,7 +430,15 @@ fn bind(error: &BindError) -> Diagnosis {
     }
 }
 
+/// For a message: whole seconds, or as many digits as matter.
+fn seconds(time: Duration) -> String {
+    format!("{:?}", Duration::from_millis(time.as_millis().try_into().unwrap_or(u64::MAX)))
+}
+
 const RESUME: &str = "run the same command again to resume";
+
+const AGAIN_LATER: &str =
+    "run the same command again to resume when the peer is reachable; --give-up-after says how long it is dialled";
 
 const CONTENT_UNNAMED: &str =
     "add a file name to the target: NAME@HOST:PORT/DIR/FILE, or /DIR/FILE before the # of a ticket";

@@ -53,6 +53,13 @@ pub enum EventKind {
     },
     /// Something is left out: [`Action::change`] says what kind of thing, [`Action::why`] the reason.
     LeftOut(Action),
+    /// The connection is lost. The job dials again after a pause, and goes on where it was.
+    ConnectionLost {
+        /// Why, as text: of the connection, or of the last attempt to dial.
+        why: String,
+        /// How long it waits before it dials.
+        pause: Duration,
+    },
 }
 
 /// One of the two machines, or what is between them.
@@ -93,6 +100,8 @@ pub enum Phase {
     Comparing,
     /// Sends and receives.
     Syncing,
+    /// Dials again, because the connection was lost.
+    Reconnecting,
 }
 
 /// One thing that a job did, would do in a dry run, or left undone.

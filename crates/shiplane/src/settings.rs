@@ -1,6 +1,6 @@
 //! Settings shared by all jobs.
 
-use std::{fmt, num::NonZeroU64, sync::Arc};
+use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
 use futures::future::{self, BoxFuture, FutureExt};
 use shiplane_protocols::{Compression, internals::transfer::TransferOptions};
@@ -22,6 +22,7 @@ pub(crate) struct Settings {
     pub(crate) digest: DigestAlgorithm,
     /// Names of kinds that are not wanted.
     pub(crate) skip: Vec<String>,
+    pub(crate) give_up_after: Duration,
     pub(crate) on_progress: Option<ProgressFn>,
     pub(crate) cancelled: BoxFuture<'static, ()>,
 }
@@ -62,6 +63,7 @@ impl Default for Settings {
             compression,
             digest,
             skip: Vec::new(),
+            give_up_after: GIVE_UP_AFTER,
             on_progress: None,
             cancelled: future::pending().boxed(),
         }
@@ -77,6 +79,7 @@ impl fmt::Debug for Settings {
             .field("compression", &self.compression)
             .field("digest", &self.digest)
             .field("skip", &self.skip)
+            .field("give_up_after", &self.give_up_after)
             .finish_non_exhaustive()
     }
 }
@@ -130,6 +133,14 @@ macro_rules! common_setters {
             self
         }
 
+        /// How long a job whose connection was lost tries to connect again, with growing pauses. It then goes on where it
+        /// was. The default is two minutes; `Duration::ZERO` is not at all, and `Duration::MAX` without end. The time
+        /// begins anew with everything that arrives.
+        pub fn give_up_after(mut self, time: std::time::Duration) -> Self {
+            self.settings.give_up_after = time;
+            self
+        }
+
         /// Calls `callback` with every event. It is called often, on threads of the transfer: it must be quick and
         /// must not wait for the job.
         pub fn on_progress(mut self, callback: impl FnMut(&$crate::Event) + Send + 'static) -> Self {
@@ -148,6 +159,9 @@ macro_rules! common_setters {
 }
 
 pub(crate) use common_setters;
+
+/// 2 minutes: a restart, a lift, a change of network.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
 
 /// 32: what any path needs, and all that one window for streams fits.
 pub(crate) const MAX_CONCURRENCY: usize = 32;

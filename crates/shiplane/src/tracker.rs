@@ -1,9 +1,11 @@
 //! Combines the engine's events of a job into [`Event`]s.
 
 use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
     num::NonZeroU64,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use shiplane_protocols::internals::transfer::{Awaited, EventFn, TransferEvent};
@@ -32,59 +34,73 @@ struct State {
     /// Of the paths and reasons in that list.
     left_out_bytes: usize,
     left_out_count: u64,
+    told: Told,
     /// Kinds that are not wanted.
     skipped: Vec<&'static str>,
     on_progress: Option<ProgressFn>,
+}
+
+/// What has been told, so that an attempt after a lost connection does not tell it again. Hashes of paths and their number
+/// are bounded: beyond that, an event may come twice.
+#[derive(Default)]
+struct Told {
+    hashes: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Told {
+    /// Whether this is the first time.
+    fn is_new(&mut self, path: &str) -> bool {
+        let hash = self.hasher.hash_one(path);
+        if self.hashes.len() < MAX_TOLD { self.hashes.insert(hash) } else { !self.hashes.contains(&hash) }
+    }
 }
 
 /// What the parts of a job add up to: the paths of a push, the two directions of a sync.
 #[derive(Debug)]
 pub(crate) struct ProgressState {
     pub(crate) phase: Phase,
-    /// Parts that are not listed completely: until they are, there is no total.
-    pub(crate) unlisted: usize,
-    pub(crate) listed_bytes: u64,
+    /// The phase that each attempt begins with.
+    first_phase: Phase,
+    parts: Vec<Part>,
     pub(crate) moved_bytes: u64,
-    /// What is verified and written.
-    pub(crate) kept_bytes: u64,
-    /// What need not be sent of each part, as far as is known.
-    pub(crate) present_bytes: Vec<u64>,
     pub(crate) files: u64,
     /// The phases that the first byte and the last one of a part begin, if any.
     phases: Option<(Phase, Phase)>,
 }
 
+/// One part of a job, in this attempt.
+#[derive(Debug, Clone, Default)]
+struct Part {
+    /// Its size, once it is listed completely. Until all are, there is no total.
+    listed_bytes: Option<u64>,
+    /// What is verified and written.
+    kept_bytes: u64,
+    /// What need not be sent, as far as is known.
+    present_bytes: u64,
+    /// What earlier attempts of this job have kept: present now.
+    carried_bytes: u64,
+}
+
 impl ProgressState {
     /// For a job of `parts` parts that begins with `phase`.
     pub(crate) fn new(phase: Phase, parts: usize, phases: Option<(Phase, Phase)>) -> Self {
-        Self {
-            phase,
-            unlisted: parts,
-            listed_bytes: 0,
-            moved_bytes: 0,
-            kept_bytes: 0,
-            present_bytes: vec![0; parts],
-            files: 0,
-            phases,
-        }
+        let parts = vec![Part::default(); parts];
+        Self { phase, first_phase: phase, parts, moved_bytes: 0, files: 0, phases }
     }
 
     pub(crate) fn add(&mut self, event: &TransferEvent, part: usize) {
+        let Some(part) = self.parts.get_mut(part) else { return };
         match *event {
-            TransferEvent::ScanComplete { total_bytes, .. } => {
-                self.unlisted = self.unlisted.saturating_sub(1);
-                self.listed_bytes += total_bytes;
-            }
+            TransferEvent::ScanComplete { total_bytes, .. } => part.listed_bytes = Some(total_bytes),
             TransferEvent::Present { identical_bytes, resumed_bytes } => {
-                if let Some(present_bytes) = self.present_bytes.get_mut(part) {
-                    *present_bytes = identical_bytes.saturating_add(resumed_bytes).max(*present_bytes);
-                }
+                part.present_bytes = identical_bytes.saturating_add(resumed_bytes).max(part.present_bytes);
             }
             TransferEvent::Moved { len_bytes } => {
                 self.moved_bytes += len_bytes;
                 self.phase = self.phases.map_or(self.phase, |(moving, _)| moving);
             }
-            TransferEvent::Kept { len_bytes } => self.kept_bytes += len_bytes,
+            TransferEvent::Kept { len_bytes } => part.kept_bytes += len_bytes,
             TransferEvent::Published { files } => self.files += files,
             TransferEvent::Awaits(awaited) => {
                 self.phase = self.phases.map_or(self.phase, |(moving, _)| match (awaited, moving) {
@@ -100,17 +116,38 @@ impl ProgressState {
         }
     }
 
-    pub(crate) fn bytes_total(&self) -> Option<u64> {
-        (self.unlisted == 0).then_some(self.listed_bytes)
+    /// Nothing is to be moved in this part.
+    pub(crate) fn is_empty(&mut self, part: usize) {
+        if let Some(part) = self.parts.get_mut(part) {
+            part.listed_bytes = Some(0);
+        }
     }
 
-    fn bytes_resumed(&self) -> u64 {
-        self.present_bytes.iter().sum()
+    /// What earlier attempts have kept of a part.
+    pub(crate) fn carried_bytes(&self, part: usize) -> u64 {
+        self.parts.get(part).map_or(0, |part| part.carried_bytes)
+    }
+
+    /// A part begins anew.
+    fn begin_again(&mut self, part: usize) {
+        if let Some(part) = self.parts.get_mut(part) {
+            let carried_bytes = part.carried_bytes + part.kept_bytes;
+            *part = Part { carried_bytes, present_bytes: carried_bytes, ..Part::default() };
+        }
+    }
+
+    pub(crate) fn bytes_total(&self) -> Option<u64> {
+        self.parts.iter().map(|part| part.listed_bytes).sum()
+    }
+
+    /// What was there before the job began.
+    pub(crate) fn bytes_resumed(&self) -> u64 {
+        self.parts.iter().map(|part| part.present_bytes.saturating_sub(part.carried_bytes)).sum()
     }
 
     fn bytes_done(&self) -> u64 {
-        let done = self.kept_bytes.saturating_add(self.bytes_resumed());
-        self.bytes_total().map_or(done, |total| done.min(total))
+        let done = self.parts.iter().map(|part| part.kept_bytes.saturating_add(part.present_bytes)).sum();
+        self.bytes_total().map_or(done, |total| total.min(done))
     }
 }
 
@@ -128,6 +165,7 @@ impl Tracker {
             left_out: Vec::new(),
             left_out_bytes: 0,
             left_out_count: 0,
+            told: Told::default(),
             skipped,
             on_progress,
         };
@@ -169,8 +207,30 @@ impl Tracker {
 
     /// A file is complete.
     pub(crate) fn file(&self, path: String, len_bytes: u64, is_received: bool, sha256: Option<String>) {
-        let kind = EventKind::File { len_bytes, is_received, sha256 };
-        self.emit(&mut self.state(), kind, Some(path));
+        let mut state = self.state();
+        if state.told.is_new(&path) {
+            let kind = EventKind::File { len_bytes, is_received, sha256 };
+            self.emit(&mut state, kind, Some(path));
+        }
+    }
+
+    /// The connection is lost, and is dialled again after `pause`.
+    pub(crate) fn connection_lost(&self, why: String, pause: Duration) {
+        let mut state = self.state();
+        state.progress.phase = Phase::Reconnecting;
+        self.emit(&mut state, EventKind::ConnectionLost { why, pause }, None);
+    }
+
+    /// The parts begin anew, over another connection: what was there counts as present, and what was left out is found
+    /// out again.
+    pub(crate) fn begin_again(&self, parts: impl IntoIterator<Item = usize>) {
+        let mut state = self.state();
+        state.left_out.clear();
+        state.left_out_bytes = 0;
+        state.left_out_count = 0;
+        parts.into_iter().for_each(|part| state.progress.begin_again(part));
+        state.progress.phase = state.progress.first_phase;
+        self.emit(&mut state, EventKind::Progress, None);
     }
 
     /// Something is left out.
@@ -185,8 +245,10 @@ impl Tracker {
             state.left_out_bytes += len_bytes;
             state.left_out.push(left_out.clone());
         }
-        let path = Some(left_out.path.clone());
-        self.emit(&mut state, EventKind::LeftOut(left_out), path);
+        if state.told.is_new(&left_out.path) {
+            let path = Some(left_out.path.clone());
+            self.emit(&mut state, EventKind::LeftOut(left_out), path);
+        }
     }
 
     /// So many more paths are left out, whose names are not known here.
@@ -233,6 +295,9 @@ impl Tracker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// 500,000: 9 MiB of hashes.
+const MAX_TOLD: usize = 500_000;
 
 #[cfg(test)]
 mod tests {

@@ -43,6 +43,7 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
         .compression(settings.compress.compression())
         .digest(settings.digest.algorithm())
         .skip(settings.skip.iter().map(|kind| kind.name()))
+        .give_up_after(settings.give_up_after)
         .on_progress(job.events())
         .cancel_on(stop.cancelled_owned());
     let fetch = settings.rate.iter().fold(fetch, |fetch, rate| fetch.rate(rate.get()));

@@ -45,6 +45,7 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
         .compression(settings.compress.compression())
         .digest(settings.digest.algorithm())
         .skip(settings.skip.iter().map(|kind| kind.name()))
+        .give_up_after(settings.give_up_after)
         .on_progress(job.events())
         .cancel_on(stop.cancelled_owned());
     let push = settings.rate.iter().fold(push, |push, rate| push.rate(rate.get()));

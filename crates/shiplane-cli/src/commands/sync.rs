@@ -37,6 +37,7 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
         .compression(settings.compress.compression())
         .digest(settings.digest.algorithm())
         .skip(settings.skip.iter().map(|kind| kind.name()))
+        .give_up_after(settings.give_up_after)
         .on_progress(job.events())
         .cancel_on(stop.cancelled_owned());
     let sync = settings.rate.iter().fold(sync, |sync, rate| sync.rate(rate.get()));

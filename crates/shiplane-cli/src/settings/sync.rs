@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use shiplane::Target;
 
@@ -25,6 +26,7 @@ pub(crate) struct SyncSettings {
     pub(crate) compress: Compress,
     pub(crate) digest: Digest,
     pub(crate) skip: Vec<Skip>,
+    pub(crate) give_up_after: Duration,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -55,6 +57,7 @@ impl SyncSettings {
             compress: args.path.compress,
             digest: args.path.digest,
             skip: args.moving.skip,
+            give_up_after: args.path.give_up_after,
             output_mode: output_mode(args.json, args.quiet),
         })
     }

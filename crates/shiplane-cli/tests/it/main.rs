@@ -6,6 +6,7 @@ mod failures;
 mod flow;
 mod local;
 mod push;
+mod redial;
 mod sessions;
 mod snapshots;
 mod sync;

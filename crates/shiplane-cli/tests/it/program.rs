@@ -197,6 +197,26 @@ impl Running {
         out.read_exact(&mut [0]).expect("one byte");
     }
 
+    /// Reads its events up to one that is wanted.
+    pub(crate) fn event(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut out = BufReader::with_capacity(1, self.0.stdout.as_mut().expect("a pipe"));
+        loop {
+            let mut line = String::new();
+            out.read_line(&mut line).expect("text");
+            let event = serde_json::from_str(&line).expect("an event before the end");
+            if wanted(&event) {
+                return event;
+            }
+        }
+    }
+
+    /// Waits for the end, and gives the rest of its output.
+    pub(crate) fn rest(mut self) -> Run {
+        let mut out = String::new();
+        self.0.stdout.take().expect("a pipe").read_to_string(&mut out).expect("text");
+        Run { out, ..self.end() }
+    }
+
     /// Closes the pipe that it writes to.
     pub(crate) fn stop_reading(&mut self) {
         self.0.stdout = None;

@@ -3,14 +3,13 @@
 mod stream;
 mod writes;
 
-use std::io::Write;
-
 use shiplane_files::internals::{
     Block, ChunkWriter, Destination, DestinationError, LeftOut, Plan, Summary, TopDirectory,
 };
 use shiplane_wire::{Digest, Durability, Entry, LeftOutReason, Span, Stored, Verified};
 
-use self::stream::{OutputStream, StreamWriter};
+pub use self::stream::OutputStream;
+use self::stream::StreamWriter;
 pub(super) use self::writes::{RELEASE_GRACE, WriteTracker};
 
 /// Where a transfer lands.
@@ -44,10 +43,12 @@ impl From<Destination> for Target {
 }
 
 impl Target {
-    /// Writes the bytes of a single file to `writer`, which is flushed at the end. Every chunk is verified before a
-    /// byte of it is written; those that come early are held, as many as there are lanes.
-    pub fn stream(writer: impl Write + Send + 'static) -> Self {
-        Self::at(Output::Stream(OutputStream::new(writer)))
+    /// Writes the bytes of a single file to the writer of `stream`, which is flushed at the end: those that it has not
+    /// had yet. Every chunk is verified before a byte of it is written; those that come early are held, as many as there
+    /// are lanes.
+    pub fn stream(stream: &OutputStream) -> Self {
+        stream.begin();
+        Self::at(Output::Stream(stream.clone()))
     }
 
     /// A destination that others finish.

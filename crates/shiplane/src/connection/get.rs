@@ -14,14 +14,17 @@ use futures::future::{BoxFuture, FutureExt};
 use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, Shape};
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchRequest,
-    transfer::{FilesReport, Target, TransferError, TransferOptions},
+    transfer::{FilesReport, OutputStream, Target, TransferError, TransferOptions},
 };
 use shiplane_transport::internals::blocking;
 use shiplane_wire::{Durability, escape};
 use tokio::sync::watch;
 
-use self::{files::FileEvents, output::HashingOutput};
-use super::Connection;
+use self::{
+    files::FileEvents,
+    output::{HashingOutput, OutputDigest},
+};
+use super::{Connection, redial::Redial};
 use crate::{
     error::{Cause, Error},
     event::{Phase, Side},
@@ -32,8 +35,9 @@ use crate::{
 
 /// Fetches a file or a tree. Made by [`Connection::get`]; runs when it is awaited.
 ///
-/// Dropping the future ends the transfer. What was verified is kept, and the same job run again does not fetch it
-/// twice; no file appears under its name before it is complete.
+/// If the connection is lost, the job connects again by itself and goes on, see
+/// [`give_up_after`](Self::give_up_after). Dropping the future ends the transfer. What was verified is kept, and the same
+/// job run again does not fetch it twice; no file appears under its name before it is complete.
 #[derive(Debug)]
 #[must_use = "a job runs when it is awaited"]
 pub struct GetJob {
@@ -81,8 +85,8 @@ impl GetJob {
         self
     }
 
-    /// Writes the content of a single file to `writer`, in order, each chunk after it was verified. Nothing of it is
-    /// kept if the job fails.
+    /// Writes the content of a single file to `writer`, in order, each chunk after it was verified. Over a new connection
+    /// it goes on with the next byte, provided that the file is still the same.
     pub fn to_writer(mut self, writer: impl io::Write + Send + 'static) -> Self {
         self.dest = Dest::Writer(Box::new(writer));
         self
@@ -130,26 +134,51 @@ impl GetJob {
 
     /// `writing` is held as long as anything is written here.
     async fn fetch(mut self, writing: Arc<watch::Sender<()>>) -> Result<Report, Error> {
-        let path = self.connection.server_path(&self.path)?;
         let phases = (Phase::Receiving, Phase::Publishing);
         let has_events = self.settings.on_progress.is_some();
         let progress = ProgressState::new(Phase::Listing, 1, Some(phases));
         let tracker = self.settings.tracker(progress)?;
+        let path = self.connection.server_path(&self.path)?;
+        let mut redial = Redial::new(&self.connection, self.settings.give_up_after);
+        let file_events = has_events.then_some(self.sha256);
+        let sink = Sink::of(&mut self, file_events, writing);
+        let fetched = loop {
+            match self.attempt(redial.connection(), &path, &sink, &tracker).await {
+                Ok(fetched) => break fetched,
+                Err(failed) => redial.after(failed, &tracker).await?,
+            }
+            tracker.begin_again([0]);
+        };
+        let mut report = Report::new(fetched.digest_algorithm);
+        report.add(&fetched);
+        report.bytes_received += tracker.read(|progress| progress.carried_bytes(0));
+        report.bytes_resumed = report.bytes_total.saturating_sub(report.bytes_received);
+        tracker.end(report)
+    }
+
+    /// Fetches over one connection.
+    async fn attempt(
+        &mut self,
+        connection: &Connection,
+        path: &[u8],
+        sink: &Sink,
+        tracker: &Arc<Tracker>,
+    ) -> Result<FilesReport, Error> {
         let options = self.settings.options();
-        let is_new_here = match &self.dest {
-            Dest::Writer(_) => true,
-            Dest::Path(dest) => {
-                let (dest, path) = (dest.clone(), path.clone());
+        let is_new_here = match sink {
+            Sink::Output(..) => true,
+            Sink::Disk { dest, .. } => {
+                let (dest, path) = (dest.clone(), path.to_vec());
                 let looking = blocking::spawn(move || is_new_at(&dest, &path));
                 looking.await.map_err(|_| Cause::Abandoned)?
             }
         };
-        let request = FetchRequest { path, is_new_here };
-        let fetch = Fetch::open_with(self.connection.rpc(), request, &options).await.map_err(Cause::from)?;
-        let opened = Opened { fetch, options, tracker: Arc::clone(&tracker) };
-        let fetched = match self.dest {
-            Dest::Writer(writer) => to_writer(opened, writer, self.sha256).await?,
-            Dest::Path(dest) => {
+        let request = FetchRequest { path: path.to_vec(), is_new_here };
+        let fetch = Fetch::open_with(connection.rpc(), request, &options).await.map_err(Cause::from)?;
+        let opened = Opened { fetch, options, tracker: Arc::clone(tracker) };
+        Ok(match sink {
+            Sink::Output(output, digest) => to_output(opened, output, digest).await?,
+            Sink::Disk { dest, file_events, writing } => {
                 let receive = ReceiveOptions {
                     overwrite: self.overwrite,
                     durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
@@ -157,13 +186,9 @@ impl GetJob {
                     digest: opened.fetch.digest(),
                     chunk_len_bytes: self.settings.chunk_len_bytes,
                 };
-                let file_events = has_events.then_some(self.sha256);
-                to_disk(opened, dest, receive, file_events, writing).await?
+                to_disk(opened, dest.clone(), receive, *file_events, Arc::clone(writing)).await?
             }
-        };
-        let mut report = Report::new(fetched.digest_algorithm);
-        report.add(&fetched);
-        tracker.end(report)
+        })
     }
 }
 
@@ -190,17 +215,40 @@ impl Opened {
     }
 }
 
+/// Where it all goes, over however many connections.
+enum Sink {
+    Output(OutputStream, OutputDigest),
+    Disk {
+        dest: PathBuf,
+        /// Whether there is an event for each file, and whether that has a digest.
+        file_events: Option<bool>,
+        /// Held as long as anything is written.
+        writing: Arc<watch::Sender<()>>,
+    },
+}
+
+impl Sink {
+    fn of(job: &mut GetJob, file_events: Option<bool>, writing: Arc<watch::Sender<()>>) -> Self {
+        match std::mem::replace(&mut job.dest, Dest::Path(PathBuf::new())) {
+            Dest::Path(dest) => Self::Disk { dest, file_events, writing },
+            Dest::Writer(writer) => {
+                let (output, digest) = HashingOutput::new(writer, job.sha256);
+                Self::Output(OutputStream::new(output), digest)
+            }
+        }
+    }
+}
+
 /// One file, in order, each chunk verified before a byte of it is written.
-async fn to_writer(
+async fn to_output(
     mut opened: Opened,
-    writer: Box<dyn io::Write + Send>,
-    sha256: bool,
+    output: &OutputStream,
+    digest: &OutputDigest,
 ) -> Result<FilesReport, Cause> {
     let Shape::File { name } = opened.fetch.shape() else {
         return Err(Cause::NotOneFile);
     };
     let name = escape(name).to_string();
-    let (output, digest) = HashingOutput::new(writer, sha256);
     // Chunks that come early are held whole.
     opened.options.chunk_len_bytes = opened.options.chunk_len_bytes.min(MAX_HELD_CHUNK_LEN_BYTES);
     let tracker = Arc::clone(&opened.tracker);

@@ -1,7 +1,7 @@
 //! Pushing: `connection.push(paths).to(directory).await`.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     ffi::OsStr,
     fs::File,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures::{
-    StreamExt, TryStreamExt,
+    StreamExt, TryFutureExt, TryStreamExt,
     future::{BoxFuture, FutureExt},
 };
 use shiplane_files::internals::{Shape, Source, SourceRoot};
@@ -26,7 +26,7 @@ use shiplane_transport::internals::blocking;
 use shiplane_wire::{Durability, escape};
 use tokio::time::Instant;
 
-use super::Connection;
+use super::{Connection, redial::Redial};
 use crate::{
     error::{Cause, Error},
     event::{Phase, Side},
@@ -37,7 +37,8 @@ use crate::{
 
 /// Pushes files and trees. Made by [`Connection::push`]; runs when it is awaited.
 ///
-/// Dropping the future ends the transfer. What the server has verified is kept there, and the same job run again does
+/// If the connection is lost, the job connects again by itself and goes on, see
+/// [`give_up_after`](Self::give_up_after). Dropping the future ends the transfer. What the server has verified is kept there, and the same job run again does
 /// not send it twice; no file appears under its name before it is complete.
 #[derive(Debug)]
 #[must_use = "a job runs when it is awaited"]
@@ -104,7 +105,6 @@ impl PushJob {
         let phases = (Phase::Sending, Phase::Settling);
         let progress = ProgressState::new(Phase::Offering, offers.len(), Some(phases));
         let run = Run {
-            connection: self.connection,
             options: TransferOptions {
                 lanes: self.settings.concurrency.div_ceil(at_a_time),
                 ..self.settings.options()
@@ -113,13 +113,12 @@ impl PushJob {
             durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
             tracker: self.settings.tracker(progress)?,
         };
+        let mut redial = Redial::new(&self.connection, self.settings.give_up_after);
         let mut report = Report::new(self.settings.digest);
-        let mut pushing = futures::stream::iter(offers.into_iter().enumerate())
-            .map(|(part, offer)| run.push_one(part, offer))
-            .buffer_unordered(at_a_time);
-        while let Some(pushed) = pushing.try_next().await? {
-            report.add(&pushed);
-            run.tracker.update(|progress| progress.files = report.files);
+        let mut left: BTreeMap<usize, Offer> = offers.into_iter().enumerate().collect();
+        while let Err(failed) = run.push_all(redial.connection(), &mut left, at_a_time, &mut report).await {
+            redial.after(failed, &run.tracker).await?;
+            run.tracker.begin_again(left.keys().copied());
         }
         run.tracker.end(report)
     }
@@ -136,7 +135,6 @@ impl IntoFuture for PushJob {
 
 /// Everything that one job needs for each of its paths.
 struct Run {
-    connection: Connection,
     options: TransferOptions,
     overwrite: bool,
     durability: Durability,
@@ -144,14 +142,42 @@ struct Run {
 }
 
 impl Run {
-    async fn push_one(&self, part: usize, offer: Offer) -> Result<FilesReport, Error> {
-        let push = self.open(offer).await?;
+    /// Pushes what is left over one connection: what arrives is left no more.
+    async fn push_all(
+        &self,
+        connection: &Connection,
+        left: &mut BTreeMap<usize, Offer>,
+        at_a_time: usize,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let offers: Vec<_> = left.iter().map(|(part, offer)| (*part, offer.clone())).collect();
+        let mut pushing = futures::stream::iter(offers)
+            .map(|(part, offer)| self.push_one(connection, part, offer).map_ok(move |pushed| (part, pushed)))
+            .buffer_unordered(at_a_time);
+        while let Some((part, pushed)) = pushing.try_next().await? {
+            left.remove(&part);
+            report.add(&pushed);
+            let carried_bytes = self.tracker.read(|progress| progress.carried_bytes(part));
+            report.bytes_sent += carried_bytes;
+            report.bytes_resumed = report.bytes_resumed.saturating_sub(carried_bytes);
+            self.tracker.update(|progress| progress.files = report.files);
+        }
+        Ok(())
+    }
+
+    async fn push_one(
+        &self,
+        connection: &Connection,
+        part: usize,
+        offer: Offer,
+    ) -> Result<FilesReport, Error> {
+        let push = self.open(connection, offer).await?;
         let named = Arc::new(AtomicU64::new(0));
         let events = self.events(part, Arc::clone(&named));
         let report = match push.send(&self.options, events).await {
             // The connection broke after all was sent. What has become of it can be asked for again.
             Err(PushError::Unknown { receipt, source: CallError::ConnectionLost(_) }) => {
-                let again = self.connection.redial().await?;
+                let again = connection.redial().await?;
                 receipt.settle(again.rpc()).await.map_err(Cause::from)?
             }
             other => other.map_err(Cause::from)?,
@@ -173,7 +199,7 @@ impl Run {
 
     /// A server may be busy with what another job has put there. An interrupted one of this very push it lets
     /// us take over from; of any other it notices within its idle timeout that nobody is behind it any more.
-    async fn open(&self, offer: Offer) -> Result<Push, Error> {
+    async fn open(&self, connection: &Connection, offer: Offer) -> Result<Push, Error> {
         let request = PushRequest {
             path: offer.path,
             name: offer.name,
@@ -185,7 +211,7 @@ impl Run {
         };
         let give_up_at = Instant::now() + BUSY_PATIENCE;
         loop {
-            let rpc = self.connection.rpc();
+            let rpc = connection.rpc();
             match Push::open_with(rpc, offer.source.clone(), &request, &self.options).await {
                 Err(error) if error.is_busy() && Instant::now() < give_up_at => {
                     self.tracker.phase(Phase::Waiting);
@@ -198,6 +224,7 @@ impl Run {
 }
 
 /// A source, and how it is announced to the server.
+#[derive(Clone)]
 struct Offer {
     source: Source,
     /// The directory to put it into.

@@ -2,14 +2,14 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use futures::future::{BoxFuture, FutureExt};
 use shiplane_files::internals::sync::{self as disk, Change, Consent, SyncState, Why};
 use shiplane_protocols::internals::sync::{self as engine, SyncEvent, SyncEventFn};
 
-use super::Connection;
+use super::{Connection, redial::Redial};
 use crate::{
     error::{Cause, Error},
     event::{Action, Phase, Side},
@@ -24,7 +24,8 @@ use crate::{
 /// the later version keeps its name and the other is kept beside it. If some paths had to be left out, the job ends with
 /// [`ErrorKind::LeftOut`](crate::ErrorKind::LeftOut), and [`Error::report`] says what was done.
 ///
-/// Dropping the future ends the sync in the middle. Nothing is lost: each file is one of the versions that there were,
+/// If the connection is lost, the job connects again by itself and goes on, see
+/// [`give_up_after`](Self::give_up_after). Dropping the future ends the sync in the middle. Nothing is lost: each file is one of the versions that there were,
 /// complete, and the same job run again continues from there.
 #[derive(Debug)]
 #[must_use = "a job runs when it is awaited"]
@@ -87,9 +88,21 @@ impl SyncJob {
             dry_run: self.is_dry_run,
             transfer: self.settings.options(),
         };
-        let synced = engine::synchronise(self.connection.rpc(), &job, events(&tracker)).await;
-        let synced = synced.map_err(Cause::from)?;
-        tracker.end(report(&tracker, &synced, job.transfer.digest))
+        let mut redial = Redial::new(&self.connection, self.settings.give_up_after);
+        let mut planned = Planned::default();
+        let synced = loop {
+            let attempt =
+                engine::synchronise(redial.connection().rpc(), &job, events(&tracker, planned.latest()));
+            match attempt.await.map_err(Cause::from) {
+                Ok(synced) => break synced,
+                Err(failed) => redial.after(failed.into(), &tracker).await?,
+            }
+            planned.begin_again();
+            tracker.begin_again([RECEIVING, SENDING]);
+        };
+        let report = report(&tracker, &synced, job.transfer.digest);
+        let actions = planned.earlier.into_iter().chain(report.actions).collect();
+        tracker.end(Report { actions, ..report })
     }
 }
 
@@ -102,23 +115,43 @@ impl IntoFuture for SyncJob {
     }
 }
 
-fn events(tracker: &Arc<Tracker>) -> SyncEventFn {
+/// What the attempts have planned. Whatever of it was not done is planned again by the next.
+#[derive(Default)]
+struct Planned {
+    latest: Arc<Mutex<Vec<Action>>>,
+    earlier: Vec<Action>,
+}
+
+impl Planned {
+    fn latest(&self) -> Arc<Mutex<Vec<Action>>> {
+        Arc::clone(&self.latest)
+    }
+
+    fn begin_again(&mut self) {
+        let latest = std::mem::take(&mut *self.latest.lock().unwrap_or_else(PoisonError::into_inner));
+        self.earlier.extend(latest);
+    }
+}
+
+fn events(tracker: &Arc<Tracker>, planned: Arc<Mutex<Vec<Action>>>) -> SyncEventFn {
     let tracker = Arc::clone(tracker);
     Arc::new(move |event| match event {
         SyncEvent::Waiting => tracker.phase(Phase::Waiting),
         SyncEvent::Scanning => tracker.phase(Phase::Scanning),
         SyncEvent::Comparing => tracker.phase(Phase::Comparing),
         SyncEvent::Settling => tracker.phase(Phase::Settling),
-        SyncEvent::Planned(actions) => tracker.update(|progress| {
-            progress.phase = Phase::Syncing;
-            let takes = |side| {
-                actions
-                    .iter()
-                    .any(|action| action.side == side && matches!(action.change, Change::Take { .. }))
-            };
-            progress.unlisted =
-                usize::from(takes(disk::Side::Local)) + usize::from(takes(disk::Side::Remote));
-        }),
+        SyncEvent::Planned(actions) => {
+            *planned.lock().unwrap_or_else(PoisonError::into_inner) = actions.iter().map(action).collect();
+            tracker.update(|progress| {
+                progress.phase = Phase::Syncing;
+                let is_take = |action: &disk::Action| matches!(action.change, Change::Take { .. });
+                for (part, side) in [(RECEIVING, disk::Side::Local), (SENDING, disk::Side::Remote)] {
+                    if !actions.iter().any(|action| action.side == side && is_take(action)) {
+                        progress.is_empty(part);
+                    }
+                }
+            });
+        }
         // What is left out is in the report, once for both directions.
         SyncEvent::Receiving(event) => tracker.update(|progress| progress.add(&event, RECEIVING)),
         SyncEvent::Sending(event) => tracker.update(|progress| progress.add(&event, SENDING)),
@@ -140,10 +173,10 @@ fn report(
     tracker.left_out_unnamed(synced.left_unnamed);
     Report {
         files: synced.files,
-        bytes_sent: synced.sent_bytes,
-        bytes_received: synced.received_bytes,
+        bytes_sent: synced.sent_bytes + tracker.read(|progress| progress.carried_bytes(SENDING)),
+        bytes_received: synced.received_bytes + tracker.read(|progress| progress.carried_bytes(RECEIVING)),
         bytes_wire: synced.wire_bytes,
-        bytes_resumed: tracker.read(|progress| progress.present_bytes.iter().sum()),
+        bytes_resumed: tracker.read(ProgressState::bytes_resumed),
         digest: Some(synced.digest.to_string()),
         actions: synced.actions.iter().map(action).collect(),
         ..Report::new(digest_algorithm)

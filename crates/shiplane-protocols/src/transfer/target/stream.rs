@@ -8,21 +8,24 @@ use std::{
 };
 
 use shiplane_files::internals::{DestinationError, Operation, Plan, Summary};
-use shiplane_wire::{Durability, Entry, EntryKind, Span, Stored, Verified, limits};
+use shiplane_wire::{Durability, Entry, EntryKind, Span, Stored, Verified, Version, limits};
 
-/// Writes the bytes of a single file to a writer. A handle: clones share it.
+/// Writes the bytes of a single file to a writer, in one transfer or several after each other: each goes on where the one
+/// before ended. A handle: clones share it.
 #[derive(Clone)]
-pub(super) struct OutputStream(Arc<Shared>);
+pub struct OutputStream(Arc<Shared>);
 
 struct Shared {
-    /// Known once the file is planned.
-    size_bytes: OnceLock<u64>,
+    /// Which file it is, from the first time it is planned.
+    file: OnceLock<(u64, Version)>,
     /// Held while the writer takes what it is given, however long that is.
     state: Mutex<State>,
 }
 
 struct State {
     writer: Box<dyn Write + Send>,
+    /// Whether this transfer has named its file.
+    is_planned: bool,
     /// The peer cannot send it.
     is_discarded: bool,
     written_bytes: u64,
@@ -31,23 +34,43 @@ struct State {
 }
 
 impl OutputStream {
-    pub(super) fn new(writer: impl Write + Send + 'static) -> Self {
-        let writer = Box::new(writer);
-        let state = State { writer, is_discarded: false, written_bytes: 0, early: BTreeMap::new() };
-        Self(Arc::new(Shared { size_bytes: OnceLock::new(), state: Mutex::new(state) }))
+    /// Nothing has been written yet.
+    pub fn new(writer: impl Write + Send + 'static) -> Self {
+        let state = State {
+            writer: Box::new(writer),
+            is_planned: false,
+            is_discarded: false,
+            written_bytes: 0,
+            early: BTreeMap::new(),
+        };
+        Self(Arc::new(Shared { file: OnceLock::new(), state: Mutex::new(state) }))
+    }
+
+    /// Another transfer begins.
+    pub(super) fn begin(&self) {
+        let mut state = self.lock();
+        state.is_planned = false;
+        state.early.clear();
     }
 
     pub(super) fn plan(&self, entry: &Entry) -> Result<Plan, DestinationError> {
-        if entry.kind != EntryKind::File || self.0.size_bytes.set(entry.size_bytes).is_err() {
+        let mut state = self.lock();
+        if entry.kind != EntryKind::File || state.is_planned {
             return Err(DestinationError::NotRequested { path: entry.path.to_string() });
         }
-        let whole = 0..entry.size_bytes;
-        let missing = if whole.is_empty() { Vec::new() } else { vec![whole] };
-        Ok(Plan::Want { missing, resumed_bytes: 0 })
+        state.is_planned = true;
+        let file = (entry.size_bytes, entry.version);
+        if *self.0.file.get_or_init(|| file) != file {
+            return Err(DestinationError::Altered { path: entry.path.to_string() });
+        }
+        let resumed_bytes = state.written_bytes;
+        let rest = resumed_bytes..entry.size_bytes;
+        let missing = if rest.is_empty() { Vec::new() } else { vec![rest] };
+        Ok(Plan::Want { missing, resumed_bytes })
     }
 
     pub(super) fn file_len_bytes(&self) -> Option<u64> {
-        self.0.size_bytes.get().copied()
+        self.0.file.get().map(|(size_bytes, _)| *size_bytes)
     }
 
     pub(super) fn writer(&self, spans: &[Span]) -> StreamWriter {
@@ -96,7 +119,9 @@ impl StreamWriter {
     /// Writes what is in order now.
     pub(super) fn commit(self, verified: Verified) -> Result<(Stored, Vec<u64>), DestinationError> {
         let State { writer, written_bytes, early, .. } = &mut *self.stream.lock();
-        early.insert(self.offset_bytes, self.data);
+        if self.offset_bytes >= *written_bytes {
+            early.insert(self.offset_bytes, self.data);
+        }
         while let Some(data) = early.remove(written_bytes) {
             writer.write_all(&data).map_err(failed)?;
             *written_bytes += data.len() as u64;

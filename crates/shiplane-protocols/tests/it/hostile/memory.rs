@@ -220,7 +220,7 @@ fn offers_with_holes_cost_a_fetch_into_a_stream_little() {
         let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20, ..TransferOptions::default() };
         let fetch = Fetch::open_with(&liar.rpc, request, &options).await.unwrap();
         let written = Arc::new(AtomicU64::new(0));
-        let target = Target::stream(Written(Arc::clone(&written)));
+        let target = Target::stream(&OutputStream::new(Written(Arc::clone(&written))));
         let result = fetch.receive(target, &options, Arc::new(|_| ())).await;
         assert_grown_little(before_bytes, "offers with holes");
         let is_whole = written.load(Ordering::Relaxed) == LEN_BYTES;

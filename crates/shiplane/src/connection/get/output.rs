@@ -42,7 +42,7 @@ impl<W: Write> Write for HashingOutput<W> {
 
 impl OutputDigest {
     /// The digest of everything so far, once; `None` if it is not wanted.
-    pub(super) fn finish(self) -> Option<Digest> {
+    pub(super) fn finish(&self) -> Option<Digest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(Hasher::finish)
     }
 }

@@ -161,7 +161,7 @@ async fn a_single_file_arrives_equal_on_disk_and_in_a_stream() {
         let request = FetchRequest { path: b"x".to_vec(), is_new_here: true };
         let fetch = Fetch::open_with(&client, request, &world.options).await.unwrap();
         let out = Shared::default();
-        fetch.receive(Target::stream(out.clone()), &world.options, silent()).await.unwrap();
+        fetch.receive(Target::stream(&OutputStream::new(out.clone())), &world.options, silent()).await.unwrap();
         assert!(*out.0.lock().unwrap() == content, "{len}");
     }
 }

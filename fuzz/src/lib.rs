@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-protocols", "encoded", protocols::fuzz_encoded),
     target("shiplane-protocols", "methods", protocols::fuzz_methods),
     target("shiplane-protocols", "peers", protocols::fuzz_peers),
+    target("shiplane-protocols", "stored_ticket", protocols::fuzz_stored_ticket),
     target("shiplane-protocols", "ticket", protocols::fuzz_ticket),
     target("shiplane-octopii", "octopii", octopii::fuzz_octopii),
 ];

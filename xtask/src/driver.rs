@@ -111,7 +111,8 @@ impl Shiplane {
             Verb::Get => command.arg(ticket).arg(local),
             Verb::Push | Verb::Sync => command.arg(local).arg(ticket),
         };
-        command.stdin(std::process::Stdio::null());
+        // A server that dies here is not started again for the same client.
+        command.args(["--give-up-after", "0s"]).stdin(std::process::Stdio::null());
         command
     }
 }

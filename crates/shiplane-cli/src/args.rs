@@ -46,6 +46,9 @@ pub(crate) enum Command {
     /// Manage known peers and their permissions
     #[command(subcommand)]
     Peers(PeersCommand),
+    /// Manage the tickets that this machine's servers have given out
+    #[command(subcommand)]
+    Ticket(TicketCommand),
     /// Print a completion script for a shell
     Completions {
         /// Shell to print completions for
@@ -66,7 +69,9 @@ impl Command {
             Self::Get(args) => args.json,
             Self::Push(args) => args.json,
             Self::Sync(args) => args.json,
-            Self::Id | Self::Peers(_) | Self::Completions { .. } | Self::Man { .. } => false,
+            Self::Id | Self::Peers(_) | Self::Ticket(_) | Self::Completions { .. } | Self::Man { .. } => {
+                false
+            }
         }
     }
 }
@@ -88,6 +93,9 @@ pub(crate) struct ServeArgs {
     /// Ticket lifetime, e.g. 90s, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     pub(crate) ticket_ttl: Duration,
+    /// How many clients may use the ticket, each any number of times, or `any`
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_uses)]
+    pub(crate) ticket_uses: TicketUses,
     /// Also write the ticket to FILE, readable only by its owner
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
@@ -339,6 +347,48 @@ impl From<DigestAlgorithm> for Digest {
     }
 }
 
+/// How many clients may use a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TicketUses {
+    Clients(u32),
+    Any,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TicketCommand {
+    /// Make a ticket for a directory that this machine serves, now or later
+    New(TicketNew),
+    /// List the tickets that are valid, with what they permit and who has used them
+    List,
+    /// Revoke a ticket; running servers close the sessions of its clients within a second
+    Revoke {
+        /// Id of the ticket, as printed by `shiplane ticket list`
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TicketNew {
+    /// Directory or file that is served
+    #[arg(value_name = "DIR")]
+    pub(crate) root: PathBuf,
+    /// Permit push and sync as well, to a server with --writable
+    #[arg(long)]
+    pub(crate) writable: bool,
+    /// Limit the ticket to PATH within DIR, and everything below it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<OsString>,
+    /// Where clients find the server [default: this machine's address, and port 7514]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) at: Option<String>,
+    /// Ticket lifetime, e.g. 90s, 1h or 7d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+    pub(crate) ticket_ttl: Duration,
+    /// How many clients may use the ticket, each any number of times, or `any`
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_uses)]
+    pub(crate) ticket_uses: TicketUses,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeersCommand {
     /// Add a peer or change its permissions; without --read or --write, it only gets a name
@@ -391,6 +441,14 @@ fn parse_limit(text: &str) -> Result<NonZeroU64, SizeError> {
     NonZeroU64::new(rate).filter(|rate| rate.get() >= MIN_RATE_BYTES_PER_SECOND).ok_or(SizeError::TooSlow)
 }
 
+fn parse_uses(text: &str) -> Result<TicketUses, String> {
+    match text.parse() {
+        Ok(clients) if (1..=MAX_TICKET_USES).contains(&clients) => Ok(TicketUses::Clients(clients)),
+        _ if text == "any" => Ok(TicketUses::Any),
+        _ => Err(format!("give a number from 1 to {MAX_TICKET_USES}, or any")),
+    }
+}
+
 fn parse_patience(text: &str) -> Result<Duration, UnitError> {
     if text == "never" { Ok(Duration::MAX) } else { parse_duration(text) }
 }
@@ -413,6 +471,9 @@ enum SizeError {
     #[error("give a rate of at least 1KB, or omit --rate for no limit")]
     TooSlow,
 }
+
+/// 1,024: for more clients, `any` or the list of peers is better.
+const MAX_TICKET_USES: u32 = 1024;
 
 /// 4 KiB: one page. Below it, system calls cost more than copying.
 const MIN_BUFFER_LEN_BYTES: u64 = 4 << 10;

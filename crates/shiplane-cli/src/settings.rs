@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use shiplane::{Target, escape};
 
-use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs, Skip};
+use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs, Skip, TicketUses};
 use crate::progress::OutputMode;
 
 pub(crate) use self::push::{PushSettings, Pushed};
@@ -30,6 +30,7 @@ pub(crate) struct ServeSettings {
     pub(crate) may_change_port: bool,
     pub(crate) advertise: Option<String>,
     pub(crate) ticket_ttl: Duration,
+    pub(crate) ticket_uses: TicketUses,
     pub(crate) ticket_file: Option<PathBuf>,
     pub(crate) writable: bool,
     pub(crate) rate: Option<NonZeroU64>,
@@ -108,21 +109,28 @@ pub(crate) enum SettingsError {
 impl ServeSettings {
     /// Interprets the arguments.
     pub(crate) fn from_args(args: ServeArgs) -> Result<Self, SettingsError> {
-        if !(MIN_TICKET_TTL..=MAX_TICKET_TTL).contains(&args.ticket_ttl) {
-            return Err(SettingsError::TicketTtl { max_days: MAX_TICKET_TTL.as_secs() / 86_400 });
-        }
+        check_ttl(args.ticket_ttl)?;
         Ok(Self {
             root: args.root,
             listen: args.listen.unwrap_or(DEFAULT_LISTEN),
             may_change_port: args.listen.is_none(),
             advertise: args.advertise,
             ticket_ttl: args.ticket_ttl,
+            ticket_uses: args.ticket_uses,
             ticket_file: args.ticket_file,
             writable: args.writable,
             rate: args.rate,
             json: args.json,
         })
     }
+}
+
+/// Whether a ticket may live that long.
+pub(crate) fn check_ttl(ttl: Duration) -> Result<(), SettingsError> {
+    if (MIN_TICKET_TTL..=MAX_TICKET_TTL).contains(&ttl) {
+        return Ok(());
+    }
+    Err(SettingsError::TicketTtl { max_days: MAX_TICKET_TTL.as_secs() / 86_400 })
 }
 
 impl GetSettings {
@@ -215,12 +223,12 @@ fn read_ticket(file: &Path, stdin: impl Read) -> Result<OsString, SettingsError>
 }
 
 /// All of IPv4; the port is free of any registration at IANA and easily remembered.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7514);
+pub(crate) const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7514);
 
 const MIN_TICKET_TTL: Duration = Duration::from_secs(1);
 
-/// 365 days. A ticket lives no longer than the server that made it anyway; a standing peer is the
-/// way to let somebody in for good.
+/// 365 days. A standing peer is the way to let somebody in for good.
 const MAX_TICKET_TTL: Duration = Duration::from_secs(365 * 86_400);
 
 /// Above the longest ticket, and little enough to be read from anything.

@@ -80,7 +80,7 @@ pub mod internals {
         names::{JobKey, NameRefused},
         own_file::{EditLock, OwnFile, read_file, replace_file},
         plan::Plan,
-        platform::{Kind, retry},
+        platform::{Kind, identity_of, retry},
         policy::{Admission, FileEvent, Policy, RenameMode},
         rearrange::check_name,
         scan::{Scan, Scanned, TopDirectory},

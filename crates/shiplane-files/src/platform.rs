@@ -17,7 +17,11 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
+pub use unix::identity_of;
+#[cfg(unix)]
 pub(super) use unix::*;
+#[cfg(windows)]
+pub use windows::identity_of;
 #[cfg(windows)]
 pub(super) use windows::*;
 

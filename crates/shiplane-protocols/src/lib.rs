@@ -76,7 +76,7 @@ mod transfer;
 /// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
 #[doc(hidden)]
 pub mod fuzz {
-    pub use crate::access::fuzz::{fuzz_address, fuzz_peers, fuzz_ticket};
+    pub use crate::access::fuzz::{fuzz_address, fuzz_peers, fuzz_stored_ticket, fuzz_ticket};
     pub use crate::compress::fuzz_encoded;
 
     /// A body of any method.

@@ -201,7 +201,7 @@ impl FileServer {
                 }
                 Ok(())
             })
-            .wrapping_method(REDEEM, move |context, body| redeem.redeem(context, &body))
+            .wrapping_method(REDEEM, move |context, body| Arc::clone(&redeem).redeem(context, body))
             .typed(FETCH_OPEN, move |context, request| {
                 let server = Arc::clone(&open);
                 async move { server.open(context, request).await }
@@ -233,17 +233,27 @@ impl FileServer {
     }
 
     /// Gives the call that comes with the ticket.
-    fn redeem(&self, context: &RequestContext, body: &[u8]) -> Result<Option<(String, Bytes)>, Fault> {
-        let RedeemRequest { secret, method, body } = shiplane_rpc::internals::decode(body)
+    async fn redeem(
+        self: Arc<Self>,
+        context: RequestContext,
+        body: Bytes,
+    ) -> Result<Option<(String, Bytes)>, Fault> {
+        let RedeemRequest { secret, method, body } = shiplane_rpc::internals::decode(&body)
             .map_err(|error| Fault::new(FaultCode::InvalidRequest, error.to_string()))?;
-        let secret = TicketSecret::from_bytes(secret);
-        let redeemed = self.access.tickets().redeem(&secret, context.peer, Instant::now());
+        let (secret, peer) = (TicketSecret::from_bytes(secret), context.peer);
+        let redeemed = if self.access.tickets().is_on_disk() {
+            let access = Arc::clone(&self.access);
+            let redeeming = blocking::spawn(move || access.tickets().redeem(&secret, peer, Instant::now()));
+            redeeming.await.map_err(|_| Fault::new(FaultCode::Internal, ""))?
+        } else {
+            self.access.tickets().redeem(&secret, peer, Instant::now())
+        };
         redeemed.map_err(|error| {
-            tracing::warn!(peer = %context.peer.short(), %error, "ticket refused");
+            tracing::warn!(peer = %peer.short(), %error, "ticket refused");
             not_redeemed(&error)
         })?;
         context.connection.promote();
-        tracing::info!(peer = %context.peer.short(), "ticket redeemed");
+        tracing::info!(peer = %peer.short(), "ticket redeemed");
         Ok((!method.is_empty()).then(|| (method, body.into())))
     }
 

@@ -109,10 +109,12 @@ impl Router {
     /// A wrapping method cannot wrap another one.
     #[doc(hidden)]
     #[must_use]
-    pub fn wrapping_method<C>(mut self, name: impl Into<String>, open: C) -> Self
+    pub fn wrapping_method<C, F>(mut self, name: impl Into<String>, open: C) -> Self
     where
-        C: Fn(&RequestContext, Bytes) -> Result<Option<(String, Bytes)>, Fault> + Send + Sync + 'static,
+        C: Fn(RequestContext, Bytes) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Option<(String, Bytes)>, Fault>> + Send + 'static,
     {
+        let open = move |context, body| open(context, body).boxed();
         self.wrapping_methods.insert(name.into(), Box::new(open));
         self
     }
@@ -186,7 +188,7 @@ impl Router {
         let Some(wrapping) = self.wrapping_methods.get(method) else {
             return self.handle(context, method, body).await;
         };
-        let Some((carried, body)) = wrapping(&context, body)? else { return Ok(Bytes::new()) };
+        let Some((carried, body)) = wrapping(context.clone(), body).await? else { return Ok(Bytes::new()) };
         self.ask_guards(&context, &carried)?;
         self.handle(context, &carried, body).await
     }
@@ -221,8 +223,9 @@ impl fmt::Debug for Router {
 
 type Handler = Box<dyn Fn(RequestContext, Bytes) -> BoxFuture<'static, Result<Bytes, Fault>> + Send + Sync>;
 
-type WrappingMethod =
-    Box<dyn Fn(&RequestContext, Bytes) -> Result<Option<(String, Bytes)>, Fault> + Send + Sync>;
+type WrappingMethod = Box<
+    dyn Fn(RequestContext, Bytes) -> BoxFuture<'static, Result<Option<(String, Bytes)>, Fault>> + Send + Sync,
+>;
 
 type Guard = Box<dyn Fn(&RequestContext, &str) -> Result<(), Fault> + Send + Sync>;
 

@@ -3,12 +3,14 @@
 mod sync;
 mod transfer;
 
-use std::{convert::Infallible, fmt, io, num::NonZeroU64, time::Duration};
+use std::{convert::Infallible, fmt, io, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_protocols::internals::{
     FetchError, PushError,
-    access::{AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError, TicketError},
+    access::{
+        AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError, TicketError, TicketsError,
+    },
     sync::SyncError,
 };
 use shiplane_rpc::{CallError, Fault, FaultCode};
@@ -195,6 +197,12 @@ pub(crate) enum Cause {
     TicketWithoutRight,
     #[error("cannot create a ticket: {0}")]
     Ticket(#[from] IssueError),
+    #[error("the tickets that were given out cannot be used: {0}")]
+    Tickets(#[from] TicketsError),
+    #[error("there is no ticket {}", shiplane_wire::escape(id.as_bytes()))]
+    NoSuchTicket { id: String },
+    #[error("cannot examine {}: {source}", .path.display())]
+    Root { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
@@ -289,7 +297,10 @@ impl Cause {
             Self::Method { .. } => here(Usage, "give the method another name"),
             Self::RunsAlready => here(Usage, "call run once; clones share the server"),
             Self::TicketWithoutRight => here(Usage, "call read() or write()"),
+            Self::Ticket(IssueError::File(error)) | Self::Tickets(error) => tickets(error),
             Self::Ticket(_) => here(Other, "try again, with a shorter --ticket-ttl"),
+            Self::NoSuchTicket { .. } => here(Usage, "run shiplane ticket list for the ids"),
+            Self::Root { .. } => here(LocalIo, "give an existing directory or file that this user can read"),
             Self::Fetch(error) => transfer::fetch(error),
             Self::Destination(error) => transfer::destination(error),
             Self::NotOneFile => here(Refused, "give the path of one file, or a directory as DEST"),
@@ -392,6 +403,19 @@ fn peers(error: &PeersError) -> Diagnosis {
     }
 }
 
+fn tickets(error: &TicketsError) -> Diagnosis {
+    match error {
+        TicketsError::Io { .. } => {
+            here(ErrorKind::LocalIo, "check the free space and permissions there; nothing was changed")
+        }
+        TicketsError::WritableByOthers { .. } => here(
+            ErrorKind::Identity,
+            "remove the file, which revokes all tickets, unless you trust its content",
+        ),
+        TicketsError::Malformed { .. } => here(ErrorKind::Identity, "remove the line, or the file"),
+    }
+}
+
 fn edit(error: &EditError) -> Diagnosis {
     match error {
         EditError::List(error) => peers(error),
@@ -437,8 +461,7 @@ fn seconds(time: Duration) -> String {
 
 const RESUME: &str = "run the same command again to resume";
 
-const AGAIN_LATER: &str =
-    "run the same command again to resume when the peer is reachable; --give-up-after says how long it is dialled";
+const AGAIN_LATER: &str = "run the same command again to resume when the peer is reachable; --give-up-after says how long it is dialled";
 
 const CONTENT_UNNAMED: &str =
     "add a file name to the target: NAME@HOST:PORT/DIR/FILE, or /DIR/FILE before the # of a ticket";

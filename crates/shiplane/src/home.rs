@@ -24,7 +24,7 @@ pub(crate) struct HomePaths {
 /// `is_foreground`.
 macro_rules! machine_setters {
     () => {
-        /// Keeps the key, the list of peers and the state of syncs in this directory.
+        /// Keeps the key, the list of peers, tickets and the state of syncs in this directory.
         pub fn home(mut self, dir: impl Into<PathBuf>) -> Self {
             self.places.home = Some(dir.into());
             self
@@ -74,6 +74,11 @@ impl HomePaths {
             Some(path) => Ok(path.clone()),
             None => Ok(self.home()?.config.join("peers")),
         }
+    }
+
+    /// The file of the tickets that were given out.
+    pub(crate) fn tickets_path(&self) -> Result<PathBuf, Error> {
+        Ok(self.home()?.data.join("tickets"))
     }
 
     /// The directory of the state of syncs.

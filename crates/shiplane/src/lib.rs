@@ -122,6 +122,7 @@ mod request;
 mod server;
 mod settings;
 mod target;
+mod tickets;
 mod tracker;
 
 pub use client::{Client, ClientBuilder};
@@ -136,6 +137,7 @@ pub use shiplane_protocols::{Compression, internals::access::Ticket};
 pub use shiplane_transport::PeerId;
 pub use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES as MAX_CHUNK_LEN_BYTES};
 pub use target::Target;
+pub use tickets::{IssuedTicket, Tickets};
 
 /// Bytes as text that is safe to print, such as a path: control characters and what is no UTF-8 are escaped.
 #[must_use]

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use shiplane_files::internals::{SourceRoot, sync::SyncState};
@@ -20,7 +20,7 @@ use shiplane_protocols::{
     Compression, TransferMetrics,
     internals::{
         FileServer, WriteLimits,
-        access::{AccessControl, Host, PeersFile},
+        access::{AccessControl, Host, PeersFile, RootId, TicketBook, TicketsFile},
         transfer::TransferOptions,
     },
 };
@@ -31,6 +31,7 @@ use shiplane_transport::{
 use tokio::net::ToSocketAddrs;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::advertise::host_for;
 use self::handler::{Callers, Handler, Shared, mount};
 pub use self::{
     handler::{Context, FromContext, State},
@@ -321,11 +322,12 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         let peers = self.places.peers_path()?;
         // A broken list would refuse everyone: better reported here than found out by every peer.
         PeersFile::at(&peers).read().map_err(Cause::from)?;
-        let access = Arc::new(AccessControl::open(&peers));
         let root = SourceRoot::open(&self.path).map_err(Cause::Serve)?;
         if self.limits.is_some() && !root.is_directory() {
             return Err(Cause::WritableFile.into());
         }
+        let access = AccessControl::open(&peers);
+        let access = Arc::new(access.with_tickets(self.tickets()?));
         let advertised = self.advertised.as_deref().map(str::parse).transpose().map_err(Cause::Advertise)?;
         let metrics = Arc::new(TransferMetrics::new());
         let options = TransferOptions {
@@ -346,6 +348,18 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         Ok((Opened { files, access, identity, advertised, metrics }, self))
     }
 
+    /// Those that servers of the same directory have given out, and this one will. Blocking.
+    fn tickets(&self) -> Result<TicketBook, Error> {
+        let file = match self.places.tickets_path() {
+            // The tickets of a key that is stored nowhere end with it.
+            Ok(path) if !self.places.has_fresh_key => TicketsFile::at(path),
+            _ => return Ok(TicketBook::new()),
+        };
+        let unreadable = |source| Cause::Root { path: self.path.clone(), source };
+        let root = RootId::of(&self.path).map_err(unreadable)?;
+        Ok(TicketBook::open(file, root, Instant::now()).map_err(Cause::from)?)
+    }
+
     fn serve(self, opened: Opened, addr: SocketAddr) -> Result<Server, Error> {
         let Opened { files, access, identity, advertised, metrics } = opened;
         // Whatever comes is read at once, so that no window has to be large before it is used.
@@ -358,7 +372,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         let router = with_methods(files.router(), self.methods, &Arc::new(shared))?;
         let transport = builder.bind(addr).map_err(Cause::from)?;
         let address = transport.local_addr().map_err(Cause::Listen)?;
-        let advertised = advertised.unwrap_or_else(|| advertise::host_for(address));
+        let advertised = advertised.unwrap_or_else(|| host_for(address));
         Ok(Server {
             inner: Arc::new(Inner {
                 files,

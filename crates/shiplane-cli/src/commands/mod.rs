@@ -10,6 +10,7 @@ mod peers;
 mod push;
 mod serve;
 mod sync;
+mod ticket;
 mod transfer;
 
 use std::{env, io};
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Id => id::run(),
         Command::Peers(command) => peers::run(command),
+        Command::Ticket(command) => ticket::run(command),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { command } => man::run(&command),
     }

@@ -8,6 +8,8 @@ use std::path::Path;
 use shiplane::{Error, Limits, Server, Stats};
 use tokio_util::sync::CancellationToken;
 
+use super::ticket;
+use crate::args::TicketUses;
 use crate::events::{Event, Totals};
 use crate::failure::Failure;
 use crate::logging::print_line;
@@ -80,7 +82,8 @@ fn is_port_taken(error: &Error) -> bool {
 
 /// Writes the ticket to its file, then prints it: who reads the line finds the file.
 fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
-    let ticket = server.ticket().read().valid_for(settings.ticket_ttl);
+    let ticket =
+        ticket::with_uses(server.ticket(), settings.ticket_uses).read().valid_for(settings.ticket_ttl);
     let ticket = if settings.writable { ticket.write() } else { ticket }.create()?;
     let address = server.local_addr();
     let url = ticket.to_string();
@@ -105,10 +108,20 @@ fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
     if io::stderr().is_terminal() {
         let ttl = show_duration(settings.ticket_ttl);
         let push = if settings.writable { " (or push PATH... 'TICKET', or sync DIR 'TICKET')" } else { "" };
+        let clients = match settings.ticket_uses {
+            TicketUses::Clients(1) => "one client".to_owned(),
+            TicketUses::Clients(clients) => format!("{clients} clients"),
+            TicketUses::Any => "any client".to_owned(),
+        };
         print_line(&format!(
-            "hint: run on the other machine: shiplane get 'TICKET' [DEST]{push}. The ticket is for one client \
+            "hint: run on the other machine: shiplane get 'TICKET' [DEST]{push}. The ticket is for {clients} \
              and expires in {ttl}. Press Ctrl-C to stop."
         ));
+        if ticket.is_for_this_machine_only() {
+            print_line(
+                "hint: this machine has no address but loopback, so the ticket is of use here only; give --advertise HOST",
+            );
+        }
     }
     Ok(())
 }

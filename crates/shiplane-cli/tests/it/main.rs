@@ -10,6 +10,7 @@ mod redial;
 mod sessions;
 mod snapshots;
 mod sync;
+mod tickets;
 mod transfers;
 
 // `cfg(test)` tells clippy that these may panic outside the tests themselves.

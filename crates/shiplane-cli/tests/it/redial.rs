@@ -44,8 +44,9 @@ fn run_over_a_restart(here: &Machine, there: &Machine, root: &str, args: &[&str]
     let at = address(&server);
     let target = format!("nas@{at}");
     let args: Vec<&str> = args.iter().map(|arg| if *arg == "TARGET" { &target } else { *arg }).collect();
-    let mut run =
-        Running::start(&mut here.command(&[&args, &["--rate", RATE, "--json", "--chunk", "64K"][..]].concat()));
+    let mut run = Running::start(
+        &mut here.command(&[&args, &["--rate", RATE, "--json", "--chunk", "64K"][..]].concat()),
+    );
     let kept = run.event(|event| event["bytes_done"].as_u64() >= Some(KEPT_BYTES));
     drop(server);
     let server = serve(there, root, &at);

@@ -23,7 +23,7 @@ pub(crate) fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
 }
 
 /// Device and inode of what the local user's `path` leads to, through whatever links there are.
-pub(crate) fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+pub fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
     let found = stat_from(&retry(|| rustix::fs::stat(path))?);
     Ok((found.device, found.inode))
 }

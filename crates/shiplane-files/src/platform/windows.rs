@@ -27,7 +27,7 @@ pub(crate) fn open_dir(root: &Dir, path: &[u8]) -> io::Result<Dir> {
 }
 
 /// Device and inode of what the local user's `path` leads to: not known here, but whether there is anything.
-pub(crate) fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+pub fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
     std::fs::metadata(path).map(|_| (0, 0))
 }
 

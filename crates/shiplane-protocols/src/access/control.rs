@@ -58,6 +58,12 @@ impl AccessControl {
         Self { path: path.to_owned(), list, tickets: TicketBook::new() }
     }
 
+    /// As [`open`](Self::open), with these tickets.
+    #[must_use]
+    pub fn with_tickets(self, tickets: TicketBook) -> Self {
+        Self { tickets, ..self }
+    }
+
     /// The tickets, to issue and to redeem.
     #[must_use]
     pub fn tickets(&self) -> &TicketBook {
@@ -142,9 +148,14 @@ impl AccessControl {
             .collect();
         if is_broken.is_some() && was_broken.is_none() {
             revoked.extend(self.tickets.owners(now));
-            revoked.sort_unstable();
-            revoked.dedup();
         }
+        match self.tickets.reload(now) {
+            Ok(owners) => revoked.extend(owners),
+            // The tickets that are known go on being honoured.
+            Err(error) => tracing::debug!(%error, "the tickets cannot be read again"),
+        }
+        revoked.sort_unstable();
+        revoked.dedup();
         let broken = is_broken.filter(|_| changed);
         Reload { changed, revoked, broken }
     }

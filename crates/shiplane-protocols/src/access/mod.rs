@@ -23,6 +23,7 @@ mod grant;
 mod list;
 mod peers;
 mod ticket;
+mod ticket_file;
 mod tickets;
 
 /// The fuzzer's entries.
@@ -30,6 +31,7 @@ pub(crate) mod fuzz {
     pub use super::address::fuzz_address;
     pub use super::peers::fuzz_peers;
     pub use super::ticket::fuzz_ticket;
+    pub use super::ticket_file::fuzz_stored_ticket;
 }
 
 pub use address::{AddressError, Host, HostName, HostPort};
@@ -38,4 +40,5 @@ pub use grant::{Denied, Grant, Right, Scope};
 pub use list::{AccessList, EditError, PeersError, PeersFile};
 pub use peers::{LineFault, NameError, PeerName, StandingPeer};
 pub use ticket::{NoRandomness, Redacted, SecretError, Ticket, TicketError, TicketSecret};
+pub use ticket_file::{RootId, SecretHash, StoredTicket, TicketsError, TicketsFile};
 pub use tickets::{IssueError, MAX_OWNERS, RedeemError, TicketBook};

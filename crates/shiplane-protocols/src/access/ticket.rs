@@ -11,7 +11,7 @@ use shiplane_wire::{PathRefused, RelPath};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::address::{AddressError, HostPort};
+use super::address::{AddressError, Host, HostPort};
 
 /// `shiplane://PEERID@HOST:PORT/PATH#SECRET` (SPEC 6.1).
 ///
@@ -140,6 +140,12 @@ impl Ticket {
     #[must_use]
     pub fn at(&self) -> &HostPort {
         &self.at
+    }
+
+    /// Whether only programs on the server's own machine can use it: its address is a loopback one.
+    #[must_use]
+    pub fn is_for_this_machine_only(&self) -> bool {
+        matches!(self.at.host, Host::Ip(ip) if ip.is_loopback())
     }
 
     /// The path below what is served; empty for all of it.

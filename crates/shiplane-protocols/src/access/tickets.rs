@@ -1,26 +1,34 @@
 //! The server's tickets and their owners.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use shiplane_transport::PeerId;
 use subtle::ConstantTimeEq;
 
 use super::grant::Grant;
 use super::ticket::{NoRandomness, TicketSecret};
+use super::ticket_file::{RootId, SecretHash, StoredTicket, TicketsError, TicketsFile};
 
-/// The tickets of one serving process; they live in memory only and end with it.
+/// The tickets of one serving process: in memory, and in a file if servers that are started later are to honour them.
 ///
-/// A ticket is *open* from [`issue`](Self::issue) until a key redeems it. From then on that key
-/// alone owns it, until it expires. A [shared](Self::issue_shared) ticket stays open until more keys have. Expiry ends admission and the answering of new requests; what
-/// is under way is the caller's to decide.
+/// A ticket is *open* until as many keys as it is for have redeemed it. From then on those keys alone own it, until it
+/// expires. Expiry ends admission and the answering of new requests; what is under way is the caller's to decide.
 #[derive(Debug, Default)]
 pub struct TicketBook {
     tickets: Mutex<Vec<Issued>>,
+    store: Option<Store>,
+}
+
+/// Where tickets are kept, and for what.
+#[derive(Debug)]
+struct Store {
+    file: TicketsFile,
+    root: RootId,
 }
 
 /// Why no ticket was issued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum IssueError {
     /// As many are alive as may be; wait until one expires.
     #[error(
@@ -36,6 +44,9 @@ pub enum IssueError {
     /// No secret could be made.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    /// It could not be recorded.
+    #[error(transparent)]
+    File(#[from] TicketsError),
 }
 
 /// Why a secret lets nobody in. The peer may be told: whoever learns more than `Unknown` had the
@@ -51,13 +62,33 @@ pub enum RedeemError {
     /// As many other keys as may own it were first.
     #[error("the ticket was already used by another key")]
     OwnedByAnother,
+    /// The owner could not be recorded.
+    #[error("the server cannot write to its disk")]
+    NotRecorded,
 }
 
 impl TicketBook {
-    /// A book without tickets.
+    /// A book without tickets, in memory alone.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Those of the tickets in `file` that are for `root`; new ones are added to it. Blocks for as long as reading a
+    /// short file takes.
+    ///
+    /// # Errors
+    /// See [`TicketsError`].
+    pub fn open(file: TicketsFile, root: RootId, now: Instant) -> Result<Self, TicketsError> {
+        let book = Self { tickets: Mutex::default(), store: Some(Store { file, root }) };
+        book.reload(now)?;
+        Ok(book)
+    }
+
+    /// Whether tickets are in a file: to issue and to redeem one then blocks for as long as a disk takes.
+    #[must_use]
+    pub fn is_on_disk(&self) -> bool {
+        self.store.is_some()
     }
 
     /// Makes a ticket that gives `grant` to the first key to redeem it within `ttl` of `now`, and
@@ -66,22 +97,35 @@ impl TicketBook {
     /// # Errors
     /// See [`IssueError`]; nothing has been issued then.
     pub fn issue(&self, grant: Grant, ttl: Duration, now: Instant) -> Result<TicketSecret, IssueError> {
-        self.issue_shared(grant, 1, ttl, now)
+        self.issue_shared(grant, Some(1), ttl, now)
     }
 
-    /// As [`issue`](Self::issue), for the first `max_owners` keys to redeem it, at most [`MAX_OWNERS`] of them.
+    /// As [`issue`](Self::issue), for the first `max_owners` keys to redeem it, at most [`MAX_OWNERS`] of them; `None` is
+    /// for any key. The ticket is durable when this returns, if it is kept in a file.
     ///
     /// # Errors
     /// See [`IssueError`]; nothing has been issued then.
     pub fn issue_shared(
         &self,
         grant: Grant,
-        max_owners: u32,
+        max_owners: Option<u32>,
         ttl: Duration,
         now: Instant,
     ) -> Result<TicketSecret, IssueError> {
-        let max_owners = usize::try_from(max_owners).unwrap_or(MAX_OWNERS).min(MAX_OWNERS);
+        let max_owners = max_owners.map(|keys| keys.min(MAX_OWNERS as u32));
         let expires_at = now.checked_add(ttl).ok_or(IssueError::TtlTooLong)?;
+        let secret = TicketSecret::random()?;
+        let hash = SecretHash::of(&secret);
+        if let Some(Store { file, root }) = &self.store {
+            let expires_at = SystemTime::now().checked_add(ttl).ok_or(IssueError::TtlTooLong)?;
+            let (grant, root) = (grant.clone(), root.clone());
+            let stored = StoredTicket { hash, expires_at, max_owners, grant, root, owners: Vec::new() };
+            file.edit(|tickets| {
+                let is_full = tickets.len() >= MAX_TICKETS;
+                tickets.extend((!is_full).then_some(stored));
+                if is_full { Err(IssueError::Full { max: MAX_TICKETS }) } else { Ok(()) }
+            })??;
+        }
         let mut tickets = self.lock();
         if tickets.len() >= MAX_TICKETS {
             // Expired ones are kept till now only to be able to say `Expired`.
@@ -90,33 +134,90 @@ impl TicketBook {
         if tickets.len() >= MAX_TICKETS {
             return Err(IssueError::Full { max: MAX_TICKETS });
         }
-        let secret = TicketSecret::random()?;
-        tickets.push(Issued { secret: secret.clone(), grant, expires_at, max_owners, owners: Vec::new() });
+        tickets.push(Issued { hash, grant, expires_at, max_owners, owners: Vec::new() });
         Ok(secret)
     }
 
     /// Makes `peer` the owner of the ticket with this secret, if it is open; the owner may redeem
-    /// it again and again until it expires. Takes the same time whichever secret is presented.
+    /// it again and again until it expires. Takes the same time whichever secret is presented. That `peer` owns it is
+    /// durable when this returns, if tickets are kept in a file.
     ///
     /// # Errors
     /// See [`RedeemError`]; nothing has changed then.
     pub fn redeem(&self, secret: &TicketSecret, peer: PeerId, now: Instant) -> Result<Grant, RedeemError> {
-        let mut tickets = self.lock();
-        // SPEC 6.2: every secret is compared whole, with no early end.
-        let found = tickets.iter_mut().fold(None, |found, ticket| {
-            if bool::from(ticket.secret.ct_eq(secret)) { Some(ticket) } else { found }
-        });
-        let ticket = found.ok_or(RedeemError::Unknown)?;
-        if !ticket.is_live(now) {
-            return Err(RedeemError::Expired);
-        }
-        if !ticket.owners.contains(&peer) {
+        let presented = SecretHash::of(secret);
+        let grant = {
+            let mut tickets = self.lock();
+            let ticket = find(&mut tickets, presented, now)?;
+            if ticket.owners.contains(&peer) {
+                return Ok(ticket.grant.clone());
+            }
             if !ticket.is_open() {
                 return Err(RedeemError::OwnedByAnother);
             }
+            if self.store.is_none() || ticket.max_owners.is_none() {
+                ticket.own(peer);
+                return Ok(ticket.grant.clone());
+            }
+            ticket.grant.clone()
+        };
+        self.record(presented, peer)?;
+        // It may have been revoked meanwhile.
+        find(&mut self.lock(), presented, now)?.own(peer);
+        Ok(grant)
+    }
+
+    /// Writes down that a key owns a ticket. Another process with the same tickets may have been first.
+    fn record(&self, hash: SecretHash, peer: PeerId) -> Result<(), RedeemError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let recorded = store.file.edit(|tickets| {
+            let ticket = tickets.iter_mut().find(|ticket| ticket.hash == hash).ok_or(RedeemError::Unknown)?;
+            if ticket.owners.contains(&peer) {
+                return Ok(());
+            }
+            if ticket.max_owners.is_some_and(|keys| ticket.owners.len() >= keys as usize) {
+                return Err(RedeemError::OwnedByAnother);
+            }
             ticket.owners.push(peer);
+            Ok(())
+        });
+        recorded.map_err(|error| {
+            tracing::error!(%error, "a ticket cannot be redeemed");
+            RedeemError::NotRecorded
+        })?
+    }
+
+    /// Reads the file again, and gives the keys that have lost a ticket: to revocation, not to time. Blocks for as long
+    /// as reading a short file takes.
+    ///
+    /// # Errors
+    /// See [`TicketsError`]; nothing has changed then.
+    pub fn reload(&self, now: Instant) -> Result<Vec<PeerId>, TicketsError> {
+        let Some(Store { file, root }) = &self.store else { return Ok(Vec::new()) };
+        let stored = file.read()?;
+        let wall = SystemTime::now();
+        let mut tickets = self.lock();
+        let mut revoked = Vec::new();
+        tickets.retain_mut(|ticket| {
+            let is_there = stored.iter().any(|stored| stored.hash == ticket.hash);
+            if !is_there && ticket.is_live(now) {
+                revoked.append(&mut ticket.owners);
+            }
+            is_there || !ticket.is_live(now)
+        });
+        for stored in stored.into_iter().filter(|stored| stored.root == *root) {
+            let left = stored.expires_at.duration_since(wall).unwrap_or_default();
+            let known = tickets.iter_mut().find(|ticket| ticket.hash == stored.hash);
+            match (known, now.checked_add(left)) {
+                (Some(ticket), _) => stored.owners.iter().for_each(|owner| ticket.own(*owner)),
+                (None, Some(expires_at)) => {
+                    let StoredTicket { hash, max_owners, grant, owners, .. } = stored;
+                    tickets.push(Issued { hash, grant, expires_at, max_owners, owners });
+                }
+                (None, None) => {}
+            }
         }
-        Ok(ticket.grant.clone())
+        Ok(revoked)
     }
 
     /// Whether any ticket still waits for its owner, so that unknown keys are to be admitted as
@@ -161,25 +262,48 @@ impl TicketBook {
 
 #[derive(Debug)]
 struct Issued {
-    secret: TicketSecret,
+    hash: SecretHash,
     grant: Grant,
     expires_at: Instant,
-    max_owners: usize,
+    /// `None`: any number.
+    max_owners: Option<u32>,
     owners: Vec<PeerId>,
 }
 
 impl Issued {
     /// Whether another key may redeem it.
     fn is_open(&self) -> bool {
-        self.owners.len() < self.max_owners
+        self.max_owners.is_none_or(|keys| self.owners.len() < keys as usize)
     }
 
     fn is_live(&self, now: Instant) -> bool {
         now < self.expires_at
     }
+
+    /// Makes a key an owner. Of a ticket for any key, the one that came first is forgotten when they are too many: it
+    /// redeems the ticket anew with its next connection.
+    fn own(&mut self, peer: PeerId) {
+        if self.owners.contains(&peer) {
+            return;
+        }
+        if self.owners.len() >= MAX_OWNERS {
+            self.owners.remove(0);
+        }
+        self.owners.push(peer);
+    }
 }
 
-/// Every redemption compares with every ticket; 1,024 comparisons of 16 bytes cost a guest's
+/// The live ticket with this hash. SPEC 6.2: each is compared whole, with no early end.
+fn find(tickets: &mut [Issued], presented: SecretHash, now: Instant) -> Result<&mut Issued, RedeemError> {
+    let found = tickets.iter_mut().fold(None, |found, ticket| {
+        let is_it = ticket.hash.as_bytes().ct_eq(presented.as_bytes());
+        if bool::from(is_it) { Some(ticket) } else { found }
+    });
+    let ticket = found.ok_or(RedeemError::Unknown)?;
+    if ticket.is_live(now) { Ok(ticket) } else { Err(RedeemError::Expired) }
+}
+
+/// Every redemption compares with every ticket; 1,024 comparisons of 32 bytes cost a guest's
 /// handshake many times over, and nobody hands out more by hand.
 const MAX_TICKETS: usize = 1024;
 
@@ -227,7 +351,7 @@ mod tests {
     #[test]
     fn a_shared_ticket_is_for_as_many_keys_as_it_says() {
         let (book, now) = (TicketBook::new(), Instant::now());
-        let secret = book.issue_shared(grant("a"), 2, HOUR, now).unwrap();
+        let secret = book.issue_shared(grant("a"), Some(2), HOUR, now).unwrap();
         for byte in [1, 2, 1] {
             assert_eq!(book.redeem(&secret, key(byte), now), Ok(grant("a")));
         }
@@ -276,8 +400,7 @@ mod tests {
         for _ in 1..MAX_TICKETS {
             book.issue(grant(""), HOUR, now).unwrap();
         }
-        let full = IssueError::Full { max: MAX_TICKETS };
-        assert_eq!(book.issue(grant(""), HOUR, now), Err(full));
+        assert!(matches!(book.issue(grant(""), HOUR, now), Err(IssueError::Full { max: MAX_TICKETS })));
         assert_eq!(book.redeem(&old, key(1), now + SECOND), Err(RedeemError::Expired));
         assert!(book.issue(grant(""), HOUR, now + SECOND).is_ok());
         assert_eq!(book.redeem(&old, key(1), now + SECOND), Err(RedeemError::Unknown));
@@ -287,6 +410,86 @@ mod tests {
     fn a_time_to_live_beyond_the_clock_is_refused() {
         let book = TicketBook::new();
         let issued = book.issue(grant(""), Duration::MAX, Instant::now());
-        assert_eq!(issued, Err(IssueError::TtlTooLong));
+        assert!(matches!(issued, Err(IssueError::TtlTooLong)));
+    }
+
+    /// A server of `root` with the tickets of `dir`.
+    fn started(dir: &tempfile::TempDir, root: &str, now: Instant) -> TicketBook {
+        let root = dir.path().join(root);
+        std::fs::create_dir_all(&root).unwrap();
+        let file = TicketsFile::at(dir.path().join("tickets"));
+        TicketBook::open(file, RootId::of(&root).unwrap(), now).unwrap()
+    }
+
+    #[test]
+    fn a_server_that_is_started_again_honours_its_tickets_and_their_owners() {
+        let (dir, now) = (tempfile::TempDir::new().unwrap(), Instant::now());
+        let before = started(&dir, "root", now);
+        let (used, open) =
+            (before.issue(grant("a"), HOUR, now).unwrap(), before.issue(grant("b"), HOUR, now).unwrap());
+        before.redeem(&used, key(1), now).unwrap();
+        drop(before);
+
+        let after = started(&dir, "root", now);
+        assert!(after.is_owner(&key(1), now));
+        assert_eq!(after.redeem(&used, key(1), now), Ok(grant("a")));
+        assert_eq!(after.redeem(&used, key(2), now), Err(RedeemError::OwnedByAnother));
+        assert_eq!(after.redeem(&open, key(2), now), Ok(grant("b")));
+        let other = started(&dir, "other", now);
+        assert_eq!(other.redeem(&used, key(1), now), Err(RedeemError::Unknown), "another directory");
+        assert!(!other.is_owner(&key(1), now));
+    }
+
+    #[test]
+    fn of_two_servers_with_the_same_tickets_one_gives_a_ticket_away() {
+        let (dir, now) = (tempfile::TempDir::new().unwrap(), Instant::now());
+        let (one, other) = (started(&dir, "root", now), started(&dir, "root", now));
+        let secret = one.issue(grant("a"), HOUR, now).unwrap();
+        assert_eq!(other.redeem(&secret, key(1), now), Err(RedeemError::Unknown), "not read yet");
+        assert_eq!(other.reload(now).unwrap(), []);
+        assert_eq!(one.redeem(&secret, key(1), now), Ok(grant("a")));
+        assert_eq!(other.redeem(&secret, key(2), now), Err(RedeemError::OwnedByAnother));
+    }
+
+    #[test]
+    fn a_ticket_that_is_revoked_is_gone_and_its_owners_are_named() {
+        let (dir, now) = (tempfile::TempDir::new().unwrap(), Instant::now());
+        let book = started(&dir, "root", now);
+        let revoked = book.issue(grant("a"), HOUR, now).unwrap();
+        let stays = book.issue(grant("b"), HOUR, now).unwrap();
+        book.redeem(&revoked, key(1), now).unwrap();
+        book.redeem(&stays, key(2), now).unwrap();
+        let file = TicketsFile::at(dir.path().join("tickets"));
+        file.edit(|tickets| tickets.retain(|ticket| ticket.hash != SecretHash::of(&revoked))).unwrap();
+        assert_eq!(book.reload(now).unwrap(), [key(1)]);
+        assert_eq!(book.redeem(&revoked, key(1), now), Err(RedeemError::Unknown));
+        assert_eq!(book.grants_of(&key(2), now), [grant("b")]);
+    }
+
+    #[test]
+    fn a_ticket_for_any_key_stays_open_and_is_bounded() {
+        let (dir, now) = (tempfile::TempDir::new().unwrap(), Instant::now());
+        let book = started(&dir, "root", now);
+        let secret = book.issue_shared(grant("a"), None, HOUR, now).unwrap();
+        for number in 0..MAX_OWNERS as u32 + 5 {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            book.redeem(&secret, PeerId::from_bytes(bytes), now).unwrap();
+        }
+        assert!(book.open_for_strangers(now));
+        assert_eq!(book.owners(now).len(), MAX_OWNERS);
+        assert!(started(&dir, "root", now).open_for_strangers(now));
+    }
+
+    #[test]
+    fn a_file_that_is_broken_gives_and_takes_nothing() {
+        let (dir, now) = (tempfile::TempDir::new().unwrap(), Instant::now());
+        let book = started(&dir, "root", now);
+        let secret = book.issue(grant("a"), HOUR, now).unwrap();
+        std::fs::write(dir.path().join("tickets"), "nonsense").unwrap();
+        assert!(book.reload(now).is_err());
+        assert_eq!(book.redeem(&secret, key(1), now), Err(RedeemError::NotRecorded));
+        assert!(matches!(book.issue(grant("b"), HOUR, now), Err(IssueError::File(_))));
+        assert!(!book.is_owner(&key(1), now));
     }
 }

@@ -1,19 +1,39 @@
 //! Chooses the address in tickets.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use shiplane_protocols::internals::access::Host;
 
 /// The host for the ticket of a server that listens on `bound`: that address, or, where it means
 /// "all of them", one at which others can probably reach this machine.
-pub(super) fn host_for(bound: SocketAddr) -> Host {
+pub(crate) fn host_for(bound: SocketAddr) -> Host {
     if !bound.ip().is_unspecified() {
         return bound.ip().into();
+    }
+    if let Some(ip) = by_route(bound.is_ipv4()) {
+        return ip.into();
     }
     // Without the list there is still one address at which this machine reaches itself.
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let up = interfaces.iter().filter(|interface| interface.is_oper_up());
     choose(bound, up.map(if_addrs::Interface::ip)).into()
+}
+
+/// The address that packets to the rest of the world have as their source, as the routes say: not that of a bridge that
+/// merely has a lower number. Nothing is sent.
+fn by_route(is_ipv4: bool) -> Option<IpAddr> {
+    // Addresses of documentation (RFC 5737, RFC 3849), which only a default route leads to.
+    let ipv4: (SocketAddr, SocketAddr) =
+        ((Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv4Addr::new(192, 0, 2, 1), 9).into());
+    let ipv6: (SocketAddr, SocketAddr) =
+        ((Ipv6Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into());
+    // A socket for all of IPv6 takes IPv4 too.
+    let families = if is_ipv4 { &[ipv4][..] } else { &[ipv6, ipv4] };
+    families.iter().find_map(|(from, to)| {
+        let socket = UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        socket.local_addr().ok().map(|addr| addr.ip()).filter(|ip| is_reachable(*ip))
+    })
 }
 
 /// The first address that is neither loopback nor link-local (such a one needs an interface's name

@@ -2,28 +2,48 @@
 
 use std::time::{Duration, Instant};
 
-use shiplane_protocols::internals::access::{Grant, HostPort, Scope, Ticket};
+use shiplane_protocols::internals::access::{Grant, HostPort, Scope, Ticket, TicketBook};
+use shiplane_transport::PeerId;
 
 use super::Server;
 use crate::error::{Cause, Error, TargetError};
 
-/// Makes a ticket of a server. Made by [`Server::ticket`].
+/// Makes a ticket. Made by [`Server::ticket`] and [`Tickets::create`](crate::Tickets::create).
 ///
 /// Without any setting it is good for one key within an hour, for all that is served, and without any right.
 #[derive(Debug)]
 #[must_use = "there is no ticket until `create` is called"]
 pub struct TicketBuilder {
-    server: Server,
+    issuer: Issuer,
+    server: PeerId,
+    at: HostPort,
     read: bool,
     write: bool,
     path: Vec<u8>,
     ttl: Duration,
-    uses: u32,
+    uses: Option<u32>,
+}
+
+/// Who writes the ticket down.
+#[derive(Debug)]
+enum Issuer {
+    Server(Server),
+    Book(TicketBook),
 }
 
 impl TicketBuilder {
     pub(super) fn new(server: Server) -> Self {
-        Self { server, read: false, write: false, path: Vec::new(), ttl: DEFAULT_TTL, uses: 1 }
+        let at = HostPort { host: server.inner.advertised.clone(), port: server.inner.address.port() };
+        Self::of(server.id(), at, Issuer::Server(server))
+    }
+
+    pub(crate) fn of_book(book: TicketBook, server: PeerId, at: HostPort) -> Self {
+        Self::of(server, at, Issuer::Book(book))
+    }
+
+    fn of(server: PeerId, at: HostPort, issuer: Issuer) -> Self {
+        let (path, ttl, uses) = (Vec::new(), DEFAULT_TTL, Some(1));
+        Self { issuer, server, at, read: false, write: false, path, ttl, uses }
     }
 
     /// Adds the right to fetch.
@@ -52,27 +72,37 @@ impl TicketBuilder {
 
     /// How many keys may redeem it. Each of them may use it any number of times until it expires. The default is one.
     pub fn uses(mut self, keys: u32) -> Self {
-        self.uses = keys;
+        self.uses = Some(keys);
         self
     }
 
-    /// Makes the ticket. Its text is the URL, secret included.
+    /// Any key may redeem it.
+    pub fn any_uses(mut self) -> Self {
+        self.uses = None;
+        self
+    }
+
+    /// Makes the ticket. Its text is the URL, secret included. Blocks for as long as writing a short file takes: a
+    /// server that is started again honours the ticket, unless its key is fresh.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) without any right or with a path that cannot be, and
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) without any right or with a path that cannot be,
+    /// [`ErrorKind::LocalIo`](crate::ErrorKind::LocalIo) if it cannot be written down, and
     /// [`ErrorKind::Other`](crate::ErrorKind::Other) if too many tickets are alive.
     pub fn create(self) -> Result<Ticket, Error> {
-        let Self { server, read, write, path, ttl, uses } = self;
-        if !(read || write) || uses == 0 {
+        let Self { issuer, server, at, read, write, path, ttl, uses } = self;
+        if !(read || write) || uses == Some(0) {
             return Err(Cause::TicketWithoutRight.into());
         }
         let path = path.strip_suffix(b"/").unwrap_or(&path);
         let paths = Scope::below(path).map_err(TargetError::Path)?;
         let grant = Grant { read, write, paths };
-        let tickets = server.inner.access.tickets();
-        let secret = tickets.issue_shared(grant, uses, ttl, Instant::now()).map_err(Cause::from)?;
-        let at = HostPort { host: server.inner.advertised.clone(), port: server.inner.address.port() };
-        Ok(Ticket::new(server.id(), at, path, secret).map_err(TargetError::from)?)
+        let book = match &issuer {
+            Issuer::Server(server) => server.inner.access.tickets(),
+            Issuer::Book(book) => book,
+        };
+        let secret = book.issue_shared(grant, uses, ttl, Instant::now()).map_err(Cause::from)?;
+        Ok(Ticket::new(server, at, path, secret).map_err(TargetError::from)?)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use shiplane_files::internals::DestinationError;
 use shiplane_protocols::internals::{
     Fetch, FetchRequest,
-    transfer::{Target, TransferError, TransferOptions},
+    transfer::{OutputStream, Target, TransferError, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, RpcClient};
 use shiplane_transport::internals::{BiStream, Claim};

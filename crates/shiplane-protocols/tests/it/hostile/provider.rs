@@ -8,7 +8,7 @@ use bytes::Bytes;
 use shiplane_files::internals::{Destination, DestinationError, FaultClass};
 use shiplane_protocols::internals::{
     Fetch, FetchError,
-    transfer::{FilesReport, Target, TransferError},
+    transfer::{FilesReport, OutputStream, Target, TransferError},
 };
 use shiplane_transport::StreamError;
 use shiplane_wire::{Code, Digest, Mtime, ProviderRecord, TaggedChunk};
@@ -478,7 +478,8 @@ async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that
         }
         holder.let_go();
     });
-    let failed = fetch.receive(Target::stream(&OutputStream::new(held)), &small_chunks(), Arc::new(|_| ())).await;
+    let failed =
+        fetch.receive(Target::stream(&OutputStream::new(held)), &small_chunks(), Arc::new(|_| ())).await;
     let error = transfer_error(failed);
     assert!(matches!(error, TransferError::Destination(DestinationError::Io { .. })), "{error}");
 }

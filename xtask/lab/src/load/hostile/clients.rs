@@ -93,7 +93,7 @@ fn play(fixture: &Fixture, victim: &Victim, limit: Duration) -> Result<Outcome> 
     }
     let shiplane = fixture.shiplane.within(ADDRESS_SPACE_BYTES);
     let mut command = shiplane.command(&place.join("home"));
-    command.arg("get").arg(liar.first("ticket")?);
+    command.arg("get").arg(liar.first("ticket")?).args(["--give-up-after", "0s"]);
     command.arg(if victim.to_stdout { Path::new("-") } else { &copy });
     command.args(["--quiet"]).args(victim.options);
     let log = File::create(place.join("log")).context("cannot write the client's log")?;

@@ -13,7 +13,8 @@ use shiplane_protocols::{
     internals::{
         Fetch, FetchError, FetchRequest, Push, PushRequest,
         transfer::{
-            EventFn, FilesReport, MemoryBudget, Target, TransferError, TransferEvent, TransferOptions,
+            EventFn, FilesReport, MemoryBudget, OutputStream, Target, TransferError, TransferEvent,
+            TransferOptions,
         },
     },
 };
@@ -161,7 +162,10 @@ async fn a_single_file_arrives_equal_on_disk_and_in_a_stream() {
         let request = FetchRequest { path: b"x".to_vec(), is_new_here: true };
         let fetch = Fetch::open_with(&client, request, &world.options).await.unwrap();
         let out = Shared::default();
-        fetch.receive(Target::stream(&OutputStream::new(out.clone())), &world.options, silent()).await.unwrap();
+        fetch
+            .receive(Target::stream(&OutputStream::new(out.clone())), &world.options, silent())
+            .await
+            .unwrap();
         assert!(*out.0.lock().unwrap() == content, "{len}");
     }
 }

@@ -1,0 +1,86 @@
+//! Tickets outlive the server that gave them out, and can be listed, made and revoked.
+
+use crate::program::{Machine, Running, assert_same_tree};
+
+#[test]
+fn a_server_that_is_started_again_honours_its_tickets() {
+    let (here, there, another) = (Machine::new(), Machine::new(), Machine::new());
+    there.write("src/hello", "hello");
+    there.write("other/secret", "secret");
+    let server = there.serve("src");
+    let (ticket, address) = (server.ticket().to_owned(), server.address());
+    here.run(&["get", &ticket, "copy"]).done();
+    drop(server);
+
+    let server = there.serve_with("src", &["--listen", &address]);
+    here.run(&["get", &ticket, "again"]).done();
+    assert_same_tree(&here.file("again"), &there.file("src"));
+    another.run(&["get", &ticket, "copy"]).failed(4, "another key");
+    drop(server);
+
+    let _server = there.serve_with("other", &["--listen", &address]);
+    here.run(&["get", &ticket, "third"]).failed(4, "no ticket has this secret");
+}
+
+#[test]
+fn no_secret_is_in_the_file_of_tickets() {
+    let there = Machine::new();
+    let server = there.serve("src");
+    let (_, secret) = server.ticket().split_once('#').unwrap();
+    let stored = std::fs::read_to_string(there.path("tickets")).unwrap();
+    assert!(stored.contains("/src") && !stored.contains(secret), "{stored}");
+}
+
+#[test]
+fn a_ticket_that_is_revoked_ends_the_session_of_its_client() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/much", vec![7; 192 << 20]);
+    let server = there.serve("src");
+    let mut get = Running::start(&mut here.command(&["get", &server.ticket_for("much"), "-"]));
+    get.first_byte();
+    let listed = there.run(&["ticket", "list"]).done().out;
+    assert!(listed.contains("read / of ") && listed.contains("used by 1 of 1, expires in 59m"), "{listed}");
+    let id = listed.split(' ').next().unwrap();
+    there.run(&["ticket", "revoke", id]).done();
+    get.end().told(4, "(revoked)");
+    here.run(&["get", server.ticket(), "copy"]).failed(4, "does not admit this key");
+    assert_eq!(there.run(&["ticket", "list"]).done().out, "");
+    there.run(&["ticket", "revoke", id]).failed(2, "there is no ticket");
+}
+
+#[test]
+fn a_ticket_is_made_for_a_server_that_runs() {
+    let there = Machine::new();
+    there.write("src/a/hello", "hello");
+    there.write("src/b/hello", "hello");
+    let server = there.serve("src");
+    let address = server.address();
+    let args = ["ticket", "new", "src", "--path", "a", "--at", &address, "--ticket-uses", "2"];
+    let ticket = there.run(&args).done().out;
+    let ticket = ticket.trim_end();
+    let clients = [Machine::new(), Machine::new(), Machine::new()];
+    // The server reads of it within a second; until then it admits nobody by it.
+    let mut first = clients[0].run(&["get", ticket, "copy"]);
+    while first.code == Some(4) {
+        first = clients[0].run(&["get", ticket, "copy"]);
+    }
+    first.done();
+    clients[1].run(&["get", ticket, "copy"]).done();
+    assert_same_tree(&clients[1].file("copy"), &there.file("src/a"));
+    clients[1].run(&["get", &ticket.replace("/a#", "/b#"), "b"]).failed(4, "no permission for this path");
+    clients[2].run(&["get", ticket, "copy"]).failed(4, "");
+    there.run(&["ticket", "new", "nowhere"]).failed(7, "nowhere");
+    there.run(&["ticket", "new", "src", "--at", "host"]).failed(2, "port");
+    there.run(&["ticket", "new", "src", "--ticket-uses", "0"]).failed(2, "from 1 to 1024, or any");
+}
+
+#[test]
+fn a_ticket_may_be_for_any_number_of_clients() {
+    let there = Machine::new();
+    there.write("src/hello", "hello");
+    let server = there.serve_with("src", &["--listen", "127.0.0.1:0", "--ticket-uses", "any"]);
+    for _ in 0..3 {
+        Machine::new().run(&["get", server.ticket(), "copy"]).done();
+    }
+    assert!(there.run(&["ticket", "list"]).done().out.contains("for any key"));
+}

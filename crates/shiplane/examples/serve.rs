@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use shiplane::{Error, ErrorKind, Limits, Server, ServerBuilder};
+use shiplane::{Error, ErrorKind, Server, ServerBuilder};
 
 /// A server that can be fetched from, pushed to and synced with.
 pub(crate) fn photos(dir: &str) -> ServerBuilder {
-    Server::builder(dir).writable(Limits::default())
+    Server::builder(dir).writable()
 }
 
 /// Prints a ticket for one key, and serves until `stop` is ready.

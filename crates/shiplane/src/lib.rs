@@ -10,7 +10,7 @@
 //! ```
 //! # use std::time::Duration;
 //! # use serde::{Deserialize, Serialize};
-//! use shiplane::{Client, Context, Limits, Request, Server};
+//! use shiplane::{Client, Context, Request, Server};
 //!
 //! # const HOUR: Duration = Duration::from_secs(3600);
 //! #[derive(Serialize, Deserialize)]
@@ -33,7 +33,7 @@
 //! # let a = dir.path().join("a.txt");
 //! # std::fs::write(&a, "a")?;
 //! // On one machine: serve a directory, and a method.
-//! let server = Server::builder(&photos).writable(Limits::default())
+//! let server = Server::builder(&photos).writable()
 //!     .method(|add: Add, _context: Context| async move { Ok(Sum(add.a + add.b)) })
 //! #   .home(dir.path().join("server"))
 //!     .bind("127.0.0.1:0").await?;
@@ -132,12 +132,12 @@ pub use event::{Action, Event, EventKind, Phase, Side};
 pub use peers::{KnownPeer, Peers};
 pub use report::Report;
 pub use request::Request;
-pub use server::{Context, FromContext, Limits, Server, ServerBuilder, State, Stats, TicketBuilder};
+pub use server::{Context, FromContext, Server, ServerBuilder, State, Stats, TicketBuilder};
 pub use shiplane_protocols::{Compression, internals::access::Ticket};
 pub use shiplane_transport::PeerId;
 pub use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES as MAX_CHUNK_LEN_BYTES};
 pub use target::Target;
-pub use tickets::{IssuedTicket, Tickets};
+pub use tickets::Tickets;
 
 /// Bytes as text that is safe to print, such as a path: control characters and what is no UTF-8 are escaped.
 #[must_use]

@@ -71,7 +71,8 @@ struct Inner {
 pub struct ServerBuilder<S = ()> {
     path: PathBuf,
     places: HomePaths,
-    limits: Option<Limits>,
+    is_writable: bool,
+    limits: WriteLimits,
     rate: Option<u64>,
     advertised: Option<String>,
     is_foreground: bool,
@@ -86,11 +87,6 @@ struct OwnMethod<S> {
 }
 
 type Mount<S> = Box<dyn FnOnce(Router, &Arc<Shared<S>>) -> Router + Send>;
-
-/// How much peers may push.
-#[derive(Debug, Clone, Default)]
-#[must_use]
-pub struct Limits(WriteLimits);
 
 /// What a server has transferred since it was bound. Its text is a report of several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +115,8 @@ impl Server {
         ServerBuilder {
             path: path.into(),
             places: HomePaths::default(),
-            limits: None,
+            is_writable: false,
+            limits: WriteLimits::default(),
             rate: None,
             advertised: None,
             is_foreground: false,
@@ -214,8 +211,20 @@ impl fmt::Debug for Server {
 impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     /// Lets peers with the right to write push here, and those who may read and write sync. What is served must then be
     /// a directory.
-    pub fn writable(mut self, limits: Limits) -> Self {
-        self.limits = Some(limits);
+    pub fn writable(mut self) -> Self {
+        self.is_writable = true;
+        self
+    }
+
+    /// The most bytes of one push. By default that is what the disk has room for.
+    pub fn max_push_bytes(mut self, bytes: u64) -> Self {
+        self.limits.max_transfer_bytes = Some(bytes);
+        self
+    }
+
+    /// Maximum concurrent pushes per peer. Further ones are refused as busy.
+    pub fn max_pushes_per_peer(mut self, pushes: usize) -> Self {
+        self.limits.max_pushes_per_peer = pushes;
         self
     }
 
@@ -323,7 +332,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         // A broken list would refuse everyone: better reported here than found out by every peer.
         PeersFile::at(&peers).read().map_err(Cause::from)?;
         let root = SourceRoot::open(&self.path).map_err(Cause::Serve)?;
-        if self.limits.is_some() && !root.is_directory() {
+        if self.is_writable && !root.is_directory() {
             return Err(Cause::WritableFile.into());
         }
         let access = AccessControl::open(&peers);
@@ -337,12 +346,11 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
             metrics: Some(Arc::clone(&metrics)),
             ..TransferOptions::default()
         };
-        let files = match self.limits.clone() {
-            Some(Limits(limits)) => {
-                let state = SyncState::at(self.places.sync_path()?);
-                FileServer::syncing(root, &self.path, Arc::clone(&access), options, limits, state)
-            }
-            None => FileServer::new(root, Arc::clone(&access), options),
+        let files = if self.is_writable {
+            let (state, limits) = (SyncState::at(self.places.sync_path()?), self.limits.clone());
+            FileServer::syncing(root, &self.path, Arc::clone(&access), options, limits, state)
+        } else {
+            FileServer::new(root, Arc::clone(&access), options)
         };
         let identity = self.places.identity()?;
         Ok((Opened { files, access, identity, advertised, metrics }, self))
@@ -392,8 +400,18 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
 impl ServerBuilder {
     /// The state that handlers extract as [`State<S>`]. It comes before the methods.
     pub fn state<S: Clone + Send + Sync + 'static>(self, state: S) -> ServerBuilder<S> {
-        let Self { path, places, limits, rate, advertised, is_foreground, .. } = self;
-        ServerBuilder { path, places, limits, rate, advertised, is_foreground, state, methods: Vec::new() }
+        let Self { path, places, is_writable, limits, rate, advertised, is_foreground, .. } = self;
+        ServerBuilder {
+            path,
+            places,
+            is_writable,
+            limits,
+            rate,
+            advertised,
+            is_foreground,
+            state,
+            methods: Vec::new(),
+        }
     }
 }
 
@@ -401,23 +419,10 @@ impl<S> fmt::Debug for ServerBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerBuilder")
             .field("path", &self.path)
+            .field("is_writable", &self.is_writable)
             .field("limits", &self.limits)
             .field("methods", &self.methods.iter().map(|method| method.name).collect::<Vec<_>>())
             .finish_non_exhaustive()
-    }
-}
-
-impl Limits {
-    /// The most bytes of one push. By default that is what the disk has room for.
-    pub fn max_push_bytes(mut self, bytes: u64) -> Self {
-        self.0.max_transfer_bytes = Some(bytes);
-        self
-    }
-
-    /// Maximum concurrent pushes per peer. Further ones are refused as busy.
-    pub fn max_pushes_per_peer(mut self, pushes: usize) -> Self {
-        self.0.max_pushes_per_peer = pushes;
-        self
     }
 }
 

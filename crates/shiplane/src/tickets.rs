@@ -1,10 +1,9 @@
 //! The tickets that this machine's servers have given out.
 
 use std::{
-    fmt,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime},
+    path::Path,
+    time::{Instant, SystemTime},
 };
 
 use shiplane_protocols::internals::access::{HostPort, RootId, StoredTicket, TicketBook, TicketsFile};
@@ -26,10 +25,6 @@ pub struct Tickets {
     places: HomePaths,
 }
 
-/// A ticket that was given out, without its secret, which nobody but its holder has. Its text is one line for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IssuedTicket(StoredTicket);
-
 impl Tickets {
     /// The tickets in the usual place: see [`ClientBuilder`](crate::ClientBuilder).
     ///
@@ -40,26 +35,28 @@ impl Tickets {
         Ok(Self { file: TicketsFile::at(places.tickets_path()?), places })
     }
 
-    /// Those that have not expired, in the order in which they were made.
+    /// Those that have not expired, in the order in which they were made, one line each: first an id, the beginning of a
+    /// hash of the secret, which nobody but its holder has, then what it permits, who has used it and how long it is good.
     ///
     /// # Errors
     /// If the file cannot be read or understood.
-    pub fn list(&self) -> Result<Vec<IssuedTicket>, Error> {
+    pub fn list(&self) -> Result<Vec<String>, Error> {
         let stored = self.file.read().map_err(Cause::from)?;
-        Ok(stored.into_iter().map(IssuedTicket).collect())
+        Ok(stored.iter().map(line).collect())
     }
 
-    /// Revokes the ticket with this [`id`](IssuedTicket::id), and returns it.
+    /// Revokes the ticket with this id, and returns its line.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is none, among others; nothing has changed then.
-    pub fn revoke(&self, id: &str) -> Result<IssuedTicket, Error> {
+    pub fn revoke(&self, id: &str) -> Result<String, Error> {
         let revoked = self.file.edit(|tickets| {
             let at = tickets.iter().position(|ticket| ticket.id() == id)?;
             Some(tickets.remove(at))
         });
         let revoked = revoked.map_err(Cause::from)?;
-        Ok(IssuedTicket(revoked.ok_or_else(|| Cause::NoSuchTicket { id: id.to_owned() })?))
+        let revoked = revoked.ok_or_else(|| Cause::NoSuchTicket { id: id.to_owned() })?;
+        Ok(line(&revoked))
     }
 
     /// Makes a ticket for the server of `root` on this machine, which may run already or be started later. Clients find
@@ -87,63 +84,26 @@ impl Tickets {
     }
 }
 
-impl IssuedTicket {
-    /// What it is called here: the first digits of a hash of its secret.
-    #[must_use]
-    pub fn id(&self) -> String {
-        self.0.id()
-    }
-
-    /// The directory or file that it is for.
-    #[must_use]
-    pub fn root(&self) -> PathBuf {
-        path_of(self.0.root.path())
-    }
-
-    /// How long it is still good.
-    #[must_use]
-    pub fn expires_in(&self) -> Duration {
-        self.0.expires_at.duration_since(SystemTime::now()).unwrap_or_default()
-    }
-
-    /// How many keys have redeemed it; `None` if any number may, which nobody counts.
-    #[must_use]
-    pub fn uses(&self) -> Option<usize> {
-        self.0.max_owners.map(|_| self.0.owners.len())
-    }
-
-    /// How many keys may redeem it; `None` is any number.
-    #[must_use]
-    pub fn max_uses(&self) -> Option<u32> {
-        self.0.max_owners
-    }
-}
-
-impl fmt::Display for IssuedTicket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let grant = &self.0.grant;
-        let rights = match (grant.read, grant.write) {
-            (true, true) => "read,write",
-            (false, true) => "write",
-            _ => "read",
-        };
-        let path = grant.paths.paths().and_then(<[_]>::first).map_or_else(String::new, ToString::to_string);
-        let root = shiplane_wire::escape(self.0.root.path());
-        let uses = match (self.uses(), self.max_uses()) {
-            (Some(uses), Some(max)) => format!("used by {uses} of {max}"),
-            _ => "for any key".to_owned(),
-        };
-        write!(f, "{} {rights} /{path} of {root}, {uses}", self.id())
-    }
-}
-
-#[cfg(unix)]
-fn path_of(bytes: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
-}
-
-#[cfg(not(unix))]
-fn path_of(bytes: &[u8]) -> PathBuf {
-    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
+/// A ticket, for people.
+fn line(ticket: &StoredTicket) -> String {
+    let rights = match (ticket.grant.read, ticket.grant.write) {
+        (true, true) => "read,write",
+        (false, true) => "write",
+        _ => "read",
+    };
+    let path =
+        ticket.grant.paths.paths().and_then(<[_]>::first).map_or_else(String::new, ToString::to_string);
+    let root = shiplane_wire::escape(ticket.root.path());
+    let uses = match ticket.max_owners {
+        Some(max) => format!("used by {} of {max}", ticket.owners.len()),
+        None => "for any client".to_owned(),
+    };
+    let left = ticket.expires_at.duration_since(SystemTime::now()).unwrap_or_default();
+    let left = match left.as_secs() {
+        secs @ 0..60 => format!("{secs}s"),
+        secs @ 60..3600 => format!("{}m", secs / 60),
+        secs @ 3600..86_400 => format!("{}h{}m", secs / 3600, secs / 60 % 60),
+        secs => format!("{}d{}h", secs / 86_400, secs / 3600 % 24),
+    };
+    format!("{} {rights} /{path} of {root}, {uses}, expires in {left}", ticket.id())
 }

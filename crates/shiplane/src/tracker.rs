@@ -34,7 +34,7 @@ struct State {
     /// Of the paths and reasons in that list.
     left_out_bytes: usize,
     left_out_count: u64,
-    told: Told,
+    announced: Announced,
     /// Kinds that are not wanted.
     skipped: Vec<&'static str>,
     on_progress: Option<ProgressFn>,
@@ -43,16 +43,20 @@ struct State {
 /// What has been told, so that an attempt after a lost connection does not tell it again. Hashes of paths and their number
 /// are bounded: beyond that, an event may come twice.
 #[derive(Default)]
-struct Told {
+struct Announced {
     hashes: HashSet<u64>,
     hasher: RandomState,
 }
 
-impl Told {
-    /// Whether this is the first time.
-    fn is_new(&mut self, path: &str) -> bool {
-        let hash = self.hasher.hash_one(path);
-        if self.hashes.len() < MAX_TOLD { self.hashes.insert(hash) } else { !self.hashes.contains(&hash) }
+impl Announced {
+    /// Whether this is the first time that it is told, of a file or, by one of the sides, of what is left out.
+    fn is_new(&mut self, path: &str, left_out_by: Option<Side>) -> bool {
+        let hash = self.hasher.hash_one((path, left_out_by));
+        if self.hashes.len() < MAX_ANNOUNCED {
+            self.hashes.insert(hash)
+        } else {
+            !self.hashes.contains(&hash)
+        }
     }
 }
 
@@ -165,7 +169,7 @@ impl Tracker {
             left_out: Vec::new(),
             left_out_bytes: 0,
             left_out_count: 0,
-            told: Told::default(),
+            announced: Announced::default(),
             skipped,
             on_progress,
         };
@@ -208,7 +212,7 @@ impl Tracker {
     /// A file is complete.
     pub(crate) fn file(&self, path: String, len_bytes: u64, is_received: bool, sha256: Option<String>) {
         let mut state = self.state();
-        if state.told.is_new(&path) {
+        if state.announced.is_new(&path, None) {
             let kind = EventKind::File { len_bytes, is_received, sha256 };
             self.emit(&mut state, kind, Some(path));
         }
@@ -245,7 +249,7 @@ impl Tracker {
             state.left_out_bytes += len_bytes;
             state.left_out.push(left_out.clone());
         }
-        if state.told.is_new(&left_out.path) {
+        if state.announced.is_new(&left_out.path, Some(left_out.side)) {
             let path = Some(left_out.path.clone());
             self.emit(&mut state, EventKind::LeftOut(left_out), path);
         }
@@ -297,7 +301,7 @@ impl Tracker {
 }
 
 /// 500,000: 9 MiB of hashes.
-const MAX_TOLD: usize = 500_000;
+const MAX_ANNOUNCED: usize = 500_000;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use shiplane::{Error, Limits, Server, Stats};
+use shiplane::{Error, Server, Stats};
 use tokio_util::sync::CancellationToken;
 
 use super::ticket;
@@ -57,7 +57,7 @@ async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
     let bind = |addr: SocketAddr| {
         let mut builder = Server::builder(&settings.root).foreground(true);
         if settings.writable {
-            builder = builder.writable(Limits::default());
+            builder = builder.writable();
         }
         if let Some(rate) = settings.rate {
             builder = builder.rate(rate.get());

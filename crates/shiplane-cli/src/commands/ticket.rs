@@ -8,7 +8,6 @@ use crate::args::{TicketCommand, TicketNew, TicketUses};
 use crate::failure::Failure;
 use crate::logging::print_line;
 use crate::settings::{DEFAULT_LISTEN, check_ttl};
-use crate::units::show_duration;
 
 pub(super) fn run(command: TicketCommand) -> Result<(), Failure> {
     let tickets = Tickets::open()?;
@@ -51,8 +50,7 @@ fn list(tickets: &Tickets) -> Result<(), Failure> {
     }
     let mut out = io::stdout().lock();
     for ticket in &valid {
-        let left = show_duration(ticket.expires_in());
-        writeln!(out, "{ticket}, expires in {left}").map_err(Failure::Stdout)?;
+        writeln!(out, "{ticket}").map_err(Failure::Stdout)?;
     }
     Ok(())
 }

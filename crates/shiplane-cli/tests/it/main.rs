@@ -6,7 +6,6 @@ mod failures;
 mod flow;
 mod local;
 mod push;
-mod redial;
 mod sessions;
 mod snapshots;
 mod sync;
@@ -22,3 +21,5 @@ mod hostile;
 mod octopii;
 #[cfg(test)]
 mod program;
+#[cfg(test)]
+mod redial;

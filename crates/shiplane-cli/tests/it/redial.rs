@@ -33,8 +33,8 @@ fn serve(there: &Machine, root: &str, at: &str) -> Server {
 }
 
 fn address(server: &Server) -> String {
-    let listening: Value = serde_json::from_str(&server.first_line).unwrap();
-    listening["address"].as_str().unwrap().to_owned()
+    let listening: Value = serde_json::from_str(&server.first_line).expect("an event");
+    listening["address"].as_str().expect("an address").to_owned()
 }
 
 /// Runs a job and meanwhile kills the server and starts it again; gives the events from then on, and how much was kept
@@ -54,12 +54,12 @@ fn run_over_a_restart(here: &Machine, there: &Machine, root: &str, args: &[&str]
     let lost = run.events().iter().filter(|event| event["event"] == "connection_lost").count();
     assert!(lost > 0, "{run:?}");
     assert_eq!(server.stop().code, Some(0));
-    (run, kept["bytes_done"].as_u64().unwrap())
+    (run, kept["bytes_done"].as_u64().expect("a number"))
 }
 
 /// What the server that was started last has sent or received.
 fn moved(run: &Run, done: &str) -> u64 {
-    run.last_event()[done].as_u64().unwrap()
+    run.last_event()[done].as_u64().expect("a number")
 }
 
 #[test]

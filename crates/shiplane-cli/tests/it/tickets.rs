@@ -82,5 +82,5 @@ fn a_ticket_may_be_for_any_number_of_clients() {
     for _ in 0..3 {
         Machine::new().run(&["get", server.ticket(), "copy"]).done();
     }
-    assert!(there.run(&["ticket", "list"]).done().out.contains("for any key"));
+    assert!(there.run(&["ticket", "list"]).done().out.contains("for any client"));
 }

@@ -281,7 +281,7 @@ mod tests {
             hash: SecretHash::of(&TicketSecret::from_bytes([byte; 16])),
             expires_at: UNIX_EPOCH + Duration::from_secs(secs) + lifetime,
             max_owners: Some(2),
-            grant: Grant { read: true, write: byte % 2 == 0, paths: Scope::below(b"a b/\xff").unwrap() },
+            grant: Grant { read: true, write: byte.is_multiple_of(2), paths: Scope::below(b"a b/\xff").unwrap() },
             root: RootId {
                 device: 3,
                 inode: 4,
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(file.read().unwrap(), []);
         let (lives, expired) = (ticket(1, Duration::from_secs(60)), ticket(2, Duration::ZERO));
         file.edit(|tickets| tickets.extend([lives.clone(), expired])).unwrap();
-        assert_eq!(file.read().unwrap(), [lives.clone()]);
+        assert_eq!(file.read().unwrap(), std::slice::from_ref(&lives));
         assert!(!std::fs::read_to_string(&file.path).unwrap().contains(&"01".repeat(16)));
         file.edit(|tickets| tickets.retain(|ticket| ticket.id() != lives.id())).unwrap();
         assert_eq!(file.read().unwrap(), []);

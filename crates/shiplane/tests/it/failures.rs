@@ -135,7 +135,7 @@ async fn a_server_that_cannot_be_says_why() {
     let file = there.write("file", "x");
     let bind = async |path, is_writable| {
         let builder = Server::builder(path).home(there.path("home"));
-        let builder = if is_writable { builder.writable(shiplane::Limits::default()) } else { builder };
+        let builder = if is_writable { builder.writable() } else { builder };
         builder.bind("127.0.0.1:0").await.map(drop).map_err(|error| error.kind())
     };
     assert_eq!(bind(there.path("none"), false).await, Err(ErrorKind::LocalIo));

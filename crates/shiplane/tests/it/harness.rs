@@ -68,7 +68,7 @@ impl Machine {
 
     /// A server of `root` here, for reading and writing.
     pub(crate) async fn serve_writable(&self) -> Running {
-        self.run(Server::builder(self.dir("root")).writable(shiplane::Limits::default())).await
+        self.run(Server::builder(self.dir("root")).writable()).await
     }
 }
 

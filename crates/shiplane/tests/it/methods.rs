@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use shiplane::{
-    Context, Error, ErrorKind, Limits, Request, Server, ServerBuilder, Side, State, TicketBuilder,
-};
+use shiplane::{Context, Error, ErrorKind, Request, Server, ServerBuilder, Side, State, TicketBuilder};
 use tokio::sync::Semaphore;
 
 use crate::harness::Machine;
@@ -39,7 +37,7 @@ async fn who(_: WhoAmI, context: Context) -> Result<String, Error> {
 }
 
 fn builder(there: &Machine) -> ServerBuilder {
-    Server::builder(there.dir("root")).writable(Limits::default())
+    Server::builder(there.dir("root")).writable()
 }
 
 #[tokio::test]

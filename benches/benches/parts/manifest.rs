@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput};
 use shiplane_benches::Failure;
-use shiplane_files::internals::sync::{FileState, Manifest, Node};
+use shiplane_files::internals::sync::{FileState, Manifest, Node, Stamp};
 use shiplane_wire::{Digest, Entry, EntryKind, Mtime, ProviderRecord, RecordReader, RelPath, Version};
 
 use crate::expect;
@@ -52,7 +52,8 @@ fn manifest() -> Manifest {
     let mut manifest = Manifest::new();
     for at in 0..FILES {
         let digest = Digest::blake3(&at.to_le_bytes());
-        let file = FileState { size_bytes: at, digest, mtime: mtime(at) };
+        let stamp = Stamp { mode: 0o644, mtime: mtime(at) };
+        let file = FileState { size_bytes: at, digest, stamp };
         manifest.insert(path(at), Node::File(file));
     }
     manifest

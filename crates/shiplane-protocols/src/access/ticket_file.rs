@@ -281,7 +281,11 @@ mod tests {
             hash: SecretHash::of(&TicketSecret::from_bytes([byte; 16])),
             expires_at: UNIX_EPOCH + Duration::from_secs(secs) + lifetime,
             max_owners: Some(2),
-            grant: Grant { read: true, write: byte.is_multiple_of(2), paths: Scope::below(b"a b/\xff").unwrap() },
+            grant: Grant {
+                read: true,
+                write: byte.is_multiple_of(2),
+                paths: Scope::below(b"a b/\xff").unwrap(),
+            },
             root: RootId {
                 device: 3,
                 inode: 4,

@@ -114,7 +114,7 @@ pub(crate) struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = GET_HELP)]
 pub(crate) struct GetArgs {
-    /// Ticket URL, or NAME|PEERID@HOST:PORT[/PATH]; omit it if the ticket comes from a file or variable
+    /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; omit it if the ticket comes from a file or variable
     #[arg(value_name = "SOURCE")]
     pub(crate) first: Option<OsString>,
     /// Destination, as with `cp -r`; `-` writes one file to standard output [default: .]
@@ -155,7 +155,7 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 #[command(after_help = PUSH_HELP)]
 pub(crate) struct PushArgs {
-    /// Files and directories, or `-` for standard input; last a ticket URL or NAME|PEERID@HOST:PORT[/PATH];
+    /// Files and directories, or `-` for standard input; last a ticket URL or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH];
     /// omit TARGET if the ticket comes from a file or variable
     #[arg(value_names = ["PATH", "TARGET"], num_args = 1.., required = true)]
     pub(crate) paths: Vec<OsString>,
@@ -187,7 +187,7 @@ pub(crate) struct SyncArgs {
     /// Local directory; it must exist
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
-    /// Ticket URL, or NAME|PEERID@HOST:PORT[/PATH]; omit it if the ticket comes from a file or variable
+    /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; omit it if the ticket comes from a file or variable
     #[arg(value_name = "TARGET")]
     pub(crate) target: Option<OsString>,
     /// Show what would change on each side and why; change nothing
@@ -418,6 +418,9 @@ pub(crate) struct PeersAdd {
     /// Permit the peer to push to `serve --writable`; with --read also to sync
     #[arg(long)]
     pub(crate) write: bool,
+    /// Where the peer is found, so that NAME or NAME/PATH is enough to get, push and sync [default port: 7514]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) at: Option<String>,
     /// Limit the permissions to PATH within the served root, and everything below it [default: everything]
     #[arg(long = "path", value_name = "PATH", requires = "rights")]
     pub(crate) paths: Vec<OsString>,
@@ -494,7 +497,7 @@ hide it from the process list. To resume an interrupted run, repeat the command.
 const PUSH_HELP: &str = "\
 Each PATH is placed by its name into the directory of TARGET, which is created if it is missing. A
 PATH of `.` sends the content of the directory. Standard input goes to the file of TARGET:
-NAME@HOST:PORT/DIR/FILE, or a ticket URL with /DIR/FILE before its #.
+NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end.
 
 Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
 hide it from the process list. To resume an interrupted run, repeat the command.";

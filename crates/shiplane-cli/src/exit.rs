@@ -78,7 +78,9 @@ fn settings(error: &SettingsError) -> Diagnosis {
     here(
         Class::Usage,
         match error {
-            SettingsError::NoSource => "give a ticket URL or NAME@HOST:PORT/PATH, or set SHIPLANE_TICKET",
+            SettingsError::NoSource => {
+                "give a ticket URL, NAME/PATH or NAME@HOST/PATH, or set SHIPLANE_TICKET"
+            }
             SettingsError::TwoSources => "with --ticket-file, give only DEST",
             SettingsError::Target(error) => return job(error),
             SettingsError::TicketFile { .. } => {
@@ -87,12 +89,11 @@ fn settings(error: &SettingsError) -> Diagnosis {
             SettingsError::NoDest => "give a file or a directory, or omit DEST for the current directory",
             SettingsError::NoPath => "give the files to push before the target",
             SettingsError::NoTarget => {
-                "give a ticket URL or NAME@HOST:PORT/PATH last, or set SHIPLANE_TICKET"
+                "give a ticket URL, NAME/PATH or NAME@HOST/PATH last, or set SHIPLANE_TICKET"
             }
             SettingsError::TwoTargets => "with --ticket-file, give only the paths",
             SettingsError::StdinUnnamed => {
-                "add a file name to the target: NAME@HOST:PORT/DIR/FILE, or /DIR/FILE before the # of a \
-                 ticket"
+                "add a file name to the target: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end"
             }
             SettingsError::StdinNotAlone => "push the other paths in a separate command",
             #[cfg(feature = "octopii")]

@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shiplane::{Target, escape};
+use shiplane::{DEFAULT_PORT, Target, escape};
 
 use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs, Skip, TicketUses};
 use crate::progress::OutputMode;
@@ -222,9 +222,9 @@ fn read_ticket(file: &Path, stdin: impl Read) -> Result<OsString, SettingsError>
     Ok(text.trim_start().lines().next().unwrap_or_default().into())
 }
 
-/// All of IPv4; the port is free of any registration at IANA and easily remembered.
+/// All of IPv4.
 pub(crate) const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7514);
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
 
 const MIN_TICKET_TTL: Duration = Duration::from_secs(1);
 
@@ -301,7 +301,7 @@ mod tests {
     fn contradictions_are_refused() {
         assert!(matches!(settle(&[], None, ""), Err(SettingsError::NoSource)));
         assert!(matches!(settle(&[], Some(""), ""), Err(SettingsError::NoSource)));
-        assert!(matches!(settle(&["out"], None, ""), Err(SettingsError::Target(_))));
+        assert!(matches!(settle(&["./out"], None, ""), Err(SettingsError::Target(_))));
         let both = ["--ticket-file", "-", "a@h:1", "out"];
         assert!(matches!(settle(&both, None, ""), Err(SettingsError::TwoSources)));
         let json = ["a@h:1", "-", "--json"];

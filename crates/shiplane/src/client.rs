@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use shiplane_protocols::internals::access::{PeerName, PeersFile};
+use shiplane_protocols::internals::access::{HostPort, PeerName, PeersFile, StandingPeer};
 use shiplane_transport::{
     Identity, PeerId, QuicTransport, TransportConfig,
     internals::{LaneThreads, blocking},
 };
 
 use crate::{
-    error::{Cause, Error},
+    error::{Cause, Error, TargetError},
     home::{HomePaths, machine_setters},
     target::{ServerKey, Target},
 };
@@ -77,13 +77,17 @@ impl Client {
         &self.inner.places
     }
 
-    pub(crate) async fn server_key(&self, target: &Target) -> Result<PeerId, Error> {
-        match &target.server {
-            ServerKey::Id(id) => Ok(*id),
-            ServerKey::Name(name) => {
+    /// The server's key and address.
+    pub(crate) async fn locate(&self, target: &Target) -> Result<(PeerId, HostPort), Error> {
+        match (&target.server, &target.at) {
+            (ServerKey::Id(id), Some(at)) => Ok((*id, at.clone())),
+            (ServerKey::Id(_), None) => Err(TargetError::Unknown.into()),
+            (ServerKey::Name(name), at) => {
                 let (path, name) = (self.inner.places.peers_path()?, name.clone());
                 let reading = blocking::spawn(move || known(path, name));
-                reading.await.map_err(|_| Cause::Abandoned)?
+                let peer = reading.await.map_err(|_| Cause::Abandoned)??;
+                let at = at.clone().or(peer.at);
+                Ok((peer.id, at.ok_or(Cause::NoAddress { name: peer.name })?))
             }
         }
     }
@@ -142,11 +146,11 @@ pub(crate) fn transport_config(buffer_len_bytes: Option<usize>, is_foreground: b
         )
 }
 
-/// The key that a name stands for on this machine. Blocking.
-fn known(peers: PathBuf, name: PeerName) -> Result<PeerId, Error> {
+/// What a name stands for on this machine. Blocking.
+fn known(peers: PathBuf, name: PeerName) -> Result<StandingPeer, Error> {
     let peers = PeersFile::at(peers).read().map_err(Cause::from)?;
     let found = peers.into_iter().find(|peer| peer.name == name);
-    Ok(found.map(|peer| peer.id).ok_or(Cause::NoSuchName { name })?)
+    Ok(found.ok_or(Cause::NoSuchName { name })?)
 }
 
 /// 256 KiB: hashed at full speed, and still in the cache of a core when it is written.

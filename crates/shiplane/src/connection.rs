@@ -69,8 +69,8 @@ impl Client {
         Error: From<T::Error>,
     {
         let target = target.try_into()?;
-        let server = self.server_key(&target).await?;
-        let peer = self.dial(server, &target.at).await?;
+        let (server, at) = self.locate(&target).await?;
+        let peer = self.dial(server, &at).await?;
         Ok(Connection::new(self.clone(), target, peer))
     }
 }

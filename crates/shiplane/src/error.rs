@@ -173,6 +173,8 @@ pub(crate) enum Cause {
     Target(TargetError),
     #[error("there is no peer named {name}")]
     NoSuchName { name: PeerName },
+    #[error("the list of peers has no address for {name}")]
+    NoAddress { name: PeerName },
     #[error("{host} has no address: {source}")]
     Resolve { host: Host, source: io::Error },
     #[error("the name server does not answer for {host}")]
@@ -251,7 +253,7 @@ pub(crate) enum HomeError {
 pub(crate) enum TargetError {
     #[error("the ticket is wrong: {0}")]
     Ticket(#[from] TicketError),
-    #[error("this is neither a ticket URL nor NAME@HOST:PORT/PATH")]
+    #[error("this is neither a ticket URL nor NAME/PATH or NAME@HOST:PORT/PATH")]
     Unknown,
     #[error("invalid peer id: {0}")]
     Id(#[from] PeerIdError),
@@ -278,6 +280,10 @@ impl Cause {
             Self::NoSuchName { .. } => {
                 here(Usage, "run shiplane peers list for the names, or add one with shiplane peers add")
             }
+            Self::NoAddress { .. } => here(
+                Usage,
+                "give NAME@HOST, or store the address with shiplane peers add NAME PEERID --at HOST",
+            ),
             Self::Resolve { .. } => Diagnosis {
                 kind: Unreachable,
                 side: Side::Network,
@@ -368,7 +374,8 @@ fn target(error: &TargetError) -> Diagnosis {
             }
             TargetError::Id(_) => "copy the id again; shiplane id prints it on that machine",
             TargetError::Unknown | TargetError::Name(_) | TargetError::Address(_) | TargetError::Path(_) => {
-                "give a ticket URL, or NAME@HOST:PORT/PATH with a peer's name or id"
+                "give a ticket URL, NAME@HOST:PORT/PATH with a peer's name or id, or NAME/PATH with the name of a peer whose \
+                 address is known"
             }
         },
     )
@@ -464,7 +471,7 @@ const RESUME: &str = "run the same command again to resume";
 const AGAIN_LATER: &str = "run the same command again to resume when the peer is reachable; --give-up-after says how long it is dialled";
 
 const CONTENT_UNNAMED: &str =
-    "add a file name to the target: NAME@HOST:PORT/DIR/FILE, or /DIR/FILE before the # of a ticket";
+    "add a file name to the target: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end";
 
 #[cfg(test)]
 mod tests {

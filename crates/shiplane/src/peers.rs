@@ -6,7 +6,7 @@ use shiplane_protocols::internals::access::{Grant, NameError, PeerName, PeersFil
 use shiplane_transport::PeerId;
 
 use crate::{
-    error::{Cause, Error},
+    error::{Cause, Error, TargetError},
     home::HomePaths,
 };
 
@@ -88,7 +88,16 @@ impl KnownPeer {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if this is no name for a peer ([`Peers::check_name`]).
     pub fn new(name: &str, id: PeerId) -> Result<Self, Error> {
-        Ok(Self(StandingPeer { name: parse_name(name)?, id, grant: Grant::none() }))
+        Ok(Self(StandingPeer { name: parse_name(name)?, id, grant: Grant::none(), at: None }))
+    }
+
+    /// Where it is found: `HOST` or `HOST:PORT`. The name alone then is a target.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if this is no address.
+    pub fn at(mut self, address: &str) -> Result<Self, Error> {
+        self.0.at = Some(address.parse().map_err(TargetError::from)?);
+        Ok(self)
     }
 
     /// Adds the right to fetch: all that is served, unless [`below`](Self::below) says less.

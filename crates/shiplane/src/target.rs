@@ -1,4 +1,4 @@
-//! The target of a client: a ticket URL, or `NAME|PEERID@HOST:PORT[/PATH]`.
+//! The target of a client: a ticket URL, `NAME[/PATH]`, or `NAME|PEERID@HOST[:PORT][/PATH]`.
 
 use std::{ffi::OsStr, net::SocketAddr, str::FromStr};
 
@@ -11,14 +11,15 @@ use crate::error::{Error, TargetError};
 /// A server to connect to: whose key must answer, where, for which path, and by what right.
 ///
 /// Anything that converts to it can be given to [`Client::connect`](crate::Client::connect): a [`Ticket`], a
-/// a [`PeerId`] with an address, or text. As text it is a ticket URL or `NAME@HOST:PORT/PATH`, where NAME is in the list of
-/// peers or a peer id, and `/PATH` may be left out.
+/// a [`PeerId`] with an address, or text. As text it is a ticket URL, `NAME@HOST:PORT/PATH`, where NAME is in the list of
+/// peers or a peer id and `:PORT` and `/PATH` may be left out, or `NAME/PATH` if the list has an address for NAME.
 ///
 /// `Debug` does not show a ticket's secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub(crate) server: ServerKey,
-    pub(crate) at: HostPort,
+    /// Else where the list of peers says that it is.
+    pub(crate) at: Option<HostPort>,
     path: Vec<u8>,
     secret: Option<TicketSecret>,
 }
@@ -66,9 +67,10 @@ impl Target {
         }
         let (authority, path) = split_at_byte(bytes, b'/').unwrap_or((bytes, b""));
         let authority = str::from_utf8(authority).map_err(|_| TargetError::Unknown)?;
-        let (server, at) = authority.split_once('@').ok_or(TargetError::Unknown)?;
-        let server = ServerKey::parse(server)?;
-        let at = at.parse()?;
+        let (server, at) = match authority.split_once('@') {
+            Some((server, at)) => (ServerKey::parse(server)?, Some(at.parse()?)),
+            None => (ServerKey::Name(authority.parse().map_err(|_| TargetError::Unknown)?), None),
+        };
         let path = path.strip_suffix(b"/").unwrap_or(path);
         if !path.is_empty() {
             RelPath::parse(path).map_err(TargetError::Path)?;
@@ -129,7 +131,7 @@ impl From<&Ticket> for Target {
     fn from(ticket: &Ticket) -> Self {
         Self {
             server: ServerKey::Id(ticket.server()),
-            at: ticket.at().clone(),
+            at: Some(ticket.at().clone()),
             path: ticket.path().to_vec(),
             secret: Some(ticket.secret().clone()),
         }
@@ -139,7 +141,7 @@ impl From<&Ticket> for Target {
 impl From<(PeerId, SocketAddr)> for Target {
     fn from((id, addr): (PeerId, SocketAddr)) -> Self {
         let at = HostPort { host: addr.ip().into(), port: addr.port() };
-        Self { server: ServerKey::Id(id), at, path: Vec::new(), secret: None }
+        Self { server: ServerKey::Id(id), at: Some(at), path: Vec::new(), secret: None }
     }
 }
 
@@ -182,25 +184,29 @@ mod tests {
         let ticket = format!("shiplane://{id}@h:1/a#MDEyMzQ1Njc4OWFiY2RlZg");
         assert_eq!(parse(&ticket), Ok(ticket.parse::<Ticket>().unwrap().into()));
         let at: HostPort = "[::1]:7".parse().unwrap();
-        let known =
-            |server, path: &[u8]| Ok(Target { server, at: at.clone(), path: path.to_vec(), secret: None });
+        let known = |server, path: &[u8]| {
+            Ok(Target { server, at: Some(at.clone()), path: path.to_vec(), secret: None })
+        };
         assert_eq!(parse(&format!("{id}@[::1]:7")), known(ServerKey::Id(id), b""));
         assert_eq!(parse(&format!("{id}@[::1]:7/")), known(ServerKey::Id(id), b""));
         let peer = (id, "[::1]:7".parse::<SocketAddr>().unwrap());
         assert_eq!(known(ServerKey::Id(id), b""), Ok(peer.into()));
         let name = ServerKey::Name("nas".parse().unwrap());
-        assert_eq!(parse("nas@[::1]:7/a b%20@c/"), known(name, b"a b%20@c"));
+        assert_eq!(parse("nas@[::1]:7/a b%20@c/"), known(name.clone(), b"a b%20@c"));
+        let by_name = Target { server: name, at: None, path: b"photos/a@b".to_vec(), secret: None };
+        assert_eq!(parse("nas/photos/a@b/"), Ok(by_name));
     }
 
     #[test]
     fn each_mistake_is_named() {
         let id = PeerId::from_bytes([7; 32]).to_string();
         assert_eq!(parse(""), Err(TargetError::Unknown));
-        assert_eq!(parse("some/dir"), Err(TargetError::Unknown));
+        assert_eq!(parse("./dir"), Err(TargetError::Unknown));
+        assert_eq!(parse("/some/dir"), Err(TargetError::Unknown));
         assert_eq!(parse("host:7514/dir@x"), Err(TargetError::Unknown));
         assert!(matches!(parse(&format!("{}@h:1", &id[..50])), Err(TargetError::Id(_))));
         assert!(matches!(parse("@h:1"), Err(TargetError::Name(_))));
-        assert!(matches!(parse("nas@h"), Err(TargetError::Address(AddressError::PortMissing))));
+        assert!(matches!(parse("nas@h:"), Err(TargetError::Address(AddressError::PortMissing))));
         assert!(matches!(parse("nas@h:1/../x"), Err(TargetError::Path(_))));
         assert!(matches!(parse("nas@h:1//x"), Err(TargetError::Path(_))));
         assert!(matches!(parse("shiplane://x"), Err(TargetError::Ticket(_))));

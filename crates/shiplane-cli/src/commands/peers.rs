@@ -29,13 +29,16 @@ fn add(peers: &Peers, args: &PeersAdd) -> Result<(), Failure> {
     for path in &args.paths {
         peer = peer.below(path.as_encoded_bytes())?;
     }
+    if let Some(at) = &args.at {
+        peer = peer.at(at)?;
+    }
     let before = peers.add(&peer)?;
     print_line(&match before {
         None => format!("added {name}"),
-        Some(before) if before != peer => format!("changed the permissions of {name}"),
-        Some(_) => format!("{name} already has these permissions"),
+        Some(before) if before != peer => format!("changed {name}"),
+        Some(_) => format!("{name} is in the list already"),
     });
-    if peer.is_name_only() {
+    if peer.is_name_only() && args.at.is_none() {
         print_line(&format!(
             "hint: {name} has no permissions here yet; run shiplane peers add {name} PEERID --read to permit \
              get, with --write to permit push"

@@ -60,7 +60,7 @@ impl PushSettings {
             }
             (None, Some(ticket)) if !last_is_target => ticket,
             // What was meant for a target and is none is told as such.
-            (None, _) if last_is_target => paths.pop().unwrap_or_default(),
+            (None, _) if last_is_target || paths.len() > 1 => paths.pop().unwrap_or_default(),
             (None, _) => return Err(SettingsError::NoTarget),
         };
         if paths.is_empty() {
@@ -137,11 +137,12 @@ mod tests {
         use SettingsError::{NoPath, NoTarget, StdinNotAlone, StdinUnnamed, Target, TwoTargets};
         let refused = |args: &[&str]| settle(args, None, "in@h:1/d").unwrap_err();
         assert!(matches!(refused(&["a@h:1"]), NoPath));
-        assert!(matches!(refused(&["x", "y"]), NoTarget));
+        assert!(matches!(refused(&["x"]), NoTarget));
+        assert!(matches!(refused(&["x", "./y"]), Target(_)));
         assert!(matches!(refused(&["x", "a@h:1", "--ticket-file", "-"]), TwoTargets));
         assert!(matches!(refused(&["-", "a@h:1"]), StdinUnnamed));
         assert!(matches!(refused(&["-", "x", "a@h:1/f"]), StdinNotAlone));
         assert!(matches!(refused(&["-", "--ticket-file", "-"]), StdinNotAlone));
-        assert!(matches!(refused(&["x", "a@h"]), Target(_)));
+        assert!(matches!(refused(&["x", "a@h:"]), Target(_)));
     }
 }

@@ -144,7 +144,8 @@ fn what_cannot_be_pushed_is_named() {
     here.run(&["push", "missing", server.ticket()]).failed(7, "missing does not exist");
     here.run(&["push", "a", "d/a", server.ticket()]).failed(2, "two of the paths have the name a");
     here.run(&["push", server.ticket()]).failed(2, "nothing to push");
-    here.run(&["push", "a", "b"]).failed(2, "no target");
+    here.run(&["push", "a"]).failed(2, "no target");
+    here.run(&["push", "a", "b"]).failed(2, "there is no peer named b");
     assert_eq!(fs::read_dir(there.file("inbox")).unwrap().count(), 0);
 }
 

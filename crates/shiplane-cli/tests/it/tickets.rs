@@ -70,7 +70,7 @@ fn a_ticket_is_made_for_a_server_that_runs() {
     clients[1].run(&["get", &ticket.replace("/a#", "/b#"), "b"]).failed(4, "no permission for this path");
     clients[2].run(&["get", ticket, "copy"]).failed(4, "");
     there.run(&["ticket", "new", "nowhere"]).failed(7, "nowhere");
-    there.run(&["ticket", "new", "src", "--at", "host"]).failed(2, "port");
+    there.run(&["ticket", "new", "src", "--at", "host:"]).failed(2, "port");
     there.run(&["ticket", "new", "src", "--ticket-uses", "0"]).failed(2, "from 1 to 1024, or any");
 }
 
@@ -83,4 +83,28 @@ fn a_ticket_may_be_for_any_number_of_clients() {
         Machine::new().run(&["get", server.ticket(), "copy"]).done();
     }
     assert!(there.run(&["ticket", "list"]).done().out.contains("for any client"));
+}
+
+#[test]
+fn a_path_may_follow_a_ticket_or_the_name_of_a_peer() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/a/hello", "hello");
+    there.run(&["peers", "add", "laptop", &here.id(), "--read", "--write"]).done();
+    let server = there.serve_with("src", &["--writable", "--listen", "127.0.0.1:0"]);
+    here.run(&["get", &format!("{}/a", server.ticket()), "by-ticket"]).done();
+    assert_same_tree(&here.file("by-ticket"), &there.file("src/a"));
+
+    here.run(&["get", "nas/a", "by-name"]).failed(2, "there is no peer named nas");
+    here.run(&["peers", "add", "nas", &there.id()]).done();
+    here.run(&["get", "nas/a", "by-name"]).failed(2, "no address for nas");
+    here.run(&["peers", "add", "nas", &there.id(), "--at", &server.address()]).done();
+    here.run(&["get", "nas/a", "by-name"]).done();
+    assert_same_tree(&here.file("by-name"), &there.file("src/a"));
+    // Other rights are no other address.
+    here.run(&["peers", "add", "nas", &there.id(), "--read"]).done();
+    here.run(&["push", "by-name", "nas/b"]).done();
+    assert_same_tree(&here.file("by-name"), &there.file("src/b/by-name"));
+    here.run(&["sync", "by-name", "nas/a"]).done();
+    assert!(here.run(&["peers", "list"]).done().out.contains(&format!(" @{}", server.address())));
+    here.run(&["peers", "add", "other", &here.id(), "--at", "host:0"]).failed(2, "the port must be");
 }

@@ -17,7 +17,10 @@ pub enum Host {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostName(Box<str>);
 
-/// A host and a port other than 0. Its text form puts an IPv6 address in brackets.
+/// Where servers listen unless they are told otherwise: free of any registration at IANA, and easily remembered.
+pub const DEFAULT_PORT: u16 = 7514;
+
+/// A host and a port other than 0. As text it may lack the port, which is [`DEFAULT_PORT`] then. Its text form puts an IPv6 address in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// The name or address to dial.
@@ -38,8 +41,8 @@ pub enum AddressError {
     /// An IPv6 address without `[` and `]`, so that its end cannot be told from the port.
     #[error("write an IPv6 address in brackets, e.g. [::1]:7514")]
     BracketsMissing,
-    /// No `:PORT` at the end.
-    #[error("the port is missing; write e.g. host:7514")]
+    /// A colon at the end, or something that is no port behind the brackets.
+    #[error("the port is missing; write e.g. host:7514, or host alone")]
     PortMissing,
     /// The port is not a number from 1 to 65535.
     #[error("the port must be a number from 1 to 65535")]
@@ -101,22 +104,21 @@ impl FromStr for HostPort {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let (host, port) = match text.rfind(']') {
-            Some(end) if text.starts_with('[') => {
-                let (host, rest) = text.split_at(end + 1);
-                (host, rest.strip_prefix(':'))
-            }
+        let (host, rest) = match text.rfind(']') {
+            Some(end) if text.starts_with('[') => text.split_at(end + 1),
             _ => match text.rsplit_once(':') {
                 Some((host, _)) if host.contains(':') => {
                     return Err(AddressError::BracketsMissing);
                 }
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
+                _ => text.split_at(text.find(':').unwrap_or(text.len())),
             },
         };
         // The host first: a text that is no address at all should not be told about its port.
         let host = Host::from_str(host)?;
-        let port = parse_port(port.ok_or(AddressError::PortMissing)?)?;
+        let port = match rest {
+            "" => DEFAULT_PORT,
+            rest => parse_port(rest.strip_prefix(':').ok_or(AddressError::PortMissing)?)?,
+        };
         Ok(Self { host, port })
     }
 }
@@ -180,6 +182,9 @@ mod tests {
         assert_eq!(name.port, 7514);
         assert_eq!(parse("10.0.0.5:1").unwrap().host, Host::Ip(Ipv4Addr::new(10, 0, 0, 5).into()));
         assert_eq!(parse("[::1]:1").unwrap().host, Host::Ip(Ipv6Addr::LOCALHOST.into()));
+        for (text, same) in [("nas", "nas:7514"), ("10.0.0.5", "10.0.0.5:7514"), ("[::1]", "[::1]:7514")] {
+            assert_eq!(parse(text), parse(same));
+        }
         for text in ["files.example.org:7514", "10.0.0.5:1", "[fe80::1]:65535"] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
@@ -191,14 +196,12 @@ mod tests {
         for (text, error) in [
             ("", E::HostMissing),
             (":1", E::HostMissing),
-            ("host", E::PortMissing),
             ("host:", E::PortMissing),
             ("host:0", E::PortMalformed),
             ("host:+1", E::PortMalformed),
             ("host:65536", E::PortMalformed),
             ("host:http", E::PortMalformed),
             ("::1:7514", E::BracketsMissing),
-            ("[::1]", E::PortMissing),
             ("[::1]7514", E::PortMissing),
             ("[10.0.0.1]:1", E::HostMalformed),
             ("300.1.1.1:1", E::HostMalformed),

@@ -223,7 +223,7 @@ mod tests {
         fn allow(&self, byte: u8, path: &str) {
             let name = format!("peer{byte}").parse().unwrap();
             let grant = Grant::read_only(Scope::below(path.as_bytes()).unwrap());
-            self.file.add(&StandingPeer { name, id: key(byte), grant }).unwrap();
+            self.file.add(&StandingPeer { name, id: key(byte), grant, at: None }).unwrap();
         }
 
         fn forget(&self, byte: u8) {
@@ -288,7 +288,7 @@ mod tests {
         server.allow(1, "a");
         let grant = Grant::none();
         let name = "nobody".parse().unwrap();
-        server.file.add(&StandingPeer { name, id: key(2), grant }).unwrap();
+        server.file.add(&StandingPeer { name, id: key(2), grant, at: None }).unwrap();
         assert_eq!(server.reload(), Reload { changed: true, ..Reload::default() });
         assert_eq!(server.admit(1), Admission::Trusted);
         assert_eq!(server.reads(1, "a"), Ok(()));

@@ -115,8 +115,8 @@ impl PeersFile {
         Ok(self.text()?.peers().cloned().collect())
     }
 
-    /// Adds a peer, or gives one whose name and key are there already other rights, and returns what was there
-    /// before. Comments and other lines stay as they are; a crash leaves the old file or the new one.
+    /// Adds a peer, or gives one whose name and key are there already other rights or another address, and returns what
+    /// was there before. Without an address it keeps the one that it has. Comments and other lines stay as they are; a crash leaves the old file or the new one.
     ///
     /// # Errors
     /// See [`EditError`]; the file is unchanged then.
@@ -136,8 +136,11 @@ impl PeersFile {
                 (false, false) => {}
             }
         }
-        if before.as_ref() != Some(peer) {
-            text.put(peer);
+        // Other rights are no other address.
+        let known_at = before.as_ref().and_then(|before| before.at.clone());
+        let peer = StandingPeer { at: peer.at.clone().or(known_at), ..peer.clone() };
+        if before.as_ref() != Some(&peer) {
+            text.put(&peer);
             self.replace(&text, &lock)?;
         }
         Ok(before)
@@ -247,7 +250,7 @@ mod tests {
 
     fn peer(name: &str, byte: u8) -> StandingPeer {
         let (name, id) = (name.parse().unwrap(), PeerId::from_bytes([byte; 32]));
-        StandingPeer { name, id, grant: Grant::read_only(Scope::everything()) }
+        StandingPeer { name, id, grant: Grant::read_only(Scope::everything()), at: None }
     }
 
     #[test]
@@ -289,11 +292,11 @@ mod tests {
         fs::write(home.path(), &text).unwrap();
 
         let refused = home.file.add(&peer("b", 2));
-        assert!(matches!(refused, Err(EditError::List(PeersError::Malformed { line: 5, .. }))));
+        assert!(matches!(refused, Err(EditError::List(PeersError::Malformed { line: 6, .. }))));
         assert_eq!(fs::read_to_string(home.path()).unwrap(), text);
 
         let list = AccessList::load(&home.path());
-        assert!(list.error().unwrap().to_string().contains("line 5"));
+        assert!(list.error().unwrap().to_string().contains("line 6"));
         assert_eq!(list.find(&peer("a", 1).id), None);
         assert_eq!(list.peers(), []);
     }

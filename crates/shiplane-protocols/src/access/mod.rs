@@ -34,7 +34,7 @@ pub(crate) mod fuzz {
     pub use super::ticket_file::fuzz_stored_ticket;
 }
 
-pub use address::{AddressError, Host, HostName, HostPort};
+pub use address::{AddressError, DEFAULT_PORT, Host, HostName, HostPort};
 pub use control::{AccessControl, Broken, Reload};
 pub use grant::{Denied, Grant, Right, Scope};
 pub use list::{AccessList, EditError, PeersError, PeersFile};

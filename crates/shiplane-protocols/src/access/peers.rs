@@ -1,9 +1,9 @@
 //! Standing peers, and the text format of the peers file.
 //!
 //! ```text
-//! # NAME   PEERID         RIGHTS       PATH...
+//! # NAME   PEERID         RIGHTS       PATH...                    @ADDRESS
 //! laptop   sl1qyqszqg...  read         /
-//! nas      sl1qgpqyqs...  read,write   /photos /sommer%202024
+//! nas      sl1qgpqyqs...  read,write   /photos /sommer%202024     @192.0.2.7:7514
 //! friend   sl1qvpsxqc...  none                              # only a name to dial
 //! ```
 //!
@@ -17,6 +17,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use shiplane_transport::{PeerId, internals::PeerIdError};
 use shiplane_wire::{PathRefused, escape_truncated};
 
+use super::address::{AddressError, HostPort};
 use super::grant::{Grant, Scope};
 use super::ticket::decode_path;
 
@@ -29,6 +30,8 @@ pub struct StandingPeer {
     pub id: PeerId,
     /// What it may do here; [`Grant::none`] for a mere name.
     pub grant: Grant,
+    /// Where it is found, if that is known.
+    pub at: Option<HostPort>,
 }
 
 /// A name for a key: 1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit,
@@ -98,6 +101,12 @@ pub enum LineFault {
     /// A path that breaks the rules for names.
     #[error("invalid path: {0}")]
     Path(PathRefused),
+    /// A word that begins with `@` and is no address.
+    #[error("invalid address: {0}")]
+    Address(AddressError),
+    /// Two addresses.
+    #[error("a peer has one address")]
+    AddressTwice,
     /// The name stands on an earlier line too.
     #[error("the name is already used on line {first}")]
     NameTwice {
@@ -152,7 +161,8 @@ impl fmt::Display for StandingPeer {
             Some(paths) => {
                 paths.iter().try_for_each(|path| write!(f, " /{}", percent_encode(path.as_bytes(), ESCAPED)))
             }
-        }
+        }?;
+        self.at.iter().try_for_each(|at| write!(f, " @{at}"))
     }
 }
 
@@ -262,13 +272,21 @@ fn parse_peer<'a>(name: &str, mut words: impl Iterator<Item = &'a str>) -> Resul
             return Err(LineFault::RightsUnknown { word: other.to_owned() });
         }
     };
-    let paths = words.try_fold(Scope::nothing(), |paths, word| Ok(paths.and(parse_path(word)?)))?;
+    let mut at = None;
+    let mut paths = Scope::nothing();
+    for word in words {
+        match word.strip_prefix('@') {
+            Some(_) if at.is_some() => return Err(LineFault::AddressTwice),
+            Some(address) => at = Some(address.parse().map_err(LineFault::Address)?),
+            None => paths = paths.and(parse_path(word)?),
+        }
+    }
     let grant = match (read || write, paths == Scope::nothing()) {
         (true, true) => return Err(LineFault::PathsMissing),
         (false, false) => return Err(LineFault::PathsWithoutRights),
         _ => Grant { read, write, paths },
     };
-    Ok(StandingPeer { name, id, grant })
+    Ok(StandingPeer { name, id, grant, at })
 }
 
 fn parse_path(word: &str) -> Result<Scope, LineFault> {
@@ -319,6 +337,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 const HEADER: &str = "\
 # Peers of shiplane, one a line: NAME PEERID RIGHTS PATH...
 # RIGHTS: read, write, read,write or none (then no PATH). PATH: / or a path relative to the served root.
+# At the end there may be @HOST:PORT, where the peer is found.
 # A line that cannot be understood refuses everyone.";
 
 #[cfg(test)]
@@ -333,7 +352,7 @@ mod tests {
     }
 
     fn peer(name: &str, byte: u8, grant: Grant) -> StandingPeer {
-        StandingPeer { name: name.parse().unwrap(), id: key(byte), grant }
+        StandingPeer { name: name.parse().unwrap(), id: key(byte), grant, at: None }
     }
 
     fn parse(text: &str) -> Result<Vec<StandingPeer>, (usize, LineFault)> {
@@ -379,6 +398,8 @@ mod tests {
             (format!("x {id} none /"), LineFault::PathsWithoutRights),
             (format!("x {id} read a"), LineFault::PathNotAbsolute { word: word("a") }),
             (format!("x {id} read /%"), LineFault::PathEncoding { word: word("/%") }),
+            (format!("x {id} none @h:0"), LineFault::Address(AddressError::PortMalformed)),
+            (format!("x {id} none @h @i"), LineFault::AddressTwice),
             (format!("first {id} read /"), LineFault::NameTwice { first: 2 }),
             (format!("x {other} read /"), LineFault::IdTwice { first: 2 }),
         ] {
@@ -438,7 +459,8 @@ mod tests {
                 true => Grant { read, write, paths: Scope::below(&path).unwrap() },
                 false => Grant::none(),
             };
-            let peer = peer(&name, byte, grant);
+            let at = (byte % 2 == 1).then(|| format!("h{byte}:1").parse().unwrap());
+            let peer = StandingPeer { at, ..peer(&name, byte, grant) };
             prop_assert_eq!(parse(&peer.to_string()).unwrap(), [peer]);
         }
 

@@ -178,7 +178,7 @@ impl FromStr for Ticket {
     type Err = TicketError;
 
     /// White space around the text and one `/` at the end of the path are forgiven; a path that
-    /// was edited by hand may hold unescaped UTF-8.
+    /// was edited by hand may hold unescaped UTF-8, and the rest of the path may stand behind the secret.
     fn from_str(text: &str) -> Result<Self, TicketError> {
         let text = text.trim();
         if text.len() > MAX_TICKET_LEN_BYTES {
@@ -196,7 +196,16 @@ impl FromStr for Ticket {
         let server = peer.parse()?;
         let at = at.parse()?;
         let path = decode_path(path)?;
-        let secret = secret.ok_or(SecretError::Missing)?.parse()?;
+        let secret = secret.ok_or(SecretError::Missing)?;
+        // As scripts write it: "$TICKET/photos".
+        let (secret, below) = secret.split_once('/').unwrap_or((secret, ""));
+        let secret = secret.parse()?;
+        let below = decode_path(below)?;
+        let path = match (path.is_empty(), below.is_empty()) {
+            (true, _) => below,
+            (_, true) => path,
+            (false, false) => [&path, &b"/"[..], &below].concat(),
+        };
         Self::new(server, at, &path, secret)
     }
 }
@@ -377,6 +386,23 @@ mod tests {
     }
 
     #[test]
+    fn a_path_may_follow_the_secret() {
+        let id = PeerId::from_bytes([7; 32]);
+        let ticket = |path: &str, below: &str| {
+            let text = format!("shiplane://{id}@h:1/{path}#MDEyMzQ1Njc4OWFiY2RlZg{below}");
+            text.parse::<Ticket>().map(|ticket| ticket.path().to_vec())
+        };
+        for (path, below, whole) in
+            [("", "/a/b", "a/b"), ("", "/a%20b/", "a b"), ("x", "/a", "x/a"), ("x/", "/", "x"), ("", "/", "")]
+        {
+            assert_eq!(ticket(path, below).unwrap(), whole.as_bytes(), "{path}#{below}");
+        }
+        for below in ["/..", "//a", "/a/../b", "/%"] {
+            assert!(ticket("x", below).is_err(), "{below}");
+        }
+    }
+
+    #[test]
     fn what_hands_do_to_a_ticket_is_forgiven() {
         let id = PeerId::from_bytes([7; 32]);
         let secret = "MDEyMzQ1Njc4OWFiY2RlZg";
@@ -406,7 +432,7 @@ mod tests {
         let refused = error(&format!("shiplane://{mistyped}@h:1/{tail}"));
         assert!(matches!(refused, TicketError::PeerId(_)));
         let address = |error| TicketError::Address(error);
-        assert_eq!(error(&format!("shiplane://{id}@h/{tail}")), address(AddressError::PortMissing));
+        assert_eq!(error(&format!("shiplane://{id}@h:/{tail}")), address(AddressError::PortMissing));
         assert_eq!(error(&format!("shiplane://{id}@::1:1/{tail}")), address(AddressError::BracketsMissing));
         for path in ["%", "a%4", "%zz", "%é"] {
             assert_eq!(error(&format!("shiplane://{id}@h:1/{path}{tail}")), TicketError::PathEscape);

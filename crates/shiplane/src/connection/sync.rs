@@ -1,6 +1,7 @@
 //! Synchronising: `connection.sync(directory).await`.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -101,7 +102,7 @@ impl SyncJob {
             tracker.begin_again([RECEIVING, SENDING]);
         };
         let report = report(&tracker, &synced, job.transfer.digest);
-        let actions = planned.earlier.into_iter().chain(report.actions).collect();
+        let actions = planned.with(report.actions);
         tracker.end(Report { actions, ..report })
     }
 }
@@ -129,7 +130,16 @@ impl Planned {
 
     fn begin_again(&mut self) {
         let latest = std::mem::take(&mut *self.latest.lock().unwrap_or_else(PoisonError::into_inner));
-        self.earlier.extend(latest);
+        let earlier = std::mem::take(&mut self.earlier);
+        self.earlier = Self { earlier, ..Self::default() }.with(latest);
+    }
+
+    /// All that was planned earlier, and `latest`: what was not done before is in both.
+    fn with(self, latest: Vec<Action>) -> Vec<Action> {
+        let name = |action: &Action| (action.side, action.change, action.path.clone());
+        let again: HashSet<_> = latest.iter().map(name).collect();
+        let earlier = self.earlier.into_iter().filter(|action| !again.contains(&name(action)));
+        earlier.chain(latest).collect()
     }
 }
 

@@ -48,7 +48,7 @@ pub fn make(home: &Path, directory: &Path, count: usize) -> Result<(), Failure> 
         let identity = Identity::load_or_create(&directory.join(format!("{number:04}")))?;
         let grant = Grant { read: true, write: true, paths: Scope::everything() };
         let name = format!("load-{number:04}").parse()?;
-        peers.add(&StandingPeer { name, id: identity.peer_id(), grant })?;
+        peers.add(&StandingPeer { name, id: identity.peer_id(), grant, at: None })?;
     }
     Ok(())
 }

@@ -237,7 +237,7 @@ impl World {
         let peers = self.server.directory().join("rules/peers");
         let name = "client".parse().map_err(set_up)?;
         let grant = Grant { read: true, write: true, paths: Scope::everything() };
-        let client = StandingPeer { name, id: self.client.id, grant };
+        let client = StandingPeer { name, id: self.client.id, grant, at: None };
         PeersFile::at(&peers).add(&client).map_err(set_up)?;
         let access = Arc::new(AccessControl::open(&peers));
         // The same port after a restart, as servers have it.

@@ -1,5 +1,7 @@
 //! The command line as typed. `settings` interprets it.
 
+mod filters;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -11,6 +13,7 @@ use clap_complete::Shell;
 use serde::Serialize;
 use shiplane::{Compression, DigestAlgorithm, MAX_CHUNK_LEN_BYTES, PeerId, Peers};
 
+pub(crate) use self::filters::{FilterArgs, Pattern};
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
 #[derive(Debug, Parser)]
@@ -41,6 +44,8 @@ pub(crate) enum Command {
     Push(PushArgs),
     /// Sync a directory with one on a writable server, in both directions
     Sync(SyncArgs),
+    /// Remove temporary files that interrupted runs have left in a directory
+    Clean(CleanArgs),
     /// Print this machine's peer id; create its key on first use
     Id,
     /// Manage known peers and their permissions
@@ -69,6 +74,7 @@ impl Command {
             Self::Get(args) => args.json,
             Self::Push(args) => args.json,
             Self::Sync(args) => args.json,
+            Self::Clean(args) => args.json,
             Self::Id | Self::Peers(_) | Self::Ticket(_) | Self::Completions { .. } | Self::Man { .. } => {
                 false
             }
@@ -112,17 +118,14 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = GET_HELP)]
+#[command(after_help = GET_HELP, override_usage = "shiplane get [OPTIONS] [SOURCE]... [DEST]")]
 pub(crate) struct GetArgs {
-    /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; omit it if the ticket comes from a file or variable
-    #[arg(value_name = "SOURCE")]
-    pub(crate) first: Option<OsString>,
-    /// Destination, as with `cp -r`; `-` writes one file to standard output [default: .]
-    #[arg(value_name = "DEST")]
-    pub(crate) second: Option<OsString>,
-    /// Replace existing files that differ
-    #[arg(long)]
-    pub(crate) overwrite: bool,
+    /// Ticket URLs, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; last the destination, or `-` for standard output
+    /// [default: ./]; omit SOURCE if the ticket comes from a file or variable
+    #[arg(value_names = ["SOURCE", "DEST"], num_args = 1..)]
+    pub(crate) paths: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) existing: ExistingArgs,
     /// Compare existing files by content, not only by size and time
     #[arg(long)]
     pub(crate) verify: bool,
@@ -136,9 +139,11 @@ pub(crate) struct GetArgs {
     pub(crate) moving: MovingArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
+    #[command(flatten)]
+    pub(crate) filters: FilterArgs,
     /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "verify", "sha256", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "verify", "sha256", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// With --insecure-octopii: file to write the chunk to [default: octopii-chunk]
     #[cfg(feature = "octopii")]
@@ -159,9 +164,8 @@ pub(crate) struct PushArgs {
     /// omit TARGET if the ticket comes from a file or variable
     #[arg(value_names = ["PATH", "TARGET"], num_args = 1.., required = true)]
     pub(crate) paths: Vec<OsString>,
-    /// Replace existing files that differ
-    #[arg(long)]
-    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) existing: ExistingArgs,
     /// When a file counts as done
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub(crate) durability: Durability,
@@ -169,9 +173,11 @@ pub(crate) struct PushArgs {
     pub(crate) moving: MovingArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
+    #[command(flatten)]
+    pub(crate) filters: FilterArgs,
     /// Send one file to the Octopii node TARGET, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
@@ -200,12 +206,50 @@ pub(crate) struct SyncArgs {
     pub(crate) moving: MovingArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
+    #[command(flatten)]
+    pub(crate) filters: FilterArgs,
     /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
     /// Print errors only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CleanArgs {
+    /// Directory that runs have written to; everything below it is searched
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Keep what was changed within TIME, e.g. 12h or 7d: those runs can still be resumed
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
+    pub(crate) older_than: Duration,
+    /// Show what would be removed; remove nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Print one JSON event per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `get` and `push`: files that exist with other content. Without any, they end the run.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct ExistingArgs {
+    /// Replace existing files that differ
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Leave existing files that differ as they are, and copy the others
+    #[arg(long, conflicts_with_all = ["overwrite", "backup"])]
+    pub(crate) keep_existing: bool,
+    /// Replace existing files that differ, and keep each under its name with SUFFIX; without SUFFIX: ~
+    #[arg(long, value_name = "SUFFIX", num_args = 0..=1, require_equals = true, default_missing_value = "~")]
+    pub(crate) backup: Option<String>,
+    /// Delete what the source does not have from the directory that it becomes; not what is excluded
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// With --delete: delete even more than half of the files, or more than 1,000
+    #[arg(long, requires = "delete")]
+    pub(crate) yes: bool,
 }
 
 /// Options of `get`, `push` and `sync`: ticket, buffers, chunks.
@@ -491,13 +535,24 @@ const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;
 const MIN_RATE_BYTES_PER_SECOND: u64 = 1000;
 
 const GET_HELP: &str = "\
+A directory becomes DEST. A file becomes DEST too, or lands in it if DEST is a directory. If DEST
+ends in a slash, or several sources are given, each lands in DEST by its name. Missing directories
+are created. The same command run again finds the same place and changes nothing:
+
+  shiplane get nas/photos/2026 copy     copy has the content of 2026
+  shiplane get nas/photos/2026 copy/    copy/2026 has it
+
 Without SOURCE, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
 hide it from the process list. To resume an interrupted run, repeat the command.";
 
 const PUSH_HELP: &str = "\
-Each PATH is placed by its name into the directory of TARGET, which is created if it is missing. A
-PATH of `.` sends the content of the directory. Standard input goes to the file of TARGET:
-NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end.
+Each PATH lands by its name in the directory of TARGET, or its content if PATH ends in `/.`. Missing
+directories are created. The same command run again finds the same place and changes nothing:
+
+  shiplane push photos nas/backup       backup/photos has the content of photos
+  shiplane push photos/. nas/backup     backup has it
+
+Standard input goes to the file of TARGET: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end.
 
 Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
 hide it from the process list. To resume an interrupted run, repeat the command.";

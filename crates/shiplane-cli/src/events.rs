@@ -60,6 +60,10 @@ pub(crate) enum Event {
         bytes_wire: u64,
         /// Bytes kept by an interrupted run or in equal files.
         bytes_resumed: u64,
+        /// Number of files that exist with other content and stay.
+        kept: u64,
+        /// Number of files that were deleted because the source does not have them.
+        deleted: u64,
         /// Number of paths that are left out.
         left_out: u64,
         seconds: f64,
@@ -79,6 +83,10 @@ pub(crate) enum Event {
         bytes_wire: u64,
         /// Bytes kept by an interrupted run or in equal files.
         bytes_resumed: u64,
+        /// Number of files that exist with other content and stay.
+        kept: u64,
+        /// Number of files that were deleted because the source does not have them.
+        deleted: u64,
         /// Number of paths that are left out.
         left_out: u64,
         /// Whether the files are durable, or only verified.
@@ -112,6 +120,16 @@ pub(crate) enum Event {
         dry_run: bool,
         /// The manifest digest: over all names and contents.
         digest: String,
+        seconds: f64,
+    },
+    /// `clean` is done.
+    #[serde(rename = "done")]
+    Cleaned {
+        /// Number of files that were, or would be, removed.
+        files: u64,
+        /// What they occupied.
+        bytes: u64,
+        dry_run: bool,
         seconds: f64,
     },
     /// The command failed.
@@ -242,6 +260,8 @@ mod tests {
             bytes_received: 20,
             bytes_wire: 15,
             bytes_resumed: 10,
+            kept: 3,
+            deleted: 4,
             left_out: 1,
             seconds: 0.5,
             digest: None,
@@ -250,7 +270,7 @@ mod tests {
         assert_eq!(
             line(&done),
             "{\"event\":\"done\",\"files\":2,\"bytes_total\":30,\"bytes_received\":20,\
-\"bytes_wire\":15,\"bytes_resumed\":10,\"left_out\":1,\"seconds\":0.5}\n"
+\"bytes_wire\":15,\"bytes_resumed\":10,\"kept\":3,\"deleted\":4,\"left_out\":1,\"seconds\":0.5}\n"
         );
         let sent = Totals { completed: 1, failed: 0, bytes: 20 };
         let stopped = Event::Stopped { seconds: 2.0, sent, received: Totals { failed: 3, ..sent } };

@@ -78,6 +78,7 @@ fn settings(error: &SettingsError) -> Diagnosis {
     here(
         Class::Usage,
         match error {
+            SettingsError::StdoutNotAlone => "get each file in a separate command, or into a directory",
             SettingsError::NoSource => {
                 "give a ticket URL, NAME/PATH or NAME@HOST/PATH, or set SHIPLANE_TICKET"
             }
@@ -86,6 +87,8 @@ fn settings(error: &SettingsError) -> Diagnosis {
             SettingsError::TicketFile { .. } => {
                 "check the file; shiplane serve --ticket-file FILE writes one"
             }
+            SettingsError::FilesFrom { .. } => "give a file with one path on each line, or `-`",
+            SettingsError::StdinTwice => "put one of them into a file",
             SettingsError::NoDest => "give a file or a directory, or omit DEST for the current directory",
             SettingsError::NoPath => "give the files to push before the target",
             SettingsError::NoTarget => {

@@ -85,6 +85,7 @@ impl Job {
                 received: *is_received,
                 sha256: sha256.clone(),
             }),
+            (EventKind::Deleted(action), _) => self.tell(&Event::action(action)),
             (EventKind::LeftOut(left_out), _) => self.tell(&Event::left_out(left_out)),
             (EventKind::ConnectionLost { why, pause }, _) => {
                 self.reporter().progress(event.into(), Instant::now());

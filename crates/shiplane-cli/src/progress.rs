@@ -472,6 +472,8 @@ mod tests {
             bytes_received: 2 << 20,
             bytes_wire,
             bytes_resumed,
+            kept: 0,
+            deleted: 0,
             left_out,
             seconds: 2.0,
             digest: None,

@@ -1,5 +1,6 @@
 //! Turns arguments into settings: fills in defaults, parses sources, refuses contradictions.
 
+mod filters;
 #[cfg(feature = "octopii")]
 pub(crate) mod octopii;
 mod push;
@@ -15,9 +16,10 @@ use std::time::Duration;
 
 use shiplane::{DEFAULT_PORT, Target, escape};
 
-use crate::args::{Compress, Digest, Durability, GetArgs, ServeArgs, Skip, TicketUses};
+use crate::args::{Compress, Digest, Durability, ExistingArgs, GetArgs, ServeArgs, Skip, TicketUses};
 use crate::progress::OutputMode;
 
+pub(crate) use self::filters::{FilterSettings, with_filters};
 pub(crate) use self::push::{PushSettings, Pushed};
 pub(crate) use self::sync::SyncSettings;
 
@@ -40,9 +42,10 @@ pub(crate) struct ServeSettings {
 /// The settings of `get`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GetSettings {
-    pub(crate) source: Target,
+    /// At least one.
+    pub(crate) sources: Vec<Target>,
     pub(crate) dest: Dest,
-    pub(crate) overwrite: bool,
+    pub(crate) existing: ExistingArgs,
     pub(crate) verify: bool,
     pub(crate) sha256: bool,
     pub(crate) durability: Durability,
@@ -54,6 +57,7 @@ pub(crate) struct GetSettings {
     pub(crate) digest: Digest,
     pub(crate) skip: Vec<Skip>,
     pub(crate) give_up_after: Duration,
+    pub(crate) filters: FilterSettings,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -77,6 +81,8 @@ impl Dest {
 /// Why the arguments are refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
+    #[error("only one file can be written to standard output")]
+    StdoutNotAlone,
     #[error("there is no source")]
     NoSource,
     #[error("give either a source or a ticket file, not both")]
@@ -85,6 +91,10 @@ pub(crate) enum SettingsError {
     Target(#[from] shiplane::Error),
     #[error("cannot read the ticket from {from}: {source}")]
     TicketFile { from: String, source: io::Error },
+    #[error("cannot read the list of files from {from}: {source}")]
+    FilesFrom { from: String, source: io::Error },
+    #[error("standard input cannot be read for two purposes")]
+    StdinTwice,
     #[error("DEST is empty")]
     NoDest,
     #[error("there is nothing to push, only a target")]
@@ -139,26 +149,43 @@ impl GetSettings {
     pub(crate) fn from_args(
         args: GetArgs,
         ticket_variable: Option<OsString>,
-        stdin: impl Read,
+        mut stdin: impl Read,
     ) -> Result<Self, SettingsError> {
-        let (source, dest) = match &args.moving.ticket_file {
-            Some(_) if args.second.is_some() => return Err(SettingsError::TwoSources),
-            Some(file) => (read_ticket(file, stdin)?, args.first),
-            None => pick_source(args.first, args.second, ticket_variable)?,
+        let mut paths = args.paths;
+        let has_ticket_on_stdin = args.moving.ticket_file.as_deref() == Some(Path::new("-"));
+        let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
+        let ticket = match &args.moving.ticket_file {
+            Some(_) if paths.len() > 1 || paths.iter().any(|path| Target::is_meant(path)) => {
+                return Err(SettingsError::TwoSources);
+            }
+            Some(file) => Some(read_ticket(file, stdin)?),
+            None => ticket_variable.filter(|ticket| !ticket.is_empty()),
         };
+        // With a ticket a single word may be either; one that looks like a source is one, so that the variable never
+        // overrides what was typed.
+        let has_dest =
+            paths.last().is_some_and(|last| !Target::is_meant(last)) && (paths.len() > 1 || ticket.is_some());
+        let dest = if has_dest { paths.pop() } else { None };
+        let typed = if paths.is_empty() { ticket.into_iter().collect() } else { paths };
+        let sources: Vec<_> =
+            typed.iter().map(|typed| Target::from_os_str(typed)).collect::<Result<_, _>>()?;
         let dest = match dest {
-            None => Dest::Path(PathBuf::from(".")),
+            _ if sources.is_empty() => return Err(SettingsError::NoSource),
+            None => Dest::Path(PathBuf::from("./")),
             Some(dest) if dest.is_empty() => return Err(SettingsError::NoDest),
+            Some(dest) if dest == "-" && sources.len() > 1 => return Err(SettingsError::StdoutNotAlone),
             Some(dest) if dest == "-" => Dest::Stdout,
+            // Several land in it by their names.
+            Some(dest) if sources.len() > 1 => Dest::Path(Path::new(&dest).join("")),
             Some(dest) => Dest::Path(dest.into()),
         };
         if args.json && dest == Dest::Stdout {
             return Err(SettingsError::JsonAndContent);
         }
         Ok(Self {
-            source: Target::from_os_str(&source)?,
+            sources,
             dest,
-            overwrite: args.overwrite,
+            existing: args.existing,
             verify: args.verify,
             sha256: args.sha256,
             durability: args.durability,
@@ -170,6 +197,7 @@ impl GetSettings {
             digest: args.path.digest,
             skip: args.moving.skip,
             give_up_after: args.path.give_up_after,
+            filters,
             output_mode: output_mode(args.json, args.quiet),
         })
     }
@@ -180,22 +208,6 @@ fn output_mode(json: bool, quiet: bool) -> OutputMode {
         (true, _) => OutputMode::Json,
         (false, true) => OutputMode::Quiet,
         (false, false) => OutputMode::Human,
-    }
-}
-
-/// With a ticket in the environment a single word may be either; one that looks like a source is
-/// one, so that the variable never overrides what was typed.
-fn pick_source(
-    first: Option<OsString>,
-    second: Option<OsString>,
-    ticket_variable: Option<OsString>,
-) -> Result<(OsString, Option<OsString>), SettingsError> {
-    let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
-    match (first, second, ticket_variable) {
-        (Some(dest), None, Some(ticket)) if !Target::is_meant(&dest) => Ok((ticket, Some(dest))),
-        (Some(source), dest, _) => Ok((source, dest)),
-        (None, _, Some(ticket)) => Ok((ticket, None)),
-        (None, _, None) => Err(SettingsError::NoSource),
     }
 }
 
@@ -252,7 +264,8 @@ mod tests {
     /// The source and the destination.
     fn picked(args: &[&str], variable: Option<&str>, stdin: &str) -> (Target, Dest) {
         let settings = settle(args, variable, stdin).unwrap();
-        (settings.source, settings.dest)
+        assert_eq!(settings.sources.len(), 1);
+        (settings.sources[0].clone(), settings.dest)
     }
 
     fn source(name: &str) -> Target {
@@ -266,16 +279,16 @@ mod tests {
     #[test]
     fn source_and_destination_are_found_wherever_the_ticket_comes_from() {
         for (args, variable, name, dest) in [
-            (&["a@h:1"][..], None, "a", path(".")),
+            (&["a@h:1"][..], None, "a", path("./")),
             (&["a@h:1", "out"], None, "a", path("out")),
             (&["a@h:1", "-"], None, "a", Dest::Stdout),
-            (&["a@h:1", "b@c"], Some(ENV), "a", path("b@c")),
-            (&["a@h:1"], Some(ENV), "a", path(".")),
-            (&[], Some(ENV), "env", path(".")),
+            (&["a@h:1", "./b@c"], Some(ENV), "a", path("./b@c")),
+            (&["a@h:1"], Some(ENV), "a", path("./")),
+            (&[], Some(ENV), "env", path("./")),
             (&["out"], Some(ENV), "env", path("out")),
             (&["./b@c"], Some(ENV), "env", path("./b@c")),
             (&["-"], Some(ENV), "env", Dest::Stdout),
-            (&["--ticket-file", "-"], Some(ENV), "in", path(".")),
+            (&["--ticket-file", "-"], Some(ENV), "in", path("./")),
             (&["--ticket-file", "-", "out"], None, "in", path("out")),
         ] {
             let picked = picked(args, variable, "\n  in@h:1\nmore\n");
@@ -284,12 +297,27 @@ mod tests {
     }
 
     #[test]
+    fn several_sources_land_by_name_in_the_destination() {
+        for (args, dest) in [
+            (&["a@h:1", "b@h:1"][..], "./"),
+            (&["a@h:1", "b@h:1", "out"], "out/"),
+            (&["a@h:1", "b@h:1", "out/"], "out/"),
+        ] {
+            let settings = settle(args, Some(ENV), "").unwrap();
+            let dest = Dest::Path(dest.into());
+            assert_eq!((settings.sources, settings.dest), (vec![source("a"), source("b")], dest), "{args:?}");
+        }
+        let stdout = settle(&["a@h:1", "b@h:1", "-"], None, "");
+        assert!(matches!(stdout, Err(SettingsError::StdoutNotAlone)));
+    }
+
+    #[test]
     fn a_ticket_file_is_read_and_bounded() {
         let dir = tempfile::TempDir::new().unwrap();
         let file = dir.path().join("ticket");
         std::fs::write(&file, "file@h:1\n").unwrap();
         let args = ["--ticket-file", file.to_str().unwrap()];
-        assert_eq!(picked(&args, None, ""), (source("file"), path(".")));
+        assert_eq!(picked(&args, None, ""), (source("file"), path("./")));
 
         std::fs::write(&file, vec![b'x'; 1 << 20]).unwrap();
         assert!(matches!(settle(&args, None, ""), Err(SettingsError::Target(_))));
@@ -302,8 +330,10 @@ mod tests {
         assert!(matches!(settle(&[], None, ""), Err(SettingsError::NoSource)));
         assert!(matches!(settle(&[], Some(""), ""), Err(SettingsError::NoSource)));
         assert!(matches!(settle(&["./out"], None, ""), Err(SettingsError::Target(_))));
-        let both = ["--ticket-file", "-", "a@h:1", "out"];
-        assert!(matches!(settle(&both, None, ""), Err(SettingsError::TwoSources)));
+        for both in [&["--ticket-file", "-", "a@h:1", "out"][..], &["--ticket-file", "-", "a@h:1"]] {
+            assert!(matches!(settle(both, None, ""), Err(SettingsError::TwoSources)));
+        }
+        assert!(matches!(settle(&["a@h:1", "./x", "b@h:1"], None, ""), Err(SettingsError::Target(_))));
         let json = ["a@h:1", "-", "--json"];
         assert!(matches!(settle(&json, None, ""), Err(SettingsError::JsonAndContent)));
         let empty = settle(&["--ticket-file", "-"], None, "");

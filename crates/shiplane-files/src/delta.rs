@@ -110,12 +110,15 @@ impl DeltaMatcher {
             }
             // To tell by the blocks whether it is the same costs no more than by one digest, and if it is
             // not, most of the work is done.
-            Plan::Compare { is_likely_same: false } if self.site.options.overwrite => {
+            Plan::Compare { is_likely_same: false } if self.site.options.existing.replaces() => {
                 Some(self.site.target_of(&entry.path))
             }
-            Plan::Want { .. } | Plan::Compare { .. } | Plan::Done | Plan::LeftOut | Plan::Delta { .. } => {
-                None
-            }
+            Plan::Want { .. }
+            | Plan::Compare { .. }
+            | Plan::Done
+            | Plan::Kept
+            | Plan::LeftOut
+            | Plan::Delta { .. } => None,
         };
         let Some(target) = target else { return Ok(plan) };
         let parent = self.site.parent_of(&target)?;

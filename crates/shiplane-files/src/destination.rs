@@ -2,7 +2,8 @@
 
 use std::any::Any;
 use std::fmt;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,9 +11,12 @@ use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, EntryKind, LeftO
 
 use crate::{
     blocks::Block,
-    buffers::SharedMemory,
+    buffers::{CountedMemory, SharedMemory},
+    deletion::Deletion,
     delta::DeltaMatcher,
+    dirs::DirHandle,
     error::{DestinationError, Operation, SourceError},
+    filters::Filters,
     journal::Opened,
     left_out::LeftOut,
     names::JobKey,
@@ -26,6 +30,7 @@ use crate::{
     shape::Shape,
     site::{ReceiveOptions, Site},
     source::SourceRoot,
+    space::Need,
     store::{ChunkStore, ChunkWriter},
 };
 
@@ -50,6 +55,8 @@ use crate::{
 pub struct Destination {
     pub(super) parts: Arc<Parts>,
     policy: Arc<dyn Policy>,
+    pub(super) filters: Option<Arc<Filters>>,
+    deletion: Option<Arc<Deletion>>,
 }
 
 /// What a destination is made of. Each part has its own state, and knows only those before it; the store, which writers
@@ -66,11 +73,11 @@ pub(super) struct Parts {
 }
 
 impl Destination {
-    /// Finds where `shape` lands when the user says `dest`, as with `cp -r`, creates the directory if need
-    /// be and takes up what an earlier run of the same `job` left.
+    /// Finds where `shape` lands when the user says `dest`, creates missing directories and takes up what an
+    /// earlier run of the same `job` left.
     ///
-    /// A file lands in `dest` if that is a directory, else as `dest`; a directory likewise; the content of
-    /// a served root lands in `dest`.
+    /// A directory becomes `dest`. A file does too, unless `dest` is a directory: then it lands in it. If `dest` ends
+    /// in a slash, both land in it by their names.
     ///
     /// # Errors
     ///
@@ -81,7 +88,9 @@ impl Destination {
         job: JobKey,
         options: ReceiveOptions,
     ) -> Result<Self, DestinationError> {
-        Self::at(ResolvedDestination::find(dest, shape, job)?, shape, options, SharedMemory::default())
+        let is_durable = options.durability == Durability::Durable;
+        let resolved = ResolvedDestination::find(dest, shape, job, is_durable)?;
+        Self::at(resolved, shape, options, SharedMemory::default())
     }
 
     /// Finds where `shape` lands when a peer says `path`, in which nothing is trusted: a directory beneath
@@ -127,6 +136,39 @@ impl Destination {
         Self { policy, ..self }
     }
 
+    /// The same destination, which refuses what `filters` exclude: whoever was told of them and sends it all the same
+    /// breaks the protocol.
+    #[must_use]
+    pub fn with_filters(self, filters: Arc<Filters>) -> Self {
+        Self { filters: (!filters.is_none()).then_some(filters), ..self }
+    }
+
+    /// The same destination, where [`finish`](Self::finish) removes what the peer has not sent, except what filters
+    /// exclude. `consent` says whether it may be most of what is there. What was sent is remembered in `memory`. Nothing
+    /// is planned yet.
+    #[must_use]
+    pub fn deleting(self, consent: bool, memory: Box<dyn CountedMemory>) -> Self {
+        Self { deletion: Some(Deletion::new(consent, memory).into()), ..self }
+    }
+
+    /// Something of the transfer is left out on either side, so that nothing is to be removed.
+    pub fn withhold_deletion(&self) {
+        self.deletion.iter().for_each(|deletion| deletion.withhold());
+    }
+
+    pub(super) fn deletion(&self) -> Option<&Deletion> {
+        self.deletion.as_deref()
+    }
+
+    pub(super) fn on_file(
+        &self,
+        path: &RelPath,
+        len_bytes: u64,
+        event: FileEvent,
+    ) -> Result<(), DestinationError> {
+        self.policy.on_file(path, len_bytes, event)
+    }
+
     fn at(
         resolved: ResolvedDestination,
         shape: &Shape,
@@ -150,7 +192,7 @@ impl Destination {
             store,
             publisher,
         };
-        Self { parts: Arc::new(parts), policy: Arc::new(()) }
+        Self { parts: Arc::new(parts), policy: Arc::new(()), filters: None, deletion: None }
     }
 
     /// The directory that everything lands beneath.
@@ -167,6 +209,15 @@ impl Destination {
         self.parts.planner.plan_top(top)
     }
 
+    /// The file or the directory that the transfer becomes.
+    pub fn landing(&self) -> PathBuf {
+        let site = &self.parts.site;
+        match &site.file {
+            Some((target, _)) => site.shown.join(&*String::from_utf8_lossy(target.as_bytes())),
+            None => site.shown.clone(),
+        }
+    }
+
     /// Decides what is to be done for entry number `index`; a directory is created at once.
     ///
     /// What an earlier run kept of the file is read and hashed here, which takes its time with large ones. Where much of
@@ -178,6 +229,10 @@ impl Destination {
     /// [`Refused`](super::FaultClass::Refused) if something is in the way or the name cannot be used,
     /// else what the system says. Only this entry is affected.
     pub fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
+        self.check_wanted(entry)?;
+        if let Some(deletion) = &self.deletion {
+            deletion.sent(&entry.path, self.parts.site.folds);
+        }
         let planned = match self.policy.admit(entry)? {
             Admission::Skip => return Ok(Plan::Done),
             Admission::Compare => self.parts.planner.plan(index, entry),
@@ -185,6 +240,16 @@ impl Destination {
         };
         let planned = planned.and_then(|plan| self.offer_delta(index, entry, plan));
         self.planned(index, entry, planned)
+    }
+
+    fn check_wanted(&self, entry: &Entry) -> Result<(), DestinationError> {
+        let Some(filters) = self.filters.as_ref().filter(|_| self.parts.site.file.is_none()) else {
+            return Ok(());
+        };
+        match filters.excludes(&entry.path, entry.kind == EntryKind::Directory) {
+            true => Err(DestinationError::NotRequested { path: entry.path.to_string() }),
+            false => Ok(()),
+        }
     }
 
     /// Leaves the entry out if it alone has failed.
@@ -260,13 +325,21 @@ impl Destination {
         self.parts.site.digest_of(path, algorithm)
     }
 
-    /// Checks that `missing_bytes` more fit, beyond what files resumed by this run occupy already.
+    /// Checks that `missing_bytes` more fit, beyond what files resumed by this run occupy already, and the files that
+    /// were planned, each on the file system of its directory.
     ///
     /// # Errors
     ///
-    /// [`DestinationError::NoSpace`] with what is needed and available.
+    /// [`DestinationError::NoSpace`] or [`DestinationError::NoInodes`] with what is needed and available.
     pub fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
-        let Parts { site, planner, .. } = &*self.parts;
+        let Parts { site, store, planner, .. } = &*self.parts;
+        let needs = store.needs();
+        let root = site.root().device;
+        let needed = || needs.iter().filter(|(_, need)| need.files > 0);
+        needed().try_for_each(|(device, need)| self.check_inodes(need, *device == root))?;
+        if needs.iter().any(|(device, _)| *device != root) {
+            return needed().try_for_each(|(device, need)| self.check_space(need, *device == root));
+        }
         let needed_bytes = missing_bytes.saturating_sub(planner.resume.preallocated_bytes());
         let available_bytes = platform::available_bytes(&site.root().dir)
             .map_err(|error| site.failed_at_root(Operation::Examine, error))?;
@@ -275,6 +348,44 @@ impl Destination {
             return Err(DestinationError::NoSpace { path, needed_bytes, available_bytes });
         }
         Ok(())
+    }
+
+    fn check_space(&self, need: &Need, is_root: bool) -> Result<(), DestinationError> {
+        let dir = self.on_file_system(need, is_root)?;
+        let available_bytes =
+            platform::available_bytes(&dir.dir).map_err(|error| self.failed_at(need, error))?;
+        if need.bytes > available_bytes {
+            let (path, needed_bytes) = (self.shown(need), need.bytes);
+            return Err(DestinationError::NoSpace { path, needed_bytes, available_bytes });
+        }
+        Ok(())
+    }
+
+    fn check_inodes(&self, need: &Need, is_root: bool) -> Result<(), DestinationError> {
+        let dir = self.on_file_system(need, is_root)?;
+        match platform::available_files(&dir.dir).map_err(|error| self.failed_at(need, error))? {
+            Some(available) if need.files > available => {
+                Err(DestinationError::NoInodes { path: self.shown(need), needed: need.files, available })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A directory on the file system that something is needed of.
+    fn on_file_system(&self, need: &Need, is_root: bool) -> Result<Arc<DirHandle>, DestinationError> {
+        let directory = need.at.as_ref().filter(|_| !is_root);
+        self.parts.site.dirs.open(directory).map_err(|error| self.failed_at(need, error))
+    }
+
+    fn failed_at(&self, need: &Need, error: io::Error) -> DestinationError {
+        match &need.at {
+            Some(path) => self.parts.site.failed(Operation::Examine, path, error),
+            None => self.parts.site.failed_at_root(Operation::Examine, error),
+        }
+    }
+
+    fn shown(&self, need: &Need) -> String {
+        need.at.as_ref().map_or_else(|| self.parts.site.name(), |path| self.parts.site.show(path))
     }
 
     /// The size of a file that was [planned](Self::plan) and is wanted; `None` once it was given up.

@@ -159,6 +159,30 @@ pub enum DestinationError {
         /// Bytes that the file system has available; 0 if unknown.
         available_bytes: u64,
     },
+    /// More files would be removed than without the user's consent. Check that both directories are the right ones.
+    #[error("{files} of {of} files are not at the source and would be deleted; nothing was deleted")]
+    MassDeletion {
+        /// How many.
+        files: u64,
+        /// Of how many.
+        of: u64,
+    },
+    /// There is more to keep track of than a deletion can. Copy, or delete, in parts.
+    #[error("more than {max} paths are to be compared or deleted; nothing was deleted")]
+    TooManyToDelete {
+        /// The limit.
+        max: usize,
+    },
+    /// The file system has no inodes for so many files, however much space it has. Free some, or copy fewer files.
+    #[error("{path} has inodes for {available} more files; {needed} are needed")]
+    NoInodes {
+        /// A directory on it.
+        path: String,
+        /// How many files are to be created.
+        needed: u64,
+        /// How many can be.
+        available: u64,
+    },
     /// The user's quota is exceeded. Free space and run the transfer again; it resumes.
     #[error("disk quota exceeded at {path}; free space and run the transfer again")]
     QuotaExceeded {
@@ -216,6 +240,8 @@ impl DestinationError {
             | Self::InLeftOut { .. }
             | Self::Busy { .. }
             | Self::NoMemory
+            | Self::MassDeletion { .. }
+            | Self::TooManyToDelete { .. }
             | Self::TooLarge { .. } => FaultClass::Refused,
             Self::Duplicate { .. }
             | Self::NoParent { .. }
@@ -226,6 +252,7 @@ impl DestinationError {
             | Self::Unfinished { .. } => FaultClass::Protocol,
             Self::Altered { .. } => FaultClass::Integrity,
             Self::NoSpace { .. }
+            | Self::NoInodes { .. }
             | Self::QuotaExceeded { .. }
             | Self::PermissionDenied { .. }
             | Self::Gone
@@ -236,11 +263,11 @@ impl DestinationError {
     }
 
     /// Why its path is left out, if that alone is concerned and everything else can go on; `None` if it ends the
-    /// transfer. What stands in the way ends one that may not `overwrite`.
+    /// transfer. What stands in the way ends it unless it `goes_on` then.
     #[must_use]
-    pub fn left_out_reason(&self, overwrite: bool) -> Option<LeftOutReason> {
+    pub fn left_out_reason(&self, goes_on: bool) -> Option<LeftOutReason> {
         match self {
-            Self::Exists { .. } | Self::WrongKind { .. } => overwrite.then_some(LeftOutReason::InTheWay),
+            Self::Exists { .. } | Self::WrongKind { .. } => goes_on.then_some(LeftOutReason::InTheWay),
             Self::NameRefused { .. } => Some(LeftOutReason::Name),
             Self::NameCollision { .. } => Some(LeftOutReason::NameTaken),
             Self::InLeftOut { reason, .. } => Some(*reason),
@@ -257,6 +284,8 @@ impl DestinationError {
             Self::Busy { .. }
             | Self::NoMemory
             | Self::TooLarge { .. }
+            | Self::MassDeletion { .. }
+            | Self::TooManyToDelete { .. }
             | Self::Duplicate { .. }
             | Self::NoParent { .. }
             | Self::NotRequested { .. }
@@ -265,6 +294,7 @@ impl DestinationError {
             | Self::ChunkLength { .. }
             | Self::Unfinished { .. }
             | Self::NoSpace { .. }
+            | Self::NoInodes { .. }
             | Self::QuotaExceeded { .. }
             | Self::Gone
             | Self::ParentMissing { .. }

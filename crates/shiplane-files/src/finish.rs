@@ -23,6 +23,9 @@ impl Destination {
     pub fn finish(self) -> Result<Summary, DestinationError> {
         let parts = &*self.parts;
         self.check_complete()?;
+        if let Some(deletion) = self.deletion() {
+            self.remove_surplus(deletion)?;
+        }
         parts.planner.resume.remove_temps()?;
         self.remove_orphaned_temps()?;
         parts.planner.each_directory(|path, directory| {

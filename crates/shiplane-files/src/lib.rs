@@ -29,6 +29,7 @@ mod announced;
 mod beneath;
 mod blocks;
 mod buffers;
+mod deletion;
 mod delta;
 mod destination;
 mod digest_cache;
@@ -36,12 +37,15 @@ mod dirs;
 #[cfg(unix)]
 mod disk;
 mod error;
+mod existing;
+mod filters;
 mod finish;
 mod handles;
 mod hash;
 mod journal;
 mod journal_state;
 mod left_out;
+mod leftovers;
 mod names;
 mod own_file;
 mod parallel;
@@ -59,8 +63,10 @@ mod scan;
 mod shape;
 mod site;
 mod source;
+mod space;
 mod state;
 mod store;
+mod surplus;
 mod sync;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -75,8 +81,11 @@ pub mod internals {
         destination::Destination,
         digest_cache::DigestCache,
         error::{DestinationError, FaultClass, Operation, SourceError},
+        existing::{Existing, Suffix, SuffixRefused},
+        filters::{FilterRules, Filters, FiltersError},
         hash::{READ_LEN_BYTES, hash_parts},
         left_out::LeftOut,
+        leftovers::{CleanReport, Leftover, clean},
         names::{JobKey, NameRefused},
         own_file::{EditLock, OwnFile, read_file, replace_file},
         plan::Plan,
@@ -89,6 +98,7 @@ pub mod internals {
         source::{Source, SourceFile, SourceRoot},
         state::Summary,
         store::ChunkWriter,
+        surplus::is_mass_deletion,
     };
     /// Where a simulation comes between us and the disk.
     #[cfg(unix)]

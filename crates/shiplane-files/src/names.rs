@@ -65,23 +65,38 @@ impl JobKey {
 /// Whether `component` is a name that this program gives its own files: never listed by a provider, never
 /// accepted from one (a peer that could name our journal could replace it).
 pub(super) fn is_own(component: &[u8]) -> bool {
+    own_kind(component).is_some()
+}
+
+/// What a file of this program's own is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnName {
+    Journal,
+    /// A journal that could not be trusted.
+    Aside,
+    Temp,
+}
+
+/// Which of its own files this program gives the name; `None` if it is none.
+pub(super) fn own_kind(component: &[u8]) -> Option<OwnName> {
     // A folding file system would take another case for the same file.
     let lower = component.to_ascii_lowercase();
-    let Some(rest) = lower.strip_prefix(OWN_PREFIX.as_bytes()) else {
-        return false;
-    };
+    let rest = lower.strip_prefix(OWN_PREFIX.as_bytes())?;
     let hex_len = rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (hex, rest) = rest.split_at(hex_len);
     if hex.len() == JOURNAL_HEX_LEN
         && let Some(rest) = rest.strip_prefix(JOURNAL_SUFFIX.as_bytes())
     {
-        return rest.is_empty() || rest.strip_prefix(ASIDE_SUFFIX.as_bytes()).is_some_and(is_number);
+        let is_aside = rest.strip_prefix(ASIDE_SUFFIX.as_bytes()).is_some_and(is_number);
+        return if rest.is_empty() { Some(OwnName::Journal) } else { is_aside.then_some(OwnName::Aside) };
     }
-    hex.len() == TEMP_HEX_LEN
-        && rest
-            .strip_prefix(b"-")
-            .and_then(|rest| rest.strip_suffix(TEMP_SUFFIX.as_bytes()))
-            .is_some_and(is_number)
+    let number = rest.strip_prefix(b"-").and_then(|rest| rest.strip_suffix(TEMP_SUFFIX.as_bytes()));
+    (hex.len() == TEMP_HEX_LEN && number.is_some_and(is_number)).then_some(OwnName::Temp)
+}
+
+/// What the names of a job's files have in common, of such a name.
+pub(super) fn job_prefix(own: &[u8]) -> &[u8] {
+    own.get(..OWN_PREFIX.len() + TEMP_HEX_LEN).unwrap_or(own)
 }
 
 fn is_number(bytes: &[u8]) -> bool {
@@ -98,7 +113,7 @@ pub enum NameRefused {
     #[error(transparent)]
     Path(#[from] shiplane_wire::PathRefused),
     /// The name has several components where one is required.
-    #[error("the name has more than one component")]
+    #[error("it must be one name, and neither empty nor . or ..")]
     NotOneName,
     /// The file system does not take the name.
     #[error("the file system does not take the name")]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use crate::{
     announced::Announced,
     error::{DestinationError, Operation},
+    existing::Existing,
     lock, names,
     platform::{self, Kind},
     publish::Publisher,
@@ -25,6 +26,8 @@ use shiplane_wire::{Digest, Entry, EntryKind, LeftOutReason, RelPath};
 pub enum Plan {
     /// Nothing: the directory is there, or the file is, with the same content.
     Done,
+    /// Nothing: another file is there, and stays.
+    Kept,
     /// A file of the same size is there: ask the peer for the digest of its file and call
     /// [`Destination::compare`](crate::destination::Destination::compare).
     Compare {
@@ -56,7 +59,7 @@ impl Plan {
     pub fn missing_bytes(&self) -> u64 {
         match self {
             Self::Want { missing, .. } => missing.iter().map(|range| range.end - range.start).sum(),
-            Self::Done | Self::LeftOut | Self::Compare { .. } | Self::Delta { .. } => 0,
+            Self::Done | Self::Kept | Self::LeftOut | Self::Compare { .. } | Self::Delta { .. } => 0,
         }
     }
 }
@@ -128,9 +131,9 @@ impl Planner {
     ) -> Result<Plan, DestinationError> {
         let target = self.site.target_of(&entry.path);
         match self.open_same_size(entry, &target)? {
-            Existing::Gone => self.want(index, entry, target),
-            Existing::Different => self.replace(index, entry, target),
-            Existing::SameSize(file) => {
+            Found::Gone => self.want(index, entry, target),
+            Found::Different => self.replace(index, entry, target),
+            Found::SameSize(file) => {
                 let ours = self
                     .site
                     .hash(&file, self.site.options.digest)
@@ -168,7 +171,9 @@ impl Planner {
         path: &RelPath,
         error: DestinationError,
     ) -> Result<DestinationError, DestinationError> {
-        let Some(reason) = error.left_out_reason(self.site.options.overwrite) else { return Err(error) };
+        let Some(reason) = error.left_out_reason(self.site.options.existing.goes_on()) else {
+            return Err(error);
+        };
         let mut state = lock(&self.state);
         state.announced.insert(path.as_bytes());
         if matches!(error, DestinationError::InLeftOut { .. }) {
@@ -302,18 +307,25 @@ impl Planner {
         match found.kind {
             Kind::Directory => Err(self.site.wrong_kind(&target, found.kind, Kind::File)),
             Kind::File if found.size_bytes == entry.size_bytes => {
+                let keeps = self.site.options.existing == Existing::Keep;
+                if found.mtime == entry.mtime && keeps {
+                    return Ok(self.identical());
+                }
                 if found.mtime == entry.mtime && !self.site.options.verify {
                     return self.site.mend_mode(entry.into(), &target, &found).map(|()| self.identical());
+                }
+                if keeps {
+                    return Ok(self.kept());
                 }
                 if entry.size_bytes > 0 {
                     return Ok(Plan::Compare { is_likely_same: found.mtime == entry.mtime });
                 }
                 // There is nothing to compare in two empty files.
                 match self.open_same_size(entry, &target)? {
-                    Existing::SameSize(file) => {
+                    Found::SameSize(file) => {
                         self.site.mend(entry.into(), &target, &file).map(|()| self.identical())
                     }
-                    Existing::Gone | Existing::Different => self.replace(index, entry, target),
+                    Found::Gone | Found::Different => self.replace(index, entry, target),
                 }
             }
             Kind::File | Kind::Symlink | Kind::Special => self.replace(index, entry, target),
@@ -321,10 +333,11 @@ impl Planner {
     }
 
     fn replace(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
-        if !self.site.options.overwrite {
-            return Err(self.site.exists(&target));
+        match self.site.options.existing {
+            Existing::Refuse => Err(self.site.exists(&target)),
+            Existing::Keep => Ok(self.kept()),
+            Existing::Replace | Existing::BackUp(_) => self.want(index, entry, target),
         }
-        self.want(index, entry, target)
     }
 
     pub(super) fn want(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
@@ -335,30 +348,36 @@ impl Planner {
         if missing.is_empty() {
             file.state = FileState::Complete;
         }
-        self.store.want(index, file)?;
+        let device = self.site.parent_of(&file.target)?.device;
+        self.store.want(index, file, device)?;
         if resumed_bytes > 0 {
             self.site.count(|summary| summary.resumed_bytes += resumed_bytes);
         }
         Ok(Plan::Want { missing, resumed_bytes })
     }
 
-    fn open_same_size(&self, entry: &Entry, target: &RelPath) -> Result<Existing, DestinationError> {
+    fn open_same_size(&self, entry: &Entry, target: &RelPath) -> Result<Found, DestinationError> {
         let parent = self.site.parent_of(target)?;
         let file = match platform::open_file(&parent.dir, target.file_name()) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Existing::Gone),
-            Err(error) if platform::is_symlink_refused(&error) => return Ok(Existing::Different),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Gone),
+            Err(error) if platform::is_symlink_refused(&error) => return Ok(Found::Different),
             Err(error) => return Err(self.site.failed(Operation::Open, target, error)),
         };
         let found = platform::stat_open(&file)
             .map_err(|error| self.site.failed(Operation::Examine, target, error))?;
         let is_same = found.kind == Kind::File && found.size_bytes == entry.size_bytes;
-        Ok(if is_same { Existing::SameSize(file) } else { Existing::Different })
+        Ok(if is_same { Found::SameSize(file) } else { Found::Different })
     }
 
     pub(super) fn identical(&self) -> Plan {
         self.site.count(|summary| summary.identical_files += 1);
         Plan::Done
+    }
+
+    fn kept(&self) -> Plan {
+        self.site.count(|summary| summary.kept_files += 1);
+        Plan::Kept
     }
 
     /// What the peer announced, children before their parents: a directory may lose the right to be entered.
@@ -375,7 +394,7 @@ impl Planner {
     }
 }
 
-enum Existing {
+enum Found {
     Gone,
     SameSize(File),
     Different,
@@ -413,13 +432,14 @@ mod tests {
 
     fn folding(root: &Path, overwrite: bool) -> Destination {
         let options = ReceiveOptions {
-            overwrite,
+            existing: if overwrite { Existing::Replace } else { Existing::Refuse },
             durability: Durability::Verified,
             verify: false,
             digest: DigestAlgorithm::Blake3,
             chunk_len_bytes: 1000,
         };
-        let resolved = ResolvedDestination::find(root, &Shape::Contents, JobKey::new(b"peer", b"")).unwrap();
+        let resolved =
+            ResolvedDestination::find(root, &Shape::Contents, JobKey::new(b"peer", b""), false).unwrap();
         let (mut site, opened) = Site::open(resolved, &Shape::Contents, options, &mut ()).unwrap();
         site.folds = true;
         Destination::of(site, opened, SharedMemory::default())

@@ -63,6 +63,11 @@ pub enum FileEvent {
     Published,
     /// It came with another digest than was expected, and is given up.
     Unexpected,
+    /// The peer does not have it, and it was removed.
+    Removed {
+        /// Whether it was a directory.
+        is_directory: bool,
+    },
     /// The peer cannot send it.
     NotSent(LeftOutReason),
     /// This side leaves it out; everything else goes on. Also of a directory.

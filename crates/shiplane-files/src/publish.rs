@@ -10,9 +10,10 @@ use shiplane_wire::{Digest, RelPath};
 use crate::{
     dirs::DirHandle,
     error::{DestinationError, Operation},
+    existing::{Existing, Suffix},
     handles::SharedFile,
     lock,
-    names::NameRefused,
+    names::{self, NameRefused},
     parallel,
     platform::{self, Kind, Stat},
     policy::{FileEvent, Policy, RenameMode},
@@ -295,8 +296,13 @@ impl Publisher {
         if self.site.folds {
             self.claim_name(file, &parent, from.as_bytes())?;
         }
-        let by_options = if self.site.options.overwrite { RenameMode::Replace } else { RenameMode::New };
-        let renamed = match policy.rename_mode(&file.path).unwrap_or(by_options) {
+        let by_options =
+            if self.site.options.existing.replaces() { RenameMode::Replace } else { RenameMode::New };
+        let mode = policy.rename_mode(&file.path).unwrap_or(by_options);
+        if let (RenameMode::Replace, Existing::BackUp(suffix)) = (mode, self.site.options.existing) {
+            self.back_up(&file.target, &parent, suffix)?;
+        }
+        let renamed = match mode {
             RenameMode::Replace => platform::rename_replacing(&parent.dir, from.as_bytes(), to),
             RenameMode::New => platform::rename_new(&parent.dir, from.as_bytes(), to),
             RenameMode::Refuse => return Err(self.site.exists(&file.target)),
@@ -306,6 +312,48 @@ impl Publisher {
             io::ErrorKind::NotFound => self.not_renamed(file, &parent),
             _ => self.site.failed_naming(Operation::Rename, &file.target, error),
         })
+    }
+
+    /// Gives what is about to be replaced, or removed, another name: its own with the suffix, and a number if something
+    /// else has that. It has both names until then, where the file system can do that.
+    pub(super) fn back_up(
+        &self,
+        target: &RelPath,
+        parent: &DirHandle,
+        suffix: Suffix,
+    ) -> Result<(), DestinationError> {
+        let found = match platform::stat(&parent.dir, target.file_name()) {
+            Ok(found) if found.kind != Kind::Directory => found,
+            // What cannot be replaced is told by who tries.
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(self.site.failed(Operation::Examine, target, error)),
+        };
+        let is_it = |name: &[u8]| {
+            platform::stat(&parent.dir, name)
+                .is_ok_and(|other| (other.device, other.inode) == (found.device, found.inode))
+        };
+        let base = [target.file_name(), suffix.as_bytes()].concat();
+        for number in 1..=MAX_BACKUPS {
+            let name =
+                if number == 1 { base.clone() } else { [&base[..], number.to_string().as_bytes()].concat() };
+            if names::is_own(&name) {
+                let path = self.site.show(target);
+                return Err(DestinationError::NameRefused { path, reason: NameRefused::Own });
+            }
+            match platform::name_again(&parent.dir, target.file_name(), &name) {
+                Ok(()) => return Ok(()),
+                // An interrupted run came as far.
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists && found.inode != 0 && is_it(&name) =>
+                {
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(self.site.failed_naming(Operation::Rename, target, error)),
+            }
+        }
+        Err(self.site.exists(target))
     }
 
     /// Something was not found at a rename. A file system that does not take a name may say so as well.
@@ -440,6 +488,9 @@ fn set_failed_aside(
 /// Up to here each file or directory is synced by itself, a few at a time; above it, one call for the
 /// whole file system is cheaper, though it may wait for what others wrote, too.
 const MAX_SINGLE_SYNCS: usize = 16;
+
+/// 1,000: whoever replaces a file so often looks at none of them.
+const MAX_BACKUPS: u32 = 1000;
 
 /// 256 KiB: some two thousand directories with usual paths.
 const MAX_UNSYNCED_BYTES: usize = 256 << 10;

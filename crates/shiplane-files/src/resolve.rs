@@ -1,4 +1,4 @@
-//! Resolves the destination of a transfer, as `cp -r` does.
+//! Resolves the destination of a transfer on this machine.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -52,75 +52,47 @@ impl Created {
 impl ResolvedDestination {
     /// Finds, and if need be creates, the directory in which `shape` lands when the user says `dest`:
     ///
-    /// | shape | `dest` is a directory | `dest` is something else or nothing |
-    /// |---|---|---|
-    /// | file | `dest/name` | `dest`, whose parent must exist |
-    /// | directory | `dest/name` | `dest`, created |
-    /// | root | `dest` | `dest`, created |
+    /// | shape | `dest` ends in a slash | `dest` is a directory | else |
+    /// |---|---|---|---|
+    /// | file | `dest/name` | `dest/name` | `dest` |
+    /// | directory | `dest/name` | `dest` | `dest` |
+    /// | content | `dest` | `dest` | `dest` |
     ///
-    /// A directory that an earlier run of the same job created as `dest` is `dest` again, not `dest/name`.
-    pub(super) fn find(dest: &Path, shape: &Shape, key: JobKey) -> Result<Self, DestinationError> {
-        let is_dir = match fs::metadata(dest) {
-            Ok(found) => found.is_dir(),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                false
-            }
-            Err(error) => return Err(failed(Operation::Examine, dest, error)),
-        };
-        match (shape, is_dir) {
-            (Shape::File { name }, true) => Self::file_in(dest, &checked_name(name)?, key),
-            (Shape::File { .. }, false) => Self::file_as(dest, key),
-            (Shape::Directory { name }, true) if !has_journal(dest, key) => {
+    /// So the same command finds the same place again. Missing directories are created. With `is_durable`, the names
+    /// of those that are created above the last one are durable when this returns.
+    pub(super) fn find(
+        dest: &Path,
+        shape: &Shape,
+        key: JobKey,
+        is_durable: bool,
+    ) -> Result<Self, DestinationError> {
+        match shape {
+            Shape::File { name } if ends_in_separator(dest) || is_dir(dest)? => {
                 let name = checked_name(name)?;
-                let parent = open(dest)?;
-                Self::directory_in(parent, name.as_bytes(), dest.join(shown_name(name.as_bytes())), key)
+                Self::file_in(Found::or_create(dest, NEW_DIR_MODE, is_durable)?, dest, name, key)
             }
-            (Shape::Directory { .. } | Shape::Contents, true) => {
-                Self::of(open(dest)?, dest.into(), None, key, Vec::new(), false)
+            Shape::File { .. } => {
+                let name = checked_name(name_of(dest)?)?;
+                let parent = parent_of(dest);
+                Self::file_in(Found::or_create(parent, NEW_DIR_MODE, is_durable)?, parent, name, key)
             }
-            (Shape::Directory { .. } | Shape::Contents, false) => {
-                let (parent, name) = split(dest)?;
-                Self::directory_in(parent, name, dest.into(), key)
+            Shape::Directory { name } if ends_in_separator(dest) => {
+                let name = checked_name(name)?;
+                let mut found = Found::or_create(dest, NEW_DIR_MODE, is_durable)?;
+                let shown = dest.join(shown_name(name.as_bytes()));
+                found.enter(name.as_bytes(), &shown, OWNER_DIRECTORY_MODE)?;
+                Self::of(found.dir, shown, None, key, found.created, false)
+            }
+            Shape::Directory { .. } | Shape::Contents => {
+                let found = Found::or_create(dest, OWNER_DIRECTORY_MODE, is_durable)?;
+                Self::of(found.dir, dest.into(), None, key, found.created, false)
             }
         }
     }
 
-    fn file_in(dest: &Path, name: &RelPath, key: JobKey) -> Result<Self, DestinationError> {
+    fn file_in(found: Found, parent: &Path, name: RelPath, key: JobKey) -> Result<Self, DestinationError> {
         let key = key.for_file(name.as_bytes());
-        Self::of(open(dest)?, dest.into(), Some(name.clone()), key, Vec::new(), false)
-    }
-
-    fn file_as(dest: &Path, key: JobKey) -> Result<Self, DestinationError> {
-        // `cp` does not make the file `a` when told `a/`, either.
-        let bytes = dest.as_os_str().as_encoded_bytes();
-        if bytes.last().is_some_and(|last| std::path::is_separator(char::from(*last))) {
-            return Err(DestinationError::ParentMissing { path: shown(dest) });
-        }
-        let (parent, name) = split(dest)?;
-        let name = checked_name(name)?;
-        let shown = dest.parent().map(PathBuf::from).unwrap_or_default();
-        let key = key.for_file(name.as_bytes());
-        Self::of(parent, shown, Some(name), key, Vec::new(), false)
-    }
-
-    fn directory_in(parent: Dir, name: &[u8], shown: PathBuf, key: JobKey) -> Result<Self, DestinationError> {
-        let is_new = match platform::make_dir(&parent, name, OWNER_DIRECTORY_MODE) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(failed(Operation::Create, &shown, error)),
-        };
-        match platform::stat(&parent, name) {
-            Ok(found) if found.kind != Kind::Directory => {
-                let path = self::shown(&shown);
-                return Err(DestinationError::WrongKind { path, found: found.kind, wanted: Kind::Directory });
-            }
-            Ok(_) => {}
-            Err(error) => return Err(failed(Operation::Examine, &shown, error)),
-        }
-        let dir =
-            platform::open_dir(&parent, name).map_err(|error| failed(Operation::Open, &shown, error))?;
-        let created = is_new.then(|| Created { parent, name: name.into() });
-        Self::of(dir, shown, None, key, created.into_iter().collect(), false)
+        Self::of(found.dir, parent.into(), Some(name), key, found.created, false)
     }
 
     pub(super) fn of(
@@ -139,26 +111,105 @@ impl ResolvedDestination {
 /// As every program makes directories; the umask takes its part away.
 pub(super) const NEW_DIR_MODE: u32 = 0o777;
 
-fn open(path: &Path) -> Result<Dir, DestinationError> {
-    platform::open_ambient_dir(path).map_err(|error| failed(Operation::Open, path, error))
+/// A directory of this machine, and those above it that had to be created for it.
+struct Found {
+    dir: Dir,
+    created: Vec<Created>,
 }
 
-/// The directory that `dest` is to be in, and its name there.
-fn split(dest: &Path) -> Result<(Dir, &[u8]), DestinationError> {
-    let refused = |reason| DestinationError::NameRefused { path: shown(dest), reason };
-    let name = dest.file_name().ok_or_else(|| refused(NameRefused::NotOneName))?;
-    let name = platform::bytes_of(name).ok_or_else(|| refused(NameRefused::NotUnicode))?;
-    let parent = match dest.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    match platform::open_ambient_dir(parent) {
-        Ok(dir) => Ok((dir, name)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(DestinationError::ParentMissing { path: shown(dest) })
+impl Found {
+    /// The directory that the user calls `path`, through links if it exists; else created with this mode.
+    fn or_create(path: &Path, mode: u32, is_durable: bool) -> Result<Self, DestinationError> {
+        let mut missing = Vec::new();
+        let mut at = path;
+        let dir = loop {
+            match platform::open_ambient_dir(at) {
+                Ok(dir) => break dir,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    missing.push((name_of(at)?, at));
+                    at = parent_of(at);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    return Err(not_a_directory(at));
+                }
+                Err(error) => return Err(failed(Operation::Open, at, error)),
+            }
+        };
+        let mut found = Self { dir, created: Vec::new() };
+        while let Some((name, at)) = missing.pop() {
+            let mode = if missing.is_empty() { mode } else { NEW_DIR_MODE };
+            let entered =
+                found.enter(name, at, mode).and_then(|parent| match is_durable && !missing.is_empty() {
+                    true => platform::sync_dir(&parent).map_err(|error| failed(Operation::Sync, at, error)),
+                    false => Ok(()),
+                });
+            if let Err(error) = entered {
+                found.created.iter().rev().for_each(Created::undo);
+                return Err(error);
+            }
         }
-        Err(error) => Err(failed(Operation::Open, parent, error)),
+        Ok(found)
     }
+
+    /// Goes down to `name`, which is created if it is missing, and no link. Gives the directory above it.
+    fn enter(&mut self, name: &[u8], shown: &Path, mode: u32) -> Result<Dir, DestinationError> {
+        let failed = |operation| move |error| failed(operation, shown, error);
+        let is_new = match platform::make_dir(&self.dir, name, mode) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(failed(Operation::Create)(error)),
+        };
+        let found = platform::stat(&self.dir, name).map_err(failed(Operation::Examine))?.kind;
+        if found != Kind::Directory {
+            let path = self::shown(shown);
+            return Err(DestinationError::WrongKind { path, found, wanted: Kind::Directory });
+        }
+        let dir = platform::open_dir(&self.dir, name).map_err(failed(Operation::Open))?;
+        let parent = std::mem::replace(&mut self.dir, dir);
+        if is_new {
+            let parent = parent.try_clone().map_err(failed(Operation::Open))?;
+            self.created.push(Created { parent, name: name.into() });
+        }
+        Ok(parent)
+    }
+}
+
+/// Whether there is a directory, through links.
+fn is_dir(dest: &Path) -> Result<bool, DestinationError> {
+    match fs::metadata(dest) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(failed(Operation::Examine, dest, error)),
+    }
+}
+
+fn ends_in_separator(path: &Path) -> bool {
+    let last = path.as_os_str().as_encoded_bytes().last();
+    last.is_some_and(|last| std::path::is_separator(char::from(*last)))
+}
+
+/// The last component of what the user calls `path`.
+fn name_of(path: &Path) -> Result<&[u8], DestinationError> {
+    let refused = |reason| DestinationError::NameRefused { path: shown(path), reason };
+    let name = path.file_name().ok_or_else(|| refused(NameRefused::NotOneName))?;
+    platform::bytes_of(name).ok_or_else(|| refused(NameRefused::NotUnicode))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+fn not_a_directory(path: &Path) -> DestinationError {
+    let found = match fs::symlink_metadata(path).map(|found| found.file_type()) {
+        Ok(found) if found.is_symlink() => Kind::Symlink,
+        Ok(found) if found.is_file() => Kind::File,
+        Ok(_) => Kind::Special,
+        // Something above it is no directory.
+        Err(_) => Kind::File,
+    };
+    DestinationError::WrongKind { path: shown(path), found, wanted: Kind::Directory }
 }
 
 /// Checks the name of a single file or directory, which may be the peer's word.
@@ -170,10 +221,6 @@ pub(super) fn checked_name(name: &[u8]) -> Result<RelPath, DestinationError> {
     }
     names::check_component(name).map_err(refused)?;
     Ok(path)
-}
-
-fn has_journal(dest: &Path, key: JobKey) -> bool {
-    fs::symlink_metadata(dest.join(key.journal_name())).is_ok_and(|found| found.is_file())
 }
 
 fn shown_name(name: &[u8]) -> String {

@@ -8,8 +8,9 @@ use shiplane_wire::{Entry, EntryKind, EscapedPath, LeftOutReason, Mtime, RelPath
 
 use crate::{
     error::SourceError,
+    filters::{Excluded, Filters, IgnoreFiles, Walk},
     names,
-    platform::{self, Kind, Names, Position},
+    platform::{self, Kind, Names, Position, Stat},
 };
 
 /// What a scan found.
@@ -58,8 +59,12 @@ pub struct Scan {
     /// Given instead of levels: a list that was made before, and how much of it has been given.
     listed: Arc<[Entry]>,
     given: usize,
+    /// What is excluded.
+    filters: Option<Walk>,
     /// Our own files, if anybody wants to know.
     own: Option<Vec<RelPath>>,
+    /// Paths that only this side can know to be excluded, if anybody wants to know.
+    excluded: Option<Vec<RelPath>>,
 }
 
 /// A directory that is being listed.
@@ -67,6 +72,7 @@ pub struct Scan {
 struct Level {
     handle: Handle,
     path_len: usize,
+    ignore_files: Option<IgnoreFiles>,
 }
 
 #[derive(Debug)]
@@ -97,21 +103,26 @@ impl Scan {
             first: None,
             listed,
             given: 0,
+            filters: None,
             own: None,
+            excluded: None,
         }
     }
 
-    pub(super) fn tree(root: &Dir) -> Self {
+    pub(super) fn tree(root: &Dir, filters: Option<&Arc<Filters>>) -> Self {
         let mut scan = Self::listed(Arc::default());
         let opened = root.try_clone().and_then(|dir| {
             let top = platform::stat_open(&dir)?;
-            Ok((TopDirectory { mode: top.mode, mtime: top.mtime }, dir.try_clone()?, Level::open(dir, 0)?))
+            let filters = filters.map(|filters| Walk::new(Arc::clone(filters), top.device));
+            let level = Level::open(dir.try_clone()?, 0, filters.as_ref())?;
+            Ok((TopDirectory { mode: top.mode, mtime: top.mtime }, dir, level, filters))
         });
         match opened {
-            Ok((top, root, level)) => {
+            Ok((top, root, level, filters)) => {
                 scan.first = Some(Ok(Scanned::Top(top)));
                 scan.root = Some(root);
                 scan.levels.push(level);
+                scan.filters = filters;
             }
             Err(error) => scan.first = Some(Err(SourceError::opening(b".", error))),
         }
@@ -123,21 +134,29 @@ impl Scan {
         &self.path
     }
 
-    /// Remembers where there are files of this program's own, which are not given.
+    /// Remembers what is not given: files of this program's own, and what this side alone knows to be excluded. That a
+    /// listed path is missing is not told.
     pub fn note_own(&mut self) {
         self.own = Some(Vec::new());
+        self.excluded = Some(Vec::new());
+        self.filters.iter_mut().for_each(Walk::forget_missing);
     }
 
-    /// Those that were found.
+    /// The own files that were found.
     pub fn take_own(&mut self) -> Vec<RelPath> {
         self.own.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The paths that ignore files and other file systems exclude.
+    pub fn take_excluded(&mut self) -> Vec<RelPath> {
+        self.excluded.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The next name in the current directory, which becomes the end of the path; `None` at the end of the directory.
     /// Gives where in the path the name begins.
     fn next_name(&mut self) -> io::Result<Option<usize>> {
         self.reopen()?;
-        let Some(Level { handle: Handle::Open { names, .. }, path_len }) = self.levels.last_mut() else {
+        let Some(Level { handle: Handle::Open { names, .. }, path_len, .. }) = self.levels.last_mut() else {
             return Ok(None);
         };
         self.path.truncate(*path_len);
@@ -170,6 +189,9 @@ impl Scan {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(_) => return Some(self.left_out(LeftOutReason::Unreadable)),
         };
+        if self.is_excluded(&path, &stat) {
+            return None;
+        }
         match stat.kind {
             Kind::File => Some(Scanned::Entry(stat.entry(EntryKind::File, path))),
             Kind::Symlink => Some(self.left_out(LeftOutReason::Symlink)),
@@ -180,6 +202,18 @@ impl Scan {
                 Err(_) => Some(self.left_out(LeftOutReason::Unreadable)),
             },
         }
+    }
+
+    fn is_excluded(&mut self, path: &RelPath, stat: &Stat) -> bool {
+        let Some(filters) = &mut self.filters else { return false };
+        let levels = self.levels.iter().rev();
+        let ignore_files =
+            levels.filter_map(|level| level.ignore_files.as_ref().map(|files| (level.path_len, files)));
+        let excluded = filters.excludes(path, stat, ignore_files);
+        if let (Some(Excluded::ByTree), Some(noted)) = (excluded, &mut self.excluded) {
+            noted.push(path.clone());
+        }
+        excluded.is_some()
     }
 
     /// Opens the directory whose name the path ends in. Closes others where there are too many.
@@ -193,7 +227,8 @@ impl Scan {
             let Some(Level { handle: Handle::Open { dir, .. }, .. }) = self.levels.last() else {
                 return Err(io::ErrorKind::NotFound.into());
             };
-            let entered = platform::open_dir(dir, &name).and_then(|dir| Level::open(dir, self.path.len()));
+            let entered = platform::open_dir(dir, &name)
+                .and_then(|dir| Level::open(dir, self.path.len(), self.filters.as_ref()));
             match entered {
                 Ok(level) => {
                     self.levels.push(level);
@@ -290,16 +325,20 @@ impl Iterator for Scan {
                 Err(error) => return Some(self.give_up_level(error)),
             }
         }
-        None
+        // What was asked for by its path and is nowhere.
+        let missing = self.filters.as_mut().and_then(Walk::next_missing)?;
+        self.path = missing;
+        Some(Ok(self.left_out(LeftOutReason::Vanished)))
     }
 }
 
 impl std::iter::FusedIterator for Scan {}
 
 impl Level {
-    fn open(dir: Dir, path_len: usize) -> io::Result<Self> {
+    fn open(dir: Dir, path_len: usize, filters: Option<&Walk>) -> io::Result<Self> {
         let names = Names::of(&dir)?;
-        Ok(Self { handle: Handle::Open { dir, names }, path_len })
+        let ignore_files = filters.map_or(Ok(None), |filters| filters.enter(&dir))?;
+        Ok(Self { handle: Handle::Open { dir, names }, path_len, ignore_files })
     }
 
     /// Closes it so that it can be opened again, if the platform can do that.

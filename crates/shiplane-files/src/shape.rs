@@ -8,11 +8,11 @@ pub enum Shape {
         /// Its name at the provider.
         name: Vec<u8>,
     },
-    /// The content of a directory that was asked for by its path.
+    /// The content of a directory that has a name.
     Directory {
         /// Its name at the provider.
         name: Vec<u8>,
     },
-    /// The content of the whole directory that is served, which has no name.
+    /// The content of a directory without a name: of `/`, or what is pushed as `dir/.`.
     Contents,
 }

@@ -13,6 +13,7 @@ use crate::{
     buffers::{CountedMemory, Scratch},
     dirs::{DirHandle, Dirs},
     error::{DestinationError, Operation},
+    existing::Existing,
     hash::{READ_LEN_BYTES, hash_parts},
     journal::{Journal, Opened},
     left_out::{LeftOut, LeftOuts},
@@ -40,8 +41,8 @@ impl From<&Entry> for Metadata {
 /// How to receive.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveOptions {
-    /// Whether different files that exist are replaced. Directories never are.
-    pub overwrite: bool,
+    /// What becomes of different files that exist.
+    pub existing: Existing,
     /// What [`Destination::publish`](crate::destination::Destination::publish) and
     /// [`Destination::finish`](crate::destination::Destination::finish) promise: with [`Durability::Verified`]
     /// nothing is synced.
@@ -263,7 +264,7 @@ impl Site {
         path: &RelPath,
         error: DestinationError,
     ) -> Result<Arc<DestinationError>, DestinationError> {
-        let Some(reason) = error.left_out_reason(self.options.overwrite) else { return Err(error) };
+        let Some(reason) = error.left_out_reason(self.options.existing.goes_on()) else { return Err(error) };
         let error = Arc::new(error);
         let left_out =
             LeftOut { entry, path: path.clone(), reason, error: Arc::clone(&error), is_told: true };

@@ -11,6 +11,7 @@ use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath, Version,
 use crate::{
     buffers::Scratch,
     error::SourceError,
+    filters::Filters,
     hash::{READ_LEN_BYTES, hash_parts},
     names,
     platform::{self, Kind, Stat},
@@ -35,6 +36,8 @@ pub struct SourceRoot {
 #[derive(Debug)]
 struct OpenedAt {
     path: PathBuf,
+    /// Its name, unless it has none that can be sent.
+    name: Option<Vec<u8>>,
     device: u64,
     inode: u64,
 }
@@ -69,7 +72,8 @@ impl SourceRoot {
         if kind.is_dir() {
             let dir = platform::open_ambient_dir(path).map_err(opening)?;
             let Stat { device, inode, .. } = platform::stat_open(&dir).map_err(opening)?;
-            let opened = OpenedAt { path: std::path::absolute(path).map_err(opening)?, device, inode };
+            let path = std::path::absolute(path).map_err(opening)?;
+            let opened = OpenedAt { name: name_of(&path), path, device, inode };
             return Ok(Self { served: Served::Directory(Arc::new(dir)), opened: Some(opened.into()) });
         }
         if !kind.is_file() {
@@ -126,8 +130,8 @@ impl SourceRoot {
         }
     }
 
-    /// Finds what a peer asks for: nothing (`b""`) is the whole of what is served, anything else a path
-    /// beneath it. Links on the way are followed as long as they are relative and stay beneath the root.
+    /// Finds what a peer asks for: nothing (`b""`) is the whole of what is served, by the name of its directory,
+    /// anything else a path beneath it. Links on the way are followed as long as they are relative and stay beneath the root.
     ///
     /// # Errors
     ///
@@ -138,7 +142,9 @@ impl SourceRoot {
         if request.is_empty() {
             return Ok(match &self.served {
                 Served::Directory(root) => {
-                    Source { shape: Shape::Contents, content: Content::Tree(Arc::clone(root)) }
+                    let name = self.opened.as_ref().and_then(|opened| opened.name.clone());
+                    let shape = name.map_or(Shape::Contents, |name| Shape::Directory { name });
+                    Source::of(shape, Content::Tree(Arc::clone(root)))
                 }
                 Served::File(file) => Source::of_file(file.clone()),
             });
@@ -220,6 +226,7 @@ impl SourceRoot {
 pub struct Source {
     shape: Shape,
     content: Content,
+    filters: Option<Arc<Filters>>,
 }
 
 #[derive(Clone, Debug)]
@@ -255,14 +262,24 @@ impl Source {
         let open = OpenFile { file: Arc::new(file), name };
         open.entry()?;
         let name = open.name.as_bytes().into();
-        Ok(Self { shape: Shape::File { name }, content: Content::Open(open) })
+        Ok(Self::of(Shape::File { name }, Content::Open(open)))
     }
 
     /// Those of the files and directories beneath `root` that `entries` names, each in the state it
     /// describes: whatever is not any more fails when it is opened. `None` if `root` is one file.
     pub fn of_entries(root: &SourceRoot, entries: Vec<Entry>) -> Option<Self> {
         let root = Arc::clone(root.directory()?);
-        Some(Self { shape: Shape::Contents, content: Content::Listed { root, entries: entries.into() } })
+        Some(Self::of(Shape::Contents, Content::Listed { root, entries: entries.into() }))
+    }
+
+    fn of(shape: Shape, content: Content) -> Self {
+        Self { shape, content, filters: None }
+    }
+
+    /// The same without what `filters` exclude, unless it is one file.
+    #[must_use]
+    pub fn with_filters(self, filters: Arc<Filters>) -> Self {
+        Self { filters: (!filters.is_none()).then_some(filters), ..self }
     }
 
     /// Whether it is a file, a named directory or all that is served; the receiver needs it to know where
@@ -279,7 +296,7 @@ impl Source {
     /// Lists what is there, from the beginning.
     pub fn scan(&self) -> Scan {
         match &self.content {
-            Content::Tree(root) => Scan::tree(root),
+            Content::Tree(root) => Scan::tree(root, self.filters.as_ref()),
             Content::File(file) => Scan::one(file.entry()),
             Content::Open(file) => Scan::one(file.entry()),
             Content::Listed { entries, .. } => Scan::listed(Arc::clone(entries)),
@@ -319,7 +336,7 @@ impl Source {
     }
 
     fn of_file(file: OneFile) -> Self {
-        Self { shape: Shape::File { name: file.name.as_bytes().into() }, content: Content::File(file) }
+        Self::of(Shape::File { name: file.name.as_bytes().into() }, Content::File(file))
     }
 
     fn beneath(root: &Arc<Dir>, path: RelPath) -> Result<Self, SourceError> {
@@ -329,7 +346,7 @@ impl Source {
             Kind::Directory => {
                 let dir = platform::open_dir_following(root, path.as_bytes()).map_err(opening)?;
                 let shape = Shape::Directory { name: path.file_name().into() };
-                Ok(Self { shape, content: Content::Tree(Arc::new(dir)) })
+                Ok(Self::of(shape, Content::Tree(Arc::new(dir))))
             }
             Kind::File => {
                 let name =
@@ -462,6 +479,17 @@ impl SourceFile {
         }
         Err(SourceError::Changed { path: path() })
     }
+}
+
+/// The name of the directory at `path`, an absolute path; `None` for `/`, or if it cannot be sent.
+fn name_of(path: &Path) -> Option<Vec<u8>> {
+    // `..` at the end is only known to the system.
+    let name = match path.file_name() {
+        Some(name) => name.to_owned(),
+        None => fs::canonicalize(path).ok()?.file_name()?.to_owned(),
+    };
+    let name = platform::bytes_of(&name)?;
+    (RelPath::parse(name).is_ok() && !names::is_own(name)).then(|| name.to_vec())
 }
 
 /// As most programs make files under most umasks.

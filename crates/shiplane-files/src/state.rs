@@ -66,6 +66,12 @@ pub struct Summary {
     pub copied_bytes: u64,
     /// Files that were there already, with the same content.
     pub identical_files: u64,
+    /// Files that were there with other content, and stay.
+    pub kept_files: u64,
+    /// Files that were removed because the peer does not have them.
+    pub deleted_files: u64,
+    /// Such files stay, because something of the transfer is left out.
+    pub is_deletion_withheld: bool,
     /// Directories of the transfer, new or not.
     pub directories: u64,
 }

@@ -23,6 +23,7 @@ use crate::{
     record::Batch,
     resolve::Created,
     site::Site,
+    space::{Need, Needs},
     state::{ActiveFile, FileState},
 };
 
@@ -36,6 +37,7 @@ pub(super) struct ChunkStore {
     state: Mutex<State>,
     journal: Mutex<Journal>,
     handles: Handles,
+    needs: Mutex<Needs>,
     /// Sizes of the files that were given space.
     occupied_bytes: Arc<AtomicU64>,
     /// Of a sync: keeps other processes of this machine from changing the dataset.
@@ -74,21 +76,31 @@ impl ChunkStore {
             state: Mutex::new(state),
             journal: Mutex::new(journal),
             handles: Handles::default(),
+            needs: Mutex::default(),
             occupied_bytes: Arc::default(),
             dataset: Mutex::default(),
             held: Mutex::default(),
         }
     }
 
-    /// Takes a file that is wanted. One that has all its bytes is complete.
-    pub(super) fn want(&self, entry: u64, file: ActiveFile) -> Result<(), DestinationError> {
+    /// Takes a file that is wanted, in a directory on the file system `device`. One that has all its bytes is complete.
+    pub(super) fn want(&self, entry: u64, file: ActiveFile, device: u64) -> Result<(), DestinationError> {
         let mut state = lock(&self.state);
         if state.files.contains_key(&entry) {
             return Err(DestinationError::NotWanted { entry });
         }
+        if !file.is_created {
+            let missing_bytes = file.size_bytes.saturating_sub(file.kept.len_bytes());
+            lock(&self.needs).add(file.id, device, file.target.parent(), missing_bytes);
+        }
         state.files.insert(entry, file);
         state.planned = state.planned.max(entry.saturating_add(1));
         Ok(())
+    }
+
+    /// What the wanted files still need, by file system.
+    pub(super) fn needs(&self) -> Vec<(u64, Need)> {
+        lock(&self.needs).iter().map(|(device, need)| (device, need.clone())).collect()
     }
 
     /// Takes a complete file that no chunk is received of.
@@ -285,6 +297,7 @@ impl ChunkStore {
             }
             result => result,
         };
+        lock(&self.needs).settle(file.id);
         self.occupied_bytes.fetch_add(file.size_bytes, Ordering::Relaxed);
         created.map_err(|error| {
             self.site.failed_writing(Operation::Create, &file.target, file.size_bytes, error)
@@ -411,7 +424,9 @@ impl ChunkStore {
         file: &ActiveFile,
         error: DestinationError,
     ) -> Result<(), DestinationError> {
-        let Some(reason) = error.left_out_reason(self.site.options.overwrite) else { return Err(error) };
+        let Some(reason) = error.left_out_reason(self.site.options.existing.goes_on()) else {
+            return Err(error);
+        };
         let mut state = lock(&self.state);
         let now =
             state.files.get_mut(&entry).filter(|now| now.id == file.id && now.state == FileState::Filling);
@@ -446,6 +461,7 @@ impl ChunkStore {
         let (mut first_error, mut ids) = (None, Vec::new());
         for file in files {
             self.handles.forget(file.id);
+            lock(&self.needs).settle(file.id);
             match self.remove_temp(file.id, &file.target) {
                 Ok(()) if file.is_begun => ids.push(file.id),
                 Ok(()) => {}

@@ -57,6 +57,7 @@ pub(crate) async fn sync_twice(home: &Path) -> Result<[SyncReport; 2], Failure> 
         state: SyncState::at(home.join("laptop-state")),
         own,
         consent: Consent::default(),
+        filters: Arc::default(),
         dry_run: false,
         transfer: options,
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shiplane_files::internals::{JobKey, Shape};
+use shiplane_files::internals::{Filters, JobKey, Shape};
 use shiplane_rpc::{CallError, RpcClient, internals::EncodeError};
 use shiplane_transport::internals::{Claim, ReceiveReservation};
 use shiplane_wire::DigestAlgorithm;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Compression, Direction,
     access::TicketSecret,
+    filters::OpenFilters,
     methods::{
         CALL_BUDGET, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, chosen_digest, offered_digests,
         random_transfer_id,
@@ -52,7 +53,7 @@ fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes
 ///
 /// ```no_run
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
-/// use shiplane_files::internals::{Destination, ReceiveOptions};
+/// use shiplane_files::internals::{Destination, Existing, ReceiveOptions};
 /// use shiplane_protocols::internals::{Fetch, transfer::TransferOptions};
 /// use shiplane_wire::Durability;
 ///
@@ -60,7 +61,7 @@ fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes
 /// let (shape, job) = (fetch.shape().clone(), fetch.job());
 /// let options = TransferOptions::default();
 /// let receive = ReceiveOptions {
-///     overwrite: false, durability: Durability::Durable, verify: false, digest: fetch.digest(),
+///     existing: Existing::Refuse, durability: Durability::Durable, verify: false, digest: fetch.digest(),
 ///     chunk_len_bytes: options.chunk_len_bytes,
 /// };
 /// let target = tokio::task::spawn_blocking(move || {
@@ -76,6 +77,7 @@ pub struct Fetch {
     client: RpcClient,
     path: Vec<u8>,
     shape: Shape,
+    filters: Arc<Filters>,
     claim: Claim,
     compression: Compression,
     digest: DigestAlgorithm,
@@ -90,13 +92,15 @@ pub struct FetchRequest {
     /// Whether nothing of it is here, as far as is known: then the peer begins to send without waiting to be asked,
     /// which saves a round trip. If something is here after all, at most 1 MiB was sent in vain.
     pub is_new_here: bool,
+    /// What of it is not wanted.
+    pub filters: Arc<Filters>,
 }
 
 impl FetchRequest {
     /// For a path of which something may be here.
     #[must_use]
     pub fn of(path: &[u8]) -> Self {
-        Self { path: path.to_vec(), is_new_here: false }
+        Self { path: path.to_vec(), ..Self::default() }
     }
 }
 
@@ -140,7 +144,7 @@ impl Fetch {
         request: FetchRequest,
         options: &TransferOptions,
     ) -> Result<Self, FetchError> {
-        let FetchRequest { path, is_new_here } = request;
+        let FetchRequest { path, is_new_here, filters } = request;
         let transfer = random_transfer_id().ok_or(FetchError::NoRandomness)?;
         // Claimed before it is asked for: no chunk can be early.
         let claim = client.connection().claim(transfer).map_err(|_| FetchError::NoRandomness)?;
@@ -152,12 +156,13 @@ impl Fetch {
             bytes_per_second: options.bytes_per_second(),
             digests: offered_digests(options.digest),
             invites: invites.is_some(),
+            filters: OpenFilters::of(&filters),
         };
         let opened = client.call_typed(FETCH_OPEN, &request, CALL_BUDGET).await.map_err(FetchError::Open)?;
         let digest = chosen_digest(options.digest, opened.digest).map_err(TransferError::from)?;
         let shape = Shape::from(opened.shape);
         let compression = options.compression;
-        Ok(Self { client: client.clone(), path, shape, claim, compression, digest, invites })
+        Ok(Self { client: client.clone(), path, shape, filters, claim, compression, digest, invites })
     }
 
     /// What it consists of, which decides where it lands.
@@ -191,7 +196,8 @@ impl Fetch {
         events: EventFn,
     ) -> Result<FilesReport, FetchError> {
         let peer = self.client.connection().remote_addr();
-        let taken = self.take(target.into(), options, events);
+        let target = target.into().with_filters(&self.filters);
+        let taken = self.take(target, options, events);
         let bytes = |report: &FilesReport| report.received_bytes;
         Counting::of(options.metrics.as_ref(), Direction::Received, peer, taken, bytes).await
     }

@@ -58,6 +58,7 @@ mod compress;
 mod content;
 mod deliver;
 mod fetch;
+mod filters;
 mod inbox;
 mod methods;
 mod metrics;
@@ -112,6 +113,7 @@ pub mod internals {
     pub use crate::{
         batch::InFlight,
         fetch::{Fetch, FetchError, FetchRequest, redeem, with_ticket},
+        filters::OpenFilters,
         metrics::DurationHistogram,
         push::{Push, PushError, PushReceipt, PushRequest},
         retry::Jitter,

@@ -3,7 +3,9 @@
 use std::{num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use shiplane_files::internals::{DestinationError, Kind, Shape, SourceError};
+use shiplane_files::internals::{
+    DestinationError, Existing, Kind, Shape, SourceError, Suffix, SuffixRefused,
+};
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, RpcClient};
 use shiplane_wire::{DigestAlgorithm, TransferId};
 use tokio::time::Instant;
@@ -11,6 +13,7 @@ use tokio::time::Instant;
 use crate::{
     Compression,
     access::{Denied, RedeemError},
+    filters::OpenFilters,
     transfer::{ProtocolFault, TransferError},
 };
 
@@ -52,6 +55,8 @@ pub(crate) struct FetchOpen {
     pub(crate) bytes_per_second: Option<NonZeroU64>,
     /// The digests that the caller offers, as a set of bits (SPEC 4.21).
     pub(crate) digests: u8,
+    /// What is not wanted.
+    pub(crate) filters: OpenFilters,
     /// Whether the provider may send the first chunks unasked (SPEC 4.24).
     pub(crate) invites: bool,
 }
@@ -84,7 +89,10 @@ pub(crate) struct PushOpen {
     pub(crate) source: [u8; 32],
     /// What it all has, if that is known.
     pub(crate) total_bytes: Option<u64>,
-    pub(crate) overwrite: bool,
+    /// What becomes of different files that exist.
+    pub(crate) existing: OpenExisting,
+    /// Whether what the pusher does not have is removed; then, whether that may be most of what is there.
+    pub(crate) delete: Option<bool>,
     /// Whether all must be durable before it is settled.
     pub(crate) durable: bool,
     pub(crate) chunk_len_bytes: u64,
@@ -92,6 +100,21 @@ pub(crate) struct PushOpen {
     pub(crate) compression: Compression,
     /// The digests that the caller offers, as a set of bits (SPEC 4.21).
     pub(crate) digests: u8,
+    /// What is not sent.
+    pub(crate) filters: OpenFilters,
+}
+
+/// What becomes of different files that exist (SPEC 5.5).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum OpenExisting {
+    /// The push fails.
+    Refuse,
+    /// They stay.
+    Keep,
+    /// They are replaced.
+    Replace,
+    /// They are replaced, and stay under their names with this suffix.
+    BackUp { suffix: Vec<u8> },
 }
 
 /// The answer to it.
@@ -146,6 +169,10 @@ pub(crate) struct PushDone {
     pub(crate) total_bytes: u64,
     pub(crate) published_files: u64,
     pub(crate) identical_files: u64,
+    pub(crate) kept_files: u64,
+    pub(crate) deleted_files: u64,
+    /// Whether nothing was removed because something is left out.
+    pub(crate) deletion_withheld: bool,
     pub(crate) resumed_bytes: u64,
     pub(crate) failed_entries: u64,
     /// Paths that the receiver has left out.
@@ -167,6 +194,33 @@ pub(crate) fn fuzz_bodies(data: &[u8]) {
 pub(crate) fn fuzz_body<T: Serialize + for<'de> Deserialize<'de>>(data: &[u8]) {
     if let Ok(body) = shiplane_rpc::internals::decode::<T>(data) {
         assert!(shiplane_rpc::internals::encode(&body).is_ok_and(|encoded| encoded == data));
+    }
+}
+
+impl From<Existing> for OpenExisting {
+    fn from(existing: Existing) -> Self {
+        match existing {
+            Existing::Refuse => Self::Refuse,
+            Existing::Keep => Self::Keep,
+            Existing::Replace => Self::Replace,
+            Existing::BackUp(suffix) => Self::BackUp { suffix: suffix.as_bytes().to_vec() },
+        }
+    }
+}
+
+impl TryFrom<&OpenExisting> for Existing {
+    type Error = Fault;
+
+    fn try_from(existing: &OpenExisting) -> Result<Self, Fault> {
+        Ok(match existing {
+            OpenExisting::Refuse => Self::Refuse,
+            OpenExisting::Keep => Self::Keep,
+            OpenExisting::Replace => Self::Replace,
+            OpenExisting::BackUp { suffix } => {
+                let refused = |error: SuffixRefused| Fault::new(FaultCode::PathRefused, error.to_string());
+                Self::BackUp(Suffix::new(suffix).map_err(refused)?)
+            }
+        })
     }
 }
 
@@ -286,9 +340,12 @@ pub(crate) fn not_taken(error: &DestinationError) -> Fault {
         DestinationError::WrongKind { found: Kind::Symlink, .. } => FaultCode::PathRefused,
         DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => FaultCode::Exists,
         DestinationError::Busy { .. } | DestinationError::NoMemory => FaultCode::Busy,
-        DestinationError::TooLarge { .. } => FaultCode::TooLarge,
+        DestinationError::TooLarge { .. } | DestinationError::TooManyToDelete { .. } => FaultCode::TooLarge,
+        DestinationError::MassDeletion { .. } => FaultCode::MassDeletion,
         DestinationError::ParentMissing { .. } => FaultCode::NotFound,
-        DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. } => FaultCode::NoSpace,
+        DestinationError::NoSpace { .. }
+        | DestinationError::NoInodes { .. }
+        | DestinationError::QuotaExceeded { .. } => FaultCode::NoSpace,
         DestinationError::Duplicate { .. }
         | DestinationError::NoParent { .. }
         | DestinationError::NotRequested { .. }

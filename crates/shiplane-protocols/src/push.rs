@@ -4,7 +4,7 @@
 use std::{num::NonZeroU64, pin::pin, sync::Arc};
 
 use futures::future::{Either, select};
-use shiplane_files::internals::{Shape, Source, Summary};
+use shiplane_files::internals::{Existing, Filters, Shape, Source, Summary};
 use shiplane_rpc::{CallError, Fault, FaultCode, RpcClient};
 use shiplane_transport::{StreamError, internals::Claim};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, TransferId};
@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::{
     Compression, Direction,
+    filters::OpenFilters,
     methods::{
         CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent, PushSettle,
         TransferShape, chosen_digest, offered_digests, poll_method, random_transfer_id,
@@ -31,17 +32,21 @@ pub struct PushRequest {
     /// The directory to put it into, below what the peer serves; empty for the whole of that. Those parts
     /// of it that are missing are created where we may write.
     pub path: Vec<u8>,
-    /// The name that a directory gets there. `None` keeps the one it was resolved by; what has none is put
-    /// into `path` itself, without a directory around it. A file goes by the name of its source.
+    /// The name that a directory gets there. With `None` its content is put into `path` itself, without a directory
+    /// around it. A file goes by the name of its source.
     pub name: Option<Vec<u8>>,
     /// The sum of the sizes, if that is known, so that the peer can refuse what does not fit.
     pub total_bytes: Option<u64>,
-    /// Whether different files that are there already are replaced.
-    pub overwrite: bool,
+    /// What becomes of different files that are there already.
+    pub existing: Existing,
+    /// Whether what this side does not have is removed there; then, whether that may be most of what is there.
+    pub delete: Option<bool>,
     /// How much of the payload is to be a chunk; the peer cuts them and has its own limits.
     pub chunk_len_bytes: u64,
     /// What the peer says it has done when everything is there.
     pub durability: Durability,
+    /// What of the source is not sent.
+    pub filters: Arc<Filters>,
     /// Names the source on this side, such as by its absolute path: a push of the same to the same place
     /// goes on where it was cut. The peer sees a digest of it only.
     pub source_name: Vec<u8>,
@@ -51,7 +56,7 @@ pub struct PushRequest {
 ///
 /// ```no_run
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
-/// use shiplane_files::internals::SourceRoot;
+/// use shiplane_files::internals::{Existing, SourceRoot};
 /// use shiplane_protocols::internals::{Push, PushError, PushRequest, transfer::TransferOptions};
 /// use shiplane_wire::Durability;
 ///
@@ -60,9 +65,11 @@ pub struct PushRequest {
 ///     path: b"inbox".to_vec(),
 ///     name: Some(b"photos".to_vec()),
 ///     total_bytes: None,
-///     overwrite: false,
+///     existing: Existing::Refuse,
+///     delete: None,
 ///     chunk_len_bytes: 4 << 20,
 ///     durability: Durability::Durable,
+///     filters: std::sync::Arc::default(),
 ///     source_name: b"/home/me/photos".to_vec(),
 /// };
 /// let push = Push::open(&client, source, &request).await?;
@@ -189,17 +196,19 @@ impl Push {
             shape: shape(&source, request.name.as_ref()),
             source: *Digest::blake3(&request.source_name).as_bytes(),
             total_bytes: request.total_bytes,
-            overwrite: request.overwrite,
+            existing: request.existing.into(),
+            delete: request.delete,
             durable: request.durability == Durability::Durable,
             chunk_len_bytes: request.chunk_len_bytes,
             compression: options.compression,
             digests: offered_digests(options.digest),
+            filters: OpenFilters::of(&request.filters),
         };
         let opened = client.call_typed(PUSH_OPEN, &open, CALL_BUDGET).await;
         match opened.map_err(PushError::Refused)? {
             PushOpened::Ready { compression, bytes_per_second, digest, invites } => Ok(Self {
                 client: client.clone(),
-                source: Arc::new(source),
+                source: Arc::new(source.with_filters(Arc::clone(&request.filters))),
                 durability: request.durability,
                 claim,
                 compression: compression.min(options.compression),
@@ -316,6 +325,9 @@ impl PushReceipt {
             summary: Summary {
                 published_files: done.published_files,
                 identical_files: done.identical_files,
+                kept_files: done.kept_files,
+                deleted_files: done.deleted_files,
+                is_deletion_withheld: done.deletion_withheld,
                 resumed_bytes: done.resumed_bytes,
                 ..Summary::default()
             },
@@ -355,6 +367,7 @@ fn is_final(code: FaultCode) -> bool {
         | FaultCode::SourceIo
         | FaultCode::SinkIo
         | FaultCode::SourceChanged
+        | FaultCode::MassDeletion
         | FaultCode::ReadOnly => true,
         FaultCode::Internal
         | FaultCode::UnknownMethod
@@ -369,9 +382,10 @@ fn is_final(code: FaultCode) -> bool {
 
 fn shape(source: &Source, name: Option<&Vec<u8>>) -> TransferShape {
     match (source.shape(), name) {
+        (Shape::File { name }, _) => TransferShape::File { name: name.clone() },
         (Shape::Directory { .. } | Shape::Contents, Some(name)) => {
             TransferShape::Directory { name: name.clone() }
         }
-        (shape, _) => shape.into(),
+        (Shape::Directory { .. } | Shape::Contents, None) => TransferShape::Contents,
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use shiplane_files::internals::{Source, SourceError, SourceRoot, sync::SyncState};
+use shiplane_files::internals::{CountedMemory, Source, SourceError, SourceRoot, sync::SyncState};
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
 use shiplane_transport::{
     PeerConnection, QuicTransport,
@@ -268,6 +268,7 @@ impl FileServer {
         // The scope before the disk: what is outside of it must not even be told to exist.
         let allowed = self.access.may_read(&context.peer, &request.path, Instant::now());
         allowed.map_err(|error| denied(&error))?;
+        let filtered = request.filters.agree(&self.memory(), context.peer).await?;
         let root = self.root.clone();
         let path = request.path;
         let shown = escape(&path).to_string();
@@ -276,7 +277,7 @@ impl FileServer {
         let resolve = move || if may_follow { root.resolve(&path) } else { root.resolve_unlinked(&path) };
         let resolved = blocking::spawn(resolve).await;
         let resolved = resolved.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
-        let source = resolved.map_err(|error| not_served(&error))?;
+        let source = resolved.map_err(|error| not_served(&error))?.with_filters(filtered.filters);
         let transfer = TransferId::from_bytes(request.transfer);
         let permit = self.fetches.take(context.peer)?;
         let claim = claim(&context.connection, request.transfer)?;
@@ -284,7 +285,8 @@ impl FileServer {
         let opened = FetchOpened { shape: source.shape().into(), digest: digest.bit() };
         let agreed = self.options.agreed(request.compression, request.bytes_per_second);
         let options = TransferOptions { digest, ..agreed };
-        let opened_by = Opened { source, permit, is_invited: request.invites };
+        let filters_memory = filtered.memory;
+        let opened_by = Opened { source, permit, filters_memory, is_invited: request.invites };
         let run = Arc::clone(&self).run_transfer(context.connection, claim, opened_by, options);
         self.tasks.spawn(run);
         Ok(opened)
@@ -298,7 +300,7 @@ impl FileServer {
         opened: Opened,
         options: TransferOptions,
     ) {
-        let Opened { source, permit, is_invited } = opened;
+        let Opened { source, permit, filters_memory: _memory, is_invited } = opened;
         let (peer, transfer) = (connection.peer_id(), claim.transfer());
         let metrics = options.metrics.as_ref();
         let counting = Counting::begin(metrics, Direction::Sent, connection.remote_addr());
@@ -366,6 +368,7 @@ fn claim(connection: &Arc<PeerConnection>, transfer: [u8; 16]) -> Result<Claim, 
 struct Opened {
     source: Source,
     permit: ConcurrencyPermit,
+    filters_memory: Box<dyn CountedMemory>,
     is_invited: bool,
 }
 

@@ -142,6 +142,8 @@ fault_codes! {
     ShuttingDown = 17, "shutting down";
     /// The ticket that came with the call is unknown, spent or expired. Ask for a new one.
     TicketRefused = 18, "ticket refused";
+    /// More would be deleted than without the caller's consent.
+    MassDeletion = 19, "too much to delete";
 }
 
 /// 1 KiB: a sentence or two with a path of middling length.

@@ -1,5 +1,6 @@
 //! The error type of jobs, with kind, side and hint.
 
+mod choice;
 mod sync;
 mod transfer;
 
@@ -17,6 +18,7 @@ use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{BindError, ConnectError, IdentityError, internals::PeerIdError};
 use shiplane_wire::PathRefused;
 
+pub(crate) use self::choice::ChoiceError;
 use crate::{event::Side, report::Report};
 
 /// Why a job failed.
@@ -219,6 +221,12 @@ pub(crate) enum Cause {
     Source(SourceError),
     #[error("two of the paths have the name {name}")]
     SameName { name: String },
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
+    #[error("cannot look for leftovers: {0}")]
+    Clean(#[source] SourceError),
+    #[error("nothing was deleted, because paths were left out; everything else is done")]
+    NothingDeleted,
     #[error("there is nothing to push")]
     NothingToPush,
     #[error("the target names no file for the content")]
@@ -313,8 +321,11 @@ impl Cause {
             Self::Output(_) => here(LocalIo, "check the program or disk that reads the output"),
             Self::Push(error) => transfer::push(error),
             Self::Source(error) => transfer::source(error),
-            Self::SameName { .. } => {
-                here(Usage, "push them in separate commands, or into different directories")
+            Self::SameName { .. } => here(Usage, "copy them in separate commands, to different directories"),
+            Self::Choice(error) => here(Usage, error.hint()),
+            Self::Clean(_) => here(LocalIo, "give an existing directory that this user can read"),
+            Self::NothingDeleted => {
+                here(LeftOut, "correct what is named above, or exclude it, and run the same command again")
             }
             Self::NothingToPush => here(Usage, "give the files to push before the target"),
             Self::ContentUnnamed => here(Usage, CONTENT_UNNAMED),

@@ -51,6 +51,9 @@ pub enum EventKind {
         /// Its SHA-256 in hexadecimal digits, if that was asked for.
         sha256: Option<String>,
     },
+    /// Something was removed because the source does not have it: `get` only. [`Action::change`] is `remove_file` or
+    /// `remove_directory`.
+    Deleted(Action),
     /// Something is left out: [`Action::change`] says what kind of thing, [`Action::why`] the reason.
     LeftOut(Action),
     /// The connection is lost. The job dials again after a pause, and goes on where it was.

@@ -1,6 +1,6 @@
 //! The result of a job: one report type for all jobs.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use shiplane_protocols::internals::transfer::FilesReport;
 use shiplane_wire::{DigestAlgorithm, Durability};
@@ -23,8 +23,14 @@ pub struct Report {
     pub bytes_wire: u64,
     /// Bytes that were at the receiver already: kept by an interrupted run, or in identical files.
     pub bytes_resumed: u64,
+    /// Files that were at the receiver with other content, and stay: `keep_existing`.
+    pub kept: u64,
+    /// Files that were removed because the source does not have them: `delete`.
+    pub deleted: u64,
     /// Whether everything is durable, and not merely received and verified.
     pub is_durable: bool,
+    /// The file or the directory here that a `get` has become; `None` for other jobs, and for a writer.
+    pub landed: Option<PathBuf>,
     /// How long the job took.
     pub elapsed: Duration,
     /// The digest of the content as hexadecimal digits: of a small single file for `get`, of all names and contents
@@ -55,7 +61,10 @@ impl Report {
             bytes_received: 0,
             bytes_wire: 0,
             bytes_resumed: 0,
+            kept: 0,
+            deleted: 0,
             is_durable: true,
+            landed: None,
             elapsed: Duration::ZERO,
             digest: None,
             digest_algorithm,
@@ -68,6 +77,8 @@ impl Report {
     /// Adds what a fetch or a push came to.
     pub(crate) fn add(&mut self, moved: &FilesReport) {
         self.files += moved.summary.published_files + moved.summary.identical_files;
+        self.deleted += moved.summary.deleted_files;
+        self.kept += moved.summary.kept_files;
         self.bytes_total += moved.total_bytes;
         self.bytes_sent += moved.sent_bytes;
         self.bytes_received += moved.received_bytes;

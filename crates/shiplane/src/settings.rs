@@ -3,12 +3,14 @@
 use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
 use futures::future::{self, BoxFuture, FutureExt};
+use shiplane_files::internals::{Existing, Filters, Suffix};
 use shiplane_protocols::{Compression, internals::transfer::TransferOptions};
-use shiplane_transport::{RateLimit, RateLimiter};
+use shiplane_transport::{RateLimit, RateLimiter, internals::blocking};
 use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
 
 use crate::{
-    error::Cause,
+    error::{Cause, ChoiceError},
+    filters::FilterSettings,
     left_out::skippable,
     tracker::{ProgressFn, ProgressState, Tracker},
 };
@@ -23,6 +25,7 @@ pub(crate) struct Settings {
     /// Names of kinds that are not wanted.
     pub(crate) skip: Vec<String>,
     pub(crate) give_up_after: Duration,
+    pub(crate) filters: FilterSettings,
     pub(crate) on_progress: Option<ProgressFn>,
     pub(crate) cancelled: BoxFuture<'static, ()>,
 }
@@ -31,6 +34,12 @@ impl Settings {
     /// What cancels the job.
     pub(crate) fn take_cancelled(&mut self) -> BoxFuture<'static, ()> {
         std::mem::replace(&mut self.cancelled, future::pending().boxed())
+    }
+
+    /// What takes part, once the files that say so have been read.
+    pub(crate) async fn filters(&mut self) -> Result<Arc<Filters>, Cause> {
+        let filters = std::mem::take(&mut self.filters);
+        Ok(blocking::spawn(move || filters.settle()).await.map_err(|_| Cause::Abandoned)??)
     }
 
     /// Watches the job from now on.
@@ -64,6 +73,7 @@ impl Default for Settings {
             digest,
             skip: Vec::new(),
             give_up_after: GIVE_UP_AFTER,
+            filters: FilterSettings::default(),
             on_progress: None,
             cancelled: future::pending().boxed(),
         }
@@ -80,7 +90,35 @@ impl fmt::Debug for Settings {
             .field("digest", &self.digest)
             .field("skip", &self.skip)
             .field("give_up_after", &self.give_up_after)
+            .field("filters", &self.filters)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a job does with files that exist with other content.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ExistingFiles {
+    pub(crate) overwrite: bool,
+    pub(crate) keep: bool,
+    pub(crate) backup: Option<String>,
+    pub(crate) delete: bool,
+    pub(crate) allows_mass_deletion: bool,
+}
+
+impl ExistingFiles {
+    /// Whether what is not at the source is removed; then, whether it may be most of what is there.
+    pub(crate) fn deletion(&self) -> Option<bool> {
+        self.delete.then_some(self.allows_mass_deletion)
+    }
+
+    pub(crate) fn settle(&self) -> Result<Existing, ChoiceError> {
+        Ok(match (self.keep, &self.backup) {
+            (true, None) if !self.overwrite => Existing::Keep,
+            (true, _) => return Err(ChoiceError::KeepOrReplace),
+            (false, Some(suffix)) => Existing::BackUp(Suffix::new(suffix.as_bytes())?),
+            (false, None) if self.overwrite => Existing::Replace,
+            (false, None) => Existing::Refuse,
+        })
     }
 }
 
@@ -141,6 +179,47 @@ macro_rules! common_setters {
             self
         }
 
+        /// Excludes what this pattern matches, written as in a `.gitignore` at the top of the tree. An excluded directory
+        /// is excluded with everything in it. Of all patterns, in the order in which they are given, the last that
+        /// matches decides. A file that is copied by its own path is never excluded. What a sync excludes is neither sent
+        /// nor deleted, on either side.
+        pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
+            self.settings.filters.patterns.push($crate::filters::Pattern::Exclude(pattern.into()));
+            self
+        }
+
+        /// Includes what this pattern matches, though an earlier pattern or an ignore file excludes it. The directories
+        /// above it must be included too.
+        pub fn include(mut self, pattern: impl Into<String>) -> Self {
+            self.settings.filters.patterns.push($crate::filters::Pattern::Include(pattern.into()));
+            self
+        }
+
+        /// Reads patterns from a local file, written as a `.gitignore`, where `!` includes.
+        pub fn exclude_from(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+            self.settings.filters.patterns.push($crate::filters::Pattern::File(file.into()));
+            self
+        }
+
+        /// Copies only these paths, relative to the source, and what is in them. One that does not exist is left out.
+        pub fn only<P: Into<Vec<u8>>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+            self.settings.filters.listed = Some(paths.into_iter().map(Into::into).collect());
+            self
+        }
+
+        /// Whether the files `.gitignore` and `.shiplaneignore` of the tree itself exclude paths, where no pattern
+        /// decides. By default they are files like any other.
+        pub fn ignore_files(mut self, ignore_files: bool) -> Self {
+            self.settings.filters.ignore_files = ignore_files;
+            self
+        }
+
+        /// Whether directories on other file systems than the top of the tree are excluded.
+        pub fn one_file_system(mut self, one_file_system: bool) -> Self {
+            self.settings.filters.one_file_system = one_file_system;
+            self
+        }
+
         /// Calls `callback` with every event. It is called often, on threads of the transfer: it must be quick and
         /// must not wait for the job.
         pub fn on_progress(mut self, callback: impl FnMut(&$crate::Event) + Send + 'static) -> Self {
@@ -158,7 +237,48 @@ macro_rules! common_setters {
     };
 }
 
+/// The setters of jobs that write on one side. Their field `existing` is [`ExistingFiles`].
+macro_rules! existing_setters {
+    () => {
+        /// Whether files that exist with other content are replaced. By default the job fails.
+        pub fn overwrite(mut self, overwrite: bool) -> Self {
+            self.existing.overwrite = overwrite;
+            self
+        }
+
+        /// Whether files that exist with other content, or at another time, stay as they are, and everything else is
+        /// copied. [`Report::kept`](crate::Report::kept) counts them.
+        pub fn keep_existing(mut self, keep: bool) -> Self {
+            self.existing.keep = keep;
+            self
+        }
+
+        /// Replaces files that exist with other content, and keeps each under its name with `suffix` at its end, and a
+        /// number if something else has that name.
+        pub fn backup(mut self, suffix: impl Into<String>) -> Self {
+            self.existing.backup = Some(suffix.into());
+            self
+        }
+
+        /// Whether files and directories that are not at the source are removed from the destination directory, once
+        /// everything else is there. What filters exclude stays, and nothing is removed if anything is left out.
+        /// [`Report::deleted`](crate::Report::deleted) counts the files.
+        pub fn delete(mut self, delete: bool) -> Self {
+            self.existing.delete = delete;
+            self
+        }
+
+        /// Whether more than half of the destination's files, or more than a thousand, may be removed. By default the
+        /// job fails then, and removes nothing.
+        pub fn allow_mass_deletion(mut self, allows: bool) -> Self {
+            self.existing.allows_mass_deletion = allows;
+            self
+        }
+    };
+}
+
 pub(crate) use common_setters;
+pub(crate) use existing_setters;
 
 /// 2 minutes: a restart, a lift, a change of network.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(120);

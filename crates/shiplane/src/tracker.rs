@@ -255,6 +255,14 @@ impl Tracker {
         }
     }
 
+    /// Something that the source does not have was removed.
+    pub(crate) fn deleted(&self, path: String, is_directory: bool) {
+        let change = if is_directory { "remove_directory" } else { "remove_file" };
+        let (side, why) = (Side::ThisMachine, "not at the source".into());
+        let action = Action { side, change, path: path.clone(), from: None, why };
+        self.emit(&mut self.state(), EventKind::Deleted(action), Some(path));
+    }
+
     /// So many more paths are left out, whose names are not known here.
     pub(crate) fn left_out_unnamed(&self, count: u64) {
         self.state().left_out_count += count;
@@ -273,6 +281,12 @@ impl Tracker {
             None => Ok(report),
             Some(paths) => Err(Error::from(Cause::LeftOut { paths, side: first_at }).with_report(report)),
         }
+    }
+
+    /// The same for a job that was to delete something, and has not because something is left out.
+    pub(crate) fn end_without_deletion(&self, report: Report) -> Result<Report, Error> {
+        let report = self.end(report)?;
+        Err(Error::from(Cause::NothingDeleted).with_report(report))
     }
 
     fn emit(&self, state: &mut State, kind: EventKind, path: Option<String>) {

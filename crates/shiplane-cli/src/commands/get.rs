@@ -1,17 +1,18 @@
-//! `shiplane get SOURCE [DEST]`
+//! `shiplane get SOURCE... [DEST]`
 
 use std::error::Error as _;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use shiplane::{ErrorKind, Report};
+use shiplane::{ErrorKind, GetJob, Report};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::settings::{Dest, GetSettings};
+use crate::settings::{Dest, GetSettings, with_filters};
 
 pub(super) fn run(settings: GetSettings) -> Result<(), Failure> {
     transfer::run(|stop| get(settings, stop))
@@ -27,14 +28,54 @@ async fn get(settings: GetSettings, stop: CancellationToken) -> Result<(), Failu
     job.end(ended)
 }
 
+/// Fetches one source after another. A failure ends it, unless it is of single paths.
 async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
-    let transfer =
-        Transfer::connect(job, settings.source, settings.buffer_len_bytes, settings.dest.shown(), &stop);
-    let transfer = transfer.await?;
+    let mut sources = settings.sources.iter().cloned();
+    let Some(source) = sources.next() else { return Ok(()) };
+    let shown = || settings.dest.shown();
+    let transfer = Transfer::connect(job, source, settings.buffer_len_bytes, shown(), &stop);
+    let mut transfer = transfer.await?;
+    let (mut total, mut landed, mut left_out) = (None, Vec::new(), None);
+    let ended = loop {
+        let fetched = transfer.run(prepare(&settings, &transfer, &landed, job, &stop)).await;
+        let Some(report) = report_of(&fetched) else { break fetched };
+        landed.extend(report.landed.clone());
+        total = Some(total.map_or_else(|| report.clone(), |total| sum(total, report)));
+        match (fetched, sources.next()) {
+            (fetched, None) => break fetched,
+            (fetched, Some(source)) => {
+                left_out = left_out.or_else(|| fetched.err());
+                transfer = transfer.reconnect(source, shown(), &stop).await?;
+            }
+        }
+    };
+    transfer.close(&ended).await;
+    if let Some(total) = total.filter(|_| report_of(&ended).is_some()) {
+        done(job, &total);
+    }
+    let failure = match ended {
+        Ok(_) => left_out.map(Failure::from),
+        Err(error) if settings.dest == Dest::Stdout => Some(of_stdout(error)),
+        Err(error) => Some(error.into()),
+    };
+    failure.map_or(Ok(()), Err)
+}
+
+fn prepare(
+    settings: &GetSettings,
+    transfer: &Transfer<'_>,
+    landed: &[PathBuf],
+    job: &Arc<Job>,
+    stop: &CancellationToken,
+) -> GetJob {
     let fetch = transfer
         .connection()
         .get("")
-        .overwrite(settings.overwrite)
+        .not_at(landed.iter().cloned())
+        .overwrite(settings.existing.overwrite)
+        .keep_existing(settings.existing.keep_existing)
+        .delete(settings.existing.delete)
+        .allow_mass_deletion(settings.existing.yes)
         .verify(settings.verify)
         .sha256(settings.sha256)
         .durable(settings.durability.is_durable())
@@ -45,22 +86,28 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
         .skip(settings.skip.iter().map(|kind| kind.name()))
         .give_up_after(settings.give_up_after)
         .on_progress(job.events())
-        .cancel_on(stop.cancelled_owned());
+        .cancel_on(stop.clone().cancelled_owned());
+    let fetch = settings.existing.backup.iter().fold(fetch, |fetch, suffix| fetch.backup(suffix));
+    let fetch = with_filters!(fetch, &settings.filters);
     let fetch = settings.rate.iter().fold(fetch, |fetch, rate| fetch.rate(rate.get()));
-    let is_stdout = settings.dest == Dest::Stdout;
-    let fetch = match settings.dest {
+    match &settings.dest {
         Dest::Stdout => fetch.to_writer(io::stdout()),
         Dest::Path(dest) => fetch.to(dest),
-    };
-    let fetched = transfer.finish(fetch).await;
-    if let Some(report) = report_of(&fetched) {
-        done(job, report);
     }
-    match fetched {
-        Ok(_) => Ok(()),
-        Err(error) if is_stdout => Err(of_stdout(error)),
-        Err(error) => Err(error.into()),
-    }
+}
+
+/// What two sources came to together.
+fn sum(mut total: Report, more: &Report) -> Report {
+    total.files += more.files;
+    total.bytes_total += more.bytes_total;
+    total.bytes_received += more.bytes_received;
+    total.bytes_wire += more.bytes_wire;
+    total.bytes_resumed += more.bytes_resumed;
+    total.kept += more.kept;
+    total.deleted += more.deleted;
+    total.left_out_count += more.left_out_count;
+    total.digest = None;
+    total
 }
 
 fn done(job: &Arc<Job>, report: &Report) {
@@ -70,6 +117,8 @@ fn done(job: &Arc<Job>, report: &Report) {
         bytes_received: report.bytes_received,
         bytes_wire: report.bytes_wire,
         bytes_resumed: report.bytes_resumed,
+        kept: report.kept,
+        deleted: report.deleted,
         left_out: report.left_out_count,
         seconds: job.seconds(),
         digest_algorithm: report.digest.as_ref().map(|_| report.digest_algorithm.into()),

@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod clean;
 mod completions;
 mod get;
 mod id;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             let ticket = env::var_os("SHIPLANE_TICKET");
             sync::run(SyncSettings::from_args(args, ticket, io::stdin())?)
         }
+        Command::Clean(args) => clean::run(args),
         Command::Id => id::run(),
         Command::Peers(command) => peers::run(command),
         Command::Ticket(command) => ticket::run(command),

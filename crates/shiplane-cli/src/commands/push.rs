@@ -12,7 +12,7 @@ use super::transfer::{self, Transfer, report_of};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::settings::{PushSettings, Pushed};
+use crate::settings::{PushSettings, Pushed, with_filters};
 
 pub(super) fn run(settings: PushSettings) -> Result<(), Failure> {
     transfer::run(|stop| push(settings, stop))
@@ -38,7 +38,10 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
         Content::Spooled(file) => transfer.connection().push_file(file),
     };
     let push = push
-        .overwrite(settings.overwrite)
+        .overwrite(settings.existing.overwrite)
+        .keep_existing(settings.existing.keep_existing)
+        .delete(settings.existing.delete)
+        .allow_mass_deletion(settings.existing.yes)
         .durable(settings.durability.is_durable())
         .concurrency(settings.jobs)
         .chunk_len_bytes(settings.chunk_len_bytes)
@@ -48,6 +51,8 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
         .give_up_after(settings.give_up_after)
         .on_progress(job.events())
         .cancel_on(stop.cancelled_owned());
+    let push = settings.existing.backup.iter().fold(push, |push, suffix| push.backup(suffix));
+    let push = with_filters!(push, &settings.filters);
     let push = settings.rate.iter().fold(push, |push, rate| push.rate(rate.get()));
     let pushed = transfer.finish(push).await;
     if let Some(report) = report_of(&pushed) {
@@ -64,6 +69,8 @@ fn done(job: &Arc<Job>, report: &Report) {
         bytes_sent: report.bytes_sent,
         bytes_wire: report.bytes_wire,
         bytes_resumed: report.bytes_resumed,
+        kept: report.kept,
+        deleted: report.deleted,
         left_out: report.left_out_count,
         durable: report.is_durable,
         seconds: job.seconds(),

@@ -11,7 +11,7 @@ use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::progress::OutputMode;
-use crate::settings::SyncSettings;
+use crate::settings::{SyncSettings, with_filters};
 
 pub(super) fn run(settings: SyncSettings) -> Result<(), Failure> {
     transfer::run(|stop| sync(settings, stop))
@@ -40,6 +40,7 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
         .give_up_after(settings.give_up_after)
         .on_progress(job.events())
         .cancel_on(stop.cancelled_owned());
+    let sync = with_filters!(sync, &settings.filters);
     let sync = settings.rate.iter().fold(sync, |sync, rate| sync.rate(rate.get()));
     let synced = transfer.finish(sync).await;
     if let Some(report) = report_of(&synced) {

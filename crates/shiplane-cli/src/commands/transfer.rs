@@ -37,8 +37,18 @@ impl<'a> Transfer<'a> {
         destination: String,
         stop: &CancellationToken,
     ) -> Result<Self, Failure> {
-        job.phase(Phase::Connecting);
         let client = Client::builder().foreground(true).buffer_len_bytes(buffer_len_bytes).build().await?;
+        Self::open(job, client, target, destination, stop).await
+    }
+
+    async fn open(
+        job: &'a Arc<Job>,
+        client: Client,
+        target: Target,
+        destination: String,
+        stop: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        job.phase(Phase::Connecting);
         let connection = tokio::select! {
             connection = client.connect(target) => connection?,
             () = stop.cancelled() => return Err(Failure::Interrupted),
@@ -55,10 +65,30 @@ impl<'a> Transfer<'a> {
         &self.connection
     }
 
+    /// Connects to another target.
+    pub(super) async fn reconnect(
+        self,
+        target: Target,
+        destination: String,
+        stop: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        Self::open(self.job, self.client, target, destination, stop).await
+    }
+
     /// Runs the job, then closes the connection and waits for a moment until the server has been told; for a
     /// shorter one after Ctrl-C.
     pub(super) async fn finish(
         self,
+        work: impl IntoFuture<Output = Result<Report, Error>>,
+    ) -> Result<Report, Error> {
+        let ended = self.run(work).await;
+        self.close(&ended).await;
+        ended
+    }
+
+    /// Runs the job.
+    pub(super) async fn run(
+        &self,
         work: impl IntoFuture<Output = Result<Report, Error>>,
     ) -> Result<Report, Error> {
         let ended = tokio::select! {
@@ -66,13 +96,17 @@ impl<'a> Transfer<'a> {
             never = self.job.watch_for_silence() => match never {},
         };
         self.job.end_bar();
-        let is_interrupted = matches!(&ended, Err(error) if error.kind() == ErrorKind::Interrupted);
+        ended
+    }
+
+    /// Closes the connection after its last job, as [`finish`](Self::finish) does.
+    pub(super) async fn close(self, ended: &Result<Report, Error>) {
+        let is_interrupted = matches!(ended, Err(error) if error.kind() == ErrorKind::Interrupted);
         if is_interrupted {
             let _ = tokio::time::timeout(INTERRUPTED_CLOSE_TIMEOUT, self.client.close()).await;
         } else {
             self.client.close().await;
         }
-        ended
     }
 }
 

@@ -59,11 +59,13 @@ impl OctopiiServe {
 impl OctopiiGet {
     /// Interprets the arguments.
     pub(crate) fn from_args(args: GetArgs) -> Result<Self, SettingsError> {
-        if args.second.is_some() {
-            return Err(OctopiiError::NotOneFile.into());
-        }
+        let address = match args.paths.as_slice() {
+            [] => None,
+            [address] => Some(address.as_os_str()),
+            _ => return Err(OctopiiError::NotOneFile.into()),
+        };
         Ok(Self {
-            node: node(args.first.as_deref())?,
+            node: node(address)?,
             file: file(args.output.map_or_else(|| DEFAULT_FILE.into(), Into::into))?,
             buffer_len_bytes: args.moving.buffer,
             is_quiet: args.quiet,

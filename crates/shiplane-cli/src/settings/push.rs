@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use shiplane::Target;
 
-use super::{SettingsError, output_mode, read_ticket};
-use crate::args::{Compress, Digest, Durability, PushArgs, Skip};
+use super::{FilterSettings, SettingsError, output_mode, read_ticket};
+use crate::args::{Compress, Digest, Durability, ExistingArgs, PushArgs, Skip};
 use crate::progress::OutputMode;
 
 /// The settings of `push`.
@@ -17,7 +17,7 @@ use crate::progress::OutputMode;
 pub(crate) struct PushSettings {
     pub(crate) pushed: Pushed,
     pub(crate) target: Target,
-    pub(crate) overwrite: bool,
+    pub(crate) existing: ExistingArgs,
     pub(crate) durability: Durability,
     pub(crate) jobs: u16,
     pub(crate) buffer_len_bytes: usize,
@@ -27,6 +27,7 @@ pub(crate) struct PushSettings {
     pub(crate) digest: Digest,
     pub(crate) skip: Vec<Skip>,
     pub(crate) give_up_after: Duration,
+    pub(crate) filters: FilterSettings,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -45,9 +46,12 @@ impl PushSettings {
     pub(crate) fn from_args(
         args: PushArgs,
         ticket_variable: Option<OsString>,
-        stdin: impl Read,
+        mut stdin: impl Read,
     ) -> Result<Self, SettingsError> {
         let mut paths = args.paths;
+        let needs_stdin = args.moving.ticket_file.as_deref() == Some(Path::new("-"))
+            || paths.iter().any(|path| path == "-");
+        let filters = FilterSettings::from_args(args.filters, (!needs_stdin).then_some(&mut stdin))?;
         let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
         let last_is_target = paths.last().is_some_and(|last| Target::is_meant(last));
         let target = match (&args.moving.ticket_file, ticket_variable) {
@@ -71,7 +75,7 @@ impl PushSettings {
         Ok(Self {
             pushed,
             target,
-            overwrite: args.overwrite,
+            existing: args.existing,
             durability: args.durability,
             jobs: args.moving.jobs,
             buffer_len_bytes: args.moving.buffer,
@@ -81,6 +85,7 @@ impl PushSettings {
             digest: args.path.digest,
             skip: args.moving.skip,
             give_up_after: args.path.give_up_after,
+            filters,
             output_mode: output_mode(args.json, args.quiet),
         })
     }

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shiplane::Target;
 
-use super::{SettingsError, output_mode, read_ticket};
+use super::{FilterSettings, SettingsError, output_mode, read_ticket};
 use crate::args::{Compress, Digest, Skip, SyncArgs};
 use crate::progress::OutputMode;
 
@@ -27,6 +27,7 @@ pub(crate) struct SyncSettings {
     pub(crate) digest: Digest,
     pub(crate) skip: Vec<Skip>,
     pub(crate) give_up_after: Duration,
+    pub(crate) filters: FilterSettings,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -36,8 +37,10 @@ impl SyncSettings {
     pub(crate) fn from_args(
         args: SyncArgs,
         ticket_variable: Option<OsString>,
-        stdin: impl Read,
+        mut stdin: impl Read,
     ) -> Result<Self, SettingsError> {
+        let has_ticket_on_stdin = args.moving.ticket_file.as_deref() == Some(Path::new("-"));
+        let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
         let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
         let target = match (args.moving.ticket_file, args.target, ticket_variable) {
             (Some(_), Some(_), _) => return Err(SettingsError::TwoTargets),
@@ -58,6 +61,7 @@ impl SyncSettings {
             digest: args.path.digest,
             skip: args.moving.skip,
             give_up_after: args.path.give_up_after,
+            filters,
             output_mode: output_mode(args.json, args.quiet),
         })
     }

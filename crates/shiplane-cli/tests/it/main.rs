@@ -13,9 +13,17 @@ mod tickets;
 mod transfers;
 
 // `cfg(test)` tells clippy that these may panic outside the tests themselves.
+#[cfg(test)]
+mod choices;
+#[cfg(test)]
+mod delete;
+#[cfg(test)]
+mod filters;
 #[cfg(target_os = "linux")] // Only there is writable memory what `ulimit -d` limits.
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod landing;
 #[cfg(test)]
 #[cfg(feature = "octopii")]
 mod octopii;

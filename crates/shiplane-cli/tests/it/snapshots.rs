@@ -100,12 +100,13 @@ fn fields(event: &Value) -> String {
     fields.collect::<Vec<_>>().join(", ")
 }
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "",
     "serve",
     "get",
     "push",
     "sync",
+    "clean",
     "id",
     "peers",
     "peers add",

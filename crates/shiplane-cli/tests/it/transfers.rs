@@ -34,26 +34,6 @@ fn a_tree_arrives_whole_and_is_not_sent_twice() {
 }
 
 #[test]
-fn things_land_where_cp_would_put_them() {
-    let (here, there) = (Machine::new(), Machine::new());
-    there.write("src/d/e/f", "hello");
-    let server = there.serve("src");
-    let file = server.ticket_for("d/e/f");
-
-    here.run(&["get", &file]).done();
-    here.run(&["get", &file, "renamed"]).done();
-    here.dir("dir");
-    here.run(&["get", &file, "dir"]).done();
-    for place in ["f", "renamed", "dir/f"] {
-        assert_eq!(fs::read(here.file(place)).unwrap(), b"hello", "{place}");
-    }
-    here.run(&["get", &server.ticket_for("d"), "dir"]).done();
-    here.run(&["get", &server.ticket_for("d/"), "new"]).done();
-    assert_same_tree(&there.file("src/d"), &here.file("dir/d"));
-    assert_same_tree(&there.file("src/d"), &here.file("new"));
-}
-
-#[test]
 fn one_file_goes_to_standard_output_with_its_digest_beside_it() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/hello", "hello");

@@ -1,5 +1,6 @@
 //! Linux first; other Unix systems resolve paths one component at a time.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -129,6 +130,17 @@ pub(crate) fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Gives the file or link `from` the name `to` as well, or instead where there are no hard links; fails with
+/// `AlreadyExists` if anything has that name.
+pub(crate) fn name_again(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+    disk::before(Change::Name, dir)?;
+    match rustix::io::retry_on_intr(|| rustix::fs::linkat(dir, from, dir, to, AtFlags::empty())) {
+        // Nor does a system that protects hard links give them to those who do not own the file.
+        Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK) => rename_new(dir, from, to),
+        result => Ok(result?),
+    }
+}
+
 /// Removes the file or link `name`.
 pub(crate) fn remove_file(dir: &Dir, name: &[u8]) -> io::Result<()> {
     disk::before(Change::Unname, dir)?;
@@ -207,6 +219,12 @@ pub(crate) fn lives_in_memory(_file: &impl AsFd) -> bool {
 pub(crate) fn available_bytes(dir: &Dir) -> io::Result<u64> {
     let stat = rustix::fs::fstatvfs(dir)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// How many files may still be created on the file system of `dir`; `None` if it does not say.
+pub(crate) fn available_files(dir: &Dir) -> io::Result<Option<u64>> {
+    let stat = rustix::fs::fstatvfs(dir)?;
+    Ok((stat.f_files > 0).then_some(stat.f_favail))
 }
 
 /// Sets when an open file or directory was modified. The system clamps it to what the file system holds.
@@ -466,6 +484,11 @@ fn ignore_unsupported(result: Result<(), Errno>) -> io::Result<()> {
 
 fn dir_from(opened: io::Result<OwnedFd>) -> io::Result<Dir> {
     opened.map(|fd| Dir::from_std_file(fd.into()))
+}
+
+/// A path to be looked at, not opened.
+pub(crate) fn lossy_path(path: &[u8]) -> Cow<'_, Path> {
+    as_path(path).into()
 }
 
 fn as_path(path: &[u8]) -> &Path {

@@ -3,11 +3,12 @@
 //! That a name is no link is looked at before it is opened; in the gap between, a link can at worst lead
 //! elsewhere beneath the same directory.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::windows::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::fs::{Dir, Metadata, OpenOptions, OpenOptionsExt, ReadDir};
@@ -110,6 +111,11 @@ pub(crate) fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
     remove_file(dir, from)
 }
 
+/// Gives the file `from` the name `to` as well; fails with `AlreadyExists` if anything has that name.
+pub(crate) fn name_again(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+    dir.hard_link(as_path(from)?, dir, as_path(to)?)
+}
+
 /// Removes the file or link `name`.
 pub(crate) fn remove_file(dir: &Dir, name: &[u8]) -> io::Result<()> {
     dir.remove_file(as_path(name)?)
@@ -148,6 +154,11 @@ pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
 /// The standard library does not tell; a full disk shows when a file is given its size.
 pub(crate) fn available_bytes(_dir: &Dir) -> io::Result<u64> {
     Ok(u64::MAX)
+}
+
+/// How many files may still be created: no file system here has a limit of its own.
+pub(crate) fn available_files(_dir: &Dir) -> io::Result<Option<u64>> {
+    Ok(None)
 }
 
 /// Sets when an open file was modified, as far as the file system can hold it.
@@ -298,6 +309,14 @@ fn refuse_links(root: &Dir, path: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A path to be looked at, not opened.
+pub(crate) fn lossy_path(path: &[u8]) -> Cow<'_, Path> {
+    match String::from_utf8_lossy(path) {
+        Cow::Borrowed(path) => Path::new(path).into(),
+        Cow::Owned(path) => PathBuf::from(path).into(),
+    }
 }
 
 fn as_path(path: &[u8]) -> io::Result<&Path> {

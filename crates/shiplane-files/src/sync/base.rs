@@ -17,8 +17,14 @@ pub struct BaseKey(Digest);
 
 impl BaseKey {
     /// Of the peer with the key `peer`, its dataset at `remote_path` and the local one at `local_digest`, whose files
-    /// are told apart by this digest.
-    pub fn new(peer: &[u8; 32], remote_path: &[u8], local_digest: &[u8], digest: DigestAlgorithm) -> Self {
+    /// are told apart by this digest. `filters` is the digest of what excludes some of them, if anything does.
+    pub fn new(
+        peer: &[u8; 32],
+        remote_path: &[u8],
+        local_digest: &[u8],
+        digest: DigestAlgorithm,
+        filters: Option<[u8; 32]>,
+    ) -> Self {
         let mut hasher = Hasher::blake3();
         hasher.update(&[digest.bit()]);
         hasher.update(peer);
@@ -26,6 +32,8 @@ impl BaseKey {
             hasher.update(&(path.len() as u64).to_le_bytes());
             hasher.update(path);
         }
+        // Two sides have different things in common, whatever else is excluded.
+        filters.iter().for_each(|filters| hasher.update(filters));
         Self(hasher.finish())
     }
 }
@@ -213,7 +221,7 @@ mod tests {
     use super::*;
 
     fn key(peer: u8) -> BaseKey {
-        BaseKey::new(&[peer; 32], b"data", b"/home/me/data", DigestAlgorithm::Blake3)
+        BaseKey::new(&[peer; 32], b"data", b"/home/me/data", DigestAlgorithm::Blake3, None)
     }
 
     fn small() -> Manifest {
@@ -299,10 +307,13 @@ mod tests {
         let bytes = encode(&small(), key(1));
         assert_eq!(decode(&bytes, key(1)), Some(small()));
         assert_eq!(decode(&bytes, key(2)), None);
-        let other_root = BaseKey::new(&[1; 32], b"data/home", b"/me/data", DigestAlgorithm::Blake3);
+        let other_root = BaseKey::new(&[1; 32], b"data/home", b"/me/data", DigestAlgorithm::Blake3, None);
         assert_ne!(other_root, key(1));
-        let other_digest = BaseKey::new(&[1; 32], b"data", b"/home/me/data", DigestAlgorithm::Sha256);
+        let other_digest = BaseKey::new(&[1; 32], b"data", b"/home/me/data", DigestAlgorithm::Sha256, None);
         assert_ne!(other_digest, key(1));
+        let blake3 = DigestAlgorithm::Blake3;
+        let filtered = BaseKey::new(&[1; 32], b"data", b"/home/me/data", blake3, Some([0; 32]));
+        assert_ne!(filtered, key(1));
     }
 
     #[test]

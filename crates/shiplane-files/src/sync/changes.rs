@@ -1,6 +1,6 @@
 //! Changes between a base and a manifest, and unknown paths (SPEC 4.19).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut};
 use shiplane_wire::{EscapedPath, LeftOutReason, PathRefused, RelPath};
@@ -18,6 +18,8 @@ pub struct Changes {
     changed: Manifest,
     /// What is there and cannot be synced, with all beneath it, and why: it is neither in the manifest nor deleted.
     pub unknown: BTreeMap<RelPath, LeftOutReason>,
+    /// What is there and excluded by an ignore file or as another file system, with all beneath it.
+    pub excluded: BTreeSet<RelPath>,
     /// What is there besides, under paths that cannot be sent.
     pub unsendable: Vec<EscapedPath>,
 }
@@ -91,6 +93,11 @@ impl Changes {
         changes
     }
 
+    /// What is not listed, with all beneath it.
+    pub fn unlisted(&self) -> impl Iterator<Item = &RelPath> {
+        self.unknown.keys().chain(&self.excluded)
+    }
+
     /// What `base` has turned into.
     ///
     /// # Errors
@@ -122,6 +129,11 @@ impl Changes {
         for (path, why) in &self.unknown {
             bytes.put_u8(*why as u8);
             // A path has at most 4,096 bytes.
+            bytes.put_u16_le(path.as_bytes().len() as u16);
+            bytes.put_slice(path.as_bytes());
+        }
+        bytes.put_u32_le(self.excluded.len() as u32);
+        for path in &self.excluded {
             bytes.put_u16_le(path.as_bytes().len() as u16);
             bytes.put_slice(path.as_bytes());
         }
@@ -166,12 +178,16 @@ impl Changes {
             let why = LeftOutReason::from_wire(value).ok_or(ChangesError::Reason { value })?;
             unknown.insert(RelPath::parse(paid_path(bytes, pay)?)?, why);
         }
+        let mut excluded = BTreeSet::new();
+        for _ in 0..count(bytes)? {
+            excluded.insert(RelPath::parse(paid_path(bytes, pay)?)?);
+        }
         let mut unsendable = Vec::new();
         for _ in 0..count(bytes)? {
             let path = EscapedPath::from_wire(paid_path(bytes, pay)?);
             unsendable.push(path.ok_or(ChangesError::NotEscaped)?);
         }
-        Ok(Self { removed, unknown, unsendable, changed: Manifest::decode_paid(bytes, pay)? })
+        Ok(Self { removed, unknown, excluded, unsendable, changed: Manifest::decode_paid(bytes, pay)? })
     }
 }
 
@@ -272,9 +288,11 @@ mod tests {
         base.insert(path("a/b"), Node::Directory(Stamp::UNKNOWN));
         let unknown = BTreeMap::from([(path("c"), LeftOutReason::SpecialFile)]);
         let unsendable = vec![EscapedPath::new(b"\n")];
-        let changes = Changes { unsendable, ..Changes::between(&base, &Manifest::new(), unknown) };
+        let excluded = BTreeSet::from([path("d")]);
+        let changes = Changes { excluded, unsendable, ..Changes::between(&base, &Manifest::new(), unknown) };
         let bytes = [
             &[2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, b'c'][..],
+            &[1, 0, 0, 0, 1, 0, b'd'],
             &[1, 0, 0, 0, 4, 0, b'\\', b'x', b'0', b'a'],
             &Manifest::new().encode(),
         ];

@@ -19,6 +19,7 @@ use crate::{
     buffers::SharedMemory,
     destination::Destination,
     error::{DestinationError, SourceError},
+    existing::Existing,
     names::JobKey,
     parallel, platform,
     shape::Shape,
@@ -58,7 +59,7 @@ impl Site {
         may_create: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self, DatasetError> {
         let options = ReceiveOptions {
-            overwrite: true,
+            existing: Existing::Replace,
             durability: Durability::Durable,
             verify: false,
             digest,
@@ -124,6 +125,7 @@ pub struct Dataset {
     manifest: Arc<Manifest>,
     seen: Arc<SeenFiles>,
     unknown: BTreeMap<RelPath, LeftOutReason>,
+    excluded: BTreeSet<RelPath>,
     /// What is here besides under paths that cannot be sent; escaped.
     pub unsendable: Vec<EscapedPath>,
     /// What was common with the peer.
@@ -146,8 +148,8 @@ pub struct View {
     /// What is here.
     pub manifest: Arc<Manifest>,
     pub(super) seen: Arc<SeenFiles>,
-    /// What is here and cannot be synced, and why.
-    pub unknown: BTreeMap<RelPath, LeftOutReason>,
+    /// What is here and not listed, with all beneath it.
+    pub unlisted: BTreeSet<RelPath>,
     pub(super) held: Option<KeepAlive>,
 }
 
@@ -163,7 +165,7 @@ impl Dataset {
         state: &SyncState,
         options: &ScanOptions,
     ) -> Result<Self, DatasetError> {
-        let key = SyncState::base_key(peer, local, options.digest);
+        let key = SyncState::base_key(peer, local, options.digest, &options.filters);
         // The peer waits for either, one side after the other.
         let (bases, scanned) = parallel::join(
             || {
@@ -182,6 +184,7 @@ impl Dataset {
             manifest: Arc::default(),
             seen: Arc::default(),
             unknown: BTreeMap::new(),
+            excluded: BTreeSet::new(),
             unsendable: Vec::new(),
             bases: bases?,
             common: None,
@@ -208,6 +211,7 @@ impl Dataset {
             dataset.manifest = scanned.manifest.into();
             dataset.seen = scanned.seen.into();
             dataset.unknown = scanned.unknown;
+            dataset.excluded = scanned.excluded;
             dataset.unsendable = scanned.unsendable;
         }
         Ok(dataset)
@@ -231,7 +235,7 @@ impl Dataset {
             destination: site.writable.clone()?,
             manifest: Arc::clone(&self.manifest),
             seen: Arc::clone(&self.seen),
-            unknown: self.unknown.clone(),
+            unlisted: self.unlisted().cloned().collect(),
             held: self.held.clone(),
         })
     }
@@ -269,6 +273,11 @@ impl Dataset {
         &self.unknown
     }
 
+    /// What is here and not listed, with all beneath it: unknown, or excluded by what only this side has.
+    pub fn unlisted(&self) -> impl Iterator<Item = &RelPath> + Clone {
+        self.unknown.keys().chain(&self.excluded)
+    }
+
     /// What is here.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -292,19 +301,22 @@ impl Dataset {
     pub fn changes_since(&mut self, base: &Manifest) -> Changes {
         if let Some(Site { root, .. }) = &self.site {
             let is_missing = |path: &RelPath| self.manifest.get(path).is_none();
-            for path in base.iter().map(|(path, _)| path).filter(|path| is_missing(path)) {
+            let is_excluded = |path: &RelPath| is_within(path, |path| self.excluded.contains(path));
+            let missing = base.iter().map(|(path, _)| path).filter(|path| is_missing(path));
+            for path in missing.filter(|path| !is_excluded(path)) {
                 let why = match self.seen.is_unchanged(root, path) {
                     Ok(true) => continue,
                     Ok(false) => LeftOutReason::Changed,
                     Err(error) => error.left_out_reason(),
                 };
                 // What is within something that is not listed needs no reason of its own.
-                if !is_within(path, &self.unknown) {
+                if !is_within(path, |path| self.unknown.contains_key(path)) {
                     self.unknown.insert(path.clone(), why);
                 }
             }
         }
         let mut changes = Changes::between(base, &self.manifest, self.unknown.clone());
+        changes.excluded = self.excluded.clone();
         changes.unsendable = self.unsendable.clone();
         changes
     }
@@ -325,26 +337,26 @@ pub struct Agreed {
     pub(super) own: Manifest,
     pub(super) outcome: Outcome,
     base: Manifest,
-    unknown: BTreeMap<RelPath, LeftOutReason>,
+    unlisted: BTreeSet<RelPath>,
 }
 
 impl Agreed {
-    /// Plans, with `own` as the local side. What either side does not know is left out on both.
-    pub fn on(
+    /// Plans, with `own` as the local side. What either side does not list is left out on both.
+    pub fn on<'a>(
         base: &Manifest,
         own: &Manifest,
         other: &Manifest,
-        unknown: [&BTreeMap<RelPath, LeftOutReason>; 2],
+        unlisted: impl Iterator<Item = &'a RelPath>,
         consent: Consent,
     ) -> Result<Self, PlanError> {
+        let unlisted: BTreeSet<_> = unlisted.cloned().collect();
         let [known_base, own, other] = [base, own, other].map(|manifest| {
             let mut manifest = manifest.clone();
-            unknown.iter().copied().flatten().for_each(|(path, _)| manifest.forget(path));
+            unlisted.iter().for_each(|path| manifest.forget(path));
             manifest
         });
         let outcome = plan(&known_base, &own, &other, consent)?;
-        let unknown = unknown.into_iter().flatten().map(|(path, why)| (path.clone(), *why)).collect();
-        Ok(Self { own, outcome, base: base.clone(), unknown })
+        Ok(Self { own, outcome, base: base.clone(), unlisted })
     }
 
     /// What both are to have.
@@ -366,7 +378,8 @@ impl Agreed {
     /// before, so that the next sync takes them up from there. The same for what was left out.
     pub fn next_base<'a>(&self, unsettled: impl Iterator<Item = &'a RelPath>) -> Manifest {
         let unsettled: BTreeSet<_> = unsettled.collect();
-        let is_left = |path: &RelPath| unsettled.contains(path) || is_within(path, &self.unknown);
+        let is_left =
+            |path: &RelPath| unsettled.contains(path) || is_within(path, |path| self.unlisted.contains(path));
         let merged = self.outcome.merged.iter().filter(|(path, _)| !unsettled.contains(path));
         let left = self.base.iter().filter(|(path, _)| is_left(path));
         let mut next = Manifest::new();
@@ -378,6 +391,7 @@ impl Agreed {
     }
 }
 
-fn is_within(path: &RelPath, unknown: &BTreeMap<RelPath, LeftOutReason>) -> bool {
-    std::iter::successors(Some(path.clone()), RelPath::parent).any(|path| unknown.contains_key(&path))
+/// Whether the path, or one above it, is one of some.
+fn is_within(path: &RelPath, contains: impl Fn(&RelPath) -> bool) -> bool {
+    std::iter::successors(Some(path.clone()), RelPath::parent).any(|path| contains(&path))
 }

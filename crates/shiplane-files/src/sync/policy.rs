@@ -133,6 +133,8 @@ impl Policy for TakePolicy {
                 return Ok(());
             }
             FileEvent::Failed(error) => UnresolvedReason::of(error),
+            // A sync deletes by its plan.
+            FileEvent::Removed { .. } => return Ok(()),
             // Somebody has put the same here meanwhile.
             FileEvent::Identical => UnresolvedReason::Changed,
             FileEvent::Unexpected => UnresolvedReason::NotAsListed,

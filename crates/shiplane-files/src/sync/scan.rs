@@ -1,6 +1,6 @@
 //! Scans a dataset.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,6 +15,7 @@ use super::manifest::{FileState, Manifest, Node, Stamp};
 use super::stat_cache::{StatCache, StatKey, is_racy};
 use crate::{
     error::SourceError,
+    filters::Filters,
     parallel,
     platform::Kind,
     scan::Scanned as Found,
@@ -29,6 +30,8 @@ pub struct ScanOptions {
     pub max_entries: usize,
     /// What files are hashed with.
     pub digest: DigestAlgorithm,
+    /// What is not part of the sync.
+    pub filters: Arc<Filters>,
     /// Told how many bytes were read and hashed, as it goes, from several threads; 0 at each entry. `false` ends the
     /// scan.
     pub go_on: GoOn,
@@ -39,7 +42,12 @@ pub type GoOn = Arc<dyn Fn(u64) -> bool + Send + Sync>;
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        Self { max_entries: MAX_ENTRIES, digest: DigestAlgorithm::Blake3, go_on: Arc::new(|_| true) }
+        Self {
+            max_entries: MAX_ENTRIES,
+            digest: DigestAlgorithm::Blake3,
+            filters: Arc::default(),
+            go_on: Arc::new(|_| true),
+        }
     }
 }
 
@@ -51,10 +59,11 @@ impl ScanOptions {
 
 impl fmt::Debug for ScanOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { max_entries, digest, go_on: _ } = self;
+        let Self { max_entries, digest, filters, go_on: _ } = self;
         f.debug_struct("ScanOptions")
             .field("max_entries", max_entries)
             .field("digest", digest)
+            .field("filters", filters)
             .finish_non_exhaustive()
     }
 }
@@ -69,6 +78,9 @@ pub struct Scanned {
     /// What is there besides, and why it is not in the manifest. It has not been deleted either:
     /// [`forget`](Manifest::forget) it in all three manifests before you `plan`.
     pub unknown: BTreeMap<RelPath, LeftOutReason>,
+    /// What is there and excluded by ignore files or as another file system. The other side cannot know that:
+    /// [`forget`](Manifest::forget) it as well.
+    pub excluded: BTreeSet<RelPath>,
     /// This program's own temporary files and journals, which belong to nobody's data.
     pub own: Vec<RelPath>,
     /// What was read and hashed.
@@ -131,7 +143,7 @@ fn scan_by(
     options: &ScanOptions,
     now: fn() -> SystemTime,
 ) -> Result<Scanned, ScanError> {
-    let source = root.resolve_unlinked(path)?;
+    let source = root.resolve_unlinked(path)?.with_filters(Arc::clone(&options.filters));
     if !source.is_tree() {
         return Err(ScanError::NotDirectory { path: shiplane_wire::escape(path).to_string() });
     }
@@ -234,6 +246,7 @@ impl Survey {
             manifest: Manifest::new(),
             unsendable: Vec::new(),
             unknown: BTreeMap::new(),
+            excluded: BTreeSet::new(),
             own: Vec::new(),
             hashed_bytes: 0,
             cached_files: 0,
@@ -285,6 +298,9 @@ impl Survey {
             }
         }
         self.scanned.own = found.take_own();
+        self.scanned.excluded = found.take_excluded().into_iter().collect();
+        entries += self.scanned.excluded.len();
+        check_count(entries, options)?;
         // So that each thread gets its share of the large ones.
         unread.sort_unstable_by(|one, other| other.cmp(one));
         Ok(unread.into_iter().map(|(_, path)| path).collect())
@@ -332,8 +348,12 @@ impl Survey {
 
 fn count(entries: &mut usize, options: &ScanOptions) -> Result<(), ScanError> {
     *entries += 1;
+    check_count(*entries, options)
+}
+
+fn check_count(entries: usize, options: &ScanOptions) -> Result<(), ScanError> {
     let max_entries = options.max_entries;
-    if *entries > max_entries { Err(ScanError::TooManyEntries { max_entries }) } else { Ok(()) }
+    if entries > max_entries { Err(ScanError::TooManyEntries { max_entries }) } else { Ok(()) }
 }
 
 /// A file that was read whole, in one state.

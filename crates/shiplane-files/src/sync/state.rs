@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use shiplane_wire::{Digest, DigestAlgorithm};
 
 use super::base::{BaseKey, BaseStore};
+use crate::filters::Filters;
 
 /// A directory for what was last common with each peer, and for the digests of files by their identity.
 /// Nothing in it is lost for good: without it, the next sync reads all files and deletes none.
@@ -31,8 +32,14 @@ impl SyncState {
 
     /// Of the dataset `local` and any of the peer's: whatever both of two datasets have once been is common to
     /// them, so that it does not matter which of the two sides began that sync, or what it called the other.
-    /// With another digest there are other bases.
-    pub(super) fn base_key(peer: &[u8; 32], local: &[u8], digest: DigestAlgorithm) -> BaseKey {
-        BaseKey::new(peer, b"", local, digest)
+    /// With another digest or other filters there are other bases.
+    pub(super) fn base_key(
+        peer: &[u8; 32],
+        local: &[u8],
+        digest: DigestAlgorithm,
+        filters: &Filters,
+    ) -> BaseKey {
+        let filters = (!filters.is_none()).then(|| filters.digest());
+        BaseKey::new(peer, b"", local, digest, filters)
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-use shiplane_files::internals::{DestinationError, FaultClass, Plan, ReceiveOptions};
+use shiplane_files::internals::{DestinationError, Existing, FaultClass, Plan, ReceiveOptions};
 use shiplane_wire::{Digest, DigestAlgorithm, Durability};
 use tempfile::TempDir;
 
@@ -78,7 +78,7 @@ fn verifying_finds_a_file_that_only_looks_equal() {
     let verify = ReceiveOptions { verify: true, ..options() };
     let error = receive(open_with(temp.path(), verify), &tree).unwrap_err();
     assert!(matches!(error, DestinationError::Exists { .. }), "{error}");
-    receive(open_with(temp.path(), ReceiveOptions { overwrite: true, ..verify }), &tree).unwrap();
+    receive(open_with(temp.path(), ReceiveOptions { existing: Existing::Replace, ..verify }), &tree).unwrap();
     assert_equal(temp.path(), &tree);
 }
 
@@ -175,7 +175,7 @@ fn many_files_in_many_directories_are_published_at_once() {
 #[test]
 fn files_that_wait_to_be_compared_hold_no_handle() {
     let temp = TempDir::new().unwrap();
-    let dest = open_with(temp.path(), ReceiveOptions { overwrite: true, ..options() });
+    let dest = open_with(temp.path(), ReceiveOptions { existing: Existing::Replace, ..options() });
     for index in 0..50 {
         let name = format!("f{index}");
         fs::File::create(temp.path().join(&name)).unwrap().set_len(1 << 21).unwrap();

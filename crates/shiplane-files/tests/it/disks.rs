@@ -116,6 +116,48 @@ fn space_that_a_resumed_file_has_already_is_not_asked_for_twice() {
 }
 
 #[test]
+fn each_file_system_is_asked_for_the_space_of_what_lands_on_it() {
+    let (_alone, temp) = (alone(), TempDir::new().unwrap());
+    let dest = temp.path().join("dest");
+    fs::create_dir(&dest).unwrap();
+    let Some(small) = Mounted::new(dest.join("mount"), &["-t", "tmpfs", "-o", "size=1m", "none"]) else {
+        return;
+    };
+    let fits = Tree::default()
+        .file("large", noise(1, 2_000_000))
+        .dir("mount")
+        .file("mount/small", noise(2, 500_000));
+    let transfer = Transfer::plan(open(&dest), &fits).unwrap();
+    transfer.dest.reserve(transfer.missing_bytes()).unwrap();
+    transfer.complete().unwrap();
+    fs::remove_file(small.path.join("small")).unwrap();
+
+    let too_large = Tree::default().file("other", b"x").dir("mount").file("mount/large", noise(3, 2_000_000));
+    let transfer = Transfer::plan(open(&dest), &too_large).unwrap();
+    let error = transfer.dest.reserve(transfer.missing_bytes()).unwrap_err();
+    assert!(
+        matches!(&error, DestinationError::NoSpace { path, needed_bytes: 2_000_000, .. } if path.ends_with("mount")),
+        "{error}"
+    );
+    drop(transfer);
+}
+
+#[test]
+fn too_few_inodes_are_told_apart_from_too_little_space() {
+    let (_alone, temp) = (alone(), TempDir::new().unwrap());
+    let Some(disk) = Mounted::tmpfs(&temp, "size=1m,nr_inodes=20") else { return };
+    let few = (0..5).fold(Tree::default(), |tree, at| tree.file(&format!("f{at}"), b"x"));
+    let transfer = Transfer::plan(open(&disk.path), &few).unwrap();
+    transfer.dest.reserve(transfer.missing_bytes()).unwrap();
+    transfer.complete().unwrap();
+    let many = (0..30).fold(Tree::default(), |tree, at| tree.file(&format!("g{at}"), b"x"));
+    let transfer = Transfer::plan(open(&disk.path), &many).unwrap();
+    let error = transfer.dest.reserve(transfer.missing_bytes()).unwrap_err();
+    assert!(matches!(error, DestinationError::NoInodes { needed: 30, .. }), "{error}");
+    drop(transfer);
+}
+
+#[test]
 fn a_read_only_disk_is_a_matter_of_permission() {
     let (_alone, temp) = (alone(), TempDir::new().unwrap());
     let Some(disk) = Mounted::tmpfs(&temp, "ro,size=1m") else { return };

@@ -10,6 +10,7 @@ mod disks;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod left_out;
+mod leftovers;
 mod metadata;
 mod mishaps;
 #[cfg(target_os = "linux")]

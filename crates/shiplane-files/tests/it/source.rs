@@ -110,7 +110,7 @@ fn what_is_asked_for_decides_the_shape() {
     let temp = yard();
     let root = SourceRoot::open(&temp.path().join("served")).unwrap();
     let whole = root.resolve(b"").unwrap();
-    assert_eq!((whole.shape(), scan(&whole).0.len()), (&Shape::Contents, 4));
+    assert_eq!((whole.shape(), scan(&whole).0.len()), (&Shape::Directory { name: b"served".into() }, 4));
     let dir = root.resolve(b"dir/inner").unwrap();
     assert_eq!(dir.shape(), &Shape::Directory { name: b"inner".into() });
     assert_eq!(paths(&scan(&dir).0), ["deep"]);
@@ -121,6 +121,21 @@ fn what_is_asked_for_decides_the_shape() {
     let mut content = [0; 4];
     file.open(&entry).unwrap().read_at(0, &mut content).unwrap();
     assert_eq!(&content, b"deep");
+}
+
+#[test]
+fn a_served_root_has_the_name_of_its_directory() {
+    let temp = yard();
+    symlink("served", temp.path().join("link")).unwrap();
+    for (served, name) in
+        [("served/", "served"), ("served/.", "served"), ("served/dir/..", "served"), ("link", "link")]
+    {
+        let shape =
+            SourceRoot::open(&temp.path().join(served)).unwrap().resolve(b"").unwrap().shape().clone();
+        assert_eq!(shape, Shape::Directory { name: name.into() }, "{served}");
+    }
+    let root = SourceRoot::open("/".as_ref()).unwrap().resolve(b"").unwrap();
+    assert_eq!(root.shape(), &Shape::Contents);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use shiplane_files::internals::{
-    ChunkWriter, Destination, DestinationError, JobKey, Plan, ReceiveOptions, Shape, Summary,
+    ChunkWriter, Destination, DestinationError, Existing, JobKey, Plan, ReceiveOptions, Shape, Summary,
 };
 use shiplane_wire::{
     Digest, DigestAlgorithm, Durability, Entry, EntryKind, Mtime, Offer, RecvStep, RelPath, Span, Verified,
@@ -74,7 +74,7 @@ pub(super) fn noise(seed: u8, len: usize) -> Vec<u8> {
 
 pub(super) fn options() -> ReceiveOptions {
     ReceiveOptions {
-        overwrite: false,
+        existing: Existing::Refuse,
         durability: Durability::Durable,
         verify: false,
         digest: DigestAlgorithm::Blake3,
@@ -83,7 +83,7 @@ pub(super) fn options() -> ReceiveOptions {
 }
 
 pub(super) fn overwriting() -> ReceiveOptions {
-    ReceiveOptions { overwrite: true, ..options() }
+    ReceiveOptions { existing: Existing::Replace, ..options() }
 }
 
 pub(super) fn job() -> JobKey {
@@ -126,7 +126,7 @@ impl<'a> Transfer<'a> {
                 plan => plan,
             };
             match plan {
-                Plan::Done | Plan::LeftOut => {}
+                Plan::Done | Plan::Kept | Plan::LeftOut => {}
                 Plan::Compare { .. } | Plan::Delta { .. } => panic!("compare settles it"),
                 Plan::Want { missing: none, resumed_bytes } if none.is_empty() => {
                     transfer.resumed_bytes += resumed_bytes;

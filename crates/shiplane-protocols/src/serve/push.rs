@@ -10,8 +10,8 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    Admission, Destination, DestinationError, JobKey, Policy, ReceiveOptions, Shape, SharedMemory,
-    SourceError, SourceRoot,
+    Admission, CountedMemory, Destination, DestinationError, Existing, JobKey, Policy, ReceiveOptions, Shape,
+    SharedMemory, SourceError, SourceRoot,
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{
@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     Compression, Direction,
+    filters::AgreedFilters,
     methods::{
         PushDone, PushOpen, PushOpened, PushSent, PushSettle, Step, agree_digest, denied, failed, not_served,
         not_taken,
@@ -82,6 +83,12 @@ impl Session for PushSession {
     }
 }
 
+/// What was agreed with the pusher.
+struct Agreed {
+    digest: DigestAlgorithm,
+    filtered: AgreedFilters,
+}
+
 /// What a push holds from READY to its end.
 struct PreparedPush {
     claim: Claim,
@@ -89,6 +96,7 @@ struct PreparedPush {
     name: TargetClaim,
     /// Nothing is there yet.
     invites: Option<ReceiveReservation>,
+    _filters_memory: Box<dyn CountedMemory>,
     _space: Option<Reserved>,
 }
 
@@ -125,6 +133,7 @@ impl FileServer {
         }
         let hashed = writing.key.hash_one(&request);
         let digest = agree_digest(self.options.digest, request.digests)?;
+        let filtered = request.filters.clone().agree(&self.memory(), context.peer).await?;
         let session =
             PushSession { request: hashed, outcome: Answer::default(), confirmed: CancellationToken::new() };
         let begun = match writing.pushes.begin(context.peer, transfer, session) {
@@ -138,7 +147,7 @@ impl FileServer {
         };
         let (durable, compression) = (request.durable, request.compression);
         let shown = escape(&target).to_string();
-        match self.hold(writing, &context, request, target, job, digest).await {
+        match self.hold(writing, &context, request, Agreed { digest, filtered }, target, job).await {
             Ok(prepared) => {
                 tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "push opened");
                 // Whoever compresses decides how hard it tries.
@@ -166,15 +175,18 @@ impl FileServer {
         writing: &Writing,
         context: &RequestContext,
         request: PushOpen,
+        agreed: Agreed,
         target: Vec<u8>,
         job: JobKey,
-        digest: DigestAlgorithm,
     ) -> Result<PreparedPush, Fault> {
         if let (Some(total_bytes), Some(max_bytes)) = (request.total_bytes, writing.limits.max_transfer_bytes)
             && total_bytes > max_bytes
         {
             return Err(not_taken(&DestinationError::TooLarge { total_bytes, max_bytes }));
         }
+        let delete = request.delete;
+        let Agreed { digest, filtered } = agreed;
+        let options = receive_options(&request, digest)?;
         let claim = claim(&context.connection, request.transfer)?;
         let busy = || Fault::new(FaultCode::Busy, "another push is writing to this name; try again later");
         let name = writing.targets.claim(&target, job).ok_or_else(busy)?;
@@ -182,13 +194,20 @@ impl FileServer {
         let (peer, connection) = (context.peer, Arc::clone(&context.connection));
         let max_bytes = writing.limits.max_transfer_bytes;
         let shared = self.memory().of_destinations(peer);
+        let sent_memory = self.memory().of_requests(peer);
         let opening = blocking::spawn(move || {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
             let (destination, is_fresh, reserved) =
-                open(&root, request, job, digest, &space, shared, &may_create)?;
+                open(&root, request, options, job, &space, shared, &may_create)?;
             let destination = match max_bytes {
                 Some(max_bytes) => destination
                     .with_policy(Arc::new(SizeLimit { max_bytes, listed_bytes: AtomicU64::new(0) })),
+                None => destination,
+            };
+            let AgreedFilters { filters, memory: filters_memory } = filtered;
+            let destination = destination.with_filters(filters);
+            let destination = match delete {
+                Some(consent) => destination.deleting(consent, sent_memory),
                 None => destination,
             };
             Ok::<_, DestinationError>(PreparedPush {
@@ -196,6 +215,7 @@ impl FileServer {
                 destination,
                 name,
                 invites: if is_fresh { invite(&connection) } else { None },
+                _filters_memory: filters_memory,
                 _space: reserved,
             })
         });
@@ -278,25 +298,28 @@ fn target_path(request: &PushOpen) -> Result<Vec<u8>, Fault> {
     }
 }
 
+fn receive_options(request: &PushOpen, digest: DigestAlgorithm) -> Result<ReceiveOptions, Fault> {
+    let chunk_len_bytes =
+        request.chunk_len_bytes.clamp(MIN_CHUNK_LEN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
+    Ok(ReceiveOptions {
+        existing: Existing::try_from(&request.existing)?,
+        durability: if request.durable { Durability::Durable } else { Durability::Verified },
+        verify: false,
+        digest,
+        chunk_len_bytes,
+    })
+}
+
 /// Blocking: opens the destination and sets the space aside.
 fn open(
     root: &SourceRoot,
     request: PushOpen,
+    options: ReceiveOptions,
     job: JobKey,
-    digest: DigestAlgorithm,
     space: &Space,
     shared: SharedMemory,
     may_create: &dyn Fn(&[u8]) -> bool,
 ) -> Result<(Destination, bool, Option<Reserved>), DestinationError> {
-    let options = ReceiveOptions {
-        overwrite: request.overwrite,
-        durability: if request.durable { Durability::Durable } else { Durability::Verified },
-        verify: false,
-        digest,
-        chunk_len_bytes: request
-            .chunk_len_bytes
-            .clamp(MIN_CHUNK_LEN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES),
-    };
     let shape = Shape::from(request.shape);
     let destination =
         Destination::open_beneath(root, &request.path, &shape, job, options, shared, may_create)?;
@@ -318,7 +341,7 @@ async fn take(
     options: &TransferOptions,
 ) -> Result<Received, TransferError> {
     let timeouts = connection.config().timeouts();
-    let PreparedPush { claim, destination, name, invites, _space } = prepared;
+    let PreparedPush { claim, destination, name, invites, _filters_memory, _space } = prepared;
     let (stop, timeout) = (name.give_up(), timeouts.header);
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = tokio::select! {
@@ -340,6 +363,9 @@ fn done(received: &Received, durable: bool) -> PushDone {
         total_bytes: received.total_bytes,
         published_files: received.summary.published_files,
         identical_files: received.summary.identical_files,
+        kept_files: received.summary.kept_files,
+        deleted_files: received.summary.deleted_files,
+        deletion_withheld: received.summary.is_deletion_withheld,
         resumed_bytes: received.summary.resumed_bytes,
         failed_entries: received.failed_entries,
         left_out: received.left_out_here,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    JobKey,
+    CountedMemory, Filters, JobKey,
     sync::{
         Agreed, Consent, Dataset, DatasetError, Manifest, PlanError, Prepared, ScanOptions, Site, SyncState,
         Work,
@@ -31,10 +31,11 @@ use super::{
     targets::{TargetClaim, Targets},
 };
 use crate::{
+    filters::OpenFilters,
     methods::{Step, agree_digest, denied, failed, not_served, not_taken},
     sync::{
         SyncError, SyncRequest, SyncResponse,
-        exchange::{Exchange, Exchanged, check_names, pack, send_beside, settle, unpack},
+        exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack},
         memory::ListMemory,
         messages::{SyncAlive, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
@@ -70,6 +71,8 @@ struct Running {
     request: SyncRequest,
     claim: Claim,
     digest: DigestAlgorithm,
+    filters: Arc<Filters>,
+    _filters_memory: Box<dyn CountedMemory>,
     memory: ListMemory,
     begun: Begun,
     abort: CancellationToken,
@@ -98,6 +101,7 @@ impl FileServer {
             return known.open(&request, answer_wait(&context)).await;
         }
         let digest = agree_digest(self.options.digest, request.digest)?;
+        let filtered = request.filters.clone().agree(&self.memory(), context.peer).await?;
         let name = match request.dry_run {
             true => None,
             false => Some(claim_name(&writing.targets, context.peer, &request).await?),
@@ -110,9 +114,12 @@ impl FileServer {
             server: Arc::clone(&self),
             connection: context.connection,
             abort: session.abort(),
-            request: request.clone(),
+            // Their rules are kept by the filters alone.
+            request: SyncRequest { filters: OpenFilters::default(), ..request.clone() },
             claim,
             digest,
+            filters: filtered.filters,
+            _filters_memory: filtered.memory,
             memory: ListMemory::new(self.options.memory.as_ref(), context.peer),
             begun,
             name,
@@ -230,6 +237,7 @@ impl Running {
         let SyncRequest { dry_run, mode, .. } = self.request;
         let (path, digest) = (self.request.path.clone(), self.digest);
         let (cancel, memory) = (self.abort.clone(), self.memory.clone());
+        let filters = Arc::clone(&self.filters);
         // Whoever takes over waits for what this has begun, too.
         let under_way = self.name.as_ref().map(TargetClaim::under_way);
         move || {
@@ -252,7 +260,7 @@ impl Running {
                 Some(site)
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
-            let options = ScanOptions { go_on, digest, ..ScanOptions::default() };
+            let options = ScanOptions { go_on, digest, filters, ..ScanOptions::default() };
             let local = syncing.local_name(&path);
             let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options)?;
             memory.pay_for_ours(&mut dataset)?;
@@ -281,14 +289,21 @@ impl Running {
         let theirs = theirs.map_err(|error| fault(&error))?;
         let consent = Consent { mass_deletion: start.mass_deletion };
         let announced = Digest::from_bytes(self.request.manifest_digest);
+        let filters = Arc::clone(&self.filters);
         let own = dataset.view().ok_or_else(|| Fault::new(FaultCode::Internal, ""))?;
         blocking(move || {
             let other = theirs.apply(&base)?;
             if other.digest() != announced {
                 return Err(SyncError::WrongManifestDigest);
             }
-            check_names(&other)?;
-            let agreed = Agreed::on(&base, &own.manifest, &other, [&own.unknown, &theirs.unknown], consent)?;
+            check_listed(&other, &filters)?;
+            let agreed = Agreed::on(
+                &base,
+                &own.manifest,
+                &other,
+                own.unlisted.iter().chain(theirs.unlisted()),
+                consent,
+            )?;
             Ok(Work::new(own, agreed).prepare()?)
         })
         .await
@@ -364,6 +379,7 @@ fn fault(error: &SyncError) -> Fault {
         SyncError::ListTooLarge { .. } => FaultCode::TooLarge,
         SyncError::Plan(PlanError::MassDeletion { .. } | PlanError::NoName { .. })
         | SyncError::Changes(_)
+        | SyncError::Excluded { .. }
         | SyncError::OwnName { .. } => FaultCode::InvalidRequest,
         SyncError::WrongManifestDigest | SyncError::Disagreed => FaultCode::Integrity,
         SyncError::Dataset(DatasetError::Scan(_)) => FaultCode::SourceIo,

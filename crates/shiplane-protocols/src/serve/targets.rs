@@ -160,7 +160,7 @@ impl Drop for Reserved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shiplane_files::internals::{ReceiveOptions, Shape};
+    use shiplane_files::internals::{Existing, ReceiveOptions, Shape};
 
     fn job(source: &[u8]) -> JobKey {
         JobKey::new(b"peer", source)
@@ -206,7 +206,7 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let open = |name: &str| {
             let options = ReceiveOptions {
-                overwrite: false,
+                existing: Existing::Refuse,
                 durability: shiplane_wire::Durability::Verified,
                 verify: false,
                 digest: shiplane_wire::DigestAlgorithm::Blake3,

@@ -47,6 +47,12 @@ pub enum SyncError {
         /// Escaped.
         path: String,
     },
+    /// The peer has listed what the filters of the sync exclude.
+    #[error("the peer's file list contains {path}, which is excluded from the sync")]
+    Excluded {
+        /// Escaped.
+        path: String,
+    },
     /// What the peer says does not fit together, or not with what we know.
     #[error("the peer's file list does not match the digest that it announced")]
     WrongManifestDigest,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shiplane_files::internals::{
-    NameRefused, Source, SourceError, check_name,
-    sync::{Agreed, Changes, MAX_MANIFEST_LEN_BYTES, Manifest, UnresolvedReason},
+    Filters, NameRefused, Source, SourceError, check_name,
+    sync::{Agreed, Changes, MAX_MANIFEST_LEN_BYTES, Manifest, Node, UnresolvedReason},
 };
 use shiplane_transport::{
     ChunkExpectation, ChunkSource, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
@@ -103,9 +103,13 @@ fn decode(bytes: &[u8], memory: &ListMemory) -> Result<Changes, SyncError> {
     if is_paid { Ok(decoded?) } else { Err(memory.refusal()) }
 }
 
-/// Checks a peer's manifest for names that it must not even say: those of our own files.
-pub(crate) fn check_names(manifest: &Manifest) -> Result<(), SyncError> {
-    for (path, _) in manifest.iter() {
+/// Checks a peer's manifest for paths that it must not even say: those of our own files, and what the filters of the
+/// sync exclude.
+pub(crate) fn check_listed(manifest: &Manifest, filters: &Filters) -> Result<(), SyncError> {
+    for (path, node) in manifest.iter() {
+        if filters.excludes(path, matches!(node, Node::Directory(_))) {
+            return Err(SyncError::Excluded { path: path.to_string() });
+        }
         if let Err(NameRefused::Own) = check_name(path) {
             return Err(SyncError::OwnName { path: path.to_string() });
         }

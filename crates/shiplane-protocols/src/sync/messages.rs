@@ -7,6 +7,7 @@ use shiplane_rpc::Method;
 
 use crate::{
     Compression,
+    filters::OpenFilters,
     methods::{PushSent, Step, fuzz_body},
 };
 
@@ -41,6 +42,8 @@ pub struct SyncRequest {
     pub digest: u8,
     /// The mode of the caller's directory, for one that the callee creates; `None` if it has none.
     pub mode: Option<u32>,
+    /// What is not part of it, on either side (SPEC 5.23).
+    pub filters: OpenFilters,
 }
 
 /// The answer to it, once the callee has read its files.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::internals::sync::{Action, Consent, Side, SyncState, UnresolvedReason};
+use shiplane_files::internals::{
+    Filters,
+    sync::{Action, Consent, Side, SyncState, UnresolvedReason},
+};
 use shiplane_rpc::RpcClient;
 use shiplane_transport::PeerId;
 use shiplane_wire::{Digest, LeftOutReason, RelPath};
@@ -32,6 +35,8 @@ pub struct SyncJob {
     pub own: PeerId,
     /// What the user agrees to.
     pub consent: Consent,
+    /// What is not part of it, on either side.
+    pub filters: Arc<Filters>,
     /// Whether to say what is to be done, and do nothing.
     pub dry_run: bool,
     /// How files are carried, both ways. Of rate and compression, the peer may want less; each direction counts as

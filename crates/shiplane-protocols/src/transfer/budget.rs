@@ -81,8 +81,14 @@ impl MemoryBudget {
     pub(crate) fn of_destinations(&self, peer: PeerId) -> SharedMemory {
         let accounts = self.of_peer(peer);
         let held = accounts.journals.reservation();
-        let journal = Box::new(JournalMemory { held, _accounts: accounts });
+        let journal = Box::new(PeerMemory { held, _accounts: accounts });
         SharedMemory { buffers: self.splitters.buffers.clone(), journal }
+    }
+
+    /// For other things that a peer's request makes this side remember, of what there is for lists.
+    pub(crate) fn of_requests(&self, peer: PeerId) -> Box<dyn CountedMemory> {
+        let accounts = self.of_peer(peer);
+        Box::new(PeerMemory { held: accounts.theirs.reservation(), _accounts: accounts })
     }
 
     /// The same with `list_bytes` of the lists of syncs: as much of what is here as of what peers send.
@@ -131,14 +137,14 @@ pub(crate) struct PeerAccounts {
     _held: Arc<HeldByPeer>,
 }
 
-/// What the journal of a peer's job has left.
+/// What is held of one of a peer's accounts.
 #[derive(Debug)]
-struct JournalMemory {
+struct PeerMemory {
     held: Reservation,
     _accounts: PeerAccounts,
 }
 
-impl CountedMemory for JournalMemory {
+impl CountedMemory for PeerMemory {
     fn resize(&mut self, len_bytes: u64) -> bool {
         let len_bytes = len_bytes.next_multiple_of(JOURNAL_STEP_BYTES);
         self.held.shrink_to(len_bytes);

@@ -274,6 +274,10 @@ impl Receiver {
         self.survive(written)?;
         (self.events)(TransferEvent::Finishing);
         let target = self.target.share();
+        self.leave_out()?;
+        if self.totals.left_out_here + self.totals.left_out_there > 0 {
+            target.withhold_deletion();
+        }
         let mut finished = blocking::spawn(move || target.finish());
         let mut alive = tokio::time::interval(alive_interval(self.timeout));
         let summary = loop {
@@ -428,7 +432,7 @@ impl Receiver {
                 self.deltas.request(index, entry, SignatureRequest { ranges, average_bytes });
                 return Ok(());
             }
-            Plan::Done => self.totals.identical_bytes += entry.size_bytes,
+            Plan::Done | Plan::Kept => self.totals.identical_bytes += entry.size_bytes,
             Plan::LeftOut => {}
             Plan::Want { missing, .. } if missing.is_empty() && !offered.contains(&index) => {
                 self.ledger.want(index, entry.size_bytes, missing);

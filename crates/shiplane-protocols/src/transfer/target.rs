@@ -3,8 +3,10 @@
 mod stream;
 mod writes;
 
+use std::sync::Arc;
+
 use shiplane_files::internals::{
-    Block, ChunkWriter, Destination, DestinationError, LeftOut, Plan, Summary, TopDirectory,
+    Block, ChunkWriter, Destination, DestinationError, Filters, LeftOut, Plan, Summary, TopDirectory,
 };
 use shiplane_wire::{Digest, Durability, Entry, LeftOutReason, Span, Stored, Verified};
 
@@ -49,6 +51,18 @@ impl Target {
     pub fn stream(stream: &OutputStream) -> Self {
         stream.begin();
         Self::at(Output::Stream(stream.clone()))
+    }
+
+    /// The same, which refuses files and directories that `filters` exclude.
+    #[must_use]
+    pub(crate) fn with_filters(self, filters: &Arc<Filters>) -> Self {
+        match self.output {
+            Output::Files { destination, is_part } => {
+                let destination = destination.with_filters(Arc::clone(filters));
+                Self { output: Output::Files { destination, is_part }, ..self }
+            }
+            Output::Stream(_) => self,
+        }
     }
 
     /// A destination that others finish.
@@ -199,6 +213,13 @@ impl Target {
     pub(super) fn abandon(&self) {
         if let Output::Files { destination, .. } = &self.output {
             destination.abandon();
+        }
+    }
+
+    /// Something is left out: nothing is to be removed for it.
+    pub(super) fn withhold_deletion(&self) {
+        if let Output::Files { destination, .. } = &self.output {
+            destination.withhold_deletion();
         }
     }
 

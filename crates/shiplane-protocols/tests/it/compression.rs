@@ -59,9 +59,11 @@ async fn a_push_is_compressed_as_well() {
         path: Vec::new(),
         name: None,
         total_bytes: None,
-        overwrite: false,
+        existing: shiplane_files::internals::Existing::Refuse,
+        delete: None,
         chunk_len_bytes: 256 * 1024,
         durability: Durability::Durable,
+        filters: std::sync::Arc::default(),
         source_name: b"test".to_vec(),
     };
     let source = SourceRoot::open(&world.dest()).unwrap().resolve(b"").unwrap();

@@ -45,9 +45,11 @@ fn request() -> PushRequest {
         path: b"in".to_vec(),
         name: None,
         total_bytes: None,
-        overwrite: false,
+        existing: shiplane_files::internals::Existing::Refuse,
+        delete: None,
         chunk_len_bytes: 64 * 1024,
         durability: Durability::Verified,
+        filters: Arc::default(),
         source_name: b"test".to_vec(),
     }
 }

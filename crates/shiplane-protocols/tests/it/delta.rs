@@ -14,7 +14,7 @@ const MIB: usize = 1 << 20;
 /// A world in which different files are replaced.
 async fn world(new: &[u8], old: &[u8]) -> (World, RpcClient) {
     let mut world = World::new(|source| fs::write(source.join("large"), new).unwrap());
-    world.receive.overwrite = true;
+    world.receive.existing = shiplane_files::internals::Existing::Replace;
     fs::write(world.dest().join("large"), old).unwrap();
     let client = world.admitted().await;
     (world, client)
@@ -142,7 +142,7 @@ async fn many_edited_files_are_all_put_together() {
             fs::write(source.join(format!("f{seed}")), noise(seed, MIB + 10_000)).unwrap();
         }
     });
-    world.receive.overwrite = true;
+    world.receive.existing = shiplane_files::internals::Existing::Replace;
     for seed in 0..6 {
         let old = [b"before", &noise(seed, MIB + 10_000)[..]].concat();
         fs::write(world.dest().join(format!("f{seed}")), old).unwrap();

@@ -76,7 +76,7 @@ impl Served {
             TransferOptions { digest, chunk_len_bytes: CHUNK_LEN_BYTES, ..TransferOptions::default() };
         let fetch = Fetch::open_with(&self.client, FetchRequest::of(b"file"), &options).await.unwrap();
         let receive = ReceiveOptions {
-            overwrite: false,
+            existing: shiplane_files::internals::Existing::Refuse,
             durability: Durability::Verified,
             verify: false,
             digest,

@@ -7,7 +7,7 @@ use shiplane_files::internals::{
     sync::{Consent, Manifest, SyncState},
 };
 use shiplane_protocols::internals::{
-    Fetch, FetchError, FetchRequest, Push, PushError, PushRequest,
+    Fetch, FetchError, FetchRequest, OpenFilters, Push, PushError, PushRequest,
     sync::{Step, SyncJob, SyncRequest, SyncResponse, synchronise},
     transfer::{EventFn, FilesReport, ProtocolFault, TransferError, TransferEvent, TransferOptions},
 };
@@ -17,6 +17,7 @@ use shiplane_wire::{Digest, DigestAlgorithm, Durability};
 
 use crate::{
     harness::{World, noise, options, tree},
+    hostile::RawFilters,
     hostile::{FETCH_OPEN, FetchOpen, FetchOpened, PATIENT, TransferShape, transport},
     push::{
         self,
@@ -52,6 +53,7 @@ async fn a_fetch_without_a_common_digest_is_refused() {
         compression: 0,
         bytes_per_second: None,
         digests,
+        filters: RawFilters::default(),
         invites: false,
     };
     for digests in NO_COMMON_DIGEST {
@@ -89,6 +91,7 @@ async fn a_sync_without_a_common_digest_is_refused() {
         source: [8; 32],
         digest,
         mode: None,
+        filters: OpenFilters::default(),
     };
     for digest in NO_COMMON_DIGEST {
         assert_invalid(client.call_typed(SYNC_OPEN, &request(digest), WAIT).await);
@@ -194,6 +197,7 @@ async fn a_sync_with_sha256_brings_both_sides_together() {
         state: SyncState::at(world.outside().join("state-here")),
         own: PeerId::from_bytes([7; 32]),
         consent: Consent::default(),
+        filters: Arc::default(),
         dry_run: false,
         transfer,
     };

@@ -64,11 +64,13 @@ async fn one_file_lands_under_its_name_with_its_digest() {
 }
 
 #[tokio::test]
-async fn a_directory_lands_under_its_name() {
+async fn a_directory_becomes_the_destination() {
     let world = World::new(small_tree);
     let client = world.admitted().await;
-    world.fetch(&client, "a").await.unwrap();
-    assert_eq!(tree(&world.dest().join("a")), tree(&world.source().join("a")));
+    for _ in 0..2 {
+        world.fetch(&client, "a").await.unwrap();
+        assert_eq!(tree(&world.dest()), tree(&world.source().join("a")));
+    }
 }
 
 #[tokio::test]
@@ -123,7 +125,7 @@ async fn a_different_file_is_not_overwritten_unless_asked() {
     assert_eq!(fs::read(world.dest().join("hello")).unwrap(), b"mine");
     assert!(!world.dest().join("a/large").exists(), "nothing was sent");
 
-    world.receive.overwrite = true;
+    world.receive.existing = shiplane_files::internals::Existing::Replace;
     world.fetch(&client, "").await.unwrap();
     assert_eq!(tree(&world.dest()), tree(&world.source()));
 }

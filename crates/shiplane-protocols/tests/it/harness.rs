@@ -154,7 +154,7 @@ impl World {
         let running = tokio::spawn(run(files, Arc::clone(&server), shutdown.clone()));
         let chunk_len_bytes = options.chunk_len_bytes;
         let receive = ReceiveOptions {
-            overwrite: false,
+            existing: shiplane_files::internals::Existing::Refuse,
             durability: Durability::Durable,
             verify: false,
             digest: DigestAlgorithm::Blake3,

@@ -2,6 +2,8 @@
 
 mod crowd;
 mod digests;
+#[cfg(unix)]
+mod filters;
 mod gated_disk;
 mod liar;
 #[cfg(target_os = "linux")]
@@ -37,8 +39,18 @@ pub(crate) struct FetchOpen {
     pub(crate) bytes_per_second: Option<u64>,
     /// A set of bits: 1 SHA-256, 2 BLAKE3.
     pub(crate) digests: u8,
+    pub(crate) filters: RawFilters,
     /// Whether the first chunks may come unasked.
     pub(crate) invites: bool,
+}
+
+/// What is excluded (SPEC 5.23).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RawFilters {
+    pub(crate) patterns: Vec<String>,
+    pub(crate) listed: Option<Vec<Vec<u8>>>,
+    pub(crate) ignore_files: bool,
+    pub(crate) one_file_system: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

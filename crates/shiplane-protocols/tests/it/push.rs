@@ -27,9 +27,11 @@ pub(crate) fn request(path: &str) -> PushRequest {
         path: path.into(),
         name: None,
         total_bytes: None,
-        overwrite: false,
+        existing: shiplane_files::internals::Existing::Refuse,
+        delete: None,
         chunk_len_bytes: 64 << 10,
         durability: Durability::Durable,
+        filters: Arc::default(),
         source_name: b"test".to_vec(),
     }
 }
@@ -218,7 +220,7 @@ async fn one_of_two_pushes_to_a_name_gets_it_and_the_other_is_told() {
     assert_eq!(code(late.unwrap_err()), FaultCode::Exists);
     assert_eq!(events.moved_bytes(), 0);
     assert_eq!(fs::read(world.source().join("a/x")).unwrap(), b"first");
-    let overwrite = PushRequest { overwrite: true, ..request("a") };
+    let overwrite = PushRequest { existing: shiplane_files::internals::Existing::Replace, ..request("a") };
     push(&world, &other, file("x", b"other"), &overwrite).await.unwrap();
     assert_eq!(fs::read(world.source().join("a/x")).unwrap(), b"other");
 }
@@ -279,7 +281,7 @@ async fn of_an_edited_file_only_what_surrounds_the_edits_is_pushed() {
     fs::write(world.source().join("large"), &old).unwrap();
     let kept = push(&world, &client, file("large", &new), &request("")).await.unwrap_err();
     assert_eq!(code(kept), FaultCode::Exists);
-    let overwrite = PushRequest { overwrite: true, ..request("") };
+    let overwrite = PushRequest { existing: shiplane_files::internals::Existing::Replace, ..request("") };
     let report = push(&world, &client, file("large", &new), &overwrite).await.unwrap();
     assert!(fs::read(world.source().join("large")).unwrap() == new, "it is the new one");
     // The edit of 4 KiB, the insertion, and the pieces of 2 KiB on average that they fall into.

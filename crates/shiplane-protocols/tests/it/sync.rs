@@ -50,6 +50,7 @@ pub(crate) fn job(world: &World) -> SyncJob {
         state: SyncState::at(world.outside().join("state-here")),
         own: PeerId::from_bytes([7; 32]),
         consent: Consent::default(),
+        filters: Arc::default(),
         dry_run: false,
         transfer: TransferOptions { lanes: 4, chunk_len_bytes: 64 << 10, ..TransferOptions::default() },
     }

@@ -281,6 +281,7 @@ fn reset_code(fault: FaultCode) -> Code {
         | FaultCode::Gone
         | FaultCode::Exists
         | FaultCode::ReadOnly
+        | FaultCode::MassDeletion
         | FaultCode::Other(_) => Code::Cancelled,
     }
 }

@@ -19,7 +19,7 @@ pub enum LeftOutReason {
     Unreadable = 3,
     /// It changed while it was listed, read or replaced.
     Changed = 4,
-    /// It was deleted after it was listed.
+    /// It was deleted after it was listed, or was never there though it was asked for by its path.
     Vanished = 5,
     /// The receiver's file system takes its name for that of another path of the transfer.
     NameTaken = 6,
@@ -69,7 +69,7 @@ impl fmt::Display for LeftOutReason {
             Self::Name => "the name cannot be used",
             Self::Unreadable => "unreadable",
             Self::Changed => "changed while it was read",
-            Self::Vanished => "deleted while it was read",
+            Self::Vanished => "not found",
             Self::NameTaken => "the file system takes the name for another one",
             Self::NotPermitted => "not permitted",
             Self::InTheWay => "something else has the name",

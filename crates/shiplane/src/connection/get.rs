@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt};
-use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, Shape};
+use shiplane_files::internals::{Destination, DestinationError, Existing, Filters, ReceiveOptions, Shape};
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchRequest,
     transfer::{FilesReport, OutputStream, Target, TransferError, TransferOptions},
@@ -29,7 +29,7 @@ use crate::{
     error::{Cause, Error},
     event::{Phase, Side},
     report::Report,
-    settings::{Settings, common_setters},
+    settings::{ExistingFiles, Settings, common_setters, existing_setters},
     tracker::{ProgressState, Tracker},
 };
 
@@ -44,7 +44,8 @@ pub struct GetJob {
     connection: Connection,
     path: Vec<u8>,
     dest: Dest,
-    overwrite: bool,
+    taken: Vec<PathBuf>,
+    existing: ExistingFiles,
     verify: bool,
     sha256: bool,
     is_durable: bool,
@@ -70,8 +71,9 @@ impl GetJob {
         Self {
             connection,
             path: path.to_vec(),
-            dest: Dest::Path(PathBuf::from(".")),
-            overwrite: false,
+            dest: Dest::Path(PathBuf::from("./")),
+            taken: Vec::new(),
+            existing: ExistingFiles::default(),
             verify: false,
             sha256: false,
             is_durable: true,
@@ -79,7 +81,9 @@ impl GetJob {
         }
     }
 
-    /// Puts it where `cp -r` would. The default is the current directory.
+    /// Where it lands. A directory becomes `dest`, whether that exists or not. A file becomes `dest` too, unless that
+    /// is a directory: then it lands in it. If `dest` ends in a slash, both land in it by their names; so does a served
+    /// root, which has the name of its directory. Missing directories are created. The default is `./`.
     pub fn to(mut self, dest: impl Into<PathBuf>) -> Self {
         self.dest = Dest::Path(dest.into());
         self
@@ -92,11 +96,14 @@ impl GetJob {
         self
     }
 
-    /// Whether files that exist with other content are replaced. By default the job fails.
-    pub fn overwrite(mut self, overwrite: bool) -> Self {
-        self.overwrite = overwrite;
+    /// Fails if it would land at one of these paths, before anything is written: those where earlier jobs of the same
+    /// command have [landed](Report::landed).
+    pub fn not_at(mut self, taken: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.taken = taken.into_iter().collect();
         self
     }
+
+    existing_setters!();
 
     /// Whether files that exist are compared by content, not just by size and time.
     pub fn verify(mut self, verify: bool) -> Self {
@@ -139,11 +146,15 @@ impl GetJob {
         let progress = ProgressState::new(Phase::Listing, 1, Some(phases));
         let tracker = self.settings.tracker(progress)?;
         let path = self.connection.server_path(&self.path)?;
+        let choice = Choice {
+            filters: self.settings.filters().await?,
+            existing: self.existing.settle().map_err(Cause::from)?,
+        };
         let mut redial = Redial::new(&self.connection, self.settings.give_up_after);
         let file_events = has_events.then_some(self.sha256);
         let sink = Sink::of(&mut self, file_events, writing);
-        let fetched = loop {
-            match self.attempt(redial.connection(), &path, &sink, &tracker).await {
+        let (fetched, landed) = loop {
+            match self.attempt(redial.connection(), &path, &choice, &sink, &tracker).await {
                 Ok(fetched) => break fetched,
                 Err(failed) => redial.after(failed, &tracker).await?,
             }
@@ -153,7 +164,11 @@ impl GetJob {
         report.add(&fetched);
         report.bytes_received += tracker.read(|progress| progress.carried_bytes(0));
         report.bytes_resumed = report.bytes_total.saturating_sub(report.bytes_received);
-        tracker.end(report)
+        report.landed = landed;
+        match fetched.summary.is_deletion_withheld {
+            true => tracker.end_without_deletion(report),
+            false => tracker.end(report),
+        }
     }
 
     /// Fetches over one connection.
@@ -161,32 +176,35 @@ impl GetJob {
         &mut self,
         connection: &Connection,
         path: &[u8],
+        choice: &Choice,
         sink: &Sink,
         tracker: &Arc<Tracker>,
-    ) -> Result<FilesReport, Error> {
+    ) -> Result<(FilesReport, Option<PathBuf>), Error> {
         let options = self.settings.options();
         let is_new_here = match sink {
             Sink::Output(..) => true,
-            Sink::Disk { dest, .. } => {
+            Sink::Disk(LocalDest { dest, .. }) => {
                 let (dest, path) = (dest.clone(), path.to_vec());
                 let looking = blocking::spawn(move || is_new_at(&dest, &path));
                 looking.await.map_err(|_| Cause::Abandoned)?
             }
         };
-        let request = FetchRequest { path: path.to_vec(), is_new_here };
+        let filters = Arc::clone(&choice.filters);
+        let request = FetchRequest { path: path.to_vec(), is_new_here, filters };
         let fetch = Fetch::open_with(connection.rpc(), request, &options).await.map_err(Cause::from)?;
         let opened = Opened { fetch, options, tracker: Arc::clone(tracker) };
         Ok(match sink {
-            Sink::Output(output, digest) => to_output(opened, output, digest).await?,
-            Sink::Disk { dest, file_events, writing } => {
+            Sink::Output(output, digest) => (to_output(opened, output, digest).await?, None),
+            Sink::Disk(dest) => {
                 let receive = ReceiveOptions {
-                    overwrite: self.overwrite,
+                    existing: choice.existing,
                     durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
                     verify: self.verify,
                     digest: opened.fetch.digest(),
                     chunk_len_bytes: self.settings.chunk_len_bytes,
                 };
-                to_disk(opened, dest.clone(), receive, *file_events, Arc::clone(writing)).await?
+                let (report, landed) = to_disk(opened, dest.clone(), receive).await?;
+                (report, Some(landed))
             }
         })
     }
@@ -218,19 +236,36 @@ impl Opened {
 /// Where it all goes, over however many connections.
 enum Sink {
     Output(OutputStream, OutputDigest),
-    Disk {
-        dest: PathBuf,
-        /// Whether there is an event for each file, and whether that has a digest.
-        file_events: Option<bool>,
-        /// Held as long as anything is written.
-        writing: Arc<watch::Sender<()>>,
-    },
+    Disk(LocalDest),
+}
+
+/// What takes part, and what becomes of files that exist.
+struct Choice {
+    filters: Arc<Filters>,
+    existing: Existing,
+}
+
+/// Where a fetch lands.
+#[derive(Clone)]
+struct LocalDest {
+    dest: PathBuf,
+    /// Where it may not.
+    taken: Vec<PathBuf>,
+    /// Whether what is not at the source is removed; then, whether it may be most of what is there.
+    deletion: Option<bool>,
+    /// Whether there is an event for each file, and whether that has a digest.
+    file_events: Option<bool>,
+    /// Held as long as anything is written.
+    writing: Arc<watch::Sender<()>>,
 }
 
 impl Sink {
     fn of(job: &mut GetJob, file_events: Option<bool>, writing: Arc<watch::Sender<()>>) -> Self {
         match std::mem::replace(&mut job.dest, Dest::Path(PathBuf::new())) {
-            Dest::Path(dest) => Self::Disk { dest, file_events, writing },
+            Dest::Path(dest) => {
+                let (taken, deletion) = (std::mem::take(&mut job.taken), job.existing.deletion());
+                Self::Disk(LocalDest { dest, taken, deletion, file_events, writing })
+            }
             Dest::Writer(writer) => {
                 let (output, digest) = HashingOutput::new(writer, job.sha256);
                 Self::Output(OutputStream::new(output), digest)
@@ -269,24 +304,31 @@ fn of_output(cause: Cause) -> Cause {
     }
 }
 
-/// A file or a tree, where `cp -r` would put it. `file_events` says whether there is an event for each file, and whether
-/// that has a digest.
+/// A file or a tree; gives where it has landed.
 async fn to_disk(
     opened: Opened,
-    dest: PathBuf,
+    dest: LocalDest,
     receive: ReceiveOptions,
-    file_events: Option<bool>,
-    writing: Arc<watch::Sender<()>>,
-) -> Result<FilesReport, Cause> {
+) -> Result<(FilesReport, PathBuf), Cause> {
     let (shape, key) = (opened.fetch.shape().clone(), opened.fetch.job());
+    let LocalDest { dest, taken, deletion, file_events, writing } = dest;
     let opening = blocking::spawn(move || Destination::open(&dest, &shape, key, receive));
     let destination = opening.await.map_err(|_| Cause::Abandoned)?.map_err(Cause::Destination)?;
+    let landed = destination.landing();
+    if taken.contains(&landed) {
+        let name = landed.file_name().unwrap_or(landed.as_os_str());
+        return Err(Cause::SameName { name: escape(name.as_encoded_bytes()).to_string() });
+    }
     destination.hold(writing);
+    let destination = match deletion {
+        Some(consent) => destination.deleting(consent, Box::new(())),
+        None => destination,
+    };
     let destination = match file_events {
         None => destination,
         Some(sha256) => FileEvents::of(destination, sha256, Arc::clone(&opened.tracker)),
     };
-    opened.receive(destination.into()).await
+    Ok((opened.receive(destination.into()).await?, landed))
 }
 
 /// Whether nothing of `path` is at `dest` yet, nor what an earlier run has kept of it. A guess: whether it is a file or
@@ -299,6 +341,10 @@ fn is_new_at(dest: &Path, path: &[u8]) -> bool {
     let mut names = entries.flatten().map(|entry| entry.file_name()).peekable();
     if names.peek().is_none() {
         return true;
+    }
+    if !dest.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        // If it is a directory, this is it.
+        return false;
     }
     let name = path.rsplit(|byte| *byte == b'/').next().and_then(|name| str::from_utf8(name).ok());
     let has_unfinished = names.any(|name| name.as_encoded_bytes().starts_with(b".shiplane-"));
@@ -321,17 +367,19 @@ mod tests {
     fn what_is_new_is_guessed_by_the_destination() {
         let dir = tempfile::TempDir::new().unwrap();
         let (dest, below) = (dir.path().join("dest"), dir.path().join("dest/photos"));
+        let within = dest.join("");
         assert!(is_new_at(&dest, b""), "it does not exist");
         fs::create_dir(&dest).unwrap();
         assert!(is_new_at(&dest, b""), "it is empty");
         fs::write(dest.join("other"), "").unwrap();
-        assert!(!is_new_at(&dest, b""));
-        assert!(is_new_at(&dest, b"2026/photos"));
+        assert!(!is_new_at(&dest, b"2026/photos"), "it may be the directory itself");
+        assert!(!is_new_at(&within, b""), "only the server knows its name");
+        assert!(is_new_at(&within, b"2026/photos"));
         fs::create_dir(&below).unwrap();
-        assert!(!is_new_at(&dest, b"2026/photos"));
-        assert!(is_new_at(&dest, b"2026/videos"));
+        assert!(!is_new_at(&within, b"2026/photos"));
+        assert!(is_new_at(&within, b"2026/videos"));
         fs::write(dest.join(".shiplane-1.part"), "").unwrap();
-        assert!(!is_new_at(&dest, b"2026/videos"), "an earlier run has left something");
+        assert!(!is_new_at(&within, b"2026/videos"), "an earlier run has left something");
         assert!(!is_new_at(&dest.join("other"), b"other"), "a file");
     }
 }

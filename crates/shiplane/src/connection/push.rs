@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use futures::{
     StreamExt, TryFutureExt, TryStreamExt,
     future::{BoxFuture, FutureExt},
 };
-use shiplane_files::internals::{Shape, Source, SourceRoot};
+use shiplane_files::internals::{Existing, Filters, Shape, Source, SourceRoot};
 use shiplane_protocols::internals::{
     Push, PushError, PushRequest,
     transfer::{EventFn, FilesReport, TransferEvent, TransferOptions},
@@ -31,7 +31,7 @@ use crate::{
     error::{Cause, Error},
     event::{Phase, Side},
     report::Report,
-    settings::{Settings, common_setters},
+    settings::{ExistingFiles, Settings, common_setters, existing_setters},
     tracker::{ProgressState, Tracker},
 };
 
@@ -46,7 +46,7 @@ pub struct PushJob {
     connection: Connection,
     content: Content,
     to: Vec<u8>,
-    overwrite: bool,
+    existing: ExistingFiles,
     is_durable: bool,
     settings: Settings,
 }
@@ -63,7 +63,14 @@ pub(crate) enum Content {
 impl PushJob {
     pub(crate) fn new(connection: Connection, content: Content) -> Self {
         let settings = Settings::default();
-        Self { connection, content, to: Vec::new(), overwrite: false, is_durable: true, settings }
+        Self {
+            connection,
+            content,
+            to: Vec::new(),
+            existing: ExistingFiles::default(),
+            is_durable: true,
+            settings,
+        }
     }
 
     /// The directory to push into, which is created if it does not exist; for
@@ -73,11 +80,7 @@ impl PushJob {
         self
     }
 
-    /// Whether files that exist with other content are replaced. By default the job fails.
-    pub fn overwrite(mut self, overwrite: bool) -> Self {
-        self.overwrite = overwrite;
-        self
-    }
+    existing_setters!();
 
     /// Whether the job ends only when everything survives a power cut of the server. That is the default; otherwise
     /// the server's system may still hold some of it in memory.
@@ -96,6 +99,7 @@ impl PushJob {
 
     async fn push(mut self) -> Result<Report, Error> {
         let target = self.connection.server_path(&self.to)?;
+        let filters = self.settings.filters().await?;
         let content = self.content;
         let opening = blocking::spawn(move || open(content, &target));
         let offers = opening.await.map_err(|_| Cause::Abandoned)??;
@@ -109,8 +113,11 @@ impl PushJob {
                 lanes: self.settings.concurrency.div_ceil(at_a_time),
                 ..self.settings.options()
             },
-            overwrite: self.overwrite,
+            filters,
+            existing: self.existing.settle().map_err(Cause::from)?,
+            deletion: self.existing.deletion(),
             durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
+            is_deletion_withheld: AtomicBool::new(false),
             tracker: self.settings.tracker(progress)?,
         };
         let mut redial = Redial::new(&self.connection, self.settings.give_up_after);
@@ -120,7 +127,10 @@ impl PushJob {
             redial.after(failed, &run.tracker).await?;
             run.tracker.begin_again(left.keys().copied());
         }
-        run.tracker.end(report)
+        match run.is_deletion_withheld.load(Ordering::Relaxed) {
+            true => run.tracker.end_without_deletion(report),
+            false => run.tracker.end(report),
+        }
     }
 }
 
@@ -136,8 +146,12 @@ impl IntoFuture for PushJob {
 /// Everything that one job needs for each of its paths.
 struct Run {
     options: TransferOptions,
-    overwrite: bool,
+    filters: Arc<Filters>,
+    existing: Existing,
+    deletion: Option<bool>,
     durability: Durability,
+    /// Whether a server has deleted nothing because something is left out.
+    is_deletion_withheld: AtomicBool,
     tracker: Arc<Tracker>,
 }
 
@@ -157,6 +171,7 @@ impl Run {
         while let Some((part, pushed)) = pushing.try_next().await? {
             left.remove(&part);
             report.add(&pushed);
+            self.is_deletion_withheld.fetch_or(pushed.summary.is_deletion_withheld, Ordering::Relaxed);
             let carried_bytes = self.tracker.read(|progress| progress.carried_bytes(part));
             report.bytes_sent += carried_bytes;
             report.bytes_resumed = report.bytes_resumed.saturating_sub(carried_bytes);
@@ -204,9 +219,11 @@ impl Run {
             path: offer.path,
             name: offer.name,
             total_bytes: offer.total_bytes,
-            overwrite: self.overwrite,
+            existing: self.existing,
+            delete: self.deletion,
             chunk_len_bytes: self.options.chunk_len_bytes,
             durability: self.durability,
+            filters: Arc::clone(&self.filters),
             source_name: offer.source_name,
         };
         let give_up_at = Instant::now() + BUSY_PATIENCE;
@@ -279,7 +296,7 @@ fn open_file(file: File, target: &[u8]) -> Result<Offer, Cause> {
     Ok(Offer { source, path: path.to_vec(), name: None, total_bytes, source_name: b"-".to_vec() })
 }
 
-/// The name that a path goes by, as with `cp -r`; `None` for the content of a directory.
+/// The name that a path goes by; `None` for the content of a directory.
 fn name_of(path: &Path) -> Option<&OsStr> {
     let is_content = path.as_os_str().as_encoded_bytes().ends_with(b"/.");
     if is_content { None } else { path.file_name() }
@@ -300,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_cp() {
+    fn a_path_goes_by_its_name_unless_it_ends_in_a_dot() {
         for (typed, name) in [
             ("x", Some("x")),
             ("d/x/", Some("x")),

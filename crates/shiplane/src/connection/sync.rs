@@ -80,12 +80,14 @@ impl SyncJob {
 
     async fn sync(mut self) -> Result<Report, Error> {
         let tracker = self.settings.tracker(ProgressState::new(Phase::Scanning, 2, None))?;
+        let filters = self.settings.filters().await?;
         let job = engine::SyncJob {
             directory: self.directory,
             remote_path: self.connection.server_path(&self.to)?,
             state: SyncState::at(self.connection.client().places().sync_path()?),
             own: self.connection.client().id(),
             consent: Consent { mass_deletion: self.allows_mass_deletion },
+            filters,
             dry_run: self.is_dry_run,
             transfer: self.settings.options(),
         };

@@ -30,7 +30,7 @@ pub(super) fn sync(error: &SyncError) -> Diagnosis {
         SyncError::Plan(PlanError::NoName { .. }) => (Refused, ThisMachine, "give that file a shorter name"),
         SyncError::ListsBusy => (Refused, ThisMachine, "wait for the other runs, or stop them"),
         SyncError::ListTooLarge { .. } => (Refused, ThisMachine, "sync the subdirectories one by one"),
-        SyncError::Changes(_) | SyncError::OwnName { .. } => {
+        SyncError::Changes(_) | SyncError::OwnName { .. } | SyncError::Excluded { .. } => {
             (Other, Peer, "check that both sides run the same version of shiplane")
         }
         SyncError::NotReceived(error) => return received(error, |_| here(Other, AGAIN)),

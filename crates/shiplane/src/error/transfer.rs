@@ -110,6 +110,7 @@ pub(super) fn push(error: &PushError) -> Diagnosis {
 pub(super) fn not_taken(code: FaultCode) -> Diagnosis {
     match code {
         FaultCode::Unauthorised => there(ErrorKind::Identity, ASK_TO_WRITE),
+        FaultCode::MassDeletion => there(ErrorKind::Refused, MASS_DELETION),
         FaultCode::ReadOnly => there(ErrorKind::Refused, "the server must be started with --writable"),
         FaultCode::Exists => there(
             ErrorKind::Refused,
@@ -260,6 +261,7 @@ fn answered(code: FaultCode) -> Diagnosis {
             (Refused, "give the path of a file or directory within the served root, without . and ..")
         }
         FaultCode::TooLarge | FaultCode::Exists | FaultCode::ReadOnly => (Refused, "ask the server's owner"),
+        FaultCode::MassDeletion => (Refused, MASS_DELETION),
         FaultCode::Integrity => (Integrity, "get again with --verify"),
         FaultCode::Busy | FaultCode::ShuttingDown | FaultCode::DeadlineExceeded => {
             (Unreachable, "try again later")
@@ -308,10 +310,12 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
         | DestinationError::NameCollision { .. }
         | DestinationError::InLeftOut { .. } => "rename it at the source, or get it onto another file system",
         DestinationError::Busy { .. } | DestinationError::NoMemory => "wait for the other run, or stop it",
+        DestinationError::MassDeletion { .. } => MASS_DELETION,
+        DestinationError::TooManyToDelete { .. } => "copy the directories in it one by one",
         DestinationError::TooLarge { .. } => "get fewer files at a time",
-        DestinationError::NoSpace { .. } | DestinationError::QuotaExceeded { .. } => {
-            "free space, then run the same command again to resume"
-        }
+        DestinationError::NoSpace { .. }
+        | DestinationError::NoInodes { .. }
+        | DestinationError::QuotaExceeded { .. } => "free space, then run the same command again to resume",
         DestinationError::PermissionDenied { .. } => "give a DEST that this user can write to",
         DestinationError::Gone => "put the directory back, or start the program again with another one",
         DestinationError::ParentMissing { .. } => "create that directory, or give another DEST",
@@ -327,6 +331,9 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
     };
     Diagnosis { kind, side, hint }
 }
+
+const MASS_DELETION: &str =
+    "check that both directories are the right ones, e.g. with --dry-run; if so, give --yes";
 
 const PUSH_AGAIN: &str = "run the same command again; files that arrived are not sent again";
 

@@ -95,8 +95,9 @@ async fn what_is_missing_is_named_on_its_own_side() {
     assert_eq!(nothing.kind(), ErrorKind::Usage);
     let unnamed = connection.push_file(std::fs::File::open(here.dir("d")).unwrap()).await.unwrap_err();
     assert_eq!(unnamed.kind(), ErrorKind::Usage);
-    let unplaced = connection.get("").to(here.path("none/copy")).await.unwrap_err();
-    assert_eq!((unplaced.kind(), unplaced.side()), (ErrorKind::LocalIo, Side::ThisMachine));
+    std::fs::write(here.path("file"), "").unwrap();
+    let unplaced = connection.get("").to(here.path("file/copy")).await.unwrap_err();
+    assert_eq!((unplaced.kind(), unplaced.side()), (ErrorKind::Refused, Side::ThisMachine));
 }
 
 #[tokio::test]

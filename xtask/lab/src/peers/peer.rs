@@ -180,6 +180,7 @@ pub(crate) async fn open_fetch(
     body.put_u32_le(0); // No compression.
     body.put_u8(0); // Any rate.
     body.put_u8(DIGESTS);
+    body.put_slice(NO_FILTERS);
     body.put_u8(0); // No invitation.
     call(connection, "fetch.open", &body).await?;
     let (send, mut recv) = accept_records(connection).await?;
@@ -231,15 +232,20 @@ pub(crate) async fn open_push(
     if let Some(total_bytes) = file_len_bytes {
         body.put_u64_le(total_bytes);
     }
-    body.put_u8(0); // Overwrite
+    body.put_u32_le(0); // Nothing that exists is replaced,
+    body.put_u8(0); // or deleted.
     body.put_u8(0); // Durable
     body.put_u64_le(shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES);
     body.put_u32_le(0); // Compression
     body.put_u8(DIGESTS);
+    body.put_slice(NO_FILTERS);
     let ready = call(connection, "push.open", &body).await?;
     let (send, recv) = accept_records(connection).await?;
     Ok(OpenedPush { transfer, send, recv, is_invited: ready.last() == Some(&1) })
 }
+
+/// No patterns, no list, no ignore files, any file system (SPEC 5.23).
+const NO_FILTERS: &[u8] = &[0; 11];
 
 /// How often each error was met.
 #[derive(Debug, Default)]

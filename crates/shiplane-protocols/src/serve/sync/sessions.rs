@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use shiplane_rpc::{Fault, FaultCode};
 use shiplane_transport::PeerId;
-use shiplane_wire::TransferId;
+use shiplane_wire::{Digest, TransferId};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -24,7 +24,8 @@ use crate::sync::{
 /// One sync, as the calls see it.
 #[derive(Debug)]
 pub(super) struct SyncSession {
-    request: SyncRequest,
+    /// Digest of the request, which may be long.
+    request: Digest,
     pub(super) opened: Answer<SyncResponse>,
     pub(super) started: Answer<SyncReady>,
     pub(super) settled: Answer<SyncDone>,
@@ -68,7 +69,7 @@ pub(super) fn begin(
     let (settle, settle_inbox) = mpsc::channel(1);
     let (heard, heard_seen) = watch::channel(Instant::now());
     let session = SyncSession {
-        request: request.clone(),
+        request: digest_of(request),
         opened: Answer::default(),
         started: Answer::default(),
         settled: Answer::default(),
@@ -83,6 +84,11 @@ pub(super) fn begin(
         Refused::TooMany(fault) => fault,
     })?;
     Ok(Begun { begun, start: start_inbox, settle: settle_inbox, heard: heard_seen })
+}
+
+fn digest_of(request: &SyncRequest) -> Digest {
+    // What was decoded can be encoded.
+    Digest::blake3(&shiplane_rpc::internals::encode(request).unwrap_or_default())
 }
 
 fn reused() -> Fault {
@@ -111,7 +117,7 @@ impl SyncSession {
         request: &SyncRequest,
         wait: Duration,
     ) -> Result<Step<SyncResponse>, Fault> {
-        if *request != self.request {
+        if digest_of(request) != self.request {
             return Err(reused());
         }
         self.opened.within(wait).await
@@ -207,6 +213,7 @@ const ABORT_WAIT: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filters::OpenFilters;
 
     const ALICE: PeerId = PeerId::from_bytes([1; 32]);
     const PATIENCE: Patience = Patience { silence: Duration::from_secs(30), max: Duration::from_secs(900) };
@@ -222,6 +229,7 @@ mod tests {
             source: digest,
             digest: 2,
             mode: None,
+            filters: OpenFilters::default(),
         };
         begin(sessions, ALICE, &request).unwrap()
     }

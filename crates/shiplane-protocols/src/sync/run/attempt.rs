@@ -21,9 +21,10 @@ use shiplane_wire::{Digest, EscapedPath, LeftOutReason, RelPath, TransferId, esc
 use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
+use crate::filters::OpenFilters;
 use crate::methods::{poll_method, random_transfer_id};
 use crate::sync::SyncError;
-use crate::sync::exchange::{Exchange, Exchanged, check_names, pack, send_beside, settle, unpack};
+use crate::sync::exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
 use crate::sync::messages::{
     SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncDone, SyncEnd, SyncHalf,
@@ -145,7 +146,8 @@ impl<'a> Attempt<'a> {
                 Some(Site::to_change(&root, b"", peer, digest, chunk_len_bytes, shared, &|_| false)?)
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
-            let options = ScanOptions { go_on, digest: job.transfer.digest, ..ScanOptions::default() };
+            let digest = job.transfer.digest;
+            let options = ScanOptions { go_on, digest, filters: job.filters, ..ScanOptions::default() };
             let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)?;
             memory.pay_for_ours(&mut dataset)?;
             Ok(dataset)
@@ -162,6 +164,7 @@ impl<'a> Attempt<'a> {
             source: dataset.source(),
             digest: self.job.transfer.digest.bit(),
             mode: dataset.top_mode,
+            filters: OpenFilters::of(&self.job.filters),
         };
         poll_method(self.client, SYNC_OPEN, &request, Duration::MAX).await.map_err(SyncError::Refused)
     }
@@ -202,6 +205,7 @@ impl<'a> Attempt<'a> {
         let digest = self.job.transfer.digest;
         let theirs = unpack(&mut self.claim, changes, timeout, digest, &self.memory).await?;
         let consent = self.job.consent;
+        let filters = Arc::clone(&self.job.filters);
         blocking(move || {
             let known = base.map(|base| dataset.common_base(&[base])).unwrap_or_default();
             if base.is_some_and(|base| known.digest() != base) {
@@ -211,10 +215,10 @@ impl<'a> Attempt<'a> {
             if other.digest() != manifest_digest {
                 return Err(SyncError::WrongManifestDigest);
             }
-            check_names(&other)?;
+            check_listed(&other, &filters)?;
             let changes = dataset.changes_since(&known);
-            let unknown = [dataset.unknown(), &theirs.unknown];
-            let agreed = Agreed::on(&known, dataset.manifest(), &other, unknown, consent)?;
+            let on_neither = dataset.unlisted().chain(theirs.unlisted());
+            let agreed = Agreed::on(&known, dataset.manifest(), &other, on_neither, consent)?;
             let unlisted = unlisted(Side::Remote, &theirs.unknown, &theirs.unsendable).collect();
             Ok((dataset, Differing { agreed, changes, unlisted }))
         })

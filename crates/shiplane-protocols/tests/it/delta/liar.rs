@@ -17,7 +17,7 @@ use shiplane_wire::{
 };
 use tempfile::TempDir;
 
-use crate::harness::noise;
+use crate::{harness::noise, hostile::RawFilters};
 
 /// The bodies as they travel.
 const FETCH_OPEN: Method<FetchOpen, FetchOpened> = Method::new("fetch.open");
@@ -30,6 +30,7 @@ struct FetchOpen {
     bytes_per_second: Option<u64>,
     /// A set of bits: 1 SHA-256, 2 BLAKE3.
     digests: u8,
+    filters: RawFilters,
     /// Whether the first chunks may come unasked.
     invites: bool,
 }
@@ -101,7 +102,7 @@ async fn told_of(lie: Vec<ProviderRecord>) -> Result<FilesReport, FetchError> {
     let fetch = Fetch::open(&rpc, b"it").await.unwrap();
     let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20, ..TransferOptions::default() };
     let receive = ReceiveOptions {
-        overwrite: true,
+        existing: shiplane_files::internals::Existing::Replace,
         durability: Durability::Verified,
         verify: false,
         digest: DigestAlgorithm::Blake3,

@@ -161,7 +161,7 @@ pub(super) async fn fetch_with(
     dest: &Path,
     options: &TransferOptions,
 ) -> Result<FilesReport, FetchError> {
-    let request = FetchRequest { path: b"it".to_vec(), is_new_here };
+    let request = FetchRequest { path: b"it".to_vec(), is_new_here, ..FetchRequest::default() };
     let fetch = Fetch::open_with(rpc, request, options).await?;
     let target = Destination::open(dest, fetch.shape(), fetch.job(), receive_options());
     fetch.receive(target.map_err(TransferError::from)?, options, Arc::new(|_| ())).await
@@ -169,7 +169,7 @@ pub(super) async fn fetch_with(
 
 pub(super) fn receive_options() -> ReceiveOptions {
     ReceiveOptions {
-        overwrite: false,
+        existing: shiplane_files::internals::Existing::Refuse,
         durability: Durability::Durable,
         verify: false,
         digest: DigestAlgorithm::Blake3,

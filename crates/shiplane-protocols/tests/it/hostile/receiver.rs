@@ -12,7 +12,7 @@ use shiplane_wire::{
     Code, Digest, ProviderRecord, ReceiverRecord, RecordReader, Span, TaggedChunk, TransferId,
 };
 
-use super::{Claimed, FETCH_OPEN, FetchOpen};
+use super::{Claimed, FETCH_OPEN, FetchOpen, RawFilters};
 use crate::harness::{PROGRESS_TIMEOUT, World};
 
 pub(super) const TRANSFER: [u8; 16] = [9; 16];
@@ -25,6 +25,7 @@ pub(super) fn all_of_it(transfer: [u8; 16]) -> FetchOpen {
         compression: 0,
         bytes_per_second: None,
         digests: 3,
+        filters: RawFilters::default(),
         invites: false,
     }
 }

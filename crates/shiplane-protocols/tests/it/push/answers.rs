@@ -141,14 +141,14 @@ async fn a_replayed_push_of_a_finished_transfer_has_no_second_effect() {
     let mut replay = raw(0, b"", RawShape::File { name: b"x".to_vec() });
     replay.transfer = *report.transfer.as_bytes();
     replay.source = *Digest::blake3(b"test").as_bytes();
-    (replay.overwrite, replay.durable, replay.chunk_len_bytes) = (false, true, 64 << 10);
+    (replay.existing, replay.durable, replay.chunk_len_bytes) = (0, true, 64 << 10);
     for _ in 0..2 {
         assert_eq!(open(&client, &replay).await, Ok(RawOpened::Known));
     }
     assert!(!pushed.exists());
 
     let mut other = replay.clone();
-    other.overwrite = true;
+    other.existing = 2;
     let Err(CallError::Fault(fault)) = open(&client, &other).await else { panic!("another request") };
     assert_eq!(fault.code, FaultCode::InvalidRequest);
 }

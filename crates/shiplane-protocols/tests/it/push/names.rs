@@ -7,6 +7,7 @@ use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
 
 use super::{code, file, limits, named, push, push_watched, request, source};
 use crate::harness::{Events, World, tree};
+use crate::hostile::RawFilters;
 use shiplane_protocols::internals::{Push, PushRequest};
 
 /// The body of `push.open` as it travels (SPEC 5.5).
@@ -17,11 +18,14 @@ pub(crate) struct RawOpen {
     pub(crate) shape: RawShape,
     pub(crate) source: [u8; 32],
     pub(crate) total_bytes: Option<u64>,
-    pub(crate) overwrite: bool,
+    /// 0 refuse, 1 keep, 2 replace.
+    pub(crate) existing: u32,
+    pub(crate) delete: Option<bool>,
     pub(crate) durable: bool,
     pub(crate) chunk_len_bytes: u64,
     pub(crate) compression: u32,
     pub(crate) digests: u8,
+    pub(crate) filters: RawFilters,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -45,11 +49,13 @@ pub(crate) fn raw(transfer: u8, path: &[u8], shape: RawShape) -> RawOpen {
         shape,
         source: [0; 32],
         total_bytes: None,
-        overwrite: true,
+        existing: 2,
+        delete: None,
         durable: false,
         chunk_len_bytes: 0,
         compression: 0,
         digests: 3,
+        filters: RawFilters::default(),
     }
 }
 
@@ -144,7 +150,7 @@ async fn no_link_is_followed_on_the_way_or_at_its_end() {
     let error = push_watched(&world, &client, file("name", b"theirs"), &request(""), events.watch()).await;
     assert_eq!(code(error.unwrap_err()), FaultCode::Exists);
     assert_eq!(events.moved_bytes(), 0);
-    let overwrite = PushRequest { overwrite: true, ..request("") };
+    let overwrite = PushRequest { existing: shiplane_files::internals::Existing::Replace, ..request("") };
     push(&world, &client, file("name", b"theirs"), &overwrite).await.unwrap();
     assert!(fs::symlink_metadata(world.source().join("name")).unwrap().is_file(), "the link was replaced");
     assert_eq!(fs::read(world.source().join("name")).unwrap(), b"theirs");
@@ -162,7 +168,7 @@ async fn a_link_within_the_tree_that_is_pushed_to_is_not_followed_either() {
     symlink(&outside, world.source().join("t/d")).unwrap();
     fs::create_dir(world.dest().join("d")).unwrap();
     fs::write(world.dest().join("d/x"), b"x").unwrap();
-    let overwrite = PushRequest { overwrite: true, ..named("", "t") };
+    let overwrite = PushRequest { existing: shiplane_files::internals::Existing::Replace, ..named("", "t") };
     let report = push(&world, &client, source(&world.dest()), &overwrite).await.unwrap();
     assert_eq!((report.summary.published_files, report.left_out_there), (0, 2));
     let refused = push(&world, &client, source(&world.dest()), &named("", "t")).await.unwrap_err();

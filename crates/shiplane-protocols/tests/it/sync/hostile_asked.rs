@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shiplane_files::internals::{
-    DestinationError,
+    DestinationError, FilterRules, Filters,
     sync::{FileState, Manifest, Node, Stamp, UnresolvedReason},
 };
 use shiplane_protocols::internals::sync::{
@@ -117,7 +117,7 @@ pub(super) fn many(directories: u32) -> Manifest {
 
 /// As it travels: nothing removed, nothing unknown, all of this changed.
 pub(super) fn changes(manifest: &Manifest) -> Vec<u8> {
-    [&[0; 12][..], &manifest.encode()].concat()
+    [&[0; 16][..], &manifest.encode()].concat()
 }
 
 type Respond = Arc<dyn Fn(&Arc<PeerConnection>, &SyncRequest) -> SyncResponse + Send + Sync>;
@@ -155,6 +155,16 @@ impl Liar {
 
     /// The same, with a victim that waits for `patience`.
     async fn meets_with(self, world: &World, patience: Duration) -> Result<SyncReport, SyncError> {
+        self.meets_excluding(world, patience, &[]).await
+    }
+
+    /// The same, with a victim that excludes this.
+    async fn meets_excluding(
+        self,
+        world: &World,
+        patience: Duration,
+        patterns: &[&str],
+    ) -> Result<SyncReport, SyncError> {
         let (server, client) = (transport(patience), transport(patience));
         let Self { respond, begin, end, signs } = self;
         let router = Router::new()
@@ -179,6 +189,8 @@ impl Liar {
         tokio::spawn(Arc::new(router).serve(accepted.unwrap().1));
         let rpc = RpcClient::new(connected.unwrap());
         let mut job = job(world);
+        let patterns = patterns.iter().map(ToString::to_string).collect();
+        job.filters = Filters::new(FilterRules { patterns, ..FilterRules::default() }).unwrap().into();
         job.transfer.memory = world.options.memory.clone();
         let limit = tokio::time::timeout(Duration::from_secs(60), synchronise(&rpc, &job, silent()));
         limit.await.expect("no liar holds a sync up for long")
@@ -226,6 +238,18 @@ async fn our_own_files_may_not_even_be_named() {
         let manifest = listed(own, b"x");
         let refused = Liar::listing(changes(&manifest), manifest.digest()).meets(&world).await.unwrap_err();
         assert!(matches!(refused, SyncError::OwnName { .. }), "{refused}");
+    }
+    unharmed(&world);
+}
+
+#[tokio::test]
+async fn what_this_side_excludes_may_not_be_listed() {
+    let world = victim();
+    for excluded in ["x.o", "d/x.o"] {
+        let manifest = listed(excluded, b"x");
+        let liar = Liar::listing(changes(&manifest), manifest.digest());
+        let refused = liar.meets_excluding(&world, PATIENT, &["*.o"]).await.unwrap_err();
+        assert!(matches!(refused, SyncError::Excluded { .. }), "{refused}");
     }
     unharmed(&world);
 }

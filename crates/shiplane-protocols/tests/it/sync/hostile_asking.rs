@@ -4,6 +4,7 @@ use std::fs;
 
 use shiplane_files::internals::sync::Manifest;
 use shiplane_protocols::internals::{
+    OpenFilters,
     sync::{Step, SyncBody, SyncRequest, SyncResponse},
     transfer::{MemoryBudget, TransferOptions},
 };
@@ -48,6 +49,7 @@ pub(super) fn open(manifest: &Manifest) -> SyncRequest {
         source: [8; 32],
         digest: 2,
         mode: None,
+        filters: OpenFilters::default(),
     }
 }
 
@@ -92,6 +94,13 @@ async fn lists_that_lie_change_nothing() {
         told[at..at + 7].copy_from_slice(evil.as_bytes());
         assert_eq!(tells(&world, &innocent, told).await, Err(FaultCode::InvalidRequest), "{evil}");
     }
+    // What the caller's own filters exclude is refused as well.
+    let excluded = listed("x.o", b"x");
+    let client = admitted(&world).await;
+    let filters = OpenFilters { patterns: vec!["*.o".to_owned()], ..OpenFilters::default() };
+    call(&client, OPEN, &SyncRequest { filters, ..open(&excluded) }).await.unwrap();
+    let refused = call(&client, START, &start(changes(&excluded))).await;
+    assert_eq!(refused, Err(FaultCode::InvalidRequest));
     let own = listed(".shiplane-0123456789abcdef.journal", b"x");
     assert_eq!(tells(&world, &own, changes(&own)).await, Err(FaultCode::InvalidRequest));
     let other = tells(&world, &listed("f", b"1"), changes(&listed("f", b"2"))).await;
@@ -128,7 +137,7 @@ async fn a_mass_deletion_needs_the_callers_consent_at_the_server_too() {
     // All ten entries of the base are removed; nothing is unknown, nothing is changed.
     let mut told = 10_u32.to_le_bytes().to_vec();
     (0..10_u32).for_each(|entry| told.extend_from_slice(&entry.to_le_bytes()));
-    told.extend_from_slice(&[0; 8]);
+    told.extend_from_slice(&[0; 12]);
     told.extend_from_slice(&Manifest::new().encode());
     let refused = call(&client, START, &Start { mass_deletion: false, ..start(told) }).await;
     assert_eq!(refused, Err(FaultCode::InvalidRequest));

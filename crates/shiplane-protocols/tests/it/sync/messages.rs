@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use shiplane_files::internals::sync::{FileState, Manifest, Node, Stamp};
-use shiplane_protocols::internals::sync::{SyncBody, SyncRequest, SyncResponse};
+use shiplane_protocols::internals::{
+    OpenFilters,
+    sync::{SyncBody, SyncRequest, SyncResponse},
+};
 use shiplane_wire::{Digest, Mtime, RelPath};
 
 use super::hostile_asked::changes;
@@ -51,6 +54,7 @@ fn any_request() -> impl Strategy<Value = SyncRequest> {
             source,
             digest,
             mode,
+            filters: OpenFilters { patterns: vec!["*.o".into()], ..OpenFilters::default() },
         },
     )
 }
@@ -83,10 +87,31 @@ fn the_bytes_are_these() {
         source: [4; 32],
         digest: 2,
         mode: Some(0o700),
+        filters: OpenFilters {
+            listed: Some(vec![b"b".to_vec()]),
+            ignore_files: true,
+            ..OpenFilters::default()
+        },
     };
     let one = [1, 0, 0, 0, 0, 0, 0, 0];
-    let expected =
-        [&[1; 16][..], &one, b"a", &[2; 32], &one, &[3; 32], &[1], &[4; 32], &[2], &[1, 0xc0, 1, 0, 0]];
+    let expected = [
+        &[1; 16][..],
+        &one,
+        b"a",
+        &[2; 32],
+        &one,
+        &[3; 32],
+        &[1],
+        &[4; 32],
+        &[2],
+        &[1, 0xc0, 1, 0, 0],
+        &[0; 8],
+        &[1],
+        &one,
+        &one,
+        b"b",
+        &[1, 0],
+    ];
     assert_eq!(shiplane_rpc::internals::encode(&request).unwrap()[..], expected.concat());
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };
     let response = SyncResponse::Differs { base: None, manifest_digest: [6; 32], changes };

@@ -38,6 +38,7 @@ impl Machines {
             state: SyncState::at(self.worlds[at].state()),
             own: self.worlds[at].identity().peer_id(),
             consent: Consent::default(),
+            filters: Arc::default(),
             dry_run: false,
             transfer: self.worlds[at].options.clone(),
         };

@@ -29,6 +29,10 @@ impl Policy for FileEvents {
         let is_received = match event {
             FileEvent::Identical => false,
             FileEvent::Published => true,
+            FileEvent::Removed { is_directory } => {
+                self.tracker.deleted(path.to_string(), is_directory);
+                return Ok(());
+            }
             FileEvent::Unexpected | FileEvent::NotSent(_) | FileEvent::Failed(_) => return Ok(()),
         };
         let sha256 = match self.sha256 {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use shiplane_files::internals::{Destination, ReceiveOptions, SourceRoot};
+use shiplane_files::internals::{Destination, Existing, ReceiveOptions, SourceRoot};
 use shiplane_protocols::internals::{
     Fetch, FetchRequest, Push, PushRequest,
     transfer::{EventFn, TransferEvent},
@@ -107,7 +107,7 @@ pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> R
         FetchRequest { is_new_here: world.scenario.seed.is_multiple_of(2), ..FetchRequest::of(b"") };
     let fetch = Fetch::open_with(client, request, &options).await.map_err(|error| Stopped::by(&error))?;
     let receive = ReceiveOptions {
-        overwrite: world.scenario.source_changes_at.is_some(),
+        existing: existing(world),
         durability: Durability::Durable,
         verify: false,
         digest: fetch.digest(),
@@ -121,6 +121,11 @@ pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> R
     all_arrived(fetched.map_err(|error| Stopped::by(&error))?.left_out(), &told)
 }
 
+/// A source that changes meanwhile has replaced what an earlier attempt brought.
+fn existing(world: &World) -> Existing {
+    if world.scenario.source_changes_at.is_some() { Existing::Replace } else { Existing::Refuse }
+}
+
 /// Pushes everything.
 pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
     let options = world.transfer_options();
@@ -131,9 +136,11 @@ pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> 
         path: Vec::new(),
         name: None,
         total_bytes: None,
-        overwrite: world.scenario.source_changes_at.is_some(),
+        existing: existing(world),
+        delete: None,
         chunk_len_bytes: options.chunk_len_bytes,
         durability: Durability::Durable,
+        filters: Arc::default(),
         source_name: b"the files of the client".to_vec(),
     };
     let push =

@@ -149,6 +149,7 @@ pub(crate) fn job(world: &World) -> SyncJob {
         state: world.client.sync_state(),
         own: world.client.id,
         consent: Consent { mass_deletion: true },
+        filters: Arc::default(),
         dry_run: false,
         transfer: world.transfer_options(),
     }

@@ -33,7 +33,7 @@ async fn fetch_new(
     path: &str,
     events: EventFn,
 ) -> Result<FilesReport, FetchError> {
-    let request = FetchRequest { path: path.into(), is_new_here: true };
+    let request = FetchRequest { path: path.into(), is_new_here: true, ..FetchRequest::default() };
     let fetch = Fetch::open_with(client, request, &world.options).await?;
     let target = world.destination(&fetch).map_err(TransferError::from)?;
     fetch.receive(target, &world.options, events).await
@@ -159,7 +159,7 @@ async fn a_single_file_arrives_equal_on_disk_and_in_a_stream() {
         let client = world.admitted().await;
         fetch_new(&world, &client, "x", silent()).await.unwrap();
         assert!(fs::read(world.dest().join("x")).unwrap() == content, "{len}");
-        let request = FetchRequest { path: b"x".to_vec(), is_new_here: true };
+        let request = FetchRequest { path: b"x".to_vec(), is_new_here: true, ..FetchRequest::default() };
         let fetch = Fetch::open_with(&client, request, &world.options).await.unwrap();
         let out = Shared::default();
         fetch
@@ -200,7 +200,7 @@ async fn a_stale_guess_where_files_are_compared_ends_well() {
 async fn a_stale_guess_where_a_part_is_here_brings_the_rest() {
     for fill in FILLS {
         let mut world = World::with_options(options(), fill);
-        world.receive.overwrite = true;
+        world.receive.existing = shiplane_files::internals::Existing::Replace;
         let client = world.admitted().await;
         fetch_new(&world, &client, "", silent()).await.unwrap();
         // Of each three files one is as it was, one is gone, and one is something else.

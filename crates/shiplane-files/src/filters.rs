@@ -1,0 +1,342 @@
+//! Filters: which paths of a tree take part in a transfer.
+
+mod ignore_files;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use shiplane_wire::{Hasher, PathRefused, RelPath, escape};
+use thiserror::Error;
+
+use crate::platform::{self, Kind, Stat};
+
+pub(crate) use ignore_files::IgnoreFiles;
+
+/// What filters are made of, as the two sides tell each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilterRules {
+    /// Lines as in a `.gitignore` at the top of the tree: a pattern excludes, one after `!` includes. The last that
+    /// matches a path decides.
+    pub patterns: Vec<String>,
+    /// Only these paths, what is below them, and the directories above them.
+    pub listed: Option<Vec<Vec<u8>>>,
+    /// Whether the files `.gitignore` and `.shiplaneignore` of the tree count too, where no pattern decides.
+    pub ignore_files: bool,
+    /// Whether directories on other file systems are excluded.
+    pub one_file_system: bool,
+}
+
+/// Decides which paths of a tree take part. An excluded directory is excluded with everything below it, and is not
+/// listed. The top of the tree is never excluded, nor is a file that was asked for by its own path.
+#[derive(Debug)]
+pub struct Filters {
+    rules: FilterRules,
+    listed: Option<BTreeSet<Vec<u8>>>,
+    patterns: Gitignore,
+}
+
+/// Why rules are no filters.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FiltersError {
+    /// A pattern is broken.
+    #[error("the pattern {pattern} is broken: {reason}")]
+    Pattern {
+        /// The pattern, escaped.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A listed path cannot be in a tree.
+    #[error("the path {path} cannot be listed: {reason}; give paths relative to the source")]
+    Path {
+        /// The path, escaped.
+        path: String,
+        /// The rule that it breaks.
+        reason: PathRefused,
+    },
+    /// There are more patterns than a peer is asked to keep.
+    #[error("the patterns have {len_bytes} bytes, more than {max_bytes}; use fewer")]
+    TooManyPatterns {
+        /// The sum of their lengths.
+        len_bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// The list of paths is longer than what fits into a call.
+    #[error("the list of paths has {len_bytes} bytes, more than {max_bytes}; copy it in parts")]
+    ListTooLong {
+        /// The sum of their lengths.
+        len_bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+}
+
+impl Default for Filters {
+    /// Those that exclude nothing.
+    fn default() -> Self {
+        Self { rules: FilterRules::default(), listed: None, patterns: Gitignore::empty() }
+    }
+}
+
+impl Filters {
+    /// Checks the rules.
+    ///
+    /// # Errors
+    /// [`FiltersError`].
+    pub fn new(mut rules: FilterRules) -> Result<Self, FiltersError> {
+        let (len_bytes, max_bytes) =
+            (cost_bytes(rules.patterns.iter().map(String::len)), MAX_PATTERNS_LEN_BYTES);
+        if len_bytes > max_bytes {
+            return Err(FiltersError::TooManyPatterns { len_bytes, max_bytes });
+        }
+        let mut builder = GitignoreBuilder::new("");
+        for pattern in &rules.patterns {
+            add(&mut builder, pattern)?;
+        }
+        let broken =
+            |error: ignore::Error| FiltersError::Pattern { pattern: "*".to_owned(), reason: reason(&error) };
+        let patterns = builder.build().map_err(broken)?;
+        let listed = match rules.listed.take() {
+            Some(listed) => parse_list(listed)?,
+            None => None,
+        };
+        // One form of the same list, so that its digest is the same on both sides.
+        rules.listed = listed.as_ref().map(|listed| listed.iter().cloned().collect());
+        Ok(Self { rules, listed, patterns })
+    }
+
+    /// The line that excludes what `pattern` matches.
+    ///
+    /// # Errors
+    /// [`FiltersError::Pattern`].
+    pub fn excluding(pattern: &str) -> Result<String, FiltersError> {
+        // A line that begins so would be a comment.
+        let line = if pattern.starts_with('#') { format!("\\{pattern}") } else { pattern.to_owned() };
+        Self::check_pattern(&line)?;
+        Ok(line)
+    }
+
+    /// The line that includes what `pattern` matches.
+    ///
+    /// # Errors
+    /// [`FiltersError::Pattern`].
+    pub fn including(pattern: &str) -> Result<String, FiltersError> {
+        let line = format!("!{pattern}");
+        Self::check_pattern(&line)?;
+        Ok(line)
+    }
+
+    /// Checks one line.
+    ///
+    /// # Errors
+    /// [`FiltersError::Pattern`].
+    pub fn check_pattern(line: &str) -> Result<(), FiltersError> {
+        let mut builder = GitignoreBuilder::new("");
+        add(&mut builder, line)?;
+        match builder.build() {
+            Ok(pattern) if pattern.is_empty() => Err(broken(line, "it is empty")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(broken(line, &reason(&error))),
+        }
+    }
+
+    /// What they are made of.
+    pub fn rules(&self) -> &FilterRules {
+        &self.rules
+    }
+
+    /// Whether they exclude nothing.
+    pub fn is_none(&self) -> bool {
+        self.rules == FilterRules::default()
+    }
+
+    /// Tells these filters from others.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = Hasher::blake3();
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        let FilterRules { patterns, listed, ignore_files, one_file_system } = &self.rules;
+        part(&[u8::from(*ignore_files), u8::from(*one_file_system), u8::from(listed.is_some())]);
+        part(&(patterns.len() as u64).to_le_bytes());
+        patterns.iter().for_each(|pattern| part(pattern.as_bytes()));
+        listed.iter().flatten().for_each(|path| part(path));
+        *hasher.finish().as_bytes()
+    }
+
+    /// Whether the patterns or the list exclude `path`, whose parents they do not exclude. What ignore files and file
+    /// systems exclude, only the side knows that has the tree.
+    pub fn excludes(&self, path: &RelPath, is_directory: bool) -> bool {
+        self.decide(path, is_directory).unwrap_or(false)
+    }
+
+    /// The same; `None` if nothing is said of the path.
+    fn decide(&self, path: &RelPath, is_directory: bool) -> Option<bool> {
+        if self.listed.as_ref().is_some_and(|listed| !covers(listed, path.as_bytes(), is_directory)) {
+            return Some(true);
+        }
+        decision(&self.patterns, path.as_bytes(), is_directory)
+    }
+}
+
+/// Filters on their way through a tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    filters: Arc<Filters>,
+    /// The file system of the top.
+    device: u64,
+    /// Listed paths that were not found yet.
+    missing: BTreeSet<Vec<u8>>,
+}
+
+/// Who excludes a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excluded {
+    /// The patterns or the list: the other side knows it too.
+    ByRules,
+    /// An ignore file or the file system: the other side cannot know it.
+    ByTree,
+}
+
+impl Walk {
+    pub(crate) fn new(filters: Arc<Filters>, device: u64) -> Self {
+        let missing = filters.listed.clone().unwrap_or_default();
+        Self { filters, device, missing }
+    }
+
+    /// The ignore files of a directory, if they count.
+    pub(crate) fn enter(&self, dir: &Dir) -> io::Result<Option<IgnoreFiles>> {
+        if self.filters.rules.ignore_files { IgnoreFiles::of(dir) } else { Ok(None) }
+    }
+
+    /// Whether a path is excluded. `levels` has the ignore files of the directories above it, the nearest first, with
+    /// the length of the directory's path.
+    pub(crate) fn excludes<'a>(
+        &mut self,
+        path: &RelPath,
+        stat: &Stat,
+        mut levels: impl Iterator<Item = (usize, &'a IgnoreFiles)>,
+    ) -> Option<Excluded> {
+        let is_directory = stat.kind == Kind::Directory;
+        let excluded = match self.filters.decide(path, is_directory) {
+            Some(true) => Some(Excluded::ByRules),
+            _ if self.filters.rules.one_file_system && stat.device != self.device => Some(Excluded::ByTree),
+            Some(false) => None,
+            None => levels
+                .find_map(|(len, files)| files.decide(&path.as_bytes()[len..], is_directory))
+                .and_then(|is_excluded| is_excluded.then_some(Excluded::ByTree)),
+        };
+        if !self.missing.is_empty() {
+            self.found(path.as_bytes(), excluded.is_some());
+        }
+        excluded
+    }
+
+    /// Listed paths that are nowhere in the tree, one after another.
+    pub(crate) fn next_missing(&mut self) -> Option<Vec<u8>> {
+        self.missing.pop_first()
+    }
+
+    /// Nobody wants to know which listed paths are missing.
+    pub(crate) fn forget_missing(&mut self) {
+        self.missing.clear();
+    }
+
+    /// Of a path that is excluded, nothing below is missing either.
+    fn found(&mut self, path: &[u8], is_excluded: bool) {
+        self.missing.remove(path);
+        if is_excluded {
+            let below: Vec<_> = below(&self.missing, path).cloned().collect();
+            below.iter().for_each(|path| _ = self.missing.remove(path));
+        }
+    }
+}
+
+/// Whether a list has the path, one above it or, for a directory, one below it.
+fn covers(listed: &BTreeSet<Vec<u8>>, path: &[u8], is_directory: bool) -> bool {
+    let mut separators = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    listed.contains(path)
+        || separators.any(|at| listed.contains(&path[..at]))
+        || (is_directory && below(listed, path).next().is_some())
+}
+
+/// Those of the paths that are below one.
+fn below<'a>(paths: &'a BTreeSet<Vec<u8>>, path: &[u8]) -> impl Iterator<Item = &'a Vec<u8>> {
+    let prefix = [path, b"/"].concat();
+    paths.range(prefix.clone()..).take_while(move |other| other.starts_with(&prefix))
+}
+
+/// `None` for a list that covers everything.
+fn parse_list(listed: Vec<Vec<u8>>) -> Result<Option<BTreeSet<Vec<u8>>>, FiltersError> {
+    let (len_bytes, max_bytes) = (cost_bytes(listed.iter().map(Vec::len)), MAX_LIST_LEN_BYTES);
+    if len_bytes > max_bytes {
+        return Err(FiltersError::ListTooLong { len_bytes, max_bytes });
+    }
+    let mut paths = BTreeSet::new();
+    for typed in &listed {
+        // As `find` and shells write them.
+        let mut path = &typed[..];
+        while let Some(rest) = path.strip_prefix(b"./") {
+            path = rest;
+        }
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        if path == b"." || path.is_empty() && !typed.is_empty() {
+            return Ok(None);
+        }
+        let refused = |reason| FiltersError::Path { path: escape(typed).to_string(), reason };
+        RelPath::parse(path).map_err(refused)?;
+        paths.insert(path.to_vec());
+    }
+    Ok(Some(paths))
+}
+
+/// What texts of these lengths count as.
+fn cost_bytes(lens: impl Iterator<Item = usize>) -> usize {
+    lens.map(|len| len + TEXT_COST_BYTES).sum()
+}
+
+fn decision(patterns: &Gitignore, path: &[u8], is_directory: bool) -> Option<bool> {
+    if patterns.is_empty() {
+        return None;
+    }
+    match patterns.matched(&*platform::lossy_path(path), is_directory) {
+        Match::None => None,
+        Match::Ignore(_) => Some(true),
+        Match::Whitelist(_) => Some(false),
+    }
+}
+
+fn add(builder: &mut GitignoreBuilder, line: &str) -> Result<(), FiltersError> {
+    builder.add_line(None, line).map(drop).map_err(|error| broken(line, &reason(&error)))
+}
+
+fn broken(line: &str, reason: &str) -> FiltersError {
+    let pattern = line.strip_prefix('!').unwrap_or(line);
+    FiltersError::Pattern { pattern: escape(pattern.as_bytes()).to_string(), reason: reason.to_owned() }
+}
+
+/// What is wrong, without the pattern.
+fn reason(error: &ignore::Error) -> String {
+    match error {
+        ignore::Error::Glob { err, .. } => err.clone(),
+        error => error.to_string(),
+    }
+}
+
+/// 32 KiB: some thousand usual patterns. A peer compiles them, which takes many times as much.
+const MAX_PATTERNS_LEN_BYTES: usize = 32 << 10;
+
+/// 768 KiB: with the rest of the call, below the 1 MiB of an envelope.
+const MAX_LIST_LEN_BYTES: usize = 768 << 10;
+
+/// The length of a text in a call.
+const TEXT_COST_BYTES: usize = 8;
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,10 @@ use crate::program::{Machine, Server};
 /// Both have `same`, one each of `mine` and `theirs`, and different contents of `differs`.
 fn diverged() -> (Machine, Machine, Server) {
     let (here, there) = (Machine::new(), Machine::new());
+    let time = std::time::SystemTime::now();
     for (machine, root) in [(&here, "copy"), (&there, "src")] {
-        machine.write(&format!("{root}/same"), "same");
+        let same = machine.write(&format!("{root}/same"), "same");
+        fs::File::options().write(true).open(same).and_then(|file| file.set_modified(time)).expect("a time");
         machine.write(&format!("{root}/d/differs"), root);
     }
     there.write("src/new", "new");

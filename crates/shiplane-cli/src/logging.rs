@@ -1,5 +1,6 @@
 //! Writes log lines and messages to standard error without disturbing the progress bar.
 
+use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,9 +21,18 @@ pub(crate) fn init(verbose: u8) {
     let asked = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse().ok());
     let filter: Targets =
         asked.unwrap_or_else(|| Targets::new().with_default(others).with_target("shiplane", ours));
-    let lines =
-        tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(|| AroundTheBar);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(has_colors()).with_writer(|| AroundTheBar);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+}
+
+/// Whether standard error is a terminal that takes colours, and whose user wants them (`NO_COLOR`, no-color.org).
+pub(crate) fn has_colors() -> bool {
+    is_capable() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether standard error is a terminal on which a line can be drawn again.
+pub(crate) fn is_capable() -> bool {
+    io::stderr().is_terminal() && env::var_os("TERM").is_none_or(|name| name != "dumb")
 }
 
 /// Makes log lines and messages step around this bar from now on.

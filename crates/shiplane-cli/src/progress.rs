@@ -1,13 +1,13 @@
 //! Shows the progress of a transfer: a bar on a terminal, JSON events, or nothing.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::checksums;
 use crate::events::{Event, Phase};
-use crate::logging::{print_line, set_bar};
+use crate::logging::{is_capable, print_line, set_bar};
 
 /// How output is presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ struct Shown {
 impl<W: Write> Reporter<W> {
     /// Starts; draws a bar on a terminal.
     pub(crate) fn new(output_mode: OutputMode, out: W, is_terminal: bool, now: Instant) -> Self {
-        let bar = (output_mode == OutputMode::Human && io::stderr().is_terminal()).then(new_bar);
+        let bar = (output_mode == OutputMode::Human && is_capable()).then(new_bar);
         set_bar(bar.clone());
         Self {
             output_mode,
@@ -146,7 +146,6 @@ impl<W: Write> Reporter<W> {
             if let Some(bar) = &self.bar {
                 let words = last.progress.phase.words();
                 bar.set_message(format!("{words}: no data for {}", HumanDuration(still)));
-                bar.set_prefix("");
             }
         }
         let is_due = last.told_at.is_none_or(|at| now.duration_since(at) >= EVENT_INTERVAL);
@@ -255,12 +254,20 @@ fn draw(bar: &ProgressBar, progress: &Progress, phase_is_new: bool) {
         None => bar.unset_length(),
     }
     bar.set_position(progress.bytes_done);
+    bar.set_message(message(progress));
+}
+
+/// What is going on, the most important first: a narrow terminal shows only the beginning.
+fn message(progress: &Progress) -> String {
     let words = progress.phase.words();
-    bar.set_message(match progress.bytes_resumed {
-        0 => words.to_owned(),
-        resumed => format!("{words} ({} resumed)", BinaryBytes(resumed)),
-    });
-    bar.set_prefix(speed(progress));
+    let resumed = match progress.bytes_resumed {
+        0 => String::new(),
+        resumed => format!(", {} resumed", BinaryBytes(resumed)),
+    };
+    match speed(progress) {
+        speed if speed.is_empty() => format!("{words}{resumed}"),
+        speed => format!("{speed}, {words}{resumed}"),
+    }
 }
 
 /// The rate and the time left, if known.
@@ -287,13 +294,18 @@ fn style(has_total: bool) -> ProgressStyle {
         .progress_chars("=> ")
 }
 
-/// With a known total a bar, otherwise a byte counter.
+/// With a known total a bar, otherwise a byte counter. The message is cut to what fits, so that the line never wraps.
 fn template(has_total: bool) -> &'static str {
     if has_total {
-        "{msg} [{bar:24}] {binary_bytes}/{binary_total_bytes} {prefix}"
+        "[{bar:10}] {binary_bytes}/{binary_total_bytes} {wide_msg}"
     } else {
-        "{msg} {spinner} {binary_bytes} {prefix}"
+        "{spinner} {binary_bytes} {wide_msg}"
     }
+}
+
+/// A number of things, in words.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 fn summary(done: &Event) -> String {
@@ -307,12 +319,20 @@ fn summary(done: &Event) -> String {
         Event::Synced { files, actions, left_out, bytes_sent, bytes_received, seconds, .. } => {
             let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
             let (sent, received) = (BinaryBytes(*bytes_sent), BinaryBytes(*bytes_received));
-            let done = format!("done: {files} files on both sides, {actions} actions");
+            let (files, actions) = (count(*files, "file"), count(*actions, "change"));
+            let done = format!("done: {files} on both sides, {actions}");
             return format!("{done}, {left_out} left out, {sent} sent, {received} received in {took:.1?}");
         }
         _ => return String::new(),
     };
     let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+    if moved == 0 && *left_out == 0 && *bytes_resumed > 0 {
+        let there = BinaryBytes(*bytes_resumed);
+        return format!(
+            "nothing to do: {} with {there}, all there already ({took:.1?})",
+            count(*files, "file")
+        );
+    }
     let rate = moved as f64 / seconds.max(MIN_RATE_SECONDS);
     let resumed = match bytes_resumed {
         0 => String::new(),
@@ -322,7 +342,8 @@ fn summary(done: &Event) -> String {
     let moved = BinaryBytes(moved);
     let rate = BinaryBytes(rate as u64);
     let left_out = if *left_out == 0 { String::new() } else { format!(", {left_out} left out") };
-    format!("done: {files} files, {moved} {verb}{squeezed} in {took:.1?} ({rate}/s){resumed}{left_out}")
+    let files = count(*files, "file");
+    format!("done: {files}, {moved} {verb}{squeezed} in {took:.1?} ({rate}/s){resumed}{left_out}")
 }
 
 /// Four a second: enough for a script that draws, few enough for one that logs.
@@ -485,5 +506,25 @@ mod tests {
         assert_eq!(summary(&done(0, 2 << 20, 7)), format!("{plain}, 7 left out"));
         let squeezed = "done: 3 files, 2.00 MiB received as 512.00 KiB in 2.0s (1.00 MiB/s)";
         assert_eq!(summary(&done(0, 1 << 19, 0)), squeezed);
+        let nothing = Event::Done {
+            files: 1,
+            bytes_total: 1 << 20,
+            bytes_received: 0,
+            bytes_wire: 0,
+            bytes_resumed: 1 << 20,
+            left_out: 0,
+            seconds: 0.5,
+            digest: None,
+            digest_algorithm: None,
+        };
+        assert_eq!(summary(&nothing), "nothing to do: 1 file with 1.00 MiB, all there already (500.0ms)");
+    }
+
+    #[test]
+    fn a_narrow_terminal_is_told_the_rate_first() {
+        let moving =
+            Progress { bytes_total: Some(14_000), bytes_per_second: 1000, bytes_resumed: 5, ..at(11_000) };
+        assert_eq!(message(&moving), "1000 B/s, 3 seconds left, receiving, 5 B resumed");
+        assert_eq!(message(&Progress::at(Phase::Listing)), "waiting for the list of files");
     }
 }

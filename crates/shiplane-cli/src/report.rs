@@ -1,23 +1,28 @@
 //! Reports a failure: as text on standard error, as the exit code and, with `--json`, as a last event.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use shiplane::escape;
+use shiplane::{Side, escape};
 
 use crate::args::Cli;
 use crate::events::Event;
 use crate::exit::{Class, Diagnosis};
 use crate::failure::Failure;
-use crate::logging::print_line;
+use crate::logging::{has_colors, print_line};
 
 /// Reports the failure; with `json` also as an event.
 pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
     let Diagnosis { class, side, hint } = failure.diagnosis();
-    let (message, side) = (printable(&failure.to_string()), side.to_string());
-    print_line(&format!("error: {message} ({side})"));
+    let message = printable(&failure.to_string());
+    // That it is this machine goes without saying.
+    match side {
+        Side::ThisMachine => print_line(&format!("error: {message}")),
+        side => print_line(&format!("error: {message} ({side})")),
+    }
+    let side = side.to_string();
     print_line(&format!("hint: {hint}"));
     if json {
         let (hint, exit_code) = (hint.to_owned(), class as u8);
@@ -37,7 +42,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         };
     }
     let message = error.render();
-    let text = if io::stderr().is_terminal() { message.ansi().to_string() } else { message.to_string() };
+    let text = if has_colors() { message.ansi().to_string() } else { message.to_string() };
     let kept: Vec<&str> = text.lines().take_while(|line| !line.starts_with("For more information")).collect();
     print_line(kept.join("\n").trim_end());
     // The message is the help itself.

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use indicatif::BinaryBytes;
 use shiplane::{Error, Server, Stats};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,7 @@ use crate::args::TicketUses;
 use crate::events::{Event, Totals};
 use crate::failure::Failure;
 use crate::logging::print_line;
-use crate::progress::seconds;
+use crate::progress::{count, seconds};
 use crate::settings::ServeSettings;
 use crate::units::show_duration;
 use crate::{runtime, signals};
@@ -47,9 +48,23 @@ fn sum_up(stats: &Stats, json: bool) -> Result<(), Failure> {
         return event.write_line(&mut io::stdout().lock()).map_err(Failure::Stdout);
     }
     if io::stderr().is_terminal() {
-        print_line(&stats.to_string());
+        print_line(&in_words(stats));
     }
     Ok(())
+}
+
+/// What a server has done, in one line.
+fn in_words(stats: &Stats) -> String {
+    let failures = stats.sent_failures + stats.received_failures;
+    let failures = if failures == 0 { String::new() } else { format!(", {failures} ended early") };
+    format!(
+        "served for {}: {} sent in {}, {} received in {}{failures}",
+        show_duration(stats.uptime),
+        BinaryBytes(stats.sent_bytes),
+        count(stats.sent_transfers, "transfer"),
+        BinaryBytes(stats.received_bytes),
+        count(stats.received_transfers, "transfer"),
+    )
 }
 
 /// Binds the requested port, or any free port if the default one is taken.

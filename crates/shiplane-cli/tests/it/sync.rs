@@ -1,6 +1,7 @@
 //! Two-way sync.
 
 use std::fs;
+use std::time::UNIX_EPOCH;
 
 use crate::program::{Machine, Run, Running, Server, assert_same_tree};
 
@@ -11,8 +12,11 @@ fn serve(there: &Machine) -> Server {
 fn diverged() -> (Machine, Machine) {
     let (here, there) = (Machine::new(), Machine::new());
     for at in 0..20 {
-        here.write(&format!("data/common/{at}"), at.to_string());
-        there.write(&format!("data/common/{at}"), at.to_string());
+        for machine in [&here, &there] {
+            let path = machine.write(&format!("data/common/{at}"), at.to_string());
+            // A file with another time is another thing to do.
+            fs::File::options().write(true).open(path).unwrap().set_modified(UNIX_EPOCH).unwrap();
+        }
     }
     here.write("data/mine/new", "mine");
     there.write("data/theirs/odd\u{1b}name", "theirs");

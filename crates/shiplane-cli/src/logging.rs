@@ -18,7 +18,7 @@ pub(crate) fn init(verbose: u8) {
         2 => (Level::INFO, Level::DEBUG),
         _ => (Level::DEBUG, Level::TRACE),
     };
-    let asked = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse().ok());
+    let asked = env::var("RUST_LOG").ok().and_then(|filter| filter.parse().ok());
     let filter: Targets =
         asked.unwrap_or_else(|| Targets::new().with_default(others).with_target("shiplane", ours));
     let lines = tracing_subscriber::fmt::layer().with_ansi(has_colors()).with_writer(|| AroundTheBar);

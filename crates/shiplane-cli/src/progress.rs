@@ -513,6 +513,8 @@ mod tests {
             bytes_wire: 0,
             bytes_resumed: 1 << 20,
             left_out: 0,
+            kept: 0,
+            deleted: 0,
             seconds: 0.5,
             digest: None,
             digest_algorithm: None,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -104,6 +104,13 @@ impl Machine {
         fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         fs::write(&path, content).expect("a file");
         path
+    }
+
+    /// The same with a time that does not depend on when it is written.
+    pub(crate) fn write_old(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.write(name, content);
+        let file = fs::File::options().write(true).open(path).expect("the file");
+        file.set_modified(UNIX_EPOCH).expect("a time");
     }
 
     /// This machine's peer id.

@@ -1,7 +1,6 @@
 //! Two-way sync.
 
 use std::fs;
-use std::time::UNIX_EPOCH;
 
 use crate::program::{Machine, Run, Running, Server, assert_same_tree};
 
@@ -13,9 +12,7 @@ fn diverged() -> (Machine, Machine) {
     let (here, there) = (Machine::new(), Machine::new());
     for at in 0..20 {
         for machine in [&here, &there] {
-            let path = machine.write(&format!("data/common/{at}"), at.to_string());
-            // A file with another time is another thing to do.
-            fs::File::options().write(true).open(path).unwrap().set_modified(UNIX_EPOCH).unwrap();
+            machine.write_old(&format!("data/common/{at}"), at.to_string());
         }
     }
     here.write("data/mine/new", "mine");

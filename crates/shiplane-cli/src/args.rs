@@ -143,7 +143,7 @@ pub(crate) struct GetArgs {
     pub(crate) filters: FilterArgs,
     /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "verify", "sha256", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "verify", "sha256", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// With --insecure-octopii: file to write the chunk to [default: octopii-chunk]
     #[cfg(feature = "octopii")]
@@ -177,7 +177,7 @@ pub(crate) struct PushArgs {
     pub(crate) filters: FilterArgs,
     /// Send one file to the Octopii node TARGET, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
@@ -247,6 +247,9 @@ pub(crate) struct ExistingArgs {
     /// Delete what the source does not have from the directory that it becomes; not what is excluded
     #[arg(long)]
     pub(crate) delete: bool,
+    /// Show what would be copied, replaced and deleted; change nothing. A push needs permission to read for it
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
     /// With --delete: delete even more than half of the files, or more than 1,000
     #[arg(long, requires = "delete")]
     pub(crate) yes: bool,

@@ -29,6 +29,7 @@ mod announced;
 mod beneath;
 mod blocks;
 mod buffers;
+mod comparison;
 mod deletion;
 mod delta;
 mod destination;
@@ -78,6 +79,7 @@ pub mod internals {
     pub use crate::{
         blocks::{Block, bounds_of, split_buffer},
         buffers::{Buffers, CountedMemory, Scratch, SharedMemory},
+        comparison::{Comparison, Difference, Different},
         destination::Destination,
         digest_cache::DigestCache,
         error::{DestinationError, FaultClass, Operation, SourceError},

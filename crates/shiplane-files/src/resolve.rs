@@ -111,6 +111,20 @@ impl ResolvedDestination {
 /// As every program makes directories; the umask takes its part away.
 pub(super) const NEW_DIR_MODE: u32 = 0o777;
 
+/// Where [`ResolvedDestination::find`] finds the directory, and the name of a single file in it. Nothing is created.
+pub(super) fn place_of(dest: &Path, shape: &Shape) -> Result<(PathBuf, Option<RelPath>), DestinationError> {
+    Ok(match shape {
+        Shape::File { name } if ends_in_separator(dest) || is_dir(dest)? => {
+            (dest.to_owned(), Some(checked_name(name)?))
+        }
+        Shape::File { .. } => (parent_of(dest).to_owned(), Some(checked_name(name_of(dest)?)?)),
+        Shape::Directory { name } if ends_in_separator(dest) => {
+            (dest.join(shown_name(checked_name(name)?.as_bytes())), None)
+        }
+        Shape::Directory { .. } | Shape::Contents => (dest.to_owned(), None),
+    })
+}
+
 /// A directory of this machine, and those above it that had to be created for it.
 struct Found {
     dir: Dir,

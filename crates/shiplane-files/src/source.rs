@@ -288,6 +288,15 @@ impl Source {
         &self.shape
     }
 
+    /// Its directory; of one file also its path there, and the name that it goes by.
+    pub(crate) fn place(&self) -> Option<(&Dir, Option<(RelPath, RelPath)>)> {
+        match &self.content {
+            Content::Tree(root) => Some((root, None)),
+            Content::File(file) => Some((&file.root, Some((file.path.clone(), file.name.clone())))),
+            Content::Open(_) | Content::Listed { .. } => None,
+        }
+    }
+
     /// Whether it is the content of a directory, and not a file.
     pub fn is_tree(&self) -> bool {
         matches!(self.content, Content::Tree(_))

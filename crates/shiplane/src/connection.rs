@@ -1,6 +1,7 @@
 //! A connection to one server, which starts jobs and calls.
 
 pub(crate) mod get;
+mod preview;
 pub(crate) mod push;
 mod redial;
 pub(crate) mod sync;

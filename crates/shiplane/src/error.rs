@@ -227,6 +227,8 @@ pub(crate) enum Cause {
     Clean(#[source] SourceError),
     #[error("nothing was deleted, because paths were left out; everything else is done")]
     NothingDeleted,
+    #[error("the target has a directory where the source is a file, or a file where it is a directory")]
+    OtherKindThere,
     #[error("there is nothing to push")]
     NothingToPush,
     #[error("the target names no file for the content")]
@@ -327,6 +329,7 @@ impl Cause {
             Self::NothingDeleted => {
                 here(LeftOut, "correct what is named above, or exclude it, and run the same command again")
             }
+            Self::OtherKindThere => here(Refused, "push to another path"),
             Self::NothingToPush => here(Usage, "give the files to push before the target"),
             Self::ContentUnnamed => here(Usage, CONTENT_UNNAMED),
             Self::Sync(error) => sync::sync(error),

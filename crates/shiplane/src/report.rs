@@ -38,8 +38,10 @@ pub struct Report {
     pub digest: Option<String>,
     /// The function that computed it.
     pub digest_algorithm: DigestAlgorithm,
-    /// What a sync changed, or would change in a dry run.
+    /// What a sync changed, or what any job would do in a dry run.
     pub actions: Vec<Action>,
+    /// How many more actions there are than are listed.
+    pub actions_unnamed: u64,
     /// What was left out; of a list whose paths have more than [`Report::MAX_LEFT_OUT_BYTES`], the first part. The
     /// events name all of it.
     pub left_out: Vec<Action>,
@@ -69,6 +71,7 @@ impl Report {
             digest: None,
             digest_algorithm,
             actions: Vec::new(),
+            actions_unnamed: 0,
             left_out: Vec::new(),
             left_out_count: 0,
         }

@@ -39,6 +39,7 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
     let ended = loop {
         let fetched = transfer.run(prepare(&settings, &transfer, &landed, job, &stop)).await;
         let Some(report) = report_of(&fetched) else { break fetched };
+        report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
         landed.extend(report.landed.clone());
         total = Some(total.map_or_else(|| report.clone(), |total| sum(total, report)));
         match (fetched, sources.next()) {
@@ -75,6 +76,7 @@ fn prepare(
         .overwrite(settings.existing.overwrite)
         .keep_existing(settings.existing.keep_existing)
         .delete(settings.existing.delete)
+        .dry_run(settings.existing.dry_run)
         .allow_mass_deletion(settings.existing.yes)
         .verify(settings.verify)
         .sha256(settings.sha256)

@@ -41,6 +41,7 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
         .overwrite(settings.existing.overwrite)
         .keep_existing(settings.existing.keep_existing)
         .delete(settings.existing.delete)
+        .dry_run(settings.existing.dry_run)
         .allow_mass_deletion(settings.existing.yes)
         .durable(settings.durability.is_durable())
         .concurrency(settings.jobs)
@@ -56,6 +57,7 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
     let push = settings.rate.iter().fold(push, |push, rate| push.rate(rate.get()));
     let pushed = transfer.finish(push).await;
     if let Some(report) = report_of(&pushed) {
+        report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
         done(job, report);
     }
     pushed?;

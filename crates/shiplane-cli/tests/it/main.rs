@@ -18,6 +18,8 @@ mod choices;
 #[cfg(test)]
 mod delete;
 #[cfg(test)]
+mod dry_run;
+#[cfg(test)]
 mod filters;
 #[cfg(target_os = "linux")] // Only there is writable memory what `ulimit -d` limits.
 #[cfg(test)]

@@ -6,7 +6,8 @@ mod writes;
 use std::sync::Arc;
 
 use shiplane_files::internals::{
-    Block, ChunkWriter, Destination, DestinationError, Filters, LeftOut, Plan, Summary, TopDirectory,
+    Block, ChunkWriter, Comparison, Destination, DestinationError, Filters, LeftOut, Plan, Summary,
+    TopDirectory,
 };
 use shiplane_wire::{Digest, Durability, Entry, LeftOutReason, Span, Stored, Verified};
 
@@ -30,6 +31,8 @@ enum Output {
         is_part: bool,
     },
     Stream(OutputStream),
+    /// Nothing is written.
+    Comparison(Comparison),
 }
 
 /// Takes one chunk.
@@ -61,8 +64,13 @@ impl Target {
                 let destination = destination.with_filters(Arc::clone(filters));
                 Self { output: Output::Files { destination, is_part }, ..self }
             }
-            Output::Stream(_) => self,
+            Output::Stream(_) | Output::Comparison(_) => self,
         }
+    }
+
+    /// Compares what the peer lists with what is here, and asks for none of it.
+    pub fn comparison(comparison: &Comparison) -> Self {
+        Self::at(Output::Comparison(comparison.clone()))
     }
 
     /// A destination that others finish.
@@ -78,7 +86,7 @@ impl Target {
     pub(crate) fn durability(&self) -> Durability {
         match &self.output {
             Output::Files { destination, .. } => destination.durability(),
-            Output::Stream(_) => Durability::Verified,
+            Output::Stream(_) | Output::Comparison(_) => Durability::Verified,
         }
     }
 
@@ -96,6 +104,7 @@ impl Target {
         match &self.output {
             Output::Files { destination, .. } => destination.plan_top(top),
             Output::Stream(_) => Err(DestinationError::NotRequested { path: ".".to_owned() }),
+            Output::Comparison(_) => Ok(()),
         }
     }
 
@@ -104,6 +113,7 @@ impl Target {
         match &self.output {
             Output::Files { destination, .. } => destination.plan(index, entry),
             Output::Stream(stream) => stream.plan(entry),
+            Output::Comparison(comparison) => comparison.plan(entry),
         }
     }
 
@@ -114,7 +124,10 @@ impl Target {
         entry: &Entry,
         theirs: Digest,
     ) -> Result<Plan, DestinationError> {
-        self.files(index)?.compare(index, entry, theirs)
+        match &self.output {
+            Output::Comparison(comparison) => comparison.compare(entry, theirs),
+            Output::Files { .. } | Output::Stream(_) => self.files(index)?.compare(index, entry, theirs),
+        }
     }
 
     /// Takes a part of the block signatures of an entry for which [`Plan::Delta`] was given, in order, while the peer
@@ -138,7 +151,7 @@ impl Target {
     fn files(&self, entry: u64) -> Result<&Destination, DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => Ok(destination),
-            Output::Stream(_) => Err(DestinationError::NotWanted { entry }),
+            Output::Stream(_) | Output::Comparison(_) => Err(DestinationError::NotWanted { entry }),
         }
     }
 
@@ -146,7 +159,7 @@ impl Target {
     pub(super) fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.reserve(missing_bytes),
-            Output::Stream(_) => Ok(()),
+            Output::Stream(_) | Output::Comparison(_) => Ok(()),
         }
     }
 
@@ -155,6 +168,7 @@ impl Target {
         match &self.output {
             Output::Files { destination, .. } => destination.file_len_bytes(entry),
             Output::Stream(stream) => stream.file_len_bytes(),
+            Output::Comparison(_) => None,
         }
     }
 
@@ -162,7 +176,7 @@ impl Target {
     pub(super) fn is_immediate(&self) -> bool {
         match &self.output {
             Output::Files { destination, .. } => destination.is_immediate(),
-            Output::Stream(_) => false,
+            Output::Stream(_) | Output::Comparison(_) => false,
         }
     }
 
@@ -171,6 +185,7 @@ impl Target {
         match &self.output {
             Output::Files { destination, .. } => destination.chunk_writer(chunk, spans).map(Writer::Files),
             Output::Stream(stream) => Ok(Writer::Stream(stream.writer(spans))),
+            Output::Comparison(_) => Err(DestinationError::NotWanted { entry: chunk }),
         }
     }
 
@@ -178,7 +193,7 @@ impl Target {
     pub(super) fn publish(&self, entries: &[u64]) -> Result<Vec<u64>, DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.publish(entries),
-            Output::Stream(_) => Ok(entries.to_vec()),
+            Output::Stream(_) | Output::Comparison(_) => Ok(entries.to_vec()),
         }
     }
 
@@ -186,7 +201,7 @@ impl Target {
     pub(super) fn take_left_out(&self) -> Result<(Vec<LeftOut>, u64), DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.take_left_out(),
-            Output::Stream(_) => Ok((Vec::new(), 0)),
+            Output::Stream(_) | Output::Comparison(_) => Ok((Vec::new(), 0)),
         }
     }
 
@@ -194,7 +209,7 @@ impl Target {
     pub(super) fn discard_left_out(&self, entry: u64) -> Result<(), DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.discard_left_out(entry),
-            Output::Stream(_) => Ok(()),
+            Output::Stream(_) | Output::Comparison(_) => Ok(()),
         }
     }
 
@@ -206,6 +221,7 @@ impl Target {
                 stream.discard();
                 Ok(())
             }
+            Output::Comparison(_) => Ok(()),
         }
     }
 
@@ -229,6 +245,7 @@ impl Target {
             Output::Files { destination, is_part: false } => destination.finish(),
             Output::Files { is_part: true, .. } => Ok(Summary::default()),
             Output::Stream(stream) => stream.finish(),
+            Output::Comparison(comparison) => comparison.finish().map(|()| Summary::default()),
         }
     }
 }

@@ -11,7 +11,9 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt};
-use shiplane_files::internals::{Destination, DestinationError, Existing, Filters, ReceiveOptions, Shape};
+use shiplane_files::internals::{
+    Comparison, Destination, DestinationError, Existing, Filters, ReceiveOptions, Shape,
+};
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchRequest,
     transfer::{FilesReport, OutputStream, Target, TransferError, TransferOptions},
@@ -24,9 +26,13 @@ use self::{
     files::FileEvents,
     output::{HashingOutput, OutputDigest},
 };
-use super::{Connection, redial::Redial};
+use super::{
+    Connection,
+    preview::{Preview, Previewed},
+    redial::Redial,
+};
 use crate::{
-    error::{Cause, Error},
+    error::{Cause, ChoiceError, Error},
     event::{Phase, Side},
     report::Report,
     settings::{ExistingFiles, Settings, common_setters, existing_setters},
@@ -46,6 +52,7 @@ pub struct GetJob {
     dest: Dest,
     taken: Vec<PathBuf>,
     existing: ExistingFiles,
+    is_dry_run: bool,
     verify: bool,
     sha256: bool,
     is_durable: bool,
@@ -74,6 +81,7 @@ impl GetJob {
             dest: Dest::Path(PathBuf::from("./")),
             taken: Vec::new(),
             existing: ExistingFiles::default(),
+            is_dry_run: false,
             verify: false,
             sha256: false,
             is_durable: true,
@@ -104,6 +112,12 @@ impl GetJob {
     }
 
     existing_setters!();
+
+    /// Whether to change nothing: [`Report::actions`] then says what would be done. Modes and times are not compared.
+    pub fn dry_run(mut self, is_dry_run: bool) -> Self {
+        self.is_dry_run = is_dry_run;
+        self
+    }
 
     /// Whether files that exist are compared by content, not just by size and time.
     pub fn verify(mut self, verify: bool) -> Self {
@@ -150,6 +164,9 @@ impl GetJob {
             filters: self.settings.filters().await?,
             existing: self.existing.settle().map_err(Cause::from)?,
         };
+        if self.is_dry_run {
+            return self.preview(path, choice, &tracker).await;
+        }
         let mut redial = Redial::new(&self.connection, self.settings.give_up_after);
         let file_events = has_events.then_some(self.sha256);
         let sink = Sink::of(&mut self, file_events, writing);
@@ -169,6 +186,22 @@ impl GetJob {
             true => tracker.end_without_deletion(report),
             false => tracker.end(report),
         }
+    }
+
+    async fn preview(self, path: Vec<u8>, choice: Choice, tracker: &Arc<Tracker>) -> Result<Report, Error> {
+        let Dest::Path(dest) = self.dest else { return Err(Cause::Choice(ChoiceError::DryRunOutput).into()) };
+        let Choice { filters, existing } = choice;
+        let local_filters = Arc::clone(&filters);
+        let local = move |shape: Option<&Shape>, digest| {
+            let shape = shape.ok_or(Cause::Abandoned)?;
+            Comparison::at(&dest, shape, local_filters, digest).map_err(Cause::Destination)
+        };
+        let deletes = self.existing.deletion().is_some();
+        let (options, receiver) = (self.settings.options(), Side::ThisMachine);
+        let preview = Preview { filters, existing, deletes, options, receiver };
+        let events = tracker.events(0, Side::Peer);
+        let Previewed { actions, unnamed } = preview.compare(&self.connection, path, events, local).await?;
+        tracker.end(Report { actions, actions_unnamed: unnamed, ..Report::new(self.settings.digest) })
     }
 
     /// Fetches over one connection.

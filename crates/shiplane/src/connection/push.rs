@@ -16,20 +16,24 @@ use futures::{
     StreamExt, TryFutureExt, TryStreamExt,
     future::{BoxFuture, FutureExt},
 };
-use shiplane_files::internals::{Existing, Filters, Shape, Source, SourceRoot};
+use shiplane_files::internals::{Comparison, Existing, Filters, Shape, Source, SourceRoot};
 use shiplane_protocols::internals::{
     Push, PushError, PushRequest,
     transfer::{EventFn, FilesReport, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::CallError;
 use shiplane_transport::internals::blocking;
-use shiplane_wire::{Durability, escape};
+use shiplane_wire::{DigestAlgorithm, Durability, escape};
 use tokio::time::Instant;
 
-use super::{Connection, redial::Redial};
+use super::{
+    Connection,
+    preview::{Preview, Previewed},
+    redial::Redial,
+};
 use crate::{
-    error::{Cause, Error},
-    event::{Phase, Side},
+    error::{Cause, ChoiceError, Error},
+    event::{Action, Phase, Side},
     report::Report,
     settings::{ExistingFiles, Settings, common_setters, existing_setters},
     tracker::{ProgressState, Tracker},
@@ -47,6 +51,7 @@ pub struct PushJob {
     content: Content,
     to: Vec<u8>,
     existing: ExistingFiles,
+    is_dry_run: bool,
     is_durable: bool,
     settings: Settings,
 }
@@ -68,6 +73,7 @@ impl PushJob {
             content,
             to: Vec::new(),
             existing: ExistingFiles::default(),
+            is_dry_run: false,
             is_durable: true,
             settings,
         }
@@ -81,6 +87,13 @@ impl PushJob {
     }
 
     existing_setters!();
+
+    /// Whether to change nothing: [`Report::actions`] then says what would be done. It needs
+    /// permission to read what is there. Modes and times are not compared.
+    pub fn dry_run(mut self, is_dry_run: bool) -> Self {
+        self.is_dry_run = is_dry_run;
+        self
+    }
 
     /// Whether the job ends only when everything survives a power cut of the server. That is the default; otherwise
     /// the server's system may still hold some of it in memory.
@@ -103,6 +116,18 @@ impl PushJob {
         let content = self.content;
         let opening = blocking::spawn(move || open(content, &target));
         let offers = opening.await.map_err(|_| Cause::Abandoned)??;
+        if self.is_dry_run {
+            let progress = ProgressState::new(Phase::Listing, offers.len(), None);
+            let preview = Preview {
+                filters,
+                existing: self.existing.settle().map_err(Cause::from)?,
+                deletes: self.existing.deletion().is_some(),
+                options: self.settings.options(),
+                receiver: Side::Peer,
+            };
+            let tracker = self.settings.tracker(progress)?;
+            return preview_all(&self.connection, preview, offers, &tracker, self.settings.digest).await;
+        }
         // What has no name of its own contains the places of all the others.
         let has_unnamed = offers.iter().any(|offer| offer.name.is_none());
         let at_a_time = if has_unnamed { 1 } else { offers.len().clamp(1, MAX_AT_A_TIME) };
@@ -141,6 +166,45 @@ impl IntoFuture for PushJob {
     fn into_future(self) -> Self::IntoFuture {
         self.run().boxed()
     }
+}
+
+/// Says what a push of these would do.
+async fn preview_all(
+    connection: &Connection,
+    preview: Preview,
+    offers: Vec<Offer>,
+    tracker: &Arc<Tracker>,
+    digest: DigestAlgorithm,
+) -> Result<Report, Error> {
+    let mut report = Report::new(digest);
+    for (part, offer) in offers.into_iter().enumerate() {
+        let name = match offer.source.shape() {
+            Shape::File { name } => Some(name.clone()),
+            Shape::Directory { .. } | Shape::Contents => offer.name,
+        };
+        let path = match &name {
+            Some(name) if offer.path.is_empty() => name.clone(),
+            Some(name) => [&offer.path[..], b"/", name].concat(),
+            None => offer.path,
+        };
+        let (source, filters) = (offer.source, Arc::clone(&preview.filters));
+        let is_tree = source.is_tree();
+        let local = move |shape: Option<&Shape>, digest| {
+            if shape.is_some_and(|shape| matches!(shape, Shape::File { .. }) == source.is_tree()) {
+                return Err(Cause::OtherKindThere);
+            }
+            let compared = Comparison::with_source(&source, filters, digest).map_err(Cause::Destination)?;
+            compared.ok_or(Cause::Choice(ChoiceError::DryRunOutput))
+        };
+        let events = tracker.events(part, Side::ThisMachine);
+        let Previewed { actions, unnamed } = preview.compare(connection, path, events, local).await?;
+        let prefix = name.filter(|_| is_tree).map(|name| format!("{}/", escape(&name))).unwrap_or_default();
+        let named =
+            actions.into_iter().map(|action| Action { path: format!("{prefix}{}", action.path), ..action });
+        report.actions.extend(named);
+        report.actions_unnamed += unnamed;
+    }
+    tracker.end(report)
 }
 
 /// Everything that one job needs for each of its paths.

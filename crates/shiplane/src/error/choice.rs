@@ -18,6 +18,8 @@ pub(crate) enum ChoiceError {
     Suffix(#[from] SuffixRefused),
     #[error("existing files can be kept or replaced, but not both")]
     KeepOrReplace,
+    #[error("a dry run compares directories and files with names, not streams")]
+    DryRunOutput,
 }
 
 impl ChoiceError {
@@ -28,6 +30,7 @@ impl ChoiceError {
             }
             Self::PatternFile { .. } => "give a text file with one pattern on each line",
             Self::Suffix(_) => "give the end of a name, e.g. ~ or .old",
+            Self::DryRunOutput => "omit --dry-run, or give a path",
             Self::KeepOrReplace => "use either --keep-existing, or --overwrite or --backup",
         }
     }

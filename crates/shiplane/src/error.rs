@@ -81,6 +81,19 @@ impl Error {
         self.diagnosis().hint
     }
 
+    /// Whether the job would delete so much that the user must agree: run it again with `allow_mass_deletion`.
+    #[must_use]
+    pub fn needs_consent(&self) -> bool {
+        use shiplane_protocols::internals::transfer::TransferError;
+        match self.cause() {
+            Cause::Fetch(FetchError::Transfer(TransferError::Destination(error))) => {
+                matches!(error, DestinationError::MassDeletion { .. })
+            }
+            Cause::Push(PushError::Rejected(fault)) => fault.code == FaultCode::MassDeletion,
+            _ => false,
+        }
+    }
+
     /// What was done, if only some paths were left out.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {

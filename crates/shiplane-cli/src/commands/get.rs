@@ -37,7 +37,9 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
     let mut transfer = transfer.await?;
     let (mut total, mut landed, mut left_out) = (None, Vec::new(), None);
     let ended = loop {
-        let fetched = transfer.run(prepare(&settings, &transfer, &landed, job, &stop)).await;
+        let fetched = transfer
+            .run_agreed(|consented| prepare(&settings, consented, &transfer, &landed, job, &stop))
+            .await;
         let Some(report) = report_of(&fetched) else { break fetched };
         report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
         landed.extend(report.landed.clone());
@@ -64,6 +66,7 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
 
 fn prepare(
     settings: &GetSettings,
+    consented: bool,
     transfer: &Transfer<'_>,
     landed: &[PathBuf],
     job: &Arc<Job>,
@@ -77,7 +80,7 @@ fn prepare(
         .keep_existing(settings.existing.keep_existing)
         .delete(settings.existing.delete)
         .dry_run(settings.existing.dry_run)
-        .allow_mass_deletion(settings.existing.yes)
+        .allow_mass_deletion(settings.existing.yes || consented)
         .verify(settings.verify)
         .sha256(settings.sha256)
         .durable(settings.durability.is_durable())

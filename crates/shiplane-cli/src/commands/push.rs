@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use shiplane::{Report, escape};
+use shiplane::{PushJob, Report, escape};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
@@ -33,29 +33,34 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
     let destination = escape(settings.target.path());
     let transfer =
         Transfer::connect(job, settings.target, settings.buffer_len_bytes, destination, &stop).await?;
-    let push = match content {
-        Content::Paths(paths) => transfer.connection().push(paths),
-        Content::Spooled(file) => transfer.connection().push_file(file),
+    let prepare = |push: PushJob, consented: bool| {
+        let push = push
+            .overwrite(settings.existing.overwrite)
+            .keep_existing(settings.existing.keep_existing)
+            .delete(settings.existing.delete)
+            .dry_run(settings.existing.dry_run)
+            .allow_mass_deletion(settings.existing.yes || consented)
+            .durable(settings.durability.is_durable())
+            .concurrency(settings.jobs)
+            .chunk_len_bytes(settings.chunk_len_bytes)
+            .compression(settings.compress.compression())
+            .digest(settings.digest.algorithm())
+            .skip(settings.skip.iter().map(|kind| kind.name()))
+            .give_up_after(settings.give_up_after)
+            .on_progress(job.events())
+            .cancel_on(stop.clone().cancelled_owned());
+        let push = settings.existing.backup.iter().fold(push, |push, suffix| push.backup(suffix));
+        let push = with_filters!(push, &settings.filters);
+        settings.rate.iter().fold(push, |push, rate| push.rate(rate.get()))
     };
-    let push = push
-        .overwrite(settings.existing.overwrite)
-        .keep_existing(settings.existing.keep_existing)
-        .delete(settings.existing.delete)
-        .dry_run(settings.existing.dry_run)
-        .allow_mass_deletion(settings.existing.yes)
-        .durable(settings.durability.is_durable())
-        .concurrency(settings.jobs)
-        .chunk_len_bytes(settings.chunk_len_bytes)
-        .compression(settings.compress.compression())
-        .digest(settings.digest.algorithm())
-        .skip(settings.skip.iter().map(|kind| kind.name()))
-        .give_up_after(settings.give_up_after)
-        .on_progress(job.events())
-        .cancel_on(stop.cancelled_owned());
-    let push = settings.existing.backup.iter().fold(push, |push, suffix| push.backup(suffix));
-    let push = with_filters!(push, &settings.filters);
-    let push = settings.rate.iter().fold(push, |push, rate| push.rate(rate.get()));
-    let pushed = transfer.finish(push).await;
+    let pushed = match content {
+        Content::Paths(paths) => {
+            let push = || transfer.connection().push(paths.clone());
+            transfer.run_agreed(|consented| prepare(push(), consented)).await
+        }
+        Content::Spooled(file) => transfer.run(prepare(transfer.connection().push_file(file), false)).await,
+    };
+    transfer.close(&pushed).await;
     if let Some(report) = report_of(&pushed) {
         report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
         done(job, report);

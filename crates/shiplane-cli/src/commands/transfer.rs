@@ -1,5 +1,6 @@
 //! Connects, runs one job, and closes; shared by `get`, `push` and `sync`.
 
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::logging::print_line;
+use crate::progress::OutputMode;
 use crate::{runtime, signals};
 
 /// Runs a command until it is done or, after Ctrl-C, has stopped in order.
@@ -99,6 +102,24 @@ impl<'a> Transfer<'a> {
         ended
     }
 
+    /// Runs the job that `prepare` makes; once more with consent, if it would delete most of a tree and the user at the
+    /// terminal agrees.
+    pub(super) async fn run_agreed<J>(&self, prepare: impl Fn(bool) -> J) -> Result<Report, Error>
+    where
+        J: IntoFuture<Output = Result<Report, Error>>,
+    {
+        match self.run(prepare(false)).await {
+            Err(error) if error.needs_consent() && self.job.output_mode() == OutputMode::Human => {
+                let question = format!("{error}. Delete them? [y/N]");
+                match tokio::task::spawn_blocking(move || is_agreed(&question)).await {
+                    Ok(true) => self.run(prepare(true)).await,
+                    Ok(false) | Err(_) => Err(error),
+                }
+            }
+            ended => ended,
+        }
+    }
+
     /// Closes the connection after its last job, as [`finish`](Self::finish) does.
     pub(super) async fn close(self, ended: &Result<Report, Error>) {
         let is_interrupted = matches!(ended, Err(error) if error.kind() == ErrorKind::Interrupted);
@@ -113,6 +134,16 @@ impl<'a> Transfer<'a> {
 /// What a job has done. That paths are left out is an error, with a report of the rest.
 pub(super) fn report_of(ended: &Result<Report, Error>) -> Option<&Report> {
     ended.as_ref().map_or_else(Error::report, Some)
+}
+
+/// Asks at the terminal; `false` if there is none.
+fn is_agreed(question: &str) -> bool {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return false;
+    }
+    print_line(question);
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 /// Half of the second within which Ctrl-C must end the program.

@@ -1,6 +1,6 @@
 //! Shows the progress of a transfer: a bar on a terminal, JSON events, or nothing.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -75,6 +75,8 @@ pub(crate) struct Reporter<W> {
     /// Whether `out` is a terminal, which must not get the bytes of a name as they are.
     is_terminal: bool,
     bar: Option<ProgressBar>,
+    /// Whether somebody watches: the run then ends with a line.
+    is_watched: bool,
     began_at: Instant,
     last: Option<Shown>,
     /// `bytes_resumed` as last reported.
@@ -102,6 +104,7 @@ impl<W: Write> Reporter<W> {
             out,
             out_error: None,
             is_terminal,
+            is_watched: io::stderr().is_terminal(),
             bar,
             began_at: now,
             last: None,
@@ -181,7 +184,7 @@ impl<W: Write> Reporter<W> {
             (
                 OutputMode::Human,
                 done @ (Event::Done { .. } | Event::Pushed { .. } | Event::Synced { dry_run: false, .. }),
-            ) if self.bar.is_some() => {
+            ) if self.is_watched => {
                 self.end_bar();
                 print_line(&summary(done));
             }
@@ -240,7 +243,7 @@ pub(crate) fn seconds(duration: Duration) -> f64 {
 }
 
 fn new_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style(false));
     bar.enable_steady_tick(TICK);
     bar
 }

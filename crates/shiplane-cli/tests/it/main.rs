@@ -33,3 +33,5 @@ mod octopii;
 mod program;
 #[cfg(test)]
 mod redial;
+#[cfg(test)]
+mod terminal;

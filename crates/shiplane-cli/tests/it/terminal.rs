@@ -1,0 +1,74 @@
+//! What a person sees at a terminal, whatever its width.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::process::Stdio;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::program::Machine;
+
+/// Runs the program at a terminal of `columns`, and gives its exit code and the lines that it has drawn, without what
+/// moves the cursor.
+fn at_terminal(
+    machine: &Machine,
+    columns: u16,
+    variables: &[(&str, &str)],
+    args: &[&str],
+) -> (i32, Vec<String>) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&terminal).expect("a terminal");
+    unlockpt(&terminal).expect("a terminal");
+    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&terminal, size).expect("a size");
+    let name = ptsname(&terminal, Vec::new()).expect("a name").into_string().expect("text");
+    let inside = File::options().read(true).write(true).open(name).expect("the other end");
+    let out = || Stdio::from(inside.try_clone().expect("a handle"));
+    let mut command = machine.command(args);
+    command.env("TERM", "xterm").env_remove("NO_COLOR").envs(variables.iter().copied());
+    let mut child = command.stdout(out()).stderr(out()).spawn().expect("the program starts");
+    drop((command, inside));
+    let mut drawn = Vec::new();
+    // Once nobody has the other end, reading fails.
+    let _ = File::from(terminal).read_to_end(&mut drawn);
+    let code = child.wait().expect("it ends").code().expect("a code");
+    let drawn = String::from_utf8(drawn).expect("text");
+    let lines = drawn.split(['\r', '\n']).map(|line| line.replace("\u{1b}[2K", "").trim_end().to_owned());
+    (code, lines.filter(|line| !line.is_empty()).collect())
+}
+
+#[test]
+fn the_bar_fits_a_terminal_of_any_width_and_one_line_says_what_was_done() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/large", testlink::Rng::new(1).bytes(3_000_000));
+    let server = there.serve("src");
+    for columns in [40, 60, 120] {
+        let dest = format!("copy{columns}");
+        let args = ["get", server.ticket(), &dest, "--rate", "6MB"];
+        let (code, lines) = at_terminal(&here, columns, &[], &args);
+        let (last, bars) = lines.split_last().expect("lines");
+        assert!(code == 0 && last.starts_with("done: 1 file, 2.86 MiB received in "), "{lines:?}");
+        assert!(bars.iter().any(|line| line.contains("/2.86 MiB")), "{bars:?}");
+        let longest = bars.iter().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(columns.into()), "{longest:?} {bars:?}");
+        let (_, lines) = at_terminal(&here, columns, &[], &args);
+        assert!(lines.last().is_some_and(|line| line.starts_with("nothing to do: 1 file")), "{lines:?}");
+    }
+}
+
+#[test]
+fn colours_are_for_those_who_want_them_and_a_bar_for_terminals_that_can_draw_it() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/file", "file");
+    let server = there.serve("src");
+    let is_plain = |variables: &[(&str, &str)]| {
+        let (code, lines) = at_terminal(&here, 80, variables, &["get", "--nonsense"]);
+        assert_eq!(code, 2);
+        !lines.iter().any(|line| line.contains('\u{1b}'))
+    };
+    assert!(!is_plain(&[]));
+    assert!(is_plain(&[("NO_COLOR", "1")]) && is_plain(&[("TERM", "dumb")]));
+    let (code, lines) = at_terminal(&here, 80, &[("TERM", "dumb")], &["get", server.ticket(), "copy"]);
+    assert!(code == 0 && lines.len() == 1 && lines[0].starts_with("done: 1 file"), "{lines:?}");
+}

@@ -143,7 +143,7 @@ impl Demo<'_> {
             "All copies equal the original: {files} files and {directories} directories, verified and durable."
         );
         if others > 0 {
-            println!("Left out: {} links or special files.", units::count(others));
+            println!("Left out: {} special files.", units::count(others));
         }
         if !is_cut {
             println!("Too small to be killed on the way, so nothing was resumed.");

@@ -18,7 +18,9 @@ pub struct Survey {
     pub files: u64,
     /// Without the root itself.
     pub directories: u64,
-    /// Symbolic links and special files: never sent.
+    /// Symbolic links.
+    pub links: u64,
+    /// Special files: never sent.
     pub others: u64,
     /// The files' content.
     pub bytes: u64,
@@ -37,6 +39,8 @@ pub enum Difference {
     Size(u64, u64),
     /// From this byte on.
     Content(u64),
+    /// Where a link leads.
+    Target,
     /// Who may read, write or execute it: of the original and of the copy.
     Mode(u32, u32),
     /// The time of a file's last change, to the nanosecond.
@@ -60,6 +64,7 @@ impl fmt::Display for Difference {
             Self::Kind => f.write_str("is of another kind"),
             Self::Size(original, copy) => write!(f, "has {copy} bytes instead of {original}"),
             Self::Content(offset) => write!(f, "differs from byte {offset} on"),
+            Self::Target => f.write_str("leads elsewhere"),
             Self::Mode(original, copy) => write!(f, "has the mode {copy:o} instead of {original:o}"),
             Self::Time | Self::DirectoryTime => f.write_str("has another modification time"),
         }
@@ -76,13 +81,14 @@ pub fn survey(root: &Path) -> Result<Survey> {
                 survey.bytes += entry.metadata.len();
             }
             Kind::Directory => survey.directories += 1,
+            Kind::Link => survey.links += 1,
             Kind::Other => survey.others += 1,
         }
     }
     Ok(survey)
 }
 
-/// Every difference between `original` and `copy`, by relative path: kinds, sizes, every byte, modes and times. What is neither file nor directory must not have been copied.
+/// Every difference between `original` and `copy`, by relative path: kinds, sizes, every byte, modes and times. Special files must not have been copied.
 pub fn differences(original: &Path, copy: &Path) -> Result<Vec<(PathBuf, Difference)>> {
     let mut copies = entries(copy)?;
     let mut found = Vec::new();
@@ -189,6 +195,8 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
         if entry.file_type().is_dir() {
             fs::create_dir_all(&target).with_context(cannot)?;
             directories.push((entry.into_path(), target));
+        } else if entry.file_type().is_symlink() {
+            copy_link(entry.path(), &target).with_context(cannot)?;
         } else {
             fs::copy(entry.path(), &target).with_context(cannot)?;
             copy_time(entry.path(), &target).with_context(cannot)?;
@@ -223,6 +231,7 @@ struct Entry {
 enum Kind {
     File,
     Directory,
+    Link,
     Other,
 }
 
@@ -242,6 +251,7 @@ fn entry_at(path: &Path) -> Result<Entry> {
     let kind = match metadata.file_type() {
         kind if kind.is_file() => Kind::File,
         kind if kind.is_dir() => Kind::Directory,
+        kind if kind.is_symlink() => Kind::Link,
         _ => Kind::Other,
     };
     Ok(Entry { path: path.to_path_buf(), kind, metadata })
@@ -254,6 +264,11 @@ fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
     }
     let time = |entry: &Entry| entry.metadata.modified().context("this system keeps no times");
     let has_other_time = time(original)? != time(copy)?;
+    if original.kind == Kind::Link {
+        let target = |entry: &Entry| fs::read_link(&entry.path).context("cannot read a link");
+        let in_target = (target(original)? != target(copy)?).then_some(Difference::Target);
+        return Ok(in_target.or_else(|| has_other_time.then_some(Difference::Time)));
+    }
     let [original_mode, copy_mode] = [original, copy].map(|entry| mode_of(&entry.metadata));
     let in_mode = (original_mode != copy_mode).then_some(Difference::Mode(original_mode, copy_mode));
     if original.kind != Kind::File {
@@ -293,6 +308,25 @@ fn first_different_byte(original: &Path, copy: &Path) -> Result<Option<u64>> {
 
 fn copy_time(from: &Path, to: &Path) -> std::io::Result<()> {
     File::open(to)?.set_modified(fs::metadata(from)?.modified()?)
+}
+
+#[cfg(unix)]
+fn copy_link(from: &Path, to: &Path) -> std::io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+    use std::os::unix::fs::MetadataExt as _;
+    std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
+    let found = fs::symlink_metadata(from)?;
+    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+    let times = Timestamps {
+        last_access: time(found.atime(), found.atime_nsec()),
+        last_modification: time(found.mtime(), found.mtime_nsec()),
+    };
+    Ok(rustix::fs::utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+#[cfg(not(unix))]
+fn copy_link(_from: &Path, _to: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Whether it is a temporary file or a journal of shiplane's.
@@ -384,7 +418,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn modes_and_times_of_directories_count_and_links_must_not_arrive() {
+    fn modes_and_times_of_directories_and_links_count() {
         use std::os::unix::fs::{PermissionsExt as _, symlink};
         let change = |root: &Path| {
             fs::set_permissions(root.join("d/f"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -395,6 +429,14 @@ mod tests {
             after(change),
             [Difference::Mode(0o755, 0o700), Difference::Mode(0o644, 0o755), Difference::Extra]
         );
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        symlink("a", one.path().join("l")).unwrap();
+        copy(one.path(), &other.path().join("same")).unwrap();
+        expect_equal(one.path(), &other.path().join("same")).unwrap();
+        fs::create_dir(other.path().join("elsewhere")).unwrap();
+        symlink("b", other.path().join("elsewhere/l")).unwrap();
+        let found = differences(one.path(), &other.path().join("elsewhere")).unwrap();
+        assert_eq!(found, [(PathBuf::from("l"), Difference::Target)]);
         let touch =
             |root: &Path| File::open(root.join("d")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(after(touch), [Difference::DirectoryTime]);
@@ -425,7 +467,7 @@ mod tests {
         let (from, to) = (tree(&[("d/f", b"content")]), tempfile::tempdir().unwrap());
         copy(from.path(), &to.path().join("to")).unwrap();
         expect_equal(from.path(), &to.path().join("to")).unwrap();
-        let counted = Survey { files: 1, directories: 1, others: 0, bytes: 7 };
+        let counted = Survey { files: 1, directories: 1, links: 0, others: 0, bytes: 7 };
         assert_eq!(survey(&to.path().join("to")).unwrap(), counted);
         remove(&to.path().join("to")).unwrap();
         remove(&to.path().join("to")).unwrap();

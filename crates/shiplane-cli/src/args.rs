@@ -90,6 +90,9 @@ pub(crate) struct ServeArgs {
     /// Accept push and sync; the ticket then permits writing too
     #[arg(long)]
     pub(crate) writable: bool,
+    /// Create all symbolic links that peers push, also those that lead out of what is pushed
+    #[arg(long, requires = "writable")]
+    pub(crate) all_links: bool,
     /// UDP address to listen on [default: 0.0.0.0:7514, or any free port if that is taken]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
@@ -143,7 +146,7 @@ pub(crate) struct GetArgs {
     pub(crate) filters: FilterArgs,
     /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "verify", "sha256", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "verify", "sha256", "durability", "jobs", "chunk", "skip", "links", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// With --insecure-octopii: file to write the chunk to [default: octopii-chunk]
     #[cfg(feature = "octopii")]
@@ -177,7 +180,7 @@ pub(crate) struct PushArgs {
     pub(crate) filters: FilterArgs,
     /// Send one file to the Octopii node TARGET, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "durability", "jobs", "chunk", "skip", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "durability", "jobs", "chunk", "skip", "links", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
@@ -273,6 +276,9 @@ pub(crate) struct MovingArgs {
     /// Kinds of paths that are not wanted: neither reported nor counted as left out
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     pub(crate) skip: Vec<Skip>,
+    /// Which symbolic links to carry; they are never followed
+    #[arg(long, value_name = "WHICH", value_enum, default_value = "all")]
+    pub(crate) links: Links,
 }
 
 /// Options of `get`, `push` and `sync`: rate, compression, digest.
@@ -298,6 +304,25 @@ pub(crate) struct PathArgs {
     /// How long to dial again when the connection is lost, e.g. 30s or 1h, or `never` give up; 0s: not at all
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_patience)]
     pub(crate) give_up_after: Duration,
+}
+
+/// Which symbolic links are carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Links {
+    /// All, as they are
+    All,
+    /// Those that lead nowhere outside of the tree; the others are left out
+    Inside,
+    /// None, as with --skip links
+    Skip,
+}
+
+impl Links {
+    /// The kinds that are not wanted.
+    pub(crate) fn skipped(self, mut skip: Vec<Skip>) -> Vec<Skip> {
+        skip.extend((self == Self::Skip).then_some(Skip::Links));
+        skip
+    }
 }
 
 /// Kinds of paths that a transfer may leave out.

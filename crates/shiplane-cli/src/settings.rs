@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use shiplane::{DEFAULT_PORT, Target, escape};
 
-use crate::args::{Compress, Digest, Durability, ExistingArgs, GetArgs, ServeArgs, Skip, TicketUses};
+use crate::args::{Compress, Digest, Durability, ExistingArgs, GetArgs, Links, ServeArgs, Skip, TicketUses};
 use crate::progress::OutputMode;
 
 pub(crate) use self::filters::{FilterSettings, with_filters};
@@ -35,6 +35,7 @@ pub(crate) struct ServeSettings {
     pub(crate) ticket_uses: TicketUses,
     pub(crate) ticket_file: Option<PathBuf>,
     pub(crate) writable: bool,
+    pub(crate) all_links: bool,
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) json: bool,
 }
@@ -58,6 +59,7 @@ pub(crate) struct GetSettings {
     pub(crate) skip: Vec<Skip>,
     pub(crate) give_up_after: Duration,
     pub(crate) filters: FilterSettings,
+    pub(crate) inside_links_only: bool,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -129,6 +131,7 @@ impl ServeSettings {
             ticket_uses: args.ticket_uses,
             ticket_file: args.ticket_file,
             writable: args.writable,
+            all_links: args.all_links,
             rate: args.rate,
             json: args.json,
         })
@@ -195,7 +198,8 @@ impl GetSettings {
             rate: args.path.rate,
             compress: args.path.compress,
             digest: args.path.digest,
-            skip: args.moving.skip,
+            skip: args.moving.links.skipped(args.moving.skip),
+            inside_links_only: args.moving.links == Links::Inside,
             give_up_after: args.path.give_up_after,
             filters,
             output_mode: output_mode(args.json, args.quiet),

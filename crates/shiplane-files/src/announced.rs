@@ -1,33 +1,44 @@
-//! The directories of a transfer, kept in memory or, if there are many, in a file.
+//! What is done at the end of a transfer, for directories or links: kept in memory or, if they are many, in a file.
 
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 
 use cap_std::fs::Dir;
-use shiplane_wire::{Mtime, RelPath};
+use shiplane_wire::{LinkTarget, Mtime, RelPath};
 
-use crate::{platform, state::Directory};
+use crate::{
+    platform,
+    state::{Directory, Link},
+};
 
-/// Keeps directories in the order in which they came, parents before their children.
-#[derive(Debug, Default)]
-pub(super) struct Announced {
+/// What is kept of a path.
+pub(super) trait Item: Sized {
+    fn encode(&self, out: &mut Vec<u8>);
+    fn decode(block: &mut &[u8]) -> Option<Self>;
+}
+
+/// Keeps paths in the order in which they came, such as directories before what is in them.
+#[derive(Debug)]
+pub(super) struct Announced<T> {
     /// The newest, encoded one after another.
     newest: Vec<u8>,
     /// The others, in a file without a name, and where each block of them ends.
     older: Option<File>,
     ends: Vec<u64>,
+    items: PhantomData<T>,
 }
 
-impl Announced {
-    /// Adds a directory. Where they become many they go to a file in `root` that has `name` for a moment.
-    pub(super) fn push(
-        &mut self,
-        path: &RelPath,
-        directory: &Directory,
-        root: &Dir,
-        name: &[u8],
-    ) -> io::Result<()> {
-        encode(&mut self.newest, path, directory);
+impl<T> Default for Announced<T> {
+    fn default() -> Self {
+        Self { newest: Vec::new(), older: None, ends: Vec::new(), items: PhantomData }
+    }
+}
+
+impl<T: Item> Announced<T> {
+    /// Adds a path. Where they become many they go to a file in `root` that has `name` for a moment.
+    pub(super) fn push(&mut self, path: &RelPath, item: &T, root: &Dir, name: &[u8]) -> io::Result<()> {
+        encode(&mut self.newest, path, item);
         if self.newest.len() >= BLOCK_LEN_BYTES {
             self.spill(root, name)?;
         }
@@ -38,7 +49,7 @@ impl Announced {
     pub(super) fn newest_first<E>(
         &self,
         unreadable: impl Fn(io::Error) -> E,
-        mut visit: impl FnMut(&RelPath, &Directory) -> Result<(), E>,
+        mut visit: impl FnMut(&RelPath, &T) -> Result<(), E>,
     ) -> Result<(), E> {
         visit_block(&self.newest, &unreadable, &mut visit)?;
         for (number, end) in self.ends.iter().enumerate().rev() {
@@ -73,39 +84,73 @@ impl Announced {
     }
 }
 
-fn encode(out: &mut Vec<u8>, path: &RelPath, directory: &Directory) {
-    let &Directory { mode, mtime } = directory;
+fn encode(out: &mut Vec<u8>, path: &RelPath, item: &impl Item) {
     let path = path.as_bytes();
     // At most 4,096.
     out.extend_from_slice(&(path.len() as u32).to_le_bytes());
     out.extend_from_slice(path);
-    out.extend_from_slice(&mode.unwrap_or(NO_MODE).to_le_bytes());
+    item.encode(out);
+}
+
+impl Item for Directory {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.mode.unwrap_or(NO_MODE).to_le_bytes());
+        encode_mtime(self.mtime, out);
+    }
+
+    fn decode(block: &mut &[u8]) -> Option<Self> {
+        let mode = u32::from_le_bytes(take(block)?);
+        Some(Self { mode: Some(mode).filter(|mode| *mode != NO_MODE), mtime: decode_mtime(block)? })
+    }
+}
+
+impl Item for Link {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_mtime(self.mtime, out);
+        let target = self.target.as_bytes();
+        // At most 4,095.
+        out.extend_from_slice(&(target.len() as u32).to_le_bytes());
+        out.extend_from_slice(target);
+    }
+
+    fn decode(block: &mut &[u8]) -> Option<Self> {
+        let mtime = decode_mtime(block)?;
+        Some(Self { mtime, target: LinkTarget::parse(take_text(block)?).ok()? })
+    }
+}
+
+fn encode_mtime(mtime: Mtime, out: &mut Vec<u8>) {
     out.extend_from_slice(&mtime.secs.to_le_bytes());
     out.extend_from_slice(&mtime.nanos.to_le_bytes());
 }
 
-fn visit_block<E>(
+fn decode_mtime(block: &mut &[u8]) -> Option<Mtime> {
+    Some(Mtime { secs: i64::from_le_bytes(take(block)?), nanos: u32::from_le_bytes(take(block)?) })
+}
+
+fn visit_block<T: Item, E>(
     mut block: &[u8],
     unreadable: &impl Fn(io::Error) -> E,
-    visit: &mut impl FnMut(&RelPath, &Directory) -> Result<(), E>,
+    visit: &mut impl FnMut(&RelPath, &T) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut decoded = Vec::new();
     while !block.is_empty() {
         // Somebody else may have changed the file.
         decoded.push(decode(&mut block).ok_or_else(|| unreadable(io::ErrorKind::InvalidData.into()))?);
     }
-    decoded.iter().rev().try_for_each(|(path, directory)| visit(path, directory))
+    decoded.iter().rev().try_for_each(|(path, item)| visit(path, item))
 }
 
-fn decode(block: &mut &[u8]) -> Option<(RelPath, Directory)> {
+fn decode<T: Item>(block: &mut &[u8]) -> Option<(RelPath, T)> {
+    let path = RelPath::parse(take_text(block)?).ok()?;
+    Some((path, T::decode(block)?))
+}
+
+fn take_text<'a>(block: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = u32::from_le_bytes(take(block)?);
-    let (path, rest) = block.split_at_checked(usize::try_from(len).ok()?)?;
+    let (text, rest) = block.split_at_checked(usize::try_from(len).ok()?)?;
     *block = rest;
-    let path = RelPath::parse(path).ok()?;
-    let mode = u32::from_le_bytes(take(block)?);
-    let mtime = Mtime { secs: i64::from_le_bytes(take(block)?), nanos: u32::from_le_bytes(take(block)?) };
-    let mode = Some(mode).filter(|mode| *mode != NO_MODE);
-    Some((path, Directory { mode, mtime }))
+    Some(text)
 }
 
 fn take<const LEN: usize>(block: &mut &[u8]) -> Option<[u8; LEN]> {
@@ -131,7 +176,7 @@ mod tests {
     fn however_many_there_are_all_come_back_newest_first_and_memory_stays_small() {
         let temp = TempDir::new().unwrap();
         let root = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
-        let mut announced = Announced::default();
+        let mut announced = Announced::<Directory>::default();
         let path = |number: u32| RelPath::parse(format!("{}/{number}", "x".repeat(200)).as_bytes()).unwrap();
         let directory = |number: u32| Directory {
             mode: Some(number).filter(|number| *number != 7),
@@ -157,5 +202,23 @@ mod tests {
         );
         visited.unwrap();
         assert!(numbers.into_iter().eq((0..5000).rev()));
+    }
+
+    #[test]
+    fn links_come_back_with_their_targets() {
+        let temp = TempDir::new().unwrap();
+        let root = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
+        let mut announced = Announced::default();
+        let path = RelPath::parse(b"a/l").unwrap();
+        let link =
+            Link { target: LinkTarget::parse(b"../\xff").unwrap(), mtime: Mtime { secs: -1, nanos: 5 } };
+        announced.push(&path, &link, &root, b"spilled").unwrap();
+        let mut found = Vec::new();
+        let visit = |path: &RelPath, link: &Link| {
+            found.push((path.clone(), link.clone()));
+            Ok(())
+        };
+        announced.newest_first(|error| error, visit).unwrap();
+        assert_eq!(found, [(path, link)]);
     }
 }

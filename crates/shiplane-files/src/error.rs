@@ -61,6 +61,14 @@ pub enum DestinationError {
         /// The later of the two.
         path: String,
     },
+    /// It is a symbolic link, and this receiver does not create it. Use `--links all` where that may be said.
+    #[error("{path} was not created: {reason}")]
+    LinkRefused {
+        /// The path.
+        path: String,
+        /// Why.
+        reason: LeftOutReason,
+    },
     /// The directory that it is in was left out, for this reason.
     #[error("{path} is in a directory that was left out ({reason})")]
     InLeftOut {
@@ -238,6 +246,7 @@ impl DestinationError {
             | Self::NameRefused { .. }
             | Self::NameCollision { .. }
             | Self::InLeftOut { .. }
+            | Self::LinkRefused { .. }
             | Self::Busy { .. }
             | Self::NoMemory
             | Self::MassDeletion { .. }
@@ -270,7 +279,7 @@ impl DestinationError {
             Self::Exists { .. } | Self::WrongKind { .. } => goes_on.then_some(LeftOutReason::InTheWay),
             Self::NameRefused { .. } => Some(LeftOutReason::Name),
             Self::NameCollision { .. } => Some(LeftOutReason::NameTaken),
-            Self::InLeftOut { reason, .. } => Some(*reason),
+            Self::InLeftOut { reason, .. } | Self::LinkRefused { reason, .. } => Some(*reason),
             Self::PermissionDenied { .. } => Some(LeftOutReason::NotPermitted),
             Self::Altered { .. } => Some(LeftOutReason::Changed),
             // They say nothing of the path.

@@ -1,13 +1,16 @@
 //! Finishes a transfer: directories' modes and times, journal, temporary files.
 
+use std::io;
+
 use cap_std::fs::Dir;
-use shiplane_wire::{RelPath, escape};
+use shiplane_wire::{RelPath, Version, escape};
 
 use crate::{
-    destination::Destination,
+    destination::{Destination, Parts},
+    dirs::DirHandle,
     error::{DestinationError, Operation},
-    platform::{self, Names},
-    state::{Directory, Summary},
+    platform::{self, Kind, Names},
+    state::{Directory, Link, Summary},
 };
 
 impl Destination {
@@ -28,6 +31,7 @@ impl Destination {
         }
         parts.planner.resume.remove_temps()?;
         self.remove_orphaned_temps()?;
+        self.lay_links()?;
         parts.planner.each_directory(|path, directory| {
             if let Err(error) = self.settle_directory(path, directory) {
                 parts.site.leave_out(None, path, error)?;
@@ -89,6 +93,61 @@ impl Destination {
         Ok(())
     }
 
+    /// Creates the symbolic links, now that nothing more is written beneath any name.
+    fn lay_links(&self) -> Result<(), DestinationError> {
+        let parts = &*self.parts;
+        parts.planner.each_link(|path, link| {
+            if let Err(error) = self.lay_link(path, link) {
+                parts.site.leave_out(None, path, error)?;
+            }
+            // Nobody can sync a link itself.
+            self.rely_on_what_is_here();
+            parts.publisher.sync_many()
+        })
+    }
+
+    fn lay_link(&self, path: &RelPath, link: &Link) -> Result<(), DestinationError> {
+        let Parts { site, store, publisher, planner, .. } = &*self.parts;
+        let parent = site.parent_of(path)?;
+        let id = planner.resume.fresh_id();
+        store.record(|batch| batch.begun(id, 0, NO_VERSION, path))?;
+        let laid = self.lay_temporary_link(&parent, id, path, link);
+        if let Err(error) = laid {
+            store.drop_temp(id, path)?;
+            return Err(error);
+        }
+        publisher.changed(path.parent(), parent.device);
+        site.count(|summary| summary.links += 1);
+        store.record(|batch| batch.published(&[id]))
+    }
+
+    fn lay_temporary_link(
+        &self,
+        parent: &DirHandle,
+        id: u64,
+        path: &RelPath,
+        link: &Link,
+    ) -> Result<(), DestinationError> {
+        let Parts { site, publisher, .. } = &*self.parts;
+        let name = site.key.temp_name(id);
+        let (temp, to) = (name.as_bytes(), path.file_name());
+        let failed = |operation| move |error| site.failed_naming(operation, path, error);
+        // What has our name is of nobody.
+        platform::remove_if_there(&parent.dir, temp).map_err(failed(Operation::Remove))?;
+        platform::make_link(&parent.dir, temp, link.target.as_bytes()).map_err(failed(Operation::Create))?;
+        platform::set_link_mtime(&parent.dir, temp, link.mtime).map_err(failed(Operation::SetMetadata))?;
+        let renamed = match site.options.existing.replaces() {
+            true => platform::rename_replacing(&parent.dir, temp, to),
+            false => platform::rename_new(&parent.dir, temp, to),
+        };
+        renamed.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
+                publisher.in_the_way(path, Kind::Symlink)
+            }
+            _ => failed(Operation::Rename)(error),
+        })
+    }
+
     /// Gives the destination directory the mode and time of the peer's, else the mode that it had.
     fn settle_top(&self) -> Result<(), DestinationError> {
         let site = &self.parts.site;
@@ -143,3 +202,6 @@ impl Destination {
         platform::sync_dir(dir).map_err(|error| self.parts.site.failed_at_root(Operation::Sync, error))
     }
 }
+
+/// Of what cannot be resumed.
+const NO_VERSION: Version = Version::from_bytes([0; Version::LEN_BYTES]);

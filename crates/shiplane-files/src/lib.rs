@@ -92,7 +92,7 @@ pub mod internals {
         own_file::{EditLock, OwnFile, read_file, replace_file},
         plan::Plan,
         platform::{Kind, identity_of, retry},
-        policy::{Admission, FileEvent, Policy, RenameMode},
+        policy::{Admission, FileEvent, LinkPolicy, Policy, RenameMode},
         rearrange::check_name,
         scan::{Scan, Scanned, TopDirectory},
         shape::Shape,

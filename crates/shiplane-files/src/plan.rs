@@ -11,12 +11,12 @@ use crate::{
     error::{DestinationError, Operation},
     existing::Existing,
     lock, names,
-    platform::{self, Kind},
+    platform::{self, Kind, Stat},
     publish::Publisher,
     resume::ResumeState,
     scan::TopDirectory,
     site::Site,
-    state::{ActiveFile, DIRECTORY_MODES, Directory, FileState, OWNER_DIRECTORY_MODE, SeenPaths},
+    state::{ActiveFile, DIRECTORY_MODES, Directory, FileState, Link, OWNER_DIRECTORY_MODE, SeenPaths},
     store::ChunkStore,
 };
 use shiplane_wire::{Digest, Entry, EntryKind, LeftOutReason, RelPath};
@@ -80,7 +80,9 @@ struct State {
     /// The same in lower case, on a file system that folds names.
     seen_folded: SeenPaths,
     /// Directories that the peer announced, and which they were.
-    directories: Announced,
+    directories: Announced<Directory>,
+    /// Symbolic links that are to be laid at the end.
+    links: Announced<Link>,
     announced: SeenPaths,
     /// What the peer says of the destination directory.
     top: Option<TopDirectory>,
@@ -105,12 +107,13 @@ impl Planner {
         match entry.kind {
             EntryKind::Directory => self.plan_directory(entry, target),
             EntryKind::File => self.plan_file(index, entry, target),
+            EntryKind::Symlink => self.plan_link(entry, target),
         }
     }
 
     /// As [`plan`](Self::plan), but a file is known not to be the one that is here: nothing is compared.
     pub(super) fn plan_anew(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
-        if entry.kind == EntryKind::Directory {
+        if entry.kind != EntryKind::File {
             return self.plan(index, entry);
         }
         let target = self.admit(index, entry)?;
@@ -283,6 +286,68 @@ impl Planner {
         Ok(Plan::Done)
     }
 
+    /// A link is laid at the end, so that nothing is ever written through it.
+    fn plan_link(&self, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        let not_requested = || DestinationError::NotRequested { path: entry.path.to_string() };
+        let points_to = entry.target.as_ref().ok_or_else(not_requested)?;
+        let impossible = (!platform::HAS_LINKS).then_some(LeftOutReason::Symlink);
+        if let Some(reason) = self.site.options.links.refusal(&entry.path, points_to).or(impossible) {
+            return Err(DestinationError::LinkRefused { path: self.site.show(&target), reason });
+        }
+        let link = Link { target: points_to.clone(), mtime: entry.mtime };
+        if let Some(found) = self.site.examine(&target)? {
+            self.publisher.check_collision(&target, &found, true)?;
+            if found.kind == Kind::Directory {
+                return Err(self.site.wrong_kind(&target, found.kind, Kind::Symlink));
+            }
+            if found.kind == Kind::Symlink && self.mend_link(&link, &target, &found)? {
+                self.site.count(|summary| summary.links += 1);
+                return Ok(Plan::Done);
+            }
+            match self.site.options.existing {
+                Existing::Refuse => return Err(self.site.exists(&target)),
+                Existing::Keep => return Ok(self.kept()),
+                Existing::Replace | Existing::BackUp(_) => {}
+            }
+        }
+        self.lay_at_end(&target, &link)?;
+        Ok(Plan::Done)
+    }
+
+    /// Whether the link that is there leads to the same; then it gets the time of the peer's.
+    fn mend_link(&self, link: &Link, target: &RelPath, found: &Stat) -> Result<bool, DestinationError> {
+        let parent = self.site.parent_of(target)?;
+        let failed = |operation| move |error| self.site.failed(operation, target, error);
+        let points_to = match platform::read_link(&parent.dir, target.file_name()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            read => read.map_err(failed(Operation::Read))?,
+        };
+        if points_to != link.target.as_bytes() {
+            return Ok(false);
+        }
+        if found.mtime != link.mtime && self.site.options.existing != Existing::Keep {
+            platform::set_link_mtime(&parent.dir, target.file_name(), link.mtime)
+                .map_err(failed(Operation::SetMetadata))?;
+        }
+        Ok(true)
+    }
+
+    /// Lays a link at the end.
+    pub(super) fn lay_at_end(&self, target: &RelPath, link: &Link) -> Result<(), DestinationError> {
+        let (root, name) = (&self.site.root().dir, self.site.key.temp_name(LIST_ID));
+        let announced = lock(&self.state).links.push(target, link, root, name.as_bytes());
+        announced.map_err(|error| self.site.failed_at_root(Operation::Write, error))
+    }
+
+    /// The links that are to be laid, which are forgotten.
+    pub(super) fn each_link(
+        &self,
+        visit: impl FnMut(&RelPath, &Link) -> Result<(), DestinationError>,
+    ) -> Result<(), DestinationError> {
+        let links = std::mem::take(&mut lock(&self.state).links);
+        links.newest_first(|error| self.site.failed_at_root(Operation::Read, error), visit)
+    }
+
     /// Gives a directory this mode and time at the end. Those in it must come later.
     pub(super) fn settle_at_end(
         &self,
@@ -435,6 +500,7 @@ mod tests {
             existing: if overwrite { Existing::Replace } else { Existing::Refuse },
             durability: Durability::Verified,
             verify: false,
+            links: crate::policy::LinkPolicy::All,
             digest: DigestAlgorithm::Blake3,
             chunk_len_bytes: 1000,
         };
@@ -453,6 +519,7 @@ mod tests {
             mtime: Mtime { secs: 1, nanos: 0 },
             version: Version::from_bytes([0; 16]),
             path: RelPath::parse(path.as_bytes()).unwrap(),
+            target: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use shiplane_wire::{Digest, Entry, EntryKind, Mtime, RelPath, Version};
+use shiplane_wire::{Digest, Entry, EntryKind, LinkTarget, Mtime, RelPath, Version};
 
 #[cfg(unix)]
 mod unix;
@@ -79,6 +79,11 @@ pub(super) fn remove_if_there(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// What the link `name` points to, as it can be sent.
+pub(super) fn link_target(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result<LinkTarget> {
+    LinkTarget::parse(&read_link(dir, name)?).map_err(io::Error::other)
 }
 
 /// What a name in the file system stands for.
@@ -161,8 +166,14 @@ impl Stat {
     pub(super) fn entry(&self, kind: EntryKind, path: RelPath) -> Entry {
         let size_bytes = match kind {
             EntryKind::File => self.size_bytes,
-            EntryKind::Directory => 0,
+            EntryKind::Directory | EntryKind::Symlink => 0,
         };
-        Entry { kind, mode: self.mode, size_bytes, mtime: self.mtime, version: self.version(), path }
+        let (version, target) = (self.version(), None);
+        Entry { kind, mode: self.mode, size_bytes, mtime: self.mtime, version, path, target }
+    }
+
+    /// What the peer is told of the symbolic link at `path`.
+    pub(super) fn link_entry(&self, path: RelPath, target: LinkTarget) -> Entry {
+        Entry { target: Some(target), ..self.entry(EntryKind::Symlink, path) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shiplane_wire::{Digest, Entry, LeftOutReason, RelPath};
+use shiplane_wire::{Digest, Entry, LeftOutReason, LinkTarget, RelPath};
 
 use crate::error::DestinationError;
 
@@ -42,6 +42,30 @@ pub trait Policy: Send + Sync {
 
 /// No rules beside the options.
 impl Policy for () {}
+
+/// Which symbolic links are carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkPolicy {
+    /// All, as they are.
+    #[default]
+    All,
+    /// Those that lead nowhere outside of the tree (SPEC 4.27).
+    Inside,
+    /// None.
+    Skip,
+}
+
+impl LinkPolicy {
+    /// Why the link at `path` is left out, if it is.
+    pub fn refusal(self, path: &RelPath, target: &LinkTarget) -> Option<LeftOutReason> {
+        match self {
+            Self::All => None,
+            Self::Inside if target.stays_inside(path.components().count() - 1) => None,
+            Self::Inside => Some(LeftOutReason::LinkLeadsOut),
+            Self::Skip => Some(LeftOutReason::Symlink),
+        }
+    }
+}
 
 /// Whether an entry may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -308,7 +308,9 @@ impl Publisher {
             RenameMode::Refuse => return Err(self.site.exists(&file.target)),
         };
         renamed.map(|()| parent.device).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => self.in_the_way(&file.target),
+            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
+                self.in_the_way(&file.target, Kind::File)
+            }
             io::ErrorKind::NotFound => self.not_renamed(file, &parent),
             _ => self.site.failed_naming(Operation::Rename, &file.target, error),
         })
@@ -365,10 +367,10 @@ impl Publisher {
         }
     }
 
-    fn in_the_way(&self, target: &RelPath) -> DestinationError {
+    pub(super) fn in_the_way(&self, target: &RelPath, wanted: Kind) -> DestinationError {
         match self.site.examine(target) {
             Ok(Some(found)) if found.kind == Kind::Directory => {
-                self.site.wrong_kind(target, found.kind, Kind::File)
+                self.site.wrong_kind(target, found.kind, wanted)
             }
             Ok(_) => self.site.exists(target),
             Err(error) => error,

@@ -11,6 +11,7 @@ use crate::{
     filters::{Excluded, Filters, IgnoreFiles, Walk},
     names,
     platform::{self, Kind, Names, Position, Stat},
+    policy::LinkPolicy,
 };
 
 /// What a scan found.
@@ -18,7 +19,7 @@ use crate::{
 pub enum Scanned {
     /// The directory itself whose content follows.
     Top(TopDirectory),
-    /// A file or directory to offer.
+    /// A file, directory or link to offer.
     Entry(Entry),
     /// Something that is there and cannot be offered.
     LeftOut {
@@ -41,7 +42,7 @@ pub struct TopDirectory {
 /// Lists a source: depth first, parents before their children, otherwise in the order the system gives.
 ///
 /// Streaming: it never holds a list of names, and of the directories from the root to the current one at most
-/// 16 levels are open. Links are not followed. A path that cannot be examined, opened or listed is left out, with
+/// 16 levels are open. Links are entries, and not followed. A path that cannot be examined, opened or listed is left out, with
 /// everything below it, and the scan goes on; a directory that fails midway is left out after a part of what is in it was
 /// given. What vanishes meanwhile was never there. Only an error of the root itself ends the scan: the listing is not
 /// complete then.
@@ -65,6 +66,7 @@ pub struct Scan {
     own: Option<Vec<RelPath>>,
     /// Paths that only this side can know to be excluded, if anybody wants to know.
     excluded: Option<Vec<RelPath>>,
+    links: LinkPolicy,
 }
 
 /// A directory that is being listed.
@@ -106,6 +108,7 @@ impl Scan {
             filters: None,
             own: None,
             excluded: None,
+            links: LinkPolicy::All,
         }
     }
 
@@ -132,6 +135,11 @@ impl Scan {
     /// The path of what was given last, unescaped. Some of what is left out is left out because of it.
     pub fn raw_path(&self) -> &[u8] {
         &self.path
+    }
+
+    /// Which links are given; the others are left out.
+    pub fn take_links(&mut self, links: LinkPolicy) {
+        self.links = links;
     }
 
     /// Remembers what is not given: files of this program's own, and what this side alone knows to be excluded. That a
@@ -194,7 +202,17 @@ impl Scan {
         }
         match stat.kind {
             Kind::File => Some(Scanned::Entry(stat.entry(EntryKind::File, path))),
-            Kind::Symlink => Some(self.left_out(LeftOutReason::Symlink)),
+            Kind::Symlink => match platform::link_target(dir, name) {
+                Ok(target) => Some(match self.links.refusal(&path, &target) {
+                    Some(reason) => self.left_out(reason),
+                    None => Scanned::Entry(stat.link_entry(path, target)),
+                }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    Some(self.left_out(LeftOutReason::Symlink))
+                }
+                Err(_) => Some(self.left_out(LeftOutReason::Unreadable)),
+            },
             Kind::Special => Some(self.left_out(LeftOutReason::SpecialFile)),
             Kind::Directory => match self.enter(name_at) {
                 Ok(()) => Some(Scanned::Entry(stat.entry(EntryKind::Directory, path))),

@@ -20,6 +20,7 @@ use crate::{
     lock,
     names::{JobKey, NameRefused},
     platform::{self, Kind, LOCKED_MODE, Stat},
+    policy::LinkPolicy,
     resolve::{Created, ResolvedDestination},
     shape::Shape,
     state::{DIRECTORY_MODES, FILE_MODES, KEPT_DIRECTORY_MODES, OWNER_DIRECTORY_MODE, Summary},
@@ -51,6 +52,8 @@ pub struct ReceiveOptions {
     pub verify: bool,
     /// What digests are computed with, as agreed with the peer. What was kept under another one is begun anew.
     pub digest: DigestAlgorithm,
+    /// Which symbolic links are created.
+    pub links: LinkPolicy,
     /// The size from which a file has chunks of its own; its space is allocated when it is begun.
     pub chunk_len_bytes: u64,
 }

@@ -319,8 +319,13 @@ impl Source {
     /// [`SourceError::Changed`] if it is not any more what the scan saw, [`SourceError::Vanished`],
     /// [`SourceError::Unreadable`]. Nothing of the file may be sent then.
     pub fn open(&self, entry: &Entry) -> Result<SourceFile, SourceError> {
-        if entry.kind != EntryKind::File {
-            return Err(SourceError::NotServable { path: entry.path.to_string(), found: Kind::Directory });
+        let found = match entry.kind {
+            EntryKind::File => Kind::File,
+            EntryKind::Directory => Kind::Directory,
+            EntryKind::Symlink => Kind::Symlink,
+        };
+        if found != Kind::File {
+            return Err(SourceError::NotServable { path: entry.path.to_string(), found });
         }
         let reopening = |error| SourceError::reopening(entry.path.as_bytes(), error);
         let file = match &self.content {

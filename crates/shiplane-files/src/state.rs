@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use shiplane_wire::{Entry, Mtime, RelPath, Version};
+use shiplane_wire::{Entry, LinkTarget, Mtime, RelPath, Version};
 
 use crate::ranges::RangeSet;
 
@@ -53,6 +53,13 @@ pub(super) struct Directory {
     pub(super) mtime: Mtime,
 }
 
+/// A symbolic link that the peer announced, and that is laid at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) target: LinkTarget,
+    pub(super) mtime: Mtime,
+}
+
 /// What a transfer came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -74,6 +81,8 @@ pub struct Summary {
     pub is_deletion_withheld: bool,
     /// Directories of the transfer, new or not.
     pub directories: u64,
+    /// Symbolic links of the transfer, new or not.
+    pub links: u64,
 }
 
 /// Remembers which paths (or inodes) there were, 8 bytes each, and of many the last ones: what comes twice is told as the peer's

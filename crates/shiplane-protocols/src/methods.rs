@@ -336,6 +336,7 @@ pub(crate) fn not_taken(error: &DestinationError) -> Fault {
     let code = match error {
         DestinationError::NameRefused { .. }
         | DestinationError::NameCollision { .. }
+        | DestinationError::LinkRefused { .. }
         | DestinationError::InLeftOut { .. } => FaultCode::PathRefused,
         DestinationError::WrongKind { found: Kind::Symlink, .. } => FaultCode::PathRefused,
         DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => FaultCode::Exists,

@@ -111,6 +111,7 @@ pub mod fuzz;
 mod header;
 mod hex;
 pub mod limits;
+mod link_target;
 mod path;
 mod records;
 
@@ -136,6 +137,7 @@ mod engine {
     pub use crate::{
         digest::{Piece, TransferDigestError, TransferHasher},
         header::records_opening,
+        link_target::{LinkTarget, LinkTargetRefused},
         path::{PathRefused, RelPath},
         records::{
             BlockSignature, BlockSignatures, Entry, EntryKind, LeftOutReason, Mtime, ProviderRecord,

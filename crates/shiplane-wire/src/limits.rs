@@ -74,6 +74,9 @@ pub const MAX_COMPONENT_LEN_BYTES: usize = 255;
 /// Longest path: 4,096 bytes, Linux's `PATH_MAX`; a longer one could not be opened in one call.
 pub const MAX_PATH_LEN_BYTES: usize = 4096;
 
+/// Longest target of a symbolic link: 4,095 bytes, what Linux takes (`PATH_MAX` with its NUL).
+pub const MAX_LINK_TARGET_LEN_BYTES: usize = 4095;
+
 /// Most components in a path: 64.
 ///
 /// A receiver holds a directory handle for each level while it descends; deeper trees are rare and a

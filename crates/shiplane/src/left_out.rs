@@ -5,7 +5,7 @@ use shiplane_wire::LeftOutReason;
 /// The kind of a reason, as in [`Action::change`](crate::Action::change).
 pub(crate) fn kind_of(reason: LeftOutReason) -> &'static str {
     match reason {
-        LeftOutReason::Symlink => LINKS,
+        LeftOutReason::Symlink | LeftOutReason::LinkLeadsOut => LINKS,
         LeftOutReason::SpecialFile => SPECIAL,
         LeftOutReason::Name | LeftOutReason::NameTaken => NAMES,
         LeftOutReason::Unreadable => UNREADABLE,
@@ -22,7 +22,7 @@ pub(crate) fn skippable(name: &str) -> Option<&'static str> {
     [LINKS, SPECIAL, NAMES, UNREADABLE, CHANGED].into_iter().find(|kind| *kind == name)
 }
 
-const LINKS: &str = "links";
+pub(crate) const LINKS: &str = "links";
 const SPECIAL: &str = "special";
 const NAMES: &str = "names";
 const UNREADABLE: &str = "unreadable";

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::internals::{SourceRoot, sync::SyncState};
+use shiplane_files::internals::{LinkPolicy, SourceRoot, sync::SyncState};
 use shiplane_protocols::{
     Compression, TransferMetrics,
     internals::{
@@ -219,6 +219,13 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     /// The most bytes of one push. By default that is what the disk has room for.
     pub fn max_push_bytes(mut self, bytes: u64) -> Self {
         self.limits.max_transfer_bytes = Some(bytes);
+        self
+    }
+
+    /// Whether all symbolic links of peers that push or sync are created. By default only those are that lead nowhere
+    /// outside of the tree that they are in; the others are left out.
+    pub fn all_links(mut self, are_allowed: bool) -> Self {
+        self.limits.links = if are_allowed { LinkPolicy::All } else { LinkPolicy::Inside };
         self
     }
 

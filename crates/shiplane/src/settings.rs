@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
 use futures::future::{self, BoxFuture, FutureExt};
-use shiplane_files::internals::{Existing, Filters, Suffix};
+use shiplane_files::internals::{Existing, Filters, LinkPolicy, Suffix};
 use shiplane_protocols::{Compression, internals::transfer::TransferOptions};
 use shiplane_transport::{RateLimit, RateLimiter, internals::blocking};
 use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
@@ -11,7 +11,7 @@ use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES};
 use crate::{
     error::{Cause, ChoiceError},
     filters::FilterSettings,
-    left_out::skippable,
+    left_out::{LINKS, skippable},
     tracker::{ProgressFn, ProgressState, Tracker},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) skip: Vec<String>,
     pub(crate) give_up_after: Duration,
     pub(crate) filters: FilterSettings,
+    /// Only symbolic links that stay inside the tree are carried.
+    pub(crate) inside_links_only: bool,
     pub(crate) on_progress: Option<ProgressFn>,
     pub(crate) cancelled: BoxFuture<'static, ()>,
 }
@@ -49,6 +51,15 @@ impl Settings {
         Ok(Tracker::new(progress, skipped, self.on_progress.take()))
     }
 
+    /// Which symbolic links are carried.
+    pub(crate) fn links(&self) -> LinkPolicy {
+        match self.inside_links_only {
+            _ if self.skip.iter().any(|kind| kind == LINKS) => LinkPolicy::Skip,
+            true => LinkPolicy::Inside,
+            false => LinkPolicy::All,
+        }
+    }
+
     /// As the engine takes them.
     pub(crate) fn options(&self) -> TransferOptions {
         TransferOptions {
@@ -57,6 +68,7 @@ impl Settings {
             rate: limiter(self.rate),
             compression: self.compression,
             digest: self.digest,
+            links: self.links(),
             ..TransferOptions::default()
         }
     }
@@ -74,6 +86,7 @@ impl Default for Settings {
             skip: Vec::new(),
             give_up_after: GIVE_UP_AFTER,
             filters: FilterSettings::default(),
+            inside_links_only: false,
             on_progress: None,
             cancelled: future::pending().boxed(),
         }
@@ -91,6 +104,7 @@ impl fmt::Debug for Settings {
             .field("skip", &self.skip)
             .field("give_up_after", &self.give_up_after)
             .field("filters", &self.filters)
+            .field("inside_links_only", &self.inside_links_only)
             .finish_non_exhaustive()
     }
 }
@@ -217,6 +231,15 @@ macro_rules! common_setters {
         /// Whether directories on other file systems than the top of the tree are excluded.
         pub fn one_file_system(mut self, one_file_system: bool) -> Self {
             self.settings.filters.one_file_system = one_file_system;
+            self
+        }
+
+        /// Whether to carry only symbolic links that lead nowhere outside of the tree; the others are left out. By
+        /// default all are carried, as they are. With [`skip`](Self::skip) of `links`, none is.
+        ///
+        /// A server that is written to has a rule of its own: [`ServerBuilder::all_links`](crate::ServerBuilder::all_links).
+        pub fn inside_links_only(mut self, is_inside_only: bool) -> Self {
+            self.settings.inside_links_only = is_inside_only;
             self
         }
 

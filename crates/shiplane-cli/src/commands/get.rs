@@ -90,6 +90,7 @@ fn prepare(
         .digest(settings.digest.algorithm())
         .skip(settings.skip.iter().map(|kind| kind.name()))
         .give_up_after(settings.give_up_after)
+        .inside_links_only(settings.inside_links_only)
         .on_progress(job.events())
         .cancel_on(stop.clone().cancelled_owned());
     let fetch = settings.existing.backup.iter().fold(fetch, |fetch, suffix| fetch.backup(suffix));

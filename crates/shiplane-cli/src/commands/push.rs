@@ -47,6 +47,7 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
             .digest(settings.digest.algorithm())
             .skip(settings.skip.iter().map(|kind| kind.name()))
             .give_up_after(settings.give_up_after)
+            .inside_links_only(settings.inside_links_only)
             .on_progress(job.events())
             .cancel_on(stop.clone().cancelled_owned());
         let push = settings.existing.backup.iter().fold(push, |push, suffix| push.backup(suffix));

@@ -72,7 +72,7 @@ async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
     let bind = |addr: SocketAddr| {
         let mut builder = Server::builder(&settings.root).foreground(true);
         if settings.writable {
-            builder = builder.writable();
+            builder = builder.writable().all_links(settings.all_links);
         }
         if let Some(rate) = settings.rate {
             builder = builder.rate(rate.get());

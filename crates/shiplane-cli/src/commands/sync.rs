@@ -38,6 +38,7 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
         .digest(settings.digest.algorithm())
         .skip(settings.skip.iter().map(|kind| kind.name()))
         .give_up_after(settings.give_up_after)
+        .inside_links_only(settings.inside_links_only)
         .on_progress(job.events())
         .cancel_on(stop.cancelled_owned());
     let sync = with_filters!(sync, &settings.filters);

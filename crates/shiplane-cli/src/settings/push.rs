@@ -9,7 +9,7 @@ use std::time::Duration;
 use shiplane::Target;
 
 use super::{FilterSettings, SettingsError, output_mode, read_ticket};
-use crate::args::{Compress, Digest, Durability, ExistingArgs, PushArgs, Skip};
+use crate::args::{Compress, Digest, Durability, ExistingArgs, Links, PushArgs, Skip};
 use crate::progress::OutputMode;
 
 /// The settings of `push`.
@@ -28,6 +28,7 @@ pub(crate) struct PushSettings {
     pub(crate) skip: Vec<Skip>,
     pub(crate) give_up_after: Duration,
     pub(crate) filters: FilterSettings,
+    pub(crate) inside_links_only: bool,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -83,7 +84,8 @@ impl PushSettings {
             rate: args.path.rate,
             compress: args.path.compress,
             digest: args.path.digest,
-            skip: args.moving.skip,
+            skip: args.moving.links.skipped(args.moving.skip),
+            inside_links_only: args.moving.links == Links::Inside,
             give_up_after: args.path.give_up_after,
             filters,
             output_mode: output_mode(args.json, args.quiet),

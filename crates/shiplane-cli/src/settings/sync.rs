@@ -9,7 +9,7 @@ use std::time::Duration;
 use shiplane::Target;
 
 use super::{FilterSettings, SettingsError, output_mode, read_ticket};
-use crate::args::{Compress, Digest, Skip, SyncArgs};
+use crate::args::{Compress, Digest, Links, Skip, SyncArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `sync`.
@@ -28,6 +28,7 @@ pub(crate) struct SyncSettings {
     pub(crate) skip: Vec<Skip>,
     pub(crate) give_up_after: Duration,
     pub(crate) filters: FilterSettings,
+    pub(crate) inside_links_only: bool,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -59,7 +60,8 @@ impl SyncSettings {
             rate: args.path.rate,
             compress: args.path.compress,
             digest: args.path.digest,
-            skip: args.moving.skip,
+            skip: args.moving.links.skipped(args.moving.skip),
+            inside_links_only: args.moving.links == Links::Inside,
             give_up_after: args.path.give_up_after,
             filters,
             output_mode: output_mode(args.json, args.quiet),

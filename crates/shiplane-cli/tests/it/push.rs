@@ -119,16 +119,21 @@ fn a_standing_peer_pushes_within_its_roots_only() {
 }
 
 #[test]
-fn links_are_left_out_here_and_not_followed_there() {
+fn links_are_carried_and_named_if_they_lead_out_and_not_followed_there() {
     let (here, there) = (Machine::new(), Machine::new());
     here.write("src/a", "a");
-    symlink("a", here.file("src/li\u{1b}nk")).unwrap();
+    symlink("a", here.file("src/inside")).unwrap();
+    symlink("/a", here.file("src/li\u{1b}nk")).unwrap();
     there.dir("inbox");
     there.dir("outside");
     symlink("../outside", there.file("inbox/way")).unwrap();
     let server = serve_writable(&there);
     let run = here.run(&["push", "src", server.ticket()]).failed(9, "1 path was left out");
-    assert!(run.err.starts_with("left out here: li\\x1bnk: symbolic link\n"), "{run:?}");
+    let told = "left out there: li\\x1bnk: a symbolic link that leads out of the tree\n";
+    assert!(run.err.starts_with(told), "{run:?}");
+    let found = |name: &str| fs::read_link(there.file(&format!("inbox/src/{name}")));
+    assert_eq!(found("inside").unwrap(), std::path::Path::new("a"));
+    found("li\u{1b}nk").unwrap_err();
     let run = here.run(&["push", "src", server.ticket(), "--quiet", "--skip", "links"]).done();
     assert_eq!((run.out.as_str(), run.err.as_str()), ("", ""));
     here.run(&["push", "src", &server.ticket_for("way")]).failed(6, "symbolic link");

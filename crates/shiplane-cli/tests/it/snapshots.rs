@@ -61,7 +61,7 @@ fn events_have_these_fields() {
     let (here, there) = (Machine::new(), Machine::new());
     here.write("src/hello", "hello");
     there.write("inbox/theirs", "theirs");
-    std::os::unix::fs::symlink("hello", here.file("src/link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(here.file("src/socket")).unwrap();
     let server = there.serve_with("inbox", &["--writable", "--json", "--listen", "127.0.0.1:0"]);
     let listening: Value = serde_json::from_str(&server.first_line).unwrap();
     let ticket = listening["ticket"].as_str().unwrap();
@@ -69,7 +69,7 @@ fn events_have_these_fields() {
     for args in [&["push", "src", ticket][..], &["get", ticket, "copy"], &["sync", "mine", ticket]] {
         here.dir("mine");
         let run = here.run(&[args, &["--json"]].concat());
-        // The link is left out.
+        // The socket is left out.
         assert!(matches!(run.code, Some(0 | 9)), "{run:?}");
         text += &format!("{}\n", args[0]);
         // By name: which phases are told, and when a total is known, depends on the time.

@@ -76,7 +76,7 @@ fn digests_are_printed_as_sha256sum_prints_them() {
 fn events_tell_the_whole_story_and_nothing_a_terminal_would_obey() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/\u{1b}]0;x\u{7}", "hello");
-    std::os::unix::fs::symlink("nowhere", there.file("src/link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(there.file("src/socket")).unwrap();
     let server = there.serve_with("src", &["--json", "--listen", "127.0.0.1:0"]);
     let listening: serde_json::Value = serde_json::from_str(&server.first_line).unwrap();
     assert_eq!(listening["event"], "listening");
@@ -98,7 +98,7 @@ fn events_tell_the_whole_story_and_nothing_a_terminal_would_obey() {
     let left_out = find("left_out");
     assert_eq!(
         (&left_out["path"], &left_out["kind"], &left_out["side"]),
-        (&"link".into(), &"links".into(), &"there".into())
+        (&"socket".into(), &"special".into(), &"there".into())
     );
     let failed = run.last_event();
     assert_eq!((&failed["class"], &failed["exit_code"]), (&"left_out".into(), &9.into()));
@@ -106,7 +106,7 @@ fn events_tell_the_whole_story_and_nothing_a_terminal_would_obey() {
     assert_eq!(done["left_out"], 1);
     assert_eq!((&done["bytes_total"], &done["bytes_received"]), (&5.into(), &5.into()));
     assert_eq!((&done["digest"], &done["digest_algorithm"]), (&HELLO_BLAKE3.into(), &"blake3".into()));
-    let run = here.run(&["get", ticket, "other", "--json", "--digest", "sha256", "--skip", "links"]).done();
+    let run = here.run(&["get", ticket, "other", "--json", "--digest", "sha256", "--skip", "special"]).done();
     let done = run.last_event();
     assert_eq!(done["left_out"], 0);
     assert_eq!((&done["digest"], &done["digest_algorithm"]), (&HELLO_SHA256.into(), &"sha256".into()));
@@ -116,18 +116,26 @@ fn events_tell_the_whole_story_and_nothing_a_terminal_would_obey() {
 fn what_is_left_out_is_named_and_ends_with_9_unless_it_is_not_wanted() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/a", "a");
-    std::os::unix::fs::symlink("a", there.file("src/li\u{1b}nk")).unwrap();
+    std::os::unix::fs::symlink("../a", there.file("src/li\u{1b}nk")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(there.file("src/socket")).unwrap();
     let server = there.serve("src");
-    let run = here.run(&["get", server.ticket(), "copy"]).failed(9, "2 paths were left out");
-    assert!(run.err.contains("left out there: li\\x1bnk: symbolic link\n"), "{run:?}");
+    let inside = ["get", server.ticket(), "copy", "--links", "inside"];
+    let run = here.run(&inside).failed(9, "2 paths were left out");
+    let why = "was not created: a symbolic link that leads out of the tree\n";
+    let told = run.err.lines().find(|line| line.contains("li\\x1bnk")).unwrap();
+    assert!(told.starts_with("left out here: li\\x1bnk: ") && run.err.contains(why), "{run:?}");
     assert!(run.err.contains("left out there: socket: special file\n"), "{run:?}");
     assert_eq!(fs::read(here.file("copy/a")).unwrap(), b"a");
-    let run = here.run(&["get", server.ticket(), "copy", "--quiet", "--skip", "special"]);
+    let run = here.run(&[&inside[..], &["--quiet", "--skip", "special"]].concat());
     assert_eq!(run.code, Some(9));
     assert!(run.err.contains("li\\x1bnk") && !run.err.contains("socket"), "{run:?}");
-    let run = here.run(&["get", server.ticket(), "copy", "--skip", "special,links"]).done();
-    assert_eq!((run.out.as_str(), run.err.as_str()), ("", ""));
+    for none in [&["--skip", "special,links"][..], &["--skip", "special", "--links", "skip"]] {
+        let run = here.run(&[&["get", server.ticket(), "copy"], none].concat()).done();
+        assert_eq!((run.out.as_str(), run.err.as_str()), ("", ""));
+        assert!(fs::symlink_metadata(here.file("copy/li\u{1b}nk")).is_err());
+    }
+    here.run(&["get", server.ticket(), "copy", "--skip", "special"]).done();
+    assert_eq!(fs::read_link(here.file("copy/li\u{1b}nk")).unwrap(), std::path::Path::new("../a"));
     here.run(&["get", server.ticket(), "copy", "--skip", "everything"]).failed(2, "everything");
 }
 
@@ -136,7 +144,7 @@ fn what_is_left_out_is_named_and_ends_with_9_unless_it_is_not_wanted() {
 fn standard_output_that_cannot_be_written_is_a_local_failure() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/a", "a");
-    std::os::unix::fs::symlink("a", there.file("src/link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(there.file("src/socket")).unwrap();
     let server = there.serve("src");
     let run = |arguments: &[&str]| {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
@@ -144,7 +152,7 @@ fn standard_output_that_cannot_be_written_is_a_local_failure() {
         command.stdout(full).output().unwrap()
     };
     // It counts for more than what is left out.
-    for arguments in [&["--json"][..], &["--sha256"], &["--json", "--skip", "links"]] {
+    for arguments in [&["--json"][..], &["--sha256"], &["--json", "--skip", "special"]] {
         let output = run(arguments);
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(7), "{arguments:?}: {told}");

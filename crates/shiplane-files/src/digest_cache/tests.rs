@@ -14,6 +14,7 @@ fn file(id: u8, size_bytes: u64) -> Entry {
         mtime: Mtime { secs: 0, nanos: 0 },
         version: Version::from_bytes([id; 16]),
         path: RelPath::parse(b"file").unwrap(),
+        target: None,
     }
 }
 

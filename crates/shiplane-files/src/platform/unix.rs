@@ -230,12 +230,35 @@ pub(crate) fn available_files(dir: &Dir) -> io::Result<Option<u64>> {
 /// Sets when an open file or directory was modified. The system clamps it to what the file system holds.
 pub(crate) fn set_mtime(file: &impl AsFd, mtime: Mtime) -> io::Result<()> {
     disk::before(Change::Metadata, file)?;
+    let times = times_of(mtime);
+    ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::futimens(file, &times)))
+}
+
+fn times_of(mtime: Mtime) -> Timestamps {
     let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     // Above this the nanoseconds would be taken for a command such as "now".
     let nanos = mtime.nanos.min(NANOS_MAX);
     let modified = Timespec { tv_sec: mtime.secs, tv_nsec: nanos.into() };
-    let times = Timestamps { last_access: omit, last_modification: modified };
-    ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::futimens(file, &times)))
+    Timestamps { last_access: omit, last_modification: modified }
+}
+
+/// What the link `name` points to.
+pub(crate) fn read_link(dir: &Dir, name: &[u8]) -> io::Result<Vec<u8>> {
+    Ok(retry(|| rustix::fs::readlinkat(dir, name, Vec::new()))?.into_bytes())
+}
+
+/// Creates the symbolic link `name`, which is not followed.
+pub(crate) fn make_link(dir: &Dir, name: &[u8], target: &[u8]) -> io::Result<()> {
+    disk::before(Change::Name, dir)?;
+    retry(|| rustix::fs::symlinkat(target, dir, name))
+}
+
+/// Sets when the link `name` itself was modified.
+pub(crate) fn set_link_mtime(dir: &Dir, name: &[u8], mtime: Mtime) -> io::Result<()> {
+    disk::before(Change::Metadata, dir)?;
+    let times = times_of(mtime);
+    let set = || rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+    ignore_unsupported(rustix::io::retry_on_intr(set))
 }
 
 /// Sets the permission bits of the file or directory `name`, whether or not it can be opened.
@@ -389,6 +412,9 @@ const READ: OFlags = COMMON.union(OFlags::RDONLY).union(OFlags::NONBLOCK);
 const WRITE: OFlags = COMMON.union(OFlags::RDWR).union(OFlags::NONBLOCK);
 
 const NANOS_MAX: u32 = 999_999_999;
+
+/// Symbolic links can be created here.
+pub(crate) const HAS_LINKS: bool = true;
 
 /// How often a lookup is repeated that the kernel gave up because of a rename at the same time.
 #[cfg(target_os = "linux")]

@@ -170,6 +170,24 @@ pub(crate) fn set_mtime(file: &impl Opened, mtime: Mtime) -> io::Result<()> {
     file.set_modified(time.unwrap_or(UNIX_EPOCH))
 }
 
+/// Symbolic links need administrator's rights.
+pub(crate) const HAS_LINKS: bool = false;
+
+/// Links are not carried from here.
+pub(crate) fn read_link(_dir: &Dir, _name: &[u8]) -> io::Result<Vec<u8>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Links are not created here.
+pub(crate) fn make_link(_dir: &Dir, _name: &[u8], _target: &[u8]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Links are not created here.
+pub(crate) fn set_link_mtime(_dir: &Dir, _name: &[u8], _mtime: Mtime) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// There are no such modes here.
 pub(crate) fn set_mode_at(_dir: &Dir, _name: &[u8], _mode: u32) -> io::Result<()> {
     Ok(())

@@ -22,6 +22,7 @@ use crate::{
     existing::Existing,
     names::JobKey,
     parallel, platform,
+    policy::LinkPolicy,
     shape::Shape,
     site::ReceiveOptions,
     source::SourceRoot,
@@ -62,6 +63,7 @@ impl Site {
             existing: Existing::Replace,
             durability: Durability::Durable,
             verify: false,
+            links: LinkPolicy::All,
             digest,
             chunk_len_bytes,
         };

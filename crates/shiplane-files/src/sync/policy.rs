@@ -105,7 +105,8 @@ impl Policy for TakePolicy {
         let not_requested = || DestinationError::NotRequested { path: entry.path.to_string() };
         match entry.kind {
             EntryKind::Directory if shared.merged().is_directory(&entry.path) => Ok(Admission::Compare),
-            EntryKind::Directory => Err(not_requested()),
+            // They are in the lists.
+            EntryKind::Directory | EntryKind::Symlink => Err(not_requested()),
             EntryKind::File => {
                 let expected = taken.get(&entry.path).ok_or_else(not_requested)?;
                 if expected.size_bytes != entry.size_bytes {

@@ -282,6 +282,10 @@ impl Survey {
                 }
             };
             count(&mut entries, options)?;
+            if entry.kind == EntryKind::Symlink {
+                self.leave_out(entry.path, LeftOutReason::Symlink);
+                continue;
+            }
             if entry.kind == EntryKind::Directory {
                 let stamp = Stamp { mode: entry.mode & DIRECTORY_MODES, mtime: entry.mtime };
                 self.insert(entry.path, Node::Directory(stamp), Seen::Directory);

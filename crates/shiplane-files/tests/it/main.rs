@@ -11,6 +11,7 @@ mod hostile;
 #[cfg(target_os = "linux")]
 mod left_out;
 mod leftovers;
+mod links;
 mod metadata;
 mod mishaps;
 #[cfg(target_os = "linux")]

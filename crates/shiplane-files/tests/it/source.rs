@@ -71,13 +71,20 @@ fn a_scan_lists_parents_before_children_and_skips_what_cannot_be_sent() {
     let _socket = std::os::unix::net::UnixListener::bind(served.join("socket")).unwrap();
 
     let (entries, skipped) = scan(&serve(&served));
-    let expected = [".shiplane-mine", "\\xff\\x1b", "dir", "dir/inner", "dir/inner/deep", "file"];
+    let expected = [
+        ".shiplane-mine",
+        "\\xff\\x1b",
+        "dir",
+        "dir/inner",
+        "dir/inner/deep",
+        "dir/out",
+        "file",
+        "link",
+        "loop",
+    ];
     assert_eq!(paths(&entries), expected);
     let expected = [
         ("bad\\x0ddir", LeftOutReason::Name),
-        ("dir/out", LeftOutReason::Symlink),
-        ("link", LeftOutReason::Symlink),
-        ("loop", LeftOutReason::Symlink),
         ("new\\x0aline", LeftOutReason::Name),
         ("socket", LeftOutReason::SpecialFile),
     ];
@@ -88,6 +95,9 @@ fn a_scan_lists_parents_before_children_and_skips_what_cannot_be_sent() {
     }
     let file = entries.iter().find(|entry| entry.path.as_bytes() == b"file").unwrap();
     assert_eq!((file.kind, file.size_bytes), (EntryKind::File, 7));
+    let out = entries.iter().find(|entry| entry.path.as_bytes() == b"dir/out").unwrap();
+    assert_eq!((out.kind, out.size_bytes), (EntryKind::Symlink, 0));
+    assert_eq!(out.target.as_ref().unwrap().as_bytes(), b"../secret");
     let dir = entries.iter().find(|entry| entry.path.as_bytes() == b"dir").unwrap();
     assert_eq!((dir.kind, dir.size_bytes), (EntryKind::Directory, 0));
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use shiplane_files::internals::{
-    ChunkWriter, Destination, DestinationError, Existing, JobKey, Plan, ReceiveOptions, Shape, Summary,
+    ChunkWriter, Destination, DestinationError, Existing, JobKey, LinkPolicy, Plan, ReceiveOptions, Shape, Summary,
 };
 use shiplane_wire::{
-    Digest, DigestAlgorithm, Durability, Entry, EntryKind, Mtime, Offer, RecvStep, RelPath, Span, Verified,
-    Version,
+    Digest, DigestAlgorithm, Durability, Entry, EntryKind, LinkTarget, Mtime, Offer, RecvStep, RelPath, Span,
+    Verified, Version,
 };
 
 /// Small, so that files of a few chunks are small, too.
@@ -30,6 +30,13 @@ impl Tree {
 
     pub(super) fn dir(self, path: &str) -> Self {
         self.with(EntryKind::Directory, path.as_bytes(), b"")
+    }
+
+    pub(super) fn link(mut self, path: &str, target: &str) -> Self {
+        let target = Some(LinkTarget::parse(target.as_bytes()).unwrap());
+        let entry = Entry { target, ..entry(EntryKind::Symlink, path.as_bytes(), b"") };
+        self.entries.push((entry, Vec::new()));
+        self
     }
 
     pub(super) fn with(mut self, kind: EntryKind, path: &[u8], content: &[u8]) -> Self {
@@ -64,6 +71,7 @@ pub(super) fn entry(kind: EntryKind, path: &[u8], content: &[u8]) -> Entry {
         mtime: Mtime { secs: 1_600_000_000, nanos: 123_456_789 },
         version: Version::from_bytes(version),
         path: RelPath::parse(path).unwrap(),
+        target: None,
     }
 }
 
@@ -77,6 +85,7 @@ pub(super) fn options() -> ReceiveOptions {
         existing: Existing::Refuse,
         durability: Durability::Durable,
         verify: false,
+        links: LinkPolicy::All,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: CHUNK,
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    Admission, CountedMemory, Destination, DestinationError, Existing, JobKey, Policy, ReceiveOptions, Shape,
+    Admission, CountedMemory, Destination, DestinationError, Existing, JobKey, LinkPolicy, Policy, ReceiveOptions, Shape,
     SharedMemory, SourceError, SourceRoot,
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
@@ -47,13 +47,15 @@ use crate::{
 pub struct WriteLimits {
     /// The sum of the sizes of one push; `None` is as much as the disk takes.
     pub max_transfer_bytes: Option<u64>,
+    /// Which symbolic links of a peer are created: by default those that lead nowhere outside of what is pushed.
+    pub links: LinkPolicy,
     /// Pushes of one peer at a time. More are told that the server is busy.
     pub max_pushes_per_peer: usize,
 }
 
 impl Default for WriteLimits {
     fn default() -> Self {
-        Self { max_transfer_bytes: None, max_pushes_per_peer: MAX_PUSHES_PER_PEER }
+        Self { max_transfer_bytes: None, links: LinkPolicy::Inside, max_pushes_per_peer: MAX_PUSHES_PER_PEER }
     }
 }
 
@@ -186,7 +188,7 @@ impl FileServer {
         }
         let delete = request.delete;
         let Agreed { digest, filtered } = agreed;
-        let options = receive_options(&request, digest)?;
+        let options = receive_options(&request, digest, writing.limits.links)?;
         let claim = claim(&context.connection, request.transfer)?;
         let busy = || Fault::new(FaultCode::Busy, "another push is writing to this name; try again later");
         let name = writing.targets.claim(&target, job).ok_or_else(busy)?;
@@ -298,13 +300,18 @@ fn target_path(request: &PushOpen) -> Result<Vec<u8>, Fault> {
     }
 }
 
-fn receive_options(request: &PushOpen, digest: DigestAlgorithm) -> Result<ReceiveOptions, Fault> {
+fn receive_options(
+    request: &PushOpen,
+    digest: DigestAlgorithm,
+    links: LinkPolicy,
+) -> Result<ReceiveOptions, Fault> {
     let chunk_len_bytes =
         request.chunk_len_bytes.clamp(MIN_CHUNK_LEN_BYTES, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
     Ok(ReceiveOptions {
         existing: Existing::try_from(&request.existing)?,
         durability: if request.durable { Durability::Durable } else { Durability::Verified },
         verify: false,
+        links,
         digest,
         chunk_len_bytes,
     })

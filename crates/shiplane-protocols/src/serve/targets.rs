@@ -160,7 +160,7 @@ impl Drop for Reserved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shiplane_files::internals::{Existing, ReceiveOptions, Shape};
+    use shiplane_files::internals::{Existing, LinkPolicy, ReceiveOptions, Shape};
 
     fn job(source: &[u8]) -> JobKey {
         JobKey::new(b"peer", source)
@@ -209,6 +209,7 @@ mod tests {
                 existing: Existing::Refuse,
                 durability: shiplane_wire::Durability::Verified,
                 verify: false,
+                links: LinkPolicy::All,
                 digest: shiplane_wire::DigestAlgorithm::Blake3,
                 chunk_len_bytes: 1 << 20,
             };

@@ -263,6 +263,7 @@ mod tests {
             mtime: Mtime { secs: 0, nanos: 0 },
             version: Version::from_bytes([0; 16]),
             path: RelPath::parse(b"f").unwrap(),
+            target: None,
         }
     }
 

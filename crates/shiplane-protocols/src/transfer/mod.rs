@@ -47,7 +47,7 @@ pub use target::{OutputStream, Target};
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use shiplane_files::internals::{DigestCache, Summary};
+use shiplane_files::internals::{DigestCache, LinkPolicy, Summary};
 use shiplane_transport::{
     ConnectionEnd, PeerConnection, RateLimit, RateLimiter, StreamError,
     internals::{BiStream, Claim},
@@ -101,6 +101,8 @@ pub struct TransferOptions {
     /// What a provider knows of the digests of files, shared with whatever else was given a clone. Without one
     /// everything is hashed as it is sent; a [`FileServer`](crate::serve::FileServer) makes one for all of its own.
     pub digest_cache: Option<DigestCache>,
+    /// Which symbolic links a provider offers; it names the others.
+    pub links: LinkPolicy,
     /// Counts how transfers end.
     pub metrics: Option<Arc<TransferMetrics>>,
     /// The memory of chunks that are under way, of entries that wait and of the lists of syncs, shared with whatever else was given a
@@ -135,6 +137,7 @@ impl Default for TransferOptions {
             digest: DigestAlgorithm::Blake3,
             digest_cache: None,
             compression: Compression::Never,
+            links: LinkPolicy::All,
             metrics: None,
             memory: None,
         }

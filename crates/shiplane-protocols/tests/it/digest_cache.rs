@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::internals::{Destination, DigestCache, ReceiveOptions, Scanned, SourceRoot};
+use shiplane_files::internals::{Destination, DigestCache, LinkPolicy, ReceiveOptions, Scanned, SourceRoot};
 use shiplane_protocols::{
     TransferMetrics,
     internals::{
@@ -79,6 +79,7 @@ impl Served {
             existing: shiplane_files::internals::Existing::Refuse,
             durability: Durability::Verified,
             verify: false,
+            links: LinkPolicy::All,
             digest,
             chunk_len_bytes: CHUNK_LEN_BYTES,
         };

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_files::internals::{Destination, DestinationError, ReceiveOptions, SourceRoot, sync::SyncState};
+use shiplane_files::internals::{
+    Destination, DestinationError, LinkPolicy, ReceiveOptions, SourceRoot, sync::SyncState,
+};
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchRequest, FileServer, WriteLimits,
     access::{AccessControl, Grant, Scope, TicketSecret},
@@ -157,6 +159,7 @@ impl World {
             existing: shiplane_files::internals::Existing::Refuse,
             durability: Durability::Durable,
             verify: false,
+            links: LinkPolicy::All,
             digest: DigestAlgorithm::Blake3,
             chunk_len_bytes,
         };

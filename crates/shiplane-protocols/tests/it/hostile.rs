@@ -25,7 +25,7 @@ use shiplane_transport::{
     Admission, QuicTransport, TransportConfig, Trust,
     internals::{ChunkRead, LaneThreads, SourceError},
 };
-use shiplane_wire::{Entry, EntryKind, Mtime, ProviderRecord, RelPath, Version};
+use shiplane_wire::{Entry, EntryKind, LinkTarget, Mtime, ProviderRecord, RelPath, Version};
 
 /// The bodies as they travel, written down again: a change on the wire must fail here.
 pub(crate) const FETCH_OPEN: Method<FetchOpen, FetchOpened> = Method::new("fetch.open");
@@ -91,10 +91,16 @@ pub(crate) fn directory(path: &str) -> ProviderRecord {
     entry(EntryKind::Directory, path, 0)
 }
 
+pub(crate) fn link(path: &str, target: &str) -> ProviderRecord {
+    let ProviderRecord::Entry(entry) = entry(EntryKind::File, path, 0) else { unreachable!() };
+    let target = Some(LinkTarget::parse(target.as_bytes()).unwrap());
+    ProviderRecord::Entry(Entry { kind: EntryKind::Symlink, target, ..entry })
+}
+
 fn entry(kind: EntryKind, path: &str, size_bytes: u64) -> ProviderRecord {
     let (mode, mtime, version) = (0o644, Mtime { secs: 1, nanos: 0 }, Version::from_bytes([7; 16]));
     let path = RelPath::parse(path.as_bytes()).unwrap();
-    ProviderRecord::Entry(Entry { kind, mode, size_bytes, mtime, version, path })
+    ProviderRecord::Entry(Entry { kind, mode, size_bytes, mtime, version, path, target: None })
 }
 
 /// An entry whose path is `path`, which may be anything: its bytes are exchanged after encoding.

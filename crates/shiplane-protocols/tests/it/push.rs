@@ -163,7 +163,8 @@ async fn who_may_not_is_refused_before_anything_is_sent() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_though_less_or_nothing_is_said_of_it() {
-    let world = World::writable(WriteLimits { max_transfer_bytes: Some(1000), max_pushes_per_peer: 1 });
+    let world =
+        World::writable(WriteLimits { max_transfer_bytes: Some(1000), max_pushes_per_peer: 1, ..limits() });
     let client = world.admitted_by(world.ticket_to_write("")).await;
     for told in [None, Some(1)] {
         let request = PushRequest { total_bytes: told, ..request("new") };
@@ -176,7 +177,8 @@ async fn what_does_not_fit_is_refused_though_less_or_nothing_is_said_of_it() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_before_anything_is_sent() {
-    let world = World::writable(WriteLimits { max_transfer_bytes: Some(1000), max_pushes_per_peer: 1 });
+    let world =
+        World::writable(WriteLimits { max_transfer_bytes: Some(1000), max_pushes_per_peer: 1, ..limits() });
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let sized = |total_bytes| PushRequest { total_bytes, ..request("new") };
     let refused = Push::open(&client, file("x", &[0; 1001]), &sized(Some(1001))).await.unwrap_err();

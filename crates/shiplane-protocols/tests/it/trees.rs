@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, Permissions},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -13,7 +13,10 @@ use crate::{
     push::{push, request, source},
     sync::{admitted, job, sync},
 };
-use shiplane_files::internals::sync::{Change, Side};
+use shiplane_files::internals::{
+    LinkPolicy,
+    sync::{Change, Side},
+};
 use shiplane_protocols::internals::{
     PushRequest, WriteLimits,
     sync::{SyncJob, synchronise},
@@ -103,6 +106,74 @@ async fn a_pushed_directory_has_the_modes_and_times_of_everything_and_the_served
             assert_eq!(there, sent, "{lands:?}");
         }
     }
+}
+
+/// Where each link beneath `root` leads.
+fn links(root: &Path) -> BTreeMap<PathBuf, PathBuf> {
+    let names = stamps(root)
+        .into_keys()
+        .filter_map(|name| Some((name.clone(), fs::read_link(root.join(name)).ok()?)));
+    names.collect()
+}
+
+fn fill_with_links(at: &Path) {
+    fs::create_dir_all(at.join("d/e")).unwrap();
+    fs::write(at.join("d/f"), "content").unwrap();
+    for (name, target) in [
+        ("d/e/up", "../f"),
+        ("to-file", "d/f"),
+        ("to-directory", "d"),
+        ("dangling", "nowhere"),
+        ("d/e/out", "../../../f"),
+        ("absolute", "/etc/passwd"),
+        ("around", "d/../f"),
+    ] {
+        symlink(target, at.join(name)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_fetched_tree_has_all_links_as_they_are() {
+    let world = World::new(fill_with_links);
+    let client = world.admitted().await;
+    for _ in 0..2 {
+        let report = world.fetch(&client, "").await.unwrap();
+        assert_eq!((report.summary.links, report.left_out()), (7, 0));
+        assert_eq!(links(&world.dest()), links(&world.source()));
+        assert_eq!(links(&world.dest()).len(), 7);
+        assert_eq!(stamps(&world.dest()), stamps(&world.source()));
+    }
+}
+
+#[tokio::test]
+async fn a_server_creates_only_links_that_stay_inside_unless_it_says_otherwise() {
+    for (links_taken, left_out) in [(LinkPolicy::Inside, 3), (LinkPolicy::All, 0), (LinkPolicy::Skip, 7)] {
+        let world = World::writable(WriteLimits { links: links_taken, ..WriteLimits::default() });
+        fill_with_links(&world.dest());
+        let client = world.admitted_by(world.ticket_to_write("")).await;
+        let report = push(&world, &client, source(&world.dest()), &request("in")).await.unwrap();
+        assert_eq!((report.left_out_there, report.left_out_here), (left_out, 0));
+        let (mut sent, there) = (links(&world.dest()), links(&world.source().join("in")));
+        match links_taken {
+            LinkPolicy::All => {}
+            LinkPolicy::Inside => {
+                ["d/e/out", "absolute", "around"].iter().for_each(|name| _ = sent.remove(Path::new(name)))
+            }
+            LinkPolicy::Skip => sent.clear(),
+        }
+        assert_eq!(there, sent);
+    }
+}
+
+#[tokio::test]
+async fn a_pusher_that_wants_no_links_offers_none_and_names_them() {
+    let mut world = World::writable(WriteLimits::default());
+    fill_with_links(&world.dest());
+    world.options.links = LinkPolicy::Skip;
+    let client = world.admitted_by(world.ticket_to_write("")).await;
+    let report = push(&world, &client, source(&world.dest()), &request("in")).await.unwrap();
+    assert_eq!((report.left_out_there, report.left_out_here), (0, 7));
+    assert!(links(&world.source().join("in")).is_empty());
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{Code, PathRefused};
+use crate::{Code, LinkTargetRefused, PathRefused};
 
 /// What is wrong with a record.
 ///
@@ -46,6 +46,12 @@ pub enum RecordError {
         /// The nanoseconds.
         nanos: u32,
     },
+    /// The target of a link breaks a rule of SPEC 4.27.
+    #[error(transparent)]
+    LinkTarget(#[from] LinkTargetRefused),
+    /// A link has a size, or is sent without a target; or something else has a target.
+    #[error("an entry that is no link has a target, or a link has none or a size")]
+    WrongTarget,
     /// A path that is there to be printed has characters that must not be.
     #[error("the path of a skipped file is not escaped")]
     NotEscaped,
@@ -140,6 +146,8 @@ impl RecordError {
             | Self::WrongBodyLen { .. }
             | Self::UnknownValue { .. }
             | Self::NanosOutOfRange { .. }
+            | Self::WrongTarget
+            | Self::LinkTarget(LinkTargetRefused::Empty | LinkTargetRefused::Nul)
             | Self::NotEscaped
             | Self::NoSpans
             | Self::EmptySpan { .. }
@@ -151,7 +159,8 @@ impl RecordError {
             | Self::FileTooLarge { .. }
             | Self::TooManySpans { .. }
             | Self::TooManySignatures { .. }
-            | Self::ChunkTooLarge { .. } => Code::TooLarge,
+            | Self::ChunkTooLarge { .. }
+            | Self::LinkTarget(LinkTargetRefused::TooLong { .. }) => Code::TooLarge,
             Self::Path(_) => Code::PathRefused,
         }
     }

@@ -9,7 +9,7 @@ use super::fields::Fields;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum LeftOutReason {
-    /// It is a symbolic link, and links are not carried over.
+    /// It is a symbolic link, and links are not wanted or not possible.
     Symlink = 0,
     /// It is a device, a FIFO or a socket.
     SpecialFile = 1,
@@ -31,11 +31,13 @@ pub enum LeftOutReason {
     Failed = 9,
     /// It is a directory to be removed, and something in it is left out.
     NotEmpty = 10,
+    /// It is a symbolic link that leads out of the tree, and the receiver takes only others.
+    LinkLeadsOut = 11,
 }
 
 impl LeftOutReason {
     /// All reasons, in the order of their values on the wire.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Symlink,
         Self::SpecialFile,
         Self::Name,
@@ -47,6 +49,7 @@ impl LeftOutReason {
         Self::InTheWay,
         Self::Failed,
         Self::NotEmpty,
+        Self::LinkLeadsOut,
     ];
 
     /// The reason that has this value on the wire.
@@ -75,6 +78,7 @@ impl fmt::Display for LeftOutReason {
             Self::InTheWay => "something else has the name",
             Self::Failed => "input/output error",
             Self::NotEmpty => "something in it is left out",
+            Self::LinkLeadsOut => "a symbolic link that leads out of the tree",
         })
     }
 }
@@ -88,6 +92,6 @@ mod tests {
         for (value, reason) in (0..).zip(LeftOutReason::ALL) {
             assert_eq!((reason as u8, LeftOutReason::from_wire(value)), (value, Some(reason)));
         }
-        assert_eq!(LeftOutReason::from_wire(11), None);
+        assert_eq!(LeftOutReason::from_wire(12), None);
     }
 }

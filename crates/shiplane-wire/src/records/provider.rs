@@ -9,12 +9,12 @@ use super::fields::{Fields, put_record};
 use super::receiver::{check_spans, put_spans, read_spans};
 use super::{BlockSignatures, LeftOutReason, RecordError, Span, sealed};
 use crate::limits::{ENTRY_COST_BYTES, MAX_FRAME_LEN_BYTES};
-use crate::{Digest, EscapedPath, RelPath, fuzz, hex};
+use crate::{Digest, EscapedPath, LinkTarget, RelPath, fuzz, hex};
 
 /// What the provider of a transfer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderRecord {
-    /// A file or directory there is. Entries are numbered from 0 in the order sent.
+    /// A file, directory or link there is. Entries are numbered from 0 in the order sent.
     Entry(Entry),
     /// A path that is not offered.
     LeftOut {
@@ -165,10 +165,10 @@ impl sealed::Decode for ProviderRecord {
     }
 }
 
-/// A file or directory of the provider.
+/// A file, directory or symbolic link of the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Which of the two.
+    /// Which of them.
     pub kind: EntryKind,
     /// The permission bits at the provider; the receiver masks them.
     pub mode: u32,
@@ -180,13 +180,16 @@ pub struct Entry {
     pub version: Version,
     /// Its path below the root of the transfer.
     pub path: RelPath,
+    /// What it points to, if it is a link.
+    pub target: Option<LinkTarget>,
 }
 
 impl Entry {
     /// What it counts as against what the receiver admits (SPEC 4.10).
     #[must_use]
     pub fn cost_bytes(&self) -> u64 {
-        ENTRY_COST_BYTES + self.path.as_bytes().len() as u64
+        let target = self.target.as_ref().map_or(0, |target| target.as_bytes().len());
+        ENTRY_COST_BYTES + (self.path.as_bytes().len() + target) as u64
     }
 
     fn put(&self, out: &mut BytesMut) {
@@ -196,16 +199,24 @@ impl Entry {
         self.mtime.put(out);
         out.put_slice(&self.version.0);
         put_text(out, self.path.as_bytes());
+        if let Some(target) = &self.target {
+            put_text(out, target.as_bytes());
+        }
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
+        let kind = EntryKind::read(fields)?;
         Ok(Self {
-            kind: EntryKind::read(fields)?,
+            kind,
             mode: fields.u32()?,
             size_bytes: fields.u64()?,
             mtime: Mtime::read(fields)?,
             version: Version(fields.array()?),
             path: RelPath::parse(read_text(fields)?)?,
+            target: match kind {
+                EntryKind::Symlink => Some(LinkTarget::parse(read_text(fields)?)?),
+                EntryKind::File | EntryKind::Directory => None,
+            },
         })
     }
 
@@ -213,6 +224,10 @@ impl Entry {
         let size_bytes = self.size_bytes;
         if size_bytes > MAX_FRAME_LEN_BYTES {
             return Err(RecordError::FileTooLarge { size_bytes, max_bytes: MAX_FRAME_LEN_BYTES });
+        }
+        let is_link = self.kind == EntryKind::Symlink;
+        if is_link != self.target.is_some() || is_link && size_bytes > 0 {
+            return Err(RecordError::WrongTarget);
         }
         self.mtime.check()
     }
@@ -226,6 +241,8 @@ pub enum EntryKind {
     File = 0,
     /// A directory.
     Directory = 1,
+    /// A symbolic link, which is never followed.
+    Symlink = 2,
 }
 
 impl EntryKind {
@@ -233,6 +250,7 @@ impl EntryKind {
         match fields.u8()? {
             0 => Ok(Self::File),
             1 => Ok(Self::Directory),
+            2 => Ok(Self::Symlink),
             value => Err(RecordError::UnknownValue { field: "entry kind", value }),
         }
     }
@@ -335,7 +353,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::{BlockSignature, PathRefused, RecordReader};
+    use crate::{BlockSignature, LinkTargetRefused, PathRefused, RecordReader};
 
     #[test]
     fn records_have_these_bytes() {
@@ -348,11 +366,16 @@ mod tests {
             signatures: [signature(9), signature(0x0100)].into(),
         };
         let span = Span { entry: 1, offset_bytes: 2, len_bytes: 3 };
-        let cases: [(ProviderRecord, &[u8]); 11] = [
+        let cases: [(ProviderRecord, &[u8]); 12] = [
             (
                 ProviderRecord::Entry(entry()),
                 b"\x01\x2e\0\0\0\0\xa4\x81\0\0\x05\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
                   \x01\0\0\0vvvvvvvvvvvvvvvv\x03\0a/b",
+            ),
+            (
+                ProviderRecord::Entry(link()),
+                b"\x01\x32\0\0\0\x02\xa4\x81\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
+                  \x01\0\0\0vvvvvvvvvvvvvvvv\x03\0a/b\x02\0..",
             ),
             (
                 ProviderRecord::LeftOut { reason: LeftOutReason::Name, path },
@@ -447,9 +470,9 @@ mod tests {
     #[test]
     fn unknown_values_are_refused() {
         let unknown = |field, value| Err(RecordError::UnknownValue { field, value });
-        assert_eq!(decode(&patched(5, &[2])), unknown("entry kind", 2));
-        assert_eq!(decode(b"\x02\x03\0\0\0\x0b\0\0"), unknown("reason", 11));
-        assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x0b"), unknown("reason", 11));
+        assert_eq!(decode(&patched(5, &[3])), unknown("entry kind", 3));
+        assert_eq!(decode(b"\x02\x03\0\0\0\x0c\0\0"), unknown("reason", 12));
+        assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x0c"), unknown("reason", 12));
         let nanos = 1_000_000_000;
         let top = ProviderRecord::TopDirectory { mode: 0, mtime: Mtime { secs: 0, nanos } };
         assert_eq!(encode(&top), Err(RecordError::NanosOutOfRange { nanos }));
@@ -457,6 +480,37 @@ mod tests {
         assert_eq!(decode(b"\x09\x02\0\0\0\0\0"), Err(RecordError::NoSpans));
         assert_eq!(decode(b"\0\0\0\0\0"), Err(RecordError::UnknownType { tag: 0 }));
         assert_eq!(decode(b"\x02\x04\0\0\0\0\x01\0\x1b"), Err(RecordError::NotEscaped));
+    }
+
+    #[test]
+    fn a_link_has_a_target_and_no_size_and_nothing_else_has_one() {
+        let target = link().target;
+        for wrong in [
+            Entry { target: None, ..link() },
+            Entry { size_bytes: 1, ..link() },
+            Entry { target: target.clone(), ..entry() },
+            Entry { kind: EntryKind::Directory, size_bytes: 0, target, ..entry() },
+        ] {
+            assert_eq!(encode(&ProviderRecord::Entry(wrong)), Err(RecordError::WrongTarget));
+        }
+        let record = encode(&ProviderRecord::Entry(link())).unwrap();
+        let with = |at: usize, bytes: &[u8]| {
+            let mut record = record.clone();
+            record[at..at + bytes.len()].copy_from_slice(bytes);
+            decode(&record)
+        };
+        assert_eq!(with(10, &[1]), Err(RecordError::WrongTarget));
+        assert_eq!(with(53, b"\0"), Err(RecordError::LinkTarget(LinkTargetRefused::Nul)));
+        let wrong = RecordError::WrongBodyLen { tag: ENTRY, len_bytes: 50 };
+        for len in [[1, 0], [3, 0], [0xff, 0xff]] {
+            assert_eq!(with(51, &len), Err(wrong));
+        }
+        // What is called a link ends before its target; what is called a file goes on after its path.
+        assert_eq!(decode(&patched(5, &[2])), Err(RecordError::WrongBodyLen { tag: ENTRY, len_bytes: 46 }));
+        assert_eq!(with(5, &[0]), Err(wrong));
+        let mut empty = record[..53].to_vec();
+        (empty[1], empty[51]) = (48, 0);
+        assert_eq!(decode(&empty), Err(RecordError::LinkTarget(LinkTargetRefused::Empty)));
     }
 
     #[test]
@@ -475,7 +529,13 @@ mod tests {
             mtime: Mtime { secs: -1, nanos: 1 },
             version: Version::from_bytes([b'v'; 16]),
             path: RelPath::parse(b"a/b").unwrap(),
+            target: None,
         }
+    }
+
+    fn link() -> Entry {
+        let target = Some(LinkTarget::parse(b"..").unwrap());
+        Entry { kind: EntryKind::Symlink, size_bytes: 0, target, ..entry() }
     }
 
     fn encode(record: &ProviderRecord) -> Result<Vec<u8>, RecordError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, Mtime,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, LinkTarget, Mtime,
     ProviderRecord, ReceiverRecord, RelPath, Span, StreamHeader, StreamKind, TaggedChunk, TransferId,
     Version, fuzz, records_opening,
 };
@@ -123,7 +123,10 @@ fn provider_records() -> Seeds {
         mtime: Mtime { secs: -1, nanos: 999_999_999 },
         version: Version::from_bytes([9; 16]),
         path: RelPath::parse(b"a/b").unwrap(),
+        target: None,
     };
+    let target = Some(LinkTarget::parse(b"../x").unwrap());
+    let link = Entry { kind: EntryKind::Symlink, size_bytes: 0, target, ..entry.clone() };
     let all = [
         ProviderRecord::Entry(entry),
         ProviderRecord::LeftOut { reason: LeftOutReason::Symlink, path: EscapedPath::new(b"\x1bx") },
@@ -139,11 +142,14 @@ fn provider_records() -> Seeds {
         }),
         ProviderRecord::Offer { spans: vec![Span { entry: 0, offset_bytes: 0, len_bytes: 5 }] },
         ProviderRecord::OffersEnd,
+        ProviderRecord::Entry(link.clone()),
         ProviderRecord::TopDirectory { mode: 0o700, mtime: Mtime { secs: -1, nanos: 999_999_999 } },
     ];
     let mut stream = BytesMut::new();
     all.iter().for_each(|record| record.encode(&mut stream).unwrap());
     let all = stream.to_vec();
+    let mut link_record = BytesMut::new();
+    ProviderRecord::Entry(link).encode(&mut link_record).unwrap();
     // The file's path, the last bytes of the first record, climbs out.
     let mut climbing = all[..51].to_vec();
     climbing[48..].copy_from_slice(b"../");
@@ -152,6 +158,8 @@ fn provider_records() -> Seeds {
         ("cut", all[..all.len() - 7].to_vec()),
         ("path-refused", climbing),
         ("not-escaped", b"\x02\x04\0\0\0\0\x01\0\x1b".to_vec()),
+        ("link-with-nul", [&link_record[..link_record.len() - 1], &[0]].concat()),
+        ("link-without-target", link_record[..link_record.len() - 4].to_vec()),
         ("unknown-type", vec![12, 0, 0, 0, 0]),
         ("offer-empty", vec![9, 2, 0, 0, 0, 0, 0]),
         ("cuts-too-many", [&[8, 18, 0, 0, 0][..], &[0; 16], &[0xff; 2]].concat()),

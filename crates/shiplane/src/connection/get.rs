@@ -233,6 +233,7 @@ impl GetJob {
                     existing: choice.existing,
                     durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
                     verify: self.verify,
+                    links: self.settings.links(),
                     digest: opened.fetch.digest(),
                     chunk_len_bytes: self.settings.chunk_len_bytes,
                 };

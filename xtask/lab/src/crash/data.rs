@@ -1,7 +1,7 @@
 //! The small data set: one instance of everything that a receiver treats differently.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -37,6 +37,9 @@ pub(super) fn write(root: &Path, state: State) -> Result<()> {
             file(root, &format!("made/small-{number}.txt"), 2_000 + number * 700, 8 + number as u64)?;
         }
         file(root, "made/deeper/program", 900, 20)?;
+        for (name, target) in [("made/inside", "deeper/program"), ("made/deeper/up", "../../same.txt")] {
+            symlink(target, root.join(name)).context("cannot make a link")?;
+        }
         file(root, "made/private/read-only/key", 400, 21)?;
         for (name, mode) in [
             ("made/deeper/program", 0o755),

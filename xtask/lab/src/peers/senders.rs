@@ -86,6 +86,7 @@ fn manifest(name: &str) -> Result<BytesMut, Failure> {
         mtime: Mtime { secs: 0, nanos: 0 },
         version: Version::from_bytes([7; 16]),
         path: RelPath::parse(name.as_bytes())?,
+        target: None,
     };
     ProviderRecord::Entry(entry).encode(&mut records)?;
     ProviderRecord::End { entries: 1, total_bytes: FILE_LEN_BYTES }.encode(&mut records)?;

@@ -89,7 +89,7 @@ impl Entries {
         let found = self.get(entry).ok_or(ProtocolFault::UnknownEntry { entry })?;
         match found.kind {
             EntryKind::File => Ok(found),
-            EntryKind::Directory => Err(ProtocolFault::OutsideEntry { entry }),
+            EntryKind::Directory | EntryKind::Symlink => Err(ProtocolFault::OutsideEntry { entry }),
         }
     }
 
@@ -140,6 +140,7 @@ mod tests {
                 mtime: Mtime { secs: 0, nanos: 0 },
                 version: Version::from_bytes([0; 16]),
                 path: RelPath::parse(format!("f{i}").as_bytes()).unwrap(),
+                target: None,
             });
         }
         entries

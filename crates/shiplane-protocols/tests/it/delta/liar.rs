@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
-use shiplane_files::internals::{Destination, ReceiveOptions};
+use shiplane_files::internals::{Destination, LinkPolicy, ReceiveOptions};
 use shiplane_protocols::internals::{
     Fetch, FetchError,
     transfer::{FilesReport, ProtocolFault, TransferError, TransferOptions},
@@ -105,6 +105,7 @@ async fn told_of(lie: Vec<ProviderRecord>) -> Result<FilesReport, FetchError> {
         existing: shiplane_files::internals::Existing::Replace,
         durability: Durability::Verified,
         verify: false,
+        links: LinkPolicy::All,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1 << 20,
     };
@@ -128,6 +129,7 @@ fn offer() -> ProviderRecord {
         mtime: Mtime { secs: 1, nanos: 0 },
         version: Version::from_bytes([7; 16]),
         path: RelPath::parse(b"it").unwrap(),
+        target: None,
     })
 }
 

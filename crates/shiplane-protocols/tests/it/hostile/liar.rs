@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use shiplane_files::internals::{Destination, ReceiveOptions};
+use shiplane_files::internals::{Destination, LinkPolicy, ReceiveOptions};
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchRequest,
     transfer::{FilesReport, TransferError, TransferOptions},
@@ -172,6 +172,7 @@ pub(super) fn receive_options() -> ReceiveOptions {
         existing: shiplane_files::internals::Existing::Refuse,
         durability: Durability::Durable,
         verify: false,
+        links: LinkPolicy::All,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1024,
     }

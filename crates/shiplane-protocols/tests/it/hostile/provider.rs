@@ -11,7 +11,7 @@ use shiplane_protocols::internals::{
     transfer::{FilesReport, OutputStream, Target, TransferError},
 };
 use shiplane_transport::StreamError;
-use shiplane_wire::{Code, Digest, Mtime, ProviderRecord, TaggedChunk};
+use shiplane_wire::{Code, Digest, Mtime, ProviderRecord, ReceiverRecord, TaggedChunk};
 use tempfile::TempDir;
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
         Fixture, Liar, end, fetch_from, fetch_within, published, receive_options, script, small_chunks,
         transfer_error,
     },
+    link,
 };
 use crate::harness::transfer_lane;
 
@@ -91,6 +92,51 @@ async fn the_same_name_twice_and_a_file_as_a_directory_are_the_peers_fault() {
         }
         assert!(published(&dir).iter().all(|name| dir.path().join(name).is_dir()), "{told}");
     }
+}
+
+#[tokio::test]
+async fn what_comes_below_a_link_or_in_its_place_is_refused_and_nothing_is_written_through_it() {
+    let outside = TempDir::new().unwrap();
+    let target = outside.path().to_str().unwrap().to_owned();
+    for below in [file("l/x", 1), directory("l/d"), file("l", 1), directory("l"), link("l", "x")] {
+        let manifest = vec![link("l", &target), below, end(2, 1)];
+        let told = format!("{manifest:?}");
+        let script = script(move |mut fixture| {
+            let manifest = manifest.clone();
+            async move {
+                fixture.say(&manifest).await;
+                fixture.linger().await;
+            }
+        });
+        let (result, dir) = fetch_from(TransferShape::Contents, script).await;
+        match transfer_error(result) {
+            TransferError::Destination(error) => assert_eq!(error.class(), FaultClass::Protocol, "{told}"),
+            other => panic!("{told}: {other}"),
+        }
+        assert!(published(&dir).is_empty(), "{told}");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn the_content_of_a_link_is_never_asked_for() {
+    let (result, dir) = fetch_from(
+        TransferShape::Contents,
+        script(|mut fixture| async move {
+            fixture.say(&[link("l", "/etc/passwd"), end(1, 0)]).await;
+            while let Some(record) = fixture.hear().await {
+                let asks =
+                    matches!(record, ReceiverRecord::WantChunk { .. } | ReceiverRecord::WantDigest { .. });
+                assert!(!asks, "{record:?}");
+                if matches!(record, ReceiverRecord::Done { .. }) {
+                    let _ = fixture.send.finish();
+                }
+            }
+        }),
+    )
+    .await;
+    result.unwrap();
+    assert_eq!(fs::read_link(dir.path().join("l")).unwrap().to_str(), Some("/etc/passwd"));
 }
 
 #[tokio::test]

@@ -329,6 +329,7 @@ fn entry(kind: EntryKind, path: &[u8], size_bytes: u64) -> Result<Entry, Failure
         mtime: Mtime { secs: 1, nanos: 0 },
         version: Version::from_bytes([7; 16]),
         path: RelPath::parse(path)?,
+        target: None,
     })
 }
 

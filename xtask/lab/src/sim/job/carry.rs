@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use shiplane_files::internals::{Destination, Existing, ReceiveOptions, SourceRoot};
+use shiplane_files::internals::{Destination, Existing, LinkPolicy, ReceiveOptions, SourceRoot};
 use shiplane_protocols::internals::{
     Fetch, FetchRequest, Push, PushRequest,
     transfer::{EventFn, TransferEvent},
@@ -110,6 +110,7 @@ pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> R
         existing: existing(world),
         durability: Durability::Durable,
         verify: false,
+        links: LinkPolicy::All,
         digest: fetch.digest(),
         chunk_len_bytes: options.chunk_len_bytes,
     };

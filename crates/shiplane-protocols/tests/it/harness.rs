@@ -302,7 +302,7 @@ impl Events {
     }
 }
 
-/// Every file beneath `root` with its content, and every directory.
+/// Every file beneath `root` with its content, every link with its target, and every directory.
 pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut open = vec![root.to_owned()];
@@ -310,7 +310,9 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         for entry in fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(root).unwrap().to_owned();
-            if path.is_dir() {
+            if let Ok(target) = fs::read_link(&path) {
+                found.insert(name, Some(target.into_os_string().into_encoded_bytes()));
+            } else if path.is_dir() {
                 found.insert(name, None);
                 open.push(path);
             } else {

@@ -99,7 +99,8 @@ async fn what_comes_below_a_link_or_in_its_place_is_refused_and_nothing_is_writt
     let outside = TempDir::new().unwrap();
     let target = outside.path().to_str().unwrap().to_owned();
     for below in [file("l/x", 1), directory("l/d"), file("l", 1), directory("l"), link("l", "x")] {
-        let manifest = vec![link("l", &target), below, end(2, 1)];
+        let size_bytes = if let ProviderRecord::Entry(entry) = &below { entry.size_bytes } else { 0 };
+        let manifest = vec![link("l", &target), below, end(2, size_bytes)];
         let told = format!("{manifest:?}");
         let script = script(move |mut fixture| {
             let manifest = manifest.clone();

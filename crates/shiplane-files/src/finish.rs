@@ -9,6 +9,7 @@ use crate::{
     destination::{Destination, Parts},
     dirs::DirHandle,
     error::{DestinationError, Operation},
+    existing::Existing,
     platform::{self, Kind, Names},
     state::{Directory, Link, Summary},
 };
@@ -97,7 +98,7 @@ impl Destination {
     fn lay_links(&self) -> Result<(), DestinationError> {
         let parts = &*self.parts;
         parts.planner.each_link(|path, link| {
-            if let Err(error) = self.lay_link(path, link) {
+            if let Err(error) = self.lay_link(path, link, parts.site.options.existing.replaces()) {
                 parts.site.leave_out(None, path, error)?;
             }
             // Nobody can sync a link itself.
@@ -106,12 +107,18 @@ impl Destination {
         })
     }
 
-    fn lay_link(&self, path: &RelPath, link: &Link) -> Result<(), DestinationError> {
+    /// Creates a symbolic link, in place of what is there if it `replaces` it.
+    pub(super) fn lay_link(
+        &self,
+        path: &RelPath,
+        link: &Link,
+        replaces: bool,
+    ) -> Result<(), DestinationError> {
         let Parts { site, store, publisher, planner, .. } = &*self.parts;
         let parent = site.parent_of(path)?;
         let id = planner.resume.fresh_id();
         store.record(|batch| batch.begun(id, 0, NO_VERSION, path))?;
-        let laid = self.lay_temporary_link(&parent, id, path, link);
+        let laid = self.lay_temporary_link(&parent, id, path, link, replaces);
         if let Err(error) = laid {
             store.drop_temp(id, path)?;
             return Err(error);
@@ -127,6 +134,7 @@ impl Destination {
         id: u64,
         path: &RelPath,
         link: &Link,
+        replaces: bool,
     ) -> Result<(), DestinationError> {
         let Parts { site, publisher, .. } = &*self.parts;
         let name = site.key.temp_name(id);
@@ -136,7 +144,10 @@ impl Destination {
         platform::remove_if_there(&parent.dir, temp).map_err(failed(Operation::Remove))?;
         platform::make_link(&parent.dir, temp, link.target.as_bytes()).map_err(failed(Operation::Create))?;
         platform::set_link_mtime(&parent.dir, temp, link.mtime).map_err(failed(Operation::SetMetadata))?;
-        let renamed = match site.options.existing.replaces() {
+        if let (true, Existing::BackUp(suffix)) = (replaces, site.options.existing) {
+            publisher.back_up(path, parent, suffix)?;
+        }
+        let renamed = match replaces {
             true => platform::rename_replacing(&parent.dir, temp, to),
             false => platform::rename_new(&parent.dir, temp, to),
         };

@@ -16,10 +16,10 @@ use crate::{
     platform::{self, Kind},
     site::Metadata,
     source::SourceRoot,
-    state::{ActiveFile, DIRECTORY_MODES, Directory, FileState as ActiveState, OWNER_DIRECTORY_MODE},
+    state::{ActiveFile, DIRECTORY_MODES, Directory, FileState as ActiveState, Link, OWNER_DIRECTORY_MODE},
     sync::{FileState, Stamp},
 };
-use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, LeftOutReason, LinkTarget, Mtime, RelPath};
 
 /// What is to become of a name that a peer has and that is one of ours, or none that this system can hold.
 ///
@@ -93,6 +93,46 @@ impl Destination {
             .map_err(|error| site.failed(Operation::Open, path, error))?;
         site.mend(stamp.into(), path, &file)?;
         // It is made durable with all that was found here.
+        self.rely_on_what_is_here();
+        Ok(())
+    }
+
+    /// Checks that a symbolic link of the other side may be created at `path`.
+    pub fn check_link(&self, path: &RelPath, target: &LinkTarget) -> Result<(), DestinationError> {
+        let site = &self.parts.site;
+        names::check_component(path.file_name())
+            .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
+        let impossible = (!platform::HAS_LINKS).then_some(LeftOutReason::Symlink);
+        match site.options.links.refusal(path, target).or(impossible) {
+            Some(reason) => Err(DestinationError::LinkRefused { path: site.show(path), reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// What is said of something that is there and is not to be replaced.
+    pub fn exists(&self, path: &RelPath) -> DestinationError {
+        self.parts.site.exists(path)
+    }
+
+    /// Creates a symbolic link at `path`, in place of the file or link that is there if it `replaces` it.
+    pub fn create_link(
+        &self,
+        path: &RelPath,
+        target: &LinkTarget,
+        mtime: Mtime,
+        replaces: bool,
+    ) -> Result<(), DestinationError> {
+        self.lay_link(path, &Link { target: target.clone(), mtime }, replaces)?;
+        self.rely_on_what_is_here();
+        Ok(())
+    }
+
+    /// Gives the link at `path` another time.
+    pub fn set_link_time(&self, path: &RelPath, mtime: Mtime) -> Result<(), DestinationError> {
+        let site = &self.parts.site;
+        let parent = site.parent_of(path)?;
+        platform::set_link_mtime(&parent.dir, path.file_name(), mtime)
+            .map_err(|error| site.failed(Operation::SetMetadata, path, error))?;
         self.rely_on_what_is_here();
         Ok(())
     }

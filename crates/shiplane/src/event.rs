@@ -114,7 +114,7 @@ pub struct Action {
     /// On which side.
     pub side: Side,
     /// What a sync does: `keep_as`, `remove_file`, `remove_directory`, `create_directory`,
-    /// `set_metadata` or `take`.
+    /// `create_link`, `set_metadata` or `take`.
     ///
     /// What any job leaves out is of a kind: `links`, `special` (devices, sockets, FIFOs), `names` (that a file system
     /// does not take), `unreadable`, `changed` (while it was read) or `refused` (by the receiver's system). The job's

@@ -70,9 +70,7 @@ pub enum ChangesError {
 impl Changes {
     /// What turns `base` into `now`.
     pub fn between(base: &Manifest, now: &Manifest, unknown: BTreeMap<RelPath, LeftOutReason>) -> Self {
-        let is_gone = |path: &RelPath, was: &Node| {
-            now.get(path).is_none_or(|node| node.file().is_some() != was.file().is_some())
-        };
+        let is_gone = |path: &RelPath, was: &Node| now.get(path).is_none_or(|node| node.kind() != was.kind());
         let numbered = (0..).zip(base.iter());
         let gone = numbered.filter(|(_, (path, was))| is_gone(path, was));
         let mut changes =
@@ -85,10 +83,10 @@ impl Changes {
             let missing: Vec<_> = above.take_while(|above| changes.changed.get(above).is_none()).collect();
             for above in missing.into_iter().rev() {
                 if let Some(directory) = now.get(&above) {
-                    changes.changed.insert(above, *directory);
+                    changes.changed.insert(above, directory.clone());
                 }
             }
-            changes.changed.insert(path.clone(), *node);
+            changes.changed.insert(path.clone(), node.clone());
         }
         changes
     }
@@ -111,7 +109,7 @@ impl Changes {
             return Err(ChangesError::Entry { entry });
         }
         for (path, node) in nodes.into_iter().chain(self.changed.iter()) {
-            if !now.insert(path.clone(), *node) {
+            if !now.insert(path.clone(), node.clone()) {
                 return Err(ChangesError::Contradiction { path: path.clone() });
             }
         }

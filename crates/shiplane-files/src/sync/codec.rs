@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use shiplane_wire::{Digest, EntryKind, Mtime, PathRefused, RelPath};
+use shiplane_wire::{Digest, EntryKind, LinkTarget, LinkTargetRefused, Mtime, PathRefused, RelPath};
 use thiserror::Error;
 
-use super::manifest::{FileState, Manifest, Node, Stamp, entry_cost_bytes};
+use super::manifest::{FileState, LinkState, Manifest, Node, Stamp, node_cost_bytes};
 
 /// Why bytes are no manifest. Whoever sent them has broken SPEC 4.18: nothing of it may be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -28,7 +28,7 @@ pub enum ManifestError {
         /// How many.
         len_bytes: usize,
     },
-    /// A kind that is neither file nor directory.
+    /// A kind that is neither file, directory nor link.
     #[error("an entry has the unknown kind {kind}")]
     UnknownKind {
         /// The kind.
@@ -37,6 +37,9 @@ pub enum ManifestError {
     /// A path breaks a rule of SPEC 4.5.
     #[error("invalid path: {0}")]
     Path(#[from] PathRefused),
+    /// The target of a link breaks a rule of SPEC 4.27.
+    #[error(transparent)]
+    LinkTarget(#[from] LinkTargetRefused),
     /// A path is there twice, or after one that it should be before.
     #[error("{path} is out of order in the manifest")]
     Order {
@@ -94,14 +97,21 @@ impl Manifest {
             // A path has at most 4,096 bytes.
             bytes.extend_from_slice(&(path.as_bytes().len() as u16).to_le_bytes());
             bytes.extend_from_slice(path.as_bytes());
-            bytes.push(if node.file().is_some() { FILE } else { DIRECTORY });
+            bytes.push(node.kind() as u8);
             let Stamp { mode, mtime } = node.stamp();
-            bytes.extend_from_slice(&mode.to_le_bytes());
+            if node.kind() != EntryKind::Symlink {
+                bytes.extend_from_slice(&mode.to_le_bytes());
+            }
             bytes.extend_from_slice(&mtime.secs.to_le_bytes());
             bytes.extend_from_slice(&mtime.nanos.to_le_bytes());
             if let Node::File(FileState { size_bytes, digest, .. }) = node {
                 bytes.extend_from_slice(&size_bytes.to_le_bytes());
                 bytes.extend_from_slice(digest.as_bytes());
+            }
+            if let Node::Link(LinkState { target, .. }) = node {
+                // At most 4,095 bytes.
+                bytes.extend_from_slice(&(target.as_bytes().len() as u16).to_le_bytes());
+                bytes.extend_from_slice(target.as_bytes());
             }
         }
         bytes.into()
@@ -146,10 +156,10 @@ impl Manifest {
             if !directories.contains(parent) {
                 return Err(ManifestError::NoParent { path: checked });
             }
-            if !pay(entry_cost_bytes(path.len())) {
+            if !pay(node_cost_bytes(path, &node)) {
                 return Err(ManifestError::NoMemory);
             }
-            if node.file().is_none() {
+            if node.is_directory() {
                 directories.insert(path);
             }
             last = path;
@@ -167,27 +177,40 @@ fn entry<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8], Node), ManifestError> {
     let (path, after) = rest.split_at_checked(len.into()).ok_or(ManifestError::Truncated)?;
     *rest = after;
     let [kind] = take(rest)?;
-    if !matches!(kind, FILE | DIRECTORY) {
-        return Err(ManifestError::UnknownKind { kind });
-    }
-    let stamp = stamp(rest)?;
-    let node = if kind == FILE { Node::File(file(rest, stamp)?) } else { Node::Directory(stamp) };
+    let node = match kind {
+        FILE => Node::File(file(rest)?),
+        DIRECTORY => Node::Directory(stamp(rest)?),
+        LINK => Node::Link(link(rest)?),
+        kind => return Err(ManifestError::UnknownKind { kind }),
+    };
     Ok((path, node))
 }
 
-fn file(rest: &mut &[u8], stamp: Stamp) -> Result<FileState, ManifestError> {
+fn file(rest: &mut &[u8]) -> Result<FileState, ManifestError> {
+    let stamp = stamp(rest)?;
     let size_bytes = u64::from_le_bytes(take(rest)?);
     Ok(FileState { size_bytes, digest: Digest::from_bytes(take(rest)?), stamp })
 }
 
+fn link(rest: &mut &[u8]) -> Result<LinkState, ManifestError> {
+    let mtime = mtime(rest)?;
+    let len = u16::from_le_bytes(take(rest)?);
+    let (target, after) = rest.split_at_checked(len.into()).ok_or(ManifestError::Truncated)?;
+    *rest = after;
+    Ok(LinkState { target: LinkTarget::parse(target)?, mtime })
+}
+
 fn stamp(rest: &mut &[u8]) -> Result<Stamp, ManifestError> {
-    let mode = u32::from_le_bytes(take(rest)?);
+    Ok(Stamp { mode: u32::from_le_bytes(take(rest)?), mtime: mtime(rest)? })
+}
+
+fn mtime(rest: &mut &[u8]) -> Result<Mtime, ManifestError> {
     let secs = i64::from_le_bytes(take(rest)?);
     let nanos = u32::from_le_bytes(take(rest)?);
     if nanos >= NANOS_PER_SEC {
         return Err(ManifestError::NanosOutOfRange { nanos });
     }
-    Ok(Stamp { mode, mtime: Mtime { secs, nanos } })
+    Ok(Mtime { secs, nanos })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], ManifestError> {
@@ -201,6 +224,7 @@ const FORMAT: u8 = 2;
 // The kinds are those of a transfer's entries.
 const FILE: u8 = EntryKind::File as u8;
 const DIRECTORY: u8 = EntryKind::Directory as u8;
+const LINK: u8 = EntryKind::Symlink as u8;
 
 /// Version and number of entries.
 const HEADER_LEN_BYTES: usize = 9;

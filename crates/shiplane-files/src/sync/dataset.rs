@@ -37,6 +37,17 @@ pub struct Site {
     writable: Option<Destination>,
 }
 
+/// How a dataset is written.
+#[derive(Clone, Copy, Debug)]
+pub struct SiteOptions {
+    /// What digests are computed with.
+    pub digest: DigestAlgorithm,
+    /// Which symbolic links of the other side are created.
+    pub links: LinkPolicy,
+    /// The size from which a file has chunks of its own.
+    pub chunk_len_bytes: u64,
+}
+
 impl Site {
     /// The directory `path` beneath `root`; `None` if it is not there, which is as good as empty.
     pub fn to_look_at(root: &SourceRoot, path: &[u8]) -> Result<Option<Self>, DatasetError> {
@@ -54,16 +65,16 @@ impl Site {
         root: &SourceRoot,
         path: &[u8],
         peer: &[u8; 32],
-        digest: DigestAlgorithm,
-        chunk_len_bytes: u64,
+        site: SiteOptions,
         shared: SharedMemory,
         may_create: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self, DatasetError> {
+        let SiteOptions { digest, links, chunk_len_bytes } = site;
         let options = ReceiveOptions {
             existing: Existing::Replace,
             durability: Durability::Durable,
             verify: false,
-            links: LinkPolicy::All,
+            links,
             digest,
             chunk_len_bytes,
         };
@@ -387,7 +398,7 @@ impl Agreed {
         let mut next = Manifest::new();
         // What contradicts itself, such as a file that is left where a directory has come, is forgotten.
         for (path, node) in merged.chain(left) {
-            let _ = next.insert(path.clone(), *node);
+            let _ = next.insert(path.clone(), node.clone());
         }
         next
     }

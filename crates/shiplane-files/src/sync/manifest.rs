@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use shiplane_wire::{Digest, Entry, Hasher, Mtime, RelPath};
+use shiplane_wire::{Digest, Entry, EntryKind, Hasher, LinkTarget, Mtime, RelPath};
 
 use crate::site::Metadata;
 
@@ -24,12 +24,23 @@ impl PartialEq for Manifest {
 impl Eq for Manifest {}
 
 /// What stands at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     /// A file.
     File(FileState),
     /// A directory.
     Directory(Stamp),
+    /// A symbolic link.
+    Link(LinkState),
+}
+
+/// A symbolic link, as far as sync goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// What it points to.
+    pub target: LinkTarget,
+    /// When it was made.
+    pub mtime: Mtime,
 }
 
 /// Mode and time of a file or directory.
@@ -84,14 +95,43 @@ impl Node {
         match (self, other) {
             (Self::File(one), Self::File(other)) => one.digest == other.digest,
             (Self::Directory(_), Self::Directory(_)) => true,
-            (Self::File(_), Self::Directory(_)) | (Self::Directory(_), Self::File(_)) => false,
+            (Self::Link(one), Self::Link(other)) => one.target == other.target,
+            (Self::File(_) | Self::Directory(_) | Self::Link(_), _) => false,
         }
     }
 
     pub(super) fn file(&self) -> Option<&FileState> {
         match self {
             Self::File(file) => Some(file),
-            Self::Directory(_) => None,
+            Self::Directory(_) | Self::Link(_) => None,
+        }
+    }
+
+    pub(super) fn kind(&self) -> EntryKind {
+        match self {
+            Self::File(_) => EntryKind::File,
+            Self::Directory(_) => EntryKind::Directory,
+            Self::Link(_) => EntryKind::Symlink,
+        }
+    }
+
+    pub(super) fn is_directory(&self) -> bool {
+        self.kind() == EntryKind::Directory
+    }
+
+    /// Of what a file contains or a link points to.
+    pub(super) fn content_digest(&self) -> Digest {
+        match self {
+            Self::File(file) => file.digest,
+            Self::Link(link) => Digest::blake3(link.target.as_bytes()),
+            Self::Directory(_) => Digest::blake3(b""),
+        }
+    }
+
+    fn target_len_bytes(&self) -> usize {
+        match self {
+            Self::Link(link) => link.target.as_bytes().len(),
+            Self::File(_) | Self::Directory(_) => 0,
         }
     }
 
@@ -100,13 +140,15 @@ impl Node {
         match self {
             Self::File(file) => file.stamp,
             Self::Directory(stamp) => *stamp,
+            Self::Link(link) => Stamp { mode: Stamp::UNKNOWN_MODE, mtime: link.mtime },
         }
     }
 
-    fn stamp_mut(&mut self) -> &mut Stamp {
+    fn set_mode(&mut self, mode: u32) {
         match self {
-            Self::File(file) => &mut file.stamp,
-            Self::Directory(stamp) => stamp,
+            Self::File(file) => file.stamp.mode = mode,
+            Self::Directory(stamp) => stamp.mode = mode,
+            Self::Link(_) => {}
         }
     }
 }
@@ -118,7 +160,7 @@ impl Manifest {
     }
 
     /// Puts a node at a path, and directories of which nothing is known at those above it where there is nothing. Returns `false`, and
-    /// changes nothing, if something else is in the way: a file above the path, or what the path already is
+    /// changes nothing, if something else is in the way: a file or link above the path, or what the path already is
     /// if that is of the other kind.
     pub fn insert(&mut self, path: RelPath, node: Node) -> bool {
         let mut missing = Vec::new();
@@ -126,13 +168,13 @@ impl Manifest {
         while let Some(parent) = above {
             match self.nodes.get(&parent) {
                 Some(Node::Directory(_)) => break,
-                Some(Node::File(_)) => return false,
+                Some(Node::File(_) | Node::Link(_)) => return false,
                 None => {}
             }
             above = parent.parent();
             missing.push(parent);
         }
-        if self.nodes.get(&path).is_some_and(|there| there.file().is_some() != node.file().is_some()) {
+        if self.nodes.get(&path).is_some_and(|there| there.kind() != node.kind()) {
             return false;
         }
         self.digest.take();
@@ -179,7 +221,7 @@ impl Manifest {
 
     /// What it counts as, with all that a sync makes of it.
     pub fn cost_bytes(&self) -> u64 {
-        self.nodes.keys().map(|path| entry_cost_bytes(path.as_bytes().len())).sum()
+        self.nodes.iter().map(|(path, node)| node_cost_bytes(path.as_bytes(), node)).sum()
     }
 
     /// On a file system that keeps no modes: takes those of `known` for what is of the same kind there, and no others.
@@ -187,8 +229,8 @@ impl Manifest {
         self.digest.take();
         for (path, node) in &mut self.nodes {
             let known = known.and_then(|known| known.get(path));
-            let known = known.filter(|known| known.file().is_some() == node.file().is_some());
-            node.stamp_mut().mode = known.map_or(Stamp::UNKNOWN_MODE, |known| known.stamp().mode);
+            let known = known.filter(|known| known.kind() == node.kind());
+            node.set_mode(known.map_or(Stamp::UNKNOWN_MODE, |known| known.stamp().mode));
         }
     }
 
@@ -196,8 +238,18 @@ impl Manifest {
     pub fn directory(&self, path: &RelPath) -> Option<Stamp> {
         match self.nodes.get(path) {
             Some(Node::Directory(stamp)) => Some(*stamp),
-            Some(Node::File(_)) | None => None,
+            Some(Node::File(_) | Node::Link(_)) | None => None,
         }
+    }
+
+    /// The file or link at a path.
+    pub(super) fn leaf(&self, path: &RelPath) -> Option<&Node> {
+        self.nodes.get(path).filter(|node| !node.is_directory())
+    }
+
+    /// The files and links, in the order of the paths.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = (&RelPath, &Node)> {
+        self.nodes.iter().filter(|(_, node)| !node.is_directory())
     }
 
     /// BLAKE3 of the paths, modes and times and the digests of contents (SPEC 4.19): equal for two datasets that need no sync. Computed once for each state.
@@ -226,10 +278,15 @@ impl Manifest {
     }
 }
 
-/// What an entry with a path of this length counts as: in a list, in the copies of it that are compared and planned
+/// What an entry counts as.
+pub(super) fn node_cost_bytes(path: &[u8], node: &Node) -> u64 {
+    entry_cost_bytes(path.len() + node.target_len_bytes())
+}
+
+/// What an entry with a path, and perhaps a target, of this length counts as: in a list, in the copies of it that are compared and planned
 /// with, and in what is to be done.
-pub(super) fn entry_cost_bytes(path_len_bytes: usize) -> u64 {
-    ENTRY_COST_BYTES + path_len_bytes as u64
+pub(super) fn entry_cost_bytes(len_bytes: usize) -> u64 {
+    ENTRY_COST_BYTES + len_bytes as u64
 }
 
 /// 512: a name has some 30 bytes of its own, and each of four maps some 110 for it.
@@ -241,14 +298,13 @@ fn digest_of(nodes: &BTreeMap<RelPath, Node>) -> Digest {
     for (path, node) in nodes {
         hasher.update(&(path.as_bytes().len() as u64).to_le_bytes());
         hasher.update(path.as_bytes());
-        let kind: u8 = if node.file().is_some() { 0 } else { 1 };
         let Stamp { mode, mtime: Mtime { secs, nanos } } = node.stamp();
-        hasher.update(&[kind]);
+        hasher.update(&[node.kind() as u8]);
         hasher.update(&mode.to_le_bytes());
         hasher.update(&secs.to_le_bytes());
         hasher.update(&nanos.to_le_bytes());
-        if let Node::File(file) = node {
-            hasher.update(file.digest.as_bytes());
+        if !node.is_directory() {
+            hasher.update(node.content_digest().as_bytes());
         }
     }
     hasher.finish()

@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use shiplane_wire::{Digest, PathRefused, RelPath};
+use shiplane_wire::{Digest, EntryKind, PathRefused, RelPath};
 use thiserror::Error;
 
 use super::conflict::name_of;
-use super::manifest::{FileState, Manifest, Node, Stamp};
+use super::manifest::{FileState, LinkState, Manifest, Node, Stamp};
 
 /// One of the two that are brought together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,17 +44,19 @@ pub struct Action {
 /// What is to be done at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Give the file at `from`, on the same side, this name as well: it is about to lose its own.
+    /// Give the file or link at `from`, on the same side, this name as well: it is about to lose its own.
     KeepAs {
         /// Where it is.
         from: RelPath,
     },
-    /// Remove the file, which is still what the manifest says.
+    /// Remove the file or link, which is still what the manifest says.
     RemoveFile,
     /// Remove the directory, which is empty by now.
     RemoveDirectory,
     /// Create the directory.
     CreateDirectory,
+    /// Create the symbolic link; replace what is here. Done after all that is in this list.
+    CreateLink,
     /// Give the file or directory, which is otherwise as it is to be, the mode and time that both are to have.
     SetMetadata,
     /// Take the file at `from` of the other side, as it was before any action; replace what is here.
@@ -157,12 +159,12 @@ pub fn plan(
     Ok(Outcome { merged: merge.merged, actions })
 }
 
-/// What both are to have, and where it comes from.
+/// What both are to have, and where it comes from. A *leaf* is a file or a link.
 struct Merge {
     merged: Manifest,
-    /// Files under another name than the one they had, and that one.
+    /// Leaves under another name than the one they had, and that one.
     renamed: BTreeMap<RelPath, (RelPath, Why)>,
-    /// Files that stay although one side has deleted them.
+    /// Leaves that stay although one side has deleted them.
     outlived: BTreeSet<RelPath>,
     /// What was there before.
     base: BTreeSet<RelPath>,
@@ -172,51 +174,51 @@ impl Merge {
     fn of(base: &Manifest, local: &Manifest, remote: &Manifest) -> Result<Self, PlanError> {
         let paths: BTreeSet<_> =
             [base, local, remote].iter().flat_map(|side| side.iter().map(|(path, _)| path)).collect();
-        let (mut files, mut directories) = (BTreeMap::<RelPath, FileState>::new(), BTreeSet::new());
-        // Files that cannot keep their name, beside the one that does.
+        let (mut leaves, mut directories) = (BTreeMap::<RelPath, Node>::new(), BTreeSet::new());
+        // Leaves that cannot keep their name, beside the one that does.
         let (mut homeless, mut outlived) = (Vec::new(), BTreeSet::new());
         for path in paths {
             let [was, ours, theirs] = [base, local, remote].map(|side| side.is_directory(path));
             if if ours == was { theirs } else { ours } {
                 directories.insert(path.clone());
             }
-            let [was, ours, theirs] = [base, local, remote].map(|side| side.file(path));
-            match merge_file(was, ours, theirs) {
+            let [was, ours, theirs] = [base, local, remote].map(|side| side.leaf(path));
+            match merge_leaf(was, ours, theirs) {
                 Merged::Nothing => {}
-                Merged::One(file) => {
+                Merged::One(leaf) => {
                     if was.is_some() && (ours.is_none() || theirs.is_none()) {
                         outlived.insert(path.clone());
                     }
-                    files.insert(path.clone(), file);
+                    leaves.insert(path.clone(), leaf);
                 }
                 Merged::Both { kept, other } => {
-                    files.insert(path.clone(), kept);
+                    leaves.insert(path.clone(), kept);
                     homeless.push((path.clone(), other, Why::BothEdited));
                 }
             }
         }
         // A directory stays as long as anything in it does, be it an empty directory.
         let mut above = directories.clone();
-        for path in files.keys().chain(&directories) {
+        for path in leaves.keys().chain(&directories) {
             above.extend(std::iter::successors(path.parent(), RelPath::parent));
         }
-        let in_the_way: Vec<_> = files.keys().filter(|path| above.contains(path)).cloned().collect();
+        let in_the_way: Vec<_> = leaves.keys().filter(|path| above.contains(path)).cloned().collect();
         for path in in_the_way {
-            if let Some(file) = files.remove(&path) {
-                homeless.push((path, file, Why::DirectoryInItsPlace));
+            if let Some(leaf) = leaves.remove(&path) {
+                homeless.push((path, leaf, Why::DirectoryInItsPlace));
             }
         }
-        let is_taken = |path: &RelPath, files: &BTreeMap<_, _>| {
-            files.contains_key(path)
+        let is_taken = |path: &RelPath, leaves: &BTreeMap<_, _>| {
+            leaves.contains_key(path)
                 || above.contains(path)
                 || [base, local, remote].iter().any(|side| side.get(path).is_some())
         };
         let mut renamed = BTreeMap::new();
-        for (path, file, why) in homeless {
+        for (path, leaf, why) in homeless {
             // A sync that was cut may have kept it already: once is enough.
-            let is_kept = |name: &RelPath| files.get(name).is_some_and(|kept| kept.digest == file.digest);
-            let name = free_name(&path, &file, |name| !is_kept(name) && is_taken(name, &files))?;
-            files.entry(name.clone()).or_insert(file);
+            let is_kept = |name: &RelPath| leaves.get(name).is_some_and(|kept| kept.is_same(&leaf));
+            let name = free_name(&path, &leaf, |name| !is_kept(name) && is_taken(name, &leaves))?;
+            leaves.entry(name.clone()).or_insert(leaf);
             renamed.insert(name, (path, why));
         }
         let mut merged = Manifest::new();
@@ -224,8 +226,8 @@ impl Merge {
             let [was, ours, theirs] = [base, local, remote].map(|side| side.directory(&path));
             merged.insert(path, Node::Directory(merge_directory(was, ours, theirs)));
         }
-        for (path, file) in files {
-            merged.insert(path, Node::File(file));
+        for (path, leaf) in leaves {
+            merged.insert(path, leaf);
         }
         let base = base.iter().map(|(path, _)| path.clone()).collect();
         Ok(Self { merged, renamed, outlived, base })
@@ -237,20 +239,19 @@ impl Merge {
             actions.push(Action { side, path: path.clone(), change, why });
         };
         for (name, (from, why)) in &self.renamed {
-            let is_there = |path| own.file(path).map(|file| file.digest);
-            let kept = self.merged.file(name).map(|file| file.digest);
-            if is_there(from) == kept && is_there(name) != kept {
+            let Some(kept) = self.merged.leaf(name) else { continue };
+            if has(own, from, kept) && !has(own, name, kept) {
                 act(name, Change::KeepAs { from: from.clone() }, *why);
             }
         }
         // Children before their parents.
         for (path, node) in own.iter().rev() {
             let (gone, change) = match node {
-                Node::File(_) => (self.merged.file(path).is_none(), Change::RemoveFile),
+                Node::File(_) | Node::Link(_) => (self.merged.leaf(path).is_none(), Change::RemoveFile),
                 Node::Directory(_) => (!self.merged.is_directory(path), Change::RemoveDirectory),
             };
             if gone {
-                let is_replaced = self.merged.is_directory(path) && node.file().is_some();
+                let is_replaced = self.merged.is_directory(path) && !node.is_directory();
                 act(path, change, if is_replaced { Why::DirectoryInItsPlace } else { Why::Deleted });
             }
         }
@@ -266,20 +267,24 @@ impl Merge {
             }
         }
         let in_conflict: HashSet<_> = self.renamed.values().map(|(from, _)| from).collect();
-        for (path, file) in self.merged.files() {
-            if let Some((from, why)) = self.renamed.get(path) {
-                let has =
-                    |side: &Manifest, path| side.file(path).map(|file| file.digest) == Some(file.digest);
-                if has(other, from) && !has(own, from) && !has(own, path) {
-                    act(path, Change::Take { from: from.clone() }, *why);
+        for (path, leaf) in self.merged.leaves() {
+            let (from, why) = match self.renamed.get(path) {
+                Some((from, why)) => (from, *why),
+                None if in_conflict.contains(path) => (path, Why::BothEdited),
+                None => (path, self.why_there(path)),
+            };
+            let is_link = leaf.kind() == EntryKind::Symlink;
+            if has(own, path, leaf) {
+                let found = own.get(path).map_or(Stamp::UNKNOWN, Node::stamp);
+                if found.has_other_mode(leaf.stamp()) || found.mtime != leaf.stamp().mtime {
+                    act(path, Change::SetMetadata, Why::MetadataChanged);
                 }
-            } else if own.file(path).map(|file| file.digest) != Some(file.digest) {
-                let why = if in_conflict.contains(path) { Why::BothEdited } else { self.why_there(path) };
-                act(path, Change::Take { from: path.clone() }, why);
-            } else if let Some(FileState { stamp, .. }) = own.file(path)
-                && (stamp.has_other_mode(file.stamp) || stamp.mtime != file.stamp.mtime)
-            {
-                act(path, Change::SetMetadata, Why::MetadataChanged);
+            } else if from != path && has(own, from, leaf) {
+                // It is kept already.
+            } else if is_link {
+                act(path, Change::CreateLink, why);
+            } else if from == path || has(other, from, leaf) {
+                act(path, Change::Take { from: from.clone() }, why);
             }
         }
     }
@@ -295,47 +300,59 @@ impl Merge {
     }
 }
 
-enum Merged {
-    Nothing,
-    One(FileState),
-    Both { kept: FileState, other: FileState },
+/// Whether a side has this leaf at a path, whatever its mode and time.
+fn has(side: &Manifest, path: &RelPath, leaf: &Node) -> bool {
+    side.get(path).is_some_and(|node| node.is_same(leaf))
 }
 
-/// The rules for one file.
-fn merge_file(was: Option<&FileState>, ours: Option<&FileState>, theirs: Option<&FileState>) -> Merged {
-    let digest = |file: Option<&FileState>| file.map(|file| file.digest);
+enum Merged {
+    Nothing,
+    One(Node),
+    Both { kept: Node, other: Node },
+}
+
+/// The rules for one file or link.
+fn merge_leaf(was: Option<&Node>, ours: Option<&Node>, theirs: Option<&Node>) -> Merged {
+    let was_this = |node: &Node| was.is_some_and(|was| was.is_same(node));
     match (ours, theirs) {
         (None, None) => Merged::Nothing,
         (Some(one), None) | (None, Some(one)) => {
             // The other side has deleted what this one has left as it was, or else it is new or edited.
-            if digest(was) == Some(one.digest) { Merged::Nothing } else { Merged::One(*one) }
+            if was_this(one) { Merged::Nothing } else { Merged::One(one.clone()) }
         }
-        (Some(ours), Some(theirs)) if ours.digest == theirs.digest => {
-            let size_bytes = ours.size_bytes.max(theirs.size_bytes);
-            let stamp = merge_stamps(was.map(|was| was.stamp), ours.stamp, theirs.stamp);
-            Merged::One(FileState { size_bytes, digest: ours.digest, stamp })
-        }
-        (Some(ours), Some(theirs)) if digest(was) == Some(ours.digest) => {
-            Merged::One(edited(was, theirs, ours))
-        }
-        (Some(ours), Some(theirs)) if digest(was) == Some(theirs.digest) => {
-            Merged::One(edited(was, ours, theirs))
-        }
+        (Some(ours), Some(theirs)) if ours.is_same(theirs) => Merged::One(same(was, ours, theirs)),
+        (Some(ours), Some(theirs)) if was_this(ours) => Merged::One(edited(was, theirs, ours)),
+        (Some(ours), Some(theirs)) if was_this(theirs) => Merged::One(edited(was, ours, theirs)),
         (Some(ours), Some(theirs)) => {
-            let rank = |file: &FileState| (file.stamp.mtime, *file.digest.as_bytes());
+            let rank = |node: &Node| (node.stamp().mtime, *node.content_digest().as_bytes());
             let (kept, other) = if rank(ours) > rank(theirs) { (ours, theirs) } else { (theirs, ours) };
-            Merged::Both { kept: *kept, other: *other }
+            Merged::Both { kept: kept.clone(), other: other.clone() }
         }
     }
 }
 
-/// A file that only one side has edited. The other may have changed its mode.
-fn edited(was: Option<&FileState>, file: &FileState, other: &FileState) -> FileState {
+/// What both have, with a mode and a time.
+fn same(was: Option<&Node>, ours: &Node, theirs: &Node) -> Node {
+    let stamp = merge_stamps(was.map(Node::stamp), ours.stamp(), theirs.stamp());
+    match (ours, theirs) {
+        (Node::File(ours), Node::File(theirs)) => {
+            let size_bytes = ours.size_bytes.max(theirs.size_bytes);
+            Node::File(FileState { size_bytes, digest: ours.digest, stamp })
+        }
+        (Node::Link(link), _) => Node::Link(LinkState { mtime: stamp.mtime, ..link.clone() }),
+        (Node::File(_) | Node::Directory(_), _) => ours.clone(),
+    }
+}
+
+/// What only one side has edited. The other may have changed its mode.
+fn edited(was: Option<&Node>, node: &Node, other: &Node) -> Node {
+    let (Node::File(file), Node::File(other)) = (node, other) else { return node.clone() };
+    let was = was.and_then(Node::file);
     let has_own_mode = was.is_none_or(|was| was.stamp.mode != file.stamp.mode);
     let takes_mode =
         file.stamp.mode == Stamp::UNKNOWN_MODE || !has_own_mode && other.stamp.mode != Stamp::UNKNOWN_MODE;
     let mode = if takes_mode { other.stamp.mode } else { file.stamp.mode };
-    FileState { stamp: Stamp { mode, ..file.stamp }, ..*file }
+    Node::File(FileState { stamp: Stamp { mode, ..file.stamp }, ..*file })
 }
 
 /// Of files with the same content: what only one side has changed counts, else what the later one has.
@@ -386,14 +403,10 @@ fn changed<T: PartialEq>(was: Option<T>, ours: T, theirs: T) -> Option<T> {
     }
 }
 
-fn free_name(
-    path: &RelPath,
-    file: &FileState,
-    is_taken: impl Fn(&RelPath) -> bool,
-) -> Result<RelPath, PlanError> {
+fn free_name(path: &RelPath, leaf: &Node, is_taken: impl Fn(&RelPath) -> bool) -> Result<RelPath, PlanError> {
     let mut attempt = 0;
     loop {
-        let name = name_of(path, &file.digest, attempt)
+        let name = name_of(path, &leaf.content_digest(), attempt)
             .map_err(|reason| PlanError::NoName { path: path.clone(), reason })?;
         if !is_taken(&name) {
             return Ok(name);

@@ -56,8 +56,8 @@ impl Shared {
 
     /// What a file may find at `path`, right now.
     pub(super) fn rename_mode(&self, path: &RelPath) -> RenameMode {
-        let was_file = self.agreed.own.file(path).is_some();
-        match was_file {
+        let was_leaf = self.agreed.own.leaf(path).is_some();
+        match was_leaf {
             _ if self.left.contains(path) => RenameMode::Refuse,
             true if self.is_untouched(path) => RenameMode::Replace,
             true => RenameMode::Refuse,

@@ -11,13 +11,14 @@ use shiplane_wire::{
 use thiserror::Error;
 
 use super::codec::MAX_ENTRIES;
-use super::manifest::{FileState, Manifest, Node, Stamp};
+use super::manifest::{FileState, LinkState, Manifest, Node, Stamp};
 use super::stat_cache::{StatCache, StatKey, is_racy};
 use crate::{
     error::SourceError,
     filters::Filters,
     parallel,
     platform::Kind,
+    policy::LinkPolicy,
     scan::Scanned as Found,
     source::{Current, Source, SourceRoot},
     state::{DIRECTORY_MODES, FILE_MODES},
@@ -32,6 +33,8 @@ pub struct ScanOptions {
     pub digest: DigestAlgorithm,
     /// What is not part of the sync.
     pub filters: Arc<Filters>,
+    /// Which symbolic links are listed; the others are left out.
+    pub links: LinkPolicy,
     /// Told how many bytes were read and hashed, as it goes, from several threads; 0 at each entry. `false` ends the
     /// scan.
     pub go_on: GoOn,
@@ -46,6 +49,7 @@ impl Default for ScanOptions {
             max_entries: MAX_ENTRIES,
             digest: DigestAlgorithm::Blake3,
             filters: Arc::default(),
+            links: LinkPolicy::All,
             go_on: Arc::new(|_| true),
         }
     }
@@ -59,11 +63,12 @@ impl ScanOptions {
 
 impl fmt::Debug for ScanOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { max_entries, digest, filters, go_on: _ } = self;
+        let Self { max_entries, digest, links, filters, go_on: _ } = self;
         f.debug_struct("ScanOptions")
             .field("max_entries", max_entries)
             .field("digest", digest)
             .field("filters", filters)
+            .field("links", links)
             .finish_non_exhaustive()
     }
 }
@@ -71,7 +76,7 @@ impl fmt::Debug for ScanOptions {
 /// What a dataset consists of.
 #[derive(Debug)]
 pub struct Scanned {
-    /// All files and directories that can be synced.
+    /// All files, directories and links that can be synced.
     pub manifest: Manifest,
     /// What is there besides and no other side can have, by its escaped path: its own path cannot be sent.
     pub unsendable: Vec<EscapedPath>,
@@ -118,7 +123,7 @@ pub enum ScanError {
 /// Blocking. Walks the dataset at `path` beneath `root` (nothing is the root itself), hashes the files that
 /// `cache` does not know, several at a time, and gives the manifest.
 ///
-/// No link is followed, `path` included. Links, special files, what cannot be read and names that cannot be
+/// No link is followed, `path` included. Special files, what cannot be read and names that cannot be
 /// sent are left out; this program's own temporary files and journals are told apart. A file that
 /// changes while it is read is read again, three times at most; one that is gone by then was never there.
 ///
@@ -175,6 +180,7 @@ pub struct SeenFiles {
 #[derive(Clone, Copy, Debug)]
 enum Seen {
     Directory,
+    Link(Version),
     File {
         version: Version,
         /// Of a file that was changed so shortly before that its version alone does not tell.
@@ -207,6 +213,7 @@ impl SeenFiles {
         };
         match (self.nodes.get(path), found) {
             (None, None) | (Some(Seen::Directory), Some((Kind::Directory, _))) => Ok(true),
+            (Some(Seen::Link(version)), Some((Kind::Symlink, found))) => Ok(*version == found),
             (Some(Seen::File { version, racy }), Some((Kind::File, found))) if *version == found => {
                 racy.map_or(Ok(true), |digest| self.reads(root, path, *version, digest))
             }
@@ -267,6 +274,7 @@ impl Survey {
         let mut entries = 0;
         let mut found = source.scan();
         found.note_own();
+        found.take_links(options.links);
         while let Some(next) = found.next() {
             options.hashed(0)?;
             let entry = match next? {
@@ -282,8 +290,9 @@ impl Survey {
                 }
             };
             count(&mut entries, options)?;
-            if entry.kind == EntryKind::Symlink {
-                self.leave_out(entry.path, LeftOutReason::Symlink);
+            if let Some(target) = entry.target {
+                let link = LinkState { target, mtime: entry.mtime };
+                self.insert(entry.path, Node::Link(link), Seen::Link(entry.version));
                 continue;
             }
             if entry.kind == EntryKind::Directory {

@@ -18,7 +18,7 @@ use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 use super::dataset::{Agreed, View};
 use super::error::DatasetError;
 use super::left::UnresolvedReason;
-use super::manifest::{FileState, Stamp};
+use super::manifest::{FileState, LinkState, Node, Stamp};
 use super::plan::{Action, Change, Side};
 use super::policy::{CopyPolicy, Shared, TakePolicy};
 use super::scan::ScanError;
@@ -86,6 +86,10 @@ impl Work {
         let mut copies = BTreeMap::new();
         for action in &self.actions {
             let Change::KeepAs { from } = &action.change else { continue };
+            if let Some(Node::Link(link)) = self.shared.agreed.own.get(from) {
+                self.keep_link(from, &action.path, link)?;
+                continue;
+            }
             let Some(file) = self.shared.agreed.own.file(from) else { continue };
             let wanted = self.shared.agreed.outcome.merged.file(&action.path).unwrap_or(file);
             copies.insert(action.path.clone(), (from.clone(), *wanted));
@@ -100,15 +104,33 @@ impl Work {
         Ok(())
     }
 
+    /// Gives a link that is about to lose its name another one. It is ours, wherever it leads.
+    fn keep_link(&self, from: &RelPath, to: &RelPath, link: &LinkState) -> Result<(), DatasetError> {
+        let Shared { destination, left, .. } = &self.shared;
+        if !self.shared.is_untouched(from) {
+            left.note(to, UnresolvedReason::Changed);
+            return Ok(());
+        }
+        destination.create_link(to, &link.target, link.mtime, false).or_else(|error| {
+            let why = UnresolvedReason::after(error)?;
+            // It must not be replaced either.
+            left.note(from, why.clone());
+            left.note(to, why);
+            Ok(())
+        })
+    }
+
     /// What is removed now, because something of the other kind comes: a directory with all that is in it.
     fn in_the_way(&mut self) -> Vec<Action> {
         let merged = &self.shared.agreed.outcome.merged;
         let is_replaced = |action: &&Action| match action.change {
             Change::RemoveFile => merged.is_directory(&action.path),
-            Change::RemoveDirectory => merged.file(&action.path).is_some(),
-            Change::KeepAs { .. } | Change::CreateDirectory | Change::SetMetadata | Change::Take { .. } => {
-                false
-            }
+            Change::RemoveDirectory => merged.leaf(&action.path).is_some(),
+            Change::KeepAs { .. }
+            | Change::CreateDirectory
+            | Change::CreateLink
+            | Change::SetMetadata
+            | Change::Take { .. } => false,
         };
         let replaced = self.actions.iter().filter(is_replaced).map(|action| action.path.clone());
         let replaced: BTreeSet<_> = replaced.collect();
@@ -135,6 +157,7 @@ impl Work {
                 Change::RemoveDirectory => destination.remove_directory(path),
                 Change::KeepAs { .. }
                 | Change::CreateDirectory
+                | Change::CreateLink
                 | Change::SetMetadata
                 | Change::Take { .. } => continue,
             };
@@ -265,14 +288,38 @@ impl Work {
         Ok(())
     }
 
+    /// After everything else, so that nothing is done through one.
+    fn create_links(&self) -> Result<(), DatasetError> {
+        let Shared { destination, left, agreed, .. } = &self.shared;
+        for Action { path, .. } in self.actions.iter().filter(|action| action.change == Change::CreateLink) {
+            let Some(Node::Link(link)) = agreed.outcome.merged.get(path) else { continue };
+            let created = destination.check_link(path, &link.target).and_then(|()| {
+                match self.shared.rename_mode(path) {
+                    // What is there is not what was listed, and is left alone.
+                    RenameMode::Refuse => Err(destination.exists(path)),
+                    mode => {
+                        let replaces = mode == RenameMode::Replace;
+                        destination.create_link(path, &link.target, link.mtime, replaces)
+                    }
+                }
+            });
+            created.or_else(|error| left.failed(path, error))?;
+        }
+        Ok(())
+    }
+
     /// Gives files and directories the modes and times that both are to have, now that nothing more is done in them.
     fn set_metadata(&self) -> Result<(), DatasetError> {
         let Shared { destination, left, agreed, .. } = &self.shared;
         let merged = &agreed.outcome.merged;
         for Action { path, .. } in self.actions.iter().filter(|action| action.change == Change::SetMetadata) {
-            let Some(file) = merged.file(path).filter(|_| !left.contains(path)) else { continue };
+            let Some(leaf) = merged.leaf(path).filter(|_| !left.contains(path)) else { continue };
             if self.shared.is_untouched(path) {
-                destination.set_metadata(path, file.stamp).or_else(|error| left.failed(path, error))?;
+                let set = match leaf {
+                    Node::Link(link) => destination.set_link_time(path, link.mtime),
+                    leaf => destination.set_metadata(path, leaf.stamp()),
+                };
+                set.or_else(|error| left.failed(path, error))?;
             }
         }
         let directories = merged.iter().filter_map(|(path, _)| Some((path, merged.directory(path)?)));
@@ -285,6 +332,7 @@ impl Work {
         // They would keep the directory that they are in.
         self.shared.destination.remove_unfinished()?;
         self.remove(&self.actions)?;
+        self.create_links()?;
         self.set_metadata()?;
         let Shared { destination, left, .. } = self.shared;
         let summary = destination.clone().finish()?;

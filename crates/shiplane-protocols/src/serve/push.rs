@@ -109,6 +109,11 @@ impl Writing {
         let (targets, space) = (Targets::default(), Space::default());
         Self { limits, pushes, key: RandomState::new(), targets, space }
     }
+
+    /// Which symbolic links of a peer are created.
+    pub(super) fn links(&self) -> LinkPolicy {
+        self.limits.links
+    }
 }
 
 impl FileServer {

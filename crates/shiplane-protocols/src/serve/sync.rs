@@ -9,10 +9,10 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    CountedMemory, Filters, JobKey,
+    CountedMemory, Filters, JobKey, LinkPolicy,
     sync::{
-        Agreed, Consent, Dataset, DatasetError, Manifest, PlanError, Prepared, ScanOptions, Site, SyncState,
-        Work,
+        Agreed, Consent, Dataset, DatasetError, Manifest, PlanError, Prepared, ScanOptions, Site,
+        SiteOptions, SyncState, Work,
     },
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
@@ -247,10 +247,11 @@ impl Running {
             } else {
                 let may_create = |path: &[u8]| server.access.may_write(&peer, path, Instant::now()).is_ok();
                 let chunk_len_bytes = server.options.chunk_len_bytes;
+                let links = server.writing.as_ref().map_or(LinkPolicy::Inside, |writing| writing.links());
+                let options = SiteOptions { digest, links, chunk_len_bytes };
                 let shared = server.memory().of_destinations(peer);
                 let peer = peer.as_bytes();
-                let site =
-                    Site::to_change(&server.root, &path, peer, digest, chunk_len_bytes, shared, &may_create)?;
+                let site = Site::to_change(&server.root, &path, peer, options, shared, &may_create)?;
                 if let Some(mode) = mode {
                     site.set_new_mode(mode)?;
                 }

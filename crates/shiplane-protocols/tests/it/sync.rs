@@ -347,7 +347,7 @@ async fn a_list_too_long_for_a_call_goes_beside_it() {
 
 #[tokio::test]
 async fn what_cannot_be_synced_is_neither_touched_nor_deleted() {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
     let world = World::syncing();
     for at in [world.source(), world.dest()] {
         write(&at, "d/f", b"1");
@@ -355,24 +355,22 @@ async fn what_cannot_be_synced_is_neither_touched_nor_deleted() {
     }
     let client = admitted(&world).await;
     sync(&world, &client).await;
-    // On one side a directory, and a file, have become links that lead out.
-    write(&world.outside(), "secret/f", b"not yours");
+    // On one side a directory, and a file, have become sockets.
     fs::remove_dir_all(world.source().join("d")).unwrap();
-    symlink(world.outside().join("secret"), world.source().join("d")).unwrap();
+    let _there = UnixListener::bind(world.source().join("d")).unwrap();
     fs::remove_file(world.dest().join("g")).unwrap();
-    symlink(world.outside().join("secret/f"), world.dest().join("g")).unwrap();
+    let _here = UnixListener::bind(world.dest().join("g")).unwrap();
     write(&world.dest(), "d/f", b"edited");
     write(&world.source(), "h", b"new");
     let report = try_sync(&world, &client).await.unwrap();
     let unlisted: Vec<_> =
         report.unlisted.iter().map(|(side, why, path)| (*side, *why, path.as_str())).collect();
-    let here = (Side::Local, LeftOutReason::Symlink, "g");
-    assert_eq!(unlisted, [here, (Side::Remote, LeftOutReason::Symlink, "d")], "by either side");
-    assert_eq!(fs::read(world.outside().join("secret/f")).unwrap(), b"not yours");
+    let here = (Side::Local, LeftOutReason::SpecialFile, "g");
+    assert_eq!(unlisted, [here, (Side::Remote, LeftOutReason::SpecialFile, "d")], "by either side");
     assert_eq!(fs::read(world.dest().join("d/f")).unwrap(), b"edited");
     assert_eq!(fs::read(world.source().join("g")).unwrap(), b"1");
     assert_eq!(fs::read(world.dest().join("h")).unwrap(), b"new");
-    // Once the links are gone, it goes on from where it was.
+    // Once the sockets are gone, it goes on from where it was.
     fs::remove_file(world.source().join("d")).unwrap();
     fs::remove_file(world.dest().join("g")).unwrap();
     write(&world.dest(), "g", b"2");

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use shiplane_wire::LeftOutReason;
+
 use crate::{
     harness::{World, tree},
     push::{push, request, source},
@@ -228,4 +230,81 @@ async fn a_directory_that_a_sync_creates_is_as_private_as_ours() {
         assert_eq!(stamps(&there)[Path::new("")].0, mode);
         assert_eq!(stamps_below(&there), stamps_below(&world.dest()));
     }
+}
+
+#[tokio::test]
+async fn a_sync_carries_links_and_what_becomes_of_them() {
+    let world = World::syncing();
+    fill_with_links(&world.source());
+    let client = admitted(&world).await;
+    sync(&world, &client).await;
+    assert_eq!((links(&world.dest()), links(&world.dest()).len()), (links(&world.source()), 7));
+    assert!(sync(&world, &client).await.actions.is_empty());
+    // Changed, removed, made, and in place of a file, either way.
+    let relink = |at: PathBuf, target: &str| {
+        fs::remove_file(&at).unwrap();
+        symlink(target, at).unwrap();
+    };
+    relink(world.dest().join("to-file"), "d");
+    relink(world.source().join("around"), "elsewhere");
+    fs::remove_file(world.source().join("dangling")).unwrap();
+    fs::remove_file(world.dest().join("absolute")).unwrap();
+    symlink("e", world.dest().join("d/new")).unwrap();
+    relink(world.dest().join("d/f"), "e");
+    fs::remove_file(world.source().join("to-directory")).unwrap();
+    fs::write(world.source().join("to-directory"), "a file now").unwrap();
+    let report = sync(&world, &client).await;
+    assert_eq!((report.sent_bytes, report.received_bytes), (0, 10));
+    let found = links(&world.source());
+    let leads = |name: &str| found.get(Path::new(name)).map(|target| target.to_str().unwrap());
+    let expected = [
+        ("to-file", Some("d")),
+        ("around", Some("elsewhere")),
+        ("dangling", None),
+        ("absolute", None),
+        ("d/new", Some("e")),
+        ("d/f", Some("e")),
+        ("to-directory", None),
+        ("d/e/out", Some("../../../f")),
+    ];
+    assert_eq!(expected.map(|(name, _)| (name, leads(name))), expected);
+    assert!(sync(&world, &client).await.actions.is_empty());
+}
+
+#[tokio::test]
+async fn of_two_links_that_were_changed_both_stay() {
+    let world = World::syncing();
+    symlink("was", world.dest().join("l")).unwrap();
+    let client = admitted(&world).await;
+    sync(&world, &client).await;
+    for (at, target) in [(world.dest(), "ours"), (world.source(), "theirs")] {
+        fs::remove_file(at.join("l")).unwrap();
+        symlink(target, at.join("l")).unwrap();
+    }
+    sync(&world, &client).await;
+    let targets: Vec<_> = links(&world.source()).into_values().collect();
+    assert_eq!(targets.len(), 2);
+    assert!(targets.contains(&"ours".into()) && targets.contains(&"theirs".into()));
+    assert_eq!(links(&world.source()), links(&world.dest()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_synced_with_creates_only_links_that_stay_inside_and_the_others_stay_here() {
+    let world = World::syncing();
+    fill_with_links(&world.dest());
+    let client = admitted(&world).await;
+    for _ in 0..2 {
+        let report = synchronise(&client, &job(&world), std::sync::Arc::new(|_| ())).await.unwrap();
+        let left: Vec<_> =
+            report.left.iter().map(|left| (left.side, left.path.to_string(), left.why.reason())).collect();
+        let out = |path: &str| (Side::Remote, path.to_owned(), LeftOutReason::LinkLeadsOut);
+        assert_eq!(left, [out("absolute"), out("around"), out("d/e/out")]);
+        assert_eq!((links(&world.dest()).len(), links(&world.source()).len()), (7, 4));
+    }
+    // Where they are not wanted, they are neither sent nor deleted.
+    let mut job = job(&world);
+    job.transfer.links = LinkPolicy::Skip;
+    let report = synchronise(&client, &job, std::sync::Arc::new(|_| ())).await.unwrap();
+    assert!(report.left.is_empty() && report.unlisted.len() == 7, "{:?} {:?}", report.left, report.unlisted);
+    assert_eq!((links(&world.dest()).len(), links(&world.source()).len()), (7, 4));
 }

@@ -201,6 +201,7 @@ fn action(action: &disk::Action) -> Action {
         Change::RemoveFile => ("remove_file", None),
         Change::RemoveDirectory => ("remove_directory", None),
         Change::CreateDirectory => ("create_directory", None),
+        Change::CreateLink => ("create_link", None),
         Change::SetMetadata => ("set_metadata", None),
         Change::Take { from } => ("take", Some(from).filter(|from| **from != action.path)),
     };

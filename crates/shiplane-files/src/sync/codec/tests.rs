@@ -34,6 +34,12 @@ fn file_bytes(content: &[u8]) -> Vec<u8> {
     [&[0][..], &DIR[1..], &(content.len() as u64).to_le_bytes(), Digest::blake3(content).as_bytes()].concat()
 }
 
+/// A link after its path.
+fn link_bytes(target: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(target.len()).unwrap();
+    [&[2][..], &DIR[5..], &len.to_le_bytes(), target].concat()
+}
+
 /// The entries as given, in the order given, `count` as claimed.
 fn raw(count: u64, entries: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut bytes = [&[2][..], &count.to_le_bytes()].concat();
@@ -63,6 +69,16 @@ fn the_bytes_of_a_manifest_are_these() {
 }
 
 #[test]
+fn the_bytes_of_a_link_are_these() {
+    let mut manifest = Manifest::new();
+    let target = LinkTarget::parse(b"../x").unwrap();
+    manifest.insert(path("l"), Node::Link(LinkState { target, mtime: STAMP.mtime }));
+    let bytes = raw(1, &[(b"l", &link_bytes(b"../x"))]);
+    assert_eq!(manifest.encode(), bytes);
+    assert_eq!(Manifest::decode(&bytes), Ok(manifest));
+}
+
+#[test]
 fn what_breaks_a_rule_is_told_as_such() {
     let order = |at| ManifestError::Order { path: path(at) };
     let no_parent = |at| ManifestError::NoParent { path: path(at) };
@@ -74,8 +90,11 @@ fn what_breaks_a_rule_is_told_as_such() {
         (vec![1; 9], ManifestError::Version { found: 1 }),
         (raw(0, &[(b"a", &DIR)]), ManifestError::Trailing { len_bytes: 20 }),
         (raw(2, &[(b"a", &DIR)]), ManifestError::Truncated),
-        (raw(1, &[(b"a", &[2])]), ManifestError::UnknownKind { kind: 2 }),
+        (raw(1, &[(b"a", &[3])]), ManifestError::UnknownKind { kind: 3 }),
         (raw(1, &[(b"a", &late)]), ManifestError::NanosOutOfRange { nanos: 1_000_000_000 }),
+        (raw(1, &[(b"a", &link_bytes(b""))]), ManifestError::LinkTarget(LinkTargetRefused::Empty)),
+        (raw(1, &[(b"a", &link_bytes(b"x\0"))]), ManifestError::LinkTarget(LinkTargetRefused::Nul)),
+        (raw(2, &[(b"a", &link_bytes(b"d")), (b"a/b", &DIR)]), no_parent("a/b")),
         (raw(1, &[(b"..", &DIR)]), dot_dot),
         (raw(1, &[(b"", &DIR)]), ManifestError::Path(PathRefused::Empty)),
         (raw(2, &[(b"b", &DIR), (b"a", &DIR)]), order("a")),
@@ -101,15 +120,17 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
     let stamp = (any::<u32>(), any::<i64>(), 0..NANOS_PER_SEC)
         .prop_map(|(mode, secs, nanos)| Stamp { mode, mtime: Mtime { secs, nanos } });
     let file = (any::<u64>(), any::<[u8; 32]>());
-    let entry = ("[a-c.-]?[a-c](/[a-c-]{1,3}){0,3}", stamp, prop::option::of(file));
+    let target = "[^\0]{1,20}".prop_map(|target| LinkTarget::parse(target.as_bytes()).unwrap());
+    let entry = ("[a-c.-]?[a-c](/[a-c-]{1,3}){0,3}", stamp, prop::option::of(file), prop::option::of(target));
     prop::collection::vec(entry, 0..20).prop_map(|entries| {
         let mut manifest = Manifest::new();
-        for (at, stamp, file) in entries {
+        for (at, stamp, file, target) in entries {
             let node = file.map_or(Node::Directory(stamp), |(size_bytes, digest)| {
                 let digest = Digest::from_bytes(digest);
                 Node::File(FileState { size_bytes, digest, stamp })
             });
-            manifest.insert(path(&at), node);
+            let link = target.map(|target| Node::Link(LinkState { target, mtime: stamp.mtime }));
+            manifest.insert(path(&at), link.unwrap_or(node));
         }
         manifest
     })

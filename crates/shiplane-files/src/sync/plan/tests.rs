@@ -1,7 +1,7 @@
 //! Rules of the plan, and properties: both sides agree, end up equal, and lose nothing.
 
 use proptest::prelude::*;
-use shiplane_wire::Mtime;
+use shiplane_wire::{LinkTarget, Mtime};
 
 use super::*;
 
@@ -16,6 +16,11 @@ fn file_at(content: &str, secs: i64) -> Node {
     let digest = Digest::blake3(content.as_bytes());
     let stamp = Stamp { mode: 0o644, mtime: Mtime { secs, nanos: 0 } };
     Node::File(FileState { size_bytes: content.len() as u64, digest, stamp })
+}
+
+fn link_at(target: &str, secs: i64) -> Node {
+    let target = LinkTarget::parse(target.as_bytes()).unwrap();
+    Node::Link(LinkState { target, mtime: Mtime { secs, nanos: 0 } })
 }
 
 fn with_mode(node: Node, mode: u8) -> Node {
@@ -47,17 +52,22 @@ fn agreed(base: &str, local: &str, remote: &str) -> Outcome {
 
 /// Does what the plan says, step by step, and checks that each step can be done.
 fn apply(side: Side, own: &Manifest, other: &Manifest, outcome: &Outcome) -> BTreeMap<RelPath, Node> {
-    let mut now: BTreeMap<_, _> = own.iter().map(|(path, node)| (path.clone(), *node)).collect();
+    let mut now: BTreeMap<_, _> = own.iter().map(|(path, node)| (path.clone(), node.clone())).collect();
     for Action { path, change, .. } in outcome.actions.iter().filter(|action| action.side == side) {
-        let is_directory = |node: Option<&Node>| node.is_some_and(|node| node.file().is_none());
+        let is_directory = |node: Option<&Node>| node.is_some_and(Node::is_directory);
         let has_parent = path.parent().is_none_or(|parent| is_directory(now.get(&parent)));
-        let merged = outcome.merged.get(path).copied();
+        let merged = outcome.merged.get(path).cloned();
         match change {
             Change::KeepAs { from } => {
                 assert!(has_parent && !now.contains_key(path), "{path}");
-                now.insert(path.clone(), now[from]);
+                now.insert(path.clone(), now[from].clone());
             }
-            Change::RemoveFile => assert!(now.remove(path).unwrap().file().is_some(), "{path}"),
+            Change::RemoveFile => assert!(!now.remove(path).unwrap().is_directory(), "{path}"),
+            Change::CreateLink => {
+                assert!(has_parent, "{path}");
+                let replaced = now.insert(path.clone(), merged.unwrap());
+                assert!(!is_directory(replaced.as_ref()), "{path}");
+            }
             Change::RemoveDirectory => {
                 assert!(is_directory(now.remove(path).as_ref()), "{path}");
                 assert!(!now.keys().any(|child| child.parent().as_ref() == Some(path)), "{path} is empty");
@@ -66,12 +76,13 @@ fn apply(side: Side, own: &Manifest, other: &Manifest, outcome: &Outcome) -> BTr
                 assert!(has_parent && now.insert(path.clone(), merged.unwrap()).is_none(), "{path}");
             }
             Change::SetMetadata => {
-                assert!(now[path].is_same(&merged.unwrap()) && now[path] != merged.unwrap(), "{path}");
-                now.insert(path.clone(), merged.unwrap());
+                let merged = merged.unwrap();
+                assert!(now[path].is_same(&merged) && now[path] != merged, "{path}");
+                now.insert(path.clone(), merged);
             }
             Change::Take { from } => {
                 assert!(has_parent, "{path}");
-                assert_eq!(other.file(from).unwrap().digest, merged.unwrap().file().unwrap().digest);
+                assert!(other.get(from).unwrap().is_same(merged.as_ref().unwrap()), "{path}");
                 let replaced = now.insert(path.clone(), merged.unwrap());
                 assert!(!is_directory(replaced.as_ref()), "{path}");
             }
@@ -96,6 +107,7 @@ fn check(local: &Manifest, remote: &Manifest, outcome: &Outcome) {
                     assert!(!found.has_other_mode(wanted) && found.mtime == wanted.mtime, "{path}");
                 }
                 (Some(_), _) => {}
+                (None, _) if !node.is_directory() => assert_eq!(node, expected, "{path}"),
                 (None, _) => assert!(!node.stamp().has_other_mode(expected.stamp()), "{path}"),
             }
         }
@@ -246,6 +258,7 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
         for (name, content, secs, mode) in items {
             let node = match content {
                 0 => Node::Directory(Stamp { mode: 0o700 + u32::from(mode), ..Stamp::UNKNOWN }),
+                4 => link_at(if mode == 0 { "x" } else { "y" }, secs),
                 content => with_mode(file_at(&content.to_string(), secs), mode),
             };
             manifest.insert(path(&name), node);
@@ -275,11 +288,12 @@ proptest! {
         check(&local, &remote, &outcome);
         prop_assert_eq!(&mirrored(&plan(&base, &remote, &local, consent).unwrap()), &outcome);
         // Whatever was written since the base is somewhere.
-        let kept: HashSet<_> = outcome.merged.files().map(|(_, file)| file.digest).collect();
+        let content = |node: &Node| (node.kind(), node.content_digest());
+        let kept: HashSet<_> = outcome.merged.leaves().map(|(_, leaf)| content(leaf)).collect();
         for side in [&local, &remote] {
-            for (path, file) in side.files() {
-                let is_new = base.file(path).is_none_or(|was| was.digest != file.digest);
-                prop_assert!(!is_new || kept.contains(&file.digest), "{} is lost", path);
+            for (path, leaf) in side.leaves() {
+                let is_new = base.get(path).is_none_or(|was| !was.is_same(leaf));
+                prop_assert!(!is_new || kept.contains(&content(leaf)), "{} is lost", path);
             }
         }
         // And then there is nothing more to do.
@@ -346,4 +360,34 @@ fn directories_have_modes_and_times_too_and_a_cut_sync_does_not_make_them_later(
     assert_eq!(told, [(Side::Remote, Change::SetMetadata)]);
     let outcome = merged(&Manifest::new(), directory(0o755, 5), directory(0o755, 100));
     assert_eq!((outcome.merged, outcome.actions), (directory(0o755, 5), Vec::new()));
+}
+
+#[test]
+fn links_are_merged_like_files_and_no_content_goes() {
+    let name = format!("x.conflict-{}", &Digest::blake3(b"ours").to_string()[..12]);
+    let outcome = plan(
+        &one(link_at("was", 0)),
+        &one(link_at("ours", 1)),
+        &one(link_at("theirs", 2)),
+        Consent::default(),
+    );
+    let outcome = outcome.unwrap();
+    let mut merged = one(link_at("theirs", 2));
+    merged.insert(path(&name), link_at("ours", 1));
+    assert_eq!(outcome.merged, merged);
+    let is_take = |action: &Action| matches!(action.change, Change::Take { .. });
+    assert!(!outcome.actions.iter().any(is_take));
+    assert_eq!(outcome.actions[0].change, Change::KeepAs { from: path("x") });
+    check(&one(link_at("ours", 1)), &one(link_at("theirs", 2)), &outcome);
+    // A deletion, a link in place of a file, and a directory in place of a link.
+    let file = || one(file_at("content", 0));
+    for (base, local, remote, merged) in [
+        (one(link_at("a", 0)), Manifest::new(), one(link_at("a", 0)), Manifest::new()),
+        (file(), one(link_at("a", 1)), file(), one(link_at("a", 1))),
+        (one(link_at("a", 0)), one(DIRECTORY), one(link_at("a", 0)), one(DIRECTORY)),
+    ] {
+        let outcome = plan(&base, &local, &remote, Consent { mass_deletion: true }).unwrap();
+        check(&local, &remote, &outcome);
+        assert_eq!(outcome.merged, merged);
+    }
 }

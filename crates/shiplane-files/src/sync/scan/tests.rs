@@ -294,19 +294,23 @@ fn what_cannot_be_synced_is_unknown_and_has_a_reason() {
     std::os::unix::net::UnixListener::bind(data.at("in/socket")).unwrap();
     data.write("in/line\nfeed", b"");
     let scanned = data.scan_later();
-    let unknown = [
-        (path("etc"), LeftOutReason::Symlink),
-        (path("in/link"), LeftOutReason::Symlink),
-        (path("in/socket"), LeftOutReason::SpecialFile),
-    ];
-    assert_eq!(scanned.unknown, BTreeMap::from(unknown));
+    let special = (path("in/socket"), LeftOutReason::SpecialFile);
+    assert_eq!(scanned.unknown, BTreeMap::from([special.clone()]));
     assert_eq!(scanned.unsendable.iter().map(ToString::to_string).collect::<Vec<_>>(), [r"in/line\x0afeed"]);
     let found: Vec<_> = scanned.manifest.iter().map(|(path, _)| path.to_string()).collect();
-    assert_eq!(found, ["in", "in/file"]);
-    assert!(
-        !scanned.seen.is_unchanged(&data.root(), &path("in/link")).unwrap(),
-        "it was not seen, and is there"
-    );
+    assert_eq!(found, ["etc", "in", "in/file", "in/link"]);
+    let is_unchanged =
+        |scanned: &Scanned, at: &str| scanned.seen.is_unchanged(&data.root(), &path(at)).unwrap();
+    assert!(is_unchanged(&scanned, "in/link"));
+    assert!(!is_unchanged(&scanned, "in/socket"), "it was not seen, and is there");
+
+    let options = ScanOptions { links: LinkPolicy::Inside, ..ScanOptions::default() };
+    let inside = scan(&data.root(), b"", &mut StatCache::load(&data.at("cache")), &options).unwrap();
+    let unknown = [(path("etc"), LeftOutReason::LinkLeadsOut), special];
+    assert_eq!(inside.unknown, BTreeMap::from(unknown));
+    fs::remove_file(data.at("in/link")).unwrap();
+    symlink("other", data.at("in/link")).unwrap();
+    assert!(!is_unchanged(&scanned, "in/link"));
 }
 
 #[cfg(unix)]

@@ -9,7 +9,7 @@ use shiplane_files::internals::{
     SharedMemory, SourceRoot,
     sync::{
         Agreed, Changes, Dataset, DatasetError, Manifest, Prepared, ScanError, ScanOptions, Side, Site,
-        UnresolvedReason, Work,
+        SiteOptions, UnresolvedReason, Work,
     },
 };
 use shiplane_rpc::{CallError, RpcClient};
@@ -140,14 +140,15 @@ impl<'a> Attempt<'a> {
                 Site::to_look_at(&root, b"")?
             } else {
                 let chunk_len_bytes = job.transfer.chunk_len_bytes.min(limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
-                let digest = job.transfer.digest;
+                let TransferOptions { digest, links, .. } = job.transfer;
+                let options = SiteOptions { digest, links, chunk_len_bytes };
                 let shared = SharedMemory::default();
                 let peer = peer.as_bytes();
-                Some(Site::to_change(&root, b"", peer, digest, chunk_len_bytes, shared, &|_| false)?)
+                Some(Site::to_change(&root, b"", peer, options, shared, &|_| false)?)
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
-            let digest = job.transfer.digest;
-            let options = ScanOptions { go_on, digest, filters: job.filters, ..ScanOptions::default() };
+            let TransferOptions { digest, links, .. } = job.transfer;
+            let options = ScanOptions { go_on, digest, links, filters: job.filters, ..ScanOptions::default() };
             let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)?;
             memory.pay_for_ours(&mut dataset)?;
             Ok(dataset)

@@ -58,30 +58,31 @@ async fn a_file_goes_to_a_writer_in_order() {
 #[cfg(unix)]
 #[tokio::test]
 async fn what_is_left_out_is_named_by_the_side_it_is_on() {
+    use std::os::unix::net::UnixListener;
     let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "a");
-    std::os::unix::fs::symlink("a", there.path("root/link")).unwrap();
+    let _there = UnixListener::bind(there.path("root/socket")).unwrap();
     let running = there.serve_writable().await;
     let connection = running.connect_writing(&here.client().await).await;
     let error = connection.get("").to(here.path("copy")).await.unwrap_err();
     let report = error.report().unwrap();
     let [left_out] = report.left_out.as_slice() else { panic!("{report:?}") };
-    assert_eq!((left_out.path.as_str(), left_out.side), ("link", Side::Peer));
+    assert_eq!((left_out.path.as_str(), left_out.side), ("socket", Side::Peer));
     assert_eq!((error.kind(), error.side(), report.left_out_count), (ErrorKind::LeftOut, Side::Peer, 1));
 
     let error = connection.push([there.path("root")]).to("back").await.unwrap_err();
     let report = error.report().unwrap();
     let [left_out] = report.left_out.as_slice() else { panic!("{report:?}") };
-    assert_eq!((left_out.path.as_str(), left_out.side), ("link", Side::ThisMachine));
-    assert_eq!((left_out.change, report.files), ("links", 1));
+    assert_eq!((left_out.path.as_str(), left_out.side), ("socket", Side::ThisMachine));
+    assert_eq!((left_out.change, report.files), ("special", 1));
 
-    std::os::unix::fs::symlink("x", here.path("copy/mine")).unwrap();
+    let _here = UnixListener::bind(here.path("copy/mine")).unwrap();
     let error = connection.sync(here.path("copy")).await.unwrap_err();
     let report = error.report().unwrap();
     let told: Vec<_> = report.left_out.iter().map(|what| (what.path.as_str(), what.side)).collect();
-    assert_eq!(told, [("mine", Side::ThisMachine), ("link", Side::Peer)], "what both sides leave out");
+    assert_eq!(told, [("mine", Side::ThisMachine), ("socket", Side::Peer)], "what both sides leave out");
 
-    let skipped = connection.sync(here.path("copy")).skip(["links"]).await.unwrap();
+    let skipped = connection.sync(here.path("copy")).skip(["special"]).await.unwrap();
     assert_eq!((skipped.left_out_count, skipped.left_out.len()), (0, 0));
     let error = connection.get("").to(here.path("copy")).skip(["lnks"]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);

@@ -1,6 +1,7 @@
 //! The command line as typed. `settings` interprets it.
 
 mod filters;
+mod links;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use shiplane::{Compression, DigestAlgorithm, MAX_CHUNK_LEN_BYTES, PeerId, Peers};
 
 pub(crate) use self::filters::{FilterArgs, Pattern};
+pub(crate) use self::links::Links;
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
 #[derive(Debug, Parser)]
@@ -304,25 +306,6 @@ pub(crate) struct PathArgs {
     /// How long to dial again when the connection is lost, e.g. 30s or 1h, or `never` give up; 0s: not at all
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_patience)]
     pub(crate) give_up_after: Duration,
-}
-
-/// Which symbolic links are carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Links {
-    /// All, as they are
-    All,
-    /// Those that lead nowhere outside of the tree; the others are left out
-    Inside,
-    /// None, as with --skip links
-    Skip,
-}
-
-impl Links {
-    /// The kinds that are not wanted.
-    pub(crate) fn skipped(self, mut skip: Vec<Skip>) -> Vec<Skip> {
-        skip.extend((self == Self::Skip).then_some(Skip::Links));
-        skip
-    }
 }
 
 /// Kinds of paths that a transfer may leave out.

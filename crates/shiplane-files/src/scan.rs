@@ -202,17 +202,7 @@ impl Scan {
         }
         match stat.kind {
             Kind::File => Some(Scanned::Entry(stat.entry(EntryKind::File, path))),
-            Kind::Symlink => match platform::link_target(dir, name) {
-                Ok(target) => Some(match self.links.refusal(&path, &target) {
-                    Some(reason) => self.left_out(reason),
-                    None => Scanned::Entry(stat.link_entry(path, target)),
-                }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                    Some(self.left_out(LeftOutReason::Symlink))
-                }
-                Err(_) => Some(self.left_out(LeftOutReason::Unreadable)),
-            },
+            Kind::Symlink => self.look_at_link(name_at, &stat, path),
             Kind::Special => Some(self.left_out(LeftOutReason::SpecialFile)),
             Kind::Directory => match self.enter(name_at) {
                 Ok(()) => Some(Scanned::Entry(stat.entry(EntryKind::Directory, path))),
@@ -232,6 +222,22 @@ impl Scan {
             noted.push(path.clone());
         }
         excluded.is_some()
+    }
+
+    /// The link whose name the path ends in.
+    fn look_at_link(&self, name_at: usize, stat: &Stat, path: RelPath) -> Option<Scanned> {
+        let Handle::Open { dir, .. } = &self.levels.last()?.handle else { return None };
+        match platform::link_target(dir, &self.path[name_at..]) {
+            Ok(target) => Some(match self.links.refusal(&path, &target) {
+                Some(reason) => self.left_out(reason),
+                None => Scanned::Entry(stat.link_entry(path, target)),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                Some(self.left_out(LeftOutReason::Symlink))
+            }
+            Err(_) => Some(self.left_out(LeftOutReason::Unreadable)),
+        }
     }
 
     /// Opens the directory whose name the path ends in. Closes others where there are too many.

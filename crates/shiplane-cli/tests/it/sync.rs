@@ -48,6 +48,12 @@ fn what_either_side_has_is_on_both_and_a_second_run_has_nothing_to_do() {
 #[test]
 fn a_dry_run_tells_each_action_its_side_and_why() {
     let (here, there) = diverged();
+    for entry in fs::read_dir(here.file("data/common")).unwrap() {
+        let entry = entry.unwrap();
+        let same = there.file("data/common").join(entry.file_name());
+        let same = fs::File::options().write(true).open(same).unwrap();
+        same.set_modified(entry.metadata().unwrap().modified().unwrap()).unwrap();
+    }
     let server = serve(&there);
     let run = here.run(&["sync", "--dry-run", "data", server.ticket()]).done();
     let mut lines: Vec<_> = run.out.lines().collect();

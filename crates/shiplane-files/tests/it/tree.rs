@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use shiplane_files::internals::{
-    ChunkWriter, Destination, DestinationError, Existing, JobKey, LinkPolicy, Plan, ReceiveOptions, Shape, Summary,
+    ChunkWriter, Destination, DestinationError, Existing, JobKey, LinkPolicy, Plan, ReceiveOptions, Shape,
+    Summary,
 };
 use shiplane_wire::{
     Digest, DigestAlgorithm, Durability, Entry, EntryKind, LinkTarget, Mtime, Offer, RecvStep, RelPath, Span,

@@ -10,8 +10,8 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    Admission, CountedMemory, Destination, DestinationError, Existing, JobKey, LinkPolicy, Policy, ReceiveOptions, Shape,
-    SharedMemory, SourceError, SourceRoot,
+    Admission, CountedMemory, Destination, DestinationError, Existing, JobKey, LinkPolicy, Policy,
+    ReceiveOptions, Shape, SharedMemory, SourceError, SourceRoot,
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{

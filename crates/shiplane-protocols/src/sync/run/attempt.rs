@@ -148,7 +148,8 @@ impl<'a> Attempt<'a> {
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
             let TransferOptions { digest, links, .. } = job.transfer;
-            let options = ScanOptions { go_on, digest, links, filters: job.filters, ..ScanOptions::default() };
+            let options =
+                ScanOptions { go_on, digest, links, filters: job.filters, ..ScanOptions::default() };
             let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)?;
             memory.pay_for_ours(&mut dataset)?;
             Ok(dataset)

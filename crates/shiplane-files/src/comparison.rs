@@ -139,6 +139,16 @@ impl Comparison {
         let Some(found) = self.examine(&path)? else {
             return Ok(self.found(path, is_directory, Difference::OnlyThere));
         };
+        if let Some(target) = &entry.target {
+            let dirs = self.0.dirs.as_ref();
+            let parent = dirs.and_then(|dirs| dirs.parent_of(&path).ok());
+            let points_to = parent.and_then(|parent| platform::read_link(&parent.dir, path.file_name()).ok());
+            return Ok(match (found.kind, points_to) {
+                (Kind::Symlink, Some(here)) if here == target.as_bytes() => Plan::Done,
+                (Kind::Symlink, _) => self.found(path, false, Difference::Content),
+                _ => self.found(path, false, Difference::Kind),
+            });
+        }
         match (found.kind, is_directory) {
             (Kind::Directory, true) => Ok(Plan::Done),
             (Kind::File, false) if found.size_bytes != entry.size_bytes => {

@@ -61,7 +61,15 @@ fn manifest() -> Manifest {
 
 fn entry(at: u64) -> Entry {
     let version = Version::from_bytes([7; Version::LEN_BYTES]);
-    Entry { kind: EntryKind::File, mode: 0o644, size_bytes: at, mtime: mtime(at), version, path: path(at) }
+    Entry {
+        kind: EntryKind::File,
+        mode: 0o644,
+        size_bytes: at,
+        mtime: mtime(at),
+        version,
+        path: path(at),
+        target: None,
+    }
 }
 
 fn mtime(at: u64) -> Mtime {

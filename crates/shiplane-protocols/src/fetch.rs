@@ -53,7 +53,7 @@ fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes
 ///
 /// ```no_run
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
-/// use shiplane_files::internals::{Destination, Existing, ReceiveOptions};
+/// use shiplane_files::internals::{Destination, Existing, LinkPolicy, ReceiveOptions};
 /// use shiplane_protocols::internals::{Fetch, transfer::TransferOptions};
 /// use shiplane_wire::Durability;
 ///
@@ -62,7 +62,7 @@ fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes
 /// let options = TransferOptions::default();
 /// let receive = ReceiveOptions {
 ///     existing: Existing::Refuse, durability: Durability::Durable, verify: false, digest: fetch.digest(),
-///     chunk_len_bytes: options.chunk_len_bytes,
+///     links: LinkPolicy::All, chunk_len_bytes: options.chunk_len_bytes,
 /// };
 /// let target = tokio::task::spawn_blocking(move || {
 ///     Destination::open("backup".as_ref(), &shape, job, receive)

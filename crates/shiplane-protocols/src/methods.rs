@@ -298,7 +298,12 @@ pub(crate) fn denied(denied: &Denied) -> Fault {
 }
 
 pub(crate) fn not_redeemed(error: &RedeemError) -> Fault {
-    Fault::new(FaultCode::TicketRefused, error.to_string())
+    let code = match error {
+        RedeemError::Unknown | RedeemError::Expired | RedeemError::OwnedByAnother => FaultCode::TicketRefused,
+        // The ticket is good; the server's disk is not.
+        RedeemError::NotRecorded { .. } => FaultCode::SinkIo,
+    };
+    Fault::new(code, error.to_string())
 }
 
 pub(crate) fn not_served(error: &SourceError) -> Fault {

@@ -1,5 +1,6 @@
 //! The server's tickets and their owners.
 
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -63,8 +64,11 @@ pub enum RedeemError {
     #[error("the ticket was already used by another key")]
     OwnedByAnother,
     /// The owner could not be recorded.
-    #[error("the server cannot write to its disk")]
-    NotRecorded,
+    #[error("the server cannot record that this key uses it{}", cause(*.errno))]
+    NotRecorded {
+        /// What the system said, if it was the system.
+        errno: Option<i32>,
+    },
 }
 
 impl TicketBook {
@@ -183,7 +187,11 @@ impl TicketBook {
         });
         recorded.map_err(|error| {
             tracing::error!(%error, "a ticket cannot be redeemed");
-            RedeemError::NotRecorded
+            let errno = match &error {
+                TicketsError::Io { source, .. } => source.raw_os_error(),
+                TicketsError::WritableByOthers { .. } | TicketsError::Malformed { .. } => None,
+            };
+            RedeemError::NotRecorded { errno }
         })?
     }
 
@@ -291,6 +299,10 @@ impl Issued {
         }
         self.owners.push(peer);
     }
+}
+
+fn cause(errno: Option<i32>) -> String {
+    errno.map_or_else(String::new, |errno| format!(": {}", io::Error::from_raw_os_error(errno)))
 }
 
 /// The live ticket with this hash. SPEC 6.2: each is compared whole, with no early end.
@@ -488,8 +500,17 @@ mod tests {
         let secret = book.issue(grant("a"), HOUR, now).unwrap();
         std::fs::write(dir.path().join("tickets"), "nonsense").unwrap();
         assert!(book.reload(now).is_err());
-        assert_eq!(book.redeem(&secret, key(1), now), Err(RedeemError::NotRecorded));
+        assert_eq!(book.redeem(&secret, key(1), now), Err(RedeemError::NotRecorded { errno: None }));
         assert!(matches!(book.issue(grant("b"), HOUR, now), Err(IssueError::File(_))));
         assert!(!book.is_owner(&key(1), now));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_disk_that_fails_is_named_and_is_no_refusal_of_the_ticket() {
+        let errno = 5; // EIO
+        let fault = crate::methods::not_redeemed(&RedeemError::NotRecorded { errno: Some(errno) });
+        assert_eq!(fault.code, shiplane_rpc::FaultCode::SinkIo);
+        assert!(fault.to_string().contains("Input/output error"), "{fault}");
     }
 }

@@ -124,11 +124,7 @@ impl<'a> Workshop<'a> {
         let place = self.place(kind, slot);
         let client = |verb, path| self.shiplane.client(verb, &place, &server.ticket_for(path), &self.home);
         Ok(match kind {
-            Kind::Get => {
-                // So that it lands in there, in a first run as in one that goes on.
-                fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
-                client(Verb::Get, "tree")
-            }
+            Kind::Get => client(Verb::Get, "tree"),
             Kind::Push => {
                 // The same name with other content each time.
                 dataset::noisy_file(&place.join("changing"), 1 << 20, noise)?;
@@ -165,7 +161,7 @@ impl<'a> Workshop<'a> {
         let place = self.place(kind, slot);
         match kind {
             Kind::Get => {
-                tree::expect_equal(&self.served.join("tree"), &place.join("tree"))?;
+                tree::expect_equal(&self.served.join("tree"), &place)?;
                 fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))
             }
             Kind::Push => {

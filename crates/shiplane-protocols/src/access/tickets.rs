@@ -1,7 +1,10 @@
 //! The server's tickets and their owners.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 use std::time::{Duration, Instant, SystemTime};
 
 use shiplane_transport::PeerId;
@@ -18,6 +21,8 @@ use super::ticket_file::{RootId, SecretHash, StoredTicket, TicketsError, Tickets
 #[derive(Debug, Default)]
 pub struct TicketBook {
     tickets: Mutex<Vec<Issued>>,
+    /// Grows with each ticket that is issued here: what was read from the file before is out of date.
+    issued: AtomicU64,
     store: Option<Store>,
 }
 
@@ -84,7 +89,7 @@ impl TicketBook {
     /// # Errors
     /// See [`TicketsError`].
     pub fn open(file: TicketsFile, root: RootId, now: Instant) -> Result<Self, TicketsError> {
-        let book = Self { tickets: Mutex::default(), store: Some(Store { file, root }) };
+        let book = Self { store: Some(Store { file, root }), ..Self::default() };
         book.reload(now)?;
         Ok(book)
     }
@@ -138,7 +143,8 @@ impl TicketBook {
         if tickets.len() >= MAX_TICKETS {
             return Err(IssueError::Full { max: MAX_TICKETS });
         }
-        tickets.push(Issued { hash, grant, expires_at, max_owners, owners: Vec::new() });
+        self.issued.fetch_add(1, Ordering::Relaxed);
+        add(&mut tickets, Issued { hash, grant, expires_at, max_owners, owners: Vec::new() });
         Ok(secret)
     }
 
@@ -202,9 +208,14 @@ impl TicketBook {
     /// See [`TicketsError`]; nothing has changed then.
     pub fn reload(&self, now: Instant) -> Result<Vec<PeerId>, TicketsError> {
         let Some(Store { file, root }) = &self.store else { return Ok(Vec::new()) };
+        let issued = self.issued.load(Ordering::Relaxed);
         let stored = file.read()?;
         let wall = SystemTime::now();
         let mut tickets = self.lock();
+        if self.issued.load(Ordering::Relaxed) != issued {
+            // One that was issued meanwhile would pass for revoked; the next reload is soon.
+            return Ok(Vec::new());
+        }
         let mut revoked = Vec::new();
         tickets.retain_mut(|ticket| {
             let is_there = stored.iter().any(|stored| stored.hash == ticket.hash);
@@ -215,15 +226,9 @@ impl TicketBook {
         });
         for stored in stored.into_iter().filter(|stored| stored.root == *root) {
             let left = stored.expires_at.duration_since(wall).unwrap_or_default();
-            let known = tickets.iter_mut().find(|ticket| ticket.hash == stored.hash);
-            match (known, now.checked_add(left)) {
-                (Some(ticket), _) => stored.owners.iter().for_each(|owner| ticket.own(*owner)),
-                (None, Some(expires_at)) => {
-                    let StoredTicket { hash, max_owners, grant, owners, .. } = stored;
-                    tickets.push(Issued { hash, grant, expires_at, max_owners, owners });
-                }
-                (None, None) => {}
-            }
+            let Some(expires_at) = now.checked_add(left) else { continue };
+            let StoredTicket { hash, max_owners, grant, owners, .. } = stored;
+            add(&mut tickets, Issued { hash, grant, expires_at, max_owners, owners });
         }
         Ok(revoked)
     }
@@ -298,6 +303,14 @@ impl Issued {
             self.owners.remove(0);
         }
         self.owners.push(peer);
+    }
+}
+
+/// Adds a ticket, or the owners of one that is there already: a reload may have found it in the file first.
+fn add(tickets: &mut Vec<Issued>, new: Issued) {
+    match tickets.iter_mut().find(|ticket| ticket.hash == new.hash) {
+        Some(known) => new.owners.into_iter().for_each(|owner| known.own(owner)),
+        None => tickets.push(new),
     }
 }
 
@@ -461,6 +474,23 @@ mod tests {
         assert_eq!(other.reload(now).unwrap(), []);
         assert_eq!(one.redeem(&secret, key(1), now), Ok(grant("a")));
         assert_eq!(other.redeem(&secret, key(2), now), Err(RedeemError::OwnedByAnother));
+    }
+
+    #[test]
+    fn a_ticket_that_a_reload_has_found_first_is_there_once() {
+        let (dir, now) = (tempfile::TempDir::new().unwrap(), Instant::now());
+        let book = started(&dir, "root", now);
+        let secret = book.issue(grant("a"), HOUR, now).unwrap();
+        let again = Issued {
+            hash: SecretHash::of(&secret),
+            grant: grant("a"),
+            expires_at: now + HOUR,
+            max_owners: Some(1),
+            owners: Vec::new(),
+        };
+        add(&mut book.lock(), again);
+        book.redeem(&secret, key(1), now).unwrap();
+        assert!(!book.open_for_strangers(now), "no second one waits for an owner");
     }
 
     #[test]

@@ -86,14 +86,8 @@ impl Tickets {
 
 /// A ticket, for people.
 fn line(ticket: &StoredTicket) -> String {
-    let rights = match (ticket.grant.read, ticket.grant.write) {
-        (true, true) => "read,write",
-        (false, true) => "write",
-        _ => "read",
-    };
-    let path =
-        ticket.grant.paths.paths().and_then(<[_]>::first).map_or_else(String::new, ToString::to_string);
-    let root = shiplane_wire::escape(ticket.root.path());
+    let rights = ticket.grant.rights();
+    let [path, root] = [ticket.path(), ticket.root.path()].map(shiplane_wire::escape);
     let uses = match ticket.max_owners {
         Some(max) => format!("used by {} of {max}", ticket.owners.len()),
         None => "for any client".to_owned(),

@@ -73,6 +73,28 @@ impl Grant {
             || ((self.read || !other.read) && (self.write || !other.write) && self.paths.covers(&other.paths))
     }
 
+    /// The rights as a word, for files and lists.
+    #[must_use]
+    pub fn rights(&self) -> &'static str {
+        match (self.read, self.write) {
+            (true, true) => "read,write",
+            (true, false) => "read",
+            (false, true) => "write",
+            (false, false) => "none",
+        }
+    }
+
+    /// Reading and writing, from such a word.
+    pub(super) fn parse_rights(word: &str) -> Option<(bool, bool)> {
+        match word {
+            "read" => Some((true, false)),
+            "write" => Some((false, true)),
+            "read,write" => Some((true, true)),
+            "none" => Some((false, false)),
+            _ => None,
+        }
+    }
+
     fn has(&self, right: Right) -> bool {
         match right {
             Right::Read => self.read,

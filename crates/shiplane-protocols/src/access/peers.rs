@@ -155,7 +155,7 @@ impl fmt::Display for PeerName {
 impl fmt::Display for StandingPeer {
     /// The line of the file, without its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.name, self.id, rights_word(&self.grant))?;
+        write!(f, "{} {} {}", self.name, self.id, self.grant.rights())?;
         match self.grant.paths.paths() {
             None => f.write_str(" /"),
             Some(paths) => {
@@ -263,15 +263,9 @@ impl Line {
 fn parse_peer<'a>(name: &str, mut words: impl Iterator<Item = &'a str>) -> Result<StandingPeer, LineFault> {
     let name = name.parse().map_err(LineFault::Name)?;
     let id = words.next().ok_or(LineFault::IdMissing)?.parse().map_err(LineFault::Id)?;
-    let (read, write) = match words.next().ok_or(LineFault::RightsMissing)? {
-        "read" => (true, false),
-        "write" => (false, true),
-        "read,write" => (true, true),
-        "none" => (false, false),
-        other => {
-            return Err(LineFault::RightsUnknown { word: other.to_owned() });
-        }
-    };
+    let rights = words.next().ok_or(LineFault::RightsMissing)?;
+    let (read, write) =
+        Grant::parse_rights(rights).ok_or_else(|| LineFault::RightsUnknown { word: rights.to_owned() })?;
     let mut at = None;
     let mut paths = Scope::nothing();
     for word in words {
@@ -311,15 +305,6 @@ fn clash(earlier: &[Line], peer: &StandingPeer) -> Option<LineFault> {
     })
 }
 
-fn rights_word(grant: &Grant) -> &'static str {
-    match (grant.read, grant.write) {
-        (true, true) => "read,write",
-        (true, false) => "read",
-        (false, true) => "write",
-        (false, false) => "none",
-    }
-}
-
 /// A word of the file, fit for a terminal.
 fn show(word: &str) -> impl fmt::Display + '_ {
     escape_truncated(word.as_bytes(), MAX_SHOWN_BYTES)
@@ -332,7 +317,8 @@ const MAX_NAME_LEN_BYTES: usize = 64;
 const MAX_SHOWN_BYTES: usize = 64;
 
 /// What the words are separated by, what starts a comment, and what a terminal would obey.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+pub(super) const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 const HEADER: &str = "\
 # Peers of shiplane, one a line: NAME PEERID RIGHTS PATH...

@@ -17,12 +17,14 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use percent_encoding::{percent_decode_str, percent_encode};
 use ring::digest;
 use shiplane_files::internals::{EditLock, identity_of, read_file, replace_file};
 use shiplane_transport::PeerId;
+use shiplane_wire::RelPath;
 
 use super::grant::{Grant, Scope};
+use super::peers::ESCAPED;
 use super::ticket::{TicketSecret, decode_path};
 
 /// The tickets of a user, for servers and for the commands that list and revoke them. Holds nothing open.
@@ -153,6 +155,12 @@ impl StoredTicket {
     pub fn id(&self) -> String {
         HEXLOWER.encode(&self.hash.0[..ID_LEN_BYTES])
     }
+
+    /// The path that it is limited to, relative to the root; empty for all of it.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        self.grant.paths.paths().and_then(<[_]>::first).map_or(b"", RelPath::as_bytes)
+    }
 }
 
 impl SecretHash {
@@ -197,13 +205,7 @@ impl fmt::Display for StoredTicket {
             None => f.write_str("any")?,
             Some(keys) => write!(f, "{keys}")?,
         }
-        f.write_str(match (self.grant.read, self.grant.write) {
-            (true, true) => " read,write",
-            (false, true) => " write",
-            _ => " read",
-        })?;
-        let path = self.grant.paths.paths().and_then(<[_]>::first).map_or(&b""[..], |path| path.as_bytes());
-        write!(f, " /{}", percent_encode(path, ESCAPED))?;
+        write!(f, " {} /{}", self.grant.rights(), percent_encode(self.path(), ESCAPED))?;
         let RootId { device, inode, path } = &self.root;
         write!(f, " {device}:{inode}:{}", percent_encode(path, ESCAPED))?;
         self.owners.iter().try_for_each(|owner| write!(f, " {owner}"))
@@ -228,12 +230,8 @@ impl FromStr for StoredTicket {
             "any" => None,
             keys => Some(keys.parse().map_err(|_| NotATicket)?),
         };
-        let (read, write) = match word()? {
-            "read" => (true, false),
-            "write" => (false, true),
-            "read,write" => (true, true),
-            _ => return Err(NotATicket),
-        };
+        let (read, write) =
+            Grant::parse_rights(word()?).filter(|rights| *rights != (false, false)).ok_or(NotATicket)?;
         let path = word()?.strip_prefix('/').ok_or(NotATicket)?;
         let path = decode_path(path).map_err(|_| NotATicket)?;
         let grant = Grant { read, write, paths: Scope::below(&path).map_err(|_| NotATicket)? };
@@ -260,9 +258,6 @@ const ID_LEN_BYTES: usize = 4;
 
 /// 4 MiB: 1,024 tickets of some owners each.
 const MAX_FILE_LEN_BYTES: u64 = 4 << 20;
-
-/// What the words are separated by, and what a terminal would obey.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 const HEADER: &str = "\
 # Tickets of shiplane: HASH EXPIRES KEYS RIGHTS PATH ROOT OWNER...

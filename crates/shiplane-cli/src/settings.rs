@@ -1,5 +1,6 @@
 //! Turns arguments into settings: fills in defaults, parses sources, refuses contradictions.
 
+mod apply;
 mod filters;
 #[cfg(feature = "octopii")]
 pub(crate) mod octopii;
@@ -19,7 +20,8 @@ use shiplane::{DEFAULT_PORT, Target, escape};
 use crate::args::{Compress, Digest, Durability, ExistingArgs, GetArgs, Links, ServeArgs, Skip, TicketUses};
 use crate::progress::OutputMode;
 
-pub(crate) use self::filters::{FilterSettings, with_filters};
+pub(crate) use self::apply::{with_common, with_existing};
+pub(crate) use self::filters::FilterSettings;
 pub(crate) use self::push::{PushSettings, Pushed};
 pub(crate) use self::sync::SyncSettings;
 

@@ -12,7 +12,7 @@ use super::transfer::{self, Transfer, report_of};
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::settings::{Dest, GetSettings, with_filters};
+use crate::settings::{Dest, GetSettings, with_common, with_existing};
 
 pub(super) fn run(settings: GetSettings) -> Result<(), Failure> {
     transfer::run(|stop| get(settings, stop))
@@ -76,26 +76,10 @@ fn prepare(
         .connection()
         .get("")
         .not_at(landed.iter().cloned())
-        .overwrite(settings.existing.overwrite)
-        .keep_existing(settings.existing.keep_existing)
-        .delete(settings.existing.delete)
-        .dry_run(settings.existing.dry_run)
-        .allow_mass_deletion(settings.existing.yes || consented)
         .verify(settings.verify)
         .sha256(settings.sha256)
-        .durable(settings.durability.is_durable())
-        .concurrency(settings.jobs)
-        .chunk_len_bytes(settings.chunk_len_bytes)
-        .compression(settings.compress.compression())
-        .digest(settings.digest.algorithm())
-        .skip(settings.skip.iter().map(|kind| kind.name()))
-        .give_up_after(settings.give_up_after)
-        .inside_links_only(settings.inside_links_only)
-        .on_progress(job.events())
-        .cancel_on(stop.clone().cancelled_owned());
-    let fetch = settings.existing.backup.iter().fold(fetch, |fetch, suffix| fetch.backup(suffix));
-    let fetch = with_filters!(fetch, &settings.filters);
-    let fetch = settings.rate.iter().fold(fetch, |fetch, rate| fetch.rate(rate.get()));
+        .durable(settings.durability.is_durable());
+    let fetch = with_common!(with_existing!(fetch, &settings.existing, consented), settings, job, stop);
     match &settings.dest {
         Dest::Stdout => fetch.to_writer(io::stdout()),
         Dest::Path(dest) => fetch.to(dest),

@@ -12,7 +12,7 @@ use super::transfer::{self, Transfer, report_of};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::settings::{PushSettings, Pushed, with_filters};
+use crate::settings::{PushSettings, Pushed, with_common, with_existing};
 
 pub(super) fn run(settings: PushSettings) -> Result<(), Failure> {
     transfer::run(|stop| push(settings, stop))
@@ -27,32 +27,16 @@ async fn push(settings: PushSettings, stop: CancellationToken) -> Result<(), Fai
 async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
     // Before the server is dialled, because reading standard input may take long.
     let content = tokio::select! {
-        content = Content::of(settings.pushed, job) => content?,
+        content = Content::of(settings.pushed.clone(), job) => content?,
         () = stop.cancelled() => return Err(Failure::Interrupted),
     };
     let destination = escape(settings.target.path());
     let transfer =
-        Transfer::connect(job, settings.target, settings.buffer_len_bytes, destination, &stop).await?;
+        Transfer::connect(job, settings.target.clone(), settings.buffer_len_bytes, destination, &stop)
+            .await?;
     let prepare = |push: PushJob, consented: bool| {
-        let push = push
-            .overwrite(settings.existing.overwrite)
-            .keep_existing(settings.existing.keep_existing)
-            .delete(settings.existing.delete)
-            .dry_run(settings.existing.dry_run)
-            .allow_mass_deletion(settings.existing.yes || consented)
-            .durable(settings.durability.is_durable())
-            .concurrency(settings.jobs)
-            .chunk_len_bytes(settings.chunk_len_bytes)
-            .compression(settings.compress.compression())
-            .digest(settings.digest.algorithm())
-            .skip(settings.skip.iter().map(|kind| kind.name()))
-            .give_up_after(settings.give_up_after)
-            .inside_links_only(settings.inside_links_only)
-            .on_progress(job.events())
-            .cancel_on(stop.clone().cancelled_owned());
-        let push = settings.existing.backup.iter().fold(push, |push, suffix| push.backup(suffix));
-        let push = with_filters!(push, &settings.filters);
-        settings.rate.iter().fold(push, |push, rate| push.rate(rate.get()))
+        let push = push.durable(settings.durability.is_durable());
+        with_common!(with_existing!(push, &settings.existing, consented), &settings, job, stop)
     };
     let pushed = match content {
         Content::Paths(paths) => {

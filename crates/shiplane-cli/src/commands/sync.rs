@@ -11,7 +11,7 @@ use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::progress::OutputMode;
-use crate::settings::{SyncSettings, with_filters};
+use crate::settings::{SyncSettings, with_common};
 
 pub(super) fn run(settings: SyncSettings) -> Result<(), Failure> {
     transfer::run(|stop| sync(settings, stop))
@@ -26,23 +26,14 @@ async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Fai
 async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
     let destination = escape(settings.target.path());
     let transfer =
-        Transfer::connect(job, settings.target, settings.buffer_len_bytes, destination, &stop).await?;
+        Transfer::connect(job, settings.target.clone(), settings.buffer_len_bytes, destination, &stop)
+            .await?;
     let sync = transfer
         .connection()
         .sync(&settings.directory)
         .dry_run(settings.dry_run)
-        .allow_mass_deletion(settings.allow_mass_deletion)
-        .concurrency(settings.jobs)
-        .chunk_len_bytes(settings.chunk_len_bytes)
-        .compression(settings.compress.compression())
-        .digest(settings.digest.algorithm())
-        .skip(settings.skip.iter().map(|kind| kind.name()))
-        .give_up_after(settings.give_up_after)
-        .inside_links_only(settings.inside_links_only)
-        .on_progress(job.events())
-        .cancel_on(stop.cancelled_owned());
-    let sync = with_filters!(sync, &settings.filters);
-    let sync = settings.rate.iter().fold(sync, |sync, rate| sync.rate(rate.get()));
+        .allow_mass_deletion(settings.allow_mass_deletion);
+    let sync = with_common!(sync, &settings, job, stop);
     let synced = transfer.finish(sync).await;
     if let Some(report) = report_of(&synced) {
         done(job, report, settings.dry_run);

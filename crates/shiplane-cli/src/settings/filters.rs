@@ -46,21 +46,5 @@ fn read(input: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Gives a job of the library what takes part.
-macro_rules! with_filters {
-    ($job:expr, $filters:expr) => {{
-        let filters: &$crate::settings::FilterSettings = $filters;
-        let job = $job.ignore_files(filters.ignore).one_file_system(filters.one_file_system);
-        let job = filters.listed.iter().fold(job, |job, listed| job.only(listed.iter().cloned()));
-        filters.patterns.iter().fold(job, |job, pattern| match pattern {
-            $crate::args::Pattern::Exclude(pattern) => job.exclude(pattern),
-            $crate::args::Pattern::Include(pattern) => job.include(pattern),
-            $crate::args::Pattern::File(file) => job.exclude_from(file),
-        })
-    }};
-}
-
-pub(crate) use with_filters;
-
 /// 4 MiB: more than a server takes, which then says how much that is.
 const MAX_LIST_LEN_BYTES: u64 = 4 << 20;

@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask fuzz` runs them. A decoder that is new gets an entry, a directory of seeds and a line here.
 
+use shiplane_access::fuzz as access;
 use shiplane_files::fuzz as files;
 use shiplane_octopii::fuzz as octopii;
 use shiplane_protocols::fuzz as protocols;
@@ -40,12 +41,12 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-rpc", "answer_stream", rpc::fuzz_answer_stream),
     target("shiplane-rpc", "body", rpc::fuzz_body),
     target("shiplane-rpc", "envelopes", rpc::fuzz_envelopes),
-    target("shiplane-protocols", "address", protocols::fuzz_address),
+    target("shiplane-access", "address", access::fuzz_address),
+    target("shiplane-access", "peers", access::fuzz_peers),
+    target("shiplane-access", "stored_ticket", access::fuzz_stored_ticket),
+    target("shiplane-access", "ticket", access::fuzz_ticket),
     target("shiplane-protocols", "encoded", protocols::fuzz_encoded),
     target("shiplane-protocols", "methods", protocols::fuzz_methods),
-    target("shiplane-protocols", "peers", protocols::fuzz_peers),
-    target("shiplane-protocols", "stored_ticket", protocols::fuzz_stored_ticket),
-    target("shiplane-protocols", "ticket", protocols::fuzz_ticket),
     target("shiplane-octopii", "octopii", octopii::fuzz_octopii),
 ];
 

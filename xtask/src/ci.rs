@@ -197,11 +197,12 @@ const SHORT_SEEDS: &str = "150";
 /// What cargo-deny says when it cannot reach the advisories.
 const NO_DATABASE: &str = "failed to fetch advisory database";
 
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "shiplane-wire",
     "shiplane-transport",
     "shiplane-rpc",
     "shiplane-files",
+    "shiplane-access",
     "shiplane-protocols",
     "shiplane-octopii",
     "shiplane",

@@ -8,14 +8,13 @@
 
 use std::{error::Error, fs, path::Path, sync::Arc, time::Duration};
 
+use shiplane_access::internals::{AccessControl, Grant, Scope};
 use shiplane_files::internals::{
     SourceRoot,
     sync::{Consent, SyncState},
 };
 use shiplane_protocols::internals::{
-    FileServer, WriteLimits,
-    access::{AccessControl, Grant, Scope},
-    redeem,
+    FileServer, WriteLimits, redeem,
     sync::{SyncJob, SyncReport, synchronise},
     transfer::TransferOptions,
 };

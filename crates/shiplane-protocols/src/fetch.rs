@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use shiplane_access::internals::TicketSecret;
 use shiplane_files::internals::{Filters, JobKey, Shape};
 use shiplane_rpc::{CallError, RpcClient, internals::EncodeError};
 use shiplane_transport::internals::{Claim, ReceiveReservation};
@@ -12,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Compression, Direction,
-    access::TicketSecret,
     filters::OpenFilters,
     methods::{
         CALL_BUDGET, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, chosen_digest, offered_digests,

@@ -16,8 +16,7 @@
 //! 8. `push`: the caller sends files to the peer.
 //! 9. `serve`: the other side of both.
 //! 10. `transfer`: the engine of fetch, push and sync: one side provides, one receives.
-//! 11. `access`: tickets, standing peers and grants.
-//! 12. `sync`: two-way sync of two directories.
+//! 11. `sync`: two-way sync of two directories.
 //!
 //! ```text
 //! client                                         server
@@ -52,7 +51,6 @@
     )
 )]
 
-mod access;
 mod batch;
 mod compress;
 mod content;
@@ -77,7 +75,6 @@ mod transfer;
 /// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
 #[doc(hidden)]
 pub mod fuzz {
-    pub use crate::access::fuzz::{fuzz_address, fuzz_peers, fuzz_stored_ticket, fuzz_ticket};
     pub use crate::compress::fuzz_encoded;
 
     /// A body of any method.
@@ -87,7 +84,6 @@ pub mod fuzz {
     }
 }
 
-pub use access::Ticket;
 pub use batch::{BatchOptions, BatchSource, transfer_batch};
 pub use compress::Compression;
 pub use deliver::{
@@ -119,10 +115,6 @@ pub mod internals {
         retry::Jitter,
         serve::{FileServer, WriteLimits},
     };
-    /// Who may connect, and what they may do there.
-    pub mod access {
-        pub use crate::access::*;
-    }
     /// Chunks that are compressed on their way.
     pub mod compress {
         pub use crate::compress::{

@@ -3,6 +3,7 @@
 use std::{num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use shiplane_access::internals::{Denied, RedeemError};
 use shiplane_files::internals::{
     DestinationError, Existing, Kind, Shape, SourceError, Suffix, SuffixRefused,
 };
@@ -12,7 +13,6 @@ use tokio::time::Instant;
 
 use crate::{
     Compression,
-    access::{Denied, RedeemError},
     filters::OpenFilters,
     transfer::{ProtocolFault, TransferError},
 };
@@ -366,4 +366,17 @@ pub(crate) fn not_taken(error: &DestinationError) -> Fault {
         | DestinationError::Io { .. } => FaultCode::SinkIo,
     };
     Fault::new(code, error.to_string())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_is_named_and_is_no_refusal_of_the_ticket() {
+        let errno = 5; // EIO
+        let fault = not_redeemed(&RedeemError::NotRecorded { errno: Some(errno) });
+        assert_eq!(fault.code, FaultCode::SinkIo);
+        assert!(fault.to_string().contains("Input/output error"), "{fault}");
+    }
 }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use shiplane_access::internals::{AccessControl, TicketSecret};
 use shiplane_files::internals::{CountedMemory, Source, SourceError, SourceRoot, sync::SyncState};
 use shiplane_rpc::{Fault, FaultCode, RequestContext, Router};
 use shiplane_transport::{
@@ -33,7 +34,6 @@ use self::{
 };
 use crate::{
     Direction,
-    access::{AccessControl, TicketSecret},
     methods::{
         FETCH_OPEN, FetchOpen, FetchOpened, PUSH_OPEN, PUSH_SETTLE, REDEEM, RedeemRequest, agree_digest,
         denied, not_redeemed, not_served,

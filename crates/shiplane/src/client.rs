@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_protocols::internals::access::{HostPort, PeerName, PeersFile, StandingPeer};
+use shiplane_access::internals::{HostPort, PeerName, PeersFile, StandingPeer};
 use shiplane_transport::{
     Identity, PeerId, QuicTransport, TransportConfig,
     internals::{LaneThreads, blocking},

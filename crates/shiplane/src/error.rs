@@ -6,14 +6,11 @@ mod transfer;
 
 use std::{convert::Infallible, fmt, io, num::NonZeroU64, path::PathBuf, time::Duration};
 
-use shiplane_files::internals::{DestinationError, SourceError};
-use shiplane_protocols::internals::{
-    FetchError, PushError,
-    access::{
-        AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError, TicketError, TicketsError,
-    },
-    sync::SyncError,
+use shiplane_access::internals::{
+    AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError, TicketError, TicketsError,
 };
+use shiplane_files::internals::{DestinationError, SourceError};
+use shiplane_protocols::internals::{FetchError, PushError, sync::SyncError};
 use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{BindError, ConnectError, IdentityError, internals::PeerIdError};
 use shiplane_wire::PathRefused;

@@ -136,10 +136,9 @@ pub use peers::{KnownPeer, Peers};
 pub use report::Report;
 pub use request::Request;
 pub use server::{Context, FromContext, Server, ServerBuilder, State, Stats, TicketBuilder};
-pub use shiplane_protocols::{
-    Compression,
-    internals::access::{DEFAULT_PORT, Ticket},
-};
+pub use shiplane_access::Ticket;
+pub use shiplane_access::internals::DEFAULT_PORT;
+pub use shiplane_protocols::Compression;
 pub use shiplane_transport::PeerId;
 pub use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES as MAX_CHUNK_LEN_BYTES};
 pub use target::Target;

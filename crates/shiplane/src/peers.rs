@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use shiplane_protocols::internals::access::{Grant, NameError, PeerName, PeersFile, Scope, StandingPeer};
+use shiplane_access::internals::{Grant, NameError, PeerName, PeersFile, Scope, StandingPeer};
 use shiplane_transport::PeerId;
 
 use crate::{

@@ -15,14 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shiplane_access::internals::{AccessControl, Host, PeersFile, RootId, TicketBook, TicketsFile};
 use shiplane_files::internals::{LinkPolicy, SourceRoot, sync::SyncState};
 use shiplane_protocols::{
     Compression, TransferMetrics,
-    internals::{
-        FileServer, WriteLimits,
-        access::{AccessControl, Host, PeersFile, RootId, TicketBook, TicketsFile},
-        transfer::TransferOptions,
-    },
+    internals::{FileServer, WriteLimits, transfer::TransferOptions},
 };
 use shiplane_rpc::{Fault, Router};
 use shiplane_transport::{

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, net::SocketAddr, str::FromStr};
 
-use shiplane_protocols::internals::access::{HostPort, PeerName, Ticket, TicketSecret};
+use shiplane_access::internals::{HostPort, PeerName, Ticket, TicketSecret};
 use shiplane_transport::PeerId;
 use shiplane_wire::RelPath;
 
@@ -170,7 +170,7 @@ const SCHEME: &[u8] = b"shiplane:";
 
 #[cfg(test)]
 mod tests {
-    use shiplane_protocols::internals::access::AddressError;
+    use shiplane_access::internals::AddressError;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use shiplane_protocols::internals::access::{HostPort, RootId, StoredTicket, TicketBook, TicketsFile};
+use shiplane_access::internals::{HostPort, RootId, StoredTicket, TicketBook, TicketsFile};
 
 use crate::{
     error::{Cause, Error, TargetError},

@@ -41,8 +41,15 @@ fn is_measured(arguments: &[OsString]) -> bool {
 }
 
 /// All that has an entry, and the entries' own program.
-const MEASURED: [&str; 5] =
-    ["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-protocols", "shiplane-fuzz"];
+const MEASURED: [&str; 7] = [
+    "shiplane-wire",
+    "shiplane-transport",
+    "shiplane-rpc",
+    "shiplane-files",
+    "shiplane-access",
+    "shiplane-protocols",
+    "shiplane-fuzz",
+];
 
 /// As libFuzzer wants it: a counter for each edge, where each one is, and both sides of comparisons.
 const COVERAGE: [&str; 5] = [

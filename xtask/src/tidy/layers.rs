@@ -145,7 +145,7 @@ const TEST_PEERS: &str = "lab";
 const QUINN: [&str; 3] = ["quinn", "quinn-proto", "quinn-udp"];
 
 /// From the bottom up.
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 9] = [
     Layer {
         name: "shiplane-wire",
         may_use: &[],
@@ -158,25 +158,46 @@ const LAYERS: [Layer; 8] = [
         may_use: &["shiplane-wire"],
         // Messages are bytes here; what they mean is decided above.
         // Certificates belong to the dialect that has some.
-        never: &["shiplane-files", "shiplane-rpc", "shiplane-protocols", "serde", "rcgen"],
+        never: &["shiplane-files", "shiplane-access", "shiplane-rpc", "shiplane-protocols", "serde", "rcgen"],
         not_directly: &[],
     },
     Layer {
         name: "shiplane-rpc",
         may_use: &["shiplane-wire", "shiplane-transport"],
-        never: &["shiplane-files", "shiplane-protocols"],
+        never: &["shiplane-files", "shiplane-access", "shiplane-protocols"],
         not_directly: &QUINN,
     },
     Layer {
         name: "shiplane-files",
         may_use: &["shiplane-wire"],
         // The disk alone: what it does blocks.
-        never: &["shiplane-transport", "shiplane-rpc", "shiplane-protocols", "tokio", "futures", "serde"],
+        never: &[
+            "shiplane-transport",
+            "shiplane-rpc",
+            "shiplane-access",
+            "shiplane-protocols",
+            "tokio",
+            "futures",
+            "serde",
+        ],
         not_directly: &[],
     },
     Layer {
+        name: "shiplane-access",
+        may_use: &["shiplane-wire", "shiplane-transport", "shiplane-files"],
+        // It decides; what is asked of it, and how, is above.
+        never: &["shiplane-rpc", "shiplane-protocols", "serde"],
+        not_directly: &["quinn", "quinn-proto", "quinn-udp", "tokio"],
+    },
+    Layer {
         name: "shiplane-protocols",
-        may_use: &["shiplane-wire", "shiplane-transport", "shiplane-rpc", "shiplane-files"],
+        may_use: &[
+            "shiplane-wire",
+            "shiplane-transport",
+            "shiplane-rpc",
+            "shiplane-files",
+            "shiplane-access",
+        ],
         // The terminal belongs to the command line.
         never: &["clap", "indicatif"],
         not_directly: &["quinn", "quinn-proto", "quinn-udp"],
@@ -188,6 +209,7 @@ const LAYERS: [Layer; 8] = [
             "shiplane-transport",
             "shiplane-rpc",
             "shiplane-files",
+            "shiplane-access",
             "shiplane-protocols",
         ],
         never: &["clap", "indicatif"],
@@ -196,7 +218,7 @@ const LAYERS: [Layer; 8] = [
     Layer {
         name: DIALECT,
         may_use: &["shiplane-wire", "shiplane-transport", "shiplane-rpc"],
-        never: &["shiplane-files", "shiplane-protocols"],
+        never: &["shiplane-files", "shiplane-access", "shiplane-protocols"],
         // Its tests play peers on bare quinn; that its code does not name it, `words` sees to.
         not_directly: &[],
     },

@@ -98,11 +98,12 @@ const DIRECTORY: &str = "docs/api";
 const FRONT: &str = "shiplane";
 
 /// All libraries, from the bottom up.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "shiplane-wire",
     "shiplane-transport",
     "shiplane-rpc",
     "shiplane-files",
+    "shiplane-access",
     "shiplane-protocols",
     "shiplane-octopii",
     FRONT,

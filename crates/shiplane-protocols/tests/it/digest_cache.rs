@@ -8,13 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shiplane_access::internals::{AccessControl, Grant, Scope};
 use shiplane_files::internals::{Destination, DigestCache, LinkPolicy, ReceiveOptions, Scanned, SourceRoot};
 use shiplane_protocols::{
     TransferMetrics,
     internals::{
-        Fetch, FetchRequest, FileServer,
-        access::{AccessControl, Grant, Scope},
-        redeem,
+        Fetch, FetchRequest, FileServer, redeem,
         transfer::{FilesReport, TransferOptions},
     },
 };

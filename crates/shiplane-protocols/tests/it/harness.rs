@@ -9,13 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shiplane_access::internals::{AccessControl, Grant, Scope, TicketSecret};
 use shiplane_files::internals::{
     Destination, DestinationError, LinkPolicy, ReceiveOptions, SourceRoot, sync::SyncState,
 };
 use shiplane_protocols::internals::{
-    Fetch, FetchError, FetchRequest, FileServer, WriteLimits,
-    access::{AccessControl, Grant, Scope, TicketSecret},
-    redeem,
+    Fetch, FetchError, FetchRequest, FileServer, WriteLimits, redeem,
     transfer::{FilesReport, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::{CallError, RpcClient};

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_protocols::internals::access::{Host, HostPort};
+use shiplane_access::internals::{Host, HostPort};
 use shiplane_transport::{ConnectError, PeerAddr, PeerConnection, PeerId, QuicTransport, Trust};
 
 use super::Client;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use shiplane_protocols::internals::access::Host;
+use shiplane_access::internals::Host;
 
 /// The host for the ticket of a server that listens on `bound`: that address, or, where it means
 /// "all of them", one at which others can probably reach this machine.

@@ -3,10 +3,8 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use futures::future::{BoxFuture, FutureExt};
-use shiplane_protocols::internals::{
-    FileServer,
-    access::{AccessControl, Right},
-};
+use shiplane_access::internals::{AccessControl, Right};
+use shiplane_protocols::internals::FileServer;
 use shiplane_rpc::{Fault, FaultCode, Method, RequestContext, Router};
 use shiplane_transport::PeerId;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shiplane_protocols::internals::access::{Grant, HostPort, Scope, Ticket, TicketBook};
+use shiplane_access::internals::{Grant, HostPort, Scope, Ticket, TicketBook};
 use shiplane_transport::PeerId;
 
 use super::Server;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use shiplane_protocols::internals::access::{Grant, PeersFile, Scope, StandingPeer};
+use shiplane_access::internals::{Grant, PeersFile, Scope, StandingPeer};
 use shiplane_transport::Identity;
 
 use crate::peers::Failure;

@@ -8,12 +8,9 @@ use std::{
     time::Duration,
 };
 
+use shiplane_access::internals::{AccessControl, Grant, PeersFile, Scope, StandingPeer};
 use shiplane_files::internals::{SourceRoot, sync::SyncState};
-use shiplane_protocols::internals::{
-    FileServer, WriteLimits,
-    access::{AccessControl, Grant, PeersFile, Scope, StandingPeer},
-    transfer::TransferOptions,
-};
+use shiplane_protocols::internals::{FileServer, WriteLimits, transfer::TransferOptions};
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{
     ConnectError, Identity, PeerAddr, PeerId, QuicTransport, RateLimit, RateLimiter, TransportConfig, Trust,

@@ -116,7 +116,7 @@ async fn what_came_through_a_pipe_has_the_mode_of_a_new_file() {
 /// even the end of the connection. It goes on when the sender is dropped.
 fn fall_silent(
     client: crate::harness::Client,
-    ticket: shiplane_protocols::internals::access::TicketSecret,
+    ticket: shiplane_access::internals::TicketSecret,
     source: shiplane_files::internals::Source,
     options: TransferOptions,
 ) -> (oneshot::Receiver<()>, std::sync::mpsc::Sender<()>, std::thread::JoinHandle<bool>) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
-use shiplane_protocols::internals::access::Ticket;
+use shiplane_access::internals::Ticket;
 use shiplane_transport::Identity;
 
 use super::Lie;

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use shiplane_protocols::internals::access::{Ticket, TicketSecret};
+use shiplane_access::internals::{Ticket, TicketSecret};
 use shiplane_transport::{Admission, Identity, Trust, test_support};
 use shiplane_wire::{Opened, OpeningReader, StreamHeader, StreamKind, TransferId, records_opening};
 

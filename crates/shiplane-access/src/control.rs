@@ -6,15 +6,15 @@ use std::time::Instant;
 
 use shiplane_transport::{Admission, PeerId, Trust};
 
-use super::grant::{Denied, Grant, Right, decide};
-use super::list::{AccessList, PeersError};
-use super::tickets::TicketBook;
+use crate::grant::{Denied, Grant, Right, decide};
+use crate::list::{AccessList, PeersError};
+use crate::tickets::TicketBook;
 
 /// Decides who may connect and what each may do. One per serving process, shared in an [`Arc`].
 ///
 /// ```no_run
 /// # use std::{path::Path, sync::Arc, time::{Duration, Instant}};
-/// # use shiplane_protocols::internals::access::{AccessControl, Grant, Scope};
+/// # use shiplane_access::internals::{AccessControl, Grant, Scope};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let access = Arc::new(AccessControl::open(Path::new("/home/me/.config/shiplane/peers")));
 /// if let Some(problem) = access.broken_list() {
@@ -198,7 +198,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::access::{PeersFile, Scope, StandingPeer};
+    use crate::{grant::Scope, list::PeersFile, peers::StandingPeer};
 
     const HOUR: Duration = Duration::from_secs(3600);
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use shiplane_transport::PeerId;
 use subtle::ConstantTimeEq;
 
-use super::grant::Grant;
-use super::ticket::{NoRandomness, TicketSecret};
-use super::ticket_file::{RootId, SecretHash, StoredTicket, TicketsError, TicketsFile};
+use crate::grant::Grant;
+use crate::ticket::{NoRandomness, TicketSecret};
+use crate::ticket_file::{RootId, SecretHash, StoredTicket, TicketsError, TicketsFile};
 
 /// The tickets of one serving process: in memory, and in a file if servers that are started later are to honour them.
 ///
@@ -338,7 +338,7 @@ pub const MAX_OWNERS: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Scope;
+    use crate::grant::Scope;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const SECOND: Duration = Duration::from_secs(1);
@@ -533,14 +533,5 @@ mod tests {
         assert_eq!(book.redeem(&secret, key(1), now), Err(RedeemError::NotRecorded { errno: None }));
         assert!(matches!(book.issue(grant("b"), HOUR, now), Err(IssueError::File(_))));
         assert!(!book.is_owner(&key(1), now));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_disk_that_fails_is_named_and_is_no_refusal_of_the_ticket() {
-        let errno = 5; // EIO
-        let fault = crate::methods::not_redeemed(&RedeemError::NotRecorded { errno: Some(errno) });
-        assert_eq!(fault.code, shiplane_rpc::FaultCode::SinkIo);
-        assert!(fault.to_string().contains("Input/output error"), "{fault}");
     }
 }

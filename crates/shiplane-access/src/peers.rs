@@ -17,9 +17,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use shiplane_transport::{PeerId, internals::PeerIdError};
 use shiplane_wire::{PathRefused, escape_truncated};
 
-use super::address::{AddressError, HostPort};
-use super::grant::{Grant, Scope};
-use super::ticket::decode_path;
+use crate::address::{AddressError, HostPort};
+use crate::grant::{Grant, Scope};
+use crate::ticket::decode_path;
 
 /// A key that the owner of this machine has given a name, and perhaps rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,13 +168,13 @@ impl fmt::Display for StandingPeer {
 
 /// A peers file taken apart, so that an edit leaves the other lines as they were typed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct PeersText {
+pub(crate) struct PeersText {
     lines: Vec<Line>,
 }
 
 impl PeersText {
     /// Reads every line. `Err` is the number of the first bad one, counted from 1, and its fault.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, (usize, LineFault)> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, (usize, LineFault)> {
         let mut lines: Vec<Line> = Vec::new();
         for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
             let line = Line::parse(line).map_err(|fault| (index + 1, fault))?;
@@ -190,13 +190,13 @@ impl PeersText {
         Ok(Self { lines })
     }
 
-    pub(super) fn peers(&self) -> impl Iterator<Item = &StandingPeer> {
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &StandingPeer> {
         self.lines.iter().filter_map(|line| line.peer.as_ref())
     }
 
     /// Puts the peer's line in place of the one with its name, or at the end. The caller has made
     /// sure that the key stands nowhere else.
-    pub(super) fn put(&mut self, peer: &StandingPeer) {
+    pub(crate) fn put(&mut self, peer: &StandingPeer) {
         if self.lines.is_empty() {
             self.lines.extend(HEADER.lines().map(|line| Line { raw: line.into(), peer: None }));
         }
@@ -216,13 +216,13 @@ impl PeersText {
     }
 
     /// Takes the line with this name out.
-    pub(super) fn take(&mut self, name: &PeerName) -> Option<StandingPeer> {
+    pub(crate) fn take(&mut self, name: &PeerName) -> Option<StandingPeer> {
         let at =
             self.lines.iter().position(|line| line.peer.as_ref().is_some_and(|peer| peer.name == *name))?;
         self.lines.remove(at).peer
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let lines = self.lines.iter();
         lines.flat_map(|line| line.raw.bytes().chain(std::iter::once(b'\n'))).collect()
     }
@@ -317,7 +317,7 @@ const MAX_NAME_LEN_BYTES: usize = 64;
 const MAX_SHOWN_BYTES: usize = 64;
 
 /// What the words are separated by, what starts a comment, and what a terminal would obey.
-pub(super) const ESCAPED: &AsciiSet =
+pub(crate) const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 const HEADER: &str = "\

@@ -85,7 +85,7 @@ impl Grant {
     }
 
     /// Reading and writing, from such a word.
-    pub(super) fn parse_rights(word: &str) -> Option<(bool, bool)> {
+    pub(crate) fn parse_rights(word: &str) -> Option<(bool, bool)> {
         match word {
             "read" => Some((true, false)),
             "write" => Some((false, true)),
@@ -174,7 +174,7 @@ impl Scope {
 ///
 /// Grants are never merged: a ticket that reads `a` and another that writes `b` do not together
 /// write `a`.
-pub(super) fn decide(grants: &[Grant], right: Right, path: Option<&[u8]>) -> Result<(), Denied> {
+pub(crate) fn decide(grants: &[Grant], right: Right, path: Option<&[u8]>) -> Result<(), Denied> {
     if grants.iter().all(Grant::is_none) {
         return Err(Denied::NoGrant);
     }

@@ -23,9 +23,9 @@ use shiplane_files::internals::{EditLock, identity_of, read_file, replace_file};
 use shiplane_transport::PeerId;
 use shiplane_wire::RelPath;
 
-use super::grant::{Grant, Scope};
-use super::peers::ESCAPED;
-use super::ticket::{TicketSecret, decode_path};
+use crate::grant::{Grant, Scope};
+use crate::peers::ESCAPED;
+use crate::ticket::{TicketSecret, decode_path};
 
 /// The tickets of a user, for servers and for the commands that list and revoke them. Holds nothing open.
 #[derive(Debug, Clone)]
@@ -173,7 +173,7 @@ impl SecretHash {
     }
 
     /// The bytes, for a comparison in constant time.
-    pub(super) fn as_bytes(&self) -> &[u8; 32] {
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }

@@ -11,7 +11,7 @@ use shiplane_wire::{PathRefused, RelPath};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::address::{AddressError, Host, HostPort};
+use crate::address::{AddressError, Host, HostPort};
 
 /// `shiplane://PEERID@HOST:PORT/PATH#SECRET` (SPEC 6.1).
 ///
@@ -316,7 +316,7 @@ impl fmt::Display for TicketSecret {
 
 /// Undoes the percent encoding, strictly: a stray `%` is an error, so that one path has one
 /// meaning.
-pub(super) fn decode_path(text: &str) -> Result<Vec<u8>, TicketError> {
+pub(crate) fn decode_path(text: &str) -> Result<Vec<u8>, TicketError> {
     let text = text.strip_suffix('/').unwrap_or(text);
     if text.contains('?') {
         return Err(TicketError::Query);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use shiplane_files::internals::{EditLock, read_file, replace_file};
 use shiplane_transport::PeerId;
 
-use super::peers::{LineFault, PeerName, PeersText, StandingPeer};
+use crate::peers::{LineFault, PeerName, PeersText, StandingPeer};
 
 /// The peers file, for the commands that show and edit it. Holds nothing open.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct PeersFile {
 /// The standing peers as a serving program knows them.
 ///
 /// Loading never fails: a file that cannot be read or understood makes a list that knows nobody,
-/// says so ([`error`](Self::error)), and makes [`AccessControl`](super::AccessControl) refuse
+/// says so ([`error`](Self::error)), and makes [`AccessControl`](crate::AccessControl) refuse
 /// everyone. No file at all is an empty list.
 #[derive(Debug)]
 pub struct AccessList {
@@ -229,7 +229,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::access::{Grant, Scope};
+    use crate::grant::{Grant, Scope};
 
     struct Home {
         dir: TempDir,

@@ -1,4 +1,4 @@
-//! Parses `HOST:PORT`.
+//! Parses `HOST:PORT`, and lists of it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,7 +11,13 @@ pub enum Host {
     Name(HostName),
     /// An address, as it stands.
     Ip(IpAddr),
+    /// A link-local IPv6 address, and the interface of the dialling machine that leads to it.
+    Zoned(Ipv6Addr, Zone),
 }
+
+/// The name or the number of a network interface, as behind the `%` of `fe80::1%eth0`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Zone(Box<str>);
 
 /// A syntactically valid DNS name of at most 253 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,13 +53,45 @@ pub enum AddressError {
     /// The port is not a number from 1 to 65535.
     #[error("the port must be a number from 1 to 65535")]
     PortMalformed,
+    /// A `%` behind an address that is not link-local, or no name of an interface behind it.
+    #[error("an interface is given only with a link-local address, e.g. [fe80::1%eth0]:7514")]
+    ZoneMalformed,
+    /// More addresses than a client would try.
+    #[error("there are more than {max} addresses")]
+    TooMany {
+        /// The most of one server.
+        max: usize,
+    },
 }
+
+/// The addresses of one server: at least one, at most [`MAX_ADDRESSES`], each once, the best first.
+///
+/// As text they are separated by commas. One that is not the first may lack its port, which is then that of the one
+/// before it; an IPv6 address without port needs no brackets: `192.0.2.7:7514,2001:db8::7`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Addresses(Vec<HostPort>);
 
 impl HostName {
     /// The name as typed.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Zone {
+    /// The name or number as typed.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Host {
+    /// Whether only programs on the same machine reach it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        matches!(self, Self::Ip(ip) if ip.to_canonical().is_loopback())
     }
 }
 
@@ -65,8 +103,11 @@ impl FromStr for Host {
         if text.is_empty() {
             return Err(AddressError::HostMissing);
         }
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        if let Some(inside) = bare {
+        let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if let Some((ip, zone)) = inside.unwrap_or(text).split_once('%') {
+            return parse_zoned(ip, zone);
+        }
+        if let Some(inside) = inside {
             return Ipv6Addr::from_str(inside)
                 .map(|ip| Self::Ip(ip.into()))
                 .map_err(|_| AddressError::HostMalformed);
@@ -84,6 +125,7 @@ impl fmt::Display for Host {
             Self::Name(name) => f.write_str(name.as_str()),
             Self::Ip(IpAddr::V4(ip)) => write!(f, "{ip}"),
             Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
+            Self::Zoned(ip, zone) => write!(f, "[{ip}%{}]", zone.as_str()),
         }
     }
 }
@@ -129,12 +171,89 @@ impl fmt::Display for HostPort {
     }
 }
 
+impl Addresses {
+    /// Each of them, the best first.
+    pub fn iter(&self) -> impl Iterator<Item = &HostPort> {
+        self.0.iter()
+    }
+
+    /// Adds one at the end, unless it is there.
+    ///
+    /// # Errors
+    /// [`AddressError::TooMany`].
+    pub fn push(&mut self, at: HostPort) -> Result<(), AddressError> {
+        if self.0.contains(&at) {
+            return Ok(());
+        }
+        if self.0.len() == MAX_ADDRESSES {
+            return Err(AddressError::TooMany { max: MAX_ADDRESSES });
+        }
+        self.0.push(at);
+        Ok(())
+    }
+}
+
+impl From<HostPort> for Addresses {
+    fn from(at: HostPort) -> Self {
+        Self(vec![at])
+    }
+}
+
+impl FromStr for Addresses {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (first, others) = text.split_once(',').map_or((text, None), |(first, rest)| (first, Some(rest)));
+        let first: HostPort = first.parse()?;
+        let mut port = first.port;
+        let mut addresses = Self::from(first);
+        for part in others.into_iter().flat_map(|others| others.split(',')) {
+            let at = match Host::from_str(part) {
+                Ok(host) => HostPort { host, port },
+                Err(_) => HostPort::from_str(part)?,
+            };
+            port = at.port;
+            addresses.push(at)?;
+        }
+        Ok(addresses)
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut port_before = None;
+        for HostPort { host, port } in &self.0 {
+            match (port_before.replace(*port), host) {
+                (None, _) => write!(f, "{host}:{port}")?,
+                (Some(before), _) if before != *port => write!(f, ",{host}:{port}")?,
+                (Some(_), Host::Ip(ip)) => write!(f, ",{ip}")?,
+                (Some(_), Host::Name(_) | Host::Zoned(..)) => write!(f, ",{host}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// For the fuzzer: what is read is written so that it reads the same.
 pub fn fuzz_address(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     if let Ok(at) = text.parse::<HostPort>() {
         assert_eq!(at.to_string().parse().as_ref(), Ok(&at));
     }
+    if let Ok(addresses) = text.parse::<Addresses>() {
+        assert_eq!(addresses.to_string().parse().as_ref(), Ok(&addresses));
+        assert!((1..=MAX_ADDRESSES).contains(&addresses.iter().count()));
+    }
+}
+
+fn parse_zoned(ip: &str, zone: &str) -> Result<Host, AddressError> {
+    let ip = Ipv6Addr::from_str(ip).map_err(|_| AddressError::HostMalformed)?;
+    let is_zone = (1..=MAX_ZONE_LEN_BYTES).contains(&zone.len())
+        && zone.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    if !(is_zone && ip.is_unicast_link_local()) {
+        return Err(AddressError::ZoneMalformed);
+    }
+    Ok(Host::Zoned(ip, Zone(zone.into())))
 }
 
 fn parse_port(text: &str) -> Result<u16, AddressError> {
@@ -160,6 +279,12 @@ fn is_name(text: &str) -> bool {
     let only_digits = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     well_formed && !only_digits
 }
+
+/// 8: begun 250 ms apart, the last one is tried within two seconds.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// The longest name of an interface on Linux, macOS and the BSDs.
+const MAX_ZONE_LEN_BYTES: usize = 15;
 
 /// The longest name DNS can carry (RFC 1035).
 const MAX_NAME_LEN_BYTES: usize = 253;
@@ -213,6 +338,47 @@ mod tests {
         ] {
             assert_eq!(parse(text), Err(error), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_link_local_address_has_a_zone() {
+        let at = parse("[fe80::1%eth0.5]:1").unwrap();
+        assert!(matches!(&at.host, Host::Zoned(_, zone) if zone.as_str() == "eth0.5"));
+        assert_eq!(at.to_string(), "[fe80::1%eth0.5]:1");
+        assert_eq!("fe80::1%3".parse::<Host>().unwrap().to_string(), "[fe80::1%3]");
+        for text in
+            ["[2001:db8::1%eth0]:1", "[fe80::1%]:1", "[fe80::1%a b]:1", "[fe80::1%sixteen-bytes-xx]:1"]
+        {
+            assert_eq!(parse(text), Err(AddressError::ZoneMalformed), "{text}");
+        }
+        assert_eq!(parse("[10.0.0.1%eth0]:1"), Err(AddressError::HostMalformed));
+    }
+
+    #[test]
+    fn several_addresses_share_their_port_and_need_no_brackets() {
+        let list = |text: &str| text.parse::<Addresses>();
+        for (text, each) in [
+            ("nas", &["nas:7514"][..]),
+            ("192.0.2.7:1,2001:db8::7,nas", &["192.0.2.7:1", "[2001:db8::7]:1", "nas:1"]),
+            ("[::1]:1,h:2,i,[fe80::1%a]", &["[::1]:1", "h:2", "i:2", "[fe80::1%a]:2"]),
+        ] {
+            let list = list(text).unwrap();
+            let shown: Vec<String> = list.iter().map(ToString::to_string).collect();
+            assert_eq!(shown, each, "{text}");
+            assert_eq!(list.to_string().parse(), Ok(list));
+        }
+        assert_eq!(list("h:1,h:1,h").unwrap().to_string(), "h:1", "each once");
+        assert_eq!(list("192.0.2.7:1,[2001:db8::7]:1").unwrap().to_string(), "192.0.2.7:1,2001:db8::7");
+        assert_eq!(list("::1,h"), Err(AddressError::BracketsMissing));
+        assert_eq!(list("h,,i"), Err(AddressError::HostMissing));
+        assert_eq!(list(""), Err(AddressError::HostMissing));
+    }
+
+    #[test]
+    fn more_than_eight_addresses_are_refused() {
+        let text = |n| (1..=n).map(|n| format!("h{n}")).collect::<Vec<_>>().join(",");
+        assert_eq!(text(8).parse::<Addresses>().unwrap().iter().count(), 8);
+        assert_eq!(text(9).parse::<Addresses>(), Err(AddressError::TooMany { max: 8 }));
     }
 
     #[test]

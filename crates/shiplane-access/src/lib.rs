@@ -47,7 +47,7 @@ pub use ticket::Ticket;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::{
-        address::{AddressError, DEFAULT_PORT, Host, HostName, HostPort},
+        address::{AddressError, Addresses, DEFAULT_PORT, Host, HostName, HostPort, MAX_ADDRESSES, Zone},
         control::{AccessControl, Broken, Reload},
         grant::{Denied, Grant, Right, Scope},
         list::{AccessList, EditError, PeersError, PeersFile},

@@ -115,8 +115,8 @@ impl PeersFile {
         Ok(self.text()?.peers().cloned().collect())
     }
 
-    /// Adds a peer, or gives one whose name and key are there already other rights or another address, and returns what
-    /// was there before. Without an address it keeps the one that it has. Comments and other lines stay as they are; a crash leaves the old file or the new one.
+    /// Adds a peer, or gives one whose name and key are there already other rights or addresses, and returns what
+    /// was there before. Without an address it keeps those that it has. Comments and other lines stay as they are; a crash leaves the old file or the new one.
     ///
     /// # Errors
     /// See [`EditError`]; the file is unchanged then.
@@ -136,7 +136,7 @@ impl PeersFile {
                 (false, false) => {}
             }
         }
-        // Other rights are no other address.
+        // Other rights are no other addresses.
         let known_at = before.as_ref().and_then(|before| before.at.clone());
         let peer = StandingPeer { at: peer.at.clone().or(known_at), ..peer.clone() };
         if before.as_ref() != Some(&peer) {

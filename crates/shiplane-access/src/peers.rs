@@ -1,7 +1,7 @@
 //! Standing peers, and the text format of the peers file.
 //!
 //! ```text
-//! # NAME   PEERID         RIGHTS       PATH...                    @ADDRESS
+//! # NAME   PEERID         RIGHTS       PATH...                    @ADDRESSES
 //! laptop   sl1qyqszqg...  read         /
 //! nas      sl1qgpqyqs...  read,write   /photos /sommer%202024     @192.0.2.7:7514
 //! friend   sl1qvpsxqc...  none                              # only a name to dial
@@ -17,7 +17,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use shiplane_transport::{PeerId, internals::PeerIdError};
 use shiplane_wire::{PathRefused, escape_truncated};
 
-use crate::address::{AddressError, HostPort};
+use crate::address::{AddressError, Addresses};
 use crate::grant::{Grant, Scope};
 use crate::ticket::decode_path;
 
@@ -31,7 +31,7 @@ pub struct StandingPeer {
     /// What it may do here; [`Grant::none`] for a mere name.
     pub grant: Grant,
     /// Where it is found, if that is known.
-    pub at: Option<HostPort>,
+    pub at: Option<Addresses>,
 }
 
 /// A name for a key: 1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit,
@@ -104,8 +104,8 @@ pub enum LineFault {
     /// A word that begins with `@` and is no address.
     #[error("invalid address: {0}")]
     Address(AddressError),
-    /// Two addresses.
-    #[error("a peer has one address")]
+    /// Two words with addresses.
+    #[error("write all addresses of a peer in one word, separated by commas")]
     AddressTwice,
     /// The name stands on an earlier line too.
     #[error("the name is already used on line {first}")]
@@ -323,7 +323,7 @@ pub(crate) const ESCAPED: &AsciiSet =
 const HEADER: &str = "\
 # Peers of shiplane, one a line: NAME PEERID RIGHTS PATH...
 # RIGHTS: read, write, read,write or none (then no PATH). PATH: / or a path relative to the served root.
-# At the end there may be @HOST:PORT, where the peer is found.
+# At the end there may be @HOST:PORT, where the peer is found, or several: @HOST:PORT,HOST:PORT.
 # A line that cannot be understood refuses everyone.";
 
 #[cfg(test)]
@@ -445,7 +445,7 @@ mod tests {
                 true => Grant { read, write, paths: Scope::below(&path).unwrap() },
                 false => Grant::none(),
             };
-            let at = (byte % 2 == 1).then(|| format!("h{byte}:1").parse().unwrap());
+            let at = (byte % 2 == 1).then(|| format!("h{byte}:1,2001:db8::{byte}").parse().unwrap());
             let peer = StandingPeer { at, ..peer(&name, byte, grant) };
             prop_assert_eq!(parse(&peer.to_string()).unwrap(), [peer]);
         }

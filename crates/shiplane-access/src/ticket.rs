@@ -11,9 +11,9 @@ use shiplane_wire::{PathRefused, RelPath};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::address::{AddressError, Host, HostPort};
+use crate::address::{AddressError, Addresses};
 
-/// `shiplane://PEERID@HOST:PORT/PATH#SECRET` (SPEC 6.1).
+/// `shiplane://PEERID@ADDRESSES/PATH#SECRET` (SPEC 6.1).
 ///
 /// It pins the server's key, so that there is no gap at first contact, and carries the secret that
 /// lets the first key to present it in. `Display` writes the whole URL, secret included: that is
@@ -21,7 +21,7 @@ use crate::address::{AddressError, Host, HostPort};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
     server: PeerId,
-    at: HostPort,
+    at: Addresses,
     path: Vec<u8>,
     secret: TicketSecret,
 }
@@ -57,7 +57,7 @@ pub enum TicketError {
     /// The server's peer id is mistyped or cut off.
     #[error("invalid peer id of the server: {0}")]
     PeerId(#[from] PeerIdError),
-    /// The part after the `@` is no `HOST:PORT`.
+    /// The part after the `@` is no `HOST:PORT`, or one of several is none.
     #[error("invalid address of the server: {0}")]
     Address(#[from] AddressError),
     /// A `%` in the path without two hexadecimal digits after it.
@@ -115,7 +115,12 @@ impl Ticket {
     /// # Errors
     /// `TicketError::Path` if the path could not stand on the wire (SPEC 4.5).
     #[doc(hidden)]
-    pub fn new(server: PeerId, at: HostPort, path: &[u8], secret: TicketSecret) -> Result<Self, TicketError> {
+    pub fn new(
+        server: PeerId,
+        at: Addresses,
+        path: &[u8],
+        secret: TicketSecret,
+    ) -> Result<Self, TicketError> {
         if !path.is_empty() {
             RelPath::parse(path).map_err(TicketError::Path)?;
         }
@@ -125,7 +130,7 @@ impl Ticket {
     /// A ticket for all that is served, which needs no path.
     #[doc(hidden)]
     #[must_use]
-    pub fn for_everything(server: PeerId, at: HostPort, secret: TicketSecret) -> Self {
+    pub fn for_everything(server: PeerId, at: Addresses, secret: TicketSecret) -> Self {
         Self { server, at, path: Vec::new(), secret }
     }
 
@@ -135,17 +140,17 @@ impl Ticket {
         self.server
     }
 
-    /// Where the server said that it can be reached.
+    /// Where the server said that it can be reached, the best first.
     #[doc(hidden)]
     #[must_use]
-    pub fn at(&self) -> &HostPort {
+    pub fn at(&self) -> &Addresses {
         &self.at
     }
 
-    /// Whether only programs on the server's own machine can use it: its address is a loopback one.
+    /// Whether only programs on the server's own machine can use it: its addresses are loopback ones.
     #[must_use]
     pub fn is_for_this_machine_only(&self) -> bool {
-        matches!(self.at.host, Host::Ip(ip) if ip.is_loopback())
+        self.at.iter().all(|at| at.host.is_loopback())
     }
 
     /// The path below what is served; empty for all of it.
@@ -352,8 +357,8 @@ const SECRET_LEN_BYTES: usize = 16;
 /// What 16 bytes are in base64 without padding.
 const SECRET_LEN_CHARS: usize = 22;
 
-/// The longest path with every byte escaped (3 × 4,096), and 1 KiB for all the rest.
-const MAX_TICKET_LEN_BYTES: usize = 3 * 4096 + 1024;
+/// The longest path with every byte escaped (3 × 4,096), and 3 KiB for all the rest: eight names have 2 KiB.
+const MAX_TICKET_LEN_BYTES: usize = 3 * 4096 + 3072;
 
 /// All that a shell, a chat program or a URL parser might take for something else.
 const ESCAPED_IN_PATH: &AsciiSet =
@@ -364,6 +369,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::address::HostPort;
 
     fn golden() -> Ticket {
         let secret = TicketSecret(*b"0123456789abcdef");
@@ -383,6 +389,20 @@ mod tests {
             format!("shiplane://{server}@10.0.0.5:7514/photos/sommer%20%F6%3F%23%25#MDEyMzQ1Njc4OWFiY2RlZg");
         assert_eq!(ticket.to_string(), text);
         assert_eq!(text.parse::<Ticket>().unwrap(), ticket);
+    }
+
+    #[test]
+    fn a_ticket_carries_several_addresses_and_one_with_too_many_is_refused() {
+        let id = PeerId::from_bytes([7; 32]);
+        let text = |at: &str| format!("shiplane://{id}@{at}/a#MDEyMzQ1Njc4OWFiY2RlZg");
+        let ticket: Ticket = text("192.0.2.7:1,2001:db8::7,[2001:db8::8]:2").parse().unwrap();
+        let at: Vec<String> = ticket.at().iter().map(ToString::to_string).collect();
+        assert_eq!(at, ["192.0.2.7:1", "[2001:db8::7]:1", "[2001:db8::8]:2"]);
+        assert_eq!(ticket.to_string(), text("192.0.2.7:1,2001:db8::7,[2001:db8::8]:2"));
+        assert!(text("127.0.0.1,::1").parse::<Ticket>().unwrap().is_for_this_machine_only());
+        assert!(!text("127.0.0.1,192.0.2.7").parse::<Ticket>().unwrap().is_for_this_machine_only());
+        let nine: Vec<String> = (1..=9).map(|n| format!("192.0.2.{n}")).collect();
+        assert_eq!(error(&text(&nine.join(","))), TicketError::Address(AddressError::TooMany { max: 8 }));
     }
 
     #[test]
@@ -488,11 +508,12 @@ mod tests {
         fn text_and_ticket_are_one(
             key in any::<[u8; 32]>(),
             secret in any::<[u8; SECRET_LEN_BYTES]>(),
-            ip in any::<std::net::IpAddr>(),
-            port in 1..=u16::MAX,
+            ends in proptest::collection::vec((any::<std::net::IpAddr>(), 1..=3_u16), 1..=8),
             path in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
-            let at = HostPort { host: ip.into(), port };
+            let mut ends = ends.into_iter().map(|(ip, port)| HostPort { host: ip.into(), port });
+            let mut at = Addresses::from(ends.next().unwrap());
+            ends.for_each(|end| at.push(end).unwrap());
             let path: Vec<u8> = match RelPath::parse(&path) {
                 Ok(path) => path.as_bytes().to_vec(),
                 Err(_) => Vec::new(),

@@ -95,12 +95,13 @@ pub(crate) struct ServeArgs {
     /// Create all symbolic links that peers push, also those that lead out of what is pushed
     #[arg(long, requires = "writable")]
     pub(crate) all_links: bool,
-    /// UDP address to listen on [default: 0.0.0.0:7514, or any free port if that is taken]
+    /// UDP address to listen on [default: [::]:7514, IPv4 and IPv6, or any free port if that is taken]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Host name or address in the ticket [default: this machine's first address that is not loopback]
+    /// HOST or HOST:PORT in the ticket; repeat for several, which clients try in this order [default: the addresses of
+    /// this machine's routes]
     #[arg(long, value_name = "HOST")]
-    pub(crate) advertise: Option<String>,
+    pub(crate) advertise: Vec<String>,
     /// Ticket lifetime, e.g. 90s, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     pub(crate) ticket_ttl: Duration,
@@ -433,9 +434,9 @@ pub(crate) struct TicketNew {
     /// Limit the ticket to PATH within DIR, and everything below it
     #[arg(long, value_name = "PATH")]
     pub(crate) path: Option<OsString>,
-    /// Where clients find the server [default: this machine's address, and port 7514]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) at: Option<String>,
+    /// Where clients find the server; repeat for several [default: this machine's addresses, and port 7514]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) at: Vec<String>,
     /// Ticket lifetime, e.g. 90s, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
     pub(crate) ticket_ttl: Duration,
@@ -473,9 +474,9 @@ pub(crate) struct PeersAdd {
     /// Permit the peer to push to `serve --writable`; with --read also to sync
     #[arg(long)]
     pub(crate) write: bool,
-    /// Where the peer is found, so that NAME or NAME/PATH is enough to get, push and sync [default port: 7514]
+    /// Where the peer is found, so that NAME or NAME/PATH is enough; repeat for several [default port: 7514]
     #[arg(long, value_name = "HOST[:PORT]")]
-    pub(crate) at: Option<String>,
+    pub(crate) at: Vec<String>,
     /// Limit the permissions to PATH within the served root, and everything below it [default: everything]
     #[arg(long = "path", value_name = "PATH", requires = "rights")]
     pub(crate) paths: Vec<OsString>,

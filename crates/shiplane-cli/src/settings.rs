@@ -10,7 +10,7 @@ mod sync;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,10 +29,11 @@ pub(crate) use self::sync::SyncSettings;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServeSettings {
     pub(crate) root: PathBuf,
-    pub(crate) listen: SocketAddr,
+    /// The first that can be had.
+    pub(crate) listen: Vec<SocketAddr>,
     /// Whether another free port may be used if that one is taken: the user named none.
     pub(crate) may_change_port: bool,
-    pub(crate) advertise: Option<String>,
+    pub(crate) advertise: Vec<String>,
     pub(crate) ticket_ttl: Duration,
     pub(crate) ticket_uses: TicketUses,
     pub(crate) ticket_file: Option<PathBuf>,
@@ -126,7 +127,7 @@ impl ServeSettings {
         check_ttl(args.ticket_ttl)?;
         Ok(Self {
             root: args.root,
-            listen: args.listen.unwrap_or(DEFAULT_LISTEN),
+            listen: args.listen.map_or_else(|| DEFAULT_LISTEN.to_vec(), |addr| vec![addr]),
             may_change_port: args.listen.is_none(),
             advertise: args.advertise,
             ticket_ttl: args.ticket_ttl,
@@ -240,9 +241,11 @@ fn read_ticket(file: &Path, stdin: impl Read) -> Result<OsString, SettingsError>
     Ok(text.trim_start().lines().next().unwrap_or_default().into())
 }
 
-/// All of IPv4.
-pub(crate) const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
+/// All of IPv6, and with it of IPv4; on a machine without IPv6, all of IPv4.
+pub(crate) const DEFAULT_LISTEN: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT),
+];
 
 const MIN_TICKET_TTL: Duration = Duration::from_secs(1);
 
@@ -390,10 +393,14 @@ mod tests {
             ServeSettings::from_args(args)
         };
         let settings = settle(&[]).unwrap();
-        assert_eq!((settings.listen.port(), settings.may_change_port), (7514, true));
+        let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            (listen, settings.may_change_port),
+            (vec!["[::]:7514".into(), "0.0.0.0:7514".into()], true)
+        );
         assert_eq!(settings.ticket_ttl, Duration::from_secs(3600));
         let settings = settle(&["--listen", "[::1]:7514"]).unwrap();
-        assert!(!settings.may_change_port);
+        assert_eq!((settings.listen.len(), settings.may_change_port), (1, false));
         for ttl in ["0s", "366d"] {
             let refused = settle(&["--ticket-ttl", ttl]);
             assert!(matches!(refused, Err(SettingsError::TicketTtl { .. })), "{ttl}");

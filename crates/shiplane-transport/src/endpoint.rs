@@ -257,6 +257,21 @@ impl QuicTransport {
     /// Cancel-safe.
     #[expect(clippy::unused_async, reason = "part of the documented interface, which is async")]
     pub async fn has_active_peer(&self, addr: SocketAddr) -> bool {
+        self.is_connected(addr)
+    }
+
+    /// How many dials are under way, for tests.
+    #[cfg(feature = "test-support")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn dials_under_way(&self) -> usize {
+        self.inner.pool.dials()
+    }
+
+    /// As [`has_active_peer`](Self::has_active_peer).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_connected(&self, addr: SocketAddr) -> bool {
         self.inner.pool.has(addr)
     }
 

@@ -1,7 +1,8 @@
 //! The connection pool: one connection per peer, whichever side dialled.
 //!
 //! The key is the peer's identity; addresses are aliases. A dial runs in a task of its own, shared by
-//! all who wait for it, and no lock is held while it does, so that a dead peer delays nobody else.
+//! all who wait for it, and no lock is held while it does, so that a dead peer delays nobody else. It is
+//! cancelled when nobody waits for it any more.
 
 use std::{
     collections::HashMap,
@@ -32,7 +33,7 @@ pub(crate) struct Pool {
 struct State {
     peers: HashMap<PeerId, Pooled>,
     aliases: HashMap<SocketAddr, PeerId>,
-    dials: HashMap<DialKey, watch::Receiver<Option<DialResult>>>,
+    dials: HashMap<DialKey, Arc<Outcome>>,
     /// Every connection that has not ended, pooled or not.
     live: HashMap<usize, Live>,
     /// Lost a tie while the peer may still use them; the peer, who dialled, closes them. One of them
@@ -65,6 +66,9 @@ pub(crate) struct DialKey {
 
 pub(crate) type DialResult = Result<Arc<PeerConnection>, ConnectError>;
 
+/// Of a dial, once it is known. Those who wait subscribe to it.
+type Outcome = watch::Sender<Option<DialResult>>;
+
 impl Pool {
     pub(crate) fn new(me: PeerId) -> Self {
         Self { me, state: Mutex::default() }
@@ -72,7 +76,7 @@ impl Pool {
 
     /// The live connection for `key`, or the result of the one dial that `dial` starts for it.
     ///
-    /// Cancel-safe: the dial goes on for those who still wait.
+    /// Cancel-safe: the dial goes on for those who still wait, and ends with the last of them.
     pub(crate) async fn get_or_dial<F>(self: &Arc<Self>, key: DialKey, dial: impl FnOnce() -> F) -> DialResult
     where
         F: Future<Output = DialResult> + Send + 'static,
@@ -83,15 +87,20 @@ impl Pool {
                 return Ok(connection);
             }
             match state.dials.get(&key) {
-                Some(result) => result.clone(),
+                Some(outcome) => outcome.subscribe(),
                 None => {
-                    let (done, result) = watch::channel(None);
-                    state.dials.insert(key, result.clone());
+                    let (outcome, result) = watch::channel(None);
+                    let outcome = Arc::new(outcome);
+                    state.dials.insert(key, Arc::clone(&outcome));
                     let (pool, dial) = (Arc::clone(self), dial());
                     tokio::spawn(async move {
-                        let _unlist = Unlist { pool: &pool, key };
-                        let connection = dial.await.map(|new| pool.admit(new, key.addr));
-                        done.send_replace(Some(connection));
+                        let unlist = Unlist { pool: &pool, key, outcome: &outcome };
+                        tokio::select! {
+                            dialled = dial => {
+                                outcome.send_replace(Some(dialled.map(|new| pool.admit(new, key.addr))));
+                            }
+                            () = unlist.when_abandoned() => {}
+                        }
                     });
                     result
                 }
@@ -168,6 +177,12 @@ impl Pool {
     /// Whether a live connection to the peer last seen at `addr` is pooled.
     pub(crate) fn has(&self, addr: SocketAddr) -> bool {
         self.lock().find(DialKey { addr, pin: None }).is_some()
+    }
+
+    /// How many dials are under way.
+    #[cfg(feature = "test-support")]
+    pub(crate) fn dials(&self) -> usize {
+        self.lock().dials.len()
     }
 
     /// Every connection that has not ended.
@@ -275,11 +290,32 @@ impl State {
 struct Unlist<'a> {
     pool: &'a Pool,
     key: DialKey,
+    outcome: &'a Arc<Outcome>,
+}
+
+impl Unlist<'_> {
+    /// Ready once nobody waits for the dial. It is off the list then, so that nobody can begin to.
+    async fn when_abandoned(&self) {
+        loop {
+            self.outcome.closed().await;
+            let mut state = self.pool.lock();
+            if self.outcome.receiver_count() == 0 {
+                self.remove_from(&mut state);
+                return;
+            }
+        }
+    }
+
+    fn remove_from(&self, state: &mut State) {
+        if state.dials.get(&self.key).is_some_and(|listed| Arc::ptr_eq(listed, self.outcome)) {
+            state.dials.remove(&self.key);
+        }
+    }
 }
 
 impl Drop for Unlist<'_> {
     fn drop(&mut self) {
-        self.pool.lock().dials.remove(&self.key);
+        self.remove_from(&mut self.pool.lock());
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_access::internals::{HostPort, PeerName, PeersFile, StandingPeer};
+use shiplane_access::internals::{Addresses, PeerName, PeersFile, StandingPeer};
 use shiplane_transport::{
     Identity, PeerId, QuicTransport, TransportConfig,
     internals::{LaneThreads, blocking},
@@ -77,8 +77,8 @@ impl Client {
         &self.inner.places
     }
 
-    /// The server's key and address.
-    pub(crate) async fn locate(&self, target: &Target) -> Result<(PeerId, HostPort), Error> {
+    /// The server's key and addresses.
+    pub(crate) async fn locate(&self, target: &Target) -> Result<(PeerId, Addresses), Error> {
         match (&target.server, &target.at) {
             (ServerKey::Id(id), Some(at)) => Ok((*id, at.clone())),
             (ServerKey::Id(_), None) => Err(TargetError::Unknown.into()),

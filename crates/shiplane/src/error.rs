@@ -1,6 +1,7 @@
 //! The error type of jobs, with kind, side and hint.
 
 mod choice;
+mod dial;
 mod sync;
 mod transfer;
 
@@ -15,7 +16,7 @@ use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{BindError, ConnectError, IdentityError, internals::PeerIdError};
 use shiplane_wire::PathRefused;
 
-pub(crate) use self::choice::ChoiceError;
+pub(crate) use self::{choice::ChoiceError, dial::DialError};
 use crate::{event::Side, report::Report};
 
 /// Why a job failed.
@@ -194,10 +195,12 @@ pub(crate) enum Cause {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
+    Dial(DialError),
+    #[error(transparent)]
     Bind(#[from] BindError),
     #[error("cannot resolve the address to listen on: {0}")]
     Listen(io::Error),
-    #[error("the advertised host is invalid: {0}")]
+    #[error("the advertised address is invalid: {0}")]
     Advertise(AddressError),
     #[error("cannot serve this: {0}")]
     Serve(SourceError),
@@ -304,20 +307,16 @@ impl Cause {
                 Usage,
                 "give NAME@HOST, or store the address with shiplane peers add NAME PEERID --at HOST",
             ),
-            Self::Resolve { .. } => Diagnosis {
-                kind: Unreachable,
-                side: Side::Network,
-                hint: "check the host name, or use an IP address",
-            },
-            Self::ResolveSilent { .. } => Diagnosis {
-                kind: Unreachable,
-                side: Side::Network,
-                hint: "check this machine's network, or use an IP address",
-            },
-            Self::Connect(error) => transfer::connect(error),
+            Self::Resolve { .. } => unreachable_by_network("check the host name, or use an IP address"),
+            Self::ResolveSilent { .. } => {
+                unreachable_by_network("check this machine's network, or use an IP address")
+            }
+            Self::Connect(error) | Self::Dial(DialError { worst: error, .. }) => transfer::connect(error),
             Self::Bind(error) => bind(error),
             Self::Listen(_) => here(LocalIo, "give an IP address and a port to listen on"),
-            Self::Advertise(_) => here(Usage, "give a host name or an IP address, without a port"),
+            Self::Advertise(_) => {
+                here(Usage, "give a host name or an IP address, with a port if it is not that of --listen")
+            }
             Self::Serve(_) => here(LocalIo, "give an existing directory or file that this user can read"),
             Self::WritableFile => here(Usage, "serve its parent directory, or omit --writable"),
             Self::Method { .. } => here(Usage, "give the method another name"),
@@ -374,6 +373,10 @@ fn here(kind: ErrorKind, hint: &'static str) -> Diagnosis {
 
 fn there(kind: ErrorKind, hint: &'static str) -> Diagnosis {
     Diagnosis { kind, side: Side::Peer, hint }
+}
+
+fn unreachable_by_network(hint: &'static str) -> Diagnosis {
+    Diagnosis { kind: ErrorKind::Unreachable, side: Side::Network, hint }
 }
 
 /// The code that a handler's error travels as; [`transfer::method_call`] turns it back.
@@ -474,7 +477,7 @@ fn bind(error: &BindError) -> Diagnosis {
                     "another program uses that port; choose another with --listen, or port 0 for any"
                 }
                 io::ErrorKind::AddrNotAvailable => {
-                    "this machine has no such address; use --listen 0.0.0.0:7514 for all addresses"
+                    "this machine has no such address; use --listen [::]:7514 for all addresses"
                 }
                 io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
                 _ => "check this machine's network, or choose another address with --listen",

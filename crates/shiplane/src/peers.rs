@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use shiplane_access::internals::{Grant, NameError, PeerName, PeersFile, Scope, StandingPeer};
+use shiplane_access::internals::{Addresses, Grant, NameError, PeerName, PeersFile, Scope, StandingPeer};
 use shiplane_transport::PeerId;
 
 use crate::{
@@ -91,12 +91,17 @@ impl KnownPeer {
         Ok(Self(StandingPeer { name: parse_name(name)?, id, grant: Grant::none(), at: None }))
     }
 
-    /// Where it is found: `HOST` or `HOST:PORT`. The name alone then is a target.
+    /// Where it is found: `HOST` or `HOST:PORT`. The name alone then is a target. Called again, it adds another address,
+    /// up to eight.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if this is no address.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if this is no address, or one too many.
     pub fn at(mut self, address: &str) -> Result<Self, Error> {
-        self.0.at = Some(address.parse().map_err(TargetError::from)?);
+        let more: Addresses = address.parse().map_err(TargetError::from)?;
+        match &mut self.0.at {
+            Some(at) => more.iter().try_for_each(|one| at.push(one.clone())).map_err(TargetError::from)?,
+            at @ None => *at = Some(more),
+        }
         Ok(self)
     }
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shiplane_access::internals::{AccessControl, Host, PeersFile, RootId, TicketBook, TicketsFile};
+use shiplane_access::internals::{AccessControl, Addresses, PeersFile, RootId, TicketBook, TicketsFile};
 use shiplane_files::internals::{LinkPolicy, SourceRoot, sync::SyncState};
 use shiplane_protocols::{
     Compression, TransferMetrics,
@@ -28,7 +28,7 @@ use shiplane_transport::{
 use tokio::net::ToSocketAddrs;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::advertise::host_for;
+use self::advertise::{Advertised, addresses_for};
 use self::handler::{Callers, Handler, Shared, mount};
 pub use self::{
     handler::{Context, FromContext, State},
@@ -55,7 +55,7 @@ struct Inner {
     transport: Arc<QuicTransport>,
     metrics: Arc<TransferMetrics>,
     address: SocketAddr,
-    advertised: Host,
+    advertised: Addresses,
     stop: CancellationToken,
     is_running: AtomicBool,
 }
@@ -71,7 +71,7 @@ pub struct ServerBuilder<S = ()> {
     is_writable: bool,
     limits: WriteLimits,
     rate: Option<u64>,
-    advertised: Option<String>,
+    advertised: Vec<String>,
     is_foreground: bool,
     state: S,
     methods: Vec<OwnMethod<S>>,
@@ -115,7 +115,7 @@ impl Server {
             is_writable: false,
             limits: WriteLimits::default(),
             rate: None,
-            advertised: None,
+            advertised: Vec::new(),
             is_foreground: false,
             state: (),
             methods: Vec::new(),
@@ -240,10 +240,12 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
-    /// The host that tickets name. By default it is the address that the server listens on, or the first one at
-    /// which others can probably reach this machine.
-    pub fn advertise(mut self, host: impl Into<String>) -> Self {
-        self.advertised = Some(host.into());
+    /// An address that tickets name: `HOST`, or `HOST:PORT` if the port is not the one that the server listens on.
+    /// Called again, it adds another one, up to eight; clients try them in this order, a quarter of a second apart. By
+    /// default tickets name the address that the server listens on, or those at which others can probably reach this
+    /// machine.
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertised.push(address.into());
         self
     }
 
@@ -302,7 +304,8 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self.with_method(Callers::Writers, handler)
     }
 
-    /// Opens what is to be served, loads the key, and listens. Peers are let in once [`Server::run`] runs.
+    /// Opens what is to be served, loads the key, and listens on the first address that can be had. An unspecified IPv6
+    /// address takes IPv4 too. Peers are let in once [`Server::run`] runs.
     ///
     /// Cancel-safe: dropping the future leaves at most a new key file.
     ///
@@ -313,9 +316,9 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     pub async fn bind(self, addr: impl ToSocketAddrs) -> Result<Server, Error> {
         let opening = blocking::spawn(move || self.open());
         let (opened, builder) = opening.await.map_err(|_| Cause::Abandoned)??;
-        let addr = tokio::net::lookup_host(addr).await.map_err(Cause::Listen)?.next();
-        let addr = addr.ok_or_else(|| Cause::Listen(std::io::ErrorKind::NotFound.into()))?;
-        builder.serve(opened, addr)
+        let addresses: Vec<SocketAddr> =
+            tokio::net::lookup_host(addr).await.map_err(Cause::Listen)?.collect();
+        builder.serve(opened, &addresses)
     }
 
     fn with_method<H, Arguments>(mut self, callers: Callers, handler: H) -> Self
@@ -341,7 +344,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         }
         let access = AccessControl::open(&peers);
         let access = Arc::new(access.with_tickets(self.tickets()?));
-        let advertised = self.advertised.as_deref().map(str::parse).transpose().map_err(Cause::Advertise)?;
+        let advertised = advertised(&self.advertised)?;
         let metrics = Arc::new(TransferMetrics::new());
         let options = TransferOptions {
             rate: limiter(self.rate),
@@ -372,19 +375,29 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         Ok(TicketBook::open(file, root, Instant::now()).map_err(Cause::from)?)
     }
 
-    fn serve(self, opened: Opened, addr: SocketAddr) -> Result<Server, Error> {
+    fn serve(self, opened: Opened, addresses: &[SocketAddr]) -> Result<Server, Error> {
         let Opened { files, access, identity, advertised, metrics } = opened;
         // Whatever comes is read at once, so that no window has to be large before it is used.
         let config = transport_config(None, self.is_foreground)
             .receive_budget_bytes(Some(RECEIVE_CREDIT_BYTES))
             .send_budget_bytes(Some(SEND_CREDIT_BYTES));
-        let builder =
-            QuicTransport::builder().identity(identity).trust(AccessControl::trust(&access)).config(config);
+        let trust = AccessControl::trust(&access);
+        let bind = |addr: SocketAddr| {
+            let builder = QuicTransport::builder().identity(identity.clone()).trust(trust.clone());
+            builder.config(config.clone()).bind(addr).map_err(Cause::from)
+        };
         let shared = Shared { state: self.state, access: Arc::clone(&access), files: Arc::clone(&files) };
         let router = with_methods(files.router(), self.methods, &Arc::new(shared))?;
-        let transport = builder.bind(addr).map_err(Cause::from)?;
+        let mut bound = Err(Cause::Listen(std::io::ErrorKind::NotFound.into()));
+        for addr in addresses {
+            bound = bind(*addr);
+            if bound.is_ok() {
+                break;
+            }
+        }
+        let transport = bound?;
         let address = transport.local_addr().map_err(Cause::Listen)?;
-        let advertised = advertised.unwrap_or_else(|| host_for(address));
+        let advertised = addresses_for(address, &advertised).map_err(Cause::Advertise)?;
         Ok(Server {
             inner: Arc::new(Inner {
                 files,
@@ -436,12 +449,22 @@ impl fmt::Display for Stats {
     }
 }
 
+fn advertised(named: &[String]) -> Result<Vec<Advertised>, Error> {
+    let parsed = named.iter().map(|text| Advertised::parse(text)).collect::<Result<_, _>>();
+    Ok(parsed.map_err(Cause::Advertise)?)
+}
+
+/// The addresses in the tickets of a server that listens on `bound`: those that are named, or else this machine's.
+pub(crate) fn addresses_of(bound: SocketAddr, named: &[String]) -> Result<Addresses, Error> {
+    Ok(addresses_for(bound, &advertised(named)?).map_err(Cause::Advertise)?)
+}
+
 /// What a server is made of, once everything that blocks is done.
 struct Opened {
     files: Arc<FileServer>,
     access: Arc<AccessControl>,
     identity: Identity,
-    advertised: Option<Host>,
+    advertised: Vec<Advertised>,
     metrics: Arc<TransferMetrics>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, net::SocketAddr, str::FromStr};
 
-use shiplane_access::internals::{HostPort, PeerName, Ticket, TicketSecret};
+use shiplane_access::internals::{Addresses, HostPort, PeerName, Ticket, TicketSecret};
 use shiplane_transport::PeerId;
 use shiplane_wire::RelPath;
 
@@ -12,14 +12,15 @@ use crate::error::{Error, TargetError};
 ///
 /// Anything that converts to it can be given to [`Client::connect`](crate::Client::connect): a [`Ticket`], a
 /// a [`PeerId`] with an address, or text. As text it is a ticket URL, `NAME@HOST:PORT/PATH`, where NAME is in the list of
-/// peers or a peer id and `:PORT` and `/PATH` may be left out, or `NAME/PATH` if the list has an address for NAME.
+/// peers or a peer id and `:PORT` and `/PATH` may be left out, or `NAME/PATH` if the list has an address for NAME. In
+/// place of `HOST:PORT` there may be up to eight, separated by commas.
 ///
 /// `Debug` does not show a ticket's secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub(crate) server: ServerKey,
     /// Else where the list of peers says that it is.
-    pub(crate) at: Option<HostPort>,
+    pub(crate) at: Option<Addresses>,
     path: Vec<u8>,
     secret: Option<TicketSecret>,
 }
@@ -141,7 +142,7 @@ impl From<&Ticket> for Target {
 impl From<(PeerId, SocketAddr)> for Target {
     fn from((id, addr): (PeerId, SocketAddr)) -> Self {
         let at = HostPort { host: addr.ip().into(), port: addr.port() };
-        Self { server: ServerKey::Id(id), at: Some(at), path: Vec::new(), secret: None }
+        Self { server: ServerKey::Id(id), at: Some(at.into()), path: Vec::new(), secret: None }
     }
 }
 
@@ -183,7 +184,7 @@ mod tests {
         let id = PeerId::from_bytes([7; 32]);
         let ticket = format!("shiplane://{id}@h:1/a#MDEyMzQ1Njc4OWFiY2RlZg");
         assert_eq!(parse(&ticket), Ok(ticket.parse::<Ticket>().unwrap().into()));
-        let at: HostPort = "[::1]:7".parse().unwrap();
+        let at: Addresses = "[::1]:7".parse().unwrap();
         let known = |server, path: &[u8]| {
             Ok(Target { server, at: Some(at.clone()), path: path.to_vec(), secret: None })
         };

@@ -6,12 +6,12 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use shiplane_access::internals::{HostPort, RootId, StoredTicket, TicketBook, TicketsFile};
+use shiplane_access::internals::{RootId, StoredTicket, TicketBook, TicketsFile};
 
 use crate::{
-    error::{Cause, Error, TargetError},
+    error::{Cause, Error},
     home::HomePaths,
-    server::{TicketBuilder, host_for},
+    server::{TicketBuilder, addresses_of},
 };
 
 /// The tickets of this machine's servers, a file. Its methods block for as long as reading or replacing a short file
@@ -60,7 +60,8 @@ impl Tickets {
     }
 
     /// Makes a ticket for the server of `root` on this machine, which may run already or be started later. Clients find
-    /// it at `at`, a `HOST:PORT`; without, at this machine's address and the port of `listens`, where the server listens.
+    /// it at `at`, each a `HOST` or `HOST:PORT`; without any, at this machine's addresses. `listens` is where the server
+    /// listens.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for an address that is none, and
@@ -68,14 +69,11 @@ impl Tickets {
     pub fn create(
         &self,
         root: impl AsRef<Path>,
-        at: Option<&str>,
+        at: &[String],
         listens: SocketAddr,
     ) -> Result<TicketBuilder, Error> {
         let root = root.as_ref();
-        let at = match at {
-            Some(at) => at.parse().map_err(TargetError::from)?,
-            None => HostPort { host: host_for(listens), port: listens.port() },
-        };
+        let at = addresses_of(listens, at)?;
         let unreadable = |source| Cause::Root { path: root.to_owned(), source };
         let id = self.places.identity()?.peer_id();
         let root = RootId::of(root).map_err(unreadable)?;

@@ -29,7 +29,7 @@ fn add(peers: &Peers, args: &PeersAdd) -> Result<(), Failure> {
     for path in &args.paths {
         peer = peer.below(path.as_encoded_bytes())?;
     }
-    if let Some(at) = &args.at {
+    for at in &args.at {
         peer = peer.at(at)?;
     }
     let before = peers.add(&peer)?;
@@ -38,7 +38,7 @@ fn add(peers: &Peers, args: &PeersAdd) -> Result<(), Failure> {
         Some(before) if before != peer => format!("changed {name}"),
         Some(_) => format!("{name} is in the list already"),
     });
-    if peer.is_name_only() && args.at.is_none() {
+    if peer.is_name_only() && args.at.is_empty() {
         print_line(&format!(
             "hint: {name} has no permissions here yet; run shiplane peers add {name} PEERID --read to permit \
              get, with --write to permit push"

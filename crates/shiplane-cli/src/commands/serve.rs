@@ -69,7 +69,7 @@ fn in_words(stats: &Stats) -> String {
 
 /// Binds the requested port, or any free port if the default one is taken.
 async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
-    let bind = |addr: SocketAddr| {
+    let bind = |addresses: Vec<SocketAddr>| async move {
         let mut builder = Server::builder(&settings.root).foreground(true);
         if settings.writable {
             builder = builder.writable().all_links(settings.all_links);
@@ -77,14 +77,14 @@ async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
         if let Some(rate) = settings.rate {
             builder = builder.rate(rate.get());
         }
-        if let Some(host) = &settings.advertise {
-            builder = builder.advertise(host);
+        for address in &settings.advertise {
+            builder = builder.advertise(address);
         }
-        builder.bind(addr)
+        builder.bind(&addresses[..]).await
     };
-    match bind(settings.listen).await {
+    match bind(settings.listen.clone()).await {
         Err(error) if settings.may_change_port && is_port_taken(&error) => {
-            bind(SocketAddr::new(settings.listen.ip(), 0)).await
+            bind(settings.listen.iter().map(|addr| SocketAddr::new(addr.ip(), 0)).collect()).await
         }
         bound => bound,
     }
@@ -132,11 +132,12 @@ fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
             "hint: run on the other machine: shiplane get 'TICKET' [DEST]{push}. The ticket is for {clients} \
              and expires in {ttl}. Press Ctrl-C to stop."
         ));
-        if ticket.is_for_this_machine_only() {
-            print_line(
-                "hint: this machine has no address but loopback, so the ticket is of use here only; give --advertise HOST",
-            );
-        }
+    }
+    // Who names a loopback address knows.
+    if ticket.is_for_this_machine_only() && address.ip().is_unspecified() && settings.advertise.is_empty() {
+        print_line(
+            "warning: this machine has no address but loopback, so the ticket is of use here only; give --advertise HOST",
+        );
     }
     Ok(())
 }

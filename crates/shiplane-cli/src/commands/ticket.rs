@@ -32,7 +32,7 @@ pub(super) fn with_uses(ticket: TicketBuilder, uses: TicketUses) -> TicketBuilde
 
 fn new(tickets: &Tickets, args: TicketNew) -> Result<(), Failure> {
     check_ttl(args.ticket_ttl)?;
-    let ticket = tickets.create(&args.root, args.at.as_deref(), DEFAULT_LISTEN)?;
+    let ticket = tickets.create(&args.root, &args.at, DEFAULT_LISTEN[0])?;
     let ticket = ticket.read().valid_for(args.ticket_ttl);
     let ticket = if args.writable { ticket.write() } else { ticket };
     let ticket = match &args.path {

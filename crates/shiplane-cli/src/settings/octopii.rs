@@ -52,7 +52,7 @@ pub(crate) enum OctopiiError {
 impl OctopiiServe {
     /// Interprets the arguments.
     pub(crate) fn from_args(args: ServeArgs) -> Result<Self, SettingsError> {
-        Ok(Self { file: file(args.root.into())?, listen: args.listen.unwrap_or(DEFAULT_LISTEN) })
+        Ok(Self { file: file(args.root.into())?, listen: args.listen.unwrap_or(DEFAULT_LISTEN[1]) })
     }
 }
 

@@ -14,6 +14,8 @@ mod transfers;
 
 // `cfg(test)` tells clippy that these may panic outside the tests themselves.
 #[cfg(test)]
+mod addresses;
+#[cfg(test)]
 mod choices;
 #[cfg(test)]
 mod delete;

@@ -353,6 +353,26 @@ async fn a_dropped_transport_does_not_wait_for_its_dials() {
     drop(bob);
 }
 
+/// A dial that nobody waits for any more ends: another address has answered first.
+#[tokio::test]
+async fn a_dial_is_cancelled_with_the_last_who_waits_for_it() {
+    let alice = transport(TransportConfig::default().handshake_timeout(Duration::from_secs(3600)));
+    let blackhole = UdpSocket::bind(localhost()).unwrap();
+    let addr = blackhole.local_addr().unwrap();
+    let (mut first, mut second) = (Box::pin(alice.connect(addr)), Box::pin(alice.connect(addr)));
+    tokio::select! {
+        biased;
+        _ = &mut first => panic!("nobody is there"),
+        _ = &mut second => panic!("nobody is there"),
+        () = tokio::task::yield_now() => {}
+    }
+    drop(first);
+    tokio::task::yield_now().await;
+    assert_eq!(alice.dials_under_way(), 1, "the other one still waits");
+    drop(second);
+    until(|| alice.dials_under_way() == 0).await;
+}
+
 #[tokio::test]
 async fn a_path_is_measured_and_traffic_counted() {
     let pair = Pair::new().await;

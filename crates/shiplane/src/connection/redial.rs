@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use shiplane_transport::ConnectError;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Connection;
@@ -88,7 +87,7 @@ impl Connection {
 /// Whether the server may be reached later.
 fn is_worth_another_dial(error: &Error) -> bool {
     match error.cause() {
-        Cause::Connect(ConnectError::CannotDial { .. }) => true, // The network may come back.
+        Cause::Dial(error) => error.may_pass,
         Cause::Connect(error) => error.is_retryable(),
         Cause::Resolve { .. } | Cause::ResolveSilent { .. } => true,
         _ => false,

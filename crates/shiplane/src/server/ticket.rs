@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shiplane_access::internals::{Grant, HostPort, Scope, Ticket, TicketBook};
+use shiplane_access::internals::{Addresses, Grant, Scope, Ticket, TicketBook};
 use shiplane_transport::PeerId;
 
 use super::Server;
@@ -16,7 +16,7 @@ use crate::error::{Cause, Error, TargetError};
 pub struct TicketBuilder {
     issuer: Issuer,
     server: PeerId,
-    at: HostPort,
+    at: Addresses,
     read: bool,
     write: bool,
     path: Vec<u8>,
@@ -33,15 +33,15 @@ enum Issuer {
 
 impl TicketBuilder {
     pub(super) fn new(server: Server) -> Self {
-        let at = HostPort { host: server.inner.advertised.clone(), port: server.inner.address.port() };
+        let at = server.inner.advertised.clone();
         Self::of(server.id(), at, Issuer::Server(server))
     }
 
-    pub(crate) fn of_book(book: TicketBook, server: PeerId, at: HostPort) -> Self {
+    pub(crate) fn of_book(book: TicketBook, server: PeerId, at: Addresses) -> Self {
         Self::of(server, at, Issuer::Book(book))
     }
 
-    fn of(server: PeerId, at: HostPort, issuer: Issuer) -> Self {
+    fn of(server: PeerId, at: Addresses, issuer: Issuer) -> Self {
         let (path, ttl, uses) = (Vec::new(), DEFAULT_TTL, Some(1));
         Self { issuer, server, at, read: false, write: false, path, ttl, uses }
     }

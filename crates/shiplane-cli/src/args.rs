@@ -1,6 +1,8 @@
 //! The command line as typed. `settings` interprets it.
 
 mod filters;
+mod help;
+mod inspect;
 mod links;
 
 use std::ffi::OsString;
@@ -15,6 +17,8 @@ use serde::Serialize;
 use shiplane::{Compression, DigestAlgorithm, MAX_CHUNK_LEN_BYTES, PeerId, Peers};
 
 pub(crate) use self::filters::{FilterArgs, Pattern};
+use self::help::{EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP, SYNC_HELP};
+pub(crate) use self::inspect::{LsArgs, PingArgs, SourceArgs};
 pub(crate) use self::links::Links;
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
@@ -46,6 +50,11 @@ pub(crate) enum Command {
     Push(PushArgs),
     /// Sync a directory with one on a writable server, in both directions
     Sync(SyncArgs),
+    /// List what a server has, without fetching it
+    #[command(after_help = LS_HELP)]
+    Ls(LsArgs),
+    /// Measure the round trip to a server, and show its route and version
+    Ping(PingArgs),
     /// Remove temporary files that interrupted runs have left in a directory
     Clean(CleanArgs),
     /// Print this machine's peer id; create its key on first use
@@ -76,6 +85,8 @@ impl Command {
             Self::Get(args) => args.json,
             Self::Push(args) => args.json,
             Self::Sync(args) => args.json,
+            Self::Ls(args) => args.json,
+            Self::Ping(args) => args.json,
             Self::Clean(args) => args.json,
             Self::Id | Self::Peers(_) | Self::Ticket(_) | Self::Completions { .. } | Self::Man { .. } => {
                 false
@@ -545,46 +556,3 @@ const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;
 
 /// 1 KB: below it, each of 32 chunks could get too little to count as progress.
 const MIN_RATE_BYTES_PER_SECOND: u64 = 1000;
-
-const GET_HELP: &str = "\
-A directory becomes DEST. A file becomes DEST too, or lands in it if DEST is a directory. If DEST
-ends in a slash, or several sources are given, each lands in DEST by its name. Missing directories
-are created. The same command run again finds the same place and changes nothing:
-
-  shiplane get nas/photos/2026 copy     copy has the content of 2026
-  shiplane get nas/photos/2026 copy/    copy/2026 has it
-
-Without SOURCE, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
-hide it from the process list. To resume an interrupted run, repeat the command.";
-
-const PUSH_HELP: &str = "\
-Each PATH lands by its name in the directory of TARGET, or its content if PATH ends in `/.`. Missing
-directories are created. The same command run again finds the same place and changes nothing:
-
-  shiplane push photos nas/backup       backup/photos has the content of photos
-  shiplane push photos/. nas/backup     backup has it
-
-Standard input goes to the file of TARGET: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end.
-
-Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
-hide it from the process list. To resume an interrupted run, repeat the command.";
-
-const SYNC_HELP: &str = "\
-Changes and deletions since the last sync are applied to the other side. If both sides changed a
-file, the later version keeps the name and the other becomes NAME.conflict-DIGEST. Files edited
-during the sync are left out; run the command again to sync them.
-
-Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
-hide it from the process list. To resume an interrupted run, repeat the command.";
-
-const EXIT_CODES: &str = "\
-Exit codes: 0 done, verified and durable · 1 other failure · 2 usage · 3 peer unreachable or silent
-4 identity or authorisation · 5 integrity · 6 refused (path, limit, exists)
-7 local input or output (no space, permission) · 9 done, except for paths that are left out
-130 interrupted. If several apply, the first of 130, 4, 5, 7, 6, 3, 1, 9.
-
-What did not arrive is named on standard error, with the reason; --skip KIND says that a kind is not
-wanted.
-
-The key, the list of peers and the state of syncs are in $SHIPLANE_HOME, by default the platform's
-usual directories.";

@@ -122,6 +122,52 @@ pub(crate) enum Event {
         digest: String,
         seconds: f64,
     },
+    /// `ls`: the server has this.
+    Entry {
+        path: String,
+        /// `file`, `directory` or `link`.
+        kind: &'static str,
+        /// The size of a file; 0 for anything else.
+        bytes: u64,
+        /// The permission bits.
+        mode: u32,
+        /// When it was modified, in seconds since 1970.
+        modified_seconds: i64,
+        /// What a link points to.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+        /// The same for people.
+        #[serde(skip)]
+        line: String,
+    },
+    /// `ls` is done.
+    #[serde(rename = "done")]
+    Listed {
+        files: u64,
+        bytes_total: u64,
+        /// Number of paths that are left out.
+        left_out: u64,
+        seconds: f64,
+    },
+    /// `ping` is done.
+    Pinged {
+        peer_id: String,
+        /// The one that has answered.
+        address: String,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+        /// How many round trips were measured.
+        probes: u64,
+        min_seconds: f64,
+        median_seconds: f64,
+        max_seconds: f64,
+        /// Over this connection, in this direction.
+        packets_sent: u64,
+        packets_lost: u64,
+        /// Of this program.
+        version: &'static str,
+        peer_version: String,
+    },
     /// `clean` is done.
     #[serde(rename = "done")]
     Cleaned {

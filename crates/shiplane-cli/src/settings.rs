@@ -2,6 +2,7 @@
 
 mod apply;
 mod filters;
+mod inspect;
 #[cfg(feature = "octopii")]
 pub(crate) mod octopii;
 mod push;
@@ -22,6 +23,7 @@ use crate::progress::OutputMode;
 
 pub(crate) use self::apply::{with_common, with_existing};
 pub(crate) use self::filters::FilterSettings;
+pub(crate) use self::inspect::{LsSettings, PingSettings};
 pub(crate) use self::push::{PushSettings, Pushed};
 pub(crate) use self::sync::SyncSettings;
 

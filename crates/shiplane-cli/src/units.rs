@@ -86,6 +86,21 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// Seconds since 1970 as a date and a time of day in UTC, to the minute.
+pub(crate) fn show_utc(secs: i64) -> String {
+    let (days, of_day) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
+    // Years that begin in March, in eras of 400 years: then a leap day is the last of its year, and all eras are alike.
+    let since_era_0 = days + 719_468;
+    let (era, of_era) = (since_era_0.div_euclid(146_097), since_era_0.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", of_day / 3600, of_day / 60 % 60)
+}
+
 /// The digits at the start as a number, and what follows. `None` without digits.
 fn split_number(text: &str) -> Option<(Result<u64, UnitError>, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -100,6 +115,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn times_are_dates_of_the_calendar() {
+        for (secs, text) in [
+            (0, "1970-01-01 00:00"),
+            (951_782_399, "2000-02-28 23:59"),
+            (951_782_400, "2000-02-29 00:00"),
+            (4_107_542_400, "2100-03-01 00:00"),
+            (-1, "1969-12-31 23:59"),
+            (253_402_300_799, "9999-12-31 23:59"),
+        ] {
+            assert_eq!(show_utc(secs), text);
+        }
+        // A server may say anything.
+        let _ = (show_utc(i64::MIN), show_utc(i64::MAX));
+    }
 
     #[test]
     fn sizes_have_the_units_of_memory_and_of_disks() {

@@ -15,7 +15,7 @@ use crate::{
     Compression, Direction,
     filters::OpenFilters,
     methods::{
-        CALL_BUDGET, FETCH_OPEN, FetchOpen, REDEEM, RedeemRequest, chosen_digest, offered_digests,
+        CALL_BUDGET, FETCH_OPEN, FetchOpen, PING, REDEEM, RedeemRequest, chosen_digest, offered_digests,
         random_transfer_id,
     },
     metrics::Counting,
@@ -42,6 +42,16 @@ pub fn with_ticket(client: RpcClient, secret: &TicketSecret) -> RpcClient {
 /// [`CallError::Fault`] with `TicketRefused` when the ticket is spent, expired or unknown.
 pub async fn redeem(client: &RpcClient, secret: &TicketSecret) -> Result<(), CallError> {
     client.call(REDEEM, redeem_body(secret, "", &[])?, CALL_BUDGET).await.map(drop)
+}
+
+/// Asks the peer for a sign of life, and gives the version of its program. Any text of a peer is possible.
+///
+/// Cancel-safe: nothing is left of it.
+///
+/// # Errors
+/// What can befall any call.
+pub async fn ping(client: &RpcClient) -> Result<String, CallError> {
+    client.call_typed(PING, &(), CALL_BUDGET).await.map(|pong| pong.version)
 }
 
 fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes, EncodeError> {

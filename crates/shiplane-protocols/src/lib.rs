@@ -108,7 +108,7 @@ pub use snapshot::{
 pub mod internals {
     pub use crate::{
         batch::InFlight,
-        fetch::{Fetch, FetchError, FetchRequest, redeem, with_ticket},
+        fetch::{Fetch, FetchError, FetchRequest, ping, redeem, with_ticket},
         filters::OpenFilters,
         metrics::DurationHistogram,
         push::{Push, PushError, PushReceipt, PushRequest},

@@ -29,6 +29,9 @@ pub(crate) const PUSH_OPEN: Method<PushOpen, PushOpened> = Method::new("push.ope
 /// Asks what has become of a push (SPEC 5.8).
 pub(crate) const PUSH_SETTLE: Method<PushSettle, Step<PushDone>> = Method::new("push.settle");
 
+/// Asks for a sign of life, and for the version of the program (SPEC 5.24).
+pub(crate) const PING: Method<(), Pong> = Method::new("ping");
+
 /// The budget of a call that only decides something.
 pub(crate) const CALL_BUDGET: Duration = Duration::from_secs(10);
 
@@ -102,6 +105,13 @@ pub(crate) struct PushOpen {
     pub(crate) digests: u8,
     /// What is not sent.
     pub(crate) filters: OpenFilters,
+}
+
+/// The answer to [`PING`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pong {
+    /// Of the crates that the peer is built from. Any text of a peer is possible.
+    pub(crate) version: String,
 }
 
 /// What becomes of different files that exist (SPEC 5.5).
@@ -188,6 +198,7 @@ pub(crate) fn fuzz_bodies(data: &[u8]) {
     fuzz_body::<PushOpened>(data);
     fuzz_body::<PushSettle>(data);
     fuzz_body::<Step<PushDone>>(data);
+    fuzz_body::<Pong>(data);
 }
 
 /// For the fuzzer: a body of this type, which encodes to the same again.

@@ -35,8 +35,8 @@ use self::{
 use crate::{
     Direction,
     methods::{
-        FETCH_OPEN, FetchOpen, FetchOpened, PUSH_OPEN, PUSH_SETTLE, REDEEM, RedeemRequest, agree_digest,
-        denied, not_redeemed, not_served,
+        FETCH_OPEN, FetchOpen, FetchOpened, PING, PUSH_OPEN, PUSH_SETTLE, Pong, REDEEM, RedeemRequest,
+        agree_digest, denied, not_redeemed, not_served,
     },
     metrics::Counting,
     sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
@@ -202,6 +202,7 @@ impl FileServer {
                 Ok(())
             })
             .wrapping_method(REDEEM, move |context, body| Arc::clone(&redeem).redeem(context, body))
+            .typed(PING, |_, ()| async { Ok(Pong { version: env!("CARGO_PKG_VERSION").to_owned() }) })
             .typed(FETCH_OPEN, move |context, request| {
                 let server = Arc::clone(&open);
                 async move { server.open(context, request).await }

@@ -12,14 +12,14 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
-use shiplane_protocols::internals::with_ticket;
+use shiplane_protocols::internals::{ping, with_ticket};
 use shiplane_rpc::{Method, RpcClient};
 use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId};
-use shiplane_wire::Code;
+use shiplane_wire::{Code, escape_truncated};
 use tokio::time::timeout;
 
 use self::{
@@ -110,6 +110,37 @@ impl Connection {
         GetJob::new(self.clone(), path.as_ref())
     }
 
+    /// Lists what [`get`](Self::get) would fetch: await the job that this returns. Each entry is an event of the kind
+    /// [`Listed`](crate::EventKind::Listed), in the order in which the server finds them. A directory is listed without
+    /// what is in its directories, unless the job is [`recursive`](GetJob::recursive). Of the job's other settings
+    /// those count that choose what takes part, watch it and cancel it.
+    pub fn list(&self, path: impl AsRef<[u8]>) -> GetJob {
+        GetJob::listing(self.clone(), path.as_ref())
+    }
+
+    /// Calls the server and waits for the answer. Gives how long that took, and the version of the server's program;
+    /// escaped, since the server may say anything.
+    ///
+    /// Dropping the future gives the call up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable) if there is no answer, and
+    /// [`ErrorKind::Identity`](crate::ErrorKind::Identity) if the server does not admit this key.
+    pub async fn ping(&self) -> Result<(Duration, String), Error> {
+        let began_at = Instant::now();
+        let answered = ping(self.rpc()).await;
+        let version = answered.map_err(|error| self.explained(Cause::Call(error).into()))?;
+        let version = escape_truncated(version.as_bytes(), MAX_VERSION_LEN_BYTES).to_string();
+        Ok((began_at.elapsed(), version))
+    }
+
+    /// How many packets have been sent to the server over this connection, and how many of them were lost on the way.
+    #[must_use]
+    pub fn packets(&self) -> (u64, u64) {
+        let path = self.inner.peer.stats().path;
+        (path.sent_packets, path.lost_packets)
+    }
+
     /// Pushes files and trees, each by its name: await the job that this returns. A path that ends in `.` stands for
     /// the content of the directory.
     pub fn push<P: Into<PathBuf>>(&self, paths: impl IntoIterator<Item = P>) -> PushJob {
@@ -175,19 +206,18 @@ impl Connection {
 
     /// As [`run`](Self::run), for a push or a sync. If it is cancelled, the server has noticed that when this returns, so
     /// that the job can be continued at once. A close may be lost where the path is full of what was sent before it.
-    /// The reset of a stream is not, and any answer shows that it has arrived, even that there is no such method.
+    /// The reset of a stream is not, and any answer shows that it has arrived.
     pub(crate) async fn run_confirmed(
         &self,
         job: impl Future<Output = Result<Report, Error>>,
         cancelled: BoxFuture<'static, ()>,
     ) -> Result<Report, Error> {
-        const PING: Method<(), ()> = Method::new("ping");
         let ended = self.run(job, cancelled).await;
         if matches!(&ended, Err(error) if matches!(error.cause(), Cause::Interrupted)) {
             let ping = async {
                 // The job may have got another connection since; connections to one peer are shared.
                 let current = if self.is_closed() { self.redial().await? } else { self.clone() };
-                let _ = current.rpc().call_typed(PING, &(), CONFIRM_TIMEOUT).await;
+                let _ = ping(current.rpc()).await;
                 Ok::<(), Error>(())
             };
             let _ = timeout(CONFIRM_TIMEOUT, ping).await;
@@ -211,6 +241,9 @@ impl fmt::Debug for Connection {
         f.debug_struct("Connection").field("peer", &self.inner.peer).finish_non_exhaustive()
     }
 }
+
+/// Longer than any version; a server could say anything.
+const MAX_VERSION_LEN_BYTES: usize = 64;
 
 /// 400 ms: with the close that follows it, Ctrl-C takes less than a second.
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(400);

@@ -51,6 +51,19 @@ pub enum EventKind {
         /// Its SHA-256 in hexadecimal digits, if that was asked for.
         sha256: Option<String>,
     },
+    /// The server has this: a job of [`Connection::list`](crate::Connection::list) only.
+    Listed {
+        /// `file`, `directory` or `link`.
+        what: &'static str,
+        /// The size of a file; 0 for anything else.
+        len_bytes: u64,
+        /// The permission bits.
+        mode: u32,
+        /// When it was modified, in seconds since 1970. The server may say anything.
+        modified_secs: i64,
+        /// What a link points to. Escaped: safe to print.
+        target: Option<String>,
+    },
     /// Something was removed because the source does not have it: `get` only. [`Action::change`] is `remove_file` or
     /// `remove_directory`.
     Deleted(Action),

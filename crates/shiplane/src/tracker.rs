@@ -9,6 +9,7 @@ use std::{
 };
 
 use shiplane_protocols::internals::transfer::{Awaited, EventFn, TransferEvent};
+use shiplane_wire::{Entry, EntryKind, escape};
 
 use crate::{
     error::{Cause, Error},
@@ -216,6 +217,23 @@ impl Tracker {
             let kind = EventKind::File { len_bytes, is_received, sha256 };
             self.emit(&mut state, kind, Some(path));
         }
+    }
+
+    /// The server has this.
+    pub(crate) fn listed(&self, entry: &Entry) {
+        let what = match entry.kind {
+            EntryKind::File => "file",
+            EntryKind::Directory => "directory",
+            EntryKind::Symlink => "link",
+        };
+        let target = entry.target.as_ref().map(|target| escape(target.as_bytes()).to_string());
+        let (len_bytes, mode, modified_secs) = (entry.size_bytes, entry.mode, entry.mtime.secs);
+        let mut state = self.state();
+        if entry.kind == EntryKind::File {
+            state.progress.files += 1;
+        }
+        let kind = EventKind::Listed { what, len_bytes, mode, modified_secs, target };
+        self.emit(&mut state, kind, Some(entry.path.to_string()));
     }
 
     /// The connection is lost, and is dialled again after `pause`.

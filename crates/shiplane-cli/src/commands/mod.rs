@@ -4,10 +4,12 @@ mod clean;
 mod completions;
 mod get;
 mod id;
+mod ls;
 mod man;
 #[cfg(feature = "octopii")]
 mod octopii;
 mod peers;
+mod ping;
 mod push;
 mod serve;
 mod sync;
@@ -18,7 +20,7 @@ use std::{env, io};
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
-use crate::settings::{GetSettings, PushSettings, ServeSettings, SyncSettings};
+use crate::settings::{GetSettings, LsSettings, PingSettings, PushSettings, ServeSettings, SyncSettings};
 
 /// Does what was asked.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
@@ -41,6 +43,14 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Sync(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");
             sync::run(SyncSettings::from_args(args, ticket, io::stdin())?)
+        }
+        Command::Ls(args) => {
+            let ticket = env::var_os("SHIPLANE_TICKET");
+            ls::run(LsSettings::from_args(args, ticket, io::stdin())?)
+        }
+        Command::Ping(args) => {
+            let ticket = env::var_os("SHIPLANE_TICKET");
+            ping::run(PingSettings::from_args(args, ticket, io::stdin())?)
         }
         Command::Clean(args) => clean::run(args),
         Command::Id => id::run(),

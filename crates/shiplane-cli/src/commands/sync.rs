@@ -10,6 +10,7 @@ use super::transfer::{self, Transfer, report_of};
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::logging::print_line;
 use crate::progress::OutputMode;
 use crate::settings::{SyncSettings, with_common};
 
@@ -42,10 +43,30 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
     Ok(())
 }
 
+/// Names the files that both sides had changed: one version has the name now, the other one is kept beside it.
+fn name_conflicts(report: &Report) {
+    let mut conflicts: Vec<(&str, &str)> = (report.actions.iter())
+        .filter(|action| action.change == "keep_as")
+        .filter_map(|action| Some((action.from.as_deref()?, action.path.as_str())))
+        .collect();
+    // Both sides may keep one, as the same copy.
+    conflicts.sort_unstable();
+    conflicts.dedup();
+    for (path, copy) in conflicts.iter().take(MAX_CONFLICTS) {
+        print_line(&format!("conflict: {path} was changed on both sides; the other version is {copy}"));
+    }
+    if let Some(more) = conflicts.len().checked_sub(MAX_CONFLICTS).filter(|more| *more > 0) {
+        print_line(&format!("conflict: {more} more; --json names them all"));
+    }
+}
+
 fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
     // Without --dry-run, a terminal shows only the summary.
     if dry_run || job.output_mode() == OutputMode::Json {
         report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
+    }
+    if !dry_run && job.output_mode() == OutputMode::Human {
+        name_conflicts(report);
     }
     job.tell(&Event::Synced {
         files: report.files,
@@ -59,3 +80,6 @@ fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
         seconds: job.seconds(),
     });
 }
+
+/// What a person reads.
+const MAX_CONFLICTS: usize = 50;

@@ -27,6 +27,8 @@ mod filters;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod inspect;
+#[cfg(test)]
 mod landing;
 #[cfg(test)]
 #[cfg(feature = "octopii")]

@@ -86,7 +86,9 @@ fn of_two_edits_both_stay() {
     Run::of(here.command(&["sync", "data"]).env("SHIPLANE_TICKET", server.ticket())).done();
     here.write("data/report.txt", "ours");
     there.write("data/report.txt", "theirs");
-    here.run(&["sync", "data", server.ticket()]).done();
+    let run = here.run(&["sync", "data", server.ticket()]).done();
+    let told = "conflict: report.txt was changed on both sides; the other version is report.conflict-";
+    assert!(run.err.starts_with(told) && run.err.lines().count() == 1, "{run:?}");
     assert_same_tree(&here.file("data"), &there.file("data"));
     let names: Vec<_> =
         fs::read_dir(here.file("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect();

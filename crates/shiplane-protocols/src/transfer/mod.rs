@@ -43,7 +43,7 @@ pub(crate) use budget::{PeerAccounts, Reservation};
 pub use error::{ProtocolFault, TransferError};
 pub(crate) use event::server_events;
 pub use event::{Awaited, EventFn, TransferEvent};
-pub use target::{OutputStream, Target};
+pub use target::{ListFn, OutputStream, Target};
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 

@@ -1,9 +1,9 @@
-//! Where a transfer lands: a directory tree, or one stream. All of it blocks and runs on blocking threads.
+//! Where a transfer lands: a directory tree, one stream, or nowhere. All of it blocks and runs on blocking threads.
 
 mod stream;
 mod writes;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use shiplane_files::internals::{
     Block, ChunkWriter, Comparison, Destination, DestinationError, Filters, LeftOut, Plan, Summary,
@@ -33,6 +33,20 @@ enum Output {
     Stream(OutputStream),
     /// Nothing is written.
     Comparison(Comparison),
+    Listing(Listing),
+}
+
+/// Takes what the peer lists.
+#[derive(Clone)]
+struct Listing(ListFn);
+
+/// Called with each entry that a peer lists, in its order, on a thread that may wait.
+pub type ListFn = Arc<dyn Fn(&Entry) + Send + Sync>;
+
+impl fmt::Debug for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listing")
+    }
 }
 
 /// Takes one chunk.
@@ -64,13 +78,18 @@ impl Target {
                 let destination = destination.with_filters(Arc::clone(filters));
                 Self { output: Output::Files { destination, is_part }, ..self }
             }
-            Output::Stream(_) | Output::Comparison(_) => self,
+            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => self,
         }
     }
 
     /// Compares what the peer lists with what is here, and asks for none of it.
     pub fn comparison(comparison: &Comparison) -> Self {
         Self::at(Output::Comparison(comparison.clone()))
+    }
+
+    /// Gives each entry that the peer lists to `list`, and asks for none of them.
+    pub fn listing(list: ListFn) -> Self {
+        Self::at(Output::Listing(Listing(list)))
     }
 
     /// A destination that others finish.
@@ -86,7 +105,7 @@ impl Target {
     pub(crate) fn durability(&self) -> Durability {
         match &self.output {
             Output::Files { destination, .. } => destination.durability(),
-            Output::Stream(_) | Output::Comparison(_) => Durability::Verified,
+            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Durability::Verified,
         }
     }
 
@@ -104,7 +123,7 @@ impl Target {
         match &self.output {
             Output::Files { destination, .. } => destination.plan_top(top),
             Output::Stream(_) => Err(DestinationError::NotRequested { path: ".".to_owned() }),
-            Output::Comparison(_) => Ok(()),
+            Output::Comparison(_) | Output::Listing(_) => Ok(()),
         }
     }
 
@@ -114,6 +133,10 @@ impl Target {
             Output::Files { destination, .. } => destination.plan(index, entry),
             Output::Stream(stream) => stream.plan(entry),
             Output::Comparison(comparison) => comparison.plan(entry),
+            Output::Listing(Listing(list)) => {
+                list(entry);
+                Ok(Plan::Done)
+            }
         }
     }
 
@@ -126,7 +149,9 @@ impl Target {
     ) -> Result<Plan, DestinationError> {
         match &self.output {
             Output::Comparison(comparison) => comparison.compare(entry, theirs),
-            Output::Files { .. } | Output::Stream(_) => self.files(index)?.compare(index, entry, theirs),
+            Output::Files { .. } | Output::Stream(_) | Output::Listing(_) => {
+                self.files(index)?.compare(index, entry, theirs)
+            }
         }
     }
 
@@ -151,7 +176,9 @@ impl Target {
     fn files(&self, entry: u64) -> Result<&Destination, DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => Ok(destination),
-            Output::Stream(_) | Output::Comparison(_) => Err(DestinationError::NotWanted { entry }),
+            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => {
+                Err(DestinationError::NotWanted { entry })
+            }
         }
     }
 
@@ -159,7 +186,7 @@ impl Target {
     pub(super) fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.reserve(missing_bytes),
-            Output::Stream(_) | Output::Comparison(_) => Ok(()),
+            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok(()),
         }
     }
 
@@ -168,7 +195,7 @@ impl Target {
         match &self.output {
             Output::Files { destination, .. } => destination.file_len_bytes(entry),
             Output::Stream(stream) => stream.file_len_bytes(),
-            Output::Comparison(_) => None,
+            Output::Comparison(_) | Output::Listing(_) => None,
         }
     }
 
@@ -176,7 +203,7 @@ impl Target {
     pub(super) fn is_immediate(&self) -> bool {
         match &self.output {
             Output::Files { destination, .. } => destination.is_immediate(),
-            Output::Stream(_) | Output::Comparison(_) => false,
+            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => false,
         }
     }
 
@@ -185,7 +212,7 @@ impl Target {
         match &self.output {
             Output::Files { destination, .. } => destination.chunk_writer(chunk, spans).map(Writer::Files),
             Output::Stream(stream) => Ok(Writer::Stream(stream.writer(spans))),
-            Output::Comparison(_) => Err(DestinationError::NotWanted { entry: chunk }),
+            Output::Comparison(_) | Output::Listing(_) => Err(DestinationError::NotWanted { entry: chunk }),
         }
     }
 
@@ -193,7 +220,7 @@ impl Target {
     pub(super) fn publish(&self, entries: &[u64]) -> Result<Vec<u64>, DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.publish(entries),
-            Output::Stream(_) | Output::Comparison(_) => Ok(entries.to_vec()),
+            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok(entries.to_vec()),
         }
     }
 
@@ -201,7 +228,7 @@ impl Target {
     pub(super) fn take_left_out(&self) -> Result<(Vec<LeftOut>, u64), DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.take_left_out(),
-            Output::Stream(_) | Output::Comparison(_) => Ok((Vec::new(), 0)),
+            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok((Vec::new(), 0)),
         }
     }
 
@@ -209,7 +236,7 @@ impl Target {
     pub(super) fn discard_left_out(&self, entry: u64) -> Result<(), DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.discard_left_out(entry),
-            Output::Stream(_) | Output::Comparison(_) => Ok(()),
+            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok(()),
         }
     }
 
@@ -221,7 +248,7 @@ impl Target {
                 stream.discard();
                 Ok(())
             }
-            Output::Comparison(_) => Ok(()),
+            Output::Comparison(_) | Output::Listing(_) => Ok(()),
         }
     }
 
@@ -246,6 +273,7 @@ impl Target {
             Output::Files { is_part: true, .. } => Ok(Summary::default()),
             Output::Stream(stream) => stream.finish(),
             Output::Comparison(comparison) => comparison.finish().map(|()| Summary::default()),
+            Output::Listing(_) => Ok(Summary::default()),
         }
     }
 }

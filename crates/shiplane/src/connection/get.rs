@@ -1,6 +1,7 @@
 //! Fetching: `connection.get(path).to(dest).await`.
 
 mod files;
+mod list;
 mod output;
 
 use std::{
@@ -39,7 +40,7 @@ use crate::{
     tracker::{ProgressState, Tracker},
 };
 
-/// Fetches a file or a tree. Made by [`Connection::get`]; runs when it is awaited.
+/// Fetches a file or a tree, or lists it. Made by [`Connection::get`] and [`Connection::list`]; runs when it is awaited.
 ///
 /// If the connection is lost, the job connects again by itself and goes on, see
 /// [`give_up_after`](Self::give_up_after). Dropping the future ends the transfer. What was verified is kept, and the same
@@ -53,6 +54,8 @@ pub struct GetJob {
     taken: Vec<PathBuf>,
     existing: ExistingFiles,
     is_dry_run: bool,
+    /// Whether it only lists; then, whether everything below.
+    listing: Option<bool>,
     verify: bool,
     sha256: bool,
     is_durable: bool,
@@ -82,11 +85,16 @@ impl GetJob {
             taken: Vec::new(),
             existing: ExistingFiles::default(),
             is_dry_run: false,
+            listing: None,
             verify: false,
             sha256: false,
             is_durable: true,
             settings: Settings::default(),
         }
+    }
+
+    pub(crate) fn listing(connection: Connection, path: &[u8]) -> Self {
+        Self { listing: Some(false), ..Self::new(connection, path) }
     }
 
     /// Where it lands. A directory becomes `dest`, whether that exists or not. A file becomes `dest` too, unless that
@@ -108,6 +116,12 @@ impl GetJob {
     /// command have [landed](Report::landed).
     pub fn not_at(mut self, taken: impl IntoIterator<Item = PathBuf>) -> Self {
         self.taken = taken.into_iter().collect();
+        self
+    }
+
+    /// Whether a listing goes into directories. By default it does not.
+    pub fn recursive(mut self, is_recursive: bool) -> Self {
+        self.listing = self.listing.map(|_| is_recursive);
         self
     }
 
@@ -160,6 +174,9 @@ impl GetJob {
         let progress = ProgressState::new(Phase::Listing, 1, Some(phases));
         let tracker = self.settings.tracker(progress)?;
         let path = self.connection.server_path(&self.path)?;
+        if let Some(is_recursive) = self.listing {
+            return list::list(&self.connection, path, is_recursive, self.settings, &tracker).await;
+        }
         let choice = Choice {
             filters: self.settings.filters().await?,
             existing: self.existing.settle().map_err(Cause::from)?,

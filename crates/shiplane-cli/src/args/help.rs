@@ -1,0 +1,53 @@
+//! What the help of commands says after their options.
+
+pub(super) const GET_HELP: &str = "\
+A directory becomes DEST. A file becomes DEST too, or lands in it if DEST is a directory. If DEST
+ends in a slash, or several sources are given, each lands in DEST by its name. Missing directories
+are created. The same command run again finds the same place and changes nothing:
+
+  shiplane get nas/photos/2026 copy     copy has the content of 2026
+  shiplane get nas/photos/2026 copy/    copy/2026 has it
+
+Without SOURCE, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
+hide it from the process list. To resume an interrupted run, repeat the command.";
+
+pub(super) const PUSH_HELP: &str = "\
+Each PATH lands by its name in the directory of TARGET, or its content if PATH ends in `/.`. Missing
+directories are created. The same command run again finds the same place and changes nothing:
+
+  shiplane push photos nas/backup       backup/photos has the content of photos
+  shiplane push photos/. nas/backup     backup has it
+
+Standard input goes to the file of TARGET: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end.
+
+Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
+hide it from the process list. To resume an interrupted run, repeat the command.";
+
+pub(super) const SYNC_HELP: &str = "\
+Changes and deletions since the last sync are applied to the other side. If both sides changed a
+file, the later version keeps the name and the other becomes NAME.conflict-DIGEST. Files edited
+during the sync are left out; run the command again to sync them.
+
+Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
+hide it from the process list. To resume an interrupted run, repeat the command.";
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes: 0 done, verified and durable · 1 other failure · 2 usage · 3 peer unreachable or silent
+4 identity or authorisation · 5 integrity · 6 refused (path, limit, exists)
+7 local input or output (no space, permission) · 9 done, except for paths that are left out
+130 interrupted. If several apply, the first of 130, 4, 5, 7, 6, 3, 1, 9.
+
+What did not arrive is named on standard error, with the reason; --skip KIND says that a kind is not
+wanted.
+
+The key, the list of peers and the state of syncs are in $SHIPLANE_HOME, by default the platform's
+usual directories.";
+
+pub(super) const LS_HELP: &str = "\
+Lists what get would fetch, sorted by name. Directories end in a slash; with -l, times are in UTC.
+
+  shiplane ls nas/photos          one line for each name in photos
+  shiplane ls -lR 'TICKET'        everything, with sizes
+
+Without SOURCE, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
+hide it from the process list.";

@@ -1,0 +1,105 @@
+//! The settings of `ls` and `ping`.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::Path;
+
+use shiplane::Target;
+
+use super::{FilterSettings, SettingsError, output_mode, read_ticket};
+use crate::args::{LsArgs, PingArgs, Skip, SourceArgs};
+use crate::progress::OutputMode;
+
+/// The settings of `ls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LsSettings {
+    pub(crate) source: Target,
+    pub(crate) long: bool,
+    pub(crate) recursive: bool,
+    pub(crate) skip: Vec<Skip>,
+    pub(crate) filters: FilterSettings,
+    pub(crate) output_mode: OutputMode,
+}
+
+/// The settings of `ping`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PingSettings {
+    pub(crate) source: Target,
+    pub(crate) count: u16,
+    pub(crate) output_mode: OutputMode,
+}
+
+impl LsSettings {
+    /// Interprets the arguments. `ticket_variable` is the value of `SHIPLANE_TICKET`; `stdin` is read
+    /// only for `--ticket-file -` and `--files-from -`.
+    pub(crate) fn from_args(
+        args: LsArgs,
+        ticket_variable: Option<OsString>,
+        mut stdin: impl Read,
+    ) -> Result<Self, SettingsError> {
+        let has_ticket_on_stdin = args.source.ticket_file.as_deref() == Some(Path::new("-"));
+        let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
+        Ok(Self {
+            source: source(args.source, ticket_variable, stdin)?,
+            long: args.long,
+            recursive: args.recursive,
+            skip: args.skip,
+            filters,
+            output_mode: output_mode(args.json, false),
+        })
+    }
+}
+
+impl PingSettings {
+    /// Interprets the arguments, as those of `ls`.
+    pub(crate) fn from_args(
+        args: PingArgs,
+        ticket_variable: Option<OsString>,
+        stdin: impl Read,
+    ) -> Result<Self, SettingsError> {
+        let source = source(args.source, ticket_variable, stdin)?;
+        Ok(Self { source, count: args.count, output_mode: output_mode(args.json, false) })
+    }
+}
+
+fn source(
+    args: SourceArgs,
+    ticket_variable: Option<OsString>,
+    stdin: impl Read,
+) -> Result<Target, SettingsError> {
+    let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
+    let typed = match (args.ticket_file, args.source, ticket_variable) {
+        (Some(_), Some(_), _) => return Err(SettingsError::TwoSources),
+        (Some(file), None, _) => read_ticket(&file, stdin)?,
+        (None, Some(source), _) | (None, None, Some(source)) => source,
+        (None, None, None) => return Err(SettingsError::NoSource),
+    };
+    Ok(Target::from_os_str(&typed)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn settle(args: &[&str], variable: Option<&str>) -> Result<PingSettings, SettingsError> {
+        let cli = Cli::try_parse_from([&["shiplane", "ping"], args].concat()).unwrap();
+        let Command::Ping(args) = cli.command else { panic!("{args:?}") };
+        PingSettings::from_args(args, variable.map(Into::into), &b"in@h:1/d\n"[..])
+    }
+
+    #[test]
+    fn the_source_is_found_wherever_the_ticket_comes_from() {
+        for (args, variable, name) in [
+            (&["a@h:1/d"][..], Some("env@h:1/d"), "a"),
+            (&[], Some("env@h:1/d"), "env"),
+            (&["--ticket-file", "-"], None, "in"),
+        ] {
+            assert_eq!(settle(args, variable).unwrap().source, format!("{name}@h:1/d").parse().unwrap());
+        }
+        assert!(matches!(settle(&[], Some("")), Err(SettingsError::NoSource)));
+        assert!(matches!(settle(&["a@h:1", "--ticket-file", "-"], None), Err(SettingsError::TwoSources)));
+    }
+}

@@ -1,20 +1,20 @@
 //! Filters: which paths of a tree take part in a transfer.
 
 mod ignore_files;
+mod patterns;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
-use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use shiplane_wire::{Hasher, PathRefused, RelPath, escape};
 use thiserror::Error;
 
-use crate::platform::{self, Kind, Stat};
+use crate::platform::{Kind, Stat};
 
 pub(crate) use ignore_files::IgnoreFiles;
+use {ignore_files::IgnoreMemory, patterns::Patterns};
 
 /// What filters are made of, as the two sides tell each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct FilterRules {
 pub struct Filters {
     rules: FilterRules,
     listed: Option<BTreeSet<Vec<u8>>>,
-    patterns: Gitignore,
+    patterns: Patterns,
 }
 
 /// Why rules are no filters.
@@ -79,7 +79,7 @@ pub enum FiltersError {
 impl Default for Filters {
     /// Those that exclude nothing.
     fn default() -> Self {
-        Self { rules: FilterRules::default(), listed: None, patterns: Gitignore::empty() }
+        Self { rules: FilterRules::default(), listed: None, patterns: Patterns::default() }
     }
 }
 
@@ -94,13 +94,10 @@ impl Filters {
         if len_bytes > max_bytes {
             return Err(FiltersError::TooManyPatterns { len_bytes, max_bytes });
         }
-        let mut builder = GitignoreBuilder::new("");
-        for pattern in &rules.patterns {
-            add(&mut builder, pattern)?;
+        let mut patterns = Patterns::default();
+        for line in &rules.patterns {
+            patterns.add(line.as_bytes()).map_err(|reason| broken(line, reason))?;
         }
-        let broken =
-            |error: ignore::Error| FiltersError::Pattern { pattern: "*".to_owned(), reason: reason(&error) };
-        let patterns = builder.build().map_err(broken)?;
         let listed = match rules.listed.take() {
             Some(listed) => parse_list(listed)?,
             None => None,
@@ -136,13 +133,9 @@ impl Filters {
     /// # Errors
     /// [`FiltersError::Pattern`].
     pub fn check_pattern(line: &str) -> Result<(), FiltersError> {
-        let mut builder = GitignoreBuilder::new("");
-        add(&mut builder, line)?;
-        match builder.build() {
-            Ok(pattern) if pattern.is_empty() => Err(broken(line, "it is empty")),
-            Ok(_) => Ok(()),
-            Err(error) => Err(broken(line, &reason(&error))),
-        }
+        let mut pattern = Patterns::default();
+        pattern.add(line.as_bytes()).map_err(|reason| broken(line, reason))?;
+        if pattern.is_empty() { Err(broken(line, "it is empty")) } else { Ok(()) }
     }
 
     /// What they are made of.
@@ -181,7 +174,7 @@ impl Filters {
         if self.listed.as_ref().is_some_and(|listed| !covers(listed, path.as_bytes(), is_directory)) {
             return Some(true);
         }
-        decision(&self.patterns, path.as_bytes(), is_directory)
+        self.patterns.decide(path.as_bytes(), is_directory)
     }
 }
 
@@ -193,6 +186,7 @@ pub(crate) struct Walk {
     device: u64,
     /// Listed paths that were not found yet.
     missing: BTreeSet<Vec<u8>>,
+    ignore_memory: IgnoreMemory,
 }
 
 /// Who excludes a path.
@@ -207,12 +201,12 @@ pub(crate) enum Excluded {
 impl Walk {
     pub(crate) fn new(filters: Arc<Filters>, device: u64) -> Self {
         let missing = filters.listed.clone().unwrap_or_default();
-        Self { filters, device, missing }
+        Self { filters, device, missing, ignore_memory: IgnoreMemory::default() }
     }
 
     /// The ignore files of a directory, if they count.
     pub(crate) fn enter(&self, dir: &Dir) -> io::Result<Option<IgnoreFiles>> {
-        if self.filters.rules.ignore_files { IgnoreFiles::of(dir) } else { Ok(None) }
+        if self.filters.rules.ignore_files { IgnoreFiles::of(dir, &self.ignore_memory) } else { Ok(None) }
     }
 
     /// Whether a path is excluded. `levels` has the ignore files of the directories above it, the nearest first, with
@@ -301,36 +295,16 @@ fn cost_bytes(lens: impl Iterator<Item = usize>) -> usize {
     lens.map(|len| len + TEXT_COST_BYTES).sum()
 }
 
-fn decision(patterns: &Gitignore, path: &[u8], is_directory: bool) -> Option<bool> {
-    if patterns.is_empty() {
-        return None;
-    }
-    match patterns.matched(&*platform::lossy_path(path), is_directory) {
-        Match::None => None,
-        Match::Ignore(_) => Some(true),
-        Match::Whitelist(_) => Some(false),
-    }
-}
-
-fn add(builder: &mut GitignoreBuilder, line: &str) -> Result<(), FiltersError> {
-    builder.add_line(None, line).map(drop).map_err(|error| broken(line, &reason(&error)))
-}
-
 fn broken(line: &str, reason: &str) -> FiltersError {
     let pattern = line.strip_prefix('!').unwrap_or(line);
     FiltersError::Pattern { pattern: escape(pattern.as_bytes()).to_string(), reason: reason.to_owned() }
 }
 
-/// What is wrong, without the pattern.
-fn reason(error: &ignore::Error) -> String {
-    match error {
-        ignore::Error::Glob { err, .. } => err.clone(),
-        error => error.to_string(),
-    }
-}
-
-/// 32 KiB: some thousand usual patterns. A peer compiles them, which takes many times as much.
+/// 32 KiB: some thousand usual patterns. A peer compares each name with all of them.
 const MAX_PATTERNS_LEN_BYTES: usize = 32 << 10;
+
+/// 2 MiB: what the ignore files of all directories on the way to a path take in memory.
+pub const MAX_IGNORE_FILES_BYTES: usize = 2 << 20;
 
 /// 768 KiB: with the rest of the call, below the 1 MiB of an envelope.
 const MAX_LIST_LEN_BYTES: usize = 768 << 10;

@@ -84,7 +84,7 @@ pub mod internals {
         digest_cache::DigestCache,
         error::{DestinationError, FaultClass, Operation, SourceError},
         existing::{Existing, Suffix, SuffixRefused},
-        filters::{FilterRules, Filters, FiltersError},
+        filters::{FilterRules, Filters, FiltersError, MAX_IGNORE_FILES_BYTES},
         hash::{READ_LEN_BYTES, hash_parts},
         left_out::LeftOut,
         leftovers::{CleanReport, Leftover, clean},

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use shiplane_files::internals::{CountedMemory, FilterRules, Filters, FiltersError};
+use shiplane_files::internals::{CountedMemory, FilterRules, Filters, FiltersError, MAX_IGNORE_FILES_BYTES};
 use shiplane_rpc::{Fault, FaultCode};
 use shiplane_transport::{PeerId, internals::blocking};
 
@@ -67,9 +67,9 @@ impl OpenFilters {
     /// What they count as, compiled and on their way through a tree.
     fn cost_bytes(&self) -> u64 {
         let listed = self.listed.iter().flatten().map(|path| (path.len() + LISTED_COST_BYTES) as u64);
-        let patterns = self.patterns.iter().map(|pattern| pattern.len() as u64 * PATTERN_COST_BYTES);
-        let compiled = if self.patterns.is_empty() { 0 } else { COMPILED_COST_BYTES };
-        listed.sum::<u64>() * LISTED_COPIES + patterns.sum::<u64>() + compiled
+        let patterns = self.patterns.iter().map(|pattern| 2 * pattern.len() as u64 + PATTERN_COST_BYTES);
+        let ignore_files = if self.ignore_files { IGNORE_FILES_COST_BYTES } else { 0 };
+        listed.sum::<u64>() * LISTED_COPIES + patterns.sum::<u64>() + ignore_files
     }
 }
 
@@ -79,8 +79,8 @@ const LISTED_COST_BYTES: usize = 48;
 /// As it came, sorted, and those that were not found yet.
 const LISTED_COPIES: u64 = 3;
 
-/// What a byte of a pattern becomes in an automaton.
-const PATTERN_COST_BYTES: u64 = 64;
+/// What a pattern takes beside its bytes, as it came and parsed.
+const PATTERN_COST_BYTES: u64 = 128;
 
-/// 1 MiB: what an automaton that was compiled remembers of its way through names.
-const COMPILED_COST_BYTES: u64 = 1 << 20;
+/// What the tree's own ignore files may take at a time.
+const IGNORE_FILES_COST_BYTES: u64 = MAX_IGNORE_FILES_BYTES as u64;

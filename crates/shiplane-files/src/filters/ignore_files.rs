@@ -2,47 +2,66 @@
 
 use std::io::{self, Read};
 
-use cap_std::fs::Dir;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::decision;
+use cap_std::fs::Dir;
+use shiplane_wire::escape;
+
+use super::{MAX_IGNORE_FILES_BYTES, Patterns};
 use crate::platform::{self, Kind};
 
 /// The patterns of one directory's ignore files.
 #[derive(Debug)]
-pub(crate) struct IgnoreFiles(Gitignore);
+pub(crate) struct IgnoreFiles {
+    patterns: Patterns,
+    memory: IgnoreMemory,
+}
+
+/// What the ignore files take in memory of the directories that a walk is in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IgnoreMemory(Arc<AtomicUsize>);
+
+impl Drop for IgnoreFiles {
+    fn drop(&mut self) {
+        self.memory.0.fetch_sub(self.patterns.cost_bytes(), Ordering::Relaxed);
+    }
+}
 
 impl IgnoreFiles {
     /// Reads them. A line that is no pattern is passed over, as git does.
     ///
     /// # Errors
-    /// If one cannot be read, or is too long. What is in the directory cannot be told apart then.
-    pub(super) fn of(dir: &Dir) -> io::Result<Option<Self>> {
-        let mut builder = GitignoreBuilder::new("");
-        let mut is_empty = true;
+    /// If one cannot be read, is too long, or has too many patterns with those of the directories above. What is in
+    /// the directory cannot be told apart then.
+    pub(super) fn of(dir: &Dir, memory: &IgnoreMemory) -> io::Result<Option<Self>> {
+        let mut patterns = Patterns::default();
         for name in NAMES {
             let Some(text) = read(dir, name)? else { continue };
-            for line in text.lines() {
-                match builder.add_line(None, line) {
-                    Ok(_) => is_empty = false,
-                    Err(error) => tracing::warn!(%error, "an ignore file has a broken pattern"),
+            for line in text.split(|byte| *byte == b'\n') {
+                if let Err(reason) = patterns.add(line) {
+                    tracing::warn!(pattern = %escape(line), reason, "an ignore file has a broken pattern");
                 }
             }
         }
-        if is_empty {
+        if patterns.is_empty() {
             return Ok(None);
         }
-        builder.build().map(Self).map(Some).map_err(io::Error::other)
+        let cost_bytes = patterns.cost_bytes();
+        let all = memory.0.fetch_add(cost_bytes, Ordering::Relaxed) + cost_bytes;
+        // Given back when it is dropped.
+        let files = Self { patterns, memory: memory.clone() };
+        if all > MAX_IGNORE_FILES_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(Some(files)) }
     }
 
     /// Whether a path below the directory is excluded; `None` if nothing is said of it.
     pub(super) fn decide(&self, path: &[u8], is_directory: bool) -> Option<bool> {
-        decision(&self.0, path.strip_prefix(b"/").unwrap_or(path), is_directory)
+        self.patterns.decide(path.strip_prefix(b"/").unwrap_or(path), is_directory)
     }
 }
 
 /// The text of a file; `None` if there is none. No link is followed.
-fn read(dir: &Dir, name: &str) -> io::Result<Option<String>> {
+fn read(dir: &Dir, name: &str) -> io::Result<Option<Vec<u8>>> {
     match platform::stat(dir, name.as_bytes()) {
         Ok(stat) if stat.kind == Kind::File && stat.size_bytes > MAX_LEN_BYTES => {
             return Err(io::ErrorKind::FileTooLarge.into());
@@ -59,11 +78,11 @@ fn read(dir: &Dir, name: &str) -> io::Result<Option<String>> {
     };
     let mut bytes = Vec::new();
     file.take(MAX_LEN_BYTES).read_to_end(&mut bytes)?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Some(bytes))
 }
 
 /// The later ones overrule the earlier ones.
 const NAMES: [&str; 2] = [".gitignore", ".shiplaneignore"];
 
-/// 32 KiB, as many as patterns may be given on a command line: each directory on the way to a file may have them.
+/// 32 KiB, as many as patterns may be given on a command line.
 const MAX_LEN_BYTES: u64 = 32 << 10;

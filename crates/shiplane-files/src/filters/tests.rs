@@ -131,10 +131,13 @@ fn ignore_files_count_where_no_pattern_decides_and_the_nearest_first() {
 
 #[test]
 fn a_broken_or_endless_rule_is_refused() {
-    for broken in ["{", "a{b", "a[z-a]"] {
+    for broken in ["[", "a[!]", "a[[:alpha:]", "a[z-a]", "a\\", "/", &"*a".repeat(61)] {
         assert!(matches!(Filters::new(rules(&["x", broken])), Err(FiltersError::Pattern { .. })), "{broken}");
         assert!(matches!(Filters::excluding(broken), Err(FiltersError::Pattern { .. })), "{broken}");
         assert!(matches!(Filters::including(broken), Err(FiltersError::Pattern { .. })), "{broken}");
+    }
+    for good in ["[]]", "[!]a]", "[a-]", "[[:alpha:]_]", "a\\[", "{a,b}", "\\\\"] {
+        assert!(Filters::excluding(good).is_ok(), "{good}");
     }
     assert!(matches!(Filters::excluding(""), Err(FiltersError::Pattern { .. })));
     for path in ["/a", "a/../b", "a//b"] {
@@ -144,6 +147,46 @@ fn a_broken_or_endless_rule_is_refused() {
     assert!(matches!(Filters::new(many), Err(FiltersError::TooManyPatterns { .. })));
     let long = listed(&["x"; 100_000]);
     assert!(matches!(Filters::new(long), Err(FiltersError::ListTooLong { .. })));
+}
+
+#[test]
+fn names_that_are_no_text_and_spaces_that_are_escaped_match() {
+    let excludes = |pattern: &str, path: &[u8]| {
+        let filters = Filters::new(rules(&[pattern])).unwrap();
+        filters.excludes(&RelPath::parse(path).unwrap(), false)
+    };
+    assert!(excludes("a?b", b"a\xffb"));
+    assert!(excludes("*", b"\xff\xfe"));
+    assert!(excludes("a  ", b"a"));
+    assert!(excludes("a\\ ", b"a "));
+    assert!(!excludes("a\\ ", b"a"));
+    assert!(excludes("**/x/*.o", b"x/a.o") && excludes("**/x/*.o", b"d/x/a.o"));
+    assert!(!excludes("x/*.o", b"x/y/a.o"));
+    assert!(excludes("[[:digit:]]x", b"7x"));
+}
+
+#[test]
+fn a_hostile_pattern_takes_little_time_and_memory() {
+    let (stars, name) = ("*a".repeat(60) + "b", "a".repeat(255));
+    let filters = Filters::new(rules(&[&stars])).unwrap();
+    let path = [name.as_str(); 15].join("/");
+    assert!(!filters.excludes(&RelPath::parse(path.as_bytes()).unwrap(), false));
+    let across = Filters::new(rules(&[&("**/a*/".repeat(20) + "b")])).unwrap();
+    assert!(!across.excludes(&RelPath::parse(path.as_bytes()).unwrap(), false));
+}
+
+#[test]
+fn ignore_files_of_all_directories_above_are_bounded_together() {
+    let temp = TempDir::new().unwrap();
+    let many = "x\n".repeat(15_000);
+    let mut path = String::new();
+    for _ in 0..3 {
+        write(&temp, &format!("{path}.gitignore"), &many);
+        path.push_str("d/");
+    }
+    write(&temp, &format!("{path}a"), "");
+    let ignoring = FilterRules { ignore_files: true, ..rules(&[]) };
+    assert_eq!(found(&temp, ignoring), ["!d", ".gitignore"].map(str::to_owned));
 }
 
 #[test]

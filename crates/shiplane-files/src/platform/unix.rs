@@ -1,6 +1,5 @@
 //! Linux first; other Unix systems resolve paths one component at a time.
 
-use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -510,11 +509,6 @@ fn ignore_unsupported(result: Result<(), Errno>) -> io::Result<()> {
 
 fn dir_from(opened: io::Result<OwnedFd>) -> io::Result<Dir> {
     opened.map(|fd| Dir::from_std_file(fd.into()))
-}
-
-/// A path to be looked at, not opened.
-pub(crate) fn lossy_path(path: &[u8]) -> Cow<'_, Path> {
-    as_path(path).into()
 }
 
 fn as_path(path: &[u8]) -> &Path {

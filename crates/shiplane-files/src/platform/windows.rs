@@ -3,12 +3,11 @@
 //! That a name is no link is looked at before it is opened; in the gap between, a link can at worst lead
 //! elsewhere beneath the same directory.
 
-use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::windows::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::fs::{Dir, Metadata, OpenOptions, OpenOptionsExt, ReadDir};
@@ -327,14 +326,6 @@ fn refuse_links(root: &Dir, path: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A path to be looked at, not opened.
-pub(crate) fn lossy_path(path: &[u8]) -> Cow<'_, Path> {
-    match String::from_utf8_lossy(path) {
-        Cow::Borrowed(path) => Path::new(path).into(),
-        Cow::Owned(path) => PathBuf::from(path).into(),
-    }
 }
 
 fn as_path(path: &[u8]) -> io::Result<&Path> {

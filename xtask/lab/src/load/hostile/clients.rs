@@ -170,7 +170,7 @@ const fn victim(lie: &'static str, ends: Ends) -> Victim {
 }
 
 /// Every lie that `shiplane-load` knows.
-const VICTIMS: [Victim; 20] = [
+const VICTIMS: [Victim; 23] = [
     victim("huge-file", Ends::With(LOCAL_IO)),
     victim("vast-file", Ends::With(LOCAL_IO)),
     Victim { to_stdout: true, options: &[], ..victim("huge-stream", Ends::WhenPatienceIsOver) },
@@ -179,6 +179,9 @@ const VICTIMS: [Victim; 20] = [
     victim("long-files", Ends::WhenPatienceIsOver),
     victim("endless-files", Ends::WhenInterrupted),
     victim("endless-skipped", Ends::WhenInterrupted),
+    victim("long-links", Ends::With(0)),
+    victim("endless-links", Ends::WhenInterrupted),
+    victim("through-link", Ends::With(REFUSED)),
     victim("alive-for-entries", Ends::WhenPatienceIsOver),
     victim("alive-for-chunks", Ends::WhenPatienceIsOver),
     victim("drip", Ends::WhenPatienceIsOver),
@@ -197,6 +200,7 @@ const VICTIMS: [Victim; 20] = [
 const OTHER: i32 = 1;
 const UNREACHABLE: i32 = 3;
 const INTEGRITY: i32 = 5;
+const REFUSED: i32 = 6;
 const LOCAL_IO: i32 = 7;
 const INTERRUPTED: i32 = 130;
 

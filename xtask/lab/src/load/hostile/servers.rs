@@ -131,11 +131,13 @@ pub(super) const HEADING: [&str; 7] =
 const PUSHES: u64 = 56;
 
 /// Those that a server must end by itself.
-const LIES: [&str; 14] = [
+const LIES: [&str; 16] = [
     "huge-file",
     "vast-file",
     "long-directories",
     "unadmitted-entries",
+    "long-links",
+    "through-link",
     "alive-for-entries",
     "alive-for-chunks",
     "drip",
@@ -150,7 +152,7 @@ const LIES: [&str; 14] = [
 ];
 
 /// Those that go on for as long as the peer does.
-const ENDLESS_LIES: [&str; 2] = ["endless-files", "endless-skipped"];
+const ENDLESS_LIES: [&str; 3] = ["endless-files", "endless-skipped", "endless-links"];
 
 /// Of each push that lies about entries.
 const ENTRIES: &str = "4000";

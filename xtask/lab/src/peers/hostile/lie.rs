@@ -19,6 +19,12 @@ pub enum Lie {
     EndlessFiles,
     /// Names of what was skipped, as long as they may be, without end
     EndlessSkipped,
+    /// Symbolic links whose targets are as long as they may be
+    LongLinks,
+    /// Symbolic links, without end
+    EndlessLinks,
+    /// A symbolic link that leads outside, and a file beneath it
+    ThroughLink,
     /// Signs of life instead of the entries
     AliveForEntries,
     /// Signs of life instead of the chunks that were promised

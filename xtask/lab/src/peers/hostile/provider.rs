@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, Mtime,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, LinkTarget, Mtime,
     ProviderRecord, ReceiverRecord, RecordReader, RelPath, Span, TaggedChunk, TransferId, Version, limits,
 };
 
@@ -85,7 +85,10 @@ impl Provider {
                 self.long_paths(EntryKind::File, entries).await?;
                 self.stay_alive().await
             }
-            Lie::EndlessFiles => self.endless_files().await,
+            Lie::EndlessFiles => self.endless(|path| entry(EntryKind::File, path, 0)).await,
+            Lie::LongLinks => self.long_links(entries).await,
+            Lie::EndlessLinks => self.endless(|path| link(path, b"..")).await,
+            Lie::ThroughLink => self.through_link().await,
             Lie::EndlessSkipped => self.endless_skipped().await,
             Lie::AliveForEntries => self.stay_alive().await,
             Lie::AliveForChunks => {
@@ -145,15 +148,29 @@ impl Provider {
         self.say(&[end(all, size_bytes * u64::from(entries))]).await
     }
 
-    async fn endless_files(&mut self) -> Result<(), Failure> {
+    /// Entries that `make` makes of their paths.
+    async fn endless(&mut self, make: impl Fn(&[u8]) -> Result<Entry, Failure>) -> Result<(), Failure> {
         for number in 0_u64.. {
             if number == ENTRIES_BEFORE_IT_GOES_ON {
                 self.goes_on();
             }
-            let path = format!("{number}");
-            self.list(entry(EntryKind::File, path.as_bytes(), 0)?).await?;
+            self.list(make(format!("{number}").as_bytes())?).await?;
         }
         Ok(())
+    }
+
+    async fn long_links(&mut self, entries: u32) -> Result<(), Failure> {
+        let target = [b'x'; limits::MAX_LINK_TARGET_LEN_BYTES];
+        for number in 0..entries {
+            self.list(link(format!("{number}").as_bytes(), &target)?).await?;
+        }
+        self.say(&[end(entries.into(), 0)]).await
+    }
+
+    async fn through_link(&mut self) -> Result<(), Failure> {
+        self.list(link(b"link", b"..")?).await?;
+        self.list(entry(EntryKind::File, b"link/file", 0)?).await?;
+        self.say(&[end(2, 0)]).await
     }
 
     async fn endless_skipped(&mut self) -> Result<(), Failure> {
@@ -331,6 +348,11 @@ fn entry(kind: EntryKind, path: &[u8], size_bytes: u64) -> Result<Entry, Failure
         path: RelPath::parse(path)?,
         target: None,
     })
+}
+
+fn link(path: &[u8], target: &[u8]) -> Result<Entry, Failure> {
+    let target = Some(LinkTarget::parse(target)?);
+    Ok(Entry { mode: 0o777, target, ..entry(EntryKind::Symlink, path, 0)? })
 }
 
 const fn end(entries: u64, total_bytes: u64) -> ProviderRecord {

@@ -442,7 +442,7 @@ const HEAVY_LOSS_SHARE: f64 = 0.04;
 const MARKED_BETA: f64 = 0.85;
 
 /// A flow that meets others in its first rounds of cruising has no share yet, and seeks one.
-const NEWCOMER_ROUNDS: u32 = 64;
+const NEWCOMER_ROUNDS: u32 = 96;
 
 /// As BBR's first version; its later ones take 5 s, which we take when competing.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);

@@ -26,7 +26,8 @@ impl Controller {
         let alone = self.path.is_ours_alone(now);
         self.others_paused &= !alone;
         if self.newcomer_rounds > 0 {
-            self.newcomer_rounds -= 1;
+            let fewer = if alone { ALONE_ROUND } else { 1 };
+            self.newcomer_rounds = self.newcomer_rounds.saturating_sub(fewer);
             if !alone && self.probe_bandwidth() {
                 return;
             }
@@ -146,6 +147,9 @@ impl Controller {
         true
     }
 }
+
+/// Whoever has the path alone is a newcomer to nobody: such a round counts as three.
+const ALONE_ROUND: u32 = 3;
 
 /// Each round of heavy loss halves the queue that we keep, down to a 32nd, and 64 rounds without give it
 /// back: a router may have less room than the slack and the share together, as on a fast local network.

@@ -84,6 +84,12 @@ fn beside_cubic_the_shares_are_fair() {
 }
 
 const CUBIC: &[Scenario] = &[
+    between(0.5, 2.0, "200 Mbit/s, 50 ms, CUBIC 3 s earlier", |seed| {
+        ratio(Path::new(200.0, 50.0).seed(seed), Cubic, 1, 3.0)
+    }),
+    between(0.5, 2.0, "100 Mbit/s, 100 ms, CUBIC 3 s earlier", |seed| {
+        ratio(Path::new(100.0, 100.0).seed(seed), Cubic, 1, 3.0)
+    }),
     between(0.5, 2.0, "100 Mbit/s, 50 ms, CUBIC 3 s earlier", |seed| ratio(near(seed), Cubic, 1, 3.0)),
     between(0.5, 2.0, "CUBIC 10 s earlier", |seed| ratio(near(seed), Cubic, 1, 10.0)),
     between(0.5, 2.0, "CUBIC 10 s later", |seed| ratio(near(seed), Cubic, 1, -10.0)),

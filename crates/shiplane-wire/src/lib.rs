@@ -110,6 +110,7 @@ mod frame;
 pub mod fuzz;
 mod header;
 mod hex;
+mod holes;
 pub mod limits;
 mod link_target;
 mod path;
@@ -137,6 +138,7 @@ mod engine {
     pub use crate::{
         digest::{Piece, TransferDigestError, TransferHasher},
         header::records_opening,
+        holes::Holes,
         link_target::{LinkTarget, LinkTargetRefused},
         path::{PathRefused, RelPath},
         records::{

@@ -38,15 +38,15 @@ pub const MAX_PAYLOAD_CHUNK_LEN_BYTES: u64 = 16 << 20;
 /// 24 bytes each, so that a want fits in one record; ten thousand tiny files are still ten chunks.
 pub const MAX_SPANS_PER_CHUNK: usize = 1024;
 
-/// Longest body of a record: 32 KiB.
+/// Longest body of a record: 64 KiB.
 ///
-/// The largest honest one is a want of 1,024 spans (24,586 bytes). It is also all that a record reader
-/// ever holds back.
-pub const MAX_RECORD_LEN_BYTES: u32 = 32 << 10;
+/// The largest honest one is an entry with the longest path and as many holes as there may be (49,205 bytes). It is also
+/// all that a record reader ever holds back.
+pub const MAX_RECORD_LEN_BYTES: u32 = 64 << 10;
 
 /// Most block signatures in one record: 900.
 ///
-/// 36 bytes each; together 32,418 bytes, just within [`MAX_RECORD_LEN_BYTES`].
+/// 36 bytes each; together 32,418 bytes, so that others find room beside it.
 pub const MAX_SIGNATURES_PER_RECORD: usize = 900;
 
 /// Shortest average length of content-defined blocks that may be requested: 1 KiB.
@@ -71,22 +71,25 @@ pub const MAX_MESSAGE_LEN_BYTES: u32 = 1 << 20;
 /// Longest component of a path: 255 bytes, what the usual file systems hold (`NAME_MAX`).
 pub const MAX_COMPONENT_LEN_BYTES: usize = 255;
 
-/// Longest path: 4,096 bytes, Linux's `PATH_MAX`; a longer one could not be opened in one call.
-pub const MAX_PATH_LEN_BYTES: usize = 4096;
+/// Longest path: 32 KiB.
+///
+/// Eight times what Linux takes in one call (`PATH_MAX`); a tree whose paths are longer is opened piece by piece. Every
+/// entry has its whole path, and counts by its length.
+pub const MAX_PATH_LEN_BYTES: usize = 32 << 10;
 
 /// Longest target of a symbolic link: 4,095 bytes, what Linux takes (`PATH_MAX` with its NUL).
 pub const MAX_LINK_TARGET_LEN_BYTES: usize = 4095;
 
-/// Most components in a path: 64.
+/// Most holes of a file that are told: 1,024.
 ///
-/// A receiver holds a directory handle for each level while it descends; deeper trees are rare and a
-/// cheap way to exhaust handles.
-pub const MAX_PATH_DEPTH: usize = 64;
+/// 16 bytes each, so that they fit in the record of the entry beside the longest path. Of a file with more of them the
+/// longest are told.
+pub const MAX_HOLES: usize = 1024;
 
-/// Longest escaped path in a *skipped* record: 16 KiB.
+/// Longest escaped path in a *left out* record: 16 KiB; a longer one is cut.
 ///
-/// Every byte of a path of [`MAX_PATH_LEN_BYTES`] may need four characters.
-pub const MAX_ESCAPED_PATH_LEN_BYTES: usize = 4 * MAX_PATH_LEN_BYTES;
+/// Every byte of a path of 4 KiB, as long as most systems take, may need four characters.
+pub const MAX_ESCAPED_PATH_LEN_BYTES: usize = 16 << 10;
 
 /// The size of an entry without its path, as counted against the admitted bytes: 512 bytes.
 ///

@@ -52,6 +52,12 @@ pub enum RecordError {
     /// A link has a size, or is sent without a target; or something else has a target.
     #[error("an entry that is no link has a target, or a link has none or a size")]
     WrongTarget,
+    /// Holes of an entry overlap, are out of order or empty, are too many, or reach beyond the file.
+    #[error("the holes of an entry are not in order, apart from each other and within the file")]
+    WrongHoles,
+    /// Something that is no file has holes or another name.
+    #[error("an entry that is no file has holes or is a hard link")]
+    NotOfAFile,
     /// A path that is there to be printed has characters that must not be.
     #[error("the path of a skipped file is not escaped")]
     NotEscaped,
@@ -147,6 +153,8 @@ impl RecordError {
             | Self::UnknownValue { .. }
             | Self::NanosOutOfRange { .. }
             | Self::WrongTarget
+            | Self::WrongHoles
+            | Self::NotOfAFile
             | Self::LinkTarget(LinkTargetRefused::Empty | LinkTargetRefused::Nul)
             | Self::NotEscaped
             | Self::NoSpans

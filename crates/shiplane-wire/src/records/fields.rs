@@ -19,7 +19,7 @@ impl<'a> Fields<'a> {
         body: &'a [u8],
         read: impl FnOnce(&mut Self) -> Result<T, RecordError>,
     ) -> Result<T, RecordError> {
-        // A body is at most 32 KiB long.
+        // A body is at most 64 KiB long.
         let mut fields = Self { tag, len_bytes: body.len() as u32, rest: body };
         let value = read(&mut fields)?;
         if fields.rest.is_empty() { Ok(value) } else { Err(fields.wrong_len()) }
@@ -35,6 +35,11 @@ impl<'a> Fields<'a> {
     pub(super) fn part(&mut self, len: usize) -> Result<Self, RecordError> {
         let rest = self.bytes(len)?;
         Ok(Self { rest, ..*self })
+    }
+
+    /// How much is left to be read.
+    pub(super) fn len(&self) -> usize {
+        self.rest.len()
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
@@ -75,7 +80,7 @@ pub(super) fn put_record(out: &mut BytesMut, tag: u8, write: impl FnOnce(&mut By
     out.put_u32_le(0);
     let body_at = out.len();
     write(out);
-    // Records are checked before they are written, which keeps them within 32 KiB.
+    // Records are checked before they are written, which keeps them within 64 KiB.
     let len_bytes = (out.len() - body_at) as u32;
     out[len_at..body_at].copy_from_slice(&len_bytes.to_le_bytes());
 }

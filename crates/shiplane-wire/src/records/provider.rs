@@ -9,7 +9,7 @@ use super::fields::{Fields, put_record};
 use super::receiver::{check_spans, put_spans, read_spans};
 use super::{BlockSignatures, LeftOutReason, RecordError, Span, sealed};
 use crate::limits::{ENTRY_COST_BYTES, MAX_FRAME_LEN_BYTES};
-use crate::{Digest, EscapedPath, LinkTarget, RelPath, fuzz, hex};
+use crate::{Digest, EscapedPath, Holes, LinkTarget, RelPath, fuzz, hex};
 
 /// What the provider of a transfer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,6 +182,10 @@ pub struct Entry {
     pub path: RelPath,
     /// What it points to, if it is a link.
     pub target: Option<LinkTarget>,
+    /// Of a file with several names: the number of the entry that has the first of them, which may be this one.
+    pub first: Option<u64>,
+    /// Where a file has no content of its own.
+    pub holes: Holes,
 }
 
 impl Entry {
@@ -189,11 +193,14 @@ impl Entry {
     #[must_use]
     pub fn cost_bytes(&self) -> u64 {
         let target = self.target.as_ref().map_or(0, |target| target.as_bytes().len());
-        ENTRY_COST_BYTES + (self.path.as_bytes().len() + target) as u64
+        let holes = HOLE_LEN_BYTES * self.holes.ranges().len();
+        ENTRY_COST_BYTES + (self.path.as_bytes().len() + target + holes) as u64
     }
 
     fn put(&self, out: &mut BytesMut) {
-        out.put_u8(self.kind as u8);
+        let has_first = if self.first.is_some() { HAS_FIRST } else { 0 };
+        let has_holes = if self.holes.is_empty() { 0 } else { HAS_HOLES };
+        out.put_u8(self.kind as u8 | has_first | has_holes);
         out.put_u32_le(self.mode);
         out.put_u64_le(self.size_bytes);
         self.mtime.put(out);
@@ -202,21 +209,36 @@ impl Entry {
         if let Some(target) = &self.target {
             put_text(out, target.as_bytes());
         }
+        if let Some(first) = self.first {
+            out.put_u64_le(first);
+        }
+        if !self.holes.is_empty() {
+            // At most 1,024.
+            out.put_u16_le(self.holes.ranges().len() as u16);
+            for hole in self.holes.ranges() {
+                out.put_u64_le(hole.start);
+                out.put_u64_le(hole.end - hole.start);
+            }
+        }
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
-        let kind = EntryKind::read(fields)?;
+        let tag = fields.u8()?;
+        let kind = EntryKind::of_wire(tag)?;
+        let (mode, size_bytes, mtime) = (fields.u32()?, fields.u64()?, Mtime::read(fields)?);
         Ok(Self {
             kind,
-            mode: fields.u32()?,
-            size_bytes: fields.u64()?,
-            mtime: Mtime::read(fields)?,
+            mode,
+            size_bytes,
+            mtime,
             version: Version(fields.array()?),
             path: RelPath::parse(read_text(fields)?)?,
             target: match kind {
                 EntryKind::Symlink => Some(LinkTarget::parse(read_text(fields)?)?),
                 EntryKind::File | EntryKind::Directory => None,
             },
+            first: if tag & HAS_FIRST == 0 { None } else { Some(fields.u64()?) },
+            holes: if tag & HAS_HOLES == 0 { Holes::default() } else { read_holes(fields, size_bytes)? },
         })
     }
 
@@ -228,6 +250,12 @@ impl Entry {
         let is_link = self.kind == EntryKind::Symlink;
         if is_link != self.target.is_some() || is_link && size_bytes > 0 {
             return Err(RecordError::WrongTarget);
+        }
+        if self.holes.ranges().last().is_some_and(|last| last.end > size_bytes) {
+            return Err(RecordError::WrongHoles);
+        }
+        if self.kind != EntryKind::File && (self.first.is_some() || !self.holes.is_empty()) {
+            return Err(RecordError::NotOfAFile);
         }
         self.mtime.check()
     }
@@ -246,12 +274,12 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
-        match fields.u8()? {
+    fn of_wire(value: u8) -> Result<Self, RecordError> {
+        match value & !(HAS_FIRST | HAS_HOLES) {
             0 => Ok(Self::File),
             1 => Ok(Self::Directory),
             2 => Ok(Self::Symlink),
-            value => Err(RecordError::UnknownValue { field: "entry kind", value }),
+            _ => Err(RecordError::UnknownValue { field: "entry kind", value }),
         }
     }
 }
@@ -307,7 +335,23 @@ impl fmt::Debug for Version {
     }
 }
 
-/// Paths have at most 4,096 bytes, escaped ones at most 32 KiB.
+fn read_holes(fields: &mut Fields<'_>, size_bytes: u64) -> Result<Holes, RecordError> {
+    let mut body = {
+        let len = usize::from(fields.u16()?) * HOLE_LEN_BYTES;
+        fields.part(len)?
+    };
+    let mut holes = Vec::with_capacity(body.len() / HOLE_LEN_BYTES);
+    while body.len() > 0 {
+        let (start, len_bytes) = (body.u64()?, body.u64()?);
+        holes.push(start..start.checked_add(len_bytes).ok_or(RecordError::WrongHoles)?);
+    }
+    if holes.is_empty() {
+        return Err(RecordError::WrongHoles);
+    }
+    Holes::parse(&holes, size_bytes).ok_or(RecordError::WrongHoles)
+}
+
+/// Paths have at most 32 KiB, escaped ones at most 16 KiB.
 fn put_text(out: &mut BytesMut, text: &[u8]) {
     out.put_u16_le(text.len() as u16);
     out.put_slice(text);
@@ -341,6 +385,14 @@ const OFFER: u8 = 9;
 const OFFERS_END: u8 = 10;
 const TOP_DIRECTORY: u8 = 11;
 
+/// Added to the kind of an entry: the number of the entry with the file's first name follows.
+const HAS_FIRST: u8 = 0x10;
+/// Added to the kind of an entry: holes follow.
+const HAS_HOLES: u8 = 0x20;
+
+/// Start and length of a hole.
+const HOLE_LEN_BYTES: usize = 16;
+
 const NANOS_PER_SEC: u32 = 1_000_000_000;
 
 /// Fuzz entry: part of a stream, then the stream.
@@ -366,7 +418,7 @@ mod tests {
             signatures: [signature(9), signature(0x0100)].into(),
         };
         let span = Span { entry: 1, offset_bytes: 2, len_bytes: 3 };
-        let cases: [(ProviderRecord, &[u8]); 12] = [
+        let cases: [(ProviderRecord, &[u8]); 13] = [
             (
                 ProviderRecord::Entry(entry()),
                 b"\x01\x2e\0\0\0\0\xa4\x81\0\0\x05\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
@@ -376,6 +428,16 @@ mod tests {
                 ProviderRecord::Entry(link()),
                 b"\x01\x32\0\0\0\x02\xa4\x81\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
                   \x01\0\0\0vvvvvvvvvvvvvvvv\x03\0a/b\x02\0..",
+            ),
+            (
+                ProviderRecord::Entry(Entry {
+                    first: Some(7),
+                    holes: Holes::parse(&[0..1, 3..5], 5).unwrap(),
+                    ..entry()
+                }),
+                b"\x01\x58\0\0\0\x30\xa4\x81\0\0\x05\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
+                  \x01\0\0\0vvvvvvvvvvvvvvvv\x03\0a/b\x07\0\0\0\0\0\0\0\
+                  \x02\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0",
             ),
             (
                 ProviderRecord::LeftOut { reason: LeftOutReason::Name, path },
@@ -514,6 +576,52 @@ mod tests {
     }
 
     #[test]
+    fn only_a_file_has_other_names_or_holes_and_holes_keep_their_rules() {
+        let holes = Holes::parse(&[0..1, 3..5], 5).unwrap();
+        for wrong in [
+            Entry { first: Some(0), ..link() },
+            Entry { first: Some(0), kind: EntryKind::Directory, ..entry() },
+            Entry { holes: holes.clone(), kind: EntryKind::Directory, ..entry() },
+        ] {
+            assert_eq!(encode(&ProviderRecord::Entry(wrong)), Err(RecordError::NotOfAFile));
+        }
+        let short = Entry { holes: holes.clone(), size_bytes: 4, ..entry() };
+        assert_eq!(encode(&ProviderRecord::Entry(short)), Err(RecordError::WrongHoles));
+        let record = encode(&ProviderRecord::Entry(Entry { holes, ..entry() })).unwrap();
+        let with = |at: usize, bytes: &[u8]| {
+            let mut record = record.clone();
+            record[at..at + bytes.len()].copy_from_slice(bytes);
+            decode(&record)
+        };
+        // The count is at 51, then start and length of each.
+        for (at, wrong) in [(53, 2_u64), (53, u64::MAX), (61, 0), (61, 3), (61, 1 << 62), (69, 0), (69, 1), (77, 3)] {
+            assert_eq!(with(at, &wrong.to_le_bytes()), Err(RecordError::WrongHoles), "{at} {wrong}");
+        }
+        let wrong = RecordError::WrongBodyLen { tag: ENTRY, len_bytes: 80 };
+        for count in [[1, 0], [3, 0], [0xff, 0xff]] {
+            assert_eq!(with(51, &count), Err(wrong));
+        }
+        let mut none = record[..53].to_vec();
+        (none[1], none[51]) = (48, 0);
+        assert_eq!(decode(&none), Err(RecordError::WrongHoles));
+        assert_eq!(with(5, &[0x21]), Err(RecordError::NotOfAFile));
+        assert_eq!(with(5, &[0x60]), Err(RecordError::UnknownValue { field: "entry kind", value: 0x60 }));
+    }
+
+    #[test]
+    fn the_longest_entry_fits_its_record_and_what_may_come_at_first() {
+        let path = RelPath::parse(&[b"bb", &b"/a".repeat((16 << 10) - 1)[..]].concat()).unwrap();
+        assert_eq!(path.as_bytes().len(), crate::limits::MAX_PATH_LEN_BYTES);
+        let holes: Vec<_> = (0..1024).map(|at| 2 * at..2 * at + 1).collect();
+        let holes = Holes::parse(&holes, 4096).unwrap();
+        let entry = Entry { size_bytes: 4096, first: Some(0), holes, path, ..entry() };
+        assert!(entry.cost_bytes() <= crate::limits::FIRST_ENTRY_BYTES);
+        let record = encode(&ProviderRecord::Entry(entry.clone())).unwrap();
+        assert_eq!(record.len() - 5, 49_205);
+        assert_eq!(decode(&record), Ok(Some(ProviderRecord::Entry(entry))));
+    }
+
+    #[test]
     fn a_record_that_is_refused_leaves_no_bytes_behind() {
         let mut out = BytesMut::new();
         let too_large = Entry { size_bytes: u64::MAX, ..entry() };
@@ -530,6 +638,8 @@ mod tests {
             version: Version::from_bytes([b'v'; 16]),
             path: RelPath::parse(b"a/b").unwrap(),
             target: None,
+            first: None,
+            holes: Holes::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, LinkTarget, Mtime,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget, Mtime,
     ProviderRecord, ReceiverRecord, RelPath, Span, StreamHeader, StreamKind, TaggedChunk, TransferId,
     Version, fuzz, records_opening,
 };
@@ -111,7 +111,7 @@ fn paths() -> Seeds {
         ("line-feed", b"a\nb".to_vec()),
         ("component-255", vec![b'x'; 255]),
         ("component-256", vec![b'x'; 256]),
-        ("deep-65", b"a/".repeat(64).into_iter().chain([b'a']).collect()),
+        ("deep", b"a/".repeat(200).into_iter().chain([b'a']).collect()),
     ]
 }
 
@@ -124,9 +124,13 @@ fn provider_records() -> Seeds {
         version: Version::from_bytes([9; 16]),
         path: RelPath::parse(b"a/b").unwrap(),
         target: None,
+        first: None,
+        holes: Holes::default(),
     };
     let target = Some(LinkTarget::parse(b"../x").unwrap());
     let link = Entry { kind: EntryKind::Symlink, size_bytes: 0, target, ..entry.clone() };
+    let holes = Holes::parse(&[0..1, 3..5], 5).unwrap();
+    let linked = Entry { first: Some(0), holes, ..entry.clone() };
     let all = [
         ProviderRecord::Entry(entry),
         ProviderRecord::LeftOut { reason: LeftOutReason::Symlink, path: EscapedPath::new(b"\x1bx") },
@@ -142,6 +146,7 @@ fn provider_records() -> Seeds {
         }),
         ProviderRecord::Offer { spans: vec![Span { entry: 0, offset_bytes: 0, len_bytes: 5 }] },
         ProviderRecord::OffersEnd,
+        ProviderRecord::Entry(linked.clone()),
         ProviderRecord::Entry(link.clone()),
         ProviderRecord::TopDirectory { mode: 0o700, mtime: Mtime { secs: -1, nanos: 999_999_999 } },
     ];
@@ -150,6 +155,8 @@ fn provider_records() -> Seeds {
     let all = stream.to_vec();
     let mut link_record = BytesMut::new();
     ProviderRecord::Entry(link).encode(&mut link_record).unwrap();
+    let mut linked_record = BytesMut::new();
+    ProviderRecord::Entry(linked).encode(&mut linked_record).unwrap();
     // The file's path, the last bytes of the first record, climbs out.
     let mut climbing = all[..51].to_vec();
     climbing[48..].copy_from_slice(b"../");
@@ -164,7 +171,9 @@ fn provider_records() -> Seeds {
         ("offer-empty", vec![9, 2, 0, 0, 0, 0, 0]),
         ("cuts-too-many", [&[8, 18, 0, 0, 0][..], &[0; 16], &[0xff; 2]].concat()),
         ("cut-empty", [&[8, 54, 0, 0, 0][..], &[0; 16], &[1, 0], &[0; 36]].concat()),
-        ("too-large", vec![1, 1, 0x80, 0, 0]),
+        ("too-large", vec![1, 1, 0, 1, 0]),
+        ("linked-and-sparse", linked_record.to_vec()),
+        ("holes-overlap", [&linked_record[..linked_record.len() - 16], &[0; 8], &linked_record[..8]].concat()),
     ]
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use shiplane_wire::fuzz::records;
 use shiplane_wire::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_RECORD_LEN_BYTES};
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, LinkTarget, Mtime,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget, Mtime,
     ProviderRecord, ReceiverRecord, RecordError, RecordReader, RelPath, Span, Version,
 };
 
@@ -149,9 +149,10 @@ fn mtime() -> impl Strategy<Value = Mtime> {
 fn entry() -> impl Strategy<Value = Entry> {
     let kind = prop::sample::select(vec![EntryKind::File, EntryKind::Directory, EntryKind::Symlink]);
     let target = "[^\0]{1,40}".prop_map(|target| LinkTarget::parse(target.as_bytes()).unwrap());
-    let path = "[^/\0\r\n.]{1,20}(/[^/\0\r\n.]{1,20}){0,3}";
-    (kind, any::<u32>(), 0..=MAX_FRAME_LEN_BYTES, mtime(), any::<[u8; 16]>(), path, target).prop_map(
-        |(kind, mode, size_bytes, mtime, version, path, target)| Entry {
+    let path = "[^/\0.]{1,20}(/[^/\0.]{1,20}){0,3}";
+    let size = prop_oneof![0..=MAX_FRAME_LEN_BYTES, 0..9_u64];
+    (kind, any::<u32>(), size, mtime(), any::<[u8; 16]>(), path, target, any::<Option<u64>>()).prop_map(
+        |(kind, mode, size_bytes, mtime, version, path, target, first)| Entry {
             kind,
             mode,
             size_bytes: if kind == EntryKind::Symlink { 0 } else { size_bytes },
@@ -159,6 +160,11 @@ fn entry() -> impl Strategy<Value = Entry> {
             version: Version::from_bytes(version),
             path: RelPath::parse(path.as_bytes()).unwrap(),
             target: (kind == EntryKind::Symlink).then_some(target),
+            first: first.filter(|_| kind == EntryKind::File),
+            holes: match kind {
+                EntryKind::File => Holes::parse(&[1..2, 5..7], size_bytes).unwrap_or_default(),
+                EntryKind::Directory | EntryKind::Symlink => Holes::default(),
+            },
         },
     )
 }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput};
 use shiplane_benches::Failure;
 use shiplane_files::internals::sync::{FileState, Manifest, Node, Stamp};
-use shiplane_wire::{Digest, Entry, EntryKind, Mtime, ProviderRecord, RecordReader, RelPath, Version};
+use shiplane_wire::{Digest, Entry, EntryKind, Holes, Mtime, ProviderRecord, RecordReader, RelPath, Version};
 
 use crate::expect;
 
@@ -69,6 +69,8 @@ fn entry(at: u64) -> Entry {
         version,
         path: path(at),
         target: None,
+        first: None,
+        holes: Holes::default(),
     }
 }
 

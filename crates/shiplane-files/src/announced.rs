@@ -1,4 +1,4 @@
-//! What is done at the end of a transfer, for directories or links: kept in memory or, if they are many, in a file.
+//! What is done at the end of a transfer, for directories, links or hard links: kept in memory or, if they are many, in a file.
 
 use std::fs::File;
 use std::io;
@@ -8,6 +8,7 @@ use cap_std::fs::Dir;
 use shiplane_wire::{LinkTarget, Mtime, RelPath};
 
 use crate::{
+    hard_links::HardLink,
     platform,
     state::{Directory, Link},
 };
@@ -86,7 +87,7 @@ impl<T: Item> Announced<T> {
 
 fn encode(out: &mut Vec<u8>, path: &RelPath, item: &impl Item) {
     let path = path.as_bytes();
-    // At most 4,096.
+    // At most 32 KiB.
     out.extend_from_slice(&(path.len() as u32).to_le_bytes());
     out.extend_from_slice(path);
     item.encode(out);
@@ -116,6 +117,22 @@ impl Item for Link {
     fn decode(block: &mut &[u8]) -> Option<Self> {
         let mtime = decode_mtime(block)?;
         Some(Self { mtime, target: LinkTarget::parse(take_text(block)?).ok()? })
+    }
+}
+
+impl Item for HardLink {
+    fn encode(&self, out: &mut Vec<u8>) {
+        for field in [self.entry, self.first, self.size_bytes] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        out.push(self.replaces_same.into());
+    }
+
+    fn decode(block: &mut &[u8]) -> Option<Self> {
+        let mut field = || Some(u64::from_le_bytes(take(block)?));
+        let (entry, first, size_bytes) = (field()?, field()?, field()?);
+        let [replaces_same] = take(block)?;
+        Some(Self { entry, first, size_bytes, replaces_same: replaces_same != 0 })
     }
 }
 

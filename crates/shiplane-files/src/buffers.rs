@@ -15,12 +15,14 @@ pub struct SharedMemory {
     pub buffers: Buffers,
     /// What the journal of an earlier run leaves in memory.
     pub journal: Box<dyn CountedMemory>,
+    /// The files with several names.
+    pub links: Box<dyn CountedMemory>,
 }
 
 impl Default for SharedMemory {
     /// Buffers of its own, and all the memory that it takes.
     fn default() -> Self {
-        Self { buffers: Buffers::default(), journal: Box::new(()) }
+        Self { buffers: Buffers::default(), journal: Box::new(()), links: Box::new(()) }
     }
 }
 

@@ -110,13 +110,16 @@ impl DeltaMatcher {
             }
             // To tell by the blocks whether it is the same costs no more than by one digest, and if it is
             // not, most of the work is done.
-            Plan::Compare { is_likely_same: false } if self.site.options.existing.replaces() => {
+            Plan::Compare { is_likely_same: false }
+                if self.site.options.existing.replaces() && is_plain(index, entry) =>
+            {
                 Some(self.site.target_of(&entry.path))
             }
             Plan::Want { .. }
             | Plan::Compare { .. }
             | Plan::Done
             | Plan::Kept
+            | Plan::Linked
             | Plan::LeftOut
             | Plan::Delta { .. } => None,
         };
@@ -134,8 +137,9 @@ impl DeltaMatcher {
         {
             return Ok(wanted); // An earlier run has kept nearly all of it.
         }
-        let is_same_so_far =
-            stat.size_bytes == entry.size_bytes && self.store.file(index).is_some_and(|file| !file.is_begun);
+        let is_same_so_far = stat.size_bytes == entry.size_bytes
+            && entry.holes.is_empty()
+            && self.store.file(index).is_some_and(|file| !file.is_begun);
         // For the longer version: both are split.
         let average_bytes = coarse_average(entry.size_bytes.max(stat.size_bytes));
         let delta = Delta {
@@ -151,8 +155,8 @@ impl DeltaMatcher {
             ours: None,
         };
         lock(&self.deltas).insert(index, delta);
-        let whole = 0..entry.size_bytes;
-        Ok(Plan::Delta { ranges: sections(&[whole]), average_bytes })
+        let data: Vec<_> = entry.holes.data(entry.size_bytes).collect();
+        Ok(Plan::Delta { ranges: sections(&data), average_bytes })
     }
 
     /// A failure is kept until [`delta`](Self::delta) tells it, for the sake of the files that have none.
@@ -343,6 +347,11 @@ fn sections(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
         range.clone().step_by(SECTION_LEN_BYTES).map(move |start| section(start, end))
     };
     ranges.iter().flat_map(sections).collect()
+}
+
+/// Whether an entry is a file of its own, without holes: then its blocks tell all of it.
+fn is_plain(index: u64, entry: &Entry) -> bool {
+    entry.holes.is_empty() && entry.first.is_none_or(|first| first == index)
 }
 
 /// Whether the blocks are all of a file.

@@ -17,11 +17,12 @@ use crate::{
     dirs::DirHandle,
     error::{DestinationError, Operation, SourceError},
     filters::Filters,
+    hard_links::{LinkedFileState, LinkedFiles},
     journal::Opened,
     left_out::LeftOut,
     names::JobKey,
     plan::{Plan, Planner},
-    platform::{self, Kind},
+    platform::{self, Kind, Stat},
     policy::{Admission, FileEvent, Policy},
     publish::Publisher,
     resolve::ResolvedDestination,
@@ -68,6 +69,7 @@ pub(super) struct Parts {
     pub(super) publisher: Arc<Publisher>,
     pub(super) planner: Planner,
     pub(super) matcher: DeltaMatcher,
+    pub(super) linked: Arc<LinkedFiles>,
     /// Whether what this run finds here, and has not written, must be durable at its end too.
     relies_on_others: AtomicBool,
 }
@@ -160,6 +162,10 @@ impl Destination {
         self.deletion.as_deref()
     }
 
+    pub(super) fn policy(&self) -> &dyn Policy {
+        &*self.policy
+    }
+
     pub(super) fn on_file(
         &self,
         path: &RelPath,
@@ -184,8 +190,10 @@ impl Destination {
         let store = Arc::new(ChunkStore::new(&site, opened.journal));
         let publisher = Arc::new(Publisher::new(&site, &store));
         let resume = ResumeState::new(&site, &store, opened.earlier, shared.journal);
+        let linked = Arc::new(LinkedFiles::new(shared.links));
         let parts = Parts {
-            planner: Planner::new(&site, &store, &publisher, resume),
+            planner: Planner::new(&site, &store, &publisher, resume, Arc::clone(&linked)),
+            linked,
             matcher: DeltaMatcher::new(&site, &store, shared.buffers),
             relies_on_others: AtomicBool::new(false),
             site,
@@ -234,12 +242,28 @@ impl Destination {
             deletion.sent(&entry.path, self.parts.site.folds);
         }
         let planned = match self.policy.admit(entry)? {
-            Admission::Skip => return Ok(Plan::Done),
+            Admission::Skip => {
+                // Nobody knows here which file that is.
+                let not_here = LinkedFileState::LeftOut(LeftOutReason::InTheWay);
+                self.parts.linked.note(index, entry, &entry.path, not_here);
+                return Ok(Plan::Done);
+            }
             Admission::Compare => self.parts.planner.plan(index, entry),
-            Admission::Replace => self.parts.planner.plan_anew(index, entry),
+            Admission::Replace if self.may_be_linked(entry) => self.parts.planner.plan_anew(index, entry),
+            Admission::Replace => {
+                self.parts.planner.plan_anew(index, &Entry { first: None, ..entry.clone() })
+            }
         };
         let planned = planned.and_then(|plan| self.offer_delta(index, entry, plan));
         self.planned(index, entry, planned)
+    }
+
+    /// Whether both names of the file are to have the same content.
+    fn may_be_linked(&self, entry: &Entry) -> bool {
+        let first = entry.first.and_then(|first| self.parts.linked.get(first));
+        first.is_none_or(|first| {
+            self.policy.expected_digest(&first.path) == self.policy.expected_digest(&entry.path)
+        })
     }
 
     fn check_wanted(&self, entry: &Entry) -> Result<(), DestinationError> {
@@ -259,11 +283,14 @@ impl Destination {
         entry: &Entry,
         planned: Result<Plan, DestinationError>,
     ) -> Result<Plan, DestinationError> {
+        let Parts { site, store, planner, matcher, linked, .. } = &*self.parts;
         let mut error = match planned {
-            Ok(plan) => return self.noted(entry, plan),
+            Ok(plan) => return self.noted(index, entry, plan),
             Err(error) => error,
         };
-        let Parts { site, store, planner, matcher, .. } = &*self.parts;
+        if let Some(reason) = error.left_out_reason(site.options.existing.goes_on()) {
+            linked.note(index, entry, &entry.path, LinkedFileState::LeftOut(reason));
+        }
         if entry.kind == EntryKind::Directory {
             error = planner.leave_out_directory(&entry.path, error)?;
         }
@@ -309,7 +336,21 @@ impl Destination {
         self.parts.matcher.offer(&self.parts.planner, index, entry, plan)
     }
 
-    fn noted(&self, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
+    fn noted(&self, index: u64, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
+        if entry.first == Some(index) {
+            let target = self.parts.site.target_of(&entry.path);
+            let state = match plan {
+                Plan::Done => {
+                    let found = self.parts.site.examine(&target)?;
+                    LinkedFileState::Here(found.as_ref().map(Stat::identity))
+                }
+                Plan::Kept | Plan::LeftOut => LinkedFileState::LeftOut(LeftOutReason::InTheWay),
+                Plan::Want { .. } | Plan::Compare { .. } | Plan::Delta { .. } | Plan::Linked => {
+                    LinkedFileState::Expected
+                }
+            };
+            self.parts.linked.note(index, entry, &target, state);
+        }
         if plan == Plan::Done && entry.kind == EntryKind::File {
             self.policy.on_file(&entry.path, entry.size_bytes, FileEvent::Identical)?;
         }
@@ -489,7 +530,9 @@ impl Destination {
     /// The same.
     #[doc(hidden)]
     pub fn publish_by(&self, entries: &[u64], policy: &dyn Policy) -> Result<Vec<u64>, DestinationError> {
-        self.parts.publisher.publish(entries, policy)
+        let published = self.parts.publisher.publish(entries, policy)?;
+        self.parts.linked.settle(&published, LinkedFileState::Here(None));
+        Ok(published)
     }
 
     /// Gives up a file that was wanted: the peer cannot send it any more, for this reason. What there is of it is
@@ -501,6 +544,7 @@ impl Destination {
     pub fn discard(&self, entry: u64, reason: LeftOutReason) -> Result<(), DestinationError> {
         let file = self.parts.store.discard(entry);
         self.parts.matcher.forget(entry);
+        self.parts.linked.settle(&[entry], LinkedFileState::LeftOut(reason));
         let file = file?;
         self.policy.on_file(&file.path, file.size_bytes, FileEvent::NotSent(reason))
     }
@@ -528,6 +572,7 @@ impl Destination {
     /// What the system says when it is removed.
     pub fn discard_left_out(&self, entry: u64) -> Result<(), DestinationError> {
         self.parts.matcher.forget(entry);
+        self.parts.linked.settle(&[entry], LinkedFileState::LeftOut(LeftOutReason::Failed));
         self.parts.store.discard_if_there(entry)
     }
 

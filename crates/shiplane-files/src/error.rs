@@ -69,12 +69,18 @@ pub enum DestinationError {
         /// Why.
         reason: LeftOutReason,
     },
-    /// The directory that it is in was left out, for this reason.
-    #[error("{path} is in a directory that was left out ({reason})")]
+    /// There are more files with several names than are kept track of. The rest becomes files of their own.
+    #[error("{path}: too many hard links; from here on each name is a file of its own")]
+    TooManyHardLinks {
+        /// The first path that is concerned.
+        path: String,
+    },
+    /// The directory that it is in, or the file that it is another name of, was left out for this reason.
+    #[error("{path} is in a directory, or a name of a file, that was left out ({reason})")]
     InLeftOut {
         /// The path.
         path: String,
-        /// Why the directory was left out.
+        /// Why that was left out.
         reason: LeftOutReason,
     },
     /// Another run of the same job holds its journal. Wait for it or end it.
@@ -247,6 +253,7 @@ impl DestinationError {
             | Self::NameCollision { .. }
             | Self::InLeftOut { .. }
             | Self::LinkRefused { .. }
+            | Self::TooManyHardLinks { .. }
             | Self::Busy { .. }
             | Self::NoMemory
             | Self::MassDeletion { .. }
@@ -280,6 +287,7 @@ impl DestinationError {
             Self::NameRefused { .. } => Some(LeftOutReason::Name),
             Self::NameCollision { .. } => Some(LeftOutReason::NameTaken),
             Self::InLeftOut { reason, .. } | Self::LinkRefused { reason, .. } => Some(*reason),
+            Self::TooManyHardLinks { .. } => Some(LeftOutReason::HardLink),
             Self::PermissionDenied { .. } => Some(LeftOutReason::NotPermitted),
             Self::Altered { .. } => Some(LeftOutReason::Changed),
             // They say nothing of the path.

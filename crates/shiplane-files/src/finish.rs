@@ -32,6 +32,7 @@ impl Destination {
         }
         parts.planner.resume.remove_temps()?;
         self.remove_orphaned_temps()?;
+        self.lay_hard_links()?;
         self.lay_links()?;
         parts.planner.each_directory(|path, directory| {
             if let Err(error) = self.settle_directory(path, directory) {
@@ -215,4 +216,4 @@ impl Destination {
 }
 
 /// Of what cannot be resumed.
-const NO_VERSION: Version = Version::from_bytes([0; Version::LEN_BYTES]);
+pub(super) const NO_VERSION: Version = Version::from_bytes([0; Version::LEN_BYTES]);

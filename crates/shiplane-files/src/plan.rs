@@ -10,6 +10,8 @@ use crate::{
     announced::Announced,
     error::{DestinationError, Operation},
     existing::Existing,
+    hard_links::{HardLink, LinkedFile, LinkedFileState, LinkedFiles, Name},
+    left_out::LeftOut,
     lock, names,
     platform::{self, Kind, Stat},
     publish::Publisher,
@@ -28,6 +30,8 @@ pub enum Plan {
     Done,
     /// Nothing: another file is there, and stays.
     Kept,
+    /// Nothing: it is another name of a file that has come before, and is laid at the end.
+    Linked,
     /// A file of the same size is there: ask the peer for the digest of its file and call
     /// [`Destination::compare`](crate::destination::Destination::compare).
     Compare {
@@ -59,7 +63,12 @@ impl Plan {
     pub fn missing_bytes(&self) -> u64 {
         match self {
             Self::Want { missing, .. } => missing.iter().map(|range| range.end - range.start).sum(),
-            Self::Done | Self::Kept | Self::LeftOut | Self::Compare { .. } | Self::Delta { .. } => 0,
+            Self::Done
+            | Self::Kept
+            | Self::Linked
+            | Self::LeftOut
+            | Self::Compare { .. }
+            | Self::Delta { .. } => 0,
         }
     }
 }
@@ -71,6 +80,7 @@ pub(super) struct Planner {
     store: Arc<ChunkStore>,
     publisher: Arc<Publisher>,
     pub(super) resume: ResumeState,
+    linked: Arc<LinkedFiles>,
     state: Mutex<State>,
 }
 
@@ -89,6 +99,8 @@ struct State {
     /// Directories that were left out, and why: so is what is in them.
     left_out: BTreeMap<RelPath, LeftOutReason>,
     left_out_bytes: usize,
+    /// A hard link of a file that was forgotten has come.
+    has_forgotten_links: bool,
 }
 
 impl Planner {
@@ -97,9 +109,10 @@ impl Planner {
         store: &Arc<ChunkStore>,
         publisher: &Arc<Publisher>,
         resume: ResumeState,
+        linked: Arc<LinkedFiles>,
     ) -> Self {
         let (site, store, publisher) = (Arc::clone(site), Arc::clone(store), Arc::clone(publisher));
-        Self { site, store, publisher, resume, state: Mutex::default() }
+        Self { site, store, publisher, resume, linked, state: Mutex::default() }
     }
 
     pub(super) fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
@@ -123,7 +136,10 @@ impl Planner {
                 return Err(self.site.wrong_kind(&target, found.kind, Kind::File));
             }
         }
-        self.want(index, entry, target)
+        match self.name_of(index, entry)? {
+            Some(_) => self.link(index, entry, target, false),
+            None => self.want(index, entry, target),
+        }
     }
 
     pub(super) fn compare(
@@ -134,18 +150,16 @@ impl Planner {
     ) -> Result<Plan, DestinationError> {
         let target = self.site.target_of(&entry.path);
         match self.open_same_size(entry, &target)? {
-            Found::Gone => self.want(index, entry, target),
+            Found::Gone => self.want_or_link(index, entry, target),
             Found::Different => self.replace(index, entry, target),
             Found::SameSize(file) => {
-                let ours = self
-                    .site
-                    .hash(&file, self.site.options.digest)
-                    .map_err(|error| self.site.failed(Operation::Read, &target, error))?;
-                if ours != theirs {
+                let failed = |error| self.site.failed(Operation::Read, &target, error);
+                if self.site.hash_as(&file, entry).map_err(failed)? != Some(theirs) {
                     return self.replace(index, entry, target);
                 }
                 self.site.mend(entry.into(), &target, &file)?;
-                Ok(self.identical())
+                let found = platform::stat_open(&file).map_err(failed)?;
+                self.identical_as(index, entry, target, &found)
             }
         }
     }
@@ -366,9 +380,12 @@ impl Planner {
 
     fn plan_file(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
         let Some(found) = self.site.examine(&target)? else {
-            return self.want(index, entry, target);
+            return self.want_or_link(index, entry, target);
         };
         self.publisher.check_collision(&target, &found, true)?;
+        if self.name_of(index, entry)?.is_some_and(|first| is_this(&first, &found)) {
+            return Ok(self.identical());
+        }
         match found.kind {
             Kind::Directory => Err(self.site.wrong_kind(&target, found.kind, Kind::File)),
             Kind::File if found.size_bytes == entry.size_bytes => {
@@ -377,7 +394,8 @@ impl Planner {
                     return Ok(self.identical());
                 }
                 if found.mtime == entry.mtime && !self.site.options.verify {
-                    return self.site.mend_mode(entry.into(), &target, &found).map(|()| self.identical());
+                    self.site.mend_mode(entry.into(), &target, &found)?;
+                    return self.identical_as(index, entry, target, &found);
                 }
                 if keeps {
                     return Ok(self.kept());
@@ -388,7 +406,8 @@ impl Planner {
                 // There is nothing to compare in two empty files.
                 match self.open_same_size(entry, &target)? {
                     Found::SameSize(file) => {
-                        self.site.mend(entry.into(), &target, &file).map(|()| self.identical())
+                        self.site.mend(entry.into(), &target, &file)?;
+                        self.identical_as(index, entry, target, &found)
                     }
                     Found::Gone | Found::Different => self.replace(index, entry, target),
                 }
@@ -401,15 +420,72 @@ impl Planner {
         match self.site.options.existing {
             Existing::Refuse => Err(self.site.exists(&target)),
             Existing::Keep => Ok(self.kept()),
-            Existing::Replace | Existing::BackUp(_) => self.want(index, entry, target),
+            Existing::Replace | Existing::BackUp(_) => self.want_or_link(index, entry, target),
         }
+    }
+
+    /// The file that the entry is another name of; `None` if it is a file of its own.
+    fn name_of(&self, index: u64, entry: &Entry) -> Result<Option<LinkedFile>, DestinationError> {
+        let not_requested = || DestinationError::NotRequested { path: entry.path.to_string() };
+        match self.linked.name_of(index, entry).ok_or_else(not_requested)? {
+            Name::Own => Ok(None),
+            Name::Of(first) => Ok(Some(first)),
+            Name::OfForgotten => {
+                if !std::mem::replace(&mut lock(&self.state).has_forgotten_links, true) {
+                    let reason = LeftOutReason::HardLink;
+                    let error = DestinationError::TooManyHardLinks { path: self.site.show(&entry.path) };
+                    let path = entry.path.clone();
+                    let (error, is_told) = (Arc::new(error), true);
+                    self.site.left_outs.add(LeftOut { entry: None, path, reason, error, is_told });
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn want_or_link(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
+        match self.name_of(index, entry)? {
+            Some(_) => self.link(index, entry, target, false),
+            None => self.want(index, entry, target),
+        }
+    }
+
+    /// A file with the same content is there: one of its own, or another name, as the peer has it.
+    fn identical_as(
+        &self,
+        index: u64,
+        entry: &Entry,
+        target: RelPath,
+        found: &Stat,
+    ) -> Result<Plan, DestinationError> {
+        match self.name_of(index, entry)? {
+            Some(first) if !is_this(&first, found) => self.link(index, entry, target, true),
+            Some(_) | None => Ok(self.identical()),
+        }
+    }
+
+    /// Lays a further name of a file at the end, when that has come.
+    fn link(
+        &self,
+        index: u64,
+        entry: &Entry,
+        target: RelPath,
+        replaces_same: bool,
+    ) -> Result<Plan, DestinationError> {
+        let first = entry.first.unwrap_or(index);
+        let link = HardLink { entry: index, first, size_bytes: entry.size_bytes, replaces_same };
+        let (root, name) = (&self.site.root().dir, self.site.key.temp_name(LIST_ID));
+        let announced = self.linked.lay_at_end(&target, &link, root, name.as_bytes());
+        announced.map_err(|error| self.site.failed_at_root(Operation::Write, error))?;
+        Ok(Plan::Linked)
     }
 
     pub(super) fn want(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
         let mut file = ActiveFile::new(entry, target, 0);
         self.resume.resume(&mut file)?;
-        let missing = file.kept.missing(file.size_bytes);
         let resumed_bytes = file.kept.len_bytes();
+        entry.holes.ranges().iter().for_each(|hole| file.kept.insert(hole.clone()));
+        let missing = file.kept.missing(file.size_bytes);
         if missing.is_empty() {
             file.state = FileState::Complete;
         }
@@ -465,6 +541,11 @@ enum Found {
     Different,
 }
 
+/// Whether that file is the one that was found.
+fn is_this(first: &LinkedFile, found: &Stat) -> bool {
+    found.inode != 0 && first.state == LinkedFileState::Here(Some(found.identity()))
+}
+
 /// The spelling that folding file systems take for the same, in most cases.
 fn fold(path: &RelPath) -> String {
     String::from_utf8_lossy(path.as_bytes()).to_lowercase()
@@ -479,113 +560,5 @@ const LEFT_OUT_COST_BYTES: usize = 64;
 /// The number of the file of directories, which no file that is received has.
 const LIST_ID: u64 = u64::MAX;
 
-/// No file system here folds names, so that the destination is told that it does, and what folding would
-/// do is done by hand.
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use shiplane_wire::{DigestAlgorithm, Durability, Mtime, Version};
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::{
-        buffers::SharedMemory, destination::Destination, left_out::LeftOut, names::JobKey,
-        resolve::ResolvedDestination, shape::Shape, site::ReceiveOptions,
-    };
-
-    fn folding(root: &Path, overwrite: bool) -> Destination {
-        let options = ReceiveOptions {
-            existing: if overwrite { Existing::Replace } else { Existing::Refuse },
-            durability: Durability::Verified,
-            verify: false,
-            links: crate::policy::LinkPolicy::All,
-            digest: DigestAlgorithm::Blake3,
-            chunk_len_bytes: 1000,
-        };
-        let resolved =
-            ResolvedDestination::find(root, &Shape::Contents, JobKey::new(b"peer", b""), false).unwrap();
-        let (mut site, opened) = Site::open(resolved, &Shape::Contents, options, &mut ()).unwrap();
-        site.folds = true;
-        Destination::of(site, opened, SharedMemory::default())
-    }
-
-    fn entry(kind: EntryKind, path: &str) -> Entry {
-        Entry {
-            kind,
-            mode: 0o755,
-            size_bytes: 0,
-            mtime: Mtime { secs: 1, nanos: 0 },
-            version: Version::from_bytes([0; 16]),
-            path: RelPath::parse(path.as_bytes()).unwrap(),
-            target: None,
-        }
-    }
-
-    #[test]
-    fn names_that_differ_in_case_collide_where_names_are_folded() {
-        let temp = TempDir::new().unwrap();
-        let dest = folding(temp.path(), true);
-        for (index, path, collides) in
-            [(0, "a", false), (1, "A", true), (2, "\u{c9}", false), (3, "\u{e9}", true)]
-        {
-            let planned = dest.plan(index, &entry(EntryKind::File, path)).unwrap();
-            assert_eq!(planned == Plan::LeftOut, collides, "{path}");
-            assert_eq!(collisions(&dest), usize::from(collides), "{path}");
-        }
-    }
-
-    #[test]
-    fn what_this_run_has_put_there_is_not_replaced_under_another_name() {
-        for overwrite in [false, true] {
-            let temp = TempDir::new().unwrap();
-            let dest = folding(temp.path(), overwrite);
-            dest.plan(0, &entry(EntryKind::File, "composed")).unwrap();
-            dest.plan(1, &entry(EntryKind::File, "decomposed")).unwrap();
-            dest.publish(&[0]).unwrap();
-            fs::hard_link(temp.path().join("composed"), temp.path().join("decomposed")).unwrap();
-            fs::hard_link(temp.path().join("composed"), temp.path().join("third")).unwrap();
-            assert_eq!(dest.publish(&[1]).unwrap(), []);
-            assert_eq!(collisions(&dest), 1);
-            assert_eq!(dest.plan(2, &entry(EntryKind::File, "third")).unwrap(), Plan::LeftOut);
-            assert_eq!(collisions(&dest), 1);
-        }
-    }
-
-    #[test]
-    fn a_directory_of_this_run_is_not_taken_for_another() {
-        let temp = TempDir::new().unwrap();
-        let dest = folding(temp.path(), false);
-        fs::create_dir(temp.path().join("there")).unwrap();
-        dest.plan(0, &entry(EntryKind::Directory, "there")).unwrap();
-        dest.plan(1, &entry(EntryKind::Directory, "composed")).unwrap();
-        fs::rename(temp.path().join("composed"), temp.path().join("decomposed")).unwrap();
-        assert_eq!(dest.plan(2, &entry(EntryKind::Directory, "decomposed")).unwrap(), Plan::LeftOut);
-        assert_eq!(collisions(&dest), 1);
-    }
-
-    #[test]
-    fn what_is_in_a_directory_that_collides_does_not_land_in_the_other_one() {
-        let temp = TempDir::new().unwrap();
-        let dest = folding(temp.path(), true);
-        dest.plan(0, &entry(EntryKind::Directory, "same")).unwrap();
-        for (index, kind, path) in [
-            (1, EntryKind::Directory, "Same"),
-            (2, EntryKind::File, "Same/x"),
-            (3, EntryKind::Directory, "Same/d"),
-        ] {
-            assert_eq!(dest.plan(index, &entry(kind, path)).unwrap(), Plan::LeftOut, "{path}");
-        }
-        let (left_out, _) = dest.take_left_out().unwrap();
-        assert!(left_out.iter().all(|left_out| left_out.reason == LeftOutReason::NameTaken), "{left_out:?}");
-        assert_eq!(left_out.len(), 3);
-    }
-
-    /// How many of the paths that are left out are so because of their name.
-    fn collisions(dest: &Destination) -> usize {
-        let (left_out, _) = dest.take_left_out().unwrap();
-        let collide = |left_out: &&LeftOut| left_out.reason == LeftOutReason::NameTaken;
-        left_out.iter().filter(collide).count()
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use shiplane_wire::{Digest, Entry, EntryKind, LinkTarget, Mtime, RelPath, Version};
+use shiplane_wire::{Digest, Entry, EntryKind, Holes, LinkTarget, Mtime, RelPath, Version};
 
 #[cfg(unix)]
 mod unix;
@@ -110,6 +110,26 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Which sizes that a file system tells are those of the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sizes {
+    True,
+    TrueUnlessEmpty,
+    /// The kernel makes up the content as it is read, and the size is 0 or a page.
+    MadeUp,
+}
+
+impl Sizes {
+    pub(super) fn is_true(self, size_bytes: u64) -> bool {
+        self == Self::True || self == Self::TrueUnlessEmpty && size_bytes > 0
+    }
+}
+
+/// Whether the size of an open file is that of its content. What the kernel makes up occupies nothing.
+pub(super) fn has_true_size(file: &File, stat: &Stat) -> bool {
+    stat.allocated_bytes > 0 || sizes_of(file).is_true(stat.size_bytes)
+}
+
 /// The mode of a [`Locked`] file.
 pub(super) const LOCKED_MODE: u32 = 0o600;
 
@@ -168,8 +188,22 @@ impl Stat {
             EntryKind::File => self.size_bytes,
             EntryKind::Directory | EntryKind::Symlink => 0,
         };
-        let (version, target) = (self.version(), None);
-        Entry { kind, mode: self.mode, size_bytes, mtime: self.mtime, version, path, target }
+        Entry {
+            kind,
+            mode: self.mode,
+            size_bytes,
+            mtime: self.mtime,
+            version: self.version(),
+            path,
+            target: None,
+            first: None,
+            holes: Holes::default(),
+        }
+    }
+
+    /// Which file it is.
+    pub(super) fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
     }
 
     /// What the peer is told of the symbolic link at `path`.

@@ -112,6 +112,10 @@ impl Publisher {
     pub(super) fn publish(&self, entries: &[u64], policy: &dyn Policy) -> Result<Vec<u64>, DestinationError> {
         let mut files = self.store.take_complete(entries)?;
         let mut failed = Vec::new();
+        if let Err(error) = self.create_holes(&mut files, &mut failed) {
+            self.store.put_back(files.iter().chain(failed.iter().map(|(file, _)| file)));
+            return Err(error);
+        }
         let checked = self.drop_unexpected(&mut files, &mut failed, policy);
         if let Err(error) = checked.and_then(|()| self.prepare(&mut files, &mut failed)) {
             self.store.put_back(files.iter().chain(failed.iter().map(|(file, _)| file)));
@@ -131,6 +135,21 @@ impl Publisher {
             policy.on_file(&file.path, file.size_bytes, FileEvent::Published)?;
         }
         Ok(renamed.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    /// Creates the files of which no byte has come.
+    fn create_holes(&self, files: &mut Vec<Publishing>, failed: &mut Failed) -> Result<(), DestinationError> {
+        if !files.iter().any(|(_, file)| file.is_all_hole()) {
+            return Ok(());
+        }
+        self.store.begin(files.iter().filter(|(_, file)| file.is_all_hole()).map(|(entry, _)| *entry))?;
+        let create = |(entry, file): &Publishing| match file.is_all_hole() {
+            true => self.store.open_filling(*entry, file).map(drop),
+            false => Ok(()),
+        };
+        let created = files.iter().map(create).collect();
+        set_failed_aside(files, created, failed);
+        Ok(())
     }
 
     /// Gives up the files that have not the digest that is expected of them.

@@ -16,6 +16,7 @@ use crate::{
     platform::{self, Kind},
     site::Metadata,
     source::SourceRoot,
+    sparse,
     state::{ActiveFile, DIRECTORY_MODES, Directory, FileState as ActiveState, Link, OWNER_DIRECTORY_MODE},
     sync::{FileState, Stamp},
 };
@@ -65,7 +66,12 @@ impl Destination {
             Kind::Directory => EntryKind::Directory,
             other => return Err(self.parts.site.wrong_kind(path, other, Kind::File)),
         };
-        Ok(found.entry(kind, path.clone()))
+        let mut entry = found.entry(kind, path.clone());
+        if kind == EntryKind::File {
+            let parent = self.parts.site.parent_of(path)?;
+            entry.holes = sparse::holes_of(&found, || platform::open_file(&parent.dir, path.file_name()));
+        }
+        Ok(entry)
     }
 
     /// Copies the file at `from` so that it can be published as `to`, as entry number `index`, with what `expected` says.
@@ -82,7 +88,7 @@ impl Destination {
             return Ok(false);
         }
         expected.stamp.apply(&mut entry);
-        self.copy_entry(index, from, &entry, expected.digest)
+        self.copy_entry(index, from, &entry, Some(expected.digest))
     }
 
     /// Gives the file at `path` another mode and time.
@@ -214,12 +220,14 @@ impl Destination {
         self.parts.publisher.created(path, parent.device)
     }
 
-    fn copy_entry(
+    /// Copies the file at `from` so that it can be published as this entry; `false` if it is not as long, or has another
+    /// digest.
+    pub(super) fn copy_entry(
         &self,
         index: u64,
         from: &RelPath,
         entry: &Entry,
-        expected: Digest,
+        expected: Option<Digest>,
     ) -> Result<bool, DestinationError> {
         let reading = |error| self.parts.site.failed(Operation::Read, from, error);
         let source = self.parts.site.parent_of(from)?;
@@ -233,16 +241,24 @@ impl Destination {
         let mut hasher = self.parts.site.options.digest.hasher();
         let read = |at, buffer: &mut [u8]| platform::read_at(&source, at, buffer).map_err(reading);
         let mut copied_bytes = 0;
+        // What is not written reads as zeros.
+        let sized = platform::set_len(&temp, file.size_bytes);
+        sized
+            .map_err(|error| self.parts.site.failed_writing(Operation::Write, to, file.size_bytes, error))?;
         let copy = |part: &[u8]| {
             let at = copied_bytes;
             copied_bytes += part.len() as u64;
+            if part.iter().all(|byte| *byte == 0) && copied_bytes <= file.size_bytes {
+                return Ok(());
+            }
             platform::write_all_at(&temp, at, part)
                 .map_err(|error| self.parts.site.failed_writing(Operation::Write, to, file.size_bytes, error))
         };
         // A byte more than is due, so that a longer file is found out.
         let range = 0..file.size_bytes.saturating_add(1);
         let len_bytes = hash_parts(&mut hasher, range, &mut Scratch::new(READ_LEN_BYTES), read, copy)?;
-        if len_bytes != file.size_bytes || hasher.finish() != expected {
+        let digest = hasher.finish();
+        if len_bytes != file.size_bytes || expected.is_some_and(|expected| expected != digest) {
             store.drop_files(&[&file])?;
             return Ok(false);
         }

@@ -86,7 +86,7 @@ impl Batch {
         fill(&mut self.0);
         let body_start = start + LEN_LEN_BYTES;
         let check = check_of(&self.0[body_start..]);
-        // Bodies are below MAX_BODY_LEN_BYTES: a chunk has at most 1,024 spans, a path 4,096 bytes.
+        // Bodies are below MAX_BODY_LEN_BYTES: a chunk has at most 1,024 spans, a path 32 KiB.
         let len = (self.0.len() - body_start) as u32;
         self.0[start..body_start].copy_from_slice(&len.to_le_bytes());
         self.0.extend_from_slice(&check);

@@ -7,11 +7,15 @@ use cap_std::fs::Dir;
 use shiplane_wire::{Entry, EntryKind, EscapedPath, LeftOutReason, Mtime, RelPath};
 
 use crate::{
+    buffers::CountedMemory,
     error::SourceError,
     filters::{Excluded, Filters, IgnoreFiles, Walk},
+    hard_links::FirstNames,
     names,
-    platform::{self, Kind, Names, Position, Stat},
+    platform::{self, Kind, Names, Position, Sizes, Stat},
     policy::LinkPolicy,
+    source::MadeUpFiles,
+    sparse,
 };
 
 /// What a scan found.
@@ -67,6 +71,15 @@ pub struct Scan {
     /// Paths that only this side can know to be excluded, if anybody wants to know.
     excluded: Option<Vec<RelPath>>,
     links: LinkPolicy,
+    /// Which file has which entry as its first name, if anybody wants to know.
+    first_names: Option<FirstNames>,
+    /// The path of the first file with several names for which there was no memory.
+    unlinked: Option<EscapedPath>,
+    /// How many entries were given.
+    entries: u64,
+    /// The file system of what was looked at last, and which of its sizes are true.
+    file_system: (u64, Sizes),
+    made_up: MadeUpFiles,
 }
 
 /// A directory that is being listed.
@@ -109,7 +122,17 @@ impl Scan {
             own: None,
             excluded: None,
             links: LinkPolicy::All,
+            first_names: None,
+            unlinked: None,
+            entries: 0,
+            file_system: (u64::MAX, Sizes::True),
+            made_up: MadeUpFiles::default(),
         }
+    }
+
+    /// Keeps here what files contain that the kernel makes up.
+    pub(super) fn holding(self, made_up: &MadeUpFiles) -> Self {
+        Self { made_up: made_up.clone(), ..self }
     }
 
     pub(super) fn tree(root: &Dir, filters: Option<&Arc<Filters>>) -> Self {
@@ -140,6 +163,11 @@ impl Scan {
     /// Which links are given; the others are left out.
     pub fn take_links(&mut self, links: LinkPolicy) {
         self.links = links;
+    }
+
+    /// Tells of files with several names which entry has the first of them. They are remembered in `memory`.
+    pub fn link_names(&mut self, memory: Box<dyn CountedMemory>) {
+        self.first_names = Some(FirstNames::new(memory));
     }
 
     /// Remembers what is not given: files of this program's own, and what this side alone knows to be excluded. That a
@@ -201,7 +229,7 @@ impl Scan {
             return None;
         }
         match stat.kind {
-            Kind::File => Some(Scanned::Entry(stat.entry(EntryKind::File, path))),
+            Kind::File => Some(self.look_at_file(name_at, &stat, path)),
             Kind::Symlink => self.look_at_link(name_at, &stat, path),
             Kind::Special => Some(self.left_out(LeftOutReason::SpecialFile)),
             Kind::Directory => match self.enter(name_at) {
@@ -222,6 +250,32 @@ impl Scan {
             noted.push(path.clone());
         }
         excluded.is_some()
+    }
+
+    /// The file whose name the path ends in.
+    fn look_at_file(&mut self, name_at: usize, stat: &Stat, path: RelPath) -> Scanned {
+        let mut entry = stat.entry(EntryKind::File, path);
+        let Some(Level { handle: Handle::Open { dir, .. }, .. }) = self.levels.last() else {
+            return Scanned::Entry(entry);
+        };
+        let open = || platform::open_file(dir, &self.path[name_at..]);
+        if self.file_system.0 != stat.device {
+            self.file_system = (stat.device, platform::sizes_of(dir));
+        }
+        if !self.file_system.1.is_true(stat.size_bytes) {
+            return match open().and_then(|file| self.made_up.list(file, &mut entry)) {
+                Ok(()) => Scanned::Entry(entry),
+                Err(_) => self.left_out(LeftOutReason::Unreadable),
+            };
+        }
+        entry.holes = sparse::holes_of(stat, open);
+        if let Some(first_names) = self.first_names.as_mut().filter(|_| stat.links > 1) {
+            entry.first = first_names.of(entry.version, stat.links, self.entries);
+            if entry.first.is_none() && self.unlinked.is_none() {
+                self.unlinked = Some(EscapedPath::new(&self.path));
+            }
+        }
+        Scanned::Entry(entry)
     }
 
     /// The link whose name the path ends in.
@@ -329,6 +383,14 @@ impl Iterator for Scan {
     type Item = Result<Scanned, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let next = self.step();
+        self.entries += u64::from(matches!(next, Some(Ok(Scanned::Entry(_)))));
+        next
+    }
+}
+
+impl Scan {
+    fn step(&mut self) -> Option<Result<Scanned, SourceError>> {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
@@ -348,6 +410,9 @@ impl Iterator for Scan {
                 }
                 Err(error) => return Some(self.give_up_level(error)),
             }
+        }
+        if let Some(path) = self.unlinked.take() {
+            return Some(Ok(Scanned::LeftOut { reason: LeftOutReason::HardLink, path }));
         }
         // What was asked for by its path and is nowhere.
         let missing = self.filters.as_mut().and_then(Walk::next_missing)?;

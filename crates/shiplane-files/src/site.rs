@@ -23,6 +23,7 @@ use crate::{
     policy::LinkPolicy,
     resolve::{Created, ResolvedDestination},
     shape::Shape,
+    sparse,
     state::{DIRECTORY_MODES, FILE_MODES, KEPT_DIRECTORY_MODES, OWNER_DIRECTORY_MODE, Summary},
 };
 
@@ -195,14 +196,30 @@ impl Site {
 
     pub(super) fn hash(&self, file: &File, algorithm: DigestAlgorithm) -> io::Result<Digest> {
         let mut hasher = algorithm.hasher();
-        let read = |at, buffer: &mut [u8]| {
-            if self.is_abandoned.load(Ordering::Relaxed) {
-                return Err(io::Error::other("the transfer has failed meanwhile"));
-            }
-            platform::read_at(file, at, buffer)
-        };
+        let read = |at, buffer: &mut [u8]| self.read_at(file, at, buffer);
         hash_parts(&mut hasher, 0..u64::MAX, &mut Scratch::new(READ_LEN_BYTES), read, |_| Ok(()))?;
         Ok(hasher.finish())
+    }
+
+    /// The digest of a file that is to be compared with that of an entry: without its holes, which must be zeros here. `None` if they
+    /// are not.
+    pub(super) fn hash_as(&self, file: &File, entry: &Entry) -> io::Result<Option<Digest>> {
+        let algorithm = self.options.digest;
+        if entry.holes.is_empty() {
+            return self.hash(file, algorithm).map(Some);
+        }
+        if !sparse::are_zeros(file, &entry.holes, entry.size_bytes)? {
+            return Ok(None);
+        }
+        let read = |at, buffer: &mut [u8]| self.read_at(file, at, buffer);
+        sparse::digest_of_data(algorithm, &entry.holes, entry.size_bytes, read).map(Some)
+    }
+
+    fn read_at(&self, file: &File, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_abandoned.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the transfer has failed meanwhile"));
+        }
+        platform::read_at(file, at, buffer)
     }
 
     /// Gives a file whose content is the peer's the mode and the time that it has there.

@@ -17,11 +17,14 @@ use crate::{
     platform::{self, Kind, Stat},
     scan::Scan,
     shape::Shape,
+    sparse,
 };
 
 mod current;
+mod made_up;
 
 pub(crate) use current::Current;
+pub(crate) use made_up::MadeUpFiles;
 
 /// A directory or a file that is served, held open: whatever happens to its path later, nothing else is
 /// ever served.
@@ -227,6 +230,8 @@ pub struct Source {
     shape: Shape,
     content: Content,
     filters: Option<Arc<Filters>>,
+    /// What files contain that the kernel makes up.
+    made_up: MadeUpFiles,
 }
 
 #[derive(Clone, Debug)]
@@ -273,7 +278,7 @@ impl Source {
     }
 
     fn of(shape: Shape, content: Content) -> Self {
-        Self { shape, content, filters: None }
+        Self { shape, content, filters: None, made_up: MadeUpFiles::default() }
     }
 
     /// The same without what `filters` exclude, unless it is one file.
@@ -305,8 +310,8 @@ impl Source {
     /// Lists what is there, from the beginning.
     pub fn scan(&self) -> Scan {
         match &self.content {
-            Content::Tree(root) => Scan::tree(root, self.filters.as_ref()),
-            Content::File(file) => Scan::one(file.entry()),
+            Content::Tree(root) => Scan::tree(root, self.filters.as_ref()).holding(&self.made_up),
+            Content::File(file) => Scan::one(file.entry(&self.made_up)),
             Content::Open(file) => Scan::one(file.entry()),
             Content::Listed { entries, .. } => Scan::listed(Arc::clone(entries)),
         }
@@ -328,6 +333,9 @@ impl Source {
             return Err(SourceError::NotServable { path: entry.path.to_string(), found });
         }
         let reopening = |error| SourceError::reopening(entry.path.as_bytes(), error);
+        if let Some(content) = self.made_up.find(entry) {
+            return Ok(SourceFile::of_content(content, entry));
+        }
         let file = match &self.content {
             Content::Tree(root) | Content::Listed { root, .. } => {
                 platform::open_file(root, entry.path.as_bytes())
@@ -336,8 +344,16 @@ impl Source {
             Content::Open(open) => open.file.try_clone(),
         };
         let file = SourceFile::new(file.map_err(reopening)?, entry.version, entry.path.clone());
-        file.check_unchanged()?;
-        Ok(file)
+        match (file.check_unchanged(), file.bytes) {
+            (Err(SourceError::Changed { path }), Bytes::OfFile(made_up))
+                if !platform::sizes_of(&made_up).is_true(0) =>
+            {
+                let content = made_up::read_again(made_up, entry).map_err(reopening)?;
+                let content = content.ok_or(SourceError::Changed { path })?;
+                Ok(SourceFile::of_content(content, entry))
+            }
+            (checked, bytes) => checked.map(|()| SourceFile { bytes, ..file }),
+        }
     }
 
     /// Whether its files are opened and read without ever waiting for a disk.
@@ -384,22 +400,30 @@ impl OpenFile {
         if stat.kind != Kind::File {
             return Err(SourceError::NotServable { path: path(), found: stat.kind });
         }
-        Ok(Entry { mode: NEW_FILE_MODE, ..stat.entry(EntryKind::File, self.name.clone()) })
+        let holes = sparse::holes_of(&stat, || self.file.try_clone());
+        Ok(Entry { mode: NEW_FILE_MODE, holes, ..stat.entry(EntryKind::File, self.name.clone()) })
     }
 }
 
 impl OneFile {
-    fn entry(&self) -> Result<Entry, SourceError> {
-        let stat = self.open()?;
-        Ok(stat.entry(EntryKind::File, self.name.clone()))
+    fn entry(&self, made_up: &MadeUpFiles) -> Result<Entry, SourceError> {
+        let (file, stat) = self.open()?;
+        let mut entry = stat.entry(EntryKind::File, self.name.clone());
+        if platform::has_true_size(&file, &stat) {
+            entry.holes = sparse::holes_of(&stat, || Ok(file));
+        } else {
+            let opening = |error| SourceError::opening(self.name.as_bytes(), error);
+            made_up.list(file, &mut entry).map_err(opening)?;
+        }
+        Ok(entry)
     }
 
-    fn open(&self) -> Result<Stat, SourceError> {
+    fn open(&self) -> Result<(File, Stat), SourceError> {
         let opening = |error| SourceError::opening(self.name.as_bytes(), error);
         let file = platform::open_file_following(&self.root, self.path.as_bytes()).map_err(opening)?;
         let stat = platform::stat_open(&file).map_err(opening)?;
         match stat.kind {
-            Kind::File => Ok(stat),
+            Kind::File => Ok((file, stat)),
             found => Err(SourceError::NotServable { path: self.name.to_string(), found }),
         }
     }
@@ -408,16 +432,28 @@ impl OneFile {
 /// An open file of the source, in the state its entry described.
 #[derive(Debug)]
 pub struct SourceFile {
-    file: File,
+    bytes: Bytes,
     version: Version,
     path: RelPath,
     /// Reads never wait.
     is_in_memory: bool,
 }
 
+#[derive(Debug)]
+enum Bytes {
+    OfFile(File),
+    /// What the kernel made up.
+    Held(Arc<[u8]>),
+}
+
 impl SourceFile {
     fn new(file: File, version: Version, path: RelPath) -> Self {
-        Self { is_in_memory: platform::lives_in_memory(&file), file, version, path }
+        Self { is_in_memory: platform::lives_in_memory(&file), bytes: Bytes::OfFile(file), version, path }
+    }
+
+    fn of_content(content: Arc<[u8]>, entry: &Entry) -> Self {
+        let (version, path) = (entry.version, entry.path.clone());
+        Self { bytes: Bytes::Held(content), version, path, is_in_memory: true }
     }
 
     /// Fills `buffer` with the bytes at `offset_bytes`.
@@ -430,7 +466,11 @@ impl SourceFile {
     /// [`SourceError::Changed`] if the file ends before that, [`SourceError::Unreadable`].
     pub fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
         let path = || self.path.to_string();
-        platform::read_exact_at(&self.file, offset_bytes, buffer).map_err(|source| match source.kind() {
+        let read = match &self.bytes {
+            Bytes::OfFile(file) => platform::read_exact_at(file, offset_bytes, buffer),
+            Bytes::Held(content) => copy_at(content, offset_bytes, buffer),
+        };
+        read.map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => SourceError::Changed { path: path() },
             _ => SourceError::Unreadable { path: path(), source },
         })
@@ -445,9 +485,10 @@ impl SourceFile {
         if self.is_in_memory {
             return self.read_at(offset_bytes, buffer).map(|()| buffer.len());
         }
+        let Bytes::OfFile(file) = &self.bytes else { return Ok(0) };
         let mut filled = 0;
         while filled < buffer.len() {
-            match platform::try_read_at(&self.file, offset_bytes + filled as u64, &mut buffer[filled..]) {
+            match platform::try_read_at(file, offset_bytes + filled as u64, &mut buffer[filled..]) {
                 Ok(Some(0)) => return Err(SourceError::Changed { path: self.path.to_string() }),
                 Ok(Some(read)) => filled += read,
                 Ok(None) => break,
@@ -476,6 +517,16 @@ impl SourceFile {
         Ok(hasher.finish())
     }
 
+    /// Hashes the file of `entry` without its holes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_at`](Self::read_at).
+    pub fn digest_of_data(&self, entry: &Entry, algorithm: DigestAlgorithm) -> Result<Digest, SourceError> {
+        let read = |at, buffer: &mut [u8]| self.read_at(at, buffer).map(|()| buffer.len());
+        sparse::digest_of_data(algorithm, &entry.holes, entry.size_bytes, read)
+    }
+
     /// Checks that the file is still in the state that its entry described (SPEC 4.9).
     ///
     /// # Errors
@@ -483,8 +534,9 @@ impl SourceFile {
     /// [`SourceError::Changed`], [`SourceError::Vanished`] if it was deleted, [`SourceError::Unreadable`].
     pub fn check_unchanged(&self) -> Result<(), SourceError> {
         let path = || self.path.to_string();
-        let stat = platform::stat_open(&self.file)
-            .map_err(|source| SourceError::Unreadable { path: path(), source })?;
+        let Bytes::OfFile(file) = &self.bytes else { return Ok(()) };
+        let stat =
+            platform::stat_open(file).map_err(|source| SourceError::Unreadable { path: path(), source })?;
         if stat.kind == Kind::File && stat.version() == self.version {
             return Ok(());
         }
@@ -493,6 +545,15 @@ impl SourceFile {
         }
         Err(SourceError::Changed { path: path() })
     }
+}
+
+/// Fills `buffer` from `content`; [`io::ErrorKind::UnexpectedEof`] if it ends before that.
+fn copy_at(content: &[u8], offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let start = usize::try_from(offset_bytes).unwrap_or(usize::MAX);
+    let end = start.saturating_add(buffer.len());
+    let part = content.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
+    buffer.copy_from_slice(part);
+    Ok(())
 }
 
 /// The name of the directory at `path`, an absolute path; `None` for `/`, or if it cannot be sent.

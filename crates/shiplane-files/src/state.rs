@@ -21,6 +21,8 @@ pub(super) struct ActiveFile {
     pub(super) mtime: Mtime,
     pub(super) version: Version,
     pub(super) kept: RangeSet,
+    /// Of that, holes, which are nowhere.
+    pub(super) hole_bytes: u64,
     /// The journal knows of it.
     pub(super) is_begun: bool,
     /// The temporary file has kept bytes in it, so that it must be opened, not created.
@@ -83,6 +85,8 @@ pub struct Summary {
     pub directories: u64,
     /// Symbolic links of the transfer, new or not.
     pub links: u64,
+    /// Of the published files, those that are further names of others.
+    pub hard_links: u64,
 }
 
 /// Remembers which paths (or inodes) there were, 8 bytes each, and of many the last ones: what comes twice is told as the peer's
@@ -135,11 +139,17 @@ impl ActiveFile {
             mtime: entry.mtime,
             version: entry.version,
             kept: RangeSet::default(),
+            hole_bytes: entry.holes.len_bytes(),
             is_begun: false,
             is_created: false,
             is_sealed: false,
             state: FileState::Filling,
         }
+    }
+
+    /// Whether nothing of it is to come though it is not empty.
+    pub(super) fn is_all_hole(&self) -> bool {
+        self.size_bytes > 0 && self.hole_bytes == self.size_bytes
     }
 
     /// Whether it can be opened again once it has its final mode.

@@ -364,7 +364,9 @@ impl ChunkStore {
 
     /// Asks for all of a large file's space at once: a full disk shows now, and the file is in one piece.
     fn allocate(&self, file: &ActiveFile, open: &File) -> Result<(), DestinationError> {
-        let allocated = if file.size_bytes >= self.site.options.chunk_len_bytes {
+        let is_large = file.size_bytes >= self.site.options.chunk_len_bytes;
+        // Space that is set aside would fill the holes.
+        let allocated = if is_large && file.hole_bytes == 0 {
             platform::allocate(open, file.size_bytes)
         } else {
             platform::set_len(open, file.size_bytes)

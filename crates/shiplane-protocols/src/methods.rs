@@ -353,6 +353,7 @@ pub(crate) fn not_taken(error: &DestinationError) -> Fault {
         DestinationError::NameRefused { .. }
         | DestinationError::NameCollision { .. }
         | DestinationError::LinkRefused { .. }
+        | DestinationError::TooManyHardLinks { .. }
         | DestinationError::InLeftOut { .. } => FaultCode::PathRefused,
         DestinationError::WrongKind { found: Kind::Symlink, .. } => FaultCode::PathRefused,
         DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => FaultCode::Exists,

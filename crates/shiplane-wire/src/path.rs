@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn odd_names_are_ordinary_here() {
-        let paths = [&b"..."[..], b"..a", b".ssh/authorized_keys", b"x:ads", b"CON", b"a\\b", b"\xff\xfe", b"a\nb\r"];
+        let paths =
+            [&b"..."[..], b"..a", b".ssh/authorized_keys", b"x:ads", b"CON", b"a\\b", b"\xff\xfe", b"a\nb\r"];
         for path in paths {
             assert_eq!(RelPath::parse(path).unwrap().as_bytes(), path);
         }

@@ -5,7 +5,7 @@ use shiplane_wire::LeftOutReason;
 /// The kind of a reason, as in [`Action::change`](crate::Action::change).
 pub(crate) fn kind_of(reason: LeftOutReason) -> &'static str {
     match reason {
-        LeftOutReason::Symlink | LeftOutReason::LinkLeadsOut => LINKS,
+        LeftOutReason::Symlink | LeftOutReason::LinkLeadsOut | LeftOutReason::HardLink => LINKS,
         LeftOutReason::SpecialFile => SPECIAL,
         LeftOutReason::Name | LeftOutReason::NameTaken => NAMES,
         LeftOutReason::Unreadable => UNREADABLE,

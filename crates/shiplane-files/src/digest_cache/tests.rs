@@ -15,6 +15,8 @@ fn file(id: u8, size_bytes: u64) -> Entry {
         version: Version::from_bytes([id; 16]),
         path: RelPath::parse(b"file").unwrap(),
         target: None,
+        first: None,
+        holes: shiplane_wire::Holes::default(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Linux first; other Unix systems resolve paths one component at a time.
 
+mod content;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -13,6 +15,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Timespec, Time
 use rustix::io::Errno;
 use shiplane_wire::Mtime;
 
+pub(crate) use self::content::{holes_of, sizes_of};
 use super::{Kind, LOCKED_MODE, Locked, Stat, retry};
 use crate::disk::{self, Change};
 
@@ -137,6 +140,18 @@ pub(crate) fn name_again(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
         // Nor does a system that protects hard links give them to those who do not own the file.
         Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK) => rename_new(dir, from, to),
         result => Ok(result?),
+    }
+}
+
+/// Gives the file `from` the name `to` in `to_dir` as well; fails with `AlreadyExists` if anything has that name.
+/// `false` if the file cannot have another name there.
+pub(crate) fn link_file(from_dir: &Dir, from: &[u8], to_dir: &Dir, to: &[u8]) -> io::Result<bool> {
+    disk::before(Change::Name, to_dir)?;
+    match rustix::io::retry_on_intr(|| rustix::fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())) {
+        Ok(()) => Ok(true),
+        // Too many names, another file system, one without hard links, or a file that is not ours.
+        Err(Errno::MLINK | Errno::XDEV | Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -415,20 +430,36 @@ const NANOS_MAX: u32 = 999_999_999;
 /// Symbolic links can be created here.
 pub(crate) const HAS_LINKS: bool = true;
 
+/// 4,000: `PATH_MAX` is 4,096, the end of the text included, and a name has at most 255.
+const LOOKUP_LEN_BYTES: usize = 4000;
+
 /// How often a lookup is repeated that the kernel gave up because of a rename at the same time.
 #[cfg(target_os = "linux")]
 const LOOKUP_ATTEMPTS: u32 = 16;
 
-#[cfg(target_os = "linux")]
+/// Opens `path` beneath `root`, through no link. One that is too long for a single lookup is opened piece by piece.
 fn open_beneath(root: &Dir, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    let (mut rest, mut held): (_, Option<OwnedFd>) = (path, None);
+    while rest.len() > LOOKUP_LEN_BYTES
+        && let Some(end) = rest[..LOOKUP_LEN_BYTES].iter().rposition(|byte| *byte == b'/')
+    {
+        let at = held.as_ref().map_or_else(|| root.as_fd(), AsFd::as_fd);
+        held = Some(look_up(at, &rest[..end], DIRECTORY, Mode::empty())?);
+        rest = &rest[end + 1..];
+    }
+    look_up(held.as_ref().map_or_else(|| root.as_fd(), AsFd::as_fd), rest, flags, mode)
+}
+
+#[cfg(target_os = "linux")]
+fn look_up(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
     use rustix::fs::ResolveFlags;
 
     let beneath = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
     for _ in 0..LOOKUP_ATTEMPTS {
         match rustix::fs::openat2(root, path, flags, mode, beneath) {
             Err(Errno::AGAIN | Errno::INTR) => {}
-            // An old kernel, a sandbox that filters the call, or a path of exactly the longest length.
-            Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => break,
+            // An old kernel, or a sandbox that filters the call.
+            Err(Errno::NOSYS | Errno::PERM) => break,
             result => return Ok(result?),
         }
     }
@@ -436,19 +467,19 @@ fn open_beneath(root: &Dir, path: &[u8], flags: OFlags, mode: Mode) -> io::Resul
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_beneath(root: &Dir, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+fn look_up(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
     open_by_component(root, path, flags, mode)
 }
 
-fn open_by_component(root: &Dir, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+fn open_by_component(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
     let mut components = path.split(|byte| *byte == b'/');
     let last = components.next_back().unwrap_or_default();
     let mut held: Option<OwnedFd> = None;
     for component in components {
-        let at = held.as_ref().map_or_else(|| root.as_fd(), AsFd::as_fd);
+        let at = held.as_ref().map_or(root, AsFd::as_fd);
         held = Some(retry(|| rustix::fs::openat(at, checked(component)?, DIRECTORY, Mode::empty()))?);
     }
-    let at = held.as_ref().map_or_else(|| root.as_fd(), AsFd::as_fd);
+    let at = held.as_ref().map_or(root, AsFd::as_fd);
     retry(|| rustix::fs::openat(at, checked(last)?, flags, mode))
 }
 

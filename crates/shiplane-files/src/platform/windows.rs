@@ -169,6 +169,21 @@ pub(crate) fn set_mtime(file: &impl Opened, mtime: Mtime) -> io::Result<()> {
     file.set_modified(time.unwrap_or(UNIX_EPOCH))
 }
 
+/// Files are copied instead.
+pub(crate) fn link_file(_from_dir: &Dir, _from: &[u8], _to_dir: &Dir, _to: &[u8]) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// This system is not asked.
+pub(crate) fn holes_of(_file: &File, _size_bytes: u64) -> io::Result<Vec<std::ops::Range<u64>>> {
+    Ok(Vec::new())
+}
+
+/// No file system here makes up its files.
+pub(crate) fn sizes_of<T>(_file: &T) -> Sizes {
+    Sizes::True
+}
+
 /// Symbolic links need administrator's rights.
 pub(crate) const HAS_LINKS: bool = false;
 

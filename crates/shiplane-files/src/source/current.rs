@@ -36,7 +36,13 @@ impl Source {
         if stat.kind != Kind::File {
             return Err(SourceError::Changed { path: path.to_string() });
         }
-        let entry = stat.entry(EntryKind::File, path.clone());
+        let mut entry = stat.entry(EntryKind::File, path.clone());
+        if !platform::has_true_size(&file, &stat) {
+            self.made_up.list(file, &mut entry).map_err(failed)?;
+            let content = self.made_up.find(&entry).ok_or(SourceError::Changed { path: path.to_string() })?;
+            let file = SourceFile::of_content(content, &entry);
+            return Ok(Current { entry, changed: stat.mtime.max(stat.ctime), file });
+        }
         let file = SourceFile::new(file, entry.version, path.clone());
         Ok(Current { entry, changed: stat.mtime.max(stat.ctime), file })
     }

@@ -126,7 +126,7 @@ impl Changes {
         bytes.put_u32_le(self.unknown.len() as u32);
         for (path, why) in &self.unknown {
             bytes.put_u8(*why as u8);
-            // A path has at most 4,096 bytes.
+            // A path has at most 32 KiB.
             bytes.put_u16_le(path.as_bytes().len() as u16);
             bytes.put_slice(path.as_bytes());
         }

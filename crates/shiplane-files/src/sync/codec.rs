@@ -94,7 +94,7 @@ impl Manifest {
         bytes.push(FORMAT);
         bytes.extend_from_slice(&(self.len() as u64).to_le_bytes());
         for (path, node) in self.iter() {
-            // A path has at most 4,096 bytes.
+            // A path has at most 32 KiB.
             bytes.extend_from_slice(&(path.as_bytes().len() as u16).to_le_bytes());
             bytes.extend_from_slice(path.as_bytes());
             bytes.push(node.kind() as u8);

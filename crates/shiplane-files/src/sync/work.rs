@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
+use shiplane_wire::{Digest, Entry, EntryKind, RelPath, Version};
 
 use super::dataset::{Agreed, View};
 use super::error::DatasetError;
@@ -255,7 +255,9 @@ impl Work {
         }
         let root = &self.shared.root;
         let is_file = || ScanError::NotDirectory { path: ".".to_owned() };
-        Ok(Source::of_entries(root, entries.into_values().collect()).ok_or_else(is_file)?)
+        let mut entries: Vec<_> = entries.into_values().collect();
+        link_names(&mut entries);
+        Ok(Source::of_entries(root, entries).ok_or_else(is_file)?)
     }
 
     fn entry_of(&self, path: &RelPath) -> Result<Option<Entry>, DestinationError> {
@@ -367,6 +369,21 @@ impl Prepared {
     /// What both sides have agreed on.
     pub fn agreed(&self) -> &Arc<Agreed> {
         &self.work.shared.agreed
+    }
+}
+
+/// Tells which files are names of one file: they are in the same state, which tells one inode from another.
+fn link_names(entries: &mut [Entry]) {
+    let mut first_of: HashMap<Version, usize> = HashMap::new();
+    for index in 0..if cfg!(unix) { entries.len() } else { 0 } {
+        if entries[index].kind != EntryKind::File {
+            continue;
+        }
+        let first = *first_of.entry(entries[index].version).or_insert(index);
+        if first < index {
+            entries[first].first = Some(first as u64);
+            entries[index].first = Some(first as u64);
+        }
     }
 }
 

@@ -158,6 +158,7 @@ fn names_are_taken_byte_by_byte() {
         b"esc\x1b[2J",
         b"CON",
         b"a\\b",
+        b"new\nline\r",
         b"x:ads",
         b" ",
         b"A",
@@ -176,22 +177,23 @@ fn names_are_taken_byte_by_byte() {
 #[test]
 fn the_deepest_path_is_taken() {
     let temp = TempDir::new().unwrap();
-    let component = "d".repeat(63);
+    let component = "d".repeat(127);
     let mut tree = Tree::default();
     let mut path = String::new();
-    for depth in 1..64 {
+    for depth in 1..256 {
         path.push_str(&component);
         tree = tree.dir(&path);
         path.push('/');
-        assert!(depth * 64 == path.len());
+        assert!(depth * 128 == path.len());
     }
-    // 64 components and 4,096 bytes, both as much as a path may have.
-    path.push_str(&"f".repeat(64));
-    assert_eq!(path.len(), 4096);
+    // As long as a path may be, which no system opens in one call.
+    path.push_str(&"f".repeat(128));
+    assert_eq!(path.len(), 32 << 10);
     tree = tree.file(&path, "deep");
     assert_eq!(receive(open(temp.path()), &tree).unwrap().published_files, 1);
     let listed = listing_beneath(temp.path());
-    assert_eq!(listed, 64);
+    assert_eq!(listed, 256);
+    assert_eq!(receive(open(temp.path()), &tree).unwrap().identical_files, 1);
 }
 
 /// How many names there are, each directory entered by its own name, since the whole path is too long.

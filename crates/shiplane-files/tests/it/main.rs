@@ -7,6 +7,8 @@
 mod broken_disk;
 mod conflicts;
 mod disks;
+#[cfg(target_os = "linux")]
+mod hard_links;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod left_out;
@@ -19,5 +21,7 @@ mod orphaned_temps;
 mod resolve;
 mod resume;
 mod source;
+#[cfg(target_os = "linux")]
+mod sparse;
 mod threads;
 mod tree;

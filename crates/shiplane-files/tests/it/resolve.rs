@@ -97,7 +97,7 @@ fn a_link_with_the_name_of_the_directory_is_not_followed() {
 #[test]
 fn the_name_of_what_was_asked_for_is_checked_like_any_other() {
     let temp = TempDir::new().unwrap();
-    for name in [&b".."[..], b"", b"a/b", b"/etc", b"a\nb", b".shiplane-0123456789abcdef.journal"] {
+    for name in [&b".."[..], b"", b"a/b", b"/etc", b"a\0b", b".shiplane-0123456789abcdef.journal"] {
         for shape in [Shape::File { name: name.into() }, Shape::Directory { name: name.into() }] {
             let error = Destination::open(&temp.path().join(""), &shape, job(), options()).unwrap_err();
             assert!(matches!(error, DestinationError::NameRefused { .. }), "{error}");

@@ -11,8 +11,8 @@ use shiplane_files::internals::{
     Summary,
 };
 use shiplane_wire::{
-    Digest, DigestAlgorithm, Durability, Entry, EntryKind, LinkTarget, Mtime, Offer, RecvStep, RelPath, Span,
-    Verified, Version,
+    Digest, DigestAlgorithm, Durability, Entry, EntryKind, Holes, LinkTarget, Mtime, Offer, RecvStep,
+    RelPath, Span, Verified, Version,
 };
 
 /// Small, so that files of a few chunks are small, too.
@@ -73,6 +73,8 @@ pub(super) fn entry(kind: EntryKind, path: &[u8], content: &[u8]) -> Entry {
         version: Version::from_bytes(version),
         path: RelPath::parse(path).unwrap(),
         target: None,
+        first: None,
+        holes: Holes::default(),
     }
 }
 
@@ -136,7 +138,7 @@ impl<'a> Transfer<'a> {
                 plan => plan,
             };
             match plan {
-                Plan::Done | Plan::Kept | Plan::LeftOut => {}
+                Plan::Done | Plan::Kept | Plan::Linked | Plan::LeftOut => {}
                 Plan::Compare { .. } | Plan::Delta { .. } => panic!("compare settles it"),
                 Plan::Want { missing: none, resumed_bytes } if none.is_empty() => {
                     transfer.resumed_bytes += resumed_bytes;

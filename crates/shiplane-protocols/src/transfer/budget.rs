@@ -82,7 +82,7 @@ impl MemoryBudget {
         let accounts = self.of_peer(peer);
         let held = accounts.journals.reservation();
         let journal = Box::new(PeerMemory { held, _accounts: accounts });
-        SharedMemory { buffers: self.splitters.buffers.clone(), journal }
+        SharedMemory { buffers: self.splitters.buffers.clone(), journal, links: self.of_requests(peer) }
     }
 
     /// For other things that a peer's request makes this side remember, of what there is for lists.

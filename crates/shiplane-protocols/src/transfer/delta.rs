@@ -250,7 +250,7 @@ pub(super) const MAX_SIGNATURE_REQUESTS: usize = 4096;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shiplane_wire::{BlockSignature, Code, Digest, EntryKind, Mtime, RelPath, Version};
+    use shiplane_wire::{BlockSignature, Code, Digest, EntryKind, Holes, Mtime, RelPath, Version};
 
     use super::super::budget::{MemoryBudget, Quota, SIGNATURE_MEMORY_BYTES};
     use super::*;
@@ -264,6 +264,8 @@ mod tests {
             version: Version::from_bytes([0; 16]),
             path: RelPath::parse(b"f").unwrap(),
             target: None,
+            first: None,
+            holes: Holes::default(),
         }
     }
 

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::internals::{LinkPolicy, Scanned, Source, SourceError, TopDirectory};
+use shiplane_files::internals::{CountedMemory, LinkPolicy, Scanned, Source, SourceError, TopDirectory};
 use shiplane_transport::internals::{BiStream, blocking};
 use shiplane_transport::{PeerConnection, SendChunkError, StreamError};
 use shiplane_wire::{
@@ -30,7 +30,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 pub(crate) use self::provided::Provided;
 use self::{
-    entries::Entries,
+    entries::{Entries, NamesMemory},
     events::left_out_there,
     offering::Offering,
     presence::Presence,
@@ -69,7 +69,12 @@ pub(crate) async fn provide(
     let outlet = Outlet::new(connection, transfer, Arc::clone(&source), options, quota.compressed());
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
-        scan: Some(start_scan(Arc::clone(&source), options.links, Arc::clone(&scanned_entries))),
+        scan: Some(start_scan(
+            Arc::clone(&source),
+            options.links,
+            Box::new(NamesMemory::of(&quota)),
+            Arc::clone(&scanned_entries),
+        )),
         scanned_entries,
         watch,
         counted: Counted::default(),
@@ -496,6 +501,7 @@ impl Provider {
 fn start_scan(
     source: Arc<Source>,
     links: LinkPolicy,
+    names: Box<dyn CountedMemory>,
     scanned_entries: Arc<AtomicU64>,
 ) -> mpsc::Receiver<ScanBatch> {
     let (outlet, batches) = mpsc::channel(SCAN_BATCHES_AHEAD);
@@ -503,6 +509,7 @@ fn start_scan(
         let count = |_: &_| _ = scanned_entries.fetch_add(1, Ordering::Relaxed);
         let mut scan = source.scan();
         scan.take_links(links);
+        scan.link_names(names);
         let mut scan = scan.inspect(count);
         loop {
             let batch: ScanBatch = next_of(&mut scan).collect();
@@ -551,7 +558,7 @@ fn digest_of(
     digest: DigestAlgorithm,
 ) -> Result<Digest, SourceError> {
     let file = source.open(entry)?;
-    let digest = file.digest(entry.size_bytes, digest, |_| Ok::<_, SourceError>(()))?;
+    let digest = file.digest_of_data(entry, digest)?;
     file.check_unchanged()?;
     Ok(digest)
 }

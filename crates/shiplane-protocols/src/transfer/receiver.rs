@@ -423,6 +423,8 @@ impl Receiver {
     /// `offered`: the entries of which something is on its way already.
     fn apply_one(&mut self, planned: Planned, offered: &HashSet<u64>) -> Result<(), TransferError> {
         let Planned { index, entry, plan } = planned;
+        // They are there without having come.
+        let hole_bytes = entry.holes.len_bytes();
         match plan {
             Plan::Compare { .. } => {
                 self.to_compare.push((index, entry));
@@ -432,14 +434,16 @@ impl Receiver {
                 self.deltas.request(index, entry, SignatureRequest { ranges, average_bytes });
                 return Ok(());
             }
-            Plan::Done | Plan::Kept => self.totals.identical_bytes += entry.size_bytes,
+            Plan::Done | Plan::Kept | Plan::Linked => self.totals.identical_bytes += entry.size_bytes,
             Plan::LeftOut => {}
             Plan::Want { missing, .. } if missing.is_empty() && !offered.contains(&index) => {
                 self.ledger.want(index, entry.size_bytes, missing);
-                self.totals.resumed_bytes += entry.size_bytes;
+                self.totals.identical_bytes += hole_bytes;
+                self.totals.resumed_bytes += entry.size_bytes - hole_bytes;
                 self.publisher.publish(vec![index]);
             }
             Plan::Want { missing, resumed_bytes } => {
+                self.totals.identical_bytes += hole_bytes;
                 self.totals.resumed_bytes += resumed_bytes;
                 self.paths.insert(index, entry.path.clone());
                 self.ledger.want(index, entry.size_bytes, missing);

@@ -270,7 +270,9 @@ impl Target {
     pub(super) fn finish(self) -> Result<Summary, DestinationError> {
         match self.output {
             Output::Files { destination, is_part: false } => destination.finish(),
-            Output::Files { is_part: true, .. } => Ok(Summary::default()),
+            Output::Files { destination, is_part: true } => {
+                destination.lay_hard_links().map(|()| Summary::default())
+            }
             Output::Stream(stream) => stream.finish(),
             Output::Comparison(comparison) => comparison.finish().map(|()| Summary::default()),
             Output::Listing(_) => Ok(Summary::default()),

@@ -25,7 +25,7 @@ use shiplane_transport::{
     Admission, QuicTransport, TransportConfig, Trust,
     internals::{ChunkRead, LaneThreads, SourceError},
 };
-use shiplane_wire::{Entry, EntryKind, LinkTarget, Mtime, ProviderRecord, RelPath, Version};
+use shiplane_wire::{Entry, EntryKind, Holes, LinkTarget, Mtime, ProviderRecord, RelPath, Version};
 
 /// The bodies as they travel, written down again: a change on the wire must fail here.
 pub(crate) const FETCH_OPEN: Method<FetchOpen, FetchOpened> = Method::new("fetch.open");
@@ -100,7 +100,17 @@ pub(crate) fn link(path: &str, target: &str) -> ProviderRecord {
 fn entry(kind: EntryKind, path: &str, size_bytes: u64) -> ProviderRecord {
     let (mode, mtime, version) = (0o644, Mtime { secs: 1, nanos: 0 }, Version::from_bytes([7; 16]));
     let path = RelPath::parse(path.as_bytes()).unwrap();
-    ProviderRecord::Entry(Entry { kind, mode, size_bytes, mtime, version, path, target: None })
+    ProviderRecord::Entry(Entry {
+        kind,
+        mode,
+        size_bytes,
+        mtime,
+        version,
+        path,
+        target: None,
+        first: None,
+        holes: Holes::default(),
+    })
 }
 
 /// An entry whose path is `path`, which may be anything: its bytes are exchanged after encoding.

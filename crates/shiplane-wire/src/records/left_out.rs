@@ -33,11 +33,14 @@ pub enum LeftOutReason {
     NotEmpty = 10,
     /// It is a symbolic link that leads out of the tree, and the receiver takes only others.
     LinkLeadsOut = 11,
+    /// It is one of several names of a file, and there are more such files than one side can keep track of: from it on,
+    /// names are sent as files of their own.
+    HardLink = 12,
 }
 
 impl LeftOutReason {
     /// All reasons, in the order of their values on the wire.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Symlink,
         Self::SpecialFile,
         Self::Name,
@@ -50,6 +53,7 @@ impl LeftOutReason {
         Self::Failed,
         Self::NotEmpty,
         Self::LinkLeadsOut,
+        Self::HardLink,
     ];
 
     /// The reason that has this value on the wire.
@@ -79,6 +83,7 @@ impl fmt::Display for LeftOutReason {
             Self::Failed => "input/output error",
             Self::NotEmpty => "something in it is left out",
             Self::LinkLeadsOut => "a symbolic link that leads out of the tree",
+            Self::HardLink => "too many hard links; from here on each name is a file of its own",
         })
     }
 }
@@ -92,6 +97,6 @@ mod tests {
         for (value, reason) in (0..).zip(LeftOutReason::ALL) {
             assert_eq!((reason as u8, LeftOutReason::from_wire(value)), (value, Some(reason)));
         }
-        assert_eq!(LeftOutReason::from_wire(12), None);
+        assert_eq!(LeftOutReason::from_wire(13), None);
     }
 }

@@ -533,8 +533,8 @@ mod tests {
     fn unknown_values_are_refused() {
         let unknown = |field, value| Err(RecordError::UnknownValue { field, value });
         assert_eq!(decode(&patched(5, &[3])), unknown("entry kind", 3));
-        assert_eq!(decode(b"\x02\x03\0\0\0\x0c\0\0"), unknown("reason", 12));
-        assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x0c"), unknown("reason", 12));
+        assert_eq!(decode(b"\x02\x03\0\0\0\x0d\0\0"), unknown("reason", 13));
+        assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x0d"), unknown("reason", 13));
         let nanos = 1_000_000_000;
         let top = ProviderRecord::TopDirectory { mode: 0, mtime: Mtime { secs: 0, nanos } };
         assert_eq!(encode(&top), Err(RecordError::NanosOutOfRange { nanos }));
@@ -594,7 +594,9 @@ mod tests {
             decode(&record)
         };
         // The count is at 51, then start and length of each.
-        for (at, wrong) in [(53, 2_u64), (53, u64::MAX), (61, 0), (61, 3), (61, 1 << 62), (69, 0), (69, 1), (77, 3)] {
+        for (at, wrong) in
+            [(53, 2_u64), (53, u64::MAX), (61, 0), (61, 3), (61, 1 << 62), (69, 0), (69, 1), (77, 3)]
+        {
             assert_eq!(with(at, &wrong.to_le_bytes()), Err(RecordError::WrongHoles), "{at} {wrong}");
         }
         let wrong = RecordError::WrongBodyLen { tag: ENTRY, len_bytes: 80 };

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget, Mtime,
-    ProviderRecord, ReceiverRecord, RelPath, Span, StreamHeader, StreamKind, TaggedChunk, TransferId,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget,
+    Mtime, ProviderRecord, ReceiverRecord, RelPath, Span, StreamHeader, StreamKind, TaggedChunk, TransferId,
     Version, fuzz, records_opening,
 };
 
@@ -173,7 +173,10 @@ fn provider_records() -> Seeds {
         ("cut-empty", [&[8, 54, 0, 0, 0][..], &[0; 16], &[1, 0], &[0; 36]].concat()),
         ("too-large", vec![1, 1, 0, 1, 0]),
         ("linked-and-sparse", linked_record.to_vec()),
-        ("holes-overlap", [&linked_record[..linked_record.len() - 16], &[0; 8], &linked_record[..8]].concat()),
+        (
+            "holes-overlap",
+            [&linked_record[..linked_record.len() - 16], &[0; 8], &linked_record[..8]].concat(),
+        ),
     ]
 }
 

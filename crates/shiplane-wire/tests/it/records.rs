@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use shiplane_wire::fuzz::records;
 use shiplane_wire::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_RECORD_LEN_BYTES};
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget, Mtime,
-    ProviderRecord, ReceiverRecord, RecordError, RecordReader, RelPath, Span, Version,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget,
+    Mtime, ProviderRecord, ReceiverRecord, RecordError, RecordReader, RelPath, Span, Version,
 };
 
 use crate::split::{cut, cuts};

@@ -310,6 +310,7 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
         | DestinationError::NameCollision { .. }
         | DestinationError::InLeftOut { .. } => "rename it at the source, or get it onto another file system",
         DestinationError::LinkRefused { .. } => "get it with --links all",
+        DestinationError::TooManyHardLinks { .. } => "get it in parts if the links matter",
         DestinationError::Busy { .. } | DestinationError::NoMemory => "wait for the other run, or stop it",
         DestinationError::MassDeletion { .. } => MASS_DELETION,
         DestinationError::TooManyToDelete { .. } => "copy the directories in it one by one",

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use shiplane_wire::{
-    Entry, EntryKind, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, Span, TaggedChunk,
+    Entry, EntryKind, Holes, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, Span, TaggedChunk,
     TransferId, Version,
 };
 
@@ -87,6 +87,8 @@ fn manifest(name: &str) -> Result<BytesMut, Failure> {
         version: Version::from_bytes([7; 16]),
         path: RelPath::parse(name.as_bytes())?,
         target: None,
+        first: None,
+        holes: Holes::default(),
     };
     ProviderRecord::Entry(entry).encode(&mut records)?;
     ProviderRecord::End { entries: 1, total_bytes: FILE_LEN_BYTES }.encode(&mut records)?;

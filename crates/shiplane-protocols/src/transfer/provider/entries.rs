@@ -2,9 +2,16 @@
 
 use std::collections::VecDeque;
 
+use shiplane_files::internals::CountedMemory;
 use shiplane_wire::{Entry, EntryKind, RelPath, Span, limits};
 
-use super::{super::error::ProtocolFault, spans::FileSpan};
+use super::{
+    super::{
+        budget::{Quota, Reservation},
+        error::ProtocolFault,
+    },
+    spans::FileSpan,
+};
 
 /// Entries by index, from the first unreleased one on.
 #[derive(Debug)]
@@ -121,12 +128,28 @@ impl Entries {
     }
 }
 
+/// What the files with several names count as.
+#[derive(Debug)]
+pub(super) struct NamesMemory(Reservation);
+
+impl NamesMemory {
+    pub(super) fn of(quota: &Quota) -> Self {
+        Self(quota.signatures().reservation())
+    }
+}
+
+impl CountedMemory for NamesMemory {
+    fn resize(&mut self, len_bytes: u64) -> bool {
+        self.0.grow_to(len_bytes)
+    }
+}
+
 /// Large pieces of all of a file, then small ones of what was not found.
 const MAX_SIGNATURE_ROUNDS: u64 = 2;
 
 #[cfg(test)]
 mod tests {
-    use shiplane_wire::{Mtime, RelPath, Version};
+    use shiplane_wire::{Holes, Mtime, RelPath, Version};
 
     use super::*;
 
@@ -141,6 +164,8 @@ mod tests {
                 version: Version::from_bytes([0; 16]),
                 path: RelPath::parse(format!("f{i}").as_bytes()).unwrap(),
                 target: None,
+                first: None,
+                holes: Holes::default(),
             });
         }
         entries

@@ -22,7 +22,9 @@ impl Offering {
 
     /// The entry with this index has been listed.
     pub(super) fn listed(&mut self, index: u64, entry: &Entry) {
-        if entry.kind == EntryKind::File && entry.size_bytes > 0 {
+        // What is not wanted whole, or not at all, comes when it is asked for.
+        let is_whole = entry.holes.is_empty() && entry.first.is_none_or(|first| first == index);
+        if entry.kind == EntryKind::File && entry.size_bytes > 0 && is_whole {
             if entry.size_bytes >= Piece::CELL_LEN_BYTES {
                 // It has chunks of its own, and those before it come first.
                 self.packer.flush();
@@ -91,7 +93,7 @@ fn len_bytes(spans: &[Span]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use shiplane_wire::{Mtime, RelPath, Version};
+    use shiplane_wire::{Holes, Mtime, RelPath, Version};
 
     use super::*;
 
@@ -104,6 +106,8 @@ mod tests {
             version: Version::from_bytes([0; 16]),
             path: RelPath::parse(b"f").unwrap(),
             target: None,
+            first: None,
+            holes: Holes::default(),
         }
     }
 

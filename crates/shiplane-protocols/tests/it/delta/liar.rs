@@ -12,8 +12,8 @@ use shiplane_protocols::internals::{
 use shiplane_rpc::{Method, Router, RpcClient};
 use shiplane_transport::{Admission, PeerAddr, QuicTransport, Trust};
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, DigestAlgorithm, Durability, Entry, EntryKind, LeftOutReason,
-    Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TransferId, Version,
+    BlockSignature, BlockSignatures, Digest, DigestAlgorithm, Durability, Entry, EntryKind, Holes,
+    LeftOutReason, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TransferId, Version,
 };
 use tempfile::TempDir;
 
@@ -130,6 +130,8 @@ fn offer() -> ProviderRecord {
         version: Version::from_bytes([7; 16]),
         path: RelPath::parse(b"it").unwrap(),
         target: None,
+        first: None,
+        holes: Holes::default(),
     })
 }
 

@@ -76,10 +76,10 @@ async fn a_malformed_path_or_name_is_refused_and_nothing_is_made() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let long = [b'x'; 256];
-    let deep = b"d/".repeat(64);
-    let vast = [[b'y'; 255]; 17].join(&b'/');
+    let deep = b"d/".repeat(17 << 10);
+    let vast = [[b'y'; 255]; 129].join(&b'/');
     let journal = b".shiplane-0123456789abcdef.journal";
-    let bad: [&[u8]; 15] = [
+    let bad: [&[u8]; 13] = [
         b"../x",
         b"a/../../x",
         b"/etc/x",
@@ -87,8 +87,6 @@ async fn a_malformed_path_or_name_is_refused_and_nothing_is_made() {
         b".",
         b"a//b",
         b"a/",
-        b"a\nb",
-        b"a\rb",
         b"a\0b",
         b"/",
         &long,

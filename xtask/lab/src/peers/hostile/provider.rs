@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, LeftOutReason, LinkTarget, Mtime,
-    ProviderRecord, ReceiverRecord, RecordReader, RelPath, Span, TaggedChunk, TransferId, Version, limits,
+    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget,
+    Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, Span, TaggedChunk, TransferId, Version, limits,
 };
 
 use super::Lie;
@@ -347,6 +347,8 @@ fn entry(kind: EntryKind, path: &[u8], size_bytes: u64) -> Result<Entry, Failure
         version: Version::from_bytes([7; 16]),
         path: RelPath::parse(path)?,
         target: None,
+        first: None,
+        holes: Holes::default(),
     })
 }
 

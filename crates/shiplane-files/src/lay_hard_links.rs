@@ -1,0 +1,170 @@
+//! Gives files their further names (SPEC 4.28), when all of them are here.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use shiplane_wire::{Entry, LeftOutReason, RelPath};
+
+use crate::{
+    destination::{Destination, Parts},
+    error::{DestinationError, Operation},
+    existing::Existing,
+    finish::NO_VERSION,
+    hard_links::{HardLink, LinkedFileState},
+    lock,
+    platform::{self, Kind, Stat},
+    policy::{FileEvent, Policy, RenameMode},
+};
+
+impl Destination {
+    /// Lays the further names of files, now that the files are here. Where a file takes no other name, it is copied. A name
+    /// that cannot be laid is left out.
+    ///
+    /// # Errors
+    /// What ends the transfer.
+    pub fn lay_hard_links(&self) -> Result<(), DestinationError> {
+        let site = &self.parts.site;
+        let links = self.parts.linked.take_links();
+        links.newest_first(
+            |error| site.failed_at_root(Operation::Read, error),
+            |path, link| {
+                let event = match self.lay_hard_link(path, link) {
+                    Ok(event) => event,
+                    Err(error) => FileEvent::Failed(site.leave_out(None, path, error)?),
+                };
+                self.on_file(path, link.size_bytes, event)?;
+                self.parts.publisher.sync_many()
+            },
+        )
+    }
+
+    fn lay_hard_link(&self, path: &RelPath, link: &HardLink) -> Result<FileEvent, DestinationError> {
+        let Parts { site, publisher, linked, .. } = &*self.parts;
+        let altered = |path: &RelPath| DestinationError::Altered { path: site.show(path) };
+        let missing = |reason| DestinationError::InLeftOut { path: site.show(path), reason };
+        let first = linked.get(link.first).ok_or_else(|| missing(LeftOutReason::Failed))?;
+        match first.state {
+            LinkedFileState::Here(_) => {}
+            LinkedFileState::Expected => return Err(missing(LeftOutReason::Failed)),
+            LinkedFileState::LeftOut(reason) => return Err(missing(reason)),
+        }
+        // Others may have been at work there.
+        let is_it = |found: &Stat| found.kind == Kind::File && found.size_bytes == link.size_bytes;
+        let file = site.examine(&first.path)?.filter(is_it).ok_or_else(|| altered(&first.path))?;
+        let found = site.examine(path)?;
+        if found.is_some_and(|found| file.inode != 0 && found.identity() == file.identity()) {
+            site.count(|summary| summary.identical_files += 1);
+            return Ok(FileEvent::Identical);
+        }
+        let replaces = link.replaces_same || site.options.existing.replaces();
+        let by_options = if replaces { RenameMode::Replace } else { RenameMode::New };
+        let mode = self.policy().rename_mode(path).unwrap_or(by_options);
+        let lay = || match mode {
+            RenameMode::Refuse => Err(site.exists(path)),
+            RenameMode::New => self.lay_new(path, &first.path),
+            RenameMode::Replace => self.lay_replacing(path, &first.path, link),
+        };
+        if !lay()? {
+            return self.copy_instead(path, &first.path, link, mode);
+        }
+        // The file is looked up by its name: what has got another one must be that file.
+        let laid = site.examine(path)?;
+        if laid.is_none_or(|laid| !is_it(&laid) || laid.identity() != file.identity()) {
+            return Err(altered(path));
+        }
+        let parent = site.parent_of(path)?;
+        publisher.changed(path.parent(), parent.device);
+        self.parts.store.changed();
+        self.rely_on_what_is_here();
+        site.count(|summary| {
+            summary.published_files += 1;
+            summary.hard_links += 1;
+        });
+        Ok(FileEvent::Published)
+    }
+
+    /// `false` if the file takes no other name there.
+    fn lay_new(&self, path: &RelPath, first: &RelPath) -> Result<bool, DestinationError> {
+        let Parts { site, publisher, .. } = &*self.parts;
+        let (from, to) = (site.parent_of(first)?, site.parent_of(path)?);
+        let linked = platform::link_file(&from.dir, first.file_name(), &to.dir, path.file_name());
+        linked.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => publisher.in_the_way(path, Kind::File),
+            _ => site.failed_naming(Operation::Create, path, error),
+        })
+    }
+
+    /// The same in place of what has the name.
+    fn lay_replacing(
+        &self,
+        path: &RelPath,
+        first: &RelPath,
+        link: &HardLink,
+    ) -> Result<bool, DestinationError> {
+        let Parts { site, publisher, planner, store, .. } = &*self.parts;
+        let (from, to) = (site.parent_of(first)?, site.parent_of(path)?);
+        let id = planner.resume.fresh_id();
+        let temp = site.key.temp_name(id);
+        let temp = temp.as_bytes();
+        store.record(|batch| batch.begun(id, 0, NO_VERSION, path))?;
+        let lay = || {
+            let failed = |operation| move |error| site.failed_naming(operation, path, error);
+            platform::remove_if_there(&to.dir, temp).map_err(failed(Operation::Remove))?;
+            let linked = platform::link_file(&from.dir, first.file_name(), &to.dir, temp);
+            if !linked.map_err(failed(Operation::Create))? {
+                return Ok(false);
+            }
+            if let (false, Existing::BackUp(suffix)) = (link.replaces_same, site.options.existing) {
+                publisher.back_up(path, &to, suffix)?;
+            }
+            platform::rename_replacing(&to.dir, temp, path.file_name()).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::IsADirectory => publisher.in_the_way(path, Kind::File),
+                    _ => failed(Operation::Rename)(error),
+                }
+            })?;
+            Ok(true)
+        };
+        let laid = lay();
+        // Where both were the same file by then, nothing was renamed.
+        store.drop_temp(id, path)?;
+        laid
+    }
+
+    fn copy_instead(
+        &self,
+        path: &RelPath,
+        first: &RelPath,
+        link: &HardLink,
+        mode: RenameMode,
+    ) -> Result<FileEvent, DestinationError> {
+        let entry = Entry { path: path.clone(), ..self.entry_at(first)? };
+        if !self.copy_entry(link.entry, first, &entry, None)? {
+            return Err(DestinationError::Altered { path: self.parts.site.show(first) });
+        }
+        let renaming = Renaming { mode, error: Mutex::default() };
+        self.parts.publisher.publish(&[link.entry], &renaming)?;
+        // What has failed is left out already.
+        let failed = lock(&renaming.error).take();
+        Ok(failed.map_or(FileEvent::Published, FileEvent::Failed))
+    }
+}
+
+/// Renames in one way, and remembers why that has failed.
+struct Renaming {
+    mode: RenameMode,
+    error: Mutex<Option<Arc<DestinationError>>>,
+}
+
+impl Policy for Renaming {
+    fn rename_mode(&self, _: &RelPath) -> Option<RenameMode> {
+        Some(self.mode)
+    }
+
+    fn on_file(&self, _: &RelPath, _: u64, event: FileEvent) -> Result<(), DestinationError> {
+        if let FileEvent::Failed(error) = event {
+            *lock(&self.error) = Some(error);
+        }
+        Ok(())
+    }
+}

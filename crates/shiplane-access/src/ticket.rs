@@ -458,7 +458,7 @@ mod tests {
             assert_eq!(error(&format!("shiplane://{id}@h:1/{path}{tail}")), TicketError::PathEscape);
         }
         assert_eq!(error(&format!("shiplane://{id}@h:1/a?b{tail}")), TicketError::Query);
-        for path in ["../x", "a/%2e%2e/x", "/x", "a//b", "%00", "a%0Ab"] {
+        for path in ["../x", "a/%2e%2e/x", "/x", "a//b", "%00", "a%00b"] {
             let refused = error(&format!("shiplane://{id}@h:1/{path}{tail}"));
             assert!(matches!(refused, TicketError::Path(_)), "{path}: {refused}");
         }

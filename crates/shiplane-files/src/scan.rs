@@ -71,8 +71,8 @@ pub struct Scan {
     /// Paths that only this side can know to be excluded, if anybody wants to know.
     excluded: Option<Vec<RelPath>>,
     links: LinkPolicy,
-    /// Which file has which entry as its first name, if anybody wants to know.
-    first_names: Option<FirstNames>,
+    /// What is told of files with several names.
+    names_of_files: NamesOfFiles,
     /// The path of the first file with several names for which there was no memory.
     unlinked: Option<EscapedPath>,
     /// How many entries were given.
@@ -88,6 +88,14 @@ struct Level {
     handle: Handle,
     path_len: usize,
     ignore_files: Option<IgnoreFiles>,
+}
+
+/// What is told of files with several names.
+#[derive(Debug)]
+enum NamesOfFiles {
+    Untold,
+    Marked,
+    First(FirstNames),
 }
 
 #[derive(Debug)]
@@ -122,7 +130,7 @@ impl Scan {
             own: None,
             excluded: None,
             links: LinkPolicy::All,
-            first_names: None,
+            names_of_files: NamesOfFiles::Untold,
             unlinked: None,
             entries: 0,
             file_system: (u64::MAX, Sizes::True),
@@ -167,7 +175,12 @@ impl Scan {
 
     /// Tells of files with several names which entry has the first of them. They are remembered in `memory`.
     pub fn link_names(&mut self, memory: Box<dyn CountedMemory>) {
-        self.first_names = Some(FirstNames::new(memory));
+        self.names_of_files = NamesOfFiles::First(FirstNames::new(memory));
+    }
+
+    /// Marks files with several names: each is said to be its own first.
+    pub(super) fn mark_linked(&mut self) {
+        self.names_of_files = NamesOfFiles::Marked;
     }
 
     /// Remembers what is not given: files of this program's own, and what this side alone knows to be excluded. That a
@@ -269,10 +282,15 @@ impl Scan {
             };
         }
         entry.holes = sparse::holes_of(stat, open);
-        if let Some(first_names) = self.first_names.as_mut().filter(|_| stat.links > 1) {
-            entry.first = first_names.of(entry.version, stat.links, self.entries);
-            if entry.first.is_none() && self.unlinked.is_none() {
-                self.unlinked = Some(EscapedPath::new(&self.path));
+        match &mut self.names_of_files {
+            _ if stat.links < 2 => {}
+            NamesOfFiles::Untold => {}
+            NamesOfFiles::Marked => entry.first = Some(self.entries),
+            NamesOfFiles::First(first_names) => {
+                entry.first = first_names.of(entry.version, stat.links, self.entries);
+                if entry.first.is_none() && self.unlinked.is_none() {
+                    self.unlinked = Some(EscapedPath::new(&self.path));
+                }
             }
         }
         Scanned::Entry(entry)

@@ -13,6 +13,8 @@ use crate::{
 pub(crate) struct Current {
     /// What a manifest says of it.
     pub(crate) entry: Entry,
+    /// Whether it has other names.
+    pub(crate) is_linked: bool,
     /// When the content, or anything about the file, was last changed, as far as the system tells.
     pub(crate) changed: Mtime,
     /// The file.
@@ -41,10 +43,10 @@ impl Source {
             self.made_up.list(file, &mut entry).map_err(failed)?;
             let content = self.made_up.find(&entry).ok_or(SourceError::Changed { path: path.to_string() })?;
             let file = SourceFile::of_content(content, &entry);
-            return Ok(Current { entry, changed: stat.mtime.max(stat.ctime), file });
+            return Ok(Current { entry, is_linked: false, changed: stat.mtime.max(stat.ctime), file });
         }
         let file = SourceFile::new(file, entry.version, path.clone());
-        Ok(Current { entry, changed: stat.mtime.max(stat.ctime), file })
+        Ok(Current { entry, is_linked: stat.links > 1, changed: stat.mtime.max(stat.ctime), file })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use shiplane_wire::{
-    Digest, DigestAlgorithm, Entry, EntryKind, EscapedPath, LeftOutReason, RelPath, Version,
+    Digest, DigestAlgorithm, Entry, EntryKind, EscapedPath, LeftOutReason, Mtime, RelPath, Version,
 };
 use thiserror::Error;
 
@@ -185,6 +185,8 @@ enum Seen {
         version: Version,
         /// Of a file that was changed so shortly before that its version alone does not tell.
         racy: Option<Digest>,
+        /// Of a file with several names: what becomes of the others changes its version.
+        linked: Option<(Digest, Mtime)>,
     },
 }
 
@@ -214,8 +216,12 @@ impl SeenFiles {
         match (self.nodes.get(path), found) {
             (None, None) | (Some(Seen::Directory), Some((Kind::Directory, _))) => Ok(true),
             (Some(Seen::Link(version)), Some((Kind::Symlink, found))) => Ok(*version == found),
-            (Some(Seen::File { version, racy }), Some((Kind::File, found))) if *version == found => {
-                racy.map_or(Ok(true), |digest| self.reads(root, path, *version, digest))
+            (Some(Seen::File { version, racy, .. }), Some((Kind::File, found))) if *version == found => {
+                let is_it = |read: &Read, digest| read.entry.version == *version && read.digest == digest;
+                racy.map_or(Ok(true), |digest| self.reads(root, path, |read| is_it(read, digest)))
+            }
+            (Some(Seen::File { linked: Some((digest, mtime)), .. }), Some((Kind::File, _))) => {
+                self.reads(root, path, |read| read.digest == *digest && read.entry.mtime == *mtime)
             }
             _ => Ok(false),
         }
@@ -225,15 +231,14 @@ impl SeenFiles {
         &self,
         root: &SourceRoot,
         path: &RelPath,
-        version: Version,
-        digest: Digest,
+        is_it: impl Fn(&Read) -> bool,
     ) -> Result<bool, SourceError> {
         let read = root
             .resolve_unlinked(&self.dataset)
             .map_err(ScanError::from)
             .and_then(|source| read(&source, path, self.algorithm, SystemTime::now, &|_| Ok(())));
         match read {
-            Ok(read) => Ok(read.entry.version == version && read.digest == digest),
+            Ok(read) => Ok(is_it(&read)),
             Err(ScanError::Source(error @ SourceError::Unreadable { .. })) => Err(error),
             Err(_) => Ok(false),
         }
@@ -274,6 +279,7 @@ impl Survey {
         let mut entries = 0;
         let mut found = source.scan();
         found.note_own();
+        found.mark_linked();
         found.take_links(options.links);
         while let Some(next) = found.next() {
             options.hashed(0)?;
@@ -305,7 +311,8 @@ impl Survey {
                 Some(digest) => {
                     self.scanned.cached_files += 1;
                     self.known.insert(key, digest);
-                    self.file(entry, digest, None);
+                    let is_linked = entry.first.is_some();
+                    self.file(entry, digest, None, is_linked);
                 }
                 None => unread.push((entry.size_bytes, entry.path)),
             }
@@ -322,12 +329,12 @@ impl Survey {
     /// Takes what came of reading a file.
     fn take(&mut self, path: RelPath, read: Result<Read, ScanError>) -> Result<(), ScanError> {
         match read {
-            Ok(Read { entry, digest, is_racy }) => {
+            Ok(Read { entry, digest, is_racy, is_linked }) => {
                 self.scanned.hashed_bytes += entry.size_bytes;
                 if !is_racy {
                     self.known.insert(StatKey::new(&entry.path, entry.version), digest);
                 }
-                self.file(entry, digest, is_racy.then_some(digest));
+                self.file(entry, digest, is_racy.then_some(digest), is_linked);
                 Ok(())
             }
             Err(ScanError::Source(SourceError::Vanished { .. })) => Ok(()),
@@ -339,10 +346,12 @@ impl Survey {
         }
     }
 
-    fn file(&mut self, entry: Entry, digest: Digest, racy: Option<Digest>) {
+    fn file(&mut self, entry: Entry, digest: Digest, racy: Option<Digest>, is_linked: bool) {
         let stamp = Stamp { mode: entry.mode & FILE_MODES, mtime: entry.mtime };
         let state = FileState { size_bytes: entry.size_bytes, digest, stamp };
-        self.insert(entry.path, Node::File(state), Seen::File { version: entry.version, racy });
+        let linked = is_linked.then_some((digest, entry.mtime));
+        let seen = Seen::File { version: entry.version, racy, linked };
+        self.insert(entry.path, Node::File(state), seen);
     }
 
     fn insert(&mut self, path: RelPath, node: Node, seen: Seen) {
@@ -374,6 +383,7 @@ struct Read {
     entry: Entry,
     digest: Digest,
     is_racy: bool,
+    is_linked: bool,
 }
 
 /// Reads a file that may be changing.
@@ -405,14 +415,14 @@ fn read(
 ) -> Result<Read, ScanError> {
     // Before the file is looked at: whoever writes to it from then on stamps it with no earlier time.
     let read_at = now();
-    let Current { entry, changed, file } = source.open_current(path)?;
+    let Current { entry, is_linked, changed, file } = source.open_current(path)?;
     let digest = file.digest(entry.size_bytes, digest, on_bytes)?;
     file.check_unchanged().map_err(|error| match error {
         // Another file may have taken its name.
         SourceError::Vanished { path } => SourceError::Changed { path },
         error => error,
     })?;
-    Ok(Read { digest, is_racy: is_racy(changed, read_at), entry })
+    Ok(Read { digest, is_racy: is_racy(changed, read_at), is_linked, entry })
 }
 
 /// A file that is written all the time is not caught between two writes by trying more often.

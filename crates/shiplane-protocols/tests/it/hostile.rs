@@ -97,6 +97,19 @@ pub(crate) fn link(path: &str, target: &str) -> ProviderRecord {
     ProviderRecord::Entry(Entry { kind: EntryKind::Symlink, target, ..entry })
 }
 
+/// A file, another name of which is that entry.
+pub(crate) fn named(path: &str, size_bytes: u64, first: u64) -> ProviderRecord {
+    let ProviderRecord::Entry(entry) = file(path, size_bytes) else { unreachable!() };
+    ProviderRecord::Entry(Entry { first: Some(first), ..entry })
+}
+
+/// A file that is nothing but a hole.
+pub(crate) fn hole(path: &str, size_bytes: u64) -> ProviderRecord {
+    let ProviderRecord::Entry(entry) = file(path, size_bytes) else { unreachable!() };
+    let whole = 0..size_bytes;
+    ProviderRecord::Entry(Entry { holes: Holes::parse(&[whole], size_bytes).unwrap(), ..entry })
+}
+
 fn entry(kind: EntryKind, path: &str, size_bytes: u64) -> ProviderRecord {
     let (mode, mtime, version) = (0o644, Mtime { secs: 1, nanos: 0 }, Version::from_bytes([7; 16]));
     let path = RelPath::parse(path.as_bytes()).unwrap();

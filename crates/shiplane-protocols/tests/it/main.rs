@@ -27,3 +27,5 @@ mod push;
 mod sync;
 #[cfg(unix)]
 mod trees;
+#[cfg(unix)]
+mod whole_trees;

@@ -332,3 +332,22 @@ fn a_part_of_what_is_served_is_a_dataset_and_a_link_to_one_is_not() {
     assert!(matches!(scan_of(b"none"), Err(ScanError::Source(SourceError::NotFound { .. }))));
     assert!(matches!(scan_of(b"../x"), Err(ScanError::Source(SourceError::PathRefused { .. }))));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_is_not_taken_for_changed_because_another_of_its_names_went_away() {
+    let data = Dataset::new(&[("a", b"1")]);
+    for name in ["b", "c"] {
+        fs::hard_link(data.at("a"), data.at(name)).unwrap();
+    }
+    for scanned in [data.scan_later(), data.scan_later()] {
+        let is_unchanged = |at: &str| scanned.seen.is_unchanged(&data.root(), &path(at)).unwrap();
+        fs::remove_file(data.at("b")).unwrap();
+        assert!(is_unchanged("a") && is_unchanged("c") && !is_unchanged("b"));
+        fs::hard_link(data.at("a"), data.at("b")).unwrap();
+        assert!(is_unchanged("a") && is_unchanged("b"));
+    }
+    let scanned = data.scan_later();
+    data.write("a", b"2");
+    assert!(!scanned.seen.is_unchanged(&data.root(), &path("c")).unwrap());
+}

@@ -1,6 +1,8 @@
 //! A provider that lies to an honest `get`.
 
 mod bombs;
+#[cfg(unix)]
+mod links_and_holes;
 
 use std::{fs, sync::Arc, time::Duration};
 

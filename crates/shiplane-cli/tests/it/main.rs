@@ -39,3 +39,6 @@ mod program;
 mod redial;
 #[cfg(test)]
 mod terminal;
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod trees;

@@ -8,9 +8,8 @@ use cap_std::fs::Dir;
 use shiplane_wire::{LinkTarget, Mtime, RelPath};
 
 use crate::{
-    hard_links::HardLink,
     platform,
-    state::{Directory, Link},
+    state::{Directory, HardLink, Link},
 };
 
 /// What is kept of a path.

@@ -22,7 +22,7 @@ use crate::{
     left_out::LeftOut,
     names::JobKey,
     plan::{Plan, Planner},
-    platform::{self, Kind, Stat},
+    platform::{self, Kind},
     policy::{Admission, FileEvent, Policy},
     publish::Publisher,
     resolve::ResolvedDestination,
@@ -258,14 +258,6 @@ impl Destination {
         self.planned(index, entry, planned)
     }
 
-    /// Whether both names of the file are to have the same content.
-    fn may_be_linked(&self, entry: &Entry) -> bool {
-        let first = entry.first.and_then(|first| self.parts.linked.get(first));
-        first.is_none_or(|first| {
-            self.policy.expected_digest(&first.path) == self.policy.expected_digest(&entry.path)
-        })
-    }
-
     fn check_wanted(&self, entry: &Entry) -> Result<(), DestinationError> {
         let Some(filters) = self.filters.as_ref().filter(|_| self.parts.site.file.is_none()) else {
             return Ok(());
@@ -337,20 +329,7 @@ impl Destination {
     }
 
     fn noted(&self, index: u64, entry: &Entry, plan: Plan) -> Result<Plan, DestinationError> {
-        if entry.first == Some(index) {
-            let target = self.parts.site.target_of(&entry.path);
-            let state = match plan {
-                Plan::Done => {
-                    let found = self.parts.site.examine(&target)?;
-                    LinkedFileState::Here(found.as_ref().map(Stat::identity))
-                }
-                Plan::Kept | Plan::LeftOut => LinkedFileState::LeftOut(LeftOutReason::InTheWay),
-                Plan::Want { .. } | Plan::Compare { .. } | Plan::Delta { .. } | Plan::Linked => {
-                    LinkedFileState::Expected
-                }
-            };
-            self.parts.linked.note(index, entry, &target, state);
-        }
+        self.note_first(index, entry, &plan)?;
         if plan == Plan::Done && entry.kind == EntryKind::File {
             self.policy.on_file(&entry.path, entry.size_bytes, FileEvent::Identical)?;
         }

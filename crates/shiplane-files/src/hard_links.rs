@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use cap_std::fs::Dir;
 use shiplane_wire::{Entry, LeftOutReason, RelPath, Version};
 
-use crate::{announced::Announced, buffers::CountedMemory, lock};
+use crate::{announced::Announced, buffers::CountedMemory, lock, state::HardLink};
 
 /// The numbers of the entries that were the first with their file, by its state, until all of its names were seen.
 #[derive(Debug)]
@@ -49,17 +49,6 @@ impl FirstNames {
         self.by_version.insert(version, FirstName { entry, left: links - 1 });
         Some(entry)
     }
-}
-
-/// A further name of a file, which is laid at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HardLink {
-    /// The number of its entry, and of that with the file's first name.
-    pub(super) entry: u64,
-    pub(super) first: u64,
-    pub(super) size_bytes: u64,
-    /// What has the name is another copy of the same content.
-    pub(super) replaces_same: bool,
 }
 
 /// The files of a transfer that have several names here, and those names that are to be laid.
@@ -252,7 +241,7 @@ mod tests {
     fn a_provider_without_memory_says_that_it_forgets() {
         let mut names = FirstNames::new(Box::new(Most(20 << 10)));
         let known = (0..2000).filter(|number| names.of(version(*number), 2, *number).is_some()).count();
-        assert!(known >= LEAST_FIRST_NAMES && known < 1000, "{known}");
+        assert!((LEAST_FIRST_NAMES..1000).contains(&known), "{known}");
         assert_eq!(names.of(version(0), 2, 5000), Some(0), "those that are known stay so");
     }
 

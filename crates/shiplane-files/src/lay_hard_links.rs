@@ -10,10 +10,12 @@ use crate::{
     error::{DestinationError, Operation},
     existing::Existing,
     finish::NO_VERSION,
-    hard_links::{HardLink, LinkedFileState},
+    hard_links::LinkedFileState,
     lock,
+    plan::Plan,
     platform::{self, Kind, Stat},
     policy::{FileEvent, Policy, RenameMode},
+    state::HardLink,
 };
 
 impl Destination {
@@ -81,6 +83,33 @@ impl Destination {
             summary.hard_links += 1;
         });
         Ok(FileEvent::Published)
+    }
+
+    /// Notes what an entry that is the first name of a file with several becomes by its plan.
+    pub(super) fn note_first(&self, index: u64, entry: &Entry, plan: &Plan) -> Result<(), DestinationError> {
+        if entry.first != Some(index) {
+            return Ok(());
+        }
+        let target = self.parts.site.target_of(&entry.path);
+        let state = match plan {
+            Plan::Done => {
+                let found = self.parts.site.examine(&target)?;
+                LinkedFileState::Here(found.as_ref().map(Stat::identity))
+            }
+            Plan::Kept | Plan::LeftOut => LinkedFileState::LeftOut(LeftOutReason::InTheWay),
+            Plan::Want { .. } | Plan::Compare { .. } | Plan::Delta { .. } | Plan::Linked => {
+                LinkedFileState::Expected
+            }
+        };
+        self.parts.linked.note(index, entry, &target, state);
+        Ok(())
+    }
+
+    /// Whether an entry may become another name of a file: both are to have the same content.
+    pub(super) fn may_be_linked(&self, entry: &Entry) -> bool {
+        let first = entry.first.and_then(|first| self.parts.linked.get(first));
+        let expected = |path: &RelPath| self.policy().expected_digest(path);
+        first.is_none_or(|first| expected(&first.path) == expected(&entry.path))
     }
 
     /// `false` if the file takes no other name there.

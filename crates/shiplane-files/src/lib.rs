@@ -49,6 +49,7 @@ mod journal_state;
 mod lay_hard_links;
 mod left_out;
 mod leftovers;
+mod made_up;
 mod names;
 mod own_file;
 mod parallel;

@@ -10,7 +10,7 @@ use crate::{
     announced::Announced,
     error::{DestinationError, Operation},
     existing::Existing,
-    hard_links::{HardLink, LinkedFile, LinkedFileState, LinkedFiles, Name},
+    hard_links::{LinkedFile, LinkedFileState, LinkedFiles, Name},
     left_out::LeftOut,
     lock, names,
     platform::{self, Kind, Stat},
@@ -18,7 +18,9 @@ use crate::{
     resume::ResumeState,
     scan::TopDirectory,
     site::Site,
-    state::{ActiveFile, DIRECTORY_MODES, Directory, FileState, Link, OWNER_DIRECTORY_MODE, SeenPaths},
+    state::{
+        ActiveFile, DIRECTORY_MODES, Directory, FileState, HardLink, Link, OWNER_DIRECTORY_MODE, SeenPaths,
+    },
     store::ChunkStore,
 };
 use shiplane_wire::{Digest, Entry, EntryKind, LeftOutReason, RelPath};

@@ -11,10 +11,10 @@ use crate::{
     error::SourceError,
     filters::{Excluded, Filters, IgnoreFiles, Walk},
     hard_links::FirstNames,
+    made_up::MadeUpFiles,
     names,
     platform::{self, Kind, Names, Position, Sizes, Stat},
     policy::LinkPolicy,
-    source::MadeUpFiles,
     sparse,
 };
 

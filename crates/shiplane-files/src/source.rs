@@ -13,6 +13,7 @@ use crate::{
     error::SourceError,
     filters::Filters,
     hash::{READ_LEN_BYTES, hash_parts},
+    made_up::{self, MadeUpFiles},
     names,
     platform::{self, Kind, Stat},
     scan::Scan,
@@ -21,10 +22,8 @@ use crate::{
 };
 
 mod current;
-mod made_up;
 
 pub(crate) use current::Current;
-pub(crate) use made_up::MadeUpFiles;
 
 /// A directory or a file that is served, held open: whatever happens to its path later, nothing else is
 /// ever served.

@@ -62,6 +62,17 @@ pub(super) struct Link {
     pub(super) mtime: Mtime,
 }
 
+/// A further name of a file, which is laid at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HardLink {
+    /// The number of its entry, and of that with the file's first name.
+    pub(super) entry: u64,
+    pub(super) first: u64,
+    pub(super) size_bytes: u64,
+    /// What has the name is another copy of the same content.
+    pub(super) replaces_same: bool,
+}
+
 /// What a transfer came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {

@@ -71,6 +71,7 @@ impl fmt::Debug for Holes {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one hole is a list of one range")]
 mod tests {
     use std::vec;
 

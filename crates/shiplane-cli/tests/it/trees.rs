@@ -6,27 +6,27 @@ use std::{
     path::Path,
 };
 
-use crate::program::{Machine, Server};
+use crate::program::Machine;
 
 fn fill(machine: &Machine) {
     machine.write("src/a", "several names");
     machine.write("src/deep/line\nfeed", "odd");
     let root = machine.file("src");
-    fs::hard_link(root.join("a"), root.join("deep/b")).unwrap();
-    let sparse = File::create(root.join("sparse")).unwrap();
-    sparse.set_len(1 << 36).unwrap();
-    sparse.write_all_at(b"content", 1 << 35).unwrap();
+    fs::hard_link(root.join("a"), root.join("deep/b")).expect("a link");
+    let sparse = File::create(root.join("sparse")).expect("a step");
+    sparse.set_len(1 << 36).expect("a step");
+    sparse.write_all_at(b"content", 1 << 35).expect("a step");
 }
 
 /// What is to be equal: the names that are one file, the holes, and what the odd name contains.
 fn assert_same(at: &Path) {
-    let found = |name: &str| fs::symlink_metadata(at.join(name)).unwrap();
+    let found = |name: &str| fs::symlink_metadata(at.join(name)).expect("a step");
     assert_eq!(found("a").ino(), found("deep/b").ino());
-    assert_eq!(fs::read(at.join("deep/line\nfeed")).unwrap(), b"odd");
+    assert_eq!(fs::read(at.join("deep/line\nfeed")).expect("a step"), b"odd");
     let sparse = found("sparse");
     assert!(sparse.len() == 1 << 36 && sparse.blocks() * 512 <= 1 << 16, "{}", sparse.blocks());
     let mut content = [0; 7];
-    File::open(at.join("sparse")).unwrap().read_exact_at(&mut content, 1 << 35).unwrap();
+    File::open(at.join("sparse")).expect("a step").read_exact_at(&mut content, 1 << 35).expect("a step");
     assert_eq!(&content, b"content");
 }
 
@@ -34,20 +34,17 @@ fn assert_same(at: &Path) {
 fn a_get_and_a_push_keep_hard_links_holes_and_names_with_line_breaks() {
     let there = Machine::new();
     fill(&there);
-    let server = Server::start(&there, &["src"]);
+    let server = there.serve("src");
     let here = Machine::new();
     for _ in 0..2 {
-        let run = here.run(&["get", server.ticket(), "copy", "--json"]);
-        assert_eq!(run.code, 0, "{run:?}");
+        let run = here.run(&["get", server.ticket(), "copy", "--json"]).done();
         assert_same(&here.file("copy"));
         assert!(!run.out.contains("line\nfeed") && !run.err.contains("line\nfeed"), "{run:?}");
     }
     let target = Machine::new();
-    target.dir("in");
-    let server = Server::start(&target, &["in", "--writable"]);
+    let server = target.serve_with("in", &["--listen", "127.0.0.1:0", "--writable"]);
     for _ in 0..2 {
-        let run = here.run(&["push", "copy/.", server.ticket()]);
-        assert_eq!(run.code, 0, "{run:?}");
+        here.run(&["push", "copy/.", server.ticket()]).done();
         assert_same(&target.file("in"));
     }
 }
@@ -55,9 +52,12 @@ fn a_get_and_a_push_keep_hard_links_holes_and_names_with_line_breaks() {
 #[test]
 fn a_get_of_what_the_kernel_makes_up_is_read_to_its_end() {
     let there = Machine::new();
-    let server = Server::start(&there, &["/proc/sys/kernel/random"]);
+    let random = Path::new("/proc/sys/kernel/random");
+    let server = there.serve_file(random, &["--listen", "127.0.0.1:0"]);
     let here = Machine::new();
-    let run = here.run(&["get", server.ticket(), "copy"]);
-    assert_eq!(fs::read(here.file("copy/boot_id")).unwrap(), fs::read("/proc/sys/kernel/random/boot_id").unwrap());
-    assert_eq!(run.code, 0, "{run:?}");
+    here.run(&["get", server.ticket(), "copy"]).done();
+    assert_eq!(
+        fs::read(here.file("copy/boot_id")).expect("a step"),
+        fs::read("/proc/sys/kernel/random/boot_id").expect("a step")
+    );
 }

@@ -41,7 +41,8 @@ impl Source {
         let mut entry = stat.entry(EntryKind::File, path.clone());
         if !platform::has_true_size(&file, &stat) {
             self.made_up.list(file, &mut entry).map_err(failed)?;
-            let content = self.made_up.find(&entry).ok_or(SourceError::Changed { path: path.to_string() })?;
+            let content =
+                self.made_up.find(&entry).ok_or_else(|| SourceError::Changed { path: path.to_string() })?;
             let file = SourceFile::of_content(content, &entry);
             return Ok(Current { entry, is_linked: false, changed: stat.mtime.max(stat.ctime), file });
         }

@@ -1,5 +1,7 @@
 //! Holes are found, neither wanted nor filled, and never trusted to be what is here.
 
+#![expect(clippy::single_range_in_vec_init, reason = "one hole is a list of one range")]
+
 use std::{
     fs::{self, File},
     ops::Range,

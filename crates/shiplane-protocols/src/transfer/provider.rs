@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use shiplane_files::internals::{CountedMemory, LinkPolicy, Scanned, Source, SourceError, TopDirectory};
+use shiplane_files::internals::{LinkPolicy, Scanned, Source, SourceError, TopDirectory};
 use shiplane_transport::internals::{BiStream, blocking};
 use shiplane_transport::{PeerConnection, SendChunkError, StreamError};
 use shiplane_wire::{
@@ -69,12 +69,7 @@ pub(crate) async fn provide(
     let outlet = Outlet::new(connection, transfer, Arc::clone(&source), options, quota.compressed());
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
-        scan: Some(start_scan(
-            Arc::clone(&source),
-            options.links,
-            Box::new(NamesMemory::of(&quota)),
-            Arc::clone(&scanned_entries),
-        )),
+        scan: Some(start_scan(&source, options.links, NamesMemory::of(&quota), Arc::clone(&scanned_entries))),
         scanned_entries,
         watch,
         counted: Counted::default(),
@@ -499,17 +494,18 @@ impl Provider {
 
 /// Lists the source on a blocking thread, in batches.
 fn start_scan(
-    source: Arc<Source>,
+    source: &Arc<Source>,
     links: LinkPolicy,
-    names: Box<dyn CountedMemory>,
+    names: NamesMemory,
     scanned_entries: Arc<AtomicU64>,
 ) -> mpsc::Receiver<ScanBatch> {
     let (outlet, batches) = mpsc::channel(SCAN_BATCHES_AHEAD);
+    let source = Arc::clone(source);
     blocking::spawn_waiting(move || {
         let count = |_: &_| _ = scanned_entries.fetch_add(1, Ordering::Relaxed);
         let mut scan = source.scan();
         scan.take_links(links);
-        scan.link_names(names);
+        scan.link_names(Box::new(names));
         let mut scan = scan.inspect(count);
         loop {
             let batch: ScanBatch = next_of(&mut scan).collect();

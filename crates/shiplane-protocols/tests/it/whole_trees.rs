@@ -185,20 +185,24 @@ fn fill_deep(at: &Path) {
     }
 }
 
+/// Names, and what the files contain.
+type Level = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 /// What is there, level by level.
-fn levels(at: &Path) -> Vec<Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+fn levels(at: &Path) -> Vec<Level> {
     let mut dir = Dir::open_ambient_dir(at, ambient_authority()).unwrap();
     let mut levels = Vec::new();
     loop {
-        let (mut level, mut below) = (Vec::new(), None);
+        let (mut level, mut below) = (Level::new(), None);
         for item in dir.entries().unwrap() {
             let item = item.unwrap();
             let is_directory = item.file_type().unwrap().is_dir();
             let name = item.file_name();
-            level.push((name.as_bytes().to_vec(), (!is_directory).then(|| dir.read(&name).unwrap())));
-            below = below.or(is_directory.then(|| dir.open_dir(&name).unwrap()));
+            level.insert(name.as_bytes().to_vec(), (!is_directory).then(|| dir.read(&name).unwrap()));
+            if is_directory {
+                below = Some(dir.open_dir(&name).unwrap());
+            }
         }
-        level.sort();
         levels.push(level);
         match below {
             Some(below) => dir = below,

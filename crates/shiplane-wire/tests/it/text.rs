@@ -21,7 +21,7 @@ proptest! {
         let legal = |part: &Vec<u8>| {
             !matches!(&part[..], b"" | b"." | b"..")
                 && part.len() <= MAX_COMPONENT_LEN_BYTES
-                && !part.iter().any(|byte| *byte == 0)
+                && !part.contains(&0)
         };
         let expected = !parts.is_empty()
             && parts.iter().all(legal)

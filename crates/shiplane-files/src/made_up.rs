@@ -12,17 +12,17 @@ use crate::lock;
 /// The content of such files as it was when they were listed: the last ones, for nobody knows what they contain when they
 /// are sent. A handle: clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct MadeUpFiles(Arc<Mutex<Held>>);
+pub(super) struct MadeUpFiles(Arc<Mutex<Contents>>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct Contents {
     files: VecDeque<(Version, Arc<[u8]>)>,
     len_bytes: usize,
 }
 
 impl MadeUpFiles {
     /// Reads such a file to its end and gives its entry the size and the version of what was there.
-    pub(crate) fn list(&self, file: File, entry: &mut Entry) -> io::Result<()> {
+    pub(super) fn list(&self, file: File, entry: &mut Entry) -> io::Result<()> {
         let content = read(file)?;
         entry.size_bytes = content.len() as u64;
         entry.version = version_of(&content);
@@ -41,7 +41,7 @@ impl MadeUpFiles {
     }
 
     /// What was read when the entry was listed, if it is still held.
-    pub(crate) fn find(&self, entry: &Entry) -> Option<Arc<[u8]>> {
+    pub(super) fn find(&self, entry: &Entry) -> Option<Arc<[u8]>> {
         let held = lock(&self.0);
         let (_, content) = held.files.iter().find(|(version, _)| *version == entry.version)?;
         Some(Arc::clone(content))
@@ -49,7 +49,7 @@ impl MadeUpFiles {
 }
 
 /// Reads such a file again; `None` if it is not any more what was listed.
-pub(crate) fn read_again(file: File, entry: &Entry) -> io::Result<Option<Arc<[u8]>>> {
+pub(super) fn read_again(file: File, entry: &Entry) -> io::Result<Option<Arc<[u8]>>> {
     let content = read(file)?;
     Ok((version_of(&content) == entry.version).then_some(content))
 }

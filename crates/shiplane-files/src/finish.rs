@@ -144,7 +144,7 @@ impl Destination {
         // What has our name is of nobody.
         platform::remove_if_there(&parent.dir, temp).map_err(failed(Operation::Remove))?;
         platform::make_link(&parent.dir, temp, link.target.as_bytes()).map_err(failed(Operation::Create))?;
-        platform::set_link_mtime(&parent.dir, temp, link.mtime).map_err(failed(Operation::SetMetadata))?;
+        site.settled(path, path, platform::set_link_mtime(&parent.dir, temp, link.mtime))?;
         if let (true, Existing::BackUp(suffix)) = (replaces, site.options.existing) {
             publisher.back_up(path, parent, suffix)?;
         }
@@ -169,12 +169,14 @@ impl Destination {
             (None, Some(mode)) => platform::set_mode(dir, mode),
             (None, None) => Ok(()),
         };
+        // It has no path of its own to be named by.
+        let is_permitted = !matches!(&settled, Err(error) if error.kind() == io::ErrorKind::PermissionDenied);
+        let settled = if is_permitted { settled } else { Ok(()) };
         settled.map_err(|error| site.failed_at_root(Operation::SetMetadata, error))
     }
 
     /// Gives a directory its mode and time.
     fn settle_directory(&self, path: &RelPath, directory: &Directory) -> Result<(), DestinationError> {
-        let failed = |error| self.parts.site.failed(Operation::SetMetadata, path, error);
         let handle = self
             .parts
             .site
@@ -182,10 +184,11 @@ impl Destination {
             .open(Some(path))
             .map_err(|error| self.parts.site.failed(Operation::Open, path, error))?;
         let Directory { mode, mtime } = *directory;
-        if self.parts.site.settle_directory(&handle.dir, mode, mtime).map_err(failed)? {
+        let settled = self.parts.site.settle_directory(&handle.dir, mode, mtime);
+        if matches!(settled, Ok(true)) {
             self.parts.publisher.changed(Some(path.clone()), handle.device);
         }
-        Ok(())
+        self.parts.site.settled(path, path, settled.map(drop))
     }
 
     fn make_all_durable(&self) -> Result<(), DestinationError> {

@@ -342,8 +342,8 @@ impl Planner {
             return Ok(false);
         }
         if found.mtime != link.mtime && self.site.options.existing != Existing::Keep {
-            platform::set_link_mtime(&parent.dir, target.file_name(), link.mtime)
-                .map_err(failed(Operation::SetMetadata))?;
+            let set = platform::set_link_mtime(&parent.dir, target.file_name(), link.mtime);
+            self.site.settled(target, target, set)?;
         }
         Ok(true)
     }

@@ -137,8 +137,7 @@ impl Destination {
     pub fn set_link_time(&self, path: &RelPath, mtime: Mtime) -> Result<(), DestinationError> {
         let site = &self.parts.site;
         let parent = site.parent_of(path)?;
-        platform::set_link_mtime(&parent.dir, path.file_name(), mtime)
-            .map_err(|error| site.failed(Operation::SetMetadata, path, error))?;
+        site.settled(path, path, platform::set_link_mtime(&parent.dir, path.file_name(), mtime))?;
         self.rely_on_what_is_here();
         Ok(())
     }
@@ -164,14 +163,17 @@ impl Destination {
             return Ok(());
         };
         let parent = site.parent_of(path)?;
-        platform::set_mode_at(&parent.dir, path.file_name(), found.mode | OWNER_DIRECTORY_MODE)
-            .map_err(|error| site.failed(Operation::SetMetadata, path, error))
+        match platform::set_mode_at(&parent.dir, path.file_name(), found.mode | OWNER_DIRECTORY_MODE) {
+            // It is not ours. Whether we may write to it shows when we do.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            set => set.map_err(|error| site.failed(Operation::SetMetadata, path, error)),
+        }
     }
 
     /// Gives the destination directory this mode, if this run has created it.
     pub fn set_new_root_mode(&self, mode: u32) -> Result<(), DestinationError> {
         let site = &self.parts.site;
-        if site.created.is_empty() {
+        if site.created.is_empty() || !site.keeps_modes {
             return Ok(());
         }
         platform::set_mode(&site.root().dir, (mode & DIRECTORY_MODES) | OWNER_DIRECTORY_MODE)
@@ -205,8 +207,10 @@ impl Destination {
                 // From the start: if this sync is cut, the next one finds it as it is to be.
                 let mode = Metadata::from(stamp).mode.unwrap_or(USUAL_DIRECTORY_MODE);
                 let mode = (mode & DIRECTORY_MODES) | OWNER_DIRECTORY_MODE;
-                platform::set_mode_at(&parent.dir, path.file_name(), mode)
-                    .map_err(|error| self.parts.site.failed(Operation::SetMetadata, path, error))?;
+                let site = &self.parts.site;
+                if site.keeps_modes {
+                    site.settled(path, path, platform::set_mode_at(&parent.dir, path.file_name(), mode))?;
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return match self.parts.site.examine(path)? {

@@ -229,15 +229,25 @@ impl Site {
         target: &RelPath,
         file: &File,
     ) -> Result<(), DestinationError> {
-        let failed = |error| self.failed(Operation::SetMetadata, target, error);
-        let found = platform::stat_open(file).map_err(failed)?;
-        if let Some(mode) = self.other_mode(wanted, &found) {
-            platform::set_mode(file, mode).map_err(failed)?;
-        }
-        if found.mtime != wanted.mtime {
-            platform::set_mtime(file, wanted.mtime).map_err(failed)?;
-        }
-        Ok(())
+        let set = platform::stat_open(file).and_then(|found| {
+            self.other_mode(wanted, &found).map_or(Ok(()), |mode| platform::set_mode(file, mode))?;
+            if found.mtime == wanted.mtime { Ok(()) } else { platform::set_mtime(file, wanted.mtime) }
+        });
+        self.settled(target, target, set)
+    }
+
+    /// What came of setting the mode or time of a path, by its name at the peer and here. If that is not permitted, it is
+    /// named; the content is here all the same.
+    pub(super) fn settled(
+        &self,
+        path: &RelPath,
+        target: &RelPath,
+        set: io::Result<()>,
+    ) -> Result<(), DestinationError> {
+        let Err(error) = set else { return Ok(()) };
+        let is_not_permitted = error.kind() == io::ErrorKind::PermissionDenied;
+        let error = self.failed(Operation::SetMetadata, target, error);
+        if is_not_permitted { self.leave_out(None, path, error).map(drop) } else { Err(error) }
     }
 
     /// The same for one that has the peer's time already.
@@ -249,8 +259,7 @@ impl Site {
     ) -> Result<(), DestinationError> {
         let Some(mode) = self.other_mode(wanted, found) else { return Ok(()) };
         let parent = self.parent_of(target)?;
-        platform::set_mode_at(&parent.dir, target.file_name(), mode)
-            .map_err(|error| self.failed(Operation::SetMetadata, target, error))
+        self.settled(target, target, platform::set_mode_at(&parent.dir, target.file_name(), mode))
     }
 
     /// The mode that a file is to get, if it has another one and can have it.
@@ -372,14 +381,9 @@ fn name_of_root(shown: &Path, is_beneath: bool) -> String {
     escape(shown.as_os_str().as_encoded_bytes()).to_string()
 }
 
-/// Whether a name in another case finds the same file.
+/// Whether a name in another case finds the same file. Not every file system shows that it is the same.
 fn folds_names(root: &DirHandle, journal: &Journal) -> bool {
-    let name = journal.name();
-    let same = |name: &str| platform::stat(&root.dir, name.as_bytes()).map(|stat| (stat.device, stat.inode));
-    match (same(name), same(&name.to_ascii_uppercase())) {
-        (Ok(own), Ok(other)) => own == other,
-        _ => false,
-    }
+    platform::stat(&root.dir, journal.name().to_ascii_uppercase().as_bytes()).is_ok()
 }
 
 /// Whether the file system keeps the modes that files are given: the journal was created with this one.

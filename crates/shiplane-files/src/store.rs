@@ -377,12 +377,13 @@ impl ChunkStore {
 
     /// Sets the final mode and time of a temporary file that has all its bytes.
     pub(super) fn seal(&self, file: &ActiveFile, open: &File) -> Result<(), DestinationError> {
-        let failed = |error| self.site.failed(Operation::SetMetadata, &file.target, error);
         // The umask may have taken something away, and we may have added something.
-        if platform::stat_open(open).map_err(failed)?.mode != file.mode {
-            platform::set_mode(open, file.mode).map_err(failed)?;
-        }
-        platform::set_mtime(open, file.mtime).map_err(failed)
+        let set = platform::stat_open(open).and_then(|found| match found.mode == file.mode {
+            false if self.site.keeps_modes => platform::set_mode(open, file.mode),
+            _ => Ok(()),
+        });
+        let set = set.and_then(|()| platform::set_mtime(open, file.mtime));
+        self.site.settled(&file.path, &file.target, set)
     }
 
     /// Notes a temporary file of an earlier run that this one goes on with.

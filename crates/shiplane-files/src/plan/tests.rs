@@ -13,7 +13,7 @@ use crate::{
     resolve::ResolvedDestination, shape::Shape, site::ReceiveOptions,
 };
 
-fn folding(root: &Path, overwrite: bool) -> Destination {
+fn site(root: &Path, overwrite: bool) -> (Site, crate::journal::Opened) {
     let options = ReceiveOptions {
         existing: if overwrite { Existing::Replace } else { Existing::Refuse },
         durability: Durability::Verified,
@@ -22,11 +22,26 @@ fn folding(root: &Path, overwrite: bool) -> Destination {
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1000,
     };
-    let resolved =
-        ResolvedDestination::find(root, &Shape::Contents, JobKey::new(b"peer", b""), false).unwrap();
-    let (mut site, opened) = Site::open(resolved, &Shape::Contents, options, &mut ()).unwrap();
+    let resolved = ResolvedDestination::find(root, &Shape::Contents, key(), false).unwrap();
+    Site::open(resolved, &Shape::Contents, options, &mut ()).unwrap()
+}
+
+fn key() -> JobKey {
+    JobKey::new(b"peer", b"")
+}
+
+fn folding(root: &Path, overwrite: bool) -> Destination {
+    let (mut site, opened) = site(root, overwrite);
     site.folds = true;
     Destination::of(site, opened, SharedMemory::default())
+}
+
+#[test]
+fn a_file_system_folds_if_it_finds_a_name_in_another_case_whatever_inodes_it_shows() {
+    let temp = TempDir::new().unwrap();
+    assert!(!site(temp.path(), false).0.folds);
+    fs::write(temp.path().join(key().journal_name().to_ascii_uppercase()), "").unwrap();
+    assert!(site(temp.path(), false).0.folds);
 }
 
 fn entry(kind: EntryKind, path: &str) -> Entry {

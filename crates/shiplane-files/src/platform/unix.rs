@@ -533,7 +533,7 @@ fn is_unsupported(error: &io::Error) -> bool {
 /// content is what matters.
 fn ignore_unsupported(result: Result<(), Errno>) -> io::Result<()> {
     match result {
-        Err(Errno::PERM | Errno::NOTSUP | Errno::INVAL | Errno::NOSYS) => Ok(()),
+        Err(Errno::NOTSUP | Errno::INVAL | Errno::NOSYS) => Ok(()),
         result => Ok(result?),
     }
 }

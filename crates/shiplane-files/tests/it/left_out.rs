@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -120,4 +121,22 @@ fn what_stands_in_the_way_is_left_out_when_overwriting() {
     assert_eq!(left, [in_the_way("dir"), in_the_way("dir/x"), in_the_way("file")]);
     fs::remove_file(temp.path().join("ok")).unwrap();
     assert_eq!(listing(temp.path()), before);
+}
+
+#[test]
+fn a_mode_or_time_that_may_not_be_changed_is_named_and_the_content_arrives() {
+    const NOT_PERMITTED: i32 = 1;
+    let temp = TempDir::new().unwrap();
+    let tree = Tree::default().file("f", "f").set(|entry| entry.mode = 0o640).dir("d").file("d/g", "g");
+    {
+        let is_refused = |change: Change<'_>, _: &Path| change == Change::Metadata;
+        let _disk = BrokenDisk::below(temp.path(), is_refused).with_errno(NOT_PERMITTED);
+        let left = receive_the_rest(open(temp.path()), &tree);
+        assert_eq!(left, ["d", "d/g", "f"].map(|path| (path.to_owned(), LeftOutReason::NotPermitted)));
+        assert_equal(temp.path(), &tree);
+        // Nor is it silent when they are there already.
+        assert_eq!(receive_the_rest(open(temp.path()), &tree), left);
+    }
+    assert_eq!(receive_the_rest(open(temp.path()), &tree), []);
+    assert_eq!(fs::metadata(temp.path().join("f")).unwrap().permissions().mode() & 0o777, 0o640);
 }

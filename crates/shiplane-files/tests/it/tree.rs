@@ -204,7 +204,9 @@ impl<'a> Transfer<'a> {
         let mut left = Vec::new();
         let mut take = |dest: &Destination| {
             for left_out in dest.take_left_out().unwrap().0 {
-                dest.discard_left_out(left_out.entry.unwrap()).unwrap();
+                if let Some(entry) = left_out.entry {
+                    dest.discard_left_out(entry).unwrap();
+                }
                 left.push((left_out.path.to_string(), left_out.reason));
             }
         };
@@ -214,7 +216,8 @@ impl<'a> Transfer<'a> {
         }
         self.dest.publish(&std::mem::take(&mut self.ready)).unwrap();
         take(&self.dest);
-        self.dest.finish().unwrap();
+        self.dest.clone().finish().unwrap();
+        take(&self.dest);
         left
     }
 

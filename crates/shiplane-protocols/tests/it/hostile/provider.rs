@@ -29,7 +29,7 @@ use crate::harness::transfer_lane;
 
 #[tokio::test]
 async fn names_that_lead_out_or_hide_are_refused() {
-    let names: [&[u8]; 12] = [
+    let names: [&[u8]; 11] = [
         b"../x",
         b"a/../../x",
         b"/etc/x",
@@ -41,7 +41,6 @@ async fn names_that_lead_out_or_hide_are_refused() {
         b"a/./b",
         b"nul\0",
         &[b'n'; 256],
-        &[b"d/".repeat(17 << 10), b"f".to_vec()].concat(),
     ];
     for name in names {
         let raw = file_called(name);

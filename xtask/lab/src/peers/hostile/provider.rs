@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use shiplane_wire::{
     BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget,
-    Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, Span, TaggedChunk, TransferId, Version, limits,
+    Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, Span, TaggedChunk, TransferId, Version,
+    limits,
 };
 
 use super::Lie;

@@ -181,7 +181,7 @@ const VICTIMS: [Victim; 23] = [
     victim("endless-skipped", Ends::WhenInterrupted),
     victim("long-links", Ends::With(0)),
     victim("endless-links", Ends::WhenInterrupted),
-    victim("through-link", Ends::With(REFUSED)),
+    victim("through-link", Ends::With(OTHER)),
     victim("alive-for-entries", Ends::WhenPatienceIsOver),
     victim("alive-for-chunks", Ends::WhenPatienceIsOver),
     victim("drip", Ends::WhenPatienceIsOver),
@@ -200,7 +200,6 @@ const VICTIMS: [Victim; 23] = [
 const OTHER: i32 = 1;
 const UNREACHABLE: i32 = 3;
 const INTEGRITY: i32 = 5;
-const REFUSED: i32 = 6;
 const LOCAL_IO: i32 = 7;
 const INTERRUPTED: i32 = 130;
 

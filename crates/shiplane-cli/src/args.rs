@@ -106,6 +106,9 @@ pub(crate) struct ServeArgs {
     /// Create all symbolic links that peers push, also those that lead out of what is pushed
     #[arg(long, requires = "writable")]
     pub(crate) all_links: bool,
+    /// Remove what interrupted pushes have left once nothing has changed it for TIME, e.g. 12h, or `never`
+    #[arg(long, value_name = "TIME", requires = "writable", default_value = "7d", value_parser = parse_patience)]
+    pub(crate) clean_after: Duration,
     /// UDP address to listen on [default: [::]:7514, IPv4 and IPv6, or any free port if that is taken]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,

@@ -41,6 +41,8 @@ pub(crate) struct ServeSettings {
     pub(crate) ticket_file: Option<PathBuf>,
     pub(crate) writable: bool,
     pub(crate) all_links: bool,
+    /// The longest: never.
+    pub(crate) clean_after: Duration,
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) json: bool,
 }
@@ -137,6 +139,7 @@ impl ServeSettings {
             ticket_file: args.ticket_file,
             writable: args.writable,
             all_links: args.all_links,
+            clean_after: args.clean_after,
             rate: args.rate,
             json: args.json,
         })

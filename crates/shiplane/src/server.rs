@@ -5,6 +5,7 @@ mod handler;
 mod ticket;
 
 use std::{
+    convert::Infallible,
     fmt,
     net::SocketAddr,
     path::PathBuf,
@@ -38,6 +39,7 @@ use crate::{
     client::transport_config,
     error::{Cause, Error},
     home::{HomePaths, machine_setters},
+    leftovers::clean,
     request::Request,
     settings::limiter,
 };
@@ -56,6 +58,8 @@ struct Inner {
     metrics: Arc<TransferMetrics>,
     address: SocketAddr,
     advertised: Addresses,
+    /// Where to clean, and what is old enough.
+    cleaning: Option<(PathBuf, Duration)>,
     stop: CancellationToken,
     is_running: AtomicBool,
 }
@@ -70,6 +74,7 @@ pub struct ServerBuilder<S = ()> {
     places: HomePaths,
     is_writable: bool,
     limits: WriteLimits,
+    clean_after: Option<Duration>,
     rate: Option<u64>,
     advertised: Vec<String>,
     is_foreground: bool,
@@ -114,6 +119,7 @@ impl Server {
             places: HomePaths::default(),
             is_writable: false,
             limits: WriteLimits::default(),
+            clean_after: Some(CLEAN_AFTER),
             rate: None,
             advertised: Vec::new(),
             is_foreground: false,
@@ -163,12 +169,15 @@ impl Server {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it runs already or has run.
     pub async fn run(&self) -> Result<(), Error> {
-        let Inner { files, router, transport, stop, is_running, .. } = &*self.inner;
+        let Inner { files, router, transport, cleaning, stop, is_running, .. } = &*self.inner;
         if is_running.swap(true, Ordering::Relaxed) {
             return Err(Cause::RunsAlready.into());
         }
-        Arc::clone(files).run_with(Arc::clone(router), Arc::clone(transport), stop.clone()).await;
-        Ok(())
+        let serving = Arc::clone(files).run_with(Arc::clone(router), Arc::clone(transport), stop.clone());
+        tokio::select! {
+            () = serving => Ok(()),
+            never = clean_now_and_then(cleaning.clone()) => match never {},
+        }
     }
 
     /// As [`run`](Self::run), and shuts down when `signal` is ready.
@@ -223,6 +232,13 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     /// outside of the tree that they are in; the others are left out.
     pub fn all_links(mut self, are_allowed: bool) -> Self {
         self.limits.links = if are_allowed { LinkPolicy::All } else { LinkPolicy::Inside };
+        self
+    }
+
+    /// For how long what an interrupted push has left can be resumed. Older leftovers are removed now and then, as
+    /// [`clean`](crate::clean) does. 7 days by default; `None`: they stay.
+    pub fn clean_after(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.clean_after = age.into();
         self
     }
 
@@ -398,8 +414,10 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         let transport = bound?;
         let address = transport.local_addr().map_err(Cause::Listen)?;
         let advertised = addresses_for(address, &advertised).map_err(Cause::Advertise)?;
+        let cleaning = self.clean_after.filter(|_| self.is_writable).map(|age| (self.path, age));
         Ok(Server {
             inner: Arc::new(Inner {
+                cleaning,
                 files,
                 router: Arc::new(router),
                 access,
@@ -417,12 +435,14 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
 impl ServerBuilder {
     /// The state that handlers extract as [`State<S>`]. It comes before the methods.
     pub fn state<S: Clone + Send + Sync + 'static>(self, state: S) -> ServerBuilder<S> {
-        let Self { path, places, is_writable, limits, rate, advertised, is_foreground, .. } = self;
+        let Self { path, places, is_writable, limits, clean_after, rate, advertised, is_foreground, .. } =
+            self;
         ServerBuilder {
             path,
             places,
             is_writable,
             limits,
+            clean_after,
             rate,
             advertised,
             is_foreground,
@@ -449,6 +469,25 @@ impl fmt::Display for Stats {
     }
 }
 
+/// Removes what interrupted pushes have left, in a directory and of an age.
+async fn clean_now_and_then(cleaning: Option<(PathBuf, Duration)>) -> Infallible {
+    let Some((directory, age)) = cleaning else { return std::future::pending().await };
+    let interval = age.clamp(SHORTEST_CLEANING_INTERVAL, LONGEST_CLEANING_INTERVAL);
+    // One that is restarted often comes to it too.
+    let mut pause = interval.min(FIRST_CLEANING);
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = interval;
+        match clean(&directory, age, false).await {
+            Ok(report) if report.files == 0 => {}
+            Ok(report) => {
+                tracing::info!(files = report.files, bytes = report.bytes_total, "leftovers were removed");
+            }
+            Err(error) => tracing::warn!(%error, "leftovers cannot be removed"),
+        }
+    }
+}
+
 fn advertised(named: &[String]) -> Result<Vec<Advertised>, Error> {
     let parsed = named.iter().map(|text| Advertised::parse(text)).collect::<Result<_, _>>();
     Ok(parsed.map_err(Cause::Advertise)?)
@@ -458,6 +497,14 @@ fn advertised(named: &[String]) -> Result<Vec<Advertised>, Error> {
 pub(crate) fn addresses_of(bound: SocketAddr, named: &[String]) -> Result<Addresses, Error> {
     Ok(addresses_for(bound, &advertised(named)?).map_err(Cause::Advertise)?)
 }
+
+/// Seven days, as `shiplane clean` has it.
+const CLEAN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A cleaning lists the whole tree.
+const SHORTEST_CLEANING_INTERVAL: Duration = Duration::from_secs(1);
+const LONGEST_CLEANING_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+const FIRST_CLEANING: Duration = Duration::from_secs(600);
 
 /// What a server is made of, once everything that blocks is done.
 struct Opened {

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use indicatif::BinaryBytes;
 use shiplane::{Error, Server, Stats};
@@ -72,7 +73,8 @@ async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
     let bind = |addresses: Vec<SocketAddr>| async move {
         let mut builder = Server::builder(&settings.root).foreground(true);
         if settings.writable {
-            builder = builder.writable().all_links(settings.all_links);
+            let clean_after = Some(settings.clean_after).filter(|age| *age < Duration::MAX);
+            builder = builder.writable().all_links(settings.all_links).clean_after(clean_after);
         }
         if let Some(rate) = settings.rate {
             builder = builder.rate(rate.get());

@@ -1,6 +1,7 @@
 //! What becomes of files that exist, and of what interrupted runs leave.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 
 use crate::program::{Machine, Server};
 
@@ -84,4 +85,19 @@ fn leftovers_are_removed_once_they_are_old_enough() {
     assert!(machine.file("dest/.shiplane-notes").exists());
     assert!(!machine.file("dest/sub/.shiplane-0123456789abcdef.journal").exists());
     machine.run(&["clean", "none"]).failed(7, "none");
+}
+
+#[test]
+fn a_server_removes_what_interrupted_pushes_have_left_once_it_is_old_enough() {
+    let machine = Machine::new();
+    machine.write("old/.shiplane-01234567-3.part", "left");
+    machine.write("kept/.shiplane-01234567-3.part", "left");
+    machine.write("old/mine", "mine");
+    let _keeps = machine.serve_with("kept", &["--writable"]);
+    let mut server = machine.serve_with("old", &["--writable", "--clean-after", "1s", "-v"]);
+    let mut told = BufReader::new(server.stderr()).lines().map_while(Result::ok);
+    assert!(told.any(|line| line.contains("leftovers were removed files=1")));
+    assert!(!machine.file("old/.shiplane-01234567-3.part").exists());
+    assert!(machine.file("old/mine").exists() && machine.file("kept/.shiplane-01234567-3.part").exists());
+    machine.run(&["serve", "old", "--clean-after", "1d"]).failed(2, "--writable");
 }

@@ -13,9 +13,9 @@ use super::{Content, Inode, Names, State, names_in};
 
 /// Makes up one of the states that the disk may be in, and puts it below `target`.
 pub(super) fn build(state: &mut State, root: &Path, target: &Path) -> io::Result<()> {
-    let now = Now::read(root)?;
+    let mut now = Now::read(root)?;
     let number = fs::metadata(root)?.ino();
-    directory(state, &now, number, target)
+    directory(state, &mut now, number, target)
 }
 
 /// What the running system sees, by inodes.
@@ -24,6 +24,8 @@ struct Now {
     files: HashMap<u64, (Content, u32)>,
     directories: HashMap<u64, (Names, u32)>,
     links: HashMap<u64, PathBuf>,
+    /// Where the files are that were built: other names of them are links.
+    built: HashMap<u64, PathBuf>,
 }
 
 impl Now {
@@ -48,7 +50,7 @@ impl Now {
     }
 }
 
-fn directory(state: &mut State, now: &Now, number: u64, target: &Path) -> io::Result<()> {
+fn directory(state: &mut State, now: &mut Now, number: u64, target: &Path) -> io::Result<()> {
     fs::create_dir(target)?;
     for (name, inode) in names(state, now, number) {
         let target = target.join(name);
@@ -73,7 +75,11 @@ fn names(state: &mut State, now: &Now, number: u64) -> Names {
     possible.swap_remove(chosen)
 }
 
-fn file(state: &mut State, now: &Now, inode: Inode, target: &Path) -> io::Result<()> {
+fn file(state: &mut State, now: &mut Now, inode: Inode, target: &Path) -> io::Result<()> {
+    if let Some(built) = now.built.get(&inode.number) {
+        return fs::hard_link(built, target);
+    }
+    now.built.insert(inode.number, target.to_owned());
     let durable = state.files.get(&inode.number).cloned();
     let current = now.files.get(&inode.number);
     let mode = current.map_or(0o600, |(_, mode)| mode & 0o7777);

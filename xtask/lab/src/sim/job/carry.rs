@@ -37,9 +37,10 @@ pub(crate) struct Carry {
 impl Carry {
     pub(crate) fn new(world: &World) -> Result<Self, Violation> {
         let mut rng = world.rng().fork();
-        let tree = tree::draw(&mut rng);
+        let mut tree = tree::draw(&mut rng);
         let (from, to) = ends(world);
         tree::write(&tree, &from.files())?;
+        tree::add_names(&mut tree, &from.files(), &mut rng)?;
         let trap = match tree.iter().find(|(path, content)| content.is_none() && !path.contains('/')) {
             Some((directory, _)) if world.scenario.trap => Some(to.files().join(directory)),
             _ => None,
@@ -83,6 +84,10 @@ impl Carry {
         self.successes += u32::from(is_tidy);
         let (found, left) = files_of(ends(world).1)?;
         self.allowed().check_whole(&found)?;
+        let (from, to) = ends(world);
+        if let Some(path) = tree::other_metadata(&found, &from.files(), &to.files())? {
+            return Err(Violation::OtherMetadata { path });
+        }
         match left.is_empty() || !is_tidy {
             true => Ok(()),
             false => Err(Violation::LeftOver { names: left }),
@@ -189,7 +194,8 @@ fn change_later(
     let (began, allowed) = (world.began, Arc::clone(allowed));
     tokio::spawn(async move {
         tokio::time::sleep_until(began + at).await;
-        let files: Vec<_> = tree.iter().filter(|(_, content)| content.is_some()).collect();
+        let files = tree.iter().filter(|(path, content)| tree::is_single(path, content.as_deref()));
+        let files: Vec<_> = files.collect();
         let path = files[rng.between(0, files.len() as u64) as usize].0.clone();
         let len_bytes = rng.spread(1, 100_000) as usize;
         let content = tree::content(&mut rng, len_bytes);

@@ -1,8 +1,12 @@
 //! Access control: decides by tickets and standing peers.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{io, iter, thread};
+
+use shiplane_files::internals::read_file;
 
 use shiplane_transport::{Admission, PeerId, Trust};
 
@@ -128,7 +132,44 @@ impl AccessControl {
         Trust::ask(move |peer| access.admit(peer, Instant::now()))
     }
 
-    /// Reads the peers file again and returns the affected peers. Call it twice a second.
+    /// Looks at the peers file and the tickets from a thread of its own, and calls `changed` within a second after either
+    /// has changed, and then once more: an edit may have come between two looks. It ends with this control.
+    ///
+    /// # Errors
+    /// What the system says when there can be no thread.
+    pub fn watch(this: &Arc<Self>, changed: impl Fn() + Send + 'static) -> io::Result<()> {
+        let access = Arc::downgrade(this);
+        let seen = this.fingerprint();
+        let look = move || {
+            let (mut seen, mut is_due) = (seen, true);
+            loop {
+                thread::sleep(WATCH_INTERVAL);
+                let Some(access) = access.upgrade() else { return };
+                let now = access.fingerprint();
+                if now != seen || is_due {
+                    is_due = now != seen;
+                    seen = now;
+                    changed();
+                }
+            }
+        };
+        thread::Builder::new().name("rules".to_owned()).spawn(look).map(drop)
+    }
+
+    /// Of what the files contain, not just of their times: two edits within one tick of a file system's clock look alike
+    /// from outside.
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for path in iter::once(self.path.as_path()).chain(self.tickets.path()) {
+            match read_file(path, MAX_WATCHED_BYTES) {
+                Ok(content) => (content.bytes, content.writable_by_others).hash(&mut hasher),
+                Err(error) => error.kind().hash(&mut hasher),
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Reads the peers file again and returns the affected peers. Call it when [`watch`](Self::watch) says so.
     ///
     /// The file is read each time, not just its time stamp: two edits within one tick of a file
     /// system's clock look alike from outside. Blocks for as long as reading a short file takes.
@@ -189,6 +230,12 @@ impl Broken {
 fn message(list: &AccessList) -> Option<Broken> {
     list.error().map(Broken::new)
 }
+
+/// A withdrawn right ends sessions within a second.
+const WATCH_INTERVAL: Duration = Duration::from_millis(900);
+
+/// As much as either file may have, and a byte more.
+const MAX_WATCHED_BYTES: u64 = (4 << 20) + 1;
 
 #[cfg(test)]
 mod tests {
@@ -251,6 +298,27 @@ mod tests {
 
     fn key(byte: u8) -> PeerId {
         PeerId::from_bytes([byte; 32])
+    }
+
+    #[test]
+    fn a_change_of_the_file_is_noticed_by_whoever_watches() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("peers");
+        let access = Arc::new(AccessControl::open(&path));
+        let (told, changes) = std::sync::mpsc::channel();
+        AccessControl::watch(&access, move || told.send(()).unwrap()).unwrap();
+        changes.recv().unwrap(); // What came between loading and watching.
+        let peer = StandingPeer {
+            name: "nas".parse().unwrap(),
+            id: PeerId::from_bytes([7; 32]),
+            grant: Grant::none(),
+            at: None,
+        };
+        PeersFile::at(&path).add(&peer).unwrap();
+        changes.recv().unwrap();
+        changes.recv().unwrap(); // And once more, for an edit between two looks.
+        drop(access);
+        assert!(changes.recv().is_err(), "the thread has ended, and told nothing else");
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl AccessList {
     }
 }
 
-/// Some thousands of peers. The file is checked twice a second while serving.
+/// Some thousands of peers. A server reads the file once a second.
 const MAX_FILE_LEN_BYTES: usize = 1 << 20;
 
 #[cfg(test)]

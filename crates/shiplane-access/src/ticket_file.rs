@@ -144,6 +144,11 @@ impl TicketsFile {
         Ok(result)
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn failed(&self, writing: bool, source: io::Error) -> TicketsError {
         TicketsError::Io { path: self.path.clone(), writing, source }
     }

@@ -1,6 +1,7 @@
 //! The server's tickets and their owners.
 
 use std::io;
+use std::path::Path;
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -199,6 +200,11 @@ impl TicketBook {
             };
             RedeemError::NotRecorded { errno }
         })?
+    }
+
+    /// The file that keeps them, if one does.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.store.as_ref().map(|store| store.file.path())
     }
 
     /// Reads the file again, and gives the keys that have lost a ticket: to revocation, not to time. Blocks for as long

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use shiplane::{Compression, DigestAlgorithm, MAX_CHUNK_LEN_BYTES, PeerId, Peers};
 
@@ -20,6 +21,7 @@ pub(crate) use self::filters::{FilterArgs, Pattern};
 use self::help::{EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP, SYNC_HELP};
 pub(crate) use self::inspect::{LsArgs, PingArgs, SourceArgs};
 pub(crate) use self::links::Links;
+use crate::completion;
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
 #[derive(Debug, Parser)]
@@ -65,7 +67,7 @@ pub(crate) enum Command {
     /// Manage the tickets that this machine's servers have given out
     #[command(subcommand)]
     Ticket(TicketCommand),
-    /// Print a completion script for a shell
+    /// Print a completion script for a shell, e.g. `source <(shiplane completions bash)`
     Completions {
         /// Shell to print completions for
         shell: Shell,
@@ -133,8 +135,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, conflicts_with_all = ["writable", "advertise", "ticket_ttl", "ticket_file", "rate", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print one JSON event per line; the first contains the ticket
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
+    /// Print the ticket and errors only; show nothing of who connects
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]
@@ -142,7 +147,7 @@ pub(crate) struct ServeArgs {
 pub(crate) struct GetArgs {
     /// Ticket URLs, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; last the destination, or `-` for standard output
     /// [default: ./]; omit SOURCE if the ticket comes from a file or variable
-    #[arg(value_names = ["SOURCE", "DEST"], num_args = 1..)]
+    #[arg(value_names = ["SOURCE", "DEST"], num_args = 1.., add = ArgValueCompleter::new(completion::servers_and_files))]
     pub(crate) paths: Vec<OsString>,
     #[command(flatten)]
     pub(crate) existing: ExistingArgs,
@@ -182,7 +187,7 @@ pub(crate) struct GetArgs {
 pub(crate) struct PushArgs {
     /// Files and directories, or `-` for standard input; last a ticket URL or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH];
     /// omit TARGET if the ticket comes from a file or variable
-    #[arg(value_names = ["PATH", "TARGET"], num_args = 1.., required = true)]
+    #[arg(value_names = ["PATH", "TARGET"], num_args = 1.., required = true, add = ArgValueCompleter::new(completion::servers_and_files))]
     pub(crate) paths: Vec<OsString>,
     #[command(flatten)]
     pub(crate) existing: ExistingArgs,
@@ -214,7 +219,7 @@ pub(crate) struct SyncArgs {
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
     /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; omit it if the ticket comes from a file or variable
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = ArgValueCompleter::new(completion::servers))]
     pub(crate) target: Option<OsString>,
     /// Show what would change on each side and why; change nothing
     #[arg(short = 'n', long)]
@@ -468,7 +473,7 @@ pub(crate) enum PeersCommand {
     /// Remove a peer; running servers close its sessions within a second
     Remove {
         /// Name of the peer
-        #[arg(value_parser = parse_name)]
+        #[arg(value_parser = parse_name, add = ArgValueCompleter::new(completion::names))]
         name: String,
     },
 }

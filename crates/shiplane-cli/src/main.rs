@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod board;
 mod checksums;
 mod commands;
+mod completion;
 mod events;
 mod exit;
 mod failure;
@@ -25,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    completion::answer();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return report::usage(&error),

@@ -44,7 +44,7 @@ pub(crate) struct ServeSettings {
     /// The longest: never.
     pub(crate) clean_after: Duration,
     pub(crate) rate: Option<NonZeroU64>,
-    pub(crate) json: bool,
+    pub(crate) output_mode: OutputMode,
 }
 
 /// The settings of `get`.
@@ -141,7 +141,7 @@ impl ServeSettings {
             all_links: args.all_links,
             clean_after: args.clean_after,
             rate: args.rate,
-            json: args.json,
+            output_mode: output_mode(args.json, args.quiet),
         })
     }
 }

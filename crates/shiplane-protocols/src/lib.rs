@@ -113,7 +113,7 @@ pub mod internals {
         metrics::DurationHistogram,
         push::{Push, PushError, PushReceipt, PushRequest},
         retry::Jitter,
-        serve::{FileServer, WriteLimits},
+        serve::{FileServer, ReloadOn, ServedJob, UnderWay, WriteLimits},
     };
     /// Chunks that are compressed on their way.
     pub mod compress {

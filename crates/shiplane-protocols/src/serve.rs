@@ -1,5 +1,6 @@
 //! The file server: permissions and running transfers.
 
+mod activity;
 mod concurrency;
 mod push;
 mod registry;
@@ -21,16 +22,21 @@ use shiplane_transport::{
     internals::{Claim, blocking},
 };
 use shiplane_wire::{Code, RelPath, TransferId, escape};
+use tokio::{sync::Notify, time::Interval};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-pub use self::push::WriteLimits;
 use self::{
+    activity::Activity,
     concurrency::{ConcurrencyLimit, ConcurrencyPermit, MAX_FETCHES},
     push::Writing,
     sync::Syncing,
+};
+pub use self::{
+    activity::{ServedJob, UnderWay},
+    push::WriteLimits,
 };
 use crate::{
     Direction,
@@ -43,9 +49,29 @@ use crate::{
     transfer::{
         MemoryBudget, TransferOptions,
         provider::{Provided, provide},
-        server_events,
     },
 };
+
+/// When a server reads its rules again.
+#[derive(Debug)]
+pub enum ReloadOn {
+    /// At each tick: of a clock that may be a simulated one.
+    Tick(Interval),
+    /// When it is notified, as by [`AccessControl::watch`]: an idle server then sleeps.
+    Notice(Arc<Notify>),
+}
+
+impl ReloadOn {
+    /// Cancel-safe.
+    async fn due(&mut self) {
+        match self {
+            Self::Tick(interval) => {
+                interval.tick().await;
+            }
+            Self::Notice(notify) => notify.notified().await,
+        }
+    }
+}
 
 /// Serves a directory or a file to the peers that [`AccessControl`] admits.
 #[derive(Debug)]
@@ -58,6 +84,7 @@ pub struct FileServer {
     writing: Option<Writing>,
     /// `None`: nothing can be synced.
     syncing: Option<Syncing>,
+    activity: Activity,
     /// Transfers and calls that a shutdown waits for.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -115,6 +142,7 @@ impl FileServer {
             fetches: ConcurrencyLimit::new(MAX_FETCHES, MAX_FETCHES),
             writing,
             syncing: None,
+            activity: Activity::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }
@@ -126,10 +154,12 @@ impl FileServer {
     /// The transport's trust must be [`AccessControl::trust`] of the same rules.
     pub async fn run(self: Arc<Self>, transport: Arc<QuicTransport>, shutdown: CancellationToken) {
         let methods = Arc::new(self.router());
-        self.run_with(methods, transport, shutdown).await;
+        let reload = ReloadOn::Tick(tokio::time::interval(RELOAD_INTERVAL));
+        self.run_with(methods, transport, shutdown, reload).await;
     }
 
-    /// As [`run`](Self::run), with `methods`: those of [`router`](Self::router) and others beside them.
+    /// As [`run`](Self::run), with `methods`: those of [`router`](Self::router) and others beside them. The rules are read
+    /// again as `reload` says.
     ///
     /// Dropped, it stops at once.
     pub async fn run_with(
@@ -137,8 +167,8 @@ impl FileServer {
         methods: Arc<Router>,
         transport: Arc<QuicTransport>,
         shutdown: CancellationToken,
+        mut reload: ReloadOn,
     ) {
-        let mut reload = tokio::time::interval(RELOAD_INTERVAL);
         loop {
             tokio::select! {
                 accepted = transport.accept() => match accepted {
@@ -148,7 +178,7 @@ impl FileServer {
                     }
                     Err(_) => break, // The transport is closed.
                 },
-                _ = reload.tick() => self.reload(&transport).await,
+                () = reload.due() => self.reload(&transport).await,
                 () = shutdown.cancelled() => break,
             }
         }
@@ -158,7 +188,7 @@ impl FileServer {
             loop {
                 tokio::select! {
                     () = self.tasks.wait() => break,
-                    _ = reload.tick() => self.reload(&transport).await,
+                    () = reload.due() => self.reload(&transport).await,
                 }
             }
         };
@@ -170,6 +200,12 @@ impl FileServer {
     #[must_use]
     pub fn active_transfers(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// What they are, in the order in which they began.
+    #[must_use]
+    pub fn under_way(&self) -> Vec<Arc<UnderWay>> {
+        self.activity.list()
     }
 
     /// Lets a shutdown wait until the token is dropped, as for a call of a method beside those of this server.
@@ -282,12 +318,13 @@ impl FileServer {
         let transfer = TransferId::from_bytes(request.transfer);
         let permit = self.fetches.take(context.peer)?;
         let claim = claim(&context.connection, request.transfer)?;
-        tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "transfer opened");
+        tracing::info!(peer = %context.peer.short(), %transfer, path = %shown, "transfer opened");
         let opened = FetchOpened { shape: source.shape().into(), digest: digest.bit() };
         let agreed = self.options.agreed(request.compression, request.bytes_per_second);
         let options = TransferOptions { digest, ..agreed };
         let filters_memory = filtered.memory;
-        let opened_by = Opened { source, permit, filters_memory, is_invited: request.invites };
+        let job = self.activity.begin(context.peer, ServedJob::Fetch, shown);
+        let opened_by = Opened { source, permit, filters_memory, is_invited: request.invites, job };
         let run = Arc::clone(&self).run_transfer(context.connection, claim, opened_by, options);
         self.tasks.spawn(run);
         Ok(opened)
@@ -301,13 +338,13 @@ impl FileServer {
         opened: Opened,
         options: TransferOptions,
     ) {
-        let Opened { source, permit, filters_memory: _memory, is_invited } = opened;
+        let Opened { source, permit, filters_memory: _memory, is_invited, job } = opened;
         let (peer, transfer) = (connection.peer_id(), claim.transfer());
         let metrics = options.metrics.as_ref();
         let counting = Counting::begin(metrics, Direction::Sent, connection.remote_addr());
         // The receiver went away before it began.
         let Ok(records) = connection.open_records(transfer).await else { return };
-        let events = server_events();
+        let events = job.events();
         let (source, told) = (Arc::new(source), Arc::clone(&events));
         let provided = provide(connection, transfer, records, source, &options, is_invited, told).await;
         match provided {
@@ -371,6 +408,7 @@ struct Opened {
     permit: ConcurrencyPermit,
     filters_memory: Box<dyn CountedMemory>,
     is_invited: bool,
+    job: Arc<UnderWay>,
 }
 
 /// A withdrawn right ends sessions within a second.

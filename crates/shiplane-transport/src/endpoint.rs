@@ -282,6 +282,15 @@ impl QuicTransport {
         self.inner.pool.live().iter().filter(|connection| !connection.is_closed()).count()
     }
 
+    /// Those that are open, with peers that are admitted as more than guests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn admitted(&self) -> Vec<Arc<PeerConnection>> {
+        let mut live = self.inner.pool.live();
+        live.retain(|connection| !connection.is_closed() && !connection.is_guest());
+        live
+    }
+
     /// Closes every connection to this peer at once, as when its rights are withdrawn.
     pub fn close_peer(&self, peer: PeerId, code: Code) {
         for connection in self.inner.pool.live() {

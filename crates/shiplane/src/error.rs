@@ -208,6 +208,8 @@ pub(crate) enum Cause {
     WritableFile,
     #[error("the method {name} is {why}")]
     Method { name: &'static str, why: &'static str },
+    #[error("cannot start a thread: {0}")]
+    Watch(#[source] io::Error),
     #[error("the server is running already")]
     RunsAlready,
     #[error("the ticket has no permission")]
@@ -320,6 +322,7 @@ impl Cause {
             Self::Serve(_) => here(LocalIo, "give an existing directory or file that this user can read"),
             Self::WritableFile => here(Usage, "serve its parent directory, or omit --writable"),
             Self::Method { .. } => here(Usage, "give the method another name"),
+            Self::Watch(_) => here(LocalIo, "check the limits of this user (ulimit -a)"),
             Self::RunsAlready => here(Usage, "call run once; clones share the server"),
             Self::TicketWithoutRight => here(Usage, "call read() or write()"),
             Self::Ticket(IssueError::File(error)) | Self::Tickets(error) => tickets(error),

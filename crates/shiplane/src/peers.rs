@@ -12,7 +12,7 @@ use crate::{
 
 /// The list of peers of this machine, a file. Its methods block for as long as reading or replacing a short file takes.
 ///
-/// A server that runs reads it twice a second.
+/// A server that runs reads it once a second.
 #[derive(Debug, Clone)]
 pub struct Peers {
     file: PeersFile,
@@ -157,6 +157,12 @@ impl KnownPeer {
             *grant = Grant::none();
         }
         self
+    }
+
+    /// Whether the list says where it is found, so that its name alone is a target.
+    #[must_use]
+    pub fn has_address(&self) -> bool {
+        self.0.at.is_some()
     }
 
     /// Whether it is a mere name, without any right here.

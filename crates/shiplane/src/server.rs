@@ -2,6 +2,7 @@
 
 mod advertise;
 mod handler;
+mod sessions;
 mod ticket;
 
 use std::{
@@ -20,13 +21,13 @@ use shiplane_access::internals::{AccessControl, Addresses, PeersFile, RootId, Ti
 use shiplane_files::internals::{LinkPolicy, SourceRoot, sync::SyncState};
 use shiplane_protocols::{
     Compression, TransferMetrics,
-    internals::{FileServer, WriteLimits, transfer::TransferOptions},
+    internals::{FileServer, ReloadOn, WriteLimits, transfer::TransferOptions},
 };
 use shiplane_rpc::{Fault, Router};
 use shiplane_transport::{
     Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, internals::blocking,
 };
-use tokio::net::ToSocketAddrs;
+use tokio::{net::ToSocketAddrs, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use self::advertise::{Advertised, addresses_for};
@@ -38,6 +39,7 @@ pub use self::{
 use crate::{
     client::transport_config,
     error::{Cause, Error},
+    event::Event,
     home::{HomePaths, machine_setters},
     leftovers::clean,
     request::Request,
@@ -161,19 +163,32 @@ impl Server {
         }
     }
 
+    /// Who is connected, from where, and what they do: the running jobs of each, where `path` is below what is served,
+    /// `bytes_done` what has moved, and the phase [`Sending`](crate::Phase::Sending) for a get,
+    /// [`Receiving`](crate::Phase::Receiving) for a push and [`Syncing`](crate::Phase::Syncing) for a sync.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<(PeerId, SocketAddr, Vec<Event>)> {
+        sessions::list(&self.inner.files, &self.inner.transport)
+    }
+
     /// Serves until [`shutdown`](Self::shutdown), and then until transfers and calls under way have ended. Meanwhile it
-    /// reads the list of peers twice a second, and closes the connections of peers that have lost a right.
+    /// looks once a second whether the list of peers or the tickets have changed, and closes the connections of peers that have lost a right.
     ///
     /// Dropping the future ends everything at once; peers keep what they have received, and can resume later.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it runs already or has run.
     pub async fn run(&self) -> Result<(), Error> {
-        let Inner { files, router, transport, cleaning, stop, is_running, .. } = &*self.inner;
+        let Inner { files, router, access, transport, cleaning, stop, is_running, .. } = &*self.inner;
         if is_running.swap(true, Ordering::Relaxed) {
             return Err(Cause::RunsAlready.into());
         }
-        let serving = Arc::clone(files).run_with(Arc::clone(router), Arc::clone(transport), stop.clone());
+        let changed = Arc::new(Notify::new());
+        let notice = Arc::clone(&changed);
+        AccessControl::watch(access, move || notice.notify_one()).map_err(Cause::Watch)?;
+        let (router, transport) = (Arc::clone(router), Arc::clone(transport));
+        let reload = ReloadOn::Notice(changed);
+        let serving = Arc::clone(files).run_with(router, transport, stop.clone(), reload);
         tokio::select! {
             () = serving => Ok(()),
             never = clean_now_and_then(cleaning.clone()) => match never {},

@@ -17,7 +17,7 @@ use crate::{
 /// The tickets of this machine's servers, a file. Its methods block for as long as reading or replacing a short file
 /// takes.
 ///
-/// A server that runs reads it twice a second: what is revoked ends the sessions of its owners, and what is made here is
+/// A server that runs reads it once a second: what is revoked ends the sessions of its owners, and what is made here is
 /// good for it.
 #[derive(Debug, Clone)]
 pub struct Tickets {

@@ -4,14 +4,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 
 use super::{FilterArgs, Skip};
+use crate::completion;
 
 /// Where to look.
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
     /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; omit it if the ticket comes from a file or variable
-    #[arg(value_name = "SOURCE")]
+    #[arg(value_name = "SOURCE", add = ArgValueCompleter::new(completion::servers))]
     pub(crate) source: Option<OsString>,
     /// Read the ticket from FILE; `-` is standard input
     #[arg(long, value_name = "FILE")]

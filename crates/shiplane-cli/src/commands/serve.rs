@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::ticket;
 use crate::args::TicketUses;
+use crate::board::SessionBoard;
 use crate::events::{Event, Totals};
 use crate::failure::Failure;
-use crate::logging::print_line;
-use crate::progress::{count, seconds};
+use crate::logging::{is_capable, print_line};
+use crate::progress::{OutputMode, count, seconds};
 use crate::settings::ServeSettings;
 use crate::units::show_duration;
 use crate::{runtime, signals};
@@ -30,14 +31,23 @@ pub(super) fn run(settings: ServeSettings) -> Result<(), Failure> {
 async fn serve(settings: ServeSettings, stop: CancellationToken) -> Result<(), Failure> {
     let server = bind(&settings).await?;
     announce(&settings, &server)?;
-    server.run_until(stop.cancelled()).await?;
-    sum_up(&server.stats(), settings.json)
+    let running = server.run_until(stop.cancelled());
+    if settings.output_mode == OutputMode::Human && is_capable() {
+        let mut board = SessionBoard::new();
+        tokio::select! {
+            ended = running => ended?,
+            never = board.watch(&server) => match never {},
+        }
+    } else {
+        running.await?;
+    }
+    sum_up(&server.stats(), settings.output_mode)
 }
 
 /// Reports the totals: as an event, or on a terminal as text.
-fn sum_up(stats: &Stats, json: bool) -> Result<(), Failure> {
+fn sum_up(stats: &Stats, output_mode: OutputMode) -> Result<(), Failure> {
     tracing::info!("{stats}");
-    if json {
+    if output_mode == OutputMode::Json {
         let sent =
             Totals { completed: stats.sent_transfers, failed: stats.sent_failures, bytes: stats.sent_bytes };
         let received = Totals {
@@ -48,7 +58,7 @@ fn sum_up(stats: &Stats, json: bool) -> Result<(), Failure> {
         let event = Event::Stopped { seconds: seconds(stats.uptime), sent, received };
         return event.write_line(&mut io::stdout().lock()).map_err(Failure::Stdout);
     }
-    if io::stderr().is_terminal() {
+    if output_mode == OutputMode::Human && io::stderr().is_terminal() {
         print_line(&in_words(stats));
     }
     Ok(())
@@ -108,7 +118,7 @@ fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
         write_private(path, &url).map_err(|source| Failure::TicketFile { path: path.clone(), source })?;
     }
     let mut out = io::stdout().lock();
-    let told = if settings.json {
+    let told = if settings.output_mode == OutputMode::Json {
         let event = Event::Listening {
             ticket: url,
             peer_id: server.id().to_string(),
@@ -122,7 +132,7 @@ fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
     };
     told.map_err(Failure::Stdout)?;
     tracing::info!(%address, ticket = %ticket.redacted(), "listening");
-    if io::stderr().is_terminal() {
+    if settings.output_mode != OutputMode::Quiet && io::stderr().is_terminal() {
         let ttl = show_duration(settings.ticket_ttl);
         let push = if settings.writable { " (or push PATH... 'TICKET', or sync DIR 'TICKET')" } else { "" };
         let clients = match settings.ticket_uses {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::program::Machine;
+use crate::program::{Machine, Run};
 
 #[test]
 fn help_goes_to_standard_output() {
@@ -44,7 +44,7 @@ fn a_home_that_cannot_be_made_is_a_local_error() {
     fs::write(machine.path("file"), "").unwrap();
     let mut command = machine.command(&["id"]);
     command.env("SHIPLANE_HOME", machine.path("file/home"));
-    crate::program::Run::of(&mut command).failed(7, "file/home");
+    Run::of(&mut command).failed(7, "file/home");
 }
 
 #[test]
@@ -109,11 +109,9 @@ fn a_broken_list_of_peers_is_shown_with_its_line_and_left_alone() {
 #[test]
 fn completions_and_manual_pages_are_made() {
     let machine = Machine::new();
-    for (shell, mark) in
-        [("bash", "complete -F"), ("zsh", "#compdef shiplane"), ("fish", "complete -c shiplane")]
-    {
+    for (shell, mark) in [("bash", "complete -o"), ("zsh", "#compdef shiplane"), ("fish", "complete ")] {
         let script = machine.run(&["completions", shell]).done().out;
-        assert!(script.contains(mark) && script.contains("peers"), "{shell}");
+        assert!(script.contains(mark) && script.contains("SHIPLANE_COMPLETE"), "{shell}: {script}");
     }
     machine.run(&["completions", "cmd.exe"]).failed(2, "cmd.exe");
 
@@ -124,4 +122,32 @@ fn completions_and_manual_pages_are_made() {
     let page = machine.run(&["man", "peers", "add"]).done().out;
     assert!(page.contains(".TH shiplane-peers-add 1"), "{page}");
     machine.run(&["man", "teleport"]).failed(2, "teleport");
+}
+
+/// What the program offers to bash for the last of the words, options left out.
+fn completed(machine: &Machine, words: &[&str]) -> Vec<String> {
+    let mut command = machine.command(&[&["--", "shiplane"], words].concat());
+    command.env("SHIPLANE_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+    command.env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "true").env("_CLAP_IFS", "\n");
+    let offered = Run::of(&mut command).done().out;
+    offered.lines().filter(|word| !word.starts_with("--")).map(str::to_owned).collect()
+}
+
+#[test]
+fn peers_and_paths_on_their_servers_are_completed() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/photos/2026/a", "a");
+    there.write("src/plan", "plan");
+    there.run(&["peers", "add", "laptop", &here.id(), "--read"]).done();
+    let server = there.serve("src");
+    here.run(&["peers", "add", "nas", &there.id(), "--at", &server.address()]).done();
+    here.run(&["peers", "add", "other", &here.id()]).done();
+    here.write("local", "");
+    assert_eq!(completed(&here, &["ls", ""]), ["nas/"], "only it has an address");
+    let first = completed(&here, &["get", ""]);
+    assert!(first.contains(&"nas/".to_owned()) && first.contains(&"local".to_owned()), "{first:?}");
+    assert_eq!(completed(&here, &["peers", "remove", "o"]), ["other"]);
+    assert_eq!(completed(&here, &["ls", "nas/"]), ["nas/photos/", "nas/plan"]);
+    assert_eq!(completed(&here, &["get", "nas/photos/2"]), ["nas/photos/2026/"]);
+    assert_eq!(completed(&here, &["ls", "none/"]), [""; 0]);
 }

@@ -100,12 +100,14 @@ fn fields(event: &Value) -> String {
     fields.collect::<Vec<_>>().join(", ")
 }
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "",
     "serve",
     "get",
     "push",
     "sync",
+    "ls",
+    "ping",
     "clean",
     "id",
     "peers",

@@ -1,13 +1,25 @@
 //! What a person sees at a terminal, whatever its width.
 
 use std::fs::File;
-use std::io::Read as _;
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Stdio};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::program::Machine;
+use crate::program::{Machine, interrupt};
+
+/// A terminal of `columns`, and the end of it that a program gets.
+fn terminal(columns: u16) -> (File, File) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&terminal).expect("a terminal");
+    unlockpt(&terminal).expect("a terminal");
+    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&terminal, size).expect("a size");
+    let name = ptsname(&terminal, Vec::new()).expect("a name").into_string().expect("text");
+    let inside = File::options().read(true).write(true).open(name).expect("the other end");
+    (File::from(terminal), inside)
+}
 
 /// Runs the program at a terminal of `columns`, and gives its exit code and the lines that it has drawn, without what
 /// moves the cursor.
@@ -17,13 +29,7 @@ fn at_terminal(
     variables: &[(&str, &str)],
     args: &[&str],
 ) -> (i32, Vec<String>) {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&terminal).expect("a terminal");
-    unlockpt(&terminal).expect("a terminal");
-    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(&terminal, size).expect("a size");
-    let name = ptsname(&terminal, Vec::new()).expect("a name").into_string().expect("text");
-    let inside = File::options().read(true).write(true).open(name).expect("the other end");
+    let (mut terminal, inside) = terminal(columns);
     let out = || Stdio::from(inside.try_clone().expect("a handle"));
     let mut command = machine.command(args);
     command.env("TERM", "xterm").env_remove("NO_COLOR").envs(variables.iter().copied());
@@ -31,7 +37,7 @@ fn at_terminal(
     drop((command, inside));
     let mut drawn = Vec::new();
     // Once nobody has the other end, reading fails.
-    let _ = File::from(terminal).read_to_end(&mut drawn);
+    let _ = terminal.read_to_end(&mut drawn);
     let code = child.wait().expect("it ends").code().expect("a code");
     let drawn = String::from_utf8(drawn).expect("text");
     let lines = drawn.split(['\r', '\n']).map(|line| line.replace("\u{1b}[2K", "").trim_end().to_owned());
@@ -71,4 +77,63 @@ fn colours_are_for_those_who_want_them_and_a_bar_for_terminals_that_can_draw_it(
     assert!(is_plain(&[("NO_COLOR", "1")]) && is_plain(&[("TERM", "dumb")]));
     let (code, lines) = at_terminal(&here, 80, &[("TERM", "dumb")], &["get", server.ticket(), "copy"]);
     assert!(code == 0 && lines.len() == 1 && lines[0].starts_with("done: 1 file"), "{lines:?}");
+}
+
+/// Starts a server whose standard error is a terminal of `columns`; gives its ticket, and what it draws there.
+fn serve_at_terminal(there: &Machine, columns: u16, args: &[&str]) -> (Child, String, BufReader<File>) {
+    let (terminal, inside) = terminal(columns);
+    let mut command = there.command(&[&["serve", "src", "--listen", "127.0.0.1:0"], args].concat());
+    command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(Stdio::from(inside));
+    let mut child = command.spawn().expect("the program starts");
+    let mut ticket = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut ticket).expect("a ticket");
+    (child, ticket.trim_end().to_owned(), BufReader::new(terminal))
+}
+
+/// Reads what is drawn until a line has all of these words.
+fn drawn_line(drawn: &mut BufReader<File>, words: &[&str]) -> String {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = drawn.read_until(b'\r', &mut line).expect("what is drawn");
+        let text = String::from_utf8_lossy(&line).into_owned();
+        assert!(read > 0, "the terminal is closed");
+        if let Some(found) = text.lines().find(|found| words.iter().all(|word| found.contains(word))) {
+            return found.to_owned();
+        }
+    }
+}
+
+#[test]
+fn a_server_shows_who_is_connected_and_what_moves() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/d/large", testlink::Rng::new(1).bytes(12_000_000));
+    let (mut child, ticket, mut drawn) = serve_at_terminal(&there, 100, &[]);
+    drawn_line(&mut drawn, &["nobody is connected"]);
+    let id = here.id();
+    let mut get = here.command(&["get", &format!("{ticket}/d"), "copy", "--rate", "3MB", "--quiet"]);
+    let mut get = get.spawn().unwrap();
+    drawn_line(&mut drawn, &["1 peer connected"]);
+    let line = drawn_line(&mut drawn, &[&id[..8], " get ", "MiB/s d"]);
+    assert!(!line.contains("/0 B/s"), "{line}");
+    assert!(get.wait().unwrap().success());
+    drawn_line(&mut drawn, &["nobody is connected"]);
+    interrupt(&child);
+    let drained = drawn_line(&mut drawn, &["served for "]);
+    assert!(drained.contains("1 transfer"), "{drained}");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_quiet_server_shows_nothing() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/file", "file");
+    let (mut child, ticket, mut drawn) = serve_at_terminal(&there, 100, &["--quiet"]);
+    here.run(&["get", &ticket, "copy"]).done();
+    interrupt(&child);
+    assert!(child.wait().unwrap().success());
+    let mut all = Vec::new();
+    let _ = drawn.read_to_end(&mut all);
+    let all = String::from_utf8_lossy(&all);
+    assert_eq!(all.trim(), "finishing running transfers; press Ctrl-C again to stop now");
 }

@@ -22,7 +22,9 @@ use shiplane_wire::{DigestAlgorithm, Durability, Entry, RelPath, TransferId, esc
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CONFIRM_TIMEOUT, FileServer, claim,
+    CONFIRM_TIMEOUT, FileServer,
+    activity::{ServedJob, UnderWay},
+    claim,
     concurrency::{ConcurrencyLimit, MAX_PUSHES},
     registry::{Answer, Begun, Refused, Registry, Remembered, Session, answer_wait, gone},
     targets::{Reserved, Space, TargetClaim, Targets},
@@ -38,7 +40,6 @@ use crate::{
     transfer::{
         TransferError, TransferOptions,
         receiver::{Opening, Received, invite, receive},
-        server_events,
     },
 };
 
@@ -98,6 +99,7 @@ struct PreparedPush {
     name: TargetClaim,
     /// Nothing is there yet.
     invites: Option<ReceiveReservation>,
+    job: Arc<UnderWay>,
     _filters_memory: Box<dyn CountedMemory>,
     _space: Option<Reserved>,
 }
@@ -199,6 +201,7 @@ impl FileServer {
         let name = writing.targets.claim(&target, job).ok_or_else(busy)?;
         let (root, access, space) = (self.root.clone(), Arc::clone(&self.access), writing.space.clone());
         let (peer, connection) = (context.peer, Arc::clone(&context.connection));
+        let under_way = self.activity.begin(peer, ServedJob::Push, escape(&target).to_string());
         let max_bytes = writing.limits.max_transfer_bytes;
         let shared = self.memory().of_destinations(peer);
         let sent_memory = self.memory().of_requests(peer);
@@ -222,6 +225,7 @@ impl FileServer {
                 destination,
                 name,
                 invites: if is_fresh { invite(&connection) } else { None },
+                job: under_way,
                 _filters_memory: filters_memory,
                 _space: reserved,
             })
@@ -353,7 +357,7 @@ async fn take(
     options: &TransferOptions,
 ) -> Result<Received, TransferError> {
     let timeouts = connection.config().timeouts();
-    let PreparedPush { claim, destination, name, invites, _filters_memory, _space } = prepared;
+    let PreparedPush { claim, destination, name, invites, job, _filters_memory, _space } = prepared;
     let (stop, timeout) = (name.give_up(), timeouts.header);
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = tokio::select! {
@@ -361,7 +365,7 @@ async fn take(
         () = stop.cancelled() => return Err(TransferError::TakenOver),
     };
     let options = TransferOptions { chunk_len_bytes: destination.chunk_len_bytes(), ..options.clone() };
-    let events = server_events();
+    let events = job.events();
     let opening = Opening { claim, records, invites };
     let received = receive(opening, timeouts.progress, destination.into(), &options, events, stop).await;
     received.map_err(|error| error.explained(connection))

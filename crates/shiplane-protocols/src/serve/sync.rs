@@ -25,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::sessions::{Begun, Patience, SyncSession, begin, sessions};
 use super::{
-    FileServer, check_path, claim,
+    FileServer,
+    activity::ServedJob,
+    check_path, claim,
     push::TAKE_OVER_TIMEOUT,
     registry::{Registry, answer_wait, gone},
     targets::{TargetClaim, Targets},
@@ -39,7 +41,7 @@ use crate::{
         memory::ListMemory,
         messages::{SyncAlive, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
-    transfer::{Target, TransferOptions, server_events},
+    transfer::{Target, TransferOptions},
 };
 
 /// What a server that may be synced with keeps.
@@ -322,8 +324,9 @@ impl Running {
             provide: prepared.source.take().map(|source| (down, source)),
             take: prepared.destination().map(|taken| (up, Target::part(taken))),
         };
-        let events = server_events();
-        let events = [Arc::clone(&events), events];
+        let path = escape(&self.request.path).to_string();
+        let job = self.server.activity.begin(self.connection.peer_id(), ServedJob::Sync, path);
+        let events = [job.events(), job.events()];
         let exchanged = exchange.run(&self.connection, options, events).await;
         let exchanged: Exchanged = exchanged.map_err(|error| fault(&error))?;
         let agreed = Arc::clone(prepared.agreed());

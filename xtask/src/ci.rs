@@ -197,10 +197,11 @@ const SHORT_SEEDS: &str = "150";
 /// What cargo-deny says when it cannot reach the advisories.
 const NO_DATABASE: &str = "failed to fetch advisory database";
 
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "shiplane-wire",
     "shiplane-transport",
     "shiplane-rpc",
+    "shiplane-platform",
     "shiplane-files",
     "shiplane-access",
     "shiplane-protocols",

@@ -35,8 +35,6 @@ mod delta;
 mod destination;
 mod digest_cache;
 mod dirs;
-#[cfg(unix)]
-mod disk;
 mod error;
 mod existing;
 mod filters;
@@ -54,7 +52,6 @@ mod names;
 mod own_file;
 mod parallel;
 mod plan;
-mod platform;
 mod policy;
 mod publish;
 mod ranges;
@@ -76,10 +73,22 @@ mod sync;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use shiplane_platform::internals as platform;
+#[cfg(unix)]
+use shiplane_platform::internals::disk;
+
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
+    pub use shiplane_platform::internals::{Kind, identity_of, retry};
+    /// Where a simulation comes between us and the disk.
+    #[cfg(unix)]
+    pub mod disk {
+        pub use shiplane_platform::internals::disk::Change;
+        #[cfg(feature = "simulation")]
+        pub use shiplane_platform::internals::disk::{Disk, simulate};
+    }
     pub use crate::{
         blocks::{Block, bounds_of, split_buffer},
         buffers::{Buffers, CountedMemory, Scratch, SharedMemory},
@@ -95,7 +104,6 @@ pub mod internals {
         names::{JobKey, NameRefused},
         own_file::{EditLock, OwnFile, read_file, replace_file},
         plan::Plan,
-        platform::{Kind, identity_of, retry},
         policy::{Admission, FileEvent, LinkPolicy, Policy, RenameMode},
         rearrange::check_name,
         scan::{Scan, Scanned, TopDirectory},
@@ -106,13 +114,6 @@ pub mod internals {
         store::ChunkWriter,
         surplus::is_mass_deletion,
     };
-    /// Where a simulation comes between us and the disk.
-    #[cfg(unix)]
-    pub mod disk {
-        pub use crate::disk::Change;
-        #[cfg(feature = "simulation")]
-        pub use crate::disk::{Disk, simulate};
-    }
     /// One side of a two-way synchronisation on its disk.
     pub mod sync {
         pub use crate::sync::*;

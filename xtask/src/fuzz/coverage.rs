@@ -41,10 +41,11 @@ fn is_measured(arguments: &[OsString]) -> bool {
 }
 
 /// All that has an entry, and the entries' own program.
-const MEASURED: [&str; 7] = [
+const MEASURED: [&str; 8] = [
     "shiplane-wire",
     "shiplane-transport",
     "shiplane-rpc",
+    "shiplane-platform",
     "shiplane-files",
     "shiplane-access",
     "shiplane-protocols",

@@ -145,7 +145,7 @@ const TEST_PEERS: &str = "lab";
 const QUINN: [&str; 3] = ["quinn", "quinn-proto", "quinn-udp"];
 
 /// From the bottom up.
-const LAYERS: [Layer; 9] = [
+const LAYERS: [Layer; 10] = [
     Layer {
         name: "shiplane-wire",
         may_use: &[],
@@ -158,18 +158,32 @@ const LAYERS: [Layer; 9] = [
         may_use: &["shiplane-wire"],
         // Messages are bytes here; what they mean is decided above.
         // Certificates belong to the dialect that has some.
-        never: &["shiplane-files", "shiplane-access", "shiplane-rpc", "shiplane-protocols", "serde", "rcgen"],
+        never: &[
+            "shiplane-platform",
+            "shiplane-files",
+            "shiplane-access",
+            "shiplane-rpc",
+            "shiplane-protocols",
+            "serde",
+            "rcgen",
+        ],
         not_directly: &[],
     },
     Layer {
         name: "shiplane-rpc",
         may_use: &["shiplane-wire", "shiplane-transport"],
-        never: &["shiplane-files", "shiplane-access", "shiplane-protocols"],
+        never: &["shiplane-platform", "shiplane-files", "shiplane-access", "shiplane-protocols"],
         not_directly: &QUINN,
     },
     Layer {
-        name: "shiplane-files",
+        name: "shiplane-platform",
         may_use: &["shiplane-wire"],
+        never: &["shiplane-transport", "shiplane-files", "tokio", "futures", "serde"],
+        not_directly: &[],
+    },
+    Layer {
+        name: "shiplane-files",
+        may_use: &["shiplane-wire", "shiplane-platform"],
         // The disk alone: what it does blocks.
         never: &[
             "shiplane-transport",
@@ -218,7 +232,7 @@ const LAYERS: [Layer; 9] = [
     Layer {
         name: DIALECT,
         may_use: &["shiplane-wire", "shiplane-transport", "shiplane-rpc"],
-        never: &["shiplane-files", "shiplane-access", "shiplane-protocols"],
+        never: &["shiplane-platform", "shiplane-files", "shiplane-access", "shiplane-protocols"],
         // Its tests play peers on bare quinn; that its code does not name it, `words` sees to.
         not_directly: &[],
     },

@@ -98,10 +98,11 @@ const DIRECTORY: &str = "docs/api";
 const FRONT: &str = "shiplane";
 
 /// All libraries, from the bottom up.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "shiplane-wire",
     "shiplane-transport",
     "shiplane-rpc",
+    "shiplane-platform",
     "shiplane-files",
     "shiplane-access",
     "shiplane-protocols",

@@ -59,6 +59,8 @@ fn play(fixture: &Fixture, lies: &'static [&'static str]) -> Result<Seen> {
         Err(failure) => {
             interrupt::check()?;
             println!("{}", server.with_log(&failure));
+            // It may still write there.
+            drop(server);
             Seen { lies, observed: None }
         }
     };

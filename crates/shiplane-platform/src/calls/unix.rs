@@ -15,12 +15,12 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Timespec, Time
 use rustix::io::Errno;
 use shiplane_wire::Mtime;
 
-pub(crate) use self::content::{holes_of, sizes_of};
+pub use self::content::{holes_of, sizes_of};
 use super::{Kind, LOCKED_MODE, Locked, Stat, retry};
 use crate::disk::{self, Change};
 
 /// Opens a directory that the local user named, through whatever links there are.
-pub(crate) fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
+pub fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
     let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
     dir_from(retry(|| rustix::fs::open(path, flags, Mode::empty())))
 }
@@ -32,24 +32,24 @@ pub fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Opens the directory `path` beneath `root`.
-pub(crate) fn open_dir(root: &Dir, path: &[u8]) -> io::Result<Dir> {
+pub fn open_dir(root: &Dir, path: &[u8]) -> io::Result<Dir> {
     dir_from(open_beneath(root, path, DIRECTORY, Mode::empty()))
 }
 
 /// Opens the directory `path` beneath `root`, through links that stay beneath it.
-pub(crate) fn open_dir_following(root: &Dir, path: &[u8]) -> io::Result<Dir> {
+pub fn open_dir_following(root: &Dir, path: &[u8]) -> io::Result<Dir> {
     let found = root.open_dir(as_path(path))?;
     // What that returns may be a handle for lookups only; this one can be listed and synced.
     dir_from(retry(|| rustix::fs::openat(&found, c".", DIRECTORY, Mode::empty())))
 }
 
 /// Opens the file `path` beneath `root` for reading. Never waits for a FIFO's other end.
-pub(crate) fn open_file(root: &Dir, path: &[u8]) -> io::Result<File> {
+pub fn open_file(root: &Dir, path: &[u8]) -> io::Result<File> {
     open_beneath(root, path, READ, Mode::empty()).map(File::from)
 }
 
 /// Like [`open_file`], but through links that stay beneath `root`.
-pub(crate) fn open_file_following(root: &Dir, path: &[u8]) -> io::Result<File> {
+pub fn open_file_following(root: &Dir, path: &[u8]) -> io::Result<File> {
     use cap_std::fs::OpenOptionsExt;
 
     let mut options = cap_std::fs::OpenOptions::new();
@@ -58,19 +58,19 @@ pub(crate) fn open_file_following(root: &Dir, path: &[u8]) -> io::Result<File> {
 }
 
 /// Creates the file `name` for reading and writing; fails if anything has the name.
-pub(crate) fn create_file(dir: &Dir, name: &[u8], mode: u32) -> io::Result<File> {
+pub fn create_file(dir: &Dir, name: &[u8], mode: u32) -> io::Result<File> {
     let flags = WRITE.union(OFlags::CREATE).union(OFlags::EXCL);
     disk::before(Change::Name, dir)?;
     Ok(retry(|| rustix::fs::openat(dir, name, flags, mode_of(mode)))?.into())
 }
 
 /// Opens the file `name` for reading and writing.
-pub(crate) fn reopen_file(dir: &Dir, name: &[u8]) -> io::Result<File> {
+pub fn reopen_file(dir: &Dir, name: &[u8]) -> io::Result<File> {
     Ok(retry(|| rustix::fs::openat(dir, name, WRITE, Mode::empty()))?.into())
 }
 
 /// Opens or creates the file `name` for reading and writing and takes an exclusive lock on it.
-pub(crate) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Locked> {
+pub fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Locked> {
     let (file, is_new) = match create_file(dir, name, LOCKED_MODE) {
         Ok(file) => (file, true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (reopen_file(dir, name)?, false),
@@ -86,23 +86,23 @@ pub(crate) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Locked> {
 
 /// Gives up the lock that [`open_locked`] took. Closing the file would, too, but not while a process that
 /// was forked just now still has it open.
-pub(crate) fn unlock(file: &File) {
+pub fn unlock(file: &File) {
     let _ = rustix::fs::flock(file, FlockOperation::Unlock);
 }
 
 /// Creates the directory `name`.
-pub(crate) fn make_dir(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
+pub fn make_dir(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
     disk::before(Change::Name, dir)?;
     retry(|| rustix::fs::mkdirat(dir, name, mode_of(mode)))
 }
 
 /// What `name` is; a link is told as such.
-pub(crate) fn stat(dir: &Dir, name: &[u8]) -> io::Result<Stat> {
+pub fn stat(dir: &Dir, name: &[u8]) -> io::Result<Stat> {
     Ok(stat_from(&rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
 }
 
 /// What `path` beneath `root` stands for, through links that stay beneath it.
-pub(crate) fn kind_following(root: &Dir, path: &[u8]) -> io::Result<Kind> {
+pub fn kind_following(root: &Dir, path: &[u8]) -> io::Result<Kind> {
     let kind = root.metadata(as_path(path))?.file_type();
     Ok(match (kind.is_file(), kind.is_dir()) {
         (true, _) => Kind::File,
@@ -112,18 +112,18 @@ pub(crate) fn kind_following(root: &Dir, path: &[u8]) -> io::Result<Kind> {
 }
 
 /// What the open `file` or directory is.
-pub(crate) fn stat_open(file: &impl AsFd) -> io::Result<Stat> {
+pub fn stat_open(file: &impl AsFd) -> io::Result<Stat> {
     Ok(stat_from(&rustix::fs::fstat(file)?))
 }
 
 /// Renames within a directory; whatever has the name `to` is replaced, unless it is a directory.
-pub(crate) fn rename_replacing(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+pub fn rename_replacing(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
     disk::before(Change::Name, dir)?;
     retry(|| rustix::fs::renameat(dir, from, dir, to))
 }
 
 /// Renames within a directory; fails with `AlreadyExists` if anything has the name `to`.
-pub(crate) fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+pub fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
     disk::before(Change::Name, dir)?;
     match rename_exclusive(dir, from, to) {
         // This file system, or this kernel, has no such rename. A hard link does not replace either.
@@ -134,7 +134,7 @@ pub(crate) fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
 
 /// Gives the file or link `from` the name `to` as well, or instead where there are no hard links; fails with
 /// `AlreadyExists` if anything has that name.
-pub(crate) fn name_again(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+pub fn name_again(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
     disk::before(Change::Name, dir)?;
     match rustix::io::retry_on_intr(|| rustix::fs::linkat(dir, from, dir, to, AtFlags::empty())) {
         // Nor does a system that protects hard links give them to those who do not own the file.
@@ -145,7 +145,7 @@ pub(crate) fn name_again(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
 
 /// Gives the file `from` the name `to` in `to_dir` as well; fails with `AlreadyExists` if anything has that name.
 /// `false` if the file cannot have another name there.
-pub(crate) fn link_file(from_dir: &Dir, from: &[u8], to_dir: &Dir, to: &[u8]) -> io::Result<bool> {
+pub fn link_file(from_dir: &Dir, from: &[u8], to_dir: &Dir, to: &[u8]) -> io::Result<bool> {
     disk::before(Change::Name, to_dir)?;
     match rustix::io::retry_on_intr(|| rustix::fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())) {
         Ok(()) => Ok(true),
@@ -156,19 +156,19 @@ pub(crate) fn link_file(from_dir: &Dir, from: &[u8], to_dir: &Dir, to: &[u8]) ->
 }
 
 /// Removes the file or link `name`.
-pub(crate) fn remove_file(dir: &Dir, name: &[u8]) -> io::Result<()> {
+pub fn remove_file(dir: &Dir, name: &[u8]) -> io::Result<()> {
     disk::before(Change::Unname, dir)?;
     retry(|| rustix::fs::unlinkat(dir, name, AtFlags::empty()))
 }
 
 /// Removes the empty directory `name`.
-pub(crate) fn remove_dir(dir: &Dir, name: &[u8]) -> io::Result<()> {
+pub fn remove_dir(dir: &Dir, name: &[u8]) -> io::Result<()> {
     disk::before(Change::Unname, dir)?;
     retry(|| rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR))
 }
 
 /// Makes the names in a directory durable.
-pub(crate) fn sync_dir(dir: &Dir) -> io::Result<()> {
+pub fn sync_dir(dir: &Dir) -> io::Result<()> {
     disk::synced(Change::Sync, dir, || match retry(|| rustix::fs::fsync(dir)) {
         // Some file systems cannot sync directories, and need not.
         Err(error) if is_unsupported(&error) => Ok(()),
@@ -177,12 +177,12 @@ pub(crate) fn sync_dir(dir: &Dir) -> io::Result<()> {
 }
 
 /// Makes the content of a file durable.
-pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+pub fn sync_file(file: &File) -> io::Result<()> {
     disk::synced(Change::Sync, file, || file.sync_all())
 }
 
 /// Gives `file` another size.
-pub(crate) fn set_len(file: &File, size_bytes: u64) -> io::Result<()> {
+pub fn set_len(file: &File, size_bytes: u64) -> io::Result<()> {
     disk::before(Change::Resize, file)?;
     file.set_len(size_bytes)
 }
@@ -190,7 +190,7 @@ pub(crate) fn set_len(file: &File, size_bytes: u64) -> io::Result<()> {
 /// Makes durable everything that was written to the file system of `dir`; `false` if this platform has
 /// no such call.
 #[cfg(target_os = "linux")]
-pub(crate) fn sync_filesystem(dir: &Dir) -> io::Result<bool> {
+pub fn sync_filesystem(dir: &Dir) -> io::Result<bool> {
     disk::synced(Change::SyncAll, dir, || retry(|| rustix::fs::syncfs(dir)))?;
     Ok(true)
 }
@@ -198,12 +198,12 @@ pub(crate) fn sync_filesystem(dir: &Dir) -> io::Result<bool> {
 /// Makes durable everything that was written to the file system of `dir`; `false` if this platform has
 /// no such call.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn sync_filesystem(_dir: &Dir) -> io::Result<bool> {
+pub fn sync_filesystem(_dir: &Dir) -> io::Result<bool> {
     Ok(false)
 }
 
 /// Gives `file` its size and, where the file system can, its space on the disk.
-pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
+pub fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
     disk::before(Change::Resize, file)?;
     if lives_in_memory(file) {
         return file.set_len(size_bytes);
@@ -218,31 +218,31 @@ pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
 /// to fill it with zeros first, all at once and while every writer waits, a fifth of the time that a large file takes
 /// to arrive.
 #[cfg(target_os = "linux")]
-pub(crate) fn lives_in_memory(file: &impl AsFd) -> bool {
+pub fn lives_in_memory(file: &impl AsFd) -> bool {
     /// `TMPFS_MAGIC` of linux/magic.h.
     const TMPFS: u32 = 0x0102_1994;
     rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type as u32 == TMPFS)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn lives_in_memory(_file: &impl AsFd) -> bool {
+pub fn lives_in_memory(_file: &impl AsFd) -> bool {
     false
 }
 
 /// How much may still be written to the file system of `dir`.
-pub(crate) fn available_bytes(dir: &Dir) -> io::Result<u64> {
+pub fn available_bytes(dir: &Dir) -> io::Result<u64> {
     let stat = rustix::fs::fstatvfs(dir)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// How many files may still be created on the file system of `dir`; `None` if it does not say.
-pub(crate) fn available_files(dir: &Dir) -> io::Result<Option<u64>> {
+pub fn available_files(dir: &Dir) -> io::Result<Option<u64>> {
     let stat = rustix::fs::fstatvfs(dir)?;
     Ok((stat.f_files > 0).then_some(stat.f_favail))
 }
 
 /// Sets when an open file or directory was modified. The system clamps it to what the file system holds.
-pub(crate) fn set_mtime(file: &impl AsFd, mtime: Mtime) -> io::Result<()> {
+pub fn set_mtime(file: &impl AsFd, mtime: Mtime) -> io::Result<()> {
     disk::before(Change::Metadata, file)?;
     let times = times_of(mtime);
     ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::futimens(file, &times)))
@@ -257,18 +257,18 @@ fn times_of(mtime: Mtime) -> Timestamps {
 }
 
 /// What the link `name` points to.
-pub(crate) fn read_link(dir: &Dir, name: &[u8]) -> io::Result<Vec<u8>> {
+pub fn read_link(dir: &Dir, name: &[u8]) -> io::Result<Vec<u8>> {
     Ok(retry(|| rustix::fs::readlinkat(dir, name, Vec::new()))?.into_bytes())
 }
 
 /// Creates the symbolic link `name`, which is not followed.
-pub(crate) fn make_link(dir: &Dir, name: &[u8], target: &[u8]) -> io::Result<()> {
+pub fn make_link(dir: &Dir, name: &[u8], target: &[u8]) -> io::Result<()> {
     disk::before(Change::Name, dir)?;
     retry(|| rustix::fs::symlinkat(target, dir, name))
 }
 
 /// Sets when the link `name` itself was modified.
-pub(crate) fn set_link_mtime(dir: &Dir, name: &[u8], mtime: Mtime) -> io::Result<()> {
+pub fn set_link_mtime(dir: &Dir, name: &[u8], mtime: Mtime) -> io::Result<()> {
     disk::before(Change::Metadata, dir)?;
     let times = times_of(mtime);
     let set = || rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW);
@@ -277,7 +277,7 @@ pub(crate) fn set_link_mtime(dir: &Dir, name: &[u8], mtime: Mtime) -> io::Result
 
 /// Sets the permission bits of the file or directory `name`, whether or not it can be opened.
 #[cfg(target_os = "linux")]
-pub(crate) fn set_mode_at(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
+pub fn set_mode_at(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
     let found = retry(|| rustix::fs::openat(dir, name, COMMON.union(OFlags::PATH), Mode::empty()))?;
     // With these flags a link is opened, not refused.
     if stat_open(&found)?.kind == Kind::Symlink {
@@ -290,24 +290,24 @@ pub(crate) fn set_mode_at(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
 
 /// Sets the permission bits of the file or directory `name`, if it can be opened.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn set_mode_at(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
+pub fn set_mode_at(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
     set_mode(&open_file(dir, name)?, mode)
 }
 
 /// Sets the permission bits of an open file or directory.
-pub(crate) fn set_mode(file: &impl AsFd, mode: u32) -> io::Result<()> {
+pub fn set_mode(file: &impl AsFd, mode: u32) -> io::Result<()> {
     disk::before(Change::Metadata, file)?;
     ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::fchmod(file, mode_of(mode))))
 }
 
 /// Reads once at `offset`.
-pub(crate) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+pub fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| file.read_at(buffer, offset))
 }
 
 /// Reads once at `offset` what needs no disk; `None` if it has to wait, or the system cannot tell.
 #[cfg(target_os = "linux")]
-pub(crate) fn try_read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+pub fn try_read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     let mut buffers = [io::IoSliceMut::new(buffer)];
     match rustix::io::preadv2(file, &mut buffers, offset, rustix::io::ReadWriteFlags::NOWAIT) {
         Ok(read) => Ok(Some(read)),
@@ -318,62 +318,62 @@ pub(crate) fn try_read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Re
 
 /// Other systems cannot tell.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn try_read_at(_file: &File, _offset: u64, _buffer: &mut [u8]) -> io::Result<Option<usize>> {
+pub fn try_read_at(_file: &File, _offset: u64, _buffer: &mut [u8]) -> io::Result<Option<usize>> {
     Ok(None)
 }
 
 /// Writes all of `data` at `offset`.
-pub(crate) fn write_all_at(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
+pub fn write_all_at(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
     disk::before(Change::Write { offset_bytes: offset, data }, file)?;
     file.write_all_at(data, offset)
 }
 
 /// A local path as bytes.
-pub(crate) fn bytes_of(path: &OsStr) -> Option<&[u8]> {
+pub fn bytes_of(path: &OsStr) -> Option<&[u8]> {
     Some(path.as_bytes())
 }
 
 /// Whether an open failed because a name on the way, or the last one, is a link.
-pub(crate) fn is_symlink_refused(error: &io::Error) -> bool {
+pub fn is_symlink_refused(error: &io::Error) -> bool {
     // FreeBSD says EMLINK where POSIX says ELOOP.
     matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::MLINK))
 }
 
 /// Whether the file system does not take a name, as far as the error of giving it tells.
-pub(crate) fn is_name_refused(error: &io::Error) -> bool {
+pub fn is_name_refused(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::ILSEQ | Errno::NAMETOOLONG))
 }
 
 /// Whether this process, or the whole system, is out of descriptors or memory: no path is the cause.
-pub(crate) fn is_shortage(error: &io::Error) -> bool {
+pub fn is_shortage(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// Whether a `following` function refused a path that leaves the root.
-pub(crate) fn is_escape(error: &io::Error) -> bool {
+pub fn is_escape(error: &io::Error) -> bool {
     // The system's own refusals carry a number; cap-std's does not.
     error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
 
 /// The names in an open directory, in the order the system gives them.
 #[derive(Debug)]
-pub(crate) struct Names {
+pub struct Names {
     dir: rustix::fs::Dir,
     position: Position,
 }
 
 /// A place in a directory, behind the name that was given last.
-pub(crate) type Position = i64;
+pub type Position = i64;
 
 impl Names {
     /// Starts on a handle of its own.
-    pub(crate) fn of(dir: &Dir) -> io::Result<Self> {
+    pub fn of(dir: &Dir) -> io::Result<Self> {
         Ok(Self { dir: rustix::fs::Dir::read_from(dir)?, position: 0 })
     }
 
     /// Starts behind the name that was given last at `position`, of the same directory.
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-    pub(crate) fn at(dir: &Dir, position: Position) -> io::Result<Self> {
+    pub fn at(dir: &Dir, position: Position) -> io::Result<Self> {
         let mut names = Self::of(dir)?;
         retry(|| names.dir.seek(position))?;
         names.position = position;
@@ -382,17 +382,17 @@ impl Names {
 
     /// Other systems have no such call, or do not tell positions.
     #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-    pub(crate) fn at(_dir: &Dir, _position: Position) -> io::Result<Self> {
+    pub fn at(_dir: &Dir, _position: Position) -> io::Result<Self> {
         Err(Errno::NOTSUP.into())
     }
 
     /// Where it is, if a directory can be entered there again.
-    pub(crate) fn position(&self) -> Option<Position> {
+    pub fn position(&self) -> Option<Position> {
         cfg!(all(target_os = "linux", target_pointer_width = "64")).then_some(self.position)
     }
 
     /// Hands the next name to `visit`; `None` at the end.
-    pub(crate) fn next<T>(&mut self, visit: impl FnOnce(&[u8]) -> T) -> Option<io::Result<T>> {
+    pub fn next<T>(&mut self, visit: impl FnOnce(&[u8]) -> T) -> Option<io::Result<T>> {
         loop {
             return match self.dir.read()? {
                 Ok(entry) => {
@@ -428,7 +428,7 @@ const WRITE: OFlags = COMMON.union(OFlags::RDWR).union(OFlags::NONBLOCK);
 const NANOS_MAX: u32 = 999_999_999;
 
 /// Symbolic links can be created here.
-pub(crate) const HAS_LINKS: bool = true;
+pub const HAS_LINKS: bool = true;
 
 /// 4,000: `PATH_MAX` is 4,096, the end of the text included, and a name has at most 255.
 const LOOKUP_LEN_BYTES: usize = 4000;

@@ -11,7 +11,7 @@ use super::super::Sizes;
 
 /// The holes of a file of `size_bytes`, in order. Of very many it gives the first.
 #[cfg(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd"))]
-pub(crate) fn holes_of(file: &File, size_bytes: u64) -> io::Result<Vec<Range<u64>>> {
+pub fn holes_of(file: &File, size_bytes: u64) -> io::Result<Vec<Range<u64>>> {
     use rustix::fs::SeekFrom;
 
     let (mut holes, mut at) = (Vec::new(), 0);
@@ -37,13 +37,13 @@ pub(crate) fn holes_of(file: &File, size_bytes: u64) -> io::Result<Vec<Range<u64
 
 /// Other systems do not tell.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd")))]
-pub(crate) fn holes_of(_file: &File, _size_bytes: u64) -> io::Result<Vec<Range<u64>>> {
+pub fn holes_of(_file: &File, _size_bytes: u64) -> io::Result<Vec<Range<u64>>> {
     Ok(Vec::new())
 }
 
 /// Which sizes are those of the content, of files on the file system of `file`.
 #[cfg(target_os = "linux")]
-pub(crate) fn sizes_of(file: &impl AsFd) -> Sizes {
+pub fn sizes_of(file: &impl AsFd) -> Sizes {
     const FUSE: u32 = 0x6573_5546;
     // As in linux/magic.h: proc, sysfs, debugfs, tracefs, cgroup, cgroup2, securityfs, selinuxfs, configfs, bpf, efivarfs,
     // pstore.
@@ -71,7 +71,7 @@ pub(crate) fn sizes_of(file: &impl AsFd) -> Sizes {
 
 /// Other systems have no such file systems.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn sizes_of(_file: &impl AsFd) -> Sizes {
+pub fn sizes_of(_file: &impl AsFd) -> Sizes {
     Sizes::True
 }
 

@@ -16,12 +16,12 @@ use shiplane_wire::Mtime;
 use super::{Kind, Locked, Stat};
 
 /// Opens a directory that the local user named, through whatever links there are.
-pub(crate) fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
+pub fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
     Dir::open_ambient_dir(path, cap_std::ambient_authority())
 }
 
 /// Opens the directory `path` beneath `root`.
-pub(crate) fn open_dir(root: &Dir, path: &[u8]) -> io::Result<Dir> {
+pub fn open_dir(root: &Dir, path: &[u8]) -> io::Result<Dir> {
     refuse_links(root, path)?;
     open_dir_following(root, path)
 }
@@ -32,34 +32,34 @@ pub fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Opens the directory `path` beneath `root`, through links that stay beneath it.
-pub(crate) fn open_dir_following(root: &Dir, path: &[u8]) -> io::Result<Dir> {
+pub fn open_dir_following(root: &Dir, path: &[u8]) -> io::Result<Dir> {
     root.open_dir(as_path(path)?)
 }
 
 /// Opens the file `path` beneath `root` for reading.
-pub(crate) fn open_file(root: &Dir, path: &[u8]) -> io::Result<File> {
+pub fn open_file(root: &Dir, path: &[u8]) -> io::Result<File> {
     refuse_links(root, path)?;
     open_file_following(root, path)
 }
 
 /// Like [`open_file`], but through links that stay beneath `root`.
-pub(crate) fn open_file_following(root: &Dir, path: &[u8]) -> io::Result<File> {
+pub fn open_file_following(root: &Dir, path: &[u8]) -> io::Result<File> {
     open(root, path, OpenOptions::new().read(true))
 }
 
 /// Creates the file `name` for reading and writing; fails if anything has the name.
-pub(crate) fn create_file(dir: &Dir, name: &[u8], _mode: u32) -> io::Result<File> {
+pub fn create_file(dir: &Dir, name: &[u8], _mode: u32) -> io::Result<File> {
     open(dir, name, OpenOptions::new().read(true).write(true).create_new(true))
 }
 
 /// Opens the file `name` for reading and writing.
-pub(crate) fn reopen_file(dir: &Dir, name: &[u8]) -> io::Result<File> {
+pub fn reopen_file(dir: &Dir, name: &[u8]) -> io::Result<File> {
     refuse_links(dir, name)?;
     open(dir, name, OpenOptions::new().read(true).write(true))
 }
 
 /// Opens or creates the file `name` so that no other process can open it.
-pub(crate) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Locked> {
+pub fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Locked> {
     let mut options = OpenOptions::new();
     // The owner must still be able to remove it.
     options.read(true).write(true).share_mode(FILE_SHARE_DELETE);
@@ -77,91 +77,91 @@ pub(crate) fn open_locked(dir: &Dir, name: &[u8]) -> io::Result<Locked> {
 }
 
 /// Closing the file is all it takes.
-pub(crate) fn unlock(_file: &File) {}
+pub fn unlock(_file: &File) {}
 
 /// Creates the directory `name`.
-pub(crate) fn make_dir(dir: &Dir, name: &[u8], _mode: u32) -> io::Result<()> {
+pub fn make_dir(dir: &Dir, name: &[u8], _mode: u32) -> io::Result<()> {
     dir.create_dir(as_path(name)?)
 }
 
 /// What `name` is; a link is told as such.
-pub(crate) fn stat(dir: &Dir, name: &[u8]) -> io::Result<Stat> {
+pub fn stat(dir: &Dir, name: &[u8]) -> io::Result<Stat> {
     Ok(stat_from(&dir.symlink_metadata(as_path(name)?)?))
 }
 
 /// What `path` beneath `root` stands for, through links that stay beneath it.
-pub(crate) fn kind_following(root: &Dir, path: &[u8]) -> io::Result<Kind> {
+pub fn kind_following(root: &Dir, path: &[u8]) -> io::Result<Kind> {
     Ok(stat_from(&root.metadata(as_path(path)?)?).kind)
 }
 
 /// What the open `file` or directory is.
-pub(crate) fn stat_open(file: &impl Opened) -> io::Result<Stat> {
+pub fn stat_open(file: &impl Opened) -> io::Result<Stat> {
     Ok(stat_from(&file.metadata()?))
 }
 
 /// Renames within a directory; whatever has the name `to` is replaced, unless it is a directory.
-pub(crate) fn rename_replacing(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+pub fn rename_replacing(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
     dir.rename(as_path(from)?, dir, as_path(to)?)
 }
 
 /// Renames within a directory; fails with `AlreadyExists` if anything has the name `to`.
-pub(crate) fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+pub fn rename_new(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
     dir.hard_link(as_path(from)?, dir, as_path(to)?)?;
     remove_file(dir, from)
 }
 
 /// Gives the file `from` the name `to` as well; fails with `AlreadyExists` if anything has that name.
-pub(crate) fn name_again(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+pub fn name_again(dir: &Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
     dir.hard_link(as_path(from)?, dir, as_path(to)?)
 }
 
 /// Removes the file or link `name`.
-pub(crate) fn remove_file(dir: &Dir, name: &[u8]) -> io::Result<()> {
+pub fn remove_file(dir: &Dir, name: &[u8]) -> io::Result<()> {
     dir.remove_file(as_path(name)?)
 }
 
 /// Removes the empty directory `name`.
-pub(crate) fn remove_dir(dir: &Dir, name: &[u8]) -> io::Result<()> {
+pub fn remove_dir(dir: &Dir, name: &[u8]) -> io::Result<()> {
     dir.remove_dir(as_path(name)?)
 }
 
 /// Makes the content of a file durable.
-pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+pub fn sync_file(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
 /// Gives `file` another size.
-pub(crate) fn set_len(file: &File, size_bytes: u64) -> io::Result<()> {
+pub fn set_len(file: &File, size_bytes: u64) -> io::Result<()> {
     file.set_len(size_bytes)
 }
 
 /// The file system keeps its names in a log of its own; there is nothing to ask for.
-pub(crate) fn sync_dir(_dir: &Dir) -> io::Result<()> {
+pub fn sync_dir(_dir: &Dir) -> io::Result<()> {
     Ok(())
 }
 
 /// Not without administrator's rights.
-pub(crate) fn sync_filesystem(_dir: &Dir) -> io::Result<bool> {
+pub fn sync_filesystem(_dir: &Dir) -> io::Result<bool> {
     Ok(false)
 }
 
 /// Gives `file` its size.
-pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
+pub fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
     file.set_len(size_bytes)
 }
 
 /// The standard library does not tell; a full disk shows when a file is given its size.
-pub(crate) fn available_bytes(_dir: &Dir) -> io::Result<u64> {
+pub fn available_bytes(_dir: &Dir) -> io::Result<u64> {
     Ok(u64::MAX)
 }
 
 /// How many files may still be created: no file system here has a limit of its own.
-pub(crate) fn available_files(_dir: &Dir) -> io::Result<Option<u64>> {
+pub fn available_files(_dir: &Dir) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
 /// Sets when an open file was modified, as far as the file system can hold it.
-pub(crate) fn set_mtime(file: &impl Opened, mtime: Mtime) -> io::Result<()> {
+pub fn set_mtime(file: &impl Opened, mtime: Mtime) -> io::Result<()> {
     let since = Duration::new(mtime.secs.unsigned_abs(), 0);
     let secs = if mtime.secs < 0 { UNIX_EPOCH.checked_sub(since) } else { UNIX_EPOCH.checked_add(since) };
     let time = secs.and_then(|secs| secs.checked_add(Duration::from_nanos(mtime.nanos.into())));
@@ -170,65 +170,65 @@ pub(crate) fn set_mtime(file: &impl Opened, mtime: Mtime) -> io::Result<()> {
 }
 
 /// Files are copied instead.
-pub(crate) fn link_file(_from_dir: &Dir, _from: &[u8], _to_dir: &Dir, _to: &[u8]) -> io::Result<bool> {
+pub fn link_file(_from_dir: &Dir, _from: &[u8], _to_dir: &Dir, _to: &[u8]) -> io::Result<bool> {
     Ok(false)
 }
 
 /// This system is not asked.
-pub(crate) fn holes_of(_file: &File, _size_bytes: u64) -> io::Result<Vec<std::ops::Range<u64>>> {
+pub fn holes_of(_file: &File, _size_bytes: u64) -> io::Result<Vec<std::ops::Range<u64>>> {
     Ok(Vec::new())
 }
 
 /// No file system here makes up its files.
-pub(crate) fn sizes_of<T>(_file: &T) -> Sizes {
+pub fn sizes_of<T>(_file: &T) -> Sizes {
     Sizes::True
 }
 
 /// Symbolic links need administrator's rights.
-pub(crate) const HAS_LINKS: bool = false;
+pub const HAS_LINKS: bool = false;
 
 /// Links are not carried from here.
-pub(crate) fn read_link(_dir: &Dir, _name: &[u8]) -> io::Result<Vec<u8>> {
+pub fn read_link(_dir: &Dir, _name: &[u8]) -> io::Result<Vec<u8>> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Links are not created here.
-pub(crate) fn make_link(_dir: &Dir, _name: &[u8], _target: &[u8]) -> io::Result<()> {
+pub fn make_link(_dir: &Dir, _name: &[u8], _target: &[u8]) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Links are not created here.
-pub(crate) fn set_link_mtime(_dir: &Dir, _name: &[u8], _mtime: Mtime) -> io::Result<()> {
+pub fn set_link_mtime(_dir: &Dir, _name: &[u8], _mtime: Mtime) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// There are no such modes here.
-pub(crate) fn set_mode_at(_dir: &Dir, _name: &[u8], _mode: u32) -> io::Result<()> {
+pub fn set_mode_at(_dir: &Dir, _name: &[u8], _mode: u32) -> io::Result<()> {
     Ok(())
 }
 
 /// There are no such modes here.
-pub(crate) fn set_mode(_file: &impl Opened, _mode: u32) -> io::Result<()> {
+pub fn set_mode(_file: &impl Opened, _mode: u32) -> io::Result<()> {
     Ok(())
 }
 
 /// Whether reads and writes never wait for a disk: Windows cannot tell.
-pub(crate) fn lives_in_memory<T>(_file: &T) -> bool {
+pub fn lives_in_memory<T>(_file: &T) -> bool {
     false
 }
 
 /// Reads once at `offset` what needs no disk: Windows cannot tell.
-pub(crate) fn try_read_at(_file: &File, _offset: u64, _buffer: &mut [u8]) -> io::Result<Option<usize>> {
+pub fn try_read_at(_file: &File, _offset: u64, _buffer: &mut [u8]) -> io::Result<Option<usize>> {
     Ok(None)
 }
 
 /// Reads once at `offset`.
-pub(crate) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+pub fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     file.seek_read(buffer, offset)
 }
 
 /// Writes all of `data` at `offset`.
-pub(crate) fn write_all_at(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
+pub fn write_all_at(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
     let mut written = 0;
     while written < data.len() {
         match file.seek_write(&data[written..], offset + written as u64)? {
@@ -240,62 +240,62 @@ pub(crate) fn write_all_at(file: &File, offset: u64, data: &[u8]) -> io::Result<
 }
 
 /// A local path as bytes, if it is Unicode.
-pub(crate) fn bytes_of(path: &OsStr) -> Option<&[u8]> {
+pub fn bytes_of(path: &OsStr) -> Option<&[u8]> {
     path.to_str().map(str::as_bytes)
 }
 
 /// Whether an open failed because a name on the way, or the last one, is a link.
-pub(crate) fn is_symlink_refused(error: &io::Error) -> bool {
+pub fn is_symlink_refused(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<LinkRefused>())
 }
 
 /// Whether the file system does not take a name, as far as the error of giving it tells.
-pub(crate) fn is_name_refused(error: &io::Error) -> bool {
+pub fn is_name_refused(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidFilename
 }
 
 /// Whether this process is out of memory: no path is the cause.
-pub(crate) fn is_shortage(error: &io::Error) -> bool {
+pub fn is_shortage(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory
 }
 
 /// Whether a `following` function refused a path that leaves the root.
-pub(crate) fn is_escape(error: &io::Error) -> bool {
+pub fn is_escape(error: &io::Error) -> bool {
     // The system's own refusals carry a number; cap-std's does not.
     error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
 
 /// The names in an open directory, in the order the system gives them.
 #[derive(Debug)]
-pub(crate) struct Names(ReadDir);
+pub struct Names(ReadDir);
 
 /// A place in a directory. No directory can be entered at one here.
-pub(crate) type Position = i64;
+pub type Position = i64;
 
 impl Names {
     /// None is ever given.
-    pub(crate) fn at(_dir: &Dir, _position: Position) -> io::Result<Self> {
+    pub fn at(_dir: &Dir, _position: Position) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Always `None`.
-    pub(crate) fn position(&self) -> Option<Position> {
+    pub fn position(&self) -> Option<Position> {
         None
     }
 
     /// Starts on a handle of its own.
-    pub(crate) fn of(dir: &Dir) -> io::Result<Self> {
+    pub fn of(dir: &Dir) -> io::Result<Self> {
         Ok(Self(dir.entries()?))
     }
 
     /// Hands the next name to `visit`; `None` at the end. One that is not Unicode can be seen, not opened.
-    pub(crate) fn next<T>(&mut self, visit: impl FnOnce(&[u8]) -> T) -> Option<io::Result<T>> {
+    pub fn next<T>(&mut self, visit: impl FnOnce(&[u8]) -> T) -> Option<io::Result<T>> {
         Some(self.0.next()?.map(|entry| visit(entry.file_name().as_encoded_bytes())))
     }
 }
 
 /// An open file or directory.
-pub(crate) trait Opened {
+pub trait Opened {
     fn metadata(&self) -> io::Result<Metadata>;
     fn set_modified(&self, time: SystemTime) -> io::Result<()>;
 }

@@ -19,11 +19,11 @@ mod windows;
 #[cfg(unix)]
 pub use unix::identity_of;
 #[cfg(unix)]
-pub(super) use unix::*;
+pub use unix::*;
 #[cfg(windows)]
 pub use windows::identity_of;
 #[cfg(windows)]
-pub(super) use windows::*;
+pub use windows::*;
 
 /// Makes a call again for as long as it is interrupted: it has done nothing then. On a network file system any may
 /// be, and the standard library sees to reads and writes only.
@@ -37,17 +37,17 @@ pub fn retry<T, E: Into<io::Error>>(mut call: impl FnMut() -> Result<T, E>) -> i
 }
 
 /// Pauses for calls that failed for want of descriptors: whoever has them gives them back soon.
-pub(super) fn shortage_pauses() -> Pauses {
+pub fn shortage_pauses() -> Pauses {
     Pauses(FIRST_PAUSE)
 }
 
 /// Grow, and end.
 #[derive(Debug)]
-pub(super) struct Pauses(Duration);
+pub struct Pauses(Duration);
 
 impl Pauses {
     /// Waits for a while; `false` if it was long enough in all.
-    pub(super) fn pause(&mut self) -> bool {
+    pub fn pause(&mut self) -> bool {
         if self.0 > LONGEST_PAUSE {
             return false;
         }
@@ -62,7 +62,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(640);
 
 /// Fills `buffer` with what is at `offset`; [`io::ErrorKind::UnexpectedEof`] if the file ends before that.
-pub(super) fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+pub fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
         match read_at(file, offset + filled as u64, &mut buffer[filled..])? {
@@ -74,7 +74,7 @@ pub(super) fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::
 }
 
 /// Removes the file `name`, if it is there.
-pub(super) fn remove_if_there(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result<()> {
+pub fn remove_if_there(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result<()> {
     match remove_file(dir, name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -82,7 +82,7 @@ pub(super) fn remove_if_there(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result
 }
 
 /// What the link `name` points to, as it can be sent.
-pub(super) fn link_target(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result<LinkTarget> {
+pub fn link_target(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result<LinkTarget> {
     LinkTarget::parse(&read_link(dir, name)?).map_err(io::Error::other)
 }
 
@@ -112,30 +112,33 @@ impl fmt::Display for Kind {
 
 /// Which sizes that a file system tells are those of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sizes {
+pub enum Sizes {
+    /// All.
     True,
+    /// All but those that are 0.
     TrueUnlessEmpty,
     /// The kernel makes up the content as it is read, and the size is 0 or a page.
     MadeUp,
 }
 
 impl Sizes {
-    pub(super) fn is_true(self, size_bytes: u64) -> bool {
+    /// Whether this size is that of the content.
+    pub fn is_true(self, size_bytes: u64) -> bool {
         self == Self::True || self == Self::TrueUnlessEmpty && size_bytes > 0
     }
 }
 
 /// Whether the size of an open file is that of its content. What the kernel makes up occupies nothing.
-pub(super) fn has_true_size(file: &File, stat: &Stat) -> bool {
+pub fn has_true_size(file: &File, stat: &Stat) -> bool {
     stat.allocated_bytes > 0 || sizes_of(file).is_true(stat.size_bytes)
 }
 
 /// The mode of a [`Locked`] file.
-pub(super) const LOCKED_MODE: u32 = 0o600;
+pub const LOCKED_MODE: u32 = 0o600;
 
 /// A file that only one process may have open at a time.
 #[derive(Debug)]
-pub(super) enum Locked {
+pub enum Locked {
     /// It was created.
     New(File),
     /// It was there.
@@ -146,25 +149,31 @@ pub(super) enum Locked {
 
 /// What the system tells of a file. What a platform does not have is zero.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stat {
-    pub(super) kind: Kind,
+pub struct Stat {
+    /// What it is.
+    pub kind: Kind,
     /// Permission bits, with setuid, setgid and sticky.
-    pub(super) mode: u32,
-    pub(super) size_bytes: u64,
+    pub mode: u32,
+    /// How long it is.
+    pub size_bytes: u64,
     /// What the file occupies on the disk.
-    pub(super) allocated_bytes: u64,
-    pub(super) mtime: Mtime,
+    pub allocated_bytes: u64,
+    /// When its content was last changed, or is said to have been.
+    pub mtime: Mtime,
     /// When anything of the file's metadata last changed.
-    pub(super) ctime: Mtime,
-    pub(super) device: u64,
-    pub(super) inode: u64,
-    pub(super) links: u64,
+    pub ctime: Mtime,
+    /// Which file system it is on.
+    pub device: u64,
+    /// Which file it is there.
+    pub inode: u64,
+    /// How many names it has.
+    pub links: u64,
 }
 
 impl Stat {
     /// Names this state of the file (SPEC 4.6): whoever writes to it, replaces it or touches it changes
     /// the version.
-    pub(super) fn version(&self) -> Version {
+    pub fn version(&self) -> Version {
         let mut bytes = [0; 48];
         let fields = [
             self.device,
@@ -183,7 +192,7 @@ impl Stat {
     }
 
     /// What the peer is told of the file or directory at `path`.
-    pub(super) fn entry(&self, kind: EntryKind, path: RelPath) -> Entry {
+    pub fn entry(&self, kind: EntryKind, path: RelPath) -> Entry {
         let size_bytes = match kind {
             EntryKind::File => self.size_bytes,
             EntryKind::Directory | EntryKind::Symlink => 0,
@@ -202,12 +211,12 @@ impl Stat {
     }
 
     /// Which file it is.
-    pub(super) fn identity(&self) -> (u64, u64) {
+    pub fn identity(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
 
     /// What the peer is told of the symbolic link at `path`.
-    pub(super) fn link_entry(&self, path: RelPath, target: LinkTarget) -> Entry {
+    pub fn link_entry(&self, path: RelPath, target: LinkTarget) -> Entry {
         Entry { target: Some(target), ..self.entry(EntryKind::Symlink, path) }
     }
 }

@@ -57,7 +57,7 @@ pub fn simulate(disk: Option<Arc<dyn Disk>>) {
 }
 
 /// Whether this thread asks a simulated disk.
-pub(crate) fn is_simulated() -> bool {
+pub fn is_simulated() -> bool {
     #[cfg(feature = "simulation")]
     return DISK.with_borrow(Option::is_some);
     #[cfg(not(feature = "simulation"))]
@@ -65,7 +65,7 @@ pub(crate) fn is_simulated() -> bool {
 }
 
 /// Says what is about to be done.
-pub(crate) fn before(change: Change<'_>, at: &impl AsFd) -> io::Result<()> {
+pub fn before(change: Change<'_>, at: &impl AsFd) -> io::Result<()> {
     #[cfg(feature = "simulation")]
     if let Some(disk) = simulated() {
         return disk.before(change, at.as_fd());
@@ -75,11 +75,7 @@ pub(crate) fn before(change: Change<'_>, at: &impl AsFd) -> io::Result<()> {
 }
 
 /// Makes durable what `sync` makes durable, between the two calls of the simulation.
-pub(crate) fn synced(
-    change: Change<'_>,
-    at: &impl AsFd,
-    sync: impl FnOnce() -> io::Result<()>,
-) -> io::Result<()> {
+pub fn synced(change: Change<'_>, at: &impl AsFd, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     before(change, at)?;
     sync()?;
     #[cfg(feature = "simulation")]

@@ -17,11 +17,7 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub use unix::identity_of;
-#[cfg(unix)]
 pub use unix::*;
-#[cfg(windows)]
-pub use windows::identity_of;
 #[cfg(windows)]
 pub use windows::*;
 

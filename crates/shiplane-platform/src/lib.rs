@@ -5,7 +5,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(feature = "internals"),
-    expect(dead_code, unreachable_pub, reason = "its parts are public with the feature `internals` alone")
+    expect(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "its parts are public with the feature `internals` alone"
+    )
 )]
 
 mod calls;

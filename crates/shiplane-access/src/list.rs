@@ -17,7 +17,7 @@ pub struct PeersFile {
 /// The standing peers as a serving program knows them.
 ///
 /// Loading never fails: a file that cannot be read or understood makes a list that knows nobody,
-/// says so ([`error`](Self::error)), and makes [`AccessControl`](crate::AccessControl) refuse
+/// says so ([`error`](Self::error)), and makes `AccessControl` refuse
 /// everyone. No file at all is an empty list.
 #[derive(Debug)]
 pub struct AccessList {

@@ -6,6 +6,7 @@ use shiplane_access::fuzz as access;
 use shiplane_files::fuzz as files;
 use shiplane_octopii::fuzz as octopii;
 use shiplane_protocols::fuzz as protocols;
+use shiplane_reach::fuzz as reach;
 use shiplane_rpc::fuzz as rpc;
 use shiplane_transport::fuzz as transport;
 use shiplane_wire::fuzz as wire;
@@ -47,6 +48,9 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-access", "ticket", access::fuzz_ticket),
     target("shiplane-protocols", "encoded", protocols::fuzz_encoded),
     target("shiplane-protocols", "methods", protocols::fuzz_methods),
+    target("shiplane-reach", "bodies", reach::fuzz_bodies),
+    target("shiplane-reach", "code", reach::fuzz_code),
+    target("shiplane-reach", "exchange", reach::fuzz_exchange),
     target("shiplane-octopii", "octopii", octopii::fuzz_octopii),
 ];
 

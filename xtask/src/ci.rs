@@ -197,7 +197,7 @@ const SHORT_SEEDS: &str = "150";
 /// What cargo-deny says when it cannot reach the advisories.
 const NO_DATABASE: &str = "failed to fetch advisory database";
 
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "shiplane-wire",
     "shiplane-transport",
     "shiplane-rpc",
@@ -205,6 +205,7 @@ const CRATES: [&str; 10] = [
     "shiplane-files",
     "shiplane-access",
     "shiplane-protocols",
+    "shiplane-reach",
     "shiplane-octopii",
     "shiplane",
     "shiplane-cli",

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use std::{io, iter, thread};
+use std::{io, thread};
 
 use shiplane_files::internals::read_file;
 
@@ -31,7 +31,8 @@ use crate::tickets::TicketBook;
 /// ```
 #[derive(Debug)]
 pub struct AccessControl {
-    path: PathBuf,
+    /// `None`: there are no standing peers.
+    path: Option<PathBuf>,
     list: RwLock<Arc<AccessList>>,
     tickets: TicketBook,
 }
@@ -59,7 +60,13 @@ impl AccessControl {
     #[must_use]
     pub fn open(path: &Path) -> Self {
         let list = RwLock::new(Arc::new(AccessList::load(path)));
-        Self { path: path.to_owned(), list, tickets: TicketBook::new() }
+        Self { path: Some(path.to_owned()), list, tickets: TicketBook::new() }
+    }
+
+    /// Lets in only those with tickets, whoever the standing peers are.
+    #[must_use]
+    pub fn without_peers() -> Self {
+        Self { path: None, list: RwLock::new(Arc::new(AccessList::empty())), tickets: TicketBook::new() }
     }
 
     /// As [`open`](Self::open), with these tickets.
@@ -160,7 +167,7 @@ impl AccessControl {
     /// from outside.
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        for path in iter::once(self.path.as_path()).chain(self.tickets.path()) {
+        for path in self.path.as_deref().into_iter().chain(self.tickets.path()) {
             match read_file(path, MAX_WATCHED_BYTES) {
                 Ok(content) => (content.bytes, content.writable_by_others).hash(&mut hasher),
                 Err(error) => error.kind().hash(&mut hasher),
@@ -174,7 +181,7 @@ impl AccessControl {
     /// The file is read each time, not just its time stamp: two edits within one tick of a file
     /// system's clock look alike from outside. Blocks for as long as reading a short file takes.
     pub fn reload_if_changed(&self, now: Instant) -> Reload {
-        let fresh = Arc::new(AccessList::load(&self.path));
+        let fresh = Arc::new(self.path.as_deref().map_or_else(AccessList::empty, AccessList::load));
         let old = std::mem::replace(
             &mut *self.list.write().unwrap_or_else(PoisonError::into_inner),
             Arc::clone(&fresh),

@@ -202,6 +202,11 @@ impl TicketBook {
         })?
     }
 
+    /// Ends every ticket that this key alone owns, as when it needs none any more. Of a book in memory only.
+    pub fn forget(&self, peer: &PeerId) {
+        self.lock().retain(|ticket| ticket.owners != [*peer]);
+    }
+
     /// The file that keeps them, if one does.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.store.as_ref().map(|store| store.file.path())

@@ -4,6 +4,7 @@ mod filters;
 mod help;
 mod inspect;
 mod links;
+mod reach;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub(crate) use self::filters::{FilterArgs, Pattern};
 use self::help::{EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP, SYNC_HELP};
 pub(crate) use self::inspect::{LsArgs, PingArgs, SourceArgs};
 pub(crate) use self::links::Links;
+pub(crate) use self::reach::{ReceiveArgs, SendArgs};
 use crate::completion;
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
@@ -44,6 +46,10 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Send files to whoever is told a code
+    Send(SendArgs),
+    /// Receive what the sender of a code offers
+    Receive(ReceiveArgs),
     /// Serve a directory or a file and print a ticket for it
     Serve(ServeArgs),
     /// Fetch a file or a tree
@@ -83,6 +89,8 @@ impl Command {
     /// Whether the output is JSON events, so that a failure must be one too.
     pub(crate) fn is_json(&self) -> bool {
         match self {
+            Self::Send(args) => args.json,
+            Self::Receive(args) => args.json,
             Self::Serve(args) => args.json,
             Self::Get(args) => args.json,
             Self::Push(args) => args.json,
@@ -127,6 +135,12 @@ pub(crate) struct ServeArgs {
     /// Also write the ticket to FILE, readable only by its owner
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
+    /// Also show the ticket as a QR code
+    #[arg(long)]
+    pub(crate) qr: bool,
+    /// Let `shiplane peers nearby` on the local network see this server's key and addresses
+    #[arg(long)]
+    pub(crate) announce: bool,
     /// Bandwidth limit per direction, e.g. 10MB or 80Mbit [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     pub(crate) rate: Option<NonZeroU64>,
@@ -470,6 +484,12 @@ pub(crate) enum PeersCommand {
     Add(PeersAdd),
     /// List peers with their ids, permissions and paths
     List,
+    /// List servers on the local network that want to be seen (`shiplane serve --announce`)
+    Nearby {
+        /// How long to listen, e.g. 2s
+        #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+        wait: Duration,
+    },
     /// Remove a peer; running servers close its sessions within a second
     Remove {
         /// Name of the peer

@@ -42,6 +42,11 @@ pub(crate) fn names(typed: &OsStr) -> Vec<CompletionCandidate> {
     matching(known().into_iter().map(|(name, _)| name), typed)
 }
 
+/// Codes, by their next word.
+pub(crate) fn codes(typed: &OsStr) -> Vec<CompletionCandidate> {
+    matching(shiplane::complete_code(typed.to_str().unwrap_or_default()).into_iter(), typed)
+}
+
 /// Servers: names of peers whose address is known, and paths on them.
 pub(crate) fn servers(typed: &OsStr) -> Vec<CompletionCandidate> {
     if let Some((directory, _)) = typed.to_str().and_then(|typed| typed.rsplit_once('/')) {

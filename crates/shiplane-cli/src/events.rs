@@ -13,6 +13,30 @@ use crate::args::Digest;
 pub(crate) enum Event {
     /// `serve` accepts connections.
     Listening { ticket: String, peer_id: String, address: String, ticket_seconds: u64, writable: bool },
+    /// `send` waits for a receiver.
+    Waiting { code: String, command: String, peer_id: String, address: String },
+    /// Somebody has used the code of `send`.
+    Code {
+        /// `guessed`, `admitted`, `taken` or `declined`.
+        change: &'static str,
+        /// The receiver's id, or where a wrong guess came from.
+        peer: String,
+        message: String,
+    },
+    /// `send` has ended: everyone has it.
+    Sent { seconds: f64, bytes: u64 },
+    /// `receive` knows what the sender offers.
+    Offered {
+        peer_id: String,
+        address: String,
+        files: u64,
+        bytes: u64,
+        /// Whether the sender has counted everything.
+        counted: bool,
+        names: Vec<String>,
+    },
+    /// `receive` has received a text.
+    Text { text: String },
     /// `get`, `push` or `sync` has connected.
     Started { peer_id: String, address: String, destination: String },
     /// Bytes found from an earlier run or in equal files; they are not sent again.

@@ -37,7 +37,7 @@ pub(crate) const INTERRUPTED: u8 = Class::Interrupted as u8;
 impl Failure {
     /// The exit code, side and hint of this failure.
     pub(crate) fn diagnosis(&self) -> Diagnosis {
-        use Class::{Interrupted, LocalIo, Usage};
+        use Class::{Interrupted, LocalIo, Refused, Usage};
         match self {
             Self::Settings(error) => settings(error),
             Self::Job(error) => job(error),
@@ -50,6 +50,7 @@ impl Failure {
             Self::Spool(_) => here(LocalIo, "free space in the directory for temporary files, or set TMPDIR"),
             #[cfg(feature = "octopii")]
             Self::Octopii(failure) => octopii::diagnosis(failure),
+            Self::Declined => here(Refused, "ask the sender to send again if that was a mistake"),
             Self::Interrupted => here(Interrupted, "run the same command again to resume"),
         }
     }
@@ -102,6 +103,9 @@ fn settings(error: &SettingsError) -> Diagnosis {
             #[cfg(feature = "octopii")]
             SettingsError::Octopii(error) => octopii::settings(error),
             SettingsError::JsonAndContent => "omit --json, or get into a file",
+            SettingsError::NoCode => "give the code that shiplane send shows, or set SHIPLANE_CODE",
+            SettingsError::CodeFromStdin(_) => "give the code as an argument, or in SHIPLANE_CODE",
+            SettingsError::NobodyToAsk => "give --yes to receive without being asked",
             SettingsError::TicketTtl { .. } => "for longer access, run shiplane peers add on the server",
         },
     )

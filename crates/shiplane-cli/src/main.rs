@@ -16,6 +16,7 @@ mod failure;
 mod job;
 mod logging;
 mod progress;
+mod qr;
 mod report;
 mod runtime;
 mod settings;

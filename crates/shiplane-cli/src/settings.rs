@@ -6,6 +6,7 @@ mod inspect;
 #[cfg(feature = "octopii")]
 pub(crate) mod octopii;
 mod push;
+mod reach;
 mod sync;
 
 use std::ffi::{OsStr, OsString};
@@ -25,6 +26,7 @@ pub(crate) use self::apply::{with_common, with_existing};
 pub(crate) use self::filters::FilterSettings;
 pub(crate) use self::inspect::{LsSettings, PingSettings};
 pub(crate) use self::push::{PushSettings, Pushed};
+pub(crate) use self::reach::{ReceiveSettings, SendSettings};
 pub(crate) use self::sync::SyncSettings;
 
 /// The settings of `serve`.
@@ -44,6 +46,8 @@ pub(crate) struct ServeSettings {
     /// The longest: never.
     pub(crate) clean_after: Duration,
     pub(crate) rate: Option<NonZeroU64>,
+    pub(crate) qr: bool,
+    pub(crate) announce: bool,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -121,6 +125,12 @@ pub(crate) enum SettingsError {
     Octopii(#[from] octopii::OctopiiError),
     #[error("standard output cannot carry both JSON events and the file")]
     JsonAndContent,
+    #[error("there is no code")]
+    NoCode,
+    #[error("cannot read the code from standard input: {0}")]
+    CodeFromStdin(io::Error),
+    #[error("there is no terminal to ask at whether to receive this")]
+    NobodyToAsk,
     #[error("--ticket-ttl must be between 1 second and {max_days} days")]
     TicketTtl { max_days: u64 },
 }
@@ -141,6 +151,8 @@ impl ServeSettings {
             all_links: args.all_links,
             clean_after: args.clean_after,
             rate: args.rate,
+            qr: args.qr,
+            announce: args.announce,
             output_mode: output_mode(args.json, args.quiet),
         })
     }

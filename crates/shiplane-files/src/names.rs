@@ -109,6 +109,9 @@ pub enum NameRefused {
     /// The name has the form of shiplane's own temporary files.
     #[error("the name is reserved for shiplane's own files")]
     Own,
+    /// A name that is hidden, where the receiver has not said where it may land.
+    #[error("names that begin with a dot are taken only into a directory that you name")]
+    Hidden,
     /// The name breaks a rule of SPEC 4.5.
     #[error(transparent)]
     Path(#[from] shiplane_wire::PathRefused),

@@ -1,5 +1,6 @@
 //! Lists the files of a provider.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -53,6 +54,10 @@ pub struct TopDirectory {
 #[derive(Debug)]
 pub struct Scan {
     root: Option<Dir>,
+    /// How much of each path is the name that the root is given by.
+    prefix_len: usize,
+    /// Further roots, each with a name or with its content alone.
+    parts: VecDeque<Part>,
     /// From the root to the current directory.
     levels: Vec<Level>,
     /// How many of the first levels are closed.
@@ -80,6 +85,20 @@ pub struct Scan {
     /// The file system of what was looked at last, and which of its sizes are true.
     file_system: (u64, Sizes),
     made_up: MadeUpFiles,
+}
+
+/// One of several roots: a name, if it has one, and what has it.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) name: Option<RelPath>,
+    pub(super) content: PartContent,
+}
+
+/// What one of several roots is.
+#[derive(Debug)]
+pub(super) enum PartContent {
+    Directory(Arc<Dir>),
+    File(Result<Entry, SourceError>),
 }
 
 /// A directory that is being listed.
@@ -120,6 +139,8 @@ impl Scan {
     pub(super) fn listed(listed: Arc<[Entry]>) -> Self {
         Self {
             root: None,
+            prefix_len: 0,
+            parts: VecDeque::new(),
             levels: Vec::new(),
             closed: 0,
             path: Vec::new(),
@@ -160,6 +181,18 @@ impl Scan {
             }
             Err(error) => scan.first = Some(Err(SourceError::opening(b".", error))),
         }
+        scan
+    }
+
+    pub(super) fn several(parts: impl Iterator<Item = Part>, filters: Option<&Arc<Filters>>) -> Self {
+        let mut scan = Self::listed(Arc::default());
+        scan.parts = parts.collect();
+        let device = scan.parts.iter().find_map(|part| match &part.content {
+            PartContent::Directory(dir) => platform::stat_open(dir.as_ref()).ok(),
+            PartContent::File(_) => None,
+        });
+        let device = device.map_or(0, |stat| stat.device);
+        scan.filters = filters.map(|filters| Walk::new(Arc::clone(filters), device));
         scan
     }
 
@@ -362,8 +395,11 @@ impl Scan {
         let mut pauses = platform::shortage_pauses();
         let dir = loop {
             let opened = match level.path_len {
-                0 => root.try_clone(),
-                len => platform::open_dir(root, &self.path[..len]),
+                len if len == self.prefix_len => root.try_clone(),
+                len => {
+                    let from = if self.prefix_len == 0 { 0 } else { self.prefix_len + 1 };
+                    platform::open_dir(root, &self.path[from..len])
+                }
             };
             match opened {
                 Err(error) if platform::is_shortage(&error) && pauses.pause() => {}
@@ -377,6 +413,32 @@ impl Scan {
         let names = Names::at(&dir, position)?;
         level.handle = Handle::Open { dir, names };
         Ok(())
+    }
+
+    /// Begins with the next root. Gives the entry of its name, if it has one.
+    fn begin(&mut self, part: Part) -> Option<Result<Scanned, SourceError>> {
+        let Part { name, content } = part;
+        self.path = name.as_ref().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
+        self.prefix_len = self.path.len();
+        let dir = match content {
+            PartContent::Directory(dir) => dir,
+            PartContent::File(Ok(entry)) => return Some(Ok(Scanned::Entry(entry))),
+            PartContent::File(Err(_)) => return Some(Ok(self.left_out(LeftOutReason::Unreadable))),
+        };
+        let opened = dir.try_clone().and_then(|root| {
+            let stat = platform::stat_open(&root)?;
+            let level = Level::open(root.try_clone()?, self.prefix_len, self.filters.as_ref())?;
+            Ok((stat, root, level))
+        });
+        let (stat, root, level) = match opened {
+            Ok(opened) => opened,
+            Err(error) if name.is_none() => return Some(Err(SourceError::opening(b".", error))),
+            Err(_) => return Some(Ok(self.left_out(LeftOutReason::Unreadable))),
+        };
+        self.root = Some(root);
+        self.closed = 0;
+        self.levels.push(level);
+        name.map(|name| Ok(Scanned::Entry(stat.entry(EntryKind::Directory, name))))
     }
 
     fn left_out(&self, reason: LeftOutReason) -> Scanned {
@@ -428,6 +490,9 @@ impl Scan {
                 }
                 Err(error) => return Some(self.give_up_level(error)),
             }
+        }
+        if let Some(part) = self.parts.pop_front() {
+            return self.begin(part).or_else(|| self.step());
         }
         if let Some(path) = self.unlinked.take() {
             return Some(Ok(Scanned::LeftOut { reason: LeftOutReason::HardLink, path }));

@@ -22,8 +22,10 @@ use crate::{
 };
 
 mod current;
+mod several;
 
 pub(crate) use current::Current;
+use several::Part;
 
 /// A directory or a file that is served, held open: whatever happens to its path later, nothing else is
 /// ever served.
@@ -48,6 +50,7 @@ struct OpenedAt {
 enum Served {
     Directory(Arc<Dir>),
     File(OneFile),
+    Several(Arc<[Part]>),
 }
 
 /// One file, by its path beneath a directory that is held open.
@@ -104,6 +107,9 @@ impl SourceRoot {
     ///
     /// [`SourceError::Gone`] if it was removed, moved away or replaced, [`SourceError::Unreadable`].
     pub(crate) fn check_there(&self) -> Result<(), SourceError> {
+        if let Served::Several(parts) = &self.served {
+            return parts.iter().try_for_each(|part| part.root.check_there());
+        }
         let (Some(opened), Served::Directory(dir)) = (&self.opened, &self.served) else { return Ok(()) };
         if cfg!(unix) && platform::stat_open(dir.as_ref()).is_ok_and(|stat| stat.links == 0) {
             return Err(SourceError::Gone);
@@ -128,7 +134,7 @@ impl SourceRoot {
     pub fn directory(&self) -> Option<&Arc<Dir>> {
         match &self.served {
             Served::Directory(root) => Some(root),
-            Served::File(_) => None,
+            Served::File(_) | Served::Several(_) => None,
         }
     }
 
@@ -149,6 +155,7 @@ impl SourceRoot {
                     Source::of(shape, Content::Tree(Arc::clone(root)))
                 }
                 Served::File(file) => Source::of_file(file.clone()),
+                Served::Several(parts) => Source::of(Shape::Contents, Content::Several(Arc::clone(parts))),
             });
         }
         let path = RelPath::parse(request).map_err(|reason| SourceError::PathRefused { reason })?;
@@ -159,6 +166,7 @@ impl SourceRoot {
             Served::Directory(root) => Source::beneath(root, path),
             Served::File(file) if file.name == path => Ok(Source::of_file(file.clone())),
             Served::File(_) => Err(SourceError::NotFound { path: path.to_string() }),
+            Served::Several(parts) => several::resolve(parts, &path),
         }
     }
 }
@@ -198,6 +206,10 @@ impl SourceRoot {
     ///
     /// [`SourceError::LeavesServedRoot`] for a path with a link in it, and as `resolve`.
     pub fn resolve_unlinked(&self, request: &[u8]) -> Result<Source, SourceError> {
+        if let Served::Several(_) = &self.served {
+            // Nobody has rights to a part of it.
+            return Err(SourceError::NotFound { path: escape(request).to_string() });
+        }
         let resolved = self.resolve(request)?;
         let (Served::Directory(root), Ok(path)) = (&self.served, RelPath::parse(request)) else {
             return Ok(resolved);
@@ -243,6 +255,8 @@ enum Content {
         root: Arc<Dir>,
         entries: Arc<[Entry]>,
     },
+    /// Several files and directories, each by its name.
+    Several(Arc<[Part]>),
 }
 
 /// A file that is held open, and the name it goes by.
@@ -297,7 +311,7 @@ impl Source {
         match &self.content {
             Content::Tree(root) => Some((root, None)),
             Content::File(file) => Some((&file.root, Some((file.path.clone(), file.name.clone())))),
-            Content::Open(_) | Content::Listed { .. } => None,
+            Content::Open(_) | Content::Listed { .. } | Content::Several(_) => None,
         }
     }
 
@@ -313,6 +327,10 @@ impl Source {
             Content::File(file) => Scan::one(file.entry(&self.made_up)),
             Content::Open(file) => Scan::one(file.entry()),
             Content::Listed { entries, .. } => Scan::listed(Arc::clone(entries)),
+            Content::Several(parts) => {
+                let listed = parts.iter().map(|part| part.listed(&self.made_up));
+                Scan::several(listed, self.filters.as_ref()).holding(&self.made_up)
+            }
         }
     }
 
@@ -341,6 +359,7 @@ impl Source {
             }
             Content::File(one) => platform::open_file_following(&one.root, one.path.as_bytes()),
             Content::Open(open) => open.file.try_clone(),
+            Content::Several(parts) => several::open(parts, &entry.path),
         };
         let file = SourceFile::new(file.map_err(reopening)?, entry.version, entry.path.clone());
         match (file.check_unchanged(), file.bytes) {
@@ -361,6 +380,7 @@ impl Source {
             Content::Tree(root) | Content::Listed { root, .. } => platform::lives_in_memory(root.as_ref()),
             Content::File(one) => platform::lives_in_memory(one.root.as_ref()),
             Content::Open(open) => platform::lives_in_memory(open.file.as_ref()),
+            Content::Several(parts) => parts.iter().all(|part| part.root.is_immediate()),
         }
     }
 

@@ -354,6 +354,16 @@ impl QuicTransport {
         self.connect_key(DialKey { addr: peer.addr, pin: Some(peer.id) }, Proof::Later).await
     }
 
+    /// A new connection to any key at `addr`, for a peer that then proves itself by a secret. Cancel-safe.
+    /// # Errors
+    /// As [`connect_early`](Self::connect_early), but for the key.
+    #[doc(hidden)]
+    pub async fn connect_unproven(&self, addr: SocketAddr) -> Result<Arc<PeerConnection>, ConnectError> {
+        let until = Instant::now() + self.inner.config.handshake_timeout;
+        let any = Trust::ask(|_| Admission::Trusted);
+        self.inner.dial(DialKey { addr, pin: None }, Proof::Later, until, &any).await
+    }
+
     async fn connect_key(&self, key: DialKey, proof: Proof) -> DialResult {
         let timeout = self.inner.config.handshake_timeout;
         let deadline = Instant::now() + timeout;
@@ -365,14 +375,17 @@ impl QuicTransport {
             self.inner.pool.discard(&connection);
         }
         let inner = Arc::clone(&self.inner);
-        self.inner.pool.get_or_dial(key, move || async move { inner.dial(key, proof, deadline).await }).await
+        self.inner
+            .pool
+            .get_or_dial(key, move || async move { inner.dial(key, proof, deadline, &inner.trust).await })
+            .await
     }
 }
 
 impl Inner {
-    async fn dial(&self, key: DialKey, proof: Proof, deadline: Instant) -> DialResult {
+    async fn dial(&self, key: DialKey, proof: Proof, deadline: Instant, trust: &Trust) -> DialResult {
         let (addr, timeout) = (key.addr, self.config.handshake_timeout);
-        let crypto = tls::client_crypto(&self.identity, &self.trust, key.pin)
+        let crypto = tls::client_crypto(&self.identity, trust, key.pin)
             .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
         let mut client = quinn::ClientConfig::new(Arc::new(crypto));
         let ours = self.asks_system.then(|| locality::source_of(addr)).flatten();

@@ -73,6 +73,10 @@ impl Client {
         futures::future::join_all(closing).await;
     }
 
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
     pub(crate) fn places(&self) -> &HomePaths {
         &self.inner.places
     }

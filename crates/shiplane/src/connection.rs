@@ -18,7 +18,7 @@ use std::{
 use futures::future::BoxFuture;
 use shiplane_protocols::internals::{ping, with_ticket};
 use shiplane_rpc::{Method, RpcClient};
-use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId};
+use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId, internals::blocking};
 use shiplane_wire::{Code, escape_truncated};
 use tokio::time::timeout;
 
@@ -30,6 +30,8 @@ use self::{
 use crate::{
     client::Client,
     error::{Cause, Error},
+    offer::{Conclusion, Offer},
+    received::ReceivedCodes,
     report::Report,
     request::Request,
     target::{Target, join},
@@ -49,6 +51,18 @@ struct Inner {
     target: Target,
     peer: Arc<PeerConnection>,
     rpc: RpcClient,
+    /// Where the peer was found, if the target does not say it exactly.
+    found: Option<SocketAddr>,
+    by_code: Option<Arc<ByCode>>,
+}
+
+/// What is known of a sender whose code this side has proven.
+#[derive(Debug)]
+pub(crate) struct ByCode {
+    pub(crate) offer: Offer,
+    pub(crate) code: String,
+    /// Where the code is remembered.
+    pub(crate) codes: Option<ReceivedCodes>,
 }
 
 impl Client {
@@ -83,7 +97,58 @@ impl Connection {
             Some(secret) => with_ticket(rpc, secret),
             None => rpc,
         };
-        Self { inner: Arc::new(Inner { client, target, peer, rpc }) }
+        Self { inner: Arc::new(Inner { client, target, peer, rpc, found: None, by_code: None }) }
+    }
+
+    /// To a peer that was found at this address.
+    pub(crate) fn found(client: Client, target: Target, peer: Arc<PeerConnection>, addr: SocketAddr) -> Self {
+        let new = Self::new(client, target, peer);
+        Self { inner: Arc::new(Inner { found: Some(addr), ..new.inner.parts() }) }
+    }
+
+    pub(crate) fn with_code(self, by_code: ByCode) -> Self {
+        Self { inner: Arc::new(Inner { by_code: Some(Arc::new(by_code)), ..self.inner.parts() }) }
+    }
+
+    pub(crate) fn by_code(&self) -> Option<&Arc<ByCode>> {
+        self.inner.by_code.as_ref()
+    }
+
+    /// What the sender offers, if this connection was made by a [code](Client::receive_at): as a dry run tells it, with
+    /// the names at the top as actions. It is what the sender says; names are escaped.
+    #[must_use]
+    pub fn offer(&self) -> Option<Report> {
+        self.by_code().map(|by_code| by_code.offer.report())
+    }
+
+    /// Whether the sender has counted everything that it offers. If not, there is more than it says.
+    #[must_use]
+    pub fn is_offer_counted(&self) -> bool {
+        self.by_code().is_some_and(|by_code| by_code.offer.is_counted)
+    }
+
+    /// The text that the sender offers in place of files.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.by_code().and_then(|by_code| by_code.offer.text.as_deref())
+    }
+
+    /// Tells the sender that this side has everything, or does not want it: the code leads here no more. A
+    /// [`get`](Self::get) of everything does that by itself when it is done.
+    ///
+    /// Cancel-safe: the sender then goes on waiting.
+    ///
+    /// # Errors
+    /// What can befall any call.
+    pub async fn conclude(&self, is_taken: bool) -> Result<(), Error> {
+        let Some(by_code) = self.by_code() else { return Ok(()) };
+        self.call(Conclusion { is_taken }).await?;
+        if let Some(codes) = by_code.codes.clone() {
+            let by_code = Arc::clone(by_code);
+            let forgetting = blocking::spawn(move || codes.forget(&by_code.code));
+            forgetting.await.map_err(|_| Cause::Abandoned)?;
+        }
+        Ok(())
     }
 
     /// The server's key.
@@ -188,7 +253,11 @@ impl Connection {
 
     /// A new connection to the same server.
     pub(crate) async fn redial(&self) -> Result<Self, Error> {
-        self.inner.client.connect(&self.inner.target).await
+        let Inner { client, target, found, by_code, .. } = &*self.inner;
+        let Some(addr) = *found else { return client.connect(target).await };
+        let peer = client.dial_addr(self.peer_id(), addr).await?;
+        let again = Self::found(client.clone(), target.clone(), peer, addr);
+        Ok(Self { inner: Arc::new(Inner { by_code: by_code.clone(), ..again.inner.parts() }) })
     }
 
     /// Runs a job until it ends or `cancelled` is ready.
@@ -232,6 +301,19 @@ impl Connection {
                 Cause::Connect(ConnectError::of_end(self.remote_addr(), end)).into()
             }
             _ => failed,
+        }
+    }
+}
+
+impl Inner {
+    fn parts(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            target: self.target.clone(),
+            peer: Arc::clone(&self.peer),
+            rpc: self.rpc.clone(),
+            found: self.found,
+            by_code: self.by_code.clone(),
         }
     }
 }

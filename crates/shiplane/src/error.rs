@@ -1,6 +1,7 @@
 //! The error type of jobs, with kind, side and hint.
 
 mod choice;
+mod code;
 mod dial;
 mod sync;
 mod transfer;
@@ -16,7 +17,7 @@ use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{BindError, ConnectError, IdentityError, internals::PeerIdError};
 use shiplane_wire::PathRefused;
 
-pub(crate) use self::{choice::ChoiceError, dial::DialError};
+pub(crate) use self::{choice::ChoiceError, code::CodeFailure, dial::DialError};
 use crate::{event::Side, report::Report};
 
 /// Why a job failed.
@@ -258,6 +259,8 @@ pub(crate) enum Cause {
     Call(CallError),
     #[error("the connection was lost, and there is none again after {}: {source}", seconds(*tried))]
     NotConnectedAgain { tried: Duration, source: Box<Error> },
+    #[error(transparent)]
+    Code(#[from] CodeFailure),
     #[error("interrupted")]
     Interrupted,
     #[error("a worker thread ended early, as when the runtime shuts down")]
@@ -319,7 +322,9 @@ impl Cause {
             Self::Advertise(_) => {
                 here(Usage, "give a host name or an IP address, with a port if it is not that of --listen")
             }
-            Self::Serve(_) => here(LocalIo, "give an existing directory or file that this user can read"),
+            Self::Serve(_) | Self::Root { .. } => {
+                here(LocalIo, "give an existing directory or file that this user can read")
+            }
             Self::WritableFile => here(Usage, "serve its parent directory, or omit --writable"),
             Self::Method { .. } => here(Usage, "give the method another name"),
             Self::Watch(_) => here(LocalIo, "check the limits of this user (ulimit -a)"),
@@ -328,7 +333,6 @@ impl Cause {
             Self::Ticket(IssueError::File(error)) | Self::Tickets(error) => tickets(error),
             Self::Ticket(_) => here(Other, "try again, with a shorter --ticket-ttl"),
             Self::NoSuchTicket { .. } => here(Usage, "run shiplane ticket list for the ids"),
-            Self::Root { .. } => here(LocalIo, "give an existing directory or file that this user can read"),
             Self::Fetch(error) => transfer::fetch(error),
             Self::Destination(error) => transfer::destination(error),
             Self::NotOneFile => here(Refused, "give the path of one file, or a directory as DEST"),
@@ -356,6 +360,7 @@ impl Cause {
             Self::NotConnectedAgain { source, .. } => {
                 Diagnosis { kind: Unreachable, hint: AGAIN_LATER, ..source.diagnosis() }
             }
+            Self::Code(error) => error.diagnosis(),
             Self::Interrupted => here(Interrupted, RESUME),
             Self::Abandoned => here(Other, RESUME),
         }

@@ -81,6 +81,11 @@ impl HomePaths {
         Ok(self.home()?.data.join("tickets"))
     }
 
+    /// The directory of the codes that were proven.
+    pub(crate) fn received_path(&self) -> Result<PathBuf, Error> {
+        Ok(self.home()?.data.join("received"))
+    }
+
     /// The directory of the state of syncs.
     pub(crate) fn sync_path(&self) -> Result<PathBuf, Error> {
         Ok(self.home()?.data.join("sync"))

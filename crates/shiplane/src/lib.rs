@@ -117,10 +117,14 @@ mod filters;
 mod home;
 mod left_out;
 mod leftovers;
+mod offer;
 mod peers;
 mod rate;
+mod receive;
+mod received;
 mod report;
 mod request;
+mod send;
 mod server;
 mod settings;
 mod target;
@@ -143,6 +147,23 @@ pub use shiplane_transport::PeerId;
 pub use shiplane_wire::{DigestAlgorithm, limits::MAX_PAYLOAD_CHUNK_LEN_BYTES as MAX_CHUNK_LEN_BYTES};
 pub use target::Target;
 pub use tickets::Tickets;
+
+/// Checks a code of [`Client::send`] as it was typed, and gives the words that were mistyped, escaped, each with the word
+/// that it is taken for.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for what is no code, with what is wrong.
+pub fn check_code(typed: &str) -> Result<Vec<(String, &'static str)>, Error> {
+    let (_, corrections) = shiplane_reach::internals::Code::parse(typed)
+        .map_err(|error| error::Cause::from(error::CodeFailure::Text(error)))?;
+    Ok(corrections.into_iter().map(|correction| (correction.typed, correction.meant)).collect())
+}
+
+/// The codes, or beginnings of codes, that continue what was typed by one word: for a shell.
+#[must_use]
+pub fn complete_code(typed: &str) -> Vec<String> {
+    shiplane_reach::internals::Code::completions(typed)
+}
 
 /// Bytes as text that is safe to print, such as a path: control characters and what is no UTF-8 are escaped.
 #[must_use]

@@ -1,12 +1,19 @@
 //! The list of peers: names, keys and permissions.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use shiplane_access::internals::{Addresses, Grant, NameError, PeerName, PeersFile, Scope, StandingPeer};
+use shiplane_reach::internals::{Announced, MAX_ADDRESSES, Nearby, Search, SeekError};
 use shiplane_transport::PeerId;
 
 use crate::{
-    error::{Cause, Error, TargetError},
+    error::{Cause, CodeFailure, Error, TargetError},
     home::HomePaths,
 };
 
@@ -61,6 +68,35 @@ impl Peers {
     pub fn list(&self) -> Result<Vec<KnownPeer>, Error> {
         let peers = self.file.read().map_err(Cause::from)?;
         Ok(peers.into_iter().map(KnownPeer).collect())
+    }
+
+    /// The servers on the local network that [want to be seen](crate::ServerBuilder::announce): their ids, and their
+    /// addresses with commas between them, as [`KnownPeer::at`] takes them one by one. They are what somebody announces, and
+    /// prove nothing. Listens for as long as `wait` says; at most 256 are given.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable) if this machine cannot listen.
+    pub async fn nearby(wait: Duration) -> Result<Vec<(PeerId, String)>, Error> {
+        let failed = |error| Cause::from(CodeFailure::Seek(SeekError::Nearby(error)));
+        let mut search = Search::peers().map_err(failed)?;
+        let mut found: BTreeMap<PeerId, BTreeSet<SocketAddr>> = BTreeMap::new();
+        let listening = async {
+            while let Some(Nearby { announced, addrs }) = search.next().await {
+                if let Announced::Peer(id) = announced
+                    && (found.len() < MAX_NEARBY || found.contains_key(&id))
+                {
+                    let known = found.entry(id).or_default();
+                    known.extend(addrs.into_iter().take(MAX_ADDRESSES.saturating_sub(known.len())));
+                }
+            }
+        };
+        // It ends only with multicast DNS.
+        let _ = tokio::time::timeout(wait, listening).await;
+        let shown =
+            |addrs: BTreeSet<SocketAddr>| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        Ok(found.into_iter().map(|(id, addrs)| (id, shown(addrs))).collect())
     }
 
     /// Adds a peer, or changes the rights of one. Returns what the list had of it before.
@@ -177,6 +213,9 @@ impl fmt::Display for KnownPeer {
         self.0.fmt(f)
     }
 }
+
+/// 256 servers: more than a person reads.
+const MAX_NEARBY: usize = 256;
 
 fn parse_name(name: &str) -> Result<PeerName, Error> {
     Ok(name.parse().map_err(|error: NameError| Cause::Name(error))?)

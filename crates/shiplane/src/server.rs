@@ -1,12 +1,14 @@
 //! The server: serves a directory for get, push and sync, and methods of its owner.
 
 mod advertise;
+mod cleaning;
 mod handler;
+mod sending;
 mod sessions;
+mod stats;
 mod ticket;
 
 use std::{
-    convert::Infallible,
     fmt,
     net::SocketAddr,
     path::PathBuf,
@@ -18,11 +20,12 @@ use std::{
 };
 
 use shiplane_access::internals::{AccessControl, Addresses, PeersFile, RootId, TicketBook, TicketsFile};
-use shiplane_files::internals::{LinkPolicy, SourceRoot, sync::SyncState};
+use shiplane_files::internals::{LinkPolicy, Source, SourceRoot, sync::SyncState};
 use shiplane_protocols::{
     Compression, TransferMetrics,
     internals::{FileServer, ReloadOn, WriteLimits, transfer::TransferOptions},
 };
+use shiplane_reach::internals::{Announced, Announcement};
 use shiplane_rpc::{Fault, Router};
 use shiplane_transport::{
     Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, internals::blocking,
@@ -30,10 +33,16 @@ use shiplane_transport::{
 use tokio::{net::ToSocketAddrs, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-use self::advertise::{Advertised, addresses_for};
-use self::handler::{Callers, Handler, Shared, mount};
+pub(crate) use self::sending::SendSettings;
+use self::{
+    advertise::{Advertised, addresses_for},
+    cleaning::clean_now_and_then,
+    handler::{Callers, Handler, Shared, mount},
+    sending::Sending,
+};
 pub use self::{
     handler::{Context, FromContext, State},
+    stats::Stats,
     ticket::TicketBuilder,
 };
 use crate::{
@@ -41,7 +50,6 @@ use crate::{
     error::{Cause, Error},
     event::Event,
     home::{HomePaths, machine_setters},
-    leftovers::clean,
     request::Request,
     settings::limiter,
 };
@@ -62,6 +70,8 @@ struct Inner {
     advertised: Addresses,
     /// Where to clean, and what is old enough.
     cleaning: Option<(PathBuf, Duration)>,
+    sending: Option<Sending>,
+    is_announced: bool,
     stop: CancellationToken,
     is_running: AtomicBool,
 }
@@ -80,6 +90,9 @@ pub struct ServerBuilder<S = ()> {
     rate: Option<u64>,
     advertised: Vec<String>,
     is_foreground: bool,
+    is_announced: bool,
+    /// The client's key, and what is sent by a code.
+    sending: Option<(Identity, SendSettings)>,
     state: S,
     methods: Vec<OwnMethod<S>>,
 }
@@ -91,27 +104,6 @@ struct OwnMethod<S> {
 }
 
 type Mount<S> = Box<dyn FnOnce(Router, &Arc<Shared<S>>) -> Router + Send>;
-
-/// What a server has transferred since it was bound. Its text is a report of several lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Since the server was bound.
-    pub uptime: Duration,
-    /// Transfers to peers that succeeded.
-    pub sent_transfers: u64,
-    /// Transfers to peers that failed.
-    pub sent_failures: u64,
-    /// Payload bytes of the former.
-    pub sent_bytes: u64,
-    /// Transfers from peers that succeeded.
-    pub received_transfers: u64,
-    /// Transfers from peers that failed.
-    pub received_failures: u64,
-    /// Payload bytes of the former.
-    pub received_bytes: u64,
-    text: String,
-}
 
 impl Server {
     /// For serving `path`, a directory or a single file.
@@ -125,6 +117,8 @@ impl Server {
             rate: None,
             advertised: Vec::new(),
             is_foreground: false,
+            is_announced: false,
+            sending: None,
             state: (),
             methods: Vec::new(),
         }
@@ -134,6 +128,18 @@ impl Server {
     #[must_use]
     pub fn id(&self) -> PeerId {
         self.inner.transport.peer_id()
+    }
+
+    /// The code by which a receiver finds what [`Client::send`](crate::Client::send) sends; `None` for other servers.
+    #[must_use]
+    pub fn code(&self) -> Option<String> {
+        self.inner.sending.as_ref().map(Sending::code)
+    }
+
+    /// Where others can probably reach the server: `HOST:PORT`, or several with commas, as in its tickets.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.inner.advertised.to_string()
     }
 
     /// Where the server listens.
@@ -150,17 +156,7 @@ impl Server {
     /// What was transferred so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let all = self.inner.metrics.snapshot();
-        Stats {
-            text: all.to_string(),
-            uptime: all.uptime,
-            sent_transfers: all.sent.completed,
-            sent_failures: all.sent.failed,
-            sent_bytes: all.sent.bytes,
-            received_transfers: all.received.completed,
-            received_failures: all.received.failed,
-            received_bytes: all.received.bytes,
-        }
+        Stats::of(&self.inner.metrics.snapshot())
     }
 
     /// Who is connected, from where, and what they do: the running jobs of each, where `path` is below what is served,
@@ -174,12 +170,19 @@ impl Server {
     /// Serves until [`shutdown`](Self::shutdown), and then until transfers and calls under way have ended. Meanwhile it
     /// looks once a second whether the list of peers or the tickets have changed, and closes the connections of peers that have lost a right.
     ///
+    /// With a [code](Self::code) it returns by itself, once as many receivers as the code is for have everything.
+    ///
     /// Dropping the future ends everything at once; peers keep what they have received, and can resume later.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it runs already or has run.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it runs already or has run. With a code:
+    /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable) if nobody has come in time,
+    /// [`ErrorKind::Identity`](crate::ErrorKind::Identity) if the code was guessed at,
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if it is not wanted, and
+    /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) if it was shut down before.
     pub async fn run(&self) -> Result<(), Error> {
-        let Inner { files, router, access, transport, cleaning, stop, is_running, .. } = &*self.inner;
+        let Inner { files, router, access, transport, cleaning, stop, is_running, sending, .. } =
+            &*self.inner;
         if is_running.swap(true, Ordering::Relaxed) {
             return Err(Cause::RunsAlready.into());
         }
@@ -189,10 +192,31 @@ impl Server {
         let (router, transport) = (Arc::clone(router), Arc::clone(transport));
         let reload = ReloadOn::Notice(changed);
         let serving = Arc::clone(files).run_with(router, transport, stop.clone(), reload);
-        tokio::select! {
-            () = serving => Ok(()),
-            never = clean_now_and_then(cleaning.clone()) => match never {},
-        }
+        let serving = async {
+            tokio::select! {
+                () = serving => {}
+                never = clean_now_and_then(cleaning.clone()) => match never {},
+            }
+        };
+        let Some(sending) = sending else {
+            let announcement = self.announcement();
+            serving.await;
+            if let Some(announcement) = announcement {
+                announcement.end().await;
+            }
+            return Ok(());
+        };
+        let ending = async {
+            let ended = tokio::select! {
+                ended = sending.ended() => ended,
+                () = stop.cancelled() => sending.interrupted(),
+            };
+            sending.end_announcement().await;
+            stop.cancel();
+            ended
+        };
+        let ((), ended) = tokio::join!(serving, ending);
+        ended
     }
 
     /// As [`run`](Self::run), and shuts down when `signal` is ready.
@@ -211,6 +235,16 @@ impl Server {
             ended = self.run() => ended,
             never = watching => never,
         }
+    }
+
+    /// What peers on the local network see of this server, if it wants to be seen.
+    fn announcement(&self) -> Option<Announcement> {
+        let what = Announced::Peer(self.id());
+        let started = self.inner.is_announced.then(|| Announcement::start(what, self.inner.address))?;
+        started.unwrap_or_else(|error| {
+            tracing::warn!(%error, "peers on the local network do not see this server");
+            None
+        })
     }
 
     /// Refuses new transfers and calls from now on, and lets [`run`](Self::run) return once those under way have
@@ -260,6 +294,13 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     /// Maximum concurrent pushes per peer. Further ones are refused as busy.
     pub fn max_pushes_per_peer(mut self, pushes: usize) -> Self {
         self.limits.max_pushes_per_peer = pushes;
+        self
+    }
+
+    /// Lets [`Peers::nearby`](crate::Peers::nearby) on the local network see the server's id, addresses and port while it
+    /// runs. By default nothing is announced.
+    pub fn announce(mut self) -> Self {
+        self.is_announced = true;
         self
     }
 
@@ -365,7 +406,10 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     }
 
     /// All that blocks.
-    fn open(self) -> Result<(Opened, Self), Error> {
+    fn open(mut self) -> Result<(Opened, Self), Error> {
+        if let Some((identity, settings)) = self.sending.take() {
+            return Ok((self.open_sending(identity, settings)?, self));
+        }
         let peers = self.places.peers_path()?;
         // A broken list would refuse everyone: better reported here than found out by every peer.
         PeersFile::at(&peers).read().map_err(Cause::from)?;
@@ -391,7 +435,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
             FileServer::new(root, Arc::clone(&access), options)
         };
         let identity = self.places.identity()?;
-        Ok((Opened { files, access, identity, advertised, metrics }, self))
+        Ok((Opened { files, access, identity, advertised, metrics, sending: None }, self))
     }
 
     /// Those that servers of the same directory have given out, and this one will. Blocking.
@@ -407,18 +451,21 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     }
 
     fn serve(self, opened: Opened, addresses: &[SocketAddr]) -> Result<Server, Error> {
-        let Opened { files, access, identity, advertised, metrics } = opened;
+        let Opened { files, access, identity, advertised, metrics, sending } = opened;
         // Whatever comes is read at once, so that no window has to be large before it is used.
         let config = transport_config(None, self.is_foreground)
             .receive_budget_bytes(Some(RECEIVE_CREDIT_BYTES))
             .send_budget_bytes(Some(SEND_CREDIT_BYTES));
-        let trust = AccessControl::trust(&access);
+        let (trust, router) = match &sending {
+            Some((sending, _)) => (sending.trust(), sending.router(&files)),
+            None => (AccessControl::trust(&access), files.router()),
+        };
         let bind = |addr: SocketAddr| {
             let builder = QuicTransport::builder().identity(identity.clone()).trust(trust.clone());
             builder.config(config.clone()).bind(addr).map_err(Cause::from)
         };
         let shared = Shared { state: self.state, access: Arc::clone(&access), files: Arc::clone(&files) };
-        let router = with_methods(files.router(), self.methods, &Arc::new(shared))?;
+        let router = with_methods(router, self.methods, &Arc::new(shared))?;
         let mut bound = Err(Cause::Listen(std::io::ErrorKind::NotFound.into()));
         for addr in addresses {
             bound = bind(*addr);
@@ -430,6 +477,11 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         let address = transport.local_addr().map_err(Cause::Listen)?;
         let advertised = addresses_for(address, &advertised).map_err(Cause::Advertise)?;
         let cleaning = self.clean_after.filter(|_| self.is_writable).map(|age| (self.path, age));
+        let sending = sending.map(|(sending, source)| {
+            sending.count(source);
+            sending.announce(address);
+            sending
+        });
         Ok(Server {
             inner: Arc::new(Inner {
                 cleaning,
@@ -440,6 +492,8 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
                 metrics,
                 address,
                 advertised,
+                sending,
+                is_announced: self.is_announced,
                 stop: CancellationToken::new(),
                 is_running: AtomicBool::new(false),
             }),
@@ -448,10 +502,14 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
 }
 
 impl ServerBuilder {
+    pub(crate) fn sending(places: HomePaths, identity: Identity, settings: SendSettings) -> Self {
+        Self { places, sending: Some((identity, settings)), ..Server::builder("") }
+    }
+
     /// The state that handlers extract as [`State<S>`]. It comes before the methods.
     pub fn state<S: Clone + Send + Sync + 'static>(self, state: S) -> ServerBuilder<S> {
-        let Self { path, places, is_writable, limits, clean_after, rate, advertised, is_foreground, .. } =
-            self;
+        let Self { path, places, is_writable, limits, clean_after, rate, advertised, .. } = self;
+        let Self { is_foreground, is_announced, sending, .. } = self;
         ServerBuilder {
             path,
             places,
@@ -461,6 +519,8 @@ impl ServerBuilder {
             rate,
             advertised,
             is_foreground,
+            is_announced,
+            sending,
             state,
             methods: Vec::new(),
         }
@@ -478,31 +538,6 @@ impl<S> fmt::Debug for ServerBuilder<S> {
     }
 }
 
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text.trim_end())
-    }
-}
-
-/// Removes what interrupted pushes have left, in a directory and of an age.
-async fn clean_now_and_then(cleaning: Option<(PathBuf, Duration)>) -> Infallible {
-    let Some((directory, age)) = cleaning else { return std::future::pending().await };
-    let interval = age.clamp(SHORTEST_CLEANING_INTERVAL, LONGEST_CLEANING_INTERVAL);
-    // One that is restarted often comes to it too.
-    let mut pause = interval.min(FIRST_CLEANING);
-    loop {
-        tokio::time::sleep(pause).await;
-        pause = interval;
-        match clean(&directory, age, false).await {
-            Ok(report) if report.files == 0 => {}
-            Ok(report) => {
-                tracing::info!(files = report.files, bytes = report.bytes_total, "leftovers were removed");
-            }
-            Err(error) => tracing::warn!(%error, "leftovers cannot be removed"),
-        }
-    }
-}
-
 fn advertised(named: &[String]) -> Result<Vec<Advertised>, Error> {
     let parsed = named.iter().map(|text| Advertised::parse(text)).collect::<Result<_, _>>();
     Ok(parsed.map_err(Cause::Advertise)?)
@@ -516,11 +551,6 @@ pub(crate) fn addresses_of(bound: SocketAddr, named: &[String]) -> Result<Addres
 /// Seven days, as `shiplane clean` has it.
 const CLEAN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A cleaning lists the whole tree.
-const SHORTEST_CLEANING_INTERVAL: Duration = Duration::from_secs(1);
-const LONGEST_CLEANING_INTERVAL: Duration = Duration::from_secs(24 * 3600);
-const FIRST_CLEANING: Duration = Duration::from_secs(600);
-
 /// What a server is made of, once everything that blocks is done.
 struct Opened {
     files: Arc<FileServer>,
@@ -528,6 +558,8 @@ struct Opened {
     identity: Identity,
     advertised: Vec<Advertised>,
     metrics: Arc<TransferMetrics>,
+    /// What is sent by a code.
+    sending: Option<(Sending, Source)>,
 }
 
 /// The router with the server's own methods, and a guard that knows who may call each.

@@ -41,7 +41,7 @@ fn is_measured(arguments: &[OsString]) -> bool {
 }
 
 /// All that has an entry, and the entries' own program.
-const MEASURED: [&str; 8] = [
+const MEASURED: [&str; 9] = [
     "shiplane-wire",
     "shiplane-transport",
     "shiplane-rpc",
@@ -49,6 +49,7 @@ const MEASURED: [&str; 8] = [
     "shiplane-files",
     "shiplane-access",
     "shiplane-protocols",
+    "shiplane-reach",
     "shiplane-fuzz",
 ];
 

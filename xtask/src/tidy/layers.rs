@@ -145,7 +145,7 @@ const TEST_PEERS: &str = "lab";
 const QUINN: [&str; 3] = ["quinn", "quinn-proto", "quinn-udp"];
 
 /// From the bottom up.
-const LAYERS: [Layer; 10] = [
+const LAYERS: [Layer; 11] = [
     Layer {
         name: "shiplane-wire",
         may_use: &[],
@@ -217,8 +217,16 @@ const LAYERS: [Layer; 10] = [
         not_directly: &["quinn", "quinn-proto", "quinn-udp"],
     },
     Layer {
+        name: "shiplane-reach",
+        may_use: &["shiplane-wire", "shiplane-transport", "shiplane-rpc"],
+        // What is sent once the peer is found is decided above.
+        never: &["shiplane-files", "shiplane-protocols", "clap", "indicatif"],
+        not_directly: &QUINN,
+    },
+    Layer {
         name: FRONT,
         may_use: &[
+            "shiplane-reach",
             "shiplane-wire",
             "shiplane-transport",
             "shiplane-rpc",

@@ -98,7 +98,7 @@ const DIRECTORY: &str = "docs/api";
 const FRONT: &str = "shiplane";
 
 /// All libraries, from the bottom up.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "shiplane-wire",
     "shiplane-transport",
     "shiplane-rpc",
@@ -106,6 +106,7 @@ const CRATES: [&str; 9] = [
     "shiplane-files",
     "shiplane-access",
     "shiplane-protocols",
+    "shiplane-reach",
     "shiplane-octopii",
     FRONT,
 ];

@@ -100,7 +100,7 @@ fn sum(mut total: Report, more: &Report) -> Report {
     total
 }
 
-fn done(job: &Arc<Job>, report: &Report) {
+pub(super) fn done(job: &Arc<Job>, report: &Report) {
     job.tell(&Event::Done {
         files: report.files,
         bytes_total: report.bytes_total,

@@ -11,6 +11,8 @@ mod octopii;
 mod peers;
 mod ping;
 mod push;
+mod receive;
+mod send;
 mod serve;
 mod sync;
 mod ticket;
@@ -20,7 +22,10 @@ use std::{env, io};
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
-use crate::settings::{GetSettings, LsSettings, PingSettings, PushSettings, ServeSettings, SyncSettings};
+use crate::settings::{
+    GetSettings, LsSettings, PingSettings, PushSettings, ReceiveSettings, SendSettings, ServeSettings,
+    SyncSettings,
+};
 
 /// Does what was asked.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
@@ -31,6 +36,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Get(args) if args.insecure_octopii => octopii::get(args),
         #[cfg(feature = "octopii")]
         Command::Push(args) if args.insecure_octopii => octopii::push(args),
+        Command::Send(args) => send::run(SendSettings::from_args(args)),
+        Command::Receive(args) => {
+            let code = env::var_os("SHIPLANE_CODE");
+            receive::run(ReceiveSettings::from_args(args, code, io::stdin().lock())?)
+        }
         Command::Serve(args) => serve::run(ServeSettings::from_args(args)?),
         Command::Get(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");

@@ -1,18 +1,21 @@
-//! `shiplane peers add|list|remove`
+//! `shiplane peers add|list|nearby|remove`
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use shiplane::{KnownPeer, Peers};
 
 use crate::args::{PeersAdd, PeersCommand};
 use crate::failure::Failure;
 use crate::logging::print_line;
+use crate::runtime;
 
 pub(super) fn run(command: PeersCommand) -> Result<(), Failure> {
     let peers = Peers::open()?;
     match command {
         PeersCommand::Add(args) => add(&peers, &args),
         PeersCommand::List => list(&peers),
+        PeersCommand::Nearby { wait } => nearby(&peers, wait),
         PeersCommand::Remove { name } => remove(&peers, &name),
     }
 }
@@ -56,6 +59,23 @@ fn list(peers: &Peers) -> Result<(), Failure> {
     for peer in &known {
         // The lines of the file itself: what is shown can be pasted there.
         writeln!(out, "{peer}").map_err(Failure::Stdout)?;
+    }
+    Ok(())
+}
+
+/// A line for each server: its id, its addresses, and its name if it is a known peer.
+fn nearby(peers: &Peers, wait: Duration) -> Result<(), Failure> {
+    let found = runtime::run(async { Ok(Peers::nearby(wait).await?) })?;
+    if found.is_empty() {
+        print_line(
+            "no servers found; hint: run shiplane serve DIR --announce there, and check that multicast passes",
+        );
+    }
+    let known = peers.list()?;
+    let mut out = io::stdout().lock();
+    for (id, addresses) in &found {
+        let name = known.iter().find(|peer| peer.id() == *id).map_or("-", |peer| peer.name());
+        writeln!(out, "{id} {addresses} {name}").map_err(Failure::Stdout)?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::logging::{is_capable, print_line};
 use crate::progress::{OutputMode, count, seconds};
 use crate::settings::ServeSettings;
 use crate::units::show_duration;
-use crate::{runtime, signals};
+use crate::{qr, runtime, signals};
 
 pub(super) fn run(settings: ServeSettings) -> Result<(), Failure> {
     let stop =
@@ -89,6 +89,9 @@ async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
         if let Some(rate) = settings.rate {
             builder = builder.rate(rate.get());
         }
+        if settings.announce {
+            builder = builder.announce();
+        }
         for address in &settings.advertise {
             builder = builder.advertise(address);
         }
@@ -102,7 +105,7 @@ async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
     }
 }
 
-fn is_port_taken(error: &Error) -> bool {
+pub(super) fn is_port_taken(error: &Error) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     source.is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse)
 }
@@ -132,6 +135,9 @@ fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
     };
     told.map_err(Failure::Stdout)?;
     tracing::info!(%address, ticket = %ticket.redacted(), "listening");
+    if settings.qr {
+        qr::print(&ticket.to_string());
+    }
     if settings.output_mode != OutputMode::Quiet && io::stderr().is_terminal() {
         let ttl = show_duration(settings.ticket_ttl);
         let push = if settings.writable { " (or push PATH... 'TICKET', or sync DIR 'TICKET')" } else { "" };

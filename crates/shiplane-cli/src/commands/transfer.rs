@@ -64,6 +64,11 @@ impl<'a> Transfer<'a> {
         Ok(Self { job, client, connection })
     }
 
+    /// Of a connection that is there already.
+    pub(super) fn over(job: &'a Arc<Job>, client: Client, connection: Connection) -> Self {
+        Self { job, client, connection }
+    }
+
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -137,7 +142,7 @@ pub(super) fn report_of(ended: &Result<Report, Error>) -> Option<&Report> {
 }
 
 /// Asks at the terminal; `false` if there is none.
-fn is_agreed(question: &str) -> bool {
+pub(super) fn is_agreed(question: &str) -> bool {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return false;
     }

@@ -125,7 +125,7 @@ fn completions_and_manual_pages_are_made() {
 }
 
 /// What the program offers to bash for the last of the words, options left out.
-fn completed(machine: &Machine, words: &[&str]) -> Vec<String> {
+pub(crate) fn completed(machine: &Machine, words: &[&str]) -> Vec<String> {
     let mut command = machine.command(&[&["--", "shiplane"], words].concat());
     command.env("SHIPLANE_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
     command.env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "true").env("_CLAP_IFS", "\n");

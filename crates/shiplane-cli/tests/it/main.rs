@@ -18,6 +18,8 @@ mod addresses;
 #[cfg(test)]
 mod choices;
 #[cfg(test)]
+mod codes;
+#[cfg(test)]
 mod delete;
 #[cfg(test)]
 mod dry_run;
@@ -30,6 +32,9 @@ mod hostile;
 mod inspect;
 #[cfg(test)]
 mod landing;
+#[cfg(target_os = "linux")] // Network namespaces.
+#[cfg(test)]
+mod nearby;
 #[cfg(test)]
 #[cfg(feature = "octopii")]
 mod octopii;

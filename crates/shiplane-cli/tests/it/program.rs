@@ -69,7 +69,11 @@ impl Machine {
             }
         };
         command.args(args).env("SHIPLANE_HOME", self.home.path()).current_dir(self.files.path());
-        command.env_remove("SHIPLANE_TICKET").env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+            .env_remove("SHIPLANE_TICKET")
+            .env_remove("SHIPLANE_CODE")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
         command
     }
 
@@ -214,6 +218,16 @@ impl Running {
             if wanted(&event) {
                 return event;
             }
+        }
+    }
+
+    /// Reads what it says up to a line that has these words.
+    pub(crate) fn err_line(&mut self, words: &str) {
+        let mut err = BufReader::with_capacity(1, self.0.stderr.as_mut().expect("a pipe"));
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(err.read_line(&mut line).expect("text") > 0, "it says {words:?} before its end");
         }
     }
 

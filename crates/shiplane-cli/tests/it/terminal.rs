@@ -1,7 +1,7 @@
 //! What a person sees at a terminal, whatever its width.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Stdio};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -23,16 +23,31 @@ fn terminal(columns: u16) -> (File, File) {
 
 /// Runs the program at a terminal of `columns`, and gives its exit code and the lines that it has drawn, without what
 /// moves the cursor.
-fn at_terminal(
+pub(crate) fn at_terminal(
     machine: &Machine,
     columns: u16,
     variables: &[(&str, &str)],
     args: &[&str],
 ) -> (i32, Vec<String>) {
+    at_terminal_typing(machine, columns, variables, args, "")
+}
+
+/// The same, with `typed` on the keyboard before it asks.
+pub(crate) fn at_terminal_typing(
+    machine: &Machine,
+    columns: u16,
+    variables: &[(&str, &str)],
+    args: &[&str],
+    typed: &str,
+) -> (i32, Vec<String>) {
     let (mut terminal, inside) = terminal(columns);
     let out = || Stdio::from(inside.try_clone().expect("a handle"));
     let mut command = machine.command(args);
     command.env("TERM", "xterm").env_remove("NO_COLOR").envs(variables.iter().copied());
+    if !typed.is_empty() {
+        command.stdin(out());
+        (&File::from(terminal.try_clone().expect("a handle"))).write_all(typed.as_bytes()).expect("keys");
+    }
     let mut child = command.stdout(out()).stderr(out()).spawn().expect("the program starts");
     drop((command, inside));
     let mut drawn = Vec::new();

@@ -20,6 +20,7 @@ mod mishaps;
 mod orphaned_temps;
 mod resolve;
 mod resume;
+mod several;
 mod source;
 #[cfg(target_os = "linux")]
 mod sparse;

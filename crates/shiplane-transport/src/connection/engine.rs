@@ -28,6 +28,17 @@ impl PeerConnection {
         self.guest.store(false, Ordering::Release);
     }
 
+    /// A value that only the two ends of this very TLS connection can compute (RFC 8446, 7.5): it binds what is proven
+    /// over the connection to it.
+    #[must_use]
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        let mut binding = [0; 32];
+        self.connection
+            .export_keying_material(&mut binding, CHANNEL_BINDING_LABEL, b"")
+            .ok()
+            .map(|()| binding)
+    }
+
     /// Makes room for `len_bytes` that the peer may send and that are not read for a while, so that they do not keep
     /// back what is. `None` if the windows' memory is used by others.
     #[must_use]
@@ -121,3 +132,5 @@ impl PeerConnection {
         close::acknowledged_bytes(&self.connection)
     }
 }
+
+const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-shiplane-code";

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use shiplane_access::internals::Addresses;
+use shiplane_access::internals::{Addresses, MAX_ADDRESSES};
 use shiplane_transport::{ConnectError, PeerAddr, PeerConnection, PeerId, QuicTransport, Trust};
 
 use self::{race::first_to_answer, resolve::resolve};
@@ -39,8 +39,27 @@ impl Client {
         transport.as_ref().is_some_and(|transport| transport.is_connected(addr))
     }
 
+    /// Dials this address.
+    pub(crate) async fn dial_addr(
+        &self,
+        server: PeerId,
+        addr: SocketAddr,
+    ) -> Result<Arc<PeerConnection>, Error> {
+        Ok(self.dial_one(server, addr).await.map_err(Cause::Connect)?)
+    }
+
+    /// The addresses to try, in order.
+    pub(crate) async fn resolved(&self, at: &Addresses) -> Result<Vec<SocketAddr>, Error> {
+        let found = futures::future::join_all(at.iter().map(resolve)).await;
+        let all = found.iter().flatten().flatten().copied().take(MAX_ADDRESSES).collect::<Vec<_>>();
+        match found.into_iter().find_map(Result::err) {
+            Some(error) if all.is_empty() => Err(error.into()),
+            _ => Ok(all),
+        }
+    }
+
     /// The socket for this family of addresses.
-    fn transport_for(&self, addr: SocketAddr) -> Result<Arc<QuicTransport>, Error> {
+    pub(crate) fn transport_for(&self, addr: SocketAddr) -> Result<Arc<QuicTransport>, Error> {
         let mut transports = self.transports();
         let [ipv4, ipv6] = &mut *transports;
         let slot = if addr.is_ipv4() { ipv4 } else { ipv6 };

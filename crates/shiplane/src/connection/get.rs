@@ -24,11 +24,11 @@ use shiplane_wire::{Durability, escape};
 use tokio::sync::watch;
 
 use self::{
-    files::FileEvents,
+    files::{Expected, FileEvents},
     output::{HashingOutput, OutputDigest},
 };
 use super::{
-    Connection,
+    ByCode, Connection,
     preview::{Preview, Previewed},
     redial::Redial,
 };
@@ -59,6 +59,9 @@ pub struct GetJob {
     verify: bool,
     sha256: bool,
     is_durable: bool,
+    /// What a sender that was found by a code has offered.
+    by_code: Option<Arc<ByCode>>,
+    refuses_hidden: bool,
     settings: Settings,
 }
 
@@ -78,7 +81,13 @@ impl fmt::Debug for Dest {
 
 impl GetJob {
     pub(crate) fn new(connection: Connection, path: &[u8]) -> Self {
+        let by_code = connection.by_code().cloned();
+        let is_by_code = by_code.is_some();
+        // What is written by another's word.
+        let settings = Settings { inside_links_only: is_by_code, ..Settings::default() };
         Self {
+            by_code: by_code.filter(|_| path.is_empty()),
+            refuses_hidden: is_by_code,
             connection,
             path: path.to_vec(),
             dest: Dest::Path(PathBuf::from("./")),
@@ -89,7 +98,7 @@ impl GetJob {
             verify: false,
             sha256: false,
             is_durable: true,
-            settings: Settings::default(),
+            settings,
         }
     }
 
@@ -99,9 +108,11 @@ impl GetJob {
 
     /// Where it lands. A directory becomes `dest`, whether that exists or not. A file becomes `dest` too, unless that
     /// is a directory: then it lands in it. If `dest` ends in a slash, both land in it by their names; so does a served
-    /// root, which has the name of its directory. Missing directories are created. The default is `./`.
+    /// root, which has the name of its directory. Missing directories are created. The default is `./`; what a
+    /// [code](crate::Client::receive_at) leads to then lands there only if its name does not begin with a dot.
     pub fn to(mut self, dest: impl Into<PathBuf>) -> Self {
         self.dest = Dest::Path(dest.into());
+        self.refuses_hidden = false;
         self
     }
 
@@ -199,6 +210,9 @@ impl GetJob {
         report.bytes_received += tracker.read(|progress| progress.carried_bytes(0));
         report.bytes_resumed = report.bytes_total.saturating_sub(report.bytes_received);
         report.landed = landed;
+        if self.by_code.is_some() {
+            redial.connection().conclude(true).await?;
+        }
         match fetched.summary.is_deletion_withheld {
             true => tracker.end_without_deletion(report),
             false => tracker.end(report),
@@ -308,6 +322,7 @@ struct LocalDest {
     file_events: Option<bool>,
     /// Held as long as anything is written.
     writing: Arc<watch::Sender<()>>,
+    expected: Expected,
 }
 
 impl Sink {
@@ -315,7 +330,8 @@ impl Sink {
         match std::mem::replace(&mut job.dest, Dest::Path(PathBuf::new())) {
             Dest::Path(dest) => {
                 let (taken, deletion) = (std::mem::take(&mut job.taken), job.existing.deletion());
-                Self::Disk(LocalDest { dest, taken, deletion, file_events, writing })
+                let expected = Expected { by_code: job.by_code.clone(), refuses_hidden: job.refuses_hidden };
+                Self::Disk(LocalDest { dest, taken, deletion, file_events, writing, expected })
             }
             Dest::Writer(writer) => {
                 let (output, digest) = HashingOutput::new(writer, job.sha256);
@@ -362,7 +378,9 @@ async fn to_disk(
     receive: ReceiveOptions,
 ) -> Result<(FilesReport, PathBuf), Cause> {
     let (shape, key) = (opened.fetch.shape().clone(), opened.fetch.job());
-    let LocalDest { dest, taken, deletion, file_events, writing } = dest;
+    let LocalDest { dest, taken, deletion, file_events, writing, expected } = dest;
+    expected.check_top(&shape)?;
+    let rules = expected.rules(&shape);
     let opening = blocking::spawn(move || Destination::open(&dest, &shape, key, receive));
     let destination = opening.await.map_err(|_| Cause::Abandoned)?.map_err(Cause::Destination)?;
     let landed = destination.landing();
@@ -375,9 +393,9 @@ async fn to_disk(
         Some(consent) => destination.deleting(consent, Box::new(())),
         None => destination,
     };
-    let destination = match file_events {
-        None => destination,
-        Some(sha256) => FileEvents::of(destination, sha256, Arc::clone(&opened.tracker)),
+    let destination = match (file_events, &rules) {
+        (None, None) => destination,
+        _ => FileEvents::of(destination, file_events, rules, Arc::clone(&opened.tracker)),
     };
     Ok((opened.receive(destination.into()).await?, landed))
 }

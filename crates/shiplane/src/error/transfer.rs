@@ -1,6 +1,6 @@
 //! Maps failures of connections, calls and transfers to kind, side and hint.
 
-use shiplane_files::internals::{DestinationError, FaultClass, Kind, SourceError};
+use shiplane_files::internals::{DestinationError, FaultClass, Kind, NameRefused, SourceError};
 use shiplane_protocols::internals::{
     FetchError, PushError, compress::DecodeSinkError, transfer::TransferError,
 };
@@ -306,6 +306,9 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
             "give another DEST, or --overwrite to replace files that differ; nothing was replaced"
         }
         DestinationError::WrongKind { .. } => "move it away, or give another DEST",
+        DestinationError::NameRefused { reason: NameRefused::Hidden, .. } => {
+            "give DEST, e.g. ./ for the current directory"
+        }
         DestinationError::NameRefused { .. }
         | DestinationError::NameCollision { .. }
         | DestinationError::InLeftOut { .. } => "rename it at the source, or get it onto another file system",

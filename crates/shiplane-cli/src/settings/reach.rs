@@ -1,0 +1,145 @@
+//! The settings of `send` and `receive`.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, IsTerminal};
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{DEFAULT_LISTEN, FilterSettings, SettingsError, output_mode};
+use crate::args::{Compress, Digest, ExistingArgs, Links, ReceiveArgs, SendArgs, Skip};
+use crate::logging::print_line;
+use crate::progress::OutputMode;
+
+/// The settings of `send`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SendSettings {
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) text: Option<String>,
+    /// `None`: any number, until Ctrl-C.
+    pub(crate) receivers: Option<u32>,
+    pub(crate) code_words: usize,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) may_change_port: bool,
+    pub(crate) rate: Option<NonZeroU64>,
+    pub(crate) qr: bool,
+    pub(crate) json: bool,
+}
+
+/// The settings of `receive`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReceiveSettings {
+    pub(crate) code: String,
+    /// Words that were mistyped, and what must have been meant.
+    pub(crate) corrected: Vec<(String, &'static str)>,
+    pub(crate) dest: Option<PathBuf>,
+    pub(crate) at: Option<String>,
+    pub(crate) yes: bool,
+    pub(crate) existing: ExistingArgs,
+    pub(crate) jobs: u16,
+    pub(crate) chunk_len_bytes: u64,
+    pub(crate) rate: Option<NonZeroU64>,
+    pub(crate) compress: Compress,
+    pub(crate) digest: Digest,
+    pub(crate) skip: Vec<Skip>,
+    pub(crate) give_up_after: Duration,
+    pub(crate) filters: FilterSettings,
+    pub(crate) inside_links_only: bool,
+    pub(crate) output_mode: OutputMode,
+}
+
+impl SendSettings {
+    /// Interprets the arguments.
+    pub(crate) fn from_args(args: SendArgs) -> Self {
+        Self {
+            paths: args.paths,
+            text: args.text,
+            receivers: (!args.stay).then_some(args.receivers),
+            code_words: args.code_words.into(),
+            listen: args.listen.map_or_else(|| DEFAULT_LISTEN.to_vec(), |addr| vec![addr]),
+            may_change_port: args.listen.is_none(),
+            rate: args.rate,
+            qr: args.qr,
+            json: args.json,
+        }
+    }
+}
+
+impl ReceiveSettings {
+    /// Interprets the arguments. `code_variable` is the value of `SHIPLANE_CODE`; `stdin` is read only for `-`.
+    pub(crate) fn from_args(
+        args: ReceiveArgs,
+        code_variable: Option<OsString>,
+        stdin: impl BufRead + IsTerminal,
+    ) -> Result<Self, SettingsError> {
+        let has_terminal = stdin.is_terminal() && io::stderr().is_terminal();
+        if !(args.yes || has_terminal) {
+            return Err(SettingsError::NobodyToAsk);
+        }
+        let text = |text: &OsString| text.to_string_lossy().into_owned();
+        let variable = code_variable.filter(|code| !code.is_empty()).as_ref().map(text);
+        let (typed, dest) = match (args.code, args.dest, variable) {
+            (None, _, None) => return Err(SettingsError::NoCode),
+            (None, dest, Some(variable)) => (variable, dest),
+            // With a code in the variable a single word may be either.
+            (Some(only), None, Some(variable))
+                if only != "-" && shiplane::check_code(&text(&only)).is_err() =>
+            {
+                (variable, Some(only))
+            }
+            (Some(code), dest, _) => (text(&code), dest),
+        };
+        let typed = if typed == "-" { read_code(stdin)? } else { typed };
+        let corrected = shiplane::check_code(&typed)?;
+        if dest.as_ref().is_some_and(|dest| dest.is_empty()) {
+            return Err(SettingsError::NoDest);
+        }
+        let ReceiveArgs { overwrite, keep_existing, .. } = args;
+        let existing = ExistingArgs {
+            overwrite,
+            keep_existing,
+            backup: None,
+            delete: false,
+            dry_run: false,
+            yes: false,
+        };
+        Ok(Self {
+            code: typed,
+            corrected,
+            dest: dest.map(PathBuf::from),
+            at: args.at,
+            yes: args.yes,
+            existing,
+            jobs: DEFAULT_JOBS,
+            chunk_len_bytes: DEFAULT_CHUNK_LEN_BYTES,
+            rate: args.path.rate,
+            compress: args.path.compress,
+            digest: args.path.digest,
+            skip: args.links.skipped(args.skip),
+            give_up_after: args.path.give_up_after,
+            filters: FilterSettings::default(),
+            inside_links_only: args.links == Links::Inside,
+            output_mode: output_mode(args.json, args.quiet),
+        })
+    }
+}
+
+/// The first line of standard input.
+fn read_code(stdin: impl BufRead + IsTerminal) -> Result<String, SettingsError> {
+    if stdin.is_terminal() {
+        print_line("code:");
+    }
+    let mut code = String::new();
+    stdin.take(MAX_CODE_LEN_BYTES).read_line(&mut code).map_err(SettingsError::CodeFromStdin)?;
+    Ok(code)
+}
+
+/// As `get` has by default.
+const DEFAULT_JOBS: u16 = 32;
+
+/// As `get` has by default.
+const DEFAULT_CHUNK_LEN_BYTES: u64 = 4 << 20;
+
+/// 1 KiB: above the longest code.
+const MAX_CODE_LEN_BYTES: u64 = 1024;

@@ -55,7 +55,7 @@ async fn a_receiver_may_read_nothing_but_what_was_sent_and_nothing_afterwards() 
     let receiver = client(&here).await;
     let connection = receiver.receive_at(&code, &at, Duration::ZERO).await.unwrap();
     let secret = connection.get("secret").to(here.path("secret")).await.unwrap_err();
-    assert_eq!(secret.kind(), ErrorKind::Usage, "{secret}");
+    assert_eq!(secret.kind(), ErrorKind::Refused, "{secret}");
     let pushed = connection.push([here.write("mine", "mine")]).await.unwrap_err();
     assert_eq!(pushed.kind(), ErrorKind::Identity, "{pushed}");
     connection.get("").to(here.path("file")).await.unwrap();

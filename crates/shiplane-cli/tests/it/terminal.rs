@@ -46,7 +46,7 @@ pub(crate) fn at_terminal_typing(
     command.env("TERM", "xterm").env_remove("NO_COLOR").envs(variables.iter().copied());
     if !typed.is_empty() {
         command.stdin(out());
-        (&File::from(terminal.try_clone().expect("a handle"))).write_all(typed.as_bytes()).expect("keys");
+        (&terminal).write_all(typed.as_bytes()).expect("keys");
     }
     let mut child = command.stdout(out()).stderr(out()).spawn().expect("the program starts");
     drop((command, inside));

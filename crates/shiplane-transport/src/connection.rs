@@ -138,10 +138,17 @@ impl PeerConnection {
         self.peer_id
     }
 
-    /// Where the peer is now; it may change when the peer's network does.
+    /// Where the peer is now; it may change when the peer's network does. An IPv4 address is shown as one, also on a socket
+    /// of both families.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
-        self.connection.remote_address()
+        match self.connection.remote_address() {
+            SocketAddr::V6(addr) => match addr.ip().to_ipv4_mapped() {
+                Some(ip) => (ip, addr.port()).into(),
+                None => addr.into(),
+            },
+            addr => addr,
+        }
     }
 
     /// Whether this side dialled.

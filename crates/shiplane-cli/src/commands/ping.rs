@@ -59,7 +59,7 @@ fn tell(connection: &Connection, pinged: &Pinged, output_mode: OutputMode) -> io
     let (min, median, max) = (at(0), at(round_trips.len() / 2), at(round_trips.len().saturating_sub(1)));
     let (sent, lost) = connection.packets();
     let address = connection.remote_addr();
-    let family = match address.ip().to_canonical() {
+    let family = match address.ip() {
         IpAddr::V4(_) => "IPv4",
         IpAddr::V6(_) => "IPv6",
     };

@@ -13,7 +13,10 @@ use shiplane_wire::Code;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    harness::{Mallory, Pair, RawPair, addr_of, everybody, expect_works, localhost, memory, soon, transport},
+    harness::{
+        Mallory, Pair, RawPair, addr_of, everybody, expect_works, lane_threads, localhost, memory, soon,
+        transport,
+    },
     wire::Wire,
 };
 
@@ -382,6 +385,19 @@ async fn a_path_is_measured_and_traffic_counted() {
     assert!(after.path.rtt > Duration::ZERO && after.path.congestion_window_bytes > 0);
     assert!(after.sent_bytes > before.sent_bytes && after.received_bytes > before.received_bytes);
     assert!(after.path.sent_packets > 0 && after.path.datagram_len_bytes >= 1200);
+}
+
+/// Where there is no IPv6, there is no such socket.
+#[tokio::test]
+async fn an_ipv4_address_is_shown_as_one_on_a_socket_of_both_families() {
+    let config = TransportConfig::default().lane_threads(lane_threads());
+    let bound = QuicTransport::builder().trust(everybody()).config(config).bind("[::]:0".parse().unwrap());
+    let Ok(bob) = bound else { return };
+    let alice = transport(TransportConfig::default());
+    let addr = SocketAddr::from(([127, 0, 0, 1], bob.local_addr().unwrap().port()));
+    let (accepted, dialled) = tokio::join!(soon(bob.accept()), soon(alice.connect(addr)));
+    assert_eq!(accepted.unwrap().0, alice.local_addr().unwrap());
+    assert_eq!(dialled.unwrap().remote_addr(), addr);
 }
 
 /// Nobody takes the connection, and it still works through the pool.

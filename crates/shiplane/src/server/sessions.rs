@@ -15,7 +15,7 @@ pub(super) fn list(files: &FileServer, transport: &QuicTransport) -> Vec<(PeerId
         let (peer, addr) = (connection.peer_id(), connection.remote_addr());
         if !sessions.iter().any(|(known, ..)| *known == peer) {
             let jobs = under_way.iter().filter(|job| job.peer == peer).map(|job| event_of(job)).collect();
-            sessions.push((peer, SocketAddr::new(addr.ip().to_canonical(), addr.port()), jobs));
+            sessions.push((peer, addr, jobs));
         }
     }
     sessions.sort_by_key(|(peer, ..)| *peer);

@@ -96,6 +96,7 @@ fn settings(error: &SettingsError) -> Diagnosis {
                 "give a ticket URL, NAME/PATH or NAME@HOST/PATH last, or set SHIPLANE_TICKET"
             }
             SettingsError::TwoTargets => "with --ticket-file, give only the paths",
+            SettingsError::TicketFileAndServer => "omit one of them",
             SettingsError::StdinUnnamed => {
                 "add a file name to the target: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end"
             }

@@ -3,6 +3,7 @@
 mod apply;
 mod filters;
 mod inspect;
+mod listen;
 #[cfg(feature = "octopii")]
 pub(crate) mod octopii;
 mod push;
@@ -12,19 +13,22 @@ mod sync;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shiplane::{DEFAULT_PORT, Target, escape};
+use shiplane::{Target, escape};
 
-use crate::args::{Compress, Digest, Durability, ExistingArgs, GetArgs, Links, ServeArgs, Skip, TicketUses};
+use crate::args::{
+    Compress, Digest, Durability, ExistingArgs, GetArgs, Links, MovingArgs, PathArgs, ServeArgs, Skip,
+    TicketUses,
+};
 use crate::progress::OutputMode;
 
-pub(crate) use self::apply::{with_common, with_existing};
+pub(crate) use self::apply::{with_common, with_existing, with_filters};
 pub(crate) use self::filters::FilterSettings;
 pub(crate) use self::inspect::{LsSettings, PingSettings};
+pub(crate) use self::listen::{DEFAULT_LISTEN, Listen};
 pub(crate) use self::push::{PushSettings, Pushed};
 pub(crate) use self::reach::{ReceiveSettings, SendSettings};
 pub(crate) use self::sync::SyncSettings;
@@ -33,10 +37,7 @@ pub(crate) use self::sync::SyncSettings;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServeSettings {
     pub(crate) root: PathBuf,
-    /// The first that can be had.
-    pub(crate) listen: Vec<SocketAddr>,
-    /// Whether another free port may be used if that one is taken: the user named none.
-    pub(crate) may_change_port: bool,
+    pub(crate) listen: Listen,
     pub(crate) advertise: Vec<String>,
     pub(crate) ticket_ttl: Duration,
     pub(crate) ticket_uses: TicketUses,
@@ -61,9 +62,18 @@ pub(crate) struct GetSettings {
     pub(crate) verify: bool,
     pub(crate) sha256: bool,
     pub(crate) durability: Durability,
-    pub(crate) jobs: u16,
     pub(crate) buffer_len_bytes: usize,
-    pub(crate) chunk_len_bytes: u64,
+    pub(crate) common: JobSettings,
+    pub(crate) output_mode: OutputMode,
+}
+
+/// What `get`, `push`, `sync` and `receive` have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JobSettings {
+    /// `None`: as many as the library takes by itself.
+    pub(crate) jobs: Option<u16>,
+    /// `None`: as large as the library makes them by itself.
+    pub(crate) chunk_len_bytes: Option<u64>,
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) compress: Compress,
     pub(crate) digest: Digest,
@@ -71,7 +81,6 @@ pub(crate) struct GetSettings {
     pub(crate) give_up_after: Duration,
     pub(crate) filters: FilterSettings,
     pub(crate) inside_links_only: bool,
-    pub(crate) output_mode: OutputMode,
 }
 
 /// The destination of `get`.
@@ -116,6 +125,8 @@ pub(crate) enum SettingsError {
     NoTarget,
     #[error("give either a target or a ticket file, not both")]
     TwoTargets,
+    #[error("give either a server or a ticket file, not both")]
+    TicketFileAndServer,
     #[error("the target names no file for standard input")]
     StdinUnnamed,
     #[error("standard input cannot be pushed together with other paths")]
@@ -141,8 +152,7 @@ impl ServeSettings {
         check_ttl(args.ticket_ttl)?;
         Ok(Self {
             root: args.root,
-            listen: args.listen.map_or_else(|| DEFAULT_LISTEN.to_vec(), |addr| vec![addr]),
-            may_change_port: args.listen.is_none(),
+            listen: Listen::from_arg(args.listen),
             advertise: args.advertise,
             ticket_ttl: args.ticket_ttl,
             ticket_uses: args.ticket_uses,
@@ -212,18 +222,36 @@ impl GetSettings {
             verify: args.verify,
             sha256: args.sha256,
             durability: args.durability,
-            jobs: args.moving.jobs,
             buffer_len_bytes: args.moving.buffer,
-            chunk_len_bytes: args.moving.chunk,
-            rate: args.path.rate,
-            compress: args.path.compress,
-            digest: args.path.digest,
-            skip: args.moving.links.skipped(args.moving.skip),
-            inside_links_only: args.moving.links == Links::Inside,
-            give_up_after: args.path.give_up_after,
-            filters,
+            common: JobSettings::from_args(args.moving, args.path, filters),
             output_mode: output_mode(args.json, args.quiet),
         })
+    }
+}
+
+impl JobSettings {
+    fn from_args(moving: MovingArgs, path: PathArgs, filters: FilterSettings) -> Self {
+        Self {
+            jobs: Some(moving.jobs),
+            chunk_len_bytes: Some(moving.chunk),
+            filters,
+            ..Self::of_path(path, moving.links, moving.skip)
+        }
+    }
+
+    /// With chunks as the library chooses them, and without filters.
+    fn of_path(path: PathArgs, links: Links, skip: Vec<Skip>) -> Self {
+        Self {
+            jobs: None,
+            chunk_len_bytes: None,
+            rate: path.rate,
+            compress: path.compress,
+            digest: path.digest,
+            skip: links.skipped(skip),
+            give_up_after: path.give_up_after,
+            filters: FilterSettings::default(),
+            inside_links_only: links == Links::Inside,
+        }
     }
 }
 
@@ -233,6 +261,22 @@ fn output_mode(json: bool, quiet: bool) -> OutputMode {
         (false, true) => OutputMode::Quiet,
         (false, false) => OutputMode::Human,
     }
+}
+
+/// The only server of a command: typed, or its ticket from a file or from `SHIPLANE_TICKET`. `None`: neither.
+fn one_server(
+    ticket_file: Option<&Path>,
+    typed: Option<OsString>,
+    ticket_variable: Option<OsString>,
+    stdin: impl Read,
+) -> Result<Option<Target>, SettingsError> {
+    let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
+    let typed = match ticket_file {
+        Some(_) if typed.is_some() => return Err(SettingsError::TicketFileAndServer),
+        Some(file) => Some(read_ticket(file, stdin)?),
+        None => typed.or(ticket_variable),
+    };
+    typed.map(|typed| Target::from_os_str(&typed)).transpose().map_err(Into::into)
 }
 
 /// The first line of the file: what `serve --ticket-file` and `serve | tee` leave there.
@@ -257,12 +301,6 @@ fn read_ticket(file: &Path, stdin: impl Read) -> Result<OsString, SettingsError>
     })?;
     Ok(text.trim_start().lines().next().unwrap_or_default().into())
 }
-
-/// All of IPv6, and with it of IPv4; on a machine without IPv6, all of IPv4.
-pub(crate) const DEFAULT_LISTEN: [SocketAddr; 2] = [
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT),
-];
 
 const MIN_TICKET_TTL: Duration = Duration::from_secs(1);
 
@@ -369,9 +407,10 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused_and_defaults_are_those_of_the_design() {
         let settings = settle(&["a@h:1"], None, "").unwrap();
-        assert_eq!((settings.buffer_len_bytes, settings.chunk_len_bytes), (256 << 10, 4 << 20));
+        let common = &settings.common;
+        assert_eq!((settings.buffer_len_bytes, common.chunk_len_bytes), (256 << 10, Some(4 << 20)));
         assert_eq!(settings.durability, Durability::Durable);
-        assert_eq!((settings.rate, settings.compress), (None, Compress::Never));
+        assert_eq!((common.rate, common.compress), (None, Compress::Never));
         for args in [
             ["--buffer", "1K"],
             ["--buffer", "5M"],
@@ -394,30 +433,22 @@ mod tests {
     #[test]
     fn rate_and_compression_are_as_typed() {
         let settings = settle(&["a@h:1", "--rate", "80Mbit/s", "--compress"], None, "").unwrap();
-        assert_eq!(settings.rate.map(NonZeroU64::get), Some(10_000_000));
-        assert_eq!(settings.compress, Compress::Auto);
+        assert_eq!(settings.common.rate.map(NonZeroU64::get), Some(10_000_000));
+        assert_eq!(settings.common.compress, Compress::Auto);
         let settings = settle(&["--compress=always", "a@h:1", "out"], None, "").unwrap();
-        assert_eq!((settings.compress, settings.dest), (Compress::Always, path("out")));
+        assert_eq!((settings.common.compress, settings.dest), (Compress::Always, path("out")));
         // A word after it is the source, not a way to compress.
-        assert_eq!(settle(&["--compress", "a@h:1"], None, "").unwrap().compress, Compress::Auto);
+        assert_eq!(settle(&["--compress", "a@h:1"], None, "").unwrap().common.compress, Compress::Auto);
     }
 
     #[test]
-    fn serve_takes_another_port_only_if_none_was_asked_for() {
+    fn a_ticket_lives_for_a_second_to_a_year() {
         let settle = |args: &[&str]| {
             let cli = Cli::try_parse_from([&["shiplane", "serve", "."], args].concat()).unwrap();
             let Command::Serve(args) = cli.command else { panic!("{args:?}") };
             ServeSettings::from_args(args)
         };
-        let settings = settle(&[]).unwrap();
-        let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            (listen, settings.may_change_port),
-            (vec!["[::]:7514".into(), "0.0.0.0:7514".into()], true)
-        );
-        assert_eq!(settings.ticket_ttl, Duration::from_secs(3600));
-        let settings = settle(&["--listen", "[::1]:7514"]).unwrap();
-        assert_eq!((settings.listen.len(), settings.may_change_port), (1, false));
+        assert_eq!(settle(&[]).unwrap().ticket_ttl, Duration::from_secs(3600));
         for ttl in ["0s", "366d"] {
             let refused = settle(&["--ticket-ttl", ttl]);
             assert!(matches!(refused, Err(SettingsError::TicketTtl { .. })), "{ttl}");

@@ -79,7 +79,8 @@ fn prepare(
         .verify(settings.verify)
         .sha256(settings.sha256)
         .durable(settings.durability.is_durable());
-    let fetch = with_common!(with_existing!(fetch, &settings.existing, consented), settings, job, stop);
+    let fetch =
+        with_common!(with_existing!(fetch, &settings.existing, consented), &settings.common, job, stop);
     match &settings.dest {
         Dest::Stdout => fetch.to_writer(io::stdout()),
         Dest::Path(dest) => fetch.to(dest),

@@ -9,11 +9,10 @@ use shiplane::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
-use crate::args::Pattern;
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::settings::LsSettings;
+use crate::settings::{LsSettings, with_filters};
 use crate::units::show_utc;
 
 pub(super) fn run(settings: LsSettings) -> Result<(), Failure> {
@@ -37,19 +36,12 @@ async fn list(settings: LsSettings, job: &Arc<Job>, stop: CancellationToken) -> 
         .list("")
         .recursive(recursive)
         .skip(skip.iter().map(|kind| kind.name()))
-        .ignore_files(filters.ignore)
-        .one_file_system(filters.one_file_system)
         .cancel_on(stop.cancelled_owned())
         .on_progress(move |event| match Row::of(event) {
             Some(row) => taking.lock().unwrap_or_else(PoisonError::into_inner).add(row),
             None => others(event),
         });
-    let listed = filters.listed.iter().fold(listed, |job, listed| job.only(listed.iter().cloned()));
-    let listed = filters.patterns.iter().fold(listed, |job, pattern| match pattern {
-        Pattern::Exclude(pattern) => job.exclude(pattern),
-        Pattern::Include(pattern) => job.include(pattern),
-        Pattern::File(file) => job.exclude_from(file),
-    });
+    let listed = with_filters!(listed, &filters);
     let ended = transfer.finish(listed).await;
     listing.lock().unwrap_or_else(PoisonError::into_inner).print();
     if let Some(report) = report_of(&ended) {

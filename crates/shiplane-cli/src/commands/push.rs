@@ -36,7 +36,7 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
             .await?;
     let prepare = |push: PushJob, consented: bool| {
         let push = push.durable(settings.durability.is_durable());
-        with_common!(with_existing!(push, &settings.existing, consented), &settings, job, stop)
+        with_common!(with_existing!(push, &settings.existing, consented), &settings.common, job, stop)
     };
     let pushed = match content {
         Content::Paths(paths) => {

@@ -67,7 +67,7 @@ async fn receive(settings: &ReceiveSettings, job: &Arc<Job>, stop: CancellationT
 }
 
 async fn connect(client: &Client, settings: &ReceiveSettings) -> Result<Connection, Failure> {
-    let patience = settings.give_up_after;
+    let patience = settings.common.give_up_after;
     Ok(match &settings.at {
         Some(at) => client.receive_at(&settings.code, at, patience).await?,
         None => client.receive(&settings.code, patience).await?,
@@ -80,8 +80,12 @@ fn prepare(
     job: &Arc<Job>,
     stop: &CancellationToken,
 ) -> GetJob {
-    let fetch =
-        with_common!(with_existing!(connection.get(""), &settings.existing, false), settings, job, stop);
+    let fetch = with_common!(
+        with_existing!(connection.get(""), &settings.existing, false),
+        &settings.common,
+        job,
+        stop
+    );
     settings.dest.iter().fold(fetch, |fetch, dest| fetch.to(dest))
 }
 

@@ -2,13 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::sync::Mutex;
 
 use indicatif::BinaryBytes;
 use shiplane::{Action, Client, Error, Server, escape};
 use tokio_util::sync::CancellationToken;
 
-use super::serve::is_port_taken;
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::logging::print_line;
@@ -43,7 +41,6 @@ async fn send(settings: SendSettings, stop: CancellationToken) -> Result<(), Fai
     Ok(())
 }
 
-/// Binds the requested port, or any free port if the default one is taken.
 async fn bind(client: &Client, settings: &SendSettings) -> Result<Server, Error> {
     let bind = |addresses: Vec<SocketAddr>| async move {
         let builder = match &settings.text {
@@ -58,26 +55,18 @@ async fn bind(client: &Client, settings: &SendSettings) -> Result<Server, Error>
         let builder = settings.rate.iter().fold(builder, |builder, rate| builder.rate(rate.get()));
         builder.bind(&addresses[..]).await
     };
-    match bind(settings.listen.clone()).await {
-        Err(error) if settings.may_change_port && is_port_taken(&error) => {
-            bind(settings.listen.iter().map(|addr| SocketAddr::new(addr.ip(), 0)).collect()).await
-        }
-        bound => bound,
-    }
+    settings.listen.bind(bind).await
 }
 
 /// Tells what happens to the code.
 fn told(json: bool) -> impl FnMut(&Action) + Send + 'static {
     // A peer may do that to a program whose output nobody reads: it must not wait for it.
-    let broken = Mutex::new(false);
+    let mut is_broken = false;
     move |action| {
         let Action { change, path, why, .. } = action;
         if json {
             let event = Event::Code { change, peer: path.clone(), message: why.to_string() };
-            let is_broken = broken.lock().is_ok_and(|broken| *broken);
-            if !is_broken && event.write_line(&mut io::stdout().lock()).is_err() {
-                broken.lock().map(|mut broken| *broken = true).unwrap_or_default();
-            }
+            is_broken = is_broken || event.write_line(&mut io::stdout().lock()).is_err();
         } else {
             print_line(&format!("{}: {why}", escape(path.as_bytes())));
         }

@@ -1,6 +1,5 @@
 //! `shiplane serve DIR`
 
-use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -78,7 +77,6 @@ fn in_words(stats: &Stats) -> String {
     )
 }
 
-/// Binds the requested port, or any free port if the default one is taken.
 async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
     let bind = |addresses: Vec<SocketAddr>| async move {
         let mut builder = Server::builder(&settings.root).foreground(true);
@@ -97,17 +95,7 @@ async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
         }
         builder.bind(&addresses[..]).await
     };
-    match bind(settings.listen.clone()).await {
-        Err(error) if settings.may_change_port && is_port_taken(&error) => {
-            bind(settings.listen.iter().map(|addr| SocketAddr::new(addr.ip(), 0)).collect()).await
-        }
-        bound => bound,
-    }
-}
-
-pub(super) fn is_port_taken(error: &Error) -> bool {
-    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse)
+    settings.listen.bind(bind).await
 }
 
 /// Writes the ticket to its file, then prints it: who reads the line finds the file.

@@ -34,7 +34,7 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
         .sync(&settings.directory)
         .dry_run(settings.dry_run)
         .allow_mass_deletion(settings.allow_mass_deletion);
-    let sync = with_common!(sync, &settings, job, stop);
+    let sync = with_common!(sync, &settings.common, job, stop);
     let synced = transfer.finish(sync).await;
     if let Some(report) = report_of(&synced) {
         done(job, report, settings.dry_run);

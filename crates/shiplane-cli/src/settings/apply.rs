@@ -1,12 +1,24 @@
 //! Gives the jobs of the library their settings. They have the same setters and no trait in common, hence macros.
 
-/// What `get`, `push` and `sync` have in common. Their settings have the same fields.
+/// Which paths take part, in the jobs and in `ls`.
+macro_rules! with_filters {
+    ($job:expr, $filters:expr) => {{
+        let filters: &$crate::settings::FilterSettings = $filters;
+        let job = $job.ignore_files(filters.ignore).one_file_system(filters.one_file_system);
+        let job = filters.listed.iter().fold(job, |job, listed| job.only(listed.iter().cloned()));
+        filters.patterns.iter().fold(job, |job, pattern| match pattern {
+            $crate::args::Pattern::Exclude(pattern) => job.exclude(pattern),
+            $crate::args::Pattern::Include(pattern) => job.include(pattern),
+            $crate::args::Pattern::File(file) => job.exclude_from(file),
+        })
+    }};
+}
+
+/// What `get`, `push`, `sync` and `receive` have in common.
 macro_rules! with_common {
     ($job:expr, $settings:expr, $reporter:expr, $stop:expr) => {{
-        let settings = $settings;
+        let settings: &$crate::settings::JobSettings = $settings;
         let job = $job
-            .concurrency(settings.jobs)
-            .chunk_len_bytes(settings.chunk_len_bytes)
             .compression(settings.compress.compression())
             .digest(settings.digest.algorithm())
             .skip(settings.skip.iter().map(|kind| kind.name()))
@@ -15,14 +27,9 @@ macro_rules! with_common {
             .on_progress($reporter.events())
             .cancel_on($stop.clone().cancelled_owned());
         let job = settings.rate.iter().fold(job, |job, rate| job.rate(rate.get()));
-        let filters = &settings.filters;
-        let job = job.ignore_files(filters.ignore).one_file_system(filters.one_file_system);
-        let job = filters.listed.iter().fold(job, |job, listed| job.only(listed.iter().cloned()));
-        filters.patterns.iter().fold(job, |job, pattern| match pattern {
-            $crate::args::Pattern::Exclude(pattern) => job.exclude(pattern),
-            $crate::args::Pattern::Include(pattern) => job.include(pattern),
-            $crate::args::Pattern::File(file) => job.exclude_from(file),
-        })
+        let job = settings.jobs.iter().fold(job, |job, jobs| job.concurrency(*jobs));
+        let job = settings.chunk_len_bytes.iter().fold(job, |job, len| job.chunk_len_bytes(*len));
+        $crate::settings::with_filters!(job, &settings.filters)
     }};
 }
 
@@ -40,4 +47,4 @@ macro_rules! with_existing {
     }};
 }
 
-pub(crate) use {with_common, with_existing};
+pub(crate) use {with_common, with_existing, with_filters};

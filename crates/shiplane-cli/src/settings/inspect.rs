@@ -6,7 +6,7 @@ use std::path::Path;
 
 use shiplane::Target;
 
-use super::{FilterSettings, SettingsError, output_mode, read_ticket};
+use super::{FilterSettings, SettingsError, one_server, output_mode};
 use crate::args::{LsArgs, PingArgs, Skip, SourceArgs};
 use crate::progress::OutputMode;
 
@@ -39,8 +39,10 @@ impl LsSettings {
     ) -> Result<Self, SettingsError> {
         let has_ticket_on_stdin = args.source.ticket_file.as_deref() == Some(Path::new("-"));
         let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
+        let SourceArgs { source, ticket_file } = args.source;
+        let source = one_server(ticket_file.as_deref(), source, ticket_variable, stdin)?;
         Ok(Self {
-            source: source(args.source, ticket_variable, stdin)?,
+            source: source.ok_or(SettingsError::NoSource)?,
             long: args.long,
             recursive: args.recursive,
             skip: args.skip,
@@ -57,24 +59,11 @@ impl PingSettings {
         ticket_variable: Option<OsString>,
         stdin: impl Read,
     ) -> Result<Self, SettingsError> {
-        let source = source(args.source, ticket_variable, stdin)?;
+        let SourceArgs { source, ticket_file } = args.source;
+        let source = one_server(ticket_file.as_deref(), source, ticket_variable, stdin)?;
+        let source = source.ok_or(SettingsError::NoSource)?;
         Ok(Self { source, count: args.count, output_mode: output_mode(args.json, false) })
     }
-}
-
-fn source(
-    args: SourceArgs,
-    ticket_variable: Option<OsString>,
-    stdin: impl Read,
-) -> Result<Target, SettingsError> {
-    let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
-    let typed = match (args.ticket_file, args.source, ticket_variable) {
-        (Some(_), Some(_), _) => return Err(SettingsError::TwoSources),
-        (Some(file), None, _) => read_ticket(&file, stdin)?,
-        (None, Some(source), _) | (None, None, Some(source)) => source,
-        (None, None, None) => return Err(SettingsError::NoSource),
-    };
-    Ok(Target::from_os_str(&typed)?)
 }
 
 #[cfg(test)]
@@ -100,6 +89,9 @@ mod tests {
             assert_eq!(settle(args, variable).unwrap().source, format!("{name}@h:1/d").parse().unwrap());
         }
         assert!(matches!(settle(&[], Some("")), Err(SettingsError::NoSource)));
-        assert!(matches!(settle(&["a@h:1", "--ticket-file", "-"], None), Err(SettingsError::TwoSources)));
+        assert!(matches!(
+            settle(&["a@h:1", "--ticket-file", "-"], None),
+            Err(SettingsError::TicketFileAndServer)
+        ));
     }
 }

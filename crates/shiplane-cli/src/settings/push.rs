@@ -2,14 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use shiplane::Target;
 
-use super::{FilterSettings, SettingsError, output_mode, read_ticket};
-use crate::args::{Compress, Digest, Durability, ExistingArgs, Links, PushArgs, Skip};
+use super::{FilterSettings, JobSettings, SettingsError, output_mode, read_ticket};
+use crate::args::{Durability, ExistingArgs, PushArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `push`.
@@ -19,16 +17,8 @@ pub(crate) struct PushSettings {
     pub(crate) target: Target,
     pub(crate) existing: ExistingArgs,
     pub(crate) durability: Durability,
-    pub(crate) jobs: u16,
     pub(crate) buffer_len_bytes: usize,
-    pub(crate) chunk_len_bytes: u64,
-    pub(crate) rate: Option<NonZeroU64>,
-    pub(crate) compress: Compress,
-    pub(crate) digest: Digest,
-    pub(crate) skip: Vec<Skip>,
-    pub(crate) give_up_after: Duration,
-    pub(crate) filters: FilterSettings,
-    pub(crate) inside_links_only: bool,
+    pub(crate) common: JobSettings,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -78,16 +68,8 @@ impl PushSettings {
             target,
             existing: args.existing,
             durability: args.durability,
-            jobs: args.moving.jobs,
             buffer_len_bytes: args.moving.buffer,
-            chunk_len_bytes: args.moving.chunk,
-            rate: args.path.rate,
-            compress: args.path.compress,
-            digest: args.path.digest,
-            skip: args.moving.links.skipped(args.moving.skip),
-            inside_links_only: args.moving.links == Links::Inside,
-            give_up_after: args.path.give_up_after,
-            filters,
+            common: JobSettings::from_args(args.moving, args.path, filters),
             output_mode: output_mode(args.json, args.quiet),
         })
     }

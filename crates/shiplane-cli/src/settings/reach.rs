@@ -2,13 +2,11 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal};
-use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::{DEFAULT_LISTEN, FilterSettings, SettingsError, output_mode};
-use crate::args::{Compress, Digest, ExistingArgs, Links, ReceiveArgs, SendArgs, Skip};
+use super::{JobSettings, Listen, SettingsError, output_mode};
+use crate::args::{ExistingArgs, ReceiveArgs, SendArgs};
 use crate::logging::print_line;
 use crate::progress::OutputMode;
 
@@ -20,8 +18,7 @@ pub(crate) struct SendSettings {
     /// `None`: any number, until Ctrl-C.
     pub(crate) receivers: Option<u32>,
     pub(crate) code_words: usize,
-    pub(crate) listen: Vec<SocketAddr>,
-    pub(crate) may_change_port: bool,
+    pub(crate) listen: Listen,
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) qr: bool,
     pub(crate) json: bool,
@@ -37,15 +34,7 @@ pub(crate) struct ReceiveSettings {
     pub(crate) at: Option<String>,
     pub(crate) yes: bool,
     pub(crate) existing: ExistingArgs,
-    pub(crate) jobs: u16,
-    pub(crate) chunk_len_bytes: u64,
-    pub(crate) rate: Option<NonZeroU64>,
-    pub(crate) compress: Compress,
-    pub(crate) digest: Digest,
-    pub(crate) skip: Vec<Skip>,
-    pub(crate) give_up_after: Duration,
-    pub(crate) filters: FilterSettings,
-    pub(crate) inside_links_only: bool,
+    pub(crate) common: JobSettings,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -57,8 +46,7 @@ impl SendSettings {
             text: args.text,
             receivers: (!args.stay).then_some(args.receivers),
             code_words: args.code_words.into(),
-            listen: args.listen.map_or_else(|| DEFAULT_LISTEN.to_vec(), |addr| vec![addr]),
-            may_change_port: args.listen.is_none(),
+            listen: Listen::from_arg(args.listen),
             rate: args.rate,
             qr: args.qr,
             json: args.json,
@@ -111,15 +99,7 @@ impl ReceiveSettings {
             at: args.at,
             yes: args.yes,
             existing,
-            jobs: DEFAULT_JOBS,
-            chunk_len_bytes: DEFAULT_CHUNK_LEN_BYTES,
-            rate: args.path.rate,
-            compress: args.path.compress,
-            digest: args.path.digest,
-            skip: args.links.skipped(args.skip),
-            give_up_after: args.path.give_up_after,
-            filters: FilterSettings::default(),
-            inside_links_only: args.links == Links::Inside,
+            common: JobSettings::of_path(args.path, args.links, args.skip),
             output_mode: output_mode(args.json, args.quiet),
         })
     }
@@ -134,12 +114,6 @@ fn read_code(stdin: impl BufRead + IsTerminal) -> Result<String, SettingsError> 
     stdin.take(MAX_CODE_LEN_BYTES).read_line(&mut code).map_err(SettingsError::CodeFromStdin)?;
     Ok(code)
 }
-
-/// As `get` has by default.
-const DEFAULT_JOBS: u16 = 32;
-
-/// As `get` has by default.
-const DEFAULT_CHUNK_LEN_BYTES: u64 = 4 << 20;
 
 /// 1 KiB: above the longest code.
 const MAX_CODE_LEN_BYTES: u64 = 1024;

@@ -2,14 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use shiplane::Target;
 
-use super::{FilterSettings, SettingsError, output_mode, read_ticket};
-use crate::args::{Compress, Digest, Links, Skip, SyncArgs};
+use super::{FilterSettings, JobSettings, SettingsError, one_server, output_mode};
+use crate::args::SyncArgs;
 use crate::progress::OutputMode;
 
 /// The settings of `sync`.
@@ -19,16 +17,8 @@ pub(crate) struct SyncSettings {
     pub(crate) target: Target,
     pub(crate) dry_run: bool,
     pub(crate) allow_mass_deletion: bool,
-    pub(crate) jobs: u16,
     pub(crate) buffer_len_bytes: usize,
-    pub(crate) chunk_len_bytes: u64,
-    pub(crate) rate: Option<NonZeroU64>,
-    pub(crate) compress: Compress,
-    pub(crate) digest: Digest,
-    pub(crate) skip: Vec<Skip>,
-    pub(crate) give_up_after: Duration,
-    pub(crate) filters: FilterSettings,
-    pub(crate) inside_links_only: bool,
+    pub(crate) common: JobSettings,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -42,28 +32,15 @@ impl SyncSettings {
     ) -> Result<Self, SettingsError> {
         let has_ticket_on_stdin = args.moving.ticket_file.as_deref() == Some(Path::new("-"));
         let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
-        let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
-        let target = match (args.moving.ticket_file, args.target, ticket_variable) {
-            (Some(_), Some(_), _) => return Err(SettingsError::TwoTargets),
-            (Some(file), None, _) => read_ticket(&file, stdin)?,
-            (None, Some(target), _) | (None, None, Some(target)) => target,
-            (None, None, None) => return Err(SettingsError::NoTarget),
-        };
+        let server = one_server(args.moving.ticket_file.as_deref(), args.target, ticket_variable, stdin);
+        let target = server?.ok_or(SettingsError::NoTarget)?;
         Ok(Self {
             directory: args.directory,
-            target: Target::from_os_str(&target)?,
+            target,
             dry_run: args.dry_run,
             allow_mass_deletion: args.allow_mass_deletion,
-            jobs: args.moving.jobs,
             buffer_len_bytes: args.moving.buffer,
-            chunk_len_bytes: args.moving.chunk,
-            rate: args.path.rate,
-            compress: args.path.compress,
-            digest: args.path.digest,
-            skip: args.moving.links.skipped(args.moving.skip),
-            inside_links_only: args.moving.links == Links::Inside,
-            give_up_after: args.path.give_up_after,
-            filters,
+            common: JobSettings::from_args(args.moving, args.path, filters),
             output_mode: output_mode(args.json, args.quiet),
         })
     }
@@ -71,10 +48,12 @@ impl SyncSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Cli, Command};
+    use crate::args::{Cli, Command, Compress};
 
     fn settle(args: &[&str], variable: Option<&str>) -> Result<SyncSettings, SettingsError> {
         let cli = Cli::try_parse_from([&["shiplane", "sync"], args].concat()).unwrap();
@@ -85,10 +64,10 @@ mod tests {
     #[test]
     fn a_sync_moves_things_as_get_and_push_do() {
         let sync = settle(&["d", "a@h:1"], None).unwrap();
-        assert_eq!((sync.jobs, sync.buffer_len_bytes, sync.chunk_len_bytes), (32, 256 << 10, 4 << 20));
-        assert_eq!((sync.rate, sync.compress), (None, Compress::Never));
+        assert_eq!((sync.common.jobs, sync.buffer_len_bytes), (Some(32), 256 << 10));
+        assert_eq!((sync.common.rate, sync.common.compress), (None, Compress::Never));
         let sync = settle(&["d", "a@h:1", "--rate", "80Mbit", "--compress"], None).unwrap();
-        assert_eq!((sync.rate, sync.compress), (NonZeroU64::new(10_000_000), Compress::Auto));
+        assert_eq!((sync.common.rate, sync.common.compress), (NonZeroU64::new(10_000_000), Compress::Auto));
     }
 
     #[test]
@@ -106,6 +85,6 @@ mod tests {
         assert!(matches!(settle(&["dir"], None), Err(SettingsError::NoTarget)));
         assert!(matches!(settle(&["dir"], Some("")), Err(SettingsError::NoTarget)));
         let both = settle(&["dir", "a@h:1", "--ticket-file", "-"], None);
-        assert!(matches!(both, Err(SettingsError::TwoTargets)));
+        assert!(matches!(both, Err(SettingsError::TicketFileAndServer)));
     }
 }

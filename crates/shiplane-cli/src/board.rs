@@ -103,7 +103,8 @@ fn of_job(job: &Event) -> String {
     let path = job.path.as_deref().filter(|path| !path.is_empty()).unwrap_or(".");
     let moved = BinaryBytes(job.bytes_done);
     let total = job.bytes_total.map_or_else(String::new, |total| format!("/{}", BinaryBytes(total)));
-    format!("{verb} {moved}{total} {}/s {path}", BinaryBytes(job.bytes_per_second))
+    let limit = job.limited_by.map_or_else(String::new, |limit| format!(", limited by {limit}"));
+    format!("{verb} {moved}{total} {}/s {path}{limit}", BinaryBytes(job.bytes_per_second))
 }
 
 /// 1 s: a line that changes faster cannot be read.

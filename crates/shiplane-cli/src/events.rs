@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use shiplane::{Action, Side};
+use shiplane::{Action, Report, Side};
 
 use crate::args::Digest;
 
@@ -53,6 +53,9 @@ pub(crate) enum Event {
         /// Unknown until the server has listed everything.
         #[serde(skip_serializing_if = "Option::is_none")]
         bytes_total: Option<u64>,
+        /// What kept it from being faster in the last second.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limited_by: Option<&'static str>,
         seconds: f64,
     },
     /// A file is published and verified.
@@ -91,6 +94,8 @@ pub(crate) enum Event {
         /// Number of paths that are left out.
         left_out: u64,
         seconds: f64,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        limited_by: Vec<Limited>,
         #[serde(skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
         /// The algorithm: `blake3`, as b3sum prints it, or `sha256`.
@@ -116,6 +121,8 @@ pub(crate) enum Event {
         /// Whether the files are durable, or only verified.
         durable: bool,
         seconds: f64,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        limited_by: Vec<Limited>,
     },
     /// `serve` has ended in order, with these totals.
     Stopped { seconds: f64, sent: Totals, received: Totals },
@@ -145,6 +152,8 @@ pub(crate) enum Event {
         /// The manifest digest: over all names and contents.
         digest: String,
         seconds: f64,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        limited_by: Vec<Limited>,
     },
     /// `ls`: the server has this.
     Entry {
@@ -204,6 +213,20 @@ pub(crate) enum Event {
     },
     /// The command failed.
     Error { class: &'static str, side: String, message: String, hint: String, exit_code: u8 },
+}
+
+/// What kept a job from being faster, and for how long.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Limited {
+    pub(crate) by: &'static str,
+    pub(crate) seconds: f64,
+}
+
+impl Limited {
+    /// Of a job, the longest first.
+    pub(crate) fn of(report: &Report) -> Vec<Self> {
+        report.limited_by.iter().map(|(by, time)| Self { by, seconds: time.as_secs_f64() }).collect()
+    }
 }
 
 /// A server's totals in one direction.
@@ -303,6 +326,25 @@ impl Event {
         }
     }
 
+    /// For the end of a summary: what limited a job that took a while, each with its share of the time.
+    pub(crate) fn limits(&self) -> String {
+        let (Self::Done { limited_by, .. }
+        | Self::Pushed { limited_by, .. }
+        | Self::Synced { limited_by, .. }) = self
+        else {
+            return String::new();
+        };
+        let all: f64 = limited_by.iter().map(|limited| limited.seconds).sum();
+        if all < MIN_LIMITED_SECONDS {
+            return String::new();
+        }
+        let share = |limited: &Limited| (100.0 * limited.seconds / all).round();
+        let named = limited_by.iter().filter(|limited| share(limited) >= MIN_LIMIT_PERCENT);
+        let named: Vec<String> =
+            named.take(MAX_LIMITS).map(|limited| format!("{} {} %", limited.by, share(limited))).collect();
+        format!("; limited by {}", named.join(", "))
+    }
+
     /// Writes and flushes one line.
     pub(crate) fn write_line(&self, out: &mut impl Write) -> io::Result<()> {
         let mut line = serde_json::to_vec(self).map_err(io::Error::other)?;
@@ -311,6 +353,15 @@ impl Event {
         out.flush()
     }
 }
+
+/// What took less is over before anybody asks why it took so long.
+const MIN_LIMITED_SECONDS: f64 = 3.0;
+
+/// What limits for less is noise.
+const MIN_LIMIT_PERCENT: f64 = 5.0;
+
+/// As many as a line holds.
+const MAX_LIMITS: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -334,13 +385,15 @@ mod tests {
             deleted: 4,
             left_out: 1,
             seconds: 0.5,
+            limited_by: vec![Limited { by: "path", seconds: 4.0 }],
             digest: None,
             digest_algorithm: None,
         };
         assert_eq!(
             line(&done),
             "{\"event\":\"done\",\"files\":2,\"bytes_total\":30,\"bytes_received\":20,\
-\"bytes_wire\":15,\"bytes_resumed\":10,\"kept\":3,\"deleted\":4,\"left_out\":1,\"seconds\":0.5}\n"
+\"bytes_wire\":15,\"bytes_resumed\":10,\"kept\":3,\"deleted\":4,\"left_out\":1,\"seconds\":0.5,\
+\"limited_by\":[{\"by\":\"path\",\"seconds\":4.0}]}\n"
         );
         let sent = Totals { completed: 1, failed: 0, bytes: 20 };
         let stopped = Event::Stopped { seconds: 2.0, sent, received: Totals { failed: 3, ..sent } };
@@ -356,13 +409,35 @@ mod tests {
             bytes_resumed: 0,
             bytes_per_second: 4,
             bytes_total: Some(3),
+            limited_by: Some("window"),
             seconds: 1.0,
         };
         assert_eq!(
             line(&progress),
             "{\"event\":\"progress\",\"phase\":\"receiving\",\"files\":1,\"bytes_done\":2,\
-             \"bytes_resumed\":0,\"bytes_per_second\":4,\"bytes_total\":3,\"seconds\":1.0}\n"
+             \"bytes_resumed\":0,\"bytes_per_second\":4,\"bytes_total\":3,\
+             \"limited_by\":\"window\",\"seconds\":1.0}\n"
         );
+    }
+
+    #[test]
+    fn a_longer_run_says_what_limited_it() {
+        let pushed = |limited_by: &[(&'static str, f64)]| Event::Pushed {
+            files: 1,
+            bytes_total: 4 << 20,
+            bytes_sent: 4 << 20,
+            bytes_wire: 4 << 20,
+            bytes_resumed: 0,
+            kept: 0,
+            deleted: 0,
+            left_out: 0,
+            durable: true,
+            seconds: 4.0,
+            limited_by: limited_by.iter().map(|(by, seconds)| Limited { by, seconds: *seconds }).collect(),
+        };
+        assert_eq!(pushed(&[("path", 2.0)]).limits(), "");
+        let limits = [("path", 50.0), ("receiver disk", 49.0), ("window", 1.0)];
+        assert_eq!(pushed(&limits).limits(), "; limited by path 50 %, receiver disk 49 %");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Progress {
     pub(crate) bytes_per_second: u64,
     /// Unknown until the server has listed everything.
     pub(crate) bytes_total: Option<u64>,
+    /// What kept it from being faster in the last second.
+    pub(crate) limited_by: Option<&'static str>,
 }
 
 impl Progress {
@@ -47,6 +49,7 @@ impl Progress {
             bytes_moved: 0,
             bytes_per_second: 0,
             bytes_total: None,
+            limited_by: None,
         }
     }
 }
@@ -61,6 +64,7 @@ impl From<&shiplane::Event> for Progress {
             bytes_moved: event.bytes_moved,
             bytes_per_second: event.bytes_per_second,
             bytes_total: event.bytes_total,
+            limited_by: event.limited_by,
         }
     }
 }
@@ -202,10 +206,18 @@ impl<W: Write> Reporter<W> {
     }
 
     fn progress_event(&self, progress: &Progress, now: Instant) -> Event {
-        let Progress { phase, files, bytes_done, bytes_resumed, bytes_per_second, bytes_total, .. } =
-            *progress;
-        let seconds = seconds(now.duration_since(self.began_at));
-        Event::Progress { phase, files, bytes_done, bytes_resumed, bytes_per_second, bytes_total, seconds }
+        let Progress { phase, files, bytes_done, bytes_resumed, bytes_per_second, .. } = *progress;
+        let Progress { bytes_total, limited_by, .. } = *progress;
+        Event::Progress {
+            phase,
+            files,
+            bytes_done,
+            bytes_resumed,
+            bytes_per_second,
+            bytes_total,
+            limited_by,
+            seconds: seconds(now.duration_since(self.began_at)),
+        }
     }
 
     fn emit(&mut self, event: &Event) {
@@ -268,9 +280,10 @@ fn message(progress: &Progress) -> String {
         0 => String::new(),
         resumed => format!(", {} resumed", BinaryBytes(resumed)),
     };
+    let limit = progress.limited_by.map_or_else(String::new, |limit| format!(", limited by {limit}"));
     match speed(progress) {
         speed if speed.is_empty() => format!("{words}{resumed}"),
-        speed => format!("{speed}, {words}{resumed}"),
+        speed => format!("{speed}, {words}{limit}{resumed}"),
     }
 }
 
@@ -312,8 +325,8 @@ pub(crate) fn count(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
-fn summary(done: &Event) -> String {
-    let (files, moved, wire, verb, bytes_resumed, left_out, seconds) = match done {
+fn summary(event: &Event) -> String {
+    let (files, moved, wire, verb, bytes_resumed, left_out, seconds) = match event {
         Event::Done { files, bytes_received, bytes_wire, bytes_resumed, left_out, seconds, .. } => {
             (files, *bytes_received, *bytes_wire, "received", bytes_resumed, left_out, seconds)
         }
@@ -325,7 +338,10 @@ fn summary(done: &Event) -> String {
             let (sent, received) = (BinaryBytes(*bytes_sent), BinaryBytes(*bytes_received));
             let (files, actions) = (count(*files, "file"), count(*actions, "change"));
             let done = format!("done: {files} on both sides, {actions}");
-            return format!("{done}, {left_out} left out, {sent} sent, {received} received in {took:.1?}");
+            let limits = event.limits();
+            return format!(
+                "{done}, {left_out} left out, {sent} sent, {received} received in {took:.1?}{limits}"
+            );
         }
         _ => return String::new(),
     };
@@ -347,7 +363,8 @@ fn summary(done: &Event) -> String {
     let rate = BinaryBytes(rate as u64);
     let left_out = if *left_out == 0 { String::new() } else { format!(", {left_out} left out") };
     let files = count(*files, "file");
-    format!("done: {files}, {moved} {verb}{squeezed} in {took:.1?} ({rate}/s){resumed}{left_out}")
+    let limits = event.limits();
+    format!("done: {files}, {moved} {verb}{squeezed} in {took:.1?} ({rate}/s){resumed}{left_out}{limits}")
 }
 
 /// Four a second: enough for a script that draws, few enough for one that logs.
@@ -379,6 +396,7 @@ mod tests {
             bytes_moved: bytes_done,
             bytes_per_second: 0,
             bytes_total: Some(100),
+            limited_by: None,
         }
     }
 
@@ -501,6 +519,7 @@ mod tests {
             deleted: 0,
             left_out,
             seconds: 2.0,
+            limited_by: Vec::new(),
             digest: None,
             digest_algorithm: None,
         };
@@ -520,6 +539,7 @@ mod tests {
             kept: 0,
             deleted: 0,
             seconds: 0.5,
+            limited_by: Vec::new(),
             digest: None,
             digest_algorithm: None,
         };
@@ -531,6 +551,8 @@ mod tests {
         let moving =
             Progress { bytes_total: Some(14_000), bytes_per_second: 1000, bytes_resumed: 5, ..at(11_000) };
         assert_eq!(message(&moving), "1000 B/s, 3 seconds left, receiving, 5 B resumed");
+        let limited = Progress { limited_by: Some("path"), bytes_resumed: 0, ..moving };
+        assert_eq!(message(&limited), "1000 B/s, 3 seconds left, receiving, limited by path");
         assert_eq!(message(&Progress::at(Phase::Listing)), "waiting for the list of files");
     }
 }

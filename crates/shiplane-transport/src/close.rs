@@ -64,6 +64,12 @@ pub(crate) fn acknowledged_bytes(connection: &quinn::Connection) -> u64 {
     controller.map_or(0, |controller| controller.acknowledged_bytes.load(Ordering::Relaxed))
 }
 
+/// Those of them that were acknowledged while the path had room for more than there was to send.
+pub(crate) fn unfilled_bytes(connection: &quinn::Connection) -> u64 {
+    let controller = connection.congestion_state().into_any().downcast::<GivesWay>();
+    controller.map_or(0, |controller| controller.unfilled_bytes.load(Ordering::Relaxed))
+}
+
 /// Makes the controllers of `inner` give way to a close.
 pub(crate) fn giving_way(
     inner: Arc<dyn ControllerFactory + Send + Sync>,
@@ -76,7 +82,12 @@ struct Factory(Arc<dyn ControllerFactory + Send + Sync>);
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = Arc::clone(&self.0).build(now, current_mtu);
-        Box::new(GivesWay { inner, closing: Arc::default(), acknowledged_bytes: Arc::default() })
+        Box::new(GivesWay {
+            inner,
+            closing: Arc::default(),
+            acknowledged_bytes: Arc::default(),
+            unfilled_bytes: Arc::default(),
+        })
     }
 }
 
@@ -84,6 +95,7 @@ struct GivesWay {
     inner: Box<dyn Controller>,
     closing: Arc<AtomicBool>,
     acknowledged_bytes: Arc<AtomicU64>,
+    unfilled_bytes: Arc<AtomicU64>,
 }
 
 impl Controller for GivesWay {
@@ -93,6 +105,9 @@ impl Controller for GivesWay {
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         self.acknowledged_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if app_limited {
+            self.unfilled_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -133,6 +148,7 @@ impl Controller for GivesWay {
             inner: self.inner.clone_box(),
             closing: Arc::clone(&self.closing),
             acknowledged_bytes: Arc::clone(&self.acknowledged_bytes),
+            unfilled_bytes: Arc::clone(&self.unfilled_bytes),
         })
     }
 

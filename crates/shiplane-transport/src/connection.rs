@@ -30,6 +30,7 @@ use crate::{
     sink::{ChunkSink, FileSink, MemorySink, WriterSink},
     source::{ChunkRead, ChunkSource},
     stream::{BiStream, InUse},
+    traffic::Traffic,
     trust::Admission,
     window::ConnectionWindows,
 };
@@ -45,6 +46,7 @@ pub struct PeerConnection {
     guest: AtomicBool,
     inboxes: Arc<Inboxes>,
     windows: Arc<ConnectionWindows>,
+    traffic: Traffic,
     /// The streams opened here, and those that the peer opened.
     ours: InUse,
     theirs: InUse,
@@ -103,10 +105,10 @@ impl PeerConnection {
     pub(crate) fn new(
         connection: quinn::Connection,
         peer_id: PeerId,
-        origin: Origin,
-        admission: Admission,
+        (origin, admission): (Origin, Admission),
         inboxes: Arc<Inboxes>,
         windows: Arc<ConnectionWindows>,
+        traffic: Traffic,
         config: Arc<TransportConfig>,
     ) -> Self {
         let in_use = || InUse::with_windows(connection.clone(), Some(Arc::clone(&windows)));
@@ -119,6 +121,7 @@ impl PeerConnection {
             guest: AtomicBool::new(admission != Admission::Trusted),
             inboxes,
             windows,
+            traffic,
             ours,
             theirs,
             heard: heard.into(),

@@ -419,9 +419,8 @@ impl Inner {
         origin: Origin,
         admission: Admission,
     ) -> Arc<PeerConnection> {
-        let TransportConfig { header_timeout, .. } = *self.config;
-        let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(header_timeout));
         let config = Arc::clone(&self.config);
+        let (inboxes, feed) = self.pool.inboxes(peer, || router::inboxes(config.header_timeout));
         let (budgets, max_receive_bytes) = (self.budgets.clone(), config.connection_receive_window_bytes);
         let windows =
             ConnectionWindows::new(connection.clone(), budgets, max_receive_bytes, config.send_window_bytes);
@@ -432,7 +431,8 @@ impl Inner {
                 Origin::Accepted => FIRST_WINDOW_BYTES.into(),
             });
         }
-        let new = PeerConnection::new(connection, peer, origin, admission, inboxes, windows, config);
+        let (origin, traffic) = ((origin, admission), self.pool.traffic(connection.clone()));
+        let new = PeerConnection::new(connection, peer, origin, inboxes, windows, traffic, config);
         let new = Arc::new(new);
         new.route(feed);
         new

@@ -86,6 +86,7 @@ mod socket;
 mod source;
 mod stream;
 mod tls;
+mod traffic;
 mod trust;
 mod until;
 mod window;
@@ -121,13 +122,18 @@ pub mod internals {
         },
         error::{SinkError, SourceError},
         identity::{KeyFileStep, PeerIdError},
-        lane::{ProgressFn, send::SentChunk},
+        lane::{
+            ProgressFn,
+            send::SentChunk,
+            steps::{LaneStep, StepClock, ThreadClock},
+        },
         memory::{MemoryPool, PooledMemory},
         meter::ProgressMeter,
         sink::ChunkSink,
         source::ChunkRead,
         stream::{BiStream, RecvHalf, SendHalf},
         tls::TlsError,
+        traffic::{Traffic, TrafficCount},
         until::until,
         window::ReceiveReservation,
     };

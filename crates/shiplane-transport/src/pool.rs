@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use crate::{
     },
     error::ConnectError,
     identity::PeerId,
+    traffic::Traffic,
 };
 
 /// The pool of one transport.
@@ -27,6 +28,8 @@ use crate::{
 pub(crate) struct Pool {
     me: PeerId,
     state: Mutex<State>,
+    /// What all connections have carried.
+    carried_bytes: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +74,12 @@ type Outcome = watch::Sender<Option<DialResult>>;
 
 impl Pool {
     pub(crate) fn new(me: PeerId) -> Self {
-        Self { me, state: Mutex::default() }
+        Self { me, state: Mutex::default(), carried_bytes: Arc::default() }
+    }
+
+    /// Counts what a connection carries.
+    pub(crate) fn traffic(&self, connection: quinn::Connection) -> Traffic {
+        Traffic::new(connection, Arc::clone(&self.carried_bytes))
     }
 
     /// The live connection for `key`, or the result of the one dial that `dial` starts for it.

@@ -142,7 +142,7 @@ mod engine {
         link_target::{LinkTarget, LinkTargetRefused},
         path::{PathRefused, RelPath},
         records::{
-            BlockSignature, BlockSignatures, Entry, EntryKind, LeftOutReason, Mtime, ProviderRecord,
+            BlockSignature, BlockSignatures, Entry, EntryKind, LeftOutReason, Load, Mtime, ProviderRecord,
             ReceiverRecord, RecordError, RecordReader, Span, Version,
         },
     };

@@ -33,6 +33,9 @@ pub struct Report {
     pub landed: Option<PathBuf>,
     /// How long the job took.
     pub elapsed: Duration,
+    /// What limited it, for how long, as [`Event::limited_by`](crate::Event::limited_by) says; the longest first. What
+    /// moves side by side, as the two directions of a sync, is added up.
+    pub limited_by: Vec<(&'static str, Duration)>,
     /// The digest of the content as hexadecimal digits: of a small single file for `get`, of all names and contents
     /// for `sync`.
     pub digest: Option<String>,
@@ -68,6 +71,7 @@ impl Report {
             is_durable: true,
             landed: None,
             elapsed: Duration::ZERO,
+            limited_by: Vec::new(),
             digest: None,
             digest_algorithm,
             actions: Vec::new(),

@@ -1,14 +1,15 @@
 //! Combines the engine's events of a job into [`Event`]s.
 
 use std::{
-    collections::HashSet,
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     num::NonZeroU64,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use shiplane_protocols::internals::transfer::{Awaited, EventFn, TransferEvent};
+use shiplane_protocols::internals::transfer::{Awaited, EventFn, Limit, TransferEvent};
 use shiplane_wire::{Entry, EntryKind, escape};
 
 use crate::{
@@ -70,6 +71,9 @@ pub(crate) struct ProgressState {
     parts: Vec<Part>,
     pub(crate) moved_bytes: u64,
     pub(crate) files: u64,
+    /// What limited it in the last second, and in how many seconds each.
+    limited_by: Option<Limit>,
+    limits: HashMap<Limit, u32>,
     /// The phases that the first byte and the last one of a part begin, if any.
     phases: Option<(Phase, Phase)>,
 }
@@ -91,7 +95,16 @@ impl ProgressState {
     /// For a job of `parts` parts that begins with `phase`.
     pub(crate) fn new(phase: Phase, parts: usize, phases: Option<(Phase, Phase)>) -> Self {
         let parts = vec![Part::default(); parts];
-        Self { phase, first_phase: phase, parts, moved_bytes: 0, files: 0, phases }
+        Self {
+            phase,
+            first_phase: phase,
+            parts,
+            moved_bytes: 0,
+            files: 0,
+            limited_by: None,
+            limits: HashMap::new(),
+            phases,
+        }
     }
 
     pub(crate) fn add(&mut self, event: &TransferEvent, part: usize) {
@@ -115,6 +128,10 @@ impl ProgressState {
                     (Awaited::OwnDisk, _) => Phase::Checking,
                     (Awaited::List, _) => Phase::Listing,
                 });
+            }
+            TransferEvent::LimitedBy(limit) => {
+                self.limited_by = Some(limit);
+                *self.limits.entry(limit).or_default() += 1;
             }
             TransferEvent::Finishing => self.phase = self.phases.map_or(self.phase, |(_, ending)| ending),
             TransferEvent::Scanned { .. } | TransferEvent::LeftOut { .. } => {}
@@ -148,6 +165,15 @@ impl ProgressState {
     /// What was there before the job began.
     pub(crate) fn bytes_resumed(&self) -> u64 {
         self.parts.iter().map(|part| part.present_bytes.saturating_sub(part.carried_bytes)).sum()
+    }
+
+    /// The longest first.
+    fn limits(&self) -> Vec<(&'static str, Duration)> {
+        let seconds =
+            |(limit, seconds): (&Limit, &u32)| (limit.name(), Duration::from_secs((*seconds).into()));
+        let mut limits: Vec<_> = self.limits.iter().map(seconds).collect();
+        limits.sort_unstable_by_key(|(name, seconds)| (Reverse(*seconds), *name));
+        limits
     }
 
     fn bytes_done(&self) -> u64 {
@@ -240,6 +266,7 @@ impl Tracker {
     pub(crate) fn connection_lost(&self, why: String, pause: Duration) {
         let mut state = self.state();
         state.progress.phase = Phase::Reconnecting;
+        state.progress.limited_by = None;
         self.emit(&mut state, EventKind::ConnectionLost { why, pause }, None);
     }
 
@@ -292,9 +319,11 @@ impl Tracker {
         let mut state = self.state();
         let left_out = std::mem::take(&mut state.left_out);
         let left_out_count = state.left_out_count;
+        let limited_by = state.progress.limits();
         drop(state);
         let first_at = left_out.first().map_or(Side::ThisMachine, |first| first.side);
-        let report = Report { left_out, left_out_count, elapsed: self.began_at.elapsed(), ..report };
+        let elapsed = self.began_at.elapsed();
+        let report = Report { left_out, left_out_count, elapsed, limited_by, ..report };
         match NonZeroU64::new(left_out_count) {
             None => Ok(report),
             Some(paths) => Err(Error::from(Cause::LeftOut { paths, side: first_at }).with_report(report)),
@@ -322,6 +351,7 @@ impl Tracker {
             bytes_moved: progress.moved_bytes,
             bytes_total: progress.bytes_total(),
             bytes_per_second: rate.bytes_per_second(),
+            limited_by: progress.limited_by.map(Limit::name),
             elapsed: now.duration_since(self.began_at),
         });
     }
@@ -396,6 +426,20 @@ mod tests {
         }
         let event = last.lock().unwrap().clone().unwrap();
         assert_eq!((event.bytes_resumed, event.bytes_done, event.phase), (110, 110, Phase::Scanning));
+    }
+
+    #[test]
+    fn what_limits_a_job_is_told_and_added_up() {
+        let (tracker, last) = tracked(ProgressState::new(Phase::Receiving, 2, None));
+        for (part, limit) in [(0, Limit::SourceDisk), (1, Limit::Path), (0, Limit::Path)] {
+            tracker.add(&TransferEvent::LimitedBy(limit), part, Side::Peer);
+            assert_eq!(last.lock().unwrap().clone().unwrap().limited_by, Some(limit.name()));
+        }
+        tracker.connection_lost(String::new(), Duration::ZERO);
+        assert_eq!(last.lock().unwrap().clone().unwrap().limited_by, None);
+        let report = tracker.end(Report::new(DigestAlgorithm::Blake3)).unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!(report.limited_by, [("path", seconds(2)), ("source disk", seconds(1))]);
     }
 
     fn left_out(path: String, reason: LeftOutReason, at_source: bool) -> TransferEvent {

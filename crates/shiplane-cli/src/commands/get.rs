@@ -1,5 +1,6 @@
 //! `shiplane get SOURCE... [DEST]`
 
+use std::cmp::Reverse;
 use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use shiplane::{ErrorKind, GetJob, Report};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
-use crate::events::Event;
+use crate::events::{Event, Limited};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::settings::{Dest, GetSettings, with_common, with_existing};
@@ -97,6 +98,13 @@ fn sum(mut total: Report, more: &Report) -> Report {
     total.kept += more.kept;
     total.deleted += more.deleted;
     total.left_out_count += more.left_out_count;
+    for (by, time) in &more.limited_by {
+        match total.limited_by.iter_mut().find(|(known, _)| known == by) {
+            Some((_, known)) => *known += *time,
+            None => total.limited_by.push((by, *time)),
+        }
+    }
+    total.limited_by.sort_by_key(|(_, time)| Reverse(*time));
     total.digest = None;
     total
 }
@@ -112,6 +120,7 @@ pub(super) fn done(job: &Arc<Job>, report: &Report) {
         deleted: report.deleted,
         left_out: report.left_out_count,
         seconds: job.seconds(),
+        limited_by: Limited::of(report),
         digest_algorithm: report.digest.as_ref().map(|_| report.digest_algorithm.into()),
         digest: report.digest.clone(),
     });

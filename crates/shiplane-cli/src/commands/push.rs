@@ -9,7 +9,7 @@ use shiplane::{PushJob, Report, escape};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
-use crate::events::{Event, Phase};
+use crate::events::{Event, Limited, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::settings::{PushSettings, Pushed, with_common, with_existing};
@@ -66,6 +66,7 @@ fn done(job: &Arc<Job>, report: &Report) {
         left_out: report.left_out_count,
         durable: report.is_durable,
         seconds: job.seconds(),
+        limited_by: Limited::of(report),
     });
 }
 

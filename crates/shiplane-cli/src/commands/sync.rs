@@ -7,7 +7,7 @@ use shiplane::{Report, escape};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
-use crate::events::Event;
+use crate::events::{Event, Limited};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::logging::print_line;
@@ -78,6 +78,7 @@ fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
         dry_run,
         digest: report.digest.clone().unwrap_or_default(),
         seconds: job.seconds(),
+        limited_by: Limited::of(report),
     });
 }
 

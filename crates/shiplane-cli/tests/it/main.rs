@@ -32,6 +32,8 @@ mod hostile;
 mod inspect;
 #[cfg(test)]
 mod landing;
+#[cfg(test)]
+mod limits;
 #[cfg(target_os = "linux")] // Network namespaces.
 #[cfg(test)]
 mod nearby;

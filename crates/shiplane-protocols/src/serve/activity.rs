@@ -10,7 +10,7 @@ use std::{
 
 use shiplane_transport::PeerId;
 
-use crate::transfer::{EventFn, TransferEvent, server_events};
+use crate::transfer::{EventFn, Limit, TransferEvent, server_events};
 
 /// The transfers under way.
 #[derive(Debug, Default)]
@@ -31,6 +31,7 @@ pub struct UnderWay {
     moved_bytes: AtomicU64,
     /// `u64::MAX` as long as it is not known.
     total_bytes: AtomicU64,
+    limited_by: Mutex<Option<Limit>>,
 }
 
 /// The rate when somebody last looked.
@@ -58,7 +59,9 @@ impl Activity {
         let (moved_bytes, total_bytes) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
         let began_at = Instant::now();
         let rate = Mutex::new(Rate { at: began_at, moved_bytes: 0, bytes_per_second: 0 });
-        let begun = Arc::new(UnderWay { peer, job, path, began_at, rate, moved_bytes, total_bytes });
+        let limited_by = Mutex::default();
+        let begun = UnderWay { peer, job, path, began_at, rate, moved_bytes, total_bytes, limited_by };
+        let begun = Arc::new(begun);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|job| job.strong_count() > 0);
         all.push(Arc::downgrade(&begun));
@@ -82,6 +85,12 @@ impl UnderWay {
     #[must_use]
     pub fn total_bytes(&self) -> Option<u64> {
         Some(self.total_bytes.load(Ordering::Relaxed)).filter(|total| *total != u64::MAX)
+    }
+
+    /// What limited it in the last second.
+    #[must_use]
+    pub fn limited_by(&self) -> Option<Limit> {
+        *self.limited_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rate since somebody last asked, unless that was just now.
@@ -110,6 +119,9 @@ impl UnderWay {
                 TransferEvent::ScanComplete { total_bytes, .. } if job.job != ServedJob::Sync => {
                     job.total_bytes.store(total_bytes, Ordering::Relaxed);
                 }
+                TransferEvent::LimitedBy(limit) => {
+                    *job.limited_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(limit);
+                }
                 _ => {}
             }
             log(event);
@@ -134,6 +146,8 @@ mod tests {
             events(TransferEvent::Moved { len_bytes: 3 });
             events(TransferEvent::Moved { len_bytes: 4 });
             events(TransferEvent::ScanComplete { entries: 1, total_bytes: 10 });
+            events(TransferEvent::LimitedBy(Limit::Path));
+            assert_eq!(job.limited_by(), Some(Limit::Path));
             assert_eq!(job.moved_bytes(), 7);
         }
         assert_eq!((fetch.total_bytes(), sync.total_bytes()), (Some(10), None));

@@ -7,6 +7,8 @@ use std::sync::{
 
 use shiplane_wire::LeftOutReason;
 
+use super::limit::Limit;
+
 /// Called from any thread of the transfer, so it must be quick.
 pub type EventFn = Arc<dyn Fn(TransferEvent) + Send + Sync>;
 
@@ -80,6 +82,8 @@ pub enum TransferEvent {
     },
     /// What is waited for has changed.
     Awaits(Awaited),
+    /// What limited the transfer in the last second.
+    LimitedBy(Limit),
     /// All bytes have come; the rest is the disk's.
     Finishing,
 }

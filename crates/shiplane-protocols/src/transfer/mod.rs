@@ -20,13 +20,15 @@
 //! 4. `delta`: what an old version has in common with the new one is not sent. Pure.
 //! 5. `target`: where it all lands: a directory tree, or one stream.
 //! 6. `progress`: whether the peer moves. Pure.
-//! 7. `budget`: how much of all this is in memory at a time.
+//! 7. `limit`: what keeps it from being faster.
+//! 8. `budget`: how much of all this is in memory at a time.
 
 mod budget;
 mod delta;
 pub(crate) mod error;
 pub(crate) mod event;
 mod ledger;
+mod limit;
 mod pace;
 mod packer;
 pub(crate) mod progress;
@@ -43,6 +45,7 @@ pub(crate) use budget::{PeerAccounts, Reservation};
 pub use error::{ProtocolFault, TransferError};
 pub(crate) use event::server_events;
 pub use event::{Awaited, EventFn, TransferEvent};
+pub use limit::Limit;
 pub use target::{ListFn, OutputStream, Target};
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};

@@ -44,6 +44,7 @@ use super::{
     budget::{Quota, chunk_cost_bytes},
     error::{ProtocolFault, TransferError},
     event::{Awaited, EventFn, TransferEvent},
+    limit::{LoadMeter, Role},
     progress::{ENTRY_BYTES, ProgressWatch, Turn},
     records::{RecordSender, RecordStream},
 };
@@ -66,12 +67,15 @@ pub(crate) async fn provide(
     let quota = Quota::of(options.memory.as_ref());
     let mut watch = ProgressWatch::new(timeout, Instant::now());
     watch.limit_to(options.bytes_per_second());
-    let outlet = Outlet::new(connection, transfer, Arc::clone(&source), options, quota.compressed());
+    let load = LoadMeter::new(Role::Provider, connection.traffic());
+    let shared = (options, load.steps());
+    let outlet = Outlet::new(connection, transfer, Arc::clone(&source), shared, quota.compressed());
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
         scan: Some(start_scan(&source, options.links, NamesMemory::of(&quota), Arc::clone(&scanned_entries))),
         scanned_entries,
         watch,
+        load,
         counted: Counted::default(),
         bytes_per_second: options.bytes_per_second(),
         listed: VecDeque::new(),
@@ -134,6 +138,7 @@ struct Provider {
     /// What the scanning thread has come by.
     scanned_entries: Arc<AtomicU64>,
     watch: ProgressWatch,
+    load: LoadMeter,
     counted: Counted,
     bytes_per_second: Option<NonZeroU64>,
     /// Scanned, and not sent yet.
@@ -200,7 +205,7 @@ impl Provider {
                 step = self.signature_jobs.next(&self.source), if is_read && !self.signature_jobs.is_idle() => {
                     self.on_signatures(step)?;
                 }
-                _ = shown.tick() => self.show(),
+                _ = shown.tick() => self.show()?,
                 _ = alive.tick() => {
                     self.say_alive()?;
                     self.count();
@@ -213,16 +218,6 @@ impl Provider {
             self.list()?;
         }
         Ok(())
-    }
-
-    fn say_alive(&mut self) -> Result<(), TransferError> {
-        // One that waits to be written says as much.
-        if !self.records.is_written() {
-            return Ok(());
-        }
-        let scanned_entries = self.scanned_entries.load(Ordering::Relaxed);
-        let bytes_per_second = self.bytes_per_second.map_or(0, NonZeroU64::get);
-        self.records.push(&ProviderRecord::Alive { scanned_entries, bytes_per_second })
     }
 
     /// Whether the receiver is heard: more wants may wait for a lane, and it reads what is said to it.
@@ -284,6 +279,10 @@ impl Provider {
             }
             Some(ReceiverRecord::Done { .. }) => Err(ProtocolFault::WrongTotals.into()),
             Some(ReceiverRecord::Alive) => Ok(()),
+            Some(ReceiverRecord::Load(load)) => {
+                self.load.heard(load);
+                Ok(())
+            }
             Some(ReceiverRecord::Admit { bytes }) => {
                 self.entries.admit(bytes);
                 Ok(())

@@ -42,6 +42,7 @@ use super::{
     error::{ProtocolFault, TransferError},
     event::{Awaited, EventFn, TransferEvent},
     ledger::{Ledger, Opens},
+    limit::{LoadMeter, Role},
     pace::ChunkPace,
     progress::Turn,
     provider::MAX_CHUNK_ATTEMPTS,
@@ -84,6 +85,7 @@ pub(crate) async fn receive(
     quota.take_for_entries(limits::FIRST_ENTRY_BYTES);
     let (meter, arrived) = (ProgressMeter::default(), Arrived::default());
     claim.watch(meter.clone());
+    let load = LoadMeter::new(Role::Receiver, claim.traffic());
     let mut receiver = Receiver {
         claim,
         records: RecordSender::new(records.send, timeout),
@@ -113,7 +115,9 @@ pub(crate) async fn receive(
         lane: LaneOptions::default()
             .rate(options.rate.as_ref().map(RateLimiter::for_user))
             .digest(options.digest)
+            .steps(load.steps())
             .progress(arrived.counter()),
+        load,
         arrived,
         reported_wait: None,
         progress: Progress::new(meter, timeout),
@@ -163,6 +167,7 @@ struct Receiver {
     /// Whether the provider was told that chunks may be compressed.
     may_compress: bool,
     lane: LaneOptions,
+    load: LoadMeter,
     arrived: Arrived,
     reported_wait: Option<Awaited>,
     chunks: JoinSet<(u64, ChunkResult)>,
@@ -215,7 +220,7 @@ impl Receiver {
                 published = self.publisher.next(), if !self.publisher.is_idle() => {
                     self.on_published(published?);
                 }
-                _ = shown.tick() => self.show(),
+                _ = shown.tick() => self.show()?,
                 _ = alive.tick() => {
                     self.records.push(&ReceiverRecord::Alive)?;
                     if self.progress.is_stalled(self.turn()) {
@@ -352,6 +357,7 @@ impl Receiver {
                 self.reserved.remove(&index);
                 self.transfer_hasher.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
             }
+            ProviderRecord::Load(load) => self.load.heard(load),
             ProviderRecord::Alive { scanned_entries, bytes_per_second } => {
                 self.pauses = self.pauses.saturating_add(1);
                 // Who has sent the end looks no further.

@@ -16,6 +16,7 @@ use crate::{
     lane::{LaneOptions, send::SentChunk},
     source::ChunkRead,
     stream::BiStream,
+    traffic::Traffic,
     window::ReceiveReservation,
 };
 
@@ -98,7 +99,7 @@ impl PeerConnection {
     /// # Errors
     /// [`AlreadyClaimed`] while another claim of the same id lives.
     pub fn claim(self: &Arc<Self>, transfer: TransferId) -> Result<Claim, AlreadyClaimed> {
-        Claim::new(transfer, &self.inboxes.transfers, &self.config, self.connection.clone())
+        Claim::new(transfer, &self.inboxes.transfers, &self.config, self.connection.clone(), &self.traffic)
     }
 
     /// Opens the stream that carries a transfer's records. Dropping the future opens nothing.
@@ -123,6 +124,12 @@ impl PeerConnection {
     ) -> Result<SentChunk, SendChunkError> {
         let opening = if options.is_encoded { tag.encode_compressed() } else { tag.encode() };
         self.send_frame(Bytes::copy_from_slice(&opening), source, priority_of(tag), options).await
+    }
+
+    /// What it carries.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 
     /// How many bytes of what was sent the peer has acknowledged, packets' headers and all. It begins anew where

@@ -15,6 +15,7 @@ use crate::{
     meter::{ProgressMeter, watched},
     sink::{ChunkSink, FileSink, MemorySink},
     stream::BiStream,
+    traffic::Traffic,
 };
 
 /// What was agreed on about a chunk before it comes. Without more, any chunk within the transport's limit is taken.
@@ -62,6 +63,7 @@ pub struct Claim {
     config: Arc<TransportConfig>,
     meter: Option<ProgressMeter>,
     connection: quinn::Connection,
+    traffic: Traffic,
 }
 
 impl Claim {
@@ -70,6 +72,7 @@ impl Claim {
         transfers: &Arc<Transfers>,
         config: &Arc<TransportConfig>,
         connection: quinn::Connection,
+        traffic: &Traffic,
     ) -> Result<Self, AlreadyClaimed> {
         let inbox = transfers.claim(transfer).ok_or(AlreadyClaimed)?;
         Ok(Self {
@@ -80,6 +83,7 @@ impl Claim {
             config: Arc::clone(config),
             meter: None,
             connection,
+            traffic: traffic.clone(),
         })
     }
 
@@ -88,6 +92,13 @@ impl Claim {
     #[must_use]
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()
+    }
+
+    /// What the connection carries.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 
     /// Counts what the streams of chunks that are still to come carry, and lets each wait for its turn without a

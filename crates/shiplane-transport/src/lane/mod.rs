@@ -10,10 +10,12 @@ mod placement;
 mod pool;
 pub(crate) mod recv;
 pub(crate) mod send;
+pub(crate) mod steps;
 mod threads;
 
 use shiplane_wire::{Digest, DigestAlgorithm, Hasher, Piece};
 
+use self::steps::{InStep, LaneStep, StepClock};
 use crate::{config::TransportConfig, meter::ProgressMeter, rate::RateLimiter};
 
 /// Tells a caller how a chunk moves.
@@ -28,6 +30,7 @@ pub struct LaneOptions {
     pub(crate) is_encoded: bool,
     pub(crate) progress: Option<ProgressFn>,
     pub(crate) meter: Option<ProgressMeter>,
+    pub(crate) steps: Option<StepClock>,
     pub(crate) rate: Option<RateLimiter>,
     pub(crate) buffer_len_bytes: Option<usize>,
 }
@@ -43,6 +46,7 @@ impl Default for LaneOptions {
             rate: None,
             buffer_len_bytes: None,
             meter: None,
+            steps: None,
         }
     }
 }
@@ -56,6 +60,7 @@ impl std::fmt::Debug for LaneOptions {
             .field("is_encoded", &self.is_encoded)
             .field("progress", &self.progress.is_some())
             .field("meter", &self.meter)
+            .field("steps", &self.steps)
             .field("rate", &self.rate)
             .field("buffer_len_bytes", &self.buffer_len_bytes)
             .finish()
@@ -120,6 +125,14 @@ impl LaneOptions {
         self
     }
 
+    /// Sets the clock that measures what the chunk waits for.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn steps(mut self, steps: impl Into<Option<StepClock>>) -> Self {
+        self.steps = steps.into();
+        self
+    }
+
     /// Sets the rate limiter. Clones of it share the rate, across chunks and directions. Default `None`: no limit.
     #[must_use]
     pub fn rate(mut self, rate: impl Into<Option<RateLimiter>>) -> Self {
@@ -165,6 +178,18 @@ impl LaneOptions {
     /// The buffer length of these options, or else the transport's.
     fn buffer_len_for(&self, config: &TransportConfig) -> usize {
         self.buffer_len_bytes.unwrap_or(config.buffer_len_bytes).max(1)
+    }
+
+    fn step(&self, step: LaneStep) -> InStep<'_> {
+        InStep::begin(self.steps.as_ref(), step)
+    }
+
+    /// Waits for the rate limit, if there is one.
+    async fn take_of_rate(&self, len_bytes: usize) {
+        if let Some(rate) = &self.rate {
+            let _step = self.step(LaneStep::Limit);
+            rate.take(len_bytes).await;
+        }
     }
 
     fn advance(&self, len_bytes: usize) {

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use shiplane_wire::{ChunkReceiver, Code, Digest, Offer, RecvError, RecvStep, Refusal, Reply, Stored};
 use tokio::sync::oneshot;
 
-use super::{LaneOptions, placement};
+use super::{
+    LaneOptions, placement,
+    steps::{InStep, LaneStep, StepClock},
+};
 use crate::{
     buffer::BufferPool,
     config::TransportConfig,
@@ -29,7 +32,8 @@ pub(crate) async fn recv_chunk<S: ChunkSink>(
     let progress_timeout = config.progress_timeout;
     let BiStream { mut send, mut recv } = stream;
     let len_bytes = offer.len_bytes();
-    let storing = Storing { receiver: offer.accept(options.hasher()), sink };
+    let steps = options.steps.clone();
+    let storing = Storing { receiver: offer.accept(options.hasher()), sink, steps };
     match store(storing, &mut recv, config, options).await {
         Ok((stored, output)) => {
             accept(&mut send, &stored, progress_timeout).await;
@@ -71,9 +75,9 @@ async fn store<S: ChunkSink>(
         let input = input?;
         let is_last = input.is_none() || frame.missing_bytes == 0;
         let taken = if storing.sink.is_immediate() && placement::is_here(config.lane_threads) {
-            storing.take(input)?
+            storing.take(input, false)?
         } else {
-            let taking = config.lane_threads.spawn(move || storing.take(input));
+            let taking = config.lane_threads.spawn(move || storing.take(input, true));
             if !is_last {
                 running = Running::OnThread(taking);
                 continue;
@@ -93,6 +97,7 @@ async fn store<S: ChunkSink>(
 struct Storing<S: ChunkSink> {
     receiver: ChunkReceiver,
     sink: S,
+    steps: Option<StepClock>,
 }
 
 /// Where they are.
@@ -111,19 +116,26 @@ type TakenResult<S> = Result<Taken<S>, RecvChunkError<<S as ChunkSink>::Error>>;
 
 impl<S: ChunkSink> Storing<S> {
     /// Hashes and writes received data; `None` means that the stream has ended. Hashed data is still in the
-    /// cache when it is written.
-    fn take(mut self, input: Option<Bytes>) -> TakenResult<S> {
+    /// cache when it is written. `may_wait`: on a thread that may wait for a disk.
+    fn take(mut self, input: Option<Bytes>, may_wait: bool) -> TakenResult<S> {
         match input {
             Some(input) => self.receiver.push(input),
             None => self.receiver.end(),
         }
         loop {
-            match self.receiver.poll()? {
+            let step = {
+                let _step = InStep::begin(self.steps.as_ref(), LaneStep::Digest);
+                self.receiver.poll()?
+            };
+            let steps = self.steps.as_ref().filter(|_| may_wait);
+            match step {
                 RecvStep::NeedInput => return Ok(Taken::More(self)),
                 RecvStep::Payload { offset: _, data } => {
+                    let _step = InStep::begin(steps, LaneStep::Disk);
                     self.sink.write(&data).map_err(RecvChunkError::Sink)?;
                 }
                 RecvStep::Verified(verified) => {
+                    let _step = InStep::begin(steps, LaneStep::Disk);
                     let (stored, output) = self.sink.commit(verified).map_err(RecvChunkError::Sink)?;
                     return Ok(Taken::Stored(stored, output));
                 }
@@ -159,7 +171,10 @@ impl FrameInput<'_> {
         let mut buffer = BUFFERS.take(capacity);
         while buffer.len() < len {
             let spare = buffer.spare(capacity);
-            let read = tokio::time::timeout(self.progress_timeout, recv.read_into(spare)).await;
+            let read = {
+                let _step = self.options.step(LaneStep::Network);
+                tokio::time::timeout(self.progress_timeout, recv.read_into(spare)).await
+            };
             let read = read.map_err(|_| StreamError::TimedOut { timeout: self.progress_timeout })??;
             let Some(read) = read else { break };
             buffer.fill(read);
@@ -168,10 +183,8 @@ impl FrameInput<'_> {
             let payload_after = self.missing_bytes.saturating_sub(Digest::LEN_BYTES as u64);
             self.options.advance((payload_before - payload_after) as usize);
         }
-        if let Some(rate) = rate {
-            // What is not read yet fills the stream's window, which slows the sender.
-            rate.take(buffer.len()).await;
-        }
+        // What is not read yet fills the stream's window, which slows the sender.
+        self.options.take_of_rate(buffer.len()).await;
         Ok((buffer.len() > 0).then(|| buffer.freeze()))
     }
 }

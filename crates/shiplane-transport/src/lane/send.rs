@@ -6,7 +6,10 @@ use bytes::Bytes;
 use shiplane_wire::{ChunkSender, Digest, SendError, SendStep, Status, StatusError, StatusReader};
 use tokio::sync::oneshot;
 
-use super::{LaneOptions, placement};
+use super::{
+    LaneOptions, placement,
+    steps::{InStep, LaneStep, StepClock},
+};
 use crate::{
     config::{LaneThreads, TransportConfig},
     error::{SendChunkError, SourceError, StreamError},
@@ -113,6 +116,7 @@ struct Reader<R> {
     supplied_bytes: usize,
     /// Nothing is read of an empty source, so nothing else asks whether it changed.
     is_checked: bool,
+    steps: Option<StepClock>,
 }
 
 /// What a reader has next.
@@ -135,7 +139,8 @@ impl<R: ChunkRead> Reader<R> {
             None => ChunkSender::new(len_bytes, options.hasher())?,
         };
         let is_checked = len_bytes > 0;
-        Ok(Box::new(Self { source, sender, buffer_len_bytes, supplied_bytes: 0, is_checked }))
+        let steps = options.steps.clone();
+        Ok(Box::new(Self { source, sender, buffer_len_bytes, supplied_bytes: 0, is_checked, steps }))
     }
 
     fn next(&mut self, may_wait: bool) -> Result<Next, SendChunkError> {
@@ -147,7 +152,11 @@ impl<R: ChunkRead> Reader<R> {
             self.is_checked = true;
         }
         loop {
-            match self.sender.poll().map_err(SendChunkError::Frame)? {
+            let step = {
+                let _step = InStep::begin(self.steps.as_ref(), LaneStep::Digest);
+                self.sender.poll().map_err(SendChunkError::Frame)?
+            };
+            match step {
                 SendStep::Transmit(bytes) => {
                     let payload_len_bytes = bytes.len().min(self.supplied_bytes);
                     self.supplied_bytes -= payload_len_bytes;
@@ -157,7 +166,10 @@ impl<R: ChunkRead> Reader<R> {
                     let max =
                         usize::try_from(remaining_bytes).unwrap_or(usize::MAX).min(self.buffer_len_bytes);
                     let data = match may_wait {
-                        true => self.source.read(max)?,
+                        true => {
+                            let _step = InStep::begin(self.steps.as_ref(), LaneStep::Disk);
+                            self.source.read(max)?
+                        }
                         false => match self.source.try_read(max)? {
                             Some(data) => data,
                             None => return Ok(Next::WouldWait),
@@ -261,10 +273,11 @@ async fn write(
     while !bytes.is_empty() {
         let piece = bytes.split_to(max_piece_bytes.min(bytes.len()));
         let piece_len_bytes = piece.len();
-        if let Some(rate) = &options.rate {
-            rate.take(piece_len_bytes).await;
+        options.take_of_rate(piece_len_bytes).await;
+        {
+            let _step = options.step(LaneStep::Network);
+            send.write_within(piece, progress_timeout).await?;
         }
-        send.write_within(piece, progress_timeout).await?;
         if payload_len_bytes > 0 {
             options.advance(piece_len_bytes);
         }

@@ -8,15 +8,16 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use shiplane_transport::{
     BUFFER_LEN_BYTES, ChunkExpectation, ChunkSource, LaneOptions, QuicTransport, RecvChunkError,
     SendChunkError, StreamError, TransportConfig,
-    internals::{ChunkRead, SourceError, TransferStream},
+    internals::{ChunkRead, ChunkSink, SourceError, StepClock, TransferStream},
 };
-use shiplane_wire::{Code, TaggedChunk};
+use shiplane_wire::{Code, Durability, Stored, TaggedChunk, Verified};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -297,6 +298,76 @@ impl Drop for Counted {
         if self.is_read {
             self.read.now.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_source_and_a_slow_sink_are_measured() {
+    let pair = Pair::new().await;
+    let mut claim = pair.to_alice.claim(transfer_id(1)).unwrap();
+    let (sending, receiving) = (StepClock::new(), StepClock::new());
+    let tag = TaggedChunk { transfer: transfer_id(1), index: 0 };
+    let send_options = LaneOptions::default().steps(sending.clone());
+    let send = pair.to_bob.send_tagged_chunk(tag, Slow(0), &send_options);
+    let receive = async {
+        let Some(TransferStream::Chunk(chunk)) = claim.next().await else { panic!("no chunk") };
+        let options = LaneOptions::default().buffer_len_bytes(SLOW_STEP_BYTES).steps(receiving.clone());
+        chunk.receive(Slow::LEN_BYTES, Slow(0), &options).await.unwrap();
+    };
+    soon(async { tokio::join!(receive, async { send.await.unwrap() }) }).await;
+    let slept = SLOW_STEP * (Slow::LEN_BYTES / SLOW_STEP_BYTES as u64) as u32;
+    for clock in [sending, receiving] {
+        let [disk, digest, limit, network] = clock.spent();
+        assert!(disk >= slept && !digest.is_zero() && limit.is_zero() && !network.is_zero(), "{clock:?}");
+    }
+}
+
+/// Takes its time for each piece, however much it has given or taken.
+struct Slow(u64);
+
+const SLOW_STEP: Duration = Duration::from_millis(10);
+
+const SLOW_STEP_BYTES: usize = 1000;
+
+impl Slow {
+    const LEN_BYTES: u64 = 20 * SLOW_STEP_BYTES as u64;
+}
+
+fn take_time(steps: u32) {
+    let began_at = std::time::Instant::now();
+    while began_at.elapsed() < SLOW_STEP * steps {
+        std::thread::park_timeout(SLOW_STEP);
+    }
+}
+
+impl ChunkRead for Slow {
+    fn len_bytes(&self) -> u64 {
+        Self::LEN_BYTES
+    }
+
+    fn read(&mut self, _: usize) -> Result<Bytes, SourceError> {
+        take_time(1);
+        self.0 += SLOW_STEP_BYTES as u64;
+        Ok(Bytes::from_static(&[7; SLOW_STEP_BYTES]))
+    }
+
+    fn check_unchanged(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+impl ChunkSink for Slow {
+    type Output = u64;
+    type Error = std::io::Error;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), std::io::Error> {
+        take_time(data.len().div_ceil(SLOW_STEP_BYTES) as u32);
+        self.0 += data.len() as u64;
+        Ok(())
+    }
+
+    fn commit(self, verified: Verified) -> Result<(Stored, u64), std::io::Error> {
+        Ok((verified.stored(Durability::Verified), self.0))
     }
 }
 

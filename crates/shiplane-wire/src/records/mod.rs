@@ -3,6 +3,7 @@
 mod error;
 mod fields;
 mod left_out;
+mod load;
 mod provider;
 mod reader;
 mod receiver;
@@ -10,6 +11,7 @@ mod signatures;
 
 pub use error::RecordError;
 pub use left_out::LeftOutReason;
+pub use load::Load;
 pub use provider::{Entry, EntryKind, Mtime, ProviderRecord, Version};
 pub use reader::{Record, RecordReader};
 pub use receiver::{ReceiverRecord, Span};

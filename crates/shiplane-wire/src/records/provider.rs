@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::fields::{Fields, put_record};
 use super::receiver::{check_spans, put_spans, read_spans};
-use super::{BlockSignatures, LeftOutReason, RecordError, Span, sealed};
+use super::{BlockSignatures, LeftOutReason, Load, RecordError, Span, sealed};
 use crate::limits::{ENTRY_COST_BYTES, MAX_FRAME_LEN_BYTES};
 use crate::{Digest, EscapedPath, Holes, LinkTarget, RelPath, fuzz, hex};
 
@@ -73,6 +73,8 @@ pub enum ProviderRecord {
         /// When it was modified.
         mtime: Mtime,
     },
+    /// What its last second was spent on.
+    Load(Load),
 }
 
 impl ProviderRecord {
@@ -112,6 +114,7 @@ impl ProviderRecord {
                 out.put_u32_le(*mode);
                 mtime.put(out);
             }),
+            Self::Load(load) => put_record(out, LOAD, |out| load.put(out)),
         }
         Ok(())
     }
@@ -132,6 +135,7 @@ impl ProviderRecord {
             OFFER => Self::Offer { spans: read_spans(fields)? },
             OFFERS_END => Self::OffersEnd,
             TOP_DIRECTORY => Self::TopDirectory { mode: fields.u32()?, mtime: Mtime::read(fields)? },
+            LOAD => Self::Load(Load::read(fields)?),
             _ => return Err(RecordError::UnknownType { tag }),
         })
     }
@@ -142,6 +146,7 @@ impl ProviderRecord {
             Self::Signatures(signatures) => signatures.check(),
             Self::Offer { spans } => check_spans(spans),
             Self::TopDirectory { mtime, .. } => mtime.check(),
+            Self::Load(load) => load.check(),
             Self::LeftOut { .. }
             | Self::End { .. }
             | Self::Digest { .. }
@@ -155,7 +160,7 @@ impl ProviderRecord {
 
 impl sealed::Decode for ProviderRecord {
     fn knows(tag: u8) -> bool {
-        matches!(tag, ENTRY..=TOP_DIRECTORY)
+        matches!(tag, ENTRY..=LOAD)
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
@@ -384,6 +389,7 @@ const SIGNATURES: u8 = 8;
 const OFFER: u8 = 9;
 const OFFERS_END: u8 = 10;
 const TOP_DIRECTORY: u8 = 11;
+const LOAD: u8 = 12;
 
 /// Added to the kind of an entry: the number of the entry with the file's first name follows.
 const HAS_FIRST: u8 = 0x10;

@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::fields::{Fields, put_record};
 use super::provider::{put_left_out, read_left_out};
-use super::{LeftOutReason, RecordError, sealed};
+use super::{LeftOutReason, Load, RecordError, sealed};
 use crate::limits::{
     MAX_BLOCK_AVERAGE_BYTES, MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK,
     MIN_BLOCK_AVERAGE_BYTES,
@@ -65,6 +65,8 @@ pub enum ReceiverRecord {
         /// Which, in a form to print.
         path: EscapedPath,
     },
+    /// What its last second was spent on.
+    Load(Load),
 }
 
 impl ReceiverRecord {
@@ -96,6 +98,7 @@ impl ReceiverRecord {
             Self::LeftOut { reason, path } => {
                 put_record(out, LEFT_OUT, |out| put_left_out(*reason, path, out))
             }
+            Self::Load(load) => put_record(out, LOAD, |out| load.put(out)),
         }
         Ok(())
     }
@@ -119,6 +122,7 @@ impl ReceiverRecord {
                 let (reason, path) = read_left_out(fields)?;
                 Self::LeftOut { reason, path }
             }
+            LOAD => Self::Load(Load::read(fields)?),
             _ => return Err(RecordError::UnknownType { tag }),
         })
     }
@@ -134,6 +138,7 @@ impl ReceiverRecord {
                     false => Err(RecordError::BlockAverage { average_bytes }),
                 }
             }
+            Self::Load(load) => load.check(),
             Self::WantDigest { .. }
             | Self::Release { .. }
             | Self::Done { .. }
@@ -146,7 +151,7 @@ impl ReceiverRecord {
 
 impl sealed::Decode for ReceiverRecord {
     fn knows(tag: u8) -> bool {
-        matches!(tag, WANT_CHUNK..=LEFT_OUT)
+        matches!(tag, WANT_CHUNK..=LOAD)
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
@@ -232,6 +237,7 @@ const ALIVE: u8 = 21;
 const WANT_SIGNATURES: u8 = 22;
 const ADMIT: u8 = 23;
 const LEFT_OUT: u8 = 24;
+const LOAD: u8 = 25;
 
 /// Fuzz entry: part of a stream, then the stream.
 pub fn fuzz_records_receiver(data: &[u8]) {
@@ -250,7 +256,7 @@ mod tests {
     fn records_have_these_bytes() {
         let spans = vec![span(1, 2, 3), span(4, 0x0102, 5)];
         let signatures = ReceiverRecord::WantSignatures { span: span(3, 4, 0x0201), average_bytes: 2048 };
-        let cases: [(ReceiverRecord, &[u8]); 8] = [
+        let cases: [(ReceiverRecord, &[u8]); 9] = [
             (
                 ReceiverRecord::WantChunk { index: 9, spans },
                 b"\x11\x3a\0\0\0\x09\0\0\0\0\0\0\0\x02\0\
@@ -268,6 +274,10 @@ mod tests {
                 &[&b"\x14\x30\0\0\0\x09\0\0\0\0\0\0\0"[..], &[0xdd; 32], b"\x02\0\0\0\0\0\0\0"].concat(),
             ),
             (ReceiverRecord::Alive, b"\x15\0\0\0\0"),
+            (
+                ReceiverRecord::Load(Load { disk: 90, network: 10, ..Load::default() }),
+                b"\x19\x07\0\0\0\x5a\0\0\x0a\0\0\0",
+            ),
             (
                 ReceiverRecord::LeftOut { reason: LeftOutReason::InTheWay, path: EscapedPath::new(b"x\x1b") },
                 b"\x18\x08\0\0\0\x08\x05\0x\\x1b",

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use bytes::BytesMut;
 use shiplane_wire::{
     BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget,
-    Mtime, ProviderRecord, ReceiverRecord, RelPath, Span, StreamHeader, StreamKind, TaggedChunk, TransferId,
-    Version, fuzz, records_opening,
+    Load, Mtime, ProviderRecord, ReceiverRecord, RelPath, Span, StreamHeader, StreamKind, TaggedChunk,
+    TransferId, Version, fuzz, records_opening,
 };
 
 #[test]
@@ -139,6 +139,7 @@ fn provider_records() -> Seeds {
         ProviderRecord::Failed { entry: 0, reason: LeftOutReason::Vanished },
         ProviderRecord::ChunkVoid { index: 0 },
         ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 },
+        ProviderRecord::Load(Load { network: 100, processor: 12, ..Load::default() }),
         ProviderRecord::Signatures(BlockSignatures {
             entry: 0,
             offset_bytes: 1,
@@ -188,6 +189,7 @@ fn receiver_records() -> Seeds {
         ReceiverRecord::Release { below: 2 },
         ReceiverRecord::Done { chunks: 1, transfer_digest: Digest::from_bytes([0xdd; 32]), failed: 0 },
         ReceiverRecord::Alive,
+        ReceiverRecord::Load(Load { disk: 90, network: 10, ..Load::default() }),
         ReceiverRecord::WantSignatures { span: span(0, 1, 4), average_bytes: 2048 },
         ReceiverRecord::Admit { bytes: 1 << 17 },
         ReceiverRecord::LeftOut { reason: LeftOutReason::InTheWay, path: EscapedPath::new(b"\x1bx") },

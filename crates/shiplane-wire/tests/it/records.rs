@@ -6,7 +6,7 @@ use shiplane_wire::fuzz::records;
 use shiplane_wire::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_RECORD_LEN_BYTES};
 use shiplane_wire::{
     BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget,
-    Mtime, ProviderRecord, ReceiverRecord, RecordError, RecordReader, RelPath, Span, Version,
+    Load, Mtime, ProviderRecord, ReceiverRecord, RecordError, RecordReader, RelPath, Span, Version,
 };
 
 use crate::split::{cut, cuts};
@@ -139,7 +139,22 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
         any::<(u64, u64)>().prop_map(|(scanned_entries, bytes_per_second)| {
             ProviderRecord::Alive { scanned_entries, bytes_per_second }
         }),
+        load().prop_map(ProviderRecord::Load),
     ]
+}
+
+fn load() -> impl Strategy<Value = Load> {
+    let share = || 0..=100u8;
+    let shares = (share(), share(), share(), share(), share(), share(), share());
+    shares.prop_map(|(disk, digest, limit, network, processor, unfilled, others)| Load {
+        disk,
+        digest,
+        limit,
+        network,
+        processor,
+        unfilled,
+        others,
+    })
 }
 
 fn mtime() -> impl Strategy<Value = Mtime> {
@@ -187,6 +202,7 @@ fn receiver_record() -> impl Strategy<Value = ReceiverRecord> {
             ReceiverRecord::Done { chunks, transfer_digest: Digest::from_bytes(digest), failed }
         }),
         Just(ReceiverRecord::Alive),
+        load().prop_map(ReceiverRecord::Load),
         any::<u64>().prop_map(|bytes| ReceiverRecord::Admit { bytes }),
         (prop::sample::select(LeftOutReason::ALL.to_vec()), any::<Vec<u8>>())
             .prop_map(|(reason, path)| ReceiverRecord::LeftOut { reason, path: EscapedPath::new(&path) }),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use shiplane_protocols::internals::{FileServer, ServedJob, UnderWay};
+use shiplane_protocols::internals::{FileServer, ServedJob, UnderWay, transfer::Limit};
 use shiplane_transport::{PeerId, QuicTransport};
 
 use crate::event::{Event, EventKind, Phase};
@@ -38,6 +38,7 @@ fn event_of(job: &UnderWay) -> Event {
         bytes_moved: job.moved_bytes(),
         bytes_total: job.total_bytes(),
         bytes_per_second: job.bytes_per_second(),
+        limited_by: job.limited_by().map(Limit::name),
         elapsed: job.began_at.elapsed(),
     }
 }

@@ -1,8 +1,10 @@
 //! Jobs from start to report, including cancelled ones.
 
 use std::{
+    future::IntoFuture as _,
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use shiplane::{Compression, DigestAlgorithm, ErrorKind, Event, EventKind, Phase, Side};
@@ -134,6 +136,43 @@ async fn a_sync_carries_both_ways_and_a_dry_run_carries_nothing() {
     assert_eq!(there.read("root/mine"), b"mine");
     assert!(events.all().iter().any(|event| event.phase == Phase::Syncing));
     assert_eq!(connection.sync(here.path("dir")).await.unwrap().actions, []);
+}
+
+/// A reader that takes 3 MB a second.
+struct SlowWriter;
+
+impl io::Write for SlowWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = bytes.len().min(60_000);
+        std::thread::park_timeout(Duration::from_millis(20));
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn both_sides_know_that_the_receiver_is_what_limits_a_job() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("root/big", noise(9_000_000));
+    let running = there.serve().await;
+    let connection = running.connect(&here.client().await).await;
+    let get = connection.get("big").to_writer(SlowWriter).into_future();
+    let seen = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            looks.tick().await;
+            let sessions = running.server.sessions();
+            let limits = sessions.iter().flat_map(|(.., jobs)| jobs).find_map(|job| job.limited_by);
+            if limits == Some("receiver disk") {
+                return;
+            }
+        }
+    };
+    let (report, ()) = tokio::join!(get, seen);
+    assert_eq!(report.unwrap().limited_by.first().map(|(limit, _)| *limit), Some("receiver disk"));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The events of a provider.
 
+use std::{num::NonZeroU64, sync::atomic::Ordering};
+
 use shiplane_files::internals::SourceError;
 use shiplane_wire::{EscapedPath, LeftOutReason, ProviderRecord};
 
@@ -18,7 +20,7 @@ pub(super) fn left_out_there(reason: LeftOutReason, path: &EscapedPath) -> Trans
 
 impl Provider {
     /// Tells what has arrived and what is waited for, as far as that is news.
-    pub(super) fn show(&mut self) {
+    pub(super) fn show(&mut self) -> Result<(), TransferError> {
         self.report_moved();
         let is_listing = self.scan.is_some() && self.listed.is_empty();
         let awaited = if !self.lanes.is_empty() {
@@ -31,6 +33,25 @@ impl Provider {
         if self.reported_wait.replace(awaited) != Some(awaited) {
             (self.events)(TransferEvent::Awaits(awaited));
         }
+        let Some((load, limit)) = self.load.second(Some(awaited)) else { return Ok(()) };
+        if let Some(limit) = limit {
+            (self.events)(TransferEvent::LimitedBy(limit));
+        }
+        // One that waits to be written is soon followed by a better one.
+        if awaited != Awaited::Chunks || !self.records.is_written() {
+            return Ok(());
+        }
+        self.records.push(&ProviderRecord::Load(load))
+    }
+
+    pub(super) fn say_alive(&mut self) -> Result<(), TransferError> {
+        // One that waits to be written says as much.
+        if !self.records.is_written() {
+            return Ok(());
+        }
+        let scanned_entries = self.scanned_entries.load(Ordering::Relaxed);
+        let bytes_per_second = self.bytes_per_second.map_or(0, NonZeroU64::get);
+        self.records.push(&ProviderRecord::Alive { scanned_entries, bytes_per_second })
     }
 
     pub(super) fn report_moved(&mut self) {

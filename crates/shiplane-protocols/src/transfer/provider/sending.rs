@@ -8,7 +8,7 @@ use std::sync::{
 use shiplane_files::internals::{DigestCache, Source, SourceError};
 use shiplane_transport::{
     LaneOptions, PeerConnection, RateLimiter, SendChunkError,
-    internals::{BufferPool, ProgressFn, ProgressMeter, SourceError as LaneError, blocking},
+    internals::{BufferPool, ProgressFn, ProgressMeter, SourceError as LaneError, StepClock, blocking},
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, Piece, TaggedChunk, TransferId};
 use tokio::sync::{Notify, Semaphore};
@@ -35,6 +35,7 @@ pub(super) struct Outlet {
     small_buffers: BufferPool,
     rate: Option<RateLimiter>,
     meter: ProgressMeter,
+    steps: StepClock,
     /// Content for which something was handed to the connection.
     queued_content: Arc<AtomicU64>,
     reading: Reading,
@@ -140,7 +141,7 @@ impl Outlet {
         connection: Arc<PeerConnection>,
         transfer: TransferId,
         source: Arc<Source>,
-        options: &TransferOptions,
+        (options, steps): (&TransferOptions, StepClock),
         compressed: Account,
     ) -> Self {
         let cores = blocking::cores();
@@ -153,6 +154,7 @@ impl Outlet {
             small_buffers: BufferPool::keeping(0),
             rate: options.rate.as_ref().map(RateLimiter::for_user),
             meter: ProgressMeter::default(),
+            steps,
             queued_content: Arc::default(),
             reading: Reading::default(),
             unsent: Unsent::default(),
@@ -308,6 +310,7 @@ impl Outlet {
             .digest(self.digest)
             .progress(progress)
             .meter(Some(self.meter.clone()))
+            .steps(self.steps.clone())
             .rate(self.rate.clone())
             .buffer_len_bytes(memory.buffer_len_bytes())
     }

@@ -3,10 +3,12 @@
 use std::{num::NonZeroU64, time::Duration};
 
 use shiplane_transport::internals::ProgressMeter;
+use shiplane_wire::ReceiverRecord;
 use tokio::time::Instant;
 
 use super::{
     super::{
+        error::TransferError,
         event::{Awaited, TransferEvent},
         progress::{ENTRY_BYTES, ProgressWatch, Turn},
     },
@@ -74,13 +76,23 @@ impl Progress {
 
 impl Receiver {
     /// Tells what has arrived and what is waited for, as far as that is news.
-    pub(super) fn show(&mut self) {
+    pub(super) fn show(&mut self) -> Result<(), TransferError> {
         self.arrived.tell(&self.events);
         let awaited = self.awaited();
         if awaited.is_some() && awaited != self.reported_wait {
             self.reported_wait = awaited;
             awaited.into_iter().for_each(|awaited| (self.events)(TransferEvent::Awaits(awaited)));
         }
+        let waits = awaited.or_else(|| (!self.is_complete()).then_some(Awaited::OwnDisk));
+        let Some((load, limit)) = self.load.second(waits) else { return Ok(()) };
+        if let Some(limit) = limit {
+            (self.events)(TransferEvent::LimitedBy(limit));
+        }
+        // One that waits to be written is soon followed by a better one.
+        if awaited != Some(Awaited::Chunks) || !self.records.is_written() {
+            return Ok(());
+        }
+        self.records.push(&ReceiverRecord::Load(load))
     }
 
     /// Nothing once all has come.

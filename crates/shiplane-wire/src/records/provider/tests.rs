@@ -16,7 +16,8 @@ fn records_have_these_bytes() {
         signatures: [signature(9), signature(0x0100)].into(),
     };
     let span = Span { entry: 1, offset_bytes: 2, len_bytes: 3 };
-    let cases: [(ProviderRecord, &[u8]); 12] = [
+    let load = Load { disk: 1, digest: 2, limit: 3, network: 94, processor: 50, unfilled: 0, others: 100 };
+    let cases: [(ProviderRecord, &[u8]); 13] = [
         (
             ProviderRecord::Entry(entry()),
             b"\x01\x2e\0\0\0\0\xa4\x81\0\0\x05\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
@@ -65,6 +66,7 @@ fn records_have_these_bytes() {
             ProviderRecord::TopDirectory { mode: 0o700, mtime: Mtime { secs: -2, nanos: 3 } },
             b"\x0b\x10\0\0\0\xc0\x01\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x03\0\0\0",
         ),
+        (ProviderRecord::Load(load), b"\x0c\x07\0\0\0\x01\x02\x03\x5e\x32\0\x64"),
     ];
     for (record, bytes) in cases {
         assert_eq!(encode(&record).unwrap(), bytes, "{record:?}");
@@ -129,7 +131,7 @@ fn unknown_values_are_refused() {
     let nanos = 1_000_000_000;
     let top = ProviderRecord::TopDirectory { mode: 0, mtime: Mtime { secs: 0, nanos } };
     assert_eq!(encode(&top), Err(RecordError::NanosOutOfRange { nanos }));
-    assert_eq!(decode(b"\x0c\0\0\0\0"), Err(RecordError::UnknownType { tag: 12 }));
+    assert_eq!(decode(b"\x0d\0\0\0\0"), Err(RecordError::UnknownType { tag: 13 }));
     assert_eq!(decode(b"\x09\x02\0\0\0\0\0"), Err(RecordError::NoSpans));
     assert_eq!(decode(b"\0\0\0\0\0"), Err(RecordError::UnknownType { tag: 0 }));
     assert_eq!(decode(b"\x02\x04\0\0\0\0\x01\0\x1b"), Err(RecordError::NotEscaped));
@@ -220,6 +222,14 @@ fn a_record_that_is_refused_leaves_no_bytes_behind() {
     let too_large = Entry { size_bytes: u64::MAX, ..entry() };
     assert!(ProviderRecord::Entry(too_large).encode(&mut out).is_err());
     assert!(out.is_empty());
+}
+
+#[test]
+fn a_share_above_a_hundred_is_neither_sent_nor_taken() {
+    let refused = RecordError::UnknownValue { field: "share of a load", value: 101 };
+    let load = Load { others: 101, ..Load::default() };
+    assert_eq!(encode(&ProviderRecord::Load(load)), Err(refused));
+    assert_eq!(decode(b"\x0c\x07\0\0\0\0\0\0\0\0\0\x65"), Err(refused));
 }
 
 fn entry() -> Entry {

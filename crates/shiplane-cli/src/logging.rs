@@ -10,10 +10,10 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Starts logging: warnings always, more with each `-v`. `RUST_LOG`, as in `info,shiplane=debug`, replaces both.
+/// Starts logging: our warnings always, more with each `-v`. `RUST_LOG`, as in `info,shiplane=debug`, replaces both.
 pub(crate) fn init(verbose: u8) {
     let (others, ours) = match verbose {
-        0 => (Level::WARN, Level::WARN),
+        0 => (Level::ERROR, Level::WARN),
         1 => (Level::WARN, Level::INFO),
         2 => (Level::INFO, Level::DEBUG),
         _ => (Level::DEBUG, Level::TRACE),

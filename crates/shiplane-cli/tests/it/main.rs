@@ -34,12 +34,18 @@ mod inspect;
 mod landing;
 #[cfg(test)]
 mod limits;
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod namespaces;
 #[cfg(target_os = "linux")] // Network namespaces.
 #[cfg(test)]
 mod nearby;
 #[cfg(test)]
 #[cfg(feature = "octopii")]
 mod octopii;
+#[cfg(target_os = "linux")] // Network namespaces.
+#[cfg(test)]
+mod outages;
 #[cfg(test)]
 mod program;
 #[cfg(test)]

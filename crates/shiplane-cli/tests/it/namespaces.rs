@@ -1,0 +1,82 @@
+//! Two machines on one link: two network namespaces on a bridge. It takes root and iproute2; where that is not to be had,
+//! the stories say so and are not told.
+
+use std::process::{Command, Stdio};
+
+use crate::program::Machine;
+
+/// Two namespaces whose `eth0` are on one bridge, in a third.
+pub(crate) struct Link {
+    names: [String; 3],
+}
+
+impl Link {
+    /// `None` where this user may not make namespaces.
+    pub(crate) fn new(tag: &str, has_ipv4: bool) -> Option<Self> {
+        let name = |part: &str| format!("sl-{tag}-{part}-{}", std::process::id());
+        let link = Self { names: [name("a"), name("b"), name("br")] };
+        let [one, two, bridge] = &link.names;
+        if !ip(&["netns", "add", bridge]) {
+            println!("skipped: network namespaces take root and iproute2");
+            return None;
+        }
+        let mut is_up = ip(&["-n", bridge, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])
+            && ip(&["-n", bridge, "link", "set", "br0", "up"]);
+        for (name, address) in [(one, "10.77.0.1/24"), (two, "10.77.0.2/24")] {
+            let port = if name == one { "port1" } else { "port2" };
+            is_up = is_up
+                && ip(&["netns", "add", name])
+                && ip(&["-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", bridge])
+                && ip(&["-n", bridge, "link", "set", port, "master", "br0", "up"])
+                // An address is good at once.
+                && ip(&["netns", "exec", name, "sysctl", "-q", "-w", "net.ipv6.conf.eth0.accept_dad=0"])
+                && (!has_ipv4 || ip(&["netns", "exec", name, "sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=1"]))
+                && (!has_ipv4 || ip(&["-n", name, "addr", "add", address, "dev", "eth0"]))
+                && ip(&["-n", name, "link", "set", "lo", "up"])
+                && ip(&["-n", name, "link", "set", "eth0", "up"]);
+        }
+        assert!(is_up, "the link cannot be set up");
+        Some(link)
+    }
+
+    /// The program of a machine in the first or the second namespace.
+    pub(crate) fn command(&self, at: usize, machine: &Machine, args: &[&str]) -> Command {
+        let program = machine.command(args);
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.names[at]]).arg(program.get_program()).args(program.get_args());
+        command.current_dir(program.get_current_dir().expect("the place for files")).stdin(Stdio::null());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+
+    /// Cuts the second namespace off, or connects it again.
+    pub(crate) fn plug(&self, is_connected: bool) {
+        let state = if is_connected { "up" } else { "down" };
+        assert!(ip(&["-n", &self.names[2], "link", "set", "port2", state]));
+    }
+
+    /// Gives the second namespace another address.
+    pub(crate) fn renumber(&self, from: &str, to: &str) {
+        for (change, address) in [("del", from), ("add", to)] {
+            assert!(ip(&["-n", &self.names[1], "addr", change, address, "dev", "eth0"]));
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        for name in &self.names {
+            ip(&["netns", "del", name]);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> bool {
+    let status = Command::new("ip").args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}

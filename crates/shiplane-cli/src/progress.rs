@@ -356,6 +356,7 @@ fn summary(event: &Event) -> String {
     let rate = moved as f64 / seconds.max(MIN_RATE_SECONDS);
     let resumed = match bytes_resumed {
         0 => String::new(),
+        bytes if moved == 0 => format!(", {} there already", BinaryBytes(*bytes)),
         bytes => format!(", {} resumed", BinaryBytes(*bytes)),
     };
     let squeezed = if wire < moved { format!(" as {}", BinaryBytes(wire)) } else { String::new() };

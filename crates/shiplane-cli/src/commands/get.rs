@@ -13,6 +13,7 @@ use super::transfer::{self, Transfer, report_of};
 use crate::events::{Event, Limited};
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::progress::OutputMode;
 use crate::settings::{Dest, GetSettings, with_common, with_existing};
 
 pub(super) fn run(settings: GetSettings) -> Result<(), Failure> {
@@ -55,7 +56,7 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
     };
     transfer.close(&ended).await;
     if let Some(total) = total.filter(|_| report_of(&ended).is_some()) {
-        done(job, &total);
+        done(job, &total, settings.existing.dry_run);
     }
     let failure = match ended {
         Ok(_) => left_out.map(Failure::from),
@@ -109,7 +110,10 @@ fn sum(mut total: Report, more: &Report) -> Report {
     total
 }
 
-pub(super) fn done(job: &Arc<Job>, report: &Report) {
+pub(super) fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
+    if dry_run && job.output_mode() == OutputMode::Human {
+        return transfer::end_dry_run(job, report);
+    }
     job.tell(&Event::Done {
         files: report.files,
         bytes_total: report.bytes_total,

@@ -12,6 +12,7 @@ use super::transfer::{self, Transfer, report_of};
 use crate::events::{Event, Limited, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::progress::OutputMode;
 use crate::settings::{PushSettings, Pushed, with_common, with_existing};
 
 pub(super) fn run(settings: PushSettings) -> Result<(), Failure> {
@@ -48,13 +49,16 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
     transfer.close(&pushed).await;
     if let Some(report) = report_of(&pushed) {
         report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
-        done(job, report);
+        done(job, report, settings.existing.dry_run);
     }
     pushed?;
     Ok(())
 }
 
-fn done(job: &Arc<Job>, report: &Report) {
+fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
+    if dry_run && job.output_mode() == OutputMode::Human {
+        return transfer::end_dry_run(job, report);
+    }
     job.tell(&Event::Pushed {
         files: report.files,
         bytes_total: report.bytes_total,

@@ -61,7 +61,7 @@ async fn receive(settings: &ReceiveSettings, job: &Arc<Job>, stop: CancellationT
     let ended = transfer.run(prepare(settings, transfer.connection(), job, &stop)).await;
     transfer.close(&ended).await;
     if let Some(report) = report_of(&ended) {
-        done(job, report);
+        done(job, report, false);
     }
     ended.map(drop).map_err(Failure::from)
 }

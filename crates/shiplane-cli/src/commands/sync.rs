@@ -65,7 +65,10 @@ fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
     if dry_run || job.output_mode() == OutputMode::Json {
         report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
     }
-    if !dry_run && job.output_mode() == OutputMode::Human {
+    if dry_run && job.output_mode() == OutputMode::Human {
+        return transfer::end_dry_run(job, report);
+    }
+    if job.output_mode() == OutputMode::Human {
         name_conflicts(report);
     }
     job.tell(&Event::Synced {

@@ -11,7 +11,7 @@ use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::logging::print_line;
-use crate::progress::OutputMode;
+use crate::progress::{OutputMode, count};
 use crate::{runtime, signals};
 
 /// Runs a command until it is done or, after Ctrl-C, has stopped in order.
@@ -22,6 +22,18 @@ where
     let stop = signals::watch("stopping; press Ctrl-C again to stop now", signals::JOB_LIMIT)
         .map_err(Failure::Runtime)?;
     runtime::run(command(stop))
+}
+
+/// Tells people that what was listed was not done.
+pub(super) fn end_dry_run(job: &Job, report: &Report) {
+    job.end_bar();
+    if io::stderr().is_terminal() {
+        let actions = report.actions.len() as u64 + report.actions_unnamed;
+        print_line(&match actions {
+            0 => "dry run: there is nothing to do".to_owned(),
+            _ => format!("dry run: {} to make, none made", count(actions, "change")),
+        });
+    }
 }
 
 /// A connection and the job that reports on it.

@@ -51,6 +51,8 @@ mod program;
 #[cfg(test)]
 mod redial;
 #[cfg(test)]
+mod sessions_shown;
+#[cfg(test)]
 mod terminal;
 #[cfg(target_os = "linux")]
 #[cfg(test)]

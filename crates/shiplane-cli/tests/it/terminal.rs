@@ -95,9 +95,14 @@ fn colours_are_for_those_who_want_them_and_a_bar_for_terminals_that_can_draw_it(
 }
 
 /// Starts a server whose standard error is a terminal of `columns`; gives its ticket, and what it draws there.
-fn serve_at_terminal(there: &Machine, columns: u16, args: &[&str]) -> (Child, String, BufReader<File>) {
+pub(crate) fn serve_at_terminal(
+    there: &Machine,
+    root: &str,
+    columns: u16,
+    args: &[&str],
+) -> (Child, String, BufReader<File>) {
     let (terminal, inside) = terminal(columns);
-    let mut command = there.command(&[&["serve", "src", "--listen", "127.0.0.1:0"], args].concat());
+    let mut command = there.command(&[&["serve", root, "--listen", "127.0.0.1:0"], args].concat());
     command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(Stdio::from(inside));
     let mut child = command.spawn().expect("the program starts");
     let mut ticket = String::new();
@@ -106,7 +111,7 @@ fn serve_at_terminal(there: &Machine, columns: u16, args: &[&str]) -> (Child, St
 }
 
 /// Reads what is drawn until a line has all of these words.
-fn drawn_line(drawn: &mut BufReader<File>, words: &[&str]) -> String {
+pub(crate) fn drawn_line(drawn: &mut BufReader<File>, words: &[&str]) -> String {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -123,7 +128,7 @@ fn drawn_line(drawn: &mut BufReader<File>, words: &[&str]) -> String {
 fn a_server_shows_who_is_connected_and_what_moves() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/d/large", testlink::Rng::new(1).bytes(12_000_000));
-    let (mut child, ticket, mut drawn) = serve_at_terminal(&there, 100, &[]);
+    let (mut child, ticket, mut drawn) = serve_at_terminal(&there, "src", 100, &[]);
     drawn_line(&mut drawn, &["nobody is connected"]);
     let id = here.id();
     let mut get = here.command(&["get", &format!("{ticket}/d"), "copy", "--rate", "3MB", "--quiet"]);
@@ -143,7 +148,7 @@ fn a_server_shows_who_is_connected_and_what_moves() {
 fn a_quiet_server_shows_nothing() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/file", "file");
-    let (mut child, ticket, mut drawn) = serve_at_terminal(&there, 100, &["--quiet"]);
+    let (mut child, ticket, mut drawn) = serve_at_terminal(&there, "src", 100, &["--quiet"]);
     here.run(&["get", &ticket, "copy"]).done();
     interrupt(&child);
     assert!(child.wait().unwrap().success());

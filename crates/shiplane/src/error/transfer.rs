@@ -303,7 +303,7 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
     };
     let hint = match error {
         DestinationError::Exists { .. } => {
-            "give another DEST, or --overwrite to replace files that differ; nothing was replaced"
+            "give another DEST, or --overwrite, --backup or --keep-existing; nothing was replaced"
         }
         DestinationError::WrongKind { .. } => "move it away, or give another DEST",
         DestinationError::NameRefused { reason: NameRefused::Hidden, .. } => {

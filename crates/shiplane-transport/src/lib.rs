@@ -123,7 +123,7 @@ pub mod internals {
         error::{SinkError, SourceError},
         identity::{KeyFileStep, PeerIdError},
         lane::{
-            ProgressFn,
+            DigestFn, ProgressFn,
             send::SentChunk,
             steps::{LaneStep, StepClock, ThreadClock},
         },

@@ -2,6 +2,7 @@
 
 mod entries;
 mod events;
+mod lanes;
 mod offering;
 mod presence;
 mod provided;
@@ -9,6 +10,7 @@ mod sending;
 mod shrinking;
 mod signatures;
 mod spans;
+mod written;
 
 use std::{
     collections::VecDeque,
@@ -38,10 +40,11 @@ use self::{
     sending::{Arrival, ChunkFailure, Counted, Delivered, Outlet},
     shrinking::Shrinking,
     signatures::{SignatureJobs, SignatureStep},
+    written::Unanswered,
 };
 use super::{
     SHOWN_INTERVAL, TransferOptions, alive_interval,
-    budget::{Quota, chunk_cost_bytes},
+    budget::Quota,
     error::{ProtocolFault, TransferError},
     event::{Awaited, EventFn, TransferEvent},
     limit::{LoadMeter, Role},
@@ -68,7 +71,8 @@ pub(crate) async fn provide(
     let mut watch = ProgressWatch::new(timeout, Instant::now());
     watch.limit_to(options.bytes_per_second());
     let load = LoadMeter::new(Role::Provider, connection.traffic());
-    let shared = (options, load.steps());
+    let (written, unanswered) = Unanswered::new();
+    let shared = (options, load.steps(), written);
     let outlet = Outlet::new(connection, transfer, Arc::clone(&source), shared, quota.compressed());
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
@@ -87,6 +91,7 @@ pub(crate) async fn provide(
         queued: VecDeque::new(),
         next_chunk: 0,
         lanes: JoinSet::new(),
+        unanswered,
         max_lanes: options.lanes.max(1),
         digests: JoinSet::new(),
         signature_jobs: SignatureJobs::new(options.digest, &quota),
@@ -115,6 +120,9 @@ pub(crate) async fn provide(
             Ok(provider.provided(transfer_digest, wants))
         }
         Err(error) => {
+            if let Some(transfer_digest) = provider.taken_for_done(&error) {
+                return Ok(provider.provided(transfer_digest, wants));
+            }
             provider.records.reset(error.code());
             wants.stop(error.code());
             Err(error)
@@ -154,6 +162,7 @@ struct Provider {
     queued: VecDeque<(u64, Vec<Span>)>,
     next_chunk: u64,
     lanes: JoinSet<(u64, Sent)>,
+    unanswered: Unanswered,
     max_lanes: usize,
     quota: Quota,
     digests: JoinSet<(u64, Result<Digest, SourceError>)>,
@@ -196,6 +205,7 @@ impl Provider {
                     self.on_scanned(batch)?;
                 }
                 () = self.outlet.has_sent(), if !self.queued.is_empty() => {}
+                () = self.unanswered.next() => {}
                 Some(sent) = self.lanes.join_next() => {
                     self.on_sent(sent.map_err(|_| TransferError::Abandoned)?)?;
                 }
@@ -216,6 +226,7 @@ impl Provider {
             }
             self.fill_lanes();
             self.list()?;
+            self.say_sent()?;
         }
         Ok(())
     }
@@ -312,6 +323,7 @@ impl Provider {
         }
         self.next_chunk += 1;
         self.queued.push_back((index, spans));
+        self.unanswered.more();
         Ok(())
     }
 
@@ -420,6 +432,7 @@ impl Provider {
 
     fn on_sent(&mut self, sent: (u64, Sent)) -> Result<(), TransferError> {
         let (index, Sent { only_entry, outcome }) = sent;
+        self.unanswered.end(index);
         match (index, outcome) {
             (index, Ok(chunk)) => {
                 self.quota.moved();
@@ -449,44 +462,6 @@ impl Provider {
                 self.transfer_hasher.skip(index).map_err(|_| TransferError::Abandoned)
             }
             (index, Err(ChunkFailure::Lane(source))) => Err(TransferError::Undelivered { index, source }),
-        }
-    }
-
-    fn fill_lanes(&mut self) {
-        while self.lanes.len() < self.max_lanes
-            && let Some((_, spans)) = self.queued.front()
-            && self.has_room_on_path()
-            && let Some(memory) = self.quota.reserve(chunk_cost_bytes(spans), self.lanes.len())
-            && let Some((index, spans)) = self.queued.pop_front()
-        {
-            let first = spans.first().map(|span| span.entry);
-            let only_entry = first.filter(|entry| spans.iter().all(|span| span.entry == *entry));
-            let may_shrink = self.shrinking.is_worth_trying(only_entry);
-            let len_bytes = spans.iter().map(|span| span.len_bytes).sum();
-            let spans = spans.iter().filter_map(|span| self.entries.resolve(span)).collect();
-            let outlet = Arc::clone(&self.outlet);
-            let begun = outlet.begin(len_bytes, memory);
-            self.lanes.spawn(async move {
-                let outcome = outlet.send(index, spans, may_shrink, begun).await;
-                (index, Sent { only_entry, outcome })
-            });
-        }
-    }
-
-    /// Whether what there is to send of the chunks under way could run out. More would only wait in memory, and share what
-    /// a limit lets through. Chunks of which all is sent count nothing: where packets are lost, many of them wait for
-    /// their last ones.
-    fn has_room_on_path(&self) -> bool {
-        let path_bytes = self.outlet.path_bytes();
-        let wanted_bytes = path_bytes + (PATH_MARGINS * path_bytes).min(MAX_PATH_MARGIN_BYTES);
-        let unsent_bytes = self.outlet.unsent_bytes();
-        if self.outlet.queued_content() < FIRST_IN_ORDER_BYTES {
-            // While there is room for all, the chunk that was read first would be written first.
-            return unsent_bytes == 0;
-        }
-        match self.bytes_per_second {
-            Some(limit) => unsent_bytes < wanted_bytes.min(limit.get() / LIMITED_SHARE_OF_SECOND).max(1),
-            None => self.lanes.len() < MIN_LANES || unsent_bytes < wanted_bytes,
         }
     }
 }
@@ -557,19 +532,6 @@ fn digest_of(
     file.check_unchanged()?;
     Ok(digest)
 }
-
-/// 2: while one chunk waits for its answer, the next one is on its way.
-const MIN_LANES: usize = 2;
-
-/// What is read while the window opens: as much as eight windows of now, at most 512 KiB.
-const PATH_MARGINS: u64 = 8;
-const MAX_PATH_MARGIN_BYTES: u64 = 512 << 10;
-
-/// 256 KiB, what a connection keeps until it has arrived: from then on chunks wait for room, in order of index.
-const FIRST_IN_ORDER_BYTES: u64 = 256 << 10;
-
-/// A quarter of a second of a limited rate is on hand: lanes share the limit, and chunks that share it all end together.
-const LIMITED_SHARE_OF_SECOND: u64 = 4;
 
 /// A chunk is sent at most three times.
 pub(super) const MAX_CHUNK_ATTEMPTS: u32 = 3;

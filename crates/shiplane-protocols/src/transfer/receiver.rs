@@ -358,6 +358,7 @@ impl Receiver {
                 self.transfer_hasher.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
             }
             ProviderRecord::Load(load) => self.load.heard(load),
+            ProviderRecord::Sent { chunks, transfer_digest } => self.end.announced(chunks, transfer_digest),
             ProviderRecord::Alive { scanned_entries, bytes_per_second } => {
                 self.pauses = self.pauses.saturating_add(1);
                 // Who has sent the end looks no further.

@@ -84,7 +84,12 @@ impl Served {
         };
         fs::create_dir(self.dest(name)).unwrap();
         let target = Destination::open(&self.dest(name), fetch.shape(), fetch.job(), receive).unwrap();
+        let before = self.metrics.snapshot().sent.completed;
         let report = fetch.receive(target, &options, Arc::new(|_| ())).await.unwrap();
+        // The server hears of it a little later.
+        while self.metrics.snapshot().sent.completed == before {
+            tokio::task::yield_now().await;
+        }
         assert!(fs::read(self.dest(name).join("file")).unwrap() == self.content);
         report
     }

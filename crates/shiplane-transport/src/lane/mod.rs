@@ -21,6 +21,9 @@ use crate::{config::TransportConfig, meter::ProgressMeter, rate::RateLimiter};
 /// Tells a caller how a chunk moves.
 pub type ProgressFn = std::sync::Arc<dyn Fn(u64) + Send + Sync>;
 
+/// Is told the digest of a chunk that was sent.
+pub type DigestFn = std::sync::Arc<dyn Fn(Digest) + Send + Sync>;
+
 /// Options for sending or receiving one chunk.
 #[derive(Clone)]
 pub struct LaneOptions {
@@ -29,6 +32,7 @@ pub struct LaneOptions {
     pub(crate) known_digest: Option<Digest>,
     pub(crate) is_encoded: bool,
     pub(crate) progress: Option<ProgressFn>,
+    pub(crate) on_sent: Option<DigestFn>,
     pub(crate) meter: Option<ProgressMeter>,
     pub(crate) steps: Option<StepClock>,
     pub(crate) rate: Option<RateLimiter>,
@@ -43,6 +47,7 @@ impl Default for LaneOptions {
             known_digest: None,
             is_encoded: false,
             progress: None,
+            on_sent: None,
             rate: None,
             buffer_len_bytes: None,
             meter: None,
@@ -59,6 +64,7 @@ impl std::fmt::Debug for LaneOptions {
             .field("known_digest", &self.known_digest)
             .field("is_encoded", &self.is_encoded)
             .field("progress", &self.progress.is_some())
+            .field("on_sent", &self.on_sent.is_some())
             .field("meter", &self.meter)
             .field("steps", &self.steps)
             .field("rate", &self.rate)
@@ -122,6 +128,14 @@ impl LaneOptions {
     #[must_use]
     pub fn meter(mut self, meter: impl Into<Option<ProgressMeter>>) -> Self {
         self.meter = meter.into();
+        self
+    }
+
+    /// Sets a function that is given the digest as soon as all of the chunk is on its way, before the receiver has answered.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn on_sent(mut self, on_sent: DigestFn) -> Self {
+        self.on_sent = Some(on_sent);
         self
     }
 

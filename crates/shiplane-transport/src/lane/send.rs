@@ -63,6 +63,9 @@ pub(crate) async fn send_chunk<R: ChunkRead>(
         Ok(sender) => {
             send.finish()?;
             status.all_sent();
+            if let Some((on_sent, digest)) = options.on_sent.as_ref().zip(sender.digest()) {
+                on_sent(digest);
+            }
             match last_status(&send, &mut recv, &mut status, progress_timeout).await {
                 Ok(Status::Stored) => sent_chunk(sender, len_bytes),
                 Ok(refused) => Err(refusal(refused)),

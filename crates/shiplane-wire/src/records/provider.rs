@@ -75,6 +75,13 @@ pub enum ProviderRecord {
     },
     /// What its last second was spent on.
     Load(Load),
+    /// All that was wanted or offered is on its way.
+    Sent {
+        /// How many chunks that is.
+        chunks: u64,
+        /// The transfer's digest over them (SPEC 4.11).
+        transfer_digest: Digest,
+    },
 }
 
 impl ProviderRecord {
@@ -115,6 +122,10 @@ impl ProviderRecord {
                 mtime.put(out);
             }),
             Self::Load(load) => put_record(out, LOAD, |out| load.put(out)),
+            Self::Sent { chunks, transfer_digest } => put_record(out, SENT, |out| {
+                out.put_u64_le(*chunks);
+                out.put_slice(transfer_digest.as_bytes());
+            }),
         }
         Ok(())
     }
@@ -136,6 +147,9 @@ impl ProviderRecord {
             OFFERS_END => Self::OffersEnd,
             TOP_DIRECTORY => Self::TopDirectory { mode: fields.u32()?, mtime: Mtime::read(fields)? },
             LOAD => Self::Load(Load::read(fields)?),
+            SENT => {
+                Self::Sent { chunks: fields.u64()?, transfer_digest: Digest::from_bytes(fields.array()?) }
+            }
             _ => return Err(RecordError::UnknownType { tag }),
         })
     }
@@ -153,14 +167,15 @@ impl ProviderRecord {
             | Self::Failed { .. }
             | Self::ChunkVoid { .. }
             | Self::Alive { .. }
-            | Self::OffersEnd => Ok(()),
+            | Self::OffersEnd
+            | Self::Sent { .. } => Ok(()),
         }
     }
 }
 
 impl sealed::Decode for ProviderRecord {
     fn knows(tag: u8) -> bool {
-        matches!(tag, ENTRY..=LOAD)
+        matches!(tag, ENTRY..=SENT)
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Self, RecordError> {
@@ -390,6 +405,7 @@ const OFFER: u8 = 9;
 const OFFERS_END: u8 = 10;
 const TOP_DIRECTORY: u8 = 11;
 const LOAD: u8 = 12;
+const SENT: u8 = 13;
 
 /// Added to the kind of an entry: the number of the entry with the file's first name follows.
 const HAS_FIRST: u8 = 0x10;

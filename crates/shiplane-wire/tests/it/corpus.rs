@@ -139,6 +139,7 @@ fn provider_records() -> Seeds {
         ProviderRecord::Failed { entry: 0, reason: LeftOutReason::Vanished },
         ProviderRecord::ChunkVoid { index: 0 },
         ProviderRecord::Alive { scanned_entries: 1, bytes_per_second: 0 },
+        ProviderRecord::Sent { chunks: 1, transfer_digest: Digest::sha256(b"hello") },
         ProviderRecord::Load(Load { network: 100, processor: 12, ..Load::default() }),
         ProviderRecord::Signatures(BlockSignatures {
             entry: 0,

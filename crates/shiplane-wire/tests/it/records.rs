@@ -140,6 +140,10 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
             ProviderRecord::Alive { scanned_entries, bytes_per_second }
         }),
         load().prop_map(ProviderRecord::Load),
+        any::<(u64, [u8; 32])>().prop_map(|(chunks, digest)| ProviderRecord::Sent {
+            chunks,
+            transfer_digest: Digest::from_bytes(digest),
+        }),
     ]
 }
 

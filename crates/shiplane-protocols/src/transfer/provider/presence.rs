@@ -56,6 +56,11 @@ impl Presence {
         is_more.then_some(present_bytes)
     }
 
+    /// Whether nothing that is listed was left to be wanted.
+    pub(super) fn is_passed(&self) -> bool {
+        self.passed_bytes >= self.listed_bytes
+    }
+
     fn pass(&mut self, at_bytes: u64) {
         self.passed_bytes = self.passed_bytes.max(at_bytes);
     }

@@ -20,6 +20,7 @@ use super::{
     },
     MAX_CHUNK_ATTEMPTS,
     spans::{FailedSpan, FileSpan, SpanSource, piece_of},
+    written::Written,
 };
 use crate::{Compression, compress::EncodedSource};
 
@@ -36,6 +37,7 @@ pub(super) struct Outlet {
     rate: Option<RateLimiter>,
     meter: ProgressMeter,
     steps: StepClock,
+    written: Written,
     /// Content for which something was handed to the connection.
     queued_content: Arc<AtomicU64>,
     reading: Reading,
@@ -141,7 +143,7 @@ impl Outlet {
         connection: Arc<PeerConnection>,
         transfer: TransferId,
         source: Arc<Source>,
-        (options, steps): (&TransferOptions, StepClock),
+        (options, steps, written): (&TransferOptions, StepClock, Written),
         compressed: Account,
     ) -> Self {
         let cores = blocking::cores();
@@ -155,6 +157,7 @@ impl Outlet {
             rate: options.rate.as_ref().map(RateLimiter::for_user),
             meter: ProgressMeter::default(),
             steps,
+            written,
             queued_content: Arc::default(),
             reading: Reading::default(),
             unsent: Unsent::default(),
@@ -265,7 +268,8 @@ impl Outlet {
             let (sizes, digest) = (encoded.sizes(), encoded.digest());
             let progress = self.progress(begun, sizes.content_bytes, sizes.wire_bytes);
             // The frame's own digest is of its payload, which is no piece of a file.
-            let options = self.lane(progress, &begun.memory).encoded();
+            let told = self.written.of(tag.index, Some(digest));
+            let options = self.lane(progress, &begun.memory).encoded().on_sent(told);
             let sent = self.connection.send_tagged_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
             let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
@@ -277,7 +281,8 @@ impl Outlet {
         let piece = piece_of(spans);
         *known = self.known_digest(piece);
         let piece = piece.map(|(_, piece)| piece);
-        let options = self.lane(progress, &begun.memory).piece(piece).known_digest(*known);
+        let told = self.written.of(tag.index, None);
+        let options = self.lane(progress, &begun.memory).piece(piece).known_digest(*known).on_sent(told);
         match self.connection.send_tagged_chunk(tag, reader, &options).await {
             Ok(sent) => {
                 self.learn_digest(spans, &sent.cells);

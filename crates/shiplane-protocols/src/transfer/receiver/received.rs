@@ -68,6 +68,8 @@ impl Totals {
 pub(super) struct End {
     /// The digest over all chunks, once the provider was told that they are here.
     pub(super) sent_digest: Option<Digest>,
+    /// What the provider says that it has sent, in how many chunks.
+    announced: Option<(u64, Digest)>,
     /// What the provider makes of that.
     confirmed: Option<Result<(), TransferError>>,
     /// The connection has failed since.
@@ -81,6 +83,11 @@ impl End {
 
     pub(super) fn is_cut(&self) -> bool {
         self.is_cut
+    }
+
+    /// The provider has said what it has sent.
+    pub(super) fn announced(&mut self, chunks: u64, transfer_digest: Digest) {
+        self.announced = Some((chunks, transfer_digest));
     }
 
     /// Whether the provider may say more.
@@ -127,18 +134,20 @@ impl Receiver {
         Err(ProtocolFault::WrongEnd.into())
     }
 
-    /// Ends it: waits for the provider's answer.
+    /// Ends it: waits for the provider's answer, unless it has said beforehand what it has sent.
     pub(super) async fn received(
         self,
         summary: Summary,
         transfer_digest: Digest,
         mut provider: RecordStream<ProviderRecord>,
     ) -> Received {
+        let chunks = self.ledger.chunks();
+        let is_agreed = self.end.announced == Some((chunks, transfer_digest)) && self.totals.failed == 0;
         let confirmed = match self.end.confirmed {
             Some(confirmed) => confirmed,
+            None if is_agreed => Ok(()),
             None => confirmation(&mut provider, self.timeout).await,
         };
-        let chunks = self.ledger.chunks();
         Received {
             transfer_digest,
             chunks,

@@ -13,7 +13,9 @@ use shiplane_protocols::internals::{
     transfer::{FilesReport, OutputStream, Target, TransferError},
 };
 use shiplane_transport::StreamError;
-use shiplane_wire::{Code, Digest, Mtime, ProviderRecord, ReceiverRecord, TaggedChunk};
+use shiplane_wire::{
+    Code, Digest, DigestAlgorithm, Mtime, ProviderRecord, ReceiverRecord, TaggedChunk, TransferHasher,
+};
 use tempfile::TempDir;
 
 use super::{
@@ -463,6 +465,31 @@ async fn a_provider_that_does_not_confirm_is_told_on() {
     assert!(matches!(unconfirmed(is_silent.await), TransferError::Silent { .. }));
     let agrees = confirmed_by(PATIENT, |mut fixture| async move { fixture.send.finish().unwrap() }).await;
     assert_eq!(agrees.unwrap().received_bytes, 5);
+}
+
+/// What was sent is agreed on beforehand only if both say the same of it.
+#[tokio::test]
+async fn a_provider_that_has_said_what_it_has_sent_is_not_waited_for() {
+    let said = |digest: Digest, chunks| {
+        script(move |mut fixture| async move {
+            fixture.say(&[file("x", 5), end(1, 5)]).await;
+            let (index, _) = fixture.want().await.unwrap();
+            let mut hasher = TransferHasher::new(DigestAlgorithm::Blake3);
+            hasher.add(0, digest).unwrap();
+            let transfer_digest = hasher.finish(1).unwrap();
+            fixture.say(&[ProviderRecord::Sent { chunks, transfer_digest }]).await;
+            fixture.chunk(index, 5, b"hello").await;
+            std::future::pending::<()>().await;
+        })
+    };
+    let sent = Digest::blake3(b"hello");
+    let (agreed, _dir) = fetch_from(TransferShape::Contents, said(sent, 1)).await;
+    assert_eq!(agreed.unwrap().received_bytes, 5);
+    for (digest, chunks) in [(Digest::blake3(b"other"), 1), (sent, 2)] {
+        let (silent, dir) = fetch_within(IMPATIENT, TransferShape::Contents, said(digest, chunks)).await;
+        assert!(matches!(silent, Err(FetchError::Unconfirmed(TransferError::Silent { .. }))), "{silent:?}");
+        assert_eq!(published(&dir), ["x"]);
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ fn records_have_these_bytes() {
     };
     let span = Span { entry: 1, offset_bytes: 2, len_bytes: 3 };
     let load = Load { disk: 1, digest: 2, limit: 3, network: 94, processor: 50, unfilled: 0, others: 100 };
-    let cases: [(ProviderRecord, &[u8]); 13] = [
+    let cases: [(ProviderRecord, &[u8]); 14] = [
         (
             ProviderRecord::Entry(entry()),
             b"\x01\x2e\0\0\0\0\xa4\x81\0\0\x05\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
@@ -65,6 +65,10 @@ fn records_have_these_bytes() {
         (
             ProviderRecord::TopDirectory { mode: 0o700, mtime: Mtime { secs: -2, nanos: 3 } },
             b"\x0b\x10\0\0\0\xc0\x01\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x03\0\0\0",
+        ),
+        (
+            ProviderRecord::Sent { chunks: 9, transfer_digest: digest },
+            &[&b"\x0d\x28\0\0\0\x09\0\0\0\0\0\0\0"[..], &[0xdd; 32]].concat(),
         ),
         (ProviderRecord::Load(load), b"\x0c\x07\0\0\0\x01\x02\x03\x5e\x32\0\x64"),
     ];
@@ -131,7 +135,7 @@ fn unknown_values_are_refused() {
     let nanos = 1_000_000_000;
     let top = ProviderRecord::TopDirectory { mode: 0, mtime: Mtime { secs: 0, nanos } };
     assert_eq!(encode(&top), Err(RecordError::NanosOutOfRange { nanos }));
-    assert_eq!(decode(b"\x0d\0\0\0\0"), Err(RecordError::UnknownType { tag: 13 }));
+    assert_eq!(decode(b"\x0e\0\0\0\0"), Err(RecordError::UnknownType { tag: 14 }));
     assert_eq!(decode(b"\x09\x02\0\0\0\0\0"), Err(RecordError::NoSpans));
     assert_eq!(decode(b"\0\0\0\0\0"), Err(RecordError::UnknownType { tag: 0 }));
     assert_eq!(decode(b"\x02\x04\0\0\0\0\x01\0\x1b"), Err(RecordError::NotEscaped));

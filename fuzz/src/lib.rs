@@ -32,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-wire", "send", wire::fuzz_send),
     target("shiplane-wire", "session", wire::fuzz_session),
     target("shiplane-wire", "status", wire::fuzz_status),
+    target("shiplane-transport", "frames", transport::fuzz_frames),
     target("shiplane-transport", "key_file", transport::fuzz_key_file),
     target("shiplane-transport", "peer_id", transport::fuzz_peer_id),
     target("shiplane-files", "base", files::fuzz_base),
@@ -51,6 +52,8 @@ pub const TARGETS: &[Target] = &[
     target("shiplane-reach", "bodies", reach::fuzz_bodies),
     target("shiplane-reach", "code", reach::fuzz_code),
     target("shiplane-reach", "exchange", reach::fuzz_exchange),
+    target("shiplane-reach", "greeting", reach::fuzz_greeting),
+    target("shiplane-reach", "ssh_address", reach::fuzz_ssh_address),
     target("shiplane-octopii", "octopii", octopii::fuzz_octopii),
 ];
 

@@ -5,6 +5,7 @@ mod help;
 mod inspect;
 mod links;
 mod reach;
+mod ssh;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use self::help::{EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP, SYNC_HELP};
 pub(crate) use self::inspect::{LsArgs, PingArgs, SourceArgs};
 pub(crate) use self::links::Links;
 pub(crate) use self::reach::{ReceiveArgs, SendArgs};
+pub(crate) use self::ssh::SshArgs;
 use crate::completion;
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
@@ -106,10 +108,14 @@ impl Command {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "shiplane serve [OPTIONS] <DIR>")]
 pub(crate) struct ServeArgs {
     /// Directory or file to serve; read-only without --writable
-    #[arg(value_name = "DIR")]
-    pub(crate) root: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "stdio_ticket")]
+    pub(crate) root: Option<PathBuf>,
+    /// Serve the path that standard input asks for; for `shiplane` on another machine, which starts this by ssh
+    #[arg(long, exclusive = true, hide = true)]
+    pub(crate) stdio_ticket: bool,
     /// Accept push and sync; the ticket then permits writing too
     #[arg(long)]
     pub(crate) writable: bool,
@@ -159,8 +165,8 @@ pub(crate) struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = GET_HELP, override_usage = "shiplane get [OPTIONS] [SOURCE]... [DEST]")]
 pub(crate) struct GetArgs {
-    /// Ticket URLs, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; last the destination, or `-` for standard output
-    /// [default: ./]; omit SOURCE if the ticket comes from a file or variable
+    /// Ticket URLs, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH], or [USER@]HOST:PATH over ssh; last the destination,
+    /// or `-` for standard output [default: ./]; omit SOURCE if the ticket comes from a file or variable
     #[arg(value_names = ["SOURCE", "DEST"], num_args = 1.., add = ArgValueCompleter::new(completion::servers_and_files))]
     pub(crate) paths: Vec<OsString>,
     #[command(flatten)]
@@ -176,6 +182,8 @@ pub(crate) struct GetArgs {
     pub(crate) durability: Durability,
     #[command(flatten)]
     pub(crate) moving: MovingArgs,
+    #[command(flatten)]
+    pub(crate) ssh: SshArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
     #[command(flatten)]
@@ -199,8 +207,8 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 #[command(after_help = PUSH_HELP)]
 pub(crate) struct PushArgs {
-    /// Files and directories, or `-` for standard input; last a ticket URL or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH];
-    /// omit TARGET if the ticket comes from a file or variable
+    /// Files and directories, or `-` for standard input; last a ticket URL or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH],
+    /// or [USER@]HOST:PATH over ssh; omit TARGET if the ticket comes from a file or variable
     #[arg(value_names = ["PATH", "TARGET"], num_args = 1.., required = true, add = ArgValueCompleter::new(completion::servers_and_files))]
     pub(crate) paths: Vec<OsString>,
     #[command(flatten)]
@@ -210,6 +218,8 @@ pub(crate) struct PushArgs {
     pub(crate) durability: Durability,
     #[command(flatten)]
     pub(crate) moving: MovingArgs,
+    #[command(flatten)]
+    pub(crate) ssh: SshArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
     #[command(flatten)]
@@ -232,7 +242,7 @@ pub(crate) struct SyncArgs {
     /// Local directory; it must exist
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
-    /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; omit it if the ticket comes from a file or variable
+    /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH], or [USER@]HOST:PATH over ssh; omit it if the ticket comes from a file or variable
     #[arg(value_name = "TARGET", add = ArgValueCompleter::new(completion::servers))]
     pub(crate) target: Option<OsString>,
     /// Show what would change on each side and why; change nothing
@@ -243,6 +253,8 @@ pub(crate) struct SyncArgs {
     pub(crate) allow_mass_deletion: bool,
     #[command(flatten)]
     pub(crate) moving: MovingArgs,
+    #[command(flatten)]
+    pub(crate) ssh: SshArgs,
     #[command(flatten)]
     pub(crate) path: PathArgs,
     #[command(flatten)]

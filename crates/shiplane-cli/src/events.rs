@@ -78,6 +78,14 @@ pub(crate) enum Event {
     },
     /// The connection is lost; it is dialled again after a pause.
     ConnectionLost { message: String, pause_seconds: f64 },
+    /// A server that was started by ssh is reached in another way, or in no better one.
+    Route {
+        /// As in `started`.
+        address: String,
+        /// Why there is no better one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
     /// `get` is done, with the requested durability.
     Done {
         files: u64,

@@ -81,7 +81,7 @@ fn settings(error: &SettingsError) -> Diagnosis {
         match error {
             SettingsError::StdoutNotAlone => "get each file in a separate command, or into a directory",
             SettingsError::NoSource => {
-                "give a ticket URL, NAME/PATH or NAME@HOST/PATH, or set SHIPLANE_TICKET"
+                "give a ticket URL, NAME/PATH, NAME@HOST/PATH or, over ssh, HOST:PATH, or set SHIPLANE_TICKET"
             }
             SettingsError::TwoSources => "with --ticket-file, give only DEST",
             SettingsError::Target(error) => return job(error),
@@ -91,9 +91,17 @@ fn settings(error: &SettingsError) -> Diagnosis {
             SettingsError::FilesFrom { .. } => "give a file with one path on each line, or `-`",
             SettingsError::StdinTwice => "put one of them into a file",
             SettingsError::NoDest => "give a file or a directory, or omit DEST for the current directory",
+            SettingsError::RemoteDest { .. } => {
+                "add a local DEST, e.g. ./ for the current directory; to copy between two other machines, run shiplane \
+                 on one of them"
+            }
+            SettingsError::RemotePath { .. } => {
+                "run shiplane on one of the two machines, e.g. ssh HOST shiplane push PATH OTHER:PATH; for a local file \
+                 with a colon in its name, give ./NAME"
+            }
             SettingsError::NoPath => "give the files to push before the target",
             SettingsError::NoTarget => {
-                "give a ticket URL, NAME/PATH or NAME@HOST/PATH last, or set SHIPLANE_TICKET"
+                "give a ticket URL, NAME/PATH, NAME@HOST/PATH or, over ssh, HOST:PATH last, or set SHIPLANE_TICKET"
             }
             SettingsError::TwoTargets => "with --ticket-file, give only the paths",
             SettingsError::TicketFileAndServer => "omit one of them",

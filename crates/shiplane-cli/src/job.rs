@@ -91,6 +91,9 @@ impl Job {
                 self.reporter().progress(event.into(), Instant::now());
                 self.tell(&Event::ConnectionLost { message: why.clone(), pause_seconds: seconds(*pause) });
             }
+            (EventKind::Route { route, why }, _) => {
+                self.tell(&Event::Route { address: route.clone(), message: why.clone() });
+            }
             _ => self.reporter().progress(event.into(), Instant::now()),
         }
     }

@@ -10,9 +10,11 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Starts logging: our warnings always, more with each `-v`. `RUST_LOG`, as in `info,shiplane=debug`, replaces both.
-pub(crate) fn init(verbose: u8) {
+/// Starts logging: our warnings unless `is_quiet`, more with each `-v`. `RUST_LOG`, as in `info,shiplane=debug`, replaces
+/// both.
+pub(crate) fn init(verbose: u8, is_quiet: bool) {
     let (others, ours) = match verbose {
+        0 if is_quiet => (Level::ERROR, Level::ERROR),
         0 => (Level::ERROR, Level::WARN),
         1 => (Level::WARN, Level::INFO),
         2 => (Level::INFO, Level::DEBUG),

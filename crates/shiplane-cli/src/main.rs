@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return report::usage(&error),
     };
-    logging::init(cli.verbose);
+    logging::init(cli.verbose, cli.command.is_for_ssh());
     let json = cli.command.is_json();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

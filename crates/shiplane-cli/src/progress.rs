@@ -120,6 +120,10 @@ impl<W: Write> Reporter<W> {
     /// Reports progress. Cheap enough for every buffer.
     pub(crate) fn progress(&mut self, progress: Progress, now: Instant) {
         let before = self.last.take();
+        if let Some(bar) = self.bar.as_ref().filter(|bar| bar.is_hidden()) {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(TICK);
+        }
         if progress.phase != Phase::Reconnecting {
             self.loss_told = None;
         }
@@ -175,6 +179,12 @@ impl<W: Write> Reporter<W> {
             {
                 self.loss_told = Some(message.clone());
                 print_line(&format!("no connection: {message}; connecting again"));
+            }
+            (OutputMode::Human, Event::Route { address, message }) if self.is_watched => {
+                print_line(&match message {
+                    Some(why) => format!("data goes through {address}: {why}"),
+                    None => format!("data goes to {address}"),
+                });
             }
             (OutputMode::Human | OutputMode::Quiet, Event::File { path, sha256: Some(sha256), .. }) => {
                 let line = checksums::line(sha256, path, self.is_terminal);
@@ -255,10 +265,9 @@ pub(crate) fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }
 
+/// Nothing is drawn before there is something to show: ssh may still ask for a password.
 fn new_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style(false));
-    bar.enable_steady_tick(TICK);
-    bar
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style(false))
 }
 
 fn draw(bar: &ProgressBar, progress: &Progress, phase_is_new: bool) {

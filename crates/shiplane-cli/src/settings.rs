@@ -21,7 +21,7 @@ use shiplane::{Target, escape};
 
 use crate::args::{
     Compress, Digest, Durability, ExistingArgs, GetArgs, Links, MovingArgs, PathArgs, ServeArgs, Skip,
-    TicketUses,
+    SshArgs, TicketUses,
 };
 use crate::progress::OutputMode;
 
@@ -62,6 +62,7 @@ pub(crate) struct GetSettings {
     pub(crate) verify: bool,
     pub(crate) sha256: bool,
     pub(crate) durability: Durability,
+    pub(crate) ssh: SshArgs,
     pub(crate) buffer_len_bytes: usize,
     pub(crate) common: JobSettings,
     pub(crate) output_mode: OutputMode,
@@ -119,6 +120,12 @@ pub(crate) enum SettingsError {
     StdinTwice,
     #[error("DEST is empty")]
     NoDest,
+    #[error(
+        "it is not clear whether {dest} is a source or the destination, which cannot be on another machine"
+    )]
+    RemoteDest { dest: String },
+    #[error("{path} is on another machine; only local files can be pushed or synced")]
+    RemotePath { path: String },
     #[error("there is nothing to push, only a target")]
     NoPath,
     #[error("there is no target")]
@@ -151,7 +158,7 @@ impl ServeSettings {
     pub(crate) fn from_args(args: ServeArgs) -> Result<Self, SettingsError> {
         check_ttl(args.ticket_ttl)?;
         Ok(Self {
-            root: args.root,
+            root: args.root.unwrap_or_default(),
             listen: Listen::from_arg(args.listen),
             advertise: args.advertise,
             ticket_ttl: args.ticket_ttl,
@@ -200,8 +207,15 @@ impl GetSettings {
             paths.last().is_some_and(|last| !Target::is_meant(last)) && (paths.len() > 1 || ticket.is_some());
         let dest = if has_dest { paths.pop() } else { None };
         let typed = if paths.is_empty() { ticket.into_iter().collect() } else { paths };
-        let sources: Vec<_> =
-            typed.iter().map(|typed| Target::from_os_str(typed)).collect::<Result<_, _>>()?;
+        let sources: Vec<_> = (typed.iter())
+            .map(|typed| Target::from_os_str(typed).map(|source| source.with_rights(true, false)))
+            .collect::<Result<_, _>>()?;
+        // With scp the last one is the destination, and here it could be a source too.
+        if sources.len() > 1 && sources.last().is_some_and(|last| !last.is_direct()) && dest.is_none() {
+            return Err(SettingsError::RemoteDest {
+                dest: escape(typed.last().map_or(b"", |last| last.as_encoded_bytes())),
+            });
+        }
         let dest = match dest {
             _ if sources.is_empty() => return Err(SettingsError::NoSource),
             None => Dest::Path(PathBuf::from("./")),
@@ -222,6 +236,7 @@ impl GetSettings {
             verify: args.verify,
             sha256: args.sha256,
             durability: args.durability,
+            ssh: args.ssh,
             buffer_len_bytes: args.moving.buffer,
             common: JobSettings::from_args(args.moving, args.path, filters),
             output_mode: output_mode(args.json, args.quiet),
@@ -252,6 +267,17 @@ impl JobSettings {
             filters: FilterSettings::default(),
             inside_links_only: links == Links::Inside,
         }
+    }
+}
+
+/// Refuses a path that names another machine, unless there is a local file of that name.
+fn check_local(path: &OsStr) -> Result<(), SettingsError> {
+    let is_remote = Target::is_meant(path)
+        && Target::from_os_str(path).is_ok_and(|target| target.is_over_ssh())
+        && Path::new(path).symlink_metadata().is_err();
+    match is_remote {
+        true => Err(SettingsError::RemotePath { path: escape(path.as_encoded_bytes()) }),
+        false => Ok(()),
     }
 }
 
@@ -333,7 +359,7 @@ mod tests {
     }
 
     fn source(name: &str) -> Target {
-        format!("{name}@h:1").parse().unwrap()
+        format!("{name}@h:1").parse::<Target>().unwrap().with_rights(true, false)
     }
 
     fn path(path: &str) -> Dest {

@@ -1,10 +1,11 @@
-//! Finds a peer by a code that a person has said, and proves to it that both know the code.
+//! Finds a peer: by a code that a person has said, which both then prove to know, or by ssh.
 //!
 //! 1. `code`: a number and words of the PGP list. It corrects mistyped words.
 //! 2. `exchange`: SPAKE2 with confirmation, bound to both ids and to the TLS connection. No IO.
 //! 3. `host`: the sender's code: guesses, receivers, expiry. No IO.
 //! 4. `service`: both over RPC, on the one stream that a guest has.
-//! 5. `nearby`: multicast DNS. `candidates`: which announced addresses are dialled. `seek`: from a number to a sender.
+//! 5. `ssh`: the other machine's program, started by the user's own ssh.
+//! 6. `nearby`: multicast DNS. `candidates`: which announced addresses are dialled. `seek`: from a number to a sender.
 //!
 //! All of it is public with the feature `internals` alone: a program sends and receives by the crate `shiplane`.
 //!
@@ -27,6 +28,7 @@ mod host;
 mod nearby;
 mod seek;
 mod service;
+mod ssh;
 mod words;
 
 /// What the other crates of this workspace are built from. It may change at any time.
@@ -39,11 +41,20 @@ pub mod internals {
         nearby::{Announced, Announcement, MAX_ADDRESSES, Nearby, NearbyError, Search},
         seek::{SeekError, seek},
         service::{CodeEvent, CodeService, GUEST_METHODS, ProveError, Prover},
+        ssh::{
+            Greeting, GreetingError, NoTicket, Rights, SshAddress, SshAddressError, SshCommand,
+            SshCommandError, SshError, SshPipes, SshProcess, SshRequest, SshRequestError,
+        },
     };
 }
 
 /// The fuzz entries. Each takes any bytes and panics if an invariant of the crate is broken.
 #[doc(hidden)]
 pub mod fuzz {
-    pub use crate::{code::fuzz_code, exchange::fuzz_exchange, service::fuzz_bodies};
+    pub use crate::{
+        code::fuzz_code,
+        exchange::fuzz_exchange,
+        service::fuzz_bodies,
+        ssh::{fuzz_greeting, fuzz_ssh_address},
+    };
 }

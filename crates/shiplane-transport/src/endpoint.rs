@@ -66,14 +66,14 @@ struct Inner {
 pub struct TransportBuilder {
     identity: Option<Identity>,
     trust: Trust,
-    config: TransportConfig,
-    seams: Seams,
+    pub(crate) config: TransportConfig,
+    pub(crate) seams: Seams,
 }
 
 /// What a simulation replaces: the socket and randomness. Its clock is tokio's, paused.
 #[derive(Debug, Default)]
 pub(crate) struct Seams {
-    socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
+    pub(crate) socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
     rng_seed: Option<[u8; 32]>,
 }
 

@@ -5,7 +5,8 @@
 //!
 //! 1. [`identity`](Identity): a peer is an Ed25519 key. [`Trust`] decides which keys we dial and accept; `tls`
 //!    verifies them.
-//! 2. [`QuicTransport`]: one socket; `pool` keeps one connection per peer, `socket` tunes the socket.
+//! 2. [`QuicTransport`]: one socket; `pool` keeps one connection per peer, `socket` tunes the socket, `channel` puts a
+//!    byte stream in its place.
 //! 3. [`PeerConnection`]: chunks, messages and streams to one peer; `router` classifies incoming streams; the halves
 //!    of a `stream` reset when dropped.
 //! 4. `lane`: sends a chunk from a [`ChunkSource`], or receives one into memory, a file or a writer. Only a stored chunk
@@ -60,6 +61,7 @@
 
 mod blocking;
 mod buffer;
+mod channel;
 mod close;
 mod config;
 mod congestion;
@@ -115,6 +117,7 @@ pub use trust::{Admission, Trust};
 pub mod internals {
     pub use crate::{
         buffer::BufferPool,
+        channel::{CHANNEL_ADDR, Channel, ChannelEnd},
         config::{CongestionControl, LaneThreads, Timeouts},
         connection::{
             AlreadyClaimed, Claim, InboundChunk, TransferStream,
@@ -155,5 +158,8 @@ pub use tls::test_support;
 /// The fuzz entries. Each takes any bytes and panics if an invariant of the crate is broken.
 #[doc(hidden)]
 pub mod fuzz {
-    pub use crate::identity::{fuzz_key_file, fuzz_peer_id};
+    pub use crate::{
+        channel::fuzz_frames,
+        identity::{fuzz_key_file, fuzz_peer_id},
+    };
 }

@@ -1,24 +1,27 @@
 //! The client: this machine's key, and connections to servers.
 
 mod dial;
+mod ssh;
 
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use shiplane_access::internals::{Addresses, PeerName, PeersFile, StandingPeer};
+use shiplane_reach::internals::SshCommand;
 use shiplane_transport::{
     Identity, PeerId, QuicTransport, TransportConfig,
     internals::{LaneThreads, blocking},
 };
 
+pub(crate) use self::ssh::SshSession;
 use crate::{
-    error::{Cause, Error, TargetError},
+    error::{Cause, Error, ErrorKind, SshFailure, TargetError},
     home::{HomePaths, machine_setters},
-    target::{ServerKey, Target},
+    target::{Direct, ServerKey},
 };
 
 /// Connects to servers with this machine's key. Clones share the key and the sockets.
@@ -36,6 +39,9 @@ struct Inner {
     config: TransportConfig,
     /// For IPv4 and IPv6, bound when they are needed.
     transports: Mutex<[Option<Arc<QuicTransport>>; 2]>,
+    ssh: SshCommand,
+    /// Those that were started, also in place of others that have ended.
+    sessions: Arc<Mutex<Vec<Weak<SshSession>>>>,
 }
 
 /// Makes a [`Client`].
@@ -48,6 +54,8 @@ pub struct ClientBuilder {
     places: HomePaths,
     buffer_len_bytes: Option<usize>,
     is_foreground: bool,
+    ssh: Option<String>,
+    remote_program: Option<String>,
 }
 
 impl Client {
@@ -70,7 +78,10 @@ impl Client {
     pub async fn close(&self) {
         let transports = std::mem::take(&mut *self.transports());
         let closing = transports.iter().flatten().map(|transport| transport.shutdown(Duration::ZERO));
-        futures::future::join_all(closing).await;
+        let sessions = std::mem::take(&mut *self.sessions());
+        let sessions = sessions.iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let ending = sessions.iter().map(|session| session.close());
+        tokio::join!(futures::future::join_all(closing), futures::future::join_all(ending));
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -82,18 +93,36 @@ impl Client {
     }
 
     /// The server's key and addresses.
-    pub(crate) async fn locate(&self, target: &Target) -> Result<(PeerId, Addresses), Error> {
-        match (&target.server, &target.at) {
+    pub(crate) async fn locate(&self, direct: &Direct) -> Result<(PeerId, Addresses), Error> {
+        match (&direct.server, &direct.at) {
             (ServerKey::Id(id), Some(at)) => Ok((*id, at.clone())),
             (ServerKey::Id(_), None) => Err(TargetError::Unknown.into()),
             (ServerKey::Name(name), at) => {
-                let (path, name) = (self.inner.places.peers_path()?, name.clone());
-                let reading = blocking::spawn(move || known(path, name));
-                let peer = reading.await.map_err(|_| Cause::Abandoned)??;
+                let peer = self.known(name).await?;
                 let at = at.clone().or(peer.at);
                 Ok((peer.id, at.ok_or(Cause::NoAddress { name: peer.name })?))
             }
         }
+    }
+
+    /// Whether the list of peers has this name.
+    pub(crate) async fn is_known(&self, name: &PeerName) -> Result<bool, Error> {
+        match self.known(name).await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.cause(), Cause::NoSuchName { .. }) => Ok(false),
+            // Without a place for it there is no list.
+            Err(error) if error.kind() == ErrorKind::Usage => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn known(&self, name: &PeerName) -> Result<StandingPeer, Error> {
+        let (path, name) = (self.inner.places.peers_path()?, name.clone());
+        blocking::spawn(move || known(path, name)).await.map_err(|_| Cause::Abandoned)?
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Vec<Weak<SshSession>>> {
+        self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn transports(&self) -> MutexGuard<'_, [Option<Arc<QuicTransport>>; 2]> {
@@ -122,6 +151,19 @@ impl ClientBuilder {
         self
     }
 
+    /// The command that stands for `ssh`, with its own arguments: words between blanks, which quotes keep together.
+    pub fn ssh(mut self, command: impl Into<String>) -> Self {
+        self.ssh = Some(command.into());
+        self
+    }
+
+    /// The program that ssh is to run on the other machine, as the shell there takes it. By default it is `shiplane`,
+    /// looked for in the PATH of that shell and in the usual places.
+    pub fn remote_program(mut self, program: impl Into<String>) -> Self {
+        self.remote_program = Some(program.into());
+        self
+    }
+
     /// Loads this machine's key, or creates it.
     ///
     /// Cancel-safe: a key file is created completely or not at all.
@@ -130,11 +172,15 @@ impl ClientBuilder {
     /// [`ErrorKind::LocalIo`](crate::ErrorKind::LocalIo) or [`ErrorKind::Identity`](crate::ErrorKind::Identity) if the key
     /// cannot be read or must not be used, [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is no place for it.
     pub async fn build(self) -> Result<Client, Error> {
+        let ssh = self.ssh.as_deref().map(SshCommand::parse).transpose();
+        let ssh = ssh.map_err(|error| Cause::from(SshFailure::from(error)))?.unwrap_or_default();
+        let ssh = self.remote_program.into_iter().fold(ssh, SshCommand::remote_program);
         let places = self.places.clone();
         let loading = blocking::spawn(move || places.identity());
         let identity = loading.await.map_err(|_| Cause::Abandoned)??;
         let config = transport_config(self.buffer_len_bytes, self.is_foreground);
-        let inner = Inner { identity, places: self.places, config, transports: Mutex::default() };
+        let (transports, sessions) = Default::default();
+        let inner = Inner { identity, places: self.places, config, transports, ssh, sessions };
         Ok(Client { inner: Arc::new(inner) })
     }
 }

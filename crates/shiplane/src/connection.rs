@@ -17,6 +17,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use shiplane_protocols::internals::{ping, with_ticket};
+use shiplane_reach::internals::{Rights, SshAddress};
 use shiplane_rpc::{Method, RpcClient};
 use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId, internals::blocking};
 use shiplane_wire::{Code, escape_truncated};
@@ -28,13 +29,13 @@ use self::{
     sync::SyncJob,
 };
 use crate::{
-    client::Client,
+    client::{Client, SshSession},
     error::{Cause, Error},
     offer::{Conclusion, Offer},
     received::ReceivedCodes,
     report::Report,
     request::Request,
-    target::{Target, join},
+    target::{Target, Way, join},
 };
 
 /// A connection to one server, for any number of jobs and calls at a time. Clones share it.
@@ -54,6 +55,8 @@ struct Inner {
     /// Where the peer was found, if the target does not say it exactly.
     found: Option<SocketAddr>,
     by_code: Option<Arc<ByCode>>,
+    /// The session that has started the server.
+    ssh: Option<Arc<SshSession>>,
 }
 
 /// What is known of a sender whose code this side has proven.
@@ -84,9 +87,18 @@ impl Client {
         Error: From<T::Error>,
     {
         let target = target.try_into()?;
-        let (server, at) = self.locate(&target).await?;
+        let direct = match target.way() {
+            Way::Direct(direct) => direct,
+            Way::Either { name, direct, .. } if self.is_known(name).await? => {
+                direct.as_ref().map_err(Clone::clone)?
+            }
+            Way::Ssh(address) | Way::Either { ssh: address, .. } => {
+                return Box::pin(Connection::start_by_ssh(self, address.clone(), target.rights())).await;
+            }
+        };
+        let (server, at) = self.locate(direct).await?;
         let peer = self.dial(server, &at).await?;
-        Ok(Connection::new(self.clone(), target, peer))
+        Ok(Connection::new(self.clone(), direct.clone().into(), peer))
     }
 }
 
@@ -97,7 +109,18 @@ impl Connection {
             Some(secret) => with_ticket(rpc, secret),
             None => rpc,
         };
-        Self { inner: Arc::new(Inner { client, target, peer, rpc, found: None, by_code: None }) }
+        Self { inner: Arc::new(Inner { client, target, peer, rpc, found: None, by_code: None, ssh: None }) }
+    }
+
+    async fn start_by_ssh(client: &Client, address: SshAddress, rights: Rights) -> Result<Self, Error> {
+        Self::by_ssh(SshSession::start(client, address, rights, false).await?).await
+    }
+
+    /// By the best route that there is at once.
+    async fn by_ssh(session: Arc<SshSession>) -> Result<Self, Error> {
+        let peer = session.connect().await?;
+        let new = Self::new(session.client().clone(), session.target().clone(), peer);
+        Ok(Self { inner: Arc::new(Inner { ssh: Some(session), ..new.inner.parts() }) })
     }
 
     /// To a peer that was found at this address.
@@ -157,7 +180,16 @@ impl Connection {
         self.inner.peer.peer_id()
     }
 
-    /// The server's address.
+    /// How the server is reached: its address, or `ssh HOST` while packets go through an ssh session.
+    #[must_use]
+    pub fn route(&self) -> String {
+        match &self.inner.ssh {
+            Some(session) if session.carries(&self.inner.peer) => session.route(),
+            _ => self.remote_addr().to_string(),
+        }
+    }
+
+    /// The server's address. That of a server that is reached [through ssh](Self::route) says nothing.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
         self.inner.peer.remote_addr()
@@ -253,11 +285,19 @@ impl Connection {
 
     /// A new connection to the same server.
     pub(crate) async fn redial(&self) -> Result<Self, Error> {
-        let Inner { client, target, found, by_code, .. } = &*self.inner;
+        let Inner { client, target, found, by_code, ssh, .. } = &*self.inner;
+        if let Some(session) = ssh {
+            return Box::pin(async { Self::by_ssh(session.again().await?).await }).await;
+        }
         let Some(addr) = *found else { return client.connect(target).await };
         let peer = client.dial_addr(self.peer_id(), addr).await?;
         let again = Self::found(client.clone(), target.clone(), peer, addr);
         Ok(Self { inner: Arc::new(Inner { by_code: by_code.clone(), ..again.inner.parts() }) })
+    }
+
+    /// The session that carries this connection's packets, if one does.
+    fn carrying_session(&self) -> Option<&Arc<SshSession>> {
+        self.inner.ssh.as_ref().filter(|session| session.carries(&self.inner.peer))
     }
 
     /// Runs a job until it ends or `cancelled` is ready.
@@ -296,6 +336,9 @@ impl Connection {
 
     /// Why something failed: where the server did not let us in, that is the reason.
     fn explained(&self, failed: Error) -> Error {
+        if let Some(why) = self.inner.ssh.as_ref().and_then(|session| session.lost(&self.inner.peer)) {
+            return Cause::from(why).into();
+        }
         match self.inner.peer.end() {
             Some(end @ ConnectionEnd::ClosedByPeer { code: Code::Unauthorised | Code::Busy }) => {
                 Cause::Connect(ConnectError::of_end(self.remote_addr(), end)).into()
@@ -314,6 +357,7 @@ impl Inner {
             rpc: self.rpc.clone(),
             found: self.found,
             by_code: self.by_code.clone(),
+            ssh: self.ssh.clone(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod choice;
 mod code;
 mod dial;
+mod ssh;
 mod sync;
 mod transfer;
 
@@ -13,11 +14,12 @@ use shiplane_access::internals::{
 };
 use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_protocols::internals::{FetchError, PushError, sync::SyncError};
+use shiplane_reach::internals::SshAddressError;
 use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{BindError, ConnectError, IdentityError, internals::PeerIdError};
 use shiplane_wire::PathRefused;
 
-pub(crate) use self::{choice::ChoiceError, code::CodeFailure, dial::DialError};
+pub(crate) use self::{choice::ChoiceError, code::CodeFailure, dial::DialError, ssh::SshFailure};
 use crate::{event::Side, report::Report};
 
 /// Why a job failed.
@@ -261,6 +263,8 @@ pub(crate) enum Cause {
     NotConnectedAgain { tried: Duration, source: Box<Error> },
     #[error(transparent)]
     Code(#[from] CodeFailure),
+    #[error(transparent)]
+    Ssh(#[from] SshFailure),
     #[error("interrupted")]
     Interrupted,
     #[error("a worker thread ended early, as when the runtime shuts down")]
@@ -281,8 +285,10 @@ pub(crate) enum HomeError {
 pub(crate) enum TargetError {
     #[error("the ticket is wrong: {0}")]
     Ticket(#[from] TicketError),
-    #[error("this is neither a ticket URL nor NAME/PATH or NAME@HOST:PORT/PATH")]
+    #[error("this is neither a ticket URL nor NAME/PATH, NAME@HOST:PORT/PATH or, over ssh, HOST:PATH")]
     Unknown,
+    #[error("this cannot be given to ssh: {0}")]
+    Ssh(#[from] SshAddressError),
     #[error("invalid peer id: {0}")]
     Id(#[from] PeerIdError),
     #[error("the name is wrong: {0}")]
@@ -361,6 +367,7 @@ impl Cause {
                 Diagnosis { kind: Unreachable, hint: AGAIN_LATER, ..source.diagnosis() }
             }
             Self::Code(error) => error.diagnosis(),
+            Self::Ssh(error) => error.diagnosis(),
             Self::Interrupted => here(Interrupted, RESUME),
             Self::Abandoned => here(Other, RESUME),
         }
@@ -407,10 +414,13 @@ fn target(error: &TargetError) -> Diagnosis {
             TargetError::Ticket(_) => {
                 "copy the whole ticket as shiplane serve printed it, and put it in single quotes"
             }
+            TargetError::Ssh(_) => {
+                "give [USER@]HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH; for a file with a colon in its name, ./NAME"
+            }
             TargetError::Id(_) => "copy the id again; shiplane id prints it on that machine",
             TargetError::Unknown | TargetError::Name(_) | TargetError::Address(_) | TargetError::Path(_) => {
-                "give a ticket URL, NAME@HOST:PORT/PATH with a peer's name or id, or NAME/PATH with the name of a peer whose \
-                 address is known"
+                "give a ticket URL, NAME@HOST:PORT/PATH with a peer's name or id, NAME/PATH with the name of a peer whose \
+                 address is known, or HOST:PATH to go over ssh"
             }
         },
     )

@@ -80,6 +80,13 @@ pub enum EventKind {
         /// How long it waits before it dials.
         pause: Duration,
     },
+    /// A server that was started by ssh is reached in another way, or in no better one. The job goes on.
+    Route {
+        /// How it is reached: its address, or `ssh HOST` while packets go through the ssh session.
+        route: String,
+        /// Why there is no better one. Escaped: safe to print.
+        why: Option<String>,
+    },
 }
 
 /// One of the two machines, or what is between them.

@@ -139,6 +139,8 @@ pub use leftovers::clean;
 pub use peers::{KnownPeer, Peers};
 pub use report::Report;
 pub use request::Request;
+#[doc(hidden)]
+pub use server::serve_over_ssh;
 pub use server::{Context, FromContext, Server, ServerBuilder, State, Stats, TicketBuilder};
 pub use shiplane_access::Ticket;
 pub use shiplane_access::internals::DEFAULT_PORT;

@@ -3,6 +3,8 @@
 mod advertise;
 mod cleaning;
 mod handler;
+mod open;
+mod over_ssh;
 mod sending;
 mod sessions;
 mod stats;
@@ -16,19 +18,20 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use shiplane_access::internals::{AccessControl, Addresses, PeersFile, RootId, TicketBook, TicketsFile};
-use shiplane_files::internals::{LinkPolicy, Source, SourceRoot, sync::SyncState};
+use shiplane_access::internals::{AccessControl, Addresses};
+use shiplane_files::internals::LinkPolicy;
 use shiplane_protocols::{
-    Compression, TransferMetrics,
-    internals::{FileServer, ReloadOn, WriteLimits, transfer::TransferOptions},
+    TransferMetrics,
+    internals::{FileServer, ReloadOn, WriteLimits},
 };
 use shiplane_reach::internals::{Announced, Announcement};
 use shiplane_rpc::{Fault, Router};
 use shiplane_transport::{
-    Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, internals::blocking,
+    Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, TransportConfig,
+    internals::blocking,
 };
 use tokio::{net::ToSocketAddrs, sync::Notify};
 use tokio_util::sync::CancellationToken;
@@ -38,10 +41,12 @@ use self::{
     advertise::{Advertised, addresses_for},
     cleaning::clean_now_and_then,
     handler::{Callers, Handler, Shared, mount},
+    open::Opened,
     sending::Sending,
 };
 pub use self::{
     handler::{Context, FromContext, State},
+    over_ssh::serve_over_ssh,
     stats::Stats,
     ticket::TicketBuilder,
 };
@@ -51,7 +56,6 @@ use crate::{
     event::Event,
     home::{HomePaths, machine_setters},
     request::Request,
-    settings::limiter,
 };
 
 /// Serves a directory, or one file, to the peers that have a ticket or are in the list of peers. Clones share it.
@@ -91,6 +95,8 @@ pub struct ServerBuilder<S = ()> {
     advertised: Vec<String>,
     is_foreground: bool,
     is_announced: bool,
+    /// Whether an ssh session has started it: then nobody else is let in.
+    is_for_ssh: bool,
     /// The client's key, and what is sent by a code.
     sending: Option<(Identity, SendSettings)>,
     state: S,
@@ -118,6 +124,7 @@ impl Server {
             advertised: Vec::new(),
             is_foreground: false,
             is_announced: false,
+            is_for_ssh: false,
             sending: None,
             state: (),
             methods: Vec::new(),
@@ -405,57 +412,9 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
-    /// All that blocks.
-    fn open(mut self) -> Result<(Opened, Self), Error> {
-        if let Some((identity, settings)) = self.sending.take() {
-            return Ok((self.open_sending(identity, settings)?, self));
-        }
-        let peers = self.places.peers_path()?;
-        // A broken list would refuse everyone: better reported here than found out by every peer.
-        PeersFile::at(&peers).read().map_err(Cause::from)?;
-        let root = SourceRoot::open(&self.path).map_err(Cause::Serve)?;
-        if self.is_writable && !root.is_directory() {
-            return Err(Cause::WritableFile.into());
-        }
-        let access = AccessControl::open(&peers);
-        let access = Arc::new(access.with_tickets(self.tickets()?));
-        let advertised = advertised(&self.advertised)?;
-        let metrics = Arc::new(TransferMetrics::new());
-        let options = TransferOptions {
-            rate: limiter(self.rate),
-            // The client decides.
-            compression: Compression::Always,
-            metrics: Some(Arc::clone(&metrics)),
-            ..TransferOptions::default()
-        };
-        let files = if self.is_writable {
-            let (state, limits) = (SyncState::at(self.places.sync_path()?), self.limits.clone());
-            FileServer::syncing(root, &self.path, Arc::clone(&access), options, limits, state)
-        } else {
-            FileServer::new(root, Arc::clone(&access), options)
-        };
-        let identity = self.places.identity()?;
-        Ok((Opened { files, access, identity, advertised, metrics, sending: None }, self))
-    }
-
-    /// Those that servers of the same directory have given out, and this one will. Blocking.
-    fn tickets(&self) -> Result<TicketBook, Error> {
-        let file = match self.places.tickets_path() {
-            // The tickets of a key that is stored nowhere end with it.
-            Ok(path) if !self.places.has_fresh_key => TicketsFile::at(path),
-            _ => return Ok(TicketBook::new()),
-        };
-        let unreadable = |source| Cause::Root { path: self.path.clone(), source };
-        let root = RootId::of(&self.path).map_err(unreadable)?;
-        Ok(TicketBook::open(file, root, Instant::now()).map_err(Cause::from)?)
-    }
-
     fn serve(self, opened: Opened, addresses: &[SocketAddr]) -> Result<Server, Error> {
         let Opened { files, access, identity, advertised, metrics, sending } = opened;
-        // Whatever comes is read at once, so that no window has to be large before it is used.
-        let config = transport_config(None, self.is_foreground)
-            .receive_budget_bytes(Some(RECEIVE_CREDIT_BYTES))
-            .send_budget_bytes(Some(SEND_CREDIT_BYTES));
+        let config = server_config(self.is_foreground);
         let (trust, router) = match &sending {
             Some((sending, _)) => (sending.trust(), sending.router(&files)),
             None => (AccessControl::trust(&access), files.router()),
@@ -509,7 +468,7 @@ impl ServerBuilder {
     /// The state that handlers extract as [`State<S>`]. It comes before the methods.
     pub fn state<S: Clone + Send + Sync + 'static>(self, state: S) -> ServerBuilder<S> {
         let Self { path, places, is_writable, limits, clean_after, rate, advertised, .. } = self;
-        let Self { is_foreground, is_announced, sending, .. } = self;
+        let Self { is_foreground, is_announced, is_for_ssh, sending, .. } = self;
         ServerBuilder {
             path,
             places,
@@ -520,6 +479,7 @@ impl ServerBuilder {
             advertised,
             is_foreground,
             is_announced,
+            is_for_ssh,
             sending,
             state,
             methods: Vec::new(),
@@ -538,6 +498,13 @@ impl<S> fmt::Debug for ServerBuilder<S> {
     }
 }
 
+/// Whatever comes is read at once, so that no window has to be large before it is used.
+fn server_config(is_foreground: bool) -> TransportConfig {
+    transport_config(None, is_foreground)
+        .receive_budget_bytes(Some(RECEIVE_CREDIT_BYTES))
+        .send_budget_bytes(Some(SEND_CREDIT_BYTES))
+}
+
 fn advertised(named: &[String]) -> Result<Vec<Advertised>, Error> {
     let parsed = named.iter().map(|text| Advertised::parse(text)).collect::<Result<_, _>>();
     Ok(parsed.map_err(Cause::Advertise)?)
@@ -550,17 +517,6 @@ pub(crate) fn addresses_of(bound: SocketAddr, named: &[String]) -> Result<Addres
 
 /// Seven days, as `shiplane clean` has it.
 const CLEAN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// What a server is made of, once everything that blocks is done.
-struct Opened {
-    files: Arc<FileServer>,
-    access: Arc<AccessControl>,
-    identity: Identity,
-    advertised: Vec<Advertised>,
-    metrics: Arc<TransferMetrics>,
-    /// What is sent by a code.
-    sending: Option<(Sending, Source)>,
-}
 
 /// The router with the server's own methods, and a guard that knows who may call each.
 fn with_methods<S>(

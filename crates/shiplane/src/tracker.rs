@@ -270,6 +270,11 @@ impl Tracker {
         self.emit(&mut state, EventKind::ConnectionLost { why, pause }, None);
     }
 
+    /// The server is reached by this route, if not by a better one for this reason.
+    pub(crate) fn route(&self, route: String, why: Option<String>) {
+        self.emit(&mut self.state(), EventKind::Route { route, why }, None);
+    }
+
     /// The parts begin anew, over another connection: what was there counts as present, and what was left out is found
     /// out again.
     pub(crate) fn begin_again(&self, parts: impl IntoIterator<Item = usize>) {

@@ -7,6 +7,7 @@ are created. The same command run again finds the same place and changes nothing
 
   shiplane get nas/photos/2026 copy     copy has the content of 2026
   shiplane get nas/photos/2026 copy/    copy/2026 has it
+  shiplane get me@host:photos copy      over ssh; photos is in the home directory there
 
 Without SOURCE, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
 hide it from the process list. To resume an interrupted run, repeat the command.";
@@ -17,6 +18,7 @@ directories are created. The same command run again finds the same place and cha
 
   shiplane push photos nas/backup       backup/photos has the content of photos
   shiplane push photos/. nas/backup     backup has it
+  shiplane push photos me@host:backup   over ssh; backup is in the home directory there
 
 Standard input goes to the file of TARGET: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end.
 
@@ -48,6 +50,7 @@ Lists what get would fetch, sorted by name. Directories end in a slash; with -l,
 
   shiplane ls nas/photos          one line for each name in photos
   shiplane ls -lR 'TICKET'        everything, with sizes
+  shiplane ls me@host:photos      over ssh
 
 Without SOURCE, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
 hide it from the process list.";

@@ -6,18 +6,20 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
-use super::{FilterArgs, Skip};
+use super::{FilterArgs, Skip, SshArgs};
 use crate::completion;
 
 /// Where to look.
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
-    /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH]; omit it if the ticket comes from a file or variable
+    /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH], or [USER@]HOST:PATH over ssh; omit it if the ticket comes from a file or variable
     #[arg(value_name = "SOURCE", add = ArgValueCompleter::new(completion::servers))]
     pub(crate) source: Option<OsString>,
     /// Read the ticket from FILE; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ssh: SshArgs,
 }
 
 #[derive(Debug, Args)]

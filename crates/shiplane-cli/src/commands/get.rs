@@ -35,7 +35,8 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
     let mut sources = settings.sources.iter().cloned();
     let Some(source) = sources.next() else { return Ok(()) };
     let shown = || settings.dest.shown();
-    let transfer = Transfer::connect(job, source, settings.buffer_len_bytes, shown(), &stop);
+    let transfer =
+        Transfer::connect(job, source, (settings.buffer_len_bytes, settings.ssh.clone()), shown(), &stop);
     let mut transfer = transfer.await?;
     let (mut total, mut landed, mut left_out) = (None, Vec::new(), None);
     let ended = loop {

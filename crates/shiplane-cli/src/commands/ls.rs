@@ -26,8 +26,8 @@ async fn ls(settings: LsSettings, stop: CancellationToken) -> Result<(), Failure
 }
 
 async fn list(settings: LsSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
-    let LsSettings { source, long, recursive, skip, filters, .. } = settings;
-    let transfer = Transfer::connect(job, source, BUFFER_LEN_BYTES, String::new(), &stop).await?;
+    let LsSettings { source, ssh, long, recursive, skip, filters, .. } = settings;
+    let transfer = Transfer::connect(job, source, (BUFFER_LEN_BYTES, ssh), String::new(), &stop).await?;
     let listing =
         Arc::new(Mutex::new(Listing { job: Arc::clone(job), long, rows: Vec::new(), held_bytes: 0 }));
     let (taking, mut others) = (Arc::clone(&listing), job.events());

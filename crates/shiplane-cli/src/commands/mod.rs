@@ -41,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             let code = env::var_os("SHIPLANE_CODE");
             receive::run(ReceiveSettings::from_args(args, code, io::stdin().lock())?)
         }
+        Command::Serve(args) if args.stdio_ticket => serve::over_ssh(),
         Command::Serve(args) => serve::run(ServeSettings::from_args(args)?),
         Command::Get(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");

@@ -1,7 +1,7 @@
 //! `shiplane ping SOURCE`
 
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use shiplane::{Client, Connection};
@@ -18,8 +18,8 @@ pub(super) fn run(settings: PingSettings) -> Result<(), Failure> {
 }
 
 async fn ping(settings: PingSettings, stop: CancellationToken) -> Result<(), Failure> {
-    let PingSettings { source, count, output_mode } = settings;
-    let client = Client::builder().foreground(true).build().await?;
+    let PingSettings { source, ssh, count, output_mode } = settings;
+    let client = ssh.apply(Client::builder().foreground(true)).build().await?;
     let probing = async {
         let connection = client.connect(source).await?;
         let pinged = probe(&connection, count).await?;
@@ -58,17 +58,18 @@ fn tell(connection: &Connection, pinged: &Pinged, output_mode: OutputMode) -> io
     let at = |index: usize| round_trips.get(index).copied().unwrap_or_default();
     let (min, median, max) = (at(0), at(round_trips.len() / 2), at(round_trips.len().saturating_sub(1)));
     let (sent, lost) = connection.packets();
-    let address = connection.remote_addr();
-    let family = match address.ip() {
-        IpAddr::V4(_) => "IPv4",
-        IpAddr::V6(_) => "IPv6",
+    let address = connection.route();
+    let family = match address.parse::<SocketAddr>() {
+        Ok(SocketAddr::V4(_)) => "IPv4",
+        Ok(SocketAddr::V6(_)) => "IPv6",
+        Err(_) => "ssh",
     };
     let (peer_id, own_version) = (connection.peer_id().to_string(), env!("CARGO_PKG_VERSION"));
     let mut out = io::stdout().lock();
     if output_mode == OutputMode::Json {
         let event = Event::Pinged {
             peer_id,
-            address: address.to_string(),
+            address,
             family,
             probes: round_trips.len() as u64,
             min_seconds: precise(min),
@@ -82,7 +83,10 @@ fn tell(connection: &Connection, pinged: &Pinged, output_mode: OutputMode) -> io
         return event.write_line(&mut out);
     }
     let probes = count(round_trips.len() as u64, "probe");
-    writeln!(out, "{peer_id} at {address} ({family})")?;
+    match family {
+        "ssh" => writeln!(out, "{peer_id} through {address}")?,
+        family => writeln!(out, "{peer_id} at {address} ({family})")?,
+    }
     writeln!(out, "round trip: {min:.1?} to {max:.1?}, median {median:.1?}, {probes}")?;
     writeln!(out, "packets: {sent} sent, {lost} lost")?;
     writeln!(out, "shiplane {own_version} here, {version} there")?;

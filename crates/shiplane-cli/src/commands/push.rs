@@ -32,9 +32,14 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
         () = stop.cancelled() => return Err(Failure::Interrupted),
     };
     let destination = escape(settings.target.path());
-    let transfer =
-        Transfer::connect(job, settings.target.clone(), settings.buffer_len_bytes, destination, &stop)
-            .await?;
+    let transfer = Transfer::connect(
+        job,
+        settings.target.clone(),
+        (settings.buffer_len_bytes, settings.ssh.clone()),
+        destination,
+        &stop,
+    )
+    .await?;
     let prepare = |push: PushJob, consented: bool| {
         let push = push.durable(settings.durability.is_durable());
         with_common!(with_existing!(push, &settings.existing, consented), &settings.common, job, stop)

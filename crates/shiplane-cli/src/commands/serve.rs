@@ -27,6 +27,11 @@ pub(super) fn run(settings: ServeSettings) -> Result<(), Failure> {
     runtime::run(serve(settings, stop))
 }
 
+/// Serves what standard input asks for, until that ends. Signals end it at once: nobody waits for it to finish.
+pub(super) fn over_ssh() -> Result<(), Failure> {
+    runtime::run(async { Ok(shiplane::serve_over_ssh().await?) })
+}
+
 async fn serve(settings: ServeSettings, stop: CancellationToken) -> Result<(), Failure> {
     let server = bind(&settings).await?;
     announce(&settings, &server)?;

@@ -26,9 +26,14 @@ async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Fai
 
 async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
     let destination = escape(settings.target.path());
-    let transfer =
-        Transfer::connect(job, settings.target.clone(), settings.buffer_len_bytes, destination, &stop)
-            .await?;
+    let transfer = Transfer::connect(
+        job,
+        settings.target.clone(),
+        (settings.buffer_len_bytes, settings.ssh.clone()),
+        destination,
+        &stop,
+    )
+    .await?;
     let sync = transfer
         .connection()
         .sync(&settings.directory)

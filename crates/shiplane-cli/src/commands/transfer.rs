@@ -7,6 +7,7 @@ use std::time::Duration;
 use shiplane::{Client, Connection, Error, ErrorKind, Report, Target};
 use tokio_util::sync::CancellationToken;
 
+use crate::args::SshArgs;
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
@@ -48,11 +49,12 @@ impl<'a> Transfer<'a> {
     pub(super) async fn connect(
         job: &'a Arc<Job>,
         target: Target,
-        buffer_len_bytes: usize,
+        (buffer_len_bytes, ssh): (usize, SshArgs),
         destination: String,
         stop: &CancellationToken,
     ) -> Result<Self, Failure> {
-        let client = Client::builder().foreground(true).buffer_len_bytes(buffer_len_bytes).build().await?;
+        let client = Client::builder().foreground(true).buffer_len_bytes(buffer_len_bytes);
+        let client = ssh.apply(client).build().await?;
         Self::open(job, client, target, destination, stop).await
     }
 
@@ -63,14 +65,17 @@ impl<'a> Transfer<'a> {
         destination: String,
         stop: &CancellationToken,
     ) -> Result<Self, Failure> {
-        job.phase(Phase::Connecting);
+        // What ssh asks at the terminal must not be painted over.
+        if !(target.is_over_ssh() && job.output_mode() == OutputMode::Human) {
+            job.phase(Phase::Connecting);
+        }
         let connection = tokio::select! {
             connection = client.connect(target) => connection?,
             () = stop.cancelled() => return Err(Failure::Interrupted),
         };
         job.tell(&Event::Started {
             peer_id: connection.peer_id().to_string(),
-            address: connection.remote_addr().to_string(),
+            address: connection.route(),
             destination,
         });
         Ok(Self { job, client, connection })

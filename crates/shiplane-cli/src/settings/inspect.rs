@@ -7,13 +7,14 @@ use std::path::Path;
 use shiplane::Target;
 
 use super::{FilterSettings, SettingsError, one_server, output_mode};
-use crate::args::{LsArgs, PingArgs, Skip, SourceArgs};
+use crate::args::{LsArgs, PingArgs, Skip, SourceArgs, SshArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `ls`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LsSettings {
     pub(crate) source: Target,
+    pub(crate) ssh: SshArgs,
     pub(crate) long: bool,
     pub(crate) recursive: bool,
     pub(crate) skip: Vec<Skip>,
@@ -25,6 +26,7 @@ pub(crate) struct LsSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PingSettings {
     pub(crate) source: Target,
+    pub(crate) ssh: SshArgs,
     pub(crate) count: u16,
     pub(crate) output_mode: OutputMode,
 }
@@ -39,10 +41,11 @@ impl LsSettings {
     ) -> Result<Self, SettingsError> {
         let has_ticket_on_stdin = args.source.ticket_file.as_deref() == Some(Path::new("-"));
         let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
-        let SourceArgs { source, ticket_file } = args.source;
+        let SourceArgs { source, ticket_file, ssh } = args.source;
         let source = one_server(ticket_file.as_deref(), source, ticket_variable, stdin)?;
         Ok(Self {
-            source: source.ok_or(SettingsError::NoSource)?,
+            source: source.ok_or(SettingsError::NoSource)?.with_rights(true, false),
+            ssh,
             long: args.long,
             recursive: args.recursive,
             skip: args.skip,
@@ -59,10 +62,10 @@ impl PingSettings {
         ticket_variable: Option<OsString>,
         stdin: impl Read,
     ) -> Result<Self, SettingsError> {
-        let SourceArgs { source, ticket_file } = args.source;
+        let SourceArgs { source, ticket_file, ssh } = args.source;
         let source = one_server(ticket_file.as_deref(), source, ticket_variable, stdin)?;
-        let source = source.ok_or(SettingsError::NoSource)?;
-        Ok(Self { source, count: args.count, output_mode: output_mode(args.json, false) })
+        let source = source.ok_or(SettingsError::NoSource)?.with_rights(true, false);
+        Ok(Self { source, ssh, count: args.count, output_mode: output_mode(args.json, false) })
     }
 }
 
@@ -86,7 +89,8 @@ mod tests {
             (&[], Some("env@h:1/d"), "env"),
             (&["--ticket-file", "-"], None, "in"),
         ] {
-            assert_eq!(settle(args, variable).unwrap().source, format!("{name}@h:1/d").parse().unwrap());
+            let source = format!("{name}@h:1/d").parse::<Target>().unwrap().with_rights(true, false);
+            assert_eq!(settle(args, variable).unwrap().source, source);
         }
         assert!(matches!(settle(&[], Some("")), Err(SettingsError::NoSource)));
         assert!(matches!(

@@ -52,7 +52,10 @@ pub(crate) enum OctopiiError {
 impl OctopiiServe {
     /// Interprets the arguments.
     pub(crate) fn from_args(args: ServeArgs) -> Result<Self, SettingsError> {
-        Ok(Self { file: file(args.root.into())?, listen: args.listen.unwrap_or(DEFAULT_LISTEN[1]) })
+        Ok(Self {
+            file: file(args.root.unwrap_or_default().into())?,
+            listen: args.listen.unwrap_or(DEFAULT_LISTEN[1]),
+        })
     }
 }
 
@@ -97,7 +100,9 @@ fn file(typed: OsString) -> Result<PathBuf, OctopiiError> {
 
 fn node(typed: Option<&OsStr>) -> Result<String, OctopiiError> {
     let typed = typed.ok_or(OctopiiError::NoAddress)?;
-    if Target::is_meant(typed) {
+    // Elsewhere HOST:PORT would go over ssh.
+    let is_bare = !typed.as_encoded_bytes().iter().any(|byte| matches!(byte, b'@' | b'/'));
+    if Target::is_meant(typed) && !is_bare {
         return Err(OctopiiError::Authenticated);
     }
     let text = typed.to_str().ok_or(OctopiiError::Address)?;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use shiplane::Target;
 
-use super::{FilterSettings, JobSettings, SettingsError, output_mode, read_ticket};
-use crate::args::{Durability, ExistingArgs, PushArgs};
+use super::{FilterSettings, JobSettings, SettingsError, check_local, output_mode, read_ticket};
+use crate::args::{Durability, ExistingArgs, PushArgs, SshArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `push`.
@@ -17,6 +17,7 @@ pub(crate) struct PushSettings {
     pub(crate) target: Target,
     pub(crate) existing: ExistingArgs,
     pub(crate) durability: Durability,
+    pub(crate) ssh: SshArgs,
     pub(crate) buffer_len_bytes: usize,
     pub(crate) common: JobSettings,
     pub(crate) output_mode: OutputMode,
@@ -61,13 +62,15 @@ impl PushSettings {
         if paths.is_empty() {
             return Err(SettingsError::NoPath);
         }
-        let target = Target::from_os_str(&target)?;
+        // A dry run reads what is there.
+        let target = Target::from_os_str(&target)?.with_rights(args.existing.dry_run, true);
         let pushed = settle_paths(&paths, &target)?;
         Ok(Self {
             pushed,
             target,
             existing: args.existing,
             durability: args.durability,
+            ssh: args.ssh,
             buffer_len_bytes: args.moving.buffer,
             common: JobSettings::from_args(args.moving, args.path, filters),
             output_mode: output_mode(args.json, args.quiet),
@@ -83,6 +86,7 @@ fn settle_paths(paths: &[OsString], target: &Target) -> Result<Pushed, SettingsE
             _ => Err(SettingsError::StdinNotAlone),
         };
     }
+    paths.iter().try_for_each(|path| check_local(path))?;
     Ok(Pushed::Paths(paths.iter().map(PathBuf::from).collect()))
 }
 
@@ -116,14 +120,14 @@ mod tests {
             (&["x", "--ticket-file", "-"], Some(ENV), paths(&["x"]), "in@h:1/d"),
         ] {
             let settings = settle(args, variable, "in@h:1/d\n").unwrap();
-            let target = target.parse().unwrap();
+            let target = target.parse::<Target>().unwrap().with_rights(false, true);
             assert_eq!((settings.pushed, settings.target), (pushed, target), "{args:?}");
         }
     }
 
     #[test]
     fn contradictions_are_refused() {
-        use SettingsError::{NoPath, NoTarget, StdinNotAlone, StdinUnnamed, Target, TwoTargets};
+        use SettingsError::{NoPath, NoTarget, RemotePath, StdinNotAlone, StdinUnnamed, Target, TwoTargets};
         let refused = |args: &[&str]| settle(args, None, "in@h:1/d").unwrap_err();
         assert!(matches!(refused(&["a@h:1"]), NoPath));
         assert!(matches!(refused(&["x"]), NoTarget));
@@ -132,6 +136,7 @@ mod tests {
         assert!(matches!(refused(&["-", "a@h:1"]), StdinUnnamed));
         assert!(matches!(refused(&["-", "x", "a@h:1/f"]), StdinNotAlone));
         assert!(matches!(refused(&["-", "--ticket-file", "-"]), StdinNotAlone));
-        assert!(matches!(refused(&["x", "a@h:"]), Target(_)));
+        assert!(matches!(refused(&["x", "a b:"]), Target(_)));
+        assert!(matches!(refused(&["h:x", "a@h:1"]), RemotePath { .. }));
     }
 }

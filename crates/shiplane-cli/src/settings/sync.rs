@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use shiplane::Target;
 
-use super::{FilterSettings, JobSettings, SettingsError, one_server, output_mode};
-use crate::args::SyncArgs;
+use super::{FilterSettings, JobSettings, SettingsError, check_local, one_server, output_mode};
+use crate::args::{SshArgs, SyncArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `sync`.
@@ -17,6 +17,7 @@ pub(crate) struct SyncSettings {
     pub(crate) target: Target,
     pub(crate) dry_run: bool,
     pub(crate) allow_mass_deletion: bool,
+    pub(crate) ssh: SshArgs,
     pub(crate) buffer_len_bytes: usize,
     pub(crate) common: JobSettings,
     pub(crate) output_mode: OutputMode,
@@ -34,11 +35,13 @@ impl SyncSettings {
         let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
         let server = one_server(args.moving.ticket_file.as_deref(), args.target, ticket_variable, stdin);
         let target = server?.ok_or(SettingsError::NoTarget)?;
+        check_local(args.directory.as_os_str())?;
         Ok(Self {
             directory: args.directory,
             target,
             dry_run: args.dry_run,
             allow_mass_deletion: args.allow_mass_deletion,
+            ssh: args.ssh,
             buffer_len_bytes: args.moving.buffer,
             common: JobSettings::from_args(args.moving, args.path, filters),
             output_mode: output_mode(args.json, args.quiet),

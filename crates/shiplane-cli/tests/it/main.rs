@@ -52,6 +52,12 @@ mod program;
 mod redial;
 #[cfg(test)]
 mod sessions_shown;
+#[cfg(target_os = "linux")] // /proc, and network namespaces.
+#[cfg(test)]
+mod ssh;
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod sshd;
 #[cfg(test)]
 mod terminal;
 #[cfg(target_os = "linux")]

@@ -72,6 +72,7 @@ impl Machine {
         command
             .env_remove("SHIPLANE_TICKET")
             .env_remove("SHIPLANE_CODE")
+            .env_remove("SHIPLANE_SSH")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null());
         command

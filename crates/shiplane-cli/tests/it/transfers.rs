@@ -232,7 +232,8 @@ fn a_standing_peer_needs_no_ticket() {
     for path in ["", "public2", "public2/b"] {
         here.run(&["get", &source("nas", path), "no"]).failed(4, "not authorised");
     }
-    here.run(&["get", &source("other", "public"), "no"]).failed(2, "no peer named other");
+    let host = server.address().split(':').next().map(str::to_owned).expect("a host");
+    here.run(&["get", &format!("other@{host}/public"), "no"]).failed(2, "no peer named other");
     assert!(!here.file("no").exists());
 }
 

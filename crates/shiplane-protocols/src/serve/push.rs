@@ -133,7 +133,10 @@ impl FileServer {
         let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be pushed to this server");
         let writing = self.writing.as_ref().ok_or_else(read_only)?;
         let transfer = TransferId::from_bytes(request.transfer);
-        let job = JobKey::of_push(context.peer.as_bytes(), &request.source, &target);
+        // The same place is the same, from whichever directory above it is served.
+        let place =
+            self.syncing.as_ref().map_or_else(|| target.clone(), |syncing| syncing.local_name(&target));
+        let job = JobKey::of_push(context.peer.as_bytes(), &request.source, &place);
         if writing.pushes.find(context.peer, transfer).is_none() {
             // SPEC 5.7: whoever pushes the same again has given up on what it began before.
             let taken_over = writing.targets.take_over(&target, job);

@@ -61,7 +61,8 @@ impl Syncing {
         Self { state, local, sessions: sessions() }
     }
 
-    fn local_name(&self, path: &[u8]) -> Vec<u8> {
+    /// What this machine calls a path below what is served.
+    pub(super) fn local_name(&self, path: &[u8]) -> Vec<u8> {
         if path.is_empty() { self.local.clone() } else { [&self.local[..], b"/", path].concat() }
     }
 }

@@ -199,9 +199,17 @@ impl GetJob {
         let file_events = has_events.then_some(self.sha256);
         let sink = Sink::of(&mut self, file_events, writing);
         let (fetched, landed) = loop {
-            match self.attempt(redial.connection(), &path, &choice, &sink, &tracker).await {
+            let (held, mut released) = watch::channel(());
+            let attempt =
+                Box::pin(self.attempt(redial.connection(), &path, &choice, (&sink, held), &tracker));
+            match redial.attempt(attempt, &tracker).await {
                 Ok(fetched) => break fetched,
-                Err(failed) => redial.after(failed, &tracker).await?,
+                Err(failed) => {
+                    // The next attempt writes the same files.
+                    let released = async { while released.changed().await.is_ok() {} };
+                    let _ = tokio::time::timeout(ATTEMPT_RELEASE_TIMEOUT, released).await;
+                    redial.after(failed, &tracker).await?;
+                }
             }
             tracker.begin_again([0]);
         };
@@ -235,13 +243,13 @@ impl GetJob {
         tracker.end(Report { actions, actions_unnamed: unnamed, ..Report::new(self.settings.digest) })
     }
 
-    /// Fetches over one connection.
+    /// Fetches over one connection. `held` is dropped once nothing of it is written any more.
     async fn attempt(
         &mut self,
         connection: &Connection,
         path: &[u8],
         choice: &Choice,
-        sink: &Sink,
+        (sink, held): (&Sink, watch::Sender<()>),
         tracker: &Arc<Tracker>,
     ) -> Result<(FilesReport, Option<PathBuf>), Error> {
         let options = self.settings.options();
@@ -268,7 +276,7 @@ impl GetJob {
                     digest: opened.fetch.digest(),
                     chunk_len_bytes: self.settings.chunk_len_bytes,
                 };
-                let (report, landed) = to_disk(opened, dest.clone(), receive).await?;
+                let (report, landed) = to_disk(opened, (dest.clone(), held), receive).await?;
                 (report, Some(landed))
             }
         })
@@ -374,7 +382,7 @@ fn of_output(cause: Cause) -> Cause {
 /// A file or a tree; gives where it has landed.
 async fn to_disk(
     opened: Opened,
-    dest: LocalDest,
+    (dest, held): (LocalDest, watch::Sender<()>),
     receive: ReceiveOptions,
 ) -> Result<(FilesReport, PathBuf), Cause> {
     let (shape, key) = (opened.fetch.shape().clone(), opened.fetch.job());
@@ -388,7 +396,7 @@ async fn to_disk(
         let name = landed.file_name().unwrap_or(landed.as_os_str());
         return Err(Cause::SameName { name: escape(name.as_encoded_bytes()).to_string() });
     }
-    destination.hold(writing);
+    destination.hold(Arc::new((writing, held)));
     let destination = match deletion {
         Some(consent) => destination.deleting(consent, Box::new(())),
         None => destination,
@@ -422,6 +430,9 @@ fn is_new_at(dest: &Path, path: &[u8]) -> bool {
 
 /// 500 ms: a write that a disk will do at all is done by then, and Ctrl-C takes less than a second.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// 30 s: as long as a disk that still does anything may take for what it was given.
+const ATTEMPT_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// 512 KiB: 32 of them are 16 MiB.
 const MAX_HELD_CHUNK_LEN_BYTES: u64 = 512 << 10;

@@ -148,7 +148,9 @@ impl PushJob {
         let mut redial = Redial::new(&self.connection, self.settings.give_up_after);
         let mut report = Report::new(self.settings.digest);
         let mut left: BTreeMap<usize, Offer> = offers.into_iter().enumerate().collect();
-        while let Err(failed) = run.push_all(redial.connection(), &mut left, at_a_time, &mut report).await {
+        loop {
+            let attempt = Box::pin(run.push_all(redial.connection(), &mut left, at_a_time, &mut report));
+            let Err(failed) = redial.attempt(attempt, &run.tracker).await else { break };
             redial.after(failed, &run.tracker).await?;
             run.tracker.begin_again(left.keys().copied());
         }

@@ -1,12 +1,13 @@
 //! Keeps a job going over lost connections.
 
-use std::time::Duration;
+use std::{convert::Infallible, pin::pin, time::Duration};
 
+use shiplane_protocols::internals::ping;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Connection;
 use crate::{
-    error::{Cause, Error, ErrorKind},
+    error::{Cause, Error, ErrorKind, SshFailure},
     tracker::Tracker,
 };
 
@@ -29,11 +30,45 @@ impl Redial {
         &self.connection
     }
 
+    /// Runs an attempt, and gives it up as soon as there is a better route for the next one. Over ssh, says so if there
+    /// is none.
+    pub(super) async fn attempt<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, Error>>,
+        tracker: &Tracker,
+    ) -> Result<T, Error> {
+        let mut attempt = pin!(attempt);
+        let Some(session) = self.connection.carrying_session() else { return attempt.await };
+        let staying = async {
+            let why = session.stays().await;
+            tracker.route(session.route(), Some(why));
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            ended = &mut attempt => ended,
+            () = session.moved() => Err(Cause::from(SshFailure::Moved).into()),
+            never = staying => match never {},
+        }
+    }
+
+    /// Goes on over the better route. What the attempt has left is settled first.
+    async fn move_on(&mut self, tracker: &Tracker) -> Result<(), Error> {
+        // A reset reaches the server before a call, and the answer shows that it has.
+        let _ = timeout(SETTLE_TIMEOUT, ping(self.connection.rpc())).await;
+        self.connection = self.connection.redial().await?;
+        tracker.route(self.connection.route(), None);
+        Ok(())
+    }
+
     /// Connects again after an attempt that has failed.
     ///
     /// # Errors
     /// The failure itself, unless it is the loss of the connection; why the server is not reached again.
     pub(super) async fn after(&mut self, failed: Error, tracker: &Tracker) -> Result<(), Error> {
+        if matches!(failed.cause(), Cause::Ssh(SshFailure::Moved)) {
+            return self.move_on(tracker).await;
+        }
         if self.give_up_after.is_zero() || !self.connection.is_lost_by(&failed).await {
             return Err(self.connection.explained(failed));
         }
@@ -75,6 +110,9 @@ impl Redial {
 impl Connection {
     /// Whether a job failed because the connection was lost, and not because either side ended it for good.
     async fn is_lost_by(&self, failed: &Error) -> bool {
+        if self.inner.ssh.as_ref().is_some_and(|session| session.lost(&self.inner.peer).is_some()) {
+            return true;
+        }
         if !matches!(failed.kind(), ErrorKind::Unreachable | ErrorKind::Other) {
             return false;
         }
@@ -90,6 +128,7 @@ fn is_worth_another_dial(error: &Error) -> bool {
         Cause::Dial(error) => error.may_pass,
         Cause::Connect(error) => error.is_retryable(),
         Cause::Resolve { .. } | Cause::ResolveSilent { .. } => true,
+        Cause::Ssh(error) => error.may_pass(),
         _ => false,
     }
 }
@@ -101,6 +140,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// 1 s: some round trips. However short the time that is left, one dial is tried.
 const SHORTEST_DIAL: Duration = Duration::from_secs(1);
+
+/// 2 s: a round trip of any path that a session survives, with what waits in its buffers.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// 300 ms: a round trip of most paths.
 const CLOSE_GRACE: Duration = Duration::from_millis(300);

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use shiplane_files::internals::sync::{self as disk, Change, Consent, SyncState, Why};
 use shiplane_protocols::internals::sync::{self as engine, SyncEvent, SyncEventFn};
 
@@ -94,11 +94,13 @@ impl SyncJob {
         let mut redial = Redial::new(&self.connection, self.settings.give_up_after);
         let mut planned = Planned::default();
         let synced = loop {
+            // Large futures would be copied into each one around them.
+            let (rpc, events) = (redial.connection().rpc(), events(&tracker, planned.latest()));
             let attempt =
-                engine::synchronise(redial.connection().rpc(), &job, events(&tracker, planned.latest()));
-            match attempt.await.map_err(Cause::from) {
+                Box::pin(engine::synchronise(rpc, &job, events)).map_err(|error| Cause::from(error).into());
+            match redial.attempt(attempt, &tracker).await {
                 Ok(synced) => break synced,
-                Err(failed) => redial.after(failed.into(), &tracker).await?,
+                Err(failed) => redial.after(failed, &tracker).await?,
             }
             planned.begin_again();
             tracker.begin_again([RECEIVING, SENDING]);

@@ -104,7 +104,7 @@ async fn what_is_missing_is_named_on_its_own_side() {
 async fn a_target_that_is_none_is_refused_before_anything_is_dialled() {
     let here = Machine::new();
     let client = here.client().await;
-    for target in ["", "photos", "shiplane://x#SECRETSECRET", "nas@h", "unknown@127.0.0.1:7514"] {
+    for target in ["", "photos", "shiplane://x#SECRETSECRET", "nas@h", "unknown@127.0.0.1", "-o:x"] {
         let error = client.connect(target).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "{target}: {error}");
         assert!(!error.to_string().contains("SECRETSECRET"));

@@ -1,0 +1,162 @@
+//! A harness: a machine that is reached by a real sshd, which each session starts anew and which listens nowhere.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::program::Machine;
+
+/// The far side: the home directory of its user is the machine's place for files.
+pub(crate) struct Far {
+    pub(crate) machine: Machine,
+    /// Keys, configurations, and the directory with the program.
+    dir: TempDir,
+}
+
+/// What is special about a far side.
+#[derive(Default)]
+pub(crate) struct Setup<'a> {
+    /// Runs in place of what was asked, which is `$SSH_ORIGINAL_COMMAND`.
+    pub(crate) forced: Option<&'a str>,
+    /// What comes before the program's own name, such as `unshare -n`.
+    pub(crate) wrapper: &'a str,
+    /// What comes before sshd, such as `ip netns exec NAME`.
+    pub(crate) sshd_wrapper: &'a str,
+    /// A script in place of the program.
+    pub(crate) program: Option<&'a str>,
+    /// Whether the program is not to be found.
+    pub(crate) is_missing: bool,
+}
+
+impl Far {
+    /// `None` where there is no sshd.
+    pub(crate) fn new() -> Option<Self> {
+        Self::with(&Setup::default())
+    }
+
+    pub(crate) fn with(setup: &Setup<'_>) -> Option<Self> {
+        let sshd =
+            ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|path| Path::new(path).exists());
+        let (Some(sshd), true) = (sshd, is_there("ssh")) else {
+            println!("skipped: there is no OpenSSH (openssh-server, openssh-client)");
+            return None;
+        };
+        // Where sshd runs as root it wants this; elsewhere the attempt does no harm.
+        let _ = fs::create_dir_all("/run/sshd");
+        let far = Self { machine: Machine::new(), dir: TempDir::new().expect("a directory") };
+        for key in ["host", "user"] {
+            let path = far.path(key);
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(path)
+                .status()
+                .expect("ssh-keygen runs");
+            assert!(made.success());
+        }
+        far.install(setup);
+        let forced = setup.forced.map_or_else(String::new, |command| format!("ForceCommand {command}\n"));
+        far.write(
+            "sshd_config",
+            &format!(
+                "HostKey {host}\nAuthorizedKeysFile {user}.pub\nStrictModes no\nUsePAM no\n\
+                 PasswordAuthentication no\nPermitRootLogin yes\nPidFile none\n\
+                 SetEnv HOME={home} SHIPLANE_HOME={state} PATH={bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin\n{forced}",
+                host = far.path("host").display(),
+                user = far.path("user").display(),
+                home = far.machine.file("").display(),
+                state = far.machine.path("").display(),
+                bin = far.path("bin").display(),
+            ),
+        );
+        let proxy = format!("{} {sshd} -i -f {}", setup.sshd_wrapper, far.path("sshd_config").display());
+        far.write(
+            "ssh_config",
+            &format!(
+                "Host far\nHostName localhost\nProxyCommand {proxy}\nIdentityFile {}\nIdentitiesOnly yes\n\
+                 StrictHostKeyChecking no\nUserKnownHostsFile {}\nLogLevel ERROR\n",
+                far.path("user").display(),
+                far.path("known").display(),
+            ),
+        );
+        Some(far)
+    }
+
+    fn install(&self, setup: &Setup<'_>) {
+        fs::create_dir_all(self.path("bin")).expect("a directory");
+        if setup.is_missing {
+            return;
+        }
+        let program = env!("CARGO_BIN_EXE_shiplane");
+        let script = match setup.program {
+            Some(script) => format!("#!/bin/sh\n{script}\n"),
+            None => format!(
+                "#!/bin/sh\necho $$ >> '{}'\nexec {} {program} \"$@\"\n",
+                self.path("ids").display(),
+                setup.wrapper
+            ),
+        };
+        self.write("bin/shiplane", &script);
+        fs::set_permissions(self.path("bin/shiplane"), Permissions::from_mode(0o755)).expect("a mode");
+    }
+
+    /// A run of the program on this side.
+    pub(crate) fn command(&self, here: &Machine, args: &[&str]) -> Command {
+        let mut command = here.command(args);
+        command.env("SHIPLANE_SSH", format!("ssh -F '{}'", self.path("ssh_config").display()));
+        command
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("a file");
+    }
+
+    /// The processes of the far side's program, in the order in which they were started.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let ids = fs::read_to_string(self.path("ids")).unwrap_or_default();
+        ids.lines().map(|id| id.parse().expect("a process id")).collect()
+    }
+
+    /// Ends the last one of them.
+    pub(crate) fn kill(&self) {
+        let id = self.processes().pop().expect("a process");
+        assert!(Command::new("kill").args(["-KILL", &id.to_string()]).status().expect("kill runs").success());
+    }
+
+    /// Waits until none of them is left.
+    #[track_caller]
+    pub(crate) fn is_at_rest(&self) {
+        let until = Instant::now() + LIMIT;
+        let processes = self.processes();
+        assert!(!processes.is_empty(), "none was started");
+        while let Some(left) = processes.iter().find(|id| is_running(**id)) {
+            assert!(Instant::now() < until, "process {left} is left");
+            std::thread::park_timeout(STEP);
+        }
+    }
+}
+
+pub(crate) fn is_there(program: &str) -> bool {
+    let found =
+        Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
+    found.is_ok_and(|found| found.success())
+}
+
+/// One that has ended may still be listed, as a child that nobody has asked for.
+fn is_running(id: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|state| !state.is_empty() && !state.starts_with('Z'))
+}
+
+/// How often the list of processes is looked at.
+const STEP: Duration = Duration::from_millis(20);
+
+/// Far above any deadline of the program.
+const LIMIT: Duration = Duration::from_secs(60);

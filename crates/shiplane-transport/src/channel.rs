@@ -107,12 +107,15 @@ impl Channel {
     /// Waits until nothing was heard for so long. The other side shows every 15 seconds that it is there.
     /// Cancel-safe.
     pub async fn silent_for(&self, time: Duration) {
+        let heard_at = || self.shared.state().heard_at;
         loop {
-            let left = time.saturating_sub(self.shared.state().heard_at.elapsed());
-            if left.is_zero() {
+            let heard = heard_at();
+            tokio::time::sleep(time.saturating_sub(heard.elapsed())).await;
+            // This program itself may have been stopped: then what has come meanwhile is read now.
+            tokio::time::sleep(READ_GRACE).await;
+            if heard_at() == heard {
                 return;
             }
-            tokio::time::sleep(left).await;
         }
     }
 
@@ -346,6 +349,9 @@ const READ_LEN_BYTES: usize = 128 << 10;
 /// 16 packets for each time that quinn is asked: with packets of 64 KiB the socket above allows one.
 const MAX_SEGMENTS: usize = 16;
 
+/// 1 s: after a stop, the reading thread has read something by then.
+const READ_GRACE: Duration = Duration::from_secs(1);
+
 /// 15 s: how often a side that sends nothing else shows that it is there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -473,6 +479,29 @@ mod tests {
         let channel = Channel::start(read, io::sink()).unwrap();
         write.write_all(b"Message from root@host: reboot\n").unwrap();
         assert_eq!(channel.ended().await, ChannelEnd::Garbled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_noticed_and_a_sign_of_life_is_none() {
+        let (read, mut write) = pipe(1);
+        let channel = Channel::start(read, io::sink()).unwrap();
+        let began = tokio::time::Instant::now();
+        channel.silent_for(Duration::ZERO).await;
+        assert_eq!(began.elapsed(), READ_GRACE);
+        let heard_at = channel.shared.state().heard_at;
+        let mut silent = std::pin::pin!(channel.silent_for(Duration::from_secs(3600)));
+        tokio::select! {
+            biased;
+            () = &mut silent => panic!("it has just begun"),
+            () = std::future::ready(()) => {}
+        }
+        let mut frame = Vec::new();
+        super::write(b"", &mut frame);
+        write.write_all(&frame).unwrap();
+        while channel.shared.state().heard_at == heard_at {
+            thread::yield_now();
+        }
+        assert!(tokio::time::timeout(Duration::from_secs(5400), silent).await.is_err());
     }
 
     #[tokio::test]

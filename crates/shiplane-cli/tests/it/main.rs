@@ -52,7 +52,7 @@ mod program;
 mod redial;
 #[cfg(test)]
 mod sessions_shown;
-#[cfg(target_os = "linux")] // /proc, and network namespaces.
+#[cfg(target_os = "linux")] // /proc.
 #[cfg(test)]
 mod ssh;
 #[cfg(target_os = "linux")]

@@ -36,12 +36,23 @@ impl Link {
                 && ip(&["-n", name, "link", "set", "eth0", "up"]);
         }
         assert!(is_up, "the link cannot be set up");
+        // The kernel takes a moment to notice that both ends of a cable are in.
+        let _ = (0..MAX_LOOKS).find(|_| is_seen_up(one) && is_seen_up(two));
         Some(link)
+    }
+
+    /// What runs a command in the first or the second namespace.
+    pub(crate) fn prefix(&self, at: usize) -> String {
+        format!("ip netns exec {}", self.names[at])
     }
 
     /// The program of a machine in the first or the second namespace.
     pub(crate) fn command(&self, at: usize, machine: &Machine, args: &[&str]) -> Command {
-        let program = machine.command(args);
+        self.enter(at, &machine.command(args))
+    }
+
+    /// The same of a command that is made already.
+    pub(crate) fn enter(&self, at: usize, program: &Command) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[at]]).arg(program.get_program()).args(program.get_args());
         command.current_dir(program.get_current_dir().expect("the place for files")).stdin(Stdio::null());
@@ -75,6 +86,14 @@ impl Drop for Link {
         }
     }
 }
+
+fn is_seen_up(name: &str) -> bool {
+    let shown = Command::new("ip").args(["-n", name, "link", "show", "eth0"]).output();
+    shown.is_ok_and(|shown| String::from_utf8_lossy(&shown.stdout).contains("state UP"))
+}
+
+/// Some seconds.
+const MAX_LOOKS: usize = 2000;
 
 fn ip(args: &[&str]) -> bool {
     let status = Command::new("ip").args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
+use serde_json::Value;
+
+use crate::namespaces::Link;
 use crate::program::{Machine, Run, Running, assert_same_tree, mixed_tree};
 use crate::sshd::{Far, Setup, is_there};
+use crate::terminal::at_terminal;
 
 fn run(far: &Far, here: &Machine, args: &[&str]) -> Run {
     Run::of(&mut far.command(here, args))
@@ -351,89 +356,52 @@ fn the_far_side_ends_when_this_one_is_killed_or_interrupted() {
     }
 }
 
-/// Two machines on a link.
-struct Link(String, String);
-
-impl Link {
-    fn new() -> Option<Self> {
-        let id = std::process::id();
-        let link = Self(format!("sl-ssh-a-{id}"), format!("sl-ssh-b-{id}"));
-        let Self(one, two) = &link;
-        if !ip(&["netns", "add", one]) {
-            println!("skipped: network namespaces take root and iproute2");
-            return None;
-        }
-        let is_made = ip(&["netns", "add", two])
-            && ip(&["-n", one, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", two])
-            && ip(&["-n", one, "addr", "add", "10.78.0.1/24", "dev", "eth0"])
-            && ip(&["-n", two, "addr", "add", "10.78.0.2/24", "dev", "eth0"])
-            && [one, two].into_iter().all(|name| ip(&["-n", name, "link", "set", "lo", "up"]))
-            && [one, two].into_iter().all(|name| ip(&["-n", name, "link", "set", "eth0", "up"]));
-        assert!(is_made, "the link cannot be made");
-        let is_up = |name: &str| {
-            let shown =
-                Command::new("ip").args(["-n", name, "link", "show", "eth0"]).output().expect("ip runs");
-            String::from_utf8_lossy(&shown.stdout).contains("state UP")
-        };
-        while !(is_up(one) && is_up(two)) {}
-        Some(link)
-    }
-
-    /// Whether the second machine's packets reach the first.
-    fn is_open(&self, is_open: bool) {
-        let change = if is_open { "del" } else { "add" };
-        assert!(ip(&["-n", &self.1, "route", change, "blackhole", "10.78.0.1/32"]));
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        ip(&["netns", "del", &self.0]);
-        ip(&["netns", "del", &self.1]);
-    }
-}
-
-fn ip(args: &[&str]) -> bool {
-    let status = Command::new("ip").args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
-}
-
 #[test]
 fn a_job_moves_to_udp_as_soon_as_that_answers() {
-    let Some(link) = Link::new() else { return };
-    let sshd_wrapper = format!("ip netns exec {}", link.1);
-    let Some(far) = Far::with(&Setup { sshd_wrapper: &sshd_wrapper, ..Setup::default() }) else { return };
+    let Some(link) = Link::new("ssh", true) else { return };
+    let prefix = link.prefix(0);
+    let Some(far) = Far::with(&Setup { sshd_wrapper: &prefix, ..Setup::default() }) else { return };
     let here = Machine::new();
     large(&far.machine, "src/large");
     large(&here, "mine/large");
     for args in [["get", "far:src", "copy"], ["push", "mine", "far:new"], ["sync", "mine", "far:synced"]] {
-        link.is_open(false);
+        link.plug(false);
         let args = [&args[..], &["--rate", SLOW_RATE, "--chunk", "64K", "--json"]].concat();
-        let program = far.command(&here, &args);
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &link.0]).arg(program.get_program()).args(program.get_args());
-        command.current_dir(here.file("")).stdin(Stdio::null());
-        for (name, value) in program.get_envs().filter_map(|(name, value)| Some((name, value?))) {
-            command.env(name, value);
-        }
-        let mut running = Running::start(&mut command);
+        let mut running = Running::start(&mut link.enter(1, &far.command(&here, &args)));
         let started = running.event(|event| event["event"] == "started");
         assert_eq!(started["address"], "ssh far");
         running.event(|event| event["bytes_done"].as_u64() >= Some(KEPT_BYTES));
-        link.is_open(true);
+        link.plug(true);
         let done = running.rest().done();
         let events = done.events();
-        let moved = |event: &&serde_json::Value| {
+        let is_move = |event: &Value| {
             event["event"] == "route"
-                && event["address"].as_str().is_some_and(|at| at.starts_with("10.78.0.2:"))
+                && event["address"].as_str().is_some_and(|at| at.starts_with("10.77.0.1:"))
         };
-        assert!(events.iter().any(|event| moved(&event)), "{args:?}: {done:?}");
+        assert!(events.iter().any(is_move), "{args:?}: {done:?}");
         assert!(!events.iter().any(|event| event["event"] == "connection_lost"), "{args:?}: {done:?}");
         far.is_at_rest();
     }
     assert_same_tree(&here.file("copy"), &far.machine.file("src"));
     assert_same_tree(&here.file("mine"), &far.machine.file("new/mine"));
     assert_same_tree(&here.file("mine"), &far.machine.file("synced"));
+}
+
+/// Asks at the terminal before it runs ssh, and takes its time.
+const ASKING: &str = "#!/bin/sh\nprintf 'password: ' >&2\nsleep 1\necho thanks >&2\nexec ssh \"$@\"\n";
+
+#[test]
+fn nothing_is_drawn_before_ssh_has_logged_in() {
+    let Some(far) = Far::new() else { return };
+    let here = Machine::new();
+    large(&far.machine, "src/large");
+    let script = here.write("asking/ssh", ASKING);
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let asking = far.ssh().replacen("ssh", &format!("'{}'", script.display()), 1);
+    let args = ["get", "far:src", "copy", "--rate", "6MB"];
+    let (code, lines) = at_terminal(&here, 80, &[("SHIPLANE_SSH", &asking)], &args);
+    assert_eq!((code, lines[0].as_str()), (0, "password: thanks"), "{lines:?}");
+    assert!(lines[1..].iter().any(|line| line.contains("/11.4")), "then there is a bar: {lines:?}");
 }
 
 #[test]

@@ -106,8 +106,13 @@ impl Far {
     /// A run of the program on this side.
     pub(crate) fn command(&self, here: &Machine, args: &[&str]) -> Command {
         let mut command = here.command(args);
-        command.env("SHIPLANE_SSH", format!("ssh -F '{}'", self.path("ssh_config").display()));
+        command.env("SHIPLANE_SSH", self.ssh());
         command
+    }
+
+    /// The command that leads here.
+    pub(crate) fn ssh(&self) -> String {
+        format!("ssh -F '{}'", self.path("ssh_config").display())
     }
 
     fn path(&self, name: &str) -> PathBuf {

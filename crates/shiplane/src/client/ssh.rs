@@ -340,9 +340,13 @@ fn reap(process: &SshProcess, timeout: Duration) {
     }
 }
 
-/// The connections of a session end with it: jobs then need not wait for their timeouts.
+/// The connections of a session end with it: jobs then need not wait for their timeouts. It ends, too, if the network is
+/// gone: ssh itself would wait for it.
 async fn close_with(channel: Channel, transport: Weak<QuicTransport>) {
-    channel.ended().await;
+    tokio::select! {
+        _ = channel.ended() => {}
+        () = channel.silent_for(MAX_SILENCE) => channel.close(),
+    }
     if let Some(transport) = transport.upgrade() {
         transport.close();
     }
@@ -362,6 +366,9 @@ fn addresses(ticket: &Ticket, address: &SshAddress) -> Addresses {
 /// 20 ms to 200 ms, half of the round trip: UDP that answers at all answers by then, since it was dialled first.
 const SHORTEST_GRACE: Duration = Duration::from_millis(20);
 const LONGEST_GRACE: Duration = Duration::from_millis(200);
+
+/// 60 s: four signs of life of the other side, and longer than a connection lives without its packets.
+const MAX_SILENCE: Duration = Duration::from_secs(60);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 

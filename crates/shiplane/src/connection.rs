@@ -71,7 +71,8 @@ pub(crate) struct ByCode {
 impl Client {
     /// Connects to the server that a target names: a [`Ticket`](crate::Ticket), a peer id with an address, or a
     /// text such as a ticket URL or `NAME@HOST:PORT/PATH`. Its addresses are tried in order until the right key
-    /// answers. Connections to the same peer are shared.
+    /// answers. Connections to the same peer are shared. A text such as `[USER@]HOST:PATH` starts a server there by
+    /// the user's own `ssh`, which may ask at the terminal; it ends when the last connection to it is dropped.
     ///
     /// Whether the server admits this key shows with the first job: that saves a round trip.
     ///

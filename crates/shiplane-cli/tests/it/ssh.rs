@@ -33,26 +33,25 @@ fn address(run: &Run) -> String {
     started["address"].as_str().expect("an address").to_owned()
 }
 
-/// Fetches, pushes, syncs and lists, and gives the addresses by which that was done.
-fn everything(far: &Far) -> Vec<String> {
+/// Fetches, pushes, syncs and lists on `host`, and gives the addresses by which that was done.
+fn everything(far: &Far, host: &str) -> Vec<String> {
     let here = Machine::new();
+    let at = |path: &str| format!("{host}:{path}");
     mixed_tree(&far.machine);
-    let got = run(far, &here, &["get", "far:src", "copy", "--json"]).done();
+    let get = || run(far, &here, &["get", &at("src"), "copy", "--json"]).done();
+    let got = get();
     assert_same_tree(&here.file("copy"), &far.machine.file("src"));
-    assert_eq!(
-        run(far, &here, &["get", "far:src", "copy", "--json"]).done().last_event()["bytes_received"],
-        0
-    );
-    let pushed = run(far, &here, &["push", "copy", "far:new/deep", "--json"]).done();
+    assert_eq!(get().last_event()["bytes_received"], 0);
+    let pushed = run(far, &here, &["push", "copy", &at("new/deep"), "--json"]).done();
     assert_same_tree(&far.machine.file("new/deep/copy"), &far.machine.file("src"));
     here.write("copy/more", "more");
-    let synced = run(far, &here, &["sync", "copy", "far:synced", "--json"]).done();
+    let synced = run(far, &here, &["sync", "copy", &at("synced"), "--json"]).done();
     assert_same_tree(&far.machine.file("synced"), &here.file("copy"));
     // The second sync knows the first.
     fs::remove_file(far.machine.file("synced/more")).expect("a file");
-    run(far, &here, &["sync", "copy", "far:synced"]).done();
+    run(far, &here, &["sync", "copy", &at("synced")]).done();
     assert!(!here.file("copy/more").exists());
-    let listed = run(far, &here, &["ls", "far:src"]).done();
+    let listed = run(far, &here, &["ls", &at("src")]).done();
     assert_eq!(listed.out, "big\nempty\nnothing/\nsmall/\nwith space/\n");
     far.is_at_rest();
     [got, pushed, synced].iter().map(address).collect()
@@ -61,7 +60,7 @@ fn everything(far: &Far) -> Vec<String> {
 #[test]
 fn trees_arrive_both_ways_and_data_goes_by_udp() {
     let Some(far) = Far::new() else { return };
-    for address in everything(&far) {
+    for address in everything(&far, "localhost") {
         assert!(address.parse::<std::net::SocketAddr>().is_ok(), "{address}");
     }
 }
@@ -69,7 +68,7 @@ fn trees_arrive_both_ways_and_data_goes_by_udp() {
 #[test]
 fn trees_arrive_both_ways_where_there_is_no_udp() {
     let Some(far) = without_network() else { return };
-    assert_eq!(everything(&far), ["ssh far"; 3]);
+    assert_eq!(everything(&far, "far"), ["ssh far"; 3]);
     let pinged = run(&far, &Machine::new(), &["ping", "far:", "--count", "1"]).done();
     assert!(pinged.out.contains(" through ssh far\n"), "{}", pinged.out);
 }

@@ -76,7 +76,7 @@ impl Far {
         far.write(
             "ssh_config",
             &format!(
-                "Host far\nHostName localhost\nProxyCommand {proxy}\nIdentityFile {}\nIdentitiesOnly yes\n\
+                "Host far localhost\nHostName localhost\nProxyCommand {proxy}\nIdentityFile {}\nIdentitiesOnly yes\n\
                  StrictHostKeyChecking no\nUserKnownHostsFile {}\nLogLevel ERROR\n",
                 far.path("user").display(),
                 far.path("known").display(),

@@ -108,7 +108,7 @@ impl SshSession {
         };
         let session = Arc::new(Self {
             client: Client { inner: Arc::new(own) },
-            at: addresses(&ticket, &address),
+            at: addresses(ticket.at(), address.host()),
             target: Target::from(&ticket),
             address,
             rights,
@@ -215,10 +215,10 @@ impl SshSession {
     /// Ends the session in order, and waits for a moment until ssh has ended.
     pub(crate) async fn close(&self) {
         self.stop_dialling();
-        let shutdown = self.over_channel.shutdown(Duration::ZERO);
+        // The end of the session tells the server whatever a close would, and dials under way would delay a shutdown.
+        self.over_channel.close();
         let own = std::mem::take(&mut *self.client.transports());
-        let direct = own.iter().flatten().map(|transport| transport.shutdown(Duration::ZERO));
-        tokio::join!(shutdown, futures::future::join_all(direct));
+        own.iter().flatten().for_each(|transport| transport.close());
         self.channel.close();
         let Some(process) = self.lock_process().take() else { return };
         let ending = blocking::spawn(move || reap(&process, CLOSE_TIMEOUT));
@@ -353,13 +353,21 @@ async fn close_with(channel: Channel, transport: Weak<QuicTransport>) {
 }
 
 /// What the server says of itself, and the host as the user names it: a server behind a router knows only its own side.
-fn addresses(ticket: &Ticket, address: &SshAddress) -> Addresses {
-    let mut at = ticket.at().clone();
-    let port = at.iter().next().map(|first| first.port);
-    if let (Some(port), Ok(host)) = (port, address.host().parse::<Host>()) {
-        // An error means that there are enough.
-        let _ = at.push(HostPort { host, port });
-    }
+/// This machine's loopback is not the server's, unless the user names it.
+fn addresses(ticket: &Addresses, host: &str) -> Addresses {
+    let host = host.parse::<Host>().ok();
+    let is_here = match &host {
+        Some(Host::Name(name)) => name.as_str() == "localhost",
+        Some(host) => host.is_loopback(),
+        None => false,
+    };
+    let named = ticket.iter().next().zip(host).map(|(first, host)| HostPort { host, port: first.port });
+    let own = ticket.iter().filter(|at| is_here || !at.host.is_loopback()).cloned();
+    let mut all = own.chain(named);
+    let Some(first) = all.next() else { return ticket.clone() };
+    let mut at = Addresses::from(first);
+    // An error means that there are enough.
+    all.for_each(|other| drop(at.push(other)));
     at
 }
 
@@ -380,3 +388,19 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// 10 s: the program on the other side has ended by then, unless the network is gone.
 const REAP_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_dialled_too_and_loopback_only_if_it_is_named() {
+        let dialled = |ticket: &str, host| addresses(&ticket.parse().unwrap(), host).to_string();
+        assert_eq!(dialled("10.0.0.5:7,[2001:db8::7]:7", "nas"), "10.0.0.5:7,2001:db8::7,nas");
+        assert_eq!(dialled("127.0.0.1:7,10.0.0.5:7", "10.0.0.5"), "10.0.0.5:7");
+        assert_eq!(dialled("127.0.0.1:7,[::1]:7", "nas"), "nas:7");
+        assert_eq!(dialled("127.0.0.1:7,[::1]:7", "localhost"), "127.0.0.1:7,::1,localhost");
+        assert_eq!(dialled("127.0.0.1:7", "127.0.0.1"), "127.0.0.1:7");
+        assert_eq!(dialled("10.0.0.5:7", "an alias!"), "10.0.0.5:7");
+    }
+}

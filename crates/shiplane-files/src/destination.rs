@@ -538,6 +538,7 @@ impl Destination {
     pub fn take_left_out(&self) -> Result<(Vec<LeftOut>, u64), DestinationError> {
         let (left_out, unnamed) = self.parts.site.left_outs.take();
         for LeftOut { entry, path, error, .. } in left_out.iter().filter(|left_out| !left_out.is_told) {
+            let Some(path) = path else { continue };
             let len_bytes = entry.and_then(|entry| self.file_len_bytes(entry)).unwrap_or_default();
             self.policy.on_file(path, len_bytes, FileEvent::Failed(Arc::clone(error)))?;
         }

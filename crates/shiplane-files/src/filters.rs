@@ -204,6 +204,11 @@ impl Walk {
         Self { filters, device, missing, ignore_memory: IgnoreMemory::default() }
     }
 
+    /// Another root begins, which is on this file system.
+    pub(crate) fn stay_on(&mut self, device: u64) {
+        self.device = device;
+    }
+
     /// The ignore files of a directory, if they count.
     pub(crate) fn enter(&self, dir: &Dir) -> io::Result<Option<IgnoreFiles>> {
         if self.filters.rules.ignore_files { IgnoreFiles::of(dir, &self.ignore_memory) } else { Ok(None) }

@@ -169,10 +169,10 @@ impl Destination {
             (None, Some(mode)) => platform::set_mode(dir, mode),
             (None, None) => Ok(()),
         };
-        // It has no path of its own to be named by.
-        let is_permitted = !matches!(&settled, Err(error) if error.kind() == io::ErrorKind::PermissionDenied);
-        let settled = if is_permitted { settled } else { Ok(()) };
-        settled.map_err(|error| site.failed_at_root(Operation::SetMetadata, error))
+        let Err(error) = settled else { return Ok(()) };
+        let is_not_permitted = error.kind() == io::ErrorKind::PermissionDenied;
+        let error = site.failed_at_root(Operation::SetMetadata, error);
+        if is_not_permitted { site.leave_out_top(error) } else { Err(error) }
     }
 
     /// Gives a directory its mode and time.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use shiplane_wire::{LeftOutReason, RelPath};
+use shiplane_wire::{EscapedPath, LeftOutReason, RelPath};
 
 use crate::{error::DestinationError, lock};
 
@@ -12,14 +12,21 @@ use crate::{error::DestinationError, lock};
 pub struct LeftOut {
     /// The number of its entry; `None` for what fails after the entries are done with.
     pub entry: Option<u64>,
-    /// Its path at the peer.
-    pub path: RelPath,
+    /// Its path at the peer; `None` for the destination directory itself.
+    pub path: Option<RelPath>,
     /// Why.
     pub reason: LeftOutReason,
     /// What has failed.
     pub error: Arc<DestinationError>,
     /// Whether the policy has been told.
     pub(super) is_told: bool,
+}
+
+impl LeftOut {
+    /// The path in a form to print; `.` for the destination directory.
+    pub fn shown(&self) -> EscapedPath {
+        EscapedPath::new(self.path.as_ref().map_or(b".", RelPath::as_bytes))
+    }
 }
 
 /// What is left out and was not taken notice of yet. Shared by the threads of a transfer.
@@ -40,7 +47,7 @@ struct List {
 impl LeftOuts {
     pub(super) fn add(&self, left_out: LeftOut) {
         let mut list = lock(&self.list);
-        let len_bytes = left_out.path.as_bytes().len() + COST_BYTES;
+        let len_bytes = left_out.path.as_ref().map_or(0, |path| path.as_bytes().len()) + COST_BYTES;
         // What has an entry must be taken notice of; the engine takes those before more entries come.
         if left_out.entry.is_none() && list.len_bytes + len_bytes > MAX_LEN_BYTES {
             list.unnamed += 1;
@@ -73,7 +80,7 @@ mod tests {
     use super::*;
 
     fn left_out(entry: Option<u64>, name: &str) -> LeftOut {
-        let path = RelPath::parse(name.as_bytes()).unwrap();
+        let path = RelPath::parse(name.as_bytes()).ok();
         let error = DestinationError::Altered { path: name.to_owned() };
         LeftOut { entry, path, reason: LeftOutReason::Changed, error: error.into(), is_told: true }
     }

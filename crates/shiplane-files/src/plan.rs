@@ -436,7 +436,7 @@ impl Planner {
                 if !std::mem::replace(&mut lock(&self.state).has_forgotten_links, true) {
                     let reason = LeftOutReason::HardLink;
                     let error = DestinationError::TooManyHardLinks { path: self.site.show(&entry.path) };
-                    let path = entry.path.clone();
+                    let path = Some(entry.path.clone());
                     let (error, is_told) = (Arc::new(error), true);
                     self.site.left_outs.add(LeftOut { entry: None, path, reason, error, is_told });
                 }

@@ -187,12 +187,8 @@ impl Scan {
     pub(super) fn several(parts: impl Iterator<Item = Part>, filters: Option<&Arc<Filters>>) -> Self {
         let mut scan = Self::listed(Arc::default());
         scan.parts = parts.collect();
-        let device = scan.parts.iter().find_map(|part| match &part.content {
-            PartContent::Directory(dir) => platform::stat_open(dir.as_ref()).ok(),
-            PartContent::File(_) => None,
-        });
-        let device = device.map_or(0, |stat| stat.device);
-        scan.filters = filters.map(|filters| Walk::new(Arc::clone(filters), device));
+        // Each of them says on which file system it is when it begins.
+        scan.filters = filters.map(|filters| Walk::new(Arc::clone(filters), 0));
         scan
     }
 
@@ -427,6 +423,7 @@ impl Scan {
         };
         let opened = dir.try_clone().and_then(|root| {
             let stat = platform::stat_open(&root)?;
+            self.filters.iter_mut().for_each(|filters| filters.stay_on(stat.device));
             let level = Level::open(root.try_clone()?, self.prefix_len, self.filters.as_ref())?;
             Ok((stat, root, level))
         });

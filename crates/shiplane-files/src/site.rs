@@ -295,10 +295,16 @@ impl Site {
     ) -> Result<Arc<DestinationError>, DestinationError> {
         let Some(reason) = error.left_out_reason(self.options.existing.goes_on()) else { return Err(error) };
         let error = Arc::new(error);
-        let left_out =
-            LeftOut { entry, path: path.clone(), reason, error: Arc::clone(&error), is_told: true };
-        self.left_outs.add(left_out);
+        let path = Some(path.clone());
+        self.left_outs.add(LeftOut { entry, path, reason, error: Arc::clone(&error), is_told: true });
         Ok(error)
+    }
+
+    /// The same for the destination directory itself.
+    pub(super) fn leave_out_top(&self, error: DestinationError) -> Result<(), DestinationError> {
+        let Some(reason) = error.left_out_reason(true) else { return Err(error) };
+        self.left_outs.add(LeftOut { entry: None, path: None, reason, error: error.into(), is_told: true });
+        Ok(())
     }
 
     /// Like [`failed`](Self::failed), for something that was to get this name.

@@ -437,7 +437,7 @@ impl ChunkStore {
         let Some(now) = now else { return Ok(()) };
         now.state = FileState::LeftOut;
         drop(state);
-        let (entry, path) = (Some(entry), file.path.clone());
+        let (entry, path) = (Some(entry), Some(file.path.clone()));
         self.site.left_outs.add(LeftOut { entry, path, reason, error: error.into(), is_told: false });
         Ok(())
     }

@@ -226,7 +226,7 @@ impl Work {
         }
         // They come from the other side, or are left alone, and are told then.
         for LeftOut { path, error, .. } in destination.take_left_out()?.0 {
-            failed.insert(path, UnresolvedReason::of(error));
+            failed.extend(path.map(|path| (path, UnresolvedReason::of(error))));
         }
         Ok(Copied { done: policy.into_done(), failed })
     }
@@ -339,7 +339,7 @@ impl Work {
         let Shared { destination, left, .. } = self.shared;
         let summary = destination.clone().finish()?;
         for LeftOut { path, error, .. } in destination.take_left_out()?.0 {
-            left.note(&path, UnresolvedReason::of(error));
+            path.iter().for_each(|path| left.note(path, UnresolvedReason::of(Arc::clone(&error))));
         }
         Ok((left.take(), summary))
     }

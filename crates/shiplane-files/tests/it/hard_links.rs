@@ -146,7 +146,7 @@ fn a_name_of_a_file_that_does_not_come_is_left_out_and_told() {
     drop(transfer);
     dest.clone().finish().unwrap();
     let left = dest.take_left_out().unwrap().0;
-    let mut told: Vec<_> = left.iter().map(|left| (left.path.to_string(), left.reason)).collect();
+    let mut told: Vec<_> = left.iter().map(|left| (left.shown().to_string(), left.reason)).collect();
     told.sort();
     assert_eq!(told, ["c", "d/b"].map(|path| (path.to_owned(), LeftOutReason::Changed)));
     assert_eq!(listing(temp.path()).into_keys().collect::<Vec<_>>(), [PathBuf::from("d")]);

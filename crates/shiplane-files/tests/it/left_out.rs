@@ -7,8 +7,10 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use shiplane_files::internals::{Destination, DestinationError, NameRefused, Plan, disk::Change};
-use shiplane_wire::LeftOutReason;
+use shiplane_files::internals::{
+    Destination, DestinationError, NameRefused, Plan, TopDirectory, disk::Change,
+};
+use shiplane_wire::{LeftOutReason, Mtime};
 use tempfile::TempDir;
 
 use super::{
@@ -24,7 +26,7 @@ fn left_out(dest: &Destination) -> Vec<(String, LeftOutReason)> {
     let (left_out, unnamed) = dest.take_left_out().unwrap();
     assert_eq!(unnamed, 0);
     let mut told: Vec<_> =
-        left_out.iter().map(|left_out| (left_out.path.to_string(), left_out.reason)).collect();
+        left_out.iter().map(|left_out| (left_out.shown().to_string(), left_out.reason)).collect();
     told.sort();
     told
 }
@@ -134,6 +136,11 @@ fn a_mode_or_time_that_may_not_be_changed_is_named_and_the_content_arrives() {
         let left = receive_the_rest(open(temp.path()), &tree);
         assert_eq!(left, ["d", "d/g", "f"].map(|path| (path.to_owned(), LeftOutReason::NotPermitted)));
         assert_equal(temp.path(), &tree);
+        // Nor for the destination directory itself, which has no name in it.
+        let dest = open(temp.path());
+        dest.plan_top(TopDirectory { mode: 0o751, mtime: Mtime { secs: 5, nanos: 0 } }).unwrap();
+        let top = (".".to_owned(), LeftOutReason::NotPermitted);
+        assert_eq!(receive_the_rest(dest, &tree), [&[top], &left[..]].concat());
         // Nor is it silent when they are there already.
         assert_eq!(receive_the_rest(open(temp.path()), &tree), left);
     }

@@ -90,7 +90,7 @@ fn links_that_lead_out_are_left_out_where_only_others_are_wanted() {
     let transfer =
         Transfer::plan_what_goes(open_with(temp.path(), links(LinkPolicy::Inside)), &tree).unwrap();
     let left = transfer.dest.take_left_out().unwrap().0;
-    let told: Vec<_> = left.iter().map(|left| (left.path.to_string(), left.reason)).collect();
+    let told: Vec<_> = left.iter().map(|left| (left.shown().to_string(), left.reason)).collect();
     let out = |path: &str| (path.to_owned(), LeftOutReason::LinkLeadsOut);
     assert_eq!(told, [out("d/out"), out("d/abs")]);
     transfer.complete().unwrap();

@@ -1,9 +1,10 @@
 //! Several roots as one source.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::sync::Arc;
 
-use shiplane_files::internals::{Scanned, Shape, Source, SourceError, SourceRoot};
+use shiplane_files::internals::{FilterRules, Filters, Scanned, Shape, Source, SourceError, SourceRoot};
 use shiplane_wire::{Entry, EntryKind};
 use tempfile::TempDir;
 
@@ -113,4 +114,23 @@ fn a_deep_root_is_listed_whole_after_another() {
     let mut buffer = [0];
     source.open(last).unwrap().read_at(0, &mut buffer).unwrap();
     assert_eq!(&buffer, b"x");
+}
+
+#[test]
+fn each_root_stays_on_its_own_file_system() {
+    let (here, Ok(there)) = (TempDir::new().unwrap(), TempDir::new_in("/dev/shm")) else { return };
+    let device = |dir: &TempDir| fs::metadata(dir.path()).unwrap().dev();
+    if device(&here) == device(&there) {
+        eprintln!("skipped: /dev/shm is on the file system of temporary files");
+        return;
+    }
+    let roots = [(&here, "one"), (&there, "two")].map(|(dir, name)| {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        fs::write(dir.path().join(name).join("file"), name).unwrap();
+        SourceRoot::open(&dir.path().join(name)).unwrap()
+    });
+    let rules = FilterRules { one_file_system: true, ..FilterRules::default() };
+    let source = SourceRoot::several(roots.into()).unwrap().resolve(b"").unwrap();
+    let source = source.with_filters(Arc::new(Filters::new(rules).unwrap()));
+    assert_eq!(paths(&source), ["one", "one/file", "two", "two/file"]);
 }

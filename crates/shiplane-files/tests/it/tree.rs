@@ -207,7 +207,7 @@ impl<'a> Transfer<'a> {
                 if let Some(entry) = left_out.entry {
                     dest.discard_left_out(entry).unwrap();
                 }
-                left.push((left_out.path.to_string(), left_out.reason));
+                left.push((left_out.shown().to_string(), left_out.reason));
             }
         };
         for chunk in 0..self.chunks.len() {

@@ -1,7 +1,7 @@
 //! What a transfer leaves out, on either side.
 
 use shiplane_files::internals::LeftOut;
-use shiplane_wire::{EscapedPath, LeftOutReason, ReceiverRecord};
+use shiplane_wire::{LeftOutReason, ReceiverRecord};
 
 use super::{
     super::{error::TransferError, event::TransferEvent},
@@ -13,18 +13,19 @@ impl Receiver {
     pub(super) fn leave_out(&mut self) -> Result<(), TransferError> {
         let (left_out, unnamed) = self.target.take_left_out()?;
         self.totals.left_out_here += unnamed;
-        for LeftOut { entry, path, reason, error, .. } in left_out {
+        for left_out in left_out {
+            let path = left_out.shown();
+            let LeftOut { entry, reason, error, .. } = left_out;
             if let Some(entry) = entry {
                 self.ledger.entry_left_out(entry);
                 self.paths.remove(&entry);
                 self.publisher.discard_left_out(entry);
             }
             self.totals.left_out_here += 1;
-            let (shown, why) = (path.to_string(), Some(error.to_string()));
+            let (shown, why) = (path.as_str().to_owned(), Some(error.to_string()));
             (self.events)(TransferEvent::LeftOut { reason, path: shown, why, at_source: false });
             // The number of those that a provider does not care to read is told at the end.
             if self.records.backlog_bytes() < MAX_BACKLOG_BYTES {
-                let path = EscapedPath::new(path.as_bytes());
                 self.records.push(&ReceiverRecord::LeftOut { reason, path })?;
             }
         }

@@ -24,6 +24,7 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    target("shiplane-wire", "attributes", wire::fuzz_attributes),
     target("shiplane-wire", "opening", wire::fuzz_opening),
     target("shiplane-wire", "path", wire::fuzz_path),
     target("shiplane-wire", "records_provider", wire::fuzz_records_provider),

@@ -71,6 +71,7 @@ fn entry(at: u64) -> Entry {
         target: None,
         first: None,
         holes: Holes::default(),
+        attributes: None,
     }
 }
 

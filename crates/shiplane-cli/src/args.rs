@@ -122,6 +122,9 @@ pub(crate) struct ServeArgs {
     /// Create all symbolic links that peers push, also those that lead out of what is pushed
     #[arg(long, requires = "writable")]
     pub(crate) all_links: bool,
+    /// Take owners, access lists and extended attributes of peers that push or sync with --attributes
+    #[arg(long, requires = "writable")]
+    pub(crate) attributes: bool,
     /// Remove what interrupted pushes have left once nothing has changed it for TIME, e.g. 12h, or `never`
     #[arg(long, value_name = "TIME", requires = "writable", default_value = "7d", value_parser = parse_patience)]
     pub(crate) clean_after: Duration,
@@ -190,7 +193,7 @@ pub(crate) struct GetArgs {
     pub(crate) filters: FilterArgs,
     /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "verify", "sha256", "durability", "jobs", "chunk", "skip", "links", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "verify", "sha256", "durability", "jobs", "chunk", "skip", "links", "attributes", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// With --insecure-octopii: file to write the chunk to [default: octopii-chunk]
     #[cfg(feature = "octopii")]
@@ -226,7 +229,7 @@ pub(crate) struct PushArgs {
     pub(crate) filters: FilterArgs,
     /// Send one file to the Octopii node TARGET, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "durability", "jobs", "chunk", "skip", "links", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "durability", "jobs", "chunk", "skip", "links", "attributes", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
@@ -327,6 +330,9 @@ pub(crate) struct MovingArgs {
     /// Which symbolic links to carry; they are never followed
     #[arg(long, value_name = "WHICH", value_enum, default_value = "all")]
     pub(crate) links: Links,
+    /// Carry owners, access lists and extended attributes too; a server needs --attributes to take them
+    #[arg(long)]
+    pub(crate) attributes: bool,
 }
 
 /// Options of `get`, `push` and `sync`: rate, compression, digest.
@@ -367,6 +373,8 @@ pub(crate) enum Skip {
     Unreadable,
     /// Files that change or vanish while they are read
     Changed,
+    /// Owners, access lists and attributes that cannot be carried or set
+    Attributes,
 }
 
 impl Skip {
@@ -378,6 +386,7 @@ impl Skip {
             Self::Names => "names",
             Self::Unreadable => "unreadable",
             Self::Changed => "changed",
+            Self::Attributes => "attributes",
         }
     }
 }

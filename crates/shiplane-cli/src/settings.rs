@@ -44,6 +44,7 @@ pub(crate) struct ServeSettings {
     pub(crate) ticket_file: Option<PathBuf>,
     pub(crate) writable: bool,
     pub(crate) all_links: bool,
+    pub(crate) attributes: bool,
     /// The longest: never.
     pub(crate) clean_after: Duration,
     pub(crate) rate: Option<NonZeroU64>,
@@ -82,6 +83,7 @@ pub(crate) struct JobSettings {
     pub(crate) give_up_after: Duration,
     pub(crate) filters: FilterSettings,
     pub(crate) inside_links_only: bool,
+    pub(crate) attributes: bool,
 }
 
 /// The destination of `get`.
@@ -166,6 +168,7 @@ impl ServeSettings {
             ticket_file: args.ticket_file,
             writable: args.writable,
             all_links: args.all_links,
+            attributes: args.attributes,
             clean_after: args.clean_after,
             rate: args.rate,
             qr: args.qr,
@@ -250,6 +253,7 @@ impl JobSettings {
             jobs: Some(moving.jobs),
             chunk_len_bytes: Some(moving.chunk),
             filters,
+            attributes: moving.attributes,
             ..Self::of_path(path, moving.links, moving.skip)
         }
     }
@@ -266,6 +270,8 @@ impl JobSettings {
             give_up_after: path.give_up_after,
             filters: FilterSettings::default(),
             inside_links_only: links == Links::Inside,
+            // A sender by a code says nothing of whom files are to belong to.
+            attributes: false,
         }
     }
 }

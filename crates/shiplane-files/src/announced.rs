@@ -5,11 +5,11 @@ use std::io;
 use std::marker::PhantomData;
 
 use cap_std::fs::Dir;
-use shiplane_wire::{LinkTarget, Mtime, RelPath};
+use shiplane_wire::{Attributes, LinkTarget, Mtime, RelPath};
 
 use crate::{
     platform,
-    state::{Directory, HardLink, Link},
+    state::{HardLink, Link, Metadata},
 };
 
 /// What is kept of a path.
@@ -92,15 +92,16 @@ fn encode(out: &mut Vec<u8>, path: &RelPath, item: &impl Item) {
     item.encode(out);
 }
 
-impl Item for Directory {
+impl Item for Metadata {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.mode.unwrap_or(NO_MODE).to_le_bytes());
         encode_mtime(self.mtime, out);
+        encode_attributes(self.attributes.as_ref(), out);
     }
 
     fn decode(block: &mut &[u8]) -> Option<Self> {
-        let mode = u32::from_le_bytes(take(block)?);
-        Some(Self { mode: Some(mode).filter(|mode| *mode != NO_MODE), mtime: decode_mtime(block)? })
+        let mode = Some(u32::from_le_bytes(take(block)?)).filter(|mode| *mode != NO_MODE);
+        Some(Self { mode, mtime: decode_mtime(block)?, attributes: decode_attributes(block)? })
     }
 }
 
@@ -111,11 +112,13 @@ impl Item for Link {
         // At most 4,095.
         out.extend_from_slice(&(target.len() as u32).to_le_bytes());
         out.extend_from_slice(target);
+        encode_attributes(self.attributes.as_ref(), out);
     }
 
     fn decode(block: &mut &[u8]) -> Option<Self> {
         let mtime = decode_mtime(block)?;
-        Some(Self { mtime, target: LinkTarget::parse(take_text(block)?).ok()? })
+        let target = LinkTarget::parse(take_text(block)?).ok()?;
+        Some(Self { mtime, target, attributes: decode_attributes(block)? })
     }
 }
 
@@ -132,6 +135,21 @@ impl Item for HardLink {
         let (entry, first, size_bytes) = (field()?, field()?, field()?);
         let [replaces_same] = take(block)?;
         Some(Self { entry, first, size_bytes, replaces_same: replaces_same != 0 })
+    }
+}
+
+fn encode_attributes(attributes: Option<&Attributes>, out: &mut Vec<u8>) {
+    let bytes = attributes.map(Attributes::as_bytes).unwrap_or_default();
+    // At most 60 KiB.
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// What is empty are none.
+fn decode_attributes(block: &mut &[u8]) -> Option<Option<Attributes>> {
+    match take_text(block)? {
+        b"" => Some(None),
+        bytes => Attributes::parse(bytes).ok().map(Some),
     }
 }
 
@@ -184,19 +202,26 @@ const BLOCK_LEN_BYTES: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use cap_std::ambient_authority;
+    use shiplane_wire::Principal;
     use tempfile::TempDir;
 
     use super::*;
+
+    fn attributes() -> Attributes {
+        let owners = [Principal { id: 5, name: b"five" }, Principal::UNKNOWN];
+        Attributes::new(owners, [&[], &[]], std::iter::empty()).unwrap()
+    }
 
     #[test]
     fn however_many_there_are_all_come_back_newest_first_and_memory_stays_small() {
         let temp = TempDir::new().unwrap();
         let root = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
-        let mut announced = Announced::<Directory>::default();
+        let mut announced = Announced::<Metadata>::default();
         let path = |number: u32| RelPath::parse(format!("{}/{number}", "x".repeat(200)).as_bytes()).unwrap();
-        let directory = |number: u32| Directory {
+        let directory = |number: u32| Metadata {
             mode: Some(number).filter(|number| *number != 7),
             mtime: Mtime { secs: -i64::from(number), nanos: number },
+            attributes: (number % 2 == 0).then(attributes),
         };
         for number in 0..5000 {
             announced.push(&path(number), &directory(number), &root, b"spilled").unwrap();
@@ -210,8 +235,7 @@ mod tests {
             |found, kept| {
                 let number = kept.mtime.nanos;
                 assert_eq!(found, &path(number));
-                let expected = directory(number);
-                assert_eq!((kept.mode, kept.mtime), (expected.mode, expected.mtime));
+                assert_eq!(kept, &directory(number));
                 numbers.push(number);
                 Ok(())
             },
@@ -226,8 +250,8 @@ mod tests {
         let root = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
         let mut announced = Announced::default();
         let path = RelPath::parse(b"a/l").unwrap();
-        let link =
-            Link { target: LinkTarget::parse(b"../\xff").unwrap(), mtime: Mtime { secs: -1, nanos: 5 } };
+        let (target, mtime) = (LinkTarget::parse(b"../\xff").unwrap(), Mtime { secs: -1, nanos: 5 });
+        let link = Link { target, mtime, attributes: Some(attributes()) };
         announced.push(&path, &link, &root, b"spilled").unwrap();
         let mut found = Vec::new();
         let visit = |path: &RelPath, link: &Link| {

@@ -192,7 +192,7 @@ impl Comparison {
             }
             return Ok(());
         }
-        let mut scan = Scan::tree(&dirs.root().dir, Some(&self.0.filters));
+        let mut scan = Scan::tree(&dirs.root().dir, Some(&self.0.filters), None);
         scan.note_own();
         for scanned in scan {
             let failed = |error: crate::error::SourceError| io::Error::other(error.to_string());

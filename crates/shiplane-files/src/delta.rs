@@ -197,7 +197,7 @@ impl DeltaMatcher {
         let Some(old) = self.old_version(&mut delta, &file) else { return self.settle(index) };
         if delta.is_same_so_far && covers(&delta.found, entry) {
             self.store.forget(index);
-            self.site.mend(entry.into(), &file.target, &old)?;
+            self.site.mend(&entry.into(), &file.target, &old)?;
             return Ok(None);
         }
         self.copy_what_was_same(index, &file, &mut delta, &old)?;

@@ -153,11 +153,6 @@ impl Destination {
         Self { deletion: Some(Deletion::new(consent, memory).into()), ..self }
     }
 
-    /// Something of the transfer is left out on either side, so that nothing is to be removed.
-    pub fn withhold_deletion(&self) {
-        self.deletion.iter().for_each(|deletion| deletion.withhold());
-    }
-
     pub(super) fn deletion(&self) -> Option<&Deletion> {
         self.deletion.as_deref()
     }

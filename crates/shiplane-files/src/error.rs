@@ -7,6 +7,7 @@ use shiplane_wire::{LeftOutReason, PathRefused, escape};
 use thiserror::Error;
 
 use crate::{
+    attributes::AttributeKind,
     names::NameRefused,
     platform::{self, Kind},
 };
@@ -213,6 +214,17 @@ pub enum DestinationError {
         /// The system's error.
         source: io::Error,
     },
+    /// The owner, the access list or an attribute of a file could not be set; all else of it is here. Of each kind the first
+    /// is named. Receive as the superuser, or onto another file system.
+    #[error("cannot set the {kind} of {path}: {source}")]
+    AttributesRefused {
+        /// What of it.
+        kind: AttributeKind,
+        /// The file or directory.
+        path: String,
+        /// The system's error.
+        source: io::Error,
+    },
     /// The served directory was deleted, moved away or replaced.
     #[error("the served directory was removed or replaced")]
     Gone,
@@ -271,6 +283,7 @@ impl DestinationError {
             | Self::NoInodes { .. }
             | Self::QuotaExceeded { .. }
             | Self::PermissionDenied { .. }
+            | Self::AttributesRefused { .. }
             | Self::Gone
             | Self::ParentMissing { .. }
             | Self::Poisoned { .. }
@@ -289,6 +302,7 @@ impl DestinationError {
             Self::InLeftOut { reason, .. } | Self::LinkRefused { reason, .. } => Some(*reason),
             Self::TooManyHardLinks { .. } => Some(LeftOutReason::HardLink),
             Self::PermissionDenied { .. } => Some(LeftOutReason::NotPermitted),
+            Self::AttributesRefused { .. } => Some(LeftOutReason::Attributes),
             Self::Altered { .. } => Some(LeftOutReason::Changed),
             // They say nothing of the path.
             Self::Io { operation: Operation::Sync | Operation::Lock, .. } => None,

@@ -11,7 +11,8 @@ use crate::{
     error::{DestinationError, Operation},
     existing::Existing,
     platform::{self, Kind, Names},
-    state::{Directory, Link, Summary},
+    scan::TopDirectory,
+    state::{Link, Metadata, Summary},
 };
 
 impl Destination {
@@ -144,7 +145,7 @@ impl Destination {
         // What has our name is of nobody.
         platform::remove_if_there(&parent.dir, temp).map_err(failed(Operation::Remove))?;
         platform::make_link(&parent.dir, temp, link.target.as_bytes()).map_err(failed(Operation::Create))?;
-        site.settled(path, path, platform::set_link_mtime(&parent.dir, temp, link.mtime))?;
+        site.describe_link(&parent.dir, temp, path, link)?;
         if let (true, Existing::BackUp(suffix)) = (replaces, site.options.existing) {
             publisher.back_up(path, parent, suffix)?;
         }
@@ -165,27 +166,29 @@ impl Destination {
         let site = &self.parts.site;
         let dir = &site.root().dir;
         let settled = match (self.parts.planner.top(), site.loosened) {
-            (Some(top), _) => site.settle_directory(dir, Some(top.mode), top.mtime).map(drop),
+            (Some(TopDirectory { mode, mtime, attributes }), _) => {
+                let wanted = Metadata { mode: Some(mode), mtime, attributes };
+                site.give_attributes(None, dir, wanted.attributes.as_ref())?;
+                site.settle_directory(dir, &wanted).map(drop)
+            }
             (None, Some(mode)) => platform::set_mode(dir, mode),
             (None, None) => Ok(()),
         };
-        let Err(error) = settled else { return Ok(()) };
-        let is_not_permitted = error.kind() == io::ErrorKind::PermissionDenied;
-        let error = site.failed_at_root(Operation::SetMetadata, error);
-        if is_not_permitted { site.leave_out_top(error) } else { Err(error) }
+        site.settled_top(settled)
     }
 
-    /// Gives a directory its mode and time.
-    fn settle_directory(&self, path: &RelPath, directory: &Directory) -> Result<(), DestinationError> {
+    /// Gives a directory its mode, time and attributes.
+    fn settle_directory(&self, path: &RelPath, wanted: &Metadata) -> Result<(), DestinationError> {
         let handle = self
             .parts
             .site
             .dirs
             .open(Some(path))
             .map_err(|error| self.parts.site.failed(Operation::Open, path, error))?;
-        let Directory { mode, mtime } = *directory;
-        let settled = self.parts.site.settle_directory(&handle.dir, mode, mtime);
-        if matches!(settled, Ok(true)) {
+        let site = &self.parts.site;
+        let is_given = site.give_attributes(Some(path), &handle.dir, wanted.attributes.as_ref())?;
+        let settled = site.settle_directory(&handle.dir, wanted);
+        if is_given || matches!(settled, Ok(true)) {
             self.parts.publisher.changed(Some(path.clone()), handle.device);
         }
         self.parts.site.settled(path, path, settled.map(drop))

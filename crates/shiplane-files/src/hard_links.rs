@@ -256,6 +256,7 @@ mod tests {
             target: None,
             first: Some(first),
             holes: Holes::default(),
+            attributes: None,
         }
     }
 

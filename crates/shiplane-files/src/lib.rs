@@ -26,6 +26,7 @@
 )]
 
 mod announced;
+mod attributes;
 mod beneath;
 mod blocks;
 mod buffers;
@@ -90,6 +91,7 @@ pub mod internals {
         pub use shiplane_platform::internals::disk::{Disk, simulate};
     }
     pub use crate::{
+        attributes::{AttributeKind, HAS_OWNERS},
         blocks::{Block, bounds_of, split_buffer},
         buffers::{Buffers, CountedMemory, Scratch, SharedMemory},
         comparison::{Comparison, Difference, Different},

@@ -19,7 +19,7 @@ use crate::{
     scan::TopDirectory,
     site::Site,
     state::{
-        ActiveFile, DIRECTORY_MODES, Directory, FileState, HardLink, Link, OWNER_DIRECTORY_MODE, SeenPaths,
+        ActiveFile, DIRECTORY_MODES, FileState, HardLink, Link, Metadata, OWNER_DIRECTORY_MODE, SeenPaths,
     },
     store::ChunkStore,
 };
@@ -92,7 +92,7 @@ struct State {
     /// The same in lower case, on a file system that folds names.
     seen_folded: SeenPaths,
     /// Directories that the peer announced, and which they were.
-    directories: Announced<Directory>,
+    directories: Announced<Metadata>,
     /// Symbolic links that are to be laid at the end.
     links: Announced<Link>,
     announced: SeenPaths,
@@ -159,7 +159,7 @@ impl Planner {
                 if self.site.hash_as(&file, entry).map_err(failed)? != Some(theirs) {
                     return self.replace(index, entry, target);
                 }
-                self.site.mend(entry.into(), &target, &file)?;
+                self.site.mend(&entry.into(), &target, &file)?;
                 let found = platform::stat_open(&file).map_err(failed)?;
                 self.identical_as(index, entry, target, &found)
             }
@@ -169,7 +169,8 @@ impl Planner {
     /// Takes what the peer says of the destination directory, before anything in it.
     pub(super) fn plan_top(&self, top: TopDirectory) -> Result<(), DestinationError> {
         let mut state = lock(&self.state);
-        if self.site.file.is_some() || state.top.is_some() || !state.seen.is_empty() {
+        let is_unwanted = top.attributes.is_some() && !self.site.options.attributes;
+        if is_unwanted || self.site.file.is_some() || state.top.is_some() || !state.seen.is_empty() {
             return Err(DestinationError::NotRequested { path: ".".to_owned() });
         }
         state.top = Some(top);
@@ -178,7 +179,7 @@ impl Planner {
 
     /// What the destination directory gets in the end, if it is the peer's to say.
     pub(super) fn top(&self) -> Option<TopDirectory> {
-        lock(&self.state).top.filter(|_| self.site.settles_top)
+        lock(&self.state).top.clone().filter(|_| self.site.settles_top)
     }
 
     /// Notes a directory that is left out. What is in it, and comes later, is left out as well.
@@ -226,6 +227,10 @@ impl Planner {
             .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
         if self.store.is_finished() {
             return Err(DestinationError::NotWanted { entry: index });
+        }
+        // Whoever was not asked for them does not send them.
+        if entry.attributes.is_some() && !self.site.options.attributes {
+            return Err(DestinationError::NotRequested { path: path.to_string() });
         }
         if let Some((target, requested)) = &self.site.file {
             let mut state = lock(&self.state);
@@ -297,8 +302,8 @@ impl Planner {
         }
         self.site.count(|summary| summary.directories += 1);
         lock(&self.state).announced.insert(target.as_bytes());
-        let directory = Directory { mode: Some(entry.mode & DIRECTORY_MODES), mtime: entry.mtime };
-        self.settle_at_end(&target, &directory)?;
+        let wanted = Metadata { mode: Some(entry.mode & DIRECTORY_MODES), ..entry.into() };
+        self.settle_at_end(&target, &wanted)?;
         Ok(Plan::Done)
     }
 
@@ -310,13 +315,14 @@ impl Planner {
         if let Some(reason) = self.site.options.links.refusal(&entry.path, points_to).or(impossible) {
             return Err(DestinationError::LinkRefused { path: self.site.show(&target), reason });
         }
-        let link = Link { target: points_to.clone(), mtime: entry.mtime };
+        let attributes = entry.attributes.clone();
+        let link = Link { target: points_to.clone(), mtime: entry.mtime, attributes };
         if let Some(found) = self.site.examine(&target)? {
             self.publisher.check_collision(&target, &found, true)?;
             if found.kind == Kind::Directory {
                 return Err(self.site.wrong_kind(&target, found.kind, Kind::Symlink));
             }
-            if found.kind == Kind::Symlink && self.mend_link(&link, &target, &found)? {
+            if found.kind == Kind::Symlink && self.mend_link(&link, &target)? {
                 self.site.count(|summary| summary.links += 1);
                 return Ok(Plan::Done);
             }
@@ -330,8 +336,8 @@ impl Planner {
         Ok(Plan::Done)
     }
 
-    /// Whether the link that is there leads to the same; then it gets the time of the peer's.
-    fn mend_link(&self, link: &Link, target: &RelPath, found: &Stat) -> Result<bool, DestinationError> {
+    /// Whether the link that is there leads to the same; then it gets the owners and the time of the peer's.
+    fn mend_link(&self, link: &Link, target: &RelPath) -> Result<bool, DestinationError> {
         let parent = self.site.parent_of(target)?;
         let failed = |operation| move |error| self.site.failed(operation, target, error);
         let points_to = match platform::read_link(&parent.dir, target.file_name()) {
@@ -341,9 +347,8 @@ impl Planner {
         if points_to != link.target.as_bytes() {
             return Ok(false);
         }
-        if found.mtime != link.mtime && self.site.options.existing != Existing::Keep {
-            let set = platform::set_link_mtime(&parent.dir, target.file_name(), link.mtime);
-            self.site.settled(target, target, set)?;
+        if self.site.options.existing != Existing::Keep {
+            self.site.describe_link(&parent.dir, target.file_name(), target, link)?;
         }
         Ok(true)
     }
@@ -368,7 +373,7 @@ impl Planner {
     pub(super) fn settle_at_end(
         &self,
         target: &RelPath,
-        directory: &Directory,
+        directory: &Metadata,
     ) -> Result<(), DestinationError> {
         let (root, name) = (&self.site.root().dir, self.site.key.temp_name(LIST_ID));
         let announced = lock(&self.state).directories.push(target, directory, root, name.as_bytes());
@@ -396,7 +401,7 @@ impl Planner {
                     return Ok(self.identical());
                 }
                 if found.mtime == entry.mtime && !self.site.options.verify {
-                    self.site.mend_mode(entry.into(), &target, &found)?;
+                    self.site.mend_mode(&entry.into(), &target, &found)?;
                     return self.identical_as(index, entry, target, &found);
                 }
                 if keeps {
@@ -408,7 +413,7 @@ impl Planner {
                 // There is nothing to compare in two empty files.
                 match self.open_same_size(entry, &target)? {
                     Found::SameSize(file) => {
-                        self.site.mend(entry.into(), &target, &file)?;
+                        self.site.mend(&entry.into(), &target, &file)?;
                         self.identical_as(index, entry, target, &found)
                     }
                     Found::Gone | Found::Different => self.replace(index, entry, target),
@@ -526,7 +531,7 @@ impl Planner {
     /// What the peer announced, children before their parents: a directory may lose the right to be entered.
     pub(super) fn each_directory(
         &self,
-        visit: impl FnMut(&RelPath, &Directory) -> Result<(), DestinationError>,
+        visit: impl FnMut(&RelPath, &Metadata) -> Result<(), DestinationError>,
     ) -> Result<(), DestinationError> {
         // Nothing is announced any more.
         let announced = std::mem::take(&mut lock(&self.state).directories);

@@ -14,13 +14,17 @@ use crate::{
     journal::Journal,
     names::{self, JobKey, NameRefused},
     platform::{self, Kind},
-    site::Metadata,
     source::SourceRoot,
     sparse,
-    state::{ActiveFile, DIRECTORY_MODES, Directory, FileState as ActiveState, Link, OWNER_DIRECTORY_MODE},
-    sync::{FileState, Stamp},
+    state::{
+        ActiveFile, DIRECTORY_MODES, FileState as ActiveState, KEPT_DIRECTORY_MODES, Link, Metadata,
+        OWNER_DIRECTORY_MODE,
+    },
+    sync::{FileState, LinkState, Stamp},
 };
-use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, LeftOutReason, LinkTarget, Mtime, RelPath};
+use shiplane_wire::{
+    Attributes, Digest, DigestAlgorithm, Entry, EntryKind, LeftOutReason, LinkTarget, Mtime, RelPath,
+};
 
 /// What is to become of a name that a peer has and that is one of ours, or none that this system can hold.
 ///
@@ -43,6 +47,7 @@ impl Destination {
         let key = JobKey::new(b"the sync of a dataset", b"");
         let opened = Journal::open(&dir.into(), key, DigestAlgorithm::Blake3, ".".as_ref(), &mut ())?;
         self.parts.store.hold_dataset(opened.journal);
+        self.parts.site.attributes.name_each();
         Ok(())
     }
 
@@ -82,22 +87,29 @@ impl Destination {
         from: &RelPath,
         to: &RelPath,
         expected: &FileState,
+        attributes: Option<&Attributes>,
     ) -> Result<bool, DestinationError> {
         let mut entry = Entry { path: to.clone(), ..self.entry_at(from)? };
         if entry.kind != EntryKind::File {
             return Ok(false);
         }
         expected.stamp.apply(&mut entry);
+        entry.attributes = attributes.cloned();
         self.copy_entry(index, from, &entry, Some(expected.digest))
     }
 
-    /// Gives the file at `path` another mode and time.
-    pub fn set_metadata(&self, path: &RelPath, stamp: Stamp) -> Result<(), DestinationError> {
+    /// Gives the file at `path` another mode and time, and these attributes, if there are any.
+    pub fn set_metadata(
+        &self,
+        path: &RelPath,
+        stamp: Stamp,
+        attributes: Option<&Attributes>,
+    ) -> Result<(), DestinationError> {
         let site = &self.parts.site;
         let parent = site.parent_of(path)?;
         let file = platform::open_file(&parent.dir, path.file_name())
             .map_err(|error| site.failed(Operation::Open, path, error))?;
-        site.mend(stamp.into(), path, &file)?;
+        site.mend(&Metadata { attributes: attributes.cloned(), ..stamp.into() }, path, &file)?;
         // It is made durable with all that was found here.
         self.rely_on_what_is_here();
         Ok(())
@@ -126,18 +138,27 @@ impl Destination {
         path: &RelPath,
         target: &LinkTarget,
         mtime: Mtime,
+        attributes: Option<&Attributes>,
         replaces: bool,
     ) -> Result<(), DestinationError> {
-        self.lay_link(path, &Link { target: target.clone(), mtime }, replaces)?;
+        let link = Link { target: target.clone(), mtime, attributes: attributes.cloned() };
+        self.lay_link(path, &link, replaces)?;
         self.rely_on_what_is_here();
         Ok(())
     }
 
-    /// Gives the link at `path` another time.
-    pub fn set_link_time(&self, path: &RelPath, mtime: Mtime) -> Result<(), DestinationError> {
+    /// Gives the link at `path` another time, and these owners, if there are any.
+    pub fn set_link_metadata(
+        &self,
+        path: &RelPath,
+        link: &LinkState,
+        attributes: Option<&Attributes>,
+    ) -> Result<(), DestinationError> {
         let site = &self.parts.site;
         let parent = site.parent_of(path)?;
-        site.settled(path, path, platform::set_link_mtime(&parent.dir, path.file_name(), mtime))?;
+        let LinkState { target, mtime } = link.clone();
+        let link = Link { target, mtime, attributes: attributes.cloned() };
+        site.describe_link(&parent.dir, path.file_name(), path, &link)?;
         self.rely_on_what_is_here();
         Ok(())
     }
@@ -145,13 +166,12 @@ impl Destination {
     /// Gives these directories, parents before their children, their modes and times at the end, and no others.
     pub fn settle_directories<'a>(
         &self,
-        directories: impl Iterator<Item = (&'a RelPath, Stamp)>,
+        directories: impl Iterator<Item = (&'a RelPath, Stamp, Option<Attributes>)>,
     ) -> Result<(), DestinationError> {
         let planner = &self.parts.planner;
         planner.forget_directories();
-        for (path, stamp) in directories {
-            let Metadata { mode, mtime } = stamp.into();
-            planner.settle_at_end(path, &Directory { mode, mtime })?;
+        for (path, stamp, attributes) in directories {
+            planner.settle_at_end(path, &Metadata { attributes, ..stamp.into() })?;
         }
         Ok(())
     }
@@ -206,9 +226,12 @@ impl Destination {
             Ok(()) => {
                 // From the start: if this sync is cut, the next one finds it as it is to be.
                 let mode = Metadata::from(stamp).mode.unwrap_or(USUAL_DIRECTORY_MODE);
-                let mode = (mode & DIRECTORY_MODES) | OWNER_DIRECTORY_MODE;
+                let mut mode = (mode & DIRECTORY_MODES) | OWNER_DIRECTORY_MODE;
                 let site = &self.parts.site;
                 if site.keeps_modes {
+                    // What it has from the directory that it is in.
+                    let found = platform::stat(&parent.dir, path.file_name());
+                    mode |= found.map_or(0, |found| found.mode & KEPT_DIRECTORY_MODES);
                     site.settled(path, path, platform::set_mode_at(&parent.dir, path.file_name(), mode))?;
                 }
             }

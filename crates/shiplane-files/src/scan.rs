@@ -5,9 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
-use shiplane_wire::{Entry, EntryKind, EscapedPath, LeftOutReason, Mtime, RelPath};
+use shiplane_wire::{Attributes, Entry, EntryKind, EscapedPath, LeftOutReason, Mtime, RelPath};
 
 use crate::{
+    attributes::AttributesReader,
     buffers::CountedMemory,
     error::SourceError,
     filters::{Excluded, Filters, IgnoreFiles, Walk},
@@ -35,13 +36,15 @@ pub enum Scanned {
     },
 }
 
-/// Mode and time of the directory that a transfer is the content of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Mode, time and attributes of the directory that a transfer is the content of.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopDirectory {
     /// The permission bits; the receiver masks them.
     pub mode: u32,
     /// When it was modified.
     pub mtime: Mtime,
+    /// Its owners and attributes, if they are carried.
+    pub attributes: Option<Attributes>,
 }
 
 /// Lists a source: depth first, parents before their children, otherwise in the order the system gives.
@@ -76,6 +79,8 @@ pub struct Scan {
     /// Paths that only this side can know to be excluded, if anybody wants to know.
     excluded: Option<Vec<RelPath>>,
     links: LinkPolicy,
+    /// Reads owners and attributes, if they are carried.
+    attributes: Option<AttributesReader>,
     /// What is told of files with several names.
     names_of_files: NamesOfFiles,
     /// The path of the first file with several names for which there was no memory.
@@ -151,6 +156,7 @@ impl Scan {
             own: None,
             excluded: None,
             links: LinkPolicy::All,
+            attributes: None,
             names_of_files: NamesOfFiles::Untold,
             unlinked: None,
             entries: 0,
@@ -159,19 +165,30 @@ impl Scan {
         }
     }
 
+    /// Reads owners and attributes with this.
+    pub(super) fn reading(self, attributes: Option<AttributesReader>) -> Self {
+        Self { attributes, ..self }
+    }
+
     /// Keeps here what files contain that the kernel makes up.
     pub(super) fn holding(self, made_up: &MadeUpFiles) -> Self {
         Self { made_up: made_up.clone(), ..self }
     }
 
-    pub(super) fn tree(root: &Dir, filters: Option<&Arc<Filters>>) -> Self {
+    pub(super) fn tree(
+        root: &Dir,
+        filters: Option<&Arc<Filters>>,
+        mut attributes: Option<AttributesReader>,
+    ) -> Self {
         let mut scan = Self::listed(Arc::default());
         let opened = root.try_clone().and_then(|dir| {
             let top = platform::stat_open(&dir)?;
             let filters = filters.map(|filters| Walk::new(Arc::clone(filters), top.device));
             let level = Level::open(dir.try_clone()?, 0, filters.as_ref())?;
-            Ok((TopDirectory { mode: top.mode, mtime: top.mtime }, dir, level, filters))
+            let attributes = attributes.as_mut().and_then(|reader| reader.of_open(&dir, &top, b"."));
+            Ok((TopDirectory { mode: top.mode, mtime: top.mtime, attributes }, dir, level, filters))
         });
+        scan.attributes = attributes;
         match opened {
             Ok((top, root, level, filters)) => {
                 scan.first = Some(Ok(Scanned::Top(top)));
@@ -275,7 +292,7 @@ impl Scan {
             Kind::Symlink => self.look_at_link(name_at, &stat, path),
             Kind::Special => Some(self.left_out(LeftOutReason::SpecialFile)),
             Kind::Directory => match self.enter(name_at) {
-                Ok(()) => Some(Scanned::Entry(stat.entry(EntryKind::Directory, path))),
+                Ok(()) => Some(Scanned::Entry(self.entered(&stat, path))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(_) => Some(self.left_out(LeftOutReason::Unreadable)),
             },
@@ -294,12 +311,26 @@ impl Scan {
         excluded.is_some()
     }
 
+    /// The directory that was entered just now.
+    fn entered(&mut self, stat: &Stat, path: RelPath) -> Entry {
+        let mut entry = stat.entry(EntryKind::Directory, path);
+        if let (Some(reader), Some(Level { handle: Handle::Open { dir, .. }, .. })) =
+            (&mut self.attributes, self.levels.last())
+        {
+            entry.attributes = reader.of_open(dir, stat, &self.path);
+        }
+        entry
+    }
+
     /// The file whose name the path ends in.
     fn look_at_file(&mut self, name_at: usize, stat: &Stat, path: RelPath) -> Scanned {
         let mut entry = stat.entry(EntryKind::File, path);
         let Some(Level { handle: Handle::Open { dir, .. }, .. }) = self.levels.last() else {
             return Scanned::Entry(entry);
         };
+        if let Some(reader) = &mut self.attributes {
+            entry.attributes = reader.of_file(dir, &self.path[name_at..], stat, &self.path);
+        }
         let open = || platform::open_file(dir, &self.path[name_at..]);
         if self.file_system.0 != stat.device {
             self.file_system = (stat.device, platform::sizes_of(dir));
@@ -326,12 +357,15 @@ impl Scan {
     }
 
     /// The link whose name the path ends in.
-    fn look_at_link(&self, name_at: usize, stat: &Stat, path: RelPath) -> Option<Scanned> {
+    fn look_at_link(&mut self, name_at: usize, stat: &Stat, path: RelPath) -> Option<Scanned> {
         let Handle::Open { dir, .. } = &self.levels.last()?.handle else { return None };
         match platform::link_target(dir, &self.path[name_at..]) {
             Ok(target) => Some(match self.links.refusal(&path, &target) {
                 Some(reason) => self.left_out(reason),
-                None => Scanned::Entry(stat.link_entry(path, target)),
+                None => {
+                    let attributes = self.attributes.as_mut().and_then(|reader| reader.of_link(stat));
+                    Scanned::Entry(Entry { attributes, ..stat.link_entry(path, target) })
+                }
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -435,7 +469,7 @@ impl Scan {
         self.root = Some(root);
         self.closed = 0;
         self.levels.push(level);
-        name.map(|name| Ok(Scanned::Entry(stat.entry(EntryKind::Directory, name))))
+        name.map(|name| Ok(Scanned::Entry(self.entered(&stat, name))))
     }
 
     fn left_out(&self, reason: LeftOutReason) -> Scanned {
@@ -493,6 +527,10 @@ impl Scan {
         }
         if let Some(path) = self.unlinked.take() {
             return Some(Ok(Scanned::LeftOut { reason: LeftOutReason::HardLink, path }));
+        }
+        if let Some(path) = self.attributes.as_mut().and_then(AttributesReader::take_stripped) {
+            self.path = path;
+            return Some(Ok(self.left_out(LeftOutReason::Attributes)));
         }
         // What was asked for by its path and is nowhere.
         let missing = self.filters.as_mut().and_then(Walk::next_missing)?;

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cap_std::fs::Dir;
-use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, Mtime, RelPath, escape};
+use shiplane_wire::{Attributes, Digest, DigestAlgorithm, Durability, Entry, RelPath, escape};
 
 use crate::{
+    attributes::{AttributeKind, AttributesWriter, Given},
     buffers::{CountedMemory, Scratch},
     dirs::{DirHandle, Dirs},
     error::{DestinationError, Operation},
@@ -24,21 +25,10 @@ use crate::{
     resolve::{Created, ResolvedDestination},
     shape::Shape,
     sparse,
-    state::{DIRECTORY_MODES, FILE_MODES, KEPT_DIRECTORY_MODES, OWNER_DIRECTORY_MODE, Summary},
+    state::{
+        DIRECTORY_MODES, FILE_MODES, KEPT_DIRECTORY_MODES, Link, Metadata, OWNER_DIRECTORY_MODE, Summary,
+    },
 };
-
-/// The mode and time that a file is to have; without a mode it keeps its own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Metadata {
-    pub(super) mode: Option<u32>,
-    pub(super) mtime: Mtime,
-}
-
-impl From<&Entry> for Metadata {
-    fn from(entry: &Entry) -> Self {
-        Self { mode: Some(entry.mode), mtime: entry.mtime }
-    }
-}
 
 /// How to receive.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +45,8 @@ pub struct ReceiveOptions {
     pub digest: DigestAlgorithm,
     /// Which symbolic links are created.
     pub links: LinkPolicy,
+    /// Whether owners, access lists and extended attributes are taken; otherwise the peer sends none.
+    pub attributes: bool,
     /// The size from which a file has chunks of its own; its space is allocated when it is begun.
     pub chunk_len_bytes: u64,
 }
@@ -84,6 +76,7 @@ pub(super) struct Site {
     /// The mode of the destination directory, if it had to be changed so that it can be written.
     pub(super) loosened: Option<u32>,
     pub(super) is_abandoned: AtomicBool,
+    pub(super) attributes: AttributesWriter,
     /// What has come of the transfer so far.
     summary: Mutex<Summary>,
     /// What of it is left out, until the caller takes it.
@@ -127,6 +120,7 @@ impl Site {
             options,
             was_resumed: opened.was_there,
             is_abandoned: AtomicBool::new(false),
+            attributes: AttributesWriter::default(),
             summary: Mutex::default(),
             left_outs: LeftOuts::default(),
         };
@@ -225,15 +219,43 @@ impl Site {
     /// Gives a file whose content is the peer's the mode and the time that it has there.
     pub(super) fn mend(
         &self,
-        wanted: Metadata,
+        wanted: &Metadata,
         target: &RelPath,
         file: &File,
     ) -> Result<(), DestinationError> {
+        self.give_attributes(Some(target), file, wanted.attributes.as_ref())?;
         let set = platform::stat_open(file).and_then(|found| {
             self.other_mode(wanted, &found).map_or(Ok(()), |mode| platform::set_mode(file, mode))?;
             if found.mtime == wanted.mtime { Ok(()) } else { platform::set_mtime(file, wanted.mtime) }
         });
         self.settled(target, target, set)
+    }
+
+    /// Gives the link `name`, which is or becomes that at `path`, the owners and the time of the peer's.
+    pub(super) fn describe_link(
+        &self,
+        dir: &Dir,
+        name: &[u8],
+        path: &RelPath,
+        link: &Link,
+    ) -> Result<(), DestinationError> {
+        let found =
+            platform::stat(dir, name).map_err(|error| self.failed(Operation::Examine, path, error))?;
+        if let Some(wanted) = &link.attributes {
+            self.given(Some(path), self.attributes.give_link(dir, name, &found, wanted))?;
+        }
+        if found.mtime == link.mtime {
+            return Ok(());
+        }
+        self.settled(path, path, platform::set_link_mtime(dir, name, link.mtime))
+    }
+
+    /// What came of setting the mode or time of the destination directory.
+    pub(super) fn settled_top(&self, set: io::Result<()>) -> Result<(), DestinationError> {
+        let Err(error) = set else { return Ok(()) };
+        let is_not_permitted = error.kind() == io::ErrorKind::PermissionDenied;
+        let error = self.failed_at_root(Operation::SetMetadata, error);
+        if is_not_permitted { self.leave_metadata(None, error) } else { Err(error) }
     }
 
     /// What came of setting the mode or time of a path, by its name at the peer and here. If that is not permitted, it is
@@ -247,30 +269,82 @@ impl Site {
         let Err(error) = set else { return Ok(()) };
         let is_not_permitted = error.kind() == io::ErrorKind::PermissionDenied;
         let error = self.failed(Operation::SetMetadata, target, error);
-        if is_not_permitted { self.leave_out(None, path, error).map(drop) } else { Err(error) }
+        if is_not_permitted { self.leave_metadata(Some(path), error) } else { Err(error) }
+    }
+
+    /// Gives an open file or directory the attributes that it is to have, if they are carried; `None` is the destination
+    /// directory. What cannot be set is named. Whether anything was changed.
+    pub(super) fn give_attributes(
+        &self,
+        path: Option<&RelPath>,
+        file: &impl platform::Opened,
+        wanted: Option<&Attributes>,
+    ) -> Result<bool, DestinationError> {
+        let Some(wanted) = wanted else { return Ok(false) };
+        let found = platform::stat_open(file).map_err(|error| match path {
+            Some(path) => self.failed(Operation::Examine, path, error),
+            None => self.failed_at_root(Operation::Examine, error),
+        })?;
+        self.given(path, self.attributes.give(file, &found, wanted))
+    }
+
+    /// Names what could not be set. Whether anything was changed.
+    pub(super) fn given(&self, path: Option<&RelPath>, given: Given) -> Result<bool, DestinationError> {
+        for (kind, source) in given.refused {
+            if self.attributes.is_to_be_named(kind) {
+                let shown = path.map_or_else(|| self.name(), |path| self.show(path));
+                let error = DestinationError::AttributesRefused { kind, path: shown, source };
+                self.leave_metadata(path, error)?;
+            }
+        }
+        Ok(given.has_changed)
+    }
+
+    /// Names a path of which not all could be set; its content is here all the same.
+    fn leave_metadata(
+        &self,
+        path: Option<&RelPath>,
+        error: DestinationError,
+    ) -> Result<(), DestinationError> {
+        let Some(reason) = error.left_out_reason(true) else { return Err(error) };
+        // A sync has to know of each.
+        let (error, is_told) = (error.into(), !self.attributes.names_each());
+        self.left_outs.add(LeftOut { entry: None, path: path.cloned(), reason, error, is_told });
+        Ok(())
     }
 
     /// The same for one that has the peer's time already.
     pub(super) fn mend_mode(
         &self,
-        wanted: Metadata,
+        wanted: &Metadata,
         target: &RelPath,
         found: &Stat,
     ) -> Result<(), DestinationError> {
+        if wanted.attributes.is_some() {
+            let parent = self.parent_of(target)?;
+            match platform::open_file(&parent.dir, target.file_name()) {
+                Ok(file) => return self.mend(wanted, target, &file),
+                Err(error) => {
+                    let refused = vec![(AttributeKind::Extended, error)];
+                    self.given(Some(target), Given { refused, ..Given::default() })?;
+                }
+            }
+        }
         let Some(mode) = self.other_mode(wanted, found) else { return Ok(()) };
         let parent = self.parent_of(target)?;
         self.settled(target, target, platform::set_mode_at(&parent.dir, target.file_name(), mode))
     }
 
     /// The mode that a file is to get, if it has another one and can have it.
-    fn other_mode(&self, wanted: Metadata, found: &Stat) -> Option<u32> {
+    fn other_mode(&self, wanted: &Metadata, found: &Stat) -> Option<u32> {
         let mode = wanted.mode? & FILE_MODES;
         (self.keeps_modes && found.mode & FILE_MODES != mode).then_some(mode)
     }
 
     /// Gives a directory its mode and time. Whether anything was changed.
-    pub(super) fn settle_directory(&self, dir: &Dir, mode: Option<u32>, mtime: Mtime) -> io::Result<bool> {
+    pub(super) fn settle_directory(&self, dir: &Dir, wanted: &Metadata) -> io::Result<bool> {
         let found = platform::stat_open(dir)?;
+        let Metadata { mode, mtime, .. } = *wanted;
         let wanted = |mode| (mode & DIRECTORY_MODES) | (found.mode & KEPT_DIRECTORY_MODES);
         let mode = mode.map_or(found.mode, wanted);
         let (has_other_mode, has_other_time) = (self.keeps_modes && found.mode != mode, found.mtime != mtime);
@@ -298,13 +372,6 @@ impl Site {
         let path = Some(path.clone());
         self.left_outs.add(LeftOut { entry, path, reason, error: Arc::clone(&error), is_told: true });
         Ok(error)
-    }
-
-    /// The same for the destination directory itself.
-    pub(super) fn leave_out_top(&self, error: DestinationError) -> Result<(), DestinationError> {
-        let Some(reason) = error.left_out_reason(true) else { return Err(error) };
-        self.left_outs.add(LeftOut { entry: None, path: None, reason, error: error.into(), is_told: true });
-        Ok(())
     }
 
     /// Like [`failed`](Self::failed), for something that was to get this name.

@@ -9,6 +9,7 @@ use cap_std::fs::Dir;
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath, Version, escape};
 
 use crate::{
+    attributes::AttributesReader,
     buffers::Scratch,
     error::SourceError,
     filters::Filters,
@@ -22,6 +23,7 @@ use crate::{
 };
 
 mod current;
+mod one_file;
 mod several;
 
 pub(crate) use current::Current;
@@ -241,6 +243,8 @@ pub struct Source {
     shape: Shape,
     content: Content,
     filters: Option<Arc<Filters>>,
+    /// Whether owners and attributes are listed.
+    has_attributes: bool,
     /// What files contain that the kernel makes up.
     made_up: MadeUpFiles,
 }
@@ -291,13 +295,19 @@ impl Source {
     }
 
     fn of(shape: Shape, content: Content) -> Self {
-        Self { shape, content, filters: None, made_up: MadeUpFiles::default() }
+        Self { shape, content, filters: None, has_attributes: false, made_up: MadeUpFiles::default() }
     }
 
     /// The same without what `filters` exclude, unless it is one file.
     #[must_use]
     pub fn with_filters(self, filters: Arc<Filters>) -> Self {
         Self { filters: (!filters.is_none()).then_some(filters), ..self }
+    }
+
+    /// The same with owners, access lists and extended attributes, if they are to be listed.
+    #[must_use]
+    pub fn with_attributes(self, has_attributes: bool) -> Self {
+        Self { has_attributes, ..self }
     }
 
     /// Whether it is a file, a named directory or all that is served; the receiver needs it to know where
@@ -322,14 +332,16 @@ impl Source {
 
     /// Lists what is there, from the beginning.
     pub fn scan(&self) -> Scan {
+        let mut reader = self.has_attributes.then(AttributesReader::default);
         match &self.content {
-            Content::Tree(root) => Scan::tree(root, self.filters.as_ref()).holding(&self.made_up),
-            Content::File(file) => Scan::one(file.entry(&self.made_up)),
+            Content::Tree(root) => Scan::tree(root, self.filters.as_ref(), reader).holding(&self.made_up),
+            Content::File(file) => Scan::one(file.entry(&self.made_up, reader.as_mut())).reading(reader),
             Content::Open(file) => Scan::one(file.entry()),
             Content::Listed { entries, .. } => Scan::listed(Arc::clone(entries)),
             Content::Several(parts) => {
-                let listed = parts.iter().map(|part| part.listed(&self.made_up));
-                Scan::several(listed, self.filters.as_ref()).holding(&self.made_up)
+                let listed = parts.iter().map(|part| part.listed(&self.made_up, reader.as_mut()));
+                let scan = Scan::several(listed, self.filters.as_ref());
+                scan.holding(&self.made_up).reading(reader)
             }
         }
     }
@@ -407,43 +419,6 @@ impl Source {
             found @ (Kind::Symlink | Kind::Special) => {
                 Err(SourceError::NotServable { path: path.to_string(), found })
             }
-        }
-    }
-}
-
-impl OpenFile {
-    fn entry(&self) -> Result<Entry, SourceError> {
-        let path = || self.name.to_string();
-        let stat = platform::stat_open(self.file.as_ref())
-            .map_err(|source| SourceError::Unreadable { path: path(), source })?;
-        if stat.kind != Kind::File {
-            return Err(SourceError::NotServable { path: path(), found: stat.kind });
-        }
-        let holes = sparse::holes_of(&stat, || self.file.try_clone());
-        Ok(Entry { mode: NEW_FILE_MODE, holes, ..stat.entry(EntryKind::File, self.name.clone()) })
-    }
-}
-
-impl OneFile {
-    fn entry(&self, made_up: &MadeUpFiles) -> Result<Entry, SourceError> {
-        let (file, stat) = self.open()?;
-        let mut entry = stat.entry(EntryKind::File, self.name.clone());
-        if platform::has_true_size(&file, &stat) {
-            entry.holes = sparse::holes_of(&stat, || Ok(file));
-        } else {
-            let opening = |error| SourceError::opening(self.name.as_bytes(), error);
-            made_up.list(file, &mut entry).map_err(opening)?;
-        }
-        Ok(entry)
-    }
-
-    fn open(&self) -> Result<(File, Stat), SourceError> {
-        let opening = |error| SourceError::opening(self.name.as_bytes(), error);
-        let file = platform::open_file_following(&self.root, self.path.as_bytes()).map_err(opening)?;
-        let stat = platform::stat_open(&file).map_err(opening)?;
-        match stat.kind {
-            Kind::File => Ok((file, stat)),
-            found => Err(SourceError::NotServable { path: self.name.to_string(), found }),
         }
     }
 }
@@ -585,6 +560,3 @@ fn name_of(path: &Path) -> Option<Vec<u8>> {
     let name = platform::bytes_of(&name)?;
     (RelPath::parse(name).is_ok() && !names::is_own(name)).then(|| name.to_vec())
 }
-
-/// As most programs make files under most umasks.
-const NEW_FILE_MODE: u32 = 0o644;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use shiplane_wire::{Entry, LinkTarget, Mtime, RelPath, Version};
+use shiplane_wire::{Attributes, Entry, LinkTarget, Mtime, RelPath, Version};
 
 use crate::ranges::RangeSet;
 
@@ -19,6 +19,7 @@ pub(super) struct ActiveFile {
     pub(super) size_bytes: u64,
     pub(super) mode: u32,
     pub(super) mtime: Mtime,
+    pub(super) attributes: Option<Attributes>,
     pub(super) version: Version,
     pub(super) kept: RangeSet,
     /// Of that, holes, which are nowhere.
@@ -47,12 +48,18 @@ pub(super) enum FileState {
     LeftOut,
 }
 
-/// A directory that the peer announced.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Directory {
-    /// `None`: it keeps what it has.
+/// The mode, time and attributes that a file or directory is to have. Without a mode or attributes it keeps its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Metadata {
     pub(super) mode: Option<u32>,
     pub(super) mtime: Mtime,
+    pub(super) attributes: Option<Attributes>,
+}
+
+impl From<&Entry> for Metadata {
+    fn from(entry: &Entry) -> Self {
+        Self { mode: Some(entry.mode), mtime: entry.mtime, attributes: entry.attributes.clone() }
+    }
 }
 
 /// A symbolic link that the peer announced, and that is laid at the end.
@@ -60,6 +67,7 @@ pub(super) struct Directory {
 pub(super) struct Link {
     pub(super) target: LinkTarget,
     pub(super) mtime: Mtime,
+    pub(super) attributes: Option<Attributes>,
 }
 
 /// A further name of a file, which is laid at the end.
@@ -148,6 +156,7 @@ impl ActiveFile {
             size_bytes: entry.size_bytes,
             mode: entry.mode & FILE_MODES,
             mtime: entry.mtime,
+            attributes: entry.attributes.clone(),
             version: entry.version,
             kept: RangeSet::default(),
             hole_bytes: entry.holes.len_bytes(),
@@ -177,10 +186,10 @@ impl ActiveFile {
 /// What is taken of a peer's mode of a file: no setuid, setgid or sticky bit.
 pub(super) const FILE_MODES: u32 = 0o777;
 
-/// What is taken of a peer's mode of a directory. Its setgid bit is what the file system makes of it.
-pub(super) const DIRECTORY_MODES: u32 = 0o1777;
+/// What is taken of a peer's mode of a directory. Its setgid bit gives new files its group, and nobody a right.
+pub(super) const DIRECTORY_MODES: u32 = 0o3777;
 
-/// The directory's bits that are never changed: new files get its group.
+/// The directory's bits that are never taken away: new files get its group.
 pub(super) const KEPT_DIRECTORY_MODES: u32 = 0o2000;
 
 /// What we need to fill a directory, whatever its final mode.

@@ -375,8 +375,9 @@ impl ChunkStore {
             .map_err(|error| self.site.failed_writing(Operation::Write, &file.target, file.size_bytes, error))
     }
 
-    /// Sets the final mode and time of a temporary file that has all its bytes.
+    /// Sets the attributes, the final mode and the time of a temporary file that has all its bytes.
     pub(super) fn seal(&self, file: &ActiveFile, open: &File) -> Result<(), DestinationError> {
+        self.site.give_attributes(Some(&file.path), open, file.attributes.as_ref())?;
         // The umask may have taken something away, and we may have added something.
         let set = platform::stat_open(open).and_then(|found| match found.mode == file.mode {
             false if self.site.keeps_modes => platform::set_mode(open, file.mode),

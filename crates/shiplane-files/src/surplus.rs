@@ -2,7 +2,7 @@
 
 use std::io;
 
-use shiplane_wire::{EntryKind, LeftOutReason, RelPath};
+use shiplane_wire::{EntryKind, LeftOutReason, RelPath, limits::MAX_ESCAPED_PATH_LEN_BYTES};
 
 use crate::{
     deletion::Deletion,
@@ -29,6 +29,23 @@ pub fn is_mass_deletion(files: u64, of: u64) -> bool {
 }
 
 impl Destination {
+    /// Something of the transfer is left out: at the peer if its path, escaped, is given. As a rule nothing is to be
+    /// removed then. But of what lacks only its attributes or its other names all else is here; and a link that the peer
+    /// does not send, because none are wanted, is known to be there, so that what has its name here stays.
+    pub fn is_left_out(&self, reason: LeftOutReason, there: Option<&str>) {
+        let Some(deletion) = self.deletion() else { return };
+        // A path that is shown as it is.
+        let is_plain = |path: &&str| !path.contains('\\') && path.len() < MAX_ESCAPED_PATH_LEN_BYTES / 2;
+        let plain = there.filter(is_plain).and_then(|path| RelPath::parse(path.as_bytes()).ok());
+        match (reason, plain) {
+            (LeftOutReason::Attributes | LeftOutReason::HardLink, _) => {}
+            // It has come, so that its path is known.
+            (LeftOutReason::Symlink, None) if there.is_none() => {}
+            (LeftOutReason::Symlink, Some(path)) => deletion.sent(&path, self.parts.site.folds),
+            _ => deletion.withhold(),
+        }
+    }
+
     /// Removes what the peer has not sent, once everything it has sent is here.
     pub(super) fn remove_surplus(&self, deletion: &Deletion) -> Result<(), DestinationError> {
         let site = &self.parts.site;
@@ -67,7 +84,7 @@ impl Destination {
             Existing::Refuse | Existing::Keep | Existing::Replace => None,
         };
         let mut surplus = Surplus::default();
-        let mut scan = Scan::tree(&site.root().dir, self.filters.as_ref());
+        let mut scan = Scan::tree(&site.root().dir, self.filters.as_ref(), None);
         scan.note_own();
         while let Some(scanned) = scan.next() {
             let scanned = scanned

@@ -106,6 +106,15 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Whom a file belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A user.
+    User,
+    /// A group.
+    Group,
+}
+
 /// Which sizes that a file system tells are those of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sizes {
@@ -164,6 +173,10 @@ pub struct Stat {
     pub inode: u64,
     /// How many names it has.
     pub links: u64,
+    /// The user that it belongs to.
+    pub user: u32,
+    /// The group that it belongs to.
+    pub group: u32,
 }
 
 impl Stat {
@@ -203,6 +216,7 @@ impl Stat {
             target: None,
             first: None,
             holes: Holes::default(),
+            attributes: None,
         }
     }
 

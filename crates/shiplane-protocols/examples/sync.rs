@@ -57,6 +57,7 @@ pub(crate) async fn sync_twice(home: &Path) -> Result<[SyncReport; 2], Failure> 
         own,
         consent: Consent::default(),
         filters: Arc::default(),
+        attributes: false,
         dry_run: false,
         transfer: options,
     };

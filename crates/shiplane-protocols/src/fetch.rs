@@ -72,7 +72,7 @@ fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes
 /// let options = TransferOptions::default();
 /// let receive = ReceiveOptions {
 ///     existing: Existing::Refuse, durability: Durability::Durable, verify: false, digest: fetch.digest(),
-///     links: LinkPolicy::All, chunk_len_bytes: options.chunk_len_bytes,
+///     links: LinkPolicy::All, attributes: false, chunk_len_bytes: options.chunk_len_bytes,
 /// };
 /// let target = tokio::task::spawn_blocking(move || {
 ///     Destination::open("backup".as_ref(), &shape, job, receive)
@@ -104,6 +104,8 @@ pub struct FetchRequest {
     pub is_new_here: bool,
     /// What of it is not wanted.
     pub filters: Arc<Filters>,
+    /// Whether owners, access lists and extended attributes are wanted. The target has to be told as well.
+    pub attributes: bool,
 }
 
 impl FetchRequest {
@@ -154,7 +156,7 @@ impl Fetch {
         request: FetchRequest,
         options: &TransferOptions,
     ) -> Result<Self, FetchError> {
-        let FetchRequest { path, is_new_here, filters } = request;
+        let FetchRequest { path, is_new_here, filters, attributes } = request;
         let transfer = random_transfer_id().ok_or(FetchError::NoRandomness)?;
         // Claimed before it is asked for: no chunk can be early.
         let claim = client.connection().claim(transfer).map_err(|_| FetchError::NoRandomness)?;
@@ -167,6 +169,7 @@ impl Fetch {
             digests: offered_digests(options.digest),
             invites: invites.is_some(),
             filters: OpenFilters::of(&filters),
+            attributes,
         };
         let opened = client.call_typed(FETCH_OPEN, &request, CALL_BUDGET).await.map_err(FetchError::Open)?;
         let digest = chosen_digest(options.digest, opened.digest).map_err(TransferError::from)?;

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shiplane_access::internals::{Denied, RedeemError};
 use shiplane_files::internals::{
-    DestinationError, Existing, Kind, Shape, SourceError, Suffix, SuffixRefused,
+    DestinationError, Existing, HAS_OWNERS, Kind, Shape, SourceError, Suffix, SuffixRefused,
 };
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, RpcClient};
 use shiplane_wire::{DigestAlgorithm, TransferId};
@@ -62,6 +62,8 @@ pub(crate) struct FetchOpen {
     pub(crate) filters: OpenFilters,
     /// Whether the provider may send the first chunks unasked (SPEC 4.24).
     pub(crate) invites: bool,
+    /// Whether owners, access lists and extended attributes are wanted (SPEC 4.31).
+    pub(crate) attributes: bool,
 }
 
 /// The answer to [`FETCH_OPEN`]: the transfer is ready.
@@ -105,6 +107,8 @@ pub(crate) struct PushOpen {
     pub(crate) digests: u8,
     /// What is not sent.
     pub(crate) filters: OpenFilters,
+    /// Whether owners, access lists and extended attributes are sent (SPEC 4.31).
+    pub(crate) attributes: bool,
 }
 
 /// The answer to [`PING`].
@@ -304,6 +308,16 @@ pub(crate) fn random_transfer_id() -> Option<TransferId> {
     Some(TransferId::from_bytes(random.expose()))
 }
 
+/// Whether owners and attributes can be carried as they were asked for.
+pub(crate) fn check_attributes(are_wanted: bool, are_taken: bool) -> Result<(), Fault> {
+    let refused = |why| Err(Fault::new(FaultCode::AttributesRefused, why));
+    match (are_wanted, are_taken) {
+        (true, _) if !HAS_OWNERS => refused("this system has no owners, access lists or attributes to carry"),
+        (true, false) => refused("this server takes no owners, access lists or attributes of others"),
+        (false, _) | (true, true) => Ok(()),
+    }
+}
+
 pub(crate) fn denied(denied: &Denied) -> Fault {
     Fault::new(FaultCode::Unauthorised, denied.to_string())
 }
@@ -372,6 +386,7 @@ pub(crate) fn not_taken(error: &DestinationError) -> Fault {
         | DestinationError::ChunkLength { .. }
         | DestinationError::Unfinished { .. } => FaultCode::InvalidRequest,
         DestinationError::PermissionDenied { .. }
+        | DestinationError::AttributesRefused { .. }
         | DestinationError::Altered { .. }
         | DestinationError::Poisoned { .. }
         | DestinationError::Gone

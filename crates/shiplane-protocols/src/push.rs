@@ -47,6 +47,8 @@ pub struct PushRequest {
     pub durability: Durability,
     /// What of the source is not sent.
     pub filters: Arc<Filters>,
+    /// Whether owners, access lists and extended attributes are sent. The peer refuses the push if it takes none.
+    pub attributes: bool,
     /// Names the source on this side, such as by its absolute path: a push of the same to the same place
     /// goes on where it was cut. The peer sees a digest of it only.
     pub source_name: Vec<u8>,
@@ -70,6 +72,7 @@ pub struct PushRequest {
 ///     chunk_len_bytes: 4 << 20,
 ///     durability: Durability::Durable,
 ///     filters: std::sync::Arc::default(),
+///     attributes: false,
 ///     source_name: b"/home/me/photos".to_vec(),
 /// };
 /// let push = Push::open(&client, source, &request).await?;
@@ -203,12 +206,15 @@ impl Push {
             compression: options.compression,
             digests: offered_digests(options.digest),
             filters: OpenFilters::of(&request.filters),
+            attributes: request.attributes,
         };
         let opened = client.call_typed(PUSH_OPEN, &open, CALL_BUDGET).await;
         match opened.map_err(PushError::Refused)? {
             PushOpened::Ready { compression, bytes_per_second, digest, invites } => Ok(Self {
                 client: client.clone(),
-                source: Arc::new(source.with_filters(Arc::clone(&request.filters))),
+                source: Arc::new(
+                    source.with_filters(Arc::clone(&request.filters)).with_attributes(request.attributes),
+                ),
                 durability: request.durability,
                 claim,
                 compression: compression.min(options.compression),
@@ -368,6 +374,7 @@ fn is_final(code: FaultCode) -> bool {
         | FaultCode::SinkIo
         | FaultCode::SourceChanged
         | FaultCode::MassDeletion
+        | FaultCode::AttributesRefused
         | FaultCode::ReadOnly => true,
         FaultCode::Internal
         | FaultCode::UnknownMethod

@@ -42,7 +42,7 @@ use crate::{
     Direction,
     methods::{
         FETCH_OPEN, FetchOpen, FetchOpened, PING, PUSH_OPEN, PUSH_SETTLE, Pong, REDEEM, RedeemRequest,
-        agree_digest, denied, not_redeemed, not_served,
+        agree_digest, check_attributes, denied, not_redeemed, not_served,
     },
     metrics::Counting,
     sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
@@ -311,6 +311,7 @@ impl FileServer {
         // The scope before the disk: what is outside of it must not even be told to exist.
         let allowed = self.access.may_read(&context.peer, &request.path, Instant::now());
         allowed.map_err(|error| denied(&error))?;
+        check_attributes(request.attributes, true)?;
         let filtered = request.filters.agree(&self.memory(), context.peer).await?;
         let root = self.root.clone();
         let path = request.path;
@@ -320,7 +321,8 @@ impl FileServer {
         let resolve = move || if may_follow { root.resolve(&path) } else { root.resolve_unlinked(&path) };
         let resolved = blocking::spawn(resolve).await;
         let resolved = resolved.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
-        let source = resolved.map_err(|error| not_served(&error))?.with_filters(filtered.filters);
+        let source = resolved.map_err(|error| not_served(&error))?;
+        let source = source.with_filters(filtered.filters).with_attributes(request.attributes);
         let transfer = TransferId::from_bytes(request.transfer);
         let permit = self.fetches.take(context.peer)?;
         let claim = claim(&context.connection, request.transfer)?;

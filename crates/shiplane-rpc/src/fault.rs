@@ -144,6 +144,8 @@ fault_codes! {
     TicketRefused = 18, "ticket refused";
     /// More would be deleted than without the caller's consent.
     MassDeletion = 19, "too much to delete";
+    /// The peer carries no owners, access lists and extended attributes, or takes none from others.
+    AttributesRefused = 20, "attributes refused";
 }
 
 /// 1 KiB: a sentence or two with a path of middling length.

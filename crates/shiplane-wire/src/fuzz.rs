@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 mod session;
 
 pub use self::session::fuzz_session;
+pub use crate::attributes::fuzz_attributes;
 pub use crate::frame::{fuzz_recv, fuzz_send, fuzz_status};
 pub use crate::header::fuzz_opening;
 pub use crate::path::fuzz_path;

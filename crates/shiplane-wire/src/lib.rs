@@ -102,6 +102,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod attributes;
 mod code;
 mod digest;
 mod escape;
@@ -136,6 +137,7 @@ use engine::*;
 
 mod engine {
     pub use crate::{
+        attributes::{AccessEntry, AccessTag, Attributes, AttributesRefused, Principal},
         digest::{Piece, TransferDigestError, TransferHasher},
         header::records_opening,
         holes::Holes,

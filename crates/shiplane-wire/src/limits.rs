@@ -80,6 +80,11 @@ pub const MAX_PATH_LEN_BYTES: usize = 32 << 10;
 /// Longest target of a symbolic link: 4,095 bytes, what Linux takes (`PATH_MAX` with its NUL).
 pub const MAX_LINK_TARGET_LEN_BYTES: usize = 4095;
 
+/// Longest attributes of an entry: 60 KiB.
+///
+/// Owners, access lists and extended attributes, all together. An entry with them is at most 64 KiB long, as without.
+pub const MAX_ATTRIBUTES_LEN_BYTES: usize = 60 << 10;
+
 /// Most holes of a file that are told: 1,024.
 ///
 /// 16 bytes each, so that they fit in the record of the entry beside the longest path. Of a file with more of them the

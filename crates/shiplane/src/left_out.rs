@@ -10,6 +10,7 @@ pub(crate) fn kind_of(reason: LeftOutReason) -> &'static str {
         LeftOutReason::Name | LeftOutReason::NameTaken => NAMES,
         LeftOutReason::Unreadable => UNREADABLE,
         LeftOutReason::Changed | LeftOutReason::Vanished => CHANGED,
+        LeftOutReason::Attributes => ATTRIBUTES,
         LeftOutReason::NotPermitted
         | LeftOutReason::InTheWay
         | LeftOutReason::Failed
@@ -19,7 +20,7 @@ pub(crate) fn kind_of(reason: LeftOutReason) -> &'static str {
 
 /// The kind of this name, if a caller may say that it is not wanted. That a receiver refuses something is never expected.
 pub(crate) fn skippable(name: &str) -> Option<&'static str> {
-    [LINKS, SPECIAL, NAMES, UNREADABLE, CHANGED].into_iter().find(|kind| *kind == name)
+    [LINKS, SPECIAL, NAMES, UNREADABLE, CHANGED, ATTRIBUTES].into_iter().find(|kind| *kind == name)
 }
 
 pub(crate) const LINKS: &str = "links";
@@ -27,4 +28,5 @@ const SPECIAL: &str = "special";
 const NAMES: &str = "names";
 const UNREADABLE: &str = "unreadable";
 const CHANGED: &str = "changed";
+const ATTRIBUTES: &str = "attributes";
 const REFUSED: &str = "refused";

@@ -291,6 +291,14 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
+    /// Whether owners, access lists and extended attributes of peers that push or sync with
+    /// [`attributes`](crate::PushJob::attributes) are taken, as far as this process may set them. By default such jobs are
+    /// refused: as the superuser, a server that takes them gives files to whomever the peer names.
+    pub fn attributes(mut self, are_taken: bool) -> Self {
+        self.limits.attributes = are_taken;
+        self
+    }
+
     /// For how long what an interrupted push has left can be resumed. Older leftovers are removed now and then, as
     /// [`clean`](crate::clean) does. 7 days by default; `None`: they stay.
     pub fn clean_after(mut self, age: impl Into<Option<Duration>>) -> Self {

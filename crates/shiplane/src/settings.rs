@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) filters: FilterSettings,
     /// Only symbolic links that stay inside the tree are carried.
     pub(crate) inside_links_only: bool,
+    /// Owners, access lists and extended attributes are carried.
+    pub(crate) attributes: bool,
     pub(crate) on_progress: Option<ProgressFn>,
     pub(crate) cancelled: BoxFuture<'static, ()>,
 }
@@ -87,6 +89,7 @@ impl Default for Settings {
             give_up_after: GIVE_UP_AFTER,
             filters: FilterSettings::default(),
             inside_links_only: false,
+            attributes: false,
             on_progress: None,
             cancelled: future::pending().boxed(),
         }
@@ -105,6 +108,7 @@ impl fmt::Debug for Settings {
             .field("give_up_after", &self.give_up_after)
             .field("filters", &self.filters)
             .field("inside_links_only", &self.inside_links_only)
+            .field("attributes", &self.attributes)
             .finish_non_exhaustive()
     }
 }
@@ -177,7 +181,7 @@ macro_rules! common_setters {
             self
         }
 
-        /// Kinds of paths that are not wanted: `links`, `special`, `names`, `unreadable` or `changed`, as in
+        /// Kinds of paths that are not wanted: `links`, `special`, `names`, `unreadable`, `changed` or `attributes`, as in
         /// [`Action::change`](crate::Action::change). By default none. Whatever else does not arrive is reported, and the
         /// job ends with [`ErrorKind::LeftOut`](crate::ErrorKind::LeftOut).
         pub fn skip<K: Into<String>>(mut self, kinds: impl IntoIterator<Item = K>) -> Self {
@@ -240,6 +244,18 @@ macro_rules! common_setters {
         /// A server that is written to has a rule of its own: [`ServerBuilder::all_links`](crate::ServerBuilder::all_links).
         pub fn inside_links_only(mut self, is_inside_only: bool) -> Self {
             self.settings.inside_links_only = is_inside_only;
+            self
+        }
+
+        /// Whether to carry owners, POSIX access lists and extended attributes too, in place of those that are there. By
+        /// default they are left as they are.
+        ///
+        /// Owners go by name, by number where there is no such name, and need the superuser, but for groups that one is
+        /// in. What could not be set is left out, once of each kind. Of extended attributes `user.*` is carried, and
+        /// `trusted.*` between superusers; never one that would raise a privilege, such as a capability. A server that is
+        /// written to takes none unless it is [told to](crate::ServerBuilder::attributes), and refuses the job.
+        pub fn attributes(mut self, are_carried: bool) -> Self {
+            self.settings.attributes = are_carried;
             self
         }
 

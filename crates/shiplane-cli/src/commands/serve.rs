@@ -87,7 +87,8 @@ async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
         let mut builder = Server::builder(&settings.root).foreground(true);
         if settings.writable {
             let clean_after = Some(settings.clean_after).filter(|age| *age < Duration::MAX);
-            builder = builder.writable().all_links(settings.all_links).clean_after(clean_after);
+            builder = builder.writable().all_links(settings.all_links);
+            builder = builder.attributes(settings.attributes).clean_after(clean_after);
         }
         if let Some(rate) = settings.rate {
             builder = builder.rate(rate.get());

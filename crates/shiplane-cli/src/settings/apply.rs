@@ -24,6 +24,7 @@ macro_rules! with_common {
             .skip(settings.skip.iter().map(|kind| kind.name()))
             .give_up_after(settings.give_up_after)
             .inside_links_only(settings.inside_links_only)
+            .attributes(settings.attributes)
             .on_progress($reporter.events())
             .cancel_on($stop.clone().cancelled_owned());
         let job = settings.rate.iter().fold(job, |job, rate| job.rate(rate.get()));

@@ -23,6 +23,15 @@ fn serve(there: &Machine) -> Server {
     there.serve_with("data", &["--writable", "--listen", "127.0.0.1:0"])
 }
 
+/// The same, with this one beside those of the source.
+fn assert_gone_but(root: &Path, kept: &str) {
+    let kept = root.join("d0").join(kept);
+    assert!(kept.symlink_metadata().unwrap().is_symlink());
+    fs::remove_file(&kept).unwrap();
+    assert_gone(root);
+    std::os::unix::fs::symlink("x", kept).unwrap();
+}
+
 fn assert_gone(root: &Path) {
     for path in ["d0/old", "gone", "link"] {
         assert!(root.join(path).symlink_metadata().is_err(), "{path}");
@@ -134,6 +143,74 @@ fn nothing_is_deleted_if_anything_is_left_out() {
     let target = server.ticket_for("in");
     here.run(&["push", "src", &target, "--delete", "--skip", "special"]).failed(9, "nothing was deleted");
     assert!(there.file("data/in/src/old").exists());
+}
+
+#[test]
+fn links_that_are_not_wanted_keep_nothing_else_from_being_deleted_and_stay_themselves() {
+    let (here, there) = (Machine::new(), Machine::new());
+    let link = |machine: &Machine, path: &str| std::os::unix::fs::symlink("x", machine.file(path)).unwrap();
+    tree(&there, "data");
+    surplus(&here, "copy");
+    link(&there, "data/d0/kept");
+    link(&here, "copy/d0/kept");
+    let server = serve(&there);
+    for wanted in ["--links=skip", "--skip=links"] {
+        here.write("copy/d0/old", "old");
+        here.run(&["get", server.ticket(), "copy", "--delete", wanted]).done();
+        assert_gone_but(&here.file("copy"), "kept");
+    }
+    tree(&here, "src");
+    link(&here, "src/d0/kept");
+    surplus(&there, "data/src");
+    link(&there, "data/src/d0/kept");
+    here.run(&["push", "src", server.ticket(), "--delete", "--links=skip"]).done();
+    assert_gone_but(&there.file("data/src"), "kept");
+    // A path that is shown in another way than it is cannot be told from others by the server.
+    link(&here, "src/d0/line\nfeed");
+    there.write("data/src/d0/old", "old");
+    let args = ["push", "src", server.ticket(), "--delete", "--links=skip"];
+    here.run(&args).failed(9, "nothing was deleted");
+    assert!(there.file("data/src/d0/old").exists());
+}
+
+#[test]
+fn names_of_one_file_are_deleted_one_by_one_and_filters_and_dry_runs_know_them() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let (here, there) = (Machine::new(), Machine::new());
+    let linked = |machine: &Machine, root: &str, names: &[&str]| {
+        machine.write(&format!("{root}/a"), "one file");
+        for name in names {
+            fs::hard_link(machine.file(root).join("a"), machine.file(root).join(name)).unwrap();
+        }
+    };
+    linked(&there, "data", &["b", "c.log"]);
+    for name in ["x", "y", "z"] {
+        there.write(&format!("data/{name}"), name);
+    }
+    let server = serve(&there);
+    here.run(&["get", server.ticket(), "copy", "--exclude=*.log"]).done();
+    let inode = |name: &str| fs::metadata(here.file("copy").join(name)).unwrap().ino();
+    assert_eq!(inode("a"), inode("b"));
+    assert!(!here.file("copy/c.log").exists());
+    // One of its names is the source's no more, and another came; what is excluded stays.
+    fs::remove_file(there.file("data/b")).unwrap();
+    fs::hard_link(there.file("data/a"), there.file("data/d")).unwrap();
+    fs::hard_link(here.file("copy/a"), here.file("copy/mine.log")).unwrap();
+    let args = ["get", server.ticket(), "copy", "--exclude=*.log", "--delete"];
+    let told = here.run(&[&args[..], &["--dry-run"]].concat()).done();
+    assert_eq!(told.out.lines().filter(|line| line.contains("remove file")).count(), 1, "{told:?}");
+    assert!(told.out.contains("remove file b") && here.file("copy/b").exists(), "{told:?}");
+    let done = here.run(&[&args[..], &["--json"]].concat()).done().last_event();
+    assert_eq!(done["deleted"], 1);
+    assert!(!here.file("copy/b").exists());
+    assert_eq!((inode("a"), inode("a")), (inode("d"), inode("mine.log")));
+    // The first name goes, and the others stay the same file.
+    fs::remove_file(there.file("data/a")).unwrap();
+    here.run(&args).done();
+    assert!(!here.file("copy/a").exists());
+    assert_eq!(inode("d"), inode("mine.log"));
+    assert_eq!(fs::read(here.file("copy/d")).unwrap(), b"one file");
 }
 
 #[test]

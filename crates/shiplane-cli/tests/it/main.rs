@@ -23,6 +23,9 @@ mod codes;
 mod delete;
 #[cfg(test)]
 mod dry_run;
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod everything;
 #[cfg(test)]
 mod filters;
 #[cfg(target_os = "linux")] // Only there is writable memory what `ulimit -d` limits.

@@ -17,6 +17,7 @@ fn file(id: u8, size_bytes: u64) -> Entry {
         target: None,
         first: None,
         holes: shiplane_wire::Holes::default(),
+        attributes: None,
     }
 }
 

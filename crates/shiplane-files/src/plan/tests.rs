@@ -19,6 +19,7 @@ fn site(root: &Path, overwrite: bool) -> (Site, crate::journal::Opened) {
         durability: Durability::Verified,
         verify: false,
         links: crate::policy::LinkPolicy::All,
+        attributes: false,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1000,
     };
@@ -55,6 +56,7 @@ fn entry(kind: EntryKind, path: &str) -> Entry {
         target: None,
         first: None,
         holes: shiplane_wire::Holes::default(),
+        attributes: None,
     }
 }
 

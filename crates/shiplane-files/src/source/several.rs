@@ -8,6 +8,7 @@ use shiplane_wire::RelPath;
 
 use super::{OpenedAt, Served, Source, SourceRoot};
 use crate::{
+    attributes::AttributesReader,
     error::SourceError,
     made_up::MadeUpFiles,
     platform,
@@ -69,9 +70,9 @@ impl SourceRoot {
 
 impl Part {
     /// As a scan lists it.
-    pub(super) fn listed(&self, made_up: &MadeUpFiles) -> scan::Part {
+    pub(super) fn listed(&self, made_up: &MadeUpFiles, reader: Option<&mut AttributesReader>) -> scan::Part {
         let content = match &self.root.served {
-            Served::File(file) => PartContent::File(file.entry(made_up)),
+            Served::File(file) => PartContent::File(file.entry(made_up, reader)),
             Served::Directory(dir) => PartContent::Directory(Arc::clone(dir)),
             Served::Several(_) => PartContent::File(Err(SourceError::Gone)),
         };

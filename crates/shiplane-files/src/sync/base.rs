@@ -74,6 +74,12 @@ impl Generations {
         self.newest.iter().chain(&self.before)
     }
 
+    /// The same without owners and attributes.
+    pub(super) fn undescribed(self) -> Self {
+        let Self { newest, before } = self;
+        Self { newest: newest.map(Manifest::undescribed), before: before.map(Manifest::undescribed) }
+    }
+
     /// Whether it is what was last common.
     pub(super) fn is_newest(&self, base: &Manifest) -> bool {
         self.newest.as_ref().is_some_and(|newest| newest.digest() == base.digest())

@@ -76,17 +76,19 @@ impl Changes {
         let mut changes =
             Self { removed: gone.map(|(entry, _)| entry).collect(), unknown, ..Self::default() };
         for (path, node) in now.iter() {
-            if base.get(path) == Some(node) {
+            if base.get(path) == Some(node) && base.attributes(path) == now.attributes(path) {
                 continue;
             }
             let above = std::iter::successors(path.parent(), RelPath::parent);
             let missing: Vec<_> = above.take_while(|above| changes.changed.get(above).is_none()).collect();
             for above in missing.into_iter().rev() {
                 if let Some(directory) = now.get(&above) {
-                    changes.changed.insert(above, directory.clone());
+                    changes.changed.insert(above.clone(), directory.clone());
+                    changes.changed.describe(&above, now.attributes(&above).cloned());
                 }
             }
             changes.changed.insert(path.clone(), node.clone());
+            changes.changed.describe(path, now.attributes(path).cloned());
         }
         changes
     }
@@ -108,10 +110,12 @@ impl Changes {
         if let Some(entry) = removed.next() {
             return Err(ChangesError::Entry { entry });
         }
-        for (path, node) in nodes.into_iter().chain(self.changed.iter()) {
+        let nodes = nodes.into_iter().map(|node| (base, node));
+        for (manifest, (path, node)) in nodes.chain(self.changed.iter().map(|node| (&self.changed, node))) {
             if !now.insert(path.clone(), node.clone()) {
                 return Err(ChangesError::Contradiction { path: path.clone() });
             }
+            now.describe(path, manifest.attributes(path).cloned());
         }
         Ok(now)
     }

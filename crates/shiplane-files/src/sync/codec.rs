@@ -3,10 +3,14 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use shiplane_wire::{Digest, EntryKind, LinkTarget, LinkTargetRefused, Mtime, PathRefused, RelPath};
+use shiplane_wire::{
+    Attributes, Digest, EntryKind, LinkTarget, LinkTargetRefused, Mtime, PathRefused, RelPath,
+};
 use thiserror::Error;
 
-use super::manifest::{FileState, LinkState, Manifest, Node, Stamp, node_cost_bytes};
+use super::manifest::{
+    FileState, HAS_ATTRIBUTES, LinkState, Manifest, Node, Stamp, attributes_cost_bytes, node_cost_bytes,
+};
 
 /// Why bytes are no manifest. Whoever sent them has broken SPEC 4.18: nothing of it may be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -40,6 +44,12 @@ pub enum ManifestError {
     /// The target of a link breaks a rule of SPEC 4.27.
     #[error(transparent)]
     LinkTarget(#[from] LinkTargetRefused),
+    /// Owners and attributes break a rule of SPEC 4.31.
+    #[error("the attributes of {path} break a rule, or name what is never taken from a peer")]
+    Attributes {
+        /// Whose they are.
+        path: RelPath,
+    },
     /// A path is there twice, or after one that it should be before.
     #[error("{path} is out of order in the manifest")]
     Order {
@@ -97,7 +107,8 @@ impl Manifest {
             // A path has at most 32 KiB.
             bytes.extend_from_slice(&(path.as_bytes().len() as u16).to_le_bytes());
             bytes.extend_from_slice(path.as_bytes());
-            bytes.push(node.kind() as u8);
+            let attributes = self.attributes(path);
+            bytes.push(node.kind() as u8 | if attributes.is_some() { HAS_ATTRIBUTES } else { 0 });
             let Stamp { mode, mtime } = node.stamp();
             if node.kind() != EntryKind::Symlink {
                 bytes.extend_from_slice(&mode.to_le_bytes());
@@ -112,6 +123,11 @@ impl Manifest {
                 // At most 4,095 bytes.
                 bytes.extend_from_slice(&(target.as_bytes().len() as u16).to_le_bytes());
                 bytes.extend_from_slice(target.as_bytes());
+            }
+            if let Some(attributes) = attributes {
+                // At most 60 KiB.
+                bytes.extend_from_slice(&(attributes.as_bytes().len() as u16).to_le_bytes());
+                bytes.extend_from_slice(attributes.as_bytes());
             }
         }
         bytes.into()
@@ -144,10 +160,10 @@ impl Manifest {
         if entries > MAX_ENTRIES as u64 {
             return Err(ManifestError::TooManyEntries { entries, max_entries: MAX_ENTRIES });
         }
-        let mut nodes = Vec::new();
+        let (mut nodes, mut described) = (Vec::new(), Vec::new());
         let (mut last, mut directories) = (&b""[..], HashSet::from([&b""[..]]));
         for _ in 0..entries {
-            let (path, node) = entry(&mut rest)?;
+            let (path, node, attributes) = entry(&mut rest)?;
             let checked = RelPath::parse(path)?;
             if path <= last {
                 return Err(ManifestError::Order { path: checked });
@@ -159,6 +175,15 @@ impl Manifest {
             if !pay(node_cost_bytes(path, &node)) {
                 return Err(ManifestError::NoMemory);
             }
+            if let Some(bytes) = attributes {
+                if !pay(attributes_cost_bytes(path, bytes)) {
+                    return Err(ManifestError::NoMemory);
+                }
+                let attributes = Attributes::parse(bytes).ok();
+                let attributes = attributes.filter(|attributes| attributes.may_be_of(node.kind()));
+                let refused = || ManifestError::Attributes { path: checked.clone() };
+                described.push((checked.clone(), attributes.ok_or_else(refused)?));
+            }
             if node.is_directory() {
                 directories.insert(path);
             }
@@ -168,22 +193,32 @@ impl Manifest {
         if !rest.is_empty() {
             return Err(ManifestError::Trailing { len_bytes: rest.len() });
         }
-        Ok(Self::of_sorted(nodes))
+        Ok(Self::of_sorted(nodes, described))
     }
 }
 
-fn entry<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8], Node), ManifestError> {
-    let len = u16::from_le_bytes(take(rest)?);
-    let (path, after) = rest.split_at_checked(len.into()).ok_or(ManifestError::Truncated)?;
-    *rest = after;
+/// A path, what is there, and its attributes if it has any.
+type EncodedEntry<'a> = (&'a [u8], Node, Option<&'a [u8]>);
+
+fn entry<'a>(rest: &mut &'a [u8]) -> Result<EncodedEntry<'a>, ManifestError> {
+    let path = text(rest)?;
     let [kind] = take(rest)?;
-    let node = match kind {
+    let node = match kind & !HAS_ATTRIBUTES {
         FILE => Node::File(file(rest)?),
         DIRECTORY => Node::Directory(stamp(rest)?),
         LINK => Node::Link(link(rest)?),
-        kind => return Err(ManifestError::UnknownKind { kind }),
+        _ => return Err(ManifestError::UnknownKind { kind }),
     };
-    Ok((path, node))
+    let attributes = if kind & HAS_ATTRIBUTES == 0 { None } else { Some(text(rest)?) };
+    Ok((path, node, attributes))
+}
+
+/// A length, and as many bytes.
+fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ManifestError> {
+    let len = u16::from_le_bytes(take(rest)?);
+    let (text, after) = rest.split_at_checked(len.into()).ok_or(ManifestError::Truncated)?;
+    *rest = after;
+    Ok(text)
 }
 
 fn file(rest: &mut &[u8]) -> Result<FileState, ManifestError> {
@@ -194,10 +229,7 @@ fn file(rest: &mut &[u8]) -> Result<FileState, ManifestError> {
 
 fn link(rest: &mut &[u8]) -> Result<LinkState, ManifestError> {
     let mtime = mtime(rest)?;
-    let len = u16::from_le_bytes(take(rest)?);
-    let (target, after) = rest.split_at_checked(len.into()).ok_or(ManifestError::Truncated)?;
-    *rest = after;
-    Ok(LinkState { target: LinkTarget::parse(target)?, mtime })
+    Ok(LinkState { target: LinkTarget::parse(text(rest)?)?, mtime })
 }
 
 fn stamp(rest: &mut &[u8]) -> Result<Stamp, ManifestError> {

@@ -44,6 +44,8 @@ pub struct SiteOptions {
     pub digest: DigestAlgorithm,
     /// Which symbolic links of the other side are created.
     pub links: LinkPolicy,
+    /// Whether owners, access lists and extended attributes are carried.
+    pub attributes: bool,
     /// The size from which a file has chunks of its own.
     pub chunk_len_bytes: u64,
 }
@@ -69,12 +71,13 @@ impl Site {
         shared: SharedMemory,
         may_create: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self, DatasetError> {
-        let SiteOptions { digest, links, chunk_len_bytes } = site;
+        let SiteOptions { digest, links, attributes, chunk_len_bytes } = site;
         let options = ReceiveOptions {
             existing: Existing::Replace,
             durability: Durability::Durable,
             verify: false,
             links,
+            attributes,
             digest,
             chunk_len_bytes,
         };
@@ -139,6 +142,8 @@ pub struct Dataset {
     seen: Arc<SeenFiles>,
     unknown: BTreeMap<RelPath, LeftOutReason>,
     excluded: BTreeSet<RelPath>,
+    /// The first path of which not all attributes can be carried.
+    stripped: Option<RelPath>,
     /// What is here besides under paths that cannot be sent; escaped.
     pub unsendable: Vec<EscapedPath>,
     /// What was common with the peer.
@@ -163,6 +168,8 @@ pub struct View {
     pub(super) seen: Arc<SeenFiles>,
     /// What is here and not listed, with all beneath it.
     pub unlisted: BTreeSet<RelPath>,
+    /// The first path of which not all attributes can be carried.
+    pub(super) stripped: Option<RelPath>,
     pub(super) held: Option<KeepAlive>,
 }
 
@@ -183,6 +190,8 @@ impl Dataset {
         let (bases, scanned) = parallel::join(
             || {
                 let bases = state.bases().generations(key);
+                // What an earlier sync has carried beside is not lost by one that does not.
+                let bases = bases.map(|bases| if options.attributes { bases } else { bases.undescribed() });
                 bases.inspect(|bases| bases.iter().for_each(|base| _ = base.digest()))
             },
             || {
@@ -198,6 +207,7 @@ impl Dataset {
             seen: Arc::default(),
             unknown: BTreeMap::new(),
             excluded: BTreeSet::new(),
+            stripped: None,
             unsendable: Vec::new(),
             bases: bases?,
             common: None,
@@ -208,6 +218,9 @@ impl Dataset {
         if let (Some(site), Some(mut scanned)) = (site, scanned?) {
             if !site.keeps_modes() {
                 scanned.manifest.take_modes_of(dataset.bases.iter().next());
+            }
+            if !platform::may_give_away() {
+                scanned.manifest.take_owners_of(dataset.bases.iter().next());
             }
             // What was here at the end of the last sync was made durable then. Anything else may be what one left
             // that was cut, and the other side is about to count on it.
@@ -225,6 +238,7 @@ impl Dataset {
             dataset.seen = scanned.seen.into();
             dataset.unknown = scanned.unknown;
             dataset.excluded = scanned.excluded;
+            dataset.stripped = scanned.stripped;
             dataset.unsendable = scanned.unsendable;
         }
         Ok(dataset)
@@ -249,6 +263,7 @@ impl Dataset {
             manifest: Arc::clone(&self.manifest),
             seen: Arc::clone(&self.seen),
             unlisted: self.unlisted().cloned().collect(),
+            stripped: self.stripped.clone(),
             held: self.held.clone(),
         })
     }
@@ -278,7 +293,7 @@ impl Dataset {
 
     /// Whether everything that is here can be synced.
     pub fn is_whole(&self) -> bool {
-        self.unknown.is_empty() && self.unsendable.is_empty()
+        self.unknown.is_empty() && self.unsendable.is_empty() && self.stripped.is_none()
     }
 
     /// The paths that are here and cannot be synced, and why.
@@ -393,12 +408,15 @@ impl Agreed {
         let unsettled: BTreeSet<_> = unsettled.collect();
         let is_left =
             |path: &RelPath| unsettled.contains(path) || is_within(path, |path| self.unlisted.contains(path));
-        let merged = self.outcome.merged.iter().filter(|(path, _)| !unsettled.contains(path));
-        let left = self.base.iter().filter(|(path, _)| is_left(path));
+        let (merged, base) = (&self.outcome.merged, &self.base);
+        let settled = merged.iter().filter(|(path, _)| !unsettled.contains(path)).map(|node| (merged, node));
+        let left = base.iter().filter(|(path, _)| is_left(path)).map(|node| (base, node));
         let mut next = Manifest::new();
         // What contradicts itself, such as a file that is left where a directory has come, is forgotten.
-        for (path, node) in merged.chain(left) {
-            let _ = next.insert(path.clone(), node.clone());
+        for (manifest, (path, node)) in settled.chain(left) {
+            if next.insert(path.clone(), node.clone()) {
+                next.describe(path, manifest.attributes(path).cloned());
+            }
         }
         next
     }

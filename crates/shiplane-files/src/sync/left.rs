@@ -27,6 +27,8 @@ pub enum UnresolvedReason {
     Unreadable(Arc<SourceError>),
     /// There is something in the directory that is not synced, so that it stays.
     NotEmpty,
+    /// Not all of its attributes can be carried; everything else of it is.
+    Stripped,
     /// The other side says so.
     LeftThere(LeftOutReason),
 }
@@ -40,6 +42,7 @@ impl UnresolvedReason {
             Self::Failed(error) => error.left_out_reason(true).unwrap_or(LeftOutReason::Failed),
             Self::Unreadable(_) => LeftOutReason::Unreadable,
             Self::NotEmpty => LeftOutReason::NotEmpty,
+            Self::Stripped => LeftOutReason::Attributes,
         }
     }
 
@@ -96,6 +99,7 @@ impl fmt::Display for UnresolvedReason {
             Self::Failed(error) => error.fmt(f),
             Self::Unreadable(error) => error.fmt(f),
             Self::NotEmpty => f.write_str("something in it is not synced"),
+            Self::Stripped => f.write_str("not all of its extended attributes can be carried"),
             Self::LeftThere(reason) => write!(f, "left out there: {reason}"),
         }
     }

@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use shiplane_wire::{Digest, Entry, EntryKind, Hasher, LinkTarget, Mtime, RelPath};
+use shiplane_wire::{Attributes, Digest, Entry, EntryKind, Hasher, LinkTarget, Mtime, Principal, RelPath};
 
-use crate::site::Metadata;
+use crate::state::Metadata;
 
 /// A dataset: its files and directories by path. Parents are there and are directories.
 #[derive(Clone, Debug, Default)]
 pub struct Manifest {
     nodes: BTreeMap<RelPath, Node>,
+    /// Owners and attributes of those, as far as they are carried and known.
+    attributes: BTreeMap<RelPath, Attributes>,
     /// Once it was asked for, until something changes.
     digest: OnceLock<Digest>,
 }
 
 impl PartialEq for Manifest {
     fn eq(&self, other: &Self) -> bool {
-        self.nodes == other.nodes
+        self.nodes == other.nodes && self.attributes == other.attributes
     }
 }
 
@@ -61,7 +63,7 @@ impl Stamp {
 
     /// Puts it into what a peer is told, or what is written.
     pub(crate) fn apply(self, entry: &mut Entry) {
-        let Metadata { mode, mtime } = self.into();
+        let Metadata { mode, mtime, .. } = self.into();
         entry.mode = mode.unwrap_or(entry.mode);
         entry.mtime = mtime;
     }
@@ -74,7 +76,8 @@ impl Stamp {
 
 impl From<Stamp> for Metadata {
     fn from(stamp: Stamp) -> Self {
-        Self { mode: Some(stamp.mode).filter(|mode| *mode != Stamp::UNKNOWN_MODE), mtime: stamp.mtime }
+        let mode = Some(stamp.mode).filter(|mode| *mode != Stamp::UNKNOWN_MODE);
+        Self { mode, mtime: stamp.mtime, attributes: None }
     }
 }
 
@@ -188,6 +191,7 @@ impl Manifest {
     pub fn forget(&mut self, path: &RelPath) {
         self.digest.take();
         self.nodes.remove(path);
+        self.attributes.remove(path);
         // The names beneath it stand together, those of `a-b` between `a` and `a/b`.
         let from = [path.as_bytes(), b"/"].concat();
         let beneath = self.nodes.range(path.clone()..).map(|(found, _)| found);
@@ -196,6 +200,48 @@ impl Manifest {
             beneath.take_while(|found| found.as_bytes().starts_with(&from)).cloned().collect();
         for path in beneath {
             self.nodes.remove(&path);
+            self.attributes.remove(&path);
+        }
+    }
+
+    /// Says which owners and attributes what is at a path has.
+    pub(super) fn describe(&mut self, path: &RelPath, attributes: Option<Attributes>) {
+        self.digest.take();
+        match attributes.filter(|_| self.nodes.contains_key(path)) {
+            Some(attributes) => drop(self.attributes.insert(path.clone(), attributes)),
+            None => drop(self.attributes.remove(path)),
+        }
+    }
+
+    /// Owners and attributes of what is at a path, if they are carried.
+    pub fn attributes(&self, path: &RelPath) -> Option<&Attributes> {
+        self.attributes.get(path)
+    }
+
+    /// Whether nothing is known of owners, or all of them are known.
+    pub fn knows_owners(&self) -> Option<bool> {
+        let is_known = |attributes: &Attributes| attributes.owners().iter().all(Principal::is_known);
+        (!self.attributes.is_empty()).then(|| self.attributes.values().all(is_known))
+    }
+
+    /// The same without owners and attributes.
+    pub(super) fn undescribed(self) -> Self {
+        let digest = if self.attributes.is_empty() { self.digest } else { OnceLock::new() };
+        Self { nodes: self.nodes, attributes: BTreeMap::new(), digest }
+    }
+
+    /// On a side that may give files to nobody: takes the owners of `known` for what is of the same kind there, and no
+    /// others.
+    pub(super) fn take_owners_of(&mut self, known: Option<&Self>) {
+        if self.attributes.is_empty() {
+            return;
+        }
+        self.digest.take();
+        for (path, attributes) in &mut self.attributes {
+            let kind = |manifest: &BTreeMap<RelPath, Node>| manifest.get(path).map(Node::kind);
+            let known = known.filter(|known| kind(&known.nodes) == kind(&self.nodes));
+            let known = known.and_then(|known| known.attributes(path));
+            *attributes = attributes.with_owners(known.map_or([Principal::UNKNOWN; 2], Attributes::owners));
         }
     }
 
@@ -221,7 +267,11 @@ impl Manifest {
 
     /// What it counts as, with all that a sync makes of it.
     pub fn cost_bytes(&self) -> u64 {
-        self.nodes.iter().map(|(path, node)| node_cost_bytes(path.as_bytes(), node)).sum()
+        let nodes = self.nodes.iter().map(|(path, node)| node_cost_bytes(path.as_bytes(), node));
+        let attributes = |(path, attributes): (&RelPath, &Attributes)| {
+            attributes_cost_bytes(path.as_bytes(), attributes.as_bytes())
+        };
+        nodes.sum::<u64>() + self.attributes.iter().map(attributes).sum::<u64>()
     }
 
     /// On a file system that keeps no modes: takes those of `known` for what is of the same kind there, and no others.
@@ -254,12 +304,13 @@ impl Manifest {
 
     /// BLAKE3 of the paths, modes and times and the digests of contents (SPEC 4.19): equal for two datasets that need no sync. Computed once for each state.
     pub fn digest(&self) -> Digest {
-        *self.digest.get_or_init(|| digest_of(&self.nodes))
+        *self.digest.get_or_init(|| self.compute_digest())
     }
 
     /// Of nodes in order of their paths, each after its parent.
-    pub(super) fn of_sorted(nodes: Vec<(RelPath, Node)>) -> Self {
-        Self { nodes: nodes.into_iter().collect(), digest: OnceLock::new() }
+    pub(super) fn of_sorted(nodes: Vec<(RelPath, Node)>, attributes: Vec<(RelPath, Attributes)>) -> Self {
+        let (nodes, attributes) = (nodes.into_iter().collect(), attributes.into_iter().collect());
+        Self { nodes, attributes, digest: OnceLock::new() }
     }
 
     /// The file at a path.
@@ -292,22 +343,40 @@ pub(super) fn entry_cost_bytes(len_bytes: usize) -> u64 {
 /// 512: a name has some 30 bytes of its own, and each of four maps some 110 for it.
 const ENTRY_COST_BYTES: u64 = 512;
 
-/// SPEC 4.19.
-fn digest_of(nodes: &BTreeMap<RelPath, Node>) -> Digest {
-    let mut hasher = Hasher::blake3();
-    for (path, node) in nodes {
-        hasher.update(&(path.as_bytes().len() as u64).to_le_bytes());
-        hasher.update(path.as_bytes());
-        let Stamp { mode, mtime: Mtime { secs, nanos } } = node.stamp();
-        hasher.update(&[node.kind() as u8]);
-        hasher.update(&mode.to_le_bytes());
-        hasher.update(&secs.to_le_bytes());
-        hasher.update(&nanos.to_le_bytes());
-        if !node.is_directory() {
-            hasher.update(node.content_digest().as_bytes());
+/// What attributes count as, with a path of their own.
+pub(super) fn attributes_cost_bytes(path: &[u8], attributes: &[u8]) -> u64 {
+    ATTRIBUTES_COST_BYTES + (path.len() + attributes.len()) as u64
+}
+
+/// 256: an entry of each of three maps.
+const ATTRIBUTES_COST_BYTES: u64 = 256;
+
+/// Added to the kind of an entry that has owners and attributes.
+pub(super) const HAS_ATTRIBUTES: u8 = 0x40;
+
+impl Manifest {
+    /// SPEC 4.19.
+    fn compute_digest(&self) -> Digest {
+        let mut hasher = Hasher::blake3();
+        for (path, node) in &self.nodes {
+            hasher.update(&(path.as_bytes().len() as u64).to_le_bytes());
+            hasher.update(path.as_bytes());
+            let Stamp { mode, mtime: Mtime { secs, nanos } } = node.stamp();
+            let attributes = self.attributes(path);
+            hasher.update(&[node.kind() as u8 | if attributes.is_some() { HAS_ATTRIBUTES } else { 0 }]);
+            hasher.update(&mode.to_le_bytes());
+            hasher.update(&secs.to_le_bytes());
+            hasher.update(&nanos.to_le_bytes());
+            if !node.is_directory() {
+                hasher.update(node.content_digest().as_bytes());
+            }
+            if let Some(attributes) = attributes {
+                hasher.update(&(attributes.as_bytes().len() as u64).to_le_bytes());
+                hasher.update(attributes.as_bytes());
+            }
         }
+        hasher.finish()
     }
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -335,8 +404,15 @@ mod tests {
             assert!(manifest.insert(path("a/b"), Node::Directory(stamp)));
             assert_ne!(manifest.digest(), two);
         }
+        let owners = [Principal { id: 1, name: b"" }, Principal::UNKNOWN];
+        let attributes = Attributes::new(owners, [&[], &[]], std::iter::empty());
+        let (described, cost_bytes) = (manifest.digest(), manifest.cost_bytes());
+        manifest.describe(&path("a/b"), attributes.clone());
+        assert!(manifest.digest() != described && manifest.cost_bytes() > cost_bytes);
+        assert_eq!(manifest.clone().undescribed().digest(), described);
+        manifest.describe(&path("nowhere"), attributes);
         manifest.forget(&path("a"));
-        assert_eq!(manifest.digest(), empty);
+        assert_eq!((manifest.digest(), manifest.cost_bytes()), (empty, 0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use shiplane_wire::{Digest, EntryKind, PathRefused, RelPath};
+use shiplane_wire::{Attributes, Digest, EntryKind, PathRefused, Principal, RelPath};
 use thiserror::Error;
 
 use super::conflict::name_of;
@@ -229,6 +229,7 @@ impl Merge {
         for (path, leaf) in leaves {
             merged.insert(path, leaf);
         }
+        describe(&mut merged, [base, local, remote], &renamed);
         let base = base.iter().map(|(path, _)| path.clone()).collect();
         Ok(Self { merged, renamed, outlived, base })
     }
@@ -260,7 +261,7 @@ impl Merge {
             match own.directory(path) {
                 None => act(path, Change::CreateDirectory, self.why_there(path)),
                 // Its time follows from what is done in it, and is set without a word.
-                Some(stamp) if stamp.has_other_mode(*wanted) => {
+                Some(stamp) if stamp.has_other_mode(*wanted) || self.has_other_attributes(own, path) => {
                     act(path, Change::SetMetadata, Why::MetadataChanged);
                 }
                 Some(_) => {}
@@ -276,7 +277,8 @@ impl Merge {
             let is_link = leaf.kind() == EntryKind::Symlink;
             if has(own, path, leaf) {
                 let found = own.get(path).map_or(Stamp::UNKNOWN, Node::stamp);
-                if found.has_other_mode(leaf.stamp()) || found.mtime != leaf.stamp().mtime {
+                let has_other_stamp = found.has_other_mode(leaf.stamp()) || found.mtime != leaf.stamp().mtime;
+                if has_other_stamp || self.has_other_attributes(own, path) {
                     act(path, Change::SetMetadata, Why::MetadataChanged);
                 }
             } else if from != path && has(own, from, leaf) {
@@ -286,6 +288,14 @@ impl Merge {
             } else if from == path || has(other, from, leaf) {
                 act(path, Change::Take { from: from.clone() }, why);
             }
+        }
+    }
+
+    /// Whether a side that knows its attributes at a path is to be given others.
+    fn has_other_attributes(&self, own: &Manifest, path: &RelPath) -> bool {
+        match (own.attributes(path), self.merged.attributes(path)) {
+            (Some(own), Some(wanted)) => known_by(own, wanted) != *wanted,
+            (None, _) | (_, None) => false,
         }
     }
 
@@ -382,6 +392,56 @@ fn merge_directory(was: Option<Stamp>, ours: Option<Stamp>, theirs: Option<Stamp
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => Stamp::UNKNOWN,
     }
+}
+
+/// Says which attributes each path of the merged manifest is to have. What has got another name has those of its
+/// content's side.
+fn describe(merged: &mut Manifest, sides: [&Manifest; 3], renamed: &BTreeMap<RelPath, (RelPath, Why)>) {
+    if sides.iter().all(|side| side.knows_owners().is_none()) {
+        return;
+    }
+    let attributes_of = |path: &RelPath, node: &Node| {
+        let from = renamed.get(path).map(|(from, _)| from);
+        let of = |side: &Manifest| {
+            let found = side.get(from.unwrap_or(path))?;
+            let is_it = if from.is_some() { found.is_same(node) } else { found.kind() == node.kind() };
+            side.attributes(from.unwrap_or(path)).filter(|_| is_it).cloned()
+        };
+        let [was, ours, theirs] = sides.map(of);
+        merge_attributes(was.as_ref(), ours, theirs)
+    };
+    let described: Vec<_> =
+        merged.iter().map(|(path, node)| (path.clone(), attributes_of(path, node))).collect();
+    described.into_iter().for_each(|(path, attributes)| merged.describe(&path, attributes));
+}
+
+/// What only one side has changed counts, else the longer ones, so that none are lost where nothing is known of before.
+fn merge_attributes(
+    was: Option<&Attributes>,
+    ours: Option<Attributes>,
+    theirs: Option<Attributes>,
+) -> Option<Attributes> {
+    let (Some(ours), Some(theirs)) = (ours.as_ref(), theirs.as_ref()) else { return ours.or(theirs) };
+    let (ours, theirs) = (known_by(ours, theirs), known_by(theirs, ours));
+    // That both have the same owner by now is no change of the rest.
+    let has_same_owners = ours.owners() == theirs.owners();
+    let was = was.map(|was| if has_same_owners { was.with_owners(ours.owners()) } else { was.clone() });
+    let rank = |attributes: &Attributes| (attributes.as_bytes().len(), attributes.clone());
+    let longer = if rank(&ours) > rank(&theirs) { ours.clone() } else { theirs.clone() };
+    Some(changed(was.as_ref(), &ours, &theirs).cloned().unwrap_or(longer))
+}
+
+/// The same with the owners that only the other side knows.
+fn known_by(attributes: &Attributes, other: &Attributes) -> Attributes {
+    let ([user, group], [other_user, other_group]) = (attributes.owners(), other.owners());
+    let known = |one: Principal<'_>| one.is_known();
+    if known(user) && known(group) {
+        return attributes.clone();
+    }
+    attributes.with_owners([
+        if known(user) { user } else { other_user },
+        if known(group) { group } else { other_group },
+    ])
 }
 
 fn merge_modes(was: Option<Stamp>, ours: Stamp, theirs: Stamp, both_changed: u32) -> u32 {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use shiplane_wire::{
-    Digest, DigestAlgorithm, Entry, EntryKind, EscapedPath, LeftOutReason, Mtime, RelPath, Version,
+    Attributes, Digest, DigestAlgorithm, Entry, EntryKind, EscapedPath, LeftOutReason, Mtime, RelPath,
+    Version,
 };
 use thiserror::Error;
 
@@ -35,6 +36,8 @@ pub struct ScanOptions {
     pub filters: Arc<Filters>,
     /// Which symbolic links are listed; the others are left out.
     pub links: LinkPolicy,
+    /// Whether owners, access lists and extended attributes are listed.
+    pub attributes: bool,
     /// Told how many bytes were read and hashed, as it goes, from several threads; 0 at each entry. `false` ends the
     /// scan.
     pub go_on: GoOn,
@@ -50,6 +53,7 @@ impl Default for ScanOptions {
             digest: DigestAlgorithm::Blake3,
             filters: Arc::default(),
             links: LinkPolicy::All,
+            attributes: false,
             go_on: Arc::new(|_| true),
         }
     }
@@ -63,12 +67,13 @@ impl ScanOptions {
 
 impl fmt::Debug for ScanOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { max_entries, digest, links, filters, go_on: _ } = self;
+        let Self { max_entries, digest, links, attributes, filters, go_on: _ } = self;
         f.debug_struct("ScanOptions")
             .field("max_entries", max_entries)
             .field("digest", digest)
             .field("filters", filters)
             .field("links", links)
+            .field("attributes", attributes)
             .finish_non_exhaustive()
     }
 }
@@ -86,6 +91,8 @@ pub struct Scanned {
     /// What is there and excluded by ignore files or as another file system. The other side cannot know that:
     /// [`forget`](Manifest::forget) it as well.
     pub excluded: BTreeSet<RelPath>,
+    /// The first path of which not all attributes can be carried.
+    pub stripped: Option<RelPath>,
     /// This program's own temporary files and journals, which belong to nobody's data.
     pub own: Vec<RelPath>,
     /// What was read and hashed.
@@ -149,15 +156,18 @@ fn scan_by(
     now: fn() -> SystemTime,
 ) -> Result<Scanned, ScanError> {
     let source = root.resolve_unlinked(path)?.with_filters(Arc::clone(&options.filters));
+    let source = source.with_attributes(options.attributes);
     if !source.is_tree() {
         return Err(ScanError::NotDirectory { path: shiplane_wire::escape(path).to_string() });
     }
     let mut survey = Survey::new(path, options.digest);
     let unread = survey.walk(&source, cache, options)?;
     let on_bytes = |len_bytes| options.hashed(len_bytes);
-    let read = parallel::map(&unread, |path| read_settled(&source, path, options.digest, now, &on_bytes));
+    let read =
+        parallel::map(&unread, |(path, _)| read_settled(&source, path, options.digest, now, &on_bytes));
     let mut outcome = Ok(());
-    for (path, read) in unread.into_iter().zip(read) {
+    for ((path, attributes), read) in unread.into_iter().zip(read) {
+        let read = read.map(|read| Read { entry: Entry { attributes, ..read.entry }, ..read });
         // What was read before and after a failure is not read in vain.
         let taken = survey.take(path, read);
         outcome = outcome.and(taken);
@@ -259,6 +269,7 @@ impl Survey {
             unsendable: Vec::new(),
             unknown: BTreeMap::new(),
             excluded: BTreeSet::new(),
+            stripped: None,
             own: Vec::new(),
             hashed_bytes: 0,
             cached_files: 0,
@@ -273,7 +284,7 @@ impl Survey {
         source: &Source,
         cache: &StatCache,
         options: &ScanOptions,
-    ) -> Result<Vec<RelPath>, ScanError> {
+    ) -> Result<Vec<Unread>, ScanError> {
         // With their sizes.
         let mut unread = Vec::new();
         let mut entries = 0;
@@ -286,6 +297,10 @@ impl Survey {
             let entry = match next? {
                 Found::Entry(entry) => entry,
                 Found::Top(_) => continue,
+                Found::LeftOut { reason: LeftOutReason::Attributes, .. } => {
+                    self.scanned.stripped = RelPath::parse(found.raw_path()).ok();
+                    continue;
+                }
                 Found::LeftOut { reason, path } => {
                     match RelPath::parse(found.raw_path()) {
                         Ok(path) => self.leave_out(path, reason),
@@ -298,12 +313,12 @@ impl Survey {
             count(&mut entries, options)?;
             if let Some(target) = entry.target {
                 let link = LinkState { target, mtime: entry.mtime };
-                self.insert(entry.path, Node::Link(link), Seen::Link(entry.version));
+                self.insert(entry.path, Node::Link(link), Seen::Link(entry.version), entry.attributes);
                 continue;
             }
             if entry.kind == EntryKind::Directory {
                 let stamp = Stamp { mode: entry.mode & DIRECTORY_MODES, mtime: entry.mtime };
-                self.insert(entry.path, Node::Directory(stamp), Seen::Directory);
+                self.insert(entry.path, Node::Directory(stamp), Seen::Directory, entry.attributes);
                 continue;
             }
             let key = StatKey::new(&entry.path, entry.version);
@@ -314,7 +329,7 @@ impl Survey {
                     let is_linked = entry.first.is_some();
                     self.file(entry, digest, None, is_linked);
                 }
-                None => unread.push((entry.size_bytes, entry.path)),
+                None => unread.push((entry.size_bytes, (entry.path, entry.attributes))),
             }
         }
         self.scanned.own = found.take_own();
@@ -323,7 +338,7 @@ impl Survey {
         check_count(entries, options)?;
         // So that each thread gets its share of the large ones.
         unread.sort_unstable_by(|one, other| other.cmp(one));
-        Ok(unread.into_iter().map(|(_, path)| path).collect())
+        Ok(unread.into_iter().map(|(_, unread)| unread).collect())
     }
 
     /// Takes what came of reading a file.
@@ -351,11 +366,12 @@ impl Survey {
         let state = FileState { size_bytes: entry.size_bytes, digest, stamp };
         let linked = is_linked.then_some((digest, entry.mtime));
         let seen = Seen::File { version: entry.version, racy, linked };
-        self.insert(entry.path, Node::File(state), seen);
+        self.insert(entry.path, Node::File(state), seen, entry.attributes);
     }
 
-    fn insert(&mut self, path: RelPath, node: Node, seen: Seen) {
+    fn insert(&mut self, path: RelPath, node: Node, seen: Seen, attributes: Option<Attributes>) {
         if self.scanned.manifest.insert(path.clone(), node) {
+            self.scanned.manifest.describe(&path, attributes);
             self.scanned.seen.nodes.insert(path, seen);
         } else {
             // The listing gave the name twice, for a file and for a directory: it is being exchanged.
@@ -367,6 +383,9 @@ impl Survey {
         self.scanned.unknown.insert(path, reason);
     }
 }
+
+/// A file that is to be read, and its attributes as they were when it was listed.
+type Unread = (RelPath, Option<Attributes>);
 
 fn count(entries: &mut usize, options: &ScanOptions) -> Result<(), ScanError> {
     *entries += 1;

@@ -39,6 +39,8 @@ pub struct Work {
     actions: Vec<Action>,
     /// What the other side takes, by the name it has on both in the end.
     offered: Vec<RelPath>,
+    /// The first path of which not all attributes can be carried.
+    stripped: Option<RelPath>,
 }
 
 /// What has come of copying.
@@ -65,7 +67,8 @@ impl Work {
             agreed.outcome.actions.iter().cloned().partition(|action| action.side == Side::Local);
         let is_taken = |action: &Action| matches!(action.change, Change::Take { .. });
         let offered = theirs.into_iter().filter(is_taken).map(|action| action.path).collect();
-        Self { shared: Shared::new(view, agreed), actions, offered }
+        let stripped = view.stripped.clone();
+        Self { shared: Shared::new(view, agreed), actions, offered, stripped }
     }
 
     /// The first three steps.
@@ -111,7 +114,8 @@ impl Work {
             left.note(to, UnresolvedReason::Changed);
             return Ok(());
         }
-        destination.create_link(to, &link.target, link.mtime, false).or_else(|error| {
+        let attributes = self.shared.agreed.outcome.merged.attributes(to);
+        destination.create_link(to, &link.target, link.mtime, attributes, false).or_else(|error| {
             let why = UnresolvedReason::after(error)?;
             // It must not be replaced either.
             left.note(from, why.clone());
@@ -211,7 +215,8 @@ impl Work {
         let (mut staged, mut failed) = (Vec::new(), BTreeMap::new());
         // The numbers of entries that a peer sends begin at the other end.
         for (index, (to, (from, wanted))) in (FIRST_COPY..).zip(copies) {
-            match destination.copy_within(index, from, to, wanted) {
+            let attributes = self.shared.agreed.outcome.merged.attributes(to);
+            match destination.copy_within(index, from, to, wanted, attributes) {
                 Ok(true) => staged.push(index),
                 Ok(false) => {}
                 Err(error) => {
@@ -273,6 +278,7 @@ impl Work {
         let is_same = if was_here { self.shared.is_untouched(path) } else { !left.contains(path) };
         // The peer is told what both are to have; it is set here at the end.
         expected.stamp.apply(&mut entry);
+        entry.attributes = agreed.outcome.merged.attributes(path).cloned();
         Ok((is_it && is_same).then_some(entry))
     }
 
@@ -301,7 +307,8 @@ impl Work {
                     RenameMode::Refuse => Err(destination.exists(path)),
                     mode => {
                         let replaces = mode == RenameMode::Replace;
-                        destination.create_link(path, &link.target, link.mtime, replaces)
+                        let attributes = agreed.outcome.merged.attributes(path);
+                        destination.create_link(path, &link.target, link.mtime, attributes, replaces)
                     }
                 }
             });
@@ -317,15 +324,19 @@ impl Work {
         for Action { path, .. } in self.actions.iter().filter(|action| action.change == Change::SetMetadata) {
             let Some(leaf) = merged.leaf(path).filter(|_| !left.contains(path)) else { continue };
             if self.shared.is_untouched(path) {
+                let attributes = merged.attributes(path);
                 let set = match leaf {
-                    Node::Link(link) => destination.set_link_time(path, link.mtime),
-                    leaf => destination.set_metadata(path, leaf.stamp()),
+                    Node::Link(link) => destination.set_link_metadata(path, link, attributes),
+                    leaf => destination.set_metadata(path, leaf.stamp(), attributes),
                 };
                 set.or_else(|error| left.failed(path, error))?;
             }
         }
-        let directories = merged.iter().filter_map(|(path, _)| Some((path, merged.directory(path)?)));
-        destination.settle_directories(directories.filter(|(path, _)| !left.contains(path)))?;
+        let attributes = |path| merged.attributes(path).cloned();
+        let directories = merged.iter().filter(|(path, _)| !left.contains(path));
+        let directories =
+            directories.filter_map(|(path, _)| Some((path, merged.directory(path)?, attributes(path))));
+        destination.settle_directories(directories)?;
         Ok(())
     }
 
@@ -341,6 +352,8 @@ impl Work {
         for LeftOut { path, error, .. } in destination.take_left_out()?.0 {
             path.iter().for_each(|path| left.note(path, UnresolvedReason::of(Arc::clone(&error))));
         }
+        // The path is here, on both sides, so that it is told at the very end.
+        self.stripped.iter().for_each(|path| left.note(path, UnresolvedReason::Stripped));
         Ok((left.take(), summary))
     }
 }

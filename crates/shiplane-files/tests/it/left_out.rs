@@ -138,7 +138,8 @@ fn a_mode_or_time_that_may_not_be_changed_is_named_and_the_content_arrives() {
         assert_equal(temp.path(), &tree);
         // Nor for the destination directory itself, which has no name in it.
         let dest = open(temp.path());
-        dest.plan_top(TopDirectory { mode: 0o751, mtime: Mtime { secs: 5, nanos: 0 } }).unwrap();
+        dest.plan_top(TopDirectory { mode: 0o751, mtime: Mtime { secs: 5, nanos: 0 }, attributes: None })
+            .unwrap();
         let top = (".".to_owned(), LeftOutReason::NotPermitted);
         assert_eq!(receive_the_rest(dest, &tree), [&[top], &left[..]].concat());
         // Nor is it silent when they are there already.

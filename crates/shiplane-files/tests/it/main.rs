@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 #[cfg(target_os = "linux")]
+mod attributes;
+#[cfg(target_os = "linux")]
 mod broken_disk;
 mod conflicts;
 mod disks;

@@ -32,7 +32,7 @@ fn modes_are_masked_whatever_way_a_file_takes() {
     assert_equal(temp.path(), &tree);
     for (entry, _) in &tree.entries {
         let path = temp.path().join(entry.path.to_string());
-        let kept = if entry.kind == EntryKind::File { 0o777 } else { 0o1777 };
+        let kept = if entry.kind == EntryKind::File { 0o777 } else { 0o3777 };
         assert_eq!(mode(&path), entry.mode & kept, "{}", path.display());
     }
 }
@@ -135,7 +135,7 @@ fn a_new_directory_is_private_until_all_is_in_it() {
     let top = temp.path().join("top");
     let dest = Destination::open(&top, &Shape::Contents, job(), options()).unwrap();
     let mtime = Mtime { secs: -5, nanos: 6 };
-    dest.plan_top(TopDirectory { mode: 0o755, mtime }).unwrap();
+    dest.plan_top(TopDirectory { mode: 0o755, mtime, attributes: None }).unwrap();
     let tree = Tree::default().dir("d").dir("d/e").file("d/e/f", "content");
     let transfer = Transfer::plan(dest, &tree).unwrap();
     for directory in ["", "d", "d/e"] {
@@ -150,10 +150,10 @@ fn a_new_directory_is_private_until_all_is_in_it() {
 #[test]
 fn a_directory_that_its_owner_may_not_write_is_filled_all_the_same() {
     let temp = TempDir::new().unwrap();
-    let top = TopDirectory { mode: 0o555, mtime: Mtime { secs: 7, nanos: 8 } };
+    let top = TopDirectory { mode: 0o555, mtime: Mtime { secs: 7, nanos: 8 }, attributes: None };
     for content in ["first", "second"] {
         let dest = open_with(temp.path(), overwriting());
-        dest.plan_top(top).unwrap();
+        dest.plan_top(top.clone()).unwrap();
         let tree =
             Tree::default().dir("d").set(|entry| entry.mode = 0o500).file("d/f", content).file("f", content);
         let transfer = Transfer::plan(dest, &tree).unwrap();
@@ -173,7 +173,8 @@ fn a_directory_keeps_the_group_that_new_files_get() {
     let temp = TempDir::new().unwrap();
     fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o2755)).unwrap();
     let dest = open(temp.path());
-    dest.plan_top(TopDirectory { mode: 0o4750, mtime: Mtime { secs: 1, nanos: 0 } }).unwrap();
+    dest.plan_top(TopDirectory { mode: 0o4750, mtime: Mtime { secs: 1, nanos: 0 }, attributes: None })
+        .unwrap();
     let tree = Tree::default().dir("new").set(|entry| entry.mode = 0o711);
     assert!(Transfer::plan(dest, &tree).unwrap().complete().is_ok());
     assert_eq!(mode(temp.path()), 0o2750);
@@ -184,17 +185,17 @@ fn a_directory_keeps_the_group_that_new_files_get() {
 #[test]
 fn a_top_directory_that_comes_twice_or_late_or_for_one_file_is_refused() {
     let temp = TempDir::new().unwrap();
-    let top = TopDirectory { mode: 0o700, mtime: Mtime { secs: 1, nanos: 0 } };
+    let top = TopDirectory { mode: 0o700, mtime: Mtime { secs: 1, nanos: 0 }, attributes: None };
     let tree = Tree::default().file("f", "content");
     let dest = open(temp.path());
-    dest.plan_top(top).unwrap();
-    assert!(dest.plan_top(top).is_err());
+    dest.plan_top(top.clone()).unwrap();
+    assert!(dest.plan_top(top.clone()).is_err());
     drop(dest);
     let dest = open(temp.path());
     assert!(matches!(dest.plan(0, &tree.entries[0].0).unwrap(), Plan::Want { .. }));
-    assert!(dest.plan_top(top).is_err());
+    assert!(dest.plan_top(top.clone()).is_err());
     drop(dest);
     let shape = Shape::File { name: b"f".to_vec() };
     let dest = Destination::open(temp.path(), &shape, job(), options()).unwrap();
-    assert!(dest.plan_top(top).is_err());
+    assert!(dest.plan_top(top.clone()).is_err());
 }

@@ -75,6 +75,7 @@ pub(super) fn entry(kind: EntryKind, path: &[u8], content: &[u8]) -> Entry {
         target: None,
         first: None,
         holes: Holes::default(),
+        attributes: None,
     }
 }
 
@@ -89,6 +90,7 @@ pub(super) fn options() -> ReceiveOptions {
         durability: Durability::Durable,
         verify: false,
         links: LinkPolicy::All,
+        attributes: false,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: CHUNK,
     }

@@ -1,5 +1,6 @@
 //! Linux first; other Unix systems resolve paths one component at a time.
 
+mod attributes;
 mod content;
 
 use std::ffi::OsStr;
@@ -15,9 +16,15 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Timespec, Time
 use rustix::io::Errno;
 use shiplane_wire::Mtime;
 
+pub use self::attributes::*;
 pub use self::content::{holes_of, sizes_of};
 use super::{Kind, LOCKED_MODE, Locked, Stat, retry};
 use crate::disk::{self, Change};
+
+/// What is open, a file or a directory.
+pub trait Opened: AsFd {}
+
+impl<T: AsFd> Opened for T {}
 
 /// Opens a directory that the local user named, through whatever links there are.
 pub fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
@@ -583,5 +590,7 @@ fn stat_from(stat: &rustix::fs::Stat) -> Stat {
         device: wide(stat.st_dev),
         inode: wide(stat.st_ino),
         links: wide(stat.st_nlink),
+        user: stat.st_uid,
+        group: stat.st_gid,
     }
 }

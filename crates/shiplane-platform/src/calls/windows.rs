@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use cap_std::fs::{Dir, Metadata, OpenOptions, OpenOptionsExt, ReadDir};
 use shiplane_wire::Mtime;
 
-use super::{Kind, Locked, Stat};
+use super::{Kind, Locked, Owner, Stat};
 
 /// Opens a directory that the local user named, through whatever links there are.
 pub fn open_ambient_dir(path: &Path) -> io::Result<Dir> {
@@ -182,6 +182,49 @@ pub fn holes_of(_file: &File, _size_bytes: u64) -> io::Result<Vec<std::ops::Rang
 /// No file system here makes up its files.
 pub fn sizes_of<T>(_file: &T) -> Sizes {
     Sizes::True
+}
+
+/// Owners, access lists and extended attributes are of another kind here.
+pub const HAS_OWNERS: bool = false;
+
+/// Nobody is given anything.
+pub fn may_give_away() -> bool {
+    false
+}
+
+/// Owners have no numbers here.
+pub fn name_of_owner(_owner: Owner, _id: u32) -> Option<Vec<u8>> {
+    None
+}
+
+/// Owners have no numbers here.
+pub fn owner_of_name(_owner: Owner, _name: &[u8]) -> Option<u32> {
+    None
+}
+
+/// Owners have no numbers here.
+pub fn set_owners<T>(_file: &T, _user: Option<u32>, _group: Option<u32>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Owners have no numbers here.
+pub fn set_link_owners(_dir: &Dir, _name: &[u8], _user: Option<u32>, _group: Option<u32>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// None are carried from here.
+pub fn extended_names<T>(_file: &T) -> io::Result<Vec<Vec<u8>>> {
+    Ok(Vec::new())
+}
+
+/// None are carried from here.
+pub fn extended<T>(_file: &T, _name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    Ok(None)
+}
+
+/// None are carried to here.
+pub fn set_extended<T>(_file: &T, _name: &[u8], _value: Option<&[u8]>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Symbolic links need administrator's rights.
@@ -369,6 +412,8 @@ fn stat_from(metadata: &Metadata) -> Stat {
         device: 0,
         inode: 0,
         links: 1,
+        user: u32::MAX,
+        group: u32::MAX,
     }
 }
 

@@ -33,8 +33,8 @@ use crate::{
     Compression, Direction,
     filters::AgreedFilters,
     methods::{
-        PushDone, PushOpen, PushOpened, PushSent, PushSettle, Step, agree_digest, denied, failed, not_served,
-        not_taken,
+        PushDone, PushOpen, PushOpened, PushSent, PushSettle, Step, agree_digest, check_attributes, denied,
+        failed, not_served, not_taken,
     },
     metrics::Counting,
     transfer::{
@@ -50,13 +50,20 @@ pub struct WriteLimits {
     pub max_transfer_bytes: Option<u64>,
     /// Which symbolic links of a peer are created: by default those that lead nowhere outside of what is pushed.
     pub links: LinkPolicy,
+    /// Whether owners, access lists and extended attributes of a peer's files are taken: by default not.
+    pub attributes: bool,
     /// Pushes of one peer at a time. More are told that the server is busy.
     pub max_pushes_per_peer: usize,
 }
 
 impl Default for WriteLimits {
     fn default() -> Self {
-        Self { max_transfer_bytes: None, links: LinkPolicy::Inside, max_pushes_per_peer: MAX_PUSHES_PER_PEER }
+        Self {
+            max_transfer_bytes: None,
+            links: LinkPolicy::Inside,
+            attributes: false,
+            max_pushes_per_peer: MAX_PUSHES_PER_PEER,
+        }
     }
 }
 
@@ -112,9 +119,9 @@ impl Writing {
         Self { limits, pushes, key: RandomState::new(), targets, space }
     }
 
-    /// Which symbolic links of a peer are created.
-    pub(super) fn links(&self) -> LinkPolicy {
-        self.limits.links
+    /// Which symbolic links of a peer are created, and whether attributes are taken.
+    pub(super) fn limits(&self) -> &WriteLimits {
+        &self.limits
     }
 }
 
@@ -132,6 +139,7 @@ impl FileServer {
         allowed.map_err(|error| denied(&error))?;
         let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be pushed to this server");
         let writing = self.writing.as_ref().ok_or_else(read_only)?;
+        check_attributes(request.attributes, writing.limits.attributes)?;
         let transfer = TransferId::from_bytes(request.transfer);
         // The same place is the same, from whichever directory above it is served.
         let place =
@@ -324,6 +332,7 @@ fn receive_options(
         durability: if request.durable { Durability::Durable } else { Durability::Verified },
         verify: false,
         links,
+        attributes: request.attributes,
         digest,
         chunk_len_bytes,
     })

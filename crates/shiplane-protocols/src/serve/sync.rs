@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     filters::OpenFilters,
-    methods::{Step, agree_digest, denied, failed, not_served, not_taken},
+    methods::{Step, agree_digest, check_attributes, denied, failed, not_served, not_taken},
     sync::{
         SyncError, SyncRequest, SyncResponse,
         exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack},
@@ -100,6 +100,7 @@ impl FileServer {
         }
         let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be synced with this server");
         let (syncing, writing) = self.syncing.as_ref().zip(self.writing.as_ref()).ok_or_else(read_only)?;
+        check_attributes(request.attributes, writing.limits().attributes || request.dry_run)?;
         if let Ok(known) = self.session(&context, request.sync) {
             return known.open(&request, answer_wait(&context)).await;
         }
@@ -237,7 +238,7 @@ impl Running {
     /// Opens the dataset and reads what is in it.
     fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
         let (server, peer) = (Arc::clone(&self.server), self.connection.peer_id());
-        let SyncRequest { dry_run, mode, .. } = self.request;
+        let SyncRequest { dry_run, mode, attributes, .. } = self.request;
         let (path, digest) = (self.request.path.clone(), self.digest);
         let (cancel, memory) = (self.abort.clone(), self.memory.clone());
         let filters = Arc::clone(&self.filters);
@@ -250,8 +251,9 @@ impl Running {
             } else {
                 let may_create = |path: &[u8]| server.access.may_write(&peer, path, Instant::now()).is_ok();
                 let chunk_len_bytes = server.options.chunk_len_bytes;
-                let links = server.writing.as_ref().map_or(LinkPolicy::Inside, |writing| writing.links());
-                let options = SiteOptions { digest, links, chunk_len_bytes };
+                let links =
+                    server.writing.as_ref().map_or(LinkPolicy::Inside, |writing| writing.limits().links);
+                let options = SiteOptions { digest, links, attributes, chunk_len_bytes };
                 let shared = server.memory().of_destinations(peer);
                 let peer = peer.as_bytes();
                 let site = Site::to_change(&server.root, &path, peer, options, shared, &may_create)?;
@@ -264,7 +266,7 @@ impl Running {
                 Some(site)
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
-            let options = ScanOptions { go_on, digest, filters, ..ScanOptions::default() };
+            let options = ScanOptions { go_on, digest, filters, attributes, ..ScanOptions::default() };
             let local = syncing.local_name(&path);
             let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options)?;
             memory.pay_for_ours(&mut dataset)?;

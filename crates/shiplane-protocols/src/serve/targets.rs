@@ -210,6 +210,7 @@ mod tests {
                 durability: shiplane_wire::Durability::Verified,
                 verify: false,
                 links: LinkPolicy::All,
+                attributes: false,
                 digest: shiplane_wire::DigestAlgorithm::Blake3,
                 chunk_len_bytes: 1 << 20,
             };

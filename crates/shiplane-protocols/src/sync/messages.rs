@@ -44,6 +44,8 @@ pub struct SyncRequest {
     pub mode: Option<u32>,
     /// What is not part of it, on either side (SPEC 5.23).
     pub filters: OpenFilters,
+    /// Whether owners, access lists and extended attributes are part of it (SPEC 4.31).
+    pub attributes: bool,
 }
 
 /// The answer to it, once the callee has read its files.

@@ -37,6 +37,8 @@ pub struct SyncJob {
     pub consent: Consent,
     /// What is not part of it, on either side.
     pub filters: Arc<Filters>,
+    /// Whether owners, access lists and extended attributes are part of it.
+    pub attributes: bool,
     /// Whether to say what is to be done, and do nothing.
     pub dry_run: bool,
     /// How files are carried, both ways. Of rate and compression, the peer may want less; each direction counts as

@@ -19,7 +19,7 @@ use shiplane_transport::{
     PeerId,
     internals::{BufferPool, MemoryPool},
 };
-use shiplane_wire::Span;
+use shiplane_wire::{Span, limits};
 use tokio::sync::{Notify, Semaphore};
 
 /// What all transfers of a server, or of a client, may hold together. A handle: clones share it.
@@ -421,8 +421,8 @@ const LEAST_LIST_BYTES: u64 = 1 << 20;
 /// 4, each with a buffer of at most 6 MiB: more threads are not faster than a disk, and others take turns.
 const MAX_SPLITTERS: usize = 4;
 
-/// 32 KiB: whoever holds less may go on, or nothing would ever be given back.
-const LEAST_ENTRY_BYTES: u64 = 32 << 10;
+/// 64 KiB, as long as an entry may be: whoever holds less may go on, or nothing would ever be given back.
+const LEAST_ENTRY_BYTES: u64 = limits::FIRST_ENTRY_BYTES;
 
 /// What a chunk of these spans holds while it is under way: the buffers that it is read, hashed and written in, and the
 /// spans themselves.

@@ -266,6 +266,7 @@ mod tests {
             target: None,
             first: None,
             holes: Holes::default(),
+            attributes: None,
         }
     }
 

@@ -107,10 +107,9 @@ impl Ledger {
         self.admitted_bytes
     }
 
-    /// Whether the provider may send another entry, however long its path.
+    /// Whether the provider may send another entry, however long it is.
     pub(super) fn may_expect_entries(&self) -> bool {
-        let longest_bytes = limits::ENTRY_COST_BYTES + limits::MAX_PATH_LEN_BYTES as u64;
-        self.admitted_bytes - self.came_bytes >= longest_bytes
+        self.admitted_bytes - self.came_bytes >= limits::FIRST_ENTRY_BYTES
     }
 
     /// Forgets entries that are not needed any more; returns what they counted as.

@@ -409,8 +409,8 @@ impl Provider {
                         self.entries.add(entry);
                     }
                 }
-                Scanned::Top(TopDirectory { mode, mtime }) => {
-                    self.records.push(&ProviderRecord::TopDirectory { mode, mtime })?;
+                Scanned::Top(TopDirectory { mode, mtime, attributes }) => {
+                    self.records.push(&ProviderRecord::TopDirectory { mode, mtime, attributes })?;
                 }
                 Scanned::LeftOut { reason, path } => {
                     self.tell_left_out(reason, path.to_string(), None);

@@ -280,9 +280,6 @@ impl Receiver {
         (self.events)(TransferEvent::Finishing);
         let target = self.target.share();
         self.leave_out()?;
-        if self.totals.left_out_here + self.totals.left_out_there > 0 {
-            target.withhold_deletion();
-        }
         let mut finished = blocking::spawn(move || target.finish());
         let mut alive = tokio::time::interval(alive_interval(self.timeout));
         let summary = loop {
@@ -345,7 +342,9 @@ impl Receiver {
             {
                 self.defer(record)?;
             }
-            ProviderRecord::TopDirectory { mode, mtime } => self.on_top(TopDirectory { mode, mtime })?,
+            ProviderRecord::TopDirectory { mode, mtime, attributes } => {
+                self.on_top(TopDirectory { mode, mtime, attributes })?;
+            }
             ProviderRecord::Failed { entry, reason } => self.on_failed(entry, reason)?,
             ProviderRecord::Offer { spans } => self.on_offer(spans)?,
             ProviderRecord::OffersEnd => self.on_offers_end()?,

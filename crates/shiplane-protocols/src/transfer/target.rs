@@ -259,10 +259,10 @@ impl Target {
         }
     }
 
-    /// Something is left out: nothing is to be removed for it.
-    pub(super) fn withhold_deletion(&self) {
+    /// Something is left out, at the peer if its path, escaped, is given.
+    pub(super) fn is_left_out(&self, reason: LeftOutReason, there: Option<&str>) {
         if let Output::Files { destination, .. } = &self.output {
-            destination.withhold_deletion();
+            destination.is_left_out(reason, there);
         }
     }
 

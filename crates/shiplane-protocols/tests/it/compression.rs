@@ -64,6 +64,7 @@ async fn a_push_is_compressed_as_well() {
         chunk_len_bytes: 256 * 1024,
         durability: Durability::Durable,
         filters: std::sync::Arc::default(),
+        attributes: false,
         source_name: b"test".to_vec(),
     };
     let source = SourceRoot::open(&world.dest()).unwrap().resolve(b"").unwrap();

@@ -50,6 +50,7 @@ fn request() -> PushRequest {
         chunk_len_bytes: 64 * 1024,
         durability: Durability::Verified,
         filters: Arc::default(),
+        attributes: false,
         source_name: b"test".to_vec(),
     }
 }

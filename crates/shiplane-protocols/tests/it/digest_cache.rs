@@ -79,6 +79,7 @@ impl Served {
             durability: Durability::Verified,
             verify: false,
             links: LinkPolicy::All,
+            attributes: false,
             digest,
             chunk_len_bytes: CHUNK_LEN_BYTES,
         };

@@ -55,6 +55,7 @@ async fn a_fetch_without_a_common_digest_is_refused() {
         digests,
         filters: RawFilters::default(),
         invites: false,
+        attributes: false,
     };
     for digests in NO_COMMON_DIGEST {
         assert_invalid(client.call_typed(FETCH_OPEN, &request(digests), WAIT).await);
@@ -92,6 +93,7 @@ async fn a_sync_without_a_common_digest_is_refused() {
         digest,
         mode: None,
         filters: OpenFilters::default(),
+        attributes: false,
     };
     for digest in NO_COMMON_DIGEST {
         assert_invalid(client.call_typed(SYNC_OPEN, &request(digest), WAIT).await);
@@ -198,6 +200,7 @@ async fn a_sync_with_sha256_brings_both_sides_together() {
         own: PeerId::from_bytes([7; 32]),
         consent: Consent::default(),
         filters: Arc::default(),
+        attributes: false,
         dry_run: false,
         transfer,
     };

@@ -159,6 +159,7 @@ impl World {
             durability: Durability::Durable,
             verify: false,
             links: LinkPolicy::All,
+            attributes: false,
             digest: DigestAlgorithm::Blake3,
             chunk_len_bytes,
         };

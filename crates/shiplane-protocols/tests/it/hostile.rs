@@ -42,6 +42,8 @@ pub(crate) struct FetchOpen {
     pub(crate) filters: RawFilters,
     /// Whether the first chunks may come unasked.
     pub(crate) invites: bool,
+    /// Whether owners and attributes are wanted.
+    pub(crate) attributes: bool,
 }
 
 /// What is excluded (SPEC 5.23).
@@ -123,6 +125,7 @@ fn entry(kind: EntryKind, path: &str, size_bytes: u64) -> ProviderRecord {
         target: None,
         first: None,
         holes: Holes::default(),
+        attributes: None,
     })
 }
 

@@ -54,6 +54,7 @@ async fn fifty_fetches_twenty_pushes_and_a_sync_both_ways_at_once_each_get_their
         own: world.identity().peer_id(),
         consent: Consent::default(),
         filters: Arc::default(),
+        attributes: false,
         dry_run: false,
         transfer: world.options.clone(),
     };

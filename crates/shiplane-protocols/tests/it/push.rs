@@ -32,6 +32,7 @@ pub(crate) fn request(path: &str) -> PushRequest {
         chunk_len_bytes: 64 << 10,
         durability: Durability::Durable,
         filters: Arc::default(),
+        attributes: false,
         source_name: b"test".to_vec(),
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn job(world: &World) -> SyncJob {
         own: PeerId::from_bytes([7; 32]),
         consent: Consent::default(),
         filters: Arc::default(),
+        attributes: false,
         dry_run: false,
         transfer: TransferOptions { lanes: 4, chunk_len_bytes: 64 << 10, ..TransferOptions::default() },
     }

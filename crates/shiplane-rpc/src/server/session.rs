@@ -282,6 +282,7 @@ fn reset_code(fault: FaultCode) -> Code {
         | FaultCode::Exists
         | FaultCode::ReadOnly
         | FaultCode::MassDeletion
+        | FaultCode::AttributesRefused
         | FaultCode::Other(_) => Code::Cancelled,
     }
 }

@@ -58,6 +58,9 @@ pub enum RecordError {
     /// Something that is no file has holes or another name.
     #[error("an entry that is no file has holes or is a hard link")]
     NotOfAFile,
+    /// Attributes break a rule of SPEC 4.31, or are not of this kind of entry.
+    #[error("the attributes of an entry break a rule, or name what is never taken from a peer")]
+    WrongAttributes,
     /// A path that is there to be printed has characters that must not be.
     #[error("the path of a skipped file is not escaped")]
     NotEscaped,
@@ -105,6 +108,14 @@ pub enum RecordError {
         len_bytes: u32,
         /// [`MAX_RECORD_LEN_BYTES`](crate::limits::MAX_RECORD_LEN_BYTES).
         max_bytes: u32,
+    },
+    /// An entry is too long with its attributes.
+    #[error("an entry that counts as {len_bytes} bytes is over the limit of {max_bytes}")]
+    EntryTooLarge {
+        /// What it counts as.
+        len_bytes: u64,
+        /// [`FIRST_ENTRY_BYTES`](crate::limits::FIRST_ENTRY_BYTES).
+        max_bytes: u64,
     },
     /// A file is larger than a stream can carry.
     #[error("a file of {size_bytes} bytes is over the limit of {max_bytes}")]
@@ -155,6 +166,7 @@ impl RecordError {
             | Self::WrongTarget
             | Self::WrongHoles
             | Self::NotOfAFile
+            | Self::WrongAttributes
             | Self::LinkTarget(LinkTargetRefused::Empty | LinkTargetRefused::Nul)
             | Self::NotEscaped
             | Self::NoSpans
@@ -165,6 +177,7 @@ impl RecordError {
             | Self::SpanOverflow { .. } => Code::Protocol,
             Self::TooLarge { .. }
             | Self::FileTooLarge { .. }
+            | Self::EntryTooLarge { .. }
             | Self::TooManySpans { .. }
             | Self::TooManySignatures { .. }
             | Self::ChunkTooLarge { .. }

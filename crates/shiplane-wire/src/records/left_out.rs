@@ -36,11 +36,13 @@ pub enum LeftOutReason {
     /// It is one of several names of a file, and there are more such files than one side can keep track of: from it on,
     /// names are sent as files of their own.
     HardLink = 12,
+    /// It is there, but not its owner, its access list or one of its attributes: they cannot be carried, or not be set.
+    Attributes = 13,
 }
 
 impl LeftOutReason {
     /// All reasons, in the order of their values on the wire.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Symlink,
         Self::SpecialFile,
         Self::Name,
@@ -54,6 +56,7 @@ impl LeftOutReason {
         Self::NotEmpty,
         Self::LinkLeadsOut,
         Self::HardLink,
+        Self::Attributes,
     ];
 
     /// The reason that has this value on the wire.
@@ -84,6 +87,7 @@ impl fmt::Display for LeftOutReason {
             Self::NotEmpty => "something in it is left out",
             Self::LinkLeadsOut => "a symbolic link that leads out of the tree",
             Self::HardLink => "too many hard links; from here on each name is a file of its own",
+            Self::Attributes => "without its owner, access list or an attribute",
         })
     }
 }
@@ -97,6 +101,6 @@ mod tests {
         for (value, reason) in (0..).zip(LeftOutReason::ALL) {
             assert_eq!((reason as u8, LeftOutReason::from_wire(value)), (value, Some(reason)));
         }
-        assert_eq!(LeftOutReason::from_wire(13), None);
+        assert_eq!(LeftOutReason::from_wire(14), None);
     }
 }

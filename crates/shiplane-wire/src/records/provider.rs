@@ -8,8 +8,8 @@ use core::fmt;
 use super::fields::{Fields, put_record};
 use super::receiver::{check_spans, put_spans, read_spans};
 use super::{BlockSignatures, LeftOutReason, Load, RecordError, Span, sealed};
-use crate::limits::{ENTRY_COST_BYTES, MAX_FRAME_LEN_BYTES};
-use crate::{Digest, EscapedPath, Holes, LinkTarget, RelPath, fuzz, hex};
+use crate::limits::{ENTRY_COST_BYTES, FIRST_ENTRY_BYTES, MAX_FRAME_LEN_BYTES};
+use crate::{Attributes, Digest, EscapedPath, Holes, LinkTarget, RelPath, fuzz, hex};
 
 /// What the provider of a transfer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub enum ProviderRecord {
         mode: u32,
         /// When it was modified.
         mtime: Mtime,
+        /// Its owners and attributes, if they are carried.
+        attributes: Option<Attributes>,
     },
     /// What its last second was spent on.
     Load(Load),
@@ -117,9 +119,10 @@ impl ProviderRecord {
             Self::Signatures(signatures) => put_record(out, SIGNATURES, |out| signatures.put(out)),
             Self::Offer { spans } => put_record(out, OFFER, |out| put_spans(spans, out)),
             Self::OffersEnd => put_record(out, OFFERS_END, |_| ()),
-            Self::TopDirectory { mode, mtime } => put_record(out, TOP_DIRECTORY, |out| {
+            Self::TopDirectory { mode, mtime, attributes } => put_record(out, TOP_DIRECTORY, |out| {
                 out.put_u32_le(*mode);
                 mtime.put(out);
+                attributes.iter().for_each(|attributes| put_text(out, attributes.as_bytes()));
             }),
             Self::Load(load) => put_record(out, LOAD, |out| load.put(out)),
             Self::Sent { chunks, transfer_digest } => put_record(out, SENT, |out| {
@@ -145,7 +148,11 @@ impl ProviderRecord {
             SIGNATURES => Self::Signatures(BlockSignatures::read(fields)?),
             OFFER => Self::Offer { spans: read_spans(fields)? },
             OFFERS_END => Self::OffersEnd,
-            TOP_DIRECTORY => Self::TopDirectory { mode: fields.u32()?, mtime: Mtime::read(fields)? },
+            TOP_DIRECTORY => Self::TopDirectory {
+                mode: fields.u32()?,
+                mtime: Mtime::read(fields)?,
+                attributes: if fields.len() == 0 { None } else { Some(read_attributes(fields)?) },
+            },
             LOAD => Self::Load(Load::read(fields)?),
             SENT => {
                 Self::Sent { chunks: fields.u64()?, transfer_digest: Digest::from_bytes(fields.array()?) }
@@ -206,6 +213,8 @@ pub struct Entry {
     pub first: Option<u64>,
     /// Where a file has no content of its own.
     pub holes: Holes,
+    /// Its owners and attributes, if they are carried.
+    pub attributes: Option<Attributes>,
 }
 
 impl Entry {
@@ -214,13 +223,15 @@ impl Entry {
     pub fn cost_bytes(&self) -> u64 {
         let target = self.target.as_ref().map_or(0, |target| target.as_bytes().len());
         let holes = HOLE_LEN_BYTES * self.holes.ranges().len();
-        ENTRY_COST_BYTES + (self.path.as_bytes().len() + target + holes) as u64
+        let attributes = self.attributes.as_ref().map_or(0, |attributes| attributes.as_bytes().len());
+        ENTRY_COST_BYTES + (self.path.as_bytes().len() + target + holes + attributes) as u64
     }
 
     fn put(&self, out: &mut BytesMut) {
         let has_first = if self.first.is_some() { HAS_FIRST } else { 0 };
         let has_holes = if self.holes.is_empty() { 0 } else { HAS_HOLES };
-        out.put_u8(self.kind as u8 | has_first | has_holes);
+        let has_attributes = if self.attributes.is_some() { HAS_ATTRIBUTES } else { 0 };
+        out.put_u8(self.kind as u8 | has_first | has_holes | has_attributes);
         out.put_u32_le(self.mode);
         out.put_u64_le(self.size_bytes);
         self.mtime.put(out);
@@ -240,6 +251,7 @@ impl Entry {
                 out.put_u64_le(hole.end - hole.start);
             }
         }
+        self.attributes.iter().for_each(|attributes| put_text(out, attributes.as_bytes()));
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, RecordError> {
@@ -259,6 +271,7 @@ impl Entry {
             },
             first: if tag & HAS_FIRST == 0 { None } else { Some(fields.u64()?) },
             holes: if tag & HAS_HOLES == 0 { Holes::default() } else { read_holes(fields, size_bytes)? },
+            attributes: if tag & HAS_ATTRIBUTES == 0 { None } else { Some(read_attributes(fields)?) },
         })
     }
 
@@ -276,6 +289,15 @@ impl Entry {
         }
         if self.kind != EntryKind::File && (self.first.is_some() || !self.holes.is_empty()) {
             return Err(RecordError::NotOfAFile);
+        }
+        if let Some(attributes) = &self.attributes {
+            if !attributes.may_be_of(self.kind) {
+                return Err(RecordError::WrongAttributes);
+            }
+            let len_bytes = self.cost_bytes();
+            if len_bytes > FIRST_ENTRY_BYTES {
+                return Err(RecordError::EntryTooLarge { len_bytes, max_bytes: FIRST_ENTRY_BYTES });
+            }
         }
         self.mtime.check()
     }
@@ -295,7 +317,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     fn of_wire(value: u8) -> Result<Self, RecordError> {
-        match value & !(HAS_FIRST | HAS_HOLES) {
+        match value & !(HAS_FIRST | HAS_HOLES | HAS_ATTRIBUTES) {
             0 => Ok(Self::File),
             1 => Ok(Self::Directory),
             2 => Ok(Self::Symlink),
@@ -371,7 +393,11 @@ fn read_holes(fields: &mut Fields<'_>, size_bytes: u64) -> Result<Holes, RecordE
     Holes::parse(&holes, size_bytes).ok_or(RecordError::WrongHoles)
 }
 
-/// Paths have at most 32 KiB, escaped ones at most 16 KiB.
+fn read_attributes(fields: &mut Fields<'_>) -> Result<Attributes, RecordError> {
+    Attributes::parse(read_text(fields)?).map_err(|_| RecordError::WrongAttributes)
+}
+
+/// Paths have at most 32 KiB, escaped ones at most 16 KiB, attributes at most 60 KiB.
 fn put_text(out: &mut BytesMut, text: &[u8]) {
     out.put_u16_le(text.len() as u16);
     out.put_slice(text);
@@ -411,6 +437,9 @@ const SENT: u8 = 13;
 const HAS_FIRST: u8 = 0x10;
 /// Added to the kind of an entry: holes follow.
 const HAS_HOLES: u8 = 0x20;
+
+/// Added to the kind of an entry: owners and attributes follow.
+const HAS_ATTRIBUTES: u8 = 0x40;
 
 /// Start and length of a hole.
 const HOLE_LEN_BYTES: usize = 16;

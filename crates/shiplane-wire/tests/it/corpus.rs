@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget,
-    Load, Mtime, ProviderRecord, ReceiverRecord, RelPath, Span, StreamHeader, StreamKind, TaggedChunk,
-    TransferId, Version, fuzz, records_opening,
+    AccessTag, Attributes, BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes,
+    LeftOutReason, LinkTarget, Load, Mtime, Principal, ProviderRecord, ReceiverRecord, RelPath, Span,
+    StreamHeader, StreamKind, TaggedChunk, TransferId, Version, fuzz, records_opening,
 };
 
 #[test]
@@ -53,7 +53,8 @@ fn write_the_seeds() {
 type FuzzEntry = fn(&[u8]);
 
 /// In order of their names.
-const ENTRIES: [(&str, FuzzEntry); 8] = [
+const ENTRIES: [(&str, FuzzEntry); 9] = [
+    ("attributes", fuzz::fuzz_attributes),
     ("opening", fuzz::fuzz_opening),
     ("path", fuzz::fuzz_path),
     ("records_provider", fuzz::fuzz_records_provider),
@@ -68,6 +69,7 @@ type Seeds = Vec<(&'static str, Vec<u8>)>;
 
 fn seeds() -> BTreeMap<&'static str, Seeds> {
     BTreeMap::from([
+        ("attributes", attributes_seeds()),
         ("opening", cut_by(2, openings())),
         ("path", paths()),
         ("records_provider", cut_by(6, provider_records())),
@@ -115,6 +117,33 @@ fn paths() -> Seeds {
     ]
 }
 
+fn attributes() -> Attributes {
+    let access = [
+        (AccessTag::Owner, 6),
+        (AccessTag::User(Principal { id: 7, name: b"seven" }), 4),
+        (AccessTag::OwnGroup, 4),
+        (AccessTag::Group(Principal { id: 8, name: b"" }), 7),
+        (AccessTag::Mask, 4),
+        (AccessTag::Other, 0),
+    ];
+    let owners = [Principal { id: 1000, name: b"me" }, Principal { id: 100, name: b"" }];
+    let extended = [(&b"trusted.t"[..], &b""[..]), (b"user.u", b"\xff\0")];
+    Attributes::new(owners, [&access, &[]], extended.into_iter()).unwrap()
+}
+
+fn attributes_seeds() -> Seeds {
+    let whole = attributes().as_bytes().to_vec();
+    let with = |name: &[u8]| [&whole[..], &[name.len() as u8], name, &[0, 0]].concat();
+    vec![
+        ("whole", whole.clone()),
+        ("unknown-owners", attributes().with_owners([Principal::UNKNOWN; 2]).as_bytes().to_vec()),
+        ("capability", with(b"security.capability")),
+        ("another", with(b"user.v")),
+        ("overlay", with(b"user.overlay.opaque")),
+        ("cut", whole[..whole.len() - 1].to_vec()),
+    ]
+}
+
 fn provider_records() -> Seeds {
     let entry = Entry {
         kind: EntryKind::File,
@@ -126,11 +155,15 @@ fn provider_records() -> Seeds {
         target: None,
         first: None,
         holes: Holes::default(),
+        attributes: None,
     };
     let target = Some(LinkTarget::parse(b"../x").unwrap());
     let link = Entry { kind: EntryKind::Symlink, size_bytes: 0, target, ..entry.clone() };
     let holes = Holes::parse(&[0..1, 3..5], 5).unwrap();
     let linked = Entry { first: Some(0), holes, ..entry.clone() };
+    let described = Entry { attributes: Some(attributes()), ..entry.clone() };
+    let mut described_record = BytesMut::new();
+    ProviderRecord::Entry(described.clone()).encode(&mut described_record).unwrap();
     let all = [
         ProviderRecord::Entry(entry),
         ProviderRecord::LeftOut { reason: LeftOutReason::Symlink, path: EscapedPath::new(b"\x1bx") },
@@ -150,7 +183,12 @@ fn provider_records() -> Seeds {
         ProviderRecord::OffersEnd,
         ProviderRecord::Entry(linked.clone()),
         ProviderRecord::Entry(link.clone()),
-        ProviderRecord::TopDirectory { mode: 0o700, mtime: Mtime { secs: -1, nanos: 999_999_999 } },
+        ProviderRecord::TopDirectory {
+            mode: 0o700,
+            mtime: Mtime { secs: -1, nanos: 999_999_999 },
+            attributes: Some(attributes()),
+        },
+        ProviderRecord::Entry(described.clone()),
     ];
     let mut stream = BytesMut::new();
     all.iter().for_each(|record| record.encode(&mut stream).unwrap());
@@ -175,6 +213,8 @@ fn provider_records() -> Seeds {
         ("cut-empty", [&[8, 54, 0, 0, 0][..], &[0; 16], &[1, 0], &[0; 36]].concat()),
         ("too-large", vec![1, 1, 0, 1, 0]),
         ("linked-and-sparse", linked_record.to_vec()),
+        ("with-attributes", described_record.to_vec()),
+        ("attributes-cut", described_record[..described_record.len() - 1].to_vec()),
         (
             "holes-overlap",
             [&linked_record[..linked_record.len() - 16], &[0; 8], &linked_record[..8]].concat(),

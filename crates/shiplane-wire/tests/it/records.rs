@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use shiplane_wire::fuzz::records;
 use shiplane_wire::limits::{MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_RECORD_LEN_BYTES};
 use shiplane_wire::{
-    BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget,
-    Load, Mtime, ProviderRecord, ReceiverRecord, RecordError, RecordReader, RelPath, Span, Version,
+    AccessTag, Attributes, BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes,
+    LeftOutReason, LinkTarget, Load, Mtime, Principal, ProviderRecord, ReceiverRecord, RecordError,
+    RecordReader, RelPath, Span, Version,
 };
 
 use crate::split::{cut, cuts};
@@ -135,7 +136,11 @@ fn provider_record() -> impl Strategy<Value = ProviderRecord> {
         }),
         (any::<u64>(), reason).prop_map(|(entry, reason)| ProviderRecord::Failed { entry, reason }),
         any::<u64>().prop_map(|index| ProviderRecord::ChunkVoid { index }),
-        (any::<u32>(), mtime()).prop_map(|(mode, mtime)| ProviderRecord::TopDirectory { mode, mtime }),
+        (any::<u32>(), mtime(), any::<bool>()).prop_map(|(mode, mtime, has)| ProviderRecord::TopDirectory {
+            mode,
+            mtime,
+            attributes: has.then(|| attributes(EntryKind::Directory)),
+        }),
         any::<(u64, u64)>().prop_map(|(scanned_entries, bytes_per_second)| {
             ProviderRecord::Alive { scanned_entries, bytes_per_second }
         }),
@@ -170,8 +175,9 @@ fn entry() -> impl Strategy<Value = Entry> {
     let target = "[^\0]{1,40}".prop_map(|target| LinkTarget::parse(target.as_bytes()).unwrap());
     let path = "[^/\0.]{1,20}(/[^/\0.]{1,20}){0,3}";
     let size = prop_oneof![0..=MAX_FRAME_LEN_BYTES, 0..9_u64];
-    (kind, any::<u32>(), size, mtime(), any::<[u8; 16]>(), path, target, any::<Option<u64>>()).prop_map(
-        |(kind, mode, size_bytes, mtime, version, path, target, first)| Entry {
+    let first = (any::<Option<u64>>(), any::<bool>());
+    (kind, any::<u32>(), size, mtime(), any::<[u8; 16]>(), path, target, first).prop_map(
+        |(kind, mode, size_bytes, mtime, version, path, target, (first, has_attributes))| Entry {
             kind,
             mode,
             size_bytes: if kind == EntryKind::Symlink { 0 } else { size_bytes },
@@ -184,8 +190,18 @@ fn entry() -> impl Strategy<Value = Entry> {
                 EntryKind::File => Holes::parse(&[1..2, 5..7], size_bytes).unwrap_or_default(),
                 EntryKind::Directory | EntryKind::Symlink => Holes::default(),
             },
+            attributes: has_attributes.then(|| attributes(kind)),
         },
     )
+}
+
+fn attributes(kind: EntryKind) -> Attributes {
+    let list = [(AccessTag::Owner, 7), (AccessTag::OwnGroup, 5), (AccessTag::Other, 0)];
+    let access = if kind == EntryKind::Symlink { &[][..] } else { &list };
+    let default = if kind == EntryKind::Directory { &list } else { &[][..] };
+    let extended = (kind == EntryKind::File).then_some((&b"user.x"[..], &b"value"[..]));
+    let owners = [Principal { id: 5, name: b"me" }, Principal::UNKNOWN];
+    Attributes::new(owners, [access, default], extended.into_iter()).unwrap()
 }
 
 fn receiver_record() -> impl Strategy<Value = ReceiverRecord> {

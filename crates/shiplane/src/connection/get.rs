@@ -262,7 +262,8 @@ impl GetJob {
             }
         };
         let filters = Arc::clone(&choice.filters);
-        let request = FetchRequest { path: path.to_vec(), is_new_here, filters };
+        let attributes = self.settings.attributes;
+        let request = FetchRequest { path: path.to_vec(), is_new_here, filters, attributes };
         let fetch = Fetch::open_with(connection.rpc(), request, &options).await.map_err(Cause::from)?;
         let opened = Opened { fetch, options, tracker: Arc::clone(tracker) };
         Ok(match sink {
@@ -273,6 +274,7 @@ impl GetJob {
                     durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
                     verify: self.verify,
                     links: self.settings.links(),
+                    attributes,
                     digest: opened.fetch.digest(),
                     chunk_len_bytes: self.settings.chunk_len_bytes,
                 };

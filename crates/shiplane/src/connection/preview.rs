@@ -44,7 +44,7 @@ impl Preview {
         events: EventFn,
         local: impl FnOnce(Option<&Shape>, DigestAlgorithm) -> Result<Comparison, Cause> + Send + 'static,
     ) -> Result<Previewed, Error> {
-        let request = FetchRequest { path, is_new_here: false, filters: Arc::clone(&self.filters) };
+        let request = FetchRequest { path, filters: Arc::clone(&self.filters), ..FetchRequest::default() };
         let fetch = match Fetch::open_with(connection.rpc(), request, &self.options).await {
             Ok(fetch) => Some(fetch),
             Err(FetchError::Open(CallError::Fault(fault)))

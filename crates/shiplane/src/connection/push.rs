@@ -139,6 +139,7 @@ impl PushJob {
                 ..self.settings.options()
             },
             filters,
+            attributes: self.settings.attributes,
             existing: self.existing.settle().map_err(Cause::from)?,
             deletion: self.existing.deletion(),
             durability: if self.is_durable { Durability::Durable } else { Durability::Verified },
@@ -213,6 +214,7 @@ async fn preview_all(
 struct Run {
     options: TransferOptions,
     filters: Arc<Filters>,
+    attributes: bool,
     existing: Existing,
     deletion: Option<bool>,
     durability: Durability,
@@ -290,6 +292,7 @@ impl Run {
             chunk_len_bytes: self.options.chunk_len_bytes,
             durability: self.durability,
             filters: Arc::clone(&self.filters),
+            attributes: self.attributes,
             source_name: offer.source_name,
         };
         let give_up_at = Instant::now() + BUSY_PATIENCE;

@@ -88,6 +88,7 @@ impl SyncJob {
             own: self.connection.client().id(),
             consent: Consent { mass_deletion: self.allows_mass_deletion },
             filters,
+            attributes: self.settings.attributes,
             dry_run: self.is_dry_run,
             transfer: self.settings.options(),
         };

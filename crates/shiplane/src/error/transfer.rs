@@ -262,6 +262,9 @@ fn answered(code: FaultCode) -> Diagnosis {
         }
         FaultCode::TooLarge | FaultCode::Exists | FaultCode::ReadOnly => (Refused, "ask the server's owner"),
         FaultCode::MassDeletion => (Refused, MASS_DELETION),
+        FaultCode::AttributesRefused => {
+            (Refused, "omit --attributes, or start the server with --attributes where it is to take them")
+        }
         FaultCode::Integrity => (Integrity, "get again with --verify"),
         FaultCode::Busy | FaultCode::ShuttingDown | FaultCode::DeadlineExceeded => {
             (Unreachable, "try again later")
@@ -321,6 +324,9 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
         DestinationError::NoSpace { .. }
         | DestinationError::NoInodes { .. }
         | DestinationError::QuotaExceeded { .. } => "free space, then run the same command again to resume",
+        DestinationError::AttributesRefused { .. } => {
+            "run it as the superuser, or without --attributes, or give --skip attributes"
+        }
         DestinationError::PermissionDenied { .. } => "give a DEST that this user can write to",
         DestinationError::Gone => "put the directory back, or start the program again with another one",
         DestinationError::ParentMissing { .. } => "create that directory, or give another DEST",

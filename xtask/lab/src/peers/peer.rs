@@ -182,6 +182,7 @@ pub(crate) async fn open_fetch(
     body.put_u8(DIGESTS);
     body.put_slice(NO_FILTERS);
     body.put_u8(0); // No invitation.
+    body.put_u8(0); // No attributes.
     call(connection, "fetch.open", &body).await?;
     let (send, mut recv) = accept_records(connection).await?;
     let mut reader = RecordReader::<ProviderRecord>::new();
@@ -239,6 +240,7 @@ pub(crate) async fn open_push(
     body.put_u32_le(0); // Compression
     body.put_u8(DIGESTS);
     body.put_slice(NO_FILTERS);
+    body.put_u8(0); // No attributes.
     let ready = call(connection, "push.open", &body).await?;
     let (send, recv) = accept_records(connection).await?;
     Ok(OpenedPush { transfer, send, recv, is_invited: ready.last() == Some(&1) })

@@ -89,6 +89,7 @@ fn manifest(name: &str) -> Result<BytesMut, Failure> {
         target: None,
         first: None,
         holes: Holes::default(),
+        attributes: None,
     };
     ProviderRecord::Entry(entry).encode(&mut records)?;
     ProviderRecord::End { entries: 1, total_bytes: FILE_LEN_BYTES }.encode(&mut records)?;

@@ -79,6 +79,43 @@ fn the_bytes_of_a_link_are_these() {
 }
 
 #[test]
+fn attributes_of_an_entry_follow_it_and_keep_their_rules() {
+    let owners = b"\x01\0\0\0\x02me\xff\xff\xff\xff\0\0\0\0\0";
+    let with = |node: &[u8], attributes: &[u8]| {
+        let len = u16::try_from(attributes.len()).unwrap();
+        [&[node[0] | 0x40], &node[1..], &len.to_le_bytes(), attributes].concat()
+    };
+    let link = link_bytes(b"x");
+    let bytes = raw(2, &[(b"a", &with(&DIR, owners)), (b"l", &with(&link, owners))]);
+    let manifest = Manifest::decode(&bytes).unwrap();
+    assert_eq!(manifest.encode(), bytes);
+    assert_eq!(manifest.attributes(&path("a")).unwrap().as_bytes(), owners);
+    let extended = [&owners[..], b"\x06user.x\0\0"].concat();
+    assert!(Manifest::decode(&raw(1, &[(b"a", &with(&DIR, &extended))])).is_ok());
+    let capability = [&owners[..], b"\x13security.capability\0\0"].concat();
+    for (at, node) in [("a", with(&DIR, &capability)), ("l", with(&link, &extended)), ("a", with(&DIR, b""))]
+    {
+        let refused = ManifestError::Attributes { path: path(at) };
+        assert_eq!(Manifest::decode(&raw(1, &[(at.as_bytes(), &node)])), Err(refused));
+    }
+    let mut short = with(&DIR, owners);
+    short.truncate(short.len() - 1);
+    assert_eq!(Manifest::decode(&raw(1, &[(b"a", &short)])), Err(ManifestError::Truncated));
+    // What is paid for is all that is kept.
+    let mut paid_bytes = 0;
+    let paid = Manifest::decode_paid(&bytes, &mut |bytes| {
+        paid_bytes += bytes;
+        true
+    });
+    assert_eq!(paid_bytes, paid.unwrap().cost_bytes());
+    let base = Manifest::decode(&raw(2, &[(b"a", &DIR), (b"l", &link)])).unwrap();
+    for (from, to) in [(&base, &manifest), (&manifest, &base)] {
+        let changes = super::super::changes::Changes::between(from, to, std::collections::BTreeMap::new());
+        assert_eq!(changes.apply(from).unwrap(), *to);
+    }
+}
+
+#[test]
 fn what_breaks_a_rule_is_told_as_such() {
     let order = |at| ManifestError::Order { path: path(at) };
     let no_parent = |at| ManifestError::NoParent { path: path(at) };

@@ -302,6 +302,63 @@ proptest! {
     }
 }
 
+/// The owner, and an extended attribute with that value.
+fn described(text: &str, user: u32, value: &str) -> Manifest {
+    let mut manifest = manifest(text);
+    let owners = [Principal { id: user, name: b"" }; 2];
+    let extended = [(&b"user.x"[..], value.as_bytes())];
+    let attributes = Attributes::new(owners, [&[], &[]], extended.into_iter());
+    let paths: Vec<_> = manifest.iter().map(|(path, _)| path.clone()).collect();
+    paths.iter().for_each(|path| manifest.describe(path, attributes.clone()));
+    manifest
+}
+
+#[test]
+fn attributes_that_one_side_has_changed_count_and_take_no_content() {
+    const UNKNOWN: u32 = Principal::UNKNOWN.id;
+    let was = described("f=x d/", 1, "old");
+    for (ours, theirs, user, value, sides) in [
+        (described("f=x d/", 1, "new"), was.clone(), 1, "new", &[Side::Remote][..]),
+        (was.clone(), described("f=x d/", 2, "old"), 2, "old", &[Side::Local]),
+        // Of two that changed at once the longer one.
+        (described("f=x d/", 1, "longer"), described("f=x d/", 1, "short"), 1, "longer", &[Side::Remote]),
+        // Who may not give files away has no say of owners, and is not asked to.
+        (described("f=x d/", UNKNOWN, "new"), described("f=x d/", 3, "old"), 3, "new", &[Side::Remote]),
+        (described("f=x d/", UNKNOWN, "old"), was.clone(), 1, "old", &[]),
+        // Where they are not known they do not count.
+        (manifest("f=x d/"), described("f=x d/", 1, "new"), 1, "new", &[]),
+    ] {
+        let outcome = plan(&was, &ours, &theirs, Consent::default()).unwrap();
+        let mirrored_too = plan(&was, &theirs, &ours, Consent::default()).unwrap();
+        assert_eq!(mirrored(&mirrored_too), outcome);
+        assert_eq!(outcome.merged, described("f=x d/", user, value));
+        let changes: Vec<_> = outcome.actions.iter().map(|action| (action.side, &action.change)).collect();
+        let expected: Vec<_> = sides.iter().flat_map(|side| [(*side, &Change::SetMetadata); 2]).collect();
+        assert_eq!(changes, expected, "{user} {value}");
+    }
+}
+
+#[test]
+fn a_version_that_is_kept_beside_another_keeps_its_attributes() {
+    let (ours, theirs) = (described("f=ours", 1, "ours"), described("f=theirs", 2, "theirs"));
+    let outcome = plan(&Manifest::new(), &ours, &theirs, Consent::default()).unwrap();
+    let mut found: Vec<_> = outcome
+        .merged
+        .leaves()
+        .map(|(path, leaf)| {
+            let attributes = outcome.merged.attributes(path).unwrap();
+            (
+                leaf.content_digest() == Digest::blake3(b"ours"),
+                attributes.extended().next().unwrap().1.to_vec(),
+            )
+        })
+        .collect();
+    found.sort();
+    // The name of the file itself has the longer ones: both sides have it.
+    assert_eq!(found.len(), 2);
+    assert!(outcome.merged.knows_owners() == Some(true));
+}
+
 fn with(mode: u32, secs: i64) -> Node {
     let Node::File(file) = file_at("content", secs) else { panic!("a file") };
     Node::File(FileState { stamp: Stamp { mode, mtime: Mtime { secs, nanos: 0 } }, ..file })

@@ -105,9 +105,9 @@ fn what_could_not_be_read_is_unknown_and_not_absent() {
 #[test]
 fn a_name_that_is_listed_as_two_things_is_unknown() {
     let mut survey = Survey::new(b"", DigestAlgorithm::Blake3);
-    survey.insert(path("a/b"), Node::Directory(Stamp::UNKNOWN), Seen::Directory);
+    survey.insert(path("a/b"), Node::Directory(Stamp::UNKNOWN), Seen::Directory, None);
     let state = FileState { size_bytes: 0, digest: Digest::blake3(b""), stamp: Stamp::UNKNOWN };
-    survey.insert(path("a"), Node::File(state), Seen::Directory);
+    survey.insert(path("a"), Node::File(state), Seen::Directory, None);
     assert_eq!(survey.scanned.unknown, BTreeMap::from([(path("a"), LeftOutReason::Changed)]));
 }
 

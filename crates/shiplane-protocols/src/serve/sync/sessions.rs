@@ -230,6 +230,7 @@ mod tests {
             digest: 2,
             mode: None,
             filters: OpenFilters::default(),
+            attributes: false,
         };
         begin(sessions, ALICE, &request).unwrap()
     }

@@ -128,6 +128,7 @@ impl<'a> Attempt<'a> {
     fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
         let (job, peer) = (self.job.clone(), self.connection().peer_id());
         let (cancel, memory) = (self.cancelled.clone(), self.memory.clone());
+        let attributes = job.attributes;
         move || {
             let root = SourceRoot::open(&job.directory).map_err(DatasetError::from)?;
             if root.directory().is_none() {
@@ -141,15 +142,21 @@ impl<'a> Attempt<'a> {
             } else {
                 let chunk_len_bytes = job.transfer.chunk_len_bytes.min(limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
                 let TransferOptions { digest, links, .. } = job.transfer;
-                let options = SiteOptions { digest, links, chunk_len_bytes };
+                let options = SiteOptions { digest, links, attributes, chunk_len_bytes };
                 let shared = SharedMemory::default();
                 let peer = peer.as_bytes();
                 Some(Site::to_change(&root, b"", peer, options, shared, &|_| false)?)
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
             let TransferOptions { digest, links, .. } = job.transfer;
-            let options =
-                ScanOptions { go_on, digest, links, filters: job.filters, ..ScanOptions::default() };
+            let options = ScanOptions {
+                go_on,
+                digest,
+                links,
+                attributes,
+                filters: job.filters,
+                ..ScanOptions::default()
+            };
             let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)?;
             memory.pay_for_ours(&mut dataset)?;
             Ok(dataset)
@@ -167,6 +174,7 @@ impl<'a> Attempt<'a> {
             digest: self.job.transfer.digest.bit(),
             mode: dataset.top_mode,
             filters: OpenFilters::of(&self.job.filters),
+            attributes: self.job.attributes,
         };
         poll_method(self.client, SYNC_OPEN, &request, Duration::MAX).await.map_err(SyncError::Refused)
     }
@@ -221,7 +229,8 @@ impl<'a> Attempt<'a> {
             let changes = dataset.changes_since(&known);
             let on_neither = dataset.unlisted().chain(theirs.unlisted());
             let agreed = Agreed::on(&known, dataset.manifest(), &other, on_neither, consent)?;
-            let unlisted = unlisted(Side::Remote, &theirs.unknown, &theirs.unsendable).collect();
+            let mut unlisted: Vec<_> = unlisted(Side::Remote, &theirs.unknown, &theirs.unsendable).collect();
+            unlisted.extend(without_owners(dataset.manifest(), &other));
             Ok((dataset, Differing { agreed, changes, unlisted }))
         })
         .await
@@ -385,6 +394,16 @@ fn unlisted<'a>(
 ) -> impl Iterator<Item = (Side, LeftOutReason, String)> + 'a {
     let unknown = unknown.iter().map(move |(path, why)| (side, *why, path.to_string()));
     unknown.chain(unsendable.iter().map(move |path| (side, LeftOutReason::Name, path.to_string())))
+}
+
+/// Owners are carried only between two who may give files away: which side may not.
+fn without_owners(ours: &Manifest, theirs: &Manifest) -> Option<(Side, LeftOutReason, String)> {
+    let side = match (ours.knows_owners(), theirs.knows_owners()) {
+        (Some(true), Some(false)) => Side::Remote,
+        (Some(false), Some(true)) => Side::Local,
+        (Some(_), Some(_)) | (None, _) | (_, None) => return None,
+    };
+    Some((side, LeftOutReason::Attributes, ".".to_owned()))
 }
 
 fn count_files(manifest: &Manifest) -> u64 {

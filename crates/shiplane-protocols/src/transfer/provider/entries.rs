@@ -166,6 +166,7 @@ mod tests {
                 target: None,
                 first: None,
                 holes: Holes::default(),
+                attributes: None,
             });
         }
         entries

@@ -108,6 +108,7 @@ mod tests {
             target: None,
             first: None,
             holes: Holes::default(),
+            attributes: None,
         }
     }
 

@@ -13,6 +13,9 @@ impl Receiver {
     pub(super) fn leave_out(&mut self) -> Result<(), TransferError> {
         let (left_out, unnamed) = self.target.take_left_out()?;
         self.totals.left_out_here += unnamed;
+        if unnamed > 0 {
+            self.target.is_left_out(LeftOutReason::Failed, None);
+        }
         for left_out in left_out {
             let path = left_out.shown();
             let LeftOut { entry, reason, error, .. } = left_out;
@@ -22,6 +25,7 @@ impl Receiver {
                 self.publisher.discard_left_out(entry);
             }
             self.totals.left_out_here += 1;
+            self.target.is_left_out(reason, None);
             let (shown, why) = (path.as_str().to_owned(), Some(error.to_string()));
             (self.events)(TransferEvent::LeftOut { reason, path: shown, why, at_source: false });
             // The number of those that a provider does not care to read is told at the end.
@@ -35,6 +39,7 @@ impl Receiver {
     /// The provider leaves out `path`, which is escaped.
     pub(super) fn left_out_there(&mut self, reason: LeftOutReason, path: String) {
         self.totals.left_out_there += 1;
+        self.target.is_left_out(reason, Some(&path));
         (self.events)(TransferEvent::LeftOut { reason, path, why: None, at_source: true });
     }
 }

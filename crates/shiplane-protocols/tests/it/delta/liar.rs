@@ -33,6 +33,7 @@ struct FetchOpen {
     filters: RawFilters,
     /// Whether the first chunks may come unasked.
     invites: bool,
+    attributes: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,6 +107,7 @@ async fn told_of(lie: Vec<ProviderRecord>) -> Result<FilesReport, FetchError> {
         durability: Durability::Verified,
         verify: false,
         links: LinkPolicy::All,
+        attributes: false,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1 << 20,
     };
@@ -132,6 +134,7 @@ fn offer() -> ProviderRecord {
         target: None,
         first: None,
         holes: Holes::default(),
+        attributes: None,
     })
 }
 

@@ -173,6 +173,7 @@ pub(super) fn receive_options() -> ReceiveOptions {
         durability: Durability::Durable,
         verify: false,
         links: LinkPolicy::All,
+        attributes: false,
         digest: DigestAlgorithm::Blake3,
         chunk_len_bytes: 1024,
     }

@@ -143,7 +143,8 @@ async fn the_content_of_a_link_is_never_asked_for() {
 
 #[tokio::test]
 async fn a_top_directory_that_comes_late_or_twice_or_for_a_file_is_refused() {
-    let top = || ProviderRecord::TopDirectory { mode: 0o777, mtime: Mtime { secs: 1, nanos: 0 } };
+    let top =
+        || ProviderRecord::TopDirectory { mode: 0o777, mtime: Mtime { secs: 1, nanos: 0 }, attributes: None };
     let file_shape = || TransferShape::File { name: b"x".to_vec() };
     for (shape, manifest) in [
         (TransferShape::Contents, vec![top(), top(), end(0, 0)]),

@@ -27,6 +27,7 @@ pub(super) fn all_of_it(transfer: [u8; 16]) -> FetchOpen {
         digests: 3,
         filters: RawFilters::default(),
         invites: false,
+        attributes: false,
     }
 }
 

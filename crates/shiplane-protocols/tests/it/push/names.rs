@@ -26,6 +26,7 @@ pub(crate) struct RawOpen {
     pub(crate) compression: u32,
     pub(crate) digests: u8,
     pub(crate) filters: RawFilters,
+    pub(crate) attributes: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -56,6 +57,7 @@ pub(crate) fn raw(transfer: u8, path: &[u8], shape: RawShape) -> RawOpen {
         compression: 0,
         digests: 3,
         filters: RawFilters::default(),
+        attributes: false,
     }
 }
 

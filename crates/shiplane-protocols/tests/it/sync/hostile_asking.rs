@@ -50,6 +50,7 @@ pub(super) fn open(manifest: &Manifest) -> SyncRequest {
         digest: 2,
         mode: None,
         filters: OpenFilters::default(),
+        attributes: false,
     }
 }
 

@@ -43,9 +43,9 @@ fn any_response() -> impl Strategy<Value = SyncResponse> {
 fn any_request() -> impl Strategy<Value = SyncRequest> {
     let path = prop::collection::vec(any::<u8>(), 0..100);
     let bases = prop_oneof![prop::collection::vec(any::<[u8; 32]>(), 0..3), Just(vec![[7; 32]; 10_000]),];
-    let rest = (any::<bool>(), any::<[u8; 32]>(), any::<u8>(), any::<Option<u32>>());
+    let rest = (any::<bool>(), any::<[u8; 32]>(), any::<u8>(), any::<Option<u32>>(), any::<bool>());
     (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, rest).prop_map(
-        |(sync, path, manifest_digest, bases, (dry_run, source, digest, mode))| SyncRequest {
+        |(sync, path, manifest_digest, bases, (dry_run, source, digest, mode, attributes))| SyncRequest {
             sync,
             path,
             manifest_digest,
@@ -55,6 +55,7 @@ fn any_request() -> impl Strategy<Value = SyncRequest> {
             digest,
             mode,
             filters: OpenFilters { patterns: vec!["*.o".into()], ..OpenFilters::default() },
+            attributes,
         },
     )
 }
@@ -92,6 +93,7 @@ fn the_bytes_are_these() {
             ignore_files: true,
             ..OpenFilters::default()
         },
+        attributes: true,
     };
     let one = [1, 0, 0, 0, 0, 0, 0, 0];
     let expected = [
@@ -111,6 +113,7 @@ fn the_bytes_are_these() {
         &one,
         b"b",
         &[1, 0],
+        &[1],
     ];
     assert_eq!(shiplane_rpc::internals::encode(&request).unwrap()[..], expected.concat());
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };

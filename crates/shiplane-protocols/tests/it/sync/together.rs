@@ -39,6 +39,7 @@ impl Machines {
             own: self.worlds[at].identity().peer_id(),
             consent: Consent::default(),
             filters: Arc::default(),
+            attributes: false,
             dry_run: false,
             transfer: self.worlds[at].options.clone(),
         };

@@ -3,7 +3,7 @@
 use std::vec::Vec;
 
 use super::*;
-use crate::{BlockSignature, LinkTargetRefused, PathRefused, RecordReader};
+use crate::{AccessTag, BlockSignature, LinkTargetRefused, PathRefused, Principal, RecordReader};
 
 #[test]
 fn records_have_these_bytes() {
@@ -63,7 +63,11 @@ fn records_have_these_bytes() {
         ),
         (ProviderRecord::OffersEnd, b"\x0a\0\0\0\0"),
         (
-            ProviderRecord::TopDirectory { mode: 0o700, mtime: Mtime { secs: -2, nanos: 3 } },
+            ProviderRecord::TopDirectory {
+                mode: 0o700,
+                mtime: Mtime { secs: -2, nanos: 3 },
+                attributes: None,
+            },
             b"\x0b\x10\0\0\0\xc0\x01\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x03\0\0\0",
         ),
         (
@@ -130,10 +134,10 @@ fn lengths_that_contradict_each_other_are_refused() {
 fn unknown_values_are_refused() {
     let unknown = |field, value| Err(RecordError::UnknownValue { field, value });
     assert_eq!(decode(&patched(5, &[3])), unknown("entry kind", 3));
-    assert_eq!(decode(b"\x02\x03\0\0\0\x0d\0\0"), unknown("reason", 13));
-    assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x0d"), unknown("reason", 13));
+    assert_eq!(decode(b"\x02\x03\0\0\0\x0e\0\0"), unknown("reason", 14));
+    assert_eq!(decode(b"\x05\x09\0\0\0\0\0\0\0\0\0\0\0\x0e"), unknown("reason", 14));
     let nanos = 1_000_000_000;
-    let top = ProviderRecord::TopDirectory { mode: 0, mtime: Mtime { secs: 0, nanos } };
+    let top = ProviderRecord::TopDirectory { mode: 0, mtime: Mtime { secs: 0, nanos }, attributes: None };
     assert_eq!(encode(&top), Err(RecordError::NanosOutOfRange { nanos }));
     assert_eq!(decode(b"\x0e\0\0\0\0"), Err(RecordError::UnknownType { tag: 14 }));
     assert_eq!(decode(b"\x09\x02\0\0\0\0\0"), Err(RecordError::NoSpans));
@@ -204,7 +208,69 @@ fn only_a_file_has_other_names_or_holes_and_holes_keep_their_rules() {
     (none[1], none[51]) = (48, 0);
     assert_eq!(decode(&none), Err(RecordError::WrongHoles));
     assert_eq!(with(5, &[0x21]), Err(RecordError::NotOfAFile));
-    assert_eq!(with(5, &[0x60]), Err(RecordError::UnknownValue { field: "entry kind", value: 0x60 }));
+    assert_eq!(with(5, &[0xa0]), Err(RecordError::UnknownValue { field: "entry kind", value: 0xa0 }));
+}
+
+#[test]
+fn an_entry_with_attributes_has_these_bytes_and_each_kind_has_its_own() {
+    let me = Principal { id: 1, name: b"me" };
+    let owners_alone = Attributes::new([me, Principal::UNKNOWN], [&[], &[]], core::iter::empty()).unwrap();
+    let owners = b"\x01\0\0\0\x02me\xff\xff\xff\xff\0";
+    let record = ProviderRecord::Entry(Entry { attributes: Some(owners_alone.clone()), ..link() });
+    let mut bytes = encode(&ProviderRecord::Entry(link())).unwrap();
+    (bytes[1], bytes[5]) = (bytes[1] + 18, 0x42);
+    bytes.extend_from_slice(&[&b"\x10\0"[..], owners, &[0; 4]].concat());
+    assert_eq!(encode(&record).unwrap(), bytes);
+    assert_eq!(decode(&bytes), Ok(Some(record)));
+    let top =
+        |attributes| ProviderRecord::TopDirectory { mode: 0, mtime: Mtime { secs: 0, nanos: 0 }, attributes };
+    let mut bytes = encode(&top(None)).unwrap();
+    bytes[1] += 18;
+    bytes.extend_from_slice(&[&b"\x10\0"[..], owners, &[0; 4]].concat());
+    assert_eq!(encode(&top(Some(owners_alone.clone()))).unwrap(), bytes);
+    assert_eq!(decode(&bytes), Ok(Some(top(Some(owners_alone)))));
+    bytes[28] = 0;
+    assert_eq!(decode(&bytes), Err(RecordError::WrongAttributes), "in a name");
+    let list = [(AccessTag::Owner, 7), (AccessTag::OwnGroup, 5), (AccessTag::Other, 0)];
+    let of = |lists, extended: &[(&'static [u8], &'static [u8])]| {
+        Attributes::new([me; 2], lists, extended.iter().copied())
+    };
+    let [default, named] = [of([&[], &list], &[]), of([&[], &[]], &[(b"user.x", b"")])];
+    assert!(default.is_some() && named.is_some());
+    for (wrong, right) in [
+        (Entry { attributes: default.clone(), ..entry() }, Entry { attributes: named.clone(), ..entry() }),
+        (
+            Entry { attributes: named, ..link() },
+            Entry { attributes: default, kind: EntryKind::Directory, size_bytes: 0, ..entry() },
+        ),
+    ] {
+        assert_eq!(encode(&ProviderRecord::Entry(wrong)), Err(RecordError::WrongAttributes));
+        assert!(encode(&ProviderRecord::Entry(right)).is_ok());
+    }
+    assert_eq!(RecordError::WrongAttributes.code(), crate::Code::Protocol);
+}
+
+#[test]
+fn an_entry_is_at_most_as_long_with_attributes_as_without() {
+    let owners = [Principal::UNKNOWN; 2];
+    let attributes = |len| {
+        let value = std::vec![7; len];
+        Attributes::new(owners, [&[], &[]], [(&b"user.x"[..], &value[..])].into_iter())
+    };
+    let most = crate::limits::MAX_ATTRIBUTES_LEN_BYTES - 23;
+    assert!(attributes(most).is_some() && attributes(most + 1).is_none());
+    let with = |path_len: usize| {
+        let path = [&b"/a".repeat(path_len / 2 - 1)[..]].concat();
+        let path = RelPath::parse(&[b"bb", &path[..]].concat()).unwrap();
+        encode(&ProviderRecord::Entry(Entry { attributes: attributes(most), path, ..entry() }))
+    };
+    let longest = with(3584).unwrap();
+    assert!(longest.len() <= 64 << 10);
+    assert!(decode(&longest).is_ok());
+    let len_bytes = (64 << 10) + 2;
+    let error = RecordError::EntryTooLarge { len_bytes, max_bytes: 64 << 10 };
+    assert_eq!(with(3586), Err(error));
+    assert_eq!(error.code(), crate::Code::TooLarge);
 }
 
 #[test]
@@ -247,6 +313,7 @@ fn entry() -> Entry {
         target: None,
         first: None,
         holes: Holes::default(),
+        attributes: None,
     }
 }
 

@@ -350,6 +350,7 @@ fn entry(kind: EntryKind, path: &[u8], size_bytes: u64) -> Result<Entry, Failure
         target: None,
         first: None,
         holes: Holes::default(),
+        attributes: None,
     })
 }
 

@@ -182,7 +182,7 @@ async fn answer_call(
 /// The transfer of a `fetch.open`, and whether it invites (SPEC 5.10).
 fn asked_for(body: &[u8]) -> Result<(TransferId, bool), Failure> {
     let id = body.first_chunk().ok_or("a fetch without an id")?;
-    Ok((TransferId::from_bytes(*id), body.last() == Some(&1)))
+    Ok((TransferId::from_bytes(*id), body.iter().nth_back(1) == Some(&1)))
 }
 
 /// The answer to `fetch.open` (SPEC 5.10): what is served, or one file.

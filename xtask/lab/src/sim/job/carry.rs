@@ -116,6 +116,7 @@ pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> R
         durability: Durability::Durable,
         verify: false,
         links: LinkPolicy::All,
+        attributes: false,
         digest: fetch.digest(),
         chunk_len_bytes: options.chunk_len_bytes,
     };
@@ -147,6 +148,7 @@ pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> 
         chunk_len_bytes: options.chunk_len_bytes,
         durability: Durability::Durable,
         filters: Arc::default(),
+        attributes: false,
         source_name: b"the files of the client".to_vec(),
     };
     let push =

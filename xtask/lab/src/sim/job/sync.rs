@@ -150,6 +150,7 @@ pub(crate) fn job(world: &World) -> SyncJob {
         own: world.client.id,
         consent: Consent { mass_deletion: true },
         filters: Arc::default(),
+        attributes: false,
         dry_run: false,
         transfer: world.transfer_options(),
     }

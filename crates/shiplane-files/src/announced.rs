@@ -221,7 +221,7 @@ mod tests {
         let directory = |number: u32| Metadata {
             mode: Some(number).filter(|number| *number != 7),
             mtime: Mtime { secs: -i64::from(number), nanos: number },
-            attributes: (number % 2 == 0).then(attributes),
+            attributes: number.is_multiple_of(2).then(attributes),
         };
         for number in 0..5000 {
             announced.push(&path(number), &directory(number), &root, b"spilled").unwrap();

@@ -454,6 +454,11 @@ impl Destination {
         self.parts.site.options.chunk_len_bytes
     }
 
+    /// Whether names that differ in case only are the same there.
+    pub fn folds(&self) -> bool {
+        self.parts.site.folds
+    }
+
     /// Whether the modes that files are given last there.
     pub fn keeps_modes(&self) -> bool {
         self.parts.site.keeps_modes

@@ -554,7 +554,7 @@ fn is_this(first: &LinkedFile, found: &Stat) -> bool {
 }
 
 /// The spelling that folding file systems take for the same, in most cases.
-fn fold(path: &RelPath) -> String {
+pub(crate) fn fold(path: &RelPath) -> String {
     String::from_utf8_lossy(path.as_bytes()).to_lowercase()
 }
 

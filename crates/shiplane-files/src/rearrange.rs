@@ -206,6 +206,23 @@ impl Destination {
         self.parts.planner.resume.remove_temps()
     }
 
+    /// Renames the file or directory at `from` to `to`, in the same directory, though this file system may take both names
+    /// for the same.
+    pub fn respell(&self, from: &RelPath, to: &RelPath) -> Result<(), DestinationError> {
+        let site = &self.parts.site;
+        names::check_component(to.file_name())
+            .map_err(|reason| DestinationError::NameRefused { path: to.to_string(), reason })?;
+        let parent = site.parent_of(to)?;
+        platform::respell(&parent.dir, from.file_name(), to.file_name()).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::AlreadyExists => site.exists(to),
+                _ => site.failed_naming(Operation::Rename, to, error),
+            }
+        })?;
+        site.dirs.forget(from);
+        self.parts.publisher.removed(from, parent.device)
+    }
+
     /// Removes the file at `path`.
     pub fn remove_file(&self, path: &RelPath) -> Result<(), DestinationError> {
         self.remove(path, platform::remove_file)

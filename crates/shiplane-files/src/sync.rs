@@ -20,6 +20,7 @@ mod plan;
 mod policy;
 mod scan;
 mod sealed;
+mod spelling;
 mod stat_cache;
 mod state;
 mod work;

@@ -69,6 +69,32 @@ pub fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<
     Ok(())
 }
 
+/// Renames `from` to `to`, which a file system may take for the same name; fails with `AlreadyExists` if something else has
+/// it. Where the name does not change by that, it goes by way of another one.
+pub fn respell(dir: &cap_std::fs::Dir, from: &[u8], to: &[u8]) -> io::Result<()> {
+    let is_free = match (stat(dir, from)?, stat(dir, to)) {
+        (found, Ok(other)) => found.inode != 0 && found.identity() == other.identity(),
+        (_, Err(error)) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if !is_free {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    rename_replacing(dir, from, to)?;
+    let mut names = Names::of(dir)?;
+    while let Some(is_it) = names.next(|name| name == to) {
+        if is_it? {
+            return Ok(());
+        }
+    }
+    // Whoever finds this one after a power cut finds all of it.
+    let between = [to, b".shiplane-rename"].concat();
+    rename_new(dir, from, &between)?;
+    rename_new(dir, &between, to).inspect_err(|_| {
+        // The first error says more.
+        let _ = rename_new(dir, &between, from);
+    })
+}
+
 /// Removes the file `name`, if it is there.
 pub fn remove_if_there(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result<()> {
     match remove_file(dir, name) {

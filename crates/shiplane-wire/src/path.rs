@@ -68,6 +68,14 @@ impl RelPath {
         Some(Self(self.0[..at].into()))
     }
 
+    /// This path, if it is `from` or beneath it, at or beneath `to`.
+    #[must_use]
+    pub fn moved(&self, from: &Self, to: &Self) -> Option<Self> {
+        let rest = self.as_bytes().strip_prefix(from.as_bytes())?;
+        let is_beneath = matches!(rest, [] | [b'/', ..]);
+        is_beneath.then(|| Self::parse(&[to.as_bytes(), rest].concat()).ok())?
+    }
+
     /// The path of `component` in the directory `self`.
     ///
     /// # Errors

@@ -137,7 +137,7 @@ pub enum Phase {
 pub struct Action {
     /// On which side.
     pub side: Side,
-    /// What a sync does: `keep_as`, `remove_file`, `remove_directory`, `create_directory`,
+    /// What a sync does: `keep_as`, `rename`, `remove_file`, `remove_directory`, `create_directory`,
     /// `create_link`, `set_metadata` or `take`.
     ///
     /// What any job leaves out is of a kind: `links`, `special` (devices, sockets, FIFOs), `names` (that a file system

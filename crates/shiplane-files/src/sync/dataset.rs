@@ -173,6 +173,13 @@ pub struct View {
     pub(super) held: Option<KeepAlive>,
 }
 
+impl View {
+    /// Whether names that differ in case only are the same here.
+    pub fn folds(&self) -> bool {
+        self.destination.folds()
+    }
+}
+
 impl Dataset {
     /// Scans the dataset at `site`, which this machine calls `local`, for a sync with `peer`.
     ///
@@ -286,6 +293,11 @@ impl Dataset {
         }
     }
 
+    /// Whether names that differ in case only are the same here, as far as that is known.
+    pub fn folds(&self) -> bool {
+        self.site.as_ref().and_then(|site| site.writable.as_ref()).is_some_and(Destination::folds)
+    }
+
     /// What a peer knows this dataset by, and nobody else.
     pub fn source(&self) -> [u8; 32] {
         *self.key.as_bytes()
@@ -369,13 +381,15 @@ pub struct Agreed {
 }
 
 impl Agreed {
-    /// Plans, with `own` as the local side. What either side does not list is left out on both.
+    /// Plans, with `own` as the local side, which may take names in another case for the same. What either side does not
+    /// list is left out on both.
     pub fn on<'a>(
         base: &Manifest,
         own: &Manifest,
         other: &Manifest,
         unlisted: impl Iterator<Item = &'a RelPath>,
         consent: Consent,
+        folds: bool,
     ) -> Result<Self, PlanError> {
         let unlisted: BTreeSet<_> = unlisted.cloned().collect();
         let [known_base, own, other] = [base, own, other].map(|manifest| {
@@ -384,7 +398,11 @@ impl Agreed {
             manifest
         });
         let outcome = plan(&known_base, &own, &other, consent)?;
-        Ok(Self { own, outcome, base: base.clone(), unlisted })
+        let mut agreed = Self { own, outcome, base: base.clone(), unlisted };
+        if folds {
+            agreed.respell(&known_base, &other, consent);
+        }
+        Ok(agreed)
     }
 
     /// What both are to have.

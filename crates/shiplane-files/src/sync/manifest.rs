@@ -245,6 +245,13 @@ impl Manifest {
         }
     }
 
+    /// Moves what stands at `from`, with all beneath it, to `to`, where nothing stands.
+    pub(super) fn respell(&mut self, from: &RelPath, to: &RelPath) {
+        self.digest.take();
+        self.nodes = moved(std::mem::take(&mut self.nodes), from, to);
+        self.attributes = moved(std::mem::take(&mut self.attributes), from, to);
+    }
+
     /// What stands at a path.
     pub fn get(&self, path: &RelPath) -> Option<&Node> {
         self.nodes.get(path)
@@ -327,6 +334,11 @@ impl Manifest {
     pub fn files(&self) -> impl Iterator<Item = (&RelPath, &FileState)> {
         self.nodes.iter().filter_map(|(path, node)| Some((path, node.file()?)))
     }
+}
+
+/// By paths, of which those at or beneath `from` are at or beneath `to` then.
+fn moved<T>(map: BTreeMap<RelPath, T>, from: &RelPath, to: &RelPath) -> BTreeMap<RelPath, T> {
+    map.into_iter().map(|(path, value)| (path.moved(from, to).unwrap_or(path), value)).collect()
 }
 
 /// What an entry counts as.

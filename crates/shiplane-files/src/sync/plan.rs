@@ -49,6 +49,11 @@ pub enum Change {
         /// Where it is.
         from: RelPath,
     },
+    /// Rename the file or directory at `from`, whose name this side's file system takes for the same. Done before all else.
+    Rename {
+        /// Where it is.
+        from: RelPath,
+    },
     /// Remove the file or link, which is still what the manifest says.
     RemoveFile,
     /// Remove the directory, which is empty by now.

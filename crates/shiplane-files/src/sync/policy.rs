@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct Shared {
     pub(super) destination: Destination,
     pub(super) root: SourceRoot,
-    seen: Arc<SeenFiles>,
+    pub(super) seen: Arc<SeenFiles>,
     pub(super) agreed: Arc<Agreed>,
     pub(super) left: Left,
     /// Of all the lists.

@@ -237,6 +237,21 @@ impl SeenFiles {
         }
     }
 
+    /// What was at `from`, with all beneath it, has been moved to `to`.
+    pub(super) fn respell(&mut self, root: &SourceRoot, from: &RelPath, to: &RelPath) {
+        let moved = self.nodes.keys().filter_map(|path| Some((path.clone(), path.moved(from, to)?)));
+        for (path, moved) in moved.collect::<Vec<_>>() {
+            let Some(mut seen) = self.nodes.remove(&path) else { continue };
+            // The rename is a change of the file itself.
+            if let (true, Ok(Some((_, now)))) = (path == *from, root.state_at(moved.as_bytes()))
+                && let Seen::File { version, .. } | Seen::Link(version) = &mut seen
+            {
+                *version = now;
+            }
+            self.nodes.insert(moved, seen);
+        }
+    }
+
     fn reads(
         &self,
         root: &SourceRoot,

@@ -22,6 +22,7 @@ use super::manifest::{FileState, LinkState, Node, Stamp};
 use super::plan::{Action, Change, Side};
 use super::policy::{CopyPolicy, Shared, TakePolicy};
 use super::scan::ScanError;
+use super::spelling;
 use crate::{
     destination::Destination,
     error::{DestinationError, SourceError},
@@ -74,6 +75,7 @@ impl Work {
     /// The first three steps.
     pub fn prepare(mut self) -> Result<Prepared, DatasetError> {
         self.make_writable()?;
+        spelling::rename(&mut self.shared, &self.actions)?;
         self.keep_what_loses_its_name()?;
         let in_the_way = self.in_the_way();
         self.remove(&in_the_way)?;
@@ -131,6 +133,7 @@ impl Work {
             Change::RemoveFile => merged.is_directory(&action.path),
             Change::RemoveDirectory => merged.leaf(&action.path).is_some(),
             Change::KeepAs { .. }
+            | Change::Rename { .. }
             | Change::CreateDirectory
             | Change::CreateLink
             | Change::SetMetadata
@@ -160,6 +163,7 @@ impl Work {
                 // It fails if anything is in it.
                 Change::RemoveDirectory => destination.remove_directory(path),
                 Change::KeepAs { .. }
+                | Change::Rename { .. }
                 | Change::CreateDirectory
                 | Change::CreateLink
                 | Change::SetMetadata

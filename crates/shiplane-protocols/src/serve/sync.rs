@@ -309,6 +309,7 @@ impl Running {
                 &other,
                 own.unlisted.iter().chain(theirs.unlisted()),
                 consent,
+                own.folds(),
             )?;
             Ok(Work::new(own, agreed).prepare()?)
         })

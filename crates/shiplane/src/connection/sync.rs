@@ -201,6 +201,7 @@ fn report(
 fn action(action: &disk::Action) -> Action {
     let (change, from) = match &action.change {
         Change::KeepAs { from } => ("keep_as", Some(from)),
+        Change::Rename { from } => ("rename", Some(from)),
         Change::RemoveFile => ("remove_file", None),
         Change::RemoveDirectory => ("remove_directory", None),
         Change::CreateDirectory => ("create_directory", None),

@@ -75,6 +75,7 @@ fn apply(side: Side, own: &Manifest, other: &Manifest, outcome: &Outcome) -> BTr
             Change::CreateDirectory => {
                 assert!(has_parent && now.insert(path.clone(), merged.unwrap()).is_none(), "{path}");
             }
+            Change::Rename { .. } => panic!("only a side that folds names is told to"),
             Change::SetMetadata => {
                 let merged = merged.unwrap();
                 assert!(now[path].is_same(&merged) && now[path] != merged, "{path}");

@@ -228,7 +228,8 @@ impl<'a> Attempt<'a> {
             check_listed(&other, &filters)?;
             let changes = dataset.changes_since(&known);
             let on_neither = dataset.unlisted().chain(theirs.unlisted());
-            let agreed = Agreed::on(&known, dataset.manifest(), &other, on_neither, consent)?;
+            let folds = dataset.folds();
+            let agreed = Agreed::on(&known, dataset.manifest(), &other, on_neither, consent, folds)?;
             let mut unlisted: Vec<_> = unlisted(Side::Remote, &theirs.unknown, &theirs.unsendable).collect();
             unlisted.extend(without_owners(dataset.manifest(), &other));
             Ok((dataset, Differing { agreed, changes, unlisted }))

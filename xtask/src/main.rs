@@ -1,9 +1,10 @@
-//! The project's tasks: `cargo xtask ci | tidy | demo | fuzz`, and the programmes of the lab, which it builds and runs.
+//! The project's tasks: `cargo xtask ci | tidy | demo | fuzz | screenshots`, and the programmes of the lab, which it builds and runs.
 
 mod ci;
 mod demo;
 mod fuzz;
 mod lab;
+mod screenshots;
 mod tidy;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Task {
     Ci,
     /// Check the house rules: docs, layers, lengths, words
     Tidy(tidy::Args),
+    /// Take the pictures of the status page in the documents; needs Chromium and ChromeDriver
+    Screenshots,
     /// Fuzz every decoder
     Fuzz(fuzz::Args),
     #[command(external_subcommand)]
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Ci => ci::run(),
         Task::Tidy(args) => tidy::run(&args),
+        Task::Screenshots => screenshots::run(),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Lab(arguments) => lab::run(&arguments).map(drop),
     });

@@ -106,6 +106,12 @@ impl AccessControl {
         }
     }
 
+    /// The name of this key in the peers file.
+    #[must_use]
+    pub fn name_of(&self, peer: &PeerId) -> Option<String> {
+        self.list().find(peer).map(|peer| peer.name.to_string())
+    }
+
     /// Whether this key may read `path`, which is relative to what is served and empty for all of
     /// it.
     ///

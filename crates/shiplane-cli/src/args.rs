@@ -5,10 +5,10 @@ mod help;
 mod inspect;
 mod links;
 mod reach;
+mod serve;
 mod ssh;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +24,9 @@ use self::help::{EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP, SYNC_HELP};
 pub(crate) use self::inspect::{LsArgs, PingArgs, SourceArgs};
 pub(crate) use self::links::Links;
 pub(crate) use self::reach::{ReceiveArgs, SendArgs};
+#[cfg(feature = "status")]
+pub(crate) use self::serve::MetricsArgs;
+pub(crate) use self::serve::ServeArgs;
 pub(crate) use self::ssh::SshArgs;
 use crate::completion;
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
@@ -42,8 +45,19 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 
     /// Log more to standard error; repeat for more detail
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 900)]
     pub(crate) verbose: u8,
+
+    /// Write lines on standard error as text, or each as a JSON object for programs that collect logs
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true, value_name = "FORMAT", display_order = 901)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How lines on standard error are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -105,64 +119,6 @@ impl Command {
             }
         }
     }
-}
-
-#[derive(Debug, Args)]
-#[command(override_usage = "shiplane serve [OPTIONS] <DIR>")]
-pub(crate) struct ServeArgs {
-    /// Directory or file to serve; read-only without --writable
-    #[arg(value_name = "DIR", required_unless_present = "stdio_ticket")]
-    pub(crate) root: Option<PathBuf>,
-    /// Serve the path that standard input asks for; for `shiplane` on another machine, which starts this by ssh
-    #[arg(long, exclusive = true, hide = true)]
-    pub(crate) stdio_ticket: bool,
-    /// Accept push and sync; the ticket then permits writing too
-    #[arg(long)]
-    pub(crate) writable: bool,
-    /// Create all symbolic links that peers push, also those that lead out of what is pushed
-    #[arg(long, requires = "writable")]
-    pub(crate) all_links: bool,
-    /// Take owners, access lists and extended attributes of peers that push or sync with --attributes
-    #[arg(long, requires = "writable")]
-    pub(crate) attributes: bool,
-    /// Remove what interrupted pushes have left once nothing has changed it for TIME, e.g. 12h, or `never`
-    #[arg(long, value_name = "TIME", requires = "writable", default_value = "7d", value_parser = parse_patience)]
-    pub(crate) clean_after: Duration,
-    /// UDP address to listen on [default: [::]:7514, IPv4 and IPv6, or any free port if that is taken]
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// HOST or HOST:PORT in the ticket; repeat for several, which clients try in this order [default: the addresses of
-    /// this machine's routes]
-    #[arg(long, value_name = "HOST")]
-    pub(crate) advertise: Vec<String>,
-    /// Ticket lifetime, e.g. 90s, 1h or 7d
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
-    pub(crate) ticket_ttl: Duration,
-    /// How many clients may use the ticket, each any number of times, or `any`
-    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_uses)]
-    pub(crate) ticket_uses: TicketUses,
-    /// Also write the ticket to FILE, readable only by its owner
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ticket_file: Option<PathBuf>,
-    /// Also show the ticket as a QR code
-    #[arg(long)]
-    pub(crate) qr: bool,
-    /// Let `shiplane peers nearby` on the local network see this server's key and addresses
-    #[arg(long)]
-    pub(crate) announce: bool,
-    /// Bandwidth limit per direction, e.g. 10MB or 80Mbit [default: no limit]
-    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
-    pub(crate) rate: Option<NonZeroU64>,
-    /// Send the file DIR to every Octopii node that connects; WITHOUT AUTHENTICATION
-    #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["writable", "advertise", "ticket_ttl", "ticket_file", "rate", "json"])]
-    pub(crate) insecure_octopii: bool,
-    /// Print one JSON event per line; the first contains the ticket
-    #[arg(long, conflicts_with = "quiet")]
-    pub(crate) json: bool,
-    /// Print the ticket and errors only; show nothing of who connects
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]

@@ -12,7 +12,16 @@ use crate::args::Digest;
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event {
     /// `serve` accepts connections.
-    Listening { ticket: String, peer_id: String, address: String, ticket_seconds: u64, writable: bool },
+    Listening {
+        ticket: String,
+        peer_id: String,
+        address: String,
+        ticket_seconds: u64,
+        writable: bool,
+        /// Where `--metrics` is shown.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metrics: Option<String>,
+    },
     /// `send` waits for a receiver.
     Waiting { code: String, command: String, peer_id: String, address: String },
     /// Somebody has used the code of `send`.

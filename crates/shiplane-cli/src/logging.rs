@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
@@ -10,9 +11,13 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::args::LogFormat;
+
 /// Starts logging: our warnings unless `is_quiet`, more with each `-v`. `RUST_LOG`, as in `info,shiplane=debug`, replaces
 /// both.
-pub(crate) fn init(verbose: u8, is_quiet: bool) {
+///
+/// As JSON, messages are log lines too, with the target [`MESSAGES`].
+pub(crate) fn init(verbose: u8, is_quiet: bool, format: LogFormat) {
     let (others, ours) = match verbose {
         0 if is_quiet => (Level::ERROR, Level::ERROR),
         0 => (Level::ERROR, Level::WARN),
@@ -23,8 +28,19 @@ pub(crate) fn init(verbose: u8, is_quiet: bool) {
     let asked = env::var("RUST_LOG").ok().and_then(|filter| filter.parse().ok());
     let filter: Targets =
         asked.unwrap_or_else(|| Targets::new().with_default(others).with_target("shiplane", ours));
-    let lines = tracing_subscriber::fmt::layer().with_ansi(has_colors()).with_writer(|| AroundTheBar);
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| AroundTheBar);
+    match format {
+        LogFormat::Text => {
+            let lines = lines.with_ansi(has_colors());
+            tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+        }
+        LogFormat::Json => {
+            let filter = filter.with_target(MESSAGES, Level::INFO);
+            let lines = lines.json().with_ansi(false);
+            tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+            IS_JSON.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Whether standard error is a terminal that takes colours, and whose user wants them (`NO_COLOR`, no-color.org).
@@ -45,6 +61,13 @@ pub(crate) fn set_bar(bar: Option<ProgressBar>) {
 /// Writes a line to standard error, with the bar out of the way. That standard error is closed is
 /// no reason to stop working.
 pub(crate) fn print_line(line: &str) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        return match line.split_once(": ") {
+            Some(("error", message)) => tracing::error!(target: MESSAGES, "{message}"),
+            Some(("warning", message)) => tracing::warn!(target: MESSAGES, "{message}"),
+            _ => tracing::info!(target: MESSAGES, "{line}"),
+        };
+    }
     let _ = AroundTheBar.write_all(format!("{line}\n").as_bytes());
 }
 
@@ -61,5 +84,10 @@ impl Write for AroundTheBar {
         io::stderr().flush()
     }
 }
+
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// The target of what is a message to the user in text.
+const MESSAGES: &str = "shiplane::message";
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);

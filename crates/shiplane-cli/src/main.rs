@@ -19,6 +19,7 @@ mod progress;
 mod qr;
 mod report;
 mod runtime;
+mod service;
 mod settings;
 mod signals;
 mod units;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return report::usage(&error),
     };
-    logging::init(cli.verbose, cli.command.is_for_ssh());
+    logging::init(cli.verbose, cli.command.is_for_ssh(), cli.log_format);
     let json = cli.command.is_json();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use shiplane::{Target, escape};
 
+#[cfg(feature = "status")]
+use crate::args::MetricsArgs;
 use crate::args::{
     Compress, Digest, Durability, ExistingArgs, GetArgs, Links, MovingArgs, PathArgs, ServeArgs, Skip,
     SshArgs, TicketUses,
@@ -50,6 +52,10 @@ pub(crate) struct ServeSettings {
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) qr: bool,
     pub(crate) announce: bool,
+    /// The longest: never.
+    pub(crate) drain: Duration,
+    #[cfg(feature = "status")]
+    pub(crate) metrics: MetricsArgs,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -173,6 +179,9 @@ impl ServeSettings {
             rate: args.rate,
             qr: args.qr,
             announce: args.announce,
+            drain: args.drain,
+            #[cfg(feature = "status")]
+            metrics: args.metrics,
             output_mode: output_mode(args.json, args.quiet),
         })
     }

@@ -110,10 +110,10 @@ pub mod internals {
         batch::InFlight,
         fetch::{Fetch, FetchError, FetchRequest, ping, redeem, with_ticket},
         filters::OpenFilters,
-        metrics::DurationHistogram,
+        metrics::{DurationHistogram, SharedRecorder},
         push::{Push, PushError, PushReceipt, PushRequest},
         retry::Jitter,
-        serve::{FileServer, ReloadOn, ServedJob, UnderWay, WriteLimits},
+        serve::{FailureFn, FileServer, ReloadOn, ServedJob, UnderWay, WriteLimits},
     };
     /// Chunks that are compressed on their way.
     pub mod compress {

@@ -7,7 +7,7 @@ use std::{
     error::Error,
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -22,12 +22,15 @@ use crate::{Direction, TransferReport, TransferResult};
 /// The same numbers go to the [`metrics`] facade, if the program has installed a recorder:
 /// `shiplane_transfers_total` (labels `direction` and `outcome`), `shiplane_transfer_bytes_total` and
 /// `shiplane_transfer_duration_seconds` (label `direction`).
-#[derive(Debug)]
 pub struct TransferMetrics {
     origin: Instant,
     /// One lock for all, so that no snapshot shows a transfer's bytes without its count.
     state: Mutex<State>,
+    recorder: OnceLock<SharedRecorder>,
 }
+
+/// A recorder of the [`metrics`] facade that the process does not share.
+pub type SharedRecorder = Arc<dyn metrics::Recorder + Send + Sync>;
 
 /// The counters at one moment. Printed, it is a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +65,13 @@ impl TransferMetrics {
     /// All zero.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: Instant::now(), state: Mutex::default() }
+        Self { origin: Instant::now(), state: Mutex::default(), recorder: OnceLock::new() }
+    }
+
+    /// From now on the numbers go to this recorder instead of the process's. Only the first call counts.
+    #[doc(hidden)]
+    pub fn record_to(&self, recorder: SharedRecorder) {
+        let _ = self.recorder.set(recorder);
     }
 
     /// Counts a transfer that has just ended.
@@ -72,7 +81,10 @@ impl TransferMetrics {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.side(direction).record(result, now);
         }
-        tell_facade(direction, result);
+        match self.recorder.get() {
+            Some(recorder) => metrics::with_local_recorder(recorder, || tell_facade(direction, result)),
+            None => tell_facade(direction, result),
+        }
     }
 
     /// Counts a transfer that has just ended, in the direction that its report says.
@@ -102,6 +114,12 @@ impl TransferMetrics {
 impl Default for TransferMetrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl fmt::Debug for TransferMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransferMetrics").field("state", &self.state).finish_non_exhaustive()
     }
 }
 

@@ -35,7 +35,7 @@ use self::{
     sync::Syncing,
 };
 pub use self::{
-    activity::{ServedJob, UnderWay},
+    activity::{FailureFn, ServedJob, UnderWay},
     push::WriteLimits,
 };
 use crate::{
@@ -47,7 +47,7 @@ use crate::{
     metrics::Counting,
     sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
     transfer::{
-        MemoryBudget, TransferOptions,
+        MemoryBudget, TransferError, TransferOptions,
         provider::{Provided, provide},
     },
 };
@@ -182,6 +182,8 @@ impl FileServer {
                 () = shutdown.cancelled() => break,
             }
         }
+        // Who comes now would wait for answers that nobody gives.
+        transport.refuse_new();
         self.closing.cancel();
         self.tasks.close();
         let drained = async {
@@ -206,6 +208,23 @@ impl FileServer {
     #[must_use]
     pub fn under_way(&self) -> Vec<Arc<UnderWay>> {
         self.activity.list()
+    }
+
+    /// Payload bytes that have moved: sent, and received. What is under way counts too.
+    #[must_use]
+    pub fn moved_bytes(&self) -> [u64; 2] {
+        self.activity.moved_bytes()
+    }
+
+    /// Calls this when a job fails that was opened. Only the first call of this method counts.
+    pub fn on_failure(&self, call: FailureFn) {
+        self.activity.on_failure(call);
+    }
+
+    /// Each budget of the memory that peers may make this side hold: its name, what is held, and what may be.
+    #[must_use]
+    pub fn memory_in_use(&self) -> [(&'static str, u64, u64); 7] {
+        self.memory().in_use()
     }
 
     /// Lets a shutdown wait until the token is dropped, as for a call of a method beside those of this server.
@@ -351,8 +370,11 @@ impl FileServer {
         let metrics = options.metrics.as_ref();
         let counting = Counting::begin(metrics, Direction::Sent, connection.remote_addr());
         // The receiver went away before it began.
-        let Ok(records) = connection.open_records(transfer).await else { return };
-        let events = job.events();
+        let records = match connection.open_records(transfer).await {
+            Ok(records) => records,
+            Err(error) => return job.failed(&TransferError::from(error)),
+        };
+        let events = job.events(Direction::Sent);
         let (source, told) = (Arc::new(source), Arc::clone(&events));
         let provided = provide(connection, transfer, records, source, &options, is_invited, told).await;
         match provided {
@@ -370,6 +392,7 @@ impl FileServer {
             }
             Err(error) => {
                 tracing::warn!(peer = %peer.short(), %transfer, %error, "transfer failed");
+                job.failed(&error);
                 counting.failed(&error);
             }
         }

@@ -5,6 +5,7 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -51,6 +52,8 @@ pub struct Router {
     max_in_flight: usize,
     /// What all peers' requests that exceed their own allowance may have in memory.
     body_bytes: Arc<Semaphore>,
+    max_body_bytes: usize,
+    observer: Option<Observer>,
 }
 
 impl Router {
@@ -63,6 +66,8 @@ impl Router {
             guards: Vec::new(),
             max_in_flight: MAX_IN_FLIGHT,
             body_bytes: Arc::new(Semaphore::new(MAX_BODY_BYTES)),
+            max_body_bytes: MAX_BODY_BYTES,
+            observer: None,
         }
     }
 
@@ -147,7 +152,35 @@ impl Router {
     #[doc(hidden)]
     #[must_use]
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.body_bytes = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
+        self.max_body_bytes = bytes.min(Semaphore::MAX_PERMITS);
+        self.body_bytes = Arc::new(Semaphore::new(self.max_body_bytes));
+        self
+    }
+
+    /// How many bytes of requests of all peers are in memory, and how many may be.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn bodies_in_memory(&self) -> (u64, u64) {
+        let left_bytes = self.body_bytes.available_permits();
+        (self.max_body_bytes.saturating_sub(left_bytes) as u64, self.max_body_bytes as u64)
+    }
+
+    fn observe_end(&self, method: &str, outcome: Result<(), Option<FaultCode>>, took: Duration) {
+        if let Some(observer) = &self.observer {
+            let is_known = self.handlers.contains_key(method) || self.wrapping_methods.contains_key(method);
+            observer(is_known.then_some(method), outcome, took);
+        }
+    }
+
+    /// Calls `observer` after each call: with the method's name, `None` if there is no such method; with the fault that is
+    /// the answer, `None` if nobody waits for one; and with the time since the call arrived. It must be quick.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn observe<O>(mut self, observer: O) -> Self
+    where
+        O: Fn(Option<&str>, Result<(), Option<FaultCode>>, Duration) + Send + Sync + 'static,
+    {
+        self.observer = Some(Box::new(observer));
         self
     }
 
@@ -226,6 +259,8 @@ type Handler = Box<dyn Fn(RequestContext, Bytes) -> BoxFuture<'static, Result<By
 type WrappingMethod = Box<
     dyn Fn(RequestContext, Bytes) -> BoxFuture<'static, Result<Option<(String, Bytes)>, Fault>> + Send + Sync,
 >;
+
+type Observer = Box<dyn Fn(Option<&str>, Result<(), Option<FaultCode>>, Duration) + Send + Sync>;
 
 type Guard = Box<dyn Fn(&RequestContext, &str) -> Result<(), Fault> + Send + Sync>;
 

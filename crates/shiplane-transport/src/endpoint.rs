@@ -1,5 +1,7 @@
 //! A transport: one UDP socket, one identity, many peers.
 
+mod bind;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Weak, atomic::AtomicBool, atomic::Ordering},
@@ -7,18 +9,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn_proto::RandomConnectionIdGenerator;
 use shiplane_wire::Code;
 use tokio::{
     sync::{Mutex, mpsc},
     time::Instant,
 };
 
+pub(crate) use self::bind::{Seams, bind_endpoint};
 use crate::{
     close,
     config::{
-        FIRST_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, LOCAL_DATAGRAM_LEN_BYTES, RETRY_ABOVE_HANDSHAKES,
-        STREAMS_AT_FIRST, TransportConfig,
+        FIRST_WINDOW_BYTES, GUEST_MAX_CONCURRENT_STREAMS, RETRY_ABOVE_HANDSHAKES, STREAMS_AT_FIRST,
+        TransportConfig,
     },
     connection::{Origin, PeerConnection, Proof, router},
     error::{BindError, ConnectError, ConnectionEnd, MessageError},
@@ -28,7 +30,6 @@ use crate::{
     memory::MemoryPool,
     pool::{DialKey, DialResult, Pool},
     quic::{self, Path},
-    socket,
     stream::varint,
     tls::{self, HandshakeFault},
     trust::{Admission, Trust},
@@ -70,13 +71,6 @@ pub struct TransportBuilder {
     pub(crate) seams: Seams,
 }
 
-/// What a simulation replaces: the socket and randomness. Its clock is tokio's, paused.
-#[derive(Debug, Default)]
-pub(crate) struct Seams {
-    pub(crate) socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
-    rng_seed: Option<[u8; 32]>,
-}
-
 impl TransportBuilder {
     /// This key instead of a fresh one.
     #[must_use]
@@ -104,6 +98,14 @@ impl TransportBuilder {
     #[must_use]
     pub fn socket(mut self, socket: Arc<dyn crate::simulation::Socket>) -> Self {
         self.seams.socket = Some(crate::simulation::for_quinn(socket));
+        self
+    }
+
+    /// This socket, which is bound already; the address given to [`bind`](Self::bind) is then ignored.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn udp_socket(mut self, socket: std::net::UdpSocket) -> Self {
+        self.seams.udp = Some(socket);
         self
     }
 
@@ -291,6 +293,21 @@ impl QuicTransport {
         live
     }
 
+    /// The memory that windows are lent from, if it is limited: received and not read, sent and not acknowledged. Of
+    /// each what is lent, and what may be.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn window_memory(&self) -> [Option<(u64, u64)>; 2] {
+        let ConnectionMemoryBudgets { receive, send } = &self.inner.budgets;
+        [receive, send].map(|pool| pool.as_ref().map(|pool| (pool.used_bytes(), pool.total_bytes())))
+    }
+
+    /// Refuses new connections from now on. Those that are open stay.
+    #[doc(hidden)]
+    pub fn refuse_new(&self) {
+        self.inner.shutting_down.store(true, Ordering::Relaxed);
+    }
+
     /// Closes every connection to this peer at once, as when its rights are withdrawn.
     pub fn close_peer(&self, peer: PeerId, code: Code) {
         for connection in self.inner.pool.live() {
@@ -311,7 +328,7 @@ impl QuicTransport {
     ///
     /// Not cancel-safe: dropped midway, call it again or [`close`](Self::close).
     pub async fn shutdown(&self, timeout: Duration) {
-        self.inner.shutting_down.store(true, Ordering::Relaxed);
+        self.refuse_new();
         let connections = self.inner.pool.live();
         let drained = async {
             for connection in &connections {
@@ -539,39 +556,6 @@ async fn upkeep(inner: Weak<Inner>) {
     }
 }
 
-/// And how much may wait to be received in its socket.
-pub(crate) fn bind_endpoint(
-    addr: SocketAddr,
-    config: &TransportConfig,
-    seams: Seams,
-    identity: Option<&Identity>,
-) -> std::io::Result<(quinn::Endpoint, usize)> {
-    let runtime = quinn::TokioRuntime;
-    let (socket, buffer_len_bytes) = match seams.socket {
-        Some(socket) => (socket, config.udp_buffer_len_bytes),
-        None => {
-            let (socket, granted_bytes) = socket::bind(addr, config.udp_buffer_len_bytes)?;
-            (quinn::Runtime::wrap_udp_socket(&runtime, socket)?, granted_bytes)
-        }
-    };
-    let longest_datagram_bytes = config.max_datagram_len_bytes.unwrap_or(LOCAL_DATAGRAM_LEN_BYTES);
-    let socket = socket::TunedSocket::new(socket, longest_datagram_bytes);
-    let mut endpoint = quinn::EndpointConfig::default();
-    if let Some(identity) = identity {
-        // Whoever still believes in a connection from before a restart learns better at its next packet.
-        endpoint
-            .reset_key(Arc::new(identity.reset_key(quinn::AsyncUdpSocket::local_addr(&socket)?)))
-            .cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_LEN_BYTES)));
-    }
-    endpoint
-        .max_udp_payload_size(longest_datagram_bytes)
-        .map_err(std::io::Error::other)?
-        .rng_seed(seams.rng_seed);
-    let endpoint =
-        quinn::Endpoint::new_with_abstract_socket(endpoint, None, Arc::new(socket), Arc::new(runtime))?;
-    Ok((endpoint, buffer_len_bytes))
-}
-
 /// What the end of a handshake means to the one who dialled.
 pub(crate) fn connect_error(key: DialKey, error: quinn::ConnectionError) -> ConnectError {
     let addr = key.addr;
@@ -586,9 +570,6 @@ pub(crate) fn connect_error(key: DialKey, error: quinn::ConnectionError) -> Conn
 
 /// Accepted connections that wait for `accept`; more stay reachable through the pool.
 const ACCEPTED_LEN: usize = 1024;
-
-/// As long as quinn's own, but fully random: quinn's contain a checksum that would not survive a restart.
-const CONNECTION_ID_LEN_BYTES: usize = 8;
 
 /// How long peers may take to hear of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

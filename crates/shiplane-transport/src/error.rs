@@ -2,6 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use quinn_proto::TransportErrorCode;
 use shiplane_wire::{Code, FrameError, RecvError, Refusal, SendError, StatusError};
 use thiserror::Error;
 
@@ -63,6 +64,12 @@ impl ConnectionEnd {
             return Self::ClosedByPeer { code: Code::Unauthorised };
         }
         match error {
+            // An endpoint that is about to close takes no new connections.
+            quinn::ConnectionError::ConnectionClosed(close)
+                if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+            {
+                Self::ClosedByPeer { code: Code::ShuttingDown }
+            }
             quinn::ConnectionError::ApplicationClosed(close) => {
                 Self::ClosedByPeer { code: Code::from_u64(close.error_code.into_inner()) }
             }

@@ -38,6 +38,11 @@ pub(crate) fn bind(addr: SocketAddr, buffer_len_bytes: usize) -> io::Result<(Udp
         }
     }
     socket.bind(&addr.into())?;
+    adopt(socket, buffer_len_bytes)
+}
+
+/// The same for a socket that is bound already.
+pub(crate) fn adopt(socket: socket2::Socket, buffer_len_bytes: usize) -> io::Result<(UdpSocket, usize)> {
     enlarge(&socket, buffer_len_bytes);
     let granted_bytes = socket.recv_buffer_size()?;
     Ok((socket.into(), granted_bytes))

@@ -203,6 +203,9 @@ pub(crate) enum Cause {
     Bind(#[from] BindError),
     #[error("cannot resolve the address to listen on: {0}")]
     Listen(io::Error),
+    #[cfg(feature = "status")]
+    #[error("cannot listen on {addr} for the status page: {why}")]
+    Metrics { addr: std::net::SocketAddr, why: io::Error },
     #[error("the advertised address is invalid: {0}")]
     Advertise(AddressError),
     #[error("cannot serve this: {0}")]
@@ -324,13 +327,13 @@ impl Cause {
             }
             Self::Connect(error) | Self::Dial(DialError { worst: error, .. }) => transfer::connect(error),
             Self::Bind(error) => bind(error),
+            #[cfg(feature = "status")]
+            Self::Metrics { .. } => here(LocalIo, "choose another address or port with --metrics"),
             Self::Listen(_) => here(LocalIo, "give an IP address and a port to listen on"),
             Self::Advertise(_) => {
                 here(Usage, "give a host name or an IP address, with a port if it is not that of --listen")
             }
-            Self::Serve(_) | Self::Root { .. } => {
-                here(LocalIo, "give an existing directory or file that this user can read")
-            }
+            Self::Serve(_) | Self::Root { .. } => here(LocalIo, GIVE_READABLE),
             Self::WritableFile => here(Usage, "serve its parent directory, or omit --writable"),
             Self::Method { .. } => here(Usage, "give the method another name"),
             Self::Watch(_) => here(LocalIo, "check the limits of this user (ulimit -a)"),
@@ -405,6 +408,41 @@ fn fault_code(kind: ErrorKind) -> FaultCode {
             FaultCode::Internal
         }
     }
+}
+
+/// What a failure of a peer's job is, for the server that it was a job of.
+#[cfg(feature = "status")]
+pub(crate) fn kind_and_side(error: &(dyn std::error::Error + 'static)) -> (ErrorKind, Side) {
+    use shiplane_protocols::internals::transfer::TransferError;
+    use shiplane_transport::{ConnectionEnd, StreamError};
+    use shiplane_wire::Code;
+    let error: &(dyn std::error::Error + 'static) = match error.downcast_ref() {
+        Some(SyncError::Transfer(error)) => error,
+        _ => error,
+    };
+    let diagnosis = match (error.downcast_ref(), error.downcast_ref()) {
+        // Somebody has stopped it there.
+        (
+            Some(TransferError::Stream(
+                StreamError::Reset(Code::Cancelled)
+                | StreamError::Stopped(Code::Cancelled)
+                | StreamError::ConnectionLost(ConnectionEnd::ClosedByPeer {
+                    code: Code::NoError | Code::Cancelled,
+                }),
+            )),
+            _,
+        ) => there(ErrorKind::Interrupted, RESUME),
+        (Some(error), _) => transfer::transfer(error),
+        (None, Some(error)) => sync::sync(error),
+        (None, None) => here(ErrorKind::Other, RESUME),
+    };
+    (diagnosis.kind, diagnosis.side)
+}
+
+/// What a call came to that was answered with a fault.
+#[cfg(feature = "status")]
+pub(crate) fn kind_of_fault(code: FaultCode) -> ErrorKind {
+    transfer::answered(code).kind
 }
 
 fn target(error: &TargetError) -> Diagnosis {
@@ -510,6 +548,8 @@ fn bind(error: &BindError) -> Diagnosis {
 fn seconds(time: Duration) -> String {
     format!("{:?}", Duration::from_millis(time.as_millis().try_into().unwrap_or(u64::MAX)))
 }
+
+const GIVE_READABLE: &str = "give an existing directory or file that this user can read";
 
 const RESUME: &str = "run the same command again to resume";
 

@@ -4,10 +4,13 @@ mod advertise;
 mod cleaning;
 mod handler;
 mod open;
+mod operating;
 mod over_ssh;
 mod sending;
 mod sessions;
 mod stats;
+#[cfg(feature = "status")]
+mod status;
 mod ticket;
 
 use std::{
@@ -33,15 +36,16 @@ use shiplane_transport::{
     Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, TransportConfig,
     internals::blocking,
 };
-use tokio::{net::ToSocketAddrs, sync::Notify};
+use tokio::net::ToSocketAddrs;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::sending::SendSettings;
+pub(crate) use self::{advertise::addresses_of, sending::SendSettings};
 use self::{
-    advertise::{Advertised, addresses_for},
+    advertise::{addresses_for, advertised},
     cleaning::clean_now_and_then,
     handler::{Callers, Handler, Shared, mount},
     open::Opened,
+    operating::{Operated, Operating},
     sending::Sending,
 };
 pub use self::{
@@ -76,6 +80,7 @@ struct Inner {
     cleaning: Option<(PathBuf, Duration)>,
     sending: Option<Sending>,
     is_announced: bool,
+    operated: Operated,
     stop: CancellationToken,
     is_running: AtomicBool,
 }
@@ -99,6 +104,7 @@ pub struct ServerBuilder<S = ()> {
     is_for_ssh: bool,
     /// The client's key, and what is sent by a code.
     sending: Option<(Identity, SendSettings)>,
+    operating: Operating,
     state: S,
     methods: Vec<OwnMethod<S>>,
 }
@@ -126,6 +132,7 @@ impl Server {
             is_announced: false,
             is_for_ssh: false,
             sending: None,
+            operating: Operating::default(),
             state: (),
             methods: Vec::new(),
         }
@@ -188,20 +195,20 @@ impl Server {
     /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if it is not wanted, and
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) if it was shut down before.
     pub async fn run(&self) -> Result<(), Error> {
-        let Inner { files, router, access, transport, cleaning, stop, is_running, sending, .. } =
+        let Inner { files, router, access, transport, cleaning, stop, is_running, sending, operated, .. } =
             &*self.inner;
         if is_running.swap(true, Ordering::Relaxed) {
             return Err(Cause::RunsAlready.into());
         }
-        let changed = Arc::new(Notify::new());
-        let notice = Arc::clone(&changed);
+        let notice = Arc::clone(&operated.reload);
         AccessControl::watch(access, move || notice.notify_one()).map_err(Cause::Watch)?;
-        let (router, transport) = (Arc::clone(router), Arc::clone(transport));
-        let reload = ReloadOn::Notice(changed);
-        let serving = Arc::clone(files).run_with(router, transport, stop.clone(), reload);
+        let reload = ReloadOn::Notice(Arc::clone(&operated.reload));
+        let methods = Arc::clone(router);
+        let serving = Arc::clone(files).run_with(methods, Arc::clone(transport), stop.clone(), reload);
         let serving = async {
             tokio::select! {
                 () = serving => {}
+                () = self.drained_long_enough() => transport.shutdown(CUT_OFF_TIMEOUT).await,
                 never = clean_now_and_then(cleaning.clone()) => match never {},
             }
         };
@@ -420,15 +427,21 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
-    fn serve(self, opened: Opened, addresses: &[SocketAddr]) -> Result<Server, Error> {
-        let Opened { files, access, identity, advertised, metrics, sending } = opened;
+    fn serve(mut self, opened: Opened, addresses: &[SocketAddr]) -> Result<Server, Error> {
         let config = server_config(self.is_foreground);
-        let (trust, router) = match &sending {
-            Some((sending, _)) => (sending.trust(), sending.router(&files)),
-            None => (AccessControl::trust(&access), files.router()),
+        let (trust, router) = match &opened.sending {
+            Some((sending, _)) => (sending.trust(), sending.router(&opened.files)),
+            None => (AccessControl::trust(&opened.access), opened.files.router()),
         };
-        let bind = |addr: SocketAddr| {
+        let (router, mut observers) = self.operating.observe(router, &opened)?;
+        let Opened { files, access, identity, advertised, metrics, sending } = opened;
+        let mut socket = self.operating.socket.take();
+        let mut bind = |addr: SocketAddr| {
             let builder = QuicTransport::builder().identity(identity.clone()).trust(trust.clone());
+            let builder = match socket.take() {
+                Some(socket) => builder.udp_socket(socket),
+                None => builder,
+            };
             builder.config(config.clone()).bind(addr).map_err(Cause::from)
         };
         let shared = Shared { state: self.state, access: Arc::clone(&access), files: Arc::clone(&files) };
@@ -449,8 +462,9 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
             sending.announce(address);
             sending
         });
-        Ok(Server {
+        let server = Server {
             inner: Arc::new(Inner {
+                operated: self.operating.operated(&mut observers),
                 cleaning,
                 files,
                 router: Arc::new(router),
@@ -464,7 +478,9 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
                 stop: CancellationToken::new(),
                 is_running: AtomicBool::new(false),
             }),
-        })
+        };
+        observers.watch(&server);
+        Ok(server)
     }
 }
 
@@ -476,7 +492,7 @@ impl ServerBuilder {
     /// The state that handlers extract as [`State<S>`]. It comes before the methods.
     pub fn state<S: Clone + Send + Sync + 'static>(self, state: S) -> ServerBuilder<S> {
         let Self { path, places, is_writable, limits, clean_after, rate, advertised, .. } = self;
-        let Self { is_foreground, is_announced, is_for_ssh, sending, .. } = self;
+        let Self { is_foreground, is_announced, is_for_ssh, sending, operating, .. } = self;
         ServerBuilder {
             path,
             places,
@@ -489,6 +505,7 @@ impl ServerBuilder {
             is_announced,
             is_for_ssh,
             sending,
+            operating,
             state,
             methods: Vec::new(),
         }
@@ -513,18 +530,11 @@ fn server_config(is_foreground: bool) -> TransportConfig {
         .send_budget_bytes(Some(SEND_CREDIT_BYTES))
 }
 
-fn advertised(named: &[String]) -> Result<Vec<Advertised>, Error> {
-    let parsed = named.iter().map(|text| Advertised::parse(text)).collect::<Result<_, _>>();
-    Ok(parsed.map_err(Cause::Advertise)?)
-}
-
-/// The addresses in the tickets of a server that listens on `bound`: those that are named, or else this machine's.
-pub(crate) fn addresses_of(bound: SocketAddr, named: &[String]) -> Result<Addresses, Error> {
-    Ok(addresses_for(bound, &advertised(named)?).map_err(Cause::Advertise)?)
-}
-
 /// Seven days, as `shiplane clean` has it.
 const CLEAN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long peers may take to hear that they are cut off.
+const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The router with the server's own methods, and a guard that knows who may call each.
 fn with_methods<S>(

@@ -1,21 +1,24 @@
 //! `shiplane serve DIR`
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::BinaryBytes;
-use shiplane::{Error, Server, Stats};
+use shiplane::{Server, Stats};
 use tokio_util::sync::CancellationToken;
 
 use super::ticket;
+#[cfg(feature = "status")]
+use crate::args::MetricsArgs;
 use crate::args::TicketUses;
 use crate::board::SessionBoard;
 use crate::events::{Event, Totals};
 use crate::failure::Failure;
 use crate::logging::{is_capable, print_line};
 use crate::progress::{OutputMode, count, seconds};
+use crate::service::{self, Hangups, State};
 use crate::settings::ServeSettings;
 use crate::units::show_duration;
 use crate::{qr, runtime, signals};
@@ -35,15 +38,22 @@ pub(super) fn over_ssh() -> Result<(), Failure> {
 async fn serve(settings: ServeSettings, stop: CancellationToken) -> Result<(), Failure> {
     let server = bind(&settings).await?;
     announce(&settings, &server)?;
-    let running = server.run_until(stop.cancelled());
-    if settings.output_mode == OutputMode::Human && is_capable() {
-        let mut board = SessionBoard::new();
-        tokio::select! {
-            ended = running => ended?,
-            never = board.watch(&server) => match never {},
+    let hangups = Hangups::new();
+    service::tell(State::Ready);
+    let running = server.run_until(async {
+        stop.cancelled().await;
+        service::tell(State::Stopping);
+    });
+    let board = async {
+        match settings.output_mode == OutputMode::Human && is_capable() {
+            true => SessionBoard::new().watch(&server).await,
+            false => std::future::pending().await,
         }
-    } else {
-        running.await?;
+    };
+    tokio::select! {
+        ended = running => ended?,
+        never = board => match never {},
+        never = hangups.each(|| server.reload()) => match never {},
     }
     sum_up(&server.stats(), settings.output_mode)
 }
@@ -82,8 +92,8 @@ fn in_words(stats: &Stats) -> String {
     )
 }
 
-async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
-    let bind = |addresses: Vec<SocketAddr>| async move {
+async fn bind(settings: &ServeSettings) -> Result<Server, Failure> {
+    let bind = |addresses: Vec<SocketAddr>, socket: Option<UdpSocket>| async move {
         let mut builder = Server::builder(&settings.root).foreground(true);
         if settings.writable {
             let clean_after = Some(settings.clean_after).filter(|age| *age < Duration::MAX);
@@ -99,9 +109,48 @@ async fn bind(settings: &ServeSettings) -> Result<Server, Error> {
         for address in &settings.advertise {
             builder = builder.advertise(address);
         }
-        builder.bind(&addresses[..]).await
+        if settings.drain < Duration::MAX {
+            builder = builder.drain_limit(settings.drain);
+        }
+        #[cfg(feature = "status")]
+        {
+            let MetricsArgs { metrics, metrics_host, metrics_names } = &settings.metrics;
+            if let Some(addr) = metrics {
+                let with_addr = builder.metrics(*addr).metrics_names(*metrics_names);
+                builder = metrics_host.iter().fold(with_addr, |builder, host| builder.metrics_host(host));
+            }
+        }
+        match socket {
+            Some(socket) => builder.bind_socket(socket).await,
+            None => builder.bind(&addresses[..]).await,
+        }
     };
-    settings.listen.bind(bind).await
+    if let Some(socket) = service::socket().map_err(Failure::Runtime)? {
+        return Ok(bind(Vec::new(), Some(socket)).await?);
+    }
+    Ok(settings.listen.bind(|addresses| bind(addresses, None)).await?)
+}
+
+/// Where the server is shown over HTTP.
+fn shown_at(server: &Server) -> Option<SocketAddr> {
+    #[cfg(feature = "status")]
+    return server.metrics_addr();
+    #[cfg(not(feature = "status"))]
+    return Some(server).and(None);
+}
+
+/// Says who can read what is shown, if that is not only this machine.
+fn announce_metrics(settings: &ServeSettings, addr: SocketAddr) {
+    tracing::info!(%addr, "status page");
+    if !addr.ip().is_loopback() {
+        print_line(&format!(
+            "warning: whoever reaches {addr} sees on the status page who is connected and what moves; there is no password"
+        ));
+    } else if settings.output_mode != OutputMode::Quiet && io::stderr().is_terminal() {
+        print_line(&format!(
+            "hint: the status page is http://{addr}/, the figures for Prometheus are at /metrics"
+        ));
+    }
 }
 
 /// Writes the ticket to its file, then prints it: who reads the line finds the file.
@@ -122,6 +171,7 @@ fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
             address: address.to_string(),
             ticket_seconds: settings.ticket_ttl.as_secs(),
             writable: settings.writable,
+            metrics: shown_at(server).map(|addr| addr.to_string()),
         };
         event.write_line(&mut out)
     } else {
@@ -144,6 +194,9 @@ fn announce(settings: &ServeSettings, server: &Server) -> Result<(), Failure> {
             "hint: run on the other machine: shiplane get 'TICKET' [DEST]{push}. The ticket is for {clients} \
              and expires in {ttl}. Press Ctrl-C to stop."
         ));
+    }
+    if let Some(addr) = shown_at(server) {
+        announce_metrics(settings, addr);
     }
     // Who names a loopback address knows.
     if ticket.is_for_this_machine_only() && address.ip().is_unspecified() && settings.advertise.is_empty() {

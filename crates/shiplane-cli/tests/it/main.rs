@@ -50,9 +50,14 @@ mod octopii;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
+#[cfg(feature = "status")]
+mod page;
+#[cfg(test)]
 mod program;
 #[cfg(test)]
 mod redial;
+#[cfg(test)]
+mod service;
 #[cfg(test)]
 mod sessions_shown;
 #[cfg(target_os = "linux")] // /proc.
@@ -61,6 +66,9 @@ mod ssh;
 #[cfg(target_os = "linux")]
 #[cfg(test)]
 mod sshd;
+#[cfg(test)]
+#[cfg(feature = "status")]
+mod status;
 #[cfg(test)]
 mod terminal;
 #[cfg(target_os = "linux")]

@@ -135,17 +135,20 @@ impl Machine {
 
     pub(crate) fn serve_file(&self, path: &Path, args: &[&str]) -> Server {
         let root = path.to_str().expect("a plain path");
-        let mut command = self.command(&[&["serve", root], args].concat());
+        Server::start(&mut self.command(&[&["serve", root], args].concat()))
+    }
+}
+
+impl Server {
+    pub(crate) fn start(command: &mut Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut first_line = String::new();
         out.read_line(&mut first_line).expect("a line");
-        Server { child, out, first_line }
+        Self { child, out, first_line }
     }
-}
 
-impl Server {
     /// The ticket for everything.
     pub(crate) fn ticket(&self) -> &str {
         let ticket = self.first_line.trim_end();
@@ -178,6 +181,16 @@ impl Server {
 
     pub(crate) fn signal(&self) {
         interrupt(&self.child);
+    }
+
+    pub(crate) fn send(&self, signal: rustix::process::Signal) {
+        self::signal(self.child.id(), signal);
+    }
+
+    /// The first event, of a server with `--json`.
+    #[cfg(feature = "status")]
+    pub(crate) fn listening(&self) -> Value {
+        serde_json::from_str(&self.first_line).expect("an event")
     }
 
     /// For reading what it says while it runs; once.

@@ -1,8 +1,10 @@
 //! What a server is doing, for those who watch it.
 
 use std::{
+    error::Error,
+    fmt,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -10,11 +12,34 @@ use std::{
 
 use shiplane_transport::PeerId;
 
-use crate::transfer::{EventFn, Limit, TransferEvent, server_events};
+use crate::{
+    Direction,
+    transfer::{EventFn, Limit, TransferEvent, server_events},
+};
 
-/// The transfers under way.
+/// The transfers under way, and what all of them have moved.
 #[derive(Debug, Default)]
-pub(super) struct Activity(Mutex<Vec<Weak<UnderWay>>>);
+pub(super) struct Activity {
+    jobs: Mutex<Vec<Weak<UnderWay>>>,
+    totals: Arc<Totals>,
+}
+
+/// What all jobs of a server have in common.
+#[derive(Default)]
+struct Totals {
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+    on_failure: OnceLock<FailureFn>,
+}
+
+/// Called when a job has failed, from any thread: it must be quick.
+pub type FailureFn = Box<dyn Fn(&UnderWay, &(dyn Error + 'static)) + Send + Sync>;
+
+impl fmt::Debug for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Totals").finish_non_exhaustive()
+    }
+}
 
 /// A transfer or a sync that is under way.
 #[derive(Debug)]
@@ -32,6 +57,7 @@ pub struct UnderWay {
     /// `u64::MAX` as long as it is not known.
     total_bytes: AtomicU64,
     limited_by: Mutex<Option<Limit>>,
+    totals: Arc<Totals>,
 }
 
 /// The rate when somebody last looked.
@@ -59,10 +85,11 @@ impl Activity {
         let (moved_bytes, total_bytes) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
         let began_at = Instant::now();
         let rate = Mutex::new(Rate { at: began_at, moved_bytes: 0, bytes_per_second: 0 });
-        let limited_by = Mutex::default();
-        let begun = UnderWay { peer, job, path, began_at, rate, moved_bytes, total_bytes, limited_by };
+        let (limited_by, totals) = (Mutex::default(), Arc::clone(&self.totals));
+        let begun =
+            UnderWay { peer, job, path, began_at, rate, moved_bytes, total_bytes, limited_by, totals };
         let begun = Arc::new(begun);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|job| job.strong_count() > 0);
         all.push(Arc::downgrade(&begun));
         begun
@@ -70,7 +97,17 @@ impl Activity {
 
     /// In the order in which they began.
     pub(super) fn list(&self) -> Vec<Arc<UnderWay>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Payload bytes that all jobs have moved: sent, and received.
+    pub(super) fn moved_bytes(&self) -> [u64; 2] {
+        [&self.totals.sent_bytes, &self.totals.received_bytes].map(|bytes| bytes.load(Ordering::Relaxed))
+    }
+
+    /// Only the first call counts.
+    pub(super) fn on_failure(&self, call: FailureFn) {
+        let _ = self.totals.on_failure.set(call);
     }
 }
 
@@ -107,13 +144,25 @@ impl UnderWay {
         rate.bytes_per_second
     }
 
+    /// It has failed.
+    pub(super) fn failed(&self, error: &(dyn Error + 'static)) {
+        if let Some(call) = self.totals.on_failure.get() {
+            call(self, error);
+        }
+    }
+
     /// Counts what a transfer of this job does, and logs what a server logs.
-    pub(super) fn events(self: &Arc<Self>) -> EventFn {
+    pub(super) fn events(self: &Arc<Self>, direction: Direction) -> EventFn {
         let (job, log) = (Arc::clone(self), server_events());
         Arc::new(move |event| {
             match event {
                 TransferEvent::Moved { len_bytes } => {
                     job.moved_bytes.fetch_add(len_bytes, Ordering::Relaxed);
+                    let all = match direction {
+                        Direction::Sent => &job.totals.sent_bytes,
+                        Direction::Received => &job.totals.received_bytes,
+                    };
+                    all.fetch_add(len_bytes, Ordering::Relaxed);
                 }
                 // A sync has two transfers, and no total.
                 TransferEvent::ScanComplete { total_bytes, .. } if job.job != ServedJob::Sync => {
@@ -129,8 +178,8 @@ impl UnderWay {
     }
 }
 
-/// 200 ms: over less, a rate shows bursts.
-const MIN_RATE_INTERVAL: Duration = Duration::from_millis(200);
+/// 900 ms: over less, a rate shows bursts; those who look once a second see a new one each time, however many they are.
+const MIN_RATE_INTERVAL: Duration = Duration::from_millis(900);
 
 #[cfg(test)]
 mod tests {
@@ -142,15 +191,16 @@ mod tests {
         let fetch = activity.begin(peer, ServedJob::Fetch, "a".to_owned());
         let sync = activity.begin(peer, ServedJob::Sync, "b".to_owned());
         for job in [&fetch, &sync] {
-            let events = job.events();
+            let [events, others] = [Direction::Sent, Direction::Received].map(|way| job.events(way));
             events(TransferEvent::Moved { len_bytes: 3 });
-            events(TransferEvent::Moved { len_bytes: 4 });
+            others(TransferEvent::Moved { len_bytes: 4 });
             events(TransferEvent::ScanComplete { entries: 1, total_bytes: 10 });
             events(TransferEvent::LimitedBy(Limit::Path));
             assert_eq!(job.limited_by(), Some(Limit::Path));
             assert_eq!(job.moved_bytes(), 7);
         }
         assert_eq!((fetch.total_bytes(), sync.total_bytes()), (Some(10), None));
+        assert_eq!(activity.moved_bytes(), [6, 8]);
         drop(fetch);
         let paths: Vec<_> = activity.list().iter().map(|job| job.path.clone()).collect();
         assert_eq!(paths, ["b"]);

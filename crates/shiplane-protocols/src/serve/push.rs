@@ -256,6 +256,7 @@ impl FileServer {
     ) {
         let (peer, transfer) = (connection.peer_id(), prepared.claim.transfer());
         let (metrics, under_way) = (options.metrics.as_ref(), prepared.name.under_way());
+        let job = Arc::clone(&prepared.job);
         let (addr, received) = (connection.remote_addr(), take(&connection, prepared, &options));
         let bytes = |received: &Received| received.received_bytes;
         let received = Counting::of(metrics, Direction::Received, addr, received, bytes).await;
@@ -264,8 +265,12 @@ impl FileServer {
                 let (files, bytes) = (received.summary.published_files, received.received_bytes);
                 tracing::info!(peer = %peer.short(), %transfer, files, received_bytes = bytes, "push complete");
             }
-            Err(error) => tracing::warn!(peer = %peer.short(), %transfer, %error, "push failed"),
+            Err(error) => {
+                tracing::warn!(peer = %peer.short(), %transfer, %error, "push failed");
+                job.failed(error);
+            }
         }
+        drop(job);
         let outcome = received.map(|received| done(&received, durable)).map_err(|error| failed(&error));
         begun.outcome.give(outcome);
         let confirmed = begun.confirmed.clone();
@@ -377,7 +382,7 @@ async fn take(
         () = stop.cancelled() => return Err(TransferError::TakenOver),
     };
     let options = TransferOptions { chunk_len_bytes: destination.chunk_len_bytes(), ..options.clone() };
-    let events = job.events();
+    let events = job.events(Direction::Received);
     let opening = Opening { claim, records, invites };
     let received = receive(opening, timeouts.progress, destination.into(), &options, events, stop).await;
     received.map_err(|error| error.explained(connection))

@@ -33,6 +33,7 @@ use super::{
     targets::{TargetClaim, Targets},
 };
 use crate::{
+    Direction,
     filters::OpenFilters,
     methods::{Step, agree_digest, check_attributes, denied, failed, not_served, not_taken},
     sync::{
@@ -330,9 +331,12 @@ impl Running {
         };
         let path = escape(&self.request.path).to_string();
         let job = self.server.activity.begin(self.connection.peer_id(), ServedJob::Sync, path);
-        let events = [job.events(), job.events()];
+        let events = [Direction::Sent, Direction::Received].map(|direction| job.events(direction));
         let exchanged = exchange.run(&self.connection, options, events).await;
-        let exchanged: Exchanged = exchanged.map_err(|error| fault(&error))?;
+        let exchanged: Exchanged = exchanged.map_err(|error| {
+            job.failed(&error);
+            fault(&error)
+        })?;
         let agreed = Arc::clone(prepared.agreed());
         let unsent = exchanged.unsent();
         let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;

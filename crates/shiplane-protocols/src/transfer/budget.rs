@@ -6,6 +6,9 @@
 //! transfer gets more the more there is left, and those that have not moved a chunk yet get a quarter of it together.
 //! A transfer without anything goes on with little: one chunk at a time, in small pieces, and a few entries.
 
+mod splitters;
+mod usage;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -14,13 +17,15 @@ use std::{
     },
 };
 
-use shiplane_files::internals::{Buffers, CountedMemory, SharedMemory};
+use shiplane_files::internals::{CountedMemory, SharedMemory};
 use shiplane_transport::{
     PeerId,
     internals::{BufferPool, MemoryPool},
 };
 use shiplane_wire::{Span, limits};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
+
+pub(super) use self::splitters::BlockSplitters;
 
 /// What all transfers of a server, or of a client, may hold together. A handle: clones share it.
 #[derive(Debug, Clone)]
@@ -32,20 +37,6 @@ pub struct MemoryBudget {
     peers: Arc<Peers>,
     pub(super) buffers: BufferPool,
     splitters: Arc<BlockSplitters>,
-}
-
-/// Buffers and a limit for splitting files into blocks. A permit is held for one buffer, never while waiting for a
-/// peer.
-#[derive(Debug)]
-pub(super) struct BlockSplitters {
-    pub(super) turns: Semaphore,
-    pub(super) buffers: Buffers,
-}
-
-impl Default for BlockSplitters {
-    fn default() -> Self {
-        Self { turns: Semaphore::new(MAX_SPLITTERS), buffers: Buffers::default() }
-    }
 }
 
 /// What is shared between peers, however many transfers and syncs each of them has: the lists of files of all syncs, those
@@ -417,9 +408,6 @@ const LEAST_JOURNAL_BYTES: u64 = 256 << 10;
 
 /// 1 MiB, a list of some two thousand files: so much a peer has whatever others hold.
 const LEAST_LIST_BYTES: u64 = 1 << 20;
-
-/// 4, each with a buffer of at most 6 MiB: more threads are not faster than a disk, and others take turns.
-const MAX_SPLITTERS: usize = 4;
 
 /// 64 KiB, as long as an entry may be: whoever holds less may go on, or nothing would ever be given back.
 const LEAST_ENTRY_BYTES: u64 = limits::FIRST_ENTRY_BYTES;

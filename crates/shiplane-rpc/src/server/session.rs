@@ -131,7 +131,8 @@ impl Session {
         }
         let context = self.context(request.call_id, connection, arrived + budget);
         let (cancelled, deadline) = (context.cancelled.clone().drop_guard(), context.deadline);
-        let handled = self.router.dispatch(context, &request.method, request.body);
+        let method = request.method;
+        let handled = self.router.dispatch(context, &method, request.body);
         let mut handled = std::pin::pin!(AssertUnwindSafe(handled).catch_unwind());
         let ended = unless(handled.as_mut(), async {
             tokio::select! {
@@ -140,7 +141,7 @@ impl Session {
                 code = self.given_up(send) => Err(code),
             }
         });
-        match ended.await {
+        let ended = match ended.await {
             Ok(outcome) => {
                 cancelled.disarm();
                 Ok(outcome.unwrap_or_else(|_| Err(panicked())))
@@ -150,7 +151,14 @@ impl Session {
                 drop(cancelled);
                 early
             }
-        }
+        };
+        let outcome = match &ended {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(fault)) => Err(Some(fault.code)),
+            Err(_) => Err(None),
+        };
+        self.router.observe_end(&method, outcome, arrived.elapsed());
+        ended
     }
 
     /// Resolves when nobody waits for the answer any more, with the code that says so.

@@ -249,7 +249,7 @@ pub(super) fn method_call(error: &CallError) -> Diagnosis {
 }
 
 /// The peer answered the call with a fault.
-fn answered(code: FaultCode) -> Diagnosis {
+pub(super) fn answered(code: FaultCode) -> Diagnosis {
     use ErrorKind::{Identity, Integrity, Other, Refused, Unreachable};
     let (kind, hint) = match code {
         FaultCode::Unauthorised => (Identity, ASK_FOR_RIGHTS),

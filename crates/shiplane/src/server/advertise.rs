@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use shiplane_access::internals::{AddressError, Addresses, Host, HostPort};
 
+use crate::error::{Cause, Error};
+
 /// A host in tickets, and its port if that is not the one that the server listens on.
 #[derive(Debug, Clone)]
-pub(crate) struct Advertised(Host, Option<u16>);
+pub(super) struct Advertised(Host, Option<u16>);
 
 impl Advertised {
     /// Parses `HOST` or `HOST:PORT`.
@@ -23,9 +25,20 @@ impl Advertised {
     }
 }
 
+/// What was typed.
+pub(super) fn advertised(named: &[String]) -> Result<Vec<Advertised>, Error> {
+    let parsed = named.iter().map(|text| Advertised::parse(text)).collect::<Result<_, _>>();
+    Ok(parsed.map_err(Cause::Advertise)?)
+}
+
+/// The addresses in the tickets of a server that listens on `bound`: those that are named, or else this machine's.
+pub(crate) fn addresses_of(bound: SocketAddr, named: &[String]) -> Result<Addresses, Error> {
+    Ok(addresses_for(bound, &advertised(named)?).map_err(Cause::Advertise)?)
+}
+
 /// The addresses for the tickets of a server that listens on `bound`: those that its owner names, else that address, or,
 /// where it means "all of them", those at which others can probably reach this machine.
-pub(crate) fn addresses_for(bound: SocketAddr, named: &[Advertised]) -> Result<Addresses, AddressError> {
+pub(super) fn addresses_for(bound: SocketAddr, named: &[Advertised]) -> Result<Addresses, AddressError> {
     let port = bound.port();
     let named =
         named.iter().map(|Advertised(host, own)| HostPort { host: host.clone(), port: own.unwrap_or(port) });

@@ -1,25 +1,29 @@
 //! Who is connected to a server, and what they do.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use shiplane_protocols::internals::{FileServer, ServedJob, UnderWay, transfer::Limit};
-use shiplane_transport::{PeerId, QuicTransport};
+use shiplane_transport::{PeerConnection, PeerId, QuicTransport};
 
 use crate::event::{Event, EventKind, Phase};
+
+/// A connection of each peer.
+pub(super) fn connected(transport: &QuicTransport) -> Vec<Arc<PeerConnection>> {
+    let mut connections = transport.admitted();
+    connections.sort_by_key(|connection| connection.peer_id());
+    connections.dedup_by_key(|connection| connection.peer_id());
+    connections
+}
 
 /// Each peer once, with its running jobs.
 pub(super) fn list(files: &FileServer, transport: &QuicTransport) -> Vec<(PeerId, SocketAddr, Vec<Event>)> {
     let under_way = files.under_way();
-    let mut sessions: Vec<(PeerId, SocketAddr, Vec<Event>)> = Vec::new();
-    for connection in transport.admitted() {
-        let (peer, addr) = (connection.peer_id(), connection.remote_addr());
-        if !sessions.iter().any(|(known, ..)| *known == peer) {
-            let jobs = under_way.iter().filter(|job| job.peer == peer).map(|job| event_of(job)).collect();
-            sessions.push((peer, addr, jobs));
-        }
-    }
-    sessions.sort_by_key(|(peer, ..)| *peer);
-    sessions
+    let session = |connection: &Arc<PeerConnection>| {
+        let peer = connection.peer_id();
+        let jobs = under_way.iter().filter(|job| job.peer == peer).map(|job| event_of(job)).collect();
+        (peer, connection.remote_addr(), jobs)
+    };
+    connected(transport).iter().map(session).collect()
 }
 
 /// A job of a peer, as far as it is.

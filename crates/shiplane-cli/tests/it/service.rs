@@ -1,0 +1,112 @@
+//! The program as a service: a manager's socket and messages, reloading, draining, logs for programs.
+
+use std::fs;
+use std::io::Read as _;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::program::{Machine, Running, Server};
+
+/// The next message of a service to its manager.
+fn next(manager: &UnixDatagram) -> String {
+    let mut message = [0; 512];
+    let len = manager.recv(&mut message).expect("a message before long");
+    String::from_utf8(message[..len].to_vec()).expect("text")
+}
+
+fn manager(machine: &Machine) -> UnixDatagram {
+    let manager = UnixDatagram::bind(machine.path("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
+    manager
+}
+
+#[test]
+fn a_manager_is_told_when_a_server_is_ready_reloads_and_stops() {
+    let there = Machine::new();
+    there.dir("src");
+    let manager = manager(&there);
+    let mut command = there.command(&["serve", "src", "--listen", "127.0.0.1:0", "-v"]);
+    command.env("NOTIFY_SOCKET", there.path("notify"));
+    let mut server = Server::start(&mut command);
+    assert_eq!(next(&manager).trim(), "READY=1");
+    server.send(Signal::HUP);
+    assert_eq!(next(&manager).trim(), "RELOADING=1");
+    assert_eq!(next(&manager).trim(), "READY=1");
+    server.send(Signal::TERM);
+    assert_eq!(next(&manager).trim(), "STOPPING=1");
+    let mut err = String::new();
+    server.stderr().read_to_string(&mut err).unwrap();
+    assert!(err.contains("reading the peers and tickets again"), "{err}");
+    assert_eq!(server.wait().code(), Some(0), "{err}");
+}
+
+#[test]
+fn a_socket_of_the_managers_is_served_on() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/file", "content");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    // The shell moves it to where managers put it, and becomes the program.
+    let plain = there.command(&[]);
+    let mut command = Command::new("sh");
+    let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&0 </dev/null";
+    command.args(["-c", script, "sh"]).arg(plain.get_program()).args(["serve", "src"]);
+    command.current_dir(plain.get_current_dir().unwrap());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdin(Stdio::from(OwnedFd::from(socket)));
+    let server = Server::start(&mut command);
+    drop(command);
+    assert_eq!(server.address(), format!("127.0.0.1:{port}"));
+    here.run(&["get", server.ticket(), "copy"]).done();
+    assert_eq!(fs::read_to_string(here.file("copy/file")).unwrap(), "content");
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn what_has_not_ended_when_the_drain_is_over_is_cut_off_and_the_server_ends_well() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/much", vec![7; 192 << 20]);
+    let server = there.serve_with("src", &["--listen", "127.0.0.1:0", "--drain", "1s"]);
+    let ticket = server.ticket_for("much");
+    let mut get = Running::start(&mut here.command(&["get", &ticket, "-", "--give-up-after", "0s"]));
+    get.first_byte();
+    server.send(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    get.stop_reading();
+    get.end();
+}
+
+#[test]
+fn with_log_format_json_every_line_on_standard_error_is_an_object() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/file", "content");
+    let args = ["--listen", "127.0.0.1:0", "--log-format", "json", "-vv"];
+    let server = there.serve_with("src", &args);
+    let secret = server.ticket().split_once('#').unwrap().1.to_owned();
+    let get = here.run(&["get", server.ticket(), "copy", "--log-format", "json", "-v"]).done();
+    let missing = here.run(&["get", &server.ticket_for("none"), "copy", "--log-format", "json"]);
+    assert_eq!(missing.code, Some(6));
+    let served = server.stop();
+    for run in [&get, &missing, &served] {
+        for line in run.err.lines() {
+            let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+            assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
+        }
+    }
+    let lines = missing.err.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let levels: Vec<_> = lines.map(|line| (line["level"].clone(), line["target"].clone())).collect();
+    assert_eq!(levels[0], ("ERROR".into(), "shiplane::message".into()), "{levels:?}");
+    assert!(served.err.contains("\"message\":\"listening\""), "{served:?}");
+    assert!(!served.err.contains(&secret), "{served:?}");
+}

@@ -67,6 +67,10 @@ fn enlarge(socket: &socket2::Socket, wanted_bytes: usize) {
         ),
     ];
     for (direction, sysctl, set, get) in directions {
+        // What a service manager has set may be more than this program can.
+        if get(socket).is_ok_and(|bytes| bytes >= wanted_bytes) {
+            continue;
+        }
         if let Err(error) = set(socket, wanted_bytes) {
             tracing::debug!(direction, %error, "UDP buffer not enlarged");
         }
@@ -190,6 +194,15 @@ mod tests {
     #[derive(Debug, Default)]
     struct Kernel {
         sent_lens_bytes: Mutex<Vec<usize>>,
+    }
+
+    #[test]
+    fn a_buffer_that_is_large_enough_is_not_made_smaller() {
+        let socket = socket2::Socket::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        let before = socket.recv_buffer_size().unwrap();
+        let (_socket, granted_bytes) = adopt(socket, 16 << 10).unwrap();
+        assert_eq!(granted_bytes, before);
     }
 
     impl AsyncUdpSocket for Kernel {

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -109,4 +110,87 @@ fn with_log_format_json_every_line_on_standard_error_is_an_object() {
     assert_eq!(levels[0], ("ERROR".into(), "shiplane::message".into()), "{levels:?}");
     assert!(served.err.contains("\"message\":\"listening\""), "{served:?}");
     assert!(!served.err.contains(&secret), "{served:?}");
+}
+
+/// The document of the workspace at this path.
+fn document(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap()
+}
+
+#[test]
+#[cfg(feature = "status")]
+fn the_unit_starts_the_program_and_the_program_starts_as_it_says() {
+    let there = Machine::new();
+    there.dir("srv");
+    let manager = manager(&there);
+    let unit = document("dist/systemd/shiplane.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/shiplane ")).unwrap();
+    let ticket = there.path("ticket").display().to_string();
+    let line = line.replace("%t/shiplane/ticket", &ticket).replace("/srv/shiplane", "srv");
+    let line = line.replace("--metrics 9514", "--metrics 0 --listen 127.0.0.1:0");
+    assert!(!line.contains('%') && line.contains(&ticket), "{line}");
+    let args: Vec<&str> = line.split(' ').collect();
+    let mut command = there.command(&args);
+    command.env("NOTIFY_SOCKET", there.path("notify"));
+    let server = Server::start(&mut command);
+    assert_eq!(next(&manager).trim(), "READY=1");
+    assert_eq!(fs::read_to_string(&ticket).unwrap().trim(), server.ticket());
+    server.send(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// systemd 252 gives 1.2 of 10; more than 2 would mean that something was lost.
+const MAX_EXPOSURE: &str = "--threshold=20";
+
+#[test]
+fn systemd_accepts_the_units_and_finds_them_hardened() {
+    let machine = Machine::new();
+    let unit = document("dist/systemd/shiplane.service")
+        .replace("/usr/bin/shiplane", env!("CARGO_BIN_EXE_shiplane"));
+    let service = machine.write("shiplane.service", unit);
+    let socket = machine.write("shiplane.socket", document("dist/systemd/shiplane.socket"));
+    let analyze = |args: &[&str], paths: &[&Path]| {
+        Command::new("systemd-analyze").args(args).args(paths).env("SYSTEMD_LOG_LEVEL", "warning").output()
+    };
+    let Ok(verified) = analyze(&["verify"], &[&service, &socket]) else {
+        eprintln!("skipped: systemd-analyze is needed (Debian: systemd)");
+        return;
+    };
+    assert!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
+    let judged = analyze(&["security", "--offline=true", "--no-pager", MAX_EXPOSURE], &[&service]).unwrap();
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stdout));
+}
+
+#[test]
+fn the_container_file_builds_what_there_is_and_runs_as_nobody() {
+    let file = document("dist/container/Containerfile");
+    let of = |word: &'static str| file.lines().filter_map(move |line| line.strip_prefix(word)).map(str::trim);
+    // The compiler is at least as new as the workspace needs.
+    let version = |text: &str| {
+        let mut parts = text.split('.').map(|part| part.parse::<u32>().unwrap());
+        (parts.next().unwrap(), parts.next().unwrap())
+    };
+    let compiler = of("FROM ").find_map(|image| image.strip_prefix("docker.io/library/rust:")).unwrap();
+    let manifest = document("Cargo.toml");
+    let needed = manifest.lines().find_map(|line| line.strip_prefix("rust-version = \"")).unwrap();
+    assert!(version(compiler.split('-').next().unwrap()) >= version(needed.trim_end_matches('"')));
+    assert!(of("RUN ").any(|command| command == "cargo build --release --locked --package shiplane-cli"));
+    assert!(
+        of("COPY ").any(|copied| copied == "--from=build /src/target/release/shiplane /usr/bin/shiplane")
+    );
+    assert_eq!(of("USER ").next_back(), Some("65534:65534"));
+    // Its arguments are the program's.
+    let list =
+        |word: &'static str| serde_json::from_str::<Vec<String>>(of(word).next_back().unwrap()).unwrap();
+    assert_eq!(list("ENTRYPOINT "), ["/usr/bin/shiplane"]);
+    let there = Machine::new();
+    there.dir("data");
+    let args: Vec<String> = list("CMD ").iter().map(|arg| arg.replace("9514", "0")).collect();
+    let args = args.iter().map(|arg| arg.strip_prefix('/').unwrap_or(arg));
+    let args: Vec<&str> = args.chain(["--listen", "127.0.0.1:0"]).collect();
+    if cfg!(feature = "status") {
+        let server = Server::start(&mut there.command(&args));
+        assert!(server.ticket().starts_with("shiplane://"));
+        assert_eq!(server.stop().code, Some(0));
+    }
 }

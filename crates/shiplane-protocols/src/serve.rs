@@ -182,7 +182,7 @@ impl FileServer {
                 () = shutdown.cancelled() => break,
             }
         }
-        // Who comes now would wait for answers that nobody gives.
+        // SPEC 1.13: who comes now would wait for answers that nobody gives.
         transport.refuse_new();
         self.closing.cancel();
         self.tasks.close();

@@ -64,7 +64,7 @@ impl ConnectionEnd {
             return Self::ClosedByPeer { code: Code::Unauthorised };
         }
         match error {
-            // An endpoint that is about to close takes no new connections.
+            // SPEC 1.13
             quinn::ConnectionError::ConnectionClosed(close)
                 if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
             {

@@ -10,7 +10,11 @@ use shiplane_protocols::{
 };
 use shiplane_transport::Identity;
 
-use super::{ServerBuilder, advertise::Advertised, advertised, sending::Sending};
+use super::{
+    ServerBuilder,
+    advertise::{Advertised, advertised},
+    sending::Sending,
+};
 use crate::{
     error::{Cause, Error},
     settings::limiter,

@@ -7,6 +7,7 @@ mod links;
 mod reach;
 mod serve;
 mod ssh;
+mod sync;
 
 use std::ffi::OsString;
 use std::num::NonZeroU64;
@@ -20,7 +21,7 @@ use serde::Serialize;
 use shiplane::{Compression, DigestAlgorithm, MAX_CHUNK_LEN_BYTES, PeerId, Peers};
 
 pub(crate) use self::filters::{FilterArgs, Pattern};
-use self::help::{EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP, SYNC_HELP};
+use self::help::{EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP};
 pub(crate) use self::inspect::{LsArgs, PingArgs, SourceArgs};
 pub(crate) use self::links::Links;
 pub(crate) use self::reach::{ReceiveArgs, SendArgs};
@@ -28,6 +29,7 @@ pub(crate) use self::reach::{ReceiveArgs, SendArgs};
 pub(crate) use self::serve::MetricsArgs;
 pub(crate) use self::serve::ServeArgs;
 pub(crate) use self::ssh::SshArgs;
+pub(crate) use self::sync::{OneWay, SyncArgs};
 use crate::completion;
 use crate::units::{UnitError, parse_duration, parse_rate, parse_size};
 
@@ -187,37 +189,6 @@ pub(crate) struct PushArgs {
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "durability", "jobs", "chunk", "skip", "links", "attributes", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
-    /// Print one JSON event per line
-    #[arg(long, conflicts_with = "quiet")]
-    pub(crate) json: bool,
-    /// Print errors only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = SYNC_HELP)]
-pub(crate) struct SyncArgs {
-    /// Local directory; it must exist
-    #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
-    /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH], or [USER@]HOST:PATH over ssh; omit it if the ticket comes from a file or variable
-    #[arg(value_name = "TARGET", add = ArgValueCompleter::new(completion::servers))]
-    pub(crate) target: Option<OsString>,
-    /// Show what would change on each side and why; change nothing
-    #[arg(short = 'n', long)]
-    pub(crate) dry_run: bool,
-    /// Permit a sync that deletes more than half of one side's files, or more than 1,000
-    #[arg(long)]
-    pub(crate) allow_mass_deletion: bool,
-    #[command(flatten)]
-    pub(crate) moving: MovingArgs,
-    #[command(flatten)]
-    pub(crate) ssh: SshArgs,
-    #[command(flatten)]
-    pub(crate) path: PathArgs,
-    #[command(flatten)]
-    pub(crate) filters: FilterArgs,
     /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,

@@ -80,7 +80,7 @@ pub(crate) enum Event {
     LeftOut {
         /// The side that has the reason.
         side: &'static str,
-        /// `links`, `special`, `names`, `unreadable`, `changed` or `refused`.
+        /// `links`, `special`, `names`, `unreadable`, `changed`, `refused` or, of `sync --one-way`, `conflict`.
         kind: &'static str,
         path: String,
         reason: String,

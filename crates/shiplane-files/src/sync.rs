@@ -5,7 +5,7 @@
 //!
 //! 1. [`scan`](fn@scan) lists what is here, and reads only what its [`StatCache`] does not know; [`SeenFiles`] tells
 //!    whether it is still so. [`Manifest`] is that list, [`Changes`] what has changed of it.
-//! 2. [`plan`](fn@plan) is pure: what is to be done on both sides, and why. [`BaseStore`] remembers what was common.
+//! 2. [`plan`](fn@plan) is pure: what is to be done on both sides, and why; [`plan_one_way`] is the same in one direction. [`BaseStore`] remembers what was common.
 //! 3. [`Dataset`]: a directory with its list, its base and its lock. [`Work`]: one side's part of the plan, step by step.
 
 mod base;
@@ -32,7 +32,7 @@ pub use dataset::{Agreed, Dataset, KeepAlive, Site, SiteOptions, View};
 pub use error::DatasetError;
 pub use left::UnresolvedReason;
 pub use manifest::{FileState, LinkState, Manifest, Node, Stamp};
-pub use plan::{Action, Change, Consent, Outcome, PlanError, Side, Why, plan};
+pub use plan::{Action, Change, Consent, OneWay, Outcome, PlanError, Side, Why, plan, plan_one_way};
 pub use scan::{GoOn, ScanError, ScanOptions, Scanned, SeenFiles, scan};
 pub use stat_cache::StatCache;
 pub use state::SyncState;

@@ -141,8 +141,8 @@ pub struct Action {
     /// `create_link`, `set_metadata` or `take`.
     ///
     /// What any job leaves out is of a kind: `links`, `special` (devices, sockets, FIFOs), `names` (that a file system
-    /// does not take), `unreadable`, `changed` (while it was read) or `refused` (by the receiver's system). The job's
-    /// `skip` says beforehand that a kind is not wanted.
+    /// does not take), `unreadable`, `changed` (while it was read), `refused` (by the receiver's system) or `conflict`
+    /// (in a sync in one direction). The job's `skip` says beforehand that a kind is not wanted.
     pub change: &'static str,
     /// Where. Escaped: safe to print.
     pub path: String,

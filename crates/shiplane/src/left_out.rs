@@ -30,3 +30,6 @@ const UNREADABLE: &str = "unreadable";
 const CHANGED: &str = "changed";
 const ATTRIBUTES: &str = "attributes";
 const REFUSED: &str = "refused";
+
+/// What a sync in one direction does not replace.
+pub(crate) const CONFLICT: &str = "conflict";

@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use shiplane::{Report, escape};
+use shiplane::{Report, Side, escape};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
+use crate::args::OneWay;
 use crate::events::{Event, Limited};
 use crate::failure::Failure;
 use crate::job::Job;
@@ -38,6 +39,7 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
         .connection()
         .sync(&settings.directory)
         .dry_run(settings.dry_run)
+        .one_way(settings.one_way.map_or(Side::Network, OneWay::to))
         .allow_mass_deletion(settings.allow_mass_deletion);
     let sync = with_common!(sync, &settings.common, job, stop);
     let synced = transfer.finish(sync).await;

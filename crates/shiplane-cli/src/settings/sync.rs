@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use shiplane::Target;
 
 use super::{FilterSettings, JobSettings, SettingsError, check_local, one_server, output_mode};
-use crate::args::{SshArgs, SyncArgs};
+use crate::args::{OneWay, SshArgs, SyncArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `sync`.
@@ -16,6 +16,7 @@ pub(crate) struct SyncSettings {
     pub(crate) directory: PathBuf,
     pub(crate) target: Target,
     pub(crate) dry_run: bool,
+    pub(crate) one_way: Option<OneWay>,
     pub(crate) allow_mass_deletion: bool,
     pub(crate) ssh: SshArgs,
     pub(crate) buffer_len_bytes: usize,
@@ -40,6 +41,7 @@ impl SyncSettings {
             directory: args.directory,
             target,
             dry_run: args.dry_run,
+            one_way: args.one_way,
             allow_mass_deletion: args.allow_mass_deletion,
             ssh: args.ssh,
             buffer_len_bytes: args.moving.buffer,

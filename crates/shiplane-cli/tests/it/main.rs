@@ -46,6 +46,8 @@ mod nearby;
 #[cfg(test)]
 #[cfg(feature = "octopii")]
 mod octopii;
+#[cfg(test)]
+mod one_way;
 #[cfg(target_os = "linux")] // Network namespaces.
 #[cfg(test)]
 mod outages;

@@ -11,7 +11,7 @@ use super::base::{BaseKey, Generations};
 use super::changes::Changes;
 use super::error::DatasetError;
 use super::manifest::Manifest;
-use super::plan::{Action, Consent, Outcome, PlanError, plan};
+use super::plan::{Action, Consent, Outcome, PlanError, Side, plan, plan_one_way};
 use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
 use super::state::SyncState;
@@ -382,12 +382,13 @@ pub struct Agreed {
 
 impl Agreed {
     /// Plans, with `own` as the local side, which may take names in another case for the same. What either side does not
-    /// list is left out on both.
+    /// list is left out on both. `only_to` is the one side that is changed, in a sync in one direction.
     pub fn on<'a>(
         base: &Manifest,
         own: &Manifest,
         other: &Manifest,
         unlisted: impl Iterator<Item = &'a RelPath>,
+        only_to: Option<Side>,
         consent: Consent,
         folds: bool,
     ) -> Result<Self, PlanError> {
@@ -397,9 +398,12 @@ impl Agreed {
             unlisted.iter().for_each(|path| manifest.forget(path));
             manifest
         });
-        let outcome = plan(&known_base, &own, &other, consent)?;
+        let outcome = match only_to {
+            Some(to) => plan_one_way(&known_base, &own, &other, to, consent)?,
+            None => plan(&known_base, &own, &other, consent)?,
+        };
         let mut agreed = Self { own, outcome, base: base.clone(), unlisted };
-        if folds {
+        if folds && only_to.is_none() {
             agreed.respell(&known_base, &other, consent);
         }
         Ok(agreed)
@@ -415,6 +419,16 @@ impl Agreed {
         &self.outcome.actions
     }
 
+    /// Where the side that takes, in one direction, keeps its own version.
+    pub fn kept(&self) -> impl Iterator<Item = (Side, &RelPath)> {
+        self.outcome.one_way.iter().flat_map(|one_way| one_way.kept.iter().map(|path| (one_way.to, path)))
+    }
+
+    /// Whether nothing is changed on this side.
+    pub(super) fn is_source_only(&self) -> bool {
+        self.outcome.one_way.as_ref().is_some_and(|one_way| one_way.to == Side::Remote)
+    }
+
     /// The digest of the merged manifest.
     pub fn merged_digest(&self) -> Digest {
         self.outcome.merged.digest()
@@ -426,7 +440,8 @@ impl Agreed {
         let unsettled: BTreeSet<_> = unsettled.collect();
         let is_left =
             |path: &RelPath| unsettled.contains(path) || is_within(path, |path| self.unlisted.contains(path));
-        let (merged, base) = (&self.outcome.merged, &self.base);
+        let common = self.outcome.one_way.as_ref().map_or(&self.outcome.merged, |one_way| &one_way.common);
+        let (merged, base) = (common, &self.base);
         let settled = merged.iter().filter(|(path, _)| !unsettled.contains(path)).map(|node| (merged, node));
         let left = base.iter().filter(|(path, _)| is_left(path)).map(|node| (base, node));
         let mut next = Manifest::new();

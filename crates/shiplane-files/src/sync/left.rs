@@ -31,6 +31,8 @@ pub enum UnresolvedReason {
     Stripped,
     /// The other side says so.
     LeftThere(LeftOutReason),
+    /// The side that takes the changes of a sync in one direction has a version of its own.
+    OwnVersion,
 }
 
 impl UnresolvedReason {
@@ -43,6 +45,7 @@ impl UnresolvedReason {
             Self::Unreadable(_) => LeftOutReason::Unreadable,
             Self::NotEmpty => LeftOutReason::NotEmpty,
             Self::Stripped => LeftOutReason::Attributes,
+            Self::OwnVersion => LeftOutReason::InTheWay,
         }
     }
 
@@ -101,6 +104,7 @@ impl fmt::Display for UnresolvedReason {
             Self::NotEmpty => f.write_str("something in it is not synced"),
             Self::Stripped => f.write_str("not all of its extended attributes can be carried"),
             Self::LeftThere(reason) => write!(f, "left out there: {reason}"),
+            Self::OwnVersion => f.write_str("changed on this side too; a one-way sync keeps it"),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Computes the plan of a sync.
 
+mod one_way;
+
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use shiplane_wire::{Attributes, Digest, EntryKind, PathRefused, Principal, RelPath};
 use thiserror::Error;
 
+pub use self::one_way::{OneWay, plan_one_way};
 use super::conflict::name_of;
 use super::manifest::{FileState, LinkState, Manifest, Node, Stamp};
 
@@ -84,19 +87,23 @@ pub enum Why {
     MetadataChanged,
     /// Deleted here and edited there: what was edited stays.
     EditOutlivesDeletion,
+    /// Deleted on the side that only takes changes: it comes again.
+    Restored,
     /// Both have changed it, each in its way: both versions stay, one of them under another name.
     BothEdited,
     /// A directory has the name here or there: the file gets another.
     DirectoryInItsPlace,
 }
 
-/// What [`plan`] comes to.
+/// What [`plan`] or [`plan_one_way`] comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What both sides have afterwards: the next base.
+    /// What both sides have afterwards, and the next base; in one direction, what the side that takes has.
     pub merged: Manifest,
     /// What is to be done, on both sides. Empty if nothing is.
     pub actions: Vec<Action>,
+    /// Of a sync in one direction.
+    pub one_way: Option<OneWay>,
 }
 
 /// What the user has agreed to.
@@ -161,7 +168,7 @@ pub fn plan(
     for (side, own, other) in [(Side::Local, local, remote), (Side::Remote, remote, local)] {
         merge.act(side, own, other, &mut actions);
     }
-    Ok(Outcome { merged: merge.merged, actions })
+    Ok(Outcome { merged: merge.merged, actions, one_way: None })
 }
 
 /// What both are to have, and where it comes from. A *leaf* is a file or a link.
@@ -171,6 +178,8 @@ struct Merge {
     renamed: BTreeMap<RelPath, (RelPath, Why)>,
     /// Leaves that stay although one side has deleted them.
     outlived: BTreeSet<RelPath>,
+    /// Leaves that come again.
+    restored: BTreeSet<RelPath>,
     /// What was there before.
     base: BTreeSet<RelPath>,
 }
@@ -236,7 +245,7 @@ impl Merge {
         }
         describe(&mut merged, [base, local, remote], &renamed);
         let base = base.iter().map(|(path, _)| path.clone()).collect();
-        Ok(Self { merged, renamed, outlived, base })
+        Ok(Self { merged, renamed, outlived, restored: BTreeSet::new(), base })
     }
 
     /// What one side has to do, in an order in which it can be done.
@@ -307,6 +316,8 @@ impl Merge {
     fn why_there(&self, path: &RelPath) -> Why {
         if self.outlived.contains(path) {
             Why::EditOutlivesDeletion
+        } else if self.restored.contains(path) {
+            Why::Restored
         } else if self.base.contains(path) {
             Why::Edited
         } else {

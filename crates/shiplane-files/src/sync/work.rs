@@ -18,7 +18,7 @@ use shiplane_wire::{Digest, Entry, EntryKind, RelPath, Version};
 use super::dataset::{Agreed, View};
 use super::error::DatasetError;
 use super::left::UnresolvedReason;
-use super::manifest::{FileState, LinkState, Node, Stamp};
+use super::manifest::{FileState, LinkState, Manifest, Node, Stamp};
 use super::plan::{Action, Change, Side};
 use super::policy::{CopyPolicy, Shared, TakePolicy};
 use super::scan::ScanError;
@@ -336,6 +336,7 @@ impl Work {
                 set.or_else(|error| left.failed(path, error))?;
             }
         }
+        let merged = if agreed.is_source_only() { &Manifest::new() } else { merged };
         let attributes = |path| merged.attributes(path).cloned();
         let directories = merged.iter().filter(|(path, _)| !left.contains(path));
         let directories =

@@ -295,6 +295,7 @@ impl Running {
         let theirs = unpack(&mut self.claim, start.changes, timeout, self.digest, &self.memory).await;
         let theirs = theirs.map_err(|error| fault(&error))?;
         let consent = Consent { mass_deletion: start.mass_deletion };
+        let only_to = start.direction.at_callee();
         let announced = Digest::from_bytes(self.request.manifest_digest);
         let filters = Arc::clone(&self.filters);
         let own = dataset.view().ok_or_else(|| Fault::new(FaultCode::Internal, ""))?;
@@ -309,6 +310,7 @@ impl Running {
                 &own.manifest,
                 &other,
                 own.unlisted.iter().chain(theirs.unlisted()),
+                only_to,
                 consent,
                 own.folds(),
             )?;

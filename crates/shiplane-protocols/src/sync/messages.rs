@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
+use shiplane_files::internals::sync::Side;
 use shiplane_rpc::Method;
 
 use crate::{
@@ -86,6 +87,8 @@ pub(crate) struct SyncStart {
     pub(crate) up: [u8; 16],
     /// The transfer of what the caller takes.
     pub(crate) down: [u8; 16],
+    /// Whose changes are taken.
+    pub(crate) direction: SyncDirection,
     /// Whether either side may lose most of its files.
     pub(crate) mass_deletion: bool,
     /// The most that either side may try.
@@ -93,6 +96,37 @@ pub(crate) struct SyncStart {
     /// The most that the callee may send.
     pub(crate) bytes_per_second: Option<NonZeroU64>,
     pub(crate) changes: SyncBody,
+}
+
+/// In which direction changes are taken (SPEC 5.16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SyncDirection {
+    /// In both.
+    Both,
+    /// Only the callee is changed.
+    ToCallee,
+    /// Only the caller is changed.
+    ToCaller,
+}
+
+impl SyncDirection {
+    /// Of a caller of which only this side is to be changed.
+    pub(crate) fn of_caller(only_to: Option<Side>) -> Self {
+        match only_to {
+            None => Self::Both,
+            Some(Side::Local) => Self::ToCaller,
+            Some(Side::Remote) => Self::ToCallee,
+        }
+    }
+
+    /// The one side that is changed, as the callee names it.
+    pub(crate) fn at_callee(self) -> Option<Side> {
+        match self {
+            Self::Both => None,
+            Self::ToCallee => Some(Side::Local),
+            Self::ToCaller => Some(Side::Remote),
+        }
+    }
 }
 
 /// The answer to it: the callee has come to this result, and is ready to provide and to receive.
@@ -157,4 +191,26 @@ pub(crate) fn fuzz_bodies(data: &[u8]) {
     fuzz_body::<Step<SyncReady>>(data);
     fuzz_body::<SyncSettle>(data);
     fuzz_body::<Step<SyncDone>>(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_a_start_are_these() {
+        let start = SyncStart {
+            sync: [1; 16],
+            up: [2; 16],
+            down: [3; 16],
+            direction: SyncDirection::ToCaller,
+            mass_deletion: true,
+            compression: Compression::Never,
+            bytes_per_second: None,
+            changes: SyncBody::Inline(vec![4]),
+        };
+        let rest = [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4];
+        let expected = [&[1; 16][..], &[2; 16], &[3; 16], &rest].concat();
+        assert_eq!(shiplane_rpc::internals::encode(&start).unwrap()[..], expected);
+    }
 }

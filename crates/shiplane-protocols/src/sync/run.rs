@@ -33,6 +33,8 @@ pub struct SyncJob {
     pub state: SyncState,
     /// This side's key. Of two that begin at the same moment, the greater one steps back.
     pub own: PeerId,
+    /// The one side that is changed, in a sync in one direction.
+    pub only_to: Option<Side>,
     /// What the user agrees to.
     pub consent: Consent,
     /// What is not part of it, on either side.

@@ -49,6 +49,7 @@ pub(crate) fn job(world: &World) -> SyncJob {
         remote_path: Vec::new(),
         state: SyncState::at(world.outside().join("state-here")),
         own: PeerId::from_bytes([7; 32]),
+        only_to: None,
         consent: Consent::default(),
         filters: Arc::default(),
         attributes: false,

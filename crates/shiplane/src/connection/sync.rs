@@ -14,6 +14,7 @@ use super::{Connection, redial::Redial};
 use crate::{
     error::{Cause, Error},
     event::{Action, Phase, Side},
+    left_out::CONFLICT,
     report::Report,
     settings::{Settings, common_setters},
     tracker::{ProgressState, Tracker},
@@ -36,6 +37,7 @@ pub struct SyncJob {
     to: Vec<u8>,
     is_dry_run: bool,
     allows_mass_deletion: bool,
+    only_to: Option<disk::Side>,
     settings: Settings,
 }
 
@@ -47,6 +49,7 @@ impl SyncJob {
             to: Vec::new(),
             is_dry_run: false,
             allows_mass_deletion: false,
+            only_to: None,
             settings: Settings::default(),
         }
     }
@@ -70,6 +73,22 @@ impl SyncJob {
         self
     }
 
+    /// Takes changes in one direction only: those of the other machine are done on this one. The other one is not
+    /// changed. [`Side::Network`] is neither of them, and stands for both directions, the default.
+    ///
+    /// What the side that is changed has of its own stays: files that the other side does not have, and also files that
+    /// both have changed, or that one has changed and the other deleted. Those are left out, with an
+    /// [`Action::change`] of `conflict`. What was deleted there alone comes again. A later sync in both directions finds
+    /// all of that.
+    pub fn one_way(mut self, to: Side) -> Self {
+        self.only_to = match to {
+            Side::ThisMachine => Some(disk::Side::Local),
+            Side::Peer => Some(disk::Side::Remote),
+            Side::Network => None,
+        };
+        self
+    }
+
     common_setters!();
 
     async fn run(mut self) -> Result<Report, Error> {
@@ -86,6 +105,7 @@ impl SyncJob {
             remote_path: self.connection.server_path(&self.to)?,
             state: SyncState::at(self.connection.client().places().sync_path()?),
             own: self.connection.client().id(),
+            only_to: self.only_to,
             consent: Consent { mass_deletion: self.allows_mass_deletion },
             filters,
             attributes: self.settings.attributes,
@@ -183,7 +203,9 @@ fn report(
     }
     for left in &synced.left {
         let (path, why) = (left.path.to_string(), left.why.to_string());
-        tracker.left_out(Action::left_out(side(left.side), left.why.reason(), path, Some(why)));
+        let left_out = Action::left_out(side(left.side), left.why.reason(), path, Some(why));
+        let is_conflict = matches!(left.why, disk::UnresolvedReason::OwnVersion);
+        tracker.left_out(Action { change: if is_conflict { CONFLICT } else { left_out.change }, ..left_out });
     }
     tracker.left_out_unnamed(synced.left_unnamed);
     Report {
@@ -216,6 +238,7 @@ fn action(action: &disk::Action) -> Action {
         (Why::Deleted, _) => "deleted on the other side",
         (Why::EditOutlivesDeletion, disk::Side::Local) => "deleted here, edited there",
         (Why::EditOutlivesDeletion, disk::Side::Remote) => "deleted there, edited here",
+        (Why::Restored, _) => "deleted on this side only",
         (Why::BothEdited, _) => "edited on both sides",
         (Why::DirectoryInItsPlace, _) => "a directory has its name",
     };

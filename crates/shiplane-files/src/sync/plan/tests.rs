@@ -5,6 +5,8 @@ use shiplane_wire::{LinkTarget, Mtime};
 
 use super::*;
 
+mod one_way;
+
 const DIRECTORY: Node = Node::Directory(Stamp::UNKNOWN);
 
 fn path(text: &str) -> RelPath {
@@ -274,7 +276,7 @@ fn mirrored(outcome: &Outcome) -> Outcome {
     let mut actions = here;
     actions.extend(there);
     actions.iter_mut().for_each(|action| action.side = action.side.other());
-    Outcome { merged: outcome.merged.clone(), actions }
+    Outcome { merged: outcome.merged.clone(), actions, one_way: None }
 }
 
 proptest! {

@@ -27,8 +27,8 @@ use crate::sync::SyncError;
 use crate::sync::exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
 use crate::sync::messages::{
-    SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncDone, SyncEnd, SyncHalf,
-    SyncReady, SyncRequest, SyncResponse, SyncSettle, SyncStart,
+    SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncDirection, SyncDone, SyncEnd,
+    SyncHalf, SyncReady, SyncRequest, SyncResponse, SyncSettle, SyncStart,
 };
 use crate::transfer::{EventFn, Target, TransferOptions};
 
@@ -116,7 +116,7 @@ impl<'a> Attempt<'a> {
         let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;
         let ours = exchanged.half(&left);
         let SyncDone { half: theirs, base: their_base } = self.settle(ours.clone()).await?;
-        report.left = left_on_both(&theirs, left.into_iter());
+        report.left.extend(left_on_both(&theirs, left.into_iter()));
         let named = theirs.unsettled.as_ref().map_or(0, |unsettled| unsettled.len() as u64);
         report.left_unnamed = theirs.left.saturating_sub(named);
         blocking(move || remember(&dataset, &agreed, &ours, &theirs, their_base)).await?;
@@ -214,7 +214,7 @@ impl<'a> Attempt<'a> {
         let timeout = self.connection().config().timeouts().progress;
         let digest = self.job.transfer.digest;
         let theirs = unpack(&mut self.claim, changes, timeout, digest, &self.memory).await?;
-        let consent = self.job.consent;
+        let (only_to, consent) = (self.job.only_to, self.job.consent);
         let filters = Arc::clone(&self.job.filters);
         blocking(move || {
             let known = base.map(|base| dataset.common_base(&[base])).unwrap_or_default();
@@ -229,7 +229,7 @@ impl<'a> Attempt<'a> {
             let changes = dataset.changes_since(&known);
             let on_neither = dataset.unlisted().chain(theirs.unlisted());
             let folds = dataset.folds();
-            let agreed = Agreed::on(&known, dataset.manifest(), &other, on_neither, consent, folds)?;
+            let agreed = Agreed::on(&known, dataset.manifest(), &other, on_neither, only_to, consent, folds)?;
             let mut unlisted: Vec<_> = unlisted(Side::Remote, &theirs.unknown, &theirs.unsendable).collect();
             unlisted.extend(without_owners(dataset.manifest(), &other));
             Ok((dataset, Differing { agreed, changes, unlisted }))
@@ -254,6 +254,7 @@ impl<'a> Attempt<'a> {
             sync: *self.sync.as_bytes(),
             up: *up.transfer().as_bytes(),
             down: *down.transfer().as_bytes(),
+            direction: SyncDirection::of_caller(self.job.only_to),
             mass_deletion: self.job.consent.mass_deletion,
             compression: self.job.transfer.compression,
             bytes_per_second: self.job.transfer.bytes_per_second(),
@@ -352,7 +353,9 @@ fn report(dataset: &Dataset, differing: &Differing) -> SyncReport {
     let Differing { agreed, unlisted: theirs, .. } = differing;
     SyncReport {
         actions: agreed.actions().to_vec(),
-        left: Vec::new(),
+        left: (agreed.kept())
+            .map(|(side, path)| LeftPath { side, path: path.clone(), why: UnresolvedReason::OwnVersion })
+            .collect(),
         left_unnamed: 0,
         unlisted: unlisted(Side::Local, dataset.unknown(), &dataset.unsendable)
             .chain(theirs.iter().cloned())

@@ -43,6 +43,8 @@ pub(super) struct Start {
     pub(super) sync: [u8; 16],
     pub(super) up: [u8; 16],
     pub(super) down: [u8; 16],
+    /// Both.
+    pub(super) direction: u32,
     pub(super) mass_deletion: bool,
     pub(super) compression: u32,
     pub(super) bytes_per_second: Option<u64>,

@@ -60,6 +60,7 @@ pub(super) fn start(changes: Vec<u8>) -> Start {
         sync: SYNC,
         up: [6; 16],
         down: [7; 16],
+        direction: 0,
         mass_deletion: true,
         compression: 0,
         bytes_per_second: None,

@@ -1,0 +1,65 @@
+//! The arguments of `sync`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
+use shiplane::Side;
+
+use super::help::SYNC_HELP;
+use super::{FilterArgs, MovingArgs, PathArgs, SshArgs};
+use crate::completion;
+
+#[derive(Debug, Args)]
+#[command(after_help = SYNC_HELP)]
+pub(crate) struct SyncArgs {
+    /// Local directory; it must exist
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Ticket URL, or NAME[/PATH] or NAME|PEERID@HOST[:PORT][/PATH], or [USER@]HOST:PATH over ssh; omit it if the ticket comes from a file or variable
+    #[arg(value_name = "TARGET", add = ArgValueCompleter::new(completion::servers))]
+    pub(crate) target: Option<OsString>,
+    /// Show what would change on each side and why; change nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Take changes in one direction only: `push` changes only the server's side, `get` only this one
+    #[arg(long, value_name = "WAY", value_enum)]
+    pub(crate) one_way: Option<OneWay>,
+    /// Permit a sync that deletes more than half of one side's files, or more than 1,000
+    #[arg(long)]
+    pub(crate) allow_mass_deletion: bool,
+    #[command(flatten)]
+    pub(crate) moving: MovingArgs,
+    #[command(flatten)]
+    pub(crate) ssh: SshArgs,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
+    #[command(flatten)]
+    pub(crate) filters: FilterArgs,
+    /// Print one JSON event per line
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// The one direction of a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OneWay {
+    /// This side's changes are done on the server's side
+    Push,
+    /// The server's changes are done on this side
+    Get,
+}
+
+impl OneWay {
+    /// The side that is changed.
+    pub(crate) fn to(self) -> Side {
+        match self {
+            Self::Push => Side::Peer,
+            Self::Get => Side::ThisMachine,
+        }
+    }
+}

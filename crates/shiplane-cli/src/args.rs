@@ -282,9 +282,18 @@ pub(crate) struct PathArgs {
     /// Digest that verifies the data in transit
     #[arg(long, value_enum, default_value_t = Digest::Blake3)]
     pub(crate) digest: Digest,
-    /// How long to dial again when the connection is lost, e.g. 30s or 1h, or `never` give up; 0s: not at all
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_patience)]
-    pub(crate) give_up_after: Duration,
+    /// How long to dial again when the connection is lost, e.g. 30s or 1h, or `never` give up; 0s: not at all [default: 2m]
+    #[arg(long, value_name = "TIME", value_parser = parse_patience)]
+    pub(crate) give_up_after: Option<Duration>,
+}
+
+impl PathArgs {
+    /// How long a lost connection is dialled if nothing was said: a restart, a lift, a change of network; by what runs on
+    /// its own, without end.
+    pub(crate) fn patience(&self, is_watching: bool) -> Duration {
+        let usual = if is_watching { Duration::MAX } else { Duration::from_secs(120) };
+        self.give_up_after.unwrap_or(usual)
+    }
 }
 
 /// Kinds of paths that a transfer may leave out.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use shiplane::{Action, Report, Side};
 
 use crate::args::Digest;
+use crate::progress::seconds;
 
 /// One line. Paths and texts are escaped, so they are valid text even if a file name is not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -153,6 +154,29 @@ pub(crate) enum Event {
         from: Option<String>,
         why: String,
     },
+    /// `sync --watch` has made both sides equal once more; what it has changed comes before.
+    #[serde(rename = "synced")]
+    Round {
+        files: u64,
+        /// Number of changes.
+        actions: u64,
+        /// Number of paths that are left out.
+        left_out: u64,
+        bytes_sent: u64,
+        bytes_received: u64,
+        /// Bytes on the wire in both directions: fewer if compressed.
+        bytes_wire: u64,
+        /// The manifest digest: over all names and contents.
+        digest: String,
+        seconds: f64,
+    },
+    /// `sync --watch`: not all directories of a side can be watched, so that both sides are compared now and then.
+    NotWatched {
+        side: &'static str,
+        message: String,
+        /// From one comparison to the next.
+        scan_seconds: f64,
+    },
     /// `sync` is done and durable, or its dry run is.
     #[serde(rename = "done")]
     Synced {
@@ -273,6 +297,7 @@ pub(crate) enum Phase {
     Comparing,
     Syncing,
     Reconnecting,
+    Watching,
 }
 
 impl Phase {
@@ -293,6 +318,7 @@ impl Phase {
             Self::Comparing => "waiting for the server to compare",
             Self::Syncing => "sending and receiving",
             Self::Reconnecting => "connecting again",
+            Self::Watching => "waiting for changes",
         }
     }
 }
@@ -311,13 +337,14 @@ impl From<shiplane::Phase> for Phase {
             shiplane::Phase::Scanning => Self::Scanning,
             shiplane::Phase::Comparing => Self::Comparing,
             shiplane::Phase::Reconnecting => Self::Reconnecting,
+            shiplane::Phase::Watching => Self::Watching,
             // `Syncing`, and what a later library may add.
             _ => Self::Syncing,
         }
     }
 }
 
-fn side_name(side: Side) -> &'static str {
+pub(crate) fn side_name(side: Side) -> &'static str {
     if side == Side::Peer { "there" } else { "here" }
 }
 
@@ -360,6 +387,20 @@ impl Event {
         let named: Vec<String> =
             named.take(MAX_LIMITS).map(|limited| format!("{} {} %", limited.by, share(limited))).collect();
         format!("; limited by {}", named.join(", "))
+    }
+
+    /// The event of `sync --watch` after a round.
+    pub(crate) fn round(report: &Report) -> Self {
+        Self::Round {
+            files: report.files,
+            actions: report.actions.len() as u64,
+            left_out: report.left_out_count,
+            bytes_sent: report.bytes_sent,
+            bytes_received: report.bytes_received,
+            bytes_wire: report.bytes_wire,
+            digest: report.digest.clone().unwrap_or_default(),
+            seconds: seconds(report.elapsed),
+        }
     }
 
     /// Writes and flushes one line.

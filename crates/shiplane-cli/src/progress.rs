@@ -79,6 +79,8 @@ pub(crate) struct Reporter<W> {
     /// Whether `out` is a terminal, which must not get the bytes of a name as they are.
     is_terminal: bool,
     bar: Option<ProgressBar>,
+    /// Whether the bar is gone only as long as nothing is to be expected.
+    is_bar_hidden: bool,
     /// Whether somebody watches: the run then ends with a line.
     is_watched: bool,
     began_at: Instant,
@@ -110,6 +112,7 @@ impl<W: Write> Reporter<W> {
             is_terminal,
             is_watched: io::stderr().is_terminal(),
             bar,
+            is_bar_hidden: false,
             began_at: now,
             last: None,
             resumed_told: 0,
@@ -132,6 +135,13 @@ impl<W: Write> Reporter<W> {
             Some(last) if last.progress == progress => last.moved_at,
             _ => now,
         };
+        if progress.phase == Phase::Watching {
+            self.is_bar_hidden |= self.bar.is_some();
+            self.end_bar();
+        } else if std::mem::take(&mut self.is_bar_hidden) {
+            self.bar = Some(new_bar());
+            set_bar(self.bar.clone());
+        }
         if let Some(bar) = &self.bar {
             draw(bar, &progress, phase_is_new);
         }
@@ -146,6 +156,11 @@ impl<W: Write> Reporter<W> {
             (told_at, told) = (Some(now), Some(progress));
         }
         self.last = Some(Shown { progress, moved_at, told_at, told });
+    }
+
+    /// Whether nothing is to be expected until something happens: there is nothing to report meanwhile.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.progress.phase == Phase::Watching)
     }
 
     /// Reports progress that was held back by the event interval, and stalls. Call it every [`TICK_INTERVAL`].
@@ -185,6 +200,15 @@ impl<W: Write> Reporter<W> {
                     Some(why) => format!("data goes through {address}: {why}"),
                     None => format!("data goes to {address}"),
                 });
+            }
+            (OutputMode::Human | OutputMode::Quiet, Event::NotWatched { side, message, scan_seconds }) => {
+                let every = Duration::try_from_secs_f64(*scan_seconds).unwrap_or_default();
+                print_line(&format!(
+                    "not everything {side} is watched, and both sides are compared every {every:.0?}: {message}"
+                ));
+            }
+            (OutputMode::Human, round @ Event::Round { .. }) if self.is_watched => {
+                print_line(&summary(round));
             }
             (OutputMode::Human | OutputMode::Quiet, Event::File { path, sha256: Some(sha256), .. }) => {
                 let line = checksums::line(sha256, path, self.is_terminal);
@@ -341,6 +365,13 @@ fn summary(event: &Event) -> String {
         }
         Event::Pushed { files, bytes_sent, bytes_wire, bytes_resumed, left_out, seconds, .. } => {
             (files, *bytes_sent, *bytes_wire, "sent", bytes_resumed, left_out, seconds)
+        }
+        Event::Round { actions, left_out, bytes_sent, bytes_received, seconds, .. } => {
+            let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+            let (sent, received) = (BinaryBytes(*bytes_sent), BinaryBytes(*bytes_received));
+            let left_out = if *left_out == 0 { String::new() } else { format!(", {left_out} left out") };
+            let done = format!("synced: {}{left_out}", count(*actions, "change"));
+            return format!("{done}, {sent} sent, {received} received in {took:.1?}; watching");
         }
         Event::Synced { files, actions, left_out, bytes_sent, bytes_received, seconds, .. } => {
             let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();

@@ -276,7 +276,7 @@ impl JobSettings {
             compress: path.compress,
             digest: path.digest,
             skip: links.skipped(skip),
-            give_up_after: path.give_up_after,
+            give_up_after: path.patience(false),
             filters: FilterSettings::default(),
             inside_links_only: links == Links::Inside,
             // A sender by a code says nothing of whom files are to belong to.

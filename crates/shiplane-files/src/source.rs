@@ -127,6 +127,11 @@ impl SourceRoot {
         }
     }
 
+    /// The path of this machine that it was opened by.
+    pub(crate) fn place(&self) -> Option<&Path> {
+        Some(&self.opened.as_ref()?.path)
+    }
+
     /// Whether it is a directory, and not one file.
     pub fn is_directory(&self) -> bool {
         self.directory().is_some()

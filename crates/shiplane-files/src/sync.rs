@@ -7,6 +7,7 @@
 //!    whether it is still so. [`Manifest`] is that list, [`Changes`] what has changed of it.
 //! 2. [`plan`](fn@plan) is pure: what is to be done on both sides, and why; [`plan_one_way`] is the same in one direction. [`BaseStore`] remembers what was common.
 //! 3. [`Dataset`]: a directory with its list, its base and its lock. [`Work`]: one side's part of the plan, step by step.
+//! 4. [`watch`](fn@watch) tells when there may be something to sync again.
 
 mod base;
 mod changes;
@@ -23,6 +24,7 @@ mod sealed;
 mod spelling;
 mod stat_cache;
 mod state;
+mod watch;
 mod work;
 
 pub use base::{BaseError, BaseKey, BaseStore};
@@ -34,8 +36,10 @@ pub use left::UnresolvedReason;
 pub use manifest::{FileState, LinkState, Manifest, Node, Stamp};
 pub use plan::{Action, Change, Consent, OneWay, Outcome, PlanError, Side, Why, plan, plan_one_way};
 pub use scan::{GoOn, ScanError, ScanOptions, Scanned, SeenFiles, scan};
+pub use shiplane_platform::internals::{TreeWatch, Unwatched, WatchLimit};
 pub use stat_cache::StatCache;
 pub use state::SyncState;
+pub use watch::watch;
 pub use work::{Prepared, Work};
 
 /// The fuzzer's entries.

@@ -16,12 +16,14 @@
 mod calls;
 #[cfg(unix)]
 mod disk;
+mod watch;
 
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
     pub use crate::calls::*;
+    pub use crate::watch::{Excludes, TreeWatch, Unwatched, WatchLimit, WatchRules};
     /// Where a simulation comes between us and the disk.
     #[cfg(unix)]
     pub mod disk {

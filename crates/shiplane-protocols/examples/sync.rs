@@ -55,6 +55,7 @@ pub(crate) async fn sync_twice(home: &Path) -> Result<[SyncReport; 2], Failure> 
         remote_path: Vec::new(),
         state: SyncState::at(home.join("laptop-state")),
         own,
+        root: None,
         only_to: None,
         consent: Consent::default(),
         filters: Arc::default(),

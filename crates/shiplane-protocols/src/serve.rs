@@ -6,6 +6,7 @@ mod push;
 mod registry;
 mod sync;
 mod targets;
+mod watch;
 
 use std::{
     path::Path,
@@ -45,7 +46,7 @@ use crate::{
         agree_digest, check_attributes, denied, not_redeemed, not_served,
     },
     metrics::Counting,
-    sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START},
+    sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SYNC_WATCH},
     transfer::{
         MemoryBudget, TransferError, TransferOptions,
         provider::{Provided, provide},
@@ -253,7 +254,7 @@ impl FileServer {
     /// As [`router`](Self::router), for guests who may call `methods` too, by which they authorise themselves.
     #[must_use]
     pub fn router_with_guests(self: &Arc<Self>, methods: &'static [&'static str]) -> Router {
-        let [redeem, open, push, settle, sync, sync_start, sync_settle, alive] =
+        let [redeem, open, push, settle, sync, sync_start, sync_settle, alive, watch] =
             std::array::from_fn(|_| Arc::clone(self));
         Router::new()
             .guard(move |context, method| {
@@ -291,6 +292,10 @@ impl FileServer {
             .typed(SYNC_ALIVE, move |context, request| {
                 let known = alive.sync_is_alive(&context, &request);
                 async move { known }
+            })
+            .typed(SYNC_WATCH, move |context, request| {
+                let server = Arc::clone(&watch);
+                async move { server.watch_sync(context, request).await }
             })
     }
 

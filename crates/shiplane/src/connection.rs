@@ -279,6 +279,11 @@ impl Connection {
         &self.inner.client
     }
 
+    /// Whether both are the same connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner.peer, &other.inner.peer)
+    }
+
     /// What the server calls `path`.
     pub(crate) fn server_path(&self, path: &[u8]) -> Result<Vec<u8>, Error> {
         join(self.inner.target.path(), path)

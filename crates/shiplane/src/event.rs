@@ -1,10 +1,9 @@
 //! What a running job reports: one event type for all jobs.
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::time::Duration;
 
-use shiplane_wire::LeftOutReason;
-
-use crate::left_out::kind_of;
+pub(crate) use crate::action::{Action, Side};
+use crate::report::Report;
 
 /// One step of a running job, and how far the job is.
 ///
@@ -73,6 +72,18 @@ pub enum EventKind {
     Deleted(Action),
     /// Something is left out: [`Action::change`] says what kind of thing, [`Action::why`] the reason.
     LeftOut(Action),
+    /// A [watching](crate::SyncJob::watch) sync has made both sides equal once more. The first such event comes when they
+    /// are equal for the first time, the others only if something had changed.
+    Synced(Box<Report>),
+    /// Not all directories of a side can be watched for changes, so that a watching sync compares both sides now and then.
+    NotWatched {
+        /// Whose directories.
+        side: Side,
+        /// Why, and what to do, as text.
+        why: String,
+        /// How long it waits from one comparison to the next.
+        pause: Duration,
+    },
     /// The connection is lost. The job dials again after a pause, and goes on where it was.
     ConnectionLost {
         /// Why, as text: of the connection, or of the last attempt to dial.
@@ -87,18 +98,6 @@ pub enum EventKind {
         /// Why there is no better one. Escaped: safe to print.
         why: Option<String>,
     },
-}
-
-/// One of the two machines, or what is between them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Side {
-    /// The machine that this program runs on.
-    ThisMachine,
-    /// The peer's machine.
-    Peer,
-    /// The network between them.
-    Network,
 }
 
 /// What a job is doing.
@@ -129,53 +128,6 @@ pub enum Phase {
     Syncing,
     /// Dials again, because the connection was lost.
     Reconnecting,
-}
-
-/// One thing that a job did, would do in a dry run, or left undone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Action {
-    /// On which side.
-    pub side: Side,
-    /// What a sync does: `keep_as`, `rename`, `remove_file`, `remove_directory`, `create_directory`,
-    /// `create_link`, `set_metadata` or `take`.
-    ///
-    /// What any job leaves out is of a kind: `links`, `special` (devices, sockets, FIFOs), `names` (that a file system
-    /// does not take), `unreadable`, `changed` (while it was read), `refused` (by the receiver's system) or `conflict`
-    /// (in a sync in one direction). The job's `skip` says beforehand that a kind is not wanted.
-    pub change: &'static str,
-    /// Where. Escaped: safe to print.
-    pub path: String,
-    /// Where the file is now, if that is elsewhere. Escaped.
-    pub from: Option<String>,
-    /// Why, as text.
-    pub why: Cow<'static, str>,
-}
-
-impl Action {
-    pub(crate) fn left_out(side: Side, reason: LeftOutReason, path: String, why: Option<String>) -> Self {
-        let why = why.unwrap_or_else(|| reason.to_string()).into();
-        Self { side, change: kind_of(reason), path, from: None, why }
-    }
-}
-
-impl Side {
-    /// The other one of the two machines.
-    pub(crate) fn other(self) -> Self {
-        match self {
-            Self::ThisMachine => Self::Peer,
-            Self::Peer => Self::ThisMachine,
-            Self::Network => Self::Network,
-        }
-    }
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ThisMachine => "this machine",
-            Self::Peer => "peer",
-            Self::Network => "network",
-        })
-    }
+    /// Waits for changes on either side.
+    Watching,
 }

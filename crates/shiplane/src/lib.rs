@@ -109,6 +109,7 @@
 #![doc = "```"]
 #![forbid(unsafe_code)]
 
+mod action;
 mod client;
 mod connection;
 mod error;
@@ -131,10 +132,11 @@ mod target;
 mod tickets;
 mod tracker;
 
+pub use action::{Action, Side};
 pub use client::{Client, ClientBuilder};
 pub use connection::{Connection, get::GetJob, push::PushJob, sync::SyncJob};
 pub use error::{Error, ErrorKind};
-pub use event::{Action, Event, EventKind, Phase, Side};
+pub use event::{Event, EventKind, Phase};
 pub use leftovers::clean;
 pub use peers::{KnownPeer, Peers};
 pub use report::Report;

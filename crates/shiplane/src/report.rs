@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use shiplane_protocols::internals::transfer::FilesReport;
 use shiplane_wire::{DigestAlgorithm, Durability};
 
-use crate::event::Action;
+use crate::action::Action;
 
 /// What a job achieved. Everything in it is verified, and durable if that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -287,6 +287,35 @@ impl Tracker {
         self.emit(&mut state, EventKind::Progress, None);
     }
 
+    /// A watching sync begins another round: nothing has moved in it yet. What was left out before is not told again, as
+    /// long as it stays so.
+    pub(crate) fn next_round(&self, progress: ProgressState) {
+        let mut state = self.state();
+        if state.left_out_count == 0 {
+            state.announced = Announced::default();
+        }
+        state.left_out.clear();
+        state.left_out_bytes = 0;
+        state.left_out_count = 0;
+        state.progress = ProgressState { moved_bytes: state.progress.moved_bytes, ..progress };
+        self.emit(&mut state, EventKind::Progress, None);
+    }
+
+    /// What a watching sync has done in a round, if it is worth an event.
+    pub(crate) fn end_round(&self, report: Report, is_told: bool) {
+        let mut state = self.state();
+        let (left_out, left_out_count) = (state.left_out.clone(), state.left_out_count);
+        let report = Report { left_out, left_out_count, ..report };
+        if is_told {
+            self.emit(&mut state, EventKind::Synced(Box::new(report)), None);
+        }
+    }
+
+    /// A side is not watched as a whole.
+    pub(crate) fn not_watched(&self, side: Side, why: String, pause: Duration) {
+        self.emit(&mut self.state(), EventKind::NotWatched { side, why, pause }, None);
+    }
+
     /// Something is left out.
     pub(crate) fn left_out(&self, left_out: Action) {
         let mut state = self.state();

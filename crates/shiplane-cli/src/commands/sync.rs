@@ -11,7 +11,6 @@ use crate::args::OneWay;
 use crate::events::{Event, Limited};
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::logging::print_line;
 use crate::progress::OutputMode;
 use crate::settings::{SyncSettings, with_common};
 
@@ -39,6 +38,7 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
         .connection()
         .sync(&settings.directory)
         .dry_run(settings.dry_run)
+        .watch(settings.watch)
         .one_way(settings.one_way.map_or(Side::Network, OneWay::to))
         .allow_mass_deletion(settings.allow_mass_deletion);
     let sync = with_common!(sync, &settings.common, job, stop);
@@ -50,33 +50,10 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
     Ok(())
 }
 
-/// Names the files that both sides had changed: one version has the name now, the other one is kept beside it.
-fn name_conflicts(report: &Report) {
-    let mut conflicts: Vec<(&str, &str)> = (report.actions.iter())
-        .filter(|action| action.change == "keep_as")
-        .filter_map(|action| Some((action.from.as_deref()?, action.path.as_str())))
-        .collect();
-    // Both sides may keep one, as the same copy.
-    conflicts.sort_unstable();
-    conflicts.dedup();
-    for (path, copy) in conflicts.iter().take(MAX_CONFLICTS) {
-        print_line(&format!("conflict: {path} was changed on both sides; the other version is {copy}"));
-    }
-    if let Some(more) = conflicts.len().checked_sub(MAX_CONFLICTS).filter(|more| *more > 0) {
-        print_line(&format!("conflict: {more} more; --json names them all"));
-    }
-}
-
 fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
-    // Without --dry-run, a terminal shows only the summary.
-    if dry_run || job.output_mode() == OutputMode::Json {
-        report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
-    }
+    job.tell_actions(report, dry_run);
     if dry_run && job.output_mode() == OutputMode::Human {
         return transfer::end_dry_run(job, report);
-    }
-    if job.output_mode() == OutputMode::Human {
-        name_conflicts(report);
     }
     job.tell(&Event::Synced {
         files: report.files,
@@ -91,6 +68,3 @@ fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
         limited_by: Limited::of(report),
     });
 }
-
-/// What a person reads.
-const MAX_CONFLICTS: usize = 50;

@@ -16,6 +16,7 @@ pub(crate) struct SyncSettings {
     pub(crate) directory: PathBuf,
     pub(crate) target: Target,
     pub(crate) dry_run: bool,
+    pub(crate) watch: bool,
     pub(crate) one_way: Option<OneWay>,
     pub(crate) allow_mass_deletion: bool,
     pub(crate) ssh: SshArgs,
@@ -37,15 +38,17 @@ impl SyncSettings {
         let server = one_server(args.moving.ticket_file.as_deref(), args.target, ticket_variable, stdin);
         let target = server?.ok_or(SettingsError::NoTarget)?;
         check_local(args.directory.as_os_str())?;
+        let give_up_after = args.path.patience(args.watch);
         Ok(Self {
             directory: args.directory,
             target,
             dry_run: args.dry_run,
+            watch: args.watch,
             one_way: args.one_way,
             allow_mass_deletion: args.allow_mass_deletion,
             ssh: args.ssh,
             buffer_len_bytes: args.moving.buffer,
-            common: JobSettings::from_args(args.moving, args.path, filters),
+            common: JobSettings { give_up_after, ..JobSettings::from_args(args.moving, args.path, filters) },
             output_mode: output_mode(args.json, args.quiet),
         })
     }
@@ -54,6 +57,7 @@ impl SyncSettings {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU64;
+    use std::time::Duration;
 
     use clap::Parser;
 
@@ -73,6 +77,14 @@ mod tests {
         assert_eq!((sync.common.rate, sync.common.compress), (None, Compress::Never));
         let sync = settle(&["d", "a@h:1", "--rate", "80Mbit", "--compress"], None).unwrap();
         assert_eq!((sync.common.rate, sync.common.compress), (NonZeroU64::new(10_000_000), Compress::Auto));
+    }
+
+    #[test]
+    fn a_watching_sync_waits_for_its_server_without_end_unless_told_otherwise() {
+        let patience = |args: &[&str]| settle(args, None).unwrap().common.give_up_after;
+        assert_eq!(patience(&["d", "a@h:1"]), Duration::from_secs(120));
+        assert_eq!(patience(&["d", "a@h:1", "--watch"]), Duration::MAX);
+        assert_eq!(patience(&["d", "a@h:1", "--watch", "--give-up-after=1m"]), Duration::from_secs(60));
     }
 
     #[test]

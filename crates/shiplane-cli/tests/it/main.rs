@@ -76,3 +76,5 @@ mod terminal;
 #[cfg(target_os = "linux")]
 #[cfg(test)]
 mod trees;
+#[cfg(test)]
+mod watch;

@@ -31,6 +31,7 @@ use super::{
     push::TAKE_OVER_TIMEOUT,
     registry::{Registry, answer_wait, gone},
     targets::{TargetClaim, Targets},
+    watch::Watches,
 };
 use crate::{
     Direction,
@@ -52,6 +53,7 @@ pub(super) struct Syncing {
     /// What this machine calls the root that is served.
     local: Vec<u8>,
     sessions: Registry<SyncSession>,
+    pub(super) watches: Watches,
 }
 
 impl Syncing {
@@ -59,7 +61,7 @@ impl Syncing {
     pub(super) fn new(state: SyncState, root: &Path) -> Self {
         let local = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         let local = local.into_os_string().into_encoded_bytes();
-        Self { state, local, sessions: sessions() }
+        Self { state, local, sessions: sessions(), watches: Watches::new() }
     }
 
     /// What this machine calls a path below what is served.
@@ -99,8 +101,8 @@ impl FileServer {
         if !request.dry_run {
             self.access.may_write(&context.peer, &request.path, now).map_err(|error| denied(&error))?;
         }
-        let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be synced with this server");
-        let (syncing, writing) = self.syncing.as_ref().zip(self.writing.as_ref()).ok_or_else(read_only)?;
+        let syncing = self.syncs()?;
+        let writing = self.writing.as_ref().ok_or_else(read_only)?;
         check_attributes(request.attributes, writing.limits().attributes || request.dry_run)?;
         if let Ok(known) = self.session(&context, request.sync) {
             return known.open(&request, answer_wait(&context)).await;
@@ -131,6 +133,11 @@ impl FileServer {
         };
         self.tasks.spawn(running.run());
         session.open(&request, wait).await
+    }
+
+    /// What there is for syncs, if this server takes part in any.
+    pub(super) fn syncs(&self) -> Result<&Syncing, Fault> {
+        self.syncing.as_ref().filter(|_| self.writing.is_some()).ok_or_else(read_only)
     }
 
     /// Plans, and does what needs nothing from the peer (SPEC 5.16).
@@ -381,6 +388,10 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Fault> {
     let done = blocking::spawn(work).await;
     done.map_err(|_| Fault::new(FaultCode::Internal, ""))?.map_err(|error| fault(&error))
+}
+
+fn read_only() -> Fault {
+    Fault::new(FaultCode::ReadOnly, "nothing can be synced with this server")
 }
 
 /// What the peer is told of a failure here.

@@ -24,6 +24,9 @@ pub(crate) const SYNC_SETTLE: Method<SyncSettle, Step<SyncDone>> = Method::new("
 /// Says that the caller goes on with it, however long its part takes.
 pub(crate) const SYNC_ALIVE: Method<SyncAlive, ()> = Method::new("sync.alive");
 
+/// Waits until the callee's dataset has changed.
+pub(crate) const SYNC_WATCH: Method<SyncWatch, Step<SyncWatched>> = Method::new("sync.watch");
+
 /// The body of `sync.open` (SPEC 5.14).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SyncRequest {
@@ -152,6 +155,28 @@ pub(crate) struct SyncAlive {
     pub(crate) sync: [u8; 16],
 }
 
+/// The body of `sync.watch` (SPEC 5.25).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SyncWatch {
+    /// Names the watch: chosen by the caller at random.
+    pub(crate) watch: [u8; 16],
+    /// The dataset, below what is served; empty for all of that.
+    pub(crate) path: Vec<u8>,
+    /// What the caller knows: the answer waits for more. `None` begins the watch.
+    pub(crate) seen: Option<u64>,
+    /// What is not part of the dataset, as the watch begins (SPEC 5.23).
+    pub(crate) filters: OpenFilters,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SyncWatched {
+    /// Grows with each change.
+    pub(crate) changes: u64,
+    /// If not everything is watched: what limits that, and its value.
+    pub(crate) unwatched: Option<(u8, u64)>,
+}
+
 /// How a sync has ended at the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SyncEnd {
@@ -191,6 +216,8 @@ pub(crate) fn fuzz_bodies(data: &[u8]) {
     fuzz_body::<Step<SyncReady>>(data);
     fuzz_body::<SyncSettle>(data);
     fuzz_body::<Step<SyncDone>>(data);
+    fuzz_body::<SyncWatch>(data);
+    fuzz_body::<Step<SyncWatched>>(data);
 }
 
 #[cfg(test)]
@@ -212,5 +239,17 @@ mod tests {
         let rest = [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4];
         let expected = [&[1; 16][..], &[2; 16], &[3; 16], &rest].concat();
         assert_eq!(shiplane_rpc::internals::encode(&start).unwrap()[..], expected);
+    }
+
+    #[test]
+    fn the_bytes_of_a_watch_are_these() {
+        let watch =
+            SyncWatch { watch: [1; 16], path: vec![2], seen: Some(3), filters: OpenFilters::default() };
+        let rest = [1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 3, 0, 0, 0, 0, 0, 0, 0];
+        let expected = [&[1; 16][..], &rest, &[0; 8], &[0, 0, 0]].concat();
+        assert_eq!(shiplane_rpc::internals::encode(&watch).unwrap()[..], expected);
+        let watched = Step::Done(SyncWatched { changes: 4, unwatched: Some((1, 5)) });
+        let expected = [&[1, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 1, 5][..], &[0; 7]].concat();
+        assert_eq!(shiplane_rpc::internals::encode(&watched).unwrap()[..], expected);
     }
 }

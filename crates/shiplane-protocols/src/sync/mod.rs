@@ -27,15 +27,18 @@
 //!
 //! 1. `shiplane_files::internals::sync`: what one side lists, remembers, plans and does on its disk.
 //! 2. `exchange`: what travels.
-//! 3. `run`: the side that asks; `serve::sync` is the other one. `messages`: what they say to each other.
+//! 3. `watch`: waits until there may be something to sync.
+//! 4. `run`: the side that asks; `serve::sync` is the other one. `messages`: what they say to each other.
 
 mod error;
 pub(crate) mod exchange;
 pub(crate) mod memory;
 pub(crate) mod messages;
 mod run;
+pub(crate) mod watch;
 
 pub use crate::methods::Step;
 pub use error::SyncError;
 pub use messages::{SyncBody, SyncRequest, SyncResponse};
 pub use run::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport, synchronise};
+pub use watch::{Noticed, PeerWatch};

@@ -10,7 +10,7 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    Filters,
+    Filters, SourceRoot,
     sync::{Action, Consent, Side, SyncState, UnresolvedReason},
 };
 use shiplane_rpc::RpcClient;
@@ -27,6 +27,8 @@ use crate::transfer::{TransferEvent, TransferOptions};
 pub struct SyncJob {
     /// This side's directory. It must be there.
     pub directory: PathBuf,
+    /// The same, open: then it must still be the directory that it was.
+    pub root: Option<SourceRoot>,
     /// The peer's, below what it serves; empty for all of that. It is created if we may.
     pub remote_path: Vec<u8>,
     /// Where this side remembers what was common.

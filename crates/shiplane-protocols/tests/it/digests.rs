@@ -198,6 +198,7 @@ async fn a_sync_with_sha256_brings_both_sides_together() {
         remote_path: Vec::new(),
         state: SyncState::at(world.outside().join("state-here")),
         own: PeerId::from_bytes([7; 32]),
+        root: None,
         only_to: None,
         consent: Consent::default(),
         filters: Arc::default(),

@@ -52,6 +52,7 @@ async fn fifty_fetches_twenty_pushes_and_a_sync_both_ways_at_once_each_get_their
         remote_path: b"shared".to_vec(),
         state: SyncState::at(world.outside().join("state-here")),
         own: world.identity().peer_id(),
+        root: None,
         only_to: None,
         consent: Consent::default(),
         filters: Arc::default(),

@@ -14,6 +14,8 @@ mod orphaned_temps;
 
 mod random;
 mod together;
+#[cfg(target_os = "linux")]
+mod watching;
 
 use std::{
     fs,
@@ -49,6 +51,7 @@ pub(crate) fn job(world: &World) -> SyncJob {
         remote_path: Vec::new(),
         state: SyncState::at(world.outside().join("state-here")),
         own: PeerId::from_bytes([7; 32]),
+        root: None,
         only_to: None,
         consent: Consent::default(),
         filters: Arc::default(),

@@ -61,6 +61,11 @@ impl Redial {
         Ok(())
     }
 
+    /// All is well: whatever fails later is another failure.
+    pub(super) fn succeeded(&mut self) {
+        self.still = None;
+    }
+
     /// Connects again after an attempt that has failed.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! Synchronising: `connection.sync(directory).await`.
 
+mod watch;
+
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
@@ -38,6 +41,7 @@ pub struct SyncJob {
     is_dry_run: bool,
     allows_mass_deletion: bool,
     only_to: Option<disk::Side>,
+    watches: bool,
     settings: Settings,
 }
 
@@ -50,6 +54,7 @@ impl SyncJob {
             is_dry_run: false,
             allows_mass_deletion: false,
             only_to: None,
+            watches: false,
             settings: Settings::default(),
         }
     }
@@ -89,6 +94,18 @@ impl SyncJob {
         self
     }
 
+    /// Whether to go on with every change on either side, until the job is cancelled: it then ends with
+    /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted), and both sides are as after any other sync. Each time
+    /// both sides are equal again, there is an event, [`Synced`](crate::EventKind::Synced). What is left out is in it, and
+    /// does not end the job.
+    ///
+    /// With [`give_up_after`](Self::give_up_after) of `Duration::MAX`, it waits for an absent server without end. A dry run
+    /// does not watch.
+    pub fn watch(mut self, watches: bool) -> Self {
+        self.watches = watches;
+        self
+    }
+
     common_setters!();
 
     async fn run(mut self) -> Result<Report, Error> {
@@ -98,10 +115,11 @@ impl SyncJob {
     }
 
     async fn sync(mut self) -> Result<Report, Error> {
-        let tracker = self.settings.tracker(ProgressState::new(Phase::Scanning, 2, None))?;
+        let tracker = self.settings.tracker(progress())?;
         let filters = self.settings.filters().await?;
         let job = engine::SyncJob {
             directory: self.directory,
+            root: None,
             remote_path: self.connection.server_path(&self.to)?,
             state: SyncState::at(self.connection.client().places().sync_path()?),
             own: self.connection.client().id(),
@@ -112,23 +130,14 @@ impl SyncJob {
             dry_run: self.is_dry_run,
             transfer: self.settings.options(),
         };
-        let mut redial = Redial::new(&self.connection, self.settings.give_up_after);
-        let mut planned = Planned::default();
-        let synced = loop {
-            // Large futures would be copied into each one around them.
-            let (rpc, events) = (redial.connection().rpc(), events(&tracker, planned.latest()));
-            let attempt =
-                Box::pin(engine::synchronise(rpc, &job, events)).map_err(|error| Cause::from(error).into());
-            match redial.attempt(attempt, &tracker).await {
-                Ok(synced) => break synced,
-                Err(failed) => redial.after(failed, &tracker).await?,
-            }
-            planned.begin_again();
-            tracker.begin_again([RECEIVING, SENDING]);
-        };
-        let report = report(&tracker, &synced, job.transfer.digest);
-        let actions = planned.with(report.actions);
-        tracker.end(Report { actions, ..report })
+        let redial = Redial::new(&self.connection, self.settings.give_up_after);
+        let mut rounds = Rounds { job, redial, tracker, took: Duration::ZERO };
+        if self.watches && !self.is_dry_run {
+            let never = rounds.watch().await?;
+            match never {}
+        }
+        let report = rounds.round().await?;
+        rounds.tracker.end(report)
     }
 }
 
@@ -139,6 +148,46 @@ impl IntoFuture for SyncJob {
     fn into_future(self) -> Self::IntoFuture {
         self.run().boxed()
     }
+}
+
+/// Syncs of the same two directories, one after the other.
+struct Rounds {
+    job: engine::SyncJob,
+    redial: Redial,
+    tracker: Arc<Tracker>,
+    /// How long the last one took, once there was a connection for it.
+    took: Duration,
+}
+
+impl Rounds {
+    /// Makes both sides equal, over as many connections as it takes.
+    async fn round(&mut self) -> Result<Report, Error> {
+        let Self { job, redial, tracker, took } = self;
+        let mut planned = Planned::default();
+        let synced = loop {
+            let began = Instant::now();
+            // Large futures would be copied into each one around them.
+            let (rpc, events) = (redial.connection().rpc(), events(tracker, planned.latest()));
+            let attempt =
+                Box::pin(engine::synchronise(rpc, job, events)).map_err(|error| Cause::from(error).into());
+            match redial.attempt(attempt, tracker).await {
+                Ok(synced) => {
+                    *took = began.elapsed();
+                    break synced;
+                }
+                Err(failed) => redial.after(failed, tracker).await?,
+            }
+            planned.begin_again();
+            tracker.begin_again([RECEIVING, SENDING]);
+        };
+        let report = report(tracker, &synced, job.transfer.digest);
+        let actions = planned.with(report.actions);
+        Ok(Report { actions, ..report })
+    }
+}
+
+fn progress() -> ProgressState {
+    ProgressState::new(Phase::Scanning, 2, None)
 }
 
 /// What the attempts have planned. Whatever of it was not done is planned again by the next.

@@ -130,7 +130,8 @@ impl<'a> Attempt<'a> {
         let (cancel, memory) = (self.cancelled.clone(), self.memory.clone());
         let attributes = job.attributes;
         move || {
-            let root = SourceRoot::open(&job.directory).map_err(DatasetError::from)?;
+            let open = || SourceRoot::open(&job.directory);
+            let root = job.root.clone().map_or_else(open, Ok).map_err(DatasetError::from)?;
             if root.directory().is_none() {
                 let path = escape(job.directory.as_os_str().as_encoded_bytes()).to_string();
                 return Err(DatasetError::from(ScanError::NotDirectory { path }).into());

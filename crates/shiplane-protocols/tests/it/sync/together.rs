@@ -37,6 +37,7 @@ impl Machines {
             remote_path: Vec::new(),
             state: SyncState::at(self.worlds[at].state()),
             own: self.worlds[at].identity().peer_id(),
+            root: None,
             only_to: None,
             consent: Consent::default(),
             filters: Arc::default(),

@@ -148,6 +148,7 @@ pub(crate) fn job(world: &World) -> SyncJob {
         remote_path: Vec::new(),
         state: world.client.sync_state(),
         own: world.client.id,
+        root: None,
         only_to: None,
         consent: Consent { mass_deletion: true },
         filters: Arc::default(),

@@ -1,0 +1,145 @@
+//! The callee's side of watching a dataset (SPEC 5.25).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use shiplane_files::internals::{
+    CountedMemory,
+    sync::{TreeWatch, Unwatched, watch as watch_tree},
+};
+use shiplane_rpc::{Fault, FaultCode, RequestContext};
+use shiplane_transport::{PeerId, internals::blocking};
+use tokio::sync::watch;
+
+use super::{
+    FileServer, check_path,
+    concurrency::{ConcurrencyLimit, ConcurrencyPermit},
+    registry::gone,
+};
+use crate::{
+    methods::{Step, denied, not_served},
+    sync::{
+        messages::{SyncWatch, SyncWatched},
+        watch::number_of,
+    },
+};
+
+/// The datasets that are watched for peers, each until the connection ends that it was begun on.
+#[derive(Debug)]
+pub(super) struct Watches {
+    watched: Arc<Mutex<HashMap<Key, Arc<Watched>>>>,
+    limit: ConcurrencyLimit,
+}
+
+/// One peer cannot see or disturb the watches of another.
+type Key = (PeerId, [u8; 16]);
+
+#[derive(Debug)]
+struct Watched {
+    path: Vec<u8>,
+    changes: watch::Receiver<u64>,
+    tree: TreeWatch,
+    _filters: Box<dyn CountedMemory>,
+    _permit: ConcurrencyPermit,
+}
+
+impl Watches {
+    pub(super) fn new() -> Self {
+        Self { watched: Arc::default(), limit: ConcurrencyLimit::new(MAX_WATCHES, MAX_WATCHES_PER_PEER) }
+    }
+}
+
+impl FileServer {
+    /// Begins a watch, or waits for what the caller has not seen.
+    pub(super) async fn watch_sync(
+        &self,
+        context: RequestContext,
+        request: SyncWatch,
+    ) -> Result<Step<SyncWatched>, Fault> {
+        self.check_open()?;
+        check_path(&request.path)?;
+        // The scope before the disk: what is outside of it must not even be told to exist.
+        self.access.may_read(&context.peer, &request.path, Instant::now()).map_err(|error| denied(&error))?;
+        let key = (context.peer, request.watch);
+        let Some(seen) = request.seen else { return self.begin_watch(&context, request).await };
+        let watches = &self.syncs()?.watches;
+        let watched = lock(&watches.watched).get(&key).cloned();
+        let watched = watched.filter(|watched| watched.path == request.path);
+        let watched = watched.ok_or_else(|| gone("no such watch"))?;
+        let mut changes = watched.changes.clone();
+        let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
+        // What it gives would keep those waiting that notice changes.
+        let changed = async { changes.wait_for(|changes| *changes != seen).await.map(drop) };
+        let changed = tokio::time::timeout(left / 2, changed);
+        tokio::select! {
+            changed = changed => match changed {
+                Ok(Ok(())) => Ok(Step::Done(watched.noticed())),
+                Ok(Err(_)) => Err(gone("the watch has ended")),
+                Err(_) => Ok(Step::Working),
+            },
+            () = self.closing.cancelled() => {
+                Err(Fault::new(FaultCode::ShuttingDown, "the server is shutting down"))
+            }
+        }
+    }
+
+    async fn begin_watch(
+        &self,
+        context: &RequestContext,
+        request: SyncWatch,
+    ) -> Result<Step<SyncWatched>, Fault> {
+        let SyncWatch { watch, path, filters, seen: _ } = request;
+        let watches = &self.syncs()?.watches;
+        let permit = watches.limit.take(context.peer)?;
+        let filtered = filters.agree(&self.memory(), context.peer).await?;
+        let (changed, changes) = watch::channel(0);
+        let (root, memory, place) =
+            (self.root.clone(), self.memory().of_requests(context.peer), path.clone());
+        let begun = blocking::spawn(move || {
+            let on_change = move || changed.send_modify(|changes| *changes += 1);
+            watch_tree(&root, &place, filtered.filters, memory, on_change)
+        });
+        let begun = begun.await.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
+        let tree = begun.map_err(|error| not_served(&error))?;
+        let watched = Arc::new(Watched { path, changes, tree, _filters: filtered.memory, _permit: permit });
+        let noticed = watched.noticed();
+        let key = (context.peer, watch);
+        lock(&watches.watched).insert(key, Arc::clone(&watched));
+        let (connection, closing) = (Arc::clone(&context.connection), self.closing.clone());
+        let (all, watched) = (Arc::clone(&watches.watched), Arc::downgrade(&watched));
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = connection.closed() => {}
+                () = closing.cancelled() => {}
+            }
+            let mut all = lock(&all);
+            // Unless another one has its name by now.
+            if all.get(&key).is_some_and(|watched_now| watched.as_ptr() == Arc::as_ptr(watched_now)) {
+                all.remove(&key);
+            }
+        });
+        Ok(Step::Done(noticed))
+    }
+}
+
+impl Watched {
+    fn noticed(&self) -> SyncWatched {
+        let unwatched = self.tree.unwatched();
+        let unwatched = unwatched.map(|Unwatched { limit, value }| (number_of(limit), value));
+        SyncWatched { changes: *self.changes.borrow(), unwatched }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is one step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// 64: each has two threads.
+const MAX_WATCHES: usize = 64;
+
+/// 8: whoever has more directories to sync can watch the one that they are in.
+const MAX_WATCHES_PER_PEER: usize = 8;

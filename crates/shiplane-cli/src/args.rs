@@ -21,8 +21,8 @@ use serde::Serialize;
 use shiplane::{Compression, DigestAlgorithm, MAX_CHUNK_LEN_BYTES, PeerId, Peers};
 
 pub(crate) use self::filters::{FilterArgs, Pattern};
-use self::help::{EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP};
-pub(crate) use self::inspect::{LsArgs, PingArgs, SourceArgs};
+use self::help::{DOCTOR_HELP, EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP};
+pub(crate) use self::inspect::{DoctorArgs, LsArgs, PingArgs, SourceArgs};
 pub(crate) use self::links::Links;
 pub(crate) use self::reach::{ReceiveArgs, SendArgs};
 #[cfg(feature = "status")]
@@ -81,6 +81,9 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Measure the round trip to a server, and show its route and version
     Ping(PingArgs),
+    /// Check this machine, and with SOURCE the path to a server, for what makes transfers slow
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Remove temporary files that interrupted runs have left in a directory
     Clean(CleanArgs),
     /// Print this machine's peer id; create its key on first use
@@ -115,6 +118,7 @@ impl Command {
             Self::Sync(args) => args.json,
             Self::Ls(args) => args.json,
             Self::Ping(args) => args.json,
+            Self::Doctor(args) => args.json,
             Self::Clean(args) => args.json,
             Self::Id | Self::Peers(_) | Self::Ticket(_) | Self::Completions { .. } | Self::Man { .. } => {
                 false
@@ -151,7 +155,7 @@ pub(crate) struct GetArgs {
     pub(crate) filters: FilterArgs,
     /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "verify", "sha256", "durability", "jobs", "chunk", "skip", "links", "attributes", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "verify", "sha256", "durability", "jobs", "chunk", "explain", "skip", "links", "attributes", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// With --insecure-octopii: file to write the chunk to [default: octopii-chunk]
     #[cfg(feature = "octopii")]
@@ -187,7 +191,7 @@ pub(crate) struct PushArgs {
     pub(crate) filters: FilterArgs,
     /// Send one file to the Octopii node TARGET, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
-    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "durability", "jobs", "chunk", "skip", "links", "attributes", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
+    #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "durability", "jobs", "chunk", "explain", "skip", "links", "attributes", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print one JSON event per line
     #[arg(long, conflicts_with = "quiet")]
@@ -251,6 +255,9 @@ pub(crate) struct MovingArgs {
     /// Maximum chunk size, the unit of verification and resume; smaller on slow paths, larger for huge files
     #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
+    /// Measure disk, processor and path first, some five seconds, and compare the run's rate with them at its end
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Kinds of paths that are not wanted: neither reported nor counted as left out
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     pub(crate) skip: Vec<Skip>,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use shiplane::{Action, Report, Side};
 
 use crate::args::Digest;
+use crate::doctor::Explained;
 use crate::progress::seconds;
 
 /// One line. Paths and texts are escaped, so they are valid text even if a file name is not.
@@ -242,6 +243,41 @@ pub(crate) enum Event {
         version: &'static str,
         peer_version: String,
     },
+    /// `doctor` has looked at this.
+    Finding {
+        check: &'static str,
+        /// `fine`, `poor` or `bad`.
+        grade: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        value: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unit: Option<&'static str>,
+        message: String,
+        /// What to do.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
+    /// `doctor SOURCE`: what such a command can reach.
+    Predicted {
+        command: &'static str,
+        bytes_per_second: u64,
+        /// `path`, `disk`, `digest` or `AES`.
+        limited_by: &'static str,
+    },
+    /// `--explain`: what the run came to, and what was predicted right before it.
+    Explained {
+        bytes_per_second: u64,
+        predicted_bytes_per_second: u64,
+        /// The one divided by the other.
+        ratio: f64,
+        /// As in `predicted`, or `--rate`.
+        limited_by: &'static str,
+        /// Whether so much was moved that the two can be compared.
+        comparable: bool,
+        /// For people.
+        #[serde(skip)]
+        line: String,
+    },
     /// `clean` is done.
     #[serde(rename = "done")]
     Cleaned {
@@ -298,6 +334,7 @@ pub(crate) enum Phase {
     Syncing,
     Reconnecting,
     Watching,
+    Measuring,
 }
 
 impl Phase {
@@ -319,6 +356,7 @@ impl Phase {
             Self::Syncing => "sending and receiving",
             Self::Reconnecting => "connecting again",
             Self::Watching => "waiting for changes",
+            Self::Measuring => "measuring disk, processor and path",
         }
     }
 }
@@ -400,6 +438,18 @@ impl Event {
             bytes_wire: report.bytes_wire,
             digest: report.digest.clone().unwrap_or_default(),
             seconds: seconds(report.elapsed),
+        }
+    }
+
+    /// The event of `--explain`.
+    pub(crate) fn explained(explained: &Explained<'_>) -> Self {
+        Self::Explained {
+            bytes_per_second: explained.actual,
+            predicted_bytes_per_second: explained.predicted,
+            ratio: explained.ratio(),
+            limited_by: explained.limited_by,
+            comparable: explained.is_long_enough,
+            line: explained.line(),
         }
     }
 

@@ -50,6 +50,7 @@ impl Failure {
             Self::Spool(_) => here(LocalIo, "free space in the directory for temporary files, or set TMPDIR"),
             #[cfg(feature = "octopii")]
             Self::Octopii(failure) => octopii::diagnosis(failure),
+            Self::Unhealthy { .. } => here(Class::Other, "see what is marked as bad above"),
             Self::Declined => here(Refused, "ask the sender to send again if that was a mistake"),
             Self::Interrupted => here(Interrupted, "run the same command again to resume"),
         }

@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     #[cfg(feature = "octopii")]
     #[error(transparent)]
     Octopii(#[from] octopii::OctopiiFailure),
+    #[error("{findings} found something bad")]
+    Unhealthy { findings: String },
     #[error("nothing was received: the answer was not yes")]
     Declined,
     #[error("interrupted")]

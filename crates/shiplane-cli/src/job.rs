@@ -9,6 +9,7 @@ use shiplane::{EventKind, Report};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
+use crate::doctor::Prediction;
 use crate::events::{Event, Phase, side_name};
 use crate::failure::Failure;
 use crate::logging::print_line;
@@ -66,6 +67,18 @@ impl Job {
         }
         if !dry_run && self.output_mode == OutputMode::Human {
             name_conflicts(report);
+        }
+    }
+
+    /// Compares what a run came to with what was predicted, if anything was.
+    pub(crate) fn explain(&self, prediction: Option<&Prediction>, report: &Report) {
+        let Report { bytes_received, bytes_sent, elapsed, .. } = report;
+        let compare = |predicted: &Prediction| {
+            let explained = predicted.compare(*bytes_received, *bytes_sent, elapsed.as_secs_f64());
+            explained.map(|explained| Event::explained(&explained))
+        };
+        if let Some(event) = prediction.and_then(compare) {
+            self.tell(&event);
         }
     }
 

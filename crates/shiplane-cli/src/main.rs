@@ -10,6 +10,7 @@ mod board;
 mod checksums;
 mod commands;
 mod completion;
+mod doctor;
 mod events;
 mod exit;
 mod failure;

@@ -214,6 +214,7 @@ impl<W: Write> Reporter<W> {
                 let line = checksums::line(sha256, path, self.is_terminal);
                 self.write(|out| out.write_all(&line));
             }
+            (OutputMode::Human, Event::Explained { line, .. }) => print_line(line),
             (OutputMode::Human, Event::Entry { line, .. }) => self.write(|out| writeln!(out, "{line}")),
             (OutputMode::Human, Event::Action { side, change, path, from, why }) => {
                 let from = from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));

@@ -29,7 +29,7 @@ use crate::progress::OutputMode;
 
 pub(crate) use self::apply::{with_common, with_existing, with_filters};
 pub(crate) use self::filters::FilterSettings;
-pub(crate) use self::inspect::{LsSettings, PingSettings};
+pub(crate) use self::inspect::{DoctorSettings, LsSettings, PingSettings};
 pub(crate) use self::listen::{DEFAULT_LISTEN, Listen};
 pub(crate) use self::push::{PushSettings, Pushed};
 pub(crate) use self::reach::{ReceiveSettings, SendSettings};
@@ -87,6 +87,8 @@ pub(crate) struct JobSettings {
     pub(crate) digest: Digest,
     pub(crate) skip: Vec<Skip>,
     pub(crate) give_up_after: Duration,
+    /// Whether the run is compared with what was measured before it.
+    pub(crate) explain: bool,
     pub(crate) filters: FilterSettings,
     pub(crate) inside_links_only: bool,
     pub(crate) attributes: bool,
@@ -261,6 +263,7 @@ impl JobSettings {
         Self {
             jobs: Some(moving.jobs),
             chunk_len_bytes: Some(moving.chunk),
+            explain: moving.explain,
             filters,
             attributes: moving.attributes,
             ..Self::of_path(path, moving.links, moving.skip)
@@ -272,6 +275,7 @@ impl JobSettings {
         Self {
             jobs: None,
             chunk_len_bytes: None,
+            explain: false,
             rate: path.rate,
             compress: path.compress,
             digest: path.digest,

@@ -82,7 +82,7 @@ use shiplane_platform::internals::disk;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use shiplane_platform::internals::{Kind, identity_of, retry};
+    pub use shiplane_platform::internals::{Kind, disk_rates, identity_of, retry};
     /// Where a simulation comes between us and the disk.
     #[cfg(unix)]
     pub mod disk {

@@ -16,6 +16,7 @@
 mod calls;
 #[cfg(unix)]
 mod disk;
+mod measure;
 mod watch;
 
 /// What the other crates of this workspace are built from. It may change at any time.
@@ -23,6 +24,7 @@ mod watch;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::calls::*;
+    pub use crate::measure::{DiskRates, disk_rates};
     pub use crate::watch::{Excludes, TreeWatch, Unwatched, WatchLimit, WatchRules};
     /// Where a simulation comes between us and the disk.
     #[cfg(unix)]

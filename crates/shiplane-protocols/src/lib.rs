@@ -61,6 +61,7 @@ mod inbox;
 mod methods;
 mod metrics;
 mod peer_target;
+mod probe;
 mod progress;
 mod push;
 mod result;
@@ -81,6 +82,7 @@ pub mod fuzz {
     pub fn fuzz_methods(data: &[u8]) {
         crate::methods::fuzz_bodies(data);
         crate::sync::messages::fuzz_bodies(data);
+        crate::probe::fuzz_bodies(data);
     }
 }
 
@@ -111,6 +113,7 @@ pub mod internals {
         fetch::{Fetch, FetchError, FetchRequest, ping, redeem, with_ticket},
         filters::OpenFilters,
         metrics::{DurationHistogram, SharedRecorder},
+        probe::measure_rate,
         push::{Push, PushError, PushReceipt, PushRequest},
         retry::Jitter,
         serve::{FailureFn, FileServer, ReloadOn, ServedJob, UnderWay, WriteLimits},

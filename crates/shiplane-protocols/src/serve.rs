@@ -2,6 +2,7 @@
 
 mod activity;
 mod concurrency;
+mod probe;
 mod push;
 mod registry;
 mod sync;
@@ -46,6 +47,7 @@ use crate::{
         agree_digest, check_attributes, denied, not_redeemed, not_served,
     },
     metrics::Counting,
+    probe::PROBE,
     sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SYNC_WATCH},
     transfer::{
         MemoryBudget, TransferError, TransferOptions,
@@ -81,6 +83,7 @@ pub struct FileServer {
     access: Arc<AccessControl>,
     options: TransferOptions,
     fetches: ConcurrencyLimit,
+    probes: ConcurrencyLimit,
     /// `None`: nothing can be pushed.
     writing: Option<Writing>,
     /// `None`: nothing can be synced.
@@ -141,6 +144,7 @@ impl FileServer {
             access,
             options,
             fetches: ConcurrencyLimit::new(MAX_FETCHES, MAX_FETCHES),
+            probes: ConcurrencyLimit::new(MAX_PROBES, MAX_PROBES_PER_PEER),
             writing,
             syncing: None,
             activity: Activity::default(),
@@ -254,7 +258,7 @@ impl FileServer {
     /// As [`router`](Self::router), for guests who may call `methods` too, by which they authorise themselves.
     #[must_use]
     pub fn router_with_guests(self: &Arc<Self>, methods: &'static [&'static str]) -> Router {
-        let [redeem, open, push, settle, sync, sync_start, sync_settle, alive, watch] =
+        let [redeem, open, push, settle, sync, sync_start, sync_settle, alive, watch, probe] =
             std::array::from_fn(|_| Arc::clone(self));
         Router::new()
             .guard(move |context, method| {
@@ -296,6 +300,10 @@ impl FileServer {
             .typed(SYNC_WATCH, move |context, request| {
                 let server = Arc::clone(&watch);
                 async move { server.watch_sync(context, request).await }
+            })
+            .typed(PROBE, move |context, request| {
+                let server = Arc::clone(&probe);
+                async move { server.probe(context, request).await }
             })
     }
 
@@ -446,6 +454,12 @@ struct Opened {
     is_invited: bool,
     job: Arc<UnderWay>,
 }
+
+/// 4: each holds 8 MiB for a few seconds, and has its part of the uplink.
+const MAX_PROBES: usize = 4;
+
+/// 2: the end of one may be noticed later than the beginning of the next.
+const MAX_PROBES_PER_PEER: usize = 2;
 
 /// A withdrawn right ends sessions within a second.
 const RELOAD_INTERVAL: Duration = Duration::from_millis(500);

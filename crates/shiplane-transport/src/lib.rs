@@ -133,6 +133,7 @@ pub mod internals {
         memory::{MemoryPool, PooledMemory},
         meter::ProgressMeter,
         sink::ChunkSink,
+        socket::granted_buffers,
         source::ChunkRead,
         stream::{BiStream, RecvHalf, SendHalf},
         tls::TlsError,

@@ -48,6 +48,17 @@ pub(crate) fn adopt(socket: socket2::Socket, buffer_len_bytes: usize) -> io::Res
     Ok((socket.into(), granted_bytes))
 }
 
+/// What the kernel grants of buffers of `wanted_bytes`, to receive and to send, in bytes that can be used.
+///
+/// # Errors
+/// What the system says.
+pub fn granted_buffers(wanted_bytes: usize) -> io::Result<[usize; 2]> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    let _ = (socket.set_recv_buffer_size(wanted_bytes), socket.set_send_buffer_size(wanted_bytes));
+    let usable = |granted: usize| if cfg!(target_os = "linux") { granted / 2 } else { granted };
+    Ok([usable(socket.recv_buffer_size()?), usable(socket.send_buffer_size()?)])
+}
+
 /// Sets both buffers and reads back what was granted (Linux reports twice the usable size).
 fn enlarge(socket: &socket2::Socket, wanted_bytes: usize) {
     type Get = fn(&socket2::Socket) -> io::Result<usize>;

@@ -16,7 +16,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use shiplane_protocols::internals::{ping, with_ticket};
+use shiplane_protocols::internals::{measure_rate, ping, with_ticket};
 use shiplane_reach::internals::{Rights, SshAddress};
 use shiplane_rpc::{Method, RpcClient};
 use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId, internals::blocking};
@@ -230,6 +230,26 @@ impl Connection {
         let version = answered.map_err(|error| self.explained(Cause::Call(error).into()))?;
         let version = escape_truncated(version.as_bytes(), MAX_VERSION_LEN_BYTES).to_string();
         Ok((began_at.elapsed(), version))
+    }
+
+    /// Measures how fast data gets from the server to this machine, or, if `to_server`, the other way, in bytes a second.
+    /// Takes about two seconds, and as much of the path as it carries, within the server's limit of the rate. 0 means that
+    /// less than 128 KiB have arrived.
+    ///
+    /// Dropping the future ends it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Identity`](crate::ErrorKind::Identity) for who may not read what the target names, and what can befall
+    /// any call.
+    pub async fn measure(&self, to_server: bool) -> Result<u64, Error> {
+        let measured = measure_rate(self.rpc(), &self.server_path(b"")?, to_server).await;
+        measured.map_err(|error| self.explained(Cause::Call(error).into()))
+    }
+
+    /// The length of the packets that the path to the server is known to carry, without the headers of UDP and IP.
+    #[must_use]
+    pub fn packet_len_bytes(&self) -> u16 {
+        self.inner.peer.stats().path.datagram_len_bytes
     }
 
     /// How many packets have been sent to the server over this connection, and how many of them were lost on the way.

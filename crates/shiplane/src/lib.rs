@@ -118,6 +118,9 @@ mod filters;
 mod home;
 mod left_out;
 mod leftovers;
+/// What this machine can do: for the program.
+#[doc(hidden)]
+pub mod machine;
 mod offer;
 mod peers;
 mod rate;

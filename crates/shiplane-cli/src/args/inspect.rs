@@ -1,4 +1,4 @@
-//! Arguments of `ls` and `ping`.
+//! Arguments of `ls`, `ping` and `doctor`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,6 +49,18 @@ pub(crate) struct PingArgs {
     /// How many round trips to measure
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) count: u16,
+    /// Print one JSON event per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Directory whose disk is measured, for two seconds, with up to 256 MiB
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
     /// Print one JSON event per line
     #[arg(long)]
     pub(crate) json: bool,

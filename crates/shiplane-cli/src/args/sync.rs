@@ -24,7 +24,7 @@ pub(crate) struct SyncArgs {
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// Go on with every change on either side until Ctrl-C; by default, an absent server is waited for without end
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long, conflicts_with_all = ["dry_run", "explain"])]
     pub(crate) watch: bool,
     /// Take changes in one direction only: `push` changes only the server's side, `get` only this one
     #[arg(long, value_name = "WAY", value_enum)]

@@ -3,13 +3,14 @@
 use std::cmp::Reverse;
 use std::error::Error as _;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use shiplane::{ErrorKind, GetJob, Report};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
+use crate::doctor::Way;
 use crate::events::{Event, Limited};
 use crate::failure::Failure;
 use crate::job::Job;
@@ -38,6 +39,11 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
     let transfer =
         Transfer::connect(job, source, (settings.buffer_len_bytes, settings.ssh.clone()), shown(), &stop);
     let mut transfer = transfer.await?;
+    let directory = match &settings.dest {
+        Dest::Stdout => Path::new("."),
+        Dest::Path(dest) => dest,
+    };
+    let predicted = transfer.predict(&settings.common, &[Way::ToHere], directory, &stop).await?;
     let (mut total, mut landed, mut left_out) = (None, Vec::new(), None);
     let ended = loop {
         let fetched = transfer
@@ -58,6 +64,7 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
     transfer.close(&ended).await;
     if let Some(total) = total.filter(|_| report_of(&ended).is_some()) {
         done(job, &total, settings.existing.dry_run);
+        job.explain(predicted.as_ref(), &total);
     }
     let failure = match ended {
         Ok(_) => left_out.map(Failure::from),
@@ -96,6 +103,7 @@ fn sum(mut total: Report, more: &Report) -> Report {
     total.bytes_total += more.bytes_total;
     total.bytes_received += more.bytes_received;
     total.bytes_wire += more.bytes_wire;
+    total.elapsed += more.elapsed;
     total.bytes_resumed += more.bytes_resumed;
     total.kept += more.kept;
     total.deleted += more.deleted;

@@ -2,6 +2,7 @@
 
 mod clean;
 mod completions;
+mod doctor;
 mod get;
 mod id;
 mod ls;
@@ -23,8 +24,8 @@ use std::{env, io};
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
 use crate::settings::{
-    GetSettings, LsSettings, PingSettings, PushSettings, ReceiveSettings, SendSettings, ServeSettings,
-    SyncSettings,
+    DoctorSettings, GetSettings, LsSettings, PingSettings, PushSettings, ReceiveSettings, SendSettings,
+    ServeSettings, SyncSettings,
 };
 
 /// Does what was asked.
@@ -62,6 +63,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ping(args) => {
             let ticket = env::var_os("SHIPLANE_TICKET");
             ping::run(PingSettings::from_args(args, ticket, io::stdin())?)
+        }
+        Command::Doctor(args) => {
+            let ticket = env::var_os("SHIPLANE_TICKET");
+            doctor::run(DoctorSettings::from_args(args, ticket, io::stdin())?)
         }
         Command::Clean(args) => clean::run(args),
         Command::Id => id::run(),

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use shiplane::{PushJob, Report, escape};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
+use crate::doctor::Way;
 use crate::events::{Event, Limited, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
@@ -40,6 +41,8 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
         &stop,
     )
     .await?;
+    let directory = content.directory();
+    let predicted = transfer.predict(&settings.common, &[Way::ToServer], directory, &stop).await?;
     let prepare = |push: PushJob, consented: bool| {
         let push = push.durable(settings.durability.is_durable());
         with_common!(with_existing!(push, &settings.existing, consented), &settings.common, job, stop)
@@ -55,6 +58,7 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
     if let Some(report) = report_of(&pushed) {
         report.actions.iter().for_each(|action| job.tell(&Event::action(action)));
         done(job, report, settings.existing.dry_run);
+        job.explain(predicted.as_ref(), report);
     }
     pushed?;
     Ok(())
@@ -86,6 +90,14 @@ enum Content {
 }
 
 impl Content {
+    /// Where the disk is that it comes from.
+    fn directory(&self) -> &Path {
+        match self {
+            Self::Paths(paths) => paths.first().map_or_else(|| Path::new("."), PathBuf::as_path),
+            Self::Spooled(_) => Path::new("."),
+        }
+    }
+
     async fn of(pushed: Pushed, job: &Job) -> Result<Self, Failure> {
         match pushed {
             Pushed::Paths(paths) => Ok(Self::Paths(paths)),

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
 use crate::args::OneWay;
+use crate::doctor::Way;
 use crate::events::{Event, Limited};
 use crate::failure::Failure;
 use crate::job::Job;
@@ -34,6 +35,12 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
         &stop,
     )
     .await?;
+    let ways = match settings.one_way {
+        Some(OneWay::Get) => &[Way::ToHere][..],
+        Some(OneWay::Push) => &[Way::ToServer],
+        None => &[Way::ToHere, Way::ToServer],
+    };
+    let predicted = transfer.predict(&settings.common, ways, &settings.directory, &stop).await?;
     let sync = transfer
         .connection()
         .sync(&settings.directory)
@@ -45,6 +52,7 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
     let synced = transfer.finish(sync).await;
     if let Some(report) = report_of(&synced) {
         done(job, report, settings.dry_run);
+        job.explain(predicted.as_ref(), report);
     }
     synced?;
     Ok(())

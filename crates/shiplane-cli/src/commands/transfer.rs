@@ -1,6 +1,8 @@
 //! Connects, runs one job, and closes; shared by `get`, `push` and `sync`.
 
 use std::io::{self, IsTerminal};
+use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +10,13 @@ use shiplane::{Client, Connection, Error, ErrorKind, Report, Target};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::SshArgs;
+use crate::doctor::{Prediction, Way};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::logging::print_line;
 use crate::progress::{OutputMode, count};
+use crate::settings::JobSettings;
 use crate::{runtime, signals};
 
 /// Runs a command until it is done or, after Ctrl-C, has stopped in order.
@@ -88,6 +92,25 @@ impl<'a> Transfer<'a> {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// What `--explain` compares the run with, if it was asked for: measured now.
+    pub(super) async fn predict(
+        &self,
+        settings: &JobSettings,
+        ways: &[Way],
+        directory: &Path,
+        stop: &CancellationToken,
+    ) -> Result<Option<Prediction>, Failure> {
+        if !settings.explain {
+            return Ok(None);
+        }
+        self.job.phase(Phase::Measuring);
+        let (algorithm, limit) = (settings.digest.algorithm(), settings.rate.map(NonZeroU64::get));
+        tokio::select! {
+            measured = Prediction::measure(&self.connection, ways, directory, algorithm, limit) => measured.map(Some),
+            () = stop.cancelled() => Err(Failure::Interrupted),
+        }
     }
 
     /// Connects to another target.

@@ -1,13 +1,13 @@
-//! The settings of `ls` and `ping`.
+//! The settings of `ls`, `ping` and `doctor`.
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use shiplane::Target;
 
 use super::{FilterSettings, SettingsError, one_server, output_mode};
-use crate::args::{LsArgs, PingArgs, Skip, SourceArgs, SshArgs};
+use crate::args::{DoctorArgs, LsArgs, PingArgs, Skip, SourceArgs, SshArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `ls`.
@@ -28,6 +28,15 @@ pub(crate) struct PingSettings {
     pub(crate) source: Target,
     pub(crate) ssh: SshArgs,
     pub(crate) count: u16,
+    pub(crate) output_mode: OutputMode,
+}
+
+/// The settings of `doctor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DoctorSettings {
+    pub(crate) source: Option<Target>,
+    pub(crate) ssh: SshArgs,
+    pub(crate) directory: PathBuf,
     pub(crate) output_mode: OutputMode,
 }
 
@@ -66,6 +75,19 @@ impl PingSettings {
         let source = one_server(ticket_file.as_deref(), source, ticket_variable, stdin)?;
         let source = source.ok_or(SettingsError::NoSource)?.with_rights(true, false);
         Ok(Self { source, ssh, count: args.count, output_mode: output_mode(args.json, false) })
+    }
+}
+
+impl DoctorSettings {
+    /// Interprets the arguments, as those of `ls`; it needs no source.
+    pub(crate) fn from_args(
+        args: DoctorArgs,
+        ticket_variable: Option<OsString>,
+        stdin: impl Read,
+    ) -> Result<Self, SettingsError> {
+        let SourceArgs { source, ticket_file, ssh } = args.source;
+        let source = one_server(ticket_file.as_deref(), source, ticket_variable, stdin)?;
+        Ok(Self { source, ssh, directory: args.dir, output_mode: output_mode(args.json, false) })
     }
 }
 

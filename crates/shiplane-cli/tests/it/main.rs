@@ -22,6 +22,8 @@ mod codes;
 #[cfg(test)]
 mod delete;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod dry_run;
 #[cfg(target_os = "linux")]
 #[cfg(test)]

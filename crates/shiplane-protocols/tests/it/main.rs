@@ -22,6 +22,7 @@ mod left_out;
 #[cfg(unix)]
 mod one_connection;
 #[cfg(unix)]
+mod probe;
 mod push;
 #[cfg(unix)]
 mod sync;

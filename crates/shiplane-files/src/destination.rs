@@ -440,6 +440,11 @@ impl Destination {
         self.relies_on_others() || self.parts.planner.resume.has_orphaned_temps()
     }
 
+    /// Whether an earlier run has left files that this one takes up or removes, wherever they are.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.parts.site.was_resumed || self.parts.planner.resume.has_orphaned_temps()
+    }
+
     pub(super) fn relies_on_others(&self) -> bool {
         self.parts.site.was_resumed || self.parts.relies_on_others.load(Ordering::Relaxed)
     }

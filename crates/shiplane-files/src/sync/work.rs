@@ -38,6 +38,8 @@ pub struct Work {
     shared: Shared,
     /// In the order of the plan, this side's only.
     actions: Vec<Action>,
+    /// Directories in which something is done. `None`: it may be any.
+    touched: Option<BTreeSet<RelPath>>,
     /// What the other side takes, by the name it has on both in the end.
     offered: Vec<RelPath>,
     /// The first path of which not all attributes can be carried.
@@ -68,8 +70,10 @@ impl Work {
             agreed.outcome.actions.iter().cloned().partition(|action| action.side == Side::Local);
         let is_taken = |action: &Action| matches!(action.change, Change::Take { .. });
         let offered = theirs.into_iter().filter(is_taken).map(|action| action.path).collect();
+        let parents = || actions.iter().filter_map(|action| action.path.parent()).collect();
+        let touched = (!view.destination.has_leftovers()).then(parents);
         let stripped = view.stripped.clone();
-        Self { shared: Shared::new(view, agreed), actions, offered, stripped }
+        Self { shared: Shared::new(view, agreed), actions, touched, offered, stripped }
     }
 
     /// The first three steps.
@@ -337,10 +341,18 @@ impl Work {
             }
         }
         let merged = if agreed.is_source_only() { &Manifest::new() } else { merged };
-        let attributes = |path| merged.attributes(path).cloned();
-        let directories = merged.iter().filter(|(path, _)| !left.contains(path));
-        let directories =
-            directories.filter_map(|(path, _)| Some((path, merged.directory(path)?, attributes(path))));
+        let attributes = |path| merged.attributes(path);
+        // A look at each of many directories would take longer than all else.
+        let may_differ = |path: &RelPath| {
+            let is_touched = self.touched.as_ref().is_none_or(|touched| touched.contains(path));
+            let own = &agreed.own;
+            is_touched
+                || own.directory(path) != merged.directory(path)
+                || own.attributes(path) != attributes(path)
+        };
+        let directories = merged.iter().filter(|(path, _)| may_differ(path) && !left.contains(path));
+        let directories = directories
+            .filter_map(|(path, _)| Some((path, merged.directory(path)?, attributes(path).cloned())));
         destination.settle_directories(directories)?;
         Ok(())
     }

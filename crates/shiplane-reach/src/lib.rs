@@ -42,8 +42,9 @@ pub mod internals {
         seek::{SeekError, seek},
         service::{CodeEvent, CodeService, GUEST_METHODS, ProveError, Prover},
         ssh::{
-            Greeting, GreetingError, NoTicket, Rights, SshAddress, SshAddressError, SshCommand,
-            SshCommandError, SshError, SshPipes, SshProcess, SshRequest, SshRequestError,
+            address::{SshAddress, SshAddressError},
+            greeting::{Greeting, GreetingError, Rights, SshRequest, SshRequestError},
+            process::{NoTicket, SshCommand, SshCommandError, SshError, SshPipes, SshProcess},
         },
     };
 }
@@ -55,6 +56,6 @@ pub mod fuzz {
         code::fuzz_code,
         exchange::fuzz_exchange,
         service::fuzz_bodies,
-        ssh::{fuzz_greeting, fuzz_ssh_address},
+        ssh::{address::fuzz_ssh_address, greeting::fuzz_greeting},
     };
 }

@@ -9,7 +9,10 @@ use std::{
 
 use thiserror::Error;
 
-use super::{Greeting, GreetingError, SshAddress, SshRequest};
+use super::{
+    address::SshAddress,
+    greeting::{Greeting, GreetingError, SshRequest},
+};
 
 /// The program that stands for `ssh`, and what it is told to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -360,8 +363,10 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn how_the_process_ends_says_why_there_is_no_ticket() {
-        let request =
-            SshRequest { rights: super::super::Rights { read: true, write: false }, path: Vec::new() };
+        let request = SshRequest {
+            rights: super::super::greeting::Rights { read: true, write: false },
+            path: Vec::new(),
+        };
         // Stands for ssh: what comes after the words is never looked at.
         let explained = |script: &str| {
             let (process, pipes) =
@@ -388,8 +393,10 @@ mod tests {
     #[test]
     fn a_process_that_is_dropped_is_gone_and_whoever_waits_for_it_hears() {
         let (process, pipes) = command("sh -c \"exec sleep 1000\"").start(&address("nas:"), false).unwrap();
-        let request =
-            SshRequest { rights: super::super::Rights { read: true, write: false }, path: Vec::new() };
+        let request = SshRequest {
+            rights: super::super::greeting::Rights { read: true, write: false },
+            path: Vec::new(),
+        };
         let waiting = std::thread::spawn(move || pipes.greet(&request).err());
         drop(process);
         let nothing = NoTicket::Error(GreetingError::Noise(String::new()));

@@ -348,7 +348,9 @@ impl Connection {
         cancelled: BoxFuture<'static, ()>,
     ) -> Result<Report, Error> {
         let ended = self.run(job, cancelled).await;
-        if matches!(&ended, Err(error) if matches!(error.cause(), Cause::Interrupted)) {
+        // A server that ssh has started ends with its session.
+        let is_gone = self.inner.ssh.as_ref().is_some_and(|session| session.lost(&self.inner.peer).is_some());
+        if !is_gone && matches!(&ended, Err(error) if matches!(error.cause(), Cause::Interrupted)) {
             let ping = async {
                 // The job may have got another connection since; connections to one peer are shared.
                 let current = if self.is_closed() { self.redial().await? } else { self.clone() };

@@ -261,6 +261,13 @@ impl Running {
         interrupt(&self.0);
     }
 
+    /// Ctrl-C at a terminal, whose processes all get it: those of the group that it was started in.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn interrupt_group(&self) {
+        let id = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("an id");
+        let _ = rustix::process::kill_process_group(id, rustix::process::Signal::INT);
+    }
+
     /// Waits for the end without reading its output, so that a full pipe stays full.
     pub(crate) fn end(mut self) -> Run {
         let code = wait(&mut self.0).code();

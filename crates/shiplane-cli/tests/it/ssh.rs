@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use serde_json::Value;
@@ -401,6 +402,21 @@ fn nothing_is_drawn_before_ssh_has_logged_in() {
     let (code, lines) = at_terminal(&here, 80, &[("SHIPLANE_SSH", &asking)], &args);
     assert_eq!((code, lines[0].as_str()), (0, "password: thanks"), "{lines:?}");
     assert!(lines[1..].iter().any(|line| line.contains("/11.4")), "then there is a bar: {lines:?}");
+}
+
+#[test]
+fn ctrl_c_at_a_terminal_reaches_ssh_too_and_starts_no_other() {
+    for far in [Far::new(), without_network()].into_iter().flatten() {
+        let here = Machine::new();
+        large(&here, "src/large");
+        let args = ["push", "src", "far:new", "--rate", RATE, "--chunk", "64K", "--json"];
+        let mut running = Running::start(far.command(&here, &args).process_group(0));
+        running.event(|event| event["bytes_done"].as_u64() >= Some(KEPT_BYTES));
+        running.interrupt_group();
+        assert_eq!(running.rest().code, Some(130));
+        far.is_at_rest();
+        assert_eq!(far.processes().len(), 1);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{
     io::{self, Cursor, Read, Write},
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::{Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -34,10 +35,10 @@ pub enum SshCommandError {
     QuoteOpen,
 }
 
-/// A running `ssh`. Dropped, it is killed.
+/// A running `ssh`. Dropped, it is killed, unless it was [released](Self::release).
 #[derive(Debug)]
 pub struct SshProcess {
-    child: Mutex<Child>,
+    child: Mutex<Option<Child>>,
 }
 
 /// What goes to the other side's program, and what comes from it.
@@ -139,7 +140,7 @@ impl SshCommand {
         let not_started = |source| SshError::NotStarted { program: program.clone(), source };
         let mut child = command.spawn().map_err(not_started)?;
         let pipes = child.stdin.take().zip(child.stdout.take());
-        let process = SshProcess { child: Mutex::new(child) };
+        let process = SshProcess { child: Mutex::new(Some(child)) };
         let (write, read) = pipes.ok_or_else(|| not_started(io::ErrorKind::BrokenPipe.into()))?;
         Ok((process, SshPipes { write, read }))
     }
@@ -257,18 +258,27 @@ impl SshProcess {
     pub fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + timeout;
         loop {
-            let ended = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
+            let ended = self.child.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.try_wait();
             match ended {
-                Ok(None) if Instant::now() < until => std::thread::sleep(WAIT_STEP),
+                Ok(None) if Instant::now() < until => thread::sleep(WAIT_STEP),
                 ended => return ended.ok().flatten(),
             }
         }
+    }
+
+    /// Lets it end by itself, as it does after its pipes were closed. It may carry other sessions of the user, which
+    /// would end with it.
+    pub fn release(self) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut child) = child else { return };
+        // An error means that the system keeps it in its list until this program ends.
+        let _ = thread::Builder::new().name("ssh-end".to_owned()).spawn(move || child.wait());
     }
 }
 
 impl Drop for SshProcess {
     fn drop(&mut self) {
-        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(child) = self.child.get_mut().unwrap_or_else(PoisonError::into_inner) else { return };
         if let Ok(None) = child.try_wait() {
             // An error means that it has ended.
             let _ = child.kill();
@@ -397,7 +407,7 @@ mod tests {
             rights: super::super::greeting::Rights { read: true, write: false },
             path: Vec::new(),
         };
-        let waiting = std::thread::spawn(move || pipes.greet(&request).err());
+        let waiting = thread::spawn(move || pipes.greet(&request).err());
         drop(process);
         let nothing = NoTicket::Error(GreetingError::Noise(String::new()));
         assert_eq!(waiting.join().unwrap(), Some(nothing));

@@ -6,7 +6,6 @@
 use std::{
     fmt, io,
     sync::{Arc, Mutex, PoisonError, Weak},
-    thread,
     time::Duration,
 };
 
@@ -221,7 +220,7 @@ impl SshSession {
         own.iter().flatten().for_each(|transport| transport.close());
         self.channel.close();
         let Some(process) = self.lock_process().take() else { return };
-        let ending = blocking::spawn(move || reap(&process, CLOSE_TIMEOUT));
+        let ending = blocking::spawn(move || release(process));
         // An error means that the runtime ends.
         let _ = ending.await;
     }
@@ -315,9 +314,7 @@ impl Drop for SshSession {
         self.over_channel.close();
         self.channel.close();
         if let Some(process) = self.lock_process().take() {
-            // It ends by itself when the program on the other side does. It may carry other sessions of the user.
-            let reaping = thread::Builder::new().name("ssh-end".to_owned());
-            let _ = reaping.spawn(move || reap(&process, REAP_TIMEOUT));
+            process.release();
         }
     }
 }
@@ -333,10 +330,11 @@ fn greet(pipes: SshPipes, request: &SshRequest) -> Result<(String, io::Result<Ch
     pipes.greet(request).map(|(ticket, read, write)| (ticket, Channel::start(read, write)))
 }
 
-/// Waits for the process, which is killed after that. Blocking.
-fn reap(process: &SshProcess, timeout: Duration) {
-    if process.wait(timeout).is_none() {
-        tracing::debug!("ssh does not end by itself");
+/// Waits for a moment until it has ended. Blocking.
+fn release(process: SshProcess) {
+    if process.wait(CLOSE_TIMEOUT).is_none() {
+        tracing::debug!("ssh goes on for a while");
+        process.release();
     }
 }
 
@@ -385,9 +383,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// 1 s: a round trip or two. ssh then ends without being waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// 10 s: the program on the other side has ended by then, unless the network is gone.
-const REAP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

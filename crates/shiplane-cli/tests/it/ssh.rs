@@ -179,6 +179,17 @@ fn a_file_is_pushed_from_standard_input_and_got_to_standard_output() {
 }
 
 #[test]
+fn links_and_attributes_are_taken_from_whoever_can_log_in() {
+    let Some(far) = Far::new() else { return };
+    let here = Machine::new();
+    here.write("src/file", "file");
+    std::os::unix::fs::symlink("/elsewhere", here.file("src/link")).expect("a link");
+    run(&far, &here, &["push", "src", "far:", "--attributes"]).done();
+    let link = fs::read_link(far.machine.file("src/link")).expect("a link");
+    assert_eq!(link, std::path::Path::new("/elsewhere"));
+}
+
+#[test]
 fn what_login_scripts_print_is_no_harm() {
     let noise = "printf 'Welcome!\\033[2J\\r\\nshiplane-ssh/ is great'; exec sh -c \"$SSH_ORIGINAL_COMMAND\"";
     let Some(far) = Far::with(&Setup { forced: Some(noise), ..Setup::default() }) else { return };

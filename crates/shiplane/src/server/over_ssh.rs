@@ -115,8 +115,8 @@ fn open(request: &SshRequest) -> Result<(Served, (Opened, ServerBuilder)), Error
     let mut builder = Server::builder(&served.root).foreground(true);
     builder.is_for_ssh = true;
     if request.rights.write {
-        // Whoever logs in as this user can make any link anyway.
-        builder = builder.writable().all_links(true);
+        // Whoever logs in as this user can make any link and set any attribute anyway.
+        builder = builder.writable().all_links(true).attributes(true);
     }
     let opened = builder.open()?;
     Ok((served, opened))

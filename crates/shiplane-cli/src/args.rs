@@ -24,7 +24,7 @@ use shiplane::{Compression, DigestAlgorithm, MAX_CHUNK_LEN_BYTES};
 pub(crate) use self::filters::{FilterArgs, Pattern};
 use self::help::{DOCTOR_HELP, EXIT_CODES, GET_HELP, LS_HELP, PUSH_HELP};
 pub(crate) use self::inspect::{DoctorArgs, LsArgs, PingArgs, SourceArgs};
-pub(crate) use self::links::Links;
+pub(crate) use self::links::{Links, Skip};
 pub(crate) use self::manage::{PeersAdd, PeersCommand, TicketCommand, TicketNew};
 pub(crate) use self::reach::{ReceiveArgs, SendArgs};
 #[cfg(feature = "status")]
@@ -302,37 +302,6 @@ impl PathArgs {
     pub(crate) fn patience(&self, is_watching: bool) -> Duration {
         let usual = if is_watching { Duration::MAX } else { Duration::from_secs(120) };
         self.give_up_after.unwrap_or(usual)
-    }
-}
-
-/// Kinds of paths that a transfer may leave out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Skip {
-    /// Symbolic links
-    Links,
-    /// Devices, sockets and FIFOs
-    Special,
-    /// Names that one of the two file systems does not take
-    Names,
-    /// Files and directories that cannot be read
-    Unreadable,
-    /// Files that change or vanish while they are read
-    Changed,
-    /// Owners, access lists and attributes that cannot be carried or set
-    Attributes,
-}
-
-impl Skip {
-    /// As the library names it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Links => "links",
-            Self::Special => "special",
-            Self::Names => "names",
-            Self::Unreadable => "unreadable",
-            Self::Changed => "changed",
-            Self::Attributes => "attributes",
-        }
     }
 }
 

@@ -144,8 +144,8 @@ fn attributes_seeds() -> Seeds {
     ]
 }
 
-fn provider_records() -> Seeds {
-    let entry = Entry {
+fn file_entry() -> Entry {
+    Entry {
         kind: EntryKind::File,
         mode: 0o644,
         size_bytes: 5,
@@ -156,7 +156,11 @@ fn provider_records() -> Seeds {
         first: None,
         holes: Holes::default(),
         attributes: None,
-    };
+    }
+}
+
+fn provider_records() -> Seeds {
+    let entry = file_entry();
     let target = Some(LinkTarget::parse(b"../x").unwrap());
     let link = Entry { kind: EntryKind::Symlink, size_bytes: 0, target, ..entry.clone() };
     let holes = Holes::parse(&[0..1, 3..5], 5).unwrap();

@@ -62,14 +62,7 @@ fn records_have_these_bytes() {
             b"\x09\x1a\0\0\0\x01\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
         ),
         (ProviderRecord::OffersEnd, b"\x0a\0\0\0\0"),
-        (
-            ProviderRecord::TopDirectory {
-                mode: 0o700,
-                mtime: Mtime { secs: -2, nanos: 3 },
-                attributes: None,
-            },
-            b"\x0b\x10\0\0\0\xc0\x01\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x03\0\0\0",
-        ),
+        (top(0o700, -2, 3), b"\x0b\x10\0\0\0\xc0\x01\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x03\0\0\0"),
         (
             ProviderRecord::Sent { chunks: 9, transfer_digest: digest },
             &[&b"\x0d\x28\0\0\0\x09\0\0\0\0\0\0\0"[..], &[0xdd; 32]].concat(),
@@ -80,6 +73,10 @@ fn records_have_these_bytes() {
         assert_eq!(encode(&record).unwrap(), bytes, "{record:?}");
         assert_eq!(decode(bytes), Ok(Some(record)));
     }
+}
+
+fn top(mode: u32, secs: i64, nanos: u32) -> ProviderRecord {
+    ProviderRecord::TopDirectory { mode, mtime: Mtime { secs, nanos }, attributes: None }
 }
 
 #[test]
@@ -280,7 +277,7 @@ fn the_longest_entry_fits_its_record_and_what_may_come_at_first() {
     let holes: Vec<_> = (0..1024).map(|at| 2 * at..2 * at + 1).collect();
     let holes = Holes::parse(&holes, 4096).unwrap();
     let entry = Entry { size_bytes: 4096, first: Some(0), holes, path, ..entry() };
-    assert!(entry.cost_bytes() <= crate::limits::FIRST_ENTRY_BYTES);
+    assert!(entry.cost_bytes() <= FIRST_ENTRY_BYTES);
     let record = encode(&ProviderRecord::Entry(entry.clone())).unwrap();
     assert_eq!(record.len() - 5, 49_205);
     assert_eq!(decode(&record), Ok(Some(ProviderRecord::Entry(entry))));

@@ -47,12 +47,14 @@ pub enum Difference {
     Time,
     /// The same of a directory.
     DirectoryTime,
+    /// Extended attributes of the user's.
+    Attributes,
 }
 
 impl Difference {
     /// Whether it is in what the file contains, and not only in its mode or time.
     pub fn is_content(self) -> bool {
-        !matches!(self, Self::Mode(..) | Self::Time | Self::DirectoryTime)
+        !matches!(self, Self::Mode(..) | Self::Time | Self::DirectoryTime | Self::Attributes)
     }
 }
 
@@ -67,6 +69,7 @@ impl fmt::Display for Difference {
             Self::Target => f.write_str("leads elsewhere"),
             Self::Mode(original, copy) => write!(f, "has the mode {copy:o} instead of {original:o}"),
             Self::Time | Self::DirectoryTime => f.write_str("has another modification time"),
+            Self::Attributes => f.write_str("has other extended attributes"),
         }
     }
 }
@@ -152,7 +155,10 @@ pub fn expect_old_or_new(found: &Path, old: &Path, new: &Path) -> Result<()> {
                 {
                     None
                 }
-                (Some(version), Some(found)) => differ(version, found)?,
+                // Those that could not be set are named, and mended by the next run.
+                (Some(version), Some(found)) => {
+                    differ(version, found)?.filter(|difference| *difference != Difference::Attributes)
+                }
             });
         }
         if let [old, new] = why[..] {
@@ -199,11 +205,13 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
             copy_link(entry.path(), &target).with_context(cannot)?;
         } else {
             fs::copy(entry.path(), &target).with_context(cannot)?;
+            copy_attributes(entry.path(), &target)?;
             copy_time(entry.path(), &target).with_context(cannot)?;
         }
     }
     // The deepest first: what is put into a directory changes its time.
     for (from, to) in directories.iter().rev() {
+        copy_attributes(from, to)?;
         fs::set_permissions(to, fs::metadata(from)?.permissions())?;
         copy_time(from, to)?;
     }
@@ -271,6 +279,10 @@ fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
     }
     let [original_mode, copy_mode] = [original, copy].map(|entry| mode_of(&entry.metadata));
     let in_mode = (original_mode != copy_mode).then_some(Difference::Mode(original_mode, copy_mode));
+    let in_mode = match in_mode {
+        None if attributes(&original.path)? != attributes(&copy.path)? => Some(Difference::Attributes),
+        in_mode => in_mode,
+    };
     if original.kind != Kind::File {
         return Ok(in_mode.or_else(|| has_other_time.then_some(Difference::DirectoryTime)));
     }
@@ -282,6 +294,44 @@ fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
         return Ok(Some(Difference::Content(offset)));
     }
     Ok(in_mode.or_else(|| has_other_time.then_some(Difference::Time)))
+}
+
+/// Sets an extended attribute of a file or directory.
+pub fn set_attribute(path: &Path, name: &str, value: &[u8]) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty())
+        .with_context(|| format!("cannot set {name} of {path:?}"))?;
+    let _ = (path, name, value);
+    Ok(())
+}
+
+/// The extended attributes of the user's, in order of their names.
+fn attributes(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    #[cfg(target_os = "linux")]
+    {
+        let mut names = vec![0; ATTRIBUTES_LEN_BYTES];
+        // Else their file system has none, or this user may not look.
+        let Ok(len) = rustix::fs::listxattr(path, &mut names) else { return Ok(found) };
+        let names = String::from_utf8_lossy(&names[..len]).into_owned();
+        for name in names.split('\0').filter(|name| name.starts_with("user.")) {
+            let mut value = vec![0; ATTRIBUTES_LEN_BYTES];
+            let len = rustix::fs::getxattr(path, name, &mut value)
+                .with_context(|| format!("cannot read {name} of {path:?}"))?;
+            value.truncate(len);
+            found.push((name.to_owned(), value));
+        }
+        found.sort();
+    }
+    Ok(found)
+}
+
+/// 64 KiB: what Linux knows of.
+#[cfg(target_os = "linux")]
+const ATTRIBUTES_LEN_BYTES: usize = 64 << 10;
+
+fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
+    attributes(from)?.iter().try_for_each(|(name, value)| set_attribute(to, name, value))
 }
 
 fn first_different_byte(original: &Path, copy: &Path) -> Result<Option<u64>> {

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use walkdir::WalkDir;
-use xtask::driver::{Server, Shiplane, Verb};
+use xtask::driver::{ANY_PORT, Server, Shiplane, Verb};
 use xtask::process::{Ended, Running};
 use xtask::scratch::Scratch;
 use xtask::{interrupt, tree, units};
@@ -167,7 +167,10 @@ impl<'a> Race<'a> {
     fn serve(&self, role: Role) -> Result<Server> {
         let run = self.root.join("run");
         let side = if role.verb() == Verb::Get { "sent" } else { "landing" };
-        self.shiplane.serve(&run.join(side), &self.root.join("server"), role.verb().access())
+        let (root, home) = (run.join(side), self.root.join("server"));
+        let mut command = self.shiplane.serve_command(ANY_PORT, &root, &home, role.verb().access());
+        command.args((role.verb() != Verb::Get).then_some("--attributes"));
+        Server::start(&mut command)
     }
 
     fn client(&self, role: Role, ticket: &str) -> Command {
@@ -180,7 +183,7 @@ impl<'a> Race<'a> {
         };
         let mut command = self.shiplane.client(role.verb(), &local, ticket, &self.root.join("client"));
         command.args((role.verb() != Verb::Sync).then_some("--overwrite"));
-        command.args(["--json", "--chunk", "64K"]);
+        command.args(["--json", "--attributes", "--chunk", "64K"]);
         command
     }
 
@@ -262,8 +265,11 @@ fn write_files(root: &Path, text: &str) -> Result<()> {
         fs::create_dir_all(&directory).context("cannot make a directory")?;
         for number in 0..FILES {
             let content = format!("{text} {number} ").repeat(100 + number * 10);
-            fs::write(directory.join(format!("{number}.txt")), content).context("cannot write a file")?;
+            let file = directory.join(format!("{number}.txt"));
+            fs::write(&file, content).context("cannot write a file")?;
+            tree::set_attribute(&file, "user.text", text.as_bytes())?;
         }
+        tree::set_attribute(&directory, "user.text", text.as_bytes())?;
         fs::write(directory.join("large.bin"), text.repeat(40_000)).context("cannot write a file")?;
     }
     Ok(())

@@ -43,6 +43,8 @@ pub(super) enum Kind {
     Unlink,
     Mode,
     Time,
+    Owner,
+    Attribute,
 }
 
 impl Kind {
@@ -70,6 +72,8 @@ impl fmt::Display for Kind {
             Self::Unlink => "unlink",
             Self::Mode => "chmod",
             Self::Time => "utimensat",
+            Self::Owner => "chown",
+            Self::Attribute => "setxattr",
         })
     }
 }
@@ -114,6 +118,9 @@ fn kind_of(number: i64) -> Option<(Kind, FileArgument)> {
         libc::SYS_symlinkat => (Kind::Link, FileArgument::At(1)),
         libc::SYS_unlink | libc::SYS_rmdir => (Kind::Unlink, FileArgument::Path(0)),
         libc::SYS_unlinkat => (Kind::Unlink, FileArgument::At(0)),
+        libc::SYS_fchown => (Kind::Owner, FileArgument::Open(0)),
+        libc::SYS_fchownat => (Kind::Owner, FileArgument::At(0)),
+        libc::SYS_fsetxattr | libc::SYS_fremovexattr => (Kind::Attribute, FileArgument::Open(0)),
         libc::SYS_fchmod => (Kind::Mode, FileArgument::Open(0)),
         libc::SYS_chmod => (Kind::Mode, FileArgument::Path(0)),
         libc::SYS_fchmodat => (Kind::Mode, FileArgument::At(0)),

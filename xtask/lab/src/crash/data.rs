@@ -40,7 +40,14 @@ pub(super) fn write(root: &Path, state: State) -> Result<()> {
         for (name, target) in [("made/inside", "deeper/program"), ("made/deeper/up", "../../same.txt")] {
             symlink(target, root.join(name)).context("cannot make a link")?;
         }
+        fs::hard_link(root.join("made/deeper/program"), root.join("made/another name"))
+            .context("cannot make a hard link")?;
         file(root, "made/private/read-only/key", 400, 21)?;
+        for name in
+            ["replaced.txt", "empty", "made/deeper/program", "made/private/read-only/key", "made/private"]
+        {
+            tree::set_attribute(&root.join(name), "user.made", name.as_bytes())?;
+        }
         for (name, mode) in [
             ("made/deeper/program", 0o755),
             ("made/private/read-only/key", 0o600),
@@ -63,6 +70,7 @@ pub(super) fn change(root: &Path, side: Side) -> Result<()> {
     let seed = if is_ours { 100 } else { 200 };
     file(root, &format!("{prefix}/large.bin"), 700_000, seed)?;
     file(root, &format!("{prefix}/small.txt"), 4_000, seed + 1)?;
+    tree::set_attribute(&root.join(prefix).join("small.txt"), "user.made", prefix.as_bytes())?;
     // Both have edited it: two versions stay.
     file(root, "same.txt", 3_500, seed + 3)?;
     if is_ours {

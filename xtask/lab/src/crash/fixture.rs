@@ -205,14 +205,17 @@ impl<'a> Fixture<'a> {
 
     fn serve(&self, role: Role) -> Command {
         let root = if role == Role::Get { self.at("new") } else { self.run().join(THEIRS) };
-        self.shiplane.serve_command(ANY_PORT, &root, &self.run().join(SERVER), role.verb().access())
+        let mut command =
+            self.shiplane.serve_command(ANY_PORT, &root, &self.run().join(SERVER), role.verb().access());
+        command.args((role != Role::Get).then_some("--attributes"));
+        command
     }
 
     fn client(&self, role: Role, ticket: &str) -> Command {
         let local = if role == Role::Push { self.at("new").join(TREE) } else { self.run().join(OURS) };
         let mut command = self.shiplane.client(role.verb(), &local, ticket, &self.run().join(CLIENT));
         command.args((!role.is_sync()).then_some("--overwrite"));
-        command.args(["--json", "--chunk", CHUNK, "--jobs", "4"]);
+        command.args(["--json", "--attributes", "--chunk", CHUNK, "--jobs", "4"]);
         command
     }
 

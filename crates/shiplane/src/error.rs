@@ -414,27 +414,32 @@ fn fault_code(kind: ErrorKind) -> FaultCode {
 #[cfg(feature = "status")]
 pub(crate) fn kind_and_side(error: &(dyn std::error::Error + 'static)) -> (ErrorKind, Side) {
     use shiplane_protocols::internals::transfer::TransferError;
-    use shiplane_transport::{ConnectionEnd, StreamError};
+    use shiplane_transport::{ConnectionEnd, SendChunkError, StreamError};
     use shiplane_wire::Code;
     let error: &(dyn std::error::Error + 'static) = match error.downcast_ref() {
         Some(SyncError::Transfer(error)) => error,
         _ => error,
     };
-    let diagnosis = match (error.downcast_ref(), error.downcast_ref()) {
+    let stream = match error.downcast_ref() {
+        Some(TransferError::Stream(error)) => Some(error),
+        Some(TransferError::Undelivered { source: SendChunkError::Stream(error), .. }) => Some(error),
+        _ => None,
+    };
+    let diagnosis = match (stream, error.downcast_ref(), error.downcast_ref()) {
         // Somebody has stopped it there.
         (
-            Some(TransferError::Stream(
+            Some(
                 StreamError::Reset(Code::Cancelled)
                 | StreamError::Stopped(Code::Cancelled)
                 | StreamError::ConnectionLost(ConnectionEnd::ClosedByPeer {
                     code: Code::NoError | Code::Cancelled,
                 }),
-            )),
-            _,
+            ),
+            ..,
         ) => there(ErrorKind::Interrupted, RESUME),
-        (Some(error), _) => transfer::transfer(error),
-        (None, Some(error)) => sync::sync(error),
-        (None, None) => here(ErrorKind::Other, RESUME),
+        (_, Some(error), _) => transfer::transfer(error),
+        (_, None, Some(error)) => sync::sync(error),
+        (_, None, None) => here(ErrorKind::Other, RESUME),
     };
     (diagnosis.kind, diagnosis.side)
 }

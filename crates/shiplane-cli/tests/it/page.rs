@@ -31,11 +31,11 @@ fn the_page_shows_what_moves_at_any_width_light_and_dark() {
         });
         assert_eq!((wide, page <= wide), (width, true), "it is {page} wide on {wide}");
         let text = browser.text("return document.body.innerText");
-        for shown in ["laptop", "studio", "2026/summer", "inbox/recording.wav", "interrupted", "this machine"]
-        {
+        for shown in ["laptop", "studio", "2026/summer", "inbox/recording.wav", "this machine"] {
             assert!(text.contains(shown), "no {shown} in {text}");
         }
         assert_eq!(browser.text("return document.getElementById('state').textContent"), "serving");
+        assert_eq!(browser.number("return document.querySelectorAll('#failures .failed').length"), 1);
         let full = browser.number("return document.querySelector('#jobs progress').max");
         assert!(full > 1_000_000, "{full}");
         let back = browser.text("return getComputedStyle(document.body).backgroundColor");

@@ -119,7 +119,9 @@ fn a_failure_is_counted_by_its_class_and_listed() {
     let status = shown.status_with(|status| status["failures"][0]["job"] == "get");
     let failure = &status["failures"][0];
     let class = failure["class"].as_str().unwrap();
-    assert_eq!((class, failure["path"].as_str()), ("interrupted", None));
+    // A chunk that is under way may fail first.
+    assert!(["interrupted", "other"].contains(&class), "{failure}");
+    assert_eq!(failure["path"], Value::Null);
     let counted = format!("shiplane_failures_total{{job=\"get\",class=\"{class}\"}}");
     assert_eq!(shown.figure(&counted), 1.0);
     let refused = here.run(&["get", &shown.ticket.replace("/#", "/none#"), "copy"]);

@@ -39,7 +39,6 @@ use shiplane_transport::{
 use tokio::net::ToSocketAddrs;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{advertise::addresses_of, sending::SendSettings};
 use self::{
     advertise::{addresses_for, advertised},
     cleaning::clean_now_and_then,
@@ -48,6 +47,7 @@ use self::{
     operating::{Operated, Operating},
     sending::Sending,
 };
+pub(crate) use self::{advertise::addresses_of, sending::SendSettings};
 pub use self::{
     handler::{Context, FromContext, State},
     over_ssh::serve_over_ssh,

@@ -40,7 +40,7 @@ use tokio::net::ToSocketAddrs;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    advertise::{addresses_for, advertised},
+    advertise::addresses_for,
     cleaning::clean_now_and_then,
     handler::{Callers, Handler, Shared, mount},
     open::Opened,

@@ -39,7 +39,7 @@ async fn check(settings: &DoctorSettings) -> Result<(), Failure> {
     let mut worst = tell_all(&findings, mode)?;
     if let Some(source) = &settings.source {
         waits("measuring the path to the server ...");
-        let client = settings.ssh.apply(Client::builder().foreground(true)).build().await?;
+        let client = settings.ssh.clone().apply(Client::builder().foreground(true)).build().await?;
         let checked = async {
             let connection = client.connect(source.clone()).await?;
             check_path(&connection).await

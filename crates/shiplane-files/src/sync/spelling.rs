@@ -125,7 +125,7 @@ mod tests {
     fn agreed(base: &str, own: &str, other: &str) -> Agreed {
         let consent = Consent { mass_deletion: true };
         let [base, own, other] = [base, own, other].map(manifest);
-        Agreed::on(&base, &own, &other, std::iter::empty(), consent, true).unwrap()
+        Agreed::on(&base, &own, &other, std::iter::empty(), None, consent, true).unwrap()
     }
 
     fn ours(agreed: &Agreed) -> Vec<String> {
@@ -193,7 +193,7 @@ mod tests {
         other.respell(&path("Dir"), &path("dir"));
         other.respell(&path("File"), &path("file"));
         let unlisted = std::iter::empty;
-        let agreed = Agreed::on(&own, &own, &other, unlisted(), Consent::default(), true).unwrap();
+        let agreed = Agreed::on(&own, &own, &other, unlisted(), None, Consent::default(), true).unwrap();
         let prepared = Work::new(view, agreed).prepare().unwrap();
         assert!(prepared.destination().is_none(), "nothing is to come");
         let (left, _) = prepared.finish(Vec::new()).unwrap();

@@ -341,18 +341,17 @@ impl Work {
             }
         }
         let merged = if agreed.is_source_only() { &Manifest::new() } else { merged };
-        let attributes = |path| merged.attributes(path);
         // A look at each of many directories would take longer than all else.
         let may_differ = |path: &RelPath| {
             let is_touched = self.touched.as_ref().is_none_or(|touched| touched.contains(path));
             let own = &agreed.own;
             is_touched
                 || own.directory(path) != merged.directory(path)
-                || own.attributes(path) != attributes(path)
+                || own.attributes(path) != merged.attributes(path)
         };
         let directories = merged.iter().filter(|(path, _)| may_differ(path) && !left.contains(path));
         let directories = directories
-            .filter_map(|(path, _)| Some((path, merged.directory(path)?, attributes(path).cloned())));
+            .filter_map(|(path, _)| Some((path, merged.directory(path)?, merged.attributes(path).cloned())));
         destination.settle_directories(directories)?;
         Ok(())
     }

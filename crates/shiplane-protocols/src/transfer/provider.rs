@@ -115,8 +115,9 @@ pub(crate) async fn provide(
     let result = provider.run(&mut wants, timeout).await;
     match result.and_then(|()| provider.check_done()) {
         Ok(transfer_digest) => {
-            provider.records.flush().await?;
-            provider.records.finish()?;
+            // A receiver that need not wait for this answer may be gone.
+            let _ = provider.records.flush().await;
+            let _ = provider.records.finish();
             Ok(provider.provided(transfer_digest, wants))
         }
         Err(error) => {

@@ -145,7 +145,12 @@ impl Receiver {
         let is_agreed = self.end.announced == Some((chunks, transfer_digest)) && self.totals.failed == 0;
         let confirmed = match self.end.confirmed {
             Some(confirmed) => confirmed,
-            None if is_agreed => Ok(()),
+            None if is_agreed => {
+                // Read to its end all the same: a stream that is let go of before is an error at the provider.
+                let timeout = self.timeout;
+                tokio::spawn(async move { confirmation(&mut provider, timeout).await });
+                Ok(())
+            }
             None => confirmation(&mut provider, self.timeout).await,
         };
         Received {

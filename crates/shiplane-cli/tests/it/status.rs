@@ -264,7 +264,11 @@ fn names_of_files_are_shown_on_request_only_and_secrets_never() {
         assert!(!key.is_empty() && secret.len() > 16);
         let mut push = Running::start(&mut here.command(&["push", name, &shown.ticket, "--json"]));
         push.event(|event| event["event"] == "progress");
-        let status = shown.status_with(|status| status["peers"][0]["jobs"][0]["job"] == "push");
+        let status = shown.status_with(|status| {
+            let job = &status["peers"][0]["jobs"][0];
+            // Before that it may still be opened, and then it has not failed when it is given up.
+            job["job"] == "push" && job["moved_bytes"].as_u64() > Some(0)
+        });
         let path = &status["peers"][0]["jobs"][0]["path"];
         match names {
             // The one is JSON's escaping, the other ours.

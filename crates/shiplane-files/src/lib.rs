@@ -26,7 +26,6 @@
 )]
 
 mod announced;
-mod attributes;
 mod beneath;
 mod blocks;
 mod buffers;
@@ -49,8 +48,6 @@ mod lay_hard_links;
 mod left_out;
 mod leftovers;
 mod made_up;
-mod names;
-mod own_file;
 mod parallel;
 mod plan;
 mod policy;
@@ -74,9 +71,9 @@ mod sync;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use shiplane_platform::internals as platform;
 #[cfg(unix)]
 use shiplane_platform::internals::disk;
+use shiplane_platform::internals::{self as platform, attributes, names, own_file};
 
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]

@@ -1,4 +1,5 @@
-//! System calls on files and directories: one module for each platform, and the hook by which a simulation fails them.
+//! System calls on files and directories, one module for each platform, and what stands right above them: names,
+//! attributes, small files of our own, and the hook by which a simulation fails the calls.
 //!
 //! All of it is part of the engine of shiplane-files, and public with the feature `internals` alone.
 
@@ -13,10 +14,13 @@
     )
 )]
 
+mod attributes;
 mod calls;
 #[cfg(unix)]
 mod disk;
 mod measure;
+mod names;
+mod own_file;
 mod watch;
 
 /// What the other crates of this workspace are built from. It may change at any time.
@@ -24,6 +28,18 @@ mod watch;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::calls::*;
+    /// Owners, access lists and extended attributes.
+    pub mod attributes {
+        pub use crate::attributes::*;
+    }
+    /// File names.
+    pub mod names {
+        pub use crate::names::*;
+    }
+    /// Small files of our own.
+    pub mod own_file {
+        pub use crate::own_file::*;
+    }
     pub use crate::measure::{DiskRates, disk_rates};
     pub use crate::watch::{Excludes, TreeWatch, Unwatched, WatchLimit, WatchRules};
     /// Where a simulation comes between us and the disk.

@@ -6,9 +6,9 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::calls::retry;
 #[cfg(unix)]
 use crate::disk::{self, Change};
-use crate::platform::retry;
 
 /// Puts `bytes` in the place of the file at `path`, whose directory is created when it is missing. A
 /// reader sees the old content or the new one, whole; when this returns, the new one is durable.

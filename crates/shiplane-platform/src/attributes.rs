@@ -2,23 +2,20 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use cap_std::fs::Dir;
 use shiplane_wire::{AccessEntry, AccessTag, Attributes, Principal};
 
-use crate::{
-    lock,
-    platform::{self, Opened, Owner, Stat},
-};
+use crate::calls::{self as platform, Opened, Owner, Stat};
 
 /// Whether this system has any that can be carried.
 pub const HAS_OWNERS: bool = platform::HAS_OWNERS;
 
 /// Reads those of a source. Remembers the names of owners.
 #[derive(Debug, Default)]
-pub(crate) struct AttributesReader {
+pub struct AttributesReader {
     names: HashMap<(Owner, u32), Box<[u8]>>,
     /// The first path of which not all can be carried.
     stripped: Option<Vec<u8>>,
@@ -26,7 +23,7 @@ pub(crate) struct AttributesReader {
 
 impl AttributesReader {
     /// Those of an open file or directory.
-    pub(crate) fn of_open(&mut self, file: &impl Opened, found: &Stat, path: &[u8]) -> Option<Attributes> {
+    pub fn of_open(&mut self, file: &impl Opened, found: &Stat, path: &[u8]) -> Option<Attributes> {
         let mut is_stripped = false;
         let mut lists = [Vec::new(), Vec::new()];
         let mut extended = Vec::new();
@@ -69,26 +66,20 @@ impl AttributesReader {
     }
 
     /// Those of the file `name`, as far as it can be opened, if it is still what was `found`.
-    pub(crate) fn of_file(
-        &mut self,
-        dir: &Dir,
-        name: &[u8],
-        found: &Stat,
-        path: &[u8],
-    ) -> Option<Attributes> {
+    pub fn of_file(&mut self, dir: &Dir, name: &[u8], found: &Stat, path: &[u8]) -> Option<Attributes> {
         let file = platform::open_file(dir, name).ok()?;
         let is_it = platform::stat_open(&file).is_ok_and(|opened| opened.version() == found.version());
         if is_it { self.of_open(&file, found, path) } else { None }
     }
 
     /// Those of a symbolic link: whom it belongs to.
-    pub(crate) fn of_link(&mut self, found: &Stat) -> Option<Attributes> {
+    pub fn of_link(&mut self, found: &Stat) -> Option<Attributes> {
         let owners = self.owners(found);
         Attributes::new(owners.as_principals(), [&[], &[]], std::iter::empty())
     }
 
     /// The first path of which not all can be carried, once.
-    pub(crate) fn take_stripped(&mut self) -> Option<Vec<u8>> {
+    pub fn take_stripped(&mut self) -> Option<Vec<u8>> {
         self.stripped.take()
     }
 
@@ -138,7 +129,7 @@ impl Owners {
 
 /// Gives attributes to what is received, as far as that is permitted.
 #[derive(Debug, Default)]
-pub(super) struct AttributesWriter {
+pub struct AttributesWriter {
     ids: Mutex<Ids>,
     /// The kinds that could not be set and are named already, a bit each.
     named: AtomicU8,
@@ -171,10 +162,11 @@ impl std::fmt::Display for AttributeKind {
 
 /// What has come of setting attributes.
 #[derive(Debug, Default)]
-pub(super) struct Given {
-    pub(super) has_changed: bool,
+pub struct Given {
+    /// Whether anything was set.
+    pub has_changed: bool,
     /// The first failure of each kind.
-    pub(super) refused: Vec<(AttributeKind, io::Error)>,
+    pub refused: Vec<(AttributeKind, io::Error)>,
 }
 
 impl Given {
@@ -189,22 +181,23 @@ impl Given {
 
 impl AttributesWriter {
     /// From now on each path is named of which something cannot be set, and not only the first for each kind.
-    pub(super) fn name_each(&self) {
+    pub fn name_each(&self) {
         self.names_each.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn names_each(&self) -> bool {
+    /// Whether each is.
+    pub fn names_each(&self) -> bool {
         self.names_each.load(Ordering::Relaxed)
     }
 
     /// Whether a path is to be named of which this could not be set.
-    pub(super) fn is_to_be_named(&self, kind: AttributeKind) -> bool {
+    pub fn is_to_be_named(&self, kind: AttributeKind) -> bool {
         let bit = 1 << kind as u8;
         self.named.fetch_or(bit, Ordering::Relaxed) & bit == 0 || self.names_each()
     }
 
     /// Gives an open file or directory these attributes and no others, where it has not got them.
-    pub(super) fn give(&self, file: &impl Opened, found: &Stat, wanted: &Attributes) -> Given {
+    pub fn give(&self, file: &impl Opened, found: &Stat, wanted: &Attributes) -> Given {
         let mut given = Given::default();
         let set = |user, group| platform::set_owners(file, user, group);
         self.give_owners(found, wanted, set, &mut given);
@@ -243,7 +236,7 @@ impl AttributesWriter {
     }
 
     /// Gives the link `name` its owners.
-    pub(super) fn give_link(&self, dir: &Dir, name: &[u8], found: &Stat, wanted: &Attributes) -> Given {
+    pub fn give_link(&self, dir: &Dir, name: &[u8], found: &Stat, wanted: &Attributes) -> Given {
         let mut given = Given::default();
         let set = |user, group| platform::set_link_owners(dir, name, user, group);
         self.give_owners(found, wanted, set, &mut given);
@@ -301,7 +294,7 @@ impl AttributesWriter {
         if !principal.is_known() || principal.id == 0 || principal.name.is_empty() {
             return principal.is_known().then_some(principal.id);
         }
-        let mut ids = lock(&self.ids);
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         if ids.len() >= MAX_NAMES {
             ids.clear();
         }

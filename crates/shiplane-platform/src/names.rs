@@ -19,29 +19,32 @@ impl JobKey {
     }
 
     /// The key of this job for one file of several that may land in the same directory.
-    pub(super) fn for_file(self, name: &[u8]) -> Self {
+    pub fn for_file(self, name: &[u8]) -> Self {
         Self::of_parts(&[self.0.as_bytes(), name])
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8; Digest::LEN_BYTES] {
+    /// The key itself.
+    pub fn as_bytes(&self) -> &[u8; Digest::LEN_BYTES] {
         self.0.as_bytes()
     }
 
-    pub(super) fn journal_name(&self) -> String {
+    /// What its journal is called.
+    pub fn journal_name(&self) -> String {
         format!("{OWN_PREFIX}{}{JOURNAL_SUFFIX}", self.hex(JOURNAL_HEX_LEN))
     }
 
     /// Where a journal that cannot be trusted is moved; `attempt` tells several apart.
-    pub(super) fn aside_name(&self, attempt: u32) -> String {
+    pub fn aside_name(&self, attempt: u32) -> String {
         format!("{}{ASIDE_SUFFIX}{attempt}", self.journal_name())
     }
 
-    pub(super) fn temp_name(&self, id: u64) -> String {
+    /// What its temporary file of this number is called.
+    pub fn temp_name(&self, id: u64) -> String {
         format!("{}{id}{TEMP_SUFFIX}", self.temp_prefix())
     }
 
     /// What every temporary name of this job starts with.
-    pub(super) fn temp_prefix(&self) -> String {
+    pub fn temp_prefix(&self) -> String {
         format!("{OWN_PREFIX}{}-", self.hex(TEMP_HEX_LEN))
     }
 
@@ -64,21 +67,23 @@ impl JobKey {
 
 /// Whether `component` is a name that this program gives its own files: never listed by a provider, never
 /// accepted from one (a peer that could name our journal could replace it).
-pub(super) fn is_own(component: &[u8]) -> bool {
+pub fn is_own(component: &[u8]) -> bool {
     own_kind(component).is_some()
 }
 
 /// What a file of this program's own is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OwnName {
+pub enum OwnName {
+    /// A journal.
     Journal,
     /// A journal that could not be trusted.
     Aside,
+    /// A temporary file.
     Temp,
 }
 
 /// Which of its own files this program gives the name; `None` if it is none.
-pub(super) fn own_kind(component: &[u8]) -> Option<OwnName> {
+pub fn own_kind(component: &[u8]) -> Option<OwnName> {
     // A folding file system would take another case for the same file.
     let lower = component.to_ascii_lowercase();
     let rest = lower.strip_prefix(OWN_PREFIX.as_bytes())?;
@@ -95,7 +100,7 @@ pub(super) fn own_kind(component: &[u8]) -> Option<OwnName> {
 }
 
 /// What the names of a job's files have in common, of such a name.
-pub(super) fn job_prefix(own: &[u8]) -> &[u8] {
+pub fn job_prefix(own: &[u8]) -> &[u8] {
     own.get(..OWN_PREFIX.len() + TEMP_HEX_LEN).unwrap_or(own)
 }
 
@@ -139,7 +144,7 @@ pub enum NameRefused {
 }
 
 /// Checks what this platform refuses beyond SPEC 4.5.
-pub(super) fn check_component(component: &[u8]) -> Result<(), NameRefused> {
+pub fn check_component(component: &[u8]) -> Result<(), NameRefused> {
     if is_own(component) {
         return Err(NameRefused::Own);
     }

@@ -28,7 +28,7 @@ pub enum Limit {
     /// The receiver has not enough of a processor.
     ReceiverProcessor,
     /// `--rate`, on either side.
-    RateLimit,
+    Rate,
     /// What it needs is used by other transfers of one of the sides.
     OtherTransfers,
 }
@@ -46,7 +46,7 @@ impl Limit {
             Self::ReceiverDigest => "receiver hash",
             Self::ReceiverDisk => "receiver disk",
             Self::ReceiverProcessor => "receiver CPU",
-            Self::RateLimit => "rate limit",
+            Self::Rate => "rate limit",
             Self::OtherTransfers => "other transfers",
         }
     }
@@ -156,7 +156,7 @@ fn limit_of(provider: &Load, receiver: &Load) -> Option<Limit> {
         let largest = largest(&[
             (receiver.disk, Limit::ReceiverDisk),
             (receiver.digest, Limit::ReceiverDigest),
-            (receiver.limit, Limit::RateLimit),
+            (receiver.limit, Limit::Rate),
         ]);
         let starved = largest == Limit::ReceiverDisk && is_saturated(receiver);
         (receiver, if starved { Limit::ReceiverProcessor } else { largest })
@@ -165,7 +165,7 @@ fn limit_of(provider: &Load, receiver: &Load) -> Option<Limit> {
             (provider.network, Limit::Path),
             (provider.disk, Limit::SourceDisk),
             (provider.digest, Limit::SourceDigest),
-            (provider.limit, Limit::RateLimit),
+            (provider.limit, Limit::Rate),
         ]);
         match largest {
             Limit::Path | Limit::SourceDisk if is_saturated(provider) => (provider, Limit::SourceProcessor),
@@ -222,7 +222,7 @@ mod tests {
             (PATH, STARVED, Limit::Path),
             (disk, STARVED, Limit::SourceDisk),
             (digest, STARVED, Limit::SourceDigest),
-            (limit, STARVED, Limit::RateLimit),
+            (limit, STARVED, Limit::Rate),
             (saturated(PATH), STARVED, Limit::SourceProcessor),
             (saturated(disk), STARVED, Limit::SourceProcessor),
             (saturated(digest), STARVED, Limit::SourceDigest),
@@ -230,7 +230,7 @@ mod tests {
             (Load { unfilled: 80, ..PATH }, STARVED, Limit::Window),
             (PATH, disk, Limit::ReceiverDisk),
             (PATH, digest, Limit::ReceiverDigest),
-            (PATH, limit, Limit::RateLimit),
+            (PATH, limit, Limit::Rate),
             (PATH, saturated(disk), Limit::ReceiverProcessor),
             (shared(PATH), STARVED, Limit::OtherTransfers),
             (PATH, shared(STARVED), Limit::OtherTransfers),

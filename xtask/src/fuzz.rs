@@ -8,8 +8,12 @@ mod coverage;
 
 use std::collections::VecDeque;
 use std::fs;
+use std::num::NonZeroUsize;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -36,15 +40,16 @@ impl Args {
     }
 }
 
-/// Runs the targets one after another, each to its first failure at most.
+/// Runs the targets, one on each core at a time, each to its first failure at most.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let time = Duration::try_from_secs_f64(args.minutes * 60.0).context("that is no number of minutes")?;
     let fuzzer = build()?;
     let targets = chosen(targets(&fuzzer)?, &args.target)?;
     let mut rows = Vec::new();
     let mut broken = Vec::new();
-    for target in &targets {
-        let outcome = fuzz(&fuzzer, target, time.max(Duration::from_secs(1)))?;
+    for (target, outcome) in targets.iter().zip(fuzz_all(&fuzzer, &targets, time.max(Duration::from_secs(1))))
+    {
+        let outcome = outcome?;
         rows.push(vec![
             target.name.clone(),
             units::count(outcome.inputs),
@@ -111,6 +116,29 @@ fn chosen(targets: Vec<Target>, names: &[String]) -> Result<Vec<Target>> {
         }
     }
     Ok(targets.into_iter().filter(|target| names.is_empty() || names.contains(&target.name)).collect())
+}
+
+/// The outcomes in order.
+fn fuzz_all(fuzzer: &Path, targets: &[Target], time: Duration) -> Vec<Result<Outcome>> {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let next = AtomicUsize::new(0);
+    let take_turns = || {
+        let mut ended = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(target) = targets.get(at) else { return ended };
+            ended.push((at, fuzz(fuzzer, target, time)));
+        }
+    };
+    let mut outcomes: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(take_turns)).collect();
+        let ended = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
+        ended.flatten().collect()
+    });
+    outcomes.sort_unstable_by_key(|(at, _)| *at);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {

@@ -58,16 +58,18 @@ pub(crate) async fn knock(connection: &quinn::Connection) -> Result<(), quinn::C
     }
 }
 
-/// The bytes that the peer has acknowledged; quinn reports them only to the congestion controller.
-pub(crate) fn acknowledged_bytes(connection: &quinn::Connection) -> u64 {
+/// What the peer has acknowledged; quinn reports it only to the congestion controller.
+pub(crate) fn acknowledged(connection: &quinn::Connection) -> Acknowledged {
     let controller = connection.congestion_state().into_any().downcast::<GivesWay>();
-    controller.map_or(0, |controller| controller.acknowledged_bytes.load(Ordering::Relaxed))
+    controller.map_or_else(|_| Acknowledged::default(), |controller| controller.acknowledged.look())
 }
 
-/// Those of them that were acknowledged while the path had room for more than there was to send.
-pub(crate) fn unfilled_bytes(connection: &quinn::Connection) -> u64 {
-    let controller = connection.congestion_state().into_any().downcast::<GivesWay>();
-    controller.map_or(0, |controller| controller.unfilled_bytes.load(Ordering::Relaxed))
+/// Bytes of packets that the peer has acknowledged.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Acknowledged {
+    pub(crate) bytes: u64,
+    /// Those of them that were acknowledged while the path had room for more than there was to send.
+    pub(crate) unfilled_bytes: u64,
 }
 
 /// Makes the controllers of `inner` give way to a close.
@@ -82,20 +84,35 @@ struct Factory(Arc<dyn ControllerFactory + Send + Sync>);
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = Arc::clone(&self.0).build(now, current_mtu);
-        Box::new(GivesWay {
-            inner,
-            closing: Arc::default(),
-            acknowledged_bytes: Arc::default(),
-            unfilled_bytes: Arc::default(),
-        })
+        Box::new(GivesWay { inner, closing: Arc::default(), acknowledged: Arc::default() })
     }
 }
 
 struct GivesWay {
     inner: Box<dyn Controller>,
     closing: Arc<AtomicBool>,
-    acknowledged_bytes: Arc<AtomicU64>,
-    unfilled_bytes: Arc<AtomicU64>,
+    acknowledged: Arc<Counting>,
+}
+
+/// What a controller and its copies have seen acknowledged.
+#[derive(Debug, Default)]
+struct Counting {
+    bytes: AtomicU64,
+    unfilled_bytes: AtomicU64,
+}
+
+impl Counting {
+    fn add(&self, bytes: u64, is_unfilled: bool) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if is_unfilled {
+            self.unfilled_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn look(&self) -> Acknowledged {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Acknowledged { bytes: load(&self.bytes), unfilled_bytes: load(&self.unfilled_bytes) }
+    }
 }
 
 impl Controller for GivesWay {
@@ -104,10 +121,7 @@ impl Controller for GivesWay {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        self.acknowledged_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if app_limited {
-            self.unfilled_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
+        self.acknowledged.add(bytes, app_limited);
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -147,8 +161,7 @@ impl Controller for GivesWay {
         Box::new(Self {
             inner: self.inner.clone_box(),
             closing: Arc::clone(&self.closing),
-            acknowledged_bytes: Arc::clone(&self.acknowledged_bytes),
-            unfilled_bytes: Arc::clone(&self.unfilled_bytes),
+            acknowledged: Arc::clone(&self.acknowledged),
         })
     }
 

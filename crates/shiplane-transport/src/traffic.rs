@@ -41,11 +41,12 @@ impl Traffic {
         let own = stats.udp_tx.bytes + stats.udp_rx.bytes;
         let before = self.counted.fetch_max(own, Ordering::Relaxed);
         let more = own.saturating_sub(before);
+        let acknowledged = close::acknowledged(&self.connection);
         TrafficCount {
             own,
             all: self.all.fetch_add(more, Ordering::Relaxed) + more,
-            acknowledged: close::acknowledged_bytes(&self.connection),
-            unfilled: close::unfilled_bytes(&self.connection),
+            acknowledged: acknowledged.bytes,
+            unfilled: acknowledged.unfilled_bytes,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use shiplane::{Report, Side, escape};
+use shiplane::{Report, escape};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
@@ -46,7 +46,7 @@ async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationT
         .sync(&settings.directory)
         .dry_run(settings.dry_run)
         .watch(settings.watch)
-        .one_way(settings.one_way.map_or(Side::Network, OneWay::to))
+        .one_way(settings.one_way.map(OneWay::to))
         .allow_mass_deletion(settings.allow_mass_deletion);
     let sync = with_common!(sync, &settings.common, job, stop);
     let synced = transfer.finish(sync).await;

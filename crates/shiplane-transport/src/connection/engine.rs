@@ -136,7 +136,7 @@ impl PeerConnection {
     /// the connection gets another path.
     #[must_use]
     pub fn acknowledged_bytes(&self) -> u64 {
-        close::acknowledged_bytes(&self.connection)
+        close::acknowledged(&self.connection).bytes
     }
 }
 

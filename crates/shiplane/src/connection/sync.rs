@@ -79,17 +79,17 @@ impl SyncJob {
     }
 
     /// Takes changes in one direction only: those of the other machine are done on this one. The other one is not
-    /// changed. [`Side::Network`] is neither of them, and stands for both directions, the default.
+    /// changed. `None`, or [`Side::Network`], which is neither of them: both directions, the default.
     ///
     /// What the side that is changed has of its own stays: files that the other side does not have, and also files that
     /// both have changed, or that one has changed and the other deleted. Those are left out, with an
     /// [`Action::change`] of `conflict`. What was deleted there alone comes again. A later sync in both directions finds
     /// all of that.
-    pub fn one_way(mut self, to: Side) -> Self {
-        self.only_to = match to {
-            Side::ThisMachine => Some(disk::Side::Local),
-            Side::Peer => Some(disk::Side::Remote),
-            Side::Network => None,
+    pub fn one_way(mut self, to: impl Into<Option<Side>>) -> Self {
+        self.only_to = match to.into() {
+            Some(Side::ThisMachine) => Some(disk::Side::Local),
+            Some(Side::Peer) => Some(disk::Side::Remote),
+            Some(Side::Network) | None => None,
         };
         self
     }

@@ -12,7 +12,7 @@ mod sync;
 
 use std::ffi::OsString;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -113,11 +113,11 @@ impl Command {
     pub(crate) fn is_json(&self) -> bool {
         match self {
             Self::Send(args) => args.json,
-            Self::Receive(args) => args.json,
+            Self::Receive(args) => args.print.json,
             Self::Serve(args) => args.json,
-            Self::Get(args) => args.json,
-            Self::Push(args) => args.json,
-            Self::Sync(args) => args.json,
+            Self::Get(args) => args.print.json,
+            Self::Push(args) => args.print.json,
+            Self::Sync(args) => args.print.json,
             Self::Ls(args) => args.json,
             Self::Ping(args) => args.json,
             Self::Doctor(args) => args.json,
@@ -148,13 +148,7 @@ pub(crate) struct GetArgs {
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub(crate) durability: Durability,
     #[command(flatten)]
-    pub(crate) moving: MovingArgs,
-    #[command(flatten)]
-    pub(crate) ssh: SshArgs,
-    #[command(flatten)]
-    pub(crate) path: PathArgs,
-    #[command(flatten)]
-    pub(crate) filters: FilterArgs,
+    pub(crate) job: JobArgs,
     /// Fetch one chunk from the Octopii node SOURCE, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "verify", "sha256", "durability", "jobs", "chunk", "explain", "skip", "links", "attributes", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
@@ -163,12 +157,8 @@ pub(crate) struct GetArgs {
     #[cfg(feature = "octopii")]
     #[arg(short, long, value_name = "FILE", requires = "insecure_octopii")]
     pub(crate) output: Option<PathBuf>,
-    /// Print one JSON event per line
-    #[arg(long, conflicts_with = "quiet")]
-    pub(crate) json: bool,
-    /// Print errors only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) print: PrintArgs,
 }
 
 #[derive(Debug, Args)]
@@ -184,23 +174,13 @@ pub(crate) struct PushArgs {
     #[arg(long, value_enum, default_value_t = Durability::Durable)]
     pub(crate) durability: Durability,
     #[command(flatten)]
-    pub(crate) moving: MovingArgs,
-    #[command(flatten)]
-    pub(crate) ssh: SshArgs,
-    #[command(flatten)]
-    pub(crate) path: PathArgs,
-    #[command(flatten)]
-    pub(crate) filters: FilterArgs,
+    pub(crate) job: JobArgs,
     /// Send one file to the Octopii node TARGET, a HOST:PORT; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["ticket_file", "overwrite", "keep_existing", "backup", "delete", "dry_run", "durability", "jobs", "chunk", "explain", "skip", "links", "attributes", "rate", "compress", "digest", "give_up_after", "exclude", "include", "exclude_from", "files_from", "ignore", "one_file_system", "json"])]
     pub(crate) insecure_octopii: bool,
-    /// Print one JSON event per line
-    #[arg(long, conflicts_with = "quiet")]
-    pub(crate) json: bool,
-    /// Print errors only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) print: PrintArgs,
 }
 
 #[derive(Debug, Args)]
@@ -240,6 +220,37 @@ pub(crate) struct ExistingArgs {
     /// With --delete: delete even more than half of the files, or more than 1,000
     #[arg(long, requires = "delete")]
     pub(crate) yes: bool,
+}
+
+/// Options of `get`, `push` and `sync`.
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
+    #[command(flatten)]
+    pub(crate) moving: MovingArgs,
+    #[command(flatten)]
+    pub(crate) ssh: SshArgs,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
+    #[command(flatten)]
+    pub(crate) filters: FilterArgs,
+}
+
+impl JobArgs {
+    /// Whether standard input is the ticket.
+    pub(crate) fn has_ticket_on_stdin(&self) -> bool {
+        self.moving.ticket_file.as_deref() == Some(Path::new("-"))
+    }
+}
+
+/// Options of jobs: what is printed.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct PrintArgs {
+    /// Print one JSON event per line
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 /// Options of `get`, `push` and `sync`: ticket, buffers, chunks.

@@ -17,13 +17,13 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shiplane::{Target, escape};
+use shiplane::{Client, ClientBuilder, Target, escape};
 
 #[cfg(feature = "status")]
 use crate::args::MetricsArgs;
 use crate::args::{
-    Compress, Digest, Durability, ExistingArgs, GetArgs, Links, MovingArgs, PathArgs, ServeArgs, Skip,
-    SshArgs, TicketUses,
+    Compress, Digest, Durability, ExistingArgs, GetArgs, JobArgs, Links, PathArgs, PrintArgs, ServeArgs,
+    Skip, SshArgs, TicketUses,
 };
 use crate::progress::OutputMode;
 
@@ -69,10 +69,28 @@ pub(crate) struct GetSettings {
     pub(crate) verify: bool,
     pub(crate) sha256: bool,
     pub(crate) durability: Durability,
-    pub(crate) ssh: SshArgs,
-    pub(crate) buffer_len_bytes: usize,
+    pub(crate) client: ClientSettings,
     pub(crate) common: JobSettings,
     pub(crate) output_mode: OutputMode,
+}
+
+/// How `get`, `push` and `sync` reach a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientSettings {
+    ssh: SshArgs,
+    buffer_len_bytes: usize,
+}
+
+impl ClientSettings {
+    fn of(job: &JobArgs) -> Self {
+        Self { ssh: job.ssh.clone(), buffer_len_bytes: job.moving.buffer }
+    }
+
+    /// A client that has them.
+    pub(crate) fn builder(&self) -> ClientBuilder {
+        let builder = Client::builder().foreground(true).buffer_len_bytes(self.buffer_len_bytes);
+        self.ssh.clone().apply(builder)
+    }
 }
 
 /// What `get`, `push`, `sync` and `receive` have in common.
@@ -206,9 +224,10 @@ impl GetSettings {
         mut stdin: impl Read,
     ) -> Result<Self, SettingsError> {
         let mut paths = args.paths;
-        let has_ticket_on_stdin = args.moving.ticket_file.as_deref() == Some(Path::new("-"));
-        let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
-        let ticket = match &args.moving.ticket_file {
+        let has_ticket_on_stdin = args.job.has_ticket_on_stdin();
+        let filters =
+            FilterSettings::from_args(&args.job.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
+        let ticket = match &args.job.moving.ticket_file {
             Some(_) if paths.len() > 1 || paths.iter().any(|path| Target::is_meant(path)) => {
                 return Err(SettingsError::TwoSources);
             }
@@ -240,7 +259,7 @@ impl GetSettings {
             Some(dest) if sources.len() > 1 => Dest::Path(Path::new(&dest).join("")),
             Some(dest) => Dest::Path(dest.into()),
         };
-        if args.json && dest == Dest::Stdout {
+        if args.print.json && dest == Dest::Stdout {
             return Err(SettingsError::JsonAndContent);
         }
         Ok(Self {
@@ -250,16 +269,16 @@ impl GetSettings {
             verify: args.verify,
             sha256: args.sha256,
             durability: args.durability,
-            ssh: args.ssh,
-            buffer_len_bytes: args.moving.buffer,
-            common: JobSettings::from_args(args.moving, args.path, filters),
-            output_mode: output_mode(args.json, args.quiet),
+            client: ClientSettings::of(&args.job),
+            common: JobSettings::of(args.job, filters),
+            output_mode: args.print.into(),
         })
     }
 }
 
 impl JobSettings {
-    fn from_args(moving: MovingArgs, path: PathArgs, filters: FilterSettings) -> Self {
+    /// `filters` are read already.
+    fn of(JobArgs { moving, path, .. }: JobArgs, filters: FilterSettings) -> Self {
         Self {
             jobs: Some(moving.jobs),
             chunk_len_bytes: Some(moving.chunk),
@@ -297,6 +316,12 @@ fn check_local(path: &OsStr) -> Result<(), SettingsError> {
     match is_remote {
         true => Err(SettingsError::RemotePath { path: escape(path.as_encoded_bytes()) }),
         false => Ok(()),
+    }
+}
+
+impl From<PrintArgs> for OutputMode {
+    fn from(PrintArgs { json, quiet }: PrintArgs) -> Self {
+        output_mode(json, quiet)
     }
 }
 
@@ -453,7 +478,7 @@ mod tests {
     fn numbers_out_of_range_are_refused_and_defaults_are_those_of_the_design() {
         let settings = settle(&["a@h:1"], None, "").unwrap();
         let common = &settings.common;
-        assert_eq!((settings.buffer_len_bytes, common.chunk_len_bytes), (256 << 10, Some(4 << 20)));
+        assert_eq!((settings.client.buffer_len_bytes, common.chunk_len_bytes), (256 << 10, Some(4 << 20)));
         assert_eq!(settings.durability, Durability::Durable);
         assert_eq!((common.rate, common.compress), (None, Compress::Never));
         for args in [

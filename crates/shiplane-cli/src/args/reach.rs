@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
-use super::{Links, PathArgs, Skip, parse_limit};
+use super::{Links, PathArgs, PrintArgs, Skip, parse_limit};
 use crate::completion;
 
 #[derive(Debug, Args)]
@@ -72,12 +72,8 @@ pub(crate) struct ReceiveArgs {
     pub(crate) links: Links,
     #[command(flatten)]
     pub(crate) path: PathArgs,
-    /// Print one JSON event per line
-    #[arg(long, conflicts_with = "quiet")]
-    pub(crate) json: bool,
-    /// Print errors only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) print: PrintArgs,
 }
 
 const SEND_HELP: &str = "\

@@ -8,7 +8,7 @@ use clap_complete::engine::ArgValueCompleter;
 use shiplane::Side;
 
 use super::help::SYNC_HELP;
-use super::{FilterArgs, MovingArgs, PathArgs, SshArgs};
+use super::{JobArgs, PrintArgs};
 use crate::completion;
 
 #[derive(Debug, Args)]
@@ -33,19 +33,9 @@ pub(crate) struct SyncArgs {
     #[arg(long)]
     pub(crate) allow_mass_deletion: bool,
     #[command(flatten)]
-    pub(crate) moving: MovingArgs,
+    pub(crate) job: JobArgs,
     #[command(flatten)]
-    pub(crate) ssh: SshArgs,
-    #[command(flatten)]
-    pub(crate) path: PathArgs,
-    #[command(flatten)]
-    pub(crate) filters: FilterArgs,
-    /// Print one JSON event per line
-    #[arg(long, conflicts_with = "quiet")]
-    pub(crate) json: bool,
-    /// Print errors only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+    pub(crate) print: PrintArgs,
 }
 
 /// The one direction of a sync.

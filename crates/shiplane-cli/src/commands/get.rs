@@ -36,8 +36,7 @@ async fn fetch(settings: GetSettings, job: &Arc<Job>, stop: CancellationToken) -
     let mut sources = settings.sources.iter().cloned();
     let Some(source) = sources.next() else { return Ok(()) };
     let shown = || settings.dest.shown();
-    let transfer =
-        Transfer::connect(job, source, (settings.buffer_len_bytes, settings.ssh.clone()), shown(), &stop);
+    let transfer = Transfer::connect(job, source, settings.client.builder(), shown(), &stop);
     let mut transfer = transfer.await?;
     let directory = match &settings.dest {
         Dest::Stdout => Path::new("."),

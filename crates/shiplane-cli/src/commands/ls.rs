@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::BinaryBytes;
-use shiplane::EventKind;
+use shiplane::{Client, EventKind};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
@@ -27,7 +27,8 @@ async fn ls(settings: LsSettings, stop: CancellationToken) -> Result<(), Failure
 
 async fn list(settings: LsSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
     let LsSettings { source, ssh, long, recursive, skip, filters, .. } = settings;
-    let transfer = Transfer::connect(job, source, (BUFFER_LEN_BYTES, ssh), String::new(), &stop).await?;
+    let client = ssh.apply(Client::builder().foreground(true).buffer_len_bytes(BUFFER_LEN_BYTES));
+    let transfer = Transfer::connect(job, source, client, String::new(), &stop).await?;
     let listing =
         Arc::new(Mutex::new(Listing { job: Arc::clone(job), long, rows: Vec::new(), held_bytes: 0 }));
     let (taking, mut others) = (Arc::clone(&listing), job.events());

@@ -33,14 +33,8 @@ async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -
         () = stop.cancelled() => return Err(Failure::Interrupted),
     };
     let destination = escape(settings.target.path());
-    let transfer = Transfer::connect(
-        job,
-        settings.target.clone(),
-        (settings.buffer_len_bytes, settings.ssh.clone()),
-        destination,
-        &stop,
-    )
-    .await?;
+    let (target, client) = (settings.target.clone(), settings.client.builder());
+    let transfer = Transfer::connect(job, target, client, destination, &stop).await?;
     let directory = content.directory();
     let predicted = transfer.predict(&settings.common, &[Way::ToServer], directory, &stop).await?;
     let prepare = |push: PushJob, consented: bool| {

@@ -27,14 +27,8 @@ async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Fai
 
 async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
     let destination = escape(settings.target.path());
-    let transfer = Transfer::connect(
-        job,
-        settings.target.clone(),
-        (settings.buffer_len_bytes, settings.ssh.clone()),
-        destination,
-        &stop,
-    )
-    .await?;
+    let (target, client) = (settings.target.clone(), settings.client.builder());
+    let transfer = Transfer::connect(job, target, client, destination, &stop).await?;
     let ways = match settings.one_way {
         Some(OneWay::Get) => &[Way::ToHere][..],
         Some(OneWay::Push) => &[Way::ToServer],

@@ -6,10 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shiplane::{Client, Connection, Error, ErrorKind, Report, Target};
+use shiplane::{Client, ClientBuilder, Connection, Error, ErrorKind, Report, Target};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::SshArgs;
 use crate::doctor::{Prediction, Way};
 use crate::events::{Event, Phase};
 use crate::failure::Failure;
@@ -53,12 +52,11 @@ impl<'a> Transfer<'a> {
     pub(super) async fn connect(
         job: &'a Arc<Job>,
         target: Target,
-        (buffer_len_bytes, ssh): (usize, SshArgs),
+        client: ClientBuilder,
         destination: String,
         stop: &CancellationToken,
     ) -> Result<Self, Failure> {
-        let client = Client::builder().foreground(true).buffer_len_bytes(buffer_len_bytes);
-        let client = ssh.apply(client).build().await?;
+        let client = client.build().await?;
         Self::open(job, client, target, destination, stop).await
     }
 

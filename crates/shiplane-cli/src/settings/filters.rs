@@ -19,7 +19,7 @@ pub(crate) struct FilterSettings {
 
 impl FilterSettings {
     /// Interprets the arguments. `stdin` is read only for `--files-from -`; `None` if something else needs it.
-    pub(super) fn from_args(args: FilterArgs, stdin: Option<impl Read>) -> Result<Self, SettingsError> {
+    pub(super) fn from_args(args: &FilterArgs, stdin: Option<impl Read>) -> Result<Self, SettingsError> {
         let FilterArgs { patterns, files_from, null, ignore, one_file_system } = args;
         let listed = match files_from {
             None => None,
@@ -28,15 +28,16 @@ impl FilterSettings {
                 let bytes = if file == Path::new("-") {
                     read(stdin.ok_or(SettingsError::StdinTwice)?)
                 } else {
-                    File::open(&file).and_then(read)
+                    File::open(file).and_then(read)
                 };
                 let bytes = bytes.map_err(|source| SettingsError::FilesFrom { from, source })?;
-                let end = if null { 0 } else { b'\n' };
+                let end = if *null { 0 } else { b'\n' };
                 let paths = bytes.split(|byte| *byte == end).filter(|path| !path.is_empty());
                 Some(paths.map(<[u8]>::to_vec).collect())
             }
         };
-        Ok(Self { patterns, listed, ignore, one_file_system })
+        let patterns = patterns.clone();
+        Ok(Self { patterns, listed, ignore: *ignore, one_file_system: *one_file_system })
     }
 }
 

@@ -49,7 +49,7 @@ impl LsSettings {
         mut stdin: impl Read,
     ) -> Result<Self, SettingsError> {
         let has_ticket_on_stdin = args.source.ticket_file.as_deref() == Some(Path::new("-"));
-        let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
+        let filters = FilterSettings::from_args(&args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
         let SourceArgs { source, ticket_file, ssh } = args.source;
         let source = one_server(ticket_file.as_deref(), source, ticket_variable, stdin)?;
         Ok(Self {

@@ -70,8 +70,8 @@ impl OctopiiGet {
         Ok(Self {
             node: node(address)?,
             file: file(args.output.map_or_else(|| DEFAULT_FILE.into(), Into::into))?,
-            buffer_len_bytes: args.moving.buffer,
-            is_quiet: args.quiet,
+            buffer_len_bytes: args.job.moving.buffer,
+            is_quiet: args.print.quiet,
         })
     }
 }
@@ -87,8 +87,8 @@ impl OctopiiPush {
         Ok(Self {
             file: file(path.clone())?,
             node: node(Some(address))?,
-            buffer_len_bytes: args.moving.buffer,
-            is_quiet: args.quiet,
+            buffer_len_bytes: args.job.moving.buffer,
+            is_quiet: args.print.quiet,
         })
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use shiplane::Target;
 
-use super::{FilterSettings, JobSettings, SettingsError, check_local, output_mode, read_ticket};
-use crate::args::{Durability, ExistingArgs, PushArgs, SshArgs};
+use super::{ClientSettings, FilterSettings, JobSettings, SettingsError, check_local, read_ticket};
+use crate::args::{Durability, ExistingArgs, PushArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `push`.
@@ -17,8 +17,7 @@ pub(crate) struct PushSettings {
     pub(crate) target: Target,
     pub(crate) existing: ExistingArgs,
     pub(crate) durability: Durability,
-    pub(crate) ssh: SshArgs,
-    pub(crate) buffer_len_bytes: usize,
+    pub(crate) client: ClientSettings,
     pub(crate) common: JobSettings,
     pub(crate) output_mode: OutputMode,
 }
@@ -41,12 +40,11 @@ impl PushSettings {
         mut stdin: impl Read,
     ) -> Result<Self, SettingsError> {
         let mut paths = args.paths;
-        let needs_stdin = args.moving.ticket_file.as_deref() == Some(Path::new("-"))
-            || paths.iter().any(|path| path == "-");
-        let filters = FilterSettings::from_args(args.filters, (!needs_stdin).then_some(&mut stdin))?;
+        let needs_stdin = args.job.has_ticket_on_stdin() || paths.iter().any(|path| path == "-");
+        let filters = FilterSettings::from_args(&args.job.filters, (!needs_stdin).then_some(&mut stdin))?;
         let ticket_variable = ticket_variable.filter(|ticket| !ticket.is_empty());
         let last_is_target = paths.last().is_some_and(|last| Target::is_meant(last));
-        let target = match (&args.moving.ticket_file, ticket_variable) {
+        let target = match (&args.job.moving.ticket_file, ticket_variable) {
             (Some(_), _) if last_is_target => return Err(SettingsError::TwoTargets),
             (Some(file), _) => {
                 if file == Path::new("-") && paths.iter().any(|path| path == "-") {
@@ -70,10 +68,9 @@ impl PushSettings {
             target,
             existing: args.existing,
             durability: args.durability,
-            ssh: args.ssh,
-            buffer_len_bytes: args.moving.buffer,
-            common: JobSettings::from_args(args.moving, args.path, filters),
-            output_mode: output_mode(args.json, args.quiet),
+            client: ClientSettings::of(&args.job),
+            common: JobSettings::of(args.job, filters),
+            output_mode: args.print.into(),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use super::{JobSettings, Listen, SettingsError, output_mode};
+use super::{JobSettings, Listen, SettingsError};
 use crate::args::{ExistingArgs, ReceiveArgs, SendArgs};
 use crate::logging::print_line;
 use crate::progress::OutputMode;
@@ -100,7 +100,7 @@ impl ReceiveSettings {
             yes: args.yes,
             existing,
             common: JobSettings::of_path(args.path, args.links, args.skip),
-            output_mode: output_mode(args.json, args.quiet),
+            output_mode: args.print.into(),
         })
     }
 }

@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use shiplane::Target;
 
-use super::{FilterSettings, JobSettings, SettingsError, check_local, one_server, output_mode};
-use crate::args::{OneWay, SshArgs, SyncArgs};
+use super::{ClientSettings, FilterSettings, JobSettings, SettingsError, check_local, one_server};
+use crate::args::{OneWay, SyncArgs};
 use crate::progress::OutputMode;
 
 /// The settings of `sync`.
@@ -19,8 +19,7 @@ pub(crate) struct SyncSettings {
     pub(crate) watch: bool,
     pub(crate) one_way: Option<OneWay>,
     pub(crate) allow_mass_deletion: bool,
-    pub(crate) ssh: SshArgs,
-    pub(crate) buffer_len_bytes: usize,
+    pub(crate) client: ClientSettings,
     pub(crate) common: JobSettings,
     pub(crate) output_mode: OutputMode,
 }
@@ -33,12 +32,13 @@ impl SyncSettings {
         ticket_variable: Option<OsString>,
         mut stdin: impl Read,
     ) -> Result<Self, SettingsError> {
-        let has_ticket_on_stdin = args.moving.ticket_file.as_deref() == Some(Path::new("-"));
-        let filters = FilterSettings::from_args(args.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
-        let server = one_server(args.moving.ticket_file.as_deref(), args.target, ticket_variable, stdin);
+        let has_ticket_on_stdin = args.job.has_ticket_on_stdin();
+        let filters =
+            FilterSettings::from_args(&args.job.filters, (!has_ticket_on_stdin).then_some(&mut stdin))?;
+        let server = one_server(args.job.moving.ticket_file.as_deref(), args.target, ticket_variable, stdin);
         let target = server?.ok_or(SettingsError::NoTarget)?;
         check_local(args.directory.as_os_str())?;
-        let give_up_after = args.path.patience(args.watch);
+        let give_up_after = args.job.path.patience(args.watch);
         Ok(Self {
             directory: args.directory,
             target,
@@ -46,10 +46,9 @@ impl SyncSettings {
             watch: args.watch,
             one_way: args.one_way,
             allow_mass_deletion: args.allow_mass_deletion,
-            ssh: args.ssh,
-            buffer_len_bytes: args.moving.buffer,
-            common: JobSettings { give_up_after, ..JobSettings::from_args(args.moving, args.path, filters) },
-            output_mode: output_mode(args.json, args.quiet),
+            client: ClientSettings::of(&args.job),
+            common: JobSettings { give_up_after, ..JobSettings::of(args.job, filters) },
+            output_mode: args.print.into(),
         })
     }
 }
@@ -73,7 +72,7 @@ mod tests {
     #[test]
     fn a_sync_moves_things_as_get_and_push_do() {
         let sync = settle(&["d", "a@h:1"], None).unwrap();
-        assert_eq!((sync.common.jobs, sync.buffer_len_bytes), (Some(32), 256 << 10));
+        assert_eq!((sync.common.jobs, sync.client.buffer_len_bytes), (Some(32), 256 << 10));
         assert_eq!((sync.common.rate, sync.common.compress), (None, Compress::Never));
         let sync = settle(&["d", "a@h:1", "--rate", "80Mbit", "--compress"], None).unwrap();
         assert_eq!((sync.common.rate, sync.common.compress), (NonZeroU64::new(10_000_000), Compress::Auto));

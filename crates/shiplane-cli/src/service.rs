@@ -1,4 +1,4 @@
-//! What a service manager such as systemd gives a server, and is told by it.
+//! Service managers such as systemd: the socket that they pass, and the states that a server reports.
 
 use std::convert::Infallible;
 use std::io;

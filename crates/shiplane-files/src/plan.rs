@@ -228,7 +228,7 @@ impl Planner {
         if self.store.is_finished() {
             return Err(DestinationError::NotWanted { entry: index });
         }
-        // Whoever was not asked for them does not send them.
+        // A provider that was not asked for them does not send them.
         if entry.attributes.is_some() && !self.site.options.attributes {
             return Err(DestinationError::NotRequested { path: path.to_string() });
         }

@@ -186,7 +186,7 @@ impl ActiveFile {
 /// What is taken of a peer's mode of a file: no setuid, setgid or sticky bit.
 pub(super) const FILE_MODES: u32 = 0o777;
 
-/// What is taken of a peer's mode of a directory. Its setgid bit gives new files its group, and nobody a right.
+/// What is taken of a peer's mode of a directory. Its setgid bit gives new files its group, and no process a right.
 pub(super) const DIRECTORY_MODES: u32 = 0o3777;
 
 /// The directory's bits that are never taken away: new files get its group.

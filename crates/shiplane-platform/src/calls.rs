@@ -86,7 +86,7 @@ pub fn respell(dir: &cap_std::fs::Dir, from: &[u8], to: &[u8]) -> io::Result<()>
             return Ok(());
         }
     }
-    // Whoever finds this one after a power cut finds all of it.
+    // After a power cut this file is either missing or complete.
     let between = [to, b".shiplane-rename"].concat();
     rename_new(dir, from, &between)?;
     rename_new(dir, &between, to).inspect_err(|_| {

@@ -1,6 +1,6 @@
 //! Watches the directories of a tree for changes, without looking at files: what has changed, a scan finds out.
 //!
-//! Each directory has a watch of its own, which is there before the directory is listed. So whoever begins to scan after a
+//! Each directory has a watch of its own, which is there before the directory is listed. So a scan that begins after a
 //! notice finds what the notice was about. Two threads sleep until something happens.
 
 use std::collections::BTreeSet;

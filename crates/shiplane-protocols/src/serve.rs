@@ -187,7 +187,7 @@ impl FileServer {
                 () = shutdown.cancelled() => break,
             }
         }
-        // SPEC 1.13: who comes now would wait for answers that nobody gives.
+        // SPEC 1.13: a client that connects now would wait in vain for answers.
         transport.refuse_new();
         self.closing.cancel();
         self.tasks.close();

@@ -173,7 +173,7 @@ impl Router {
     }
 
     /// Calls `observer` after each call: with the method's name, `None` if there is no such method; with the fault that is
-    /// the answer, `None` if nobody waits for one; and with the time since the call arrived. It must be quick.
+    /// the answer, `None` if the call wants none; and with the time since the call arrived. It must be quick.
     #[doc(hidden)]
     #[must_use]
     pub fn observe<O>(mut self, observer: O) -> Self

@@ -38,7 +38,7 @@ pub struct Channel {
 
 struct Shared {
     state: Mutex<State>,
-    /// That there is room for what was read, or something to write.
+    /// Wakes the threads: there is room for what was read, or something to write.
     changed: Condvar,
     end: watch::Sender<Option<ChannelEnd>>,
 }
@@ -361,7 +361,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe of this process, which holds at most so many writes.
+    /// A pipe within this process, which holds a bounded number of writes.
     fn pipe(holds: usize) -> (PipeReader, PipeWriter) {
         let (send, recv) = mpsc::sync_channel(holds);
         (PipeReader { recv, rest: Vec::new() }, PipeWriter(send))

@@ -117,7 +117,7 @@ impl Connection {
         Self::by_ssh(SshSession::start(client, address, rights, false).await?).await
     }
 
-    /// By the best route that there is at once.
+    /// By the best route that is ready.
     async fn by_ssh(session: Arc<SshSession>) -> Result<Self, Error> {
         let peer = session.connect().await?;
         let new = Self::new(session.client().clone(), session.target().clone(), peer);

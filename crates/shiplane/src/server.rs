@@ -100,7 +100,7 @@ pub struct ServerBuilder<S = ()> {
     advertised: Vec<String>,
     is_foreground: bool,
     is_announced: bool,
-    /// Whether an ssh session has started it: then nobody else is let in.
+    /// Whether an ssh session has started it: then only that session's client is admitted.
     is_for_ssh: bool,
     /// The client's key, and what is sent by a code.
     sending: Option<(Identity, SendSettings)>,

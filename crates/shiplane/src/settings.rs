@@ -247,7 +247,7 @@ macro_rules! common_setters {
             self
         }
 
-        /// Whether to carry owners, POSIX access lists and extended attributes too, in place of those that are there. By
+        /// Whether to carry owners, POSIX access lists and extended attributes too, in place of the present ones. By
         /// default they are left as they are.
         ///
         /// Owners go by name, by number where there is no such name, and need the superuser, but for groups that one is

@@ -90,7 +90,7 @@ pub(crate) struct MetricsArgs {
     pub(crate) metrics_names: bool,
 }
 
-/// A port is one of loopback: whoever wants others to read it says so.
+/// A port alone is one of loopback: an address that others reach must be given in full.
 #[cfg(feature = "status")]
 fn parse_metrics(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix("localhost:").unwrap_or(text);

@@ -30,7 +30,7 @@ pub(super) fn run(settings: ServeSettings) -> Result<(), Failure> {
     runtime::run(serve(settings, stop))
 }
 
-/// Serves what standard input asks for, until that ends. Signals end it at once: nobody waits for it to finish.
+/// Serves what standard input asks for, until that ends. Signals end it at once, without a drain.
 pub(super) fn over_ssh() -> Result<(), Failure> {
     runtime::run(async { Ok(shiplane::serve_over_ssh().await?) })
 }

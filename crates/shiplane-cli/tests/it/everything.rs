@@ -16,7 +16,7 @@ use crate::program::{Machine, Server};
 /// In memory, and on the disk.
 const PLACES: [&str; 2] = ["/dev/shm", "/var/tmp"];
 
-/// All that is told of one path; what a platform says of it beside is nobody's business.
+/// What is compared of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     kind: u32,
@@ -28,7 +28,7 @@ struct Found {
     extents: Vec<(u64, u64)>,
     content: Vec<Vec<u8>>,
     target: Option<PathBuf>,
-    /// The first path of those that are the same file.
+    /// The first of the paths that are the same file.
     same_as: Option<PathBuf>,
     extended: BTreeMap<OsString, Vec<u8>>,
 }
@@ -197,7 +197,7 @@ fn as_carried(mut tree: BTreeMap<PathBuf, Found>) -> BTreeMap<PathBuf, Found> {
     // Devices, sockets and FIFOs are never created from a peer's word; they are named, or skipped on request.
     tree.remove(Path::new("fifo"));
     for found in tree.values_mut() {
-        // A setuid or setgid program of a peer's, and a capability, would give whoever runs it the rights of another.
+        // A setuid or setgid program of a peer's, and a capability, would give its user the rights of another.
         if found.kind == 0o100_000 {
             found.mode &= 0o777;
         }

@@ -89,7 +89,7 @@ fn a_get_changes_only_this_side_and_keeps_what_it_has_of_its_own() {
     let run = here.run(&get).told(9, "");
     assert_eq!(conflicts(&run), [("here".into(), "both".into())], "{run:?}");
     is_done(&there, &here);
-    // Whoever does not ask for events is told too.
+    // Without events, conflicts are shown too.
     let run = here.run(&get[..4]).told(9, "a one-way sync keeps it");
     assert!(run.err.contains("both"), "{run:?}");
 }

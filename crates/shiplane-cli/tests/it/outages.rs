@@ -8,7 +8,7 @@ use crate::program::{Machine, Running, assert_same_tree};
 
 const LEN_BYTES: usize = 8_000_000;
 
-/// Slow enough that there is a middle.
+/// Slow enough to be interrupted in the middle.
 const RATE: &str = "2MB";
 
 const KEPT_BYTES: u64 = 2_000_000;

@@ -252,7 +252,7 @@ fn found(name: &str) -> Option<String> {
     path.to_str().map(str::to_owned)
 }
 
-/// It must run as root too, and ask nobody on the internet for anything.
+/// It must run as root too, and use no internet.
 const ARGUMENTS: [&str; 10] = [
     "--headless",
     "--hide-scrollbars",

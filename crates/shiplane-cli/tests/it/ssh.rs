@@ -292,7 +292,7 @@ fn a_known_peer_is_never_taken_for_a_user() {
 
 const LEN_BYTES: usize = 12_000_000;
 
-/// Slow enough that there is a middle.
+/// Slow enough to be interrupted in the middle.
 const RATE: &str = "4MB";
 
 /// So slow that the other route is tried in the middle.

@@ -154,7 +154,7 @@ pub(crate) fn is_there(program: &str) -> bool {
     found.is_ok_and(|found| found.success())
 }
 
-/// One that has ended may still be listed, as a child that nobody has asked for.
+/// One that has ended may still be listed, as a child whose parent has not collected its exit code.
 fn is_running(id: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|state| !state.is_empty() && !state.starts_with('Z'))

@@ -1,4 +1,4 @@
-//! What `serve --metrics` shows, to whom, and that it costs little whoever asks.
+//! What `serve --metrics` shows, to whom, and that no client makes it expensive.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

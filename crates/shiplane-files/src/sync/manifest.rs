@@ -230,7 +230,7 @@ impl Manifest {
         Self { nodes: self.nodes, attributes: BTreeMap::new(), digest }
     }
 
-    /// On a side that may give files to nobody: takes the owners of `known` for what is of the same kind there, and no
+    /// On a side that may not change owners: takes the owners of `known` for what is of the same kind there, and no
     /// others.
     pub(super) fn take_owners_of(&mut self, known: Option<&Self>) {
         if self.attributes.is_empty() {

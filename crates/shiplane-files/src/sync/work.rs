@@ -368,7 +368,7 @@ impl Work {
         for LeftOut { path, error, .. } in destination.take_left_out()?.0 {
             path.iter().for_each(|path| left.note(path, UnresolvedReason::of(Arc::clone(&error))));
         }
-        // The path is here, on both sides, so that it is told at the very end.
+        // The path is here, on both sides, so that it is named at the very end.
         self.stripped.iter().for_each(|path| left.note(path, UnresolvedReason::Stripped));
         Ok((left.take(), summary))
     }

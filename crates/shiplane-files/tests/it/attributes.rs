@@ -53,7 +53,7 @@ fn access_list(id: u32) -> Vec<u8> {
     bytes
 }
 
-/// Everything that there is of them, as far as this process may set it.
+/// All kinds of attributes that this process may set.
 fn fill(root: &Path) {
     fs::create_dir(root.join("dir")).unwrap();
     fs::write(root.join("dir/file"), "content").unwrap();

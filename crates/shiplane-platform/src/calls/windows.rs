@@ -187,7 +187,7 @@ pub fn sizes_of<T>(_file: &T) -> Sizes {
 /// Owners, access lists and extended attributes are of another kind here.
 pub const HAS_OWNERS: bool = false;
 
-/// Nobody is given anything.
+/// Changes no owner.
 pub fn may_give_away() -> bool {
     false
 }

@@ -47,7 +47,7 @@ impl Watched {
 /// A guard against hanging.
 const HANG: Duration = Duration::from_secs(60);
 
-/// Whoever still has something to say says it by then; if not, a later step takes it for its own.
+/// Late events arrive within this time. One that does not is taken for an event of a later step.
 const QUIET: Duration = Duration::from_millis(300);
 
 #[test]

@@ -141,5 +141,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// 64: each has two threads.
 const MAX_WATCHES: usize = 64;
 
-/// 8: whoever has more directories to sync can watch the one that they are in.
+/// 8: a peer that syncs more directories can watch the directory that they are in.
 const MAX_WATCHES_PER_PEER: usize = 8;

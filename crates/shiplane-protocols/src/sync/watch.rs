@@ -104,7 +104,7 @@ fn limit_of(number: u8) -> WatchLimit {
     }
 }
 
-/// 20 min, and an answer after half of it: calls that nobody needs are rare, and those that are lost do not stay for ever.
+/// 20 min, and an answer after half of it: needless calls are rare, and lost ones do not stay for ever.
 pub(crate) const WATCH_BUDGET: Duration = Duration::from_secs(20 * 60);
 
 #[cfg(test)]

@@ -409,7 +409,7 @@ const LEAST_JOURNAL_BYTES: u64 = 256 << 10;
 /// 1 MiB, a list of some two thousand files: so much a peer has whatever others hold.
 const LEAST_LIST_BYTES: u64 = 1 << 20;
 
-/// 64 KiB, as long as an entry may be: whoever holds less may go on, or nothing would ever be given back.
+/// 64 KiB, as long as an entry may be: a transfer that holds less may go on, or nothing would ever be given back.
 const LEAST_ENTRY_BYTES: u64 = limits::FIRST_ENTRY_BYTES;
 
 /// What a chunk of these spans holds while it is under way: the buffers that it is read, hashed and written in, and the

@@ -179,7 +179,7 @@ fn limit_of(provider: &Load, receiver: &Load) -> Option<Limit> {
     Some(if is_shared { Limit::OtherTransfers } else { limit })
 }
 
-/// The first of those that have the largest share.
+/// The one with the largest share; of several, the first.
 fn largest(shares: &[(u8, Limit)]) -> Limit {
     let largest = shares.iter().map(|(share, _)| *share).max();
     let found = shares.iter().find(|(share, _)| Some(*share) == largest);

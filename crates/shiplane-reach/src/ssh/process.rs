@@ -15,7 +15,7 @@ use super::{
     greeting::{Greeting, GreetingError, SshRequest},
 };
 
-/// The program that stands for `ssh`, and what it is told to run.
+/// The program to start as `ssh`, and the command that it runs on the other machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshCommand {
     /// The program and its own arguments.

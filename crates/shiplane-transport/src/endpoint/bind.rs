@@ -41,7 +41,7 @@ pub(crate) fn bind_endpoint(
     let socket = socket::TunedSocket::new(socket, longest_datagram_bytes);
     let mut endpoint = quinn::EndpointConfig::default();
     if let Some(identity) = identity {
-        // Whoever still believes in a connection from before a restart learns better at its next packet.
+        // A peer that still has a connection from before a restart gets a reset for its next packet.
         endpoint
             .reset_key(Arc::new(identity.reset_key(quinn::AsyncUdpSocket::local_addr(&socket)?)))
             .cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_LEN_BYTES)));

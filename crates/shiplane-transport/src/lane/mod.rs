@@ -21,7 +21,7 @@ use crate::{config::TransportConfig, meter::ProgressMeter, rate::RateLimiter};
 /// Tells a caller how a chunk moves.
 pub type ProgressFn = std::sync::Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Is told the digest of a chunk that was sent.
+/// Called with the digest of a chunk that was sent.
 pub type DigestFn = std::sync::Arc<dyn Fn(Digest) + Send + Sync>;
 
 /// Options for sending or receiving one chunk.

@@ -1,4 +1,4 @@
-//! What whoever runs a server for others needs: a socket of the system's, reloading, draining, and a status page.
+//! For operators of servers: a socket of the system's, reloading, draining, and a status page.
 
 use std::{
     net::{SocketAddr, UdpSocket},

@@ -1,4 +1,4 @@
-//! The server that an ssh session starts: it serves one path to whoever holds the other end of its standard input and
+//! The server that an ssh session starts: it serves one path to the program at the other end of its standard input and
 //! output, and ends with them.
 
 use std::{
@@ -22,7 +22,7 @@ use shiplane_wire::escape;
 use super::{Server, ServerBuilder, open::Opened, server_config};
 use crate::error::{Cause, Error, ErrorKind, SshFailure};
 
-/// Serves what standard input asks for, to whoever asks, until that ends. Nothing else may be on standard output.
+/// Serves what standard input asks for, until that ends. Nothing else may be on standard output.
 ///
 /// It listens for UDP too, and its answer says where. Dropping the future ends everything at once.
 ///
@@ -115,7 +115,7 @@ fn open(request: &SshRequest) -> Result<(Served, (Opened, ServerBuilder)), Error
     let mut builder = Server::builder(&served.root).foreground(true);
     builder.is_for_ssh = true;
     if request.rights.write {
-        // Whoever logs in as this user can make any link and set any attribute anyway.
+        // With a login as this user, a client can make any link and set any attribute anyway.
         builder = builder.writable().all_links(true).attributes(true);
     }
     let opened = builder.open()?;
@@ -168,7 +168,7 @@ impl Served {
         loop {
             match components.next_back() {
                 Some(Component::Normal(name)) => missing.push(name.as_encoded_bytes()),
-                // What `..` of a missing directory is, nobody knows.
+                // `..` of a missing directory cannot be resolved.
                 Some(
                     Component::ParentDir | Component::CurDir | Component::RootDir | Component::Prefix(_),
                 )

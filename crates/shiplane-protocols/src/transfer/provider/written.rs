@@ -32,7 +32,7 @@ pub(super) struct Unanswered {
 }
 
 impl Unanswered {
-    /// None yet. Each chunk is told of once for each attempt.
+    /// None yet. Each chunk is reported once for each attempt.
     pub(super) fn new() -> (Written, Self) {
         let (written, told) = mpsc::unbounded_channel();
         (Written(written), Self { told, digests: BTreeMap::new(), said: None })

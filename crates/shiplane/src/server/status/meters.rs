@@ -66,7 +66,7 @@ impl Meters {
         Arc::clone(&self.recorder)
     }
 
-    /// Puts away what has been recorded, or it would fill memory while nobody asks for it.
+    /// Puts away what has been recorded, or it would fill memory between two requests.
     pub(super) async fn upkeep(&self) -> Infallible {
         let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
         loop {

@@ -76,7 +76,7 @@ fn a_mass_deletion_in_one_direction_needs_consent() {
     let (all, none) = (manifest("a=1 b=2 c=3"), Manifest::new());
     let refused = plan_one_way(&all, &none, &all, Side::Remote, Consent::default()).unwrap_err();
     assert_eq!(refused, PlanError::MassDeletion { side: Side::Remote, deleted: 3, files: 3 });
-    // What is gone at the side that takes comes again: nobody loses anything.
+    // What is gone at the side that takes comes again: nothing is lost.
     let outcome = plan_one_way(&all, &all, &none, Side::Remote, Consent::default()).unwrap();
     assert_eq!(outcome.merged, all);
 }

@@ -22,7 +22,7 @@ use crate::tickets::TicketBook;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let access = Arc::new(AccessControl::open(Path::new("/home/me/.config/shiplane/peers")));
 /// if let Some(problem) = access.broken_list() {
-///     eprintln!("{problem}; nobody is let in");
+///     eprintln!("{problem}; no peer is admitted");
 /// }
 /// let everything = Grant::read_only(Scope::everything());
 /// let secret = access.tickets().issue(everything, Duration::from_secs(3600), Instant::now())?;
@@ -42,7 +42,7 @@ pub struct AccessControl {
 pub struct Reload {
     /// Whether the rules are other than before.
     pub changed: bool,
-    /// The keys that may now do less than before. Close their sessions: whoever still has some
+    /// The keys that may now do less than before. Close their sessions: a peer that still has some
     /// right connects again and finds the new rules.
     pub revoked: Vec<PeerId>,
     /// Why everyone is refused from now on, once, when the file breaks.
@@ -55,7 +55,7 @@ pub struct Reload {
 pub struct Broken(String);
 
 impl AccessControl {
-    /// Loads the peers file. A broken one lets nobody in, see [`broken_list`](Self::broken_list);
+    /// Loads the peers file. A broken one admits no peer, see [`broken_list`](Self::broken_list);
     /// a missing one lets in only those with tickets.
     #[must_use]
     pub fn open(path: &Path) -> Self {
@@ -63,7 +63,7 @@ impl AccessControl {
         Self { path: Some(path.to_owned()), list, tickets: TicketBook::new() }
     }
 
-    /// Lets in only those with tickets, whoever the standing peers are.
+    /// Admits only peers with tickets, not the standing peers.
     #[must_use]
     pub fn without_peers() -> Self {
         Self { path: None, list: RwLock::new(Arc::new(AccessList::empty())), tickets: TicketBook::new() }
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_the_file_is_noticed_by_whoever_watches() {
+    fn a_change_of_the_file_is_noticed_by_a_watcher() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("peers");
         let access = Arc::new(AccessControl::open(&path));
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_loses_a_right_is_named_and_nobody_else() {
+    fn only_peers_that_lose_a_right_are_named() {
         let server = Server::new();
         for byte in 1..=4 {
             server.allow(byte, "a");

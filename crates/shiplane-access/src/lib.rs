@@ -11,7 +11,7 @@
 //! 3. before each request for a path, `AccessControl::may_read` or `may_write`.
 //!
 //! `AccessControl::watch` says when the files have changed. The program then calls
-//! `AccessControl::reload_if_changed`, and closes the sessions of those that it names. Time is always an argument, so that tests of expiry need no waiting.
+//! `AccessControl::reload_if_changed`, and closes the sessions that it names. Time is always an argument, so that tests of expiry need no waiting.
 //!
 //! What a grant covers is decided on path components, never on strings, and never on the disk: the
 //! side that opens files must not follow symbolic links, or a link inside a scope would lead out

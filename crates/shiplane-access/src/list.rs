@@ -16,7 +16,7 @@ pub struct PeersFile {
 
 /// The standing peers as a serving program knows them.
 ///
-/// Loading never fails: a file that cannot be read or understood makes a list that knows nobody,
+/// Loading never fails: a file that cannot be read or understood makes an empty list,
 /// says so ([`error`](Self::error)), and makes `AccessControl` refuse
 /// everyone. No file at all is an empty list.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub enum PeersError {
         source: io::Error,
     },
     /// Another user could add keys to it.
-    #[error("{} is writable by other users (mode {mode:04o}), so nobody is admitted; run chmod 600 on it", .path.display())]
+    #[error("{} is writable by other users (mode {mode:04o}), so no peer is admitted; run chmod 600 on it", .path.display())]
     WritableByOthers {
         /// The file.
         path: PathBuf,
@@ -199,7 +199,7 @@ impl AccessList {
         Self { peers: PeersFile::at(path).read() }
     }
 
-    /// Nobody.
+    /// An empty list.
     pub(super) fn empty() -> Self {
         Self { peers: Ok(Vec::new()) }
     }
@@ -210,7 +210,7 @@ impl AccessList {
         self.peers.as_ref().err()
     }
 
-    /// The peer with this key; nobody if the list is broken.
+    /// The peer with this key; `None` if the list is broken.
     #[must_use]
     pub fn find(&self, id: &PeerId) -> Option<&StandingPeer> {
         self.peers().iter().find(|peer| peer.id == *id)
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_not_edited_and_knows_nobody() {
+    fn a_broken_peers_file_admits_no_peer_and_is_not_edited() {
         let home = Home::new();
         home.file.add(&peer("a", 1)).unwrap();
         let mut text = fs::read_to_string(home.path()).unwrap();

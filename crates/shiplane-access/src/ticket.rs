@@ -15,7 +15,7 @@ use crate::address::{AddressError, Addresses};
 
 /// `shiplane://PEERID@ADDRESSES/PATH#SECRET` (SPEC 6.1).
 ///
-/// It pins the server's key, so that there is no gap at first contact, and carries the secret that
+/// It pins the server's key, so that even the first connection is authenticated, and carries the secret that
 /// lets the first key to present it in. `Display` writes the whole URL, secret included: that is
 /// for the one who is to use it. Logs take [`Ticket::redacted`]; `Debug` is redacted by itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Ticket {
     secret: TicketSecret,
 }
 
-/// The 128 random bits that authorise whoever presents them first.
+/// The 128 random bits that authorise the first key that presents them.
 ///
 /// Wiped when dropped, compared in constant time, and shown as `#…` by `Debug` and `Display`; the
 /// text form is given by [`TicketSecret::to_text`] alone.
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_secret_is_told_from_a_missing_one() {
+    fn a_damaged_secret_is_not_taken_for_a_missing_one() {
         let id = PeerId::from_bytes([7; 32]);
         let secret_error = |tail: &str| match error(&format!("shiplane://{id}@h:1/{tail}")) {
             TicketError::Secret(error) => error,

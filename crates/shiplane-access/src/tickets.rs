@@ -56,7 +56,7 @@ pub enum IssueError {
     File(#[from] TicketsError),
 }
 
-/// Why a secret lets nobody in. The peer may be told: whoever learns more than `Unknown` had the
+/// Why a secret is refused. The peer may learn it: a peer that learns more than `Unknown` had the
 /// secret already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RedeemError {
@@ -340,7 +340,7 @@ fn find(tickets: &mut [Issued], presented: SecretHash, now: Instant) -> Result<&
 }
 
 /// Every redemption compares with every ticket; 1,024 comparisons of 32 bytes cost a guest's
-/// handshake many times over, and nobody hands out more by hand.
+/// handshake many times over, and more are never handed out by hand.
 const MAX_TICKETS: usize = 1024;
 
 /// 1,024 keys, as many as there may be connections: 32 KiB a ticket. More peers than that belong into the peers file.

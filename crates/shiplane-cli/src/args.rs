@@ -66,7 +66,7 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Send files to whoever is told a code
+    /// Send files to anyone who has the code that it prints
     Send(SendArgs),
     /// Receive what the sender of a code offers
     Receive(ReceiveArgs),

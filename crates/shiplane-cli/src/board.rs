@@ -70,7 +70,7 @@ fn line() -> ProgressBar {
 
 fn head(peers: usize) -> String {
     if peers == 0 {
-        "nobody is connected".to_owned()
+        "no peer connected".to_owned()
     } else {
         format!("{} connected", count(peers as u64, "peer"))
     }
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!((texts.len(), texts.last().map(String::as_str)), (MAX_LINES, Some("and 21 more")));
         assert_eq!(
             (head(0).as_str(), head(1).as_str(), head(2).as_str()),
-            ("nobody is connected", "1 peer connected", "2 peers connected")
+            ("no peer connected", "1 peer connected", "2 peers connected")
         );
     }
 }

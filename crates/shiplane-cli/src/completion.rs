@@ -94,7 +94,7 @@ fn remote(directory: &str) -> Vec<String> {
         listed
     };
     let listing = async { Ok::<_, Failure>(tokio::time::timeout(PATIENCE, listing).await) };
-    // Whatever has gone wrong: there is nobody to tell.
+    // A shell shows no error of a completion.
     let _ = runtime::run(listing);
     let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
     // An escaped name would not be found under what it is completed to.

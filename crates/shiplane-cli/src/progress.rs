@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_told_every_phase_and_not_every_buffer() {
+    fn events_name_every_phase_and_not_every_buffer() {
         let (mut out, now) = (Vec::new(), Instant::now());
         let mut reporter = Reporter::new(OutputMode::Json, &mut out, false, now);
         reporter.progress(Progress { phase: Phase::Listing, ..at(0) }, now);
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_step_is_told_though_none_follows_it_and_then_that_nothing_comes() {
+    fn the_last_step_is_reported_and_then_the_end() {
         let (mut out, start) = (Vec::new(), Instant::now());
         let after = |ms| start + Duration::from_millis(ms);
         let mut reporter = Reporter::new(OutputMode::Json, &mut out, false, start);
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_nothing_but_the_digests_that_were_asked_for() {
+    fn a_peer_gets_only_the_digests_that_it_asked_for() {
         for output_mode in [OutputMode::Quiet, OutputMode::Human] {
             let (mut out, now) = (Vec::new(), Instant::now());
             let mut reporter = Reporter::new(output_mode, &mut out, false, now);
@@ -589,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_is_told_the_rate_first() {
+    fn a_narrow_terminal_shows_the_rate_first() {
         let moving =
             Progress { bytes_total: Some(14_000), bytes_per_second: 1000, bytes_resumed: 5, ..at(11_000) };
         assert_eq!(message(&moving), "1000 B/s, 3 seconds left, receiving, 5 B resumed");

@@ -27,7 +27,7 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
     if json {
         let (hint, exit_code) = (hint.to_owned(), class as u8);
         let event = Event::Error { class: class.name(), side, message, hint, exit_code };
-        // If nobody reads it, the exit code remains.
+        // If the output is closed, the exit code remains.
         let _ = event.write_line(&mut io::stdout());
     }
     ExitCode::from(class as u8)

@@ -57,7 +57,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, UnitError> {
 }
 
 /// Parses a duration of whole seconds: `90s`, `1h30m`, `7d`. A number without a unit is refused,
-/// since nobody can know what it means.
+/// since its meaning is unclear.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let mut rest = text;
     let mut units = DURATION_UNITS.iter();

@@ -30,7 +30,7 @@ impl ResolvedDestination {
     /// | root | `path` |
     ///
     /// The whole path is checked before anything is created, and no component of it is followed if it is a
-    /// link. With `is_durable` the names of all these directories are durable when this returns, whoever
+    /// link. With `is_durable` the names of all these directories are durable when this returns, no matter who
     /// created them.
     pub(super) fn beneath(
         root: &Arc<Dir>,
@@ -88,7 +88,7 @@ impl Walk {
             end += component.len();
             let so_far = path.as_bytes().get(..end).unwrap_or_default();
             end += 1; // The separator.
-            // What comes into the last one is told who may see it at the end.
+            // The last one gets its mode at the end, when its content is complete.
             let is_top = self.is_tree && so_far.len() == path.as_bytes().len();
             let mode = if is_top { OWNER_DIRECTORY_MODE } else { NEW_DIR_MODE };
             self.enter(component, so_far, mode, may_create)?;
@@ -124,7 +124,7 @@ impl Walk {
             _ => failed(Operation::Open)(error),
         })?;
         if self.is_durable {
-            // Another push may have created it a moment ago: whoever relies on it makes it durable.
+            // Another push may have created it a moment ago: each push that relies on it makes it durable.
             platform::sync_dir(&self.at).map_err(failed(Operation::Sync))?;
         }
         self.at = next;

@@ -32,7 +32,7 @@ pub trait CountedMemory: fmt::Debug + Send + Sync {
     fn resize(&mut self, len_bytes: u64) -> bool;
 }
 
-/// Nobody counts.
+/// Not counted.
 impl CountedMemory for () {
     fn resize(&mut self, _: u64) -> bool {
         true

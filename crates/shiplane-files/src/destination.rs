@@ -138,7 +138,7 @@ impl Destination {
         Self { policy, ..self }
     }
 
-    /// The same destination, which refuses what `filters` exclude: whoever was told of them and sends it all the same
+    /// The same destination, which refuses what `filters` exclude: a peer that knows them and sends it all the same
     /// breaks the protocol.
     #[must_use]
     pub fn with_filters(self, filters: Arc<Filters>) -> Self {
@@ -238,7 +238,7 @@ impl Destination {
         }
         let planned = match self.policy.admit(entry)? {
             Admission::Skip => {
-                // Nobody knows here which file that is.
+                // Which file that is is not known here.
                 let not_here = LinkedFileState::LeftOut(LeftOutReason::InTheWay);
                 self.parts.linked.note(index, entry, &entry.path, not_here);
                 return Ok(Plan::Done);
@@ -304,7 +304,7 @@ impl Destination {
     /// Takes from the old version what a part of the peer's block signatures says of the ranges that [`Plan::Delta`]
     /// named. Parts come in order, and together are what [`delta`](Self::delta) is given.
     ///
-    /// What fails is told by [`delta`](Self::delta).
+    /// [`delta`](Self::delta) reports failures.
     pub fn follow(&self, index: u64, theirs: &[Block]) {
         self.parts.matcher.follow(index, theirs);
     }

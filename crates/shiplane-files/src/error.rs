@@ -188,7 +188,7 @@ pub enum DestinationError {
         /// The limit.
         max: usize,
     },
-    /// The file system has no inodes for so many files, however much space it has. Free some, or copy fewer files.
+    /// The file system has too few free inodes for these files, however much space it has. Free some, or copy fewer files.
     #[error("{path} has inodes for {available} more files; {needed} are needed")]
     NoInodes {
         /// A directory on it.

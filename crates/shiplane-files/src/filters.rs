@@ -242,7 +242,7 @@ impl Walk {
         self.missing.pop_first()
     }
 
-    /// Nobody wants to know which listed paths are missing.
+    /// Missing listed paths are not reported.
     pub(crate) fn forget_missing(&mut self) {
         self.missing.clear();
     }

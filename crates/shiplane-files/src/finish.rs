@@ -103,7 +103,7 @@ impl Destination {
             if let Err(error) = self.lay_link(path, link, parts.site.options.existing.replaces()) {
                 parts.site.leave_out(None, path, error)?;
             }
-            // Nobody can sync a link itself.
+            // A link itself cannot be synced.
             self.rely_on_what_is_here();
             parts.publisher.sync_many()
         })
@@ -142,7 +142,7 @@ impl Destination {
         let name = site.key.temp_name(id);
         let (temp, to) = (name.as_bytes(), path.file_name());
         let failed = |operation| move |error| site.failed_naming(operation, path, error);
-        // What has our name is of nobody.
+        // A file with our temporary name is an abandoned one.
         platform::remove_if_there(&parent.dir, temp).map_err(failed(Operation::Remove))?;
         platform::make_link(&parent.dir, temp, link.target.as_bytes()).map_err(failed(Operation::Create))?;
         site.describe_link(&parent.dir, temp, path, link)?;
@@ -197,7 +197,7 @@ impl Destination {
     fn make_all_durable(&self) -> Result<(), DestinationError> {
         self.parts.publisher.sync()?;
         if self.relies_on_others() || self.parts.site.count(|_| ()).identical_files > 0 {
-            // Found, not written by this run: whoever wrote them may not have synced them.
+            // Found, not written by this run: their writer may not have synced them.
             platform::sync_filesystem(&self.parts.site.root().dir)
                 .map_err(|error| self.parts.site.failed_at_root(Operation::Sync, error))?;
         }

@@ -55,7 +55,7 @@ impl Handles {
         Ok(file)
     }
 
-    /// Closes the file `id` as soon as nobody writes to it any more.
+    /// Closes the file `id` as soon as its last writer is done.
     pub(super) fn forget(&self, id: u64) {
         lock(&self.0).forget(&id);
     }

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_sees_the_parts_may_end_it() {
+    fn the_progress_callback_may_end_it() {
         let mut reads = 0;
         let read = |_, buffer: &mut [u8]| {
             reads += 1;

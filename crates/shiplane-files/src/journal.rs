@@ -40,7 +40,7 @@ pub(super) struct Opened {
     pub(super) journal: Journal,
     pub(super) earlier: JournalState,
     /// Another run was here before. Its journal may have lost its end, or all there was in it, so that
-    /// there may be temporary files that nobody knows of.
+    /// there may be temporary files that no journal names.
     pub(super) was_there: bool,
 }
 

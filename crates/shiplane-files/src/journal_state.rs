@@ -39,7 +39,7 @@ struct OldFile {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OldFileState {
-    /// It has a temporary file, and nobody has asked for it in this run.
+    /// It has a temporary file that this run has not asked for.
     Left,
     /// It has its final name.
     Published,
@@ -158,7 +158,7 @@ impl JournalState {
         }
     }
 
-    /// What nobody settled: its temporary files are to be removed at the end.
+    /// The files that were not settled: their temporary files are to be removed at the end.
     pub(super) fn take_unsettled(&mut self) -> Vec<(u64, RelPath)> {
         let mut unsettled = std::mem::take(&mut self.superseded);
         for (id, file) in &mut self.files {
@@ -407,7 +407,7 @@ mod tests {
         assert!((1..FILES as usize / 2).contains(&earlier.files.len()), "{}", earlier.files.len());
         assert_eq!(earlier.files.len(), earlier.ids.len());
         assert!(earlier.find(&path(0)).is_none() && earlier.find(&path(FILES - 1)).is_some());
-        // What comes of those that are forgotten changes nothing.
+        // Records of forgotten files change nothing.
         earlier.apply(kept(&[(0, 0, 1), (FILES - 1, 0, 1)])).unwrap();
         earlier.apply(JournalRecord::Published(vec![0, FILES - 1])).unwrap();
         assert_eq!(earlier.fresh_id(), FILES);

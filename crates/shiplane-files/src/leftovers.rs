@@ -67,7 +67,7 @@ pub fn clean(path: &Path, older_than: Duration, dry_run: bool) -> Result<CleanRe
     let (journals, temps): (Vec<_>, Vec<_>) =
         scan.take_own().into_iter().partition(|path| kind_of(path) == Some(OwnName::Journal));
     let journals: Vec<_> = journals.into_iter().filter(|journal| cleaning.take(journal)).collect();
-    // A journal last: without it, nobody would know whose the others are.
+    // A journal last: without it, the owner of the others would be unknown.
     temps.iter().chain(&journals).for_each(|path| cleaning.remove(path));
     Ok(cleaning.found)
 }
@@ -154,7 +154,7 @@ fn in_use_above(path: &Path) -> Vec<(Option<Vec<u8>>, Vec<u8>)> {
     let Ok(path) = path.canonicalize() else { return Vec::new() };
     let mut in_use = Vec::new();
     for above in path.ancestors().skip(1) {
-        // What cannot be listed, nobody here writes to.
+        // This process writes to nothing that it cannot list.
         let Ok(dir) = platform::open_ambient_dir(above) else { continue };
         let Ok(mut names) = Names::of(&dir) else { continue };
         let journal = |name: &[u8]| (names::own_kind(name) == Some(OwnName::Journal)).then(|| name.to_vec());

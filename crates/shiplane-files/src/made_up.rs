@@ -9,7 +9,7 @@ use shiplane_wire::{Digest, Entry, Version};
 
 use crate::lock;
 
-/// The content of such files as it was when they were listed: the last ones, for nobody knows what they contain when they
+/// The content of such files as it was when they were listed: the last ones, since their content may differ when they
 /// are sent. A handle: clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MadeUpFiles(Arc<Mutex<Contents>>);
@@ -71,7 +71,7 @@ fn version_of(content: &[u8]) -> Version {
     Version::from_bytes(version)
 }
 
-/// 4 MiB: the longest of those that are text have less.
+/// 4 MiB: the longest text files there have less.
 const MAX_LEN_BYTES: u64 = 4 << 20;
 
 /// 8 MiB.

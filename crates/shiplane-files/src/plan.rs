@@ -269,14 +269,14 @@ impl Planner {
         }
         match self.site.dirs.open(Some(&parent)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_parent()),
-            // Anything else is told by whoever needs it.
+            // Other errors are reported where the directory is needed.
             _ => Ok(()),
         }
     }
 
     fn plan_directory(&self, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
         let parent = self.site.parent_of(&target)?;
-        // Nobody else sees what is in it before it has the mode that says who may.
+        // Its content is private until it has its final mode.
         let is_new = match platform::make_dir(&parent.dir, target.file_name(), OWNER_DIRECTORY_MODE) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,

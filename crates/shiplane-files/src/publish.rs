@@ -345,7 +345,7 @@ impl Publisher {
     ) -> Result<(), DestinationError> {
         let found = match platform::stat(&parent.dir, target.file_name()) {
             Ok(found) if found.kind != Kind::Directory => found,
-            // What cannot be replaced is told by who tries.
+            // The attempt to replace it reports the error.
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(self.site.failed(Operation::Examine, target, error)),
@@ -440,7 +440,7 @@ impl Publisher {
         result
     }
 
-    /// The same if there are so many that they take memory. Where nothing is to be durable they are forgotten.
+    /// The same if there are enough of them to take memory. Where nothing is to be durable they are forgotten.
     pub(super) fn sync_many(&self) -> Result<(), DestinationError> {
         if !lock(&self.state).unsynced.are_many() {
             return Ok(());
@@ -510,7 +510,7 @@ fn set_failed_aside(
 /// whole file system is cheaper, though it may wait for what others wrote, too.
 const MAX_SINGLE_SYNCS: usize = 16;
 
-/// 1,000: whoever replaces a file so often looks at none of them.
+/// 1,000: a file that is replaced more often than that does not need all its backups.
 const MAX_BACKUPS: u32 = 1000;
 
 /// 256 KiB: some two thousand directories with usual paths.

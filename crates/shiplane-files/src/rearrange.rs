@@ -1,6 +1,6 @@
 //! The local changes of a sync: copies, removals, directories.
 //!
-//! Nothing here decides: whoever calls has looked, immediately before, whether what is there is still what
+//! Nothing here decides: the caller has looked, immediately before, whether what is there is still what
 //! is to be changed.
 
 use std::io;
@@ -326,5 +326,5 @@ impl Destination {
     }
 }
 
-/// Of a directory whose mode nobody knows: what most umasks leave.
+/// Of a directory whose mode is unknown: what most umasks leave.
 const USUAL_DIRECTORY_MODE: u32 = 0o755;

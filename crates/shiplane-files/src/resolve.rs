@@ -59,7 +59,7 @@ impl ResolvedDestination {
     /// | content | `dest` | `dest` | `dest` |
     ///
     /// So the same command finds the same place again. Missing directories are created. With `is_durable`, the names
-    /// of those that are created above the last one are durable when this returns.
+    /// of the directories that are created above the last one are durable when this returns.
     pub(super) fn find(
         dest: &Path,
         shape: &Shape,

@@ -81,7 +81,7 @@ pub struct Scan {
     links: LinkPolicy,
     /// Reads owners and attributes, if they are carried.
     attributes: Option<AttributesReader>,
-    /// What is told of files with several names.
+    /// How files with several names are listed.
     names_of_files: NamesOfFiles,
     /// The path of the first file with several names for which there was no memory.
     unlinked: Option<EscapedPath>,
@@ -114,7 +114,7 @@ struct Level {
     ignore_files: Option<IgnoreFiles>,
 }
 
-/// What is told of files with several names.
+/// How files with several names are listed.
 #[derive(Debug)]
 enum NamesOfFiles {
     Untold,
@@ -404,7 +404,7 @@ impl Scan {
         }
     }
 
-    /// Closes up to so many of the first open levels, but not the current one. Gives how many.
+    /// Closes up to this number of the first open levels, but not the current one. Returns how many.
     fn close(&mut self, most: usize) -> usize {
         let before = self.closed;
         let last = self.levels.len().saturating_sub(1);

@@ -142,7 +142,7 @@ impl Site {
         self.options.durability == Durability::Durable
     }
 
-    /// The root's handle was opened before anything was written, so that it is told of every error since.
+    /// The root's handle was opened before anything was written, so that it reports every write error since.
     pub(super) fn handle_for_sync<'a>(&'a self, dir: &'a DirHandle) -> &'a DirHandle {
         if dir.device == self.root().device { self.root() } else { dir }
     }

@@ -214,7 +214,7 @@ impl SourceRoot {
     /// [`SourceError::LeavesServedRoot`] for a path with a link in it, and as `resolve`.
     pub fn resolve_unlinked(&self, request: &[u8]) -> Result<Source, SourceError> {
         if let Served::Several(_) = &self.served {
-            // Nobody has rights to a part of it.
+            // A grant never covers a part of it.
             return Err(SourceError::NotFound { path: escape(request).to_string() });
         }
         let resolved = self.resolve(request)?;

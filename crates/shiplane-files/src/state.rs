@@ -36,7 +36,7 @@ pub(super) struct ActiveFile {
 /// How far a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileState {
-    /// Bytes are missing, or nobody was told yet that none are.
+    /// Bytes are missing, or their completion has not been reported yet.
     Filling,
     /// All bytes are there.
     Complete,
@@ -108,7 +108,7 @@ pub struct Summary {
     pub hard_links: u64,
 }
 
-/// Remembers which paths (or inodes) there were, 8 bytes each, and of many the last ones: what comes twice is told as the peer's
+/// Remembers which paths (or inodes) there were, 8 bytes each, and of many the last ones: a repeated one is reported as the peer's
 /// fault, and does no harm where it is not noticed.
 ///
 /// The hash is keyed afresh by every run, so that a peer cannot make two paths meet; a million honest

@@ -280,7 +280,7 @@ impl ChunkStore {
         self.handles.get(file.id, || self.reopen_temp(file))
     }
 
-    /// Creates the temporary file. What has its name is of an attempt that came to nothing, or of nobody:
+    /// Creates the temporary file. A file that has its name is of a failed attempt, or abandoned:
     /// the name is ours and so is the job's lock.
     pub(super) fn create_temp(&self, file: &ActiveFile) -> Result<File, DestinationError> {
         let parent = self.site.parent_of(&file.target)?;
@@ -305,7 +305,7 @@ impl ChunkStore {
     }
 
     /// A temporary file in a directory that was there before may outlast a power cut that takes the journal's
-    /// name, and nobody would know of it any more: so that name is made durable first.
+    /// name, and no journal would name it any more: so that name is made durable first.
     fn make_findable(&self, target: &RelPath) -> Result<(), DestinationError> {
         let Some(top) = std::iter::successors(target.parent(), RelPath::parent).last() else {
             return Ok(());
@@ -537,7 +537,7 @@ impl Drop for ChunkStore {
         }
         // A name that stays is no harm: it is the lock on it that counts, and the next sync removes it.
         let _ = lock(&self.dataset).take().map(|journal| journal.remove());
-        // Nobody is left to tell if this fails, and the next run of the job does it again.
+        // There is no caller left for this error, and the next run of the job does it again.
         let _ = self.leave_nothing();
     }
 }

@@ -23,7 +23,7 @@ struct Surplus {
     of: u64,
 }
 
-/// Whether the removal of so many files, of all that there are, needs the user's consent.
+/// Whether the removal of `count` files, of the total, needs the user's consent.
 pub fn is_mass_deletion(files: u64, of: u64) -> bool {
     files > MAX_DELETED_FILES || files.saturating_mul(2) > of
 }
@@ -97,7 +97,7 @@ impl Destination {
                         Err(_) => continue,
                     }
                 }
-                // Nobody knows what is in it.
+                // Its content is unknown.
                 Scanned::Top(_) | Scanned::LeftOut { .. } => continue,
             };
             surplus.of += u64::from(!is_directory);

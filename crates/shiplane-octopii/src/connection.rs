@@ -230,7 +230,7 @@ impl InsecureOctopiiConnection<Messages> {
 
 impl<P: Policy> Drop for InsecureOctopiiConnection<P> {
     fn drop(&mut self) {
-        // The intake and quinn hold the connection too: say that nobody uses it any more. What was sent
+        // The intake and quinn hold the connection too: close it explicitly. What was sent
         // last must still arrive: a close discards what has not been acknowledged.
         let connection = self.connection.clone();
         match tokio::runtime::Handle::try_current() {

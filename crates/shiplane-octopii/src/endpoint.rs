@@ -6,8 +6,8 @@ use shiplane_transport::{BindError, ConnectError, TransportConfig, dialect::Bare
 
 use crate::{connection::InsecureOctopiiConnection, intake::Policy, tls};
 
-/// Says that peers are *not authenticated* here: whoever can reach the port may send to it and read from
-/// it, and whoever can change packets on the way may pose as either side.
+/// Says that peers are *not authenticated* here: anyone who can reach the port may send to it and read from
+/// it, and anyone who can change packets on the way may pose as either side.
 #[derive(Debug, Clone, Copy)]
 pub struct AcceptAnyPeer;
 
@@ -40,7 +40,7 @@ impl InsecureOctopiiTransport {
         let endpoint = BareEndpoint::bind(addr, Arc::new(config), tls)?;
         tracing::warn!(
             %addr,
-            "octopii dialect: NO PEER IS AUTHENTICATED; whoever reaches this port may use it"
+            "octopii dialect: NO PEER IS AUTHENTICATED; anyone who reaches this port may use it"
         );
         Ok(Self { endpoint })
     }

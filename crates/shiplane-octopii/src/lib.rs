@@ -1,6 +1,6 @@
 //! The octopii dialect (SPEC 9): chunks, messages and calls with nodes of the original program.
 //!
-//! **It authenticates nobody.** Any client that reaches the port is accepted, and any server that answers a dial is
+//! **It authenticates no peer.** Any client that reaches the port is accepted, and any server that answers a dial is
 //! believed. TLS protects only against attackers that cannot change packets. So it is never on by default:
 //! an [`InsecureOctopiiTransport`] has a socket and a certificate of its own, shares no connection and no key with a
 //! [`QuicTransport`](shiplane_transport::QuicTransport), and requires [`AcceptAnyPeer`]. Use it only on a network where

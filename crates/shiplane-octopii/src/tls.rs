@@ -26,7 +26,7 @@ pub(crate) fn self_signed() -> Result<(CertificateDer<'static>, PrivateKeyDer<'s
     Ok((made.cert.into(), key.into()))
 }
 
-/// For a server: presents the certificate and requests none. Authenticates **nobody**.
+/// For a server: presents the certificate and requests none. Authenticates **no peer**.
 // SPEC 9.3
 pub(crate) fn server(
     certificate: CertificateDer<'static>,

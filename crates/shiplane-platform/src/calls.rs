@@ -32,7 +32,7 @@ pub fn retry<T, E: Into<io::Error>>(mut call: impl FnMut() -> Result<T, E>) -> i
     }
 }
 
-/// Pauses for calls that failed for want of descriptors: whoever has them gives them back soon.
+/// Pauses for calls that failed for want of descriptors: others give theirs back soon.
 pub fn shortage_pauses() -> Pauses {
     Pauses(FIRST_PAUSE)
 }
@@ -206,7 +206,7 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Names this state of the file (SPEC 4.6): whoever writes to it, replaces it or touches it changes
+    /// Names this state of the file (SPEC 4.6): writing to it, replacing it or touching it changes
     /// the version.
     pub fn version(&self) -> Version {
         let mut bytes = [0; 48];
@@ -226,7 +226,7 @@ impl Stat {
         Version::from_bytes(version)
     }
 
-    /// What the peer is told of the file or directory at `path`.
+    /// The metadata that is sent of the file or directory at `path`.
     pub fn entry(&self, kind: EntryKind, path: RelPath) -> Entry {
         let size_bytes = match kind {
             EntryKind::File => self.size_bytes,
@@ -251,7 +251,7 @@ impl Stat {
         (self.device, self.inode)
     }
 
-    /// What the peer is told of the symbolic link at `path`.
+    /// The metadata that is sent of the symbolic link at `path`.
     pub fn link_entry(&self, path: RelPath, target: LinkTarget) -> Entry {
         Entry { target: Some(target), ..self.entry(EntryKind::Symlink, path) }
     }

@@ -47,7 +47,7 @@ pub(crate) async fn sync_twice(home: &Path) -> Result<[SyncReport; 2], Failure> 
     let identity = Identity::generate()?;
     let own = identity.peer_id();
     let transport =
-        QuicTransport::builder().identity(identity).trust(Trust::nobody()).bind("127.0.0.1:0".parse()?)?;
+        QuicTransport::builder().identity(identity).trust(Trust::none()).bind("127.0.0.1:0".parse()?)?;
     let client = RpcClient::new(transport.connect_to(server).await?);
     redeem(&client, &ticket).await?;
     let job = SyncJob {

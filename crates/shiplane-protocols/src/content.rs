@@ -5,7 +5,7 @@ use shiplane_files::internals::{READ_LEN_BYTES, Scratch, hash_parts};
 use shiplane_transport::internals::{ChunkRead, SourceError};
 use shiplane_wire::{Digest, Hasher};
 
-/// Hashes all of `source`, so many bytes at a time. `each` sees every part once it is hashed, and ends the reading by an
+/// Hashes all of `source`, in parts of this length. `each` sees every part once it is hashed, and ends the reading by an
 /// error.
 pub(crate) fn hash_source<E: From<SourceError>>(
     source: &mut impl ChunkRead,

@@ -60,7 +60,7 @@ impl SendOptions {
         self
     }
 
-    /// Up to so many bytes it is sent in a call, which holds less than 1 MiB whatever this says. Default [`CALL_THRESHOLD_BYTES`].
+    /// Content of at most this length is sent in a call, which holds less than 1 MiB whatever this says. Default [`CALL_THRESHOLD_BYTES`].
     #[must_use]
     pub fn call_threshold_bytes(mut self, call_threshold_bytes: u64) -> Self {
         self.call_threshold_bytes = call_threshold_bytes;

@@ -342,7 +342,7 @@ pub(crate) fn not_served(error: &SourceError) -> Fault {
     Fault::new(code, error.to_string())
 }
 
-/// What the peer is told of a transfer that failed here.
+/// The fault that the peer gets for a transfer that failed here.
 pub(crate) fn failed(error: &TransferError) -> Fault {
     let code = match error {
         TransferError::Destination(error) => return not_taken(error),
@@ -361,7 +361,7 @@ pub(crate) fn failed(error: &TransferError) -> Fault {
     Fault::new(code, error.to_string())
 }
 
-/// What the pusher is told when its files cannot be taken.
+/// The fault that the pusher gets when its files cannot be taken.
 pub(crate) fn not_taken(error: &DestinationError) -> Fault {
     let code = match error {
         DestinationError::NameRefused { .. }

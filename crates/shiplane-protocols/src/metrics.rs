@@ -52,7 +52,7 @@ pub struct DirectionMetrics {
     pub completed: u64,
     /// Transfers that failed.
     pub failed: u64,
-    /// Payload bytes of those that succeeded.
+    /// Payload bytes of the successful ones.
     pub bytes: u64,
     /// How long those took.
     pub durations: DurationHistogram,
@@ -191,7 +191,7 @@ impl Side {
     }
 }
 
-/// A transfer under way. Dropped before its end is told, it has failed.
+/// A transfer under way. Dropped before its end is recorded, it has failed.
 pub(crate) struct Counting {
     metrics: Option<Arc<TransferMetrics>>,
     direction: Direction,
@@ -225,7 +225,7 @@ impl Counting {
         moved
     }
 
-    /// So many bytes of content have moved, and both sides know.
+    /// This many bytes of content have moved, and both sides know.
     pub(crate) fn completed(mut self, bytes: u64) {
         self.end(&TransferResult::success(self.peer, bytes, self.began.elapsed()));
     }

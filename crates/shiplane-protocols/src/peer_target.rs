@@ -7,7 +7,7 @@ use shiplane_transport::{ConnectError, PeerAddr, PeerConnection, QuicTransport};
 /// A peer to be reached: at an address, by any key that the transport trusts, or by one key alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerTarget {
-    /// Whoever trusted answers there.
+    /// Any trusted peer that answers there.
     Address(SocketAddr),
     /// This peer and no other.
     Peer(PeerAddr),

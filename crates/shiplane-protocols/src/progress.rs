@@ -78,7 +78,7 @@ impl HighWater {
     pub(crate) fn attempt(self: &Arc<Self>) -> ProgressFn {
         let (high_water, moved_bytes) = (Arc::clone(self), Mutex::new(0));
         Arc::new(move |step_bytes| {
-            // Held while the watcher is told: calls from several threads must not overtake each other.
+            // Held while the watcher is called: calls from several threads must not overtake each other.
             let mut moved_bytes = moved_bytes.lock().unwrap_or_else(PoisonError::into_inner);
             *moved_bytes += step_bytes;
             high_water.reach(*moved_bytes);

@@ -166,8 +166,8 @@ impl PushError {
 }
 
 impl Push {
-    /// Asks the peer whether it is ready for `source`. It is once it has checked that we may, that there is
-    /// room, and that nobody else is at the same name; nothing of the content has been sent by then.
+    /// Asks the peer whether it is ready for `source`. It answers after it has checked our permission, that there is
+    /// room, and that no other push is at the same name; nothing of the content has been sent by then.
     ///
     /// Cancel-safe: the peer forgets a push that does not begin.
     ///

@@ -55,7 +55,7 @@ impl RetryPolicy {
         self
     }
 
-    /// The most that is waited after so many failures.
+    /// The longest pause after this number of failures.
     #[must_use]
     pub fn ceiling(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(u32::BITS - 1);

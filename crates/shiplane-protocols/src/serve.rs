@@ -101,7 +101,7 @@ impl FileServer {
         Arc::new(Self::with(root, access, options, None))
     }
 
-    /// As [`new`](Self::new), for whoever has the right to write as well. A `root` that is one file takes
+    /// As [`new`](Self::new), for peers with the right to write as well. A `root` that is one file takes
     /// nothing.
     #[must_use]
     pub fn writable(
@@ -114,7 +114,7 @@ impl FileServer {
         Arc::new(Self::with(root, access, options, writing))
     }
 
-    /// As [`writable`](Self::writable), and to be synced with as well by whoever may read and write. `path`
+    /// As [`writable`](Self::writable), and to be synced with as well by peers that may read and write. `path`
     /// is where `root` is, and names it in what is remembered in `state`. Blocking: asks the system for its
     /// whole path.
     #[must_use]

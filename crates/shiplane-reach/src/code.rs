@@ -75,7 +75,7 @@ pub enum CodeError {
 pub struct NoRandomness;
 
 impl Code {
-    /// A new code with so many words, between [`MIN_WORDS`] and [`MAX_WORDS`].
+    /// A new code with this number of words, between [`MIN_WORDS`] and [`MAX_WORDS`].
     ///
     /// # Errors
     /// [`NoRandomness`]; there is nothing to do but to give up.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The password is the code, the identities are the two peer ids that TLS has proven, and the confirmations are bound to
-//! the TLS connection. Whoever relays the messages to another connection has other ids and another binding, so its
+//! the TLS connection. An attacker that relays the messages to another connection has other ids and another binding, so its
 //! confirmation is wrong.
 
 use shiplane_transport::PeerId;
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_convinces_nobody() {
+    fn a_changed_confirmation_is_refused() {
         for other in [
             View { code: code("7-crossover-clamshell"), ..View::new() },
             View { code: code("8-crossover-clockwork"), ..View::new() },

@@ -43,7 +43,7 @@ pub enum CodeState {
 /// Why the sender's side refuses a step. The receiver may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// It waits for nobody any more.
+    /// It does not wait for a receiver any more.
     #[error("the code has been used, has expired, or is void after wrong guesses")]
     Closed,
     /// The confirmation is wrong, or of another connection.
@@ -275,7 +275,7 @@ mod tests {
     const WRONG: &str = "7-crossover-clamshell";
 
     #[test]
-    fn the_right_code_admits_one_receiver_and_nobody_else() {
+    fn the_right_code_admits_one_receiver_only() {
         let mut sender = Sender::new(CodeTerms::default());
         assert_eq!(sender.tries(1, RIGHT), Ok(true));
         assert_eq!(sender.state(), CodeState::Complete);

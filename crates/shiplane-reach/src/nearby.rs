@@ -35,7 +35,7 @@ pub struct Search {
     events: Receiver<ServiceEvent>,
 }
 
-/// Something that was announced. Whoever announced it may lie.
+/// Something that was announced. The announcer may lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nearby {
     /// What.

@@ -19,9 +19,9 @@ pub enum SeekError {
     /// This machine cannot search.
     #[error(transparent)]
     Nearby(#[from] NearbyError),
-    /// Nobody with this number has announced itself in time.
+    /// No sender with this number has announced itself in time.
     #[error("no sender with the number {number} was found on the local network")]
-    Nobody {
+    NoSender {
         /// The code's number.
         number: u16,
     },
@@ -133,7 +133,7 @@ impl Seeking {
         match (self.refused.take(), self.silent) {
             (Some(refused), _) => SeekError::Proof(refused),
             (None, Some(at)) => SeekError::Silent { number, at },
-            (None, None) => SeekError::Nobody { number },
+            (None, None) => SeekError::NoSender { number },
         }
     }
 }

@@ -156,7 +156,7 @@ impl fmt::Debug for CodeService {
     }
 }
 
-/// The receiver's side of a code. It stops after three exchanges, whoever they were with: each tells the other side
+/// The receiver's side of a code. It stops after three exchanges, with any senders: each tells the other side
 /// whether one guess was right.
 #[derive(Debug)]
 pub struct Prover {

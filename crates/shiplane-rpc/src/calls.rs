@@ -1,7 +1,7 @@
 //! The table of calls in flight: ids, deadlines and bounds, without clock or IO.
 //!
 //! [`Calls`] is the caller's side. It gives out ids in sequence and knows what became of each, so that
-//! an answer is told apart as the awaited one, a late one, a second one, or one to nothing we asked:
+//! an answer is classified as the awaited one, a late one, a second one, or one to nothing we asked:
 //!
 //! ```text
 //! begin(now, deadline) -> id     the request is sent

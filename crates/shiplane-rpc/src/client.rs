@@ -88,7 +88,7 @@ impl RpcClient {
     }
 
     /// Calls `method` and waits for the answer, `budget` in all: for a free stream, for sending, and
-    /// for the handler, which is told how much is left.
+    /// for the handler, which gets the rest of it.
     ///
     /// Dropping the future gives the call up: the peer cancels the handler.
     ///

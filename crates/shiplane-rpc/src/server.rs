@@ -138,7 +138,7 @@ impl Router {
         self
     }
 
-    /// Handles at most so many calls of a peer at a time; the others get [`FaultCode::Busy`]. The
+    /// Handles at most this number of calls of a peer at a time; the others get [`FaultCode::Busy`]. The
     /// default is [`MAX_IN_FLIGHT`].
     #[must_use]
     pub fn max_in_flight(mut self, calls: usize) -> Self {
@@ -189,8 +189,8 @@ impl Router {
         self.handlers.keys().chain(self.wrapping_methods.keys()).map(String::as_str)
     }
 
-    /// Handles the peer's calls until the connection has ended and its last handler is gone. Nobody
-    /// else may take calls from the connection meanwhile.
+    /// Handles the peer's calls until the connection has ended and its last handler is gone. No other task
+    /// may take calls from the connection meanwhile.
     ///
     /// Dropping the future cancels the handlers that run and takes no more calls.
     pub async fn serve(self: Arc<Self>, connection: Arc<PeerConnection>) {

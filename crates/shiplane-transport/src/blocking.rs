@@ -1,8 +1,8 @@
 //! Spawns blocking work: reading, hashing, writing.
 //!
 //! It runs on tokio's blocking threads, and says so here rather than to tokio, since a simulation has to
-//! know of it: such threads run whenever the system lets them, which no seed repeats. There, work that waits
-//! for nobody is done on the runtime's own thread, and other threads run one at a time with that one (`simulation::DeterministicScheduler`).
+//! know of it: such threads run whenever the system lets them, which no seed repeats. There, work that does not
+//! wait is done on the runtime's own thread, and other threads run one at a time with that one (`simulation::DeterministicScheduler`).
 
 use std::{num::NonZero, thread};
 
@@ -64,7 +64,7 @@ pub fn recv_unbounded<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
 /// Waits for room in a queue, in work that was spawned to wait.
 ///
 /// # Errors
-/// Gives it back when nobody takes it any more.
+/// Gives it back when the last taker is gone.
 pub fn send<T>(queue: &mpsc::Sender<T>, value: T) -> Result<(), mpsc::error::SendError<T>> {
     #[cfg(feature = "simulation")]
     if let Some(scheduler) = scheduler() {

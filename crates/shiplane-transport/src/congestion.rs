@@ -20,7 +20,7 @@
 //!   and to leave *compete* once the others have gone.
 //!
 //! What the bottleneck carries is measured by *dispersion*: quinn's pacer sends bursts, and a burst comes out of the
-//! bottleneck at its rate, whoever else uses it. Our own rate ÷ that tells whether we are alone.
+//! bottleneck at its rate, whatever else uses it. Our own rate ÷ that tells whether we are alone.
 //!
 //! *Heavy loss without a queue* is answered by sending no more than arrives. A policer then drops nothing more; where as
 //! much is lost as before, the path loses it at random, and from then on only what is lost on top counts.

@@ -37,7 +37,7 @@ use crate::{
 
 /// A connection to a peer: chunks down the lane, messages, and streams for the layers above.
 ///
-/// Kept alive by the transport's pool and by whoever holds it; dropped by all, it closes in order.
+/// Kept alive by the transport's pool and its holders; when the last is gone, it closes in order.
 #[derive(Debug)]
 pub struct PeerConnection {
     connection: quinn::Connection,
@@ -455,7 +455,7 @@ impl PeerConnection {
 
 impl Drop for PeerConnection {
     fn drop(&mut self) {
-        // The router and quinn hold the connection too: say that nobody uses it any more. What was
+        // The router and quinn hold the connection too: close it explicitly. What was
         // sent last must still arrive: a close discards what has not been acknowledged.
         let connection = self.connection.clone();
         let close = move || close::close(&connection, Code::NoError);

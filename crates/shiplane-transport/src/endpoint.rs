@@ -192,7 +192,7 @@ impl QuicTransport {
     pub fn builder() -> TransportBuilder {
         TransportBuilder {
             identity: None,
-            trust: Trust::nobody(),
+            trust: Trust::none(),
             config: TransportConfig::default(),
             seams: Seams::default(),
         }
@@ -335,10 +335,10 @@ impl QuicTransport {
                 connection.drained().await;
             }
         };
-        // Whoever has not finished by then is cut off.
+        // Connections that have not finished by then are cut off.
         let _ = tokio::time::timeout(timeout, drained).await;
         let told: Vec<_> = connections.iter().map(|connection| connection.close_sent()).collect();
-        // One that was closed before is told of by nothing but its end.
+        // A connection that was closed before reports only its end.
         let others = self.inner.endpoint.open_connections() > told.len();
         self.close();
         let told = async {
@@ -518,7 +518,7 @@ async fn accept_loop(
     while let Some(incoming) = endpoint.accept().await {
         let Some(inner) = inner.upgrade() else { return };
         if inner.shutting_down.load(Ordering::Relaxed) {
-            incoming.refuse(); // So that nobody waits for an answer that does not come.
+            incoming.refuse(); // So that the client does not wait for an answer.
             continue;
         }
         if inner.handshakes.under_way() >= RETRY_ABOVE_HANDSHAKES && incoming.may_retry() {
@@ -539,7 +539,7 @@ async fn accept_loop(
             let connection = inner.answer(connecting).await;
             drop(place);
             if let Some(connection) = connection {
-                // Full: nobody accepts. The connection stays reachable through the pool.
+                // Full: connections are not accepted. This one stays reachable through the pool.
                 let _ = accepted.try_send(connection);
             }
         });

@@ -73,7 +73,7 @@ impl Identity {
         self.id
     }
 
-    /// The private key as a PKCS#8 document. Whoever copies it has to wipe the copy.
+    /// The private key as a PKCS#8 document. A caller that copies it has to wipe the copy.
     pub(crate) fn pkcs8(&self) -> &[u8] {
         self.private.pkcs8()
     }

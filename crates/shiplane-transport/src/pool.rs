@@ -1,8 +1,8 @@
 //! The connection pool: one connection per peer, whichever side dialled.
 //!
 //! The key is the peer's identity; addresses are aliases. A dial runs in a task of its own, shared by
-//! all who wait for it, and no lock is held while it does, so that a dead peer delays nobody else. It is
-//! cancelled when nobody waits for it any more.
+//! all who wait for it, and no lock is held while it does, so that a dead peer delays no other dial. It is
+//! cancelled when its last waiter is gone.
 
 use std::{
     collections::HashMap,
@@ -302,7 +302,7 @@ struct Unlist<'a> {
 }
 
 impl Unlist<'_> {
-    /// Ready once nobody waits for the dial. It is off the list then, so that nobody can begin to.
+    /// Ready once the dial has no waiter. It is off the list then, so that it cannot get a new one.
     async fn when_abandoned(&self) {
         loop {
             self.outcome.closed().await;

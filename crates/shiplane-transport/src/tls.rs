@@ -15,7 +15,7 @@
 //! A client's handshake is over before the server has seen the client's key (RFC 8446 section 2).
 //! So `Connecting` succeeds on a client that the server is about to refuse; the refusal is what
 //! ends the connection a round trip later. Until the server has said something only an admitted
-//! client is told, the client must be ready to find that error in any operation.
+//! client learns it, the client must be ready to find that error in any operation.
 
 use std::{error, fmt, sync::Arc};
 

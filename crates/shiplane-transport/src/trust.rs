@@ -20,16 +20,16 @@ pub enum Admission {
 /// The keys that a transport deals with, when it accepts and when it connects without a pinned key.
 ///
 /// Clones share one set or callback. The key has proved in the handshake that it is the peer's
-/// before it is asked for, so that nobody can find out by guessing which keys are trusted.
+/// before it is asked for, so that a peer cannot find out by guessing which keys are trusted.
 ///
-/// Connections that are open already are not touched when an answer changes: whoever revokes a
+/// Connections that are open already are not touched when an answer changes: a caller that revokes a
 /// key closes its connections.
 #[derive(Clone)]
 pub struct Trust(Rule);
 
 impl Trust {
     /// Refuses every key. A transport with it can dial pinned keys only and accepts no connection.
-    pub fn nobody() -> Self {
+    pub fn none() -> Self {
         Self::only([])
     }
 
@@ -82,8 +82,8 @@ mod tests {
     const BOB: PeerId = PeerId::from_bytes([2; 32]);
 
     #[test]
-    fn nobody_is_trusted_unless_named() {
-        assert_eq!(Trust::nobody().admit(&ALICE), Admission::Refused);
+    fn only_named_peers_are_trusted() {
+        assert_eq!(Trust::none().admit(&ALICE), Admission::Refused);
         let trust = Trust::only([ALICE]);
         assert_eq!(trust.admit(&ALICE), Admission::Trusted);
         assert_eq!(trust.admit(&BOB), Admission::Refused);

@@ -7,7 +7,7 @@ use std::task::Poll;
 use tokio::time::{Instant, timeout_at};
 
 /// What `work` gives, or `None` if it is not done by the deadline. It is looked at once before that: what is
-/// ready at once, as nearly always, sees neither clock nor timer, and then nobody asks for the deadline.
+/// ready at once, as nearly always, sees neither clock nor timer, and then the deadline is not computed.
 ///
 /// As cancel-safe as `work`, which is dropped when the deadline has passed.
 pub async fn until<F: Future>(deadline: impl FnOnce() -> Instant, work: F) -> Option<F::Output> {

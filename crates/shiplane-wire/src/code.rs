@@ -29,7 +29,7 @@ pub enum Code {
     SinkFailed = 8,
     /// The side is at its limit of work. Retry later.
     Busy = 9,
-    /// Nobody claimed the transfer that the stream named.
+    /// The stream named a transfer that was not claimed.
     Unclaimed = 10,
     /// The stream's kind is not known here: the peer may be newer.
     UnknownKind = 11,

@@ -79,7 +79,7 @@
 //!
 //! # What is not here
 //!
-//! No clock, so no deadline: whoever reads the stream has one. No window and no retransmission: QUIC has
+//! No clock, so no deadline: the reader of the stream has one. No window and no retransmission: QUIC has
 //! them. No IO, no async, no logging, no serde, no `unsafe`, no `std`. Nothing holds back more than one
 //! partial header or record, besides what the caller pushed and has not polled yet.
 //!

@@ -6,7 +6,7 @@ use shiplane_files::internals::{FilterRules, Filters, FiltersError};
 
 use crate::error::ChoiceError;
 
-/// What a job is told, in order.
+/// The patterns of a job, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FilterSettings {
     pub(crate) patterns: Vec<Pattern>,

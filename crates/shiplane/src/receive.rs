@@ -52,7 +52,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] for a text that is no code, [`ErrorKind::Identity`] for a wrong or used one,
-    /// [`ErrorKind::Unreachable`] if nobody answers.
+    /// [`ErrorKind::Unreachable`] if no sender answers.
     pub async fn receive_at(&self, code: &str, at: &str, patience: Duration) -> Result<Connection, Error> {
         let code = parse(code)?;
         let at: Addresses = at.parse().map_err(crate::error::TargetError::from)?;

@@ -31,7 +31,7 @@ impl ReceivedCodes {
         Self { directory: directory.to_owned() }
     }
 
-    /// Whose code it was. What cannot be read or understood is nobody's.
+    /// Whose code it was. A file that cannot be read or understood counts for no one.
     pub(crate) fn find(&self, code: &str) -> Option<Sender> {
         let file = read_file(&self.path(code), MAX_FILE_LEN_BYTES).ok()?;
         if file.writable_by_others.is_some() {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_entry_is_nobodys() {
+    fn an_index_without_an_entry_has_no_owner() {
         let id = PeerId::from_bytes([7; 32]);
         for text in
             ["", "shiplane code 2\n", &format!("{VERSION}\n{id}\n"), &format!("{VERSION}\nx\n1.1.1.1:1\n")]

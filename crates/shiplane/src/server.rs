@@ -190,7 +190,7 @@ impl Server {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it runs already or has run. With a code:
-    /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable) if nobody has come in time,
+    /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable) if no receiver has come in time,
     /// [`ErrorKind::Identity`](crate::ErrorKind::Identity) if the code was guessed at,
     /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if it is not wanted, and
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) if it was shut down before.

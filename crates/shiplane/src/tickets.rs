@@ -36,7 +36,7 @@ impl Tickets {
     }
 
     /// Those that have not expired, in the order in which they were made, one line each: first an id, the beginning of a
-    /// hash of the secret, which nobody but its holder has, then what it permits, who has used it and how long it is good.
+    /// hash of the secret, which only its holder has, then what it permits, who has used it and how long it is good.
     ///
     /// # Errors
     /// If the file cannot be read or understood.

@@ -51,7 +51,7 @@ struct Announced {
 }
 
 impl Announced {
-    /// Whether this is the first time that it is told, of a file or, by one of the sides, of what is left out.
+    /// Whether this is its first event, of a file or, by one of the sides, of what is left out.
     fn is_new(&mut self, path: &str, left_out_by: Option<Side>) -> bool {
         let hash = self.hasher.hash_one((path, left_out_by));
         if self.hashes.len() < MAX_ANNOUNCED {
@@ -342,7 +342,7 @@ impl Tracker {
         self.emit(&mut self.state(), EventKind::Deleted(action), Some(path));
     }
 
-    /// So many more paths are left out, whose names are not known here.
+    /// This number of further paths is left out, whose names are not known here.
     pub(crate) fn left_out_unnamed(&self, count: u64) {
         self.state().left_out_count += count;
     }
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn what_limits_a_job_is_told_and_added_up() {
+    fn limits_of_a_job_are_reported_and_added_up() {
         let (tracker, last) = tracked(ProgressState::new(Phase::Receiving, 2, None));
         for (part, limit) in [(0, Limit::SourceDisk), (1, Limit::Path), (0, Limit::Path)] {
             tracker.add(&TransferEvent::LimitedBy(limit), part, Side::Peer);

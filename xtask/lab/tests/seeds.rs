@@ -138,7 +138,7 @@ fn what_was_removed_stays_removed_though_the_power_was_cut_after_the_first_sync(
 }
 
 #[test]
-fn a_byte_that_nobody_sent_is_found() {
+fn an_invented_byte_is_found() {
     let sent = tree::draw(&mut Rng::new(1));
     let allowed = Allowed::only(sent.clone());
     allowed.check_whole(&sent).unwrap();

@@ -71,6 +71,6 @@ hide it from the process list.";
 pub(super) const DOCTOR_HELP: &str = "\
 Each check is fine, poor (some transfers could be faster) or bad (transfers suffer or fail), with what
 to do. With SOURCE, the path is measured in both directions, as much of it as it carries for two
-seconds each, within the server's --rate; whoever may read there may do that. The predicted rate is
+seconds each, within the server's --rate; every peer that may read there may do that. The predicted rate is
 the least of path, disk, digest and encryption: of this machine, since the server's disk and processor
 are not known. The exit code is 1 if anything is bad, and 3 if the server cannot be reached.";

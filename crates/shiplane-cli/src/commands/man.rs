@@ -18,7 +18,7 @@ pub(super) fn run(words: &[String]) -> Result<(), Failure> {
         command =
             command.find_subcommand(word).ok_or_else(|| Failure::NoSuchCommand { name: words.join(" ") })?;
     }
-    // Made in memory first, so that an output that fails is told from a page that does.
+    // Made in memory first, so that an error of the output is not taken for one of the page.
     let mut page = Vec::new();
     Man::new(command.clone()).render(&mut page).map_err(Failure::Stdout)?;
     let mut out = io::stdout();

@@ -64,7 +64,7 @@ pub(super) fn push(args: PushArgs) -> Result<(), Failure> {
 
 /// Printed even with --quiet.
 fn warn(consequence: &str) {
-    print_line(&format!("warning: --insecure-octopii AUTHENTICATES NOBODY: {consequence}"));
+    print_line(&format!("warning: --insecure-octopii AUTHENTICATES NO PEER: {consequence}"));
 }
 
 async fn serve_until(settings: OctopiiServe, stop: CancellationToken) -> Result<(), Failure> {

@@ -41,7 +41,7 @@ struct Pinged {
     version: String,
 }
 
-/// Measures so many round trips, after one that opens the connection and redeems a ticket.
+/// Measures this number of round trips, after one that opens the connection and redeems a ticket.
 async fn probe(connection: &Connection, count: u16) -> Result<Pinged, shiplane::Error> {
     let (_, version) = connection.ping().await?;
     let mut round_trips = Vec::new();

@@ -60,7 +60,7 @@ async fn bind(client: &Client, settings: &SendSettings) -> Result<Server, Error>
 
 /// Tells what happens to the code.
 fn told(json: bool) -> impl FnMut(&Action) + Send + 'static {
-    // A peer may do that to a program whose output nobody reads: it must not wait for it.
+    // A peer may cause it while the output is not read: the program must not wait for that.
     let mut is_broken = false;
     move |action| {
         let Action { change, path, why, .. } = action;

@@ -144,7 +144,7 @@ fn announce_metrics(settings: &ServeSettings, addr: SocketAddr) {
     tracing::info!(%addr, "status page");
     if !addr.ip().is_loopback() {
         print_line(&format!(
-            "warning: whoever reaches {addr} sees on the status page who is connected and what moves; there is no password"
+            "warning: the status page at {addr} has no password: anyone who can connect sees the peers and their transfers"
         ));
     } else if settings.output_mode != OutputMode::Quiet && io::stderr().is_terminal() {
         print_line(&format!(

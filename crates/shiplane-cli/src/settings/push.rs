@@ -53,7 +53,7 @@ impl PushSettings {
                 read_ticket(file, stdin)?
             }
             (None, Some(ticket)) if !last_is_target => ticket,
-            // What was meant for a target and is none is told as such.
+            // A malformed target is reported as a target.
             (None, _) if last_is_target || paths.len() > 1 => paths.pop().unwrap_or_default(),
             (None, _) => return Err(SettingsError::NoTarget),
         };

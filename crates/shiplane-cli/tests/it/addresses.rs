@@ -59,7 +59,7 @@ fn a_dead_address_is_dialled_and_the_next_one_answers() {
 }
 
 #[test]
-fn a_server_listens_on_all_addresses_unless_it_is_told_otherwise() {
+fn a_server_listens_on_all_addresses_by_default() {
     let there = Machine::new();
     let server = there.serve_with("src", &["--json"]);
     let event: serde_json::Value = serde_json::from_str(&server.first_line).unwrap();

@@ -280,7 +280,7 @@ fn links_that_lead_out_are_left_out_by_default() {
 }
 
 #[test]
-fn ctrl_c_ends_a_sender_that_nobody_has_answered() {
+fn ctrl_c_ends_a_sender_without_a_receiver() {
     let there = Machine::new();
     there.write("file", "file");
     let sending = Sending::start(&there, &["file"]);

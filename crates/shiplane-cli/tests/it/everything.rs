@@ -314,7 +314,7 @@ fn rsync_makes_the_same_of_a_tree_but_for_what_is_listed() {
 }
 
 #[test]
-fn a_server_takes_attributes_only_if_it_is_told_to() {
+fn a_server_takes_attributes_only_with_the_option() {
     let (here, there) = (Machine::new(), Machine::new());
     let file = here.write("src/file", "content");
     set(&file, "user.x", b"x");

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use crate::program::{Machine, Run};
 
 #[test]
-fn nobody_there_is_told_as_that() {
+fn an_absent_server_is_reported_as_absent() {
     let here = Machine::new();
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();

@@ -23,7 +23,7 @@ fn no_arguments_are_a_usage_error() {
 }
 
 #[test]
-fn the_key_is_made_once_and_for_nobody_else() {
+fn the_key_is_made_once_and_private() {
     let machine = Machine::new();
     let first = machine.id();
     assert!(first.starts_with("sl1") && first.len() == 61, "{first}");

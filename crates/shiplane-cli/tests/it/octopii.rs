@@ -26,7 +26,7 @@ fn run(machine: &Machine, args: &[&str]) -> impl Future<Output = Run> + use<> {
 
 #[track_caller]
 fn expect_loud(run: &Run) {
-    assert!(run.err.contains("AUTHENTICATES NOBODY"), "{run:?}");
+    assert!(run.err.contains("AUTHENTICATES NO PEER"), "{run:?}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn manager(machine: &Machine) -> UnixDatagram {
 }
 
 #[test]
-fn a_manager_is_told_when_a_server_is_ready_reloads_and_stops() {
+fn a_service_manager_learns_of_ready_reload_and_stop() {
     let there = Machine::new();
     there.dir("src");
     let manager = manager(&there);
@@ -162,7 +162,7 @@ fn systemd_accepts_the_units_and_finds_them_hardened() {
 }
 
 #[test]
-fn the_container_file_builds_what_there_is_and_runs_as_nobody() {
+fn the_container_file_builds_the_program_and_runs_unprivileged() {
     let file = document("dist/container/Containerfile");
     let of = |word: &'static str| file.lines().filter_map(move |line| line.strip_prefix(word)).map(str::trim);
     // The compiler is at least as new as the workspace needs.

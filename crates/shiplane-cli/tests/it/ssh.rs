@@ -179,7 +179,7 @@ fn a_file_is_pushed_from_standard_input_and_got_to_standard_output() {
 }
 
 #[test]
-fn links_and_attributes_are_taken_from_whoever_can_log_in() {
+fn links_and_attributes_are_taken_from_a_peer_that_logged_in() {
     let Some(far) = Far::new() else { return };
     let here = Machine::new();
     here.write("src/file", "file");
@@ -237,7 +237,7 @@ fn a_program_that_is_missing_or_too_old_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_login_that_fails_is_told_from_a_program_that_fails() {
+fn a_failed_login_is_not_reported_as_a_failed_program() {
     let Some(far) = Far::new() else { return };
     let here = Machine::new();
     // No such key is known there.

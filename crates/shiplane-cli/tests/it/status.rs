@@ -295,12 +295,12 @@ fn an_address_that_others_reach_is_said_aloud() {
         let fixed = ["--listen", "127.0.0.1:0", "--quiet", "--metrics", addr];
         there.serve_with("src", &fixed).stop()
     };
-    assert!(serve("0.0.0.0:0").err.contains("warning: whoever reaches 0.0.0.0:"));
-    assert!(!serve("127.0.0.1:0").err.contains("whoever reaches"));
+    assert!(serve("0.0.0.0:0").err.contains("warning: the status page at 0.0.0.0:"));
+    assert!(!serve("127.0.0.1:0").err.contains("warning: the status page"));
 }
 
 #[test]
-fn a_server_that_drains_says_so_takes_nobody_and_ends_well() {
+fn a_draining_server_says_so_admits_no_peer_and_ends_with_success() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/much", vec![7; 192 << 20]);
     let shown = Shown::new(&there, &["--ticket-uses", "any"]);

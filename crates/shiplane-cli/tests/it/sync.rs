@@ -134,7 +134,7 @@ fn either_machine_may_begin_and_both_remember() {
 }
 
 #[test]
-fn who_may_not_is_told_so() {
+fn a_missing_permission_is_reported_as_such() {
     let (here, there) = diverged();
     let read_only = there.serve("data");
     here.run(&["sync", "data", read_only.ticket()]).failed(4, "may not write here");

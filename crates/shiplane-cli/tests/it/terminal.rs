@@ -129,7 +129,7 @@ fn a_server_shows_who_is_connected_and_what_moves() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/d/large", testlink::Rng::new(1).bytes(12_000_000));
     let (mut child, ticket, mut drawn) = serve_at_terminal(&there, "src", 100, &[]);
-    drawn_line(&mut drawn, &["nobody is connected"]);
+    drawn_line(&mut drawn, &["no peer connected"]);
     let id = here.id();
     let mut get = here.command(&["get", &format!("{ticket}/d"), "copy", "--rate", "3MB", "--quiet"]);
     let mut get = get.spawn().unwrap();
@@ -137,7 +137,7 @@ fn a_server_shows_who_is_connected_and_what_moves() {
     let line = drawn_line(&mut drawn, &[&id[..8], " get ", "MiB/s d"]);
     assert!(!line.contains("/0 B/s"), "{line}");
     assert!(get.wait().unwrap().success());
-    drawn_line(&mut drawn, &["nobody is connected"]);
+    drawn_line(&mut drawn, &["no peer connected"]);
     interrupt(&child);
     let drained = drawn_line(&mut drawn, &["served for "]);
     assert!(drained.contains("1 transfer"), "{drained}");

@@ -125,7 +125,7 @@ impl Delta {
     }
 }
 
-/// The first blocks in a row that were not found, if they are so many that an edit in place is no reason.
+/// The first blocks in a row that were not found, if they are too many for an edit in place.
 fn first_lost(blocks: &[Block], found: &HashSet<u64>) -> Range<usize> {
     let mut from = 0;
     for (at, block) in blocks.iter().enumerate() {

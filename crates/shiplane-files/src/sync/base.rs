@@ -133,7 +133,7 @@ impl BaseStore {
         decode(&file.bytes, key).ok_or_else(|| BaseError::Damaged { path: path.clone() })
     }
 
-    /// Remembers what is common from now on. Whoever reads sees the old base or the new one, whole; when this
+    /// Remembers what is common from now on. A reader sees the old base or the new one, whole; when this
     /// returns, the new one is durable.
     ///
     /// # Errors
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_told_and_never_half_believed() {
+    fn a_damaged_file_is_an_error_as_a_whole() {
         let dir = tempfile::TempDir::new().unwrap();
         let store = BaseStore::new(dir.path().into());
         store.save(key(1), &small()).unwrap();

@@ -12,7 +12,7 @@ use super::manifest::{
     FileState, HAS_ATTRIBUTES, LinkState, Manifest, Node, Stamp, attributes_cost_bytes, node_cost_bytes,
 };
 
-/// Why bytes are no manifest. Whoever sent them has broken SPEC 4.18: nothing of it may be used.
+/// Why bytes are no manifest. Their sender has broken SPEC 4.18: nothing of it may be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ManifestError {
     /// It is of another version of the format. Update the older side.
@@ -97,7 +97,7 @@ pub const MAX_ENTRIES: usize = 1 << 20;
 pub const MAX_MANIFEST_LEN_BYTES: usize = 512 << 20;
 
 impl Manifest {
-    /// The one encoding of this manifest. One with more than [`MAX_ENTRIES`] nobody will decode.
+    /// The one encoding of this manifest. One with more than [`MAX_ENTRIES`] cannot be decoded.
     pub fn encode(&self) -> Bytes {
         let paths: usize = self.iter().map(|(path, _)| path.as_bytes().len()).sum();
         let mut bytes = Vec::with_capacity(HEADER_LEN_BYTES + paths + self.len() * FILE_LEN_BYTES);

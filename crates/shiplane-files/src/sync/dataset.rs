@@ -61,7 +61,7 @@ impl Site {
     }
 
     /// The same, created if need be and if `may_create` says so of each directory on the way, and for
-    /// nobody else on this machine to sync until this is dropped. What an earlier sync with the same peer
+    /// no other process on this machine to sync until this is dropped. What an earlier sync with the same peer
     /// has left half received is taken up, in the memory of `shared`.
     pub fn to_change(
         root: &SourceRoot,
@@ -284,7 +284,7 @@ impl Dataset {
         }
     }
 
-    /// The last step: gives the dataset free. Whoever has been told of a success finds no file of ours there, so
+    /// The last step: gives the dataset free. After a reported success no file of ours is there, so
     /// that one that cannot be removed is a failure; the next sync does only that.
     pub fn release(&self) -> Result<(), DatasetError> {
         match self.site.as_ref().and_then(|site| site.writable.as_ref()) {
@@ -298,7 +298,7 @@ impl Dataset {
         self.site.as_ref().and_then(|site| site.writable.as_ref()).is_some_and(Destination::folds)
     }
 
-    /// What a peer knows this dataset by, and nobody else.
+    /// What this one peer knows this dataset by.
     pub fn source(&self) -> [u8; 32] {
         *self.key.as_bytes()
     }
@@ -363,7 +363,7 @@ impl Dataset {
 
     /// Remembers `base` as what is common now.
     pub fn remember(&self, base: &Manifest) -> Result<(), DatasetError> {
-        // Nobody else has changed it since: the dataset is locked.
+        // No other sync has changed it since: the dataset is locked.
         if self.bases.is_newest(base) {
             return Ok(());
         }

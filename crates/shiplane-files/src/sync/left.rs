@@ -36,7 +36,7 @@ pub enum UnresolvedReason {
 }
 
 impl UnresolvedReason {
-    /// As the other side is told.
+    /// As it is sent to the other side.
     pub fn reason(&self) -> LeftOutReason {
         match self {
             Self::Changed | Self::NotOffered | Self::NotAsListed => LeftOutReason::Changed,

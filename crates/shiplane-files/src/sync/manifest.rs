@@ -61,7 +61,7 @@ impl Stamp {
     /// Of a directory of which nothing is known.
     pub(super) const UNKNOWN: Self = Self { mode: Self::UNKNOWN_MODE, mtime: Mtime { secs: 0, nanos: 0 } };
 
-    /// Puts it into what a peer is told, or what is written.
+    /// Adds it to what is sent or written.
     pub(crate) fn apply(self, entry: &mut Entry) {
         let Metadata { mode, mtime, .. } = self.into();
         entry.mode = mode.unwrap_or(entry.mode);
@@ -186,7 +186,7 @@ impl Manifest {
         true
     }
 
-    /// Takes out what stands at `path` and everything beneath it, as if nobody had ever heard of it. A
+    /// Takes out what stands at `path` and everything beneath it, as if it had never existed. A
     /// `plan` of three manifests that have all forgotten a path does nothing there.
     pub fn forget(&mut self, path: &RelPath) {
         self.digest.take();

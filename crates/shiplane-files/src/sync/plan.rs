@@ -95,7 +95,7 @@ pub enum Why {
     DirectoryInItsPlace,
 }
 
-/// What [`plan`] or [`plan_one_way`] comes to.
+/// The result of [`plan`] or [`plan_one_way`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What both sides have afterwards, and the next base; in one direction, what the side that takes has.
@@ -507,7 +507,7 @@ fn check_deletions(side: Side, own: &Manifest, merged: &Manifest) -> Result<(), 
     Ok(())
 }
 
-/// So many files are rarely deleted on purpose, however large the dataset.
+/// More files than this are rarely deleted on purpose, however large the dataset.
 const MASS_DELETION_FILES: u64 = 1000;
 
 #[cfg(test)]

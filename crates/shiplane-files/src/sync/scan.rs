@@ -93,7 +93,7 @@ pub struct Scanned {
     pub excluded: BTreeSet<RelPath>,
     /// The first path of which not all attributes can be carried.
     pub stripped: Option<RelPath>,
-    /// This program's own temporary files and journals, which belong to nobody's data.
+    /// This program's own temporary files and journals, which are not data.
     pub own: Vec<RelPath>,
     /// What was read and hashed.
     pub hashed_bytes: u64,
@@ -211,7 +211,7 @@ impl SeenFiles {
     /// names.
     ///
     /// # Errors
-    /// [`SourceError::Unreadable`]: then nobody knows, and it must be taken for changed.
+    /// [`SourceError::Unreadable`]: then it must be taken for changed.
     pub fn is_unchanged(&self, root: &SourceRoot, path: &RelPath) -> Result<bool, SourceError> {
         let full = match &self.dataset[..] {
             b"" => path.as_bytes().to_vec(),
@@ -447,7 +447,7 @@ fn read(
     now: fn() -> SystemTime,
     on_bytes: &OnBytes<'_>,
 ) -> Result<Read, ScanError> {
-    // Before the file is looked at: whoever writes to it from then on stamps it with no earlier time.
+    // Before the file is looked at: later writes stamp it with no earlier time.
     let read_at = now();
     let Current { entry, is_linked, changed, file } = source.open_current(path)?;
     let digest = file.digest(entry.size_bytes, digest, on_bytes)?;

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_both_sides_have_in_two_spellings_or_as_another_kind_is_renamed_by_nobody() {
+    fn names_that_both_sides_have_in_two_spellings_or_kinds_are_not_renamed() {
         for (base, own, other) in [
             ("", "File=x", "file=y"),
             ("File=x", "File=edited", "file=x"),

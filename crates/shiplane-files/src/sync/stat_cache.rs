@@ -12,7 +12,7 @@ use super::sealed::{self, Magic};
 use crate::own_file::{read_file, replace_file};
 
 /// Knows the content of a file by its metadata: device, inode, size, and when it and its metadata were last
-/// changed, so that a file that nobody has touched costs a look at it and no reading. Keep one for each
+/// changed, so that an untouched file is looked at and not read. Keep one for each
 /// dataset.
 ///
 /// It is nothing but a cache: a file that is missing, damaged, or of another version of this program is an
@@ -54,7 +54,7 @@ impl StatCache {
         Self { path: path.into(), digests, is_changed: false }
     }
 
-    /// Writes it back, if there is anything new. Whoever reads the file sees the old cache or the new one,
+    /// Writes it back, if there is anything new. A reader sees the old cache or the new one,
     /// whole. Its directory is created when it is missing. Blocks.
     ///
     /// # Errors

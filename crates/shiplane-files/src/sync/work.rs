@@ -49,7 +49,7 @@ pub struct Work {
 /// What has come of copying.
 struct Copied {
     done: BTreeSet<RelPath>,
-    /// Of those that are not done. The others have changed, or their name is taken.
+    /// Of the files that are not done. The others have changed, or their name is taken.
     failed: BTreeMap<RelPath, UnresolvedReason>,
 }
 
@@ -284,7 +284,7 @@ impl Work {
         // What was here before must be so still; a copy under a new name was checked when it was made.
         let was_here = agreed.own.file(path).is_some_and(|file| file.digest == expected.digest);
         let is_same = if was_here { self.shared.is_untouched(path) } else { !left.contains(path) };
-        // The peer is told what both are to have; it is set here at the end.
+        // The peer gets what both are to have; it is set here at the end.
         expected.stamp.apply(&mut entry);
         entry.attributes = agreed.outcome.merged.attributes(path).cloned();
         Ok((is_it && is_same).then_some(entry))

@@ -50,7 +50,7 @@ impl Drop for Mounted {
 }
 
 #[test]
-fn too_little_space_is_told_before_the_first_byte() {
+fn too_little_space_is_reported_before_the_first_byte() {
     let (_alone, temp) = (alone(), TempDir::new().unwrap());
     let Some(disk) = Mounted::tmpfs(&temp, "size=1m") else { return };
     let dest = open(&disk.path);

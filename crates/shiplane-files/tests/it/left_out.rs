@@ -68,7 +68,7 @@ fn a_directory_that_cannot_be_written_blocks_nothing_else() {
 }
 
 #[test]
-fn a_name_that_the_file_system_refuses_is_told_as_that_and_blocks_nothing_else() {
+fn a_name_that_the_file_system_refuses_is_reported_and_blocks_nothing_else() {
     let temp = TempDir::new().unwrap();
     fs::create_dir(temp.path().join("d")).unwrap();
     // The temporary file has a name that it takes; the final one it refuses.

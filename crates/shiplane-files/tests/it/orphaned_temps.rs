@@ -30,7 +30,7 @@ fn a_file_that_could_not_be_removed_is_removed_by_the_next_run_though_its_direct
 }
 
 #[test]
-fn whoever_is_told_of_a_success_finds_nothing_left() {
+fn after_a_reported_success_nothing_is_left_behind() {
     let temp = TempDir::new().unwrap();
     let tree = Tree::default().dir("d").file("d/a", noise(1, 500)).file("b", noise(2, 500));
     let root = temp.path().canonicalize().unwrap();

@@ -81,7 +81,7 @@ async fn two_transports_share_no_certificate() {
 }
 
 #[tokio::test]
-async fn nobody_answers_at_a_closed_transport() {
+async fn a_closed_transport_does_not_answer() {
     let (ours, other) = (transport(), transport());
     let addr = other.local_addr().unwrap();
     other.shutdown().await;
@@ -134,7 +134,7 @@ async fn untaken_connections_are_bounded_and_get_no_stream() {
 }
 
 #[test]
-fn a_warning_says_that_nobody_is_authenticated() {
+fn a_warning_says_that_no_peer_is_authenticated() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // With less than two subscribers, a place in the code that is first reached by another test's thread,
     // which has none, stays silent for all. So it is known before, and there are two.

@@ -103,7 +103,7 @@ pub fn make_dir(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
     retry(|| rustix::fs::mkdirat(dir, name, mode_of(mode)))
 }
 
-/// What `name` is; a link is told as such.
+/// What `name` is; links are not followed.
 pub fn stat(dir: &Dir, name: &[u8]) -> io::Result<Stat> {
     Ok(stat_from(&rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
 }

@@ -84,7 +84,7 @@ pub fn make_dir(dir: &Dir, name: &[u8], _mode: u32) -> io::Result<()> {
     dir.create_dir(as_path(name)?)
 }
 
-/// What `name` is; a link is told as such.
+/// What `name` is; links are not followed.
 pub fn stat(dir: &Dir, name: &[u8]) -> io::Result<Stat> {
     Ok(stat_from(&dir.symlink_metadata(as_path(name)?)?))
 }

@@ -27,7 +27,7 @@ pub(super) struct Ledger {
 /// What a new attempt finds.
 #[derive(Debug)]
 pub(super) enum Begun {
-    /// Nobody else is at it.
+    /// No other task works on it.
     New(Attempt),
     /// An earlier one has not ended.
     UnderWay(Earlier),
@@ -83,7 +83,7 @@ impl Ledger {
         {
             peer.entries.remove(&oldest);
         }
-        // Under the lock: nobody may learn of the delivery before it is one.
+        // Under the lock: a delivery must not be seen before it is complete.
         hand_over();
         true
     }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_earlier_attempt_is_told_to_end_and_waited_for() {
+    async fn an_earlier_attempt_is_ended_and_awaited() {
         let ledger: Arc<Ledger> = Arc::default();
         let first = begin(&ledger, key(1, 7));
         let Begun::UnderWay(earlier) = ledger.begin(key(1, 7)) else { panic!("it is under way") };

@@ -146,7 +146,7 @@ impl FileServer {
             self.syncing.as_ref().map_or_else(|| target.clone(), |syncing| syncing.local_name(&target));
         let job = JobKey::of_push(context.peer.as_bytes(), &request.source, &place);
         if writing.pushes.find(context.peer, transfer).is_none() {
-            // SPEC 5.7: whoever pushes the same again has given up on what it began before.
+            // SPEC 5.7: a peer that pushes the same again has given up its earlier push.
             let taken_over = writing.targets.take_over(&target, job);
             // Busy, then, if it does not end in time.
             let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, taken_over).await;
@@ -170,7 +170,7 @@ impl FileServer {
         match self.hold(writing, &context, request, Agreed { digest, filtered }, target, job).await {
             Ok(prepared) => {
                 tracing::info!(peer = %context.peer.short(), %transfer, path = shown, "push opened");
-                // Whoever compresses decides how hard it tries.
+                // The side that compresses decides how hard it tries.
                 let compression = match self.options.compression {
                     Compression::Never => Compression::Never,
                     Compression::Auto | Compression::Always => compression,

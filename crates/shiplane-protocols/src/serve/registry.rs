@@ -178,7 +178,7 @@ impl<T: Clone> Answer<T> {
     }
 }
 
-/// How long a call may wait for an answer: to say that there is none yet is a sign of life, and must come in time.
+/// How long a call may wait for an answer. "Working" is a sign of life and must come in time.
 pub(super) fn answer_wait(context: &RequestContext) -> Duration {
     let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
     ANSWER_WAIT.min(left / 2)

@@ -82,7 +82,7 @@ struct Running {
     memory: ListMemory,
     begun: Begun,
     abort: CancellationToken,
-    /// Nobody else writes there. Given up before the peer hears of the end, so that it may begin anew.
+    /// No other push or sync writes there. Given up before the peer hears of the end, so that it may begin anew.
     name: Option<TargetClaim>,
 }
 
@@ -250,7 +250,7 @@ impl Running {
         let (path, digest) = (self.request.path.clone(), self.digest);
         let (cancel, memory) = (self.abort.clone(), self.memory.clone());
         let filters = Arc::clone(&self.filters);
-        // Whoever takes over waits for what this has begun, too.
+        // The sync that takes over waits for what this has begun, too.
         let under_way = self.name.as_ref().map(TargetClaim::under_way);
         move || {
             let syncing = server.syncing.as_ref().ok_or(SyncError::Abandoned)?;
@@ -350,7 +350,7 @@ impl Running {
         let unsent = exchanged.unsent();
         let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;
         for (path, why) in &left {
-            // The peer is told the reason, and not the details.
+            // The peer gets the reason, not the details.
             tracing::debug!(%path, %why, "left alone");
         }
         let ours = exchanged.half(&left);
@@ -360,7 +360,7 @@ impl Running {
             if let Some(base) = &base {
                 dataset.remember(base)?;
             }
-            // Whoever asks next finds everything at rest.
+            // The next caller finds everything at rest.
             dataset.release()?;
             drop(dataset);
             Ok(SyncDone { half: ours, base: base.map(|base| *base.digest().as_bytes()) })
@@ -394,7 +394,7 @@ fn read_only() -> Fault {
     Fault::new(FaultCode::ReadOnly, "nothing can be synced with this server")
 }
 
-/// What the peer is told of a failure here.
+/// The fault that the peer gets for a failure here.
 fn fault(error: &SyncError) -> Fault {
     let code = match error {
         SyncError::Transfer(error) => return failed(error),

@@ -13,7 +13,7 @@ use shiplane_files::internals::{Destination, DestinationError, JobKey};
 /// The paths that pushes and syncs are writing to, none of which lies in another. A handle: clones share them.
 ///
 /// Two pushes to one name would mix file by file, since each file is published by itself. So one gets the
-/// name, and the other is told that it is busy.
+/// name, and the other gets `Busy`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Targets(Arc<Mutex<HashMap<Vec<u8>, Holder>>>);
 
@@ -79,7 +79,7 @@ impl TargetClaim {
         self.give_up.clone()
     }
 
-    /// Keeps whoever takes over waiting until this is dropped too.
+    /// The push that takes over waits until this is dropped too.
     pub(super) fn under_way(&self) -> UnderWay {
         Arc::clone(&self.under_way)
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_writes_where_somebody_does() {
+    fn a_second_writer_of_the_same_target_is_refused() {
         let targets = Targets::default();
         let held = targets.claim(b"a/b", job(b"")).unwrap();
         for busy in ["", "a", "a/b", "a/b/c"] {

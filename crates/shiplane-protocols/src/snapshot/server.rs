@@ -60,7 +60,7 @@ impl SnapshotServer {
     }
 }
 
-/// Opened before the answer, so that a missing file is told in it.
+/// Opened before the answer, so that it reports a missing file.
 async fn open(snapshot: Snapshot) -> Result<Box<dyn ChunkRead>, Fault> {
     let opened = blocking::spawn(move || {
         let source = snapshot.source.open()?;

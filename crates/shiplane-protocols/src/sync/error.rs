@@ -26,7 +26,7 @@ pub enum SyncError {
     /// The two lists of files do not come together without the user.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The lists of other syncs take the memory that there is. Try again once they have ended.
+    /// The lists of other syncs take all the memory. Try again once they have ended.
     #[error("other syncs use all memory for file lists; try again when they have ended")]
     ListsBusy,
     /// The peer's list of files takes more memory than there is for any. Sync parts of the dataset.

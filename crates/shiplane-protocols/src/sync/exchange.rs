@@ -135,7 +135,7 @@ pub(crate) struct Exchanged {
 
 impl Exchange {
     /// Provides and receives at the same time: neither waits for the other. If one fails, the other still
-    /// comes to its end. `options` are those that both sides have agreed on.
+    /// ends. `options` are those that both sides have agreed on.
     pub(crate) async fn run(
         self,
         connection: &Arc<PeerConnection>,
@@ -203,7 +203,7 @@ impl Exchanged {
         self.provided.as_ref().map(|provided| provided.unsent.clone()).unwrap_or_default()
     }
 
-    /// As the other side is told.
+    /// As it is sent to the other side.
     pub(crate) fn half(&self, left: &BTreeMap<RelPath, UnresolvedReason>) -> SyncHalf {
         SyncHalf {
             provided: self.provided.as_ref().map(|provided| PushSent {
@@ -241,7 +241,7 @@ pub(crate) fn settle(
     Ok(Some(agreed.next_base(paths.iter())))
 }
 
-/// The paths as the other side is told of them; `None` if they do not fit a call.
+/// The paths as they are sent to the other side; `None` if they do not fit a call.
 fn list_left(left: &BTreeMap<RelPath, UnresolvedReason>) -> Option<Vec<(Vec<u8>, u8)>> {
     let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + 9).sum();
     let told = |(path, why): (&RelPath, &UnresolvedReason)| (path.as_bytes().to_vec(), why.reason() as u8);

@@ -320,7 +320,7 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Where nobody counts.
+    /// Without a budget.
     pub(super) const UNCOUNTED: Self = Self { account: None, len_bytes: 0, is_whole: true };
 
     /// Reserves more, up to `len_bytes` in all. If there is not as much, it stays as it was.
@@ -342,7 +342,7 @@ impl Reservation {
         self.grow(more_bytes, |account| account.take(more_bytes, 0))
     }
 
-    /// The same; where nobody else holds anything, there is as much as it takes.
+    /// The same; a sole holder gets as much as it takes.
     pub(crate) fn grow_alone_by(&mut self, more_bytes: u64) -> bool {
         self.grow(more_bytes, |account| account.take(more_bytes, 0) || account.take_alone(more_bytes))
     }
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_budget_nobody_counts_chunks() {
+    fn chunks_are_not_counted_without_a_budget() {
         assert!(Quota::of(None).reserve(u64::MAX, 1000).is_some_and(|chunk| chunk.is_whole()));
     }
 

@@ -185,7 +185,7 @@ impl Deltas {
         Ok(SignaturePart { part, len_bytes, complete })
     }
 
-    /// The provider cannot send an entry. Returns it if it was waiting for signatures: then nobody else has it.
+    /// The provider cannot send an entry. Returns it if it was waiting for signatures: then only the delta has it.
     pub(super) fn failed(&mut self, index: u64) -> Option<Entry> {
         if let Some(at) = self.waiting.iter().position(|(waiting, ..)| *waiting == index) {
             return self.waiting.remove(at).map(|(_, entry, _)| entry);

@@ -85,7 +85,7 @@ pub enum ProtocolFault {
         /// What it chose.
         bits: u8,
     },
-    /// It sent a chunk that nobody asked for, or one twice.
+    /// It sent a chunk that was not wanted, or one twice.
     #[error("chunk {index} was not requested")]
     UnwantedChunk {
         /// Its index.
@@ -129,7 +129,7 @@ pub enum ProtocolFault {
     /// It said something of the top directory after the entries in it.
     #[error("the top directory came after entries")]
     LateTopDirectory,
-    /// It sent a digest that nobody asked for.
+    /// It sent a digest that was not asked for.
     #[error("a digest of entry {entry} that was not requested")]
     UnwantedDigest {
         /// The entry's index.
@@ -150,7 +150,7 @@ pub enum ProtocolFault {
     /// It went on after the end, or ended in the middle.
     #[error("the records stream ended too early")]
     WrongEnd,
-    /// It compressed a chunk, and nobody has agreed to that.
+    /// It compressed a chunk, which was not agreed.
     #[error("chunk {index} is compressed, but compression was not agreed")]
     UnwantedCompression {
         /// Its index.

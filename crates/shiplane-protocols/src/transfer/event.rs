@@ -45,7 +45,7 @@ pub enum TransferEvent {
         /// The sum of the files' sizes.
         total_bytes: u64,
     },
-    /// So many bytes in all, as far as is known, need not be sent: they are at the receiver already.
+    /// Bytes in all, as far as is known, that the receiver has already.
     Present {
         /// Bytes of files that are there already. A provider cannot tell them from the others.
         identical_bytes: u64,

@@ -171,7 +171,7 @@ fn slot_len_bytes(offset_bytes: u64, chunk_len_bytes: u64) -> u64 {
     }
 }
 
-/// 65,536: each has a record in the journal, which whoever resumes reads and holds. With chunks of 512 KiB
+/// 65,536: each has a record in the journal, which a resumed run reads and holds. With chunks of 512 KiB
 /// that is a file of 32 GiB, with the longest ones 1 TiB; only above that there are more.
 const MAX_CHUNKS_OF_A_FILE: u64 = 1 << 16;
 

@@ -26,11 +26,11 @@ pub(super) struct ProgressWatch {
 pub(super) enum Turn {
     /// This side: its disk, its memory, its rate limit.
     Ours,
-    /// The peer, which has something to move: of what it moves together, so many files, each of which it opens.
+    /// The peer, which has something to move: this many files together, each of which it opens.
     Peers { files: u64 },
-    /// The peer, which reads so many bytes because of what this side has sent or asked for, and says that it lives.
+    /// The peer, which reads this many bytes because of what this side has sent or asked for, and says that it lives.
     PeersWork { bytes: u64 },
-    /// The peer, which decides about files of so many bytes, makes them durable, or has no room for more; and says
+    /// The peer, which decides about files of this many bytes, makes them durable, or has no room for more; and says
     /// that it lives.
     PeersChoice { bytes: u64 },
 }
@@ -118,7 +118,7 @@ fn bytes_in(window: Duration, bytes_per_second: u64) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
 }
 
-/// How long a peer may take to decide about files of so many bytes, or to make them durable.
+/// How long a peer may take to decide about files of this many bytes, or to make them durable.
 pub(crate) fn longest_choice(window: Duration, bytes: u64) -> Duration {
     CHOICE_WINDOWS * window + work_on(bytes)
 }

@@ -65,11 +65,11 @@ pub(crate) fn invite(connection: &PeerConnection) -> Option<ReceiveReservation> 
     connection.reserve_receive(limits::MAX_OFFERED_BYTES)
 }
 
-/// Receives one transfer into `target`. When it fails, nobody is at work on the target any more by the time
+/// Receives one transfer into `target`. When it fails, no task works on the target any more by the time
 /// it says so, and what the target undoes is undone.
 ///
 /// Not cancel-safe: dropping it resets the transfer's streams; what was verified is kept for the next run.
-/// `stop` does the same, and lets go of the target before it is told.
+/// `stop` does the same, and releases the target before it returns.
 pub(crate) async fn receive(
     opening: Opening,
     timeout: Duration,

@@ -58,7 +58,7 @@ impl Served {
         let root = SourceRoot::open(&dir.path().join("source")).unwrap();
         let files = FileServer::new(root, access, options);
         tokio::spawn(files.run(Arc::clone(&server), CancellationToken::new()));
-        let client = bind(Trust::nobody());
+        let client = bind(Trust::none());
         let addr = PeerAddr { id: server.peer_id(), addr: server.local_addr().unwrap() };
         let rpc = RpcClient::new(client.connect_to(addr).await.unwrap());
         redeem(&rpc, &ticket).await.unwrap();

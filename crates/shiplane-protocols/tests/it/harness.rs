@@ -209,7 +209,7 @@ impl World {
     }
 
     fn client_with(&self, identity: Identity, config: TransportConfig) -> Client {
-        let transport = QuicTransport::builder().identity(identity).trust(Trust::nobody()).config(config);
+        let transport = QuicTransport::builder().identity(identity).trust(Trust::none()).config(config);
         let server = PeerAddr { id: self.server.peer_id(), addr: self.server.local_addr().unwrap() };
         Client { transport: transport.bind(localhost()).unwrap(), server }
     }

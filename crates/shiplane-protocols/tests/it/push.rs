@@ -203,7 +203,7 @@ async fn what_does_not_fit_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn one_of_two_pushes_to_a_name_gets_it_and_the_other_is_told() {
+async fn one_of_two_pushes_to_a_name_wins_and_the_other_gets_an_error() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let other = world.admitted_by(world.ticket_to_write("")).await;

@@ -401,7 +401,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_process_that_is_dropped_is_gone_and_whoever_waits_for_it_hears() {
+    fn a_dropped_process_is_gone_and_its_waiter_wakes() {
         let (process, pipes) = command("sh -c \"exec sleep 1000\"").start(&address("nas:"), false).unwrap();
         let request = SshRequest {
             rights: super::super::greeting::Rights { read: true, write: false },

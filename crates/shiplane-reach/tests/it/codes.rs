@@ -78,7 +78,7 @@ impl Sender {
 }
 
 fn receiver() -> Machine {
-    Machine::new(|_| Trust::nobody())
+    Machine::new(|_| Trust::none())
 }
 
 fn prover(code: &str, machine: &Machine) -> Prover {

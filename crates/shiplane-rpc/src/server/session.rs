@@ -125,7 +125,7 @@ impl Session {
         };
         // SPEC 5.4
         let budget = Duration::from_millis(request.remaining_ms).min(MAX_BUDGET);
-        // Of a long request, the last byte may come when nobody waits any more: it is not begun at all.
+        // The last byte of a long request may come after its deadline: it is not begun at all.
         if Instant::now() >= arrived + budget {
             return Ok(Err(Fault::new(FaultCode::DeadlineExceeded, "")));
         }
@@ -161,7 +161,7 @@ impl Session {
         ended
     }
 
-    /// Resolves when nobody waits for the answer any more, with the code that says so.
+    /// Resolves when the caller does not wait for the answer any more, with the code that says so.
     async fn given_up(&self, send: &mut SendHalf) -> Code {
         tokio::select! {
             biased;
@@ -269,7 +269,7 @@ fn encoded(call_id: CallId, outcome: Result<Bytes, Fault>) -> Bytes {
     })
 }
 
-/// How a one-way request's failure is told: by the reset of a stream that carries no answer.
+/// How a one-way request's failure is reported: by the reset of a stream that carries no answer.
 fn reset_code(fault: FaultCode) -> Code {
     match fault {
         FaultCode::Busy => Code::Busy,
@@ -296,7 +296,7 @@ fn reset_code(fault: FaultCode) -> Code {
 }
 
 /// What `work` gives, or `Err` with what `end` gives if that comes first. Mostly the work is done at once, and
-/// then nobody has asked for its end.
+/// then its end was not asked for.
 async fn unless<W: Future, E: Future>(work: W, end: E) -> Result<W::Output, E::Output> {
     match select(std::pin::pin!(work), std::pin::pin!(end)).await {
         Either::Left((output, _)) => Ok(output),

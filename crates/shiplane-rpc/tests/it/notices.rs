@@ -73,7 +73,7 @@ async fn what_cannot_be_sent_is_an_error_and_what_is_refused_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn notices_that_nobody_handles_do_not_pile_up_without_end() {
+async fn unhandled_notices_are_bounded() {
     let pair = Pair::new().await;
     let client = RpcClient::new(Arc::clone(&pair.alice));
     let notify = |_| client.notify("demo.note", Bytes::new(), Duration::from_secs(5));

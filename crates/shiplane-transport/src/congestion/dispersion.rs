@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The rate at which bursts are acknowledged. A burst leaves at once (quinn's pacer lets ten packets or more go
 /// together), waits in the bottleneck's queue as a whole, and is spread by it to what one packet takes after the
-/// other: so this is the bottleneck's rate, whoever else uses it.
+/// other: so this is the bottleneck's rate, whatever else uses it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dispersion {
     burst: Option<Burst>,

@@ -18,7 +18,7 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Supply {
     Endless,
-    /// So many bytes, then nothing.
+    /// This number of bytes, then nothing.
     Bytes(u64),
     /// The application writes this many bytes every 10 ms, which caps it below the path.
     Trickle(u64),

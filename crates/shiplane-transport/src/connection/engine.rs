@@ -88,7 +88,7 @@ impl PeerConnection {
         self.calls().await.next().await
     }
 
-    /// As [`next_call`](Self::next_call), for one call after another. Whoever else wants one waits until this is
+    /// As [`next_call`](Self::next_call), for one call after another. Another caller waits until this is
     /// dropped. Cancel-safe.
     pub async fn calls(&self) -> InboundCalls<'_> {
         InboundCalls::wait(&self.inboxes.calls, self.watch_end()).await

@@ -2,7 +2,7 @@
 //!
 //! Calls are told as they are accepted. Any other stream, and one whose first bytes are not here yet, is
 //! classified in a task of its own, so that one that is opened and stays silent holds up nothing else. Tagged
-//! streams go to whoever claimed their transfer, or wait for that (SPEC 2.5).
+//! streams go to the holder of their transfer's claim, or wait for that (SPEC 2.5).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -394,8 +394,8 @@ impl Transfers {
     }
 
     /// The frame's own size follows the tag. Of a transfer that is claimed it waits for its turn, as any byte of a chunk
-    /// does, for as long as the transfer lives: on a slow path others go first, and whoever claimed the transfer watches
-    /// it as a whole. In a transfer that nobody has claimed there is nothing to wait for (SPEC 2.4).
+    /// does, for as long as the transfer lives: on a slow path others go first, and the claim's holder watches
+    /// it as a whole. In a transfer without a claim there is nothing to wait for (SPEC 2.4).
     async fn deliver_chunk(&self, tag: TaggedChunk, is_compressed: bool, mut stream: BiStream) {
         let claim = self.lock().claims.get(&tag.transfer).cloned();
         let mut size = [0; 8];

@@ -120,7 +120,7 @@ impl Pool {
     fn work<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         while let Some(work) = state.queue.pop_front() {
             self.wake_one(state);
-            // Whoever waits for it sees it gone.
+            // Its waiters see it gone.
             let _ = catch_unwind(AssertUnwindSafe(work));
             state = self.shared.lock();
         }
@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    /// Work that says that it runs, and runs until it is told.
+    /// Work that says that it runs, and runs until it is released.
     fn held(running: &Sender<u32>, name: u32) -> (Work, Sender<()>) {
         let (release, released) = mpsc::channel();
         let running = running.clone();

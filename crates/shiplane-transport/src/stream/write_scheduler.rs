@@ -70,7 +70,7 @@ impl QueuedWriter {
         ask: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let Some(calls) = self.queue.lock().is_turn_of(self.number, cx.waker()) else { return Poll::Pending };
-        // Not under our lock: whoever announces room holds one that `ask` takes.
+        // Not under our lock: the caller that announces room holds one that `ask` takes.
         let polled = ask(&mut Context::from_waker(&Waker::from(Arc::clone(&self.queue))));
         if polled.is_ready() {
             self.turn_began.get_or_insert_with(Instant::now);
@@ -106,7 +106,7 @@ impl Wake for Queue {
 }
 
 impl Queue {
-    /// Whose turn it is after the change is told so.
+    /// The waker of the stream whose turn it is after the change.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let next = {
             let mut state = self.lock();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_no_room_of_its_own_holds_up_nobody() {
+    async fn a_stream_without_room_delays_no_other() {
         LocalSet::new()
             .run_until(async {
                 let (write_scheduler, room) = (WriteScheduler::default(), room(2));

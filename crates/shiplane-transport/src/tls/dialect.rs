@@ -12,7 +12,7 @@ use rustls::{
 
 use super::{TlsError, client_builder, provider, without_resumption};
 
-/// A server for `protocol` that presents this certificate and requests none from clients. It authenticates **nobody**.
+/// A server for `protocol` that presents this certificate and requests none from clients. It authenticates **no peer**.
 ///
 /// # Errors
 /// The key is not that of the certificate.

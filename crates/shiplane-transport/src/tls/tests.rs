@@ -176,11 +176,9 @@ impl ResolvesClientCert for NoKey {
 #[tokio::test]
 async fn each_side_learns_the_others_id() {
     let (alice, bob) = (identity(), identity());
-    let met = Met::over(
-        server(&bob, &Trust::only([alice.peer_id()])),
-        client(&alice, &Trust::nobody(), Some(&bob)),
-    )
-    .await;
+    let met =
+        Met::over(server(&bob, &Trust::only([alice.peer_id()])), client(&alice, &Trust::none(), Some(&bob)))
+            .await;
     let (at_client, at_server) = met.expect_connected();
     assert_eq!(peer_id_of_connection(at_client), Some(bob.peer_id()));
     assert_eq!(peer_id_of_connection(at_server), Some(alice.peer_id()));
@@ -219,7 +217,7 @@ async fn without_a_pin_trust_decides_about_the_server() {
     let trusting = client(&alice, &Trust::only([bob.peer_id()]), None);
     Met::over(server(&bob, &everybody()), trusting).await.expect_connected();
 
-    for wary in [Trust::nobody(), Trust::ask(|_| Admission::Guest)] {
+    for wary in [Trust::none(), Trust::ask(|_| Admission::Guest)] {
         let met = Met::over(server(&bob, &everybody()), client(&alice, &wary, None)).await;
         let faults = met.expect_failed(AlertDescription::AccessDenied);
         assert_eq!(faults, (HandshakeFault::UntrustedKey, HandshakeFault::RefusedByPeer));
@@ -229,8 +227,8 @@ async fn without_a_pin_trust_decides_about_the_server() {
 #[tokio::test]
 async fn a_client_that_the_server_does_not_know_is_refused() {
     let (alice, bob, carol) = (identity(), identity(), identity());
-    for trust in [Trust::only([carol.peer_id()]), Trust::nobody()] {
-        let met = Met::over(server(&bob, &trust), client(&alice, &Trust::nobody(), Some(&bob))).await;
+    for trust in [Trust::only([carol.peer_id()]), Trust::none()] {
+        let met = Met::over(server(&bob, &trust), client(&alice, &Trust::none(), Some(&bob))).await;
         let faults = met.expect_failed(AlertDescription::AccessDenied);
         assert_eq!(faults, (HandshakeFault::RefusedByPeer, HandshakeFault::UntrustedKey));
     }
@@ -241,7 +239,7 @@ async fn a_guest_gets_in() {
     let (alice, bob) = (identity(), identity());
     let met = Met::over(
         server(&bob, &Trust::ask(|_| Admission::Guest)),
-        client(&alice, &Trust::nobody(), Some(&bob)),
+        client(&alice, &Trust::none(), Some(&bob)),
     )
     .await;
     met.expect_connected();

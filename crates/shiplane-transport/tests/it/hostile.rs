@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 #[tokio::test]
-async fn ten_thousand_streams_that_are_reset_as_soon_as_they_are_opened_harm_nobody() {
+async fn ten_thousand_streams_reset_at_once_do_no_harm() {
     let raw_pair = RawPair::new().await;
     for _ in 0..10_000 {
         let (mut send, recv) = soon(raw_pair.raw.open_bi()).await.unwrap();
@@ -68,7 +68,7 @@ async fn a_reason_of_control_characters_is_neither_obeyed_nor_kept_whole() {
 }
 
 #[tokio::test]
-async fn handshakes_that_are_never_finished_are_bounded_given_up_and_keep_nobody_out() {
+async fn unfinished_handshakes_are_bounded_time_out_and_exclude_no_peer() {
     let config = TransportConfig::default()
         .lane_threads(LaneThreads::Ordinary)
         // They keep short deadlines on a busy machine too.
@@ -134,7 +134,7 @@ async fn a_stream_whose_answer_is_filled_with_data_first_is_reset() {
 }
 
 #[tokio::test]
-async fn connections_are_bounded_in_all_and_for_each_key_and_the_refused_one_is_told() {
+async fn connections_are_bounded_in_all_and_for_each_key_and_a_refusal_is_reported() {
     let config = TransportConfig::default().max_connections(3).max_connections_per_peer(2);
     let ours = transport(config);
     // Alice dials by hand, as a transport would make one connection of all.

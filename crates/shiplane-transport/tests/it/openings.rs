@@ -72,7 +72,7 @@ async fn a_stream_that_ends_within_its_header_is_a_protocol_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_stream_is_reset_at_the_header_deadline_and_holds_up_nobody() {
+async fn a_silent_stream_is_reset_at_the_header_deadline_and_delays_no_other() {
     let raw_pair = RawPair::new().await;
     let whole = [&tag(transfer_id(1), 0)[..], &frame(b"hello")].concat();
     for len in [1, 7, 8, 31] {
@@ -361,7 +361,7 @@ async fn no_more_than_64_streams_are_parked_and_the_oldest_makes_room() {
 
 /// Nobody takes what comes, and the streams' number stays what it may be.
 #[tokio::test]
-async fn an_inbox_that_nobody_empties_holds_no_more_than_the_peer_may_open() {
+async fn an_unread_inbox_holds_no_more_than_the_peer_may_open() {
     let raw_pair = RawPair::new().await;
     let mut streams = Vec::new();
     for _ in 0..MAX_CONCURRENT_STREAMS {

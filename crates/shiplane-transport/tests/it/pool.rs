@@ -94,7 +94,7 @@ async fn crossing_dials_settle_on_one_connection_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_never_answers_delays_nobody_else() {
+async fn a_peer_that_never_answers_delays_no_other() {
     let blackhole = UdpSocket::bind(localhost()).unwrap();
     let alice = shared(TransportConfig::default());
     let bob = transport(TransportConfig::default());
@@ -242,7 +242,7 @@ async fn a_minute_of_silence_is_bridged_by_keep_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_uses_or_holds_leaves_the_pool() {
+async fn unused_connections_leave_the_pool() {
     let Pair { alice, bob, to_bob, to_alice } = Pair::new().await;
     let long = Duration::from_secs(400);
     tokio::time::timeout(long, to_bob.closed()).await.expect_err("it is held");

@@ -68,7 +68,7 @@ async fn an_answer_that_was_finished_and_dropped_arrives_whole() {
 
 /// The same when it is not the transport that goes, but the last handles of a connection.
 #[tokio::test]
-async fn a_connection_that_nobody_holds_delivers_what_was_finished() {
+async fn a_dropped_connection_delivers_finished_streams() {
     let bob = transport(TransportConfig::default());
     let mallory = loop {
         let mallory = Mallory::new(|_| ());

@@ -31,7 +31,7 @@ async fn pinned_and_trusted_keys_connect_and_all_others_are_named_errors() {
     let bob = trusting(bob_key, Trust::only([alice_id]));
     let addr = bob.local_addr().unwrap();
 
-    let alice = trusting(alice_key, Trust::nobody());
+    let alice = trusting(alice_key, Trust::none());
     let error = soon(alice.connect(addr)).await.unwrap_err();
     assert!(matches!(error, ConnectError::Untrusted { addr: at } if at == addr), "{error:?}");
     let error = soon(alice.connect_to(PeerAddr { id: carol_id, addr })).await.unwrap_err();
@@ -51,7 +51,7 @@ async fn pinned_and_trusted_keys_connect_and_all_others_are_named_errors() {
 }
 
 #[tokio::test]
-async fn what_speaks_another_protocol_is_told_so() {
+async fn a_peer_of_another_protocol_gets_an_error_that_says_so() {
     let alice = transport(TransportConfig::default());
     for protocols in [&[&b"octopii"[..]][..], &[b"h3"], &[]] {
         let other = Mallory::speaking(protocols, |_| ());

@@ -13,7 +13,7 @@ use crate::{Digest, Hasher, fuzz};
 ///
 /// The caller's loop:
 ///
-/// 1. Call [`poll`](Self::poll). Write each [`RecvStep::Payload`] to the sink, where nobody sees it yet.
+/// 1. Call [`poll`](Self::poll). Write each [`RecvStep::Payload`] to the sink, where it is not visible yet.
 /// 2. On [`RecvStep::NeedInput`] read from the stream, and give [`push`](Self::push) what came or call
 ///    [`end`](Self::end) at its end.
 /// 3. On [`RecvStep::Verified`] let the sink commit, which makes a [`Stored`] of it, and answer

@@ -14,8 +14,8 @@ use crate::{
 
 /// Fuzz entry: the size of a chunk, then one byte for each thing that happens to it.
 ///
-/// Whatever happens, the sender is told of success only if the receiver has the chunk; and if nothing is
-/// harmed, it is told so.
+/// The sender learns of success only if the receiver has the chunk; and if nothing is
+/// damaged, it does learn of it.
 pub fn fuzz_session(data: &[u8]) {
     let Some((&len, script)) = data.split_first() else {
         return;

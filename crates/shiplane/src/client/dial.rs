@@ -69,7 +69,7 @@ impl Client {
         let bound = QuicTransport::builder()
             .identity(self.inner.identity.clone())
             // Dialled peers are pinned, and a client accepts no connections.
-            .trust(Trust::nobody())
+            .trust(Trust::none())
             .config(self.inner.config.clone())
             .bind(any_port(addr))
             .map_err(Cause::from)?;

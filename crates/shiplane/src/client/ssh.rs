@@ -93,7 +93,7 @@ impl SshSession {
         let Inner { identity, places, config, ssh, sessions, .. } = &*client.inner;
         let over_channel = QuicTransport::builder()
             .identity(identity.clone())
-            .trust(Trust::nobody())
+            .trust(Trust::none())
             .config(config.clone())
             .channel(&channel)
             .bind(CHANNEL_ADDR)?;

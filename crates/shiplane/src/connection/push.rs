@@ -281,7 +281,7 @@ impl Run {
     }
 
     /// A server may be busy with what another job has put there. An interrupted one of this very push it lets
-    /// us take over from; of any other it notices within its idle timeout that nobody is behind it any more.
+    /// us take over from; of any other it notices within its idle timeout that the connection is dead.
     async fn open(&self, connection: &Connection, offer: Offer) -> Result<Push, Error> {
         let request = PushRequest {
             path: offer.path,

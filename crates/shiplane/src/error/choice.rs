@@ -1,11 +1,11 @@
-//! Errors in what a job is told to copy, replace and keep.
+//! Errors in what a job is asked to copy, replace and keep.
 
 use std::{io, path::PathBuf};
 
 use shiplane_files::internals::{FiltersError, SuffixRefused};
 use shiplane_wire::escape;
 
-/// Why a job cannot do as it is told.
+/// Why a job cannot do as it is asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChoiceError {
     #[error(transparent)]

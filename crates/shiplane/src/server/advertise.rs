@@ -15,7 +15,7 @@ impl Advertised {
     pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
         match text.parse::<Host>() {
             Ok(host) => Ok(Self(host, None)),
-            // An address that is neither is told about its host, not about its port.
+            // The error of an address that is neither is about its host, not its port.
             Err(error) => match text.parse::<HostPort>() {
                 Ok(HostPort { host, port }) => Ok(Self(host, Some(port))),
                 Err(AddressError::HostMalformed | AddressError::HostMissing) => Err(error),

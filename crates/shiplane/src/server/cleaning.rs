@@ -8,7 +8,7 @@ use crate::leftovers::clean;
 pub(super) async fn clean_now_and_then(cleaning: Option<(PathBuf, Duration)>) -> Infallible {
     let Some((directory, age)) = cleaning else { return std::future::pending().await };
     let interval = age.clamp(SHORTEST_CLEANING_INTERVAL, LONGEST_CLEANING_INTERVAL);
-    // One that is restarted often comes to it too.
+    // Also done by a server that is restarted often.
     let mut pause = interval.min(FIRST_CLEANING);
     loop {
         tokio::time::sleep(pause).await;

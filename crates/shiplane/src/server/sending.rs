@@ -137,7 +137,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self.with_code(|settings| settings.on_event = Box::new(callback))
     }
 
-    /// What is sent, to nobody but those who know the code.
+    /// What is sent, only to those who know the code.
     pub(super) fn open_sending(&self, identity: Identity, settings: SendSettings) -> Result<Opened, Error> {
         let (root, items) = settings.open()?;
         let access = Arc::new(AccessControl::without_peers());
@@ -281,7 +281,7 @@ impl Sending {
         inner.changed.notify_one();
     }
 
-    /// Waits until all who may have it are done, or nobody can get it any more.
+    /// Waits until all who may have it are done, or the code is void.
     pub(super) async fn ended(&self) -> Result<(), Error> {
         let inner = &*self.inner;
         let mut interval = tokio::time::interval(CHECK_INTERVAL);
@@ -404,7 +404,7 @@ const fn method<R: crate::request::Request>() -> shiplane_rpc::Method<R, R::Resp
 /// 7 days, or until the program ends: as long as a receiver remembers whose the code was.
 const RESUME_TTL: Duration = Duration::from_secs(7 * 86_400);
 
-/// 5 s: a receiver is told what has been counted by then.
+/// 5 s: a receiver gets what has been counted by then.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// 1 s: how late it may be noticed that a code has expired.

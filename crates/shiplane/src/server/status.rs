@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_is_told_by_the_address() {
+    fn a_route_is_named_by_its_address() {
         for (ip, expected) in [
             ("127.0.0.1", "this machine"),
             ("::1", "this machine"),

@@ -7,7 +7,7 @@ use shiplane::{Client, ErrorKind, KnownPeer, Peers, Server, Side, Target, Ticket
 use crate::harness::Machine;
 
 #[tokio::test]
-async fn nobody_there_is_unreachable() {
+async fn an_absent_server_is_unreachable() {
     let here = Machine::new();
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let client = here.client().await;

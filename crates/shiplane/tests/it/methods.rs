@@ -41,7 +41,7 @@ fn builder(there: &Machine) -> ServerBuilder {
 }
 
 #[tokio::test]
-async fn a_method_is_denied_to_whoever_may_not_do_everything_unless_it_says_otherwise() {
+async fn a_method_needs_full_rights_unless_it_says_otherwise() {
     type Rights = fn(TicketBuilder) -> TicketBuilder;
     let full: Rights = |ticket| ticket.read().write();
     let reader: Rights = TicketBuilder::read;

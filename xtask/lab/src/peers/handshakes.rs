@@ -100,7 +100,7 @@ struct Attempt {
 impl Attempt {
     /// And its first datagram.
     fn begin(server: SocketAddr) -> Result<(Self, Vec<u8>), Failure> {
-        let client = test_support::client_config(&Identity::generate()?, &Trust::nobody(), &[b"shiplane/1"])?;
+        let client = test_support::client_config(&Identity::generate()?, &Trust::none(), &[b"shiplane/1"])?;
         let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
         let (handle, connection) =
             endpoint.connect(Instant::now(), client, server, test_support::SERVER_NAME)?;

@@ -258,7 +258,7 @@ impl World {
     /// Starts the client's program, on a port that nobody had before.
     pub(crate) fn dial_from(&self, run: u16) -> Result<Dialling, Violation> {
         self.client.move_to_port(1000 + run * 100);
-        Ok(Dialling { transport: Arc::new(self.bind(&self.client, Trust::nobody())?) })
+        Ok(Dialling { transport: Arc::new(self.bind(&self.client, Trust::none())?) })
     }
 
     /// Ends the server's program without a word, as by a signal.

@@ -116,7 +116,7 @@ fn attributes_of_an_entry_follow_it_and_keep_their_rules() {
 }
 
 #[test]
-fn what_breaks_a_rule_is_told_as_such() {
+fn a_broken_rule_is_reported_as_such() {
     let order = |at| ManifestError::Order { path: path(at) };
     let no_parent = |at| ManifestError::NoParent { path: path(at) };
     let mut late = file_bytes(b"x");

@@ -161,7 +161,7 @@ fn digest_of(scanned: &Scanned, at: &str) -> Option<Digest> {
 }
 
 #[test]
-fn a_file_that_nobody_touched_is_not_read_again() {
+fn an_untouched_file_is_not_read_again() {
     let data = Dataset::new(&[("a/one", b"1"), ("a/b/two", b"22"), ("three", b"333")]);
     let first = data.scan_later();
     assert_eq!((first.hashed_bytes, first.cached_files, first.manifest.len()), (6, 0, 5));
@@ -217,7 +217,7 @@ fn a_time_put_back_does_not_hide_a_change() {
 }
 
 #[test]
-fn what_the_scan_saw_is_told_from_what_came_since() {
+fn changes_after_the_scan_are_not_taken_for_scanned() {
     for scan in [Dataset::scan_at_once, Dataset::scan_later] {
         let data = Dataset::new(&[("d/a", b"1"), ("d/b", b"2"), ("d/c", b"3")]);
         let seen = scan(&data).seen;

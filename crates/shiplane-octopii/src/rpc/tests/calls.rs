@@ -140,7 +140,7 @@ async fn both_sides_call_each_other_on_one_connection() {
 }
 
 #[tokio::test]
-async fn answers_come_in_any_order_and_strays_disturb_nobody() {
+async fn answers_come_in_any_order_and_stray_ones_are_ignored() {
     let played = Played::new(()).await;
     let (first, second) = (played.call("first", AMPLE), played.call("second", AMPLE));
     let mut asked = [played.asked().await, played.asked().await];
@@ -223,7 +223,7 @@ async fn the_loss_of_the_connection_ends_every_call() {
 }
 
 #[tokio::test]
-async fn who_stops_serving_leaves_nobody_waiting() {
+async fn a_stopped_server_leaves_no_caller_waiting() {
     let played = Played::new(()).await;
     let call = played.call("one", AMPLE);
     played.asked().await;

@@ -63,7 +63,7 @@ impl Provider {
         }
     }
 
-    /// The order matters: an entry's failure is told before the chunks that it makes void.
+    /// The order matters: an entry's failure is reported before the chunks that it makes void.
     pub(super) fn tell_failed(&mut self, entry: u64, error: SourceError) -> Result<(), TransferError> {
         if !self.failed.insert(entry) {
             return Ok(());

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use shiplane_wire::Span;
 
-/// Nobody tells a provider what it need not send. But wants come in the order of the entries, nearly: so
+/// A provider does not learn what it need not send. But wants come in the order of the entries, nearly: so
 /// what they have passed by and did not want is there. Exact once the receiver wants no more.
 #[derive(Debug, Default)]
 pub(super) struct Presence {

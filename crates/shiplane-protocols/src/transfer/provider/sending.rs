@@ -129,7 +129,7 @@ pub(super) struct Delivered {
 
 /// Why a chunk was not sent.
 pub(super) enum ChunkFailure {
-    /// A file of it failed; the receiver is told and asks for the rest again.
+    /// A file of it failed; the receiver asks for the rest again.
     Entry { entry: u64, error: SourceError },
     /// The stream or the receiver failed: so does the transfer.
     Lane(SendChunkError),

@@ -49,7 +49,7 @@ pub(super) enum ChunkError {
 
 pub(super) type ChunkResult = Result<StoredChunk, ChunkError>;
 
-/// Payload bytes that have arrived, as far as nobody was told of them. A handle: clones share it.
+/// Payload bytes that have arrived and are not reported yet. A handle: clones share it.
 ///
 /// Chunks are written a buffer at a time, which on a slow path is the whole chunk: what arrives is counted before that.
 #[derive(Clone, Debug, Default)]

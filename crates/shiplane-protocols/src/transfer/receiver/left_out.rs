@@ -28,7 +28,7 @@ impl Receiver {
             self.target.is_left_out(reason, None);
             let (shown, why) = (path.as_str().to_owned(), Some(error.to_string()));
             (self.events)(TransferEvent::LeftOut { reason, path: shown, why, at_source: false });
-            // The number of those that a provider does not care to read is told at the end.
+            // The end record has the number of all, for a provider that does not read these.
             if self.records.backlog_bytes() < MAX_BACKLOG_BYTES {
                 self.records.push(&ReceiverRecord::LeftOut { reason, path })?;
             }

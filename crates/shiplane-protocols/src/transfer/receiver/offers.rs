@@ -122,7 +122,7 @@ impl Receiver {
     }
 
     /// Takes the offers of which everything is missing, out of what these plans want; declines the others. Gives the
-    /// entries of those that are taken.
+    /// entries of the accepted ones.
     pub(super) fn take_offers(&mut self, planned: &mut [Planned]) -> Result<HashSet<u64>, TransferError> {
         let mut taken = HashSet::new();
         let Some(offers) = self.offers.take() else { return Ok(taken) };

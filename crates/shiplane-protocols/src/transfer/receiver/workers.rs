@@ -27,7 +27,7 @@ pub(super) enum PlanJob {
         entry: Entry,
         theirs: Digest,
     },
-    /// Nothing is told of it.
+    /// It is not reported.
     Follow {
         index: u64,
         blocks: Vec<Block>,

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 /// Counts writes, and is held by each handle of a target and each writer. A handle: clones share it.
 ///
-/// What is behind a target undoes itself when the last handle goes, on whichever thread that is; who is told that a
+/// What is behind a target undoes itself when the last handle goes, on whichever thread that is; a caller that learns that a
 /// transfer has failed may rely on it having happened, unless a write hangs.
 #[derive(Clone, Debug, Default)]
 pub(in crate::transfer) struct WriteTracker(watch::Sender<State>);
@@ -41,7 +41,7 @@ impl WriteTracker {
         settled.is_ok_and(|state| state.have_failed)
     }
 
-    /// Waits until all handles are gone, but not for ever: a thread that writes into a pipe that nobody reads never
+    /// Waits until all handles are gone, but not for ever: a thread that writes into an unread pipe never
     /// comes back, and the failure has to be told all the same.
     pub(in crate::transfer) fn released(&self) -> impl Future<Output = ()> + use<> {
         let mut states = self.0.subscribe();

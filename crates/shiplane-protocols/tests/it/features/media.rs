@@ -67,7 +67,7 @@ async fn three_downloads_in_sequence_and_three_at_a_time() {
 }
 
 #[tokio::test]
-async fn the_client_is_told_what_it_cannot_have() {
+async fn the_client_learns_what_it_cannot_have() {
     let studio = Studio::new(LaneOptions::default());
     let outside = TempDir::new().unwrap();
     std::fs::write(outside.path().join("secret"), "secret").unwrap();

@@ -93,7 +93,7 @@ async fn what_has_not_ended_at_the_deadline_is_cut_off() {
 }
 
 #[tokio::test]
-async fn what_is_arriving_is_waited_for_and_what_is_not_is_told_at_once() {
+async fn an_arriving_file_is_waited_for_and_an_absent_one_reported_at_once() {
     let pair = Pair::new();
     let (alice, bob) = pair.connect().await;
     let manager = manager(&pair.bob);

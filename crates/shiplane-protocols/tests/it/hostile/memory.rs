@@ -230,7 +230,7 @@ fn offers_with_holes_cost_a_fetch_into_a_stream_little() {
 
 /// The journals of two interrupted pushes of a peer leave more than is in memory at a time.
 #[tokio::test]
-async fn a_push_whose_journal_finds_no_memory_is_told_to_wait() {
+async fn a_push_whose_journal_finds_no_memory_gets_busy() {
     let world = World::writable(shiplane_protocols::internals::WriteLimits::default());
     let identity = world.identity();
     let peer = identity.peer_id();

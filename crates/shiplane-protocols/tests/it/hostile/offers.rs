@@ -132,7 +132,7 @@ fn identical(path: &Path, content: &[u8]) {
 }
 
 #[tokio::test]
-async fn offers_that_nobody_invited_break_the_protocol() {
+async fn uninvited_offers_break_the_protocol() {
     for record in [offer(&[(0, 0, 5)]), OFFERS_END] {
         let shown = format!("{record:?}");
         let (result, dir) = fetch_within(

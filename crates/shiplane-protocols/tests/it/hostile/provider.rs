@@ -249,7 +249,7 @@ async fn a_chunk_that_is_cut_short_is_never_published() {
 }
 
 #[tokio::test]
-async fn chunks_nobody_wants_are_the_peers_fault() {
+async fn unwanted_chunks_are_the_peers_fault() {
     let (result, dir) = fetch_from(
         TransferShape::Contents,
         script(|mut fixture| async move {
@@ -333,7 +333,7 @@ async fn sizes_that_no_sum_holds_take_neither_space_nor_the_program_down() {
 }
 
 #[tokio::test]
-async fn an_index_at_the_end_of_the_numbers_is_nobodys_chunk() {
+async fn the_greatest_index_belongs_to_no_chunk() {
     let (result, dir) = fetch_from(
         TransferShape::Contents,
         script(|mut fixture| async move {
@@ -449,7 +449,7 @@ where
 }
 
 #[tokio::test]
-async fn a_provider_that_does_not_confirm_is_told_on() {
+async fn a_provider_that_does_not_confirm_is_reported() {
     let unconfirmed = |result| match result {
         Err(FetchError::Unconfirmed(error)) => error,
         other => panic!("{other:?}"),
@@ -494,7 +494,7 @@ async fn a_provider_that_has_said_what_it_has_sent_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn whoever_hears_that_it_failed_finds_nobody_at_work_any_more() {
+async fn after_a_reported_failure_no_task_works_any_more() {
     let (held, holder) = GatedDisk::new();
     let let_go = holder.clone();
     let liar = Liar::meet(

@@ -22,8 +22,8 @@ const FILE_LEN_BYTES: u64 = 2 << 30;
 const LIMIT: Duration = Duration::from_secs(5 * PROGRESS_TIMEOUT.as_secs());
 
 #[test]
-fn block_signatures_that_nobody_reads_cost_a_server_little() {
-    alone("hostile::unread::block_signatures_that_nobody_reads_cost_a_server_little", async {
+fn unread_block_signatures_cost_a_server_little() {
+    alone("hostile::unread::unread_block_signatures_cost_a_server_little", async {
         let world = World::new(|source| {
             fs::File::create(source.join("x")).unwrap().set_len(FILE_LEN_BYTES).unwrap();
         });

@@ -116,7 +116,7 @@ async fn what_changes_at_its_source_is_taken_by_the_next_sync() {
 }
 
 #[tokio::test]
-async fn what_comes_to_a_free_name_meanwhile_stays_there() {
+async fn a_file_that_takes_a_free_name_meanwhile_stays() {
     let (world, client) = base().await;
     write(&world.source(), "new", b"theirs");
     write(&world.source(), "dir/x", b"theirs");

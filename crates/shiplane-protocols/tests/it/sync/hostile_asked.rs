@@ -329,7 +329,7 @@ async fn a_peer_that_means_another_result_is_not_followed() {
 }
 
 #[tokio::test]
-async fn while_a_peer_hears_of_nothing_else_it_is_told_that_we_are_at_work() {
+async fn a_peer_that_hears_nothing_else_gets_signs_of_life() {
     let world = victim();
     let manifest = listed("f", b"x");
     let liar = Liar::listing(changes(&manifest), manifest.digest());

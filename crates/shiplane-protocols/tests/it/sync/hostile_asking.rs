@@ -168,7 +168,7 @@ async fn steps_out_of_order_and_ids_used_twice_are_refused() {
 }
 
 #[tokio::test]
-async fn a_peer_that_goes_silent_in_the_middle_holds_nobody_up() {
+async fn a_peer_that_goes_silent_in_the_middle_delays_no_other() {
     let world = served().await;
     let client = admitted(&world).await;
     let theirs = listed("f", b"1");

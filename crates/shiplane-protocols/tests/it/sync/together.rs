@@ -69,7 +69,7 @@ async fn two_that_begin_at_each_other_both_end_equal() {
 }
 
 #[tokio::test]
-async fn whoever_began_the_last_sync_the_other_may_begin_the_next() {
+async fn either_side_may_begin_the_next_sync() {
     let machines = Machines::new().await;
     for i in 0..5 {
         write(&machines.dataset(0), &i.to_string(), &noise(i, 100));

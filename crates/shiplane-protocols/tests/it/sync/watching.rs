@@ -60,7 +60,7 @@ async fn a_change_is_noticed_by_every_peer_that_watches_and_one_that_was_seen_is
 }
 
 #[tokio::test]
-async fn only_what_may_be_read_is_watched_and_nothing_outside_is_told_of() {
+async fn only_readable_paths_are_watched_and_only_their_changes_reported() {
     let world = World::syncing();
     write(&world.source(), "d/f", b"1");
     let elsewhere = world.admitted_by(world.ticket_to_write("other")).await;
@@ -79,7 +79,7 @@ async fn only_what_may_be_read_is_watched_and_nothing_outside_is_told_of() {
 }
 
 #[tokio::test]
-async fn a_peer_has_so_many_watches_and_sees_none_of_another() {
+async fn watches_are_bounded_and_private_to_each_peer() {
     let world = World::syncing();
     let (client, other) = (admitted(&world).await, admitted(&world).await);
     let id = |id: u8| [id; 16];
@@ -130,7 +130,7 @@ async fn a_server_that_shuts_down_says_so_to_those_who_wait() {
 }
 
 #[tokio::test]
-async fn a_storm_of_changes_holds_nobody_up() {
+async fn a_storm_of_changes_delays_no_caller() {
     let world = World::syncing();
     write(&world.source(), "f", b"0");
     let client = admitted(&world).await;

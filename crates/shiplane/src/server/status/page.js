@@ -147,7 +147,7 @@ function show(status, now) {
   }
   document.title = jobs.length > 0 ? `(${jobs.length}) shiplane` : "shiplane";
   fill("jobs", jobs, "Nothing moves.");
-  fill("peers", peers.map(peer), "Nobody is connected.", peers_total - peers.length);
+  fill("peers", peers.map(peer), "No peer is connected.", peers_total - peers.length);
   fill("failures", failures.map(failure), "None since the server started.");
   fill("memory", memory.map(budget), "Nothing is counted.");
 }

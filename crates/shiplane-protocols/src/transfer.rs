@@ -1,6 +1,6 @@
 //! One transfer of files: the engine under fetch, push and sync (SPEC 4).
 //!
-//! Whoever asked, one side *provides* and the other *receives*:
+//! One side *provides* and the other *receives*; either may have asked for it:
 //!
 //! ```text
 //!  provider                                    receiver
@@ -125,7 +125,7 @@ impl TransferOptions {
         Self { rate, compression: self.compression.min(compression), ..self.clone() }
     }
 
-    /// What the peer is told.
+    /// The rate that is announced to the peer.
     pub(crate) fn bytes_per_second(&self) -> Option<NonZeroU64> {
         self.rate.as_ref().map(|rate| rate.limit().bytes_per_second)
     }

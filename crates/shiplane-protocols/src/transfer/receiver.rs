@@ -199,7 +199,7 @@ impl Receiver {
         while !self.is_complete() {
             tokio::select! {
                 record = provider.next(), if self.end.is_open() => match record {
-                    Ok(Some(record)) => self.on_record(record)?,
+                    Ok(Some(record)) => self.on_records(record, provider)?,
                     ended => self.on_end(ended.map(drop))?,
                 },
                 stream = self.claim.next(), if !self.end.is_cut() => self.on_stream(stream).await?,

@@ -113,7 +113,7 @@ impl<R: Record> RecordStream<R> {
     /// The next record; `None` at the end of the peer's half. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<R>, TransferError> {
         loop {
-            if let Some(record) = self.reader.poll()? {
+            if let Some(record) = self.next_buffered()? {
                 return Ok(Some(record));
             }
             match self.stream.read().await {
@@ -125,6 +125,11 @@ impl<R: Record> RecordStream<R> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// The next record, if it has arrived with the last one.
+    pub(super) fn next_buffered(&mut self) -> Result<Option<R>, TransferError> {
+        Ok(self.reader.poll()?)
     }
 
     pub(super) fn stop(self, code: Code) {

@@ -1,7 +1,7 @@
 //! One flow of shiplane's lane over a real link, memory to memory: what `cargo xtask wan` compares the program with.
 //!
 //! `lane_flow receive` prints its address and serves one sender; `lane_flow send ADDR` keeps parallel
-//! chunk streams busy for so many bytes or seconds and prints one line of JSON. Both trust any key: the
+//! chunk streams busy for a number of bytes or seconds and prints one line of JSON. Both trust any key: the
 //! link is a test's own.
 
 use std::{
@@ -44,10 +44,10 @@ enum Role {
 #[derive(clap::Args)]
 struct SendArgs {
     addr: SocketAddr,
-    /// Stop after so many MiB
+    /// Stop after this number of MiB
     #[arg(long, default_value_t = 128)]
     mib: u64,
-    /// Start no chunk after so many seconds
+    /// Start no chunk after this number of seconds
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
     #[arg(long, default_value_t = 16)]

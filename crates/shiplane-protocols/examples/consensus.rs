@@ -24,7 +24,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// The leader of a term is alive; the answer is the follower's own term.
 const HEARTBEAT: Method<u64, u64> = Method::new("raft.heartbeat");
 
-/// A snapshot of so many bytes with this digest comes next, as a bare chunk; answered once it is installed.
+/// A snapshot of this length and digest comes next, as a bare chunk; answered once it is installed.
 const INSTALL: Method<(u64, [u8; 32]), ()> = Method::new("raft.install-snapshot");
 
 #[tokio::main(flavor = "current_thread")]

@@ -30,7 +30,7 @@ pub(crate) async fn sync_twice(home: &Path) -> Result<[SyncReport; 2], Failure> 
     fs::create_dir_all(&laptop)?;
     fs::create_dir_all(&served)?;
 
-    // The server: a ticket to read and write lets in whoever has it.
+    // The server: a ticket to read and write admits its holder.
     let access = Arc::new(AccessControl::open(&home.join("peers")));
     let everything = Grant { read: true, write: true, paths: Scope::everything() };
     let ticket = access.tickets().issue(everything, Duration::from_secs(60), std::time::Instant::now())?;

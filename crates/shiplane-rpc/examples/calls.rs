@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
 
     let connection = guest.connect_to(waiter_addr).await?;
-    // Either side of a connection may answer, whoever dialled.
+    // Either side of a connection may answer.
     let guests = Router::new().typed(NAME, |_context, ()| async { Ok("Alice".to_owned()) });
     tokio::spawn(Arc::new(guests).serve(Arc::clone(&connection)));
 

@@ -78,7 +78,7 @@ async fn round<E: Echo>(
     Ok(())
 }
 
-/// So many callers, each with one call after another, for so long.
+/// Concurrent callers, each with one call after another.
 async fn calls<E: Echo>(echo: &Arc<E>, callers: usize, duration: Duration) -> Result<Sample, Failure> {
     let body = Bytes::from(vec![7; BODY_LEN_BYTES]);
     let began = Instant::now();

@@ -48,7 +48,7 @@ async fn neither_dialect_gets_into_the_others_endpoint() {
     assert!(is_expected(&refused), "{refused:?}");
     let refused = shiplane.connect_to(PeerAddr { id, addr }).await.unwrap_err();
     assert!(is_expected(&refused), "{refused:?}");
-    // Both have heard of the other's refusal by now, so whoever was let in would be here.
+    // Both have heard of the other's refusal by now, so an admitted peer would be here.
     assert!(timeout(Duration::ZERO, octopii.accept(Lane)).await.is_err());
     assert!(timeout(Duration::ZERO, shiplane.accept()).await.is_err());
 }

@@ -1,5 +1,5 @@
 //! Streams media files to clients: any number of requests a connection, each answered on the connection
-//! it came by, and each error told to whoever asked.
+//! it came by, and each error sent to the caller.
 
 use std::{
     io::{self, Read},
@@ -56,7 +56,7 @@ impl MediaStreamingService {
         &self.metrics
     }
 
-    /// Serves whoever connects until the transport is closed.
+    /// Serves all peers that connect, until the transport is closed.
     pub(crate) async fn serve(self: Arc<Self>) {
         let transport = Arc::clone(&self.transport);
         let methods = Arc::new(Router::new().typed(PLAY, move |context, request| {

@@ -238,7 +238,7 @@ async fn a_link_does_not_lead_out_of_a_ticket_s_scope() {
     world.fetch(&rpc, "public/inner/x").await.unwrap();
     assert_eq!(tree(&world.dest()).len(), 1);
 
-    // Whoever may read all of it may also go by its links.
+    // A peer that may read all of it may also follow its links.
     let everything = world.admitted().await;
     world.fetch(&everything, "public/file-link").await.unwrap();
     assert_eq!(fs::read(world.dest().join("file-link")).unwrap(), b"secret");

@@ -63,7 +63,7 @@ impl World {
         Self::build(options, fill, make, FileServer::run)
     }
 
-    /// The same, and whoever has the right may push.
+    /// The same, and peers with the right may push.
     pub(crate) fn writable_with(options: TransferOptions) -> Self {
         let make = |root, _: &Path, access, options| {
             FileServer::writable(root, access, options, WriteLimits::default())
@@ -71,7 +71,7 @@ impl World {
         Self::build(options, |_| (), make, FileServer::run)
     }
 
-    /// Lets whoever has the right push into the source directory.
+    /// Lets peers with the right push into the source directory.
     pub(crate) fn writable(limits: WriteLimits) -> Self {
         Self::writable_by(limits, FileServer::run)
     }
@@ -88,7 +88,7 @@ impl World {
         Self::build(options(), |_| (), make, run)
     }
 
-    /// Lets whoever has the rights sync with the source directory.
+    /// Lets peers with the rights sync with the source directory.
     pub(crate) fn syncing() -> Self {
         Self::syncing_by(FileServer::run)
     }

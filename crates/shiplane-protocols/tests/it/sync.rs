@@ -329,7 +329,7 @@ async fn a_dry_run_says_all_and_does_nothing() {
     let take = Change::Take { from: report.actions[1].path.clone() };
     assert_eq!(changes, [(&Change::CreateDirectory, "sub".to_owned()), (&take, "sub/a".to_owned())]);
     assert_eq!(tree(&world.source()).len(), 0);
-    // Whoever may only read may ask that.
+    // A peer that may only read may ask that.
     let reader = world.admitted().await;
     assert_eq!(synchronise(&reader, &job, silent()).await.unwrap().actions, report.actions);
     let done = synchronise(&client, &SyncJob { dry_run: false, ..job }, silent()).await.unwrap();

@@ -1,4 +1,4 @@
-//! A receiver and a sender, and whoever comes between them.
+//! A receiver, a sender, and attackers between them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

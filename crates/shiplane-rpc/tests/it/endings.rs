@@ -152,7 +152,7 @@ async fn serving_ends_with_its_connection_whatever_the_peer_has_beside_it() {
     let weak = Arc::downgrade(&served[0]);
     let [old, new] = served.map(|connection| tokio::spawn(Arc::clone(&router).serve(connection)));
 
-    // Taken by whoever serves, on whichever connection they come.
+    // Taken by the server, on whichever connection they come.
     let call = |alice: &Arc<PeerConnection>| {
         let client = RpcClient::new(Arc::clone(alice));
         tokio::spawn(async move { client.call("demo.endless", Bytes::new(), AMPLE).await })

@@ -59,7 +59,7 @@ async fn outcome(lie: Vec<ProviderRecord>) -> TransferError {
     }
 }
 
-/// What the victim comes to.
+/// The victim's result.
 async fn told_of(lie: Vec<ProviderRecord>) -> Result<FilesReport, FetchError> {
     let (server, client) = (transport(), transport());
     let router = Router::new().typed(FETCH_OPEN, move |context, request| {

@@ -106,7 +106,7 @@ impl Lose {
 }
 
 impl Relay {
-    /// Between whoever writes to it and `bob`.
+    /// Between a writer and `bob`.
     pub(crate) async fn to(bob: PeerAddr) -> Self {
         let front = UdpSocket::bind(localhost()).await.unwrap();
         let back = UdpSocket::bind(localhost()).await.unwrap();

@@ -9,7 +9,7 @@ use std::{
     any::Any,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,23 +28,23 @@ pub(crate) fn close(connection: &quinn::Connection, code: Code) {
 
 /// Lets a close leave that is about to come, as by closing a whole endpoint.
 pub(crate) fn give_way(connection: &quinn::Connection) {
-    // A copy of the controller, with the same flag.
-    if let Ok(controller) = connection.congestion_state().into_any().downcast::<GivesWay>() {
-        controller.closing.store(true, Ordering::Relaxed);
+    let sent_before = connection.stats().udp_tx.datagrams;
+    if let Some(closing) = closing(connection) {
+        closing.begin(sent_before);
     }
 }
 
-/// To be made before the connection is closed: resolves when the close has left. One that is lost on its way costs the
-/// peer its idle timeout, and us nothing: what matters was confirmed before.
-pub(crate) fn sent(connection: quinn::Connection) -> impl Future<Output = ()> + Send + 'static {
-    let sent_before = connection.stats().udp_tx.datagrams;
-    async move {
-        // quinn tells of what it sends in its figures only.
-        while connection.stats().udp_tx.datagrams <= sent_before {
-            tokio::time::sleep(SENT_STEP).await;
-        }
-        tokio::time::sleep(SENT_MARGIN).await;
+/// Resolves once the close of a closed connection has left, if it was closed by this side. One that is lost on its way
+/// costs the peer its idle timeout, and us nothing: what matters was confirmed before.
+pub(crate) async fn sent(connection: &quinn::Connection) {
+    let Some(sent_before) = closing(connection).and_then(|closing| closing.sent_before()) else { return };
+    // quinn tells of what it sends in its figures only.
+    while matches!(connection.close_reason(), Some(quinn::ConnectionError::LocallyClosed))
+        && connection.stats().udp_tx.datagrams <= sent_before
+    {
+        tokio::time::sleep(SENT_STEP).await;
     }
+    tokio::time::sleep(SENT_MARGIN).await;
 }
 
 /// Opens a stream that ends at once, and waits until the peer has ended it too: it is there, and has admitted us
@@ -90,8 +90,30 @@ impl ControllerFactory for Factory {
 
 struct GivesWay {
     inner: Box<dyn Controller>,
-    closing: Arc<AtomicBool>,
+    closing: Arc<Closing>,
     acknowledged: Arc<Counting>,
+}
+
+/// Whether a connection is being closed: 0 while it is not, then one more than the datagrams sent before.
+#[derive(Debug, Default)]
+struct Closing(AtomicU64);
+
+impl Closing {
+    fn begin(&self, sent_before: u64) {
+        let begun = sent_before.saturating_add(1);
+        // An error means that it has begun already.
+        let _ = self.0.compare_exchange(0, begun, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn sent_before(&self) -> Option<u64> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
+
+fn closing(connection: &quinn::Connection) -> Option<Arc<Closing>> {
+    // A copy of the controller, which shares this.
+    let controller = connection.congestion_state().into_any().downcast::<GivesWay>();
+    controller.ok().map(|controller| Arc::clone(&controller.closing))
 }
 
 /// What a controller and its copies have seen acknowledged.
@@ -150,7 +172,7 @@ impl Controller for GivesWay {
     }
 
     fn window(&self) -> u64 {
-        if self.closing.load(Ordering::Relaxed) { UNPACED_WINDOW_BYTES } else { self.inner.window() }
+        if self.closing.sent_before().is_some() { UNPACED_WINDOW_BYTES } else { self.inner.window() }
     }
 
     fn metrics(&self) -> ControllerMetrics {

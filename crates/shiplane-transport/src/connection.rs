@@ -398,21 +398,16 @@ impl PeerConnection {
         self.connection.stable_id()
     }
 
-    /// Before the whole endpoint closes.
-    pub(crate) fn give_way(&self) {
-        close::give_way(&self.connection);
-    }
-
-    /// To be made before the connection is closed: resolves when the close has left.
-    pub(crate) fn close_sent(&self) -> impl Future<Output = ()> + Send + 'static {
-        close::sent(self.connection.clone())
-    }
-
     pub(crate) fn watch_end(&self) -> impl Future<Output = ()> + Send + 'static {
         let connection = self.connection.clone();
         async move {
             connection.closed().await;
         }
+    }
+
+    /// What is left of it once nobody holds it: it may still have something to deliver.
+    pub(crate) fn raw(&self) -> quinn::Connection {
+        self.connection.clone()
     }
 
     async fn send_frame(

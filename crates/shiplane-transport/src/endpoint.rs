@@ -337,25 +337,10 @@ impl QuicTransport {
         };
         // Connections that have not finished by then are cut off.
         let _ = tokio::time::timeout(timeout, drained).await;
-        let told: Vec<_> = connections.iter().map(|connection| connection.close_sent()).collect();
-        // A connection that was closed before reports only its end.
-        let others = self.inner.endpoint.open_connections() > told.len();
         self.close();
-        let told = async {
-            if others {
-                std::future::pending::<()>().await;
-            }
-            for told in told {
-                told.await;
-            }
-        };
-        // quinn forgets a closed connection after three probe timeouts, a tenth of a second on any path: too
-        // long for a program that has nothing else to do. On a dead path they are longer still.
-        let forgotten = tokio::time::timeout(CLOSE_TIMEOUT, self.inner.endpoint.wait_idle());
-        tokio::select! {
-            _ = forgotten => {}
-            () = told => {}
-        }
+        // Not until quinn has forgotten the connections: it does so after three probe timeouts, which is a second for a
+        // dial that was abandoned.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.inner.pool.closed()).await;
     }
 
     /// As [`connect_to`](Self::connect_to), and returns as soon as this side has finished the handshake: the first
@@ -495,9 +480,7 @@ impl Inner {
 
     fn close(&self) {
         self.endpoint.set_server_config(None);
-        for connection in self.pool.live() {
-            connection.give_way();
-        }
+        self.pool.give_way();
         self.endpoint.close(varint(Code::NoError), b"");
     }
 }

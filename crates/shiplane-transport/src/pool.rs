@@ -14,6 +14,7 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    close,
     connection::{
         PeerConnection,
         router::{Feed, Inboxes, WeakFeed},
@@ -30,6 +31,8 @@ pub(crate) struct Pool {
     state: Mutex<State>,
     /// What all connections have carried.
     carried_bytes: Arc<AtomicU64>,
+    /// How many connections there are whose close has not left yet.
+    unclosed: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +52,7 @@ struct State {
 #[derive(Debug)]
 struct Live {
     connection: Weak<PeerConnection>,
+    raw: quinn::Connection,
     peer: PeerId,
     alias: SocketAddr,
 }
@@ -74,7 +78,7 @@ type Outcome = watch::Sender<Option<DialResult>>;
 
 impl Pool {
     pub(crate) fn new(me: PeerId) -> Self {
-        Self { me, state: Mutex::default(), carried_bytes: Arc::default() }
+        Self { me, state: Mutex::default(), carried_bytes: Arc::default(), unclosed: watch::Sender::new(0) }
     }
 
     /// Counts what a connection carries.
@@ -142,7 +146,8 @@ impl Pool {
     pub(crate) fn admit(self: &Arc<Self>, new: Arc<PeerConnection>, addr: SocketAddr) -> Arc<PeerConnection> {
         let peer = new.peer_id();
         let mut state = self.lock();
-        state.live.insert(new.stable_id(), Live { connection: Arc::downgrade(&new), peer, alias: addr });
+        let live = Live { connection: Arc::downgrade(&new), raw: new.raw(), peer, alias: addr };
+        state.live.insert(new.stable_id(), live);
         state.aliases.insert(addr, peer);
         let now = Instant::now();
         let winner = match state.peers.get(&peer) {
@@ -198,6 +203,18 @@ impl Pool {
         self.lock().live.values().filter_map(|live| live.connection.upgrade()).collect()
     }
 
+    /// Before the whole endpoint closes, with those that only deliver what was sent last.
+    pub(crate) fn give_way(&self) {
+        let live: Vec<_> = self.lock().live.values().map(|live| live.raw.clone()).collect();
+        live.iter().for_each(close::give_way);
+    }
+
+    /// Waits until the closes of all closed connections have left. Cancel-safe.
+    pub(crate) async fn closed(&self) {
+        // The sender is ours.
+        let _ = self.unclosed.subscribe().wait_for(|unclosed| *unclosed == 0).await;
+    }
+
     /// How many connections have not ended, in all and with this peer.
     pub(crate) fn count(&self, peer: PeerId) -> (usize, usize) {
         let state = self.lock();
@@ -232,14 +249,17 @@ impl Pool {
     }
 
     fn forget_when_closed(self: &Arc<Self>, connection: &Arc<PeerConnection>) {
-        let (peer, stable_id) = (connection.peer_id(), connection.stable_id());
-        let end = connection.watch_end();
-        let pool = Arc::downgrade(self);
+        let (peer, stable_id, raw) = (connection.peer_id(), connection.stable_id(), connection.raw());
+        let (pool, unclosed) = (Arc::downgrade(self), self.unclosed.clone());
+        unclosed.send_modify(|unclosed| *unclosed += 1);
         tokio::spawn(async move {
-            end.await;
-            let Some(pool) = pool.upgrade() else { return };
-            let gone = pool.lock().forget(peer, stable_id);
-            drop(gone); // Outside the lock.
+            raw.closed().await;
+            if let Some(pool) = pool.upgrade() {
+                let gone = pool.lock().forget(peer, stable_id);
+                drop(gone); // Outside the lock.
+            }
+            close::sent(&raw).await;
+            unclosed.send_modify(|unclosed| *unclosed -= 1);
         });
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use shiplane_transport::{ConnectError, ConnectionEnd, TransportConfig};
+use shiplane_transport::{ConnectError, ConnectionEnd, PeerAddr, TransportConfig};
 use shiplane_wire::{Code, StreamKind};
 
 use crate::harness::{AMPLE, Mallory, Pair, addr_of, headed, memory, noise, soon, transport};
@@ -151,6 +151,30 @@ async fn an_idle_transport_shuts_down_at_once_and_a_stalled_one_at_the_deadline(
     sent.unwrap_err();
     // A close, not a timeout, although the windows were full.
     assert_eq!(pair.to_bob.end(), Some(CLOSED_IN_ORDER));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_dial_does_not_delay_a_shutdown() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (alice, nobody) = (transport(TransportConfig::default()), transport(TransportConfig::default()));
+    let addr = PeerAddr { id: nobody.peer_id(), addr: silent.local_addr().unwrap() };
+    let began = tokio::time::Instant::now();
+    let step = Duration::from_millis(1);
+    tokio::time::timeout(step, alice.connect_to(addr)).await.unwrap_err();
+    alice.shutdown(AMPLE).await;
+    // The clock goes on only while everything waits: for quinn to forget the dial, that is a second.
+    assert!(began.elapsed() < 100 * step, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_peer_hears_of_a_close_that_was_just_before_a_shutdown() {
+    for _ in 0..50 {
+        let pair = Pair::new().await;
+        pair.to_alice.close(Code::Busy);
+        pair.bob.shutdown(AMPLE).await;
+        drop(pair.bob);
+        assert_eq!(soon(pair.to_bob.closed()).await, ConnectionEnd::ClosedByPeer { code: Code::Busy });
+    }
 }
 
 /// quinn holds a close back that competes with other packets for a full window; ours leaves.

@@ -35,7 +35,7 @@ pub(crate) enum Event {
         message: String,
     },
     /// `send` has ended: everyone has it.
-    Sent { seconds: f64, bytes: u64 },
+    Sent { seconds: f64, bytes: u64, receivers: u64 },
     /// `receive` knows what the sender offers.
     Offered {
         peer_id: String,

@@ -114,6 +114,7 @@ fn settings(error: &SettingsError) -> Diagnosis {
             SettingsError::Octopii(error) => octopii::settings(error),
             SettingsError::JsonAndContent => "omit --json, or get into a file",
             SettingsError::NoCode => "give the code that shiplane send shows, or set SHIPLANE_CODE",
+            SettingsError::TooManyWords { .. } => "give the code with hyphens, and one DEST",
             SettingsError::CodeFromStdin(_) => "give the code as an argument, or in SHIPLANE_CODE",
             SettingsError::NobodyToAsk => "give --yes to receive without being asked",
             SettingsError::TicketTtl { .. } => "for longer access, run shiplane peers add on the server",

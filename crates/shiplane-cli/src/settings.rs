@@ -173,6 +173,8 @@ pub(crate) enum SettingsError {
     JsonAndContent,
     #[error("there is no code")]
     NoCode,
+    #[error("there is more than a code and a place: {extra}")]
+    TooManyWords { extra: String },
     #[error("cannot read the code from standard input: {0}")]
     CodeFromStdin(io::Error),
     #[error("there is no terminal to ask at whether to receive this")]

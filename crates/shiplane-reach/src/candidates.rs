@@ -24,6 +24,8 @@ enum Rank {
     OwnSubnet,
     OnLink,
     Elsewhere,
+    /// It has not answered before.
+    Again,
 }
 
 impl OwnSubnet {
@@ -61,6 +63,28 @@ impl Candidates {
             return;
         }
         self.seen.push(addr);
+        self.wait(rank, addr);
+    }
+
+    /// The same for an address of this link alone.
+    pub(crate) fn add_near(&mut self, addr: SocketAddr, own: &[OwnSubnet]) {
+        if matches!(rank(addr, own), Some(Rank::OwnSubnet | Rank::OnLink)) {
+            self.add(addr, own);
+        }
+    }
+
+    /// An address that was dialled and has not answered is dialled again, after all others.
+    pub(crate) fn retry(&mut self, addr: SocketAddr) {
+        self.wait(Rank::Again, addr);
+    }
+
+    /// Addresses that were seen before count as new from now on.
+    pub(crate) fn forget(&mut self) {
+        self.waiting.clear();
+        self.seen.clear();
+    }
+
+    fn wait(&mut self, rank: Rank, addr: SocketAddr) {
         let at = self.waiting.partition_point(|(other, _)| *other <= rank);
         self.waiting.insert(at, (rank, addr));
     }
@@ -183,6 +207,34 @@ mod tests {
             }
         }
         assert_eq!(all, MAX_SEEN, "a flood ends");
+    }
+
+    #[test]
+    fn an_address_that_did_not_answer_is_dialled_again_after_all_others() {
+        let mut candidates = Candidates::default();
+        let addr = |text: &str| text.parse().unwrap();
+        candidates.add(addr("192.168.1.7:1"), &own());
+        assert_eq!(candidates.next(), Some(addr("192.168.1.7:1")));
+        candidates.release();
+        candidates.retry(addr("192.168.1.7:1"));
+        candidates.add(addr("203.0.113.1:1"), &own());
+        assert_eq!(candidates.next(), Some(addr("203.0.113.1:1")));
+        assert_eq!(candidates.next(), Some(addr("192.168.1.7:1")));
+        assert_eq!(candidates.next(), None);
+    }
+
+    #[test]
+    fn of_this_link_alone_nothing_else_is_taken_and_what_was_forgotten_is_taken_again() {
+        let mut candidates = Candidates::default();
+        for round in 0..2 {
+            for text in ["203.0.113.1:1", "10.2.0.1:1", "[fe80::1%3]:1", "192.168.1.7:1"] {
+                candidates.add_near(text.parse().unwrap(), &own());
+            }
+            let found: Vec<_> =
+                std::iter::from_fn(|| candidates.next()).map(|addr| addr.to_string()).collect();
+            assert_eq!(found, ["192.168.1.7:1", "[fe80::1%3]:1"], "{round}");
+            candidates.forget();
+        }
     }
 
     #[test]

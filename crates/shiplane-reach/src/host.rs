@@ -62,6 +62,8 @@ pub(crate) struct CodeHost {
     opened: Moment,
     guesses_left: usize,
     pending: Vec<Pending>,
+    /// How many exchanges have begun.
+    begun: u64,
     admitted: Vec<PeerId>,
 }
 
@@ -71,6 +73,16 @@ struct Pending {
     binding: Binding,
     exchange: SenderExchange,
     since: Instant,
+    serial: u64,
+}
+
+/// An exchange that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) answer: Message,
+    /// Whether an earlier one on its connection is given up for it.
+    pub(crate) is_anew: bool,
+    serial: u64,
 }
 
 impl Moment {
@@ -96,7 +108,7 @@ impl Default for CodeTerms {
 impl CodeHost {
     pub(crate) fn new(code: Code, sender: PeerId, terms: CodeTerms, now: Moment) -> Self {
         let (pending, admitted) = (Vec::new(), Vec::new());
-        Self { code, sender, terms, opened: now, guesses_left: MAX_GUESSES, pending, admitted }
+        Self { code, sender, terms, opened: now, guesses_left: MAX_GUESSES, pending, begun: 0, admitted }
     }
 
     pub(crate) fn code(&self) -> &Code {
@@ -136,7 +148,7 @@ impl CodeHost {
         binding: Binding,
         message: &Message,
         now: Moment,
-    ) -> Result<Message, Refusal> {
+    ) -> Result<Begun, Refusal> {
         if !self.admitted.contains(&receiver) {
             if !self.is_open(now) {
                 return Err(Refusal::Closed);
@@ -144,14 +156,25 @@ impl CodeHost {
             self.guesses_left -= 1;
         }
         // One at a time on a connection; the earlier one stays charged.
+        let before = self.pending.len();
         self.pending.retain(|pending| (pending.receiver, pending.binding) != (receiver, binding));
+        let is_anew = self.pending.len() < before && !self.admitted.contains(&receiver);
         if self.pending.len() >= MAX_PENDING {
             return Err(Refusal::Closed);
         }
         let answered = SenderExchange::answer(&self.code, &receiver, &self.sender, message);
         let (exchange, answer) = answered.map_err(Refusal::from)?;
-        self.pending.push(Pending { receiver, binding, exchange, since: now.instant });
-        Ok(answer)
+        self.begun += 1;
+        let serial = self.begun;
+        self.pending.push(Pending { receiver, binding, exchange, since: now.instant, serial });
+        Ok(Begun { answer, is_anew, serial })
+    }
+
+    /// Gives up an exchange that was not confirmed; `true` if it was one, and a guess.
+    pub(crate) fn give_up(&mut self, begun: &Begun) -> bool {
+        let found = self.pending.iter().position(|pending| pending.serial == begun.serial);
+        let given_up = found.map(|found| self.pending.swap_remove(found));
+        given_up.is_some_and(|pending| !self.admitted.contains(&pending.receiver))
     }
 
     /// Checks a confirmation. Right, it gives the guess back and admits the receiver; `true`: for the first time.
@@ -202,7 +225,7 @@ pub(crate) const MAX_GUESSES: usize = 3;
 const MAX_PENDING: usize = 2 * MAX_GUESSES;
 
 /// Ten seconds: many round trips. An exchange that was not confirmed by then is given up.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// As many as one ticket may have owners.
 const MAX_ADMITTED: usize = 1024;
@@ -226,6 +249,7 @@ mod tests {
         id: PeerId,
         binding: Binding,
         confirmation: Confirmation,
+        begun: Begun,
     }
 
     impl Sender {
@@ -238,13 +262,13 @@ mod tests {
         fn begins(&mut self, byte: u8, guess: &str) -> Result<Receiver, Refusal> {
             let (id, binding) = (PeerId::from_bytes([byte; 32]), [byte; 32]);
             let (state, hello) = ReceiverExchange::start(&code(guess), &id, &SENDER).unwrap();
-            let answer = self.host.begin(id, binding, &hello, self.now)?;
-            let (_, confirmation) = state.confirm(&answer, &binding).unwrap();
-            Ok(Receiver { id, binding, confirmation })
+            let begun = self.host.begin(id, binding, &hello, self.now)?;
+            let (_, confirmation) = state.confirm(&begun.answer, &binding).unwrap();
+            Ok(Receiver { id, binding, confirmation, begun })
         }
 
         fn confirms(&mut self, receiver: &Receiver) -> Result<bool, Refusal> {
-            let Receiver { id, binding, confirmation } = receiver;
+            let Receiver { id, binding, confirmation, .. } = receiver;
             self.host.confirm(*id, *binding, confirmation, self.now).map(|(_, is_new)| is_new)
         }
 
@@ -319,6 +343,23 @@ mod tests {
         sender.waits(CONFIRM_TIMEOUT);
         assert_eq!(sender.state(), CodeState::Exhausted);
         assert_eq!(sender.begins(4, RIGHT).err(), Some(Refusal::Closed));
+    }
+
+    #[test]
+    fn an_exchange_that_was_given_up_stays_charged_and_cannot_be_confirmed() {
+        let mut sender = Sender::new(CodeTerms { receivers: Some(2), ..CodeTerms::default() });
+        let gone = sender.begins(1, RIGHT).unwrap();
+        assert!(sender.host.give_up(&gone.begun) && !sender.host.give_up(&gone.begun), "told once");
+        assert_eq!(sender.confirms(&gone), Err(Refusal::Closed));
+        assert_eq!((sender.host.guesses_left(), sender.state()), (2, CodeState::Open));
+        assert_eq!(sender.tries(2, RIGHT), Ok(true));
+        let again = sender.begins(2, RIGHT).unwrap();
+        assert!(!sender.host.give_up(&again.begun), "that of an admitted receiver is no guess");
+        for byte in [3, 4] {
+            let last = sender.begins(byte, WRONG).unwrap();
+            assert!(sender.host.give_up(&last.begun));
+        }
+        assert_eq!(sender.state(), CodeState::Exhausted, "nothing is under way");
     }
 
     #[test]
@@ -401,7 +442,7 @@ mod tests {
     fn a_malformed_message_is_charged_too() {
         let mut sender = Sender::new(CodeTerms::default());
         let id = PeerId::from_bytes([1; 32]);
-        let refused = sender.host.begin(id, [1; 32], &[0; 33], sender.now);
+        let refused = sender.host.begin(id, [1; 32], &[0; 33], sender.now).map(|_| ());
         assert_eq!((refused, sender.host.guesses_left()), (Err(Refusal::Malformed), 2));
     }
 }

@@ -39,7 +39,7 @@ pub mod internals {
         code::{Code, CodeError, Correction, MAX_WORDS, MIN_WORDS, NoRandomness},
         host::{CODE_TTL, CodeState, CodeTerms, Moment},
         nearby::{Announced, Announcement, MAX_ADDRESSES, Nearby, NearbyError, Search},
-        seek::{SeekError, seek},
+        seek::{SeekError, meet_seekers, seek},
         service::{CodeEvent, CodeService, GUEST_METHODS, ProveError, Prover},
         ssh::{
             address::{SshAddress, SshAddressError},

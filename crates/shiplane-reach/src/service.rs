@@ -14,7 +14,7 @@ use shiplane_transport::{PeerConnection, PeerId};
 use crate::{
     code::Code,
     exchange::{Binding, Confirmation, ExchangeFault, MESSAGE_LEN_BYTES, ReceiverExchange},
-    host::{CodeHost, CodeState, CodeTerms, Moment, Refusal},
+    host::{Begun, CONFIRM_TIMEOUT, CodeHost, CodeState, CodeTerms, Moment, Refusal},
 };
 
 /// The methods that a guest may call while a code waits.
@@ -25,6 +25,13 @@ pub const GUEST_METHODS: &[&str] = &[BEGIN.name(), CONFIRM.name()];
 pub enum CodeEvent {
     /// Somebody has tried with a wrong code.
     WrongGuess {
+        /// Where from.
+        from: SocketAddr,
+        /// How many guesses are left.
+        left: usize,
+    },
+    /// Somebody has begun, and has not said whether the code is right. That counts as a guess.
+    BrokenOff {
         /// Where from.
         from: SocketAddr,
         /// How many guesses are left.
@@ -115,10 +122,37 @@ impl CodeService {
     }
 
     fn begin(&self, context: &RequestContext, hello: &Hello) -> Result<Hello, Fault> {
-        let binding = binding(&context.connection)?;
+        let (binding, from) = (binding(&context.connection)?, context.remote_addr);
         let message = whole(&hello.point)?;
-        let answered = self.host().begin(context.peer, binding, &message, Moment::now());
-        answered.map(|answer| Hello { point: answer.to_vec() }).map_err(refused)
+        let (begun, left) = {
+            let mut host = self.host();
+            let begun = host.begin(context.peer, binding, &message, Moment::now());
+            (begun, host.guesses_left())
+        };
+        let is_guess_lost = match &begun {
+            Ok(begun) => begun.is_anew,
+            Err(refusal) => *refusal == Refusal::Malformed,
+        };
+        if is_guess_lost {
+            (self.inner.on_event)(CodeEvent::BrokenOff { from, left });
+        }
+        let begun = begun.map_err(refused)?;
+        let point = begun.answer.to_vec();
+        tokio::spawn(self.clone().give_up(begun, Arc::clone(&context.connection), from));
+        Ok(Hello { point })
+    }
+
+    /// Waits for the end of an exchange's time or connection, and tells if it was not confirmed by then.
+    async fn give_up(self, begun: Begun, connection: Arc<PeerConnection>, from: SocketAddr) {
+        // Either way its time is over.
+        let _ = tokio::time::timeout(CONFIRM_TIMEOUT, connection.closed()).await;
+        let (is_guess, left) = {
+            let mut host = self.host();
+            (host.give_up(&begun), host.guesses_left())
+        };
+        if is_guess {
+            (self.inner.on_event)(CodeEvent::BrokenOff { from, left });
+        }
     }
 
     fn confirm(&self, context: &RequestContext, confirm: &Confirm) -> Result<Confirm, Fault> {

@@ -79,6 +79,7 @@ struct Inner {
     /// Where to clean, and what is old enough.
     cleaning: Option<(PathBuf, Duration)>,
     sending: Option<Sending>,
+    /// Of a code: whether it is. Of another server: whether it wants to be.
     is_announced: bool,
     operated: Operated,
     stop: CancellationToken,
@@ -148,6 +149,14 @@ impl Server {
     #[must_use]
     pub fn code(&self) -> Option<String> {
         self.inner.sending.as_ref().map(Sending::code)
+    }
+
+    /// Whether receivers on the local network can find the server by its [code](Self::code) alone. If not, since it listens
+    /// on loopback or multicast does not work here, they need its [address](Self::address), too. Of other servers: whether
+    /// [they want to be seen](ServerBuilder::announce).
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.inner.is_announced
     }
 
     /// Where others can probably reach the server: `HOST:PORT`, or several with commas, as in its tickets.
@@ -224,6 +233,7 @@ impl Server {
             let ended = tokio::select! {
                 ended = sending.ended() => ended,
                 () = stop.cancelled() => sending.interrupted(),
+                never = sending.meet_seekers(Arc::clone(transport)) => match never {},
             };
             sending.end_announcement().await;
             stop.cancel();
@@ -457,9 +467,10 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         let address = transport.local_addr().map_err(Cause::Listen)?;
         let advertised = addresses_for(address, &advertised).map_err(Cause::Advertise)?;
         let cleaning = self.clean_after.filter(|_| self.is_writable).map(|age| (self.path, age));
+        let mut is_announced = self.is_announced;
         let sending = sending.map(|(sending, source)| {
             sending.count(source);
-            sending.announce(address);
+            is_announced = sending.announce(address);
             sending
         });
         let server = Server {
@@ -474,7 +485,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
                 address,
                 advertised,
                 sending,
-                is_announced: self.is_announced,
+                is_announced,
                 stop: CancellationToken::new(),
                 is_running: AtomicBool::new(false),
             }),

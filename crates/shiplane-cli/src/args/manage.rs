@@ -45,6 +45,9 @@ pub(crate) struct TicketNew {
     /// How many clients may use the ticket, each any number of times, or `any`
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_uses)]
     pub(crate) ticket_uses: TicketUses,
+    /// Also show the ticket as a QR code
+    #[arg(long)]
+    pub(crate) qr: bool,
 }
 
 #[derive(Debug, Subcommand)]

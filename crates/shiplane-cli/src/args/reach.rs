@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
 use super::{Links, PathArgs, PrintArgs, Skip, parse_limit};
 use crate::completion;
+use crate::units::parse_duration;
 
 #[derive(Debug, Args)]
 #[command(after_help = SEND_HELP)]
@@ -38,6 +40,9 @@ pub(crate) struct SendArgs {
     /// Also show the code as a QR code
     #[arg(long)]
     pub(crate) qr: bool,
+    /// How long the code waits, for tests
+    #[arg(long, hide = true, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) code_ttl: Option<Duration>,
     /// Print one JSON event per line; the first contains the code
     #[arg(long)]
     pub(crate) json: bool,
@@ -52,6 +57,9 @@ pub(crate) struct ReceiveArgs {
     /// Where it lands, as with `get` [default: the current directory]
     #[arg(value_name = "DEST")]
     pub(crate) dest: Option<OsString>,
+    /// The rest of a code that was typed with blanks
+    #[arg(hide = true)]
+    pub(crate) rest: Vec<OsString>,
     /// Where the sender listens, for networks without multicast
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) at: Option<String>,

@@ -7,6 +7,7 @@ use shiplane::{TicketBuilder, Tickets};
 use crate::args::{TicketCommand, TicketNew, TicketUses};
 use crate::failure::Failure;
 use crate::logging::print_line;
+use crate::qr;
 use crate::settings::{DEFAULT_LISTEN, check_ttl};
 
 pub(super) fn run(command: TicketCommand) -> Result<(), Failure> {
@@ -40,7 +41,11 @@ fn new(tickets: &Tickets, args: TicketNew) -> Result<(), Failure> {
         None => ticket,
     };
     let ticket = with_uses(ticket, args.ticket_uses).create()?;
-    writeln!(io::stdout().lock(), "{ticket}").map_err(Failure::Stdout)
+    writeln!(io::stdout().lock(), "{ticket}").map_err(Failure::Stdout)?;
+    if args.qr {
+        qr::print(&ticket.to_string());
+    }
+    Ok(())
 }
 
 fn list(tickets: &Tickets) -> Result<(), Failure> {

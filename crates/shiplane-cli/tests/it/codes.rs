@@ -1,12 +1,14 @@
 //! `send` and `receive`: two programs that know only a code and, where these tests run, an address.
 
 use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::local::completed;
 use crate::program::{Machine, Run, Running, assert_same_tree, mixed_tree};
-use crate::terminal::at_terminal_typing;
+use crate::terminal::{at_terminal_typing, drawn_line, start_at_terminal};
 
 /// A `send` that waits.
 struct Sending {
@@ -26,7 +28,9 @@ impl Sending {
         let mut running = Running::start(&mut machine.command(&args));
         let waiting = running.event(|event| event["event"] == "waiting");
         let text = |name: &str| waiting[name].as_str().expect("text").to_owned();
-        assert_eq!(text("command"), format!("shiplane receive {}", text("code")));
+        // Nothing is announced of loopback, so the address is needed.
+        let command = format!("shiplane receive {} --at {}", text("code"), text("address"));
+        assert_eq!(text("command"), command);
         Self { code: text("code"), at: text("address"), running }
     }
 
@@ -110,7 +114,7 @@ fn three_wrong_codes_make_it_void_and_the_sender_says_so() {
     there.write("file", "file");
     let mut sending = Sending::start(&there, &["file"]);
     let wrong = sending.wrong();
-    for left in ["2 more tries", "1 more tries", "0 more tries"] {
+    for left in ["2 more make the code void", "one more makes the code void", "the code is void"] {
         here.run(&sending.args(&wrong, &[])).failed(4, "the code is wrong");
         let told = sending.event("guessed")["message"].as_str().map(str::to_owned).expect("text");
         assert!(told.contains(left), "{told}");
@@ -149,6 +153,103 @@ fn a_mistyped_code_is_corrected_and_what_is_no_code_spends_no_guess() {
     let blanks = format!("  {} ", sending.code.replace('-', " ").to_uppercase());
     here.run(&sending.args(&blanks, &[])).done();
     sending.running.rest().done();
+}
+
+#[test]
+fn a_code_may_be_typed_with_blanks_and_without_quotation_marks() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("file", "file");
+    let sending = Sending::start(&there, &["file"]);
+    let parts: Vec<&str> = sending.code.split('-').collect();
+    let args = [&["receive"], &parts[..], &["./out", "--at", &sending.at, "--yes"]].concat();
+    here.run(&args).done();
+    assert!(here.file("out").exists());
+    sending.running.rest().done();
+    let args = ["receive", "7-crossover-clockwork", "out", "more", "--yes"];
+    here.run(&args).failed(2, "there is more than a code and a place: more");
+}
+
+#[test]
+fn the_printed_command_works_as_it_is() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("file", "file");
+    for listen in ["127.0.0.1:0", "[::1]:0"] {
+        let mut sending = Running::start(&mut there.command(&["send", "file", "--listen", listen]));
+        let printed = sending.out_line();
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_shiplane")).parent().expect("a directory");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("PATH={}; {printed} --yes", program.display())]);
+        shell.env("SHIPLANE_HOME", here.path("")).current_dir(here.file(""));
+        Run::of(&mut shell).done();
+        assert!(here.file("file").exists(), "{printed}");
+        std::fs::remove_file(here.file("file")).expect("it");
+        sending.rest().done();
+    }
+}
+
+#[test]
+fn a_machine_that_was_cloned_with_its_key_receives_from_the_other() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/file", "file");
+    there.id();
+    let copied = std::process::Command::new("cp").arg("-r").arg(there.path(".")).arg(here.path("")).status();
+    assert!(copied.expect("cp runs").success());
+    assert_eq!(here.id(), there.id());
+    let sending = Sending::start(&there, &["src"]);
+    sending.receive(&here, &[]).done();
+    sending.running.rest().done();
+    let server = there.serve("src");
+    here.run(&["get", server.ticket(), "got"]).done();
+    assert_same_tree(&here.file("src"), &there.file("src"));
+    assert_same_tree(&here.file("got"), &there.file("src"));
+}
+
+#[test]
+fn a_sender_that_slept_past_the_time_of_its_code_says_so_when_it_wakes() {
+    let there = Machine::new();
+    there.write("file", "file");
+    let sending = Sending::start(&there, &["file", "--code-ttl", "1s"]);
+    sending.running.send(Signal::STOP);
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        std::thread::park_timeout(until - Instant::now());
+    }
+    sending.running.send(Signal::CONT);
+    let woken = sending.running.rest();
+    assert_eq!(woken.code, Some(3), "{woken:?}");
+    assert!(woken.err.contains("expired"), "{woken:?}");
+}
+
+#[test]
+fn a_sender_that_was_killed_and_started_again_has_another_code_and_the_receiver_resumes() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("file", testlink::Rng::new(1).bytes(3_000_000));
+    let killed = Sending::start(&there, &["file"]);
+    let args = [&killed.args(&killed.code, &["--rate", "1MB"])[..], &["--json"]].concat();
+    let mut receiving = Running::start(&mut here.command(&args));
+    receiving.event(|event| event["event"] == "progress" && event["bytes_done"].as_u64() > Some(500_000));
+    drop(killed.running);
+    assert_eq!(receiving.rest().code, Some(3));
+    let again = Sending::start(&there, &["file"]);
+    assert_ne!(again.code, killed.code);
+    let resumed = again.receive(&here, &["--json"]).done().last_event();
+    assert!(resumed["bytes_resumed"].as_u64() >= Some(500_000), "{resumed}");
+    again.running.rest().done();
+}
+
+#[test]
+fn a_sender_at_a_terminal_shows_a_bar_and_says_what_was_sent() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("file", testlink::Rng::new(1).bytes(12_000_000));
+    let args = ["send", "file", "--listen", "127.0.0.1:0"];
+    let (mut child, command, mut drawn) = start_at_terminal(&there, 100, &args);
+    drawn_line(&mut drawn, &["The code is for one receiver, within ten minutes."]);
+    let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+    let args = [&words[..], &["--yes", "--rate", "6MB", "--quiet"]].concat();
+    let mut receiving = here.command(&args).spawn().expect("it starts");
+    drawn_line(&mut drawn, &["/11.44 MiB", "sending"]);
+    drawn_line(&mut drawn, &["done: 11.44 MiB sent to 1 receiver in "]);
+    assert!(child.wait().expect("it ends").success() && receiving.wait().expect("it ends").success());
 }
 
 #[test]

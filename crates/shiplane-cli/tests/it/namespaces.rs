@@ -1,7 +1,11 @@
 //! Two machines on one link: two network namespaces on a bridge. It takes root and iproute2; where that is not to be had,
 //! the stories say so and are not told.
 
+use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::program::Machine;
 
@@ -41,6 +45,10 @@ impl Link {
         Some(link)
     }
 
+    pub(crate) fn name(&self, at: usize) -> &str {
+        &self.names[at]
+    }
+
     /// What runs a command in the first or the second namespace.
     pub(crate) fn prefix(&self, at: usize) -> String {
         format!("ip netns exec {}", self.names[at])
@@ -63,6 +71,56 @@ impl Link {
             };
         }
         command
+    }
+
+    /// Runs any command in the first or the second namespace, or in that of the bridge.
+    pub(crate) fn run(&self, at: usize, command: &[&str]) -> bool {
+        ip(&[&["netns", "exec", &self.names[at]], command].concat())
+    }
+
+    /// Does `work` in one of the namespaces, where its sockets stay.
+    pub(crate) fn inside<T: Send>(&self, at: usize, work: impl FnOnce() -> T + Send) -> T {
+        let enter = || {
+            let namespace = File::open(format!("/run/netns/{}", self.names[at])).expect("a namespace");
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("it enters");
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join().expect("it ends"))
+    }
+
+    /// Gives a namespace one more interface. Its other end is in another namespace and has the address `there`, or
+    /// swallows all that comes.
+    pub(crate) fn add_interface(&self, at: usize, name: &str, here: &str, there: Option<(usize, &str)>) {
+        let (end, other) = there.map_or((2, None), |(end, address)| (end, Some(address)));
+        let peer = format!("{name}-{at}");
+        let pair = ["link", "add", name, "type", "veth", "peer", "name", &peer, "netns", &self.names[end]];
+        let mut is_up = ip(&[&["-n", &self.names[at]], &pair[..]].concat());
+        for (at, name, address) in [(at, name, Some(here)), (end, &peer, other)] {
+            let namespace = &self.names[at];
+            is_up = is_up
+                && address.is_none_or(|address| ip(&["-n", namespace, "addr", "add", address, "dev", name]))
+                && ip(&["-n", namespace, "link", "set", name, "up"]);
+        }
+        assert!(is_up, "the interface cannot be set up");
+    }
+
+    /// Drops what comes into a namespace but for answers and for what is sent to `ports`; `false` without nftables.
+    pub(crate) fn add_firewall(&self, at: usize, ports: &str) -> bool {
+        let accept = |what: &str| format!("add rule inet f in {what} accept");
+        let mut rules = vec![
+            "add table inet f".to_owned(),
+            "add chain inet f in { type filter hook input priority 0; policy drop; }".to_owned(),
+            accept("iif lo"),
+            accept("ct state established,related"),
+            accept("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"),
+        ];
+        rules.extend((!ports.is_empty()).then(|| accept(&format!("udp dport {ports}"))));
+        let is_up = rules.iter().all(|rule| self.run(at, &["nft", rule]));
+        if !is_up {
+            println!("skipped: there is no nftables");
+        }
+        is_up
     }
 
     /// Cuts the second namespace off, or connects it again.

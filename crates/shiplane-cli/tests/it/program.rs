@@ -235,6 +235,14 @@ impl Running {
         }
     }
 
+    /// Reads one line of its output.
+    pub(crate) fn out_line(&mut self) -> String {
+        let mut out = BufReader::with_capacity(1, self.0.stdout.as_mut().expect("a pipe"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("text");
+        line.trim_end().to_owned()
+    }
+
     /// Reads what it says up to a line that has these words.
     pub(crate) fn err_line(&mut self, words: &str) {
         let mut err = BufReader::with_capacity(1, self.0.stderr.as_mut().expect("a pipe"));
@@ -250,6 +258,18 @@ impl Running {
         let mut out = String::new();
         self.0.stdout.take().expect("a pipe").read_to_string(&mut out).expect("text");
         Run { out, ..self.end() }
+    }
+
+    /// The most memory that it has had at a time.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    pub(crate) fn send(&self, signal: rustix::process::Signal) {
+        self::signal(self.0.id(), signal);
     }
 
     /// Closes the pipe that it writes to.

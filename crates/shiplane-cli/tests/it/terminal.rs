@@ -101,13 +101,23 @@ pub(crate) fn serve_at_terminal(
     columns: u16,
     args: &[&str],
 ) -> (Child, String, BufReader<File>) {
+    start_at_terminal(there, columns, &[&["serve", root, "--listen", "127.0.0.1:0"], args].concat())
+}
+
+/// Starts the program so that its standard error is a terminal of `columns`; gives its first line, and what it draws
+/// there.
+pub(crate) fn start_at_terminal(
+    machine: &Machine,
+    columns: u16,
+    args: &[&str],
+) -> (Child, String, BufReader<File>) {
     let (terminal, inside) = terminal(columns);
-    let mut command = there.command(&[&["serve", root, "--listen", "127.0.0.1:0"], args].concat());
+    let mut command = machine.command(args);
     command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(Stdio::from(inside));
     let mut child = command.spawn().expect("the program starts");
-    let mut ticket = String::new();
-    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut ticket).expect("a ticket");
-    (child, ticket.trim_end().to_owned(), BufReader::new(terminal))
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut first).expect("a line");
+    (child, first.trim_end().to_owned(), BufReader::new(terminal))
 }
 
 /// Reads what is drawn until a line has all of these words.

@@ -49,6 +49,15 @@ fn a_ticket_that_is_revoked_ends_the_session_of_its_client() {
 }
 
 #[test]
+fn a_ticket_that_is_made_is_shown_as_a_qr_code_beside_its_line() {
+    let there = Machine::new();
+    there.dir("src");
+    let made = there.run(&["ticket", "new", "src", "--at", "192.0.2.7", "--qr"]).done();
+    assert!(made.out.lines().count() == 1 && made.out.starts_with("shiplane://"), "{made:?}");
+    assert!(made.err.contains('▀'), "{made:?}");
+}
+
+#[test]
 fn a_ticket_is_made_for_a_server_that_runs() {
     let there = Machine::new();
     there.write("src/a/hello", "hello");

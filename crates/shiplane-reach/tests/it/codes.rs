@@ -2,14 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use shiplane_reach::internals::{
     Code, CodeEvent, CodeService, CodeState, CodeTerms, GUEST_METHODS, Moment, ProveError, Prover,
 };
 use shiplane_rpc::{CallError, Fault, FaultCode, Router, RpcClient};
 use shiplane_transport::{Admission, Identity, PeerId, QuicTransport, Trust};
+use tokio::sync::Notify;
 
 const RIGHT: &str = "7-crossover-clockwork";
+/// Far more than any story takes.
+const AMPLE: Duration = Duration::from_secs(30);
+
 const WRONG: &str = "7-crossover-clamshell";
 
 /// A machine with a key of its own.
@@ -50,16 +55,20 @@ struct Sender {
     machine: Machine,
     code: CodeService,
     events: Arc<Mutex<Vec<CodeEvent>>>,
+    changed: Arc<Notify>,
 }
 
 impl Sender {
     fn new(code: &str) -> Self {
         let events = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&events);
+        let (heard, changed) = (Arc::clone(&events), Arc::new(Notify::new()));
+        let told = Arc::clone(&changed);
         let mut service = None;
         let machine = Machine::new(|id| {
-            let heard = Arc::clone(&heard);
-            let on_event = move |event| heard.lock().unwrap().push(event);
+            let on_event = move |event| {
+                heard.lock().unwrap().push(event);
+                told.notify_one();
+            };
             let code =
                 CodeService::new(code.parse().unwrap(), id, CodeTerms::default(), Moment::now(), on_event);
             service = Some(code.clone());
@@ -69,11 +78,25 @@ impl Sender {
         });
         let code = service.unwrap();
         machine.serve(code.mount(Router::new()));
-        Self { machine, code, events }
+        Self { machine, code, events, changed }
     }
 
     fn events(&self) -> Vec<CodeEvent> {
         self.events.lock().unwrap().clone()
+    }
+
+    fn wrong_guesses(&self) -> usize {
+        self.events().iter().filter(|event| matches!(event, CodeEvent::WrongGuess { .. })).count()
+    }
+
+    /// Waits until something happens.
+    async fn next_event(&self) -> CodeEvent {
+        loop {
+            if let Some(event) = self.events().pop() {
+                return event;
+            }
+            self.changed.notified().await;
+        }
     }
 }
 
@@ -88,6 +111,23 @@ fn prover(code: &str, machine: &Machine) -> Prover {
 async fn prove(prover: &mut Prover, from: &Machine, to: SocketAddr) -> Result<PeerId, ProveError> {
     let connection = from.transport.connect_unproven(to).await.unwrap();
     prover.prove(&connection).await.map(|()| connection.peer_id())
+}
+
+/// Passes these methods on.
+fn relay(upstream: &RpcClient, methods: &'static [&'static str]) -> Router {
+    methods.iter().fold(Router::new(), |router, method| {
+        let upstream = upstream.clone();
+        router.method(*method, move |_, body| {
+            let upstream = upstream.clone();
+            async move {
+                let answer = upstream.call(method, body, Duration::from_secs(5)).await;
+                answer.map_err(|error| match error {
+                    CallError::Fault(fault) => fault,
+                    other => Fault::new(FaultCode::Internal, other.to_string()),
+                })
+            }
+        })
+    })
 }
 
 #[tokio::test]
@@ -122,20 +162,7 @@ async fn a_relay_in_the_middle_convinces_neither() {
     let (addr, transport) = (sender.machine.addr, Arc::clone(&onward.transport));
     let upstream = RpcClient::new(transport.connect_unproven(addr).await.unwrap());
     let middle = Machine::new(|_| Trust::ask(|_| Admission::Guest));
-    let relay = GUEST_METHODS.iter().fold(Router::new(), |router, method| {
-        let upstream = upstream.clone();
-        router.method(*method, move |_, body| {
-            let upstream = upstream.clone();
-            async move {
-                let answer = upstream.call(method, body, std::time::Duration::from_secs(5)).await;
-                answer.map_err(|error| match error {
-                    CallError::Fault(fault) => fault,
-                    other => Fault::new(FaultCode::Internal, other.to_string()),
-                })
-            }
-        })
-    });
-    middle.serve(relay);
+    middle.serve(relay(&upstream, GUEST_METHODS));
     let failed = prove(&mut prover(RIGHT, &receiver), &receiver, middle.addr).await;
     assert!(matches!(failed, Err(ProveError::WrongCode)), "{failed:?}");
     assert!(matches!(sender.events()[..], [CodeEvent::WrongGuess { left: 2, .. }]), "{:?}", sender.events());
@@ -149,7 +176,7 @@ async fn false_senders_get_three_guesses_in_all() {
     for (n, false_sender) in false_senders.iter().enumerate() {
         let failed = prove(&mut honest, &receiver, false_sender.machine.addr).await;
         assert!(matches!(failed, Err(ProveError::WrongCode)), "{failed:?}");
-        let guesses = false_sender.events().len();
+        let guesses = false_sender.wrong_guesses();
         assert_eq!(guesses, usize::from(n < 3), "the fourth gets no confirmation to check a guess with");
     }
 }
@@ -179,6 +206,22 @@ async fn parallel_guesses_from_many_keys_are_three_in_all() {
         Err(_) => Err(ProveError::Closed),
     };
     assert!(ended.is_err());
+}
+
+#[tokio::test]
+async fn a_guess_that_is_broken_off_is_one_and_the_sender_hears_of_it() {
+    let (sender, receiver) = (Sender::new(RIGHT), receiver());
+    let onward = self::receiver();
+    let connection = onward.transport.connect_unproven(sender.machine.addr).await.unwrap();
+    let middle = Machine::new(|_| Trust::ask(|_| Admission::Guest));
+    // It passes the first message on, and keeps the second for itself.
+    middle.serve(relay(&RpcClient::new(Arc::clone(&connection)), &GUEST_METHODS[..1]));
+    let failed = prove(&mut prover(RIGHT, &receiver), &receiver, middle.addr).await;
+    assert!(matches!(failed, Err(ProveError::Closed)), "{failed:?}");
+    assert_eq!(sender.events(), [], "it may yet come");
+    connection.close(shiplane_wire::Code::NoError);
+    let told = tokio::time::timeout(AMPLE, sender.next_event()).await.expect("the sender hears of it");
+    assert!(matches!(told, CodeEvent::BrokenOff { left: 2, .. }), "{told:?}");
 }
 
 #[tokio::test]

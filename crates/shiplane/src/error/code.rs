@@ -15,7 +15,7 @@ pub(crate) enum CodeFailure {
     NoSender,
     #[error(transparent)]
     Seek(SeekError),
-    #[error("the code was not used in time")]
+    #[error("the code has expired: it was not used in time")]
     Expired,
     #[error("the code was guessed at three times, and is void")]
     Guessed,

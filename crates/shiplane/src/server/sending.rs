@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    convert::Infallible,
     fmt, fs,
     net::SocketAddr,
     path::PathBuf,
@@ -17,10 +18,10 @@ use shiplane_files::internals::{Scanned, Source, SourceRoot};
 use shiplane_protocols::{Compression, TransferMetrics, internals::transfer::TransferOptions};
 use shiplane_reach::internals::{
     Announced, Announcement, Code, CodeEvent, CodeService, CodeState, CodeTerms, GUEST_METHODS, MIN_WORDS,
-    Moment,
+    Moment, meet_seekers,
 };
 use shiplane_rpc::Router;
-use shiplane_transport::{Admission, Identity, PeerId, Trust, internals::blocking};
+use shiplane_transport::{Admission, Identity, PeerId, QuicTransport, Trust, internals::blocking};
 use shiplane_wire::{EntryKind, escape};
 use tokio::sync::{Notify, watch};
 
@@ -131,6 +132,12 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self.with_code(|settings| settings.terms = CodeTerms { ttl: None, receivers: None })
     }
 
+    /// Of what is sent by a code: how long it waits for its next receiver. For tests.
+    #[doc(hidden)]
+    pub fn code_ttl(self, ttl: Duration) -> Self {
+        self.with_code(|settings| settings.terms.ttl = Some(ttl))
+    }
+
     /// Of what is sent by a code: calls `callback` when somebody uses the code: [`Action::change`](crate::Action::change)
     /// is `guessed`, `admitted`, `taken` or `declined`, `path` says who, and `why` is text for people. It must be quick.
     pub fn on_code(self, callback: impl FnMut(&Action) + Send + 'static) -> Self {
@@ -237,12 +244,27 @@ impl Sending {
         drop(blocking::spawn(move || counted.count(&source)));
     }
 
-    /// Announces the code's number on the local network until all is over.
-    pub(super) fn announce(&self, address: SocketAddr) {
+    /// Announces the code's number on the local network until all is over; `false` if it cannot be.
+    pub(super) fn announce(&self, address: SocketAddr) -> bool {
         match Announcement::start(Announced::Code(self.inner.code.code().number()), address) {
-            Ok(announcement) => *lock(&self.inner.announcement) = announcement,
-            Err(error) => tracing::warn!(%error, "receivers on the local network must use --at"),
+            Ok(announcement) => {
+                let is_announced = announcement.is_some();
+                *lock(&self.inner.announcement) = announcement;
+                is_announced
+            }
+            Err(error) => {
+                tracing::info!(%error, "the code is not announced");
+                false
+            }
         }
+    }
+
+    /// Lets receivers on the local network in that a firewall on this side keeps out.
+    pub(super) async fn meet_seekers(&self, transport: Arc<QuicTransport>) -> Infallible {
+        if lock(&self.inner.announcement).is_none() {
+            return std::future::pending().await;
+        }
+        meet_seekers(self.inner.code.code().number(), transport).await
     }
 
     /// Takes the announcement back.
@@ -328,11 +350,19 @@ impl Inner {
                 self.lock_receivers().entry(receiver).or_default();
                 self.tell("admitted", receiver.to_string(), format!("knows the code; from {from}"));
             }
-            CodeEvent::WrongGuess { from, left } => {
-                self.tell("guessed", from.to_string(), format!("wrong code; {left} more tries make it void"));
-            }
+            CodeEvent::WrongGuess { from, left } => self.tell_guess("wrong code", from, left),
+            CodeEvent::BrokenOff { from, left } => self.tell_guess("broken off", from, left),
         }
         self.changed.notify_one();
+    }
+
+    fn tell_guess(&self, what: &str, from: SocketAddr, left: usize) {
+        let why = match left {
+            0 => format!("{what}; that was the last try, and the code is void"),
+            1 => format!("{what}; one more makes the code void"),
+            left => format!("{what}; {left} more make the code void"),
+        };
+        self.tell("guessed", from.to_string(), why);
     }
 
     fn tell(&self, change: &'static str, path: String, why: String) {

@@ -200,6 +200,43 @@ fn what_login_scripts_print_is_no_harm() {
 }
 
 #[test]
+fn what_the_login_files_of_any_shell_print_is_no_harm() {
+    // Each shell reads its own, also where it only runs a command.
+    let files = [
+        ("bash", ".bashrc"),
+        ("zsh", ".zshenv"),
+        ("fish", ".config/fish/config.fish"),
+        ("csh", ".cshrc"),
+        ("tcsh", ".tcshrc"),
+    ];
+    for (shell, file) in files {
+        // Of bash, sshd says that it was started over the network.
+        let forced = format!("exec {shell} -c \"$SSH_ORIGINAL_COMMAND\"");
+        let setup = Setup { forced: Some(&forced), ..Setup::default() };
+        let Some(far) = is_there(shell).then(|| Far::with(&setup)).flatten() else { continue };
+        far.machine.write(file, "echo Welcome; echo hello > $HOME/seen");
+        far.machine.write("file", "file");
+        let here = Machine::new();
+        run(&far, &here, &["get", "far:file"]).done();
+        assert_eq!(fs::read_to_string(here.file("file")).expect("a file"), "file", "{shell}");
+        // Not every bash is built to look.
+        assert!(shell == "bash" || far.machine.file("seen").exists(), "{shell} has read its file");
+        far.is_at_rest();
+    }
+}
+
+#[test]
+fn the_program_is_found_in_the_usual_places_below_the_home_directory() {
+    for place in [".local/bin", ".cargo/bin"] {
+        let Some(far) = Far::with(&Setup { place: Some(place), ..Setup::default() }) else { return };
+        let here = Machine::new();
+        far.machine.write("file", "file");
+        run(&far, &here, &["get", "far:file"]).done();
+        assert_eq!(fs::read_to_string(here.file("file")).expect("a file"), "file");
+    }
+}
+
+#[test]
 fn a_command_that_is_forced_may_be_this_one() {
     let forced = "shiplane serve --stdio-ticket";
     let Some(far) = Far::with(&Setup { forced: Some(forced), ..Setup::default() }) else { return };
@@ -248,6 +285,113 @@ fn a_failed_login_is_not_reported_as_a_failed_program() {
     Run::of(&mut command).failed(7, "cannot start /nonexistent/ssh");
     let mut command = far.command(&here, &["get", "far:x", "--ssh", "ssh 'x"]);
     Run::of(&mut command).failed(2, "quotation mark");
+}
+
+#[test]
+fn a_passphrase_that_nobody_can_be_asked_for_fails_at_once() {
+    let Some(far) = Far::with(&Setup { passphrase: "secret", ..Setup::default() }) else { return };
+    let here = Machine::new();
+    // Without a terminal, an agent and a display.
+    let program = far.command(&here, &["get", "far:x", "--json"]);
+    let mut command = Command::new("setsid");
+    command.arg("--wait").arg(program.get_program()).args(program.get_args()).current_dir(here.file(""));
+    program.get_envs().for_each(|(name, value)| match value {
+        Some(value) => drop(command.env(name, value)),
+        None => drop(command.env_remove(name)),
+    });
+    command.env_remove("SSH_AUTH_SOCK").env_remove("DISPLAY").env_remove("SSH_ASKPASS");
+    let failed = Run::of(&mut command).told(3, "ssh could not log in");
+    assert!(!failed.events().iter().any(|event| event["event"] == "connection_lost"), "{failed:?}");
+    assert_eq!(far.processes().len(), 0);
+}
+
+#[test]
+fn an_address_of_ipv6_reaches_ssh_whole() {
+    let here = Machine::new();
+    let script = here.write("bin/ssh", "#!/bin/sh\nprintf '%s\\n' \"$@\" > args\nexit 255\n");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let ssh = format!("'{}'", script.display());
+    for (target, destination) in [
+        ("root@[2001:db8::3:0]:data/", "root@2001:db8::3:0"),
+        ("[2001:db8::3:0]:data/", "2001:db8::3:0"),
+        ("root@[fe80::1%eth0]:data/", "root@fe80::1%eth0"),
+        ("ssh://root@[fe80::1%25eth0]:2222/data", "root@fe80::1%eth0"),
+    ] {
+        here.run(&["get", target, "--ssh", &ssh]).failed(3, "ssh could not log in");
+        let args = fs::read_to_string(here.file("args")).expect("what ssh was given");
+        let args: Vec<&str> = args.lines().collect();
+        assert!(args.windows(2).any(|pair| pair == ["--", destination]), "{target}: {args:?}");
+        assert_eq!(args.windows(2).any(|pair| pair == ["-p", "2222"]), target.contains("2222"), "{args:?}");
+    }
+}
+
+#[test]
+fn an_sshd_that_listens_is_reached_by_its_address() {
+    let Some(far) = Far::with(&Setup { listen: Some("::1"), ..Setup::default() }) else { return };
+    let here = Machine::new();
+    mixed_tree(&far.machine);
+    let url = format!("ssh://[::1]:{}/~/src", far.port);
+    for source in ["[::1]:src", "root@[::1]:src", &url] {
+        let got = run(&far, &here, &["get", source, "copy", "--json"]).done();
+        let reached = address(&got).parse::<std::net::SocketAddr>().expect("UDP answers");
+        assert!(reached.ip().is_loopback(), "{reached}");
+        assert_same_tree(&here.file("copy"), &far.machine.file("src"));
+        fs::remove_dir_all(here.file("copy")).expect("a directory");
+    }
+    far.is_at_rest();
+}
+
+#[test]
+fn an_address_with_a_zone_is_reached_on_its_link() {
+    let Some(link) = Link::new("zone", false) else { return };
+    let shown = Command::new("ip")
+        .args(["netns", "exec", link.name(0), "ip", "-6", "-o", "addr", "show", "dev", "eth0"])
+        .output()
+        .expect("ip runs");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let ip = shown.split_whitespace().find(|word| word.starts_with("fe80::")).expect("a link-local address");
+    let ip = ip.split('/').next().expect("an address");
+    let (prefix, listen) = (link.prefix(0), format!("{ip}%eth0"));
+    let setup = Setup { sshd_wrapper: &prefix, listen: Some(&listen), ..Setup::default() };
+    let Some(far) = Far::with(&setup) else { return };
+    let here = Machine::new();
+    far.machine.write("file", "file");
+    let source = format!("[{ip}%eth0]:file");
+    let got = Running::start(&mut link.enter(1, &far.command(&here, &["get", &source, "--json"]))).rest();
+    let got = got.done();
+    assert!(address(&got).starts_with(&format!("[{ip}%")), "data goes by UDP: {got:?}");
+    assert_eq!(fs::read_to_string(here.file("file")).expect("a file"), "file");
+}
+
+#[test]
+fn a_link_that_is_cut_in_the_middle_and_comes_back_costs_only_time() {
+    let Some(link) = Link::new("cut", true) else { return };
+    let prefix = link.prefix(0);
+    let setup = Setup { sshd_wrapper: &prefix, listen: Some("10.77.0.1"), ..Setup::default() };
+    let Some(far) = Far::with(&setup) else { return };
+    let here = Machine::new();
+    large(&here, "src/large");
+    for is_udp in [true, false] {
+        // The program there, too, then has no way but ssh.
+        if !is_udp && !link.add_firewall(0, "") {
+            return;
+        }
+        if !is_udp {
+            assert!(link.run(0, &["nft", "add rule inet f in tcp dport 1024-65535 accept"]));
+        }
+        let dest = format!("10.77.0.1:new{is_udp}");
+        let args = ["push", "src", &dest, "--rate", RATE, "--chunk", "64K", "--json"];
+        let mut running = Running::start(&mut link.enter(1, &far.command(&here, &args)));
+        let started = running.event(|event| event["event"] == "started");
+        assert_eq!(started["address"] != "ssh 10.77.0.1", is_udp, "{started}");
+        running.event(|event| event["bytes_done"].as_u64() >= Some(KEPT_BYTES));
+        link.plug(false);
+        running.event(|event| event["event"] == "connection_lost" || event["bytes_per_second"] == 0);
+        link.plug(true);
+        running.rest().done();
+        assert_same_tree(&here.file("src"), &far.machine.file(&format!("new{is_udp}/src")));
+        far.is_at_rest();
+    }
 }
 
 #[test]
@@ -355,6 +499,7 @@ fn the_far_side_ends_when_this_one_is_killed_or_interrupted() {
         for is_killed in [true, false] {
             let running = in_the_middle(&far, &here, &["push", "src", "far:new"]);
             if is_killed {
+                // SIGKILL: nothing can be said to the other side.
                 drop(running);
             } else {
                 running.interrupt();

@@ -1,9 +1,11 @@
-//! A harness: a machine that is reached by a real sshd, which each session starts anew and which listens nowhere.
+//! A harness: a machine that is reached by a real sshd. Each session starts it anew, unless it is to listen.
 
 use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -15,6 +17,9 @@ pub(crate) struct Far {
     pub(crate) machine: Machine,
     /// Keys, configurations, and the directory with the program.
     dir: TempDir,
+    /// Of one that listens.
+    pub(crate) port: u16,
+    listening: Option<Child>,
 }
 
 /// What is special about a far side.
@@ -30,6 +35,12 @@ pub(crate) struct Setup<'a> {
     pub(crate) program: Option<&'a str>,
     /// Whether the program is not to be found.
     pub(crate) is_missing: bool,
+    /// Where the program is below the home directory, if it is not in the PATH.
+    pub(crate) place: Option<&'a str>,
+    /// The address where it listens, as sshd takes it.
+    pub(crate) listen: Option<&'a str>,
+    /// What the user's key is protected with.
+    pub(crate) passphrase: &'a str,
 }
 
 impl Far {
@@ -47,11 +58,16 @@ impl Far {
         };
         // Where sshd runs as root it wants this; elsewhere the attempt does no harm.
         let _ = fs::create_dir_all("/run/sshd");
-        let far = Self { machine: Machine::new(), dir: TempDir::new().expect("a directory") };
-        for key in ["host", "user"] {
+        let mut far = Self {
+            machine: Machine::new(),
+            dir: TempDir::new().expect("a directory"),
+            port: 0,
+            listening: None,
+        };
+        for (key, passphrase) in [("host", ""), ("user", setup.passphrase)] {
             let path = far.path(key);
             let made = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .args(["-q", "-t", "ed25519", "-N", passphrase, "-f"])
                 .arg(path)
                 .status()
                 .expect("ssh-keygen runs");
@@ -72,17 +88,51 @@ impl Far {
                 bin = far.path("bin").display(),
             ),
         );
-        let proxy = format!("{} {sshd} -i -f {}", setup.sshd_wrapper, far.path("sshd_config").display());
+        let reached = match setup.listen {
+            Some(address) => {
+                far.listen(setup.sshd_wrapper, sshd, address);
+                format!("Host *\nPort {}\n", far.port)
+            }
+            None => {
+                let (config, wrapper) = (far.path("sshd_config"), setup.sshd_wrapper);
+                let proxy = format!("{wrapper} {sshd} -i -f {}", config.display());
+                format!("Host far localhost\nHostName localhost\nProxyCommand {proxy}\n")
+            }
+        };
         far.write(
             "ssh_config",
             &format!(
-                "Host far localhost\nHostName localhost\nProxyCommand {proxy}\nIdentityFile {}\nIdentitiesOnly yes\n\
+                "{reached}IdentityFile {}\nIdentitiesOnly yes\n\
                  StrictHostKeyChecking no\nUserKnownHostsFile {}\nLogLevel ERROR\n",
                 far.path("user").display(),
                 far.path("known").display(),
             ),
         );
         Some(far)
+    }
+
+    /// Starts an sshd that listens on a port that was free a moment ago.
+    fn listen(&mut self, wrapper: &str, sshd: &str, address: &str) {
+        for _ in 0..MAX_PORTS {
+            let free = TcpListener::bind("[::]:0").expect("a port").local_addr().expect("an address");
+            let words = wrapper.split_whitespace().chain([sshd, "-D", "-e", "-o", "LogLevel=INFO", "-f"]);
+            let mut words = words.map(std::ffi::OsString::from).collect::<Vec<_>>();
+            words.push(self.path("sshd_config").into());
+            words.extend(
+                [format!("-oPort={}", free.port()), format!("-oListenAddress={address}")].map(Into::into),
+            );
+            let mut command = Command::new(&words[0]);
+            let mut child = command.args(&words[1..]).stderr(Stdio::piped()).spawn().expect("sshd starts");
+            let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+            if said.any(|line| line.is_ok_and(|line| line.contains("Server listening on"))) {
+                // It goes on to write there.
+                std::thread::spawn(move || said.for_each(drop));
+                (self.port, self.listening) = (free.port(), Some(child));
+                return;
+            }
+            let _ = child.wait();
+        }
+        panic!("sshd does not listen on {address}");
     }
 
     fn install(&self, setup: &Setup<'_>) {
@@ -99,8 +149,13 @@ impl Far {
                 setup.wrapper
             ),
         };
-        self.write("bin/shiplane", &script);
-        fs::set_permissions(self.path("bin/shiplane"), Permissions::from_mode(0o755)).expect("a mode");
+        let place = match setup.place {
+            Some(place) => self.machine.file(place),
+            None => self.path("bin"),
+        };
+        fs::create_dir_all(&place).expect("a directory");
+        fs::write(place.join("shiplane"), &script).expect("a file");
+        fs::set_permissions(place.join("shiplane"), Permissions::from_mode(0o755)).expect("a mode");
     }
 
     /// A run of the program on this side.
@@ -148,6 +203,15 @@ impl Far {
     }
 }
 
+impl Drop for Far {
+    fn drop(&mut self) {
+        if let Some(listening) = &mut self.listening {
+            let _ = listening.kill();
+            let _ = listening.wait();
+        }
+    }
+}
+
 pub(crate) fn is_there(program: &str) -> bool {
     let found =
         Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
@@ -162,6 +226,9 @@ fn is_running(id: u32) -> bool {
 
 /// How often the list of processes is looked at.
 const STEP: Duration = Duration::from_millis(20);
+
+/// Others may take the free port first.
+const MAX_PORTS: usize = 10;
 
 /// Far above any deadline of the program.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -8,3 +8,5 @@ mod harness;
 mod jobs;
 mod methods;
 mod serving;
+#[cfg(unix)]
+mod ssh;

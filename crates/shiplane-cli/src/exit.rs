@@ -47,7 +47,7 @@ impl Failure {
                 here(LocalIo, "check the free space and permissions there, or omit --ticket-file")
             }
             Self::Runtime(_) => here(LocalIo, "check the limits of this user (ulimit -a)"),
-            Self::Spool(_) => here(LocalIo, "free space in the directory for temporary files, or set TMPDIR"),
+            Self::Stdin(_) => here(LocalIo, "check what the program's standard input is"),
             #[cfg(feature = "octopii")]
             Self::Octopii(failure) => octopii::diagnosis(failure),
             Self::Unhealthy { .. } => here(Class::Other, "see what is marked as bad above"),

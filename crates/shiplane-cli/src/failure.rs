@@ -24,8 +24,8 @@ pub(crate) enum Failure {
     TicketFile { path: PathBuf, source: io::Error },
     #[error("cannot start threads, timers or signal handling: {0}")]
     Runtime(io::Error),
-    #[error("cannot read standard input into a temporary file: {0}")]
-    Spool(io::Error),
+    #[error("cannot open standard input: {0}")]
+    Stdin(io::Error),
     #[cfg(feature = "octopii")]
     #[error(transparent)]
     Octopii(#[from] octopii::OctopiiFailure),

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, Entry, EntryKind, LeftOutReason, RelPath, Span};
 
@@ -32,6 +32,7 @@ use crate::{
     site::{ReceiveOptions, Site},
     source::SourceRoot,
     space::Need,
+    state::PartedFile,
     store::{ChunkStore, ChunkWriter},
 };
 
@@ -70,6 +71,7 @@ pub(super) struct Parts {
     pub(super) planner: Planner,
     pub(super) matcher: DeltaMatcher,
     pub(super) linked: Arc<LinkedFiles>,
+    pub(super) parted: Mutex<PartedFile>,
     /// Whether what this run finds here, and has not written, must be durable at its end too.
     relies_on_others: AtomicBool,
 }
@@ -190,6 +192,7 @@ impl Destination {
             planner: Planner::new(&site, &store, &publisher, resume, Arc::clone(&linked)),
             linked,
             matcher: DeltaMatcher::new(&site, &store, shared.buffers),
+            parted: Mutex::default(),
             relies_on_others: AtomicBool::new(false),
             site,
             store,
@@ -264,7 +267,7 @@ impl Destination {
     }
 
     /// Leaves the entry out if it alone has failed.
-    fn planned(
+    pub(super) fn planned(
         &self,
         index: u64,
         entry: &Entry,

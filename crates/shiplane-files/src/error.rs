@@ -154,6 +154,16 @@ pub enum DestinationError {
         files: usize,
     },
 
+    /// What was kept before an interruption is gone, and the peer cannot read its input once more. Run the transfer again,
+    /// with the whole input.
+    #[error(
+        "cannot resume {path}: what had arrived of it is gone, and its source cannot be read twice; \
+         run the transfer again"
+    )]
+    NotResumable {
+        /// The file.
+        path: String,
+    },
     /// Another program changed a temporary file. Run the transfer again.
     #[error("another program changed {path} while it was received; run the transfer again")]
     Altered {
@@ -270,6 +280,7 @@ impl DestinationError {
             | Self::NoMemory
             | Self::MassDeletion { .. }
             | Self::TooManyToDelete { .. }
+            | Self::NotResumable { .. }
             | Self::TooLarge { .. } => FaultClass::Refused,
             Self::Duplicate { .. }
             | Self::NoParent { .. }
@@ -314,6 +325,7 @@ impl DestinationError {
             }),
             Self::Busy { .. }
             | Self::NoMemory
+            | Self::NotResumable { .. }
             | Self::TooLarge { .. }
             | Self::MassDeletion { .. }
             | Self::TooManyToDelete { .. }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use shiplane_wire::{Piece, RelPath, Version};
 
-use crate::record::{JournalRecord, KeptChunk};
+use crate::{
+    record::{JournalRecord, KeptChunk},
+    state::UNKNOWN_SIZE,
+};
 
 /// Files that were begun and chunks that were kept, none of it verified at first.
 ///
@@ -125,7 +128,10 @@ impl JournalState {
                 let path_of = |id| self.files.get(&id).map(|file| file.path.clone());
                 let paths: Option<Vec<_>> = chunk.kept.spans.iter().map(|span| path_of(span.id)).collect();
                 let piece = match &chunk.kept.spans[..] {
-                    [span] => Piece::of_file(span.offset_bytes, span.len_bytes, file.size_bytes),
+                    [span] if file.size_bytes != UNKNOWN_SIZE => {
+                        Piece::of_file(span.offset_bytes, span.len_bytes, file.size_bytes)
+                    }
+                    // Those of a file in parts are hashed plainly (SPEC 4.32).
                     _ => None,
                 };
                 Some(Unverified { number, kept: Arc::clone(&chunk.kept), paths: paths?, piece })

@@ -42,17 +42,16 @@ mod finish;
 mod handles;
 mod hard_links;
 mod hash;
+mod in_parts;
 mod journal;
 mod journal_state;
 mod lay_hard_links;
 mod left_out;
 mod leftovers;
 mod made_up;
-mod parallel;
 mod plan;
 mod policy;
 mod publish;
-mod ranges;
 mod rearrange;
 mod recent;
 mod record;
@@ -71,15 +70,13 @@ mod sync;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-#[cfg(unix)]
-use shiplane_platform::internals::disk;
-use shiplane_platform::internals::{self as platform, attributes, names, own_file};
+use shiplane_platform::internals::{self as platform, attributes, names, own_file, parallel};
 
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use shiplane_platform::internals::{Kind, disk_rates, identity_of, retry};
+    pub use shiplane_platform::internals::{Input, Kind, disk_rates, identity_of, retry};
     /// Where a simulation comes between us and the disk.
     #[cfg(unix)]
     pub mod disk {

@@ -16,7 +16,7 @@ use crate::{
     hash::{READ_LEN_BYTES, hash_parts},
     made_up::{self, MadeUpFiles},
     names,
-    platform::{self, Kind, Stat},
+    platform::{self, Input, Kind, Stat},
     scan::Scan,
     shape::Shape,
     sparse,
@@ -259,6 +259,8 @@ enum Content {
     Tree(Arc<Dir>),
     File(OneFile),
     Open(OpenFile),
+    /// Something of unknown length that can be read once, and the name it goes by.
+    Input(Input, RelPath),
     /// Some of what is beneath a directory, in the order in which it is to be listed.
     Listed {
         root: Arc<Dir>,
@@ -276,8 +278,9 @@ struct OpenFile {
 }
 
 impl Source {
-    /// A file that is open for reading and may have no name in any directory, such as what came through a
-    /// pipe and was put aside; it goes by `name`, and its mode is 0644.
+    /// A file that is open for reading and may have no name in any directory, or something that can be read once, such as
+    /// a pipe: whatever is not a regular file at its beginning is read on from where it is. It goes by `name`, and its mode
+    /// is 0644.
     ///
     /// # Errors
     ///
@@ -286,6 +289,12 @@ impl Source {
     pub fn of_open_file(file: File, name: &[u8]) -> Result<Self, SourceError> {
         let refused = |reason| SourceError::PathRefused { reason };
         let name = RelPath::parse(name).map_err(refused)?;
+        let unreadable = |source| SourceError::Unreadable { path: name.to_string(), source };
+        let stat = platform::stat_open(&file).map_err(unreadable)?;
+        if stat.kind == Kind::Special || stat.kind == Kind::File && !one_file::is_whole(&file, &stat) {
+            let (input, shape) = (Input::new(file).map_err(unreadable)?, name.as_bytes().into());
+            return Ok(Self::of(Shape::File { name: shape }, Content::Input(input, name)));
+        }
         let open = OpenFile { file: Arc::new(file), name };
         open.entry()?;
         let name = open.name.as_bytes().into();
@@ -326,7 +335,7 @@ impl Source {
         match &self.content {
             Content::Tree(root) => Some((root, None)),
             Content::File(file) => Some((&file.root, Some((file.path.clone(), file.name.clone())))),
-            Content::Open(_) | Content::Listed { .. } | Content::Several(_) => None,
+            Content::Open(_) | Content::Input(..) | Content::Listed { .. } | Content::Several(_) => None,
         }
     }
 
@@ -342,6 +351,8 @@ impl Source {
             Content::Tree(root) => Scan::tree(root, self.filters.as_ref(), reader).holding(&self.made_up),
             Content::File(file) => Scan::one(file.entry(&self.made_up, reader.as_mut())).reading(reader),
             Content::Open(file) => Scan::one(file.entry()),
+            // Its parts are listed.
+            Content::Input(..) => Scan::listed(Arc::default()),
             Content::Listed { entries, .. } => Scan::listed(Arc::clone(entries)),
             Content::Several(parts) => {
                 let listed = parts.iter().map(|part| part.listed(&self.made_up, reader.as_mut()));
@@ -376,6 +387,11 @@ impl Source {
             }
             Content::File(one) => platform::open_file_following(&one.root, one.path.as_bytes()),
             Content::Open(open) => open.file.try_clone(),
+            Content::Input(input, _) => {
+                let held = input.find(entry.version.part().1);
+                let held = held.ok_or_else(|| SourceError::Vanished { path: entry.path.to_string() })?;
+                return Ok(SourceFile::of_content(held, entry));
+            }
             Content::Several(parts) => several::open(parts, &entry.path),
         };
         let file = SourceFile::new(file.map_err(reopening)?, entry.version, entry.path.clone());
@@ -397,6 +413,7 @@ impl Source {
             Content::Tree(root) | Content::Listed { root, .. } => platform::lives_in_memory(root.as_ref()),
             Content::File(one) => platform::lives_in_memory(one.root.as_ref()),
             Content::Open(open) => platform::lives_in_memory(open.file.as_ref()),
+            Content::Input(..) => true,
             Content::Several(parts) => parts.iter().all(|part| part.root.is_immediate()),
         }
     }

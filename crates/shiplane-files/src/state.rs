@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 
 use shiplane_wire::{Attributes, Entry, LinkTarget, Mtime, RelPath, Version};
 
-use crate::ranges::RangeSet;
+use crate::platform::RangeSet;
 
 /// A file on its way to its final name.
 #[derive(Clone, Debug)]
@@ -45,6 +45,26 @@ pub(super) enum FileState {
     /// It could not be made durable.
     Poisoned,
     /// It could not be written, and will be discarded.
+    LeftOut,
+}
+
+/// How far a file is that comes in parts.
+#[derive(Debug, Default)]
+pub(super) struct PartedFile {
+    pub(super) fate: Option<Fate>,
+    /// The last part, but for its offset; and where the next begins.
+    pub(super) last: Option<(Version, Mtime)>,
+    pub(super) end_bytes: u64,
+}
+
+/// What becomes of the parts of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Wanted,
+    /// Another file is there, and stays.
+    Kept,
+    /// A file is there that may not be replaced: each part must be the same as what it has in that place.
+    Compared,
     LeftOut,
 }
 
@@ -167,6 +187,11 @@ impl ActiveFile {
         }
     }
 
+    /// Its size, as far as that is known.
+    pub(super) fn known_bytes(&self) -> u64 {
+        if self.size_bytes == UNKNOWN_SIZE { 0 } else { self.size_bytes }
+    }
+
     /// Whether nothing of it is to come though it is not empty.
     pub(super) fn is_all_hole(&self) -> bool {
         self.size_bytes > 0 && self.hole_bytes == self.size_bytes
@@ -182,6 +207,9 @@ impl ActiveFile {
         self.mode | OWNER_MODE
     }
 }
+
+/// The size of a file that comes in parts, until the last is here. No file is so long.
+pub(super) const UNKNOWN_SIZE: u64 = u64::MAX;
 
 /// What is taken of a peer's mode of a file: no setuid, setgid or sticky bit.
 pub(super) const FILE_MODES: u32 = 0o777;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use shiplane_wire::RelPath;
+use shiplane_wire::{Mtime, RelPath};
 
 pub use self::writer::ChunkWriter;
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     resolve::Created,
     site::Site,
     space::{Need, Needs},
-    state::{ActiveFile, FileState},
+    state::{ActiveFile, FileState, UNKNOWN_SIZE},
 };
 
 /// Keeps chunks of files until they are published.
@@ -90,7 +90,7 @@ impl ChunkStore {
             return Err(DestinationError::NotWanted { entry });
         }
         if !file.is_created {
-            let missing_bytes = file.size_bytes.saturating_sub(file.kept.len_bytes());
+            let missing_bytes = file.known_bytes().saturating_sub(file.kept.len_bytes());
             lock(&self.needs).add(file.id, device, file.target.parent(), missing_bytes);
         }
         state.files.insert(entry, file);
@@ -136,6 +136,18 @@ impl ChunkStore {
             file.state = FileState::Complete;
         }
         Ok((missing, file.kept.len_bytes()))
+    }
+
+    /// The end of a file of unknown size is known. Gives whether it is complete, and `false` if it was left out.
+    pub(super) fn end(&self, entry: u64, size_bytes: u64, mtime: Mtime) -> Result<bool, DestinationError> {
+        let mut state = lock(&self.state);
+        let file = state.files.get_mut(&entry).filter(|file| file.state == FileState::Filling);
+        let Some(file) = file else { return Ok(false) };
+        if !file.kept.covers(size_bytes) {
+            return Err(DestinationError::Unfinished { files: 1 });
+        }
+        (file.size_bytes, file.mtime, file.state) = (size_bytes, mtime, FileState::Complete);
+        Ok(true)
     }
 
     /// Notes bytes of a file that came from elsewhere than a chunk, unless it was given up meanwhile. Gives how many
@@ -298,9 +310,9 @@ impl ChunkStore {
             result => result,
         };
         lock(&self.needs).settle(file.id);
-        self.occupied_bytes.fetch_add(file.size_bytes, Ordering::Relaxed);
+        self.occupied_bytes.fetch_add(file.known_bytes(), Ordering::Relaxed);
         created.map_err(|error| {
-            self.site.failed_writing(Operation::Create, &file.target, file.size_bytes, error)
+            self.site.failed_writing(Operation::Create, &file.target, file.known_bytes(), error)
         })
     }
 
@@ -364,6 +376,9 @@ impl ChunkStore {
 
     /// Asks for all of a large file's space at once: a full disk shows now, and the file is in one piece.
     fn allocate(&self, file: &ActiveFile, open: &File) -> Result<(), DestinationError> {
+        if file.size_bytes == UNKNOWN_SIZE {
+            return Ok(());
+        }
         let is_large = file.size_bytes >= self.site.options.chunk_len_bytes;
         // Space that is set aside would fill the holes.
         let allocated = if is_large && file.hole_bytes == 0 {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shiplane_wire::{Digest, Entry, EntryKind, Holes, LinkTarget, Mtime, RelPath, Version};
 
@@ -157,6 +157,12 @@ impl Sizes {
     pub fn is_true(self, size_bytes: u64) -> bool {
         self == Self::True || self == Self::TrueUnlessEmpty && size_bytes > 0
     }
+}
+
+/// The time of the system's clock.
+pub fn now() -> Mtime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Mtime { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
 }
 
 /// Whether the size of an open file is that of its content. What the kernel makes up occupies nothing.

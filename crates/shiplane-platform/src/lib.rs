@@ -1,5 +1,5 @@
 //! System calls on files and directories, one module for each platform, and what stands right above them: names,
-//! attributes, small files of our own, and the hook by which a simulation fails the calls.
+//! attributes, small files of our own, inputs that can be read once, and the hook by which a simulation fails the calls.
 //!
 //! All of it is part of the engine of shiplane-files, and public with the feature `internals` alone.
 
@@ -18,9 +18,12 @@ mod attributes;
 mod calls;
 #[cfg(unix)]
 mod disk;
+mod input;
 mod measure;
 mod names;
 mod own_file;
+mod parallel;
+mod ranges;
 mod watch;
 
 /// What the other crates of this workspace are built from. It may change at any time.
@@ -40,7 +43,13 @@ pub mod internals {
     pub mod own_file {
         pub use crate::own_file::*;
     }
+    /// Blocking work on a few threads.
+    pub mod parallel {
+        pub use crate::parallel::*;
+    }
+    pub use crate::input::{Input, InputParts, Part};
     pub use crate::measure::{DiskRates, disk_rates};
+    pub use crate::ranges::RangeSet;
     pub use crate::watch::{Excludes, TreeWatch, Unwatched, WatchLimit, WatchRules};
     /// Where a simulation comes between us and the disk.
     #[cfg(unix)]

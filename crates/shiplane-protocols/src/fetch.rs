@@ -15,12 +15,12 @@ use crate::{
     Compression, Direction,
     filters::OpenFilters,
     methods::{
-        CALL_BUDGET, FETCH_OPEN, FetchOpen, PING, REDEEM, RedeemRequest, chosen_digest, offered_digests,
-        random_transfer_id,
+        CALL_BUDGET, FETCH_OPEN, FetchOpen, PING, REDEEM, RedeemRequest, TransferShape, chosen_digest,
+        offered_digests, random_transfer_id,
     },
     metrics::Counting,
     transfer::{
-        EventFn, FilesReport, Target, TransferError, TransferOptions, next_records,
+        EventFn, FilesReport, ProtocolFault, Target, TransferError, TransferOptions, next_records,
         receiver::{Opening, invite, receive},
     },
 };
@@ -173,6 +173,9 @@ impl Fetch {
         };
         let opened = client.call_typed(FETCH_OPEN, &request, CALL_BUDGET).await.map_err(FetchError::Open)?;
         let digest = chosen_digest(options.digest, opened.digest).map_err(TransferError::from)?;
+        if matches!(opened.shape, TransferShape::Parts { .. }) {
+            return Err(TransferError::from(ProtocolFault::UnwantedParts).into());
+        }
         let shape = Shape::from(opened.shape);
         let compression = options.compression;
         Ok(Self { client: client.clone(), path, shape, filters, claim, compression, digest, invites })

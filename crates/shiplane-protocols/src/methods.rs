@@ -77,9 +77,17 @@ pub(crate) struct FetchOpened {
 /// What a transfer consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum TransferShape {
-    File { name: Vec<u8> },
-    Directory { name: Vec<u8> },
+    File {
+        name: Vec<u8>,
+    },
+    Directory {
+        name: Vec<u8>,
+    },
     Contents,
+    /// A file of unknown length, which comes in parts (SPEC 4.32). Only pushes have it.
+    Parts {
+        name: Vec<u8>,
+    },
 }
 
 /// The body of [`PUSH_OPEN`].
@@ -252,7 +260,7 @@ impl From<&Shape> for TransferShape {
 impl From<TransferShape> for Shape {
     fn from(shape: TransferShape) -> Self {
         match shape {
-            TransferShape::File { name } => Self::File { name },
+            TransferShape::File { name } | TransferShape::Parts { name } => Self::File { name },
             TransferShape::Directory { name } => Self::Directory { name },
             TransferShape::Contents => Self::Contents,
         }
@@ -374,6 +382,7 @@ pub(crate) fn not_taken(error: &DestinationError) -> Fault {
         DestinationError::Busy { .. } | DestinationError::NoMemory => FaultCode::Busy,
         DestinationError::TooLarge { .. } | DestinationError::TooManyToDelete { .. } => FaultCode::TooLarge,
         DestinationError::MassDeletion { .. } => FaultCode::MassDeletion,
+        DestinationError::NotResumable { .. } => FaultCode::NotResumable,
         DestinationError::ParentMissing { .. } => FaultCode::NotFound,
         DestinationError::NoSpace { .. }
         | DestinationError::NoInodes { .. }

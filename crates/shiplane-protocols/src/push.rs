@@ -375,6 +375,7 @@ fn is_final(code: FaultCode) -> bool {
         | FaultCode::SourceChanged
         | FaultCode::MassDeletion
         | FaultCode::AttributesRefused
+        | FaultCode::NotResumable
         | FaultCode::ReadOnly => true,
         FaultCode::Internal
         | FaultCode::UnknownMethod
@@ -389,6 +390,7 @@ fn is_final(code: FaultCode) -> bool {
 
 fn shape(source: &Source, name: Option<&Vec<u8>>) -> TransferShape {
     match (source.shape(), name) {
+        (Shape::File { name }, _) if source.input().is_some() => TransferShape::Parts { name: name.clone() },
         (Shape::File { name }, _) => TransferShape::File { name: name.clone() },
         (Shape::Directory { .. } | Shape::Contents, Some(name)) => {
             TransferShape::Directory { name: name.clone() }

@@ -146,6 +146,8 @@ fault_codes! {
     MassDeletion = 19, "too much to delete";
     /// The peer carries no owners, access lists and extended attributes, or takes none from others.
     AttributesRefused = 20, "attributes refused";
+    /// What was kept before an interruption is gone, and the source cannot be read twice.
+    NotResumable = 21, "cannot be resumed";
 }
 
 /// 1 KiB: a sentence or two with a path of middling length.

@@ -266,8 +266,12 @@ impl Connection {
         PushJob::new(self.clone(), Content::Paths(paths))
     }
 
-    /// Pushes the content of an open file to the file that [`PushJob::to`] names. What comes from a stream has to be
-    /// written to a temporary file first: its size must be known, and parts of it may have to be sent again.
+    /// Pushes the content of an open file to the file that [`PushJob::to`] names.
+    ///
+    /// It may be anything that can be read, such as a pipe. Whatever is not a regular file at its beginning is read once,
+    /// from where it is to its end, by a thread that ends with it; 24 MiB of it are held in memory until the server has
+    /// them. It may be silent for any time. The file gets its name when all of it has arrived. The job resumes after a
+    /// lost connection as long as the server has what was let go of here; another job cannot resume it.
     pub fn push_file(&self, file: File) -> PushJob {
         PushJob::new(self.clone(), Content::File(file))
     }

@@ -21,6 +21,9 @@ directories are created. The same command run again finds the same place and cha
   shiplane push photos me@host:backup   over ssh; backup is in the home directory there
 
 Standard input goes to the file of TARGET: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end.
+It is sent as it is read, and may be silent for any time. The file appears at the end of the input,
+also if the program that writes it has failed: see pipefail of your shell. A lost connection is
+resumed, but another run cannot read the input again: it needs all of it.
 
 Without TARGET, the ticket is read from --ticket-file or from the variable SHIPLANE_TICKET. Both
 hide it from the process list. To resume an interrupted run, repeat the command.";

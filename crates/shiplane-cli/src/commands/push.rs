@@ -1,7 +1,7 @@
 //! `shiplane push PATH... TARGET`
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::transfer::{self, Transfer, report_of};
 use crate::doctor::Way;
-use crate::events::{Event, Limited, Phase};
+use crate::events::{Event, Limited};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::progress::OutputMode;
@@ -27,26 +27,28 @@ async fn push(settings: PushSettings, stop: CancellationToken) -> Result<(), Fai
 }
 
 async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
-    // Before the server is dialled, because reading standard input may take long.
-    let content = tokio::select! {
-        content = Content::of(settings.pushed.clone(), job) => content?,
-        () = stop.cancelled() => return Err(Failure::Interrupted),
-    };
     let destination = escape(settings.target.path());
     let (target, client) = (settings.target.clone(), settings.client.builder());
     let transfer = Transfer::connect(job, target, client, destination, &stop).await?;
-    let directory = content.directory();
+    // Where the disk is that it comes from.
+    let directory = match &settings.pushed {
+        Pushed::Paths(paths) => paths.first().map_or_else(|| Path::new("."), PathBuf::as_path),
+        Pushed::Stdin => Path::new("."),
+    };
     let predicted = transfer.predict(&settings.common, &[Way::ToServer], directory, &stop).await?;
     let prepare = |push: PushJob, consented: bool| {
         let push = push.durable(settings.durability.is_durable());
         with_common!(with_existing!(push, &settings.existing, consented), &settings.common, job, stop)
     };
-    let pushed = match content {
-        Content::Paths(paths) => {
+    let pushed = match settings.pushed {
+        Pushed::Paths(paths) => {
             let push = || transfer.connection().push(paths.clone());
             transfer.run_agreed(|consented| prepare(push(), consented)).await
         }
-        Content::Spooled(file) => transfer.run(prepare(transfer.connection().push_file(file), false)).await,
+        Pushed::Stdin => {
+            let input = stdin().map_err(Failure::Stdin)?;
+            transfer.run(prepare(transfer.connection().push_file(input), false)).await
+        }
     };
     transfer.close(&pushed).await;
     if let Some(report) = report_of(&pushed) {
@@ -77,38 +79,11 @@ fn done(job: &Arc<Job>, report: &Report, dry_run: bool) {
     });
 }
 
-/// What is pushed; standard input is a temporary file by now.
-enum Content {
-    Paths(Vec<PathBuf>),
-    Spooled(File),
-}
-
-impl Content {
-    /// Where the disk is that it comes from.
-    fn directory(&self) -> &Path {
-        match self {
-            Self::Paths(paths) => paths.first().map_or_else(|| Path::new("."), PathBuf::as_path),
-            Self::Spooled(_) => Path::new("."),
-        }
-    }
-
-    async fn of(pushed: Pushed, job: &Job) -> Result<Self, Failure> {
-        match pushed {
-            Pushed::Paths(paths) => Ok(Self::Paths(paths)),
-            Pushed::Stdin => {
-                job.phase(Phase::Spooling);
-                let spooling = tokio::task::spawn_blocking(|| spool(io::stdin().lock()));
-                let file = spooling.await.map_err(|_| Failure::Interrupted)?.map_err(Failure::Spool)?;
-                Ok(Self::Spooled(file))
-            }
-        }
-    }
-}
-
-/// Copies all input into an unnamed temporary file: its length must be known, and parts may be sent again.
-fn spool(mut input: impl Read) -> io::Result<File> {
-    let mut file = tempfile::tempfile()?;
-    io::copy(&mut input, &mut file)?;
-    file.rewind()?;
-    Ok(file)
+/// Standard input as a file: that of the standard library reads ahead.
+fn stdin() -> io::Result<File> {
+    #[cfg(unix)]
+    let input = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?;
+    #[cfg(windows)]
+    let input = std::os::windows::io::AsHandle::as_handle(&io::stdin()).try_clone_to_owned()?;
+    Ok(input.into())
 }

@@ -33,6 +33,9 @@ mod filters;
 #[cfg(target_os = "linux")] // Only there is writable memory what `ulimit -d` limits.
 #[cfg(test)]
 mod hostile;
+#[cfg(target_os = "linux")] // Only there is writable memory what `ulimit -d` limits.
+#[cfg(test)]
+mod input;
 #[cfg(test)]
 mod inspect;
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! Sources of one file: beneath a directory, or open already.
 
 use std::fs::File;
+use std::io::Seek;
 
-use shiplane_wire::{Entry, EntryKind};
+use shiplane_wire::{Entry, EntryKind, Holes, Version};
 
-use super::{OneFile, OpenFile};
+use super::{Content, OneFile, OpenFile, Source};
 use crate::{
     attributes::AttributesReader,
     error::SourceError,
     made_up::MadeUpFiles,
-    platform::{self, Kind, Stat},
+    platform::{self, Input, Kind, Stat},
     sparse,
 };
 
@@ -53,6 +54,51 @@ impl OneFile {
             found => Err(SourceError::NotServable { path: self.name.to_string(), found }),
         }
     }
+}
+
+impl Source {
+    /// What it is read from, if it is of unknown length and can be read once.
+    pub fn input(&self) -> Option<&Input> {
+        match &self.content {
+            Content::Input(input, _) => Some(input),
+            Content::Tree(_)
+            | Content::File(_)
+            | Content::Open(_)
+            | Content::Listed { .. }
+            | Content::Several(_) => None,
+        }
+    }
+
+    /// The parts of that, each of which is an entry (SPEC 4.32). Waits for each. None if there is no such input.
+    pub fn parts(&self) -> impl Iterator<Item = Result<Entry, SourceError>> + use<> {
+        let input = match &self.content {
+            Content::Input(input, name) => Some((input.id(), name.clone(), input.parts())),
+            _ => None,
+        };
+        input.into_iter().flat_map(|(id, name, parts)| {
+            parts.map(move |part| {
+                let part =
+                    part.map_err(|source| SourceError::Unreadable { path: name.to_string(), source })?;
+                Ok(Entry {
+                    kind: EntryKind::File,
+                    mode: NEW_FILE_MODE,
+                    size_bytes: part.content.len() as u64,
+                    mtime: platform::now(),
+                    version: Version::of_part(id, part.offset_bytes),
+                    path: name.clone(),
+                    target: None,
+                    first: None,
+                    holes: Holes::default(),
+                    attributes: None,
+                })
+            })
+        })
+    }
+}
+
+/// Whether all of a regular file is to be read, and its size is that of its content.
+pub(super) fn is_whole(mut file: &File, stat: &Stat) -> bool {
+    file.stream_position().is_ok_and(|at| at == 0) && platform::has_true_size(file, stat)
 }
 
 /// As most programs make files under most umasks.

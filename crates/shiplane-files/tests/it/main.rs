@@ -20,6 +20,7 @@ mod metadata;
 mod mishaps;
 #[cfg(target_os = "linux")]
 mod orphaned_temps;
+mod parts;
 mod resolve;
 mod resume;
 mod several;

@@ -33,13 +33,14 @@ use crate::{
     Compression, Direction,
     filters::AgreedFilters,
     methods::{
-        PushDone, PushOpen, PushOpened, PushSent, PushSettle, Step, agree_digest, check_attributes, denied,
-        failed, not_served, not_taken,
+        PushDone, PushOpen, PushOpened, PushSent, PushSettle, Step, TransferShape, agree_digest,
+        check_attributes, denied, failed, not_served, not_taken,
     },
     metrics::Counting,
     transfer::{
         TransferError, TransferOptions,
         receiver::{Opening, Received, invite, receive},
+        target::Target,
     },
 };
 
@@ -103,6 +104,8 @@ struct Agreed {
 struct PreparedPush {
     claim: Claim,
     destination: Destination,
+    /// It is one file of unknown length.
+    is_in_parts: bool,
     name: TargetClaim,
     /// Nothing is there yet.
     invites: Option<ReceiveReservation>,
@@ -214,6 +217,7 @@ impl FileServer {
         let (peer, connection) = (context.peer, Arc::clone(&context.connection));
         let under_way = self.activity.begin(peer, ServedJob::Push, escape(&target).to_string());
         let max_bytes = writing.limits.max_transfer_bytes;
+        let is_in_parts = matches!(request.shape, TransferShape::Parts { .. });
         let shared = self.memory().of_destinations(peer);
         let sent_memory = self.memory().of_requests(peer);
         let opening = blocking::spawn(move || {
@@ -234,8 +238,9 @@ impl FileServer {
             Ok::<_, DestinationError>(PreparedPush {
                 claim,
                 destination,
+                is_in_parts,
                 name,
-                invites: if is_fresh { invite(&connection) } else { None },
+                invites: if is_fresh && !is_in_parts { invite(&connection) } else { None },
                 job: under_way,
                 _filters_memory: filters_memory,
                 _space: reserved,
@@ -374,7 +379,8 @@ async fn take(
     options: &TransferOptions,
 ) -> Result<Received, TransferError> {
     let timeouts = connection.config().timeouts();
-    let PreparedPush { claim, destination, name, invites, job, _filters_memory, _space } = prepared;
+    let PreparedPush { claim, destination, is_in_parts, name, invites, job, _filters_memory, _space } =
+        prepared;
     let (stop, timeout) = (name.give_up(), timeouts.header);
     let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
     let records = tokio::select! {
@@ -384,7 +390,8 @@ async fn take(
     let options = TransferOptions { chunk_len_bytes: destination.chunk_len_bytes(), ..options.clone() };
     let events = job.events(Direction::Received);
     let opening = Opening { claim, records, invites };
-    let received = receive(opening, timeouts.progress, destination.into(), &options, events, stop).await;
+    let target = if is_in_parts { Target::in_parts(destination) } else { destination.into() };
+    let received = receive(opening, timeouts.progress, target, &options, events, stop).await;
     received.map_err(|error| error.explained(connection))
 }
 
@@ -393,7 +400,8 @@ fn done(received: &Received, durable: bool) -> PushDone {
         received: PushSent { transfer_digest: *received.transfer_digest.as_bytes(), chunks: received.chunks },
         durable,
         entries: received.entries,
-        total_bytes: received.total_bytes,
+        // What came in parts may have begun in an earlier transfer.
+        total_bytes: received.total_bytes.max(received.summary.published_bytes),
         published_files: received.summary.published_files,
         identical_files: received.summary.identical_files,
         kept_files: received.summary.kept_files,

@@ -85,6 +85,9 @@ pub enum ProtocolFault {
         /// What it chose.
         bits: u8,
     },
+    /// It answered a fetch with a file of unknown length.
+    #[error("a file of unknown length cannot be fetched")]
+    UnwantedParts,
     /// It sent a chunk that was not wanted, or one twice.
     #[error("chunk {index} was not requested")]
     UnwantedChunk {

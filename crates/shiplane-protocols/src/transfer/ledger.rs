@@ -31,6 +31,7 @@ pub(super) struct Ledger {
     /// Entries that are wanted and have not got their names.
     unpublished: BTreeSet<u64>,
     released: u64,
+    release_step: u64,
     /// What has been freed and the provider was not told of.
     unreleased_bytes: u64,
     /// Failed at the source: their spans are not wanted again.
@@ -64,7 +65,8 @@ impl Wanted {
 }
 
 impl Ledger {
-    pub(super) fn new(lanes: usize, chunk_len_bytes: u64) -> Self {
+    /// `releases_each`: the provider holds what entries contain until it is told that they are not needed any more.
+    pub(super) fn new(lanes: usize, chunk_len_bytes: u64, releases_each: bool) -> Self {
         Self {
             lanes: lanes.max(1),
             packer: Packer::new(chunk_len_bytes),
@@ -78,6 +80,7 @@ impl Ledger {
             unplanned: BTreeSet::new(),
             unpublished: BTreeSet::new(),
             released: 0,
+            release_step: if releases_each { 1 } else { RELEASE_STEP },
             unreleased_bytes: 0,
             failed: BTreeSet::new(),
         }
@@ -283,7 +286,7 @@ impl Ledger {
     /// The lowest entry that is still needed, if that has moved far enough to be worth a record.
     pub(super) fn release(&mut self) -> Option<u64> {
         let below = self.lowest_needed();
-        if below < self.released + RELEASE_STEP && self.unreleased_bytes < RELEASE_STEP_BYTES {
+        if below < self.released + self.release_step && self.unreleased_bytes < RELEASE_STEP_BYTES {
             return None;
         }
         self.released = below;
@@ -348,7 +351,7 @@ mod tests {
     }
 
     fn with_entries(lanes: usize, entries: u64) -> Ledger {
-        let mut ledger = Ledger::new(lanes, 1);
+        let mut ledger = Ledger::new(lanes, 1, false);
         for _ in 0..entries {
             ledger.admit(COST);
             let entry = ledger.entry_came(COST).unwrap();
@@ -438,15 +441,33 @@ mod tests {
 
     #[test]
     fn a_provider_that_sends_more_entries_than_were_admitted_is_stopped() {
-        let mut ledger = Ledger::new(1, 1);
+        let mut ledger = Ledger::new(1, 1, false);
         let mut sent = || (0..200_000).take_while(|_| ledger.entry_came(4608).is_ok()).count() as u64;
         assert_eq!(sent(), limits::FIRST_ENTRY_BYTES / 4608);
-        let mut ledger = Ledger::new(1, 1);
+        let mut ledger = Ledger::new(1, 1, false);
         ledger.admit(limits::FIRST_ENTRY_BYTES);
         assert!(ledger.may_expect_entries());
         let mut sent = || (0..200_000).take_while(|_| ledger.entry_came(4608).is_ok()).count() as u64;
         assert_eq!(sent(), 2 * limits::FIRST_ENTRY_BYTES / 4608);
-        assert!(!Ledger { came_bytes: 61 << 10, ..Ledger::new(1, 1) }.may_expect_entries());
+        assert!(!Ledger { came_bytes: 61 << 10, ..Ledger::new(1, 1, false) }.may_expect_entries());
+    }
+
+    #[test]
+    fn parts_are_released_one_by_one() {
+        let mut ledger = Ledger::new(4, 1, true);
+        for entry in 0..2 {
+            assert_eq!(ledger.entry_came(COST), Ok(entry));
+            ledger.planned(entry);
+            want(&mut ledger, entry..entry + 1);
+        }
+        assert_eq!(ledger.release(), None);
+        (0..2).for_each(|_| _ = ledger.next_want().unwrap());
+        for entry in 0..2 {
+            ledger.chunk_stored(entry);
+            ledger.published(entry);
+            assert_eq!(ledger.release(), Some(entry + 1));
+        }
+        assert_eq!(ledger.release(), None);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(super) enum Turn {
     Peers { files: u64 },
     /// The peer, which reads this many bytes because of what this side has sent or asked for, and says that it lives.
     PeersWork { bytes: u64 },
+    /// The peer, whose input may have nothing to give for as long as it likes; and says that it lives.
+    PeersInput,
     /// The peer, which decides about files of this many bytes, makes them durable, or has no room for more; and says
     /// that it lives.
     PeersChoice { bytes: u64 },
@@ -93,6 +95,10 @@ impl ProgressWatch {
                 self.began = (self.began + since).min(now);
                 self.heard = (self.heard + since).min(now);
                 false
+            }
+            Turn::PeersInput => {
+                self.began = (self.began + since).min(now);
+                self.is_silent(now)
             }
             Turn::Peers { files } => {
                 let windows = files.div_ceil(FILES_A_WINDOW).clamp(1, MAX_FILE_WINDOWS);
@@ -249,6 +255,17 @@ mod tests {
         }
         now += 3 * SECOND;
         assert!(watch.is_stalled(PEERS, now), "what it has had before counts");
+    }
+
+    #[test]
+    fn an_input_may_be_idle_for_ever_but_its_peer_may_not_be_silent() {
+        assert_eq!(lasts(Turn::PeersInput, |watch, now| watch.heard(now)), None);
+        assert_eq!(lasts(Turn::PeersInput, |_, _| ()), Some(31));
+        let (mut watch, now) = watch();
+        let later = now + 1000 * SECOND;
+        watch.heard(later);
+        assert!(!watch.is_stalled(Turn::PeersInput, later));
+        assert!(!watch.is_stalled(PEERS, later + SECOND), "the peer's time begins when it has something");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod entries;
 mod events;
 mod lanes;
+mod listing;
 mod offering;
 mod presence;
 mod provided;
@@ -15,25 +16,23 @@ mod written;
 use std::{
     collections::VecDeque,
     num::NonZeroU64,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use shiplane_files::internals::{LinkPolicy, Scanned, Source, SourceError, TopDirectory};
+use shiplane_files::internals::{Input, Scanned, Source, SourceError, TopDirectory};
 use shiplane_transport::internals::{BiStream, blocking};
 use shiplane_transport::{PeerConnection, SendChunkError, StreamError};
 use shiplane_wire::{
-    Digest, DigestAlgorithm, ProviderRecord, ReceiverRecord, RelPath, Span, TransferHasher, TransferId,
+    Digest, DigestAlgorithm, Entry, ProviderRecord, ReceiverRecord, RelPath, Span, TransferHasher, TransferId,
 };
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 
 pub(crate) use self::provided::Provided;
 use self::{
     entries::{Entries, NamesMemory},
     events::left_out_there,
+    listing::{Listing, ScanBatch},
     offering::Offering,
     presence::Presence,
     provided::Done,
@@ -74,9 +73,10 @@ pub(crate) async fn provide(
     let (written, unanswered) = Unanswered::new();
     let shared = (options, load.steps(), written);
     let outlet = Outlet::new(connection, transfer, Arc::clone(&source), shared, quota.compressed());
+    let scan = Listing::start(&source, options.links, NamesMemory::of(&quota), Arc::clone(&scanned_entries));
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
-        scan: Some(start_scan(&source, options.links, NamesMemory::of(&quota), Arc::clone(&scanned_entries))),
+        scan: Some(scan),
         scanned_entries,
         watch,
         load,
@@ -143,7 +143,7 @@ struct Provider {
     events: EventFn,
     records: RecordSender,
     /// Batches from the scanning thread, until the scan is complete.
-    scan: Option<mpsc::Receiver<ScanBatch>>,
+    scan: Option<Listing>,
     /// What the scanning thread has come by.
     scanned_entries: Arc<AtomicU64>,
     watch: ProgressWatch,
@@ -186,8 +186,6 @@ struct Sent {
     only_entry: Option<u64>,
     outcome: Result<Delivered, ChunkFailure>,
 }
-
-type ScanBatch = Result<Vec<Scanned>, SourceError>;
 
 impl Provider {
     async fn run(
@@ -253,10 +251,18 @@ impl Provider {
             return Turn::Peers { files: 0 };
         }
         let is_listing = self.scan.is_some() && self.listed.is_empty();
+        if is_listing && self.source.input().is_some_and(Input::is_full) {
+            return Turn::PeersChoice { bytes: self.total_bytes() };
+        }
         if is_listing || !self.digests.is_empty() || !self.signature_jobs.is_idle() {
             return Turn::Ours;
         }
-        Turn::PeersChoice { bytes: self.total_bytes }
+        Turn::PeersChoice { bytes: self.total_bytes() }
+    }
+
+    /// What the receiver decides about: of an input also what came before the first part.
+    fn total_bytes(&self) -> u64 {
+        self.source.input().map_or(self.total_bytes, Input::read_bytes)
     }
 
     /// Counts what has moved since the last time: what was queued, and what has arrived.
@@ -276,6 +282,7 @@ impl Provider {
             Some(ReceiverRecord::WantDigest { entry }) => self.on_want_digest(entry),
             Some(ReceiverRecord::Release { below }) => {
                 self.shrinking.release(below);
+                self.release_input(below);
                 let (released, freed_bytes) = self.entries.release(below)?;
                 self.quota.give_back_of_entries(freed_bytes);
                 self.watch.moved(released.saturating_mul(ENTRY_BYTES), Instant::now());
@@ -307,6 +314,15 @@ impl Provider {
                 self.on_want_signatures(span, average_bytes)
             }
             None => Err(ProtocolFault::WrongEnd.into()),
+        }
+    }
+
+    /// Lets go of parts that the receiver has.
+    fn release_input(&mut self, below: u64) {
+        let last = below.checked_sub(1).and_then(|last| self.entries.file(last).ok());
+        if let (Some(input), Some(last)) = (self.source.input(), last) {
+            let (_, offset_bytes) = last.version.part();
+            input.release(offset_bytes + last.size_bytes);
         }
     }
 
@@ -467,67 +483,12 @@ impl Provider {
     }
 }
 
-/// Lists the source on a blocking thread, in batches.
-fn start_scan(
-    source: &Arc<Source>,
-    links: LinkPolicy,
-    names: NamesMemory,
-    scanned_entries: Arc<AtomicU64>,
-) -> mpsc::Receiver<ScanBatch> {
-    let (outlet, batches) = mpsc::channel(SCAN_BATCHES_AHEAD);
-    let source = Arc::clone(source);
-    blocking::spawn_waiting(move || {
-        let count = |_: &_| _ = scanned_entries.fetch_add(1, Ordering::Relaxed);
-        let mut scan = source.scan();
-        scan.take_links(links);
-        scan.link_names(Box::new(names));
-        let mut scan = scan.inspect(count);
-        loop {
-            let batch: ScanBatch = next_of(&mut scan).collect();
-            let last = !matches!(&batch, Ok(entries) if !entries.is_empty());
-            let failed = batch.is_err();
-            if (!last || failed) && blocking::send(&outlet, batch).is_err() {
-                return; // The transfer is over.
-            }
-            if last {
-                return;
-            }
-        }
-    });
-    batches
-}
-
-/// As many as make a batch.
-fn next_of<S>(scan: &mut S) -> impl Iterator<Item = Result<Scanned, SourceError>> + '_
-where
-    S: Iterator<Item = Result<Scanned, SourceError>>,
-{
-    let (mut len, mut cost_bytes) = (0, 0);
-    std::iter::from_fn(move || {
-        if len >= SCAN_BATCH_LEN || cost_bytes >= SCAN_BATCH_BYTES {
-            return None;
-        }
-        let next = scan.next()?;
-        len += 1;
-        cost_bytes += match &next {
-            Ok(Scanned::Entry(entry)) => entry.cost_bytes(),
-            Ok(Scanned::LeftOut { path, .. }) => path.as_str().len() as u64,
-            Ok(Scanned::Top(_)) | Err(_) => 0,
-        };
-        Some(next)
-    })
-}
-
-async fn next_batch(scan: &mut Option<mpsc::Receiver<ScanBatch>>) -> Option<ScanBatch> {
-    scan.as_mut()?.recv().await
+async fn next_batch(scan: &mut Option<Listing>) -> Option<ScanBatch> {
+    scan.as_mut()?.next().await
 }
 
 /// Blocking: reads a whole file.
-fn digest_of(
-    source: &Source,
-    entry: &shiplane_wire::Entry,
-    digest: DigestAlgorithm,
-) -> Result<Digest, SourceError> {
+fn digest_of(source: &Source, entry: &Entry, digest: DigestAlgorithm) -> Result<Digest, SourceError> {
     let file = source.open(entry)?;
     let digest = file.digest_of_data(entry, digest)?;
     file.check_unchanged()?;
@@ -540,20 +501,11 @@ pub(super) const MAX_CHUNK_ATTEMPTS: u32 = 3;
 /// Whole files hashed on request at a time; the receiver asks for no more than half of this.
 pub(super) const MAX_DIGESTS_UNDER_WAY: usize = 64;
 
-/// Large enough that a batch's hand-over costs nothing, small enough to start sending at once.
-const SCAN_BATCH_LEN: usize = 256;
-
 /// 64 KiB: what waits longer than that to be written has a receiver that takes no more entries for now.
 const MAX_BACKLOG_BYTES: usize = 64 << 10;
 
 /// 128 KiB: a receiver that has not read that much gets no answers any more, and is not heard until it reads.
 const MAX_UNREAD_BYTES: usize = 2 * MAX_BACKLOG_BYTES;
 
-/// 128 KiB: what a batch may count as, where paths are long.
-const SCAN_BATCH_BYTES: u64 = 128 << 10;
-
 /// 2,048: of two wants of the smallest files, so that the next is there when a lane is free.
 const MAX_QUEUED_SPANS: usize = 2048;
-
-/// Batches that the scan may be ahead of the records stream.
-const SCAN_BATCHES_AHEAD: usize = 4;

@@ -91,12 +91,13 @@ pub(crate) async fn receive(
         records: RecordSender::new(records.send, timeout),
         planner: Planner::start(target.share()),
         publisher: Publisher::start(target.share()),
-        ledger: Ledger::new(options.lanes, options.chunk_len_bytes),
+        ledger: Ledger::new(options.lanes, options.chunk_len_bytes, target.is_in_parts()),
         pace: ChunkPace::new(options.lanes, options.chunk_len_bytes, Instant::now()),
         deltas: Deltas::new(quota.signatures()),
         quota,
         reserved: HashMap::new(),
-        ahead: Some(Vec::new()),
+        // No more parts may come before the first are taken.
+        ahead: (!target.is_in_parts()).then(Vec::new),
         offers: invites.map(Offers::new),
         early: Early::default(),
         declined: HashSet::new(),
@@ -252,7 +253,11 @@ impl Receiver {
         let awaits_offers = self.offers.as_ref().is_some_and(Offers::may_expect_more);
         let awaits_entries =
             awaits_offers || !self.unended.is_empty() || !self.ended && self.ledger.may_expect_entries();
-        if awaits_entries || self.ledger.under_way() > 0 || !self.chunks.is_empty() {
+        let awaits_chunks = self.ledger.under_way() > 0 || !self.chunks.is_empty();
+        if awaits_entries && !awaits_chunks && self.target.is_in_parts() {
+            return Turn::PeersInput;
+        }
+        if awaits_entries || awaits_chunks {
             return Turn::Peers { files: self.ledger.most_files_wanted() as u64 };
         }
         Turn::Ours
@@ -369,6 +374,9 @@ impl Receiver {
 
     fn on_failed(&mut self, entry: u64, reason: LeftOutReason) -> Result<(), TransferError> {
         self.ledger.entry_failed(entry)?;
+        if self.target.is_in_parts() {
+            return Err(ProtocolFault::UnknownEntry { entry }.into());
+        }
         if let Some(compared) = self.comparing.remove(&entry) {
             self.paths.insert(entry, compared.path);
             self.ledger.planned(entry);

@@ -1,5 +1,6 @@
 //! Where a transfer lands: a directory tree, one stream, or nowhere. All of it blocks and runs on blocking threads.
 
+mod parts;
 mod stream;
 mod writes;
 
@@ -12,8 +13,11 @@ use shiplane_files::internals::{
 use shiplane_wire::{Digest, Durability, Entry, LeftOutReason, Span, Stored, Verified};
 
 pub use self::stream::OutputStream;
-use self::stream::StreamWriter;
 pub(super) use self::writes::{RELEASE_GRACE, WriteTracker};
+use self::{
+    parts::{PartWriter, PartedTarget},
+    stream::StreamWriter,
+};
 
 /// Where a transfer lands.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ enum Output {
         destination: Destination,
         is_part: bool,
     },
+    /// One file of unknown length.
+    Parts(PartedTarget),
     Stream(OutputStream),
     /// Nothing is written.
     Comparison(Comparison),
@@ -52,6 +58,7 @@ impl fmt::Debug for Listing {
 /// Takes one chunk.
 pub(super) enum Writer {
     Files(ChunkWriter),
+    Parts(PartWriter),
     Stream(StreamWriter),
 }
 
@@ -78,7 +85,8 @@ impl Target {
                 let destination = destination.with_filters(Arc::clone(filters));
                 Self { output: Output::Files { destination, is_part }, ..self }
             }
-            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => self,
+            // Of one file, filters exclude nothing.
+            Output::Parts(_) | Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => self,
         }
     }
 
@@ -90,6 +98,16 @@ impl Target {
     /// Gives each entry that the peer lists to `list`, and asks for none of them.
     pub fn listing(list: ListFn) -> Self {
         Self::at(Output::Listing(Listing(list)))
+    }
+
+    /// A destination of one file, which comes in parts.
+    pub(crate) fn in_parts(destination: Destination) -> Self {
+        Self::at(Output::Parts(PartedTarget::new(destination)))
+    }
+
+    /// Whether what comes is one file in parts.
+    pub(super) fn is_in_parts(&self) -> bool {
+        matches!(self.output, Output::Parts(_))
     }
 
     /// A destination that others finish.
@@ -104,7 +122,9 @@ impl Target {
     /// What is promised of what lands here.
     pub(crate) fn durability(&self) -> Durability {
         match &self.output {
-            Output::Files { destination, .. } => destination.durability(),
+            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
+                destination.durability()
+            }
             Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Durability::Verified,
         }
     }
@@ -121,7 +141,9 @@ impl Target {
     /// Takes what is said of the directory that all of it is in.
     pub(super) fn plan_top(&self, top: TopDirectory) -> Result<(), DestinationError> {
         match &self.output {
-            Output::Files { destination, .. } => destination.plan_top(top),
+            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
+                destination.plan_top(top)
+            }
             Output::Stream(_) => Err(DestinationError::NotRequested { path: ".".to_owned() }),
             Output::Comparison(_) | Output::Listing(_) => Ok(()),
         }
@@ -131,6 +153,7 @@ impl Target {
     pub(super) fn plan(&self, index: u64, entry: &Entry) -> Result<Plan, DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.plan(index, entry),
+            Output::Parts(parts) => parts.plan(index, entry),
             Output::Stream(stream) => stream.plan(entry),
             Output::Comparison(comparison) => comparison.plan(entry),
             Output::Listing(Listing(list)) => {
@@ -149,6 +172,7 @@ impl Target {
     ) -> Result<Plan, DestinationError> {
         match &self.output {
             Output::Comparison(comparison) => comparison.compare(entry, theirs),
+            Output::Parts(parts) => parts.destination.compare_part(entry, theirs),
             Output::Files { .. } | Output::Stream(_) | Output::Listing(_) => {
                 self.files(index)?.compare(index, entry, theirs)
             }
@@ -176,7 +200,7 @@ impl Target {
     fn files(&self, entry: u64) -> Result<&Destination, DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => Ok(destination),
-            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => {
+            Output::Parts(_) | Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => {
                 Err(DestinationError::NotWanted { entry })
             }
         }
@@ -185,7 +209,9 @@ impl Target {
     /// Checks that `missing_bytes` fit.
     pub(super) fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
         match &self.output {
-            Output::Files { destination, .. } => destination.reserve(missing_bytes),
+            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
+                destination.reserve(missing_bytes)
+            }
             Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok(()),
         }
     }
@@ -195,14 +221,17 @@ impl Target {
         match &self.output {
             Output::Files { destination, .. } => destination.file_len_bytes(entry),
             Output::Stream(stream) => stream.file_len_bytes(),
-            Output::Comparison(_) | Output::Listing(_) => None,
+            // Chunks of parts are hashed plainly.
+            Output::Parts(_) | Output::Comparison(_) | Output::Listing(_) => None,
         }
     }
 
     /// Whether chunks are written without ever waiting for a disk, so that it may be done between two packets.
     pub(super) fn is_immediate(&self) -> bool {
         match &self.output {
-            Output::Files { destination, .. } => destination.is_immediate(),
+            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
+                destination.is_immediate()
+            }
             Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => false,
         }
     }
@@ -211,6 +240,7 @@ impl Target {
     pub(super) fn writer(&self, chunk: u64, spans: &[Span]) -> Result<Writer, DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.chunk_writer(chunk, spans).map(Writer::Files),
+            Output::Parts(parts) => parts.writer(chunk, spans).map(Writer::Parts),
             Output::Stream(stream) => Ok(Writer::Stream(stream.writer(spans))),
             Output::Comparison(_) | Output::Listing(_) => Err(DestinationError::NotWanted { entry: chunk }),
         }
@@ -220,14 +250,18 @@ impl Target {
     pub(super) fn publish(&self, entries: &[u64]) -> Result<Vec<u64>, DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.publish(entries),
-            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok(entries.to_vec()),
+            Output::Parts(_) | Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => {
+                Ok(entries.to_vec())
+            }
         }
     }
 
     /// What was left out here since the last time, and how many more there were.
     pub(super) fn take_left_out(&self) -> Result<(Vec<LeftOut>, u64), DestinationError> {
         match &self.output {
-            Output::Files { destination, .. } => destination.take_left_out(),
+            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
+                destination.take_left_out()
+            }
             Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok((Vec::new(), 0)),
         }
     }
@@ -235,7 +269,9 @@ impl Target {
     /// Removes what there is of an entry that was left out.
     pub(super) fn discard_left_out(&self, entry: u64) -> Result<(), DestinationError> {
         match &self.output {
-            Output::Files { destination, .. } => destination.discard_left_out(entry),
+            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
+                destination.discard_left_out(entry)
+            }
             Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok(()),
         }
     }
@@ -244,6 +280,8 @@ impl Target {
     pub(super) fn discard(&self, entry: u64, reason: LeftOutReason) -> Result<(), DestinationError> {
         match &self.output {
             Output::Files { destination, .. } => destination.discard(entry, reason),
+            // Without one of its parts it is not that file.
+            Output::Parts(_) => Err(DestinationError::NotWanted { entry }),
             Output::Stream(stream) => {
                 stream.discard();
                 Ok(())
@@ -254,14 +292,18 @@ impl Target {
 
     /// The transfer has failed: what takes long may end early, in any error. Nothing more is asked for.
     pub(super) fn abandon(&self) {
-        if let Output::Files { destination, .. } = &self.output {
+        if let Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) =
+            &self.output
+        {
             destination.abandon();
         }
     }
 
     /// Something is left out, at the peer if its path, escaped, is given.
     pub(super) fn is_left_out(&self, reason: LeftOutReason, there: Option<&str>) {
-        if let Output::Files { destination, .. } = &self.output {
+        if let Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) =
+            &self.output
+        {
             destination.is_left_out(reason, there);
         }
     }
@@ -272,6 +314,10 @@ impl Target {
             Output::Files { destination, is_part: false } => destination.finish(),
             Output::Files { destination, is_part: true } => {
                 destination.lay_hard_links().map(|()| Summary::default())
+            }
+            Output::Parts(PartedTarget { destination, .. }) => {
+                destination.end_parts()?;
+                destination.finish()
             }
             Output::Stream(stream) => stream.finish(),
             Output::Comparison(comparison) => comparison.finish().map(|()| Summary::default()),
@@ -284,6 +330,7 @@ impl Writer {
     pub(super) fn write(&mut self, data: &[u8]) -> Result<(), DestinationError> {
         match self {
             Self::Files(writer) => writer.write(data),
+            Self::Parts(writer) => writer.write(data),
             Self::Stream(writer) => {
                 writer.write(data);
                 Ok(())
@@ -295,6 +342,7 @@ impl Writer {
     pub(super) fn commit(self, verified: Verified) -> Result<(Stored, Vec<u64>), DestinationError> {
         match self {
             Self::Files(writer) => writer.commit(verified),
+            Self::Parts(writer) => writer.commit(verified),
             Self::Stream(writer) => writer.commit(verified),
         }
     }

@@ -66,6 +66,7 @@ pub(crate) enum TransferShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
     Contents,
+    Parts { name: Vec<u8> },
 }
 
 /// A transport that trusts everybody and waits for `patience`.

@@ -2,6 +2,7 @@
 //! lost.
 
 mod answers;
+mod input;
 pub(crate) mod names;
 mod resuming;
 
@@ -47,9 +48,10 @@ pub(crate) fn source(path: &Path) -> Source {
 
 /// A file with that name and content, wherever it is.
 pub(crate) fn file(name: &str, content: &[u8]) -> Source {
-    use std::io::Write;
+    use std::io::{Seek, Write};
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(content).unwrap();
+    file.rewind().unwrap();
     Source::of_open_file(file, name.as_bytes()).unwrap()
 }
 

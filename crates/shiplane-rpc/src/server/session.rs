@@ -291,6 +291,7 @@ fn reset_code(fault: FaultCode) -> Code {
         | FaultCode::ReadOnly
         | FaultCode::MassDeletion
         | FaultCode::AttributesRefused
+        | FaultCode::NotResumable
         | FaultCode::Other(_) => Code::Cancelled,
     }
 }

@@ -365,6 +365,22 @@ impl Version {
         Self(bytes)
     }
 
+    /// That of a part of a file of unknown length (SPEC 4.32): `id` tells the file from all others.
+    pub fn of_part(id: [u8; 8], offset_bytes: u64) -> Self {
+        let mut bytes = [0; Self::LEN_BYTES];
+        bytes[..8].copy_from_slice(&id);
+        bytes[8..].copy_from_slice(&offset_bytes.to_le_bytes());
+        Self(bytes)
+    }
+
+    /// Which file the part is of, and where it begins.
+    pub fn part(&self) -> ([u8; 8], u64) {
+        let (mut id, mut offset_bytes) = ([0; 8], [0; 8]);
+        id.copy_from_slice(&self.0[..8]);
+        offset_bytes.copy_from_slice(&self.0[8..]);
+        (id, u64::from_le_bytes(offset_bytes))
+    }
+
     /// The version in wire format.
     pub const fn as_bytes(&self) -> &[u8; Self::LEN_BYTES] {
         &self.0

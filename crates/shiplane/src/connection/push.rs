@@ -61,7 +61,7 @@ pub struct PushJob {
 pub(crate) enum Content {
     /// Files and directories, into a directory.
     Paths(Vec<PathBuf>),
-    /// The content of an open file, to a file.
+    /// The content of an open file or pipe, to a file.
     File(File),
 }
 
@@ -360,8 +360,9 @@ fn open_file(file: File, target: &[u8]) -> Result<Offer, Cause> {
         None if target.is_empty() => return Err(Cause::ContentUnnamed),
         None => (&target[..0], target),
     };
-    let total_bytes = file.metadata().ok().map(|found| found.len());
+    let len_bytes = file.metadata().map(|found| found.len());
     let source = Source::of_open_file(file, name).map_err(Cause::Source)?;
+    let total_bytes = len_bytes.ok().filter(|_| source.input().is_none());
     Ok(Offer { source, path: path.to_vec(), name: None, total_bytes, source_name: b"-".to_vec() })
 }
 

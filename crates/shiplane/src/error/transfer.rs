@@ -270,6 +270,7 @@ pub(super) fn answered(code: FaultCode) -> Diagnosis {
             (Unreachable, "try again later")
         }
         FaultCode::SourceChanged | FaultCode::Gone => (Other, AGAIN),
+        FaultCode::NotResumable => (Other, "run the same command again, with the whole input"),
         FaultCode::SourceIo | FaultCode::SinkIo | FaultCode::NoSpace => {
             (Other, "ask the server's owner to check its disk and permissions")
         }
@@ -319,6 +320,7 @@ pub(super) fn destination(error: &DestinationError) -> Diagnosis {
         DestinationError::TooManyHardLinks { .. } => "get it in parts if the links matter",
         DestinationError::Busy { .. } | DestinationError::NoMemory => "wait for the other run, or stop it",
         DestinationError::MassDeletion { .. } => MASS_DELETION,
+        DestinationError::NotResumable { .. } => AGAIN,
         DestinationError::TooManyToDelete { .. } => "copy the directories in it one by one",
         DestinationError::TooLarge { .. } => "get fewer files at a time",
         DestinationError::NoSpace { .. }

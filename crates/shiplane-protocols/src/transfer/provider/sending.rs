@@ -278,7 +278,7 @@ impl Outlet {
         let (reader, failed) = self.reader(spans, &begun.memory);
         let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let progress = self.progress(begun, content_bytes, content_bytes);
-        let piece = piece_of(spans);
+        let piece = self.piece_of(spans);
         *known = self.known_digest(piece);
         let piece = piece.map(|(_, piece)| piece);
         let told = self.written.of(tag.index, None);
@@ -303,7 +303,7 @@ impl Outlet {
         let (reader, failed) = self.reader(spans, &Reservation::UNCOUNTED);
         let compression = self.compression;
         let reading = self.reading.clone();
-        let hasher = self.digest.chunk_hasher(piece_of(spans).map(|(_, piece)| piece));
+        let hasher = self.digest.chunk_hasher(self.piece_of(spans).map(|(_, piece)| piece));
         let compress = move || reading.count(|| EncodedSource::compress(reader, compression, hasher));
         let compressed = blocking::spawn(compress).await;
         let compressed = compressed.map_err(|_| given_up())?.map_err(|error| unread(&failed, error))?;
@@ -320,6 +320,11 @@ impl Outlet {
             .buffer_len_bytes(memory.buffer_len_bytes())
     }
 
+    /// Of an input there are none: nobody knows the length of the file that they would be of.
+    fn piece_of<'a>(&self, spans: &'a [FileSpan]) -> Option<(&'a Entry, Piece)> {
+        piece_of(spans).filter(|_| self.source.input().is_none())
+    }
+
     fn known_digest(&self, piece: Option<(&Entry, Piece)>) -> Option<Digest> {
         let (cache, (entry, piece)) = self.digest_cache.as_ref().zip(piece)?;
         cache.find(entry, &piece)
@@ -331,13 +336,13 @@ impl Outlet {
     }
 
     fn learn_digest(&self, spans: &[FileSpan], cells: &[Digest]) {
-        if let Some((cache, (entry, piece))) = self.digest_cache.as_ref().zip(piece_of(spans)) {
+        if let Some((cache, (entry, piece))) = self.digest_cache.as_ref().zip(self.piece_of(spans)) {
             cache.learn(entry, &piece, cells);
         }
     }
 
     fn refute_digest(&self, spans: &[FileSpan], stale: Digest) {
-        if let Some((cache, (entry, piece))) = self.digest_cache.as_ref().zip(piece_of(spans)) {
+        if let Some((cache, (entry, piece))) = self.digest_cache.as_ref().zip(self.piece_of(spans)) {
             cache.refute(entry, &piece, stale);
         }
     }

@@ -26,6 +26,7 @@ impl Receiver {
             self.records.push(&want)?;
         }
         let is_last = self.ended || (self.is_held_back() && self.ledger.under_way() == 0);
+        let is_last = is_last || self.target.is_in_parts();
         if is_last && self.ahead.is_none() && self.ledger.all_planned() {
             self.ledger.flush();
         }

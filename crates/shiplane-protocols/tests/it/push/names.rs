@@ -34,6 +34,7 @@ pub(crate) enum RawShape {
     File { name: Vec<u8> },
     Directory { name: Vec<u8> },
     Contents,
+    Parts { name: Vec<u8> },
 }
 
 /// The answer: 0 ready, 1 known.
@@ -103,7 +104,9 @@ async fn a_malformed_path_or_name_is_refused_and_nothing_is_made() {
             assert_eq!(refused(&client, &raw(1, path, shape)).await, FaultCode::PathRefused, "{path:?}");
         }
         // As a name below a directory that would have to be made first.
-        for shape in [RawShape::File { name: path.to_vec() }, RawShape::Directory { name: path.to_vec() }] {
+        let name = || path.to_vec();
+        let file = RawShape::File { name: name() };
+        for shape in [file, RawShape::Directory { name: name() }, RawShape::Parts { name: name() }] {
             assert_eq!(refused(&client, &raw(1, b"new", shape)).await, FaultCode::PathRefused, "{path:?}");
         }
     }

@@ -91,6 +91,14 @@ fn a_file_with_other_names_and_holes_has_these_bytes() {
 }
 
 #[test]
+fn the_version_of_a_part_has_these_bytes() {
+    let version = Version::of_part(*b"\xa0id of i", 0x0102_0304);
+    assert_eq!(version.as_bytes(), b"\xa0id of i\x04\x03\x02\x01\0\0\0\0");
+    assert_eq!(version.part(), (*b"\xa0id of i", 0x0102_0304));
+    assert_eq!(Version::from_bytes([0xff; 16]).part(), ([0xff; 8], u64::MAX));
+}
+
+#[test]
 fn an_entry_that_breaks_a_rule_is_neither_sent_nor_taken() {
     let nanos = 1_000_000_000;
     let mtime = Mtime { secs: 0, nanos };

@@ -9,7 +9,7 @@ use std::thread;
 use crate::disk;
 
 /// Applies `work` to every item, on a few threads if there are several, and gives the results in order.
-pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = if items.len() > 1 { threads().min(items.len()) } else { 1 };
     if threads == 1 {
         return items.iter().map(work).collect();
@@ -32,7 +32,7 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) 
 }
 
 /// Does two things at the same time, or one after the other where work has one thread only.
-pub(crate) fn join<A, B: Send>(one: impl FnOnce() -> A, other: impl FnOnce() -> B + Send) -> (A, B) {
+pub fn join<A, B: Send>(one: impl FnOnce() -> A, other: impl FnOnce() -> B + Send) -> (A, B) {
     if threads() <= 1 {
         let one = one();
         return (one, other());

@@ -6,11 +6,11 @@ use std::ops::Range;
 ///
 /// Chunks arrive nearly in order, so there are few ranges whatever the file's size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RangeSet(Vec<Range<u64>>);
+pub struct RangeSet(Vec<Range<u64>>);
 
 impl RangeSet {
     /// Adds `range`; an empty one changes nothing.
-    pub(super) fn insert(&mut self, range: Range<u64>) {
+    pub fn insert(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
@@ -26,28 +26,28 @@ impl RangeSet {
     }
 
     /// Number of offsets in the set.
-    pub(super) fn len_bytes(&self) -> u64 {
+    pub fn len_bytes(&self) -> u64 {
         self.0.iter().map(|range| range.end - range.start).sum()
     }
 
     /// Its ranges, in order.
-    pub(super) fn ranges(&self) -> &[Range<u64>] {
+    pub fn ranges(&self) -> &[Range<u64>] {
         &self.0
     }
 
     /// Whether all of `range` is in the set.
-    pub(super) fn contains(&self, range: &Range<u64>) -> bool {
+    pub fn contains(&self, range: &Range<u64>) -> bool {
         let at = self.0.partition_point(|kept| kept.end < range.end);
         range.is_empty() || self.0.get(at).is_some_and(|kept| kept.start <= range.start)
     }
 
     /// Whether nothing is in the set.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// What of `0..size_bytes` is not in the set, in order.
-    pub(super) fn missing(&self, size_bytes: u64) -> Vec<Range<u64>> {
+    pub fn missing(&self, size_bytes: u64) -> Vec<Range<u64>> {
         let mut missing = Vec::new();
         let mut at = 0;
         for kept in &self.0 {
@@ -66,7 +66,7 @@ impl RangeSet {
     }
 
     /// Whether all of `0..size_bytes` is in the set.
-    pub(super) fn covers(&self, size_bytes: u64) -> bool {
+    pub fn covers(&self, size_bytes: u64) -> bool {
         size_bytes == 0 || self.0.first().is_some_and(|first| first.start == 0 && first.end >= size_bytes)
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     left_out::LeftOut,
     names::JobKey,
     plan::{Plan, Planner},
-    platform::{self, Kind},
+    platform::{self, Kind, Need},
     policy::{Admission, FileEvent, Policy},
     publish::Publisher,
     resolve::ResolvedDestination,
@@ -31,7 +31,6 @@ use crate::{
     shape::Shape,
     site::{ReceiveOptions, Site},
     source::SourceRoot,
-    space::Need,
     state::PartedFile,
     store::{ChunkStore, ChunkWriter},
 };

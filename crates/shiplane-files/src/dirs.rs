@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use cap_std::fs::Dir;
 use shiplane_wire::RelPath;
 
-use crate::{lock, platform, recent::Recent};
+use crate::{
+    lock,
+    platform::{self, Recent},
+};
 
 /// A directory beneath the destination directory, held open.
 #[derive(Debug)]

@@ -1,20 +1,22 @@
 //! Filters: which paths of a tree take part in a transfer.
 
 mod ignore_files;
-mod patterns;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cap_std::fs::Dir;
 use shiplane_wire::{Hasher, PathRefused, RelPath, escape};
 use thiserror::Error;
 
-use crate::platform::{Kind, Stat};
+use crate::{
+    lock,
+    platform::{self, Kind, Patterns, Stat},
+};
 
 pub(crate) use ignore_files::IgnoreFiles;
-use {ignore_files::IgnoreMemory, patterns::Patterns};
+use ignore_files::IgnoreMemory;
 
 /// What filters are made of, as the two sides tell each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -257,6 +259,66 @@ impl Walk {
     }
 }
 
+/// What filters exclude of a tree, path by path and in no order, ignore files included. Remembers some of those.
+#[derive(Debug)]
+pub(crate) struct TreeFilters {
+    filters: Arc<Filters>,
+    root: Arc<Dir>,
+    /// By their directories.
+    ignore_files: Mutex<HashMap<Vec<u8>, Option<IgnoreFiles>>>,
+    memory: IgnoreMemory,
+}
+
+impl TreeFilters {
+    pub(crate) fn new(filters: Arc<Filters>, root: Arc<Dir>) -> Self {
+        Self { filters, root, ignore_files: Mutex::default(), memory: IgnoreMemory::default() }
+    }
+
+    /// Whether a path, or a directory above it, is excluded. Of very deep paths that is not found out.
+    pub(crate) fn excludes(&self, path: &RelPath, is_directory: bool) -> bool {
+        let above: Vec<_> = std::iter::successors(path.parent(), RelPath::parent).collect();
+        if above.len() > MAX_DEPTH {
+            return false;
+        }
+        above.iter().rev().any(|above| self.excludes_itself(above, true))
+            || self.excludes_itself(path, is_directory)
+    }
+
+    /// Whether the file at a path decides what is excluded. What was remembered is forgotten then.
+    pub(crate) fn is_changed_by(&self, path: &[u8]) -> bool {
+        let name = path.rsplit(|byte| *byte == b'/').next();
+        let governs = self.filters.rules.ignore_files && name.is_some_and(ignore_files::is_one);
+        if governs {
+            lock(&self.ignore_files).clear();
+        }
+        governs
+    }
+
+    fn excludes_itself(&self, path: &RelPath, is_directory: bool) -> bool {
+        if let Some(is_excluded) = self.filters.decide(path, is_directory) {
+            return is_excluded;
+        }
+        let (bytes, mut known) = (path.as_bytes(), lock(&self.ignore_files));
+        let levels = (0..bytes.len()).rev().filter(|at| *at == 0 || bytes[*at] == b'/');
+        let mut levels = levels.filter(|_| self.filters.rules.ignore_files);
+        let decided = levels.find_map(|len| {
+            if known.len() >= MAX_REMEMBERED {
+                known.clear();
+            }
+            let files = known.entry(bytes[..len].to_vec()).or_insert_with(|| self.read(&bytes[..len]));
+            files.as_ref()?.decide(&bytes[len..], is_directory)
+        });
+        decided.unwrap_or(false)
+    }
+
+    /// What cannot be read excludes nothing.
+    fn read(&self, path: &[u8]) -> Option<IgnoreFiles> {
+        let opened =
+            if path.is_empty() { self.root.try_clone() } else { platform::open_dir(&self.root, path) };
+        IgnoreFiles::of(&opened.ok()?, &self.memory).ok()?
+    }
+}
+
 /// Whether a list has the path, one above it or, for a directory, one below it.
 fn covers(listed: &BTreeSet<Vec<u8>>, path: &[u8], is_directory: bool) -> bool {
     let mut separators = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
@@ -313,6 +375,12 @@ pub const MAX_IGNORE_FILES_BYTES: usize = 2 << 20;
 
 /// 768 KiB: with the rest of the call, below the 1 MiB of an envelope.
 const MAX_LIST_LEN_BYTES: usize = 768 << 10;
+
+/// 64: the work grows with the third power of it.
+const MAX_DEPTH: usize = 64;
+
+/// 1,024 directories: those of the paths that change at a time.
+const MAX_REMEMBERED: usize = 1024;
 
 /// The length of a text in a call.
 const TEXT_COST_BYTES: usize = 8;

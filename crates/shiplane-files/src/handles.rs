@@ -4,7 +4,11 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::{error::DestinationError, lock, platform, recent::Recent};
+use crate::{
+    error::DestinationError,
+    lock,
+    platform::{self, Recent},
+};
 
 /// Keeps the last files open, so that each chunk of a large file need not open it again.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! Lists the files of a provider.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     hard_links::FirstNames,
     made_up::MadeUpFiles,
     names,
-    platform::{self, Kind, Names, Position, Sizes, Stat},
+    platform::{self, ChangedPaths, Kind, Names, Position, Sizes, Stat},
     policy::LinkPolicy,
     sparse,
 };
@@ -90,6 +90,8 @@ pub struct Scan {
     /// The file system of what was looked at last, and which of its sizes are true.
     file_system: (u64, Sizes),
     made_up: MadeUpFiles,
+    /// If only a part is listed: which.
+    selected: Option<Arc<ChangedPaths>>,
 }
 
 /// One of several roots: a name, if it has one, and what has it.
@@ -112,6 +114,8 @@ struct Level {
     handle: Handle,
     path_len: usize,
     ignore_files: Option<IgnoreFiles>,
+    /// The names that are looked at, if not all.
+    selected: Option<VecDeque<Vec<u8>>>,
 }
 
 /// How files with several names are listed.
@@ -162,6 +166,7 @@ impl Scan {
             entries: 0,
             file_system: (u64::MAX, Sizes::True),
             made_up: MadeUpFiles::default(),
+            selected: None,
         }
     }
 
@@ -237,6 +242,27 @@ impl Scan {
         self.filters.iter_mut().for_each(Walk::forget_missing);
     }
 
+    /// Lists only these paths, the directories above them, and what is below those that are to be listed with that. They are
+    /// not looked for in directories that are none any more.
+    pub(super) fn select(&mut self, paths: Arc<ChangedPaths>) {
+        self.selected = Some(paths);
+        let selected = self.selected_in(b"", false);
+        self.levels.iter_mut().for_each(|level| level.selected = selected.clone());
+    }
+
+    /// The names that are looked at in a directory; `None` for all.
+    fn selected_in(&self, directory: &[u8], is_within: bool) -> Option<VecDeque<Vec<u8>>> {
+        let paths = self.selected.as_ref().filter(|_| !is_within)?;
+        if paths.get(directory) == Some(&true) {
+            return None;
+        }
+        let prefix = if directory.is_empty() { Vec::new() } else { [directory, b"/"].concat() };
+        let below = paths.range(prefix.clone()..).map_while(|(path, _)| path.strip_prefix(&prefix[..]));
+        let names = below.filter_map(|path| path.split(|byte| *byte == b'/').next());
+        let names: BTreeSet<_> = names.filter(|name| !name.is_empty()).collect();
+        Some(names.into_iter().map(<[u8]>::to_vec).collect())
+    }
+
     /// The own files that were found.
     pub fn take_own(&mut self) -> Vec<RelPath> {
         self.own.as_mut().map(std::mem::take).unwrap_or_default()
@@ -251,18 +277,27 @@ impl Scan {
     /// Gives where in the path the name begins.
     fn next_name(&mut self) -> io::Result<Option<usize>> {
         self.reopen()?;
-        let Some(Level { handle: Handle::Open { names, .. }, path_len, .. }) = self.levels.last_mut() else {
+        let Some(Level { handle: Handle::Open { names, .. }, path_len, selected, .. }) =
+            self.levels.last_mut()
+        else {
             return Ok(None);
         };
         self.path.truncate(*path_len);
         let name_at = if *path_len == 0 { 0 } else { *path_len + 1 };
         let path = &mut self.path;
-        let read = names.next(|name| {
+        let mut push = |name: &[u8]| {
             if name_at > 0 {
                 path.push(b'/');
             }
             path.extend_from_slice(name);
-        });
+        };
+        let read = match selected {
+            Some(selected) => selected.pop_front().map(|name| {
+                push(&name);
+                Ok(())
+            }),
+            None => names.next(push),
+        };
         Ok(read.transpose()?.map(|()| name_at))
     }
 
@@ -389,7 +424,9 @@ impl Scan {
             let entered = platform::open_dir(dir, &name)
                 .and_then(|dir| Level::open(dir, self.path.len(), self.filters.as_ref()));
             match entered {
-                Ok(level) => {
+                Ok(mut level) => {
+                    let is_within = self.levels.last().is_some_and(|above| above.selected.is_none());
+                    level.selected = self.selected_in(&self.path, is_within);
                     self.levels.push(level);
                     return Ok(());
                 }
@@ -545,7 +582,7 @@ impl Level {
     fn open(dir: Dir, path_len: usize, filters: Option<&Walk>) -> io::Result<Self> {
         let names = Names::of(&dir)?;
         let ignore_files = filters.map_or(Ok(None), |filters| filters.enter(&dir))?;
-        Ok(Self { handle: Handle::Open { dir, names }, path_len, ignore_files })
+        Ok(Self { handle: Handle::Open { dir, names }, path_len, ignore_files, selected: None })
     }
 
     /// Closes it so that it can be opened again, if the platform can do that.

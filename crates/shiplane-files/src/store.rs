@@ -19,11 +19,10 @@ use crate::{
     journal::Journal,
     left_out::LeftOut,
     lock,
-    platform::{self, Kind},
+    platform::{self, Kind, Need, Needs},
     record::Batch,
     resolve::Created,
     site::Site,
-    space::{Need, Needs},
     state::{ActiveFile, FileState, UNKNOWN_SIZE},
 };
 

@@ -7,7 +7,7 @@
 //!    whether it is still so. [`Manifest`] is that list, [`Changes`] what has changed of it.
 //! 2. [`plan`](fn@plan) is pure: what is to be done on both sides, and why; [`plan_one_way`] is the same in one direction. [`BaseStore`] remembers what was common.
 //! 3. [`Dataset`]: a directory with its list, its base and its lock. [`Work`]: one side's part of the plan, step by step.
-//! 4. [`watch`](fn@watch) tells when there may be something to sync again.
+//! 4. [`watch`](fn@watch) tells when there may be something to sync again, and where: [`Relisting`] looks only there.
 
 mod base;
 mod changes;
@@ -20,7 +20,6 @@ mod manifest;
 mod plan;
 mod policy;
 mod scan;
-mod sealed;
 mod spelling;
 mod stat_cache;
 mod state;
@@ -36,10 +35,10 @@ pub use left::UnresolvedReason;
 pub use manifest::{FileState, LinkState, Manifest, Node, Stamp};
 pub use plan::{Action, Change, Consent, OneWay, Outcome, PlanError, Side, Why, plan, plan_one_way};
 pub use scan::{GoOn, ScanError, ScanOptions, Scanned, SeenFiles, scan};
-pub use shiplane_platform::internals::{TreeWatch, Unwatched, WatchLimit};
+pub use shiplane_platform::internals::{Unwatched, WatchLimit};
 pub use stat_cache::StatCache;
 pub use state::SyncState;
-pub use watch::watch;
+pub use watch::{DatasetWatch, Relisting, watch};
 pub use work::{Prepared, Work};
 
 /// The fuzzer's entries.

@@ -1,5 +1,6 @@
 //! System calls on files and directories, one module for each platform, and what stands right above them: names,
-//! attributes, small files of our own, inputs that can be read once, and the hook by which a simulation fails the calls.
+//! attributes, small files of our own, inputs that can be read once, work on several threads, patterns of names, small
+//! collections, and the hook by which a simulation fails the calls.
 //!
 //! All of it is part of the engine of shiplane-files, and public with the feature `internals` alone.
 
@@ -23,7 +24,11 @@ mod measure;
 mod names;
 mod own_file;
 mod parallel;
+mod patterns;
 mod ranges;
+mod recent;
+mod sealed;
+mod space;
 mod watch;
 
 /// What the other crates of this workspace are built from. It may change at any time.
@@ -43,14 +48,23 @@ pub mod internals {
     pub mod own_file {
         pub use crate::own_file::*;
     }
-    /// Blocking work on a few threads.
+    /// Work on a few threads.
     pub mod parallel {
         pub use crate::parallel::*;
     }
+    /// Files of our own that are sealed by a digest.
+    pub mod sealed {
+        pub use crate::sealed::*;
+    }
     pub use crate::input::{Input, InputParts, Part};
     pub use crate::measure::{DiskRates, disk_rates};
-    pub use crate::ranges::RangeSet;
-    pub use crate::watch::{Excludes, TreeWatch, Unwatched, WatchLimit, WatchRules};
+    pub use crate::watch::{ChangedPaths, Excludes, Governs, TreeWatch, Unwatched, WatchLimit, WatchRules, join};
+    pub use crate::{
+        patterns::Patterns,
+        ranges::RangeSet,
+        recent::Recent,
+        space::{Need, Needs},
+    };
     /// Where a simulation comes between us and the disk.
     #[cfg(unix)]
     pub mod disk {

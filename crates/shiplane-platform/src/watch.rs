@@ -1,9 +1,10 @@
-//! Watches the directories of a tree for changes, without looking at files: what has changed, a scan finds out.
+//! Watches the directories of a tree for changes, and keeps the paths at which something may have changed. Does not look
+//! at files: what has changed, a scan finds out.
 //!
 //! Each directory has a watch of its own, which is there before the directory is listed. So a scan that begins after a
 //! notice finds what the notice was about. Two threads sleep until something happens.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -25,10 +26,18 @@ pub struct TreeWatch {
 /// Whether a path beneath a tree, in bytes, and a directory or not, is none of its.
 pub type Excludes = Box<dyn Fn(&[u8], bool) -> bool + Send + Sync>;
 
+/// Whether a file at a path decides what is excluded.
+pub type Governs = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
+/// Paths beneath a tree, in bytes; empty for the tree itself. `true`: everything below it counts too.
+pub type ChangedPaths = BTreeMap<Vec<u8>, bool>;
+
 /// How a tree is watched.
 pub struct WatchRules {
     /// What is no part of the tree.
     pub excludes: Excludes,
+    /// Told of each path that has changed. `true`: it decides what is excluded in its directory and below.
+    pub governs: Governs,
     /// Asked before more is kept, with what is kept then in all, in bytes. `false`: no more is watched.
     pub admit: Box<dyn FnMut(u64) -> bool + Send>,
     /// Called after each change of anything, from another thread: it must be quick.
@@ -80,27 +89,26 @@ impl TreeWatch {
     /// Watches the directory `path` beneath `root`, or `root` itself if it is empty, and all directories beneath it.
     /// Blocks until that is done. No link is followed but in `root` itself.
     pub fn start(root: &Path, path: &[u8], rules: WatchRules) -> Self {
-        let WatchRules { excludes, admit, on_change } = rules;
+        let WatchRules { excludes, governs, admit, on_change } = rules;
         let root = join(&fs::canonicalize(root).unwrap_or_else(|_| root.to_owned()), path);
-        let shared = Shared { root, excludes, on_change, state: Mutex::default(), wake: Condvar::new() };
-        let shared = Arc::new(shared);
-        let told = Arc::clone(&shared);
-        // Not of what is opened: a scan would fill the queue.
-        let kinds = EventKindMask::CORE | EventKindMask::ACCESS_CLOSE;
-        let config = Config::default().with_follow_symlinks(false).with_event_kinds(kinds);
-        match RecommendedWatcher::new(move |event| told.take(event), config) {
-            Ok(watcher) => {
-                let mut directories = Directories { watcher, admit, kept_bytes: 0 };
-                directories.add(&shared, vec![shared.root.clone()]);
-                let managed = Arc::clone(&shared);
-                let manager = thread::Builder::new().name("watch".to_owned());
-                if manager.spawn(move || managed.manage(directories)).is_err() {
-                    shared.lock().unwatched = Some(WatchLimit::System.reached());
-                }
-            }
-            Err(error) => shared.lock().unwatched = Some(limit_of(&error).reached()),
+        let (state, wake) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { root, excludes, governs, on_change, state, wake });
+        let mut directories = Directories { watcher: None, admit, kept_bytes: 0 };
+        directories.add_all(&shared);
+        let managed = Arc::clone(&shared);
+        let manager = thread::Builder::new().name("watch".to_owned());
+        if manager.spawn(move || managed.manage(directories)).is_err() {
+            shared.lock().unwatched = Some(WatchLimit::System.reached());
         }
         Self { shared }
+    }
+
+    /// The paths at which something may have changed since this was last called, in the order of their bytes. `None`: it may
+    /// be any. A scan that begins now sees all of it; what changes from now on is in the next answer.
+    pub fn take_changes(&self) -> Option<ChangedPaths> {
+        let mut state = self.shared.lock();
+        let changed = std::mem::take(&mut state.changed);
+        (state.unwatched.is_none() && !changed.is_all).then_some(changed.paths)
     }
 
     /// Why not all of it is watched; `None` if all is.
@@ -125,6 +133,7 @@ impl fmt::Debug for TreeWatch {
 struct Shared {
     root: PathBuf,
     excludes: Excludes,
+    governs: Governs,
     on_change: Box<dyn Fn() + Send + Sync>,
     state: Mutex<State>,
     wake: Condvar,
@@ -138,8 +147,46 @@ struct State {
     all_anew: bool,
     /// Directories that may not be read, until their modes change.
     denied: BTreeSet<PathBuf>,
+    changed: Changed,
     unwatched: Option<Unwatched>,
     is_over: bool,
+}
+
+/// What may have changed.
+#[derive(Default)]
+struct Changed {
+    paths: ChangedPaths,
+    len_bytes: usize,
+    is_all: bool,
+}
+
+impl Changed {
+    fn add(&mut self, path: Vec<u8>, is_deep: bool) {
+        if !self.paths.contains_key(&path) {
+            self.len_bytes += path.len();
+        }
+        *self.paths.entry(path).or_default() |= is_deep;
+        if self.is_all || self.paths.len() > MAX_CHANGED || self.len_bytes > MAX_CHANGED_LEN_BYTES {
+            *self = Self { is_all: true, ..Self::default() };
+        }
+    }
+}
+
+impl State {
+    /// Events were lost: anything may have changed, and any directory may be a new one.
+    fn lose_track(&mut self) {
+        self.appeared.clear();
+        self.all_anew = true;
+        self.changed = Changed { is_all: true, ..Changed::default() };
+    }
+
+    fn add_appeared(&mut self, path: PathBuf) {
+        if self.appeared.len() >= MAX_APPEARED {
+            self.lose_track();
+        } else if !self.all_anew {
+            self.appeared.insert(path);
+        }
+    }
 }
 
 impl Shared {
@@ -149,7 +196,7 @@ impl Shared {
         let is_change = match event {
             Ok(event) if !event.need_rescan() => self.is_change(&mut state, &event),
             Ok(_) => {
-                state.all_anew = true;
+                state.lose_track();
                 true
             }
             Err(error) => {
@@ -180,35 +227,51 @@ impl Shared {
             event.kind,
             EventKind::Create(CreateKind::Folder) | EventKind::Remove(RemoveKind::Folder)
         );
+        let is_shallow = matches!(
+            event.kind,
+            EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_))
+        );
         let mut is_change = false;
         for path in &event.paths {
             let Some(relative) = self.relative(path) else {
-                state.all_anew = true;
+                state.lose_track();
                 is_change = true;
                 continue;
             };
             if relative.is_empty() {
-                // The top's own mode and time are not part of the tree.
-                is_change |= !matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
+                match event.kind {
+                    // The top's own mode and time are not part of the tree.
+                    EventKind::Modify(ModifyKind::Metadata(_)) => continue,
+                    // Another directory may stand there.
+                    EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => state.lose_track(),
+                    _ => state.changed.add(relative, true),
+                }
+                is_change = true;
                 continue;
+            }
+            let governs = (self.governs)(&relative);
+            if let (true, Some(parent)) = (governs, path.parent()) {
+                // What was excluded may count now.
+                let name_at = relative.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                state.changed.add(relative[..name_at].to_vec(), true);
+                state.add_appeared(parent.to_owned());
+                is_change = true;
             }
             if (self.excludes)(&relative, true) && (is_directory || (self.excludes)(&relative, false)) {
                 continue;
             }
             is_change = true;
-            let may_be_directory = may_be_directory || state.denied.remove(path);
-            if may_be_directory && !state.all_anew && state.appeared.len() < MAX_APPEARED {
-                state.appeared.insert(path.clone());
-            } else if may_be_directory {
-                state.appeared.clear();
-                state.all_anew = true;
+            let is_readable_now = state.denied.remove(path);
+            state.changed.add(relative, !is_shallow || is_readable_now);
+            if may_be_directory || is_readable_now {
+                state.add_appeared(path.clone());
             }
         }
         is_change
     }
 
     /// Watches directories as they appear, on a thread of its own: the watcher's own thread must not wait for itself.
-    fn manage(&self, mut directories: Directories) {
+    fn manage(self: &Arc<Self>, mut directories: Directories) {
         loop {
             let mut state = self.lock();
             while !state.is_over && !state.all_anew && state.appeared.is_empty() {
@@ -220,15 +283,20 @@ impl Shared {
             let appeared = std::mem::take(&mut state.appeared);
             let all_anew = std::mem::take(&mut state.all_anew);
             drop(state);
-            let found = if all_anew {
-                directories.kept_bytes = 0;
-                vec![self.root.clone()]
-            } else {
-                appeared.into_iter().filter(|path| is_directory(path)).collect()
-            };
+            // What was made in them before they were watched is found by a scan that begins now.
+            if all_anew {
+                directories.add_all(self);
+                self.lock().changed = Changed { is_all: true, ..Changed::default() };
+                (self.on_change)();
+                continue;
+            }
+            let found: Vec<_> = appeared.into_iter().filter(|path| is_directory(path)).collect();
+            let paths: Vec<_> = found.iter().filter_map(|path| self.relative(path)).collect();
             if !found.is_empty() {
                 directories.add(self, found);
-                // What was made in them before they were watched is found by a scan that begins now.
+                let mut state = self.lock();
+                paths.into_iter().for_each(|path| state.changed.add(path, true));
+                drop(state);
                 (self.on_change)();
             }
         }
@@ -249,12 +317,35 @@ impl Shared {
 
 /// The watches.
 struct Directories {
-    watcher: RecommendedWatcher,
+    /// `None` until it is there, or if the system has none.
+    watcher: Option<RecommendedWatcher>,
     admit: Box<dyn FnMut(u64) -> bool + Send>,
     kept_bytes: u64,
 }
 
 impl Directories {
+    /// Watches the whole tree, from the beginning: which path is that of a directory is not known after events were lost.
+    fn add_all(&mut self, shared: &Arc<Shared>) {
+        // First, or there would be twice as many watches.
+        (self.watcher, self.kept_bytes) = (None, 0);
+        // Not of what is opened: a scan would fill the queue.
+        let kinds = EventKindMask::CORE | EventKindMask::ACCESS_CLOSE;
+        let config = Config::default().with_follow_symlinks(false).with_event_kinds(kinds);
+        let told = Arc::clone(shared);
+        match RecommendedWatcher::new(move |event| told.take(event), config) {
+            Ok(watcher) => {
+                self.watcher = Some(watcher);
+                self.add(shared, vec![shared.root.clone()]);
+                let mut state = shared.lock();
+                if state.denied.contains(&shared.root) {
+                    // Nothing tells when it is there again.
+                    state.unwatched.get_or_insert_with(|| WatchLimit::System.reached());
+                }
+            }
+            Err(error) => shared.lock().unwatched = Some(limit_of(&error).reached()),
+        }
+    }
+
     /// Watches directories and those in them: each before it is listed, so that nothing is made in between.
     fn add(&mut self, shared: &Shared, mut level: Vec<PathBuf>) {
         while !level.is_empty() {
@@ -282,8 +373,9 @@ impl Directories {
         let config = WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(false);
         let mut left: Vec<_> =
             directories.iter().map(|path| PathOp::Watch(path.clone(), config.clone())).collect();
+        let Some(watcher) = &mut self.watcher else { return Err(WatchLimit::System) };
         while let Err(UpdatePathsError { source, origin, remaining }) =
-            self.watcher.update_paths(std::mem::take(&mut left))
+            watcher.update_paths(std::mem::take(&mut left))
         {
             match limit_of(&source) {
                 // It is gone, or cannot be read: its own directory tells when that changes.
@@ -301,14 +393,15 @@ impl Directories {
     }
 }
 
+/// The path in bytes beneath a directory, or that itself.
 #[cfg(unix)]
-fn join(root: &Path, path: &[u8]) -> PathBuf {
+pub fn join(root: &Path, path: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt as _;
     if path.is_empty() { root.to_owned() } else { root.join(std::ffi::OsStr::from_bytes(path)) }
 }
 
 #[cfg(not(unix))]
-fn join(root: &Path, path: &[u8]) -> PathBuf {
+pub fn join(root: &Path, path: &[u8]) -> PathBuf {
     // What is no text names nothing there.
     if path.is_empty() { root.to_owned() } else { root.join(&*String::from_utf8_lossy(path)) }
 }
@@ -332,7 +425,7 @@ fn is_directory(path: &Path) -> bool {
 fn note_failure(state: &mut State, error: &notify::Error) {
     match limit_of(error) {
         // A single failure: look at everything.
-        WatchLimit::System => state.all_anew = true,
+        WatchLimit::System => state.lose_track(),
         limit => drop(state.unwatched.get_or_insert_with(|| limit.reached())),
     }
 }
@@ -371,6 +464,12 @@ const BATCH: usize = 512;
 
 /// 4,096: of more, the tree is walked again.
 const MAX_APPEARED: usize = 4096;
+
+/// 4,096: a scan of so many paths is no faster than one of a whole tree, as a rule.
+const MAX_CHANGED: usize = 4096;
+
+/// 512 KiB: 128 bytes each.
+const MAX_CHANGED_LEN_BYTES: usize = 512 << 10;
 
 /// 256: two entries in maps, beside the path in each.
 const WATCH_COST_BYTES: u64 = 256;

@@ -61,6 +61,8 @@ pub(crate) async fn sync_twice(home: &Path) -> Result<[SyncReport; 2], Failure> 
         filters: Arc::default(),
         attributes: false,
         dry_run: false,
+        relisting: None,
+        peer_watch: None,
         transfer: options,
     };
 

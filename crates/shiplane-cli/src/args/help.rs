@@ -39,10 +39,11 @@ named, and the exit code is 9. A file that was deleted there comes again. To mak
 DIR, use `shiplane push --overwrite --delete DIR/. TARGET`; for the other way, the same with get.
 
 With --watch, the sync goes on until Ctrl-C (exit code 130). A change on either side starts it again
-about a tenth of a second later. Each time, both sides compare the metadata of all files. What is
+about a tenth of a second later. Both sides then look only at what has changed; they compare all
+files at the start, over a new connection, after many changes at once, and every hour. What is
 left out is named and does not end it; a deletion of most files does, without --allow-mass-deletion.
-When the connection is lost, it dials again, by default without end, and then takes all that has
-changed. If the system's limit of watched directories is too low, it says which setting to raise, and
+When the server is absent, at the start or later, it dials again, by default without end, and then
+takes all that has changed. If the system's limit of watched directories is too low, it says which setting to raise, and
 compares both sides every minute instead. Changes that another machine makes on a network file
 system are seen only by the next comparison.
 

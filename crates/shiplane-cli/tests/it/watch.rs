@@ -185,6 +185,31 @@ fn one_direction_and_filters_count_while_it_watches() {
 }
 
 #[test]
+fn what_ignore_files_exclude_starts_no_round() {
+    let (here, there, server) = machines();
+    here.write("data/.gitignore", "*.log\nbuild/\n");
+    let mut watch = watch(&here, &server, &["--ignore", "--exclude", "skipped"]);
+    here.write("data/file", "1");
+    synced(&mut watch, || reads(&there, "file", "1"));
+    watch.event(|event| is_phase(event, "watching"));
+    // Takes about a second: what the sync itself has written is noticed by then.
+    here.run(&["ping", &format!("nas@{}", server.address())]).done();
+    for machine in [&here, &there] {
+        for name in ["new.log", "build/deep/file", "skipped/file"] {
+            machine.write(&format!("data/{name}"), "x");
+        }
+    }
+    here.run(&["ping", &format!("nas@{}", server.address())]).done();
+    watch.interrupt();
+    let events = watch.rest().events();
+    let rounds = events.iter().filter(|event| is_phase(event, "scanning")).count();
+    assert!(rounds <= 2, "those of what the sync has written: {rounds}");
+    for name in ["new.log", "build", "skipped"] {
+        fs::remove_dir_all(here.file(&format!("data/{name}"))).unwrap_or_default();
+    }
+}
+
+#[test]
 fn a_directory_that_is_moved_away_or_replaced_ends_it() {
     let (here, there, server) = machines();
     there.write("data/kept", "x");

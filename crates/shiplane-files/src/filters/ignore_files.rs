@@ -60,6 +60,11 @@ impl IgnoreFiles {
     }
 }
 
+/// Whether this is the name of one.
+pub(super) fn is_one(name: &[u8]) -> bool {
+    NAMES.iter().any(|known| known.as_bytes() == name)
+}
+
 /// The text of a file; `None` if there is none. No link is followed.
 fn read(dir: &Dir, name: &str) -> io::Result<Option<Vec<u8>>> {
     match platform::stat(dir, name.as_bytes()) {

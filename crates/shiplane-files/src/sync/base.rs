@@ -8,8 +8,8 @@ use thiserror::Error;
 
 use super::codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES};
 use super::manifest::Manifest;
-use super::sealed::{self, Magic};
 use crate::own_file::{read_file, replace_file};
+use crate::platform::sealed::{self, Magic};
 
 /// Which two sides, and which dataset of theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

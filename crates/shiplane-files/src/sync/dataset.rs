@@ -110,7 +110,10 @@ impl Site {
     /// Lists it. What was read is known next time, whatever comes of this.
     fn scan(&self, cache: &Path, options: &ScanOptions) -> Result<Scanned, ScanError> {
         let mut cache = StatCache::load(cache);
-        let scanned = scan(&self.root, b"", &mut cache, options);
+        let scanned = match &options.relisting {
+            Some(relisting) => relisting.list(&self.root, &mut cache, options),
+            None => scan(&self.root, b"", &mut cache, options),
+        };
         if let Err(error) = cache.save() {
             tracing::warn!(%error, "the digests of files are not kept: the next sync reads them again");
         }
@@ -224,10 +227,10 @@ impl Dataset {
         };
         if let (Some(site), Some(mut scanned)) = (site, scanned?) {
             if !site.keeps_modes() {
-                scanned.manifest.take_modes_of(dataset.bases.iter().next());
+                Arc::make_mut(&mut scanned.manifest).take_modes_of(dataset.bases.iter().next());
             }
             if !platform::may_give_away() {
-                scanned.manifest.take_owners_of(dataset.bases.iter().next());
+                Arc::make_mut(&mut scanned.manifest).take_owners_of(dataset.bases.iter().next());
             }
             // What was here at the end of the last sync was made durable then. Anything else may be what one left
             // that was cut, and the other side is about to count on it.
@@ -241,8 +244,8 @@ impl Dataset {
             }
             dataset.top_mode = site.mode();
             dataset.site = Some(site);
-            dataset.manifest = scanned.manifest.into();
-            dataset.seen = scanned.seen.into();
+            dataset.manifest = scanned.manifest;
+            dataset.seen = scanned.seen;
             dataset.unknown = scanned.unknown;
             dataset.excluded = scanned.excluded;
             dataset.stripped = scanned.stripped;
@@ -395,7 +398,7 @@ impl Agreed {
         let unlisted: BTreeSet<_> = unlisted.cloned().collect();
         let [known_base, own, other] = [base, own, other].map(|manifest| {
             let mut manifest = manifest.clone();
-            unlisted.iter().for_each(|path| manifest.forget(path));
+            unlisted.iter().for_each(|path| drop(manifest.forget(path)));
             manifest
         });
         let outcome = match only_to {

@@ -187,8 +187,8 @@ impl Manifest {
     }
 
     /// Takes out what stands at `path` and everything beneath it, as if it had never existed. A
-    /// `plan` of three manifests that have all forgotten a path does nothing there.
-    pub fn forget(&mut self, path: &RelPath) {
+    /// `plan` of three manifests that have all forgotten a path does nothing there. Gives what was beneath it.
+    pub fn forget(&mut self, path: &RelPath) -> Vec<RelPath> {
         self.digest.take();
         self.nodes.remove(path);
         self.attributes.remove(path);
@@ -198,10 +198,11 @@ impl Manifest {
         let beneath = beneath.skip_while(|found| found.as_bytes() < &from[..]);
         let beneath: Vec<_> =
             beneath.take_while(|found| found.as_bytes().starts_with(&from)).cloned().collect();
-        for path in beneath {
-            self.nodes.remove(&path);
-            self.attributes.remove(&path);
+        for path in &beneath {
+            self.nodes.remove(path);
+            self.attributes.remove(path);
         }
+        beneath
     }
 
     /// Says which owners and attributes what is at a path has.

@@ -14,11 +14,12 @@ use thiserror::Error;
 use super::codec::MAX_ENTRIES;
 use super::manifest::{FileState, LinkState, Manifest, Node, Stamp};
 use super::stat_cache::{StatCache, StatKey, is_racy};
+use super::watch::Relisting;
 use crate::{
     error::SourceError,
     filters::Filters,
     parallel,
-    platform::Kind,
+    platform::{ChangedPaths, Kind},
     policy::LinkPolicy,
     scan::Scanned as Found,
     source::{Current, Source, SourceRoot},
@@ -41,6 +42,8 @@ pub struct ScanOptions {
     /// Told how many bytes were read and hashed, as it goes, from several threads; 0 at each entry. `false` ends the
     /// scan.
     pub go_on: GoOn,
+    /// If it is watched and was listed before: then only what has changed since is looked at.
+    pub relisting: Option<Relisting>,
 }
 
 /// Counts what was hashed, and says whether to go on.
@@ -55,6 +58,7 @@ impl Default for ScanOptions {
             links: LinkPolicy::All,
             attributes: false,
             go_on: Arc::new(|_| true),
+            relisting: None,
         }
     }
 }
@@ -67,22 +71,23 @@ impl ScanOptions {
 
 impl fmt::Debug for ScanOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { max_entries, digest, links, attributes, filters, go_on: _ } = self;
+        let Self { max_entries, digest, links, attributes, filters, relisting, go_on: _ } = self;
         f.debug_struct("ScanOptions")
             .field("max_entries", max_entries)
             .field("digest", digest)
             .field("filters", filters)
             .field("links", links)
             .field("attributes", attributes)
+            .field("relisting", relisting)
             .finish_non_exhaustive()
     }
 }
 
-/// What a dataset consists of.
-#[derive(Debug)]
+/// What a dataset consists of. Clones share what is large.
+#[derive(Clone, Debug)]
 pub struct Scanned {
     /// All files, directories and links that can be synced.
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
     /// What is there besides and no other side can have, by its escaped path: its own path cannot be sent.
     pub unsendable: Vec<EscapedPath>,
     /// What is there besides, and why it is not in the manifest. It has not been deleted either:
@@ -100,7 +105,7 @@ pub struct Scanned {
     /// The number of files whose digest the cache knew.
     pub cached_files: u64,
     /// To find out later what has changed since.
-    pub seen: SeenFiles,
+    pub seen: Arc<SeenFiles>,
 }
 
 /// Why a dataset could not be scanned. There is no manifest then: half of one would look like a deletion of
@@ -155,26 +160,55 @@ fn scan_by(
     options: &ScanOptions,
     now: fn() -> SystemTime,
 ) -> Result<Scanned, ScanError> {
+    let source = source_of(root, path, options)?;
+    let mut survey = Survey::new(path, options.digest);
+    let unread = survey.walk(&source, cache, options)?;
+    let outcome = survey.read(&source, unread, options, now);
+    cache.learn(std::mem::take(&mut survey.known), outcome.is_ok());
+    outcome.map(|()| survey.scanned)
+}
+
+fn source_of(root: &SourceRoot, path: &[u8], options: &ScanOptions) -> Result<Source, ScanError> {
     let source = root.resolve_unlinked(path)?.with_filters(Arc::clone(&options.filters));
-    let source = source.with_attributes(options.attributes);
     if !source.is_tree() {
         return Err(ScanError::NotDirectory { path: shiplane_wire::escape(path).to_string() });
     }
-    let mut survey = Survey::new(path, options.digest);
-    let unread = survey.walk(&source, cache, options)?;
-    let on_bytes = |len_bytes| options.hashed(len_bytes);
-    let read =
-        parallel::map(&unread, |(path, _)| read_settled(&source, path, options.digest, now, &on_bytes));
-    let mut outcome = Ok(());
-    for ((path, attributes), read) in unread.into_iter().zip(read) {
-        let read = read.map(|read| Read { entry: Entry { attributes, ..read.entry }, ..read });
-        // What was read before and after a failure is not read in vain.
-        let taken = survey.take(path, read);
-        outcome = outcome.and(taken);
+    Ok(source.with_attributes(options.attributes))
+}
+
+/// Lists what was `listed` before once more, and looks only at what has `changed` since. All that a [`scan`] would look at
+/// again without a change is looked at too: what is unknown, and files that were written just before they were read.
+/// `None` if only a scan can tell: of a file with several names, the others change with it.
+pub(super) fn rescan(
+    root: &SourceRoot,
+    cache: &mut StatCache,
+    options: &ScanOptions,
+    listed: Scanned,
+    mut changed: ChangedPaths,
+    now: fn() -> SystemTime,
+) -> Result<Option<Scanned>, ScanError> {
+    let source = source_of(root, b"", options)?;
+    let mut survey = Survey { scanned: listed, known: HashMap::new(), only: None, has_linked: false };
+    survey.scanned.own.clear();
+    (survey.scanned.hashed_bytes, survey.scanned.cached_files) = (0, 0);
+    changed.extend(survey.scanned.unknown.keys().map(|path| (path.as_bytes().to_vec(), true)));
+    for (path, seen) in &survey.scanned.seen.nodes {
+        if let Seen::File { racy: Some(_), .. } = seen {
+            changed.entry(path.as_bytes().to_vec()).or_default();
+        }
     }
-    cache.learn(std::mem::take(&mut survey.known), outcome.is_ok());
-    outcome?;
-    Ok(survey.scanned)
+    for (path, is_deep) in &changed {
+        let Ok(path) = RelPath::parse(path) else { return Ok(None) };
+        if *is_deep || !survey.scanned.manifest.is_directory(&path) {
+            survey.forget(&path);
+        }
+    }
+    survey.only = Some(changed.into());
+    let unread = survey.walk(&source, cache, options)?;
+    let outcome = survey.read(&source, unread, options, now);
+    let known = if outcome.is_ok() { survey.all_known() } else { std::mem::take(&mut survey.known) };
+    cache.learn(known, outcome.is_ok());
+    outcome.map(|()| (!survey.has_linked).then_some(survey.scanned))
 }
 
 /// The state in which a [`scan`] saw each file.
@@ -275,12 +309,16 @@ struct Survey {
     scanned: Scanned,
     /// For the cache.
     known: HashMap<StatKey, Digest>,
+    /// What is looked at, if not everything: the rest is known.
+    only: Option<Arc<ChangedPaths>>,
+    /// Whether a file with several names was looked at, or was one before.
+    has_linked: bool,
 }
 
 impl Survey {
     fn new(dataset: &[u8], algorithm: DigestAlgorithm) -> Self {
         let scanned = Scanned {
-            manifest: Manifest::new(),
+            manifest: Arc::default(),
             unsendable: Vec::new(),
             unknown: BTreeMap::new(),
             excluded: BTreeSet::new(),
@@ -288,9 +326,9 @@ impl Survey {
             own: Vec::new(),
             hashed_bytes: 0,
             cached_files: 0,
-            seen: SeenFiles { dataset: dataset.into(), algorithm, nodes: HashMap::new() },
+            seen: SeenFiles { dataset: dataset.into(), algorithm, nodes: HashMap::new() }.into(),
         };
-        Self { scanned, known: HashMap::new() }
+        Self { scanned, known: HashMap::new(), only: None, has_linked: false }
     }
 
     /// Gives the files that are to be read.
@@ -307,6 +345,7 @@ impl Survey {
         found.note_own();
         found.mark_linked();
         found.take_links(options.links);
+        self.only.iter().for_each(|paths| found.select(Arc::clone(paths)));
         while let Some(next) = found.next() {
             options.hashed(0)?;
             let entry = match next? {
@@ -348,12 +387,65 @@ impl Survey {
             }
         }
         self.scanned.own = found.take_own();
-        self.scanned.excluded = found.take_excluded().into_iter().collect();
-        entries += self.scanned.excluded.len();
-        check_count(entries, options)?;
+        for path in found.take_excluded() {
+            if self.only.is_some() {
+                self.forget(&path);
+            }
+            self.scanned.excluded.insert(path);
+        }
+        if self.only.is_some() {
+            entries = self.scanned.manifest.len() + self.scanned.unknown.len() + unread.len();
+        }
+        check_count(entries + self.scanned.excluded.len(), options)?;
         // So that each thread gets its share of the large ones.
         unread.sort_unstable_by(|one, other| other.cmp(one));
         Ok(unread.into_iter().map(|(_, unread)| unread).collect())
+    }
+
+    /// Reads files.
+    fn read(
+        &mut self,
+        source: &Source,
+        unread: Vec<Unread>,
+        options: &ScanOptions,
+        now: fn() -> SystemTime,
+    ) -> Result<(), ScanError> {
+        let on_bytes = |len_bytes| options.hashed(len_bytes);
+        let read =
+            parallel::map(&unread, |(path, _)| read_settled(source, path, options.digest, now, &on_bytes));
+        let mut outcome = Ok(());
+        for ((path, attributes), read) in unread.into_iter().zip(read) {
+            let read = read.map(|read| Read { entry: Entry { attributes, ..read.entry }, ..read });
+            // What was read before and after a failure is not read in vain.
+            let taken = self.take(path, read);
+            outcome = outcome.and(taken);
+        }
+        outcome
+    }
+
+    /// Digests of all files that need not be read again.
+    fn all_known(&self) -> HashMap<StatKey, Digest> {
+        let Scanned { manifest, seen, .. } = &self.scanned;
+        let known = seen.nodes.iter().filter_map(|(path, seen)| match seen {
+            Seen::File { version, racy: None, .. } => {
+                Some((StatKey::new(path, *version), manifest.file(path)?.digest))
+            }
+            _ => None,
+        });
+        known.collect()
+    }
+
+    /// Takes out what stands at `path`, with all beneath it.
+    fn forget(&mut self, path: &RelPath) {
+        let Scanned { manifest, seen, unknown, excluded, .. } = &mut self.scanned;
+        let nodes = &mut Arc::make_mut(seen).nodes;
+        for path in Arc::make_mut(manifest).forget(path).iter().chain([path]) {
+            let seen = nodes.remove(path);
+            self.has_linked |= matches!(seen, Some(Seen::File { linked: Some(_), .. }));
+        }
+        let is_elsewhere = |other: &RelPath| other.moved(path, path).is_none();
+        unknown.retain(|other, _| is_elsewhere(other));
+        excluded.retain(is_elsewhere);
     }
 
     /// Takes what came of reading a file.
@@ -378,6 +470,7 @@ impl Survey {
 
     fn file(&mut self, entry: Entry, digest: Digest, racy: Option<Digest>, is_linked: bool) {
         let stamp = Stamp { mode: entry.mode & FILE_MODES, mtime: entry.mtime };
+        self.has_linked |= is_linked;
         let state = FileState { size_bytes: entry.size_bytes, digest, stamp };
         let linked = is_linked.then_some((digest, entry.mtime));
         let seen = Seen::File { version: entry.version, racy, linked };
@@ -385,9 +478,10 @@ impl Survey {
     }
 
     fn insert(&mut self, path: RelPath, node: Node, seen: Seen, attributes: Option<Attributes>) {
-        if self.scanned.manifest.insert(path.clone(), node) {
-            self.scanned.manifest.describe(&path, attributes);
-            self.scanned.seen.nodes.insert(path, seen);
+        let manifest = Arc::make_mut(&mut self.scanned.manifest);
+        if manifest.insert(path.clone(), node) {
+            manifest.describe(&path, attributes);
+            Arc::make_mut(&mut self.scanned.seen).nodes.insert(path, seen);
         } else {
             // The listing gave the name twice, for a file and for a directory: it is being exchanged.
             self.leave_out(path, LeftOutReason::Changed);
@@ -395,6 +489,9 @@ impl Survey {
     }
 
     fn leave_out(&mut self, path: RelPath, reason: LeftOutReason) {
+        if self.only.is_some() {
+            self.forget(&path);
+        }
         self.scanned.unknown.insert(path, reason);
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use shiplane_wire::{Digest, Mtime, RelPath, Version};
 
 use super::codec::MAX_ENTRIES;
-use super::sealed::{self, Magic};
 use crate::own_file::{read_file, replace_file};
+use crate::platform::sealed::{self, Magic};
 
 /// Knows the content of a file by its metadata: device, inode, size, and when it and its metadata were last
 /// changed, so that an untouched file is looked at and not read. Keep one for each
@@ -71,6 +71,13 @@ impl StatCache {
     /// Whether it knows nothing.
     pub fn is_empty(&self) -> bool {
         self.digests.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn sorted(&self) -> Vec<(StatKey, Digest)> {
+        let mut digests: Vec<_> = self.digests.iter().map(|(key, digest)| (*key, *digest)).collect();
+        digests.sort_unstable();
+        digests
     }
 
     pub(super) fn get(&self, key: &StatKey) -> Option<Digest> {

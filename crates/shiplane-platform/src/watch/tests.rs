@@ -29,6 +29,7 @@ fn watched(admit: impl FnMut(u64) -> bool + Send + 'static) -> Watched {
         excludes: Box::new(move |path, _| {
             path.starts_with(b"skipped") || path.ends_with(b".own") || blind.load(Ordering::SeqCst)
         }),
+        governs: Box::new(|path| path.ends_with(b"rules")),
         admit: Box::new(admit),
         on_change: Box::new(move || notice.send(()).unwrap_or_default()),
     };
@@ -81,6 +82,94 @@ fn everything_that_happens_to_a_file_is_noticed_in_old_directories_and_new_ones(
     fs::write(at("new/x/file"), "1").unwrap();
     watched.noticed();
     assert_eq!(watched.watch.unwatched(), None);
+}
+
+impl Watched {
+    /// What has changed, as soon as one of it is `path`.
+    fn changes_with(&self, path: &str) -> Option<ChangedPaths> {
+        let mut changes = ChangedPaths::new();
+        while !changes.contains_key(path.as_bytes()) {
+            changes.extend(self.watch.take_changes()?);
+            if !changes.contains_key(path.as_bytes()) {
+                self.notices.recv_timeout(HANG).expect("a notice");
+            }
+        }
+        Some(changes)
+    }
+}
+
+#[test]
+fn the_paths_of_what_has_changed_are_kept_until_they_are_taken() {
+    let watched = watched(|_| true);
+    let at = |name: &str| watched.tree.path().join(name);
+    let is = |changes: Option<ChangedPaths>, path: &str| changes.unwrap()[path.as_bytes()];
+    assert_eq!(watched.watch.take_changes(), Some(ChangedPaths::new()));
+    fs::write(at("a/file"), "1").unwrap();
+    assert!(is(watched.changes_with("a/file"), "a/file"), "what is new may be a directory");
+    watched.noticed();
+    watched.watch.take_changes();
+    fs::write(at("a/file"), "2").unwrap();
+    assert!(!is(watched.changes_with("a/file"), "a/file"), "what is changed is not");
+    // With what is in a directory that was made or moved, all beneath it.
+    fs::create_dir_all(at("new/x")).unwrap();
+    assert!(is(watched.changes_with("new"), "new"));
+    watched.noticed();
+    fs::rename(at("new"), at("a/b/moved")).unwrap();
+    let moved = watched.changes_with("a/b/moved").unwrap();
+    assert!(moved[&b"a/b/moved"[..]] && moved[&b"new"[..]], "{moved:?}");
+    watched.noticed();
+    fs::write(at("a/b/moved/x/file"), "1").unwrap();
+    assert!(is(watched.changes_with("a/b/moved/x/file"), "a/b/moved/x/file"));
+    // Its mode alone is no change of what is in it.
+    watched.noticed();
+    watched.watch.take_changes();
+    fs::File::open(at("a")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert!(!is(watched.changes_with("a"), "a"));
+    // What decides about others is a change of those.
+    fs::write(at("a/b/rules"), "1").unwrap();
+    assert!(is(watched.changes_with("a/b"), "a/b"));
+}
+
+#[test]
+fn moved_directories_are_known_by_their_names_after_events_were_lost() {
+    let watched = watched(|_| true);
+    let at = |name: &str| watched.tree.path().join(name);
+    let overflow = || {
+        watched.watch.shared.take(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
+        assert_eq!(watched.watch.take_changes(), None, "anything may have changed");
+        watched.noticed();
+        watched.watch.take_changes();
+    };
+    for (from, to) in [("a", "x"), ("x", "a")] {
+        // As if nothing had been told of it.
+        watched.is_blind.store(true, Ordering::SeqCst);
+        fs::rename(at(from), at(to)).unwrap();
+        assert!(watched.notices.recv_timeout(QUIET).is_err());
+        watched.is_blind.store(false, Ordering::SeqCst);
+        overflow();
+        let file = format!("{to}/b/file");
+        fs::write(at(&file), "1").unwrap();
+        assert!(watched.changes_with(&file).is_some());
+        watched.noticed();
+    }
+}
+
+#[test]
+fn more_paths_than_are_kept_are_everything() {
+    let watched = watched(|_| true);
+    let at = |name: String| watched.tree.path().join(name);
+    let event = |name| Event::new(EventKind::Modify(ModifyKind::Any)).add_path(at(name));
+    for name in 0..=MAX_CHANGED {
+        let mut state = watched.watch.shared.lock();
+        watched.watch.shared.is_change(&mut state, &event(name.to_string()));
+        watched.watch.shared.is_change(&mut state, &event(name.to_string()));
+    }
+    assert_eq!(watched.watch.take_changes(), None);
+    for _ in 0..=MAX_CHANGED_LEN_BYTES / 200 {
+        let mut state = watched.watch.shared.lock();
+        watched.watch.shared.is_change(&mut state, &event("x".repeat(200)));
+    }
+    assert_eq!(watched.watch.take_changes().unwrap().len(), 1, "the same path counts once");
 }
 
 #[test]

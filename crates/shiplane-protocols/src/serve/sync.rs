@@ -11,7 +11,7 @@ use std::{
 use shiplane_files::internals::{
     CountedMemory, Filters, JobKey, LinkPolicy,
     sync::{
-        Agreed, Consent, Dataset, DatasetError, Manifest, PlanError, Prepared, ScanOptions, Site,
+        Agreed, Consent, Dataset, DatasetError, Manifest, PlanError, Prepared, Relisting, ScanOptions, Site,
         SiteOptions, SyncState, Work,
     },
 };
@@ -84,6 +84,7 @@ struct Running {
     abort: CancellationToken,
     /// No other push or sync writes there. Given up before the peer hears of the end, so that it may begin anew.
     name: Option<TargetClaim>,
+    relisting: Option<Relisting>,
 }
 
 impl FileServer {
@@ -117,6 +118,10 @@ impl FileServer {
         let begun = begin(&syncing.sessions, context.peer, &request)?;
         let session = Arc::clone(begun.session());
         let wait = answer_wait(&context);
+        let relisting = request.watch.and_then(|(watch, is_full)| {
+            let watch = syncing.watches.of(context.peer, watch, &request.path)?;
+            Some(Relisting { watch, is_full })
+        });
         let running = Running {
             server: Arc::clone(&self),
             connection: context.connection,
@@ -130,6 +135,7 @@ impl FileServer {
             memory: ListMemory::new(self.options.memory.as_ref(), context.peer),
             begun,
             name,
+            relisting,
         };
         self.tasks.spawn(running.run());
         session.open(&request, wait).await
@@ -249,7 +255,7 @@ impl Running {
         let SyncRequest { dry_run, mode, attributes, .. } = self.request;
         let (path, digest) = (self.request.path.clone(), self.digest);
         let (cancel, memory) = (self.abort.clone(), self.memory.clone());
-        let filters = Arc::clone(&self.filters);
+        let (filters, relisting) = (Arc::clone(&self.filters), self.relisting.clone());
         // The sync that takes over waits for what this has begun, too.
         let under_way = self.name.as_ref().map(TargetClaim::under_way);
         move || {
@@ -274,7 +280,8 @@ impl Running {
                 Some(site)
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
-            let options = ScanOptions { go_on, digest, filters, attributes, ..ScanOptions::default() };
+            let options =
+                ScanOptions { go_on, digest, filters, attributes, relisting, ..ScanOptions::default() };
             let local = syncing.local_name(&path);
             let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options)?;
             memory.pay_for_ours(&mut dataset)?;
@@ -354,6 +361,7 @@ impl Running {
             tracing::debug!(%path, %why, "left alone");
         }
         let ours = exchanged.half(&left);
+        self.relisting.iter().for_each(|relisting| relisting.watch.look_again(left.keys()));
         let theirs = self.begun.settle(self.patience(SETTLE_TIMEOUT)).await?;
         let done = blocking(move || {
             let base = settle(&agreed, &ours, &theirs)?;

@@ -8,7 +8,7 @@ use std::{
 
 use shiplane_files::internals::{
     CountedMemory,
-    sync::{TreeWatch, Unwatched, watch as watch_tree},
+    sync::{DatasetWatch, Unwatched, watch as watch_tree},
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{PeerId, internals::blocking};
@@ -41,7 +41,7 @@ type Key = (PeerId, [u8; 16]);
 struct Watched {
     path: Vec<u8>,
     changes: watch::Receiver<u64>,
-    tree: TreeWatch,
+    tree: Arc<DatasetWatch>,
     _filters: Box<dyn CountedMemory>,
     _permit: ConcurrencyPermit,
 }
@@ -49,6 +49,12 @@ struct Watched {
 impl Watches {
     pub(super) fn new() -> Self {
         Self { watched: Arc::default(), limit: ConcurrencyLimit::new(MAX_WATCHES, MAX_WATCHES_PER_PEER) }
+    }
+
+    /// The peer's watch of a path by its id.
+    pub(super) fn of(&self, peer: PeerId, watch: [u8; 16], path: &[u8]) -> Option<Arc<DatasetWatch>> {
+        let watched = lock(&self.watched).get(&(peer, watch)).cloned();
+        watched.filter(|watched| watched.path == path).map(|watched| Arc::clone(&watched.tree))
     }
 }
 
@@ -104,7 +110,13 @@ impl FileServer {
         });
         let begun = begun.await.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
         let tree = begun.map_err(|error| not_served(&error))?;
-        let watched = Arc::new(Watched { path, changes, tree, _filters: filtered.memory, _permit: permit });
+        let watched = Arc::new(Watched {
+            path,
+            changes,
+            tree: tree.into(),
+            _filters: filtered.memory,
+            _permit: permit,
+        });
         let noticed = watched.noticed();
         let key = (context.peer, watch);
         lock(&watches.watched).insert(key, Arc::clone(&watched));

@@ -50,6 +50,9 @@ pub struct SyncRequest {
     pub filters: OpenFilters,
     /// Whether owners, access lists and extended attributes are part of it (SPEC 4.31).
     pub attributes: bool,
+    /// The caller's watch of that path (SPEC 5.25), by which the callee may look only at what has changed since the sync
+    /// before; `true`: it looks at everything all the same.
+    pub watch: Option<([u8; 16], bool)>,
 }
 
 /// The answer to it, once the callee has read its files.

@@ -11,7 +11,7 @@ use std::{
 
 use shiplane_files::internals::{
     Filters, SourceRoot,
-    sync::{Action, Consent, Side, SyncState, UnresolvedReason},
+    sync::{Action, Consent, Relisting, Side, SyncState, UnresolvedReason},
 };
 use shiplane_rpc::RpcClient;
 use shiplane_transport::PeerId;
@@ -45,6 +45,10 @@ pub struct SyncJob {
     pub attributes: bool,
     /// Whether to say what is to be done, and do nothing.
     pub dry_run: bool,
+    /// Of a directory that is watched: how it is listed again.
+    pub relisting: Option<Relisting>,
+    /// The id of the watch of the peer's.
+    pub peer_watch: Option<[u8; 16]>,
     /// How files are carried, both ways. Of rate and compression, the peer may want less; each direction counts as
     /// a transfer.
     pub transfer: TransferOptions,

@@ -57,6 +57,11 @@ impl PeerWatch {
         Ok((watch, begun))
     }
 
+    /// Its id, for a sync that is about what it has noticed.
+    pub fn id(&self) -> [u8; 16] {
+        self.request.watch
+    }
+
     /// Waits for changes after those that the caller has `seen`. Cancel-safe.
     ///
     /// # Errors

@@ -94,6 +94,7 @@ async fn a_sync_without_a_common_digest_is_refused() {
         mode: None,
         filters: OpenFilters::default(),
         attributes: false,
+        watch: None,
     };
     for digest in NO_COMMON_DIGEST {
         assert_invalid(client.call_typed(SYNC_OPEN, &request(digest), WAIT).await);
@@ -204,6 +205,8 @@ async fn a_sync_with_sha256_brings_both_sides_together() {
         filters: Arc::default(),
         attributes: false,
         dry_run: false,
+        relisting: None,
+        peer_watch: None,
         transfer,
     };
     let first = synchronise(&client, &job(sha256()), Arc::new(|_| ())).await.unwrap();

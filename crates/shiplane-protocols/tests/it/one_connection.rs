@@ -58,6 +58,8 @@ async fn fifty_fetches_twenty_pushes_and_a_sync_both_ways_at_once_each_get_their
         filters: Arc::default(),
         attributes: false,
         dry_run: false,
+        relisting: None,
+        peer_watch: None,
         transfer: world.options.clone(),
     };
     let (fetched, pushed, synced) =

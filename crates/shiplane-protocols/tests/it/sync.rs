@@ -57,6 +57,8 @@ pub(crate) fn job(world: &World) -> SyncJob {
         filters: Arc::default(),
         attributes: false,
         dry_run: false,
+        relisting: None,
+        peer_watch: None,
         transfer: TransferOptions { lanes: 4, chunk_len_bytes: 64 << 10, ..TransferOptions::default() },
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use shiplane_files::internals::sync::{self as disk, Change, Consent, SyncState, Why};
 use shiplane_protocols::internals::sync::{self as engine, SyncEvent, SyncEventFn};
+use shiplane_wire::LeftOutReason;
 
 use super::{Connection, redial::Redial};
 use crate::{
@@ -128,10 +129,12 @@ impl SyncJob {
             filters,
             attributes: self.settings.attributes,
             dry_run: self.is_dry_run,
+            relisting: None,
+            peer_watch: None,
             transfer: self.settings.options(),
         };
         let redial = Redial::new(&self.connection, self.settings.give_up_after);
-        let mut rounds = Rounds { job, redial, tracker, took: Duration::ZERO };
+        let mut rounds = Rounds { job, redial, tracker, took: Duration::ZERO, is_inexact: false };
         if self.watches && !self.is_dry_run {
             let never = rounds.watch().await?;
             match never {}
@@ -157,12 +160,14 @@ struct Rounds {
     tracker: Arc<Tracker>,
     /// How long the last one took, once there was a connection for it.
     took: Duration,
+    /// Whether something was not as it was listed.
+    is_inexact: bool,
 }
 
 impl Rounds {
     /// Makes both sides equal, over as many connections as it takes.
     async fn round(&mut self) -> Result<Report, Error> {
-        let Self { job, redial, tracker, took } = self;
+        let Self { job, redial, tracker, took, is_inexact } = self;
         let mut planned = Planned::default();
         let synced = loop {
             let began = Instant::now();
@@ -177,9 +182,11 @@ impl Rounds {
                 }
                 Err(failed) => redial.after(failed, tracker).await?,
             }
+            job.relisting.iter_mut().for_each(|relisting| relisting.is_full = true);
             planned.begin_again();
             tracker.begin_again([RECEIVING, SENDING]);
         };
+        *is_inexact = synced.left.iter().any(|left| left.why.reason() == LeftOutReason::Changed);
         let report = report(tracker, &synced, job.transfer.digest);
         let actions = planned.with(report.actions);
         Ok(Report { actions, ..report })

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use testlink::Rng;
 
 use super::*;
-use crate::hash::READ_LEN_BYTES;
+use crate::{filters::FilterRules, hash::READ_LEN_BYTES};
 
 struct Fixture {
     dir: TempDir,
@@ -249,7 +250,7 @@ fn what_cannot_be_looked_at_is_neither_changed_nor_unchanged() {
 #[test]
 fn a_rewrite_that_leaves_no_trace_is_seen_by_reading() {
     let data = Dataset::new(&[("file", b"one")]);
-    let mut seen = data.scan_at_once().seen;
+    let mut seen = Arc::unwrap_or_clone(data.scan_at_once().seen);
     assert!(seen.is_unchanged(&data.root(), &path("file")).unwrap());
     // As if the file had been written again within the tick: the same state, another content.
     let Some(Seen::File { racy, .. }) = seen.nodes.get_mut(&path("file")) else { panic!("not seen") };
@@ -350,4 +351,105 @@ fn a_file_is_not_taken_for_changed_because_another_of_its_names_went_away() {
     let scanned = data.scan_later();
     data.write("a", b"2");
     assert!(!scanned.seen.is_unchanged(&data.root(), &path("c")).unwrap());
+}
+
+/// Changes something, and says where, as a watch does.
+fn change_something(data: &Dataset, rng: &mut Rng, links: bool) -> Vec<(String, bool)> {
+    let names = ["a", "b", "c", "a-b", "d.log", ".gitignore"];
+    let depth = rng.between(1, 4) as usize;
+    let mut any = || {
+        let path: Vec<_> = (0..depth).map(|_| names[rng.between(0, names.len() as u64) as usize]).collect();
+        path.join("/")
+    };
+    let (one, other) = (any(), any());
+    let at = data.at(&one);
+    let parents: Vec<_> = one.match_indices('/').map(|(end, _)| (one[..end].to_owned(), true)).collect();
+    let is_new_parent = |path: &str| !data.at(path).exists();
+    let mut changed: Vec<_> = parents.into_iter().filter(|(path, _)| is_new_parent(path)).collect();
+    let _ = fs::create_dir_all(at.parent().unwrap());
+    let is_new = fs::symlink_metadata(&at).is_err();
+    match rng.between(0, 8) {
+        0 => _ = fs::remove_file(&at).or_else(|_| fs::remove_dir_all(&at)),
+        1 => _ = fs::create_dir(&at),
+        2 | 3 if fs::rename(&at, data.at(&other)).is_ok() => changed.push((other.clone(), true)),
+        4 => _ = std::os::unix::fs::symlink("no/where", &at),
+        5 => {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = [0o755, 0o700, 0o500][rng.between(0, 3) as usize];
+            let _ = fs::metadata(&at).map(|_| fs::set_permissions(&at, fs::Permissions::from_mode(mode)));
+            changed.push((one.clone(), false));
+        }
+        // If the new name is removed at once, nothing tells that the file has had it: a round finds that out, and is
+        // followed by a full one.
+        6 if links && fs::hard_link(&at, data.at(&other)).is_ok() => {
+            changed.extend([(other.clone(), true), (one.clone(), false)]);
+        }
+        7 if is_new => drop(std::os::unix::net::UnixListener::bind(&at)),
+        _ => {
+            let text = ["", "*.log\n", "a\n!c\n", "/b\n"][rng.between(0, 4) as usize];
+            _ = fs::write(&at, text);
+            changed.push((one.clone(), is_new));
+        }
+    }
+    let is_left = fs::symlink_metadata(&at).is_ok();
+    if is_new || !is_left {
+        changed.push((one, true));
+    }
+    let governed = changed.iter().filter(|(path, _)| path.ends_with(".gitignore"));
+    let governed: Vec<_> =
+        governed.map(|(path, _)| path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned()).collect();
+    changed.extend(governed.into_iter().map(|path| (path, true)));
+    changed
+}
+
+/// All that is known of a dataset, and the digests that are kept.
+fn everything(scanned: &Scanned, cache: &StatCache) -> String {
+    let nodes: BTreeMap<_, _> = scanned.seen.nodes.iter().collect();
+    let Scanned { manifest, unsendable, unknown, excluded, own, stripped, .. } = scanned;
+    format!(
+        "{:#?}{manifest:#?}{unsendable:?}{unknown:?}{excluded:?}{own:?}{stripped:?}{:?}",
+        nodes,
+        cache.sorted()
+    )
+}
+
+#[test]
+fn a_listing_of_what_has_changed_is_that_of_a_whole_scan() {
+    let later: fn() -> SystemTime = || SystemTime::now() + Duration::from_secs(10);
+    let mut partial = 0;
+    for seed in 0..80 {
+        let mut rng = Rng::new(seed);
+        let data = Dataset::new(&[("a/b/c", b"1"), ("b/c", b"2"), ("c/d.log", b"3")]);
+        let rules = FilterRules { ignore_files: seed % 2 == 0, ..FilterRules::default() };
+        let filters = Arc::new(Filters::new(rules).unwrap());
+        let options = ScanOptions { filters, ..ScanOptions::default() };
+        // Digests of files that were just written are not kept, or are.
+        let now = if seed % 3 == 0 { SystemTime::now } else { later };
+        let [mut cache, mut whole_cache] = [(); 2].map(|()| StatCache::load(&data.dir.path().join("none")));
+        let mut listed = scan_by(&data.root(), b"", &mut cache, &options, now).unwrap();
+        scan_by(&data.root(), b"", &mut whole_cache, &options, now).unwrap();
+        for round in 0..12 {
+            let count = rng.between(1, 5);
+            let changed = (0..count).flat_map(|_| change_something(&data, &mut rng, seed % 2 > 0));
+            let mut paths = ChangedPaths::new();
+            changed.for_each(|(path, is_deep)| *paths.entry(path.into_bytes()).or_default() |= is_deep);
+            let again =
+                rescan(&data.root(), &mut cache, &options, listed.clone(), paths.clone(), now).unwrap();
+            let whole = scan_by(&data.root(), b"", &mut whole_cache, &options, now).unwrap();
+            partial += usize::from(again.is_some());
+            listed = match again {
+                Some(again) => again,
+                None => scan_by(&data.root(), b"", &mut cache, &options, now).unwrap(),
+            };
+            let (found, expected) = (everything(&listed, &cache), everything(&whole, &whole_cache));
+            let other = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
+            let other =
+                other.map(|at| [&found, &expected].map(|text| text.lines().nth(at).unwrap_or_default()));
+            let paths =
+                paths.iter().map(|(path, is_deep)| (shiplane_wire::escape(path).to_string(), is_deep));
+            let paths: Vec<_> = paths.collect();
+            assert!(found == expected, "seed {seed}, round {round}, {paths:?}: {other:#?}");
+        }
+    }
+    assert!(partial > 200, "most rounds look at what has changed alone: {partial}");
 }

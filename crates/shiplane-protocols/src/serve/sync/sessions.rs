@@ -231,6 +231,7 @@ mod tests {
             mode: None,
             filters: OpenFilters::default(),
             attributes: false,
+            watch: None,
         };
         begin(sessions, ALICE, &request).unwrap()
     }

@@ -115,6 +115,7 @@ impl<'a> Attempt<'a> {
         let unsent = exchanged.unsent();
         let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;
         let ours = exchanged.half(&left);
+        self.job.relisting.iter().for_each(|relisting| relisting.watch.look_again(left.keys()));
         let SyncDone { half: theirs, base: their_base } = self.settle(ours.clone()).await?;
         report.left.extend(left_on_both(&theirs, left.into_iter()));
         let named = theirs.unsettled.as_ref().map_or(0, |unsettled| unsettled.len() as u64);
@@ -156,6 +157,7 @@ impl<'a> Attempt<'a> {
                 links,
                 attributes,
                 filters: job.filters,
+                relisting: job.relisting,
                 ..ScanOptions::default()
             };
             let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)?;
@@ -165,6 +167,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn open(&self, dataset: &Dataset) -> Result<SyncResponse, SyncError> {
+        let is_full = self.job.relisting.as_ref().is_none_or(|relisting| relisting.is_full);
         let request = SyncRequest {
             sync: *self.sync.as_bytes(),
             path: self.job.remote_path.clone(),
@@ -176,6 +179,7 @@ impl<'a> Attempt<'a> {
             mode: dataset.top_mode,
             filters: OpenFilters::of(&self.job.filters),
             attributes: self.job.attributes,
+            watch: self.job.peer_watch.map(|watch| (watch, is_full)),
         };
         poll_method(self.client, SYNC_OPEN, &request, Duration::MAX).await.map_err(SyncError::Refused)
     }

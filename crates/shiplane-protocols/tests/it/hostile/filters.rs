@@ -116,6 +116,7 @@ async fn filters_without_end_or_sense_are_refused_by_every_call_that_opens() {
             mode: None,
             filters: OpenFilters { patterns, listed, ignore_files, one_file_system },
             attributes: false,
+            watch: None,
         };
         const SYNC_OPEN: Method<SyncRequest, ()> = Method::new("sync.open");
         assert_eq!(refusal(&client, SYNC_OPEN, &sync).await, code, "sync");

@@ -51,6 +51,7 @@ pub(super) fn open(manifest: &Manifest) -> SyncRequest {
         mode: None,
         filters: OpenFilters::default(),
         attributes: false,
+        watch: None,
     }
 }
 

@@ -56,6 +56,7 @@ fn any_request() -> impl Strategy<Value = SyncRequest> {
             mode,
             filters: OpenFilters { patterns: vec!["*.o".into()], ..OpenFilters::default() },
             attributes,
+            watch: mode.map(|_| (source[..16].try_into().unwrap(), dry_run)),
         },
     )
 }
@@ -94,6 +95,7 @@ fn the_bytes_are_these() {
             ..OpenFilters::default()
         },
         attributes: true,
+        watch: Some(([5; 16], true)),
     };
     let one = [1, 0, 0, 0, 0, 0, 0, 0];
     let expected = [
@@ -113,6 +115,9 @@ fn the_bytes_are_these() {
         &one,
         b"b",
         &[1, 0],
+        &[1],
+        &[1],
+        &[5; 16],
         &[1],
     ];
     assert_eq!(shiplane_rpc::internals::encode(&request).unwrap()[..], expected.concat());

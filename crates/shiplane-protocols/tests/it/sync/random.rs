@@ -1,11 +1,14 @@
 //! Random datasets and edits: both sides become equal, and no edit is lost.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use proptest::prelude::*;
-use shiplane_files::internals::sync::Consent;
-use shiplane_protocols::internals::sync::{SyncJob, synchronise};
-use tokio::runtime::Runtime;
+use shiplane_files::internals::{
+    SourceRoot,
+    sync::{Consent, Relisting, watch},
+};
+use shiplane_protocols::internals::sync::{PeerWatch, SyncJob, synchronise};
+use tokio::{runtime::Runtime, sync::watch::channel};
 
 use super::{admitted, contents, job, silent};
 use crate::harness::{World, tree};
@@ -88,4 +91,65 @@ proptest! {
             }
         });
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rounds_that_look_only_at_what_has_changed_come_to_the_same_as_full_ones(
+        rounds in prop::collection::vec(
+            [prop::collection::vec(any_edit(), 0..6), prop::collection::vec(any_edit(), 0..6)],
+            1..5,
+        ),
+    ) {
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let world = World::syncing();
+            let client = admitted(&world).await;
+            let sides = [world.source(), world.dest()];
+            let full = SyncJob { consent: Consent { mass_deletion: true }, ..job(&world) };
+            let (changed, mut here) = channel(0_u64);
+            let on_change = move || changed.send_modify(|changes| *changes += 1);
+            let root = SourceRoot::open(&sides[1]).unwrap();
+            let tree_watch = watch(&root, b"", Arc::default(), Box::new(()), on_change).unwrap();
+            let (there, mut noticed) = PeerWatch::begin(&client, b"", &Arc::default()).await.unwrap();
+            let relisting = Some(Relisting { watch: Arc::new(tree_watch), is_full: false });
+            let job = SyncJob { relisting, peer_watch: Some(there.id()), ..full.clone() };
+            synchronise(&client, &job, silent()).await.unwrap();
+            for edits in &rounds {
+                for (at, edits) in sides.iter().zip(edits) {
+                    edits.iter().for_each(|one| drop(edit(at, one)));
+                }
+                loop {
+                    here.mark_unchanged();
+                    let synced = synchronise(&client, &job, silent()).await.unwrap();
+                    if tree(&sides[0]) == tree(&sides[1]) && synced.left.is_empty() {
+                        break;
+                    }
+                    tokio::select! {
+                        changed = here.changed() => changed.unwrap(),
+                        changed = there.changed(noticed.changes) => noticed = changed.unwrap(),
+                    }
+                }
+                // A full round finds nothing more, and both remember the same.
+                let before = bases(&world);
+                let again = synchronise(&client, &full, silent()).await.unwrap();
+                assert_eq!((again.actions.len(), again.chunks), (0, 0), "{rounds:?}");
+                assert_eq!(bases(&world), before, "{rounds:?}");
+            }
+        });
+    }
+}
+
+/// What both sides remember.
+fn bases(world: &World) -> Vec<Vec<u8>> {
+    let states = ["state-here", "state"].map(|name| world.outside().join(name));
+    let files = states.iter().flat_map(|state| fs::read_dir(state).into_iter().flatten());
+    let files = files.map(|file| file.unwrap().path());
+    let mut bases: Vec<_> =
+        files.filter(|file| file.extension().is_some_and(|name| name == "base")).collect();
+    bases.sort();
+    assert!(!bases.is_empty());
+    bases.iter().map(|base| fs::read(base).unwrap()).collect()
 }

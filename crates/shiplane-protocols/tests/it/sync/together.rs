@@ -43,6 +43,8 @@ impl Machines {
             filters: Arc::default(),
             attributes: false,
             dry_run: false,
+            relisting: None,
+            peer_watch: None,
             transfer: self.worlds[at].options.clone(),
         };
         synchronise(&self.clients[at], &job, silent()).await.unwrap()

@@ -1,10 +1,11 @@
-//! Syncs again with every change on either side.
+//! Syncs again with every change on either side. Such a round looks only at what has changed; the first one, one over a new
+//! connection, one after a failure, and one from time to time look at everything.
 
 use std::{convert::Infallible, future, sync::Arc, time::Duration};
 
 use shiplane_files::internals::{
     SourceError, SourceRoot,
-    sync::{self as disk, DatasetError, TreeWatch, Unwatched, WatchLimit},
+    sync::{self as disk, DatasetError, DatasetWatch, Relisting, Unwatched, WatchLimit},
 };
 use shiplane_protocols::internals::sync::{PeerWatch, SyncError};
 use shiplane_rpc::{CallError, Fault, FaultCode};
@@ -23,7 +24,7 @@ use crate::{
 
 /// This side's directory, as it is watched.
 struct Here {
-    tree: TreeWatch,
+    tree: Arc<DatasetWatch>,
     changes: watch::Receiver<u64>,
 }
 
@@ -43,12 +44,22 @@ enum There {
     Unwatched,
 }
 
+impl There {
+    fn id(&self) -> Option<[u8; 16]> {
+        match self {
+            Self::Watched { watch, .. } => Some(watch.id()),
+            Self::New | Self::Missing | Self::Unwatched => None,
+        }
+    }
+}
+
 impl Rounds {
     /// Ends only by a failure.
     pub(super) async fn watch(&mut self) -> Result<Infallible, Error> {
         let (root, mut here) = self.here().await?;
         self.job.root = Some(root);
         let (mut there, mut is_first, mut told) = (There::New, true, [None; 2]);
+        let (mut is_full, mut is_again, mut last_full) = (true, false, Instant::now());
         loop {
             // What changes from here on is the next round's.
             here.changes.mark_unchanged();
@@ -58,14 +69,24 @@ impl Rounds {
                     there = There::New;
                     continue;
                 }
+                is_full = true;
             }
+            is_full |= last_full.elapsed() >= full_interval(self.took);
+            self.job.relisting = Some(Relisting { watch: Arc::clone(&here.tree), is_full });
+            self.job.peer_watch = there.id();
             let connection = self.redial.connection().clone();
             let report = self.round().await;
             let Some(report) = self.passing(report)? else {
+                is_full = true;
                 sleep(BUSY_PAUSE).await;
                 continue;
             };
             let ended = Instant::now();
+            if is_full {
+                last_full = ended;
+            }
+            // What was not as it was listed is listed again, once, although nothing may tell of a change.
+            (is_full, is_again) = (false, self.is_inexact && !is_again);
             self.redial.succeeded();
             let is_told = is_first || !report.actions.is_empty();
             self.tracker.end_round(Report { elapsed: self.took, ..report }, is_told);
@@ -76,7 +97,8 @@ impl Rounds {
             if let There::Watched { .. } | There::Unwatched = there {
                 self.tell_unwatched(&here, &there, &mut told);
                 self.tracker.phase(Phase::Watching);
-                if let Err(failed) = self.wait(&mut here, &mut there).await {
+                let full_at = if is_again { ended } else { last_full + full_interval(self.took) };
+                if let Err(failed) = self.wait(&mut here, &mut there, full_at).await {
                     there = There::New;
                     self.survives(Err(failed)).await?;
                 }
@@ -96,7 +118,7 @@ impl Rounds {
         let watching = blocking::spawn(move || {
             let root = SourceRoot::open(&directory)?;
             let tree = disk::watch(&root, b"", filters, Box::new(()), on_change)?;
-            Ok::<_, SourceError>((root, tree))
+            Ok::<_, SourceError>((root, Arc::new(tree)))
         });
         let watching = watching.await.map_err(|_| Cause::Abandoned)?;
         let failed = |error| Cause::Sync(SyncError::Dataset(DatasetError::Source(error)));
@@ -149,7 +171,7 @@ impl Rounds {
     }
 
     /// Waits for a change, or until it is time to look for one.
-    async fn wait(&self, here: &mut Here, there: &mut There) -> Result<(), SyncError> {
+    async fn wait(&self, here: &mut Here, there: &mut There, full_at: Instant) -> Result<(), SyncError> {
         let is_whole_there = matches!(there, There::Watched { unwatched: None, .. });
         let is_whole = is_whole_there && here.tree.unwatched().is_none();
         let changed_there = async {
@@ -160,8 +182,8 @@ impl Rounds {
         };
         let due = async {
             match is_whole {
-                true => future::pending().await,
-                false => sleep(scan_interval(self.took)).await,
+                true => sleep_until(full_at).await,
+                false => sleep_until(full_at.min(Instant::now() + scan_interval(self.took))).await,
             }
         };
         tokio::select! {
@@ -202,6 +224,11 @@ fn scan_interval(took: Duration) -> Duration {
     LEAST_SCAN_INTERVAL.max(took * 10)
 }
 
+/// How long rounds may look only at what has changed: full ones take a hundredth of the time.
+fn full_interval(took: Duration) -> Duration {
+    LEAST_FULL_INTERVAL.max(took * 100)
+}
+
 fn why(Unwatched { limit, value }: Unwatched) -> String {
     match limit.setting() {
         Some(setting) => {
@@ -225,6 +252,9 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// 1 min.
 const LEAST_SCAN_INTERVAL: Duration = Duration::from_secs(60);
 
+/// 1 h: what is written through a memory map, or on another machine, is noticed by then.
+const LEAST_FULL_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
 /// 131,072: a hundred thousand directories, and some for others.
 const LEAST_WATCHES: u64 = 1 << 17;
 
@@ -240,6 +270,12 @@ mod tests {
         assert!(line.ends_with("sudo sysctl -w fs.inotify.max_user_watches=131072"), "{line}");
         assert!(why(WatchLimit::Watches, 524_288).ends_with("=1048576"));
         assert!(!why(WatchLimit::Memory, 0).contains("sysctl"));
+    }
+
+    #[test]
+    fn full_rounds_are_rare_where_they_take_long() {
+        assert_eq!(full_interval(Duration::from_secs(1)), LEAST_FULL_INTERVAL);
+        assert_eq!(full_interval(Duration::from_secs(60)), Duration::from_secs(6000));
     }
 
     #[test]

@@ -154,6 +154,8 @@ pub(crate) fn job(world: &World) -> SyncJob {
         filters: Arc::default(),
         attributes: false,
         dry_run: false,
+        relisting: None,
+        peer_watch: None,
         transfer: world.transfer_options(),
     }
 }

@@ -5,11 +5,11 @@ use gix_glob::{Pattern, pattern::Case, wildmatch};
 /// Patterns, of which the last that matches a path decides. They take little more memory than their text, however
 /// many names they are compared with.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Patterns(Vec<Pattern>);
+pub struct Patterns(Vec<Pattern>);
 
 impl Patterns {
     /// Adds a line, unless it is empty or a comment. Gives the reason if it can match nothing that was meant.
-    pub(super) fn add(&mut self, line: &[u8]) -> Result<(), &'static str> {
+    pub fn add(&mut self, line: &[u8]) -> Result<(), &'static str> {
         if line.starts_with(b"#") {
             return Ok(());
         }
@@ -19,16 +19,18 @@ impl Patterns {
         Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn cost_bytes(&self) -> usize {
+    /// What they take in memory.
+    pub fn cost_bytes(&self) -> usize {
         self.0.iter().map(|pattern| pattern.text.len() + PATTERN_COST_BYTES).sum()
     }
 
     /// Whether `path`, relative to where the patterns stand, is excluded; `None` if no pattern matches.
-    pub(super) fn decide(&self, path: &[u8], is_directory: bool) -> Option<bool> {
+    pub fn decide(&self, path: &[u8], is_directory: bool) -> Option<bool> {
         let name_at = path.iter().rposition(|byte| *byte == b'/').map(|at| at + 1);
         let matches = |pattern: &&Pattern| {
             let (case, mode) = (Case::Sensitive, wildmatch::Mode::NO_MATCH_SLASH_LITERAL);

@@ -3,10 +3,10 @@
 use shiplane_wire::Digest;
 
 /// What says which file it is, and of which version.
-pub(super) type Magic = [u8; 16];
+pub type Magic = [u8; 16];
 
 /// Puts `magic` before the content and the BLAKE3 digest of both behind it.
-pub(super) fn seal(magic: &Magic, content: &[&[u8]]) -> Vec<u8> {
+pub fn seal(magic: &Magic, content: &[&[u8]]) -> Vec<u8> {
     let mut bytes = magic.to_vec();
     content.iter().for_each(|part| bytes.extend_from_slice(part));
     let check = Digest::blake3(&bytes);
@@ -15,7 +15,7 @@ pub(super) fn seal(magic: &Magic, content: &[&[u8]]) -> Vec<u8> {
 }
 
 /// The content of what [`seal`] made, if it is that.
-pub(super) fn unseal<'a>(magic: &Magic, bytes: &'a [u8]) -> Option<&'a [u8]> {
+pub fn unseal<'a>(magic: &Magic, bytes: &'a [u8]) -> Option<&'a [u8]> {
     let (sealed, check) = bytes.split_last_chunk::<{ Digest::LEN_BYTES }>()?;
     let content = sealed.strip_prefix(magic)?;
     (Digest::blake3(sealed).as_bytes() == check).then_some(content)

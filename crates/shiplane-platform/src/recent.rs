@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 /// The values that were used last, by key.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
+pub struct Recent<K, V> {
     values: HashMap<K, (V, u64)>,
     uses: u64,
 }
@@ -17,7 +17,8 @@ impl<K, V> Default for Recent<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
-    pub(super) fn find(&mut self, key: &K) -> Option<V> {
+    /// The value of a key, which is used now.
+    pub fn find(&mut self, key: &K) -> Option<V> {
         self.uses += 1;
         let (value, used) = self.values.get_mut(key)?;
         *used = self.uses;
@@ -25,7 +26,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
     }
 
     /// Keeps a value. If there are many, it replaces the oldest that may go.
-    pub(super) fn keep(&mut self, key: K, value: V, may_go: impl Fn(&V) -> bool) {
+    pub fn keep(&mut self, key: K, value: V, may_go: impl Fn(&V) -> bool) {
         if self.values.len() >= MAX_OPEN {
             let idle = self.values.iter().filter(|(_, (value, _))| may_go(value));
             if let Some(oldest) = idle.min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone()) {
@@ -35,7 +36,8 @@ impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
         self.values.insert(key, (value, self.uses));
     }
 
-    pub(super) fn forget(&mut self, key: &K) {
+    /// Lets go of a value.
+    pub fn forget(&mut self, key: &K) {
         self.values.remove(key);
     }
 }

@@ -6,7 +6,7 @@ use shiplane_wire::RelPath;
 
 /// Files that are wanted and have no space yet, by the file system of their directory.
 #[derive(Debug, Default)]
-pub(super) struct Needs {
+pub struct Needs {
     file_systems: HashMap<u64, Need>,
     /// By number of the file.
     files: HashMap<u64, (u64, u64)>,
@@ -14,17 +14,18 @@ pub(super) struct Needs {
 
 /// What is needed of one file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Need {
-    pub(super) bytes: u64,
+pub struct Need {
+    /// How many bytes.
+    pub bytes: u64,
     /// Inodes, as many as files.
-    pub(super) files: u64,
+    pub files: u64,
     /// A directory on it; `None` is the root.
-    pub(super) at: Option<RelPath>,
+    pub at: Option<RelPath>,
 }
 
 impl Needs {
     /// Adds a file in a directory of the file system `device`.
-    pub(super) fn add(&mut self, id: u64, device: u64, directory: Option<RelPath>, bytes: u64) {
+    pub fn add(&mut self, id: u64, device: u64, directory: Option<RelPath>, bytes: u64) {
         self.settle(id);
         let need = self.file_systems.entry(device).or_default();
         need.bytes = need.bytes.saturating_add(bytes);
@@ -34,7 +35,7 @@ impl Needs {
     }
 
     /// The file has its space, or is given up.
-    pub(super) fn settle(&mut self, id: u64) {
+    pub fn settle(&mut self, id: u64) {
         let Some((device, bytes)) = self.files.remove(&id) else { return };
         if let Some(need) = self.file_systems.get_mut(&device) {
             need.bytes = need.bytes.saturating_sub(bytes);
@@ -43,7 +44,7 @@ impl Needs {
     }
 
     /// By file system.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Need)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Need)> {
         self.file_systems.iter().map(|(device, need)| (*device, need))
     }
 }

@@ -262,7 +262,7 @@ pub(crate) enum Cause {
     UnknownKind { name: String },
     #[error(transparent)]
     Call(CallError),
-    #[error("the connection was lost, and there is none again after {}: {source}", seconds(*tried))]
+    #[error("there has been no connection for {}: {source}", seconds(*tried))]
     NotConnectedAgain { tried: Duration, source: Box<Error> },
     #[error(transparent)]
     Code(#[from] CodeFailure),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shiplane::{Report, escape};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,8 @@ async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Fai
 async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
     let destination = escape(settings.target.path());
     let (target, client) = (settings.target.clone(), settings.client.builder());
-    let transfer = Transfer::connect(job, target, client, destination, &stop).await?;
+    let patience = if settings.watch { settings.common.give_up_after } else { Duration::ZERO };
+    let transfer = Transfer::connect_within(job, target, client, patience, destination, &stop).await?;
     let ways = match settings.one_way {
         Some(OneWay::Get) => &[Way::ToHere][..],
         Some(OneWay::Push) => &[Way::ToServer],

@@ -56,14 +56,27 @@ impl<'a> Transfer<'a> {
         destination: String,
         stop: &CancellationToken,
     ) -> Result<Self, Failure> {
+        Self::connect_within(job, target, client, Duration::ZERO, destination, stop).await
+    }
+
+    /// The same, but waits so long for a server that is absent.
+    pub(super) async fn connect_within(
+        job: &'a Arc<Job>,
+        target: Target,
+        client: ClientBuilder,
+        patience: Duration,
+        destination: String,
+        stop: &CancellationToken,
+    ) -> Result<Self, Failure> {
         let client = client.build().await?;
-        Self::open(job, client, target, destination, stop).await
+        Self::open(job, client, target, patience, destination, stop).await
     }
 
     async fn open(
         job: &'a Arc<Job>,
         client: Client,
         target: Target,
+        patience: Duration,
         destination: String,
         stop: &CancellationToken,
     ) -> Result<Self, Failure> {
@@ -72,7 +85,7 @@ impl<'a> Transfer<'a> {
             job.phase(Phase::Connecting);
         }
         let connection = tokio::select! {
-            connection = client.connect(target) => connection?,
+            connection = client.connect_within(target, patience, job.events()) => connection?,
             () = stop.cancelled() => return Err(Failure::Interrupted),
         };
         job.tell(&Event::Started {
@@ -118,7 +131,7 @@ impl<'a> Transfer<'a> {
         destination: String,
         stop: &CancellationToken,
     ) -> Result<Self, Failure> {
-        Self::open(self.job, self.client, target, destination, stop).await
+        Self::open(self.job, self.client, target, Duration::ZERO, destination, stop).await
     }
 
     /// Runs the job, then closes the connection and waits for a moment until the server has been told; for a

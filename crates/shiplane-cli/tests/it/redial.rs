@@ -118,7 +118,7 @@ fn a_stream_goes_on_with_its_next_byte() {
 #[test]
 fn a_job_gives_up_when_it_was_told_to() {
     let (here, there) = machines();
-    for (patience, words) in [("0s", "no longer knows"), ("1s", "none again after 1s")] {
+    for (patience, words) in [("0s", "no longer knows"), ("1s", "no connection for 1s")] {
         let server = serve(&there, "src", "127.0.0.1:0");
         let source = format!("nas@{}", address(&server));
         let args = ["get", &source, patience, "--rate", RATE, "--json", "--give-up-after", patience];

@@ -153,6 +153,31 @@ fn it_waits_for_an_absent_server_and_takes_what_has_changed_meanwhile() {
 }
 
 #[test]
+fn it_waits_for_a_server_that_is_absent_at_the_start() {
+    let (here, there, server) = machines();
+    let at = server.address();
+    drop(server); // Killed.
+    there.write("data/theirs", "1");
+    let target = format!("nas@{at}");
+    let args = ["sync", "--watch", "--json", "data", &target];
+    let mut watch = Running::start(&mut here.command(&args));
+    let lost = watch.event(|event| event["event"] == "connection_lost");
+    assert!(lost["pause_seconds"].as_f64().unwrap() > 0.0, "{lost}");
+    let _server = serve(&there, &at);
+    synced(&mut watch, || reads(&here, "theirs", "1"));
+    watch.interrupt();
+    assert_eq!(watch.rest().code, Some(130));
+    // Not longer than it is told to, and not at all where nothing is watched.
+    drop(_server);
+    let run = here.run(&["sync", "--watch", "--json", "--give-up-after", "8s", "data", &target]);
+    assert!(run.events().iter().any(|event| event["event"] == "connection_lost"), "{run:?}");
+    run.told(3, "no connection for 8s");
+    let run = here.run(&["sync", "--json", "data", &target]);
+    assert!(run.events().iter().all(|event| event["event"] != "connection_lost"), "{run:?}");
+    assert_eq!(run.code, Some(3));
+}
+
+#[test]
 fn a_directory_that_the_server_does_not_have_yet_is_created_and_watched() {
     let (here, there, server) = machines();
     here.write("data/file", "1");

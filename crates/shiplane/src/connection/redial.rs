@@ -7,8 +7,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Connection;
 use crate::{
+    client::Client,
     error::{Cause, Error, ErrorKind, SshFailure},
-    tracker::Tracker,
+    event::{Event, Phase},
+    target::Target,
+    tracker::{ProgressState, Tracker},
 };
 
 /// The connection that a job uses at present, and how long the job tries to get another.
@@ -86,28 +89,73 @@ impl Redial {
             }
         };
         self.still = Some((since, moved_bytes));
-        let mut why = self.connection.explained(failed);
-        loop {
-            let left = self.give_up_after.saturating_sub(since.elapsed());
-            if left.is_zero() {
-                let tried = self.give_up_after;
-                return Err(Cause::NotConnectedAgain { tried, source: Box::new(why) }.into());
+        let why = self.connection.explained(failed);
+        let lost = self.connection.clone();
+        let (tried, pause) = (self.give_up_after, &mut self.pause);
+        self.connection = dial_again(why, since, tried, pause, tracker, || lost.redial()).await?;
+        Ok(())
+    }
+}
+
+/// Dials after growing pauses, until somebody answers or time is up.
+async fn dial_again<F>(
+    mut why: Error,
+    since: Instant,
+    give_up_after: Duration,
+    next_pause: &mut Duration,
+    tracker: &Tracker,
+    dial: impl Fn() -> F,
+) -> Result<Connection, Error>
+where
+    F: Future<Output = Result<Connection, Error>>,
+{
+    loop {
+        let left = give_up_after.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            return Err(Cause::NotConnectedAgain { tried: give_up_after, source: Box::new(why) }.into());
+        }
+        let pause = (*next_pause).min(left);
+        tracing::info!(%why, ?pause, "there is no connection; dialling again");
+        tracker.connection_lost(why.to_string(), pause);
+        sleep(pause).await;
+        *next_pause = (*next_pause * 2).min(LONGEST_PAUSE);
+        let left = give_up_after.saturating_sub(since.elapsed()).max(SHORTEST_DIAL);
+        match timeout(left, dial()).await {
+            Ok(Err(error)) if is_worth_another_dial(&error) => why = error,
+            Ok(ended) => return ended,
+            Err(_) => {}
+        }
+    }
+}
+
+impl Client {
+    /// As [`connect`](Self::connect), but waits for a server that is absent, as a job does whose connection was lost: it dials
+    /// after growing pauses, and `on_event` is told of each, as [`ConnectionLost`](crate::EventKind::ConnectionLost). With a
+    /// `give_up_after` of zero it tries once, with `Duration::MAX` without end.
+    ///
+    /// Cancel-safe: dropping the future ends the attempts.
+    ///
+    /// # Errors
+    /// As `connect`.
+    pub async fn connect_within<T>(
+        &self,
+        target: T,
+        give_up_after: Duration,
+        on_event: impl FnMut(&Event) + Send + 'static,
+    ) -> Result<Connection, Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let (target, since) = (target.try_into()?, Instant::now());
+        match self.connect::<Target>(target.clone()).await {
+            Err(why) if !give_up_after.is_zero() && is_worth_another_dial(&why) => {
+                let state = ProgressState::new(Phase::Reconnecting, 0, None);
+                let tracker = Tracker::new(state, Vec::new(), Some(Box::new(on_event)));
+                let mut pause = FIRST_PAUSE;
+                dial_again(why, since, give_up_after, &mut pause, &tracker, || self.connect::<Target>(target.clone())).await
             }
-            let pause = self.pause.min(left);
-            tracing::info!(%why, ?pause, "the connection is lost; dialling again");
-            tracker.connection_lost(why.to_string(), pause);
-            sleep(pause).await;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-            let left = self.give_up_after.saturating_sub(since.elapsed()).max(SHORTEST_DIAL);
-            match timeout(left, self.connection.redial()).await {
-                Ok(Ok(connection)) => {
-                    self.connection = connection;
-                    return Ok(());
-                }
-                Ok(Err(error)) if is_worth_another_dial(&error) => why = error,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => {}
-            }
+            connected => connected,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! 1. [`scan`](fn@scan) lists what is here, and reads only what its [`StatCache`] does not know; [`SeenFiles`] tells
 //!    whether it is still so. [`Manifest`] is that list, [`Changes`] what has changed of it.
 //! 2. [`plan`](fn@plan) is pure: what is to be done on both sides, and why; [`plan_one_way`] is the same in one direction. [`BaseStore`] remembers what was common.
-//! 3. [`Dataset`]: a directory with its list, its base and its lock. [`Work`]: one side's part of the plan, step by step.
+//! 3. [`Dataset`]: a directory with its list, its base and its lock. [`Prepared`]: one side's part of the plan, step by step.
 //! 4. [`watch`](fn@watch) tells when there may be something to sync again, and where: [`Relisting`] looks only there.
 
 mod base;
@@ -39,7 +39,7 @@ pub use shiplane_platform::internals::{Unwatched, WatchLimit};
 pub use stat_cache::StatCache;
 pub use state::SyncState;
 pub use watch::{DatasetWatch, Relisting, watch};
-pub use work::{Prepared, Work};
+pub use work::Prepared;
 
 /// The fuzzer's entries.
 pub(crate) mod fuzz {

@@ -58,7 +58,9 @@ pub mod internals {
     }
     pub use crate::input::{Input, InputParts, Part};
     pub use crate::measure::{DiskRates, disk_rates};
-    pub use crate::watch::{ChangedPaths, Excludes, Governs, TreeWatch, Unwatched, WatchLimit, WatchRules, join};
+    pub use crate::watch::{
+        ChangedPaths, Excludes, Governs, TreeWatch, Unwatched, WatchLimit, WatchRules, join,
+    };
     pub use crate::{
         patterns::Patterns,
         ranges::RangeSet,

@@ -131,6 +131,20 @@ impl FileServer {
         Arc::new(Self { syncing, ..Self::with(root, access, options, writing) })
     }
 
+    /// As [`new`](Self::new), and to be synced with by those who take from it. `path` and `state` are as for
+    /// [`syncing`](Self::syncing). Blocking, as that.
+    #[must_use]
+    pub fn syncing_from(
+        root: SourceRoot,
+        path: &Path,
+        access: Arc<AccessControl>,
+        options: TransferOptions,
+        state: SyncState,
+    ) -> Arc<Self> {
+        let syncing = Some(Syncing::new(state, path));
+        Arc::new(Self { syncing, ..Self::with(root, access, options, None) })
+    }
+
     fn with(
         root: SourceRoot,
         access: Arc<AccessControl>,

@@ -39,6 +39,6 @@ pub(crate) mod watch;
 
 pub use crate::methods::Step;
 pub use error::SyncError;
-pub use messages::{SyncBody, SyncRequest, SyncResponse};
+pub use messages::{SyncBody, SyncDirection, SyncRequest, SyncResponse};
 pub use run::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport, synchronise};
 pub use watch::{Noticed, PeerWatch};

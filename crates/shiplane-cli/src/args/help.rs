@@ -33,7 +33,7 @@ Changes and deletions since the last sync are applied to the other side. If both
 file, the later version keeps the name and the other becomes NAME.conflict-DIGEST. Files edited
 during the sync are left out; run the command again to sync them.
 
-With --one-way, only one side is changed. It keeps what it has changed itself: files that only it
+With --one-way, only one side is changed; for `--one-way get` a ticket to read is enough. It keeps what it has changed itself: files that only it
 has, and its version of a file that the other side has changed or deleted too. Such a conflict is
 named, and the exit code is 9. A file that was deleted there comes again. To make TARGET exactly like
 DIR, use `shiplane push --overwrite --delete DIR/. TARGET`; for the other way, the same with get.

@@ -137,3 +137,22 @@ fn a_mass_deletion_in_one_direction_needs_consent() {
     here.run(&["sync", "--one-way", "get", "data", server.ticket()]).done();
     assert_same_tree(&here.file("data"), &there.file("data"));
 }
+
+#[test]
+fn a_get_needs_no_permission_to_write() {
+    let (here, there) = (Machine::new(), Machine::new());
+    here.dir("data");
+    there.write("data/d/theirs", "1");
+    let server = there.serve("data");
+    here.run(&["sync", "--one-way", "get", "data", server.ticket()]).done();
+    there.write("data/d/theirs", "22");
+    there.write("data/new", "3");
+    here.run(&["sync", "--one-way", "get", "data", server.ticket()]).done();
+    assert_same_tree(&here.file("data"), &there.file("data"));
+    for one_way in [&["--one-way", "push"][..], &[]] {
+        let run = here.run(&[&["sync"][..], one_way, &["data", server.ticket()]].concat());
+        assert_eq!(run.code, Some(4), "{run:?}");
+    }
+    assert_eq!(server.stop().code, Some(0));
+    assert_eq!(fs::read_dir(there.file("data")).unwrap().count(), 2, "nothing is left there");
+}

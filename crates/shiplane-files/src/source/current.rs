@@ -1,11 +1,15 @@
 //! Reads one path of a source in its current state.
 
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
 use shiplane_wire::{Entry, EntryKind, Mtime, RelPath, Version};
 
 use super::{Content, Served, Source, SourceFile, SourceRoot};
 use crate::{
     error::SourceError,
     platform::{self, Kind},
+    sparse,
 };
 
 /// A file, open in the state that it has now.
@@ -30,9 +34,7 @@ impl Source {
     /// [`SourceError::Unreadable`].
     pub(crate) fn open_current(&self, path: &RelPath) -> Result<Current, SourceError> {
         let failed = |error| SourceError::reopening(path.as_bytes(), error);
-        let Content::Tree(root) = &self.content else {
-            return Err(SourceError::Vanished { path: path.to_string() });
-        };
+        let root = self.tree(path)?;
         let file = platform::open_file(root, path.as_bytes()).map_err(failed)?;
         let stat = platform::stat_open(&file).map_err(failed)?;
         if stat.kind != Kind::File {
@@ -48,6 +50,30 @@ impl Source {
         }
         let file = SourceFile::new(file, entry.version, path.clone());
         Ok(Current { entry, is_linked: stat.links > 1, changed: stat.mtime.max(stat.ctime), file })
+    }
+
+    /// The file or directory at `path` of a tree, as a scan lists it, but for attributes.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_current`](Self::open_current).
+    pub(crate) fn entry_at(&self, path: &RelPath) -> Result<Entry, SourceError> {
+        let (root, failed) = (self.tree(path)?, |error| SourceError::reopening(path.as_bytes(), error));
+        if let Ok(dir) = platform::open_dir(root, path.as_bytes()) {
+            let stat = platform::stat_open(&dir).map_err(failed)?;
+            return Ok(stat.entry(EntryKind::Directory, path.clone()));
+        }
+        let entry = self.open_current(path)?.entry;
+        let stat = platform::open_file(root, path.as_bytes()).and_then(|file| platform::stat_open(&file));
+        let holes = stat.map(|stat| sparse::holes_of(&stat, || platform::open_file(root, path.as_bytes())));
+        Ok(Entry { holes: holes.unwrap_or_default(), ..entry })
+    }
+
+    fn tree(&self, path: &RelPath) -> Result<&Arc<Dir>, SourceError> {
+        match &self.content {
+            Content::Tree(root) => Ok(root),
+            _ => Err(SourceError::Vanished { path: path.to_string() }),
+        }
     }
 }
 

@@ -165,7 +165,8 @@ pub type KeepAlive = Arc<dyn Any + Send + Sync>;
 #[derive(Clone, Debug)]
 pub struct View {
     pub(super) root: SourceRoot,
-    pub(super) destination: Destination,
+    /// `None` if nothing is to be changed.
+    pub(super) destination: Option<Destination>,
     /// What is here.
     pub manifest: Arc<Manifest>,
     pub(super) seen: Arc<SeenFiles>,
@@ -179,7 +180,7 @@ pub struct View {
 impl View {
     /// Whether names that differ in case only are the same here.
     pub fn folds(&self) -> bool {
-        self.destination.folds()
+        self.destination.as_ref().is_some_and(Destination::folds)
     }
 }
 
@@ -264,12 +265,12 @@ impl Dataset {
         self.held = Some(held);
     }
 
-    /// `None` if nothing is to be changed.
+    /// `None` if there is no directory.
     pub fn view(&self) -> Option<View> {
         let site = self.site.as_ref()?;
         Some(View {
             root: site.root.clone(),
-            destination: site.writable.clone()?,
+            destination: site.writable.clone(),
             manifest: Arc::clone(&self.manifest),
             seen: Arc::clone(&self.seen),
             unlisted: self.unlisted().cloned().collect(),
@@ -281,8 +282,8 @@ impl Dataset {
     /// Both sides have the same already. Makes that last, and removes what an earlier sync has left half
     /// received, if one was cut; nothing is done on the disk otherwise.
     pub fn finish_interrupted(&self) -> Result<(), DatasetError> {
-        match self.view() {
-            Some(view) if view.destination.is_unsettled() => Ok(view.destination.finish().map(drop)?),
+        match self.view().and_then(|view| view.destination) {
+            Some(destination) if destination.is_unsettled() => Ok(destination.finish().map(drop)?),
             Some(_) | None => Ok(()),
         }
     }

@@ -38,8 +38,8 @@ pub(super) struct TakePolicy {
 }
 
 impl Shared {
-    pub(super) fn new(view: View, agreed: Agreed) -> Self {
-        let View { root, destination, seen, held: _held, .. } = view;
+    pub(super) fn new(view: View, destination: Destination, agreed: Agreed) -> Self {
+        let View { root, seen, held: _held, .. } = view;
         Self { destination, root, seen, agreed: Arc::new(agreed), left: Left::default(), _held }
     }
 

@@ -96,7 +96,7 @@ mod tests {
     use super::super::manifest::{FileState, Node, Stamp};
     use super::super::scan::ScanOptions;
     use super::super::state::SyncState;
-    use super::super::work::Work;
+    use super::super::work::Prepared;
     use super::*;
     use crate::{buffers::SharedMemory, policy::LinkPolicy, source::SourceRoot};
 
@@ -194,7 +194,7 @@ mod tests {
         other.respell(&path("File"), &path("file"));
         let unlisted = std::iter::empty;
         let agreed = Agreed::on(&own, &own, &other, unlisted(), None, Consent::default(), true).unwrap();
-        let prepared = Work::new(view, agreed).prepare().unwrap();
+        let prepared = Prepared::new(view, agreed).unwrap();
         assert!(prepared.destination().is_none(), "nothing is to come");
         let (left, _) = prepared.finish(Vec::new()).unwrap();
         assert!(left.is_empty(), "{left:?}");

@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use shiplane_wire::{Digest, Entry, EntryKind, RelPath, Version};
 
-use super::dataset::{Agreed, View};
+use super::dataset::{Agreed, KeepAlive, View};
 use super::error::DatasetError;
-use super::left::UnresolvedReason;
+use super::left::{Left, UnresolvedReason};
 use super::manifest::{FileState, LinkState, Manifest, Node, Stamp};
 use super::plan::{Action, Change, Side};
 use super::policy::{CopyPolicy, Shared, TakePolicy};
@@ -34,7 +34,7 @@ use crate::{
 
 /// One side's part.
 #[derive(Debug)]
-pub struct Work {
+pub(super) struct Work {
     shared: Shared,
     /// In the order of the plan, this side's only.
     actions: Vec<Action>,
@@ -60,24 +60,36 @@ pub struct Prepared {
     pub source: Option<Source>,
     /// For what this side takes, if it takes anything.
     policy: Option<Arc<TakePolicy>>,
-    work: Work,
+    part: Part,
+}
+
+/// What becomes of this side.
+#[derive(Debug)]
+enum Part {
+    Changed(Work),
+    /// Nothing: the other side takes from it, and that is all.
+    Read {
+        agreed: Arc<Agreed>,
+        left: Left,
+        _held: Option<KeepAlive>,
+    },
 }
 
 impl Work {
     /// This side's part of what was `agreed` on.
-    pub fn new(view: View, agreed: Agreed) -> Self {
+    fn new(view: View, destination: Destination, agreed: Agreed) -> Self {
         let (actions, theirs): (Vec<_>, Vec<_>) =
             agreed.outcome.actions.iter().cloned().partition(|action| action.side == Side::Local);
         let is_taken = |action: &Action| matches!(action.change, Change::Take { .. });
         let offered = theirs.into_iter().filter(is_taken).map(|action| action.path).collect();
         let parents = || actions.iter().filter_map(|action| action.path.parent()).collect();
-        let touched = (!view.destination.has_leftovers()).then(parents);
+        let touched = (!destination.has_leftovers()).then(parents);
         let stripped = view.stripped.clone();
-        Self { shared: Shared::new(view, agreed), actions, touched, offered, stripped }
+        Self { shared: Shared::new(view, destination, agreed), actions, touched, offered, stripped }
     }
 
     /// The first three steps.
-    pub fn prepare(mut self) -> Result<Prepared, DatasetError> {
+    fn prepare(mut self) -> Result<Prepared, DatasetError> {
         self.make_writable()?;
         spelling::rename(&mut self.shared, &self.actions)?;
         self.keep_what_loses_its_name()?;
@@ -88,7 +100,7 @@ impl Work {
         let here = self.copy_what_is_here(&taken)?;
         let source = if self.offered.is_empty() { None } else { Some(self.offer()?) };
         let policy = (!taken.is_empty()).then(|| TakePolicy::new(self.shared.clone(), taken, here));
-        Ok(Prepared { source, policy, work: self })
+        Ok(Prepared { source, policy, part: Part::Changed(self) })
     }
 
     fn keep_what_loses_its_name(&self) -> Result<(), DatasetError> {
@@ -375,6 +387,59 @@ impl Work {
 }
 
 impl Prepared {
+    /// Does the first steps of this side's part of what was `agreed` on.
+    ///
+    /// # Errors
+    /// [`DatasetError`].
+    pub fn new(view: View, agreed: Agreed) -> Result<Self, DatasetError> {
+        match view.destination.clone() {
+            Some(destination) => Work::new(view, destination, agreed).prepare(),
+            None => Self::of_source(view, agreed),
+        }
+    }
+
+    /// Of a side that is only read from: what the other takes, as far as it is still as it was listed. Nothing is done here.
+    fn of_source(view: View, agreed: Agreed) -> Result<Self, DatasetError> {
+        let View { root, seen, stripped, held: _held, .. } = view;
+        let (left, merged, mut entries) = (Left::default(), &agreed.outcome.merged, BTreeMap::new());
+        let tree = root.resolve_unlinked(b"")?;
+        for Action { side, path, change, .. } in &agreed.outcome.actions {
+            if *side == Side::Local {
+                left.note(path, UnresolvedReason::Changed);
+                continue;
+            }
+            if !matches!(change, Change::Take { .. }) {
+                continue;
+            }
+            let is_same = seen.is_unchanged(&root, path).and_then(|is_same| match is_same {
+                true => tree.entry_at(path).map(Some),
+                false => Ok(None),
+            });
+            match (is_same, merged.file(path)) {
+                (Ok(Some(mut entry)), Some(expected)) if entry.size_bytes == expected.size_bytes => {
+                    expected.stamp.apply(&mut entry);
+                    entry.attributes = merged.attributes(path).cloned();
+                    entries.insert(path.clone(), entry);
+                }
+                (Ok(_), _) => left.note(path, UnresolvedReason::Changed),
+                (Err(error), _) => left.note(path, UnresolvedReason::unreadable(error.into())),
+            }
+        }
+        for path in entries.keys().cloned().collect::<Vec<_>>() {
+            for above in std::iter::successors(path.parent(), RelPath::parent) {
+                if let (false, Ok(mut entry)) = (entries.contains_key(&above), tree.entry_at(&above)) {
+                    merged.directory(&above).iter().for_each(|stamp| stamp.apply(&mut entry));
+                    entries.insert(above, entry);
+                }
+            }
+        }
+        stripped.iter().for_each(|path| left.note(path, UnresolvedReason::Stripped));
+        let mut entries: Vec<_> = entries.into_values().collect();
+        link_names(&mut entries);
+        let source = if entries.is_empty() { None } else { Source::of_entries(&root, entries) };
+        Ok(Self { source, policy: None, part: Part::Read { agreed: agreed.into(), left, _held } })
+    }
+
     /// The rest, once everything has been received and provided, but for what is `unsent`. Gives what was left
     /// alone.
     pub fn finish(
@@ -384,10 +449,17 @@ impl Prepared {
         if let Some(policy) = &self.policy {
             policy.end();
         }
+        let left = match &self.part {
+            Part::Changed(work) => &work.shared.left,
+            Part::Read { left, .. } => left,
+        };
         for (path, error) in unsent {
-            self.work.shared.left.note(&path, UnresolvedReason::unreadable(error));
+            left.note(&path, UnresolvedReason::unreadable(error));
         }
-        self.work.finish()
+        match self.part {
+            Part::Changed(work) => work.finish(),
+            Part::Read { left, .. } => Ok((left.take(), Summary::default())),
+        }
     }
 
     /// Where it lands what this side takes, if it takes anything. It is finished later.
@@ -397,7 +469,10 @@ impl Prepared {
 
     /// What both sides have agreed on.
     pub fn agreed(&self) -> &Arc<Agreed> {
-        &self.work.shared.agreed
+        match &self.part {
+            Part::Changed(work) => &work.shared.agreed,
+            Part::Read { agreed, .. } => agreed,
+        }
     }
 }
 

@@ -9,10 +9,10 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    CountedMemory, Filters, JobKey, LinkPolicy,
+    CountedMemory, Filters, JobKey, LinkPolicy, SourceError,
     sync::{
         Agreed, Consent, Dataset, DatasetError, Manifest, PlanError, Prepared, Relisting, ScanOptions, Site,
-        SiteOptions, SyncState, Work,
+        SiteOptions, SyncState,
     },
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
@@ -41,7 +41,7 @@ use crate::{
         SyncError, SyncRequest, SyncResponse,
         exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack},
         memory::ListMemory,
-        messages::{SyncAlive, SyncDone, SyncReady, SyncSettle, SyncStart},
+        messages::{SyncAlive, SyncDirection, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
     transfer::{Target, TransferOptions},
 };
@@ -85,6 +85,8 @@ struct Running {
     /// No other push or sync writes there. Given up before the peer hears of the end, so that it may begin anew.
     name: Option<TargetClaim>,
     relisting: Option<Relisting>,
+    /// The peer takes, and may not write: nothing is changed here, and nothing remembered.
+    reads_only: bool,
 }
 
 impl FileServer {
@@ -99,20 +101,28 @@ impl FileServer {
         // The scope before the disk: what is outside of it must not even be told to exist.
         let now = Instant::now();
         self.access.may_read(&context.peer, &request.path, now).map_err(|error| denied(&error))?;
-        if !request.dry_run {
-            self.access.may_write(&context.peer, &request.path, now).map_err(|error| denied(&error))?;
+        let may_write = self.access.may_write(&context.peer, &request.path, now);
+        let takes_only = request.direction == SyncDirection::ToCaller;
+        let reads_only = takes_only && (may_write.is_err() || self.writing.is_none());
+        let changes_nothing = request.dry_run || reads_only;
+        if !changes_nothing {
+            may_write.map_err(|error| denied(&error))?;
         }
         let syncing = self.syncs()?;
-        let writing = self.writing.as_ref().ok_or_else(read_only)?;
-        check_attributes(request.attributes, writing.limits().attributes || request.dry_run)?;
+        let writing = self.writing.as_ref();
+        if !takes_only && writing.is_none() {
+            return Err(read_only());
+        }
+        let takes_attributes = writing.is_some_and(|writing| writing.limits().attributes);
+        check_attributes(request.attributes, takes_attributes || changes_nothing)?;
         if let Ok(known) = self.session(&context, request.sync) {
             return known.open(&request, answer_wait(&context)).await;
         }
         let digest = agree_digest(self.options.digest, request.digest)?;
         let filtered = request.filters.clone().agree(&self.memory(), context.peer).await?;
-        let name = match request.dry_run {
-            true => None,
-            false => Some(claim_name(&writing.targets, context.peer, &request).await?),
+        let name = match writing.filter(|_| !changes_nothing) {
+            Some(writing) => Some(claim_name(&writing.targets, context.peer, &request).await?),
+            None => None,
         };
         let claim = claim(&context.connection, request.sync)?;
         let begun = begin(&syncing.sessions, context.peer, &request)?;
@@ -136,6 +146,7 @@ impl FileServer {
             begun,
             name,
             relisting,
+            reads_only,
         };
         self.tasks.spawn(running.run());
         session.open(&request, wait).await
@@ -143,7 +154,7 @@ impl FileServer {
 
     /// What there is for syncs, if this server takes part in any.
     pub(super) fn syncs(&self) -> Result<&Syncing, Fault> {
-        self.syncing.as_ref().filter(|_| self.writing.is_some()).ok_or_else(read_only)
+        self.syncing.as_ref().ok_or_else(read_only)
     }
 
     /// Plans, and does what needs nothing from the peer (SPEC 5.16).
@@ -206,10 +217,13 @@ impl Running {
         let known: Vec<_> = self.request.bases.iter().map(|digest| Digest::from_bytes(*digest)).collect();
         // What is left out here reaches the peer with the changes.
         if *digest.as_bytes() == self.request.manifest_digest && dataset.is_whole() {
+            let reads_only = self.reads_only;
             let remembered = blocking(move || {
-                dataset.common_base(&known);
-                dataset.finish_interrupted()?;
-                dataset.remember(dataset.manifest())?;
+                if !reads_only {
+                    dataset.common_base(&known);
+                    dataset.finish_interrupted()?;
+                    dataset.remember(dataset.manifest())?;
+                }
                 Ok(dataset.release()?)
             });
             remembered.await?;
@@ -217,8 +231,9 @@ impl Running {
             self.begun.session().opened.give(Ok(SyncResponse::Same));
             return Ok(());
         }
+        let reads_only = self.reads_only;
         let (dataset, base, changes) = blocking(move || {
-            let base = dataset.common_base(&known);
+            let base = if reads_only { Manifest::new() } else { dataset.common_base(&known) };
             let changes = dataset.changes_since(&base);
             Ok((dataset, base, changes))
         })
@@ -253,6 +268,7 @@ impl Running {
     fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
         let (server, peer) = (Arc::clone(&self.server), self.connection.peer_id());
         let SyncRequest { dry_run, mode, attributes, .. } = self.request;
+        let reads_only = self.reads_only && !dry_run;
         let (path, digest) = (self.request.path.clone(), self.digest);
         let (cancel, memory) = (self.abort.clone(), self.memory.clone());
         let (filters, relisting) = (Arc::clone(&self.filters), self.relisting.clone());
@@ -260,7 +276,10 @@ impl Running {
         let under_way = self.name.as_ref().map(TargetClaim::under_way);
         move || {
             let syncing = server.syncing.as_ref().ok_or(SyncError::Abandoned)?;
-            let site = if dry_run {
+            let site = if reads_only {
+                let missing = || SourceError::NotFound { path: escape(&path).to_string() };
+                Some(Site::to_look_at(&server.root, &path)?.ok_or_else(missing).map_err(DatasetError::from)?)
+            } else if dry_run {
                 Site::to_look_at(&server.root, &path)?
             } else {
                 let may_create = |path: &[u8]| server.access.may_write(&peer, path, Instant::now()).is_ok();
@@ -306,14 +325,33 @@ impl Running {
         start: SyncStart,
     ) -> Result<Prepared, Fault> {
         let timeout = self.connection.config().timeouts().progress;
-        let theirs = unpack(&mut self.claim, start.changes, timeout, self.digest, &self.memory).await;
-        let theirs = theirs.map_err(|error| fault(&error))?;
+        let told = match start.base {
+            Some(told) if self.request.direction == SyncDirection::ToCaller && base.is_empty() => Some(told),
+            Some(_) => {
+                return Err(Fault::new(
+                    FaultCode::InvalidRequest,
+                    "a base that is none of the caller's to tell",
+                ));
+            }
+            None => None,
+        };
+        let mut unpacked = Vec::new();
+        // In the order in which they come beside the call.
+        for body in told.into_iter().chain([start.changes]) {
+            let body = unpack(&mut self.claim, body, timeout, self.digest, &self.memory).await;
+            unpacked.push(body.map_err(|error| fault(&error))?);
+        }
+        let theirs = unpacked.pop().unwrap_or_default();
         let consent = Consent { mass_deletion: start.mass_deletion };
-        let only_to = start.direction.at_callee();
+        let only_to = self.request.direction.at_callee();
         let announced = Digest::from_bytes(self.request.manifest_digest);
         let filters = Arc::clone(&self.filters);
         let own = dataset.view().ok_or_else(|| Fault::new(FaultCode::Internal, ""))?;
         blocking(move || {
+            let base = match unpacked.pop() {
+                Some(told) => told.apply(&base)?,
+                None => base,
+            };
             let other = theirs.apply(&base)?;
             if other.digest() != announced {
                 return Err(SyncError::WrongManifestDigest);
@@ -328,7 +366,7 @@ impl Running {
                 consent,
                 own.folds(),
             )?;
-            Ok(Work::new(own, agreed).prepare()?)
+            Ok(Prepared::new(own, agreed)?)
         })
         .await
     }
@@ -363,9 +401,10 @@ impl Running {
         let ours = exchanged.half(&left);
         self.relisting.iter().for_each(|relisting| relisting.watch.look_again(left.keys()));
         let theirs = self.begun.settle(self.patience(SETTLE_TIMEOUT)).await?;
+        let reads_only = self.reads_only;
         let done = blocking(move || {
             let base = settle(&agreed, &ours, &theirs)?;
-            if let Some(base) = &base {
+            if let Some(base) = base.as_ref().filter(|_| !reads_only) {
                 dataset.remember(base)?;
             }
             // The next caller finds everything at rest.

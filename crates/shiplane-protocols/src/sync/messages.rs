@@ -53,6 +53,8 @@ pub struct SyncRequest {
     /// The caller's watch of that path (SPEC 5.25), by which the callee may look only at what has changed since the sync
     /// before; `true`: it looks at everything all the same.
     pub watch: Option<([u8; 16], bool)>,
+    /// Whose changes are taken.
+    pub direction: SyncDirection,
 }
 
 /// The answer to it, once the callee has read its files.
@@ -93,8 +95,6 @@ pub(crate) struct SyncStart {
     pub(crate) up: [u8; 16],
     /// The transfer of what the caller takes.
     pub(crate) down: [u8; 16],
-    /// Whose changes are taken.
-    pub(crate) direction: SyncDirection,
     /// Whether either side may lose most of its files.
     pub(crate) mass_deletion: bool,
     /// The most that either side may try.
@@ -102,11 +102,13 @@ pub(crate) struct SyncStart {
     /// The most that the callee may send.
     pub(crate) bytes_per_second: Option<NonZeroU64>,
     pub(crate) changes: SyncBody,
+    /// If the callee remembers none, and only the caller is changed: the caller's base, as changes since there was nothing.
+    pub(crate) base: Option<SyncBody>,
 }
 
 /// In which direction changes are taken (SPEC 5.16).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum SyncDirection {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SyncDirection {
     /// In both.
     Both,
     /// Only the callee is changed.
@@ -233,13 +235,15 @@ mod tests {
             sync: [1; 16],
             up: [2; 16],
             down: [3; 16],
-            direction: SyncDirection::ToCaller,
             mass_deletion: true,
             compression: Compression::Never,
             bytes_per_second: None,
             changes: SyncBody::Inline(vec![4]),
+            base: Some(SyncBody::Inline(vec![])),
         };
-        let rest = [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4];
+        let rest = [
+            1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
         let expected = [&[1; 16][..], &[2; 16], &[3; 16], &rest].concat();
         assert_eq!(shiplane_rpc::internals::encode(&start).unwrap()[..], expected);
     }

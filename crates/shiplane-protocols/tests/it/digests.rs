@@ -8,7 +8,7 @@ use shiplane_files::internals::{
 };
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchRequest, OpenFilters, Push, PushError, PushRequest,
-    sync::{Step, SyncJob, SyncRequest, SyncResponse, synchronise},
+    sync::{Step, SyncDirection, SyncJob, SyncRequest, SyncResponse, synchronise},
     transfer::{EventFn, FilesReport, ProtocolFault, TransferError, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, Method, Router, RpcClient};
@@ -95,6 +95,7 @@ async fn a_sync_without_a_common_digest_is_refused() {
         filters: OpenFilters::default(),
         attributes: false,
         watch: None,
+        direction: SyncDirection::Both,
     };
     for digest in NO_COMMON_DIGEST {
         assert_invalid(client.call_typed(SYNC_OPEN, &request(digest), WAIT).await);

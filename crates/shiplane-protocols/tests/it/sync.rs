@@ -13,6 +13,7 @@ mod messages;
 mod orphaned_temps;
 
 mod random;
+mod reading;
 mod together;
 #[cfg(target_os = "linux")]
 mod watching;

@@ -153,7 +153,10 @@ impl Client {
                 let state = ProgressState::new(Phase::Reconnecting, 0, None);
                 let tracker = Tracker::new(state, Vec::new(), Some(Box::new(on_event)));
                 let mut pause = FIRST_PAUSE;
-                dial_again(why, since, give_up_after, &mut pause, &tracker, || self.connect::<Target>(target.clone())).await
+                dial_again(why, since, give_up_after, &mut pause, &tracker, || {
+                    self.connect::<Target>(target.clone())
+                })
+                .await
             }
             connected => connected,
         }

@@ -80,7 +80,7 @@ impl SyncJob {
     }
 
     /// Takes changes in one direction only: those of the other machine are done on this one. The other one is not
-    /// changed. `None`, or [`Side::Network`], which is neither of them: both directions, the default.
+    /// changed; to take from a server, permission to read is enough, and any server will do. `None`, or [`Side::Network`], which is neither of them: both directions, the default.
     ///
     /// What the side that is changed has of its own stays: files that the other side does not have, and also files that
     /// both have changed, or that one has changed and the other deleted. Those are left out, with an

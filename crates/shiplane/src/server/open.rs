@@ -51,11 +51,12 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
             metrics: Some(Arc::clone(&metrics)),
             ..TransferOptions::default()
         };
+        let state = SyncState::at(self.places.sync_path()?);
         let files = if self.is_writable {
-            let (state, limits) = (SyncState::at(self.places.sync_path()?), self.limits.clone());
+            let limits = self.limits.clone();
             FileServer::syncing(root, &self.path, Arc::clone(&access), options, limits, state)
         } else {
-            FileServer::new(root, Arc::clone(&access), options)
+            FileServer::syncing_from(root, &self.path, Arc::clone(&access), options, state)
         };
         let identity = match self.places.identity() {
             // What an interrupted run has fetched is then not recognised as this server's.

@@ -213,7 +213,7 @@ const ABORT_WAIT: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filters::OpenFilters;
+    use crate::{filters::OpenFilters, sync::SyncDirection};
 
     const ALICE: PeerId = PeerId::from_bytes([1; 32]);
     const PATIENCE: Patience = Patience { silence: Duration::from_secs(30), max: Duration::from_secs(900) };
@@ -232,6 +232,7 @@ mod tests {
             filters: OpenFilters::default(),
             attributes: false,
             watch: None,
+            direction: SyncDirection::Both,
         };
         begin(sessions, ALICE, &request).unwrap()
     }

@@ -9,7 +9,7 @@ use shiplane_files::internals::{
     SharedMemory, SourceRoot,
     sync::{
         Agreed, Changes, Dataset, DatasetError, Manifest, Prepared, ScanError, ScanOptions, Side, Site,
-        SiteOptions, UnresolvedReason, Work,
+        SiteOptions, UnresolvedReason,
     },
 };
 use shiplane_rpc::{CallError, RpcClient};
@@ -48,6 +48,8 @@ pub(super) struct Attempt<'a> {
 struct Differing {
     agreed: Agreed,
     changes: Changes,
+    /// What the peer does not remember of the base.
+    base: Option<Changes>,
     /// What of the peer's directory is not listed.
     unlisted: Vec<(Side, LeftOutReason, String)>,
 }
@@ -104,10 +106,10 @@ impl<'a> Attempt<'a> {
         if self.job.dry_run {
             return Ok(report);
         }
-        let Differing { agreed, changes, .. } = differing;
+        let Differing { agreed, changes, base, .. } = differing;
         let view = dataset.view().ok_or(SyncError::Abandoned)?;
-        let mut prepared = blocking(move || Ok(Work::new(view, agreed).prepare()?)).await?;
-        let (exchange, options) = self.start(&mut prepared, &changes).await?;
+        let mut prepared = blocking(move || Ok(Prepared::new(view, agreed)?)).await?;
+        let (exchange, options) = self.start(&mut prepared, &changes, base.as_ref()).await?;
         let events = [self.forward(SyncEvent::Sending), self.forward(SyncEvent::Receiving)];
         let exchanged = exchange.run(self.connection(), &options, events).await?;
         (self.events)(SyncEvent::Settling);
@@ -180,6 +182,7 @@ impl<'a> Attempt<'a> {
             filters: OpenFilters::of(&self.job.filters),
             attributes: self.job.attributes,
             watch: self.job.peer_watch.map(|watch| (watch, is_full)),
+            direction: SyncDirection::of_caller(self.job.only_to),
         };
         poll_method(self.client, SYNC_OPEN, &request, Duration::MAX).await.map_err(SyncError::Refused)
     }
@@ -222,11 +225,19 @@ impl<'a> Attempt<'a> {
         let (only_to, consent) = (self.job.only_to, self.job.consent);
         let filters = Arc::clone(&self.job.filters);
         blocking(move || {
-            let known = base.map(|base| dataset.common_base(&[base])).unwrap_or_default();
+            let known = match base {
+                Some(base) => dataset.common_base(&[base]),
+                // A peer from which this side only takes need not remember anything.
+                None if only_to == Some(Side::Local) => dataset.common_base(&dataset.base_digests()),
+                None => Manifest::new(),
+            };
             if base.is_some_and(|base| known.digest() != base) {
                 return Err(SyncError::WrongManifestDigest);
             }
-            let other = theirs.apply(&known)?;
+            let nothing = Manifest::new();
+            let other = theirs.apply(if base.is_some() { &known } else { &nothing })?;
+            let told = (base.is_none() && !known.is_empty())
+                .then(|| Changes::between(&nothing, &known, BTreeMap::new()));
             if other.digest() != manifest_digest {
                 return Err(SyncError::WrongManifestDigest);
             }
@@ -237,7 +248,7 @@ impl<'a> Attempt<'a> {
             let agreed = Agreed::on(&known, dataset.manifest(), &other, on_neither, only_to, consent, folds)?;
             let mut unlisted: Vec<_> = unlisted(Side::Remote, &theirs.unknown, &theirs.unsendable).collect();
             unlisted.extend(without_owners(dataset.manifest(), &other));
-            Ok((dataset, Differing { agreed, changes, unlisted }))
+            Ok((dataset, Differing { agreed, changes, base: told, unlisted }))
         })
         .await
     }
@@ -248,6 +259,7 @@ impl<'a> Attempt<'a> {
         &self,
         prepared: &mut Prepared,
         changes: &Changes,
+        base: Option<&Changes>,
     ) -> Result<(Exchange, TransferOptions), SyncError> {
         let [up, down] = [(); 2].map(|()| {
             let id = random_transfer_id().ok_or(SyncError::NoRandomness)?;
@@ -255,25 +267,27 @@ impl<'a> Attempt<'a> {
         });
         let (up, down) = (up?, down?);
         let (changes, beside) = pack(changes, OUR_LIST, MAX_INLINE_LEN_BYTES);
+        let (base, base_beside) = base.map(|base| pack(base, OUR_BASE, MAX_INLINE_LEN_BYTES)).unzip();
         let request = SyncStart {
             sync: *self.sync.as_bytes(),
             up: *up.transfer().as_bytes(),
             down: *down.transfer().as_bytes(),
-            direction: SyncDirection::of_caller(self.job.only_to),
             mass_deletion: self.job.consent.mass_deletion,
             compression: self.job.transfer.compression,
             bytes_per_second: self.job.transfer.bytes_per_second(),
             changes,
+            base,
         };
         let asking = poll_method(self.client, SYNC_START, &request, Duration::MAX);
         let sending = async {
-            match beside {
-                Some(bytes) => {
-                    let digest = self.job.transfer.digest;
-                    send_beside(self.connection(), self.sync, OUR_LIST, bytes, digest).await
+            let digest = self.job.transfer.digest;
+            // The peer takes one after the other.
+            for (index, bytes) in [(OUR_BASE, base_beside.flatten()), (OUR_LIST, beside)] {
+                if let Some(bytes) = bytes {
+                    send_beside(self.connection(), self.sync, index, bytes, digest).await?;
                 }
-                None => Ok(()),
             }
+            Ok::<_, SyncError>(())
         };
         let (started, sent) = futures::join!(asking, sending);
         let SyncReady { merged, compression, bytes_per_second } = started.map_err(rejected)?;
@@ -427,6 +441,9 @@ async fn blocking<T: Send + 'static>(
 
 /// The index of this side's list.
 const OUR_LIST: u64 = 1;
+
+/// The index of the base that the peer does not remember.
+const OUR_BASE: u64 = 2;
 
 /// 64 KiB: the call may have to be repeated.
 const MAX_INLINE_LEN_BYTES: usize = 64 << 10;

@@ -4,7 +4,9 @@ use std::{fs, sync::Arc, time::Duration};
 
 use shiplane_files::internals::{Destination, DestinationError, FilterRules, Filters, sync::Manifest};
 use shiplane_protocols::internals::{
-    Fetch, FetchRequest, OpenFilters, sync::SyncRequest, transfer::TransferError,
+    Fetch, FetchRequest, OpenFilters,
+    sync::{SyncDirection, SyncRequest},
+    transfer::TransferError,
 };
 use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
 use tempfile::TempDir;
@@ -117,6 +119,7 @@ async fn filters_without_end_or_sense_are_refused_by_every_call_that_opens() {
             filters: OpenFilters { patterns, listed, ignore_files, one_file_system },
             attributes: false,
             watch: None,
+            direction: SyncDirection::Both,
         };
         const SYNC_OPEN: Method<SyncRequest, ()> = Method::new("sync.open");
         assert_eq!(refusal(&client, SYNC_OPEN, &sync).await, code, "sync");

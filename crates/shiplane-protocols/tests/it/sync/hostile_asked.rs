@@ -43,12 +43,11 @@ pub(super) struct Start {
     pub(super) sync: [u8; 16],
     pub(super) up: [u8; 16],
     pub(super) down: [u8; 16],
-    /// Both.
-    pub(super) direction: u32,
     pub(super) mass_deletion: bool,
     pub(super) compression: u32,
     pub(super) bytes_per_second: Option<u64>,
     pub(super) changes: SyncBody,
+    pub(super) base: Option<SyncBody>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::fs;
 use shiplane_files::internals::sync::Manifest;
 use shiplane_protocols::internals::{
     OpenFilters,
-    sync::{Step, SyncBody, SyncRequest, SyncResponse},
+    sync::{Step, SyncBody, SyncDirection, SyncRequest, SyncResponse},
     transfer::{MemoryBudget, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
@@ -52,6 +52,7 @@ pub(super) fn open(manifest: &Manifest) -> SyncRequest {
         filters: OpenFilters::default(),
         attributes: false,
         watch: None,
+        direction: SyncDirection::Both,
     }
 }
 
@@ -61,11 +62,11 @@ pub(super) fn start(changes: Vec<u8>) -> Start {
         sync: SYNC,
         up: [6; 16],
         down: [7; 16],
-        direction: 0,
         mass_deletion: true,
         compression: 0,
         bytes_per_second: None,
         changes,
+        base: None,
     }
 }
 

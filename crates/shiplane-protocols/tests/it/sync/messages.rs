@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use shiplane_files::internals::sync::{FileState, Manifest, Node, Stamp};
 use shiplane_protocols::internals::{
     OpenFilters,
-    sync::{SyncBody, SyncRequest, SyncResponse},
+    sync::{SyncBody, SyncDirection, SyncRequest, SyncResponse},
 };
 use shiplane_wire::{Digest, Mtime, RelPath};
 
@@ -57,6 +57,7 @@ fn any_request() -> impl Strategy<Value = SyncRequest> {
             filters: OpenFilters { patterns: vec!["*.o".into()], ..OpenFilters::default() },
             attributes,
             watch: mode.map(|_| (source[..16].try_into().unwrap(), dry_run)),
+            direction: if dry_run { SyncDirection::ToCallee } else { SyncDirection::Both },
         },
     )
 }
@@ -96,6 +97,7 @@ fn the_bytes_are_these() {
         },
         attributes: true,
         watch: Some(([5; 16], true)),
+        direction: SyncDirection::ToCaller,
     };
     let one = [1, 0, 0, 0, 0, 0, 0, 0];
     let expected = [
@@ -119,6 +121,7 @@ fn the_bytes_are_these() {
         &[1],
         &[5; 16],
         &[1],
+        &[2, 0, 0, 0],
     ];
     assert_eq!(shiplane_rpc::internals::encode(&request).unwrap()[..], expected.concat());
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };

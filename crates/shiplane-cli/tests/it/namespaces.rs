@@ -4,10 +4,13 @@
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::program::Machine;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Two namespaces whose `eth0` are on one bridge, in a third.
 pub(crate) struct Link {
@@ -17,7 +20,9 @@ pub(crate) struct Link {
 impl Link {
     /// `None` where this user may not make namespaces.
     pub(crate) fn new(tag: &str, has_ipv4: bool) -> Option<Self> {
-        let name = |part: &str| format!("sl-{tag}-{part}-{}", std::process::id());
+        // Tests run at the same time, in this process and others.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = |part: &str| format!("sl-{tag}-{part}-{}-{number}", std::process::id());
         let link = Self { names: [name("a"), name("b"), name("br")] };
         let [one, two, bridge] = &link.names;
         if !ip(&["netns", "add", bridge]) {

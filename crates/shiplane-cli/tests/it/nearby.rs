@@ -194,7 +194,7 @@ fn a_flood_of_announcements_takes_a_bounded_amount_of_memory_and_passes() {
         scope.spawn(|| flood(&link, number, &is_over));
         // It looks for a sender that is not there, and hears all others.
         let other = format!("{}-crossover-clockwork", if number == 999 { 998 } else { number + 1 });
-        let args = ["receive", &other, "--yes", "--give-up-after", "60s"];
+        let args = ["receive", &other, "--yes", "--give-up-after", "600s"];
         let mut seeking = Running::start(&mut link.command(1, &here, &args));
         seeking.err_line("flooded with announcements");
         seeking.err_line("flooded with announcements");

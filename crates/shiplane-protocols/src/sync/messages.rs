@@ -241,9 +241,8 @@ mod tests {
             changes: SyncBody::Inline(vec![4]),
             base: Some(SyncBody::Inline(vec![])),
         };
-        let rest = [
-            1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        ];
+        let rest =
+            [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let expected = [&[1; 16][..], &[2; 16], &[3; 16], &rest].concat();
         assert_eq!(shiplane_rpc::internals::encode(&start).unwrap()[..], expected);
     }
